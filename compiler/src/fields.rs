@@ -1,0 +1,349 @@
+//! What each kind of node is told: one plain struct a kind.
+//!
+//! In: numbers and names that `check` has found sound. Out: the same as JSON, from which the key is computed, and from
+//! which the runtime reads its orders back. Whatever stands here can change a result; placement (threads, layout,
+//! paths) does not stand here.
+
+use std::fmt;
+use std::str::FromStr;
+
+use rust_decimal::Decimal;
+use serde::{Deserialize, Serialize};
+
+/// An exact decimal number; written as text, so that 0.1 is the same key on every machine.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Exact(Decimal);
+
+impl Exact {
+    pub fn new(value: Decimal) -> Self {
+        Self(value.normalize())
+    }
+
+    pub fn decimal(self) -> Decimal {
+        self.0
+    }
+
+    /// The nearest `f64`; the one place where a number of a spec becomes binary.
+    pub fn to_f64(self) -> f64 {
+        self.0.to_string().parse().expect("a decimal's text is a float's text")
+    }
+}
+
+impl fmt::Display for Exact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for Exact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for Exact {
+    type Err = rust_decimal::Error;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let value = if text.contains(['e', 'E']) { Decimal::from_scientific(text)? } else { Decimal::from_str(text)? };
+        Ok(Self::new(value))
+    }
+}
+
+impl Serialize for Exact {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Exact {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// A source is its bytes: the same bytes from another place are the same source.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum SourceFields {
+    /// BLAKE3 (hex) of the pinned file, or of the manifest of the pinned files.
+    Content(String),
+    /// Nothing is pinned yet: the reference stands for the content.
+    Declared(String),
+}
+
+/// How documents are read from the files of a source.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExtractFields {
+    /// Glob patterns over member paths (of an archive) or file names; a `.gz` member is read unpacked.
+    pub files: Vec<String>,
+    /// Members that match one of these are left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude: Vec<String>,
+    pub format: Format,
+}
+
+/// One document a member, but for `Text { by_line }` and JSON, which give one a line or value.
+/// A document's paragraphs are its lines: extraction joins wrapped lines and collapses white space.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "name", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Format {
+    /// Elements matching `select` (CSS), without what matches `drop`; one paragraph a block element.
+    /// With `reference`, the input of role `reference` holds the same pages in the reference language, under the same path
+    /// once `reference.own` has been replaced by `reference.other`: a paragraph counts only if it differs from the
+    /// reference paragraph of the same `id`.
+    Html {
+        select: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        drop: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reference: Option<PageReference>,
+    },
+    /// Manual pages: text of requests dropped but for that of font macros, escapes resolved, lines joined.
+    Roff,
+    /// GNU message catalogues: the translations that differ from their originals, without accelerator marks.
+    Mo,
+    Text {
+        #[serde(default)]
+        by_line: bool,
+    },
+    /// Source code, kept byte for byte.
+    Code,
+    /// One JSON object a line; `field` is the member that holds the text.
+    Jsonl { field: String },
+    /// One JSON value a file; each string found under a member called `field` at any depth is a document; without
+    /// `field`, every string value of the file is a paragraph of one document (message catalogues).
+    Json {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        field: Option<String>,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PageReference {
+    pub own: String,
+    pub other: String,
+}
+
+/// What is kept of a corpus. Counts of what was dropped, and why, are an output.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FilterFields {
+    pub language: Language,
+    /// Drop units that do not look like `language` (script and function words).
+    pub language_filter: bool,
+    /// Unicode characters; shorter units are dropped.
+    pub minimum_characters: u32,
+    pub unit: Unit,
+    /// Drop exact repeats of a unit across the whole corpus; the first one stays.
+    pub deduplicate: bool,
+    /// Share of documents held out, in 0..1, by the hash of the document's text.
+    pub held_out: Exact,
+    /// Stop after so many bytes of kept text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit_bytes: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unit {
+    Paragraph,
+    Document,
+}
+
+/// Languages whose text Aurora can tell; `Other` is not filtered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Language {
+    En,
+    Fi,
+    Hi,
+    Ja,
+    Vi,
+    Code,
+    Other,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "how", rename_all = "snake_case", deny_unknown_fields)]
+pub enum TokenizerFields {
+    /// Byte-level BPE trained on the inputs of role `documents`. `special[0]` ends a document.
+    TrainBpe { vocabulary: u32, minimum_frequency: u32, special: Vec<String> },
+    /// A Hugging Face `tokenizer.json`: the file `member` of the input of role `source`.
+    Load { member: String, end_of_document: String },
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokensFields {
+    pub split: Split,
+    /// The model's vocabulary: the tokenizer may not have more entries.
+    pub vocabulary: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Split {
+    Train,
+    HeldOut,
+    All,
+}
+
+/// The data order of a stage: which sample of which component each place of the sample stream holds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OrderFields {
+    pub seed: u64,
+    /// Tokens of one sample (one more is read, for the last target).
+    pub sequence: u32,
+    pub components: Vec<Component>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Component {
+    pub name: String,
+    /// Parts in a million of the stage's tokens; those of a mixture sum to a million.
+    pub weight_ppm: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelFields {
+    pub architecture: Architecture,
+    pub layers: u32,
+    pub hidden: u32,
+    pub heads: u32,
+    pub kv_heads: u32,
+    pub feed_forward: u32,
+    /// Learned positions.
+    pub context: u32,
+    pub vocabulary: u32,
+    pub activation: Activation,
+    pub norm_epsilon: Exact,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Architecture {
+    GptBigcode,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    Gelu,
+    GeluTanh,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WeightsFields {
+    pub model: ModelFields,
+    pub how: WeightsHow,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum WeightsHow {
+    /// Normal numbers from the counter-based generator, keyed by seed, tensor name and element index; the two
+    /// projections into the residual stream are scaled by 1/√(2 × layers); biases 0, norm weights 1.
+    Random { seed: u64, std: Exact },
+    /// The files of the input of role `source`.
+    Import,
+}
+
+/// What fixes the order of every floating-point sum.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "contract", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Numerics {
+    /// Same bits under any layout and number of threads: sums follow the logical grid.
+    Invariant {
+        /// Logical tensor shards (a power of two that divides heads, feed-forward and vocabulary).
+        tensor: u32,
+        /// Logical gradient lanes (a power of two).
+        lanes: u32,
+        /// Sequences of one micro-batch.
+        micro_batch: u32,
+    },
+    /// The fastest kernels; same bits only under the same layout and threads.
+    Native { micro_batch: u32 },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    F32,
+    Bf16,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdamW {
+    pub beta1: Exact,
+    pub beta2: Exact,
+    pub epsilon: Exact,
+    pub weight_decay: Exact,
+    /// Bound of the global gradient norm.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clip: Option<Exact>,
+}
+
+/// A part of a learning-rate schedule over the steps of a stage, counted from 0. Update `k` uses the rate at step `k`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "shape", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Piece {
+    /// From step `from` on, for good or until the next piece.
+    Constant { from: u64, rate: Exact },
+    /// A straight line from `start` at step `from` to `end` at step `to`.
+    Linear { from: u64, to: u64, start: Exact, end: Exact },
+    /// Half a cosine from `start` at step `from` to `end` at step `to`.
+    Cosine { from: u64, to: u64, start: Exact, end: Exact },
+}
+
+/// One segment of a stage: the steps `first_step..last_step`, between two checkpoints.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainFields {
+    pub model: ModelFields,
+    pub numerics: Numerics,
+    pub precision: Precision,
+    pub optimizer: AdamW,
+    /// The optimizer's moments at the start of this segment: taken from the input, or zero.
+    pub optimizer_state: OptimizerState,
+    /// Only the pieces that touch this segment, in order.
+    pub schedule: Vec<Piece>,
+    pub first_step: u64,
+    pub last_step: u64,
+    /// Sequences.
+    pub global_batch: u32,
+    /// Tokens.
+    pub sequence: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OptimizerState {
+    Keep,
+    Reset,
+}
+
+/// Perplexity and bits per byte of each set (inputs of role `set`, in this order).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvalFields {
+    pub model: ModelFields,
+    pub numerics: Numerics,
+    pub precision: Precision,
+    /// Tokens of one window; windows of a document do not overlap.
+    pub window: u32,
+    pub sets: Vec<EvalSet>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvalSet {
+    /// The name under which its metrics are reported (a language, as a rule).
+    pub name: String,
+}

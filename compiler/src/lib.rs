@@ -1,0 +1,2 @@
+//! Specs to graphs (being written).
+pub mod fields;

@@ -1,0 +1,189 @@
+//! What the engine and a worker say to each other: JSON lines, jobs on the worker's standard input, events on its
+//! standard output.
+//!
+//! The engine hands over paths of files it has verified and an empty folder to write to; the worker never sees the
+//! store. What the worker leaves in that folder is published by the engine, so that hashing and syncing a checkpoint
+//! happen beside the next steps, in another process.
+
+use std::collections::BTreeMap;
+
+use aurora_compiler::fields::{EvalFields, TrainFields};
+use camino::Utf8PathBuf;
+use serde::{Deserialize, Serialize};
+
+/// Files of a node's output, by their names inside it.
+pub type Files = BTreeMap<String, Utf8PathBuf>;
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "message", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Order {
+    Train(Box<TrainJob>),
+    Eval(Box<EvalJob>),
+    /// Write a checkpoint of the running segment and answer with `Stopped`; skip what is queued. A second one ends the
+    /// worker at once. End of input means that the engine is gone: the worker ends.
+    Stop,
+}
+
+/// Trains one segment. If `start` names the segment that the worker has just finished, the state in memory goes on.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainJob {
+    pub node: String,
+    pub key: String,
+    pub fields: TrainFields,
+    pub start: Start,
+    pub order: aurora_compiler::fields::OrderFields,
+    /// Token files of each component of the order, in its order; a component's files are read as one stream.
+    pub tokens: Vec<Vec<TokenPaths>>,
+    /// Placement: never changes a result.
+    pub placement: Placement,
+    /// An empty folder for `weights/*.safetensors`, `optimizer/*.safetensors`, `state.json` and `trail.jsonl`.
+    pub out: Utf8PathBuf,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Start {
+    /// Key of the node whose output this is: the initial weights, the segment before, or this very segment (a partial
+    /// checkpoint: its `state.json` says at which step it stands, and its `trail.jsonl` is continued).
+    pub key: String,
+    pub files: Files,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenPaths {
+    pub bin: Utf8PathBuf,
+    pub idx: Utf8PathBuf,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Placement {
+    pub threads: u32,
+    pub recompute: Recompute,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Recompute {
+    None,
+    Selective,
+    Full,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvalJob {
+    pub node: String,
+    pub key: String,
+    pub fields: EvalFields,
+    pub checkpoint: Start,
+    /// One entry a set: its files and the UTF-8 bytes of its texts.
+    pub sets: Vec<EvalSetPaths>,
+    pub placement: Placement,
+    /// An empty folder for `scores.json`.
+    pub out: Utf8PathBuf,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvalSetPaths {
+    pub files: Vec<TokenPaths>,
+    pub bytes: u64,
+    /// Id that ends every document in the files: not scored; also what a document's first token is conditioned on.
+    pub end_of_document: u32,
+}
+
+/// `scores.json` of an eval node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scores {
+    pub sets: BTreeMap<String, Score>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Score {
+    pub documents: u64,
+    pub tokens: u64,
+    pub bytes: u64,
+    /// Sum of −ln p over all tokens, nats.
+    pub negative_log_likelihood: f64,
+    /// exp(negative_log_likelihood / tokens).
+    pub perplexity: f64,
+    /// negative_log_likelihood / (ln 2 × bytes).
+    pub bits_per_byte: f64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Event {
+    /// First line of a worker: what its numerics stand on.
+    Ready { fingerprint: Fingerprint },
+    Started { node: String, step: u64 },
+    Step(Step),
+    EvalProgress { node: String, set: String, tokens: u64, of: u64 },
+    /// Everything of the node stands in its folder, closed. May come after later nodes' steps: writing is off the
+    /// critical path.
+    Finished { node: String },
+    /// After `Stop`: a checkpoint at `step` (of the stage) stands in the folder of `node`, which is not finished.
+    Stopped { node: String, step: u64 },
+    /// After `Stop` with nothing to save.
+    Idle,
+    Failed { node: String, cause: String },
+}
+
+/// One line of `metrics.jsonl`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Step {
+    pub node: String,
+    /// Steps of the stage that are done, this one included.
+    pub step: u64,
+    /// Mean over the batch's tokens of −ln p, nats.
+    pub loss: f64,
+    /// Before clipping.
+    pub grad_norm: f64,
+    pub learning_rate: f64,
+    /// Samples of this step, by component of the order.
+    pub samples: Vec<u64>,
+    pub seconds: f64,
+}
+
+/// What the bits of `invariant` hold for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fingerprint {
+    pub libtorch: String,
+    pub cpu: String,
+    pub cpu_capability: String,
+    /// BLAKE3 of the results of a fixed set of real kernel calls.
+    pub probe: String,
+}
+
+/// One line of `trail.jsonl`: what a step did, as bits. No time, no place.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrailStep {
+    pub step: u64,
+    /// BLAKE3 of the batch's token ids (u32, little-endian) in sample order.
+    pub batch: String,
+    /// f64 bits, hexadecimal.
+    pub loss: String,
+    pub grad_norm: String,
+    pub learning_rate: String,
+    /// BLAKE3 of the master weights of each layer group, at intervals and at the last step of the segment.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub groups: BTreeMap<String, String>,
+}
+
+/// `state.json` of a checkpoint.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    /// Steps of the stage that are done.
+    pub step: u64,
+    /// Optimizer updates since the moments were last zero.
+    pub updates: u64,
+}
