@@ -1,0 +1,186 @@
+//! The checked spec: names resolved, units applied, defaults filled in.
+//!
+//! In: what `check` found sound. Out: one generic tree for lowering, diff, `show` and the reference tables. Every field
+//! of a block's schema is present; a field that was not written holds its default.
+//! Not here: what a field means (`schema`), what work follows from it (`graph`).
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::fields::Exact;
+
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// Name of the `experiment` block.
+    pub name: String,
+    /// The file as it was named to the compiler; only for messages.
+    pub file: String,
+    /// The profile laid over the file, if one was asked for.
+    pub profile: Option<String>,
+    pub blocks: BTreeMap<BlockId, Block>,
+    /// Calculated facts that `check` had to work out anyway, such as a model's parameters.
+    pub warnings: Vec<aurora_lang::diagnostics::Diagnostic>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BlockKind {
+    Experiment,
+    Source,
+    Corpus,
+    Tokenizer,
+    Model,
+    Mixture,
+    Stage,
+    Eval,
+    Expect,
+    Layout,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct BlockId {
+    pub kind: BlockKind,
+    pub name: String,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Block {
+    /// By field name. A mixture's components are fields under their own names, each a `Call` named `component`; an
+    /// `expect` block has the one field `gate`.
+    pub fields: BTreeMap<String, Field>,
+    /// Where the block's name stands (byte range in the file).
+    pub span: aurora_lang::ast::Span,
+    /// Order of blocks in the file, for things that follow it (none of them identity).
+    pub position: usize,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Field {
+    pub value: Value,
+    pub origin: Origin,
+    pub evidence: Option<Evidence>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Origin {
+    Default,
+    Written { line: u32, column: u32, span: aurora_lang::ast::Span },
+    /// Laid over by the profile.
+    Profile { line: u32, column: u32, span: aurora_lang::ast::Span },
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "kind", content = "text", rename_all = "snake_case")]
+pub enum Evidence {
+    Published(String),
+    Inferred(String),
+    Assumed(String),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// The spec says that nobody has published it.
+    Unknown,
+    /// An optional field that is not set.
+    None,
+    Bool(bool),
+    Integer(i64),
+    Decimal(Exact),
+    /// 12.5% is `Exact(12.5)`.
+    Percent(Exact),
+    /// Percentage points, as in `- 2 pp`.
+    Points(Exact),
+    Text(String),
+    /// One of a closed set of words, such as `gpt_bigcode` or `start`.
+    Word(String),
+    /// A whole number with a unit.
+    Quantity(u64, Unit),
+    /// `every 10B tokens`.
+    Every(Box<Value>),
+    /// The name of another block, resolved.
+    Reference(BlockId),
+    List(Vec<Field>),
+    /// `cosine(peak = 1e-4, …)`, with the call's own defaults filled in.
+    Call { name: String, arguments: BTreeMap<String, Field> },
+    Gate(Gate),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unit {
+    Tokens,
+    Sequences,
+    Steps,
+    Bytes,
+    Characters,
+    Nodes,
+    Seconds,
+}
+
+/// `left <= right`, where both sides are sums of metrics and numbers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gate {
+    pub left: Expression,
+    pub relation: Relation,
+    pub right: Expression,
+    /// The gate as written, in the formatter's layout.
+    pub text: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Relation {
+    #[serde(rename = "<")]
+    Less,
+    #[serde(rename = "<=")]
+    AtMost,
+    #[serde(rename = ">")]
+    Greater,
+    #[serde(rename = ">=")]
+    AtLeast,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Expression {
+    Metric(Metric),
+    Number(Exact),
+    /// Percentage points: added to a metric that is a share, 2 pp = 0.02.
+    Points(Exact),
+    Add(Box<Expression>, Box<Expression>),
+    Subtract(Box<Expression>, Box<Expression>),
+    Multiply(Box<Expression>, Box<Expression>),
+}
+
+/// `cap.heldout.bits_per_byte.fi`: after stage `cap` (a model's name: before its first stage).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Metric {
+    pub at: BlockId,
+    pub eval: String,
+    pub metric: String,
+    /// The set's name (a language), if the eval has more than one.
+    pub set: String,
+}
+
+impl fmt::Display for BlockKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Experiment => "experiment",
+            Self::Source => "source",
+            Self::Corpus => "corpus",
+            Self::Tokenizer => "tokenizer",
+            Self::Model => "model",
+            Self::Mixture => "mixture",
+            Self::Stage => "stage",
+            Self::Eval => "eval",
+            Self::Expect => "expect",
+            Self::Layout => "layout",
+        })
+    }
+}
+
+impl fmt::Display for BlockId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.kind, self.name)
+    }
+}
