@@ -129,7 +129,7 @@ pub struct Gate {
     pub text: String,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
 pub enum Relation {
     #[serde(rename = "<")]
     Less,
