@@ -164,6 +164,8 @@ impl Graph {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pin {
+    /// The reference as the spec has it.
+    pub from: String,
     /// The reference with its exact version.
     pub reference: String,
     /// Bytes of all files.

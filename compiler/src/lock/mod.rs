@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::graph::{Kind, Pin, Pins};
-use crate::hash::{Key, Keyed};
+use crate::graph::{Kind, Pin, Pins, lower};
+use crate::hash::{Key, Keyed, digest_of, hash};
 
 /// Version of the format that this build reads and writes.
 pub const VERSION: u32 = 1;
@@ -28,6 +28,8 @@ pub struct Lock {
     pub profile: Option<String>,
     /// Version of the library whose kernels the numerics stand on.
     pub libtorch: String,
+    /// What the spec asks for, whatever its sources contain: tells a changed spec from a changed lock.
+    pub intent: Key,
     #[serde(default)]
     pub source: BTreeMap<String, LockedSource>,
     #[serde(default)]
@@ -43,6 +45,9 @@ pub struct Lock {
 #[serde(deny_unknown_fields)]
 pub struct LockedSource {
     pub confidence: Confidence,
+    /// As the spec has it.
+    pub from: String,
+    /// With its exact version.
     pub reference: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
@@ -170,6 +175,7 @@ impl Lock {
     pub fn pins(&self) -> Pins {
         let pin = |source: &LockedSource| {
             Some(Pin {
+                from: source.from.clone(),
                 reference: source.reference.clone(),
                 bytes: source.bytes?,
                 content: source.content.clone()?,
@@ -177,6 +183,24 @@ impl Lock {
             })
         };
         self.source.iter().filter_map(|(name, source)| Some((name.clone(), pin(source)?))).collect()
+    }
+
+    /// Refuses a lock whose entries do not follow from its own pins, if it was written for this very spec.
+    ///
+    /// # Errors
+    /// Names the first entries that somebody has changed.
+    pub fn check_against(&self, spec: &crate::spec::Spec) -> Result<(), LockError> {
+        if self.intent != intent(spec) {
+            return Ok(());
+        }
+        let pins = self.pins();
+        let fresh = lock(&hash(lower(spec, &pins)), spec, &self.spec, &pins, &self.libtorch);
+        let differing = self.stale(&fresh);
+        match differing.first() {
+            None => Ok(()),
+            Some(first) if differing.len() == 1 => Err(LockError::Edited(first.clone())),
+            Some(first) => Err(LockError::Edited(format!("{first} (and {} more)", differing.len() - 1))),
+        }
     }
 
     /// Finds what in this lock is not what the spec and the lock's own pins give: a stale lock, or one edited by hand.
@@ -234,6 +258,13 @@ fn serde_name(value: &impl Serialize) -> String {
     serde_json::to_value(value).ok().and_then(|value| value.as_str().map(String::from)).unwrap_or_default()
 }
 
+/// Returns the digest of what a spec asks for, its sources being only names.
+pub fn intent(spec: &crate::spec::Spec) -> Key {
+    let keyed = hash(lower(spec, &Pins::new()));
+    let named: Vec<_> = keyed.graph.ids().map(|id| (&keyed.graph.node(id).name, keyed.key(id).to_hex())).collect();
+    digest_of(named.iter().map(|(name, key)| (name.as_str(), 0, key.as_str())))
+}
+
 /// Returns the lock of a graph, without results.
 pub fn lock(keyed: &Keyed, spec: &crate::spec::Spec, spec_path: &str, pins: &Pins, libtorch: &str) -> Lock {
     let mut confidence: Vec<Confidence> = Vec::new();
@@ -252,12 +283,15 @@ pub fn lock(keyed: &Keyed, spec: &crate::spec::Spec, spec_path: &str, pins: &Pin
         node.insert(this.name.clone(), LockedNode { kind: this.kind, confidence: worst, key: keyed.key(id) });
         if let Some(name) = name {
             let pin = pins.get(name);
-            let declared = this.fields.get("declared").and_then(|value| value.as_str()).unwrap_or_default();
+            let declared = this.spec_values.get(&format!("source.{name}.from")).cloned();
+            let declared = declared.or_else(|| this.fields.get("declared")?.as_str().map(String::from));
+            let declared = declared.unwrap_or_default();
             source.insert(
                 name.to_string(),
                 LockedSource {
                     confidence: own,
-                    reference: pin.map_or_else(|| declared.to_string(), |pin| pin.reference.clone()),
+                    from: pin.map_or_else(|| declared.clone(), |pin| pin.from.clone()),
+                    reference: pin.map_or(declared, |pin| pin.reference.clone()),
                     bytes: pin.map(|pin| pin.bytes),
                     content: pin.map(|pin| pin.content.clone()),
                     files: pin.map(|pin| pin.files.clone()).unwrap_or_default(),
@@ -272,6 +306,7 @@ pub fn lock(keyed: &Keyed, spec: &crate::spec::Spec, spec_path: &str, pins: &Pin
         spec: spec_path.to_string(),
         profile: spec.profile.clone(),
         libtorch: libtorch.to_string(),
+        intent: intent(spec),
         source,
         order: BTreeMap::new(),
         node,
