@@ -3,4 +3,6 @@
 //! In: a planned graph. Out: artifacts in the store, a lock, a run record. Not here: tensors (`aurora-train`, the worker
 //! process), printing (`cli`).
 
+pub mod data;
 pub mod job;
+pub mod progress;
