@@ -10,9 +10,9 @@ mod worker;
 mod worker_nodes;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use aurora_compiler::graph::{Kind, Node, NodeId};
+use aurora_compiler::graph::{Kind, Node, NodeId, Pins};
 use aurora_compiler::hash::{Key, Keyed};
 use aurora_compiler::plan::Found;
 use camino::{Utf8Path, Utf8PathBuf};
@@ -20,6 +20,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use crate::job::{Files, Fingerprint, Placement, Step};
 use crate::store::{Publication, Record, Store, StoreError};
 
+pub use data_nodes::{commit_order, place_source};
 pub use expect::Gate;
 
 /// What a run tells while it goes on.
@@ -46,23 +47,33 @@ pub trait Observer: Sync {
 
 /// Asks a run to stop: once to save and stop, twice to stop at once.
 #[derive(Default)]
-pub struct Stop(AtomicU8);
+pub struct Stop {
+    asked: AtomicBool,
+    at_once: AtomicBool,
+}
 
 impl Stop {
     pub const fn new() -> Self {
-        Self(AtomicU8::new(0))
+        Self { asked: AtomicBool::new(false), at_once: AtomicBool::new(false) }
     }
 
     pub fn ask(&self) {
-        self.0.fetch_add(1, Ordering::SeqCst);
+        if self.asked.swap(true, Ordering::SeqCst) {
+            self.at_once.store(true, Ordering::SeqCst);
+        }
     }
 
     pub fn asked(&self) -> bool {
-        self.0.load(Ordering::SeqCst) > 0
+        self.asked.load(Ordering::SeqCst)
     }
 
     pub fn at_once(&self) -> bool {
-        self.0.load(Ordering::SeqCst) > 1
+        self.at_once.load(Ordering::SeqCst)
+    }
+
+    /// The flag that data work looks at.
+    fn flag(&self) -> &AtomicBool {
+        &self.asked
     }
 }
 
@@ -101,6 +112,11 @@ pub struct Run<'a> {
     pub keyed: &'a Keyed,
     pub experiment: &'a str,
     pub store: &'a Store,
+    /// Folder that the spec's file references are relative to.
+    pub root: &'a Utf8Path,
+    pub pins: &'a Pins,
+    /// Fetch nothing.
+    pub offline: bool,
     pub placement: Placement,
     /// The worker program.
     pub worker: Utf8PathBuf,
