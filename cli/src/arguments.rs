@@ -79,7 +79,9 @@ pub enum Command {
         origins: bool,
     },
     /// Pin every source by version and content, and write the lock.
-    #[command(after_help = "Examples:  aurora lock specs/demo.aur\n           aurora lock specs/demo.aur --upgrade sympy")]
+    #[command(
+        after_help = "Examples:  aurora lock specs/demo.aur\n           aurora lock specs/demo.aur --upgrade sympy"
+    )]
     Lock {
         #[command(flatten)]
         spec: SpecArgument,

@@ -41,12 +41,21 @@ pub struct Failure {
 
 impl Failure {
     pub fn fault(message: impl Into<String>) -> Self {
-        Self { exit: Exit::Fault, code: None, message: message.into(), help: None, said: false }
+        Self {
+            exit: Exit::Fault,
+            code: None,
+            message: message.into(),
+            help: None,
+            said: false,
+        }
     }
 
     /// The command has already printed why.
     pub fn said() -> Self {
-        Self { said: true, ..Self::fault("") }
+        Self {
+            said: true,
+            ..Self::fault("")
+        }
     }
 
     #[must_use]
@@ -97,13 +106,23 @@ impl From<RunError> for Failure {
         if let RunError::Stopped { at: Some((node, step)) } = &error {
             message = format!("a checkpoint of `{node}` at step {step} is kept");
         }
-        Self { exit, code: None, message, help: error.help(), said: false }
+        Self {
+            exit,
+            code: None,
+            message,
+            help: error.help(),
+            said: false,
+        }
     }
 }
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
-        Self { help: error.help().map(String::from), ..Self::fault(chain(&error)) }.exit(Exit::NodeFailed)
+        Self {
+            help: error.help().map(String::from),
+            ..Self::fault(chain(&error))
+        }
+        .exit(Exit::NodeFailed)
     }
 }
 

@@ -24,28 +24,44 @@ impl Project {
     /// else the folder above `specs/`, else the file's own folder.
     pub fn of(path: &Utf8Path, store: Option<&Utf8Path>) -> Result<Self, Failure> {
         let full = camino::absolute_utf8(path).map_err(|error| Failure::fault(format!("`{path}`: {error}")))?;
-        let own = if full.is_dir() { full.as_path() } else { full.parent().unwrap_or(&full) };
-        let marked = own.ancestors().find(|at| at.join("lockfiles").is_dir() || at.join(".aurora").is_dir());
+        let own = if full.is_dir() {
+            full.as_path()
+        } else {
+            full.parent().unwrap_or(&full)
+        };
+        let marked = own
+            .ancestors()
+            .find(|at| at.join("lockfiles").is_dir() || at.join(".aurora").is_dir());
         let root = match (marked, own.file_name(), own.parent()) {
             (Some(root), _, _) => root,
             (None, Some("specs"), Some(parent)) => parent,
             _ => own,
         };
         let store = match store {
-            Some(store) => camino::absolute_utf8(store).map_err(|error| Failure::fault(format!("`{store}`: {error}")))?,
+            Some(store) => {
+                camino::absolute_utf8(store).map_err(|error| Failure::fault(format!("`{store}`: {error}")))?
+            }
             None => root.join(".aurora"),
         };
-        Ok(Self { root: root.to_owned(), store })
+        Ok(Self {
+            root: root.to_owned(),
+            store,
+        })
     }
 
     /// The path of a file as the lock states it: inside the project.
     pub fn relative(&self, path: &Utf8Path) -> String {
         let full = camino::absolute_utf8(path).unwrap_or_else(|_| path.to_owned());
-        full.strip_prefix(&self.root).map_or_else(|_| full.to_string(), ToString::to_string)
+        full.strip_prefix(&self.root)
+            .map_or_else(|_| full.to_string(), ToString::to_string)
     }
 
     pub fn lock_path(&self, spec: &Spec) -> Utf8PathBuf {
-        let profile = spec.profile.as_ref().map(|profile| format!(".{profile}")).unwrap_or_default();
+        let profile = spec
+            .profile
+            .as_ref()
+            .map(|profile| format!(".{profile}"))
+            .unwrap_or_default();
         self.root.join("lockfiles").join(format!("{}{profile}.lock", spec.name))
     }
 
@@ -67,7 +83,10 @@ impl Project {
 
 fn in_file(error: aurora_compiler::lock::LockError, path: &Utf8Path) -> Failure {
     let failure = Failure::from(error);
-    Failure { message: format!("{path}: {}", failure.message), ..failure }
+    Failure {
+        message: format!("{path}: {}", failure.message),
+        ..failure
+    }
 }
 
 /// Reads a lock file; `None` if there is none.
@@ -79,17 +98,10 @@ pub fn read_lock(path: &Utf8Path) -> Result<Option<Lock>, Failure> {
     }
 }
 
-/// A spec that has been checked, and its text.
+/// A spec that has been checked.
 pub struct Loaded {
     pub path: Utf8PathBuf,
-    pub text: String,
     pub spec: Spec,
-}
-
-impl Loaded {
-    pub fn source(&self) -> Source<'_> {
-        Source::new(self.path.as_str(), &self.text)
-    }
 }
 
 pub fn read_text(path: &Utf8Path) -> Result<String, Failure> {
@@ -106,7 +118,10 @@ pub fn load(path: &Utf8Path, profile: Option<&str>, json: bool) -> Result<Loaded
             if !json {
                 output::diagnostics(&spec.warnings, Source::new(path.as_str(), &text));
             }
-            Ok(Loaded { path: path.to_owned(), text, spec })
+            Ok(Loaded {
+                path: path.to_owned(),
+                spec,
+            })
         }
         Err(found) => Err(output::refused(&found, Source::new(path.as_str(), &text), json)),
     }

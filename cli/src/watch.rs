@@ -46,15 +46,25 @@ impl Watch {
             Progress::None => Style::Silent,
             Progress::Auto if terminal => {
                 let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-                bar.set_style(ProgressStyle::with_template("{spinner} {wide_msg}").unwrap_or(ProgressStyle::default_bar()));
+                bar.set_style(
+                    ProgressStyle::with_template("{spinner} {wide_msg}").unwrap_or(ProgressStyle::default_bar()),
+                );
                 bar.enable_steady_tick(Duration::from_millis(200));
                 Style::Live(bar)
             }
             _ => Style::Plain,
         };
-        let state =
-            State { record, tokens_before: BTreeMap::new(), all_tokens: 0, last_line: None, cached: 0 };
-        Self { style, state: Mutex::new(state) }
+        let state = State {
+            record,
+            tokens_before: BTreeMap::new(),
+            all_tokens: 0,
+            last_line: None,
+            cached: 0,
+        };
+        Self {
+            style,
+            state: Mutex::new(state),
+        }
     }
 
     /// A line that stays.
@@ -78,7 +88,10 @@ impl Watch {
         if let Style::Live(bar) = &self.style {
             bar.finish_and_clear();
         }
-        self.state.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()).record
+        self.state
+            .into_inner()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+            .record
     }
 
     fn step(&self, step: &Step, stage: &str, of: u64, tokens_per_step: u64) {
@@ -124,20 +137,38 @@ impl Observer for Watch {
     fn see(&self, seen: Seen<'_>) {
         match seen {
             Seen::Cached { .. } => {
-                self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).cached += 1;
+                self.state
+                    .lock()
+                    .unwrap_or_else(|poisoned| poisoned.into_inner())
+                    .cached += 1;
             }
-            Seen::Reused { node } => self.line(&format!("reused   {node} (its inputs have the contents they had before)")),
+            Seen::Reused { node } => self.line(&format!(
+                "reused   {node} (its inputs have the contents they had before)"
+            )),
             Seen::Started { node, kind } => self.live(|| format!("{} {node}", doing(kind))),
-            Seen::Progress { node, done, total, unit } => self.live(|| match total {
+            Seen::Progress {
+                node,
+                done,
+                total,
+                unit,
+            } => self.live(|| match total {
                 0 => format!("{node}: {} {unit}", grouped(done)),
                 total => format!("{node}: {} of {} {unit}", grouped(done), grouped(total)),
             }),
             Seen::Built { node, seconds, .. } => self.line(&format!("built    {node} ({seconds:.1} s)")),
             Seen::Worker { fingerprint } => {
-                self.line(&format!("worker   libtorch {}, {}, {}", fingerprint.libtorch, fingerprint.cpu, fingerprint.cpu_capability));
+                self.line(&format!(
+                    "worker   libtorch {}, {}, {}",
+                    fingerprint.libtorch, fingerprint.cpu, fingerprint.cpu_capability
+                ));
             }
             Seen::Resumed { node, step } => self.line(&format!("resuming {node} at step {step} (checkpoint verified)")),
-            Seen::Step { step, stage, of, tokens_per_step } => self.step(step, stage, of, tokens_per_step),
+            Seen::Step {
+                step,
+                stage,
+                of,
+                tokens_per_step,
+            } => self.step(step, stage, of, tokens_per_step),
             Seen::Evaluating { node, set, done, of } => {
                 self.live(|| format!("{node}: {set}, {} of {} tokens", grouped(done), grouped(of)));
             }

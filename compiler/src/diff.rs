@@ -71,7 +71,11 @@ pub fn diff(old: &Spec, new: &Spec, pins: &Pins) -> Diff {
     let new = hash(lower(new, pins));
     let had: BTreeSet<Key> = old.graph.ids().map(|id| old.key(id)).collect();
     let mut nodes = ChangedNodes::default();
-    let mut severity = if changed.is_empty() { Severity::None } else { Severity::Same };
+    let mut severity = if changed.is_empty() {
+        Severity::None
+    } else {
+        Severity::Same
+    };
     let mut cost = Cost::default();
     for id in new.graph.ids() {
         let node = new.graph.node(id);
@@ -86,34 +90,59 @@ pub fn diff(old: &Spec, new: &Spec, pins: &Pins) -> Diff {
         if node.kind == Kind::Train {
             cost = cost.plus(segment_cost(&new, id));
         }
-        nodes.rerun.push(Rerun { name: node.name.clone(), reason: reason(&old, &new, id) });
+        nodes.rerun.push(Rerun {
+            name: node.name.clone(),
+            reason: reason(&old, &new, id),
+        });
     }
     let kept: BTreeSet<&str> = new.graph.names().collect();
-    nodes.removed = old.graph.names().filter(|name| !kept.contains(name)).map(String::from).collect();
-    Diff { changed, nodes, cost, severity }
+    nodes.removed = old
+        .graph
+        .names()
+        .filter(|name| !kept.contains(name))
+        .map(String::from)
+        .collect();
+    Diff {
+        changed,
+        nodes,
+        cost,
+        severity,
+    }
 }
 
 fn reason(old: &Keyed, new: &Keyed, id: crate::graph::NodeId) -> String {
-    let Some(before) = old.graph.find(&new.graph.node(id).name) else { return "new".to_string() };
+    let Some(before) = old.graph.find(&new.graph.node(id).name) else {
+        return "new".to_string();
+    };
     let why = changes(&old.preimage(before), &new.preimage(id));
     why.iter().map(Change::to_string).collect::<Vec<_>>().join("; ")
 }
 
 impl Cost {
     fn plus(self, other: Self) -> Self {
-        Self { tokens: self.tokens + other.tokens, flops: self.flops + other.flops }
+        Self {
+            tokens: self.tokens + other.tokens,
+            flops: self.flops + other.flops,
+        }
     }
 }
 
 /// Returns what one segment trains, from the checkpoint before it to its own.
 pub fn segment_cost(keyed: &Keyed, id: crate::graph::NodeId) -> Cost {
     let node = keyed.graph.node(id);
-    let Ok(fields) = serde_json::from_value::<TrainFields>(node.fields.clone()) else { return Cost::default() };
+    let Ok(fields) = serde_json::from_value::<TrainFields>(node.fields.clone()) else {
+        return Cost::default();
+    };
     let before = keyed.graph.inputs(id).find(|input| !input.identity);
-    let from = before.and_then(|input| keyed.graph.node(input.node).name.split_once('@')?.1.parse().ok()).unwrap_or(0);
+    let from = before
+        .and_then(|input| keyed.graph.node(input.node).name.split_once('@')?.1.parse().ok())
+        .unwrap_or(0);
     let steps = fields.last_step.saturating_sub(from);
     let tokens = steps * u64::from(fields.global_batch) * u64::from(fields.sequence);
-    Cost { tokens, flops: 6.0 * fields.model.parameters() as f64 * tokens as f64 }
+    Cost {
+        tokens,
+        flops: 6.0 * fields.model.parameters() as f64 * tokens as f64,
+    }
 }
 
 fn changed_values(old: &Spec, new: &Spec) -> Vec<ChangedValue> {

@@ -104,7 +104,13 @@ pub fn flatten(fields: &Value) -> BTreeMap<String, Scalar<'_>> {
 }
 
 fn collect<'a>(path: String, value: &'a Value, leaves: &mut BTreeMap<String, Scalar<'a>>) {
-    let below = |name: &str| if path.is_empty() { name.to_string() } else { format!("{path}.{name}") };
+    let below = |name: &str| {
+        if path.is_empty() {
+            name.to_string()
+        } else {
+            format!("{path}.{name}")
+        }
+    };
     match value {
         Value::Object(members) => {
             for (name, member) in members {
@@ -235,7 +241,11 @@ impl Listener for Explaining {
     }
 
     fn input(&mut self, role: &str, name: &str, key: Key) {
-        self.0.inputs.push(PreimageInput { role: role.to_string(), name: name.to_string(), key });
+        self.0.inputs.push(PreimageInput {
+            role: role.to_string(),
+            name: name.to_string(),
+            key,
+        });
     }
 
     fn unknown(&mut self, path: &str) {

@@ -6,6 +6,7 @@
 //!
 //! Pure: text and values in, values out; no file, clock or environment.
 
+pub mod check;
 pub mod diff;
 pub mod fields;
 pub mod graph;
@@ -19,5 +20,7 @@ pub mod why;
 /// Returns the candidate that a misspelt name is nearest to, if one is near.
 pub fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let near = |candidate: &&str| strsim::damerau_levenshtein(name, candidate) <= (name.chars().count() / 3).max(1);
-    candidates.filter(near).min_by_key(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate.len()))
+    candidates
+        .filter(near)
+        .min_by_key(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate.len()))
 }

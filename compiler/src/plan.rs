@@ -22,7 +22,9 @@ pub enum Found {
     Whole,
     Missing,
     /// An object of the result no longer has the bytes it was published with.
-    Damaged { object: String },
+    Damaged {
+        object: String,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -69,20 +71,35 @@ pub fn plan(keyed: &Keyed, have: &dyn Have) -> Plan {
 fn planned(keyed: &Keyed, have: &dyn Have, id: NodeId) -> Planned {
     let key = keyed.key(id);
     let damaged = match have.result(key) {
-        Found::Whole => return Planned { id, state: State::Cached, why: Vec::new(), reason: None },
+        Found::Whole => {
+            return Planned {
+                id,
+                state: State::Cached,
+                why: Vec::new(),
+                reason: None,
+            };
+        }
         Found::Damaged { object } => Some(object),
         Found::Missing => None,
     };
-    let why = have.last(&keyed.graph.node(id).name).map(|old| changes(&old, &keyed.preimage(id)));
+    let why = have
+        .last(&keyed.graph.node(id).name)
+        .map(|old| changes(&old, &keyed.preimage(id)));
     let resumes = have.partial(key).map(|step| format!("; goes on from step {step}"));
     let (state, reason) = match (damaged, &why) {
         (Some(object), _) => (State::Changed, format!("object {object} of its result is damaged")),
         (None, None) => (State::Run, "not built yet".to_string()),
         (None, Some(why)) if why.is_empty() => (State::Run, "its result is no longer in the store".to_string()),
-        (None, Some(why)) => {
-            (State::Changed, why.iter().map(Change::to_string).collect::<Vec<_>>().join("; "))
-        }
+        (None, Some(why)) => (
+            State::Changed,
+            why.iter().map(Change::to_string).collect::<Vec<_>>().join("; "),
+        ),
     };
     let reason = Some(reason + resumes.as_deref().unwrap_or_default());
-    Planned { id, state, why: why.unwrap_or_default(), reason }
+    Planned {
+        id,
+        state,
+        why: why.unwrap_or_default(),
+        reason,
+    }
 }

@@ -64,7 +64,10 @@ pub fn from_lock(spec: &Spec, lock: Option<&Lock>) -> Pins {
 }
 
 fn fetch_local(name: &str, from: &str, root: &Utf8Path) -> Result<Fetched, PinError> {
-    let wrap = |source| PinError::Local { name: name.to_string(), source };
+    let wrap = |source| PinError::Local {
+        name: name.to_string(),
+        source,
+    };
     let reference = Reference::parse(from).map_err(wrap)?;
     source::fetch_local(&reference, root).map_err(wrap)
 }
@@ -100,7 +103,6 @@ pub struct Brought {
 
 /// How sources are pinned.
 pub struct Pinning<'a> {
-    pub spec: &'a Spec,
     pub root: &'a Utf8Path,
     pub store: &'a Store,
     pub offline: bool,
@@ -117,17 +119,24 @@ impl Pinning<'_> {
     ///
     /// # Errors
     /// The first source (by name) that cannot be pinned.
-    pub fn complete(&self, have: Pins, upgrade: &[String]) -> Result<(Pins, BTreeMap<String, Brought>), PinError> {
-        let all = sources(self.spec);
+    pub fn complete(
+        &self,
+        spec: &Spec,
+        have: Pins,
+        upgrade: &[String],
+    ) -> Result<(Pins, BTreeMap<String, Brought>), PinError> {
+        let all = sources(spec);
         if let Some(name) = upgrade.iter().find(|name| !all.iter().any(|(known, _)| known == *name)) {
             return Err(PinError::NoSource { name: name.clone() });
         }
         let mut pins = have;
         pins.retain(|name, _| !upgrade.contains(name));
-        pins.extend(local(self.spec, self.root)?);
+        pins.extend(local(spec, self.root)?);
         let missing: Vec<(String, String)> = all.into_iter().filter(|(name, _)| !pins.contains_key(name)).collect();
         if self.offline && !missing.is_empty() {
-            return Err(PinError::NotPinned { names: missing.into_iter().map(|(name, _)| name).collect() });
+            return Err(PinError::NotPinned {
+                names: missing.into_iter().map(|(name, _)| name).collect(),
+            });
         }
         let queue = Mutex::new(missing.iter());
         let done = Mutex::new(BTreeMap::new());
@@ -139,7 +148,9 @@ impl Pinning<'_> {
                         let Some((name, from)) = next else { break };
                         let brought = self.bring(name, from, None, upgrade.contains(name));
                         let failed = brought.is_err();
-                        done.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(name.clone(), brought);
+                        done.lock()
+                            .unwrap_or_else(|poisoned| poisoned.into_inner())
+                            .insert(name.clone(), brought);
                         if failed {
                             break;
                         }
@@ -149,7 +160,10 @@ impl Pinning<'_> {
         });
         let mut fetched = BTreeMap::new();
         for (name, from) in &missing {
-            let brought = done.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).remove(name);
+            let brought = done
+                .lock()
+                .unwrap_or_else(|poisoned| poisoned.into_inner())
+                .remove(name);
             let Some(brought) = brought else { continue };
             let brought = brought?;
             pins.insert(name.clone(), pin_of(from, &brought.fetched));
@@ -164,13 +178,26 @@ impl Pinning<'_> {
     /// It cannot be fetched, or has another content.
     pub fn bring(&self, name: &str, from: &str, pin: Option<&Pin>, newest: bool) -> Result<Brought, PinError> {
         let scratch = self.store.scratch()?;
-        let wrap = |source| PinError::Fetch { name: name.to_string(), source };
+        let wrap = |source| PinError::Fetch {
+            name: name.to_string(),
+            source,
+        };
         let reference = Reference::parse(pin.map_or(from, |pin| &pin.reference)).map_err(wrap)?;
         if !is_local(from) {
             (self.note)(&format!("fetching {name} ({from})"));
         }
-        let request = source::Request { name, root: self.root, scratch: scratch.path(), pin, newest, offline: self.offline };
+        let request = source::Request {
+            name,
+            root: self.root,
+            scratch: scratch.path(),
+            pin,
+            newest,
+            offline: self.offline,
+        };
         let fetched = source::fetch(&reference, &request, self.watch).map_err(wrap)?;
-        Ok(Brought { fetched, _scratch: scratch })
+        Ok(Brought {
+            fetched,
+            _scratch: scratch,
+        })
     }
 }

@@ -50,7 +50,9 @@ pub struct RunRecord {
 }
 
 fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }
 
 impl RunRecord {
@@ -77,9 +79,17 @@ impl RunRecord {
             last_step: None,
             error: None,
         };
-        let metrics = OpenOptions::new().create(true).append(true).open(folder.join("metrics.jsonl"))?;
+        let metrics = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(folder.join("metrics.jsonl"))?;
         let events = tensorboard::Events::create(&folder.join("tensorboard"), started)?;
-        let record = Self { folder, facts, metrics, events };
+        let record = Self {
+            folder,
+            facts,
+            metrics,
+            events,
+        };
         record.save()?;
         point(&store.join("runs").join("latest"), &id)?;
         Ok(record)
@@ -113,7 +123,12 @@ impl RunRecord {
             ("perf/step_seconds", step.seconds),
         ];
         self.events.scalars(tokens, &values, now())?;
-        let due = self.facts.last_step.as_ref().is_none_or(|(node, _, _)| *node != step.node) || step.step % 10 == 0;
+        let due = self
+            .facts
+            .last_step
+            .as_ref()
+            .is_none_or(|(node, _, _)| *node != step.node)
+            || step.step.is_multiple_of(10);
         self.facts.last_step = Some((step.node.clone(), step.step, step.loss));
         if due { self.save() } else { Ok(()) }
     }

@@ -18,7 +18,13 @@ pub fn run(context: &Context, argument: &SpecArgument) -> Result<Exit, Failure> 
     let (project, loaded) = context.open(argument)?;
     let (keyed, _, _) = compile(&project, &loaded.spec)?;
     let store = Store::look(&project.store);
-    let plan = plan(&keyed, &View { store: &store, experiment: &loaded.spec.name });
+    let plan = plan(
+        &keyed,
+        &View {
+            store: &store,
+            experiment: &loaded.spec.name,
+        },
+    );
     let assumed = assumptions(&loaded.spec);
     if context.json {
         output::json(json!({
@@ -43,14 +49,23 @@ pub fn run(context: &Context, argument: &SpecArgument) -> Result<Exit, Failure> 
         ]);
     }
     print!("{}", output::table(&rows));
-    let open: Vec<_> = assumed.iter().filter(|a| matches!(a.kind.to_string().as_str(), "assumed" | "unknown")).collect();
+    let open: Vec<_> = assumed
+        .iter()
+        .filter(|a| matches!(a.kind.to_string().as_str(), "assumed" | "unknown"))
+        .collect();
     if !open.is_empty() {
         println!("\nnot published ({}):", open.len());
         let rows: Vec<Vec<String>> = open
             .iter()
             .map(|a| {
                 let place = format!("{}:{}:{}", argument.spec, a.line, a.column);
-                vec![format!("  {}", a.kind), a.path.clone(), a.value.clone(), place, a.text.clone()]
+                vec![
+                    format!("  {}", a.kind),
+                    a.path.clone(),
+                    a.value.clone(),
+                    place,
+                    a.text.clone(),
+                ]
             })
             .collect();
         print!("{}", output::table(&rows));
@@ -69,7 +84,10 @@ pub fn state_name(state: State) -> &'static str {
 
 pub fn summary(plan: &Plan) -> String {
     let [cached, run, changed] = [State::Cached, State::Run, State::Changed].map(|state| plan.count(state));
-    format!("{} nodes: {cached} cached, {run} to run, {changed} changed", plan.nodes.len())
+    format!(
+        "{} nodes: {cached} cached, {run} to run, {changed} changed",
+        plan.nodes.len()
+    )
 }
 
 /// Every node as JSON, in the graph's order.
@@ -79,8 +97,12 @@ pub fn nodes(keyed: &Keyed, plan: &Plan) -> Vec<Value> {
         .iter()
         .map(|planned| {
             let node = keyed.graph.node(planned.id);
-            let inputs: Vec<String> =
-                keyed.graph.inputs(planned.id).filter(|input| input.identity).map(|input| name(input.node)).collect();
+            let inputs: Vec<String> = keyed
+                .graph
+                .inputs(planned.id)
+                .filter(|input| input.identity)
+                .map(|input| name(input.node))
+                .collect();
             let mut value = json!({
                 "name": node.name,
                 "kind": node.kind,
@@ -99,7 +121,9 @@ pub fn nodes(keyed: &Keyed, plan: &Plan) -> Vec<Value> {
 
 fn models(spec: &Spec) -> Vec<Value> {
     let of_kind = spec.blocks.keys().filter(|id| id.kind == BlockKind::Model);
-    of_kind.map(|id| json!({ "name": id.name, "parameters": model_fields(spec, id).parameters() })).collect()
+    of_kind
+        .map(|id| json!({ "name": id.name, "parameters": model_fields(spec, id).parameters() }))
+        .collect()
 }
 
 fn stages(spec: &Spec) -> Vec<Value> {
@@ -122,7 +146,11 @@ fn print_facts(spec: &Spec) {
     let graph = lower(spec, &Default::default());
     let evals = graph.ids().filter(|id| graph.node(*id).kind == Kind::Eval).count();
     for id in spec.blocks.keys().filter(|id| id.kind == BlockKind::Model) {
-        println!("model {}: {} parameters", id.name, grouped(model_fields(spec, id).parameters()));
+        println!(
+            "model {}: {} parameters",
+            id.name,
+            grouped(model_fields(spec, id).parameters())
+        );
     }
     for id in spec.blocks.keys().filter(|id| id.kind == BlockKind::Stage) {
         let plan = stage_plan(spec, id);

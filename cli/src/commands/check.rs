@@ -30,7 +30,12 @@ pub fn run(context: &Context, specs: &[Utf8PathBuf], profile: Option<&str>) -> R
         }
         output::diagnostics(&found, source);
         if exit == Exit::Done {
-            let count = |kind: &str| assumed.iter().filter(|assumption| assumption.kind.to_string() == kind).count();
+            let count = |kind: &str| {
+                assumed
+                    .iter()
+                    .filter(|assumption| assumption.kind.to_string() == kind)
+                    .count()
+            };
             println!(
                 "{path}: sound ({} published, {} inferred, {} assumed, {} unknown)",
                 count("published"),

@@ -38,7 +38,13 @@ pub fn run(context: &Context, old: &str, new: &str, profile: Option<&str>) -> Re
     } else {
         let show = |value: &Option<String>| value.clone().unwrap_or_else(|| "(not set)".to_string());
         for value in &found.changed {
-            println!("{}: {} → {}  ({})", value.path, show(&value.old), show(&value.new), value.origin);
+            println!(
+                "{}: {} → {}  ({})",
+                value.path,
+                show(&value.old),
+                show(&value.new),
+                value.origin
+            );
         }
         for rerun in &found.nodes.rerun {
             println!("reruns  {}: {}", rerun.name, rerun.reason);
@@ -58,7 +64,11 @@ pub fn run(context: &Context, old: &str, new: &str, profile: Option<&str>) -> Re
             ),
         }
     }
-    Ok(if found.severity == Severity::None { Exit::Done } else { Exit::Fault })
+    Ok(if found.severity == Severity::None {
+        Exit::Done
+    } else {
+        Exit::Fault
+    })
 }
 
 /// Reads and checks one side; the path is the spec's place in the working tree.
@@ -82,9 +92,14 @@ fn at_revision(revision: &str, path: &str) -> Result<(String, Utf8PathBuf), Fail
     let object = repository
         .revparse_single(&format!("{revision}:{path}"))
         .map_err(|error| wrap(&format!("find `{path}` in revision `{revision}`"), error))?;
-    let blob = object.peel_to_blob().map_err(|error| wrap(&format!("read `{path}` as a file"), error))?;
+    let blob = object
+        .peel_to_blob()
+        .map_err(|error| wrap(&format!("read `{path}` as a file"), error))?;
     let text = std::str::from_utf8(blob.content())
         .map_err(|_| Failure::fault(format!("`{path}` in `{revision}` is not UTF-8 text")))?;
-    let root = repository.workdir().and_then(|root| Utf8Path::from_path(root)).unwrap_or(Utf8Path::new("."));
+    let root = repository
+        .workdir()
+        .and_then(|root| Utf8Path::from_path(root))
+        .unwrap_or(Utf8Path::new("."));
     Ok((text.to_string(), root.join(path)))
 }

@@ -7,8 +7,12 @@ use crate::failure::{Exit, Failure};
 use crate::output;
 
 /// Programs that sources of each kind are fetched with.
-const CLIENTS: [(&str, &str); 4] =
-    [("apt-get", "pkg:deb sources"), ("python3", "pkg:pypi sources"), ("cargo", "pkg:cargo sources"), ("npm", "pkg:npm sources")];
+const CLIENTS: [(&str, &str); 4] = [
+    ("apt-get", "pkg:deb sources"),
+    ("python3", "pkg:pypi sources"),
+    ("cargo", "pkg:cargo sources"),
+    ("npm", "pkg:npm sources"),
+];
 
 const KNOWN: [&str; 1] = ["AURORA_CACHE_DIR"];
 
@@ -16,9 +20,12 @@ pub fn run(context: &Context) -> Result<Exit, Failure> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let worker = super::run::worker_program()?;
     let has_worker = worker.is_file();
-    let found: Vec<(&str, &str, bool)> = CLIENTS.map(|(program, what)| (program, what, on_path(program))).to_vec();
-    let settings: Vec<(String, String)> =
-        std::env::vars().filter(|(name, _)| name.starts_with("AURORA_") || name == "NO_COLOR").collect();
+    let found: Vec<(&str, &str, bool)> = CLIENTS
+        .map(|(program, what)| (program, what, on_path(program)))
+        .to_vec();
+    let settings: Vec<(String, String)> = std::env::vars()
+        .filter(|(name, _)| name.starts_with("AURORA_") || name == "NO_COLOR")
+        .collect();
     let strange: Vec<&String> = settings
         .iter()
         .map(|(name, _)| name)
@@ -41,9 +48,23 @@ pub fn run(context: &Context) -> Result<Exit, Failure> {
     }
     println!("aurora    {}", env!("CARGO_PKG_VERSION"));
     println!("cores     {cores}");
-    println!("worker    {}", if has_worker { worker.to_string() } else { format!("missing ({worker}): training is not built in") });
+    println!(
+        "worker    {}",
+        if has_worker {
+            worker.to_string()
+        } else {
+            format!("missing ({worker}): training is not built in")
+        }
+    );
     for (program, what, there) in found {
-        println!("{program:<9} {}", if there { "found".to_string() } else { format!("missing: {what} cannot be fetched") });
+        println!(
+            "{program:<9} {}",
+            if there {
+                "found".to_string()
+            } else {
+                format!("missing: {what} cannot be fetched")
+            }
+        );
     }
     println!("GPU       not looked for: this version trains on the CPU");
     println!("project   {}", project.root);
@@ -59,5 +80,6 @@ pub fn run(context: &Context) -> Result<Exit, Failure> {
 }
 
 fn on_path(program: &str) -> bool {
-    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(program).is_file()))
+    std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(program).is_file()))
 }

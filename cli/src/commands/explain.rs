@@ -24,12 +24,20 @@ pub fn run(context: &Context, code: &str) -> Result<Exit, Failure> {
     } else {
         println!("{}: {}\n\n{}", found.code, found.title, found.text.trim());
         if !found.wrong.is_empty() {
-            println!("\nWrong:\n\n{}\n\nRight:\n\n{}", indented(found.wrong), indented(found.right));
+            println!(
+                "\nWrong:\n\n{}\n\nRight:\n\n{}",
+                indented(found.wrong),
+                indented(found.right)
+            );
         }
     }
     Ok(Exit::Done)
 }
 
 fn indented(text: &str) -> String {
-    text.trim().lines().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
+    text.trim()
+        .lines()
+        .map(|line| format!("    {line}"))
+        .collect::<Vec<_>>()
+        .join("\n")
 }

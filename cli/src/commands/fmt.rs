@@ -35,7 +35,11 @@ pub fn run(context: &Context, specs: &[Utf8PathBuf], check: bool) -> Result<Exit
             println!("{} {path}", if check { "would change" } else { "changed" });
         }
     }
-    Ok(if broken || (check && !changed.is_empty()) { Exit::Fault } else { Exit::Done })
+    Ok(if broken || (check && !changed.is_empty()) {
+        Exit::Fault
+    } else {
+        Exit::Done
+    })
 }
 
 /// Puts the new text in the file's place in one step, so that a full disk leaves the old one whole.

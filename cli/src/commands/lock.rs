@@ -32,20 +32,21 @@ pub fn run(
     let store = Store::open(&project.store)?;
     let _in_use = store.share()?;
     let pinning = Pinning {
-        spec: &loaded.spec,
         root: &project.root,
         store: &store,
         offline: offline || check,
         note: &|text| eprintln!("{text}"),
         watch: Watch::nobody(),
     };
-    let (pins, brought) = pinning.complete(have, upgrade).map_err(pin_failure)?;
+    let (pins, brought) = pinning.complete(&loaded.spec, have, upgrade).map_err(pin_failure)?;
     let keyed = hash(lower(&loaded.spec, &pins));
     let mut fresh = lock(&keyed, &loaded.spec, &project.relative(&argument.spec), &pins, LIBTORCH);
     if let Some(old) = &old {
         fresh.keep_from(old);
     }
-    let moved = old.as_ref().map_or_else(|| vec!["there is no lock yet".to_string()], |old| old.stale(&fresh));
+    let moved = old
+        .as_ref()
+        .map_or_else(|| vec!["there is no lock yet".to_string()], |old| old.stale(&fresh));
     let path = project.lock_path(&loaded.spec);
     if !check {
         for (name, source) in &brought {
@@ -58,14 +59,26 @@ pub fn run(
     if context.json {
         output::json(json!({ "lock": project.relative(&path), "changed": moved, "sources": fresh.source }));
     } else if moved.is_empty() {
-        println!("{}: up to date ({} sources)", project.relative(&path), fresh.source.len());
+        println!(
+            "{}: up to date ({} sources)",
+            project.relative(&path),
+            fresh.source.len()
+        );
     } else {
         for line in &moved {
             println!("{line}");
         }
-        println!("{}: {}", project.relative(&path), if check { "would change" } else { "written" });
+        println!(
+            "{}: {}",
+            project.relative(&path),
+            if check { "would change" } else { "written" }
+        );
     }
-    Ok(if check && !moved.is_empty() { Exit::Fault } else { Exit::Done })
+    Ok(if check && !moved.is_empty() {
+        Exit::Fault
+    } else {
+        Exit::Done
+    })
 }
 
 /// Writes the lock if its text changes.
@@ -90,17 +103,31 @@ pub fn runnable(path: &Utf8Path, spec: &Spec) -> Result<(), Failure> {
         .map(|a| format!("  {} ({path}:{}:{})", a.path, a.line, a.column))
         .collect();
     if !unknown.is_empty() {
-        return Err(Failure::fault(format!("`{}` has unknown values and cannot run:\n{}", spec.name, unknown.join("\n")))
-            .help("give each a value of your own and mark it `@assumed(\"why\")`"));
+        return Err(Failure::fault(format!(
+            "`{}` has unknown values and cannot run:\n{}",
+            spec.name,
+            unknown.join("\n")
+        ))
+        .help("give each a value of your own and mark it `@assumed(\"why\")`"));
     }
     let graph = lower(spec, &Default::default());
     let unsupported: Vec<String> = graph
         .ids()
-        .filter_map(|id| Some(format!("  {}: {}", graph.node(id).name, graph.node(id).unsupported.as_ref()?)))
+        .filter_map(|id| {
+            Some(format!(
+                "  {}: {}",
+                graph.node(id).name,
+                graph.node(id).unsupported.as_ref()?
+            ))
+        })
         .collect();
     if unsupported.is_empty() {
         return Ok(());
     }
-    Err(Failure::fault(format!("`{}` asks for what this version does not run:\n{}", spec.name, unsupported.join("\n")))
-        .help("`aurora build` and `aurora plan` work; remove these nodes to run the rest"))
+    Err(Failure::fault(format!(
+        "`{}` asks for what this version does not run:\n{}",
+        spec.name,
+        unsupported.join("\n")
+    ))
+    .help("`aurora build` and `aurora plan` work; remove these nodes to run the rest"))
 }

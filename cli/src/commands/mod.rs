@@ -43,7 +43,10 @@ impl Context {
 }
 
 pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
-    let context = Context { json: arguments.json, store: arguments.store };
+    let context = Context {
+        json: arguments.json,
+        store: arguments.store,
+    };
     match arguments.command {
         Command::Check { specs, profile } => check::run(&context, &specs, profile.as_deref()),
         Command::Fmt { specs, check } => fmt::run(&context, &specs, check),
@@ -51,7 +54,12 @@ pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Plan { spec, exit_code } => plan::run(&context, &spec, exit_code),
         Command::Why { spec, node } => why::run(&context, &spec, &node),
         Command::Show { spec, path, origins } => show::run(&context, &spec, path.as_deref(), origins),
-        Command::Lock { spec, check, upgrade, offline } => lock::run(&context, &spec, check, &upgrade, offline),
+        Command::Lock {
+            spec,
+            check,
+            upgrade,
+            offline,
+        } => lock::run(&context, &spec, check, &upgrade, offline),
         Command::Run { spec, how, locked } => run::run(&context, &spec, &how, locked),
         Command::Rerun { lock, how, fresh, into } => rerun::run(&context, &lock, &how, fresh, into.as_deref()),
         Command::Verify { of } => verify::run(&context, of.as_deref()),

@@ -18,7 +18,13 @@ pub fn run(context: &Context, argument: &SpecArgument, exit_code: bool) -> Resul
     let (project, loaded) = context.open(argument)?;
     let (keyed, _, _) = compile(&project, &loaded.spec)?;
     let store = Store::look(&project.store);
-    let plan = plan(&keyed, &View { store: &store, experiment: &loaded.spec.name });
+    let plan = plan(
+        &keyed,
+        &View {
+            store: &store,
+            experiment: &loaded.spec.name,
+        },
+    );
     let cost = Cost::of(&keyed, &plan);
     if context.json {
         let unknown = unknown(&keyed);
@@ -31,7 +37,12 @@ pub fn run(context: &Context, argument: &SpecArgument, exit_code: bool) -> Resul
     } else {
         for planned in plan.nodes.iter().filter(|planned| planned.state != State::Cached) {
             let node = keyed.graph.node(planned.id);
-            println!("{} {}: {}", symbol(planned), node.name, planned.reason.as_deref().unwrap_or_default());
+            println!(
+                "{} {}: {}",
+                symbol(planned),
+                node.name,
+                planned.reason.as_deref().unwrap_or_default()
+            );
         }
         println!("{}", summary(&plan));
         if cost.tokens > 0 {
@@ -43,11 +54,18 @@ pub fn run(context: &Context, argument: &SpecArgument, exit_code: bool) -> Resul
             );
         }
     }
-    Ok(if exit_code && !plan.is_done() { Exit::Fault } else { Exit::Done })
+    Ok(if exit_code && !plan.is_done() {
+        Exit::Fault
+    } else {
+        Exit::Done
+    })
 }
 
 fn symbol(planned: &Planned) -> char {
-    let resumes = planned.reason.as_deref().is_some_and(|reason| reason.contains("goes on from step"));
+    let resumes = planned
+        .reason
+        .as_deref()
+        .is_some_and(|reason| reason.contains("goes on from step"));
     match planned.state {
         _ if resumes => '>',
         State::Cached => '=',
@@ -58,7 +76,11 @@ fn symbol(planned: &Planned) -> char {
 
 /// Paths of the unknown values that keep a spec from running.
 pub fn unknown(keyed: &Keyed) -> Vec<String> {
-    let mut paths: Vec<String> = keyed.graph.ids().flat_map(|id| keyed.graph.node(id).unknown.clone()).collect();
+    let mut paths: Vec<String> = keyed
+        .graph
+        .ids()
+        .flat_map(|id| keyed.graph.node(id).unknown.clone())
+        .collect();
     paths.sort();
     paths.dedup();
     paths

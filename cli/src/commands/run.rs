@@ -7,8 +7,8 @@ use aurora_compiler::graph::{Kind, NodeId, lower, stage_plan};
 use aurora_compiler::hash::{Keyed, hash};
 use aurora_compiler::lock::{Lock, LockError, LockedOrder, lock};
 use aurora_compiler::spec::{BlockKind, Spec, Value};
-use aurora_runtime::engine::{Outcome, Run, RunError, Seen, Stop};
 use aurora_runtime::engine::Observer as _;
+use aurora_runtime::engine::{Outcome, Run, RunError, Seen, Stop};
 use aurora_runtime::job::{Placement, Recompute};
 use aurora_runtime::pin::Pinning;
 use aurora_runtime::record::{RunRecord, Status};
@@ -86,7 +86,10 @@ impl Execution<'_> {
             }
             fresh.order = orders;
             if let Some(path) = self.lock_path {
-                write(path, &fresh).map_err(|failure| RunError::Node { node: "lock".to_string(), cause: failure.message })?;
+                write(path, &fresh).map_err(|failure| RunError::Node {
+                    node: "lock".to_string(),
+                    cause: failure.message,
+                })?;
             }
             Ok(())
         };
@@ -108,7 +111,7 @@ impl Execution<'_> {
             before_training: &before_training,
         };
         let outcome = run.run()?;
-        let mut fresh = fresh.into_inner();
+        let mut fresh = fresh.borrow().clone();
         for id in keyed.graph.ids() {
             let digest = run.result(id)?.digest;
             let name = keyed.graph.node(id).name.clone();
@@ -133,7 +136,11 @@ fn cores() -> u32 {
 
 fn recompute(spec: &Spec) -> Recompute {
     let mut layouts = spec.blocks.iter().filter(|(id, _)| id.kind == BlockKind::Layout);
-    match layouts.next().and_then(|(_, block)| block.fields.get("recompute")).map(|field| &field.value) {
+    match layouts
+        .next()
+        .and_then(|(_, block)| block.fields.get("recompute"))
+        .map(|field| &field.value)
+    {
         Some(Value::Word(word)) if word == "full" => Recompute::Full,
         Some(Value::Word(word)) if word == "selective" => Recompute::Selective,
         _ => Recompute::None,
@@ -144,7 +151,9 @@ fn recompute(spec: &Spec) -> Recompute {
 fn max_epochs(spec: &Spec) -> BTreeMap<String, BTreeMap<String, u64>> {
     let mut found: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
     for (id, block) in spec.blocks.iter().filter(|(id, _)| id.kind == BlockKind::Stage) {
-        let Some(Value::Reference(mixture)) = block.fields.get("mixture").map(|field| &field.value) else { continue };
+        let Some(Value::Reference(mixture)) = block.fields.get("mixture").map(|field| &field.value) else {
+            continue;
+        };
         let components = found.entry(id.name.clone()).or_default();
         for (name, field) in &spec.blocks[mixture].fields {
             if let Value::Call { arguments, .. } = &field.value
@@ -160,9 +169,17 @@ fn max_epochs(spec: &Spec) -> BTreeMap<String, BTreeMap<String, u64>> {
 /// Commits to the order of every stage.
 fn orders(run: &Run<'_>, spec: &Spec) -> Result<BTreeMap<String, LockedOrder>, RunError> {
     let mut found = BTreeMap::new();
-    for id in run.keyed.graph.ids().filter(|id| run.keyed.graph.node(*id).kind == Kind::Order) {
+    for id in run
+        .keyed
+        .graph
+        .ids()
+        .filter(|id| run.keyed.graph.node(*id).kind == Kind::Order)
+    {
         let stage = run.keyed.graph.node(id).name.trim_start_matches("order/").to_string();
-        let block = aurora_compiler::spec::BlockId { kind: BlockKind::Stage, name: stage.clone() };
+        let block = aurora_compiler::spec::BlockId {
+            kind: BlockKind::Stage,
+            name: stage.clone(),
+        };
         let plan = stage_plan(spec, &block);
         let samples = plan.steps * plan.global_batch;
         let commitment = aurora_runtime::engine::commit_order(run, id, &stage, samples)?;
@@ -178,17 +195,18 @@ pub fn pin(
 ) -> Result<(Keyed, aurora_compiler::graph::Pins), Failure> {
     let spec = &execution.loaded.spec;
     let pinning = Pinning {
-        spec,
         root: &execution.project.root,
         store: execution.store,
         offline: execution.how.offline,
         note: &|text| execution.watch.see(Seen::Note { text }),
         watch: aurora_runtime::progress::Watch::nobody(),
     };
-    let (pins, brought) = pinning.complete(have, &[]).map_err(pin_failure)?;
+    let (pins, brought) = pinning.complete(spec, have, &[]).map_err(pin_failure)?;
     let keyed = hash(lower(spec, &pins));
     for (name, source) in &brought {
-        let Some(id) = keyed.graph.find(&format!("source/{name}")) else { continue };
+        let Some(id) = keyed.graph.find(&format!("source/{name}")) else {
+            continue;
+        };
         publish_source(execution.store, &spec.name, &keyed, id, &source.fetched)?;
     }
     Ok((keyed, pins))
@@ -226,10 +244,15 @@ pub fn run(context: &Context, argument: &SpecArgument, how: &RunArguments, locke
     }
     hear_signals()?;
     let store = Store::open(&project.store)?;
-    let record = RunRecord::begin(&project.store, &loaded.spec.name, &project.relative(&argument.spec)).map_err(|error| {
-        let path = project.store.join("runs");
-        Failure::from(StoreError::Io { doing: "write", path, source: error })
-    })?;
+    let record =
+        RunRecord::begin(&project.store, &loaded.spec.name, &project.relative(&argument.spec)).map_err(|error| {
+            let path = project.store.join("runs");
+            Failure::from(StoreError::Io {
+                doing: "write",
+                path,
+                source: error,
+            })
+        })?;
     let id = record.id().to_string();
     let watch = Watch::new(how.progress, Some(record));
     let lock_path = project.lock_path(&loaded.spec);
@@ -248,7 +271,11 @@ pub fn run(context: &Context, argument: &SpecArgument, how: &RunArguments, locke
     let ((outcome, fresh), keyed) = match done {
         Ok(done) => done,
         Err(failure) => {
-            let status = if failure.exit == Exit::Resumable { Status::Stopped } else { Status::Failed };
+            let status = if failure.exit == Exit::Resumable {
+                Status::Stopped
+            } else {
+                Status::Failed
+            };
             end(record, status, Some(failure.message.clone()));
             return Err(failure);
         }
@@ -256,7 +283,15 @@ pub fn run(context: &Context, argument: &SpecArgument, how: &RunArguments, locke
     let failed: Vec<_> = outcome.gates.iter().filter(|gate| !gate.holds).collect();
     let page = place_report(&project, &store, &keyed, &id)?;
     let story = aurora_runtime::report::load(&store, &keyed)?;
-    end(record, if failed.is_empty() { Status::Finished } else { Status::GateFailed }, None);
+    end(
+        record,
+        if failed.is_empty() {
+            Status::Finished
+        } else {
+            Status::GateFailed
+        },
+        None,
+    );
     let lock_name = project.relative(&lock_path);
     if context.json {
         output::json(json!({
@@ -275,7 +310,10 @@ pub fn run(context: &Context, argument: &SpecArgument, how: &RunArguments, locke
         print!("{}", output::table(&story.table()));
         for gate in &outcome.gates {
             let how = if gate.holds { "holds" } else { "FAILS" };
-            println!("gate {}: {how} ({}; {:.4} against {:.4})", gate.name, gate.text, gate.left, gate.right);
+            println!(
+                "gate {}: {how} ({}; {:.4} against {:.4})",
+                gate.name, gate.text, gate.left, gate.right
+            );
         }
         println!(
             "{} nodes: {} built, {} reused, {} cached, in {}",
@@ -287,7 +325,11 @@ pub fn run(context: &Context, argument: &SpecArgument, how: &RunArguments, locke
         );
         println!("report: {page}\nrepeat: aurora rerun {lock_name}");
     }
-    Ok(if failed.is_empty() { Exit::Done } else { Exit::GateFailed })
+    Ok(if failed.is_empty() {
+        Exit::Done
+    } else {
+        Exit::GateFailed
+    })
 }
 
 fn names(keyed: &Keyed, ids: &[NodeId]) -> Vec<String> {
@@ -304,8 +346,13 @@ fn end(record: Option<RunRecord>, status: Status, error: Option<String>) {
 
 /// Copies the report to the record of the run, and returns its place.
 fn place_report(project: &Project, store: &Store, keyed: &Keyed, run: &str) -> Result<String, Failure> {
-    let id = keyed.graph.find("report").ok_or_else(|| Failure::fault("the graph has no report"))?;
-    let record = store.record(keyed.key(id)).ok_or_else(|| Failure::fault("the report is not in the store"))?;
+    let id = keyed
+        .graph
+        .find("report")
+        .ok_or_else(|| Failure::fault("the graph has no report"))?;
+    let record = store
+        .record(keyed.key(id))
+        .ok_or_else(|| Failure::fault("the report is not in the store"))?;
     let files = store.files(&record)?;
     let page = project.store.join("runs").join(run).join("report.html");
     std::fs::write(&page, std::fs::read(&files["report.html"])?)?;
@@ -318,7 +365,10 @@ fn refuse_changes(
     old: Option<&Lock>,
     have: &aurora_compiler::graph::Pins,
 ) -> Result<(), Failure> {
-    let coded = |message: String| Failure { code: Some("E0506".to_string()), ..Failure::fault(message) };
+    let coded = |message: String| Failure {
+        code: Some("E0506".to_string()),
+        ..Failure::fault(message)
+    };
     let Some(old) = old else {
         return Err(coded(format!("there is no lock for `{}`", loaded.spec.name)).help("run `aurora lock SPEC` first"));
     };
@@ -330,5 +380,6 @@ fn refuse_changes(
     if moved.is_empty() {
         return Ok(());
     }
-    Err(coded(format!("the lock would change:\n  {}", moved.join("\n  "))).help("run without `--locked`, or `aurora lock SPEC`"))
+    Err(coded(format!("the lock would change:\n  {}", moved.join("\n  ")))
+        .help("run without `--locked`, or `aurora lock SPEC`"))
 }

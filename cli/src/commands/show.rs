@@ -13,7 +13,9 @@ pub fn run(context: &Context, argument: &SpecArgument, path: Option<&str>, origi
     let resolved = loaded.spec.resolved();
     let under = |candidate: &str| {
         path.is_none_or(|path| {
-            candidate.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            candidate
+                .strip_prefix(path)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
         })
     };
     let mut values = Vec::new();
@@ -40,10 +42,12 @@ pub fn run(context: &Context, argument: &SpecArgument, path: Option<&str>, origi
     if values.is_empty() {
         let path = path.unwrap_or_default();
         let failure = Failure::fault(format!("there is no value at `{path}`"));
-        return Err(match aurora_compiler::nearest(path, resolved.keys().map(String::as_str)) {
-            Some(near) => failure.help(format!("a path with a similar name exists: `{near}`")),
-            None => failure.help("`aurora show SPEC` lists all paths"),
-        });
+        return Err(
+            match aurora_compiler::nearest(path, resolved.keys().map(String::as_str)) {
+                Some(near) => failure.help(format!("a path with a similar name exists: `{near}`")),
+                None => failure.help("`aurora show SPEC` lists all paths"),
+            },
+        );
     }
     if context.json {
         output::json(json!({ "experiment": loaded.spec.name, "values": values }));

@@ -21,7 +21,11 @@ pub fn run(context: &Context, of: Option<&Utf8Path>) -> Result<Exit, Failure> {
         }));
     } else {
         for problem in &report.problems {
-            let of = if problem.nodes.is_empty() { String::new() } else { format!(" (of {})", problem.nodes.join(", ")) };
+            let of = if problem.nodes.is_empty() {
+                String::new()
+            } else {
+                format!(" (of {})", problem.nodes.join(", "))
+            };
             println!("damaged: {}{of}: {}", problem.path, problem.cause);
         }
         println!(
@@ -29,8 +33,16 @@ pub fn run(context: &Context, of: Option<&Utf8Path>) -> Result<Exit, Failure> {
             grouped(report.objects),
             grouped(report.bytes),
             grouped(report.records),
-            if report.problems.is_empty() { "all whole".to_string() } else { format!("{} damaged", report.problems.len()) }
+            if report.problems.is_empty() {
+                "all whole".to_string()
+            } else {
+                format!("{} damaged", report.problems.len())
+            }
         );
     }
-    Ok(if report.problems.is_empty() { Exit::Done } else { Exit::Fault })
+    Ok(if report.problems.is_empty() {
+        Exit::Done
+    } else {
+        Exit::Fault
+    })
 }

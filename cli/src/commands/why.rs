@@ -24,7 +24,13 @@ pub fn run(context: &Context, argument: &SpecArgument, name: &str) -> Result<Exi
         });
     };
     let store = Store::look(&project.store);
-    let plan = plan(&keyed, &View { store: &store, experiment: &loaded.spec.name });
+    let plan = plan(
+        &keyed,
+        &View {
+            store: &store,
+            experiment: &loaded.spec.name,
+        },
+    );
     let planned = &plan.nodes[id.index()];
     // The first cause is where the chain of changed inputs begins.
     let mut causes = Vec::new();
@@ -43,7 +49,13 @@ pub fn run(context: &Context, argument: &SpecArgument, name: &str) -> Result<Exi
         if !own.is_empty() && at != id {
             causes.push((keyed.graph.node(at).name.clone(), own));
         }
-        open.extend(keyed.graph.inputs(at).filter(|input| input.identity).map(|input| input.node));
+        open.extend(
+            keyed
+                .graph
+                .inputs(at)
+                .filter(|input| input.identity)
+                .map(|input| input.node),
+        );
     }
     causes.sort();
     let preimage = keyed.preimage(id);

@@ -15,7 +15,12 @@ use crate::spec::{BlockId, BlockKind, Expression, Field, Metric, Spec, Unit as S
 
 /// Returns the graph of a spec whose sources are pinned as far as `pins` says.
 pub fn lower(spec: &Spec, pins: &Pins) -> Graph {
-    let mut lowering = Lowering { spec, pins, graph: Graph::default(), stages: BTreeMap::new() };
+    let mut lowering = Lowering {
+        spec,
+        pins,
+        graph: Graph::default(),
+        stages: BTreeMap::new(),
+    };
     for id in lowering.blocks(BlockKind::Stage) {
         lowering.stage(&id);
     }
@@ -77,21 +82,34 @@ struct At<'a> {
 
 impl<'a> Reader<'a> {
     fn new(spec: &'a Spec) -> Self {
-        Self { spec, unknown: Vec::new(), values: BTreeMap::new(), unsupported: None }
+        Self {
+            spec,
+            unknown: Vec::new(),
+            values: BTreeMap::new(),
+            unsupported: None,
+        }
     }
 
     fn at(&self, block: &BlockId, name: &str) -> At<'a> {
         let field = self.spec.blocks.get(block).and_then(|found| found.fields.get(name));
         let field = field.unwrap_or_else(|| unreachable!("check fills in every field of a block: {block}.{name}"));
-        At { path: format!("{block}.{name}"), field }
+        At {
+            path: format!("{block}.{name}"),
+            field,
+        }
     }
 
     fn argument(&self, at: &At<'a>, name: &str) -> At<'a> {
         let Value::Call { arguments, .. } = &at.field.value else {
             unreachable!("check found a call at {}", at.path);
         };
-        let field = arguments.get(name).unwrap_or_else(|| unreachable!("check fills in {name} at {}", at.path));
-        At { path: format!("{}.{name}", at.path), field }
+        let field = arguments
+            .get(name)
+            .unwrap_or_else(|| unreachable!("check fills in {name} at {}", at.path));
+        At {
+            path: format!("{}.{name}", at.path),
+            field,
+        }
     }
 
     fn elements(&self, at: &At<'a>) -> Vec<At<'a>> {
@@ -99,7 +117,10 @@ impl<'a> Reader<'a> {
             Value::List(fields) => fields
                 .iter()
                 .enumerate()
-                .map(|(index, field)| At { path: format!("{}.{index}", at.path), field })
+                .map(|(index, field)| At {
+                    path: format!("{}.{index}", at.path),
+                    field,
+                })
                 .collect(),
             _ => Vec::new(),
         }
@@ -208,7 +229,11 @@ fn steps_of(value: Option<&Value>, tokens_per_step: u64) -> u64 {
 }
 
 fn input(role: &str, node: NodeId) -> Input {
-    Input { role: role.to_string(), node, identity: true }
+    Input {
+        role: role.to_string(),
+        node,
+        identity: true,
+    }
 }
 
 /// Returns the steps and checkpoints of a stage.
@@ -224,12 +249,17 @@ pub fn stage_plan(spec: &Spec, stage: &BlockId) -> StagePlan {
     let tokens_per_step = sequence * global_batch;
     let steps = read.steps(&read.at(stage, "budget"), tokens_per_step);
     let every = read.steps(&read.at(stage, "checkpoint"), tokens_per_step);
-    let mut checkpoints: Vec<u64> =
-        if every == 0 { Vec::new() } else { (1..=steps / every).map(|index| index * every).collect() };
+    let whole = steps.checked_div(every).unwrap_or(0);
+    let mut checkpoints: Vec<u64> = (1..=whole).map(|index| index * every).collect();
     if steps > 0 && checkpoints.last() != Some(&steps) {
         checkpoints.push(steps);
     }
-    StagePlan { sequence, global_batch, steps, checkpoints }
+    StagePlan {
+        sequence,
+        global_batch,
+        steps,
+        checkpoints,
+    }
 }
 
 /// The name under which an eval reports a corpus: its language where that is unique among the eval's corpora.
@@ -283,7 +313,10 @@ impl<'a> Lowering<'a> {
     }
 
     fn experiment(&self) -> BlockId {
-        BlockId { kind: BlockKind::Experiment, name: self.spec.name.clone() }
+        BlockId {
+            kind: BlockKind::Experiment,
+            name: self.spec.name.clone(),
+        }
     }
 
     /// Returns the node of this name, made by `make` when it is first asked for.
@@ -315,12 +348,16 @@ impl<'a> Lowering<'a> {
     fn extract(&mut self, corpus: &BlockId, index: usize, call: &At<'a>) -> NodeId {
         let mut read = Reader::new(self.spec);
         let source = read.reference(&read.argument(call, "source"));
-        let Some(source) = source else { unreachable!("check resolves {}.source", call.path) };
+        let Some(source) = source else {
+            unreachable!("check resolves {}.source", call.path)
+        };
         let mut inputs = vec![input("source", self.source(&source))];
         let format = match read.call_name(call) {
             "html" => {
                 let reference = read.argument(call, "reference");
-                let reference = (reference.field.value != Value::None).then(|| read.reference(&reference)).flatten();
+                let reference = (reference.field.value != Value::None)
+                    .then(|| read.reference(&reference))
+                    .flatten();
                 if let Some(other) = &reference {
                     inputs.push(input("reference", self.source(other)));
                 }
@@ -335,10 +372,16 @@ impl<'a> Lowering<'a> {
             }
             "roff" => Format::Roff,
             "mo" => Format::Mo,
-            "text" => Format::Text { by_line: read.flag(&read.argument(call, "by_line")) },
+            "text" => Format::Text {
+                by_line: read.flag(&read.argument(call, "by_line")),
+            },
             "code" => Format::Code,
-            "jsonl" => Format::Jsonl { field: read.text(&read.argument(call, "field")) },
-            "json" => Format::Json { field: read.optional_text(&read.argument(call, "field")) },
+            "jsonl" => Format::Jsonl {
+                field: read.text(&read.argument(call, "field")),
+            },
+            "json" => Format::Json {
+                field: read.optional_text(&read.argument(call, "field")),
+            },
             other => unreachable!("the table of extractions lists {other}"),
         };
         let fields = ExtractFields {
@@ -348,7 +391,11 @@ impl<'a> Lowering<'a> {
         };
         // The first extraction of a source in a corpus has the source's name; later ones are numbered.
         let plain = format!("extract/{}/{}", corpus.name, source.name);
-        let name = if self.graph.find(&plain).is_none() { plain } else { format!("{plain}.{index}") };
+        let name = if self.graph.find(&plain).is_none() {
+            plain
+        } else {
+            format!("{plain}.{index}")
+        };
         let node = read.node(name, Kind::Extract, &fields);
         self.graph.add(node, inputs)
     }
@@ -407,7 +454,13 @@ impl<'a> Lowering<'a> {
                         end_of_document: read.text(&read.argument(&kind, "end_of_document")),
                     };
                     let source = read.reference(&read.argument(&kind, "source"));
-                    (fields, source.iter().map(|source| input("source", this.source(source))).collect())
+                    (
+                        fields,
+                        source
+                            .iter()
+                            .map(|source| input("source", this.source(source)))
+                            .collect(),
+                    )
                 }
             };
             (read.node(name, Kind::Tokenizer, &fields), inputs)
@@ -417,7 +470,9 @@ impl<'a> Lowering<'a> {
     fn tokens(&mut self, corpus: &BlockId, model: &BlockId, split: Split) -> NodeId {
         let mut read = Reader::new(self.spec);
         let tokenizer = read.reference(&read.at(model, "tokenizer"));
-        let Some(tokenizer) = tokenizer else { unreachable!("check asks for {model}.tokenizer where tokens are read") };
+        let Some(tokenizer) = tokenizer else {
+            unreachable!("check asks for {model}.tokenizer where tokens are read")
+        };
         let suffix = match split {
             Split::Train => "",
             Split::HeldOut => "/held_out",
@@ -427,9 +482,14 @@ impl<'a> Lowering<'a> {
         let corpus = corpus.clone();
         let model = model.clone();
         self.once(name.clone(), |this| {
-            let fields = TokensFields { split, vocabulary: read.count(&read.at(&model, "vocabulary")) };
-            let inputs =
-                vec![input("documents", this.corpus(&corpus)), input("tokenizer", this.tokenizer(&tokenizer))];
+            let fields = TokensFields {
+                split,
+                vocabulary: read.count(&read.at(&model, "vocabulary")),
+            };
+            let inputs = vec![
+                input("documents", this.corpus(&corpus)),
+                input("tokenizer", this.tokenizer(&tokenizer)),
+            ];
             (read.node(name, Kind::Tokens, &fields), inputs)
         })
     }
@@ -459,7 +519,10 @@ impl<'a> Lowering<'a> {
                     WeightsHow::Import
                 }
             };
-            (read.node(name, Kind::Weights, &WeightsFields { model: fields, how }), inputs)
+            (
+                read.node(name, Kind::Weights, &WeightsFields { model: fields, how }),
+                inputs,
+            )
         })
     }
 
@@ -485,13 +548,21 @@ impl<'a> Lowering<'a> {
             return;
         }
         let mut read = Reader::new(self.spec);
-        let Some(start) = read.reference(&read.at(id, "start")) else { unreachable!("check resolves {id}.start") };
+        let Some(start) = read.reference(&read.at(id, "start")) else {
+            unreachable!("check resolves {id}.start")
+        };
         let (start_node, model) = if start.kind == BlockKind::Model {
             (self.weights(&start), start.clone())
         } else {
             self.stage(&start);
             let before = &self.stages[&start.name];
-            (before.checkpoints.last_key_value().map_or(before.start, |(_, node)| *node), before.model.clone())
+            (
+                before
+                    .checkpoints
+                    .last_key_value()
+                    .map_or(before.start, |(_, node)| *node),
+                before.model.clone(),
+            )
         };
         let plan = stage_plan(self.spec, id);
         let mut inputs = vec![input("start", start_node)];
@@ -503,11 +574,23 @@ impl<'a> Lowering<'a> {
             let node = self.segment(id, &model, &plan, last_step);
             let mut inputs = inputs.clone();
             if let Some((_, &before)) = checkpoints.last_key_value() {
-                inputs.push(Input { role: "goes on from".to_string(), node: before, identity: false });
+                inputs.push(Input {
+                    role: "goes on from".to_string(),
+                    node: before,
+                    identity: false,
+                });
             }
             checkpoints.insert(last_step, self.graph.add(node, inputs));
         }
-        self.stages.insert(id.name.clone(), LoweredStage { plan, start: start_node, model, checkpoints });
+        self.stages.insert(
+            id.name.clone(),
+            LoweredStage {
+                plan,
+                start: start_node,
+                model,
+                checkpoints,
+            },
+        );
     }
 
     /// The order node of a stage and the tokens that it deals out, as inputs of the stage's segments.
@@ -522,12 +605,20 @@ impl<'a> Lowering<'a> {
         for name in names {
             let component = read.at(&mixture, &name);
             for corpus in read.elements(&read.argument(&component, "from")) {
-                let Some(corpus) = read.reference(&corpus) else { continue };
-                tokens.push(input(&format!("tokens.{name}"), self.tokens(&corpus, model, Split::Train)));
+                let Some(corpus) = read.reference(&corpus) else {
+                    continue;
+                };
+                tokens.push(input(
+                    &format!("tokens.{name}"),
+                    self.tokens(&corpus, model, Split::Train),
+                ));
             }
             let weight = read.exact(&read.argument(&component, "weight")).decimal();
             let ppm = weight * rust_decimal::Decimal::from(1_000_000);
-            components.push(Component { name, weight_ppm: ppm.to_string().parse::<Exact>().map_or(0, whole) });
+            components.push(Component {
+                name,
+                weight_ppm: ppm.to_string().parse::<Exact>().map_or(0, whole),
+            });
         }
         let fields = OrderFields {
             seed: read.whole(&read.at(&self.experiment(), "seed")),
@@ -550,10 +641,26 @@ impl<'a> Lowering<'a> {
         let decay = if rate_name(&rate) == "wsd" { steps("decay") } else { 0 };
         let mut number = |name: &str| read.exact(&read.argument(&rate, name));
         let schedule = match rate_name(&rate) {
-            "constant" => Schedule::Constant { rate: number("rate"), warmup },
-            "linear" => Schedule::Linear { peak: number("peak"), floor: number("floor"), warmup },
-            "cosine" => Schedule::Cosine { peak: number("peak"), floor: number("floor"), warmup },
-            _ => Schedule::WarmupStableDecay { peak: number("peak"), floor: number("floor"), warmup, decay },
+            "constant" => Schedule::Constant {
+                rate: number("rate"),
+                warmup,
+            },
+            "linear" => Schedule::Linear {
+                peak: number("peak"),
+                floor: number("floor"),
+                warmup,
+            },
+            "cosine" => Schedule::Cosine {
+                peak: number("peak"),
+                floor: number("floor"),
+                warmup,
+            },
+            _ => Schedule::WarmupStableDecay {
+                peak: number("peak"),
+                floor: number("floor"),
+                warmup,
+                decay,
+            },
         };
         let optimizer = read.at(stage, "optimizer");
         let mut number = |name: &str| read.exact(&read.argument(&optimizer, name));
@@ -564,7 +671,13 @@ impl<'a> Lowering<'a> {
             model: read_model(&mut read, model),
             numerics: self.numerics(&mut read),
             precision: self.precision(&mut read),
-            optimizer: AdamW { beta1, beta2, epsilon, weight_decay, clip },
+            optimizer: AdamW {
+                beta1,
+                beta2,
+                epsilon,
+                weight_decay,
+                clip,
+            },
             optimizer_state: read.word(&read.at(stage, "optimizer_state"), OptimizerState::Reset),
             schedule: schedule.pieces_before(plan.steps, last_step),
             first_step: 0,
@@ -586,7 +699,10 @@ impl<'a> Lowering<'a> {
                 Some(Value::Word(word)) if word == "start" => points.push((0, stage.start)),
                 Some(every @ Value::Every(_)) => {
                     let every = steps_of(Some(every), stage.plan.tokens_per_step());
-                    let regular = stage.checkpoints.iter().filter(|(step, _)| every > 0 && *step % every == 0);
+                    let regular = stage
+                        .checkpoints
+                        .iter()
+                        .filter(|(step, _)| every > 0 && *step % every == 0);
                     points.extend(regular.map(|(step, node)| (*step, *node)));
                 }
                 _ => points.extend(stage.checkpoints.last_key_value().map(|(step, node)| (*step, *node))),
@@ -606,7 +722,9 @@ impl<'a> Lowering<'a> {
             chosen.iter().filter_map(|at| reference_name(&at.field.value)).collect()
         };
         for stage in chosen {
-            let Some(lowered) = self.stages.get(&stage) else { continue };
+            let Some(lowered) = self.stages.get(&stage) else {
+                continue;
+            };
             let model = lowered.model.clone();
             let sequence = lowered.plan.sequence;
             for checkpoint in self.eval_points(id, lowered) {
@@ -660,11 +778,17 @@ impl<'a> Lowering<'a> {
     fn expect(&mut self, id: &BlockId) {
         let mut read = Reader::new(self.spec);
         let at = read.at(id, "gate");
-        let Some(Value::Gate(gate)) = read.value(&at) else { return };
+        let Some(Value::Gate(gate)) = read.value(&at) else {
+            return;
+        };
         let mut inputs = Vec::new();
         let left = self.term(&gate.left, &mut inputs);
         let right = self.term(&gate.right, &mut inputs);
-        let fields = ExpectFields { left, relation: gate.relation, right };
+        let fields = ExpectFields {
+            left,
+            relation: gate.relation,
+            right,
+        };
         let node = read.node(format!("expect/{}", id.name), Kind::Expect, &fields);
         self.graph.add(node, inputs);
     }
@@ -675,9 +799,7 @@ impl<'a> Lowering<'a> {
         };
         match expression {
             Expression::Number(value) => Term::Number(*value),
-            Expression::Points(value) => {
-                Term::Number(Exact::new(value.decimal() / rust_decimal::Decimal::ONE_HUNDRED))
-            }
+            Expression::Points(value) => Term::Number(Exact::new(value.decimal() / rust_decimal::Decimal::ONE_HUNDRED)),
             Expression::Add(left, right) => {
                 let (left, right) = both(left, right);
                 Term::Add(left, right)
@@ -697,21 +819,31 @@ impl<'a> Lowering<'a> {
                     inputs.push(input("scores", scores));
                     inputs.len() - 1
                 });
-                Term::Metric { input: index, metric: metric.metric.clone(), set: metric.set.clone() }
+                Term::Metric {
+                    input: index,
+                    metric: metric.metric.clone(),
+                    set: metric.set.clone(),
+                }
             }
         }
     }
 
     /// The eval node that a metric is read from: at the end of a stage, or at a model's first weights.
     fn scores(&mut self, metric: &Metric) -> NodeId {
-        let eval = BlockId { kind: BlockKind::Eval, name: metric.eval.clone() };
+        let eval = BlockId {
+            kind: BlockKind::Eval,
+            name: metric.eval.clone(),
+        };
         let (checkpoint, model, sequence) = if metric.at.kind == BlockKind::Model {
             let first = self.stages.values().find(|stage| stage.model == metric.at);
             let sequence = first.map_or(0, |stage| stage.plan.sequence);
             (self.weights(&metric.at), metric.at.clone(), sequence)
         } else {
             let stage = &self.stages[&metric.at.name];
-            let last = stage.checkpoints.last_key_value().map_or(stage.start, |(_, node)| *node);
+            let last = stage
+                .checkpoints
+                .last_key_value()
+                .map_or(stage.start, |(_, node)| *node);
             (last, stage.model.clone(), stage.plan.sequence)
         };
         self.eval_at(&eval, checkpoint, &model, sequence)
@@ -721,11 +853,18 @@ impl<'a> Lowering<'a> {
         let told: Vec<Input> = self
             .graph
             .ids()
-            .filter(|id| matches!(self.graph.node(*id).kind, Kind::Train | Kind::Eval | Kind::Expect | Kind::Filter))
+            .filter(|id| {
+                matches!(
+                    self.graph.node(*id).kind,
+                    Kind::Train | Kind::Eval | Kind::Expect | Kind::Filter
+                )
+            })
             .map(|id| input(self.graph.node(id).kind.name(), id))
             .collect();
         let read = Reader::new(self.spec);
-        let fields = ReportFields { experiment: self.spec.name.clone() };
+        let fields = ReportFields {
+            experiment: self.spec.name.clone(),
+        };
         let node = read.node("report".to_string(), Kind::Report, &fields);
         self.graph.add(node, told);
     }

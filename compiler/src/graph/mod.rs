@@ -110,7 +110,11 @@ impl Graph {
             self.nodes.add_edge(
                 input.node.0,
                 id.0,
-                Edge { role: input.role, position, identity: input.identity },
+                Edge {
+                    role: input.role,
+                    position,
+                    identity: input.identity,
+                },
             );
         }
         let before = self.by_name.insert(name, id);

@@ -132,7 +132,10 @@ impl Lock {
     /// Conflict markers, a newer version, or anything that this version does not write.
     pub fn parse(text: &str) -> Result<Self, LockError> {
         for (index, line) in text.lines().enumerate() {
-            if ["<<<<<<<", "=======", ">>>>>>>", "|||||||"].iter().any(|mark| line.starts_with(mark)) {
+            if ["<<<<<<<", "=======", ">>>>>>>", "|||||||"]
+                .iter()
+                .any(|mark| line.starts_with(mark))
+            {
                 return Err(LockError::Conflict { line: index + 1 });
             }
         }
@@ -141,7 +144,11 @@ impl Lock {
         match table.get("version").and_then(toml::Value::as_integer) {
             Some(version) if version == i64::from(VERSION) => {}
             Some(found) if found > i64::from(VERSION) => return Err(LockError::TooNew { found }),
-            _ => return Err(LockError::Malformed(format!("it does not begin with `version = {VERSION}`"))),
+            _ => {
+                return Err(LockError::Malformed(format!(
+                    "it does not begin with `version = {VERSION}`"
+                )));
+            }
         }
         let lock: Self = toml::from_str(text).map_err(malformed)?;
         lock.agrees_with_itself()?;
@@ -160,7 +167,9 @@ impl Lock {
             }
         }
         if let Some(name) = self.result.keys().find(|name| !self.node.contains_key(*name)) {
-            return Err(LockError::Edited(format!("there is a result of `{name}`, which is not a node")));
+            return Err(LockError::Edited(format!(
+                "there is a result of `{name}`, which is not a node"
+            )));
         }
         Ok(())
     }
@@ -182,7 +191,10 @@ impl Lock {
                 files: source.files.clone(),
             })
         };
-        self.source.iter().filter_map(|(name, source)| Some((name.clone(), pin(source)?))).collect()
+        self.source
+            .iter()
+            .filter_map(|(name, source)| Some((name.clone(), pin(source)?)))
+            .collect()
     }
 
     /// Refuses a lock whose entries do not follow from its own pins, if it was written for this very spec.
@@ -222,10 +234,13 @@ impl Lock {
 
     /// Takes over from an older lock what still holds: results and order commitments of nodes whose keys are the same.
     pub fn keep_from(&mut self, old: &Lock) {
-        let same = |name: &str| {
-            matches!((self.node.get(name), old.node.get(name)), (Some(new), Some(old)) if new.key == old.key)
-        };
-        let results: Vec<_> = old.result.iter().filter(|(name, _)| same(name)).map(|(n, d)| (n.clone(), *d)).collect();
+        let same = |name: &str| matches!((self.node.get(name), old.node.get(name)), (Some(new), Some(old)) if new.key == old.key);
+        let results: Vec<_> = old
+            .result
+            .iter()
+            .filter(|(name, _)| same(name))
+            .map(|(n, d)| (n.clone(), *d))
+            .collect();
         let orders: Vec<_> = old
             .order
             .iter()
@@ -255,13 +270,20 @@ fn compare<T: PartialEq + std::fmt::Debug>(
 }
 
 fn serde_name(value: &impl Serialize) -> String {
-    serde_json::to_value(value).ok().and_then(|value| value.as_str().map(String::from)).unwrap_or_default()
+    serde_json::to_value(value)
+        .ok()
+        .and_then(|value| value.as_str().map(String::from))
+        .unwrap_or_default()
 }
 
 /// Returns the digest of what a spec asks for, its sources being only names.
 pub fn intent(spec: &crate::spec::Spec) -> Key {
     let keyed = hash(lower(spec, &Pins::new()));
-    let named: Vec<_> = keyed.graph.ids().map(|id| (&keyed.graph.node(id).name, keyed.key(id).to_hex())).collect();
+    let named: Vec<_> = keyed
+        .graph
+        .ids()
+        .map(|id| (&keyed.graph.node(id).name, keyed.key(id).to_hex()))
+        .collect();
     digest_of(named.iter().map(|(name, key)| (name.as_str(), 0, key.as_str())))
 }
 
@@ -278,9 +300,20 @@ pub fn lock(keyed: &Keyed, spec: &crate::spec::Spec, spec_path: &str, pins: &Pin
             Some(name) if !pins.contains_key(name) => Confidence::Declared,
             _ => Confidence::Exact,
         };
-        let worst = keyed.graph.inputs(id).map(|input| confidence[input.node.index()]).fold(own, Ord::max);
+        let worst = keyed
+            .graph
+            .inputs(id)
+            .map(|input| confidence[input.node.index()])
+            .fold(own, Ord::max);
         confidence.push(worst);
-        node.insert(this.name.clone(), LockedNode { kind: this.kind, confidence: worst, key: keyed.key(id) });
+        node.insert(
+            this.name.clone(),
+            LockedNode {
+                kind: this.kind,
+                confidence: worst,
+                key: keyed.key(id),
+            },
+        );
         if let Some(name) = name {
             let pin = pins.get(name);
             let declared = this.spec_values.get(&format!("source.{name}.from")).cloned();

@@ -651,3 +651,8 @@ impl TokenStream {
 
 #[cfg(test)]
 mod tests;
+#[derive(serde::Deserialize)]
+pub struct Meta {
+    pub bytes: u64,
+    pub end_of_document: u32,
+}

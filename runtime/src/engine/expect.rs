@@ -41,7 +41,13 @@ pub(super) fn build(run: &Run<'_>, id: NodeId, out: &Utf8Path) -> Result<(), Run
     let node = run.node(id);
     let name = node.name.trim_start_matches("expect/").to_string();
     let text = node.spec_values.values().next().cloned().unwrap_or_default();
-    let gate = Gate { name, text, holds, left, right };
+    let gate = Gate {
+        name,
+        text,
+        holds,
+        left,
+        right,
+    };
     let text = serde_json::to_string(&gate).map_err(|error| run.fail(id, error))?;
     std::fs::write(out.join("gate.json"), text + "\n").map_err(|error| run.fail(id, error))
 }
@@ -59,7 +65,9 @@ fn value(term: &Term, scores: &[Scores]) -> Result<f64, String> {
         Term::Subtract(left, right) => value(left, scores)? - value(right, scores)?,
         Term::Multiply(left, right) => value(left, scores)? * value(right, scores)?,
         Term::Metric { input, metric, set } => {
-            let of = scores.get(*input).ok_or("the gate names an eval that it does not have")?;
+            let of = scores
+                .get(*input)
+                .ok_or("the gate names an eval that it does not have")?;
             let score = of.sets.get(set).ok_or_else(|| format!("the eval has no set `{set}`"))?;
             match metric.as_str() {
                 "perplexity" => score.perplexity,

@@ -27,18 +27,51 @@ pub use expect::Gate;
 #[derive(Clone, Debug)]
 pub enum Seen<'a> {
     /// The result was there.
-    Cached { node: &'a str },
+    Cached {
+        node: &'a str,
+    },
     /// The same inputs had been worked on under another key.
-    Reused { node: &'a str },
-    Started { node: &'a str, kind: Kind },
-    Progress { node: &'a str, done: u64, total: u64, unit: &'a str },
-    Built { node: &'a str, kind: Kind, seconds: f64 },
+    Reused {
+        node: &'a str,
+    },
+    Started {
+        node: &'a str,
+        kind: Kind,
+    },
+    Progress {
+        node: &'a str,
+        done: u64,
+        total: u64,
+        unit: &'a str,
+    },
+    Built {
+        node: &'a str,
+        kind: Kind,
+        seconds: f64,
+    },
     /// A worker is ready.
-    Worker { fingerprint: &'a Fingerprint },
-    Resumed { node: &'a str, step: u64 },
-    Step { step: &'a Step, stage: &'a str, of: u64, tokens_per_step: u64 },
-    Evaluating { node: &'a str, set: &'a str, done: u64, of: u64 },
-    Note { text: &'a str },
+    Worker {
+        fingerprint: &'a Fingerprint,
+    },
+    Resumed {
+        node: &'a str,
+        step: u64,
+    },
+    Step {
+        step: &'a Step,
+        stage: &'a str,
+        of: u64,
+        tokens_per_step: u64,
+    },
+    Evaluating {
+        node: &'a str,
+        set: &'a str,
+        done: u64,
+        of: u64,
+    },
+    Note {
+        text: &'a str,
+    },
 }
 
 pub trait Observer: Sync {
@@ -54,7 +87,10 @@ pub struct Stop {
 
 impl Stop {
     pub const fn new() -> Self {
-        Self { asked: AtomicBool::new(false), at_once: AtomicBool::new(false) }
+        Self {
+            asked: AtomicBool::new(false),
+            at_once: AtomicBool::new(false),
+        }
     }
 
     pub fn ask(&self) {
@@ -146,9 +182,19 @@ impl<'a> Run<'a> {
         let mut outcome = Outcome::default();
         let todo: Vec<NodeId> = self.keyed.graph.ids().filter(|id| !self.is_whole(*id)).collect();
         let of_kind = |kinds: &[Kind]| -> Vec<NodeId> {
-            todo.iter().copied().filter(|id| kinds.contains(&self.node(*id).kind)).collect()
+            todo.iter()
+                .copied()
+                .filter(|id| kinds.contains(&self.node(*id).kind))
+                .collect()
         };
-        for id in of_kind(&[Kind::Source, Kind::Extract, Kind::Filter, Kind::Tokenizer, Kind::Tokens, Kind::Order]) {
+        for id in of_kind(&[
+            Kind::Source,
+            Kind::Extract,
+            Kind::Filter,
+            Kind::Tokenizer,
+            Kind::Tokens,
+            Kind::Order,
+        ]) {
             self.data_node(id, &mut outcome)?;
         }
         for id in of_kind(&[Kind::Weights]) {
@@ -201,7 +247,12 @@ impl<'a> Run<'a> {
 
     /// The inputs of a role, in order.
     fn inputs(&self, id: NodeId, role: &str) -> Vec<NodeId> {
-        self.keyed.graph.inputs(id).filter(|input| input.role == role).map(|input| input.node).collect()
+        self.keyed
+            .graph
+            .inputs(id)
+            .filter(|input| input.role == role)
+            .map(|input| input.node)
+            .collect()
     }
 
     fn realised(&self, id: NodeId) -> Result<Key, RunError> {
@@ -224,9 +275,13 @@ impl<'a> Run<'a> {
 
     /// Takes over a result made from the same inputs under another key.
     fn reuse(&self, id: NodeId, outcome: &mut Outcome) -> Result<bool, RunError> {
-        let Some(record) = self.store.realised(self.realised(id)?) else { return Ok(false) };
+        let Some(record) = self.store.realised(self.realised(id)?) else {
+            return Ok(false);
+        };
         self.store.adopt(self.publication(id)?, record.outputs)?;
-        self.observer.see(Seen::Reused { node: &self.node(id).name });
+        self.observer.see(Seen::Reused {
+            node: &self.node(id).name,
+        });
         outcome.reused.push(id);
         Ok(true)
     }
@@ -234,7 +289,11 @@ impl<'a> Run<'a> {
     fn publish(&self, id: NodeId, folder: &Utf8Path, seconds: f64, outcome: &mut Outcome) -> Result<Record, RunError> {
         let record = self.store.publish(self.publication(id)?, folder)?;
         let node = self.node(id);
-        self.observer.see(Seen::Built { node: &node.name, kind: node.kind, seconds });
+        self.observer.see(Seen::Built {
+            node: &node.name,
+            kind: node.kind,
+            seconds,
+        });
         outcome.built.push(id);
         Ok(record)
     }
@@ -248,7 +307,10 @@ impl<'a> Run<'a> {
     }
 
     fn fail(&self, id: NodeId, cause: impl std::fmt::Display) -> RunError {
-        RunError::Node { node: self.node(id).name.clone(), cause: cause.to_string() }
+        RunError::Node {
+            node: self.node(id).name.clone(),
+            cause: cause.to_string(),
+        }
     }
 
     /// Reads a node's fields as what the runtime does.

@@ -29,7 +29,17 @@ pub struct Worker {
 }
 
 /// Settings of numeric libraries that a user's environment may hold: they could change bits, so a worker sees none.
-const NUMERIC: [&str; 9] = ["OMP_", "KMP_", "GOMP_", "MKL_", "ONEDNN_", "DNNL_", "ATEN_", "TORCH_", "LD_PRELOAD"];
+const NUMERIC: [&str; 9] = [
+    "OMP_",
+    "KMP_",
+    "GOMP_",
+    "MKL_",
+    "ONEDNN_",
+    "DNNL_",
+    "ATEN_",
+    "TORCH_",
+    "LD_PRELOAD",
+];
 
 impl Worker {
     /// Starts the worker program.
@@ -38,7 +48,9 @@ impl Worker {
     /// There is none, or it cannot be started.
     pub fn start(program: &Utf8Path) -> Result<Self, RunError> {
         if !program.is_file() {
-            return Err(RunError::NoWorker { path: program.to_owned() });
+            return Err(RunError::NoWorker {
+                path: program.to_owned(),
+            });
         }
         let mut command = Command::new(program);
         for (name, _) in std::env::vars_os() {
@@ -46,9 +58,16 @@ impl Worker {
                 command.env_remove(name);
             }
         }
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().map_err(|error| RunError::Worker { how: format!("before it began: {error}") })?;
-        let lost = || RunError::Worker { how: "before it began: its pipes are missing".to_string() };
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().map_err(|error| RunError::Worker {
+            how: format!("before it began: {error}"),
+        })?;
+        let lost = || RunError::Worker {
+            how: "before it began: its pipes are missing".to_string(),
+        };
         let input = child.stdin.take().ok_or_else(lost)?;
         let output = child.stdout.take().ok_or_else(lost)?;
         let stderr = child.stderr.take().ok_or_else(lost)?;
@@ -73,7 +92,12 @@ impl Worker {
             }
             last.join("\n")
         });
-        Ok(Self { child, input: Some(input), events, errors: Some(errors) })
+        Ok(Self {
+            child,
+            input: Some(input),
+            events,
+            errors: Some(errors),
+        })
     }
 
     /// Sends an order.
@@ -82,7 +106,10 @@ impl Worker {
     /// The worker has ended.
     pub fn send(&mut self, order: &Order) -> Result<(), RunError> {
         let line = serde_json::to_string(order).map_err(|error| RunError::Worker { how: error.to_string() })?;
-        let sent = self.input.as_mut().map(|input| writeln!(input, "{line}").and_then(|()| input.flush()));
+        let sent = self
+            .input
+            .as_mut()
+            .map(|input| writeln!(input, "{line}").and_then(|()| input.flush()));
         match sent {
             Some(Ok(())) => Ok(()),
             _ => Err(self.ended()),
@@ -96,7 +123,9 @@ impl Worker {
     pub fn hear(&mut self, at_most: Duration) -> Result<Heard, RunError> {
         match self.events.recv_timeout(at_most) {
             Ok(Ok(event)) => Ok(Heard::Event(Box::new(event))),
-            Ok(Err(cause)) => Err(RunError::Worker { how: format!("after saying {cause}") }),
+            Ok(Err(cause)) => Err(RunError::Worker {
+                how: format!("after saying {cause}"),
+            }),
             Err(RecvTimeoutError::Timeout) => Ok(Heard::Nothing),
             Err(RecvTimeoutError::Disconnected) => Ok(Heard::End),
         }
@@ -105,9 +134,20 @@ impl Worker {
     /// Ends the worker that has already closed its output, and says how it went.
     pub fn ended(&mut self) -> RunError {
         drop(self.input.take());
-        let status = self.child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
-        let errors = self.errors.take().and_then(|thread| thread.join().ok()).unwrap_or_default();
-        let how = if errors.is_empty() { format!("with {status}") } else { format!("with {status}:\n{errors}") };
+        let status = self
+            .child
+            .wait()
+            .map_or_else(|error| error.to_string(), |status| status.to_string());
+        let errors = self
+            .errors
+            .take()
+            .and_then(|thread| thread.join().ok())
+            .unwrap_or_default();
+        let how = if errors.is_empty() {
+            format!("with {status}")
+        } else {
+            format!("with {status}:\n{errors}")
+        };
         RunError::Worker { how }
     }
 }

@@ -74,7 +74,15 @@ impl Session<'_, '_> {
     fn hand(&mut self, id: NodeId, out: Utf8PathBuf, held: Held, order: &Order) -> Result<(), RunError> {
         let name = self.run.node(id).name.clone();
         self.worker.send(order)?;
-        self.handed.insert(name, Handed { id, out, since: Instant::now(), _held: held });
+        self.handed.insert(
+            name,
+            Handed {
+                id,
+                out,
+                since: Instant::now(),
+                _held: held,
+            },
+        );
         Ok(())
     }
 
@@ -91,7 +99,9 @@ impl Session<'_, '_> {
         }
         let one = |role: &str| run.inputs(id, role).first().copied();
         let before = one("goes on from");
-        let Some(stage_start) = one("start") else { return Err(run.fail(id, "it has no start")) };
+        let Some(stage_start) = one("start") else {
+            return Err(run.fail(id, "it has no start"));
+        };
         let waits = |input: NodeId| queued.contains(&input);
         if !waits(before.unwrap_or(stage_start)) && !waits(stage_start) && run.reuse(id, outcome)? {
             return Ok(());
@@ -105,8 +115,14 @@ impl Session<'_, '_> {
         let start = match run.store.partial(run.keyed.key(id)) {
             Some(partial) => {
                 let step = partial.step.unwrap_or_default();
-                run.observer.see(Seen::Resumed { node: &run.node(id).name, step });
-                Start { key: run.keyed.key(id).to_hex(), files: run.store.files(&partial)? }
+                run.observer.see(Seen::Resumed {
+                    node: &run.node(id).name,
+                    step,
+                });
+                Start {
+                    key: run.keyed.key(id).to_hex(),
+                    files: run.store.files(&partial)?,
+                }
             }
             None => Start {
                 key: run.keyed.key(from).to_hex(),
@@ -114,13 +130,20 @@ impl Session<'_, '_> {
                 files: if waits(from) { Files::new() } else { run.files(from)? },
             },
         };
-        let Some(order) = one("order") else { return Err(run.fail(id, "it has no order")) };
+        let Some(order) = one("order") else {
+            return Err(run.fail(id, "it has no order"));
+        };
         let order: OrderFields = run.fields(order)?;
         let mut tokens = Vec::new();
         for component in &order.components {
             let role = format!("tokens.{}", component.name);
             let nodes = run.inputs(id, &role);
-            tokens.push(nodes.into_iter().map(|node| self.token_paths(node)).collect::<Result<Vec<_>, _>>()?);
+            tokens.push(
+                nodes
+                    .into_iter()
+                    .map(|node| self.token_paths(node))
+                    .collect::<Result<Vec<_>, _>>()?,
+            );
         }
         let out = self.folder(id)?;
         let job = TrainJob {
@@ -160,7 +183,10 @@ impl Session<'_, '_> {
             node: run.node(id).name.clone(),
             key: run.keyed.key(id).to_hex(),
             fields: run.fields(id)?,
-            checkpoint: Start { key: run.keyed.key(checkpoint).to_hex(), files: run.files(checkpoint)? },
+            checkpoint: Start {
+                key: run.keyed.key(checkpoint).to_hex(),
+                files: run.files(checkpoint)?,
+            },
             sets,
             placement: run.placement.clone(),
             out: out.clone(),
@@ -171,14 +197,19 @@ impl Session<'_, '_> {
     fn token_paths(&self, node: NodeId) -> Result<TokenPaths, RunError> {
         let files = self.run.files(node)?;
         match (files.get("tokens.bin"), files.get("tokens.idx")) {
-            (Some(bin), Some(idx)) => Ok(TokenPaths { bin: bin.clone(), idx: idx.clone() }),
+            (Some(bin), Some(idx)) => Ok(TokenPaths {
+                bin: bin.clone(),
+                idx: idx.clone(),
+            }),
             _ => Err(self.run.fail(node, "its result has no tokens")),
         }
     }
 
     fn meta(&self, node: NodeId) -> Result<Meta, RunError> {
         let files = self.run.files(node)?;
-        let path = files.get("meta.json").ok_or_else(|| self.run.fail(node, "its result has no meta.json"))?;
+        let path = files
+            .get("meta.json")
+            .ok_or_else(|| self.run.fail(node, "its result has no meta.json"))?;
         let text = fs::read_to_string(path).map_err(|error| self.run.fail(node, error))?;
         serde_json::from_str(&text).map_err(|error| self.run.fail(node, error))
     }
@@ -208,31 +239,54 @@ impl Session<'_, '_> {
                 },
             }
         }
-        if self.stopping { Err(RunError::Stopped { at: stopped_at }) } else { Ok(()) }
+        if self.stopping {
+            Err(RunError::Stopped { at: stopped_at })
+        } else {
+            Ok(())
+        }
     }
 
     fn see(&mut self, event: Event, outcome: &mut Outcome) -> Result<(), RunError> {
         let run = self.run;
         match event {
-            Event::Ready { fingerprint } => run.observer.see(Seen::Worker { fingerprint: &fingerprint }),
+            Event::Ready { fingerprint } => run.observer.see(Seen::Worker {
+                fingerprint: &fingerprint,
+            }),
             Event::Started { node, .. } => {
                 if let Some(handed) = self.handed.get_mut(&node) {
                     handed.since = Instant::now();
-                    run.observer.see(Seen::Started { node: &node, kind: run.node(handed.id).kind });
+                    run.observer.see(Seen::Started {
+                        node: &node,
+                        kind: run.node(handed.id).kind,
+                    });
                 }
             }
             Event::Step(step) => {
-                let Some(handed) = self.handed.get(&step.node) else { return Ok(()) };
+                let Some(handed) = self.handed.get(&step.node) else {
+                    return Ok(());
+                };
                 let fields: TrainFields = run.fields(handed.id)?;
                 let (stage, _) = step.node.split_once('@').unwrap_or((&step.node, ""));
                 let tokens_per_step = u64::from(fields.global_batch) * u64::from(fields.sequence);
-                run.observer.see(Seen::Step { step: &step, stage, of: self.stage_steps(stage), tokens_per_step });
+                run.observer.see(Seen::Step {
+                    step: &step,
+                    stage,
+                    of: self.stage_steps(stage),
+                    tokens_per_step,
+                });
             }
             Event::EvalProgress { node, set, tokens, of } => {
-                run.observer.see(Seen::Evaluating { node: &node, set: &set, done: tokens, of });
+                run.observer.see(Seen::Evaluating {
+                    node: &node,
+                    set: &set,
+                    done: tokens,
+                    of,
+                });
             }
             Event::Finished { node } => {
-                let Some(handed) = self.handed.remove(&node) else { return Ok(()) };
+                let Some(handed) = self.handed.remove(&node) else {
+                    return Ok(());
+                };
                 if run.node(handed.id).kind == Kind::Train {
                     self.whole_trail(handed.id, &handed.out)?;
                 }
@@ -246,15 +300,21 @@ impl Session<'_, '_> {
 
     fn stage_steps(&self, stage: &str) -> u64 {
         let graph = &self.run.keyed.graph;
-        let of_stage = |id: &NodeId| {
-            graph.node(*id).kind == Kind::Train && graph.node(*id).name.split('@').next() == Some(stage)
-        };
-        graph.ids().filter(of_stage).filter_map(|id| graph.node(id).name.split_once('@')?.1.parse().ok()).max().unwrap_or(0)
+        let of_stage =
+            |id: &NodeId| graph.node(*id).kind == Kind::Train && graph.node(*id).name.split('@').next() == Some(stage);
+        graph
+            .ids()
+            .filter(of_stage)
+            .filter_map(|id| graph.node(id).name.split_once('@')?.1.parse().ok())
+            .max()
+            .unwrap_or(0)
     }
 
     /// A checkpoint's trail tells of the stage from its first step, wherever the stage was cut.
     fn whole_trail(&self, id: NodeId, out: &Utf8Path) -> Result<(), RunError> {
-        let Some(before) = self.run.inputs(id, "goes on from").first().copied() else { return Ok(()) };
+        let Some(before) = self.run.inputs(id, "goes on from").first().copied() else {
+            return Ok(());
+        };
         let path = out.join("trail.jsonl");
         let prepend = || -> std::io::Result<()> {
             let own = fs::read(&path)?;
@@ -262,7 +322,9 @@ impl Session<'_, '_> {
                 return Ok(());
             }
             let files = self.run.files(before).map_err(std::io::Error::other)?;
-            let earlier = files.get("trail.jsonl").ok_or_else(|| std::io::Error::other("no earlier trail"))?;
+            let earlier = files
+                .get("trail.jsonl")
+                .ok_or_else(|| std::io::Error::other("no earlier trail"))?;
             let mut whole = fs::read(earlier)?;
             whole.extend_from_slice(&own);
             let mut file = fs::File::create(&path)?;
@@ -272,7 +334,9 @@ impl Session<'_, '_> {
     }
 
     fn save_partial(&mut self, node: &str, step: u64) -> Result<(), RunError> {
-        let Some(handed) = self.handed.remove(node) else { return Ok(()) };
+        let Some(handed) = self.handed.remove(node) else {
+            return Ok(());
+        };
         self.whole_trail(handed.id, &handed.out)?;
         let run = self.run;
         // The input may itself be unfinished business of this session; an unfinished checkpoint needs no realised key.

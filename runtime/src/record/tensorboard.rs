@@ -41,7 +41,9 @@ fn event(time: u64, step: u64, body: (u8, &[u8])) -> Vec<u8> {
 impl Events {
     pub fn create(folder: &Utf8Path, time: u64) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
-        let mut events = Self(File::create(folder.join(format!("events.out.tfevents.{time}.aurora.0")))?);
+        let mut events = Self(File::create(
+            folder.join(format!("events.out.tfevents.{time}.aurora.0")),
+        )?);
         events.write(&event(time, 0, (3, b"brain.Event:2")))?;
         Ok(events)
     }
@@ -85,6 +87,9 @@ mod tests {
         assert_eq!(bytes[8..12], masked(&26u64.to_le_bytes()).to_le_bytes());
         assert!(bytes.windows(13).any(|window| window == b"brain.Event:2"));
         assert_eq!(bytes.len(), 8 + 4 + 26 + 4);
-        assert_eq!(masked(b"123456789"), 0xe306_9283u32.rotate_right(15).wrapping_add(0xa282_ead8));
+        assert_eq!(
+            masked(b"123456789"),
+            0xe306_9283u32.rotate_right(15).wrapping_add(0xa282_ead8)
+        );
     }
 }

@@ -2,9 +2,9 @@
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
+use super::lineage;
 use super::plots::{Line, Plot, draw, short};
 use super::story::{EvalStory, StageStory, Story};
-use super::lineage;
 
 const STYLE: &str = "
 body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1a1a1a;background:#fff}
@@ -21,7 +21,11 @@ th:first-child,td:first-child{text-align:left} caption{text-align:left;font-weig
 ";
 
 pub fn page(story: &Story) -> Result<String, String> {
-    let total: u64 = story.stages.iter().map(|stage| stage.steps * stage.tokens_per_step).sum();
+    let total: u64 = story
+        .stages
+        .iter()
+        .map(|stage| stage.steps * stage.tokens_per_step)
+        .sum();
     let body = html! {
         (DOCTYPE)
         html lang="en" {
@@ -85,34 +89,67 @@ fn gates(story: &Story) -> Markup {
 }
 
 fn seams(story: &Story) -> Vec<(f64, String)> {
-    story.stages.iter().map(|stage| (stage.tokens_before as f64, stage.name.clone())).collect()
+    story
+        .stages
+        .iter()
+        .map(|stage| (stage.tokens_before as f64, stage.name.clone()))
+        .collect()
 }
 
 fn losses(story: &Story) -> Plot<'static> {
     let points = story.stages.iter().flat_map(|stage| {
         let at = |index: usize| stage.tokens_before + (index as u64 + 1) * stage.tokens_per_step;
-        stage.loss.iter().enumerate().map(move |(index, loss)| (at(index) as f64, *loss))
+        stage
+            .loss
+            .iter()
+            .enumerate()
+            .map(move |(index, loss)| (at(index) as f64, *loss))
     });
-    let line = Line { name: "loss".to_string(), points: points.collect(), marked: false };
-    Plot { across: "tokens", up: "loss (nats)", lines: vec![line], seams: seams(story) }
+    let line = Line {
+        name: "loss".to_string(),
+        points: points.collect(),
+        marked: false,
+    };
+    Plot {
+        across: "tokens",
+        up: "loss (nats)",
+        lines: vec![line],
+        seams: seams(story),
+    }
 }
 
 fn set_names(eval: &EvalStory) -> Vec<String> {
-    let mut names: Vec<String> = eval.points.iter().flat_map(|point| point.sets.keys().cloned()).collect();
+    let mut names: Vec<String> = eval
+        .points
+        .iter()
+        .flat_map(|point| point.sets.keys().cloned())
+        .collect();
     names.sort();
     names.dedup();
     names
 }
 
 fn bits(eval: &EvalStory, set: &str) -> Vec<(f64, f64)> {
-    let scored = eval.points.iter().filter_map(|point| Some((point.tokens as f64, point.sets.get(set)?.bits_per_byte)));
+    let scored = eval
+        .points
+        .iter()
+        .filter_map(|point| Some((point.tokens as f64, point.sets.get(set)?.bits_per_byte)));
     scored.collect()
 }
 
 fn scores(eval: &EvalStory, story: &Story) -> Plot<'static> {
-    let line = |set: &String| Line { name: set.clone(), points: bits(eval, set), marked: true };
+    let line = |set: &String| Line {
+        name: set.clone(),
+        points: bits(eval, set),
+        marked: true,
+    };
     let lines = set_names(eval).iter().map(line).collect();
-    Plot { across: "tokens", up: "bits per byte", lines, seams: seams(story) }
+    Plot {
+        across: "tokens",
+        up: "bits per byte",
+        lines,
+        seams: seams(story),
+    }
 }
 
 fn score_table(eval: &EvalStory) -> Markup {
@@ -155,8 +192,11 @@ fn forgotten(eval: &EvalStory) -> Markup {
 }
 
 fn best_and_end(eval: &EvalStory, set: &str) -> Option<(f64, String, f64)> {
-    let scored: Vec<(&str, f64)> =
-        eval.points.iter().filter_map(|point| Some((point.at.as_str(), point.sets.get(set)?.bits_per_byte))).collect();
+    let scored: Vec<(&str, f64)> = eval
+        .points
+        .iter()
+        .filter_map(|point| Some((point.at.as_str(), point.sets.get(set)?.bits_per_byte)))
+        .collect();
     let (at, best) = scored.iter().min_by(|a, b| a.1.total_cmp(&b.1))?;
     Some((*best, (*at).to_string(), scored.last()?.1))
 }
@@ -211,7 +251,11 @@ fn flatten(path: &str, value: &serde_json::Value, cells: &mut Vec<(String, Strin
     match value {
         serde_json::Value::Object(members) => {
             for (name, member) in members {
-                let below = if path.is_empty() { name.clone() } else { format!("{path} {name}") };
+                let below = if path.is_empty() {
+                    name.clone()
+                } else {
+                    format!("{path} {name}")
+                };
                 flatten(&below, member, cells);
             }
         }

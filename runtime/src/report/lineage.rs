@@ -1,7 +1,6 @@
 //! The lineage graph as SVG: a column for each kind of node, a line for each input.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
 use aurora_compiler::graph::Kind;
 
@@ -29,16 +28,20 @@ pub fn draw(nodes: &[LineageNode]) -> String {
     let mut svg = format!("<svg class=\"lineage\" role=\"img\" viewBox=\"0 0 {width} {height}\" width=\"{width}\">");
     for (column, kind) in kinds.iter().enumerate() {
         let x = 10 + column * COLUMN;
-        drop(write!(svg, "<text class=\"kind\" x=\"{x}\" y=\"16\">{}</text>", kind.name()));
+        svg.push_str(&format!(
+            "<text class=\"kind\" x=\"{x}\" y=\"16\">{}</text>",
+            kind.name()
+        ));
     }
     for node in nodes {
         let (x, y) = places[node.name.as_str()];
         for input in &node.inputs {
-            let Some(&(from_x, from_y)) = places.get(input.as_str()) else { continue };
+            let Some(&(from_x, from_y)) = places.get(input.as_str()) else {
+                continue;
+            };
             let (start, end) = (from_x + COLUMN - 30, x - 2);
             let middle = (start + end) / 2;
-            drop(write!(
-                svg,
+            svg.push_str(&format!(
                 "<path d=\"M{start},{a} C{middle},{a} {middle},{b} {end},{b}\"/>",
                 a = from_y + 7,
                 b = y + 7
@@ -49,10 +52,13 @@ pub fn draw(nodes: &[LineageNode]) -> String {
         let (x, y) = places[node.name.as_str()];
         let full = maud::html! { (node.name) " · " (node.key) }.into_string();
         let own = node.name.split_once('/').map_or(node.name.as_str(), |(_, rest)| rest);
-        let label: String = if own.chars().count() > 22 { own.chars().take(21).chain(['…']).collect() } else { own.to_string() };
+        let label: String = if own.chars().count() > 22 {
+            own.chars().take(21).chain(['…']).collect()
+        } else {
+            own.to_string()
+        };
         let label = maud::html! { (label) }.into_string();
-        drop(write!(
-            svg,
+        svg.push_str(&format!(
             "<g><title>{full}</title><rect x=\"{x}\" y=\"{y}\" width=\"{w}\" height=\"16\" rx=\"3\"/>\
              <text x=\"{tx}\" y=\"{ty}\">{label}</text></g>",
             w = COLUMN - 32,

@@ -23,7 +23,10 @@ pub use story::{Dealt, EvalStory, Point, StageStory, Story};
 /// A result cannot be read, or the page cannot be written.
 pub fn build(run: &Run<'_>, id: NodeId, out: &Utf8Path) -> Result<(), RunError> {
     let story = story::tell(run, id)?;
-    let fail = |error: std::io::Error| RunError::Node { node: "report".to_string(), cause: error.to_string() };
+    let fail = |error: std::io::Error| RunError::Node {
+        node: "report".to_string(),
+        cause: error.to_string(),
+    };
     let json = serde_json::to_string_pretty(&story).map_err(|error| fail(error.into()))?;
     std::fs::write(out.join("report.json"), json + "\n").map_err(fail)?;
     let page = html::page(&story).map_err(|cause| fail(std::io::Error::other(cause)))?;
@@ -35,11 +38,19 @@ pub fn build(run: &Run<'_>, id: NodeId, out: &Utf8Path) -> Result<(), RunError> 
 /// # Errors
 /// It is not there, or cannot be read.
 pub fn load(store: &Store, keyed: &Keyed) -> Result<Story, RunError> {
-    let fail = |cause: &str| RunError::Node { node: "report".to_string(), cause: cause.to_string() };
-    let id = keyed.graph.find("report").ok_or_else(|| fail("the graph has no report"))?;
+    let fail = |cause: &str| RunError::Node {
+        node: "report".to_string(),
+        cause: cause.to_string(),
+    };
+    let id = keyed
+        .graph
+        .find("report")
+        .ok_or_else(|| fail("the graph has no report"))?;
     let record = store.record(keyed.key(id)).ok_or_else(|| fail("it is not built"))?;
     let files = store.files(&record)?;
-    let path = files.get("report.json").ok_or_else(|| fail("its result has no report.json"))?;
+    let path = files
+        .get("report.json")
+        .ok_or_else(|| fail("its result has no report.json"))?;
     let text = std::fs::read_to_string(path).map_err(|error| fail(&error.to_string()))?;
     serde_json::from_str(&text).map_err(|error| fail(&error.to_string()))
 }

@@ -31,7 +31,9 @@ const COLOURS: [RGBColor; 8] = [
 ];
 
 fn range(values: impl Iterator<Item = f64>) -> std::ops::Range<f64> {
-    let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)));
+    let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
+        (low.min(value), high.max(value))
+    });
     if !low.is_finite() || !high.is_finite() {
         return 0.0..1.0;
     }
@@ -69,10 +71,15 @@ pub fn draw(plot: &Plot<'_>) -> Result<String, String> {
         for (at, name) in &plot.seams {
             let style = ShapeStyle::from(&RGBColor(90, 90, 90)).stroke_width(1);
             chart
-                .draw_series(std::iter::once(PathElement::new(vec![(*at, up.start), (*at, up.end)], style)))
+                .draw_series(std::iter::once(PathElement::new(
+                    vec![(*at, up.start), (*at, up.end)],
+                    style,
+                )))
                 .map_err(|error| error.to_string())?;
             let label = Text::new(format!(" {name}"), (*at, up.end), ("sans-serif", 13).into_font());
-            chart.draw_series(std::iter::once(label)).map_err(|error| error.to_string())?;
+            chart
+                .draw_series(std::iter::once(label))
+                .map_err(|error| error.to_string())?;
         }
         for (index, line) in plot.lines.iter().enumerate() {
             let colour = COLOURS[index % COLOURS.len()];

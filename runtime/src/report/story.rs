@@ -75,9 +75,14 @@ pub struct LineageNode {
 
 fn read_json<T: serde::de::DeserializeOwned>(run: &Run<'_>, id: NodeId, file: &str) -> Result<T, RunError> {
     let node = &run.keyed.graph.node(id).name;
-    let fail = |cause: String| RunError::Node { node: node.clone(), cause };
+    let fail = |cause: String| RunError::Node {
+        node: node.clone(),
+        cause,
+    };
     let files = run.files(id)?;
-    let path = files.get(file).ok_or_else(|| fail(format!("its result has no {file}")))?;
+    let path = files
+        .get(file)
+        .ok_or_else(|| fail(format!("its result has no {file}")))?;
     let text = std::fs::read_to_string(path).map_err(|error| fail(error.to_string()))?;
     serde_json::from_str(&text).map_err(|error| fail(format!("{file}: {error}")))
 }
@@ -101,11 +106,16 @@ pub(super) fn tell(run: &Run<'_>, report: NodeId) -> Result<Story, RunError> {
         let fields: TrainFields = parse(run, id)?;
         story.parameters = fields.model.parameters();
         let per_step = u64::from(fields.global_batch) * u64::from(fields.sequence);
-        let start = graph.inputs(id).find(|input| input.role == "start").map(|input| input.node);
+        let start = graph
+            .inputs(id)
+            .find(|input| input.role == "start")
+            .map(|input| input.node);
         let before = start.and_then(|start| tokens_at.get(&start).copied()).unwrap_or(0);
         tokens_at.insert(id, before + fields.last_step * per_step);
         let is_last = !graph.users(id).any(|user| {
-            graph.inputs(user).any(|input| input.node == id && input.role == "goes on from")
+            graph
+                .inputs(user)
+                .any(|input| input.node == id && input.role == "goes on from")
         });
         if is_last {
             lasts.insert(id);
@@ -116,12 +126,24 @@ pub(super) fn tell(run: &Run<'_>, report: NodeId) -> Result<Story, RunError> {
     for id in of_kind(Kind::Eval) {
         let node = graph.node(id);
         let mut parts = node.name.splitn(3, '/');
-        let (Some(_), Some(eval), Some(at)) = (parts.next(), parts.next(), parts.next()) else { continue };
+        let (Some(_), Some(eval), Some(at)) = (parts.next(), parts.next(), parts.next()) else {
+            continue;
+        };
         let scores: Scores = read_json(run, id, "scores.json")?;
-        let checkpoint = graph.inputs(id).find(|input| input.role == "checkpoint").map(|input| input.node);
-        let tokens = checkpoint.and_then(|checkpoint| tokens_at.get(&checkpoint).copied()).unwrap_or(0);
+        let checkpoint = graph
+            .inputs(id)
+            .find(|input| input.role == "checkpoint")
+            .map(|input| input.node);
+        let tokens = checkpoint
+            .and_then(|checkpoint| tokens_at.get(&checkpoint).copied())
+            .unwrap_or(0);
         let ends_stage = checkpoint.is_some_and(|checkpoint| lasts.contains(&checkpoint));
-        let point = Point { at: at.to_string(), tokens, ends_stage, sets: scores.sets };
+        let point = Point {
+            at: at.to_string(),
+            tokens,
+            ends_stage,
+            sets: scores.sets,
+        };
         evals.entry(eval.to_string()).or_default().push(point);
     }
     for (name, mut points) in evals {
@@ -140,7 +162,10 @@ pub(super) fn tell(run: &Run<'_>, report: NodeId) -> Result<Story, RunError> {
             name: graph.node(id).name.clone(),
             kind: graph.node(id).kind,
             key: run.keyed.key(id).to_hex()[..12].to_string(),
-            inputs: graph.inputs(id).map(|input| graph.node(input.node).name.clone()).collect(),
+            inputs: graph
+                .inputs(id)
+                .map(|input| graph.node(input.node).name.clone())
+                .collect(),
         });
     }
     Ok(story)
@@ -148,16 +173,29 @@ pub(super) fn tell(run: &Run<'_>, report: NodeId) -> Result<Story, RunError> {
 
 fn parse<T: serde::de::DeserializeOwned>(run: &Run<'_>, id: NodeId) -> Result<T, RunError> {
     let node = run.keyed.graph.node(id);
-    serde_json::from_value(node.fields.clone())
-        .map_err(|error| RunError::Node { node: node.name.clone(), cause: error.to_string() })
+    serde_json::from_value(node.fields.clone()).map_err(|error| RunError::Node {
+        node: node.name.clone(),
+        cause: error.to_string(),
+    })
 }
 
-fn stage(run: &Run<'_>, last: NodeId, fields: &TrainFields, before: u64, per_step: u64) -> Result<StageStory, RunError> {
+fn stage(
+    run: &Run<'_>,
+    last: NodeId,
+    fields: &TrainFields,
+    before: u64,
+    per_step: u64,
+) -> Result<StageStory, RunError> {
     let graph = &run.keyed.graph;
     let name = graph.node(last).name.split('@').next().unwrap_or_default().to_string();
-    let fail = |cause: String| RunError::Node { node: graph.node(last).name.clone(), cause };
+    let fail = |cause: String| RunError::Node {
+        node: graph.node(last).name.clone(),
+        cause,
+    };
     let files = run.files(last)?;
-    let trail = files.get("trail.jsonl").ok_or_else(|| fail("its result has no trail".to_string()))?;
+    let trail = files
+        .get("trail.jsonl")
+        .ok_or_else(|| fail("its result has no trail".to_string()))?;
     let trail = std::fs::read_to_string(trail).map_err(|error| fail(error.to_string()))?;
     let mut loss = Vec::new();
     for line in trail.lines() {
@@ -165,7 +203,10 @@ fn stage(run: &Run<'_>, last: NodeId, fields: &TrainFields, before: u64, per_ste
         let bits = u64::from_str_radix(&step.loss, 16).map_err(|error| fail(error.to_string()))?;
         loss.push(f64::from_bits(bits));
     }
-    let order = graph.inputs(last).find(|input| input.role == "order").map(|input| input.node);
+    let order = graph
+        .inputs(last)
+        .find(|input| input.role == "order")
+        .map(|input| input.node);
     let order = order.ok_or_else(|| fail("it has no order".to_string()))?;
     let order_fields: OrderFields = parse(run, order)?;
     let dealt: Dealt = read_json(run, order, "order.json")?;
@@ -185,7 +226,14 @@ fn stage(run: &Run<'_>, last: NodeId, fields: &TrainFields, before: u64, per_ste
             epochs: count as f64 / available.max(1) as f64,
         })
         .collect();
-    Ok(StageStory { name, steps: fields.last_step, tokens_per_step: per_step, tokens_before: before, loss, components })
+    Ok(StageStory {
+        name,
+        steps: fields.last_step,
+        tokens_per_step: per_step,
+        tokens_before: before,
+        loss,
+        components,
+    })
 }
 
 /// `order.json` of an order node.
@@ -203,8 +251,14 @@ impl Story {
     pub fn table(&self) -> Vec<Vec<String>> {
         let mut rows = Vec::new();
         for eval in &self.evals {
-            let ends: Vec<&Point> = eval.points.iter().filter(|point| point.tokens == 0 || point.ends_stage).collect();
-            let (Some(first), Some(last)) = (ends.first(), ends.last()) else { continue };
+            let ends: Vec<&Point> = eval
+                .points
+                .iter()
+                .filter(|point| point.tokens == 0 || point.ends_stage)
+                .collect();
+            let (Some(first), Some(last)) = (ends.first(), ends.last()) else {
+                continue;
+            };
             let mut header = vec![eval.name.clone()];
             header.extend(ends.iter().map(|point| point.at.clone()));
             header.push("change".to_string());
@@ -212,7 +266,10 @@ impl Story {
             for set in last.sets.keys() {
                 let score = |point: &Point| point.sets.get(set).map(|score| score.bits_per_byte);
                 let mut row = vec![format!("  {set}")];
-                row.extend(ends.iter().map(|point| score(point).map_or(String::new(), |bits| format!("{bits:.3}"))));
+                row.extend(
+                    ends.iter()
+                        .map(|point| score(point).map_or(String::new(), |bits| format!("{bits:.3}"))),
+                );
                 if let (Some(from), Some(to)) = (score(first), score(last)) {
                     row.push(format!("{:+.1}%", (to / from - 1.0) * 100.0));
                 }

@@ -25,7 +25,9 @@ impl Store {
         let path = self.root.join("locks").join("store");
         let alone = File::create(&path).map_err(failed("lock", &path))?;
         if alone.try_lock().is_err() {
-            return Err(StoreError::Busy { root: self.root.clone() });
+            return Err(StoreError::Busy {
+                root: self.root.clone(),
+            });
         }
         let list = |folder: &str| files_below(&self.root.join(folder)).map_err(failed("list", &self.root.join(folder)));
         let mut reached = keep.clone();
@@ -42,7 +44,10 @@ impl Store {
                 _ => gone.push(path),
             }
         }
-        let mut collected = Collected { records: gone.len() as u64, ..Collected::default() };
+        let mut collected = Collected {
+            records: gone.len() as u64,
+            ..Collected::default()
+        };
         for path in list("realised")? {
             let key = sealed::read::<Key>(&path).ok().flatten();
             if key.is_none_or(|key| !reached.contains(&key)) {
@@ -50,7 +55,9 @@ impl Store {
             }
         }
         for path in list("cas")? {
-            let content = path.strip_prefix(self.root.join("cas")).map(|rest| rest.as_str().replace('/', ""));
+            let content = path
+                .strip_prefix(self.root.join("cas"))
+                .map(|rest| rest.as_str().replace('/', ""));
             if !objects.contains(&content.unwrap_or_default()) {
                 collected.objects += 1;
                 collected.bytes += fs::metadata(&path).map_or(0, |status| status.len());
@@ -58,7 +65,11 @@ impl Store {
             }
         }
         gone.extend(list("tmp")?);
-        gone.extend(list("locks")?.into_iter().filter(|path| path.file_name() != Some("store")));
+        gone.extend(
+            list("locks")?
+                .into_iter()
+                .filter(|path| path.file_name() != Some("store")),
+        );
         if !dry {
             for path in gone {
                 fs::remove_file(&path).map_err(failed("remove", &path))?;

@@ -38,7 +38,11 @@ use crate::job::Files;
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("cannot {doing} `{path}` in the store")]
-    Io { doing: &'static str, path: Utf8PathBuf, source: io::Error },
+    Io {
+        doing: &'static str,
+        path: Utf8PathBuf,
+        source: io::Error,
+    },
     #[error("record `{path}` is damaged: {cause}")]
     Record { path: Utf8PathBuf, cause: String },
     #[error("object {content} is damaged: its bytes hash to {actual}")]
@@ -57,7 +61,10 @@ impl StoreError {
                 Some("free space on that disk (`aurora gc` helps) and run again: what is published stays whole")
             }
             Self::Io { source, .. }
-                if matches!(source.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied) =>
+                if matches!(
+                    source.kind(),
+                    io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied
+                ) =>
             {
                 Some("make the store writable for this user, or name another one with `--store DIR`")
             }
@@ -132,12 +139,18 @@ impl Store {
                 fs::create_dir_all(&path).map_err(failed("make", &path))?;
             }
         }
-        Ok(Self { root: root.to_owned(), verified: Mutex::new(verified::Verified::load(&root.join("verified"))) })
+        Ok(Self {
+            root: root.to_owned(),
+            verified: Mutex::new(verified::Verified::load(&root.join("verified"))),
+        })
     }
 
     /// Opens the store for looking only: one that is not there yet is an empty one.
     pub fn look(root: &Utf8Path) -> Self {
-        Self { root: root.to_owned(), verified: Mutex::new(verified::Verified::load(&root.join("verified"))) }
+        Self {
+            root: root.to_owned(),
+            verified: Mutex::new(verified::Verified::load(&root.join("verified"))),
+        }
     }
 
     pub fn root(&self) -> &Utf8Path {
@@ -165,13 +178,17 @@ impl Store {
 
     /// Returns the record of an unfinished checkpoint whose objects are all whole.
     pub fn partial(&self, key: Key) -> Option<Record> {
-        let record: Record = sealed::read(&self.root.join("partial").join(key.to_hex())).ok().flatten()?;
+        let record: Record = sealed::read(&self.root.join("partial").join(key.to_hex()))
+            .ok()
+            .flatten()?;
         (self.whole(&record) == Found::Whole).then_some(record)
     }
 
     /// Returns the result that was made from inputs of the same contents, if it is whole.
     pub fn realised(&self, realised: Key) -> Option<Record> {
-        let key: Key = sealed::read(&self.root.join("realised").join(realised.to_hex())).ok().flatten()?;
+        let key: Key = sealed::read(&self.root.join("realised").join(realised.to_hex()))
+            .ok()
+            .flatten()?;
         let record = self.record(key)?;
         (self.whole(&record) == Found::Whole).then_some(record)
     }
@@ -191,14 +208,19 @@ impl Store {
 
     fn check(&self, object: &Object) -> Result<(), StoreError> {
         let path = self.object_path(&object.content);
-        let status = fs::metadata(&path).map_err(|_| StoreError::Missing { content: object.content.clone() })?;
+        let status = fs::metadata(&path).map_err(|_| StoreError::Missing {
+            content: object.content.clone(),
+        })?;
         let mut verified = self.verified.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if verified.knows(&object.content, &status) {
             return Ok(());
         }
         let actual = hash_file(&path).map_err(failed("read", &path))?;
         if actual != object.content {
-            return Err(StoreError::Damaged { content: object.content.clone(), actual });
+            return Err(StoreError::Damaged {
+                content: object.content.clone(),
+                actual,
+            });
         }
         verified.note(&object.content, &status);
         Ok(())
@@ -223,7 +245,10 @@ impl Store {
     /// The folder cannot be made.
     pub fn scratch(&self) -> Result<Scratch, StoreError> {
         let tmp = self.root.join("tmp");
-        let folder = tempfile::Builder::new().prefix("work-").tempdir_in(&tmp).map_err(failed("make a folder in", &tmp))?;
+        let folder = tempfile::Builder::new()
+            .prefix("work-")
+            .tempdir_in(&tmp)
+            .map_err(failed("make a folder in", &tmp))?;
         Ok(Scratch(folder))
     }
 
@@ -242,7 +267,11 @@ impl Store {
     /// # Errors
     /// The record cannot be written.
     pub fn adopt(&self, of: Publication<'_>, outputs: BTreeMap<String, Object>) -> Result<Record, StoreError> {
-        let digest = digest_of(outputs.iter().map(|(name, o)| (name.as_str(), o.bytes, o.content.as_str())));
+        let digest = digest_of(
+            outputs
+                .iter()
+                .map(|(name, o)| (name.as_str(), o.bytes, o.content.as_str())),
+        );
         let record = Record {
             format_version: "1.0".to_string(),
             node: of.node.to_string(),
@@ -268,7 +297,11 @@ impl Store {
     /// A file cannot be read, synced or moved.
     pub fn publish_partial(&self, of: Publication<'_>, step: u64, folder: &Utf8Path) -> Result<(), StoreError> {
         let outputs = self.take_in(folder)?;
-        let digest = digest_of(outputs.iter().map(|(name, o)| (name.as_str(), o.bytes, o.content.as_str())));
+        let digest = digest_of(
+            outputs
+                .iter()
+                .map(|(name, o)| (name.as_str(), o.bytes, o.content.as_str())),
+        );
         let record = Record {
             format_version: "1.0".to_string(),
             node: of.node.to_string(),
@@ -316,7 +349,10 @@ impl Store {
             fs::rename(&path, &target).map_err(failed("move into", &target))?;
             sync_folder(parent).map_err(failed("sync", parent))?;
             let status = fs::metadata(&target).map_err(failed("read", &target))?;
-            self.verified.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).note(&content, &status);
+            self.verified
+                .lock()
+                .unwrap_or_else(|poisoned| poisoned.into_inner())
+                .note(&content, &status);
             let name = path.strip_prefix(folder).unwrap_or(&path).to_string();
             outputs.insert(name, Object { content, bytes });
         }
@@ -343,7 +379,9 @@ impl Store {
         let file = File::create(&path).map_err(failed("lock", &path))?;
         match file.try_lock_shared() {
             Ok(()) => Ok(Held(file)),
-            Err(_) => Err(StoreError::Busy { root: self.root.clone() }),
+            Err(_) => Err(StoreError::Busy {
+                root: self.root.clone(),
+            }),
         }
     }
 }
@@ -353,7 +391,8 @@ pub struct Scratch(tempfile::TempDir);
 
 impl Scratch {
     pub fn path(&self) -> &Utf8Path {
-        Utf8Path::from_path(self.0.path()).unwrap_or_else(|| unreachable!("the store's path is UTF-8, so is its folder"))
+        Utf8Path::from_path(self.0.path())
+            .unwrap_or_else(|| unreachable!("the store's path is UTF-8, so is its folder"))
     }
 }
 
@@ -365,11 +404,15 @@ pub struct View<'a> {
 
 impl Have for View<'_> {
     fn result(&self, key: Key) -> Found {
-        self.store.record(key).map_or(Found::Missing, |record| self.store.whole(&record))
+        self.store
+            .record(key)
+            .map_or(Found::Missing, |record| self.store.whole(&record))
     }
 
     fn last(&self, name: &str) -> Option<Preimage> {
-        let key: Key = sealed::read(&self.store.name_path(self.experiment, name)).ok().flatten()?;
+        let key: Key = sealed::read(&self.store.name_path(self.experiment, name))
+            .ok()
+            .flatten()?;
         self.store.record(key).map(|record| record.preimage)
     }
 

@@ -38,11 +38,17 @@ impl Verified {
             .filter_map(|line| line.split_once(' '))
             .map(|(content, status)| (content.to_string(), status.to_string()))
             .collect();
-        Self { path: path.to_owned(), file: None, known }
+        Self {
+            path: path.to_owned(),
+            file: None,
+            known,
+        }
     }
 
     pub fn knows(&self, content: &str, status: &Metadata) -> bool {
-        self.known.get(content).is_some_and(|known| *known == status_line(status))
+        self.known
+            .get(content)
+            .is_some_and(|known| *known == status_line(status))
     }
 
     pub fn note(&mut self, content: &str, status: &Metadata) {

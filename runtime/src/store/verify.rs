@@ -36,7 +36,11 @@ impl Store {
         let mut users: std::collections::BTreeMap<String, Vec<String>> = std::collections::BTreeMap::new();
         let listed = |folder: &str| {
             let path = self.root.join(folder);
-            if path.is_dir() { files_below(&path).map_err(failed("list", &path)) } else { Ok(Vec::new()) }
+            if path.is_dir() {
+                files_below(&path).map_err(failed("list", &path))
+            } else {
+                Ok(Vec::new())
+            }
         };
         for folder in ["actions", "partial"] {
             for path in listed(folder)? {
@@ -44,7 +48,10 @@ impl Store {
                 match sealed::read::<Record>(&path) {
                     Ok(Some(record)) => {
                         for object in record.outputs.values() {
-                            users.entry(object.content.clone()).or_default().push(record.node.clone());
+                            users
+                                .entry(object.content.clone())
+                                .or_default()
+                                .push(record.node.clone());
                         }
                     }
                     Ok(None) => {}
@@ -63,7 +70,9 @@ impl Store {
         for path in listed("cas")? {
             report.objects += 1;
             report.bytes += fs::metadata(&path).map_or(0, |status| status.len());
-            let named = path.strip_prefix(self.root.join("cas")).map(|rest| rest.as_str().replace('/', ""));
+            let named = path
+                .strip_prefix(self.root.join("cas"))
+                .map(|rest| rest.as_str().replace('/', ""));
             let named = named.unwrap_or_default();
             let nodes = users.remove(&named).unwrap_or_default();
             match hash_file(&path) {
