@@ -3,6 +3,7 @@
 //! In: a planned graph. Out: artifacts in the store, a lock, a run record. Not here: tensors (`aurora-train`, the worker
 //! process), printing (`cli`).
 
+pub mod checkpoint;
 pub mod compare;
 pub mod data;
 pub mod engine;
