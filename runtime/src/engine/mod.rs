@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use aurora_compiler::graph::{Kind, Node, NodeId, Pins};
-use aurora_compiler::hash::{Key, Keyed};
+use aurora_compiler::hash::{Key, Keyed, digest_of};
 use aurora_compiler::plan::Found;
 use camino::{Utf8Path, Utf8PathBuf};
 
@@ -255,10 +255,16 @@ impl<'a> Run<'a> {
             .collect()
     }
 
+    /// The node's key by the contents of its inputs. What an input reports about itself (counts of what it dropped)
+    /// is read by the report alone, so that another count does not make the same documents new ones.
     fn realised(&self, id: NodeId) -> Result<Key, RunError> {
+        let reads_reports = self.node(id).kind == Kind::Report;
         let mut digests = BTreeMap::new();
         for input in self.keyed.graph.inputs(id).filter(|input| input.identity) {
-            digests.insert(input.node, self.result(input.node)?.digest);
+            let outputs = self.result(input.node)?.outputs;
+            let read = outputs.iter().filter(|(name, _)| reads_reports || *name != "report.json");
+            let digest = digest_of(read.map(|(name, object)| (name.as_str(), object.bytes, object.content.as_str())));
+            digests.insert(input.node, digest);
         }
         Ok(self.keyed.realised(id, &|input| digests[&input]))
     }
