@@ -6,3 +6,4 @@
 pub mod data;
 pub mod job;
 pub mod progress;
+pub mod source;
