@@ -5,6 +5,8 @@
 //! Not here: where the files come from (`source`), the store, tensors.
 
 pub mod extract;
+pub mod filter;
+pub mod language;
 pub mod order;
 pub mod permutation;
 pub mod random;
