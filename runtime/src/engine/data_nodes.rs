@@ -5,15 +5,18 @@ use std::time::Instant;
 
 use aurora_compiler::fields::OrderFields;
 use aurora_compiler::graph::{Kind, NodeId};
-use camino::Utf8Path;
+use camino::{Utf8Path, Utf8PathBuf};
 
 use super::{Outcome, Run, RunError, Seen, chain, expect};
+use crate::data::extract::extract;
+use crate::data::filter::filter;
 use crate::data::order::{Order, commitment};
 use crate::data::tokens::TokenStream;
 use crate::pin::Pinning;
 use crate::progress::{Progress, Watch};
 use crate::report::{self, Dealt};
 use crate::source::Fetched;
+use crate::source::archive::InputFile;
 use crate::store::StoreError;
 
 impl Run<'_> {
@@ -47,6 +50,8 @@ impl Run<'_> {
         let watch = Watch::new(&report, self.stop.flag());
         let built = match node.kind {
             Kind::Source => self.source(id, scratch.path(), watch),
+            Kind::Extract => self.extract(id, scratch.path(), watch),
+            Kind::Filter => self.filter(id, scratch.path(), watch),
             Kind::Order => self.order(id, scratch.path()),
             Kind::Expect => expect::build(self, id, scratch.path()),
             Kind::Report => report::build(self, id, scratch.path()),
@@ -73,6 +78,40 @@ impl Run<'_> {
             .bring(name, &pin.from, Some(pin), false)
             .map_err(|error| self.fail(id, chain(&error)))?;
         place_source(&brought.fetched, out).map_err(RunError::from)
+    }
+
+    /// The files of a source's result, under their own names.
+    fn source_files(&self, id: NodeId) -> Result<Vec<InputFile>, RunError> {
+        let files = self.files(id)?.into_iter();
+        Ok(files.map(|(name, path)| InputFile { name, path }).collect())
+    }
+
+    fn extract(&self, id: NodeId, out: &Utf8Path, watch: Watch<'_>) -> Result<(), RunError> {
+        let source = self.only_input(id, "source")?;
+        let reference = self.inputs(id, "reference").first().map(|node| self.source_files(*node)).transpose()?;
+        extract(&self.fields(id)?, &self.source_files(source)?, reference.as_deref(), out, watch)
+            .map(drop)
+            .map_err(|error| self.fail(id, chain(&error)))
+    }
+
+    fn filter(&self, id: NodeId, out: &Utf8Path, watch: Watch<'_>) -> Result<(), RunError> {
+        let documents = self.files_named(id, "documents", "documents.jsonl")?;
+        filter(&self.fields(id)?, &documents, out, watch).map(drop).map_err(|error| self.fail(id, chain(&error)))
+    }
+
+    fn only_input(&self, id: NodeId, role: &str) -> Result<NodeId, RunError> {
+        self.inputs(id, role).first().copied().ok_or_else(|| self.fail(id, format!("it has no {role}")))
+    }
+
+    /// One file of each input of a role, in order.
+    fn files_named(&self, id: NodeId, role: &str, file: &str) -> Result<Vec<Utf8PathBuf>, RunError> {
+        let inputs = self.inputs(id, role).into_iter();
+        inputs
+            .map(|node| {
+                let mut files = self.files(node)?;
+                files.remove(file).ok_or_else(|| self.fail(node, format!("its result has no {file}")))
+            })
+            .collect()
     }
 
     fn order(&self, id: NodeId, out: &Utf8Path) -> Result<(), RunError> {
