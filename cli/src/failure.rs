@@ -11,6 +11,8 @@ pub enum Exit {
     Done = 0,
     /// The spec, the lock or a result is at fault.
     Fault = 1,
+    /// A bug in Aurora.
+    Bug = 3,
     /// A node failed while running.
     NodeFailed = 4,
     /// A gate (`expect`) failed.

@@ -14,8 +14,13 @@ use clap::Parser;
 fn main() -> std::process::ExitCode {
     let arguments = arguments::Arguments::parse();
     let json = arguments.json;
-    match commands::run(arguments) {
-        Ok(exit) => exit.into(),
-        Err(failure) => failure.print(json).into(),
+    let ended = std::panic::catch_unwind(|| commands::run(arguments));
+    match ended {
+        Ok(Ok(exit)) => exit.into(),
+        Ok(Err(failure)) => failure.print(json).into(),
+        Err(_) => {
+            eprintln!("this is a bug in Aurora; the lines above say where");
+            failure::Exit::Bug.into()
+        }
     }
 }
