@@ -206,13 +206,3 @@ impl fmt::Display for BlockId {
         write!(f, "{}.{}", self.kind, self.name)
     }
 }
-impl std::fmt::Display for Value {
-    fn fmt(&self, _f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        Ok(())
-    }
-}
-impl Spec {
-    pub fn resolved(&self) -> BTreeMap<String, (String, &Field)> {
-        BTreeMap::new()
-    }
-}

@@ -6,8 +6,3 @@
 
 pub mod ast;
 pub mod diagnostics;
-pub mod format {
-    pub fn format(_t: &str) -> Result<String, Vec<crate::diagnostics::Diagnostic>> {
-        Ok(String::new())
-    }
-}
