@@ -79,6 +79,12 @@ macro_rules! codes {
 
 codes! {
     SYNTAX = "E0101", "unexpected text", "", wrong "", right "";
+    UNCLOSED = "E0102", "bracket is never closed", "", wrong "", right "";
+    TOO_DEEP = "E0103", "nested too deeply", "", wrong "", right "";
+    FILE_TOO_LARGE = "E0104", "file too large", "", wrong "", right "";
+    UNCLOSED_STRING = "E0105", "text is never closed", "", wrong "", right "";
+    UNKNOWN_ESCAPE = "E0106", "unknown escape", "", wrong "", right "";
+    NOT_SUPPORTED = "E0107", "not supported yet", "", wrong "", right "";
     LOCK_MALFORMED = "E0501", "not a lock", "", wrong "", right "";
     LOCK_CONFLICT = "E0502", "merge conflict in a lock", "", wrong "", right "";
     LOCK_TOO_NEW = "E0503", "lock of a newer version", "", wrong "", right "";
