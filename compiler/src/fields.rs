@@ -44,7 +44,11 @@ impl fmt::Debug for Exact {
 impl FromStr for Exact {
     type Err = rust_decimal::Error;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let value = if text.contains(['e', 'E']) { Decimal::from_scientific(text)? } else { Decimal::from_str(text)? };
+        let value = if text.contains(['e', 'E']) {
+            Decimal::from_scientific(text)?
+        } else {
+            Decimal::from_str(text)?
+        };
         Ok(Self::new(value))
     }
 }
@@ -57,7 +61,9 @@ impl Serialize for Exact {
 
 impl<'de> Deserialize<'de> for Exact {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -169,7 +175,11 @@ pub enum Language {
 #[serde(tag = "how", rename_all = "snake_case", deny_unknown_fields)]
 pub enum TokenizerFields {
     /// Byte-level BPE trained on the inputs of role `documents`. `special[0]` ends a document.
-    TrainBpe { vocabulary: u32, minimum_frequency: u32, special: Vec<String> },
+    TrainBpe {
+        vocabulary: u32,
+        minimum_frequency: u32,
+        special: Vec<String>,
+    },
     /// A Hugging Face `tokenizer.json`: the file `member` of the input of role `source`.
     Load { member: String, end_of_document: String },
 }
@@ -297,9 +307,19 @@ pub enum Piece {
     /// From step `from` on, for good or until the next piece.
     Constant { from: u64, rate: Exact },
     /// A straight line from `start` at step `from` to `end` at step `to`.
-    Linear { from: u64, to: u64, start: Exact, end: Exact },
+    Linear {
+        from: u64,
+        to: u64,
+        start: Exact,
+        end: Exact,
+    },
     /// Half a cosine from `start` at step `from` to `end` at step `to`.
-    Cosine { from: u64, to: u64, start: Exact, end: Exact },
+    Cosine {
+        from: u64,
+        to: u64,
+        start: Exact,
+        end: Exact,
+    },
 }
 
 /// One segment of a stage: the steps `first_step..last_step`, between two checkpoints.

@@ -1,7 +1,20 @@
-//! Checked specs to a content-keyed execution graph.
+//! Checks a spec and turns it into a content-keyed execution graph, a plan, a lock and a diff.
 //!
-//! In: the text of a spec. Out: the checked spec, its graph, keys, plan, lock and differences. This crate is pure: it
-//! reads no file, clock or environment.
+//! ```text
+//! text → ast::File → (check) Spec → (lower) Graph → (hash) Keyed → (plan) Plan
+//! ```
+//!
+//! Pure: text and values in, values out; no file, clock or environment.
 
+pub mod check;
 pub mod fields;
+pub mod schema;
 pub mod spec;
+
+/// Returns the candidate that a misspelt name is nearest to, if one is near.
+pub fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let near = |candidate: &&str| strsim::damerau_levenshtein(name, candidate) <= (name.chars().count() / 3).max(1);
+    candidates
+        .filter(near)
+        .min_by_key(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate.len()))
+}

@@ -66,9 +66,17 @@ pub struct Field {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Origin {
     Default,
-    Written { line: u32, column: u32, span: aurora_lang::ast::Span },
+    Written {
+        line: u32,
+        column: u32,
+        span: aurora_lang::ast::Span,
+    },
     /// Laid over by the profile.
-    Profile { line: u32, column: u32, span: aurora_lang::ast::Span },
+    Profile {
+        line: u32,
+        column: u32,
+        span: aurora_lang::ast::Span,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -103,7 +111,10 @@ pub enum Value {
     Reference(BlockId),
     List(Vec<Field>),
     /// `cosine(peak = 1e-4, …)`, with the call's own defaults filled in.
-    Call { name: String, arguments: BTreeMap<String, Field> },
+    Call {
+        name: String,
+        arguments: BTreeMap<String, Field>,
+    },
     Gate(Gate),
 }
 

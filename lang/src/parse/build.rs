@@ -31,12 +31,18 @@ impl Builder {
     }
 
     fn name(&self, pair: Pair<'_, Rule>) -> Name {
-        Name { text: pair.as_str().to_owned(), span: self.span(&pair) }
+        Name {
+            text: pair.as_str().to_owned(),
+            span: self.span(&pair),
+        }
     }
 
     pub(super) fn item(&mut self, pair: Pair<'_, Rule>) -> Block {
         assert_eq!(pair.as_rule(), Rule::item); // item = { gate_block | block }
-        let inner = children(pair).into_iter().find(|pair| pair.as_rule() != Rule::EOI).expect("an item holds a block");
+        let inner = children(pair)
+            .into_iter()
+            .find(|pair| pair.as_rule() != Rule::EOI)
+            .expect("an item holds a block");
         match inner.as_rule() {
             Rule::gate_block => self.gate_block(inner),
             _ => self.block(inner),
@@ -50,7 +56,13 @@ impl Builder {
         let keyword = self.name(parts.next().expect("a block has a keyword"));
         let name = self.name(parts.next().expect("a block has a name"));
         let entries = parts.map(|entry| self.entry(entry)).collect();
-        Block { keyword, name, body: Body::Entries(entries), span, documentation: Vec::new() }
+        Block {
+            keyword,
+            name,
+            body: Body::Entries(entries),
+            span,
+            documentation: Vec::new(),
+        }
     }
 
     fn gate_block(&mut self, pair: Pair<'_, Rule>) -> Block {
@@ -61,7 +73,9 @@ impl Builder {
         let name = self.name(parts.next().expect("a gate block has a name"));
         let gate = parts.next().expect("a gate block has a gate");
         let gate_span = self.span(&gate);
-        let [left, relation, right] = children(gate).try_into().expect("gate = { expression ~ relation ~ expression }");
+        let [left, relation, right] = children(gate)
+            .try_into()
+            .expect("gate = { expression ~ relation ~ expression }");
         let gate = Gate {
             left: self.expression(left),
             relation: self.name(relation),
@@ -69,7 +83,13 @@ impl Builder {
             span: gate_span,
             marks: parts.map(|mark| self.mark(mark)).collect(),
         };
-        Block { keyword, name, body: Body::Gate(Box::new(gate)), span, documentation: Vec::new() }
+        Block {
+            keyword,
+            name,
+            body: Body::Gate(Box::new(gate)),
+            span,
+            documentation: Vec::new(),
+        }
     }
 
     fn entry(&mut self, pair: Pair<'_, Rule>) -> Entry {
@@ -84,17 +104,28 @@ impl Builder {
                 let from = self.marked(parts.next().expect("a component has a list"));
                 let settings = parts
                     .map(|setting| {
-                        let [word, value] = children(setting).try_into().expect("setting = { setting_word ~ marked }");
+                        let [word, value] = children(setting)
+                            .try_into()
+                            .expect("setting = { setting_word ~ marked }");
                         (self.name(word), self.marked(value))
                     })
                     .collect();
-                Entry::Component(Component { name, from, settings, span })
+                Entry::Component(Component {
+                    name,
+                    from,
+                    settings,
+                    span,
+                })
             }
             rule => {
                 assert_eq!(rule, Rule::field); // field = { path ~ equals ~ marked }
                 let [path, value] = children(pair).try_into().expect("field = { path ~ marked }");
                 let path = children(path).into_iter().map(|name| self.name(name)).collect();
-                Entry::Field(Field { path, value: self.marked(value), span })
+                Entry::Field(Field {
+                    path,
+                    value: self.marked(value),
+                    span,
+                })
             }
         }
     }
@@ -112,7 +143,11 @@ impl Builder {
         assert_eq!(pair.as_rule(), Rule::mark); // mark = { at_sign ~ name ~ text }
         let span = self.span(&pair);
         let [name, text] = children(pair).try_into().expect("mark = { name ~ text }");
-        Mark { name: self.name(name), text: self.text(text), span }
+        Mark {
+            name: self.name(name),
+            text: self.text(text),
+            span,
+        }
     }
 
     fn value(&mut self, pair: Pair<'_, Rule>) -> Value {
@@ -124,12 +159,19 @@ impl Builder {
                 let number = children(inner).pop().expect("every = { every_word ~ number }");
                 let span = self.span(&number);
                 let kind = ValueKind::Number(self.number(number));
-                ValueKind::Every(Box::new(Value { kind, span, marks: Vec::new() }))
+                ValueKind::Every(Box::new(Value {
+                    kind,
+                    span,
+                    marks: Vec::new(),
+                }))
             }
             Rule::call => {
                 let mut parts = children(inner).into_iter();
                 let name = self.name(parts.next().expect("a call has a name"));
-                ValueKind::Call(Call { name, arguments: parts.map(|argument| self.argument(argument)).collect() })
+                ValueKind::Call(Call {
+                    name,
+                    arguments: parts.map(|argument| self.argument(argument)).collect(),
+                })
             }
             Rule::word => ValueKind::Word(inner.as_str().to_owned()),
             Rule::number => ValueKind::Number(self.number(inner)),
@@ -139,7 +181,11 @@ impl Builder {
                 ValueKind::List(children(inner).into_iter().map(|item| self.marked(item)).collect())
             }
         };
-        Value { kind, span, marks: Vec::new() }
+        Value {
+            kind,
+            span,
+            marks: Vec::new(),
+        }
     }
 
     fn argument(&mut self, pair: Pair<'_, Rule>) -> Argument {
@@ -148,12 +194,21 @@ impl Builder {
         let mut parts = children(pair);
         let value = parts.pop().expect("an argument has a value");
         let name = parts.pop().map(|name| self.name(name));
-        Argument { name, value: self.marked(value), span }
+        Argument {
+            name,
+            value: self.marked(value),
+            span,
+        }
     }
 
     fn number(&self, pair: Pair<'_, Rule>) -> Number {
         assert_eq!(pair.as_rule(), Rule::number); // number = ${ digits ~ suffix? ~ percent? ~ unit? }
-        let mut number = Number { digits: String::new(), suffix: None, percent: false, unit: None };
+        let mut number = Number {
+            digits: String::new(),
+            suffix: None,
+            percent: false,
+            unit: None,
+        };
         for part in pair.into_inner() {
             match part.as_rule() {
                 Rule::digits => number.digits = part.as_str().to_owned(),
@@ -167,7 +222,10 @@ impl Builder {
 
     fn text(&mut self, pair: Pair<'_, Rule>) -> String {
         assert_eq!(pair.as_rule(), Rule::text); // text = ${ quote ~ inner ~ quote }
-        let inner = pair.into_inner().find(|part| part.as_rule() == Rule::inner).expect("a text has an inside");
+        let inner = pair
+            .into_inner()
+            .find(|part| part.as_rule() == Rule::inner)
+            .expect("a text has an inside");
         let start = self.offset + inner.as_span().start();
         let mut text = String::new();
         let mut characters = inner.as_str().char_indices();
@@ -186,7 +244,9 @@ impl Builder {
                     self.errors.push(
                         Diagnostic::new(Code::UNKNOWN_ESCAPE, format!("unknown escape `\\{escaped}` in a text"))
                             .label(span, "not an escape")
-                            .help("the escapes are `\\\"`, `\\\\`, `\\n` and `\\t`; a lone backslash is written `\\\\`"),
+                            .help(
+                                "the escapes are `\\\"`, `\\\\`, `\\n` and `\\t`; a lone backslash is written `\\\\`",
+                            ),
                     );
                 }
             }
@@ -204,9 +264,12 @@ impl Builder {
             operators += 1;
             if operators > MOST_OPERATORS {
                 self.errors.push(
-                    Diagnostic::new(Code::TOO_DEEP, format!("more than {MOST_OPERATORS} operators in one expression"))
-                        .label(span, "too long")
-                        .help("a gate compares a metric with another one and a tolerance"),
+                    Diagnostic::new(
+                        Code::TOO_DEEP,
+                        format!("more than {MOST_OPERATORS} operators in one expression"),
+                    )
+                    .label(span, "too long")
+                    .help("a gate compares a metric with another one and a tolerance"),
                 );
                 break;
             }
@@ -217,7 +280,11 @@ impl Builder {
             };
             let right = self.operand(right);
             let span = left.span.to(right.span);
-            let kind = ExpressionKind::Binary { left: Box::new(left), operator, right: Box::new(right) };
+            let kind = ExpressionKind::Binary {
+                left: Box::new(left),
+                operator,
+                right: Box::new(right),
+            };
             left = Expression { kind, span };
         }
         left
@@ -257,11 +324,16 @@ fn children(pair: Pair<'_, Rule>) -> Vec<Pair<'_, Rule>> {
         Rule::open_bracket,
         Rule::close_bracket,
     ];
-    pair.into_inner().filter(|part| !punctuation.contains(&part.as_rule())).collect()
+    pair.into_inner()
+        .filter(|part| !punctuation.contains(&part.as_rule()))
+        .collect()
 }
 
 fn only_child(pair: Pair<'_, Rule>) -> Pair<'_, Rule> {
-    children(pair).into_iter().next().expect("the grammar gives this rule one part")
+    children(pair)
+        .into_iter()
+        .next()
+        .expect("the grammar gives this rule one part")
 }
 
 /// Gives each block the `///` lines that stand right before it.
@@ -270,7 +342,11 @@ pub(super) fn attach_documentation(file: &mut File, text: &str) {
     for item in &mut file.items {
         let mut lines: Vec<String> = Vec::new();
         let mut end = None;
-        while let Some(comment) = file.comments.get(next).filter(|comment| comment.span.start < item.span.start) {
+        while let Some(comment) = file
+            .comments
+            .get(next)
+            .filter(|comment| comment.span.start < item.span.start)
+        {
             next += 1;
             let joins = |end: usize| text[end..comment.span.start].trim_matches(['\r', ' ', '\t']) == "\n";
             if !comment.is_documentation() || !comment.own_line {
@@ -287,7 +363,11 @@ pub(super) fn attach_documentation(file: &mut File, text: &str) {
         if end.is_some_and(|end| text[end..item.span.start].matches('\n').count() <= 1) {
             item.documentation = lines;
         }
-        while file.comments.get(next).is_some_and(|comment| comment.span.start < item.span.end) {
+        while file
+            .comments
+            .get(next)
+            .is_some_and(|comment| comment.span.start < item.span.end)
+        {
             next += 1;
         }
     }

@@ -32,7 +32,10 @@ enum MarkKind {
 
 pub(super) enum Chunk {
     Block(Span),
-    Fault { diagnostic: Diagnostic, broken: Option<(String, String)> },
+    Fault {
+        diagnostic: Diagnostic,
+        broken: Option<(String, String)>,
+    },
 }
 
 /// Words that start an item in a later version of the language.
@@ -47,7 +50,11 @@ const RESERVED: [(&str, &str); 5] = [
 /// Finds comments, brackets and strings in one pass.
 pub(super) fn lex(text: &str) -> Lexed {
     let bytes = text.as_bytes();
-    let mut lexed = Lexed { comments: Vec::new(), marks: Vec::new(), starts: Vec::new() };
+    let mut lexed = Lexed {
+        comments: Vec::new(),
+        marks: Vec::new(),
+        starts: Vec::new(),
+    };
     let mut at = 0;
     let mut own_line = true;
     while at < bytes.len() {
@@ -56,7 +63,11 @@ pub(super) fn lex(text: &str) -> Lexed {
             b'/' if bytes.get(at + 1) == Some(&b'/') => {
                 let written = text[at..line_end(at)].trim_end();
                 let span = Span::new(at, at + written.len());
-                lexed.comments.push(Comment { span, text: written.to_owned(), own_line });
+                lexed.comments.push(Comment {
+                    span,
+                    text: written.to_owned(),
+                    own_line,
+                });
                 at = line_end(at);
                 continue;
             }
@@ -68,13 +79,22 @@ pub(super) fn lex(text: &str) -> Lexed {
                 }
                 None => {
                     let end = at + text[at..line_end(at)].trim_end().len();
-                    lexed.marks.push(Mark { at, kind: MarkKind::OpenString(end) });
+                    lexed.marks.push(Mark {
+                        at,
+                        kind: MarkKind::OpenString(end),
+                    });
                     at = line_end(at);
                     continue;
                 }
             },
-            open @ (b'{' | b'[' | b'(') => lexed.marks.push(Mark { at, kind: MarkKind::Open(open) }),
-            close @ (b'}' | b']' | b')') => lexed.marks.push(Mark { at, kind: MarkKind::Close(close) }),
+            open @ (b'{' | b'[' | b'(') => lexed.marks.push(Mark {
+                at,
+                kind: MarkKind::Open(open),
+            }),
+            close @ (b'}' | b']' | b')') => lexed.marks.push(Mark {
+                at,
+                kind: MarkKind::Close(close),
+            }),
             byte if (at == 0 || bytes[at - 1] == b'\n') && is_name_start(byte) && starts_block(&text[at..]) => {
                 lexed.starts.push(at);
             }
@@ -121,20 +141,34 @@ pub(super) fn split(text: &str, lexed: &Lexed) -> Vec<Chunk> {
 }
 
 fn next_chunk(text: &str, lexed: &Lexed, at: usize, next_mark: usize) -> (Chunk, usize) {
-    let following = lexed.starts[lexed.starts.partition_point(|&start| start <= at)..].first().copied();
+    let following = lexed.starts[lexed.starts.partition_point(|&start| start <= at)..]
+        .first()
+        .copied();
     let resume = following.unwrap_or(text.len());
     let word = first_word(&text[at..]);
     if let Some((_, instead)) = RESERVED.iter().find(|(reserved, _)| *reserved == word) {
         let diagnostic = Diagnostic::new(Code::NOT_SUPPORTED, format!("`{word}` is not supported yet"))
             .label(Span::new(at, at + word.len()), "reserved for a later version")
             .help(*instead);
-        return (Chunk::Fault { diagnostic, broken: None }, reserved_end(text, lexed, at, resume));
+        return (
+            Chunk::Fault {
+                diagnostic,
+                broken: None,
+            },
+            reserved_end(text, lexed, at, resume),
+        );
     }
-    let fault = |diagnostic: Diagnostic| Chunk::Fault { diagnostic, broken: heading(text, at) };
+    let fault = |diagnostic: Diagnostic| Chunk::Fault {
+        diagnostic,
+        broken: heading(text, at),
+    };
     if word.is_empty() {
         let found = token(text, at);
-        let mut diagnostic = Diagnostic::new(Code::SYNTAX, format!("expected a block, found `{}`", &text[found.start..found.end]))
-            .label(found, "no block starts like this");
+        let mut diagnostic = Diagnostic::new(
+            Code::SYNTAX,
+            format!("expected a block, found `{}`", &text[found.start..found.end]),
+        )
+        .label(found, "no block starts like this");
         diagnostic = match &text[found.start..found.end] {
             "}" => diagnostic.help("remove this brace: every block above is closed already"),
             _ => diagnostic.help("a file is a list of blocks such as `stage cap { … }`"),
@@ -151,7 +185,10 @@ fn next_chunk(text: &str, lexed: &Lexed, at: usize, next_mark: usize) -> (Chunk,
         // A block that starts at the left edge inside of another one: that one was never closed.
         if let Some(start) = following.filter(|&start| start < mark.at && !is_profile) {
             return match open.last() {
-                Some(&bracket) => (fault(unclosed(bracket, Some((start, "a new block starts here")))), resume),
+                Some(&bracket) => (
+                    fault(unclosed(bracket, Some((start, "a new block starts here")))),
+                    resume,
+                ),
                 // No brace at all: the grammar says what is wrong with the words before.
                 None => (Chunk::Block(trimmed(text, at, start)), resume),
             };
@@ -182,7 +219,10 @@ fn next_chunk(text: &str, lexed: &Lexed, at: usize, next_mark: usize) -> (Chunk,
                     }
                 }
                 Some(&bracket) => {
-                    return (fault(unclosed(bracket, Some((mark.at, "closed by this instead")))), resume);
+                    return (
+                        fault(unclosed(bracket, Some((mark.at, "closed by this instead")))),
+                        resume,
+                    );
                 }
                 None => return (Chunk::Block(trimmed(text, at, mark.at + 1)), resume.max(mark.at + 1)),
             },
@@ -231,9 +271,9 @@ pub(super) fn token(text: &str, at: usize) -> Span {
         None => 0,
         Some(_) if !word.is_empty() => word.len(),
         Some('"') => string_end(rest.as_bytes(), 0).unwrap_or(1),
-        Some(first) if first.is_ascii_digit() => {
-            rest.find(|next: char| !(next.is_ascii_alphanumeric() || matches!(next, '_' | '.' | '%'))).unwrap_or(rest.len())
-        }
+        Some(first) if first.is_ascii_digit() => rest
+            .find(|next: char| !(next.is_ascii_alphanumeric() || matches!(next, '_' | '.' | '%')))
+            .unwrap_or(rest.len()),
         Some(first) => first.len_utf8(),
     };
     Span::new(at, at + length)
@@ -270,9 +310,15 @@ fn is_name_start(byte: u8) -> bool {
 }
 
 fn first_word(text: &str) -> &str {
-    let end = text.find(|next: char| !(next.is_ascii_alphanumeric() || next == '_')).unwrap_or(text.len());
+    let end = text
+        .find(|next: char| !(next.is_ascii_alphanumeric() || next == '_'))
+        .unwrap_or(text.len());
     let word = &text[..end];
-    if word.starts_with(|first: char| first.is_ascii_digit()) { "" } else { word }
+    if word.starts_with(|first: char| first.is_ascii_digit()) {
+        ""
+    } else {
+        word
+    }
 }
 
 /// `word word {` on one line, or a reserved word.

@@ -21,7 +21,10 @@ pub(super) fn diagnostic(error: &Error<Rule>, text: &str, chunk: Span) -> Diagno
     let mut names: Vec<&str> = rules.iter().filter_map(|&rule| name(rule)).collect();
     // Where a field may start, it is the field that was expected, not its name.
     if names.contains(&"`}`") {
-        names = names.into_iter().map(|name| if name == "a name" { "a field" } else { name }).collect();
+        names = names
+            .into_iter()
+            .map(|name| if name == "a name" { "a field" } else { name })
+            .collect();
     }
     // Where a value may start, the kinds of values are noise.
     if names.contains(&"a value") || names.contains(&"a number") && names.contains(&"a name") {
@@ -32,14 +35,22 @@ pub(super) fn diagnostic(error: &Error<Rule>, text: &str, chunk: Span) -> Diagno
     names.dedup();
     let found = token(text, at);
     let written = &text[found.start..found.end];
-    let found_text = if written.is_empty() { "the end of the file".to_owned() } else { format!("`{written}`") };
+    let found_text = if written.is_empty() {
+        "the end of the file".to_owned()
+    } else {
+        format!("`{written}`")
+    };
     let expected = list(&names);
     let message = if expected.is_empty() {
         format!("unexpected {found_text}")
     } else {
         format!("expected {expected}, found {found_text}")
     };
-    let label = if expected.is_empty() { "this does not belong here".to_owned() } else { format!("expected {expected}") };
+    let label = if expected.is_empty() {
+        "this does not belong here".to_owned()
+    } else {
+        format!("expected {expected}")
+    };
     let diagnostic = Diagnostic::new(Code::SYNTAX, message).label(found, label);
     match hint(written, &names) {
         Some(hint) => diagnostic.help(hint),
@@ -51,9 +62,7 @@ pub(super) fn diagnostic(error: &Error<Rule>, text: &str, chunk: Span) -> Diagno
 fn hint(found: &str, expected: &[&str]) -> Option<&'static str> {
     let is_first = found.chars().next();
     match found {
-        "," | ";" if expected.contains(&"a field") => {
-            Some("fields need no separator: write each on a line of its own")
-        }
+        "," | ";" if expected.contains(&"a field") => Some("fields need no separator: write each on a line of its own"),
         "=" if expected.contains(&"a field") => Some("the field before this one has no value"),
         "=" if expected.iter().any(|name| name.contains('<')) => Some("a gate compares with `<`, `<=`, `>` or `>=`"),
         "{" if expected.contains(&"`=`") => Some("a block inside a profile is written `stage cap { … }`"),
@@ -114,7 +123,13 @@ fn name(rule: Rule) -> Option<&'static str> {
         Rule::open_bracket => "`[`",
         Rule::close_bracket => "`]`",
         // Silent rules never stand in an error.
-        Rule::WHITESPACE | Rule::COMMENT | Rule::blank | Rule::inline | Rule::name_char | Rule::identifier | Rule::entry => {
+        Rule::WHITESPACE
+        | Rule::COMMENT
+        | Rule::blank
+        | Rule::inline
+        | Rule::name_char
+        | Rule::identifier
+        | Rule::entry => {
             return None;
         }
     })

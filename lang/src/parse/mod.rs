@@ -43,8 +43,14 @@ pub struct Parsed {
 
 /// Reads a whole file; goes on at the next top-level block after a fault.
 pub fn parse(text: &str) -> Parsed {
-    let mut parsed =
-        Parsed { file: File { items: Vec::new(), comments: Vec::new() }, errors: Vec::new(), broken: Vec::new() };
+    let mut parsed = Parsed {
+        file: File {
+            items: Vec::new(),
+            comments: Vec::new(),
+        },
+        errors: Vec::new(),
+        broken: Vec::new(),
+    };
     if text.len() > MOST_BYTES {
         let message = format!("the file has {} bytes, and at most {MOST_BYTES} are read", text.len());
         parsed.errors.push(Diagnostic::new(Code::FILE_TOO_LARGE, message));
@@ -74,7 +80,10 @@ fn read_block(text: &str, span: Span, parsed: &mut Parsed) {
     match Grammar::parse(Rule::item, chunk) {
         Ok(mut pairs) => {
             let item = pairs.next().expect("`item` gives one pair");
-            let mut builder = build::Builder { offset: span.start, errors: Vec::new() };
+            let mut builder = build::Builder {
+                offset: span.start,
+                errors: Vec::new(),
+            };
             let block = builder.item(item);
             parsed.errors.append(&mut builder.errors);
             parsed.file.items.push(block);

@@ -1,1 +1,0 @@
-fn main(){ let p=std::env::args().nth(1).unwrap(); let t=std::fs::read_to_string(&p).unwrap(); let r=aurora_lang::parse(&t); print!("{}", aurora_lang::diagnostics::render_text(&r.errors, aurora_lang::diagnostics::Source::new(&p,&t), false)); println!("{} items, broken {:?}", r.file.items.len(), r.broken); if std::env::args().nth(2).is_some() {println!("{:#?}", r.file);} }
