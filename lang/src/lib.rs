@@ -6,3 +6,6 @@
 
 pub mod ast;
 pub mod diagnostics;
+pub mod parse;
+
+pub use parse::{Parsed, parse};
