@@ -14,11 +14,9 @@ pub mod hash;
 pub mod lock;
 pub mod plan;
 pub mod schedule;
-pub mod spec;
-pub mod why;
-pub mod fields;
 pub mod schema;
 pub mod spec;
+pub mod why;
 
 /// Returns the candidate that a misspelt name is nearest to, if one is near.
 pub fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
