@@ -9,4 +9,3 @@ pub mod diagnostics;
 pub mod parse;
 
 pub use parse::{Parsed, parse};
-pub mod format { pub fn format(_t: &str) -> Result<String, Vec<crate::diagnostics::Diagnostic>> { Ok(String::new()) } }

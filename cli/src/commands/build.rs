@@ -1,6 +1,6 @@
 //! `aurora build`: the graph of a spec, every node with its key and state.
 
-use aurora_compiler::check::assumptions;
+use aurora_compiler::check::{AssumptionKind, assumptions};
 use aurora_compiler::graph::{Kind, lower, model_fields, stage_plan};
 use aurora_compiler::hash::Keyed;
 use aurora_compiler::plan::{Plan, State, plan};
@@ -51,7 +51,7 @@ pub fn run(context: &Context, argument: &SpecArgument) -> Result<Exit, Failure> 
     print!("{}", output::table(&rows));
     let open: Vec<_> = assumed
         .iter()
-        .filter(|a| matches!(a.kind.to_string().as_str(), "assumed" | "unknown"))
+        .filter(|a| matches!(a.kind, AssumptionKind::Assumed | AssumptionKind::Unknown))
         .collect();
     if !open.is_empty() {
         println!("\nnot published ({}):", open.len());

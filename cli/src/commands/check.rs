@@ -1,6 +1,6 @@
 //! `aurora check`: all faults of specs at once, and what they assume.
 
-use aurora_compiler::check::{assumptions, check};
+use aurora_compiler::check::{AssumptionKind, assumptions, check};
 use aurora_lang::diagnostics::{Source, to_json};
 use camino::Utf8PathBuf;
 use serde_json::json;
@@ -30,18 +30,18 @@ pub fn run(context: &Context, specs: &[Utf8PathBuf], profile: Option<&str>) -> R
         }
         output::diagnostics(&found, source);
         if exit == Exit::Done {
-            let count = |kind: &str| {
+            let count = |kind: AssumptionKind| {
                 assumed
                     .iter()
-                    .filter(|assumption| assumption.kind.to_string() == kind)
+                    .filter(|assumption| assumption.kind == kind)
                     .count()
             };
             println!(
                 "{path}: sound ({} published, {} inferred, {} assumed, {} unknown)",
-                count("published"),
-                count("inferred"),
-                count("assumed"),
-                count("unknown")
+                count(AssumptionKind::Published),
+                count(AssumptionKind::Inferred),
+                count(AssumptionKind::Assumed),
+                count(AssumptionKind::Unknown)
             );
         }
     }

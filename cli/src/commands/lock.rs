@@ -1,5 +1,6 @@
 //! `aurora lock`: pins every source and writes the lock.
 
+use aurora_compiler::check::AssumptionKind;
 use aurora_compiler::graph::lower;
 use aurora_compiler::hash::hash;
 use aurora_compiler::lock::{Lock, lock};
@@ -99,7 +100,7 @@ pub fn runnable(path: &Utf8Path, spec: &Spec) -> Result<(), Failure> {
     let assumptions = aurora_compiler::check::assumptions(spec);
     let unknown: Vec<String> = assumptions
         .iter()
-        .filter(|assumption| assumption.kind.to_string() == "unknown")
+        .filter(|assumption| assumption.kind == AssumptionKind::Unknown)
         .map(|a| format!("  {} ({path}:{}:{})", a.path, a.line, a.column))
         .collect();
     if !unknown.is_empty() {
