@@ -6,6 +6,8 @@
 
 pub mod ast;
 pub mod diagnostics;
+pub mod format;
 pub mod parse;
 
+pub use format::format;
 pub use parse::{Parsed, parse};

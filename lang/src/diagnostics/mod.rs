@@ -7,10 +7,12 @@
 pub mod codes;
 mod json;
 mod render;
+mod table;
 
-pub use codes::Code;
+pub use codes::{Code, Explanation, explain};
 pub use json::{DiagnosticJson, EditJson, HelpJson, LabelJson, Position, to_json};
 pub use render::{MOST_SHOWN, render_text};
+pub use table::TABLE;
 
 use serde::Serialize;
 
