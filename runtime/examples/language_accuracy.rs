@@ -9,7 +9,9 @@ fn main() {
         return eprintln!("no language `{name}`");
     };
     for path in arguments {
-        let Ok(text) = std::fs::read_to_string(&path) else { return eprintln!("cannot read `{path}`") };
+        let Ok(text) = std::fs::read_to_string(&path) else {
+            return eprintln!("cannot read `{path}`");
+        };
         let lines: Vec<&str> = text.lines().collect();
         let wrong: Vec<&&str> = lines.iter().filter(|line| !looks_like(language, line)).collect();
         println!("{name} {path}: {} of {}", lines.len() - wrong.len(), lines.len());

@@ -14,6 +14,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::documents::Document;
 use crate::progress::{Cancelled, Unit, Watch};
 use crate::source::archive::{self, ArchiveError, InputFile, Selection, read_whole, walk};
 
@@ -28,15 +29,6 @@ pub const MEMBER_LIMIT: u64 = 256 << 20;
 
 /// Bytes that are gathered before the threads set to work on them.
 const BATCH: usize = 16 << 20;
-
-/// One document.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Document {
-    /// The member's path; with `#n` where a member gives several documents.
-    pub id: String,
-    pub text: String,
-}
 
 /// What became of a source's members.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,7 +62,11 @@ pub enum ExtractError {
     #[error("no page has a reference page: `{own}` became `{other}` in no member's path")]
     NoPairs { own: String, other: String },
     #[error("cannot write `{path}`")]
-    Write { path: Utf8PathBuf, #[source] source: io::Error },
+    Write {
+        path: Utf8PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
 }
@@ -112,7 +108,10 @@ struct Extracted {
 
 impl Extracted {
     fn one(text: String) -> Self {
-        Self { texts: vec![text], skipped: BTreeMap::new() }
+        Self {
+            texts: vec![text],
+            skipped: BTreeMap::new(),
+        }
     }
 
     fn skip(&mut self, why: Skip) {
@@ -120,7 +119,10 @@ impl Extracted {
     }
 
     fn skipped(why: Skip) -> Self {
-        Self { texts: Vec::new(), skipped: [(why, 1)].into() }
+        Self {
+            texts: Vec::new(),
+            skipped: [(why, 1)].into(),
+        }
     }
 }
 
@@ -143,7 +145,10 @@ impl Reader {
 
     /// Whether a member's documents are numbered.
     fn several(&self) -> bool {
-        matches!(self, Self::Line | Self::Jsonl { .. } | Self::Mo | Self::Json { field: Some(_) })
+        matches!(
+            self,
+            Self::Line | Self::Jsonl { .. } | Self::Mo | Self::Json { field: Some(_) }
+        )
     }
 
     fn read(&self, member: &str, bytes: Vec<u8>) -> Extracted {
@@ -180,10 +185,15 @@ pub fn extract(
     let selection = Selection::new(&fields.files, &fields.exclude)?;
     let reader = reader(fields, reference, watch)?;
     let mut gather = Gather::new(&reader, files, out, watch)?;
-    let walked = walk::<ExtractError>(files, &selection, watch, &mut |file, path, bytes| gather.member(file, path, bytes))?;
+    let walked = walk::<ExtractError>(files, &selection, watch, &mut |file, path, bytes| {
+        gather.member(file, path, bytes)
+    })?;
     for (pattern, &hits) in selection.patterns().iter().zip(&walked.hits) {
         if hits == 0 {
-            return Err(ExtractError::NoMatch { pattern: pattern.clone(), example: walked.example });
+            return Err(ExtractError::NoMatch {
+                pattern: pattern.clone(),
+                example: walked.example,
+            });
         }
     }
     gather.flush()?;
@@ -197,13 +207,13 @@ pub fn extract(
     gather.finish(out)
 }
 
-fn reader(
-    fields: &ExtractFields,
-    reference: Option<&[InputFile]>,
-    watch: Watch<'_>,
-) -> Result<Reader, ExtractError> {
+fn reader(fields: &ExtractFields, reference: Option<&[InputFile]>, watch: Watch<'_>) -> Result<Reader, ExtractError> {
     Ok(match &fields.format {
-        Format::Html { select, drop, reference: pairing } => {
+        Format::Html {
+            select,
+            drop,
+            reference: pairing,
+        } => {
             let mut pages = html::Pages::new(select, drop.as_deref())?;
             if let Some(pairing) = pairing {
                 pages.read_reference(fields, pairing, reference.ok_or(ExtractError::NoReference)?, watch)?;
@@ -280,18 +290,35 @@ impl<'a> Gather<'a> {
     fn member(&mut self, file: usize, path: &str, bytes: &mut dyn Read) -> Result<(), ExtractError> {
         // Two archives may hold the same paths, so with several files the file's name comes first.
         let plain = archive::is_plain(&self.files[file].name);
-        let id = if self.files.len() == 1 || plain { path.to_owned() } else { format!("{}/{path}", self.files[file].name) };
-        let large = || ExtractError::Large { member: path.to_owned(), limit: MEMBER_LIMIT };
+        let id = if self.files.len() == 1 || plain {
+            path.to_owned()
+        } else {
+            format!("{}/{path}", self.files[file].name)
+        };
+        let large = || ExtractError::Large {
+            member: path.to_owned(),
+            limit: MEMBER_LIMIT,
+        };
         let number = self.members.len();
-        self.members.push(Entry { path: id.len() - path.len(), key: (id, file, number), start: 0, end: 0 });
+        self.members.push(Entry {
+            path: id.len() - path.len(),
+            key: (id, file, number),
+            start: 0,
+            end: 0,
+        });
         if !self.reader.by_line() {
-            let whole = read_whole(bytes, MEMBER_LIMIT).map_err(ExtractError::Read)?.ok_or_else(large)?;
+            let whole = read_whole(bytes, MEMBER_LIMIT)
+                .map_err(ExtractError::Read)?
+                .ok_or_else(large)?;
             return self.add(number, whole);
         }
         let mut lines = BufReader::new(bytes);
         loop {
             let mut line = Vec::new();
-            let length = (&mut lines).take(MEMBER_LIMIT + 1).read_until(b'\n', &mut line).map_err(ExtractError::Read)?;
+            let length = (&mut lines)
+                .take(MEMBER_LIMIT + 1)
+                .read_until(b'\n', &mut line)
+                .map_err(ExtractError::Read)?;
             if length == 0 {
                 return Ok(());
             }
@@ -305,7 +332,11 @@ impl<'a> Gather<'a> {
     fn add(&mut self, member: usize, bytes: Vec<u8>) -> Result<(), ExtractError> {
         self.batch_bytes += bytes.len() + 64;
         self.batch.push((member, bytes));
-        if self.batch_bytes >= BATCH { self.flush() } else { Ok(()) }
+        if self.batch_bytes >= BATCH {
+            self.flush()
+        } else {
+            Ok(())
+        }
     }
 
     fn flush(&mut self) -> Result<(), ExtractError> {
@@ -315,7 +346,12 @@ impl<'a> Gather<'a> {
         let (reader, members) = (self.reader, &self.members);
         let done: Vec<(usize, Extracted)> = batch
             .into_par_iter()
-            .map(|(member, bytes)| (member, reader.read(&members[member].key.0[members[member].path..], bytes)))
+            .map(|(member, bytes)| {
+                (
+                    member,
+                    reader.read(&members[member].key.0[members[member].path..], bytes),
+                )
+            })
             .collect();
         for (member, extracted) in done {
             for (why, times) in extracted.skipped {
@@ -333,13 +369,19 @@ impl<'a> Gather<'a> {
                     continue;
                 }
                 let path = &self.members[member].key.0;
-                let id = if self.reader.several() { format!("{path}#{}", self.number.1) } else { path.clone() };
+                let id = if self.reader.several() {
+                    format!("{path}#{}", self.number.1)
+                } else {
+                    path.clone()
+                };
                 self.number.1 += 1;
                 self.report.documents += 1;
                 self.report.bytes += text.len() as u64;
                 let mut line = serde_json::to_vec(&Document { id, text }).map_err(|e| writing(self.out, e.into()))?;
                 line.push(b'\n');
-                self.spool.write_all(&line).map_err(|source| writing(self.out, source))?;
+                self.spool
+                    .write_all(&line)
+                    .map_err(|source| writing(self.out, source))?;
                 self.spooled += line.len() as u64;
             }
             self.members[member].end = self.spooled;
@@ -370,7 +412,10 @@ impl<'a> Gather<'a> {
 }
 
 fn writing(path: &Utf8Path, source: io::Error) -> ExtractError {
-    ExtractError::Write { path: path.to_owned(), source }
+    ExtractError::Write {
+        path: path.to_owned(),
+        source,
+    }
 }
 
 #[cfg(test)]

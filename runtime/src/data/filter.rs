@@ -6,28 +6,26 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::io::{self, BufWriter, Write};
 
 use aurora_compiler::fields::{Exact, FilterFields, Unit};
 use camino::{Utf8Path, Utf8PathBuf};
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::extract::Document;
+use super::documents::{Batches, Document, DocumentsError};
 use super::language::looks_like;
 use crate::progress::{self, Cancelled, Watch};
 
-/// Bytes of input that are judged at once.
-const BATCH: usize = 16 << 20;
-
 #[derive(Debug, thiserror::Error)]
 pub enum FilterError {
-    #[error("cannot read `{path}`")]
-    Read { path: Utf8PathBuf, #[source] source: io::Error },
-    #[error("`{path}` holds no document in line {line}")]
-    Malformed { path: Utf8PathBuf, line: u64, #[source] source: serde_json::Error },
+    #[error(transparent)]
+    Documents(#[from] DocumentsError),
     #[error("cannot write `{path}`")]
-    Write { path: Utf8PathBuf, #[source] source: io::Error },
+    Write {
+        path: Utf8PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
 }
@@ -75,7 +73,13 @@ enum Drop {
 }
 
 impl Drop {
-    const ALL: [Self; 5] = [Self::Empty, Self::TooShort, Self::Language, Self::Duplicate, Self::Limit];
+    const ALL: [Self; 5] = [
+        Self::Empty,
+        Self::TooShort,
+        Self::Language,
+        Self::Duplicate,
+        Self::Limit,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -110,49 +114,16 @@ pub fn filter(
     let mut sink = Sink::new(fields, out)?;
     let below = held_out_bound(fields.held_out);
     for path in inputs {
-        let file = File::open(path).map_err(|source| FilterError::Read { path: path.clone(), source })?;
-        let mut lines = BufReader::with_capacity(1 << 20, file);
-        let mut number = 0;
-        loop {
+        let mut batches = Batches::open(path)?;
+        while let Some(judged) = batches.next(|document| judge(fields, below, document))? {
             watch.check()?;
-            let batch = read_batch(&mut lines).map_err(|source| FilterError::Read { path: path.clone(), source })?;
-            if batch.is_empty() {
-                break;
-            }
-            let first = number;
-            number += batch.len() as u64;
-            let judged: Vec<Result<Judged, FilterError>> = batch
-                .into_par_iter()
-                .enumerate()
-                .map(|(at, line)| {
-                    let document = serde_json::from_slice(&line).map_err(|source| FilterError::Malformed {
-                        path: path.clone(),
-                        line: first + at as u64 + 1,
-                        source,
-                    })?;
-                    Ok(judge(fields, below, document))
-                })
-                .collect();
             for judged in judged {
-                sink.take(judged?)?;
+                sink.take(judged)?;
             }
             watch.report(sink.report.read.documents, None, progress::Unit::Documents);
         }
     }
     sink.finish(out)
-}
-
-fn read_batch(lines: &mut impl BufRead) -> io::Result<Vec<Vec<u8>>> {
-    let (mut batch, mut size) = (Vec::new(), 0);
-    while size < BATCH {
-        let mut line = Vec::new();
-        if lines.read_until(b'\n', &mut line)? == 0 {
-            break;
-        }
-        size += line.len();
-        batch.push(line);
-    }
-    Ok(batch)
 }
 
 /// Documents whose hash, read as a fraction of 2⁶⁴, lies below this are held out; exact, without floats.
@@ -200,7 +171,11 @@ fn judge(fields: &FilterFields, below: u128, document: Document) -> Judged {
     let hash = blake3::hash(text.as_bytes());
     let mut word = [0; 8];
     word.copy_from_slice(&hash.as_bytes()[..8]);
-    Judged { units, held_out: u128::from(u64::from_le_bytes(word)) < below, document }
+    Judged {
+        units,
+        held_out: u128::from(u64::from_le_bytes(word)) < below,
+        document,
+    }
 }
 
 fn verdict(fields: &FilterFields, unit: &str) -> Result<u128, Drop> {
@@ -214,7 +189,10 @@ fn verdict(fields: &FilterFields, unit: &str) -> Result<u128, Drop> {
         return Err(Drop::Language);
     }
     let mut digest = [0; 16];
-    blake3::Hasher::new().update(unit.as_bytes()).finalize_xof().fill(&mut digest);
+    blake3::Hasher::new()
+        .update(unit.as_bytes())
+        .finalize_xof()
+        .fill(&mut digest);
     Ok(u128::from_le_bytes(digest))
 }
 
@@ -233,7 +211,9 @@ impl<'a> Sink<'a> {
     fn new(fields: &'a FilterFields, out: &'a Utf8Path) -> Result<Self, FilterError> {
         let create = |name: &str| {
             let path = out.join(name);
-            File::create(&path).map(BufWriter::new).map_err(|source| FilterError::Write { path, source })
+            File::create(&path)
+                .map(BufWriter::new)
+                .map_err(|source| FilterError::Write { path, source })
         };
         Ok(Self {
             fields,
@@ -259,7 +239,11 @@ impl<'a> Sink<'a> {
     }
 
     fn take(&mut self, judged: Judged) -> Result<(), FilterError> {
-        let Judged { document, units, held_out } = judged;
+        let Judged {
+            document,
+            units,
+            held_out,
+        } = judged;
         self.report.read.add(document.text.len());
         let mut kept = String::with_capacity(document.text.len());
         for (range, verdict) in units {
@@ -289,8 +273,15 @@ impl<'a> Sink<'a> {
         };
         amount.add(kept.len());
         let name = if held_out { "held_out.jsonl" } else { "train.jsonl" };
-        let writing = |source| FilterError::Write { path: self.out.join(name), source };
-        let mut line = serde_json::to_vec(&Document { id: document.id, text: kept }).map_err(|e| writing(e.into()))?;
+        let writing = |source| FilterError::Write {
+            path: self.out.join(name),
+            source,
+        };
+        let mut line = serde_json::to_vec(&Document {
+            id: document.id,
+            text: kept,
+        })
+        .map_err(|e| writing(e.into()))?;
         line.push(b'\n');
         file.write_all(&line).map_err(writing)?;
         let bytes = self.report.train.bytes + self.report.held_out.bytes;
@@ -301,7 +292,10 @@ impl<'a> Sink<'a> {
 
     fn finish(mut self, out: &Utf8Path) -> Result<FilterReport, FilterError> {
         for (file, name) in [(&mut self.train, "train.jsonl"), (&mut self.held_out, "held_out.jsonl")] {
-            file.flush().map_err(|source| FilterError::Write { path: out.join(name), source })?;
+            file.flush().map_err(|source| FilterError::Write {
+                path: out.join(name),
+                source,
+            })?;
         }
         let dropped = Drop::ALL.map(|why| (why.name().to_owned(), self.dropped[why as usize]));
         self.report.dropped = dropped.into_iter().filter(|(_, units)| units.units > 0).collect();
@@ -337,7 +331,10 @@ mod tests {
                 .iter()
                 .enumerate()
                 .map(|(n, text)| {
-                    let document = Document { id: format!("{at}/{n}"), text: (*text).to_owned() };
+                    let document = Document {
+                        id: format!("{at}/{n}"),
+                        text: (*text).to_owned(),
+                    };
                     serde_json::to_string(&document).expect("JSON") + "\n"
                 })
                 .collect();
@@ -367,16 +364,33 @@ mod tests {
             ("language", 1, ENGLISH.len()),
             ("too_short", 1, 5),
         ];
-        let expect = expect.map(|(name, units, bytes)| (name.to_owned(), Units { units, bytes: bytes as u64 }));
+        let expect = expect.map(|(name, units, bytes)| {
+            (
+                name.to_owned(),
+                Units {
+                    units,
+                    bytes: bytes as u64,
+                },
+            )
+        });
         assert_eq!(report.dropped, expect.into_iter().collect());
         assert_eq!(report.read.documents, 3);
-        assert_eq!(report.train, Amount { documents: 1, bytes: (A.len() + B.len() + 1) as u64 });
+        assert_eq!(
+            report.train,
+            Amount {
+                documents: 1,
+                bytes: (A.len() + B.len() + 1) as u64
+            }
+        );
 
         let mut whole = fields();
         whole.unit = Unit::Document;
         let (train, _, report) = run(&whole, &[&[&first], &[A, A, B]]);
         assert_eq!(train.lines().count(), 2);
-        assert_eq!((report.dropped["duplicate"].units, report.dropped["language"].units), (1, 1));
+        assert_eq!(
+            (report.dropped["duplicate"].units, report.dropped["language"].units),
+            (1, 1)
+        );
         whole.deduplicate = false;
         assert_eq!(run(&whole, &[&[A, A]]).0.lines().count(), 2);
         whole.language_filter = false;
@@ -389,7 +403,13 @@ mod tests {
         fields.limit_bytes = Some(A.len() as u64);
         let (train, _, report) = run(&fields, &[&[A, B]]);
         assert_eq!(train.lines().count(), 1);
-        assert_eq!(report.dropped["limit"], Units { units: 1, bytes: B.len() as u64 });
+        assert_eq!(
+            report.dropped["limit"],
+            Units {
+                units: 1,
+                bytes: B.len() as u64
+            }
+        );
     }
 
     #[test]
@@ -402,10 +422,17 @@ mod tests {
         let (train, held_out, report) = run(&fields, &[&all]);
         assert_eq!(train.lines().count() + held_out.lines().count(), 2000);
         // Five standard deviations.
-        assert!((404..=596).contains(&report.held_out.documents), "{}", report.held_out.documents);
+        assert!(
+            (404..=596).contains(&report.held_out.documents),
+            "{}",
+            report.held_out.documents
+        );
         let reversed: Vec<&str> = all.iter().rev().copied().collect();
         let texts_of = |lines: &str| -> std::collections::BTreeSet<String> {
-            lines.lines().map(|line| serde_json::from_str::<Document>(line).expect("a document").text).collect()
+            lines
+                .lines()
+                .map(|line| serde_json::from_str::<Document>(line).expect("a document").text)
+                .collect()
         };
         assert_eq!(texts_of(&held_out), texts_of(&run(&fields, &[&reversed]).1));
         fields.held_out = "1".parse().expect("a number");
@@ -427,7 +454,9 @@ mod tests {
         let path = Utf8PathBuf::try_from(guard.path().join("x.jsonl")).expect("UTF-8");
         std::fs::write(&path, "{\"id\":\"a\",\"text\":\"b\"}\n{\"id\":").expect("written");
         let out = path.parent().expect("a folder").to_owned();
-        let error = filter(&fields(), &[path], &out, Watch::nobody()).expect_err("refused").to_string();
+        let error = filter(&fields(), &[path], &out, Watch::nobody())
+            .expect_err("refused")
+            .to_string();
         assert!(error.ends_with("x.jsonl` holds no document in line 2"), "{error}");
     }
 }

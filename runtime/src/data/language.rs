@@ -58,13 +58,17 @@ impl Letters {
                     letters.latin += 1;
                     match c {
                         'ơ' | 'Ơ' | 'ư' | 'Ư' | '\u{1ea0}'..='\u{1ef9}' => letters.vietnamese += 1,
-                        'ă' | 'Ă' | 'â' | 'Â' | 'đ' | 'Đ' | 'ê' | 'Ê' | 'ô' | 'Ô' | 'à' | 'á' | 'ã' | 'è' | 'é' | 'ì'
-                        | 'í' | 'ò' | 'ó' | 'ù' | 'ú' | 'ý' | 'ĩ' | 'ũ' | 'Á' | 'À' => letters.marked += 1,
+                        'ă' | 'Ă' | 'â' | 'Â' | 'đ' | 'Đ' | 'ê' | 'Ê' | 'ô' | 'Ô' | 'à' | 'á' | 'ã' | 'è' | 'é'
+                        | 'ì' | 'í' | 'ò' | 'ó' | 'ù' | 'ú' | 'ý' | 'ĩ' | 'ũ' | 'Á' | 'À' => {
+                            letters.marked += 1
+                        }
                         'õ' | 'Õ' => {
                             letters.marked += 1;
                             letters.estonian += 1;
                         }
-                        'ä' | 'ö' | 'ü' | 'ß' | 'å' | 'ñ' | 'ç' | 'ø' | 'æ' => letters.foreign_to_vietnamese += 1,
+                        'ä' | 'ö' | 'ü' | 'ß' | 'å' | 'ñ' | 'ç' | 'ø' | 'æ' => {
+                            letters.foreign_to_vietnamese += 1
+                        }
                         _ => {}
                     }
                 }
@@ -89,7 +93,9 @@ fn vietnamese(letters: &Letters, text: &str) -> bool {
 /// Hindi against the other languages in Devanagari: no more of their common words than of its own.
 fn hindi(text: &str) -> bool {
     let (mut own, mut others) = (0, 0);
-    for word in text.split(|c: char| !matches!(c, '\u{0900}'..='\u{0963}' | '\u{0970}'..='\u{097f}' | '\u{200c}' | '\u{200d}')) {
+    for word in
+        text.split(|c: char| !matches!(c, '\u{0900}'..='\u{0963}' | '\u{0970}'..='\u{097f}' | '\u{200c}' | '\u{200d}'))
+    {
         own += usize::from(HINDI.contains(&word));
         others += usize::from(MARATHI_NEPALI.contains(&word) || word.contains('ळ'));
     }
@@ -98,7 +104,9 @@ fn hindi(text: &str) -> bool {
 
 /// Lower-case words of letters.
 fn words(text: &str) -> impl Iterator<Item = String> {
-    text.split(|c: char| !c.is_alphabetic()).filter(|word| !word.is_empty()).map(str::to_lowercase)
+    text.split(|c: char| !c.is_alphabetic())
+        .filter(|word| !word.is_empty())
+        .map(str::to_lowercase)
 }
 
 struct Vocabulary {
@@ -137,32 +145,115 @@ fn best(text: &str, own: &Vocabulary, others: &[&Vocabulary]) -> bool {
 
 const ENGLISH: Vocabulary = Vocabulary {
     words: &[
-        "the", "of", "and", "to", "in", "a", "is", "that", "for", "it", "as", "was", "with", "be", "by", "on", "not", "he",
-        "his", "but", "at", "are", "this", "have", "from", "or", "had", "an", "they", "which", "you", "were", "all", "her",
-        "she", "there", "would", "their", "we", "him", "been", "has", "when", "who", "will", "no", "more", "if", "out",
-        "so", "what", "its", "about", "into", "than", "them", "can", "only", "other", "some", "could", "these", "may",
-        "then", "do", "any", "my", "such", "our", "over", "after", "also", "did", "must", "through", "where", "your",
-        "should", "because", "each", "those", "how", "one", "use", "used", "using", "does", "between", "while", "within",
-        "without", "i", "me", "us", "up", "new", "file", "see", "value", "number", "set", "name", "returns", "option",
+        "the", "of", "and", "to", "in", "a", "is", "that", "for", "it", "as", "was", "with", "be", "by", "on", "not",
+        "he", "his", "but", "at", "are", "this", "have", "from", "or", "had", "an", "they", "which", "you", "were",
+        "all", "her", "she", "there", "would", "their", "we", "him", "been", "has", "when", "who", "will", "no",
+        "more", "if", "out", "so", "what", "its", "about", "into", "than", "them", "can", "only", "other", "some",
+        "could", "these", "may", "then", "do", "any", "my", "such", "our", "over", "after", "also", "did", "must",
+        "through", "where", "your", "should", "because", "each", "those", "how", "one", "use", "used", "using", "does",
+        "between", "while", "within", "without", "i", "me", "us", "up", "new", "file", "see", "value", "number", "set",
+        "name", "returns", "option",
     ],
-    endings: &["ing", "tion", "ed", "ly", "ness", "ment", "ity", "ous", "ful", "able", "ies"],
+    endings: &[
+        "ing", "tion", "ed", "ly", "ness", "ment", "ity", "ous", "ful", "able", "ies",
+    ],
     least: 80,
 };
 
 const FINNISH: Vocabulary = Vocabulary {
     words: &[
-        "ja", "on", "ei", "se", "että", "oli", "hän", "mutta", "kuin", "myös", "tai", "ovat", "kun", "joka", "jos", "niin",
-        "sen", "vain", "ole", "kanssa", "sekä", "olla", "nyt", "voi", "ne", "jo", "ollut", "tämä", "tämän", "mitä", "sitä",
-        "jonka", "olisi", "hänen", "mukaan", "jälkeen", "vielä", "sillä", "jotka", "joita", "siitä", "tässä", "koska",
-        "eivät", "itse", "kaikki", "mikä", "minkä", "näin", "tulee", "kuten", "joten", "siis", "voit", "voidaan", "ennen",
-        "yli", "noin", "hyvin", "paljon", "aina", "vaan", "minä", "sinä", "me", "te", "he", "en", "et", "mutta", "eli",
-        "sitten", "täällä", "siellä", "jolla", "jossa", "tätä", "ettei", "kuitenkin", "pitää", "ovatko", "johon", "mihin", "jokin", "käytä",
+        "ja",
+        "on",
+        "ei",
+        "se",
+        "että",
+        "oli",
+        "hän",
+        "mutta",
+        "kuin",
+        "myös",
+        "tai",
+        "ovat",
+        "kun",
+        "joka",
+        "jos",
+        "niin",
+        "sen",
+        "vain",
+        "ole",
+        "kanssa",
+        "sekä",
+        "olla",
+        "nyt",
+        "voi",
+        "ne",
+        "jo",
+        "ollut",
+        "tämä",
+        "tämän",
+        "mitä",
+        "sitä",
+        "jonka",
+        "olisi",
+        "hänen",
+        "mukaan",
+        "jälkeen",
+        "vielä",
+        "sillä",
+        "jotka",
+        "joita",
+        "siitä",
+        "tässä",
+        "koska",
+        "eivät",
+        "itse",
+        "kaikki",
+        "mikä",
+        "minkä",
+        "näin",
+        "tulee",
+        "kuten",
+        "joten",
+        "siis",
+        "voit",
+        "voidaan",
+        "ennen",
+        "yli",
+        "noin",
+        "hyvin",
+        "paljon",
+        "aina",
+        "vaan",
+        "minä",
+        "sinä",
+        "me",
+        "te",
+        "he",
+        "en",
+        "et",
+        "mutta",
+        "eli",
+        "sitten",
+        "täällä",
+        "siellä",
+        "jolla",
+        "jossa",
+        "tätä",
+        "ettei",
+        "kuitenkin",
+        "pitää",
+        "ovatko",
+        "johon",
+        "mihin",
+        "jokin",
+        "käytä",
     ],
     endings: &[
         "ssa", "ssä", "sta", "stä", "lla", "llä", "lta", "ltä", "lle", "ksi", "nen", "iin", "een", "ään", "aan", "uus",
-        "yys", "tta", "ttä", "vat", "vät", "oon", "öön", "uun", "yyn", "mme", "ista", "istä", "ien", "jen", "den", "sen",
-        "ton", "tön", "kaan", "kään", "kin", "eet", "set", "ät", "ää", "yt", "nut", "nyt", "uksen", "yksen", "ija", "ijä",
-        "ita", "itä", "oja", "öjä", "eja", "ejä", "hin", "tus", "tys", "isen", "etaan", "nsa", "nsä", "emaan", "naan",
+        "yys", "tta", "ttä", "vat", "vät", "oon", "öön", "uun", "yyn", "mme", "ista", "istä", "ien", "jen", "den",
+        "sen", "ton", "tön", "kaan", "kään", "kin", "eet", "set", "ät", "ää", "yt", "nut", "nyt", "uksen", "yksen",
+        "ija", "ijä", "ita", "itä", "oja", "öjä", "eja", "ejä", "hin", "tus", "tys", "isen", "etaan", "nsa", "nsä",
+        "emaan", "naan",
     ],
     least: 45,
 };
@@ -170,22 +261,26 @@ const FINNISH: Vocabulary = Vocabulary {
 /// German, Dutch, Swedish, Danish, Norwegian: only to be told from English and Finnish.
 const GERMANIC: Vocabulary = Vocabulary {
     words: &[
-        "der", "die", "das", "und", "ist", "nicht", "ein", "eine", "mit", "von", "zu", "auf", "für", "den", "dem", "des",
-        "sich", "auch", "werden", "wird", "oder", "bei", "nach", "im", "es", "sie", "ich", "wir", "einen", "einer", "och",
-        "att", "det", "som", "är", "en", "på", "för", "med", "av", "inte", "till", "har", "om", "ett", "var", "jag", "de",
-        "vi", "kan", "från", "så", "när", "men", "het", "een", "van", "dat", "op", "te", "zijn", "voor", "niet", "aan",
-        "og", "af", "til", "ikke", "er", "hun", "jeg", "hade", "också", "eller", "den", "hon", "han",
+        "der", "die", "das", "und", "ist", "nicht", "ein", "eine", "mit", "von", "zu", "auf", "für", "den", "dem",
+        "des", "sich", "auch", "werden", "wird", "oder", "bei", "nach", "im", "es", "sie", "ich", "wir", "einen",
+        "einer", "och", "att", "det", "som", "är", "en", "på", "för", "med", "av", "inte", "till", "har", "om", "ett",
+        "var", "jag", "de", "vi", "kan", "från", "så", "när", "men", "het", "een", "van", "dat", "op", "te", "zijn",
+        "voor", "niet", "aan", "og", "af", "til", "ikke", "er", "hun", "jeg", "hade", "också", "eller", "den", "hon",
+        "han",
     ],
-    endings: &["ung", "lich", "keit", "schaft", "ande", "ning", "arna", "orna", "ische", "ungen", "heit"],
+    endings: &[
+        "ung", "lich", "keit", "schaft", "ande", "ning", "arna", "orna", "ische", "ungen", "heit",
+    ],
     least: 0,
 };
 
 /// Spanish, Portuguese, Italian, French.
 const ROMANCE: Vocabulary = Vocabulary {
     words: &[
-        "el", "la", "los", "las", "del", "que", "y", "un", "una", "por", "con", "para", "su", "al", "lo", "como", "más",
-        "le", "les", "des", "est", "dans", "une", "pour", "qui", "sur", "pas", "et", "du", "au", "ce", "il", "di", "che",
-        "è", "per", "non", "sono", "della", "dos", "das", "não", "uma", "os", "em", "nel", "ou", "de", "son", "avec",
+        "el", "la", "los", "las", "del", "que", "y", "un", "una", "por", "con", "para", "su", "al", "lo", "como",
+        "más", "le", "les", "des", "est", "dans", "une", "pour", "qui", "sur", "pas", "et", "du", "au", "ce", "il",
+        "di", "che", "è", "per", "non", "sono", "della", "dos", "das", "não", "uma", "os", "em", "nel", "ou", "de",
+        "son", "avec",
     ],
     endings: &["ción", "mente", "ção", "zione", "ment", "eux", "aire", "idad"],
     least: 0,
@@ -193,22 +288,90 @@ const ROMANCE: Vocabulary = Vocabulary {
 
 const ESTONIAN: Vocabulary = Vocabulary {
     words: &[
-        "ja", "on", "ei", "et", "see", "kui", "oma", "ning", "ka", "mis", "ta", "mida", "kes", "või", "aga", "oli", "selle",
-        "ma", "siis", "veel", "seda", "ole", "nii", "pole", "kuid", "nad", "mille", "peab", "saab", "kõik", "ta", "tema",
-        "sest", "ainult", "juba", "väga", "välja", "mitte", "üks", "kus", "eest", "tuleb", "ega", "sellest", "meie",
+        "ja", "on", "ei", "et", "see", "kui", "oma", "ning", "ka", "mis", "ta", "mida", "kes", "või", "aga", "oli",
+        "selle", "ma", "siis", "veel", "seda", "ole", "nii", "pole", "kuid", "nad", "mille", "peab", "saab", "kõik",
+        "ta", "tema", "sest", "ainult", "juba", "väga", "välja", "mitte", "üks", "kus", "eest", "tuleb", "ega",
+        "sellest", "meie",
     ],
-    endings: &["ud", "ust", "mine", "mise", "atud", "sse", "tele", "dele", "vad", "did", "ist", "ides", "ates", "ühe", "b"],
+    endings: &[
+        "ud", "ust", "mine", "mise", "atud", "sse", "tele", "dele", "vad", "did", "ist", "ides", "ates", "ühe", "b",
+    ],
     least: 0,
 };
 
 const HINDI: &[&str] = &[
-    "है", "हैं", "का", "की", "के", "में", "से", "को", "और", "पर", "यह", "कि", "नहीं", "इस", "भी", "करने", "लिए", "था", "थी",
-    "थे", "हो", "गया", "किया", "कर", "रहा", "जो", "वह", "वे", "आप", "अपने", "करें", "ने", "हुए", "एवं", "जाता", "सकते",
+    "है",
+    "हैं",
+    "का",
+    "की",
+    "के",
+    "में",
+    "से",
+    "को",
+    "और",
+    "पर",
+    "यह",
+    "कि",
+    "नहीं",
+    "इस",
+    "भी",
+    "करने",
+    "लिए",
+    "था",
+    "थी",
+    "थे",
+    "हो",
+    "गया",
+    "किया",
+    "कर",
+    "रहा",
+    "जो",
+    "वह",
+    "वे",
+    "आप",
+    "अपने",
+    "करें",
+    "ने",
+    "हुए",
+    "एवं",
+    "जाता",
+    "सकते",
 ];
 
 const MARATHI_NEPALI: &[&str] = &[
-    "आहे", "आहेत", "आणि", "नाही", "मध्ये", "होते", "होती", "होता", "केले", "झाले", "व", "या", "ही", "हे", "असे", "म्हणून", "छ",
-    "छन्", "हुन्छ", "गर्न", "भएको", "लागि", "गर्ने", "र", "रहेको", "पनि", "त्या", "त्यांच्या", "काही", "केली", "झाली", "केला", "असून",
+    "आहे",
+    "आहेत",
+    "आणि",
+    "नाही",
+    "मध्ये",
+    "होते",
+    "होती",
+    "होता",
+    "केले",
+    "झाले",
+    "व",
+    "या",
+    "ही",
+    "हे",
+    "असे",
+    "म्हणून",
+    "छ",
+    "छन्",
+    "हुन्छ",
+    "गर्न",
+    "भएको",
+    "लागि",
+    "गर्ने",
+    "र",
+    "रहेको",
+    "पनि",
+    "त्या",
+    "त्यांच्या",
+    "काही",
+    "केली",
+    "झाली",
+    "केला",
+    "असून",
 ];
 
 #[cfg(test)]
@@ -232,13 +395,20 @@ mod tests {
                 }
             }
         }
-        assert!(count >= 200 && wrong.is_empty(), "{} of {count}: {wrong:#?}", wrong.len());
+        assert!(
+            count >= 200 && wrong.is_empty(),
+            "{} of {count}: {wrong:#?}",
+            wrong.len()
+        );
     }
 
     #[test]
     fn nothing_to_go_by() {
         for text in ["", "  ", "12 345 %", "— · —"] {
-            assert!([En, Fi, Hi, Ja, Vi].iter().all(|&language| !looks_like(language, text)), "{text:?}");
+            assert!(
+                [En, Fi, Hi, Ja, Vi].iter().all(|&language| !looks_like(language, text)),
+                "{text:?}"
+            );
             assert!(looks_like(Language::Code, text) && looks_like(Language::Other, text));
         }
     }

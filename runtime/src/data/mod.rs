@@ -4,12 +4,15 @@
 //! folder, or values. Everything here is a pure function of its inputs: no clock, no host, no number of threads.
 //! Not here: where the files come from (`source`), the store, tensors.
 
+pub mod bpe;
+pub mod documents;
 pub mod extract;
 pub mod filter;
 pub mod language;
 pub mod order;
 pub mod permutation;
 pub mod random;
+pub mod tokenizer;
 pub mod tokens;
 
 use std::io;

@@ -28,17 +28,34 @@ pub struct InputFile {
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
     #[error("`{pattern}` is not a pattern for member paths")]
-    Pattern { pattern: String, #[source] source: globset::Error },
+    Pattern {
+        pattern: String,
+        #[source]
+        source: globset::Error,
+    },
     #[error("cannot read `{name}`")]
-    Read { name: String, #[source] source: io::Error },
+    Read {
+        name: String,
+        #[source]
+        source: io::Error,
+    },
     #[error("cannot read `{member}` of `{name}`")]
-    Member { name: String, member: String, #[source] source: io::Error },
+    Member {
+        name: String,
+        member: String,
+        #[source]
+        source: io::Error,
+    },
     #[error("`{name}` is not a Debian package: it has no member data.tar")]
     NoData { name: String },
     #[error("`{name}` compresses its data as `{member}`, which is not read; known are .xz, .zst, .gz and none")]
     UnknownCompression { name: String, member: String },
     #[error("cannot read `{name}` as a zip archive")]
-    Zip { name: String, #[source] source: zip::result::ZipError },
+    Zip {
+        name: String,
+        #[source]
+        source: zip::result::ZipError,
+    },
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
 }
@@ -57,7 +74,11 @@ impl Selection {
     /// # Errors
     /// If a pattern is malformed.
     pub fn new(files: &[String], exclude: &[String]) -> Result<Self, ArchiveError> {
-        Ok(Self { patterns: files.to_vec(), include: globs(files)?, exclude: globs(exclude)? })
+        Ok(Self {
+            patterns: files.to_vec(),
+            include: globs(files)?,
+            exclude: globs(exclude)?,
+        })
     }
 
     pub fn patterns(&self) -> &[String] {
@@ -76,10 +97,21 @@ impl Selection {
 fn globs(patterns: &[String]) -> Result<GlobSet, ArchiveError> {
     let mut set = GlobSetBuilder::new();
     for pattern in patterns {
-        let error = |source| ArchiveError::Pattern { pattern: pattern.clone(), source };
-        set.add(GlobBuilder::new(pattern).literal_separator(true).build().map_err(error)?);
+        let error = |source| ArchiveError::Pattern {
+            pattern: pattern.clone(),
+            source,
+        };
+        set.add(
+            GlobBuilder::new(pattern)
+                .literal_separator(true)
+                .build()
+                .map_err(error)?,
+        );
     }
-    set.build().map_err(|source| ArchiveError::Pattern { pattern: patterns.join(" "), source })
+    set.build().map_err(|source| ArchiveError::Pattern {
+        pattern: patterns.join(" "),
+        source,
+    })
 }
 
 /// What a walk came across.
@@ -108,7 +140,13 @@ pub fn walk<E: From<ArchiveError>>(
     watch: Watch<'_>,
     visit: &mut dyn FnMut(usize, &str, &mut dyn Read) -> Result<(), E>,
 ) -> Result<Walked, E> {
-    let mut walker = Walker { selection, watch, visit, walked: Walked::default(), file: 0 };
+    let mut walker = Walker {
+        selection,
+        watch,
+        visit,
+        walked: Walked::default(),
+        file: 0,
+    };
     walker.walked.hits = vec![0; selection.patterns.len()];
     for (number, file) in files.iter().enumerate() {
         walker.file = number;
@@ -160,7 +198,10 @@ struct Walker<'a, 'w, E> {
 
 impl<E: From<ArchiveError>> Walker<'_, '_, E> {
     fn walk(&mut self, file: &InputFile) -> Result<(), E> {
-        let reading = |source| ArchiveError::Read { name: file.name.clone(), source };
+        let reading = |source| ArchiveError::Read {
+            name: file.name.clone(),
+            source,
+        };
         let open = File::open(&file.path).map_err(reading)?;
         match kind(&file.name) {
             Kind::Plain => self.member(&file.name, file.name.as_bytes(), &mut BufReader::new(open)),
@@ -174,7 +215,10 @@ impl<E: From<ArchiveError>> Walker<'_, '_, E> {
     }
 
     fn deb(&mut self, name: &str, file: File) -> Result<(), E> {
-        let reading = |source| ArchiveError::Read { name: name.to_owned(), source };
+        let reading = |source| ArchiveError::Read {
+            name: name.to_owned(),
+            source,
+        };
         let mut archive = ar::Archive::new(BufReader::new(file));
         while let Some(entry) = archive.next_entry() {
             let entry = entry.map_err(reading)?;
@@ -185,7 +229,11 @@ impl<E: From<ArchiveError>> Walker<'_, '_, E> {
                 "data.tar.xz" => Compression::Xz,
                 "data.tar.zst" => Compression::Zstd,
                 other if other.starts_with("data.tar") => {
-                    return Err(ArchiveError::UnknownCompression { name: name.to_owned(), member }.into());
+                    return Err(ArchiveError::UnknownCompression {
+                        name: name.to_owned(),
+                        member,
+                    }
+                    .into());
                 }
                 _ => continue,
             };
@@ -196,7 +244,10 @@ impl<E: From<ArchiveError>> Walker<'_, '_, E> {
     }
 
     fn tar(&mut self, name: &str, reader: &mut dyn Read) -> Result<(), E> {
-        let reading = |source| ArchiveError::Read { name: name.to_owned(), source };
+        let reading = |source| ArchiveError::Read {
+            name: name.to_owned(),
+            source,
+        };
         let mut archive = tar::Archive::new(reader);
         for entry in archive.entries().map_err(reading)? {
             let mut entry = entry.map_err(reading)?;
@@ -212,7 +263,10 @@ impl<E: From<ArchiveError>> Walker<'_, '_, E> {
     }
 
     fn zip(&mut self, name: &str, file: File) -> Result<(), E> {
-        let zipping = |source| ArchiveError::Zip { name: name.to_owned(), source };
+        let zipping = |source| ArchiveError::Zip {
+            name: name.to_owned(),
+            source,
+        };
         let mut archive = zip::ZipArchive::new(BufReader::new(file)).map_err(zipping)?;
         for at in 0..archive.len() {
             let mut entry = archive.by_index(at).map_err(zipping)?;
@@ -242,7 +296,11 @@ impl<E: From<ArchiveError>> Walker<'_, '_, E> {
             return Ok(());
         }
         self.walked.matched += 1;
-        let mut reader = Named { name, member: path, reader };
+        let mut reader = Named {
+            name,
+            member: path,
+            reader,
+        };
         match path.strip_suffix(".gz") {
             Some(path) => (self.visit)(self.file, path, &mut MultiGzDecoder::new(BufReader::new(reader))),
             None => (self.visit)(self.file, path, &mut reader),
@@ -259,9 +317,9 @@ struct Named<'a> {
 
 impl Read for Named<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.reader.read(buffer).map_err(|error| {
-            io::Error::new(error.kind(), format!("`{}` of `{}`: {error}", self.member, self.name))
-        })
+        self.reader
+            .read(buffer)
+            .map_err(|error| io::Error::new(error.kind(), format!("`{}` of `{}`: {error}", self.member, self.name)))
     }
 }
 
@@ -296,15 +354,25 @@ pub fn read_member(files: &[InputFile], path: &str, limit: u64) -> Result<Vec<u8
     let selection = Selection::new(&[globset::escape(path)], &[])?;
     let mut found = None;
     walk::<MemberError>(files, &selection, Watch::nobody(), &mut |_, _, reader| {
-        let reading = |source| MemberError::Read { member: path.to_owned(), source };
+        let reading = |source| MemberError::Read {
+            member: path.to_owned(),
+            source,
+        };
         let bytes = read_whole(reader, limit).map_err(reading)?;
-        let bytes = bytes.ok_or_else(|| MemberError::Large { member: path.to_owned(), limit })?;
+        let bytes = bytes.ok_or_else(|| MemberError::Large {
+            member: path.to_owned(),
+            limit,
+        })?;
         if found.replace(bytes).is_some() {
-            return Err(MemberError::Twice { member: path.to_owned() });
+            return Err(MemberError::Twice {
+                member: path.to_owned(),
+            });
         }
         Ok(())
     })?;
-    found.ok_or_else(|| MemberError::Missing { member: path.to_owned() })
+    found.ok_or_else(|| MemberError::Missing {
+        member: path.to_owned(),
+    })
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -312,7 +380,11 @@ pub enum MemberError {
     #[error(transparent)]
     Archive(#[from] ArchiveError),
     #[error("cannot read `{member}`")]
-    Read { member: String, #[source] source: io::Error },
+    Read {
+        member: String,
+        #[source]
+        source: io::Error,
+    },
     #[error("`{member}` is larger than {limit} bytes")]
     Large { member: String, limit: u64 },
     #[error("the source has no member `{member}`")]
@@ -324,7 +396,10 @@ pub enum MemberError {
 /// Names a file by its last path segment.
 impl From<&Utf8Path> for InputFile {
     fn from(path: &Utf8Path) -> Self {
-        Self { name: path.file_name().unwrap_or(path.as_str()).to_owned(), path: path.to_owned() }
+        Self {
+            name: path.file_name().unwrap_or(path.as_str()).to_owned(),
+            path: path.to_owned(),
+        }
     }
 }
 
@@ -349,9 +424,18 @@ mod tests {
         std::fs::write(&path, builder.into_inner().expect("in memory")).expect("written");
         let files = [InputFile::from(path.as_path())];
         assert_eq!(read_member(&files, "a[1].json", 4).expect("read"), b"text");
-        assert!(matches!(read_member(&files, "a[1].json", 3), Err(MemberError::Large { .. })));
+        assert!(matches!(
+            read_member(&files, "a[1].json", 3),
+            Err(MemberError::Large { .. })
+        ));
         assert!(matches!(read_member(&files, "a", 4), Err(MemberError::Missing { .. })));
-        assert!(matches!(read_member(&files, "link", 4), Err(MemberError::Missing { .. })));
-        assert!(matches!(read_member(&files, "twice", 4), Err(MemberError::Twice { .. })));
+        assert!(matches!(
+            read_member(&files, "link", 4),
+            Err(MemberError::Missing { .. })
+        ));
+        assert!(matches!(
+            read_member(&files, "twice", 4),
+            Err(MemberError::Twice { .. })
+        ));
     }
 }

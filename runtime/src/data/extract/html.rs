@@ -40,7 +40,11 @@ struct Paragraph {
 
 impl Pages {
     pub(super) fn new(select: &str, drop: Option<&str>) -> Result<Self, ExtractError> {
-        Ok(Self { select: selector(select)?, drop: drop.map(selector).transpose()?, reference: None })
+        Ok(Self {
+            select: selector(select)?,
+            drop: drop.map(selector).transpose()?,
+            reference: None,
+        })
     }
 
     /// Reads the pages that the patterns name once `own` has been replaced in them as it is in paths.
@@ -52,7 +56,10 @@ impl Pages {
         watch: Watch<'_>,
     ) -> Result<(), ExtractError> {
         let replaced = |patterns: &[String]| -> Vec<String> {
-            patterns.iter().map(|pattern| pattern.replace(&pairing.own, &pairing.other)).collect()
+            patterns
+                .iter()
+                .map(|pattern| pattern.replace(&pairing.own, &pairing.other))
+                .collect()
         };
         let selection = Selection::new(&replaced(&fields.files), &replaced(&fields.exclude))?;
         let mut reference = Reference {
@@ -69,9 +76,9 @@ impl Pages {
                 .into_par_iter()
                 .map(|(path, bytes)| {
                     let paragraphs = this.paragraphs(&String::from_utf8_lossy(&bytes));
-                    let with_id = paragraphs.into_iter().filter_map(|paragraph| {
-                        paragraph.id.map(|id| digest(&[path.as_str(), &id, &paragraph.text]))
-                    });
+                    let with_id = paragraphs
+                        .into_iter()
+                        .filter_map(|paragraph| paragraph.id.map(|id| digest(&[path.as_str(), &id, &paragraph.text])));
                     (digest(&[path.as_str()]), with_id.collect())
                 })
                 .collect();
@@ -82,7 +89,10 @@ impl Pages {
         };
         walk::<ExtractError>(files, &selection, watch, &mut |_, path, reader| {
             let bytes = read_whole(reader, MEMBER_LIMIT).map_err(ExtractError::Read)?;
-            let bytes = bytes.ok_or_else(|| ExtractError::Large { member: path.to_owned(), limit: MEMBER_LIMIT })?;
+            let bytes = bytes.ok_or_else(|| ExtractError::Large {
+                member: path.to_owned(),
+                limit: MEMBER_LIMIT,
+            })?;
             size += bytes.len();
             batch.push((path.to_owned(), bytes));
             if size >= BATCH {
@@ -108,7 +118,9 @@ impl Pages {
         let mut text = String::new();
         for paragraph in self.paragraphs(page) {
             if let (Some((reference, other)), Some(id)) = (&reference, &paragraph.id)
-                && reference.paragraphs.contains(&digest(&[other.as_str(), id, &paragraph.text]))
+                && reference
+                    .paragraphs
+                    .contains(&digest(&[other.as_str(), id, &paragraph.text]))
             {
                 extracted.skip(Skip::SameAsReference);
                 continue;
@@ -122,10 +134,12 @@ impl Pages {
     /// Refuses a pairing that pairs nothing: every untranslated paragraph would count as a translation.
     pub(super) fn check_pairs(&self, pages: u64) -> Result<(), ExtractError> {
         match &self.reference {
-            Some(reference) if pages > 0 && reference.pairs.load(Ordering::Relaxed) == 0 => Err(ExtractError::NoPairs {
-                own: reference.pairing.own.clone(),
-                other: reference.pairing.other.clone(),
-            }),
+            Some(reference) if pages > 0 && reference.pairs.load(Ordering::Relaxed) == 0 => {
+                Err(ExtractError::NoPairs {
+                    own: reference.pairing.own.clone(),
+                    other: reference.pairing.other.clone(),
+                })
+            }
             _ => Ok(()),
         }
     }
@@ -152,7 +166,10 @@ impl Pages {
             let collapsed = collapse(text);
             text.clear();
             if !collapsed.is_empty() {
-                paragraphs.push(Paragraph { id: blocks.last().copied().flatten().map(str::to_owned), text: collapsed });
+                paragraphs.push(Paragraph {
+                    id: blocks.last().copied().flatten().map(str::to_owned),
+                    text: collapsed,
+                });
             }
         };
         for edge in element.traverse() {
@@ -185,15 +202,19 @@ impl Pages {
     }
 
     fn is_dropped(&self, node: ego_tree::NodeRef<'_, Node>) -> bool {
-        let Some(element) = ElementRef::wrap(node) else { return false };
+        let Some(element) = ElementRef::wrap(node) else {
+            return false;
+        };
         matches!(element.value().name(), "script" | "style" | "template" | "noscript")
             || self.drop.as_ref().is_some_and(|drop| drop.matches(&element))
     }
 }
 
 fn selector(text: &str) -> Result<Selector, ExtractError> {
-    Selector::parse(text)
-        .map_err(|error| ExtractError::Selector { selector: text.to_owned(), cause: error.to_string() })
+    Selector::parse(text).map_err(|error| ExtractError::Selector {
+        selector: text.to_owned(),
+        cause: error.to_string(),
+    })
 }
 
 fn digest(parts: &[&str]) -> [u8; 16] {
@@ -211,10 +232,53 @@ fn digest(parts: &[&str]) -> [u8; 16] {
 fn is_block(name: &str) -> bool {
     matches!(
         name,
-        "address" | "article" | "aside" | "blockquote" | "body" | "caption" | "dd" | "desc" | "details" | "div" | "dl"
-            | "dt" | "figcaption" | "figure" | "footer" | "form" | "h1" | "h2" | "h3" | "h4" | "h5" | "h6" | "header"
-            | "hr" | "info" | "item" | "li" | "main" | "nav" | "note" | "ol" | "p" | "page" | "pre" | "screen"
-            | "section" | "steps" | "summary" | "table" | "tbody" | "td" | "terms" | "tfoot" | "th" | "thead" | "title"
-            | "tr" | "ul"
+        "address"
+            | "article"
+            | "aside"
+            | "blockquote"
+            | "body"
+            | "caption"
+            | "dd"
+            | "desc"
+            | "details"
+            | "div"
+            | "dl"
+            | "dt"
+            | "figcaption"
+            | "figure"
+            | "footer"
+            | "form"
+            | "h1"
+            | "h2"
+            | "h3"
+            | "h4"
+            | "h5"
+            | "h6"
+            | "header"
+            | "hr"
+            | "info"
+            | "item"
+            | "li"
+            | "main"
+            | "nav"
+            | "note"
+            | "ol"
+            | "p"
+            | "page"
+            | "pre"
+            | "screen"
+            | "section"
+            | "steps"
+            | "summary"
+            | "table"
+            | "tbody"
+            | "td"
+            | "terms"
+            | "tfoot"
+            | "th"
+            | "thead"
+            | "title"
+            | "tr"
+            | "ul"
     )
 }

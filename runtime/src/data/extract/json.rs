@@ -30,7 +30,10 @@ pub(super) fn read_file(bytes: &[u8], field: Option<&str>) -> Extracted {
         if found.is_empty() {
             return Extracted::skipped(Skip::NoSuchField);
         }
-        return Extracted { texts: found.into_iter().map(lines).collect(), skipped: Default::default() };
+        return Extracted {
+            texts: found.into_iter().map(lines).collect(),
+            skipped: Default::default(),
+        };
     }
     let mut out = String::new();
     for text in found {

@@ -100,7 +100,12 @@ fn messages(bytes: &[u8]) -> Option<Vec<Message<'_>>> {
     };
     let word = |at: usize| -> Option<usize> {
         let word: [u8; 4] = bytes.get(at..at.checked_add(4)?)?.try_into().ok()?;
-        usize::try_from(if big { u32::from_be_bytes(word) } else { u32::from_le_bytes(word) }).ok()
+        usize::try_from(if big {
+            u32::from_be_bytes(word)
+        } else {
+            u32::from_le_bytes(word)
+        })
+        .ok()
     };
     let string = |table: usize, i: usize| -> Option<&[u8]> {
         let entry = table.checked_add(i.checked_mul(8)?)?;
@@ -111,7 +116,9 @@ fn messages(bytes: &[u8]) -> Option<Vec<Message<'_>>> {
     if count > bytes.len() / 16 {
         return None;
     }
-    (0..count).map(|i| Some((string(originals, i)?, string(translations, i)?))).collect()
+    (0..count)
+        .map(|i| Some((string(originals, i)?, string(translations, i)?)))
+        .collect()
 }
 
 #[cfg(test)]
@@ -119,10 +126,18 @@ mod tests {
     use super::*;
 
     fn catalogue(messages: &[(&str, &str)], big: bool) -> Vec<u8> {
-        let word = |n: usize| if big { (n as u32).to_be_bytes() } else { (n as u32).to_le_bytes() };
+        let word = |n: usize| {
+            if big {
+                (n as u32).to_be_bytes()
+            } else {
+                (n as u32).to_le_bytes()
+            }
+        };
         let (count, mut data) = (messages.len(), Vec::new());
-        let mut bytes: Vec<u8> =
-            [0x9504_12de, 0, count, 28, 28 + 8 * count, 0, 0].into_iter().flat_map(word).collect();
+        let mut bytes: Vec<u8> = [0x9504_12de, 0, count, 28, 28 + 8 * count, 0, 0]
+            .into_iter()
+            .flat_map(word)
+            .collect();
         let base = 28 + 16 * count;
         for side in [0, 1] {
             for message in messages {
@@ -147,14 +162,19 @@ mod tests {
             ("_Open", "_Avaa"),
             ("_Save", "保存(_S)"),
             ("menu\u{4}&File", "&Tiedosto"),
-            ("the variable my_name is not set", "muuttujaa my_name ei ole asetettu, joten sitä ei voi käyttää tässä näin"),
+            (
+                "the variable my_name is not set",
+                "muuttujaa my_name ei ole asetettu, joten sitä ei voi käyttää tässä näin",
+            ),
             ("one\n\ntwo", "yksi\nrivi\n\nkaksi"),
         ];
         for big in [false, true] {
             let extracted = read(&catalogue(&messages, big));
             assert_eq!(
                 extracted.texts,
-                ["%d tiedosto\nAvaa\n保存\nTiedosto\nmuuttujaa my_name ei ole asetettu, joten sitä ei voi käyttää tässä näin\nyksi rivi\nkaksi"]
+                [
+                    "%d tiedosto\nAvaa\n保存\nTiedosto\nmuuttujaa my_name ei ole asetettu, joten sitä ei voi käyttää tässä näin\nyksi rivi\nkaksi"
+                ]
             );
             assert_eq!(extracted.skipped, [(Skip::Untranslated, 2)].into());
         }
@@ -165,7 +185,14 @@ mod tests {
         let texts: Vec<(String, String)> = (0..70).map(|i| (format!("k{i}"), format!("viesti {i}"))).collect();
         let messages: Vec<(&str, &str)> = texts.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
         let extracted = read(&catalogue(&messages, false));
-        assert_eq!(extracted.texts.iter().map(|text| text.lines().count()).collect::<Vec<_>>(), [32, 32, 6]);
+        assert_eq!(
+            extracted
+                .texts
+                .iter()
+                .map(|text| text.lines().count())
+                .collect::<Vec<_>>(),
+            [32, 32, 6]
+        );
     }
 
     #[test]
@@ -173,7 +200,10 @@ mod tests {
         let good = catalogue(&[("a", "b"), ("c", "d")], false);
         for length in 0..good.len() - 1 {
             let extracted = read(&good[..length]);
-            assert!(extracted.texts.is_empty() && extracted.skipped == [(Skip::Malformed, 1)].into(), "{length}");
+            assert!(
+                extracted.texts.is_empty() && extracted.skipped == [(Skip::Malformed, 1)].into(),
+                "{length}"
+            );
         }
     }
 }

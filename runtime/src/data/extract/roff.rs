@@ -164,11 +164,16 @@ fn unescape(out: &mut String, line: &str) {
             }
             'f' | 'F' | 'm' | 'M' | 'n' | 'g' | 'k' | 'V' | 'Y' => {
                 // A number register may carry a sign before its name.
-                rest = if escape == 'n' { rest.trim_start_matches(['+', '-']) } else { rest };
+                rest = if escape == 'n' {
+                    rest.trim_start_matches(['+', '-'])
+                } else {
+                    rest
+                };
                 rest = parameter(rest).1;
             }
             's' => rest = size(rest),
-            'h' | 'v' | 'w' | 'o' | 'l' | 'L' | 'b' | 'x' | 'X' | 'D' | 'N' | 'S' | 'H' | 'A' | 'B' | 'C' | 'Z' | 'R' => {
+            'h' | 'v' | 'w' | 'o' | 'l' | 'L' | 'b' | 'x' | 'X' | 'D' | 'N' | 'S' | 'H' | 'A' | 'B' | 'C' | 'Z'
+            | 'R' => {
                 // Quoted by whatever character comes next.
                 if let Some(quote) = rest.chars().next() {
                     let inner = &rest[quote.len_utf8()..];
@@ -208,7 +213,15 @@ fn size(rest: &str) -> &str {
     }
     // Two digits only for 10 to 39.
     let two = rest.starts_with(['1', '2', '3']) && rest[1..].starts_with(|c: char| c.is_ascii_digit());
-    split_chars(rest, if two { 2 } else { usize::from(rest.starts_with(|c: char| c.is_ascii_digit())) }).1
+    split_chars(
+        rest,
+        if two {
+            2
+        } else {
+            usize::from(rest.starts_with(|c: char| c.is_ascii_digit()))
+        },
+    )
+    .1
 }
 
 /// A named character; nothing if it is not known.
@@ -267,7 +280,9 @@ fn special(name: &str) -> String {
 /// `:a` is ä, `'e` is é and so on.
 fn accented(name: &str) -> Option<char> {
     let mut characters = name.chars();
-    let (accent, letter, None) = (characters.next()?, characters.next()?, characters.next()) else { return None };
+    let (accent, letter, None) = (characters.next()?, characters.next()?, characters.next()) else {
+        return None;
+    };
     let row = match accent {
         ':' => "ÄËÏÖÜäëïöü",
         '\'' => "ÁÉÍÓÚáéíóú",
@@ -332,7 +347,23 @@ loppu\c
     /// Whatever stands behind a backslash: no panic, and text without backslashes stays.
     #[test]
     fn odd_escapes_do_no_harm() {
-        for escape in ["\\", "\\(", "\\[", "\\*", "\\f", "\\s", "\\s+", "\\h", "\\h'", "\\(é", "\\n", "\\[uZZ]", "\\s1é", "\\f[", "\\\u{1f600}"] {
+        for escape in [
+            "\\",
+            "\\(",
+            "\\[",
+            "\\*",
+            "\\f",
+            "\\s",
+            "\\s+",
+            "\\h",
+            "\\h'",
+            "\\(é",
+            "\\n",
+            "\\[uZZ]",
+            "\\s1é",
+            "\\f[",
+            "\\\u{1f600}",
+        ] {
             let page = format!("alku {escape}\n.B {escape} \"{escape}\n{escape}");
             assert!(read(&page).starts_with("alku"), "{escape}");
         }
