@@ -4,4 +4,7 @@
 //! process), printing (`cli`).
 
 pub mod checkpoint;
+pub mod data;
 pub mod job;
+pub mod progress;
+pub mod weights;
