@@ -7,6 +7,7 @@ pub mod checkpoint;
 pub mod compare;
 pub mod data;
 pub mod engine;
+pub mod data;
 pub mod job;
 pub mod pin;
 pub mod progress;
@@ -50,3 +51,4 @@ pub fn cache_folder() -> Utf8PathBuf {
         .or_else(|| set("HOME").map(|home| home.join(".cache/aurora")))
         .unwrap_or_else(|| Utf8PathBuf::from(".aurora-cache"))
 }
+pub mod weights;

@@ -1,5 +1,7 @@
 //! Tensors as slices, for kernels that work on the CPU's memory.
 
+use std::ops::Range;
+
 use tch::{Device, Tensor};
 
 use super::ModelError;
@@ -42,4 +44,29 @@ pub fn elements_mut<E: Stored>(tensor: &Tensor) -> Result<&mut [E], ModelError> 
     let (pointer, length) = check::<E>(tensor)?;
     // SAFETY: as above, and the caller holds the only handle in use.
     Ok(if length == 0 { &mut [] } else { unsafe { std::slice::from_raw_parts_mut(pointer, length) } })
+}
+
+/// A range of the numbers of a contiguous CPU tensor; several threads may take ranges that do not overlap.
+///
+/// # Errors
+/// As [`elements`]; or if the range reaches past the end.
+pub fn part<E: Stored>(tensor: &Tensor, range: Range<usize>) -> Result<&[E], ModelError> {
+    part_mut(tensor, range).map(|part| &*part)
+}
+
+/// As [`part`], to be written.
+///
+/// # Errors
+/// As [`part`].
+#[allow(clippy::mut_from_ref)] // as above
+pub fn part_mut<E: Stored>(tensor: &Tensor, range: Range<usize>) -> Result<&mut [E], ModelError> {
+    let (pointer, length) = check::<E>(tensor)?;
+    if range.start > range.end || range.end > length {
+        return Err(ModelError::Unfit(format!("numbers {range:?} of a tensor of {length}")));
+    }
+    if range.is_empty() {
+        return Ok(&mut []);
+    }
+    // SAFETY: as above; the range lies within the tensor, and nobody else holds a part of it.
+    Ok(unsafe { std::slice::from_raw_parts_mut(pointer.add(range.start), range.len()) })
 }

@@ -19,7 +19,7 @@ mod product;
 mod views;
 mod workspace;
 
-pub use access::{elements, elements_mut};
+pub use access::{elements, elements_mut, part, part_mut};
 pub use error::ModelError;
 pub use layout::{Layout, Part, Shape, Split};
 pub use network::Network;
