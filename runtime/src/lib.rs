@@ -7,7 +7,6 @@ pub mod checkpoint;
 pub mod compare;
 pub mod data;
 pub mod engine;
-pub mod data;
 pub mod job;
 pub mod pin;
 pub mod progress;
@@ -15,6 +14,7 @@ pub mod record;
 pub mod report;
 pub mod source;
 pub mod store;
+pub mod weights;
 
 use camino::{Utf8Path, Utf8PathBuf};
 
@@ -51,4 +51,3 @@ pub fn cache_folder() -> Utf8PathBuf {
         .or_else(|| set("HOME").map(|home| home.join(".cache/aurora")))
         .unwrap_or_else(|| Utf8PathBuf::from(".aurora-cache"))
 }
-pub mod weights;

@@ -12,7 +12,7 @@ use aurora_compiler::spec::{BlockKind, Spec, Value};
 use camino::Utf8Path;
 
 use crate::progress::Watch;
-use crate::source::{self, FetchError, Fetched, Reference};
+use crate::source::{self, Context, FetchError, Fetched, Reference};
 use crate::store::{Scratch, Store, StoreError};
 
 #[derive(Debug, thiserror::Error)]
@@ -32,8 +32,7 @@ pub enum PinError {
 impl PinError {
     pub fn help(&self) -> Option<String> {
         match self {
-            Self::Local { source, .. } => source.help(),
-            Self::Fetch { name, source } => source.help().map(|help| help.replace("SOURCE_NAME", name)),
+            Self::Local { .. } | Self::Fetch { .. } => None,
             Self::NotPinned { .. } => Some("run `aurora lock SPEC` first".to_string()),
             Self::NoSource { .. } => Some("`aurora show SPEC source` lists the sources".to_string()),
             Self::Store(error) => error.help().map(String::from),
@@ -63,22 +62,13 @@ pub fn from_lock(spec: &Spec, lock: Option<&Lock>) -> Pins {
     pins
 }
 
-fn fetch_local(name: &str, from: &str, root: &Utf8Path) -> Result<Fetched, PinError> {
-    let wrap = |source| PinError::Local {
-        name: name.to_string(),
-        source,
-    };
-    let reference = Reference::parse(from).map_err(wrap)?;
-    source::fetch_local(&reference, root).map_err(wrap)
-}
-
 fn pin_of(from: &str, fetched: &Fetched) -> Pin {
     Pin {
         from: from.to_string(),
-        reference: fetched.reference.clone(),
+        reference: fetched.reference.to_string(),
         bytes: fetched.bytes,
         content: fetched.content.clone(),
-        files: fetched.files.iter().map(|(name, _)| name.clone()).collect(),
+        files: fetched.files.iter().map(|file| file.name.clone()).collect(),
     }
 }
 
@@ -89,10 +79,28 @@ fn pin_of(from: &str, fetched: &Fetched) -> Pin {
 pub fn local(spec: &Spec, root: &Utf8Path) -> Result<Pins, PinError> {
     let own = sources(spec).into_iter().filter(|(_, from)| is_local(from));
     own.map(|(name, from)| {
-        let pin = pin_of(&from, &fetch_local(&name, &from, root)?);
+        let wrap = |source| PinError::Local {
+            name: name.clone(),
+            source,
+        };
+        // A local file is read where it lies: nothing is written to the folders that a fetch would use.
+        let context = Context {
+            name: &name,
+            project: root,
+            scratch: root,
+            cache: root,
+            offline: true,
+        };
+        let reference = parse(&from).map_err(wrap)?;
+        let fetched = source::fetch(&reference, None, context, Watch::nobody()).map_err(wrap)?;
+        let pin = pin_of(&from, &fetched);
         Ok((name, pin))
     })
     .collect()
+}
+
+fn parse(reference: &str) -> Result<Reference, FetchError> {
+    reference.parse().map_err(FetchError::from)
 }
 
 /// A source's files, and the temporary folder that they lie in.
@@ -182,19 +190,26 @@ impl Pinning<'_> {
             name: name.to_string(),
             source,
         };
-        let reference = Reference::parse(pin.map_or(from, |pin| &pin.reference)).map_err(wrap)?;
-        if !is_local(from) {
-            (self.note)(&format!("fetching {name} ({from})"));
+        let mut reference = parse(from).map_err(wrap)?;
+        if newest && let Reference::Package(package) = &mut reference {
+            package.version = None;
         }
-        let request = source::Request {
+        if !is_local(from) {
+            (self.note)(&format!("fetching {name} ({reference})"));
+        }
+        let context = Context {
             name,
-            root: self.root,
+            project: self.root,
             scratch: scratch.path(),
-            pin,
-            newest,
+            cache: &crate::cache_folder(),
             offline: self.offline,
         };
-        let fetched = source::fetch(&reference, &request, self.watch).map_err(wrap)?;
+        let pinned = pin.map(|pin| source::Pin {
+            reference: pin.reference.clone(),
+            bytes: pin.bytes,
+            content: pin.content.clone(),
+        });
+        let fetched = source::fetch(&reference, pinned.as_ref(), context, self.watch).map_err(wrap)?;
         Ok(Brought {
             fetched,
             _scratch: scratch,

@@ -4,6 +4,7 @@ use aurora_compiler::graph::{Kind, NodeId, Pins, lower};
 use aurora_compiler::hash::{Keyed, hash};
 use aurora_compiler::lock::{Lock, LockError};
 use aurora_runtime::compare::{Difference, first_difference};
+use aurora_runtime::source::archive::InputFile;
 use aurora_runtime::store::Store;
 use camino::Utf8Path;
 use serde_json::json;
@@ -144,9 +145,13 @@ fn take_sources(from: &Store, to: &Store, keyed: &Keyed, experiment: &str, pins:
         let Ok(files) = from.files(&record) else { continue };
         let name = keyed.graph.node(id).name.trim_start_matches("source/");
         let Some(pin) = pins.get(name) else { continue };
+        let Ok(reference) = pin.reference.parse() else { continue };
         let fetched = aurora_runtime::source::Fetched {
-            reference: pin.reference.clone(),
-            files: files.into_iter().collect(),
+            reference,
+            files: files
+                .into_iter()
+                .map(|(name, path)| InputFile { name, path })
+                .collect(),
             bytes: pin.bytes,
             content: pin.content.clone(),
         };

@@ -651,8 +651,3 @@ impl TokenStream {
 
 #[cfg(test)]
 mod tests;
-#[derive(serde::Deserialize)]
-pub struct Meta {
-    pub bytes: u64,
-    pub end_of_document: u32,
-}

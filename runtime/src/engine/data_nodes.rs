@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Instant;
 
-use aurora_compiler::fields::OrderFields;
+use aurora_compiler::fields::{OrderFields, Split, TokensFields};
 use aurora_compiler::graph::{Kind, NodeId};
 use camino::{Utf8Path, Utf8PathBuf};
 
@@ -11,6 +11,7 @@ use super::{Outcome, Run, RunError, Seen, chain, expect};
 use crate::data::extract::extract;
 use crate::data::filter::filter;
 use crate::data::order::{Order, commitment};
+use crate::data::tokenizer::{TokenizerInput, TokenizerMeta, tokenizer, tokens};
 use crate::data::tokens::TokenStream;
 use crate::pin::Pinning;
 use crate::progress::{Progress, Watch};
@@ -18,6 +19,7 @@ use crate::report::{self, Dealt};
 use crate::source::Fetched;
 use crate::source::archive::InputFile;
 use crate::store::StoreError;
+use crate::weights::initial_weights;
 
 impl Run<'_> {
     pub(super) fn data_node(&self, id: NodeId, outcome: &mut Outcome) -> Result<(), RunError> {
@@ -52,6 +54,9 @@ impl Run<'_> {
             Kind::Source => self.source(id, scratch.path(), watch),
             Kind::Extract => self.extract(id, scratch.path(), watch),
             Kind::Filter => self.filter(id, scratch.path(), watch),
+            Kind::Tokenizer => self.tokenizer(id, scratch.path(), watch),
+            Kind::Tokens => self.tokens(id, scratch.path(), watch),
+            Kind::Weights => self.weights(id, scratch.path()),
             Kind::Order => self.order(id, scratch.path()),
             Kind::Expect => expect::build(self, id, scratch.path()),
             Kind::Report => report::build(self, id, scratch.path()),
@@ -99,6 +104,45 @@ impl Run<'_> {
         filter(&self.fields(id)?, &documents, out, watch).map(drop).map_err(|error| self.fail(id, chain(&error)))
     }
 
+    fn tokenizer(&self, id: NodeId, out: &Utf8Path, watch: Watch<'_>) -> Result<(), RunError> {
+        let documents;
+        let files;
+        let input = match self.inputs(id, "source").first() {
+            Some(source) => {
+                files = self.source_files(*source)?;
+                TokenizerInput::Source(&files)
+            }
+            None => {
+                documents = self.files_named(id, "documents", "train.jsonl")?;
+                TokenizerInput::Documents(&documents)
+            }
+        };
+        tokenizer(&self.fields(id)?, input, out, watch).map(drop).map_err(|error| self.fail(id, chain(&error)))
+    }
+
+    fn tokens(&self, id: NodeId, out: &Utf8Path, watch: Watch<'_>) -> Result<(), RunError> {
+        let fields: TokensFields = self.fields(id)?;
+        let names: &[&str] = match fields.split {
+            Split::Train => &["train.jsonl"],
+            Split::HeldOut => &["held_out.jsonl"],
+            Split::All => &["train.jsonl", "held_out.jsonl"],
+        };
+        let mut documents = Vec::new();
+        for name in names {
+            documents.extend(self.files_named(id, "documents", name)?);
+        }
+        let tokenizer = self.files(self.only_input(id, "tokenizer")?)?;
+        let meta = fs::read_to_string(&tokenizer["meta.json"]).map_err(|error| self.fail(id, error))?;
+        let meta: TokenizerMeta = serde_json::from_str(&meta).map_err(|error| self.fail(id, error))?;
+        tokens(&fields, &documents, &tokenizer["tokenizer.json"], meta.end_of_document_id, out, watch)
+            .map(drop)
+            .map_err(|error| self.fail(id, chain(&error)))
+    }
+
+    fn weights(&self, id: NodeId, out: &Utf8Path) -> Result<(), RunError> {
+        initial_weights(&self.fields(id)?, out).map_err(|error| self.fail(id, chain(&error)))
+    }
+
     fn only_input(&self, id: NodeId, role: &str) -> Result<NodeId, RunError> {
         self.inputs(id, role).first().copied().ok_or_else(|| self.fail(id, format!("it has no {role}")))
     }
@@ -143,7 +187,7 @@ impl Run<'_> {
 /// # Errors
 /// A file cannot be copied.
 pub fn place_source(fetched: &Fetched, out: &Utf8Path) -> Result<(), StoreError> {
-    for (name, from) in &fetched.files {
+    for InputFile { name, path: from } in &fetched.files {
         let to = out.join(name);
         let place = || -> std::io::Result<()> {
             if let Some(folder) = to.parent() {

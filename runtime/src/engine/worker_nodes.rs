@@ -14,7 +14,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 
 use super::worker::{Heard, Worker};
 use super::{Outcome, Run, RunError, Seen};
-use crate::data::tokens::Meta;
+use crate::data::tokenizer::TokensMeta;
 use crate::job::{EvalJob, EvalSetPaths, Event, Files, Order, Start, TokenPaths, TrainJob};
 use crate::store::{Held, Scratch};
 
@@ -175,7 +175,7 @@ impl Session<'_, '_> {
             sets.push(EvalSetPaths {
                 files: vec![self.token_paths(node)?],
                 bytes: meta.bytes,
-                end_of_document: meta.end_of_document,
+                end_of_document: meta.end_of_document_id,
             });
         }
         let out = self.folder(id)?;
@@ -205,7 +205,7 @@ impl Session<'_, '_> {
         }
     }
 
-    fn meta(&self, node: NodeId) -> Result<Meta, RunError> {
+    fn meta(&self, node: NodeId) -> Result<TokensMeta, RunError> {
         let files = self.run.files(node)?;
         let path = files
             .get("meta.json")
