@@ -24,17 +24,17 @@ source program { from = "file:data/program.py" }
 
 corpus en {
   language = en
-  from     = [text(english, files = ["*.txt"], by_line = true)]
+  from     = [text(english, by_line = true)]
   held_out = 10%
 }
 corpus fi {
   language = fi
-  from     = [text(finnish, files = ["*.txt"], by_line = true)]
+  from     = [text(finnish, by_line = true)]
   held_out = 10%
 }
 corpus py {
   language = code
-  from     = [code(program, files = ["*.py"])]
+  from     = [code(program)]
 }
 
 tokenizer bpe {
