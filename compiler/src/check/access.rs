@@ -158,7 +158,8 @@ impl Spec {
         let (sequence, _) = block.quantity("sequence")?;
         let sequences = match block.quantity("global_batch")? {
             (count, Unit::Sequences) => count,
-            (tokens, _) => tokens.checked_div(sequence)?,
+            (tokens, _) if tokens.checked_rem(sequence)? == 0 => tokens / sequence,
+            _ => return None,
         };
         Some(StageBatch {
             sequences,

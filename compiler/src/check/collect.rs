@@ -22,6 +22,10 @@ pub(super) struct Draft {
     /// Lines of a mixture.
     pub components: Vec<Component>,
     pub gate: Option<Gate>,
+    /// Names of fields that the table does not have.
+    pub unknown: Vec<String>,
+    /// A component is missing because it could not be taken in.
+    pub is_incomplete: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -97,6 +101,8 @@ impl Checker<'_> {
                 fields: Vec::new(),
                 components: Vec::new(),
                 gate: None,
+                unknown: Vec::new(),
+                is_incomplete: false,
             };
             match &item.body {
                 Body::Gate(gate) => draft.gate = Some((**gate).clone()),
@@ -161,7 +167,9 @@ impl Checker<'_> {
                     );
                     return;
                 };
-                if self.known_field(kind, name) && self.not_yet_there(draft, name) {
+                if !self.known_field(kind, name) {
+                    draft.unknown.push(name.text.clone());
+                } else if self.not_yet_there(draft, name) {
                     draft.fields.push(DraftField {
                         name: name.clone(),
                         value: field.value.clone(),
@@ -176,6 +184,7 @@ impl Checker<'_> {
                 {
                     let first = first.name.span;
                     self.error(duplicate(&component.name, first, "component"));
+                    draft.is_incomplete = true;
                     return;
                 }
                 draft.components.push(component.clone());

@@ -180,6 +180,14 @@ impl<'t> Checker<'t> {
             match schema.default {
                 Default::Required => {
                     self.failed.insert((draft.id.clone(), schema.name.to_owned()));
+                    // A misspelt field is most likely this one.
+                    if draft
+                        .unknown
+                        .iter()
+                        .any(|name| nearest(name, [schema.name].into_iter()).is_some())
+                    {
+                        continue;
+                    }
                     let message = format!("{} `{}` has no `{}`", draft.id.kind, draft.id.name, schema.name);
                     self.error(
                         Diagnostic::new(Code::MISSING_FIELD, message)

@@ -443,13 +443,15 @@ impl Checker<'_> {
             .filter(|schema| !given.iter().any(|(given, _)| *given == schema.name))
         {
             if schema.default == Default::Required {
-                // A misspelt argument is most likely this one.
-                if written.iter().any(|argument| {
-                    argument
-                        .name
-                        .as_ref()
-                        .is_some_and(|name| crate::nearest(&name.text, [schema.name].into_iter()).is_some())
-                }) {
+                // A misspelt or nameless argument is most likely this one.
+                let meant = |argument: &ast::Argument| match &argument.name {
+                    Some(name) => {
+                        call.all().all(|known| known.name != name.text)
+                            && crate::nearest(&name.text, [schema.name].into_iter()).is_some()
+                    }
+                    None => !given.iter().any(|(_, span)| *span == argument.span),
+                };
+                if written.iter().any(meant) {
                     sound = false;
                     continue;
                 }

@@ -226,7 +226,7 @@ const MIXTURE: BlockSchema = BlockSchema {
     meaning: "What a stage reads, and in which shares. Each line is a component: a name, `from` and a list of corpora, \
               `weight` and a share, and `max_epochs` and a number if its tokens may not be seen more often.",
     fields: &[],
-    example: "mixture cap {\n  en from [en]     weight 70%\n  fi from [fi, fi_web] weight 30% max_epochs 4\n}",
+    example: "mixture cap {\n  en from [en]         weight 70%\n  fi from [fi, fi_web] weight 30% max_epochs 4\n}",
 };
 
 const STAGE: BlockSchema = BlockSchema {

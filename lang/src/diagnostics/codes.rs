@@ -81,3 +81,16 @@ macro_rules! codes {
     };
 }
 pub(super) use codes;
+
+impl Explanation {
+    /// The explanation as a Markdown page of the book; `aurora explain` prints the same.
+    pub fn page(&self) -> String {
+        let mut page = format!("# {}: {}\n\n{}\n", self.code, self.title, self.text);
+        for (head, example) in [("Wrong", self.wrong), ("Right", self.right)] {
+            if !example.is_empty() {
+                page.push_str(&format!("\n{head}:\n\n```aur\n{example}\n```\n"));
+            }
+        }
+        page
+    }
+}

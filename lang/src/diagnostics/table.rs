@@ -29,7 +29,10 @@ source english { from = "file:data/english.txt" }"#;
         r#"More than 32 brackets are open at once, or an expression has more than 64 operators. Nothing in the language needs a tenth
 of that; the bound keeps the work of a compile bounded."#,
         wrong r#"eval heldout { data = [[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[en]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]] }"#,
-        right r#"eval heldout { kind = perplexity  data = [en] }"#;
+        right r#"eval heldout {
+  data = [en, fi]
+  // …
+}"#;
     FILE_TOO_LARGE = "E0104", "file too large",
         r#"A spec has at most 1 MiB. Data does not belong into a spec: name it with a `source`."#,
         wrong r#""#,
@@ -77,12 +80,12 @@ does nothing. `aurora explain` and the language reference list the fields of eac
     DUPLICATE_FIELD = "E0204", "field set twice",
         r#"A field, an argument or a component of a mixture is set once. There is no "the last one wins"."#,
         wrong r#"stage cat {
+  budget = 5 steps
   budget = 10 steps
-  budget = 20 steps
   // …
 }"#,
         right r#"stage cat {
-  budget = 20 steps
+  budget = 10 steps
   // …
 }"#;
     DUPLICATE_BLOCK = "E0205", "block declared twice",
@@ -123,7 +126,7 @@ is what is extracted from sources and cleaned; mixtures and evals of perplexity 
   // …
 }"#;
     UNKNOWN_ARGUMENT = "E0209", "unknown argument",
-        r#"The call has no argument of this name."#,
+        r#"The call has no argument of this name. The language reference lists the arguments of each call."#,
         wrong r#"stage cat {
   learning_rate = cosine(peek = 1e-3)
   // …

@@ -30,7 +30,11 @@ pub fn format(text: &str) -> Result<String, Vec<Diagnostic>> {
     if !parsed.errors.is_empty() {
         return Err(parsed.errors);
     }
-    Ok(Printer { text, file: &parsed.file }.file())
+    Ok(Printer {
+        text,
+        file: &parsed.file,
+    }
+    .file())
 }
 
 /// What the parts of the formatter look at.
@@ -43,8 +47,14 @@ struct Printer<'a> {
 enum Row<'a> {
     Blank,
     Comment(String),
-    Field { field: &'a Field, tail: Option<String> },
-    Component { component: &'a Component, tail: Option<String> },
+    Field {
+        field: &'a Field,
+        tail: Option<String>,
+    },
+    Component {
+        component: &'a Component,
+        tail: Option<String>,
+    },
     Lines(Vec<String>),
 }
 
@@ -61,9 +71,16 @@ impl<'a> Printer<'a> {
             match piece {
                 Piece::Blank => blank = true,
                 Piece::Comment(comment) => {
-                    let follows_block = index > 0 && matches!(all[..index].iter().rfind(|piece| !matches!(piece, Piece::Blank)), Some(Piece::Element { .. }));
+                    let follows_block = index > 0
+                        && matches!(
+                            all[..index].iter().rfind(|piece| !matches!(piece, Piece::Blank)),
+                            Some(Piece::Element { .. })
+                        );
                     let next_short = all[index..].iter().find_map(|piece| match piece {
-                        Piece::Element { index, .. } => Some(self.is_short(&items[*index]).then_some(items[*index].keyword.text.as_str())),
+                        Piece::Element { index, .. } => Some(
+                            self.is_short(&items[*index])
+                                .then_some(items[*index].keyword.text.as_str()),
+                        ),
                         _ => None,
                     });
                     let run = short_before.is_some() && next_short.flatten() == short_before;
@@ -77,7 +94,10 @@ impl<'a> Printer<'a> {
                     let block = &items[*item];
                     let short = self.is_short(block);
                     let after_comment = index > 0
-                        && matches!(all[..index].iter().rfind(|piece| !matches!(piece, Piece::Blank)), Some(Piece::Comment(_)));
+                        && matches!(
+                            all[..index].iter().rfind(|piece| !matches!(piece, Piece::Blank)),
+                            Some(Piece::Comment(_))
+                        );
                     let run = short && short_before == Some(block.keyword.text.as_str());
                     let forced = !after_comment && !run;
                     if !lines.is_empty() && (blank || forced) {
@@ -106,7 +126,11 @@ impl<'a> Printer<'a> {
     /// Lines of a block, indented.
     fn block(&self, block: &Block, indent: usize) -> Vec<String> {
         let head = format!("{}{} {} {{", " ".repeat(indent), block.keyword.text, block.name.text);
-        let has_comments = self.file.comments.iter().any(|comment| block.span.contains(comment.span));
+        let has_comments = self
+            .file
+            .comments
+            .iter()
+            .any(|comment| block.span.contains(comment.span));
         match &block.body {
             Body::Gate(written) => {
                 let text = gate(written);
@@ -128,7 +152,12 @@ impl<'a> Printer<'a> {
                 }
                 if let ([entry @ (Entry::Field(_) | Entry::Component(_))], false) = (entries.as_slice(), has_comments) {
                     let text = match entry {
-                        Entry::Field(field) => format!("{} = {}{}", path(field), inline(&field.value), marks(&field.value.marks)),
+                        Entry::Field(field) => format!(
+                            "{} = {}{}",
+                            path(field),
+                            inline(&field.value),
+                            marks(&field.value.marks)
+                        ),
                         Entry::Component(component) => component_parts(component).join(" "),
                         Entry::Block(_) => String::new(),
                     };
@@ -154,7 +183,11 @@ impl<'a> Printer<'a> {
                 Piece::Comment(comment) => rows.push(Row::Comment(comment)),
                 Piece::Element { index, tail } => match &entries[index] {
                     Entry::Field(field) => {
-                        let inside = if is_breakable(&field.value) { Some(field.value.span) } else { None };
+                        let inside = if is_breakable(&field.value) {
+                            Some(field.value.span)
+                        } else {
+                            None
+                        };
                         rows.extend(self.hoisted(field.span, inside).map(Row::Comment));
                         rows.push(Row::Field { field, tail });
                     }
@@ -231,7 +264,12 @@ impl<'a> Printer<'a> {
             })
             .collect();
         let part_width = |part: usize| {
-            components.iter().filter_map(|parts| parts.get(part)).map(|text| width(text)).max().unwrap_or(0)
+            components
+                .iter()
+                .filter_map(|parts| parts.get(part))
+                .map(|text| width(text))
+                .max()
+                .unwrap_or(0)
         };
         let widths = [part_width(0), part_width(1)];
         for (index, row) in rows.iter().enumerate() {
@@ -240,12 +278,21 @@ impl<'a> Printer<'a> {
                 Row::Comment(comment) => lines.push(format!("{margin}{comment}")),
                 Row::Lines(inner) => lines.extend(inner.iter().cloned()),
                 Row::Field { field, .. } => {
-                    let Some((value, behind)) = &fields[index] else { continue };
+                    let Some((value, behind)) = &fields[index] else {
+                        continue;
+                    };
                     let name = path(field);
                     let padding = " ".repeat(name_width - width(&name));
                     let (first, rest) = value.split_first().expect("a value has a line");
-                    let tail_padding = if behind.is_empty() { 0 } else { value_width.saturating_sub(width(first)) };
-                    lines.push(format!("{margin}{name}{padding} = {first}{}{behind}", " ".repeat(tail_padding)));
+                    let tail_padding = if behind.is_empty() {
+                        0
+                    } else {
+                        value_width.saturating_sub(width(first))
+                    };
+                    lines.push(format!(
+                        "{margin}{name}{padding} = {first}{}{behind}",
+                        " ".repeat(tail_padding)
+                    ));
                     lines.extend(rest.iter().cloned());
                 }
                 Row::Component { tail, .. } => {
@@ -285,15 +332,25 @@ impl<'a> Printer<'a> {
 }
 
 fn path(field: &Field) -> String {
-    field.path.iter().map(|name| name.text.as_str()).collect::<Vec<_>>().join(".")
+    field
+        .path
+        .iter()
+        .map(|name| name.text.as_str())
+        .collect::<Vec<_>>()
+        .join(".")
 }
 
 /// The name, `from` with its list, and each setting.
 fn component_parts(component: &Component) -> Vec<String> {
     let from = format!("from {}{}", inline(&component.from), marks(&component.from.marks));
-    let settings =
-        component.settings.iter().map(|(word, value)| format!("{} {}{}", word.text, inline(value), marks(&value.marks)));
-    [component.name.text.clone(), from].into_iter().chain(settings).collect()
+    let settings = component
+        .settings
+        .iter()
+        .map(|(word, value)| format!("{} {}{}", word.text, inline(value), marks(&value.marks)));
+    [component.name.text.clone(), from]
+        .into_iter()
+        .chain(settings)
+        .collect()
 }
 
 fn add_tail(lines: &mut [String], tail: Option<&str>) {

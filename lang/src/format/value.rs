@@ -41,12 +41,21 @@ fn argument(argument: &Argument) -> String {
 
 /// ` @published("…")` for each mark.
 pub(super) fn marks(marks: &[Mark]) -> String {
-    marks.iter().map(|mark| format!(" @{}({})", mark.name.text, quoted(&mark.text))).collect()
+    marks
+        .iter()
+        .map(|mark| format!(" @{}({})", mark.name.text, quoted(&mark.text)))
+        .collect()
 }
 
 /// A gate on one line, with its marks.
 pub(super) fn gate(gate: &Gate) -> String {
-    format!("{} {} {}{}", expression(&gate.left), gate.relation.text, expression(&gate.right), marks(&gate.marks))
+    format!(
+        "{} {} {}{}",
+        expression(&gate.left),
+        gate.relation.text,
+        expression(&gate.right),
+        marks(&gate.marks)
+    )
 }
 
 fn expression(written: &Expression) -> String {

@@ -6,11 +6,8 @@ use crate::spec::{Block, BlockId, BlockKind, Field, Spec, Unit, Value};
 
 impl Checker<'_> {
     pub(super) fn derive_defaults(&mut self, spec: &mut Spec) {
-        let mut stages: Vec<(usize, BlockId)> = spec
-            .of_kind(BlockKind::Stage)
-            .map(|(id, block)| (block.position, id.clone()))
-            .collect();
-        stages.sort();
+        // By name, so that the order of the file does not matter.
+        let stages: Vec<BlockId> = spec.of_kind(BlockKind::Stage).map(|(id, _)| id.clone()).collect();
         for (id, block) in &mut spec.blocks {
             let failed = |name: &str| self.failed.contains(&(id.clone(), name.to_owned()));
             match id.kind {
@@ -34,7 +31,7 @@ impl Checker<'_> {
                 BlockKind::Eval => {
                     let all = stages
                         .iter()
-                        .map(|(_, id)| by_default(Value::Reference(id.clone())))
+                        .map(|id| by_default(Value::Reference(id.clone())))
                         .collect();
                     fill(block, "stages", Value::List(all), failed);
                     let split = match block.word("kind") {

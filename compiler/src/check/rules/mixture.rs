@@ -14,12 +14,7 @@ impl Checker<'_> {
             return;
         };
         if draft.components.is_empty() {
-            if draft.fields.is_empty()
-                && !self
-                    .errors
-                    .iter()
-                    .any(|error| error.place().is_some_and(|place| place.start >= block.span.start))
-            {
+            if draft.unknown.is_empty() {
                 self.error(
                     Diagnostic::new(Code::WEIGHTS, format!("mixture `{}` is empty", id.name))
                         .label(block.span, "no component")
@@ -28,7 +23,11 @@ impl Checker<'_> {
             }
             return;
         }
+        if draft.is_incomplete {
+            return;
+        }
         let mut sum = Decimal::ZERO;
+        let mut too_fine = false;
         let mut unknown = 0;
         for component in &draft.components {
             // A component that could not be read: its weight is not known.
@@ -42,7 +41,8 @@ impl Checker<'_> {
                 (Value::Unknown, _) => unknown += 1,
                 (_, Some(share)) => {
                     sum += share.decimal();
-                    if share.decimal().normalize().scale() > 4 {
+                    if share.decimal().normalize().scale() > 4 && !too_fine {
+                        too_fine = true;
                         self.error(
                             Diagnostic::new(Code::OUT_OF_RANGE, format!("weight {share}% is finer than 0.0001%"))
                                 .label(weight.span().unwrap_or(block.span), "too fine")
