@@ -1,7 +1,7 @@
 use super::*;
-use crate::data::documents::Document;
 use crate::data::tokens::TokenFile;
 use aurora_compiler::fields::Split as Part;
+use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer};
 
 const END: &str = "<|end|>";
 
@@ -164,6 +164,23 @@ fn words_end_where_they_should() {
         let splits = string.get_splits(OffsetReferential::Original, OffsetType::None);
         splits.into_iter().map(|(word, _, _)| word.to_owned()).collect()
     };
+    // Counting before training finds the same words, and knows the same bytes.
+    let pattern = Regex::new(WORD).expect("a pattern");
+    for text in corpus()
+        .iter()
+        .map(String::as_str)
+        .chain([" \n \t\r\n  x  ", "\u{1f600}\u{0301}\u{200d}a\u{0301}½²"])
+    {
+        assert_eq!(
+            pattern
+                .find_iter(text)
+                .map(|word| word.as_str().to_owned())
+                .collect::<Vec<_>>(),
+            words(text)
+        );
+    }
+    let characters: std::collections::BTreeSet<char> = byte_characters().into_iter().collect();
+    assert_eq!(characters, ByteLevel::alphabet().into_iter().collect());
     assert_eq!(
         words("two words, 2024"),
         ["two", " words", ",", " ", "2", "0", "2", "4"]
