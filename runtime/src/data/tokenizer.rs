@@ -10,24 +10,17 @@ use std::io;
 
 use aurora_compiler::fields::{TokenizerFields, TokensFields};
 use camino::{Utf8Path, Utf8PathBuf};
-use regex::Regex;
 use serde::{Deserialize, Serialize};
 use tokenizers::models::bpe::BPE;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::pre_tokenizers::sequence::Sequence;
-use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
-use tokenizers::{AddedToken, SplitDelimiterBehavior, Tokenizer};
+use tokenizers::{AddedToken, Tokenizer};
 
 use super::bpe;
 use super::documents::{Batches, Document, DocumentsError};
+use super::encoder::{Encoder, byte_characters, pre_tokenizer, words};
 use super::tokens::{TokenWriter, TokensError};
 use crate::progress::{Cancelled, Unit, Watch};
 use crate::source::archive::{InputFile, MemberError, read_member};
-
-/// Where a word ends: letters with the marks written on them and one character before, digits one by one, signs with the
-/// line ends after them, line ends, other white space (an indentation is one word). No look-around, so that it runs as a
-/// plain automaton.
-const WORD: &str = r"[^\r\n\p{L}\p{M}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+";
 
 /// The largest `tokenizer.json` that is read.
 const TOKENIZER_LIMIT: u64 = 1 << 30;
@@ -141,12 +134,12 @@ pub fn tokenizer(
         (TokenizerFields::Load { .. }, _) => return Err(TokenizerError::NoSource),
     };
     let path = out.join("tokenizer.json");
-    let tokenizer = parse(path.as_str(), &json)?;
-    let Some(end_of_document_id) = tokenizer.token_to_id(&end_of_document) else {
+    let encoder = parse(path.as_str(), &json)?;
+    let Some(end_of_document_id) = encoder.tokenizer().token_to_id(&end_of_document) else {
         return Err(TokenizerError::NoEnd { token: end_of_document });
     };
     let meta = TokenizerMeta {
-        vocabulary: entries(&tokenizer),
+        vocabulary: encoder.vocabulary(),
         end_of_document,
         end_of_document_id,
     };
@@ -160,39 +153,18 @@ fn write_meta(out: &Utf8Path, meta: &impl Serialize) -> Result<(), TokenizerErro
     super::write_json(&path, meta).map_err(|source| TokenizerError::Write { path, source })
 }
 
-/// Ids may have holes in foreign tokenizers: what counts is the largest.
-fn entries(tokenizer: &Tokenizer) -> u32 {
-    tokenizer
-        .get_vocab(true)
-        .values()
-        .copied()
-        .max()
-        .map_or(0, |id| id.saturating_add(1))
-}
-
-/// Text that spells a special token is encoded as the text it is: a document cannot end another one's context.
-fn parse(path: &str, json: &[u8]) -> Result<Tokenizer, TokenizerError> {
-    let mut tokenizer = Tokenizer::from_bytes(json).map_err(|error| TokenizerError::NoTokenizer {
+fn parse(path: &str, json: &[u8]) -> Result<Encoder, TokenizerError> {
+    Encoder::new(json).map_err(|cause| TokenizerError::NoTokenizer {
         path: path.to_owned(),
-        cause: error.to_string(),
-    })?;
-    tokenizer.set_encode_special_tokens(true);
-    // Cuts and fills for batches of a served model; a corpus is encoded whole.
-    tokenizer.with_padding(None);
-    tokenizer
-        .with_truncation(None)
-        .map_err(|error| TokenizerError::NoTokenizer {
-            path: path.to_owned(),
-            cause: error.to_string(),
-        })?;
-    Ok(tokenizer)
+        cause,
+    })
 }
 
 /// Reads a `tokenizer.json` as the runtime uses it.
 ///
 /// # Errors
 /// If it cannot be read or is no tokenizer.
-pub fn load(path: &Utf8Path) -> Result<Tokenizer, TokenizerError> {
+pub fn load(path: &Utf8Path) -> Result<Encoder, TokenizerError> {
     let json = std::fs::read(path).map_err(|source| TokenizerError::Read {
         path: path.to_owned(),
         source,
@@ -232,14 +204,6 @@ fn train(
         });
     }
 
-    let split = Split::new(
-        SplitPattern::Regex(WORD.to_owned()),
-        SplitDelimiterBehavior::Isolated,
-        false,
-    )
-    .map_err(make)?;
-    let bytes = ByteLevel::new(false, false, false);
-    let words = Sequence::new(vec![split.into(), bytes.into()]);
     let mut texts: Vec<String> = special.to_vec();
     texts.extend(alphabet.iter().map(|c| c.to_string()));
     // In the order of the characters, as Hugging Face's trainer numbers them.
@@ -273,7 +237,7 @@ fn train(
     let entries: tokenizers::models::bpe::Vocab = texts.iter().cloned().zip(0..).collect();
     let model = BPE::builder().vocab_and_merges(entries, rules).build().map_err(make)?;
     let mut tokenizer = Tokenizer::new(model);
-    tokenizer.with_pre_tokenizer(Some(words));
+    tokenizer.with_pre_tokenizer(Some(pre_tokenizer().map_err(TokenizerError::Make)?));
     tokenizer.with_decoder(Some(ByteLevel::new(false, false, false)));
     tokenizer.add_special_tokens(
         &special
@@ -289,7 +253,7 @@ fn train(
 /// How often each word occurs in the documents. Counting finds words as the tokenizer's own pre-tokenizer does, without
 /// its bookkeeping of offsets, which takes ten times as long.
 fn count(documents: &[Utf8PathBuf], watch: Watch<'_>) -> Result<BTreeMap<String, u64>, TokenizerError> {
-    let pattern = Regex::new(WORD).map_err(|error| TokenizerError::Make(error.to_string()))?;
+    let pattern = words().map_err(TokenizerError::Make)?;
     let mut total: HashMap<String, u64> = HashMap::new();
     let mut done = 0;
     for path in documents {
@@ -317,17 +281,6 @@ fn count(documents: &[Utf8PathBuf], watch: Watch<'_>) -> Result<BTreeMap<String,
     Ok(total.into_iter().collect())
 }
 
-/// The character that stands for each byte in a byte-level vocabulary: itself if it can be seen, else one from 256 on.
-fn byte_characters() -> [char; 256] {
-    let mut hidden = 256u32;
-    std::array::from_fn(|byte| {
-        let seen = matches!(byte, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
-        let code = if seen { byte as u32 } else { hidden };
-        hidden += u32::from(!seen);
-        char::from_u32(code).unwrap_or_default()
-    })
-}
-
 /// Encodes documents into `tokens.bin` and `tokens.idx` in the empty folder `out`; each ends with the end-of-document
 /// token. Documents are encoded in parallel and written in order; memory holds one batch.
 ///
@@ -341,8 +294,8 @@ pub fn tokens(
     out: &Utf8Path,
     watch: Watch<'_>,
 ) -> Result<TokensMeta, TokenizerError> {
-    let tokenizer = load(tokenizer)?;
-    let found = entries(&tokenizer);
+    let encoder = load(tokenizer)?;
+    let found = encoder.vocabulary();
     if found > fields.vocabulary {
         return Err(TokenizerError::TooLarge {
             found,
@@ -355,15 +308,8 @@ pub fn tokens(
     for path in documents {
         let mut batches = Batches::open(path)?;
         let encode = |document: Document| {
-            let encoding =
-                tokenizer
-                    .encode_fast(document.text.as_str(), false)
-                    .map_err(|error| TokenizerError::Encode {
-                        id: document.id,
-                        cause: error.to_string(),
-                    })?;
-            let mut ids = Vec::with_capacity(encoding.len() + 1);
-            ids.extend_from_slice(encoding.get_ids());
+            let ids = encoder.encode(&document.text);
+            let mut ids = ids.map_err(|cause| TokenizerError::Encode { id: document.id, cause })?;
             ids.push(end_of_document_id);
             Ok::<_, TokenizerError>((ids, document.text.len() as u64))
         };
