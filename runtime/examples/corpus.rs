@@ -176,6 +176,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for batch in texts.chunks(1000) {
         let batch: Vec<&str> = batch.iter().map(String::as_str).collect();
         count += direct
+            .tokenizer()
             .encode_batch_fast(batch, false)
             .map_err(|error| error.to_string())?
             .iter()

@@ -6,6 +6,7 @@
 
 pub mod bpe;
 pub mod documents;
+pub mod encoder;
 pub mod extract;
 pub mod filter;
 pub mod language;

@@ -13,22 +13,14 @@ use camino::{Utf8Path, Utf8PathBuf};
 use serde::{Deserialize, Serialize};
 use tokenizers::models::bpe::BPE;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::pre_tokenizers::sequence::Sequence;
-use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
-use tokenizers::{
-    AddedToken, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer, SplitDelimiterBehavior, Tokenizer,
-};
+use tokenizers::{AddedToken, Tokenizer};
 
 use super::bpe;
-use super::documents::{Batches, DocumentsError};
+use super::documents::{Batches, Document, DocumentsError};
+use super::encoder::{Encoder, byte_characters, pre_tokenizer, words};
 use super::tokens::{TokenWriter, TokensError};
 use crate::progress::{Cancelled, Unit, Watch};
 use crate::source::archive::{InputFile, MemberError, read_member};
-
-/// Where a word ends: letters with the marks written on them and one character before, digits one by one, signs with the
-/// line ends after them, line ends, other white space (an indentation is one word). No look-around, so that it runs as a
-/// plain automaton.
-const WORD: &str = r"[^\r\n\p{L}\p{M}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+";
 
 /// The largest `tokenizer.json` that is read.
 const TOKENIZER_LIMIT: u64 = 1 << 30;
@@ -142,12 +134,12 @@ pub fn tokenizer(
         (TokenizerFields::Load { .. }, _) => return Err(TokenizerError::NoSource),
     };
     let path = out.join("tokenizer.json");
-    let tokenizer = parse(path.as_str(), &json)?;
-    let Some(end_of_document_id) = tokenizer.token_to_id(&end_of_document) else {
+    let encoder = parse(path.as_str(), &json)?;
+    let Some(end_of_document_id) = encoder.tokenizer().token_to_id(&end_of_document) else {
         return Err(TokenizerError::NoEnd { token: end_of_document });
     };
     let meta = TokenizerMeta {
-        vocabulary: entries(&tokenizer),
+        vocabulary: encoder.vocabulary(),
         end_of_document,
         end_of_document_id,
     };
@@ -161,39 +153,18 @@ fn write_meta(out: &Utf8Path, meta: &impl Serialize) -> Result<(), TokenizerErro
     super::write_json(&path, meta).map_err(|source| TokenizerError::Write { path, source })
 }
 
-/// Ids may have holes in foreign tokenizers: what counts is the largest.
-fn entries(tokenizer: &Tokenizer) -> u32 {
-    tokenizer
-        .get_vocab(true)
-        .values()
-        .copied()
-        .max()
-        .map_or(0, |id| id.saturating_add(1))
-}
-
-/// Text that spells a special token is encoded as the text it is: a document cannot end another one's context.
-fn parse(path: &str, json: &[u8]) -> Result<Tokenizer, TokenizerError> {
-    let mut tokenizer = Tokenizer::from_bytes(json).map_err(|error| TokenizerError::NoTokenizer {
+fn parse(path: &str, json: &[u8]) -> Result<Encoder, TokenizerError> {
+    Encoder::new(json).map_err(|cause| TokenizerError::NoTokenizer {
         path: path.to_owned(),
-        cause: error.to_string(),
-    })?;
-    tokenizer.set_encode_special_tokens(true);
-    // Cuts and fills for batches of a served model; a corpus is encoded whole.
-    tokenizer.with_padding(None);
-    tokenizer
-        .with_truncation(None)
-        .map_err(|error| TokenizerError::NoTokenizer {
-            path: path.to_owned(),
-            cause: error.to_string(),
-        })?;
-    Ok(tokenizer)
+        cause,
+    })
 }
 
 /// Reads a `tokenizer.json` as the runtime uses it.
 ///
 /// # Errors
 /// If it cannot be read or is no tokenizer.
-pub fn load(path: &Utf8Path) -> Result<Tokenizer, TokenizerError> {
+pub fn load(path: &Utf8Path) -> Result<Encoder, TokenizerError> {
     let json = std::fs::read(path).map_err(|source| TokenizerError::Read {
         path: path.to_owned(),
         source,
@@ -209,7 +180,8 @@ fn train(
     watch: Watch<'_>,
 ) -> Result<String, TokenizerError> {
     let make = |error: tokenizers::Error| TokenizerError::Make(error.to_string());
-    let mut alphabet: Vec<char> = ByteLevel::alphabet().into_iter().collect();
+    let characters = byte_characters();
+    let mut alphabet = characters;
     alphabet.sort_unstable();
     let mut forbidden = HashSet::new();
     for token in special {
@@ -232,22 +204,13 @@ fn train(
         });
     }
 
-    let split = Split::new(
-        SplitPattern::Regex(WORD.to_owned()),
-        SplitDelimiterBehavior::Isolated,
-        false,
-    )
-    .map_err(make)?;
-    let bytes = ByteLevel::new(false, false, false);
-    let words = Sequence::new(vec![split.into(), bytes.into()]);
-    let counted = count(&words, documents, watch)?;
-
     let mut texts: Vec<String> = special.to_vec();
     texts.extend(alphabet.iter().map(|c| c.to_string()));
-    let ids: HashMap<char, u32> = alphabet.iter().copied().zip(special.len() as u32..).collect();
-    let symbols = counted.into_iter().map(|(word, count)| {
+    // In the order of the characters, as Hugging Face's trainer numbers them.
+    let ids = characters.map(|c| (special.len() + alphabet.partition_point(|&other| other < c)) as u32);
+    let symbols = count(documents, watch)?.into_iter().map(|(word, count)| {
         (
-            word.chars().filter_map(|c| ids.get(&c).copied()).collect::<Vec<u32>>(),
+            word.bytes().map(|byte| ids[usize::from(byte)]).collect::<Vec<u32>>(),
             count,
         )
     });
@@ -274,7 +237,7 @@ fn train(
     let entries: tokenizers::models::bpe::Vocab = texts.iter().cloned().zip(0..).collect();
     let model = BPE::builder().vocab_and_merges(entries, rules).build().map_err(make)?;
     let mut tokenizer = Tokenizer::new(model);
-    tokenizer.with_pre_tokenizer(Some(words));
+    tokenizer.with_pre_tokenizer(Some(pre_tokenizer().map_err(TokenizerError::Make)?));
     tokenizer.with_decoder(Some(ByteLevel::new(false, false, false)));
     tokenizer.add_special_tokens(
         &special
@@ -287,41 +250,30 @@ fn train(
     Ok(json)
 }
 
-/// How often each word occurs in the documents.
-fn count(
-    words: &Sequence,
-    documents: &[Utf8PathBuf],
-    watch: Watch<'_>,
-) -> Result<BTreeMap<String, u64>, TokenizerError> {
+/// How often each word occurs in the documents. Counting finds words as the tokenizer's own pre-tokenizer does, without
+/// its bookkeeping of offsets, which takes ten times as long.
+fn count(documents: &[Utf8PathBuf], watch: Watch<'_>) -> Result<BTreeMap<String, u64>, TokenizerError> {
+    let pattern = words().map_err(TokenizerError::Make)?;
     let mut total: HashMap<String, u64> = HashMap::new();
     let mut done = 0;
     for path in documents {
         let mut batches = Batches::open(path)?;
-        let counted = |document: super::documents::Document| {
+        let counted = |document: Document| {
             let mut counts: HashMap<String, u64> = HashMap::new();
-            let mut text = PreTokenizedString::from(document.text.as_str());
-            if let Err(error) = words.pre_tokenize(&mut text) {
-                return Err(TokenizerError::Encode {
-                    id: document.id,
-                    cause: error.to_string(),
-                });
-            }
-            for (word, _, _) in text.get_splits(OffsetReferential::Original, OffsetType::None) {
-                match counts.get_mut(word) {
+            for word in pattern.find_iter(&document.text) {
+                match counts.get_mut(word.as_str()) {
                     Some(count) => *count += 1,
-                    None => drop(counts.insert(word.to_owned(), 1)),
+                    None => drop(counts.insert(word.as_str().to_owned(), 1)),
                 }
             }
-            Ok(counts)
+            counts
         };
         while let Some(batch) = batches.next(counted)? {
             watch.check()?;
             done += batch.len() as u64;
             // Sums do not depend on the order in which a map is read.
-            for counts in batch {
-                for (word, count) in counts? {
-                    *total.entry(word).or_default() += count;
-                }
+            for (word, count) in batch.into_iter().flatten() {
+                *total.entry(word).or_default() += count;
             }
             watch.report(done, None, Unit::Documents);
         }
@@ -342,8 +294,8 @@ pub fn tokens(
     out: &Utf8Path,
     watch: Watch<'_>,
 ) -> Result<TokensMeta, TokenizerError> {
-    let tokenizer = load(tokenizer)?;
-    let found = entries(&tokenizer);
+    let encoder = load(tokenizer)?;
+    let found = encoder.vocabulary();
     if found > fields.vocabulary {
         return Err(TokenizerError::TooLarge {
             found,
@@ -355,16 +307,9 @@ pub fn tokens(
     let mut done = 0;
     for path in documents {
         let mut batches = Batches::open(path)?;
-        let encode = |document: super::documents::Document| {
-            let encoding =
-                tokenizer
-                    .encode_fast(document.text.as_str(), false)
-                    .map_err(|error| TokenizerError::Encode {
-                        id: document.id,
-                        cause: error.to_string(),
-                    })?;
-            let mut ids = Vec::with_capacity(encoding.len() + 1);
-            ids.extend_from_slice(encoding.get_ids());
+        let encode = |document: Document| {
+            let ids = encoder.encode(&document.text);
+            let mut ids = ids.map_err(|cause| TokenizerError::Encode { id: document.id, cause })?;
             ids.push(end_of_document_id);
             Ok::<_, TokenizerError>((ids, document.text.len() as u64))
         };

@@ -130,6 +130,9 @@ pub struct Walked {
     pub example: Option<String>,
 }
 
+/// Is called with a file's number, a member's path and its bytes.
+pub type Visit<'a, E> = dyn FnMut(usize, &str, &mut dyn Read) -> Result<(), E> + 'a;
+
 /// Calls `visit` with the file's number, the path and the bytes of every member that is wanted.
 ///
 /// # Errors
@@ -138,7 +141,7 @@ pub fn walk<E: From<ArchiveError>>(
     files: &[InputFile],
     selection: &Selection,
     watch: Watch<'_>,
-    visit: &mut dyn FnMut(usize, &str, &mut dyn Read) -> Result<(), E>,
+    visit: &mut Visit<'_, E>,
 ) -> Result<Walked, E> {
     let mut walker = Walker {
         selection,
@@ -188,15 +191,15 @@ fn kind(name: &str) -> Kind {
     }
 }
 
-struct Walker<'a, 'w, E> {
+struct Walker<'a, 'v, 'w, E> {
     selection: &'a Selection,
     watch: Watch<'w>,
-    visit: &'a mut dyn FnMut(usize, &str, &mut dyn Read) -> Result<(), E>,
+    visit: &'a mut Visit<'v, E>,
     walked: Walked,
     file: usize,
 }
 
-impl<E: From<ArchiveError>> Walker<'_, '_, E> {
+impl<E: From<ArchiveError>> Walker<'_, '_, '_, E> {
     fn walk(&mut self, file: &InputFile) -> Result<(), E> {
         let reading = |source| ArchiveError::Read {
             name: file.name.clone(),

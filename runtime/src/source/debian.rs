@@ -50,6 +50,11 @@ pub(super) fn fetch(
     }
 }
 
+/// The suite that a package without one is taken from; a lock names it.
+pub(super) fn own_suite() -> Result<String, FetchError> {
+    Mirror::of_system(Utf8Path::new("/"), None).map(|mirror| mirror.suite)
+}
+
 /// Where Debian's packages come from, as the system says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Mirror {

@@ -135,10 +135,15 @@ pub fn fetch(
     watch: Watch<'_>,
 ) -> Result<Fetched, FetchError> {
     watch.check()?;
-    let wanted = match pinned {
+    let mut wanted = match pinned {
         Some(pin) => pin.reference.parse()?,
         None => reference.clone(),
     };
+    if let Reference::Package(Package { registry: Registry::Deb { suite: suite @ None }, .. }) = &mut wanted
+        && !context.offline
+    {
+        *suite = Some(debian::own_suite()?);
+    }
     let (reference, files) = match &wanted {
         Reference::File { pattern } => (wanted.clone(), files::find(pattern, context.project)?),
         Reference::Package(package) => {

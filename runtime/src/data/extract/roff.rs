@@ -159,7 +159,7 @@ fn unescape(out: &mut String, line: &str) {
                 out.push_str(match name {
                     "lq" | "Lq" | "q" => "“",
                     "rq" | "Rq" => "”",
-                    "R" | "Tm" | _ => "",
+                    _ => "",
                 });
             }
             'f' | 'F' | 'm' | 'M' | 'n' | 'g' | 'k' | 'V' | 'Y' => {
