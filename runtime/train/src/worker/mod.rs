@@ -27,7 +27,9 @@ pub struct Events {
 
 impl Events {
     pub fn new(out: Box<dyn Write + Send>) -> Self {
-        Self { out: Arc::new(Mutex::new(out)) }
+        Self {
+            out: Arc::new(Mutex::new(out)),
+        }
     }
 
     /// Sends an event. A closed pipe means that the engine is gone; the end of the input, which follows, ends the worker.
