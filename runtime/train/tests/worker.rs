@@ -13,8 +13,8 @@ use aurora_compiler::fields::{
 };
 use aurora_runtime::data::tokens::TokenWriter;
 use aurora_runtime::job::{
-    EvalJob, EvalSetPaths, Event, Files, Order, Placement, Recompute, Scores, Start, State, TokenPaths, TrainJob,
-    TrailStep,
+    EvalJob, EvalSetPaths, Event, Files, Order, Placement, Recompute, Scores, Start, State, TokenPaths, TrailStep,
+    TrainJob,
 };
 use camino::{Utf8Path, Utf8PathBuf};
 
@@ -22,16 +22,28 @@ fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some("worker") {
         return aurora_train::worker::main();
     }
-    let filter: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let filter: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|argument| !argument.starts_with('-'))
+        .collect();
     let tests: [(&str, fn(&World)); 9] = [
-        ("segments_and_threads_do_not_change_bits", segments_and_threads_do_not_change_bits),
+        (
+            "segments_and_threads_do_not_change_bits",
+            segments_and_threads_do_not_change_bits,
+        ),
         ("a_stop_changes_nothing", a_stop_changes_nothing),
         ("placement_does_not_change_bits", placement_does_not_change_bits),
-        ("scores_do_not_depend_on_threads_or_batches", scores_do_not_depend_on_threads_or_batches),
+        (
+            "scores_do_not_depend_on_threads_or_batches",
+            scores_do_not_depend_on_threads_or_batches,
+        ),
         ("bf16_resumes_exactly", bf16_resumes_exactly),
         ("native_learns_too", native_learns_too),
         ("what_is_wrong_is_named", what_is_wrong_is_named),
-        ("a_gradient_that_is_not_finite_is_an_error", a_gradient_that_is_not_finite_is_an_error),
+        (
+            "a_gradient_that_is_not_finite_is_an_error",
+            a_gradient_that_is_not_finite_is_an_error,
+        ),
         ("the_end_of_input_ends_the_worker", the_end_of_input_ends_the_worker),
     ];
     let world = World::new();
@@ -55,7 +67,10 @@ impl Worker {
     fn start() -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         // Settings that the worker must not take over.
-        command.arg("worker").env("OMP_NUM_THREADS", "2").env_remove("MKL_NUM_THREADS");
+        command
+            .arg("worker")
+            .env("OMP_NUM_THREADS", "2")
+            .env_remove("MKL_NUM_THREADS");
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let (sender, events) = channel();
@@ -64,7 +79,11 @@ impl Worker {
                 let _ = sender.send(serde_json::from_str(&line).unwrap());
             }
         });
-        let worker = Self { orders: child.stdin.take(), child, events };
+        let worker = Self {
+            orders: child.stdin.take(),
+            child,
+            events,
+        };
         assert!(matches!(worker.next(), Event::Ready { .. }));
         worker
     }
@@ -143,7 +162,9 @@ fn model() -> ModelFields {
 
 impl World {
     fn new() -> Self {
-        let world = Self { folder: tempfile::tempdir().unwrap() };
+        let world = Self {
+            folder: tempfile::tempdir().unwrap(),
+        };
         for (at, name) in ["a", "b", "c"].into_iter().enumerate() {
             let TokenPaths { bin, idx } = world.tokens(name);
             let mut writer = TokenWriter::create(&bin, &idx, VOCABULARY).unwrap();
@@ -151,11 +172,16 @@ impl World {
             for document in 0..60u32 {
                 let length = 3 + (document * 7) % 41;
                 let token = |i: u32| 1 + (document * 5 + i * (3 + at as u32)) % (VOCABULARY - 1);
-                writer.push(&(0..length).map(token).chain([0]).collect::<Vec<_>>()).unwrap();
+                writer
+                    .push(&(0..length).map(token).chain([0]).collect::<Vec<_>>())
+                    .unwrap();
             }
             writer.finish().unwrap();
         }
-        let how = WeightsHow::Random { seed: 5, std: "0.05".parse().unwrap() };
+        let how = WeightsHow::Random {
+            seed: 5,
+            std: "0.05".parse().unwrap(),
+        };
         aurora_runtime::weights::initial_weights(&WeightsFields { model: model(), how }, &world.path("start")).unwrap();
         world
     }
@@ -165,7 +191,10 @@ impl World {
     }
 
     fn tokens(&self, name: &str) -> TokenPaths {
-        TokenPaths { bin: self.path(&format!("{name}.bin")), idx: self.path(&format!("{name}.idx")) }
+        TokenPaths {
+            bin: self.path(&format!("{name}.bin")),
+            idx: self.path(&format!("{name}.idx")),
+        }
     }
 
     /// The files below a folder, by name.
@@ -188,7 +217,10 @@ impl World {
 
     /// The bytes of all files below a folder.
     fn bytes(&self, name: &str) -> Vec<(String, Vec<u8>)> {
-        self.files(name).into_iter().map(|(name, path)| (name, std::fs::read(path).unwrap())).collect()
+        self.files(name)
+            .into_iter()
+            .map(|(name, path)| (name, std::fs::read(path).unwrap()))
+            .collect()
     }
 
     fn out(&self, name: &str) -> Utf8PathBuf {
@@ -198,23 +230,41 @@ impl World {
     }
 
     fn start(&self) -> Start {
-        Start { key: "start".to_owned(), files: self.files("start") }
+        Start {
+            key: "start".to_owned(),
+            files: self.files("start"),
+        }
     }
 
     /// The output of the node `name` as a start; with files only if they stand there.
     fn after(&self, name: &str) -> Start {
-        let files = if self.path(name).join("state.json").exists() { self.files(name) } else { Files::new() };
-        Start { key: name.to_owned(), files }
+        let files = if self.path(name).join("state.json").exists() {
+            self.files(name)
+        } else {
+            Files::new()
+        };
+        Start {
+            key: name.to_owned(),
+            files,
+        }
     }
 
     fn job(&self, name: &str, steps: std::ops::Range<u64>, start: Start) -> TrainJob {
-        let optimizer_state = if steps.start == 0 { OptimizerState::Reset } else { OptimizerState::Keep };
+        let optimizer_state = if steps.start == 0 {
+            OptimizerState::Reset
+        } else {
+            OptimizerState::Keep
+        };
         TrainJob {
             node: name.to_owned(),
             key: name.to_owned(),
             fields: TrainFields {
                 model: model(),
-                numerics: Numerics::Invariant { tensor: 2, lanes: 4, micro_batch: 2 },
+                numerics: Numerics::Invariant {
+                    tensor: 2,
+                    lanes: 4,
+                    micro_batch: 2,
+                },
                 precision: Precision::F32,
                 optimizer: AdamW {
                     beta1: "0.9".parse().unwrap(),
@@ -224,7 +274,10 @@ impl World {
                     clip: Some("1".parse().unwrap()),
                 },
                 optimizer_state,
-                schedule: vec![Piece::Constant { from: 0, rate: "3e-3".parse().unwrap() }],
+                schedule: vec![Piece::Constant {
+                    from: 0,
+                    rate: "3e-3".parse().unwrap(),
+                }],
                 first_step: steps.start,
                 last_step: steps.end,
                 global_batch: 12,
@@ -235,11 +288,17 @@ impl World {
                 seed: 3,
                 sequence: 16,
                 components: [("x", 700_000), ("y", 300_000)]
-                    .map(|(name, weight_ppm)| Component { name: name.to_owned(), weight_ppm })
+                    .map(|(name, weight_ppm)| Component {
+                        name: name.to_owned(),
+                        weight_ppm,
+                    })
                     .to_vec(),
             },
             tokens: vec![vec![self.tokens("a")], vec![self.tokens("b"), self.tokens("c")]],
-            placement: Placement { threads: 2, recompute: Recompute::None },
+            placement: Placement {
+                threads: 2,
+                recompute: Recompute::None,
+            },
             out: self.out(name),
         }
     }
@@ -255,14 +314,21 @@ impl World {
             key: name.to_owned(),
             fields: EvalFields {
                 model: model(),
-                numerics: Numerics::Invariant { tensor: 2, lanes: 4, micro_batch: 2 },
+                numerics: Numerics::Invariant {
+                    tensor: 2,
+                    lanes: 4,
+                    micro_batch: 2,
+                },
                 precision: Precision::F32,
                 window: 16,
                 sets: ["one", "two"].map(|name| EvalSet { name: name.to_owned() }).to_vec(),
             },
             checkpoint,
             sets: vec![set(&["a"]), set(&["b", "c"])],
-            placement: Placement { threads, recompute: Recompute::None },
+            placement: Placement {
+                threads,
+                recompute: Recompute::None,
+            },
             out: self.out(name),
         }
     }
@@ -291,9 +357,22 @@ fn segments_and_threads_do_not_change_bits(world: &World) {
     job.placement.threads = 1;
     let whole = world.train(job);
     let trail = world.trail("whole");
-    assert_eq!(trail.iter().map(|step| step.step).collect::<Vec<_>>(), (1..=12).collect::<Vec<_>>());
-    assert!(loss(&trail[0]) > 4.0 && loss(&trail[11]) < loss(&trail[0]) - 0.3, "it learns");
-    assert_eq!(trail.iter().filter(|step| step.groups.len() == 4).map(|step| step.step).collect::<Vec<_>>(), [12]);
+    assert_eq!(
+        trail.iter().map(|step| step.step).collect::<Vec<_>>(),
+        (1..=12).collect::<Vec<_>>()
+    );
+    assert!(
+        loss(&trail[0]) > 4.0 && loss(&trail[11]) < loss(&trail[0]) - 0.3,
+        "it learns"
+    );
+    assert_eq!(
+        trail
+            .iter()
+            .filter(|step| step.groups.len() == 4)
+            .map(|step| step.step)
+            .collect::<Vec<_>>(),
+        [12]
+    );
     // The digests of the last step are those of the files' numbers.
     for (group, digest) in &trail[11].groups {
         let bytes = std::fs::read(world.path("whole").join(format!("weights/{group}.safetensors"))).unwrap();
@@ -303,10 +382,24 @@ fn segments_and_threads_do_not_change_bits(world: &World) {
     // Two segments, queued ahead, the second from memory; an eval in between.
     let mut worker = Worker::start();
     worker.send(&Order::Train(Box::new(world.job("first", 0..5, world.start()))));
-    worker.send(&Order::Eval(Box::new(world.eval("first eval", world.after("first"), 2))));
-    worker.send(&Order::Train(Box::new(world.job("second", 5..12, world.after("first")))));
+    worker.send(&Order::Eval(Box::new(world.eval(
+        "first eval",
+        world.after("first"),
+        2,
+    ))));
+    worker.send(&Order::Train(Box::new(world.job(
+        "second",
+        5..12,
+        world.after("first"),
+    ))));
     let events = worker.finish("second");
-    let steps = events.iter().filter_map(|event| if let Event::Step(step) = event { Some(step.step) } else { None });
+    let steps = events.iter().filter_map(|event| {
+        if let Event::Step(step) = event {
+            Some(step.step)
+        } else {
+            None
+        }
+    });
     assert_eq!(steps.collect::<Vec<_>>(), (1..=12).collect::<Vec<_>>());
     drop(worker);
     // The second segment again, from files, in another process, on four threads.
@@ -314,7 +407,10 @@ fn segments_and_threads_do_not_change_bits(world: &World) {
     job.placement.threads = 4;
     assert!(world.train(job) == world.bytes("second"));
     let without_trail = |files: Vec<(String, Vec<u8>)>| {
-        files.into_iter().filter(|(name, _)| name != "trail.jsonl").collect::<Vec<_>>()
+        files
+            .into_iter()
+            .filter(|(name, _)| name != "trail.jsonl")
+            .collect::<Vec<_>>()
     };
     assert!(without_trail(whole) == without_trail(world.bytes("second")));
     let both: Vec<String> = [world.trail("first"), world.trail("second")]
@@ -322,14 +418,19 @@ fn segments_and_threads_do_not_change_bits(world: &World) {
         .into_iter()
         .map(|step| format!("{} {} {} {}", step.step, step.batch, step.loss, step.grad_norm))
         .collect();
-    let expected = trail.iter().map(|step| format!("{} {} {} {}", step.step, step.batch, step.loss, step.grad_norm));
+    let expected = trail
+        .iter()
+        .map(|step| format!("{} {} {} {}", step.step, step.batch, step.loss, step.grad_norm));
     assert_eq!(both, expected.collect::<Vec<_>>());
 }
 
 fn a_stop_changes_nothing(world: &World) {
     let straight = world.train(world.job("straight", 0..300, world.start()));
     let mut worker = Worker::start();
-    let job = |out: &str, start: Start| TrainJob { out: world.out(out), ..world.job("stopped", 0..300, start) };
+    let job = |out: &str, start: Start| TrainJob {
+        out: world.out(out),
+        ..world.job("stopped", 0..300, start)
+    };
     let mut start = world.start();
     let mut stops = 0;
     let mut done = 0;
@@ -354,14 +455,20 @@ fn a_stop_changes_nothing(world: &World) {
         }
         worker.send(&Order::Stop);
         let events = worker.until(|event| matches!(event, Event::Stopped { .. } | Event::Idle));
-        let Some(Event::Stopped { node, step }) = events.last() else { panic!("{events:?}") };
+        let Some(Event::Stopped { node, step }) = events.last() else {
+            panic!("{events:?}")
+        };
         assert_eq!(node, "stopped");
         assert!(*step >= reached && *step < 300);
-        let state: State = serde_json::from_slice(&std::fs::read(world.path(&out).join("state.json")).unwrap()).unwrap();
+        let state: State =
+            serde_json::from_slice(&std::fs::read(world.path(&out).join("state.json")).unwrap()).unwrap();
         assert_eq!(state.step, *step);
         assert_eq!(world.trail(&out).len() as u64, *step);
         done = *step;
-        start = Start { key: "stopped".to_owned(), files: world.files(&out) };
+        start = Start {
+            key: "stopped".to_owned(),
+            files: world.files(&out),
+        };
         stops += 1;
     }
 }
@@ -388,11 +495,17 @@ fn scores_do_not_depend_on_threads_or_batches(world: &World) {
     assert_eq!(one, three);
     assert_eq!(one.sets["one"].documents, 60);
     assert_eq!(one.sets["two"].documents, 120);
-    assert_eq!(one.sets["one"].tokens, (0..60).map(|document| 3 + (document * 7) % 41).sum::<u64>());
+    assert_eq!(
+        one.sets["one"].tokens,
+        (0..60).map(|document| 3 + (document * 7) % 41).sum::<u64>()
+    );
     // Beginners' scores: every token is about as likely as any other.
     assert!((one.sets["one"].perplexity / f64::from(VOCABULARY) - 1.0).abs() < 0.2);
     let set = &one.sets["two"];
-    assert_eq!(set.bits_per_byte, set.negative_log_likelihood / (std::f64::consts::LN_2 * 5000.0));
+    assert_eq!(
+        set.bits_per_byte,
+        set.negative_log_likelihood / (std::f64::consts::LN_2 * 5000.0)
+    );
     // A set alone, so that its windows stand elsewhere in other batches, has the same bits.
     let mut job = world.eval("eval alone", world.start(), 2);
     job.fields.sets.remove(0);
@@ -413,7 +526,12 @@ fn bf16_resumes_exactly(world: &World) {
     let mut second = job("bf16 second", 3..6, world.after("bf16 first"));
     second.placement.threads = 1;
     let second = world.train(second);
-    let weights = |files: Vec<(String, Vec<u8>)>| files.into_iter().filter(|(name, _)| name != "trail.jsonl").collect::<Vec<_>>();
+    let weights = |files: Vec<(String, Vec<u8>)>| {
+        files
+            .into_iter()
+            .filter(|(name, _)| name != "trail.jsonl")
+            .collect::<Vec<_>>()
+    };
     assert!(weights(second) == weights(whole));
 }
 
@@ -437,29 +555,60 @@ fn what_is_wrong_is_named(world: &World) {
         worker.failure()
     };
     let text = fail(&|job| job.fields.global_batch = 13);
-    assert_eq!(text, "the job does not fit: a global batch of 13 does not divide into micro-batches of 2");
-    let text = fail(&|job| job.fields.numerics = Numerics::Invariant { tensor: 8, lanes: 1, micro_batch: 2 });
-    assert_eq!(text, "cannot compute: heads 4 does not divide by 8 logical tensor shards");
+    assert_eq!(
+        text,
+        "the job does not fit: a global batch of 13 does not divide into micro-batches of 2"
+    );
+    let text = fail(&|job| {
+        job.fields.numerics = Numerics::Invariant {
+            tensor: 8,
+            lanes: 1,
+            micro_batch: 2,
+        }
+    });
+    assert_eq!(
+        text,
+        "cannot compute: heads 4 does not divide by 8 logical tensor shards"
+    );
     let text = fail(&|job| job.fields.optimizer_state = OptimizerState::Keep);
-    assert_eq!(text, "cannot use the checkpoint: the checkpoint has no file `optimizer/embeddings.safetensors`");
+    assert_eq!(
+        text,
+        "cannot use the checkpoint: the checkpoint has no file `optimizer/embeddings.safetensors`"
+    );
     let text = fail(&|job| {
         job.start.files.remove("weights/layer.001.safetensors");
     });
-    assert_eq!(text, "cannot use the checkpoint: the checkpoint has no file `weights/layer.001.safetensors`");
+    assert_eq!(
+        text,
+        "cannot use the checkpoint: the checkpoint has no file `weights/layer.001.safetensors`"
+    );
     let damaged = world.path("damaged");
     std::fs::write(&damaged, b"not a checkpoint").unwrap();
     let text = fail(&|job| {
-        job.start.files.insert("weights/final_norm.safetensors".to_owned(), damaged.clone());
+        job.start
+            .files
+            .insert("weights/final_norm.safetensors".to_owned(), damaged.clone());
     });
     assert!(text.contains("is no whole safetensors file"), "{text}");
     let text = fail(&|job| job.tokens[0][0].bin = world.path("nowhere.bin"));
-    assert!(text.starts_with("cannot read tokens of `x`") && text.contains("nowhere.bin"), "{text}");
+    assert!(
+        text.starts_with("cannot read tokens of `x`") && text.contains("nowhere.bin"),
+        "{text}"
+    );
     let text = fail(&|job| {
         job.fields.sequence = 32;
         job.order.sequence = 32;
     });
-    assert_eq!(text, "cannot compute: a sequence of 32 tokens exceeds the context of 16");
-    worker.orders.as_mut().unwrap().write_all(b"{\"message\":\"dance\"}\n").unwrap();
+    assert_eq!(
+        text,
+        "cannot compute: a sequence of 32 tokens exceeds the context of 16"
+    );
+    worker
+        .orders
+        .as_mut()
+        .unwrap()
+        .write_all(b"{\"message\":\"dance\"}\n")
+        .unwrap();
     assert!(worker.failure().starts_with("an order that is none"));
     // It still works.
     worker.send(&Order::Train(Box::new(world.job("right", 0..2, world.start()))));
@@ -469,16 +618,26 @@ fn what_is_wrong_is_named(world: &World) {
 fn a_gradient_that_is_not_finite_is_an_error(world: &World) {
     let mut worker = Worker::start();
     let mut job = world.job("diverges", 0..50, world.start());
-    job.fields.schedule = vec![Piece::Constant { from: 0, rate: "1e25".parse().unwrap() }];
+    job.fields.schedule = vec![Piece::Constant {
+        from: 0,
+        rate: "1e25".parse().unwrap(),
+    }];
     worker.send(&Order::Train(Box::new(job)));
     let text = worker.failure();
-    assert!(text.contains("of step 2 is") && text.contains("(the batch holds `x` × "), "{text}");
+    assert!(
+        text.contains("of step 2 is") && text.contains("(the batch holds `x` × "),
+        "{text}"
+    );
 }
 
 fn the_end_of_input_ends_the_worker(world: &World) {
     assert_eq!(Worker::start().end(), Some(0));
     let mut worker = Worker::start();
-    worker.send(&Order::Train(Box::new(world.job("endless", 0..1_000_000, world.start()))));
+    worker.send(&Order::Train(Box::new(world.job(
+        "endless",
+        0..1_000_000,
+        world.start(),
+    ))));
     worker.until(|event| matches!(event, Event::Step(_)));
     assert_eq!(worker.end(), Some(0));
     let mut worker = Worker::start();

@@ -51,7 +51,10 @@ pub fn evaluate(
     let network = Arc::new(state.network.clone());
     let mut seats = Vec::new();
     for _ in 0..team.threads() {
-        seats.push(Seat { weights: state.weights()?, workspaces: BTreeMap::new() });
+        seats.push(Seat {
+            weights: state.weights()?,
+            workspaces: BTreeMap::new(),
+        });
     }
     // −ln p of each window, summed over its tokens in order.
     let mut losses: Vec<Vec<f64>> = windows.sets.iter().map(|set| vec![0.0; set.windows.len()]).collect();
@@ -112,7 +115,10 @@ pub fn write(scores: &Scores, out: &Utf8Path) -> Result<(), TrainError> {
         file.sync_all()?;
         File::open(out)?.sync_all()
     };
-    Ok(put().map_err(|source| CheckpointError::Write { path: path.clone(), source })?)
+    Ok(put().map_err(|source| CheckpointError::Write {
+        path: path.clone(),
+        source,
+    })?)
 }
 
 type Scored = Vec<(usize, usize, f64)>;
@@ -129,10 +135,18 @@ fn one_thread(
             let new = Workspace::new(network, sequences(length), length, Recompute::None, false)?;
             seat.workspaces.insert(length, new);
         }
-        let Some(workspace) = seat.workspaces.get_mut(&length) else { continue };
+        let Some(workspace) = seat.workspaces.get_mut(&length) else {
+            continue;
+        };
         let mut losses = vec![0.0; ids.len()];
         let tensor = |ids: &[i64]| Tensor::f_from_slice(ids).map_err(ModelError::from);
-        network.score(&seat.weights, workspace, &tensor(&ids)?, &tensor(&targets)?, &mut losses)?;
+        network.score(
+            &seat.weights,
+            workspace,
+            &tensor(&ids)?,
+            &tensor(&targets)?,
+            &mut losses,
+        )?;
         for (rows, (set, window, count)) in losses.chunks_exact(length).zip(batch.own()) {
             scored.push((set, window, rows[..count].iter().sum()));
         }

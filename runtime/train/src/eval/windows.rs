@@ -13,7 +13,11 @@ const BATCH_TOKENS: usize = 2048;
 /// The length that a window is padded to: 16, then two steps an octave (24, 32, 48, 64, …), at most `window`.
 pub fn padded(length: usize, window: usize) -> usize {
     let octave = length.next_power_of_two().max(16);
-    let length = if octave > 16 && length <= octave / 4 * 3 { octave / 4 * 3 } else { octave };
+    let length = if octave > 16 && length <= octave / 4 * 3 {
+        octave / 4 * 3
+    } else {
+        octave
+    };
     length.min(window)
 }
 
@@ -58,7 +62,10 @@ pub struct Batch {
 impl Batch {
     /// Set, place and length of each window.
     pub fn own(&self) -> impl Iterator<Item = (usize, usize, usize)> + '_ {
-        self.windows.iter().zip(&self.lengths).map(|(&(set, window), &length)| (set, window, length))
+        self.windows
+            .iter()
+            .zip(&self.lengths)
+            .map(|(&(set, window), &length)| (set, window, length))
     }
 }
 
@@ -76,13 +83,20 @@ impl Windows {
     pub fn open(job: &EvalJob) -> Result<Self, TrainError> {
         let window = job.fields.window as usize;
         if job.fields.sets.len() != job.sets.len() || window == 0 {
-            let text = format!("{} sets with files of {}, windows of {window}", job.fields.sets.len(), job.sets.len());
+            let text = format!(
+                "{} sets with files of {}, windows of {window}",
+                job.fields.sets.len(),
+                job.sets.len()
+            );
             return Err(TrainError::Unfit(text));
         }
         let mut sets = Vec::new();
         for (fields, paths) in job.fields.sets.iter().zip(&job.sets) {
             let name = fields.name.clone();
-            let wrap = |source| TrainError::Tokens { component: name.clone(), source };
+            let wrap = |source| TrainError::Tokens {
+                component: name.clone(),
+                source,
+            };
             let files = paths.files.iter().map(|file| (file.bin.as_path(), file.idx.as_path()));
             let stream = TokenStream::open(files).map_err(wrap)?;
             let end_of_document = i64::from(paths.end_of_document);
@@ -124,7 +138,11 @@ impl Windows {
             }
             sets.push(set);
         }
-        Ok(Self { sets, window, vocabulary: i64::from(job.fields.model.vocabulary) })
+        Ok(Self {
+            sets,
+            window,
+            vocabulary: i64::from(job.fields.model.vocabulary),
+        })
     }
 
     /// The batches: padded lengths upwards; inside one, windows in the order of sets and documents.
@@ -155,12 +173,17 @@ impl Windows {
     pub fn read(&self, batch: &Batch) -> Result<(Vec<i64>, Vec<i64>), TrainError> {
         let size = sequences(batch.length) * batch.length;
         let (mut ids, mut targets) = (vec![0; size], vec![0; size]);
-        let places = ids.chunks_exact_mut(batch.length).zip(targets.chunks_exact_mut(batch.length));
+        let places = ids
+            .chunks_exact_mut(batch.length)
+            .zip(targets.chunks_exact_mut(batch.length));
         for ((ids, targets), &(set, at)) in places.zip(&batch.windows) {
             let set = &self.sets[set];
             let window = set.windows[at];
             let read = |start: u64, out: &mut [i64]| {
-                let wrap = |source| TrainError::Tokens { component: set.name.clone(), source };
+                let wrap = |source| TrainError::Tokens {
+                    component: set.name.clone(),
+                    source,
+                };
                 set.stream.read(start, out).map_err(wrap)
             };
             read(window.start, &mut targets[..window.length])?;

@@ -61,10 +61,26 @@ mod tests {
 
     #[test]
     fn bf16_rounds_as_half_does() {
-        let specials = [0.0, -0.0, 1.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, f32::MAX, f32::MIN_POSITIVE, 1e-42];
-        for value in specials.into_iter().chain((0..200_000u32).map(|i| f32::from_bits(i.wrapping_mul(2_654_435_761)))) {
+        let specials = [
+            0.0,
+            -0.0,
+            1.0,
+            f32::INFINITY,
+            f32::NEG_INFINITY,
+            f32::NAN,
+            f32::MAX,
+            f32::MIN_POSITIVE,
+            1e-42,
+        ];
+        for value in specials
+            .into_iter()
+            .chain((0..200_000u32).map(|i| f32::from_bits(i.wrapping_mul(2_654_435_761))))
+        {
             let (ours, theirs) = (<bf16 as Element>::store(value), bf16::from_f32(value));
-            assert!(ours == theirs || (ours.is_nan() && theirs.is_nan()), "{value:e}: {ours} {theirs}");
+            assert!(
+                ours == theirs || (ours.is_nan() && theirs.is_nan()),
+                "{value:e}: {ours} {theirs}"
+            );
         }
     }
 }

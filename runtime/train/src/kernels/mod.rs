@@ -8,13 +8,13 @@
 //! Not here: tensors (`model::ops` binds these to tensors and holds their twins made of ATen operations), threads.
 
 mod activation;
-mod update;
 mod element;
 mod embedding;
 mod loss;
 mod math;
 mod norm;
 mod sums;
+mod update;
 
 pub use activation::{Gelu, gelu_backward, gelu_forward};
 
@@ -23,8 +23,8 @@ pub use embedding::{embed_position_rows, embedding_gradient, position_gradient};
 pub use loss::{loss_gradient, row_losses, row_maxima, row_sums};
 pub use math::{exp, log};
 pub use norm::{norm_apply, norm_backward, norm_forward};
-pub use update::{Update, adamw, combine_gradients};
 pub use sums::{accumulate, add_columns, add_residual, cast, column_sums, fold_heads, sum_partials, sum_squares};
+pub use update::{Update, adamw, combine_gradients};
 
 /// The instruction sets that kernels are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -9,13 +9,19 @@ use crate::kernels::Stored;
 
 fn check<E: Stored>(tensor: &Tensor) -> Result<(*mut E, usize), ModelError> {
     if tensor.kind() != E::KIND {
-        return Err(ModelError::Kind { found: tensor.kind(), expected: E::KIND });
+        return Err(ModelError::Kind {
+            found: tensor.kind(),
+            expected: E::KIND,
+        });
     }
     if !tensor.is_contiguous() {
         return Err(ModelError::Strided(tensor.size()));
     }
     if tensor.device() != Device::Cpu {
-        return Err(ModelError::Unfit(format!("a CPU kernel was given a tensor on {:?}", tensor.device())));
+        return Err(ModelError::Unfit(format!(
+            "a CPU kernel was given a tensor on {:?}",
+            tensor.device()
+        )));
     }
     Ok((tensor.data_ptr().cast(), tensor.numel()))
 }
@@ -31,7 +37,11 @@ fn check<E: Stored>(tensor: &Tensor) -> Result<(*mut E, usize), ModelError> {
 pub fn elements<E: Stored>(tensor: &Tensor) -> Result<&[E], ModelError> {
     let (pointer, length) = check::<E>(tensor)?;
     // SAFETY: libtorch keeps `length` initialised elements of this type there as long as the tensor lives.
-    Ok(if length == 0 { &[] } else { unsafe { std::slice::from_raw_parts(pointer, length) } })
+    Ok(if length == 0 {
+        &[]
+    } else {
+        unsafe { std::slice::from_raw_parts(pointer, length) }
+    })
 }
 
 /// The numbers of a contiguous CPU tensor, to be written. See [`elements`]; the same tensor must not be read elsewhere
@@ -43,7 +53,11 @@ pub fn elements<E: Stored>(tensor: &Tensor) -> Result<&[E], ModelError> {
 pub fn elements_mut<E: Stored>(tensor: &Tensor) -> Result<&mut [E], ModelError> {
     let (pointer, length) = check::<E>(tensor)?;
     // SAFETY: as above, and the caller holds the only handle in use.
-    Ok(if length == 0 { &mut [] } else { unsafe { std::slice::from_raw_parts_mut(pointer, length) } })
+    Ok(if length == 0 {
+        &mut []
+    } else {
+        unsafe { std::slice::from_raw_parts_mut(pointer, length) }
+    })
 }
 
 /// A range of the numbers of a contiguous CPU tensor; several threads may take ranges that do not overlap.

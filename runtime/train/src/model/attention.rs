@@ -5,10 +5,10 @@
 
 use tch::Tensor;
 
+use super::network::no_backward;
 use super::ops::Stats;
 use super::product::{add_product, multiply, project_with_bias};
 use super::views::Layer;
-use super::network::no_backward;
 use super::workspace::{Kept, Workspace};
 use super::{ModelError, Network};
 
@@ -31,7 +31,10 @@ impl Network {
     /// `[b, n, s, d]` → `[t, n·d]`, without a copy where memory is in that order.
     pub(super) fn attended_rows(&self, attended: &Tensor, workspace: &Workspace) -> Result<Tensor, ModelError> {
         let width = self.shard_heads() * self.head_size();
-        Ok(attended.f_transpose(1, 2)?.f_contiguous()?.f_view([workspace.rows() as i64, width])?)
+        Ok(attended
+            .f_transpose(1, 2)?
+            .f_contiguous()?
+            .f_view([workspace.rows() as i64, width])?)
     }
 
     fn heads(&self, kept: &Kept, workspace: &Workspace, shard: usize) -> Result<Heads, ModelError> {
@@ -39,20 +42,40 @@ impl Network {
         let (n, d) = (self.shard_heads(), self.head_size());
         if self.layout.shape.multi_query {
             let query = kept.query[shard].f_view([b, s, n, d])?.f_transpose(1, 2)?;
-            let both = kept.key_value.f_view([b, 1, s, 2 * d])?.f_expand([b, n, s, 2 * d], false)?;
-            return Ok(Heads { query, key: both.f_narrow(3, 0, d)?, value: both.f_narrow(3, d, d)? });
+            let both = kept
+                .key_value
+                .f_view([b, 1, s, 2 * d])?
+                .f_expand([b, n, s, 2 * d], false)?;
+            return Ok(Heads {
+                query,
+                key: both.f_narrow(3, 0, d)?,
+                value: both.f_narrow(3, d, d)?,
+            });
         }
         let all = kept.query[shard].f_view([b, s, n, 3 * d])?.f_transpose(1, 2)?;
-        Ok(Heads { query: all.f_narrow(3, 0, d)?, key: all.f_narrow(3, d, d)?, value: all.f_narrow(3, 2 * d, d)? })
+        Ok(Heads {
+            query: all.f_narrow(3, 0, d)?,
+            key: all.f_narrow(3, d, d)?,
+            value: all.f_narrow(3, 2 * d, d)?,
+        })
     }
 
     /// First norm, projections and attention: fills what the layer keeps of them.
     pub(super) fn attend(&self, own: &Layer, workspace: &mut Workspace, layer: usize) -> Result<(), ModelError> {
         let at = workspace.kept_of(layer);
         let kept = &workspace.kept[at];
-        let stats = Stats { mean: &kept.mean1, rstd: &kept.rstd1 };
+        let stats = Stats {
+            mean: &kept.mean1,
+            rstd: &kept.rstd1,
+        };
         let normed = &workspace.normed;
-        self.kernels.norm_forward(workspace.input(layer), &own.norm1, self.layout.shape.epsilon, normed, stats)?;
+        self.kernels.norm_forward(
+            workspace.input(layer),
+            &own.norm1,
+            self.layout.shape.epsilon,
+            normed,
+            stats,
+        )?;
         for (shard, out) in kept.query.iter().enumerate() {
             project_with_bias(out, normed, &own.query.weight[shard], &own.query.bias[shard])?;
         }
@@ -67,9 +90,11 @@ impl Network {
         let mut attended = Vec::with_capacity(self.grid.tensor);
         for shard in 0..self.grid.tensor {
             let Heads { query, key, value } = self.heads(kept, workspace, shard)?;
-            attended.push(Tensor::f_internal_scaled_dot_product_flash_attention_for_cpu::<&Tensor>(
-                &query, &key, &value, 0.0, true, None, None,
-            )?);
+            attended.push(
+                Tensor::f_internal_scaled_dot_product_flash_attention_for_cpu::<&Tensor>(
+                    &query, &key, &value, 0.0, true, None, None,
+                )?,
+            );
         }
         workspace.kept[at].attended = attended;
         Ok(())
@@ -82,9 +107,14 @@ impl Network {
         layer: usize,
         gradient: &Layer,
     ) -> Result<(), ModelError> {
-        let Some(backward) = &workspace.backward else { return Err(no_backward()) };
+        let Some(backward) = &workspace.backward else {
+            return Err(no_backward());
+        };
         let kept = &workspace.kept[workspace.kept_of(layer)];
-        let stats = Stats { mean: &kept.mean1, rstd: &kept.rstd1 };
+        let stats = Stats {
+            mean: &kept.mean1,
+            rstd: &kept.rstd1,
+        };
         let (rows, normed, x) = (workspace.rows(), &workspace.normed, workspace.input(layer));
         let blocks = self.blocks(rows);
         self.kernels.norm_apply(x, &own.norm1, normed, stats)?;
@@ -96,35 +126,59 @@ impl Network {
             let attended = self.attended_rows(attended, workspace)?;
             add_product(&gradient.out.weight[shard], &backward.dy, &attended, self.kernels)?;
             let dquery = self.one_shard_backward(workspace, kept, shard)?;
-            self.kernels.column_sums(&dquery, &Self::all(rows), &gradient.query.bias[shard])?;
+            self.kernels
+                .column_sums(&dquery, &Self::all(rows), &gradient.query.bias[shard])?;
             add_product(&gradient.query.weight[shard], &dquery, normed, self.kernels)?;
             multiply(&workspace.partials[shard], &dquery, &own.query.weight[shard])?;
         }
         let mut extra = None;
         if let (Some(projection), Some(gradient)) = (&own.key_value, &gradient.key_value) {
             self.kernels.sum_partials(&backward.dkv, None, &backward.dkv_sum)?;
-            self.kernels.column_sums(&backward.dkv_sum, &blocks, &gradient.bias[0])?;
-            let dkv = if self.kind == tch::Kind::Float { &backward.dkv_sum } else { &backward.dkv_cast };
+            self.kernels
+                .column_sums(&backward.dkv_sum, &blocks, &gradient.bias[0])?;
+            let dkv = if self.kind == tch::Kind::Float {
+                &backward.dkv_sum
+            } else {
+                &backward.dkv_cast
+            };
             self.kernels.cast(&backward.dkv_sum, dkv)?;
             let mut parts = Vec::with_capacity(blocks.len());
             for block in &blocks {
                 let (start, length) = (block.start as i64, block.len() as i64);
                 let own_rows = dkv.f_narrow(0, start, length)?;
-                multiply(&backward.extra.f_narrow(0, start, length)?, &own_rows, &projection.weight[0])?;
+                multiply(
+                    &backward.extra.f_narrow(0, start, length)?,
+                    &own_rows,
+                    &projection.weight[0],
+                )?;
                 parts.push(own_rows.f_transpose(0, 1)?.f_mm(&normed.f_narrow(0, start, length)?)?);
             }
             self.kernels.add_partials(&parts, &gradient.weight[0])?;
             extra = Some(&backward.extra);
         }
         self.kernels.sum_partials(&workspace.partials, extra, &backward.dnorm)?;
-        self.kernels.norm_backward(&backward.dnorm, x, &own.norm1, stats, &blocks, &backward.dx, &gradient.norm1)
+        self.kernels.norm_backward(
+            &backward.dnorm,
+            x,
+            &own.norm1,
+            stats,
+            &blocks,
+            &backward.dx,
+            &gradient.norm1,
+        )
     }
 
     /// The gradient of one shard's query projection, `[t, n·d]` (or `[t, n·3d]`); that of the shared keys and values goes
     /// to the shard's buffer.
     fn one_shard_backward(&self, workspace: &Workspace, kept: &Kept, shard: usize) -> Result<Tensor, ModelError> {
-        let Some(backward) = &workspace.backward else { return Err(no_backward()) };
-        let (b, s, rows) = (workspace.sequences as i64, workspace.sequence as i64, workspace.rows() as i64);
+        let Some(backward) = &workspace.backward else {
+            return Err(no_backward());
+        };
+        let (b, s, rows) = (
+            workspace.sequences as i64,
+            workspace.sequence as i64,
+            workspace.rows() as i64,
+        );
         let (n, d) = (self.shard_heads(), self.head_size());
         let Heads { query, key, value } = self.heads(kept, workspace, shard)?;
         let (attended, sums) = &kept.attended[shard];
@@ -136,10 +190,14 @@ impl Network {
             Ok(part.f_transpose(1, 2)?.f_contiguous()?.f_view([rows, n * d])?)
         };
         if self.layout.shape.multi_query {
-            self.kernels.fold_heads(&flat(&dk)?, &flat(&dv)?, n as usize, &backward.dkv[shard])?;
+            self.kernels
+                .fold_heads(&flat(&dk)?, &flat(&dv)?, n as usize, &backward.dkv[shard])?;
             return flat(&dq);
         }
-        let parts = [dq, dk, dv].iter().map(|part| part.f_transpose(1, 2)).collect::<Result<Vec<_>, _>>()?;
+        let parts = [dq, dk, dv]
+            .iter()
+            .map(|part| part.f_transpose(1, 2))
+            .collect::<Result<Vec<_>, _>>()?;
         Ok(Tensor::f_cat(&parts, 3)?.f_view([rows, 3 * n * d])?)
     }
 }

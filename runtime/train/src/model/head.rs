@@ -22,11 +22,18 @@ impl Network {
         let shape = &self.layout.shape;
         let rows = workspace.rows();
         if losses.len() != rows {
-            return Err(ModelError::Unfit(format!("{} places for the losses of {rows} rows", losses.len())));
+            return Err(ModelError::Unfit(format!(
+                "{} places for the losses of {rows} rows",
+                losses.len()
+            )));
         }
         let x = workspace.input(shape.layers);
-        let stats = Stats { mean: &workspace.mean, rstd: &workspace.rstd };
-        self.kernels.norm_forward(x, &weights.final_norm, shape.epsilon, &workspace.normed, stats)?;
+        let stats = Stats {
+            mean: &workspace.mean,
+            rstd: &workspace.rstd,
+        };
+        self.kernels
+            .norm_forward(x, &weights.final_norm, shape.epsilon, &workspace.normed, stats)?;
         for start in (0..rows).step_by(HEAD_ROWS) {
             let count = HEAD_ROWS.min(rows - start);
             let cut = |tensor: &Tensor| tensor.f_narrow(0, start as i64, count as i64);
@@ -38,7 +45,8 @@ impl Network {
                 logits.push(block);
             }
             let losses = &mut losses[start..start + count];
-            self.kernels.softmax_loss(&logits, &cut(targets)?, losses, gradients.is_some())?;
+            self.kernels
+                .softmax_loss(&logits, &cut(targets)?, losses, gradients.is_some())?;
             let Some(gradients) = gradients else { continue };
             for (shard, logits) in logits.iter().enumerate() {
                 add_product(&gradients.word_out[shard], logits, &normed, self.kernels)?;
@@ -46,10 +54,13 @@ impl Network {
             }
         }
         let Some(gradients) = gradients else { return Ok(()) };
-        let Some(backward) = &workspace.backward else { return Err(no_backward()) };
+        let Some(backward) = &workspace.backward else {
+            return Err(no_backward());
+        };
         self.kernels.sum_partials(&workspace.partials, None, &backward.dnorm)?;
         let _ = backward.dx.shallow_clone().f_zero_()?;
         let (norm, into) = (&weights.final_norm, &gradients.of.final_norm);
-        self.kernels.norm_backward(&backward.dnorm, x, norm, stats, &self.blocks(rows), &backward.dx, into)
+        self.kernels
+            .norm_backward(&backward.dnorm, x, norm, stats, &self.blocks(rows), &backward.dx, into)
     }
 }

@@ -54,11 +54,19 @@ impl Shape {
             return unfit(format!("hidden {hidden} does not divide by {heads} heads"));
         }
         if kv_heads != 1 && kv_heads != heads {
-            return unfit(format!("gpt_bigcode has 1 or {heads} key and value heads, not {kv_heads}"));
+            return unfit(format!(
+                "gpt_bigcode has 1 or {heads} key and value heads, not {kv_heads}"
+            ));
         }
-        for (name, count) in [("heads", heads), ("feed_forward", feed_forward), ("vocabulary", vocabulary)] {
+        for (name, count) in [
+            ("heads", heads),
+            ("feed_forward", feed_forward),
+            ("vocabulary", vocabulary),
+        ] {
             if count % tensor != 0 {
-                return unfit(format!("{name} {count} does not divide by {tensor} logical tensor shards"));
+                return unfit(format!(
+                    "{name} {count} does not divide by {tensor} logical tensor shards"
+                ));
             }
         }
         Ok(Self {
@@ -120,7 +128,11 @@ impl Part {
             Split::Columns => (self.rows, self.columns / self.shards),
             Split::Replicated => (self.rows, self.columns),
         };
-        if self.columns == 0 { vec![rows as i64] } else { vec![rows as i64, columns as i64] }
+        if self.columns == 0 {
+            vec![rows as i64]
+        } else {
+            vec![rows as i64, columns as i64]
+        }
     }
 
     /// Where shard `index` stands in a flat buffer.
@@ -216,14 +228,27 @@ impl Builder {
         let shards = if split == Split::Replicated { 1 } else { self.tensor };
         let stride = (rows * columns.max(1) / shards).next_multiple_of(ALIGNMENT);
         let tensor = name.to_owned();
-        self.parts.push(Part { tensor, first_row, rows, columns, split, offset: self.length, stride, shards });
+        self.parts.push(Part {
+            tensor,
+            first_row,
+            rows,
+            columns,
+            split,
+            offset: self.length,
+            stride,
+            shards,
+        });
         self.length += stride * shards;
         self.parts.len() - 1
     }
 
     fn linear(&mut self, name: &str, first_row: usize, rows: usize, columns: usize, split: Split) -> [usize; 2] {
         // The bias of a row-parallel layer is added once, after the sum: it is whole.
-        let bias = if split == Split::Columns { Split::Replicated } else { split };
+        let bias = if split == Split::Columns {
+            Split::Replicated
+        } else {
+            split
+        };
         [
             self.add(&format!("{name}.weight"), first_row, rows, columns, split),
             self.add(&format!("{name}.bias"), first_row, rows, 0, bias),
@@ -237,7 +262,11 @@ impl Builder {
 
 impl Layout {
     pub fn new(shape: Shape) -> Self {
-        let mut to = Builder { tensor: shape.tensor, parts: Vec::new(), length: 0 };
+        let mut to = Builder {
+            tensor: shape.tensor,
+            parts: Vec::new(),
+            length: 0,
+        };
         let (hidden, kv) = (shape.hidden, 2 * shape.head_size);
         let word = to.add("transformer.wte.weight", 0, shape.vocabulary, hidden, Split::Rows);
         let position = to.add("transformer.wpe.weight", 0, shape.context, hidden, Split::Replicated);
@@ -248,7 +277,10 @@ impl Layout {
             let norm1 = to.norm(&name("ln_1"), hidden);
             let (query, key_value) = if shape.multi_query {
                 let query = to.linear(&attention, 0, hidden, hidden, Split::Rows);
-                (query, Some(to.linear(&attention, hidden, kv, hidden, Split::Replicated)))
+                (
+                    query,
+                    Some(to.linear(&attention, hidden, kv, hidden, Split::Replicated)),
+                )
             } else {
                 (to.linear(&attention, 0, 3 * hidden, hidden, Split::Rows), None)
             };
@@ -266,7 +298,17 @@ impl Layout {
         let length = to.length;
         let tied = length;
         let gradient_length = length + to.parts[word].stride * to.parts[word].shards;
-        Self { shape, parts: to.parts, word, position, layers, final_norm, length, tied, gradient_length }
+        Self {
+            shape,
+            parts: to.parts,
+            word,
+            position,
+            layers,
+            final_norm,
+            length,
+            tied,
+            gradient_length,
+        }
     }
 
     /// The pieces of optimizer work and of the gradient norm: at most [`CHUNK`] elements of one shard each, in the

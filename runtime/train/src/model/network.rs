@@ -60,10 +60,19 @@ impl Network {
             self.feed_forward_backward(own, workspace, layer, gradient)?;
             self.attention_backward(own, workspace, layer, gradient)?;
         }
-        let Some(backward) = &workspace.backward else { return Err(no_backward()) };
+        let Some(backward) = &workspace.backward else {
+            return Err(no_backward());
+        };
         let blocks = self.blocks(workspace.rows());
         let into = &gradients.of;
-        self.kernels.embed_backward(ids, workspace.sequence, &backward.dx, &blocks, &into.word, &into.position)
+        self.kernels.embed_backward(
+            ids,
+            workspace.sequence,
+            &backward.dx,
+            &blocks,
+            &into.word,
+            &into.position,
+        )
     }
 
     /// −ln p of each target to `losses` (nats, one a row).
@@ -83,7 +92,13 @@ impl Network {
     }
 
     fn body_forward(&self, weights: &Weights, workspace: &mut Workspace, ids: &Tensor) -> Result<(), ModelError> {
-        self.kernels.embed(ids, workspace.sequence, &weights.word, &weights.position, workspace.input(0))?;
+        self.kernels.embed(
+            ids,
+            workspace.sequence,
+            &weights.word,
+            &weights.position,
+            workspace.input(0),
+        )?;
         for (layer, own) in weights.layers.iter().enumerate() {
             self.attend(own, workspace, layer)?;
             self.project(own, workspace, layer)?;
@@ -100,30 +115,46 @@ impl Network {
             let rows = self.attended_rows(attended, workspace)?;
             project(&workspace.partials[shard], &rows, &own.out.weight[shard])?;
         }
-        self.kernels.add_residual(&workspace.partials, &own.out.bias[0], workspace.input(layer), &kept.mid)
+        self.kernels
+            .add_residual(&workspace.partials, &own.out.bias[0], workspace.input(layer), &kept.mid)
     }
 
     /// The second norm's output, with what it keeps.
     fn norm_up(&self, own: &Layer, workspace: &Workspace, layer: usize) -> Result<(), ModelError> {
         let kept = &workspace.kept[workspace.kept_of(layer)];
-        let stats = Stats { mean: &kept.mean2, rstd: &kept.rstd2 };
-        self.kernels.norm_forward(&kept.mid, &own.norm2, self.layout.shape.epsilon, &workspace.normed, stats)
+        let stats = Stats {
+            mean: &kept.mean2,
+            rstd: &kept.rstd2,
+        };
+        self.kernels.norm_forward(
+            &kept.mid,
+            &own.norm2,
+            self.layout.shape.epsilon,
+            &workspace.normed,
+            stats,
+        )
     }
 
     /// One shard's activation from the normed rows: fills `z` and `activated`.
     fn activate(&self, up: &Linear, workspace: &Workspace, layer: usize, shard: usize) -> Result<(), ModelError> {
         let z = &workspace.z[workspace.activation_of(layer)][shard];
         project(z, &workspace.normed, &up.weight[shard])?;
-        self.kernels.gelu_forward(self.layout.shape.gelu, z, &up.bias[shard], &workspace.activated)
+        self.kernels
+            .gelu_forward(self.layout.shape.gelu, z, &up.bias[shard], &workspace.activated)
     }
 
     fn feed_forward(&self, own: &Layer, workspace: &Workspace, layer: usize) -> Result<(), ModelError> {
         for shard in 0..self.grid.tensor {
             self.activate(&own.up, workspace, layer, shard)?;
-            project(&workspace.partials[shard], &workspace.activated, &own.down.weight[shard])?;
+            project(
+                &workspace.partials[shard],
+                &workspace.activated,
+                &own.down.weight[shard],
+            )?;
         }
         let mid = &workspace.kept[workspace.kept_of(layer)].mid;
-        self.kernels.add_residual(&workspace.partials, &own.down.bias[0], mid, workspace.input(layer + 1))
+        self.kernels
+            .add_residual(&workspace.partials, &own.down.bias[0], mid, workspace.input(layer + 1))
     }
 
     fn feed_forward_backward(
@@ -133,29 +164,56 @@ impl Network {
         layer: usize,
         gradient: &Layer,
     ) -> Result<(), ModelError> {
-        let Some(backward) = &workspace.backward else { return Err(no_backward()) };
+        let Some(backward) = &workspace.backward else {
+            return Err(no_backward());
+        };
         let kept = &workspace.kept[workspace.kept_of(layer)];
-        let stats = Stats { mean: &kept.mean2, rstd: &kept.rstd2 };
+        let stats = Stats {
+            mean: &kept.mean2,
+            rstd: &kept.rstd2,
+        };
         let (rows, gelu) = (workspace.rows(), self.layout.shape.gelu);
         let blocks = self.blocks(rows);
-        self.kernels.norm_apply(&kept.mid, &own.norm2, &workspace.normed, stats)?;
+        self.kernels
+            .norm_apply(&kept.mid, &own.norm2, &workspace.normed, stats)?;
         self.kernels.cast(&backward.dx, &backward.dy)?;
-        self.kernels.column_sums(&backward.dx, &blocks, &gradient.down.bias[0])?;
+        self.kernels
+            .column_sums(&backward.dx, &blocks, &gradient.down.bias[0])?;
         for shard in 0..self.grid.tensor {
             if workspace.recompute != Recompute::None {
                 self.activate(&own.up, workspace, layer, shard)?;
             }
             let z = &workspace.z[workspace.activation_of(layer)][shard];
             multiply(&backward.dz, &backward.dy, &own.down.weight[shard])?;
-            self.kernels.gelu_backward(gelu, z, &backward.dz, &workspace.activated)?;
-            add_product(&gradient.down.weight[shard], &backward.dy, &workspace.activated, self.kernels)?;
-            self.kernels.column_sums(&backward.dz, &Self::all(rows), &gradient.up.bias[shard])?;
-            add_product(&gradient.up.weight[shard], &backward.dz, &workspace.normed, self.kernels)?;
+            self.kernels
+                .gelu_backward(gelu, z, &backward.dz, &workspace.activated)?;
+            add_product(
+                &gradient.down.weight[shard],
+                &backward.dy,
+                &workspace.activated,
+                self.kernels,
+            )?;
+            self.kernels
+                .column_sums(&backward.dz, &Self::all(rows), &gradient.up.bias[shard])?;
+            add_product(
+                &gradient.up.weight[shard],
+                &backward.dz,
+                &workspace.normed,
+                self.kernels,
+            )?;
             multiply(&workspace.partials[shard], &backward.dz, &own.up.weight[shard])?;
         }
         self.kernels.sum_partials(&workspace.partials, None, &backward.dnorm)?;
         let dx = &backward.dx;
-        self.kernels.norm_backward(&backward.dnorm, &kept.mid, &own.norm2, stats, &blocks, dx, &gradient.norm2)
+        self.kernels.norm_backward(
+            &backward.dnorm,
+            &kept.mid,
+            &own.norm2,
+            stats,
+            &blocks,
+            dx,
+            &gradient.norm2,
+        )
     }
 }
 

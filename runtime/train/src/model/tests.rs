@@ -35,15 +35,32 @@ pub fn model(heads: u32, kv_heads: u32, activation: Activation) -> ModelFields {
 }
 
 pub fn network(model: &ModelFields, tensor: u32, kernels: Kernels, kind: Kind) -> Network {
-    let grid = Grid::new(&Numerics::Invariant { tensor, lanes: 1, micro_batch: 3 }, 1);
+    let grid = Grid::new(
+        &Numerics::Invariant {
+            tensor,
+            lanes: 1,
+            micro_batch: 3,
+        },
+        1,
+    );
     let layout = Layout::new(Shape::new(model, &grid).unwrap());
-    Network { layout, grid, kernels, kind, device: Device::Cpu }
+    Network {
+        layout,
+        grid,
+        kernels,
+        kind,
+        device: Device::Cpu,
+    }
 }
 
 /// Weights by checkpoint tensor, drawn for that tensor: the same model on every grid.
 pub fn weights(model: &ModelFields, layout: &Layout) -> Vec<f32> {
     let mut buffer = vec![0.0; layout.length];
-    for (seed, tensor) in aurora_runtime::checkpoint::groups(model).iter().flat_map(|g| &g.tensors).enumerate() {
+    for (seed, tensor) in aurora_runtime::checkpoint::groups(model)
+        .iter()
+        .flat_map(|g| &g.tensors)
+        .enumerate()
+    {
         let mut values = numbers(tensor.count(), seed as u64 + 1, 0.15);
         if tensor.name.contains("ln_") && tensor.name.ends_with("weight") {
             values.iter_mut().for_each(|v| *v += 1.0);
@@ -54,7 +71,9 @@ pub fn weights(model: &ModelFields, layout: &Layout) -> Vec<f32> {
 }
 
 pub fn batch(rows: usize, vocabulary: u32) -> (Tensor, Tensor) {
-    let ids: Vec<i64> = (0..=rows as i64).map(|i| (i * i * 7 + i * 3 + 1) % i64::from(vocabulary)).collect();
+    let ids: Vec<i64> = (0..=rows as i64)
+        .map(|i| (i * i * 7 + i * 3 + 1) % i64::from(vocabulary))
+        .collect();
     (Tensor::from_slice(&ids[..rows]), Tensor::from_slice(&ids[1..]))
 }
 
@@ -68,17 +87,23 @@ pub fn run(model: &ModelFields, network: &Network, recompute: Recompute) -> (Vec
     let mut workspace = Workspace::new(network, sequences, sequence, recompute, true).unwrap();
     let (ids, targets) = batch(sequences * sequence, model.vocabulary);
     let mut losses = vec![0.0; sequences * sequence];
-    network.train(&views, &mut workspace, &ids, &targets, &mut losses, &mut gradients).unwrap();
+    network
+        .train(&views, &mut workspace, &ids, &targets, &mut losses, &mut gradients)
+        .unwrap();
     let mut scored = vec![0.0; losses.len()];
     let mut forward_only = Workspace::new(network, sequences, sequence, Recompute::None, false).unwrap();
-    network.score(&views, &mut forward_only, &ids, &targets, &mut scored).unwrap();
+    network
+        .score(&views, &mut forward_only, &ids, &targets, &mut scored)
+        .unwrap();
     assert_eq!(scored, losses, "the forward of scoring is that of training");
     let mut flat = elements::<f32>(&gradients.buffer).unwrap().to_vec();
     let word = network.layout.parts[network.layout.word].clone();
     for i in 0..word.shards * word.stride {
         flat[word.offset + i] += flat[network.layout.tied + i];
     }
-    let tensors = aurora_runtime::checkpoint::groups(model).into_iter().flat_map(|g| g.tensors);
+    let tensors = aurora_runtime::checkpoint::groups(model)
+        .into_iter()
+        .flat_map(|g| g.tensors);
     let by_name = tensors.map(|tensor| {
         let mut values = Vec::new();
         network.layout.gather(&tensor.name, &flat, &mut values);
@@ -92,21 +117,31 @@ pub fn run(model: &ModelFields, network: &Network, recompute: Recompute) -> (Vec
 fn autograd(model: &ModelFields) -> (Vec<f64>, Vec<(String, Vec<f32>)>) {
     let network = network(model, 1, Kernels::Aten, Kind::Float);
     let buffer = weights(model, &network.layout);
-    let tensors: Vec<_> = aurora_runtime::checkpoint::groups(model).into_iter().flat_map(|g| g.tensors).collect();
+    let tensors: Vec<_> = aurora_runtime::checkpoint::groups(model)
+        .into_iter()
+        .flat_map(|g| g.tensors)
+        .collect();
     let parameters: Vec<Tensor> = tensors
         .iter()
         .map(|tensor| {
             let mut values = Vec::new();
             network.layout.gather(&tensor.name, &buffer, &mut values);
             let shape: Vec<i64> = tensor.shape.iter().map(|&n| n as i64).collect();
-            Tensor::from_slice(&values).view(shape.as_slice()).to_kind(Kind::Double).set_requires_grad(true)
+            Tensor::from_slice(&values)
+                .view(shape.as_slice())
+                .to_kind(Kind::Double)
+                .set_requires_grad(true)
         })
         .collect();
     let get = |name: &str| {
-        let at = tensors.iter().position(|t| t.name == format!("transformer.{name}")).unwrap();
+        let at = tensors
+            .iter()
+            .position(|t| t.name == format!("transformer.{name}"))
+            .unwrap();
         parameters[at].shallow_clone()
     };
-    let linear = |x: &Tensor, name: &str| x.linear(&get(&format!("{name}.weight")), Some(&get(&format!("{name}.bias"))));
+    let linear =
+        |x: &Tensor, name: &str| x.linear(&get(&format!("{name}.weight")), Some(&get(&format!("{name}.bias"))));
     let norm = |x: &Tensor, name: &str| {
         let (weight, bias) = (get(&format!("{name}.weight")), get(&format!("{name}.bias")));
         x.layer_norm([i64::from(model.hidden)], Some(weight), Some(bias), 1e-5, false)
@@ -123,10 +158,18 @@ fn autograd(model: &ModelFields) -> (Vec<f64>, Vec<(String, Vec<f32>)>) {
         let (q, k, v) = if model.kv_heads == 1 {
             let parts = all.split_with_sizes([h, d, d], 2);
             let share = |t: &Tensor| t.unsqueeze(1).expand([b, n, s, d], false);
-            (parts[0].view([b, s, n, d]).transpose(1, 2), share(&parts[1]), share(&parts[2]))
+            (
+                parts[0].view([b, s, n, d]).transpose(1, 2),
+                share(&parts[1]),
+                share(&parts[2]),
+            )
         } else {
             let parts = all.view([b, s, n, 3 * d]).transpose(1, 2).split(d, 3);
-            (parts[0].shallow_clone(), parts[1].shallow_clone(), parts[2].shallow_clone())
+            (
+                parts[0].shallow_clone(),
+                parts[1].shallow_clone(),
+                parts[2].shallow_clone(),
+            )
         };
         let scores = q.matmul(&k.transpose(2, 3)) / (d as f64).sqrt();
         let mask = Tensor::ones([s, s], (Kind::Bool, Device::Cpu)).triu(1);
@@ -134,14 +177,24 @@ fn autograd(model: &ModelFields) -> (Vec<f64>, Vec<(String, Vec<f32>)>) {
         let attended = share.matmul(&v).transpose(1, 2).reshape([b, s, h]);
         x = &x + linear(&attended, &name("attn.c_proj"));
         let inner = linear(&norm(&x, &name("ln_2")), &name("mlp.c_fc"));
-        let form = if model.activation == Activation::Gelu { "none" } else { "tanh" };
+        let form = if model.activation == Activation::Gelu {
+            "none"
+        } else {
+            "tanh"
+        };
         x = &x + linear(&inner.gelu(form), &name("mlp.c_proj"));
     }
     let logits = norm(&x, "ln_f").view([b * s, h]).matmul(&word.transpose(0, 1));
-    let losses = -logits.log_softmax(-1, Kind::Double).gather(1, &targets.unsqueeze(1), false).view([-1]);
+    let losses = -logits
+        .log_softmax(-1, Kind::Double)
+        .gather(1, &targets.unsqueeze(1), false)
+        .view([-1]);
     losses.sum(Kind::Double).backward();
     let gradients = tensors.iter().zip(&parameters).map(|(tensor, parameter)| {
-        (tensor.name.clone(), Vec::<f32>::try_from(&parameter.grad().to_kind(Kind::Float).view([-1])).unwrap())
+        (
+            tensor.name.clone(),
+            Vec::<f32>::try_from(&parameter.grad().to_kind(Kind::Float).view([-1])).unwrap(),
+        )
     });
     (Vec::<f64>::try_from(&losses).unwrap(), gradients.collect())
 }
@@ -157,7 +210,10 @@ fn compare(what: &str, model: &ModelFields, network: &Network, bound: f32) {
     let (losses, gradients) = run(model, network, Recompute::None);
     let (expected_losses, expected) = autograd(model);
     for (loss, expected) in losses.iter().zip(&expected_losses) {
-        assert!((loss - expected).abs() < f64::from(bound) * expected, "{what}: loss {loss}, autograd says {expected}");
+        assert!(
+            (loss - expected).abs() < f64::from(bound) * expected,
+            "{what}: loss {loss}, autograd says {expected}"
+        );
     }
     for ((name, values), (_, expected)) in gradients.iter().zip(&expected) {
         let distance = distance(values, expected);
@@ -176,7 +232,12 @@ fn losses_and_gradients_are_those_of_autograd() {
                 for kernels in [Kernels::Own, Kernels::Aten] {
                     let model = model(heads, kv_heads, activation);
                     let network = network(&model, tensor, kernels, Kind::Float);
-                    compare(&format!("{heads} {kv_heads} {tensor} {kernels:?}"), &model, &network, 1e-5);
+                    compare(
+                        &format!("{heads} {kv_heads} {tensor} {kernels:?}"),
+                        &model,
+                        &network,
+                        1e-5,
+                    );
                 }
             }
         }
@@ -200,7 +261,10 @@ fn recomputing_gives_the_same_bits() {
         let model = model(4, 1, Activation::GeluTanh);
         let network = network(&model, 2, Kernels::Own, kind);
         let kept = run(&model, &network, Recompute::None);
-        assert!(kept == run(&model, &network, Recompute::Selective), "selective, {kind:?}");
+        assert!(
+            kept == run(&model, &network, Recompute::Selective),
+            "selective, {kind:?}"
+        );
         assert!(kept == run(&model, &network, Recompute::Full), "full, {kind:?}");
     }
 }
@@ -210,11 +274,24 @@ fn a_model_that_does_not_fit_the_grid_is_refused() {
     let refuse = |change: fn(&mut ModelFields), tensor: u32| {
         let mut model = model(4, 1, Activation::Gelu);
         change(&mut model);
-        let grid = Grid::new(&Numerics::Invariant { tensor, lanes: 1, micro_batch: 1 }, 1);
+        let grid = Grid::new(
+            &Numerics::Invariant {
+                tensor,
+                lanes: 1,
+                micro_batch: 1,
+            },
+            1,
+        );
         Shape::new(&model, &grid).unwrap_err().to_string()
     };
     assert_eq!(refuse(|_| (), 8), "heads 4 does not divide by 8 logical tensor shards");
     assert_eq!(refuse(|_| (), 3), "3 logical tensor shards are no power of two");
-    assert_eq!(refuse(|m| m.kv_heads = 2, 1), "gpt_bigcode has 1 or 4 key and value heads, not 2");
-    assert_eq!(refuse(|m| m.vocabulary = 97, 2), "vocabulary 97 does not divide by 2 logical tensor shards");
+    assert_eq!(
+        refuse(|m| m.kv_heads = 2, 1),
+        "gpt_bigcode has 1 or 4 key and value heads, not 2"
+    );
+    assert_eq!(
+        refuse(|m| m.vocabulary = 97, 2),
+        "vocabulary 97 does not divide by 2 logical tensor shards"
+    );
 }

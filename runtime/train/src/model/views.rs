@@ -43,7 +43,9 @@ fn block(buffer: &Tensor, offset: usize, part: &Part) -> Result<Tensor, ModelErr
 }
 
 fn shards(buffer: &Tensor, part: &Part) -> Result<Vec<Tensor>, ModelError> {
-    (0..part.shards).map(|i| block(buffer, part.shard(i).start, part)).collect()
+    (0..part.shards)
+        .map(|i| block(buffer, part.shard(i).start, part))
+        .collect()
 }
 
 impl Weights {
@@ -60,7 +62,10 @@ impl Weights {
         };
         let whole = |index: usize| block(buffer, layout.parts[index].offset, &layout.parts[index]);
         let norm = |[weight, bias]: [usize; 2]| -> Result<Norm, ModelError> {
-            Ok(Norm { weight: whole(weight)?, bias: whole(bias)? })
+            Ok(Norm {
+                weight: whole(weight)?,
+                bias: whole(bias)?,
+            })
         };
         let layers = layout.layers.iter().map(|layer| {
             Ok(Layer {
@@ -100,7 +105,11 @@ impl Gradients {
         let word = &layout.parts[layout.word];
         let second = |i: usize| block(&buffer, layout.tied + i * word.stride, word);
         let word_out = (0..word.shards).map(second).collect::<Result<_, _>>()?;
-        Ok(Self { of: Weights::new(layout, &buffer)?, word_out, buffer })
+        Ok(Self {
+            of: Weights::new(layout, &buffer)?,
+            word_out,
+            buffer,
+        })
     }
 
     pub fn zero(&mut self) -> Result<(), ModelError> {

@@ -75,7 +75,9 @@ impl Workspace {
         let shape = &network.layout.shape;
         if sequence > shape.context {
             let context = shape.context;
-            return Err(ModelError::Unfit(format!("a sequence of {sequence} tokens exceeds the context of {context}")));
+            return Err(ModelError::Unfit(format!(
+                "a sequence of {sequence} tokens exceeds the context of {context}"
+            )));
         }
         let (device, kind) = (network.device, network.kind);
         let rows = sequences * sequence;
@@ -112,7 +114,11 @@ impl Workspace {
         let backward = if backward {
             let dx = new(&[rows, hidden], Kind::Float)?;
             Some(Backward {
-                dy: if kind == Kind::Float { dx.shallow_clone() } else { new(&[rows, hidden], kind)? },
+                dy: if kind == Kind::Float {
+                    dx.shallow_clone()
+                } else {
+                    new(&[rows, hidden], kind)?
+                },
                 dx,
                 dnorm: new(&[rows, hidden], Kind::Float)?,
                 dz: new(&[rows, feed_forward], kind)?,
@@ -131,7 +137,9 @@ impl Workspace {
             recompute,
             x: each(inputs, &[rows, hidden], Kind::Float)?,
             kept,
-            z: (0..activations).map(|_| each(tensor, &[rows, feed_forward], kind)).collect::<Result<_, _>>()?,
+            z: (0..activations)
+                .map(|_| each(tensor, &[rows, feed_forward], kind))
+                .collect::<Result<_, _>>()?,
             mean: new(&[rows], Kind::Float)?,
             rstd: new(&[rows], Kind::Float)?,
             normed: new(&[rows, hidden], kind)?,

@@ -23,12 +23,20 @@ impl Grid {
     /// The grid of a numerics contract; `threads` counts only under `native`, which promises less.
     pub fn new(numerics: &Numerics, threads: usize) -> Self {
         match *numerics {
-            Numerics::Invariant { tensor, lanes, micro_batch } => {
-                Self { tensor: tensor as usize, lanes: lanes as usize, micro_batch: micro_batch as usize }
-            }
-            Numerics::Native { micro_batch } => {
-                Self { tensor: 1, lanes: threads.max(1).next_power_of_two(), micro_batch: micro_batch as usize }
-            }
+            Numerics::Invariant {
+                tensor,
+                lanes,
+                micro_batch,
+            } => Self {
+                tensor: tensor as usize,
+                lanes: lanes as usize,
+                micro_batch: micro_batch as usize,
+            },
+            Numerics::Native { micro_batch } => Self {
+                tensor: 1,
+                lanes: threads.max(1).next_power_of_two(),
+                micro_batch: micro_batch as usize,
+            },
         }
     }
 
@@ -61,7 +69,11 @@ pub fn tree_by<T: Add<Output = T> + Default>(count: usize, leaf: &impl Fn(usize)
         let half = tree_split(count);
         below(start, half, leaf) + below(start + half, count - half, leaf)
     }
-    if count == 0 { T::default() } else { below(0, count, leaf) }
+    if count == 0 {
+        T::default()
+    } else {
+        below(0, count, leaf)
+    }
 }
 
 /// The tree sum of a slice.
@@ -98,7 +110,9 @@ impl<T> Carry<T> {
 
     /// The sum of all leaves; nothing if there was none.
     pub fn finish<E>(mut self, mut join: impl FnMut(T, T) -> Result<T, E>) -> Result<Option<T>, E> {
-        let Some((_, mut value)) = self.held.pop() else { return Ok(None) };
+        let Some((_, mut value)) = self.held.pop() else {
+            return Ok(None);
+        };
         while let Some((_, left)) = self.held.pop() {
             value = join(left, value)?;
         }

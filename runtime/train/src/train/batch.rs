@@ -41,21 +41,40 @@ impl Batches {
     /// # Errors
     /// [`TrainError::Tokens`] if a file is not what it should be, [`TrainError::Order`], [`TrainError::Unfit`].
     pub fn new(job: &TrainJob, micro_batch: usize) -> Result<Self, TrainError> {
-        let names: Vec<String> = job.order.components.iter().map(|component| component.name.clone()).collect();
+        let names: Vec<String> = job
+            .order
+            .components
+            .iter()
+            .map(|component| component.name.clone())
+            .collect();
         if job.tokens.len() != names.len() {
-            let text = format!("{} components have {} sets of token files", names.len(), job.tokens.len());
+            let text = format!(
+                "{} components have {} sets of token files",
+                names.len(),
+                job.tokens.len()
+            );
             return Err(TrainError::Unfit(text));
         }
         if job.order.sequence != job.fields.sequence {
-            let text = format!("an order of samples of {} tokens for {}", job.order.sequence, job.fields.sequence);
+            let text = format!(
+                "an order of samples of {} tokens for {}",
+                job.order.sequence, job.fields.sequence
+            );
             return Err(TrainError::Unfit(text));
         }
         let open = |(component, files): (&String, &Vec<aurora_runtime::job::TokenPaths>)| {
-            TokenStream::open(files.iter().map(|file| (file.bin.as_path(), file.idx.as_path())))
-                .map_err(|source| TrainError::Tokens { component: component.clone(), source })
+            TokenStream::open(files.iter().map(|file| (file.bin.as_path(), file.idx.as_path()))).map_err(|source| {
+                TrainError::Tokens {
+                    component: component.clone(),
+                    source,
+                }
+            })
         };
         let streams = names.iter().zip(&job.tokens).map(open).collect::<Result<Vec<_>, _>>()?;
-        let samples: Vec<u64> = streams.iter().map(|stream| stream.num_samples(job.fields.sequence)).collect();
+        let samples: Vec<u64> = streams
+            .iter()
+            .map(|stream| stream.num_samples(job.fields.sequence))
+            .collect();
         Ok(Self {
             order: Order::new(&job.order, &samples)?,
             streams,
@@ -83,10 +102,12 @@ impl Batches {
             let sample = self.order.sample(place);
             samples[sample.component] += 1;
             let start = sample.index * self.sequence as u64;
-            self.streams[sample.component].read(start, &mut tokens).map_err(|source| TrainError::Tokens {
-                component: self.names[sample.component].clone(),
-                source,
-            })?;
+            self.streams[sample.component]
+                .read(start, &mut tokens)
+                .map_err(|source| TrainError::Tokens {
+                    component: self.names[sample.component].clone(),
+                    source,
+                })?;
             bytes.clear();
             for (at, &token) in tokens.iter().enumerate() {
                 if token < 0 || token >= self.vocabulary as i64 {
@@ -104,12 +125,19 @@ impl Batches {
             targets.extend_from_slice(&tokens[1..]);
             if ids.len() == self.micro_batch * self.sequence {
                 let tensor = |ids: &[i64]| Tensor::f_from_slice(ids).map_err(ModelError::from);
-                micro_batches.push(MicroBatch { ids: tensor(&ids)?, targets: tensor(&targets)? });
+                micro_batches.push(MicroBatch {
+                    ids: tensor(&ids)?,
+                    targets: tensor(&targets)?,
+                });
                 ids.clear();
                 targets.clear();
             }
         }
-        Ok(Batch { micro_batches, samples, digest: hasher.finalize().to_hex().to_string() })
+        Ok(Batch {
+            micro_batches,
+            samples,
+            digest: hasher.finalize().to_hex().to_string(),
+        })
     }
 
     /// What a batch holds, in words.

@@ -30,7 +30,10 @@ impl Snapshot {
         let group = |group: &Group| Ok((group.clone(), state.group_weights(group)?, state.group_moments(group)?));
         Ok(Self {
             groups: state.groups.iter().map(group).collect::<Result<_, TrainError>>()?,
-            state: job::State { step, updates: state.updates },
+            state: job::State {
+                step,
+                updates: state.updates,
+            },
             trail: trail.clone(),
         })
     }
@@ -60,7 +63,9 @@ impl Snapshot {
             put(&path).map_err(wrap(path.clone()))?;
         }
         for folder in [out.to_owned(), out.join("weights"), out.join("optimizer")] {
-            File::open(&folder).and_then(|folder| folder.sync_all()).map_err(wrap(folder))?;
+            File::open(&folder)
+                .and_then(|folder| folder.sync_all())
+                .map_err(wrap(folder))?;
         }
         Ok(())
     }
@@ -72,7 +77,10 @@ impl Snapshot {
 /// [`TrainError::Checkpoint`] without the file, [`TrainError::State`] if it is not what it should be.
 pub fn read_state(files: &job::Files) -> Result<job::State, TrainError> {
     let text = read_text(files, STATE)?;
-    serde_json::from_str(&text).map_err(|error| TrainError::State { file: STATE, cause: error.to_string() })
+    serde_json::from_str(&text).map_err(|error| TrainError::State {
+        file: STATE,
+        cause: error.to_string(),
+    })
 }
 
 /// Reads a text file of a checkpoint.
@@ -80,15 +88,24 @@ pub fn read_state(files: &job::Files) -> Result<job::State, TrainError> {
 /// # Errors
 /// [`TrainError::Checkpoint`].
 pub fn read_text(files: &job::Files, name: &str) -> Result<String, TrainError> {
-    let path = files.get(name).ok_or_else(|| CheckpointError::NoFile { name: name.to_owned() })?;
-    Ok(std::fs::read_to_string(path).map_err(|source| CheckpointError::Read { path: path.clone(), source })?)
+    let path = files
+        .get(name)
+        .ok_or_else(|| CheckpointError::NoFile { name: name.to_owned() })?;
+    Ok(std::fs::read_to_string(path).map_err(|source| CheckpointError::Read {
+        path: path.clone(),
+        source,
+    })?)
 }
 
 /// What is called when a snapshot has been written, or could not be.
 pub type Report = Box<dyn FnOnce(Result<(), CheckpointError>) + Send>;
 
 enum Task {
-    Write { snapshot: Box<Snapshot>, out: Utf8PathBuf, report: Report },
+    Write {
+        snapshot: Box<Snapshot>,
+        out: Utf8PathBuf,
+        report: Report,
+    },
     /// Answered when all before it is done.
     Settle(Sender<()>),
 }
@@ -116,13 +133,20 @@ impl Writer {
         };
         let thread = thread::Builder::new().name("checkpoints".to_owned()).spawn(run);
         let thread = thread.map_err(|source| TrainError::Thread { index: 0, source })?;
-        Ok(Self { tasks: Some(tasks), thread: Some(thread) })
+        Ok(Self {
+            tasks: Some(tasks),
+            thread: Some(thread),
+        })
     }
 
     /// Writes in the background; waits only if two are being written already.
     pub fn write(&self, snapshot: Snapshot, out: Utf8PathBuf, report: Report) {
         if let Some(tasks) = &self.tasks {
-            let _ = tasks.send(Task::Write { snapshot: Box::new(snapshot), out, report });
+            let _ = tasks.send(Task::Write {
+                snapshot: Box::new(snapshot),
+                out,
+                report,
+            });
         }
     }
 

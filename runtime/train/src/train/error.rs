@@ -25,9 +25,19 @@ pub enum TrainError {
     #[error("the job does not fit: {0}")]
     Unfit(String),
     #[error("token {token} at position {position} of `{component}` lies outside the vocabulary of {vocabulary}")]
-    Token { component: String, position: u64, token: i64, vocabulary: usize },
+    Token {
+        component: String,
+        position: u64,
+        token: i64,
+        vocabulary: usize,
+    },
     #[error("the {what} of step {step} is {value} (the batch holds {batch})")]
-    NotFinite { what: &'static str, step: u64, value: f64, batch: String },
+    NotFinite {
+        what: &'static str,
+        step: u64,
+        value: f64,
+        batch: String,
+    },
     #[error("a thread of the worker panicked: {0}")]
     Panicked(String),
     #[error("cannot start thread {index}")]

@@ -22,14 +22,26 @@ pub fn network(
     let grid = Grid::new(numerics, threads);
     if !grid.lanes.is_power_of_two() || grid.micro_batch == 0 {
         let Grid { lanes, micro_batch, .. } = grid;
-        return Err(TrainError::Unfit(format!("{lanes} gradient lanes of micro-batches of {micro_batch} sequences")));
+        return Err(TrainError::Unfit(format!(
+            "{lanes} gradient lanes of micro-batches of {micro_batch} sequences"
+        )));
     }
-    let kernels = if matches!(numerics, Numerics::Native { .. }) { Kernels::Aten } else { Kernels::Own };
+    let kernels = if matches!(numerics, Numerics::Native { .. }) {
+        Kernels::Aten
+    } else {
+        Kernels::Own
+    };
     let kind = match precision {
         Precision::F32 => Kind::Float,
         Precision::Bf16 => Kind::BFloat16,
     };
-    Ok(Network { layout: Layout::new(Shape::new(model, &grid)?), grid, kernels, kind, device: Device::Cpu })
+    Ok(Network {
+        layout: Layout::new(Shape::new(model, &grid)?),
+        grid,
+        kernels,
+        kind,
+        device: Device::Cpu,
+    })
 }
 
 /// The flat buffers of a model in training.
@@ -61,10 +73,21 @@ impl State {
             Tensor::f_zeros([length], (kind, network.device)).map_err(|error| TrainError::Model(error.into()))
         };
         let master = zeros(length, Kind::Float)?;
-        let compute = if network.kind == Kind::Float { master.shallow_clone() } else { zeros(length, network.kind)? };
+        let compute = if network.kind == Kind::Float {
+            master.shallow_clone()
+        } else {
+            zeros(length, network.kind)?
+        };
         let room = if trained { length } else { 0 };
         let moments = [zeros(room, Kind::Float)?, zeros(room, Kind::Float)?];
-        Ok(Self { groups: groups(model), network, master, compute, moments, updates: 0 })
+        Ok(Self {
+            groups: groups(model),
+            network,
+            master,
+            compute,
+            moments,
+            updates: 0,
+        })
     }
 
     /// Fills the weights from a checkpoint's files.
@@ -193,7 +216,10 @@ impl State {
     pub fn digests(&self) -> Result<std::collections::BTreeMap<String, String>, TrainError> {
         let digest = |group: &Group| {
             let numbers = self.group_weights(group)?;
-            Ok((group.name.clone(), blake3::hash(&as_bytes(&numbers)).to_hex().to_string()))
+            Ok((
+                group.name.clone(),
+                blake3::hash(&as_bytes(&numbers)).to_hex().to_string(),
+            ))
         };
         self.groups.iter().map(digest).collect()
     }
@@ -209,10 +235,15 @@ pub fn check(fields: &TrainFields) -> Result<(), TrainError> {
     };
     if micro_batch == 0 || fields.global_batch == 0 || !fields.global_batch.is_multiple_of(micro_batch) {
         let batch = fields.global_batch;
-        return Err(TrainError::Unfit(format!("a global batch of {batch} does not divide into micro-batches of {micro_batch}")));
+        return Err(TrainError::Unfit(format!(
+            "a global batch of {batch} does not divide into micro-batches of {micro_batch}"
+        )));
     }
     if fields.first_step >= fields.last_step {
-        return Err(TrainError::Unfit(format!("no steps in {}..{}", fields.first_step, fields.last_step)));
+        return Err(TrainError::Unfit(format!(
+            "no steps in {}..{}",
+            fields.first_step, fields.last_step
+        )));
     }
     Ok(())
 }

@@ -60,7 +60,13 @@ pub struct Trainer {
 impl Trainer {
     /// # Errors
     /// [`TrainError::Model`] if a sequence is too long, or memory runs out.
-    pub fn new(state: State, team: &Team, optimizer: &AdamW, sequence: usize, recompute: Recompute) -> Result<Self, TrainError> {
+    pub fn new(
+        state: State,
+        team: &Team,
+        optimizer: &AdamW,
+        sequence: usize,
+        recompute: Recompute,
+    ) -> Result<Self, TrainError> {
         let network = Arc::new(state.network.clone());
         let threads = 1 << team.threads().min(network.grid.lanes).ilog2();
         let seat = || {
@@ -76,7 +82,14 @@ impl Trainer {
         for _ in 0..state.updates {
             advance(&mut powers, optimizer);
         }
-        Ok(Self { state, network, seats, chunks, sequence, powers })
+        Ok(Self {
+            state,
+            network,
+            seats,
+            chunks,
+            sequence,
+            powers,
+        })
     }
 
     /// Forward, backward and update over one batch. `step` (counted from 0) is for messages only; `describe` says what
@@ -98,7 +111,12 @@ impl Trainer {
         let harvests = self.run_lanes(team, batch, stop)?;
         let mut losses = Vec::new();
         let mut roots = Vec::new();
-        for Harvest { seat, gradients, losses: own } in harvests {
+        for Harvest {
+            seat,
+            gradients,
+            losses: own,
+        } in harvests
+        {
             losses.extend(own);
             roots.extend(gradients);
             self.seats.push(seat);
@@ -115,7 +133,10 @@ impl Trainer {
                 return Err(not_finite("gradient norm", grad_norm));
             }
             self.update(team, &roots[0], optimizer, rate, grad_norm, tokens)?;
-            Some(Outcome { loss: loss / tokens, grad_norm })
+            Some(Outcome {
+                loss: loss / tokens,
+                grad_norm,
+            })
         } else {
             None
         };
@@ -137,7 +158,13 @@ impl Trainer {
                     let micro_batches = self.network.grid.micro_batches(lane, batch.micro_batches.len());
                     let of = |m: usize| {
                         let MicroBatch { ids, targets } = &batch.micro_batches[m];
-                        (m, MicroBatch { ids: ids.shallow_clone(), targets: targets.shallow_clone() })
+                        (
+                            m,
+                            MicroBatch {
+                                ids: ids.shallow_clone(),
+                                targets: targets.shallow_clone(),
+                            },
+                        )
                     };
                     micro_batches.map(of).collect()
                 });
@@ -145,7 +172,9 @@ impl Trainer {
             })
             .collect();
         let (network, stop) = (Arc::clone(&self.network), Arc::clone(stop));
-        team.run(items, move |(seat, lanes)| one_thread(&network, seat, lanes, &stop))?.into_iter().collect()
+        team.run(items, move |(seat, lanes)| one_thread(&network, seat, lanes, &stop))?
+            .into_iter()
+            .collect()
     }
 
     /// Sum over the batch's tokens: tokens of a sample in order, samples as a tree in global order.
@@ -170,11 +199,17 @@ impl Trainer {
             let mut sums = Vec::with_capacity(share.len());
             for (index, range) in &chunks[share] {
                 let first = part_mut::<f32>(&roots[0], range.clone())?;
-                let others = roots[1..].iter().map(|root| part(root, range.clone())).collect::<Result<Vec<_>, _>>()?;
+                let others = roots[1..]
+                    .iter()
+                    .map(|root| part(root, range.clone()))
+                    .collect::<Result<Vec<_>, _>>()?;
                 let tied = if *index == layout.word {
                     let offset = layout.tied - layout.parts[layout.word].offset;
                     let second = range.start + offset..range.end + offset;
-                    roots.iter().map(|root| part(root, second.clone())).collect::<Result<Vec<_>, _>>()?
+                    roots
+                        .iter()
+                        .map(|root| part(root, second.clone()))
+                        .collect::<Result<Vec<_>, _>>()?
                 } else {
                     Vec::new()
                 };
@@ -201,7 +236,9 @@ impl Trainer {
         grad_norm: f64,
         tokens: f64,
     ) -> Result<(), TrainError> {
-        let clip = optimizer.clip.map_or(1.0, |bound| (bound.to_f64() / (grad_norm + 1e-6)).min(1.0));
+        let clip = optimizer
+            .clip
+            .map_or(1.0, |bound| (bound.to_f64() / (grad_norm + 1e-6)).min(1.0));
         let (beta1, beta2) = (optimizer.beta1.to_f64(), optimizer.beta2.to_f64());
         advance(&mut self.powers, optimizer);
         self.state.updates += 1;
@@ -221,11 +258,19 @@ impl Trainer {
             let [first, second] = &state.moments;
             [&state.master, &gradients.buffer, first, second, &state.compute].map(Tensor::shallow_clone)
         };
-        let items = self.shares(team.threads()).into_iter().map(|share| (share, handles())).collect();
+        let items = self
+            .shares(team.threads())
+            .into_iter()
+            .map(|share| (share, handles()))
+            .collect();
         let (network, chunks) = (Arc::clone(&self.network), Arc::clone(&self.chunks));
         let work = move |(share, [master, gradient, first, second, compute]): (Range<usize>, [Tensor; 5])| {
             for (index, range) in &chunks[share] {
-                let keep = if network.layout.parts[*index].decays() { numbers.keep } else { 1.0 };
+                let keep = if network.layout.parts[*index].decays() {
+                    numbers.keep
+                } else {
+                    1.0
+                };
                 let numbers = Update { keep, ..numbers };
                 let master = part_mut::<f32>(&master, range.clone())?;
                 let gradient = part::<f32>(&gradient, range.clone())?;
@@ -245,7 +290,9 @@ impl Trainer {
     /// Contiguous shares of the chunks, one a thread.
     fn shares(&self, threads: usize) -> Vec<Range<usize>> {
         let count = self.chunks.len();
-        (0..threads).map(|i| count * i / threads..count * (i + 1) / threads).collect()
+        (0..threads)
+            .map(|i| count * i / threads..count * (i + 1) / threads)
+            .collect()
     }
 }
 
@@ -283,7 +330,14 @@ fn one_thread(
                 break;
             }
             let mut own = vec![0.0; seat.workspace.rows()];
-            network.train(&seat.weights, &mut seat.workspace, &ids, &targets, &mut own, &mut gradients)?;
+            network.train(
+                &seat.weights,
+                &mut seat.workspace,
+                &ids,
+                &targets,
+                &mut own,
+                &mut gradients,
+            )?;
             losses.push((index, own));
         }
         carry.push(gradients, &mut join)?;
@@ -299,5 +353,9 @@ fn one_thread(
     } else {
         root
     };
-    Ok(Harvest { seat, gradients, losses })
+    Ok(Harvest {
+        seat,
+        gradients,
+        losses,
+    })
 }

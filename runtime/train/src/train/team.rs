@@ -33,7 +33,10 @@ impl Team {
                 }
             };
             let name = format!("kernels {index}");
-            thread::Builder::new().name(name).spawn(run).map_err(|source| TrainError::Thread { index, source })?;
+            thread::Builder::new()
+                .name(name)
+                .spawn(run)
+                .map_err(|source| TrainError::Thread { index, source })?;
             inboxes.push(inbox);
         }
         Ok(Self { inboxes })
@@ -65,7 +68,9 @@ impl Team {
                 let _ = sender.send((index, result));
             });
             let inbox = &self.inboxes[index % self.inboxes.len()];
-            inbox.send(task).map_err(|_| TrainError::Panicked("its inbox is closed".to_owned()))?;
+            inbox
+                .send(task)
+                .map_err(|_| TrainError::Panicked("its inbox is closed".to_owned()))?;
         }
         drop(sender);
         let mut places: Vec<Option<R>> = (0..count).map(|_| None).collect();
@@ -79,13 +84,17 @@ impl Team {
         if let Some(text) = panicked {
             return Err(TrainError::Panicked(text));
         }
-        places.into_iter().collect::<Option<Vec<R>>>().ok_or_else(|| TrainError::Panicked("no result".to_owned()))
+        places
+            .into_iter()
+            .collect::<Option<Vec<R>>>()
+            .ok_or_else(|| TrainError::Panicked("no result".to_owned()))
     }
 }
 
 fn text(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().map(|s| (*s).to_owned());
-    text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
+    text.or_else(|| payload.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".to_owned())
 }
 
 #[cfg(test)]

@@ -19,7 +19,10 @@ impl Trail {
     /// # Errors
     /// [`TrainError::State`] if the lines are not those.
     pub fn resume(text: &str, first: u64, done: u64) -> Result<Self, TrainError> {
-        let damaged = |cause: String| TrainError::State { file: aurora_runtime::checkpoint::TRAIL, cause };
+        let damaged = |cause: String| TrainError::State {
+            file: aurora_runtime::checkpoint::TRAIL,
+            cause,
+        };
         let mut expected = first;
         let mut lines = Vec::new();
         for line in text.lines() {
@@ -31,13 +34,16 @@ impl Trail {
             lines.push(line.to_owned());
         }
         if expected != done {
-            return Err(damaged(format!("it ends at step {expected}, the checkpoint is of step {done}")));
+            return Err(damaged(format!(
+                "it ends at step {expected}, the checkpoint is of step {done}"
+            )));
         }
         Ok(Self { lines })
     }
 
     pub fn push(&mut self, step: &TrailStep) {
-        self.lines.push(serde_json::to_string(step).expect("names and numbers are JSON"));
+        self.lines
+            .push(serde_json::to_string(step).expect("names and numbers are JSON"));
     }
 
     /// The file's text.

@@ -10,7 +10,13 @@ use crate::model::{ModelError, elements};
 const LIBTORCH: &str = "2.13.0";
 
 /// Products whose bits tell kernels apart: rows, inner, columns.
-const PRODUCTS: [[i64; 3]; 5] = [[64, 64, 64], [128, 192, 256], [96, 512, 64], [200, 384, 130], [33, 1024, 48]];
+const PRODUCTS: [[i64; 3]; 5] = [
+    [64, 64, 64],
+    [128, 192, 256],
+    [96, 512, 64],
+    [200, 384, 130],
+    [33, 1024, 48],
+];
 
 /// # Errors
 /// [`ModelError::Torch`] if libtorch does not run.
@@ -32,13 +38,23 @@ pub fn fingerprint() -> Result<Fingerprint, ModelError> {
 fn processor() -> String {
     let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let get = |name: &str| {
-        let line = text.lines().find(|line| line.split(':').next().is_some_and(|key| key.trim() == name));
-        line.and_then(|line| line.split_once(':')).map_or("unknown", |(_, value)| value.trim()).to_owned()
+        let line = text
+            .lines()
+            .find(|line| line.split(':').next().is_some_and(|key| key.trim() == name));
+        line.and_then(|line| line.split_once(':'))
+            .map_or("unknown", |(_, value)| value.trim())
+            .to_owned()
     };
     if text.is_empty() {
         return std::env::consts::ARCH.to_owned();
     }
-    format!("{} {} {} {}", get("vendor_id"), get("cpu family"), get("model"), get("model name"))
+    format!(
+        "{} {} {} {}",
+        get("vendor_id"),
+        get("cpu family"),
+        get("model"),
+        get("model name")
+    )
 }
 
 /// Numbers from a fixed generator: libtorch's own depend on the processor.
@@ -75,7 +91,11 @@ fn probe() -> Result<String, ModelError> {
             let (tall, wide) = (matrix(k, m, 3, kind)?, matrix(k, n, 4, kind)?);
             add(&tall.f_transpose(0, 1)?.f_mm(&wide)?)?;
         }
-        let heads = |seed: u32| matrix(2 * 48 * 3, 32, seed, kind)?.f_view([2, 3, 48, 32]).map_err(ModelError::from);
+        let heads = |seed: u32| {
+            matrix(2 * 48 * 3, 32, seed, kind)?
+                .f_view([2, 3, 48, 32])
+                .map_err(ModelError::from)
+        };
         let (query, key, value) = (heads(5)?, heads(6)?, heads(7)?);
         let (out, sums) = Tensor::f_internal_scaled_dot_product_flash_attention_for_cpu::<&Tensor>(
             &query, &key, &value, 0.0, true, None, None,

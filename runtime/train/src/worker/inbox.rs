@@ -53,7 +53,10 @@ impl Inbox {
                     }
                     Err(error) => {
                         let cause = format!("an order that is none: {error}");
-                        events.send(&Event::Failed { node: String::new(), cause });
+                        events.send(&Event::Failed {
+                            node: String::new(),
+                            cause,
+                        });
                     }
                 }
             }
@@ -61,7 +64,11 @@ impl Inbox {
             end(0);
         };
         thread::Builder::new().name("orders".to_owned()).spawn(read)?;
-        Ok(Self { orders, stop, taken: Cell::new(false) })
+        Ok(Self {
+            orders,
+            stop,
+            taken: Cell::new(false),
+        })
     }
 
     /// The next order; nothing if none can come.

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex};
 
 use aurora_runtime::job::{Event, Order};
 
+pub use environment::settle;
 pub use fingerprint::fingerprint;
 use inbox::Inbox;
 use session::{Ended, Session};
@@ -26,7 +27,9 @@ pub struct Events {
 
 impl Events {
     pub fn new(out: Box<dyn Write + Send>) -> Self {
-        Self { out: Arc::new(Mutex::new(out)) }
+        Self {
+            out: Arc::new(Mutex::new(out)),
+        }
     }
 
     /// Sends an event. A closed pipe means that the engine is gone; the end of the input, which follows, ends the worker.

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use aurora_compiler::fields::{ModelFields, OptimizerState};
 use aurora_runtime::checkpoint::TRAIL;
-use aurora_runtime::job::{EvalJob, Event, Start, Step, TrainJob, TrailStep};
+use aurora_runtime::job::{EvalJob, Event, Start, Step, TrailStep, TrainJob};
 
 use super::{Events, chain};
 use crate::eval;
@@ -48,7 +48,12 @@ impl Session {
     /// # Errors
     /// [`TrainError::Thread`].
     pub fn new(events: Events) -> Result<Self, TrainError> {
-        Ok(Self { events, writer: Writer::new()?, team: None, held: None })
+        Ok(Self {
+            events,
+            writer: Writer::new()?,
+            team: None,
+            held: None,
+        })
     }
 
     /// Waits until every finished segment stands in its folder.
@@ -79,7 +84,10 @@ impl Session {
     }
 
     fn failed(&self, node: &str, error: &TrainError) -> Ended {
-        self.events.send(&Event::Failed { node: node.to_owned(), cause: chain(error) });
+        self.events.send(&Event::Failed {
+            node: node.to_owned(),
+            cause: chain(error),
+        });
         Ended::Done
     }
 
@@ -99,19 +107,34 @@ impl Session {
         let network = state::network(&fields.model, &fields.numerics, fields.precision, team.threads())?;
         let batches = Batches::new(job, network.grid.micro_batch)?;
         let (state, first, mut trail) = self.start(job, network)?;
-        let mut trainer =
-            Trainer::new(state, &team, &fields.optimizer, fields.sequence as usize, job.placement.recompute)?;
-        self.events.send(&Event::Started { node: job.node.clone(), step: first });
+        let mut trainer = Trainer::new(
+            state,
+            &team,
+            &fields.optimizer,
+            fields.sequence as usize,
+            job.placement.recompute,
+        )?;
+        self.events.send(&Event::Started {
+            node: job.node.clone(),
+            step: first,
+        });
         for step in first..fields.last_step {
             let began = Instant::now();
             let batch = batches.batch(step)?;
             let learning_rate = rate(&fields.schedule, step);
             let not_finite = |what: &'static str, value: f64| {
                 let batch = batches.describe(&batch.samples);
-                TrainError::NotFinite { what, step: step + 1, value, batch }
+                TrainError::NotFinite {
+                    what,
+                    step: step + 1,
+                    value,
+                    batch,
+                }
             };
             let outcome = trainer.step(&team, &batch, &fields.optimizer, learning_rate, stop, not_finite)?;
-            let Some(outcome) = outcome else { return self.partial(job, trainer.state, first, step, &trail) };
+            let Some(outcome) = outcome else {
+                return self.partial(job, trainer.state, first, step, &trail);
+            };
             let done = step + 1;
             let digested = done == fields.last_step || done.is_multiple_of(INTERVAL);
             trail.push(&TrailStep {
@@ -120,7 +143,11 @@ impl Session {
                 loss: bits(outcome.loss),
                 grad_norm: bits(outcome.grad_norm),
                 learning_rate: bits(learning_rate),
-                groups: if digested { trainer.state.digests()? } else { Default::default() },
+                groups: if digested {
+                    trainer.state.digests()?
+                } else {
+                    Default::default()
+                },
             });
             self.events.send(&Event::Step(Step {
                 node: job.node.clone(),
@@ -141,11 +168,18 @@ impl Session {
         let report = move |result: Result<(), _>| {
             events.send(&match result {
                 Ok(()) => Event::Finished { node },
-                Err(error) => Event::Failed { node, cause: chain(&error) },
+                Err(error) => Event::Failed {
+                    node,
+                    cause: chain(&error),
+                },
             });
         };
         self.writer.write(snapshot, job.out.clone(), Box::new(report));
-        self.held = Some(Held { key: job.key.clone(), model: fields.model.clone(), state });
+        self.held = Some(Held {
+            key: job.key.clone(),
+            model: fields.model.clone(),
+            state,
+        });
         self.team = Some(team);
         Ok(Ended::Done)
     }
@@ -156,15 +190,14 @@ impl Session {
             return Ok(Ended::Idle);
         }
         Snapshot::take(&state, done, trail)?.write(&job.out)?;
-        Ok(Ended::Stopped { node: job.node.clone(), step: done })
+        Ok(Ended::Stopped {
+            node: job.node.clone(),
+            step: done,
+        })
     }
 
     /// The state that a segment starts from, its first step that is not done, and the trail so far.
-    fn start(
-        &mut self,
-        job: &TrainJob,
-        network: crate::model::Network,
-    ) -> Result<(State, u64, Trail), TrainError> {
+    fn start(&mut self, job: &TrainJob, network: crate::model::Network) -> Result<(State, u64, Trail), TrainError> {
         let fields = &job.fields;
         let reset = fields.optimizer_state == OptimizerState::Reset;
         if let Some(held) = self.held.take_if(|held| held.key == job.start.key) {
@@ -188,8 +221,14 @@ impl Session {
         if job.start.key == job.key {
             let at = read_state(files)?;
             if at.step <= fields.first_step || at.step >= fields.last_step {
-                let cause = format!("step {} of a segment {}..{}", at.step, fields.first_step, fields.last_step);
-                return Err(TrainError::State { file: aurora_runtime::checkpoint::STATE, cause });
+                let cause = format!(
+                    "step {} of a segment {}..{}",
+                    at.step, fields.first_step, fields.last_step
+                );
+                return Err(TrainError::State {
+                    file: aurora_runtime::checkpoint::STATE,
+                    cause,
+                });
             }
             state.load_moments(files)?;
             state.updates = at.updates;
@@ -207,8 +246,14 @@ impl Session {
         let fields = &job.fields;
         let team = self.take_team(job.placement.threads)?;
         let network = state::network(&fields.model, &fields.numerics, fields.precision, team.threads())?;
-        self.events.send(&Event::Started { node: job.node.clone(), step: 0 });
-        let held = self.held.as_ref().filter(|held| held.key == job.checkpoint.key && held.model == fields.model);
+        self.events.send(&Event::Started {
+            node: job.node.clone(),
+            step: 0,
+        });
+        let held = self
+            .held
+            .as_ref()
+            .filter(|held| held.key == job.checkpoint.key && held.model == fields.model);
         let loaded;
         let state = match held {
             Some(held) if same_arithmetic(&held.state.network, &network) => &held.state,
@@ -223,9 +268,16 @@ impl Session {
         };
         let (events, node) = (self.events.clone(), job.node.clone());
         let progress = |set: &str, tokens: u64, of: u64| {
-            events.send(&Event::EvalProgress { node: node.clone(), set: set.to_owned(), tokens, of });
+            events.send(&Event::EvalProgress {
+                node: node.clone(),
+                set: set.to_owned(),
+                tokens,
+                of,
+            });
         };
-        let Some(scores) = eval::evaluate(job, state, &team, stop, progress)? else { return Ok(Ended::Idle) };
+        let Some(scores) = eval::evaluate(job, state, &team, stop, progress)? else {
+            return Ok(Ended::Idle);
+        };
         eval::write(&scores, &job.out)?;
         self.events.send(&Event::Finished { node: job.node.clone() });
         self.team = Some(team);

@@ -93,11 +93,14 @@ pub fn norm_forward(x: &Tensor, norm: &Norm, epsilon: f32, out: &Tensor, stats: 
 }
 
 fn normal(x: &Tensor, stats: Stats<'_>) -> Result<Tensor, ModelError> {
-    Ok(x.f_sub(&stats.mean.f_unsqueeze(1)?)?.f_mul(&stats.rstd.f_unsqueeze(1)?)?)
+    Ok(x.f_sub(&stats.mean.f_unsqueeze(1)?)?
+        .f_mul(&stats.rstd.f_unsqueeze(1)?)?)
 }
 
 pub fn norm_apply(x: &Tensor, norm: &Norm, out: &Tensor, stats: Stats<'_>) -> Done {
-    let value = normal(x, stats)?.f_mul(&float(&norm.weight)?)?.f_add(&float(&norm.bias)?)?;
+    let value = normal(x, stats)?
+        .f_mul(&float(&norm.weight)?)?
+        .f_add(&float(&norm.bias)?)?;
     put(out, &value)
 }
 
@@ -142,7 +145,14 @@ pub fn add_residual(parts: &[Tensor], bias: &Tensor, residual: &Tensor, out: &Te
 
 pub fn sum_partials(parts: &[Tensor], extra: Option<&Tensor>, out: &Tensor) -> Done {
     let sum = tree(parts)?;
-    put(out, &if let Some(extra) = extra { sum.f_add(&float(extra)?)? } else { sum })
+    put(
+        out,
+        &if let Some(extra) = extra {
+            sum.f_add(&float(extra)?)?
+        } else {
+            sum
+        },
+    )
 }
 
 pub fn column_sums(values: &Tensor, blocks: &[Range<usize>], gradient: &Tensor) -> Done {
@@ -160,7 +170,9 @@ pub fn add_partials(parts: &[Tensor], gradient: &Tensor) -> Done {
 pub fn fold_heads(dk: &Tensor, dv: &Tensor, heads: usize, out: &Tensor) -> Done {
     let d = dk.size()[1] / heads as i64;
     for (part, offset) in [(dk, 0), (dv, d)] {
-        let sum = part.f_view([-1, heads as i64, d])?.f_sum_dim_intlist(&[1i64][..], false, Kind::Float)?;
+        let sum = part
+            .f_view([-1, heads as i64, d])?
+            .f_sum_dim_intlist(&[1i64][..], false, Kind::Float)?;
         put(&out.f_narrow(1, offset, d)?, &sum)?;
     }
     Ok(())
@@ -199,7 +211,11 @@ pub fn softmax_loss(logits: &[Tensor], targets: &Tensor, losses: &mut [f64], gra
     }
     let sum = tree(&sums)?;
     let double = |tensor: &Tensor| tensor.f_to_kind(Kind::Double);
-    let loss = double(&sum)?.f_log()?.f_add(&double(&maximum)?)?.f_sub(&double(&target)?)?.f_view([-1])?;
+    let loss = double(&sum)?
+        .f_log()?
+        .f_add(&double(&maximum)?)?
+        .f_sub(&double(&target)?)?
+        .f_view([-1])?;
     let values = Vec::<f64>::try_from(&loss.f_to_device(tch::Device::Cpu)?)?;
     losses.copy_from_slice(&values);
     if gradient {

@@ -40,7 +40,10 @@ macro_rules! by_kind {
                 type $element = half::bf16;
                 $body
             }
-            found => Err($crate::model::ModelError::Kind { found, expected: tch::Kind::Float }),
+            found => Err($crate::model::ModelError::Kind {
+                found,
+                expected: tch::Kind::Float,
+            }),
         }
     };
 }
