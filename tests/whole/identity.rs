@@ -93,9 +93,9 @@ fn why_names_the_field_old_and_new() {
     project.edit("peak = 1e-3", "peak = 2e-3");
     let done = project.aurora(&["why", "specs/small.aur", "cat@8"]);
     done.exits(0);
-    done.says("stage.cat.learning_rate.peak: 0.001 → 0.002");
+    done.says("stage.cat.learning_rate.peak: 1e-3 → 2e-3");
     let done = project.aurora(&["why", "specs/small.aur", "eval/heldout/cat@8"]);
-    done.says("first cause in cat@8: stage.cat.learning_rate.peak: 0.001 → 0.002");
+    done.says("first cause in cat@8: stage.cat.learning_rate.peak: 1e-3 → 2e-3");
     let text = project.read("data/english.txt");
     project.write("data/english.txt", &text.replacen("village", "Village", 1));
     let done = project.aurora(&["why", "specs/small.aur", "source/english"]);

@@ -19,7 +19,9 @@ fn a_run_ends_with_lock_report_and_an_identical_rerun() {
     for part in ["bits per byte", "Mixture ledger", "<svg", "Lineage", "forgotten"] {
         assert!(page.contains(part), "{part}");
     }
-    assert!(!page.contains("http"), "the page fetches nothing");
+    for fetching in ["src=", "href=", "url(", "@import", "<script"] {
+        assert!(!page.contains(fetching), "the page fetches nothing: {fetching}");
+    }
     project.aurora(&["verify"]).exits(0);
     project.aurora(&["status"]).says("finished");
     project.aurora(&["lock", "specs/small.aur", "--check"]).exits(0);
@@ -66,7 +68,8 @@ fn unknown_values_keep_a_spec_from_running() {
 #[test]
 fn a_mixture_may_not_repeat_more_than_it_says() {
     let project = Project::new();
-    project.edit("py from [py] weight 20%", "py from [py] weight 20% max_epochs 1");
+    project.edit("en from [en] weight 50%", "en from [en] weight 20%");
+    project.edit("py from [py] weight 20%", "py from [py] weight 50% max_epochs 1");
     let done = project.aurora(&["run", "specs/small.aur", "--progress", "none"]);
     done.exits(4);
     done.says("`max_epochs` allows 1");

@@ -139,7 +139,7 @@ impl RunError {
                     .to_string(),
             ),
             Self::Stopped { .. } | Self::Killed => Some("the same command goes on from there".to_string()),
-            Self::Node { .. } | Self::Worker { .. } => None,
+            Self::Node { cause, .. } | Self::Worker { how: cause } => disk_help(cause).map(String::from),
         }
     }
 }
@@ -323,6 +323,16 @@ impl<'a> Run<'a> {
     fn fields<T: serde::de::DeserializeOwned>(&self, id: NodeId) -> Result<T, RunError> {
         serde_json::from_value(self.node(id).fields.clone()).map_err(|error| self.fail(id, error))
     }
+}
+
+/// What to do about a disk that refused, said where the work that met it knows nothing of stores.
+fn disk_help(cause: &str) -> Option<&'static str> {
+    let refused = [std::io::ErrorKind::StorageFull, std::io::ErrorKind::ReadOnlyFilesystem];
+    let met = refused.into_iter().find(|kind| {
+        let code = if *kind == std::io::ErrorKind::StorageFull { 28 } else { 30 };
+        cause.contains(&std::io::Error::from_raw_os_error(code).to_string())
+    })?;
+    crate::store::help_with(met)
 }
 
 /// Words an error and all that lies behind it.

@@ -57,23 +57,25 @@ impl StoreError {
     /// Something to do about it, where there is something.
     pub fn help(&self) -> Option<&'static str> {
         match self {
-            Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
-                Some("free space on that disk (`aurora gc` helps) and run again: what is published stays whole")
-            }
-            Self::Io { source, .. }
-                if matches!(
-                    source.kind(),
-                    io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied
-                ) =>
-            {
-                Some("make the store writable for this user, or name another one with `--store DIR`")
-            }
+            Self::Io { source, .. } => help_with(source.kind()),
             Self::Damaged { .. } | Self::Missing { .. } | Self::Record { .. } => {
                 Some("`aurora verify` lists what is damaged; `aurora run` makes it again")
             }
             Self::Busy { .. } => Some("wait for the other process to end"),
-            Self::Io { .. } => None,
         }
+    }
+}
+
+/// Something to do about a disk that does not do as it is told.
+pub(crate) fn help_with(kind: io::ErrorKind) -> Option<&'static str> {
+    match kind {
+        io::ErrorKind::StorageFull => {
+            Some("free space on that disk (`aurora gc` helps) and run again: what is published stays whole")
+        }
+        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
+            Some("make the store writable for this user, or name another one with `--store DIR`")
+        }
+        _ => None,
     }
 }
 
