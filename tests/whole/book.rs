@@ -104,6 +104,12 @@ fn check(page: &Path) -> usize {
         let spec = std::fs::read_to_string(entry.path()).expect("a spec");
         project.write(&format!("specs/{}", entry.file_name().to_string_lossy()), &spec);
     }
+    for entry in std::fs::read_dir(page.parent().expect("a folder")).expect("pages").flatten() {
+        if entry.path().is_file() {
+            let text = std::fs::read_to_string(entry.path()).expect("a page");
+            project.write(&format!("book/src/{}", entry.file_name().to_string_lossy()), &text);
+        }
+    }
     let mut run = 0;
     for step in steps(&text) {
         let said = match step {

@@ -1,5 +1,6 @@
 //! The checker as its users see it: messages, explanations, reference, and odd input.
 
+mod keys;
 mod explanations;
 mod fuzz;
 mod reference;
