@@ -367,3 +367,43 @@ pub struct EvalSet {
     /// The name under which its metrics are reported (a language, as a rule).
     pub name: String,
 }
+
+/// A gate over metrics: the inputs of role `scores`, by position.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExpectFields {
+    pub left: Term,
+    pub relation: crate::spec::Relation,
+    pub right: Term,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Term {
+    Metric { input: usize, metric: String, set: String },
+    Number(Exact),
+    Add(Box<Term>, Box<Term>),
+    Subtract(Box<Term>, Box<Term>),
+    Multiply(Box<Term>, Box<Term>),
+}
+
+/// The deterministic part of a report: which nodes it tells of, in the order of the page.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReportFields {
+    pub experiment: String,
+}
+
+impl ModelFields {
+    /// Number of parameters: tied embeddings, learned positions, biases on every linear layer.
+    ///
+    /// `V·d + P·d + L·[d·(d + 2·k·h) + (d + 2·k·h) + d² + d + 2·d·f + f + d + 4·d] + 2·d` with head dimension h and k
+    /// key/value heads; gives StarCoder's published counts.
+    pub fn parameters(&self) -> u64 {
+        let [d, f] = [self.hidden, self.feed_forward].map(u64::from);
+        let key_value = 2 * u64::from(self.kv_heads) * d.checked_div(u64::from(self.heads)).unwrap_or(0);
+        let attention = d * (d + key_value) + (d + key_value) + d * d + d;
+        let layer = attention + 2 * d * f + f + d + 4 * d;
+        (u64::from(self.vocabulary) + u64::from(self.context)) * d + u64::from(self.layers) * layer + 2 * d
+    }
+}

@@ -7,9 +7,16 @@
 //! Pure: text and values in, values out; no file, clock or environment.
 
 pub mod check;
+pub mod diff;
 pub mod fields;
+pub mod graph;
+pub mod hash;
+pub mod lock;
+pub mod plan;
+pub mod schedule;
 pub mod schema;
 pub mod spec;
+pub mod why;
 
 /// Returns the candidate that a misspelt name is nearest to, if one is near.
 pub fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {

@@ -87,6 +87,17 @@ pub enum Evidence {
     Assumed(String),
 }
 
+impl Evidence {
+    /// The mark as it is written.
+    pub fn mark(&self) -> String {
+        match self {
+            Self::Published(text) => format!("@published({text:?})"),
+            Self::Inferred(text) => format!("@inferred({text:?})"),
+            Self::Assumed(text) => format!("@assumed({text:?})"),
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     /// The spec says that nobody has published it.
@@ -140,7 +151,7 @@ pub struct Gate {
     pub text: String,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
 pub enum Relation {
     #[serde(rename = "<")]
     Less,

@@ -81,3 +81,14 @@ fn collect(found: &mut Vec<Assumption>, path: String, field: &Field) {
         _ => {}
     }
 }
+
+impl std::fmt::Display for AssumptionKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Unknown => "unknown",
+            Self::Assumed => "assumed",
+            Self::Inferred => "inferred",
+            Self::Published => "published",
+        })
+    }
+}

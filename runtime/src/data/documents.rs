@@ -1,0 +1,105 @@
+//! `documents.jsonl` and its kin: one `{"id": …, "text": …}` a line.
+//!
+//! In: a file. Out: its documents in batches, parsed on all threads, in the order of the file. Memory: one batch.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+
+use camino::{Utf8Path, Utf8PathBuf};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+/// Bytes of a batch, and a little more for its last line.
+const BATCH: usize = 16 << 20;
+
+/// One document.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Document {
+    /// The member's path; with `#n` where a member gives several documents.
+    pub id: String,
+    /// Its paragraphs are its lines.
+    pub text: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum DocumentsError {
+    #[error("cannot read `{path}`")]
+    Read {
+        path: Utf8PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("`{path}` holds no document in line {line}")]
+    Malformed {
+        path: Utf8PathBuf,
+        line: u64,
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+/// Reads a file batch by batch.
+#[derive(Debug)]
+pub struct Batches {
+    path: Utf8PathBuf,
+    lines: BufReader<File>,
+    read: u64,
+}
+
+impl Batches {
+    /// # Errors
+    /// If the file cannot be opened.
+    pub fn open(path: &Utf8Path) -> Result<Self, DocumentsError> {
+        let file = File::open(path).map_err(|source| DocumentsError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        Ok(Self {
+            path: path.to_owned(),
+            lines: BufReader::with_capacity(1 << 20, file),
+            read: 0,
+        })
+    }
+
+    /// The next documents, each gone through `work` on some thread; none at the end of the file.
+    ///
+    /// # Errors
+    /// If the file cannot be read or a line is no document.
+    pub fn next<T: Send>(&mut self, work: impl Fn(Document) -> T + Sync) -> Result<Option<Vec<T>>, DocumentsError> {
+        let (mut batch, mut size) = (Vec::new(), 0);
+        while size < BATCH {
+            let mut line = Vec::new();
+            let read = self.lines.read_until(b'\n', &mut line);
+            if read.map_err(|source| DocumentsError::Read {
+                path: self.path.clone(),
+                source,
+            })? == 0
+            {
+                break;
+            }
+            size += line.len();
+            batch.push(line);
+        }
+        if batch.is_empty() {
+            return Ok(None);
+        }
+        let first = self.read + 1;
+        self.read += batch.len() as u64;
+        let path = &self.path;
+        let parse = |(at, line): (usize, Vec<u8>)| match serde_json::from_slice(&line) {
+            Ok(document) => Ok(work(document)),
+            Err(source) => Err(DocumentsError::Malformed {
+                path: path.clone(),
+                line: first + at as u64,
+                source,
+            }),
+        };
+        batch
+            .into_par_iter()
+            .enumerate()
+            .map(parse)
+            .collect::<Result<Vec<T>, _>>()
+            .map(Some)
+    }
+}

@@ -1,0 +1,297 @@
+//! Text to token ids, as a `tokenizer.json` says.
+//!
+//! In: a tokenizer, text. Out: exactly the ids that the `tokenizers` crate gives, text that spells a special token taken
+//! as the text it is. For tokenizers that Aurora has trained itself, words are found by a plain automaton and their ids
+//! remembered, which is many times faster; any other goes through the crate. Not here: files (`tokenizer`).
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+use regex::Regex;
+use tokenizers::models::ModelWrapper;
+use tokenizers::models::bpe::BPE;
+use tokenizers::pre_tokenizers::PreTokenizerWrapper;
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::pre_tokenizers::sequence::Sequence;
+use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
+use tokenizers::{Model, SplitDelimiterBehavior, Tokenizer};
+
+/// Where a word ends: letters with the marks written on them and one character before, digits one by one, signs with the
+/// line ends after them, line ends, other white space (an indentation is one word). No look-around, so that it runs as a
+/// plain automaton; every character belongs to some word.
+const WORD: &str = r"[^\r\n\p{L}\p{M}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+";
+
+/// Longer words are not remembered.
+const REMEMBERED_BYTES: usize = 64;
+/// Words that one thread remembers before it forgets them all: some 20 MB.
+const REMEMBERED_WORDS: usize = 1 << 17;
+
+/// Words of a text in Aurora's own tokenizers.
+pub(super) fn words() -> Result<Regex, String> {
+    Regex::new(WORD).map_err(|error| error.to_string())
+}
+
+/// The same for `tokenizer.json`.
+pub(super) fn pre_tokenizer() -> Result<Sequence, String> {
+    let split = Split::new(
+        SplitPattern::Regex(WORD.to_owned()),
+        SplitDelimiterBehavior::Isolated,
+        false,
+    );
+    let split = split.map_err(|error| error.to_string())?;
+    Ok(Sequence::new(vec![
+        split.into(),
+        ByteLevel::new(false, false, false).into(),
+    ]))
+}
+
+/// The character that stands for each byte in a byte-level vocabulary: itself if it can be seen, else one from 256 on.
+pub(super) fn byte_characters() -> [char; 256] {
+    let mut hidden = 256u32;
+    std::array::from_fn(|byte| {
+        let seen = matches!(byte, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
+        let code = if seen { byte as u32 } else { hidden };
+        hidden += u32::from(!seen);
+        char::from_u32(code).unwrap_or_default()
+    })
+}
+
+/// A tokenizer made ready.
+#[derive(Debug)]
+pub struct Encoder {
+    tokenizer: Tokenizer,
+    own: Option<Own>,
+}
+
+/// What is needed to encode without the crate's bookkeeping.
+#[derive(Debug)]
+struct Own {
+    words: Regex,
+    characters: [char; 256],
+    /// Ids of words; each thread takes one out while it encodes a text. What is remembered never changes a result.
+    remembered: Mutex<Vec<HashMap<String, Box<[u32]>>>>,
+}
+
+impl Encoder {
+    /// Takes the bytes of a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// If they are no tokenizer.
+    pub fn new(json: &[u8]) -> Result<Self, String> {
+        let mut tokenizer = Tokenizer::from_bytes(json).map_err(|error| error.to_string())?;
+        // A document that spells a special token must not end another one's context.
+        tokenizer.set_encode_special_tokens(true);
+        // Cuts and fills for batches of a served model; a corpus is encoded whole.
+        tokenizer
+            .with_padding(None)
+            .with_truncation(None)
+            .map_err(|error| error.to_string())?;
+        let own = if is_own(&tokenizer)? {
+            Some(Own {
+                words: words()?,
+                characters: byte_characters(),
+                remembered: Mutex::default(),
+            })
+        } else {
+            None
+        };
+        Ok(Self { tokenizer, own })
+    }
+
+    /// The crate's own tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// Entries: one more than the largest id, as foreign tokenizers may have holes.
+    pub fn vocabulary(&self) -> u32 {
+        self.tokenizer
+            .get_vocab(true)
+            .values()
+            .copied()
+            .max()
+            .map_or(0, |id| id.saturating_add(1))
+    }
+
+    /// The ids of a text, without any that the tokenizer would add at its ends.
+    ///
+    /// # Errors
+    /// If the tokenizer has no ids for the text.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, String> {
+        let (Some(own), ModelWrapper::BPE(model)) = (&self.own, self.tokenizer.get_model()) else {
+            let encoding = self
+                .tokenizer
+                .encode_fast(text, false)
+                .map_err(|error| error.to_string())?;
+            return Ok(encoding.get_ids().to_vec());
+        };
+        let lock = || own.remembered.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut remembered = lock().pop().unwrap_or_default();
+        let mut ids = Vec::with_capacity(text.len() / 3 + 1);
+        let mut spelled = String::new();
+        for word in own.words.find_iter(text) {
+            let word = word.as_str();
+            if let Some(known) = remembered.get(word) {
+                ids.extend_from_slice(known);
+                continue;
+            }
+            spelled.clear();
+            spelled.extend(word.bytes().map(|byte| own.characters[usize::from(byte)]));
+            let start = ids.len();
+            ids.extend(
+                model
+                    .tokenize(&spelled)
+                    .map_err(|error| error.to_string())?
+                    .iter()
+                    .map(|token| token.id),
+            );
+            if word.len() <= REMEMBERED_BYTES {
+                if remembered.len() >= REMEMBERED_WORDS {
+                    remembered.clear();
+                }
+                remembered.insert(word.to_owned(), ids[start..].into());
+            }
+        }
+        lock().push(remembered);
+        Ok(ids)
+    }
+}
+
+/// Whether a tokenizer does nothing but what [`Encoder::encode`] does itself: words as above, bytes, merges.
+fn is_own(tokenizer: &Tokenizer) -> Result<bool, String> {
+    let ModelWrapper::BPE(model) = tokenizer.get_model() else {
+        return Ok(false);
+    };
+    let specials = tokenizer.get_added_vocabulary();
+    let only_specials = specials.get_added_tokens_decoder().values().all(|token| token.special);
+    let same = match tokenizer.get_pre_tokenizer() {
+        Some(theirs) => {
+            let json = |value: &PreTokenizerWrapper| serde_json::to_value(value).map_err(|error| error.to_string());
+            json(theirs)? == json(&pre_tokenizer()?.into())?
+        }
+        None => false,
+    };
+    Ok(same && only_specials && tokenizer.get_normalizer().is_none() && is_plain(model))
+}
+
+/// No drop-out (which is random), unknown token, affixes or other variants of merging.
+fn is_plain(model: &BPE) -> bool {
+    model.dropout.is_none()
+        && model.unk_token.is_none()
+        && model.continuing_subword_prefix.is_none()
+        && model.end_of_word_suffix.is_none()
+        && !model.byte_fallback
+        && !model.fuse_unk
+        && !model.ignore_merges
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer};
+
+    const TEXTS: [&str; 6] = [
+        include_str!("language/sentences.txt"),
+        include_str!("encoder.rs"),
+        "",
+        " \n \t\r\n  x  ",
+        "\u{1f600}\u{0301}\u{200d}a\u{0301}½² <|end|> नगदमुद्रा",
+        "\0\u{7f}\u{ad}\u{feff}\u{10ffff}",
+    ];
+
+    /// As the crate cuts a text, before bytes become characters.
+    fn crates_words(text: &str) -> Vec<String> {
+        let split = Split::new(
+            SplitPattern::Regex(WORD.to_owned()),
+            SplitDelimiterBehavior::Isolated,
+            false,
+        );
+        let mut string = PreTokenizedString::from(text);
+        split.expect("a pattern").pre_tokenize(&mut string).expect("split");
+        let splits = string.get_splits(OffsetReferential::Original, OffsetType::None);
+        splits
+            .into_iter()
+            .map(|(word, _, _)| word.to_owned())
+            .filter(|word| !word.is_empty())
+            .collect()
+    }
+
+    #[test]
+    fn words_end_where_they_should() {
+        assert_eq!(
+            crates_words("two words, 2024"),
+            ["two", " words", ",", " ", "2", "0", "2", "4"]
+        );
+        assert_eq!(crates_words("    return f(x)\n"), ["    ", "return", " f", "(x", ")\n"]);
+        assert_eq!(crates_words("करने में"), ["करने", " में"]);
+        assert_eq!(crates_words("a\n\n    b"), ["a", "\n\n", "    ", "b"]);
+    }
+
+    #[test]
+    fn words_and_bytes_are_the_crates() {
+        let own = words().expect("a pattern");
+        for text in TEXTS {
+            let own: Vec<&str> = own.find_iter(text).map(|word| word.as_str()).collect();
+            assert_eq!(own, crates_words(text));
+            assert_eq!(own.concat(), *text, "every character belongs to a word");
+        }
+        let characters: std::collections::BTreeSet<char> = byte_characters().into_iter().collect();
+        assert_eq!(characters, ByteLevel::alphabet().into_iter().collect());
+    }
+
+    fn trained() -> Vec<u8> {
+        let mut texts: Vec<String> = vec!["<|end|>".to_owned()];
+        let characters = byte_characters();
+        texts.extend(characters.iter().map(char::to_string));
+        let rules: Vec<(String, String)> = [("e", "n"), ("Ġ", "t"), ("Ġt", "h"), ("a", "l"), ("Ġth", "e")]
+            .map(|(a, b)| (a.to_owned(), b.to_owned()))
+            .into();
+        texts.extend(rules.iter().map(|(a, b)| format!("{a}{b}")));
+        let entries: tokenizers::models::bpe::Vocab = texts.into_iter().zip(0..).collect();
+        let model = BPE::builder()
+            .vocab_and_merges(entries, rules)
+            .build()
+            .expect("a model");
+        let mut tokenizer = Tokenizer::new(model);
+        tokenizer.with_pre_tokenizer(Some(pre_tokenizer().expect("a pattern")));
+        tokenizer.add_special_tokens(&[tokenizers::AddedToken::from("<|end|>", true)]);
+        tokenizer.to_string(false).expect("JSON").into_bytes()
+    }
+
+    #[test]
+    fn ids_are_the_crates() {
+        let encoder = Encoder::new(&trained()).expect("a tokenizer");
+        assert!(encoder.own.is_some() && encoder.vocabulary() == 262);
+        for text in TEXTS.iter().chain(&TEXTS) {
+            let theirs = encoder.tokenizer().encode_fast(*text, false).expect("encoded");
+            assert_eq!(encoder.encode(text).expect("encoded"), theirs.get_ids());
+        }
+    }
+
+    /// Whatever differs from a tokenizer of our own goes through the crate.
+    #[test]
+    fn others_are_told_from_our_own() {
+        let json: serde_json::Value = serde_json::from_slice(&trained()).expect("JSON");
+        let own = |json: &serde_json::Value| {
+            let encoder = Encoder::new(json.to_string().as_bytes()).expect("a tokenizer");
+            let text = "The tall then ALL";
+            let theirs = encoder.tokenizer().encode_fast(text, false).expect("encoded");
+            assert_eq!(encoder.encode(text).expect("encoded"), theirs.get_ids());
+            encoder.own.is_some()
+        };
+        assert!(own(&json));
+        for (pointer, value) in [
+            ("/normalizer", serde_json::json!({"type": "Lowercase"})),
+            (
+                "/pre_tokenizer",
+                serde_json::json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true}),
+            ),
+            ("/model/ignore_merges", serde_json::json!(true)),
+            ("/added_tokens/0/special", serde_json::json!(false)),
+        ] {
+            let mut other = json.clone();
+            *other.pointer_mut(pointer).expect("there") = value;
+            assert!(!own(&other), "{pointer}");
+        }
+    }
+}

@@ -1,0 +1,422 @@
+//! Documents from files: one format a module, one rule for all of them.
+//!
+//! In: the files of a source, and what to read from them ([`ExtractFields`]). Out: `documents.jsonl`, one
+//! `{"id": …, "text": …}` a line, sorted by member, and `report.json` with what was left out and why. A text's
+//! paragraphs are its lines; only `code` keeps its bytes. Members are read one after the other and worked on in parallel;
+//! the output does not depend on the number of threads. Not here: which documents are wanted (`filter`).
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+
+use aurora_compiler::fields::{ExtractFields, Format};
+use camino::{Utf8Path, Utf8PathBuf};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::documents::Document;
+use crate::progress::{Cancelled, Unit, Watch};
+use crate::source::archive::{self, ArchiveError, InputFile, Selection, read_whole, walk};
+
+mod html;
+mod json;
+mod mo;
+mod roff;
+mod text;
+
+/// The largest member that is read whole, unpacked, and the longest line of a member that is read by line.
+pub const MEMBER_LIMIT: u64 = 256 << 20;
+
+/// Bytes that are gathered before the threads set to work on them.
+const BATCH: usize = 16 << 20;
+
+/// What became of a source's members.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExtractReport {
+    /// Regular members of the files.
+    pub members: u64,
+    /// Members that the patterns want.
+    pub matched: u64,
+    pub documents: u64,
+    /// UTF-8 bytes of the documents' texts.
+    pub bytes: u64,
+    /// What was left out, by reason.
+    pub skipped: BTreeMap<String, u64>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ExtractError {
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    #[error("cannot read a member")]
+    Read(#[source] io::Error),
+    #[error("`{member}` holds more than {limit} bytes unpacked (or in one line)")]
+    Large { member: String, limit: u64 },
+    #[error("no member matches `{pattern}`{}", example.as_ref().map(|e| format!("; a member is called `{e}`")).unwrap_or_default())]
+    NoMatch { pattern: String, example: Option<String> },
+    #[error("`{selector}` is not a CSS selector: {cause}")]
+    Selector { selector: String, cause: String },
+    #[error("the reference pages are missing")]
+    NoReference,
+    #[error("no page has a reference page: `{own}` became `{other}` in no member's path")]
+    NoPairs { own: String, other: String },
+    #[error("cannot write `{path}`")]
+    Write {
+        path: Utf8PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
+}
+
+/// Why a document or a part of one was left out; the names stand in `report.json`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Skip {
+    Empty,
+    InvalidUtf8,
+    Malformed,
+    NoSuchField,
+    SameAsReference,
+    Untranslated,
+    Link,
+    UnreadableName,
+}
+
+impl Skip {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Empty => "empty_documents",
+            Self::InvalidUtf8 => "invalid_utf8",
+            Self::Malformed => "malformed",
+            Self::NoSuchField => "no_such_field",
+            Self::SameAsReference => "paragraphs_same_as_reference",
+            Self::Untranslated => "untranslated_messages",
+            Self::Link => "links",
+            Self::UnreadableName => "names_not_utf8",
+        }
+    }
+}
+
+/// What one piece of work gives: texts in order, and what was left out of it.
+#[derive(Default)]
+struct Extracted {
+    texts: Vec<String>,
+    skipped: BTreeMap<Skip, u64>,
+}
+
+impl Extracted {
+    fn one(text: String) -> Self {
+        Self {
+            texts: vec![text],
+            skipped: BTreeMap::new(),
+        }
+    }
+
+    fn skip(&mut self, why: Skip) {
+        *self.skipped.entry(why).or_default() += 1;
+    }
+
+    fn skipped(why: Skip) -> Self {
+        Self {
+            texts: Vec::new(),
+            skipped: [(why, 1)].into(),
+        }
+    }
+}
+
+/// A format made ready: patterns compiled, reference pages read.
+enum Reader {
+    Html(html::Pages),
+    Roff,
+    Mo,
+    Text,
+    Line,
+    Code,
+    Jsonl { field: String },
+    Json { field: Option<String> },
+}
+
+impl Reader {
+    fn by_line(&self) -> bool {
+        matches!(self, Self::Line | Self::Jsonl { .. })
+    }
+
+    /// Whether a member's documents are numbered.
+    fn several(&self) -> bool {
+        matches!(
+            self,
+            Self::Line | Self::Jsonl { .. } | Self::Mo | Self::Json { field: Some(_) }
+        )
+    }
+
+    fn read(&self, member: &str, bytes: Vec<u8>) -> Extracted {
+        match self {
+            Self::Mo => return mo::read(&bytes),
+            Self::Html(_) | Self::Roff | Self::Text | Self::Line | Self::Code => {}
+            Self::Jsonl { field } => return json::read_line(&bytes, field),
+            Self::Json { field } => return json::read_file(&bytes, field.as_deref()),
+        }
+        let Ok(text) = String::from_utf8(bytes) else {
+            return Extracted::skipped(Skip::InvalidUtf8);
+        };
+        match self {
+            Self::Html(pages) => pages.read(member, &text),
+            Self::Roff => Extracted::one(roff::read(&text)),
+            Self::Text => Extracted::one(text::paragraphs(&text)),
+            Self::Line => Extracted::one(text::collapse(&text)),
+            _ => Extracted::one(text),
+        }
+    }
+}
+
+/// Extracts documents into the empty folder `out`. `reference` are the files of the input of role `reference`.
+///
+/// # Errors
+/// If a file is damaged or a member too large, a pattern matches nothing, or the folder cannot be written.
+pub fn extract(
+    fields: &ExtractFields,
+    files: &[InputFile],
+    reference: Option<&[InputFile]>,
+    out: &Utf8Path,
+    watch: Watch<'_>,
+) -> Result<ExtractReport, ExtractError> {
+    let selection = Selection::new(&fields.files, &fields.exclude)?;
+    let reader = reader(fields, reference, watch)?;
+    let mut gather = Gather::new(&reader, files, out, watch)?;
+    let walked = walk::<ExtractError>(files, &selection, watch, &mut |file, path, bytes| {
+        gather.member(file, path, bytes)
+    })?;
+    for (pattern, &hits) in selection.patterns().iter().zip(&walked.hits) {
+        if hits == 0 {
+            return Err(ExtractError::NoMatch {
+                pattern: pattern.clone(),
+                example: walked.example,
+            });
+        }
+    }
+    gather.flush()?;
+    if let Reader::Html(pages) = &reader {
+        pages.check_pairs(walked.matched)?;
+    }
+    gather.count(Skip::Link, walked.links);
+    gather.count(Skip::UnreadableName, walked.unreadable_names);
+    gather.report.members = walked.members;
+    gather.report.matched = walked.matched;
+    gather.finish(out)
+}
+
+fn reader(fields: &ExtractFields, reference: Option<&[InputFile]>, watch: Watch<'_>) -> Result<Reader, ExtractError> {
+    Ok(match &fields.format {
+        Format::Html {
+            select,
+            drop,
+            reference: pairing,
+        } => {
+            let mut pages = html::Pages::new(select, drop.as_deref())?;
+            if let Some(pairing) = pairing {
+                pages.read_reference(fields, pairing, reference.ok_or(ExtractError::NoReference)?, watch)?;
+            }
+            Reader::Html(pages)
+        }
+        Format::Roff => Reader::Roff,
+        Format::Mo => Reader::Mo,
+        Format::Text { by_line: false } => Reader::Text,
+        Format::Text { by_line: true } => Reader::Line,
+        Format::Code => Reader::Code,
+        Format::Jsonl { field } => Reader::Jsonl { field: field.clone() },
+        Format::Json { field } => Reader::Json { field: field.clone() },
+    })
+}
+
+/// A member's documents in the spool.
+struct Entry {
+    /// Identifier, file, and the order of reading, for members that share a path.
+    key: (String, usize, usize),
+    /// Where in the identifier the member's path starts.
+    path: usize,
+    start: u64,
+    end: u64,
+}
+
+/// Gathers members into batches, and their documents into a spool that has no name; at the end the documents are copied
+/// out in the order of their members' paths. Memory: a batch, and one entry a member.
+struct Gather<'a> {
+    reader: &'a Reader,
+    files: &'a [InputFile],
+    watch: Watch<'a>,
+    report: ExtractReport,
+    members: Vec<Entry>,
+    /// Number of the member, the bytes to work on.
+    batch: Vec<(usize, Vec<u8>)>,
+    batch_bytes: usize,
+    /// The next document's number, and the member it belongs to.
+    number: (usize, u64),
+    spool: BufWriter<File>,
+    spooled: u64,
+    out: &'a Utf8Path,
+}
+
+impl<'a> Gather<'a> {
+    fn new(
+        reader: &'a Reader,
+        files: &'a [InputFile],
+        out: &'a Utf8Path,
+        watch: Watch<'a>,
+    ) -> Result<Self, ExtractError> {
+        let spool = tempfile::tempfile_in(out).map_err(|source| writing(out, source))?;
+        Ok(Self {
+            reader,
+            files,
+            watch,
+            report: ExtractReport::default(),
+            members: Vec::new(),
+            batch: Vec::new(),
+            batch_bytes: 0,
+            number: (0, 0),
+            spool: BufWriter::with_capacity(1 << 20, spool),
+            spooled: 0,
+            out,
+        })
+    }
+
+    fn count(&mut self, why: Skip, times: u64) {
+        if times > 0 {
+            *self.report.skipped.entry(why.name().to_owned()).or_default() += times;
+        }
+    }
+
+    fn member(&mut self, file: usize, path: &str, bytes: &mut dyn Read) -> Result<(), ExtractError> {
+        // Two archives may hold the same paths, so with several files the file's name comes first.
+        let plain = archive::is_plain(&self.files[file].name);
+        let id = if self.files.len() == 1 || plain {
+            path.to_owned()
+        } else {
+            format!("{}/{path}", self.files[file].name)
+        };
+        let large = || ExtractError::Large {
+            member: path.to_owned(),
+            limit: MEMBER_LIMIT,
+        };
+        let number = self.members.len();
+        self.members.push(Entry {
+            path: id.len() - path.len(),
+            key: (id, file, number),
+            start: 0,
+            end: 0,
+        });
+        if !self.reader.by_line() {
+            let whole = read_whole(bytes, MEMBER_LIMIT)
+                .map_err(ExtractError::Read)?
+                .ok_or_else(large)?;
+            return self.add(number, whole);
+        }
+        let mut lines = BufReader::new(bytes);
+        loop {
+            let mut line = Vec::new();
+            let length = (&mut lines)
+                .take(MEMBER_LIMIT + 1)
+                .read_until(b'\n', &mut line)
+                .map_err(ExtractError::Read)?;
+            if length == 0 {
+                return Ok(());
+            }
+            if length as u64 > MEMBER_LIMIT {
+                return Err(large());
+            }
+            self.add(number, line)?;
+        }
+    }
+
+    fn add(&mut self, member: usize, bytes: Vec<u8>) -> Result<(), ExtractError> {
+        self.batch_bytes += bytes.len() + 64;
+        self.batch.push((member, bytes));
+        if self.batch_bytes >= BATCH {
+            self.flush()
+        } else {
+            Ok(())
+        }
+    }
+
+    fn flush(&mut self) -> Result<(), ExtractError> {
+        self.watch.check()?;
+        self.batch_bytes = 0;
+        let batch = std::mem::take(&mut self.batch);
+        let (reader, members) = (self.reader, &self.members);
+        let done: Vec<(usize, Extracted)> = batch
+            .into_par_iter()
+            .map(|(member, bytes)| {
+                (
+                    member,
+                    reader.read(&members[member].key.0[members[member].path..], bytes),
+                )
+            })
+            .collect();
+        for (member, extracted) in done {
+            for (why, times) in extracted.skipped {
+                self.count(why, times);
+            }
+            if self.number.0 != member {
+                self.number = (member, 0);
+            }
+            if self.members[member].end == 0 {
+                self.members[member].start = self.spooled;
+            }
+            for text in extracted.texts {
+                if text.trim().is_empty() {
+                    self.count(Skip::Empty, 1);
+                    continue;
+                }
+                let path = &self.members[member].key.0;
+                let id = if self.reader.several() {
+                    format!("{path}#{}", self.number.1)
+                } else {
+                    path.clone()
+                };
+                self.number.1 += 1;
+                self.report.documents += 1;
+                self.report.bytes += text.len() as u64;
+                let mut line = serde_json::to_vec(&Document { id, text }).map_err(|e| writing(self.out, e.into()))?;
+                line.push(b'\n');
+                self.spool
+                    .write_all(&line)
+                    .map_err(|source| writing(self.out, source))?;
+                self.spooled += line.len() as u64;
+            }
+            self.members[member].end = self.spooled;
+        }
+        self.watch.report(self.report.documents, None, Unit::Documents);
+        Ok(())
+    }
+
+    fn finish(mut self, out: &Utf8Path) -> Result<ExtractReport, ExtractError> {
+        self.members.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        let path = out.join("documents.jsonl");
+        let write = || -> io::Result<()> {
+            let mut spool = self.spool.into_inner().map_err(io::IntoInnerError::into_error)?;
+            let mut documents = BufWriter::with_capacity(1 << 20, File::create(&path)?);
+            for member in &self.members {
+                if member.end > member.start {
+                    spool.seek(SeekFrom::Start(member.start))?;
+                    io::copy(&mut (&mut spool).take(member.end - member.start), &mut documents)?;
+                }
+            }
+            documents.flush()
+        };
+        write().map_err(|source| writing(&path, source))?;
+        super::write_json(&out.join("report.json"), &self.report)
+            .map_err(|source| writing(&out.join("report.json"), source))?;
+        Ok(self.report)
+    }
+}
+
+fn writing(path: &Utf8Path, source: io::Error) -> ExtractError {
+    ExtractError::Write {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,462 @@
+//! What is kept of a corpus, and what is held out.
+//!
+//! In: `documents.jsonl` of one or more extractions, in declared order. Out: `train.jsonl`, `held_out.jsonl` and
+//! `report.json` with counts of what was dropped and why. Documents are judged in parallel and taken in order, so that of
+//! two equal units the first one always stays. Not here: the words of a language (`language`).
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+
+use aurora_compiler::fields::{Exact, FilterFields, Unit};
+use camino::{Utf8Path, Utf8PathBuf};
+use serde::{Deserialize, Serialize};
+
+use super::documents::{Batches, Document, DocumentsError};
+use super::language::looks_like;
+use crate::progress::{self, Cancelled, Watch};
+
+#[derive(Debug, thiserror::Error)]
+pub enum FilterError {
+    #[error(transparent)]
+    Documents(#[from] DocumentsError),
+    #[error("cannot write `{path}`")]
+    Write {
+        path: Utf8PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
+}
+
+/// Documents and the UTF-8 bytes of their texts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Amount {
+    pub documents: u64,
+    pub bytes: u64,
+}
+
+impl Amount {
+    fn add(&mut self, bytes: usize) {
+        self.documents += 1;
+        self.bytes += bytes as u64;
+    }
+}
+
+/// Units (paragraphs or documents) and the UTF-8 bytes of their texts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Units {
+    pub units: u64,
+    pub bytes: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FilterReport {
+    pub read: Amount,
+    pub train: Amount,
+    pub held_out: Amount,
+    /// By reason: `empty`, `too_short`, `language`, `duplicate`, `limit`.
+    pub dropped: BTreeMap<String, Units>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Drop {
+    Empty,
+    TooShort,
+    Language,
+    Duplicate,
+    Limit,
+}
+
+impl Drop {
+    const ALL: [Self; 5] = [
+        Self::Empty,
+        Self::TooShort,
+        Self::Language,
+        Self::Duplicate,
+        Self::Limit,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Empty => "empty",
+            Self::TooShort => "too_short",
+            Self::Language => "language",
+            Self::Duplicate => "duplicate",
+            Self::Limit => "limit",
+        }
+    }
+}
+
+/// A document as the threads hand it on: each unit with its hash, or why it goes.
+struct Judged {
+    document: Document,
+    /// The end of each unit in the text, from the end of the one before.
+    units: Vec<(std::ops::Range<usize>, Result<u128, Drop>)>,
+    held_out: bool,
+}
+
+/// Filters into the empty folder `out`. Memory: a batch of input, and 16 bytes (about 40 with the table around them) for
+/// each kept unit if repeats are dropped.
+///
+/// # Errors
+/// If an input cannot be read or the folder not be written.
+pub fn filter(
+    fields: &FilterFields,
+    inputs: &[Utf8PathBuf],
+    out: &Utf8Path,
+    watch: Watch<'_>,
+) -> Result<FilterReport, FilterError> {
+    let mut sink = Sink::new(fields, out)?;
+    let below = held_out_bound(fields.held_out);
+    for path in inputs {
+        let mut batches = Batches::open(path)?;
+        while let Some(judged) = batches.next(|document| judge(fields, below, document))? {
+            watch.check()?;
+            for judged in judged {
+                sink.take(judged)?;
+            }
+            watch.report(sink.report.read.documents, None, progress::Unit::Documents);
+        }
+    }
+    sink.finish(out)
+}
+
+/// Documents whose hash, read as a fraction of 2⁶⁴, lies below this are held out; exact, without floats.
+fn held_out_bound(share: Exact) -> u128 {
+    let share = share.decimal();
+    let scale = 10u128.pow(share.scale());
+    let mantissa = u128::try_from(share.mantissa()).unwrap_or(0).min(scale);
+    // mantissa < 2^96: the product is done in two halves.
+    let (high, low) = (mantissa / scale, mantissa % scale);
+    let mut bound = high << 64;
+    let mut rest = low;
+    for bit in (0..64).rev() {
+        rest *= 2;
+        if rest >= scale {
+            rest -= scale;
+            bound |= 1 << bit;
+        }
+    }
+    bound
+}
+
+fn judge(fields: &FilterFields, below: u128, document: Document) -> Judged {
+    let text = &document.text;
+    let ranges: Vec<std::ops::Range<usize>> = match fields.unit {
+        Unit::Document => std::iter::once(0..text.len()).collect(),
+        Unit::Paragraph => {
+            let mut start = 0;
+            text.split('\n')
+                .map(|line| {
+                    let range = start..start + line.len();
+                    start = range.end + 1;
+                    range
+                })
+                .collect()
+        }
+    };
+    let units = ranges
+        .into_iter()
+        .map(|range| {
+            let verdict = verdict(fields, &text[range.clone()]);
+            (range, verdict)
+        })
+        .collect();
+    // By the text as it was read: what else is kept of the corpus cannot move a document to the other side.
+    let hash = blake3::hash(text.as_bytes());
+    let mut word = [0; 8];
+    word.copy_from_slice(&hash.as_bytes()[..8]);
+    Judged {
+        units,
+        held_out: u128::from(u64::from_le_bytes(word)) < below,
+        document,
+    }
+}
+
+fn verdict(fields: &FilterFields, unit: &str) -> Result<u128, Drop> {
+    if unit.trim().is_empty() {
+        return Err(Drop::Empty);
+    }
+    if unit.chars().take(fields.minimum_characters as usize).count() < fields.minimum_characters as usize {
+        return Err(Drop::TooShort);
+    }
+    if fields.language_filter && !looks_like(fields.language, unit) {
+        return Err(Drop::Language);
+    }
+    let mut digest = [0; 16];
+    blake3::Hasher::new()
+        .update(unit.as_bytes())
+        .finalize_xof()
+        .fill(&mut digest);
+    Ok(u128::from_le_bytes(digest))
+}
+
+struct Sink<'a> {
+    fields: &'a FilterFields,
+    train: BufWriter<File>,
+    held_out: BufWriter<File>,
+    seen: HashSet<u128>,
+    full: bool,
+    report: FilterReport,
+    dropped: [Units; Drop::ALL.len()],
+    out: &'a Utf8Path,
+}
+
+impl<'a> Sink<'a> {
+    fn new(fields: &'a FilterFields, out: &'a Utf8Path) -> Result<Self, FilterError> {
+        let create = |name: &str| {
+            let path = out.join(name);
+            File::create(&path)
+                .map(BufWriter::new)
+                .map_err(|source| FilterError::Write { path, source })
+        };
+        Ok(Self {
+            fields,
+            train: create("train.jsonl")?,
+            held_out: create("held_out.jsonl")?,
+            seen: HashSet::new(),
+            full: false,
+            report: FilterReport {
+                read: Amount::default(),
+                train: Amount::default(),
+                held_out: Amount::default(),
+                dropped: BTreeMap::new(),
+            },
+            dropped: Default::default(),
+            out,
+        })
+    }
+
+    fn drop(&mut self, why: Drop, bytes: usize) {
+        let units = &mut self.dropped[why as usize];
+        units.units += 1;
+        units.bytes += bytes as u64;
+    }
+
+    fn take(&mut self, judged: Judged) -> Result<(), FilterError> {
+        let Judged {
+            document,
+            units,
+            held_out,
+        } = judged;
+        self.report.read.add(document.text.len());
+        let mut kept = String::with_capacity(document.text.len());
+        for (range, verdict) in units {
+            let unit = &document.text[range];
+            let verdict = match verdict {
+                Ok(_) if self.full => Err(Drop::Limit),
+                Ok(hash) if self.fields.deduplicate && !self.seen.insert(hash) => Err(Drop::Duplicate),
+                other => other,
+            };
+            match verdict {
+                Ok(_) => {
+                    if !kept.is_empty() {
+                        kept.push('\n');
+                    }
+                    kept.push_str(unit);
+                }
+                Err(why) => self.drop(why, unit.len()),
+            }
+        }
+        if kept.is_empty() {
+            return Ok(());
+        }
+        let (amount, file) = if held_out {
+            (&mut self.report.held_out, &mut self.held_out)
+        } else {
+            (&mut self.report.train, &mut self.train)
+        };
+        amount.add(kept.len());
+        let name = if held_out { "held_out.jsonl" } else { "train.jsonl" };
+        let writing = |source| FilterError::Write {
+            path: self.out.join(name),
+            source,
+        };
+        let mut line = serde_json::to_vec(&Document {
+            id: document.id,
+            text: kept,
+        })
+        .map_err(|e| writing(e.into()))?;
+        line.push(b'\n');
+        file.write_all(&line).map_err(writing)?;
+        let bytes = self.report.train.bytes + self.report.held_out.bytes;
+        // The document that reaches the limit is the last one; it stays whole.
+        self.full = self.fields.limit_bytes.is_some_and(|limit| bytes >= limit);
+        Ok(())
+    }
+
+    fn finish(mut self, out: &Utf8Path) -> Result<FilterReport, FilterError> {
+        for (file, name) in [(&mut self.train, "train.jsonl"), (&mut self.held_out, "held_out.jsonl")] {
+            file.flush().map_err(|source| FilterError::Write {
+                path: out.join(name),
+                source,
+            })?;
+        }
+        let dropped = Drop::ALL.map(|why| (why.name().to_owned(), self.dropped[why as usize]));
+        self.report.dropped = dropped.into_iter().filter(|(_, units)| units.units > 0).collect();
+        let path = out.join("report.json");
+        super::write_json(&path, &self.report).map_err(|source| FilterError::Write { path, source })?;
+        Ok(self.report)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aurora_compiler::fields::Language;
+
+    fn fields() -> FilterFields {
+        FilterFields {
+            language: Language::Fi,
+            language_filter: true,
+            minimum_characters: 12,
+            unit: Unit::Paragraph,
+            deduplicate: true,
+            held_out: "0".parse().expect("a number"),
+            limit_bytes: None,
+        }
+    }
+
+    fn run(fields: &FilterFields, inputs: &[&[&str]]) -> (String, String, FilterReport) {
+        let guard = tempfile::tempdir().expect("a temporary folder");
+        let path = Utf8PathBuf::try_from(guard.path().to_owned()).expect("UTF-8");
+        let mut paths = Vec::new();
+        for (at, texts) in inputs.iter().enumerate() {
+            let lines: String = texts
+                .iter()
+                .enumerate()
+                .map(|(n, text)| {
+                    let document = Document {
+                        id: format!("{at}/{n}"),
+                        text: (*text).to_owned(),
+                    };
+                    serde_json::to_string(&document).expect("JSON") + "\n"
+                })
+                .collect();
+            paths.push(path.join(format!("{at}.jsonl")));
+            std::fs::write(&paths[at], lines).expect("written");
+        }
+        let out = path.join("out");
+        std::fs::create_dir(&out).expect("created");
+        let report = filter(fields, &paths, &out, Watch::nobody()).expect("filtered");
+        let read = |name: &str| std::fs::read_to_string(out.join(name)).expect("read");
+        (read("train.jsonl"), read("held_out.jsonl"), report)
+    }
+
+    const A: &str = "Tämä lause on suomea, ja se on hyvä.";
+    const B: &str = "Myös tämä toinen lause on suomea.";
+    const ENGLISH: &str = "This sentence is not in the language that we want.";
+
+    #[test]
+    fn units_go_for_a_reason_and_the_first_of_equals_stays() {
+        let first = format!("{A}\n{ENGLISH}\nlyhyt\n\n{B}");
+        let (train, held_out, report) = run(&fields(), &[&[&first], &[A, B]]);
+        assert_eq!(train, format!("{{\"id\":\"0/0\",\"text\":\"{A}\\n{B}\"}}\n"));
+        assert_eq!(held_out, "");
+        let expect = [
+            ("duplicate", 2, A.len() + B.len()),
+            ("empty", 1, 0),
+            ("language", 1, ENGLISH.len()),
+            ("too_short", 1, 5),
+        ];
+        let expect = expect.map(|(name, units, bytes)| {
+            (
+                name.to_owned(),
+                Units {
+                    units,
+                    bytes: bytes as u64,
+                },
+            )
+        });
+        assert_eq!(report.dropped, expect.into_iter().collect());
+        assert_eq!(report.read.documents, 3);
+        assert_eq!(
+            report.train,
+            Amount {
+                documents: 1,
+                bytes: (A.len() + B.len() + 1) as u64
+            }
+        );
+
+        let mut whole = fields();
+        whole.unit = Unit::Document;
+        let (train, _, report) = run(&whole, &[&[&first], &[A, A, B]]);
+        assert_eq!(train.lines().count(), 2);
+        assert_eq!(
+            (report.dropped["duplicate"].units, report.dropped["language"].units),
+            (1, 1)
+        );
+        whole.deduplicate = false;
+        assert_eq!(run(&whole, &[&[A, A]]).0.lines().count(), 2);
+        whole.language_filter = false;
+        assert_eq!(run(&whole, &[&[ENGLISH]]).0.lines().count(), 1);
+    }
+
+    #[test]
+    fn the_limit_stops_after_the_document_that_reaches_it() {
+        let mut fields = fields();
+        fields.limit_bytes = Some(A.len() as u64);
+        let (train, _, report) = run(&fields, &[&[A, B]]);
+        assert_eq!(train.lines().count(), 1);
+        assert_eq!(
+            report.dropped["limit"],
+            Units {
+                units: 1,
+                bytes: B.len() as u64
+            }
+        );
+    }
+
+    #[test]
+    fn the_held_out_side_depends_on_the_text_alone() {
+        let mut fields = fields();
+        fields.held_out = "0.25".parse().expect("a number");
+        (fields.language_filter, fields.minimum_characters) = (false, 0);
+        let texts: Vec<String> = (0..2000).map(|i| format!("document number {i}")).collect();
+        let all: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let (train, held_out, report) = run(&fields, &[&all]);
+        assert_eq!(train.lines().count() + held_out.lines().count(), 2000);
+        // Five standard deviations.
+        assert!(
+            (404..=596).contains(&report.held_out.documents),
+            "{}",
+            report.held_out.documents
+        );
+        let reversed: Vec<&str> = all.iter().rev().copied().collect();
+        let texts_of = |lines: &str| -> std::collections::BTreeSet<String> {
+            lines
+                .lines()
+                .map(|line| serde_json::from_str::<Document>(line).expect("a document").text)
+                .collect()
+        };
+        assert_eq!(texts_of(&held_out), texts_of(&run(&fields, &[&reversed]).1));
+        fields.held_out = "1".parse().expect("a number");
+        assert_eq!(run(&fields, &[&all]).2.train.documents, 0);
+    }
+
+    #[test]
+    fn the_bound_is_exact() {
+        let bound = |share: &str| held_out_bound(share.parse().expect("a number"));
+        assert_eq!(bound("0"), 0);
+        assert_eq!(bound("1"), 1 << 64);
+        assert_eq!(bound("0.5"), 1 << 63);
+        assert_eq!(bound("0.02"), (1u128 << 64) / 50);
+    }
+
+    #[test]
+    fn a_damaged_input_is_named() {
+        let guard = tempfile::tempdir().expect("a temporary folder");
+        let path = Utf8PathBuf::try_from(guard.path().join("x.jsonl")).expect("UTF-8");
+        std::fs::write(&path, "{\"id\":\"a\",\"text\":\"b\"}\n{\"id\":").expect("written");
+        let out = path.parent().expect("a folder").to_owned();
+        let error = filter(&fields(), &[path], &out, Watch::nobody())
+            .expect_err("refused")
+            .to_string();
+        assert!(error.ends_with("x.jsonl` holds no document in line 2"), "{error}");
+    }
+}

@@ -1,0 +1,154 @@
+//! A shuffle of `0..n` in which any place can be asked for in constant time.
+//!
+//! In: a key, the length, a tweak (an epoch, a block). Out: where a place goes. A Feistel network over pairs (left,
+//! right) of nearly equal ranges whose product is barely more than `n`; what falls outside `0..n` is sent through again
+//! (Black and Rogaway 2002, "Ciphers with arbitrary finite domains"). Not here: what the places mean (`order`).
+
+use super::random::Key;
+
+/// Enough for every pair of places to look independent (the tests count); more only costs time.
+const ROUNDS: u32 = 8;
+
+/// The shape of a permutation of `0..length`; the key and tweak choose which one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Permutation {
+    length: u64,
+    left: u64,
+    right: u64,
+}
+
+impl Permutation {
+    /// `length` may be anything up to 2⁶³; a permutation of nothing has no places to ask for.
+    pub fn new(length: u64) -> Self {
+        let mut left = length.isqrt();
+        if left * left < length {
+            left += 1;
+        }
+        let left = left.max(1);
+        Self {
+            length,
+            left,
+            right: length.div_ceil(left).max(1),
+        }
+    }
+
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Where `place` goes.
+    ///
+    /// # Panics
+    /// If `place` is not below the length: the caller has divided by it.
+    #[inline]
+    pub fn apply(&self, key: Key, tweak: u64, place: u64) -> u64 {
+        assert!(place < self.length, "place {place} of a permutation of {}", self.length);
+        let mut at = place;
+        loop {
+            at = self.once(key, tweak, at);
+            if at < self.length {
+                return at;
+            }
+        }
+    }
+
+    /// One pass over the whole rectangle `left` × `right`: a bijection of it, as each round only adds to one half a
+    /// number that depends on the other.
+    #[inline]
+    fn once(&self, key: Key, tweak: u64, at: u64) -> u64 {
+        let (mut left, mut right) = (at / self.right, at % self.right);
+        for round in (0..ROUNDS).step_by(2) {
+            left = add(left, draw(key, tweak, round, right, self.left), self.left);
+            right = add(right, draw(key, tweak, round + 1, left, self.right), self.right);
+        }
+        left * self.right + right
+    }
+}
+
+#[inline]
+fn add(a: u64, b: u64, modulus: u64) -> u64 {
+    let sum = a + b;
+    if sum >= modulus { sum - modulus } else { sum }
+}
+
+/// A number in `0..bound`. Both halves are below 2³², so one counter word holds the half.
+#[inline]
+fn draw(key: Key, tweak: u64, round: u32, half: u64, bound: u64) -> u64 {
+    let lanes = key.lanes([half as u32, round, tweak as u32, (tweak >> 32) as u32]);
+    let word = u64::from(lanes[1]) << 32 | u64::from(lanes[0]);
+    ((u128::from(word) * u128::from(bound)) >> 64) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn is_a_bijection(length in 1u64..5000, seed: u64, tweak: u64) {
+            let permutation = Permutation::new(length);
+            let key = Key::derive(seed, "test");
+            let mut seen = vec![false; length as usize];
+            for place in 0..length {
+                let to = permutation.apply(key, tweak, place) as usize;
+                prop_assert!(!std::mem::replace(&mut seen[to], true), "{to} twice");
+            }
+        }
+
+        #[test]
+        fn keeps_its_range_at_any_length(length in 1u64..(1 << 63), seed: u64, part in 0.0f64..1.0) {
+            let permutation = Permutation::new(length);
+            let place = ((length as f64 * part) as u64).min(length - 1);
+            prop_assert!(permutation.apply(Key::derive(seed, "test"), 3, place) < length);
+            prop_assert!(u128::from(permutation.left) * u128::from(permutation.right) >= u128::from(length));
+            prop_assert!(permutation.left <= 1 << 32 && permutation.right <= 1 << 32);
+        }
+    }
+
+    /// All 24 orders of four places are equally frequent (chi-square, 23 degrees of freedom, far beyond 99.99 %).
+    #[test]
+    fn small_permutations_are_uniform() {
+        let permutation = Permutation::new(4);
+        let key = Key::derive(1, "uniform");
+        let mut counts = std::collections::BTreeMap::new();
+        let tries = 24_000u64;
+        for tweak in 0..tries {
+            let order: Vec<u64> = (0..4).map(|place| permutation.apply(key, tweak, place)).collect();
+            *counts.entry(order).or_insert(0u64) += 1;
+        }
+        let expected = tries as f64 / 24.0;
+        assert_eq!(counts.len(), 24);
+        let chi: f64 = counts
+            .values()
+            .map(|&count| (count as f64 - expected).powi(2) / expected)
+            .sum();
+        assert!(chi < 60.0, "chi-square {chi}");
+    }
+
+    /// Where a place goes says nothing about where its neighbour goes, nor about the next epoch.
+    #[test]
+    fn neighbours_and_epochs_are_independent() {
+        let length = 100_003u64;
+        let permutation = Permutation::new(length);
+        let key = Key::derive(2, "independent");
+        let mut tables = [[0u64; 256]; 2];
+        for place in 0..length - 1 {
+            let cell = |at: u64| (at * 16 / length) as usize;
+            let here = cell(permutation.apply(key, 0, place));
+            tables[0][here * 16 + cell(permutation.apply(key, 0, place + 1))] += 1;
+            tables[1][here * 16 + cell(permutation.apply(key, 1, place))] += 1;
+        }
+        for table in tables {
+            let expected = (length - 1) as f64 / 256.0;
+            let chi: f64 = table
+                .iter()
+                .map(|&count| (count as f64 - expected).powi(2) / expected)
+                .sum();
+            assert!(
+                (100.0..400.0).contains(&chi),
+                "chi-square {chi} of 255 degrees of freedom"
+            );
+        }
+    }
+}

@@ -1,0 +1,340 @@
+//! Tokenizers: trained on documents or taken from a source, always as a Hugging Face `tokenizer.json`; and the token
+//! files that they make of documents.
+//!
+//! In: documents, or the files of a source. Out: `tokenizer.json` and `meta.json`; `tokens.bin`, `tokens.idx` and
+//! `meta.json`. The same bytes for any number of threads. Not here: how merges are learned (`bpe`), the layout of token
+//! files (`tokens`).
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
+
+use aurora_compiler::fields::{TokenizerFields, TokensFields};
+use camino::{Utf8Path, Utf8PathBuf};
+use serde::{Deserialize, Serialize};
+use tokenizers::models::bpe::BPE;
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::{AddedToken, Tokenizer};
+
+use super::bpe;
+use super::documents::{Batches, Document, DocumentsError};
+use super::encoder::{Encoder, byte_characters, pre_tokenizer, words};
+use super::tokens::{TokenWriter, TokensError};
+use crate::progress::{Cancelled, Unit, Watch};
+use crate::source::archive::{InputFile, MemberError, read_member};
+
+/// The largest `tokenizer.json` that is read.
+const TOKENIZER_LIMIT: u64 = 1 << 30;
+
+#[derive(Debug, thiserror::Error)]
+pub enum TokenizerError {
+    #[error(transparent)]
+    Documents(#[from] DocumentsError),
+    #[error(transparent)]
+    Member(#[from] MemberError),
+    #[error(transparent)]
+    Tokens(#[from] TokensError),
+    #[error("a tokenizer that is trained needs documents")]
+    NoDocuments,
+    #[error("a tokenizer that is loaded needs a source")]
+    NoSource,
+    #[error("special tokens: {0}")]
+    Special(String),
+    #[error("a vocabulary of {vocabulary} has no room for 256 bytes and {special} special tokens")]
+    SmallVocabulary { vocabulary: u32, special: usize },
+    #[error("`{path}` is no tokenizer: {cause}")]
+    NoTokenizer { path: String, cause: String },
+    #[error("the tokenizer has no token `{token}` to end documents with")]
+    NoEnd { token: String },
+    #[error("the tokenizer has {found} entries, the model's vocabulary only {vocabulary}")]
+    TooLarge { found: u32, vocabulary: u32 },
+    #[error("cannot encode document `{id}`: {cause}")]
+    Encode { id: String, cause: String },
+    #[error("cannot make the tokenizer: {0}")]
+    Make(String),
+    #[error("cannot read `{path}`")]
+    Read {
+        path: Utf8PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot write `{path}`")]
+    Write {
+        path: Utf8PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
+}
+
+/// `meta.json` beside `tokenizer.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenizerMeta {
+    /// Entries, special tokens among them: one more than the largest id.
+    pub vocabulary: u32,
+    /// The token that ends every document, and its id.
+    pub end_of_document: String,
+    pub end_of_document_id: u32,
+}
+
+/// `meta.json` beside token files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokensMeta {
+    pub documents: u64,
+    /// End-of-document tokens included.
+    pub tokens: u64,
+    /// UTF-8 bytes of the documents' texts.
+    pub bytes: u64,
+    pub end_of_document_id: u32,
+    /// The model's vocabulary, which decides how wide a token is stored.
+    pub vocabulary: u32,
+}
+
+/// What a tokenizer is made from.
+#[derive(Clone, Copy, Debug)]
+pub enum TokenizerInput<'a> {
+    /// Files of documents, for training.
+    Documents(&'a [Utf8PathBuf]),
+    /// Files of a source, one of whose members is the tokenizer.
+    Source(&'a [InputFile]),
+}
+
+/// Trains or loads a tokenizer into the empty folder `out`.
+///
+/// # Errors
+/// If an input is missing, unreadable or no tokenizer, or the fields contradict each other.
+pub fn tokenizer(
+    fields: &TokenizerFields,
+    input: TokenizerInput<'_>,
+    out: &Utf8Path,
+    watch: Watch<'_>,
+) -> Result<TokenizerMeta, TokenizerError> {
+    let (json, end_of_document) = match (fields, input) {
+        (
+            TokenizerFields::TrainBpe {
+                vocabulary,
+                minimum_frequency,
+                special,
+            },
+            TokenizerInput::Documents(documents),
+        ) => {
+            let json = train(*vocabulary, *minimum_frequency, special, documents, watch)?;
+            (json.into_bytes(), special[0].clone())
+        }
+        (
+            TokenizerFields::Load {
+                member,
+                end_of_document,
+            },
+            TokenizerInput::Source(files),
+        ) => (read_member(files, member, TOKENIZER_LIMIT)?, end_of_document.clone()),
+        (TokenizerFields::TrainBpe { .. }, _) => return Err(TokenizerError::NoDocuments),
+        (TokenizerFields::Load { .. }, _) => return Err(TokenizerError::NoSource),
+    };
+    let path = out.join("tokenizer.json");
+    let encoder = parse(path.as_str(), &json)?;
+    let Some(end_of_document_id) = encoder.tokenizer().token_to_id(&end_of_document) else {
+        return Err(TokenizerError::NoEnd { token: end_of_document });
+    };
+    let meta = TokenizerMeta {
+        vocabulary: encoder.vocabulary(),
+        end_of_document,
+        end_of_document_id,
+    };
+    std::fs::write(&path, json).map_err(|source| TokenizerError::Write { path, source })?;
+    write_meta(out, &meta)?;
+    Ok(meta)
+}
+
+fn write_meta(out: &Utf8Path, meta: &impl Serialize) -> Result<(), TokenizerError> {
+    let path = out.join("meta.json");
+    super::write_json(&path, meta).map_err(|source| TokenizerError::Write { path, source })
+}
+
+fn parse(path: &str, json: &[u8]) -> Result<Encoder, TokenizerError> {
+    Encoder::new(json).map_err(|cause| TokenizerError::NoTokenizer {
+        path: path.to_owned(),
+        cause,
+    })
+}
+
+/// Reads a `tokenizer.json` as the runtime uses it.
+///
+/// # Errors
+/// If it cannot be read or is no tokenizer.
+pub fn load(path: &Utf8Path) -> Result<Encoder, TokenizerError> {
+    let json = std::fs::read(path).map_err(|source| TokenizerError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    parse(path.as_str(), &json)
+}
+
+fn train(
+    vocabulary: u32,
+    minimum_frequency: u32,
+    special: &[String],
+    documents: &[Utf8PathBuf],
+    watch: Watch<'_>,
+) -> Result<String, TokenizerError> {
+    let make = |error: tokenizers::Error| TokenizerError::Make(error.to_string());
+    let characters = byte_characters();
+    let mut alphabet = characters;
+    alphabet.sort_unstable();
+    let mut forbidden = HashSet::new();
+    for token in special {
+        if token.is_empty() || !forbidden.insert(token.clone()) {
+            return Err(TokenizerError::Special(format!("`{token}` is empty or stands twice")));
+        }
+        if token.chars().count() == 1 {
+            return Err(TokenizerError::Special(format!("`{token}` is a single character")));
+        }
+    }
+    if special.is_empty() {
+        return Err(TokenizerError::Special(
+            "the first one ends documents; there is none".to_owned(),
+        ));
+    }
+    if (vocabulary as usize) < special.len() + alphabet.len() {
+        return Err(TokenizerError::SmallVocabulary {
+            vocabulary,
+            special: special.len(),
+        });
+    }
+
+    let mut texts: Vec<String> = special.to_vec();
+    texts.extend(alphabet.iter().map(|c| c.to_string()));
+    // In the order of the characters, as Hugging Face's trainer numbers them.
+    let ids = characters.map(|c| (special.len() + alphabet.partition_point(|&other| other < c)) as u32);
+    let symbols = count(documents, watch)?.into_iter().map(|(word, count)| {
+        (
+            word.bytes().map(|byte| ids[usize::from(byte)]).collect::<Vec<u32>>(),
+            count,
+        )
+    });
+    let total = u64::from(vocabulary);
+    let merges = bpe::learn(
+        bpe::Words::new(symbols),
+        &mut texts,
+        vocabulary as usize,
+        u64::from(minimum_frequency),
+        &forbidden,
+        |merges| {
+            if merges.is_multiple_of(256) {
+                watch.report(merges as u64, Some(total), Unit::Merges);
+            }
+            !watch.is_cancelled()
+        },
+    );
+    watch.check()?;
+    let text = |id: u32| texts[id as usize].clone();
+    let rules: Vec<(String, String)> = merges
+        .iter()
+        .map(|merge| (text(merge.pair.0), text(merge.pair.1)))
+        .collect();
+    let entries: tokenizers::models::bpe::Vocab = texts.iter().cloned().zip(0..).collect();
+    let model = BPE::builder().vocab_and_merges(entries, rules).build().map_err(make)?;
+    let mut tokenizer = Tokenizer::new(model);
+    tokenizer.with_pre_tokenizer(Some(pre_tokenizer().map_err(TokenizerError::Make)?));
+    tokenizer.with_decoder(Some(ByteLevel::new(false, false, false)));
+    tokenizer.add_special_tokens(
+        &special
+            .iter()
+            .map(|token| AddedToken::from(token.as_str(), true))
+            .collect::<Vec<_>>(),
+    );
+    let mut json = tokenizer.to_string(true).map_err(make)?;
+    json.push('\n');
+    Ok(json)
+}
+
+/// How often each word occurs in the documents. Counting finds words as the tokenizer's own pre-tokenizer does, without
+/// its bookkeeping of offsets, which takes ten times as long.
+fn count(documents: &[Utf8PathBuf], watch: Watch<'_>) -> Result<BTreeMap<String, u64>, TokenizerError> {
+    let pattern = words().map_err(TokenizerError::Make)?;
+    let mut total: HashMap<String, u64> = HashMap::new();
+    let mut done = 0;
+    for path in documents {
+        let mut batches = Batches::open(path)?;
+        let counted = |document: Document| {
+            let mut counts: HashMap<String, u64> = HashMap::new();
+            for word in pattern.find_iter(&document.text) {
+                match counts.get_mut(word.as_str()) {
+                    Some(count) => *count += 1,
+                    None => drop(counts.insert(word.as_str().to_owned(), 1)),
+                }
+            }
+            counts
+        };
+        while let Some(batch) = batches.next(counted)? {
+            watch.check()?;
+            done += batch.len() as u64;
+            // Sums do not depend on the order in which a map is read.
+            for (word, count) in batch.into_iter().flatten() {
+                *total.entry(word).or_default() += count;
+            }
+            watch.report(done, None, Unit::Documents);
+        }
+    }
+    Ok(total.into_iter().collect())
+}
+
+/// Encodes documents into `tokens.bin` and `tokens.idx` in the empty folder `out`; each ends with the end-of-document
+/// token. Documents are encoded in parallel and written in order; memory holds one batch.
+///
+/// # Errors
+/// If the tokenizer has more entries than the model, an input cannot be read, or the folder not be written.
+pub fn tokens(
+    fields: &TokensFields,
+    documents: &[Utf8PathBuf],
+    tokenizer: &Utf8Path,
+    end_of_document_id: u32,
+    out: &Utf8Path,
+    watch: Watch<'_>,
+) -> Result<TokensMeta, TokenizerError> {
+    let encoder = load(tokenizer)?;
+    let found = encoder.vocabulary();
+    if found > fields.vocabulary {
+        return Err(TokenizerError::TooLarge {
+            found,
+            vocabulary: fields.vocabulary,
+        });
+    }
+    let mut writer = TokenWriter::create(&out.join("tokens.bin"), &out.join("tokens.idx"), fields.vocabulary)?;
+    let mut bytes = 0;
+    let mut done = 0;
+    for path in documents {
+        let mut batches = Batches::open(path)?;
+        let encode = |document: Document| {
+            let ids = encoder.encode(&document.text);
+            let mut ids = ids.map_err(|cause| TokenizerError::Encode { id: document.id, cause })?;
+            ids.push(end_of_document_id);
+            Ok::<_, TokenizerError>((ids, document.text.len() as u64))
+        };
+        while let Some(batch) = batches.next(encode)? {
+            watch.check()?;
+            for encoded in batch {
+                let (ids, length) = encoded?;
+                done += ids.len() as u64;
+                bytes += length;
+                writer.push(&ids)?;
+            }
+            watch.report(done, None, Unit::Tokens);
+        }
+    }
+    let written = writer.finish()?;
+    let meta = TokensMeta {
+        documents: written.documents,
+        tokens: written.tokens,
+        bytes,
+        end_of_document_id,
+        vocabulary: fields.vocabulary,
+    };
+    write_meta(out, &meta)?;
+    Ok(meta)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,444 @@
+//! Reads the members of archives, one at a time.
+//!
+//! In: files by name and path, glob patterns. Out: each matching member's path and bytes, in the archive's own order.
+//! Nothing is unpacked to disk, so a member's path is only a name; memory holds one member, never an archive. The kind of
+//! an archive is told by its name: `.deb`, `.whl` and `.zip`, `.tar`, `.tar.gz`, `.tgz`, `.crate`, `.tar.xz`, `.tar.zst`;
+//! any other file is its own only member. A member `.gz` is read unpacked and named without that ending. Links are left
+//! out. Not here: what the bytes mean (`data::extract`).
+
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+
+use camino::{Utf8Path, Utf8PathBuf};
+use flate2::read::MultiGzDecoder;
+use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+
+use crate::progress::{Cancelled, Unit, Watch};
+
+/// Memory that an xz stream may ask for; the largest preset needs 65 MiB.
+const XZ_MEMORY: u64 = 256 << 20;
+
+/// A file of a source: the name it has there, and where its bytes are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InputFile {
+    pub name: String,
+    pub path: Utf8PathBuf,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiveError {
+    #[error("`{pattern}` is not a pattern for member paths")]
+    Pattern {
+        pattern: String,
+        #[source]
+        source: globset::Error,
+    },
+    #[error("cannot read `{name}`")]
+    Read {
+        name: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot read `{member}` of `{name}`")]
+    Member {
+        name: String,
+        member: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("`{name}` is not a Debian package: it has no member data.tar")]
+    NoData { name: String },
+    #[error("`{name}` compresses its data as `{member}`, which is not read; known are .xz, .zst, .gz and none")]
+    UnknownCompression { name: String, member: String },
+    #[error("cannot read `{name}` as a zip archive")]
+    Zip {
+        name: String,
+        #[source]
+        source: zip::result::ZipError,
+    },
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
+}
+
+/// Which members are wanted.
+#[derive(Clone, Debug)]
+pub struct Selection {
+    patterns: Vec<String>,
+    include: GlobSet,
+    exclude: GlobSet,
+}
+
+impl Selection {
+    /// As ripgrep reads patterns: `*` stays inside one path segment, `**` does not. Without `files` all members match.
+    ///
+    /// # Errors
+    /// If a pattern is malformed.
+    pub fn new(files: &[String], exclude: &[String]) -> Result<Self, ArchiveError> {
+        Ok(Self {
+            patterns: files.to_vec(),
+            include: globs(files)?,
+            exclude: globs(exclude)?,
+        })
+    }
+
+    pub fn patterns(&self) -> &[String] {
+        &self.patterns
+    }
+
+    fn matches(&self, path: &str, hits: &mut [u64]) -> bool {
+        let included = self.include.matches(path);
+        for &pattern in &included {
+            hits[pattern] += 1;
+        }
+        (self.patterns.is_empty() || !included.is_empty()) && !self.exclude.is_match(path)
+    }
+}
+
+fn globs(patterns: &[String]) -> Result<GlobSet, ArchiveError> {
+    let mut set = GlobSetBuilder::new();
+    for pattern in patterns {
+        let error = |source| ArchiveError::Pattern {
+            pattern: pattern.clone(),
+            source,
+        };
+        set.add(
+            GlobBuilder::new(pattern)
+                .literal_separator(true)
+                .build()
+                .map_err(error)?,
+        );
+    }
+    set.build().map_err(|source| ArchiveError::Pattern {
+        pattern: patterns.join(" "),
+        source,
+    })
+}
+
+/// What a walk came across.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Walked {
+    /// Regular members, wanted or not.
+    pub members: u64,
+    pub matched: u64,
+    /// Symbolic and hard links, not followed.
+    pub links: u64,
+    /// Members whose path is not UTF-8, left out.
+    pub unreadable_names: u64,
+    /// How many members each pattern of the selection matched.
+    pub hits: Vec<u64>,
+    /// The first member that was not wanted: an example of what paths look like here.
+    pub example: Option<String>,
+}
+
+/// Is called with a file's number, a member's path and its bytes.
+pub type Visit<'a, E> = dyn FnMut(usize, &str, &mut dyn Read) -> Result<(), E> + 'a;
+
+/// Calls `visit` with the file's number, the path and the bytes of every member that is wanted.
+///
+/// # Errors
+/// What `visit` returns; or if a file is damaged, or the watch stops the walk.
+pub fn walk<E: From<ArchiveError>>(
+    files: &[InputFile],
+    selection: &Selection,
+    watch: Watch<'_>,
+    visit: &mut Visit<'_, E>,
+) -> Result<Walked, E> {
+    let mut walker = Walker {
+        selection,
+        watch,
+        visit,
+        walked: Walked::default(),
+        file: 0,
+    };
+    walker.walked.hits = vec![0; selection.patterns.len()];
+    for (number, file) in files.iter().enumerate() {
+        walker.file = number;
+        walker.walk(file)?;
+    }
+    Ok(walker.walked)
+}
+
+enum Kind {
+    Deb,
+    Zip,
+    Tar(Compression),
+    Plain,
+}
+
+#[derive(Clone, Copy)]
+enum Compression {
+    None,
+    Gzip,
+    Xz,
+    Zstd,
+}
+
+/// Whether a file of this name is no archive, but its own only member.
+pub fn is_plain(name: &str) -> bool {
+    matches!(kind(name), Kind::Plain)
+}
+
+fn kind(name: &str) -> Kind {
+    let ends = |endings: &[&str]| endings.iter().any(|ending| name.ends_with(ending));
+    match () {
+        () if ends(&[".deb"]) => Kind::Deb,
+        () if ends(&[".whl", ".zip"]) => Kind::Zip,
+        () if ends(&[".tar"]) => Kind::Tar(Compression::None),
+        () if ends(&[".tar.gz", ".tgz", ".crate"]) => Kind::Tar(Compression::Gzip),
+        () if ends(&[".tar.xz"]) => Kind::Tar(Compression::Xz),
+        () if ends(&[".tar.zst"]) => Kind::Tar(Compression::Zstd),
+        () => Kind::Plain,
+    }
+}
+
+struct Walker<'a, 'v, 'w, E> {
+    selection: &'a Selection,
+    watch: Watch<'w>,
+    visit: &'a mut Visit<'v, E>,
+    walked: Walked,
+    file: usize,
+}
+
+impl<E: From<ArchiveError>> Walker<'_, '_, '_, E> {
+    fn walk(&mut self, file: &InputFile) -> Result<(), E> {
+        let reading = |source| ArchiveError::Read {
+            name: file.name.clone(),
+            source,
+        };
+        let open = File::open(&file.path).map_err(reading)?;
+        match kind(&file.name) {
+            Kind::Plain => self.member(&file.name, file.name.as_bytes(), &mut BufReader::new(open)),
+            Kind::Tar(compression) => {
+                let mut reader = decompress(BufReader::new(open), compression).map_err(reading)?;
+                self.tar(&file.name, &mut reader)
+            }
+            Kind::Zip => self.zip(&file.name, open),
+            Kind::Deb => self.deb(&file.name, open),
+        }
+    }
+
+    fn deb(&mut self, name: &str, file: File) -> Result<(), E> {
+        let reading = |source| ArchiveError::Read {
+            name: name.to_owned(),
+            source,
+        };
+        let mut archive = ar::Archive::new(BufReader::new(file));
+        while let Some(entry) = archive.next_entry() {
+            let entry = entry.map_err(reading)?;
+            let member = String::from_utf8_lossy(entry.header().identifier()).into_owned();
+            let compression = match member.trim_end_matches('/') {
+                "data.tar" => Compression::None,
+                "data.tar.gz" => Compression::Gzip,
+                "data.tar.xz" => Compression::Xz,
+                "data.tar.zst" => Compression::Zstd,
+                other if other.starts_with("data.tar") => {
+                    return Err(ArchiveError::UnknownCompression {
+                        name: name.to_owned(),
+                        member,
+                    }
+                    .into());
+                }
+                _ => continue,
+            };
+            let mut reader = decompress(entry, compression).map_err(reading)?;
+            return self.tar(name, &mut reader);
+        }
+        Err(ArchiveError::NoData { name: name.to_owned() }.into())
+    }
+
+    fn tar(&mut self, name: &str, reader: &mut dyn Read) -> Result<(), E> {
+        let reading = |source| ArchiveError::Read {
+            name: name.to_owned(),
+            source,
+        };
+        let mut archive = tar::Archive::new(reader);
+        for entry in archive.entries().map_err(reading)? {
+            let mut entry = entry.map_err(reading)?;
+            let kind = entry.header().entry_type();
+            if kind.is_symlink() || kind.is_hard_link() {
+                self.walked.links += 1;
+            } else if kind.is_file() || kind.is_contiguous() || kind.is_gnu_sparse() {
+                let path = entry.path_bytes().into_owned();
+                self.member(name, &path, &mut entry)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn zip(&mut self, name: &str, file: File) -> Result<(), E> {
+        let zipping = |source| ArchiveError::Zip {
+            name: name.to_owned(),
+            source,
+        };
+        let mut archive = zip::ZipArchive::new(BufReader::new(file)).map_err(zipping)?;
+        for at in 0..archive.len() {
+            let mut entry = archive.by_index(at).map_err(zipping)?;
+            if entry.is_symlink() {
+                self.walked.links += 1;
+            } else if entry.is_file() {
+                let path = entry.name_raw().to_vec();
+                self.member(name, &path, &mut entry)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn member(&mut self, name: &str, path: &[u8], reader: &mut dyn Read) -> Result<(), E> {
+        self.watch.check().map_err(ArchiveError::from)?;
+        self.walked.members += 1;
+        if self.walked.members.is_multiple_of(64) {
+            self.watch.report(self.walked.members, None, Unit::Members);
+        }
+        let Ok(path) = std::str::from_utf8(path) else {
+            self.walked.unreadable_names += 1;
+            return Ok(());
+        };
+        let path = path.trim_start_matches("./").trim_start_matches('/');
+        if !self.selection.matches(path, &mut self.walked.hits) {
+            self.walked.example.get_or_insert_with(|| path.to_owned());
+            return Ok(());
+        }
+        self.walked.matched += 1;
+        let mut reader = Named {
+            name,
+            member: path,
+            reader,
+        };
+        match path.strip_suffix(".gz") {
+            Some(path) => (self.visit)(self.file, path, &mut MultiGzDecoder::new(BufReader::new(reader))),
+            None => (self.visit)(self.file, path, &mut reader),
+        }
+    }
+}
+
+/// Puts the archive's and the member's name into whatever goes wrong while the member is read.
+struct Named<'a> {
+    name: &'a str,
+    member: &'a str,
+    reader: &'a mut dyn Read,
+}
+
+impl Read for Named<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.reader
+            .read(buffer)
+            .map_err(|error| io::Error::new(error.kind(), format!("`{}` of `{}`: {error}", self.member, self.name)))
+    }
+}
+
+fn decompress<'a>(reader: impl Read + 'a, compression: Compression) -> io::Result<Box<dyn Read + 'a>> {
+    Ok(match compression {
+        Compression::None => Box::new(reader),
+        Compression::Gzip => Box::new(MultiGzDecoder::new(reader)),
+        Compression::Xz => {
+            let stream = liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, liblzma::stream::CONCATENATED)?;
+            Box::new(liblzma::read::XzDecoder::new_stream(reader, stream))
+        }
+        // The library refuses windows above 128 MiB by itself.
+        Compression::Zstd => Box::new(zstd::Decoder::new(reader)?),
+    })
+}
+
+/// Reads a member whole, up to `limit` bytes; `None` if it is larger.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn read_whole(reader: &mut dyn Read, limit: u64) -> io::Result<Option<Vec<u8>>> {
+    let mut bytes = Vec::new();
+    reader.take(limit + 1).read_to_end(&mut bytes)?;
+    Ok((bytes.len() as u64 <= limit).then_some(bytes))
+}
+
+/// Reads one named member of a source whole.
+///
+/// # Errors
+/// If no member, or more than one, has that path; or it is larger than `limit` or cannot be read.
+pub fn read_member(files: &[InputFile], path: &str, limit: u64) -> Result<Vec<u8>, MemberError> {
+    let selection = Selection::new(&[globset::escape(path)], &[])?;
+    let mut found = None;
+    walk::<MemberError>(files, &selection, Watch::nobody(), &mut |_, _, reader| {
+        let reading = |source| MemberError::Read {
+            member: path.to_owned(),
+            source,
+        };
+        let bytes = read_whole(reader, limit).map_err(reading)?;
+        let bytes = bytes.ok_or_else(|| MemberError::Large {
+            member: path.to_owned(),
+            limit,
+        })?;
+        if found.replace(bytes).is_some() {
+            return Err(MemberError::Twice {
+                member: path.to_owned(),
+            });
+        }
+        Ok(())
+    })?;
+    found.ok_or_else(|| MemberError::Missing {
+        member: path.to_owned(),
+    })
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum MemberError {
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    #[error("cannot read `{member}`")]
+    Read {
+        member: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("`{member}` is larger than {limit} bytes")]
+    Large { member: String, limit: u64 },
+    #[error("the source has no member `{member}`")]
+    Missing { member: String },
+    #[error("the source has more than one member `{member}`")]
+    Twice { member: String },
+}
+
+/// Names a file by its last path segment.
+impl From<&Utf8Path> for InputFile {
+    fn from(path: &Utf8Path) -> Self {
+        Self {
+            name: path.file_name().unwrap_or(path.as_str()).to_owned(),
+            path: path.to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_member_by_its_path() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = Utf8PathBuf::try_from(folder.path().join("x.tar")).expect("UTF-8");
+        let mut builder = tar::Builder::new(Vec::new());
+        for name in ["a[1].json", "twice", "twice"] {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(4);
+            builder.append_data(&mut header, name, &b"text"[..]).expect("in memory");
+        }
+        let mut link = tar::Header::new_gnu();
+        link.set_entry_type(tar::EntryType::Symlink);
+        link.set_size(0);
+        builder.append_link(&mut link, "link", "a[1].json").expect("in memory");
+        std::fs::write(&path, builder.into_inner().expect("in memory")).expect("written");
+        let files = [InputFile::from(path.as_path())];
+        assert_eq!(read_member(&files, "a[1].json", 4).expect("read"), b"text");
+        assert!(matches!(
+            read_member(&files, "a[1].json", 3),
+            Err(MemberError::Large { .. })
+        ));
+        assert!(matches!(read_member(&files, "a", 4), Err(MemberError::Missing { .. })));
+        assert!(matches!(
+            read_member(&files, "link", 4),
+            Err(MemberError::Missing { .. })
+        ));
+        assert!(matches!(
+            read_member(&files, "twice", 4),
+            Err(MemberError::Twice { .. })
+        ));
+    }
+}

