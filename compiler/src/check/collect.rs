@@ -163,7 +163,7 @@ impl Checker<'_> {
                     self.error(
                         Diagnostic::new(Code::PATH_OUTSIDE_PROFILE, "a path of names stands only in a `profile`")
                             .label(first.span.to(last.span), "not the name of a field")
-                            .help(format!("write the field's own name: `{} = …`", first.text)),
+                            .help(format!("write the field's own name: `{} = …`", last.text)),
                     );
                     return;
                 };

@@ -23,7 +23,7 @@ pub use assumptions::{Assumption, AssumptionKind, assumptions};
 use std::collections::{BTreeMap, BTreeSet};
 
 use aurora_lang::ast::{self, Span};
-use aurora_lang::diagnostics::{Code, Diagnostic, sort};
+use aurora_lang::diagnostics::{Code, Diagnostic, Position, Positions, Source, sort};
 use aurora_lang::parse::{Parsed, parse};
 
 use crate::nearest;
@@ -82,8 +82,7 @@ pub fn check_parsed(
 /// What the parts of the check share.
 struct Checker<'t> {
     text: &'t str,
-    /// Where each line starts.
-    lines: Vec<usize>,
+    positions: Positions<'t>,
     errors: Vec<Diagnostic>,
     warnings: Vec<Diagnostic>,
     names: Names,
@@ -117,14 +116,9 @@ impl Names {
 
 impl<'t> Checker<'t> {
     fn new(text: &'t str) -> Self {
-        let line_starts = text
-            .bytes()
-            .enumerate()
-            .filter(|(_, byte)| *byte == b'\n')
-            .map(|(at, _)| at + 1);
         Self {
             text,
-            lines: [0].into_iter().chain(line_starts).collect(),
+            positions: Source::new("", text).positions(),
             errors: Vec::new(),
             warnings: Vec::new(),
             names: Names::default(),
@@ -140,16 +134,11 @@ impl<'t> Checker<'t> {
     }
 
     /// Where a value at `span` comes from.
-    fn origin(&self, span: Span) -> Origin {
+    fn origin(&mut self, span: Span) -> Origin {
         if self.reading_default {
             return Origin::Default;
         }
-        let line = self.lines.partition_point(|&start| start <= span.start).max(1);
-        let column = self
-            .text
-            .get(self.lines[line - 1]..span.start)
-            .map_or(0, |before| before.chars().count());
-        let (line, column) = (line as u32, column as u32 + 1);
+        let Position { line, column } = self.positions.of(span.start);
         match self.profile {
             Some(profile) if profile.contains(span) => Origin::Profile { line, column, span },
             _ => Origin::Written { line, column, span },

@@ -112,13 +112,16 @@ impl Checker<'_> {
             let unit = units[0];
             let text = plain(number);
             self.error(
-                Diagnostic::new(Code::WRONG_UNIT, format!("expected {wanted}, found {}", written.unit))
-                    .label(span, format!("expected {wanted}"))
-                    .help_edit(
-                        format!("write it in {unit}, such as `{text} {unit}`"),
-                        span,
-                        format!("{text} {unit}"),
-                    ),
+                Diagnostic::new(
+                    Code::WRONG_UNIT,
+                    format!("expected {wanted}, found {}", noun(written.unit)),
+                )
+                .label(span, format!("expected {wanted}"))
+                .help_edit(
+                    format!("write it in {unit}, such as `{text} {unit}`"),
+                    span,
+                    format!("{text} {unit}"),
+                ),
             );
             return None;
         }
@@ -216,8 +219,11 @@ impl Checker<'_> {
             }
             Counted::Unit(unit) => {
                 self.error(
-                    Diagnostic::new(Code::WRONG_UNIT, format!("expected a percentage, found {}", unit.unit))
-                        .label(span, "expected a percentage"),
+                    Diagnostic::new(
+                        Code::WRONG_UNIT,
+                        format!("expected a percentage, found {}", noun(unit.unit)),
+                    )
+                    .label(span, "expected a percentage"),
                 );
                 None
             }
@@ -253,7 +259,7 @@ impl Checker<'_> {
             Counted::Plain => return Some(()),
             Counted::Percent => "a percentage".to_owned(),
             Counted::Points => "percentage points".to_owned(),
-            Counted::Unit(unit) => unit.unit.to_string(),
+            Counted::Unit(unit) => noun(unit.unit),
         };
         let text = plain(number);
         self.error(
@@ -265,6 +271,15 @@ impl Checker<'_> {
             .help_edit(format!("write `{text}`"), span, text),
         );
         None
+    }
+}
+
+/// A unit in a sentence.
+fn noun(unit: Unit) -> String {
+    if unit == Unit::Seconds {
+        "a time".to_owned()
+    } else {
+        unit.to_string()
     }
 }
 

@@ -4,6 +4,8 @@
 //! fields. The profiles that are not asked for are checked too, each value against its table, but not together with
 //! the rest of the file.
 
+use std::collections::BTreeMap;
+
 use aurora_lang::ast::{self, Argument, Body, Entry, Name, Span, ValueKind};
 use aurora_lang::diagnostics::{Code, Diagnostic};
 
@@ -40,7 +42,7 @@ impl Checker<'_> {
         }
         for profile in profiles {
             let is_chosen = chosen == Some(profile.name.text.as_str());
-            let mut seen: Vec<(String, Span)> = Vec::new();
+            let mut seen: BTreeMap<String, Span> = BTreeMap::new();
             for entry in &profile.entries {
                 for change in self.changes(entry, drafts, &mut seen) {
                     if is_chosen {
@@ -59,7 +61,7 @@ impl Checker<'_> {
         }
     }
 
-    fn changes(&mut self, entry: &Entry, drafts: &[Draft], seen: &mut Vec<(String, Span)>) -> Vec<Change> {
+    fn changes(&mut self, entry: &Entry, drafts: &[Draft], seen: &mut BTreeMap<String, Span>) -> Vec<Change> {
         let mut changes = Vec::new();
         match entry {
             Entry::Field(field) => {
@@ -157,7 +159,7 @@ impl Checker<'_> {
         path: Vec<Name>,
         value: ast::Value,
         drafts: &[Draft],
-        seen: &mut Vec<(String, Span)>,
+        seen: &mut BTreeMap<String, Span>,
     ) -> Option<Change> {
         let draft = &drafts[block];
         let names: Vec<&str> = path.iter().map(|name| name.text.as_str()).collect();
@@ -190,8 +192,8 @@ impl Checker<'_> {
         Some(Change { block, path, value })
     }
 
-    fn once(&mut self, path: &str, span: Span, seen: &mut Vec<(String, Span)>) -> Option<()> {
-        if let Some((_, first)) = seen.iter().find(|(known, _)| known == path) {
+    fn once(&mut self, path: &str, span: Span, seen: &mut BTreeMap<String, Span>) -> Option<()> {
+        if let Some(first) = seen.get(path) {
             self.error(duplicate(
                 &Name {
                     text: path.to_owned(),
@@ -202,7 +204,7 @@ impl Checker<'_> {
             ));
             return None;
         }
-        seen.push((path.to_owned(), span));
+        seen.insert(path.to_owned(), span);
         Some(())
     }
 
@@ -301,9 +303,26 @@ impl Checker<'_> {
 
     /// Reads a value of a profile that is not chosen, for its faults alone.
     fn try_out(&mut self, draft: &Draft, change: &Change) {
-        let mut scratch = draft.clone();
-        self.apply(&mut scratch, change);
         let Some(name) = change.path.first() else { return };
+        let mut scratch = Draft {
+            id: draft.id.clone(),
+            fields: draft
+                .fields
+                .iter()
+                .filter(|field| field.name.text == name.text)
+                .cloned()
+                .collect(),
+            components: draft
+                .components
+                .iter()
+                .filter(|known| known.name.text == name.text)
+                .cloned()
+                .collect(),
+            gate: None,
+            unknown: Vec::new(),
+            ..*draft
+        };
+        self.apply(&mut scratch, change);
         let before = self.errors.len();
         if let (Some(schema), Some(field)) = (
             schema::block(draft.id.kind).field(&name.text),

@@ -129,14 +129,14 @@ fn quantity(count: u64, unit: Unit) -> String {
         let fitting = larger
             .iter()
             .chain(&binary)
-            .find(|(_, factor)| count > 0 && count % factor == 0);
+            .find(|(_, factor)| count > 0 && count.is_multiple_of(*factor));
         if let Some((name, factor)) = fitting {
             return format!("{} {name}", count / factor);
         }
         return format!("{} bytes", grouped(&count.to_string()));
     }
     let suffixes = [("T", 1_000_000_000_000), ("B", 1_000_000_000), ("M", 1_000_000)];
-    match suffixes.iter().find(|(_, factor)| count > 0 && count % factor == 0) {
+    match suffixes.iter().find(|(_, factor)| count > 0 && count.is_multiple_of(*factor)) {
         Some((suffix, factor)) => format!("{}{suffix} {unit}", count / factor),
         None => format!("{} {unit}", grouped(&count.to_string())),
     }

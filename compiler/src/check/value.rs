@@ -275,6 +275,12 @@ impl Checker<'_> {
             .flat_map(|&kind| self.names.of_kind(kind))
             .map(str::to_owned)
             .collect();
+        // Past a hundred faults nobody reads suggestions, and they cost a comparison with every name.
+        let candidates = if self.errors.len() < 100 {
+            candidates
+        } else {
+            Vec::new()
+        };
         let candidates = candidates.iter().map(String::as_str);
         let diagnostic = match other {
             Some((id, place)) => {
@@ -290,10 +296,7 @@ impl Checker<'_> {
                 suggest(diagnostic, &written, candidates, "one")
             }
             None => {
-                let message = format!(
-                    "no {} is called `{word}`",
-                    wanted.trim_start_matches("a ").trim_start_matches("an ")
-                );
+                let message = format!("no {} is called `{word}`", kind_list(kinds));
                 let diagnostic = Diagnostic::new(Code::UNKNOWN_NAME, message).label(span, "unknown name");
                 suggest(diagnostic, &written, candidates, "one")
             }
@@ -326,7 +329,7 @@ impl Checker<'_> {
                     let twice = !matches!(field.value, Value::Call { .. })
                         && fields.iter().any(|earlier| earlier.value == field.value);
                     if twice {
-                        let message = format!("`{name}` holds {} twice", field.value);
+                        let message = format!("`{name}` holds `{}` twice", field.value);
                         self.error(
                             Diagnostic::new(Code::BAD_LIST, message)
                                 .label(item.span, "again")
@@ -545,4 +548,13 @@ fn looks_like(written: &ast::Value, kind: &Type) -> bool {
         (Type::OneOf(types), _) => types.iter().any(|kind| looks_like(written, kind)),
         _ => false,
     }
+}
+
+/// "model or stage".
+fn kind_list(kinds: &[BlockKind]) -> String {
+    kinds
+        .iter()
+        .map(|kind| kind.to_string())
+        .collect::<Vec<_>>()
+        .join(" or ")
 }

@@ -48,6 +48,9 @@ pub struct EditJson {
 
 /// The diagnostics as plain data, all of them, in the order given.
 pub fn to_json(diagnostics: &[Diagnostic], source: Source<'_>) -> Vec<DiagnosticJson> {
+    // One label after another, so that the first labels, which are sorted, are found in one pass.
+    let mut first = source.positions();
+    let mut others = source.positions();
     diagnostics
         .iter()
         .map(|diagnostic| DiagnosticJson {
@@ -58,11 +61,15 @@ pub fn to_json(diagnostics: &[Diagnostic], source: Source<'_>) -> Vec<Diagnostic
             labels: diagnostic
                 .labels
                 .iter()
-                .map(|label| LabelJson {
-                    text: label.text.clone(),
-                    span: label.span,
-                    start: source.position(label.span.start),
-                    end: source.position(label.span.end),
+                .enumerate()
+                .map(|(index, label)| {
+                    let positions = if index == 0 { &mut first } else { &mut others };
+                    LabelJson {
+                        text: label.text.clone(),
+                        span: label.span,
+                        start: positions.of(label.span.start),
+                        end: positions.clone().of(label.span.end),
+                    }
                 })
                 .collect(),
             notes: diagnostic.notes.clone(),

@@ -129,18 +129,45 @@ impl<'a> Source<'a> {
         Self { name, text }
     }
 
+    /// Lines and columns of bytes.
+    pub fn positions(&self) -> Positions<'a> {
+        Positions {
+            text: self.text,
+            byte: 0,
+            at: Position { line: 1, column: 1 },
+        }
+    }
+}
+
+/// Finds lines and columns; fast where one byte asked for lies a little behind the one before.
+#[derive(Clone, Debug)]
+pub struct Positions<'a> {
+    text: &'a str,
+    byte: usize,
+    at: Position,
+}
+
+impl Positions<'_> {
     /// Line and column of a byte, both from 1; columns count characters.
-    pub fn position(&self, byte: usize) -> Position {
+    pub fn of(&mut self, byte: usize) -> Position {
         let mut byte = byte.min(self.text.len());
         while !self.text.is_char_boundary(byte) {
             byte -= 1;
         }
-        let before = &self.text[..byte];
-        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-        Position {
-            line: before.bytes().filter(|&byte| byte == b'\n').count() as u32 + 1,
-            column: before[line_start..].chars().count() as u32 + 1,
+        if byte < self.byte {
+            self.byte = 0;
+            self.at = Position { line: 1, column: 1 };
         }
+        let between = &self.text[self.byte..byte];
+        match between.rfind('\n') {
+            Some(last) => {
+                self.at.line += between.bytes().filter(|&byte| byte == b'\n').count() as u32;
+                self.at.column = between[last + 1..].chars().count() as u32 + 1;
+            }
+            None => self.at.column += between.chars().count() as u32,
+        }
+        self.byte = byte;
+        self.at
     }
 }
 

@@ -33,8 +33,9 @@ of that; the bound keeps the work of a compile bounded."#,
   data = [en, fi]
   // …
 }"#;
-    FILE_TOO_LARGE = "E0104", "file too large",
-        r#"A spec has at most 1 MiB. Data does not belong into a spec: name it with a `source`."#,
+    FILE_TOO_LARGE = "E0104", "file, list or block too large",
+        r#"A spec has at most 1 MiB and 2000 blocks, and a list, call or block at most 1000 elements. Data does not belong into a spec:
+name it with a `source`."#,
         wrong r#""#,
         right r#""#;
     UNCLOSED_STRING = "E0105", "text is never closed",

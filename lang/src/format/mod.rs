@@ -62,52 +62,36 @@ impl<'a> Printer<'a> {
     fn file(&self) -> String {
         let items = &self.file.items;
         let spans: Vec<Span> = items.iter().map(|item| item.span).collect();
+        let blocks: Vec<Vec<String>> = items.iter().map(|item| self.block(item, 0)).collect();
+        // The keyword of a block that takes one line: such blocks may stand without empty lines between them.
+        let short = |index: usize| (blocks[index].len() == 1).then(|| items[index].keyword.text.as_str());
         let mut lines: Vec<String> = Vec::new();
-        // The block before, if it took one line: its keyword.
-        let mut short_before: Option<&str> = None;
+        let mut next_block = 0;
         let mut blank = false;
-        let all = pieces(self.text, &self.file.comments, Span::new(0, self.text.len()), &spans);
-        for (index, piece) in all.iter().enumerate() {
+        let mut after_block = false;
+        for piece in pieces(self.text, &self.file.comments, Span::new(0, self.text.len()), &spans) {
+            let run = next_block > 0
+                && next_block < items.len()
+                && short(next_block).is_some()
+                && short(next_block - 1) == short(next_block);
+            if matches!(piece, Piece::Blank) {
+                blank = true;
+                continue;
+            }
+            if !lines.is_empty() && (blank || after_block && !run) {
+                lines.push(String::new());
+            }
+            blank = false;
+            after_block = false;
             match piece {
-                Piece::Blank => blank = true,
-                Piece::Comment(comment) => {
-                    let follows_block = index > 0
-                        && matches!(
-                            all[..index].iter().rfind(|piece| !matches!(piece, Piece::Blank)),
-                            Some(Piece::Element { .. })
-                        );
-                    let next_short = all[index..].iter().find_map(|piece| match piece {
-                        Piece::Element { index, .. } => Some(
-                            self.is_short(&items[*index])
-                                .then_some(items[*index].keyword.text.as_str()),
-                        ),
-                        _ => None,
-                    });
-                    let run = short_before.is_some() && next_short.flatten() == short_before;
-                    if !lines.is_empty() && (blank || follows_block && !run) {
-                        lines.push(String::new());
-                    }
-                    blank = false;
-                    lines.push(comment.clone());
-                }
-                Piece::Element { index: item, tail } => {
-                    let block = &items[*item];
-                    let short = self.is_short(block);
-                    let after_comment = index > 0
-                        && matches!(
-                            all[..index].iter().rfind(|piece| !matches!(piece, Piece::Blank)),
-                            Some(Piece::Comment(_))
-                        );
-                    let run = short && short_before == Some(block.keyword.text.as_str());
-                    let forced = !after_comment && !run;
-                    if !lines.is_empty() && (blank || forced) {
-                        lines.push(String::new());
-                    }
-                    blank = false;
-                    let mut block_lines = self.block(block, 0);
-                    add_tail(&mut block_lines, tail.as_deref());
-                    lines.append(&mut block_lines);
-                    short_before = short.then_some(block.keyword.text.as_str());
+                Piece::Blank => {}
+                Piece::Comment(comment) => lines.push(comment),
+                Piece::Element { index, tail } => {
+                    let mut block = blocks[index].clone();
+                    add_tail(&mut block, tail.as_deref());
+                    lines.append(&mut block);
+                    next_block = index + 1;
+                    after_block = true;
                 }
             }
         }
@@ -119,18 +103,10 @@ impl<'a> Printer<'a> {
         out
     }
 
-    fn is_short(&self, block: &Block) -> bool {
-        self.block(block, 0).len() == 1
-    }
-
     /// Lines of a block, indented.
     fn block(&self, block: &Block, indent: usize) -> Vec<String> {
         let head = format!("{}{} {} {{", " ".repeat(indent), block.keyword.text, block.name.text);
-        let has_comments = self
-            .file
-            .comments
-            .iter()
-            .any(|comment| block.span.contains(comment.span));
+        let has_comments = !self.comments_in(block.span).is_empty();
         match &block.body {
             Body::Gate(written) => {
                 let text = gate(written);
@@ -319,9 +295,11 @@ impl<'a> Printer<'a> {
 
     /// Comments inside of an entry that do not stand inside of its list or call: they go before it.
     fn hoisted(&self, span: Span, inside: Option<Span>) -> impl Iterator<Item = String> {
-        let comments = self.file.comments.iter();
-        comments
-            .filter(move |comment| span.contains(comment.span))
+        let all = &self.file.comments;
+        let first = all.partition_point(|comment| comment.span.start < span.start);
+        let behind = all.partition_point(|comment| comment.span.start < span.end);
+        all[first..behind.max(first)]
+            .iter()
             .filter(move |comment| !inside.is_some_and(|inside| inside.contains(comment.span)))
             .map(|comment| comment.text.clone())
     }

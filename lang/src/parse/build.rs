@@ -5,8 +5,8 @@
 
 use pest::iterators::Pair;
 
-use super::MOST_OPERATORS;
 use super::grammar::Rule;
+use super::{MOST_ELEMENTS, MOST_OPERATORS};
 use crate::ast::{
     Argument, Block, Body, Call, Component, Entry, Expression, ExpressionKind, Field, File, Gate, Mark, Name, Number,
     Operator, Span, Value, ValueKind,
@@ -55,7 +55,8 @@ impl Builder {
         let mut parts = children(pair).into_iter();
         let keyword = self.name(parts.next().expect("a block has a keyword"));
         let name = self.name(parts.next().expect("a block has a name"));
-        let entries = parts.map(|entry| self.entry(entry)).collect();
+        self.bounded(parts.len(), span, "entries");
+        let entries = parts.take(MOST_ELEMENTS).map(|entry| self.entry(entry)).collect();
         Block {
             keyword,
             name,
@@ -178,13 +179,33 @@ impl Builder {
             Rule::text => ValueKind::Text(self.text(inner)),
             rule => {
                 assert_eq!(rule, Rule::list);
-                ValueKind::List(children(inner).into_iter().map(|item| self.marked(item)).collect())
+                {
+                    let items = children(inner);
+                    self.bounded(items.len(), span, "elements");
+                    ValueKind::List(
+                        items
+                            .into_iter()
+                            .take(MOST_ELEMENTS)
+                            .map(|item| self.marked(item))
+                            .collect(),
+                    )
+                }
             }
         };
         Value {
             kind,
             span,
             marks: Vec::new(),
+        }
+    }
+
+    /// Says so if there is too much of something.
+    fn bounded(&mut self, count: usize, span: Span, what: &str) {
+        if count > MOST_ELEMENTS {
+            let message = format!("{count} {what}, and at most {MOST_ELEMENTS} are read");
+            self.errors.push(
+                Diagnostic::new(Code::FILE_TOO_LARGE, message).label(Span::new(span.start, span.start + 1), "too long"),
+            );
         }
     }
 

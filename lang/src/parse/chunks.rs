@@ -6,7 +6,7 @@
 use crate::ast::{Comment, Span};
 use crate::diagnostics::{Code, Diagnostic};
 
-use super::MOST_NESTING;
+use super::{MOST_FAULTS, MOST_NESTING};
 
 /// What the first look at the text finds.
 pub(super) struct Lexed {
@@ -116,13 +116,14 @@ pub(super) fn split(text: &str, lexed: &Lexed) -> Vec<Chunk> {
     let mut at = 0;
     let mut next_comment = 0;
     let mut next_mark = 0;
+    let mut faults = 0;
     loop {
         // White space and comments between blocks.
         at += text[at..].len() - text[at..].trim_start_matches(is_space).len();
         while next_comment < lexed.comments.len() && lexed.comments[next_comment].span.start < at {
             next_comment += 1;
         }
-        if at >= text.len() || chunks.len() > 2 * text.len().min(100_000) {
+        if at >= text.len() || faults >= MOST_FAULTS {
             return chunks;
         }
         if let Some(comment) = lexed.comments.get(next_comment)
@@ -135,6 +136,7 @@ pub(super) fn split(text: &str, lexed: &Lexed) -> Vec<Chunk> {
             next_mark += 1;
         }
         let (chunk, end) = next_chunk(text, lexed, at, next_mark);
+        faults += usize::from(matches!(chunk, Chunk::Fault { .. }));
         chunks.push(chunk);
         at = end;
     }

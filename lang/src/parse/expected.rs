@@ -66,6 +66,7 @@ fn hint(found: &str, expected: &[&str]) -> Option<&'static str> {
         "=" if expected.contains(&"a field") => Some("the field before this one has no value"),
         "=" if expected.iter().any(|name| name.contains('<')) => Some("a gate compares with `<`, `<=`, `>` or `>=`"),
         "{" if expected.contains(&"`=`") => Some("a block inside a profile is written `stage cap { … }`"),
+        "weight" | "max_epochs" => Some("a line of a mixture is `NAME from [CORPORA] weight SHARE max_epochs N`"),
         ":" => Some("a field is written `name = value`"),
         "#" => Some("a comment starts with `//`"),
         "'" => Some("a text stands in double quotes: `\"text\"`"),

@@ -2,7 +2,7 @@
 //!
 //! In: the text of a spec. Out: the blocks that could be read, all comments, and a diagnostic for each block that could
 //! not: the text is cut into top-level blocks first (`chunks`), and the grammar (pest) sees one of them at a time.
-//! Work is bounded: file size, nesting and length of expressions have limits of their own (`E0103`, `E0104`).
+//! Work is bounded: file size, blocks, nesting, lists and expressions have limits (`E0103`, `E0104`).
 //! Not here: names, units and meaning.
 
 mod build;
@@ -28,6 +28,10 @@ pub const MOST_BYTES: usize = 1 << 20;
 pub const MOST_NESTING: usize = 32;
 /// Operators that one side of a gate may have.
 pub const MOST_OPERATORS: usize = 64;
+/// Top-level blocks that a file may have.
+pub const MOST_BLOCKS: usize = 2000;
+/// Elements that a list, call or block may have.
+pub const MOST_ELEMENTS: usize = 1000;
 /// Syntax faults after which the rest of a file is not read.
 pub const MOST_FAULTS: usize = 64;
 
@@ -63,6 +67,14 @@ pub fn parse(text: &str) -> Parsed {
             break;
         }
         match chunk {
+            chunks::Chunk::Block(span) if parsed.file.items.len() >= MOST_BLOCKS => {
+                let message = format!("the file has more than {MOST_BLOCKS} blocks");
+                let place = Span::new(span.start, span.start + 1);
+                parsed
+                    .errors
+                    .push(Diagnostic::new(Code::FILE_TOO_LARGE, message).label(place, "one block too many"));
+                break;
+            }
             chunks::Chunk::Block(span) => read_block(text, span, &mut parsed),
             chunks::Chunk::Fault { diagnostic, broken } => {
                 parsed.errors.push(diagnostic);

@@ -76,11 +76,12 @@ impl Checker<'_> {
                     Counted::Plain => Some((Expression::Number(value), Amount::Number)),
                     Counted::Points => Some((Expression::Points(value), Amount::Points)),
                     Counted::Percent => {
+                        let share = Exact::new(value.decimal() / rust_decimal::Decimal::ONE_HUNDRED);
                         self.error(
                             Diagnostic::new(Code::BAD_GATE, "a percentage in a gate can mean two things")
                                 .label(written.span, "a share of the metric, or points?")
                                 .help(format!(
-                                    "write `{value} pp` for percentage points, or multiply: `* 1.05`"
+                                    "multiply by `{share}`, or write `{value} pp` for percentage points"
                                 )),
                         );
                         None
@@ -129,7 +130,7 @@ impl Checker<'_> {
         let at = self.metric_weights(at_name, spec)?;
         let span = at_name.span.to(path[path.len() - 1].span);
         let [eval_name, rest @ ..] = rest else {
-            self.error(incomplete(span, "the eval and the metric"));
+            self.error(incomplete(span, "an eval and a metric"));
             return None;
         };
         let id = BlockId {
@@ -148,7 +149,7 @@ impl Checker<'_> {
         };
         let kind = eval.word("kind")?;
         let [metric_name, rest @ ..] = rest else {
-            self.error(incomplete(span, "the metric"));
+            self.error(incomplete(span, "a metric"));
             return None;
         };
         let share = self.metric_of_kind(metric_name, kind, eval)?;
@@ -285,7 +286,7 @@ impl Checker<'_> {
 }
 
 fn incomplete(span: ast::Span, what: &str) -> Diagnostic {
-    Diagnostic::new(Code::UNKNOWN_METRIC, format!("this metric lacks {what}"))
+    Diagnostic::new(Code::UNKNOWN_METRIC, format!("this does not name {what}"))
         .label(span, "incomplete")
         .help("write `STAGE.EVAL.METRIC.SET`, such as `cap.heldout.bits_per_byte.en`")
 }

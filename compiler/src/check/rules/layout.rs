@@ -34,10 +34,7 @@ impl Checker<'_> {
                 Code::LAYOUT_TENSOR,
                 format!("tensor {tensor} does not divide the {grid} logical tensor shards"),
             )
-            .label(
-                block.place("tensor"),
-                format!("{grid} ÷ {tensor} leaves {}", grid % tensor),
-            );
+            .label(block.place("tensor"), leaves(grid, tensor));
             if let Some(span) = argument("tensor")
                 .and_then(Field::span)
                 .or(numerics.and_then(Field::span))
@@ -54,7 +51,7 @@ impl Checker<'_> {
                 Code::LAYOUT_DATA,
                 format!("{data} data-parallel replicas do not divide the {lanes} logical lanes"),
             )
-            .label(block.place("data"), format!("{lanes} ÷ {data} leaves {}", lanes % data));
+            .label(block.place("data"), leaves(lanes, data));
             if let Some(span) = argument("lanes")
                 .and_then(Field::span)
                 .or(numerics.and_then(Field::span))
@@ -76,7 +73,7 @@ impl Checker<'_> {
                     block.span,
                     format!("tensor {tensor} × pipeline {pipeline} × data {data} = {world}"),
                 )
-                .note("the layout is checked, and results under `invariant` numerics do not depend on it"),
+                .note("the layout is checked, and everything runs on one worker"),
             );
         }
     }
@@ -103,10 +100,7 @@ impl Checker<'_> {
                                 id.name
                             ),
                         )
-                        .label(
-                            block.place("tensor"),
-                            format!("{size} ÷ {tensor} leaves {}", size % tensor),
-                        )
+                        .label(block.place("tensor"), leaves(size, tensor))
                         .label(model.place(name), "what is split")
                         .help(nearest_divisors(tensor, size)),
                     );
@@ -242,6 +236,14 @@ impl Checker<'_> {
             );
         }
     }
+}
+
+/// Why a degree does not divide a number.
+fn leaves(number: u64, degree: u64) -> String {
+    if degree > number {
+        return format!("more than {number}");
+    }
+    format!("{number} ÷ {degree} leaves {}", number % degree)
 }
 
 fn nodes_that_fit(nodes: u64, per_node: u64, replica: u64) -> String {

@@ -163,7 +163,7 @@ fn nearest_multiples(value: u64, step: u64, unit: &str) -> String {
 
 /// Divisors of a number that are nearest to a value, as help: "the nearest that divide 48 are 3 and 6".
 fn nearest_divisors(value: u64, number: u64) -> String {
-    let divides = |candidate: &u64| number % candidate == 0;
+    let divides = |candidate: &u64| number.is_multiple_of(*candidate);
     let most = number.min(1 << 20);
     let below = (1..=value.min(most)).rev().find(divides);
     let above = (value.saturating_add(1)..=most).find(divides);

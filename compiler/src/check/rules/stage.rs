@@ -105,7 +105,7 @@ impl Checker<'_> {
             ),
             None => (micro_batch, format!("micro-batch {micro_batch}")),
         };
-        if batch.sequences % part == 0 {
+        if batch.sequences.is_multiple_of(part) {
             return;
         }
         let product = if lanes.is_some() {
@@ -184,43 +184,46 @@ impl Checker<'_> {
     }
 
     pub(super) fn stage_cycles(&mut self, spec: &Spec) {
-        let mut told: BTreeSet<&BlockId> = BTreeSet::new();
-        for (id, block) in spec.of_kind(BlockKind::Stage) {
-            if told.contains(id) {
-                continue;
+        let before = |id: &BlockId| {
+            let start = spec.blocks.get(id).and_then(|block| block.reference("start"));
+            start.filter(|start| start.kind == BlockKind::Stage)
+        };
+        let mut done: BTreeSet<&BlockId> = BTreeSet::new();
+        for (id, _) in spec.of_kind(BlockKind::Stage) {
+            let mut path: Vec<&BlockId> = Vec::new();
+            let mut on_path: BTreeSet<&BlockId> = BTreeSet::new();
+            let mut at = Some(id);
+            while let Some(stage) = at.filter(|stage| !done.contains(stage) && !on_path.contains(stage)) {
+                path.push(stage);
+                on_path.insert(stage);
+                at = before(stage);
             }
-            let mut circle = vec![id];
-            let mut at = block.reference("start");
-            while let Some(next) = at.filter(|next| next.kind == BlockKind::Stage) {
-                if next == id {
-                    break;
-                }
-                if circle.contains(&next) {
-                    // A circle that this stage only leads into; it is told at its own stages.
-                    circle.clear();
-                    break;
-                }
-                circle.push(next);
-                at = spec.blocks.get(next).and_then(|block| block.reference("start"));
+            if let Some(first) = at.filter(|stage| on_path.contains(stage)) {
+                let circle: Vec<&BlockId> = path.iter().copied().skip_while(|stage| *stage != first).collect();
+                self.circle(&circle, spec);
             }
-            if circle.is_empty() || at != Some(id) {
-                continue;
-            }
-            told.extend(circle.iter().copied());
-            let mut names: Vec<&str> = circle.iter().map(|id| id.name.as_str()).collect();
-            names.push(&id.name);
-            let mut diagnostic = Diagnostic::new(
-                Code::CYCLE,
-                format!("stages start from each other: {}", names.join(" ← ")),
-            )
-            .label(block.place("start"), "leads back to itself");
-            for other in circle.iter().skip(1).take(4) {
-                if let Some(other) = spec.blocks.get(*other) {
-                    diagnostic = diagnostic.label(other.place("start"), "by way of this");
-                }
-            }
-            self.error(diagnostic.help("let one of them start from a model"));
+            done.extend(path);
         }
+    }
+
+    fn circle(&mut self, circle: &[&BlockId], spec: &Spec) {
+        let shown = circle.iter().take(6).chain(circle.first());
+        let names: Vec<&str> = shown.map(|id| id.name.as_str()).collect();
+        let mut diagnostic = Diagnostic::new(
+            Code::CYCLE,
+            format!("stages start from each other: {}", names.join(" ← ")),
+        );
+        for (index, id) in circle.iter().take(5).enumerate() {
+            let text = if index == 0 {
+                "leads back to itself"
+            } else {
+                "by way of this"
+            };
+            if let Some(block) = spec.blocks.get(*id) {
+                diagnostic = diagnostic.label(block.place("start"), text);
+            }
+        }
+        self.error(diagnostic.help("let one of them start from a model"));
     }
 }
 
