@@ -1,7 +1,40 @@
+# `make demo` and `make test` do all the set-up: libtorch (fetched once into the user's cache), the build, the run.
 .SHELLFLAGS := -eu -c
-.PHONY: libtorch
+.PHONY: demo test check bench libtorch build doc book clean
+
+AURORA := $(CURDIR)/target/release/aurora
+CARGO := cargo
+# Where a target folder is shared, its binaries are there.
+ifdef CARGO_TARGET_DIR
+AURORA := $(CARGO_TARGET_DIR)/release/aurora
+endif
+
+# Compiles, fetches and locks real text, trains two stages, evaluates, reports, and repeats it all from the lock.
+demo: build
+	$(AURORA) check specs/demo.aur
+	$(AURORA) run specs/demo.aur
+	$(AURORA) rerun lockfiles/demo.lock
+
+test: libtorch
+	$(CARGO) test --release --workspace
+
+# What a change has to pass besides the tests.
+check: libtorch
+	$(CARGO) fmt --check
+	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --release -p aurora-cli --no-default-features -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --workspace --no-deps
+
+build: libtorch
+	$(CARGO) build --release -p aurora-cli
+
+bench: build
+	tests/bench/run.sh
+
 # `.libtorch` is where .cargo/config.toml looks: the user's LIBTORCH, or the folder fetched once into the cache.
 libtorch:
 	@folder="$${LIBTORCH:-$$(python3 runtime/train/libtorch/fetch.py)}"; \
-	  test -d "$$folder/lib" || { echo "error: LIBTORCH=$$folder has no lib/" >&2; exit 1; }; \
-	  ln -sfn "$$folder" .libtorch
+	  test -e "$$folder/lib/libtorch.so" || { \
+	    echo "error: LIBTORCH=$$folder is not a libtorch folder (it has no lib/libtorch.so)" >&2; \
+	    echo "  = help: unset LIBTORCH to have one fetched, or name a libtorch 2.13.0" >&2; exit 1; }; \
+	  test "$$(readlink .libtorch 2>/dev/null)" = "$$folder" || ln -sfn "$$folder" .libtorch

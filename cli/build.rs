@@ -5,6 +5,9 @@ fn main() {
         && let Ok(folder) = std::env::var("LIBTORCH")
         && let Ok(folder) = std::fs::canonicalize(folder)
     {
-        println!("cargo:rustc-link-arg-bin=aurora-worker=-Wl,-rpath,{}/lib", folder.display());
+        println!(
+            "cargo:rustc-link-arg-bin=aurora-worker=-Wl,-rpath,{}/lib",
+            folder.display()
+        );
     }
 }

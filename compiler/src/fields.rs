@@ -44,7 +44,11 @@ impl fmt::Debug for Exact {
 impl FromStr for Exact {
     type Err = rust_decimal::Error;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let value = if text.contains(['e', 'E']) { Decimal::from_scientific(text)? } else { Decimal::from_str(text)? };
+        let value = if text.contains(['e', 'E']) {
+            Decimal::from_scientific(text)?
+        } else {
+            Decimal::from_str(text)?
+        };
         Ok(Self::new(value))
     }
 }
@@ -57,7 +61,9 @@ impl Serialize for Exact {
 
 impl<'de> Deserialize<'de> for Exact {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -169,7 +175,11 @@ pub enum Language {
 #[serde(tag = "how", rename_all = "snake_case", deny_unknown_fields)]
 pub enum TokenizerFields {
     /// Byte-level BPE trained on the inputs of role `documents`. `special[0]` ends a document.
-    TrainBpe { vocabulary: u32, minimum_frequency: u32, special: Vec<String> },
+    TrainBpe {
+        vocabulary: u32,
+        minimum_frequency: u32,
+        special: Vec<String>,
+    },
     /// A Hugging Face `tokenizer.json`: the file `member` of the input of role `source`.
     Load { member: String, end_of_document: String },
 }
@@ -297,9 +307,19 @@ pub enum Piece {
     /// From step `from` on, for good or until the next piece.
     Constant { from: u64, rate: Exact },
     /// A straight line from `start` at step `from` to `end` at step `to`.
-    Linear { from: u64, to: u64, start: Exact, end: Exact },
+    Linear {
+        from: u64,
+        to: u64,
+        start: Exact,
+        end: Exact,
+    },
     /// Half a cosine from `start` at step `from` to `end` at step `to`.
-    Cosine { from: u64, to: u64, start: Exact, end: Exact },
+    Cosine {
+        from: u64,
+        to: u64,
+        start: Exact,
+        end: Exact,
+    },
 }
 
 /// One segment of a stage: the steps `first_step..last_step`, between two checkpoints.
@@ -346,4 +366,44 @@ pub struct EvalFields {
 pub struct EvalSet {
     /// The name under which its metrics are reported (a language, as a rule).
     pub name: String,
+}
+
+/// A gate over metrics: the inputs of role `scores`, by position.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExpectFields {
+    pub left: Term,
+    pub relation: crate::spec::Relation,
+    pub right: Term,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Term {
+    Metric { input: usize, metric: String, set: String },
+    Number(Exact),
+    Add(Box<Term>, Box<Term>),
+    Subtract(Box<Term>, Box<Term>),
+    Multiply(Box<Term>, Box<Term>),
+}
+
+/// The deterministic part of a report: which nodes it tells of, in the order of the page.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReportFields {
+    pub experiment: String,
+}
+
+impl ModelFields {
+    /// Number of parameters: tied embeddings, learned positions, biases on every linear layer.
+    ///
+    /// `V·d + P·d + L·[d·(d + 2·k·h) + (d + 2·k·h) + d² + d + 2·d·f + f + d + 4·d] + 2·d` with head dimension h and k
+    /// key/value heads; gives StarCoder's published counts.
+    pub fn parameters(&self) -> u64 {
+        let [d, f] = [self.hidden, self.feed_forward].map(u64::from);
+        let key_value = 2 * u64::from(self.kv_heads) * d.checked_div(u64::from(self.heads)).unwrap_or(0);
+        let attention = d * (d + key_value) + (d + key_value) + d * d + d;
+        let layer = attention + 2 * d * f + f + d + 4 * d;
+        (u64::from(self.vocabulary) + u64::from(self.context)) * d + u64::from(self.layers) * layer + 2 * d
+    }
 }

@@ -66,9 +66,17 @@ pub struct Field {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Origin {
     Default,
-    Written { line: u32, column: u32, span: aurora_lang::ast::Span },
+    Written {
+        line: u32,
+        column: u32,
+        span: aurora_lang::ast::Span,
+    },
     /// Laid over by the profile.
-    Profile { line: u32, column: u32, span: aurora_lang::ast::Span },
+    Profile {
+        line: u32,
+        column: u32,
+        span: aurora_lang::ast::Span,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -77,6 +85,17 @@ pub enum Evidence {
     Published(String),
     Inferred(String),
     Assumed(String),
+}
+
+impl Evidence {
+    /// The mark as it is written.
+    pub fn mark(&self) -> String {
+        match self {
+            Self::Published(text) => format!("@published({text:?})"),
+            Self::Inferred(text) => format!("@inferred({text:?})"),
+            Self::Assumed(text) => format!("@assumed({text:?})"),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -103,7 +122,10 @@ pub enum Value {
     Reference(BlockId),
     List(Vec<Field>),
     /// `cosine(peak = 1e-4, …)`, with the call's own defaults filled in.
-    Call { name: String, arguments: BTreeMap<String, Field> },
+    Call {
+        name: String,
+        arguments: BTreeMap<String, Field>,
+    },
     Gate(Gate),
 }
 
@@ -129,7 +151,7 @@ pub struct Gate {
     pub text: String,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
 pub enum Relation {
     #[serde(rename = "<")]
     Less,

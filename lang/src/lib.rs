@@ -1,1 +1,13 @@
-//! (being written)
+//! The .aur language: text to syntax tree, canonical formatting, and diagnostics.
+//!
+//! In: the text of a spec. Out: an [`ast::File`] that keeps every comment, the same text in its canonical layout, or
+//! the faults of the text as [`diagnostics::Diagnostic`]s. This crate is pure: it reads no file, clock or environment.
+//! Not here: what a block or field means, names, units and ranges (all in `aurora-compiler`).
+
+pub mod ast;
+pub mod diagnostics;
+pub mod format;
+pub mod parse;
+
+pub use format::format;
+pub use parse::{Parsed, parse};

@@ -120,18 +120,36 @@ pub struct Score {
 #[serde(tag = "event", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Event {
     /// First line of a worker: what its numerics stand on.
-    Ready { fingerprint: Fingerprint },
-    Started { node: String, step: u64 },
+    Ready {
+        fingerprint: Fingerprint,
+    },
+    Started {
+        node: String,
+        step: u64,
+    },
     Step(Step),
-    EvalProgress { node: String, set: String, tokens: u64, of: u64 },
+    EvalProgress {
+        node: String,
+        set: String,
+        tokens: u64,
+        of: u64,
+    },
     /// Everything of the node stands in its folder, closed. May come after later nodes' steps: writing is off the
     /// critical path.
-    Finished { node: String },
+    Finished {
+        node: String,
+    },
     /// After `Stop`: a checkpoint at `step` (of the stage) stands in the folder of `node`, which is not finished.
-    Stopped { node: String, step: u64 },
+    Stopped {
+        node: String,
+        step: u64,
+    },
     /// After `Stop` with nothing to save.
     Idle,
-    Failed { node: String, cause: String },
+    Failed {
+        node: String,
+        cause: String,
+    },
 }
 
 /// One line of `metrics.jsonl`.

@@ -3,7 +3,51 @@
 //! In: a planned graph. Out: artifacts in the store, a lock, a run record. Not here: tensors (`aurora-train`, the worker
 //! process), printing (`cli`).
 
+pub mod checkpoint;
+pub mod compare;
 pub mod data;
+pub mod engine;
 pub mod job;
+pub mod pin;
 pub mod progress;
+pub mod record;
+pub mod report;
 pub mod source;
+pub mod store;
+pub mod weights;
+
+use camino::{Utf8Path, Utf8PathBuf};
+
+/// Puts bytes in a file's place in one step: whoever reads it sees the old or the new, whole.
+///
+/// # Errors
+/// The bytes cannot be written beside it, or not be given its name; the old file is then still there.
+pub fn write_whole(path: &Utf8Path, bytes: &[u8]) -> std::io::Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::PermissionsExt;
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_str().is_empty())
+        .unwrap_or(Utf8Path::new("."));
+    let mut file = tempfile::Builder::new()
+        .prefix(".aurora-")
+        .permissions(std::fs::Permissions::from_mode(0o644))
+        .tempfile_in(folder)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(path).map(drop).map_err(|error| error.error)
+}
+
+/// The folder for what can be fetched again: `AURORA_CACHE_DIR`, else `aurora` in the user's cache folder.
+pub fn cache_folder() -> Utf8PathBuf {
+    let set = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .filter(|value| !value.is_empty())
+            .map(Utf8PathBuf::from)
+    };
+    set("AURORA_CACHE_DIR")
+        .or_else(|| set("XDG_CACHE_HOME").map(|base| base.join("aurora")))
+        .or_else(|| set("HOME").map(|home| home.join(".cache/aurora")))
+        .unwrap_or_else(|| Utf8PathBuf::from(".aurora-cache"))
+}

@@ -16,6 +16,20 @@ pub enum Unit {
     Merges,
 }
 
+impl Unit {
+    /// The unit as it is shown.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bytes => "bytes",
+            Self::Members => "files",
+            Self::Documents => "documents",
+            Self::Tokens => "tokens",
+            Self::Samples => "samples",
+            Self::Merges => "merges",
+        }
+    }
+}
+
 /// How far a piece of work has come. Counts only grow; `total` is missing where nobody knows it yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {

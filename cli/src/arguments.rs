@@ -1,0 +1,196 @@
+//! The command line.
+
+use camino::Utf8PathBuf;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+const AFTER: &str = "\
+Exit codes: 0 done · 1 the spec, the lock or a result is at fault · 2 the command line · 3 a bug in Aurora · \
+4 a node failed · 5 a gate (expect) failed · 75 stopped, the same command goes on from there · 130 stopped at once
+
+Start with:  aurora check specs/demo.aur
+             aurora run specs/demo.aur";
+
+/// Compiles experiment specs for pretraining to a content-keyed graph, runs it, and repeats it bit for bit.
+#[derive(Debug, Parser)]
+#[command(name = "aurora", version, after_help = AFTER)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub command: Command,
+    /// Print JSON on standard output.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// The store [default: .aurora in the folder of the project].
+    #[arg(long, global = true, value_name = "DIR")]
+    pub store: Option<Utf8PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Check specs: names, units, ranges, layout; all faults at once.
+    #[command(after_help = "Example:  aurora check specs/*.aur")]
+    Check {
+        #[arg(required = true, value_name = "SPEC")]
+        specs: Vec<Utf8PathBuf>,
+        /// Lay this profile over the spec.
+        #[arg(long)]
+        profile: Option<String>,
+    },
+    /// Write specs in the one canonical layout.
+    #[command(after_help = "Example:  aurora fmt --check specs/*.aur")]
+    Fmt {
+        #[arg(required = true, value_name = "SPEC")]
+        specs: Vec<Utf8PathBuf>,
+        /// Change nothing; exit 1 if a file would change.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Compile a spec to its graph: every node with its key and state.
+    #[command(after_help = "Example:  aurora build specs/demo.aur --json")]
+    Build {
+        #[command(flatten)]
+        spec: SpecArgument,
+    },
+    /// Say what a run would do, why, and at what cost.
+    #[command(after_help = "Example:  aurora plan specs/demo.aur --exit-code")]
+    Plan {
+        #[command(flatten)]
+        spec: SpecArgument,
+        /// Exit 1 if anything would run.
+        #[arg(long)]
+        exit_code: bool,
+    },
+    /// Say why a node would run, or what its key is made of.
+    #[command(after_help = "Example:  aurora why specs/demo.aur cat@120")]
+    Why {
+        #[command(flatten)]
+        spec: SpecArgument,
+        #[arg(value_name = "NODE")]
+        node: String,
+    },
+    /// Print the resolved spec.
+    #[command(after_help = "Example:  aurora show specs/demo.aur stage.cap --origins")]
+    Show {
+        #[command(flatten)]
+        spec: SpecArgument,
+        /// Only values under this path, such as `stage.cap`.
+        path: Option<String>,
+        /// Where each value comes from.
+        #[arg(long)]
+        origins: bool,
+    },
+    /// Pin every source by version and content, and write the lock.
+    #[command(
+        after_help = "Examples:  aurora lock specs/demo.aur\n           aurora lock specs/demo.aur --upgrade sympy"
+    )]
+    Lock {
+        #[command(flatten)]
+        spec: SpecArgument,
+        /// Write nothing; exit 1 if the lock would change.
+        #[arg(long)]
+        check: bool,
+        /// Move the pin of this source to the newest content of its reference.
+        #[arg(long, value_name = "SOURCE")]
+        upgrade: Vec<String>,
+        /// Fetch nothing.
+        #[arg(long)]
+        offline: bool,
+    },
+    /// Run a spec: build what is not there, write the lock and the report.
+    #[command(after_help = "Example:  aurora run specs/demo.aur")]
+    Run {
+        #[command(flatten)]
+        spec: SpecArgument,
+        #[command(flatten)]
+        how: RunArguments,
+        /// Fail if the lock would have to change.
+        #[arg(long)]
+        locked: bool,
+    },
+    /// Repeat a locked run in an empty store and compare every result.
+    #[command(after_help = "Example:  aurora rerun lockfiles/demo.lock")]
+    Rerun {
+        #[arg(value_name = "LOCK")]
+        lock: Utf8PathBuf,
+        #[command(flatten)]
+        how: RunArguments,
+        /// Fetch the sources again as well, instead of taking pinned bytes from the store.
+        #[arg(long)]
+        fresh: bool,
+        /// Keep the store of the repetition in this folder.
+        #[arg(long, value_name = "DIR")]
+        into: Option<Utf8PathBuf>,
+    },
+    /// Read every byte of the store and name what is damaged.
+    Verify {
+        /// A spec or lock whose project's store is meant [default: the project of this folder].
+        #[arg(value_name = "SPEC|LOCK")]
+        of: Option<Utf8PathBuf>,
+    },
+    /// Say which runs there are and how they stand.
+    Status {
+        #[arg(value_name = "SPEC|LOCK")]
+        of: Option<Utf8PathBuf>,
+    },
+    /// Compare two specs: changed values, nodes that rerun, nodes that are reused.
+    #[command(after_help = "Example:  aurora diff HEAD~1:specs/demo.aur specs/demo.aur")]
+    Diff {
+        /// A file, or REV:path in the git repository.
+        old: String,
+        new: String,
+        #[arg(long)]
+        profile: Option<String>,
+    },
+    /// Write the report of the last finished run as one HTML file, or say where it is.
+    #[command(after_help = "Example:  aurora report specs/demo.aur -o report.html")]
+    Report {
+        #[command(flatten)]
+        spec: SpecArgument,
+        /// Copy the page here.
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<Utf8PathBuf>,
+    },
+    /// Remove what neither a name of the store nor a lock of the project reaches.
+    Gc {
+        #[arg(value_name = "SPEC|LOCK")]
+        of: Option<Utf8PathBuf>,
+        /// Only say what would go.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Say what this machine offers and which settings are in force.
+    Doctor,
+    /// Explain a diagnostic code.
+    #[command(after_help = "Example:  aurora explain E0203")]
+    Explain { code: String },
+}
+
+#[derive(Args, Debug)]
+pub struct SpecArgument {
+    #[arg(value_name = "SPEC")]
+    pub spec: Utf8PathBuf,
+    /// Lay this profile over the spec.
+    #[arg(long)]
+    pub profile: Option<String>,
+}
+
+/// Placement: none of it changes a bit of the result.
+#[derive(Args, Debug)]
+pub struct RunArguments {
+    /// Threads of the worker [default: the cores of this machine].
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: Option<u32>,
+    /// Fetch nothing.
+    #[arg(long)]
+    pub offline: bool,
+    /// How progress is shown.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub progress: Progress,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Progress {
+    /// A live line on a terminal, plain lines otherwise.
+    Auto,
+    Plain,
+    None,
+}

@@ -1,0 +1,167 @@
+//! `aurora build`: the graph of a spec, every node with its key and state.
+
+use aurora_compiler::check::{AssumptionKind, assumptions};
+use aurora_compiler::graph::{Kind, lower, model_fields, stage_plan};
+use aurora_compiler::hash::Keyed;
+use aurora_compiler::plan::{Plan, State, plan};
+use aurora_compiler::spec::{BlockKind, Spec};
+use aurora_runtime::store::{Store, View};
+use serde_json::{Value, json};
+
+use super::Context;
+use crate::arguments::SpecArgument;
+use crate::failure::{Exit, Failure};
+use crate::output::{self, grouped};
+use crate::project::compile;
+
+pub fn run(context: &Context, argument: &SpecArgument) -> Result<Exit, Failure> {
+    let (project, loaded) = context.open(argument)?;
+    let (keyed, _, _) = compile(&project, &loaded.spec)?;
+    let store = Store::look(&project.store);
+    let plan = plan(
+        &keyed,
+        &View {
+            store: &store,
+            experiment: &loaded.spec.name,
+        },
+    );
+    let assumed = assumptions(&loaded.spec);
+    if context.json {
+        output::json(json!({
+            "experiment": loaded.spec.name,
+            "models": models(&loaded.spec),
+            "stages": stages(&loaded.spec),
+            "nodes": nodes(&keyed, &plan),
+            "assumptions": assumed,
+        }));
+        return Ok(Exit::Done);
+    }
+    print_facts(&loaded.spec);
+    let mut rows = vec![["node", "kind", "key", "state", "reason"].map(String::from).to_vec()];
+    for planned in &plan.nodes {
+        let node = keyed.graph.node(planned.id);
+        rows.push(vec![
+            node.name.clone(),
+            node.kind.name().to_string(),
+            keyed.key(planned.id).to_hex()[..12].to_string(),
+            state_name(planned.state).to_string(),
+            planned.reason.clone().unwrap_or_default(),
+        ]);
+    }
+    print!("{}", output::table(&rows));
+    let open: Vec<_> = assumed
+        .iter()
+        .filter(|a| matches!(a.kind, AssumptionKind::Assumed | AssumptionKind::Unknown))
+        .collect();
+    if !open.is_empty() {
+        println!("\nnot published ({}):", open.len());
+        let rows: Vec<Vec<String>> = open
+            .iter()
+            .map(|a| {
+                let place = format!("{}:{}:{}", argument.spec, a.line, a.column);
+                vec![
+                    format!("  {}", a.kind),
+                    a.path.clone(),
+                    a.value.clone(),
+                    place,
+                    a.text.clone(),
+                ]
+            })
+            .collect();
+        print!("{}", output::table(&rows));
+    }
+    println!("\n{}", summary(&plan));
+    Ok(Exit::Done)
+}
+
+pub fn state_name(state: State) -> &'static str {
+    match state {
+        State::Cached => "cached",
+        State::Run => "run",
+        State::Changed => "changed",
+    }
+}
+
+pub fn summary(plan: &Plan) -> String {
+    let [cached, run, changed] = [State::Cached, State::Run, State::Changed].map(|state| plan.count(state));
+    format!(
+        "{} nodes: {cached} cached, {run} to run, {changed} changed",
+        plan.nodes.len()
+    )
+}
+
+/// Every node as JSON, in the graph's order.
+pub fn nodes(keyed: &Keyed, plan: &Plan) -> Vec<Value> {
+    let name = |id| keyed.graph.node(id).name.clone();
+    plan.nodes
+        .iter()
+        .map(|planned| {
+            let node = keyed.graph.node(planned.id);
+            let inputs: Vec<String> = keyed
+                .graph
+                .inputs(planned.id)
+                .filter(|input| input.identity)
+                .map(|input| name(input.node))
+                .collect();
+            let mut value = json!({
+                "name": node.name,
+                "kind": node.kind,
+                "key": keyed.key(planned.id),
+                "inputs": inputs,
+                "state": planned.state,
+            });
+            if let (Some(reason), Some(object)) = (&planned.reason, value.as_object_mut()) {
+                object.insert("reason".to_string(), json!(reason));
+                object.insert("changes".to_string(), json!(planned.why));
+            }
+            value
+        })
+        .collect()
+}
+
+fn models(spec: &Spec) -> Vec<Value> {
+    let of_kind = spec.blocks.keys().filter(|id| id.kind == BlockKind::Model);
+    of_kind
+        .map(|id| json!({ "name": id.name, "parameters": model_fields(spec, id).parameters() }))
+        .collect()
+}
+
+fn stages(spec: &Spec) -> Vec<Value> {
+    let of_kind = spec.blocks.keys().filter(|id| id.kind == BlockKind::Stage);
+    of_kind
+        .map(|id| {
+            let plan = stage_plan(spec, id);
+            json!({
+                "name": id.name,
+                "steps": plan.steps,
+                "tokens": plan.steps * plan.tokens_per_step(),
+                "tokens_per_step": plan.tokens_per_step(),
+                "checkpoints": plan.checkpoints.len(),
+            })
+        })
+        .collect()
+}
+
+fn print_facts(spec: &Spec) {
+    let graph = lower(spec, &Default::default());
+    let evals = graph.ids().filter(|id| graph.node(*id).kind == Kind::Eval).count();
+    for id in spec.blocks.keys().filter(|id| id.kind == BlockKind::Model) {
+        println!(
+            "model {}: {} parameters",
+            id.name,
+            grouped(model_fields(spec, id).parameters())
+        );
+    }
+    for id in spec.blocks.keys().filter(|id| id.kind == BlockKind::Stage) {
+        let plan = stage_plan(spec, id);
+        println!(
+            "stage {}: {} steps of {} tokens = {} tokens, {} checkpoints",
+            id.name,
+            grouped(plan.steps),
+            grouped(plan.tokens_per_step()),
+            grouped(plan.steps * plan.tokens_per_step()),
+            plan.checkpoints.len()
+        );
+    }
+    println!("evals: {evals} in all\n");
+}

@@ -1,0 +1,85 @@
+//! `aurora doctor`: what this machine offers and which settings are in force.
+
+use serde_json::json;
+
+use super::Context;
+use crate::failure::{Exit, Failure};
+use crate::output;
+
+/// Programs that sources of each kind are fetched with.
+const CLIENTS: [(&str, &str); 4] = [
+    ("apt-get", "pkg:deb sources"),
+    ("python3", "pkg:pypi sources"),
+    ("cargo", "pkg:cargo sources"),
+    ("npm", "pkg:npm sources"),
+];
+
+const KNOWN: [&str; 1] = ["AURORA_CACHE_DIR"];
+
+pub fn run(context: &Context) -> Result<Exit, Failure> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let worker = super::run::worker_program()?;
+    let has_worker = worker.is_file();
+    let found: Vec<(&str, &str, bool)> = CLIENTS
+        .map(|(program, what)| (program, what, on_path(program)))
+        .to_vec();
+    let settings: Vec<(String, String)> = std::env::vars()
+        .filter(|(name, _)| name.starts_with("AURORA_") || name == "NO_COLOR")
+        .collect();
+    let strange: Vec<&String> = settings
+        .iter()
+        .map(|(name, _)| name)
+        .filter(|name| name.starts_with("AURORA_") && !KNOWN.contains(&name.as_str()))
+        .collect();
+    let project = context.project(None)?;
+    if context.json {
+        output::json(json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "cores": cores,
+            "worker": has_worker,
+            "clients": found.iter().map(|(program, _, there)| json!({ "program": program, "found": there })).collect::<Vec<_>>(),
+            "project": project.root,
+            "store": project.store,
+            "cache": aurora_runtime::cache_folder(),
+            "settings": settings.iter().map(|(name, value)| json!({ "name": name, "value": value })).collect::<Vec<_>>(),
+            "unknown_settings": strange,
+        }));
+        return Ok(Exit::Done);
+    }
+    println!("aurora    {}", env!("CARGO_PKG_VERSION"));
+    println!("cores     {cores}");
+    println!(
+        "worker    {}",
+        if has_worker {
+            worker.to_string()
+        } else {
+            format!("missing ({worker}): training is not built in")
+        }
+    );
+    for (program, what, there) in found {
+        println!(
+            "{program:<9} {}",
+            if there {
+                "found".to_string()
+            } else {
+                format!("missing: {what} cannot be fetched")
+            }
+        );
+    }
+    println!("GPU       not looked for: this version trains on the CPU");
+    println!("project   {}", project.root);
+    println!("store     {}", project.store);
+    println!("cache     {}", aurora_runtime::cache_folder());
+    for (name, value) in &settings {
+        println!("setting   {name}={value}");
+    }
+    for name in strange {
+        eprintln!("warning: `{name}` is not a setting of Aurora");
+    }
+    Ok(Exit::Done)
+}
+
+fn on_path(program: &str) -> bool {
+    std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(program).is_file()))
+}

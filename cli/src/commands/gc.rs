@@ -1,0 +1,42 @@
+//! `aurora gc`: removes what nothing reaches.
+
+use std::collections::BTreeSet;
+
+use aurora_runtime::store::Store;
+use camino::Utf8Path;
+use serde_json::json;
+
+use super::Context;
+use crate::failure::{Exit, Failure};
+use crate::output::{self, grouped};
+use crate::project::read_lock;
+
+pub fn run(context: &Context, of: Option<&Utf8Path>, dry_run: bool) -> Result<Exit, Failure> {
+    let project = context.project(of)?;
+    let mut keep = BTreeSet::new();
+    if let Ok(entries) = project.root.join("lockfiles").read_dir_utf8() {
+        for entry in entries {
+            let path = entry?.into_path();
+            if path.extension() == Some("lock")
+                && let Some(lock) = read_lock(&path)?
+            {
+                keep.extend(lock.node.values().map(|node| node.key));
+            }
+        }
+    }
+    let gone = Store::open(&project.store)?.collect(&keep, dry_run)?;
+    if context.json {
+        output::json(json!({
+            "dry_run": dry_run, "objects": gone.objects, "bytes": gone.bytes, "records": gone.records,
+        }));
+    } else {
+        println!(
+            "{} {} objects ({} bytes) and {} records that no name and no lock reaches",
+            if dry_run { "would remove" } else { "removed" },
+            grouped(gone.objects),
+            grouped(gone.bytes),
+            grouped(gone.records)
+        );
+    }
+    Ok(Exit::Done)
+}

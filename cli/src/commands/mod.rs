@@ -1,0 +1,80 @@
+//! One file per subcommand.
+
+mod build;
+mod check;
+mod diff;
+mod doctor;
+mod explain;
+mod fmt;
+mod gc;
+mod lock;
+mod plan;
+mod report;
+mod rerun;
+mod run;
+mod show;
+mod status;
+mod verify;
+mod why;
+
+use camino::{Utf8Path, Utf8PathBuf};
+
+use crate::arguments::{Arguments, Command, SpecArgument};
+use crate::failure::{Exit, Failure};
+use crate::project::{Loaded, Project, load};
+
+/// What every command is told.
+pub struct Context {
+    pub json: bool,
+    pub store: Option<Utf8PathBuf>,
+}
+
+impl Context {
+    /// Loads a spec and finds its project.
+    pub fn open(&self, argument: &SpecArgument) -> Result<(Project, Loaded), Failure> {
+        let loaded = load(&argument.spec, argument.profile.as_deref(), self.json)?;
+        Ok((Project::of(&argument.spec, self.store.as_deref())?, loaded))
+    }
+
+    /// The project of a path, or of the present folder.
+    pub fn project(&self, of: Option<&Utf8Path>) -> Result<Project, Failure> {
+        Project::of(of.unwrap_or(Utf8Path::new(".")), self.store.as_deref())
+    }
+}
+
+pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
+    let context = Context {
+        json: arguments.json,
+        store: arguments.store,
+    };
+    match arguments.command {
+        Command::Check { specs, profile } => check::run(&context, &specs, profile.as_deref()),
+        Command::Fmt { specs, check } => fmt::run(&context, &specs, check),
+        Command::Build { spec } => build::run(&context, &spec),
+        Command::Plan { spec, exit_code } => plan::run(&context, &spec, exit_code),
+        Command::Why { spec, node } => why::run(&context, &spec, &node),
+        Command::Show { spec, path, origins } => show::run(&context, &spec, path.as_deref(), origins),
+        Command::Lock {
+            spec,
+            check,
+            upgrade,
+            offline,
+        } => lock::run(&context, &spec, check, &upgrade, offline),
+        Command::Run { spec, how, locked } => run::run(&context, &spec, &how, locked),
+        Command::Rerun { lock, how, fresh, into } => rerun::run(&context, &lock, &how, fresh, into.as_deref()),
+        Command::Verify { of } => verify::run(&context, of.as_deref()),
+        Command::Status { of } => status::run(&context, of.as_deref()),
+        Command::Diff { old, new, profile } => diff::run(&context, &old, &new, profile.as_deref()),
+        Command::Report { spec, output } => report::run(&context, &spec, output.as_deref()),
+        Command::Gc { of, dry_run } => gc::run(&context, of.as_deref(), dry_run),
+        Command::Doctor => doctor::run(&context),
+        Command::Explain { code } => explain::run(&context, &code),
+    }
+}
+
+/// Words a source that could not be pinned or fetched.
+pub fn pin_failure(error: aurora_runtime::pin::PinError) -> Failure {
+    let help = error.help();
+    let failure = Failure::fault(aurora_runtime::engine::chain(&error)).exit(Exit::NodeFailed);
+    Failure { help, ..failure }
+}

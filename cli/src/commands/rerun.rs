@@ -1,0 +1,161 @@
+//! `aurora rerun`: repeats a locked run in an empty store, and compares every result with the lock.
+
+use aurora_compiler::graph::{Kind, NodeId, Pins, lower};
+use aurora_compiler::hash::{Keyed, hash};
+use aurora_compiler::lock::{Lock, LockError};
+use aurora_runtime::compare::{Difference, first_difference};
+use aurora_runtime::source::archive::InputFile;
+use aurora_runtime::store::Store;
+use camino::Utf8Path;
+use serde_json::json;
+
+use super::Context;
+use super::lock::runnable;
+use super::run::{Execution, hear_signals, publish_source};
+use crate::arguments::RunArguments;
+use crate::failure::{Exit, Failure};
+use crate::output;
+use crate::project::{Loaded, load, read_lock};
+use crate::watch::{Watch, duration};
+
+pub fn run(
+    context: &Context,
+    lock_path: &Utf8Path,
+    how: &RunArguments,
+    fresh: bool,
+    into: Option<&Utf8Path>,
+) -> Result<Exit, Failure> {
+    let Some(lock) = read_lock(lock_path)? else {
+        return Err(Failure::fault(format!("there is no lock `{lock_path}`")).help("`aurora run SPEC` writes one"));
+    };
+    let project = context.project(Some(lock_path))?;
+    let path = project.root.join(&lock.spec);
+    let loaded = load(&path, lock.profile.as_deref(), context.json)?;
+    let keyed = locked_graph(&lock, &loaded)?;
+    runnable(&path, &loaded.spec)?;
+    if lock.result.is_empty() {
+        return Err(Failure::fault(format!("`{lock_path}` has no results to compare with"))
+            .help("a lock has results after `aurora run SPEC`"));
+    }
+    hear_signals()?;
+    let original = Store::look(&project.store);
+    let parent = project.store.join("rerun");
+    std::fs::create_dir_all(&parent)?;
+    let scratch = tempfile::Builder::new().prefix("store-").tempdir_in(&parent)?;
+    let own = Utf8Path::from_path(scratch.path()).ok_or_else(|| Failure::fault("the store's path is not UTF-8"))?;
+    let store = Store::open(into.unwrap_or(own))?;
+    let pins = lock.pins();
+    if !fresh {
+        take_sources(&original, &store, &keyed, &loaded.spec.name, &pins)?;
+    }
+    let watch = Watch::new(how.progress, None);
+    let execution = Execution {
+        project: &project,
+        loaded: &loaded,
+        store: &store,
+        how,
+        old: Some(&lock),
+        watch: &watch,
+        lock_path: None,
+    };
+    let since = std::time::Instant::now();
+    let done = execution.run(&keyed, &pins);
+    drop(watch.finish());
+    let (_, repeated) = done?;
+    let differing: Vec<NodeId> = keyed
+        .graph
+        .ids()
+        .filter(|id| {
+            let name = &keyed.graph.node(*id).name;
+            lock.result
+                .get(name)
+                .is_some_and(|expected| repeated.result.get(name) != Some(expected))
+        })
+        .collect();
+    let compared = keyed
+        .graph
+        .names()
+        .filter(|name| lock.result.contains_key(*name))
+        .count();
+    let first = differing
+        .first()
+        .map(|id| first_difference(&keyed, *id, &original, &store));
+    report(
+        context,
+        compared,
+        differing.len(),
+        first.as_ref(),
+        since.elapsed().as_secs_f64(),
+    );
+    Ok(if differing.is_empty() { Exit::Done } else { Exit::Fault })
+}
+
+fn report(context: &Context, compared: usize, differing: usize, first: Option<&Difference>, seconds: f64) {
+    if context.json {
+        output::json(json!({
+            "identical": differing == 0,
+            "nodes_compared": compared,
+            "nodes_differing": differing,
+            "first_difference": first,
+        }));
+        return;
+    }
+    match first {
+        None => println!("rerun: identical ({compared} nodes compared, {})", duration(seconds)),
+        Some(first) => {
+            println!("rerun: DIFFERENT ({differing} of {compared} nodes)");
+            println!("first difference: {first}");
+        }
+    }
+}
+
+/// The graph of the lock's own pins; refused if the spec no longer gives the lock's keys.
+fn locked_graph(lock: &Lock, loaded: &Loaded) -> Result<Keyed, Failure> {
+    if lock.experiment != loaded.spec.name {
+        let (found, expected) = (lock.experiment.clone(), loaded.spec.name.clone());
+        return Err(LockError::OtherSpec { found, expected }.into());
+    }
+    lock.check_against(&loaded.spec)?;
+    let keyed = hash(lower(&loaded.spec, &lock.pins()));
+    let moved = keyed.graph.ids().find(|id| {
+        let name = &keyed.graph.node(*id).name;
+        lock.node.get(name).is_none_or(|locked| locked.key != keyed.key(*id))
+    });
+    if let Some(id) = moved {
+        let name = &keyed.graph.node(id).name;
+        return Err(Failure::fault(format!(
+            "`{}` has changed since the lock was written (first at `{name}`)",
+            loaded.path
+        ))
+        .help("repeat it from the revision that the lock belongs to, or run the spec again"));
+    }
+    Ok(keyed)
+}
+
+/// Takes the pinned bytes of sources from the first run's store: what they are is proved by the pins.
+fn take_sources(from: &Store, to: &Store, keyed: &Keyed, experiment: &str, pins: &Pins) -> Result<(), Failure> {
+    for id in keyed
+        .graph
+        .ids()
+        .filter(|id| keyed.graph.node(*id).kind == Kind::Source)
+    {
+        let Some(record) = from.record(keyed.key(id)) else {
+            continue;
+        };
+        let Ok(files) = from.files(&record) else { continue };
+        let name = keyed.graph.node(id).name.trim_start_matches("source/");
+        let Some(pin) = pins.get(name) else { continue };
+        let Ok(reference) = pin.reference.parse() else { continue };
+        let fetched = aurora_runtime::source::Fetched {
+            reference,
+            files: files
+                .into_iter()
+                .map(|(name, path)| InputFile { name, path })
+                .collect(),
+            bytes: pin.bytes,
+            content: pin.content.clone(),
+        };
+        publish_source(to, experiment, keyed, id, &fetched)?;
+    }
+    Ok(())
+}

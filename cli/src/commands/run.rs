@@ -1,0 +1,385 @@
+//! `aurora run`: builds what is not there, writes the lock, the record and the report.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use aurora_compiler::graph::{Kind, NodeId, lower, stage_plan};
+use aurora_compiler::hash::{Keyed, hash};
+use aurora_compiler::lock::{Lock, LockError, LockedOrder, lock};
+use aurora_compiler::spec::{BlockKind, Spec, Value};
+use aurora_runtime::engine::Observer as _;
+use aurora_runtime::engine::{Outcome, Run, RunError, Seen, Stop};
+use aurora_runtime::job::{Placement, Recompute};
+use aurora_runtime::pin::Pinning;
+use aurora_runtime::record::{RunRecord, Status};
+use aurora_runtime::store::{Store, StoreError};
+use camino::{Utf8Path, Utf8PathBuf};
+use serde_json::json;
+
+use super::lock::{LIBTORCH, runnable, write};
+use super::{Context, pin_failure};
+use crate::arguments::{RunArguments, SpecArgument};
+use crate::failure::{Exit, Failure};
+use crate::output;
+use crate::project::{Loaded, Project};
+use crate::watch::{Watch, duration};
+
+static STOP: Stop = Stop::new();
+
+/// Ctrl-C and SIGTERM: once to save and stop, twice to stop at once.
+pub fn hear_signals() -> Result<(), Failure> {
+    let mut signals = signal_hook::iterator::Signals::new([signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM])?;
+    std::thread::spawn(move || {
+        for _ in signals.forever() {
+            STOP.ask();
+        }
+    });
+    Ok(())
+}
+
+/// The worker program stands beside this one.
+pub fn worker_program() -> Result<Utf8PathBuf, Failure> {
+    let own = std::env::current_exe()?;
+    let own = Utf8PathBuf::try_from(own).map_err(|error| Failure::fault(error.to_string()))?;
+    Ok(own.with_file_name("aurora-worker"))
+}
+
+/// One execution of a spec in a store.
+pub struct Execution<'a> {
+    pub project: &'a Project,
+    pub loaded: &'a Loaded,
+    pub store: &'a Store,
+    pub how: &'a RunArguments,
+    /// The lock to keep to; orders that it commits to are compared before training.
+    pub old: Option<&'a Lock>,
+    pub watch: &'a Watch,
+    /// Where the lock is written as it becomes known; nowhere for a repetition.
+    pub lock_path: Option<&'a Utf8Path>,
+}
+
+impl Execution<'_> {
+    /// Runs the graph and returns what became of it and the lock with all results.
+    pub fn run(&self, keyed: &Keyed, pins: &aurora_compiler::graph::Pins) -> Result<(Outcome, Lock), Failure> {
+        let spec = &self.loaded.spec;
+        let spec_path = self.project.relative(&self.loaded.path);
+        let mut fresh = lock(keyed, spec, &spec_path, pins, LIBTORCH);
+        if let Some(old) = self.old {
+            fresh.keep_from(old);
+        }
+        let fresh = RefCell::new(fresh);
+        let before_training = |run: &Run<'_>| -> Result<(), RunError> {
+            let orders = orders(run, spec)?;
+            let mut fresh = fresh.borrow_mut();
+            for (stage, order) in &orders {
+                if let Some(locked) = fresh.order.get(stage)
+                    && locked.samples == order.samples
+                    && locked.commitment != order.commitment
+                {
+                    return Err(RunError::Node {
+                        node: format!("order/{stage}"),
+                        cause: format!(
+                            "the lock commits to the order {}, the data gives {}",
+                            locked.commitment, order.commitment
+                        ),
+                    });
+                }
+            }
+            fresh.order = orders;
+            if let Some(path) = self.lock_path {
+                write(path, &fresh).map_err(|failure| RunError::Node {
+                    node: "lock".to_string(),
+                    cause: failure.message,
+                })?;
+            }
+            Ok(())
+        };
+        let run = Run {
+            keyed,
+            experiment: &spec.name,
+            store: self.store,
+            root: &self.project.root,
+            pins,
+            offline: self.how.offline,
+            placement: Placement {
+                threads: self.how.threads.unwrap_or_else(cores),
+                recompute: recompute(spec),
+            },
+            worker: worker_program()?,
+            observer: self.watch,
+            stop: &STOP,
+            max_epochs: max_epochs(spec),
+            before_training: &before_training,
+        };
+        let outcome = run.run()?;
+        let mut fresh = fresh.borrow().clone();
+        for id in keyed.graph.ids() {
+            let digest = run.result(id)?.digest;
+            let name = keyed.graph.node(id).name.clone();
+            if let (Some(locked), Some(_)) = (fresh.result.get(&name), self.lock_path)
+                && *locked != digest
+            {
+                let cause = format!("result of `{name}`: the lock says {locked}, the store has {digest}");
+                return Err(LockError::Edited(cause).into());
+            }
+            fresh.result.insert(name, digest);
+        }
+        if let Some(path) = self.lock_path {
+            write(path, &fresh)?;
+        }
+        Ok((outcome, fresh))
+    }
+}
+
+fn cores() -> u32 {
+    std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1))
+}
+
+fn recompute(spec: &Spec) -> Recompute {
+    let mut layouts = spec.blocks.iter().filter(|(id, _)| id.kind == BlockKind::Layout);
+    match layouts
+        .next()
+        .and_then(|(_, block)| block.fields.get("recompute"))
+        .map(|field| &field.value)
+    {
+        Some(Value::Word(word)) if word == "full" => Recompute::Full,
+        Some(Value::Word(word)) if word == "selective" => Recompute::Selective,
+        _ => Recompute::None,
+    }
+}
+
+/// Which components may repeat how often, by stage.
+fn max_epochs(spec: &Spec) -> BTreeMap<String, BTreeMap<String, u64>> {
+    let mut found: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
+    for (id, block) in spec.blocks.iter().filter(|(id, _)| id.kind == BlockKind::Stage) {
+        let Some(Value::Reference(mixture)) = block.fields.get("mixture").map(|field| &field.value) else {
+            continue;
+        };
+        let components = found.entry(id.name.clone()).or_default();
+        for (name, field) in &spec.blocks[mixture].fields {
+            if let Value::Call { arguments, .. } = &field.value
+                && let Some(Value::Integer(most)) = arguments.get("max_epochs").map(|field| &field.value)
+            {
+                components.insert(name.clone(), u64::try_from(*most).unwrap_or(0));
+            }
+        }
+    }
+    found
+}
+
+/// Commits to the order of every stage.
+fn orders(run: &Run<'_>, spec: &Spec) -> Result<BTreeMap<String, LockedOrder>, RunError> {
+    let mut found = BTreeMap::new();
+    for id in run
+        .keyed
+        .graph
+        .ids()
+        .filter(|id| run.keyed.graph.node(*id).kind == Kind::Order)
+    {
+        let stage = run.keyed.graph.node(id).name.trim_start_matches("order/").to_string();
+        let block = aurora_compiler::spec::BlockId {
+            kind: BlockKind::Stage,
+            name: stage.clone(),
+        };
+        let plan = stage_plan(spec, &block);
+        let samples = plan.steps * plan.global_batch;
+        let commitment = aurora_runtime::engine::commit_order(run, id, &stage, samples)?;
+        found.insert(stage, LockedOrder { samples, commitment });
+    }
+    Ok(found)
+}
+
+/// Pins what is not pinned, and publishes the sources that had to be fetched for it.
+pub fn pin(
+    execution: &Execution<'_>,
+    have: aurora_compiler::graph::Pins,
+) -> Result<(Keyed, aurora_compiler::graph::Pins), Failure> {
+    let spec = &execution.loaded.spec;
+    let pinning = Pinning {
+        root: &execution.project.root,
+        store: execution.store,
+        offline: execution.how.offline,
+        note: &|text| execution.watch.see(Seen::Note { text }),
+        watch: aurora_runtime::progress::Watch::nobody(),
+    };
+    let (pins, brought) = pinning.complete(spec, have, &[]).map_err(pin_failure)?;
+    let keyed = hash(lower(spec, &pins));
+    for (name, source) in &brought {
+        let Some(id) = keyed.graph.find(&format!("source/{name}")) else {
+            continue;
+        };
+        publish_source(execution.store, &spec.name, &keyed, id, &source.fetched)?;
+    }
+    Ok((keyed, pins))
+}
+
+/// Puts fetched files into the store as the result of their source.
+pub fn publish_source(
+    store: &Store,
+    experiment: &str,
+    keyed: &Keyed,
+    id: NodeId,
+    fetched: &aurora_runtime::source::Fetched,
+) -> Result<(), Failure> {
+    let scratch = store.scratch()?;
+    aurora_runtime::engine::place_source(fetched, scratch.path())?;
+    let publication = aurora_runtime::store::Publication {
+        experiment,
+        node: &keyed.graph.node(id).name,
+        key: keyed.key(id),
+        // A source has no inputs: its realised key needs no digest.
+        realised: keyed.realised(id, &|input| keyed.key(input)),
+        preimage: keyed.preimage(id),
+    };
+    store.publish(publication, scratch.path())?;
+    Ok(())
+}
+
+pub fn run(context: &Context, argument: &SpecArgument, how: &RunArguments, locked: bool) -> Result<Exit, Failure> {
+    let (project, loaded) = context.open(argument)?;
+    runnable(&argument.spec, &loaded.spec)?;
+    let old = project.lock(&loaded.spec)?;
+    let have = aurora_runtime::pin::from_lock(&loaded.spec, old.as_ref());
+    if locked {
+        refuse_changes(&project, &loaded, old.as_ref(), &have)?;
+    }
+    hear_signals()?;
+    let store = Store::open(&project.store)?;
+    let record =
+        RunRecord::begin(&project.store, &loaded.spec.name, &project.relative(&argument.spec)).map_err(|error| {
+            let path = project.store.join("runs");
+            Failure::from(StoreError::Io {
+                doing: "write",
+                path,
+                source: error,
+            })
+        })?;
+    let id = record.id().to_string();
+    let watch = Watch::new(how.progress, Some(record));
+    let lock_path = project.lock_path(&loaded.spec);
+    let execution = Execution {
+        project: &project,
+        loaded: &loaded,
+        store: &store,
+        how,
+        old: old.as_ref(),
+        watch: &watch,
+        lock_path: Some(&lock_path),
+    };
+    let since = std::time::Instant::now();
+    let done = pin(&execution, have).and_then(|(keyed, pins)| Ok((execution.run(&keyed, &pins)?, keyed)));
+    let record = watch.finish();
+    let ((outcome, fresh), keyed) = match done {
+        Ok(done) => done,
+        Err(failure) => {
+            let status = if failure.exit == Exit::Resumable {
+                Status::Stopped
+            } else {
+                Status::Failed
+            };
+            end(record, status, Some(failure.message.clone()));
+            return Err(failure);
+        }
+    };
+    let failed: Vec<_> = outcome.gates.iter().filter(|gate| !gate.holds).collect();
+    let page = place_report(&project, &store, &keyed, &id)?;
+    let story = aurora_runtime::report::load(&store, &keyed)?;
+    end(
+        record,
+        if failed.is_empty() {
+            Status::Finished
+        } else {
+            Status::GateFailed
+        },
+        None,
+    );
+    let lock_name = project.relative(&lock_path);
+    if context.json {
+        output::json(json!({
+            "run": id,
+            "experiment": loaded.spec.name,
+            "nodes": keyed.graph.len(),
+            "built": names(&keyed, &outcome.built),
+            "reused": names(&keyed, &outcome.reused),
+            "gates": outcome.gates,
+            "evals": story.evals,
+            "results": fresh.result,
+            "lock": lock_name,
+            "report": page,
+        }));
+    } else {
+        print!("{}", output::table(&story.table()));
+        for gate in &outcome.gates {
+            let how = if gate.holds { "holds" } else { "FAILS" };
+            println!(
+                "gate {}: {how} ({}; {:.4} against {:.4})",
+                gate.name, gate.text, gate.left, gate.right
+            );
+        }
+        println!(
+            "{} nodes: {} built, {} reused, {} cached, in {}",
+            keyed.graph.len(),
+            outcome.built.len(),
+            outcome.reused.len(),
+            keyed.graph.len() - outcome.built.len() - outcome.reused.len(),
+            duration(since.elapsed().as_secs_f64())
+        );
+        println!("report: {page}\nrepeat: aurora rerun {lock_name}");
+    }
+    Ok(if failed.is_empty() {
+        Exit::Done
+    } else {
+        Exit::GateFailed
+    })
+}
+
+fn names(keyed: &Keyed, ids: &[NodeId]) -> Vec<String> {
+    ids.iter().map(|id| keyed.graph.node(*id).name.clone()).collect()
+}
+
+fn end(record: Option<RunRecord>, status: Status, error: Option<String>) {
+    if let Some(mut record) = record
+        && let Err(cause) = record.end(status, error)
+    {
+        eprintln!("warning: the run record cannot be ended: {cause}");
+    }
+}
+
+/// Copies the report to the record of the run, and returns its place.
+fn place_report(project: &Project, store: &Store, keyed: &Keyed, run: &str) -> Result<String, Failure> {
+    let id = keyed
+        .graph
+        .find("report")
+        .ok_or_else(|| Failure::fault("the graph has no report"))?;
+    let record = store
+        .record(keyed.key(id))
+        .ok_or_else(|| Failure::fault("the report is not in the store"))?;
+    let files = store.files(&record)?;
+    let page = project.store.join("runs").join(run).join("report.html");
+    std::fs::write(&page, std::fs::read(&files["report.html"])?)?;
+    Ok(project.relative(&page))
+}
+
+fn refuse_changes(
+    project: &Project,
+    loaded: &Loaded,
+    old: Option<&Lock>,
+    have: &aurora_compiler::graph::Pins,
+) -> Result<(), Failure> {
+    let coded = |message: String| Failure {
+        code: Some("E0506".to_string()),
+        ..Failure::fault(message)
+    };
+    let Some(old) = old else {
+        return Err(coded(format!("there is no lock for `{}`", loaded.spec.name)).help("run `aurora lock SPEC` first"));
+    };
+    let mut pins = have.clone();
+    pins.extend(aurora_runtime::pin::local(&loaded.spec, &project.root).map_err(pin_failure)?);
+    let keyed = hash(lower(&loaded.spec, &pins));
+    let fresh = lock(&keyed, &loaded.spec, &project.relative(&loaded.path), &pins, LIBTORCH);
+    let moved = old.stale(&fresh);
+    if moved.is_empty() {
+        return Ok(());
+    }
+    Err(coded(format!("the lock would change:\n  {}", moved.join("\n  ")))
+        .help("run without `--locked`, or `aurora lock SPEC`"))
+}

@@ -1,0 +1,58 @@
+//! `aurora show`: the resolved spec, value by value.
+
+use aurora_compiler::spec::{Evidence, Origin};
+use serde_json::json;
+
+use super::Context;
+use crate::arguments::SpecArgument;
+use crate::failure::{Exit, Failure};
+use crate::output;
+
+pub fn run(context: &Context, argument: &SpecArgument, path: Option<&str>, origins: bool) -> Result<Exit, Failure> {
+    let (_, loaded) = context.open(argument)?;
+    let resolved = loaded.spec.resolved();
+    let under = |candidate: &str| {
+        path.is_none_or(|path| {
+            candidate
+                .strip_prefix(path)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        })
+    };
+    let mut values = Vec::new();
+    let mut rows = Vec::new();
+    for (path, (text, field)) in resolved.iter().filter(|(path, _)| under(path)) {
+        let origin = match &field.origin {
+            Origin::Default => "default".to_string(),
+            Origin::Written { line, column, .. } => format!("{}:{line}:{column}", argument.spec),
+            Origin::Profile { line, column, .. } => format!("{}:{line}:{column} (profile)", argument.spec),
+        };
+        let evidence = field.evidence.as_ref().map(|evidence| match evidence {
+            Evidence::Published(text) => format!("published: {text}"),
+            Evidence::Inferred(text) => format!("inferred: {text}"),
+            Evidence::Assumed(text) => format!("assumed: {text}"),
+        });
+        values.push(json!({ "path": path, "value": text, "origin": origin, "evidence": field.evidence }));
+        let mut row = vec![format!("{path} = {text}")];
+        if origins {
+            row.push(origin);
+            row.extend(evidence);
+        }
+        rows.push(row);
+    }
+    if values.is_empty() {
+        let path = path.unwrap_or_default();
+        let failure = Failure::fault(format!("there is no value at `{path}`"));
+        return Err(
+            match aurora_compiler::nearest(path, resolved.keys().map(String::as_str)) {
+                Some(near) => failure.help(format!("a path with a similar name exists: `{near}`")),
+                None => failure.help("`aurora show SPEC` lists all paths"),
+            },
+        );
+    }
+    if context.json {
+        output::json(json!({ "experiment": loaded.spec.name, "values": values }));
+    } else {
+        print!("{}", output::table(&rows));
+    }
+    Ok(Exit::Done)
+}

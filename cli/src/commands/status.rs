@@ -1,0 +1,47 @@
+//! `aurora status`: which runs there are and how they stand.
+
+use aurora_runtime::record::runs;
+use camino::Utf8Path;
+use serde_json::json;
+
+use super::Context;
+use crate::failure::{Exit, Failure};
+use crate::output;
+use crate::watch::duration;
+
+pub fn run(context: &Context, of: Option<&Utf8Path>) -> Result<Exit, Failure> {
+    let project = context.project(of)?;
+    let runs = runs(&project.store)?;
+    if context.json {
+        let runs: Vec<_> = runs
+            .iter()
+            .map(|run| json!({ "standing": run.standing(), "run": run }))
+            .collect();
+        output::json(json!({ "store": project.store, "runs": runs }));
+        return Ok(Exit::Done);
+    }
+    if runs.is_empty() {
+        println!("no runs yet in {}", project.store);
+        return Ok(Exit::Done);
+    }
+    let mut rows = vec![
+        ["run", "experiment", "standing", "took", "last step"]
+            .map(String::from)
+            .to_vec(),
+    ];
+    for run in &runs {
+        let last = run
+            .last_step
+            .as_ref()
+            .map(|(node, step, loss)| format!("{node}, step {step}, loss {loss:.4}"));
+        rows.push(vec![
+            run.id.clone(),
+            run.experiment.clone(),
+            run.standing().to_string(),
+            duration(run.seconds() as f64),
+            last.or_else(|| run.error.clone()).unwrap_or_default(),
+        ]);
+    }
+    print!("{}", output::table(&rows));
+    Ok(Exit::Done)
+}

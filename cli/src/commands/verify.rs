@@ -1,0 +1,48 @@
+//! `aurora verify`: reads every byte of the store.
+
+use aurora_runtime::store::Store;
+use camino::Utf8Path;
+use serde_json::json;
+
+use super::Context;
+use crate::failure::{Exit, Failure};
+use crate::output::{self, grouped};
+
+pub fn run(context: &Context, of: Option<&Utf8Path>) -> Result<Exit, Failure> {
+    let project = context.project(of)?;
+    let report = Store::look(&project.store).verify()?;
+    if context.json {
+        output::json(json!({
+            "store": project.store,
+            "objects": report.objects,
+            "bytes": report.bytes,
+            "records": report.records,
+            "problems": report.problems,
+        }));
+    } else {
+        for problem in &report.problems {
+            let of = if problem.nodes.is_empty() {
+                String::new()
+            } else {
+                format!(" (of {})", problem.nodes.join(", "))
+            };
+            println!("damaged: {}{of}: {}", problem.path, problem.cause);
+        }
+        println!(
+            "{} objects ({} bytes) and {} records read: {}",
+            grouped(report.objects),
+            grouped(report.bytes),
+            grouped(report.records),
+            if report.problems.is_empty() {
+                "all whole".to_string()
+            } else {
+                format!("{} damaged", report.problems.len())
+            }
+        );
+    }
+    Ok(if report.problems.is_empty() {
+        Exit::Done
+    } else {
+        Exit::Fault
+    })
+}

@@ -1,0 +1,90 @@
+//! `aurora why`: the reason for a node's state, and what its key is made of.
+
+use aurora_compiler::plan::{State, plan};
+use aurora_runtime::store::{Store, View};
+use serde_json::json;
+
+use super::Context;
+use super::build::state_name;
+use crate::arguments::SpecArgument;
+use crate::failure::{Exit, Failure};
+use crate::output;
+use crate::project::compile;
+
+pub fn run(context: &Context, argument: &SpecArgument, name: &str) -> Result<Exit, Failure> {
+    let (project, loaded) = context.open(argument)?;
+    let (keyed, _, _) = compile(&project, &loaded.spec)?;
+    let name = name.strip_prefix(&format!("{}/", loaded.spec.name)).unwrap_or(name);
+    let Some(id) = keyed.graph.find(name) else {
+        let near = aurora_compiler::nearest(name, keyed.graph.names());
+        let failure = Failure::fault(format!("there is no node `{name}` in `{}`", loaded.spec.name));
+        return Err(match near {
+            Some(near) => failure.help(format!("a node with a similar name exists: `{near}`")),
+            None => failure.help("`aurora build SPEC` lists the nodes"),
+        });
+    };
+    let store = Store::look(&project.store);
+    let plan = plan(
+        &keyed,
+        &View {
+            store: &store,
+            experiment: &loaded.spec.name,
+        },
+    );
+    let planned = &plan.nodes[id.index()];
+    // The first cause is where the chain of changed inputs begins.
+    let mut causes = Vec::new();
+    let mut seen = std::collections::BTreeSet::new();
+    let mut open = vec![id];
+    while let Some(at) = open.pop() {
+        if !seen.insert(at) || plan.nodes[at.index()].state == State::Cached {
+            continue;
+        }
+        let own: Vec<String> = plan.nodes[at.index()]
+            .why
+            .iter()
+            .filter(|change| !matches!(change, aurora_compiler::why::Change::Input { .. }))
+            .map(ToString::to_string)
+            .collect();
+        if !own.is_empty() && at != id {
+            causes.push((keyed.graph.node(at).name.clone(), own));
+        }
+        open.extend(
+            keyed
+                .graph
+                .inputs(at)
+                .filter(|input| input.identity)
+                .map(|input| input.node),
+        );
+    }
+    causes.sort();
+    let preimage = keyed.preimage(id);
+    if context.json {
+        output::json(json!({
+            "name": name,
+            "key": keyed.key(id),
+            "state": planned.state,
+            "reason": planned.reason,
+            "changes": planned.why,
+            "first_causes": causes.iter().map(|(node, why)| json!({ "node": node, "changes": why })).collect::<Vec<_>>(),
+            "preimage": preimage,
+        }));
+        return Ok(Exit::Done);
+    }
+    println!("{name}: {}", state_name(planned.state));
+    if let Some(reason) = &planned.reason {
+        println!("  because {reason}");
+    }
+    for (node, why) in &causes {
+        println!("  first cause in {node}: {}", why.join("; "));
+    }
+    println!("key {}", keyed.key(id));
+    println!("  kind = {} (version {})", preimage.kind, preimage.version);
+    for (path, value) in &preimage.fields {
+        println!("  {path} = {value}");
+    }
+    for input in &preimage.inputs {
+        println!("  {} ← {} {}", input.role, input.name, &input.key.to_hex()[..12]);
+    }
+    Ok(Exit::Done)
+}

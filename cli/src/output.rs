@@ -1,0 +1,74 @@
+//! Printing: JSON documents, tables, diagnostics.
+
+use aurora_lang::diagnostics::{Diagnostic, Source, render_text, to_json};
+use std::io::IsTerminal;
+
+use crate::failure::Failure;
+
+/// Whether text for people is coloured: on a terminal, unless `NO_COLOR` is set.
+pub fn coloured() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// Prints one JSON document, with the version of the format first.
+pub fn json(value: serde_json::Value) {
+    let body = value.to_string();
+    let rest = body.strip_prefix('{').unwrap_or(&body);
+    let comma = if rest == "}" { "" } else { "," };
+    println!("{{\"format_version\":\"1.0\"{comma}{rest}");
+}
+
+/// Prints faults of a text.
+pub fn diagnostics(found: &[Diagnostic], source: Source<'_>) {
+    if !found.is_empty() {
+        eprint!("{}", render_text(found, source, coloured()));
+    }
+}
+
+/// Prints faults as text or JSON and returns the failure they make.
+pub fn refused(found: &[Diagnostic], source: Source<'_>, as_json: bool) -> Failure {
+    if as_json {
+        json(serde_json::json!({ "diagnostics": to_json(found, source) }));
+    } else {
+        diagnostics(found, source);
+    }
+    Failure::said()
+}
+
+/// Lays out rows in columns; numbers are the caller's to align.
+pub fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter()
+            .filter_map(|row| row.get(column))
+            .map(|c| c.chars().count())
+            .max()
+            .unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            let pad = width.saturating_sub(cell.chars().count());
+            line.push_str(cell);
+            line.push_str(&" ".repeat(pad + 2));
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// 12345678 → "12,345,678".
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}

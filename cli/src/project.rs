@@ -1,0 +1,136 @@
+//! Where things are: a spec belongs to a project, the folder that holds its `lockfiles/` and `.aurora/`.
+//!
+//! In: a path that the user named. Out: the project's folder, its lock and its store. The folder that a command is
+//! started in plays no part for a spec.
+
+use aurora_compiler::check::check;
+use aurora_compiler::graph::{Pins, lower};
+use aurora_compiler::hash::{Keyed, hash};
+use aurora_compiler::lock::Lock;
+use aurora_compiler::spec::Spec;
+use aurora_lang::diagnostics::Source;
+use camino::{Utf8Path, Utf8PathBuf};
+
+use crate::failure::Failure;
+use crate::output;
+
+pub struct Project {
+    pub root: Utf8PathBuf,
+    pub store: Utf8PathBuf,
+}
+
+impl Project {
+    /// Finds the project that a file or folder belongs to: the nearest folder above it with `lockfiles/` or `.aurora/`,
+    /// else the folder above `specs/`, else the file's own folder.
+    pub fn of(path: &Utf8Path, store: Option<&Utf8Path>) -> Result<Self, Failure> {
+        let full = camino::absolute_utf8(path).map_err(|error| Failure::fault(format!("`{path}`: {error}")))?;
+        let own = if full.is_dir() {
+            full.as_path()
+        } else {
+            full.parent().unwrap_or(&full)
+        };
+        let marked = own
+            .ancestors()
+            .find(|at| at.join("lockfiles").is_dir() || at.join(".aurora").is_dir());
+        let root = match (marked, own.file_name(), own.parent()) {
+            (Some(root), _, _) => root,
+            (None, Some("specs"), Some(parent)) => parent,
+            _ => own,
+        };
+        let store = match store {
+            Some(store) => {
+                camino::absolute_utf8(store).map_err(|error| Failure::fault(format!("`{store}`: {error}")))?
+            }
+            None => root.join(".aurora"),
+        };
+        Ok(Self {
+            root: root.to_owned(),
+            store,
+        })
+    }
+
+    /// The path of a file as the lock states it: inside the project.
+    pub fn relative(&self, path: &Utf8Path) -> String {
+        let full = camino::absolute_utf8(path).unwrap_or_else(|_| path.to_owned());
+        full.strip_prefix(&self.root)
+            .map_or_else(|_| full.to_string(), ToString::to_string)
+    }
+
+    pub fn lock_path(&self, spec: &Spec) -> Utf8PathBuf {
+        let profile = spec
+            .profile
+            .as_ref()
+            .map(|profile| format!(".{profile}"))
+            .unwrap_or_default();
+        self.root.join("lockfiles").join(format!("{}{profile}.lock", spec.name))
+    }
+
+    /// Reads the lock of a spec, if there is one.
+    pub fn lock(&self, spec: &Spec) -> Result<Option<Lock>, Failure> {
+        let path = self.lock_path(spec);
+        let Some(lock) = read_lock(&path)? else { return Ok(None) };
+        if lock.experiment != spec.name {
+            let other = aurora_compiler::lock::LockError::OtherSpec {
+                found: lock.experiment.clone(),
+                expected: spec.name.clone(),
+            };
+            return Err(in_file(other, &path));
+        }
+        lock.check_against(spec).map_err(|error| in_file(error, &path))?;
+        Ok(Some(lock))
+    }
+}
+
+fn in_file(error: aurora_compiler::lock::LockError, path: &Utf8Path) -> Failure {
+    let failure = Failure::from(error);
+    Failure {
+        message: format!("{path}: {}", failure.message),
+        ..failure
+    }
+}
+
+/// Reads a lock file; `None` if there is none.
+pub fn read_lock(path: &Utf8Path) -> Result<Option<Lock>, Failure> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Lock::parse(&text).map(Some).map_err(|error| in_file(error, path)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Failure::fault(format!("cannot read `{path}`: {error}"))),
+    }
+}
+
+/// A spec that has been checked.
+pub struct Loaded {
+    pub path: Utf8PathBuf,
+    pub spec: Spec,
+}
+
+pub fn read_text(path: &Utf8Path) -> Result<String, Failure> {
+    std::fs::read_to_string(path).map_err(|error| {
+        Failure::fault(format!("cannot read `{path}`: {error}")).help("name a spec, such as specs/demo.aur")
+    })
+}
+
+/// Reads and checks a spec; its warnings are printed.
+pub fn load(path: &Utf8Path, profile: Option<&str>, json: bool) -> Result<Loaded, Failure> {
+    let text = read_text(path)?;
+    match check(path.as_str(), &text, profile) {
+        Ok(spec) => {
+            if !json {
+                output::diagnostics(&spec.warnings, Source::new(path.as_str(), &text));
+            }
+            Ok(Loaded {
+                path: path.to_owned(),
+                spec,
+            })
+        }
+        Err(found) => Err(output::refused(&found, Source::new(path.as_str(), &text), json)),
+    }
+}
+
+/// Compiles a checked spec with the pins of its lock and the present contents of its local files.
+pub fn compile(project: &Project, spec: &Spec) -> Result<(Keyed, Pins, Option<Lock>), Failure> {
+    let lock = project.lock(spec)?;
+    let mut pins = aurora_runtime::pin::from_lock(spec, lock.as_ref());
+    pins.extend(aurora_runtime::pin::local(spec, &project.root).map_err(crate::commands::pin_failure)?);
+    Ok((hash(lower(spec, &pins)), pins, lock))
+}

@@ -1,0 +1,205 @@
+//! Shows a run while it goes on, and writes its record.
+//!
+//! In: what the engine tells. Out: one live line on a terminal, plain lines otherwise; `metrics.jsonl` and events.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use aurora_compiler::graph::Kind;
+use aurora_runtime::engine::{Observer, Seen};
+use aurora_runtime::job::Step;
+use aurora_runtime::record::RunRecord;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::arguments::Progress;
+use crate::output::grouped;
+
+/// How often a plain line is written while training.
+const PLAIN_EVERY: Duration = Duration::from_secs(10);
+
+pub struct Watch {
+    style: Style,
+    state: Mutex<State>,
+}
+
+enum Style {
+    Live(ProgressBar),
+    Plain,
+    Silent,
+}
+
+struct State {
+    record: Option<RunRecord>,
+    /// Tokens of the stages that came before, by stage, as they are met.
+    tokens_before: BTreeMap<String, u64>,
+    all_tokens: u64,
+    last_line: Option<Instant>,
+    cached: usize,
+}
+
+impl Watch {
+    pub fn new(progress: Progress, record: Option<RunRecord>) -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        let style = match progress {
+            Progress::None => Style::Silent,
+            Progress::Auto if terminal => {
+                let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+                bar.set_style(
+                    ProgressStyle::with_template("{spinner} {wide_msg}").unwrap_or(ProgressStyle::default_bar()),
+                );
+                bar.enable_steady_tick(Duration::from_millis(200));
+                Style::Live(bar)
+            }
+            _ => Style::Plain,
+        };
+        let state = State {
+            record,
+            tokens_before: BTreeMap::new(),
+            all_tokens: 0,
+            last_line: None,
+            cached: 0,
+        };
+        Self {
+            style,
+            state: Mutex::new(state),
+        }
+    }
+
+    /// A line that stays.
+    pub fn line(&self, text: &str) {
+        match &self.style {
+            Style::Live(bar) => bar.suspend(|| eprintln!("{text}")),
+            Style::Plain => eprintln!("{text}"),
+            Style::Silent => {}
+        }
+    }
+
+    /// What is going on now: shown on a terminal only.
+    fn live(&self, text: impl FnOnce() -> String) {
+        if let Style::Live(bar) = &self.style {
+            bar.set_message(text());
+        }
+    }
+
+    /// Hands back the record and ends the live line.
+    pub fn finish(self) -> Option<RunRecord> {
+        if let Style::Live(bar) = &self.style {
+            bar.finish_and_clear();
+        }
+        self.state
+            .into_inner()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+            .record
+    }
+
+    fn step(&self, step: &Step, stage: &str, of: u64, tokens_per_step: u64) {
+        let mut state = self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if !state.tokens_before.contains_key(stage) {
+            let before = state.all_tokens;
+            state.tokens_before.insert(stage.to_string(), before);
+        }
+        let tokens = state.tokens_before[stage] + step.step * tokens_per_step;
+        state.all_tokens = state.all_tokens.max(tokens);
+        if let Some(Err(error)) = state.record.as_mut().map(|record| record.step(step, tokens)) {
+            let note = format!("warning: the run record cannot be written: {error}");
+            state.record = None;
+            self.line(&note);
+        }
+        let rate = tokens_per_step as f64 / step.seconds.max(1e-9);
+        let left = (of - step.step.min(of)) as f64 * step.seconds;
+        let text = || {
+            format!(
+                "{stage} step {}/{of} · {} tokens · loss {:.4} · {} tokens/s · {} left in this stage",
+                step.step,
+                grouped(tokens),
+                step.loss,
+                grouped(rate as u64),
+                duration(left)
+            )
+        };
+        match &self.style {
+            Style::Live(bar) => bar.set_message(text()),
+            Style::Plain => {
+                let due = state.last_line.is_none_or(|at| at.elapsed() >= PLAIN_EVERY) || step.step == of;
+                if due {
+                    state.last_line = Some(Instant::now());
+                    eprintln!("{}", text());
+                }
+            }
+            Style::Silent => {}
+        }
+    }
+}
+
+impl Observer for Watch {
+    fn see(&self, seen: Seen<'_>) {
+        match seen {
+            Seen::Cached { .. } => {
+                self.state
+                    .lock()
+                    .unwrap_or_else(|poisoned| poisoned.into_inner())
+                    .cached += 1;
+            }
+            Seen::Reused { node } => self.line(&format!(
+                "reused   {node} (its inputs have the contents they had before)"
+            )),
+            Seen::Started { node, kind } => self.live(|| format!("{} {node}", doing(kind))),
+            Seen::Progress {
+                node,
+                done,
+                total,
+                unit,
+            } => self.live(|| match total {
+                0 => format!("{node}: {} {unit}", grouped(done)),
+                total => format!("{node}: {} of {} {unit}", grouped(done), grouped(total)),
+            }),
+            Seen::Built { node, seconds, .. } => self.line(&format!("built    {node} ({seconds:.1} s)")),
+            Seen::Worker { fingerprint } => {
+                self.line(&format!(
+                    "worker   libtorch {}, {}, {}",
+                    fingerprint.libtorch, fingerprint.cpu, fingerprint.cpu_capability
+                ));
+            }
+            Seen::Resumed { node, step } => self.line(&format!("resuming {node} at step {step} (checkpoint verified)")),
+            Seen::Step {
+                step,
+                stage,
+                of,
+                tokens_per_step,
+            } => self.step(step, stage, of, tokens_per_step),
+            Seen::Evaluating { node, set, done, of } => {
+                self.live(|| format!("{node}: {set}, {} of {} tokens", grouped(done), grouped(of)));
+            }
+            Seen::Note { text } => self.line(text),
+        }
+    }
+}
+
+fn doing(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Source => "fetching",
+        Kind::Extract => "extracting",
+        Kind::Filter => "filtering",
+        Kind::Tokenizer => "training",
+        Kind::Tokens => "tokenizing",
+        Kind::Order => "ordering",
+        Kind::Weights => "initialising",
+        Kind::Train => "training",
+        Kind::Eval => "evaluating",
+        Kind::Expect => "comparing",
+        Kind::Report => "writing",
+    }
+}
+
+/// 95 → "1 min 35 s".
+pub fn duration(seconds: f64) -> String {
+    let whole = seconds.max(0.0).round() as u64;
+    match whole {
+        0..60 => format!("{whole} s"),
+        60..3600 => format!("{} min {} s", whole / 60, whole % 60),
+        3600..172_800 => format!("{} h {} min", whole / 3600, whole % 3600 / 60),
+        _ => format!("{} days {} h", whole / 86_400, whole % 86_400 / 3600),
+    }
+}

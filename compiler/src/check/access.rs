@@ -1,0 +1,211 @@
+//! Short ways to the values of a checked spec; each gives nothing where the value is absent, unknown or of another type.
+
+use std::collections::BTreeMap;
+
+use aurora_lang::ast::Span;
+
+use crate::fields::Exact;
+use crate::spec::{Block, BlockId, BlockKind, Field, Origin, Spec, Unit, Value};
+
+impl Field {
+    /// Where the value was written, by hand or in a profile.
+    pub fn span(&self) -> Option<Span> {
+        match self.origin {
+            Origin::Default => None,
+            Origin::Written { span, .. } | Origin::Profile { span, .. } => Some(span),
+        }
+    }
+
+    pub fn is_written(&self) -> bool {
+        self.origin != Origin::Default
+    }
+
+    pub fn integer(&self) -> Option<i64> {
+        if let Value::Integer(value) = self.value {
+            Some(value)
+        } else {
+            None
+        }
+    }
+
+    /// A count and its unit; that of an interval (`every …`) too.
+    pub fn quantity(&self) -> Option<(u64, Unit)> {
+        match &self.value {
+            Value::Quantity(count, unit) => Some((*count, *unit)),
+            Value::Every(inner) => match **inner {
+                Value::Quantity(count, unit) => Some((count, unit)),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    pub fn number(&self) -> Option<Exact> {
+        match self.value {
+            Value::Decimal(value) | Value::Percent(value) => Some(value),
+            Value::Integer(value) => Some(Exact::new(value.into())),
+            _ => None,
+        }
+    }
+
+    pub fn reference(&self) -> Option<&BlockId> {
+        if let Value::Reference(id) = &self.value {
+            Some(id)
+        } else {
+            None
+        }
+    }
+
+    /// A word, or the name of a call.
+    pub fn word(&self) -> Option<&str> {
+        match &self.value {
+            Value::Word(word) => Some(word),
+            Value::Call { name, .. } => Some(name),
+            _ => None,
+        }
+    }
+
+    /// The elements of a list; none of anything else.
+    pub fn elements(&self) -> &[Field] {
+        if let Value::List(elements) = &self.value {
+            elements
+        } else {
+            &[]
+        }
+    }
+
+    pub fn arguments(&self) -> Option<&BTreeMap<String, Field>> {
+        if let Value::Call { arguments, .. } = &self.value {
+            Some(arguments)
+        } else {
+            None
+        }
+    }
+
+    pub fn argument(&self, name: &str) -> Option<&Field> {
+        self.arguments().and_then(|arguments| arguments.get(name))
+    }
+}
+
+impl Block {
+    pub fn field(&self, name: &str) -> Option<&Field> {
+        self.fields.get(name)
+    }
+
+    pub fn integer(&self, name: &str) -> Option<i64> {
+        self.field(name).and_then(Field::integer)
+    }
+
+    pub fn quantity(&self, name: &str) -> Option<(u64, Unit)> {
+        self.field(name).and_then(Field::quantity)
+    }
+
+    pub fn word(&self, name: &str) -> Option<&str> {
+        self.field(name).and_then(Field::word)
+    }
+
+    pub fn reference(&self, name: &str) -> Option<&BlockId> {
+        self.field(name).and_then(Field::reference)
+    }
+
+    /// The blocks that a list names.
+    pub fn references(&self, name: &str) -> Vec<&BlockId> {
+        self.field(name)
+            .map_or(&[][..], Field::elements)
+            .iter()
+            .filter_map(Field::reference)
+            .collect()
+    }
+
+    /// Where the field was written; the block's name if it was not.
+    pub fn place(&self, name: &str) -> Span {
+        self.field(name).and_then(Field::span).unwrap_or(self.span)
+    }
+}
+
+impl Spec {
+    pub fn block(&self, kind: BlockKind, name: &str) -> Option<&Block> {
+        self.blocks.get(&BlockId {
+            kind,
+            name: name.to_owned(),
+        })
+    }
+
+    /// The blocks of a kind, by name.
+    pub fn of_kind(&self, kind: BlockKind) -> impl Iterator<Item = (&BlockId, &Block)> {
+        self.blocks.iter().filter(move |(id, _)| id.kind == kind)
+    }
+
+    pub fn experiment(&self) -> Option<&Block> {
+        self.block(BlockKind::Experiment, &self.name)
+    }
+
+    /// The model that a stage trains, through all the stages before it; none if they go in a circle.
+    pub fn model_of(&self, stage: &BlockId) -> Option<&BlockId> {
+        let mut at = self.blocks.get(stage)?.reference("start")?;
+        for _ in 0..=self.blocks.len() {
+            if at.kind == BlockKind::Model {
+                return Some(at);
+            }
+            at = self.blocks.get(at)?.reference("start")?;
+        }
+        None
+    }
+
+    /// Sequences and tokens of one step of a stage.
+    pub fn batch_of(&self, stage: &BlockId) -> Option<StageBatch> {
+        let block = self.blocks.get(stage)?;
+        let (sequence, _) = block.quantity("sequence")?;
+        let sequences = match block.quantity("global_batch")? {
+            (count, Unit::Sequences) => count,
+            (tokens, _) if tokens.checked_rem(sequence)? == 0 => tokens / sequence,
+            _ => return None,
+        };
+        Some(StageBatch {
+            sequences,
+            sequence,
+            tokens: sequences.checked_mul(sequence).filter(|&tokens| tokens > 0)?,
+        })
+    }
+}
+
+/// What one optimizer step of a stage reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StageBatch {
+    pub sequences: u64,
+    /// Tokens of one sequence.
+    pub sequence: u64,
+    /// Tokens of all of them.
+    pub tokens: u64,
+}
+
+impl StageBatch {
+    /// So many steps or tokens in steps; none if it is not a whole number of steps.
+    pub fn steps(self, (count, unit): (u64, Unit)) -> Option<u64> {
+        match unit {
+            Unit::Steps => Some(count),
+            Unit::Tokens if count % self.tokens == 0 => Some(count / self.tokens),
+            _ => None,
+        }
+    }
+}
+
+/// The name under which an eval reports each corpus: its language where that is unique among the eval's corpora, else
+/// the corpus' own name.
+pub fn set_names(spec: &Spec, eval: &Block) -> Vec<(String, BlockId)> {
+    let corpora: Vec<&BlockId> = eval
+        .references("data")
+        .into_iter()
+        .filter(|id| id.kind == BlockKind::Corpus)
+        .collect();
+    let language = |id: &BlockId| spec.blocks.get(id).and_then(|block| block.word("language"));
+    corpora
+        .iter()
+        .map(|id| {
+            let own = language(id);
+            let unique = corpora.iter().filter(|other| language(other) == own).count() == 1;
+            let name = own.filter(|_| unique).unwrap_or(&id.name);
+            (name.to_owned(), (*id).clone())
+        })
+        .collect()
+}

@@ -1,0 +1,252 @@
+//! Blocks as they were written, by kind and name.
+
+use std::collections::BTreeSet;
+
+use aurora_lang::ast::{Body, Component, Entry, Gate, Name, Span, Value};
+use aurora_lang::diagnostics::{Code, Diagnostic};
+use aurora_lang::parse::Parsed;
+
+use super::{Checker, suggest};
+use crate::nearest;
+use crate::schema::{self, keywords};
+use crate::spec::{BlockId, BlockKind};
+
+/// A block before its values are read.
+#[derive(Clone, Debug)]
+pub(super) struct Draft {
+    pub id: BlockId,
+    pub name_span: Span,
+    pub position: usize,
+    /// Each name once, all of them in the table.
+    pub fields: Vec<DraftField>,
+    /// Lines of a mixture.
+    pub components: Vec<Component>,
+    pub gate: Option<Gate>,
+    /// Names of fields that the table does not have.
+    pub unknown: Vec<String>,
+    /// A component is missing because it could not be taken in.
+    pub is_incomplete: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct DraftField {
+    pub name: Name,
+    pub value: Value,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Profile {
+    pub name: Name,
+    pub span: Span,
+    pub entries: Vec<Entry>,
+}
+
+pub(super) struct Collected {
+    pub drafts: Vec<Draft>,
+    pub profiles: Vec<Profile>,
+    /// Kinds of which a block could not be read.
+    pub broken_kinds: BTreeSet<BlockKind>,
+}
+
+impl Checker<'_> {
+    pub(super) fn collect(&mut self, parsed: &Parsed) -> Collected {
+        let mut collected = Collected {
+            drafts: Vec::new(),
+            profiles: Vec::new(),
+            broken_kinds: BTreeSet::new(),
+        };
+        for (keyword, name) in &parsed.broken {
+            self.declare_broken(keyword, name, &mut collected);
+        }
+        for (position, item) in parsed.file.items.iter().enumerate() {
+            if item.keyword.text == "profile" {
+                self.collect_profile(&item.name, item.span, &item.body, &mut collected);
+                continue;
+            }
+            let Some(kind) = schema::kind(&item.keyword.text) else {
+                let words = keywords();
+                let message = format!("no kind of block is called `{}`", item.keyword.text);
+                let diagnostic =
+                    Diagnostic::new(Code::UNKNOWN_BLOCK, message).label(item.keyword.span, "unknown kind of block");
+                self.error(suggest(
+                    diagnostic,
+                    &item.keyword,
+                    words.iter().map(String::as_str),
+                    "a kind",
+                ));
+                self.declare_broken(&item.keyword.text, &item.name.text, &mut collected);
+                continue;
+            };
+            let id = BlockId {
+                kind,
+                name: item.name.text.clone(),
+            };
+            if let Some(first) = self.names.declared.get(&id) {
+                let mut diagnostic = Diagnostic::new(
+                    Code::DUPLICATE_BLOCK,
+                    format!("there are two blocks `{kind} {}`", id.name),
+                )
+                .label(item.name.span, "declared again");
+                if let Some(first) = *first {
+                    diagnostic = diagnostic.label(first, "declared here first");
+                }
+                self.error(diagnostic.help("rename one of them, or remove it"));
+                continue;
+            }
+            self.names.declared.insert(id.clone(), Some(item.name.span));
+            let mut draft = Draft {
+                id,
+                name_span: item.name.span,
+                position,
+                fields: Vec::new(),
+                components: Vec::new(),
+                gate: None,
+                unknown: Vec::new(),
+                is_incomplete: false,
+            };
+            match &item.body {
+                Body::Gate(gate) => draft.gate = Some((**gate).clone()),
+                Body::Entries(entries) => {
+                    for entry in entries {
+                        self.collect_entry(entry, &mut draft);
+                    }
+                }
+            }
+            collected.drafts.push(draft);
+        }
+        collected
+    }
+
+    /// A block that could not be read: its name exists, under the kind it was most likely meant to be.
+    fn declare_broken(&mut self, keyword: &str, name: &str, collected: &mut Collected) {
+        let words = keywords();
+        let kind = nearest(keyword, words.iter().map(String::as_str)).and_then(schema::kind);
+        let Some(kind) = kind else {
+            self.names.anything.insert(name.to_owned());
+            return;
+        };
+        collected.broken_kinds.insert(kind);
+        self.names
+            .declared
+            .entry(BlockId {
+                kind,
+                name: name.to_owned(),
+            })
+            .or_insert(None);
+    }
+
+    fn collect_profile(&mut self, name: &Name, span: Span, body: &Body, collected: &mut Collected) {
+        if let Some(first) = collected.profiles.iter().find(|profile| profile.name.text == name.text) {
+            let first = first.name.span;
+            self.error(
+                Diagnostic::new(Code::DUPLICATE_BLOCK, format!("there are two profiles `{}`", name.text))
+                    .label(name.span, "declared again")
+                    .label(first, "declared here first")
+                    .help("rename one of them, or remove it"),
+            );
+            return;
+        }
+        let Body::Entries(entries) = body else { return };
+        collected.profiles.push(Profile {
+            name: name.clone(),
+            span,
+            entries: entries.clone(),
+        });
+    }
+
+    fn collect_entry(&mut self, entry: &Entry, draft: &mut Draft) {
+        let kind = draft.id.kind;
+        match entry {
+            Entry::Field(field) => {
+                let [name] = field.path.as_slice() else {
+                    let (first, last) = (&field.path[0], &field.path[field.path.len() - 1]);
+                    self.error(
+                        Diagnostic::new(Code::PATH_OUTSIDE_PROFILE, "a path of names stands only in a `profile`")
+                            .label(first.span.to(last.span), "not the name of a field")
+                            .help(format!("write the field's own name: `{} = …`", first.text)),
+                    );
+                    return;
+                };
+                if !self.known_field(kind, name) {
+                    draft.unknown.push(name.text.clone());
+                } else if self.not_yet_there(draft, name) {
+                    draft.fields.push(DraftField {
+                        name: name.clone(),
+                        value: field.value.clone(),
+                    });
+                }
+            }
+            Entry::Component(component) if kind == BlockKind::Mixture => {
+                if let Some(first) = draft
+                    .components
+                    .iter()
+                    .find(|first| first.name.text == component.name.text)
+                {
+                    let first = first.name.span;
+                    self.error(duplicate(&component.name, first, "component"));
+                    draft.is_incomplete = true;
+                    return;
+                }
+                draft.components.push(component.clone());
+            }
+            Entry::Component(component) => {
+                self.error(
+                    Diagnostic::new(
+                        Code::UNKNOWN_FIELD,
+                        format!("{} has no components", schema::with_article(kind)),
+                    )
+                    .label(component.name.span, "a line of a mixture")
+                    .help("lines such as `en from [english] weight 30%` stand in a `mixture`"),
+                );
+            }
+            Entry::Block(block) => {
+                self.error(
+                    Diagnostic::new(
+                        Code::NESTED_BLOCK,
+                        format!("a block inside {}", schema::with_article(kind)),
+                    )
+                    .label(block.keyword.span.to(block.name.span), "blocks stand on the top level")
+                    .help(format!(
+                        "move it out of `{kind} {}`; only a `profile` holds blocks",
+                        draft.id.name
+                    )),
+                );
+            }
+        }
+    }
+
+    /// Whether the table of `kind` has the field; says so if not.
+    pub(super) fn known_field(&mut self, kind: BlockKind, name: &Name) -> bool {
+        let table = schema::block(kind);
+        if table.field(&name.text).is_some() {
+            return true;
+        }
+        let message = format!("no field `{}` in {}", name.text, schema::with_article(kind));
+        let diagnostic = Diagnostic::new(Code::UNKNOWN_FIELD, message).label(name.span, "unknown field");
+        let diagnostic = if kind == BlockKind::Mixture {
+            diagnostic.help(
+                "a line of a mixture is `NAME from [CORPORA] weight SHARE`, such as `en from [english] weight 30%`",
+            )
+        } else {
+            suggest(diagnostic, name, table.fields.iter().map(|field| field.name), "a field")
+        };
+        self.error(diagnostic);
+        false
+    }
+
+    fn not_yet_there(&mut self, draft: &Draft, name: &Name) -> bool {
+        let Some(first) = draft.fields.iter().find(|first| first.name.text == name.text) else {
+            return true;
+        };
+        let first = first.name.span;
+        self.error(duplicate(name, first, "field"));
+        false
+    }
+}
+
+pub(super) fn duplicate(name: &Name, first: Span, what: &str) -> Diagnostic {
+    Diagnostic::new(Code::DUPLICATE_FIELD, format!("{what} `{}` is set twice", name.text))
+        .label(name.span, "set again")
+        .label(first, "set here first")
+        .help("remove one of the two")
+}

@@ -1,0 +1,330 @@
+//! Numbers and units as they were written to exact values.
+
+use aurora_lang::ast::{Number, Span};
+use aurora_lang::diagnostics::{Code, Diagnostic};
+use rust_decimal::Decimal;
+use rust_decimal::prelude::ToPrimitive;
+
+use super::{Checker, suggest};
+use crate::fields::Exact;
+use crate::schema::{Range, UNITS, WrittenUnit, unit_names, written_unit};
+use crate::spec::Unit;
+
+/// What a written number counts.
+pub(super) enum Counted {
+    Plain,
+    Percent,
+    Points,
+    Unit(WrittenUnit),
+}
+
+impl Checker<'_> {
+    /// The exact value of the digits and suffix, unit aside.
+    pub(super) fn decimal(&mut self, number: &Number, span: Span) -> Option<Decimal> {
+        let factor: u64 = match number.suffix {
+            None => 1,
+            Some('K') => 1_000,
+            Some('M') => 1_000_000,
+            Some('B') => 1_000_000_000,
+            Some(_) => 1_000_000_000_000,
+        };
+        let value = exact(&number.digits).and_then(|value| value.checked_mul(factor.into()));
+        if value.is_none() {
+            self.error(
+                Diagnostic::new(Code::NUMBER_OUT_OF_REACH, "this number cannot be held exactly")
+                    .label(span, "too large or too fine")
+                    .note("numbers are exact decimals of at most 28 digits"),
+            );
+        }
+        value
+    }
+
+    /// What the number counts, or an error for a unit that does not exist.
+    pub(super) fn counted(&mut self, number: &Number) -> Option<Counted> {
+        let Some(name) = &number.unit else {
+            return Some(if number.percent {
+                Counted::Percent
+            } else {
+                Counted::Plain
+            });
+        };
+        if name.text == "pp" && !number.percent {
+            return Some(Counted::Points);
+        }
+        if let Some(unit) = written_unit(&name.text).filter(|_| !number.percent) {
+            return Some(Counted::Unit(unit));
+        }
+        if number.percent {
+            self.error(
+                Diagnostic::new(Code::UNKNOWN_UNIT, format!("a percentage has no unit `{}`", name.text))
+                    .label(name.span, "not behind `%`")
+                    .help("remove the unit, or the `%`"),
+            );
+            return None;
+        }
+        let diagnostic = Diagnostic::new(Code::UNKNOWN_UNIT, format!("no unit is called `{}`", name.text))
+            .label(name.span, "unknown unit");
+        let plural = format!("{}s", name.text);
+        let diagnostic = if written_unit(&plural).is_some() {
+            diagnostic.help_edit(
+                format!("units are written in the plural: `{plural}`"),
+                name.span,
+                plural,
+            )
+        } else if matches!(name.text.as_str(), "K" | "M" | "B" | "T") {
+            let glued = format!("{}{}", number.digits, name.text);
+            diagnostic.help(format!("write it without a space: `{glued}`"))
+        } else {
+            suggest(diagnostic, name, UNITS.iter().map(|unit| unit.text), "a unit")
+        };
+        self.error(diagnostic);
+        None
+    }
+
+    /// A whole number of one of `units`.
+    pub(super) fn quantity(&mut self, number: &Number, span: Span, units: &[Unit], least: u64) -> Option<(u64, Unit)> {
+        let value = self.decimal(number, span)?;
+        let wanted = unit_names(units);
+        let written = match self.counted(number)? {
+            Counted::Unit(written) => written,
+            Counted::Plain => {
+                let unit = units[0];
+                let text = plain(number);
+                self.error(
+                    Diagnostic::new(Code::WRONG_UNIT, format!("this number needs a unit: {wanted}"))
+                        .label(span, format!("how many {unit}?"))
+                        .help_edit(format!("write `{text} {unit}`"), span, format!("{text} {unit}")),
+                );
+                return None;
+            }
+            Counted::Percent | Counted::Points => {
+                self.error(
+                    Diagnostic::new(
+                        Code::WRONG_UNIT,
+                        format!("expected a number of {wanted}, found a percentage"),
+                    )
+                    .label(span, format!("expected {wanted}")),
+                );
+                return None;
+            }
+        };
+        if !units.contains(&written.unit) {
+            let unit = units[0];
+            let text = plain(number);
+            self.error(
+                Diagnostic::new(Code::WRONG_UNIT, format!("expected {wanted}, found {}", written.unit))
+                    .label(span, format!("expected {wanted}"))
+                    .help_edit(
+                        format!("write it in {unit}, such as `{text} {unit}`"),
+                        span,
+                        format!("{text} {unit}"),
+                    ),
+            );
+            return None;
+        }
+        let total = value.checked_mul(written.factor.into()).map(|total| total.normalize());
+        let count = total
+            .filter(|total| total.is_integer())
+            .and_then(|total| total.to_u64());
+        let Some(count) = count else {
+            let why = if value.is_sign_negative() {
+                "less than none"
+            } else {
+                "not a whole number"
+            };
+            self.error(
+                Diagnostic::new(
+                    Code::OUT_OF_RANGE,
+                    format!("this is not a whole number of {}", written.unit),
+                )
+                .label(span, why),
+            );
+            return None;
+        };
+        if count < least {
+            self.error(
+                Diagnostic::new(
+                    Code::OUT_OF_RANGE,
+                    format!("at least {least} {} are needed", written.unit),
+                )
+                .label(span, format!("fewer than {least}")),
+            );
+            return None;
+        }
+        Some((count, written.unit))
+    }
+
+    /// A whole number without a unit.
+    pub(super) fn integer(&mut self, number: &Number, span: Span, least: i64, most: i64) -> Option<i64> {
+        self.no_unit(number, span, "a whole number")?;
+        let value = self.decimal(number, span)?.normalize();
+        let Some(value) = value.is_integer().then(|| value.to_i64()).flatten() else {
+            self.error(
+                Diagnostic::new(
+                    Code::WRONG_TYPE,
+                    format!("expected a whole number, found `{}`", plain(number)),
+                )
+                .label(span, "not a whole number"),
+            );
+            return None;
+        };
+        if value < least || value > most {
+            let bounds = if most == i64::MAX {
+                format!("at least {least}")
+            } else {
+                format!("{least} to {most}")
+            };
+            self.error(
+                Diagnostic::new(Code::OUT_OF_RANGE, format!("{value} is out of range"))
+                    .label(span, format!("allowed: {bounds}")),
+            );
+            return None;
+        }
+        Some(value)
+    }
+
+    /// An exact decimal number without a unit.
+    pub(super) fn exact_number(&mut self, number: &Number, span: Span, range: &Range) -> Option<Exact> {
+        self.no_unit(number, span, "a number")?;
+        let value = self.decimal(number, span)?;
+        self.in_range(value, span, range, "")
+    }
+
+    /// 12.5% is 12.5.
+    pub(super) fn percent(&mut self, number: &Number, span: Span, range: &Range) -> Option<Exact> {
+        match self.counted(number)? {
+            Counted::Percent => {
+                let value = self.decimal(number, span)?;
+                self.in_range(value, span, range, "%")
+            }
+            Counted::Plain => {
+                let text = plain(number);
+                self.error(
+                    Diagnostic::new(Code::WRONG_UNIT, "expected a percentage, found a plain number")
+                        .label(span, "expected a percentage")
+                        .help(format!("write `{text}%` if that is what is meant")),
+                );
+                None
+            }
+            Counted::Points => {
+                self.error(
+                    Diagnostic::new(Code::WRONG_UNIT, "expected a percentage, found percentage points")
+                        .label(span, "expected a percentage")
+                        .help("`pp` stands only in an `expect`"),
+                );
+                None
+            }
+            Counted::Unit(unit) => {
+                self.error(
+                    Diagnostic::new(Code::WRONG_UNIT, format!("expected a percentage, found {}", unit.unit))
+                        .label(span, "expected a percentage"),
+                );
+                None
+            }
+        }
+    }
+
+    fn in_range(&mut self, value: Decimal, span: Span, range: &Range, sign: &str) -> Option<Exact> {
+        let least = exact(range.least).expect("a table's bound is a number");
+        let most = range.most.map(|most| exact(most).expect("a table's bound is a number"));
+        let low = value < least || value == least && !range.includes_least;
+        let high = most.is_some_and(|most| value > most || value == most && !range.includes_most);
+        if low || high {
+            let from = if range.includes_least { "at least" } else { "more than" };
+            let to = if range.includes_most { "at most" } else { "less than" };
+            let bounds = match range.most {
+                Some(most) => format!("{from} {}{sign} and {to} {most}{sign}", range.least),
+                None => format!("{from} {}{sign}", range.least),
+            };
+            self.error(
+                Diagnostic::new(
+                    Code::OUT_OF_RANGE,
+                    format!("{}{sign} is out of range", value.normalize()),
+                )
+                .label(span, format!("allowed: {bounds}")),
+            );
+            return None;
+        }
+        Some(Exact::new(value))
+    }
+
+    fn no_unit(&mut self, number: &Number, span: Span, expected: &str) -> Option<()> {
+        let found = match self.counted(number)? {
+            Counted::Plain => return Some(()),
+            Counted::Percent => "a percentage".to_owned(),
+            Counted::Points => "percentage points".to_owned(),
+            Counted::Unit(unit) => unit.unit.to_string(),
+        };
+        let text = plain(number);
+        self.error(
+            Diagnostic::new(
+                Code::WRONG_UNIT,
+                format!("expected {expected} without a unit, found {found}"),
+            )
+            .label(span, "takes no unit")
+            .help_edit(format!("write `{text}`"), span, text),
+        );
+        None
+    }
+}
+
+/// The number as it was written, without its unit.
+pub(super) fn plain(number: &Number) -> String {
+    format!("{}{}", number.digits, number.suffix.map_or(String::new(), String::from))
+}
+
+/// Digits with `_`, point and exponent to the exact number; none if it has more than 28 digits.
+pub(super) fn exact(digits: &str) -> Option<Decimal> {
+    let digits: String = digits.chars().filter(|&digit| digit != '_').collect();
+    let (mantissa, exponent) = match digits.split_once(['e', 'E']) {
+        Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().ok()?),
+        None => (digits.as_str(), 0),
+    };
+    let mut value = Decimal::from_str_exact(mantissa.trim_end_matches('.'))
+        .ok()?
+        .normalize();
+    if value.is_zero() {
+        return Some(Decimal::ZERO);
+    }
+    // Each step either divides or multiplies by ten, and none may lose a digit.
+    let ten = Decimal::TEN;
+    if !(-40..=40).contains(&exponent) {
+        return None;
+    }
+    for _ in 0..exponent.unsigned_abs() {
+        if exponent > 0 {
+            value = value.checked_mul(ten)?;
+        } else {
+            let divided = value.normalize();
+            let scale = divided.scale() + 1;
+            if scale > 28 {
+                return None;
+            }
+            value = divided;
+            value.set_scale(scale).ok()?;
+        }
+    }
+    Some(value.normalize())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::exact;
+
+    #[test]
+    fn digits_are_exact_or_refused() {
+        let text = |digits: &str| exact(digits).map(|value| value.to_string());
+        assert_eq!(text("1e-4").as_deref(), Some("0.0001"));
+        assert_eq!(text("0.1").as_deref(), Some("0.1"));
+        assert_eq!(text("1_000.50").as_deref(), Some("1000.5"));
+        assert_eq!(text("10e-1").as_deref(), Some("1"));
+        assert_eq!(text("2.5E3").as_deref(), Some("2500"));
+        assert_eq!(text("-3").as_deref(), Some("-3"));
+        assert_eq!(text("0e99").as_deref(), Some("0"));
+        assert_eq!(text("1e-29"), None);
+        assert_eq!(text("1e30"), None);
+        assert_eq!(text("0.12345678901234567890123456789"), None);
+        assert_eq!(text("99999999999999999999999999999999"), None);
+        assert_eq!(text("1e99999999999"), None);
+    }
+}

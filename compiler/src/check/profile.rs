@@ -1,0 +1,379 @@
+//! Lays a profile over the blocks of a file.
+//!
+//! A profile changes values that exist in the language: `stage.cap.budget = 1M tokens`, or blocks with some of their
+//! fields. The profiles that are not asked for are checked too, each value against its table, but not together with
+//! the rest of the file.
+
+use aurora_lang::ast::{self, Argument, Body, Entry, Name, Span, ValueKind};
+use aurora_lang::diagnostics::{Code, Diagnostic};
+
+use super::collect::{Draft, DraftField, Profile, duplicate};
+use super::{Checker, suggest};
+use crate::schema;
+use crate::spec::{BlockId, BlockKind};
+
+/// One value of a profile and where it goes.
+struct Change {
+    block: usize,
+    /// Field, then argument if any.
+    path: Vec<Name>,
+    value: ast::Value,
+}
+
+impl Checker<'_> {
+    pub(super) fn lay_over(&mut self, drafts: &mut [Draft], profiles: &[Profile], chosen: Option<&str>) {
+        if let Some(name) = chosen
+            && !profiles.iter().any(|profile| profile.name.text == name)
+            && !self.names.anything.contains(name)
+        {
+            let diagnostic = Diagnostic::new(Code::UNKNOWN_PROFILE, format!("no profile is called `{name}`"));
+            let names: Vec<String> = profiles
+                .iter()
+                .map(|profile| format!("`{}`", profile.name.text))
+                .collect();
+            let similar = crate::nearest(name, profiles.iter().map(|profile| profile.name.text.as_str()));
+            self.error(match similar {
+                Some(similar) => diagnostic.help(format!("a profile with a similar name exists: `{similar}`")),
+                None if names.is_empty() => diagnostic.help("the file has no profile"),
+                None => diagnostic.help(format!("there are: {}", names.join(", "))),
+            });
+        }
+        for profile in profiles {
+            let is_chosen = chosen == Some(profile.name.text.as_str());
+            let mut seen: Vec<(String, Span)> = Vec::new();
+            for entry in &profile.entries {
+                for change in self.changes(entry, drafts, &mut seen) {
+                    if is_chosen {
+                        self.apply(&mut drafts[change.block], &change);
+                    } else {
+                        self.try_out(&drafts[change.block], &change);
+                    }
+                }
+                if let (true, Entry::Block(block)) = (is_chosen, entry) {
+                    replace_components(block, drafts);
+                }
+            }
+            if is_chosen {
+                self.profile = Some(profile.span);
+            }
+        }
+    }
+
+    fn changes(&mut self, entry: &Entry, drafts: &[Draft], seen: &mut Vec<(String, Span)>) -> Vec<Change> {
+        let mut changes = Vec::new();
+        match entry {
+            Entry::Field(field) => {
+                let [kind, name, path @ ..] = field.path.as_slice() else {
+                    self.error(not_a_path(field.path[0].span, &field.path[0].text));
+                    return changes;
+                };
+                if path.is_empty() {
+                    self.error(not_a_path(
+                        kind.span.to(name.span),
+                        &format!("{}.{}", kind.text, name.text),
+                    ));
+                    return changes;
+                }
+                if let Some(block) = self.block_of(kind, name, drafts) {
+                    changes.extend(self.change(block, path.to_vec(), field.value.clone(), drafts, seen));
+                }
+            }
+            Entry::Block(block) => {
+                let Some(found) = self.block_of(&block.keyword, &block.name, drafts) else {
+                    return changes;
+                };
+                let Body::Entries(entries) = &block.body else {
+                    return changes;
+                };
+                for entry in entries {
+                    match entry {
+                        Entry::Field(field) => {
+                            changes.extend(self.change(found, field.path.clone(), field.value.clone(), drafts, seen));
+                        }
+                        Entry::Component(component) if drafts[found].id.kind == BlockKind::Mixture => {
+                            let path = format!("{}.{}", drafts[found].id, component.name.text);
+                            self.once(&path, component.name.span, seen);
+                            // Read for its faults; the mixture itself is read again when the profile is chosen.
+                            self.component(component);
+                        }
+                        Entry::Component(component) => {
+                            let kind = schema::with_article(drafts[found].id.kind);
+                            self.error(
+                                Diagnostic::new(Code::UNKNOWN_FIELD, format!("{kind} has no components"))
+                                    .label(component.name.span, "a line of a mixture"),
+                            );
+                        }
+                        Entry::Block(inner) => self.error(
+                            Diagnostic::new(Code::NESTED_BLOCK, "a block inside a block of a profile")
+                                .label(inner.keyword.span.to(inner.name.span), "one level too deep")
+                                .help("a profile holds blocks, and those hold fields"),
+                        ),
+                    }
+                }
+            }
+            Entry::Component(component) => self.error(not_a_path(component.name.span, &component.name.text)),
+        }
+        changes
+    }
+
+    /// The block that a profile means.
+    fn block_of(&mut self, keyword: &Name, name: &Name, drafts: &[Draft]) -> Option<usize> {
+        let Some(kind) = schema::kind(&keyword.text) else {
+            let words: Vec<String> = schema::BLOCKS.iter().map(|block| block.kind.to_string()).collect();
+            let message = format!("no kind of block is called `{}`", keyword.text);
+            let diagnostic = Diagnostic::new(Code::UNKNOWN_BLOCK, message).label(keyword.span, "unknown kind of block");
+            self.error(suggest(diagnostic, keyword, words.iter().map(String::as_str), "a kind"));
+            return None;
+        };
+        if kind == BlockKind::Expect {
+            self.error(
+                Diagnostic::new(Code::BAD_PROFILE, "a profile cannot change an `expect`")
+                    .label(keyword.span.to(name.span), "gates hold in every profile"),
+            );
+            return None;
+        }
+        let found = drafts
+            .iter()
+            .position(|draft| draft.id.kind == kind && draft.id.name == name.text);
+        let is_broken = self.names.declared.contains_key(&BlockId {
+            kind,
+            name: name.text.clone(),
+        }) || self.names.anything.contains(&name.text);
+        if found.is_none() && !is_broken {
+            let diagnostic = Diagnostic::new(Code::UNKNOWN_NAME, format!("no {kind} is called `{}`", name.text))
+                .label(name.span, "a profile changes blocks that exist");
+            let names = drafts
+                .iter()
+                .filter(|draft| draft.id.kind == kind)
+                .map(|draft| draft.id.name.as_str());
+            self.error(suggest(diagnostic, name, names, "one"));
+        }
+        found
+    }
+
+    fn change(
+        &mut self,
+        block: usize,
+        path: Vec<Name>,
+        value: ast::Value,
+        drafts: &[Draft],
+        seen: &mut Vec<(String, Span)>,
+    ) -> Option<Change> {
+        let draft = &drafts[block];
+        let names: Vec<&str> = path.iter().map(|name| name.text.as_str()).collect();
+        let span = path[0].span.to(path[path.len() - 1].span);
+        self.once(&format!("{}.{}", draft.id, names.join(".")), span, seen)?;
+        if draft.id.kind == BlockKind::Mixture {
+            let is_setting = matches!(names.as_slice(), [_, "weight" | "max_epochs" | "from"]);
+            let component = draft
+                .components
+                .iter()
+                .find(|component| component.name.text == names[0]);
+            if !is_setting || component.is_none() {
+                let message = format!("no `{}` in mixture `{}`", names.join("."), draft.id.name);
+                let diagnostic =
+                    Diagnostic::new(Code::UNKNOWN_FIELD, message).label(span, "unknown component or setting");
+                self.error(diagnostic.help("write `mixture.NAME.COMPONENT.weight = SHARE`"));
+                return None;
+            }
+        } else if !self.known_field(draft.id.kind, &path[0]) {
+            return None;
+        }
+        if path.len() > 2 {
+            self.error(
+                Diagnostic::new(Code::BAD_PROFILE, "this path goes too deep")
+                    .label(path[2].span, "a field or an argument has no parts")
+                    .help("write the whole value of the field"),
+            );
+            return None;
+        }
+        Some(Change { block, path, value })
+    }
+
+    fn once(&mut self, path: &str, span: Span, seen: &mut Vec<(String, Span)>) -> Option<()> {
+        if let Some((_, first)) = seen.iter().find(|(known, _)| known == path) {
+            self.error(duplicate(
+                &Name {
+                    text: path.to_owned(),
+                    span,
+                },
+                *first,
+                "value",
+            ));
+            return None;
+        }
+        seen.push((path.to_owned(), span));
+        Some(())
+    }
+
+    fn apply(&mut self, draft: &mut Draft, change: &Change) {
+        let [first, rest @ ..] = change.path.as_slice() else {
+            return;
+        };
+        if draft.id.kind == BlockKind::Mixture {
+            let component = draft
+                .components
+                .iter_mut()
+                .find(|component| component.name.text == first.text);
+            if let (Some(component), [setting]) = (component, rest) {
+                set(component, setting, &change.value);
+            }
+            return;
+        }
+        let existing = draft.fields.iter_mut().find(|field| field.name.text == first.text);
+        let [argument] = rest else {
+            match existing {
+                Some(field) => field.value = change.value.clone(),
+                None => draft.fields.push(DraftField {
+                    name: first.clone(),
+                    value: change.value.clone(),
+                }),
+            }
+            return;
+        };
+        let written = Argument {
+            name: Some(argument.clone()),
+            value: change.value.clone(),
+            span: argument.span,
+        };
+        match existing.map(|field| &mut field.value) {
+            Some(ast::Value {
+                kind: ValueKind::Call(call),
+                ..
+            }) => {
+                let known = call
+                    .arguments
+                    .iter_mut()
+                    .find(|known| known.name.as_ref().is_some_and(|name| name.text == argument.text));
+                match known {
+                    Some(known) => *known = written,
+                    None => call.arguments.push(written),
+                }
+            }
+            Some(value) => {
+                // A call without arguments may be written as a word.
+                if let ValueKind::Word(word) = &value.kind {
+                    let name = Name {
+                        text: word.clone(),
+                        span: value.span,
+                    };
+                    value.kind = ValueKind::Call(ast::Call {
+                        name,
+                        arguments: vec![written],
+                    });
+                } else {
+                    let span = argument.span;
+                    self.error(no_arguments(&first.text, span));
+                }
+            }
+            None => {
+                let table = schema::block(draft.id.kind).field(&first.text);
+                let default = table.and_then(|table| match table.default {
+                    schema::Default::Value(text) => aurora_lang::parse::parse_value(text).ok(),
+                    _ => None,
+                });
+                match default.map(|default| default.kind) {
+                    Some(ValueKind::Call(call)) => {
+                        // The arguments of the default are filled in from the call's own table.
+                        let name = Name {
+                            text: call.name.text,
+                            span: first.span,
+                        };
+                        let kind = ValueKind::Call(ast::Call {
+                            name,
+                            arguments: vec![written],
+                        });
+                        let span = first.span.to(change.value.span);
+                        draft.fields.push(DraftField {
+                            name: first.clone(),
+                            value: ast::Value {
+                                kind,
+                                span,
+                                marks: Vec::new(),
+                            },
+                        });
+                    }
+                    _ => self.error(no_arguments(&first.text, argument.span)),
+                }
+            }
+        }
+    }
+
+    /// Reads a value of a profile that is not chosen, for its faults alone.
+    fn try_out(&mut self, draft: &Draft, change: &Change) {
+        let mut scratch = draft.clone();
+        self.apply(&mut scratch, change);
+        let Some(name) = change.path.first() else { return };
+        let before = self.errors.len();
+        if let (Some(schema), Some(field)) = (
+            schema::block(draft.id.kind).field(&name.text),
+            scratch.fields.iter().find(|field| field.name.text == name.text),
+        ) {
+            self.field(&field.value, schema);
+        }
+        if let Some(component) = scratch
+            .components
+            .iter()
+            .find(|component| component.name.text == name.text)
+        {
+            self.component(component);
+        }
+        // A fault of the block itself is told once, where the block is read.
+        let span = change.value.span;
+        let mut kept = self.errors.split_off(before);
+        kept.retain(|error| error.place().is_some_and(|place| span.contains(place)));
+        self.errors.append(&mut kept);
+    }
+}
+
+fn set(component: &mut ast::Component, setting: &Name, value: &ast::Value) {
+    if setting.text == "from" {
+        component.from = value.clone();
+        return;
+    }
+    match component
+        .settings
+        .iter_mut()
+        .find(|(word, _)| word.text == setting.text)
+    {
+        Some(known) => known.1 = value.clone(),
+        None => component.settings.push((setting.clone(), value.clone())),
+    }
+}
+
+fn replace_components(block: &ast::Block, drafts: &mut [Draft]) {
+    let Body::Entries(entries) = &block.body else { return };
+    let draft = drafts
+        .iter_mut()
+        .find(|draft| draft.id.kind == BlockKind::Mixture && draft.id.name == block.name.text);
+    let Some(draft) = draft.filter(|_| block.keyword.text == "mixture") else {
+        return;
+    };
+    for entry in entries {
+        if let Entry::Component(component) = entry {
+            match draft
+                .components
+                .iter_mut()
+                .find(|known| known.name.text == component.name.text)
+            {
+                Some(known) => *known = component.clone(),
+                None => draft.components.push(component.clone()),
+            }
+        }
+    }
+}
+
+fn not_a_path(span: Span, written: &str) -> Diagnostic {
+    Diagnostic::new(
+        Code::BAD_PROFILE,
+        format!("`{written}` does not say which field of which block it changes"),
+    )
+    .label(span, "expected a kind, a name and a field")
+    .help("write a path such as `stage.cap.budget = 1M tokens`, or a block such as `model small { layers = 2 }`")
+}
+
+fn no_arguments(field: &str, span: Span) -> Diagnostic {
+    Diagnostic::new(Code::BAD_PROFILE, format!("the value of `{field}` has no arguments"))
+        .label(span, "not part of the field's value")
+        .help("write the whole value of the field")
+}

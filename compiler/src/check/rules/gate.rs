@@ -1,0 +1,311 @@
+//! Gates: metrics that will exist, compared with what they can be compared with.
+
+use aurora_lang::ast::{self, ExpressionKind, Name, Operator};
+use aurora_lang::diagnostics::{Code, Diagnostic};
+
+use crate::check::number::Counted;
+use crate::check::{Checker, set_names, suggest};
+use crate::fields::Exact;
+use crate::schema::metrics;
+use crate::spec::{Block, BlockId, BlockKind, Expression, Field, Gate, Metric, Relation, Spec, Value};
+
+/// What an expression amounts to.
+#[derive(Clone, Copy, PartialEq)]
+enum Amount {
+    Number,
+    Points,
+    /// A metric, or a sum or product with one; the flag says whether it lies between 0 and 1.
+    Metric {
+        share: bool,
+    },
+    /// Could not be read.
+    Fault,
+}
+
+impl Checker<'_> {
+    pub(super) fn gate(&mut self, written: &ast::Gate, spec: &Spec) -> Option<Field> {
+        let evidence = self.evidence_of(&written.marks);
+        let left = self.expression(&written.left, spec);
+        let right = self.expression(&written.right, spec);
+        let (left, left_amount) = left?;
+        let (right, right_amount) = right?;
+        if !matches!(left_amount, Amount::Metric { .. }) && !matches!(right_amount, Amount::Metric { .. }) {
+            self.error(
+                Diagnostic::new(Code::BAD_GATE, "this gate compares no metric")
+                    .label(written.span, "holds always, or never")
+                    .help("write a metric such as `cap.heldout.bits_per_byte.en`"),
+            );
+            return None;
+        }
+        for (side, amount) in [(&written.left, left_amount), (&written.right, right_amount)] {
+            if amount == Amount::Points {
+                self.error(bare_points(side));
+                return None;
+            }
+        }
+        let relation = match written.relation.text.as_str() {
+            "<" => Relation::Less,
+            "<=" => Relation::AtMost,
+            ">" => Relation::Greater,
+            _ => Relation::AtLeast,
+        };
+        let text = format!("{left} {relation} {right}");
+        let value = Value::Gate(Gate {
+            left,
+            relation,
+            right,
+            text,
+        });
+        Some(Field {
+            value,
+            origin: self.origin(written.span),
+            evidence,
+        })
+    }
+
+    fn expression(&mut self, written: &ast::Expression, spec: &Spec) -> Option<(Expression, Amount)> {
+        match &written.kind {
+            ExpressionKind::Group(inner) => self.expression(inner, spec),
+            ExpressionKind::Metric(path) => {
+                let (metric, share) = self.metric(path, spec)?;
+                Some((Expression::Metric(metric), Amount::Metric { share }))
+            }
+            ExpressionKind::Number(number) => {
+                let value = Exact::new(self.decimal(number, written.span)?);
+                match self.counted(number)? {
+                    Counted::Plain => Some((Expression::Number(value), Amount::Number)),
+                    Counted::Points => Some((Expression::Points(value), Amount::Points)),
+                    Counted::Percent => {
+                        self.error(
+                            Diagnostic::new(Code::BAD_GATE, "a percentage in a gate can mean two things")
+                                .label(written.span, "a share of the metric, or points?")
+                                .help(format!(
+                                    "write `{value} pp` for percentage points, or multiply: `* 1.05`"
+                                )),
+                        );
+                        None
+                    }
+                    Counted::Unit(unit) => {
+                        self.error(
+                            Diagnostic::new(Code::WRONG_UNIT, format!("a metric is not counted in {}", unit.unit))
+                                .label(written.span, "takes no unit but `pp`"),
+                        );
+                        None
+                    }
+                }
+            }
+            ExpressionKind::Binary { left, operator, right } => {
+                let (read_left, read_right) = (self.expression(left, spec), self.expression(right, spec));
+                let (left_value, left_amount) = read_left?;
+                let (right_value, right_amount) = read_right?;
+                let amount = combine(*operator, left_amount, right_amount);
+                if amount == Amount::Fault {
+                    let points = if right_amount == Amount::Points { right } else { left };
+                    self.error(
+                        Diagnostic::new(
+                            Code::BAD_GATE,
+                            "percentage points can only be added to or taken from a share",
+                        )
+                        .label(points.span, "percentage points")
+                        .note("shares are `pass@k`, `accuracy`, `accuracy_norm` and `attack_success_rate`")
+                        .help("for another metric, multiply it: `* 1.05`"),
+                    );
+                    return None;
+                }
+                let (left, right) = (Box::new(left_value), Box::new(right_value));
+                let value = match operator {
+                    Operator::Add => Expression::Add(left, right),
+                    Operator::Subtract => Expression::Subtract(left, right),
+                    Operator::Multiply => Expression::Multiply(left, right),
+                };
+                Some((value, amount))
+            }
+        }
+    }
+
+    /// `WEIGHTS.EVAL.METRIC.SET`, and whether the metric is a share.
+    fn metric(&mut self, path: &[Name], spec: &Spec) -> Option<(Metric, bool)> {
+        let (at_name, rest) = path.split_first()?;
+        let at = self.metric_weights(at_name, spec)?;
+        let span = at_name.span.to(path[path.len() - 1].span);
+        let [eval_name, rest @ ..] = rest else {
+            self.error(incomplete(span, "the eval and the metric"));
+            return None;
+        };
+        let id = BlockId {
+            kind: BlockKind::Eval,
+            name: eval_name.text.clone(),
+        };
+        let Some(eval) = spec.blocks.get(&id) else {
+            if !self.names.declared.contains_key(&id) && !self.names.anything.contains(&eval_name.text) {
+                let diagnostic =
+                    Diagnostic::new(Code::UNKNOWN_METRIC, format!("no eval is called `{}`", eval_name.text))
+                        .label(eval_name.span, "unknown eval");
+                let names: Vec<&str> = spec.of_kind(BlockKind::Eval).map(|(id, _)| id.name.as_str()).collect();
+                self.error(suggest(diagnostic, eval_name, names.into_iter(), "one"));
+            }
+            return None;
+        };
+        let kind = eval.word("kind")?;
+        let [metric_name, rest @ ..] = rest else {
+            self.error(incomplete(span, "the metric"));
+            return None;
+        };
+        let share = self.metric_of_kind(metric_name, kind, eval)?;
+        let set = self.metric_set(rest, metric_name, &id.name, kind, eval, spec)?;
+        Some((
+            Metric {
+                at,
+                eval: id.name,
+                metric: metric_name.text.clone(),
+                set,
+            },
+            share,
+        ))
+    }
+
+    fn metric_weights(&mut self, name: &Name, spec: &Spec) -> Option<BlockId> {
+        let find = |kind| {
+            Some(BlockId {
+                kind,
+                name: name.text.clone(),
+            })
+            .filter(|id| spec.blocks.contains_key(id))
+        };
+        if let Some(id) = find(BlockKind::Stage).or_else(|| find(BlockKind::Model)) {
+            return Some(id);
+        }
+        let is_broken = |kind| {
+            self.names.declared.contains_key(&BlockId {
+                kind,
+                name: name.text.clone(),
+            })
+        };
+        if is_broken(BlockKind::Stage) || is_broken(BlockKind::Model) || self.names.anything.contains(&name.text) {
+            return None;
+        }
+        let diagnostic = Diagnostic::new(
+            Code::UNKNOWN_METRIC,
+            format!("no stage or model is called `{}`", name.text),
+        )
+        .label(name.span, "a metric starts with a stage or model");
+        let names: Vec<&str> = [BlockKind::Stage, BlockKind::Model]
+            .into_iter()
+            .flat_map(|kind| spec.of_kind(kind))
+            .map(|(id, _)| id.name.as_str())
+            .collect();
+        self.error(suggest(diagnostic, name, names.into_iter(), "one"));
+        None
+    }
+
+    fn metric_of_kind(&mut self, name: &Name, kind: &str, eval: &Block) -> Option<bool> {
+        let mut all: Vec<(String, bool)> = Vec::new();
+        for metric in metrics(kind) {
+            if metric.name == "pass@" {
+                let ks = eval
+                    .field("k")
+                    .map_or(&[][..], Field::elements)
+                    .iter()
+                    .filter_map(Field::integer);
+                all.extend(ks.map(|k| (format!("pass@{k}"), metric.share)));
+            } else {
+                all.push((metric.name.to_owned(), metric.share));
+            }
+        }
+        // The list of k could not be read: any of them may exist.
+        if all.is_empty() {
+            return None;
+        }
+        if let Some((_, share)) = all.iter().find(|(known, _)| *known == name.text) {
+            return Some(*share);
+        }
+        let message = format!("an eval of kind `{kind}` has no metric `{}`", name.text);
+        let diagnostic = Diagnostic::new(Code::UNKNOWN_METRIC, message).label(name.span, "unknown metric");
+        self.error(suggest(
+            diagnostic,
+            name,
+            all.iter().map(|(name, _)| name.as_str()),
+            "one",
+        ));
+        None
+    }
+
+    fn metric_set(
+        &mut self,
+        rest: &[Name],
+        metric: &Name,
+        eval_name: &str,
+        kind: &str,
+        eval: &Block,
+        spec: &Spec,
+    ) -> Option<String> {
+        if let [_, extra, ..] = rest {
+            self.error(
+                Diagnostic::new(Code::UNKNOWN_METRIC, "a metric has at most four parts")
+                    .label(extra.span, "one too many")
+                    .help("write `STAGE.EVAL.METRIC.SET`"),
+            );
+            return None;
+        }
+        if kind != "perplexity" {
+            // The categories of these kinds are known only when they have run.
+            return Some(rest.first().map_or(String::new(), |set| set.text.clone()));
+        }
+        let data = eval.field("data")?;
+        let sets: Vec<String> = set_names(spec, eval).into_iter().map(|(name, _)| name).collect();
+        if sets.len() != data.elements().len() {
+            return None;
+        }
+        match (rest.first(), sets.as_slice()) {
+            (Some(set), _) if sets.contains(&set.text) => Some(set.text.clone()),
+            (Some(set), _) => {
+                let diagnostic = Diagnostic::new(
+                    Code::UNKNOWN_METRIC,
+                    format!("eval `{eval_name}` has no set `{}`", set.text),
+                )
+                .label(set.span, "unknown set");
+                self.error(suggest(diagnostic, set, sets.iter().map(String::as_str), "one"));
+                None
+            }
+            (None, [only]) => Some(only.clone()),
+            (None, _) => {
+                let names: Vec<String> = sets.iter().map(|set| format!("`{}.{set}`", metric.text)).collect();
+                self.error(
+                    Diagnostic::new(
+                        Code::UNKNOWN_METRIC,
+                        format!("eval `{eval_name}` has more than one set"),
+                    )
+                    .label(metric.span, "which set?")
+                    .help(format!("there are: {}", names.join(", "))),
+                );
+                None
+            }
+        }
+    }
+}
+
+fn incomplete(span: ast::Span, what: &str) -> Diagnostic {
+    Diagnostic::new(Code::UNKNOWN_METRIC, format!("this metric lacks {what}"))
+        .label(span, "incomplete")
+        .help("write `STAGE.EVAL.METRIC.SET`, such as `cap.heldout.bits_per_byte.en`")
+}
+
+fn bare_points(side: &ast::Expression) -> Diagnostic {
+    Diagnostic::new(Code::BAD_GATE, "percentage points alone are not compared with a metric")
+        .label(side.span, "only a difference")
+        .help("write the share itself, such as `0.02`")
+}
+
+fn combine(operator: Operator, left: Amount, right: Amount) -> Amount {
+    use Amount::{Fault, Metric, Number, Points};
+    match (operator, left, right) {
+        (_, Fault, _) | (_, _, Fault) => Fault,
+        (_, Number, Number) => Number,
+        (Operator::Multiply, Points, _) | (Operator::Multiply, _, Points) => Fault,
+        (_, Points, Points) => Points,
+        (_, Metric { share: true }, Points) | (Operator::Add, Points, Metric { share: true }) => Metric { share: true },
+        (_, Points, _) | (_, _, Points) => Fault,
+        (_, Metric { share }, Number) | (_, Number, Metric { share }) => Metric { share },
+        (_, Metric { share: first }, Metric { share: second }) => Metric { share: first && second },
+    }
+}

@@ -1,0 +1,256 @@
+//! Layouts: degrees that divide what they split, and a world that fits the machine.
+
+use aurora_lang::diagnostics::{Code, Diagnostic};
+
+use super::{nearest_divisors, nearest_multiples};
+use crate::check::Checker;
+use crate::spec::{Block, BlockId, BlockKind, Field, Spec, Value};
+
+/// Devices of one node of a machine; none where any number of processes may run.
+fn devices_per_node(machine: &str) -> Option<u64> {
+    (machine == "mi250x").then_some(8)
+}
+
+impl Checker<'_> {
+    pub(super) fn layout(&mut self, id: &BlockId, block: &Block, spec: &Spec) {
+        let number = |name: &str| block.integer(name).and_then(|value| u64::try_from(value).ok());
+        let (Some(tensor), Some(pipeline), Some(nodes)) = (number("tensor"), number("pipeline"), number("nodes"))
+        else {
+            return;
+        };
+        self.layout_models(block, spec, tensor, pipeline);
+        let data = self.replicas(block, tensor, pipeline, nodes);
+        let numerics = spec.experiment().and_then(|experiment| experiment.field("numerics"));
+        let argument = |name: &str| numerics.and_then(|numerics| numerics.argument(name));
+        let count = |name: &str| {
+            argument(name)
+                .and_then(Field::integer)
+                .and_then(|value| u64::try_from(value).ok())
+        };
+        if let Some(grid) = count("tensor")
+            && grid % tensor != 0
+        {
+            let mut diagnostic = Diagnostic::new(
+                Code::LAYOUT_TENSOR,
+                format!("tensor {tensor} does not divide the {grid} logical tensor shards"),
+            )
+            .label(
+                block.place("tensor"),
+                format!("{grid} ÷ {tensor} leaves {}", grid % tensor),
+            );
+            if let Some(span) = argument("tensor")
+                .and_then(Field::span)
+                .or(numerics.and_then(Field::span))
+            {
+                diagnostic = diagnostic.label(span, "the logical grid");
+            }
+            self.error(diagnostic.help(nearest_divisors(tensor, grid)));
+        }
+        let Some(data) = data else { return };
+        if let Some(lanes) = count("lanes")
+            && lanes % data != 0
+        {
+            let mut diagnostic = Diagnostic::new(
+                Code::LAYOUT_DATA,
+                format!("{data} data-parallel replicas do not divide the {lanes} logical lanes"),
+            )
+            .label(block.place("data"), format!("{lanes} ÷ {data} leaves {}", lanes % data));
+            if let Some(span) = argument("lanes")
+                .and_then(Field::span)
+                .or(numerics.and_then(Field::span))
+            {
+                diagnostic = diagnostic.label(span, "the logical grid");
+            }
+            self.error(diagnostic.help(nearest_divisors(data, lanes)));
+        } else {
+            self.layout_batches(block, spec, data, argument("micro_batch"));
+        }
+        let world = tensor.saturating_mul(pipeline).saturating_mul(data);
+        if world > 1 {
+            self.warnings.push(
+                Diagnostic::new(
+                    Code::NOT_EXECUTED,
+                    format!("layout `{}` has {world} workers, and runs use one so far", id.name),
+                )
+                .label(
+                    block.span,
+                    format!("tensor {tensor} × pipeline {pipeline} × data {data} = {world}"),
+                )
+                .note("the layout is checked, and results under `invariant` numerics do not depend on it"),
+            );
+        }
+    }
+
+    fn layout_models(&mut self, block: &Block, spec: &Spec, tensor: u64, pipeline: u64) {
+        let mut models: Vec<&BlockId> = spec
+            .of_kind(BlockKind::Stage)
+            .filter_map(|(id, _)| spec.model_of(id))
+            .collect();
+        models.sort();
+        models.dedup();
+        for id in models {
+            let Some(model) = spec.blocks.get(id) else { continue };
+            for name in ["heads", "feed_forward", "vocabulary"] {
+                let Some(size) = model.integer(name).and_then(|size| u64::try_from(size).ok()) else {
+                    continue;
+                };
+                if size % tensor != 0 {
+                    self.error(
+                        Diagnostic::new(
+                            Code::LAYOUT_TENSOR,
+                            format!(
+                                "{name} {size} of model `{}` cannot be split over tensor {tensor}",
+                                id.name
+                            ),
+                        )
+                        .label(
+                            block.place("tensor"),
+                            format!("{size} ÷ {tensor} leaves {}", size % tensor),
+                        )
+                        .label(model.place(name), "what is split")
+                        .help(nearest_divisors(tensor, size)),
+                    );
+                    break;
+                }
+            }
+            if let Some(layers) = model.integer("layers").and_then(|layers| u64::try_from(layers).ok())
+                && pipeline > layers
+            {
+                self.error(
+                    Diagnostic::new(
+                        Code::LAYOUT_PIPELINE,
+                        format!(
+                            "pipeline {pipeline} is more than the {layers} layers of model `{}`",
+                            id.name
+                        ),
+                    )
+                    .label(block.place("pipeline"), "stages without a layer")
+                    .label(model.place("layers"), "the layers")
+                    .help(format!("write at most {layers}")),
+                );
+            }
+        }
+    }
+
+    /// Data-parallel replicas; an error if the world does not fit the machine.
+    fn replicas(&mut self, block: &Block, tensor: u64, pipeline: u64, nodes: u64) -> Option<u64> {
+        let data = block.field("data")?;
+        let per_node = devices_per_node(block.word("machine")?);
+        let replica = tensor.saturating_mul(pipeline);
+        let written = data.integer().and_then(|data| u64::try_from(data).ok());
+        let Some(per_node) = per_node else {
+            return Some(written.unwrap_or(1));
+        };
+        let devices = nodes.saturating_mul(per_node);
+        let arithmetic = format!("{nodes} nodes × {per_node} devices = {devices} devices");
+        match written {
+            Some(data) if replica.saturating_mul(data) <= devices => Some(data),
+            Some(data) => {
+                let world = replica.saturating_mul(data);
+                let fitting = devices / replica.max(1);
+                let diagnostic =
+                    Diagnostic::new(Code::WORLD, format!("{world} workers do not fit on {devices} devices"))
+                        .label(
+                            block.place("data"),
+                            format!("tensor {tensor} × pipeline {pipeline} × data {data} = {world}"),
+                        )
+                        .note(arithmetic);
+                let needed = world.div_ceil(per_node);
+                self.error(match fitting {
+                    0 => diagnostic.help(format!("write `nodes = {needed}`")),
+                    _ => diagnostic.help(format!("write `data = {fitting}`, or `nodes = {needed}`")),
+                });
+                None
+            }
+            None if devices % replica == 0 && devices >= replica => Some(devices / replica),
+            None => {
+                let leaves = if devices < replica {
+                    "does not fit".to_owned()
+                } else {
+                    format!("leaves {} unused", devices % replica)
+                };
+                let nearest = nodes_that_fit(nodes, per_node, replica);
+                self.error(
+                    Diagnostic::new(
+                        Code::WORLD,
+                        format!("a replica of {replica} workers does not fill {devices} devices"),
+                    )
+                    .label(
+                        block.place("nodes"),
+                        format!("tensor {tensor} × pipeline {pipeline} = {replica} {leaves}"),
+                    )
+                    .note(arithmetic)
+                    .help(nearest),
+                );
+                None
+            }
+        }
+    }
+
+    fn layout_batches(&mut self, block: &Block, spec: &Spec, data: u64, numerics: Option<&Field>) {
+        let asked = block.quantity("micro_batch").map(|(count, _)| count);
+        let said = numerics.and_then(Field::quantity).map(|(count, _)| count);
+        if let (Some(asked), Some(said)) = (asked, said)
+            && asked != said
+        {
+            let mut diagnostic = Diagnostic::new(
+                Code::LAYOUT_MICRO_BATCH,
+                format!("the layout asks for micro-batches of {asked} sequences, and `numerics` says {said}"),
+            )
+            .label(block.place("micro_batch"), format!("{asked} sequences"));
+            if let Some(span) = numerics.and_then(Field::span) {
+                diagnostic = diagnostic.label(span, format!("{said} sequences"));
+            }
+            self.error(
+                diagnostic
+                    .note("the micro-batch decides the order of sums: it belongs to `numerics`")
+                    .help(format!("write `micro_batch = {said} sequences`, or leave it out")),
+            );
+            return;
+        }
+        let Some(micro_batch) = asked.or(said) else { return };
+        let part = data.saturating_mul(micro_batch);
+        for (id, stage) in spec.of_kind(BlockKind::Stage) {
+            let Some(batch) = spec.batch_of(id).filter(|batch| batch.sequences % part != 0) else {
+                continue;
+            };
+            // Under `invariant` the lanes have told this already.
+            if stage
+                .field("global_batch")
+                .is_none_or(|field| field.value == Value::None)
+            {
+                continue;
+            }
+            let already = self
+                .errors
+                .iter()
+                .any(|error| error.code == Code::BATCH_SPLIT && error.place() == Some(stage.place("global_batch")));
+            if already {
+                continue;
+            }
+            self.error(
+                Diagnostic::new(
+                    Code::LAYOUT_DATA,
+                    format!(
+                        "global_batch {} of stage `{}` is not divisible by data {data} × micro-batch {micro_batch} = {part}",
+                        batch.sequences, id.name
+                    ),
+                )
+                .label(block.place("data"), format!("{} ÷ {part} leaves {}", batch.sequences, batch.sequences % part))
+                .label(stage.place("global_batch"), "what is split")
+                .help(nearest_multiples(batch.sequences, part, " sequences")),
+            );
+        }
+    }
+}
+
+fn nodes_that_fit(nodes: u64, per_node: u64, replica: u64) -> String {
+    let fits = |nodes: &u64| (nodes * per_node).is_multiple_of(replica) && nodes * per_node >= replica;
+    let below = (1..nodes).rev().take(1 << 16).find(fits);
+    let above = (nodes + 1..nodes + (1 << 16)).find(fits);
+    match (below, above) {
+        (Some(below), Some(above)) => format!("the nearest that work are {below} and {above} nodes"),
+        (Some(only), None) | (None, Some(only)) => format!("the nearest that works is {only} nodes"),
+        (None, None) => "change `tensor` or `pipeline`".to_owned(),
+    }
+}

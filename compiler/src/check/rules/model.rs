@@ -1,0 +1,170 @@
+//! Models and tokenizers: shapes that fit together.
+
+use aurora_lang::diagnostics::{Code, Diagnostic};
+
+use super::nearest_divisors;
+use crate::check::Checker;
+use crate::spec::{Block, BlockId, Field, Spec, Value};
+
+impl Checker<'_> {
+    pub(super) fn model(&mut self, block: &Block, spec: &Spec) {
+        let number = |name: &str| block.integer(name).and_then(|value| u64::try_from(value).ok());
+        if let (Some(hidden), Some(heads)) = (number("hidden"), number("heads"))
+            && hidden % heads != 0
+        {
+            self.error(
+                Diagnostic::new(
+                    Code::HEADS,
+                    format!("hidden {hidden} is not divisible by heads {heads}"),
+                )
+                .label(
+                    block.place("heads"),
+                    format!("{hidden} ÷ {heads} leaves {}", hidden % heads),
+                )
+                .label(block.place("hidden"), "the width that is divided")
+                .help(nearest_divisors(heads, hidden)),
+            );
+        }
+        if let (Some(heads), Some(kv_heads)) = (number("heads"), number("kv_heads"))
+            && heads % kv_heads != 0
+        {
+            self.error(
+                Diagnostic::new(
+                    Code::KV_HEADS,
+                    format!("heads {heads} is not divisible by kv_heads {kv_heads}"),
+                )
+                .label(
+                    block.place("kv_heads"),
+                    format!("{heads} ÷ {kv_heads} leaves {}", heads % kv_heads),
+                )
+                .label(block.place("heads"), "the heads that share them")
+                .help(nearest_divisors(kv_heads, heads)),
+            );
+        }
+        self.grid(block, spec);
+        let tokenizer = block.reference("tokenizer").and_then(|id| spec.blocks.get(id));
+        let entries = tokenizer.and_then(|tokenizer| tokenizer.field("kind")?.argument("vocabulary"));
+        if let (Some(vocabulary), Some(entries_field)) = (number("vocabulary"), entries)
+            && let Some(entries) = entries_field.integer().and_then(|entries| u64::try_from(entries).ok())
+            && entries > vocabulary
+        {
+            let mut diagnostic = Diagnostic::new(
+                Code::VOCABULARY_TOO_SMALL,
+                format!("the tokenizer has {entries} entries, and the model {vocabulary} rows for them"),
+            )
+            .label(block.place("vocabulary"), format!("{} too few", entries - vocabulary));
+            if let Some(span) = entries_field
+                .span()
+                .or(tokenizer.map(|tokenizer| tokenizer.place("kind")))
+            {
+                diagnostic = diagnostic.label(span, "the tokenizer's entries");
+            }
+            self.error(diagnostic.help(format!("write `vocabulary = {entries}`, or train a smaller tokenizer")));
+        }
+    }
+
+    /// The logical grid of `invariant` numerics splits the model evenly.
+    fn grid(&mut self, block: &Block, spec: &Spec) {
+        let Some(numerics) = spec.experiment().and_then(|experiment| experiment.field("numerics")) else {
+            return;
+        };
+        let Some(tensor) = numerics.argument("tensor") else {
+            return;
+        };
+        let Some(shards) = tensor.integer().and_then(|shards| u64::try_from(shards).ok()) else {
+            return;
+        };
+        for name in ["heads", "feed_forward", "vocabulary"] {
+            let Some(size) = block.integer(name).and_then(|size| u64::try_from(size).ok()) else {
+                continue;
+            };
+            if size % shards == 0 {
+                continue;
+            }
+            let mut diagnostic = Diagnostic::new(
+                Code::GRID,
+                format!("{name} {size} cannot be split into {shards} logical tensor shards"),
+            )
+            .label(block.place(name), format!("{size} ÷ {shards} leaves {}", size % shards));
+            if let Some(span) = tensor.span() {
+                diagnostic = diagnostic.label(span, "the shards");
+            }
+            self.error(diagnostic.help(super::nearest_multiples(size, shards, "")));
+        }
+    }
+
+    pub(super) fn tokenizer(&mut self, id: &BlockId, block: &Block) {
+        let corpora = block.field("corpora");
+        match block.word("kind") {
+            Some("load") => self.no_effect(block, "corpora", "on a tokenizer that is loaded"),
+            Some("train_bpe") if corpora.is_some_and(|field| field.value == Value::None) => {
+                self.error(
+                    Diagnostic::new(Code::MISSING_FIELD, format!("tokenizer `{}` has no `corpora`", id.name))
+                        .label(block.span, "needs `corpora`")
+                        .help("add `corpora = […]`, the corpora it is trained on"),
+                );
+            }
+            _ => {}
+        }
+        let Some(kind) = block.field("kind") else { return };
+        let special = kind
+            .argument("special")
+            .map_or(0, |special| special.elements().len() as i64);
+        if let Some(vocabulary) = kind.argument("vocabulary").and_then(Field::integer)
+            && vocabulary < 256 + special
+        {
+            self.error(
+                Diagnostic::new(
+                    Code::OUT_OF_RANGE,
+                    format!("{vocabulary} entries cannot hold the 256 bytes and {special} special ones"),
+                )
+                .label(
+                    kind.argument("vocabulary").and_then(Field::span).unwrap_or(block.span),
+                    "too small",
+                )
+                .help(format!("write at least {}", 256 + special)),
+            );
+        }
+    }
+
+    pub(super) fn corpus(&mut self, _id: &BlockId, block: &Block) {
+        if let Some(language @ ("code" | "other")) = block.word("language")
+            && block
+                .field("language_filter")
+                .is_some_and(|field| field.value == Value::Bool(true))
+        {
+            let language = language.to_owned();
+            self.no_effect(block, "language_filter", &format!("on a corpus in `{language}`"));
+        }
+        for call in block.field("from").map_or(&[][..], Field::elements) {
+            let Some(arguments) = call.arguments() else { continue };
+            let is_set = |name: &str| {
+                arguments
+                    .get(name)
+                    .is_some_and(|argument| argument.value != Value::None)
+            };
+            if call.word() != Some("html") {
+                continue;
+            }
+            for name in ["own", "other"] {
+                let place = arguments.get(name).and_then(Field::span);
+                if is_set("reference") && !is_set(name) {
+                    self.error(
+                        Diagnostic::new(Code::BAD_ARGUMENT, format!("`html` with a `reference` has no `{name}`"))
+                            .label(arguments["reference"].span().unwrap_or(block.span), format!("needs `{name}`"))
+                            .help("`own` names the page's language in its path, `other` what stands there in the reference: `own = \"/fi/\", other = \"/en-US/\"`"),
+                    );
+                } else if !is_set("reference")
+                    && is_set(name)
+                    && let Some(place) = place
+                {
+                    self.error(
+                        Diagnostic::new(Code::NO_EFFECT, format!("`{name}` has no effect without `reference`"))
+                            .label(place, "would be ignored")
+                            .help("add `reference = SOURCE`, or remove it"),
+                    );
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! Content keys: one walk over a node with two listeners, one that hashes and one that explains.
+//!
+//! The encoding, version 1, of what is hashed (integers little-endian, lengths before bytes):
+//!
+//! ```text
+//! "aurora key 1\0"
+//! 'K' string(kind) u32(version of the kind's meaning)
+//! for every field in the byte order of its path:  'F' string(path) value
+//! for every input in declared order:              'I' string(role) 32 bytes of the input's key
+//! for every unknown value, in order:              'U' string(spec path)
+//!
+//! string = u64(length) bytes        value = 's' string | 'u' u64 | 'i' i64 | 'b' u8 | '0' | '[' u64(count)
+//! ```
+//!
+//! A list's elements are fields under the path of the list and their index (`files.0`), after the list's count; an
+//! object's members are fields under its path. Numbers with a fraction are text (`Exact`), so there is no NaN and no
+//! rounding.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::graph::{Graph, Input, Node, NodeId};
+
+/// What makes two nodes the same work: BLAKE3 of the encoding above.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key([u8; 32]);
+
+impl Key {
+    pub fn to_hex(self) -> String {
+        blake3::Hash::from_bytes(self.0).to_hex().to_string()
+    }
+
+    /// Reads 64 hexadecimal digits.
+    pub fn from_hex(text: &str) -> Option<Self> {
+        blake3::Hash::from_hex(text).ok().map(|hash| Self(*hash.as_bytes()))
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.to_hex())
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.to_hex()[..12])
+    }
+}
+
+impl Serialize for Key {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::from_hex(&text).ok_or_else(|| serde::de::Error::custom("a key is 64 hexadecimal digits"))
+    }
+}
+
+/// Hears what a node's identity consists of.
+pub trait Listener {
+    fn enter(&mut self, kind: &str, version: u32);
+    /// `value` is a scalar, or the count of a list.
+    fn field(&mut self, path: &str, value: Scalar<'_>);
+    fn input(&mut self, role: &str, name: &str, key: Key);
+    fn unknown(&mut self, path: &str);
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum Scalar<'a> {
+    Text(&'a str),
+    Unsigned(u64),
+    Signed(i64),
+    Bool(bool),
+    Null,
+    Count(u64),
+}
+
+fn describe(node: &Node, inputs: &[(Input, String, Key)], to: &mut dyn Listener) {
+    to.enter(node.kind.name(), node.kind.version());
+    for (path, scalar) in flatten(&node.fields) {
+        to.field(&path, scalar);
+    }
+    for (input, name, key) in inputs {
+        to.input(&input.role, name, *key);
+    }
+    for path in &node.unknown {
+        to.unknown(path);
+    }
+}
+
+/// Returns the leaves of a node's fields, sorted by path.
+pub fn flatten(fields: &Value) -> BTreeMap<String, Scalar<'_>> {
+    let mut leaves = BTreeMap::new();
+    collect(String::new(), fields, &mut leaves);
+    leaves
+}
+
+fn collect<'a>(path: String, value: &'a Value, leaves: &mut BTreeMap<String, Scalar<'a>>) {
+    let below = |name: &str| {
+        if path.is_empty() {
+            name.to_string()
+        } else {
+            format!("{path}.{name}")
+        }
+    };
+    match value {
+        Value::Object(members) => {
+            for (name, member) in members {
+                collect(below(name), member, leaves);
+            }
+        }
+        Value::Array(elements) => {
+            for (index, element) in elements.iter().enumerate() {
+                collect(below(&index.to_string()), element, leaves);
+            }
+            leaves.insert(path, Scalar::Count(elements.len() as u64));
+        }
+        Value::String(text) => {
+            leaves.insert(path, Scalar::Text(text));
+        }
+        Value::Bool(value) => {
+            leaves.insert(path, Scalar::Bool(*value));
+        }
+        Value::Null => {
+            leaves.insert(path, Scalar::Null);
+        }
+        Value::Number(number) => {
+            let scalar = match (number.as_u64(), number.as_i64()) {
+                (Some(value), _) => Scalar::Unsigned(value),
+                (None, Some(value)) => Scalar::Signed(value),
+                (None, None) => unreachable!("fields hold whole numbers; fractions are `Exact`, which is text"),
+            };
+            leaves.insert(path, scalar);
+        }
+    }
+}
+
+struct Hashing(blake3::Hasher);
+
+impl Hashing {
+    fn string(&mut self, text: &str) {
+        self.0.update(&(text.len() as u64).to_le_bytes());
+        self.0.update(text.as_bytes());
+    }
+}
+
+impl Listener for Hashing {
+    fn enter(&mut self, kind: &str, version: u32) {
+        self.0.update(b"K");
+        self.string(kind);
+        self.0.update(&version.to_le_bytes());
+    }
+
+    fn field(&mut self, path: &str, value: Scalar<'_>) {
+        self.0.update(b"F");
+        self.string(path);
+        match value {
+            Scalar::Text(text) => {
+                self.0.update(b"s");
+                self.string(text);
+            }
+            Scalar::Unsigned(value) => {
+                self.0.update(b"u").update(&value.to_le_bytes());
+            }
+            Scalar::Signed(value) => {
+                self.0.update(b"i").update(&value.to_le_bytes());
+            }
+            Scalar::Bool(value) => {
+                self.0.update(&[b'b', u8::from(value)]);
+            }
+            Scalar::Null => {
+                self.0.update(b"0");
+            }
+            Scalar::Count(count) => {
+                self.0.update(b"[").update(&count.to_le_bytes());
+            }
+        }
+    }
+
+    fn input(&mut self, role: &str, _name: &str, key: Key) {
+        self.0.update(b"I");
+        self.string(role);
+        self.0.update(&key.0);
+    }
+
+    fn unknown(&mut self, path: &str) {
+        self.0.update(b"U");
+        self.string(path);
+    }
+}
+
+/// What a key was made of; kept beside every result, so that a change can be explained later.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Preimage {
+    pub kind: String,
+    pub version: u32,
+    pub fields: BTreeMap<String, String>,
+    pub inputs: Vec<PreimageInput>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unknown: Vec<String>,
+    /// The values of the spec that these fields came from, by spec path. Not hashed: they word the explanation.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub spec: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PreimageInput {
+    pub role: String,
+    pub name: String,
+    pub key: Key,
+}
+
+struct Explaining(Preimage);
+
+impl Listener for Explaining {
+    fn enter(&mut self, kind: &str, version: u32) {
+        self.0.kind = kind.to_string();
+        self.0.version = version;
+    }
+
+    fn field(&mut self, path: &str, value: Scalar<'_>) {
+        let text = match value {
+            Scalar::Text(text) => text.to_string(),
+            Scalar::Unsigned(value) => value.to_string(),
+            Scalar::Signed(value) => value.to_string(),
+            Scalar::Bool(value) => value.to_string(),
+            Scalar::Null => "null".to_string(),
+            Scalar::Count(count) => format!("[{count}]"),
+        };
+        self.0.fields.insert(path.to_string(), text);
+    }
+
+    fn input(&mut self, role: &str, name: &str, key: Key) {
+        self.0.inputs.push(PreimageInput {
+            role: role.to_string(),
+            name: name.to_string(),
+            key,
+        });
+    }
+
+    fn unknown(&mut self, path: &str) {
+        self.0.unknown.push(path.to_string());
+    }
+}
+
+/// A graph whose nodes have their keys.
+#[derive(Clone, Debug)]
+pub struct Keyed {
+    pub graph: Graph,
+    keys: Vec<Key>,
+}
+
+impl Keyed {
+    pub fn key(&self, id: NodeId) -> Key {
+        self.keys[id.index()]
+    }
+
+    /// Returns what the node's key was made of.
+    pub fn preimage(&self, id: NodeId) -> Preimage {
+        let mut listener = Explaining(Preimage::default());
+        let inputs = identity_inputs(&self.graph, id, &|input| self.keys[input.index()]);
+        describe(self.graph.node(id), &inputs, &mut listener);
+        listener.0.spec = self.graph.node(id).spec_values.clone();
+        listener.0
+    }
+
+    /// Returns the key that the node would have if its inputs were known by `digests` of their results: two nodes
+    /// with equal realised keys have equal results even where their inputs came about in different ways.
+    pub fn realised(&self, id: NodeId, digests: &dyn Fn(NodeId) -> Key) -> Key {
+        let inputs = identity_inputs(&self.graph, id, digests);
+        key_of("aurora result 1\0", self.graph.node(id), &inputs)
+    }
+}
+
+fn identity_inputs(graph: &Graph, id: NodeId, known: &dyn Fn(NodeId) -> Key) -> Vec<(Input, String, Key)> {
+    let identity = graph.inputs(id).filter(|input| input.identity);
+    identity
+        .map(|input| {
+            let (name, key) = (graph.node(input.node).name.clone(), known(input.node));
+            (input, name, key)
+        })
+        .collect()
+}
+
+fn key_of(domain: &str, node: &Node, inputs: &[(Input, String, Key)]) -> Key {
+    let mut listener = Hashing(blake3::Hasher::new());
+    listener.0.update(domain.as_bytes());
+    describe(node, inputs, &mut listener);
+    Key(*listener.0.finalize().as_bytes())
+}
+
+/// Gives every node its key. Inputs come before their users in a graph, so one pass is enough.
+pub fn hash(graph: Graph) -> Keyed {
+    let mut keys: Vec<Key> = Vec::with_capacity(graph.len());
+    for id in graph.ids() {
+        let inputs = identity_inputs(&graph, id, &|input: NodeId| keys[input.index()]);
+        keys.push(key_of("aurora key 1\0", graph.node(id), &inputs));
+    }
+    Keyed { graph, keys }
+}
+
+/// Returns the digest of a node's outputs: BLAKE3 over the sorted names and contents of its files.
+pub fn digest_of<'a>(files: impl IntoIterator<Item = (&'a str, u64, &'a str)>) -> Key {
+    let mut sorted: Vec<_> = files.into_iter().collect();
+    sorted.sort_unstable();
+    let mut hasher = Hashing(blake3::Hasher::new());
+    hasher.0.update(b"aurora output 1\0");
+    for (name, bytes, content) in sorted {
+        hasher.string(name);
+        hasher.0.update(&bytes.to_le_bytes());
+        hasher.string(content);
+    }
+    Key(*hasher.0.finalize().as_bytes())
+}

@@ -1,0 +1,568 @@
+//! Blocks and their fields.
+
+use super::calls::{COMPONENT, EXTRACTIONS, LEARNING_RATES, NUMERICS, OPTIMIZERS, TOKENIZERS, WEIGHTS};
+use super::{BlockSchema, CallSchema, Range, TextKind, Type, between, field, positive, whole};
+use crate::spec::{BlockKind, Unit};
+
+const LARGEST: i64 = 1 << 24;
+const TOKENS_OR_STEPS: &[Unit] = &[Unit::Tokens, Unit::Steps];
+const TEXT: Type = Type::Text(TextKind::Plain);
+const CORPORA: Type = Type::List {
+    of: &Type::Reference(&[BlockKind::Corpus]),
+    least: 1,
+};
+
+/// Every kind of block, in the order in which the reference tells them.
+pub const BLOCKS: &[BlockSchema] = &[
+    EXPERIMENT, SOURCE, CORPUS, TOKENIZER, MODEL, MIXTURE, STAGE, EVAL, EXPECT, LAYOUT,
+];
+
+/// The table of a mixture's lines.
+pub fn component() -> &'static CallSchema {
+    &COMPONENT
+}
+
+const EXPERIMENT: BlockSchema = BlockSchema {
+    kind: BlockKind::Experiment,
+    meaning: "Names the experiment and fixes what holds for all of it; a file has exactly one.",
+    fields: &[
+        field("seed", whole(0, i64::MAX), "Seed of every random choice.").or("0"),
+        field(
+            "numerics",
+            Type::Call(NUMERICS),
+            "What fixes the order of every floating-point sum.",
+        )
+        .or("invariant(tensor = 1, lanes = 1, micro_batch = 1 sequences)"),
+        field(
+            "precision",
+            Type::Word(&[
+                ("f32", "single precision throughout"),
+                (
+                    "bf16",
+                    "bfloat16 in the layers, single precision in sums, weights and optimizer",
+                ),
+            ]),
+            "Number format of the layers.",
+        )
+        .or("f32"),
+    ],
+    example: "experiment tiny {\n  seed     = 7\n  numerics = invariant(tensor = 2, lanes = 2, micro_batch = 2 sequences)\n}",
+};
+
+const SOURCE: BlockSchema = BlockSchema {
+    kind: BlockKind::Source,
+    meaning: "Files from somewhere, pinned by content in the lock.",
+    fields: &[
+        field(
+            "from",
+            Type::Text(TextKind::Source),
+            "Where they are: `pkg:pypi/NAME@VERSION`, `pkg:deb/debian/NAME@VERSION?suite=SUITE`, \
+             `pkg:cargo/NAME@VERSION`, `pkg:npm/NAME@VERSION`, `file:PATH` (relative to the spec; a pattern names \
+             several), or `hf:ORGANISATION/NAME` (compiled, but not fetched yet).",
+        )
+        .may_be_unknown(),
+        field("licence", TEXT, "Under which terms they may be used.")
+            .or_unset("not stated")
+            .description()
+            .may_be_unknown(),
+    ],
+    example: "source sympy {\n  from    = \"pkg:pypi/sympy@1.14.0\"\n  licence = \"BSD-3-Clause\"\n}",
+};
+
+const CORPUS: BlockSchema = BlockSchema {
+    kind: BlockKind::Corpus,
+    meaning: "Documents in one language, extracted from sources and cleaned.",
+    fields: &[
+        field(
+            "language",
+            Type::Word(&[
+                ("en", "English"),
+                ("fi", "Finnish"),
+                ("hi", "Hindi"),
+                ("ja", "Japanese"),
+                ("vi", "Vietnamese"),
+                ("code", "source code"),
+                ("other", "anything else; never filtered by language"),
+            ]),
+            "Language of the text; also the name under which scores are reported.",
+        ),
+        field(
+            "from",
+            Type::List {
+                of: &Type::Call(EXTRACTIONS),
+                least: 1,
+            },
+            "How documents are read, and from where.",
+        ),
+        field(
+            "language_filter",
+            Type::Bool,
+            "Drop units that do not look like `language`.",
+        )
+        .or_derived("`true`; `false` for `code` and `other`")
+        .ignored("an error with `code` and `other`"),
+        field(
+            "minimum",
+            Type::Quantity {
+                units: &[Unit::Characters],
+                least: 0,
+            },
+            "Shorter units are dropped.",
+        )
+        .or_derived("30 characters; 12 for `ja`, 0 for `code`"),
+        field(
+            "unit",
+            Type::Word(&[
+                (
+                    "paragraph",
+                    "a document is filtered and deduplicated paragraph by paragraph",
+                ),
+                ("document", "a document is kept or dropped as a whole"),
+            ]),
+            "What is kept or dropped.",
+        )
+        .or_derived("`paragraph`; `document` for `code`"),
+        field(
+            "deduplicate",
+            Type::Bool,
+            "Drop exact repeats of a unit; the first one stays.",
+        )
+        .or("true"),
+        field(
+            "held_out",
+            Type::Percent {
+                range: Range {
+                    least: "0",
+                    includes_least: true,
+                    most: Some("100"),
+                    includes_most: false,
+                },
+            },
+            "Share of documents kept out of training, chosen by the hash of their text.",
+        )
+        .or("0%"),
+        field(
+            "limit",
+            Type::Quantity {
+                units: &[Unit::Bytes],
+                least: 1,
+            },
+            "Stop after so much kept text.",
+        )
+        .or_unset("everything is kept"),
+    ],
+    example: "corpus fi {\n  language = fi\n  from     = [mo(gnucash, files = [\"usr/share/locale/fi/**/*.mo\"]), roff(manpages_fi)]\n  held_out = 5%\n}",
+};
+
+const TOKENIZER: BlockSchema = BlockSchema {
+    kind: BlockKind::Tokenizer,
+    meaning: "How text becomes tokens.",
+    fields: &[
+        field("kind", Type::Call(TOKENIZERS), "Trained here, or given."),
+        field("corpora", CORPORA, "The corpora it is trained on.")
+            .or_unset("it is given, not trained")
+            .ignored("an error with `load`"),
+    ],
+    example: "tokenizer bpe {\n  kind    = train_bpe(vocabulary = 8192)\n  corpora = [en, fi]\n}",
+};
+
+const MODEL: BlockSchema = BlockSchema {
+    kind: BlockKind::Model,
+    meaning: "A network and its first weights.",
+    fields: &[
+        field(
+            "architecture",
+            Type::Word(&[(
+                "gpt_bigcode",
+                "decoder with learned positions, LayerNorm, multi-query attention and tied embeddings",
+            )]),
+            "Family of the network.",
+        ),
+        field("layers", whole(1, 10_000), "Transformer layers."),
+        field("hidden", whole(1, LARGEST), "Width of the residual stream."),
+        field("heads", whole(1, 65_536), "Attention heads; divide `hidden`."),
+        field(
+            "kv_heads",
+            whole(1, 65_536),
+            "Heads of keys and values; divide `heads`.",
+        )
+        .or("1"),
+        field("feed_forward", whole(1, LARGEST), "Width inside a feed-forward layer.").or_derived("4 × `hidden`"),
+        field(
+            "context",
+            Type::Quantity {
+                units: &[Unit::Tokens],
+                least: 1,
+            },
+            "Learned positions.",
+        ),
+        field(
+            "vocabulary",
+            whole(1, LARGEST),
+            "Rows of the embedding; at least the tokenizer's entries.",
+        ),
+        field(
+            "activation",
+            Type::Word(&[
+                ("gelu", "with the error function"),
+                ("gelu_tanh", "approximated with tanh"),
+            ]),
+            "Non-linearity of the feed-forward layers.",
+        )
+        .or("gelu"),
+        field("norm_epsilon", positive("1"), "Added to the variance in LayerNorm.").or("1e-5"),
+        field(
+            "tokenizer",
+            Type::Reference(&[BlockKind::Tokenizer]),
+            "The tokenizer of everything it reads.",
+        ),
+        field("weights", Type::Call(WEIGHTS), "The weights before its first stage.").or("random(std = 0.02)"),
+    ],
+    example: "model small {\n  architecture = gpt_bigcode\n  layers       = 4\n  hidden       = 128\n  heads        = 4\n  context      = 256 tokens\n  vocabulary   = 8192\n  tokenizer    = bpe\n}",
+};
+
+const MIXTURE: BlockSchema = BlockSchema {
+    kind: BlockKind::Mixture,
+    meaning: "What a stage reads, and in which shares. Each line is a component: a name, `from` and a list of corpora, \
+              `weight` and a share, and `max_epochs` and a number if its tokens may not be seen more often.",
+    fields: &[],
+    example: "mixture cap {\n  en from [en]         weight 70%\n  fi from [fi, fi_web] weight 30% max_epochs 4\n}",
+};
+
+const STAGE: BlockSchema = BlockSchema {
+    kind: BlockKind::Stage,
+    meaning: "Training on one mixture, from given weights, for a given number of tokens.",
+    fields: &[
+        field(
+            "start",
+            Type::Reference(&[BlockKind::Model, BlockKind::Stage]),
+            "The weights it starts from.",
+        ),
+        field(
+            "budget",
+            Type::Quantity {
+                units: TOKENS_OR_STEPS,
+                least: 1,
+            },
+            "How long it trains: a whole number of global batches.",
+        ),
+        field("mixture", Type::Reference(&[BlockKind::Mixture]), "What it reads."),
+        field(
+            "sequence",
+            Type::Quantity {
+                units: &[Unit::Tokens],
+                least: 1,
+            },
+            "Tokens of one sequence.",
+        ),
+        field(
+            "global_batch",
+            Type::Quantity {
+                units: &[Unit::Sequences, Unit::Tokens],
+                least: 1,
+            },
+            "Sequences of one optimizer step.",
+        ),
+        field(
+            "learning_rate",
+            Type::Call(LEARNING_RATES),
+            "The learning rate over the stage's steps.",
+        ),
+        field("optimizer", Type::Call(OPTIMIZERS), "How a gradient becomes an update.").or("adamw()"),
+        field(
+            "optimizer_state",
+            Type::Word(&[
+                ("keep", "go on with the moments of the stage before"),
+                ("reset", "start from zero moments"),
+            ]),
+            "The optimizer's moments at the start.",
+        )
+        .or_derived("`keep` when it starts from a stage, `reset` when it starts from a model"),
+        field(
+            "checkpoint",
+            Type::Every(TOKENS_OR_STEPS),
+            "How often a checkpoint is kept.",
+        )
+        .or_unset("only at the end")
+        .may_be_unknown(),
+    ],
+    example: "stage cap {\n  start         = small\n  budget        = 2000 steps\n  mixture       = cap\n  sequence      = 256 tokens\n  global_batch  = 64 sequences\n  learning_rate = cosine(peak = 1e-3, floor = 1e-4, warmup = 100 steps)\n}",
+};
+
+const EVAL: BlockSchema = BlockSchema {
+    kind: BlockKind::Eval,
+    meaning: "A measurement of checkpoints.",
+    fields: &[
+        field("kind", Type::Word(EVAL_KINDS), "What is measured."),
+        field(
+            "data",
+            Type::List {
+                of: &Type::Reference(&[BlockKind::Corpus, BlockKind::Source]),
+                least: 1,
+            },
+            "Corpora for `perplexity`, sources of problems or prompts for the other kinds.",
+        ),
+        field(
+            "at",
+            Type::List {
+                of: &Type::OneOf(&[
+                    Type::Word(&[
+                        ("start", "before the stage's first step"),
+                        ("end", "after its last step"),
+                    ]),
+                    Type::Every(TOKENS_OR_STEPS),
+                ]),
+                least: 1,
+            },
+            "Which checkpoints of a stage are measured.",
+        )
+        .or("[start, end]"),
+        field(
+            "stages",
+            Type::List {
+                of: &Type::Reference(&[BlockKind::Stage]),
+                least: 1,
+            },
+            "The stages measured.",
+        )
+        .or_derived("all stages"),
+        field(
+            "split",
+            Type::Word(&[
+                ("held_out", "the documents kept out of training"),
+                ("all", "every document of a corpus that no stage trains on"),
+            ]),
+            "Which documents of the corpora are read.",
+        )
+        .or_derived("`held_out`")
+        .ignored("an error with any kind but `perplexity`"),
+        field(
+            "window",
+            Type::Quantity {
+                units: &[Unit::Tokens],
+                least: 1,
+            },
+            "Tokens of one window.",
+        )
+        .or_unset("the stage's `sequence`")
+        .ignored("an error with any kind but `perplexity`"),
+        field(
+            "k",
+            Type::List {
+                of: &whole(1, 10_000),
+                least: 1,
+            },
+            "The k of each pass@k.",
+        )
+        .or_unset("not a `pass_at_k`")
+        .ignored("an error with any kind but `pass_at_k`"),
+        field("samples", whole(1, 100_000), "Completions drawn for each problem.")
+            .or_unset("not a `pass_at_k`")
+            .ignored("an error with any kind but `pass_at_k`")
+            .may_be_unknown(),
+        field(
+            "temperature",
+            between("0", "10"),
+            "Sampling temperature; 0 takes the likeliest token.",
+        )
+        .or_unset("greedy")
+        .ignored("an error with `perplexity` and `multiple_choice`")
+        .may_be_unknown(),
+        field(
+            "top_p",
+            positive("1"),
+            "Only the likeliest tokens up to this share are drawn from.",
+        )
+        .or_unset("all tokens")
+        .ignored("an error with `perplexity` and `multiple_choice`")
+        .may_be_unknown(),
+        field("shots", whole(0, 1000), "Solved examples in front of each question.")
+            .or_unset("none")
+            .ignored("an error with any kind but `multiple_choice`")
+            .may_be_unknown(),
+        field("judge", TEXT, "What decides whether a response is unsafe.")
+            .or_unset("not an `attack_success`")
+            .ignored("an error with any kind but `attack_success`")
+            .may_be_unknown(),
+        field(
+            "by",
+            Type::Word(&[("category", "the category of each prompt")]),
+            "What scores are told apart by.",
+        )
+        .or_unset("one score for all prompts")
+        .ignored("an error with any kind but `attack_success` and `plug_in`"),
+        field("scorer", TEXT, "The program that scores the responses.")
+            .or_unset("not a `plug_in`")
+            .ignored("an error with any kind but `plug_in`")
+            .may_be_unknown(),
+        field(
+            "better",
+            Type::Word(&[
+                ("higher", "a higher score is better"),
+                ("lower", "a lower score is better"),
+            ]),
+            "Which way the score is read.",
+        )
+        .or_unset("not a `plug_in`")
+        .ignored("an error with any kind but `plug_in`"),
+    ],
+    example: "eval heldout {\n  kind = perplexity\n  data = [en, fi]\n  at   = [start, every 500 steps, end]\n}",
+};
+
+const EVAL_KINDS: &[(&str, &str)] = &[
+    ("perplexity", "perplexity and bits per byte of each corpus"),
+    (
+        "pass_at_k",
+        "share of programming problems solved by one of k completions; compiled, but not run yet",
+    ),
+    (
+        "multiple_choice",
+        "share of questions whose right answer is the likeliest; compiled, but not run yet",
+    ),
+    (
+        "attack_success",
+        "share of attacks that a judge finds answered unsafely; compiled, but not run yet",
+    ),
+    (
+        "plug_in",
+        "a score that a program outside of Aurora defines; compiled, but not run yet",
+    ),
+];
+
+const EXPECT: BlockSchema = BlockSchema {
+    kind: BlockKind::Expect,
+    meaning: "A gate: the run fails with exit code 5 if it does not hold, and keeps all results. A metric is \
+              `STAGE.EVAL.METRIC.SET` after a stage, or `MODEL.EVAL.METRIC.SET` before its first one; the set is a \
+              corpus' language (or its name, where two corpora of the eval have the same language) and may be left \
+              out where the eval has one set.",
+    fields: &[],
+    example: "expect english_kept { cat.heldout.bits_per_byte.en <= cap.heldout.bits_per_byte.en * 1.05 }",
+};
+
+const LAYOUT: BlockSchema = BlockSchema {
+    kind: BlockKind::Layout,
+    meaning: "Where and how wide an experiment runs; never changes a result under `invariant` numerics.",
+    fields: &[
+        field(
+            "machine",
+            Type::Word(&[
+                ("cpu", "processes on CPUs, any number on a node"),
+                ("mi250x", "nodes of four AMD MI250X, each two devices (GCDs) of 64 GB"),
+            ]),
+            "Kind of machine.",
+        )
+        .or("cpu")
+        .placement(),
+        field("nodes", whole(1, 100_000), "Machines.").or("1").placement(),
+        field("tensor", whole(1, 1024), "Tensor-parallel degree.")
+            .or("1")
+            .placement(),
+        field("pipeline", whole(1, 10_000), "Pipeline stages.")
+            .or("1")
+            .placement(),
+        field(
+            "data",
+            Type::OneOf(&[
+                Type::Word(&[("fill", "as many as the devices allow")]),
+                whole(1, 1_000_000),
+            ]),
+            "Data-parallel replicas.",
+        )
+        .or("fill")
+        .placement(),
+        field(
+            "micro_batch",
+            Type::Quantity {
+                units: &[Unit::Sequences],
+                least: 1,
+            },
+            "Sequences of one forward pass; a check on what `numerics` says.",
+        )
+        .or_unset("what `numerics` says")
+        .placement(),
+        field(
+            "recompute",
+            Type::Word(&[
+                ("none", "every activation is kept"),
+                ("selective", "attention is computed again"),
+                ("full", "whole layers are computed again"),
+            ]),
+            "Which activations are computed again in the backward pass to save memory.",
+        )
+        .or("none")
+        .placement()
+        .may_be_unknown(),
+        field("threads", whole(1, 4096), "Threads of one worker.")
+            .or_unset("as many as the machine has")
+            .placement(),
+    ],
+    example: "layout lumi {\n  machine   = mi250x\n  nodes     = 32\n  tensor    = 4\n  pipeline  = 4\n  recompute = selective\n}",
+};
+
+/// Fields of an eval that only some kinds have: the kinds, and whether such an eval must have the field.
+pub fn eval_field_kinds(name: &str) -> Option<(&'static [&'static str], bool)> {
+    Some(match name {
+        "split" | "window" => (&["perplexity"], false),
+        "k" | "samples" => (&["pass_at_k"], true),
+        "temperature" | "top_p" => (&["pass_at_k", "attack_success", "plug_in"], false),
+        "shots" => (&["multiple_choice"], false),
+        "judge" => (&["attack_success"], true),
+        "by" => (&["attack_success", "plug_in"], false),
+        "scorer" | "better" => (&["plug_in"], true),
+        _ => return None,
+    })
+}
+
+/// A kind of eval's metrics; `pass@` stands for one with each k.
+pub fn metrics(kind: &str) -> &'static [Metric] {
+    match kind {
+        "perplexity" => &[
+            Metric {
+                name: "perplexity",
+                share: false,
+            },
+            Metric {
+                name: "bits_per_byte",
+                share: false,
+            },
+        ],
+        "pass_at_k" => &[Metric {
+            name: "pass@",
+            share: true,
+        }],
+        "multiple_choice" => &[
+            Metric {
+                name: "accuracy",
+                share: true,
+            },
+            Metric {
+                name: "accuracy_norm",
+                share: true,
+            },
+        ],
+        "attack_success" => &[Metric {
+            name: "attack_success_rate",
+            share: true,
+        }],
+        _ => &[Metric {
+            name: "score",
+            share: false,
+        }],
+    }
+}
+
+/// A number that an eval reports.
+#[derive(Clone, Copy, Debug)]
+pub struct Metric {
+    pub name: &'static str,
+    /// Lies between 0 and 1, so that percentage points can be added to it.
+    pub share: bool,
+}
+
+/// All fields of the table that the reference calls by these names.
+pub(crate) fn metric_table() -> Vec<(&'static str, Vec<Metric>)> {
+    EVAL_KINDS
+        .iter()
+        .map(|&(kind, _)| (kind, metrics(kind).to_vec()))
+        .collect()
+}

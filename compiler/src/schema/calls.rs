@@ -1,0 +1,350 @@
+//! Calls and their arguments.
+
+use super::{CallSchema, FieldSchema, TextKind, Type, between, field, positive, power_of_two, whole};
+use crate::spec::{BlockKind, Unit};
+
+const TEXT: Type = Type::Text(TextKind::Plain);
+const PATTERNS: Type = Type::List {
+    of: &Type::Text(TextKind::Pattern),
+    least: 0,
+};
+const STEPS: Type = Type::Quantity {
+    units: &[Unit::Steps, Unit::Tokens],
+    least: 0,
+};
+const SOURCE: FieldSchema = field(
+    "source",
+    Type::Reference(&[BlockKind::Source]),
+    "The source whose files are read.",
+);
+const FILES: FieldSchema = field(
+    "files",
+    Type::List {
+        of: &Type::Text(TextKind::Pattern),
+        least: 1,
+    },
+    "Patterns of the files that are read: paths inside an archive, or file names.",
+)
+.or("[\"**\"]");
+const EXCLUDE: FieldSchema = field("exclude", PATTERNS, "Patterns of files that are left out again.").or("[]");
+const MICRO_BATCH: Type = Type::Quantity {
+    units: &[Unit::Sequences],
+    least: 1,
+};
+
+/// How the order of floating-point sums is fixed.
+pub(super) const NUMERICS: &[CallSchema] = &[
+    CallSchema {
+        name: "invariant",
+        meaning: "Same bits under any layout and number of threads: every sum follows a logical grid.",
+        first: None,
+        arguments: &[
+            field(
+                "tensor",
+                power_of_two(1024),
+                "Logical tensor shards; divides heads, feed-forward and vocabulary.",
+            )
+            .or("1"),
+            field(
+                "lanes",
+                power_of_two(65_536),
+                "Logical gradient lanes; the global batch is split evenly over them.",
+            )
+            .or("1"),
+            field(
+                "micro_batch",
+                MICRO_BATCH,
+                "Sequences that one lane runs in one forward pass.",
+            )
+            .or("1 sequences"),
+        ],
+    },
+    CallSchema {
+        name: "native",
+        meaning: "The fastest kernels; same bits only under the same layout and number of threads.",
+        first: None,
+        arguments: &[field(
+            "micro_batch",
+            MICRO_BATCH,
+            "Sequences that one replica runs in one forward pass.",
+        )
+        .or("1 sequences")
+        .may_be_unknown()],
+    },
+];
+
+/// How documents are read from a source.
+pub(super) const EXTRACTIONS: &[CallSchema] = &[
+    CallSchema {
+        name: "text",
+        meaning: "Plain text, one document a file.",
+        first: Some(&SOURCE),
+        arguments: &[
+            FILES,
+            EXCLUDE,
+            field("by_line", Type::Bool, "Every line is a document of its own.").or("false"),
+        ],
+    },
+    CallSchema {
+        name: "html",
+        meaning: "Web pages, one document a page, one paragraph a block element.",
+        first: Some(&SOURCE),
+        arguments: &[
+            FILES,
+            EXCLUDE,
+            field("select", TEXT, "CSS selector of the elements that hold the text.").or("\"body\""),
+            field(
+                "drop",
+                TEXT,
+                "CSS selector of elements inside of them that are left out.",
+            )
+            .or_unset("nothing is left out"),
+            field(
+                "reference",
+                Type::Reference(&[BlockKind::Source]),
+                "The same pages in the reference language: a paragraph counts only if it differs from the paragraph \
+                 with the same `id` there.",
+            )
+            .or_unset("every paragraph counts"),
+            field("own", TEXT, "The part of a page's path that names its own language.")
+                .or_unset("there is no `reference`"),
+            field(
+                "other",
+                TEXT,
+                "What stands in its place in the path of the reference page.",
+            )
+            .or_unset("there is no `reference`"),
+        ],
+    },
+    CallSchema {
+        name: "roff",
+        meaning: "Manual pages, one document a page, without requests and escapes.",
+        first: Some(&SOURCE),
+        arguments: &[FILES, EXCLUDE],
+    },
+    CallSchema {
+        name: "mo",
+        meaning: "GNU message catalogues: the translations that differ from their originals.",
+        first: Some(&SOURCE),
+        arguments: &[FILES, EXCLUDE],
+    },
+    CallSchema {
+        name: "code",
+        meaning: "Source code, kept byte for byte, one document a file.",
+        first: Some(&SOURCE),
+        arguments: &[FILES, EXCLUDE],
+    },
+    CallSchema {
+        name: "jsonl",
+        meaning: "One JSON object a line, each a document.",
+        first: Some(&SOURCE),
+        arguments: &[
+            FILES,
+            EXCLUDE,
+            field("field", TEXT, "The member that holds the text.").or("\"text\""),
+        ],
+    },
+    CallSchema {
+        name: "json",
+        meaning: "One JSON value a file.",
+        first: Some(&SOURCE),
+        arguments: &[
+            FILES,
+            EXCLUDE,
+            field(
+                "field",
+                TEXT,
+                "Every string under a member of this name, at any depth, is a document.",
+            )
+            .or_unset("every string of a file is a paragraph of one document"),
+        ],
+    },
+];
+
+pub(super) const TOKENIZERS: &[CallSchema] = &[
+    CallSchema {
+        name: "train_bpe",
+        meaning: "Byte-level byte-pair encoding, trained on the training split of `corpora`.",
+        first: None,
+        arguments: &[
+            field(
+                "vocabulary",
+                whole(257, 1 << 24),
+                "Entries, special ones and the 256 bytes included.",
+            )
+            .or("8192"),
+            field(
+                "minimum_frequency",
+                whole(1, 1 << 30),
+                "Pairs that occur more rarely are never joined.",
+            )
+            .or("2"),
+            field(
+                "special",
+                Type::List { of: &TEXT, least: 1 },
+                "Entries that no text produces; the first one ends a document.",
+            )
+            .or("[\"<|endoftext|>\"]"),
+        ],
+    },
+    CallSchema {
+        name: "load",
+        meaning: "A `tokenizer.json` of Hugging Face's tokenizers, as it is.",
+        first: Some(&SOURCE),
+        arguments: &[
+            field("member", TEXT, "Its path inside the source.").or("\"tokenizer.json\""),
+            field("end_of_document", TEXT, "The entry that ends a document.").or("\"<|endoftext|>\""),
+        ],
+    },
+];
+
+pub(super) const WEIGHTS: &[CallSchema] = &[
+    CallSchema {
+        name: "random",
+        meaning: "Normal random numbers from the experiment's seed.",
+        first: None,
+        arguments: &[field(
+            "std",
+            positive("1"),
+            "Standard deviation; projections into the residual stream get it divided by √(2 × layers).",
+        )
+        .or("0.02")],
+    },
+    CallSchema {
+        name: "hf",
+        meaning: "The weights of a repository on the Hugging Face hub; compiled, but not fetched yet.",
+        first: Some(&field(
+            "repository",
+            Type::Text(TextKind::Repository),
+            "The repository.",
+        )),
+        arguments: &[field("revision", TEXT, "Commit of the repository.").may_be_unknown()],
+    },
+];
+
+pub(super) const LEARNING_RATES: &[CallSchema] = &[
+    CallSchema {
+        name: "constant",
+        meaning: "One rate for the whole stage.",
+        first: None,
+        arguments: &[
+            field("rate", positive("10"), "The rate.").may_be_unknown(),
+            field("warmup", STEPS, "A straight line from zero at the start.")
+                .or("0 steps")
+                .may_be_unknown(),
+        ],
+    },
+    CallSchema {
+        name: "linear",
+        meaning: "A straight line from the peak down to the floor at the end of the stage.",
+        first: None,
+        arguments: FALLING,
+    },
+    CallSchema {
+        name: "cosine",
+        meaning: "Half a cosine from the peak down to the floor at the end of the stage.",
+        first: None,
+        arguments: FALLING,
+    },
+    CallSchema {
+        name: "wsd",
+        meaning: "Warm-up, stable, decay: the peak all along, then a straight line down at the end of the stage.",
+        first: None,
+        arguments: &[
+            PEAK,
+            FLOOR,
+            WARMUP,
+            field("decay", STEPS, "Length of the last part, from the peak to the floor.").may_be_unknown(),
+        ],
+    },
+];
+
+const PEAK: FieldSchema = field("peak", positive("10"), "The highest rate.").may_be_unknown();
+const FLOOR: FieldSchema = field("floor", between("0", "10"), "The rate at the end.")
+    .or("0")
+    .may_be_unknown();
+const WARMUP: FieldSchema = field("warmup", STEPS, "A straight line from zero to the peak at the start.")
+    .or("0 steps")
+    .may_be_unknown();
+const FALLING: &[FieldSchema] = &[PEAK, FLOOR, WARMUP];
+
+/// A share that stays below one.
+const BETA: Type = Type::Decimal {
+    range: super::Range {
+        least: "0",
+        includes_least: true,
+        most: Some("1"),
+        includes_most: false,
+    },
+};
+
+pub(super) const OPTIMIZERS: &[CallSchema] = &[CallSchema {
+    name: "adamw",
+    meaning: "Adam with decoupled weight decay.",
+    first: None,
+    arguments: &[
+        field("beta1", BETA, "Decay of the first moment.")
+            .or("0.9")
+            .may_be_unknown(),
+        field("beta2", BETA, "Decay of the second moment.")
+            .or("0.95")
+            .may_be_unknown(),
+        field("epsilon", positive("1"), "Added to the root of the second moment.")
+            .or("1e-8")
+            .may_be_unknown(),
+        field(
+            "weight_decay",
+            between("0", "1"),
+            "Share of a weight taken off per unit of learning rate.",
+        )
+        .or("0.1")
+        .may_be_unknown(),
+        field(
+            "clip",
+            Type::OneOf(&[positive("1000000"), Type::Nothing]),
+            "Bound of the global gradient norm, or `none`.",
+        )
+        .or("1.0")
+        .may_be_unknown(),
+    ],
+}];
+
+/// What a line of a mixture lowers to.
+pub(super) const COMPONENT: CallSchema = CallSchema {
+    name: "component",
+    meaning: "One component of a mixture: `NAME from [CORPORA] weight SHARE max_epochs N`.",
+    first: None,
+    arguments: &[
+        field(
+            "from",
+            Type::List {
+                of: &Type::Reference(&[BlockKind::Corpus]),
+                least: 1,
+            },
+            "The corpora it draws from.",
+        ),
+        field(
+            "weight",
+            Type::Percent {
+                range: super::Range {
+                    least: "0",
+                    includes_least: false,
+                    most: Some("100"),
+                    includes_most: true,
+                },
+            },
+            "Share of the stage's tokens; the weights of a mixture sum to exactly 100%.",
+        )
+        .may_be_unknown(),
+        field(
+            "max_epochs",
+            positive("1000000"),
+            "How often its tokens may be seen at most.",
+        )
+        .or_unset("as often as the weight asks for")
+        .may_be_unknown(),
+    ],
+};
+
+/// Every table of calls.
+pub(super) const ALL: &[&[CallSchema]] = &[NUMERICS, EXTRACTIONS, TOKENIZERS, WEIGHTS, LEARNING_RATES, OPTIMIZERS];

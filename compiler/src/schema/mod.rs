@@ -1,0 +1,337 @@
+//! The tables of the language: every block, field, call, word and unit, with its meaning, default and range.
+//!
+//! In: nothing. Out: constant tables, which the checker, the defaults, did-you-mean, `aurora show` and the language
+//! reference all read, so that what is checked is what is documented.
+//! Not here: rules that look at more than one value (`check::rules`).
+
+mod blocks;
+mod calls;
+mod reference;
+mod units;
+
+pub use blocks::{BLOCKS, Metric, component, eval_field_kinds, metrics};
+pub use reference::reference;
+pub use units::{UNITS, WrittenUnit, written_unit};
+
+use crate::spec::{BlockKind, Unit};
+
+/// A kind of block.
+#[derive(Clone, Copy, Debug)]
+pub struct BlockSchema {
+    pub kind: BlockKind,
+    /// One sentence.
+    pub meaning: &'static str,
+    pub fields: &'static [FieldSchema],
+    /// A block that is written right, for the reference.
+    pub example: &'static str,
+}
+
+/// A field of a block or an argument of a call.
+#[derive(Clone, Copy, Debug)]
+pub struct FieldSchema {
+    pub name: &'static str,
+    pub kind: Type,
+    pub default: Default,
+    /// One sentence.
+    pub meaning: &'static str,
+    /// When the field has no effect, if ever.
+    pub ignored: Option<&'static str>,
+    pub role: Role,
+    /// Whether `unknown` may stand for a value that nobody has published.
+    pub unknown: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Default {
+    Required,
+    /// Not set, which means this.
+    Unset(&'static str),
+    /// A value as it would be written.
+    Value(&'static str),
+    /// Worked out from other fields, in these words.
+    Derived(&'static str),
+}
+
+/// What a field can do to a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Can change a result: part of the keys.
+    Semantic,
+    /// Where and when things run; never part of a key.
+    Placement,
+    /// Only told.
+    Description,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum Type {
+    Bool,
+    /// A whole number without a unit.
+    Integer {
+        least: i64,
+        most: i64,
+        power_of_two: bool,
+    },
+    /// An exact decimal number; the bounds are written as in a spec.
+    Decimal {
+        range: Range,
+    },
+    /// A percentage; the bounds count hundredths.
+    Percent {
+        range: Range,
+    },
+    Text(TextKind),
+    /// One of a closed set of words, each with its meaning.
+    Word(&'static [(&'static str, &'static str)]),
+    /// A whole number of one of these units.
+    Quantity {
+        units: &'static [Unit],
+        least: u64,
+    },
+    /// `every QUANTITY`.
+    Every(&'static [Unit]),
+    /// The name of a block of one of these kinds.
+    Reference(&'static [BlockKind]),
+    List {
+        of: &'static Type,
+        least: usize,
+    },
+    Call(&'static [CallSchema]),
+    /// The first of these that looks like what is written.
+    OneOf(&'static [Type]),
+    /// The word `none`: deliberately not set.
+    Nothing,
+}
+
+/// Bounds of a decimal number.
+#[derive(Clone, Copy, Debug)]
+pub struct Range {
+    pub least: &'static str,
+    /// Whether `least` itself is allowed.
+    pub includes_least: bool,
+    pub most: Option<&'static str>,
+    /// Whether `most` itself is allowed.
+    pub includes_most: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TextKind {
+    Plain,
+    /// Where a source comes from: `pkg:…`, `file:…`, `hf:…`.
+    Source,
+    /// A glob pattern over the paths inside a source.
+    Pattern,
+    /// `organisation/name` on the Hugging Face hub.
+    Repository,
+}
+
+/// A call such as `cosine(peak = 1e-4, …)`.
+#[derive(Clone, Copy, Debug)]
+pub struct CallSchema {
+    pub name: &'static str,
+    /// One sentence.
+    pub meaning: &'static str,
+    /// The argument that is written first and without its name, if the call has one.
+    pub first: Option<&'static FieldSchema>,
+    pub arguments: &'static [FieldSchema],
+}
+
+impl BlockSchema {
+    pub fn field(&self, name: &str) -> Option<&'static FieldSchema> {
+        self.fields.iter().find(|field| field.name == name)
+    }
+}
+
+impl CallSchema {
+    /// All arguments, the unnamed one first.
+    pub fn all(&self) -> impl Iterator<Item = &'static FieldSchema> {
+        self.first.into_iter().chain(self.arguments)
+    }
+}
+
+/// The table of a kind of block.
+pub fn block(kind: BlockKind) -> &'static BlockSchema {
+    BLOCKS
+        .iter()
+        .find(|block| block.kind == kind)
+        .expect("every kind has a table")
+}
+
+/// The kind that a keyword names.
+pub fn kind(keyword: &str) -> Option<BlockKind> {
+    BLOCKS
+        .iter()
+        .map(|block| block.kind)
+        .find(|kind| kind.to_string() == keyword)
+}
+
+/// Words that start an item on the top level: the kinds, and `profile`.
+pub fn keywords() -> Vec<String> {
+    BLOCKS
+        .iter()
+        .map(|block| block.kind.to_string())
+        .chain(["profile".to_owned()])
+        .collect()
+}
+
+/// Any number of a type, for messages: "a whole number", "tokens", "one of `a`, `b`".
+pub fn describe(kind: &Type) -> String {
+    match kind {
+        Type::Bool => "`true` or `false`".to_owned(),
+        Type::Integer { .. } => "a whole number".to_owned(),
+        Type::Decimal { .. } => "a number".to_owned(),
+        Type::Percent { .. } => "a percentage such as `12.5%`".to_owned(),
+        Type::Text(TextKind::Source) => "a source in double quotes, such as `\"file:data/text.txt\"`".to_owned(),
+        Type::Text(TextKind::Pattern) => "a pattern of paths in double quotes".to_owned(),
+        Type::Text(TextKind::Repository) => "a repository in double quotes, such as `\"organisation/name\"`".to_owned(),
+        Type::Text(TextKind::Plain) => "a text in double quotes".to_owned(),
+        Type::Word(words) => one_of(&words.iter().map(|(word, _)| format!("`{word}`")).collect::<Vec<_>>()),
+        Type::Quantity { units, .. } => format!("a number of {}", unit_names(units)),
+        Type::Every(units) => format!("`every` so many {}", unit_names(units)),
+        Type::Reference(kinds) => format!("the name of {}", kind_names(kinds)),
+        Type::List { of, .. } => format!("a list, each element {}", describe(of)),
+        Type::Call(calls) => one_of(
+            &calls
+                .iter()
+                .map(|call| format!("`{}(…)`", call.name))
+                .collect::<Vec<_>>(),
+        ),
+        Type::OneOf(types) => one_of(&types.iter().map(describe).collect::<Vec<_>>()),
+        Type::Nothing => "`none`".to_owned(),
+    }
+}
+
+/// "tokens", "tokens or steps".
+pub fn unit_names(units: &[Unit]) -> String {
+    one_of(&units.iter().map(|unit| unit.to_string()).collect::<Vec<_>>())
+}
+
+/// "a corpus", "a model or a stage".
+pub fn kind_names(kinds: &[BlockKind]) -> String {
+    one_of(&kinds.iter().map(|&kind| with_article(kind)).collect::<Vec<_>>())
+}
+
+/// "an eval", "a stage".
+pub fn with_article(kind: BlockKind) -> String {
+    let article = if matches!(kind, BlockKind::Eval | BlockKind::Expect | BlockKind::Experiment) {
+        "an"
+    } else {
+        "a"
+    };
+    format!("{article} {kind}")
+}
+
+fn one_of(names: &[String]) -> String {
+    match names {
+        [] => String::new(),
+        [one] => one.clone(),
+        [first @ .., last] => format!("{} or {last}", first.join(", ")),
+    }
+}
+
+const fn field(name: &'static str, kind: Type, meaning: &'static str) -> FieldSchema {
+    FieldSchema {
+        name,
+        kind,
+        default: Default::Required,
+        meaning,
+        ignored: None,
+        role: Role::Semantic,
+        unknown: false,
+    }
+}
+
+impl FieldSchema {
+    const fn or(self, default: &'static str) -> Self {
+        Self {
+            default: Default::Value(default),
+            ..self
+        }
+    }
+
+    const fn or_unset(self, meaning: &'static str) -> Self {
+        Self {
+            default: Default::Unset(meaning),
+            ..self
+        }
+    }
+
+    const fn or_derived(self, rule: &'static str) -> Self {
+        Self {
+            default: Default::Derived(rule),
+            ..self
+        }
+    }
+
+    const fn ignored(self, when: &'static str) -> Self {
+        Self {
+            ignored: Some(when),
+            ..self
+        }
+    }
+
+    const fn placement(self) -> Self {
+        Self {
+            role: Role::Placement,
+            ..self
+        }
+    }
+
+    const fn description(self) -> Self {
+        Self {
+            role: Role::Description,
+            ..self
+        }
+    }
+
+    const fn may_be_unknown(self) -> Self {
+        Self { unknown: true, ..self }
+    }
+}
+
+const fn positive(most: &'static str) -> Type {
+    Type::Decimal {
+        range: Range {
+            least: "0",
+            includes_least: false,
+            most: Some(most),
+            includes_most: true,
+        },
+    }
+}
+
+const fn between(least: &'static str, most: &'static str) -> Type {
+    Type::Decimal {
+        range: Range {
+            least,
+            includes_least: true,
+            most: Some(most),
+            includes_most: true,
+        },
+    }
+}
+
+const fn whole(least: i64, most: i64) -> Type {
+    Type::Integer {
+        least,
+        most,
+        power_of_two: false,
+    }
+}
+
+const fn power_of_two(most: i64) -> Type {
+    Type::Integer {
+        least: 1,
+        most,
+        power_of_two: true,
+    }
+}
+
+/// The call of this name; names of calls are unique in the whole language.
+pub fn call(name: &str) -> Option<&'static CallSchema> {
+    calls::ALL
+        .iter()
+        .flat_map(|table| table.iter())
+        .chain([component()])
+        .find(|call| call.name == name)
+}

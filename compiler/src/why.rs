@@ -1,0 +1,145 @@
+//! Why a node has another key than before, in words.
+//!
+//! In: what the key was made of then and now. Out: the changes, first causes first. Not here: where the older pre-image
+//! was kept (the store).
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::hash::Preimage;
+
+/// One difference between two pre-images of a node.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "what", rename_all = "snake_case")]
+pub enum Change {
+    /// A value of the spec, by its path there.
+    Spec {
+        path: String,
+        old: Option<String>,
+        new: Option<String>,
+    },
+    /// A field of the node that no value of the spec explains (the content of a source, say).
+    Field {
+        path: String,
+        old: Option<String>,
+        new: Option<String>,
+    },
+    /// An input is another piece of work than before.
+    Input { role: String, name: String },
+    /// An input came or went.
+    Inputs { old: Vec<String>, new: Vec<String> },
+    /// Aurora itself means something else by this kind of node.
+    Meaning { kind: String, old: u32, new: u32 },
+}
+
+fn arrow(f: &mut fmt::Formatter<'_>, path: &str, old: &Option<String>, new: &Option<String>) -> fmt::Result {
+    let show = |value: &Option<String>| value.clone().map_or("(not set)".to_string(), |value| shorten(&value));
+    write!(f, "{path}: {} → {}", show(old), show(new))
+}
+
+fn shorten(value: &str) -> String {
+    let is_digest = value.len() == 64 && value.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_digest {
+        value[..12].to_string()
+    } else {
+        value.to_string()
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Spec { path, old, new } | Self::Field { path, old, new } => arrow(f, path, old, new),
+            Self::Input { role, name } => write!(f, "{role} `{name}` changed"),
+            Self::Inputs { old, new } => write!(f, "inputs: {} → {}", old.join(", "), new.join(", ")),
+            Self::Meaning { kind, old, new } => write!(f, "version of `{kind}` nodes: {old} → {new}"),
+        }
+    }
+}
+
+fn differences<'a>(
+    old: &'a std::collections::BTreeMap<String, String>,
+    new: &'a std::collections::BTreeMap<String, String>,
+) -> impl Iterator<Item = (&'a String, Option<&'a String>, Option<&'a String>)> {
+    let paths: std::collections::BTreeSet<_> = old.keys().chain(new.keys()).collect();
+    paths
+        .into_iter()
+        .map(|path| (path, old.get(path), new.get(path)))
+        .filter(|(_, old, new)| old != new)
+}
+
+/// Returns what differs, in the order: Aurora's meaning, own fields, inputs. Empty if nothing does.
+pub fn changes(old: &Preimage, new: &Preimage) -> Vec<Change> {
+    let mut found = Vec::new();
+    if (&old.kind, old.version) != (&new.kind, new.version) {
+        found.push(Change::Meaning {
+            kind: new.kind.clone(),
+            old: old.version,
+            new: new.version,
+        });
+    }
+    if old.fields != new.fields || old.unknown != new.unknown {
+        let spec: Vec<Change> = differences(&old.spec, &new.spec)
+            // A call or a list is shown by its changed parts, which are values of their own.
+            .filter(|(path, _, _)| {
+                let below = format!("{path}.");
+                !differences(&old.spec, &new.spec).any(|(other, _, _)| other.starts_with(&below))
+            })
+            .map(|(path, old, new)| Change::Spec {
+                path: path.clone(),
+                old: old.cloned(),
+                new: new.cloned(),
+            })
+            .collect();
+        let fields = || {
+            differences(&old.fields, &new.fields).map(|(path, old, new)| Change::Field {
+                path: path.clone(),
+                old: old.cloned(),
+                new: new.cloned(),
+            })
+        };
+        if spec.is_empty() {
+            found.extend(fields())
+        } else {
+            found.extend(spec)
+        }
+    }
+    let names = |preimage: &Preimage| -> Vec<String> {
+        preimage
+            .inputs
+            .iter()
+            .map(|input| format!("{} {}", input.role, input.name))
+            .collect()
+    };
+    if names(old) == names(new) {
+        let changed = old
+            .inputs
+            .iter()
+            .zip(&new.inputs)
+            .filter(|(old, new)| old.key != new.key);
+        found.extend(changed.map(|(_, new)| Change::Input {
+            role: new.role.clone(),
+            name: new.name.clone(),
+        }));
+    } else {
+        let only = |here: &Preimage, there: &Preimage| -> Vec<String> {
+            let there = names(there);
+            names(here).into_iter().filter(|name| !there.contains(name)).collect()
+        };
+        found.push(Change::Inputs {
+            old: only(old, new),
+            new: only(new, old),
+        });
+        let changed = new.inputs.iter().filter(|input| {
+            old.inputs
+                .iter()
+                .any(|before| (&before.role, &before.name) == (&input.role, &input.name) && before.key != input.key)
+        });
+        found.extend(changed.map(|input| Change::Input {
+            role: input.role.clone(),
+            name: input.name.clone(),
+        }));
+    }
+    found
+}

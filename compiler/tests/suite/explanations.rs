@@ -1,0 +1,142 @@
+//! Every code's wrong example gives that code, and its right example does not.
+
+use aurora_compiler::check::check;
+use aurora_compiler::nearest;
+use aurora_lang::ast::{Block, Body, Entry};
+use aurora_lang::diagnostics::{Code, Severity, TABLE, explain};
+use aurora_lang::parse;
+
+/// Codes that no spec alone can show.
+const WITHOUT_EXAMPLE: [Code; 9] = [
+    Code::FILE_TOO_LARGE,
+    Code::UNKNOWN_PROFILE,
+    Code::LOCK_MALFORMED,
+    Code::LOCK_CONFLICT,
+    Code::LOCK_TOO_NEW,
+    Code::LOCK_OF_ANOTHER_SPEC,
+    Code::LOCK_ENTRY_DISAGREES,
+    Code::LOCK_WOULD_CHANGE,
+    Code::SOURCE_NOT_PINNED,
+];
+
+/// Lays an example over `specs/tiny.aur`: its blocks take the place of those of the same kind and name, and where one
+/// has a line `// …`, the fields that it does not write stay.
+fn complete(example: &str) -> String {
+    let base = crate::read("specs/tiny.aur");
+    let (old, new) = (parse(&base).file.items, parse(example).file.items);
+    let same = |a: &Block, b: &Block| a.keyword.text == b.keyword.text && a.name.text == b.name.text;
+    let mut completed = example.to_owned();
+    for item in new.iter().rev() {
+        let Some(at) = example[item.span.start..item.span.end]
+            .find("// …")
+            .map(|at| item.span.start + at)
+        else {
+            continue;
+        };
+        let Some(old) = old.iter().find(|old| same(old, item)) else {
+            continue;
+        };
+        let (Body::Entries(old), Body::Entries(written)) = (&old.body, &item.body) else {
+            continue;
+        };
+        let names: Vec<&str> = written.iter().filter_map(name_of).collect();
+        let old_names: Vec<&str> = old.iter().filter_map(name_of).collect();
+        // A misspelt field of an example takes the place of the field that it means.
+        let misspelt = |name: &str| {
+            names
+                .iter()
+                .any(|new| !old_names.contains(new) && nearest(new, [name].into_iter()).is_some())
+        };
+        let kept: Vec<&str> = old
+            .iter()
+            .filter(|entry| name_of(entry).is_none_or(|name| !names.contains(&name) && !misspelt(name)))
+            .map(|entry| &base[entry.span().start..entry.span().end])
+            .collect();
+        completed.replace_range(at..at + "// …".len(), &kept.join("\n  "));
+    }
+    let untouched = old.iter().filter(|old| !new.iter().any(|new| same(old, new)));
+    let blocks: Vec<&str> = untouched.map(|block| &base[block.span.start..block.span.end]).collect();
+    format!("{}\n\n{completed}\n", blocks.join("\n\n"))
+}
+
+fn name_of(entry: &Entry) -> Option<&str> {
+    match entry {
+        Entry::Field(field) => field.path.first().map(|name| name.text.as_str()),
+        Entry::Component(component) => Some(&component.name.text),
+        Entry::Block(_) => None,
+    }
+}
+
+fn codes(text: &str) -> Vec<Code> {
+    match check("example.aur", text, None) {
+        Ok(spec) => spec.warnings.iter().map(|warning| warning.code).collect(),
+        Err(errors) => errors.iter().map(|error| error.code).collect(),
+    }
+}
+
+#[test]
+fn examples_show_their_code() {
+    let mut faults: Vec<String> = Vec::new();
+    for entry in TABLE {
+        if WITHOUT_EXAMPLE.contains(&entry.code) {
+            assert!(
+                entry.wrong.is_empty() && entry.right.is_empty(),
+                "{} has an example after all",
+                entry.code
+            );
+            continue;
+        }
+        // What does not parse cannot be laid over a base.
+        let wrong = if entry.code.as_str().starts_with("E01") {
+            entry.wrong.to_owned()
+        } else {
+            complete(entry.wrong)
+        };
+        if !codes(&wrong).contains(&entry.code) {
+            faults.push(format!("{}: the wrong example gives {:?}", entry.code, codes(&wrong)));
+        }
+        let right = complete(entry.right);
+        let errors: Vec<Code> = codes(&right)
+            .into_iter()
+            .filter(|code| code.severity() == Severity::Error || *code == entry.code)
+            .collect();
+        if !errors.is_empty() {
+            faults.push(format!("{}: the right example gives {errors:?}", entry.code));
+        }
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
+}
+
+#[test]
+fn codes_are_unique_sorted_and_explained() {
+    for pair in TABLE.windows(2) {
+        assert!(
+            pair[0].code < pair[1].code,
+            "{} stands before {}",
+            pair[0].code,
+            pair[1].code
+        );
+    }
+    for entry in TABLE {
+        assert!(entry.text.len() > 40, "{} explains nothing", entry.code);
+        assert_eq!(
+            explain(&entry.code.as_str().to_lowercase()).map(|found| found.code),
+            Some(entry.code)
+        );
+    }
+    assert!(explain("E9999").is_none());
+}
+
+#[test]
+fn the_book_has_a_page_for_every_code() {
+    let mut index = String::from("# Diagnostics\n\n| Code | Meaning |\n|---|---|\n");
+    for entry in TABLE {
+        index.push_str(&format!(
+            "| [{code}]({code}.md) | {} |\n",
+            entry.title,
+            code = entry.code
+        ));
+        crate::assert_page(&format!("book/src/diagnostics/{}.md", entry.code), &entry.page());
+    }
+    crate::assert_page("book/src/diagnostics/index.md", &index);
+}

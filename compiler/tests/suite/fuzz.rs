@@ -1,0 +1,235 @@
+//! Broken, odd and hostile input: never a panic, always a place, and work bounded by limits of the parser.
+
+use aurora_compiler::check::check;
+use aurora_lang::diagnostics::{Source, render_text, to_json};
+use aurora_lang::parse::{MOST_BYTES, MOST_FAULTS, parse};
+use proptest::prelude::*;
+
+/// Words, numbers, texts, signs and white space of a file.
+fn tokens(text: &str) -> Vec<String> {
+    let mut tokens: Vec<String> = Vec::new();
+    let class = |character: char| match character {
+        ' ' | '\t' => 0,
+        '\n' => 1,
+        character if character.is_alphanumeric() || character == '_' => 2,
+        _ => 3,
+    };
+    for character in text.chars() {
+        match tokens.last_mut() {
+            Some(last) if class(character) != 3 && last.chars().all(|old| class(old) == class(character)) => {
+                last.push(character);
+            }
+            _ => tokens.push(character.to_string()),
+        }
+    }
+    tokens
+}
+
+#[derive(Clone, Debug)]
+enum Mutation {
+    Delete(usize),
+    Duplicate(usize),
+    Swap(usize, usize),
+    Replace(usize, String),
+    Insert(usize, String),
+    Truncate(usize),
+}
+
+fn fragment() -> impl Strategy<Value = String> {
+    let known = [
+        "{",
+        "}",
+        "[",
+        "]",
+        "(",
+        ")",
+        "=",
+        ",",
+        ".",
+        "@",
+        "\"",
+        "//",
+        "///",
+        "%",
+        "pp",
+        "every",
+        "unknown",
+        "none",
+        "from",
+        "weight",
+        "max_epochs",
+        "profile",
+        "expect",
+        "stage",
+        "model",
+        "<=",
+        "*",
+        "+",
+        "-",
+        "1e999999999",
+        "1e-28",
+        "99999999999999999999999999",
+        "-1",
+        "0",
+        "0.5",
+        "377T tokens",
+        "9T tokens",
+        "18446744073709551616",
+        "1K",
+        "steps",
+        "tokens",
+        "bytes",
+        "\u{FEFF}",
+        "é",
+        "日本",
+        "\r\n",
+        "\\",
+        "\\\"",
+        "pass@1",
+        "import",
+        "\u{0}",
+    ];
+    prop_oneof![
+        4 => proptest::sample::select(known.to_vec()).prop_map(str::to_owned),
+        1 => "[ -~]{0,12}",
+        1 => any::<String>().prop_map(|text| text.chars().take(8).collect()),
+    ]
+}
+
+fn mutation() -> impl Strategy<Value = Mutation> {
+    prop_oneof![
+        any::<usize>().prop_map(Mutation::Delete),
+        any::<usize>().prop_map(Mutation::Duplicate),
+        (any::<usize>(), any::<usize>()).prop_map(|(first, second)| Mutation::Swap(first, second)),
+        (any::<usize>(), fragment()).prop_map(|(at, text)| Mutation::Replace(at, text)),
+        (any::<usize>(), fragment()).prop_map(|(at, text)| Mutation::Insert(at, text)),
+        (0..20_usize).prop_map(Mutation::Truncate),
+    ]
+}
+
+fn mutate(text: &str, mutations: &[Mutation]) -> String {
+    let mut tokens = tokens(text);
+    for mutation in mutations {
+        let length = tokens.len();
+        if length == 0 {
+            break;
+        }
+        match mutation {
+            Mutation::Delete(at) => {
+                tokens.remove(at % length);
+            }
+            Mutation::Duplicate(at) => tokens.insert(at % length, tokens[at % length].clone()),
+            Mutation::Swap(first, second) => tokens.swap(first % length, second % length),
+            Mutation::Replace(at, text) => tokens[at % length].clone_from(text),
+            Mutation::Insert(at, text) => tokens.insert(at % length, text.clone()),
+            Mutation::Truncate(share) => tokens.truncate(length - length * share / 100),
+        }
+    }
+    tokens.concat()
+}
+
+/// Checks a text, draws what is found, and formats it if it parses.
+fn try_all(text: &str) {
+    for profile in [None, Some("smoke")] {
+        let diagnostics = match check("fuzz.aur", text, profile) {
+            Ok(spec) => {
+                for (value, _) in spec.resolved().into_values() {
+                    assert!(!value.is_empty());
+                }
+                spec.warnings
+            }
+            Err(errors) => {
+                assert!(!errors.is_empty());
+                errors
+            }
+        };
+        for diagnostic in &diagnostics {
+            assert!(!diagnostic.message.is_empty());
+            for label in &diagnostic.labels {
+                assert!(
+                    label.span.start <= label.span.end && label.span.end <= text.len(),
+                    "{diagnostic:?}"
+                );
+            }
+        }
+        let places: Vec<_> = diagnostics.iter().filter_map(|diagnostic| diagnostic.place()).collect();
+        assert!(places.is_sorted(), "ordered by place: {places:?}");
+        let source = Source::new("fuzz.aur", text);
+        render_text(&diagnostics, source, false);
+        to_json(&diagnostics, source);
+    }
+    if let Ok(formatted) = aurora_lang::format(text) {
+        assert_eq!(
+            aurora_lang::format(&formatted).as_ref(),
+            Ok(&formatted),
+            "formatting twice changes nothing"
+        );
+        let faults = |text: &str| match check("fuzz.aur", text, None) {
+            Ok(_) => Vec::new(),
+            Err(errors) => {
+                // The order of two faults at one place, and figures of places, may differ.
+                let mut codes: Vec<_> = errors.iter().map(|error| error.code).collect();
+                codes.sort_unstable();
+                codes
+            }
+        };
+        assert_eq!(faults(&formatted), faults(text), "formatting changes no fault");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn mutations_of_the_small_spec(mutations in proptest::collection::vec(mutation(), 1..8)) {
+        try_all(&mutate(&crate::read("specs/tiny.aur"), &mutations));
+    }
+
+    #[test]
+    fn any_text(text in any::<String>()) {
+        try_all(&text);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn mutations_of_the_large_spec(mutations in proptest::collection::vec(mutation(), 1..12)) {
+        try_all(&mutate(&crate::read("specs/aurora-m.aur"), &mutations));
+    }
+}
+
+#[test]
+fn deep_and_long_input_ends() {
+    let deep = [
+        "(".repeat(100_000),
+        format!("expect g {{ {}1 <= 2 }}", "(".repeat(1000)),
+        format!("model m {{ layers = {}1{} }}", "[".repeat(31), "]".repeat(31)),
+        format!("profile p {{ {}", "model m { ".repeat(5000)),
+        "model m {\n".repeat(20_000),
+        format!("expect g {{ a.b.c {}<= 1 }}", "+ 1 ".repeat(100_000)),
+        format!("model m {{ layers = 1 {} }}", "@assumed(\"x\") ".repeat(20_000)),
+        format!("eval e {{ data = [{}] }}", "x, ".repeat(100_000)),
+        format!("stage s {{ {} = 1 }}", "a.".repeat(50_000) + "a"),
+        "\"".repeat(50_000),
+        "}\n".repeat(50_000),
+        "// comment\n".repeat(50_000),
+        format!("source s {{ from = \"pkg:{}\" }}", "@/".repeat(50_000)),
+    ];
+    for text in deep {
+        try_all(&text);
+    }
+}
+
+#[test]
+fn too_large_a_file_is_refused_unread() {
+    let errors = check("large.aur", &" ".repeat(MOST_BYTES + 1), None).expect_err("too large");
+    assert_eq!(errors.iter().map(|error| error.code.as_str()).next(), Some("E0104"));
+}
+
+#[test]
+fn syntax_faults_are_counted_up_to_a_bound() {
+    let parsed = parse(&"stage s { x }\n".repeat(1000));
+    assert_eq!(parsed.errors.len(), MOST_FAULTS);
+}

@@ -1,0 +1,27 @@
+//! The checker as its users see it: messages, explanations, reference, and odd input.
+
+mod explanations;
+mod fuzz;
+mod reference;
+mod specs;
+mod ui;
+
+/// The text of a file of this repository.
+fn read(path: &str) -> String {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()))
+}
+
+/// Compares a page of the book with the tables it is made from; with `AURORA_UPDATE_BOOK` set, writes it.
+fn assert_page(path: &str, expected: &str) {
+    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
+    if std::env::var_os("AURORA_UPDATE_BOOK").is_some() {
+        std::fs::create_dir_all(file.parent().expect("a page lies in a folder")).expect("the folder of the page");
+        std::fs::write(&file, expected).expect("the page can be written");
+    }
+    assert_eq!(
+        read(path),
+        expected,
+        "{path} is not what the tables say; set AURORA_UPDATE_BOOK=1 to write it"
+    );
+}

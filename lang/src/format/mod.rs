@@ -1,0 +1,365 @@
+//! The one canonical layout of a file.
+//!
+//! In: the text of a spec without syntax faults. Out: the same blocks, fields and comments, laid out: one field a line,
+//! `=` and evidence aligned between blank lines, a lone field on its block's line, long calls and lists one element a
+//! line. Formatting twice changes nothing, and the syntax tree stays the same but for places. Only a comment in the
+//! middle of a field may move: to the line before it.
+//! Not here: any change of a value, not even of how a number is written.
+
+mod pieces;
+mod value;
+
+use crate::ast::{Block, Body, Component, Entry, Field, File, Span};
+use crate::diagnostics::Diagnostic;
+use crate::parse::parse;
+use pieces::{Piece, pieces};
+use value::{gate, inline, is_breakable, marks};
+
+/// Columns that a line should fit into.
+pub const WIDTH: usize = 110;
+/// Values wider than this do not push the evidence of their neighbours to the right.
+const WIDEST_ALIGNED: usize = 24;
+const INDENT: usize = 2;
+
+/// Returns the text in its canonical layout.
+///
+/// # Errors
+/// The syntax faults of the text; names, units and values are not looked at.
+pub fn format(text: &str) -> Result<String, Vec<Diagnostic>> {
+    let parsed = parse(text);
+    if !parsed.errors.is_empty() {
+        return Err(parsed.errors);
+    }
+    Ok(Printer {
+        text,
+        file: &parsed.file,
+    }
+    .file())
+}
+
+/// What the parts of the formatter look at.
+struct Printer<'a> {
+    text: &'a str,
+    file: &'a File,
+}
+
+/// A line of a block before the columns are known.
+enum Row<'a> {
+    Blank,
+    Comment(String),
+    Field {
+        field: &'a Field,
+        tail: Option<String>,
+    },
+    Component {
+        component: &'a Component,
+        tail: Option<String>,
+    },
+    Lines(Vec<String>),
+}
+
+impl<'a> Printer<'a> {
+    fn file(&self) -> String {
+        let items = &self.file.items;
+        let spans: Vec<Span> = items.iter().map(|item| item.span).collect();
+        let mut lines: Vec<String> = Vec::new();
+        // The block before, if it took one line: its keyword.
+        let mut short_before: Option<&str> = None;
+        let mut blank = false;
+        let all = pieces(self.text, &self.file.comments, Span::new(0, self.text.len()), &spans);
+        for (index, piece) in all.iter().enumerate() {
+            match piece {
+                Piece::Blank => blank = true,
+                Piece::Comment(comment) => {
+                    let follows_block = index > 0
+                        && matches!(
+                            all[..index].iter().rfind(|piece| !matches!(piece, Piece::Blank)),
+                            Some(Piece::Element { .. })
+                        );
+                    let next_short = all[index..].iter().find_map(|piece| match piece {
+                        Piece::Element { index, .. } => Some(
+                            self.is_short(&items[*index])
+                                .then_some(items[*index].keyword.text.as_str()),
+                        ),
+                        _ => None,
+                    });
+                    let run = short_before.is_some() && next_short.flatten() == short_before;
+                    if !lines.is_empty() && (blank || follows_block && !run) {
+                        lines.push(String::new());
+                    }
+                    blank = false;
+                    lines.push(comment.clone());
+                }
+                Piece::Element { index: item, tail } => {
+                    let block = &items[*item];
+                    let short = self.is_short(block);
+                    let after_comment = index > 0
+                        && matches!(
+                            all[..index].iter().rfind(|piece| !matches!(piece, Piece::Blank)),
+                            Some(Piece::Comment(_))
+                        );
+                    let run = short && short_before == Some(block.keyword.text.as_str());
+                    let forced = !after_comment && !run;
+                    if !lines.is_empty() && (blank || forced) {
+                        lines.push(String::new());
+                    }
+                    blank = false;
+                    let mut block_lines = self.block(block, 0);
+                    add_tail(&mut block_lines, tail.as_deref());
+                    lines.append(&mut block_lines);
+                    short_before = short.then_some(block.keyword.text.as_str());
+                }
+            }
+        }
+        let mut out = String::new();
+        for line in lines {
+            out.push_str(line.trim_end());
+            out.push('\n');
+        }
+        out
+    }
+
+    fn is_short(&self, block: &Block) -> bool {
+        self.block(block, 0).len() == 1
+    }
+
+    /// Lines of a block, indented.
+    fn block(&self, block: &Block, indent: usize) -> Vec<String> {
+        let head = format!("{}{} {} {{", " ".repeat(indent), block.keyword.text, block.name.text);
+        let has_comments = self
+            .file
+            .comments
+            .iter()
+            .any(|comment| block.span.contains(comment.span));
+        match &block.body {
+            Body::Gate(written) => {
+                let text = gate(written);
+                let comments = self.comments_in(block.span);
+                let short = format!("{head} {text} }}");
+                if comments.is_empty() && width(&short) <= WIDTH {
+                    return vec![short];
+                }
+                let inner = " ".repeat(indent + INDENT);
+                let mut lines = vec![head];
+                lines.extend(comments.into_iter().map(|comment| format!("{inner}{comment}")));
+                lines.push(format!("{inner}{text}"));
+                lines.push(format!("{}}}", " ".repeat(indent)));
+                lines
+            }
+            Body::Entries(entries) => {
+                if entries.is_empty() && !has_comments {
+                    return vec![format!("{head}}}")];
+                }
+                if let ([entry @ (Entry::Field(_) | Entry::Component(_))], false) = (entries.as_slice(), has_comments) {
+                    let text = match entry {
+                        Entry::Field(field) => format!(
+                            "{} = {}{}",
+                            path(field),
+                            inline(&field.value),
+                            marks(&field.value.marks)
+                        ),
+                        Entry::Component(component) => component_parts(component).join(" "),
+                        Entry::Block(_) => String::new(),
+                    };
+                    let short = format!("{head} {text} }}");
+                    if width(&short) <= WIDTH {
+                        return vec![short];
+                    }
+                }
+                let mut lines = vec![head];
+                lines.extend(self.body(block, entries, indent + INDENT));
+                lines.push(format!("{}}}", " ".repeat(indent)));
+                lines
+            }
+        }
+    }
+
+    fn body(&self, block: &Block, entries: &'a [Entry], indent: usize) -> Vec<String> {
+        let spans: Vec<Span> = entries.iter().map(Entry::span).collect();
+        let mut rows: Vec<Row<'a>> = Vec::new();
+        for piece in pieces(self.text, &self.file.comments, block.span, &spans) {
+            match piece {
+                Piece::Blank => rows.push(Row::Blank),
+                Piece::Comment(comment) => rows.push(Row::Comment(comment)),
+                Piece::Element { index, tail } => match &entries[index] {
+                    Entry::Field(field) => {
+                        let inside = if is_breakable(&field.value) {
+                            Some(field.value.span)
+                        } else {
+                            None
+                        };
+                        rows.extend(self.hoisted(field.span, inside).map(Row::Comment));
+                        rows.push(Row::Field { field, tail });
+                    }
+                    Entry::Component(component) => {
+                        rows.extend(self.hoisted(component.span, None).map(Row::Comment));
+                        rows.push(Row::Component { component, tail });
+                    }
+                    Entry::Block(inner) => {
+                        let mut lines = self.block(inner, indent);
+                        add_tail(&mut lines, tail.as_deref());
+                        rows.push(Row::Lines(lines));
+                    }
+                },
+            }
+        }
+        // A hoisted comment must not stand between a blank line and the start or end of the block.
+        let mut lines = Vec::new();
+        for run in rows.split_inclusive(|row| matches!(row, Row::Blank)) {
+            self.run(run, indent, &mut lines);
+        }
+        while lines.last().is_some_and(String::is_empty) {
+            lines.pop();
+        }
+        let first = lines.iter().position(|line| !line.is_empty()).unwrap_or(lines.len());
+        lines.split_off(first)
+    }
+
+    /// Lines between two blank lines, their columns aligned.
+    fn run(&self, rows: &[Row<'a>], indent: usize, lines: &mut Vec<String>) {
+        let margin = " ".repeat(indent);
+        let name_width = rows
+            .iter()
+            .map(|row| match row {
+                Row::Field { field, .. } => width(&path(field)),
+                _ => 0,
+            })
+            .max()
+            .unwrap_or(0);
+        let column = indent + name_width + 3;
+        // Every field's lines, and for those on one line, what stands behind the value.
+        let fields: Vec<Option<(Vec<String>, String)>> = rows
+            .iter()
+            .map(|row| match row {
+                Row::Field { field, tail } => {
+                    let behind = marks(&field.value.marks);
+                    let mut value = self.value(&field.value, indent, column);
+                    let behind = match tail {
+                        Some(tail) => format!("{behind} {tail}"),
+                        None => behind,
+                    };
+                    if value.len() > 1 {
+                        let last = value.last_mut().expect("a value has a line");
+                        last.push_str(&behind);
+                        return Some((value, String::new()));
+                    }
+                    Some((value, behind))
+                }
+                _ => None,
+            })
+            .collect();
+        let value_width = fields
+            .iter()
+            .flatten()
+            .filter(|(value, behind)| value.len() == 1 && !behind.is_empty())
+            .map(|(value, _)| width(&value[0]))
+            .filter(|&width| width <= WIDEST_ALIGNED)
+            .max()
+            .unwrap_or(0);
+        let components: Vec<Vec<String>> = rows
+            .iter()
+            .map(|row| match row {
+                Row::Component { component, .. } => component_parts(component),
+                _ => Vec::new(),
+            })
+            .collect();
+        let part_width = |part: usize| {
+            components
+                .iter()
+                .filter_map(|parts| parts.get(part))
+                .map(|text| width(text))
+                .max()
+                .unwrap_or(0)
+        };
+        let widths = [part_width(0), part_width(1)];
+        for (index, row) in rows.iter().enumerate() {
+            match row {
+                Row::Blank => lines.push(String::new()),
+                Row::Comment(comment) => lines.push(format!("{margin}{comment}")),
+                Row::Lines(inner) => lines.extend(inner.iter().cloned()),
+                Row::Field { field, .. } => {
+                    let Some((value, behind)) = &fields[index] else {
+                        continue;
+                    };
+                    let name = path(field);
+                    let padding = " ".repeat(name_width - width(&name));
+                    let (first, rest) = value.split_first().expect("a value has a line");
+                    let tail_padding = if behind.is_empty() {
+                        0
+                    } else {
+                        value_width.saturating_sub(width(first))
+                    };
+                    lines.push(format!(
+                        "{margin}{name}{padding} = {first}{}{behind}",
+                        " ".repeat(tail_padding)
+                    ));
+                    lines.extend(rest.iter().cloned());
+                }
+                Row::Component { tail, .. } => {
+                    let parts = &components[index];
+                    let mut line = margin.clone();
+                    for (part, text) in parts.iter().enumerate() {
+                        if part > 0 {
+                            line.push(' ');
+                        }
+                        line.push_str(text);
+                        if let Some(column) = widths.get(part) {
+                            line.push_str(&" ".repeat(column - width(text)));
+                        }
+                    }
+                    if let Some(tail) = tail {
+                        line.push(' ');
+                        line.push_str(tail);
+                    }
+                    lines.push(line);
+                }
+            }
+        }
+    }
+
+    /// Comments inside of an entry that do not stand inside of its list or call: they go before it.
+    fn hoisted(&self, span: Span, inside: Option<Span>) -> impl Iterator<Item = String> {
+        let comments = self.file.comments.iter();
+        comments
+            .filter(move |comment| span.contains(comment.span))
+            .filter(move |comment| !inside.is_some_and(|inside| inside.contains(comment.span)))
+            .map(|comment| comment.text.clone())
+    }
+
+    fn comments_in(&self, span: Span) -> Vec<String> {
+        self.hoisted(span, None).collect()
+    }
+}
+
+fn path(field: &Field) -> String {
+    field
+        .path
+        .iter()
+        .map(|name| name.text.as_str())
+        .collect::<Vec<_>>()
+        .join(".")
+}
+
+/// The name, `from` with its list, and each setting.
+fn component_parts(component: &Component) -> Vec<String> {
+    let from = format!("from {}{}", inline(&component.from), marks(&component.from.marks));
+    let settings = component
+        .settings
+        .iter()
+        .map(|(word, value)| format!("{} {}{}", word.text, inline(value), marks(&value.marks)));
+    [component.name.text.clone(), from]
+        .into_iter()
+        .chain(settings)
+        .collect()
+}
+
+fn add_tail(lines: &mut [String], tail: Option<&str>) {
+    if let (Some(tail), Some(last)) = (tail, lines.last_mut()) {
+        last.push(' ');
+        last.push_str(tail);
+    }
+}
+
+fn width(text: &str) -> usize {
+    text.chars().count()
+}

@@ -1,0 +1,374 @@
+//! Pest's pairs to the syntax tree.
+//!
+//! Asserts the shape that the grammar promises; what a user can write wrongly inside it (an escape, a gate of
+//! hundreds of operators) is collected as diagnostics.
+
+use pest::iterators::Pair;
+
+use super::MOST_OPERATORS;
+use super::grammar::Rule;
+use crate::ast::{
+    Argument, Block, Body, Call, Component, Entry, Expression, ExpressionKind, Field, File, Gate, Mark, Name, Number,
+    Operator, Span, Value, ValueKind,
+};
+use crate::diagnostics::{Code, Diagnostic};
+
+pub(super) struct Builder {
+    /// Where the chunk starts in the text.
+    pub offset: usize,
+    pub errors: Vec<Diagnostic>,
+}
+
+impl Builder {
+    fn span(&self, pair: &Pair<'_, Rule>) -> Span {
+        // A rule that ends in an optional part includes the white space and comments before what was not there: its
+        // last part says where it really ends.
+        let mut last = pair.clone();
+        while let Some(inner) = last.clone().into_inner().next_back() {
+            last = inner;
+        }
+        Span::new(self.offset + pair.as_span().start(), self.offset + last.as_span().end())
+    }
+
+    fn name(&self, pair: Pair<'_, Rule>) -> Name {
+        Name {
+            text: pair.as_str().to_owned(),
+            span: self.span(&pair),
+        }
+    }
+
+    pub(super) fn item(&mut self, pair: Pair<'_, Rule>) -> Block {
+        assert_eq!(pair.as_rule(), Rule::item); // item = { gate_block | block }
+        let inner = children(pair)
+            .into_iter()
+            .find(|pair| pair.as_rule() != Rule::EOI)
+            .expect("an item holds a block");
+        match inner.as_rule() {
+            Rule::gate_block => self.gate_block(inner),
+            _ => self.block(inner),
+        }
+    }
+
+    fn block(&mut self, pair: Pair<'_, Rule>) -> Block {
+        assert_eq!(pair.as_rule(), Rule::block); // block = { name ~ block_name ~ entry* }
+        let span = self.span(&pair);
+        let mut parts = children(pair).into_iter();
+        let keyword = self.name(parts.next().expect("a block has a keyword"));
+        let name = self.name(parts.next().expect("a block has a name"));
+        let entries = parts.map(|entry| self.entry(entry)).collect();
+        Block {
+            keyword,
+            name,
+            body: Body::Entries(entries),
+            span,
+            documentation: Vec::new(),
+        }
+    }
+
+    fn gate_block(&mut self, pair: Pair<'_, Rule>) -> Block {
+        assert_eq!(pair.as_rule(), Rule::gate_block); // gate_block = { expect_word ~ block_name ~ gate ~ mark* }
+        let span = self.span(&pair);
+        let mut parts = children(pair).into_iter();
+        let keyword = self.name(parts.next().expect("a gate block has a keyword"));
+        let name = self.name(parts.next().expect("a gate block has a name"));
+        let gate = parts.next().expect("a gate block has a gate");
+        let gate_span = self.span(&gate);
+        let [left, relation, right] = children(gate)
+            .try_into()
+            .expect("gate = { expression ~ relation ~ expression }");
+        let gate = Gate {
+            left: self.expression(left),
+            relation: self.name(relation),
+            right: self.expression(right),
+            span: gate_span,
+            marks: parts.map(|mark| self.mark(mark)).collect(),
+        };
+        Block {
+            keyword,
+            name,
+            body: Body::Gate(Box::new(gate)),
+            span,
+            documentation: Vec::new(),
+        }
+    }
+
+    fn entry(&mut self, pair: Pair<'_, Rule>) -> Entry {
+        let span = self.span(&pair);
+        match pair.as_rule() {
+            Rule::nested => Entry::Block(self.block(only_child(pair))),
+            Rule::component => {
+                // component = { name ~ from_word ~ marked ~ setting* }
+                let mut parts = children(pair).into_iter();
+                let name = self.name(parts.next().expect("a component has a name"));
+                parts.next().expect("a component has `from`");
+                let from = self.marked(parts.next().expect("a component has a list"));
+                let settings = parts
+                    .map(|setting| {
+                        let [word, value] = children(setting)
+                            .try_into()
+                            .expect("setting = { setting_word ~ marked }");
+                        (self.name(word), self.marked(value))
+                    })
+                    .collect();
+                Entry::Component(Component {
+                    name,
+                    from,
+                    settings,
+                    span,
+                })
+            }
+            rule => {
+                assert_eq!(rule, Rule::field); // field = { path ~ equals ~ marked }
+                let [path, value] = children(pair).try_into().expect("field = { path ~ marked }");
+                let path = children(path).into_iter().map(|name| self.name(name)).collect();
+                Entry::Field(Field {
+                    path,
+                    value: self.marked(value),
+                    span,
+                })
+            }
+        }
+    }
+
+    fn marked(&mut self, pair: Pair<'_, Rule>) -> Value {
+        assert_eq!(pair.as_rule(), Rule::marked); // marked = { value ~ mark* }
+        let mut parts = children(pair).into_iter();
+        let value = parts.next().expect("a marked value has a value");
+        let mut value = self.value(value);
+        value.marks = parts.map(|mark| self.mark(mark)).collect();
+        value
+    }
+
+    fn mark(&mut self, pair: Pair<'_, Rule>) -> Mark {
+        assert_eq!(pair.as_rule(), Rule::mark); // mark = { at_sign ~ name ~ text }
+        let span = self.span(&pair);
+        let [name, text] = children(pair).try_into().expect("mark = { name ~ text }");
+        Mark {
+            name: self.name(name),
+            text: self.text(text),
+            span,
+        }
+    }
+
+    fn value(&mut self, pair: Pair<'_, Rule>) -> Value {
+        assert_eq!(pair.as_rule(), Rule::value); // value = { every | call | word | number | text | list }
+        let inner = only_child(pair);
+        let span = self.span(&inner);
+        let kind = match inner.as_rule() {
+            Rule::every => {
+                let number = children(inner).pop().expect("every = { every_word ~ number }");
+                let span = self.span(&number);
+                let kind = ValueKind::Number(self.number(number));
+                ValueKind::Every(Box::new(Value {
+                    kind,
+                    span,
+                    marks: Vec::new(),
+                }))
+            }
+            Rule::call => {
+                let mut parts = children(inner).into_iter();
+                let name = self.name(parts.next().expect("a call has a name"));
+                ValueKind::Call(Call {
+                    name,
+                    arguments: parts.map(|argument| self.argument(argument)).collect(),
+                })
+            }
+            Rule::word => ValueKind::Word(inner.as_str().to_owned()),
+            Rule::number => ValueKind::Number(self.number(inner)),
+            Rule::text => ValueKind::Text(self.text(inner)),
+            rule => {
+                assert_eq!(rule, Rule::list);
+                ValueKind::List(children(inner).into_iter().map(|item| self.marked(item)).collect())
+            }
+        };
+        Value {
+            kind,
+            span,
+            marks: Vec::new(),
+        }
+    }
+
+    fn argument(&mut self, pair: Pair<'_, Rule>) -> Argument {
+        assert_eq!(pair.as_rule(), Rule::argument); // argument = { (name ~ equals)? ~ marked }
+        let span = self.span(&pair);
+        let mut parts = children(pair);
+        let value = parts.pop().expect("an argument has a value");
+        let name = parts.pop().map(|name| self.name(name));
+        Argument {
+            name,
+            value: self.marked(value),
+            span,
+        }
+    }
+
+    fn number(&self, pair: Pair<'_, Rule>) -> Number {
+        assert_eq!(pair.as_rule(), Rule::number); // number = ${ digits ~ suffix? ~ percent? ~ unit? }
+        let mut number = Number {
+            digits: String::new(),
+            suffix: None,
+            percent: false,
+            unit: None,
+        };
+        for part in pair.into_inner() {
+            match part.as_rule() {
+                Rule::digits => number.digits = part.as_str().to_owned(),
+                Rule::suffix => number.suffix = part.as_str().chars().next(),
+                Rule::percent => number.percent = true,
+                _ => number.unit = Some(self.name(part)),
+            }
+        }
+        number
+    }
+
+    fn text(&mut self, pair: Pair<'_, Rule>) -> String {
+        assert_eq!(pair.as_rule(), Rule::text); // text = ${ quote ~ inner ~ quote }
+        let inner = pair
+            .into_inner()
+            .find(|part| part.as_rule() == Rule::inner)
+            .expect("a text has an inside");
+        let start = self.offset + inner.as_span().start();
+        let mut text = String::new();
+        let mut characters = inner.as_str().char_indices();
+        while let Some((at, character)) = characters.next() {
+            if character != '\\' {
+                text.push(character);
+                continue;
+            }
+            match characters.next() {
+                Some((_, 'n')) => text.push('\n'),
+                Some((_, 't')) => text.push('\t'),
+                Some((_, same @ ('"' | '\\'))) => text.push(same),
+                other => {
+                    let escaped = other.map_or(String::new(), |(_, escaped)| escaped.to_string());
+                    let span = Span::new(start + at, start + at + 1 + escaped.len());
+                    self.errors.push(
+                        Diagnostic::new(Code::UNKNOWN_ESCAPE, format!("unknown escape `\\{escaped}` in a text"))
+                            .label(span, "not an escape")
+                            .help(
+                                "the escapes are `\\\"`, `\\\\`, `\\n` and `\\t`; a lone backslash is written `\\\\`",
+                            ),
+                    );
+                }
+            }
+        }
+        text
+    }
+
+    fn expression(&mut self, pair: Pair<'_, Rule>) -> Expression {
+        // expression = { term ~ (sum_sign ~ term)* }, and term alike
+        let span = self.span(&pair);
+        let mut parts = children(pair).into_iter();
+        let mut left = self.operand(parts.next().expect("an expression has an operand"));
+        let mut operators = 0;
+        while let (Some(sign), Some(right)) = (parts.next(), parts.next()) {
+            operators += 1;
+            if operators > MOST_OPERATORS {
+                self.errors.push(
+                    Diagnostic::new(
+                        Code::TOO_DEEP,
+                        format!("more than {MOST_OPERATORS} operators in one expression"),
+                    )
+                    .label(span, "too long")
+                    .help("a gate compares a metric with another one and a tolerance"),
+                );
+                break;
+            }
+            let operator = match sign.as_str() {
+                "+" => Operator::Add,
+                "-" => Operator::Subtract,
+                _ => Operator::Multiply,
+            };
+            let right = self.operand(right);
+            let span = left.span.to(right.span);
+            let kind = ExpressionKind::Binary {
+                left: Box::new(left),
+                operator,
+                right: Box::new(right),
+            };
+            left = Expression { kind, span };
+        }
+        left
+    }
+
+    fn operand(&mut self, pair: Pair<'_, Rule>) -> Expression {
+        if pair.as_rule() == Rule::term {
+            return self.expression(pair);
+        }
+        assert_eq!(pair.as_rule(), Rule::factor); // factor = { number | metric | group }
+        let inner = only_child(pair);
+        let span = self.span(&inner);
+        let kind = match inner.as_rule() {
+            Rule::number => ExpressionKind::Number(self.number(inner)),
+            Rule::metric => ExpressionKind::Metric(children(inner).into_iter().map(|name| self.name(name)).collect()),
+            rule => {
+                assert_eq!(rule, Rule::group);
+                ExpressionKind::Group(Box::new(self.expression(only_child(inner))))
+            }
+        };
+        Expression { kind, span }
+    }
+}
+
+/// The parts of a pair that carry something; punctuation does not.
+fn children(pair: Pair<'_, Rule>) -> Vec<Pair<'_, Rule>> {
+    let punctuation = [
+        Rule::equals,
+        Rule::dot,
+        Rule::comma,
+        Rule::at_sign,
+        Rule::quote,
+        Rule::open_brace,
+        Rule::close_brace,
+        Rule::open_paren,
+        Rule::close_paren,
+        Rule::open_bracket,
+        Rule::close_bracket,
+    ];
+    pair.into_inner()
+        .filter(|part| !punctuation.contains(&part.as_rule()))
+        .collect()
+}
+
+fn only_child(pair: Pair<'_, Rule>) -> Pair<'_, Rule> {
+    children(pair)
+        .into_iter()
+        .next()
+        .expect("the grammar gives this rule one part")
+}
+
+/// Gives each block the `///` lines that stand right before it.
+pub(super) fn attach_documentation(file: &mut File, text: &str) {
+    let mut next = 0;
+    for item in &mut file.items {
+        let mut lines: Vec<String> = Vec::new();
+        let mut end = None;
+        while let Some(comment) = file
+            .comments
+            .get(next)
+            .filter(|comment| comment.span.start < item.span.start)
+        {
+            next += 1;
+            let joins = |end: usize| text[end..comment.span.start].trim_matches(['\r', ' ', '\t']) == "\n";
+            if !comment.is_documentation() || !comment.own_line {
+                lines.clear();
+                end = None;
+                continue;
+            }
+            if !end.is_some_and(joins) {
+                lines.clear();
+            }
+            lines.push(comment.text.trim_start_matches('/').trim().to_owned());
+            end = Some(comment.span.end);
+        }
+        if end.is_some_and(|end| text[end..item.span.start].matches('\n').count() <= 1) {
+            item.documentation = lines;
+        }
+        while file
+            .comments
+            .get(next)
+            .is_some_and(|comment| comment.span.start < item.span.end)
+        {
+            next += 1;
+        }
+    }
+}

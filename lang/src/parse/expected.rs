@@ -1,0 +1,136 @@
+//! What the grammar expected, in a reader's words.
+
+use pest::error::{Error, ErrorVariant, InputLocation};
+
+use super::chunks::token;
+use super::grammar::Rule;
+use crate::ast::Span;
+use crate::diagnostics::{Code, Diagnostic};
+
+/// The fault of a chunk at `chunk` as a diagnostic on the whole text.
+pub(super) fn diagnostic(error: &Error<Rule>, text: &str, chunk: Span) -> Diagnostic {
+    let at = chunk.start
+        + match error.location {
+            InputLocation::Pos(at) => at,
+            InputLocation::Span((start, _)) => start,
+        };
+    let rules: &[Rule] = match &error.variant {
+        ErrorVariant::ParsingError { positives, .. } => positives,
+        ErrorVariant::CustomError { .. } => &[],
+    };
+    let mut names: Vec<&str> = rules.iter().filter_map(|&rule| name(rule)).collect();
+    // Where a field may start, it is the field that was expected, not its name.
+    if names.contains(&"`}`") {
+        names = names
+            .into_iter()
+            .map(|name| if name == "a name" { "a field" } else { name })
+            .collect();
+    }
+    // Where a value may start, the kinds of values are noise.
+    if names.contains(&"a value") || names.contains(&"a number") && names.contains(&"a name") {
+        names.retain(|name| matches!(*name, "`]`" | "`)`"));
+        names.push("a value");
+    }
+    names.sort_unstable();
+    names.dedup();
+    let found = token(text, at);
+    let written = &text[found.start..found.end];
+    let found_text = if written.is_empty() {
+        "the end of the file".to_owned()
+    } else {
+        format!("`{written}`")
+    };
+    let expected = list(&names);
+    let message = if expected.is_empty() {
+        format!("unexpected {found_text}")
+    } else {
+        format!("expected {expected}, found {found_text}")
+    };
+    let label = if expected.is_empty() {
+        "this does not belong here".to_owned()
+    } else {
+        format!("expected {expected}")
+    };
+    let diagnostic = Diagnostic::new(Code::SYNTAX, message).label(found, label);
+    match hint(written, &names) {
+        Some(hint) => diagnostic.help(hint),
+        None => diagnostic,
+    }
+}
+
+/// Something to do about what is often written by mistake.
+fn hint(found: &str, expected: &[&str]) -> Option<&'static str> {
+    let is_first = found.chars().next();
+    match found {
+        "," | ";" if expected.contains(&"a field") => Some("fields need no separator: write each on a line of its own"),
+        "=" if expected.contains(&"a field") => Some("the field before this one has no value"),
+        "=" if expected.iter().any(|name| name.contains('<')) => Some("a gate compares with `<`, `<=`, `>` or `>=`"),
+        "{" if expected.contains(&"`=`") => Some("a block inside a profile is written `stage cap { … }`"),
+        ":" => Some("a field is written `name = value`"),
+        "#" => Some("a comment starts with `//`"),
+        "'" => Some("a text stands in double quotes: `\"text\"`"),
+        "-" if expected.contains(&"`{`") => Some("a name is made of letters, digits and `_`"),
+        "{" if expected.contains(&"a name") => Some("a block has a name: `stage cap { … }`"),
+        "/" => Some("a comment starts with `//`"),
+        _ if is_first.is_some_and(|first| !first.is_ascii()) && expected.iter().any(|name| name.contains("name")) => {
+            Some("a name is made of the letters a to z, digits and `_`")
+        }
+        _ => None,
+    }
+}
+
+fn list(names: &[&str]) -> String {
+    match names {
+        [] => String::new(),
+        [one] => (*one).to_owned(),
+        [first @ .., last] => format!("{} or {last}", first.join(", ")),
+    }
+}
+
+/// A reader's name for a rule; none for what is only looked ahead at, or holds no text of its own.
+fn name(rule: Rule) -> Option<&'static str> {
+    Some(match rule {
+        Rule::EOI => "the end of the block",
+        Rule::item | Rule::block | Rule::gate_block => "a block",
+        Rule::nested | Rule::component | Rule::field | Rule::path => "a field",
+        Rule::nested_start | Rule::component_start | Rule::call_start | Rule::argument_start => return None,
+        Rule::setting => "`weight` or `max_epochs`",
+        Rule::setting_word => return None,
+        Rule::marked | Rule::value | Rule::every | Rule::list | Rule::call | Rule::word => "a value",
+        Rule::argument => "an argument",
+        Rule::mark | Rule::at_sign => return None,
+        Rule::number | Rule::digits => "a number",
+        Rule::suffix | Rule::percent | Rule::unit => return None,
+        Rule::text => "a text in double quotes",
+        Rule::inner => return None,
+        Rule::quote => "`\"`",
+        Rule::gate | Rule::expression | Rule::term | Rule::factor => "a metric or a number",
+        Rule::group => return None,
+        Rule::metric | Rule::metric_name => "a metric or a number",
+        Rule::relation => "`<=`, `>=`, `<` or `>`",
+        Rule::sum_sign | Rule::times_sign => return None,
+        Rule::name | Rule::block_name => "a name",
+        Rule::expect_word => return None,
+        Rule::every_word => return None,
+        Rule::from_word => "`from`",
+        Rule::equals => "`=`",
+        Rule::dot => return None,
+        Rule::comma => "`,`",
+        Rule::open_brace => "`{`",
+        Rule::close_brace => "`}`",
+        Rule::open_paren => "`(`",
+        Rule::close_paren => "`)`",
+        Rule::open_bracket => "`[`",
+        Rule::close_bracket => "`]`",
+        // Silent rules never stand in an error.
+        Rule::WHITESPACE
+        | Rule::COMMENT
+        | Rule::blank
+        | Rule::inline
+        | Rule::name_char
+        | Rule::identifier
+        | Rule::entry => {
+            return None;
+        }
+    })
+}

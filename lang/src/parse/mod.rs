@@ -1,0 +1,117 @@
+//! Text to syntax tree, with every syntax fault of the file.
+//!
+//! In: the text of a spec. Out: the blocks that could be read, all comments, and a diagnostic for each block that could
+//! not: the text is cut into top-level blocks first (`chunks`), and the grammar (pest) sees one of them at a time.
+//! Work is bounded: file size, nesting and length of expressions have limits of their own (`E0103`, `E0104`).
+//! Not here: names, units and meaning.
+
+mod build;
+mod chunks;
+mod expected;
+
+use pest::Parser as _;
+
+use crate::ast::{File, Span};
+use crate::diagnostics::{Code, Diagnostic, sort};
+
+/// The generated parser; private, so that the grammar's rules are known to this room only.
+mod grammar {
+    #[derive(pest_derive::Parser)]
+    #[grammar = "parse/grammar.pest"]
+    pub(super) struct Grammar;
+}
+use grammar::{Grammar, Rule};
+
+/// Bytes that a file may have.
+pub const MOST_BYTES: usize = 1 << 20;
+/// Brackets and braces that may be open at once.
+pub const MOST_NESTING: usize = 32;
+/// Operators that one side of a gate may have.
+pub const MOST_OPERATORS: usize = 64;
+/// Syntax faults after which the rest of a file is not read.
+pub const MOST_FAULTS: usize = 64;
+
+/// What could be read, and what could not.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Parsed {
+    pub file: File,
+    /// Sorted by place.
+    pub errors: Vec<Diagnostic>,
+    /// Keyword and name of each block that could not be read: these names exist, whatever is in them.
+    pub broken: Vec<(String, String)>,
+}
+
+/// Reads a whole file; goes on at the next top-level block after a fault.
+pub fn parse(text: &str) -> Parsed {
+    let mut parsed = Parsed {
+        file: File {
+            items: Vec::new(),
+            comments: Vec::new(),
+        },
+        errors: Vec::new(),
+        broken: Vec::new(),
+    };
+    if text.len() > MOST_BYTES {
+        let message = format!("the file has {} bytes, and at most {MOST_BYTES} are read", text.len());
+        parsed.errors.push(Diagnostic::new(Code::FILE_TOO_LARGE, message));
+        return parsed;
+    }
+    let lexed = chunks::lex(text);
+    parsed.file.comments = lexed.comments.clone();
+    for chunk in chunks::split(text, &lexed) {
+        if parsed.errors.len() >= MOST_FAULTS {
+            break;
+        }
+        match chunk {
+            chunks::Chunk::Block(span) => read_block(text, span, &mut parsed),
+            chunks::Chunk::Fault { diagnostic, broken } => {
+                parsed.errors.push(diagnostic);
+                parsed.broken.extend(broken);
+            }
+        }
+    }
+    build::attach_documentation(&mut parsed.file, text);
+    sort(&mut parsed.errors);
+    parsed
+}
+
+fn read_block(text: &str, span: Span, parsed: &mut Parsed) {
+    let chunk = &text[span.start..span.end];
+    match Grammar::parse(Rule::item, chunk) {
+        Ok(mut pairs) => {
+            let item = pairs.next().expect("`item` gives one pair");
+            let mut builder = build::Builder {
+                offset: span.start,
+                errors: Vec::new(),
+            };
+            let block = builder.item(item);
+            parsed.errors.append(&mut builder.errors);
+            parsed.file.items.push(block);
+        }
+        Err(error) => {
+            parsed.errors.push(expected::diagnostic(&error, text, span));
+            parsed.broken.extend(chunks::heading(text, span.start));
+        }
+    }
+}
+
+/// Reads one value that stands alone, such as a default in a table.
+///
+/// # Errors
+/// The first fault, with spans in `text`.
+pub fn parse_value(text: &str) -> Result<crate::ast::Value, Diagnostic> {
+    // The grammar knows whole blocks only; a value is read as the one field of a block.
+    let block = format!("x y {{ z = {text}\n}}");
+    let parsed = parse(&block);
+    let fault = |message: &str| Diagnostic::new(Code::SYNTAX, message).label(Span::new(0, text.len()), "here");
+    if let Some(error) = parsed.errors.into_iter().next() {
+        return Err(fault(&error.message));
+    }
+    match parsed.file.items.into_iter().next().map(|item| item.body) {
+        Some(crate::ast::Body::Entries(entries)) => match <[_; 1]>::try_from(entries) {
+            Ok([crate::ast::Entry::Field(field)]) => Ok(field.value),
+            _ => Err(fault("expected one value")),
+        },
+        _ => Err(fault("expected a value")),
+    }
+}

@@ -1,0 +1,4 @@
+//! The language by itself: trees, messages, layout.
+
+mod property;
+mod snapshots;

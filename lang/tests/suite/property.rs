@@ -1,0 +1,156 @@
+//! Random files in random layouts: the formatter changes neither tree nor comments, and formatting twice changes nothing.
+
+use aurora_lang::ast::File;
+use aurora_lang::parse;
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+/// A random piece of white space, with comments if they may stand there.
+fn gap() -> impl Strategy<Value = String> {
+    prop_oneof![
+        6 => Just(" ".to_owned()),
+        2 => Just("\n".to_owned()),
+        1 => Just("\n\n\n  ".to_owned()),
+        1 => Just("\r\n\t".to_owned()),
+        1 => "[ a-z{}\\[\"=]{0,6}".prop_map(|text| format!(" // {text}\n")),
+        1 => "[ a-z]{0,6}".prop_map(|text| format!("\n/// {text}\n\n// again\n")),
+    ]
+}
+
+fn word() -> impl Strategy<Value = String> {
+    "[a-z_][a-z0-9_]{0,10}".prop_filter("a word of the grammar", |word| {
+        ![
+            "every",
+            "expect",
+            "weight",
+            "max_epochs",
+            "from",
+            "import",
+            "param",
+            "let",
+            "extends",
+            "sweep",
+        ]
+        .contains(&word.as_str())
+    })
+}
+
+fn number() -> impl Strategy<Value = String> {
+    let digits = prop_oneof!["-?[0-9]{1,3}", "[0-9]_[0-9]{3}", "[0-9]\\.[0-9]{1,2}", "[1-9]e-[1-9]"];
+    let unit = prop_oneof![
+        Just(String::new()),
+        Just("%".to_owned()),
+        Just(" tokens".to_owned()),
+        Just("K".to_owned()),
+        Just("B  steps".to_owned()),
+        Just("GiB".to_owned()),
+    ];
+    (digits, unit).prop_map(|(digits, unit)| digits + &unit)
+}
+
+fn text() -> impl Strategy<Value = String> {
+    "[ a-zé日/{}\\[\\]()=,.@%#']{0,20}".prop_map(|text| format!("\"{text}\\\"\\\\\\n\""))
+}
+
+fn marks() -> impl Strategy<Value = String> {
+    prop_oneof![
+        4 => Just(String::new()),
+        1 => (gap(), text()).prop_map(|(gap, text)| format!("{gap}@assumed({text})")),
+    ]
+}
+
+fn value() -> impl Strategy<Value = String> {
+    let leaf = prop_oneof![
+        number(),
+        text(),
+        word(),
+        number().prop_map(|number| format!("every {number}"))
+    ];
+    leaf.prop_recursive(3, 16, 4, |inner| {
+        let item = (gap(), inner.clone(), marks(), gap())
+            .prop_map(|(before, value, marks, after)| format!("{before}{value}{marks}{after}"));
+        let argument = (gap(), word(), inner, marks(), gap())
+            .prop_map(|(before, name, value, marks, after)| format!("{before}{name} ={after}{value}{marks}"));
+        prop_oneof![
+            vec(item, 0..4).prop_map(|items| format!("[{}]", items.join(","))),
+            (word(), vec(argument, 0..4)).prop_map(|(name, arguments)| format!("{name}({})", arguments.join(","))),
+        ]
+    })
+}
+
+fn field() -> impl Strategy<Value = String> {
+    (word(), gap(), gap(), value(), marks())
+        .prop_map(|(name, before, after, value, marks)| format!("{name}{before}={after}{value}{marks}"))
+}
+
+fn component() -> impl Strategy<Value = String> {
+    (word(), gap(), number(), marks())
+        .prop_map(|(name, gap, weight, marks)| format!("{name} from{gap}[a, b]{gap}weight {weight}{marks}"))
+}
+
+fn block() -> impl Strategy<Value = String> {
+    let entry = prop_oneof![5 => field(), 1 => component()];
+    let body = vec((entry, gap()), 0..5).prop_map(|entries| {
+        entries
+            .into_iter()
+            .map(|(entry, gap)| format!("{entry}\n{gap}"))
+            .collect::<String>()
+    });
+    let plain =
+        (word(), word(), gap(), body).prop_map(|(kind, name, gap, body)| format!("{kind}{gap}{name} {{{gap}{body}}}"));
+    let gate = (word(), word(), number(), gap(), marks()).prop_map(|(name, metric, number, gap, marks)| {
+        format!("expect {name} {{{gap}{metric}.a.pass@1{gap}<={gap}({number} + {metric}.b.c) * 2{marks}{gap}}}")
+    });
+    prop_oneof![5 => plain, 1 => gate]
+}
+
+fn file() -> impl Strategy<Value = String> {
+    vec((gap(), block(), gap()), 0..5).prop_map(|blocks| {
+        blocks
+            .into_iter()
+            .map(|(before, block, after)| format!("{before}{block}{after}\n"))
+            .collect()
+    })
+}
+
+/// The tree without places, and the comments without their order: one in the middle of a field may move.
+fn shape(file: &File) -> (String, Vec<String>) {
+    let mut comments: Vec<String> = file.comments.iter().map(|comment| comment.text.clone()).collect();
+    comments.sort();
+    let mut items = file.items.clone();
+    for item in &mut items {
+        // Documentation is made of comments, compared below; a moved comment may change what it is next to.
+        item.documentation.clear();
+    }
+    let mut tree = format!("{items:?}");
+    while let Some(start) = tree.find("Span {") {
+        let end = tree[start..].find('}').map_or(tree.len(), |length| start + length + 1);
+        tree.replace_range(start..end, "");
+    }
+    (tree, comments)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn formatting_keeps_tree_and_comments(text in file()) {
+        let parsed = parse(&text);
+        prop_assume!(parsed.errors.is_empty());
+        let formatted = aurora_lang::format(&text).expect("it parses");
+        let again = parse(&formatted);
+        prop_assert_eq!(&again.errors, &Vec::new(), "{}", formatted);
+        prop_assert_eq!(shape(&again.file), shape(&parsed.file), "{}", formatted);
+        prop_assert_eq!(aurora_lang::format(&formatted), Ok(formatted.clone()));
+        for line in formatted.lines() {
+            prop_assert_eq!(line.trim_end(), line, "no blanks at the end of a line");
+        }
+    }
+
+    #[test]
+    fn most_random_files_parse(text in file()) {
+        // Only what is written by this file's own rules: if this fails, the property above tests nothing.
+        let parsed = parse(&text);
+        prop_assert!(parsed.errors.is_empty(), "{:?}\n{}", parsed.errors, text);
+    }
+}

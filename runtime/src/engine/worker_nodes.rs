@@ -1,0 +1,353 @@
+//! Train and eval nodes, handed to a worker.
+//!
+//! All missing segments are queued at once, so that the worker goes from one to the next with its state in memory while
+//! the checkpoint before is still being written, hashed and published.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use aurora_compiler::fields::{OptimizerState, OrderFields, TrainFields};
+use aurora_compiler::graph::{Kind, NodeId};
+use camino::{Utf8Path, Utf8PathBuf};
+
+use super::worker::{Heard, Worker};
+use super::{Outcome, Run, RunError, Seen};
+use crate::data::tokenizer::TokensMeta;
+use crate::job::{EvalJob, EvalSetPaths, Event, Files, Order, Start, TokenPaths, TrainJob};
+use crate::store::{Held, Scratch};
+
+/// A node in the worker's hands.
+struct Handed {
+    id: NodeId,
+    out: Utf8PathBuf,
+    since: Instant,
+    _held: Held,
+}
+
+/// How long the engine waits for an event before it looks at the stop flag again.
+const LOOK: Duration = Duration::from_millis(100);
+
+struct Session<'r, 'a> {
+    run: &'r Run<'a>,
+    worker: Worker,
+    handed: BTreeMap<String, Handed>,
+    scratch: Scratch,
+    stopping: bool,
+}
+
+impl Run<'_> {
+    pub(super) fn worker_nodes(
+        &self,
+        training: &[NodeId],
+        evals: &[NodeId],
+        outcome: &mut Outcome,
+    ) -> Result<(), RunError> {
+        self.check_stop()?;
+        let mut session = Session {
+            run: self,
+            worker: Worker::start(&self.worker)?,
+            handed: BTreeMap::new(),
+            scratch: self.store.scratch()?,
+            stopping: false,
+        };
+        let mut queued = BTreeSet::new();
+        for &id in training {
+            session.queue_train(id, &mut queued, outcome)?;
+        }
+        session.listen(outcome)?;
+        for &id in evals {
+            session.queue_eval(id, outcome)?;
+        }
+        session.listen(outcome)
+    }
+}
+
+impl Session<'_, '_> {
+    fn folder(&self, id: NodeId) -> Result<Utf8PathBuf, RunError> {
+        let path = self.scratch.path().join(self.run.keyed.key(id).to_hex());
+        fs::create_dir(&path).map_err(|error| self.run.fail(id, error))?;
+        Ok(path)
+    }
+
+    fn hand(&mut self, id: NodeId, out: Utf8PathBuf, held: Held, order: &Order) -> Result<(), RunError> {
+        let name = self.run.node(id).name.clone();
+        self.worker.send(order)?;
+        self.handed.insert(
+            name,
+            Handed {
+                id,
+                out,
+                since: Instant::now(),
+                _held: held,
+            },
+        );
+        Ok(())
+    }
+
+    fn queue_train(
+        &mut self,
+        id: NodeId,
+        queued: &mut BTreeSet<NodeId>,
+        outcome: &mut Outcome,
+    ) -> Result<(), RunError> {
+        let run = self.run;
+        let held = run.store.hold(run.keyed.key(id))?;
+        if run.is_whole(id) {
+            return Ok(());
+        }
+        let one = |role: &str| run.inputs(id, role).first().copied();
+        let before = one("goes on from");
+        let Some(stage_start) = one("start") else {
+            return Err(run.fail(id, "it has no start"));
+        };
+        let waits = |input: NodeId| queued.contains(&input);
+        if !waits(before.unwrap_or(stage_start)) && !waits(stage_start) && run.reuse(id, outcome)? {
+            return Ok(());
+        }
+        let mut fields: TrainFields = run.fields(id)?;
+        if let Some(before) = before {
+            fields.first_step = run.fields::<TrainFields>(before)?.last_step;
+            fields.optimizer_state = OptimizerState::Keep;
+        }
+        let from = before.unwrap_or(stage_start);
+        let start = match run.store.partial(run.keyed.key(id)) {
+            Some(partial) => {
+                let step = partial.step.unwrap_or_default();
+                run.observer.see(Seen::Resumed {
+                    node: &run.node(id).name,
+                    step,
+                });
+                Start {
+                    key: run.keyed.key(id).to_hex(),
+                    files: run.store.files(&partial)?,
+                }
+            }
+            None => Start {
+                key: run.keyed.key(from).to_hex(),
+                // What is still being trained has no files yet: the worker goes on from its memory.
+                files: if waits(from) { Files::new() } else { run.files(from)? },
+            },
+        };
+        let Some(order) = one("order") else {
+            return Err(run.fail(id, "it has no order"));
+        };
+        let order: OrderFields = run.fields(order)?;
+        let mut tokens = Vec::new();
+        for component in &order.components {
+            let role = format!("tokens.{}", component.name);
+            let nodes = run.inputs(id, &role);
+            tokens.push(
+                nodes
+                    .into_iter()
+                    .map(|node| self.token_paths(node))
+                    .collect::<Result<Vec<_>, _>>()?,
+            );
+        }
+        let out = self.folder(id)?;
+        let job = TrainJob {
+            node: run.node(id).name.clone(),
+            key: run.keyed.key(id).to_hex(),
+            fields,
+            start,
+            order,
+            tokens,
+            placement: run.placement.clone(),
+            out: out.clone(),
+        };
+        queued.insert(id);
+        self.hand(id, out, held, &Order::Train(Box::new(job)))
+    }
+
+    fn queue_eval(&mut self, id: NodeId, outcome: &mut Outcome) -> Result<(), RunError> {
+        let run = self.run;
+        let held = run.store.hold(run.keyed.key(id))?;
+        if run.is_whole(id) || run.reuse(id, outcome)? {
+            return Ok(());
+        }
+        let Some(checkpoint) = run.inputs(id, "checkpoint").first().copied() else {
+            return Err(run.fail(id, "it has no checkpoint"));
+        };
+        let mut sets = Vec::new();
+        for node in run.inputs(id, "set") {
+            let meta = self.meta(node)?;
+            sets.push(EvalSetPaths {
+                files: vec![self.token_paths(node)?],
+                bytes: meta.bytes,
+                end_of_document: meta.end_of_document_id,
+            });
+        }
+        let out = self.folder(id)?;
+        let job = EvalJob {
+            node: run.node(id).name.clone(),
+            key: run.keyed.key(id).to_hex(),
+            fields: run.fields(id)?,
+            checkpoint: Start {
+                key: run.keyed.key(checkpoint).to_hex(),
+                files: run.files(checkpoint)?,
+            },
+            sets,
+            placement: run.placement.clone(),
+            out: out.clone(),
+        };
+        self.hand(id, out, held, &Order::Eval(Box::new(job)))
+    }
+
+    fn token_paths(&self, node: NodeId) -> Result<TokenPaths, RunError> {
+        let files = self.run.files(node)?;
+        match (files.get("tokens.bin"), files.get("tokens.idx")) {
+            (Some(bin), Some(idx)) => Ok(TokenPaths {
+                bin: bin.clone(),
+                idx: idx.clone(),
+            }),
+            _ => Err(self.run.fail(node, "its result has no tokens")),
+        }
+    }
+
+    fn meta(&self, node: NodeId) -> Result<TokensMeta, RunError> {
+        let files = self.run.files(node)?;
+        let path = files
+            .get("meta.json")
+            .ok_or_else(|| self.run.fail(node, "its result has no meta.json"))?;
+        let text = fs::read_to_string(path).map_err(|error| self.run.fail(node, error))?;
+        serde_json::from_str(&text).map_err(|error| self.run.fail(node, error))
+    }
+
+    /// Hears events until nothing is in the worker's hands.
+    fn listen(&mut self, outcome: &mut Outcome) -> Result<(), RunError> {
+        let mut stopped_at = None;
+        while !self.handed.is_empty() {
+            if self.run.stop.at_once() {
+                return Err(RunError::Killed);
+            }
+            if self.run.stop.asked() && !self.stopping {
+                self.stopping = true;
+                self.worker.send(&Order::Stop)?;
+            }
+            match self.worker.hear(LOOK)? {
+                Heard::Nothing => {}
+                Heard::End => return Err(self.worker.ended()),
+                Heard::Event(event) => match *event {
+                    Event::Idle => break,
+                    Event::Stopped { node, step } => {
+                        self.save_partial(&node, step)?;
+                        stopped_at = Some((node, step));
+                        break;
+                    }
+                    event => self.see(event, outcome)?,
+                },
+            }
+        }
+        if self.stopping {
+            Err(RunError::Stopped { at: stopped_at })
+        } else {
+            Ok(())
+        }
+    }
+
+    fn see(&mut self, event: Event, outcome: &mut Outcome) -> Result<(), RunError> {
+        let run = self.run;
+        match event {
+            Event::Ready { fingerprint } => run.observer.see(Seen::Worker {
+                fingerprint: &fingerprint,
+            }),
+            Event::Started { node, .. } => {
+                if let Some(handed) = self.handed.get_mut(&node) {
+                    handed.since = Instant::now();
+                    run.observer.see(Seen::Started {
+                        node: &node,
+                        kind: run.node(handed.id).kind,
+                    });
+                }
+            }
+            Event::Step(step) => {
+                let Some(handed) = self.handed.get(&step.node) else {
+                    return Ok(());
+                };
+                let fields: TrainFields = run.fields(handed.id)?;
+                let (stage, _) = step.node.split_once('@').unwrap_or((&step.node, ""));
+                let tokens_per_step = u64::from(fields.global_batch) * u64::from(fields.sequence);
+                run.observer.see(Seen::Step {
+                    step: &step,
+                    stage,
+                    of: self.stage_steps(stage),
+                    tokens_per_step,
+                });
+            }
+            Event::EvalProgress { node, set, tokens, of } => {
+                run.observer.see(Seen::Evaluating {
+                    node: &node,
+                    set: &set,
+                    done: tokens,
+                    of,
+                });
+            }
+            Event::Finished { node } => {
+                let Some(handed) = self.handed.remove(&node) else {
+                    return Ok(());
+                };
+                if run.node(handed.id).kind == Kind::Train {
+                    self.whole_trail(handed.id, &handed.out)?;
+                }
+                run.publish(handed.id, &handed.out, handed.since.elapsed().as_secs_f64(), outcome)?;
+            }
+            Event::Failed { node, cause } => return Err(RunError::Node { node, cause }),
+            Event::Stopped { .. } | Event::Idle => {}
+        }
+        Ok(())
+    }
+
+    fn stage_steps(&self, stage: &str) -> u64 {
+        let graph = &self.run.keyed.graph;
+        let of_stage =
+            |id: &NodeId| graph.node(*id).kind == Kind::Train && graph.node(*id).name.split('@').next() == Some(stage);
+        graph
+            .ids()
+            .filter(of_stage)
+            .filter_map(|id| graph.node(id).name.split_once('@')?.1.parse().ok())
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// A checkpoint's trail tells of the stage from its first step, wherever the stage was cut.
+    fn whole_trail(&self, id: NodeId, out: &Utf8Path) -> Result<(), RunError> {
+        let Some(before) = self.run.inputs(id, "goes on from").first().copied() else {
+            return Ok(());
+        };
+        let path = out.join("trail.jsonl");
+        let prepend = || -> std::io::Result<()> {
+            let own = fs::read(&path)?;
+            if own.starts_with(b"{\"step\":1,") {
+                return Ok(());
+            }
+            let files = self.run.files(before).map_err(std::io::Error::other)?;
+            let earlier = files
+                .get("trail.jsonl")
+                .ok_or_else(|| std::io::Error::other("no earlier trail"))?;
+            let mut whole = fs::read(earlier)?;
+            whole.extend_from_slice(&own);
+            let mut file = fs::File::create(&path)?;
+            file.write_all(&whole)
+        };
+        prepend().map_err(|error| self.run.fail(id, format!("its trail cannot be written: {error}")))
+    }
+
+    fn save_partial(&mut self, node: &str, step: u64) -> Result<(), RunError> {
+        let Some(handed) = self.handed.remove(node) else {
+            return Ok(());
+        };
+        self.whole_trail(handed.id, &handed.out)?;
+        let run = self.run;
+        // The input may itself be unfinished business of this session; an unfinished checkpoint needs no realised key.
+        let publication = crate::store::Publication {
+            experiment: run.experiment,
+            node,
+            key: run.keyed.key(handed.id),
+            realised: run.keyed.key(handed.id),
+            preimage: run.keyed.preimage(handed.id),
+        };
+        run.store.publish_partial(publication, step, &handed.out)?;
+        Ok(())
+    }
+}

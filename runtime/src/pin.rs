@@ -1,0 +1,218 @@
+//! Pins: which bytes the sources of a spec stand for.
+//!
+//! In: a spec, the pins of its lock, the local files as they are now. Out: a pin for every source, and the files of
+//! those that had to be fetched. Not here: how a reference is fetched (`source`), the lock's text (`compiler::lock`).
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use aurora_compiler::graph::{Pin, Pins};
+use aurora_compiler::lock::Lock;
+use aurora_compiler::spec::{BlockKind, Spec, Value};
+use camino::Utf8Path;
+
+use crate::progress::Watch;
+use crate::source::{self, Context, FetchError, Fetched, Reference};
+use crate::store::{Scratch, Store, StoreError};
+
+#[derive(Debug, thiserror::Error)]
+pub enum PinError {
+    #[error("source `{name}` cannot be read")]
+    Local { name: String, source: FetchError },
+    #[error("source `{name}` cannot be fetched")]
+    Fetch { name: String, source: FetchError },
+    #[error("sources are not pinned: {}", names.join(", "))]
+    NotPinned { names: Vec<String> },
+    #[error("there is no source `{name}`")]
+    NoSource { name: String },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl PinError {
+    pub fn help(&self) -> Option<String> {
+        match self {
+            Self::Local { .. } | Self::Fetch { .. } => None,
+            Self::NotPinned { .. } => Some("run `aurora lock SPEC` first".to_string()),
+            Self::NoSource { .. } => Some("`aurora show SPEC source` lists the sources".to_string()),
+            Self::Store(error) => error.help().map(String::from),
+        }
+    }
+}
+
+/// The sources of a spec that can be fetched: name and reference.
+pub fn sources(spec: &Spec) -> Vec<(String, String)> {
+    let blocks = spec.blocks.iter().filter(|(id, _)| id.kind == BlockKind::Source);
+    let from = blocks.filter_map(|(id, block)| match &block.fields.get("from")?.value {
+        Value::Text(from) => Some((id.name.clone(), from.clone())),
+        _ => None,
+    });
+    from.filter(|(_, from)| !from.starts_with("hf:")).collect()
+}
+
+fn is_local(from: &str) -> bool {
+    from.starts_with("file:")
+}
+
+/// Takes the pins of packages from a lock, where the spec still asks for the same.
+pub fn from_lock(spec: &Spec, lock: Option<&Lock>) -> Pins {
+    let mut pins = lock.map(Lock::pins).unwrap_or_default();
+    let wanted: BTreeMap<String, String> = sources(spec).into_iter().filter(|(_, from)| !is_local(from)).collect();
+    pins.retain(|name, pin| wanted.get(name).is_some_and(|from| *from == pin.from));
+    pins
+}
+
+fn pin_of(from: &str, fetched: &Fetched) -> Pin {
+    Pin {
+        from: from.to_string(),
+        reference: fetched.reference.to_string(),
+        bytes: fetched.bytes,
+        content: fetched.content.clone(),
+        files: fetched.files.iter().map(|file| file.name.clone()).collect(),
+    }
+}
+
+/// Pins the local files of a spec to what they hold now.
+///
+/// # Errors
+/// A file is missing or cannot be read.
+pub fn local(spec: &Spec, root: &Utf8Path) -> Result<Pins, PinError> {
+    let own = sources(spec).into_iter().filter(|(_, from)| is_local(from));
+    own.map(|(name, from)| {
+        let wrap = |source| PinError::Local {
+            name: name.clone(),
+            source,
+        };
+        // A local file is read where it lies: nothing is written to the folders that a fetch would use.
+        let context = Context {
+            name: &name,
+            project: root,
+            scratch: root,
+            cache: root,
+            offline: true,
+        };
+        let reference = parse(&from).map_err(wrap)?;
+        let fetched = source::fetch(&reference, None, context, Watch::nobody()).map_err(wrap)?;
+        let pin = pin_of(&from, &fetched);
+        Ok((name, pin))
+    })
+    .collect()
+}
+
+fn parse(reference: &str) -> Result<Reference, FetchError> {
+    reference.parse().map_err(FetchError::from)
+}
+
+/// A source's files, and the temporary folder that they lie in.
+pub struct Brought {
+    pub fetched: Fetched,
+    _scratch: Scratch,
+}
+
+/// How sources are pinned.
+pub struct Pinning<'a> {
+    pub root: &'a Utf8Path,
+    pub store: &'a Store,
+    pub offline: bool,
+    /// Told what is being fetched.
+    pub note: &'a (dyn Fn(&str) + Sync),
+    pub watch: Watch<'a>,
+}
+
+/// Most sources fetched at a time: it is the network that is waited for.
+const AT_ONCE: usize = 4;
+
+impl Pinning<'_> {
+    /// Pins every source that has no pin yet, and those named by `upgrade` anew.
+    ///
+    /// # Errors
+    /// The first source (by name) that cannot be pinned.
+    pub fn complete(
+        &self,
+        spec: &Spec,
+        have: Pins,
+        upgrade: &[String],
+    ) -> Result<(Pins, BTreeMap<String, Brought>), PinError> {
+        let all = sources(spec);
+        if let Some(name) = upgrade.iter().find(|name| !all.iter().any(|(known, _)| known == *name)) {
+            return Err(PinError::NoSource { name: name.clone() });
+        }
+        let mut pins = have;
+        pins.retain(|name, _| !upgrade.contains(name));
+        pins.extend(local(spec, self.root)?);
+        let missing: Vec<(String, String)> = all.into_iter().filter(|(name, _)| !pins.contains_key(name)).collect();
+        if self.offline && !missing.is_empty() {
+            return Err(PinError::NotPinned {
+                names: missing.into_iter().map(|(name, _)| name).collect(),
+            });
+        }
+        let queue = Mutex::new(missing.iter());
+        let done = Mutex::new(BTreeMap::new());
+        std::thread::scope(|scope| {
+            for _ in 0..AT_ONCE.min(missing.len()) {
+                scope.spawn(|| {
+                    loop {
+                        let next = queue.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).next();
+                        let Some((name, from)) = next else { break };
+                        let brought = self.bring(name, from, None, upgrade.contains(name));
+                        let failed = brought.is_err();
+                        done.lock()
+                            .unwrap_or_else(|poisoned| poisoned.into_inner())
+                            .insert(name.clone(), brought);
+                        if failed {
+                            break;
+                        }
+                    }
+                });
+            }
+        });
+        let mut fetched = BTreeMap::new();
+        for (name, from) in &missing {
+            let brought = done
+                .lock()
+                .unwrap_or_else(|poisoned| poisoned.into_inner())
+                .remove(name);
+            let Some(brought) = brought else { continue };
+            let brought = brought?;
+            pins.insert(name.clone(), pin_of(from, &brought.fetched));
+            fetched.insert(name.clone(), brought);
+        }
+        Ok((pins, fetched))
+    }
+
+    /// Fetches one source; with a pin, its very content or an error.
+    ///
+    /// # Errors
+    /// It cannot be fetched, or has another content.
+    pub fn bring(&self, name: &str, from: &str, pin: Option<&Pin>, newest: bool) -> Result<Brought, PinError> {
+        let scratch = self.store.scratch()?;
+        let wrap = |source| PinError::Fetch {
+            name: name.to_string(),
+            source,
+        };
+        let mut reference = parse(from).map_err(wrap)?;
+        if newest && let Reference::Package(package) = &mut reference {
+            package.version = None;
+        }
+        if !is_local(from) {
+            (self.note)(&format!("fetching {name} ({reference})"));
+        }
+        let context = Context {
+            name,
+            project: self.root,
+            scratch: scratch.path(),
+            cache: &crate::cache_folder(),
+            offline: self.offline,
+        };
+        let pinned = pin.map(|pin| source::Pin {
+            reference: pin.reference.clone(),
+            bytes: pin.bytes,
+            content: pin.content.clone(),
+        });
+        let fetched = source::fetch(&reference, pinned.as_ref(), context, self.watch).map_err(wrap)?;
+        Ok(Brought {
+            fetched,
+            _scratch: scratch,
+        })
+    }
+}

@@ -1,0 +1,205 @@
+//! The record of one run: `runs/<id>/` with `run.json`, `metrics.jsonl` and TensorBoard events.
+//!
+//! In: what the engine tells. Out: files for people and tools. Nothing here is identity; times and hosts are allowed.
+
+mod tensorboard;
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use camino::{Utf8Path, Utf8PathBuf};
+use serde::{Deserialize, Serialize};
+
+use crate::job::Step;
+use crate::write_whole;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    Running,
+    Finished,
+    /// A checkpoint is kept; the same command goes on from it.
+    Stopped,
+    Failed,
+    GateFailed,
+}
+
+/// `run.json`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RunFacts {
+    pub format_version: String,
+    pub id: String,
+    pub experiment: String,
+    pub spec: String,
+    pub status: Status,
+    /// Seconds since 1970.
+    pub started: u64,
+    pub ended: Option<u64>,
+    pub process: u32,
+    /// Last step seen: node, step of the stage, loss.
+    pub last_step: Option<(String, u64, f64)>,
+    pub error: Option<String>,
+}
+
+pub struct RunRecord {
+    folder: Utf8PathBuf,
+    facts: RunFacts,
+    metrics: File,
+    events: tensorboard::Events,
+}
+
+fn now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
+impl RunRecord {
+    /// Begins a record in the store's `runs/`; `latest` points to it.
+    ///
+    /// # Errors
+    /// The folder or a file cannot be made.
+    pub fn begin(store: &Utf8Path, experiment: &str, spec: &str) -> io::Result<Self> {
+        let process = std::process::id();
+        let started = now();
+        let unique = format!("{experiment} {spec} {process} {started} {:?}", SystemTime::now());
+        let id = blake3::hash(unique.as_bytes()).to_hex()[..8].to_string();
+        let folder = store.join("runs").join(&id);
+        fs::create_dir_all(&folder)?;
+        let facts = RunFacts {
+            format_version: "1.0".to_string(),
+            id: id.clone(),
+            experiment: experiment.to_string(),
+            spec: spec.to_string(),
+            status: Status::Running,
+            started,
+            ended: None,
+            process,
+            last_step: None,
+            error: None,
+        };
+        let metrics = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(folder.join("metrics.jsonl"))?;
+        let events = tensorboard::Events::create(&folder.join("tensorboard"), started)?;
+        let record = Self {
+            folder,
+            facts,
+            metrics,
+            events,
+        };
+        record.save()?;
+        point(&store.join("runs").join("latest"), &id)?;
+        Ok(record)
+    }
+
+    pub fn id(&self) -> &str {
+        &self.facts.id
+    }
+
+    pub fn folder(&self) -> &Utf8Path {
+        &self.folder
+    }
+
+    fn save(&self) -> io::Result<()> {
+        let text = serde_json::to_string_pretty(&self.facts).map_err(io::Error::other)?;
+        write_whole(&self.folder.join("run.json"), (text + "\n").as_bytes())
+    }
+
+    /// Notes a training step, at `tokens` of the whole run.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn step(&mut self, step: &Step, tokens: u64) -> io::Result<()> {
+        let line = serde_json::to_string(step).map_err(io::Error::other)?;
+        writeln!(self.metrics, "{line}")?;
+        let values = [
+            ("train/loss", step.loss),
+            ("train/grad_norm", step.grad_norm),
+            ("train/learning_rate", step.learning_rate),
+            ("train/tokens_seen", tokens as f64),
+            ("perf/step_seconds", step.seconds),
+        ];
+        self.events.scalars(tokens, &values, now())?;
+        let due = self
+            .facts
+            .last_step
+            .as_ref()
+            .is_none_or(|(node, _, _)| *node != step.node)
+            || step.step.is_multiple_of(10);
+        self.facts.last_step = Some((step.node.clone(), step.step, step.loss));
+        if due { self.save() } else { Ok(()) }
+    }
+
+    /// Notes a score, at `tokens` of the whole run.
+    ///
+    /// # Errors
+    /// The events cannot be written.
+    pub fn score(&mut self, tag: &str, value: f64, tokens: u64) -> io::Result<()> {
+        self.events.scalars(tokens, &[(tag, value)], now())
+    }
+
+    /// Ends the record.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn end(&mut self, status: Status, error: Option<String>) -> io::Result<()> {
+        self.facts.status = status;
+        self.facts.ended = Some(now());
+        self.facts.error = error;
+        self.metrics.flush()?;
+        self.save()
+    }
+}
+
+/// Makes or moves a link in one step.
+fn point(link: &Utf8Path, to: &str) -> io::Result<()> {
+    let fresh = link.with_extension(format!("new{}", std::process::id()));
+    drop(fs::remove_file(&fresh));
+    std::os::unix::fs::symlink(to, &fresh)?;
+    fs::rename(&fresh, link)
+}
+
+/// Reads the records of a store, newest first.
+///
+/// # Errors
+/// The folder cannot be listed.
+pub fn runs(store: &Utf8Path) -> io::Result<Vec<RunFacts>> {
+    let folder = store.join("runs");
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
+    let mut found = Vec::new();
+    for entry in folder.read_dir_utf8()? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir()
+            && let Ok(text) = fs::read_to_string(entry.path().join("run.json"))
+            && let Ok(facts) = serde_json::from_str::<RunFacts>(&text)
+        {
+            found.push(facts);
+        }
+    }
+    found.sort_by(|a, b| (b.started, &b.id).cmp(&(a.started, &a.id)));
+    Ok(found)
+}
+
+impl RunFacts {
+    /// What has become of the run: one whose process has gone without ending it was interrupted.
+    pub fn standing(&self) -> &'static str {
+        match self.status {
+            Status::Running if Utf8Path::new("/proc").join(self.process.to_string()).exists() => "running",
+            Status::Running => "interrupted",
+            Status::Finished => "finished",
+            Status::Stopped => "stopped",
+            Status::Failed => "failed",
+            Status::GateFailed => "gate failed",
+        }
+    }
+
+    /// Seconds from start to end, or to now.
+    pub fn seconds(&self) -> u64 {
+        self.ended.unwrap_or_else(now).saturating_sub(self.started)
+    }
+}

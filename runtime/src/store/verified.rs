@@ -1,0 +1,65 @@
+//! Remembers which objects were read and found whole, and the file status they had then.
+//!
+//! Writing to a file changes its status (the change time cannot be set back), so an untouched status means untouched
+//! bytes. The file is appended to, a short line at a time, which is safe for several processes; a lost line only costs
+//! reading an object once more.
+
+use std::collections::HashMap;
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+
+use camino::{Utf8Path, Utf8PathBuf};
+
+pub struct Verified {
+    path: Utf8PathBuf,
+    file: Option<File>,
+    known: HashMap<String, String>,
+}
+
+fn status_line(status: &Metadata) -> String {
+    format!(
+        "{} {} {} {}.{:09} {}.{:09}",
+        status.dev(),
+        status.ino(),
+        status.len(),
+        status.mtime(),
+        status.mtime_nsec(),
+        status.ctime(),
+        status.ctime_nsec()
+    )
+}
+
+impl Verified {
+    pub fn load(path: &Utf8Path) -> Self {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let known = text
+            .lines()
+            .filter_map(|line| line.split_once(' '))
+            .map(|(content, status)| (content.to_string(), status.to_string()))
+            .collect();
+        Self {
+            path: path.to_owned(),
+            file: None,
+            known,
+        }
+    }
+
+    pub fn knows(&self, content: &str, status: &Metadata) -> bool {
+        self.known
+            .get(content)
+            .is_some_and(|known| *known == status_line(status))
+    }
+
+    pub fn note(&mut self, content: &str, status: &Metadata) {
+        let line = status_line(status);
+        if self.file.is_none() {
+            self.file = OpenOptions::new().append(true).create(true).open(&self.path).ok();
+        }
+        if let Some(file) = &mut self.file {
+            // A store that cannot be written to is still read: the note is only a saving.
+            drop(file.write_all(format!("{content} {line}\n").as_bytes()));
+        }
+        self.known.insert(content.to_string(), line);
+    }
+}

@@ -1,0 +1,224 @@
+//! Documents cut into windows, windows put into batches of fixed shapes.
+
+use std::ops::Range;
+
+use aurora_runtime::data::tokens::TokenStream;
+use aurora_runtime::job::EvalJob;
+
+use crate::train::TrainError;
+
+/// Tokens of one batch, padding included: part of the arithmetic, as it fixes the shapes that kernels see.
+const BATCH_TOKENS: usize = 2048;
+
+/// The length that a window is padded to: 16, then two steps an octave (24, 32, 48, 64, …), at most `window`.
+pub fn padded(length: usize, window: usize) -> usize {
+    let octave = length.next_power_of_two().max(16);
+    let length = if octave > 16 && length <= octave / 4 * 3 {
+        octave / 4 * 3
+    } else {
+        octave
+    };
+    length.min(window)
+}
+
+/// Sequences of a batch of windows of one padded length.
+pub fn sequences(length: usize) -> usize {
+    (BATCH_TOKENS / length).max(1)
+}
+
+/// A stretch of a document whose tokens are scored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Position in the set's token stream.
+    pub start: u64,
+    /// Scored tokens.
+    pub length: usize,
+    /// It begins a document.
+    pub first: bool,
+}
+
+#[derive(Debug)]
+pub struct Set {
+    pub name: String,
+    stream: TokenStream,
+    end_of_document: i64,
+    /// In document order.
+    pub windows: Vec<Window>,
+    pub documents: u64,
+    /// Scored tokens.
+    pub tokens: u64,
+    pub bytes: u64,
+}
+
+/// Windows of one padded length.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    pub length: usize,
+    /// Set and place of each window, with its length.
+    pub windows: Vec<(usize, usize)>,
+    lengths: Vec<usize>,
+}
+
+impl Batch {
+    /// Set, place and length of each window.
+    pub fn own(&self) -> impl Iterator<Item = (usize, usize, usize)> + '_ {
+        self.windows
+            .iter()
+            .zip(&self.lengths)
+            .map(|(&(set, window), &length)| (set, window, length))
+    }
+}
+
+/// All windows of a job.
+#[derive(Debug)]
+pub struct Windows {
+    pub sets: Vec<Set>,
+    window: usize,
+    vocabulary: i64,
+}
+
+impl Windows {
+    /// # Errors
+    /// [`TrainError::Unfit`] if sets and files don't match or a set is empty, [`TrainError::Tokens`].
+    pub fn open(job: &EvalJob) -> Result<Self, TrainError> {
+        let window = job.fields.window as usize;
+        if job.fields.sets.len() != job.sets.len() || window == 0 {
+            let text = format!(
+                "{} sets with files of {}, windows of {window}",
+                job.fields.sets.len(),
+                job.sets.len()
+            );
+            return Err(TrainError::Unfit(text));
+        }
+        let mut sets = Vec::new();
+        for (fields, paths) in job.fields.sets.iter().zip(&job.sets) {
+            let name = fields.name.clone();
+            let wrap = |source| TrainError::Tokens {
+                component: name.clone(),
+                source,
+            };
+            let files = paths.files.iter().map(|file| (file.bin.as_path(), file.idx.as_path()));
+            let stream = TokenStream::open(files).map_err(wrap)?;
+            let end_of_document = i64::from(paths.end_of_document);
+            let mut set = Set {
+                name: name.clone(),
+                end_of_document,
+                windows: Vec::new(),
+                documents: 0,
+                tokens: 0,
+                bytes: paths.bytes,
+                stream,
+            };
+            let mut offset = 0;
+            for file in set.stream.files() {
+                for document in 0..file.num_documents() {
+                    let Range { start, end } = file.document(document).map_err(wrap)?;
+                    let mut last = [end_of_document];
+                    if start < end {
+                        file.read(end - 1, &mut last).map_err(wrap)?;
+                    }
+                    if last[0] != end_of_document {
+                        let text = format!("document {document} of `{name}` does not end with id {end_of_document}");
+                        return Err(TrainError::Unfit(text));
+                    }
+                    set.documents += 1;
+                    let scored = end.saturating_sub(start + 1);
+                    set.tokens += scored;
+                    let starts = (0..scored).step_by(window);
+                    set.windows.extend(starts.map(|at| Window {
+                        start: offset + start + at,
+                        length: (scored - at).min(window as u64) as usize,
+                        first: at == 0,
+                    }));
+                }
+                offset += file.num_tokens();
+            }
+            if set.tokens == 0 || set.bytes == 0 {
+                return Err(TrainError::Unfit(format!("there is nothing to score in `{name}`")));
+            }
+            sets.push(set);
+        }
+        Ok(Self {
+            sets,
+            window,
+            vocabulary: i64::from(job.fields.model.vocabulary),
+        })
+    }
+
+    /// The batches: padded lengths upwards; inside one, windows in the order of sets and documents.
+    pub fn batches(&self) -> Vec<Batch> {
+        let mut all: Vec<(usize, usize, usize, usize)> = Vec::new();
+        for (set, own) in self.sets.iter().enumerate() {
+            let of = |(at, window): (usize, &Window)| (padded(window.length, self.window), set, at, window.length);
+            all.extend(own.windows.iter().enumerate().map(of));
+        }
+        all.sort_unstable();
+        let mut batches = Vec::new();
+        for bucket in all.chunk_by(|a, b| a.0 == b.0) {
+            for chunk in bucket.chunks(sequences(bucket[0].0)) {
+                batches.push(Batch {
+                    length: bucket[0].0,
+                    windows: chunk.iter().map(|&(_, set, at, _)| (set, at)).collect(),
+                    lengths: chunk.iter().map(|&(.., length)| length).collect(),
+                });
+            }
+        }
+        batches
+    }
+
+    /// Ids and targets of a batch, of its full shape; places beyond a window hold id 0.
+    ///
+    /// # Errors
+    /// [`TrainError::Tokens`], [`TrainError::Token`].
+    pub fn read(&self, batch: &Batch) -> Result<(Vec<i64>, Vec<i64>), TrainError> {
+        let size = sequences(batch.length) * batch.length;
+        let (mut ids, mut targets) = (vec![0; size], vec![0; size]);
+        let places = ids
+            .chunks_exact_mut(batch.length)
+            .zip(targets.chunks_exact_mut(batch.length));
+        for ((ids, targets), &(set, at)) in places.zip(&batch.windows) {
+            let set = &self.sets[set];
+            let window = set.windows[at];
+            let read = |start: u64, out: &mut [i64]| {
+                let wrap = |source| TrainError::Tokens {
+                    component: set.name.clone(),
+                    source,
+                };
+                set.stream.read(start, out).map_err(wrap)
+            };
+            read(window.start, &mut targets[..window.length])?;
+            if window.first {
+                ids[0] = set.end_of_document;
+            } else {
+                read(window.start - 1, &mut ids[..1])?;
+            }
+            ids[1..window.length].copy_from_slice(&targets[..window.length - 1]);
+            for (at, &token) in ids[..window.length].iter().chain(&targets[..window.length]).enumerate() {
+                if token < 0 || token >= self.vocabulary {
+                    return Err(TrainError::Token {
+                        component: set.name.clone(),
+                        position: window.start + at as u64,
+                        token,
+                        vocabulary: self.vocabulary as usize,
+                    });
+                }
+            }
+        }
+        Ok((ids, targets))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn padded_lengths_are_few_and_never_too_short() {
+        let lengths: Vec<usize> = (1..=200).map(|length| padded(length, 200)).collect();
+        assert!(lengths.iter().zip(1..).all(|(padded, length)| *padded >= length));
+        let mut distinct = lengths;
+        distinct.dedup();
+        assert_eq!(distinct, [16, 24, 32, 48, 64, 96, 128, 192, 200]);
+        assert_eq!(padded(3, 8), 8);
+    }
+}

@@ -1,0 +1,86 @@
+//! The element types of tensors.
+
+use half::bf16;
+use tch::Kind;
+
+/// A type that tensors hold.
+pub trait Stored: Copy + 'static {
+    const KIND: Kind;
+}
+
+impl Stored for f32 {
+    const KIND: Kind = Kind::Float;
+}
+
+impl Stored for bf16 {
+    const KIND: Kind = Kind::BFloat16;
+}
+
+/// Ids and places.
+impl Stored for i64 {
+    const KIND: Kind = Kind::Int64;
+}
+
+/// A floating-point type that kernels read and write; they compute in `f32` whatever it is.
+pub trait Element: Stored + Default + PartialEq + Send + Sync + std::fmt::Debug {
+    fn load(self) -> f32;
+    /// Rounds to nearest, ties to even.
+    fn store(value: f32) -> Self;
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    fn load(self) -> f32 {
+        self
+    }
+    #[inline(always)]
+    fn store(value: f32) -> Self {
+        value
+    }
+}
+
+impl Element for bf16 {
+    #[inline(always)]
+    fn load(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+    // Without branches, unlike `bf16::from_f32`, so that loops over it become vector code.
+    #[inline(always)]
+    fn store(value: f32) -> Self {
+        let bits = value.to_bits();
+        let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
+        let nan = (bits >> 16) | 0x40;
+        let is_nan = (bits & 0x7fff_ffff) > 0x7f80_0000;
+        bf16::from_bits(if is_nan { nan } else { rounded } as u16)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bf16_rounds_as_half_does() {
+        let specials = [
+            0.0,
+            -0.0,
+            1.0,
+            f32::INFINITY,
+            f32::NEG_INFINITY,
+            f32::NAN,
+            f32::MAX,
+            f32::MIN_POSITIVE,
+            1e-42,
+        ];
+        for value in specials
+            .into_iter()
+            .chain((0..200_000u32).map(|i| f32::from_bits(i.wrapping_mul(2_654_435_761))))
+        {
+            let (ours, theirs) = (<bf16 as Element>::store(value), bf16::from_f32(value));
+            assert!(
+                ours == theirs || (ours.is_nan() && theirs.is_nan()),
+                "{value:e}: {ours} {theirs}"
+            );
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Elementwise and row kernels in plain Rust: slices in, slices out.
+//!
+//! Every result is fixed by the arguments alone: each sum has a written-down order (sixteen interleaved accumulators,
+//! joined as a tree), no multiplication and addition are contracted, and every function comes from here, not from the
+//! C library. The same source is compiled for several instruction sets and the widest one at hand runs: with no
+//! contraction and no reordering they give the same bits.
+//!
+//! Not here: tensors (`model::ops` binds these to tensors and holds their twins made of ATen operations), threads.
+
+mod activation;
+mod element;
+mod embedding;
+mod loss;
+mod math;
+mod norm;
+mod sums;
+mod update;
+
+pub use activation::{Gelu, gelu_backward, gelu_forward};
+
+pub use element::{Element, Stored};
+pub use embedding::{embed_position_rows, embedding_gradient, position_gradient};
+pub use loss::{loss_gradient, row_losses, row_maxima, row_sums};
+pub use math::{exp, log};
+pub use norm::{norm_apply, norm_backward, norm_forward};
+pub use sums::{accumulate, add_columns, add_residual, cast, column_sums, fold_heads, sum_partials, sum_squares};
+pub use update::{Update, adamw, combine_gradients};
+
+/// The instruction sets that kernels are compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    Baseline,
+    Avx2,
+    Avx512,
+}
+
+/// The widest instruction set of this machine.
+pub fn level() -> Level {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl")
+        {
+            return Level::Avx512;
+        }
+        if is_x86_feature_detected!("avx2") {
+            return Level::Avx2;
+        }
+    }
+    Level::Baseline
+}
+
+/// Compiles a function for each [`Level`]. The function of the given name runs the widest; `NAME::at(level, …)` runs a
+/// given one, which must be at hand.
+macro_rules! dispatch {
+    ($(#[$meta:meta])* pub fn $name:ident [$($generic:ident : $bound:path),*] ($($arg:ident : $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
+        $(#[$meta])*
+        #[allow(clippy::too_many_arguments)]
+        pub fn $name<$($generic: $bound),*>($($arg: $ty),*) $(-> $ret)? {
+            $name::at::<$($generic),*>($crate::kernels::level(), $($arg),*)
+        }
+
+        #[allow(clippy::too_many_arguments, dead_code)]
+        pub(super) mod $name {
+            #[allow(unused_imports)]
+            use super::*;
+
+            #[inline(always)]
+            fn body<$($generic: $bound),*>($($arg: $ty),*) $(-> $ret)? $body
+
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2")]
+            fn avx512<$($generic: $bound),*>($($arg: $ty),*) $(-> $ret)? {
+                body::<$($generic),*>($($arg),*)
+            }
+
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2")]
+            fn avx2<$($generic: $bound),*>($($arg: $ty),*) $(-> $ret)? {
+                body::<$($generic),*>($($arg),*)
+            }
+
+            pub fn at<$($generic: $bound),*>(level: $crate::kernels::Level, $($arg: $ty),*) $(-> $ret)? {
+                let level = level.min($crate::kernels::level());
+                match level {
+                    // SAFETY: `level()` has found these instruction sets on this machine.
+                    #[cfg(target_arch = "x86_64")]
+                    $crate::kernels::Level::Avx512 => unsafe { avx512::<$($generic),*>($($arg),*) },
+                    // SAFETY: as above.
+                    #[cfg(target_arch = "x86_64")]
+                    $crate::kernels::Level::Avx2 => unsafe { avx2::<$($generic),*>($($arg),*) },
+                    _ => body::<$($generic),*>($($arg),*),
+                }
+            }
+        }
+    };
+}
+pub(crate) use dispatch;
+
+/// Interleaved accumulators of every row sum.
+pub(crate) const LANES: usize = 16;
+
+/// Joins the sixteen accumulators of a row sum: a binary tree over neighbours.
+#[inline(always)]
+pub(crate) fn join(mut lanes: [f32; LANES]) -> f32 {
+    let mut width = LANES;
+    while width > 1 {
+        width /= 2;
+        for i in 0..width {
+            lanes[i] = lanes[2 * i] + lanes[2 * i + 1];
+        }
+    }
+    lanes[0]
+}

@@ -1,0 +1,123 @@
+//! The operations that are no matrix products: one list, two implementations.
+//!
+//! `own` calls the kernels of this crate (CPU, fixed order of every sum); `aten` is made of libtorch's operations and
+//! runs on any device. Matrix products and attention are libtorch's in both.
+
+mod aten;
+mod own;
+
+use std::ops::Range;
+
+use tch::{Kind, Tensor};
+
+use super::ModelError;
+use super::views::Norm;
+use crate::kernels::{Element, Gelu};
+
+/// Which implementation runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kernels {
+    Own,
+    Aten,
+}
+
+/// What a layer norm keeps of its forward, and the width of a row.
+#[derive(Clone, Copy)]
+pub(super) struct Stats<'a> {
+    pub mean: &'a Tensor,
+    pub rstd: &'a Tensor,
+}
+
+/// Calls a generic function for the element type of `kind`.
+macro_rules! by_kind {
+    ($kind:expr, $element:ident => $body:expr) => {
+        match $kind {
+            tch::Kind::Float => {
+                type $element = f32;
+                $body
+            }
+            tch::Kind::BFloat16 => {
+                type $element = half::bf16;
+                $body
+            }
+            found => Err($crate::model::ModelError::Kind {
+                found,
+                expected: tch::Kind::Float,
+            }),
+        }
+    };
+}
+pub(crate) use by_kind;
+
+macro_rules! operations {
+    ($($(#[$meta:meta])* fn $name:ident($($arg:ident : $ty:ty),* $(,)?);)*) => {
+        impl Kernels {
+            $($(#[$meta])*
+            #[allow(clippy::too_many_arguments)]
+            pub(super) fn $name(self, $($arg: $ty),*) -> Result<(), ModelError> {
+                match self {
+                    Self::Own => own::$name($($arg),*),
+                    Self::Aten => aten::$name($($arg),*),
+                }
+            })*
+        }
+    };
+}
+
+operations! {
+    /// `out[t, h] = word[id] + position[place]`; `word` in shards of the vocabulary.
+    fn embed(ids: &Tensor, sequence: usize, word: &[Tensor], position: &Tensor, out: &Tensor);
+
+    /// Adds the gradients of the embeddings' input side; that of the positions by row blocks.
+    fn embed_backward(
+        ids: &Tensor, sequence: usize, dx: &Tensor, blocks: &[Range<usize>], word: &[Tensor], position: &Tensor,
+    );
+
+    /// Layer norm of `x` (`f32`) into `out`; fills `stats`.
+    fn norm_forward(x: &Tensor, norm: &Norm, epsilon: f32, out: &Tensor, stats: Stats<'_>);
+
+    /// The same output once more, from `stats`.
+    fn norm_apply(x: &Tensor, norm: &Norm, out: &Tensor, stats: Stats<'_>);
+
+    /// Adds the input's gradient to `dx`, and those of weight and bias by row blocks.
+    fn norm_backward(
+        dy: &Tensor, x: &Tensor, norm: &Norm, stats: Stats<'_>, blocks: &[Range<usize>], dx: &Tensor, gradient: &Norm,
+    );
+
+    /// `z += bias` in place; `out = gelu(z)`.
+    fn gelu_forward(gelu: Gelu, z: &Tensor, bias: &Tensor, out: &Tensor);
+
+    /// `gradient *= gelu'(z)` in place; `out = gelu(z)`.
+    fn gelu_backward(gelu: Gelu, z: &Tensor, gradient: &Tensor, out: &Tensor);
+
+    /// `out = residual + (tree sum of parts + bias)`.
+    fn add_residual(parts: &[Tensor], bias: &Tensor, residual: &Tensor, out: &Tensor);
+
+    /// `out = tree sum of parts (+ extra)`, in `f32`.
+    fn sum_partials(parts: &[Tensor], extra: Option<&Tensor>, out: &Tensor);
+
+    /// `gradient += ` tree sum over row blocks of the sum of the block's rows.
+    fn column_sums(values: &Tensor, blocks: &[Range<usize>], gradient: &Tensor);
+
+    /// `gradient += ` tree sum of parts.
+    fn add_partials(parts: &[Tensor], gradient: &Tensor);
+
+    /// `out[t, 0..d]` and `out[t, d..2d]` = the sums over heads of `dk` and `dv` (`[t, n·d]`).
+    fn fold_heads(dk: &Tensor, dv: &Tensor, heads: usize, out: &Tensor);
+
+    /// Rounds `from` (`f32`) to the numbers of `to`; nothing if both are the same.
+    fn cast(from: &Tensor, to: &Tensor);
+
+    /// −ln p of each row's target into `losses`; with `gradient` the logits turn into the gradient of their sum.
+    fn softmax_loss(logits: &[Tensor], targets: &Tensor, losses: &mut [f64], gradient: bool);
+}
+
+/// The number type of a tensor, checked against what kernels know.
+fn kind_of(tensor: &Tensor) -> Kind {
+    tensor.kind()
+}
+
+/// Numbers of the tensor's element type, as a slice.
+fn slices<E: Element>(tensors: &[Tensor]) -> Result<Vec<&[E]>, ModelError> {
+    tensors.iter().map(super::access::elements::<E>).collect()
+}

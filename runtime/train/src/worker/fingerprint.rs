@@ -1,0 +1,118 @@
+//! What the bits of a run stand on: library, processor, and the results of real kernel calls.
+
+use aurora_runtime::job::Fingerprint;
+use tch::{Kind, Tensor};
+
+use crate::kernels::{self, Level};
+use crate::model::{ModelError, elements};
+
+/// The version of libtorch that this worker is built for; tch refuses any other when it is built.
+const LIBTORCH: &str = "2.13.0";
+
+/// Products whose bits tell kernels apart: rows, inner, columns.
+const PRODUCTS: [[i64; 3]; 5] = [
+    [64, 64, 64],
+    [128, 192, 256],
+    [96, 512, 64],
+    [200, 384, 130],
+    [33, 1024, 48],
+];
+
+/// # Errors
+/// [`ModelError::Torch`] if libtorch does not run.
+pub fn fingerprint() -> Result<Fingerprint, ModelError> {
+    Ok(Fingerprint {
+        libtorch: LIBTORCH.to_owned(),
+        cpu: processor(),
+        cpu_capability: match kernels::level() {
+            Level::Avx512 => "avx512",
+            Level::Avx2 => "avx2",
+            Level::Baseline => "baseline",
+        }
+        .to_owned(),
+        probe: probe()?,
+    })
+}
+
+/// Vendor, family, model and name as the system tells them.
+fn processor() -> String {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let get = |name: &str| {
+        let line = text
+            .lines()
+            .find(|line| line.split(':').next().is_some_and(|key| key.trim() == name));
+        line.and_then(|line| line.split_once(':'))
+            .map_or("unknown", |(_, value)| value.trim())
+            .to_owned()
+    };
+    if text.is_empty() {
+        return std::env::consts::ARCH.to_owned();
+    }
+    format!(
+        "{} {} {} {}",
+        get("vendor_id"),
+        get("cpu family"),
+        get("model"),
+        get("model name")
+    )
+}
+
+/// Numbers from a fixed generator: libtorch's own depend on the processor.
+fn numbers(count: i64, seed: u32) -> Vec<f32> {
+    let mut state = seed;
+    let next = |_| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / 8_388_608.0 - 1.0
+    };
+    (0..count).map(next).collect()
+}
+
+fn matrix(rows: i64, columns: i64, seed: u32, kind: Kind) -> Result<Tensor, ModelError> {
+    let tensor = Tensor::f_from_slice(&numbers(rows * columns, seed))?;
+    Ok(tensor.f_view([rows, columns])?.f_to_kind(kind)?)
+}
+
+/// BLAKE3 of what a fixed set of kernel calls gives.
+fn probe() -> Result<String, ModelError> {
+    let _guard = tch::no_grad_guard();
+    let mut hasher = blake3::Hasher::new();
+    let mut add = |tensor: &Tensor| -> Result<(), ModelError> {
+        let flat = tensor.f_contiguous()?.f_to_kind(Kind::Float)?;
+        for value in elements::<f32>(&flat)? {
+            hasher.update(&value.to_bits().to_le_bytes());
+        }
+        Ok(())
+    };
+    for kind in [Kind::Float, Kind::BFloat16] {
+        for [m, k, n] in PRODUCTS {
+            let (left, right) = (matrix(m, k, 1, kind)?, matrix(n, k, 2, kind)?);
+            add(&left.f_mm(&right.f_transpose(0, 1)?)?)?;
+            add(&right.f_mm(&left.f_transpose(0, 1)?)?)?;
+            let (tall, wide) = (matrix(k, m, 3, kind)?, matrix(k, n, 4, kind)?);
+            add(&tall.f_transpose(0, 1)?.f_mm(&wide)?)?;
+        }
+        let heads = |seed: u32| {
+            matrix(2 * 48 * 3, 32, seed, kind)?
+                .f_view([2, 3, 48, 32])
+                .map_err(ModelError::from)
+        };
+        let (query, key, value) = (heads(5)?, heads(6)?, heads(7)?);
+        let (out, sums) = Tensor::f_internal_scaled_dot_product_flash_attention_for_cpu::<&Tensor>(
+            &query, &key, &value, 0.0, true, None, None,
+        )?;
+        let (dq, dk, dv) = Tensor::f_internal_scaled_dot_product_flash_attention_for_cpu_backward::<&Tensor>(
+            &value, &query, &key, &value, &out, &sums, 0.0, true, None, None,
+        )?;
+        for tensor in [out, sums, dq, dk, dv] {
+            add(&tensor)?;
+        }
+    }
+    let mut own = numbers(4096, 8);
+    let mut out = vec![0.0f32; own.len()];
+    kernels::gelu_forward(kernels::Gelu::Tanh, &mut own, &numbers(64, 9), &mut out);
+    let (mut mean, mut rstd, mut normed) = (vec![0.0; 64], vec![0.0; 64], vec![0.0f32; own.len()]);
+    let (weight, bias) = (numbers(64, 10), numbers(64, 11));
+    kernels::norm_forward(&out, 64, 1e-5, &weight, &bias, &mut normed, &mut mean, &mut rstd);
+    add(&Tensor::f_from_slice(&normed)?)?;
+    Ok(hasher.finalize().to_hex().to_string())
+}

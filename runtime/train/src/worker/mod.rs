@@ -1,0 +1,105 @@
+//! The worker process: orders on standard input, events on standard output, one order after another.
+//!
+//! Not here: how a segment is trained (`train`) or a set is scored (`eval`).
+
+mod environment;
+mod fingerprint;
+mod inbox;
+mod session;
+
+use std::error::Error;
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+
+use aurora_runtime::job::{Event, Order};
+
+pub use environment::settle;
+pub use fingerprint::fingerprint;
+use inbox::Inbox;
+use session::{Ended, Session};
+
+/// Events, one JSON line each, flushed at once. Threads share it.
+#[derive(Clone)]
+pub struct Events {
+    out: Arc<Mutex<Box<dyn Write + Send>>>,
+}
+
+impl Events {
+    pub fn new(out: Box<dyn Write + Send>) -> Self {
+        Self {
+            out: Arc::new(Mutex::new(out)),
+        }
+    }
+
+    /// Sends an event. A closed pipe means that the engine is gone; the end of the input, which follows, ends the worker.
+    pub fn send(&self, event: &Event) {
+        let mut line = serde_json::to_vec(event).expect("names and numbers are JSON");
+        line.push(b'\n');
+        let mut out = self.out.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _ = out.write_all(&line).and_then(|()| out.flush());
+    }
+}
+
+/// An error with its causes, on one line.
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+/// The program: returns when nothing more can come. See [`aurora_runtime::job`] for what is said.
+pub fn main() -> ExitCode {
+    if let Err(error) = environment::settle() {
+        eprintln!("error: {}", chain(&error));
+        return ExitCode::FAILURE;
+    }
+    environment::detach_signals();
+    let events = Events::new(Box::new(io::stdout()));
+    tch::set_num_threads(1);
+    let _guard = tch::no_grad_guard();
+    let fingerprint = match fingerprint() {
+        Ok(fingerprint) => fingerprint,
+        Err(error) => {
+            eprintln!("error: {}", chain(&error));
+            return ExitCode::FAILURE;
+        }
+    };
+    let inbox = match Inbox::open(&events) {
+        Ok(inbox) => inbox,
+        Err(error) => {
+            eprintln!("error: cannot start the thread that reads orders: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    events.send(&Event::Ready { fingerprint });
+    let mut session = match Session::new(events.clone()) {
+        Ok(session) => session,
+        Err(error) => {
+            eprintln!("error: {}", chain(&error));
+            return ExitCode::FAILURE;
+        }
+    };
+    while let Some(order) = inbox.next() {
+        let ended = match order {
+            Order::Train(job) => session.train(&job, inbox.stop()),
+            Order::Eval(job) => session.evaluate(&job, inbox.stop()),
+            Order::Stop => Ended::Idle,
+        };
+        // After a stop nothing that was queued before it runs.
+        if inbox.stopping() {
+            session.settle();
+            inbox.skip_to_stop();
+            events.send(&match ended {
+                Ended::Stopped { node, step } => Event::Stopped { node, step },
+                Ended::Done | Ended::Idle => Event::Idle,
+            });
+        }
+    }
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,647 @@
+//! The worker through its standard input and output. This program is its own worker: started with the argument
+//! `worker` it becomes one.
+
+#![allow(clippy::unwrap_used)]
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, Command, ExitCode, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+
+use aurora_compiler::fields::{
+    Activation, AdamW, Architecture, Component, EvalFields, EvalSet, ModelFields, Numerics, OptimizerState,
+    OrderFields, Piece, Precision, TrainFields, WeightsFields, WeightsHow,
+};
+use aurora_runtime::data::tokens::TokenWriter;
+use aurora_runtime::job::{
+    EvalJob, EvalSetPaths, Event, Files, Order, Placement, Recompute, Scores, Start, State, TokenPaths, TrailStep,
+    TrainJob,
+};
+use camino::{Utf8Path, Utf8PathBuf};
+
+fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some("worker") {
+        return aurora_train::worker::main();
+    }
+    let filter: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|argument| !argument.starts_with('-'))
+        .collect();
+    let tests: [(&str, fn(&World)); 9] = [
+        (
+            "segments_and_threads_do_not_change_bits",
+            segments_and_threads_do_not_change_bits,
+        ),
+        ("a_stop_changes_nothing", a_stop_changes_nothing),
+        ("placement_does_not_change_bits", placement_does_not_change_bits),
+        (
+            "scores_do_not_depend_on_threads_or_batches",
+            scores_do_not_depend_on_threads_or_batches,
+        ),
+        ("bf16_resumes_exactly", bf16_resumes_exactly),
+        ("native_learns_too", native_learns_too),
+        ("what_is_wrong_is_named", what_is_wrong_is_named),
+        (
+            "a_gradient_that_is_not_finite_is_an_error",
+            a_gradient_that_is_not_finite_is_an_error,
+        ),
+        ("the_end_of_input_ends_the_worker", the_end_of_input_ends_the_worker),
+    ];
+    let world = World::new();
+    for (name, test) in tests {
+        if filter.is_empty() || filter.iter().any(|filter| name.contains(filter.as_str())) {
+            test(&world);
+            println!("test {name} ... ok");
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+/// A running worker.
+struct Worker {
+    child: Child,
+    orders: Option<ChildStdin>,
+    events: Receiver<Event>,
+}
+
+impl Worker {
+    fn start() -> Self {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        // Settings that the worker must not take over.
+        command
+            .arg("worker")
+            .env("OMP_NUM_THREADS", "2")
+            .env_remove("MKL_NUM_THREADS");
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let (sender, events) = channel();
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let _ = sender.send(serde_json::from_str(&line).unwrap());
+            }
+        });
+        let worker = Self {
+            orders: child.stdin.take(),
+            child,
+            events,
+        };
+        assert!(matches!(worker.next(), Event::Ready { .. }));
+        worker
+    }
+
+    fn send(&mut self, order: &Order) {
+        let mut line = serde_json::to_string(order).unwrap();
+        line.push('\n');
+        self.orders.as_mut().unwrap().write_all(line.as_bytes()).unwrap();
+    }
+
+    fn next(&self) -> Event {
+        self.events.recv().expect("the worker has ended")
+    }
+
+    /// Events up to the first that `last` accepts.
+    fn until(&self, last: impl Fn(&Event) -> bool) -> Vec<Event> {
+        let mut events = Vec::new();
+        loop {
+            events.push(self.next());
+            if last(&events[events.len() - 1]) {
+                return events;
+            }
+        }
+    }
+
+    fn finish(&self, node: &str) -> Vec<Event> {
+        self.until(|event| match event {
+            Event::Finished { node: finished } => finished == node,
+            Event::Failed { node, cause } => panic!("{node} failed: {cause}"),
+            _ => false,
+        })
+    }
+
+    fn failure(&self) -> String {
+        let events = self.until(|event| matches!(event, Event::Failed { .. } | Event::Finished { .. }));
+        match events.last() {
+            Some(Event::Failed { cause, .. }) => cause.clone(),
+            other => panic!("{other:?} instead of a failure"),
+        }
+    }
+
+    fn end(mut self) -> Option<i32> {
+        self.orders = None;
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.orders = None;
+        let _ = self.child.wait();
+    }
+}
+
+/// Token files and initial weights in a temporary folder.
+struct World {
+    folder: tempfile::TempDir,
+}
+
+const VOCABULARY: u32 = 64;
+
+fn model() -> ModelFields {
+    ModelFields {
+        architecture: Architecture::GptBigcode,
+        layers: 2,
+        hidden: 32,
+        heads: 4,
+        kv_heads: 1,
+        feed_forward: 64,
+        context: 16,
+        vocabulary: VOCABULARY,
+        activation: Activation::GeluTanh,
+        norm_epsilon: "1e-5".parse().unwrap(),
+    }
+}
+
+impl World {
+    fn new() -> Self {
+        let world = Self {
+            folder: tempfile::tempdir().unwrap(),
+        };
+        for (at, name) in ["a", "b", "c"].into_iter().enumerate() {
+            let TokenPaths { bin, idx } = world.tokens(name);
+            let mut writer = TokenWriter::create(&bin, &idx, VOCABULARY).unwrap();
+            // Texts with a pattern, so that there is something to learn.
+            for document in 0..60u32 {
+                let length = 3 + (document * 7) % 41;
+                let token = |i: u32| 1 + (document * 5 + i * (3 + at as u32)) % (VOCABULARY - 1);
+                writer
+                    .push(&(0..length).map(token).chain([0]).collect::<Vec<_>>())
+                    .unwrap();
+            }
+            writer.finish().unwrap();
+        }
+        let how = WeightsHow::Random {
+            seed: 5,
+            std: "0.05".parse().unwrap(),
+        };
+        aurora_runtime::weights::initial_weights(&WeightsFields { model: model(), how }, &world.path("start")).unwrap();
+        world
+    }
+
+    fn path(&self, name: &str) -> Utf8PathBuf {
+        Utf8Path::from_path(self.folder.path()).unwrap().join(name)
+    }
+
+    fn tokens(&self, name: &str) -> TokenPaths {
+        TokenPaths {
+            bin: self.path(&format!("{name}.bin")),
+            idx: self.path(&format!("{name}.idx")),
+        }
+    }
+
+    /// The files below a folder, by name.
+    fn files(&self, name: &str) -> Files {
+        let root = self.path(name);
+        let mut files = Files::new();
+        let mut folders = vec![root.clone()];
+        while let Some(folder) = folders.pop() {
+            for entry in folder.read_dir_utf8().unwrap() {
+                let path = entry.unwrap().into_path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else {
+                    files.insert(path.strip_prefix(&root).unwrap().to_string(), path);
+                }
+            }
+        }
+        files
+    }
+
+    /// The bytes of all files below a folder.
+    fn bytes(&self, name: &str) -> Vec<(String, Vec<u8>)> {
+        self.files(name)
+            .into_iter()
+            .map(|(name, path)| (name, std::fs::read(path).unwrap()))
+            .collect()
+    }
+
+    fn out(&self, name: &str) -> Utf8PathBuf {
+        let path = self.path(name);
+        std::fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    fn start(&self) -> Start {
+        Start {
+            key: "start".to_owned(),
+            files: self.files("start"),
+        }
+    }
+
+    /// The output of the node `name` as a start; with files only if they stand there.
+    fn after(&self, name: &str) -> Start {
+        let files = if self.path(name).join("state.json").exists() {
+            self.files(name)
+        } else {
+            Files::new()
+        };
+        Start {
+            key: name.to_owned(),
+            files,
+        }
+    }
+
+    fn job(&self, name: &str, steps: std::ops::Range<u64>, start: Start) -> TrainJob {
+        let optimizer_state = if steps.start == 0 {
+            OptimizerState::Reset
+        } else {
+            OptimizerState::Keep
+        };
+        TrainJob {
+            node: name.to_owned(),
+            key: name.to_owned(),
+            fields: TrainFields {
+                model: model(),
+                numerics: Numerics::Invariant {
+                    tensor: 2,
+                    lanes: 4,
+                    micro_batch: 2,
+                },
+                precision: Precision::F32,
+                optimizer: AdamW {
+                    beta1: "0.9".parse().unwrap(),
+                    beta2: "0.95".parse().unwrap(),
+                    epsilon: "1e-8".parse().unwrap(),
+                    weight_decay: "0.1".parse().unwrap(),
+                    clip: Some("1".parse().unwrap()),
+                },
+                optimizer_state,
+                schedule: vec![Piece::Constant {
+                    from: 0,
+                    rate: "3e-3".parse().unwrap(),
+                }],
+                first_step: steps.start,
+                last_step: steps.end,
+                global_batch: 12,
+                sequence: 16,
+            },
+            start,
+            order: OrderFields {
+                seed: 3,
+                sequence: 16,
+                components: [("x", 700_000), ("y", 300_000)]
+                    .map(|(name, weight_ppm)| Component {
+                        name: name.to_owned(),
+                        weight_ppm,
+                    })
+                    .to_vec(),
+            },
+            tokens: vec![vec![self.tokens("a")], vec![self.tokens("b"), self.tokens("c")]],
+            placement: Placement {
+                threads: 2,
+                recompute: Recompute::None,
+            },
+            out: self.out(name),
+        }
+    }
+
+    fn eval(&self, name: &str, checkpoint: Start, threads: u32) -> EvalJob {
+        let set = |files: &[&str]| EvalSetPaths {
+            files: files.iter().map(|name| self.tokens(name)).collect(),
+            bytes: 5000,
+            end_of_document: 0,
+        };
+        EvalJob {
+            node: name.to_owned(),
+            key: name.to_owned(),
+            fields: EvalFields {
+                model: model(),
+                numerics: Numerics::Invariant {
+                    tensor: 2,
+                    lanes: 4,
+                    micro_batch: 2,
+                },
+                precision: Precision::F32,
+                window: 16,
+                sets: ["one", "two"].map(|name| EvalSet { name: name.to_owned() }).to_vec(),
+            },
+            checkpoint,
+            sets: vec![set(&["a"]), set(&["b", "c"])],
+            placement: Placement {
+                threads,
+                recompute: Recompute::None,
+            },
+            out: self.out(name),
+        }
+    }
+
+    fn train(&self, job: TrainJob) -> Vec<(String, Vec<u8>)> {
+        let mut worker = Worker::start();
+        let name = job.node.clone();
+        worker.send(&Order::Train(Box::new(job)));
+        worker.finish(&name);
+        self.bytes(&name)
+    }
+
+    fn trail(&self, name: &str) -> Vec<TrailStep> {
+        let text = std::fs::read_to_string(self.path(name).join("trail.jsonl")).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+fn loss(step: &TrailStep) -> f64 {
+    f64::from_bits(u64::from_str_radix(&step.loss, 16).unwrap())
+}
+
+fn segments_and_threads_do_not_change_bits(world: &World) {
+    // One segment, on one thread.
+    let mut job = world.job("whole", 0..12, world.start());
+    job.placement.threads = 1;
+    let whole = world.train(job);
+    let trail = world.trail("whole");
+    assert_eq!(
+        trail.iter().map(|step| step.step).collect::<Vec<_>>(),
+        (1..=12).collect::<Vec<_>>()
+    );
+    assert!(
+        loss(&trail[0]) > 4.0 && loss(&trail[11]) < loss(&trail[0]) - 0.3,
+        "it learns"
+    );
+    assert_eq!(
+        trail
+            .iter()
+            .filter(|step| step.groups.len() == 4)
+            .map(|step| step.step)
+            .collect::<Vec<_>>(),
+        [12]
+    );
+    // The digests of the last step are those of the files' numbers.
+    for (group, digest) in &trail[11].groups {
+        let bytes = std::fs::read(world.path("whole").join(format!("weights/{group}.safetensors"))).unwrap();
+        let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+        assert_eq!(*digest, blake3::hash(&bytes[header..]).to_hex().to_string());
+    }
+    // Two segments, queued ahead, the second from memory; an eval in between.
+    let mut worker = Worker::start();
+    worker.send(&Order::Train(Box::new(world.job("first", 0..5, world.start()))));
+    worker.send(&Order::Eval(Box::new(world.eval(
+        "first eval",
+        world.after("first"),
+        2,
+    ))));
+    worker.send(&Order::Train(Box::new(world.job(
+        "second",
+        5..12,
+        world.after("first"),
+    ))));
+    let events = worker.finish("second");
+    let steps = events.iter().filter_map(|event| {
+        if let Event::Step(step) = event {
+            Some(step.step)
+        } else {
+            None
+        }
+    });
+    assert_eq!(steps.collect::<Vec<_>>(), (1..=12).collect::<Vec<_>>());
+    drop(worker);
+    // The second segment again, from files, in another process, on four threads.
+    let mut job = world.job("second again", 5..12, world.after("first"));
+    job.placement.threads = 4;
+    assert!(world.train(job) == world.bytes("second"));
+    let without_trail = |files: Vec<(String, Vec<u8>)>| {
+        files
+            .into_iter()
+            .filter(|(name, _)| name != "trail.jsonl")
+            .collect::<Vec<_>>()
+    };
+    assert!(without_trail(whole) == without_trail(world.bytes("second")));
+    let both: Vec<String> = [world.trail("first"), world.trail("second")]
+        .concat()
+        .into_iter()
+        .map(|step| format!("{} {} {} {}", step.step, step.batch, step.loss, step.grad_norm))
+        .collect();
+    let expected = trail
+        .iter()
+        .map(|step| format!("{} {} {} {}", step.step, step.batch, step.loss, step.grad_norm));
+    assert_eq!(both, expected.collect::<Vec<_>>());
+}
+
+fn a_stop_changes_nothing(world: &World) {
+    let straight = world.train(world.job("straight", 0..300, world.start()));
+    let mut worker = Worker::start();
+    let job = |out: &str, start: Start| TrainJob {
+        out: world.out(out),
+        ..world.job("stopped", 0..300, start)
+    };
+    let mut start = world.start();
+    let mut stops = 0;
+    let mut done = 0;
+    loop {
+        let out = format!("stopped {stops}");
+        worker.send(&Order::Train(Box::new(job(&out, start))));
+        // Queued behind, and skipped by the stop.
+        worker.send(&Order::Eval(Box::new(world.eval("skipped", world.after("stopped"), 1))));
+        let reached = done + 30;
+        let events = worker.until(|event| match event {
+            Event::Step(step) => step.step >= reached,
+            Event::Finished { .. } => true,
+            Event::Failed { cause, .. } => panic!("{cause}"),
+            _ => false,
+        });
+        if stops == 3 {
+            if !matches!(events.last(), Some(Event::Finished { .. })) {
+                worker.finish("stopped");
+            }
+            assert!(world.bytes(&out) == straight);
+            return;
+        }
+        worker.send(&Order::Stop);
+        let events = worker.until(|event| matches!(event, Event::Stopped { .. } | Event::Idle));
+        let Some(Event::Stopped { node, step }) = events.last() else {
+            panic!("{events:?}")
+        };
+        assert_eq!(node, "stopped");
+        assert!(*step >= reached && *step < 300);
+        let state: State =
+            serde_json::from_slice(&std::fs::read(world.path(&out).join("state.json")).unwrap()).unwrap();
+        assert_eq!(state.step, *step);
+        assert_eq!(world.trail(&out).len() as u64, *step);
+        done = *step;
+        start = Start {
+            key: "stopped".to_owned(),
+            files: world.files(&out),
+        };
+        stops += 1;
+    }
+}
+
+fn placement_does_not_change_bits(world: &World) {
+    let expected = world.train(world.job("plain", 0..3, world.start()));
+    for recompute in [Recompute::Selective, Recompute::Full] {
+        let name = format!("{recompute:?}");
+        let mut job = world.job(&name, 0..3, world.start());
+        job.placement = Placement { threads: 3, recompute };
+        assert!(world.train(job) == expected, "{name}");
+    }
+}
+
+fn scores_do_not_depend_on_threads_or_batches(world: &World) {
+    let mut worker = Worker::start();
+    let mut score = |name: &str, job: EvalJob| -> Scores {
+        worker.send(&Order::Eval(Box::new(job)));
+        worker.finish(name);
+        serde_json::from_slice(&std::fs::read(world.path(name).join("scores.json")).unwrap()).unwrap()
+    };
+    let one = score("eval 1", world.eval("eval 1", world.start(), 1));
+    let three = score("eval 3", world.eval("eval 3", world.start(), 3));
+    assert_eq!(one, three);
+    assert_eq!(one.sets["one"].documents, 60);
+    assert_eq!(one.sets["two"].documents, 120);
+    assert_eq!(
+        one.sets["one"].tokens,
+        (0..60).map(|document| 3 + (document * 7) % 41).sum::<u64>()
+    );
+    // Beginners' scores: every token is about as likely as any other.
+    assert!((one.sets["one"].perplexity / f64::from(VOCABULARY) - 1.0).abs() < 0.2);
+    let set = &one.sets["two"];
+    assert_eq!(
+        set.bits_per_byte,
+        set.negative_log_likelihood / (std::f64::consts::LN_2 * 5000.0)
+    );
+    // A set alone, so that its windows stand elsewhere in other batches, has the same bits.
+    let mut job = world.eval("eval alone", world.start(), 2);
+    job.fields.sets.remove(0);
+    job.sets.remove(0);
+    assert_eq!(score("eval alone", job).sets["two"], one.sets["two"]);
+}
+
+fn bf16_resumes_exactly(world: &World) {
+    let job = |name: &str, steps: std::ops::Range<u64>, start: Start| {
+        let mut job = world.job(name, steps, start);
+        job.fields.precision = Precision::Bf16;
+        job
+    };
+    let whole = world.train(job("bf16 whole", 0..6, world.start()));
+    let trail = world.trail("bf16 whole");
+    assert!(loss(&trail[5]) < loss(&trail[0]));
+    world.train(job("bf16 first", 0..3, world.start()));
+    let mut second = job("bf16 second", 3..6, world.after("bf16 first"));
+    second.placement.threads = 1;
+    let second = world.train(second);
+    let weights = |files: Vec<(String, Vec<u8>)>| {
+        files
+            .into_iter()
+            .filter(|(name, _)| name != "trail.jsonl")
+            .collect::<Vec<_>>()
+    };
+    assert!(weights(second) == weights(whole));
+}
+
+fn native_learns_too(world: &World) {
+    let mut job = world.job("native", 0..6, world.start());
+    job.fields.numerics = Numerics::Native { micro_batch: 2 };
+    world.train(job);
+    world.train(world.job("invariant", 0..6, world.start()));
+    for (native, invariant) in world.trail("native").iter().zip(world.trail("invariant")) {
+        assert!((loss(native) - loss(&invariant)).abs() < 1e-5 * loss(&invariant));
+        assert_eq!(native.batch, invariant.batch);
+    }
+}
+
+fn what_is_wrong_is_named(world: &World) {
+    let mut worker = Worker::start();
+    let mut fail = |change: &dyn Fn(&mut TrainJob)| {
+        let mut job = world.job("wrong", 0..3, world.start());
+        change(&mut job);
+        worker.send(&Order::Train(Box::new(job)));
+        worker.failure()
+    };
+    let text = fail(&|job| job.fields.global_batch = 13);
+    assert_eq!(
+        text,
+        "the job does not fit: a global batch of 13 does not divide into micro-batches of 2"
+    );
+    let text = fail(&|job| {
+        job.fields.numerics = Numerics::Invariant {
+            tensor: 8,
+            lanes: 1,
+            micro_batch: 2,
+        }
+    });
+    assert_eq!(
+        text,
+        "cannot compute: heads 4 does not divide by 8 logical tensor shards"
+    );
+    let text = fail(&|job| job.fields.optimizer_state = OptimizerState::Keep);
+    assert_eq!(
+        text,
+        "cannot use the checkpoint: the checkpoint has no file `optimizer/embeddings.safetensors`"
+    );
+    let text = fail(&|job| {
+        job.start.files.remove("weights/layer.001.safetensors");
+    });
+    assert_eq!(
+        text,
+        "cannot use the checkpoint: the checkpoint has no file `weights/layer.001.safetensors`"
+    );
+    let damaged = world.path("damaged");
+    std::fs::write(&damaged, b"not a checkpoint").unwrap();
+    let text = fail(&|job| {
+        job.start
+            .files
+            .insert("weights/final_norm.safetensors".to_owned(), damaged.clone());
+    });
+    assert!(text.contains("is no whole safetensors file"), "{text}");
+    let text = fail(&|job| job.tokens[0][0].bin = world.path("nowhere.bin"));
+    assert!(
+        text.starts_with("cannot read tokens of `x`") && text.contains("nowhere.bin"),
+        "{text}"
+    );
+    let text = fail(&|job| {
+        job.fields.sequence = 32;
+        job.order.sequence = 32;
+    });
+    assert_eq!(
+        text,
+        "cannot compute: a sequence of 32 tokens exceeds the context of 16"
+    );
+    worker
+        .orders
+        .as_mut()
+        .unwrap()
+        .write_all(b"{\"message\":\"dance\"}\n")
+        .unwrap();
+    assert!(worker.failure().starts_with("an order that is none"));
+    // It still works.
+    worker.send(&Order::Train(Box::new(world.job("right", 0..2, world.start()))));
+    worker.finish("right");
+}
+
+fn a_gradient_that_is_not_finite_is_an_error(world: &World) {
+    let mut worker = Worker::start();
+    let mut job = world.job("diverges", 0..50, world.start());
+    job.fields.schedule = vec![Piece::Constant {
+        from: 0,
+        rate: "1e25".parse().unwrap(),
+    }];
+    worker.send(&Order::Train(Box::new(job)));
+    let text = worker.failure();
+    assert!(
+        text.contains("of step 2 is") && text.contains("(the batch holds `x` × "),
+        "{text}"
+    );
+}
+
+fn the_end_of_input_ends_the_worker(world: &World) {
+    assert_eq!(Worker::start().end(), Some(0));
+    let mut worker = Worker::start();
+    worker.send(&Order::Train(Box::new(world.job(
+        "endless",
+        0..1_000_000,
+        world.start(),
+    ))));
+    worker.until(|event| matches!(event, Event::Step(_)));
+    assert_eq!(worker.end(), Some(0));
+    let mut worker = Worker::start();
+    worker.send(&Order::Stop);
+    assert!(matches!(worker.next(), Event::Idle));
+    assert_eq!(worker.end(), Some(0));
+}

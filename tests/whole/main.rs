@@ -1,0 +1,12 @@
+//! Whole-path tests: the real binary on a project of its own, from spec to rerun.
+//!
+//! In: a small spec with two stages over text that the test makes. Out: what a user would see. Not here: what one room
+//! can show by itself (unit tests), real corpora (`make demo`).
+
+mod book;
+mod damage;
+mod identity;
+mod interruption;
+mod locks;
+mod project;
+mod running;

@@ -1,0 +1,147 @@
+//! Running, repeating, gates, and the commands that look at a run.
+
+use crate::project::{Project, SPEC};
+
+#[test]
+fn a_run_ends_with_lock_report_and_an_identical_rerun() {
+    let project = Project::new();
+    let done = project.run();
+    done.says("gate learned: holds");
+    done.says("repeat: aurora rerun lockfiles/small.lock");
+    let again = project.run();
+    again.says("0 built");
+    let rerun = project.aurora(&["rerun", "lockfiles/small.lock", "--json", "--progress", "none"]);
+    rerun.exits(0);
+    let document = rerun.json();
+    assert_eq!(document["identical"], true);
+    assert_eq!(document["nodes_compared"], project.keys().len());
+    let page = project.read(".aurora/runs/latest/report.html");
+    for part in ["bits per byte", "Mixture ledger", "<svg", "Lineage", "forgotten"] {
+        assert!(page.contains(part), "{part}");
+    }
+    for fetching in ["src=", "href=", "url(", "@import", "<script"] {
+        assert!(!page.contains(fetching), "the page fetches nothing: {fetching}");
+    }
+    project.aurora(&["verify"]).exits(0);
+    project.aurora(&["status"]).says("finished");
+    project.aurora(&["lock", "specs/small.aur", "--check"]).exits(0);
+    project.aurora(&["run", "specs/small.aur", "--locked", "--progress", "none"]).exits(0);
+}
+
+#[test]
+fn the_same_bits_everywhere() {
+    let first = Project::new();
+    first.run();
+    for (threads, zone, language) in [("1", "Asia/Tokyo", "fi_FI.UTF-8"), ("2", "America/New_York", "C")] {
+        let other = Project::new();
+        let mut command = other.command(&["run", "specs/small.aur", "--threads", threads, "--progress", "none"]);
+        command.env("TZ", zone).env("LC_ALL", language).env("LANG", language).env("USER", "somebody").env("HOME", other.root());
+        command.env("OMP_NUM_THREADS", "3").env("MKL_NUM_THREADS", "3").env("ATEN_CPU_CAPABILITY", "default");
+        let output = command.output().expect("the binary starts");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(other.read("lockfiles/small.lock"), first.read("lockfiles/small.lock"), "{threads} threads, {zone}");
+    }
+}
+
+#[test]
+fn a_failed_gate_exits_with_5_and_keeps_everything() {
+    let project = Project::new();
+    project.edit("<", ">");
+    let done = project.aurora(&["run", "specs/small.aur", "--progress", "none"]);
+    done.exits(5);
+    done.says("gate learned: FAILS");
+    let again = project.aurora(&["run", "specs/small.aur", "--progress", "none"]);
+    again.exits(5);
+    again.says("0 built");
+}
+
+#[test]
+fn unknown_values_keep_a_spec_from_running() {
+    let project = Project::new();
+    project.edit("weight_decay = 0.1, clip = 1.0)\n  checkpoint", "weight_decay = unknown, clip = 1.0)\n  checkpoint");
+    project.aurora(&["build", "specs/small.aur"]).says("stage.cap.optimizer.weight_decay");
+    let done = project.aurora(&["run", "specs/small.aur"]);
+    done.exits(1);
+    done.says("stage.cap.optimizer.weight_decay (specs/small.aur:");
+}
+
+#[test]
+fn a_mixture_may_not_repeat_more_than_it_says() {
+    let project = Project::new();
+    project.edit("en from [en] weight 50%", "en from [en] weight 20%");
+    project.edit("py from [py] weight 20%", "py from [py] weight 50% max_epochs 1");
+    let done = project.aurora(&["run", "specs/small.aur", "--progress", "none"]);
+    done.exits(4);
+    done.says("`max_epochs` allows 1");
+    done.says("component `py`");
+}
+
+#[test]
+fn diff_names_values_nodes_and_severity() {
+    let project = Project::new();
+    project.write("specs/other.aur", &SPEC.replace("peak = 1e-3", "peak = 2e-3"));
+    let done = project.aurora(&["diff", "specs/small.aur", "specs/other.aur", "--json"]);
+    done.exits(1);
+    let document = done.json();
+    assert_eq!(document["changed"].as_array().map(Vec::len), Some(1));
+    assert_eq!(document["changed"][0]["path"], "stage.cat.learning_rate.peak");
+    assert_eq!(document["nodes"]["rerun"], serde_json::json!(["cat@8", "eval/heldout/cat@8", "report"]));
+    assert_eq!(document["severity"], "trained");
+    project.aurora(&["diff", "specs/small.aur", "specs/small.aur"]).exits(0);
+}
+
+#[test]
+fn every_command_speaks_json() {
+    let project = Project::new();
+    project.run();
+    for arguments in [
+        &["check", "specs/small.aur"][..],
+        &["fmt", "--check", "specs/small.aur"],
+        &["build", "specs/small.aur"],
+        &["plan", "specs/small.aur"],
+        &["why", "specs/small.aur", "cap@8"],
+        &["show", "specs/small.aur"],
+        &["lock", "specs/small.aur"],
+        &["run", "specs/small.aur"],
+        &["verify"],
+        &["status"],
+        &["report", "specs/small.aur"],
+        &["gc", "--dry-run"],
+        &["doctor"],
+        &["explain", "E0203"],
+    ] {
+        let mut with_json = arguments.to_vec();
+        with_json.push("--json");
+        project.aurora(&with_json).json();
+    }
+    project.aurora(&["no-such-verb"]).exits(2);
+    project.aurora(&["why", "specs/small.aur", "cap@9"]).exits(1);
+    project.aurora(&["check", "specs/none.aur"]).exits(1);
+}
+
+#[test]
+fn two_processes_on_one_store_share_the_work() {
+    let project = Project::new();
+    let mut first = project.start();
+    let second = project.run();
+    assert!(first.wait().expect("the first run").success());
+    second.says("gate learned: holds");
+    project.aurora(&["verify"]).exits(0);
+    let rerun = project.aurora(&["rerun", "lockfiles/small.lock", "--progress", "none"]);
+    rerun.says("rerun: identical");
+}
+
+#[test]
+fn gc_removes_what_nothing_reaches_and_nothing_else() {
+    let project = Project::new();
+    project.run();
+    let all = project.objects().len();
+    project.edit("peak = 1e-3", "peak = 2e-3");
+    project.run();
+    assert!(project.objects().len() > all);
+    project.aurora(&["gc"]).exits(0);
+    project.aurora(&["verify"]).exits(0);
+    project.run().says("0 built");
+    project.edit("peak = 2e-3", "peak = 1e-3");
+    project.run().says("cat@8");
+}
