@@ -302,11 +302,14 @@ pub(super) fn npm(
         command.args(arguments).current_dir(context.scratch);
         client::run(&mut command, "on Debian `apt-get install npm` brings it", watch)
     };
+    // Its own patience is minutes long.
     let pack = [
         "pack",
         "--json",
         "--ignore-scripts",
-        "--fetch-retries=2",
+        "--fetch-retries=1",
+        "--fetch-retry-mintimeout=1000",
+        "--fetch-retry-maxtimeout=3000",
         "--pack-destination",
         context.scratch.as_str(),
     ];
@@ -319,7 +322,7 @@ pub(super) fn npm(
             .iter()
             .any(|code| output.error.contains(code) || output.out.contains(code))
         {
-            let newest = npm(&["view", "--", &package.name, "version"])?;
+            let newest = npm(&["view", "--fetch-retries=1", "--", &package.name, "version"])?;
             let newest = newest
                 .status
                 .success()
