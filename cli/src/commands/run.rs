@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
+use aurora_compiler::fields::Exact;
 use aurora_compiler::graph::{Kind, NodeId, lower, stage_plan};
 use aurora_compiler::hash::{Keyed, hash};
 use aurora_compiler::lock::{Lock, LockError, LockedOrder, lock};
@@ -148,19 +149,21 @@ fn recompute(spec: &Spec) -> Recompute {
 }
 
 /// Which components may repeat how often, by stage.
-fn max_epochs(spec: &Spec) -> BTreeMap<String, BTreeMap<String, u64>> {
-    let mut found: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
+fn max_epochs(spec: &Spec) -> BTreeMap<String, BTreeMap<String, f64>> {
+    let mut found: BTreeMap<String, BTreeMap<String, f64>> = BTreeMap::new();
     for (id, block) in spec.blocks.iter().filter(|(id, _)| id.kind == BlockKind::Stage) {
         let Some(Value::Reference(mixture)) = block.fields.get("mixture").map(|field| &field.value) else {
             continue;
         };
         let components = found.entry(id.name.clone()).or_default();
         for (name, field) in &spec.blocks[mixture].fields {
-            if let Value::Call { arguments, .. } = &field.value
-                && let Some(Value::Integer(most)) = arguments.get("max_epochs").map(|field| &field.value)
-            {
-                components.insert(name.clone(), u64::try_from(*most).unwrap_or(0));
-            }
+            let Value::Call { arguments, .. } = &field.value else { continue };
+            let most = match arguments.get("max_epochs").map(|field| &field.value) {
+                Some(Value::Integer(most)) => Exact::new((*most).into()),
+                Some(Value::Decimal(most)) => *most,
+                _ => continue,
+            };
+            components.insert(name.clone(), most.to_f64());
         }
     }
     found

@@ -216,15 +216,15 @@ pub fn commit_order(run: &Run<'_>, id: NodeId, stage: &str, samples: u64) -> Res
     let order = Order::new(&fields, &dealt.samples).map_err(|error| run.fail(id, chain(&error)))?;
     let limits = run.max_epochs.get(stage);
     for ((component, available), wanted) in fields.components.iter().zip(&dealt.samples).zip(order.counts(samples)) {
+        let epochs = wanted as f64 / (*available).max(1) as f64;
         let most = limits.and_then(|limits| limits.get(&component.name));
-        if let Some(most) = most.filter(|most| wanted > available.saturating_mul(**most)) {
+        if let Some(most) = most.filter(|most| epochs > **most) {
             return Err(run.fail(
                 id,
                 format!(
                     "stage `{stage}` would read component `{name}` {epochs:.2} times, `max_epochs` allows {most}: \
                      {wanted} sequences of {sequence} tokens out of {available}",
                     name = component.name,
-                    epochs = wanted as f64 / (*available).max(1) as f64,
                     sequence = fields.sequence,
                 ),
             ));

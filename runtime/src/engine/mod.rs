@@ -159,7 +159,7 @@ pub struct Run<'a> {
     pub observer: &'a dyn Observer,
     pub stop: &'a Stop,
     /// The most epochs that a component of a stage's order may take: by stage, then component.
-    pub max_epochs: BTreeMap<String, BTreeMap<String, u64>>,
+    pub max_epochs: BTreeMap<String, BTreeMap<String, f64>>,
     /// Called when all orders are known, before the first step of training.
     pub before_training: &'a dyn Fn(&Run<'_>) -> Result<(), RunError>,
 }
