@@ -1,6 +1,6 @@
 # `make demo` and `make test` do all the set-up: libtorch (fetched once into the user's cache), the build, the run.
 .SHELLFLAGS := -eu -c
-.PHONY: demo test check bench libtorch build doc book clean
+.PHONY: demo test check bench peers libtorch build
 
 AURORA := $(CURDIR)/target/release/aurora
 CARGO := cargo
@@ -28,8 +28,17 @@ check: libtorch
 build: libtorch
 	$(CARGO) build --release -p aurora-cli
 
+# Side by side with peers, as ratios; `make peers` brings transformers for the training part (5 GB, once).
 bench: build
-	tests/bench/run.sh
+	$(CARGO) build --release -p aurora-runtime -p aurora-train --examples
+	python3 tests/bench/run.py $(dir $(AURORA)) $(dir $(AURORA))../bench
+
+PEERS := $(dir $(AURORA))../peers/venv
+peers: libtorch
+	test -x $(PEERS)/bin/python || python3 -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet -r tests/peers/requirements.txt
+	$(CARGO) build --release -p aurora-train --examples
+	$(PEERS)/bin/python tests/peers/train_speed.py $(dir $(AURORA))examples/speed --losses
 
 # `.libtorch` is where .cargo/config.toml looks: the user's LIBTORCH, or the folder fetched once into the cache.
 libtorch:

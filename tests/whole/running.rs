@@ -145,3 +145,25 @@ fn gc_removes_what_nothing_reaches_and_nothing_else() {
     project.edit("peak = 2e-3", "peak = 1e-3");
     project.run().says("cat@8");
 }
+
+#[test]
+fn a_browser_shows_the_report() {
+    let Ok(found) = std::process::Command::new("chromium").arg("--version").output() else {
+        eprintln!("skipped: there is no chromium here");
+        return;
+    };
+    assert!(found.status.success());
+    let project = Project::new();
+    project.run();
+    let page = format!("file://{}", project.path(".aurora/runs/latest/report.html").display());
+    let profile = format!("--user-data-dir={}", project.path("browser").display());
+    let shown = std::process::Command::new("chromium")
+        .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--dump-dom", &profile, &page])
+        .output()
+        .expect("chromium starts");
+    let dom = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert_eq!(dom.matches("<svg").count(), 3, "loss, scores, lineage");
+    for part in ["<title>small · Aurora report</title>", "gate", "bits per byte", "cat@8"] {
+        assert!(dom.contains(part), "{part} is not on the page");
+    }
+}

@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods)]
 
 mod keys;
+mod lock;
 mod explanations;
 mod fuzz;
 mod reference;

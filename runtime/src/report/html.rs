@@ -108,6 +108,7 @@ fn losses(story: &Story) -> Plot<'static> {
     let line = Line {
         name: "loss".to_string(),
         points: points.collect(),
+        colour: 0,
         marked: false,
     };
     Plot {
@@ -138,9 +139,13 @@ fn bits(eval: &EvalStory, set: &str) -> Vec<(f64, f64)> {
 }
 
 fn scores(eval: &EvalStory, story: &Story) -> Plot<'static> {
+    let mut all: Vec<String> = story.evals.iter().flat_map(set_names).collect();
+    all.sort();
+    all.dedup();
     let line = |set: &String| Line {
         name: set.clone(),
         points: bits(eval, set),
+        colour: all.iter().position(|name| name == set).unwrap_or(0),
         marked: true,
     };
     let lines = set_names(eval).iter().map(line).collect();

@@ -6,6 +6,8 @@ use plotters::prelude::*;
 pub struct Line {
     pub name: String,
     pub points: Vec<(f64, f64)>,
+    /// Which colour: the same name has the same one in every plot of a page.
+    pub colour: usize,
     /// Small circles at the points, for scores; a bare line for losses.
     pub marked: bool,
 }
@@ -81,8 +83,8 @@ pub fn draw(plot: &Plot<'_>) -> Result<String, String> {
                 .draw_series(std::iter::once(label))
                 .map_err(|error| error.to_string())?;
         }
-        for (index, line) in plot.lines.iter().enumerate() {
-            let colour = COLOURS[index % COLOURS.len()];
+        for line in &plot.lines {
+            let colour = COLOURS[line.colour % COLOURS.len()];
             chart
                 .draw_series(LineSeries::new(line.points.iter().copied(), colour.stroke_width(2)))
                 .map_err(|error| error.to_string())?
@@ -96,6 +98,7 @@ pub fn draw(plot: &Plot<'_>) -> Result<String, String> {
         if plot.lines.len() > 1 {
             chart
                 .configure_series_labels()
+                .position(SeriesLabelPosition::UpperRight)
                 .background_style(WHITE.mix(0.8))
                 .border_style(RGBColor(200, 200, 200))
                 .draw()

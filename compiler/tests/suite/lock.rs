@@ -1,0 +1,115 @@
+//! The lock's text: golden, read back, and read when it is not what Aurora wrote.
+
+use aurora_compiler::check::check;
+use aurora_compiler::graph::{Pin, Pins, lower};
+use aurora_compiler::hash::hash;
+use aurora_compiler::lock::{Lock, LockError, lock};
+use aurora_compiler::spec::Spec;
+use proptest::prelude::*;
+
+fn spec() -> Spec {
+    check("specs/tiny.aur", &crate::read("specs/tiny.aur"), None).expect("a sound spec")
+}
+
+fn pins() -> Pins {
+    let pin = |name: &str| Pin {
+        from: format!("file:data/{name}.txt"),
+        reference: format!("file:data/{name}.txt"),
+        bytes: 10,
+        content: blake3_of(name),
+        files: vec![format!("data/{name}.txt")],
+    };
+    ["english", "finnish"].into_iter().map(|name| (name.to_string(), pin(name))).collect()
+}
+
+/// Any 64 digits will do for a content.
+fn blake3_of(name: &str) -> String {
+    format!("{:064x}", name.len())
+}
+
+fn locked(pins: &Pins) -> Lock {
+    let spec = spec();
+    lock(&hash(lower(&spec, pins)), &spec, "specs/tiny.aur", pins, "2.13.0")
+}
+
+#[test]
+fn the_text_is_golden_and_reads_back() {
+    let made = locked(&pins());
+    insta::assert_snapshot!(made.to_text());
+    assert_eq!(Lock::parse(&made.to_text()).expect("its own text"), made);
+    assert_eq!(made.pins(), pins());
+    made.check_against(&spec()).expect("it follows from its own pins");
+}
+
+#[test]
+fn without_pins_everything_is_only_declared() {
+    let made = locked(&Pins::new());
+    assert!(made.to_text().contains("confidence = \"declared\""));
+    assert!(!made.to_text().contains("confidence = \"exact\"\nfrom"));
+    assert_eq!(made.pins(), Pins::new());
+}
+
+#[test]
+fn every_line_that_is_changed_is_found() {
+    let text = locked(&pins()).to_text();
+    for (number, line) in text.lines().enumerate() {
+        let Some((field, value)) = line.split_once(" = ") else { continue };
+        // The spec's path is a fact of the project, not of the graph; the command that opens the lock looks at it.
+        if field == "spec" || field == "libtorch" {
+            continue;
+        }
+        let other = match value.trim_matches('"').chars().next() {
+            Some('0') => value.replacen('0', "1", 1),
+            Some(first) => value.replacen(first, "0", 1),
+            None => continue,
+        };
+        let changed: Vec<String> = text
+            .lines()
+            .enumerate()
+            .map(|(at, line)| if at == number { format!("{field} = {other}") } else { line.to_string() })
+            .collect();
+        let read = Lock::parse(&changed.join("\n"));
+        let found = match &read {
+            Err(_) => true,
+            Ok(lock) => lock.check_against(&spec()).is_err() || lock.intent != locked(&pins()).intent || lock.experiment != "tiny",
+        };
+        // `from`, `reference` and `bytes` of a local file say where it was and how long: the file itself is looked at.
+        assert!(found || ["from", "reference", "bytes", "files"].contains(&field), "line {}: {line}", number + 1);
+    }
+}
+
+#[test]
+fn faults_have_codes() {
+    let text = locked(&pins()).to_text();
+    let code = |text: String| Lock::parse(&text).expect_err("a fault").code();
+    assert_eq!(code(format!("<<<<<<< ours\n{text}")), "E0502");
+    assert_eq!(code(text.replacen("version = 1", "version = 9", 1)), "E0503");
+    assert_eq!(code(text.replacen("version = 1", "", 1)), "E0501");
+    assert_eq!(code(text.replacen("revision", "revisoin", 1)), "E0501");
+    assert!(matches!(Lock::parse(""), Err(LockError::Malformed(_))));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn whatever_happens_to_the_text_the_reader_answers(at in any::<prop::sample::Index>(), cut in 0usize..40, put in "\\PC{0,12}") {
+        let text = locked(&pins()).to_text();
+        let characters: Vec<char> = text.chars().collect();
+        let at = at.index(characters.len());
+        let changed: String = characters[..at]
+            .iter()
+            .copied()
+            .chain(put.chars())
+            .chain(characters[(at + cut).min(characters.len())..].iter().copied())
+            .collect();
+        if let Ok(lock) = Lock::parse(&changed) {
+            drop(lock.check_against(&spec()));
+        }
+    }
+
+    #[test]
+    fn any_text_at_all_is_answered(text in "(\\PC|\n){0,400}") {
+        drop(Lock::parse(&text));
+    }
+}
