@@ -136,7 +136,10 @@ fn quantity(count: u64, unit: Unit) -> String {
         return format!("{} bytes", grouped(&count.to_string()));
     }
     let suffixes = [("T", 1_000_000_000_000), ("B", 1_000_000_000), ("M", 1_000_000)];
-    match suffixes.iter().find(|(_, factor)| count > 0 && count.is_multiple_of(*factor)) {
+    match suffixes
+        .iter()
+        .find(|(_, factor)| count > 0 && count.is_multiple_of(*factor))
+    {
         Some((suffix, factor)) => format!("{}{suffix} {unit}", count / factor),
         None => format!("{} {unit}", grouped(&count.to_string())),
     }

@@ -139,4 +139,10 @@ fn the_book_has_a_page_for_every_code() {
         crate::assert_page(&format!("book/src/diagnostics/{}.md", entry.code), &entry.page());
     }
     crate::assert_page("book/src/diagnostics/index.md", &index);
+    // mdBook makes only the pages that its summary lists.
+    let summary = crate::read("book/src/SUMMARY.md");
+    for entry in TABLE {
+        let link = format!("({0}/{1}.md)", "diagnostics", entry.code);
+        assert!(summary.contains(&link), "book/src/SUMMARY.md does not list {}", entry.code);
+    }
 }

@@ -5,6 +5,9 @@ use aurora_compiler::fields::Exact;
 use aurora_compiler::schema::BLOCKS;
 use aurora_compiler::spec::{BlockKind, Origin, Spec, Unit, Value};
 
+/// Every spec of the repository.
+const SPECS: [&str; 3] = ["specs/tiny.aur", "specs/demo.aur", "specs/aurora-m.aur"];
+
 fn spec(path: &str, profile: Option<&str>) -> Spec {
     let text = crate::read(path);
     check(path, &text, profile).unwrap_or_else(|errors| panic!("{path}: {errors:#?}"))
@@ -12,7 +15,7 @@ fn spec(path: &str, profile: Option<&str>) -> Spec {
 
 #[test]
 fn specs_are_in_canonical_layout() {
-    for path in ["specs/tiny.aur", "specs/aurora-m.aur"] {
+    for path in SPECS {
         let text = crate::read(path);
         assert_eq!(aurora_lang::format(&text).expect("it parses"), text, "{path}");
     }
@@ -33,7 +36,7 @@ fn tiny_resolves() {
 
 #[test]
 fn every_field_of_a_table_is_present() {
-    for path in ["specs/tiny.aur", "specs/aurora-m.aur"] {
+    for path in SPECS {
         let spec = spec(path, None);
         for (id, block) in &spec.blocks {
             let table = BLOCKS.iter().find(|table| table.kind == id.kind).expect("a table");
@@ -143,7 +146,7 @@ fn every_number_of_aurora_m_is_marked_or_unknown() {
 
 #[test]
 fn values_read_back_as_written() {
-    for path in ["specs/tiny.aur", "specs/aurora-m.aur"] {
+    for path in SPECS {
         let text = crate::read(path);
         let spec = spec(path, None);
         // Every written scalar in its canonical text: the same spec.

@@ -33,10 +33,16 @@ pub(super) fn diagnostic(error: &Error<Rule>, text: &str, chunk: Span) -> Diagno
     }
     names.sort_unstable();
     names.dedup();
-    let found = token(text, at);
+    // At the end of a chunk stands only white space: what was expected is missing behind its last word.
+    let is_end = text[at.min(chunk.end)..chunk.end].trim().is_empty();
+    let found = if is_end {
+        Span::new(chunk.end, chunk.end)
+    } else {
+        token(text, at)
+    };
     let written = &text[found.start..found.end];
-    let found_text = if written.is_empty() {
-        "the end of the file".to_owned()
+    let found_text = if is_end {
+        "the end of the block".to_owned()
     } else {
         format!("`{written}`")
     };
