@@ -56,6 +56,33 @@ impl Output {
 /// # Errors
 /// If it is not installed or cannot be run, or the work is cancelled. A client that fails is an [`Output`].
 pub fn run(command: &mut Command, remedy: &'static str, watch: Watch<'_>) -> Result<Output, ClientError> {
+    run_reading(command, Stdio::null(), remedy, watch)
+}
+
+/// As [`run`], for a client that works in a locked folder: `lock` is an empty file that this process has locked. The
+/// client gets it as its input, so that the lock lasts as long as the client, even if this process is killed.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_locked(
+    command: &mut Command,
+    lock: &File,
+    remedy: &'static str,
+    watch: Watch<'_>,
+) -> Result<Output, ClientError> {
+    let held = lock.try_clone().map_err(|source| ClientError::Run {
+        program: command.get_program().to_string_lossy().into_owned(),
+        source,
+    })?;
+    run_reading(command, held.into(), remedy, watch)
+}
+
+fn run_reading(
+    command: &mut Command,
+    input: Stdio,
+    remedy: &'static str,
+    watch: Watch<'_>,
+) -> Result<Output, ClientError> {
     let program = command.get_program().to_string_lossy().into_owned();
     let running = |source| ClientError::Run {
         program: program.clone(),
@@ -67,7 +94,7 @@ pub fn run(command: &mut Command, remedy: &'static str, watch: Watch<'_>) -> Res
         tempfile::tempfile().map_err(running)?,
     );
     command
-        .stdin(Stdio::null())
+        .stdin(input)
         .stdout(out.try_clone().map_err(running)?)
         .stderr(error.try_clone().map_err(running)?)
         .env("LC_ALL", "C")
@@ -136,6 +163,23 @@ mod tests {
             error.to_string(),
             "`aurora-no-such-program` is not installed; install it"
         );
+    }
+
+    /// The lock of a process that is gone is still held by the client it has started.
+    #[test]
+    fn a_lock_lasts_as_long_as_the_client() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("lock");
+        let ours = File::create(&path).expect("created");
+        ours.lock().expect("locked");
+        let script = "exec 3<&0; sleep 600 <&3 >/dev/null 2>&1 & echo $!";
+        let output = run_locked(Command::new("sh").args(["-c", script]), &ours, "", Watch::nobody()).expect("ran");
+        drop(ours);
+        let other = File::open(&path).expect("opened");
+        assert!(other.try_lock().is_err());
+        let client = output.out.trim().to_owned();
+        run(Command::new("kill").arg(client), "", Watch::nobody()).expect("ran");
+        other.lock().expect("locked once the client is gone");
     }
 
     #[test]

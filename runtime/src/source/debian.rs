@@ -309,6 +309,7 @@ impl State {
         File::options()
             .create(true)
             .truncate(false)
+            .read(true)
             .write(true)
             .open(&path)
             .map_err(|source| FetchError::Write { path, source })
@@ -327,7 +328,7 @@ impl State {
         if after.is_some() && after.is_some_and(|after| before.is_none_or(|before| after < before)) {
             return Ok(());
         }
-        let output = client::run(self.apt("apt-get").args(["update", "-q"]), REMEDY, watch)?;
+        let output = client::run_locked(self.apt("apt-get").args(["update", "-q"]), &lock, REMEDY, watch)?;
         // apt ends well even if some list could not be fetched, and keeps the old ones.
         let failed =
             !output.status.success() || output.error.contains("Failed to fetch") || output.error.contains("\nE: ");
@@ -359,7 +360,7 @@ impl State {
         command
             .args(["download", "-q", "--", &wanted])
             .current_dir(context.scratch);
-        let output = client::run(&mut command, REMEDY, watch)?;
+        let output = client::run_locked(&mut command, &lock, REMEDY, watch)?;
         if output.status.success() {
             let path = only_file(context.scratch, ".deb")?.ok_or_else(|| FetchError::Failed {
                 reference: package.to_string(),
