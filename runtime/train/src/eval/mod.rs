@@ -7,6 +7,7 @@
 mod windows;
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::File;
 use std::io::Write;
 use std::sync::Arc;
@@ -64,8 +65,7 @@ pub fn evaluate(
         if stop.load(Ordering::Relaxed) {
             return Ok(None);
         }
-        let mut items: Vec<(Seat, Vec<(Batch, Vec<i64>, Vec<i64>)>)> =
-            seats.drain(..).map(|seat| (seat, Vec::new())).collect();
+        let mut items: Vec<(Seat, Vec<Filled>)> = seats.drain(..).map(|seat| (seat, Vec::new())).collect();
         let count = items.len();
         for (at, batch) in round.iter().enumerate() {
             let (ids, targets) = windows.read(batch)?;
@@ -121,22 +121,21 @@ pub fn write(scores: &Scores, out: &Utf8Path) -> Result<(), TrainError> {
     })?)
 }
 
+/// A batch with its ids and targets.
+type Filled = (Batch, Vec<i64>, Vec<i64>);
+/// Set, window and its loss.
 type Scored = Vec<(usize, usize, f64)>;
 
-fn one_thread(
-    network: &Network,
-    mut seat: Seat,
-    batches: Vec<(Batch, Vec<i64>, Vec<i64>)>,
-) -> Result<(Seat, Scored), TrainError> {
+fn one_thread(network: &Network, mut seat: Seat, batches: Vec<Filled>) -> Result<(Seat, Scored), TrainError> {
     let mut scored = Vec::new();
     for (batch, ids, targets) in batches {
         let length = batch.length;
-        if !seat.workspaces.contains_key(&length) {
-            let new = Workspace::new(network, sequences(length), length, Recompute::None, false)?;
-            seat.workspaces.insert(length, new);
-        }
-        let Some(workspace) = seat.workspaces.get_mut(&length) else {
-            continue;
+        let workspace = match seat.workspaces.entry(length) {
+            Entry::Occupied(found) => found.into_mut(),
+            Entry::Vacant(place) => {
+                let new = Workspace::new(network, sequences(length), length, Recompute::None, false)?;
+                place.insert(new)
+            }
         };
         let mut losses = vec![0.0; ids.len()];
         let tensor = |ids: &[i64]| Tensor::f_from_slice(ids).map_err(ModelError::from);

@@ -7,6 +7,9 @@
 //!
 //! Not here: tensors (`model::ops` binds these to tensors and holds their twins made of ATen operations), threads.
 
+// Loops over an index into several slices of one length are what turns into vector code.
+#![allow(clippy::needless_range_loop)]
+
 mod activation;
 mod element;
 mod embedding;
@@ -23,8 +26,11 @@ pub use embedding::{embed_position_rows, embedding_gradient, position_gradient};
 pub use loss::{loss_gradient, row_losses, row_maxima, row_sums};
 pub use math::{exp, log};
 pub use norm::{norm_apply, norm_backward, norm_forward};
-pub use sums::{accumulate, add_columns, add_residual, cast, column_sums, fold_heads, sum_partials, sum_squares};
+pub use sums::{accumulate, add_residual, cast, column_sums, fold_heads, sum_partials, sum_squares};
 pub use update::{Update, adamw, combine_gradients};
+
+#[cfg(test)]
+mod tests;
 
 /// The instruction sets that kernels are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,7 +68,8 @@ macro_rules! dispatch {
             $name::at::<$($generic),*>($crate::kernels::level(), $($arg),*)
         }
 
-        #[allow(clippy::too_many_arguments, dead_code)]
+        #[allow(dead_code)] // `at` is for tests
+        #[allow(clippy::too_many_arguments)]
         pub(super) mod $name {
             #[allow(unused_imports)]
             use super::*;

@@ -152,17 +152,6 @@ pub fn accumulate [E: Element] (total: &mut [f32], values: &[E]) {
 }
 
 dispatch! {
-/// `values[row, j] += addend[row, j]` over the first columns of wider rows.
-pub fn add_columns [E: Element] (values: &mut [E], width: usize, addend: &[E], columns: usize) {
-    for (row, addend) in values.chunks_exact_mut(width).zip(addend.chunks_exact(columns)) {
-        for (value, addend) in row.iter_mut().zip(addend) {
-            *value = E::store(value.load() + addend.load());
-        }
-    }
-}
-}
-
-dispatch! {
 /// Rounds to the element type.
 pub fn cast [E: Element] (from: &[f32], to: &mut [E]) {
     for (to, &from) in to.iter_mut().zip(from) {

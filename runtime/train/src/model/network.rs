@@ -25,6 +25,7 @@ pub struct Network {
 
 impl Network {
     /// The whole of `rows` rows as one block: what a sharded tensor's gradient is summed over.
+    #[allow(clippy::single_range_in_vec_init)] // one block, not its numbers
     pub(super) fn all(rows: usize) -> [Range<usize>; 1] {
         [0..rows]
     }

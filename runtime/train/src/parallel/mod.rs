@@ -124,3 +124,73 @@ impl<T> Carry<T> {
         self.held.len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn join(left: f32, right: f32) -> Result<f32, ()> {
+        Ok(left + right)
+    }
+
+    /// A worker's sum of its block of leaves.
+    fn block(leaves: &[f32]) -> f32 {
+        let mut carry = Carry::default();
+        for &leaf in leaves {
+            carry.push(leaf, join).unwrap();
+            assert!(carry.held() <= leaves.len().ilog2() as usize + 1);
+        }
+        carry.finish(join).unwrap().unwrap()
+    }
+
+    proptest! {
+        /// However many workers share the leaves, the sum has the bits of the tree over all of them.
+        #[test]
+        fn the_tree_does_not_depend_on_the_number_of_workers(
+            leaves in (0u32..6).prop_flat_map(|log| prop::collection::vec(-1e6f32..1e6, 1 << log)),
+        ) {
+            let whole = tree_sum(&leaves);
+            let mut workers = 1;
+            while workers <= leaves.len() {
+                let roots: Vec<f32> = leaves.chunks(leaves.len() / workers).map(block).collect();
+                prop_assert_eq!(tree_sum(&roots).to_bits(), whole.to_bits());
+                workers *= 2;
+            }
+        }
+
+        /// One leaf after another gives the same tree for any number of leaves.
+        #[test]
+        fn carrying_is_the_tree(leaves in prop::collection::vec(-1e6f32..1e6, 1..70)) {
+            prop_assert_eq!(block(&leaves).to_bits(), tree_sum(&leaves).to_bits());
+        }
+
+        #[test]
+        fn row_blocks_and_lanes_cover_everything_once(rows in 0usize..500, log in 0u32..5, count in 0usize..60) {
+            let grid = Grid { tensor: 1 << log, lanes: 1 << log, micro_batch: 1 };
+            let all: Vec<usize> = (0..grid.tensor).flat_map(|i| grid.row_block(rows, i)).collect();
+            prop_assert_eq!(all, (0..rows).collect::<Vec<_>>());
+            let mut owned: Vec<usize> = (0..grid.lanes).flat_map(|lane| grid.micro_batches(lane, count)).collect();
+            owned.sort_unstable();
+            prop_assert_eq!(owned, (0..count).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn the_tree_joins_neighbours() {
+        let leaves: Vec<String> = (0..5).map(|i| i.to_string()).collect();
+        let mut carry = Carry::default();
+        let join = |left: String, right: String| Ok::<_, ()>(format!("({left}+{right})"));
+        for leaf in leaves {
+            carry.push(leaf, join).unwrap();
+        }
+        assert_eq!(carry.finish(join).unwrap().unwrap(), "(((0+1)+(2+3))+4)");
+        assert!(tree_sum::<f32>(&[]) == 0.0);
+        // The order matters: added from left to right this would be 0.
+        assert_eq!(
+            tree_sum(&[1e8f32, 3.0, -1e8, 3.0]),
+            0.0 + ((1e8f32 + 3.0) + (-1e8 + 3.0))
+        );
+    }
+}

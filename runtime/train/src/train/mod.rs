@@ -14,5 +14,3 @@ pub mod trail;
 
 pub use error::TrainError;
 
-#[cfg(test)]
-mod tests;

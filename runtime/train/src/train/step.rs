@@ -28,6 +28,9 @@ struct Seat {
     free: Vec<Gradients>,
 }
 
+/// A lane's micro-batches, with their places in the batch.
+type Lane = Vec<(usize, MicroBatch)>;
+
 /// What a thread brings back from its lanes.
 struct Harvest {
     seat: Seat,
@@ -149,7 +152,7 @@ impl Trainer {
     /// Each thread's lanes, one after another. Takes the seats.
     fn run_lanes(&mut self, team: &Team, batch: &Batch, stop: &Arc<AtomicBool>) -> Result<Vec<Harvest>, TrainError> {
         let lanes = self.network.grid.lanes / self.seats.len();
-        let items: Vec<(Seat, Vec<Vec<(usize, MicroBatch)>>)> = self
+        let items: Vec<(Seat, Vec<Lane>)> = self
             .seats
             .drain(..)
             .enumerate()
@@ -301,12 +304,7 @@ fn advance(powers: &mut [f64; 2], optimizer: &AdamW) {
     powers[1] *= optimizer.beta2.to_f64();
 }
 
-fn one_thread(
-    network: &Network,
-    mut seat: Seat,
-    lanes: Vec<Vec<(usize, MicroBatch)>>,
-    stop: &AtomicBool,
-) -> Result<Harvest, TrainError> {
+fn one_thread(network: &Network, mut seat: Seat, lanes: Vec<Lane>, stop: &AtomicBool) -> Result<Harvest, TrainError> {
     let mut losses = Vec::new();
     let mut carry = Carry::default();
     let mut spare = Vec::new();

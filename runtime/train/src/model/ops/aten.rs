@@ -186,7 +186,7 @@ pub fn cast(from: &Tensor, to: &Tensor) -> Done {
 }
 
 pub fn softmax_loss(logits: &[Tensor], targets: &Tensor, losses: &mut [f64], gradient: bool) -> Done {
-    let maxima = logits.iter().map(|shard| Ok(float(&shard.f_amax(&[1i64][..], true)?)?));
+    let maxima = logits.iter().map(|shard| float(&shard.f_amax(&[1i64][..], true)?));
     let maxima = maxima.collect::<Result<Vec<_>, ModelError>>()?;
     let mut maximum = maxima[0].shallow_clone();
     for other in &maxima[1..] {
