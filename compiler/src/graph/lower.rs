@@ -2,16 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
-
+use super::facts::{StagePlan, read_model, set_names, stage_plan};
+use super::reader::{At, Reader, steps_of};
 use super::{Graph, Input, Kind, Node, NodeId, Pins};
 use crate::fields::{
-    Activation, AdamW, Architecture, Component, EvalFields, EvalSet, Exact, ExpectFields, ExtractFields, FilterFields,
-    Format, Language, ModelFields, Numerics, OptimizerState, OrderFields, PageReference, Precision, ReportFields,
+    AdamW, Component, EvalFields, EvalSet, Exact, ExpectFields, ExtractFields, FilterFields,
+    Format, Language, Numerics, OptimizerState, OrderFields, PageReference, Precision, ReportFields,
     SourceFields, Split, Term, TokenizerFields, TokensFields, TrainFields, Unit, WeightsFields, WeightsHow,
 };
 use crate::schedule::Schedule;
-use crate::spec::{BlockId, BlockKind, Expression, Field, Metric, Spec, Unit as SpecUnit, Value};
+use crate::spec::{BlockId, BlockKind, Expression, Metric, Spec, Value};
 
 /// Returns the graph of a spec whose sources are pinned as far as `pins` says.
 pub fn lower(spec: &Spec, pins: &Pins) -> Graph {
@@ -34,21 +34,6 @@ pub fn lower(spec: &Spec, pins: &Pins) -> Graph {
     lowering.graph
 }
 
-/// The steps of a stage and the checkpoints at which it is cut.
-#[derive(Clone, Debug)]
-pub struct StagePlan {
-    pub sequence: u64,
-    pub global_batch: u64,
-    pub steps: u64,
-    /// Steps after which a checkpoint is kept, the last one included.
-    pub checkpoints: Vec<u64>,
-}
-
-impl StagePlan {
-    pub fn tokens_per_step(&self) -> u64 {
-        self.sequence * self.global_batch
-    }
-}
 
 struct Lowering<'a> {
     spec: &'a Spec,
@@ -65,168 +50,6 @@ struct LoweredStage {
     checkpoints: BTreeMap<u64, NodeId>,
 }
 
-/// Reads the fields of one node, and remembers which of them came from where and which nobody knows.
-struct Reader<'a> {
-    spec: &'a Spec,
-    unknown: Vec<String>,
-    values: BTreeMap<String, String>,
-    unsupported: Option<String>,
-}
-
-/// A field and its path in the spec.
-#[derive(Clone)]
-struct At<'a> {
-    path: String,
-    field: &'a Field,
-}
-
-impl<'a> Reader<'a> {
-    fn new(spec: &'a Spec) -> Self {
-        Self {
-            spec,
-            unknown: Vec::new(),
-            values: BTreeMap::new(),
-            unsupported: None,
-        }
-    }
-
-    fn at(&self, block: &BlockId, name: &str) -> At<'a> {
-        let field = self.spec.blocks.get(block).and_then(|found| found.fields.get(name));
-        let field = field.unwrap_or_else(|| unreachable!("check fills in every field of a block: {block}.{name}"));
-        At {
-            path: format!("{block}.{name}"),
-            field,
-        }
-    }
-
-    fn argument(&self, at: &At<'a>, name: &str) -> At<'a> {
-        let Value::Call { arguments, .. } = &at.field.value else {
-            unreachable!("check found a call at {}", at.path);
-        };
-        let field = arguments
-            .get(name)
-            .unwrap_or_else(|| unreachable!("check fills in {name} at {}", at.path));
-        At {
-            path: format!("{}.{name}", at.path),
-            field,
-        }
-    }
-
-    fn elements(&self, at: &At<'a>) -> Vec<At<'a>> {
-        match &at.field.value {
-            Value::List(fields) => fields
-                .iter()
-                .enumerate()
-                .map(|(index, field)| At {
-                    path: format!("{}.{index}", at.path),
-                    field,
-                })
-                .collect(),
-            _ => Vec::new(),
-        }
-    }
-
-    /// Notes the value, or that nobody knows it.
-    fn value(&mut self, at: &At<'a>) -> Option<&'a Value> {
-        self.values.insert(at.path.clone(), at.field.value.to_string());
-        if at.field.value == Value::Unknown {
-            self.unknown.push(at.path.clone());
-            return None;
-        }
-        Some(&at.field.value)
-    }
-
-    fn whole(&mut self, at: &At<'a>) -> u64 {
-        match self.value(at) {
-            None => 0,
-            Some(Value::Integer(value)) => u64::try_from(*value).unwrap_or(0),
-            Some(Value::Quantity(value, _)) => *value,
-            Some(other) => unreachable!("check found a whole number at {}, not {other}", at.path),
-        }
-    }
-
-    fn count(&mut self, at: &At<'a>) -> u32 {
-        u32::try_from(self.whole(at)).unwrap_or_else(|_| unreachable!("check bounds {}", at.path))
-    }
-
-    fn exact(&mut self, at: &At<'a>) -> Exact {
-        match self.value(at) {
-            None => Exact::new(rust_decimal::Decimal::ZERO),
-            Some(Value::Decimal(value)) => *value,
-            Some(Value::Integer(value)) => Exact::new((*value).into()),
-            Some(Value::Percent(value)) => Exact::new(value.decimal() / rust_decimal::Decimal::ONE_HUNDRED),
-            Some(other) => unreachable!("check found a number at {}, not {other}", at.path),
-        }
-    }
-
-    fn flag(&mut self, at: &At<'a>) -> bool {
-        matches!(self.value(at), Some(Value::Bool(true)))
-    }
-
-    fn text(&mut self, at: &At<'a>) -> String {
-        match self.value(at) {
-            Some(Value::Text(text) | Value::Word(text)) => text.clone(),
-            _ => String::new(),
-        }
-    }
-
-    fn optional_text(&mut self, at: &At<'a>) -> Option<String> {
-        (at.field.value != Value::None).then(|| self.text(at))
-    }
-
-    fn texts(&mut self, at: &At<'a>) -> Vec<String> {
-        self.values.insert(at.path.clone(), at.field.value.to_string());
-        self.elements(at).iter().map(|element| self.text(element)).collect()
-    }
-
-    fn reference(&mut self, at: &At<'a>) -> Option<BlockId> {
-        match self.value(at) {
-            Some(Value::Reference(id)) => Some(id.clone()),
-            _ => None,
-        }
-    }
-
-    fn call_name(&self, at: &At<'a>) -> &'a str {
-        match &at.field.value {
-            Value::Call { name, .. } => name,
-            _ => "",
-        }
-    }
-
-    /// A word of a closed set, read as the enum that spells it.
-    fn word<T: serde::de::DeserializeOwned>(&mut self, at: &At<'a>, placeholder: T) -> T {
-        match self.value(at) {
-            Some(Value::Word(word)) => serde_json::from_value(serde_json::Value::String(word.clone()))
-                .unwrap_or_else(|_| unreachable!("the table of {} lists {word}", at.path)),
-            _ => placeholder,
-        }
-    }
-
-    fn steps(&mut self, at: &At<'a>, tokens_per_step: u64) -> u64 {
-        steps_of(self.value(at), tokens_per_step)
-    }
-
-    fn node(self, name: String, kind: Kind, fields: &impl Serialize) -> Node {
-        Node {
-            name,
-            kind,
-            fields: serde_json::to_value(fields).unwrap_or_else(|_| unreachable!("fields are plain data")),
-            unknown: self.unknown,
-            spec_values: self.values,
-            unsupported: self.unsupported,
-        }
-    }
-}
-
-fn steps_of(value: Option<&Value>, tokens_per_step: u64) -> u64 {
-    match value {
-        Some(Value::Quantity(count, SpecUnit::Steps)) => *count,
-        Some(Value::Quantity(count, SpecUnit::Tokens)) => count.checked_div(tokens_per_step).unwrap_or(0),
-        Some(Value::Every(inner)) => steps_of(Some(inner), tokens_per_step),
-        Some(Value::Integer(count)) => u64::try_from(*count).unwrap_or(0),
-        _ => 0,
-    }
-}
 
 fn input(role: &str, node: NodeId) -> Input {
     Input {
@@ -236,73 +59,6 @@ fn input(role: &str, node: NodeId) -> Input {
     }
 }
 
-/// Returns the steps and checkpoints of a stage.
-pub fn stage_plan(spec: &Spec, stage: &BlockId) -> StagePlan {
-    let mut read = Reader::new(spec);
-    let sequence = read.whole(&read.at(stage, "sequence"));
-    let batch = read.at(stage, "global_batch");
-    let global_batch = match read.value(&batch) {
-        Some(Value::Quantity(tokens, SpecUnit::Tokens)) => tokens.checked_div(sequence).unwrap_or(0),
-        Some(Value::Quantity(sequences, _)) => *sequences,
-        _ => 0,
-    };
-    let tokens_per_step = sequence * global_batch;
-    let steps = read.steps(&read.at(stage, "budget"), tokens_per_step);
-    let every = read.steps(&read.at(stage, "checkpoint"), tokens_per_step);
-    let whole = steps.checked_div(every).unwrap_or(0);
-    let mut checkpoints: Vec<u64> = (1..=whole).map(|index| index * every).collect();
-    if steps > 0 && checkpoints.last() != Some(&steps) {
-        checkpoints.push(steps);
-    }
-    StagePlan {
-        sequence,
-        global_batch,
-        steps,
-        checkpoints,
-    }
-}
-
-/// The name under which an eval reports a corpus: its language where that is unique among the eval's corpora.
-pub fn set_names(spec: &Spec, eval: &BlockId) -> Vec<(String, BlockId)> {
-    let read = Reader::new(spec);
-    let corpora: Vec<BlockId> = read
-        .elements(&read.at(eval, "data"))
-        .iter()
-        .filter_map(|element| match &element.field.value {
-            Value::Reference(id) => Some(id.clone()),
-            _ => None,
-        })
-        .collect();
-    let language = |id: &BlockId| Reader::new(spec).text(&read.at(id, "language"));
-    corpora
-        .iter()
-        .map(|id| {
-            let own = language(id);
-            let unique = corpora.iter().filter(|other| language(other) == own).count() == 1;
-            (if unique { own } else { id.name.clone() }, id.clone())
-        })
-        .collect()
-}
-
-/// Returns a model's fields as the runtime sees them.
-pub fn model_fields(spec: &Spec, id: &BlockId) -> ModelFields {
-    read_model(&mut Reader::new(spec), id)
-}
-
-fn read_model(read: &mut Reader<'_>, id: &BlockId) -> ModelFields {
-    ModelFields {
-        architecture: read.word(&read.at(id, "architecture"), Architecture::GptBigcode),
-        layers: read.count(&read.at(id, "layers")),
-        hidden: read.count(&read.at(id, "hidden")),
-        heads: read.count(&read.at(id, "heads")),
-        kv_heads: read.count(&read.at(id, "kv_heads")),
-        feed_forward: read.count(&read.at(id, "feed_forward")),
-        context: read.count(&read.at(id, "context")),
-        vocabulary: read.count(&read.at(id, "vocabulary")),
-        activation: read.word(&read.at(id, "activation"), Activation::Gelu),
-        norm_epsilon: read.exact(&read.at(id, "norm_epsilon")),
-    }
-}
 
 impl<'a> Lowering<'a> {
     /// Blocks of a kind, those first on which others build.

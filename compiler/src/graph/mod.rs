@@ -4,7 +4,9 @@
 //! inputs. Cannot fail: everything that can be wrong with a spec has been found by `check`.
 //! Not here: keys (`hash`), what is already done (`plan`), files (nowhere in this crate).
 
+mod facts;
 mod lower;
+mod reader;
 
 use std::collections::BTreeMap;
 
@@ -13,7 +15,8 @@ use petgraph::graph::{DiGraph, NodeIndex};
 use petgraph::visit::EdgeRef;
 use serde::{Deserialize, Serialize};
 
-pub use lower::{StagePlan, lower, model_fields, set_names, stage_plan};
+pub use facts::{StagePlan, model_fields, set_names, stage_plan};
+pub use lower::lower;
 
 /// A node of one graph; inputs have smaller ids than their users.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
