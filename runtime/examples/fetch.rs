@@ -7,14 +7,31 @@ use camino::Utf8PathBuf;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [reference, folder, rest @ ..] = arguments.as_slice() else { return eprintln!("fetch REFERENCE FOLDER [CACHE]") };
+    let [reference, folder, rest @ ..] = arguments.as_slice() else {
+        return eprintln!("fetch REFERENCE FOLDER [CACHE]");
+    };
     let folder = Utf8PathBuf::from(folder);
     let cache = rest.first().map_or_else(|| folder.join("cache"), Utf8PathBuf::from);
-    let context = Context { name: "example", project: &folder, scratch: &folder, cache: &cache, offline: false };
+    let context = Context {
+        name: "example",
+        project: &folder,
+        scratch: &folder,
+        cache: &cache,
+        offline: false,
+    };
     let start = Instant::now();
-    let result = reference.parse().map_err(Into::into).and_then(|r| fetch(&r, None, context, Watch::nobody()));
+    let result = reference
+        .parse()
+        .map_err(Into::into)
+        .and_then(|r| fetch(&r, None, context, Watch::nobody()));
     match result {
-        Ok(fetched) => println!("{} {} {} {:?}", fetched.reference, fetched.bytes, fetched.content, start.elapsed()),
+        Ok(fetched) => println!(
+            "{} {} {} {:?}",
+            fetched.reference,
+            fetched.bytes,
+            fetched.content,
+            start.elapsed()
+        ),
         Err(error) => println!("error: {error} {:?}", start.elapsed()),
     }
 }

@@ -139,7 +139,10 @@ pub fn fetch(
         Some(pin) => pin.reference.parse()?,
         None => reference.clone(),
     };
-    if let Reference::Package(Package { registry: Registry::Deb { suite: suite @ None }, .. }) = &mut wanted
+    if let Reference::Package(Package {
+        registry: Registry::Deb { suite: suite @ None },
+        ..
+    }) = &mut wanted
         && !context.offline
     {
         *suite = Some(debian::own_suite()?);
