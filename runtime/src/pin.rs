@@ -204,12 +204,7 @@ impl Pinning<'_> {
             cache: &crate::cache_folder(),
             offline: self.offline,
         };
-        let pinned = pin.map(|pin| source::Pin {
-            reference: pin.reference.clone(),
-            bytes: pin.bytes,
-            content: pin.content.clone(),
-        });
-        let fetched = source::fetch(&reference, pinned.as_ref(), context, self.watch).map_err(wrap)?;
+        let fetched = source::fetch(&reference, pin, context, self.watch).map_err(wrap)?;
         Ok(Brought {
             fetched,
             _scratch: scratch,

@@ -5,8 +5,8 @@
 
 use std::io;
 
+use aurora_compiler::graph::Pin;
 use camino::{Utf8Path, Utf8PathBuf};
-use serde::{Deserialize, Serialize};
 
 use crate::progress::{Cancelled, Unit, Watch};
 use archive::InputFile;
@@ -19,17 +19,6 @@ mod files;
 mod reference;
 mod registry;
 
-/// What a lock says of a source.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Pin {
-    /// With the exact version.
-    pub reference: String,
-    pub bytes: u64,
-    /// BLAKE3 (hexadecimal) of the file, or of the manifest of the files.
-    pub content: String,
-}
-
 /// What was fetched; the files lie in the scratch folder, those of `file:` where they are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fetched {
@@ -38,7 +27,7 @@ pub struct Fetched {
     /// Sorted by name.
     pub files: Vec<InputFile>,
     pub bytes: u64,
-    /// As [`Pin::content`].
+    /// BLAKE3 (hexadecimal) of the file, or of the manifest of the files, as in [`Pin`].
     pub content: String,
 }
 

@@ -57,6 +57,8 @@ fn a_changed_file_is_refused_with_both_contents() {
     let (_guard, root) = folder();
     let fetched = get(&root, "file:data/a.txt", None, false).expect("fetched");
     let pin = Pin {
+        from: String::new(),
+        files: Vec::new(),
         reference: fetched.reference.to_string(),
         bytes: fetched.bytes,
         content: fetched.content,
