@@ -1,6 +1,7 @@
 //! Tokens per second of training steps at two shapes, and the losses of the first steps.
 //!
 //! `speed [--shape small|large] [--numerics invariant|native] [--tensor N] [--lanes N] [--threads N] [--steps N]
+//! [--micro-batch SEQUENCES] [--micro-batches N]
 //! [--precision f32|bf16] [--recompute none|selective|full] [--dump FOLDER]`
 //!
 //! `--dump` leaves initial weights, batches and losses in a folder, for a comparison with another trainer.
@@ -69,7 +70,7 @@ fn ids(count: usize, vocabulary: u32, seed: u64) -> Vec<i64> {
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1_442_695_040_888_963_407);
         let draw = state >> 33;
-        last = if draw % 4 == 0 { draw / 4 } else { last * 3 + 1 } % u64::from(vocabulary);
+        last = if draw.is_multiple_of(4) { draw / 4 } else { last * 3 + 1 } % u64::from(vocabulary);
         last as i64
     };
     (0..count).map(next).collect()
@@ -133,7 +134,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             .map_or(default, String::as_str)
             .to_owned()
     };
-    let shape = shape(&get("shape", "small"))?;
+    let mut shape = shape(&get("shape", "small"))?;
+    shape.micro_batch = get("micro-batch", &shape.micro_batch.to_string()).parse()?;
     let (threads, lanes): (usize, u32) = (get("threads", "2").parse()?, get("lanes", "2").parse()?);
     let tensor: u32 = get("tensor", "1").parse()?;
     let micro_batch = shape.micro_batch;

@@ -18,6 +18,8 @@ use aurora_runtime::job::{
 };
 use camino::{Utf8Path, Utf8PathBuf};
 
+type Test = fn(&World);
+
 fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some("worker") {
         return aurora_train::worker::main();
@@ -26,7 +28,7 @@ fn main() -> ExitCode {
         .skip(1)
         .filter(|argument| !argument.starts_with('-'))
         .collect();
-    let tests: [(&str, fn(&World)); 9] = [
+    let tests: [(&str, Test); 9] = [
         (
             "segments_and_threads_do_not_change_bits",
             segments_and_threads_do_not_change_bits,

@@ -25,9 +25,10 @@ fn add_by_blocks(total: &mut [f32], count: usize, mut part: impl FnMut(usize, &m
     for (i, buffer) in parts.chunks_exact_mut(length.max(1)).enumerate() {
         part(i, buffer);
     }
-    for (j, total) in total.iter_mut().enumerate() {
-        *total += tree_by(count, &|i| parts[i * length + j]);
-    }
+    let parts: Vec<&[f32]> = parts.chunks_exact(length.max(1)).collect();
+    let mut sum = vec![0.0f32; length];
+    kernels::sum_partials(&parts, None, &mut sum);
+    kernels::accumulate(total, &sum);
 }
 
 pub fn embed(ids: &Tensor, sequence: usize, word: &[Tensor], position: &Tensor, out: &Tensor) -> Done {
