@@ -143,6 +143,10 @@ fn the_book_has_a_page_for_every_code() {
     let summary = crate::read("book/src/SUMMARY.md");
     for entry in TABLE {
         let link = format!("({0}/{1}.md)", "diagnostics", entry.code);
-        assert!(summary.contains(&link), "book/src/SUMMARY.md does not list {}", entry.code);
+        assert!(
+            summary.contains(&link),
+            "book/src/SUMMARY.md does not list {}",
+            entry.code
+        );
     }
 }

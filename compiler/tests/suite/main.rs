@@ -3,10 +3,10 @@
 // The crate is pure; its tests read their files.
 #![allow(clippy::disallowed_methods)]
 
-mod keys;
-mod lock;
 mod explanations;
 mod fuzz;
+mod keys;
+mod lock;
 mod reference;
 mod specs;
 mod ui;

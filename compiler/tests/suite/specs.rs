@@ -217,3 +217,38 @@ fn order_comments_and_defaults_change_no_value() {
     };
     assert_eq!(values(&reversed), values(&text));
 }
+
+#[test]
+fn every_default_may_be_spelled_out() {
+    for path in SPECS {
+        let text = crate::read(path);
+        let plain = spec(path, None);
+        let mut spelled = text.clone();
+        // From the end, so that places before stay what they were.
+        let mut items = aurora_lang::parse(&text).file.items;
+        items.reverse();
+        let mut count = 0;
+        for item in items {
+            let found = plain
+                .blocks
+                .iter()
+                .find(|(id, _)| id.kind.to_string() == item.keyword.text && id.name == item.name.text);
+            let Some((_, block)) = found else { continue };
+            for (name, field) in &block.fields {
+                if !field.is_written() && field.value != Value::None {
+                    spelled.insert_str(item.span.end - 1, &format!(" {name} = {} ", field.value));
+                    count += 1;
+                }
+            }
+        }
+        assert!(count > 20, "{path}: only {count} defaults");
+        let again = check(path, &spelled, None).unwrap_or_else(|errors| panic!("{path}: {errors:#?}"));
+        let values = |spec: &Spec| -> Vec<(String, String)> {
+            spec.resolved()
+                .into_iter()
+                .map(|(path, (value, _))| (path, value))
+                .collect()
+        };
+        assert_eq!(values(&again), values(&plain), "{path}");
+    }
+}
