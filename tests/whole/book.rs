@@ -25,7 +25,9 @@ fn steps(page: &str) -> Vec<Step> {
     let mut steps = Vec::new();
     let mut lines = page.lines().enumerate().peekable();
     while let Some((_, line)) = lines.next() {
-        let Some(fence) = line.strip_prefix("```") else { continue };
+        let Some(fence) = line.strip_prefix("```") else {
+            continue;
+        };
         let mut body = Vec::new();
         for (number, line) in lines.by_ref() {
             if line.starts_with("```") {
@@ -35,7 +37,10 @@ fn steps(page: &str) -> Vec<Step> {
         }
         if let Some(path) = fence.split_whitespace().find_map(|word| word.strip_prefix("file=")) {
             let text = body.iter().map(|(_, line)| format!("{line}\n")).collect();
-            steps.push(Step::File { path: path.to_string(), text });
+            steps.push(Step::File {
+                path: path.to_string(),
+                text,
+            });
         } else if fence.trim() == "console" {
             steps.extend(commands(&body).into_iter().map(Step::Command));
         }
@@ -47,7 +52,12 @@ fn commands(body: &[(usize, &str)]) -> Vec<Said> {
     let mut found: Vec<Said> = Vec::new();
     for (number, line) in body {
         if let Some(command) = line.strip_prefix("$ ") {
-            found.push(Said { line: *number, command: command.to_string(), output: Vec::new(), code: 0 });
+            found.push(Said {
+                line: *number,
+                command: command.to_string(),
+                output: Vec::new(),
+                code: 0,
+            });
         } else if let Some(last) = found.last_mut() {
             match line.strip_prefix("? ").and_then(|code| code.parse().ok()) {
                 Some(code) => last.code = code,
@@ -62,7 +72,9 @@ fn line_matches(pattern: &str, line: &str) -> bool {
     let mut rest = line;
     let mut parts = pattern.split("[..]");
     let first = parts.next().unwrap_or_default();
-    let Some(after) = rest.strip_prefix(first) else { return false };
+    let Some(after) = rest.strip_prefix(first) else {
+        return false;
+    };
     rest = after;
     let parts: Vec<&str> = parts.collect();
     for (index, part) in parts.iter().enumerate() {
@@ -81,7 +93,9 @@ fn matches(pattern: &[String], lines: &[&str]) -> bool {
     match pattern.split_first() {
         None => lines.is_empty(),
         Some((first, rest)) if first == "..." => (0..=lines.len()).any(|skip| matches(rest, &lines[skip..])),
-        Some((first, rest)) => lines.split_first().is_some_and(|(line, more)| line_matches(first, line) && matches(rest, more)),
+        Some((first, rest)) => lines
+            .split_first()
+            .is_some_and(|(line, more)| line_matches(first, line) && matches(rest, more)),
     }
 }
 
@@ -100,11 +114,18 @@ fn check(page: &Path) -> usize {
     let text = std::fs::read_to_string(page).expect("a page");
     let project = Project::new();
     let specs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../specs");
-    for entry in std::fs::read_dir(specs).expect("specs").flatten().filter(|entry| entry.path().is_file()) {
+    for entry in std::fs::read_dir(specs)
+        .expect("specs")
+        .flatten()
+        .filter(|entry| entry.path().is_file())
+    {
         let spec = std::fs::read_to_string(entry.path()).expect("a spec");
         project.write(&format!("specs/{}", entry.file_name().to_string_lossy()), &spec);
     }
-    for entry in std::fs::read_dir(page.parent().expect("a folder")).expect("pages").flatten() {
+    for entry in std::fs::read_dir(page.parent().expect("a folder"))
+        .expect("pages")
+        .flatten()
+    {
         if entry.path().is_file() {
             let text = std::fs::read_to_string(entry.path()).expect("a page");
             project.write(&format!("book/src/{}", entry.file_name().to_string_lossy()), &text);
@@ -121,13 +142,23 @@ fn check(page: &Path) -> usize {
         };
         let words: Vec<&str> = said.command.split_whitespace().collect();
         let (&program, arguments) = words.split_first().expect("a command");
-        assert_eq!(program, "aurora", "{}:{}: pages run `aurora` alone", page.display(), said.line);
+        assert_eq!(
+            program,
+            "aurora",
+            "{}:{}: pages run `aurora` alone",
+            page.display(),
+            said.line
+        );
         let done = project.aurora(arguments);
         let all = done.out() + &done.err();
         let lines: Vec<&str> = all.lines().collect();
         let place = format!("{}:{}: $ {}", page.display(), said.line, said.command);
         assert_eq!(done.0.status.code(), Some(said.code), "{place}\nprints\n{all}");
-        assert!(matches(&said.output, &lines), "{place}\nprints\n{all}\nthe page says\n{}", said.output.join("\n"));
+        assert!(
+            matches(&said.output, &lines),
+            "{place}\nprints\n{all}\nthe page says\n{}",
+            said.output.join("\n")
+        );
         run += 1;
     }
     run

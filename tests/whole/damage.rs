@@ -24,10 +24,18 @@ fn a_flipped_byte_is_named_and_never_used() {
             continue;
         }
         flip(&path);
-        let name = path.parent().and_then(|folder| folder.file_name()).expect("a folder").to_string_lossy().into_owned();
+        let name = path
+            .parent()
+            .and_then(|folder| folder.file_name())
+            .expect("a folder")
+            .to_string_lossy()
+            .into_owned();
         let done = project.aurora(&["verify"]);
         done.exits(1);
-        done.says(&format!("damaged: cas/{name}/{}", path.file_name().expect("a name").to_string_lossy()));
+        done.says(&format!(
+            "damaged: cas/{name}/{}",
+            path.file_name().expect("a name").to_string_lossy()
+        ));
     }
     project.run();
     assert_eq!(project.results(), results);
@@ -40,7 +48,10 @@ fn damaged_records_are_named_and_made_again() {
     project.run();
     let results = project.results();
     for folder in ["actions", "realised", "names/small"] {
-        for entry in fs::read_dir(project.path(".aurora").join(folder)).expect("records").flatten() {
+        for entry in fs::read_dir(project.path(".aurora").join(folder))
+            .expect("records")
+            .flatten()
+        {
             flip(&entry.path());
         }
     }
@@ -54,7 +65,10 @@ fn a_store_that_cannot_be_written_or_is_full_is_said_and_stays_whole() {
     let project = Project::new();
     project.run();
     let mount = |arguments: &[&str]| {
-        Command::new("mount").args(arguments).output().is_ok_and(|output| output.status.success())
+        Command::new("mount")
+            .args(arguments)
+            .output()
+            .is_ok_and(|output| output.status.success())
     };
     let unmount = |path: &str| drop(Command::new("umount").arg(path).output());
     let small = project.path("small-disk");

@@ -7,7 +7,11 @@ fn changed(project: &Project, edit: impl FnOnce(&Project)) -> Vec<String> {
     let before = project.keys();
     edit(project);
     let after = project.keys();
-    after.iter().filter(|(name, key)| before.get(*name) != Some(key)).map(|(name, _)| name.clone()).collect()
+    after
+        .iter()
+        .filter(|(name, key)| before.get(*name) != Some(key))
+        .map(|(name, _)| name.clone())
+        .collect()
 }
 
 #[test]
@@ -18,7 +22,10 @@ fn comments_order_formatting_and_spelt_out_defaults_change_no_key() {
             .replace("  seed     = 7", "      // a comment\n  seed =    7")
             .replace("  layers       = 2\n  hidden       = 32", "  hidden = 32\n  layers = 2")
             .replace("  kind = perplexity", "  kind = perplexity\n  split = held_out")
-            .replace("  architecture = gpt_bigcode", "  architecture = gpt_bigcode\n  kv_heads = 1\n  activation = gelu")
+            .replace(
+                "  architecture = gpt_bigcode",
+                "  architecture = gpt_bigcode\n  kv_heads = 1\n  activation = gelu",
+            )
             .replace("/// A run small enough for a test.", "/// Other words.");
         project.write("specs/small.aur", &spec);
     });
@@ -31,7 +38,10 @@ fn blocks_in_another_order_are_the_same_spec() {
     let found = changed(&project, |project| {
         let (before, rest) = SPEC.split_once("mixture cap {").expect("a mixture");
         let (mixture, after) = rest.split_once("mixture cat {").expect("another");
-        project.write("specs/small.aur", &format!("{before}mixture cat {{{after}\nmixture cap {{{mixture}"));
+        project.write(
+            "specs/small.aur",
+            &format!("{before}mixture cat {{{after}\nmixture cap {{{mixture}"),
+        );
     });
     assert_eq!(found, Vec::<String>::new());
 }
@@ -46,9 +56,17 @@ fn the_second_stage_alone_follows_its_learning_rate() {
 #[test]
 fn a_longer_first_stage_shares_its_prefix() {
     let project = Project::new();
-    let found = changed(&project, |project| project.edit("budget        = 16 steps", "budget        = 24 steps"));
-    assert!(!found.contains(&"cap@8".to_string()) && !found.contains(&"cap@16".to_string()), "{found:?}");
-    assert!(found.contains(&"cap@24".to_string()) && found.contains(&"cat@8".to_string()), "{found:?}");
+    let found = changed(&project, |project| {
+        project.edit("budget        = 16 steps", "budget        = 24 steps")
+    });
+    assert!(
+        !found.contains(&"cap@8".to_string()) && !found.contains(&"cap@16".to_string()),
+        "{found:?}"
+    );
+    assert!(
+        found.contains(&"cap@24".to_string()) && found.contains(&"cat@8".to_string()),
+        "{found:?}"
+    );
 }
 
 #[test]
@@ -56,9 +74,14 @@ fn under_warmup_stable_decay_the_stable_part_is_shared() {
     let project = Project::new();
     let wsd = "wsd(peak = 3e-3, floor = 1e-4, warmup = 4 steps, decay = 4 steps)";
     project.edit("constant(rate = 3e-3, warmup = 4 steps)", wsd);
-    let found = changed(&project, |project| project.edit("budget        = 16 steps", "budget        = 24 steps"));
+    let found = changed(&project, |project| {
+        project.edit("budget        = 16 steps", "budget        = 24 steps")
+    });
     assert!(!found.contains(&"cap@8".to_string()), "{found:?}");
-    assert!(found.contains(&"cap@16".to_string()), "the decay began before step 16: {found:?}");
+    assert!(
+        found.contains(&"cap@16".to_string()),
+        "the decay began before step 16: {found:?}"
+    );
 }
 
 #[test]
@@ -66,7 +89,11 @@ fn another_checkpoint_interval_is_the_same_training() {
     let project = Project::new();
     project.edit("[start, every 8 steps, end]", "[start, end]");
     let found = changed(&project, |project| project.edit("every 8 steps", "every 4 steps"));
-    assert_eq!(found, ["cap@12", "cap@4", "report"], "only the new checkpoints and the page");
+    assert_eq!(
+        found,
+        ["cap@12", "cap@4", "report"],
+        "only the new checkpoints and the page"
+    );
 }
 
 #[test]
@@ -76,13 +103,33 @@ fn a_byte_of_a_file_changes_exactly_its_descendants() {
         let text = project.read("data/program.py");
         project.write("data/program.py", &text.replacen("value_3", "value_x", 1));
     });
-    let untouched = ["source/english", "extract/en/english", "filter/en", "source/finnish", "filter/fi"];
+    let untouched = [
+        "source/english",
+        "extract/en/english",
+        "filter/en",
+        "source/finnish",
+        "filter/fi",
+    ];
     for name in untouched {
-        assert!(!found.contains(&name.to_string()), "{name} does not follow from the program: {found:?}");
+        assert!(
+            !found.contains(&name.to_string()),
+            "{name} does not follow from the program: {found:?}"
+        );
     }
     // The tokenizer learns from the program, and everything stands on the tokenizer.
-    for name in ["source/program", "extract/py/program", "filter/py", "tokenizer/bpe", "tokens/bpe/en", "cap@8", "cat@8"] {
-        assert!(found.contains(&name.to_string()), "{name} follows from the program: {found:?}");
+    for name in [
+        "source/program",
+        "extract/py/program",
+        "filter/py",
+        "tokenizer/bpe",
+        "tokens/bpe/en",
+        "cap@8",
+        "cat@8",
+    ] {
+        assert!(
+            found.contains(&name.to_string()),
+            "{name} follows from the program: {found:?}"
+        );
     }
 }
 

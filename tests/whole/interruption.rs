@@ -10,7 +10,10 @@ fn until(project: &Project, child: &mut Child, reached: impl Fn(usize) -> bool) 
     let began = Instant::now();
     loop {
         let results = std::fs::read_dir(project.path(".aurora/actions")).map_or(0, Iterator::count);
-        if reached(results) || child.try_wait().expect("a child").is_some() || began.elapsed() > Duration::from_secs(120) {
+        if reached(results)
+            || child.try_wait().expect("a child").is_some()
+            || began.elapsed() > Duration::from_secs(120)
+        {
             return;
         }
         std::thread::yield_now();
@@ -53,7 +56,10 @@ fn told_to_stop_it_saves_and_exits_with_75() {
         std::thread::yield_now();
     }
     let pid = child.id().to_string();
-    let told = std::process::Command::new("kill").args(["-TERM", &pid]).status().expect("kill");
+    let told = std::process::Command::new("kill")
+        .args(["-TERM", &pid])
+        .status()
+        .expect("kill");
     assert!(told.success());
     assert_eq!(child.wait().expect("the run ends").code(), Some(75));
     project.aurora(&["verify"]).exits(0);

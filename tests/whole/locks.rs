@@ -42,8 +42,16 @@ fn a_newer_version() {
 
 #[test]
 fn not_a_lock() {
-    refused(&with_lock(|lock| lock[..lock.len() / 2].trim_end_matches('"').to_string() + "x"), "E0501", "cannot be read");
-    refused(&with_lock(|lock| lock.replacen("libtorch", "libtorhc", 1)), "E0501", "libtorhc");
+    refused(
+        &with_lock(|lock| lock[..lock.len() / 2].trim_end_matches('"').to_string() + "x"),
+        "E0501",
+        "cannot be read",
+    );
+    refused(
+        &with_lock(|lock| lock.replacen("libtorch", "libtorhc", 1)),
+        "E0501",
+        "libtorhc",
+    );
 }
 
 #[test]

@@ -105,18 +105,44 @@ fn sentences(openings: &[&str], middles: &[&str], ends: &[&str]) -> String {
 
 impl Project {
     pub fn new() -> Self {
-        let project = Self { folder: tempfile::tempdir().expect("a temporary folder") };
+        let project = Self {
+            folder: tempfile::tempdir().expect("a temporary folder"),
+        };
         project.write("specs/small.aur", SPEC);
         std::fs::create_dir_all(project.path("lockfiles")).expect("a folder for locks");
         let english = sentences(
-            &["The people of the village said that", "It is known that the river", "When they have seen the house"],
-            &["was not the same as before", "will be there for all of them", "is one of the oldest in the country"],
-            &["and that this is what they want", "because of the weather in the north", "which is why it has a name"],
+            &[
+                "The people of the village said that",
+                "It is known that the river",
+                "When they have seen the house",
+            ],
+            &[
+                "was not the same as before",
+                "will be there for all of them",
+                "is one of the oldest in the country",
+            ],
+            &[
+                "and that this is what they want",
+                "because of the weather in the north",
+                "which is why it has a name",
+            ],
         );
         let finnish = sentences(
-            &["Kylän ihmiset sanoivat että", "On tunnettua että joki ei ole", "Kun he olivat nähneet talon"],
-            &["se ei ollut enää sama kuin ennen", "kaikki voivat tulla sinne", "joka on maan vanhimpia"],
-            &["ja että tämä on mitä he haluavat", "koska sää on pohjoisessa kylmä", "minkä vuoksi sillä on nimi"],
+            &[
+                "Kylän ihmiset sanoivat että",
+                "On tunnettua että joki ei ole",
+                "Kun he olivat nähneet talon",
+            ],
+            &[
+                "se ei ollut enää sama kuin ennen",
+                "kaikki voivat tulla sinne",
+                "joka on maan vanhimpia",
+            ],
+            &[
+                "ja että tämä on mitä he haluavat",
+                "koska sää on pohjoisessa kylmä",
+                "minkä vuoksi sillä on nimi",
+            ],
         );
         project.write("data/english.txt", &english);
         project.write("data/finnish.txt", &finnish);
@@ -152,7 +178,10 @@ impl Project {
 
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_aurora"));
-        command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null());
+        command
+            .args(arguments)
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null());
         command
     }
 
@@ -169,12 +198,19 @@ impl Project {
 
     pub fn start(&self) -> Child {
         let mut command = self.command(&["run", "specs/small.aur", "--progress", "none"]);
-        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the binary starts")
+        command
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the binary starts")
     }
 
     /// Keys by node.
     pub fn keys(&self) -> BTreeMap<String, String> {
-        self.nodes().into_iter().map(|(name, node)| (name, node["key"].as_str().expect("a key").to_string())).collect()
+        self.nodes()
+            .into_iter()
+            .map(|(name, node)| (name, node["key"].as_str().expect("a key").to_string()))
+            .collect()
     }
 
     pub fn nodes(&self) -> BTreeMap<String, Value> {
@@ -182,7 +218,10 @@ impl Project {
         done.exits(0);
         let document = done.json();
         let nodes = document["nodes"].as_array().expect("nodes").clone();
-        nodes.into_iter().map(|node| (node["name"].as_str().expect("a name").to_string(), node)).collect()
+        nodes
+            .into_iter()
+            .map(|node| (node["name"].as_str().expect("a name").to_string(), node))
+            .collect()
     }
 
     /// Result digests by node, as the lock has them.
@@ -195,7 +234,12 @@ impl Project {
     pub fn objects(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();
         for folder in std::fs::read_dir(self.path(".aurora/cas")).expect("objects").flatten() {
-            found.extend(std::fs::read_dir(folder.path()).expect("objects").flatten().map(|entry| entry.path()));
+            found.extend(
+                std::fs::read_dir(folder.path())
+                    .expect("objects")
+                    .flatten()
+                    .map(|entry| entry.path()),
+            );
         }
         found.sort();
         found
@@ -215,7 +259,13 @@ impl Done {
 
     #[track_caller]
     pub fn exits(&self, code: i32) {
-        assert_eq!(self.0.status.code(), Some(code), "out:\n{}\nerr:\n{}", self.out(), self.err());
+        assert_eq!(
+            self.0.status.code(),
+            Some(code),
+            "out:\n{}\nerr:\n{}",
+            self.out(),
+            self.err()
+        );
     }
 
     #[track_caller]
@@ -227,7 +277,10 @@ impl Done {
     pub fn json(&self) -> Value {
         let value: Value = serde_json::from_slice(&self.0.stdout).expect("one JSON document on standard output");
         assert_eq!(value["format_version"], "1.0");
-        assert!(self.out().starts_with("{\"format_version\":\"1.0\""), "the version comes first");
+        assert!(
+            self.out().starts_with("{\"format_version\":\"1.0\""),
+            "the version comes first"
+        );
         value
     }
 }

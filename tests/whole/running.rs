@@ -25,7 +25,9 @@ fn a_run_ends_with_lock_report_and_an_identical_rerun() {
     project.aurora(&["verify"]).exits(0);
     project.aurora(&["status"]).says("finished");
     project.aurora(&["lock", "specs/small.aur", "--check"]).exits(0);
-    project.aurora(&["run", "specs/small.aur", "--locked", "--progress", "none"]).exits(0);
+    project
+        .aurora(&["run", "specs/small.aur", "--locked", "--progress", "none"])
+        .exits(0);
 }
 
 #[test]
@@ -35,11 +37,23 @@ fn the_same_bits_everywhere() {
     for (threads, zone, language) in [("1", "Asia/Tokyo", "fi_FI.UTF-8"), ("2", "America/New_York", "C")] {
         let other = Project::new();
         let mut command = other.command(&["run", "specs/small.aur", "--threads", threads, "--progress", "none"]);
-        command.env("TZ", zone).env("LC_ALL", language).env("LANG", language).env("USER", "somebody").env("HOME", other.root());
-        command.env("OMP_NUM_THREADS", "3").env("MKL_NUM_THREADS", "3").env("ATEN_CPU_CAPABILITY", "default");
+        command
+            .env("TZ", zone)
+            .env("LC_ALL", language)
+            .env("LANG", language)
+            .env("USER", "somebody")
+            .env("HOME", other.root());
+        command
+            .env("OMP_NUM_THREADS", "3")
+            .env("MKL_NUM_THREADS", "3")
+            .env("ATEN_CPU_CAPABILITY", "default");
         let output = command.output().expect("the binary starts");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        assert_eq!(other.read("lockfiles/small.lock"), first.read("lockfiles/small.lock"), "{threads} threads, {zone}");
+        assert_eq!(
+            other.read("lockfiles/small.lock"),
+            first.read("lockfiles/small.lock"),
+            "{threads} threads, {zone}"
+        );
     }
 }
 
@@ -58,8 +72,13 @@ fn a_failed_gate_exits_with_5_and_keeps_everything() {
 #[test]
 fn unknown_values_keep_a_spec_from_running() {
     let project = Project::new();
-    project.edit("weight_decay = 0.1, clip = 1.0)\n  checkpoint", "weight_decay = unknown, clip = 1.0)\n  checkpoint");
-    project.aurora(&["build", "specs/small.aur"]).says("stage.cap.optimizer.weight_decay");
+    project.edit(
+        "weight_decay = 0.1, clip = 1.0)\n  checkpoint",
+        "weight_decay = unknown, clip = 1.0)\n  checkpoint",
+    );
+    project
+        .aurora(&["build", "specs/small.aur"])
+        .says("stage.cap.optimizer.weight_decay");
     let done = project.aurora(&["run", "specs/small.aur"]);
     done.exits(1);
     done.says("stage.cap.optimizer.weight_decay (specs/small.aur:");
@@ -85,7 +104,10 @@ fn diff_names_values_nodes_and_severity() {
     let document = done.json();
     assert_eq!(document["changed"].as_array().map(Vec::len), Some(1));
     assert_eq!(document["changed"][0]["path"], "stage.cat.learning_rate.peak");
-    assert_eq!(document["nodes"]["rerun"], serde_json::json!(["cat@8", "eval/heldout/cat@8", "report"]));
+    assert_eq!(
+        document["nodes"]["rerun"],
+        serde_json::json!(["cat@8", "eval/heldout/cat@8", "report"])
+    );
     assert_eq!(document["severity"], "trained");
     project.aurora(&["diff", "specs/small.aur", "specs/small.aur"]).exits(0);
 }
@@ -158,7 +180,15 @@ fn a_browser_shows_the_report() {
     let page = format!("file://{}", project.path(".aurora/runs/latest/report.html").display());
     let profile = format!("--user-data-dir={}", project.path("browser").display());
     let shown = std::process::Command::new("chromium")
-        .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--dump-dom", &profile, &page])
+        .args([
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-background-networking",
+            "--dump-dom",
+            &profile,
+            &page,
+        ])
         .output()
         .expect("chromium starts");
     let dom = String::from_utf8_lossy(&shown.stdout).into_owned();

@@ -30,12 +30,7 @@ pub fn run(context: &Context, specs: &[Utf8PathBuf], profile: Option<&str>) -> R
         }
         output::diagnostics(&found, source);
         if exit == Exit::Done {
-            let count = |kind: AssumptionKind| {
-                assumed
-                    .iter()
-                    .filter(|assumption| assumption.kind == kind)
-                    .count()
-            };
+            let count = |kind: AssumptionKind| assumed.iter().filter(|assumption| assumption.kind == kind).count();
             println!(
                 "{path}: sound ({} published, {} inferred, {} assumed, {} unknown)",
                 count(AssumptionKind::Published),

@@ -157,7 +157,9 @@ fn max_epochs(spec: &Spec) -> BTreeMap<String, BTreeMap<String, f64>> {
         };
         let components = found.entry(id.name.clone()).or_default();
         for (name, field) in &spec.blocks[mixture].fields {
-            let Value::Call { arguments, .. } = &field.value else { continue };
+            let Value::Call { arguments, .. } = &field.value else {
+                continue;
+            };
             let most = match arguments.get("max_epochs").map(|field| &field.value) {
                 Some(Value::Integer(most)) => Exact::new((*most).into()),
                 Some(Value::Decimal(most)) => *most,

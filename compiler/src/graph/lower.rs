@@ -6,9 +6,9 @@ use super::facts::{StagePlan, read_model, set_names, stage_plan};
 use super::reader::{At, Reader, steps_of};
 use super::{Graph, Input, Kind, Node, NodeId, Pins};
 use crate::fields::{
-    AdamW, Component, EvalFields, EvalSet, Exact, ExpectFields, ExtractFields, FilterFields,
-    Format, Language, Numerics, OptimizerState, OrderFields, PageReference, Precision, ReportFields,
-    SourceFields, Split, Term, TokenizerFields, TokensFields, TrainFields, Unit, WeightsFields, WeightsHow,
+    AdamW, Component, EvalFields, EvalSet, Exact, ExpectFields, ExtractFields, FilterFields, Format, Language,
+    Numerics, OptimizerState, OrderFields, PageReference, Precision, ReportFields, SourceFields, Split, Term,
+    TokenizerFields, TokensFields, TrainFields, Unit, WeightsFields, WeightsHow,
 };
 use crate::schedule::Schedule;
 use crate::spec::{BlockId, BlockKind, Expression, Metric, Spec, Value};
@@ -34,7 +34,6 @@ pub fn lower(spec: &Spec, pins: &Pins) -> Graph {
     lowering.graph
 }
 
-
 struct Lowering<'a> {
     spec: &'a Spec,
     pins: &'a Pins,
@@ -50,7 +49,6 @@ struct LoweredStage {
     checkpoints: BTreeMap<u64, NodeId>,
 }
 
-
 fn input(role: &str, node: NodeId) -> Input {
     Input {
         role: role.to_string(),
@@ -58,7 +56,6 @@ fn input(role: &str, node: NodeId) -> Input {
         identity: true,
     }
 }
-
 
 impl<'a> Lowering<'a> {
     /// Blocks of a kind, those first on which others build.

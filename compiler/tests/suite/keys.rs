@@ -9,7 +9,10 @@ fn keys(name: &str) -> String {
     let text = std::fs::read_to_string(&path).expect("a spec of the repository");
     let spec = check(name, &text, None).unwrap_or_else(|found| panic!("{name} has faults: {found:?}"));
     let keyed = hash(lower(&spec, &Pins::new()));
-    let lines = keyed.graph.ids().map(|id| format!("{} {}\n", keyed.key(id), keyed.graph.node(id).name));
+    let lines = keyed
+        .graph
+        .ids()
+        .map(|id| format!("{} {}\n", keyed.key(id), keyed.graph.node(id).name));
     lines.collect()
 }
 

@@ -93,15 +93,27 @@ impl Run<'_> {
 
     fn extract(&self, id: NodeId, out: &Utf8Path, watch: Watch<'_>) -> Result<(), RunError> {
         let source = self.only_input(id, "source")?;
-        let reference = self.inputs(id, "reference").first().map(|node| self.source_files(*node)).transpose()?;
-        extract(&self.fields(id)?, &self.source_files(source)?, reference.as_deref(), out, watch)
-            .map(drop)
-            .map_err(|error| self.fail(id, chain(&error)))
+        let reference = self
+            .inputs(id, "reference")
+            .first()
+            .map(|node| self.source_files(*node))
+            .transpose()?;
+        extract(
+            &self.fields(id)?,
+            &self.source_files(source)?,
+            reference.as_deref(),
+            out,
+            watch,
+        )
+        .map(drop)
+        .map_err(|error| self.fail(id, chain(&error)))
     }
 
     fn filter(&self, id: NodeId, out: &Utf8Path, watch: Watch<'_>) -> Result<(), RunError> {
         let documents = self.files_named(id, "documents", "documents.jsonl")?;
-        filter(&self.fields(id)?, &documents, out, watch).map(drop).map_err(|error| self.fail(id, chain(&error)))
+        filter(&self.fields(id)?, &documents, out, watch)
+            .map(drop)
+            .map_err(|error| self.fail(id, chain(&error)))
     }
 
     fn tokenizer(&self, id: NodeId, out: &Utf8Path, watch: Watch<'_>) -> Result<(), RunError> {
@@ -117,7 +129,9 @@ impl Run<'_> {
                 TokenizerInput::Documents(&documents)
             }
         };
-        tokenizer(&self.fields(id)?, input, out, watch).map(drop).map_err(|error| self.fail(id, chain(&error)))
+        tokenizer(&self.fields(id)?, input, out, watch)
+            .map(drop)
+            .map_err(|error| self.fail(id, chain(&error)))
     }
 
     fn tokens(&self, id: NodeId, out: &Utf8Path, watch: Watch<'_>) -> Result<(), RunError> {
@@ -134,9 +148,16 @@ impl Run<'_> {
         let tokenizer = self.files(self.only_input(id, "tokenizer")?)?;
         let meta = fs::read_to_string(&tokenizer["meta.json"]).map_err(|error| self.fail(id, error))?;
         let meta: TokenizerMeta = serde_json::from_str(&meta).map_err(|error| self.fail(id, error))?;
-        tokens(&fields, &documents, &tokenizer["tokenizer.json"], meta.end_of_document_id, out, watch)
-            .map(drop)
-            .map_err(|error| self.fail(id, chain(&error)))
+        tokens(
+            &fields,
+            &documents,
+            &tokenizer["tokenizer.json"],
+            meta.end_of_document_id,
+            out,
+            watch,
+        )
+        .map(drop)
+        .map_err(|error| self.fail(id, chain(&error)))
     }
 
     fn weights(&self, id: NodeId, out: &Utf8Path) -> Result<(), RunError> {
@@ -144,7 +165,10 @@ impl Run<'_> {
     }
 
     fn only_input(&self, id: NodeId, role: &str) -> Result<NodeId, RunError> {
-        self.inputs(id, role).first().copied().ok_or_else(|| self.fail(id, format!("it has no {role}")))
+        self.inputs(id, role)
+            .first()
+            .copied()
+            .ok_or_else(|| self.fail(id, format!("it has no {role}")))
     }
 
     /// One file of each input of a role, in order.
@@ -153,7 +177,9 @@ impl Run<'_> {
         inputs
             .map(|node| {
                 let mut files = self.files(node)?;
-                files.remove(file).ok_or_else(|| self.fail(node, format!("its result has no {file}")))
+                files
+                    .remove(file)
+                    .ok_or_else(|| self.fail(node, format!("its result has no {file}")))
             })
             .collect()
     }

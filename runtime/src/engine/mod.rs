@@ -262,7 +262,9 @@ impl<'a> Run<'a> {
         let mut digests = BTreeMap::new();
         for input in self.keyed.graph.inputs(id).filter(|input| input.identity) {
             let outputs = self.result(input.node)?.outputs;
-            let read = outputs.iter().filter(|(name, _)| reads_reports || *name != "report.json");
+            let read = outputs
+                .iter()
+                .filter(|(name, _)| reads_reports || *name != "report.json");
             let digest = digest_of(read.map(|(name, object)| (name.as_str(), object.bytes, object.content.as_str())));
             digests.insert(input.node, digest);
         }
@@ -329,7 +331,11 @@ impl<'a> Run<'a> {
 fn disk_help(cause: &str) -> Option<&'static str> {
     let refused = [std::io::ErrorKind::StorageFull, std::io::ErrorKind::ReadOnlyFilesystem];
     let met = refused.into_iter().find(|kind| {
-        let code = if *kind == std::io::ErrorKind::StorageFull { 28 } else { 30 };
+        let code = if *kind == std::io::ErrorKind::StorageFull {
+            28
+        } else {
+            30
+        };
         cause.contains(&std::io::Error::from_raw_os_error(code).to_string())
     })?;
     crate::store::help_with(met)
