@@ -75,6 +75,9 @@ mod tests {
         assert_eq!(run(Level::Baseline), run(Level::Avx512));
         let mut widest = values.clone();
         exp_slice(&mut widest);
-        assert_eq!(run(Level::Baseline), widest.iter().map(|v| v.to_bits()).collect::<Vec<_>>());
+        assert_eq!(
+            run(Level::Baseline),
+            widest.iter().map(|v| v.to_bits()).collect::<Vec<_>>()
+        );
     }
 }

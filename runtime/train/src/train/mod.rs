@@ -13,4 +13,3 @@ pub mod team;
 pub mod trail;
 
 pub use error::TrainError;
-
