@@ -47,11 +47,25 @@ pub enum CheckpointError {
     #[error("`{path}` has a tensor `{tensor}` that the model has not")]
     ForeignTensor { path: Utf8PathBuf, tensor: String },
     #[error("tensor `{tensor}` of `{path}` has shape {found:?}, the model's has {expected:?}")]
-    Shape { path: Utf8PathBuf, tensor: String, found: Vec<usize>, expected: Vec<usize> },
+    Shape {
+        path: Utf8PathBuf,
+        tensor: String,
+        found: Vec<usize>,
+        expected: Vec<usize>,
+    },
     #[error("tensor `{tensor}` of `{path}` is {found}, not F32")]
-    Type { path: Utf8PathBuf, tensor: String, found: String },
+    Type {
+        path: Utf8PathBuf,
+        tensor: String,
+        found: String,
+    },
     #[error("tensor `{tensor}` holds {found} numbers, its shape {shape:?} asks for {expected}")]
-    Length { tensor: String, found: usize, shape: Vec<usize>, expected: usize },
+    Length {
+        tensor: String,
+        found: usize,
+        shape: Vec<usize>,
+        expected: usize,
+    },
 }
 
 /// A tensor's name (as Hugging Face calls it) and shape.
@@ -63,7 +77,10 @@ pub struct TensorInfo {
 
 impl TensorInfo {
     fn new(name: impl Into<String>, shape: &[usize]) -> Self {
-        Self { name: name.into(), shape: shape.to_vec() }
+        Self {
+            name: name.into(),
+            shape: shape.to_vec(),
+        }
     }
 
     /// Numbers in it.
@@ -83,7 +100,10 @@ pub struct Group {
 impl Group {
     fn new(name: impl Into<String>, mut tensors: Vec<TensorInfo>) -> Self {
         tensors.sort_by(|a, b| a.name.cmp(&b.name));
-        Self { name: name.into(), tensors }
+        Self {
+            name: name.into(),
+            tensors,
+        }
     }
 
     /// The group's file of weights, inside a checkpoint.
@@ -99,7 +119,8 @@ impl Group {
     /// The tensors of the optimizer's file: `NAME.m` and `NAME.v` for each weight.
     pub fn moments(&self) -> Vec<TensorInfo> {
         let each = self.tensors.iter();
-        each.flat_map(|t| ["m", "v"].map(|moment| TensorInfo::new(format!("{}.{moment}", t.name), &t.shape))).collect()
+        each.flat_map(|t| ["m", "v"].map(|moment| TensorInfo::new(format!("{}.{moment}", t.name), &t.shape)))
+            .collect()
     }
 }
 
@@ -134,7 +155,10 @@ pub fn groups(model: &ModelFields) -> Vec<Group> {
             linear("mlp.c_fc", feed_forward, hidden),
             linear("mlp.c_proj", hidden, feed_forward),
         ];
-        groups.push(Group::new(format!("layer.{layer:03}"), tensors.into_iter().flatten().collect()));
+        groups.push(Group::new(
+            format!("layer.{layer:03}"),
+            tensors.into_iter().flatten().collect(),
+        ));
     }
     let last = ["weight", "bias"].map(|part| TensorInfo::new(format!("transformer.ln_f.{part}"), &[hidden]));
     groups.push(Group::new("final_norm", last.to_vec()));
@@ -143,7 +167,11 @@ pub fn groups(model: &ModelFields) -> Vec<Group> {
 
 /// Number of parameters; the output layer shares the word embedding.
 pub fn parameters(model: &ModelFields) -> u64 {
-    groups(model).iter().flat_map(|group| &group.tensors).map(|tensor| tensor.count() as u64).sum()
+    groups(model)
+        .iter()
+        .flat_map(|group| &group.tensors)
+        .map(|tensor| tensor.count() as u64)
+        .sum()
 }
 
 #[derive(Serialize)]
@@ -159,7 +187,14 @@ pub fn header(tensors: &[TensorInfo]) -> Vec<u8> {
     let mut entries = BTreeMap::new();
     for tensor in tensors {
         let end = at + 4 * tensor.count();
-        entries.insert(tensor.name.as_str(), Entry { dtype: "F32", shape: &tensor.shape, data_offsets: [at, end] });
+        entries.insert(
+            tensor.name.as_str(),
+            Entry {
+                dtype: "F32",
+                shape: &tensor.shape,
+                data_offsets: [at, end],
+            },
+        );
         at = end;
     }
     #[derive(Serialize)]
@@ -168,7 +203,10 @@ pub fn header(tensors: &[TensorInfo]) -> Vec<u8> {
         #[serde(flatten)]
         entries: BTreeMap<&'a str, Entry<'a>>,
     }
-    let header = Header { __metadata__: BTreeMap::from([("format", "pt")]), entries };
+    let header = Header {
+        __metadata__: BTreeMap::from([("format", "pt")]),
+        entries,
+    };
     let mut text = serde_json::to_vec(&header).expect("names and numbers are JSON");
     text.resize(text.len().next_multiple_of(8), b' ');
     let mut bytes = (text.len() as u64).to_le_bytes().to_vec();
@@ -186,7 +224,10 @@ pub fn write<'a>(
     tensors: &[TensorInfo],
     numbers: impl IntoIterator<Item = &'a [f32]>,
 ) -> Result<(), CheckpointError> {
-    let wrap = |source| CheckpointError::Write { path: path.to_owned(), source };
+    let wrap = |source| CheckpointError::Write {
+        path: path.to_owned(),
+        source,
+    };
     let mut file = BufWriter::with_capacity(1 << 20, File::create(path).map_err(wrap)?);
     file.write_all(&header(tensors)).map_err(wrap)?;
     let mut found = 0;
@@ -197,9 +238,17 @@ pub fn write<'a>(
     let expected: usize = tensors.iter().map(TensorInfo::count).sum();
     if found != expected {
         let tensor = tensors.first().map(|t| t.name.clone()).unwrap_or_default();
-        return Err(CheckpointError::Length { tensor, found, shape: Vec::new(), expected });
+        return Err(CheckpointError::Length {
+            tensor,
+            found,
+            shape: Vec::new(),
+            expected,
+        });
     }
-    file.into_inner().map_err(|error| wrap(error.into_error()))?.sync_all().map_err(wrap)
+    file.into_inner()
+        .map_err(|error| wrap(error.into_error()))?
+        .sync_all()
+        .map_err(wrap)
 }
 
 /// Little-endian bytes of numbers, without a copy where the machine stores them so.
@@ -223,21 +272,34 @@ pub fn read(
     tensors: &[TensorInfo],
     mut take: impl FnMut(&TensorInfo, &[f32]),
 ) -> Result<(), CheckpointError> {
-    let path = files.get(name).ok_or_else(|| CheckpointError::NoFile { name: name.to_owned() })?;
-    let wrap = |source| CheckpointError::Read { path: path.clone(), source };
+    let path = files
+        .get(name)
+        .ok_or_else(|| CheckpointError::NoFile { name: name.to_owned() })?;
+    let wrap = |source| CheckpointError::Read {
+        path: path.clone(),
+        source,
+    };
     let file = File::open(path).map_err(wrap)?;
     // SAFETY: artifacts are written once, under a temporary name, and never changed.
     let bytes = unsafe { memmap2::Mmap::map(&file) }.map_err(wrap)?;
-    let damaged = |source| CheckpointError::Damaged { path: path.clone(), source };
+    let damaged = |source| CheckpointError::Damaged {
+        path: path.clone(),
+        source,
+    };
     let found = safetensors::SafeTensors::deserialize(&bytes).map_err(damaged)?;
     for tensor in tensors {
         let name = &tensor.name;
-        let view = found
-            .tensor(name)
-            .map_err(|_| CheckpointError::NoTensor { path: path.clone(), tensor: name.clone() })?;
+        let view = found.tensor(name).map_err(|_| CheckpointError::NoTensor {
+            path: path.clone(),
+            tensor: name.clone(),
+        })?;
         if view.dtype() != safetensors::Dtype::F32 {
             let found = format!("{:?}", view.dtype());
-            return Err(CheckpointError::Type { path: path.clone(), tensor: name.clone(), found });
+            return Err(CheckpointError::Type {
+                path: path.clone(),
+                tensor: name.clone(),
+                found,
+            });
         }
         if view.shape() != tensor.shape {
             return Err(CheckpointError::Shape {
@@ -248,14 +310,25 @@ pub fn read(
             });
         }
     }
-    if let Some(tensor) = found.names().into_iter().find(|name| tensors.iter().all(|t| t.name != **name)) {
-        return Err(CheckpointError::ForeignTensor { path: path.clone(), tensor: tensor.to_string() });
+    if let Some(tensor) = found
+        .names()
+        .into_iter()
+        .find(|name| tensors.iter().all(|t| t.name != **name))
+    {
+        return Err(CheckpointError::ForeignTensor {
+            path: path.clone(),
+            tensor: tensor.to_string(),
+        });
     }
     let mut numbers = Vec::new();
     for tensor in tensors {
         let view = found.tensor(&tensor.name).map_err(damaged)?;
         numbers.clear();
-        numbers.extend(view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])));
+        numbers.extend(
+            view.data()
+                .chunks_exact(4)
+                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])),
+        );
         take(tensor, &numbers);
     }
     Ok(())
@@ -284,13 +357,17 @@ mod tests {
     fn shapes_are_those_of_gpt_bigcode() {
         let of = |kv_heads: u32| {
             let groups = groups(&model(kv_heads));
-            assert_eq!(groups.iter().map(|g| g.name.as_str()).collect::<Vec<_>>(), [
-                "embeddings",
-                "layer.000",
-                "layer.001",
-                "final_norm"
-            ]);
-            groups[1].tensors.iter().find(|t| t.name == "transformer.h.0.attn.c_attn.weight").unwrap().shape.clone()
+            assert_eq!(
+                groups.iter().map(|g| g.name.as_str()).collect::<Vec<_>>(),
+                ["embeddings", "layer.000", "layer.001", "final_norm"]
+            );
+            groups[1]
+                .tensors
+                .iter()
+                .find(|t| t.name == "transformer.h.0.attn.c_attn.weight")
+                .unwrap()
+                .shape
+                .clone()
         };
         assert_eq!(of(1), [16, 8]);
         assert_eq!(of(2), [24, 8]);
@@ -308,7 +385,9 @@ mod tests {
     }
 
     fn fill(group: &Group) -> Vec<f32> {
-        (0..group.tensors.iter().map(TensorInfo::count).sum::<usize>()).map(|i| i as f32 * 0.25 - 3.0).collect()
+        (0..group.tensors.iter().map(TensorInfo::count).sum::<usize>())
+            .map(|i| i as f32 * 0.25 - 3.0)
+            .collect()
     }
 
     #[test]
@@ -324,7 +403,10 @@ mod tests {
         assert_eq!(bytes.len() % 8, numbers.len() * 4 % 8);
         let files = Files::from([("x".to_owned(), folder.join("a"))]);
         let mut back = Vec::new();
-        read(&files, "x", &group.tensors, |_, numbers| back.extend_from_slice(numbers)).unwrap();
+        read(&files, "x", &group.tensors, |_, numbers| {
+            back.extend_from_slice(numbers)
+        })
+        .unwrap();
         assert_eq!(back, numbers);
     }
 
@@ -341,7 +423,10 @@ mod tests {
         };
         assert!(matches!(refuse("y", &all[1].tensors), CheckpointError::NoFile { .. }));
         assert!(matches!(refuse("x", &all[2].tensors), CheckpointError::NoTensor { .. }));
-        assert!(matches!(refuse("x", &all[1].tensors[1..]), CheckpointError::ForeignTensor { .. }));
+        assert!(matches!(
+            refuse("x", &all[1].tensors[1..]),
+            CheckpointError::ForeignTensor { .. }
+        ));
         let mut other = all[1].tensors.clone();
         other[3].shape = vec![1, 2, 3];
         assert!(matches!(refuse("x", &other), CheckpointError::Shape { .. }));
@@ -349,7 +434,10 @@ mod tests {
         for cut in [0, 4, 100, whole.len() - 1] {
             std::fs::write(&path, &whole[..cut]).unwrap();
             let error = refuse("x", &all[1].tensors);
-            assert!(matches!(error, CheckpointError::Damaged { .. } | CheckpointError::Read { .. }), "{cut}: {error}");
+            assert!(
+                matches!(error, CheckpointError::Damaged { .. } | CheckpointError::Read { .. }),
+                "{cut}: {error}"
+            );
         }
     }
 }

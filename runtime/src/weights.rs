@@ -30,14 +30,23 @@ pub enum WeightsError {
 /// # Errors
 /// [`WeightsError`]; then `out` holds a part of the files.
 pub fn initial_weights(fields: &WeightsFields, out: &Utf8Path) -> Result<(), WeightsError> {
-    let WeightsHow::Random { seed, std } = &fields.how else { return Err(WeightsError::Imported) };
+    let WeightsHow::Random { seed, std } = &fields.how else {
+        return Err(WeightsError::Imported);
+    };
     let folder = out.join("weights");
     std::fs::create_dir_all(&folder).map_err(|source| WeightsError::Folder { path: folder, source })?;
     let deviation = std.to_f64();
     for group in groups(&fields.model) {
-        let numbers: Vec<_> =
-            group.tensors.iter().map(|tensor| initial(tensor, *seed, deviation, fields.model.layers)).collect();
-        write(&out.join(group.weights()), &group.tensors, numbers.iter().map(Vec::as_slice))?;
+        let numbers: Vec<_> = group
+            .tensors
+            .iter()
+            .map(|tensor| initial(tensor, *seed, deviation, fields.model.layers))
+            .collect();
+        write(
+            &out.join(group.weights()),
+            &group.tensors,
+            numbers.iter().map(Vec::as_slice),
+        )?;
     }
     Ok(())
 }
@@ -50,7 +59,11 @@ fn initial(tensor: &TensorInfo, seed: u64, deviation: f64, layers: u32) -> Vec<f
         return vec![if norm_weight { 1.0 } else { 0.0 }; count];
     }
     let into_residual = tensor.name.ends_with(".c_proj.weight");
-    let scale = if into_residual { deviation / (2.0 * f64::from(layers)).sqrt() } else { deviation };
+    let scale = if into_residual {
+        deviation / (2.0 * f64::from(layers)).sqrt()
+    } else {
+        deviation
+    };
     let key = Key::derive(seed, &tensor.name);
     let mut numbers = vec![0.0f32; count];
     numbers.par_chunks_mut(16_384).enumerate().for_each(|(chunk, numbers)| {
@@ -81,7 +94,13 @@ mod tests {
             activation: Activation::GeluTanh,
             norm_epsilon: "1e-5".parse().unwrap(),
         };
-        WeightsFields { model, how: WeightsHow::Random { seed, std: "0.02".parse().unwrap() } }
+        WeightsFields {
+            model,
+            how: WeightsHow::Random {
+                seed,
+                std: "0.02".parse().unwrap(),
+            },
+        }
     }
 
     #[test]
@@ -108,7 +127,10 @@ mod tests {
                 };
                 let name = &tensor.name;
                 assert!((mean - expected_mean).abs() < 0.001, "{name}: mean {mean}");
-                assert!((deviation - expected).abs() <= 0.06 * expected, "{name}: deviation {deviation}");
+                assert!(
+                    (deviation - expected).abs() <= 0.06 * expected,
+                    "{name}: deviation {deviation}"
+                );
             })
             .unwrap();
         }
