@@ -152,7 +152,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--losses", action="store_true", help="compare the losses of 20 steps, not the speed")
+    parser.add_argument("--losses", action="store_true", help="compare the first losses, not the speed")
+    parser.add_argument("--loss-steps", type=int, default=20)
     parser.add_argument("--peer", choices=SHAPES, help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -164,7 +165,7 @@ def main() -> None:
         parser.error("which `speed`?")
     for shape in arguments.shape:
         if arguments.losses:
-            compare_losses(arguments.speed, shape, 20)
+            compare_losses(arguments.speed, shape, arguments.loss_steps)
         else:
             compare_speed(arguments.speed, shape, arguments.rounds, arguments.steps)
 

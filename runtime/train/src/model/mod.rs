@@ -21,7 +21,7 @@ mod workspace;
 
 pub use access::{elements, elements_mut, part, part_mut};
 pub use error::ModelError;
-pub use layout::{Layout, Part, Shape, Split};
+pub use layout::{CHUNK, Layout, Part, Shape, Split};
 pub use network::Network;
 pub use ops::Kernels;
 pub use views::{Gradients, Weights};

@@ -4,6 +4,7 @@
 //! worker looks whether its environment is the right one, and if not starts itself anew with it.
 
 use std::env;
+use std::ffi::OsString;
 use std::io;
 use std::process::Command;
 
@@ -16,17 +17,8 @@ const SETTINGS: [(&str, &str); 5] = [
     ("OMP_DYNAMIC", "FALSE"),
 ];
 
-/// Settings that change which kernels run, or how: they come from the engine's machine, never from a user's shell.
-const FOREIGN: [&str; 8] = [
-    "ATEN_CPU_CAPABILITY",
-    "ONEDNN_MAX_CPU_ISA",
-    "DNNL_MAX_CPU_ISA",
-    "ONEDNN_DEFAULT_FPMATH_MODE",
-    "DNNL_DEFAULT_FPMATH_MODE",
-    "MKL_CBWR",
-    "MKL_ENABLE_INSTRUCTIONS",
-    "KMP_AFFINITY",
-];
+/// Settings that change which kernels run, or how, begin so: none of a user's shell may reach the kernels.
+const FOREIGN: [&str; 8] = ["OMP_", "KMP_", "GOMP_", "MKL_", "ONEDNN_", "DNNL_", "ATEN_", "TORCH_"];
 
 /// Set in the restarted process, so that a setting that does not hold cannot restart it for ever.
 const RESTARTED: &str = "AURORA_WORKER_RESTARTED";
@@ -46,8 +38,15 @@ pub enum EnvironmentError {
 pub fn settle() -> Result<(), EnvironmentError> {
     let right = |(name, value): &&(&str, &str)| env::var_os(name).is_some_and(|found| found == *value);
     let wrong = SETTINGS.iter().find(|setting| !right(setting));
-    let foreign = FOREIGN.iter().any(|name| env::var_os(name).is_some());
-    if wrong.is_none() && !foreign {
+    let own = |name: &str| SETTINGS.iter().any(|(own, _)| *own == name);
+    let foreign: Vec<OsString> = env::vars_os()
+        .map(|(name, _)| name)
+        .filter(|name| {
+            name.to_str()
+                .is_some_and(|name| !own(name) && FOREIGN.iter().any(|start| name.starts_with(start)))
+        })
+        .collect();
+    if wrong.is_none() && foreign.is_empty() {
         return Ok(());
     }
     if let Some((name, value)) = wrong
@@ -56,10 +55,10 @@ pub fn settle() -> Result<(), EnvironmentError> {
         return Err(EnvironmentError::Lost { name, value });
     }
     let mut command = Command::new(env::current_exe().map_err(EnvironmentError::Restart)?);
-    command.args(env::args_os().skip(1)).envs(SETTINGS).env(RESTARTED, "1");
-    for name in FOREIGN {
+    for name in foreign {
         command.env_remove(name);
     }
+    command.args(env::args_os().skip(1)).envs(SETTINGS).env(RESTARTED, "1");
     restart(command)
 }
 

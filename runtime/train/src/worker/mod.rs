@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 
 use aurora_runtime::job::{Event, Order};
 
-pub use environment::settle;
+pub use environment::{EnvironmentError, settle};
 pub use fingerprint::fingerprint;
 use inbox::Inbox;
 use session::{Ended, Session};
