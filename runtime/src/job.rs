@@ -191,7 +191,7 @@ pub struct TrailStep {
     pub loss: String,
     pub grad_norm: String,
     pub learning_rate: String,
-    /// BLAKE3 of the master weights of each layer group, at intervals and at the last step of the segment.
+    /// BLAKE3 of the master weights of each layer group, every so many steps of the stage.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub groups: BTreeMap<String, String>,
 }

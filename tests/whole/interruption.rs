@@ -43,7 +43,7 @@ fn killed_at_any_moment_it_goes_on_and_ends_the_same() {
 fn told_to_stop_it_saves_and_exits_with_75() {
     let undisturbed = Project::new();
     undisturbed.edit("budget        = 16 steps", "budget        = 400 steps");
-    undisturbed.edit("checkpoint    = every 8 steps", "checkpoint    = every 400 steps");
+    undisturbed.edit("checkpoint    = every 8 steps", "checkpoint    = every 100 steps");
     undisturbed.edit("[start, every 8 steps, end]", "[start, end]");
     let spec = undisturbed.read("specs/small.aur");
     undisturbed.run();
@@ -51,8 +51,10 @@ fn told_to_stop_it_saves_and_exits_with_75() {
     project.write("specs/small.aur", &spec);
     let mut child = project.start();
     let began = Instant::now();
+    // In the middle of the second segment, so that what is saved has a checkpoint before it.
     let metrics = project.path(".aurora/runs/latest/metrics.jsonl");
-    while std::fs::metadata(&metrics).map_or(0, |file| file.len()) == 0 && began.elapsed() < Duration::from_secs(120) {
+    let steps = || std::fs::read_to_string(&metrics).map_or(0, |text| text.lines().count());
+    while steps() < 120 && began.elapsed() < Duration::from_secs(120) {
         std::thread::yield_now();
     }
     let pid = child.id().to_string();
@@ -65,6 +67,24 @@ fn told_to_stop_it_saves_and_exits_with_75() {
     project.aurora(&["verify"]).exits(0);
     project.aurora(&["plan", "specs/small.aur"]).says("goes on from step");
     let done = project.run();
-    done.says("resuming cap@400 at step");
+    done.says("resuming cap@200 at step");
     assert_eq!(project.results(), undisturbed.results());
+}
+
+#[test]
+fn where_a_stage_is_cut_changes_no_result() {
+    let often = Project::new();
+    often.edit("[start, every 8 steps, end]", "[start, end]");
+    let rarely = Project::new();
+    rarely.write("specs/small.aur", &often.read("specs/small.aur"));
+    often.edit("every 8 steps", "every 2 steps");
+    rarely.edit("every 8 steps", "every 16 steps");
+    often.run();
+    rarely.run();
+    let (often, rarely) = (often.results(), rarely.results());
+    for node in ["cap@16", "cat@8", "eval/heldout/cat@8"] {
+        let line = |results: &str| results.lines().find(|line| line.starts_with(&format!("\"{node}\" = "))).map(String::from);
+        assert!(line(&often).is_some());
+        assert_eq!(line(&often), line(&rarely), "{node}");
+    }
 }

@@ -337,7 +337,6 @@ impl Session<'_, '_> {
         let Some(handed) = self.handed.remove(node) else {
             return Ok(());
         };
-        self.whole_trail(handed.id, &handed.out)?;
         let run = self.run;
         // The input may itself be unfinished business of this session; an unfinished checkpoint needs no realised key.
         let publication = crate::store::Publication {

@@ -4,8 +4,8 @@ use aurora_runtime::job::TrailStep;
 
 use super::TrainError;
 
-/// Weights are digested each time so many steps of the stage are done, and at the end of a segment.
-pub const INTERVAL: u64 = 50;
+/// Weights are digested each time so many steps of the stage are done.
+pub const INTERVAL: u64 = 10;
 
 /// The lines of `trail.jsonl`.
 #[derive(Clone, Debug, Default)]

@@ -136,7 +136,8 @@ impl Session {
                 return self.partial(job, trainer.state, first, step, &trail);
             };
             let done = step + 1;
-            let digested = done == fields.last_step || done.is_multiple_of(INTERVAL);
+            // Not at the end of a segment: the trail of a stage is the same wherever the stage was cut.
+            let digested = done.is_multiple_of(INTERVAL);
             trail.push(&TrailStep {
                 step: done,
                 batch: batch.digest,
