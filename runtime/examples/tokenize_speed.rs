@@ -12,8 +12,10 @@ use rayon::prelude::*;
 const ROUNDS: usize = 7;
 
 fn texts(folder: &Utf8Path, found: &mut Vec<String>) -> Result<(), Box<dyn Error>> {
-    let mut entries: Vec<Utf8PathBuf> =
-        folder.read_dir_utf8()?.map(|entry| entry.map(|entry| entry.into_path())).collect::<Result<_, _>>()?;
+    let mut entries: Vec<Utf8PathBuf> = folder
+        .read_dir_utf8()?
+        .map(|entry| entry.map(|entry| entry.into_path()))
+        .collect::<Result<_, _>>()?;
     entries.sort();
     for path in entries {
         let name = path.file_name().unwrap_or_default();
@@ -32,12 +34,19 @@ fn main() -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
     let folder = Utf8Path::from_path(folder.path()).ok_or("the folder's path is not UTF-8")?;
     let documents = folder.join("documents.jsonl");
-    let lines = all.iter().enumerate().map(|(n, text)| format!("{}\n", serde_json::json!({ "id": n.to_string(), "text": text })));
+    let lines = all
+        .iter()
+        .enumerate()
+        .map(|(n, text)| format!("{}\n", serde_json::json!({ "id": n.to_string(), "text": text })));
     std::fs::write(&documents, lines.collect::<String>())?;
     let out = folder.join("tokenizer");
     std::fs::create_dir(&out)?;
     let special = vec!["<|endoftext|>".to_string()];
-    let fields = TokenizerFields::TrainBpe { vocabulary: 8192, minimum_frequency: 2, special };
+    let fields = TokenizerFields::TrainBpe {
+        vocabulary: 8192,
+        minimum_frequency: 2,
+        special,
+    };
     tokenizer(&fields, TokenizerInput::Documents(&[documents]), &out, Watch::nobody())?;
     let ours = load(&out.join("tokenizer.json"))?;
     let bytes: usize = all.iter().map(String::len).sum();
@@ -45,10 +54,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut ratios = Vec::new();
     for _ in 0..ROUNDS {
         let began = Instant::now();
-        let own: usize = all.par_iter().map(|text| ours.encode(text).map_or(0, |ids| ids.len())).sum();
+        let own: usize = all
+            .par_iter()
+            .map(|text| ours.encode(text).map_or(0, |ids| ids.len()))
+            .sum();
         let own_seconds = began.elapsed().as_secs_f64();
         let began = Instant::now();
-        let batch = ours.tokenizer().encode_batch_fast(all.clone(), false).map_err(|error| error.to_string())?;
+        let batch = ours
+            .tokenizer()
+            .encode_batch_fast(all.clone(), false)
+            .map_err(|error| error.to_string())?;
         let crate_seconds = began.elapsed().as_secs_f64();
         let theirs: usize = batch.iter().map(|encoding| encoding.get_ids().len()).sum();
         if own != theirs {

@@ -205,3 +205,14 @@ pub struct State {
     /// Optimizer updates since the moments were last zero.
     pub updates: u64,
 }
+
+impl std::fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let probe: String = self.probe.chars().take(16).collect();
+        write!(
+            f,
+            "libtorch {}, {}, {}, probe {probe}",
+            self.libtorch, self.cpu, self.cpu_capability
+        )
+    }
+}

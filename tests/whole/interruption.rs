@@ -83,7 +83,12 @@ fn where_a_stage_is_cut_changes_no_result() {
     rarely.run();
     let (often, rarely) = (often.results(), rarely.results());
     for node in ["cap@16", "cat@8", "eval/heldout/cat@8"] {
-        let line = |results: &str| results.lines().find(|line| line.starts_with(&format!("\"{node}\" = "))).map(String::from);
+        let line = |results: &str| {
+            results
+                .lines()
+                .find(|line| line.starts_with(&format!("\"{node}\" = ")))
+                .map(String::from)
+        };
         assert!(line(&often).is_some());
         assert_eq!(line(&often), line(&rarely), "{node}");
     }

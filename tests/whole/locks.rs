@@ -111,3 +111,19 @@ fn a_spec_that_has_moved_on() {
     rerun.exits(1);
     rerun.says("has changed since the lock was written");
 }
+
+#[test]
+fn results_of_another_kind_of_machine_are_not_taken_for_this_ones() {
+    let project = with_lock(|lock| {
+        let at = lock.find("\"cap@8\" = \"").expect("a result") + 11;
+        let digit = if &lock[at..=at] == "0" { "1" } else { "0" };
+        let edited = format!("{}{digit}{}", &lock[..at], &lock[at + 1..]);
+        edited.replacen("fingerprint = \"", "fingerprint = \"another, ", 1)
+    });
+    std::fs::remove_dir_all(project.path(".aurora")).expect("a store");
+    let done = project.aurora(&["run", "specs/small.aur", "--progress", "plain"]);
+    done.exits(0);
+    done.says("made on another kind of machine");
+    let rerun = project.aurora(&["rerun", "lockfiles/small.lock", "--progress", "none"]);
+    rerun.says("rerun: identical");
+}

@@ -113,6 +113,19 @@ impl Execution<'_> {
         };
         let outcome = run.run()?;
         let mut fresh = fresh.borrow().clone();
+        let here = outcome.fingerprint.as_ref().map(ToString::to_string);
+        if let (Some(here), Some(there)) = (&here, &fresh.fingerprint)
+            && here != there
+        {
+            let text =
+                format!("note: the lock's results were made on another kind of machine ({there}): they may differ");
+            self.watch.see(Seen::Note { text: &text });
+            // A run states the results of its own machine; a repetition has them compared all the same.
+            if self.lock_path.is_some() {
+                fresh.result.clear();
+            }
+        }
+        fresh.fingerprint = here.or(fresh.fingerprint);
         for id in keyed.graph.ids() {
             let digest = run.result(id)?.digest;
             let name = keyed.graph.node(id).name.clone();

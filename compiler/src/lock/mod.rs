@@ -28,6 +28,10 @@ pub struct Lock {
     pub profile: Option<String>,
     /// Version of the library whose kernels the numerics stand on.
     pub libtorch: String,
+    /// What the results stand on: the kind of CPU and the digest of a probe of its kernels. Another kind may round
+    /// otherwise, so its results are compared with none but its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
     /// What the spec asks for, whatever its sources contain: tells a changed spec from a changed lock.
     pub intent: Key,
     #[serde(default)]
@@ -247,6 +251,7 @@ impl Lock {
             .filter(|(stage, _)| same(&format!("order/{stage}")))
             .map(|(stage, order)| (stage.clone(), order.clone()))
             .collect();
+        self.fingerprint.clone_from(&old.fingerprint);
         self.result.extend(results);
         self.order.extend(orders);
     }
@@ -339,6 +344,7 @@ pub fn lock(keyed: &Keyed, spec: &crate::spec::Spec, spec_path: &str, pins: &Pin
         spec: spec_path.to_string(),
         profile: spec.profile.clone(),
         libtorch: libtorch.to_string(),
+        fingerprint: None,
         intent: intent(spec),
         source,
         order: BTreeMap::new(),

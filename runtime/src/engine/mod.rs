@@ -170,6 +170,8 @@ pub struct Outcome {
     pub built: Vec<NodeId>,
     pub reused: Vec<NodeId>,
     pub gates: Vec<Gate>,
+    /// What the numerics of this run stand on, if a worker was needed.
+    pub fingerprint: Option<Fingerprint>,
 }
 
 impl<'a> Run<'a> {

@@ -249,9 +249,12 @@ impl Session<'_, '_> {
     fn see(&mut self, event: Event, outcome: &mut Outcome) -> Result<(), RunError> {
         let run = self.run;
         match event {
-            Event::Ready { fingerprint } => run.observer.see(Seen::Worker {
-                fingerprint: &fingerprint,
-            }),
+            Event::Ready { fingerprint } => {
+                run.observer.see(Seen::Worker {
+                    fingerprint: &fingerprint,
+                });
+                outcome.fingerprint = Some(fingerprint);
+            }
             Event::Started { node, .. } => {
                 if let Some(handed) = self.handed.get_mut(&node) {
                     handed.since = Instant::now();
