@@ -234,11 +234,8 @@ impl State {
         let name = format!("{}-{}", mirror.suite, &hasher.finalize().to_hex()[..16]);
         let folder = cache.join("apt").join(name);
         let write = |path: Utf8PathBuf, text: &str| -> Result<(), FetchError> {
-            // Another process may be writing the same text: a whole file or none.
-            let staged = folder.join(format!(".staged.{}", std::process::id()));
-            std::fs::write(&staged, text)
-                .and_then(|()| std::fs::rename(&staged, &path))
-                .map_err(|source| FetchError::Write { path, source })
+            // Another thread or process may be writing the same text: a whole file or none.
+            crate::write_whole(&path, text.as_bytes()).map_err(|source| FetchError::Write { path, source })
         };
         for part in [
             "state/lists/partial",
@@ -512,5 +509,17 @@ mod tests {
                 state.folder.join("etc/key.asc")
             )
         );
+    }
+
+    #[test]
+    fn many_threads_may_open_one_state() {
+        let (_guard, root) = system(&[("etc/apt/sources.list", "deb http://deb.example/debian bookworm main\n")]);
+        let found = Mirror::of_system(&root, Some("bookworm")).expect("a mirror");
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8)
+                .map(|_| scope.spawn(|| (0..20).all(|_| State::open(&found, &root).is_ok())))
+                .collect();
+            assert!(threads.into_iter().all(|thread| thread.join().expect("no panic")));
+        });
     }
 }
