@@ -301,6 +301,19 @@ pub fn run(context: &Context, argument: &SpecArgument, how: &RunArguments, locke
     let failed: Vec<_> = outcome.gates.iter().filter(|gate| !gate.holds).collect();
     let page = place_report(&project, &store, &keyed, &id)?;
     let story = aurora_runtime::report::load(&store, &keyed)?;
+    let mut record = record;
+    if let Some(record) = &mut record {
+        for (eval, point) in story
+            .evals
+            .iter()
+            .flat_map(|eval| eval.points.iter().map(move |point| (eval, point)))
+        {
+            for (set, score) in &point.sets {
+                let tag = format!("eval/{}/{set}/bits_per_byte", eval.name);
+                record.score(&tag, score.bits_per_byte, point.tokens)?;
+            }
+        }
+    }
     end(
         record,
         if failed.is_empty() {
