@@ -5,7 +5,7 @@
 //! `index` of a component is the tokens from `index × sequence` on).
 //!
 //! How: the stream is cut into blocks of [`BLOCK`] places. Each block holds each component as often as its weight says,
-//! to one sample over *any* number of blocks (see [`shares`]); inside a block the places are shuffled. The samples of a
+//! to one sample over *any* number of blocks (see `shares`); inside a block the places are shuffled. The samples of a
 //! component are taken epoch by epoch, each epoch in an order of its own. A longer stage, another batch size or another
 //! number of workers leaves every place as it was.
 
