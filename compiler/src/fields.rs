@@ -227,17 +227,33 @@ pub struct ModelFields {
     pub heads: u32,
     pub kv_heads: u32,
     pub feed_forward: u32,
-    /// Learned positions.
+    /// Positions; learned ones in gpt_bigcode.
     pub context: u32,
     pub vocabulary: u32,
     pub activation: Activation,
     pub norm_epsilon: Exact,
+    /// Base of rotary positions (llama).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotary_base: Option<Exact>,
+    /// The output layer is the word embedding.
+    #[serde(default = "tied", skip_serializing_if = "is_tied")]
+    pub tied_embeddings: bool,
+}
+
+fn tied() -> bool {
+    true
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde hands a reference over
+fn is_tied(tied: &bool) -> bool {
+    *tied
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Architecture {
     GptBigcode,
+    Llama,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -245,6 +261,8 @@ pub enum Architecture {
 pub enum Activation {
     Gelu,
     GeluTanh,
+    #[serde(rename = "swiglu")]
+    SwiGlu,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -275,6 +293,12 @@ pub enum Numerics {
         /// Logical gradient lanes (a power of two).
         lanes: u32,
         /// Sequences of one micro-batch.
+        micro_batch: u32,
+    },
+    /// As `invariant`, and the same bits on every x86-64 processor: every kernel is Aurora's own.
+    Portable {
+        tensor: u32,
+        lanes: u32,
         micro_batch: u32,
     },
     /// The fastest kernels; same bits only under the same layout and threads.
@@ -395,15 +419,26 @@ pub struct ReportFields {
 }
 
 impl ModelFields {
-    /// Number of parameters: tied embeddings, learned positions, biases on every linear layer.
+    /// Number of parameters.
     ///
+    /// gpt_bigcode (tied embeddings, learned positions, biases on every linear layer):
     /// `V·d + P·d + L·[d·(d + 2·k·h) + (d + 2·k·h) + d² + d + 2·d·f + f + d + 4·d] + 2·d` with head dimension h and k
     /// key/value heads; gives StarCoder's published counts.
+    /// llama: `V·d (twice if untied) + L·[d·(d + 2·k·h) + d² + 3·d·f + 2·d] + d`.
     pub fn parameters(&self) -> u64 {
         let [d, f] = [self.hidden, self.feed_forward].map(u64::from);
+        let [vocabulary, context, layers] = [self.vocabulary, self.context, self.layers].map(u64::from);
         let key_value = 2 * u64::from(self.kv_heads) * d.checked_div(u64::from(self.heads)).unwrap_or(0);
-        let attention = d * (d + key_value) + (d + key_value) + d * d + d;
-        let layer = attention + 2 * d * f + f + d + 4 * d;
-        (u64::from(self.vocabulary) + u64::from(self.context)) * d + u64::from(self.layers) * layer + 2 * d
+        let attention = d * (d + key_value) + d * d;
+        match self.architecture {
+            Architecture::GptBigcode => {
+                let layer = attention + (d + key_value) + d + 2 * d * f + f + d + 4 * d;
+                (vocabulary + context) * d + layers * layer + 2 * d
+            }
+            Architecture::Llama => {
+                let embeddings = if self.tied_embeddings { 1 } else { 2 };
+                embeddings * vocabulary * d + layers * (attention + 3 * d * f + 2 * d) + d
+            }
+        }
     }
 }

@@ -124,9 +124,15 @@ impl Group {
     }
 }
 
-/// The groups of a model, in the order of its layers.
+/// The groups of a model, in the order of its layers. Names are those of Hugging Face's models.
 pub fn groups(model: &ModelFields) -> Vec<Group> {
-    let Architecture::GptBigcode = model.architecture;
+    match model.architecture {
+        Architecture::GptBigcode => bigcode(model),
+        Architecture::Llama => llama(model),
+    }
+}
+
+fn bigcode(model: &ModelFields) -> Vec<Group> {
     let [hidden, heads, kv_heads] = [model.hidden, model.heads, model.kv_heads].map(|n| n as usize);
     let [feed_forward, vocabulary, context] = [model.feed_forward, model.vocabulary, model.context].map(|n| n as usize);
     let projected = hidden + 2 * kv_heads * (hidden / heads.max(1));
@@ -165,7 +171,37 @@ pub fn groups(model: &ModelFields) -> Vec<Group> {
     groups
 }
 
-/// Number of parameters; the output layer shares the word embedding.
+fn llama(model: &ModelFields) -> Vec<Group> {
+    let [hidden, heads, kv_heads] = [model.hidden, model.heads, model.kv_heads].map(|n| n as usize);
+    let [feed_forward, vocabulary] = [model.feed_forward, model.vocabulary].map(|n| n as usize);
+    let keys = kv_heads * (hidden / heads.max(1));
+    let embeddings = TensorInfo::new("model.embed_tokens.weight", &[vocabulary, hidden]);
+    let mut groups = vec![Group::new("embeddings", vec![embeddings])];
+    for layer in 0..model.layers {
+        let of = |name: &str, shape: &[usize]| TensorInfo::new(format!("model.layers.{layer}.{name}.weight"), shape);
+        let tensors = vec![
+            of("input_layernorm", &[hidden]),
+            of("post_attention_layernorm", &[hidden]),
+            of("self_attn.q_proj", &[hidden, hidden]),
+            of("self_attn.k_proj", &[keys, hidden]),
+            of("self_attn.v_proj", &[keys, hidden]),
+            of("self_attn.o_proj", &[hidden, hidden]),
+            of("mlp.gate_proj", &[feed_forward, hidden]),
+            of("mlp.up_proj", &[feed_forward, hidden]),
+            of("mlp.down_proj", &[hidden, feed_forward]),
+        ];
+        groups.push(Group::new(format!("layer.{layer:03}"), tensors));
+    }
+    let norm = TensorInfo::new("model.norm.weight", &[hidden]);
+    groups.push(Group::new("final_norm", vec![norm]));
+    if !model.tied_embeddings {
+        let output = TensorInfo::new("lm_head.weight", &[vocabulary, hidden]);
+        groups.push(Group::new("output", vec![output]));
+    }
+    groups
+}
+
+/// Number of parameters.
 pub fn parameters(model: &ModelFields) -> u64 {
     groups(model)
         .iter()
@@ -251,6 +287,37 @@ pub fn write<'a>(
         .map_err(wrap)
 }
 
+/// Some of the numbers of a file: where they stand behind its header (elements), and themselves.
+pub type Run<'a> = (usize, &'a [f32]);
+
+/// Writes some of a file and syncs it; other processes may write the rest at the same time. The first to come makes the
+/// file, of its full length; each writes the header, which is the same.
+///
+/// # Errors
+/// [`CheckpointError::Write`].
+pub fn write_part<'a>(
+    path: &Utf8Path,
+    tensors: &[TensorInfo],
+    runs: impl IntoIterator<Item = Run<'a>>,
+) -> Result<(), CheckpointError> {
+    use std::os::unix::fs::FileExt;
+    let wrap = |source| CheckpointError::Write {
+        path: path.to_owned(),
+        source,
+    };
+    let header = header(tensors);
+    let count: usize = tensors.iter().map(TensorInfo::count).sum();
+    let mut open = File::options();
+    // Not truncated: others have written their parts, or will.
+    let file = open.write(true).create(true).truncate(false).open(path).map_err(wrap)?;
+    file.set_len((header.len() + 4 * count) as u64).map_err(wrap)?;
+    file.write_all_at(&header, 0).map_err(wrap)?;
+    for (at, numbers) in runs {
+        file.write_all_at(&as_bytes(numbers), (header.len() + 4 * at) as u64).map_err(wrap)?;
+    }
+    file.sync_all().map_err(wrap)
+}
+
 /// Little-endian bytes of numbers, without a copy where the machine stores them so.
 pub fn as_bytes(numbers: &[f32]) -> std::borrow::Cow<'_, [u8]> {
     if cfg!(target_endian = "little") {
@@ -322,13 +389,16 @@ pub fn read(
     }
     let mut numbers = Vec::new();
     for tensor in tensors {
-        let view = found.tensor(&tensor.name).map_err(damaged)?;
+        let data = found.tensor(&tensor.name).map_err(damaged)?.data();
+        // SAFETY: any four bytes are an f32; what the slice is cut to is aligned.
+        let (before, aligned, after) = unsafe { data.align_to::<f32>() };
+        if before.is_empty() && after.is_empty() && cfg!(target_endian = "little") {
+            take(tensor, aligned);
+            continue;
+        }
+        let number = |b: &[u8]| f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
         numbers.clear();
-        numbers.extend(
-            view.data()
-                .chunks_exact(4)
-                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])),
-        );
+        numbers.extend(data.chunks_exact(4).map(number));
         take(tensor, &numbers);
     }
     Ok(())
@@ -350,6 +420,8 @@ mod tests {
             vocabulary: 32,
             activation: aurora_compiler::fields::Activation::GeluTanh,
             norm_epsilon: "1e-5".parse().unwrap(),
+            rotary_base: None,
+            tied_embeddings: true,
         }
     }
 

@@ -17,11 +17,29 @@ pub type Files = BTreeMap<String, Utf8PathBuf>;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "message", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Order {
+    /// Connect with the other workers of the mesh; the first order of a worker that has any. Answered with `Joined`, by
+    /// rank 0 with `Store` before.
+    Join(Join),
     Train(Box<TrainJob>),
     Eval(Box<EvalJob>),
     /// Write a checkpoint of the running segment and answer with `Stopped`; skip what is queued. A second one ends the
     /// worker at once. End of input means that the engine is gone: the worker ends.
     Stop,
+}
+
+/// Who a worker is among all.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Join {
+    pub rank: u32,
+    pub placement: Placement,
+    /// `host:port` of rank 0's store; rank 0 opens it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<String>,
+    /// The address by which the others reach this worker.
+    pub host: String,
+    /// How long a worker waits for another before it takes it for lost, seconds.
+    pub timeout: u32,
 }
 
 /// Trains one segment. If `start` names the segment that the worker has just finished, the state in memory goes on.
@@ -57,11 +75,38 @@ pub struct TokenPaths {
     pub idx: Utf8PathBuf,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// Degrees of the mesh and what else of a layout workers are told. All workers of a run have the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Placement {
+    pub tensor: u32,
+    pub pipeline: u32,
+    pub data: u32,
+    /// Of one worker.
     pub threads: u32,
     pub recompute: Recompute,
+    pub sequence_parallel: bool,
+    pub distributed_optimizer: bool,
+}
+
+impl Placement {
+    /// One worker of so many threads.
+    pub fn one(threads: u32, recompute: Recompute) -> Self {
+        Self {
+            tensor: 1,
+            pipeline: 1,
+            data: 1,
+            threads,
+            recompute,
+            sequence_parallel: false,
+            distributed_optimizer: false,
+        }
+    }
+
+    /// Number of workers.
+    pub fn world(&self) -> u32 {
+        self.tensor.saturating_mul(self.pipeline).saturating_mul(self.data)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,6 +168,14 @@ pub enum Event {
     Ready {
         fingerprint: Fingerprint,
     },
+    /// Rank 0's store listens on this port.
+    Store {
+        port: u16,
+    },
+    /// Connected with all other workers.
+    Joined,
+    /// Nothing new: the worker lives. Sent every second.
+    Alive,
     Started {
         node: String,
         step: u64,
@@ -149,6 +202,9 @@ pub enum Event {
     Failed {
         node: String,
         cause: String,
+        /// The rank that the worker blames, where it waited for one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        peer: Option<u32>,
     },
 }
 

@@ -55,10 +55,13 @@ pub fn initial_weights(fields: &WeightsFields, out: &Utf8Path) -> Result<(), Wei
 fn initial(tensor: &TensorInfo, seed: u64, deviation: f64, layers: u32) -> Vec<f32> {
     let count = tensor.count();
     if tensor.shape.len() == 1 {
-        let norm_weight = tensor.name.contains(".ln_") && tensor.name.ends_with(".weight");
+        // Vectors are biases and the weights of norms.
+        let norm_weight = tensor.name.ends_with(".weight");
         return vec![if norm_weight { 1.0 } else { 0.0 }; count];
     }
-    let into_residual = tensor.name.ends_with(".c_proj.weight");
+    let into_residual = [".c_proj.weight", ".o_proj.weight", ".down_proj.weight"]
+        .iter()
+        .any(|end| tensor.name.ends_with(end));
     let scale = if into_residual {
         deviation / (2.0 * f64::from(layers)).sqrt()
     } else {
@@ -93,6 +96,8 @@ mod tests {
             vocabulary: 512,
             activation: Activation::GeluTanh,
             norm_epsilon: "1e-5".parse().unwrap(),
+            rotary_base: None,
+            tied_embeddings: true,
         };
         WeightsFields {
             model,

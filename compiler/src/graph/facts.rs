@@ -85,5 +85,10 @@ pub(super) fn read_model(read: &mut Reader<'_>, id: &BlockId) -> ModelFields {
         vocabulary: read.count(&read.at(id, "vocabulary")),
         activation: read.word(&read.at(id, "activation"), Activation::Gelu),
         norm_epsilon: read.exact(&read.at(id, "norm_epsilon")),
+        rotary_base: match read.at(id, "rotary_base") {
+            at if at.field.value == Value::None => None,
+            at => Some(read.exact(&at)),
+        },
+        tied_embeddings: read.flag(&read.at(id, "tied_embeddings")),
     }
 }

@@ -282,13 +282,23 @@ impl<'a> Lowering<'a> {
     fn numerics(&self, read: &mut Reader<'a>) -> Numerics {
         let at = read.at(&self.experiment(), "numerics");
         let micro_batch = read.count(&read.argument(&at, "micro_batch"));
-        match read.call_name(&at) {
-            "native" => Numerics::Native { micro_batch },
-            _ => Numerics::Invariant {
-                tensor: read.count(&read.argument(&at, "tensor")),
-                lanes: read.count(&read.argument(&at, "lanes")),
+        let contract = read.call_name(&at);
+        if contract == "native" {
+            return Numerics::Native { micro_batch };
+        }
+        let tensor = read.count(&read.argument(&at, "tensor"));
+        let lanes = read.count(&read.argument(&at, "lanes"));
+        if contract == "portable" {
+            return Numerics::Portable {
+                tensor,
+                lanes,
                 micro_batch,
-            },
+            };
+        }
+        Numerics::Invariant {
+            tensor,
+            lanes,
+            micro_batch,
         }
     }
 

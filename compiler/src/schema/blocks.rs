@@ -172,10 +172,18 @@ const MODEL: BlockSchema = BlockSchema {
     fields: &[
         field(
             "architecture",
-            Type::Word(&[(
-                "gpt_bigcode",
-                "decoder with learned positions, LayerNorm, multi-query attention and tied embeddings",
-            )]),
+            Type::Word(&[
+                (
+                    "gpt_bigcode",
+                    "decoder with learned positions, LayerNorm, GELU, biases and tied embeddings; one key and value head \
+                     for all heads, or one for each",
+                ),
+                (
+                    "llama",
+                    "decoder with rotary positions, root-mean-square norms, SwiGLU, no biases; heads share keys and \
+                     values in groups",
+                ),
+            ]),
             "Family of the network.",
         ),
         field("layers", whole(1, 10_000), "Transformer layers."),
@@ -194,7 +202,7 @@ const MODEL: BlockSchema = BlockSchema {
                 units: &[Unit::Tokens],
                 least: 1,
             },
-            "Learned positions.",
+            "Positions: the longest sequence.",
         ),
         field(
             "vocabulary",
@@ -206,11 +214,21 @@ const MODEL: BlockSchema = BlockSchema {
             Type::Word(&[
                 ("gelu", "with the error function"),
                 ("gelu_tanh", "approximated with tanh"),
+                ("swiglu", "SiLU of a gate, times a second projection"),
             ]),
             "Non-linearity of the feed-forward layers.",
         )
-        .or("gelu"),
-        field("norm_epsilon", positive("1"), "Added to the variance in LayerNorm.").or("1e-5"),
+        .or_derived("`gelu` in gpt_bigcode, `swiglu` in llama"),
+        field("norm_epsilon", positive("1"), "Added to the variance in norms.").or("1e-5"),
+        field("rotary_base", positive("1000000000"), "Base of the rotary positions' angles.")
+            .or_derived("10000 in llama")
+            .ignored("an error in gpt_bigcode, whose positions are learned"),
+        field(
+            "tied_embeddings",
+            Type::Bool,
+            "The output layer is the word embedding; always so in gpt_bigcode.",
+        )
+        .or("true"),
         field(
             "tokenizer",
             Type::Reference(&[BlockKind::Tokenizer]),
@@ -441,7 +459,7 @@ const EXPECT: BlockSchema = BlockSchema {
 
 const LAYOUT: BlockSchema = BlockSchema {
     kind: BlockKind::Layout,
-    meaning: "Where and how wide an experiment runs; never changes a result under `invariant` numerics.",
+    meaning: "Where and how wide an experiment runs; never changes a result but under `native` numerics.",
     fields: &[
         field(
             "machine",
@@ -484,7 +502,7 @@ const LAYOUT: BlockSchema = BlockSchema {
             "recompute",
             Type::Word(&[
                 ("none", "every activation is kept"),
-                ("selective", "attention is computed again"),
+                ("selective", "the inner activations of feed-forward layers are computed again"),
                 ("full", "whole layers are computed again"),
             ]),
             "Which activations are computed again in the backward pass to save memory.",
@@ -492,6 +510,20 @@ const LAYOUT: BlockSchema = BlockSchema {
         .or("none")
         .placement()
         .may_be_unknown(),
+        field(
+            "sequence_parallel",
+            Type::Bool,
+            "Tensor-parallel ranks keep only their own rows between layers: less memory, more to gather again.",
+        )
+        .or("false")
+        .placement(),
+        field(
+            "distributed_optimizer",
+            Type::Bool,
+            "Data-parallel replicas keep only their own share of the optimizer's state.",
+        )
+        .or("false")
+        .placement(),
         field("threads", whole(1, 4096), "Threads of one worker.")
             .or_unset("as many as the machine has")
             .placement(),

@@ -32,32 +32,41 @@ const MICRO_BATCH: Type = Type::Quantity {
     least: 1,
 };
 
+/// The logical grid.
+const GRID: &[FieldSchema] = &[
+    field(
+        "tensor",
+        power_of_two(1024),
+        "Logical tensor shards; divides heads, feed-forward and vocabulary.",
+    )
+    .or("1"),
+    field(
+        "lanes",
+        power_of_two(65_536),
+        "Logical gradient lanes; the global batch is split evenly over them.",
+    )
+    .or("1"),
+    field(
+        "micro_batch",
+        MICRO_BATCH,
+        "Sequences that one lane runs in one forward pass.",
+    )
+    .or("1 sequences"),
+];
+
 /// How the order of floating-point sums is fixed.
 pub(super) const NUMERICS: &[CallSchema] = &[
     CallSchema {
         name: "invariant",
         meaning: "Same bits under any layout and number of threads: every sum follows a logical grid.",
         first: None,
-        arguments: &[
-            field(
-                "tensor",
-                power_of_two(1024),
-                "Logical tensor shards; divides heads, feed-forward and vocabulary.",
-            )
-            .or("1"),
-            field(
-                "lanes",
-                power_of_two(65_536),
-                "Logical gradient lanes; the global batch is split evenly over them.",
-            )
-            .or("1"),
-            field(
-                "micro_batch",
-                MICRO_BATCH,
-                "Sequences that one lane runs in one forward pass.",
-            )
-            .or("1 sequences"),
-        ],
+        arguments: GRID,
+    },
+    CallSchema {
+        name: "portable",
+        meaning: "As `invariant`, and the same bits on every x86-64 processor: every kernel is Aurora's own, which is slower.",
+        first: None,
+        arguments: GRID,
     },
     CallSchema {
         name: "native",

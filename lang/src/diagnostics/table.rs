@@ -542,6 +542,19 @@ repeat it as a check."#,
   micro_batch = 2 sequences
   // …
 }"#;
+    FAMILY = "E0414", "field that the architecture does not have",
+        r#"`gpt_bigcode` has GELU, learned positions, tied embeddings, and one key and value head for all heads or one for each.
+`llama` has SwiGLU, rotary positions (which turn pairs of numbers), and key and value heads shared in groups."#,
+        wrong r#"model small {
+  architecture = gpt_bigcode
+  activation   = swiglu
+  // …
+}"#,
+        right r#"model small {
+  architecture = gpt_bigcode
+  activation   = gelu_tanh
+  // …
+}"#;
     LOCK_MALFORMED = "E0501", "not a lock",
         r#"The file cannot be read as a lock: it is not the text that Aurora writes. Restore it from version control, or make a new one
 with `aurora lock`."#,
@@ -590,14 +603,4 @@ eval heldout {
 }
 
 expect english_kept { cat.heldout.bits_per_byte.spare <= 3 }"#;
-    NOT_EXECUTED = "W0401", "layout of several workers",
-        r#"The layout is checked, and its arithmetic holds, but a run uses one worker so far."#,
-        wrong r#"layout here {
-  tensor = 2
-  // …
-}"#,
-        right r#"layout here {
-  tensor = 1
-  // …
-}"#;
 }

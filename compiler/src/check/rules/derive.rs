@@ -2,6 +2,7 @@
 
 use super::by_default;
 use crate::check::Checker;
+use crate::fields::Exact;
 use crate::spec::{Block, BlockId, BlockKind, Field, Spec, Unit, Value};
 
 impl Checker<'_> {
@@ -17,6 +18,12 @@ impl Checker<'_> {
                     if let Some(width) = width {
                         fill(block, "feed_forward", Value::Integer(width), failed);
                     }
+                    let (activation, base) = match block.word("architecture") {
+                        Some("llama") => ("swiglu", Value::Decimal(Exact::new(10_000.into()))),
+                        _ => ("gelu", Value::None),
+                    };
+                    fill(block, "activation", Value::Word(activation.to_owned()), failed);
+                    fill(block, "rotary_base", base, failed);
                 }
                 BlockKind::Stage => {
                     let state = block.reference("start").map(|start| match start.kind {

@@ -12,7 +12,7 @@ fn devices_per_node(machine: &str) -> Option<u64> {
 }
 
 impl Checker<'_> {
-    pub(super) fn layout(&mut self, id: &BlockId, block: &Block, spec: &Spec) {
+    pub(super) fn layout(&mut self, block: &Block, spec: &Spec) {
         let number = |name: &str| block.integer(name).and_then(|value| u64::try_from(value).ok());
         let (Some(tensor), Some(pipeline), Some(nodes)) = (number("tensor"), number("pipeline"), number("nodes"))
         else {
@@ -61,20 +61,6 @@ impl Checker<'_> {
             self.error(diagnostic.help(nearest_divisors(data, lanes)));
         } else {
             self.layout_batches(block, spec, data, argument("micro_batch"));
-        }
-        let world = tensor.saturating_mul(pipeline).saturating_mul(data);
-        if world > 1 {
-            self.warnings.push(
-                Diagnostic::new(
-                    Code::NOT_EXECUTED,
-                    format!("layout `{}` has {world} workers, and runs use one so far", id.name),
-                )
-                .label(
-                    block.span,
-                    format!("tensor {tensor} × pipeline {pipeline} × data {data} = {world}"),
-                )
-                .note("the layout is checked, and everything runs on one worker"),
-            );
         }
     }
 

@@ -39,7 +39,7 @@ impl Checker<'_> {
                 BlockKind::Mixture => self.mixture(id, block, drafts),
                 BlockKind::Stage => self.stage(id, block, spec),
                 BlockKind::Eval => self.eval(id, block, spec),
-                BlockKind::Layout => self.layout(id, block, spec),
+                BlockKind::Layout => self.layout(block, spec),
                 BlockKind::Corpus => self.corpus(id, block),
                 BlockKind::Experiment | BlockKind::Source | BlockKind::Expect => {}
             }

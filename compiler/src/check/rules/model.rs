@@ -41,6 +41,7 @@ impl Checker<'_> {
                 .help(nearest_divisors(kv_heads, heads)),
             );
         }
+        self.family(block);
         self.grid(block, spec);
         let tokenizer = block.reference("tokenizer").and_then(|id| spec.blocks.get(id));
         let entries = tokenizer.and_then(|tokenizer| tokenizer.field("kind")?.argument("vocabulary"));
@@ -60,6 +61,66 @@ impl Checker<'_> {
                 diagnostic = diagnostic.label(span, "the tokenizer's entries");
             }
             self.error(diagnostic.help(format!("write `vocabulary = {entries}`, or train a smaller tokenizer")));
+        }
+    }
+
+    /// What only one of the families has.
+    fn family(&mut self, block: &Block) {
+        let Some(family @ ("gpt_bigcode" | "llama")) = block.word("architecture") else {
+            return;
+        };
+        let gated = block.word("activation") == Some("swiglu");
+        if block.word("activation").is_some() && gated != (family == "llama") {
+            let fitting = if family == "llama" { "`swiglu`" } else { "`gelu` or `gelu_tanh`" };
+            self.error(
+                Diagnostic::new(
+                    Code::FAMILY,
+                    format!("{family} has no `{}`", block.word("activation").unwrap_or_default()),
+                )
+                .label(block.place("activation"), "of another family")
+                .label(block.place("architecture"), "the family")
+                .help(format!("write {fitting}, or leave it out")),
+            );
+        }
+        let number = |name: &str| block.integer(name).and_then(|value| u64::try_from(value).ok());
+        if family == "llama" {
+            if let (Some(hidden), Some(heads)) = (number("hidden"), number("heads"))
+                && heads > 0
+                && hidden % heads == 0
+                && hidden / heads % 2 != 0
+            {
+                self.error(
+                    Diagnostic::new(Code::FAMILY, format!("a head of {} numbers cannot be rotated", hidden / heads))
+                        .label(block.place("heads"), format!("{hidden} ÷ {heads} = {}", hidden / heads))
+                        .help("rotary positions turn pairs of numbers: choose `heads` so that a head has an even number"),
+                );
+            }
+            return;
+        }
+        self.no_effect(block, "rotary_base", "on gpt_bigcode, whose positions are learned");
+        if block
+            .field("tied_embeddings")
+            .is_some_and(|field| field.value == Value::Bool(false))
+        {
+            self.error(
+                Diagnostic::new(Code::FAMILY, "gpt_bigcode has no output layer of its own")
+                    .label(block.place("tied_embeddings"), "its output layer is the word embedding")
+                    .help("leave it out, or write `architecture = llama`"),
+            );
+        }
+        if let (Some(heads), Some(kv_heads)) = (number("heads"), number("kv_heads"))
+            && kv_heads != 1
+            && kv_heads != heads
+            && heads % kv_heads == 0
+        {
+            self.error(
+                Diagnostic::new(
+                    Code::FAMILY,
+                    format!("gpt_bigcode has 1 or {heads} key and value heads, not {kv_heads}"),
+                )
+                .label(block.place("kv_heads"), "groups of heads")
+                .help(format!("write `kv_heads = 1` or `kv_heads = {heads}`, or `architecture = llama`")),
+            );
         }
     }
 
@@ -90,6 +151,20 @@ impl Checker<'_> {
                 diagnostic = diagnostic.label(span, "the shards");
             }
             self.error(diagnostic.help(super::nearest_multiples(size, shards, "")));
+        }
+        if let Some(kv_heads) = block.integer("kv_heads").and_then(|size| u64::try_from(size).ok())
+            && kv_heads > 0
+            && kv_heads % shards != 0
+            && shards % kv_heads != 0
+        {
+            self.error(
+                Diagnostic::new(
+                    Code::GRID,
+                    format!("{kv_heads} key and value heads and {shards} logical tensor shards do not divide each other"),
+                )
+                .label(block.place("kv_heads"), "neither divides the other")
+                .help("a shard has whole heads, or whole shards share one"),
+            );
         }
     }
 

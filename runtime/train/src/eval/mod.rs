@@ -18,8 +18,10 @@ use aurora_runtime::job::{EvalJob, Recompute, Score, Scores};
 use camino::Utf8Path;
 use tch::Tensor;
 
-use crate::model::{ModelError, Network, Weights, Workspace};
+use crate::model::{ModelError, Network, Pass, Weights, Workspace};
+use crate::parallel::Peers;
 use crate::train::TrainError;
+use crate::train::report::Report;
 use crate::train::state::State;
 use crate::train::team::Team;
 use windows::{Batch, Windows};
@@ -33,11 +35,13 @@ const ROUND: usize = 4;
 struct Seat {
     weights: Weights,
     workspaces: BTreeMap<usize, Workspace>,
+    peers: Peers,
 }
 
-/// Scores every set of a job. `progress` is told the set, its scored tokens and their number.
+/// Scores every set of a job, all ranks together; every rank learns the scores. `progress` is told the set, its scored
+/// tokens and their number. `peers`, one a thread, come back.
 ///
-/// Nothing comes back if `stop` was raised on the way.
+/// Nothing comes back in the place of scores if some rank was asked to stop on the way.
 ///
 /// # Errors
 /// [`TrainError::Tokens`], [`TrainError::Token`], [`TrainError::Model`], [`TrainError::Unfit`].
@@ -45,40 +49,60 @@ pub fn evaluate(
     job: &EvalJob,
     state: &State,
     team: &Team,
-    stop: &Arc<AtomicBool>,
+    peers: Vec<Peers>,
+    stop: &AtomicBool,
     mut progress: impl FnMut(&str, u64, u64),
-) -> Result<Option<Scores>, TrainError> {
+) -> Result<(Option<Scores>, Vec<Peers>), TrainError> {
     let windows = Windows::open(job)?;
     let network = Arc::new(state.network.clone());
     let mut seats = Vec::new();
-    for _ in 0..team.threads() {
+    for peers in peers {
         seats.push(Seat {
             weights: state.weights()?,
             workspaces: BTreeMap::new(),
+            peers,
         });
     }
+    let Some(at) = seats.first().map(|seat| seat.peers.at()) else {
+        return Err(TrainError::Unfit("a worker without threads".to_owned()));
+    };
+    let (threads, replicas) = (seats.len(), network.mesh.data);
+    let holding = &network.layout.holding;
     // −ln p of each window, summed over its tokens in order.
     let mut losses: Vec<Vec<f64>> = windows.sets.iter().map(|set| vec![0.0; set.windows.len()]).collect();
     let mut done = vec![0u64; windows.sets.len()];
     let batches = windows.batches();
-    for round in batches.chunks(ROUND * team.threads()) {
-        if stop.load(Ordering::Relaxed) {
-            return Ok(None);
-        }
+    for round in batches.chunks(ROUND * threads * replicas) {
         let mut items: Vec<(Seat, Vec<Filled>)> = seats.drain(..).map(|seat| (seat, Vec::new())).collect();
-        let count = items.len();
-        for (at, batch) in round.iter().enumerate() {
-            let (ids, targets) = windows.read(batch)?;
-            items[at % count].1.push((batch.clone(), ids, targets));
+        for (index, batch) in round.iter().enumerate() {
+            let seat = index % (threads * replicas);
+            if seat / threads != at.data {
+                continue;
+            }
+            let tokens = (holding.first || holding.last).then(|| windows.read(batch)).transpose()?;
+            items[seat % threads].1.push((batch.clone(), tokens));
         }
         let network = Arc::clone(&network);
+        let mut scored = Vec::new();
         for result in team.run(items, move |(seat, batches)| one_thread(&network, seat, batches))? {
-            let (seat, scored) = result?;
+            let (seat, own) = result?;
             seats.push(seat);
-            for (set, window, loss) in scored {
-                losses[set][window] = loss;
-                done[set] += windows.sets[set].windows[window].length as u64;
-            }
+            scored.extend(own);
+        }
+        let own = Report {
+            stop: stop.load(Ordering::SeqCst),
+            losses: if at.tensor == 0 { scored } else { Vec::new() },
+            squares: Vec::new(),
+        };
+        let all = seats[0].peers.gather_world(&own.to_bytes()).map_err(ModelError::from)?;
+        let all = all.iter().map(|bytes| Report::from_bytes(bytes)).collect::<Result<Vec<_>, _>>()?;
+        for (place, loss) in all.iter().flat_map(|report| report.losses.iter().copied()) {
+            let (set, window) = ((place >> 40) as usize, (place & ((1 << 40) - 1)) as usize);
+            losses[set][window] = loss;
+            done[set] += windows.sets[set].windows[window].length as u64;
+        }
+        if all.iter().any(|report| report.stop) {
+            return Ok((None, seats.into_iter().map(|seat| seat.peers).collect()));
         }
         if let Some((set, _)) = round.last().and_then(|batch| batch.windows.last()) {
             let set = *set;
@@ -98,7 +122,8 @@ pub fn evaluate(
         };
         (set.name.clone(), score)
     });
-    Ok(Some(Scores { sets: scores.collect() }))
+    let scores = Scores { sets: scores.collect() };
+    Ok((Some(scores), seats.into_iter().map(|seat| seat.peers).collect()))
 }
 
 /// Writes and syncs `scores.json` below `out`.
@@ -121,33 +146,46 @@ pub fn write(scores: &Scores, out: &Utf8Path) -> Result<(), TrainError> {
     })?)
 }
 
-/// A batch with its ids and targets.
-type Filled = (Batch, Vec<i64>, Vec<i64>);
-/// Set, window and its loss.
-type Scored = Vec<(usize, usize, f64)>;
+/// A batch with its ids and targets, which the first and the last stage know.
+type Filled = (Batch, Option<(Vec<i64>, Vec<i64>)>);
+/// Set and window (set in the upper 24 bits of 64), and the window's loss.
+type Scored = Vec<(u64, f64)>;
 
 fn one_thread(network: &Network, mut seat: Seat, batches: Vec<Filled>) -> Result<(Seat, Scored), TrainError> {
+    let (first, last) = (network.layout.holding.first, network.layout.holding.last);
     let mut scored = Vec::new();
-    for (batch, ids, targets) in batches {
+    for (batch, tokens) in batches {
         let length = batch.length;
         let workspace = match seat.workspaces.entry(length) {
             Entry::Occupied(found) => found.into_mut(),
             Entry::Vacant(place) => {
-                let new = Workspace::new(network, sequences(length), length, Recompute::None, false)?;
+                let new = Workspace::new(network, sequences(length), length, Recompute::None, 0)?;
                 place.insert(new)
             }
         };
-        let mut losses = vec![0.0; ids.len()];
         let tensor = |ids: &[i64]| Tensor::f_from_slice(ids).map_err(ModelError::from);
-        network.score(
-            &seat.weights,
+        let (ids, targets) = tokens.unwrap_or_default();
+        let mut pass = Pass {
             workspace,
-            &tensor(&ids)?,
-            &tensor(&targets)?,
-            &mut losses,
-        )?;
+            peers: &seat.peers,
+            slot: 0,
+            ids: &tensor(&ids)?,
+        };
+        if !first {
+            let input = pass.workspace.incoming(0)?;
+            seat.peers.receive_forward(&input).and_then(|sent| sent.wait()).map_err(ModelError::from)?;
+            network.fill_input(&pass)?;
+        }
+        network.forward(&seat.weights, &mut pass)?;
+        if !last {
+            let output = pass.workspace.outgoing(0)?;
+            seat.peers.send_forward(&output).and_then(|sent| sent.wait()).map_err(ModelError::from)?;
+            continue;
+        }
+        let mut losses = vec![0.0; targets.len()];
+        network.head(&seat.weights, &mut pass, &tensor(&targets)?, &mut losses, None)?;
         for (rows, (set, window, count)) in losses.chunks_exact(length).zip(batch.own()) {
-            scored.push((set, window, rows[..count].iter().sum()));
+            scored.push(((set as u64) << 40 | window as u64, rows[..count].iter().sum()));
         }
     }
     Ok((seat, scored))

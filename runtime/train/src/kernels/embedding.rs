@@ -3,13 +3,14 @@
 use super::{Element, dispatch};
 
 dispatch! {
-/// `out[row] = word[id − first] + position[row mod sequence]` for the rows whose id lies in this shard's `first..first + n`.
-pub fn embed_position_rows [E: Element] (
+/// `out[row] = word[id − first] (+ position[row mod sequence])` for the rows whose id lies in this shard's
+/// `first..first + n`.
+pub fn embed_rows [E: Element] (
     ids: &[i64],
     sequence: usize,
     first: i64,
     word: &[E],
-    position: &[E],
+    position: Option<&[E]>,
     hidden: usize,
     out: &mut [f32],
 ) {
@@ -19,8 +20,15 @@ pub fn embed_position_rows [E: Element] (
             continue;
         }
         let at = (id - first) as usize * hidden;
+        let word = &word[at..at + hidden];
+        let Some(position) = position else {
+            for (out, word) in out.iter_mut().zip(word) {
+                *out = word.load();
+            }
+            continue;
+        };
         let place = row % sequence * hidden;
-        for ((out, word), position) in out.iter_mut().zip(&word[at..at + hidden]).zip(&position[place..place + hidden]) {
+        for ((out, word), position) in out.iter_mut().zip(word).zip(&position[place..place + hidden]) {
             *out = word.load() + position.load();
         }
     }
@@ -44,12 +52,10 @@ pub fn embedding_gradient [] (ids: &[i64], first: i64, dx: &[f32], hidden: usize
 }
 
 dispatch! {
-/// Writes the sum of `dx` over the rows at each position to `out` (`sequence` × `hidden`), rows in order. `first` is the
-/// place of the first row of `dx` in the micro-batch.
-pub fn position_gradient [] (dx: &[f32], first: usize, sequence: usize, hidden: usize, out: &mut [f32]) {
-    out.fill(0.0);
+/// Adds `dx` over the rows at each position to `out` (`sequence` × `hidden`), rows in order.
+pub fn position_gradient [] (dx: &[f32], sequence: usize, hidden: usize, out: &mut [f32]) {
     for (row, dx) in dx.chunks_exact(hidden).enumerate() {
-        let at = (first + row) % sequence * hidden;
+        let at = row % sequence * hidden;
         for (out, dx) in out[at..at + hidden].iter_mut().zip(dx) {
             *out += dx;
         }

@@ -22,12 +22,12 @@ mod update;
 pub use activation::{Gelu, gelu_backward, gelu_forward};
 
 pub use element::{Element, Stored};
-pub use embedding::{embed_position_rows, embedding_gradient, position_gradient};
+pub use embedding::{embed_rows, embedding_gradient, position_gradient};
 pub use loss::{loss_gradient, row_losses, row_maxima, row_sums};
 pub use math::{exp, log};
 pub use norm::{norm_apply, norm_backward, norm_forward};
 pub use sums::{accumulate, add_residual, cast, column_sums, fold_heads, sum_partials, sum_squares};
-pub use update::{Update, adamw, combine_gradients};
+pub use update::{Update, adamw, tree_into};
 
 #[cfg(test)]
 mod tests;

@@ -76,30 +76,27 @@ pub fn sum_partials [E: Element] (parts: &[&[E]], extra: Option<&[E]>, out: &mut
 }
 
 dispatch! {
-/// `out = residual + (tree sum of the parts + bias)`, row by row.
-pub fn add_residual [E: Element] (parts: &[&[E]], bias: &[E], residual: &[f32], out: &mut [f32]) {
-    let width = bias.len();
+/// `out = residual + (tree sum of the parts (+ bias))`, row by row of `width` elements.
+pub fn add_residual [P: Element, E: Element] (
+    parts: &[&[P]], width: usize, bias: Option<&[E]>, residual: &[f32], out: &mut [f32],
+) {
+    let Some(bias) = bias else {
+        let residual = &residual[..out.len()];
+        return for_strips(parts, out.len(), |j, sum| out[j] = residual[j] + sum);
+    };
+    let bias = &bias[..width];
     for (row, (out, residual)) in out.chunks_exact_mut(width).zip(residual.chunks_exact(width)).enumerate() {
         let range = row * width..(row + 1) * width;
+        // Parts of this row, without an allocation for the usual numbers of them.
         match *parts {
-            [a] => {
-                let a = &a[range];
-                for j in 0..width {
-                    out[j] = residual[j] + (a[j].load() + bias[j].load());
-                }
-            }
+            [a] => for_strips(&[&a[range]], width, |j, sum| out[j] = residual[j] + (sum + bias[j].load())),
             [a, b] => {
-                let (a, b) = (&a[range.clone()], &b[range]);
-                for j in 0..width {
-                    out[j] = residual[j] + ((a[j].load() + b[j].load()) + bias[j].load());
-                }
+                let parts = [&a[range.clone()], &b[range]];
+                for_strips(&parts, width, |j, sum| out[j] = residual[j] + (sum + bias[j].load()));
             }
             [a, b, c, d] => {
-                let (a, b, c, d) = (&a[range.clone()], &b[range.clone()], &c[range.clone()], &d[range]);
-                for j in 0..width {
-                    let sum = (a[j].load() + b[j].load()) + (c[j].load() + d[j].load());
-                    out[j] = residual[j] + (sum + bias[j].load());
-                }
+                let parts = [&a[range.clone()], &b[range.clone()], &c[range.clone()], &d[range]];
+                for_strips(&parts, width, |j, sum| out[j] = residual[j] + (sum + bias[j].load()));
             }
             _ => {
                 for j in 0..width {

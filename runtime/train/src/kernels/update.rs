@@ -22,40 +22,30 @@ pub struct Update {
 }
 
 dispatch! {
-/// `into[0] = tree sum over lanes of (gradient + second accumulator)`, in place of the first lane's gradient.
-/// Each part is the gradient of one lane; `tied` are the second accumulators, lane by lane, or nothing.
-pub fn combine_gradients [] (first: &mut [f32], others: &[&[f32]], tied: &[&[f32]]) {
+/// `first = tree sum of first and others`, in this order. Other orders that turn whole subtrees round give the same
+/// bits, since an addition does not mind the order of its two numbers.
+pub fn tree_into [] (first: &mut [f32], others: &[&[f32]]) {
     let length = first.len();
-    let others: &[&[f32]] = others;
-    if tied.is_empty() {
-        match *others {
-            [] => {}
-            [b] => {
-                let b = &b[..length];
-                for j in 0..length {
-                    first[j] += b[j];
-                }
-            }
-            [b, c, d] => {
-                let (b, c, d) = (&b[..length], &c[..length], &d[..length]);
-                for j in 0..length {
-                    first[j] = (first[j] + b[j]) + (c[j] + d[j]);
-                }
-            }
-            _ => {
-                for j in 0..length {
-                    let leaf = |lane: usize| if lane == 0 { first[j] } else { others[lane - 1][j] };
-                    first[j] = crate::parallel::tree_by(others.len() + 1, &leaf);
-                }
+    match *others {
+        [] => {}
+        [b] => {
+            let b = &b[..length];
+            for j in 0..length {
+                first[j] += b[j];
             }
         }
-        return;
-    }
-    for j in 0..length {
-        // Both accumulators go through the lanes' tree; they join once, at the root.
-        let leaf = |lane: usize| if lane == 0 { first[j] } else { others[lane - 1][j] };
-        let head = crate::parallel::tree_by(tied.len(), &|lane: usize| tied[lane][j]);
-        first[j] = head + crate::parallel::tree_by(others.len() + 1, &leaf);
+        [b, c, d] => {
+            let (b, c, d) = (&b[..length], &c[..length], &d[..length]);
+            for j in 0..length {
+                first[j] = (first[j] + b[j]) + (c[j] + d[j]);
+            }
+        }
+        _ => {
+            for j in 0..length {
+                let leaf = |at: usize| if at == 0 { first[j] } else { others[at - 1][j] };
+                first[j] = crate::parallel::tree_by(others.len() + 1, &leaf);
+            }
+        }
     }
 }
 }

@@ -1,31 +1,50 @@
 //! Attention of one layer, forward and backward, shard by shard.
 //!
-//! Queries are cut by heads. With one key and value for all heads, their projection is whole: it runs by row blocks,
-//! and its gradient is the tree sum over row blocks of the tree sum over shards of heads.
+//! Queries are cut by heads, and so are keys and values where a shard has heads of its own. Where a key and value head
+//! serves several shards, their projection is whole: every rank runs it for all rows, and its gradient is the tree sum
+//! over row blocks of the tree sum over the shards that share a head.
 
 use tch::Tensor;
 
-use super::network::no_backward;
+use super::layout::Heads;
+use super::network::Pass;
 use super::ops::Stats;
 use super::product::{add_product, multiply, project_with_bias};
-use super::views::Layer;
+use super::views::{Layer, Linear};
 use super::workspace::{Kept, Workspace};
 use super::{ModelError, Network};
 
 /// Query, key and value of one shard as `[b, n, s, d]`.
-struct Heads {
+struct Views {
     query: Tensor,
     key: Tensor,
     value: Tensor,
 }
 
+/// `[b, g, s, d]` → `[b, n, s, d]`, each head `n / g` times, without a copy.
+fn repeat(heads: &Tensor, n: i64) -> Result<Tensor, ModelError> {
+    let size = heads.size();
+    let [b, g, s, d] = [size[0], size[1], size[2], size[3]];
+    if g == n {
+        return Ok(heads.shallow_clone());
+    }
+    let each = heads.f_unsqueeze(2)?.f_expand([b, g, n / g, s, d], false)?;
+    Ok(if g == 1 { each.f_squeeze_dim(1)? } else { each.f_reshape([b, n, s, d])? })
+}
+
 impl Network {
     fn shard_heads(&self) -> i64 {
-        (self.layout.shape.heads / self.grid.tensor) as i64
+        self.layout.shape.shard_heads() as i64
     }
 
     fn head_size(&self) -> i64 {
         self.layout.shape.head_size as i64
+    }
+
+    /// The shared key and value head that a shard's heads use.
+    fn shared_head(&self, shard: usize) -> i64 {
+        let shape = &self.layout.shape;
+        ((self.layout.holding.shards.start + shard) * shape.kv_heads / shape.tensor) as i64
     }
 
     /// `[b, n, s, d]` → `[t, n·d]`, without a copy where memory is in that order.
@@ -37,150 +56,220 @@ impl Network {
             .f_view([workspace.rows() as i64, width])?)
     }
 
-    fn heads(&self, kept: &Kept, workspace: &Workspace, shard: usize) -> Result<Heads, ModelError> {
+    fn views(&self, kept: &Kept, workspace: &Workspace, shard: usize) -> Result<Views, ModelError> {
         let (b, s) = (workspace.sequences as i64, workspace.sequence as i64);
         let (n, d) = (self.shard_heads(), self.head_size());
-        if self.layout.shape.multi_query {
-            let query = kept.query[shard].f_view([b, s, n, d])?.f_transpose(1, 2)?;
-            let both = kept
-                .key_value
-                .f_view([b, 1, s, 2 * d])?
-                .f_expand([b, n, s, 2 * d], false)?;
-            return Ok(Heads {
-                query,
-                key: both.f_narrow(3, 0, d)?,
-                value: both.f_narrow(3, d, d)?,
-            });
-        }
-        let all = kept.query[shard].f_view([b, s, n, 3 * d])?.f_transpose(1, 2)?;
-        Ok(Heads {
-            query: all.f_narrow(3, 0, d)?,
-            key: all.f_narrow(3, d, d)?,
-            value: all.f_narrow(3, 2 * d, d)?,
+        let own = &kept.query[shard];
+        let cut = |heads: &Tensor, start: i64, count: i64| heads.f_narrow(1, start, count);
+        Ok(match self.layout.shape.arrangement {
+            Heads::Shared => {
+                let g = self.layout.shape.kv_heads as i64;
+                let all = kept.key_value.f_view([b, s, 2 * g, d])?.f_transpose(1, 2)?;
+                let head = self.shared_head(shard);
+                Views {
+                    query: own.f_view([b, s, n, d])?.f_transpose(1, 2)?,
+                    key: repeat(&cut(&all, head, 1)?, n)?,
+                    value: repeat(&cut(&all, g + head, 1)?, n)?,
+                }
+            }
+            Heads::PerHead => {
+                let all = own.f_view([b, s, n, 3 * d])?.f_transpose(1, 2)?;
+                Views {
+                    query: all.f_narrow(3, 0, d)?,
+                    key: all.f_narrow(3, d, d)?,
+                    value: all.f_narrow(3, 2 * d, d)?,
+                }
+            }
+            Heads::Stacked => {
+                let g = self.layout.shape.shard_kv_heads() as i64;
+                let all = own.f_view([b, s, n + 2 * g, d])?.f_transpose(1, 2)?;
+                Views {
+                    query: cut(&all, 0, n)?,
+                    key: repeat(&cut(&all, n, g)?, n)?,
+                    value: repeat(&cut(&all, n + g, g)?, n)?,
+                }
+            }
         })
     }
 
+    /// Turns the heads that stand in the first columns of `rows` by their positions, or back.
+    fn rotate(&self, workspace: &Workspace, rows: &Tensor, heads: usize, inverse: bool) -> Result<(), ModelError> {
+        match &workspace.rotary {
+            Some(rotary) => self
+                .kernels
+                .rotate(rows, rotary, workspace.sequence, 0, heads, inverse),
+            None => Ok(()),
+        }
+    }
+
     /// First norm, projections and attention: fills what the layer keeps of them.
-    pub(super) fn attend(&self, own: &Layer, workspace: &mut Workspace, layer: usize) -> Result<(), ModelError> {
-        let at = workspace.kept_of(layer);
-        let kept = &workspace.kept[at];
+    pub(super) fn attend(&self, own: &Layer, pass: &mut Pass<'_>, layer: usize) -> Result<(), ModelError> {
+        let workspace = &*pass.workspace;
+        let kept = workspace.kept(pass.slot, layer);
         let stats = Stats {
             mean: &kept.mean1,
             rstd: &kept.rstd1,
         };
         let normed = &workspace.normed;
-        self.kernels.norm_forward(
-            workspace.input(layer),
-            &own.norm1,
-            self.layout.shape.epsilon,
-            normed,
-            stats,
-        )?;
+        self.norm(pass, workspace.input(pass.slot, layer), &own.norm1, stats)?;
+        let shape = &self.layout.shape;
+        let own_keys = if shape.arrangement == Heads::Stacked { shape.shard_kv_heads() } else { 0 };
         for (shard, out) in kept.query.iter().enumerate() {
-            project_with_bias(out, normed, &own.query.weight[shard], &own.query.bias[shard])?;
+            project_with_bias(out, normed, &own.query.weight[shard], own.query.bias.get(shard))?;
+            self.rotate(workspace, out, shape.shard_heads() + own_keys, false)?;
         }
         if let Some(projection) = &own.key_value {
             for block in self.blocks(workspace.rows()) {
                 let (start, length) = (block.start as i64, block.len() as i64);
                 let out = kept.key_value.f_narrow(0, start, length)?;
                 let rows = normed.f_narrow(0, start, length)?;
-                project_with_bias(&out, &rows, &projection.weight[0], &projection.bias[0])?;
+                project_with_bias(&out, &rows, &projection.weight[0], projection.bias.first())?;
             }
+            self.rotate(workspace, &kept.key_value, shape.kv_heads, false)?;
         }
-        let mut attended = Vec::with_capacity(self.grid.tensor);
-        for shard in 0..self.grid.tensor {
-            let Heads { query, key, value } = self.heads(kept, workspace, shard)?;
+        let mut attended = Vec::with_capacity(kept.query.len());
+        for shard in 0..kept.query.len() {
+            let Views { query, key, value } = self.views(kept, workspace, shard)?;
             attended.push(
                 Tensor::f_internal_scaled_dot_product_flash_attention_for_cpu::<&Tensor>(
                     &query, &key, &value, 0.0, true, None, None,
                 )?,
             );
         }
-        workspace.kept[at].attended = attended;
+        pass.workspace.kept_mut(pass.slot, layer).attended = attended;
         Ok(())
     }
 
     pub(super) fn attention_backward(
         &self,
         own: &Layer,
-        workspace: &Workspace,
+        pass: &Pass<'_>,
         layer: usize,
         gradient: &Layer,
     ) -> Result<(), ModelError> {
-        let Some(backward) = &workspace.backward else {
-            return Err(no_backward());
-        };
-        let kept = &workspace.kept[workspace.kept_of(layer)];
+        let workspace = &*pass.workspace;
+        let backward = workspace.backward()?;
+        let kept = workspace.kept(pass.slot, layer);
         let stats = Stats {
             mean: &kept.mean1,
             rstd: &kept.rstd1,
         };
-        let (rows, normed, x) = (workspace.rows(), &workspace.normed, workspace.input(layer));
-        let blocks = self.blocks(rows);
-        self.kernels.norm_apply(x, &own.norm1, normed, stats)?;
-        self.kernels.cast(&backward.dx, &backward.dy)?;
-        self.kernels.column_sums(&backward.dx, &blocks, &gradient.out.bias[0])?;
-        for shard in 0..self.grid.tensor {
+        let (normed, x) = (&workspace.normed, workspace.input(pass.slot, layer));
+        self.norm_again(pass, x, &own.norm1, stats)?;
+        self.fill_dy(pass)?;
+        self.bias_backward(pass, &gradient.out.bias)?;
+        for (shard, partial) in workspace.partials.iter().enumerate() {
             multiply(&backward.dattended, &backward.dy, &own.out.weight[shard])?;
             let (attended, _) = &kept.attended[shard];
             let attended = self.attended_rows(attended, workspace)?;
             add_product(&gradient.out.weight[shard], &backward.dy, &attended, self.kernels)?;
             let dquery = self.one_shard_backward(workspace, kept, shard)?;
-            self.kernels
-                .column_sums(&dquery, &Self::all(rows), &gradient.query.bias[shard])?;
+            if let Some(bias) = gradient.query.bias.get(shard) {
+                let all = Self::all(workspace.rows());
+                self.kernels.column_sums(&dquery, &all, std::slice::from_ref(bias))?;
+            }
             add_product(&gradient.query.weight[shard], &dquery, normed, self.kernels)?;
-            multiply(&workspace.partials[shard], &dquery, &own.query.weight[shard])?;
+            multiply(partial, &dquery, &own.query.weight[shard])?;
         }
         let mut extra = None;
         if let (Some(projection), Some(gradient)) = (&own.key_value, &gradient.key_value) {
-            self.kernels.sum_partials(&backward.dkv, None, &backward.dkv_sum)?;
-            self.kernels
-                .column_sums(&backward.dkv_sum, &blocks, &gradient.bias[0])?;
-            let dkv = if self.kind == tch::Kind::Float {
-                &backward.dkv_sum
-            } else {
-                &backward.dkv_cast
-            };
-            self.kernels.cast(&backward.dkv_sum, dkv)?;
-            let mut parts = Vec::with_capacity(blocks.len());
-            for block in &blocks {
-                let (start, length) = (block.start as i64, block.len() as i64);
-                let own_rows = dkv.f_narrow(0, start, length)?;
-                multiply(
-                    &backward.extra.f_narrow(0, start, length)?,
-                    &own_rows,
-                    &projection.weight[0],
-                )?;
-                parts.push(own_rows.f_transpose(0, 1)?.f_mm(&normed.f_narrow(0, start, length)?)?);
-            }
-            self.kernels.add_partials(&parts, &gradient.weight[0])?;
+            self.shared_backward(pass, projection, gradient)?;
             extra = Some(&backward.extra);
         }
-        self.kernels.sum_partials(&workspace.partials, extra, &backward.dnorm)?;
-        self.kernels.norm_backward(
-            &backward.dnorm,
-            x,
-            &own.norm1,
-            stats,
-            &blocks,
-            &backward.dx,
-            &gradient.norm1,
-        )
+        self.norm_backward(pass, extra, x, &own.norm1, stats, &gradient.norm1)
     }
 
-    /// The gradient of one shard's query projection, `[t, n·d]` (or `[t, n·3d]`); that of the shared keys and values goes
-    /// to the shard's buffer.
-    fn one_shard_backward(&self, workspace: &Workspace, kept: &Kept, shard: usize) -> Result<Tensor, ModelError> {
-        let Some(backward) = &workspace.backward else {
-            return Err(no_backward());
+    /// Backward of the projection of shared keys and values, on the own rows: its gradients, and that of its input
+    /// (`extra`).
+    fn shared_backward(&self, pass: &Pass<'_>, projection: &Linear, gradient: &Linear) -> Result<(), ModelError> {
+        let workspace = &*pass.workspace;
+        let (rows, backward) = (&workspace.rows, workspace.backward()?);
+        self.sum_shared(pass)?;
+        let blocks = self.own_blocks(rows);
+        if !gradient.bias.is_empty() {
+            self.kernels.column_sums(&backward.dkv_sum, &blocks, &gradient.bias)?;
+        }
+        let dkv = if self.kind == tch::Kind::Float {
+            &backward.dkv_sum
+        } else {
+            self.kernels.cast(&backward.dkv_sum, &backward.dkv_cast)?;
+            &backward.dkv_cast
         };
+        let normed = rows.own_of_all(&workspace.normed)?;
+        for (block, gradient) in blocks.iter().zip(&gradient.weight) {
+            let cut = |tensor: &Tensor| tensor.f_narrow(0, block.start as i64, block.len() as i64);
+            let own = cut(dkv)?;
+            multiply(&cut(&backward.extra)?, &own, &projection.weight[0])?;
+            add_product(gradient, &own, &cut(&normed)?, self.kernels)?;
+        }
+        Ok(())
+    }
+
+    /// Own rows of the gradient of the shared keys and values: for each head the tree sum over the shards that use it.
+    fn sum_shared(&self, pass: &Pass<'_>) -> Result<(), ModelError> {
+        let workspace = &*pass.workspace;
+        let (rows, backward) = (&workspace.rows, workspace.backward()?);
+        let (d, shape) = (self.head_size(), &self.layout.shape);
+        let (g, width) = (shape.kv_heads as i64, (shape.tensor / shape.kv_heads) as i64);
+        let shards = &self.layout.holding.shards;
+        // Shards that share a head stand next to each other, and so do the ranks that hold them.
+        let head_of = |shard: usize| shard as i64 / width;
+        let sum = |parts: &[Tensor], head: i64, out: &Tensor| -> Result<(), ModelError> {
+            let rows = parts[0].size()[0];
+            let both = Tensor::f_empty([rows, 2 * d], (tch::Kind::Float, self.device))?;
+            self.kernels.sum_partials(parts, None, &both)?;
+            for (from, to) in [(0, head), (d, g + head)] {
+                let _ = out.f_narrow(1, to * d, d)?.f_copy_(&both.f_narrow(1, from, d)?)?;
+            }
+            Ok(())
+        };
+        let heads = head_of(shards.start)..=head_of(shards.end - 1);
+        let local = |head: i64| -> Vec<Tensor> {
+            let of_head = |(i, _): &(usize, &Tensor)| head_of(shards.start + i) == head;
+            let own = backward.dkv.iter().enumerate().filter(of_head);
+            own.map(|(_, part)| part.shallow_clone()).collect()
+        };
+        if self.mesh.tensor == 1 {
+            for head in heads {
+                sum(&local(head), head, &backward.dkv_sum)?;
+            }
+            return Ok(());
+        }
+        for head in heads {
+            sum(&local(head), head, &backward.dkv_root)?;
+        }
+        let parts = pass
+            .peers
+            .scatter_rows(&backward.dkv_root, &rows.shares, &backward.dkv_incoming)?;
+        for head in 0..g {
+            let holds = |rank: usize| {
+                let shards = crate::parallel::mesh::share(shape.tensor, self.mesh.tensor, rank);
+                head_of(shards.start) <= head && head <= head_of(shards.end - 1)
+            };
+            let of_head = |column: i64| -> Result<Vec<Tensor>, ModelError> {
+                let own = parts.iter().enumerate().filter(|(rank, _)| holds(*rank));
+                own.map(|(_, part)| Ok(part.f_narrow(1, column * d, d)?.f_contiguous()?)).collect()
+            };
+            for column in [head, g + head] {
+                let out = Tensor::f_empty([rows.own.len() as i64, d], (tch::Kind::Float, self.device))?;
+                self.kernels.sum_partials(&of_head(column)?, None, &out)?;
+                let _ = backward.dkv_sum.f_narrow(1, column * d, d)?.f_copy_(&out)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The gradient of one shard's query projection, in the order of its outputs; that of shared keys and values goes to
+    /// the shard's buffer.
+    fn one_shard_backward(&self, workspace: &Workspace, kept: &Kept, shard: usize) -> Result<Tensor, ModelError> {
+        let backward = workspace.backward()?;
         let (b, s, rows) = (
             workspace.sequences as i64,
             workspace.sequence as i64,
             workspace.rows() as i64,
         );
         let (n, d) = (self.shard_heads(), self.head_size());
-        let Heads { query, key, value } = self.heads(kept, workspace, shard)?;
+        let Views { query, key, value } = self.views(kept, workspace, shard)?;
         let (attended, sums) = &kept.attended[shard];
         let dout = backward.dattended.f_view([b, s, n, d])?.f_transpose(1, 2)?;
         let (dq, dk, dv) = Tensor::f_internal_scaled_dot_product_flash_attention_for_cpu_backward::<&Tensor>(
@@ -189,15 +278,38 @@ impl Network {
         let flat = |part: &Tensor| -> Result<Tensor, ModelError> {
             Ok(part.f_transpose(1, 2)?.f_contiguous()?.f_view([rows, n * d])?)
         };
-        if self.layout.shape.multi_query {
-            self.kernels
-                .fold_heads(&flat(&dk)?, &flat(&dv)?, n as usize, &backward.dkv[shard])?;
-            return flat(&dq);
+        match self.layout.shape.arrangement {
+            Heads::Shared => {
+                let out = &backward.dkv[shard];
+                self.kernels.fold_heads(&flat(&dk)?, &flat(&dv)?, n as usize, out)?;
+                self.rotate(workspace, out, 1, true)?;
+                let dquery = flat(&dq)?;
+                self.rotate(workspace, &dquery, n as usize, true)?;
+                Ok(dquery)
+            }
+            Heads::PerHead => {
+                let parts = [dq, dk, dv]
+                    .iter()
+                    .map(|part| part.f_transpose(1, 2))
+                    .collect::<Result<Vec<_>, _>>()?;
+                Ok(Tensor::f_cat(&parts, 3)?.f_view([rows, 3 * n * d])?)
+            }
+            Heads::Stacked => {
+                let g = self.layout.shape.shard_kv_heads() as i64;
+                let by_group = |part: &Tensor| -> Result<Tensor, ModelError> {
+                    Ok(flat(part)?.f_view([rows * g, n / g * d])?)
+                };
+                let folded = Tensor::f_empty([rows * g, 2 * d], (tch::Kind::Float, self.device))?;
+                self.kernels
+                    .fold_heads(&by_group(&dk)?, &by_group(&dv)?, (n / g) as usize, &folded)?;
+                let half = |start: i64| -> Result<Tensor, ModelError> {
+                    let own = folded.f_narrow(1, start, d)?.f_to_kind(self.kind)?;
+                    Ok(own.f_reshape([rows, g * d])?)
+                };
+                let dquery = Tensor::f_cat(&[flat(&dq)?, half(0)?, half(d)?], 1)?;
+                self.rotate(workspace, &dquery, (n + g) as usize, true)?;
+                Ok(dquery)
+            }
         }
-        let parts = [dq, dk, dv]
-            .iter()
-            .map(|part| part.f_transpose(1, 2))
-            .collect::<Result<Vec<_>, _>>()?;
-        Ok(Tensor::f_cat(&parts, 3)?.f_view([rows, 3 * n * d])?)
     }
 }

@@ -13,6 +13,8 @@ pub enum ModelError {
     Strided(Vec<i64>),
     #[error("{0}")]
     Unfit(String),
+    #[error(transparent)]
+    Peers(#[from] crate::parallel::transport::TransportError),
 }
 
 impl From<TchError> for ModelError {

@@ -1,25 +1,29 @@
 //! Final norm, output layer and loss, over fixed blocks of rows: all logits of a micro-batch never exist at once.
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
-use super::network::no_backward;
+use super::network::Pass;
 use super::ops::Stats;
 use super::product::{add_product, multiply, project};
 use super::views::Weights;
-use super::workspace::{HEAD_ROWS, Workspace};
+use super::workspace::HEAD_ROWS;
 use super::{Gradients, ModelError, Network};
 
 impl Network {
-    /// Losses of all rows; with gradients also the whole backward down to the last layer's output (`dx`).
-    pub(super) fn head(
+    /// −ln p of each target (`[t]`) to `losses` (nats, one a row); with gradients also the backward down to the last
+    /// layer's output (own rows of `dx`).
+    ///
+    /// # Errors
+    /// [`ModelError`].
+    pub fn head(
         &self,
         weights: &Weights,
-        workspace: &Workspace,
+        pass: &mut Pass<'_>,
         targets: &Tensor,
         losses: &mut [f64],
         gradients: Option<&Gradients>,
     ) -> Result<(), ModelError> {
-        let shape = &self.layout.shape;
+        let workspace = &*pass.workspace;
         let rows = workspace.rows();
         if losses.len() != rows {
             return Err(ModelError::Unfit(format!(
@@ -27,40 +31,78 @@ impl Network {
                 losses.len()
             )));
         }
-        let x = workspace.input(shape.layers);
+        let Some(norm) = &weights.final_norm else {
+            return Err(ModelError::Unfit("this rank does not hold the output layer".to_owned()));
+        };
+        let x = workspace.input(pass.slot, weights.layers.len());
         let stats = Stats {
             mean: &workspace.mean,
             rstd: &workspace.rstd,
         };
-        self.kernels
-            .norm_forward(x, &weights.final_norm, shape.epsilon, &workspace.normed, stats)?;
+        self.norm(pass, x, norm, stats)?;
         for start in (0..rows).step_by(HEAD_ROWS) {
             let count = HEAD_ROWS.min(rows - start);
             let cut = |tensor: &Tensor| tensor.f_narrow(0, start as i64, count as i64);
             let normed = cut(&workspace.normed)?;
-            let mut logits = Vec::with_capacity(self.grid.tensor);
-            for (word, buffer) in weights.word.iter().zip(&workspace.logits) {
+            let mut logits = Vec::with_capacity(weights.output.len());
+            for (output, buffer) in weights.output.iter().zip(&workspace.logits) {
                 let block = buffer.f_narrow(0, 0, count as i64)?;
-                project(&block, &normed, word)?;
+                project(&block, &normed, output)?;
                 logits.push(block);
             }
             let losses = &mut losses[start..start + count];
-            self.kernels
-                .softmax_loss(&logits, &cut(targets)?, losses, gradients.is_some())?;
+            self.loss(pass, &logits, &cut(targets)?, losses, gradients.is_some())?;
             let Some(gradients) = gradients else { continue };
             for (shard, logits) in logits.iter().enumerate() {
-                add_product(&gradients.word_out[shard], logits, &normed, self.kernels)?;
-                multiply(&cut(&workspace.partials[shard])?, logits, &weights.word[shard])?;
+                add_product(&gradients.of.output[shard], logits, &normed, self.kernels)?;
+                multiply(&cut(&workspace.partials[shard])?, logits, &weights.output[shard])?;
             }
         }
         let Some(gradients) = gradients else { return Ok(()) };
-        let Some(backward) = &workspace.backward else {
-            return Err(no_backward());
+        let Some(into) = &gradients.of.final_norm else {
+            return Err(ModelError::Unfit("there is no room for the final norm's gradient".to_owned()));
         };
-        self.kernels.sum_partials(&workspace.partials, None, &backward.dnorm)?;
-        let _ = backward.dx.shallow_clone().f_zero_()?;
-        let (norm, into) = (&weights.final_norm, &gradients.of.final_norm);
+        let _ = workspace.backward()?.dx.shallow_clone().f_zero_()?;
+        self.norm_backward(pass, None, x, norm, stats, into)
+    }
+
+    /// Softmax cross-entropy over a vocabulary whose shards stand on several ranks: maxima, sums of exponentials and
+    /// targets' logits meet; the logits turn into their gradient if `gradient`.
+    fn loss(
+        &self,
+        pass: &Pass<'_>,
+        logits: &[Tensor],
+        targets: &Tensor,
+        losses: &mut [f64],
+        gradient: bool,
+    ) -> Result<(), ModelError> {
+        let rows = losses.len() as i64;
+        let new = |lines: i64| Tensor::f_empty([lines, rows], (Kind::Float, self.device));
+        let first = self.first_id(self.layout.holding.shards.start);
+        let maxima = new(1)?;
+        self.kernels.row_maxima(logits, &maxima)?;
+        let maxima = if self.mesh.tensor == 1 {
+            maxima
+        } else {
+            Tensor::f_cat(&pass.peers.share(&maxima)?, 0)?.f_amax(&[0i64][..], true)?
+        };
+        // Sums of exponentials, then the targets' logits.
+        let both = new(2)?;
         self.kernels
-            .norm_backward(&backward.dnorm, x, norm, stats, &self.blocks(rows), &backward.dx, into)
+            .row_sums(logits, targets, first, &maxima, &both, gradient)?;
+        let both = if self.mesh.tensor == 1 {
+            both
+        } else {
+            let parts = pass.peers.share(&both)?;
+            let line = |at: i64| parts.iter().map(|part| part.f_narrow(0, at, 1)).collect::<Result<Vec<_>, _>>();
+            let (sums, chosen) = (line(0)?, line(1)?);
+            let both = new(2)?;
+            self.kernels.sum_partials(&sums, None, &both.f_narrow(0, 0, 1)?)?;
+            let chosen = Tensor::f_cat(&chosen, 0)?.f_amax(&[0i64][..], true)?;
+            let _ = both.f_narrow(0, 1, 1)?.f_copy_(&chosen)?;
+            both
+        };
+        self.kernels
+            .finish_loss(logits, targets, first, &maxima, &both, losses, gradient)
     }
 }

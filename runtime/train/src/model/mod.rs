@@ -1,12 +1,12 @@
-//! GPT-BigCode: tensors to tensors, written for one device, one logical shard at a time.
+//! GPT-BigCode and Llama: tensors to tensors, written for one device, one logical shard at a time.
 //!
-//! In: weights cut into logical shards, a micro-batch of ids. Out: losses, and gradients added to one lane's buffer.
-//! Forward and backward are written out layer by layer (no autograd), so that every sum across shards, row blocks and
-//! micro-batches has the order of the logical grid (`parallel`). Not here: lanes, threads, the optimizer (`train`),
-//! files, ranks.
+//! In: the logical shards of weights that a rank holds, a micro-batch of ids, the rank's peers. Out: losses, and
+//! gradients added to one lane's buffer. Forward and backward are written out layer by layer (no autograd), so that
+//! every sum across shards, row blocks and micro-batches has the order of the logical grid (`parallel`). Not here: lanes,
+//! threads, the order of a pipeline's micro-batches, the optimizer (`train`), files.
 //!
 //! Shape letters: `b` sequences of a micro-batch, `s` tokens of a sequence, `t` = b·s rows, `h` hidden, `n` heads of a
-//! shard, `d` head dimension, `f` feed-forward of a shard, `v` vocabulary of a shard.
+//! shard, `g` key and value heads, `d` head dimension, `f` feed-forward of a shard, `v` vocabulary of a shard.
 
 mod access;
 mod attention;
@@ -21,8 +21,8 @@ mod workspace;
 
 pub use access::{elements, elements_mut, part, part_mut};
 pub use error::ModelError;
-pub use layout::{CHUNK, Layout, Part, Shape, Split};
-pub use network::Network;
+pub use layout::{Chunk, Holding, Layout, Part, Shape, Share, Split, reported};
+pub use network::{Network, Pass};
 pub use ops::Kernels;
 pub use views::{Gradients, Weights};
 pub use workspace::Workspace;

@@ -1,26 +1,39 @@
-//! A micro-batch through the whole model, forward and backward.
+//! A micro-batch through the layers that a rank holds, forward and backward.
 
 use std::ops::Range;
 
 use aurora_runtime::job::Recompute;
 use tch::{Device, Kind, Tensor};
 
+use super::layout::FeedForward;
 use super::ops::Stats;
 use super::product::{add_product, multiply, project};
-use super::views::{Layer, Linear, Weights};
-use super::workspace::Workspace;
+use super::views::{Layer, Linear, Norm, Weights};
+use super::workspace::{Rows, Workspace};
 use super::{Gradients, Kernels, Layout, ModelError};
-use crate::parallel::Grid;
+use crate::parallel::{Grid, Mesh, Peers, mesh};
 
-/// The model's arithmetic; holds no weights.
+/// The model's arithmetic on one rank; holds no weights.
 #[derive(Clone, Debug)]
 pub struct Network {
     pub layout: Layout,
     pub grid: Grid,
+    pub mesh: Mesh,
     pub kernels: Kernels,
     /// Numbers of weights and activations; the residual stream and all sums are `f32` in any case.
     pub kind: Kind,
     pub device: Device,
+    /// Each tensor rank keeps the residual stream's rows of its own blocks only.
+    pub sequence_parallel: bool,
+}
+
+/// A micro-batch in a thread's workspace.
+pub struct Pass<'a> {
+    pub workspace: &'a mut Workspace,
+    pub peers: &'a Peers,
+    pub slot: usize,
+    /// `[t]`; known to the first and the last stage.
+    pub ids: &'a Tensor,
 }
 
 impl Network {
@@ -35,189 +48,325 @@ impl Network {
         (0..self.grid.tensor).map(|i| self.grid.row_block(rows, i)).collect()
     }
 
-    /// Forward and backward of one micro-batch: −ln p of each target to `losses` (nats, one a row), and the gradients of
-    /// their sum added to `gradients`.
-    ///
-    /// # Errors
-    /// [`ModelError`]; then losses and gradients hold anything.
-    pub fn train(
-        &self,
-        weights: &Weights,
-        workspace: &mut Workspace,
-        ids: &Tensor,
-        targets: &Tensor,
-        losses: &mut [f64],
-        gradients: &mut Gradients,
-    ) -> Result<(), ModelError> {
-        self.body_forward(weights, workspace, ids)?;
-        self.head(weights, workspace, targets, losses, Some(gradients))?;
-        for layer in (0..self.layout.shape.layers).rev() {
-            let (own, gradient) = (&weights.layers[layer], &gradients.of.layers[layer]);
-            if workspace.recompute == Recompute::Full {
-                self.attend(own, workspace, layer)?;
-                self.project(own, workspace, layer)?;
-                self.norm_up(own, workspace, layer)?;
-            }
-            self.feed_forward_backward(own, workspace, layer, gradient)?;
-            self.attention_backward(own, workspace, layer, gradient)?;
-        }
-        let Some(backward) = &workspace.backward else {
-            return Err(no_backward());
+    /// Those of them that this rank sums, counted from its first row.
+    pub(super) fn own_blocks(&self, rows: &Rows) -> Vec<Range<usize>> {
+        let of = |i| {
+            let Range { start, end } = self.grid.row_block(rows.all, i);
+            start - rows.own.start..end - rows.own.start
         };
-        let blocks = self.blocks(workspace.rows());
-        let into = &gradients.of;
-        self.kernels.embed_backward(
-            ids,
-            workspace.sequence,
-            &backward.dx,
-            &blocks,
-            &into.word,
-            &into.position,
-        )
+        self.layout.holding.shards.clone().map(of).collect()
     }
 
-    /// −ln p of each target to `losses` (nats, one a row).
+    /// Which of `all` rows stand where.
+    pub(super) fn rows(&self, all: usize) -> Rows {
+        let of = |rank: usize| {
+            let shards = mesh::share(self.grid.tensor, self.mesh.tensor, rank);
+            self.grid.row_block(all, shards.start).start..self.grid.row_block(all, shards.end - 1).end
+        };
+        let shares: Vec<_> = (0..self.mesh.tensor).map(of).collect();
+        let shards = &self.layout.holding.shards;
+        let own = self.grid.row_block(all, shards.start).start..self.grid.row_block(all, shards.end - 1).end;
+        Rows {
+            all,
+            held: if self.sequence_parallel { own.clone() } else { 0..all },
+            own,
+            shares,
+        }
+    }
+
+    /// The input of this stage's first layer, from the ids or from the stage before; then all its layers.
     ///
     /// # Errors
     /// [`ModelError`].
-    pub fn score(
-        &self,
-        weights: &Weights,
-        workspace: &mut Workspace,
-        ids: &Tensor,
-        targets: &Tensor,
-        losses: &mut [f64],
-    ) -> Result<(), ModelError> {
-        self.body_forward(weights, workspace, ids)?;
-        self.head(weights, workspace, targets, losses, None)
-    }
-
-    fn body_forward(&self, weights: &Weights, workspace: &mut Workspace, ids: &Tensor) -> Result<(), ModelError> {
-        self.kernels.embed(
-            ids,
-            workspace.sequence,
-            &weights.word,
-            &weights.position,
-            workspace.input(0),
-        )?;
+    pub fn forward(&self, weights: &Weights, pass: &mut Pass<'_>) -> Result<(), ModelError> {
+        if self.layout.holding.first {
+            self.embed(weights, pass)?;
+        }
         for (layer, own) in weights.layers.iter().enumerate() {
-            self.attend(own, workspace, layer)?;
-            self.project(own, workspace, layer)?;
-            self.norm_up(own, workspace, layer)?;
-            self.feed_forward(own, workspace, layer)?;
+            self.attend(own, pass, layer)?;
+            self.project(own, pass, layer)?;
+            self.norm_up(own, pass, layer)?;
+            self.feed_forward(own, pass, layer)?;
         }
         Ok(())
     }
 
+    /// Backward of all layers, from the gradient of the last one's output (own rows of `dx`) to that of the first one's
+    /// input; on the first stage also of the embeddings. Gradients are added to `gradients`.
+    ///
+    /// # Errors
+    /// [`ModelError`].
+    pub fn backward(&self, weights: &Weights, pass: &mut Pass<'_>, gradients: &Gradients) -> Result<(), ModelError> {
+        for layer in (0..weights.layers.len()).rev() {
+            let (own, gradient) = (&weights.layers[layer], &gradients.of.layers[layer]);
+            if pass.workspace.recompute == Recompute::Full {
+                self.attend(own, pass, layer)?;
+                self.project(own, pass, layer)?;
+                self.norm_up(own, pass, layer)?;
+            }
+            self.feed_forward_backward(own, pass, layer, gradient)?;
+            self.attention_backward(own, pass, layer, gradient)?;
+        }
+        if self.layout.holding.first {
+            let workspace = &*pass.workspace;
+            let dx = &workspace.backward()?.dx;
+            pass.peers.gather_rows(dx, &workspace.rows.shares)?;
+            let (word, position) = (&gradients.of.word, gradients.of.position.as_ref());
+            let first = self.first_id(self.layout.holding.shards.start);
+            self.kernels
+                .embed_backward(pass.ids, workspace.sequence, first, dx, word, position)?;
+        }
+        Ok(())
+    }
+
+    /// The first id of a shard of the vocabulary.
+    pub(super) fn first_id(&self, shard: usize) -> i64 {
+        (shard * (self.layout.shape.vocabulary / self.grid.tensor)) as i64
+    }
+
+    /// Rows of the embeddings. Each row comes from the one rank that holds its id.
+    fn embed(&self, weights: &Weights, pass: &mut Pass<'_>) -> Result<(), ModelError> {
+        let workspace = &*pass.workspace;
+        let (x, rows) = (workspace.input(pass.slot, 0), &workspace.rows);
+        let position = weights.position.as_ref();
+        let first = self.first_id(self.layout.holding.shards.start);
+        if self.mesh.tensor == 1 {
+            return self
+                .kernels
+                .embed(pass.ids, workspace.sequence, first, &weights.word, position, x);
+        }
+        let whole = &workspace.root;
+        self.kernels
+            .embed(pass.ids, workspace.sequence, first, &weights.word, position, whole)?;
+        let parts = pass.peers.scatter_rows(whole, &rows.shares, &workspace.incoming)?;
+        let (own, ids) = (rows.own_of(x)?, rows.own_of_all(pass.ids)?);
+        for (rank, part) in parts.iter().enumerate() {
+            let shards = mesh::share(self.grid.tensor, self.mesh.tensor, rank);
+            let (first, end) = (self.first_id(shards.start), self.first_id(shards.end));
+            let theirs = ids.f_ge(first)?.f_logical_and(&ids.f_lt(end)?)?.f_unsqueeze(1)?;
+            own.shallow_clone().f_copy_(&part.f_where_self(&theirs, &own)?)?;
+        }
+        self.fill_held(pass, x)
+    }
+
+    /// Completes the first layer's input, of which the own rows have come from the stage before.
+    ///
+    /// # Errors
+    /// [`ModelError`].
+    pub fn fill_input(&self, pass: &Pass<'_>) -> Result<(), ModelError> {
+        self.fill_held(pass, pass.workspace.input(pass.slot, 0))
+    }
+
+    /// Brings the other ranks' rows to a tensor of the held rows, if they are held here.
+    pub(super) fn fill_held(&self, pass: &Pass<'_>, held: &Tensor) -> Result<(), ModelError> {
+        if !pass.workspace.rows.cut() {
+            pass.peers.gather_rows(held, &pass.workspace.rows.shares)?;
+        }
+        Ok(())
+    }
+
+    /// Own rows of the tree sum over all shards' partials, as the parts that are still to be added.
+    pub(super) fn own_parts(&self, pass: &Pass<'_>) -> Result<Vec<Tensor>, ModelError> {
+        let workspace = &*pass.workspace;
+        if self.mesh.tensor == 1 {
+            return Ok(workspace.partials.iter().map(Tensor::shallow_clone).collect());
+        }
+        // This rank's shards are a whole subtree.
+        let root = match &workspace.partials[..] {
+            [one] if self.kind == Kind::Float => one,
+            several => {
+                self.kernels.sum_partials(several, None, &workspace.root)?;
+                &workspace.root
+            }
+        };
+        Ok(pass
+            .peers
+            .scatter_rows(root, &workspace.rows.shares, &workspace.incoming)?)
+    }
+
+    /// `out = residual + (sum over shards of partials + bias)`, on the held rows.
+    fn add_to_residual(
+        &self,
+        pass: &Pass<'_>,
+        bias: Option<&Tensor>,
+        residual: &Tensor,
+        out: &Tensor,
+    ) -> Result<(), ModelError> {
+        let rows = &pass.workspace.rows;
+        let parts = self.own_parts(pass)?;
+        self.kernels
+            .add_residual(&parts, bias, &rows.own_of(residual)?, &rows.own_of(out)?)?;
+        self.fill_held(pass, out)
+    }
+
+    /// Norm of the held rows of `x` into all rows of `normed`; fills what is kept of it.
+    pub(super) fn norm(&self, pass: &Pass<'_>, x: &Tensor, norm: &Norm, stats: Stats<'_>) -> Result<(), ModelError> {
+        let workspace = &*pass.workspace;
+        let out = workspace.rows.held_of_all(&workspace.normed)?;
+        self.kernels
+            .norm_forward(x, norm, self.layout.shape.epsilon, &out, stats)?;
+        self.fill_all(pass, &workspace.normed)
+    }
+
+    /// [`Network::norm`] once more, from what was kept.
+    pub(super) fn norm_again(
+        &self,
+        pass: &Pass<'_>,
+        x: &Tensor,
+        norm: &Norm,
+        stats: Stats<'_>,
+    ) -> Result<(), ModelError> {
+        let workspace = &*pass.workspace;
+        let out = workspace.rows.held_of_all(&workspace.normed)?;
+        self.kernels.norm_apply(x, norm, &out, stats)?;
+        self.fill_all(pass, &workspace.normed)
+    }
+
+    /// Brings the other ranks' rows to a tensor of all rows, if they are not held here.
+    fn fill_all(&self, pass: &Pass<'_>, all: &Tensor) -> Result<(), ModelError> {
+        if pass.workspace.rows.cut() {
+            pass.peers.gather_rows(all, &pass.workspace.rows.shares)?;
+        }
+        Ok(())
+    }
+
+    /// Backward of a norm: own rows of `dnorm` (the sum over shards, with `extra`) go into `dx`; weight and bias get
+    /// theirs by row blocks.
+    pub(super) fn norm_backward(
+        &self,
+        pass: &Pass<'_>,
+        extra: Option<&Tensor>,
+        x: &Tensor,
+        norm: &Norm,
+        stats: Stats<'_>,
+        gradient: &Norm,
+    ) -> Result<(), ModelError> {
+        let workspace = &*pass.workspace;
+        let (rows, backward) = (&workspace.rows, workspace.backward()?);
+        let parts = self.own_parts(pass)?;
+        self.kernels.sum_partials(&parts, extra, &backward.dnorm)?;
+        let (mean, rstd) = (rows.own_of(stats.mean)?, rows.own_of(stats.rstd)?);
+        let stats = Stats {
+            mean: &mean,
+            rstd: &rstd,
+        };
+        self.kernels.norm_backward(
+            &backward.dnorm,
+            &rows.own_of(x)?,
+            norm,
+            stats,
+            &self.own_blocks(rows),
+            &rows.own_of_all(&backward.dx)?,
+            gradient,
+        )
+    }
+
+    /// All rows of `dx`, in the numbers that the model computes with.
+    pub(super) fn fill_dy(&self, pass: &Pass<'_>) -> Result<(), ModelError> {
+        let workspace = &*pass.workspace;
+        let (rows, backward) = (&workspace.rows, workspace.backward()?);
+        self.kernels
+            .cast(&rows.own_of_all(&backward.dx)?, &rows.own_of_all(&backward.dy)?)?;
+        Ok(pass.peers.gather_rows(&backward.dy, &rows.shares)?)
+    }
+
+    /// Adds the gradient of a row-parallel layer's bias: of the own rows of `dx`, by row blocks.
+    pub(super) fn bias_backward(&self, pass: &Pass<'_>, gradient: &[Tensor]) -> Result<(), ModelError> {
+        let workspace = &*pass.workspace;
+        if gradient.is_empty() {
+            return Ok(());
+        }
+        let dx = workspace.rows.own_of_all(&workspace.backward()?.dx)?;
+        self.kernels.column_sums(&dx, &self.own_blocks(&workspace.rows), gradient)
+    }
+
     /// The sum of the input and the shards' attention outputs.
-    fn project(&self, own: &Layer, workspace: &Workspace, layer: usize) -> Result<(), ModelError> {
-        let kept = &workspace.kept[workspace.kept_of(layer)];
+    fn project(&self, own: &Layer, pass: &Pass<'_>, layer: usize) -> Result<(), ModelError> {
+        let workspace = &*pass.workspace;
+        let kept = workspace.kept(pass.slot, layer);
         for (shard, (attended, _)) in kept.attended.iter().enumerate() {
             let rows = self.attended_rows(attended, workspace)?;
             project(&workspace.partials[shard], &rows, &own.out.weight[shard])?;
         }
-        self.kernels
-            .add_residual(&workspace.partials, &own.out.bias[0], workspace.input(layer), &kept.mid)
+        self.add_to_residual(pass, own.out.bias.first(), workspace.input(pass.slot, layer), &kept.mid)
     }
 
     /// The second norm's output, with what it keeps.
-    fn norm_up(&self, own: &Layer, workspace: &Workspace, layer: usize) -> Result<(), ModelError> {
-        let kept = &workspace.kept[workspace.kept_of(layer)];
+    fn norm_up(&self, own: &Layer, pass: &Pass<'_>, layer: usize) -> Result<(), ModelError> {
+        let kept = pass.workspace.kept(pass.slot, layer);
         let stats = Stats {
             mean: &kept.mean2,
             rstd: &kept.rstd2,
         };
-        self.kernels.norm_forward(
-            &kept.mid,
-            &own.norm2,
-            self.layout.shape.epsilon,
-            &workspace.normed,
-            stats,
-        )
+        self.norm(pass, &kept.mid, &own.norm2, stats)
     }
 
     /// One shard's activation from the normed rows: fills `z` and `activated`.
-    fn activate(&self, up: &Linear, workspace: &Workspace, layer: usize, shard: usize) -> Result<(), ModelError> {
-        let z = &workspace.z[workspace.activation_of(layer)][shard];
+    fn activate(&self, up: &Linear, pass: &Pass<'_>, layer: usize, shard: usize) -> Result<(), ModelError> {
+        let workspace = &*pass.workspace;
+        let z = workspace.z(pass.slot, layer, shard);
         project(z, &workspace.normed, &up.weight[shard])?;
-        self.kernels
-            .gelu_forward(self.layout.shape.gelu, z, &up.bias[shard], &workspace.activated)
+        match self.layout.shape.activation {
+            FeedForward::Gelu(gelu) => self
+                .kernels
+                .gelu_forward(gelu, z, &up.bias[shard], &workspace.activated),
+            FeedForward::SwiGlu => self.kernels.swiglu_forward(z, &workspace.activated),
+        }
     }
 
-    fn feed_forward(&self, own: &Layer, workspace: &Workspace, layer: usize) -> Result<(), ModelError> {
-        for shard in 0..self.grid.tensor {
-            self.activate(&own.up, workspace, layer, shard)?;
-            project(
-                &workspace.partials[shard],
-                &workspace.activated,
-                &own.down.weight[shard],
-            )?;
+    fn feed_forward(&self, own: &Layer, pass: &Pass<'_>, layer: usize) -> Result<(), ModelError> {
+        let workspace = &*pass.workspace;
+        for (shard, partial) in workspace.partials.iter().enumerate() {
+            self.activate(&own.up, pass, layer, shard)?;
+            project(partial, &workspace.activated, &own.down.weight[shard])?;
         }
-        let mid = &workspace.kept[workspace.kept_of(layer)].mid;
-        self.kernels
-            .add_residual(&workspace.partials, &own.down.bias[0], mid, workspace.input(layer + 1))
+        let mid = &workspace.kept(pass.slot, layer).mid;
+        self.add_to_residual(pass, own.down.bias.first(), mid, workspace.input(pass.slot, layer + 1))
     }
 
     fn feed_forward_backward(
         &self,
         own: &Layer,
-        workspace: &Workspace,
+        pass: &Pass<'_>,
         layer: usize,
         gradient: &Layer,
     ) -> Result<(), ModelError> {
-        let Some(backward) = &workspace.backward else {
-            return Err(no_backward());
-        };
-        let kept = &workspace.kept[workspace.kept_of(layer)];
+        let workspace = &*pass.workspace;
+        let (rows, backward) = (workspace.rows(), workspace.backward()?);
+        let kept = workspace.kept(pass.slot, layer);
         let stats = Stats {
             mean: &kept.mean2,
             rstd: &kept.rstd2,
         };
-        let (rows, gelu) = (workspace.rows(), self.layout.shape.gelu);
-        let blocks = self.blocks(rows);
-        self.kernels
-            .norm_apply(&kept.mid, &own.norm2, &workspace.normed, stats)?;
-        self.kernels.cast(&backward.dx, &backward.dy)?;
-        self.kernels
-            .column_sums(&backward.dx, &blocks, &gradient.down.bias[0])?;
-        for shard in 0..self.grid.tensor {
+        self.norm_again(pass, &kept.mid, &own.norm2, stats)?;
+        self.fill_dy(pass)?;
+        self.bias_backward(pass, &gradient.down.bias)?;
+        for (shard, partial) in workspace.partials.iter().enumerate() {
             if workspace.recompute != Recompute::None {
-                self.activate(&own.up, workspace, layer, shard)?;
+                self.activate(&own.up, pass, layer, shard)?;
             }
-            let z = &workspace.z[workspace.activation_of(layer)][shard];
-            multiply(&backward.dz, &backward.dy, &own.down.weight[shard])?;
-            self.kernels
-                .gelu_backward(gelu, z, &backward.dz, &workspace.activated)?;
-            add_product(
-                &gradient.down.weight[shard],
-                &backward.dy,
-                &workspace.activated,
-                self.kernels,
-            )?;
-            self.kernels
-                .column_sums(&backward.dz, &Self::all(rows), &gradient.up.bias[shard])?;
-            add_product(
-                &gradient.up.weight[shard],
-                &backward.dz,
-                &workspace.normed,
-                self.kernels,
-            )?;
-            multiply(&workspace.partials[shard], &backward.dz, &own.up.weight[shard])?;
+            let z = workspace.z(pass.slot, layer, shard);
+            match self.layout.shape.activation {
+                FeedForward::Gelu(gelu) => {
+                    multiply(&backward.dz, &backward.dy, &own.down.weight[shard])?;
+                    self.kernels
+                        .gelu_backward(gelu, z, &backward.dz, &workspace.activated)?;
+                }
+                FeedForward::SwiGlu => {
+                    multiply(&backward.dactivated, &backward.dy, &own.down.weight[shard])?;
+                    self.kernels
+                        .swiglu_backward(z, &backward.dactivated, &backward.dz, &workspace.activated)?;
+                }
+            }
+            let activated = &workspace.activated;
+            add_product(&gradient.down.weight[shard], &backward.dy, activated, self.kernels)?;
+            if let Some(bias) = gradient.up.bias.get(shard) {
+                self.kernels
+                    .column_sums(&backward.dz, &Self::all(rows), std::slice::from_ref(bias))?;
+            }
+            add_product(&gradient.up.weight[shard], &backward.dz, &workspace.normed, self.kernels)?;
+            multiply(partial, &backward.dz, &own.up.weight[shard])?;
         }
-        self.kernels.sum_partials(&workspace.partials, None, &backward.dnorm)?;
-        let dx = &backward.dx;
-        self.kernels.norm_backward(
-            &backward.dnorm,
-            &kept.mid,
-            &own.norm2,
-            stats,
-            &blocks,
-            dx,
-            &gradient.norm2,
-        )
+        self.norm_backward(pass, None, &kept.mid, &own.norm2, stats, &gradient.norm2)
     }
-}
-
-pub(super) fn no_backward() -> ModelError {
-    ModelError::Unfit("this workspace has no room for gradients".to_owned())
 }

@@ -16,7 +16,15 @@ pub fn project(out: &Tensor, rows: &Tensor, weight: &Tensor) -> Result<(), Model
 }
 
 /// `out = rows · weightᵀ + bias`.
-pub fn project_with_bias(out: &Tensor, rows: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<(), ModelError> {
+pub fn project_with_bias(
+    out: &Tensor,
+    rows: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+) -> Result<(), ModelError> {
+    let Some(bias) = bias else {
+        return project(out, rows, weight);
+    };
     let _ = bias.f_addmm_out(out, rows, &weight.f_transpose(0, 1)?)?;
     Ok(())
 }

@@ -1,8 +1,11 @@
 //! The buffers of one thread: what a micro-batch's forward keeps for its backward, and scratch. Allocated once.
 
+use std::ops::Range;
+
 use aurora_runtime::job::Recompute;
 use tch::{Kind, Tensor};
 
+use super::ops::Rotary;
 use super::{ModelError, Network};
 
 /// Rows of which logits exist at one time. Part of the arithmetic: it cuts the sum over rows of the output layer's
@@ -14,9 +17,9 @@ pub const HEAD_ROWS: usize = 1024;
 pub(super) struct Kept {
     pub mean1: Tensor,
     pub rstd1: Tensor,
-    /// `[t, n·d]` a shard; `[t, n·3d]` if heads have their own keys.
+    /// `[t, (n + 2·own key heads)·d]` a shard.
     pub query: Vec<Tensor>,
-    /// `[t, 2d]`.
+    /// `[t, 2·g·d]`: all shared keys, then all shared values.
     pub key_value: Tensor,
     /// Output and row sums (log) of attention, a shard; libtorch allocates them.
     pub attended: Vec<(Tensor, Tensor)>,
@@ -25,43 +28,107 @@ pub(super) struct Kept {
     pub rstd2: Tensor,
 }
 
+/// What one micro-batch keeps between its forward and its backward; a pipeline has several under way.
+#[derive(Debug)]
+pub(super) struct Slot {
+    /// Input of each layer held here, and the output of the last; the held rows.
+    pub x: Vec<Tensor>,
+    /// By layer; empty where everything is computed again.
+    pub kept: Vec<Kept>,
+    /// Input of the activation, by layer and shard; empty where it is computed again.
+    pub z: Vec<Vec<Tensor>>,
+}
+
+/// Which rows of a micro-batch a rank keeps, and which it alone sums up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Rows {
+    pub all: usize,
+    /// Rows of the residual stream that stand here: all, or this rank's own under sequence parallelism.
+    pub held: Range<usize>,
+    /// This rank's row blocks.
+    pub own: Range<usize>,
+    /// The rows of each tensor rank.
+    pub shares: Vec<Range<usize>>,
+}
+
+impl Rows {
+    /// The own rows of a tensor that holds the held ones.
+    pub fn own_of(&self, held: &Tensor) -> Result<Tensor, ModelError> {
+        let start = self.own.start - self.held.start;
+        Ok(held.f_narrow(0, start as i64, self.own.len() as i64)?)
+    }
+
+    /// The own rows of a tensor that holds all.
+    pub fn own_of_all(&self, all: &Tensor) -> Result<Tensor, ModelError> {
+        Ok(all.f_narrow(0, self.own.start as i64, self.own.len() as i64)?)
+    }
+
+    /// The held rows of a tensor that holds all.
+    pub fn held_of_all(&self, all: &Tensor) -> Result<Tensor, ModelError> {
+        Ok(all.f_narrow(0, self.held.start as i64, self.held.len() as i64)?)
+    }
+
+    /// Whether this rank holds no more than its own.
+    pub fn cut(&self) -> bool {
+        self.held.len() < self.all
+    }
+}
+
 /// Buffers for micro-batches of one shape.
 #[derive(Debug)]
 pub struct Workspace {
     pub(super) sequences: usize,
     pub(super) sequence: usize,
     pub(super) recompute: Recompute,
-    /// Input of each layer, and the output of the last.
-    pub(super) x: Vec<Tensor>,
-    pub(super) kept: Vec<Kept>,
-    /// Input of the activation, by layer and shard.
-    pub(super) z: Vec<Vec<Tensor>>,
+    pub(super) rows: Rows,
+    /// Tables of rotary positions, if the model has them.
+    pub(super) rotary: Option<Rotary>,
+    pub(super) slots: Vec<Slot>,
+    /// What a layer keeps, where slots keep nothing.
+    pub(super) spare: Option<Kept>,
+    pub(super) spare_z: Vec<Tensor>,
+    /// Of the final norm.
     pub(super) mean: Tensor,
     pub(super) rstd: Tensor,
+    /// All rows.
     pub(super) normed: Tensor,
     pub(super) activated: Tensor,
+    /// All rows, a shard.
     pub(super) partials: Vec<Tensor>,
+    /// Sum of this rank's partials, on its way to the others.
+    pub(super) root: Tensor,
+    /// Own rows of the other tensor ranks' sums.
+    pub(super) incoming: Vec<Tensor>,
     pub(super) logits: Vec<Tensor>,
     pub(super) backward: Option<Backward>,
 }
 
 #[derive(Debug)]
 pub(super) struct Backward {
+    /// The own rows of it are kept up to date; the others are filled in where all are needed.
     pub dx: Tensor,
-    /// `dx` in the numbers that the model computes with; `dx` itself if they are `f32`.
+    /// All rows of `dx` in the numbers that the model computes with; `dx` itself if they are `f32`.
     pub dy: Tensor,
+    /// Own rows.
     pub dnorm: Tensor,
     pub dz: Tensor,
+    /// Gradient of the activation's output, where it has another width than its input.
+    pub dactivated: Tensor,
     pub dattended: Tensor,
+    /// Own rows.
     pub extra: Tensor,
-    /// `[t, 2d]` a shard.
+    /// `[t, 2d]` a shard: of the key and value head that its heads share.
     pub dkv: Vec<Tensor>,
+    pub dkv_root: Tensor,
+    pub dkv_incoming: Vec<Tensor>,
+    /// Own rows of `[t, 2·g·d]`.
     pub dkv_sum: Tensor,
     pub dkv_cast: Tensor,
 }
 
 impl Workspace {
-    /// For micro-batches of `sequences` × `sequence` tokens; `backward` also makes room for gradients.
+    /// For micro-batches of `sequences` × `sequence` tokens. `under_way` is how many of them are between their forward and
+    /// their backward at most; 0 makes room for forwards only.
     ///
     /// # Errors
     /// [`ModelError::Unfit`] if a sequence exceeds the model's positions, [`ModelError::Torch`] if memory runs out.
@@ -70,9 +137,9 @@ impl Workspace {
         sequences: usize,
         sequence: usize,
         recompute: Recompute,
-        backward: bool,
+        under_way: usize,
     ) -> Result<Self, ModelError> {
-        let shape = &network.layout.shape;
+        let (shape, holding) = (&network.layout.shape, &network.layout.holding);
         if sequence > shape.context {
             let context = shape.context;
             return Err(ModelError::Unfit(format!(
@@ -80,7 +147,9 @@ impl Workspace {
             )));
         }
         let (device, kind) = (network.device, network.kind);
-        let rows = sequences * sequence;
+        let all = sequences * sequence;
+        let rows = network.rows(all);
+        let (held, own) = (rows.held.len(), rows.own.len());
         let new = |dims: &[usize], kind: Kind| -> Result<Tensor, ModelError> {
             let dims: Vec<i64> = dims.iter().map(|&n| n as i64).collect();
             Ok(Tensor::f_empty(dims.as_slice(), (kind, device))?)
@@ -88,82 +157,147 @@ impl Workspace {
         let each = |count: usize, dims: &[usize], kind: Kind| -> Result<Vec<Tensor>, ModelError> {
             (0..count).map(|_| new(dims, kind)).collect()
         };
-        let tensor = shape.tensor;
-        let (hidden, feed_forward) = (shape.hidden, shape.feed_forward / tensor);
-        let attention = shape.hidden / tensor;
-        let kv = if shape.multi_query { 2 * shape.head_size } else { 0 };
-        let projected = if shape.multi_query { attention } else { 3 * attention };
+        let (shards, layers) = (holding.shards.len(), holding.layers.len());
+        let others = rows.shares.len() - 1;
+        let hidden = shape.hidden;
+        let width = shape.feed_forward / shape.tensor;
+        let attention = shape.shard_heads() * shape.head_size;
+        let shared = shape.shared();
+        let backward = under_way > 0;
         // Without a backward nothing is kept for one.
         let recompute = if backward { recompute } else { Recompute::Full };
-        let keeps = if recompute == Recompute::Full { 1 } else { shape.layers };
-        let activations = if recompute == Recompute::None { shape.layers } else { 1 };
-        let inputs = if backward { shape.layers + 1 } else { 1 };
-        let kept = (0..keeps).map(|_| {
-            Ok(Kept {
-                mean1: new(&[rows], Kind::Float)?,
-                rstd1: new(&[rows], Kind::Float)?,
-                query: each(tensor, &[rows, projected], kind)?,
-                key_value: new(&[rows, kv], kind)?,
+        let kept = || {
+            Ok::<_, ModelError>(Kept {
+                mean1: new(&[held], Kind::Float)?,
+                rstd1: new(&[held], Kind::Float)?,
+                query: each(shards, &[all, shape.projected()], kind)?,
+                key_value: new(&[all, shared], kind)?,
                 attended: Vec::new(),
-                mid: new(&[rows, hidden], Kind::Float)?,
-                mean2: new(&[rows], Kind::Float)?,
-                rstd2: new(&[rows], Kind::Float)?,
+                mid: new(&[held, hidden], Kind::Float)?,
+                mean2: new(&[held], Kind::Float)?,
+                rstd2: new(&[held], Kind::Float)?,
             })
-        });
-        let kept = kept.collect::<Result<_, ModelError>>()?;
-        let backward = if backward {
-            let dx = new(&[rows, hidden], Kind::Float)?;
+        };
+        let z = || each(shards, &[all, shape.up()], kind);
+        let slot = || {
+            let inputs = if backward { layers + 1 } else { 1 };
+            let keeps = if recompute == Recompute::Full { 0 } else { layers };
+            let activations = if recompute == Recompute::None { layers } else { 0 };
+            Ok::<_, ModelError>(Slot {
+                x: each(inputs, &[held, hidden], Kind::Float)?,
+                kept: (0..keeps).map(|_| kept()).collect::<Result<_, _>>()?,
+                z: (0..activations).map(|_| z()).collect::<Result<_, _>>()?,
+            })
+        };
+        let room = if backward {
+            let dx = new(&[all, hidden], Kind::Float)?;
+            let gated = shape.up() != width;
             Some(Backward {
                 dy: if kind == Kind::Float {
                     dx.shallow_clone()
                 } else {
-                    new(&[rows, hidden], kind)?
+                    new(&[all, hidden], kind)?
                 },
                 dx,
-                dnorm: new(&[rows, hidden], Kind::Float)?,
-                dz: new(&[rows, feed_forward], kind)?,
-                dattended: new(&[rows, attention], kind)?,
-                extra: new(&[rows, hidden], kind)?,
-                dkv: each(tensor, &[rows, kv], Kind::Float)?,
-                dkv_sum: new(&[rows, kv], Kind::Float)?,
-                dkv_cast: new(&[rows, kv], kind)?,
+                dnorm: new(&[own, hidden], Kind::Float)?,
+                dz: new(&[all, shape.up()], kind)?,
+                dactivated: new(&[if gated { all } else { 0 }, width], kind)?,
+                dattended: new(&[all, attention], kind)?,
+                extra: new(&[own, hidden], kind)?,
+                dkv: each(shards, &[all, if shared > 0 { 2 * shape.head_size } else { 0 }], Kind::Float)?,
+                dkv_root: new(&[if others > 0 { all } else { 0 }, shared], Kind::Float)?,
+                dkv_incoming: each(others, &[own, shared], Kind::Float)?,
+                dkv_sum: new(&[own, shared], Kind::Float)?,
+                dkv_cast: new(&[own, shared], kind)?,
             })
         } else {
             None
         };
+        let vocabulary = if holding.last { shape.vocabulary / shape.tensor } else { 0 };
         Ok(Self {
             sequences,
             sequence,
             recompute,
-            x: each(inputs, &[rows, hidden], Kind::Float)?,
-            kept,
-            z: (0..activations)
-                .map(|_| each(tensor, &[rows, feed_forward], kind))
-                .collect::<Result<_, _>>()?,
-            mean: new(&[rows], Kind::Float)?,
-            rstd: new(&[rows], Kind::Float)?,
-            normed: new(&[rows, hidden], kind)?,
-            activated: new(&[rows, feed_forward], kind)?,
-            partials: each(tensor, &[rows, hidden], kind)?,
-            logits: each(tensor, &[rows.min(HEAD_ROWS), shape.vocabulary / tensor], kind)?,
-            backward,
+            rotary: shape
+                .rotary
+                .map(|base| Rotary::new(sequence, shape.head_size, base, device))
+                .transpose()?,
+            slots: (0..under_way.max(1)).map(|_| slot()).collect::<Result<_, _>>()?,
+            spare: (recompute == Recompute::Full).then(kept).transpose()?,
+            spare_z: if recompute == Recompute::None { Vec::new() } else { z()? },
+            mean: new(&[held], Kind::Float)?,
+            rstd: new(&[held], Kind::Float)?,
+            normed: new(&[all, hidden], kind)?,
+            activated: new(&[all, width], kind)?,
+            partials: each(shards, &[all, hidden], kind)?,
+            root: new(&[if others > 0 { all } else { 0 }, hidden], Kind::Float)?,
+            incoming: each(others, &[own, hidden], Kind::Float)?,
+            logits: each(shards, &[all.min(HEAD_ROWS), vocabulary], kind)?,
+            backward: room,
+            rows,
         })
     }
 
     /// Tokens of a micro-batch.
     pub fn rows(&self) -> usize {
-        self.sequences * self.sequence
+        self.rows.all
     }
 
-    pub(super) fn input(&self, layer: usize) -> &Tensor {
-        &self.x[layer.min(self.x.len() - 1)]
+    /// How many micro-batches can be under way.
+    pub fn slots(&self) -> usize {
+        self.slots.len()
     }
 
-    pub(super) fn kept_of(&self, layer: usize) -> usize {
-        layer.min(self.kept.len() - 1)
+    /// Own rows of the first layer's input: what the stage before sends.
+    ///
+    /// # Errors
+    /// [`ModelError::Torch`].
+    pub fn incoming(&self, slot: usize) -> Result<Tensor, ModelError> {
+        self.rows.own_of(self.input(slot, 0))
     }
 
-    pub(super) fn activation_of(&self, layer: usize) -> usize {
-        layer.min(self.z.len() - 1)
+    /// Own rows of the last layer's output: what the next stage is sent.
+    ///
+    /// # Errors
+    /// [`ModelError::Torch`].
+    pub fn outgoing(&self, slot: usize) -> Result<Tensor, ModelError> {
+        self.rows.own_of(self.input(slot, usize::MAX))
+    }
+
+    /// Own rows of the gradient that goes from layer to layer.
+    ///
+    /// # Errors
+    /// [`ModelError::Unfit`] if there is no room for gradients.
+    pub fn gradient_rows(&self) -> Result<Tensor, ModelError> {
+        self.rows.own_of_all(&self.backward()?.dx)
+    }
+
+    pub(super) fn input(&self, slot: usize, layer: usize) -> &Tensor {
+        let x = &self.slots[slot].x;
+        &x[layer.min(x.len() - 1)]
+    }
+
+    pub(super) fn kept(&self, slot: usize, layer: usize) -> &Kept {
+        match &self.spare {
+            Some(spare) => spare,
+            None => &self.slots[slot].kept[layer],
+        }
+    }
+
+    pub(super) fn kept_mut(&mut self, slot: usize, layer: usize) -> &mut Kept {
+        match &mut self.spare {
+            Some(spare) => spare,
+            None => &mut self.slots[slot].kept[layer],
+        }
+    }
+
+    pub(super) fn z(&self, slot: usize, layer: usize, shard: usize) -> &Tensor {
+        &self.slots[slot].z.get(layer).unwrap_or(&self.spare_z)[shard]
+    }
+
+    pub(super) fn backward(&self) -> Result<&Backward, ModelError> {
+        self.backward
+            .as_ref()
+            .ok_or_else(|| ModelError::Unfit("this workspace has no room for gradients".to_owned()))
     }
 }

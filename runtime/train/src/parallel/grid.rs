@@ -8,6 +8,8 @@ use std::ops::{Add, Range};
 
 use aurora_compiler::fields::Numerics;
 
+use super::Mesh;
+
 /// The grid on which sums are ordered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grid {
@@ -20,10 +22,15 @@ pub struct Grid {
 }
 
 impl Grid {
-    /// The grid of a numerics contract; `threads` counts only under `native`, which promises less.
-    pub fn new(numerics: &Numerics, threads: usize) -> Self {
+    /// The grid of a numerics contract; `mesh` and `threads` count only under `native`, which promises less.
+    pub fn new(numerics: &Numerics, mesh: &Mesh, threads: usize) -> Self {
         match *numerics {
             Numerics::Invariant {
+                tensor,
+                lanes,
+                micro_batch,
+            }
+            | Numerics::Portable {
                 tensor,
                 lanes,
                 micro_batch,
@@ -33,8 +40,8 @@ impl Grid {
                 micro_batch: micro_batch as usize,
             },
             Numerics::Native { micro_batch } => Self {
-                tensor: 1,
-                lanes: threads.max(1).next_power_of_two(),
+                tensor: mesh.tensor,
+                lanes: mesh.data * threads.max(1).next_power_of_two(),
                 micro_batch: micro_batch as usize,
             },
         }

@@ -5,7 +5,9 @@
 
 mod grid;
 pub mod mesh;
+mod peers;
 pub mod transport;
 
 pub use grid::{Carry, Grid, tree_by, tree_split, tree_sum};
 pub use mesh::{Coordinates, Mesh};
+pub use peers::Peers;

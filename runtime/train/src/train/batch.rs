@@ -15,14 +15,16 @@ pub struct MicroBatch {
     pub targets: Tensor,
 }
 
-/// All micro-batches of a step, in order.
+/// The micro-batches of a step.
 #[derive(Debug)]
 pub struct Batch {
-    pub micro_batches: Vec<MicroBatch>,
+    /// In order; nothing in the place of one that was not asked for.
+    pub micro_batches: Vec<Option<MicroBatch>>,
     /// Samples by component of the order.
     pub samples: Vec<u64>,
-    /// BLAKE3 (hex) of the samples' token ids (u32, little-endian), the last target included, in sample order.
-    pub digest: String,
+    /// BLAKE3 (hex) of the samples' token ids (u32, little-endian), the last target included, in sample order; if all
+    /// micro-batches were read.
+    pub digest: Option<String>,
 }
 
 /// Where batches come from. Holds no position: a step's batch is a function of the step.
@@ -86,58 +88,78 @@ impl Batches {
         })
     }
 
-    /// The batch of step `step`, counted from 0.
+    /// Micro-batches of a step.
+    pub fn count(&self) -> usize {
+        self.global_batch as usize / self.micro_batch
+    }
+
+    /// The batch of step `step`, counted from 0: the micro-batches that are `own`, or all of them with their digest.
     ///
     /// # Errors
     /// [`TrainError::Tokens`] if a file cannot be read, [`TrainError::Token`] if an id is outside the vocabulary.
-    pub fn batch(&self, step: u64) -> Result<Batch, TrainError> {
-        let length = self.sequence + 1;
+    pub fn batch(&self, step: u64, own: impl Fn(usize) -> bool, all: bool) -> Result<Batch, TrainError> {
         let mut samples = vec![0; self.names.len()];
         let mut micro_batches = Vec::new();
-        let (mut ids, mut targets) = (Vec::new(), Vec::new());
-        let mut tokens = vec![0i64; length];
-        let mut bytes = Vec::with_capacity(4 * length);
+        let mut tokens = vec![0i64; self.sequence + 1];
+        let mut bytes = Vec::with_capacity(4 * tokens.len());
         let mut hasher = blake3::Hasher::new();
-        for place in step * self.global_batch..(step + 1) * self.global_batch {
-            let sample = self.order.sample(place);
-            samples[sample.component] += 1;
-            let start = sample.index * self.sequence as u64;
-            self.streams[sample.component]
-                .read(start, &mut tokens)
-                .map_err(|source| TrainError::Tokens {
-                    component: self.names[sample.component].clone(),
-                    source,
-                })?;
-            bytes.clear();
-            for (at, &token) in tokens.iter().enumerate() {
-                if token < 0 || token >= self.vocabulary as i64 {
-                    return Err(TrainError::Token {
-                        component: self.names[sample.component].clone(),
-                        position: start + at as u64,
-                        token,
-                        vocabulary: self.vocabulary,
-                    });
+        for index in 0..self.count() {
+            let wanted = own(index);
+            let (mut ids, mut targets) = (Vec::new(), Vec::new());
+            let first = step * self.global_batch + (index * self.micro_batch) as u64;
+            for place in first..first + self.micro_batch as u64 {
+                let sample = self.order.sample(place);
+                samples[sample.component] += 1;
+                if !wanted && !all {
+                    continue;
                 }
-                bytes.extend_from_slice(&(token as u32).to_le_bytes());
+                self.read(sample.component, sample.index, &mut tokens)?;
+                if all {
+                    bytes.clear();
+                    bytes.extend(tokens.iter().flat_map(|token| (*token as u32).to_le_bytes()));
+                    hasher.update(&bytes);
+                }
+                ids.extend_from_slice(&tokens[..self.sequence]);
+                targets.extend_from_slice(&tokens[1..]);
             }
-            hasher.update(&bytes);
-            ids.extend_from_slice(&tokens[..self.sequence]);
-            targets.extend_from_slice(&tokens[1..]);
-            if ids.len() == self.micro_batch * self.sequence {
-                let tensor = |ids: &[i64]| Tensor::f_from_slice(ids).map_err(ModelError::from);
-                micro_batches.push(MicroBatch {
+            let tensor = |ids: &[i64]| Tensor::f_from_slice(ids).map_err(ModelError::from);
+            micro_batches.push(if wanted {
+                Some(MicroBatch {
                     ids: tensor(&ids)?,
                     targets: tensor(&targets)?,
-                });
-                ids.clear();
-                targets.clear();
-            }
+                })
+            } else {
+                None
+            });
         }
         Ok(Batch {
             micro_batches,
             samples,
-            digest: hasher.finalize().to_hex().to_string(),
+            digest: all.then(|| hasher.finalize().to_hex().to_string()),
         })
+    }
+
+    /// The tokens of a sample and the one after them.
+    fn read(&self, component: usize, index: u64, tokens: &mut [i64]) -> Result<(), TrainError> {
+        let start = index * self.sequence as u64;
+        self.streams[component]
+            .read(start, tokens)
+            .map_err(|source| TrainError::Tokens {
+                component: self.names[component].clone(),
+                source,
+            })?;
+        let outside = tokens
+            .iter()
+            .position(|&token| token < 0 || token >= self.vocabulary as i64);
+        match outside {
+            None => Ok(()),
+            Some(at) => Err(TrainError::Token {
+                component: self.names[component].clone(),
+                position: start + at as u64,
+                token: tokens[at],
+                vocabulary: self.vocabulary,
+            }),
+        }
     }
 
     /// What a batch holds, in words.

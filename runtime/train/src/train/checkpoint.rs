@@ -1,44 +1,83 @@
-//! Checkpoints: copied at a step's boundary, written by a thread of their own while training goes on.
+//! Checkpoints: copied at a step's boundary, written by a thread of their own while training goes on. Every rank writes
+//! what it speaks for, into files that all ranks share.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::{self, JoinHandle};
 
-use aurora_runtime::checkpoint::{CheckpointError, Group, STATE, TRAIL, write};
+use aurora_runtime::checkpoint::{CheckpointError, Run, STATE, TRAIL, TensorInfo, write_part};
 use aurora_runtime::job;
 use camino::{Utf8Path, Utf8PathBuf};
 
 use super::TrainError;
 use super::state::State;
 use super::trail::Trail;
+use crate::model::{Chunk, elements};
 
-/// A checkpoint in memory, in the order of its files.
+/// What this rank writes of one file, copied: runs of numbers in the order of the file.
+#[derive(Debug)]
+struct Copied {
+    path: String,
+    tensors: Vec<TensorInfo>,
+    /// Place in the file (elements behind the header) and number of elements of each run.
+    runs: Vec<(usize, usize)>,
+    numbers: Vec<f32>,
+}
+
+/// What this rank writes of a checkpoint, in memory.
 #[derive(Debug)]
 pub struct Snapshot {
-    groups: Vec<(Group, Vec<f32>, Vec<f32>)>,
-    state: job::State,
-    trail: Trail,
+    files: Vec<Copied>,
+    /// `state.json` and the trail, which rank 0 writes.
+    state: Option<(job::State, Trail)>,
 }
 
 impl Snapshot {
-    /// Copies what a checkpoint after `step` steps of the stage holds.
+    /// Copies what this rank writes of a checkpoint after `step` steps of the stage; `trail` on rank 0.
     ///
     /// # Errors
     /// [`TrainError::Model`].
-    pub fn take(state: &State, step: u64, trail: &Trail) -> Result<Self, TrainError> {
-        let group = |group: &Group| Ok((group.clone(), state.group_weights(group)?, state.group_moments(group)?));
+    pub fn take(state: &State, step: u64, trail: Option<&Trail>) -> Result<Self, TrainError> {
+        let (layout, master) = (&state.network.layout, elements::<f32>(&state.master)?);
+        let [first, second] = &state.moments;
+        let (first, second) = (elements::<f32>(first)?, elements::<f32>(second)?);
+        let mut of_tensor: BTreeMap<&str, Vec<&Chunk>> = BTreeMap::new();
+        for chunk in &state.reported {
+            of_tensor.entry(&layout.parts[chunk.part].tensor).or_default().push(chunk);
+        }
+        let mut files = Vec::new();
+        for group in &state.groups {
+            let mut weights = Vec::new();
+            let mut moments = Vec::new();
+            let mut before = 0;
+            for tensor in &group.tensors {
+                for chunk in of_tensor.get(tensor.name.as_str()).into_iter().flatten() {
+                    let own = &master[state.in_master(&chunk.range)];
+                    let inside = state.kept.inside(&chunk.range);
+                    for (at, run) in layout.parts[chunk.part].runs(chunk.shard, chunk.of_shard.clone()) {
+                        let run = run.start - chunk.of_shard.start..run.end - chunk.of_shard.start;
+                        weights.push((before + at, &own[run.clone()]));
+                        moments.push((2 * before + at, &first[inside.clone()][run.clone()]));
+                        moments.push((2 * before + tensor.count() + at, &second[inside.clone()][run]));
+                    }
+                }
+                before += tensor.count();
+            }
+            if !weights.is_empty() {
+                files.push(copied(group.weights(), group.tensors.clone(), weights));
+                files.push(copied(group.optimizer(), group.moments(), moments));
+            }
+        }
+        let updates = state.updates;
         Ok(Self {
-            groups: state.groups.iter().map(group).collect::<Result<_, TrainError>>()?,
-            state: job::State {
-                step,
-                updates: state.updates,
-            },
-            trail: trail.clone(),
+            files,
+            state: trail.map(|trail| (job::State { step, updates }, trail.clone())),
         })
     }
 
-    /// Writes and syncs all files below `out`.
+    /// Writes and syncs this rank's parts of the files below `out`.
     ///
     /// # Errors
     /// [`CheckpointError::Write`]; then `out` holds a part of the files.
@@ -47,20 +86,27 @@ impl Snapshot {
         for folder in ["weights", "optimizer"].map(|name| out.join(name)) {
             std::fs::create_dir_all(&folder).map_err(wrap(folder))?;
         }
-        for (group, weights, moments) in &self.groups {
-            write(&out.join(group.weights()), &group.tensors, [&weights[..]])?;
-            write(&out.join(group.optimizer()), &group.moments(), [&moments[..]])?;
+        for file in &self.files {
+            let mut rest = &file.numbers[..];
+            let runs = file.runs.iter().map(|&(at, count)| {
+                let (own, later) = rest.split_at(count);
+                rest = later;
+                (at, own)
+            });
+            write_part(&out.join(&file.path), &file.tensors, runs)?;
         }
-        let mut state = serde_json::to_string(&self.state).expect("numbers are JSON");
-        state.push('\n');
-        for (name, text) in [(STATE, state), (TRAIL, self.trail.text())] {
-            let path = out.join(name);
-            let put = |path: &Utf8Path| -> io::Result<()> {
-                let mut file = File::create(path)?;
-                file.write_all(text.as_bytes())?;
-                file.sync_all()
-            };
-            put(&path).map_err(wrap(path.clone()))?;
+        if let Some((state, trail)) = &self.state {
+            let mut state = serde_json::to_string(state).expect("numbers are JSON");
+            state.push('\n');
+            for (name, text) in [(STATE, state), (TRAIL, trail.text())] {
+                let path = out.join(name);
+                let put = |path: &Utf8Path| -> io::Result<()> {
+                    let mut file = File::create(path)?;
+                    file.write_all(text.as_bytes())?;
+                    file.sync_all()
+                };
+                put(&path).map_err(wrap(path.clone()))?;
+            }
         }
         for folder in [out.to_owned(), out.join("weights"), out.join("optimizer")] {
             File::open(&folder)
@@ -68,6 +114,26 @@ impl Snapshot {
                 .map_err(wrap(folder))?;
         }
         Ok(())
+    }
+}
+
+/// Copies runs in the order of the file; those that touch become one.
+fn copied(path: String, tensors: Vec<TensorInfo>, mut own: Vec<Run<'_>>) -> Copied {
+    own.sort_unstable_by_key(|(at, _)| *at);
+    let mut numbers = Vec::with_capacity(own.iter().map(|(_, run)| run.len()).sum());
+    let mut runs: Vec<(usize, usize)> = Vec::new();
+    for (at, run) in own {
+        numbers.extend_from_slice(run);
+        match runs.last_mut() {
+            Some((start, count)) if *start + *count == at => *count += run.len(),
+            _ => runs.push((at, run.len())),
+        }
+    }
+    Copied {
+        path,
+        tensors,
+        runs,
+        numbers,
     }
 }
 

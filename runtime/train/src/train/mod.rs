@@ -6,6 +6,9 @@
 pub mod batch;
 pub mod checkpoint;
 mod error;
+mod lanes;
+pub mod pipeline;
+pub mod report;
 pub mod schedule;
 pub mod state;
 pub mod step;

@@ -1,8 +1,10 @@
 //! One optimizer step: lanes on threads, the tree over lanes, the gradient norm, AdamW.
 //!
-//! A thread owns an aligned block of lanes and runs them one after another; it joins their gradients as the tree asks,
-//! holding log2(lanes) + 1 buffers at most. What lies above its block is joined chunk by chunk, by all threads, on the
-//! way to the gradient norm.
+//! A thread owns an aligned block of its rank's lanes, a rank an aligned block of all lanes; each joins its own as the
+//! tree asks. What lies above is joined in shares: each replica gets its share of the gradients of all replicas, and adds
+//! them in the tree's order. Row blocks of replicated parts go to all tensor ranks, and the two accumulators of a tied
+//! embedding meet between the pipeline's ends. The figures of a step are sums over all ranks' reports, in the order of
+//! samples and chunks.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,31 +16,17 @@ use tch::{Kind, Tensor};
 
 use super::TrainError;
 use super::batch::{Batch, MicroBatch};
+use super::lanes::{self, Harvest, Item, Seat};
+use super::pipeline::under_way;
+use super::report::Report;
 use super::state::State;
 use super::team::Team;
-use crate::kernels::{Update, accumulate, adamw, combine_gradients, sum_squares};
-use crate::model::{Gradients, ModelError, Network, Weights, Workspace, elements, elements_mut, part, part_mut};
-use crate::parallel::{Carry, tree_sum};
+use crate::kernels::{Update, adamw, sum_partials, sum_squares, tree_into};
+use crate::model::{Gradients, ModelError, Network, Share, Workspace, elements, elements_mut, part, part_mut};
+use crate::parallel::{Coordinates, Peers, tree_sum};
 
-/// What one thread keeps between steps.
-struct Seat {
-    weights: Weights,
-    workspace: Workspace,
-    /// Gradient buffers not in use.
-    free: Vec<Gradients>,
-}
-
-/// A lane's micro-batches, with their places in the batch.
-type Lane = Vec<(usize, MicroBatch)>;
-
-/// What a thread brings back from its lanes.
-struct Harvest {
-    seat: Seat,
-    /// The joined gradients of its lanes; nothing if it was told to stop.
-    gradients: Option<Gradients>,
-    /// Losses of each micro-batch's rows.
-    losses: Vec<(usize, Vec<f64>)>,
-}
+/// Elements that a thread takes at a time of work over a whole buffer.
+const STRETCH: usize = 65_536;
 
 /// The figures of a step.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -47,6 +35,17 @@ pub struct Outcome {
     pub loss: f64,
     /// Before clipping.
     pub grad_norm: f64,
+    /// Some rank was asked to stop.
+    pub stop: bool,
+}
+
+/// One piece of the optimizer's work.
+struct Piece {
+    /// In a buffer of weights.
+    range: Range<usize>,
+    master: Range<usize>,
+    moments: Range<usize>,
+    decays: bool,
 }
 
 /// Runs steps on a state.
@@ -54,197 +53,374 @@ pub struct Trainer {
     pub state: State,
     network: Arc<Network>,
     seats: Vec<Seat>,
-    chunks: Arc<Vec<(usize, Range<usize>)>>,
+    /// Those of threads that have no lane.
+    idle: Vec<Peers>,
+    at: Coordinates,
+    /// By replica.
+    shares: Vec<Share>,
+    pieces: Arc<Vec<Piece>>,
+    /// Number and place of each chunk that this rank counts.
+    squares: Arc<Vec<(u64, Range<usize>)>>,
+    incoming: Incoming,
     sequence: usize,
     /// Products of the betas over the updates so far.
     powers: [f64; 2],
 }
 
+/// Room for the other replicas' gradients of this one's share, and for the pipeline's other end.
+struct Incoming {
+    word: Vec<Tensor>,
+    tied: Vec<Tensor>,
+    rest: Vec<Tensor>,
+    end: Tensor,
+}
+
 impl Trainer {
+    /// `peers`, one a thread, connect with the same threads of the other ranks.
+    ///
     /// # Errors
     /// [`TrainError::Model`] if a sequence is too long, or memory runs out.
     pub fn new(
         state: State,
-        team: &Team,
+        peers: Vec<Peers>,
         optimizer: &AdamW,
         sequence: usize,
+        micro_batches: usize,
         recompute: Recompute,
     ) -> Result<Self, TrainError> {
         let network = Arc::new(state.network.clone());
-        let threads = 1 << team.threads().min(network.grid.lanes).ilog2();
-        let seat = || {
+        let (layout, mesh) = (&network.layout, network.mesh);
+        let Some(at) = peers.first().map(Peers::at) else {
+            return Err(TrainError::Unfit("a worker without threads".to_owned()));
+        };
+        // Each thread has a whole subtree of the lanes.
+        let mut peers = peers;
+        let idle = peers.split_off(1 << peers.len().min(network.grid.lanes / mesh.data).ilog2());
+        // What a lane has at most, times the lanes of a thread.
+        let each = micro_batches.div_ceil(network.grid.lanes) * (network.grid.lanes / mesh.data).div_ceil(peers.len());
+        let room = under_way(mesh.pipeline, at.pipeline, each);
+        let seat = |peers: Peers| {
+            let workspace = Workspace::new(&network, network.grid.micro_batch, sequence, recompute, room)?;
             Ok(Seat {
                 weights: state.weights()?,
-                workspace: Workspace::new(&network, network.grid.micro_batch, sequence, recompute, true)?,
+                outgoing: workspace.gradient_rows()?.f_empty_like().map_err(ModelError::from)?,
+                workspace,
+                peers,
                 free: Vec::new(),
             })
         };
-        let seats = (0..threads).map(|_| seat()).collect::<Result<_, TrainError>>()?;
-        let chunks = Arc::new(network.layout.chunks());
+        let seats = peers.into_iter().map(seat).collect::<Result<_, TrainError>>()?;
+        let pieces = state.kept.chunks.iter().map(|chunk| Piece {
+            range: chunk.range.clone(),
+            master: state.in_master(&chunk.range),
+            moments: state.kept.inside(&chunk.range),
+            decays: layout.parts[chunk.part].decays(),
+        });
+        let squares = state.reported.iter().map(|chunk| (chunk.number as u64, chunk.range.clone()));
+        let buffers = |length: usize| -> Result<Vec<Tensor>, ModelError> {
+            let new = |_| Ok(Tensor::f_empty([length as i64], (Kind::Float, network.device))?);
+            (1..mesh.data).map(new).collect()
+        };
+        let share = &state.share;
+        let ends = if mesh.pipeline > 1 && layout.shape.tied { share.word.len() } else { 0 };
+        let incoming = Incoming {
+            word: buffers(share.word.len())?,
+            tied: buffers(if layout.tied.is_empty() { 0 } else { share.word.len() })?,
+            rest: buffers(share.rest.len())?,
+            end: Tensor::f_empty([ends as i64], (Kind::Float, network.device)).map_err(ModelError::from)?,
+        };
         let mut powers = [1.0; 2];
         for _ in 0..state.updates {
             advance(&mut powers, optimizer);
         }
         Ok(Self {
-            state,
-            network,
+            shares: (0..mesh.data).map(|replica| layout.share(mesh.data, replica)).collect(),
+            pieces: Arc::new(pieces.collect()),
+            squares: Arc::new(squares.collect()),
             seats,
-            chunks,
+            idle,
+            at,
+            incoming,
             sequence,
             powers,
+            network,
+            state,
         })
     }
 
-    /// Forward, backward and update over one batch. `step` (counted from 0) is for messages only; `describe` says what
-    /// the batch holds.
-    ///
-    /// Nothing comes back, and the state is as before, if `stop` was raised on the way.
+    /// The state, and the peers that were given.
+    pub fn into_parts(self) -> (State, Vec<Peers>) {
+        let peers = self.seats.into_iter().map(|seat| seat.peers);
+        (self.state, peers.chain(self.idle).collect())
+    }
+
+    /// The peers of the first thread.
+    pub fn peers(&self) -> Result<&Peers, TrainError> {
+        let seat = self.seats.first().map(|seat| &seat.peers);
+        seat.ok_or_else(|| TrainError::Unfit("a step before it failed".to_owned()))
+    }
+
+    /// Whether this rank computes the micro-batch at a place of the batch, and needs its tokens.
+    pub fn reads(network: &Network, replica: usize, index: usize) -> bool {
+        let lanes = network.grid.lanes / network.mesh.data;
+        let holding = &network.layout.holding;
+        (holding.first || holding.last) && index % network.grid.lanes / lanes == replica
+    }
+
+    /// Forward, backward and update over one batch. All ranks do it together.
     ///
     /// # Errors
-    /// [`TrainError::NotFinite`] before the state is touched; [`TrainError::Model`], [`TrainError::Panicked`].
+    /// [`TrainError::NotFinite`] (from `not_finite`) before the state is touched; [`TrainError::Model`],
+    /// [`TrainError::Panicked`].
     pub fn step(
         &mut self,
         team: &Team,
-        batch: &Batch,
+        batch: &mut Batch,
         optimizer: &AdamW,
         rate: f64,
-        stop: &Arc<AtomicBool>,
+        stop: &AtomicBool,
         not_finite: impl Fn(&'static str, f64) -> TrainError,
-    ) -> Result<Option<Outcome>, TrainError> {
-        let harvests = self.run_lanes(team, batch, stop)?;
+    ) -> Result<Outcome, TrainError> {
+        let count = batch.micro_batches.len();
         let mut losses = Vec::new();
         let mut roots = Vec::new();
-        for Harvest {
-            seat,
-            gradients,
-            losses: own,
-        } in harvests
-        {
+        for harvest in self.run_lanes(team, batch)? {
+            let Harvest {
+                seat,
+                gradients,
+                losses: own,
+            } = harvest;
             losses.extend(own);
-            roots.extend(gradients);
+            roots.push(gradients);
             self.seats.push(seat);
         }
-        let whole = roots.len() == self.seats.len();
-        let outcome = if whole {
-            let loss = self.loss(losses);
-            if !loss.is_finite() {
-                return Err(not_finite("loss", loss));
-            }
-            let tokens = (batch.micro_batches.len() * self.seats[0].workspace.rows()) as f64;
-            let grad_norm = self.join(team, &roots)?.sqrt() / tokens;
-            if !grad_norm.is_finite() {
-                return Err(not_finite("gradient norm", grad_norm));
-            }
-            self.update(team, &roots[0], optimizer, rate, grad_norm, tokens)?;
-            Some(Outcome {
-                loss: loss / tokens,
-                grad_norm,
-            })
-        } else {
-            None
+        self.join(team, &roots)?;
+        let own = Report {
+            stop: stop.load(Ordering::SeqCst),
+            losses: if self.at.tensor == 0 { self.sample_losses(losses) } else { Vec::new() },
+            squares: self.squares(team, &roots[0])?,
         };
+        let all = self.peers()?.gather_world(&own.to_bytes()).map_err(ModelError::from)?;
+        let all = all.iter().map(|bytes| Report::from_bytes(bytes)).collect::<Result<Vec<_>, _>>()?;
+        let tokens = (count * self.network.grid.micro_batch * self.sequence) as f64;
+        let loss = self.total(&all, count)?;
+        if !loss.is_finite() {
+            return Err(not_finite("loss", loss));
+        }
+        let grad_norm = self.norm(&all)?.sqrt() / tokens;
+        if !grad_norm.is_finite() {
+            return Err(not_finite("gradient norm", grad_norm));
+        }
+        self.update(team, &roots[0], optimizer, rate, grad_norm, tokens)?;
         for (seat, root) in self.seats.iter_mut().zip(roots) {
             seat.free.push(root);
         }
-        Ok(outcome)
+        Ok(Outcome {
+            loss: loss / tokens,
+            grad_norm,
+            stop: all.iter().any(|report| report.stop),
+        })
     }
 
-    /// Each thread's lanes, one after another. Takes the seats.
-    fn run_lanes(&mut self, team: &Team, batch: &Batch, stop: &Arc<AtomicBool>) -> Result<Vec<Harvest>, TrainError> {
-        let lanes = self.network.grid.lanes / self.seats.len();
-        let items: Vec<(Seat, Vec<Lane>)> = self
+    /// Each thread's lanes. Takes the seats and the batch's micro-batches.
+    fn run_lanes(&mut self, team: &Team, batch: &mut Batch) -> Result<Vec<Harvest>, TrainError> {
+        let network = Arc::clone(&self.network);
+        let count = batch.micro_batches.len();
+        let own = network.grid.lanes / network.mesh.data;
+        let each = own / self.seats.len();
+        let items: Vec<(Seat, Vec<Item>)> = self
             .seats
             .drain(..)
             .enumerate()
             .map(|(thread, seat)| {
-                let own = (thread * lanes..(thread + 1) * lanes).map(|lane| {
-                    let micro_batches = self.network.grid.micro_batches(lane, batch.micro_batches.len());
-                    let of = |m: usize| {
-                        let MicroBatch { ids, targets } = &batch.micro_batches[m];
-                        (
-                            m,
-                            MicroBatch {
-                                ids: ids.shallow_clone(),
-                                targets: targets.shallow_clone(),
-                            },
-                        )
-                    };
-                    micro_batches.map(of).collect()
-                });
-                (seat, own.collect())
+                let first = self.at.data * own + thread * each;
+                let of_lane = |lane: usize| {
+                    let micro_batches = network.grid.micro_batches(first + lane, count);
+                    micro_batches.map(move |index| (lane, index))
+                };
+                let places: Vec<(usize, usize)> = (0..each).flat_map(of_lane).collect();
+                let item = |(lane, index): (usize, usize)| Item {
+                    lane,
+                    index,
+                    tokens: batch.micro_batches[index].take(),
+                };
+                (seat, places.into_iter().map(item).collect())
             })
             .collect();
-        let (network, stop) = (Arc::clone(&self.network), Arc::clone(stop));
-        team.run(items, move |(seat, lanes)| one_thread(&network, seat, lanes, &stop))?
+        team.run(items, move |(seat, items)| lanes::run(&network, seat, each, &items))?
             .into_iter()
             .collect()
     }
 
-    /// Sum over the batch's tokens: tokens of a sample in order, samples as a tree in global order.
-    fn loss(&self, mut losses: Vec<(usize, Vec<f64>)>) -> f64 {
-        losses.sort_by_key(|(m, _)| *m);
-        let rows = losses.iter().flat_map(|(_, rows)| rows.chunks_exact(self.sequence));
-        let samples: Vec<f64> = rows.map(|sample| sample.iter().sum()).collect();
-        tree_sum(&samples)
+    /// The loss of each sample: its tokens in order.
+    fn sample_losses(&self, losses: Vec<(usize, Vec<f64>)>) -> Vec<(u64, f64)> {
+        let micro_batch = self.network.grid.micro_batch;
+        let samples = losses.iter().flat_map(|(index, rows)| {
+            let of = move |(at, sample): (usize, &[f64])| ((index * micro_batch + at) as u64, sample.iter().sum());
+            rows.chunks_exact(self.sequence).enumerate().map(of)
+        });
+        samples.collect()
     }
 
-    /// Joins the threads' gradients into the first one, and returns the sum of squares: chunks of 65,536 elements in
-    /// `f64`, added in the order (part, shard, chunk).
-    fn join(&self, team: &Team, roots: &[Gradients]) -> Result<f64, TrainError> {
-        let items: Vec<(Range<usize>, Vec<Tensor>)> = self
-            .shares(team.threads())
-            .into_iter()
-            .map(|share| (share, roots.iter().map(|root| root.buffer.shallow_clone()).collect()))
-            .collect();
-        let (network, chunks) = (Arc::clone(&self.network), Arc::clone(&self.chunks));
-        let work = move |(share, roots): (Range<usize>, Vec<Tensor>)| -> Result<Vec<f64>, TrainError> {
-            let layout = &network.layout;
-            let mut sums = Vec::with_capacity(share.len());
-            for (index, range) in &chunks[share] {
-                let first = part_mut::<f32>(&roots[0], range.clone())?;
-                let others = roots[1..]
-                    .iter()
-                    .map(|root| part(root, range.clone()))
-                    .collect::<Result<Vec<_>, _>>()?;
-                let tied = if *index == layout.word {
-                    let offset = layout.tied - layout.parts[layout.word].offset;
-                    let second = range.start + offset..range.end + offset;
-                    roots
-                        .iter()
-                        .map(|root| part(root, second.clone()))
-                        .collect::<Result<Vec<_>, _>>()?
-                } else {
-                    Vec::new()
-                };
-                combine_gradients(first, &others, &tied);
-                sums.push(sum_squares(first));
-            }
-            Ok(sums)
+    /// Sum over the batch's tokens: samples as a tree in global order.
+    fn total(&self, all: &[Report], count: usize) -> Result<f64, TrainError> {
+        let mut losses: Vec<(u64, f64)> = all.iter().flat_map(|report| report.losses.iter().copied()).collect();
+        losses.sort_unstable_by_key(|(sample, _)| *sample);
+        let expected = 0..(count * self.network.grid.micro_batch) as u64;
+        if !losses.iter().map(|(sample, _)| *sample).eq(expected) {
+            return Err(TrainError::Unfit("not every sample has one loss".to_owned()));
+        }
+        let losses: Vec<f64> = losses.into_iter().map(|(_, loss)| loss).collect();
+        Ok(tree_sum(&losses))
+    }
+
+    /// Sum of the squares of all gradients, added in the order of chunks.
+    fn norm(&self, all: &[Report]) -> Result<f64, TrainError> {
+        let mut squares: Vec<(u64, f64)> = all.iter().flat_map(|report| report.squares.iter().copied()).collect();
+        squares.sort_unstable_by_key(|(chunk, _)| *chunk);
+        let expected = 0..self.network.layout.num_chunks() as u64;
+        if !squares.iter().map(|(chunk, _)| *chunk).eq(expected) {
+            return Err(TrainError::Unfit("not every chunk is counted once".to_owned()));
+        }
+        Ok(squares.iter().map(|(_, square)| square).sum())
+    }
+
+    /// Joins the threads' gradients, the replicas', the row blocks' and the tied embedding's, in the first root: this
+    /// replica's share of everything, and all replicated parts.
+    fn join(&self, team: &Team, roots: &[Gradients]) -> Result<(), TrainError> {
+        let root = &roots[0].buffer;
+        let others: Vec<Tensor> = roots[1..].iter().map(|root| root.buffer.shallow_clone()).collect();
+        tree(team, root, 0, &others, 0..root.numel())?;
+        self.join_replicas(team, root)?;
+        self.join_blocks(root)?;
+        self.join_tied(team, root)
+    }
+
+    /// Sums over replicas. Leaves are taken in the order `i ^ own`: the tree turned round, so that this replica's own
+    /// comes first.
+    fn join_replicas(&self, team: &Team, root: &Tensor) -> Result<(), TrainError> {
+        let (replicas, own) = (self.shares.len(), self.at.data);
+        if replicas == 1 {
+            return Ok(());
+        }
+        let (layout, peers) = (&self.network.layout, self.peers()?);
+        let turned = |parts: Vec<Tensor>| -> Vec<Tensor> { (1..replicas).map(|i| parts[i ^ own].shallow_clone()).collect() };
+        let word = |start: usize| -> Vec<Range<usize>> {
+            let shares = self.shares.iter().map(|share| &share.word);
+            shares.map(|word| start + word.start..start + word.end).collect()
         };
-        let mut total = 0.0;
-        for sums in team.run(items, work)? {
-            for sum in sums? {
-                total += sum;
+        let rest: Vec<Range<usize>> = self.shares.iter().map(|share| share.rest.clone()).collect();
+        let mut lists = vec![(rest, &self.incoming.rest)];
+        if layout.holding.first {
+            lists.push((word(0), &self.incoming.word));
+        }
+        if !layout.tied.is_empty() {
+            lists.push((word(layout.tied.start), &self.incoming.tied));
+        }
+        for (shares, incoming) in lists {
+            let parts = peers.scatter_replicas(root, &shares, incoming).map_err(ModelError::from)?;
+            let range = shares[own].clone();
+            if !range.is_empty() {
+                tree(team, root, range.start, &turned(parts), range)?;
             }
         }
-        Ok(total)
+        if !layout.blocks.is_empty() {
+            let blocks = range_of(root, &layout.blocks)?;
+            let parts = peers.share_replicas(&blocks).map_err(ModelError::from)?;
+            tree(team, root, layout.blocks.start, &turned(parts), layout.blocks.clone())?;
+        }
+        Ok(())
+    }
+
+    /// Sums the row blocks of replicated parts, from all tensor ranks, into their places among the weights.
+    fn join_blocks(&self, root: &Tensor) -> Result<(), TrainError> {
+        let layout = &self.network.layout;
+        if layout.blocks.is_empty() {
+            return Ok(());
+        }
+        let blocks = range_of(root, &layout.blocks)?;
+        let ranks = self.peers()?.share(&blocks).map_err(ModelError::from)?;
+        let ranks = ranks.iter().map(elements::<f32>).collect::<Result<Vec<_>, _>>()?;
+        for part in layout.parts.iter().filter(|part| layout.blocks.contains(&part.gradients.offset)) {
+            let (start, each) = (part.gradients.offset - layout.blocks.start, part.gradients.held.len());
+            let length = part.shard_length();
+            let leaf = |block: usize| {
+                let start = start + block % each * part.gradients.stride;
+                &ranks[block / each][start..start + length]
+            };
+            let leaves: Vec<&[f32]> = (0..layout.shape.tensor).map(leaf).collect();
+            sum_partials(&leaves, None, part_mut(root, part.shard(0))?);
+        }
+        Ok(())
+    }
+
+    /// Adds the two accumulators of a tied word embedding, within this replica's share.
+    fn join_tied(&self, team: &Team, root: &Tensor) -> Result<(), TrainError> {
+        let (layout, word) = (&self.network.layout, &self.state.share.word);
+        let holding = &layout.holding;
+        if !layout.shape.tied || word.is_empty() {
+            return Ok(());
+        }
+        let (input, output) = (word.clone(), layout.tied.start + word.start..layout.tied.start + word.end);
+        if holding.first && holding.last {
+            return tree(team, root, word.start, &[range_of(root, &output)?], input);
+        }
+        let end = &self.incoming.end;
+        if holding.first {
+            let own = range_of(root, &input)?;
+            self.peers()?.trade_ends(&own, end).map_err(ModelError::from)?;
+            return tree(team, root, word.start, &[end.shallow_clone()], input);
+        }
+        if holding.last {
+            let own = range_of(root, &output)?;
+            self.peers()?.trade_ends(&own, end).map_err(ModelError::from)?;
+            part_mut::<f32>(root, input.clone())?.copy_from_slice(elements(&own)?);
+            return tree(team, root, word.start, &[end.shallow_clone()], input);
+        }
+        Ok(())
+    }
+
+    /// Sums of squares of the chunks that this rank counts, in `f64`.
+    fn squares(&self, team: &Team, root: &Gradients) -> Result<Vec<(u64, f64)>, TrainError> {
+        let squares = Arc::clone(&self.squares);
+        let items = shares(squares.len(), team.threads())
+            .map(|share| (share, root.buffer.shallow_clone()))
+            .collect();
+        let work = move |(share, root): (Range<usize>, Tensor)| -> Result<Vec<(u64, f64)>, ModelError> {
+            let of = |(number, range): &(u64, Range<usize>)| Ok((*number, sum_squares(part(&root, range.clone())?)));
+            squares[share].iter().map(of).collect()
+        };
+        let each = team.run(items, work)?.into_iter().collect::<Result<Vec<_>, _>>()?;
+        Ok(each.concat())
     }
 
     fn update(
         &mut self,
         team: &Team,
-        gradients: &Gradients,
+        root: &Gradients,
         optimizer: &AdamW,
         rate: f64,
         grad_norm: f64,
         tokens: f64,
     ) -> Result<(), TrainError> {
+        let distributed = self.state.kept == self.state.share;
+        let [word, rest] = [|share: &Share| share.word.clone(), |share: &Share| share.rest.clone()]
+            .map(|of| self.shares.iter().map(of).collect::<Vec<_>>());
+        let gather = |whole: &Tensor| -> Result<(), TrainError> {
+            for shares in [&word, &rest] {
+                self.peers()?.gather_replicas(whole, shares).map_err(ModelError::from)?;
+            }
+            Ok(())
+        };
+        if !distributed {
+            gather(&root.buffer)?;
+        }
         let clip = optimizer
             .clip
             .map_or(1.0, |bound| (bound.to_f64() / (grad_norm + 1e-6)).min(1.0));
         let (beta1, beta2) = (optimizer.beta1.to_f64(), optimizer.beta2.to_f64());
-        advance(&mut self.powers, optimizer);
-        self.state.updates += 1;
+        let mut powers = self.powers;
+        advance(&mut powers, optimizer);
         let numbers = Update {
             scale: (clip / tokens) as f32,
             beta1: beta1 as f32,
@@ -252,34 +428,27 @@ impl Trainer {
             rest1: (1.0 - beta1) as f32,
             rest2: (1.0 - beta2) as f32,
             epsilon: optimizer.epsilon.to_f64() as f32,
-            step: (rate / (1.0 - self.powers[0])) as f32,
-            root2: (1.0 - self.powers[1]).sqrt() as f32,
+            step: (rate / (1.0 - powers[0])) as f32,
+            root2: (1.0 - powers[1]).sqrt() as f32,
             keep: (1.0 - rate * optimizer.weight_decay.to_f64()) as f32,
         };
         let state = &self.state;
         let handles = || {
             let [first, second] = &state.moments;
-            [&state.master, &gradients.buffer, first, second, &state.compute].map(Tensor::shallow_clone)
+            [&state.master, &root.buffer, first, second, &state.compute].map(Tensor::shallow_clone)
         };
-        let items = self
-            .shares(team.threads())
-            .into_iter()
-            .map(|share| (share, handles()))
-            .collect();
-        let (network, chunks) = (Arc::clone(&self.network), Arc::clone(&self.chunks));
+        let items = shares(self.pieces.len(), team.threads()).map(|share| (share, handles())).collect();
+        let (kind, pieces) = (self.network.kind, Arc::clone(&self.pieces));
         let work = move |(share, [master, gradient, first, second, compute]): (Range<usize>, [Tensor; 5])| {
-            for (index, range) in &chunks[share] {
-                let keep = if network.layout.parts[*index].decays() {
-                    numbers.keep
-                } else {
-                    1.0
-                };
+            for piece in &pieces[share] {
+                let keep = if piece.decays { numbers.keep } else { 1.0 };
                 let numbers = Update { keep, ..numbers };
-                let master = part_mut::<f32>(&master, range.clone())?;
-                let gradient = part::<f32>(&gradient, range.clone())?;
-                let (first, second) = (part_mut(&first, range.clone())?, part_mut(&second, range.clone())?);
-                if network.kind == Kind::BFloat16 {
-                    let compute = part_mut::<half::bf16>(&compute, range.clone())?;
+                let master = part_mut::<f32>(&master, piece.master.clone())?;
+                let gradient = part::<f32>(&gradient, piece.range.clone())?;
+                let first = part_mut(&first, piece.moments.clone())?;
+                let second = part_mut(&second, piece.moments.clone())?;
+                if kind == Kind::BFloat16 {
+                    let compute = part_mut::<half::bf16>(&compute, piece.range.clone())?;
                     adamw(numbers, master, gradient, first, second, Some(compute));
                 } else {
                     adamw::<f32>(numbers, master, gradient, first, second, None);
@@ -287,15 +456,13 @@ impl Trainer {
             }
             Ok::<(), TrainError>(())
         };
-        team.run(items, work)?.into_iter().collect()
-    }
-
-    /// Contiguous shares of the chunks, one a thread.
-    fn shares(&self, threads: usize) -> Vec<Range<usize>> {
-        let count = self.chunks.len();
-        (0..threads)
-            .map(|i| count * i / threads..count * (i + 1) / threads)
-            .collect()
+        team.run(items, work)?.into_iter().collect::<Result<(), _>>()?;
+        if distributed {
+            gather(&self.state.compute)?;
+        }
+        self.powers = powers;
+        self.state.updates += 1;
+        Ok(())
     }
 }
 
@@ -304,56 +471,41 @@ fn advance(powers: &mut [f64; 2], optimizer: &AdamW) {
     powers[1] *= optimizer.beta2.to_f64();
 }
 
-fn one_thread(network: &Network, mut seat: Seat, lanes: Vec<Lane>, stop: &AtomicBool) -> Result<Harvest, TrainError> {
-    let mut losses = Vec::new();
-    let mut carry = Carry::default();
-    let mut spare = Vec::new();
-    let mut join = |left: Gradients, right: Gradients| -> Result<Gradients, ModelError> {
-        accumulate(elements_mut::<f32>(&left.buffer)?, elements::<f32>(&right.buffer)?);
-        spare.push(right);
-        Ok(left)
-    };
-    let mut stopped = false;
-    for lane in lanes {
-        let mut gradients = match seat.free.pop() {
-            Some(mut gradients) => {
-                gradients.zero()?;
-                gradients
-            }
-            None => Gradients::new(&network.layout, network.device)?,
-        };
-        for (index, MicroBatch { ids, targets }) in lane {
-            if stop.load(Ordering::Relaxed) {
-                stopped = true;
-                break;
-            }
-            let mut own = vec![0.0; seat.workspace.rows()];
-            network.train(
-                &seat.weights,
-                &mut seat.workspace,
-                &ids,
-                &targets,
-                &mut own,
-                &mut gradients,
-            )?;
-            losses.push((index, own));
-        }
-        carry.push(gradients, &mut join)?;
-        if stopped {
-            break;
-        }
+fn range_of(tensor: &Tensor, range: &Range<usize>) -> Result<Tensor, ModelError> {
+    Ok(tensor.f_narrow(0, range.start as i64, range.len() as i64)?)
+}
+
+/// Contiguous shares of `count` pieces of work, one a thread.
+fn shares(count: usize, threads: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..threads).map(move |i| crate::parallel::mesh::share(count, threads, i))
+}
+
+/// `root[range] = tree sum of it and of others`, on all threads. Element `range.start` of the root is element
+/// `range.start − offset` of the others.
+fn tree(
+    team: &Team,
+    root: &Tensor,
+    offset: usize,
+    others: &[Tensor],
+    range: Range<usize>,
+) -> Result<(), TrainError> {
+    if others.is_empty() {
+        return Ok(());
     }
-    let root = carry.finish(&mut join)?;
-    seat.free.extend(spare);
-    let gradients = if stopped {
-        seat.free.extend(root);
-        None
-    } else {
-        root
+    let clones = || -> (Tensor, Vec<Tensor>) {
+        (root.shallow_clone(), others.iter().map(Tensor::shallow_clone).collect())
     };
-    Ok(Harvest {
-        seat,
-        gradients,
-        losses,
-    })
+    let count = range.len().div_ceil(STRETCH);
+    let items = shares(count, team.threads()).map(|share| (share, clones())).collect();
+    let work = move |(share, (root, others)): (Range<usize>, (Tensor, Vec<Tensor>))| -> Result<(), ModelError> {
+        for stretch in share {
+            let start = range.start + stretch * STRETCH;
+            let own = start..range.end.min(start + STRETCH);
+            let theirs = own.start - offset..own.end - offset;
+            let leaves = others.iter().map(|other| part(other, theirs.clone())).collect::<Result<Vec<_>, _>>()?;
+            tree_into(part_mut(&root, own)?, &leaves);
+        }
+        Ok(())
+    };
+    Ok(team.run(items, work)?.into_iter().collect::<Result<(), _>>()?)
 }

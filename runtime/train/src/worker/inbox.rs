@@ -56,6 +56,7 @@ impl Inbox {
                         events.send(&Event::Failed {
                             node: String::new(),
                             cause,
+                            peer: None,
                         });
                     }
                 }

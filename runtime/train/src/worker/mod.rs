@@ -2,6 +2,7 @@
 //!
 //! Not here: how a segment is trained (`train`) or a set is scored (`eval`).
 
+mod connect;
 mod environment;
 mod fingerprint;
 mod inbox;
@@ -87,6 +88,7 @@ pub fn main() -> ExitCode {
     };
     while let Some(order) = inbox.next() {
         let ended = match order {
+            Order::Join(join) => session.join(&join),
             Order::Train(job) => session.train(&job, inbox.stop()),
             Order::Eval(job) => session.evaluate(&job, inbox.stop()),
             Order::Stop => Ended::Idle,

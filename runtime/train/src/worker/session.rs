@@ -1,15 +1,19 @@
 //! What the worker holds from one order to the next, and how it carries an order out.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use aurora_compiler::fields::{ModelFields, OptimizerState};
 use aurora_runtime::checkpoint::TRAIL;
-use aurora_runtime::job::{EvalJob, Event, Start, Step, TrailStep, TrainJob};
+use aurora_runtime::job::{EvalJob, Event, Join, Placement, Step, TrailStep, TrainJob};
 
+use super::connect::connect;
 use super::{Events, chain};
 use crate::eval;
+use crate::model::ModelError;
+use crate::parallel::Peers;
+use crate::parallel::transport::TransportError;
 use crate::train::batch::Batches;
 use crate::train::checkpoint::{Snapshot, Writer, read_state, read_text};
 use crate::train::schedule::rate;
@@ -42,6 +46,11 @@ pub struct Session {
     writer: Writer,
     team: Option<Team>,
     held: Option<Held>,
+    rank: usize,
+    /// How the workers that this one has joined are placed.
+    joined: Option<Placement>,
+    /// One a thread; taken while an order is carried out.
+    peers: Vec<Peers>,
 }
 
 impl Session {
@@ -53,7 +62,24 @@ impl Session {
             writer: Writer::new()?,
             team: None,
             held: None,
+            rank: 0,
+            joined: None,
+            peers: Vec::new(),
         })
+    }
+
+    /// Connects with the other workers.
+    pub fn join(&mut self, join: &Join) -> Ended {
+        match connect(join, &self.events) {
+            Ok(peers) => {
+                self.rank = join.rank as usize;
+                self.joined = Some(join.placement.clone());
+                self.peers = peers;
+                self.events.send(&Event::Joined);
+                Ended::Done
+            }
+            Err(error) => self.failed("", &error),
+        }
     }
 
     /// Waits until every finished segment stands in its folder.
@@ -62,8 +88,9 @@ impl Session {
     }
 
     /// Trains a segment and has its checkpoint written.
-    pub fn train(&mut self, job: &TrainJob, stop: &Arc<AtomicBool>) -> Ended {
-        if stop.load(Ordering::SeqCst) {
+    pub fn train(&mut self, job: &TrainJob, stop: &AtomicBool) -> Ended {
+        // Alone; with others only all together decide.
+        if self.joined.is_none() && stop.load(Ordering::SeqCst) {
             return Ended::Idle;
         }
         match self.segment(job, stop) {
@@ -73,8 +100,9 @@ impl Session {
     }
 
     /// Scores sets of documents and writes `scores.json`.
-    pub fn evaluate(&mut self, job: &EvalJob, stop: &Arc<AtomicBool>) -> Ended {
-        if stop.load(Ordering::SeqCst) {
+    pub fn evaluate(&mut self, job: &EvalJob, stop: &AtomicBool) -> Ended {
+        // Alone; with others only all together decide.
+        if self.joined.is_none() && stop.load(Ordering::SeqCst) {
             return Ended::Idle;
         }
         match self.scores(job, stop) {
@@ -84,87 +112,129 @@ impl Session {
     }
 
     fn failed(&self, node: &str, error: &TrainError) -> Ended {
+        let peer = match error {
+            TrainError::Model(ModelError::Peers(
+                TransportError::Gone { rank, .. } | TransportError::Silent { rank, .. },
+            )) => u32::try_from(*rank).ok(),
+            _ => None,
+        };
         self.events.send(&Event::Failed {
             node: node.to_owned(),
             cause: chain(error),
+            peer,
         });
         Ended::Done
     }
 
     /// A team of so many threads; the last one if it fits.
-    fn take_team(&mut self, threads: u32) -> Result<Team, TrainError> {
-        let threads = threads.max(1) as usize;
+    fn take_team(&mut self, threads: usize) -> Result<Team, TrainError> {
         match self.team.take() {
             Some(team) if team.threads() == threads => Ok(team),
             _ => Team::new(threads),
         }
     }
 
-    fn segment(&mut self, job: &TrainJob, stop: &Arc<AtomicBool>) -> Result<Ended, TrainError> {
+    /// The threads and their peers for an order.
+    fn take(&mut self, placement: &Placement) -> Result<(Team, Vec<Peers>), TrainError> {
+        let threads = placement.threads.max(1) as usize;
+        let peers = match &self.joined {
+            Some(joined) if joined != placement => {
+                return Err(TrainError::Unfit("an order for workers placed in another way".to_owned()));
+            }
+            Some(_) if self.peers.is_empty() => {
+                return Err(TrainError::Unfit("the workers have lost each other".to_owned()));
+            }
+            Some(_) => std::mem::take(&mut self.peers),
+            None if placement.world() > 1 => {
+                return Err(TrainError::Unfit("an order for several workers, and this one has joined none".to_owned()));
+            }
+            None => (0..threads).map(|_| Peers::alone()).collect(),
+        };
+        Ok((self.take_team(threads)?, peers))
+    }
+
+    fn give_back(&mut self, team: Team, peers: Vec<Peers>) {
+        self.team = Some(team);
+        if self.joined.is_some() {
+            self.peers = peers;
+        }
+    }
+
+    fn segment(&mut self, job: &TrainJob, stop: &AtomicBool) -> Result<Ended, TrainError> {
         let fields = &job.fields;
         check(fields)?;
-        let team = self.take_team(job.placement.threads)?;
-        let network = state::network(&fields.model, &fields.numerics, fields.precision, team.threads())?;
+        let (team, peers) = self.take(&job.placement)?;
+        let network = state::network(
+            &fields.model,
+            &fields.numerics,
+            fields.precision,
+            &job.placement,
+            self.rank,
+        )?;
         let batches = Batches::new(job, network.grid.micro_batch)?;
         let (state, first, mut trail) = self.start(job, network)?;
+        let leads = self.rank == 0;
         let mut trainer = Trainer::new(
             state,
-            &team,
+            peers,
             &fields.optimizer,
             fields.sequence as usize,
+            batches.count(),
             job.placement.recompute,
         )?;
-        self.events.send(&Event::Started {
-            node: job.node.clone(),
-            step: first,
-        });
+        if leads {
+            self.events.send(&Event::Started {
+                node: job.node.clone(),
+                step: first,
+            });
+        }
         for step in first..fields.last_step {
             let began = Instant::now();
-            let batch = batches.batch(step)?;
+            let (network, replica) = (&trainer.state.network, trainer.peers()?.at().data);
+            let mut batch = batches.batch(step, |index| Trainer::reads(network, replica, index), leads)?;
             let learning_rate = rate(&fields.schedule, step);
-            let not_finite = |what: &'static str, value: f64| {
-                let batch = batches.describe(&batch.samples);
-                TrainError::NotFinite {
-                    what,
-                    step: step + 1,
-                    value,
-                    batch,
-                }
+            let samples = batch.samples.clone();
+            let not_finite = |what: &'static str, value: f64| TrainError::NotFinite {
+                what,
+                step: step + 1,
+                value,
+                batch: batches.describe(&samples),
             };
-            let outcome = trainer.step(&team, &batch, &fields.optimizer, learning_rate, stop, not_finite)?;
-            let Some(outcome) = outcome else {
-                return self.partial(job, trainer.state, first, step, &trail);
-            };
+            let outcome = trainer.step(&team, &mut batch, &fields.optimizer, learning_rate, stop, not_finite)?;
             let done = step + 1;
             // Not at the end of a segment: the trail of a stage is the same wherever the stage was cut.
-            let digested = done.is_multiple_of(INTERVAL);
-            trail.push(&TrailStep {
-                step: done,
-                batch: batch.digest,
-                loss: bits(outcome.loss),
-                grad_norm: bits(outcome.grad_norm),
-                learning_rate: bits(learning_rate),
-                groups: if digested {
-                    trainer.state.digests()?
-                } else {
-                    Default::default()
-                },
-            });
-            self.events.send(&Event::Step(Step {
-                node: job.node.clone(),
-                step: done,
-                loss: outcome.loss,
-                grad_norm: outcome.grad_norm,
-                learning_rate,
-                samples: batch.samples,
-                seconds: began.elapsed().as_secs_f64(),
-            }));
-            if stop.load(Ordering::SeqCst) && done < fields.last_step {
-                return self.partial(job, trainer.state, first, done, &trail);
+            let groups = if done.is_multiple_of(INTERVAL) {
+                group_digests(&trainer)?
+            } else {
+                BTreeMap::new()
+            };
+            if let Some(digest) = batch.digest {
+                trail.push(&TrailStep {
+                    step: done,
+                    batch: digest,
+                    loss: bits(outcome.loss),
+                    grad_norm: bits(outcome.grad_norm),
+                    learning_rate: bits(learning_rate),
+                    groups,
+                });
+                self.events.send(&Event::Step(Step {
+                    node: job.node.clone(),
+                    step: done,
+                    loss: outcome.loss,
+                    grad_norm: outcome.grad_norm,
+                    learning_rate,
+                    samples: batch.samples,
+                    seconds: began.elapsed().as_secs_f64(),
+                }));
+            }
+            if outcome.stop && done < fields.last_step {
+                let (state, peers) = trainer.into_parts();
+                self.give_back(team, peers);
+                return self.partial(job, &state, done, &trail);
             }
         }
-        let state = trainer.state;
-        let snapshot = Snapshot::take(&state, fields.last_step, &trail)?;
+        let (state, peers) = trainer.into_parts();
+        let snapshot = Snapshot::take(&state, fields.last_step, leads.then_some(&trail))?;
         let (events, node) = (self.events.clone(), job.node.clone());
         let report = move |result: Result<(), _>| {
             events.send(&match result {
@@ -172,6 +242,7 @@ impl Session {
                 Err(error) => Event::Failed {
                     node,
                     cause: chain(&error),
+                    peer: None,
                 },
             });
         };
@@ -181,16 +252,13 @@ impl Session {
             model: fields.model.clone(),
             state,
         });
-        self.team = Some(team);
+        self.give_back(team, peers);
         Ok(Ended::Done)
     }
 
-    /// The checkpoint of an interrupted segment; none if no step was done since it was taken up.
-    fn partial(&self, job: &TrainJob, state: State, first: u64, done: u64, trail: &Trail) -> Result<Ended, TrainError> {
-        if done == first {
-            return Ok(Ended::Idle);
-        }
-        Snapshot::take(&state, done, trail)?.write(&job.out)?;
+    /// The checkpoint of an interrupted segment.
+    fn partial(&self, job: &TrainJob, state: &State, done: u64, trail: &Trail) -> Result<Ended, TrainError> {
+        Snapshot::take(state, done, (self.rank == 0).then_some(trail))?.write(&job.out)?;
         Ok(Ended::Stopped {
             node: job.node.clone(),
             step: done,
@@ -202,13 +270,10 @@ impl Session {
         let fields = &job.fields;
         let reset = fields.optimizer_state == OptimizerState::Reset;
         if let Some(held) = self.held.take_if(|held| held.key == job.start.key) {
-            let mut state = if held.model != fields.model {
+            if held.model != fields.model || !same_arithmetic(&held.state.network, &network) {
                 return Err(TrainError::Unfit("the segment before trained another model".to_owned()));
-            } else if same_arithmetic(&held.state.network, &network) && held.state.moments[0].numel() > 0 {
-                State { network, ..held.state }
-            } else {
-                held.state.moved_to(network, &fields.model, true)?
-            };
+            }
+            let mut state = State { network, ..held.state };
             if reset {
                 state.reset_moments()?;
             }
@@ -217,7 +282,8 @@ impl Session {
         // Before new buffers are made: what is held is of no use to this segment.
         self.held = None;
         let files = &job.start.files;
-        let mut state = State::new(network, &fields.model, true)?;
+        let distributed = job.placement.distributed_optimizer && job.placement.data > 1;
+        let mut state = State::new(network, &fields.model, self.rank, true, distributed)?;
         state.load_weights(files)?;
         if job.start.key == job.key {
             let at = read_state(files)?;
@@ -243,56 +309,79 @@ impl Session {
         Ok((state, fields.first_step, Trail::default()))
     }
 
-    fn scores(&mut self, job: &EvalJob, stop: &Arc<AtomicBool>) -> Result<Ended, TrainError> {
+    fn scores(&mut self, job: &EvalJob, stop: &AtomicBool) -> Result<Ended, TrainError> {
         let fields = &job.fields;
-        let team = self.take_team(job.placement.threads)?;
-        let network = state::network(&fields.model, &fields.numerics, fields.precision, team.threads())?;
-        self.events.send(&Event::Started {
-            node: job.node.clone(),
-            step: 0,
-        });
-        let held = self
-            .held
-            .as_ref()
-            .filter(|held| held.key == job.checkpoint.key && held.model == fields.model);
-        let loaded;
-        let state = match held {
-            Some(held) if same_arithmetic(&held.state.network, &network) => &held.state,
-            Some(held) => {
-                loaded = held.state.moved_to(network, &fields.model, false)?;
-                &loaded
-            }
-            None => {
-                loaded = load(&fields.model, network, &job.checkpoint)?;
-                &loaded
-            }
-        };
-        let (events, node) = (self.events.clone(), job.node.clone());
-        let progress = |set: &str, tokens: u64, of: u64| {
-            events.send(&Event::EvalProgress {
-                node: node.clone(),
-                set: set.to_owned(),
-                tokens,
-                of,
+        let (team, peers) = self.take(&job.placement)?;
+        let network = state::network(
+            &fields.model,
+            &fields.numerics,
+            fields.precision,
+            &job.placement,
+            self.rank,
+        )?;
+        let leads = self.rank == 0;
+        if leads {
+            self.events.send(&Event::Started {
+                node: job.node.clone(),
+                step: 0,
             });
+        }
+        let fits = |held: &&Held| {
+            held.key == job.checkpoint.key
+                && held.model == fields.model
+                && same_arithmetic(&held.state.network, &network)
         };
-        let Some(scores) = eval::evaluate(job, state, &team, stop, progress)? else {
+        let loaded;
+        let state = match self.held.as_ref().filter(fits) {
+            Some(held) => &held.state,
+            None => {
+                let mut new = State::new(network, &fields.model, self.rank, false, false)?;
+                new.load_weights(&job.checkpoint.files)?;
+                loaded = new;
+                &loaded
+            }
+        };
+        let progress = |set: &str, tokens: u64, of: u64| {
+            if leads {
+                self.events.send(&Event::EvalProgress {
+                    node: job.node.clone(),
+                    set: set.to_owned(),
+                    tokens,
+                    of,
+                });
+            }
+        };
+        let (scores, peers) = eval::evaluate(job, state, &team, peers, stop, progress)?;
+        self.give_back(team, peers);
+        let Some(scores) = scores else {
             return Ok(Ended::Idle);
         };
-        eval::write(&scores, &job.out)?;
+        if leads {
+            eval::write(&scores, &job.out)?;
+        }
         self.events.send(&Event::Finished { node: job.node.clone() });
-        self.team = Some(team);
         Ok(Ended::Done)
     }
 }
 
-fn load(model: &ModelFields, network: crate::model::Network, start: &Start) -> Result<State, TrainError> {
-    let mut state = State::new(network, model, false)?;
-    state.load_weights(&start.files)?;
-    Ok(state)
+/// The digests of all ranks' weights, by group.
+fn group_digests(trainer: &Trainer) -> Result<BTreeMap<String, String>, TrainError> {
+    let mut bytes = Vec::new();
+    for (number, digest) in trainer.state.digests()? {
+        bytes.extend_from_slice(&(number as u64).to_le_bytes());
+        bytes.extend_from_slice(digest.as_bytes());
+    }
+    let all = trainer.peers()?.gather_world(&bytes).map_err(ModelError::from)?.concat();
+    let chunk = |bytes: &[u8]| -> Option<(usize, blake3::Hash)> {
+        let (number, digest) = bytes.split_first_chunk::<8>()?;
+        let digest: [u8; 32] = digest.try_into().ok()?;
+        Some((usize::try_from(u64::from_le_bytes(*number)).ok()?, blake3::Hash::from_bytes(digest)))
+    };
+    let chunks: Vec<_> = all.chunks(8 + 32).filter_map(chunk).collect();
+    Ok(trainer.state.group_digests(&chunks))
 }
 
 /// Whether buffers of one serve the other; lanes and micro-batches don't matter to them.
 fn same_arithmetic(a: &crate::model::Network, b: &crate::model::Network) -> bool {
-    a.layout == b.layout && a.kind == b.kind && a.kernels == b.kernels && a.grid.tensor == b.grid.tensor
+    a.layout == b.layout && a.kind == b.kind && a.kernels == b.kernels && a.mesh == b.mesh
 }

@@ -42,7 +42,7 @@ fn tree(parts: &[Tensor]) -> Result<Tensor, ModelError> {
     }
 }
 
-/// `out[t, h] = table[index]` for a table in shards of its rows.
+/// The shards of a table as one.
 fn whole(shards: &[Tensor]) -> Result<Tensor, ModelError> {
     Ok(match shards {
         [one] => one.shallow_clone(),
@@ -50,9 +50,22 @@ fn whole(shards: &[Tensor]) -> Result<Tensor, ModelError> {
     })
 }
 
-pub fn embed(ids: &Tensor, sequence: usize, word: &[Tensor], position: &Tensor, out: &Tensor) -> Done {
+pub fn embed(
+    ids: &Tensor,
+    sequence: usize,
+    first: i64,
+    word: &[Tensor],
+    position: Option<&Tensor>,
+    out: &Tensor,
+) -> Done {
     let hidden = out.size()[1];
-    let words = float(&whole(word)?.f_index_select(0, ids)?)?;
+    let table = whole(word)?;
+    // An id of another rank's takes any row.
+    let places = ids.f_sub_scalar(first)?.f_clamp(0, table.size()[0] - 1)?;
+    let words = float(&table.f_index_select(0, &places)?)?;
+    let Some(position) = position else {
+        return put(out, &words);
+    };
     let places = float(&position.f_narrow(0, 0, sequence as i64)?)?;
     let sum = words.f_view([-1, sequence as i64, hidden])?.f_add(&places)?;
     put(out, &sum.f_view([-1, hidden])?)
@@ -61,47 +74,60 @@ pub fn embed(ids: &Tensor, sequence: usize, word: &[Tensor], position: &Tensor, 
 pub fn embed_backward(
     ids: &Tensor,
     sequence: usize,
+    first: i64,
     dx: &Tensor,
-    blocks: &[Range<usize>],
     word: &[Tensor],
-    position: &Tensor,
+    position: Option<&Tensor>,
 ) -> Done {
     let count: i64 = word.iter().map(|shard| shard.size()[0]).sum();
-    let gradient = Tensor::f_embedding_dense_backward(dx, ids, count, -1, false)?;
+    let places = ids.f_sub_scalar(first)?;
+    let own = places.f_ge(0)?.f_logical_and(&places.f_lt(count)?)?;
+    // What belongs to another rank goes to a row of its own.
+    let places = places.f_where_self(&own, &ids.f_full_like(count)?)?;
+    let gradient = Tensor::f_embedding_dense_backward(dx, &places, count + 1, -1, false)?;
     let mut first = 0;
     for shard in word {
         add_to(shard, &gradient.f_narrow(0, first, shard.size()[0])?)?;
         first += shard.size()[0];
     }
-    let parts = blocks.iter().map(|block| {
-        let places: Vec<i64> = block.clone().map(|row| (row % sequence) as i64).collect();
-        let places = Tensor::f_from_slice(&places)?.f_to_device(dx.device())?;
-        let zeros = Tensor::f_zeros([sequence as i64, dx.size()[1]], (Kind::Float, dx.device()))?;
-        Ok(zeros.f_index_add(0, &places, &rows(dx, block)?)?)
-    });
-    let sum = tree(&parts.collect::<Result<Vec<_>, ModelError>>()?)?;
+    let Some(position) = position else { return Ok(()) };
+    let sum = dx
+        .f_view([-1, sequence as i64, dx.size()[1]])?
+        .f_sum_dim_intlist(&[0i64][..], false, Kind::Float)?;
     add_to(&position.f_narrow(0, 0, sequence as i64)?, &sum)
 }
 
 pub fn norm_forward(x: &Tensor, norm: &Norm, epsilon: f32, out: &Tensor, stats: Stats<'_>) -> Done {
-    let (weight, bias) = (float(&norm.weight)?, float(&norm.bias)?);
+    let weight = float(&norm.weight[0])?;
+    let Some(bias) = norm.bias.first() else {
+        let square = x.f_square()?.f_mean_dim(&[1i64][..], false, Kind::Float)?;
+        put(stats.rstd, &square.f_add_scalar(f64::from(epsilon))?.f_rsqrt()?)?;
+        return norm_apply(x, norm, out, stats);
+    };
     let hidden = [x.size()[1]];
-    let (value, mean, rstd) = x.f_native_layer_norm(&hidden[..], Some(&weight), Some(&bias), f64::from(epsilon))?;
+    let (value, mean, rstd) =
+        x.f_native_layer_norm(&hidden[..], Some(&weight), Some(&float(bias)?), f64::from(epsilon))?;
     put(out, &value)?;
     put(stats.mean, &mean.f_view([-1])?)?;
     put(stats.rstd, &rstd.f_view([-1])?)
 }
 
-fn normal(x: &Tensor, stats: Stats<'_>) -> Result<Tensor, ModelError> {
-    Ok(x.f_sub(&stats.mean.f_unsqueeze(1)?)?
-        .f_mul(&stats.rstd.f_unsqueeze(1)?)?)
+/// The rows before weight and bias.
+fn normal(x: &Tensor, norm: &Norm, stats: Stats<'_>) -> Result<Tensor, ModelError> {
+    let rstd = stats.rstd.f_unsqueeze(1)?;
+    Ok(if norm.bias.is_empty() {
+        x.f_mul(&rstd)?
+    } else {
+        x.f_sub(&stats.mean.f_unsqueeze(1)?)?.f_mul(&rstd)?
+    })
 }
 
 pub fn norm_apply(x: &Tensor, norm: &Norm, out: &Tensor, stats: Stats<'_>) -> Done {
-    let value = normal(x, stats)?
-        .f_mul(&float(&norm.weight)?)?
-        .f_add(&float(&norm.bias)?)?;
-    put(out, &value)
+    let value = normal(x, norm, stats)?.f_mul(&float(&norm.weight[0])?)?;
+    match norm.bias.first() {
+        Some(bias) => put(out, &value.f_add(&float(bias)?)?),
+        None => put(out, &value),
+    }
 }
 
 pub fn norm_backward(
@@ -113,12 +139,20 @@ pub fn norm_backward(
     dx: &Tensor,
     gradient: &Norm,
 ) -> Done {
-    let normal = normal(x, stats)?;
-    let g = dy.f_mul(&float(&norm.weight)?)?;
+    let normal = normal(x, norm, stats)?;
+    let g = dy.f_mul(&float(&norm.weight[0])?)?;
     let mean = |value: &Tensor| value.f_mean_dim(&[1i64][..], true, Kind::Float);
-    let centred = g.f_sub(&mean(&g)?)?.f_sub(&normal.f_mul(&mean(&g.f_mul(&normal)?)?)?)?;
+    let along = normal.f_mul(&mean(&g.f_mul(&normal)?)?)?;
+    let centred = if norm.bias.is_empty() {
+        g.f_sub(&along)?
+    } else {
+        g.f_sub(&mean(&g)?)?.f_sub(&along)?
+    };
     add_to(dx, &centred.f_mul(&stats.rstd.f_unsqueeze(1)?)?)?;
     column_sums(&dy.f_mul(&normal)?, blocks, &gradient.weight)?;
+    if gradient.bias.is_empty() {
+        return Ok(());
+    }
     column_sums(dy, blocks, &gradient.bias)
 }
 
@@ -139,8 +173,13 @@ pub fn gelu_backward(gelu: Gelu, z: &Tensor, gradient: &Tensor, out: &Tensor) ->
     put(gradient, &z.f_gelu_backward(gradient, form(gelu))?)
 }
 
-pub fn add_residual(parts: &[Tensor], bias: &Tensor, residual: &Tensor, out: &Tensor) -> Done {
-    put(out, &tree(parts)?.f_add(&float(bias)?)?.f_add(residual)?)
+pub fn add_residual(parts: &[Tensor], bias: Option<&Tensor>, residual: &Tensor, out: &Tensor) -> Done {
+    let sum = tree(parts)?;
+    let sum = match bias {
+        Some(bias) => sum.f_add(&float(bias)?)?,
+        None => sum,
+    };
+    put(out, &sum.f_add(residual)?)
 }
 
 pub fn sum_partials(parts: &[Tensor], extra: Option<&Tensor>, out: &Tensor) -> Done {
@@ -155,12 +194,12 @@ pub fn sum_partials(parts: &[Tensor], extra: Option<&Tensor>, out: &Tensor) -> D
     )
 }
 
-pub fn column_sums(values: &Tensor, blocks: &[Range<usize>], gradient: &Tensor) -> Done {
-    let parts = blocks.iter().map(|block| {
-        let rows = rows(values, block)?;
-        Ok(rows.f_sum_dim_intlist(&[0i64][..], false, Kind::Float)?)
-    });
-    add_to(gradient, &tree(&parts.collect::<Result<Vec<_>, ModelError>>()?)?)
+pub fn column_sums(values: &Tensor, blocks: &[Range<usize>], gradients: &[Tensor]) -> Done {
+    for (block, gradient) in blocks.iter().zip(gradients) {
+        let sum = rows(values, block)?.f_sum_dim_intlist(&[0i64][..], false, Kind::Float)?;
+        add_to(gradient, &sum)?;
+    }
+    Ok(())
 }
 
 pub fn add_partials(parts: &[Tensor], gradient: &Tensor) -> Done {
@@ -185,44 +224,63 @@ pub fn cast(from: &Tensor, to: &Tensor) -> Done {
     put(to, from)
 }
 
-pub fn softmax_loss(logits: &[Tensor], targets: &Tensor, losses: &mut [f64], gradient: bool) -> Done {
-    let maxima = logits.iter().map(|shard| float(&shard.f_amax(&[1i64][..], true)?));
-    let maxima = maxima.collect::<Result<Vec<_>, ModelError>>()?;
-    let mut maximum = maxima[0].shallow_clone();
-    for other in &maxima[1..] {
-        maximum = maximum.f_maximum(other)?;
-    }
-    let (mut powers, mut sums) = (Vec::new(), Vec::new());
-    let mut target = Tensor::f_zeros_like(&maximum)?;
-    let mut first = 0;
-    let mut owned = Vec::new();
+pub fn row_maxima(logits: &[Tensor], maxima: &Tensor) -> Done {
+    let each = logits.iter().map(|shard| float(&shard.f_amax(&[1i64][..], false)?));
+    let each = each.collect::<Result<Vec<_>, ModelError>>()?;
+    put(maxima, &Tensor::f_stack(&each, 0)?.f_amax(&[0i64][..], true)?)
+}
+
+/// Where each target stands in a shard that begins with id `first`: whether it does, and its place, both `[t, 1]`.
+fn places(targets: &Tensor, first: i64, width: i64) -> Result<(Tensor, Tensor), ModelError> {
+    let place = targets.f_sub_scalar(first)?;
+    let inside = place.f_ge(0)?.f_logical_and(&place.f_lt(width)?)?.f_unsqueeze(1)?;
+    Ok((inside, place.f_clamp(0, width - 1)?.f_unsqueeze(1)?))
+}
+
+pub fn row_sums(logits: &[Tensor], targets: &Tensor, first: i64, maxima: &Tensor, out: &Tensor, keep: bool) -> Done {
+    let column = maxima.f_view([-1, 1])?;
+    let mut chosen = column.f_full_like(f64::NEG_INFINITY)?;
+    let (mut sums, mut first) = (Vec::new(), first);
     for shard in logits {
         let width = shard.size()[1];
-        let place = targets.f_sub_scalar(first)?;
-        let inside = place.f_ge(0)?.f_logical_and(&place.f_lt(width)?)?.f_unsqueeze(1)?;
-        let place = place.f_clamp(0, width - 1)?.f_unsqueeze(1)?;
+        let (inside, place) = places(targets, first, width)?;
         let logit = float(&shard.f_gather(1, &place, false)?)?;
-        target = target.f_add(&logit.f_mul(&inside)?)?;
-        let power = float(shard)?.f_sub(&maximum)?.f_exp()?;
-        sums.push(power.f_sum_dim_intlist(&[1i64][..], true, Kind::Float)?);
-        powers.push(power);
-        owned.push((inside, place));
+        chosen = logit.f_where_self(&inside, &chosen)?;
+        let power = float(shard)?.f_sub(&column)?.f_exp()?;
+        sums.push(power.f_sum_dim_intlist(&[1i64][..], false, Kind::Float)?);
+        if keep {
+            put(shard, &power)?;
+        }
         first += width;
     }
-    let sum = tree(&sums)?;
-    let double = |tensor: &Tensor| tensor.f_to_kind(Kind::Double);
-    let loss = double(&sum)?
+    put(out, &Tensor::f_stack(&[tree(&sums)?, chosen.f_view([-1])?], 0)?)
+}
+
+pub fn finish_loss(
+    logits: &[Tensor],
+    targets: &Tensor,
+    first: i64,
+    maxima: &Tensor,
+    both: &Tensor,
+    losses: &mut [f64],
+    gradient: bool,
+) -> Done {
+    let double = |tensor: &Tensor| tensor.f_view([-1])?.f_to_kind(Kind::Double);
+    let line = |at: i64| both.f_narrow(0, at, 1);
+    let loss = double(&line(0)?)?
         .f_log()?
-        .f_add(&double(&maximum)?)?
-        .f_sub(&double(&target)?)?
-        .f_view([-1])?;
+        .f_add(&double(maxima)?)?
+        .f_sub(&double(&line(1)?)?)?;
     let values = Vec::<f64>::try_from(&loss.f_to_device(tch::Device::Cpu)?)?;
     losses.copy_from_slice(&values);
     if gradient {
-        for ((shard, power), (inside, place)) in logits.iter().zip(powers).zip(owned) {
-            let mut share = power.f_div(&sum)?;
+        let (sums, mut first) = (line(0)?.f_view([-1, 1])?, first);
+        for shard in logits {
+            let (inside, place) = places(targets, first, shard.size()[1])?;
+            let mut share = float(shard)?.f_div(&sums)?;
             let one = inside.f_to_kind(Kind::Float)?.f_neg()?;
             put(shard, &share.f_scatter_add_(1, &place, &one)?)?;
+            first += shard.size()[1];
         }
     }
     Ok(())

@@ -65,15 +65,18 @@ macro_rules! operations {
 }
 
 operations! {
-    /// `out[t, h] = word[id] + position[place]`; `word` in shards of the vocabulary.
-    fn embed(ids: &Tensor, sequence: usize, word: &[Tensor], position: &Tensor, out: &Tensor);
-
-    /// Adds the gradients of the embeddings' input side; that of the positions by row blocks.
-    fn embed_backward(
-        ids: &Tensor, sequence: usize, dx: &Tensor, blocks: &[Range<usize>], word: &[Tensor], position: &Tensor,
+    /// `out[t, h] = word[id] (+ position[place])` for the rows whose id lies in these shards of the vocabulary, the first of
+    /// which begins with `first`; other rows may hold anything.
+    fn embed(
+        ids: &Tensor, sequence: usize, first: i64, word: &[Tensor], position: Option<&Tensor>, out: &Tensor,
     );
 
-    /// Layer norm of `x` (`f32`) into `out`; fills `stats`.
+    /// Adds the gradients of the embeddings' input side.
+    fn embed_backward(
+        ids: &Tensor, sequence: usize, first: i64, dx: &Tensor, word: &[Tensor], position: Option<&Tensor>,
+    );
+
+    /// Norm of `x` (`f32`) into `out`; fills `stats`.
     fn norm_forward(x: &Tensor, norm: &Norm, epsilon: f32, out: &Tensor, stats: Stats<'_>);
 
     /// The same output once more, from `stats`.
@@ -90,14 +93,14 @@ operations! {
     /// `gradient *= gelu'(z)` in place; `out = gelu(z)`.
     fn gelu_backward(gelu: Gelu, z: &Tensor, gradient: &Tensor, out: &Tensor);
 
-    /// `out = residual + (tree sum of parts + bias)`.
-    fn add_residual(parts: &[Tensor], bias: &Tensor, residual: &Tensor, out: &Tensor);
+    /// `out = residual + (tree sum of parts (+ bias))`.
+    fn add_residual(parts: &[Tensor], bias: Option<&Tensor>, residual: &Tensor, out: &Tensor);
 
     /// `out = tree sum of parts (+ extra)`, in `f32`.
     fn sum_partials(parts: &[Tensor], extra: Option<&Tensor>, out: &Tensor);
 
-    /// `gradient += ` tree sum over row blocks of the sum of the block's rows.
-    fn column_sums(values: &Tensor, blocks: &[Range<usize>], gradient: &Tensor);
+    /// Adds to each gradient the sum of its block's rows.
+    fn column_sums(values: &Tensor, blocks: &[Range<usize>], gradients: &[Tensor]);
 
     /// `gradient += ` tree sum of parts.
     fn add_partials(parts: &[Tensor], gradient: &Tensor);
@@ -108,8 +111,18 @@ operations! {
     /// Rounds `from` (`f32`) to the numbers of `to`; nothing if both are the same.
     fn cast(from: &Tensor, to: &Tensor);
 
-    /// −ln p of each row's target into `losses`; with `gradient` the logits turn into the gradient of their sum.
-    fn softmax_loss(logits: &[Tensor], targets: &Tensor, losses: &mut [f64], gradient: bool);
+    /// The largest logit of each row over all shards.
+    fn row_maxima(logits: &[Tensor], maxima: &Tensor);
+
+    /// `out[0]`: for each row the tree sum over shards of Σ exp(logit − maximum); with `keep` the logits turn into these
+    /// exponentials. `out[1]`: the target's logit, or −∞ where the target is not in these shards, which begin at `first`.
+    fn row_sums(logits: &[Tensor], targets: &Tensor, first: i64, maxima: &Tensor, out: &Tensor, keep: bool);
+
+    /// −ln p of each row's target into `losses`, from the maxima and from sums and targets' logits (`both`); with `gradient`
+    /// the exponentials turn into the gradient of the losses' sum.
+    fn finish_loss(
+        logits: &[Tensor], targets: &Tensor, first: i64, maxima: &Tensor, both: &Tensor, losses: &mut [f64], gradient: bool,
+    );
 }
 
 /// The number type of a tensor, checked against what kernels know.

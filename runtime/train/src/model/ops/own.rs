@@ -18,26 +18,33 @@ fn width(tensor: &Tensor) -> usize {
     tensor.size().last().copied().unwrap_or(1) as usize
 }
 
-/// Adds the tree sum of `count` parts to `total`; `part(i)` fills a zeroed buffer of that length.
-fn add_by_blocks(total: &mut [f32], count: usize, mut part: impl FnMut(usize, &mut [f32])) {
-    let length = total.len();
-    let mut parts = vec![0.0f32; count * length];
-    for (i, buffer) in parts.chunks_exact_mut(length.max(1)).enumerate() {
-        part(i, buffer);
+/// Adds to each total what `part(i)` sums up in a zeroed buffer of its length.
+fn add_by_blocks(totals: &[&Tensor], mut part: impl FnMut(usize, &mut [f32])) -> Done {
+    let mut buffer = Vec::new();
+    for (i, total) in totals.iter().enumerate() {
+        let total = elements_mut::<f32>(total)?;
+        buffer.clear();
+        buffer.resize(total.len(), 0.0f32);
+        part(i, &mut buffer);
+        kernels::accumulate(total, &buffer);
     }
-    let parts: Vec<&[f32]> = parts.chunks_exact(length.max(1)).collect();
-    let mut sum = vec![0.0f32; length];
-    kernels::sum_partials(&parts, None, &mut sum);
-    kernels::accumulate(total, &sum);
+    Ok(())
 }
 
-pub fn embed(ids: &Tensor, sequence: usize, word: &[Tensor], position: &Tensor, out: &Tensor) -> Done {
-    by_kind!(kind_of(position), E => {
+pub fn embed(
+    ids: &Tensor,
+    sequence: usize,
+    first: i64,
+    word: &[Tensor],
+    position: Option<&Tensor>,
+    out: &Tensor,
+) -> Done {
+    by_kind!(word.first().map_or(tch::Kind::Float, kind_of), E => {
         let hidden = width(out);
-        let mut first = 0;
+        let places = position.map(elements::<E>).transpose()?;
+        let mut first = first;
         for word in word {
-            let (rows, places) = (elements::<E>(word)?, elements::<E>(position)?);
-            kernels::embed_position_rows(elements(ids)?, sequence, first, rows, places, hidden, elements_mut(out)?);
+            kernels::embed_rows(elements(ids)?, sequence, first, elements::<E>(word)?, places, hidden, elements_mut(out)?);
             first += word.size()[0];
         }
         Ok(())
@@ -47,42 +54,47 @@ pub fn embed(ids: &Tensor, sequence: usize, word: &[Tensor], position: &Tensor, 
 pub fn embed_backward(
     ids: &Tensor,
     sequence: usize,
+    first: i64,
     dx: &Tensor,
-    blocks: &[Range<usize>],
     word: &[Tensor],
-    position: &Tensor,
+    position: Option<&Tensor>,
 ) -> Done {
     let hidden = width(dx);
     let numbers = elements::<f32>(dx)?;
-    let mut first = 0;
+    let mut first = first;
     for word in word {
         kernels::embedding_gradient(elements(ids)?, first, numbers, hidden, elements_mut(word)?);
         first += word.size()[0];
     }
-    let total = &mut elements_mut::<f32>(position)?[..sequence * hidden];
-    add_by_blocks(total, blocks.len(), |i, out| {
-        let block = blocks[i].clone();
-        let rows = &numbers[block.start * hidden..block.end * hidden];
-        kernels::position_gradient(rows, block.start, sequence, hidden, out);
-    });
-    Ok(())
+    let Some(position) = position else { return Ok(()) };
+    let used = position.f_narrow(0, 0, sequence as i64)?;
+    add_by_blocks(&[&used], |_, out| kernels::position_gradient(numbers, sequence, hidden, out))
 }
 
 pub fn norm_forward(x: &Tensor, norm: &Norm, epsilon: f32, out: &Tensor, stats: Stats<'_>) -> Done {
     by_kind!(kind_of(out), E => {
-        kernels::norm_forward::<E>(
-            elements(x)?, width(x), epsilon, elements(&norm.weight)?, elements(&norm.bias)?, elements_mut(out)?,
-            elements_mut(stats.mean)?, elements_mut(stats.rstd)?,
-        );
+        let weight = elements::<E>(&norm.weight[0])?;
+        let (x, rstd) = (elements(x)?, elements_mut(stats.rstd)?);
+        match norm.bias.first() {
+            Some(bias) => kernels::norm_forward::<E>(
+                x, weight.len(), epsilon, weight, elements(bias)?, elements_mut(out)?, elements_mut(stats.mean)?, rstd,
+            ),
+            None => kernels::rms_norm_forward::<E>(x, weight.len(), epsilon, weight, elements_mut(out)?, rstd),
+        }
         Ok(())
     })
 }
 
 pub fn norm_apply(x: &Tensor, norm: &Norm, out: &Tensor, stats: Stats<'_>) -> Done {
     by_kind!(kind_of(out), E => {
-        let (mean, rstd) = (elements(stats.mean)?, elements(stats.rstd)?);
-        let (weight, bias) = (elements(&norm.weight)?, elements(&norm.bias)?);
-        kernels::norm_apply::<E>(elements(x)?, width(x), mean, rstd, weight, bias, elements_mut(out)?);
+        let weight = elements::<E>(&norm.weight[0])?;
+        let (x, rstd) = (elements(x)?, elements(stats.rstd)?);
+        match norm.bias.first() {
+            Some(bias) => kernels::norm_apply::<E>(
+                x, weight.len(), elements(stats.mean)?, rstd, weight, elements(bias)?, elements_mut(out)?,
+            ),
+            None => kernels::rms_norm_apply::<E>(x, weight.len(), rstd, weight, elements_mut(out)?),
+        }
         Ok(())
     })
 }
@@ -96,23 +108,27 @@ pub fn norm_backward(
     dx: &Tensor,
     gradient: &Norm,
 ) -> Done {
-    by_kind!(kind_of(&norm.weight), E => {
-        let hidden = width(x);
+    by_kind!(kind_of(&norm.weight[0]), E => {
+        let weight = elements::<E>(&norm.weight[0])?;
+        let hidden = weight.len();
         let (dy, x, dx) = (elements::<f32>(dy)?, elements::<f32>(x)?, elements_mut::<f32>(dx)?);
-        let (mean, rstd) = (elements::<f32>(stats.mean)?, elements::<f32>(stats.rstd)?);
-        let weight = elements::<E>(&norm.weight)?;
+        let rstd = elements::<f32>(stats.rstd)?;
         let mut both = vec![0.0f32; 2 * hidden];
-        add_by_blocks(&mut both, blocks.len(), |i, out| {
-            let block = blocks[i].clone();
+        for (i, block) in blocks.iter().enumerate() {
             let numbers = block.start * hidden..block.end * hidden;
-            let (dweight, dbias) = out.split_at_mut(hidden);
-            kernels::norm_backward(
-                &dy[numbers.clone()], &x[numbers.clone()], hidden, &mean[block.clone()], &rstd[block], weight,
-                &mut dx[numbers], dweight, dbias,
-            );
-        });
-        kernels::accumulate(elements_mut(&gradient.weight)?, &both[..hidden]);
-        kernels::accumulate(elements_mut(&gradient.bias)?, &both[hidden..]);
+            let (dy, x, dx) = (&dy[numbers.clone()], &x[numbers.clone()], &mut dx[numbers]);
+            both.fill(0.0);
+            let (dweight, dbias) = both.split_at_mut(hidden);
+            match gradient.bias.get(i) {
+                Some(bias) => {
+                    let mean = &elements::<f32>(stats.mean)?[block.clone()];
+                    kernels::norm_backward(dy, x, hidden, mean, &rstd[block.clone()], weight, dx, dweight, dbias);
+                    kernels::accumulate(elements_mut(bias)?, dbias);
+                }
+                None => kernels::rms_norm_backward(dy, x, hidden, &rstd[block.clone()], weight, dx, dweight),
+            }
+            kernels::accumulate(elements_mut(&gradient.weight[i])?, dweight);
+        }
         Ok(())
     })
 }
@@ -131,10 +147,18 @@ pub fn gelu_backward(gelu: Gelu, z: &Tensor, gradient: &Tensor, out: &Tensor) ->
     })
 }
 
-pub fn add_residual(parts: &[Tensor], bias: &Tensor, residual: &Tensor, out: &Tensor) -> Done {
-    by_kind!(kind_of(bias), E => {
-        kernels::add_residual::<E>(&slices(parts)?, elements(bias)?, elements(residual)?, elements_mut(out)?);
-        Ok(())
+pub fn add_residual(parts: &[Tensor], bias: Option<&Tensor>, residual: &Tensor, out: &Tensor) -> Done {
+    by_kind!(parts.first().map_or(tch::Kind::Float, kind_of), P => {
+        let (parts, width) = (slices::<P>(parts)?, width(out));
+        let (residual, out) = (elements(residual)?, elements_mut(out)?);
+        let Some(bias) = bias else {
+            kernels::add_residual::<P, f32>(&parts, width, None, residual, out);
+            return Ok(());
+        };
+        by_kind!(kind_of(bias), E => {
+            kernels::add_residual::<P, E>(&parts, width, Some(elements(bias)?), residual, out);
+            Ok(())
+        })
     })
 }
 
@@ -145,14 +169,13 @@ pub fn sum_partials(parts: &[Tensor], extra: Option<&Tensor>, out: &Tensor) -> D
     })
 }
 
-pub fn column_sums(values: &Tensor, blocks: &[Range<usize>], gradient: &Tensor) -> Done {
+pub fn column_sums(values: &Tensor, blocks: &[Range<usize>], gradients: &[Tensor]) -> Done {
     by_kind!(kind_of(values), E => {
-        let (numbers, total) = (elements::<E>(values)?, elements_mut::<f32>(gradient)?);
-        let width = total.len();
-        add_by_blocks(total, blocks.len(), |i, out| {
+        let (numbers, width) = (elements::<E>(values)?, width(values));
+        let totals: Vec<&Tensor> = gradients.iter().collect();
+        add_by_blocks(&totals, |i, out| {
             kernels::column_sums(&numbers[blocks[i].start * width..blocks[i].end * width], out);
-        });
-        Ok(())
+        })
     })
 }
 
@@ -185,34 +208,59 @@ pub fn cast(from: &Tensor, to: &Tensor) -> Done {
     })
 }
 
-pub fn softmax_loss(logits: &[Tensor], targets: &Tensor, losses: &mut [f64], gradient: bool) -> Done {
+pub fn row_maxima(logits: &[Tensor], maxima: &Tensor) -> Done {
     by_kind!(logits.first().map_or(tch::Kind::Float, kind_of), E => {
-        let rows = losses.len();
-        let ids = elements::<i64>(targets)?;
-        let mut maxima = vec![f32::NEG_INFINITY; rows];
-        let mut chosen = vec![0.0f32; rows];
-        let mut first = 0i64;
+        let maxima = elements_mut::<f32>(maxima)?;
+        maxima.fill(f32::NEG_INFINITY);
         for logits in logits {
-            let (numbers, width) = (elements::<E>(logits)?, width(logits));
-            kernels::row_maxima(numbers, width, &mut maxima);
-            for (row, (&id, chosen)) in ids.iter().zip(&mut chosen).enumerate() {
+            kernels::row_maxima(elements::<E>(logits)?, width(logits), maxima);
+        }
+        Ok(())
+    })
+}
+
+pub fn row_sums(logits: &[Tensor], targets: &Tensor, first: i64, maxima: &Tensor, out: &Tensor, keep: bool) -> Done {
+    by_kind!(logits.first().map_or(tch::Kind::Float, kind_of), E => {
+        let (ids, maxima) = (elements::<i64>(targets)?, elements::<f32>(maxima)?);
+        let (sums, chosen) = elements_mut::<f32>(out)?.split_at_mut(ids.len());
+        chosen.fill(f32::NEG_INFINITY);
+        let mut parts = vec![0.0f32; ids.len() * logits.len()];
+        let mut first = first;
+        for (logits, sums) in logits.iter().zip(parts.chunks_exact_mut(ids.len().max(1))) {
+            let (numbers, width) = (elements_mut::<E>(logits)?, width(logits));
+            for (row, (&id, chosen)) in ids.iter().zip(&mut *chosen).enumerate() {
                 if (first..first + width as i64).contains(&id) {
                     *chosen = kernels::Element::load(numbers[row * width + (id - first) as usize]);
                 }
             }
+            kernels::row_sums(numbers, width, maxima, sums, keep);
             first += width as i64;
         }
-        let mut parts = vec![0.0f32; rows * logits.len()];
-        for (logits, sums) in logits.iter().zip(parts.chunks_exact_mut(rows.max(1))) {
-            kernels::row_sums(elements_mut::<E>(logits)?, width(logits), &maxima, sums, gradient);
+        for (row, sum) in sums.iter_mut().enumerate() {
+            *sum = tree_by(logits.len(), &|i| parts[i * ids.len() + row]);
         }
-        let sums: Vec<f32> = (0..rows).map(|row| tree_by(logits.len(), &|i| parts[i * rows + row])).collect();
-        kernels::row_losses(&sums, &maxima, &chosen, losses);
+        Ok(())
+    })
+}
+
+pub fn finish_loss(
+    logits: &[Tensor],
+    targets: &Tensor,
+    first: i64,
+    maxima: &Tensor,
+    both: &Tensor,
+    losses: &mut [f64],
+    gradient: bool,
+) -> Done {
+    by_kind!(logits.first().map_or(tch::Kind::Float, kind_of), E => {
+        let ids = elements::<i64>(targets)?;
+        let (sums, chosen) = elements::<f32>(both)?.split_at(ids.len());
+        kernels::row_losses(sums, elements(maxima)?, chosen, losses);
         if gradient {
-            let mut first = 0i64;
+            let mut first = first;
             for logits in logits {
                 let places: Vec<i64> = ids.iter().map(|id| id - first).collect();
-                kernels::loss_gradient(elements_mut::<E>(logits)?, width(logits), &sums, &places);
+                kernels::loss_gradient(elements_mut::<E>(logits)?, width(logits), sums, &places);
                 first += width(logits) as i64;
             }
         }

@@ -1,0 +1,187 @@
+//! One thread's lanes through its pipeline stage: forwards and backwards in the schedule's order.
+
+use tch::{Kind, Tensor};
+
+use super::TrainError;
+use super::batch::MicroBatch;
+use super::pipeline::{Work, one_forward_one_backward};
+use crate::kernels::accumulate;
+use crate::model::{Gradients, ModelError, Network, Pass, Weights, Workspace, elements, elements_mut};
+use crate::parallel::transport::Transfer;
+use crate::parallel::{Carry, Peers};
+
+/// What one thread keeps between steps.
+pub struct Seat {
+    pub weights: Weights,
+    pub workspace: Workspace,
+    pub peers: Peers,
+    /// Gradient buffers not in use.
+    pub free: Vec<Gradients>,
+    /// Own rows of the gradient that is on its way to the stage before.
+    pub outgoing: Tensor,
+}
+
+/// A micro-batch of a lane: the lane's place among the thread's own, and the micro-batch's place in the batch.
+pub struct Item {
+    pub lane: usize,
+    pub index: usize,
+    /// Known to the first and the last stage.
+    pub tokens: Option<MicroBatch>,
+}
+
+/// What a thread brings back from its lanes.
+pub struct Harvest {
+    pub seat: Seat,
+    /// The joined gradients of its lanes.
+    pub gradients: Gradients,
+    /// Losses of each micro-batch's rows, on the last stage.
+    pub losses: Vec<(usize, Vec<f64>)>,
+}
+
+/// Transfers under way.
+type Sent = Option<Box<dyn Transfer>>;
+
+fn arrived(sent: &mut Sent) -> Result<(), ModelError> {
+    match sent.take() {
+        Some(transfer) => Ok(transfer.wait()?),
+        None => Ok(()),
+    }
+}
+
+/// Runs all micro-batches of a thread's lanes; `items` stand lane by lane.
+///
+/// # Errors
+/// [`TrainError::Model`].
+pub fn run(network: &Network, mut seat: Seat, lanes: usize, items: &[Item]) -> Result<Harvest, TrainError> {
+    let at = seat.peers.at();
+    let stages = seat.peers.mesh().pipeline;
+    let (first, last) = (network.layout.holding.first, network.layout.holding.last);
+    let slots = seat.workspace.slots();
+    let nothing = Tensor::f_empty([0], (Kind::Int64, network.device)).map_err(ModelError::from)?;
+    let tokens = |item: &'_ Item| match &item.tokens {
+        Some(MicroBatch { ids, targets }) => (ids.shallow_clone(), targets.shallow_clone()),
+        None => (nothing.shallow_clone(), nothing.shallow_clone()),
+    };
+    let mut forward_sent: Vec<Sent> = (0..slots).map(|_| None).collect();
+    let mut backward_sent: Sent = None;
+    let mut losses = Vec::new();
+    let mut carry = Carry::default();
+    let mut spare = Vec::new();
+    let mut lane = Lane::default();
+    for work in one_forward_one_backward(stages, at.pipeline, items.len()) {
+        let (Work::Forward(place) | Work::Backward(place)) = work;
+        let (item, slot) = (&items[place], place % slots);
+        let (ids, targets) = tokens(item);
+        let mut pass = Pass {
+            workspace: &mut seat.workspace,
+            peers: &seat.peers,
+            slot,
+            ids: &ids,
+        };
+        match work {
+            Work::Forward(_) => {
+                arrived(&mut forward_sent[slot])?;
+                if !first {
+                    let input = pass.workspace.incoming(slot)?;
+                    pass.peers.receive_forward(&input).map_err(ModelError::from)?.wait().map_err(ModelError::from)?;
+                    network.fill_input(&pass)?;
+                }
+                network.forward(&seat.weights, &mut pass)?;
+                if !last {
+                    let output = pass.workspace.outgoing(slot)?;
+                    forward_sent[slot] = Some(pass.peers.send_forward(&output).map_err(ModelError::from)?);
+                }
+            }
+            Work::Backward(_) => {
+                let gradients = lane.enter(item.lane, &mut carry, &mut seat.free, &mut spare, network)?;
+                if last {
+                    let mut own = vec![0.0; pass.workspace.rows()];
+                    network.head(&seat.weights, &mut pass, &targets, &mut own, Some(gradients))?;
+                    losses.push((item.index, own));
+                } else {
+                    let rows = pass.workspace.gradient_rows()?;
+                    pass.peers.receive_backward(&rows).map_err(ModelError::from)?.wait().map_err(ModelError::from)?;
+                }
+                network.backward(&seat.weights, &mut pass, gradients)?;
+                if !first {
+                    arrived(&mut backward_sent)?;
+                    let rows = pass.workspace.gradient_rows()?;
+                    seat.outgoing.f_copy_(&rows).map_err(ModelError::from)?;
+                    backward_sent = Some(seat.peers.send_backward(&seat.outgoing).map_err(ModelError::from)?);
+                }
+            }
+        }
+    }
+    for sent in &mut forward_sent {
+        arrived(sent)?;
+    }
+    arrived(&mut backward_sent)?;
+    // A lane without micro-batches counts as a leaf of zeros.
+    for rest in lane.next()..lanes {
+        lane.enter(rest, &mut carry, &mut seat.free, &mut spare, network)?;
+    }
+    let gradients = lane.finish(carry, &mut spare)?;
+    seat.free.extend(spare);
+    Ok(Harvest {
+        seat,
+        gradients,
+        losses,
+    })
+}
+
+/// The lane whose backwards are under way.
+#[derive(Default)]
+struct Lane {
+    current: Option<(usize, Gradients)>,
+}
+
+impl Lane {
+    /// The first lane that has not begun.
+    fn next(&self) -> usize {
+        self.current.as_ref().map_or(0, |(lane, _)| lane + 1)
+    }
+
+    /// The gradients of `lane`. Lanes before it are done and join the carry.
+    fn enter(
+        &mut self,
+        lane: usize,
+        carry: &mut Carry<Gradients>,
+        free: &mut Vec<Gradients>,
+        spare: &mut Vec<Gradients>,
+        network: &Network,
+    ) -> Result<&Gradients, ModelError> {
+        while self.next() <= lane {
+            let next = self.next();
+            if let Some((_, done)) = self.current.take() {
+                carry.push(done, |left, right| joined(left, right, spare))?;
+            }
+            let gradients = match spare.pop().or_else(|| free.pop()) {
+                Some(mut gradients) => {
+                    gradients.zero()?;
+                    gradients
+                }
+                None => Gradients::new(&network.layout, network.device)?,
+            };
+            self.current = Some((next, gradients));
+        }
+        match &self.current {
+            Some((current, gradients)) if *current == lane => Ok(gradients),
+            _ => Err(ModelError::Unfit("lanes out of order".to_owned())),
+        }
+    }
+
+    fn finish(self, mut carry: Carry<Gradients>, spare: &mut Vec<Gradients>) -> Result<Gradients, ModelError> {
+        if let Some((_, done)) = self.current {
+            carry.push(done, |left, right| joined(left, right, spare))?;
+        }
+        carry
+            .finish(|left, right| joined(left, right, spare))?
+            .ok_or_else(|| ModelError::Unfit("a worker without lanes".to_owned()))
+    }
+}
+
+fn joined(left: Gradients, right: Gradients, spare: &mut Vec<Gradients>) -> Result<Gradients, ModelError> {
+    accumulate(elements_mut::<f32>(&left.buffer)?, elements::<f32>(&right.buffer)?);
+    spare.push(right);
+    Ok(left)
+}
