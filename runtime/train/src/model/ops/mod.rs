@@ -5,14 +5,16 @@
 
 mod aten;
 mod own;
+#[cfg(test)]
+mod tests;
 
 use std::ops::Range;
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::ModelError;
 use super::views::Norm;
-use crate::kernels::{Element, Gelu};
+use crate::kernels::{Element, Gelu, Turned, rotary_tables};
 
 /// Which implementation runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +28,44 @@ pub enum Kernels {
 pub(super) struct Stats<'a> {
     pub mean: &'a Tensor,
     pub rstd: &'a Tensor,
+}
+
+/// The tables of rotary positions, each `[sequence, d/2]`.
+#[derive(Debug)]
+#[allow(dead_code)] // for the lead: until the Llama network calls it
+pub(super) struct Rotary {
+    cos: Tensor,
+    sin: Tensor,
+}
+
+#[allow(dead_code)] // as above
+impl Rotary {
+    /// The tables of heads of `d` elements for up to `sequence` positions.
+    ///
+    /// # Errors
+    /// [`ModelError`] if `d` is odd, or the device is out of memory.
+    pub fn new(sequence: usize, d: usize, theta: f64, device: Device) -> Result<Self, ModelError> {
+        if !d.is_multiple_of(2) {
+            return Err(ModelError::Unfit(format!(
+                "rotary positions need heads of an even size, not {d}"
+            )));
+        }
+        let (cos, sin) = rotary_tables(sequence, d, theta);
+        let table = |values: &[f32]| -> Result<Tensor, ModelError> {
+            let table = Tensor::f_from_slice(values)?.f_view([sequence as i64, (d / 2) as i64])?;
+            Ok(table.f_to_device(device)?)
+        };
+        Ok(Self {
+            cos: table(&cos)?,
+            sin: table(&sin)?,
+        })
+    }
+
+    /// What of rows of `width` elements these tables turn: `heads` heads from column `first` on.
+    fn turned(&self, width: usize, first: usize, heads: usize) -> Turned {
+        let d = 2 * self.cos.size()[1] as usize;
+        Turned { width, first, heads, d }
+    }
 }
 
 /// Calls a generic function for the element type of `kind`.
@@ -89,6 +129,34 @@ operations! {
 
     /// `gradient *= gelu'(z)` in place; `out = gelu(z)`.
     fn gelu_backward(gelu: Gelu, z: &Tensor, gradient: &Tensor, out: &Tensor);
+
+    /// Root-mean-square norm of `x` (`f32`) into `out`; fills `rstd`.
+    #[allow(dead_code)] // for the lead: until the Llama network calls it, like the five that follow
+    fn rms_norm_forward(x: &Tensor, weight: &Tensor, epsilon: f32, out: &Tensor, rstd: &Tensor);
+
+    /// The same output once more, from `rstd`.
+    #[allow(dead_code)]
+    fn rms_norm_apply(x: &Tensor, weight: &Tensor, out: &Tensor, rstd: &Tensor);
+
+    /// Adds the input's gradient to `dx`, and the weight's to `gradient` by row blocks.
+    #[allow(dead_code)]
+    fn rms_norm_backward(
+        dy: &Tensor, x: &Tensor, weight: &Tensor, rstd: &Tensor, blocks: &[Range<usize>], dx: &Tensor,
+        gradient: &Tensor,
+    );
+
+    /// `out[t, f] = silu(gate) · up`, for `z` = `[t, 2f]`, gates first.
+    #[allow(dead_code)]
+    fn swiglu_forward(z: &Tensor, out: &Tensor);
+
+    /// `dz` = the gradient by `z` for `gradient` by the output; `out` = the output.
+    #[allow(dead_code)]
+    fn swiglu_backward(z: &Tensor, gradient: &Tensor, dz: &Tensor, out: &Tensor);
+
+    /// Turns `heads` heads from column `first` of `rows` on by the angles of their positions (row mod `sequence`), in
+    /// place; `inverse` turns back.
+    #[allow(dead_code)]
+    fn rotate(rows: &Tensor, rotary: &Rotary, sequence: usize, first: usize, heads: usize, inverse: bool);
 
     /// `out = residual + (tree sum of parts + bias)`.
     fn add_residual(parts: &[Tensor], bias: &Tensor, residual: &Tensor, out: &Tensor);

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use tch::Tensor;
 
-use super::{Stats, by_kind, kind_of, slices};
+use super::{Rotary, Stats, by_kind, kind_of, slices};
 use crate::kernels::{self, Gelu};
 use crate::model::ModelError;
 use crate::model::access::{elements, elements_mut};
@@ -127,6 +127,71 @@ pub fn gelu_forward(gelu: Gelu, z: &Tensor, bias: &Tensor, out: &Tensor) -> Done
 pub fn gelu_backward(gelu: Gelu, z: &Tensor, gradient: &Tensor, out: &Tensor) -> Done {
     by_kind!(kind_of(z), E => {
         kernels::gelu_backward::<E>(gelu, elements(z)?, elements_mut(gradient)?, elements_mut(out)?);
+        Ok(())
+    })
+}
+
+pub fn rms_norm_forward(x: &Tensor, weight: &Tensor, epsilon: f32, out: &Tensor, rstd: &Tensor) -> Done {
+    by_kind!(kind_of(out), E => {
+        let numbers = elements_mut(rstd)?;
+        kernels::rms_norm_forward::<E>(
+            elements(x)?, width(x), epsilon, elements(weight)?, elements_mut(out)?, numbers,
+        );
+        Ok(())
+    })
+}
+
+pub fn rms_norm_apply(x: &Tensor, weight: &Tensor, out: &Tensor, rstd: &Tensor) -> Done {
+    by_kind!(kind_of(out), E => {
+        kernels::rms_norm_apply::<E>(elements(x)?, width(x), elements(rstd)?, elements(weight)?, elements_mut(out)?);
+        Ok(())
+    })
+}
+
+pub fn rms_norm_backward(
+    dy: &Tensor,
+    x: &Tensor,
+    weight: &Tensor,
+    rstd: &Tensor,
+    blocks: &[Range<usize>],
+    dx: &Tensor,
+    gradient: &Tensor,
+) -> Done {
+    by_kind!(kind_of(weight), E => {
+        let hidden = width(x);
+        let (dy, x, dx) = (elements::<f32>(dy)?, elements::<f32>(x)?, elements_mut::<f32>(dx)?);
+        let (rstd, weight) = (elements::<f32>(rstd)?, elements::<E>(weight)?);
+        add_by_blocks(elements_mut(gradient)?, blocks.len(), |i, dweight| {
+            let block = blocks[i].clone();
+            let numbers = block.start * hidden..block.end * hidden;
+            kernels::rms_norm_backward(
+                &dy[numbers.clone()], &x[numbers.clone()], hidden, &rstd[block], weight, &mut dx[numbers], dweight,
+            );
+        });
+        Ok(())
+    })
+}
+
+pub fn swiglu_forward(z: &Tensor, out: &Tensor) -> Done {
+    by_kind!(kind_of(z), E => {
+        kernels::swiglu_forward::<E>(elements(z)?, width(out), elements_mut(out)?);
+        Ok(())
+    })
+}
+
+pub fn swiglu_backward(z: &Tensor, gradient: &Tensor, dz: &Tensor, out: &Tensor) -> Done {
+    by_kind!(kind_of(z), E => {
+        let d = elements::<E>(gradient)?;
+        kernels::swiglu_backward::<E>(elements(z)?, d, width(out), elements_mut(dz)?, elements_mut(out)?);
+        Ok(())
+    })
+}
+
+pub fn rotate(rows: &Tensor, rotary: &Rotary, sequence: usize, first: usize, heads: usize, inverse: bool) -> Done {
+    by_kind!(kind_of(rows), E => {
+        let turned = rotary.turned(width(rows), first, heads);
+        let (cos, sin) = (elements(&rotary.cos)?, elements(&rotary.sin)?);
+        kernels::rotate::<E>(elements_mut(rows)?, turned, sequence, cos, sin, inverse);
         Ok(())
     })
 }
