@@ -16,7 +16,10 @@ mod embedding;
 mod loss;
 mod math;
 mod norm;
+mod rms_norm;
+mod rotary;
 mod sums;
+mod swiglu;
 mod update;
 
 pub use activation::{Gelu, gelu_backward, gelu_forward};
@@ -26,7 +29,10 @@ pub use embedding::{embed_rows, embedding_gradient, position_gradient};
 pub use loss::{loss_gradient, row_losses, row_maxima, row_sums};
 pub use math::{exp, log};
 pub use norm::{norm_apply, norm_backward, norm_forward};
+pub use rms_norm::{rms_norm_apply, rms_norm_backward, rms_norm_forward};
+pub use rotary::{Turned, rotary_tables, rotate};
 pub use sums::{accumulate, add_residual, cast, column_sums, fold_heads, sum_partials, sum_squares};
+pub use swiglu::{swiglu_backward, swiglu_forward};
 pub use update::{Update, adamw, tree_into};
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use super::{Element, LANES, dispatch, join};
 
 #[inline(always)]
-fn row_sum(row: &[f32], term: impl Fn(f32) -> f32) -> f32 {
+pub(super) fn row_sum(row: &[f32], term: impl Fn(f32) -> f32) -> f32 {
     let mut lanes = [0.0f32; LANES];
     let chunks = row.chunks_exact(LANES);
     let tail = chunks.remainder();

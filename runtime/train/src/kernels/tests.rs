@@ -59,6 +59,40 @@ fn all<E: Element>() {
             );
             [bits(&[&out]), bits::<f32>(&[&mean, &rstd, &dx, &dweight, &dbias])].concat()
         });
+        same("rms norm", |level| {
+            let (x, dy, weight) = (numbers(size, 1), numbers(size, 2), stored::<E>(width, 3));
+            let (mut out, mut rstd) = (stored::<E>(size, 0), vec![0.0; rows]);
+            rms_norm::rms_norm_forward::at(level, &x, width, 1e-5, &weight, &mut out, &mut rstd);
+            let mut again = stored::<E>(size, 0);
+            rms_norm::rms_norm_apply::at(level, &x, width, &rstd, &weight, &mut again);
+            assert!(bits(&[&again]) == bits(&[&out]), "the output once more");
+            let (mut dx, mut dweight) = (numbers(size, 5), vec![0.0; width]);
+            rms_norm::rms_norm_backward::at(level, &dy, &x, width, &rstd, &weight, &mut dx, &mut dweight);
+            [bits(&[&out]), bits::<f32>(&[&rstd, &dx, &dweight])].concat()
+        });
+        same("swiglu", |level| {
+            let (z, d) = (stored::<E>(2 * size, 6), stored::<E>(size, 7));
+            let (mut out, mut again, mut dz) = (stored::<E>(size, 0), stored::<E>(size, 0), stored::<E>(2 * size, 0));
+            swiglu::swiglu_forward::at(level, &z, width, &mut out);
+            swiglu::swiglu_backward::at(level, &z, &d, width, &mut dz, &mut again);
+            assert!(bits(&[&again]) == bits(&[&out]), "the value once more");
+            bits(&[&out, &dz])
+        });
+        same("rotary", |level| {
+            let d = 2 * width.div_ceil(2);
+            let turned = Turned {
+                width: 4 * d + 3,
+                first: d + 1,
+                heads: 2,
+                d,
+            };
+            let (cos, sin) = rotary_tables(5, d, 1e4);
+            let mut values = stored::<E>(rows * turned.width, 8);
+            rotary::rotate::at(level, &mut values, turned, 5, &cos, &sin, false);
+            let mut back = values.clone();
+            rotary::rotate::at(level, &mut back, turned, 5, &cos, &sin, true);
+            bits(&[&values, &back])
+        });
         for gelu in [Gelu::Erf, Gelu::Tanh] {
             same("gelu", |level| {
                 let (mut z, bias, mut out) = (stored::<E>(size, 6), stored::<E>(width, 7), stored::<E>(size, 0));

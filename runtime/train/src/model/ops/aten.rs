@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use tch::{Kind, Tensor};
 
-use super::Stats;
+use super::{Rotary, Stats};
 use crate::kernels::Gelu;
 use crate::model::ModelError;
 use crate::model::views::Norm;
@@ -171,6 +171,43 @@ pub fn gelu_forward(gelu: Gelu, z: &Tensor, bias: &Tensor, out: &Tensor) -> Done
 pub fn gelu_backward(gelu: Gelu, z: &Tensor, gradient: &Tensor, out: &Tensor) -> Done {
     put(out, &z.f_gelu(form(gelu))?)?;
     put(gradient, &z.f_gelu_backward(gradient, form(gelu))?)
+}
+
+/// Gates and ups in `f32`.
+fn halves(z: &Tensor) -> Result<(Tensor, Tensor), ModelError> {
+    let width = z.size()[1] / 2;
+    Ok((float(&z.f_narrow(1, 0, width)?)?, float(&z.f_narrow(1, width, width)?)?))
+}
+
+pub fn swiglu_forward(z: &Tensor, out: &Tensor) -> Done {
+    let (gate, up) = halves(z)?;
+    put(out, &gate.f_silu()?.f_mul(&up)?)
+}
+
+pub fn swiglu_backward(z: &Tensor, gradient: &Tensor, dz: &Tensor, out: &Tensor) -> Done {
+    let ((gate, up), d) = (halves(z)?, float(gradient)?);
+    let silu = gate.f_silu()?;
+    put(out, &silu.f_mul(&up)?)?;
+    let width = gate.size()[1];
+    put(&dz.f_narrow(1, 0, width)?, &gate.f_silu_backward(&d.f_mul(&up)?)?)?;
+    put(&dz.f_narrow(1, width, width)?, &d.f_mul(&silu)?)
+}
+
+pub fn rotate(rows: &Tensor, rotary: &Rotary, sequence: usize, first: usize, heads: usize, inverse: bool) -> Done {
+    let turned = rotary.turned(rows.size()[1] as usize, first, heads);
+    let (s, n, half) = (sequence as i64, heads as i64, turned.d as i64 / 2);
+    let columns = rows.f_narrow(1, first as i64, 2 * half * n)?;
+    let all = columns.f_reshape([-1, s, n, 2, half])?;
+    let (low, high) = (float(&all.f_select(3, 0)?)?, float(&all.f_select(3, 1)?)?);
+    let table = |table: &Tensor| table.f_narrow(0, 0, s)?.f_view([s, 1, half]);
+    let (cos, mut sin) = (table(&rotary.cos)?, table(&rotary.sin)?);
+    if inverse {
+        sin = sin.f_neg()?;
+    }
+    let turned_low = low.f_mul(&cos)?.f_sub(&high.f_mul(&sin)?)?;
+    let turned_high = high.f_mul(&cos)?.f_add(&low.f_mul(&sin)?)?;
+    let value = Tensor::f_stack(&[turned_low, turned_high], 3)?.f_view([-1, 2 * half * n])?;
+    put(&columns, &value)
 }
 
 pub fn add_residual(parts: &[Tensor], bias: Option<&Tensor>, residual: &Tensor, out: &Tensor) -> Done {

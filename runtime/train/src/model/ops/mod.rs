@@ -1,23 +1,27 @@
 //! The operations that are no matrix products: one list, two implementations.
 //!
 //! `own` calls the kernels of this crate (CPU, fixed order of every sum); `aten` is made of libtorch's operations and
-//! runs on any device. Matrix products and attention are libtorch's in both.
+//! runs on any device. Matrix products are called in `product`, attention in `attention`.
 
 mod aten;
 mod own;
+#[cfg(test)]
+mod tests;
 
 use std::ops::Range;
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::ModelError;
 use super::views::Norm;
-use crate::kernels::{Element, Gelu};
+use crate::kernels::{Element, Gelu, Turned, rotary_tables};
 
 /// Which implementation runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kernels {
     Own,
+    /// As `Own`, with matrix products and attention of this crate as well: the same bits on every processor.
+    Portable,
     Aten,
 }
 
@@ -26,6 +30,42 @@ pub enum Kernels {
 pub(super) struct Stats<'a> {
     pub mean: &'a Tensor,
     pub rstd: &'a Tensor,
+}
+
+/// The tables of rotary positions, each `[sequence, d/2]`.
+#[derive(Debug)]
+pub(super) struct Rotary {
+    cos: Tensor,
+    sin: Tensor,
+}
+
+impl Rotary {
+    /// The tables of heads of `d` elements for up to `sequence` positions.
+    ///
+    /// # Errors
+    /// [`ModelError`] if `d` is odd, or the device is out of memory.
+    pub fn new(sequence: usize, d: usize, theta: f64, device: Device) -> Result<Self, ModelError> {
+        if !d.is_multiple_of(2) {
+            return Err(ModelError::Unfit(format!(
+                "rotary positions need heads of an even size, not {d}"
+            )));
+        }
+        let (cos, sin) = rotary_tables(sequence, d, theta);
+        let table = |values: &[f32]| -> Result<Tensor, ModelError> {
+            let table = Tensor::f_from_slice(values)?.f_view([sequence as i64, (d / 2) as i64])?;
+            Ok(table.f_to_device(device)?)
+        };
+        Ok(Self {
+            cos: table(&cos)?,
+            sin: table(&sin)?,
+        })
+    }
+
+    /// What of rows of `width` elements these tables turn: `heads` heads from column `first` on.
+    fn turned(&self, width: usize, first: usize, heads: usize) -> Turned {
+        let d = 2 * self.cos.size()[1] as usize;
+        Turned { width, first, heads, d }
+    }
 }
 
 /// Calls a generic function for the element type of `kind`.
@@ -56,7 +96,7 @@ macro_rules! operations {
             #[allow(clippy::too_many_arguments)]
             pub(super) fn $name(self, $($arg: $ty),*) -> Result<(), ModelError> {
                 match self {
-                    Self::Own => own::$name($($arg),*),
+                    Self::Own | Self::Portable => own::$name($($arg),*),
                     Self::Aten => aten::$name($($arg),*),
                 }
             })*
@@ -92,6 +132,16 @@ operations! {
 
     /// `gradient *= gelu'(z)` in place; `out = gelu(z)`.
     fn gelu_backward(gelu: Gelu, z: &Tensor, gradient: &Tensor, out: &Tensor);
+
+    /// `out[t, f] = silu(gate) · up`, for `z` = `[t, 2f]`, gates first.
+    fn swiglu_forward(z: &Tensor, out: &Tensor);
+
+    /// `dz` = the gradient by `z` for `gradient` by the output; `out` = the output.
+    fn swiglu_backward(z: &Tensor, gradient: &Tensor, dz: &Tensor, out: &Tensor);
+
+    /// Turns `heads` heads from column `first` of `rows` on by the angles of their positions (row mod `sequence`), in
+    /// place; `inverse` turns back.
+    fn rotate(rows: &Tensor, rotary: &Rotary, sequence: usize, first: usize, heads: usize, inverse: bool);
 
     /// `out = residual + (tree sum of parts (+ bias))`.
     fn add_residual(parts: &[Tensor], bias: Option<&Tensor>, residual: &Tensor, out: &Tensor);

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use tch::Tensor;
 
-use super::{Stats, by_kind, kind_of, slices};
+use super::{Rotary, Stats, by_kind, kind_of, slices};
 use crate::kernels::{self, Gelu};
 use crate::model::ModelError;
 use crate::model::access::{elements, elements_mut};
@@ -143,6 +143,30 @@ pub fn gelu_forward(gelu: Gelu, z: &Tensor, bias: &Tensor, out: &Tensor) -> Done
 pub fn gelu_backward(gelu: Gelu, z: &Tensor, gradient: &Tensor, out: &Tensor) -> Done {
     by_kind!(kind_of(z), E => {
         kernels::gelu_backward::<E>(gelu, elements(z)?, elements_mut(gradient)?, elements_mut(out)?);
+        Ok(())
+    })
+}
+
+pub fn swiglu_forward(z: &Tensor, out: &Tensor) -> Done {
+    by_kind!(kind_of(z), E => {
+        kernels::swiglu_forward::<E>(elements(z)?, width(out), elements_mut(out)?);
+        Ok(())
+    })
+}
+
+pub fn swiglu_backward(z: &Tensor, gradient: &Tensor, dz: &Tensor, out: &Tensor) -> Done {
+    by_kind!(kind_of(z), E => {
+        let d = elements::<E>(gradient)?;
+        kernels::swiglu_backward::<E>(elements(z)?, d, width(out), elements_mut(dz)?, elements_mut(out)?);
+        Ok(())
+    })
+}
+
+pub fn rotate(rows: &Tensor, rotary: &Rotary, sequence: usize, first: usize, heads: usize, inverse: bool) -> Done {
+    by_kind!(kind_of(rows), E => {
+        let turned = rotary.turned(width(rows), first, heads);
+        let (cos, sin) = (elements(&rotary.cos)?, elements(&rotary.sin)?);
+        kernels::rotate::<E>(elements_mut(rows)?, turned, sequence, cos, sin, inverse);
         Ok(())
     })
 }
