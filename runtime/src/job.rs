@@ -27,6 +27,20 @@ pub enum Order {
     Stop,
 }
 
+/// The variable that carries what lets a worker in.
+pub const TOKEN: &str = "AURORA_JOIN_TOKEN";
+
+/// The first line of a worker that somebody else than the engine has started.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hello {
+    pub token: String,
+    pub rank: u32,
+    pub world: u32,
+    /// Name of its host.
+    pub host: String,
+}
+
 /// Who a worker is among all.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -226,7 +240,7 @@ pub struct Step {
 }
 
 /// What the bits of `invariant` hold for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fingerprint {
     pub libtorch: String,

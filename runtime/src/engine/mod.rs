@@ -4,9 +4,9 @@
 //! this process; training and evaluation in a worker process. Not here: what a node does (`data`, `aurora-train`),
 //! pinning (`pin`), printing (`cli`, through [`Observer`]).
 
+pub mod crew;
 mod data_nodes;
 mod expect;
-mod worker;
 mod worker_nodes;
 
 use std::collections::BTreeMap;
@@ -49,9 +49,10 @@ pub enum Seen<'a> {
         kind: Kind,
         seconds: f64,
     },
-    /// A worker is ready.
+    /// The workers are ready.
     Worker {
         fingerprint: &'a Fingerprint,
+        placement: &'a Placement,
     },
     Resumed {
         node: &'a str,
@@ -125,6 +126,16 @@ pub enum RunError {
     NoWorker { path: Utf8PathBuf },
     #[error("the worker ended {how}")]
     Worker { how: String },
+    #[error("rank {rank} on {host} {how}{}", after.as_ref().map(|after| format!(", after {after}")).unwrap_or_default())]
+    Lost {
+        rank: usize,
+        host: String,
+        how: String,
+        /// The last step that was done.
+        after: Option<String>,
+    },
+    #[error("{cause}")]
+    Launch { cause: String, help: String },
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -139,6 +150,8 @@ impl RunError {
                     .to_string(),
             ),
             Self::Stopped { .. } | Self::Killed => Some("the same command goes on from there".to_string()),
+            Self::Lost { .. } => Some("the same command goes on from the last checkpoint".to_string()),
+            Self::Launch { help, .. } => Some(help.clone()),
             Self::Node { cause, .. } | Self::Worker { how: cause } => disk_help(cause).map(String::from),
         }
     }
@@ -154,8 +167,12 @@ pub struct Run<'a> {
     /// Fetch nothing.
     pub offline: bool,
     pub placement: Placement,
-    /// The worker program.
-    pub worker: Utf8PathBuf,
+    /// How workers are started.
+    pub launching: crew::Launching,
+    /// How often a run goes on with new workers after it has lost one.
+    pub restarts: u32,
+    /// A restart makes do with half of the workers.
+    pub fewer: bool,
     pub observer: &'a dyn Observer,
     pub stop: &'a Stop,
     /// The most epochs that a component of a stage's order may take: by stage, then component.

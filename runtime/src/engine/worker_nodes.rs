@@ -1,6 +1,6 @@
-//! Train and eval nodes, handed to a worker.
+//! Train and eval nodes, handed to the workers.
 //!
-//! All missing segments are queued at once, so that the worker goes from one to the next with its state in memory while
+//! All missing segments are queued at once, so that the workers go from one to the next with their state in memory while
 //! the checkpoint before is still being written, hashed and published.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,17 +12,19 @@ use aurora_compiler::fields::{OptimizerState, OrderFields, TrainFields};
 use aurora_compiler::graph::{Kind, NodeId};
 use camino::{Utf8Path, Utf8PathBuf};
 
-use super::worker::{Heard, Worker};
+use super::crew::{Crew, Heard};
 use super::{Outcome, Run, RunError, Seen};
 use crate::data::tokenizer::TokensMeta;
-use crate::job::{EvalJob, EvalSetPaths, Event, Files, Order, Start, TokenPaths, TrainJob};
+use crate::job::{EvalJob, EvalSetPaths, Event, Files, Order, Placement, Start, TokenPaths, TrainJob};
 use crate::store::{Held, Scratch};
 
-/// A node in the worker's hands.
+/// A node in the workers' hands.
 struct Handed {
     id: NodeId,
     out: Utf8PathBuf,
     since: Instant,
+    /// Workers that have finished their part of it.
+    finished: usize,
     _held: Held,
 }
 
@@ -31,23 +33,56 @@ const LOOK: Duration = Duration::from_millis(100);
 
 struct Session<'r, 'a> {
     run: &'r Run<'a>,
-    worker: Worker,
+    crew: Crew,
+    placement: Placement,
     handed: BTreeMap<String, Handed>,
     scratch: Scratch,
     stopping: bool,
 }
 
 impl Run<'_> {
+    /// Trains and evaluates, with new workers if some are lost, as often as that is allowed.
     pub(super) fn worker_nodes(
         &self,
         training: &[NodeId],
         evals: &[NodeId],
         outcome: &mut Outcome,
     ) -> Result<(), RunError> {
+        let mut placement = self.placement.clone();
+        let mut left = self.restarts;
+        loop {
+            let lost = match self.with_workers(&placement, training, evals, outcome) {
+                Err(lost @ RunError::Lost { .. }) if left > 0 && !self.stop.asked() => lost,
+                ended => return ended,
+            };
+            left -= 1;
+            if self.fewer {
+                placement = fewer(&placement);
+            }
+            let (world, text) = (placement.world(), super::chain(&lost));
+            let text = format!("{text}; going on from the last checkpoint with {world} workers ({left} restarts left)");
+            self.observer.see(Seen::Note { text: &text });
+        }
+    }
+
+    fn with_workers(
+        &self,
+        placement: &Placement,
+        training: &[NodeId],
+        evals: &[NodeId],
+        outcome: &mut Outcome,
+    ) -> Result<(), RunError> {
         self.check_stop()?;
+        let crew = Crew::start(&self.launching, placement, self.stop)?;
+        self.observer.see(Seen::Worker {
+            fingerprint: &crew.fingerprint,
+            placement,
+        });
+        outcome.fingerprint = Some(crew.fingerprint.clone());
         let mut session = Session {
             run: self,
-            worker: Worker::start(&self.worker)?,
+            crew,
+            placement: placement.clone(),
             handed: BTreeMap::new(),
             scratch: self.store.scratch()?,
             stopping: false,
@@ -64,6 +99,18 @@ impl Run<'_> {
     }
 }
 
+/// Half of the workers: replicas first, then pipeline stages, then tensor ranks. Bits stay.
+fn fewer(placement: &Placement) -> Placement {
+    let mut fewer = placement.clone();
+    for degree in [&mut fewer.data, &mut fewer.pipeline, &mut fewer.tensor] {
+        if *degree > 1 {
+            *degree /= 2;
+            break;
+        }
+    }
+    fewer
+}
+
 impl Session<'_, '_> {
     fn folder(&self, id: NodeId) -> Result<Utf8PathBuf, RunError> {
         let path = self.scratch.path().join(self.run.keyed.key(id).to_hex());
@@ -73,13 +120,14 @@ impl Session<'_, '_> {
 
     fn hand(&mut self, id: NodeId, out: Utf8PathBuf, held: Held, order: &Order) -> Result<(), RunError> {
         let name = self.run.node(id).name.clone();
-        self.worker.send(order)?;
+        self.crew.send(order)?;
         self.handed.insert(
             name,
             Handed {
                 id,
                 out,
                 since: Instant::now(),
+                finished: 0,
                 _held: held,
             },
         );
@@ -153,7 +201,7 @@ impl Session<'_, '_> {
             start,
             order,
             tokens,
-            placement: run.placement.clone(),
+            placement: self.placement.clone(),
             out: out.clone(),
         };
         queued.insert(id);
@@ -188,7 +236,7 @@ impl Session<'_, '_> {
                 files: run.files(checkpoint)?,
             },
             sets,
-            placement: run.placement.clone(),
+            placement: self.placement.clone(),
             out: out.clone(),
         };
         self.hand(id, out, held, &Order::Eval(Box::new(job)))
@@ -214,29 +262,36 @@ impl Session<'_, '_> {
         serde_json::from_str(&text).map_err(|error| self.run.fail(node, error))
     }
 
-    /// Hears events until nothing is in the worker's hands.
+    /// Hears events until nothing is in the workers' hands.
     fn listen(&mut self, outcome: &mut Outcome) -> Result<(), RunError> {
         let mut stopped_at = None;
+        let mut answers = 0;
         while !self.handed.is_empty() {
             if self.run.stop.at_once() {
                 return Err(RunError::Killed);
             }
             if self.run.stop.asked() && !self.stopping {
                 self.stopping = true;
-                self.worker.send(&Order::Stop)?;
+                self.crew.send(&Order::Stop)?;
             }
-            match self.worker.hear(LOOK)? {
-                Heard::Nothing => {}
-                Heard::End => return Err(self.worker.ended()),
-                Heard::Event(event) => match *event {
-                    Event::Idle => break,
-                    Event::Stopped { node, step } => {
-                        self.save_partial(&node, step)?;
-                        stopped_at = Some((node, step));
-                        break;
-                    }
-                    event => self.see(event, outcome)?,
-                },
+            let Heard::Event(rank, event) = self.crew.hear(LOOK)? else {
+                continue;
+            };
+            match *event {
+                // Workers answer a stop together: all have saved, or none had anything to save.
+                Event::Idle => answers += 1,
+                Event::Stopped { node, step } => {
+                    answers += 1;
+                    stopped_at = Some((node, step));
+                }
+                Event::Failed { node, cause, peer } => return Err(self.crew.first_cause(rank, node, cause, peer)),
+                event => self.see(event, outcome)?,
+            }
+            if answers == self.crew.world() {
+                if let Some((node, step)) = &stopped_at {
+                    self.save_partial(node, *step)?;
+                }
+                break;
             }
         }
         if self.stopping {
@@ -249,12 +304,6 @@ impl Session<'_, '_> {
     fn see(&mut self, event: Event, outcome: &mut Outcome) -> Result<(), RunError> {
         let run = self.run;
         match event {
-            Event::Ready { fingerprint } => {
-                run.observer.see(Seen::Worker {
-                    fingerprint: &fingerprint,
-                });
-                outcome.fingerprint = Some(fingerprint);
-            }
             Event::Started { node, .. } => {
                 if let Some(handed) = self.handed.get_mut(&node) {
                     handed.since = Instant::now();
@@ -287,16 +336,27 @@ impl Session<'_, '_> {
                 });
             }
             Event::Finished { node } => {
-                let Some(handed) = self.handed.remove(&node) else {
+                let Some(mut handed) = self.handed.remove(&node) else {
                     return Ok(());
                 };
+                handed.finished += 1;
+                if handed.finished < self.crew.world() {
+                    self.handed.insert(node, handed);
+                    return Ok(());
+                }
                 if run.node(handed.id).kind == Kind::Train {
                     self.whole_trail(handed.id, &handed.out)?;
                 }
                 run.publish(handed.id, &handed.out, handed.since.elapsed().as_secs_f64(), outcome)?;
             }
-            Event::Failed { node, cause } => return Err(RunError::Node { node, cause }),
-            Event::Stopped { .. } | Event::Idle => {}
+            // Answers to other orders, and signs of life.
+            Event::Ready { .. }
+            | Event::Store { .. }
+            | Event::Joined
+            | Event::Alive
+            | Event::Failed { .. }
+            | Event::Stopped { .. }
+            | Event::Idle => {}
         }
         Ok(())
     }
