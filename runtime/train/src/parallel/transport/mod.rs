@@ -3,13 +3,22 @@
 //! In: tensors and the ranks they go to or come from. Out: the same bytes there. Sums are the caller's, in the order of
 //! the grid; only `native` numerics may ask a transport for a sum of its own ([`Transport::sum`]).
 
+mod channel;
+mod checks;
+mod gloo;
+mod store;
+
 use std::fmt::Debug;
 use std::time::Duration;
 
 use tch::Tensor;
 
+pub use channel::{Channel, channels};
+pub use gloo::Gloo;
+pub use store::Store;
+
 /// What a transfer is for. Transfers of different axes never meet, whatever their order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Axis {
     Tensor,
     /// Activations on their way to the next pipeline stage.

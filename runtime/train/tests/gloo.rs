@@ -1,0 +1,511 @@
+//! Gloo between processes. This program is its own worker: started with `rank CASE RANK SIZE PORT` it becomes one rank
+//! of a case; rank 0 says on which port it serves the store. A rank says what happened to it in a line.
+
+#![allow(clippy::unwrap_used)]
+
+use std::io::{BufRead, BufReader, Lines, Write, stdin};
+use std::net::{IpAddr, Ipv4Addr};
+use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
+use std::time::Duration;
+
+use aurora_train::parallel::transport::{Axis, Gloo, Store, Transport, TransportError};
+use tch::{Device, Kind, Tensor};
+
+const HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+/// For peers that answer.
+const PATIENT: Duration = Duration::from_secs(60);
+/// For peers that do not.
+const SHORT: Duration = Duration::from_secs(1);
+/// The longest message that is sent whole, in bytes.
+const PIECE: i64 = 1 << 27;
+
+type Case = fn(rank: usize, size: usize, store: &Store);
+type Test = fn();
+
+const CASES: [(&str, Case); 12] = [
+    ("exchange", exchange),
+    ("long", long),
+    ("crossing", crossing),
+    ("threads", threads),
+    ("refused", refused),
+    ("mismatch", mismatch),
+    ("rounds", rounds),
+    ("halfway sent", |rank, size, store| halfway(rank, size, store, 1)),
+    ("halfway received", |rank, size, store| halfway(rank, size, store, 0)),
+    ("abandoned", abandoned),
+    ("missing", missing),
+    ("sums", sums),
+];
+
+const TESTS: [(&str, Test); 12] = [
+    ("all_kinds_and_sizes_arrive", all_kinds_and_sizes_arrive),
+    ("long_messages_arrive", || succeed("long", 2)),
+    ("order_matters_only_within_a_size", || succeed("crossing", 2)),
+    ("every_thread_has_its_group", || succeed("threads", 2)),
+    ("what_cannot_be_sent_is_refused", || succeed("refused", 2)),
+    ("a_size_mismatch_is_silence", a_size_mismatch_is_silence),
+    ("a_killed_peer_is_named", || lose_the_last(libc::SIGKILL, "gone 2")),
+    ("a_stopped_peer_is_named", || {
+        lose_the_last(libc::SIGSTOP, "rank 2 has not answered for 1 s")
+    }),
+    ("a_peer_killed_halfway_is_named", a_peer_killed_halfway_is_named),
+    (
+        "an_abandoned_transfer_ends_the_group",
+        an_abandoned_transfer_ends_the_group,
+    ),
+    ("a_missing_peer_is_named", a_missing_peer_is_named),
+    ("sums_are_over_everyone", sums_are_over_everyone),
+];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [first, case, rank, size, port] = arguments.as_slice()
+        && first == "rank"
+    {
+        let limit = if case == "missing" { SHORT } else { PATIENT };
+        let case = CASES.iter().find(|(name, _)| name == case).unwrap().1;
+        let (rank, size) = (rank.parse().unwrap(), size.parse().unwrap());
+        let store = if rank == 0 {
+            let (store, port) = Store::serve(HOST, limit).unwrap();
+            say(port);
+            store
+        } else {
+            Store::connect("127.0.0.1", port.parse().unwrap(), limit).unwrap()
+        };
+        case(rank, size, &store);
+        say("end");
+        // Rank 0 serves the store: it ends when it is told to.
+        stdin().lines().for_each(drop);
+        return ExitCode::SUCCESS;
+    }
+    let filter: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
+    for (name, test) in TESTS {
+        if filter.is_empty() || filter.iter().any(|filter| name.contains(filter.as_str())) {
+            test();
+            println!("test {name} ... ok");
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+/// A rank: a process of its own.
+struct Rank {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Rank {
+    fn start(case: &str, rank: usize, size: usize, port: &str) -> Self {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["rank", case, &rank.to_string(), &size.to_string(), port])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, lines }
+    }
+
+    fn hear(&mut self) -> String {
+        self.lines.next().expect("the rank has ended").unwrap()
+    }
+
+    fn signal(&self, signal: i32) {
+        // SAFETY: a signal to a child that has not been waited for.
+        assert_eq!(unsafe { libc::kill(self.child.id() as i32, signal) }, 0);
+    }
+
+    /// Ends a rank whose case is over.
+    fn end(mut self) {
+        assert_eq!(self.hear(), "end");
+        drop(self.child.stdin.take());
+        assert_eq!(self.child.wait().unwrap().code(), Some(0));
+    }
+}
+
+impl Drop for Rank {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn ranks(case: &str, size: usize) -> Vec<Rank> {
+    let mut first = Rank::start(case, 0, size, "0");
+    let port = first.hear();
+    let others = (1..size).map(|rank| Rank::start(case, rank, size, &port));
+    [first].into_iter().chain(others).collect()
+}
+
+fn pair(case: &str) -> [Rank; 2] {
+    let Ok(pair) = ranks(case, 2).try_into() else {
+        unreachable!("two were asked for")
+    };
+    pair
+}
+
+/// A case in which every rank looks after itself.
+fn succeed(case: &str, size: usize) {
+    ranks(case, size).into_iter().for_each(Rank::end);
+}
+
+fn say(line: impl std::fmt::Display) {
+    println!("{line}");
+    std::io::stdout().flush().unwrap();
+}
+
+fn say_error(result: Result<(), TransportError>) {
+    match result {
+        Err(TransportError::Gone { rank, .. }) => say(format!("gone {rank}")),
+        Err(error) => say(error),
+        Ok(()) => say("nothing happened"),
+    }
+}
+
+fn join(rank: usize, size: usize, store: &Store, limit: Duration) -> Gloo {
+    Gloo::join(rank, size, store, "test", HOST, limit).unwrap()
+}
+
+/// Elements whose bytes depend on `seed`.
+fn tensor(kind: Kind, count: i64, seed: usize) -> Tensor {
+    let bytes = count * kind.elt_size_in_bytes() as i64;
+    let bytes: Vec<u8> = (0..bytes as usize)
+        .map(|i| (i * 31 + seed * 89 + i / 251) as u8)
+        .collect();
+    Tensor::from_slice(&bytes).view_dtype(kind)
+}
+
+fn bytes(tensor: &Tensor) -> Vec<u8> {
+    Vec::try_from(tensor.flatten(0, -1).view_dtype(Kind::Uint8)).unwrap()
+}
+
+/// Between every two ranks, both directions at once.
+fn exchange(rank: usize, size: usize, store: &Store) {
+    let gloo = join(rank, size, store, PATIENT);
+    assert_eq!((gloo.rank(), gloo.size()), (rank, size));
+    let seed = |from: usize, to: usize| from * size + to;
+    let peers: Vec<usize> = (0..size).filter(|peer| *peer != rank).collect();
+    for count in [0, 1, 3, 1023, 262_144] {
+        for kind in [Kind::Uint8, Kind::BFloat16, Kind::Float, Kind::Int64] {
+            let sends: Vec<Tensor> = peers.iter().map(|to| tensor(kind, count, seed(rank, *to))).collect();
+            let receives: Vec<Tensor> = peers
+                .iter()
+                .map(|_| Tensor::zeros([count], (kind, Device::Cpu)))
+                .collect();
+            let with_peers = |tensors| peers.iter().copied().zip(tensors).collect::<Vec<(usize, &Tensor)>>();
+            gloo.exchange(Axis::Data, &with_peers(&sends), &with_peers(&receives))
+                .unwrap();
+            for (from, received) in with_peers(&receives) {
+                assert!(
+                    bytes(received) == bytes(&tensor(kind, count, seed(from, rank))),
+                    "{count} × {kind:?}"
+                );
+            }
+        }
+    }
+    // A tensor without dimensions; a transfer of nothing; one that ends at a gap-free part of something larger.
+    let scalar = Tensor::from(rank as f32);
+    let received = Tensor::from(-1f32);
+    let (next, previous) = ((rank + 1) % size, (rank + size - 1) % size);
+    gloo.exchange(Axis::Forward, &[(next, &scalar)], &[(previous, &received)])
+        .unwrap();
+    assert_eq!(f64::try_from(received).unwrap(), previous as f64);
+    gloo.exchange(Axis::Forward, &[], &[]).unwrap();
+    let table = Tensor::zeros([4, 5], (Kind::Int64, Device::Cpu));
+    gloo.exchange(
+        Axis::Tensor,
+        &[(next, &Tensor::from_slice(&[rank as i64; 5]))],
+        &[(previous, &table.get(2))],
+    )
+    .unwrap();
+    let expected = [vec![0; 10], vec![previous as i64; 5], vec![0; 5]].concat();
+    assert_eq!(Vec::<i64>::try_from(table.flatten(0, -1)).unwrap(), expected);
+}
+
+fn all_kinds_and_sizes_arrive() {
+    for size in [2, 3, 4] {
+        succeed("exchange", size);
+    }
+}
+
+/// Longer than a piece by an odd number of bytes.
+fn long(rank: usize, size: usize, store: &Store) {
+    let gloo = join(rank, size, store, PATIENT);
+    let received = Tensor::zeros([PIECE + 3], (Kind::Uint8, Device::Cpu));
+    let mut sent = received.full_like(rank as i64 + 1);
+    let _ = sent.narrow(0, PIECE, 3).fill_(9);
+    gloo.exchange(Axis::Data, &[(1 - rank, &sent)], &[(1 - rank, &received)])
+        .unwrap();
+    let expected = sent.fill_(2 - rank as i64);
+    let _ = expected.narrow(0, PIECE, 3).fill_(9);
+    assert!(received.equal(&expected));
+}
+
+/// Started in one order and received in another, by axis and by size; those of one axis and size keep theirs.
+fn crossing(rank: usize, size: usize, store: &Store) {
+    let gloo = join(rank, size, store, PATIENT);
+    let peer = 1 - rank;
+    let of = |seed: usize, count: i64| tensor(Kind::Float, count, seed);
+    if rank == 0 {
+        let small = gloo.start(Axis::Forward, &[(peer, &of(1, 5))], &[]).unwrap();
+        let large = gloo.start(Axis::Forward, &[(peer, &of(2, 5000))], &[]).unwrap();
+        let other = gloo.start(Axis::Data, &[(peer, &of(3, 5))], &[]).unwrap();
+        let second = gloo.start(Axis::Forward, &[(peer, &of(4, 5))], &[]).unwrap();
+        for transfer in [small, large, other, second] {
+            transfer.wait().unwrap();
+        }
+    } else {
+        let into = [5, 5000, 5, 5].map(|count| Tensor::zeros([count], (Kind::Float, Device::Cpu)));
+        let other = gloo.start(Axis::Data, &[], &[(peer, &into[2])]).unwrap();
+        let large = gloo.start(Axis::Forward, &[], &[(peer, &into[1])]).unwrap();
+        let small = gloo.start(Axis::Forward, &[], &[(peer, &into[0])]).unwrap();
+        let second = gloo.start(Axis::Forward, &[], &[(peer, &into[3])]).unwrap();
+        for transfer in [second, other, large, small] {
+            transfer.wait().unwrap();
+        }
+        for (seed, received) in (1..).zip(&into) {
+            assert!(
+                bytes(received) == bytes(&of(seed, received.size()[0])),
+                "message {seed}"
+            );
+        }
+    }
+}
+
+/// Groups side by side, made in no particular order.
+fn threads(rank: usize, size: usize, store: &Store) {
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            scope.spawn(move || {
+                let gloo = Gloo::join(rank, size, store, &format!("thread {thread}"), HOST, PATIENT).unwrap();
+                for round in 0..50 {
+                    let received = Tensor::zeros([1000], (Kind::Float, Device::Cpu));
+                    let of = |rank: usize| tensor(Kind::Float, 1000, (round * 4 + thread) * 2 + rank);
+                    gloo.exchange(Axis::Tensor, &[(1 - rank, &of(rank))], &[(1 - rank, &received)])
+                        .unwrap();
+                    assert!(bytes(&received) == bytes(&of(1 - rank)));
+                }
+            });
+        }
+    });
+}
+
+fn refused(rank: usize, size: usize, store: &Store) {
+    let gloo = join(rank, size, store, PATIENT);
+    let whole = tensor(Kind::Float, 12, 1).view([3, 4]);
+    let columns = whole.narrow(1, 0, 2);
+    let error = gloo.exchange(Axis::Data, &[(1 - rank, &columns)], &[]).unwrap_err();
+    assert!(
+        matches!(&error, TransportError::Strided(shape) if *shape == [3, 2]),
+        "{error}"
+    );
+    assert!(matches!(
+        gloo.exchange(Axis::Data, &[], &[(1 - rank, &columns)]),
+        Err(TransportError::Strided(_))
+    ));
+    assert!(matches!(
+        gloo.sum(Axis::World, &columns),
+        Err(TransportError::Strided(_))
+    ));
+    for peer in [rank, size] {
+        let error = gloo.exchange(Axis::Data, &[(peer, &whole)], &[]).unwrap_err();
+        let text = format!("transfer failed: rank {rank} of 2 cannot exchange tensors with rank {peer}");
+        assert_eq!(error.to_string(), text);
+    }
+    // Nothing has moved, so everything still works.
+    let received = whole.zeros_like();
+    gloo.exchange(Axis::Data, &[(1 - rank, &whole)], &[(1 - rank, &received)])
+        .unwrap();
+    assert!(bytes(&received) == bytes(&whole));
+}
+
+/// Rank 0 sends more than rank 1 has room for, and gives up first.
+fn mismatch(rank: usize, size: usize, store: &Store) {
+    let gloo = join(rank, size, store, [SHORT, PATIENT][rank]);
+    let zeros = Tensor::zeros([[1000, 999][rank]], (Kind::Float, Device::Cpu));
+    if rank == 0 {
+        say_error(gloo.exchange(Axis::Data, &[(1, &zeros)], &[]));
+    } else {
+        say_error(gloo.exchange(Axis::Data, &[], &[(0, &zeros)]));
+    }
+    say_error(gloo.exchange(Axis::Data, &[(1 - rank, &zeros)], &[]));
+}
+
+fn a_size_mismatch_is_silence() {
+    let [mut first, mut second] = pair("mismatch");
+    let silent = "rank 1 has not answered for 1 s";
+    assert_eq!(first.hear(), silent);
+    assert_eq!(
+        first.hear(),
+        format!("transfer failed: an earlier one failed: {silent}")
+    );
+    assert_eq!(second.hear(), "gone 0");
+    assert!(
+        second
+            .hear()
+            .starts_with("transfer failed: an earlier one failed: rank 0 has gone (")
+    );
+    first.end();
+    second.end();
+}
+
+/// The last rank exchanges with all others, over and over. It is patient, so that it is never the one that gives up.
+fn rounds(rank: usize, size: usize, store: &Store) {
+    let last = size - 1;
+    let gloo = join(rank, size, store, if rank == last { PATIENT } else { SHORT });
+    let sent = tensor(Kind::Float, 1000, rank);
+    let received: Vec<Tensor> = (0..size).map(|_| sent.zeros_like()).collect();
+    let peers = if rank == last { 0..last } else { last..size };
+    let sends: Vec<(usize, &Tensor)> = peers.clone().map(|peer| (peer, &sent)).collect();
+    let receives: Vec<(usize, &Tensor)> = peers.map(|peer| (peer, &received[peer])).collect();
+    let round = || gloo.exchange(Axis::World, &sends, &receives);
+    round().unwrap();
+    say("going");
+    say_error(std::iter::repeat_with(round).find(Result::is_err).unwrap());
+    say_error(round());
+}
+
+fn lose_the_last(signal: i32, told: &str) {
+    let mut all = ranks("rounds", 3);
+    for rank in &mut all {
+        assert_eq!(rank.hear(), "going");
+    }
+    all[2].signal(signal);
+    for mut rank in all.drain(..2) {
+        assert_eq!(rank.hear(), told);
+        assert!(
+            rank.hear()
+                .starts_with("transfer failed: an earlier one failed: rank 2 has ")
+        );
+        rank.end();
+    }
+}
+
+/// Rank 1 ends in the middle of a message: one that it sends, then (in another run) one that it receives.
+fn halfway(rank: usize, size: usize, store: &Store, sender: usize) {
+    let gloo = join(rank, size, store, SHORT);
+    let message = Tensor::full([PIECE], (rank == sender) as i64, (Kind::Uint8, Device::Cpu));
+    let ready = Tensor::zeros([1], (Kind::Uint8, Device::Cpu));
+    let receiver = 1 - sender;
+    let transfer = if rank == receiver {
+        let transfer = gloo.start(Axis::Data, &[], &[(sender, &message)]).unwrap();
+        gloo.exchange(Axis::World, &[(sender, &ready)], &[]).unwrap();
+        transfer
+    } else {
+        gloo.exchange(Axis::World, &[], &[(receiver, &ready)]).unwrap();
+        gloo.start(Axis::Data, &[(receiver, &message)], &[]).unwrap()
+    };
+    if rank == 1 {
+        // The first byte that comes is followed by many more; those that are sent are not yet through.
+        while message.int64_value(&[0]) == 0 {
+            std::thread::yield_now();
+        }
+        // SAFETY: ends this process.
+        unsafe { libc::raise(libc::SIGKILL) };
+    }
+    say_error(transfer.wait());
+}
+
+fn a_peer_killed_halfway_is_named() {
+    for case in ["halfway sent", "halfway received"] {
+        let [mut first, _second] = pair(case);
+        assert_eq!(first.hear(), "gone 1", "{case}");
+        first.end();
+    }
+}
+
+fn abandoned(rank: usize, size: usize, store: &Store) {
+    let gloo = join(rank, size, store, PATIENT);
+    let zeros = Tensor::zeros([10], (Kind::Float, Device::Cpu));
+    let transfer = gloo.start(Axis::Data, &[], &[(1 - rank, &zeros)]).unwrap();
+    if rank == 0 {
+        drop(transfer);
+        say_error(gloo.exchange(Axis::Data, &[], &[]));
+    } else {
+        say_error(transfer.wait());
+    }
+}
+
+fn an_abandoned_transfer_ends_the_group() {
+    let [mut first, mut second] = pair("abandoned");
+    assert_eq!(
+        first.hear(),
+        "transfer failed: an earlier one failed: it was dropped before its end"
+    );
+    assert_eq!(second.hear(), "gone 0");
+    first.end();
+    second.end();
+}
+
+/// Rank 2 is never started.
+fn missing(rank: usize, size: usize, store: &Store) {
+    say_error(Gloo::join(rank, size, store, "test", HOST, PATIENT).map(drop));
+}
+
+fn a_missing_peer_is_named() {
+    let mut first = Rank::start("missing", 0, 3, "0");
+    let second = Rank::start("missing", 1, 3, &first.hear());
+    let mut both = [first, second];
+    for rank in &mut both {
+        let text = rank.hear();
+        // Where the machine is slow the other one can be late as well.
+        assert!(text.starts_with("cannot join the other workers: rank"), "{text}");
+        assert!(
+            text.contains(" 2 ha") && text.ends_with(" not come within 1 s"),
+            "{text}"
+        );
+    }
+    both.into_iter().for_each(Rank::end);
+    let nobody = std::net::TcpListener::bind((HOST, 0))
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let error = Store::connect("127.0.0.1", nobody, Duration::from_millis(200)).unwrap_err();
+    let text = format!("cannot join the other workers: nobody answers at 127.0.0.1:{nobody}: ");
+    assert!(error.to_string().starts_with(&text), "{error}");
+}
+
+fn sums(rank: usize, size: usize, store: &Store) {
+    let gloo = join(rank, size, store, PATIENT);
+    for kind in [Kind::Float, Kind::BFloat16, Kind::Int64] {
+        let sum = Tensor::arange(100_000 % 251, (kind, Device::Cpu));
+        let expected = &sum * size as i64;
+        assert!(!gloo.sum(Axis::Data, &sum).unwrap());
+        assert!(gloo.sum(Axis::World, &sum).unwrap());
+        assert!(sum.equal(&expected), "{kind:?}");
+    }
+    // One that does not agree.
+    let odd = Tensor::zeros([1000 + (rank == 1) as i64], (Kind::Float, Device::Cpu));
+    match gloo.sum(Axis::World, &odd) {
+        Ok(_) => say("agreed"),
+        Err(error) => say_error(Err(error)),
+    }
+}
+
+fn sums_are_over_everyone() {
+    let mut alone = Rank::start("sums", 0, 1, "0");
+    alone.hear();
+    assert_eq!(alone.hear(), "agreed");
+    alone.end();
+    let heard: Vec<String> = ranks("sums", 4)
+        .into_iter()
+        .map(|mut rank| {
+            let heard = rank.hear();
+            rank.end();
+            heard
+        })
+        .collect();
+    assert!(
+        heard
+            .iter()
+            .all(|text| text.starts_with("gone ") || text.contains(" sums another ")),
+        "{heard:?}"
+    );
+    assert!(
+        heard
+            .iter()
+            .any(|text| text.contains(" sums another kind or number of elements than ")),
+        "{heard:?}"
+    );
+}
