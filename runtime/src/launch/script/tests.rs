@@ -190,7 +190,7 @@ impl Job {
 }
 
 /// Ready, then saves on USR1 or TERM and ends resumable. It waits for an idle child, so that a signal is heard at once.
-const SAVES: &str = "trap 'echo saved; kill $!; exit 75' USR1 TERM\nsleep 600 >/dev/null & echo ready \"$@\"\nwait";
+const SAVES: &str = "trap 'echo saved; kill $!; exit 75' USR1 TERM\nsleep 60 >/dev/null & echo ready \"$@\"\nwait";
 
 fn requeued() -> Vec<String> {
     vec!["requeue 42".to_owned()]
@@ -211,7 +211,7 @@ fn a_warning_reaches_the_engine_and_the_job_goes_on() {
 /// An engine that goes on after a warning hears the next one too, and its own status counts.
 #[test]
 fn warnings_may_come_again() {
-    let engine = "trap 'kill $!' USR1\nfor saw in 1 2 3; do sleep 600 >/dev/null & echo ready $saw; wait; done\nexit 5";
+    let engine = "trap 'kill $!' USR1\nfor saw in 1 2 3; do sleep 60 >/dev/null & echo ready $saw; wait; done\nexit 5";
     let end = Job::new(engine, 0).run(None, Some("USR1"));
     assert_eq!((end.status, end.requeued), (Some(5), Vec::new()));
     assert_eq!(end.out, "ready 1\nready 2\nready 3\n");
