@@ -8,6 +8,7 @@ pub mod compare;
 pub mod data;
 pub mod engine;
 pub mod job;
+pub mod launch;
 pub mod pin;
 pub mod progress;
 pub mod record;

@@ -1,0 +1,182 @@
+//! A batch script for Slurm that runs Aurora, saves before the time limit, and queues itself again.
+//!
+//! In: a plain struct. Out: the script's text. The script starts the engine alone; the engine starts the workers
+//! ([`super::srun_arguments`]). Slurm warns the batch shell (`--signal=B:USR1@…`), which passes the warning on; the engine
+//! then writes a checkpoint and ends with status 75, and the script has the job requeued. Every other status ends the job.
+
+use std::time::Duration;
+
+use super::machine::Tasks;
+
+/// The engine's exit status for "stopped, and can go on".
+const RESUMABLE: u8 = 75;
+
+/// Slurm may give its warning this much early (sbatch(1), `--signal`).
+const EARLY: Duration = Duration::from_secs(60);
+
+/// The most that Slurm takes as the time of a warning.
+const MOST_GRACE: Duration = Duration::from_secs(65_535);
+
+#[derive(Clone, Debug)]
+pub struct BatchScript {
+    pub job_name: String,
+    pub account: Option<String>,
+    /// The cluster's own default if there is none.
+    pub partition: Option<String>,
+    pub tasks: Tasks,
+    /// How long the job may run; Slurm counts whole minutes, so it is rounded up to them.
+    pub time_limit: Duration,
+    /// How long before the limit the engine is told to save, in whole seconds. Must cover a step, a checkpoint, and the
+    /// minute by which Slurm may be early.
+    pub grace: Duration,
+    /// How often the job is queued again before it stays ended.
+    pub max_restarts: u32,
+    /// Lines of shell before the engine starts: modules, a container, a virtual environment.
+    pub setup: Vec<String>,
+    /// The engine and its arguments, such as `aurora run SPEC --launcher srun`.
+    pub command: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ScriptError {
+    #[error("{what} `{value}` cannot stand in a batch script: letters, digits and `{marks}` can")]
+    Name {
+        what: &'static str,
+        value: String,
+        marks: &'static str,
+    },
+    #[error("{wanted} tasks do not fit on a node with {most} devices")]
+    Tasks { wanted: u32, most: u32 },
+    #[error("a warning {} s before the end leaves no time to work in {} s", grace.as_secs(), limit.as_secs())]
+    Grace { grace: Duration, limit: Duration },
+    #[error("a warning {} s before the end is more than Slurm's {} s", grace.as_secs(), MOST_GRACE.as_secs())]
+    LongGrace { grace: Duration },
+    #[error("there is no command to run")]
+    NoCommand,
+    #[error("the command has a word with a NUL byte")]
+    Nul,
+}
+
+impl BatchScript {
+    /// The script's text.
+    ///
+    /// # Errors
+    /// [`ScriptError`] for names that Slurm or the shell would read as something else, and for a warning that would come
+    /// before the job has begun to work.
+    pub fn text(&self) -> Result<String, ScriptError> {
+        let command = self.checked_command()?;
+        let machine = self.tasks.machine();
+        let mut lines = vec!["#!/bin/bash".to_owned()];
+        lines.extend(self.requests()?.iter().map(|request| format!("#SBATCH {request}")));
+        let settings = machine.settings();
+        if !settings.is_empty() {
+            lines.push("\n# RCCL and libfabric on Slingshot.".to_owned());
+        }
+        lines.extend(settings.iter().map(|(name, value)| format!("export {name}={value}")));
+        if machine.has_miopen() {
+            lines.push(MIOPEN.to_owned());
+        }
+        if !self.setup.is_empty() {
+            lines.push(String::new());
+            lines.extend(self.setup.iter().cloned());
+        }
+        lines.push(format!("{FORWARD}{command} &\n{WAIT}"));
+        lines.push(format!("resumable={RESUMABLE} most={}\n{REQUEUE}", self.max_restarts));
+        Ok(lines.join("\n") + "\n")
+    }
+
+    fn checked_command(&self) -> Result<String, ScriptError> {
+        if self.command.is_empty() {
+            return Err(ScriptError::NoCommand);
+        }
+        let words = self.command.iter().map(String::as_str);
+        shlex::try_join(words).map_err(|_| ScriptError::Nul)
+    }
+
+    fn requests(&self) -> Result<Vec<String>, ScriptError> {
+        let (tasks, machine) = (&self.tasks, self.tasks.machine());
+        let minutes = self.time_limit.as_secs().div_ceil(60);
+        let (grace, limit) = (self.grace, Duration::from_secs(minutes * 60));
+        if grace > MOST_GRACE {
+            return Err(ScriptError::LongGrace { grace });
+        }
+        if grace + EARLY >= limit {
+            return Err(ScriptError::Grace { grace, limit });
+        }
+        let mut requests = vec![format!("--job-name={}", word("job name", &self.job_name, "._-")?)];
+        if let Some(account) = &self.account {
+            requests.push(format!("--account={}", word("account", account, "._-")?));
+        }
+        if let Some(partition) = &self.partition {
+            requests.push(format!("--partition={}", word("partition", partition, "._-,")?));
+        }
+        requests.extend([
+            format!("--nodes={}", tasks.nodes()),
+            format!("--ntasks-per-node={}", tasks.per_node()),
+            format!("--cpus-per-task={}", machine.cpus_per_task()),
+        ]);
+        requests.extend(machine.requests().iter().map(|request| (*request).to_owned()));
+        requests.extend([
+            format!("--time={:02}:{:02}:00", minutes / 60, minutes % 60),
+            format!("--signal=B:USR1@{}", grace.as_secs()),
+            "--requeue".to_owned(),
+            "--open-mode=append".to_owned(),
+            "--output=%x-%j.out".to_owned(),
+        ]);
+        Ok(requests)
+    }
+}
+
+/// A name that is one word to Slurm and to the shell, and no option.
+fn word<'a>(what: &'static str, value: &'a str, marks: &'static str) -> Result<&'a str, ScriptError> {
+    let fits = |character: char| character.is_ascii_alphanumeric() || marks.contains(character);
+    if value.starts_with(|first: char| first.is_ascii_alphanumeric()) && value.chars().all(fits) {
+        return Ok(value);
+    }
+    Err(ScriptError::Name {
+        what,
+        value: value.to_owned(),
+        marks,
+    })
+}
+
+/// Each task makes the folder on its node (`srun_arguments`).
+const MIOPEN: &str = r#"
+# MIOpen's caches lie on the node: on a parallel file system its locks stall.
+export MIOPEN_USER_DB_PATH="/tmp/miopen-$SLURM_JOB_ID"
+export MIOPEN_CUSTOM_CACHE_DIR="$MIOPEN_USER_DB_PATH""#;
+
+/// Before the engine: passes signals on to the last thing started, which is the engine from its first moment on.
+const FORWARD: &str = r#"
+# USR1 is Slurm's warning before the time limit, TERM its word that the job is being ended.
+asked='' ended=''
+trap 'asked=1; kill -s USR1 "$!" 2>/dev/null' USR1
+trap 'asked=1; ended=1; kill -s TERM "$!" 2>/dev/null' TERM
+"#;
+
+/// After the engine: leaves its exit status in `status`.
+const WAIT: &str = r#"
+# A signal ends `wait` early: then wait again.
+while
+    asked=''
+    wait "$!"
+    status=$?
+    [ -n "$asked" ]
+do :; done
+"#;
+
+/// After `resumable=… most=…`: a job that somebody ends (`ended`) is not brought back.
+const REQUEUE: &str = r#"restarts=${SLURM_RESTART_COUNT:-0}
+if [ "$status" -eq "$resumable" ] && [ -z "$ended" ]; then
+    if [ "$restarts" -ge "$most" ]; then
+        echo "aurora can go on, but the job has been restarted $restarts times already: not requeued" >&2
+    elif scontrol requeue "$SLURM_JOB_ID"; then
+        echo "aurora has saved and goes on in restart $((restarts + 1)) of at most $most" >&2
+    else
+        echo "aurora can go on, but the job cannot be requeued: submit it again" >&2
+    fi
+fi
+exit "$status""#;
+
+#[cfg(test)]
+mod tests;
