@@ -63,7 +63,7 @@ fn for_strips<E: Element>(parts: &[&[E]], length: usize, mut each: impl FnMut(us
 
 dispatch! {
 /// `out = tree sum of the parts (+ extra)`, in `f32`.
-pub fn sum_partials [E: Element] (parts: &[&[E]], extra: Option<&[E]>, out: &mut [f32]) {
+pub fn sum_partials [P: Element, E: Element] (parts: &[&[P]], extra: Option<&[E]>, out: &mut [f32]) {
     let length = out.len();
     match extra {
         None => for_strips(parts, length, |j, sum| out[j] = sum),

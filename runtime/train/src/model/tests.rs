@@ -1,11 +1,11 @@
-//! The model against libtorch's own autograd, and against itself on other grids.
+//! The models against libtorch's own autograd, and against themselves on other grids.
 
 use aurora_compiler::fields::{Activation, Architecture, ModelFields, Numerics};
 use aurora_runtime::job::Recompute;
 use tch::{Device, Kind, Tensor};
 
 use super::*;
-use crate::parallel::Grid;
+use crate::parallel::{Grid, Mesh, Peers};
 
 /// Numbers that depend on nothing but `seed` and their place.
 pub fn numbers(count: usize, seed: u64, scale: f32) -> Vec<f32> {
@@ -31,6 +31,17 @@ pub fn model(heads: u32, kv_heads: u32, activation: Activation) -> ModelFields {
         vocabulary: 96,
         activation,
         norm_epsilon: "1e-5".parse().unwrap(),
+        rotary_base: None,
+        tied_embeddings: true,
+    }
+}
+
+fn llama(heads: u32, kv_heads: u32, tied: bool) -> ModelFields {
+    ModelFields {
+        architecture: Architecture::Llama,
+        rotary_base: Some("500".parse().unwrap()),
+        tied_embeddings: tied,
+        ..model(heads, kv_heads, Activation::SwiGlu)
     }
 }
 
@@ -41,15 +52,18 @@ pub fn network(model: &ModelFields, tensor: u32, kernels: Kernels, kind: Kind) -
             lanes: 1,
             micro_batch: 3,
         },
+        &Mesh::ONE,
         1,
     );
-    let layout = Layout::new(Shape::new(model, &grid).unwrap());
+    let shape = Shape::new(model, &grid).unwrap();
     Network {
-        layout,
+        layout: Layout::new(shape, Holding::whole(&shape)),
         grid,
+        mesh: Mesh::ONE,
         kernels,
         kind,
         device: Device::Cpu,
+        sequence_parallel: false,
     }
 }
 
@@ -62,7 +76,7 @@ pub fn weights(model: &ModelFields, layout: &Layout) -> Vec<f32> {
         .enumerate()
     {
         let mut values = numbers(tensor.count(), seed as u64 + 1, 0.15);
-        if tensor.name.contains("ln_") && tensor.name.ends_with("weight") {
+        if (tensor.name.contains("ln_") || tensor.name.contains("norm")) && tensor.name.ends_with("weight") {
             values.iter_mut().for_each(|v| *v += 1.0);
         }
         layout.scatter(&tensor.name, &values, &mut buffer);
@@ -83,31 +97,45 @@ pub fn run(model: &ModelFields, network: &Network, recompute: Recompute) -> (Vec
     let (sequences, sequence) = (3, 20);
     let buffer = Tensor::from_slice(&weights(model, &network.layout)).to_kind(network.kind);
     let views = Weights::new(&network.layout, &buffer).unwrap();
-    let mut gradients = Gradients::new(&network.layout, Device::Cpu).unwrap();
-    let mut workspace = Workspace::new(network, sequences, sequence, recompute, true).unwrap();
+    let gradients = Gradients::new(&network.layout, Device::Cpu).unwrap();
     let (ids, targets) = batch(sequences * sequence, model.vocabulary);
-    let mut losses = vec![0.0; sequences * sequence];
-    network
-        .train(&views, &mut workspace, &ids, &targets, &mut losses, &mut gradients)
-        .unwrap();
-    let mut scored = vec![0.0; losses.len()];
-    let mut forward_only = Workspace::new(network, sequences, sequence, Recompute::None, false).unwrap();
-    network
-        .score(&views, &mut forward_only, &ids, &targets, &mut scored)
-        .unwrap();
+    let peers = Peers::alone();
+    let forward = |under_way: usize, recompute: Recompute, gradients: Option<&Gradients>| {
+        let mut workspace = Workspace::new(network, sequences, sequence, recompute, under_way).unwrap();
+        let mut pass = Pass {
+            workspace: &mut workspace,
+            peers: &peers,
+            slot: 0,
+            ids: &ids,
+        };
+        let mut losses = vec![0.0; sequences * sequence];
+        network.forward(&views, &mut pass).unwrap();
+        network.head(&views, &mut pass, &targets, &mut losses, gradients).unwrap();
+        if let Some(gradients) = gradients {
+            network.backward(&views, &mut pass, gradients).unwrap();
+        }
+        losses
+    };
+    let losses = forward(1, recompute, Some(&gradients));
+    let scored = forward(0, Recompute::None, None);
     assert_eq!(scored, losses, "the forward of scoring is that of training");
+    let layout = &network.layout;
     let mut flat = elements::<f32>(&gradients.buffer).unwrap().to_vec();
-    let word = network.layout.parts[network.layout.word].clone();
-    for i in 0..word.shards * word.stride {
-        flat[word.offset + i] += flat[network.layout.tied + i];
+    for i in 0..layout.tied.len() {
+        flat[i] += flat[layout.tied.start + i];
+    }
+    for part in layout.blocked() {
+        for (i, at) in part.shard(0).enumerate() {
+            let block = |block: usize| flat[part.gradients.piece(block, part.shard_length()).start + i];
+            flat[at] = part.gradients.held.clone().map(block).sum();
+        }
     }
     let tensors = aurora_runtime::checkpoint::groups(model)
         .into_iter()
         .flat_map(|g| g.tensors);
     let by_name = tensors.map(|tensor| {
-        let mut values = Vec::new();
-        network.layout.gather(&tensor.name, &flat, &mut values);
-        assert_eq!(values.len(), tensor.count());
+        let mut values = vec![f32::NAN; tensor.count()];
+        layout.gather(&tensor.name, &flat, &mut values);
         (tensor.name, values)
     });
     (losses, by_name.collect())
@@ -124,7 +152,7 @@ fn autograd(model: &ModelFields) -> (Vec<f64>, Vec<(String, Vec<f32>)>) {
     let parameters: Vec<Tensor> = tensors
         .iter()
         .map(|tensor| {
-            let mut values = Vec::new();
+            let mut values = vec![f32::NAN; tensor.count()];
             network.layout.gather(&tensor.name, &buffer, &mut values);
             let shape: Vec<i64> = tensor.shape.iter().map(|&n| n as i64).collect();
             Tensor::from_slice(&values)
@@ -133,13 +161,39 @@ fn autograd(model: &ModelFields) -> (Vec<f64>, Vec<(String, Vec<f32>)>) {
                 .set_requires_grad(true)
         })
         .collect();
-    let get = |name: &str| {
-        let at = tensors
-            .iter()
-            .position(|t| t.name == format!("transformer.{name}"))
-            .unwrap();
+    let get = |name: String| {
+        let at = tensors.iter().position(|t| t.name == name).unwrap();
         parameters[at].shallow_clone()
     };
+    let (ids, targets) = batch(60, model.vocabulary);
+    let logits = match model.architecture {
+        Architecture::GptBigcode => bigcode_logits(model, &ids, &|name| get(format!("transformer.{name}"))),
+        Architecture::Llama => llama_logits(model, &ids, &|name| get(name.to_owned())),
+    };
+    let losses = -logits
+        .log_softmax(-1, Kind::Double)
+        .gather(1, &targets.unsqueeze(1), false)
+        .view([-1]);
+    losses.sum(Kind::Double).backward();
+    let gradients = tensors.iter().zip(&parameters).map(|(tensor, parameter)| {
+        (
+            tensor.name.clone(),
+            Vec::<f32>::try_from(&parameter.grad().to_kind(Kind::Float).view([-1])).unwrap(),
+        )
+    });
+    (Vec::<f64>::try_from(&losses).unwrap(), gradients.collect())
+}
+
+/// `[b, s, n·d]`-ordered result of causal attention over `[b, n, s, d]`.
+fn attend(q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
+    let (s, d) = (q.size()[2], q.size()[3]);
+    let scores = q.matmul(&k.transpose(2, 3)) / (d as f64).sqrt();
+    let mask = Tensor::ones([s, s], (Kind::Bool, Device::Cpu)).triu(1);
+    let share = scores.masked_fill(&mask, f64::NEG_INFINITY).softmax(-1, Kind::Double);
+    share.matmul(v).transpose(1, 2)
+}
+
+fn bigcode_logits(model: &ModelFields, ids: &Tensor, get: &dyn Fn(&str) -> Tensor) -> Tensor {
     let linear =
         |x: &Tensor, name: &str| x.linear(&get(&format!("{name}.weight")), Some(&get(&format!("{name}.bias"))));
     let norm = |x: &Tensor, name: &str| {
@@ -148,7 +202,6 @@ fn autograd(model: &ModelFields) -> (Vec<f64>, Vec<(String, Vec<f32>)>) {
     };
     let (b, s, h) = (3, 20, i64::from(model.hidden));
     let (n, d) = (i64::from(model.heads), h / i64::from(model.heads));
-    let (ids, targets) = batch((b * s) as usize, model.vocabulary);
     let places = Tensor::arange(s, (Kind::Int64, Device::Cpu));
     let word = get("wte.weight");
     let mut x = word.index_select(0, &ids).view([b, s, h]) + get("wpe.weight").index_select(0, &places);
@@ -171,10 +224,7 @@ fn autograd(model: &ModelFields) -> (Vec<f64>, Vec<(String, Vec<f32>)>) {
                 parts[2].shallow_clone(),
             )
         };
-        let scores = q.matmul(&k.transpose(2, 3)) / (d as f64).sqrt();
-        let mask = Tensor::ones([s, s], (Kind::Bool, Device::Cpu)).triu(1);
-        let share = scores.masked_fill(&mask, f64::NEG_INFINITY).softmax(-1, Kind::Double);
-        let attended = share.matmul(&v).transpose(1, 2).reshape([b, s, h]);
+        let attended = attend(&q, &k, &v).reshape([b, s, h]);
         x = &x + linear(&attended, &name("attn.c_proj"));
         let inner = linear(&norm(&x, &name("ln_2")), &name("mlp.c_fc"));
         let form = if model.activation == Activation::Gelu {
@@ -184,19 +234,51 @@ fn autograd(model: &ModelFields) -> (Vec<f64>, Vec<(String, Vec<f32>)>) {
         };
         x = &x + linear(&inner.gelu(form), &name("mlp.c_proj"));
     }
-    let logits = norm(&x, "ln_f").view([b * s, h]).matmul(&word.transpose(0, 1));
-    let losses = -logits
-        .log_softmax(-1, Kind::Double)
-        .gather(1, &targets.unsqueeze(1), false)
-        .view([-1]);
-    losses.sum(Kind::Double).backward();
-    let gradients = tensors.iter().zip(&parameters).map(|(tensor, parameter)| {
-        (
-            tensor.name.clone(),
-            Vec::<f32>::try_from(&parameter.grad().to_kind(Kind::Float).view([-1])).unwrap(),
-        )
-    });
-    (Vec::<f64>::try_from(&losses).unwrap(), gradients.collect())
+    norm(&x, "ln_f").view([b * s, h]).matmul(&word.transpose(0, 1))
+}
+
+fn llama_logits(model: &ModelFields, ids: &Tensor, get: &dyn Fn(&str) -> Tensor) -> Tensor {
+    let linear = |x: &Tensor, name: &str| x.linear(&get(&format!("{name}.weight")), None::<Tensor>);
+    let norm = |x: &Tensor, name: &str| {
+        let square = (x * x).mean_dim(&[-1i64][..], true, Kind::Double);
+        x * (square + 1e-5).rsqrt() * get(&format!("{name}.weight"))
+    };
+    let (b, s, h) = (3, 20, i64::from(model.hidden));
+    let (n, g) = (i64::from(model.heads), i64::from(model.kv_heads));
+    let d = h / n;
+    let angles = {
+        let steps = Tensor::arange_start_step(0, d, 2, (Kind::Double, Device::Cpu)) / d as f64;
+        let base = model.rotary_base.unwrap().to_f64();
+        let rates = (steps * -base.ln()).exp();
+        let places = Tensor::arange(s, (Kind::Double, Device::Cpu)).unsqueeze(1);
+        Tensor::cat(&[&places * &rates, &places * &rates], 1)
+    };
+    let turn = |x: &Tensor| {
+        let halves = x.split(d / 2, 3);
+        x * angles.cos() + Tensor::cat(&[-&halves[1], halves[0].shallow_clone()], 3) * angles.sin()
+    };
+    let mut x = get("model.embed_tokens.weight").index_select(0, ids).view([b, s, h]);
+    for layer in 0..model.layers {
+        let name = |part: &str| format!("model.layers.{layer}.{part}");
+        let normed = norm(&x, &name("input_layernorm"));
+        let heads = |part: &str, count: i64| {
+            let heads = linear(&normed, &name(part)).view([b, s, count, d]).transpose(1, 2);
+            if part.contains("v_proj") { heads } else { turn(&heads) }
+        };
+        let each = |heads: Tensor| heads.unsqueeze(2).expand([b, g, n / g, s, d], false).reshape([b, n, s, d]);
+        let (q, k, v) = (
+            heads("self_attn.q_proj", n),
+            each(heads("self_attn.k_proj", g)),
+            each(heads("self_attn.v_proj", g)),
+        );
+        let attended = attend(&q, &k, &v).reshape([b, s, h]);
+        x = &x + linear(&attended, &name("self_attn.o_proj"));
+        let normed = norm(&x, &name("post_attention_layernorm"));
+        let inner = linear(&normed, &name("mlp.gate_proj")).silu() * linear(&normed, &name("mlp.up_proj"));
+        x = &x + linear(&inner, &name("mlp.down_proj"));
+    }
+    let output = if model.tied_embeddings { "model.embed_tokens.weight" } else { "lm_head.weight" };
+    norm(&x, "model.norm").view([b * s, h]).matmul(&get(output).transpose(0, 1))
 }
 
 /// The largest difference, against the largest number of the tensor.
@@ -245,27 +327,49 @@ fn losses_and_gradients_are_those_of_autograd() {
 }
 
 #[test]
+fn llamas_losses_and_gradients_are_those_of_autograd() {
+    for (heads, kv_heads) in [(4, 1), (4, 2), (4, 4), (8, 2)] {
+        for tensor in [1, 2, 4] {
+            for kernels in [Kernels::Own, Kernels::Aten] {
+                let model = llama(heads, kv_heads, tensor == 2);
+                let network = network(&model, tensor, kernels, Kind::Float);
+                compare(
+                    &format!("llama {heads} {kv_heads} {tensor} {kernels:?}"),
+                    &model,
+                    &network,
+                    1e-5,
+                );
+            }
+        }
+    }
+}
+
+#[test]
 fn bf16_stays_near_autograd() {
     for kv_heads in [1, 4] {
         for kernels in [Kernels::Own, Kernels::Aten] {
             let model = model(4, kv_heads, Activation::GeluTanh);
             let network = network(&model, 2, kernels, Kind::BFloat16);
             compare(&format!("bf16 {kv_heads} {kernels:?}"), &model, &network, 4e-2);
+            let model = llama(4, kv_heads, false);
+            let network = self::network(&model, 2, kernels, Kind::BFloat16);
+            // Gates and rotations round once more each.
+            compare(&format!("bf16 llama {kv_heads} {kernels:?}"), &model, &network, 6e-2);
         }
     }
 }
 
 #[test]
 fn recomputing_gives_the_same_bits() {
-    for kind in [Kind::Float, Kind::BFloat16] {
-        let model = model(4, 1, Activation::GeluTanh);
-        let network = network(&model, 2, Kernels::Own, kind);
-        let kept = run(&model, &network, Recompute::None);
+    let models = [model(4, 1, Activation::GeluTanh), llama(4, 2, false)];
+    for (model, kind) in models.iter().flat_map(|model| [(model, Kind::Float), (model, Kind::BFloat16)]) {
+        let network = network(model, 2, Kernels::Own, kind);
+        let kept = run(model, &network, Recompute::None);
         assert!(
-            kept == run(&model, &network, Recompute::Selective),
+            kept == run(model, &network, Recompute::Selective),
             "selective, {kind:?}"
         );
-        assert!(kept == run(&model, &network, Recompute::Full), "full, {kind:?}");
+        assert!(kept == run(model, &network, Recompute::Full), "full, {kind:?}");
     }
 }
 
@@ -280,6 +384,7 @@ fn a_model_that_does_not_fit_the_grid_is_refused() {
                 lanes: 1,
                 micro_batch: 1,
             },
+            &Mesh::ONE,
             1,
         );
         Shape::new(&model, &grid).unwrap_err().to_string()

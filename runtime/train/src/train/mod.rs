@@ -16,3 +16,6 @@ pub mod team;
 pub mod trail;
 
 pub use error::TrainError;
+
+#[cfg(test)]
+mod tests;

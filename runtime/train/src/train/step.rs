@@ -15,14 +15,14 @@ use aurora_runtime::job::Recompute;
 use tch::{Kind, Tensor};
 
 use super::TrainError;
-use super::batch::{Batch, MicroBatch};
+use super::batch::Batch;
 use super::lanes::{self, Harvest, Item, Seat};
 use super::pipeline::under_way;
 use super::report::Report;
 use super::state::State;
 use super::team::Team;
 use crate::kernels::{Update, adamw, sum_partials, sum_squares, tree_into};
-use crate::model::{Gradients, ModelError, Network, Share, Workspace, elements, elements_mut, part, part_mut};
+use crate::model::{Gradients, ModelError, Network, Share, Workspace, elements, part, part_mut};
 use crate::parallel::{Coordinates, Peers, tree_sum};
 
 /// Elements that a thread takes at a time of work over a whole buffer.
@@ -341,7 +341,7 @@ impl Trainer {
         let blocks = range_of(root, &layout.blocks)?;
         let ranks = self.peers()?.share(&blocks).map_err(ModelError::from)?;
         let ranks = ranks.iter().map(elements::<f32>).collect::<Result<Vec<_>, _>>()?;
-        for part in layout.parts.iter().filter(|part| layout.blocks.contains(&part.gradients.offset)) {
+        for part in layout.blocked() {
             let (start, each) = (part.gradients.offset - layout.blocks.start, part.gradients.held.len());
             let length = part.shard_length();
             let leaf = |block: usize| {
@@ -349,7 +349,7 @@ impl Trainer {
                 &ranks[block / each][start..start + length]
             };
             let leaves: Vec<&[f32]> = (0..layout.shape.tensor).map(leaf).collect();
-            sum_partials(&leaves, None, part_mut(root, part.shard(0))?);
+            sum_partials(&leaves, None::<&[f32]>, part_mut(root, part.shard(0))?);
         }
         Ok(())
     }

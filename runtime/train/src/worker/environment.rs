@@ -74,16 +74,21 @@ fn restart(mut command: Command) -> Result<(), EnvironmentError> {
     std::process::exit(status.code().unwrap_or(1))
 }
 
-/// Leaves signals of the terminal to the engine, which answers them with an order; dies with the engine.
+/// Leaves signals of the terminal and of a scheduler to the engine, which answers them with an order.
 pub fn detach_signals() {
     #[cfg(unix)]
     // SAFETY: sets dispositions only; no handler runs.
     unsafe {
         libc::signal(libc::SIGINT, libc::SIG_IGN);
         libc::signal(libc::SIGTERM, libc::SIG_IGN);
+        libc::signal(libc::SIGUSR1, libc::SIG_IGN);
         // A closed pipe to the engine shows as an error of the write.
         libc::signal(libc::SIGPIPE, libc::SIG_IGN);
     }
+}
+
+/// A worker that the engine has started itself dies with it.
+pub fn die_with_parent() {
     #[cfg(target_os = "linux")]
     // SAFETY: `prctl` with these arguments sets one number of this process.
     unsafe {

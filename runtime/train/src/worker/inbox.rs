@@ -13,7 +13,7 @@ use super::Events;
 
 /// Ends the process at once. Other threads may be inside libtorch, so nothing is torn down in an orderly way: every
 /// event has been flushed, and a file that is half-written is in a folder that nobody publishes.
-fn end(status: i32) -> ! {
+pub fn end(status: i32) -> ! {
     #[cfg(unix)]
     // SAFETY: ends the process and runs nothing.
     unsafe {
@@ -35,12 +35,12 @@ impl Inbox {
     ///
     /// # Errors
     /// The system's, if it gives no thread.
-    pub fn open(events: &Events) -> io::Result<Self> {
+    pub fn open(events: &Events, input: Box<dyn BufRead + Send>) -> io::Result<Self> {
         let (sender, orders) = channel();
         let stop = Arc::new(AtomicBool::new(false));
         let (flag, events) = (Arc::clone(&stop), events.clone());
         let read = move || {
-            for line in io::stdin().lock().lines() {
+            for line in input.lines() {
                 let Ok(line) = line else { break };
                 match serde_json::from_str::<Order>(&line) {
                     Ok(order) => {

@@ -33,12 +33,13 @@ impl Events {
         }
     }
 
-    /// Sends an event. A closed pipe means that the engine is gone; the end of the input, which follows, ends the worker.
-    pub fn send(&self, event: &Event) {
+    /// Sends an event. `false`: the line is closed, so the engine is gone; the end of the input, which follows, ends the
+    /// worker.
+    pub fn send(&self, event: &Event) -> bool {
         let mut line = serde_json::to_vec(event).expect("names and numbers are JSON");
         line.push(b'\n');
         let mut out = self.out.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let _ = out.write_all(&line).and_then(|()| out.flush());
+        out.write_all(&line).and_then(|()| out.flush()).is_ok()
     }
 }
 
@@ -61,7 +62,23 @@ pub fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     environment::detach_signals();
-    let events = Events::new(Box::new(io::stdout()));
+    let line = match std::env::args().nth(1).as_deref().map(|argument| argument.strip_prefix("--join=")) {
+        None => {
+            environment::die_with_parent();
+            let input: Box<dyn io::BufRead + Send> = Box::new(io::BufReader::new(io::stdin()));
+            Ok((input, Box::new(io::stdout()) as _))
+        }
+        Some(Some(engine)) => connect::call(engine),
+        Some(None) => Err("a worker takes no argument but `--join=HOST:PORT`; `aurora run` starts it".to_owned()),
+    };
+    let (input, output) = match line {
+        Ok(line) => line,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let events = Events::new(output);
     tch::set_num_threads(1);
     let _guard = tch::no_grad_guard();
     let fingerprint = match fingerprint() {
@@ -71,7 +88,7 @@ pub fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let inbox = match Inbox::open(&events) {
+    let inbox = match Inbox::open(&events, input) {
         Ok(inbox) => inbox,
         Err(error) => {
             eprintln!("error: cannot start the thread that reads orders: {error}");
@@ -91,10 +108,10 @@ pub fn main() -> ExitCode {
             Order::Join(join) => session.join(&join),
             Order::Train(job) => session.train(&job, inbox.stop()),
             Order::Eval(job) => session.evaluate(&job, inbox.stop()),
-            Order::Stop => Ended::Idle,
+            Order::Stop => session.stop(),
         };
         // After a stop nothing that was queued before it runs.
-        if inbox.stopping() {
+        if session.stops(inbox.stopping()) {
             session.settle();
             inbox.skip_to_stop();
             events.send(&match ended {

@@ -8,12 +8,12 @@ use aurora_compiler::fields::{ModelFields, OptimizerState};
 use aurora_runtime::checkpoint::TRAIL;
 use aurora_runtime::job::{EvalJob, Event, Join, Placement, Step, TrailStep, TrainJob};
 
-use super::connect::connect;
+use super::connect::{Met, connect, stay_alive};
 use super::{Events, chain};
 use crate::eval;
 use crate::model::ModelError;
 use crate::parallel::Peers;
-use crate::parallel::transport::TransportError;
+use crate::parallel::transport::{Store, TransportError};
 use crate::train::batch::Batches;
 use crate::train::checkpoint::{Snapshot, Writer, read_state, read_text};
 use crate::train::schedule::rate;
@@ -51,6 +51,10 @@ pub struct Session {
     joined: Option<Placement>,
     /// One a thread; taken while an order is carried out.
     peers: Vec<Peers>,
+    /// Open as long as the workers know each other.
+    store: Option<Store>,
+    /// All workers have agreed to stop.
+    agreed: bool,
 }
 
 impl Session {
@@ -65,21 +69,51 @@ impl Session {
             rank: 0,
             joined: None,
             peers: Vec::new(),
+            store: None,
+            agreed: false,
         })
     }
 
     /// Connects with the other workers.
     pub fn join(&mut self, join: &Join) -> Ended {
         match connect(join, &self.events) {
-            Ok(peers) => {
+            Ok(Met { peers, store }) => {
                 self.rank = join.rank as usize;
                 self.joined = Some(join.placement.clone());
                 self.peers = peers;
-                self.events.send(&Event::Joined);
-                Ended::Done
+                self.store = Some(store);
+                match stay_alive(&self.events) {
+                    Ok(()) => {
+                        self.events.send(&Event::Joined);
+                        Ended::Done
+                    }
+                    Err(source) => self.failed("", &TrainError::Thread { index: 0, source }),
+                }
             }
             Err(error) => self.failed("", &error),
         }
+    }
+
+    /// A stop with nothing under way: every worker gets it at the same place of its orders.
+    pub fn stop(&mut self) -> Ended {
+        self.agreed = true;
+        Ended::Idle
+    }
+
+    /// Whether a stop that was asked for is to be answered now: by all workers at the same place of their orders.
+    pub fn stops(&mut self, asked: bool) -> bool {
+        if self.joined.is_none() { asked } else { std::mem::take(&mut self.agreed) }
+    }
+
+    /// Tells the others whether a stop was asked for; whether one was anywhere.
+    fn agree(&mut self, stop: &AtomicBool) -> Result<bool, TrainError> {
+        let Some(peers) = self.peers.first() else {
+            return Ok(stop.load(Ordering::SeqCst));
+        };
+        let own = [u8::from(stop.load(Ordering::SeqCst))];
+        let all = peers.gather_world(&own).map_err(ModelError::from)?;
+        self.agreed = all.concat().contains(&1);
+        Ok(self.agreed)
     }
 
     /// Waits until every finished segment stands in its folder.
@@ -89,11 +123,12 @@ impl Session {
 
     /// Trains a segment and has its checkpoint written.
     pub fn train(&mut self, job: &TrainJob, stop: &AtomicBool) -> Ended {
-        // Alone; with others only all together decide.
-        if self.joined.is_none() && stop.load(Ordering::SeqCst) {
-            return Ended::Idle;
-        }
-        match self.segment(job, stop) {
+        let ended = match self.agree(stop) {
+            Ok(false) => self.segment(job, stop),
+            Ok(true) => Ok(Ended::Idle),
+            Err(error) => Err(error),
+        };
+        match ended {
             Ok(ended) => ended,
             Err(error) => self.failed(&job.node, &error),
         }
@@ -101,11 +136,12 @@ impl Session {
 
     /// Scores sets of documents and writes `scores.json`.
     pub fn evaluate(&mut self, job: &EvalJob, stop: &AtomicBool) -> Ended {
-        // Alone; with others only all together decide.
-        if self.joined.is_none() && stop.load(Ordering::SeqCst) {
-            return Ended::Idle;
-        }
-        match self.scores(job, stop) {
+        let ended = match self.agree(stop) {
+            Ok(false) => self.scores(job, stop),
+            Ok(true) => Ok(Ended::Idle),
+            Err(error) => Err(error),
+        };
+        match ended {
             Ok(ended) => ended,
             Err(error) => self.failed(&job.node, &error),
         }
@@ -230,6 +266,7 @@ impl Session {
             if outcome.stop && done < fields.last_step {
                 let (state, peers) = trainer.into_parts();
                 self.give_back(team, peers);
+                self.agreed = true;
                 return self.partial(job, &state, done, &trail);
             }
         }
@@ -354,6 +391,7 @@ impl Session {
         let (scores, peers) = eval::evaluate(job, state, &team, peers, stop, progress)?;
         self.give_back(team, peers);
         let Some(scores) = scores else {
+            self.agreed = true;
             return Ok(Ended::Idle);
         };
         if leads {

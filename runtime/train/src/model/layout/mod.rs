@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use aurora_compiler::fields::Architecture;
 
-pub use chunks::{CHUNK, Chunk, Share, reported};
+pub use chunks::{Chunk, Share, reported};
 pub use part::{Part, Place, Split};
 pub use shape::{FeedForward, Heads, Holding, Shape};
 
@@ -290,6 +290,12 @@ impl Layout {
     /// Elements of a lane's buffer of gradients.
     pub fn gradient_length(&self) -> usize {
         self.tied.end
+    }
+
+    /// The parts held here whose gradients are kept by row blocks.
+    pub fn blocked(&self) -> impl Iterator<Item = &Part> {
+        let by_blocks = |part: &&Part| !part.weights.held.is_empty() && self.blocks.contains(&part.gradients.offset);
+        self.parts.iter().filter(by_blocks)
     }
 
     /// The parts that make up a tensor of a checkpoint, in the order of their rows.

@@ -187,9 +187,12 @@ pub fn add_residual(parts: &[Tensor], bias: Option<&Tensor>, residual: &Tensor, 
 }
 
 pub fn sum_partials(parts: &[Tensor], extra: Option<&Tensor>, out: &Tensor) -> Done {
-    by_kind!(parts.first().map_or(tch::Kind::Float, kind_of), E => {
-        kernels::sum_partials::<E>(&slices(parts)?, extra.map(elements).transpose()?, elements_mut(out)?);
-        Ok(())
+    by_kind!(parts.first().map_or(tch::Kind::Float, kind_of), P => {
+        let (parts, out) = (slices::<P>(parts)?, elements_mut(out)?);
+        by_kind!(extra.map_or(tch::Kind::Float, kind_of), E => {
+            kernels::sum_partials::<P, E>(&parts, extra.map(elements).transpose()?, out);
+            Ok(())
+        })
     })
 }
 
@@ -206,7 +209,7 @@ pub fn column_sums(values: &Tensor, blocks: &[Range<usize>], gradients: &[Tensor
 pub fn add_partials(parts: &[Tensor], gradient: &Tensor) -> Done {
     by_kind!(parts.first().map_or(tch::Kind::Float, kind_of), E => {
         let mut sum = vec![0.0f32; gradient.numel()];
-        kernels::sum_partials::<E>(&slices(parts)?, None, &mut sum);
+        kernels::sum_partials::<E, f32>(&slices(parts)?, None, &mut sum);
         kernels::accumulate(elements_mut(gradient)?, &sum);
         Ok(())
     })

@@ -1,0 +1,246 @@
+//! Whole steps on meshes inside of one process: the same bits as on one worker.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
+use std::thread;
+use std::time::Duration;
+
+use aurora_compiler::fields::{Activation, AdamW, Architecture, ModelFields, Numerics, Precision};
+use aurora_runtime::job::{Placement, Recompute};
+use tch::Tensor;
+
+use super::batch::{Batch, MicroBatch};
+use super::state::{State, mesh, network};
+use super::step::Trainer;
+use super::team::Team;
+use crate::model::elements;
+use crate::parallel::transport::channels;
+use crate::parallel::Peers;
+
+const SEQUENCE: usize = 12;
+const MICRO_BATCH: usize = 2;
+const MICRO_BATCHES: usize = 8;
+const STEPS: usize = 2;
+
+fn model(architecture: Architecture, kv_heads: u32, tied: bool) -> ModelFields {
+    let bigcode = architecture == Architecture::GptBigcode;
+    ModelFields {
+        architecture,
+        // Not a multiple of the stages.
+        layers: 5,
+        hidden: 32,
+        heads: 4,
+        kv_heads,
+        feed_forward: 48,
+        context: 16,
+        vocabulary: 64,
+        activation: if bigcode { Activation::GeluTanh } else { Activation::SwiGlu },
+        norm_epsilon: "1e-5".parse().unwrap(),
+        rotary_base: (!bigcode).then(|| "10000".parse().unwrap()),
+        tied_embeddings: tied,
+    }
+}
+
+fn numbers(count: usize, seed: u64, scale: f32) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / 16_777_216.0 - 0.5
+    };
+    (0..count).map(|_| next() * scale).collect()
+}
+
+fn optimizer() -> AdamW {
+    AdamW {
+        beta1: "0.9".parse().unwrap(),
+        beta2: "0.95".parse().unwrap(),
+        epsilon: "1e-8".parse().unwrap(),
+        weight_decay: "0.1".parse().unwrap(),
+        clip: Some("1".parse().unwrap()),
+    }
+}
+
+/// Loss and gradient norm of each step as bits, and all tensors after the last: weights, then both moments.
+type Outcome = (Vec<[u64; 2]>, BTreeMap<String, [Vec<u32>; 3]>);
+
+/// One rank's part of the tensors: places and bits.
+type Part = Vec<(String, usize, [Vec<u32>; 3])>;
+
+fn rank(model: &ModelFields, numerics: &Numerics, precision: Precision, placement: &Placement, peers: Vec<Peers>) -> (Vec<[u64; 2]>, Part) {
+    let _guard = tch::no_grad_guard();
+    let me = mesh(placement).rank(peers[0].at());
+    let network = network(model, numerics, precision, placement, me).unwrap();
+    let replica = peers[0].at().data;
+    let mut state = State::new(network, model, me, true, placement.distributed_optimizer && placement.data > 1).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let folder = camino::Utf8Path::from_path(folder.path()).unwrap();
+    state.load_weights(&files(model, folder)).unwrap();
+    let team = Team::new(placement.threads as usize).unwrap();
+    let mut trainer = Trainer::new(state, peers, &optimizer(), SEQUENCE, MICRO_BATCHES, placement.recompute).unwrap();
+    let mut figures = Vec::new();
+    for step in 0..STEPS {
+        let micro_batch = |index: usize| {
+            let token = |i: usize| ((step * 7919 + index * 104_729 + i * i * 31 + i * 17) % model.vocabulary as usize) as i64;
+            let ids: Vec<i64> = (0..MICRO_BATCH * SEQUENCE).map(token).collect();
+            let targets: Vec<i64> = (1..=MICRO_BATCH * SEQUENCE).map(token).collect();
+            Trainer::reads(&trainer.state.network, replica, index).then(|| MicroBatch {
+                ids: Tensor::from_slice(&ids),
+                targets: Tensor::from_slice(&targets),
+            })
+        };
+        let mut batch = Batch {
+            micro_batches: (0..MICRO_BATCHES).map(micro_batch).collect(),
+            samples: Vec::new(),
+            digest: None,
+        };
+        let outcome = trainer
+            .step(&team, &mut batch, &optimizer(), 1e-2, &AtomicBool::new(false), |what, value| {
+                panic!("the {what} is {value}")
+            })
+            .unwrap();
+        figures.push([outcome.loss.to_bits(), outcome.grad_norm.to_bits()]);
+    }
+    let state = &trainer.state;
+    let [first, second] = &state.moments;
+    let buffers = [&state.master, first, second].map(|tensor| elements::<f32>(tensor).unwrap());
+    let mut own = Vec::new();
+    for chunk in &state.reported {
+        let part = &state.network.layout.parts[chunk.part];
+        let places = [state.in_master(&chunk.range), state.kept.inside(&chunk.range), state.kept.inside(&chunk.range)];
+        for (at, run) in part.runs(chunk.shard, chunk.of_shard.clone()) {
+            let bits = |which: usize| {
+                let start = places[which].start + run.start - chunk.of_shard.start;
+                buffers[which][start..start + run.len()].iter().map(|n| n.to_bits()).collect()
+            };
+            own.push((part.tensor.clone(), at, [bits(0), bits(1), bits(2)]));
+        }
+    }
+    (figures, own)
+}
+
+fn files(model: &ModelFields, folder: &camino::Utf8Path) -> aurora_runtime::job::Files {
+    std::fs::create_dir(folder.join("weights")).unwrap();
+    let mut files = aurora_runtime::job::Files::new();
+    let mut seed = 0;
+    for group in aurora_runtime::checkpoint::groups(model) {
+        let values: Vec<Vec<f32>> = group
+            .tensors
+            .iter()
+            .map(|tensor| {
+                seed += 1;
+                let mut values = numbers(tensor.count(), seed, 0.3);
+                if tensor.name.contains("norm") || tensor.name.contains("ln_") {
+                    values.iter_mut().for_each(|value| *value += 1.0);
+                }
+                values
+            })
+            .collect();
+        let path = folder.join(group.weights());
+        aurora_runtime::checkpoint::write(&path, &group.tensors, values.iter().map(Vec::as_slice)).unwrap();
+        files.insert(group.weights(), path);
+    }
+    files
+}
+
+fn run(model: &ModelFields, numerics: &Numerics, precision: Precision, placement: &Placement) -> Outcome {
+    let (mesh, threads) = (mesh(placement), placement.threads as usize);
+    let mut by_rank: Vec<Vec<Peers>> = (0..mesh.world()).map(|_| Vec::new()).collect();
+    for _ in 0..threads {
+        for (rank, end) in channels(mesh.world(), Duration::from_secs(60)).into_iter().enumerate() {
+            by_rank[rank].push(Peers::new(mesh, Box::new(end)));
+        }
+    }
+    let results: Vec<(Vec<[u64; 2]>, Part)> = thread::scope(|scope| {
+        let start = |peers| scope.spawn(move || rank(model, numerics, precision, placement, peers));
+        let ranks: Vec<_> = by_rank.into_iter().map(start).collect();
+        ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
+    });
+    for (figures, _) in &results {
+        assert_eq!(figures, &results[0].0, "all ranks tell the same figures");
+    }
+    let mut tensors: BTreeMap<String, [Vec<u32>; 3]> = BTreeMap::new();
+    for tensor in aurora_runtime::checkpoint::groups(model).iter().flat_map(|group| &group.tensors) {
+        let empty = || vec![u32::MAX; tensor.count()];
+        tensors.insert(tensor.name.clone(), [empty(), empty(), empty()]);
+    }
+    for (name, at, bits) in results.iter().flat_map(|(_, own)| own) {
+        let tensor = tensors.get_mut(name).unwrap();
+        for (into, bits) in tensor.iter_mut().zip(bits) {
+            let into = &mut into[*at..at + bits.len()];
+            assert!(into.iter().all(|bits| *bits == u32::MAX), "{name} is told of once");
+            into.copy_from_slice(bits);
+        }
+    }
+    (results.into_iter().next().unwrap().0, tensors)
+}
+
+fn invariant(tensor: u32, lanes: u32) -> Numerics {
+    Numerics::Invariant {
+        tensor,
+        lanes,
+        micro_batch: MICRO_BATCH as u32,
+    }
+}
+
+fn placement(tensor: u32, pipeline: u32, data: u32) -> Placement {
+    Placement {
+        tensor,
+        pipeline,
+        data,
+        ..Placement::one(1, Recompute::None)
+    }
+}
+
+#[test]
+fn every_layout_gives_the_bits_of_one_worker() {
+    let models = [
+        ("bigcode", model(Architecture::GptBigcode, 1, true)),
+        ("bigcode, a key head each", model(Architecture::GptBigcode, 4, true)),
+        ("llama, shared key heads", model(Architecture::Llama, 2, false)),
+        ("llama, own key heads, tied", model(Architecture::Llama, 4, true)),
+    ];
+    let layouts = [
+        placement(2, 1, 1),
+        placement(4, 1, 1),
+        placement(1, 2, 1),
+        placement(1, 4, 1),
+        placement(1, 1, 2),
+        placement(1, 1, 4),
+        placement(2, 2, 2),
+        Placement { sequence_parallel: true, ..placement(2, 1, 1) },
+        Placement { sequence_parallel: true, ..placement(4, 2, 1) },
+        Placement { distributed_optimizer: true, ..placement(1, 1, 2) },
+        Placement { distributed_optimizer: true, sequence_parallel: true, recompute: Recompute::Full, ..placement(2, 2, 2) },
+        Placement { recompute: Recompute::Selective, ..placement(1, 2, 1) },
+        Placement { threads: 2, ..placement(1, 1, 1) },
+        Placement { threads: 2, ..placement(2, 2, 1) },
+        Placement { threads: 2, ..placement(1, 1, 2) },
+    ];
+    for (name, model) in &models {
+        for precision in [Precision::F32, Precision::Bf16] {
+            let expected = run(model, &invariant(4, 4), precision, &placement(1, 1, 1));
+            for layout in &layouts {
+                let found = run(model, &invariant(4, 4), precision, layout);
+                assert_eq!(found.0, expected.0, "{name}, {precision:?}, {layout:?}: loss and norm");
+                for (tensor, bits) in &expected.1 {
+                    assert!(found.1[tensor] == *bits, "{name}, {precision:?}, {layout:?}: {tensor}");
+                }
+            }
+        }
+    }
+}
+
+/// Grids that are not all of one size: fewer key heads than shards, one lane, shards without a partner.
+#[test]
+fn other_grids_as_well() {
+    for (tensor, lanes) in [(1, 1), (2, 1), (1, 8), (4, 2)] {
+        for model in [model(Architecture::GptBigcode, 1, true), model(Architecture::Llama, 1, false)] {
+            let numerics = invariant(tensor, lanes);
+            let expected = run(&model, &numerics, Precision::F32, &placement(1, 1, 1));
+            let found = run(&model, &numerics, Precision::F32, &placement(tensor, 2, lanes.min(2)));
+            assert!(found == expected, "{tensor} shards, {lanes} lanes, {:?}", model.architecture);
+        }
+    }
+}
