@@ -26,6 +26,8 @@ pub trait Element: Stored + Default + PartialEq + Send + Sync + std::fmt::Debug 
     fn load(self) -> f32;
     /// Rounds to nearest, ties to even.
     fn store(value: f32) -> Self;
+    /// The same numbers, if this type is `f32`.
+    fn as_floats(values: &mut [Self]) -> Option<&mut [f32]>;
 }
 
 impl Element for f32 {
@@ -36,6 +38,9 @@ impl Element for f32 {
     #[inline(always)]
     fn store(value: f32) -> Self {
         value
+    }
+    fn as_floats(values: &mut [Self]) -> Option<&mut [f32]> {
+        Some(values)
     }
 }
 
@@ -52,6 +57,9 @@ impl Element for bf16 {
         let nan = (bits >> 16) | 0x40;
         let is_nan = (bits & 0x7fff_ffff) > 0x7f80_0000;
         bf16::from_bits(if is_nan { nan } else { rounded } as u16)
+    }
+    fn as_floats(_: &mut [Self]) -> Option<&mut [f32]> {
+        None
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Every result is fixed by the arguments alone: each sum has a written-down order (sixteen interleaved accumulators,
 //! joined as a tree), no multiplication and addition are contracted, and every function comes from here, not from the
-//! C library. The same source is compiled for several instruction sets and the widest one at hand runs: with no
+//! C library. Where multiplications and additions are fused (`gemm`), the source says so, and they are fused on every
+//! processor. The same source is compiled for several instruction sets and the widest one at hand runs: with no
 //! contraction and no reordering they give the same bits.
 //!
 //! Not here: tensors (`model::ops` binds these to tensors and holds their twins made of ATen operations), threads.
@@ -13,6 +14,7 @@
 mod activation;
 mod element;
 mod embedding;
+mod gemm;
 mod loss;
 mod math;
 mod norm;
@@ -26,6 +28,7 @@ pub use activation::{Gelu, gelu_backward, gelu_forward};
 
 pub use element::{Element, Stored};
 pub use embedding::{embed_rows, embedding_gradient, position_gradient};
+pub use gemm::{Finish, Matrix, product, product_at, reach};
 pub use loss::{loss_gradient, row_losses, row_maxima, row_sums};
 pub use math::{exp, log};
 pub use norm::{norm_apply, norm_backward, norm_forward};
@@ -57,7 +60,7 @@ pub fn level() -> Level {
         {
             return Level::Avx512;
         }
-        if is_x86_feature_detected!("avx2") {
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
             return Level::Avx2;
         }
     }

@@ -4,7 +4,7 @@ use half::bf16;
 
 use super::*;
 
-fn numbers(count: usize, seed: u32) -> Vec<f32> {
+pub fn numbers(count: usize, seed: u32) -> Vec<f32> {
     let mut state = seed.wrapping_mul(747_796_405) | 1;
     let next = |_| {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -13,12 +13,12 @@ fn numbers(count: usize, seed: u32) -> Vec<f32> {
     (0..count).map(next).collect()
 }
 
-fn stored<E: Element>(count: usize, seed: u32) -> Vec<E> {
+pub fn stored<E: Element>(count: usize, seed: u32) -> Vec<E> {
     numbers(count, seed).into_iter().map(E::store).collect()
 }
 
 /// All numbers that a kernel wrote, as bits.
-fn bits<E: Element>(values: &[&[E]]) -> Vec<u32> {
+pub fn bits<E: Element>(values: &[&[E]]) -> Vec<u32> {
     values
         .iter()
         .flat_map(|values| values.iter().map(|value| value.load().to_bits()))
