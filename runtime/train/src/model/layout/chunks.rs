@@ -74,7 +74,9 @@ impl Layout {
 
     /// The share of replica `index` of `replicas`.
     pub fn share(&self, replicas: usize, index: usize) -> Share {
-        let chunks = self.chunks();
+        let mut chunks = self.chunks();
+        // As they stand in the buffer, which is another order where parts are fused: a share is one stretch of it.
+        chunks.sort_unstable_by_key(|chunk| chunk.range.start);
         let (word, rest): (Vec<Chunk>, Vec<Chunk>) =
             chunks.into_iter().partition(|chunk| chunk.part == self.word.first);
         let cut = |chunks: &[Chunk]| chunks[mesh::share(chunks.len(), replicas, index)].to_vec();
