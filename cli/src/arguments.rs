@@ -176,15 +176,61 @@ pub struct SpecArgument {
 /// Placement: none of it changes a bit of the result.
 #[derive(Args, Debug)]
 pub struct RunArguments {
-    /// Threads of the worker [default: the cores of this machine].
+    /// Threads of a worker [default: the layout's, or the cores of this machine shared by its workers].
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub threads: Option<u32>,
+    /// Another layout than the spec's, such as `tensor=2,pipeline=2,data=1`; also `recompute=full`,
+    /// `sequence_parallel`, `distributed_optimizer`, `machine=cpu`.
+    #[arg(long, value_name = "LAYOUT")]
+    pub layout: Option<LayoutArgument>,
+    /// Who starts the workers.
+    #[arg(long, value_enum, default_value = "local")]
+    pub launcher: Launcher,
+    /// Go on from the last checkpoint with new workers, so many times, when one is lost.
+    #[arg(long, value_name = "TIMES", default_value_t = 0)]
+    pub restarts: u32,
+    /// Halve the number of workers at each restart.
+    #[arg(long, requires = "restarts")]
+    pub fewer: bool,
+    /// Take a worker for lost when it has not been heard for so many seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5.0, value_parser = silence)]
+    pub silence: f64,
     /// Fetch nothing.
     #[arg(long)]
     pub offline: bool,
     /// How progress is shown.
     #[arg(long, value_enum, default_value = "auto")]
     pub progress: Progress,
+}
+
+fn silence(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if (1.0..=3600.0).contains(&seconds) => Ok(seconds),
+        _ => Err("a number of seconds from 1 to 3600".to_owned()),
+    }
+}
+
+/// What `--layout` says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LayoutArgument {
+    pub tensor: Option<u32>,
+    pub pipeline: Option<u32>,
+    pub data: Option<u32>,
+    pub recompute: Option<aurora_runtime::job::Recompute>,
+    pub sequence_parallel: Option<bool>,
+    pub distributed_optimizer: Option<bool>,
+    /// On CPUs, whatever machine the spec's layout is for.
+    pub cpu: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Launcher {
+    /// This process, on this machine.
+    Local,
+    /// srun, inside of an allocation of Slurm.
+    Srun,
+    /// torchrun has started this process and the other workers.
+    Torchrun,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -6,6 +6,7 @@ mod arguments;
 mod commands;
 mod failure;
 mod output;
+mod placement;
 mod project;
 mod watch;
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use aurora_compiler::graph::Kind;
 use aurora_runtime::engine::{Observer, Seen};
-use aurora_runtime::job::Step;
+use aurora_runtime::job::{Placement, Step};
 use aurora_runtime::record::RunRecord;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -156,9 +156,21 @@ impl Observer for Watch {
                 total => format!("{node}: {} of {} {unit}", grouped(done), grouped(total)),
             }),
             Seen::Built { node, seconds, .. } => self.line(&format!("built    {node} ({seconds:.1} s)")),
-            Seen::Worker { fingerprint } => {
+            Seen::Worker { fingerprint, placement } => {
+                let Placement {
+                    tensor,
+                    pipeline,
+                    data,
+                    threads,
+                    ..
+                } = placement;
+                let workers = match placement.world() {
+                    1 => "worker   ".to_owned(),
+                    world => format!("workers  {world} = tensor {tensor} × pipeline {pipeline} × data {data}, "),
+                };
+                let each = if *threads == 1 { "thread" } else { "threads" };
                 self.line(&format!(
-                    "worker   libtorch {}, {}, {}",
+                    "{workers}{threads} {each}, libtorch {}, {}, {}",
                     fingerprint.libtorch, fingerprint.cpu, fingerprint.cpu_capability
                 ));
             }

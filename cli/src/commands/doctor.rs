@@ -66,7 +66,9 @@ pub fn run(context: &Context) -> Result<Exit, Failure> {
             }
         );
     }
-    println!("GPU       not looked for: this version trains on the CPU");
+    for (at, line) in rccl().iter().enumerate() {
+        println!("{:<9} {line}", if at == 0 { "RCCL" } else { "" });
+    }
     println!("project   {}", project.root);
     println!("store     {}", project.store);
     println!("cache     {}", aurora_runtime::cache_folder());
@@ -77,6 +79,11 @@ pub fn run(context: &Context) -> Result<Exit, Failure> {
         eprintln!("warning: `{name}` is not a setting of Aurora");
     }
     Ok(Exit::Done)
+}
+
+/// What training on MI250X lacks on this machine, in words.
+pub fn rccl() -> Vec<String> {
+    vec!["not looked for".to_owned()]
 }
 
 fn on_path(program: &str) -> bool {

@@ -3,7 +3,7 @@
 mod build;
 mod check;
 mod diff;
-mod doctor;
+pub mod doctor;
 mod explain;
 mod fmt;
 mod gc;

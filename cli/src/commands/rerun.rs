@@ -56,6 +56,7 @@ pub fn run(
         how,
         old: Some(&lock),
         watch: &watch,
+        logs: None,
         lock_path: None,
     };
     let since = std::time::Instant::now();

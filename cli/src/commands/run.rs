@@ -10,7 +10,6 @@ use aurora_compiler::lock::{Lock, LockError, LockedOrder, lock};
 use aurora_compiler::spec::{BlockKind, Spec, Value};
 use aurora_runtime::engine::Observer as _;
 use aurora_runtime::engine::{Outcome, Run, RunError, Seen, Stop};
-use aurora_runtime::job::{Placement, Recompute};
 use aurora_runtime::pin::Pinning;
 use aurora_runtime::record::{RunRecord, Status};
 use aurora_runtime::store::{Store, StoreError};
@@ -22,14 +21,17 @@ use super::{Context, pin_failure};
 use crate::arguments::{RunArguments, SpecArgument};
 use crate::failure::{Exit, Failure};
 use crate::output;
+use crate::placement::{join_if_not_first, launching, placement};
 use crate::project::{Loaded, Project};
 use crate::watch::{Watch, duration};
 
 static STOP: Stop = Stop::new();
 
-/// Ctrl-C and SIGTERM: once to save and stop, twice to stop at once.
+/// Ctrl-C, SIGTERM, and the SIGUSR1 that schedulers send before a time limit: once to save and stop, twice to stop at
+/// once.
 pub fn hear_signals() -> Result<(), Failure> {
-    let mut signals = signal_hook::iterator::Signals::new([signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM])?;
+    use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGUSR1])?;
     std::thread::spawn(move || {
         for _ in signals.forever() {
             STOP.ask();
@@ -54,6 +56,8 @@ pub struct Execution<'a> {
     /// The lock to keep to; orders that it commits to are compared before training.
     pub old: Option<&'a Lock>,
     pub watch: &'a Watch,
+    /// Folder of the workers' logs.
+    pub logs: Option<&'a Utf8Path>,
     /// Where the lock is written as it becomes known; nowhere for a repetition.
     pub lock_path: Option<&'a Utf8Path>,
 }
@@ -94,6 +98,7 @@ impl Execution<'_> {
             }
             Ok(())
         };
+        let placement = placement(spec, self.how);
         let run = Run {
             keyed,
             experiment: &spec.name,
@@ -101,11 +106,10 @@ impl Execution<'_> {
             root: &self.project.root,
             pins,
             offline: self.how.offline,
-            placement: Placement {
-                threads: self.how.threads.unwrap_or_else(cores),
-                recompute: recompute(spec),
-            },
-            worker: worker_program()?,
+            launching: launching(spec, self.how, &placement, worker_program()?, self.logs.map(Utf8Path::to_owned))?,
+            placement,
+            restarts: self.how.restarts,
+            fewer: self.how.fewer,
             observer: self.watch,
             stop: &STOP,
             max_epochs: max_epochs(spec),
@@ -141,23 +145,6 @@ impl Execution<'_> {
             write(path, &fresh)?;
         }
         Ok((outcome, fresh))
-    }
-}
-
-fn cores() -> u32 {
-    std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1))
-}
-
-fn recompute(spec: &Spec) -> Recompute {
-    let mut layouts = spec.blocks.iter().filter(|(id, _)| id.kind == BlockKind::Layout);
-    match layouts
-        .next()
-        .and_then(|(_, block)| block.fields.get("recompute"))
-        .map(|field| &field.value)
-    {
-        Some(Value::Word(word)) if word == "full" => Recompute::Full,
-        Some(Value::Word(word)) if word == "selective" => Recompute::Selective,
-        _ => Recompute::None,
     }
 }
 
@@ -253,6 +240,7 @@ pub fn publish_source(
 }
 
 pub fn run(context: &Context, argument: &SpecArgument, how: &RunArguments, locked: bool) -> Result<Exit, Failure> {
+    join_if_not_first(how, &worker_program()?)?;
     let (project, loaded) = context.open(argument)?;
     runnable(&argument.spec, &loaded.spec)?;
     let old = project.lock(&loaded.spec)?;
@@ -272,6 +260,8 @@ pub fn run(context: &Context, argument: &SpecArgument, how: &RunArguments, locke
             })
         })?;
     let id = record.id().to_string();
+    let logs = record.folder().join("logs");
+    std::fs::create_dir_all(&logs)?;
     let watch = Watch::new(how.progress, Some(record));
     let lock_path = project.lock_path(&loaded.spec);
     let execution = Execution {
@@ -281,6 +271,7 @@ pub fn run(context: &Context, argument: &SpecArgument, how: &RunArguments, locke
         how,
         old: old.as_ref(),
         watch: &watch,
+        logs: Some(&logs),
         lock_path: Some(&lock_path),
     };
     let since = std::time::Instant::now();

@@ -64,7 +64,11 @@ impl Kind {
     /// Version of what the kind does: raised when the same fields and inputs give another result than before, so that
     /// results of the older meaning are not taken for the newer.
     pub fn version(self) -> u32 {
-        1
+        match self {
+            // 2: gradients of replicated parts are kept by row blocks through a lane, and joined once a step.
+            Self::Train => 2,
+            _ => 1,
+        }
     }
 }
 

@@ -27,7 +27,7 @@ pub enum Launch {
     /// `srun`, in the allocation that this process runs in; these are its arguments up to the worker's.
     Srun(Vec<String>),
     /// torchrun, which has started this process as rank 0 and one for each of the others: they connect to this port.
-    Torchrun { host: String, port: u16 },
+    Torchrun { host: String, port: u16, token: String },
 }
 
 /// How workers are started and watched.
@@ -90,8 +90,8 @@ impl Crew {
                 launcher = Some(srun(arguments, how, &meeting)?);
                 arrivals(&meeting, 0..world, how, &sender, stop, launcher.as_mut())?
             }
-            Launch::Torchrun { host, port } => {
-                let meeting = Meeting::open(*port, String::new())?;
+            Launch::Torchrun { host, port, token } => {
+                let meeting = Meeting::open(*port, token.clone())?;
                 let mut members = vec![Member::start(&how.program, host, 0, how.log(0), &sender)?];
                 members.extend(arrivals(&meeting, 1..world, how, &sender, stop, None)?);
                 members
