@@ -420,7 +420,7 @@ a set, `{a,b}` alternatives. They are relative to the root of the source."#,
   // …
 }"#,
         right r#"model small {
-  kv_heads = 2
+  kv_heads = 1
   // …
 }"#;
     SEQUENCE_TOO_LONG = "E0403", "sequence longer than the context",

@@ -152,8 +152,10 @@ impl Checker<'_> {
             }
             self.error(diagnostic.help(super::nearest_multiples(size, shards, "")));
         }
-        if let Some(kv_heads) = block.integer("kv_heads").and_then(|size| u64::try_from(size).ok())
+        let number = |name: &str| block.integer(name).and_then(|size| u64::try_from(size).ok());
+        if let (Some(heads), Some(kv_heads)) = (number("heads"), number("kv_heads"))
             && kv_heads > 0
+            && heads % kv_heads == 0
             && kv_heads % shards != 0
             && shards % kv_heads != 0
         {

@@ -55,21 +55,21 @@ pub fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// The program: returns when nothing more can come. See [`aurora_runtime::job`] for what is said.
-pub fn main() -> ExitCode {
+/// The program: returns when nothing more can come. See [`aurora_runtime::job`] for what is said, and through what:
+/// standard input and output, or a connection to the engine at `HOST:PORT`.
+pub fn main(engine: Option<&str>) -> ExitCode {
     if let Err(error) = environment::settle() {
         eprintln!("error: {}", chain(&error));
         return ExitCode::FAILURE;
     }
     environment::detach_signals();
-    let line = match std::env::args().nth(1).as_deref().map(|argument| argument.strip_prefix("--join=")) {
+    let line = match engine {
         None => {
             environment::die_with_parent();
             let input: Box<dyn io::BufRead + Send> = Box::new(io::BufReader::new(io::stdin()));
             Ok((input, Box::new(io::stdout()) as _))
         }
-        Some(Some(engine)) => connect::call(engine),
-        Some(None) => Err("a worker takes no argument but `--join=HOST:PORT`; `aurora run` starts it".to_owned()),
+        Some(engine) => connect::call(engine),
     };
     let (input, output) = match line {
         Ok(line) => line,
