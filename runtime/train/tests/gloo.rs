@@ -65,6 +65,8 @@ fn main() -> ExitCode {
         let limit = if case == "missing" { SHORT } else { PATIENT };
         let case = CASES.iter().find(|(name, _)| name == case).unwrap().1;
         let (rank, size) = (rank.parse().unwrap(), size.parse().unwrap());
+        // As the worker's threads do.
+        tch::set_num_threads(1);
         let store = if rank == 0 {
             let (store, port) = Store::serve(HOST, limit).unwrap();
             say(port);

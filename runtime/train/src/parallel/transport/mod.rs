@@ -61,8 +61,9 @@ pub trait Transport: Send + Debug {
     /// Number of ranks.
     fn size(&self) -> usize;
 
-    /// Starts sending and receiving whole contiguous tensors. Both ends name tensors of the same number of bytes; between
-    /// two ranks, transfers of one axis and one size arrive in the order in which they were started.
+    /// Starts sending and receiving whole contiguous tensors. Both ends name tensors of the same number of bytes, of which
+    /// empty ones move nothing; between two ranks, transfers of one axis and one size arrive in the order in which they
+    /// were started. Until the transfer has ended, nobody may write what is sent.
     ///
     /// # Errors
     /// [`TransportError`].

@@ -19,7 +19,8 @@ pub struct Store {
 }
 
 impl Store {
-    /// Serves a store from this process, on a free port of one of its addresses, until it is dropped. Returns the port.
+    /// Serves a store from this process, on a free port of one of its addresses, until it is dropped: not before everyone
+    /// has joined. Returns the port.
     ///
     /// `limit` is how long ranks wait for each other when they join.
     ///
