@@ -12,12 +12,14 @@
 #![allow(clippy::needless_range_loop)]
 
 mod activation;
+mod attention;
 mod element;
 mod embedding;
 mod gemm;
 mod loss;
 mod math;
 mod norm;
+mod probe;
 mod rms_norm;
 mod rotary;
 mod sums;
@@ -25,6 +27,9 @@ mod swiglu;
 mod update;
 
 pub use activation::{Gelu, gelu_backward, gelu_forward};
+pub use attention::{
+    Attended, Attention, AttentionGradients, Heads, HeadsOut, Steps, attention_backward, attention_forward,
+};
 
 pub use element::{Element, Stored};
 pub use embedding::{embed_rows, embedding_gradient, position_gradient};
@@ -32,6 +37,7 @@ pub use gemm::{Finish, Matrix, product, product_at, reach};
 pub use loss::{loss_gradient, row_losses, row_maxima, row_sums};
 pub use math::{exp, log};
 pub use norm::{norm_apply, norm_backward, norm_forward};
+pub use probe::{probe, probe_at};
 pub use rms_norm::{rms_norm_apply, rms_norm_backward, rms_norm_forward};
 pub use rotary::{Turned, rotary_tables, rotate};
 pub use sums::{accumulate, add_residual, cast, column_sums, fold_heads, sum_partials, sum_squares};

@@ -15,6 +15,7 @@ mod head;
 mod layout;
 mod network;
 mod ops;
+mod portable;
 mod product;
 mod views;
 mod workspace;

@@ -69,6 +69,11 @@ impl<'a, E> Matrix<'a, E> {
         }
     }
 
+    /// Row `i` of a matrix that is not transposed.
+    pub(super) fn row(self, i: usize) -> &'a [E] {
+        &self.values[i * self.row_step..][..self.columns]
+    }
+
     /// A part of it; it has numbers of its own only if it is not empty.
     fn part(self, rows: &Range<usize>, columns: &Range<usize>) -> Self {
         let start = rows.start * self.row_step + columns.start * self.column_step;
@@ -247,7 +252,7 @@ pub fn finish_rows [C: Element] (sums: &[f32], columns: usize, out: &mut [C], st
 }
 
 /// `0..length` in blocks of a size, the last one shorter.
-fn blocks(length: usize, size: usize) -> impl Iterator<Item = Range<usize>> {
+pub(super) fn blocks(length: usize, size: usize) -> impl Iterator<Item = Range<usize>> {
     (0..length)
         .step_by(size)
         .map(move |start| start..length.min(start + size))

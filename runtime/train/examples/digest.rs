@@ -1,0 +1,23 @@
+//! Digests of what this crate's kernels give, at every instruction set of this machine: to be compared with another's.
+//!
+//! Exits with 1 if the instruction sets of this machine do not agree. Other processors can be had from QEMU's user
+//! mode, 7.2 or later: `qemu-x86_64 -cpu Haswell digest`, and `-cpu EPYC`, `-cpu Nehalem`.
+
+use std::process::ExitCode;
+
+use aurora_train::kernels::{Level, level, probe_at};
+
+fn main() -> ExitCode {
+    let expected = probe_at(Level::Baseline);
+    let mut agree = true;
+    for at in [Level::Baseline, Level::Avx2, Level::Avx512] {
+        if at > level() {
+            continue;
+        }
+        for ((name, digest), (_, expected)) in probe_at(at).iter().zip(&expected) {
+            println!("{:<8} {name:<16} {}", format!("{at:?}"), digest.to_hex());
+            agree &= digest == expected;
+        }
+    }
+    if agree { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
