@@ -209,11 +209,13 @@ fn embeddings<E: Element>(level: Level, results: &mut Results) {
     let ids: Vec<i64> = (0..ROWS as i64).map(|row| row * row % 50).collect();
     let (word, position) = (numbers::<E>(words * WIDTH, 1), numbers::<E>(sequence * WIDTH, 2));
     let mut out = numbers::<f32>(SIZE, 3);
-    embedding::embed_position_rows::at(level, &ids, sequence, 5, &word, &position, WIDTH, &mut out);
+    embedding::embed_rows::at(level, &ids, sequence, 5, &word, None, WIDTH, &mut out);
+    results.add(&out);
+    embedding::embed_rows::at(level, &ids, sequence, 5, &word, Some(&position), WIDTH, &mut out);
     results.add(&out);
     let (mut by_word, mut by_position) = (vec![0.0; words * WIDTH], vec![0.0; sequence * WIDTH]);
     embedding::embedding_gradient::at(level, &ids, 5, &out, WIDTH, &mut by_word);
-    embedding::position_gradient::at(level, &out, 3, sequence, WIDTH, &mut by_position);
+    embedding::position_gradient::at(level, &out, sequence, WIDTH, &mut by_position);
     results.add(&by_word);
     results.add(&by_position);
 }
@@ -243,7 +245,9 @@ fn totals<E: Element>(level: Level, results: &mut Results) {
         let mut out = vec![0.0; SIZE];
         sums::sum_partials::at(level, &parts, Some(&extra), &mut out);
         results.add(&out);
-        sums::add_residual::at(level, &parts, &bias, &residual, &mut out);
+        sums::add_residual::at(level, &parts, WIDTH, Some(&bias), &residual, &mut out);
+        results.add(&out);
+        sums::add_residual::at(level, &parts, WIDTH, None::<&[E]>, &residual, &mut out);
         results.add(&out);
     }
     let (values, mut columns) = (numbers::<E>(SIZE, 4), numbers::<f32>(WIDTH, 5));
@@ -265,7 +269,7 @@ fn updates<E: Element>(level: Level, results: &mut Results) {
     let lanes: Vec<Vec<f32>> = (0..4).map(|i| numbers(SIZE, 20 + i)).collect();
     let lanes: Vec<&[f32]> = lanes.iter().map(Vec::as_slice).collect();
     let mut gradient = numbers::<f32>(SIZE, 1);
-    update::combine_gradients::at(level, &mut gradient, &lanes[1..], &lanes);
+    update::tree_into::at(level, &mut gradient, &lanes[1..]);
     let with = Update {
         scale: 0.37,
         beta1: 0.9,

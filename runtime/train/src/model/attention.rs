@@ -4,24 +4,42 @@
 //! serves several shards, their projection is whole: every rank runs it for all rows, and its gradient is the tree sum
 //! over row blocks of the tree sum over the shards that share a head.
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use super::layout::Heads;
 use super::network::Pass;
 use super::ops::Stats;
-use super::product::{add_product, multiply, project_with_bias};
 use super::views::{Layer, Linear};
+use super::portable::{self, Projected};
 use super::workspace::{Kept, Workspace};
-use super::{ModelError, Network};
+use super::{Kernels, ModelError, Network};
 
-/// Query, key and value of one shard as `[b, n, s, d]`.
+/// Query, key and value of one shard as `[b, s, heads, d]`; keys and values have as many heads as the shard sees.
 struct Views {
     query: Tensor,
     key: Tensor,
     value: Tensor,
 }
 
-/// `[b, g, s, d]` → `[b, n, s, d]`, each head `n / g` times, without a copy.
+impl Views {
+    fn projected(&self) -> Projected<'_> {
+        Projected {
+            query: &self.query,
+            key: &self.key,
+            value: &self.value,
+        }
+    }
+
+    /// As libtorch takes them: `[b, n, s, d]`, each key and value head for as many heads as share it.
+    fn expanded(&self) -> Result<[Tensor; 3], ModelError> {
+        let query = self.query.f_transpose(1, 2)?;
+        let n = query.size()[1];
+        let key = repeat(&self.key.f_transpose(1, 2)?, n)?;
+        Ok([query, key, repeat(&self.value.f_transpose(1, 2)?, n)?])
+    }
+}
+
+/// `[b, g, s, d]` → `[b, n, s, d]`, each head `n / g` times.
 fn repeat(heads: &Tensor, n: i64) -> Result<Tensor, ModelError> {
     let size = heads.size();
     let [b, g, s, d] = [size[0], size[1], size[2], size[3]];
@@ -29,7 +47,11 @@ fn repeat(heads: &Tensor, n: i64) -> Result<Tensor, ModelError> {
         return Ok(heads.shallow_clone());
     }
     let each = heads.f_unsqueeze(2)?.f_expand([b, g, n / g, s, d], false)?;
-    Ok(if g == 1 { each.f_squeeze_dim(1)? } else { each.f_reshape([b, n, s, d])? })
+    Ok(if g == 1 {
+        each.f_squeeze_dim(1)?
+    } else {
+        each.f_reshape([b, n, s, d])?
+    })
 }
 
 impl Network {
@@ -47,33 +69,23 @@ impl Network {
         ((self.layout.holding.shards.start + shard) * shape.kv_heads / shape.tensor) as i64
     }
 
-    /// `[b, n, s, d]` → `[t, n·d]`, without a copy where memory is in that order.
-    pub(super) fn attended_rows(&self, attended: &Tensor, workspace: &Workspace) -> Result<Tensor, ModelError> {
-        let width = self.shard_heads() * self.head_size();
-        Ok(attended
-            .f_transpose(1, 2)?
-            .f_contiguous()?
-            .f_view([workspace.rows() as i64, width])?)
-    }
-
-    fn views(&self, kept: &Kept, workspace: &Workspace, shard: usize) -> Result<Views, ModelError> {
+    /// The parts of a shard's projection (or of its gradient), and of the keys and values that it shares, if it does.
+    fn views(&self, own: &Tensor, shared: &Tensor, workspace: &Workspace, shard: usize) -> Result<Views, ModelError> {
         let (b, s) = (workspace.sequences as i64, workspace.sequence as i64);
         let (n, d) = (self.shard_heads(), self.head_size());
-        let own = &kept.query[shard];
-        let cut = |heads: &Tensor, start: i64, count: i64| heads.f_narrow(1, start, count);
         Ok(match self.layout.shape.arrangement {
             Heads::Shared => {
                 let g = self.layout.shape.kv_heads as i64;
-                let all = kept.key_value.f_view([b, s, 2 * g, d])?.f_transpose(1, 2)?;
+                let all = shared.f_view([b, s, 2 * g, d])?;
                 let head = self.shared_head(shard);
                 Views {
-                    query: own.f_view([b, s, n, d])?.f_transpose(1, 2)?,
-                    key: repeat(&cut(&all, head, 1)?, n)?,
-                    value: repeat(&cut(&all, g + head, 1)?, n)?,
+                    query: own.f_view([b, s, n, d])?,
+                    key: all.f_narrow(2, head, 1)?,
+                    value: all.f_narrow(2, g + head, 1)?,
                 }
             }
             Heads::PerHead => {
-                let all = own.f_view([b, s, n, 3 * d])?.f_transpose(1, 2)?;
+                let all = own.f_view([b, s, n, 3 * d])?;
                 Views {
                     query: all.f_narrow(3, 0, d)?,
                     key: all.f_narrow(3, d, d)?,
@@ -82,14 +94,33 @@ impl Network {
             }
             Heads::Stacked => {
                 let g = self.layout.shape.shard_kv_heads() as i64;
-                let all = own.f_view([b, s, n + 2 * g, d])?.f_transpose(1, 2)?;
+                let all = own.f_view([b, s, n + 2 * g, d])?;
                 Views {
-                    query: cut(&all, 0, n)?,
-                    key: repeat(&cut(&all, n, g)?, n)?,
-                    value: repeat(&cut(&all, n + g, g)?, n)?,
+                    query: all.f_narrow(2, 0, n)?,
+                    key: all.f_narrow(2, n, g)?,
+                    value: all.f_narrow(2, n + g, g)?,
                 }
             }
         })
+    }
+
+    /// Attention of one shard: `[t, n·d]`, and the logarithms of the sums of its powers.
+    fn attention(&self, views: &Views, workspace: &Workspace) -> Result<(Tensor, Tensor), ModelError> {
+        let (n, d, rows) = (self.shard_heads(), self.head_size(), workspace.rows() as i64);
+        if self.kernels == Kernels::Portable {
+            let (b, s) = (workspace.sequences as i64, workspace.sequence as i64);
+            let out = Tensor::f_empty([rows, n * d], (self.kind, self.device))?;
+            let logs = Tensor::f_empty([b, n, s], (Kind::Float, self.device))?;
+            portable::attention_forward(views.projected(), &out, &logs)?;
+            return Ok((out, logs));
+        }
+        let [query, key, value] = views.expanded()?;
+        let (out, logs) = Tensor::f_internal_scaled_dot_product_flash_attention_for_cpu::<&Tensor>(
+            &query, &key, &value, 0.0, true, None, None,
+        )?;
+        // libtorch leaves it in this order: no copy.
+        let out = out.f_transpose(1, 2)?.f_contiguous()?.f_view([rows, n * d])?;
+        Ok((out, logs))
     }
 
     /// Turns the heads that stand in the first columns of `rows` by their positions, or back.
@@ -115,7 +146,7 @@ impl Network {
         let shape = &self.layout.shape;
         let own_keys = if shape.arrangement == Heads::Stacked { shape.shard_kv_heads() } else { 0 };
         for (shard, out) in kept.query.iter().enumerate() {
-            project_with_bias(out, normed, &own.query.weight[shard], own.query.bias.get(shard))?;
+            self.kernels.project_with_bias(out, normed, &own.query.weight[shard], own.query.bias.get(shard))?;
             self.rotate(workspace, out, shape.shard_heads() + own_keys, false)?;
         }
         if let Some(projection) = &own.key_value {
@@ -123,18 +154,14 @@ impl Network {
                 let (start, length) = (block.start as i64, block.len() as i64);
                 let out = kept.key_value.f_narrow(0, start, length)?;
                 let rows = normed.f_narrow(0, start, length)?;
-                project_with_bias(&out, &rows, &projection.weight[0], projection.bias.first())?;
+                self.kernels.project_with_bias(&out, &rows, &projection.weight[0], projection.bias.first())?;
             }
             self.rotate(workspace, &kept.key_value, shape.kv_heads, false)?;
         }
         let mut attended = Vec::with_capacity(kept.query.len());
         for shard in 0..kept.query.len() {
-            let Views { query, key, value } = self.views(kept, workspace, shard)?;
-            attended.push(
-                Tensor::f_internal_scaled_dot_product_flash_attention_for_cpu::<&Tensor>(
-                    &query, &key, &value, 0.0, true, None, None,
-                )?,
-            );
+            let views = self.views(&kept.query[shard], &kept.key_value, workspace, shard)?;
+            attended.push(self.attention(&views, workspace)?);
         }
         pass.workspace.kept_mut(pass.slot, layer).attended = attended;
         Ok(())
@@ -159,17 +186,16 @@ impl Network {
         self.fill_dy(pass)?;
         self.bias_backward(pass, &gradient.out.bias)?;
         for (shard, partial) in workspace.partials.iter().enumerate() {
-            multiply(&backward.dattended, &backward.dy, &own.out.weight[shard])?;
+            self.kernels.multiply(&backward.dattended, &backward.dy, &own.out.weight[shard])?;
             let (attended, _) = &kept.attended[shard];
-            let attended = self.attended_rows(attended, workspace)?;
-            add_product(&gradient.out.weight[shard], &backward.dy, &attended, self.kernels)?;
+            self.kernels.add_product(&gradient.out.weight[shard], &backward.dy, attended)?;
             let dquery = self.one_shard_backward(workspace, kept, shard)?;
             if let Some(bias) = gradient.query.bias.get(shard) {
                 let all = Self::all(workspace.rows());
                 self.kernels.column_sums(&dquery, &all, std::slice::from_ref(bias))?;
             }
-            add_product(&gradient.query.weight[shard], &dquery, normed, self.kernels)?;
-            multiply(partial, &dquery, &own.query.weight[shard])?;
+            self.kernels.add_product(&gradient.query.weight[shard], &dquery, normed)?;
+            self.kernels.multiply(partial, &dquery, &own.query.weight[shard])?;
         }
         let mut extra = None;
         if let (Some(projection), Some(gradient)) = (&own.key_value, &gradient.key_value) {
@@ -189,7 +215,7 @@ impl Network {
         if !gradient.bias.is_empty() {
             self.kernels.column_sums(&backward.dkv_sum, &blocks, &gradient.bias)?;
         }
-        let dkv = if self.kind == tch::Kind::Float {
+        let dkv = if self.kind == Kind::Float {
             &backward.dkv_sum
         } else {
             self.kernels.cast(&backward.dkv_sum, &backward.dkv_cast)?;
@@ -199,8 +225,8 @@ impl Network {
         for (block, gradient) in blocks.iter().zip(&gradient.weight) {
             let cut = |tensor: &Tensor| tensor.f_narrow(0, block.start as i64, block.len() as i64);
             let own = cut(dkv)?;
-            multiply(&cut(&backward.extra)?, &own, &projection.weight[0])?;
-            add_product(gradient, &own, &cut(&normed)?, self.kernels)?;
+            self.kernels.multiply(&cut(&backward.extra)?, &own, &projection.weight[0])?;
+            self.kernels.add_product(gradient, &own, &cut(&normed)?)?;
         }
         Ok(())
     }
@@ -216,7 +242,7 @@ impl Network {
         let head_of = |shard: usize| shard as i64 / width;
         let sum = |parts: &[Tensor], head: i64, out: &Tensor| -> Result<(), ModelError> {
             let rows = parts[0].size()[0];
-            let both = Tensor::f_empty([rows, 2 * d], (tch::Kind::Float, self.device))?;
+            let both = Tensor::f_empty([rows, 2 * d], (Kind::Float, self.device))?;
             self.kernels.sum_partials(parts, None, &both)?;
             for (from, to) in [(0, head), (d, g + head)] {
                 let _ = out.f_narrow(1, to * d, d)?.f_copy_(&both.f_narrow(1, from, d)?)?;
@@ -251,7 +277,7 @@ impl Network {
                 own.map(|(_, part)| Ok(part.f_narrow(1, column * d, d)?.f_contiguous()?)).collect()
             };
             for column in [head, g + head] {
-                let out = Tensor::f_empty([rows.own.len() as i64, d], (tch::Kind::Float, self.device))?;
+                let out = Tensor::f_empty([rows.own.len() as i64, d], (Kind::Float, self.device))?;
                 self.kernels.sum_partials(&of_head(column)?, None, &out)?;
                 let _ = backward.dkv_sum.f_narrow(1, column * d, d)?.f_copy_(&out)?;
             }
@@ -263,53 +289,95 @@ impl Network {
     /// the shard's buffer.
     fn one_shard_backward(&self, workspace: &Workspace, kept: &Kept, shard: usize) -> Result<Tensor, ModelError> {
         let backward = workspace.backward()?;
+        let rows = workspace.rows() as i64;
+        let shape = &self.layout.shape;
+        let views = self.views(&kept.query[shard], &kept.key_value, workspace, shard)?;
+        let dquery = Tensor::f_empty([rows, shape.projected() as i64], (self.kind, self.device))?;
+        let shared = &backward.dkv[shard];
+        if self.kernels == Kernels::Portable {
+            let mut into = self.views(&dquery, &kept.key_value, workspace, shard)?;
+            if shape.arrangement == Heads::Shared {
+                let (b, s, d) = (workspace.sequences as i64, workspace.sequence as i64, self.head_size());
+                let both = shared.f_view([b, s, 2, d])?;
+                into.key = both.f_narrow(2, 0, 1)?;
+                into.value = both.f_narrow(2, 1, 1)?;
+            }
+            let (out, logs) = &kept.attended[shard];
+            portable::attention_backward(views.projected(), out, logs, &backward.dattended, into.projected())?;
+        } else {
+            self.flash_backward(workspace, &views, &kept.attended[shard], shared, &dquery, shard)?;
+        }
+        match shape.arrangement {
+            Heads::Shared => {
+                self.rotate(workspace, shared, 1, true)?;
+                self.rotate(workspace, &dquery, shape.shard_heads(), true)?;
+            }
+            Heads::PerHead => {}
+            Heads::Stacked => {
+                let turned = shape.shard_heads() + shape.shard_kv_heads();
+                self.rotate(workspace, &dquery, turned, true)?;
+            }
+        }
+        Ok(dquery)
+    }
+
+    /// libtorch's backward; what it gives for each head is added up over the heads that share a key and value head.
+    fn flash_backward(
+        &self,
+        workspace: &Workspace,
+        views: &Views,
+        attended: &(Tensor, Tensor),
+        shared: &Tensor,
+        dquery: &Tensor,
+        shard: usize,
+    ) -> Result<(), ModelError> {
         let (b, s, rows) = (
             workspace.sequences as i64,
             workspace.sequence as i64,
             workspace.rows() as i64,
         );
         let (n, d) = (self.shard_heads(), self.head_size());
-        let Views { query, key, value } = self.views(kept, workspace, shard)?;
-        let (attended, sums) = &kept.attended[shard];
-        let dout = backward.dattended.f_view([b, s, n, d])?.f_transpose(1, 2)?;
+        let [query, key, value] = views.expanded()?;
+        let heads = |rows: &Tensor| rows.f_view([b, s, n, d])?.f_transpose(1, 2);
+        let (out, logs) = attended;
         let (dq, dk, dv) = Tensor::f_internal_scaled_dot_product_flash_attention_for_cpu_backward::<&Tensor>(
-            &dout, &query, &key, &value, attended, sums, 0.0, true, None, None,
+            &heads(&workspace.backward()?.dattended)?,
+            &query,
+            &key,
+            &value,
+            &heads(out)?,
+            logs,
+            0.0,
+            true,
+            None,
+            None,
         )?;
-        let flat = |part: &Tensor| -> Result<Tensor, ModelError> {
-            Ok(part.f_transpose(1, 2)?.f_contiguous()?.f_view([rows, n * d])?)
+        let put = |to: &Tensor, from: &Tensor| to.shallow_clone().f_copy_(from);
+        let flat = |part: &Tensor, groups: i64| -> Result<Tensor, ModelError> {
+            let rows = part.f_transpose(1, 2)?.f_contiguous()?.f_view([rows * groups, n / groups * d]);
+            Ok(rows?)
         };
+        // Where keys and values are shared, the second tensor is not looked at.
+        let into = self.views(dquery, &workspace.kept(0, 0).key_value, workspace, shard)?;
+        put(&into.query, &dq.f_transpose(1, 2)?)?;
         match self.layout.shape.arrangement {
-            Heads::Shared => {
-                let out = &backward.dkv[shard];
-                self.kernels.fold_heads(&flat(&dk)?, &flat(&dv)?, n as usize, out)?;
-                self.rotate(workspace, out, 1, true)?;
-                let dquery = flat(&dq)?;
-                self.rotate(workspace, &dquery, n as usize, true)?;
-                Ok(dquery)
-            }
+            Heads::Shared => self
+                .kernels
+                .fold_heads(&flat(&dk, 1)?, &flat(&dv, 1)?, n as usize, shared)?,
             Heads::PerHead => {
-                let parts = [dq, dk, dv]
-                    .iter()
-                    .map(|part| part.f_transpose(1, 2))
-                    .collect::<Result<Vec<_>, _>>()?;
-                Ok(Tensor::f_cat(&parts, 3)?.f_view([rows, 3 * n * d])?)
+                put(&into.key, &dk.f_transpose(1, 2)?)?;
+                put(&into.value, &dv.f_transpose(1, 2)?)?;
             }
             Heads::Stacked => {
                 let g = self.layout.shape.shard_kv_heads() as i64;
-                let by_group = |part: &Tensor| -> Result<Tensor, ModelError> {
-                    Ok(flat(part)?.f_view([rows * g, n / g * d])?)
-                };
-                let folded = Tensor::f_empty([rows * g, 2 * d], (tch::Kind::Float, self.device))?;
+                let folded = Tensor::f_empty([rows * g, 2 * d], (Kind::Float, self.device))?;
                 self.kernels
-                    .fold_heads(&by_group(&dk)?, &by_group(&dv)?, (n / g) as usize, &folded)?;
-                let half = |start: i64| -> Result<Tensor, ModelError> {
-                    let own = folded.f_narrow(1, start, d)?.f_to_kind(self.kind)?;
-                    Ok(own.f_reshape([rows, g * d])?)
-                };
-                let dquery = Tensor::f_cat(&[flat(&dq)?, half(0)?, half(d)?], 1)?;
-                self.rotate(workspace, &dquery, (n + g) as usize, true)?;
-                Ok(dquery)
+                    .fold_heads(&flat(&dk, g)?, &flat(&dv, g)?, (n / g) as usize, &folded)?;
+                let both = folded.f_view([b, s, g, 2 * d])?;
+                put(&into.key, &both.f_narrow(3, 0, d)?)?;
+                put(&into.value, &both.f_narrow(3, d, d)?)?;
             }
         }
+        Ok(())
     }
 }

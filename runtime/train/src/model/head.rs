@@ -4,7 +4,6 @@ use tch::{Kind, Tensor};
 
 use super::network::Pass;
 use super::ops::Stats;
-use super::product::{add_product, multiply, project};
 use super::views::Weights;
 use super::workspace::HEAD_ROWS;
 use super::{Gradients, ModelError, Network};
@@ -47,15 +46,15 @@ impl Network {
             let mut logits = Vec::with_capacity(weights.output.len());
             for (output, buffer) in weights.output.iter().zip(&workspace.logits) {
                 let block = buffer.f_narrow(0, 0, count as i64)?;
-                project(&block, &normed, output)?;
+                self.kernels.project(&block, &normed, output)?;
                 logits.push(block);
             }
             let losses = &mut losses[start..start + count];
             self.loss(pass, &logits, &cut(targets)?, losses, gradients.is_some())?;
             let Some(gradients) = gradients else { continue };
             for (shard, logits) in logits.iter().enumerate() {
-                add_product(&gradients.of.output[shard], logits, &normed, self.kernels)?;
-                multiply(&cut(&workspace.partials[shard])?, logits, &weights.output[shard])?;
+                self.kernels.add_product(&gradients.of.output[shard], logits, &normed)?;
+                self.kernels.multiply(&cut(&workspace.partials[shard])?, logits, &weights.output[shard])?;
             }
         }
         let Some(gradients) = gradients else { return Ok(()) };

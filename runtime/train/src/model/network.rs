@@ -7,7 +7,6 @@ use tch::{Device, Kind, Tensor};
 
 use super::layout::FeedForward;
 use super::ops::Stats;
-use super::product::{add_product, multiply, project};
 use super::views::{Layer, Linear, Norm, Weights};
 use super::workspace::{Rows, Workspace};
 use super::{Gradients, Kernels, Layout, ModelError};
@@ -285,8 +284,7 @@ impl Network {
         let workspace = &*pass.workspace;
         let kept = workspace.kept(pass.slot, layer);
         for (shard, (attended, _)) in kept.attended.iter().enumerate() {
-            let rows = self.attended_rows(attended, workspace)?;
-            project(&workspace.partials[shard], &rows, &own.out.weight[shard])?;
+            self.kernels.project(&workspace.partials[shard], attended, &own.out.weight[shard])?;
         }
         self.add_to_residual(pass, own.out.bias.first(), workspace.input(pass.slot, layer), &kept.mid)
     }
@@ -305,7 +303,7 @@ impl Network {
     fn activate(&self, up: &Linear, pass: &Pass<'_>, layer: usize, shard: usize) -> Result<(), ModelError> {
         let workspace = &*pass.workspace;
         let z = workspace.z(pass.slot, layer, shard);
-        project(z, &workspace.normed, &up.weight[shard])?;
+        self.kernels.project(z, &workspace.normed, &up.weight[shard])?;
         match self.layout.shape.activation {
             FeedForward::Gelu(gelu) => self
                 .kernels
@@ -318,7 +316,7 @@ impl Network {
         let workspace = &*pass.workspace;
         for (shard, partial) in workspace.partials.iter().enumerate() {
             self.activate(&own.up, pass, layer, shard)?;
-            project(partial, &workspace.activated, &own.down.weight[shard])?;
+            self.kernels.project(partial, &workspace.activated, &own.down.weight[shard])?;
         }
         let mid = &workspace.kept(pass.slot, layer).mid;
         self.add_to_residual(pass, own.down.bias.first(), mid, workspace.input(pass.slot, layer + 1))
@@ -348,24 +346,24 @@ impl Network {
             let z = workspace.z(pass.slot, layer, shard);
             match self.layout.shape.activation {
                 FeedForward::Gelu(gelu) => {
-                    multiply(&backward.dz, &backward.dy, &own.down.weight[shard])?;
+                    self.kernels.multiply(&backward.dz, &backward.dy, &own.down.weight[shard])?;
                     self.kernels
                         .gelu_backward(gelu, z, &backward.dz, &workspace.activated)?;
                 }
                 FeedForward::SwiGlu => {
-                    multiply(&backward.dactivated, &backward.dy, &own.down.weight[shard])?;
+                    self.kernels.multiply(&backward.dactivated, &backward.dy, &own.down.weight[shard])?;
                     self.kernels
                         .swiglu_backward(z, &backward.dactivated, &backward.dz, &workspace.activated)?;
                 }
             }
             let activated = &workspace.activated;
-            add_product(&gradient.down.weight[shard], &backward.dy, activated, self.kernels)?;
+            self.kernels.add_product(&gradient.down.weight[shard], &backward.dy, activated)?;
             if let Some(bias) = gradient.up.bias.get(shard) {
                 self.kernels
                     .column_sums(&backward.dz, &Self::all(rows), std::slice::from_ref(bias))?;
             }
-            add_product(&gradient.up.weight[shard], &backward.dz, &workspace.normed, self.kernels)?;
-            multiply(partial, &backward.dz, &own.up.weight[shard])?;
+            self.kernels.add_product(&gradient.up.weight[shard], &backward.dz, &workspace.normed)?;
+            self.kernels.multiply(partial, &backward.dz, &own.up.weight[shard])?;
         }
         self.norm_backward(pass, None, &kept.mid, &own.norm2, stats, &gradient.norm2)
     }

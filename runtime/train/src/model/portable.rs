@@ -3,8 +3,6 @@
 //! The functions of `product` and the attention of libtorch, for CPU tensors. What goes for the kernels goes for these:
 //! bits depend neither on the instruction set nor on how rows, columns, heads or sequences are cut into calls.
 
-#![allow(dead_code)] // for the lead: until `portable` numerics call it
-
 use std::cell::Cell;
 
 use tch::Tensor;
@@ -19,11 +17,6 @@ use crate::kernels::{
 /// `out = left · right`.
 pub(super) fn multiply(out: &Tensor, left: &Tensor, right: &Tensor) -> Result<(), ModelError> {
     by_kind!(left.kind(), E => product::<E, E>(out, left, right, Finish::Store))
-}
-
-/// `out = rows · weightᵀ`, for a weight of shape `[outputs, inputs]`.
-pub(super) fn project(out: &Tensor, rows: &Tensor, weight: &Tensor) -> Result<(), ModelError> {
-    multiply(out, rows, &weight.f_transpose(0, 1)?)
 }
 
 /// `out = rows · weightᵀ + bias`.
@@ -237,7 +230,7 @@ mod tests {
             let (weight, bias) = (tensor(&[outer, inner], 2, kind), tensor(&[outer], 3, kind));
             let out = |columns| tensor(&[rows, columns], 4, kind);
             let (projected, biased, back) = (out(outer), out(outer), out(inner));
-            project(&projected, &x, &weight).unwrap();
+            multiply(&projected, &x, &weight.tr()).unwrap();
             project_with_bias(&biased, &x, &weight, &bias).unwrap();
             multiply(&back, &d, &weight).unwrap();
             let gradient = tensor(&[outer, inner], 5, Kind::Float);
