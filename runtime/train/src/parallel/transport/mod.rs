@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use tch::Tensor;
 
+pub mod rccl;
+
 /// What a transfer is for. Transfers of different axes never meet, whatever their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Axis {
