@@ -110,8 +110,8 @@ pub fn launching(
     let devices = block.and_then(|block| block.word("machine")) == Some("mi250x");
     if devices && how.layout.is_none_or(|asked| !asked.cpu) {
         let missing = crate::commands::doctor::rccl().join("; ");
-        return Err(Failure::fault(format!("the layout is for MI250X, and this machine cannot run it: {missing}"))
-            .help("choose a profile with a layout for CPUs, or `--layout machine=cpu,…`"));
+        let text = format!("the layout is for MI250X, and this version trains on CPUs (found here: {missing})");
+        return Err(Failure::fault(text).help("choose a profile with a layout for CPUs, or `--layout machine=cpu,…`"));
     }
     let launch = match how.launcher {
         Launcher::Local => Launch::Local,

@@ -1,5 +1,6 @@
 //! The same run on many layouts: workers are processes, and no bit depends on how they are arranged.
 
+use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
@@ -79,18 +80,28 @@ fn bf16_has_the_same_bits_under_every_layout() {
     same_under(&project(Family::Llama, "bf16"), &LAYOUTS[5..11]);
 }
 
-/// Waits until so many steps have been done in this run, or it ends.
-fn until_step(project: &Project, child: &mut Child, step: usize) {
+/// The folder of the last run.
+fn latest(project: &Project) -> Option<PathBuf> {
+    std::fs::canonicalize(project.path(".aurora/runs/latest")).ok()
+}
+
+/// Starts a run and waits until it has done so many steps, or has ended.
+fn start_until_step(project: &Project, more: &[&str], step: usize) -> Child {
+    let before = latest(project);
+    let mut child = project.start_with(more);
     let began = Instant::now();
-    let metrics = project.path(".aurora/runs/latest/metrics.jsonl");
-    let steps = || std::fs::read_to_string(&metrics).map_or(0, |text| text.lines().count());
-    while steps() < step
+    let steps = || {
+        let own = latest(project).filter(|own| Some(own) != before.as_ref())?;
+        Some(std::fs::read_to_string(own.join("metrics.jsonl")).ok()?.lines().count())
+    };
+    while steps().unwrap_or(0) < step
         && child.try_wait().expect("a child").is_none()
         && began.elapsed() < Duration::from_secs(120)
     {
         // The workers need the processor more.
         std::thread::park_timeout(Duration::from_millis(10));
     }
+    child
 }
 
 fn signal(pid: u32, name: &str) {
@@ -113,8 +124,7 @@ fn a_run_changes_its_layout_at_every_interruption() {
     let project = long_project();
     let layouts = ["tensor=2", "pipeline=2,data=2", "data=4,distributed_optimizer"];
     for (at, layout) in layouts.iter().enumerate() {
-        let mut child = project.start_with(&["--layout", layout]);
-        until_step(&project, &mut child, 30 + 10 * at);
+        let mut child = start_until_step(&project, &["--layout", layout], 30 + 10 * at);
         signal(child.id(), if at == 1 { "-USR1" } else { "-TERM" });
         assert_eq!(child.wait().expect("the run ends").code(), Some(75), "{layout}");
         project.aurora(&["verify"]).exits(0);
@@ -154,8 +164,7 @@ fn a_lost_worker_is_named_and_the_run_goes_on_with_fewer() {
     for how in ["-KILL", "-STOP"] {
         let project = long_project();
         // It stops cleanly, and says who was lost.
-        let mut child = project.start_with(&["--layout", "pipeline=2,data=2", "--silence", "2"]);
-        until_step(&project, &mut child, 70);
+        let child = start_until_step(&project, &["--layout", "pipeline=2,data=2", "--silence", "2"], 70);
         let all = workers(&child);
         assert_eq!(all.len(), 4, "one process a rank");
         signal(all[2], how);
@@ -168,10 +177,8 @@ fn a_lost_worker_is_named_and_the_run_goes_on_with_fewer() {
         assert!(!all.iter().any(|pid| lives(*pid)), "{how}: no worker is left");
         project.aurora(&["verify"]).exits(0);
         // Another is lost on the way, and half of the workers end it.
-        let mut child = project.start_with(&[
-            "--layout", "pipeline=2,data=2", "--silence", "2", "--restarts", "2", "--fewer",
-        ]);
-        until_step(&project, &mut child, 20);
+        let more = ["--layout", "pipeline=2,data=2", "--silence", "2", "--restarts", "2", "--fewer"];
+        let child = start_until_step(&project, &more, 20);
         signal(workers(&child)[1], how);
         let output = child.wait_with_output().expect("the run ends");
         let said = String::from_utf8_lossy(&output.stderr);
