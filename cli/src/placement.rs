@@ -138,7 +138,7 @@ pub fn launching(
         Launcher::Srun => {
             let nodes = block.and_then(|block| number(block, "nodes")).unwrap_or(1).max(1);
             let world = placement.world();
-            if world % nodes != 0 {
+            if !world.is_multiple_of(nodes) {
                 return Err(
                     Failure::fault(format!("{world} workers do not spread evenly over {nodes} nodes"))
                         .help("change `nodes` of the layout, or its degrees"),

@@ -253,7 +253,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let tensor: u32 = get("tensor", "1").parse()?;
     let micro_batch = shape.micro_batch;
     let numerics = match get("numerics", "invariant").as_str() {
-        "native" => Numerics::Native { micro_batch },
+        "native" => Numerics::Native {
+            tensor,
+            lanes,
+            micro_batch,
+        },
         "portable" => Numerics::Portable {
             tensor,
             lanes,

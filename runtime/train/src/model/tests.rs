@@ -46,15 +46,11 @@ fn llama(heads: u32, kv_heads: u32, tied: bool) -> ModelFields {
 }
 
 pub fn network(model: &ModelFields, tensor: u32, kernels: Kernels, kind: Kind) -> Network {
-    let grid = Grid::new(
-        &Numerics::Invariant {
-            tensor,
-            lanes: 1,
-            micro_batch: 3,
-        },
-        &Mesh::ONE,
-        1,
-    );
+    let grid = Grid::new(&Numerics::Invariant {
+        tensor,
+        lanes: 1,
+        micro_batch: 3,
+    });
     let shape = Shape::new(model, &grid).unwrap();
     Network {
         layout: Layout::new(shape, Holding::whole(&shape)),
@@ -394,15 +390,11 @@ fn a_model_that_does_not_fit_the_grid_is_refused() {
     let refuse = |change: fn(&mut ModelFields), tensor: u32| {
         let mut model = model(4, 1, Activation::Gelu);
         change(&mut model);
-        let grid = Grid::new(
-            &Numerics::Invariant {
-                tensor,
-                lanes: 1,
-                micro_batch: 1,
-            },
-            &Mesh::ONE,
-            1,
-        );
+        let grid = Grid::new(&Numerics::Invariant {
+            tensor,
+            lanes: 1,
+            micro_batch: 1,
+        });
         Shape::new(&model, &grid).unwrap_err().to_string()
     };
     assert_eq!(refuse(|_| (), 8), "heads 4 does not divide by 8 logical tensor shards");

@@ -31,7 +31,7 @@ pub fn network(
     rank: usize,
 ) -> Result<Network, TrainError> {
     let mesh = mesh(placement);
-    let grid = Grid::new(numerics, &mesh, placement.threads as usize);
+    let grid = Grid::new(numerics);
     if !grid.lanes.is_power_of_two() || grid.micro_batch == 0 {
         let Grid { lanes, micro_batch, .. } = grid;
         return Err(TrainError::Unfit(format!(
@@ -283,11 +283,7 @@ impl State {
 /// # Errors
 /// [`TrainError::Unfit`].
 pub fn check(fields: &TrainFields) -> Result<(), TrainError> {
-    let micro_batch = match fields.numerics {
-        Numerics::Invariant { micro_batch, .. }
-        | Numerics::Portable { micro_batch, .. }
-        | Numerics::Native { micro_batch } => micro_batch,
-    };
+    let [_, _, micro_batch] = fields.numerics.grid();
     if micro_batch == 0 || fields.global_batch == 0 || !fields.global_batch.is_multiple_of(micro_batch) {
         let batch = fields.global_batch;
         return Err(TrainError::Unfit(format!(
