@@ -64,6 +64,7 @@ pub fn network(model: &ModelFields, tensor: u32, kernels: Kernels, kind: Kind) -
         kind,
         device: Device::Cpu,
         sequence_parallel: false,
+        fault: None,
     }
 }
 
@@ -107,6 +108,7 @@ pub fn run(model: &ModelFields, network: &Network, recompute: Recompute) -> (Vec
             peers: &peers,
             slot: 0,
             ids: &ids,
+            spot: None,
         };
         let mut losses = vec![0.0; sequences * sequence];
         network.forward(&views, &mut pass).unwrap();

@@ -70,6 +70,7 @@ pub fn network(
         },
         device: Device::Cpu,
         sequence_parallel: placement.sequence_parallel && mesh.tensor > 1,
+        fault: None,
         grid,
         mesh,
     })
