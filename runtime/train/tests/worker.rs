@@ -22,7 +22,7 @@ type Test = fn(&World);
 
 fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some("worker") {
-        return aurora_train::worker::main(None);
+        return aurora_train::worker::main(None, None);
     }
     let filter: Vec<String> = std::env::args()
         .skip(1)
