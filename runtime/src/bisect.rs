@@ -30,9 +30,9 @@ pub enum BisectError {
     },
 }
 
-/// Where two executions part.
+/// Where the results of two executions part.
 #[derive(Debug, PartialEq)]
-pub enum Parting {
+pub enum Fork {
     /// All results of so many nodes are the same.
     Nowhere { nodes: usize },
     /// In a node that computes no steps.
@@ -56,7 +56,7 @@ pub struct Stretch {
 ///
 /// # Errors
 /// [`BisectError`] if one of the stores has not got what the other has.
-pub fn locate(keyed: &Keyed, a: &Store, b: &Store) -> Result<Parting, BisectError> {
+pub fn locate(keyed: &Keyed, a: &Store, b: &Store) -> Result<Fork, BisectError> {
     let mut nodes = 0;
     for id in keyed.graph.ids() {
         let node = keyed.graph.node(id);
@@ -66,7 +66,7 @@ pub fn locate(keyed: &Keyed, a: &Store, b: &Store) -> Result<Parting, BisectErro
             continue;
         }
         if node.kind != Kind::Train {
-            return Ok(Parting::Node(first_difference(keyed, id, a, b)));
+            return Ok(Fork::Node(first_difference(keyed, id, a, b)));
         }
         let trails = (steps(a, &old)?, steps(b, &new)?);
         let fields = |id: NodeId| {
@@ -79,9 +79,9 @@ pub fn locate(keyed: &Keyed, a: &Store, b: &Store) -> Result<Parting, BisectErro
         let own = fields(id)?;
         let before = keyed.graph.inputs(id).find(|input| input.role == "goes on from");
         let first = before.map(|input| fields(input.node)).transpose()?.map_or(own.first_step, |before| before.last_step);
-        return Ok(Parting::Steps(stretch(id, first..own.last_step, &trails.0, &trails.1)));
+        return Ok(Fork::Steps(stretch(id, first..own.last_step, &trails.0, &trails.1)));
     }
-    Ok(Parting::Nowhere { nodes })
+    Ok(Fork::Nowhere { nodes })
 }
 
 /// A segment's steps that are to be looked at: the trails say where they differ first, and where the weights were last
