@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use aurora_compiler::spec::{Block, BlockKind, Spec, Value};
+use aurora_compiler::spec::{Block, BlockKind, Field, Spec, Value};
 use aurora_runtime::engine::crew::{Launch, Launching};
 use aurora_runtime::job::{Placement, Recompute};
 use aurora_runtime::launch::{Launcher as Found, Machine, Tasks, identity, srun_arguments};
@@ -60,6 +60,38 @@ pub fn placement(spec: &Spec, how: &RunArguments) -> Placement {
         sequence_parallel: asked.sequence_parallel.unwrap_or_else(|| flag("sequence_parallel")),
         distributed_optimizer: asked.distributed_optimizer.unwrap_or_else(|| flag("distributed_optimizer")),
     }
+}
+
+/// Refuses degrees that do not divide what they split. The spec's own layout has been checked; this is for `--layout`.
+pub fn check(spec: &Spec, placement: &Placement) -> Result<(), Failure> {
+    let numerics = spec.experiment().and_then(|experiment| experiment.field("numerics"));
+    let grid = |name: &str| {
+        let argument = numerics.and_then(|numerics| numerics.argument(name)).and_then(Field::integer);
+        argument.and_then(|value| u32::try_from(value).ok())
+    };
+    for (name, degree, whole, what) in [
+        ("tensor", placement.tensor, grid("tensor"), "logical tensor shards"),
+        ("data", placement.data, grid("lanes"), "logical lanes"),
+    ] {
+        let Some(whole) = whole.filter(|whole| whole % degree != 0) else { continue };
+        let below = (1..=degree.min(whole)).rev().find(|nearest| whole % nearest == 0).unwrap_or(1);
+        let above = (degree..=whole).find(|nearest| whole % nearest == 0);
+        let nearest = match above {
+            Some(above) if above != below => format!("{below} and {above}"),
+            _ => below.to_string(),
+        };
+        return Err(Failure::fault(format!("{name} {degree} does not divide the {whole} {what} of `numerics`"))
+            .help(format!("the nearest that work: {nearest}")));
+    }
+    let models = spec.blocks.iter().filter(|(id, _)| id.kind == BlockKind::Model);
+    for (id, model) in models {
+        if let Some(layers) = number(model, "layers").filter(|layers| *layers < placement.pipeline) {
+            let (stages, name) = (placement.pipeline, &id.name);
+            return Err(Failure::fault(format!("{stages} pipeline stages are more than the {layers} layers of `{name}`"))
+                .help(format!("write at most `pipeline={layers}`")));
+        }
+    }
+    Ok(())
 }
 
 fn cores() -> u32 {

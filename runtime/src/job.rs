@@ -261,6 +261,19 @@ pub struct Fingerprint {
     pub cpu_capability: String,
     /// BLAKE3 of the results of a fixed set of real kernel calls.
     pub probe: String,
+    /// The same of Aurora's own kernels, on which `portable` numerics stand: equal on every processor.
+    pub portable: String,
+}
+
+impl Fingerprint {
+    /// What numerics stand on, in words: two that stand on the same give the same bits.
+    pub fn of(&self, portable: bool) -> String {
+        if portable {
+            let probe: String = self.portable.chars().take(16).collect();
+            return format!("portable kernels, probe {probe}");
+        }
+        self.to_string()
+    }
 }
 
 /// One line of `trail.jsonl`: what a step did, as bits. No time, no place.

@@ -7,6 +7,7 @@ mod book;
 mod damage;
 mod identity;
 mod interruption;
+mod layouts;
 mod locks;
 mod project;
 mod running;

@@ -196,6 +196,17 @@ impl Project {
         done
     }
 
+    /// Starts a run with more arguments; what it says on its standard error can be read.
+    pub fn start_with(&self, more: &[&str]) -> Child {
+        let mut command = self.command(&["run", "specs/small.aur", "--progress", "none"]);
+        command
+            .args(more)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts")
+    }
+
     pub fn start(&self) -> Child {
         let mut command = self.command(&["run", "specs/small.aur", "--progress", "none"]);
         command

@@ -21,7 +21,7 @@ use super::{Context, pin_failure};
 use crate::arguments::{RunArguments, SpecArgument};
 use crate::failure::{Exit, Failure};
 use crate::output;
-use crate::placement::{join_if_not_first, launching, placement};
+use crate::placement::{check, join_if_not_first, launching, placement};
 use crate::project::{Loaded, Project};
 use crate::watch::{Watch, duration};
 
@@ -99,6 +99,8 @@ impl Execution<'_> {
             Ok(())
         };
         let placement = placement(spec, self.how);
+        check(spec, &placement)?;
+        let portable = spec.experiment().and_then(|block| block.word("numerics")) == Some("portable");
         let run = Run {
             keyed,
             experiment: &spec.name,
@@ -108,6 +110,7 @@ impl Execution<'_> {
             offline: self.how.offline,
             launching: launching(spec, self.how, &placement, worker_program()?, self.logs.map(Utf8Path::to_owned))?,
             placement,
+            portable,
             restarts: self.how.restarts,
             fewer: self.how.fewer,
             observer: self.watch,
@@ -117,7 +120,7 @@ impl Execution<'_> {
         };
         let outcome = run.run()?;
         let mut fresh = fresh.borrow().clone();
-        let here = outcome.fingerprint.as_ref().map(ToString::to_string);
+        let here = outcome.fingerprint.as_ref().map(|found| found.of(portable));
         if let (Some(here), Some(there)) = (&here, &fresh.fingerprint)
             && here != there
         {
@@ -234,6 +237,7 @@ pub fn publish_source(
         // A source has no inputs: its realised key needs no digest.
         realised: keyed.realised(id, &|input| keyed.key(input)),
         preimage: keyed.preimage(id),
+        made_on: None,
     };
     store.publish(publication, scratch.path())?;
     Ok(())

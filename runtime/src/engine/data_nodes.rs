@@ -65,7 +65,7 @@ impl Run<'_> {
         // Work that was told to stop says so in its own words; the run says it once.
         self.check_stop()?;
         built?;
-        self.publish(id, scratch.path(), since.elapsed().as_secs_f64(), outcome)?;
+        self.publish(id, scratch.path(), None, since.elapsed().as_secs_f64(), outcome)?;
         Ok(())
     }
 

@@ -136,6 +136,8 @@ pub enum RunError {
         /// The last step that was done.
         after: Option<String>,
     },
+    #[error("`{node}` was computed with other numerics: {there}; here are {here}")]
+    Numerics { node: String, there: String, here: String },
     #[error("{cause}")]
     Launch { cause: String, help: String },
     #[error(transparent)]
@@ -153,6 +155,11 @@ impl RunError {
             ),
             Self::Stopped { .. } | Self::Killed => Some("the same command goes on from there".to_string()),
             Self::Lost { .. } => Some("the same command goes on from the last checkpoint".to_string()),
+            Self::Numerics { .. } => Some(
+                "going on from it would give other bits: go on where it was made, start anew in another `--store`, or \
+                 write `numerics = portable(…)`"
+                    .to_string(),
+            ),
             Self::Launch { help, .. } => Some(help.clone()),
             Self::Node { cause, .. } | Self::Worker { how: cause } => disk_help(cause).map(String::from),
         }
@@ -169,6 +176,8 @@ pub struct Run<'a> {
     /// Fetch nothing.
     pub offline: bool,
     pub placement: Placement,
+    /// The numerics are `portable`: results stand on Aurora's own kernels alone.
+    pub portable: bool,
     /// How workers are started.
     pub launching: crew::Launching,
     /// How often a run goes on with new workers after it has lost one.
@@ -292,13 +301,14 @@ impl<'a> Run<'a> {
         Ok(self.keyed.realised(id, &|input| digests[&input]))
     }
 
-    fn publication(&self, id: NodeId) -> Result<Publication<'_>, RunError> {
+    fn publication(&self, id: NodeId, made_on: Option<&str>) -> Result<Publication<'_>, RunError> {
         Ok(Publication {
             experiment: self.experiment,
             node: &self.node(id).name,
             key: self.keyed.key(id),
             realised: self.realised(id)?,
             preimage: self.keyed.preimage(id),
+            made_on: made_on.map(str::to_owned),
         })
     }
 
@@ -307,7 +317,8 @@ impl<'a> Run<'a> {
         let Some(record) = self.store.realised(self.realised(id)?) else {
             return Ok(false);
         };
-        self.store.adopt(self.publication(id)?, record.outputs)?;
+        self.store
+            .adopt(self.publication(id, record.made_on.as_deref())?, record.outputs)?;
         self.observer.see(Seen::Reused {
             node: &self.node(id).name,
         });
@@ -315,8 +326,15 @@ impl<'a> Run<'a> {
         Ok(true)
     }
 
-    fn publish(&self, id: NodeId, folder: &Utf8Path, seconds: f64, outcome: &mut Outcome) -> Result<Record, RunError> {
-        let record = self.store.publish(self.publication(id)?, folder)?;
+    fn publish(
+        &self,
+        id: NodeId,
+        folder: &Utf8Path,
+        made_on: Option<&str>,
+        seconds: f64,
+        outcome: &mut Outcome,
+    ) -> Result<Record, RunError> {
+        let record = self.store.publish(self.publication(id, made_on)?, folder)?;
         let node = self.node(id);
         self.observer.see(Seen::Built {
             node: &node.name,

@@ -35,6 +35,8 @@ struct Session<'r, 'a> {
     run: &'r Run<'a>,
     crew: Crew,
     placement: Placement,
+    /// What this run's numerics stand on.
+    made_on: String,
     handed: BTreeMap<String, Handed>,
     scratch: Scratch,
     stopping: bool,
@@ -73,7 +75,7 @@ impl Run<'_> {
         outcome: &mut Outcome,
     ) -> Result<(), RunError> {
         self.check_stop()?;
-        let crew = Crew::start(&self.launching, placement, self.stop)?;
+        let crew = Crew::start(&self.launching, placement, self.portable, self.stop)?;
         self.observer.see(Seen::Worker {
             fingerprint: &crew.fingerprint,
             placement,
@@ -81,8 +83,9 @@ impl Run<'_> {
         outcome.fingerprint = Some(crew.fingerprint.clone());
         let mut session = Session {
             run: self,
-            crew,
             placement: placement.clone(),
+            made_on: crew.fingerprint.of(self.portable),
+            crew,
             handed: BTreeMap::new(),
             scratch: self.store.scratch()?,
             stopping: false,
@@ -203,8 +206,12 @@ impl Session<'_, '_> {
             return Ok(());
         }
         let from = before.unwrap_or(stage_start);
+        if !waits(from) {
+            self.same_numerics(from, run.result(from)?.made_on.as_deref())?;
+        }
         let start = match run.store.partial(run.keyed.key(id)) {
             Some(partial) => {
+                self.same_numerics(id, partial.made_on.as_deref())?;
                 let step = partial.step.unwrap_or_default();
                 run.observer.see(Seen::Resumed {
                     node: &run.node(id).name,
@@ -225,6 +232,18 @@ impl Session<'_, '_> {
         let job = run.train_job(id, start, &self.placement, &out)?;
         queued.insert(id);
         self.hand(id, out, held, &Order::Train(Box::new(job)))
+    }
+
+    /// A checkpoint is gone on from only where its bits could have been made.
+    fn same_numerics(&self, id: NodeId, there: Option<&str>) -> Result<(), RunError> {
+        match there {
+            Some(there) if there != self.made_on => Err(RunError::Numerics {
+                node: self.run.node(id).name.clone(),
+                there: there.to_owned(),
+                here: self.made_on.clone(),
+            }),
+            _ => Ok(()),
+        }
     }
 
     fn queue_eval(&mut self, id: NodeId, outcome: &mut Outcome) -> Result<(), RunError> {
@@ -355,7 +374,8 @@ impl Session<'_, '_> {
                 if run.node(handed.id).kind == Kind::Train {
                     self.whole_trail(handed.id, &handed.out)?;
                 }
-                run.publish(handed.id, &handed.out, handed.since.elapsed().as_secs_f64(), outcome)?;
+                let seconds = handed.since.elapsed().as_secs_f64();
+                run.publish(handed.id, &handed.out, Some(&self.made_on), seconds, outcome)?;
             }
             // Answers to other orders, and signs of life.
             Event::Ready { .. }
@@ -416,6 +436,7 @@ impl Session<'_, '_> {
             key: run.keyed.key(handed.id),
             realised: run.keyed.key(handed.id),
             preimage: run.keyed.preimage(handed.id),
+            made_on: Some(self.made_on.clone()),
         };
         run.store.publish_partial(publication, step, &handed.out)?;
         Ok(())

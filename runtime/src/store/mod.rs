@@ -107,6 +107,9 @@ pub struct Record {
     /// For an unfinished checkpoint: the step after which it stands.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<u64>,
+    /// What the numerics stood on that it was computed with; nothing where it does not matter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_on: Option<String>,
 }
 
 /// What is known of a node when its result is published.
@@ -116,6 +119,25 @@ pub struct Publication<'a> {
     pub key: Key,
     pub realised: Key,
     pub preimage: Preimage,
+    pub made_on: Option<String>,
+}
+
+impl Record {
+    fn new(of: &Publication<'_>, outputs: BTreeMap<String, Object>, step: Option<u64>) -> Self {
+        let contents = outputs
+            .iter()
+            .map(|(name, object)| (name.as_str(), object.bytes, object.content.as_str()));
+        Self {
+            format_version: "1.0".to_string(),
+            node: of.node.to_string(),
+            key: of.key,
+            digest: digest_of(contents),
+            outputs,
+            preimage: of.preimage.clone(),
+            step,
+            made_on: of.made_on.clone(),
+        }
+    }
 }
 
 pub struct Store {
@@ -269,20 +291,7 @@ impl Store {
     /// # Errors
     /// The record cannot be written.
     pub fn adopt(&self, of: Publication<'_>, outputs: BTreeMap<String, Object>) -> Result<Record, StoreError> {
-        let digest = digest_of(
-            outputs
-                .iter()
-                .map(|(name, o)| (name.as_str(), o.bytes, o.content.as_str())),
-        );
-        let record = Record {
-            format_version: "1.0".to_string(),
-            node: of.node.to_string(),
-            key: of.key,
-            digest,
-            outputs,
-            preimage: of.preimage,
-            step: None,
-        };
+        let record = Record::new(&of, outputs, None);
         self.write(&self.action_path(of.key), &record)?;
         self.write(&self.root.join("realised").join(of.realised.to_hex()), &of.key)?;
         self.name(of.experiment, of.node, of.key)?;
@@ -299,20 +308,7 @@ impl Store {
     /// A file cannot be read, synced or moved.
     pub fn publish_partial(&self, of: Publication<'_>, step: u64, folder: &Utf8Path) -> Result<(), StoreError> {
         let outputs = self.take_in(folder)?;
-        let digest = digest_of(
-            outputs
-                .iter()
-                .map(|(name, o)| (name.as_str(), o.bytes, o.content.as_str())),
-        );
-        let record = Record {
-            format_version: "1.0".to_string(),
-            node: of.node.to_string(),
-            key: of.key,
-            digest,
-            outputs,
-            preimage: of.preimage,
-            step: Some(step),
-        };
+        let record = Record::new(&of, outputs, Some(step));
         self.write(&self.root.join("partial").join(of.key.to_hex()), &record)
     }
 

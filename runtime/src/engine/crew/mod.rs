@@ -60,6 +60,8 @@ pub struct Crew {
     members: Vec<Member>,
     heard: Receiver<(usize, Said)>,
     silence: Duration,
+    /// Workers say that they live once they have joined.
+    joined: bool,
     looked: Instant,
     /// The last step that was done, in words.
     last_step: Option<String>,
@@ -73,7 +75,7 @@ impl Crew {
     ///
     /// # Errors
     /// One cannot be started, does not come in time, or has other numerics than the rest.
-    pub fn start(how: &Launching, placement: &Placement, stop: &Stop) -> Result<Self, RunError> {
+    pub fn start(how: &Launching, placement: &Placement, portable: bool, stop: &Stop) -> Result<Self, RunError> {
         if !how.program.is_file() {
             let path = how.program.clone();
             return Err(RunError::NoWorker { path });
@@ -101,14 +103,16 @@ impl Crew {
             members,
             heard,
             silence: how.silence,
+            joined: false,
             looked: Instant::now(),
             last_step: None,
             launcher,
             fingerprint: Fingerprint::default(),
         };
-        crew.fingerprint = crew.agree(how.start, stop)?;
+        crew.fingerprint = crew.agree(how.start, portable, stop)?;
         if world > 1 {
             crew.join(how, placement, stop)?;
+            crew.joined = true;
         }
         Ok(crew)
     }
@@ -118,7 +122,7 @@ impl Crew {
     }
 
     /// Every worker is ready, and all have the same numerics.
-    fn agree(&mut self, within: Duration, stop: &Stop) -> Result<Fingerprint, RunError> {
+    fn agree(&mut self, within: Duration, portable: bool, stop: &Stop) -> Result<Fingerprint, RunError> {
         let all = self.collect(within, stop, 0, |event| match event {
             Event::Ready { fingerprint } => Some(fingerprint),
             _ => None,
@@ -129,12 +133,15 @@ impl Crew {
                 how: "before it began: there is none".to_owned(),
             });
         };
-        match all.find(|(_, other)| *other != first) {
+        let own = first.of(portable);
+        match all.find(|(_, other)| other.of(portable) != own) {
             None => Ok(first),
             Some((rank, other)) => Err(RunError::Launch {
                 cause: format!(
-                    "the workers have other numerics: rank 0 on {} has {first}; rank {rank} on {} has {other}",
-                    self.members[0].host, self.members[rank].host
+                    "the workers have other numerics: rank 0 on {} has {own}; rank {rank} on {} has {}",
+                    self.members[0].host,
+                    self.members[rank].host,
+                    other.of(portable)
                 ),
                 help: "start all workers on one kind of processor with one libtorch".to_owned(),
             }),
@@ -273,7 +280,7 @@ impl Crew {
         // This process itself was stopped for a while, and has not read what has come since.
         let slept = now.duration_since(self.looked) > self.silence / 2;
         self.looked = now;
-        if slept || self.members.len() == 1 {
+        if slept || !self.joined {
             for member in &mut self.members {
                 member.last_heard = now;
             }

@@ -327,7 +327,7 @@ mod tests {
         ),
         (
             "embeddings",
-            "a6c9240933e36fc6b758c677d6bffba086cc2a52eeefc049cb4db19a1fed3a15",
+            "df6d6a403b1a7a623b041644d54c3c6fe7d81a4ec6efde9b5d9164dd9897361f",
         ),
         (
             "loss",
@@ -335,11 +335,11 @@ mod tests {
         ),
         (
             "sums",
-            "27b747e70d8b753bc0341d3a9703f5f86643a24e5611737f8672a1c1e99a4826",
+            "990d4cfbc55bdd63f8955e0f449907c9cc7a489a4d0f22df52573639578cd7a3",
         ),
         (
             "update",
-            "834cb832507ae89dc3334ee633ef85336c75d949e5f716a5a9d3e99396a97227",
+            "cfeceb7552284ba196c9a8b0e72c8ee45fdd95a7f5ace2addcc933bd093d9e4a",
         ),
     ];
 

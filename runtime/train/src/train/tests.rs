@@ -244,3 +244,45 @@ fn other_grids_as_well() {
         }
     }
 }
+
+/// BLAKE3 of losses, norms and all tensors.
+fn digest(outcome: &Outcome) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for figure in outcome.0.iter().flatten() {
+        hasher.update(&figure.to_le_bytes());
+    }
+    for (name, bits) in &outcome.1 {
+        hasher.update(name.as_bytes());
+        for bits in bits.iter().flatten() {
+            hasher.update(&bits.to_le_bytes());
+        }
+    }
+    hasher.finalize().to_hex().to_string()
+}
+
+/// The same on every processor. Another digest means that `portable` numerics have another meaning: then the version of
+/// `train` nodes is raised, and CHANGELOG says so.
+#[test]
+fn portable_runs_have_these_bits() {
+    let portable = Numerics::Portable {
+        tensor: 4,
+        lanes: 4,
+        micro_batch: MICRO_BATCH as u32,
+    };
+    let models = [
+        (model(Architecture::GptBigcode, 1, true), Precision::F32, "bigcode f32"),
+        (model(Architecture::GptBigcode, 4, true), Precision::Bf16, "bigcode bf16"),
+        (model(Architecture::Llama, 2, false), Precision::F32, "llama f32"),
+        (model(Architecture::Llama, 4, true), Precision::Bf16, "llama bf16"),
+    ];
+    let digests: Vec<String> = models
+        .iter()
+        .map(|(model, precision, name)| {
+            let one = run(model, &portable, *precision, &placement(1, 1, 1));
+            let mesh = run(model, &portable, *precision, &placement(2, 2, 2));
+            assert!(one == mesh, "{name}: on a mesh");
+            format!("{name} {}", digest(&one))
+        })
+        .collect();
+    insta::assert_snapshot!(digests.join("\n"));
+}

@@ -31,7 +31,18 @@ pub fn fingerprint() -> Result<Fingerprint, ModelError> {
         }
         .to_owned(),
         probe: probe()?,
+        portable: portable(),
     })
+}
+
+/// BLAKE3 over the digests of this crate's own kernels.
+fn portable() -> String {
+    let mut hasher = blake3::Hasher::new();
+    for (name, digest) in kernels::probe() {
+        hasher.update(name.as_bytes());
+        hasher.update(digest.as_bytes());
+    }
+    hasher.finalize().to_hex().to_string()
 }
 
 /// Vendor, family, model and name as the system tells them.
