@@ -41,7 +41,7 @@ impl Run<'_> {
         };
         let scratch = self.store.scratch()?;
         let job = self.train_job(id, start, placement, scratch.path())?;
-        let mut crew = Crew::start(&self.launching, placement, self.stop)?;
+        let mut crew = Crew::start(&self.launching, placement, self.portable, self.stop)?;
         crew.send(&Order::Trace(Box::new(TraceJob { job, after, last })))?;
         let mut stopping = false;
         let mut finished = 0;

@@ -299,7 +299,8 @@ impl Network {
             };
             for column in [head, g + head] {
                 let out = Tensor::f_empty([rows.own.len() as i64, d], (Kind::Float, self.device))?;
-                self.kernels.sum_partials(&of_head(column)?, None, &out)?;
+                let parts = self.parts_of(Operation::KeyValueGradientSum, of_head(column)?)?;
+                self.kernels.sum_partials(&parts, None, &out)?;
                 let _ = backward.dkv_sum.f_narrow(1, column * d, d)?.f_copy_(&out)?;
             }
         }

@@ -197,7 +197,19 @@ impl Network {
             }
         };
         let parts = pass.peers.scatter_rows(root, &workspace.rows.shares, &workspace.incoming)?;
-        if self.fault == Some(sum) { backwards(&parts) } else { Ok(parts) }
+        self.parts_of(sum, parts)
+    }
+
+    /// The ranks' parts of a sum over shards, in the order of the tree; with a fault in it, their sum from the last to the
+    /// first.
+    pub(super) fn parts_of(&self, sum: Operation, parts: Vec<Tensor>) -> Result<Vec<Tensor>, ModelError> {
+        if self.fault != Some(sum) {
+            return Ok(parts);
+        }
+        let mut parts = parts.into_iter().rev();
+        let last = parts.next();
+        let sum = last.map(|last| parts.try_fold(last, |sum, part| sum.f_add(&part))).transpose()?;
+        Ok(sum.into_iter().collect())
     }
 
     /// `out = residual + (sum over shards of partials + bias)`, on the held rows.
@@ -410,16 +422,4 @@ impl Network {
         };
         self.norm_backward(pass, &of, &kept.mid, &own.norm2, stats, &gradient.norm2)
     }
-}
-
-/// The sum of parts, from the last to the first: what an order of addition that follows the ranks would give.
-fn backwards(parts: &[Tensor]) -> Result<Vec<Tensor>, ModelError> {
-    let mut sum: Option<Tensor> = None;
-    for part in parts.iter().rev() {
-        sum = Some(match sum {
-            Some(sum) => sum.f_add(part)?,
-            None => part.shallow_clone(),
-        });
-    }
-    Ok(sum.into_iter().collect())
 }
