@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::Context;
 use super::rerun::locked_graph;
-use super::run::{STOP, hear_signals, worker_program};
+use super::run::{STOP, hear_signals, portable, worker_program};
 use crate::arguments::Progress;
 use crate::failure::{Exit, Failure};
 use crate::output::{self, grouped};
@@ -177,6 +177,7 @@ impl Again<'_> {
                 start: START,
                 transfer: TRANSFER,
             },
+            portable: portable(&self.loaded.spec),
             restarts: 0,
             fewer: false,
             observer: self.watch,

@@ -100,7 +100,7 @@ impl Execution<'_> {
         };
         let placement = placement(spec, self.how);
         check(spec, &placement)?;
-        let portable = spec.experiment().and_then(|block| block.word("numerics")) == Some("portable");
+        let portable = portable(spec);
         let run = Run {
             keyed,
             experiment: &spec.name,
@@ -149,6 +149,11 @@ impl Execution<'_> {
         }
         Ok((outcome, fresh))
     }
+}
+
+/// Whether results stand on Aurora's own kernels alone.
+pub fn portable(spec: &Spec) -> bool {
+    spec.experiment().and_then(|block| block.word("numerics")) == Some("portable")
 }
 
 /// Which components may repeat how often, by stage.
