@@ -9,7 +9,7 @@ use aurora_runtime::job::{Placement, Recompute};
 use aurora_runtime::launch::{Launcher as Found, Machine, Tasks, identity, srun_arguments};
 use camino::Utf8PathBuf;
 
-use crate::arguments::{LayoutArgument, Launcher, RunArguments};
+use crate::arguments::{Launcher, LayoutArgument, RunArguments};
 use crate::failure::Failure;
 
 /// How long workers may take to start, and one may keep another waiting inside of a transfer.
@@ -33,7 +33,11 @@ fn number(block: &Block, name: &str) -> Option<u32> {
 pub fn placement(spec: &Spec, how: &RunArguments) -> Placement {
     let block = layout(spec);
     let of = |name: &str| block.and_then(|block| number(block, name));
-    let flag = |name: &str| block.and_then(|block| block.field(name)).is_some_and(|field| field.value == Value::Bool(true));
+    let flag = |name: &str| {
+        block
+            .and_then(|block| block.field(name))
+            .is_some_and(|field| field.value == Value::Bool(true))
+    };
     let asked = how.layout.unwrap_or_default();
     let tensor = asked.tensor.or(of("tensor")).unwrap_or(1);
     let pipeline = asked.pipeline.or(of("pipeline")).unwrap_or(1);
@@ -50,7 +54,10 @@ pub fn placement(spec: &Spec, how: &RunArguments) -> Placement {
     let world = tensor.saturating_mul(pipeline).saturating_mul(data).max(1);
     let nodes = of("nodes").unwrap_or(1).max(1);
     // Workers of a node share its cores.
-    let threads = how.threads.or(of("threads")).unwrap_or_else(|| (cores() / world.div_ceil(nodes)).max(1));
+    let threads = how
+        .threads
+        .or(of("threads"))
+        .unwrap_or_else(|| (cores() / world.div_ceil(nodes)).max(1));
     Placement {
         tensor,
         pipeline,
@@ -58,7 +65,9 @@ pub fn placement(spec: &Spec, how: &RunArguments) -> Placement {
         threads,
         recompute: asked.recompute.unwrap_or(recompute),
         sequence_parallel: asked.sequence_parallel.unwrap_or_else(|| flag("sequence_parallel")),
-        distributed_optimizer: asked.distributed_optimizer.unwrap_or_else(|| flag("distributed_optimizer")),
+        distributed_optimizer: asked
+            .distributed_optimizer
+            .unwrap_or_else(|| flag("distributed_optimizer")),
     }
 }
 
@@ -66,29 +75,40 @@ pub fn placement(spec: &Spec, how: &RunArguments) -> Placement {
 pub fn check(spec: &Spec, placement: &Placement) -> Result<(), Failure> {
     let numerics = spec.experiment().and_then(|experiment| experiment.field("numerics"));
     let grid = |name: &str| {
-        let argument = numerics.and_then(|numerics| numerics.argument(name)).and_then(Field::integer);
+        let argument = numerics
+            .and_then(|numerics| numerics.argument(name))
+            .and_then(Field::integer);
         argument.and_then(|value| u32::try_from(value).ok())
     };
     for (name, degree, whole, what) in [
         ("tensor", placement.tensor, grid("tensor"), "logical tensor shards"),
         ("data", placement.data, grid("lanes"), "logical lanes"),
     ] {
-        let Some(whole) = whole.filter(|whole| whole % degree != 0) else { continue };
-        let below = (1..=degree.min(whole)).rev().find(|nearest| whole % nearest == 0).unwrap_or(1);
+        let Some(whole) = whole.filter(|whole| whole % degree != 0) else {
+            continue;
+        };
+        let below = (1..=degree.min(whole))
+            .rev()
+            .find(|nearest| whole % nearest == 0)
+            .unwrap_or(1);
         let above = (degree..=whole).find(|nearest| whole % nearest == 0);
         let nearest = match above {
             Some(above) if above != below => format!("{below} and {above}"),
             _ => below.to_string(),
         };
-        return Err(Failure::fault(format!("{name} {degree} does not divide the {whole} {what} of `numerics`"))
-            .help(format!("the nearest that work: {nearest}")));
+        return Err(Failure::fault(format!(
+            "{name} {degree} does not divide the {whole} {what} of `numerics`"
+        ))
+        .help(format!("the nearest that work: {nearest}")));
     }
     let models = spec.blocks.iter().filter(|(id, _)| id.kind == BlockKind::Model);
     for (id, model) in models {
         if let Some(layers) = number(model, "layers").filter(|layers| *layers < placement.pipeline) {
             let (stages, name) = (placement.pipeline, &id.name);
-            return Err(Failure::fault(format!("{stages} pipeline stages are more than the {layers} layers of `{name}`"))
-                .help(format!("write at most `pipeline={layers}`")));
+            return Err(Failure::fault(format!(
+                "{stages} pipeline stages are more than the {layers} layers of `{name}`"
+            ))
+            .help(format!("write at most `pipeline={layers}`")));
         }
     }
     Ok(())
@@ -110,8 +130,8 @@ pub fn launching(
     let devices = block.and_then(|block| block.word("machine")) == Some("mi250x");
     if devices && how.layout.is_none_or(|asked| !asked.cpu) {
         let missing = crate::commands::doctor::rccl().join("; ");
-        return Err(Failure::fault(format!("the layout is for MI250X, and this machine cannot run it: {missing}"))
-            .help("choose a profile with a layout for CPUs, or `--layout machine=cpu,…`"));
+        let text = format!("the layout is for MI250X, and this version trains on CPUs (found here: {missing})");
+        return Err(Failure::fault(text).help("choose a profile with a layout for CPUs, or `--layout machine=cpu,…`"));
     }
     let launch = match how.launcher {
         Launcher::Local => Launch::Local,
@@ -119,24 +139,35 @@ pub fn launching(
             let nodes = block.and_then(|block| number(block, "nodes")).unwrap_or(1).max(1);
             let world = placement.world();
             if world % nodes != 0 {
-                return Err(Failure::fault(format!("{world} workers do not spread evenly over {nodes} nodes"))
-                    .help("change `nodes` of the layout, or its degrees"));
+                return Err(
+                    Failure::fault(format!("{world} workers do not spread evenly over {nodes} nodes"))
+                        .help("change `nodes` of the layout, or its degrees"),
+                );
             }
             let count = |n: u32| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN);
-            let tasks = Tasks::new(Machine::Plain { cpus_per_task: count(placement.threads) }, count(nodes), count(world / nodes))
-                .map_err(|error| Failure::fault(error.to_string()))?;
+            let tasks = Tasks::new(
+                Machine::Plain {
+                    cpus_per_task: count(placement.threads),
+                },
+                count(nodes),
+                count(world / nodes),
+            )
+            .map_err(|error| Failure::fault(error.to_string()))?;
             Launch::Srun(srun_arguments(&tasks, &[]))
         }
         Launcher::Torchrun => {
-            let found = identity(&|name| std::env::var(name).ok()).map_err(|error| Failure::fault(error.to_string()).help(error.help()))?;
+            let found = identity(&|name| std::env::var(name).ok())
+                .map_err(|error| Failure::fault(error.to_string()).help(error.help()))?;
             let Some(me) = found.filter(|me| me.launcher == Found::Torchrun) else {
                 return Err(Failure::fault("torchrun's variables are not set")
                     .help("start it as `torchrun --no-python … aurora run … --launcher torchrun`"));
             };
             if me.world != placement.world() as usize {
                 let (started, asked) = (me.world, placement.world());
-                return Err(Failure::fault(format!("torchrun has started {started} processes, and the layout has {asked} workers"))
-                    .help("let `--nproc-per-node` × `--nnodes` be the product of the degrees"));
+                return Err(Failure::fault(format!(
+                    "torchrun has started {started} processes, and the layout has {asked} workers"
+                ))
+                .help("let `--nproc-per-node` × `--nnodes` be the product of the degrees"));
             }
             let host = me.rendezvous.hosts.first().cloned().unwrap_or_default();
             Launch::Torchrun {
@@ -162,7 +193,8 @@ pub fn join_if_not_first(how: &RunArguments, program: &Utf8PathBuf) -> Result<()
     if how.launcher != Launcher::Torchrun {
         return Ok(());
     }
-    let found = identity(&|name| std::env::var(name).ok()).map_err(|error| Failure::fault(error.to_string()).help(error.help()))?;
+    let found = identity(&|name| std::env::var(name).ok())
+        .map_err(|error| Failure::fault(error.to_string()).help(error.help()))?;
     let Some(me) = found.filter(|me| me.launcher == Found::Torchrun && me.rank > 0) else {
         return Ok(());
     };

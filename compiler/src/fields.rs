@@ -296,11 +296,7 @@ pub enum Numerics {
         micro_batch: u32,
     },
     /// As `invariant`, and the same bits on every x86-64 processor: every kernel is Aurora's own.
-    Portable {
-        tensor: u32,
-        lanes: u32,
-        micro_batch: u32,
-    },
+    Portable { tensor: u32, lanes: u32, micro_batch: u32 },
     /// The fastest kernels; same bits only under the same layout and threads.
     Native { micro_batch: u32 },
 }

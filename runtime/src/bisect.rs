@@ -24,17 +24,16 @@ pub enum BisectError {
         source: std::io::Error,
     },
     #[error("the fields of `{node}` are not those of a train node")]
-    Fields {
-        node: String,
-        source: serde_json::Error,
-    },
+    Fields { node: String, source: serde_json::Error },
 }
 
 /// Where the results of two executions part.
 #[derive(Debug, PartialEq)]
 pub enum Fork {
     /// All results of so many nodes are the same.
-    Nowhere { nodes: usize },
+    Nowhere {
+        nodes: usize,
+    },
     /// In a node that computes no steps.
     Node(Difference),
     Steps(Stretch),
@@ -78,7 +77,10 @@ pub fn locate(keyed: &Keyed, a: &Store, b: &Store) -> Result<Fork, BisectError> 
         };
         let own = fields(id)?;
         let before = keyed.graph.inputs(id).find(|input| input.role == "goes on from");
-        let first = before.map(|input| fields(input.node)).transpose()?.map_or(own.first_step, |before| before.last_step);
+        let first = before
+            .map(|input| fields(input.node))
+            .transpose()?
+            .map_or(own.first_step, |before| before.last_step);
         return Ok(Fork::Steps(stretch(id, first..own.last_step, &trails.0, &trails.1)));
     }
     Ok(Fork::Nowhere { nodes })
@@ -128,7 +130,11 @@ mod tests {
         let step = |step: u64| {
             let differs = differing.is_some_and(|from| step >= from);
             let digest = if differs { "b" } else { "a" };
-            let groups = if step % 10 == 0 { BTreeMap::from([("h.0".to_owned(), digest.to_owned())]) } else { BTreeMap::new() };
+            let groups = if step % 10 == 0 {
+                BTreeMap::from([("h.0".to_owned(), digest.to_owned())])
+            } else {
+                BTreeMap::new()
+            };
             TrailStep {
                 step,
                 batch: String::new(),

@@ -370,7 +370,10 @@ mod tests {
             .filter(|operation| operation.is_sum_over_shards())
             .map(|operation| operation.argument())
             .collect();
-        assert!(faults.contains(&"feed-forward-down-sum-over-shards".to_owned()), "{faults:?}");
+        assert!(
+            faults.contains(&"feed-forward-down-sum-over-shards".to_owned()),
+            "{faults:?}"
+        );
     }
 
     #[test]

@@ -11,7 +11,9 @@ fn project() -> Project {
     let project = Project::new();
     project.edit("tensor = 2, lanes = 2", "tensor = 4, lanes = 2");
     project.edit("budget        = 8 steps", "budget        = 4 steps");
-    project.aurora(&["run", "specs/small.aur", "--threads", "1", "--progress", "none"]).exits(0);
+    project
+        .aurora(&["run", "specs/small.aur", "--threads", "1", "--progress", "none"])
+        .exits(0);
     project
 }
 
@@ -30,7 +32,10 @@ fn faulty(project: &Project, fault: &str, arguments: &[&str]) -> Done {
         std::fs::copy(own, &aurora).expect("a copy");
     }
     let worker = env!("CARGO_BIN_EXE_aurora-worker");
-    project.write("faulty/aurora-worker", &format!("#!/bin/sh\nexec '{worker}' --fault {fault} \"$@\"\n"));
+    project.write(
+        "faulty/aurora-worker",
+        &format!("#!/bin/sh\nexec '{worker}' --fault {fault} \"$@\"\n"),
+    );
     let script = folder.join("aurora-worker");
     std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).expect("a program");
     let mut command = Command::new(aurora);
@@ -38,8 +43,16 @@ fn faulty(project: &Project, fault: &str, arguments: &[&str]) -> Done {
     Done(command.output().expect("the binary starts"))
 }
 
-const REPEAT: [&str; 8] =
-    ["rerun", "lockfiles/small.lock", "--layout", "tensor=4,data=2", "--threads", "1", "--progress", "none"];
+const REPEAT: [&str; 8] = [
+    "rerun",
+    "lockfiles/small.lock",
+    "--layout",
+    "tensor=4,data=2",
+    "--threads",
+    "1",
+    "--progress",
+    "none",
+];
 
 #[test]
 fn the_first_operation_that_differs_is_named() {
@@ -51,7 +64,11 @@ fn the_first_operation_that_differs_is_named() {
     rerun.says("rerun: DIFFERENT");
     rerun.says("node `cap@8`, step 1 (loss), tensor `");
 
-    let found = faulty(&project, fault, &["bisect", &run, "again", "--json", "--progress", "none"]);
+    let found = faulty(
+        &project,
+        fault,
+        &["bisect", &run, "again", "--json", "--progress", "none"],
+    );
     found.exits(1);
     let document = found.json();
     assert_eq!(document["identical"], false);

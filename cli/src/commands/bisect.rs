@@ -50,24 +50,32 @@ pub fn run(context: &Context, names: [&str; 2], lock: Option<&Utf8Path>, progres
     let [a, b] = names.map(|name| execution(&project, name));
     let (a, b) = (a?, b?);
     if a.store.canonicalize_utf8()? == b.store.canonicalize_utf8()? {
-        return Err(Failure::fault(format!("`{}` and `{}` are one store, which holds one result of every node", a.name, b.name))
-            .help("repeat the lock in a folder of its own: `aurora rerun LOCK --into DIR`"));
+        return Err(Failure::fault(format!(
+            "`{}` and `{}` are one store, which holds one result of every node",
+            a.name, b.name
+        ))
+        .help("repeat the lock in a folder of its own: `aurora rerun LOCK --into DIR`"));
     }
     let lock_path = match (lock, &a.facts.lock) {
         (Some(lock), _) => lock.to_owned(),
         (None, Some(lock)) => project.root.join(lock),
         (None, None) => {
-            return Err(Failure::fault(format!("`{}` does not say which lock it was made for", a.name)).help("name it with `--lock LOCK`"));
+            return Err(
+                Failure::fault(format!("`{}` does not say which lock it was made for", a.name))
+                    .help("name it with `--lock LOCK`"),
+            );
         }
     };
     let Some(lock) = read_lock(&lock_path)? else {
-        return Err(Failure::fault(format!("there is no lock `{lock_path}`")).help("start it in the project, or name a lock with `--lock LOCK`"));
+        return Err(Failure::fault(format!("there is no lock `{lock_path}`"))
+            .help("start it in the project, or name a lock with `--lock LOCK`"));
     };
     let loaded = load(&project.root.join(&lock.spec), lock.profile.as_deref(), context.json)?;
     let keyed = locked_graph(&lock, &loaded)?;
     let (first, second) = (Store::open(&a.store)?, Store::look(&b.store));
     let fork = locate(&keyed, &first, &second).map_err(|error| {
-        Failure::fault(chain(&error)).help("compare finished executions of the same lock: `aurora rerun LOCK --into DIR`")
+        Failure::fault(chain(&error))
+            .help("compare finished executions of the same lock: `aurora rerun LOCK --into DIR`")
     })?;
     match fork {
         Fork::Nowhere { nodes } => {
@@ -98,7 +106,8 @@ pub fn run(context: &Context, names: [&str; 2], lock: Option<&Utf8Path>, progres
             let [of_a, of_b] = traced?;
             let repeats = |store: &Store, traced: &Traced| -> Result<bool, Failure> {
                 let record = store.record(keyed.key(stretch.node));
-                let path = record.and_then(|record| Some(store.object_path(&record.outputs.get("trail.jsonl")?.content)));
+                let path =
+                    record.and_then(|record| Some(store.object_path(&record.outputs.get("trail.jsonl")?.content)));
                 let recorded = path.map(|path| trail(&path)).transpose()?.unwrap_or_default();
                 Ok(first_step_of(&traced.trail, &recorded).is_none())
             };
@@ -130,17 +139,23 @@ fn execution(project: &Project, name: &str) -> Result<Execution, Failure> {
     let several = named.len() > 1;
     let mut computed = named.iter().filter_map(|facts| Some((facts, facts.placement.clone()?)));
     match (computed.next(), of, several) {
-        (_, Some(_), true) => Err(Failure::fault(format!("several runs begin with `{name}`")).help("`aurora status` lists them")),
+        (_, Some(_), true) => {
+            Err(Failure::fault(format!("several runs begin with `{name}`")).help("`aurora status` lists them"))
+        }
         (Some((facts, placement)), ..) => Ok(Execution {
             name: name.to_owned(),
             store,
             facts: facts.clone(),
             placement,
         }),
-        (None, ..) if named.is_empty() => Err(Failure::fault(format!("`{name}` is neither a folder with an execution nor a run of this project"))
-            .help("`aurora status` lists runs; `aurora rerun LOCK --into DIR` keeps a repetition")),
-        (None, ..) => Err(Failure::fault(format!("`{name}` has computed nothing: all its results were there"))
-            .help("name the run that made them; `aurora status` lists runs")),
+        (None, ..) if named.is_empty() => Err(Failure::fault(format!(
+            "`{name}` is neither a folder with an execution nor a run of this project"
+        ))
+        .help("`aurora status` lists runs; `aurora rerun LOCK --into DIR` keeps a repetition")),
+        (None, ..) => Err(
+            Failure::fault(format!("`{name}` has computed nothing: all its results were there"))
+                .help("name the run that made them; `aurora status` lists runs"),
+        ),
     }
 }
 
@@ -158,7 +173,12 @@ struct Again<'a> {
 impl Again<'_> {
     fn as_placed(&self, execution: &Execution) -> Result<Traced, Failure> {
         let (Stretch { node, after, last, .. }, placement) = (self.stretch, &execution.placement);
-        let text = format!("executing steps {} to {last} again as {}: {}", after + 1, execution.name, Shown(placement));
+        let text = format!(
+            "executing steps {} to {last} again as {}: {}",
+            after + 1,
+            execution.name,
+            Shown(placement)
+        );
         self.watch.see(Seen::Note { text: &text });
         let pins = aurora_compiler::graph::Pins::new();
         let run = Run {
@@ -213,7 +233,11 @@ impl Found {
     /// Which executions the repetitions speak for, if no operation differs.
     fn agrees_with<'n>(&self, [a, b]: [&'n Execution; 2]) -> Vec<&'n str> {
         let named = [(&a.name, self.repeats[0]), (&b.name, self.repeats[1])];
-        named.into_iter().filter(|(_, repeats)| *repeats).map(|(name, _)| name.as_str()).collect()
+        named
+            .into_iter()
+            .filter(|(_, repeats)| *repeats)
+            .map(|(name, _)| name.as_str())
+            .collect()
     }
 
     fn report(&self, context: &Context, executions: [&Execution; 2]) {
@@ -225,7 +249,9 @@ impl Found {
             first,
         } = &self.comparison;
         if context.json {
-            let first = first.as_ref().map(|parting| json!({ "text": parting.name.to_string(), "operation": parting }));
+            let first = first
+                .as_ref()
+                .map(|parting| json!({ "text": parting.name.to_string(), "operation": parting }));
             output::json(json!({
                 "identical": false,
                 "executions": executions.map(Execution::json),
@@ -240,9 +266,16 @@ impl Found {
             return;
         }
         let seen = seen.as_deref().unwrap_or("weights at the end of the segment");
-        println!("bisect: DIFFERENT\nin the results: node `{}`, step {last} ({seen})", self.node);
+        println!(
+            "bisect: DIFFERENT\nin the results: node `{}`, step {last} ({seen})",
+            self.node
+        );
         let Some(parting) = first else {
-            println!("executed again, all {} operations of steps {} to {last} agree", grouped(*compared as u64), after + 1);
+            println!(
+                "executed again, all {} operations of steps {} to {last} agree",
+                grouped(*compared as u64),
+                after + 1
+            );
             println!("not repeatable: the fault was not in the arithmetic of this build on this machine");
             match &self.agrees_with(executions)[..] {
                 [] => println!("the repetition agrees with neither"),
@@ -253,7 +286,12 @@ impl Found {
         };
         println!("first difference: {}", parting.name);
         for (execution, digests) in executions.iter().zip([&parting.a, &parting.b]) {
-            println!("  {}: {} ({})", execution.name, short(digests), Shown(&execution.placement));
+            println!(
+                "  {}: {} ({})",
+                execution.name,
+                short(digests),
+                Shown(&execution.placement)
+            );
         }
         println!(
             "{} operations before it agree; {} of {} differ",
@@ -263,7 +301,10 @@ impl Found {
         );
         for (execution, repeats) in executions.iter().zip(self.repeats) {
             if !repeats {
-                println!("note: executed again, {} gives other figures than it did", execution.name);
+                println!(
+                    "note: executed again, {} gives other figures than it did",
+                    execution.name
+                );
             }
         }
     }
@@ -271,7 +312,10 @@ impl Found {
 
 /// Digests in short; several where ranks hold different bytes of one result.
 fn short(digests: &BTreeSet<String>) -> String {
-    let short: Vec<&str> = digests.iter().map(|digest| digest.get(..16).unwrap_or(digest)).collect();
+    let short: Vec<&str> = digests
+        .iter()
+        .map(|digest| digest.get(..16).unwrap_or(digest))
+        .collect();
     short.join(" and ")
 }
 
@@ -295,7 +339,10 @@ impl fmt::Display for Shown<'_> {
             Recompute::Selective => write!(f, ",recompute=selective")?,
             Recompute::Full => write!(f, ",recompute=full")?,
         }
-        for (flag, name) in [(sequence_parallel, "sequence_parallel"), (distributed_optimizer, "distributed_optimizer")] {
+        for (flag, name) in [
+            (sequence_parallel, "sequence_parallel"),
+            (distributed_optimizer, "distributed_optimizer"),
+        ] {
             if *flag {
                 write!(f, ",{name}")?;
             }

@@ -31,7 +31,11 @@ impl Run<'_> {
     pub fn trace(&self, id: NodeId, placement: &Placement, after: u64, last: u64) -> Result<Traced, RunError> {
         let _in_use = self.store.share()?;
         self.check_stop()?;
-        let from = self.inputs(id, "goes on from").first().or(self.inputs(id, "start").first()).copied();
+        let from = self
+            .inputs(id, "goes on from")
+            .first()
+            .or(self.inputs(id, "start").first())
+            .copied();
         let Some(from) = from else {
             return Err(self.fail(id, "it has no start"));
         };
@@ -53,7 +57,9 @@ impl Run<'_> {
                 stopping = true;
                 crew.send(&Order::Stop)?;
             }
-            let Heard::Event(rank, event) = crew.hear(LOOK)? else { continue };
+            let Heard::Event(rank, event) = crew.hear(LOOK)? else {
+                continue;
+            };
             match *event {
                 Event::Finished { .. } => finished += 1,
                 Event::Idle => return Err(RunError::Stopped { at: None }),

@@ -192,7 +192,9 @@ impl Crew {
         let until = Instant::now() + within;
         let mut found = BTreeMap::new();
         while found.len() < self.members.len() - from {
-            let missing = (from..self.members.len()).find(|rank| !found.contains_key(rank)).unwrap_or(from);
+            let missing = (from..self.members.len())
+                .find(|rank| !found.contains_key(rank))
+                .unwrap_or(from);
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(self.lost(missing, format!("did not start within {} s", within.as_secs())));
@@ -297,7 +299,9 @@ impl Crew {
     fn gone(&mut self, rank: usize) -> RunError {
         let how = self.members[rank].how_it_ended();
         if self.members.len() == 1 {
-            return RunError::Worker { how: format!("with {how}") };
+            return RunError::Worker {
+                how: format!("with {how}"),
+            };
         }
         self.lost(rank, format!("has ended ({how})"))
     }
@@ -305,7 +309,10 @@ impl Crew {
     fn lost(&self, rank: usize, how: String) -> RunError {
         RunError::Lost {
             rank,
-            host: self.members.get(rank).map_or_else(String::new, |member| member.host.clone()),
+            host: self
+                .members
+                .get(rank)
+                .map_or_else(String::new, |member| member.host.clone()),
             how,
             after: self.last_step.clone(),
         }
@@ -431,14 +438,23 @@ fn arrivals(
             if let Some(stderr) = launcher.as_mut().and_then(|launcher| launcher.stderr.as_mut()) {
                 drop(std::io::Read::read_to_string(stderr, &mut text));
             }
-            return Err(failed(format!("`srun` ended with {status} before all workers came:\n{}", text.trim_end())));
+            return Err(failed(format!(
+                "`srun` ended with {status} before all workers came:\n{}",
+                text.trim_end()
+            )));
         }
         if Instant::now() > until {
-            let missing: Vec<String> = ranks.clone().filter(|rank| !found.contains_key(rank)).map(|r| r.to_string()).collect();
+            let missing: Vec<String> = ranks
+                .clone()
+                .filter(|rank| !found.contains_key(rank))
+                .map(|r| r.to_string())
+                .collect();
             let (missing, seconds) = (missing.join(", "), how.start.as_secs());
             return Err(failed(format!("rank {missing} did not come within {seconds} s")));
         }
-        let Some(arrival) = meeting.arrival(Duration::from_millis(100)) else { continue };
+        let Some(arrival) = meeting.arrival(Duration::from_millis(100)) else {
+            continue;
+        };
         let Arrival {
             stream,
             read,
@@ -448,11 +464,14 @@ fn arrivals(
         let rank = hello.rank as usize;
         if hello.world as usize != ranks.end || !ranks.contains(&rank) || found.contains_key(&rank) {
             let (world, expected) = (hello.world, ranks.end);
-            return Err(failed(format!("a worker came as rank {rank} of {world}, and there are to be {expected}")));
+            return Err(failed(format!(
+                "a worker came as rank {rank} of {world}, and there are to be {expected}"
+            )));
         }
         let own = address.ip().to_string();
         let host = format!("{} ({own})", hello.host);
-        let member = Member::connected(stream, read, host, own, rank, said).map_err(|error| failed(error.to_string()))?;
+        let member =
+            Member::connected(stream, read, host, own, rank, said).map_err(|error| failed(error.to_string()))?;
         found.insert(rank, member);
     }
     Ok(found.into_values().collect())

@@ -58,7 +58,8 @@ impl Network {
             for (shard, logits) in logits.iter().enumerate() {
                 self.record_logits(pass, Operation::LogitsGradient, shard, start, logits)?;
                 self.kernels.add_product(&gradients.of.output[shard], logits, &normed)?;
-                self.kernels.multiply(&cut(&workspace.partials[shard])?, logits, &weights.output[shard])?;
+                self.kernels
+                    .multiply(&cut(&workspace.partials[shard])?, logits, &weights.output[shard])?;
             }
         }
         self.record_losses(pass, losses);
@@ -67,7 +68,9 @@ impl Network {
             self.record_shard(pass, None, Operation::OutputGradient, shard, partial)?;
         }
         let Some(into) = &gradients.of.final_norm else {
-            return Err(ModelError::Unfit("there is no room for the final norm's gradient".to_owned()));
+            return Err(ModelError::Unfit(
+                "there is no room for the final norm's gradient".to_owned(),
+            ));
         };
         let _ = workspace.backward()?.dx.shallow_clone().f_zero_()?;
         let of = Descent {
@@ -107,7 +110,12 @@ impl Network {
             both
         } else {
             let parts = pass.peers.share(&both)?;
-            let line = |at: i64| parts.iter().map(|part| part.f_narrow(0, at, 1)).collect::<Result<Vec<_>, _>>();
+            let line = |at: i64| {
+                parts
+                    .iter()
+                    .map(|part| part.f_narrow(0, at, 1))
+                    .collect::<Result<Vec<_>, _>>()
+            };
             let (sums, chosen) = (line(0)?, line(1)?);
             let both = new(2)?;
             self.kernels.sum_partials(&sums, None, &both.f_narrow(0, 0, 1)?)?;

@@ -196,7 +196,9 @@ impl Network {
                 &workspace.root
             }
         };
-        let parts = pass.peers.scatter_rows(root, &workspace.rows.shares, &workspace.incoming)?;
+        let parts = pass
+            .peers
+            .scatter_rows(root, &workspace.rows.shares, &workspace.incoming)?;
         self.parts_of(sum, parts)
     }
 
@@ -208,7 +210,9 @@ impl Network {
         }
         let mut parts = parts.into_iter().rev();
         let last = parts.next();
-        let sum = last.map(|last| parts.try_fold(last, |sum, part| sum.f_add(&part))).transpose()?;
+        let sum = last
+            .map(|last| parts.try_fold(last, |sum, part| sum.f_add(&part)))
+            .transpose()?;
         Ok(sum.into_iter().collect())
     }
 
@@ -224,8 +228,7 @@ impl Network {
         let rows = &pass.workspace.rows;
         let parts = self.own_parts(pass, sum)?;
         let own = rows.own_of(out)?;
-        self.kernels
-            .add_residual(&parts, bias, &rows.own_of(residual)?, &own)?;
+        self.kernels.add_residual(&parts, bias, &rows.own_of(residual)?, &own)?;
         self.record_own(pass, Some(layer), sum, &own)?;
         self.fill_held(pass, out)
     }
@@ -312,7 +315,8 @@ impl Network {
             return Ok(());
         }
         let dx = workspace.rows.own_of_all(&workspace.backward()?.dx)?;
-        self.kernels.column_sums(&dx, &self.own_blocks(&workspace.rows), gradient)
+        self.kernels
+            .column_sums(&dx, &self.own_blocks(&workspace.rows), gradient)
     }
 
     /// The sum of the input and the shards' attention outputs.
@@ -325,7 +329,13 @@ impl Network {
             self.record_shard(pass, Some(layer), Operation::AttentionOutput, shard, partial)?;
         }
         let of = (layer, Operation::AttentionOutputSum);
-        self.add_to_residual(pass, of, own.out.bias.first(), workspace.input(pass.slot, layer), &kept.mid)
+        self.add_to_residual(
+            pass,
+            of,
+            own.out.bias.first(),
+            workspace.input(pass.slot, layer),
+            &kept.mid,
+        )
     }
 
     /// The second norm's output, with what it keeps.
@@ -358,12 +368,19 @@ impl Network {
         let workspace = &*pass.workspace;
         for (shard, partial) in workspace.partials.iter().enumerate() {
             self.activate(&own.up, pass, layer, shard)?;
-            self.kernels.project(partial, &workspace.activated, &own.down.weight[shard])?;
+            self.kernels
+                .project(partial, &workspace.activated, &own.down.weight[shard])?;
             self.record_shard(pass, Some(layer), Operation::Down, shard, partial)?;
         }
         let mid = &workspace.kept(pass.slot, layer).mid;
         let of = (layer, Operation::DownSum);
-        self.add_to_residual(pass, of, own.down.bias.first(), mid, workspace.input(pass.slot, layer + 1))
+        self.add_to_residual(
+            pass,
+            of,
+            own.down.bias.first(),
+            mid,
+            workspace.input(pass.slot, layer + 1),
+        )
     }
 
     fn feed_forward_backward(
@@ -391,13 +408,15 @@ impl Network {
             let z = workspace.z(pass.slot, layer, shard);
             match self.layout.shape.activation {
                 FeedForward::Gelu(gelu) => {
-                    self.kernels.multiply(&backward.dz, &backward.dy, &own.down.weight[shard])?;
+                    self.kernels
+                        .multiply(&backward.dz, &backward.dy, &own.down.weight[shard])?;
                     self.record_shard(pass, Some(layer), Operation::DownGradient, shard, &backward.dz)?;
                     self.kernels
                         .gelu_backward(gelu, z, &backward.dz, &workspace.activated)?;
                 }
                 FeedForward::SwiGlu => {
-                    self.kernels.multiply(&backward.dactivated, &backward.dy, &own.down.weight[shard])?;
+                    self.kernels
+                        .multiply(&backward.dactivated, &backward.dy, &own.down.weight[shard])?;
                     self.record_shard(pass, Some(layer), Operation::DownGradient, shard, &backward.dactivated)?;
                     self.kernels
                         .swiglu_backward(z, &backward.dactivated, &backward.dz, &workspace.activated)?;
@@ -405,12 +424,14 @@ impl Network {
             }
             self.record_shard(pass, Some(layer), Operation::ActivationGradient, shard, &backward.dz)?;
             let activated = &workspace.activated;
-            self.kernels.add_product(&gradient.down.weight[shard], &backward.dy, activated)?;
+            self.kernels
+                .add_product(&gradient.down.weight[shard], &backward.dy, activated)?;
             if let Some(bias) = gradient.up.bias.get(shard) {
                 self.kernels
                     .column_sums(&backward.dz, &Self::all(rows), std::slice::from_ref(bias))?;
             }
-            self.kernels.add_product(&gradient.up.weight[shard], &backward.dz, &workspace.normed)?;
+            self.kernels
+                .add_product(&gradient.up.weight[shard], &backward.dz, &workspace.normed)?;
             self.kernels.multiply(partial, &backward.dz, &own.up.weight[shard])?;
             self.record_shard(pass, Some(layer), Operation::UpGradient, shard, partial)?;
         }

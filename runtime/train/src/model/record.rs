@@ -115,7 +115,10 @@ impl Network {
         let Some(spot) = &pass.spot else { return Ok(()) };
         let shard = number(self.layout.holding.shards.start + shard);
         let row = number(row);
-        spot.recorder.tensor(self.name(spot, None, operation, Piece::ShardRows { shard, row }), result)
+        spot.recorder.tensor(
+            self.name(spot, None, operation, Piece::ShardRows { shard, row }),
+            result,
+        )
     }
 
     /// Records all rows, by the blocks of the grid.
@@ -129,7 +132,8 @@ impl Network {
         let Some(spot) = &pass.spot else { return Ok(()) };
         for (block, rows) in self.blocks(pass.workspace.rows()).into_iter().enumerate() {
             let name = self.name(spot, layer, operation, Piece::Block(number(block)));
-            spot.recorder.tensor(name, &all.f_narrow(0, rows.start as i64, rows.len() as i64)?)?;
+            spot.recorder
+                .tensor(name, &all.f_narrow(0, rows.start as i64, rows.len() as i64)?)?;
         }
         Ok(())
     }
@@ -146,7 +150,8 @@ impl Network {
         let blocks = self.own_blocks(&pass.workspace.rows);
         for (block, rows) in self.layout.holding.shards.clone().zip(blocks) {
             let name = self.name(spot, layer, operation, Piece::Block(number(block)));
-            spot.recorder.tensor(name, &own.f_narrow(0, rows.start as i64, rows.len() as i64)?)?;
+            spot.recorder
+                .tensor(name, &own.f_narrow(0, rows.start as i64, rows.len() as i64)?)?;
         }
         Ok(())
     }
@@ -155,7 +160,8 @@ impl Network {
     pub(super) fn record_losses(&self, pass: &Pass<'_>, losses: &[f64]) {
         let Some(spot) = &pass.spot else { return };
         let bytes: Vec<u8> = losses.iter().flat_map(|loss| loss.to_le_bytes()).collect();
-        spot.recorder.add(self.name(spot, None, Operation::Losses, Piece::Whole), &bytes);
+        spot.recorder
+            .add(self.name(spot, None, Operation::Losses, Piece::Whole), &bytes);
     }
 
     /// Records a lane's gradients: shards, and row blocks of replicated parts.
@@ -168,7 +174,11 @@ impl Network {
             let by_blocks = layout.blocks.contains(&part.gradients.offset);
             for piece in part.gradients.held.clone() {
                 let range = part.gradients.piece(piece, part.shard_length());
-                let piece = if by_blocks { Piece::Block(number(piece)) } else { Piece::Shard(number(piece)) };
+                let piece = if by_blocks {
+                    Piece::Block(number(piece))
+                } else {
+                    Piece::Shard(number(piece))
+                };
                 for (tensor, range) in self.accumulators(index, range) {
                     let name = Name {
                         lane: Some(number(lane)),

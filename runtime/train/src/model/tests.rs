@@ -112,7 +112,9 @@ pub fn run(model: &ModelFields, network: &Network, recompute: Recompute) -> (Vec
         };
         let mut losses = vec![0.0; sequences * sequence];
         network.forward(&views, &mut pass).unwrap();
-        network.head(&views, &mut pass, &targets, &mut losses, gradients).unwrap();
+        network
+            .head(&views, &mut pass, &targets, &mut losses, gradients)
+            .unwrap();
         if let Some(gradients) = gradients {
             network.backward(&views, &mut pass, gradients).unwrap();
         }
@@ -267,7 +269,12 @@ fn llama_logits(model: &ModelFields, ids: &Tensor, get: &dyn Fn(&str) -> Tensor)
             let heads = linear(&normed, &name(part)).view([b, s, count, d]).transpose(1, 2);
             if part.contains("v_proj") { heads } else { turn(&heads) }
         };
-        let each = |heads: Tensor| heads.unsqueeze(2).expand([b, g, n / g, s, d], false).reshape([b, n, s, d]);
+        let each = |heads: Tensor| {
+            heads
+                .unsqueeze(2)
+                .expand([b, g, n / g, s, d], false)
+                .reshape([b, n, s, d])
+        };
         let (q, k, v) = (
             heads("self_attn.q_proj", n),
             each(heads("self_attn.k_proj", g)),
@@ -279,8 +286,14 @@ fn llama_logits(model: &ModelFields, ids: &Tensor, get: &dyn Fn(&str) -> Tensor)
         let inner = linear(&normed, &name("mlp.gate_proj")).silu() * linear(&normed, &name("mlp.up_proj"));
         x = &x + linear(&inner, &name("mlp.down_proj"));
     }
-    let output = if model.tied_embeddings { "model.embed_tokens.weight" } else { "lm_head.weight" };
-    norm(&x, "model.norm").view([b * s, h]).matmul(&get(output).transpose(0, 1))
+    let output = if model.tied_embeddings {
+        "model.embed_tokens.weight"
+    } else {
+        "lm_head.weight"
+    };
+    norm(&x, "model.norm")
+        .view([b * s, h])
+        .matmul(&get(output).transpose(0, 1))
 }
 
 /// The largest difference, against the largest number of the tensor.
@@ -364,7 +377,10 @@ fn bf16_stays_near_autograd() {
 #[test]
 fn recomputing_gives_the_same_bits() {
     let models = [model(4, 1, Activation::GeluTanh), llama(4, 2, false)];
-    for (model, kind) in models.iter().flat_map(|model| [(model, Kind::Float), (model, Kind::BFloat16)]) {
+    for (model, kind) in models
+        .iter()
+        .flat_map(|model| [(model, Kind::Float), (model, Kind::BFloat16)])
+    {
         let network = network(model, 2, Kernels::Own, kind);
         let kept = run(model, &network, Recompute::None);
         assert!(

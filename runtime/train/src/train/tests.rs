@@ -16,8 +16,8 @@ use super::state::{State, mesh, network};
 use super::step::Trainer;
 use super::team::Team;
 use crate::model::{Network, elements};
-use crate::parallel::transport::channels;
 use crate::parallel::Peers;
+use crate::parallel::transport::channels;
 
 const SEQUENCE: usize = 12;
 const MICRO_BATCH: usize = 2;
@@ -36,7 +36,11 @@ fn model(architecture: Architecture, kv_heads: u32, tied: bool) -> ModelFields {
         feed_forward: 48,
         context: 16,
         vocabulary: 64,
-        activation: if bigcode { Activation::GeluTanh } else { Activation::SwiGlu },
+        activation: if bigcode {
+            Activation::GeluTanh
+        } else {
+            Activation::SwiGlu
+        },
         norm_epsilon: "1e-5".parse().unwrap(),
         rotary_base: (!bigcode).then(|| "10000".parse().unwrap()),
         tied_embeddings: tied,
@@ -99,14 +103,25 @@ fn step(trainer: &mut Trainer, team: &Team, step: usize) -> [u64; 2] {
         digest: None,
     };
     let outcome = trainer
-        .step(team, &mut batch, &optimizer(), 1e-2, &AtomicBool::new(false), |what, value| {
-            panic!("the {what} is {value}")
-        })
+        .step(
+            team,
+            &mut batch,
+            &optimizer(),
+            1e-2,
+            &AtomicBool::new(false),
+            |what, value| panic!("the {what} is {value}"),
+        )
         .unwrap();
     [outcome.loss.to_bits(), outcome.grad_norm.to_bits()]
 }
 
-fn rank(model: &ModelFields, numerics: &Numerics, precision: Precision, placement: &Placement, peers: Vec<Peers>) -> (Vec<[u64; 2]>, Part) {
+fn rank(
+    model: &ModelFields,
+    numerics: &Numerics,
+    precision: Precision,
+    placement: &Placement,
+    peers: Vec<Peers>,
+) -> (Vec<[u64; 2]>, Part) {
     let _guard = tch::no_grad_guard();
     let me = mesh(placement).rank(peers[0].at());
     let network = network(model, numerics, precision, placement, me).unwrap();
@@ -119,11 +134,18 @@ fn rank(model: &ModelFields, numerics: &Numerics, precision: Precision, placemen
     let mut own = Vec::new();
     for chunk in &state.reported {
         let part = &state.network.layout.parts[chunk.part];
-        let places = [state.in_master(&chunk.range), state.kept.inside(&chunk.range), state.kept.inside(&chunk.range)];
+        let places = [
+            state.in_master(&chunk.range),
+            state.kept.inside(&chunk.range),
+            state.kept.inside(&chunk.range),
+        ];
         for (at, run) in part.runs(chunk.shard, chunk.of_shard.clone()) {
             let bits = |which: usize| {
                 let start = places[which].start + run.start - chunk.of_shard.start;
-                buffers[which][start..start + run.len()].iter().map(|n| n.to_bits()).collect()
+                buffers[which][start..start + run.len()]
+                    .iter()
+                    .map(|n| n.to_bits())
+                    .collect()
             };
             own.push((part.tensor.clone(), at, [bits(0), bits(1), bits(2)]));
         }
@@ -166,7 +188,10 @@ fn on_ranks<T: Send>(placement: &Placement, rank: impl Fn(Vec<Peers>) -> T + Syn
     }
     let rank = &rank;
     thread::scope(|scope| {
-        let ranks: Vec<_> = by_rank.into_iter().map(|peers| scope.spawn(move || rank(peers))).collect();
+        let ranks: Vec<_> = by_rank
+            .into_iter()
+            .map(|peers| scope.spawn(move || rank(peers)))
+            .collect();
         ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
     })
 }
@@ -177,7 +202,10 @@ fn run(model: &ModelFields, numerics: &Numerics, precision: Precision, placement
         assert_eq!(figures, &results[0].0, "all ranks tell the same figures");
     }
     let mut tensors: BTreeMap<String, [Vec<u32>; 3]> = BTreeMap::new();
-    for tensor in aurora_runtime::checkpoint::groups(model).iter().flat_map(|group| &group.tensors) {
+    for tensor in aurora_runtime::checkpoint::groups(model)
+        .iter()
+        .flat_map(|group| &group.tensors)
+    {
         let empty = || vec![u32::MAX; tensor.count()];
         tensors.insert(tensor.name.clone(), [empty(), empty(), empty()]);
     }
@@ -225,14 +253,40 @@ fn every_layout_gives_the_bits_of_one_worker() {
         placement(1, 1, 2),
         placement(1, 1, 4),
         placement(2, 2, 2),
-        Placement { sequence_parallel: true, ..placement(2, 1, 1) },
-        Placement { sequence_parallel: true, ..placement(4, 2, 1) },
-        Placement { distributed_optimizer: true, ..placement(1, 1, 2) },
-        Placement { distributed_optimizer: true, sequence_parallel: true, recompute: Recompute::Full, ..placement(2, 2, 2) },
-        Placement { recompute: Recompute::Selective, ..placement(1, 2, 1) },
-        Placement { threads: 2, ..placement(1, 1, 1) },
-        Placement { threads: 2, ..placement(2, 2, 1) },
-        Placement { threads: 2, ..placement(1, 1, 2) },
+        Placement {
+            sequence_parallel: true,
+            ..placement(2, 1, 1)
+        },
+        Placement {
+            sequence_parallel: true,
+            ..placement(4, 2, 1)
+        },
+        Placement {
+            distributed_optimizer: true,
+            ..placement(1, 1, 2)
+        },
+        Placement {
+            distributed_optimizer: true,
+            sequence_parallel: true,
+            recompute: Recompute::Full,
+            ..placement(2, 2, 2)
+        },
+        Placement {
+            recompute: Recompute::Selective,
+            ..placement(1, 2, 1)
+        },
+        Placement {
+            threads: 2,
+            ..placement(1, 1, 1)
+        },
+        Placement {
+            threads: 2,
+            ..placement(2, 2, 1)
+        },
+        Placement {
+            threads: 2,
+            ..placement(1, 1, 2)
+        },
     ];
     for (name, model) in &models {
         for precision in [Precision::F32, Precision::Bf16] {
@@ -252,11 +306,18 @@ fn every_layout_gives_the_bits_of_one_worker() {
 #[test]
 fn other_grids_as_well() {
     for (tensor, lanes) in [(1, 1), (2, 1), (1, 8), (4, 2)] {
-        for model in [model(Architecture::GptBigcode, 1, true), model(Architecture::Llama, 1, false)] {
+        for model in [
+            model(Architecture::GptBigcode, 1, true),
+            model(Architecture::Llama, 1, false),
+        ] {
             let numerics = invariant(tensor, lanes);
             let expected = run(&model, &numerics, Precision::F32, &placement(1, 1, 1));
             let found = run(&model, &numerics, Precision::F32, &placement(tensor, 2, lanes.min(2)));
-            assert!(found == expected, "{tensor} shards, {lanes} lanes, {:?}", model.architecture);
+            assert!(
+                found == expected,
+                "{tensor} shards, {lanes} lanes, {:?}",
+                model.architecture
+            );
         }
     }
 }
@@ -287,7 +348,11 @@ fn portable_runs_have_these_bits() {
     };
     let models = [
         (model(Architecture::GptBigcode, 1, true), Precision::F32, "bigcode f32"),
-        (model(Architecture::GptBigcode, 4, true), Precision::Bf16, "bigcode bf16"),
+        (
+            model(Architecture::GptBigcode, 4, true),
+            Precision::Bf16,
+            "bigcode bf16",
+        ),
         (model(Architecture::Llama, 2, false), Precision::F32, "llama f32"),
         (model(Architecture::Llama, 4, true), Precision::Bf16, "llama bf16"),
     ];

@@ -43,9 +43,21 @@ fn every_layout_leaves_the_trace_of_one_worker() {
         placement(4, 1, 1),
         placement(1, 4, 1),
         placement(1, 1, 4),
-        Placement { sequence_parallel: true, ..placement(4, 2, 1) },
-        Placement { distributed_optimizer: true, sequence_parallel: true, recompute: Recompute::Full, ..placement(2, 2, 2) },
-        Placement { threads: 2, recompute: Recompute::Selective, ..placement(1, 2, 1) },
+        Placement {
+            sequence_parallel: true,
+            ..placement(4, 2, 1)
+        },
+        Placement {
+            distributed_optimizer: true,
+            sequence_parallel: true,
+            recompute: Recompute::Full,
+            ..placement(2, 2, 2)
+        },
+        Placement {
+            threads: 2,
+            recompute: Recompute::Selective,
+            ..placement(1, 2, 1)
+        },
     ];
     for (model, precision) in &models {
         let expected = traced(model, *precision, &placement(1, 1, 1), None);
@@ -54,7 +66,11 @@ fn every_layout_leaves_the_trace_of_one_worker() {
             let found = traced(model, *precision, layout, None);
             let comparison = expected.compare(&found);
             assert_eq!(comparison.first, None, "{:?} {layout:?}", model.architecture);
-            assert!(found == expected, "{:?} {layout:?}: the same results have names", model.architecture);
+            assert!(
+                found == expected,
+                "{:?} {layout:?}: the same results have names",
+                model.architecture
+            );
         }
     }
 }
@@ -62,7 +78,10 @@ fn every_layout_leaves_the_trace_of_one_worker() {
 #[test]
 fn a_sum_in_another_order_is_the_first_difference() {
     let model = model(Architecture::GptBigcode, 1, true);
-    let faults = Operation::ALL.iter().copied().filter(|operation| operation.is_sum_over_shards());
+    let faults = Operation::ALL
+        .iter()
+        .copied()
+        .filter(|operation| operation.is_sum_over_shards());
     for fault in faults {
         let [one, four] = [placement(1, 1, 1), placement(4, 1, 2)]
             .map(|placement| traced(&model, Precision::F32, &placement, Some(fault)));
