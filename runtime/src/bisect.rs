@@ -130,7 +130,7 @@ mod tests {
         let step = |step: u64| {
             let differs = differing.is_some_and(|from| step >= from);
             let digest = if differs { "b" } else { "a" };
-            let groups = if step % 10 == 0 {
+            let groups = if step.is_multiple_of(10) {
                 BTreeMap::from([("h.0".to_owned(), digest.to_owned())])
             } else {
                 BTreeMap::new()
