@@ -257,3 +257,43 @@ fn what_a_layout_asks_for_has_to_be_there() {
     project.write("specs/small.aur", &spec);
     refuse(&[], 1, "the layout is for MI250X");
 }
+
+/// Puts another processor into what a worker says of itself.
+fn pretend_another_processor(project: &Project) -> PathBuf {
+    let folder = project.path("elsewhere");
+    std::fs::create_dir_all(&folder).expect("a folder");
+    std::fs::copy(env!("CARGO_BIN_EXE_aurora"), folder.join("aurora")).expect("the program");
+    let script = format!(
+        "#!/bin/sh\n{} \"$@\" | sed -u 's/\"cpu\":\"[^\"]*\"/\"cpu\":\"of another kind\"/'\n",
+        env!("CARGO_BIN_EXE_aurora-worker")
+    );
+    project.write("elsewhere/aurora-worker", &script);
+    let path = folder.join("aurora-worker");
+    let mut mode = std::fs::metadata(&path).expect("a script").permissions();
+    std::os::unix::fs::PermissionsExt::set_mode(&mut mode, 0o755);
+    std::fs::set_permissions(&path, mode).expect("a script that can be started");
+    folder.join("aurora")
+}
+
+#[test]
+fn a_checkpoint_of_other_numerics_is_not_gone_on_from() {
+    for (numerics, code) in [("invariant", 4), ("portable", 0)] {
+        let project = long_project();
+        project.edit("invariant(", &format!("{numerics}("));
+        let mut child = start_until_step(&project, &[], 60);
+        signal(child.id(), "-TERM");
+        assert_eq!(child.wait().expect("the run ends").code(), Some(75));
+        let elsewhere = pretend_another_processor(&project);
+        let output = Command::new(elsewhere)
+            .args(["run", "specs/small.aur", "--progress", "none"])
+            .current_dir(project.root())
+            .output()
+            .expect("the binary starts");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{numerics}: {said}");
+        if code == 4 {
+            assert!(said.contains("was computed with other numerics"), "{said}");
+            assert!(said.contains("of another kind"), "{said}");
+        }
+    }
+}

@@ -286,7 +286,7 @@ impl Network {
             let both = Tensor::f_empty([rows, 2 * d], (Kind::Float, self.device))?;
             self.kernels.sum_partials(parts, None, &both)?;
             for (from, to) in [(0, head), (d, g + head)] {
-                let _ = out.f_narrow(1, to * d, d)?.f_copy_(&both.f_narrow(1, from, d)?)?;
+                out.f_narrow(1, to * d, d)?.f_copy_(&both.f_narrow(1, from, d)?)?;
             }
             Ok(())
         };
@@ -322,7 +322,7 @@ impl Network {
                 let out = Tensor::f_empty([rows.own.len() as i64, d], (Kind::Float, self.device))?;
                 let parts = self.parts_of(Operation::KeyValueGradientSum, of_head(column)?)?;
                 self.kernels.sum_partials(&parts, None, &out)?;
-                let _ = backward.dkv_sum.f_narrow(1, column * d, d)?.f_copy_(&out)?;
+                backward.dkv_sum.f_narrow(1, column * d, d)?.f_copy_(&out)?;
             }
         }
         Ok(())

@@ -120,7 +120,7 @@ impl Network {
             let both = new(2)?;
             self.kernels.sum_partials(&sums, None, &both.f_narrow(0, 0, 1)?)?;
             let chosen = Tensor::f_cat(&chosen, 0)?.f_amax(&[0i64][..], true)?;
-            let _ = both.f_narrow(0, 1, 1)?.f_copy_(&chosen)?;
+            both.f_narrow(0, 1, 1)?.f_copy_(&chosen)?;
             both
         };
         self.kernels

@@ -208,7 +208,7 @@ fn bigcode_logits(model: &ModelFields, ids: &Tensor, get: &dyn Fn(&str) -> Tenso
     let (n, d) = (i64::from(model.heads), h / i64::from(model.heads));
     let places = Tensor::arange(s, (Kind::Int64, Device::Cpu));
     let word = get("wte.weight");
-    let mut x = word.index_select(0, &ids).view([b, s, h]) + get("wpe.weight").index_select(0, &places);
+    let mut x = word.index_select(0, ids).view([b, s, h]) + get("wpe.weight").index_select(0, &places);
     for layer in 0..model.layers {
         let name = |part: &str| format!("h.{layer}.{part}");
         let all = linear(&norm(&x, &name("ln_1")), &name("attn.c_attn"));

@@ -367,3 +367,22 @@ fn portable_runs_have_these_bits() {
         .collect();
     insta::assert_snapshot!(digests.join("\n"));
 }
+
+/// The golden runs by other makers' instructions, under QEMU where it is installed.
+#[test]
+fn portable_runs_have_these_bits_on_other_processors() {
+    use std::process::Command;
+    let program = std::env::current_exe().unwrap();
+    for processor in ["Haswell", "EPYC"] {
+        let mut command = Command::new("qemu-x86_64");
+        command.args(["-cpu", processor]).arg(&program);
+        command.args(["--exact", "train::tests::portable_runs_have_these_bits"]);
+        let Ok(output) = command.output() else {
+            println!("skipped: there is no qemu-x86_64 (Debian's qemu-user)");
+            return;
+        };
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{processor}: {said}");
+        assert!(said.contains("1 passed"), "{processor}: {said}");
+    }
+}

@@ -115,9 +115,9 @@ impl Shape {
             return unfit(format!(
                 "gpt_bigcode has 1 or {heads} key and value heads, not {kv_heads}"
             ));
-        } else if !bigcode && kv_heads % tensor == 0 {
+        } else if !bigcode && kv_heads.is_multiple_of(tensor) {
             Heads::Stacked
-        } else if tensor % kv_heads == 0 {
+        } else if tensor.is_multiple_of(kv_heads) {
             Heads::Shared
         } else {
             return unfit(format!(
