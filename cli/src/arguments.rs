@@ -127,6 +127,26 @@ pub enum Command {
         #[arg(long, value_name = "DIR")]
         into: Option<Utf8PathBuf>,
     },
+    /// Name the first operation in which two executions of one lock differ, by executing it again.
+    #[command(after_help = "\
+An execution is a run's id, as `aurora status` shows it, or a folder kept with `aurora rerun LOCK --into DIR`. The steps \
+in which the two part are executed again from the last checkpoint that both agree on, under the layout of each. Exit code \
+1 when they differ, 0 when they are identical.
+
+Example:  aurora rerun lockfiles/demo.lock --layout tensor=4,data=2 --into again
+          aurora bisect 7f3a again")]
+    Bisect {
+        #[arg(value_name = "RUN|DIR")]
+        a: String,
+        #[arg(value_name = "RUN|DIR")]
+        b: String,
+        /// The lock that both belong to [default: the one that A was made for].
+        #[arg(long, value_name = "LOCK")]
+        lock: Option<Utf8PathBuf>,
+        /// How progress is shown.
+        #[arg(long, value_enum, default_value = "auto")]
+        progress: Progress,
+    },
     /// Read every byte of the store and name what is damaged.
     Verify {
         /// A spec or lock whose project's store is meant [default: the project of this folder].

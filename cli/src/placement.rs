@@ -13,8 +13,8 @@ use crate::arguments::{Launcher, LayoutArgument, RunArguments};
 use crate::failure::Failure;
 
 /// How long workers may take to start, and one may keep another waiting inside of a transfer.
-const START: Duration = Duration::from_secs(120);
-const TRANSFER: Duration = Duration::from_secs(1800);
+pub const START: Duration = Duration::from_secs(120);
+pub const TRANSFER: Duration = Duration::from_secs(1800);
 
 /// Devices of one node of MI250X.
 const GCDS: u32 = 8;

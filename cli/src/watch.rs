@@ -94,6 +94,15 @@ impl Watch {
             .record
     }
 
+    /// Writes to the record; without it, if that fails, the run goes on.
+    fn note(&self, state: &mut State, write: impl FnOnce(&mut RunRecord) -> std::io::Result<()>) {
+        if let Some(Err(error)) = state.record.as_mut().map(write) {
+            let note = format!("warning: the run record cannot be written: {error}");
+            state.record = None;
+            self.line(&note);
+        }
+    }
+
     fn step(&self, step: &Step, stage: &str, of: u64, tokens_per_step: u64) {
         let mut state = self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if !state.tokens_before.contains_key(stage) {
@@ -102,11 +111,7 @@ impl Watch {
         }
         let tokens = state.tokens_before[stage] + step.step * tokens_per_step;
         state.all_tokens = state.all_tokens.max(tokens);
-        if let Some(Err(error)) = state.record.as_mut().map(|record| record.step(step, tokens)) {
-            let note = format!("warning: the run record cannot be written: {error}");
-            state.record = None;
-            self.line(&note);
-        }
+        self.note(&mut state, |record| record.step(step, tokens));
         let rate = tokens_per_step as f64 / step.seconds.max(1e-9);
         let left = (of - step.step.min(of)) as f64 * step.seconds;
         let text = || {
@@ -157,6 +162,9 @@ impl Observer for Watch {
             }),
             Seen::Built { node, seconds, .. } => self.line(&format!("built    {node} ({seconds:.1} s)")),
             Seen::Worker { fingerprint, placement } => {
+                let mut state = self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                self.note(&mut state, |record| record.placed(placement));
+                drop(state);
                 let Placement {
                     tensor,
                     pipeline,

@@ -90,16 +90,23 @@ pub fn first_difference(keyed: &Keyed, id: NodeId, first: &Store, second: &Store
 }
 
 fn first_step(old: &Utf8Path, new: &Utf8Path) -> Option<(u64, String)> {
-    let read = |path: &Utf8Path| -> Option<BTreeMap<u64, TrailStep>> {
-        let text = std::fs::read_to_string(path).ok()?;
-        let steps = text
-            .lines()
-            .map_while(|line| serde_json::from_str::<TrailStep>(line).ok());
-        Some(steps.map(|step| (step.step, step)).collect())
-    };
-    let (old, new) = (read(old)?, read(new)?);
-    old.iter().find_map(|(number, before)| {
-        let after = new.get(number)?;
+    first_step_of(&trail(old).ok()?, &trail(new).ok()?)
+}
+
+/// The steps of a trail, up to the first line that is none.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn trail(path: &Utf8Path) -> std::io::Result<Vec<TrailStep>> {
+    let text = std::fs::read_to_string(path)?;
+    Ok(text.lines().map_while(|line| serde_json::from_str(line).ok()).collect())
+}
+
+/// The first step that both trails have and in which they differ, and in what.
+pub fn first_step_of(old: &[TrailStep], new: &[TrailStep]) -> Option<(u64, String)> {
+    let new: BTreeMap<u64, &TrailStep> = new.iter().map(|step| (step.step, step)).collect();
+    old.iter().find_map(|before| {
+        let after = new.get(&before.step)?;
         let what = if before.batch != after.batch {
             "batch".to_string()
         } else if before.learning_rate != after.learning_rate {
@@ -116,7 +123,7 @@ fn first_step(old: &Utf8Path, new: &Utf8Path) -> Option<(u64, String)> {
                 .0;
             format!("weights of {group}")
         };
-        Some((*number, what))
+        Some((before.step, what))
     })
 }
 

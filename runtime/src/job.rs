@@ -22,6 +22,8 @@ pub enum Order {
     Join(Join),
     Train(Box<TrainJob>),
     Eval(Box<EvalJob>),
+    /// Train a segment's first steps once more and write what every operation gives. Answered as `Train`.
+    Trace(Box<TraceJob>),
     /// Write a checkpoint of the running segment and answer with `Stopped`; skip what is queued. A second one ends the
     /// worker at once. End of input means that the engine is gone: the worker ends.
     Stop,
@@ -71,6 +73,17 @@ pub struct TrainJob {
     pub placement: Placement,
     /// An empty folder for `weights/*.safetensors`, `optimizer/*.safetensors`, `state.json` and `trail.jsonl`.
     pub out: Utf8PathBuf,
+}
+
+/// Repeats steps of a segment from its start, and records them. Into the folder of the job goes `trace-RANK.jsonl` of every
+/// rank (one [`crate::trace::Entry`] a line) and the `trail.jsonl` of the recorded steps; no checkpoint.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TraceJob {
+    pub job: TrainJob,
+    /// Recorded are the steps `after + 1 ..= last` of the stage.
+    pub after: u64,
+    pub last: u64,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

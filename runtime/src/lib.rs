@@ -3,6 +3,7 @@
 //! In: a planned graph. Out: artifacts in the store, a lock, a run record. Not here: tensors (`aurora-train`, the worker
 //! process), printing (`cli`).
 
+pub mod bisect;
 pub mod checkpoint;
 pub mod compare;
 pub mod data;
@@ -15,6 +16,7 @@ pub mod record;
 pub mod report;
 pub mod source;
 pub mod store;
+pub mod trace;
 pub mod weights;
 
 use camino::{Utf8Path, Utf8PathBuf};

@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::{Deserialize, Serialize};
 
-use crate::job::Step;
+use crate::job::{Placement, Step};
 use crate::write_whole;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +40,12 @@ pub struct RunFacts {
     /// Last step seen: node, step of the stage, loss.
     pub last_step: Option<(String, u64, f64)>,
     pub error: Option<String>,
+    /// The lock of the experiment, as the project sees it.
+    #[serde(default)]
+    pub lock: Option<String>,
+    /// Where the last workers stood; nothing if none was needed.
+    #[serde(default)]
+    pub placement: Option<Placement>,
 }
 
 pub struct RunRecord {
@@ -60,7 +66,7 @@ impl RunRecord {
     ///
     /// # Errors
     /// The folder or a file cannot be made.
-    pub fn begin(store: &Utf8Path, experiment: &str, spec: &str) -> io::Result<Self> {
+    pub fn begin(store: &Utf8Path, experiment: &str, spec: &str, lock: &str) -> io::Result<Self> {
         let process = std::process::id();
         let started = now();
         let unique = format!("{experiment} {spec} {process} {started} {:?}", SystemTime::now());
@@ -78,6 +84,8 @@ impl RunRecord {
             process,
             last_step: None,
             error: None,
+            lock: Some(lock.to_string()),
+            placement: None,
         };
         let metrics = OpenOptions::new()
             .create(true)
@@ -131,6 +139,15 @@ impl RunRecord {
             || step.step.is_multiple_of(10);
         self.facts.last_step = Some((step.node.clone(), step.step, step.loss));
         if due { self.save() } else { Ok(()) }
+    }
+
+    /// Notes where the workers stand.
+    ///
+    /// # Errors
+    /// The record cannot be written.
+    pub fn placed(&mut self, placement: &Placement) -> io::Result<()> {
+        self.facts.placement = Some(placement.clone());
+        self.save()
     }
 
     /// Notes a score, at `tokens` of the whole run.

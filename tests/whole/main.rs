@@ -3,6 +3,7 @@
 //! In: a small spec with two stages over text that the test makes. Out: what a user would see. Not here: what one room
 //! can show by itself (unit tests), real corpora (`make demo`).
 
+mod bisect;
 mod book;
 mod damage;
 mod identity;

@@ -1,5 +1,6 @@
 //! One file per subcommand.
 
+mod bisect;
 mod build;
 mod check;
 mod diff;
@@ -68,6 +69,7 @@ pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
             profile,
             into,
         } => rerun::run(&context, &lock, &how, fresh, into.as_deref(), profile.as_deref()),
+        Command::Bisect { a, b, lock, progress } => bisect::run(&context, [&a, &b], lock.as_deref(), progress),
         Command::Verify { of } => verify::run(&context, of.as_deref()),
         Command::Status { of } => status::run(&context, of.as_deref()),
         Command::Diff { old, new, profile } => diff::run(&context, &old, &new, profile.as_deref()),

@@ -4,6 +4,7 @@ use aurora_compiler::graph::{Kind, NodeId, Pins, lower};
 use aurora_compiler::hash::{Keyed, hash};
 use aurora_compiler::lock::{Lock, LockError};
 use aurora_runtime::compare::{Difference, first_difference};
+use aurora_runtime::record::{RunRecord, Status};
 use aurora_runtime::source::archive::InputFile;
 use aurora_runtime::store::Store;
 use camino::Utf8Path;
@@ -50,7 +51,11 @@ pub fn run(
     if !fresh {
         take_sources(&original, &store, &keyed, &loaded.spec.name, &pins)?;
     }
-    let watch = Watch::new(how.progress, None);
+    // A repetition that is kept says how it was made, as a run does.
+    let record = into
+        .map(|into| RunRecord::begin(into, &loaded.spec.name, &lock.spec, &project.relative(lock_path)))
+        .transpose()?;
+    let watch = Watch::new(how.progress, record);
     let execution = Execution {
         project: &project,
         loaded: &loaded,
@@ -63,7 +68,12 @@ pub fn run(
     };
     let since = std::time::Instant::now();
     let done = execution.run(&keyed, &pins);
-    drop(watch.finish());
+    if let Some(mut record) = watch.finish() {
+        match &done {
+            Ok(_) => record.end(Status::Finished, None)?,
+            Err(failure) => record.end(Status::Failed, Some(failure.message.clone()))?,
+        }
+    }
     let (_, repeated) = done?;
     let differing: Vec<NodeId> = keyed
         .graph
@@ -113,7 +123,7 @@ fn report(context: &Context, compared: usize, differing: usize, first: Option<&D
 }
 
 /// The graph of the lock's own pins; refused if the spec no longer gives the lock's keys.
-fn locked_graph(lock: &Lock, loaded: &Loaded) -> Result<Keyed, Failure> {
+pub fn locked_graph(lock: &Lock, loaded: &Loaded) -> Result<Keyed, Failure> {
     if lock.experiment != loaded.spec.name {
         let (found, expected) = (lock.experiment.clone(), loaded.spec.name.clone());
         return Err(LockError::OtherSpec { found, expected }.into());

@@ -25,7 +25,7 @@ use crate::placement::{check, join_if_not_first, launching, placement};
 use crate::project::{Loaded, Project};
 use crate::watch::{Watch, duration};
 
-static STOP: Stop = Stop::new();
+pub static STOP: Stop = Stop::new();
 
 /// Ctrl-C, SIGTERM, and the SIGUSR1 that schedulers send before a time limit: once to save and stop, twice to stop at
 /// once.
@@ -100,7 +100,7 @@ impl Execution<'_> {
         };
         let placement = placement(spec, self.how);
         check(spec, &placement)?;
-        let portable = spec.experiment().and_then(|block| block.word("numerics")) == Some("portable");
+        let portable = portable(spec);
         let run = Run {
             keyed,
             experiment: &spec.name,
@@ -155,6 +155,11 @@ impl Execution<'_> {
         }
         Ok((outcome, fresh))
     }
+}
+
+/// Whether results stand on Aurora's own kernels alone.
+pub fn portable(spec: &Spec) -> bool {
+    spec.experiment().and_then(|block| block.word("numerics")) == Some("portable")
 }
 
 /// Which components may repeat how often, by stage.
@@ -260,20 +265,20 @@ pub fn run(context: &Context, argument: &SpecArgument, how: &RunArguments, locke
     }
     hear_signals()?;
     let store = Store::open(&project.store)?;
-    let record =
-        RunRecord::begin(&project.store, &loaded.spec.name, &project.relative(&argument.spec)).map_err(|error| {
-            let path = project.store.join("runs");
-            Failure::from(StoreError::Io {
-                doing: "write",
-                path,
-                source: error,
-            })
-        })?;
+    let lock_path = project.lock_path(&loaded.spec);
+    let (spec, lock) = (project.relative(&argument.spec), project.relative(&lock_path));
+    let record = RunRecord::begin(&project.store, &loaded.spec.name, &spec, &lock).map_err(|error| {
+        let path = project.store.join("runs");
+        Failure::from(StoreError::Io {
+            doing: "write",
+            path,
+            source: error,
+        })
+    })?;
     let id = record.id().to_string();
     let logs = record.folder().join("logs");
     std::fs::create_dir_all(&logs)?;
     let watch = Watch::new(how.progress, Some(record));
-    let lock_path = project.lock_path(&loaded.spec);
     let execution = Execution {
         project: &project,
         loaded: &loaded,

@@ -7,6 +7,7 @@
 pub mod crew;
 mod data_nodes;
 mod expect;
+mod trace;
 mod worker_nodes;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ use crate::store::{Publication, Record, Store, StoreError};
 
 pub use data_nodes::{commit_order, place_source};
 pub use expect::Gate;
+pub use trace::Traced;
 
 /// What a run tells while it goes on.
 #[derive(Clone, Debug)]

@@ -102,6 +102,54 @@ impl Run<'_> {
     }
 }
 
+impl Run<'_> {
+    /// What a worker is told of a train node that starts from `start`.
+    pub(super) fn train_job(
+        &self,
+        id: NodeId,
+        start: Start,
+        placement: &Placement,
+        out: &Utf8Path,
+    ) -> Result<TrainJob, RunError> {
+        let mut fields: TrainFields = self.fields(id)?;
+        if let Some(before) = self.inputs(id, "goes on from").first() {
+            fields.first_step = self.fields::<TrainFields>(*before)?.last_step;
+            fields.optimizer_state = OptimizerState::Keep;
+        }
+        let Some(order) = self.inputs(id, "order").first().copied() else {
+            return Err(self.fail(id, "it has no order"));
+        };
+        let order: OrderFields = self.fields(order)?;
+        let mut tokens = Vec::new();
+        for component in &order.components {
+            let nodes = self.inputs(id, &format!("tokens.{}", component.name));
+            let paths = nodes.into_iter().map(|node| self.token_paths(node));
+            tokens.push(paths.collect::<Result<Vec<_>, _>>()?);
+        }
+        Ok(TrainJob {
+            node: self.node(id).name.clone(),
+            key: self.keyed.key(id).to_hex(),
+            fields,
+            start,
+            order,
+            tokens,
+            placement: placement.clone(),
+            out: out.to_owned(),
+        })
+    }
+
+    fn token_paths(&self, node: NodeId) -> Result<TokenPaths, RunError> {
+        let files = self.files(node)?;
+        match (files.get("tokens.bin"), files.get("tokens.idx")) {
+            (Some(bin), Some(idx)) => Ok(TokenPaths {
+                bin: bin.clone(),
+                idx: idx.clone(),
+            }),
+            _ => Err(self.fail(node, "its result has no tokens")),
+        }
+    }
+}
+
 /// Half of the workers: replicas first, then pipeline stages, then tensor ranks. Bits stay.
 fn fewer(placement: &Placement) -> Placement {
     let mut fewer = placement.clone();
@@ -157,11 +205,6 @@ impl Session<'_, '_> {
         if !waits(before.unwrap_or(stage_start)) && !waits(stage_start) && run.reuse(id, outcome)? {
             return Ok(());
         }
-        let mut fields: TrainFields = run.fields(id)?;
-        if let Some(before) = before {
-            fields.first_step = run.fields::<TrainFields>(before)?.last_step;
-            fields.optimizer_state = OptimizerState::Keep;
-        }
         let from = before.unwrap_or(stage_start);
         if !waits(from) {
             self.same_numerics(from, run.result(from)?.made_on.as_deref())?;
@@ -185,32 +228,8 @@ impl Session<'_, '_> {
                 files: if waits(from) { Files::new() } else { run.files(from)? },
             },
         };
-        let Some(order) = one("order") else {
-            return Err(run.fail(id, "it has no order"));
-        };
-        let order: OrderFields = run.fields(order)?;
-        let mut tokens = Vec::new();
-        for component in &order.components {
-            let role = format!("tokens.{}", component.name);
-            let nodes = run.inputs(id, &role);
-            tokens.push(
-                nodes
-                    .into_iter()
-                    .map(|node| self.token_paths(node))
-                    .collect::<Result<Vec<_>, _>>()?,
-            );
-        }
         let out = self.folder(id)?;
-        let job = TrainJob {
-            node: run.node(id).name.clone(),
-            key: run.keyed.key(id).to_hex(),
-            fields,
-            start,
-            order,
-            tokens,
-            placement: self.placement.clone(),
-            out: out.clone(),
-        };
+        let job = run.train_job(id, start, &self.placement, &out)?;
         queued.insert(id);
         self.hand(id, out, held, &Order::Train(Box::new(job)))
     }
@@ -240,7 +259,7 @@ impl Session<'_, '_> {
         for node in run.inputs(id, "set") {
             let meta = self.meta(node)?;
             sets.push(EvalSetPaths {
-                files: vec![self.token_paths(node)?],
+                files: vec![run.token_paths(node)?],
                 bytes: meta.bytes,
                 end_of_document: meta.end_of_document_id,
             });
@@ -259,17 +278,6 @@ impl Session<'_, '_> {
             out: out.clone(),
         };
         self.hand(id, out, held, &Order::Eval(Box::new(job)))
-    }
-
-    fn token_paths(&self, node: NodeId) -> Result<TokenPaths, RunError> {
-        let files = self.run.files(node)?;
-        match (files.get("tokens.bin"), files.get("tokens.idx")) {
-            (Some(bin), Some(idx)) => Ok(TokenPaths {
-                bin: bin.clone(),
-                idx: idx.clone(),
-            }),
-            _ => Err(self.run.fail(node, "its result has no tokens")),
-        }
     }
 
     fn meta(&self, node: NodeId) -> Result<TokensMeta, RunError> {

@@ -13,27 +13,32 @@ use aurora_compiler::fields::{
 };
 use aurora_runtime::data::tokens::TokenWriter;
 use aurora_runtime::job::{
-    EvalJob, EvalSetPaths, Event, Files, Order, Placement, Recompute, Scores, Start, State, TokenPaths, TrailStep,
-    TrainJob,
+    EvalJob, EvalSetPaths, Event, Files, Order, Placement, Recompute, Scores, Start, State, TokenPaths, TraceJob,
+    TrailStep, TrainJob,
 };
+use aurora_runtime::trace::Entry;
 use camino::{Utf8Path, Utf8PathBuf};
 
 type Test = fn(&World);
 
 fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some("worker") {
-        return aurora_train::worker::main(None);
+        return aurora_train::worker::main(None, None);
     }
     let filter: Vec<String> = std::env::args()
         .skip(1)
         .filter(|argument| !argument.starts_with('-'))
         .collect();
-    let tests: [(&str, Test); 9] = [
+    let tests: [(&str, Test); 10] = [
         (
             "segments_and_threads_do_not_change_bits",
             segments_and_threads_do_not_change_bits,
         ),
         ("a_stop_changes_nothing", a_stop_changes_nothing),
+        (
+            "a_trace_repeats_the_steps_it_records",
+            a_trace_repeats_the_steps_it_records,
+        ),
         ("placement_does_not_change_bits", placement_does_not_change_bits),
         (
             "scores_do_not_depend_on_threads_or_batches",
@@ -473,6 +478,33 @@ fn a_stop_changes_nothing(world: &World) {
         };
         stops += 1;
     }
+}
+
+fn a_trace_repeats_the_steps_it_records(world: &World) {
+    world.train(world.job("to repeat", 0..12, world.start()));
+    let job = world.job("traced", 0..12, world.start());
+    let mut worker = Worker::start();
+    worker.send(&Order::Trace(Box::new(TraceJob {
+        job,
+        after: 8,
+        last: 10,
+    })));
+    worker.finish("traced");
+    assert_eq!(
+        world.trail("traced"),
+        world.trail("to repeat")[8..10],
+        "with the weights' digests of step 10"
+    );
+    let text = std::fs::read_to_string(world.path("traced").join("trace-0.jsonl")).unwrap();
+    let entries: Vec<Entry> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of = |step: u64| entries.iter().filter(|entry| entry.name.step == step).count();
+    assert_eq!(of(9) + of(10), entries.len(), "two steps are recorded");
+    assert!(of(9) == of(10) && of(9) > 100);
+    assert!(
+        !world.path("traced").join("state.json").exists(),
+        "no checkpoint is written"
+    );
+    assert_eq!(worker.end(), Some(0));
 }
 
 fn placement_does_not_change_bits(world: &World) {

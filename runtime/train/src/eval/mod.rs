@@ -175,6 +175,7 @@ fn one_thread(network: &Network, mut seat: Seat, batches: Vec<Filled>) -> Result
             peers: &seat.peers,
             slot: 0,
             ids: &tensor(&ids)?,
+            spot: None,
         };
         if !first {
             let input = pass.workspace.incoming(0)?;

@@ -4,10 +4,11 @@
 //! serves several shards, their projection is whole: every rank runs it for all rows, and its gradient is the tree sum
 //! over row blocks of the tree sum over the shards that share a head.
 
+use aurora_runtime::trace::Operation;
 use tch::{Kind, Tensor};
 
 use super::layout::Heads;
-use super::network::Pass;
+use super::network::{Descent, Pass};
 use super::ops::Stats;
 use super::portable::{self, Projected};
 use super::views::{Layer, Linear};
@@ -141,6 +142,7 @@ impl Network {
         };
         let normed = &workspace.normed;
         self.norm(pass, workspace.input(pass.slot, layer), &own.norm1, stats)?;
+        self.record_rows(pass, Some(layer), Operation::FirstNorm, normed)?;
         let shape = &self.layout.shape;
         let own_keys = if shape.arrangement == Heads::Stacked {
             shape.shard_kv_heads()
@@ -151,6 +153,7 @@ impl Network {
             self.kernels
                 .project_with_bias(out, normed, &own.query.weight[shard], own.query.bias.get(shard))?;
             self.rotate(workspace, out, shape.shard_heads() + own_keys, false)?;
+            self.record_shard(pass, Some(layer), Operation::Query, shard, out)?;
         }
         if let Some(projection) = &own.key_value {
             for block in self.blocks(workspace.rows()) {
@@ -161,11 +164,14 @@ impl Network {
                     .project_with_bias(&out, &rows, &projection.weight[0], projection.bias.first())?;
             }
             self.rotate(workspace, &kept.key_value, shape.kv_heads, false)?;
+            self.record_rows(pass, Some(layer), Operation::KeyValue, &kept.key_value)?;
         }
         let mut attended = Vec::with_capacity(kept.query.len());
         for shard in 0..kept.query.len() {
             let views = self.views(&kept.query[shard], &kept.key_value, workspace, shard)?;
-            attended.push(self.attention(&views, workspace)?);
+            let (out, logs) = self.attention(&views, workspace)?;
+            self.record_shard(pass, Some(layer), Operation::Attention, shard, &out)?;
+            attended.push((out, logs));
         }
         pass.workspace.kept_mut(pass.slot, layer).attended = attended;
         Ok(())
@@ -187,15 +193,33 @@ impl Network {
         };
         let (normed, x) = (&workspace.normed, workspace.input(pass.slot, layer));
         self.norm_again(pass, x, &own.norm1, stats)?;
-        self.fill_dy(pass)?;
+        self.record_rows(pass, Some(layer), Operation::FirstNorm, normed)?;
+        self.fill_dy(pass, layer, Operation::AttentionSumGradient)?;
         self.bias_backward(pass, &gradient.out.bias)?;
         for (shard, partial) in workspace.partials.iter().enumerate() {
             self.kernels
                 .multiply(&backward.dattended, &backward.dy, &own.out.weight[shard])?;
+            self.record_shard(
+                pass,
+                Some(layer),
+                Operation::AttentionOutputGradient,
+                shard,
+                &backward.dattended,
+            )?;
             let (attended, _) = &kept.attended[shard];
             self.kernels
                 .add_product(&gradient.out.weight[shard], &backward.dy, attended)?;
             let dquery = self.one_shard_backward(workspace, kept, shard)?;
+            self.record_shard(pass, Some(layer), Operation::AttentionGradient, shard, &dquery)?;
+            if own.key_value.is_some() {
+                self.record_shard(
+                    pass,
+                    Some(layer),
+                    Operation::KeyValueGradient,
+                    shard,
+                    &backward.dkv[shard],
+                )?;
+            }
             if let Some(bias) = gradient.query.bias.get(shard) {
                 let all = Self::all(workspace.rows());
                 self.kernels.column_sums(&dquery, &all, std::slice::from_ref(bias))?;
@@ -203,13 +227,22 @@ impl Network {
             self.kernels
                 .add_product(&gradient.query.weight[shard], &dquery, normed)?;
             self.kernels.multiply(partial, &dquery, &own.query.weight[shard])?;
+            self.record_shard(pass, Some(layer), Operation::QueryGradient, shard, partial)?;
         }
         let mut extra = None;
         if let (Some(projection), Some(gradient)) = (&own.key_value, &gradient.key_value) {
             self.shared_backward(pass, projection, gradient)?;
+            self.record_own(pass, Some(layer), Operation::KeyValueGradientSum, &backward.dkv_sum)?;
+            self.record_own(pass, Some(layer), Operation::KeyValueInputGradient, &backward.extra)?;
             extra = Some(&backward.extra);
         }
-        self.norm_backward(pass, extra, x, &own.norm1, stats, &gradient.norm1)
+        let of = Descent {
+            layer: Some(layer),
+            sum: Operation::QueryGradientSum,
+            result: Operation::FirstNormGradient,
+            extra,
+        };
+        self.norm_backward(pass, &of, x, &own.norm1, stats, &gradient.norm1)
     }
 
     /// Backward of the projection of shared keys and values, on the own rows: its gradients, and that of its input
@@ -287,7 +320,8 @@ impl Network {
             };
             for column in [head, g + head] {
                 let out = Tensor::f_empty([rows.own.len() as i64, d], (Kind::Float, self.device))?;
-                self.kernels.sum_partials(&of_head(column)?, None, &out)?;
+                let parts = self.parts_of(Operation::KeyValueGradientSum, of_head(column)?)?;
+                self.kernels.sum_partials(&parts, None, &out)?;
                 backward.dkv_sum.f_narrow(1, column * d, d)?.f_copy_(&out)?;
             }
         }

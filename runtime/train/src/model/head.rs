@@ -1,8 +1,9 @@
 //! Final norm, output layer and loss, over fixed blocks of rows: all logits of a micro-batch never exist at once.
 
+use aurora_runtime::trace::Operation;
 use tch::{Kind, Tensor};
 
-use super::network::Pass;
+use super::network::{Descent, Pass};
 use super::ops::Stats;
 use super::views::Weights;
 use super::workspace::HEAD_ROWS;
@@ -39,33 +40,46 @@ impl Network {
             rstd: &workspace.rstd,
         };
         self.norm(pass, x, norm, stats)?;
+        self.record_rows(pass, None, Operation::FinalNorm, &workspace.normed)?;
         for start in (0..rows).step_by(HEAD_ROWS) {
             let count = HEAD_ROWS.min(rows - start);
             let cut = |tensor: &Tensor| tensor.f_narrow(0, start as i64, count as i64);
             let normed = cut(&workspace.normed)?;
             let mut logits = Vec::with_capacity(weights.output.len());
-            for (output, buffer) in weights.output.iter().zip(&workspace.logits) {
+            for (shard, (output, buffer)) in weights.output.iter().zip(&workspace.logits).enumerate() {
                 let block = buffer.f_narrow(0, 0, count as i64)?;
                 self.kernels.project(&block, &normed, output)?;
+                self.record_logits(pass, Operation::Logits, shard, start, &block)?;
                 logits.push(block);
             }
             let losses = &mut losses[start..start + count];
             self.loss(pass, &logits, &cut(targets)?, losses, gradients.is_some())?;
             let Some(gradients) = gradients else { continue };
             for (shard, logits) in logits.iter().enumerate() {
+                self.record_logits(pass, Operation::LogitsGradient, shard, start, logits)?;
                 self.kernels.add_product(&gradients.of.output[shard], logits, &normed)?;
                 self.kernels
                     .multiply(&cut(&workspace.partials[shard])?, logits, &weights.output[shard])?;
             }
         }
+        self.record_losses(pass, losses);
         let Some(gradients) = gradients else { return Ok(()) };
+        for (shard, partial) in workspace.partials.iter().enumerate() {
+            self.record_shard(pass, None, Operation::OutputGradient, shard, partial)?;
+        }
         let Some(into) = &gradients.of.final_norm else {
             return Err(ModelError::Unfit(
                 "there is no room for the final norm's gradient".to_owned(),
             ));
         };
         let _ = workspace.backward()?.dx.shallow_clone().f_zero_()?;
-        self.norm_backward(pass, None, x, norm, stats, into)
+        let of = Descent {
+            layer: None,
+            sum: Operation::OutputGradientSum,
+            result: Operation::FinalNormGradient,
+            extra: None,
+        };
+        self.norm_backward(pass, &of, x, norm, stats, into)
     }
 
     /// Softmax cross-entropy over a vocabulary whose shards stand on several ranks: maxima, sums of exponentials and

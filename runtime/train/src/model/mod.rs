@@ -17,6 +17,7 @@ mod network;
 mod ops;
 mod portable;
 mod product;
+mod record;
 mod views;
 mod workspace;
 
@@ -25,6 +26,7 @@ pub use error::ModelError;
 pub use layout::{Chunk, Holding, Layout, Part, Shape, Share, Split, reported};
 pub use network::{Network, Pass};
 pub use ops::Kernels;
+pub use record::{Recorder, Spot};
 pub use views::{Gradients, Weights};
 pub use workspace::Workspace;
 

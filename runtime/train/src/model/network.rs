@@ -3,10 +3,12 @@
 use std::ops::Range;
 
 use aurora_runtime::job::Recompute;
+use aurora_runtime::trace::Operation;
 use tch::{Device, Kind, Tensor};
 
 use super::layout::FeedForward;
 use super::ops::Stats;
+use super::record::Spot;
 use super::views::{Layer, Linear, Norm, Weights};
 use super::workspace::{Rows, Workspace};
 use super::{Gradients, Kernels, Layout, ModelError};
@@ -24,6 +26,8 @@ pub struct Network {
     pub device: Device,
     /// Each tensor rank keeps the residual stream's rows of its own blocks only.
     pub sequence_parallel: bool,
+    /// For tests of the search for faults: this sum over shards is added in another order where several ranks meet.
+    pub fault: Option<Operation>,
 }
 
 /// A micro-batch in a thread's workspace.
@@ -33,6 +37,17 @@ pub struct Pass<'a> {
     pub slot: usize,
     /// `[t]`; known to the first and the last stage.
     pub ids: &'a Tensor,
+    /// Where results are recorded, if they are.
+    pub spot: Option<Spot<'a>>,
+}
+
+/// The end of a sublayer's backward: what is summed over shards, and the norm that the sum goes through.
+pub(super) struct Descent<'a> {
+    pub layer: Option<usize>,
+    pub sum: Operation,
+    pub result: Operation,
+    /// Added to the sum.
+    pub extra: Option<&'a Tensor>,
 }
 
 impl Network {
@@ -80,6 +95,8 @@ impl Network {
     pub fn forward(&self, weights: &Weights, pass: &mut Pass<'_>) -> Result<(), ModelError> {
         if self.layout.holding.first {
             self.embed(weights, pass)?;
+            let own = pass.workspace.incoming(pass.slot)?;
+            self.record_own(pass, None, Operation::Embedding, &own)?;
         }
         for (layer, own) in weights.layers.iter().enumerate() {
             self.attend(own, pass, layer)?;
@@ -110,6 +127,7 @@ impl Network {
             let workspace = &*pass.workspace;
             let dx = &workspace.backward()?.dx;
             pass.peers.gather_rows(dx, &workspace.rows.shares)?;
+            self.record_rows(pass, None, Operation::EmbeddingGradient, dx)?;
             let (word, position) = (&gradients.of.word, gradients.of.position.as_ref());
             let first = self.first_id(self.layout.holding.shards.start);
             self.kernels
@@ -165,7 +183,7 @@ impl Network {
     }
 
     /// Own rows of the tree sum over all shards' partials, as the parts that are still to be added.
-    pub(super) fn own_parts(&self, pass: &Pass<'_>) -> Result<Vec<Tensor>, ModelError> {
+    pub(super) fn own_parts(&self, pass: &Pass<'_>, sum: Operation) -> Result<Vec<Tensor>, ModelError> {
         let workspace = &*pass.workspace;
         if self.mesh.tensor == 1 {
             return Ok(workspace.partials.iter().map(Tensor::shallow_clone).collect());
@@ -178,23 +196,40 @@ impl Network {
                 &workspace.root
             }
         };
-        Ok(pass
+        let parts = pass
             .peers
-            .scatter_rows(root, &workspace.rows.shares, &workspace.incoming)?)
+            .scatter_rows(root, &workspace.rows.shares, &workspace.incoming)?;
+        self.parts_of(sum, parts)
+    }
+
+    /// The ranks' parts of a sum over shards, in the order of the tree; with a fault in it, their sum from the last to the
+    /// first.
+    pub(super) fn parts_of(&self, sum: Operation, parts: Vec<Tensor>) -> Result<Vec<Tensor>, ModelError> {
+        if self.fault != Some(sum) {
+            return Ok(parts);
+        }
+        let mut parts = parts.into_iter().rev();
+        let last = parts.next();
+        let sum = last
+            .map(|last| parts.try_fold(last, |sum, part| sum.f_add(&part)))
+            .transpose()?;
+        Ok(sum.into_iter().collect())
     }
 
     /// `out = residual + (sum over shards of partials + bias)`, on the held rows.
     fn add_to_residual(
         &self,
         pass: &Pass<'_>,
+        (layer, sum): (usize, Operation),
         bias: Option<&Tensor>,
         residual: &Tensor,
         out: &Tensor,
     ) -> Result<(), ModelError> {
         let rows = &pass.workspace.rows;
-        let parts = self.own_parts(pass)?;
-        self.kernels
-            .add_residual(&parts, bias, &rows.own_of(residual)?, &rows.own_of(out)?)?;
+        let parts = self.own_parts(pass, sum)?;
+        let own = rows.own_of(out)?;
+        self.kernels.add_residual(&parts, bias, &rows.own_of(residual)?, &own)?;
+        self.record_own(pass, Some(layer), sum, &own)?;
         self.fill_held(pass, out)
     }
 
@@ -229,12 +264,12 @@ impl Network {
         Ok(())
     }
 
-    /// Backward of a norm: own rows of `dnorm` (the sum over shards, with `extra`) go into `dx`; weight and bias get
+    /// Backward of a norm: own rows of `dnorm` (the sum over shards, with what else is added) go into `dx`; weight and bias get
     /// theirs by row blocks.
     pub(super) fn norm_backward(
         &self,
         pass: &Pass<'_>,
-        extra: Option<&Tensor>,
+        of: &Descent<'_>,
         x: &Tensor,
         norm: &Norm,
         stats: Stats<'_>,
@@ -242,31 +277,35 @@ impl Network {
     ) -> Result<(), ModelError> {
         let workspace = &*pass.workspace;
         let (rows, backward) = (&workspace.rows, workspace.backward()?);
-        let parts = self.own_parts(pass)?;
-        self.kernels.sum_partials(&parts, extra, &backward.dnorm)?;
+        let parts = self.own_parts(pass, of.sum)?;
+        self.kernels.sum_partials(&parts, of.extra, &backward.dnorm)?;
+        self.record_own(pass, of.layer, of.sum, &backward.dnorm)?;
         let (mean, rstd) = (rows.own_of(stats.mean)?, rows.own_of(stats.rstd)?);
         let stats = Stats {
             mean: &mean,
             rstd: &rstd,
         };
+        let dx = rows.own_of_all(&backward.dx)?;
         self.kernels.norm_backward(
             &backward.dnorm,
             &rows.own_of(x)?,
             norm,
             stats,
             &self.own_blocks(rows),
-            &rows.own_of_all(&backward.dx)?,
+            &dx,
             gradient,
-        )
+        )?;
+        self.record_own(pass, of.layer, of.result, &dx)
     }
 
     /// All rows of `dx`, in the numbers that the model computes with.
-    pub(super) fn fill_dy(&self, pass: &Pass<'_>) -> Result<(), ModelError> {
+    pub(super) fn fill_dy(&self, pass: &Pass<'_>, layer: usize, of: Operation) -> Result<(), ModelError> {
         let workspace = &*pass.workspace;
         let (rows, backward) = (&workspace.rows, workspace.backward()?);
         self.kernels
             .cast(&rows.own_of_all(&backward.dx)?, &rows.own_of_all(&backward.dy)?)?;
-        Ok(pass.peers.gather_rows(&backward.dy, &rows.shares)?)
+        pass.peers.gather_rows(&backward.dy, &rows.shares)?;
+        self.record_rows(pass, Some(layer), of, &backward.dy)
     }
 
     /// Adds the gradient of a row-parallel layer's bias: of the own rows of `dx`, by row blocks.
@@ -285,10 +324,18 @@ impl Network {
         let workspace = &*pass.workspace;
         let kept = workspace.kept(pass.slot, layer);
         for (shard, (attended, _)) in kept.attended.iter().enumerate() {
-            self.kernels
-                .project(&workspace.partials[shard], attended, &own.out.weight[shard])?;
+            let partial = &workspace.partials[shard];
+            self.kernels.project(partial, attended, &own.out.weight[shard])?;
+            self.record_shard(pass, Some(layer), Operation::AttentionOutput, shard, partial)?;
         }
-        self.add_to_residual(pass, own.out.bias.first(), workspace.input(pass.slot, layer), &kept.mid)
+        let of = (layer, Operation::AttentionOutputSum);
+        self.add_to_residual(
+            pass,
+            of,
+            own.out.bias.first(),
+            workspace.input(pass.slot, layer),
+            &kept.mid,
+        )
     }
 
     /// The second norm's output, with what it keeps.
@@ -298,7 +345,8 @@ impl Network {
             mean: &kept.mean2,
             rstd: &kept.rstd2,
         };
-        self.norm(pass, &kept.mid, &own.norm2, stats)
+        self.norm(pass, &kept.mid, &own.norm2, stats)?;
+        self.record_rows(pass, Some(layer), Operation::SecondNorm, &pass.workspace.normed)
     }
 
     /// One shard's activation from the normed rows: fills `z` and `activated`.
@@ -306,12 +354,14 @@ impl Network {
         let workspace = &*pass.workspace;
         let z = workspace.z(pass.slot, layer, shard);
         self.kernels.project(z, &workspace.normed, &up.weight[shard])?;
+        self.record_shard(pass, Some(layer), Operation::Up, shard, z)?;
         match self.layout.shape.activation {
             FeedForward::Gelu(gelu) => self
                 .kernels
-                .gelu_forward(gelu, z, &up.bias[shard], &workspace.activated),
-            FeedForward::SwiGlu => self.kernels.swiglu_forward(z, &workspace.activated),
+                .gelu_forward(gelu, z, &up.bias[shard], &workspace.activated)?,
+            FeedForward::SwiGlu => self.kernels.swiglu_forward(z, &workspace.activated)?,
         }
+        self.record_shard(pass, Some(layer), Operation::Activation, shard, &workspace.activated)
     }
 
     fn feed_forward(&self, own: &Layer, pass: &Pass<'_>, layer: usize) -> Result<(), ModelError> {
@@ -320,9 +370,17 @@ impl Network {
             self.activate(&own.up, pass, layer, shard)?;
             self.kernels
                 .project(partial, &workspace.activated, &own.down.weight[shard])?;
+            self.record_shard(pass, Some(layer), Operation::Down, shard, partial)?;
         }
         let mid = &workspace.kept(pass.slot, layer).mid;
-        self.add_to_residual(pass, own.down.bias.first(), mid, workspace.input(pass.slot, layer + 1))
+        let of = (layer, Operation::DownSum);
+        self.add_to_residual(
+            pass,
+            of,
+            own.down.bias.first(),
+            mid,
+            workspace.input(pass.slot, layer + 1),
+        )
     }
 
     fn feed_forward_backward(
@@ -340,7 +398,8 @@ impl Network {
             rstd: &kept.rstd2,
         };
         self.norm_again(pass, &kept.mid, &own.norm2, stats)?;
-        self.fill_dy(pass)?;
+        self.record_rows(pass, Some(layer), Operation::SecondNorm, &workspace.normed)?;
+        self.fill_dy(pass, layer, Operation::DownSumGradient)?;
         self.bias_backward(pass, &gradient.down.bias)?;
         for (shard, partial) in workspace.partials.iter().enumerate() {
             if workspace.recompute != Recompute::None {
@@ -351,16 +410,19 @@ impl Network {
                 FeedForward::Gelu(gelu) => {
                     self.kernels
                         .multiply(&backward.dz, &backward.dy, &own.down.weight[shard])?;
+                    self.record_shard(pass, Some(layer), Operation::DownGradient, shard, &backward.dz)?;
                     self.kernels
                         .gelu_backward(gelu, z, &backward.dz, &workspace.activated)?;
                 }
                 FeedForward::SwiGlu => {
                     self.kernels
                         .multiply(&backward.dactivated, &backward.dy, &own.down.weight[shard])?;
+                    self.record_shard(pass, Some(layer), Operation::DownGradient, shard, &backward.dactivated)?;
                     self.kernels
                         .swiglu_backward(z, &backward.dactivated, &backward.dz, &workspace.activated)?;
                 }
             }
+            self.record_shard(pass, Some(layer), Operation::ActivationGradient, shard, &backward.dz)?;
             let activated = &workspace.activated;
             self.kernels
                 .add_product(&gradient.down.weight[shard], &backward.dy, activated)?;
@@ -371,7 +433,14 @@ impl Network {
             self.kernels
                 .add_product(&gradient.up.weight[shard], &backward.dz, &workspace.normed)?;
             self.kernels.multiply(partial, &backward.dz, &own.up.weight[shard])?;
+            self.record_shard(pass, Some(layer), Operation::UpGradient, shard, partial)?;
         }
-        self.norm_backward(pass, None, &kept.mid, &own.norm2, stats, &gradient.norm2)
+        let of = Descent {
+            layer: Some(layer),
+            sum: Operation::UpGradientSum,
+            result: Operation::SecondNormGradient,
+            extra: None,
+        };
+        self.norm_backward(pass, &of, &kept.mid, &own.norm2, stats, &gradient.norm2)
     }
 }

@@ -60,6 +60,7 @@ pub fn network(model: &ModelFields, tensor: u32, kernels: Kernels, kind: Kind) -
         kind,
         device: Device::Cpu,
         sequence_parallel: false,
+        fault: None,
     }
 }
 
@@ -103,6 +104,7 @@ pub fn run(model: &ModelFields, network: &Network, recompute: Recompute) -> (Vec
             peers: &peers,
             slot: 0,
             ids: &ids,
+            spot: None,
         };
         let mut losses = vec![0.0; sequences * sequence];
         network.forward(&views, &mut pass).unwrap();

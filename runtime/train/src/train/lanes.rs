@@ -1,12 +1,14 @@
 //! One thread's lanes through its pipeline stage: forwards and backwards in the schedule's order.
 
+use std::ops::Range;
+
 use tch::{Kind, Tensor};
 
 use super::TrainError;
 use super::batch::MicroBatch;
 use super::pipeline::{Work, one_forward_one_backward};
 use crate::kernels::accumulate;
-use crate::model::{Gradients, ModelError, Network, Pass, Weights, Workspace, elements, elements_mut};
+use crate::model::{Gradients, ModelError, Network, Pass, Recorder, Spot, Weights, Workspace, elements, elements_mut};
 use crate::parallel::transport::Transfer;
 use crate::parallel::{Carry, Peers};
 
@@ -48,11 +50,17 @@ fn arrived(sent: &mut Sent) -> Result<(), ModelError> {
     }
 }
 
-/// Runs all micro-batches of a thread's lanes; `items` stand lane by lane.
+/// Runs all micro-batches of a thread's lanes (by their places among all); `items` stand lane by lane.
 ///
 /// # Errors
 /// [`TrainError::Model`].
-pub fn run(network: &Network, mut seat: Seat, lanes: usize, items: &[Item]) -> Result<Harvest, TrainError> {
+pub fn run(
+    network: &Network,
+    mut seat: Seat,
+    lanes: Range<usize>,
+    items: &[Item],
+    recorder: Option<&Recorder>,
+) -> Result<Harvest, TrainError> {
     let at = seat.peers.at();
     let stages = seat.peers.mesh().pipeline;
     let (first, last) = (network.layout.holding.first, network.layout.holding.last);
@@ -67,7 +75,12 @@ pub fn run(network: &Network, mut seat: Seat, lanes: usize, items: &[Item]) -> R
     let mut losses = Vec::new();
     let mut carry = Carry::default();
     let mut spare = Vec::new();
-    let mut lane = Lane::default();
+    let mut lane = Lane {
+        current: None,
+        first: lanes.start,
+        network,
+        recorder,
+    };
     for work in one_forward_one_backward(stages, at.pipeline, items.len()) {
         let (Work::Forward(place) | Work::Backward(place)) = work;
         let (item, slot) = (&items[place], place % slots);
@@ -77,6 +90,10 @@ pub fn run(network: &Network, mut seat: Seat, lanes: usize, items: &[Item]) -> R
             peers: &seat.peers,
             slot,
             ids: &ids,
+            spot: recorder.map(|recorder| Spot {
+                recorder,
+                micro_batch: item.index,
+            }),
         };
         match work {
             Work::Forward(_) => {
@@ -97,7 +114,7 @@ pub fn run(network: &Network, mut seat: Seat, lanes: usize, items: &[Item]) -> R
                 }
             }
             Work::Backward(_) => {
-                let gradients = lane.enter(item.lane, &mut carry, &mut seat.free, &mut spare, network)?;
+                let gradients = lane.enter(item.lane, &mut carry, &mut seat.free, &mut spare)?;
                 if last {
                     let mut own = vec![0.0; pass.workspace.rows()];
                     network.head(&seat.weights, &mut pass, &targets, &mut own, Some(gradients))?;
@@ -125,8 +142,8 @@ pub fn run(network: &Network, mut seat: Seat, lanes: usize, items: &[Item]) -> R
     }
     arrived(&mut backward_sent)?;
     // A lane without micro-batches counts as a leaf of zeros.
-    for rest in lane.next()..lanes {
-        lane.enter(rest, &mut carry, &mut seat.free, &mut spare, network)?;
+    for rest in lane.next()..lanes.len() {
+        lane.enter(rest, &mut carry, &mut seat.free, &mut spare)?;
     }
     let gradients = lane.finish(carry, &mut spare)?;
     seat.free.extend(spare);
@@ -138,12 +155,15 @@ pub fn run(network: &Network, mut seat: Seat, lanes: usize, items: &[Item]) -> R
 }
 
 /// The lane whose backwards are under way.
-#[derive(Default)]
-struct Lane {
+struct Lane<'a> {
     current: Option<(usize, Gradients)>,
+    /// The place of the thread's first lane among all.
+    first: usize,
+    network: &'a Network,
+    recorder: Option<&'a Recorder>,
 }
 
-impl Lane {
+impl Lane<'_> {
     /// The first lane that has not begun.
     fn next(&self) -> usize {
         self.current.as_ref().map_or(0, |(lane, _)| lane + 1)
@@ -156,11 +176,10 @@ impl Lane {
         carry: &mut Carry<Gradients>,
         free: &mut Vec<Gradients>,
         spare: &mut Vec<Gradients>,
-        network: &Network,
     ) -> Result<&Gradients, ModelError> {
         while self.next() <= lane {
             let next = self.next();
-            if let Some((_, done)) = self.current.take() {
+            if let Some((_, done)) = self.take()? {
                 carry.push(done, |left, right| joined(left, right, spare))?;
             }
             let gradients = match spare.pop().or_else(|| free.pop()) {
@@ -168,7 +187,7 @@ impl Lane {
                     gradients.zero()?;
                     gradients
                 }
-                None => Gradients::new(&network.layout, network.device)?,
+                None => Gradients::new(&self.network.layout, self.network.device)?,
             };
             self.current = Some((next, gradients));
         }
@@ -178,8 +197,16 @@ impl Lane {
         }
     }
 
-    fn finish(self, mut carry: Carry<Gradients>, spare: &mut Vec<Gradients>) -> Result<Gradients, ModelError> {
-        if let Some((_, done)) = self.current {
+    /// The lane that is done.
+    fn take(&mut self) -> Result<Option<(usize, Gradients)>, ModelError> {
+        if let (Some((lane, done)), Some(recorder)) = (&self.current, self.recorder) {
+            self.network.record_lane(recorder, self.first + lane, &done.buffer)?;
+        }
+        Ok(self.current.take())
+    }
+
+    fn finish(mut self, mut carry: Carry<Gradients>, spare: &mut Vec<Gradients>) -> Result<Gradients, ModelError> {
+        if let Some((_, done)) = self.take()? {
             carry.push(done, |left, right| joined(left, right, spare))?;
         }
         carry

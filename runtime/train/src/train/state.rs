@@ -69,6 +69,7 @@ pub fn network(
         },
         device: Device::Cpu,
         sequence_parallel: placement.sequence_parallel && mesh.tensor > 1,
+        fault: None,
         grid,
         mesh,
     })

@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use aurora_compiler::fields::AdamW;
+use aurora_runtime::checkpoint::as_bytes;
 use aurora_runtime::job::Recompute;
+use aurora_runtime::trace::Operation;
 use tch::{Kind, Tensor};
 
 use super::TrainError;
@@ -22,7 +24,7 @@ use super::report::Report;
 use super::state::State;
 use super::team::Team;
 use crate::kernels::{Update, adamw, sum_partials, sum_squares, tree_into};
-use crate::model::{Gradients, ModelError, Network, Share, Workspace, elements, part, part_mut};
+use crate::model::{Gradients, ModelError, Network, Recorder, Share, Workspace, elements, part, part_mut};
 use crate::parallel::{Coordinates, Peers, tree_sum};
 
 /// Elements that a thread takes at a time of work over a whole buffer.
@@ -51,6 +53,8 @@ struct Piece {
 /// Runs steps on a state.
 pub struct Trainer {
     pub state: State,
+    /// Where the results of the next steps are recorded, if they are.
+    pub recorder: Option<Arc<Recorder>>,
     network: Arc<Network>,
     seats: Vec<Seat>,
     /// Those of threads that have no lane.
@@ -152,6 +156,7 @@ impl Trainer {
             powers,
             network,
             state,
+            recorder: None,
         })
     }
 
@@ -218,14 +223,21 @@ impl Trainer {
             .collect::<Result<Vec<_>, _>>()?;
         let tokens = (count * self.network.grid.micro_batch * self.sequence) as f64;
         let loss = self.total(&all, count)?;
+        self.record_number(Operation::Loss, loss);
         if !loss.is_finite() {
             return Err(not_finite("loss", loss));
         }
         let grad_norm = self.norm(&all)?.sqrt() / tokens;
+        self.record_number(Operation::GradientNorm, grad_norm);
         if !grad_norm.is_finite() {
             return Err(not_finite("gradient norm", grad_norm));
         }
         self.update(team, &roots[0], optimizer, rate, grad_norm, tokens)?;
+        if let Some(recorder) = &self.recorder {
+            let digests = self.state.digests()?.into_iter().map(|(_, digest)| digest);
+            let chunks = self.state.reported.iter().zip(digests);
+            self.network.record_chunks(recorder, Operation::Weights, chunks);
+        }
         for (seat, root) in self.seats.iter_mut().zip(roots) {
             seat.free.push(root);
         }
@@ -242,7 +254,8 @@ impl Trainer {
         let count = batch.micro_batches.len();
         let own = network.grid.lanes / network.mesh.data;
         let each = own / self.seats.len();
-        let items: Vec<(Seat, Vec<Item>)> = self
+        let recorder = self.recorder.clone();
+        let items: Vec<(Seat, Range<usize>, Vec<Item>)> = self
             .seats
             .drain(..)
             .enumerate()
@@ -258,12 +271,14 @@ impl Trainer {
                     index,
                     tokens: batch.micro_batches[index].take(),
                 };
-                (seat, places.into_iter().map(item).collect())
+                (seat, first..first + each, places.into_iter().map(item).collect())
             })
             .collect();
-        team.run(items, move |(seat, items)| lanes::run(&network, seat, each, &items))?
-            .into_iter()
-            .collect()
+        team.run(items, move |(seat, lanes, items)| {
+            lanes::run(&network, seat, lanes, &items, recorder.as_deref())
+        })?
+        .into_iter()
+        .collect()
     }
 
     /// The loss of each sample: its tokens in order.
@@ -306,8 +321,24 @@ impl Trainer {
         let others: Vec<Tensor> = roots[1..].iter().map(|root| root.buffer.shallow_clone()).collect();
         tree(team, root, 0, &others, 0..root.numel())?;
         self.join_replicas(team, root)?;
+        if let Some(recorder) = &self.recorder {
+            self.network.record_lanes(recorder, &self.state.share, root)?;
+        }
         self.join_blocks(root)?;
-        self.join_tied(team, root)
+        self.join_tied(team, root)?;
+        if let Some(recorder) = &self.recorder {
+            let flat = elements::<f32>(root)?;
+            let digest = |range: &Range<usize>| blake3::hash(&as_bytes(&flat[range.clone()]));
+            let chunks = self.state.reported.iter().map(|chunk| (chunk, digest(&chunk.range)));
+            self.network.record_chunks(recorder, Operation::Gradient, chunks);
+        }
+        Ok(())
+    }
+
+    fn record_number(&self, operation: Operation, number: f64) {
+        if let Some(recorder) = &self.recorder {
+            recorder.add(recorder.name(operation), &number.to_le_bytes());
+        }
     }
 
     /// Sums over replicas. Leaves are taken in the order `i ^ own`: the tree turned round, so that this replica's own

@@ -1,5 +1,7 @@
 //! Whole steps on meshes inside of one process: the same bits as on one worker.
 
+mod trace;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 use std::thread;
@@ -13,7 +15,7 @@ use super::batch::{Batch, MicroBatch};
 use super::state::{State, mesh, network};
 use super::step::Trainer;
 use super::team::Team;
-use crate::model::elements;
+use crate::model::{Network, elements};
 use crate::parallel::Peers;
 use crate::parallel::transport::channels;
 
@@ -72,6 +74,47 @@ type Outcome = (Vec<[u64; 2]>, BTreeMap<String, [Vec<u32>; 3]>);
 /// One rank's part of the tensors: places and bits.
 type Part = Vec<(String, usize, [Vec<u32>; 3])>;
 
+/// One rank before its first step.
+fn trainer(model: &ModelFields, network: Network, rank: usize, placement: &Placement, peers: Vec<Peers>) -> Trainer {
+    let distributed = placement.distributed_optimizer && placement.data > 1;
+    let mut state = State::new(network, model, rank, true, distributed).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let folder = camino::Utf8Path::from_path(folder.path()).unwrap();
+    state.load_weights(&files(model, folder)).unwrap();
+    Trainer::new(state, peers, &optimizer(), SEQUENCE, MICRO_BATCHES, placement.recompute).unwrap()
+}
+
+/// Loss and gradient norm of a step.
+fn step(trainer: &mut Trainer, team: &Team, step: usize) -> [u64; 2] {
+    let network = &trainer.state.network;
+    let (vocabulary, replica) = (network.layout.shape.vocabulary, trainer.peers().unwrap().at().data);
+    let micro_batch = |index: usize| {
+        let token = |i: usize| ((step * 7919 + index * 104_729 + i * i * 31 + i * 17) % vocabulary) as i64;
+        let ids: Vec<i64> = (0..MICRO_BATCH * SEQUENCE).map(token).collect();
+        let targets: Vec<i64> = (1..=MICRO_BATCH * SEQUENCE).map(token).collect();
+        Trainer::reads(network, replica, index).then(|| MicroBatch {
+            ids: Tensor::from_slice(&ids),
+            targets: Tensor::from_slice(&targets),
+        })
+    };
+    let mut batch = Batch {
+        micro_batches: (0..MICRO_BATCHES).map(micro_batch).collect(),
+        samples: Vec::new(),
+        digest: None,
+    };
+    let outcome = trainer
+        .step(
+            team,
+            &mut batch,
+            &optimizer(),
+            1e-2,
+            &AtomicBool::new(false),
+            |what, value| panic!("the {what} is {value}"),
+        )
+        .unwrap();
+    [outcome.loss.to_bits(), outcome.grad_norm.to_bits()]
+}
+
 fn rank(
     model: &ModelFields,
     numerics: &Numerics,
@@ -82,49 +125,9 @@ fn rank(
     let _guard = tch::no_grad_guard();
     let me = mesh(placement).rank(peers[0].at());
     let network = network(model, numerics, precision, placement, me).unwrap();
-    let replica = peers[0].at().data;
-    let mut state = State::new(
-        network,
-        model,
-        me,
-        true,
-        placement.distributed_optimizer && placement.data > 1,
-    )
-    .unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let folder = camino::Utf8Path::from_path(folder.path()).unwrap();
-    state.load_weights(&files(model, folder)).unwrap();
     let team = Team::new(placement.threads as usize).unwrap();
-    let mut trainer = Trainer::new(state, peers, &optimizer(), SEQUENCE, MICRO_BATCHES, placement.recompute).unwrap();
-    let mut figures = Vec::new();
-    for step in 0..STEPS {
-        let micro_batch = |index: usize| {
-            let token =
-                |i: usize| ((step * 7919 + index * 104_729 + i * i * 31 + i * 17) % model.vocabulary as usize) as i64;
-            let ids: Vec<i64> = (0..MICRO_BATCH * SEQUENCE).map(token).collect();
-            let targets: Vec<i64> = (1..=MICRO_BATCH * SEQUENCE).map(token).collect();
-            Trainer::reads(&trainer.state.network, replica, index).then(|| MicroBatch {
-                ids: Tensor::from_slice(&ids),
-                targets: Tensor::from_slice(&targets),
-            })
-        };
-        let mut batch = Batch {
-            micro_batches: (0..MICRO_BATCHES).map(micro_batch).collect(),
-            samples: Vec::new(),
-            digest: None,
-        };
-        let outcome = trainer
-            .step(
-                &team,
-                &mut batch,
-                &optimizer(),
-                1e-2,
-                &AtomicBool::new(false),
-                |what, value| panic!("the {what} is {value}"),
-            )
-            .unwrap();
-        figures.push([outcome.loss.to_bits(), outcome.grad_norm.to_bits()]);
-    }
+    let mut trainer = trainer(model, network, me, placement, peers);
+    let figures = (0..STEPS).map(|at| step(&mut trainer, &team, at)).collect();
     let state = &trainer.state;
     let [first, second] = &state.moments;
     let buffers = [&state.master, first, second].map(|tensor| elements::<f32>(tensor).unwrap());
@@ -174,7 +177,8 @@ fn files(model: &ModelFields, folder: &camino::Utf8Path) -> aurora_runtime::job:
     files
 }
 
-fn run(model: &ModelFields, numerics: &Numerics, precision: Precision, placement: &Placement) -> Outcome {
+/// What every rank gives, each on a thread.
+fn on_ranks<T: Send>(placement: &Placement, rank: impl Fn(Vec<Peers>) -> T + Sync) -> Vec<T> {
     let (mesh, threads) = (mesh(placement), placement.threads as usize);
     let mut by_rank: Vec<Vec<Peers>> = (0..mesh.world()).map(|_| Vec::new()).collect();
     for _ in 0..threads {
@@ -182,11 +186,18 @@ fn run(model: &ModelFields, numerics: &Numerics, precision: Precision, placement
             by_rank[rank].push(Peers::new(mesh, Box::new(end)));
         }
     }
-    let results: Vec<(Vec<[u64; 2]>, Part)> = thread::scope(|scope| {
-        let start = |peers| scope.spawn(move || rank(model, numerics, precision, placement, peers));
-        let ranks: Vec<_> = by_rank.into_iter().map(start).collect();
+    let rank = &rank;
+    thread::scope(|scope| {
+        let ranks: Vec<_> = by_rank
+            .into_iter()
+            .map(|peers| scope.spawn(move || rank(peers)))
+            .collect();
         ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
-    });
+    })
+}
+
+fn run(model: &ModelFields, numerics: &Numerics, precision: Precision, placement: &Placement) -> Outcome {
+    let results = on_ranks(placement, |peers| rank(model, numerics, precision, placement, peers));
     for (figures, _) in &results {
         assert_eq!(figures, &results[0].0, "all ranks tell the same figures");
     }

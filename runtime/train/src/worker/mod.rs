@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
 use aurora_runtime::job::{Event, Order};
+use aurora_runtime::trace::Operation;
 
 pub use environment::{EnvironmentError, settle};
 pub use fingerprint::fingerprint;
@@ -56,8 +57,9 @@ pub fn chain(error: &dyn Error) -> String {
 }
 
 /// The program: returns when nothing more can come. See [`aurora_runtime::job`] for what is said, and through what:
-/// standard input and output, or a connection to the engine at `HOST:PORT`.
-pub fn main(engine: Option<&str>) -> ExitCode {
+/// standard input and output, or a connection to the engine at `HOST:PORT`. With a `fault`, for tests alone, that sum is
+/// added in another order.
+pub fn main(engine: Option<&str>, fault: Option<Operation>) -> ExitCode {
     if let Err(error) = environment::settle() {
         eprintln!("error: {}", chain(&error));
         return ExitCode::FAILURE;
@@ -96,7 +98,7 @@ pub fn main(engine: Option<&str>) -> ExitCode {
         }
     };
     events.send(&Event::Ready { fingerprint });
-    let mut session = match Session::new(events.clone()) {
+    let mut session = match Session::new(events.clone(), fault) {
         Ok(session) => session,
         Err(error) => {
             eprintln!("error: {}", chain(&error));
@@ -107,6 +109,7 @@ pub fn main(engine: Option<&str>) -> ExitCode {
         let ended = match order {
             Order::Join(join) => session.join(&join),
             Order::Train(job) => session.train(&job, inbox.stop()),
+            Order::Trace(trace) => session.trace(&trace, inbox.stop()),
             Order::Eval(job) => session.evaluate(&job, inbox.stop()),
             Order::Stop => session.stop(),
         };

@@ -1,17 +1,20 @@
 //! What the worker holds from one order to the next, and how it carries an order out.
 
+mod trace;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use aurora_compiler::fields::{ModelFields, OptimizerState};
+use aurora_compiler::fields::{ModelFields, Numerics, OptimizerState, Precision};
 use aurora_runtime::checkpoint::TRAIL;
-use aurora_runtime::job::{EvalJob, Event, Join, Placement, Step, TrailStep, TrainJob};
+use aurora_runtime::job::{EvalJob, Event, Join, Placement, Step, TraceJob, TrailStep, TrainJob};
+use aurora_runtime::trace::Operation;
 
 use super::connect::{Met, connect, stay_alive};
 use super::{Events, chain};
 use crate::eval;
-use crate::model::ModelError;
+use crate::model::{ModelError, Network};
 use crate::parallel::Peers;
 use crate::parallel::transport::{Store, TransportError};
 use crate::train::batch::Batches;
@@ -55,12 +58,14 @@ pub struct Session {
     store: Option<Store>,
     /// All workers have agreed to stop.
     agreed: bool,
+    /// The sum that is added in another order, in tests.
+    fault: Option<Operation>,
 }
 
 impl Session {
     /// # Errors
     /// [`TrainError::Thread`].
-    pub fn new(events: Events) -> Result<Self, TrainError> {
+    pub fn new(events: Events, fault: Option<Operation>) -> Result<Self, TrainError> {
         Ok(Self {
             events,
             writer: Writer::new()?,
@@ -71,6 +76,7 @@ impl Session {
             peers: Vec::new(),
             store: None,
             agreed: false,
+            fault,
         })
     }
 
@@ -151,6 +157,34 @@ impl Session {
         }
     }
 
+    /// Repeats steps of a segment and writes what every operation gave.
+    pub fn trace(&mut self, trace: &TraceJob, stop: &AtomicBool) -> Ended {
+        let ended = match self.agree(stop) {
+            Ok(false) => self.record(trace, stop),
+            Ok(true) => Ok(Ended::Idle),
+            Err(error) => Err(error),
+        };
+        match ended {
+            Ok(ended) => ended,
+            Err(error) => self.failed(&trace.job.node, &error),
+        }
+    }
+
+    /// What an order computes with on this rank.
+    fn network(
+        &self,
+        model: &ModelFields,
+        numerics: &Numerics,
+        precision: Precision,
+        placement: &Placement,
+    ) -> Result<Network, TrainError> {
+        let network = state::network(model, numerics, precision, placement, self.rank)?;
+        Ok(Network {
+            fault: self.fault,
+            ..network
+        })
+    }
+
     fn failed(&self, node: &str, error: &TrainError) -> Ended {
         let peer = match error {
             TrainError::Model(ModelError::Peers(
@@ -208,13 +242,7 @@ impl Session {
         let fields = &job.fields;
         check(fields)?;
         let (team, peers) = self.take(&job.placement)?;
-        let network = state::network(
-            &fields.model,
-            &fields.numerics,
-            fields.precision,
-            &job.placement,
-            self.rank,
-        )?;
+        let network = self.network(&fields.model, &fields.numerics, fields.precision, &job.placement)?;
         let batches = Batches::new(job, network.grid.micro_batch)?;
         let (state, first, mut trail) = self.start(job, network)?;
         let leads = self.rank == 0;
@@ -311,7 +339,7 @@ impl Session {
     }
 
     /// The state that a segment starts from, its first step that is not done, and the trail so far.
-    fn start(&mut self, job: &TrainJob, network: crate::model::Network) -> Result<(State, u64, Trail), TrainError> {
+    fn start(&mut self, job: &TrainJob, network: Network) -> Result<(State, u64, Trail), TrainError> {
         let fields = &job.fields;
         let reset = fields.optimizer_state == OptimizerState::Reset;
         if let Some(held) = self.held.take_if(|held| held.key == job.start.key) {
@@ -357,13 +385,7 @@ impl Session {
     fn scores(&mut self, job: &EvalJob, stop: &AtomicBool) -> Result<Ended, TrainError> {
         let fields = &job.fields;
         let (team, peers) = self.take(&job.placement)?;
-        let network = state::network(
-            &fields.model,
-            &fields.numerics,
-            fields.precision,
-            &job.placement,
-            self.rank,
-        )?;
+        let network = self.network(&fields.model, &fields.numerics, fields.precision, &job.placement)?;
         let leads = self.rank == 0;
         if leads {
             self.events.send(&Event::Started {
@@ -435,6 +457,6 @@ fn group_digests(trainer: &Trainer) -> Result<BTreeMap<String, String>, TrainErr
 }
 
 /// Whether buffers of one serve the other; lanes and micro-batches don't matter to them.
-fn same_arithmetic(a: &crate::model::Network, b: &crate::model::Network) -> bool {
+fn same_arithmetic(a: &Network, b: &Network) -> bool {
     a.layout == b.layout && a.kind == b.kind && a.kernels == b.kernels && a.mesh == b.mesh
 }

@@ -1,0 +1,352 @@
+//! `aurora bisect`: the first operation in which two executions of one lock differ.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use aurora_compiler::hash::Keyed;
+use aurora_runtime::bisect::{Fork, Stretch, locate};
+use aurora_runtime::compare::{Difference, first_step_of, trail};
+use aurora_runtime::engine::crew::{Launch, Launching};
+use aurora_runtime::engine::{Observer as _, Run, Seen, Traced, chain};
+use aurora_runtime::job::{Placement, Recompute};
+use aurora_runtime::record::{RunFacts, runs};
+use aurora_runtime::store::Store;
+use aurora_runtime::trace::Comparison;
+use camino::{Utf8Path, Utf8PathBuf};
+use serde_json::{Value, json};
+
+use super::Context;
+use super::rerun::locked_graph;
+use super::run::{STOP, hear_signals, portable, worker_program};
+use crate::arguments::Progress;
+use crate::failure::{Exit, Failure};
+use crate::output::{self, grouped};
+use crate::placement::{START, TRANSFER};
+use crate::project::{Loaded, Project, load, read_lock};
+use crate::watch::Watch;
+
+/// A worker on this machine that is not heard for so long is lost.
+const SILENCE: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// One execution, as the user named it.
+struct Execution {
+    name: String,
+    store: Utf8PathBuf,
+    facts: RunFacts,
+    placement: Placement,
+}
+
+/// What executing the steps again has shown.
+struct Found {
+    node: String,
+    stretch: Stretch,
+    comparison: Comparison,
+    /// Whether each repetition gives the trail of the execution that it repeats.
+    repeats: [bool; 2],
+}
+
+pub fn run(context: &Context, names: [&str; 2], lock: Option<&Utf8Path>, progress: Progress) -> Result<Exit, Failure> {
+    let project = context.project(lock)?;
+    let [a, b] = names.map(|name| execution(&project, name));
+    let (a, b) = (a?, b?);
+    if a.store.canonicalize_utf8()? == b.store.canonicalize_utf8()? {
+        return Err(Failure::fault(format!(
+            "`{}` and `{}` are one store, which holds one result of every node",
+            a.name, b.name
+        ))
+        .help("repeat the lock in a folder of its own: `aurora rerun LOCK --into DIR`"));
+    }
+    let lock_path = match (lock, &a.facts.lock) {
+        (Some(lock), _) => lock.to_owned(),
+        (None, Some(lock)) => project.root.join(lock),
+        (None, None) => {
+            return Err(
+                Failure::fault(format!("`{}` does not say which lock it was made for", a.name))
+                    .help("name it with `--lock LOCK`"),
+            );
+        }
+    };
+    let Some(lock) = read_lock(&lock_path)? else {
+        return Err(Failure::fault(format!("there is no lock `{lock_path}`"))
+            .help("start it in the project, or name a lock with `--lock LOCK`"));
+    };
+    let loaded = load(&project.root.join(&lock.spec), lock.profile.as_deref(), context.json)?;
+    let keyed = locked_graph(&lock, &loaded)?;
+    let (first, second) = (Store::open(&a.store)?, Store::look(&b.store));
+    let fork = locate(&keyed, &first, &second).map_err(|error| {
+        Failure::fault(chain(&error))
+            .help("compare finished executions of the same lock: `aurora rerun LOCK --into DIR`")
+    })?;
+    match fork {
+        Fork::Nowhere { nodes } => {
+            if context.json {
+                output::json(json!({ "identical": true, "nodes_compared": nodes, "executions": [a.json(), b.json()] }));
+            } else {
+                println!("bisect: identical ({nodes} nodes compared)");
+            }
+            Ok(Exit::Done)
+        }
+        Fork::Node(difference) => {
+            report_node(context, [&a, &b], &difference);
+            Ok(Exit::Fault)
+        }
+        Fork::Steps(stretch) => {
+            hear_signals()?;
+            let watch = Watch::new(progress, None);
+            let again = Again {
+                project: &project,
+                loaded: &loaded,
+                keyed: &keyed,
+                store: &first,
+                watch: &watch,
+                stretch: &stretch,
+            };
+            let traced = again.as_placed(&a).and_then(|of_a| Ok([of_a, again.as_placed(&b)?]));
+            watch.finish();
+            let [of_a, of_b] = traced?;
+            let repeats = |store: &Store, traced: &Traced| -> Result<bool, Failure> {
+                let record = store.record(keyed.key(stretch.node));
+                let path =
+                    record.and_then(|record| Some(store.object_path(&record.outputs.get("trail.jsonl")?.content)));
+                let recorded = path.map(|path| trail(&path)).transpose()?.unwrap_or_default();
+                Ok(first_step_of(&traced.trail, &recorded).is_none())
+            };
+            let found = Found {
+                node: keyed.graph.node(stretch.node).name.clone(),
+                comparison: of_a.trace.compare(&of_b.trace),
+                repeats: [repeats(&first, &of_a)?, repeats(&second, &of_b)?],
+                stretch,
+            };
+            found.report(context, [&a, &b]);
+            Ok(Exit::Fault)
+        }
+    }
+}
+
+/// Finds what a user means by a name: a folder with a store, or the beginning of a run's id.
+fn execution(project: &Project, name: &str) -> Result<Execution, Failure> {
+    let folder = Utf8Path::new(name);
+    let (store, of) = if folder.is_dir() {
+        let own = folder.join(".aurora");
+        (if own.is_dir() { own } else { folder.to_owned() }, None)
+    } else {
+        (project.store.clone(), Some(name))
+    };
+    let mut named: Vec<RunFacts> = runs(&store)?;
+    if let Some(id) = of {
+        named.retain(|facts| facts.id.starts_with(id));
+    }
+    let several = named.len() > 1;
+    let mut computed = named.iter().filter_map(|facts| Some((facts, facts.placement.clone()?)));
+    match (computed.next(), of, several) {
+        (_, Some(_), true) => {
+            Err(Failure::fault(format!("several runs begin with `{name}`")).help("`aurora status` lists them"))
+        }
+        (Some((facts, placement)), ..) => Ok(Execution {
+            name: name.to_owned(),
+            store,
+            facts: facts.clone(),
+            placement,
+        }),
+        (None, ..) if named.is_empty() => Err(Failure::fault(format!(
+            "`{name}` is neither a folder with an execution nor a run of this project"
+        ))
+        .help("`aurora status` lists runs; `aurora rerun LOCK --into DIR` keeps a repetition")),
+        (None, ..) => Err(
+            Failure::fault(format!("`{name}` has computed nothing: all its results were there"))
+                .help("name the run that made them; `aurora status` lists runs"),
+        ),
+    }
+}
+
+/// What is executed again, once as each of the two.
+struct Again<'a> {
+    project: &'a Project,
+    loaded: &'a Loaded,
+    keyed: &'a Keyed,
+    /// The first execution's: up to the stretch the two agree.
+    store: &'a Store,
+    watch: &'a Watch,
+    stretch: &'a Stretch,
+}
+
+impl Again<'_> {
+    fn as_placed(&self, execution: &Execution) -> Result<Traced, Failure> {
+        let (Stretch { node, after, last, .. }, placement) = (self.stretch, &execution.placement);
+        let text = format!(
+            "executing steps {} to {last} again as {}: {}",
+            after + 1,
+            execution.name,
+            Shown(placement)
+        );
+        self.watch.see(Seen::Note { text: &text });
+        let pins = aurora_compiler::graph::Pins::new();
+        let run = Run {
+            keyed: self.keyed,
+            experiment: &self.loaded.spec.name,
+            store: self.store,
+            root: &self.project.root,
+            pins: &pins,
+            offline: true,
+            placement: placement.clone(),
+            launching: Launching {
+                launch: Launch::Local,
+                program: worker_program()?,
+                logs: None,
+                silence: SILENCE,
+                start: START,
+                transfer: TRANSFER,
+            },
+            portable: portable(&self.loaded.spec),
+            restarts: 0,
+            fewer: false,
+            observer: self.watch,
+            stop: &STOP,
+            max_epochs: BTreeMap::new(),
+            before_training: &|_| Ok(()),
+        };
+        Ok(run.trace(*node, placement, *after, *last)?)
+    }
+}
+
+fn report_node(context: &Context, executions: [&Execution; 2], difference: &Difference) {
+    if context.json {
+        output::json(json!({
+            "identical": false,
+            "executions": executions.map(Execution::json),
+            "node": difference.node,
+            "first_difference": null,
+            "file": difference.file,
+        }));
+    } else {
+        println!("bisect: DIFFERENT\nfirst difference: {difference}\nno step of training differs before it");
+    }
+}
+
+impl Execution {
+    fn json(&self) -> Value {
+        json!({ "name": self.name, "run": self.facts.id, "placement": self.placement })
+    }
+}
+
+impl Found {
+    /// Which executions the repetitions speak for, if no operation differs.
+    fn agrees_with<'n>(&self, [a, b]: [&'n Execution; 2]) -> Vec<&'n str> {
+        let named = [(&a.name, self.repeats[0]), (&b.name, self.repeats[1])];
+        named
+            .into_iter()
+            .filter(|(_, repeats)| *repeats)
+            .map(|(name, _)| name.as_str())
+            .collect()
+    }
+
+    fn report(&self, context: &Context, executions: [&Execution; 2]) {
+        let Stretch { after, last, seen, .. } = &self.stretch;
+        let Comparison {
+            compared,
+            agreeing,
+            differing,
+            first,
+        } = &self.comparison;
+        if context.json {
+            let first = first
+                .as_ref()
+                .map(|parting| json!({ "text": parting.name.to_string(), "operation": parting }));
+            output::json(json!({
+                "identical": false,
+                "executions": executions.map(Execution::json),
+                "node": self.node,
+                "steps": { "first": after + 1, "last": last },
+                "seen": seen,
+                "first_difference": first,
+                "operations": { "compared": compared, "agreeing_before": agreeing, "differing": differing },
+                "agrees_with": self.agrees_with(executions),
+                "repeats": self.repeats,
+            }));
+            return;
+        }
+        let seen = seen.as_deref().unwrap_or("weights at the end of the segment");
+        println!(
+            "bisect: DIFFERENT\nin the results: node `{}`, step {last} ({seen})",
+            self.node
+        );
+        let Some(parting) = first else {
+            println!(
+                "executed again, all {} operations of steps {} to {last} agree",
+                grouped(*compared as u64),
+                after + 1
+            );
+            println!("not repeatable: the fault was not in the arithmetic of this build on this machine");
+            match &self.agrees_with(executions)[..] {
+                [] => println!("the repetition agrees with neither"),
+                [one] => println!("the repetition agrees with {one}"),
+                _ => println!("the repetition agrees with both, as far as their trails tell"),
+            }
+            return;
+        };
+        println!("first difference: {}", parting.name);
+        for (execution, digests) in executions.iter().zip([&parting.a, &parting.b]) {
+            println!(
+                "  {}: {} ({})",
+                execution.name,
+                short(digests),
+                Shown(&execution.placement)
+            );
+        }
+        println!(
+            "{} operations before it agree; {} of {} differ",
+            grouped(*agreeing as u64),
+            grouped(*differing as u64),
+            grouped(*compared as u64)
+        );
+        for (execution, repeats) in executions.iter().zip(self.repeats) {
+            if !repeats {
+                println!(
+                    "note: executed again, {} gives other figures than it did",
+                    execution.name
+                );
+            }
+        }
+    }
+}
+
+/// Digests in short; several where ranks hold different bytes of one result.
+fn short(digests: &BTreeSet<String>) -> String {
+    let short: Vec<&str> = digests
+        .iter()
+        .map(|digest| digest.get(..16).unwrap_or(digest))
+        .collect();
+    short.join(" and ")
+}
+
+/// A placement in the words of `--layout`.
+struct Shown<'a>(&'a Placement);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Placement {
+            tensor,
+            pipeline,
+            data,
+            threads,
+            recompute,
+            sequence_parallel,
+            distributed_optimizer,
+        } = self.0;
+        write!(f, "tensor={tensor},pipeline={pipeline},data={data}")?;
+        match recompute {
+            Recompute::None => {}
+            Recompute::Selective => write!(f, ",recompute=selective")?,
+            Recompute::Full => write!(f, ",recompute=full")?,
+        }
+        for (flag, name) in [
+            (sequence_parallel, "sequence_parallel"),
+            (distributed_optimizer, "distributed_optimizer"),
+        ] {
+            if *flag {
+                write!(f, ",{name}")?;
+            }
+        }
+        write!(f, " threads={threads}")
+    }
+}

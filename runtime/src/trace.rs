@@ -1,0 +1,401 @@
+//! Digests of every operation's result in a stretch of steps, by logical names, and where two such traces part.
+//!
+//! In: what each rank has recorded. Out: the first operation, in the order in which one worker computes, whose results
+//! differ. A name tells of the step, the micro-batch's place in the batch, the layer, the operation, and the logical
+//! shard, row block or chunk: nothing in it depends on where the ranks stand. Not here: what is recorded where
+//! (`aurora-train`), which steps are looked at (`bisect`).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! operations {
+    ($($(#[$doc:meta])* $name:ident => $words:literal,)*) => {
+        /// What is computed, in the order in which it is computed within its pass and layer.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+        pub enum Operation {
+            $($(#[$doc])* #[serde(rename = $words)] $name,)*
+        }
+
+        impl Operation {
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// Its name in words.
+            pub fn words(self) -> &'static str {
+                match self {
+                    $(Self::$name => $words,)*
+                }
+            }
+        }
+    };
+}
+
+operations! {
+    Batch => "token ids",
+    LearningRate => "learning rate",
+    Embedding => "embedding",
+    FirstNorm => "first norm",
+    Query => "query projection",
+    KeyValue => "shared key and value projection",
+    Attention => "attention",
+    AttentionOutput => "attention output",
+    AttentionOutputSum => "attention output, sum over shards",
+    SecondNorm => "second norm",
+    Up => "feed-forward up",
+    Activation => "activation",
+    Down => "feed-forward down",
+    DownSum => "feed-forward down, sum over shards",
+    FinalNorm => "final norm",
+    Logits => "output layer",
+    Losses => "loss",
+    LogitsGradient => "loss, input gradient",
+    OutputGradient => "output layer, input gradient",
+    OutputGradientSum => "output layer, input gradient, sum over shards",
+    FinalNormGradient => "final norm, input gradient",
+    DownSumGradient => "feed-forward down, output gradient",
+    DownGradient => "feed-forward down, input gradient",
+    ActivationGradient => "activation, input gradient",
+    UpGradient => "feed-forward up, input gradient",
+    UpGradientSum => "feed-forward up, input gradient, sum over shards",
+    SecondNormGradient => "second norm, input gradient",
+    AttentionSumGradient => "attention output, output gradient",
+    AttentionOutputGradient => "attention output, input gradient",
+    AttentionGradient => "attention, query gradient",
+    KeyValueGradient => "attention, shared key and value gradient",
+    QueryGradient => "query projection, input gradient",
+    KeyValueGradientSum => "attention, shared key and value gradient, sum over shards",
+    KeyValueInputGradient => "shared key and value projection, input gradient",
+    QueryGradientSum => "query projection, input gradient, sum over shards",
+    FirstNormGradient => "first norm, input gradient",
+    EmbeddingGradient => "embedding, output gradient",
+    LaneGradient => "gradient of a lane",
+    LanesGradient => "gradient, sum over lanes",
+    Gradient => "gradient, sum over row blocks and tied accumulators",
+    Loss => "loss of the batch",
+    GradientNorm => "gradient norm",
+    Weights => "updated weights",
+}
+
+impl Operation {
+    /// The sums over tensor shards: those that meet between ranks.
+    pub fn is_sum_over_shards(self) -> bool {
+        self.words().ends_with("sum over shards")
+    }
+
+    /// What it belongs to.
+    pub fn pass(self) -> Pass {
+        match self {
+            Self::Batch | Self::LearningRate => Pass::Given,
+            of if of <= Self::Losses => Pass::Forward,
+            of if of <= Self::EmbeddingGradient => Pass::Backward,
+            of if of <= Self::GradientNorm => Pass::Gradients,
+            _ => Pass::Update,
+        }
+    }
+
+    /// Its name as an argument: its words with `-` between them.
+    pub fn argument(self) -> String {
+        self.words().replace(", ", "-").replace(' ', "-")
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pass {
+    /// What the step begins with.
+    Given,
+    Forward,
+    Backward,
+    /// Lanes and their joins.
+    Gradients,
+    Update,
+}
+
+/// The piece of a result that a digest is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Piece {
+    Whole,
+    /// Logical tensor shard.
+    Shard(u32),
+    /// A logical tensor shard's rows from `row` on, where not all rows exist at once.
+    ShardRows {
+        shard: u32,
+        row: u32,
+    },
+    /// Rows of a block of the logical grid.
+    Block(u32),
+    /// By its number in the whole model.
+    Chunk(u32),
+}
+
+/// The logical name of a result. What does not apply is left out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Name {
+    /// Steps of the stage that are done after it.
+    pub step: u64,
+    pub pass: Pass,
+    /// Its place in the batch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub micro_batch: Option<u32>,
+    /// Logical gradient lane.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lane: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layer: Option<u32>,
+    pub operation: Operation,
+    /// The checkpoint's tensor, of gradients and weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tensor: Option<String>,
+    pub piece: Piece,
+}
+
+impl Name {
+    /// The whole result of an operation that a step has once.
+    pub fn new(step: u64, operation: Operation) -> Self {
+        Self {
+            step,
+            pass: operation.pass(),
+            micro_batch: None,
+            lane: None,
+            layer: None,
+            operation,
+            tensor: None,
+            piece: Piece::Whole,
+        }
+    }
+
+    /// Its place among all, as one worker computes: micro-batch by micro-batch, layers upwards and then downwards,
+    /// whatever a pipeline does at one time.
+    fn place(&self) -> impl Ord + '_ {
+        let part = match self.pass {
+            Pass::Given => 0,
+            Pass::Forward | Pass::Backward => 1,
+            Pass::Gradients => 2,
+            Pass::Update => 3,
+        };
+        // The embedding stands below all layers, the head above them.
+        let layer = match (self.layer, self.operation) {
+            (Some(layer), _) => i64::from(layer),
+            (None, Operation::Embedding | Operation::EmbeddingGradient) => -1,
+            (None, _) => i64::from(u32::MAX),
+        };
+        let layer = if self.pass == Pass::Backward { -layer } else { layer };
+        let within = (layer, self.operation, self.lane, self.tensor.as_deref(), self.piece);
+        (self.step, part, self.micro_batch, self.pass, within)
+    }
+}
+
+impl PartialOrd for Name {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Name {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.place().cmp(&other.place())
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "step {}", self.step)?;
+        if let Some(index) = self.micro_batch {
+            write!(f, ", micro-batch {index}")?;
+        }
+        match self.pass {
+            Pass::Given => write!(f, ", given")?,
+            Pass::Forward => write!(f, ", forward")?,
+            Pass::Backward => write!(f, ", backward")?,
+            Pass::Gradients | Pass::Update => {}
+        }
+        if let Some(layer) = self.layer {
+            write!(f, ", layer {layer}")?;
+        }
+        write!(f, ", {}", self.operation.words())?;
+        if let Some(lane) = self.lane {
+            write!(f, ", lane {lane}")?;
+        }
+        if let Some(tensor) = &self.tensor {
+            write!(f, ", `{tensor}`")?;
+        }
+        match self.piece {
+            Piece::Whole => Ok(()),
+            Piece::Shard(shard) => write!(f, ", shard {shard}"),
+            Piece::ShardRows { shard, row } => write!(f, ", shard {shard}, rows from {row} on"),
+            Piece::Block(block) => write!(f, ", rows of block {block}"),
+            Piece::Chunk(chunk) => write!(f, ", chunk {chunk}"),
+        }
+    }
+}
+
+/// One line of `trace-RANK.jsonl`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    pub name: Name,
+    /// BLAKE3 (hex) of the numbers' bytes.
+    pub digest: String,
+}
+
+/// What all ranks have recorded. A result that several ranks hold, or that is computed twice, has one digest; several if
+/// they are not alike.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trace {
+    digests: BTreeMap<Name, BTreeSet<String>>,
+}
+
+impl Extend<Entry> for Trace {
+    fn extend<T: IntoIterator<Item = Entry>>(&mut self, entries: T) {
+        for Entry { name, digest } in entries {
+            self.digests.entry(name).or_default().insert(digest);
+        }
+    }
+}
+
+/// The first operation with two results.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Parting {
+    #[serde(flatten)]
+    pub name: Name,
+    /// Digests of the result on each side.
+    pub a: BTreeSet<String>,
+    pub b: BTreeSet<String>,
+}
+
+/// How two traces compare.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Comparison {
+    /// Results that both have.
+    pub compared: usize,
+    /// Those before the first that differs, or all.
+    pub agreeing: usize,
+    /// All that differ.
+    pub differing: usize,
+    pub first: Option<Parting>,
+}
+
+impl Trace {
+    pub fn is_empty(&self) -> bool {
+        self.digests.is_empty()
+    }
+
+    /// Compares what both have, in the order of execution.
+    pub fn compare(&self, other: &Self) -> Comparison {
+        let mut found = Comparison::default();
+        for (name, a) in &self.digests {
+            let Some(b) = other.digests.get(name) else { continue };
+            found.compared += 1;
+            if a != b {
+                found.differing += 1;
+                found.first.get_or_insert_with(|| Parting {
+                    name: name.clone(),
+                    a: a.clone(),
+                    b: b.clone(),
+                });
+            } else if found.first.is_none() {
+                found.agreeing += 1;
+            }
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(micro_batch: u32, layer: Option<u32>, operation: Operation, piece: Piece) -> Name {
+        Name {
+            micro_batch: Some(micro_batch),
+            layer,
+            piece,
+            ..Name::new(17, operation)
+        }
+    }
+
+    fn in_order() -> Vec<Name> {
+        use Operation as O;
+        let gradient = Name {
+            lane: Some(1),
+            tensor: Some("ln.weight".to_owned()),
+            piece: Piece::Block(0),
+            ..Name::new(17, O::LaneGradient)
+        };
+        vec![
+            Name::new(17, O::Batch),
+            name(0, None, O::Embedding, Piece::Block(0)),
+            name(0, Some(0), O::FirstNorm, Piece::Block(0)),
+            name(0, Some(0), O::Down, Piece::Shard(1)),
+            name(0, Some(0), O::DownSum, Piece::Block(0)),
+            name(0, Some(0), O::DownSum, Piece::Block(1)),
+            name(0, Some(1), O::FirstNorm, Piece::Block(0)),
+            name(0, None, O::Logits, Piece::ShardRows { shard: 0, row: 1024 }),
+            name(0, None, O::FinalNormGradient, Piece::Block(0)),
+            name(0, Some(1), O::DownGradient, Piece::Shard(2)),
+            name(0, Some(1), O::FirstNormGradient, Piece::Block(0)),
+            name(0, Some(0), O::DownGradient, Piece::Shard(0)),
+            name(0, None, O::EmbeddingGradient, Piece::Block(0)),
+            name(1, None, O::Embedding, Piece::Block(0)),
+            gradient,
+            Name::new(17, O::GradientNorm),
+            Name::new(17, O::Weights),
+            Name::new(18, O::Batch),
+        ]
+    }
+
+    #[test]
+    fn names_stand_in_the_order_of_execution() {
+        let expected = in_order();
+        let mut names = expected.clone();
+        names.reverse();
+        names.sort();
+        assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn names_read_as_sentences_and_survive_json() {
+        let name = name(3, Some(1), Operation::UpGradientSum, Piece::Block(2));
+        let words = "step 17, micro-batch 3, backward, layer 1, feed-forward up, input gradient, sum over shards, rows of block 2";
+        assert_eq!(name.to_string(), words);
+        for name in in_order() {
+            let text = serde_json::to_string(&name).unwrap();
+            assert_eq!(serde_json::from_str::<Name>(&text).unwrap(), name, "{text}");
+        }
+        let faults: Vec<String> = Operation::ALL
+            .iter()
+            .filter(|operation| operation.is_sum_over_shards())
+            .map(|operation| operation.argument())
+            .collect();
+        assert!(
+            faults.contains(&"feed-forward-down-sum-over-shards".to_owned()),
+            "{faults:?}"
+        );
+    }
+
+    #[test]
+    fn what_one_side_alone_has_is_left_out_and_the_first_difference_is_the_first_executed() {
+        let trace = |digests: &[(usize, &str)]| {
+            let names = in_order();
+            let mut trace = Trace::default();
+            // Ranks record in any order.
+            trace.extend(digests.iter().rev().map(|(at, digest)| Entry {
+                name: names[*at].clone(),
+                digest: (*digest).to_owned(),
+            }));
+            trace
+        };
+        let a = trace(&[(0, "x"), (2, "alone"), (4, "x"), (9, "x"), (11, "x")]);
+        let b = trace(&[(0, "x"), (3, "alone"), (4, "x"), (9, "y"), (11, "y")]);
+        let found = a.compare(&b);
+        assert_eq!((found.compared, found.agreeing, found.differing), (4, 2, 2));
+        assert_eq!(found.first.unwrap().name, in_order()[9]);
+        assert_eq!(a.compare(&a).first, None);
+        // Two ranks hold one row block, and one of them has got other bytes.
+        let torn = trace(&[(0, "x"), (4, "x"), (4, "y")]);
+        assert_eq!(a.compare(&torn).first.unwrap().name, in_order()[4]);
+    }
+}

@@ -1,0 +1,93 @@
+//! Traces of steps: the same names and digests under every layout, and a fault where it was put.
+
+use std::sync::Arc;
+
+use aurora_runtime::trace::{Operation, Trace};
+
+use super::*;
+use crate::model::Recorder;
+
+/// What all ranks record of the second step, with one sum in another order.
+fn traced(model: &ModelFields, precision: Precision, placement: &Placement, fault: Option<Operation>) -> Trace {
+    let entries = on_ranks(placement, |peers| {
+        let _guard = tch::no_grad_guard();
+        let me = mesh(placement).rank(peers[0].at());
+        let network = Network {
+            fault,
+            ..network(model, &invariant(4, 4), precision, placement, me).unwrap()
+        };
+        let team = Team::new(placement.threads as usize).unwrap();
+        let mut trainer = trainer(model, network, me, placement, peers);
+        if fault.is_none() {
+            step(&mut trainer, &team, 0);
+        }
+        let recorder = Arc::new(Recorder::default());
+        recorder.begin(2);
+        trainer.recorder = Some(Arc::clone(&recorder));
+        step(&mut trainer, &team, 1);
+        recorder.take()
+    });
+    let mut trace = Trace::default();
+    trace.extend(entries.into_iter().flatten());
+    trace
+}
+
+#[test]
+fn every_layout_leaves_the_trace_of_one_worker() {
+    let models = [
+        (model(Architecture::GptBigcode, 1, true), Precision::F32),
+        (model(Architecture::Llama, 2, false), Precision::Bf16),
+        (model(Architecture::Llama, 4, true), Precision::F32),
+    ];
+    let layouts = [
+        placement(4, 1, 1),
+        placement(1, 4, 1),
+        placement(1, 1, 4),
+        Placement {
+            sequence_parallel: true,
+            ..placement(4, 2, 1)
+        },
+        Placement {
+            distributed_optimizer: true,
+            sequence_parallel: true,
+            recompute: Recompute::Full,
+            ..placement(2, 2, 2)
+        },
+        Placement {
+            threads: 2,
+            recompute: Recompute::Selective,
+            ..placement(1, 2, 1)
+        },
+    ];
+    for (model, precision) in &models {
+        let expected = traced(model, *precision, &placement(1, 1, 1), None);
+        assert!(!expected.is_empty());
+        for layout in &layouts {
+            let found = traced(model, *precision, layout, None);
+            let comparison = expected.compare(&found);
+            assert_eq!(comparison.first, None, "{:?} {layout:?}", model.architecture);
+            assert!(
+                found == expected,
+                "{:?} {layout:?}: the same results have names",
+                model.architecture
+            );
+        }
+    }
+}
+
+#[test]
+fn a_sum_in_another_order_is_the_first_difference() {
+    let model = model(Architecture::GptBigcode, 1, true);
+    let faults = Operation::ALL
+        .iter()
+        .copied()
+        .filter(|operation| operation.is_sum_over_shards());
+    for fault in faults {
+        let [one, four] = [placement(1, 1, 1), placement(4, 1, 2)]
+            .map(|placement| traced(&model, Precision::F32, &placement, Some(fault)));
+        let found = one.compare(&four);
+        let first = found.first.unwrap_or_else(|| panic!("{fault:?} changes something"));
+        assert_eq!(first.name.operation, fault, "{}", first.name);
+        assert!(found.agreeing > 0 && found.differing > 0);
+    }
+}

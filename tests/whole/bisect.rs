@@ -1,0 +1,123 @@
+//! A run on one worker, its repetition on several, and a worker program that adds one sum in another order.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use crate::project::{Done, Project};
+
+/// Four shards, so that the order of a sum shows.
+fn project() -> Project {
+    let project = Project::new();
+    project.edit("tensor = 2, lanes = 2", "tensor = 4, lanes = 2");
+    project.edit("budget        = 8 steps", "budget        = 4 steps");
+    project
+        .aurora(&["run", "specs/small.aur", "--threads", "1", "--progress", "none"])
+        .exits(0);
+    project
+}
+
+fn run_id(project: &Project) -> String {
+    let latest = std::fs::read_link(project.path(".aurora/runs/latest")).expect("a run");
+    latest.to_string_lossy().into_owned()
+}
+
+/// A copy of the program beside a worker with a fault.
+fn faulty(project: &Project, fault: &str, arguments: &[&str]) -> Done {
+    let own = Path::new(env!("CARGO_BIN_EXE_aurora"));
+    let folder = project.path("faulty");
+    let aurora = folder.join("aurora");
+    if !aurora.exists() {
+        std::fs::create_dir_all(&folder).expect("a folder");
+        std::fs::copy(own, &aurora).expect("a copy");
+    }
+    let worker = env!("CARGO_BIN_EXE_aurora-worker");
+    project.write(
+        "faulty/aurora-worker",
+        &format!("#!/bin/sh\nexec '{worker}' --fault {fault} \"$@\"\n"),
+    );
+    let script = folder.join("aurora-worker");
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).expect("a program");
+    let mut command = Command::new(aurora);
+    command.args(arguments).current_dir(project.root());
+    Done(command.output().expect("the binary starts"))
+}
+
+const REPEAT: [&str; 8] = [
+    "rerun",
+    "lockfiles/small.lock",
+    "--layout",
+    "tensor=4,data=2",
+    "--threads",
+    "1",
+    "--progress",
+    "none",
+];
+
+#[test]
+fn the_first_operation_that_differs_is_named() {
+    let project = project();
+    let run = run_id(&project);
+    let fault = "feed-forward-down-sum-over-shards";
+    let rerun = faulty(&project, fault, &[&REPEAT[..], &["--into", "again"]].concat());
+    rerun.exits(1);
+    rerun.says("rerun: DIFFERENT");
+    rerun.says("node `cap@8`, step 1 (loss), tensor `");
+
+    let found = faulty(
+        &project,
+        fault,
+        &["bisect", &run, "again", "--json", "--progress", "none"],
+    );
+    found.exits(1);
+    let document = found.json();
+    assert_eq!(document["identical"], false);
+    assert_eq!(document["node"], "cap@8");
+    assert_eq!(document["steps"], serde_json::json!({ "first": 1, "last": 1 }));
+    let first = &document["first_difference"];
+    let text = "step 1, micro-batch 0, forward, layer 0, feed-forward down, sum over shards, rows of block 0";
+    assert_eq!(first["text"], text);
+    assert_eq!(first["operation"]["operation"], "feed-forward down, sum over shards");
+    assert_ne!(first["operation"]["a"], first["operation"]["b"]);
+    assert_eq!(document["repeats"], serde_json::json!([true, true]));
+    assert!(document["operations"]["agreeing_before"].as_u64().expect("a number") > 20);
+    assert_eq!(document["executions"][1]["placement"]["data"], 2);
+
+    let words = faulty(&project, fault, &["bisect", &run[..6], "again", "--progress", "none"]);
+    words.exits(1);
+    words.says(&format!("first difference: {text}\n"));
+    words.says("tensor=4,pipeline=1,data=2 threads=1)");
+    words.says("operations before it agree");
+
+    // A worker without the fault: nothing differs any more.
+    let sound = project.aurora(&["bisect", &run, "again", "--progress", "none"]);
+    sound.exits(1);
+    sound.says("not repeatable: the fault was not in the arithmetic of this build on this machine");
+    sound.says(&format!("the repetition agrees with {run}\n"));
+}
+
+#[test]
+fn without_a_fault_executions_are_identical_and_what_is_no_execution_is_refused() {
+    let project = project();
+    let run = run_id(&project);
+    project.aurora(&[&REPEAT[..], &["--into", "again"]].concat()).exits(0);
+    let done = project.aurora(&["bisect", &run, "again", "--json"]);
+    done.exits(0);
+    let document = done.json();
+    assert_eq!(document["identical"], true);
+    assert_eq!(document["nodes_compared"], project.keys().len());
+    project.aurora(&["bisect", ".", "again"]).says("bisect: identical");
+
+    let one = project.aurora(&["bisect", &run, "."]);
+    one.exits(1);
+    one.says("are one store");
+    let none = project.aurora(&["bisect", "zz", "again"]);
+    none.exits(1);
+    none.says("neither a folder with an execution nor a run");
+    project.run();
+    let cached = project.aurora(&["bisect", &run_id(&project), "again"]);
+    cached.exits(1);
+    cached.says("has computed nothing");
+    let folder = project.aurora(&["bisect", "data", "again"]);
+    folder.exits(1);
+}
