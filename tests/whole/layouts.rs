@@ -80,7 +80,7 @@ fn bf16_has_the_same_bits_under_every_layout() {
 }
 
 /// Waits until so many steps have been done in this run, or it ends.
-fn until_step(project: &Project, child: &mut Child, step: usize) {
+pub fn until_step(project: &Project, child: &mut Child, step: usize) {
     let began = Instant::now();
     let metrics = project.path(".aurora/runs/latest/metrics.jsonl");
     let steps = || std::fs::read_to_string(&metrics).map_or(0, |text| text.lines().count());
@@ -93,12 +93,12 @@ fn until_step(project: &Project, child: &mut Child, step: usize) {
     }
 }
 
-fn signal(pid: u32, name: &str) {
+pub fn signal(pid: u32, name: &str) {
     let told = Command::new("kill").args([name, &pid.to_string()]).status().expect("kill");
     assert!(told.success(), "kill {name} {pid}");
 }
 
-fn long_project() -> Project {
+pub fn long_project() -> Project {
     let project = project(Family::Bigcode, "f32");
     project.edit("budget        = 4 steps", "budget        = 200 steps");
     project.edit("checkpoint    = every 2 steps", "checkpoint    = every 50 steps");
@@ -128,7 +128,7 @@ fn a_run_changes_its_layout_at_every_interruption() {
 }
 
 /// The worker processes of a run, by rank: they are started in that order.
-fn workers(child: &Child) -> Vec<u32> {
+pub fn workers(child: &Child) -> Vec<u32> {
     let parent = format!(" {} ", child.id());
     let of = |entry: std::io::Result<std::fs::DirEntry>| {
         let pid: u32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
@@ -143,7 +143,7 @@ fn workers(child: &Child) -> Vec<u32> {
 }
 
 /// A process that is neither gone nor waits to be buried.
-fn lives(pid: u32) -> bool {
+pub fn lives(pid: u32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }
 

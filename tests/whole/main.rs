@@ -4,10 +4,13 @@
 //! can show by itself (unit tests), real corpora (`make demo`).
 
 mod book;
+mod cluster;
 mod damage;
 mod identity;
 mod interruption;
+mod kills;
 mod layouts;
 mod locks;
 mod project;
 mod running;
+mod slurm;

@@ -25,6 +25,7 @@ pub fn run(
     fresh: bool,
     into: Option<&Utf8Path>,
 ) -> Result<Exit, Failure> {
+    let door = crate::placement::door(how)?;
     let Some(lock) = read_lock(lock_path)? else {
         return Err(Failure::fault(format!("there is no lock `{lock_path}`")).help("`aurora run SPEC` writes one"));
     };
@@ -56,6 +57,7 @@ pub fn run(
         how,
         old: Some(&lock),
         watch: &watch,
+        door: door.as_ref(),
         logs: None,
         lock_path: None,
     };

@@ -11,10 +11,10 @@ use crate::job::Hello;
 const LONGEST_HELLO: u64 = 4096;
 
 /// Where workers connect.
+#[derive(Debug)]
 pub struct Meeting {
     listener: TcpListener,
-    /// What a worker must know to be let in.
-    pub token: String,
+    token: String,
 }
 
 /// A worker that has said who it is.
@@ -49,6 +49,11 @@ impl Meeting {
             how: format!("before it began: {error}"),
         })?;
         Ok(address.port())
+    }
+
+    /// What a worker must know to be let in.
+    pub fn token(&self) -> &str {
+        &self.token
     }
 
     /// The next worker to arrive; nothing if none has within `wait`. A stranger is not let in.
