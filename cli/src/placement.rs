@@ -191,7 +191,7 @@ pub fn count(number: u32) -> NonZeroU32 {
 }
 
 /// The worker program stands beside this one.
-fn worker_program() -> Result<Utf8PathBuf, Failure> {
+pub fn worker_program() -> Result<Utf8PathBuf, Failure> {
     let own = std::env::current_exe()?;
     let own = Utf8PathBuf::try_from(own).map_err(|error| Failure::fault(error.to_string()))?;
     Ok(own.with_file_name("aurora-worker"))

@@ -149,12 +149,11 @@ impl Slurm {
     pub fn begins_again(&self, job: &str, restart: &str) {
         let came = until(|| self.of_job(job, "JobState") == "PENDING" && self.of_job(job, "Restarts") == restart);
         assert!(came, "{}", self.says("scontrol", &["show", "job", job]));
-        let started = until(|| {
-            // Refused while the job is still being cleaned up.
-            drop(self.output("scontrol", &["update", &format!("JobId={job}"), "StartTime=now"]));
-            self.of_job(job, "JobState") == "RUNNING"
-        });
-        assert!(started, "{}", self.says("scontrol", &["show", "job", job]));
+        // Not in the second in which it has ended: the nodes would take its credential for the one that was revoked then.
+        let asked = || self.output("scontrol", &["update", &format!("JobId={job}"), "StartTime=now+3"]).status.success();
+        assert!(until(asked), "{}", self.says("scontrol", &["show", "job", job]));
+        until(|| self.of_job(job, "JobState") != "PENDING");
+        assert_eq!(self.of_job(job, "JobState"), "RUNNING");
     }
 }
 

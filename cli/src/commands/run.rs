@@ -13,7 +13,7 @@ use aurora_runtime::engine::{Outcome, Run, RunError, Seen, Stop};
 use aurora_runtime::pin::Pinning;
 use aurora_runtime::record::{RunRecord, Status};
 use aurora_runtime::store::{Store, StoreError};
-use camino::{Utf8Path, Utf8PathBuf};
+use camino::Utf8Path;
 use serde_json::json;
 
 use super::lock::{LIBTORCH, runnable, write};
