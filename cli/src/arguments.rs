@@ -233,12 +233,17 @@ pub enum Cluster {
 
 /// Reads a time as sbatch(1) has it under `--time`.
 fn slurm_time(text: &str) -> Result<std::time::Duration, String> {
-    let wrong = || "a time is MINUTES, MINUTES:SECONDS, HOURS:MINUTES:SECONDS or DAYS-HOURS[:MINUTES[:SECONDS]]".to_owned();
+    let wrong =
+        || "a time is MINUTES, MINUTES:SECONDS, HOURS:MINUTES:SECONDS or DAYS-HOURS[:MINUTES[:SECONDS]]".to_owned();
     let (days, clock) = match text.split_once('-') {
         Some((days, clock)) => (Some(days.parse::<u32>().map_err(|_| wrong())?), clock),
         None => (None, text),
     };
-    let parts: Vec<u32> = clock.split(':').map(str::parse).collect::<Result<_, _>>().map_err(|_| wrong())?;
+    let parts: Vec<u32> = clock
+        .split(':')
+        .map(str::parse)
+        .collect::<Result<_, _>>()
+        .map_err(|_| wrong())?;
     let (hours, minutes, seconds) = match (days, parts.as_slice()) {
         (Some(_), [hours]) => (*hours, 0, 0),
         (Some(_), [hours, minutes]) => (*hours, *minutes, 0),

@@ -10,7 +10,7 @@ use aurora_runtime::job::{Placement, Recompute};
 use aurora_runtime::launch::{Identity, Launcher as Found, Machine, Tasks, identity, srun_arguments};
 use camino::{Utf8Path, Utf8PathBuf};
 
-use crate::arguments::{LayoutArgument, Launcher, RunArguments};
+use crate::arguments::{Launcher, LayoutArgument, RunArguments};
 use crate::failure::Failure;
 
 /// How long workers may take to start, and one may keep another waiting inside of a transfer.
@@ -58,7 +58,11 @@ impl Asked {
 
 /// Nodes that the workers spread over.
 pub fn nodes(spec: &Spec, asked: Asked) -> u32 {
-    asked.nodes.or(layout(spec).and_then(|block| number(block, "nodes"))).unwrap_or(1).max(1)
+    asked
+        .nodes
+        .or(layout(spec).and_then(|block| number(block, "nodes")))
+        .unwrap_or(1)
+        .max(1)
 }
 
 /// Whether the layout is for devices.
@@ -70,7 +74,11 @@ pub fn on_devices(spec: &Spec, asked: LayoutArgument) -> bool {
 pub fn placement(spec: &Spec, all: Asked) -> Placement {
     let block = layout(spec);
     let of = |name: &str| block.and_then(|block| number(block, name));
-    let flag = |name: &str| block.and_then(|block| block.field(name)).is_some_and(|field| field.value == Value::Bool(true));
+    let flag = |name: &str| {
+        block
+            .and_then(|block| block.field(name))
+            .is_some_and(|field| field.value == Value::Bool(true))
+    };
     let (asked, nodes) = (all.layout, nodes(spec, all));
     let tensor = asked.tensor.or(of("tensor")).unwrap_or(1);
     let pipeline = asked.pipeline.or(of("pipeline")).unwrap_or(1);
@@ -86,7 +94,11 @@ pub fn placement(spec: &Spec, all: Asked) -> Placement {
     };
     let world = tensor.saturating_mul(pipeline).saturating_mul(data).max(1);
     // Workers of a node share its cores.
-    let threads = all.threads.or(of("threads")).or(all.left).unwrap_or_else(|| (cores() / world.div_ceil(nodes)).max(1));
+    let threads = all
+        .threads
+        .or(of("threads"))
+        .or(all.left)
+        .unwrap_or_else(|| (cores() / world.div_ceil(nodes)).max(1));
     Placement {
         tensor,
         pipeline,
@@ -94,7 +106,9 @@ pub fn placement(spec: &Spec, all: Asked) -> Placement {
         threads,
         recompute: asked.recompute.unwrap_or(recompute),
         sequence_parallel: asked.sequence_parallel.unwrap_or_else(|| flag("sequence_parallel")),
-        distributed_optimizer: asked.distributed_optimizer.unwrap_or_else(|| flag("distributed_optimizer")),
+        distributed_optimizer: asked
+            .distributed_optimizer
+            .unwrap_or_else(|| flag("distributed_optimizer")),
     }
 }
 
@@ -102,29 +116,40 @@ pub fn placement(spec: &Spec, all: Asked) -> Placement {
 pub fn check(spec: &Spec, placement: &Placement) -> Result<(), Failure> {
     let numerics = spec.experiment().and_then(|experiment| experiment.field("numerics"));
     let grid = |name: &str| {
-        let argument = numerics.and_then(|numerics| numerics.argument(name)).and_then(Field::integer);
+        let argument = numerics
+            .and_then(|numerics| numerics.argument(name))
+            .and_then(Field::integer);
         argument.and_then(|value| u32::try_from(value).ok())
     };
     for (name, degree, whole, what) in [
         ("tensor", placement.tensor, grid("tensor"), "logical tensor shards"),
         ("data", placement.data, grid("lanes"), "logical lanes"),
     ] {
-        let Some(whole) = whole.filter(|whole| whole % degree != 0) else { continue };
-        let below = (1..=degree.min(whole)).rev().find(|nearest| whole % nearest == 0).unwrap_or(1);
+        let Some(whole) = whole.filter(|whole| whole % degree != 0) else {
+            continue;
+        };
+        let below = (1..=degree.min(whole))
+            .rev()
+            .find(|nearest| whole % nearest == 0)
+            .unwrap_or(1);
         let above = (degree..=whole).find(|nearest| whole % nearest == 0);
         let nearest = match above {
             Some(above) if above != below => format!("{below} and {above}"),
             _ => below.to_string(),
         };
-        return Err(Failure::fault(format!("{name} {degree} does not divide the {whole} {what} of `numerics`"))
-            .help(format!("the nearest that work: {nearest}")));
+        return Err(Failure::fault(format!(
+            "{name} {degree} does not divide the {whole} {what} of `numerics`"
+        ))
+        .help(format!("the nearest that work: {nearest}")));
     }
     let models = spec.blocks.iter().filter(|(id, _)| id.kind == BlockKind::Model);
     for (id, model) in models {
         if let Some(layers) = number(model, "layers").filter(|layers| *layers < placement.pipeline) {
             let (stages, name) = (placement.pipeline, &id.name);
-            return Err(Failure::fault(format!("{stages} pipeline stages are more than the {layers} layers of `{name}`"))
-                .help(format!("write at most `pipeline={layers}`")));
+            return Err(Failure::fault(format!(
+                "{stages} pipeline stages are more than the {layers} layers of `{name}`"
+            ))
+            .help(format!("write at most `pipeline={layers}`")));
         }
     }
     Ok(())
@@ -144,21 +169,30 @@ pub fn launching(
 ) -> Result<Launching, Failure> {
     if on_devices(spec, how.layout.unwrap_or_default()) {
         let missing = crate::commands::doctor::rccl().join("; ");
-        return Err(Failure::fault(format!("the layout is for MI250X, and this machine cannot run it: {missing}"))
-            .help("choose a profile with a layout for CPUs, or `--layout machine=cpu,…`"));
+        return Err(Failure::fault(format!(
+            "the layout is for MI250X, and this machine cannot run it: {missing}"
+        ))
+        .help("choose a profile with a layout for CPUs, or `--layout machine=cpu,…`"));
     }
     let launch = match how.launcher {
         Launcher::Local => Launch::Local,
         Launcher::Srun => {
-            let machine = Machine::Plain { cpus_per_task: count(placement.threads) };
-            Launch::Srun(srun_arguments(&tasks(machine, placement, nodes(spec, Asked::by(how)))?, &[]))
+            let machine = Machine::Plain {
+                cpus_per_task: count(placement.threads),
+            };
+            Launch::Srun(srun_arguments(
+                &tasks(machine, placement, nodes(spec, Asked::by(how)))?,
+                &[],
+            ))
         }
         Launcher::Torchrun => {
             let Door { me, meeting } = door.ok_or_else(|| Failure::fault("no worker could come"))?;
             if me.world != placement.world() as usize {
                 let (started, asked) = (me.world, placement.world());
-                return Err(Failure::fault(format!("torchrun has started {started} processes, and the layout has {asked} workers"))
-                    .help("let `--nproc-per-node` × `--nnodes` be the product of the degrees"));
+                return Err(Failure::fault(format!(
+                    "torchrun has started {started} processes, and the layout has {asked} workers"
+                ))
+                .help("let `--nproc-per-node` × `--nnodes` be the product of the degrees"));
             }
             Launch::Torchrun {
                 host: me.rendezvous.hosts.first().cloned().unwrap_or_default(),
@@ -180,8 +214,10 @@ pub fn launching(
 pub fn tasks(machine: Machine, placement: &Placement, nodes: u32) -> Result<Tasks, Failure> {
     let world = placement.world();
     if !world.is_multiple_of(nodes) {
-        return Err(Failure::fault(format!("{world} workers do not spread evenly over {nodes} nodes"))
-            .help("change `nodes` of the layout, or its degrees"));
+        return Err(
+            Failure::fault(format!("{world} workers do not spread evenly over {nodes} nodes"))
+                .help("change `nodes` of the layout, or its degrees"),
+        );
     }
     Tasks::new(machine, count(nodes), count(world / nodes)).map_err(|error| Failure::fault(error.to_string()))
 }
@@ -203,6 +239,13 @@ pub struct Door {
     meeting: Arc<Meeting>,
 }
 
+impl Door {
+    /// Lets those workers go that had nothing to do: the engine may be done before they have come.
+    pub fn dismiss(&self) {
+        self.meeting.dismiss(self.me.world - 1, START);
+    }
+}
+
 /// Under torchrun, opens the door in the first process; every other becomes a worker of the first, and then this does not
 /// return.
 pub fn door(how: &RunArguments) -> Result<Option<Door>, Failure> {
@@ -210,8 +253,10 @@ pub fn door(how: &RunArguments) -> Result<Option<Door>, Failure> {
         return Ok(None);
     }
     if how.restarts > 0 {
-        return Err(Failure::fault("workers that torchrun has started cannot be started anew by `--restarts`")
-            .help("give `--max-restarts` to torchrun: a new start goes on from the last checkpoint"));
+        return Err(
+            Failure::fault("workers that torchrun has started cannot be started anew by `--restarts`")
+                .help("give `--max-restarts` to torchrun: a new start goes on from the last checkpoint"),
+        );
     }
     let found = identity(&|name| std::env::var(name).ok());
     let me = found.map_err(|error| Failure::fault(error.to_string()).help(error.help()))?;
@@ -231,7 +276,9 @@ pub fn door(how: &RunArguments) -> Result<Option<Door>, Failure> {
 /// Returns only if that fails.
 fn become_worker(program: &Utf8Path, port: u16) -> Failure {
     use std::os::unix::process::CommandExt;
-    let error = std::process::Command::new(program).arg(format!("--join=:{port}")).exec();
+    let error = std::process::Command::new(program)
+        .arg(format!("--join=:{port}"))
+        .exec();
     Failure::fault(format!("cannot start `{program}`: {error}"))
 }
 

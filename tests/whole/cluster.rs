@@ -45,25 +45,56 @@ fn a_job_of_slurm_goes_on_through_requeues_and_ends_the_same() {
     let slurm = Slurm::start();
     let project = long_project();
     let script = project.aurora(&[
-        "export", "slurm", "specs/small.aur", "--layout", LAYOUT, "--nodes", "2", "--time", "10", "--grace", "60", "-p", "debug",
+        "export",
+        "slurm",
+        "specs/small.aur",
+        "--layout",
+        LAYOUT,
+        "--nodes",
+        "2",
+        "--time",
+        "10",
+        "--grace",
+        "60",
+        "-p",
+        "debug",
     ]);
     script.exits(0);
     project.write("job.sh", &script.out());
-    let submitted = slurm.command("sbatch", &["--parsable", "job.sh"]).current_dir(project.root()).output().expect("sbatch");
+    let submitted = slurm
+        .command("sbatch", &["--parsable", "job.sh"])
+        .current_dir(project.root())
+        .output()
+        .expect("sbatch");
     let job = String::from_utf8_lossy(&submitted.stdout).trim().to_owned();
-    assert!(submitted.status.success(), "{}", String::from_utf8_lossy(&submitted.stderr));
+    assert!(
+        submitted.status.success(),
+        "{}",
+        String::from_utf8_lossy(&submitted.stderr)
+    );
 
     let run = until_steps(&project, &slurm, &job, 25, Path::new(""));
     let nodes = slurm.says("squeue", &["-h", "-s", "-o", "%N"]);
-    assert!(nodes.contains("node[1-2]"), "workers are on both nodes: {nodes} {}", said(&project, &job));
+    assert!(
+        nodes.contains("node[1-2]"),
+        "workers are on both nodes: {nodes} {}",
+        said(&project, &job)
+    );
     slurm.done("scancel", &["--signal=USR1", "--batch", &job]);
     slurm.begins_again(&job, "1");
     let first = said(&project, &job);
-    assert!(first.contains("is kept") && first.contains("goes on in restart 1 of at most 100"), "{first}");
+    assert!(
+        first.contains("is kept") && first.contains("goes on in restart 1 of at most 100"),
+        "{first}"
+    );
 
     until_steps(&project, &slurm, &job, 25, &run);
     slurm.done("scontrol", &["update", "nodename=node2", "state=down", "reason=test"]);
-    assert!(until(|| slurm.of_job(&job, "JobState") == "PENDING"), "{}", said(&project, &job));
+    assert!(
+        until(|| slurm.of_job(&job, "JobState") == "PENDING"),
+        "{}",
+        said(&project, &job)
+    );
     // The node may have come back by itself, as its daemon answers.
     let back = || {
         slurm.says("scontrol", &["update", "nodename=node2", "state=resume"]);
@@ -72,7 +103,11 @@ fn a_job_of_slurm_goes_on_through_requeues_and_ends_the_same() {
     assert!(until(back), "{}", slurm.says("sinfo", &["-N", "-l"]));
     slurm.begins_again(&job, "2");
 
-    assert!(until(|| slurm.of_job(&job, "JobState") == "COMPLETED"), "{}", said(&project, &job));
+    assert!(
+        until(|| slurm.of_job(&job, "JobState") == "COMPLETED"),
+        "{}",
+        said(&project, &job)
+    );
     let all = said(&project, &job);
     assert!(all.contains("resuming cap@"), "{all}");
     assert_eq!(project.results(), undisturbed.results(), "{all}");
@@ -89,7 +124,11 @@ const ADDRESSES: [&str; 2] = ["10.77.0.1", "10.77.0.2"];
 
 fn ip(arguments: &str) -> bool {
     let words = arguments.split_whitespace();
-    Command::new("ip").args(words).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+    Command::new("ip")
+        .args(words)
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
 }
 
 impl Hosts {
@@ -116,14 +155,35 @@ impl Hosts {
         let mut command = Command::new("ip");
         let name = ["one", "two"][host];
         let as_host = format!("hostname {name}; exec \"$0\" \"$@\"");
-        command.args(["netns", "exec", &self.names[host], "unshare", "--uts", "sh", "-c", &as_host, program]).args(arguments);
+        command
+            .args([
+                "netns",
+                "exec",
+                &self.names[host],
+                "unshare",
+                "--uts",
+                "sh",
+                "-c",
+                &as_host,
+                program,
+            ])
+            .args(arguments);
         command
     }
 
     /// Starts what torchrun would: two processes on each host, with its variables.
     fn start(&self, project: &Project, port: u16) -> Vec<Child> {
         let start = |rank: usize| {
-            let arguments = ["run", "specs/small.aur", "--progress", "none", "--launcher", "torchrun", "--layout", LAYOUT];
+            let arguments = [
+                "run",
+                "specs/small.aur",
+                "--progress",
+                "none",
+                "--launcher",
+                "torchrun",
+                "--layout",
+                LAYOUT,
+            ];
             self.on(rank / 2, env!("CARGO_BIN_EXE_aurora"), &arguments)
                 .current_dir(project.root())
                 .env("RANK", rank.to_string())
@@ -151,7 +211,10 @@ impl Hosts {
 
     /// Ports that something listens on.
     fn listening(&self, host: usize) -> String {
-        let table = self.on(host, "cat", &["/proc/net/tcp", "/proc/net/tcp6"]).output().expect("its connections");
+        let table = self
+            .on(host, "cat", &["/proc/net/tcp", "/proc/net/tcp6"])
+            .output()
+            .expect("its connections");
         let text = String::from_utf8_lossy(&table.stdout).into_owned();
         let listens = |line: &&str| line.split_whitespace().nth(3) == Some("0A");
         text.lines().filter(listens).collect()
@@ -173,7 +236,10 @@ fn ended(project: &Project, processes: Vec<Child>) -> Vec<Done> {
         crate::layouts::signal(pid, "-KILL");
     }
     assert!(gone, "no process is left on either host");
-    processes.into_iter().map(|process| Done(process.wait_with_output().expect("a child"))).collect()
+    processes
+        .into_iter()
+        .map(|process| Done(process.wait_with_output().expect("a child")))
+        .collect()
 }
 
 #[test]
@@ -191,12 +257,21 @@ fn two_hosts_give_the_same_bits_and_a_cut_wire_is_named() {
     let project = long_project();
     let mut processes = hosts.start(&project, 29_500);
     until_step(&project, &mut processes[0], 50);
-    assert!(ip(&format!("-n {} link set wire down", hosts.names[0])), "the wire is cut");
+    assert!(
+        ip(&format!("-n {} link set wire down", hosts.names[0])),
+        "the wire is cut"
+    );
     let cut = Instant::now();
-    assert!(until(|| processes[0].try_wait().expect("a child").is_some()), "the engine ends");
+    assert!(
+        until(|| processes[0].try_wait().expect("a child").is_some()),
+        "the engine ends"
+    );
     eprintln!("the engine ended {:.2} s after the cut", cut.elapsed().as_secs_f64());
     let all = ended(&project, processes);
-    eprintln!("the last worker ended {:.2} s after the cut", cut.elapsed().as_secs_f64());
+    eprintln!(
+        "the last worker ended {:.2} s after the cut",
+        cut.elapsed().as_secs_f64()
+    );
     all[0].exits(4);
     let said = all[0].err();
     let named = said.contains("rank 2 on two (10.77.0.2)") || said.contains("rank 3 on two (10.77.0.2)");
@@ -206,7 +281,10 @@ fn two_hosts_give_the_same_bits_and_a_cut_wire_is_named() {
     }
     project.aurora(&["verify"]).exits(0);
 
-    assert!(ip(&format!("-n {} link set wire up", hosts.names[0])), "the wire is mended");
+    assert!(
+        ip(&format!("-n {} link set wire up", hosts.names[0])),
+        "the wire is mended"
+    );
     let all = ended(&project, hosts.start(&project, 29_500));
     for done in &all {
         done.exits(0);

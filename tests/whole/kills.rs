@@ -5,12 +5,15 @@
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::layouts::{lives, long_project, workers};
-use crate::project::Done;
+use crate::layouts::{lives, long_project as longer_project, workers};
+use crate::project::{Done, Project};
 use crate::slurm::until;
 
 fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
+    std::env::var(name)
+        .ok()
+        .and_then(|value| value.parse().ok())
+        .unwrap_or(default)
 }
 
 /// Numbers that look random and are the same for a seed (Knuth's MMIX constants).
@@ -18,9 +21,19 @@ struct Draw(u64);
 
 impl Draw {
     fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % end
     }
+}
+
+fn long_project() -> Project {
+    let project = longer_project();
+    project.edit("budget        = 200 steps", "budget        = 40 steps");
+    project.edit("every 50 steps", "every 10 steps");
+    project
 }
 
 #[test]
@@ -49,7 +62,12 @@ fn a_rank_lost_at_any_moment_never_leaves_a_hang_or_another_result() {
         });
         let all = workers(&child);
         if let Some(pid) = all.get(rank) {
-            drop(Command::new("kill").args([how, &pid.to_string()]).stderr(Stdio::null()).status());
+            drop(
+                Command::new("kill")
+                    .args([how, &pid.to_string()])
+                    .stderr(Stdio::null())
+                    .status(),
+            );
         }
         let since = Instant::now();
         let place = format!("kill {kill}: {how} of rank {rank} after {moment:?}, {restarts} restarts");
@@ -71,7 +89,11 @@ fn a_rank_lost_at_any_moment_never_leaves_a_hang_or_another_result() {
         };
         eprintln!("{place}: {became}, {took:.2} s");
         if became == "stopped" {
-            assert!(done.err().contains(&format!("rank {rank} on 127.0.0.1")), "{place}: {}", done.err());
+            assert!(
+                done.err().contains(&format!("rank {rank} on 127.0.0.1")),
+                "{place}: {}",
+                done.err()
+            );
             project.run();
         }
         assert_eq!(project.results(), expected, "{place}");

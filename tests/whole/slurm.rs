@@ -19,9 +19,14 @@ pub fn lacks(programs: &[&str]) -> Option<String> {
         return Some("it needs root".to_owned());
     }
     let there = |program: &str| {
-        ["/usr/sbin", "/usr/bin", "/sbin", "/bin"].iter().any(|folder| Path::new(folder).join(program).is_file())
+        ["/usr/sbin", "/usr/bin", "/sbin", "/bin"]
+            .iter()
+            .any(|folder| Path::new(folder).join(program).is_file())
     };
-    programs.iter().find(|program| !there(program)).map(|program| format!("there is no `{program}`"))
+    programs
+        .iter()
+        .find(|program| !there(program))
+        .map(|program| format!("there is no `{program}`"))
 }
 
 /// Waits until something is so; `false` if it has not come to be in two minutes.
@@ -44,13 +49,18 @@ pub fn working_in(folder: &Path) -> Vec<u32> {
         let there = std::fs::read_link(format!("/proc/{pid}/cwd")).ok()? == folder;
         (there && crate::layouts::lives(pid)).then_some(pid)
     };
-    std::fs::read_dir("/proc").into_iter().flatten().filter_map(of).collect()
+    std::fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .filter_map(of)
+        .collect()
 }
 
 impl Slurm {
     pub fn lacks() -> Option<String> {
         // Slurm 22.05 reads it whatever it is told to confine jobs by.
-        let cgroups = std::fs::read_to_string("/proc/self/mounts").is_ok_and(|mounts| mounts.contains(" /sys/fs/cgroup "));
+        let cgroups =
+            std::fs::read_to_string("/proc/self/mounts").is_ok_and(|mounts| mounts.contains(" /sys/fs/cgroup "));
         lacks(&PROGRAMS).or((!cgroups).then(|| "/sys/fs/cgroup is not mounted".to_owned()))
     }
 
@@ -64,8 +74,11 @@ impl Slurm {
         open_to_all(&slurm.path(""));
         open_to_all(&slurm.path("munge"));
         let mut key = [0; 1024];
-        std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom").expect("random numbers"), &mut key)
-            .expect("random numbers");
+        std::io::Read::read_exact(
+            &mut std::fs::File::open("/dev/urandom").expect("random numbers"),
+            &mut key,
+        )
+        .expect("random numbers");
         std::fs::write(slurm.path("munge/key"), key).expect("a key");
         set_mode(&slurm.path("munge/key"), 0o600);
         std::fs::write(slurm.path("slurm.conf"), slurm.settings()).expect("settings");
@@ -85,8 +98,18 @@ impl Slurm {
         for node in ["node1", "node2"] {
             slurm.done("slurmd", &["-f", &at("slurm.conf"), "-N", node]);
         }
-        let idle = || slurm.says("sinfo", &["-h", "-N", "-o", "%T"]).lines().filter(|state| *state == "idle").count();
-        assert!(until(|| idle() == 2), "two nodes: {}", slurm.says("sinfo", &["-N", "-l"]));
+        let idle = || {
+            slurm
+                .says("sinfo", &["-h", "-N", "-o", "%T"])
+                .lines()
+                .filter(|state| *state == "idle")
+                .count()
+        };
+        assert!(
+            until(|| idle() == 2),
+            "two nodes: {}",
+            slurm.says("sinfo", &["-N", "-l"])
+        );
         slurm
     }
 
@@ -123,7 +146,9 @@ impl Slurm {
     }
 
     fn output(&self, program: &str, arguments: &[&str]) -> Output {
-        self.command(program, arguments).output().unwrap_or_else(|error| panic!("{program}: {error}"))
+        self.command(program, arguments)
+            .output()
+            .unwrap_or_else(|error| panic!("{program}: {error}"))
     }
 
     /// Runs one of its programs to a good end.
@@ -142,7 +167,10 @@ impl Slurm {
     pub fn of_job(&self, job: &str, field: &str) -> String {
         let all = self.says("scontrol", &["show", "job", "-o", job]);
         let mut words = all.split_whitespace();
-        words.find_map(|word| word.strip_prefix(field)?.strip_prefix('=')).unwrap_or_default().to_owned()
+        words
+            .find_map(|word| word.strip_prefix(field)?.strip_prefix('='))
+            .unwrap_or_default()
+            .to_owned()
     }
 
     /// Has a job that has queued itself again begin now; Slurm would let it wait for two minutes.
@@ -150,7 +178,11 @@ impl Slurm {
         let came = until(|| self.of_job(job, "JobState") == "PENDING" && self.of_job(job, "Restarts") == restart);
         assert!(came, "{}", self.says("scontrol", &["show", "job", job]));
         // Not in the second in which it has ended: the nodes would take its credential for the one that was revoked then.
-        let asked = || self.output("scontrol", &["update", &format!("JobId={job}"), "StartTime=now+3"]).status.success();
+        let asked = || {
+            self.output("scontrol", &["update", &format!("JobId={job}"), "StartTime=now+3"])
+                .status
+                .success()
+        };
         assert!(until(asked), "{}", self.says("scontrol", &["show", "job", job]));
         until(|| self.of_job(job, "JobState") != "PENDING");
         assert_eq!(self.of_job(job, "JobState"), "RUNNING");
@@ -165,7 +197,9 @@ impl Drop for Slurm {
             eprintln!("jobs are left: {}", self.says("squeue", &[]));
         }
         for daemon in ["slurmd.node1", "slurmd.node2", "slurmctld", "munge"] {
-            let Ok(pid) = std::fs::read_to_string(self.path(&format!("{daemon}.pid"))) else { continue };
+            let Ok(pid) = std::fs::read_to_string(self.path(&format!("{daemon}.pid"))) else {
+                continue;
+            };
             drop(Command::new("kill").arg(pid.trim()).status());
             let Ok(pid) = pid.trim().parse() else { continue };
             until(|| !crate::layouts::lives(pid));

@@ -29,14 +29,18 @@ pub fn slurm(context: &Context, argument: &SpecArgument, job: &SlurmArguments) -
     let machine = match job.cluster {
         Cluster::Lumi if devices => Machine::Lumi,
         Cluster::Frontier if devices => Machine::Frontier,
-        Cluster::Plain if !devices => Machine::Plain { cpus_per_task: count(placement.threads) },
+        Cluster::Plain if !devices => Machine::Plain {
+            cpus_per_task: count(placement.threads),
+        },
         Cluster::Plain => {
             return Err(Failure::fault("the layout is for MI250X, and a plain cluster has none")
                 .help("name the cluster (`--cluster lumi`), or run on CPUs (`--layout machine=cpu,…`)"));
         }
         Cluster::Lumi | Cluster::Frontier => {
-            return Err(Failure::fault("the layout is for CPUs, and the nodes of this cluster have MI250X")
-                .help("leave `--cluster` out, or set `machine = mi250x` in the layout"));
+            return Err(
+                Failure::fault("the layout is for CPUs, and the nodes of this cluster have MI250X")
+                    .help("leave `--cluster` out, or set `machine = mi250x` in the layout"),
+            );
         }
     };
     let script = BatchScript {
@@ -48,7 +52,13 @@ pub fn slurm(context: &Context, argument: &SpecArgument, job: &SlurmArguments) -
         grace: Duration::from_secs(job.grace),
         max_restarts: job.requeues,
         setup: job.setup.clone(),
-        command: command(context, argument, job, &as_argument(&placement, layout.cpu), placement.threads)?,
+        command: command(
+            context,
+            argument,
+            job,
+            &as_argument(&placement, layout.cpu),
+            placement.threads,
+        )?,
     };
     let text = script.text().map_err(|error| Failure::fault(error.to_string()))?;
     if context.json {
@@ -76,7 +86,18 @@ fn command(
     if let Some(store) = &context.store {
         words.extend(["--store".to_owned(), camino::absolute_utf8(store)?.to_string()]);
     }
-    words.extend(["--launcher", "srun", "--progress", "plain", "--layout", layout, "--threads"].map(str::to_owned));
+    words.extend(
+        [
+            "--launcher",
+            "srun",
+            "--progress",
+            "plain",
+            "--layout",
+            layout,
+            "--threads",
+        ]
+        .map(str::to_owned),
+    );
     words.push(threads.to_string());
     words.extend(job.run.iter().cloned());
     Ok(words)

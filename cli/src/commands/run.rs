@@ -114,6 +114,9 @@ impl Execution<'_> {
             before_training: &before_training,
         };
         let outcome = run.run()?;
+        if let Some(door) = self.door {
+            door.dismiss();
+        }
         let mut fresh = fresh.borrow().clone();
         let here = outcome.fingerprint.as_ref().map(|found| found.of(portable));
         if let (Some(here), Some(there)) = (&here, &fresh.fingerprint)

@@ -82,7 +82,9 @@ impl Member {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let failed = |how: String| RunError::Worker { how };
-        let mut child = command.spawn().map_err(|error| failed(format!("before it began: {error}")))?;
+        let mut child = command
+            .spawn()
+            .map_err(|error| failed(format!("before it began: {error}")))?;
         let (Some(input), Some(output), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {
             return Err(failed("before it began: its pipes are missing".to_string()));

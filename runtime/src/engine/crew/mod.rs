@@ -67,7 +67,7 @@ pub struct Crew {
     members: Vec<Member>,
     heard: Receiver<(usize, Said)>,
     silence: Duration,
-    /// Workers say that they live once they have joined.
+    /// Workers have been told to join: from then on they say that they live.
     joined: bool,
     looked: Instant,
     /// The last step that was done, in words.
@@ -124,7 +124,6 @@ impl Crew {
         crew.fingerprint = crew.agree(how.start, portable, stop)?;
         if world > 1 {
             crew.join(how, placement, stop)?;
-            crew.joined = true;
         }
         Ok(crew)
     }
@@ -186,6 +185,7 @@ impl Crew {
                 return Err(self.gone(rank));
             }
         }
+        self.joined = true;
         self.collect(how.start, stop, 0, |event| match event {
             Event::Joined => Some(()),
             _ => None,
@@ -204,7 +204,9 @@ impl Crew {
         let until = Instant::now() + within;
         let mut found = BTreeMap::new();
         while found.len() < self.members.len() - from {
-            let missing = (from..self.members.len()).find(|rank| !found.contains_key(rank)).unwrap_or(from);
+            let missing = (from..self.members.len())
+                .find(|rank| !found.contains_key(rank))
+                .unwrap_or(from);
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(self.lost(missing, format!("did not start within {} s", within.as_secs())));
@@ -309,7 +311,9 @@ impl Crew {
     fn gone(&mut self, rank: usize) -> RunError {
         let how = self.members[rank].how_it_ended();
         if self.members.len() == 1 {
-            return RunError::Worker { how: format!("with {how}") };
+            return RunError::Worker {
+                how: format!("with {how}"),
+            };
         }
         self.lost(rank, format!("has ended ({how})"))
     }
@@ -317,7 +321,10 @@ impl Crew {
     fn lost(&self, rank: usize, how: String) -> RunError {
         RunError::Lost {
             rank,
-            host: self.members.get(rank).map_or_else(String::new, |member| member.host.clone()),
+            host: self
+                .members
+                .get(rank)
+                .map_or_else(String::new, |member| member.host.clone()),
             how,
             after: self.last_step.clone(),
         }
@@ -380,7 +387,11 @@ impl Srun {
     /// How it has ended, in words; nothing while it runs.
     fn ended(&mut self) -> Option<String> {
         let status = self.child.try_wait().ok()??;
-        let said = self.errors.take().and_then(|thread| thread.join().ok()).unwrap_or_default();
+        let said = self
+            .errors
+            .take()
+            .and_then(|thread| thread.join().ok())
+            .unwrap_or_default();
         Some(format!("{status}:\n{said}"))
     }
 }
@@ -457,14 +468,23 @@ fn arrivals(
             return Err(RunError::Killed);
         }
         if let Some(how) = launcher.as_mut().and_then(|launcher| launcher.ended()) {
-            return Err(failed(format!("`srun` ended before all workers came, with {}", how.trim_end())));
+            return Err(failed(format!(
+                "`srun` ended before all workers came, with {}",
+                how.trim_end()
+            )));
         }
         if Instant::now() > until {
-            let missing: Vec<String> = ranks.clone().filter(|rank| !found.contains_key(rank)).map(|r| r.to_string()).collect();
+            let missing: Vec<String> = ranks
+                .clone()
+                .filter(|rank| !found.contains_key(rank))
+                .map(|r| r.to_string())
+                .collect();
             let (missing, seconds) = (missing.join(", "), how.start.as_secs());
             return Err(failed(format!("rank {missing} did not come within {seconds} s")));
         }
-        let Some(arrival) = meeting.arrival(Duration::from_millis(100)) else { continue };
+        let Some(arrival) = meeting.arrival(Duration::from_millis(100)) else {
+            continue;
+        };
         let Arrival {
             stream,
             read,
@@ -474,11 +494,14 @@ fn arrivals(
         let rank = hello.rank as usize;
         if hello.world as usize != ranks.end || !ranks.contains(&rank) || found.contains_key(&rank) {
             let (world, expected) = (hello.world, ranks.end);
-            return Err(failed(format!("a worker came as rank {rank} of {world}, and there are to be {expected}")));
+            return Err(failed(format!(
+                "a worker came as rank {rank} of {world}, and there are to be {expected}"
+            )));
         }
         let own = address.ip().to_string();
         let host = format!("{} ({own})", hello.host);
-        let member = Member::connected(stream, read, host, own, rank, said).map_err(|error| failed(error.to_string()))?;
+        let member =
+            Member::connected(stream, read, host, own, rank, said).map_err(|error| failed(error.to_string()))?;
         found.insert(rank, member);
     }
     Ok(found.into_values().collect())

@@ -45,7 +45,9 @@ pub fn connect(join: &Join, events: &Events) -> Result<Met, TrainError> {
             store
         }
         Some(store) => {
-            let parts = store.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
+            let parts = store
+                .rsplit_once(':')
+                .and_then(|(host, port)| Some((host, port.parse().ok()?)));
             let (host, port) = parts.ok_or_else(|| failed(format!("`{store}` is no host and port")))?;
             Store::connect(host, port, START).map_err(torch)?
         }
@@ -57,7 +59,9 @@ pub fn connect(join: &Join, events: &Events) -> Result<Met, TrainError> {
         let gloo = Gloo::join(rank, mesh.world(), &store, &name, address, limit).map_err(torch)?;
         Ok(Peers::new(mesh, Box::new(gloo)))
     };
-    let peers = (0..join.placement.threads.max(1)).map(thread).collect::<Result<_, TrainError>>()?;
+    let peers = (0..join.placement.threads.max(1))
+        .map(thread)
+        .collect::<Result<_, TrainError>>()?;
     Ok(Met { peers, store })
 }
 
@@ -94,9 +98,15 @@ pub type Line = (Box<dyn BufRead + Send>, Box<dyn Write + Send>);
 pub fn call(engine: &str) -> Result<Line, String> {
     let found = identity(&|name| std::env::var(name).ok()).map_err(|error| error.to_string())?;
     let me = found.ok_or("neither srun nor torchrun has started this worker: their variables are not set")?;
-    let (host, port) = engine.rsplit_once(':').ok_or_else(|| format!("`{engine}` is no host and port"))?;
+    let (host, port) = engine
+        .rsplit_once(':')
+        .ok_or_else(|| format!("`{engine}` is no host and port"))?;
     let port: u16 = port.parse().map_err(|_| format!("`{port}` is no port"))?;
-    let hosts = if host.is_empty() { me.rendezvous.hosts.clone() } else { vec![host.to_owned()] };
+    let hosts = if host.is_empty() {
+        me.rendezvous.hosts.clone()
+    } else {
+        vec![host.to_owned()]
+    };
     let stream = reach(&hosts, port)?;
     let prepare = || -> io::Result<(TcpStream, TcpStream)> {
         stream.set_nodelay(true)?;
@@ -141,9 +151,19 @@ fn reach(hosts: &[String], port: u16) -> Result<TcpStream, String> {
 fn close_when_silent(stream: &TcpStream, limit: Duration) -> io::Result<()> {
     let number = |n: u128| libc::c_int::try_from(n).unwrap_or(libc::c_int::MAX);
     set_option(stream, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
-    set_option(stream, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, number(u128::from(limit.as_secs() / 2)))?;
+    set_option(
+        stream,
+        libc::IPPROTO_TCP,
+        libc::TCP_KEEPIDLE,
+        number(u128::from(limit.as_secs() / 2)),
+    )?;
     set_option(stream, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, 1)?;
-    set_option(stream, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, number(limit.as_millis()))
+    set_option(
+        stream,
+        libc::IPPROTO_TCP,
+        libc::TCP_USER_TIMEOUT,
+        number(limit.as_millis()),
+    )
 }
 
 fn set_option(stream: &TcpStream, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
@@ -151,7 +171,11 @@ fn set_option(stream: &TcpStream, level: libc::c_int, name: libc::c_int, value: 
     let size = libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap_or_default();
     // SAFETY: the descriptor is open, the value is one number and outlives the call.
     let result = unsafe { libc::setsockopt(stream.as_raw_fd(), level, name, std::ptr::from_ref(&value).cast(), size) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 fn hostname() -> String {
