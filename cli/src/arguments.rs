@@ -184,11 +184,103 @@ Example:  aurora rerun lockfiles/demo.lock --layout tensor=4,data=2 --into again
         #[arg(long)]
         dry_run: bool,
     },
+    /// Write what another system needs to run a spec.
+    Export {
+        #[command(subcommand)]
+        to: Export,
+    },
     /// Say what this machine offers and which settings are in force.
     Doctor,
     /// Explain a diagnostic code.
     #[command(after_help = "Example:  aurora explain E0203")]
     Explain { code: String },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Export {
+    /// Write a batch script for `sbatch`: it runs the spec, saves before the time limit, and queues itself again.
+    #[command(after_help = "\
+Example:  aurora export slurm specs/demo.aur --layout tensor=2,pipeline=2 --nodes 2 --partition debug > job.sh
+          sbatch job.sh")]
+    Slurm {
+        #[command(flatten)]
+        spec: SpecArgument,
+        #[command(flatten)]
+        job: SlurmArguments,
+    },
+}
+
+#[derive(Args, Debug)]
+pub struct SlurmArguments {
+    /// Whom the job is charged to.
+    #[arg(short = 'A', long)]
+    pub account: Option<String>,
+    /// Where it is queued [default: the cluster's default].
+    #[arg(short, long)]
+    pub partition: Option<String>,
+    /// The time limit of one start, as Slurm writes it: MINUTES, [DAYS-]HOURS:MINUTES:SECONDS.
+    #[arg(short, long, value_name = "TIME", default_value = "01:00:00", value_parser = slurm_time)]
+    pub time: std::time::Duration,
+    /// How long before the limit the run is told to save. Must cover a step, a checkpoint, and a minute.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    pub grace: u64,
+    /// How often the job queues itself again before it stays ended.
+    #[arg(long, value_name = "TIMES", default_value_t = 100)]
+    pub requeues: u32,
+    /// The name in the queue [default: the experiment's].
+    #[arg(short = 'J', long, value_name = "NAME")]
+    pub job_name: Option<String>,
+    /// Nodes that the workers spread over [default: the layout's].
+    #[arg(short = 'N', long, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub nodes: Option<u32>,
+    /// Threads, and so cores, of a worker [default: the layout's, or 1].
+    #[arg(short = 'c', long, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: Option<u32>,
+    /// Another layout than the spec's, as for `aurora run`.
+    #[arg(long, value_name = "LAYOUT")]
+    pub layout: Option<LayoutArgument>,
+    /// The cluster that the layout's devices are in.
+    #[arg(long, value_enum, default_value = "plain")]
+    pub cluster: Cluster,
+    /// A line of shell before the run: modules, a virtual environment. May be given several times.
+    #[arg(long, value_name = "LINE")]
+    pub setup: Vec<String>,
+    /// More arguments of `aurora run`.
+    #[arg(last = true, value_name = "ARGUMENTS")]
+    pub run: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Cluster {
+    /// Any cluster of CPUs.
+    Plain,
+    Lumi,
+    Frontier,
+}
+
+/// Reads a time as sbatch(1) has it under `--time`.
+fn slurm_time(text: &str) -> Result<std::time::Duration, String> {
+    let wrong =
+        || "a time is MINUTES, MINUTES:SECONDS, HOURS:MINUTES:SECONDS or DAYS-HOURS[:MINUTES[:SECONDS]]".to_owned();
+    let (days, clock) = match text.split_once('-') {
+        Some((days, clock)) => (Some(days.parse::<u32>().map_err(|_| wrong())?), clock),
+        None => (None, text),
+    };
+    let parts: Vec<u32> = clock
+        .split(':')
+        .map(str::parse)
+        .collect::<Result<_, _>>()
+        .map_err(|_| wrong())?;
+    let (hours, minutes, seconds) = match (days, parts.as_slice()) {
+        (Some(_), [hours]) => (*hours, 0, 0),
+        (Some(_), [hours, minutes]) => (*hours, *minutes, 0),
+        (None, [minutes]) => (0, *minutes, 0),
+        (None, [minutes, seconds]) => (0, *minutes, *seconds),
+        (_, [hours, minutes, seconds]) => (*hours, *minutes, *seconds),
+        _ => return Err(wrong()),
+    };
+    let minutes = (u64::from(days.unwrap_or(0)) * 24 + u64::from(hours)) * 60 + u64::from(minutes);
+    Ok(std::time::Duration::from_secs(minutes * 60 + u64::from(seconds)))
 }
 
 #[derive(Args, Debug)]

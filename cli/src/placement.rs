@@ -1,13 +1,14 @@
 //! Where a run's workers stand: from the spec's layout, the command line, and the launcher's variables.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aurora_compiler::spec::{Block, BlockKind, Field, Spec, Value};
-use aurora_runtime::engine::crew::{Launch, Launching};
+use aurora_runtime::engine::crew::{Launch, Launching, Meeting};
 use aurora_runtime::job::{Placement, Recompute};
-use aurora_runtime::launch::{Launcher as Found, Machine, Tasks, identity, srun_arguments};
-use camino::Utf8PathBuf;
+use aurora_runtime::launch::{Identity, Launcher as Found, Machine, Tasks, identity, srun_arguments};
+use camino::{Utf8Path, Utf8PathBuf};
 
 use crate::arguments::{Launcher, LayoutArgument, RunArguments};
 use crate::failure::Failure;
@@ -29,8 +30,48 @@ fn number(block: &Block, name: &str) -> Option<u32> {
     block.integer(name).and_then(|value| u32::try_from(value).ok())
 }
 
+/// What is asked for beside the spec's layout.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Asked {
+    pub layout: LayoutArgument,
+    /// Threads of a worker, over the layout's.
+    pub threads: Option<u32>,
+    /// What a worker may use where neither says a number: as many threads as the launcher leaves to it.
+    pub left: Option<u32>,
+    /// Nodes that the workers spread over, over the layout's.
+    pub nodes: Option<u32>,
+}
+
+impl Asked {
+    /// What the command line asks for, and the allocation of Slurm where `srun` is to start the workers.
+    pub fn by(how: &RunArguments) -> Self {
+        let of = |name: &str| std::env::var(name).ok()?.parse().ok().filter(|number| *number > 0);
+        let slurm = |name: &str| if how.launcher == Launcher::Srun { of(name) } else { None };
+        Self {
+            layout: how.layout.unwrap_or_default(),
+            threads: how.threads,
+            left: slurm("SLURM_CPUS_PER_TASK"),
+            nodes: slurm("SLURM_JOB_NUM_NODES"),
+        }
+    }
+}
+
+/// Nodes that the workers spread over.
+pub fn nodes(spec: &Spec, asked: Asked) -> u32 {
+    asked
+        .nodes
+        .or(layout(spec).and_then(|block| number(block, "nodes")))
+        .unwrap_or(1)
+        .max(1)
+}
+
+/// Whether the layout is for devices.
+pub fn on_devices(spec: &Spec, asked: LayoutArgument) -> bool {
+    layout(spec).and_then(|block| block.word("machine")) == Some("mi250x") && !asked.cpu
+}
+
 /// What a spec and the command line ask for.
-pub fn placement(spec: &Spec, how: &RunArguments) -> Placement {
+pub fn placement(spec: &Spec, all: Asked) -> Placement {
     let block = layout(spec);
     let of = |name: &str| block.and_then(|block| number(block, name));
     let flag = |name: &str| {
@@ -38,11 +79,11 @@ pub fn placement(spec: &Spec, how: &RunArguments) -> Placement {
             .and_then(|block| block.field(name))
             .is_some_and(|field| field.value == Value::Bool(true))
     };
-    let asked = how.layout.unwrap_or_default();
+    let (asked, nodes) = (all.layout, nodes(spec, all));
     let tensor = asked.tensor.or(of("tensor")).unwrap_or(1);
     let pipeline = asked.pipeline.or(of("pipeline")).unwrap_or(1);
     let fill = match block.and_then(|block| block.word("machine")) {
-        Some("mi250x") => (of("nodes").unwrap_or(1) * GCDS / (tensor * pipeline).max(1)).max(1),
+        Some("mi250x") => (nodes * GCDS / (tensor * pipeline).max(1)).max(1),
         _ => 1,
     };
     let data = asked.data.or(of("data")).unwrap_or(fill);
@@ -52,11 +93,11 @@ pub fn placement(spec: &Spec, how: &RunArguments) -> Placement {
         _ => Recompute::None,
     };
     let world = tensor.saturating_mul(pipeline).saturating_mul(data).max(1);
-    let nodes = of("nodes").unwrap_or(1).max(1);
     // Workers of a node share its cores.
-    let threads = how
+    let threads = all
         .threads
         .or(of("threads"))
+        .or(all.left)
         .unwrap_or_else(|| (cores() / world.div_ceil(nodes)).max(1));
     Placement {
         tensor,
@@ -123,12 +164,10 @@ pub fn launching(
     spec: &Spec,
     how: &RunArguments,
     placement: &Placement,
-    program: Utf8PathBuf,
+    door: Option<&Door>,
     logs: Option<Utf8PathBuf>,
 ) -> Result<Launching, Failure> {
-    let block = layout(spec);
-    let devices = block.and_then(|block| block.word("machine")) == Some("mi250x");
-    if devices && how.layout.is_none_or(|asked| !asked.cpu) {
+    if on_devices(spec, how.layout.unwrap_or_default()) {
         let missing = crate::commands::doctor::rccl().join("; ");
         let text = format!("the layout is for MI250X, and this version trains on CPUs (found here: {missing})");
         return Err(Failure::fault(text).help("choose a profile with a layout for CPUs, or `--layout machine=cpu,…`"));
@@ -136,32 +175,16 @@ pub fn launching(
     let launch = match how.launcher {
         Launcher::Local => Launch::Local,
         Launcher::Srun => {
-            let nodes = block.and_then(|block| number(block, "nodes")).unwrap_or(1).max(1);
-            let world = placement.world();
-            if !world.is_multiple_of(nodes) {
-                return Err(
-                    Failure::fault(format!("{world} workers do not spread evenly over {nodes} nodes"))
-                        .help("change `nodes` of the layout, or its degrees"),
-                );
-            }
-            let count = |n: u32| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN);
-            let tasks = Tasks::new(
-                Machine::Plain {
-                    cpus_per_task: count(placement.threads),
-                },
-                count(nodes),
-                count(world / nodes),
-            )
-            .map_err(|error| Failure::fault(error.to_string()))?;
-            Launch::Srun(srun_arguments(&tasks, &[]))
+            let machine = Machine::Plain {
+                cpus_per_task: count(placement.threads),
+            };
+            Launch::Srun(srun_arguments(
+                &tasks(machine, placement, nodes(spec, Asked::by(how)))?,
+                &[],
+            ))
         }
         Launcher::Torchrun => {
-            let found = identity(&|name| std::env::var(name).ok())
-                .map_err(|error| Failure::fault(error.to_string()).help(error.help()))?;
-            let Some(me) = found.filter(|me| me.launcher == Found::Torchrun) else {
-                return Err(Failure::fault("torchrun's variables are not set")
-                    .help("start it as `torchrun --no-python … aurora run … --launcher torchrun`"));
-            };
+            let Door { me, meeting } = door.ok_or_else(|| Failure::fault("no worker could come"))?;
             if me.world != placement.world() as usize {
                 let (started, asked) = (me.world, placement.world());
                 return Err(Failure::fault(format!(
@@ -169,17 +192,15 @@ pub fn launching(
                 ))
                 .help("let `--nproc-per-node` × `--nnodes` be the product of the degrees"));
             }
-            let host = me.rendezvous.hosts.first().cloned().unwrap_or_default();
             Launch::Torchrun {
-                host,
-                port: me.rendezvous.port + 1,
-                token: me.run,
+                host: me.rendezvous.hosts.first().cloned().unwrap_or_default(),
+                meeting: Arc::clone(meeting),
             }
         }
     };
     Ok(Launching {
         launch,
-        program,
+        program: worker_program()?,
         logs,
         silence: Duration::from_secs_f64(how.silence),
         start: START,
@@ -187,21 +208,97 @@ pub fn launching(
     })
 }
 
-/// Under torchrun, every process but the first becomes a worker of the first: then this does not return.
-pub fn join_if_not_first(how: &RunArguments, program: &Utf8PathBuf) -> Result<(), Failure> {
-    use std::os::unix::process::CommandExt;
-    if how.launcher != Launcher::Torchrun {
-        return Ok(());
+/// Spreads workers over nodes.
+pub fn tasks(machine: Machine, placement: &Placement, nodes: u32) -> Result<Tasks, Failure> {
+    let world = placement.world();
+    if !world.is_multiple_of(nodes) {
+        return Err(
+            Failure::fault(format!("{world} workers do not spread evenly over {nodes} nodes"))
+                .help("change `nodes` of the layout, or its degrees"),
+        );
     }
-    let found = identity(&|name| std::env::var(name).ok())
-        .map_err(|error| Failure::fault(error.to_string()).help(error.help()))?;
-    let Some(me) = found.filter(|me| me.launcher == Found::Torchrun && me.rank > 0) else {
-        return Ok(());
+    Tasks::new(machine, count(nodes), count(world / nodes)).map_err(|error| Failure::fault(error.to_string()))
+}
+
+pub fn count(number: u32) -> NonZeroU32 {
+    NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN)
+}
+
+/// The worker program stands beside this one.
+pub fn worker_program() -> Result<Utf8PathBuf, Failure> {
+    let own = std::env::current_exe()?;
+    let own = Utf8PathBuf::try_from(own).map_err(|error| Failure::fault(error.to_string()))?;
+    Ok(own.with_file_name("aurora-worker"))
+}
+
+/// Where the workers come that torchrun has started, open from the command's first moment on.
+pub struct Door {
+    me: Identity,
+    meeting: Arc<Meeting>,
+}
+
+impl Door {
+    /// Lets those workers go that had nothing to do: the engine may be done before they have come.
+    pub fn dismiss(&self) {
+        self.meeting.dismiss(self.me.world - 1, START);
+    }
+}
+
+/// Under torchrun, opens the door in the first process; every other becomes a worker of the first, and then this does not
+/// return.
+pub fn door(how: &RunArguments) -> Result<Option<Door>, Failure> {
+    if how.launcher != Launcher::Torchrun {
+        return Ok(None);
+    }
+    if how.restarts > 0 {
+        return Err(
+            Failure::fault("workers that torchrun has started cannot be started anew by `--restarts`")
+                .help("give `--max-restarts` to torchrun: a new start goes on from the last checkpoint"),
+        );
+    }
+    let found = identity(&|name| std::env::var(name).ok());
+    let me = found.map_err(|error| Failure::fault(error.to_string()).help(error.help()))?;
+    let Some(me) = me.filter(|me| me.launcher == Found::Torchrun) else {
+        return Err(Failure::fault("torchrun's variables are not set")
+            .help("start it as `torchrun --no-python … aurora run … --launcher torchrun`"));
     };
+    // torchrun's own store has the port itself.
+    let port = me.rendezvous.port.checked_add(1).unwrap_or(me.rendezvous.port - 1);
+    if me.rank > 0 {
+        return Err(become_worker(&worker_program()?, port));
+    }
+    let meeting = Arc::new(Meeting::open(port, me.run.clone())?);
+    Ok(Some(Door { me, meeting }))
+}
+
+/// Returns only if that fails.
+fn become_worker(program: &Utf8Path, port: u16) -> Failure {
+    use std::os::unix::process::CommandExt;
     let error = std::process::Command::new(program)
-        .arg(format!("--join=:{}", me.rendezvous.port + 1))
+        .arg(format!("--join=:{port}"))
         .exec();
-    Err(Failure::fault(format!("cannot start `{program}`: {error}")))
+    Failure::fault(format!("cannot start `{program}`: {error}"))
+}
+
+/// A placement as `--layout` takes it.
+pub fn as_argument(placement: &Placement, cpu: bool) -> String {
+    let recompute = match placement.recompute {
+        Recompute::None => "none",
+        Recompute::Selective => "selective",
+        Recompute::Full => "full",
+    };
+    let mut words = vec![
+        format!("tensor={}", placement.tensor),
+        format!("pipeline={}", placement.pipeline),
+        format!("data={}", placement.data),
+        format!("recompute={recompute}"),
+        format!("sequence_parallel={}", placement.sequence_parallel),
+        format!("distributed_optimizer={}", placement.distributed_optimizer),
+    ];
+    if cpu {
+        words.push("machine=cpu".to_owned());
+    }
+    words.join(",")
 }
 
 impl std::str::FromStr for LayoutArgument {

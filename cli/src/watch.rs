@@ -193,6 +193,9 @@ impl Observer for Watch {
                 self.live(|| format!("{node}: {set}, {} of {} tokens", grouped(done), grouped(of)));
             }
             Seen::Note { text } => self.line(text),
+            // However little is to be shown.
+            Seen::Restart { text } if matches!(self.style, Style::Silent) => eprintln!("{text}"),
+            Seen::Restart { text } => self.line(text),
         }
     }
 }

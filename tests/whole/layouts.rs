@@ -97,15 +97,8 @@ fn bf16_has_the_same_bits_under_every_layout() {
     same_under(&project(Family::Llama, "bf16"), &LAYOUTS[5..11]);
 }
 
-/// The folder of the last run.
-fn latest(project: &Project) -> Option<PathBuf> {
-    std::fs::canonicalize(project.path(".aurora/runs/latest")).ok()
-}
-
-/// Starts a run and waits until it has done so many steps, or has ended.
-fn start_until_step(project: &Project, more: &[&str], step: usize) -> Child {
-    let before = latest(project);
-    let mut child = project.start_with(more);
+/// Waits until so many steps have been done in this run, or it ends.
+pub fn until_step(project: &Project, child: &mut Child, step: usize) {
     let began = Instant::now();
     let steps = || {
         let own = latest(project).filter(|own| Some(own) != before.as_ref())?;
@@ -121,15 +114,12 @@ fn start_until_step(project: &Project, more: &[&str], step: usize) -> Child {
     child
 }
 
-fn signal(pid: u32, name: &str) {
-    let told = Command::new("kill")
-        .args([name, &pid.to_string()])
-        .status()
-        .expect("kill");
+pub fn signal(pid: u32, name: &str) {
+    let told = Command::new("kill").args([name, &pid.to_string()]).status().expect("kill");
     assert!(told.success(), "kill {name} {pid}");
 }
 
-fn long_project() -> Project {
+pub fn long_project() -> Project {
     let project = project(Family::Bigcode, "f32");
     project.edit("budget        = 4 steps", "budget        = 200 steps");
     project.edit("checkpoint    = every 2 steps", "checkpoint    = every 50 steps");
@@ -163,7 +153,7 @@ fn a_run_changes_its_layout_at_every_interruption() {
 }
 
 /// The worker processes of a run, by rank: they are started in that order.
-fn workers(child: &Child) -> Vec<u32> {
+pub fn workers(child: &Child) -> Vec<u32> {
     let parent = format!(" {} ", child.id());
     let of = |entry: std::io::Result<std::fs::DirEntry>| {
         let pid: u32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
@@ -182,7 +172,7 @@ fn workers(child: &Child) -> Vec<u32> {
 }
 
 /// A process that is neither gone nor waits to be buried.
-fn lives(pid: u32) -> bool {
+pub fn lives(pid: u32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }
 

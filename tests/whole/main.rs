@@ -5,10 +5,13 @@
 
 mod bisect;
 mod book;
+mod cluster;
 mod damage;
 mod identity;
 mod interruption;
+mod kills;
 mod layouts;
 mod locks;
 mod project;
 mod running;
+mod slurm;

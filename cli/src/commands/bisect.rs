@@ -17,11 +17,11 @@ use serde_json::{Value, json};
 
 use super::Context;
 use super::rerun::locked_graph;
-use super::run::{STOP, hear_signals, portable, worker_program};
+use super::run::{STOP, hear_signals, portable};
 use crate::arguments::Progress;
 use crate::failure::{Exit, Failure};
 use crate::output::{self, grouped};
-use crate::placement::{START, TRANSFER};
+use crate::placement::{START, TRANSFER, worker_program};
 use crate::project::{Loaded, Project, load, read_lock};
 use crate::watch::Watch;
 

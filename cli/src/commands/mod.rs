@@ -6,6 +6,7 @@ mod check;
 mod diff;
 pub mod doctor;
 mod explain;
+mod export;
 mod fmt;
 mod gc;
 mod lock;
@@ -20,7 +21,7 @@ mod why;
 
 use camino::{Utf8Path, Utf8PathBuf};
 
-use crate::arguments::{Arguments, Command, SpecArgument};
+use crate::arguments::{Arguments, Command, Export, SpecArgument};
 use crate::failure::{Exit, Failure};
 use crate::project::{Loaded, Project, load};
 
@@ -75,6 +76,9 @@ pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Diff { old, new, profile } => diff::run(&context, &old, &new, profile.as_deref()),
         Command::Report { spec, output } => report::run(&context, &spec, output.as_deref()),
         Command::Gc { of, dry_run } => gc::run(&context, of.as_deref(), dry_run),
+        Command::Export { to } => match to {
+            Export::Slurm { spec, job } => export::slurm(&context, &spec, &job),
+        },
         Command::Doctor => doctor::run(&context),
         Command::Explain { code } => explain::run(&context, &code),
     }

@@ -27,6 +27,7 @@ pub fn run(
     into: Option<&Utf8Path>,
     profile: Option<&str>,
 ) -> Result<Exit, Failure> {
+    let door = crate::placement::door(how)?;
     let Some(lock) = read_lock(lock_path)? else {
         return Err(Failure::fault(format!("there is no lock `{lock_path}`")).help("`aurora run SPEC` writes one"));
     };
@@ -63,6 +64,7 @@ pub fn run(
         how,
         old: Some(&lock),
         watch: &watch,
+        door: door.as_ref(),
         logs: None,
         lock_path: None,
     };

@@ -13,7 +13,7 @@ use aurora_runtime::engine::{Outcome, Run, RunError, Seen, Stop};
 use aurora_runtime::pin::Pinning;
 use aurora_runtime::record::{RunRecord, Status};
 use aurora_runtime::store::{Store, StoreError};
-use camino::{Utf8Path, Utf8PathBuf};
+use camino::Utf8Path;
 use serde_json::json;
 
 use super::lock::{LIBTORCH, runnable, write};
@@ -21,7 +21,7 @@ use super::{Context, pin_failure};
 use crate::arguments::{RunArguments, SpecArgument};
 use crate::failure::{Exit, Failure};
 use crate::output;
-use crate::placement::{check, join_if_not_first, launching, placement};
+use crate::placement::{Asked, Door, check, door, launching, placement};
 use crate::project::{Loaded, Project};
 use crate::watch::{Watch, duration};
 
@@ -40,13 +40,6 @@ pub fn hear_signals() -> Result<(), Failure> {
     Ok(())
 }
 
-/// The worker program stands beside this one.
-pub fn worker_program() -> Result<Utf8PathBuf, Failure> {
-    let own = std::env::current_exe()?;
-    let own = Utf8PathBuf::try_from(own).map_err(|error| Failure::fault(error.to_string()))?;
-    Ok(own.with_file_name("aurora-worker"))
-}
-
 /// One execution of a spec in a store.
 pub struct Execution<'a> {
     pub project: &'a Project,
@@ -56,6 +49,8 @@ pub struct Execution<'a> {
     /// The lock to keep to; orders that it commits to are compared before training.
     pub old: Option<&'a Lock>,
     pub watch: &'a Watch,
+    /// Where workers come that torchrun has started.
+    pub door: Option<&'a Door>,
     /// Folder of the workers' logs.
     pub logs: Option<&'a Utf8Path>,
     /// Where the lock is written as it becomes known; nowhere for a repetition.
@@ -98,7 +93,7 @@ impl Execution<'_> {
             }
             Ok(())
         };
-        let placement = placement(spec, self.how);
+        let placement = placement(spec, Asked::by(self.how));
         check(spec, &placement)?;
         let portable = portable(spec);
         let run = Run {
@@ -108,13 +103,7 @@ impl Execution<'_> {
             root: &self.project.root,
             pins,
             offline: self.how.offline,
-            launching: launching(
-                spec,
-                self.how,
-                &placement,
-                worker_program()?,
-                self.logs.map(Utf8Path::to_owned),
-            )?,
+            launching: launching(spec, self.how, &placement, self.door, self.logs.map(Utf8Path::to_owned))?,
             placement,
             portable,
             restarts: self.how.restarts,
@@ -125,6 +114,9 @@ impl Execution<'_> {
             before_training: &before_training,
         };
         let outcome = run.run()?;
+        if let Some(door) = self.door {
+            door.dismiss();
+        }
         let mut fresh = fresh.borrow().clone();
         let here = outcome.fingerprint.as_ref().map(|found| found.of(portable));
         if let (Some(here), Some(there)) = (&here, &fresh.fingerprint)
@@ -255,7 +247,7 @@ pub fn publish_source(
 }
 
 pub fn run(context: &Context, argument: &SpecArgument, how: &RunArguments, locked: bool) -> Result<Exit, Failure> {
-    join_if_not_first(how, &worker_program()?)?;
+    let door = door(how)?;
     let (project, loaded) = context.open(argument)?;
     runnable(&argument.spec, &loaded.spec)?;
     let old = project.lock(&loaded.spec)?;
@@ -286,6 +278,7 @@ pub fn run(context: &Context, argument: &SpecArgument, how: &RunArguments, locke
         how,
         old: old.as_ref(),
         watch: &watch,
+        door: door.as_ref(),
         logs: Some(&logs),
         lock_path: Some(&lock_path),
     };

@@ -75,6 +75,10 @@ pub enum Seen<'a> {
     Note {
         text: &'a str,
     },
+    /// A worker was lost, and new ones go on: nobody should miss it.
+    Restart {
+        text: &'a str,
+    },
 }
 
 pub trait Observer: Sync {

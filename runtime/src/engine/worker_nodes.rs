@@ -63,7 +63,7 @@ impl Run<'_> {
             }
             let (world, text) = (placement.world(), super::chain(&lost));
             let text = format!("{text}; going on from the last checkpoint with {world} workers ({left} restarts left)");
-            self.observer.see(Seen::Note { text: &text });
+            self.observer.see(Seen::Restart { text: &text });
         }
     }
 

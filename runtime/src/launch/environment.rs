@@ -50,7 +50,7 @@ pub struct Identity {
 /// Where the workers of a run meet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rendezvous {
-    /// Names or addresses of the node of rank 0, best first: take the first one that resolves.
+    /// Names or addresses of the node of the engine, best first: take the first one that answers.
     pub hosts: Vec<String>,
     pub port: u16,
 }
@@ -242,10 +242,10 @@ fn slurm(variables: &Variables<'_>) -> Result<Identity, EnvironmentError> {
     let job = variables.need("SLURM_JOB_ID")?;
     let mut meeting: Vec<String> = variables.text("MASTER_ADDR").into_iter().collect();
     if meeting.is_empty() {
-        // Rank 0 is on the first node. The address `srun` was started from is that node's in a batch job, and helps
-        // where names do not resolve; behind an interactive allocation it may be a login node's, so it comes last.
-        meeting.extend(hosts.into_iter().next());
+        // The engine starts `srun`, so it is where that was started: the first node in a batch job, perhaps a login node
+        // behind an interactive allocation. An address needs no resolving.
         meeting.extend(variables.text("SLURM_LAUNCH_NODE_IPADDR"));
+        meeting.extend(hosts.into_iter().next());
     }
     Ok(Identity {
         launcher,

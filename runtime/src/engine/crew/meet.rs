@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::engine::RunError;
@@ -11,10 +12,12 @@ use crate::job::Hello;
 const LONGEST_HELLO: u64 = 4096;
 
 /// Where workers connect.
+#[derive(Debug)]
 pub struct Meeting {
     listener: TcpListener,
-    /// What a worker must know to be let in.
-    pub token: String,
+    /// Workers that have been let in so far.
+    came: AtomicUsize,
+    token: String,
 }
 
 /// A worker that has said who it is.
@@ -37,7 +40,11 @@ impl Meeting {
         };
         let listener = TcpListener::bind(("0.0.0.0", port)).map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
-        Ok(Self { listener, token })
+        Ok(Self {
+            listener,
+            came: AtomicUsize::new(0),
+            token,
+        })
     }
 
     /// The port that was opened.
@@ -51,6 +58,11 @@ impl Meeting {
         Ok(address.port())
     }
 
+    /// What a worker must know to be let in.
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
     /// The next worker to arrive; nothing if none has within `wait`. A stranger is not let in.
     pub fn arrival(&self, wait: Duration) -> Option<Arrival> {
         let until = Instant::now() + wait;
@@ -58,6 +70,7 @@ impl Meeting {
             match self.listener.accept() {
                 Ok((stream, address)) => {
                     if let Some(arrival) = self.greet(stream, address) {
+                        self.came.fetch_add(1, Ordering::Relaxed);
                         return Some(arrival);
                     }
                 }
@@ -65,6 +78,14 @@ impl Meeting {
                 // Nobody is there yet: the listener does not block, so that a stop is seen.
                 Err(_) => std::thread::park_timeout(Duration::from_millis(5)),
             }
+        }
+    }
+
+    /// Waits until so many workers have come in all, and sends those away that nobody has needed: they end well.
+    pub fn dismiss(&self, workers: usize, within: Duration) {
+        let until = Instant::now() + within;
+        while self.came.load(Ordering::Relaxed) < workers && Instant::now() < until {
+            drop(self.arrival(Duration::from_millis(100)));
         }
     }
 

@@ -1,7 +1,7 @@
 //! One worker process as the engine sees it: lines in, lines out, and when it was last heard.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{IpAddr, Shutdown, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
@@ -127,6 +127,15 @@ impl Member {
         })
     }
 
+    /// The engine's address as this worker sees it, if it is on another host.
+    pub fn engine_from_afar(&self) -> Option<IpAddr> {
+        let Process::Remote(stream) = &self.process else {
+            return None;
+        };
+        let (engine, own) = (stream.local_addr().ok()?.ip(), stream.peer_addr().ok()?.ip());
+        (engine != own && !engine.is_loopback()).then_some(engine)
+    }
+
     /// Sends an order; `false` if the worker does not take it.
     pub fn send(&mut self, order: &Order) -> bool {
         let Ok(line) = serde_json::to_string(order) else {
@@ -191,7 +200,8 @@ fn listen(output: impl Read + Send + 'static, rank: usize, said: Sender<(usize, 
     });
 }
 
-fn keep_errors(stderr: impl Read + Send + 'static, log: Option<Utf8PathBuf>) -> JoinHandle<String> {
+/// Writes what a program says on its standard error to its log, and keeps the last lines.
+pub fn keep_errors(stderr: impl Read + Send + 'static, log: Option<Utf8PathBuf>) -> JoinHandle<String> {
     std::thread::spawn(move || {
         let mut last = Vec::new();
         let mut log = log.and_then(|path| std::fs::File::create(path).ok());

@@ -9,13 +9,16 @@ mod member;
 
 use std::collections::BTreeMap;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use camino::Utf8PathBuf;
 
-use self::meet::{Arrival, Meeting};
-use self::member::{Member, Said};
+use self::meet::Arrival;
+pub use self::meet::Meeting;
+use self::member::{Member, Said, keep_errors};
 use super::{RunError, Stop};
 use crate::job::{Event, Fingerprint, Join, Order, Placement};
 
@@ -26,8 +29,9 @@ pub enum Launch {
     Local,
     /// `srun`, in the allocation that this process runs in; these are its arguments up to the worker's.
     Srun(Vec<String>),
-    /// torchrun, which has started this process as rank 0 and one for each of the others: they connect to this port.
-    Torchrun { host: String, port: u16, token: String },
+    /// torchrun, which has started this process as rank 0 and one for each of the others: they come to the meeting, which
+    /// is open from the start, as preparing the data may take long. They come once: who is lost is not started anew.
+    Torchrun { host: String, meeting: Arc<Meeting> },
 }
 
 /// How workers are started and watched.
@@ -56,17 +60,20 @@ pub enum Heard {
 /// How long complaints are collected once something has gone wrong.
 const AFTERMATH: Duration = Duration::from_millis(400);
 
+/// How long `srun` may take to end once its workers have been left.
+const LAUNCHER_END: Duration = Duration::from_secs(5);
+
 pub struct Crew {
     members: Vec<Member>,
     heard: Receiver<(usize, Said)>,
     silence: Duration,
-    /// Workers say that they live once they have joined.
+    /// Workers have been told to join: from then on they say that they live.
     joined: bool,
     looked: Instant,
     /// The last step that was done, in words.
     last_step: Option<String>,
     /// `srun`, which ends its tasks when it ends.
-    launcher: Option<Child>,
+    launcher: Option<Srun>,
     pub fingerprint: Fingerprint,
 }
 
@@ -83,7 +90,7 @@ impl Crew {
         let world = placement.world() as usize;
         let (sender, heard) = channel();
         let mut launcher = None;
-        let members = match &how.launch {
+        let mut members: Vec<Member> = match &how.launch {
             Launch::Local => (0..world)
                 .map(|rank| Member::start(&how.program, "127.0.0.1", rank, how.log(rank), &sender))
                 .collect::<Result<_, _>>()?,
@@ -92,13 +99,18 @@ impl Crew {
                 launcher = Some(srun(arguments, how, &meeting)?);
                 arrivals(&meeting, 0..world, how, &sender, stop, launcher.as_mut())?
             }
-            Launch::Torchrun { host, port, token } => {
-                let meeting = Meeting::open(*port, token.clone())?;
+            Launch::Torchrun { host, meeting } => {
                 let mut members = vec![Member::start(&how.program, host, 0, how.log(0), &sender)?];
-                members.extend(arrivals(&meeting, 1..world, how, &sender, stop, None)?);
+                members.extend(arrivals(meeting, 1..world, how, &sender, stop, None)?);
                 members
             }
         };
+        // Others reach a worker of this host where they reach the engine, not by loopback.
+        if let Some(address) = members.iter().find_map(Member::engine_from_afar) {
+            for member in members.iter_mut().filter(|member| member.engine_from_afar().is_none()) {
+                member.address = address.to_string();
+            }
+        }
         let mut crew = Self {
             members,
             heard,
@@ -112,7 +124,6 @@ impl Crew {
         crew.fingerprint = crew.agree(how.start, portable, stop)?;
         if world > 1 {
             crew.join(how, placement, stop)?;
-            crew.joined = true;
         }
         Ok(crew)
     }
@@ -174,6 +185,7 @@ impl Crew {
                 return Err(self.gone(rank));
             }
         }
+        self.joined = true;
         self.collect(how.start, stop, 0, |event| match event {
             Event::Joined => Some(()),
             _ => None,
@@ -359,21 +371,42 @@ impl Crew {
 
 impl Drop for Crew {
     fn drop(&mut self) {
-        // Connections first: workers end by themselves.
+        // Connections first: workers end by themselves, and `srun` with them.
         self.members.clear();
-        if let Some(mut launcher) = self.launcher.take() {
-            let ended = (0..200).any(|_| {
-                let ended = launcher.try_wait().is_ok_and(|status| status.is_some());
-                if !ended {
-                    std::thread::park_timeout(Duration::from_millis(10));
-                }
-                ended
-            });
-            if !ended {
-                drop(launcher.kill());
+        drop(self.launcher.take());
+    }
+}
+
+/// `srun`, and what it says.
+struct Srun {
+    child: Child,
+    errors: Option<JoinHandle<String>>,
+}
+
+impl Srun {
+    /// How it has ended, in words; nothing while it runs.
+    fn ended(&mut self) -> Option<String> {
+        let status = self.child.try_wait().ok()??;
+        let said = self
+            .errors
+            .take()
+            .and_then(|thread| thread.join().ok())
+            .unwrap_or_default();
+        Some(format!("{status}:\n{said}"))
+    }
+}
+
+impl Drop for Srun {
+    fn drop(&mut self) {
+        let until = Instant::now() + LAUNCHER_END;
+        while self.child.try_wait().is_ok_and(|status| status.is_none()) {
+            if Instant::now() > until {
+                drop(self.child.kill());
+                break;
             }
-            drop(launcher.wait());
+            std::thread::park_timeout(Duration::from_millis(10));
         }
+        drop(self.child.wait());
     }
 }
 
@@ -392,26 +425,27 @@ fn token() -> String {
 }
 
 /// Starts one worker a task. They find the engine by the address of the node that `srun` was started on.
-fn srun(arguments: &[String], how: &Launching, meeting: &Meeting) -> Result<Child, RunError> {
+fn srun(arguments: &[String], how: &Launching, meeting: &Meeting) -> Result<Srun, RunError> {
     let failed = |cause: String| RunError::Launch {
         cause: format!("cannot start workers by `srun`: {cause}"),
         help: "run inside of an allocation (`sbatch`, `salloc`), or with `--launcher local`".to_owned(),
     };
     let mut command = Command::new("srun");
     if let Some(logs) = &how.logs {
-        for stream in ["--output", "--error"] {
-            command.arg(format!("{stream}={logs}/rank-%t.log"));
-        }
+        command.arg(format!("--output={logs}/rank-%t.log"));
     }
     command
         .args(arguments)
         .arg(&how.program)
         .arg(format!("--join=:{}", meeting.port()?))
-        .env(crate::job::TOKEN, &meeting.token)
+        .env(crate::job::TOKEN, meeting.token())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped());
-    command.spawn().map_err(|error| failed(error.to_string()))
+    let mut child = command.spawn().map_err(|error| failed(error.to_string()))?;
+    let log = how.logs.as_ref().map(|logs| logs.join("srun.log"));
+    let errors = child.stderr.take().map(|stderr| keep_errors(stderr, log));
+    Ok(Srun { child, errors })
 }
 
 /// Lets the workers of these ranks in.
@@ -421,7 +455,7 @@ fn arrivals(
     how: &Launching,
     said: &Sender<(usize, Said)>,
     stop: &Stop,
-    mut launcher: Option<&mut Child>,
+    mut launcher: Option<&mut Srun>,
 ) -> Result<Vec<Member>, RunError> {
     let until = Instant::now() + how.start;
     let mut found: BTreeMap<usize, Member> = BTreeMap::new();
@@ -433,14 +467,10 @@ fn arrivals(
         if stop.at_once() {
             return Err(RunError::Killed);
         }
-        if let Some(Ok(Some(status))) = launcher.as_mut().map(|launcher| launcher.try_wait()) {
-            let mut text = String::new();
-            if let Some(stderr) = launcher.as_mut().and_then(|launcher| launcher.stderr.as_mut()) {
-                drop(std::io::Read::read_to_string(stderr, &mut text));
-            }
+        if let Some(how) = launcher.as_mut().and_then(|launcher| launcher.ended()) {
             return Err(failed(format!(
-                "`srun` ended with {status} before all workers came:\n{}",
-                text.trim_end()
+                "`srun` ended before all workers came, with {}",
+                how.trim_end()
             )));
         }
         if Instant::now() > until {

@@ -109,7 +109,7 @@ fn a_steps_variables_are_read() {
         local_world: 1,
         node: 1,
         rendezvous: Rendezvous {
-            hosts: strings(&["node1", "10.79.0.1"]),
+            hosts: strings(&["10.79.0.1", "node1"]),
             port: 13456,
         },
         run: "123456.0".to_owned(),
@@ -159,7 +159,7 @@ fn every_task_has_its_place() {
         ];
         let found = read(STEP, &changes).expect("sound").expect("a worker");
         assert_eq!((found.rank, found.world, found.local_world), (rank, 32, 8));
-        assert_eq!(found.rendezvous.hosts[0], "nid005021");
+        assert_eq!(found.rendezvous.hosts, ["10.79.0.1", "nid005021"]);
         places.insert((found.node, found.local_rank));
     }
     assert_eq!(places.len(), 32);

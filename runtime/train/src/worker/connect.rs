@@ -110,7 +110,7 @@ pub fn call(engine: &str) -> Result<Line, String> {
     let stream = reach(&hosts, port)?;
     let prepare = || -> io::Result<(TcpStream, TcpStream)> {
         stream.set_nodelay(true)?;
-        user_timeout(&stream, ENGINE_SILENCE)?;
+        close_when_silent(&stream, ENGINE_SILENCE)?;
         Ok((stream.try_clone()?, stream.try_clone()?))
     };
     let (read, mut write) = prepare().map_err(|error| error.to_string())?;
@@ -147,21 +147,30 @@ fn reach(hosts: &[String], port: u16) -> Result<TcpStream, String> {
     }
 }
 
-/// Has the system close a connection on which nothing sent has been acknowledged for so long.
-fn user_timeout(stream: &TcpStream, limit: Duration) -> io::Result<()> {
+/// Has the system close a connection whose other end has not answered for so long, whether something was sent or not.
+fn close_when_silent(stream: &TcpStream, limit: Duration) -> io::Result<()> {
+    let number = |n: u128| libc::c_int::try_from(n).unwrap_or(libc::c_int::MAX);
+    set_option(stream, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
+    set_option(
+        stream,
+        libc::IPPROTO_TCP,
+        libc::TCP_KEEPIDLE,
+        number(u128::from(limit.as_secs() / 2)),
+    )?;
+    set_option(stream, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, 1)?;
+    set_option(
+        stream,
+        libc::IPPROTO_TCP,
+        libc::TCP_USER_TIMEOUT,
+        number(limit.as_millis()),
+    )
+}
+
+fn set_option(stream: &TcpStream, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
     use std::os::fd::AsRawFd;
-    let milliseconds = libc::c_uint::try_from(limit.as_millis()).unwrap_or(libc::c_uint::MAX);
-    let size = libc::socklen_t::try_from(size_of::<libc::c_uint>()).unwrap_or_default();
-    // SAFETY: the descriptor is open, the value is one unsigned number and outlives the call.
-    let result = unsafe {
-        libc::setsockopt(
-            stream.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_USER_TIMEOUT,
-            std::ptr::from_ref(&milliseconds).cast(),
-            size,
-        )
-    };
+    let size = libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap_or_default();
+    // SAFETY: the descriptor is open, the value is one number and outlives the call.
+    let result = unsafe { libc::setsockopt(stream.as_raw_fd(), level, name, std::ptr::from_ref(&value).cast(), size) };
     if result == 0 {
         Ok(())
     } else {

@@ -82,19 +82,18 @@ impl Session {
 
     /// Connects with the other workers.
     pub fn join(&mut self, join: &Join) -> Ended {
-        match connect(join, &self.events) {
+        // Before anything is waited for: a worker that is lost while others connect is missed as soon as later.
+        let met = stay_alive(&self.events)
+            .map_err(|source| TrainError::Thread { index: 0, source })
+            .and_then(|()| connect(join, &self.events));
+        match met {
             Ok(Met { peers, store }) => {
                 self.rank = join.rank as usize;
                 self.joined = Some(join.placement.clone());
                 self.peers = peers;
                 self.store = Some(store);
-                match stay_alive(&self.events) {
-                    Ok(()) => {
-                        self.events.send(&Event::Joined);
-                        Ended::Done
-                    }
-                    Err(source) => self.failed("", &TrainError::Thread { index: 0, source }),
-                }
+                self.events.send(&Event::Joined);
+                Ended::Done
             }
             Err(error) => self.failed("", &error),
         }

@@ -1,0 +1,104 @@
+//! `aurora export`: writes what another system needs to run a spec.
+
+use std::time::Duration;
+
+use aurora_runtime::launch::{BatchScript, Machine};
+use serde_json::json;
+
+use super::Context;
+use crate::arguments::{Cluster, SlurmArguments, SpecArgument};
+use crate::failure::{Exit, Failure};
+use crate::output;
+use crate::placement::{Asked, as_argument, check, count, nodes, on_devices, placement, tasks};
+
+/// A batch script for Slurm. It names the program, the spec and the layout in full: what the job's nodes and tasks are asked
+/// for is what the run will use, whatever becomes of the spec's layout.
+pub fn slurm(context: &Context, argument: &SpecArgument, job: &SlurmArguments) -> Result<Exit, Failure> {
+    let (_, loaded) = context.open(argument)?;
+    let spec = &loaded.spec;
+    let layout = job.layout.unwrap_or_default();
+    let asked = Asked {
+        layout,
+        threads: job.threads,
+        left: Some(1),
+        nodes: job.nodes,
+    };
+    let placement = placement(spec, asked);
+    check(spec, &placement)?;
+    let devices = on_devices(spec, layout);
+    let machine = match job.cluster {
+        Cluster::Lumi if devices => Machine::Lumi,
+        Cluster::Frontier if devices => Machine::Frontier,
+        Cluster::Plain if !devices => Machine::Plain {
+            cpus_per_task: count(placement.threads),
+        },
+        Cluster::Plain => {
+            return Err(Failure::fault("the layout is for MI250X, and a plain cluster has none")
+                .help("name the cluster (`--cluster lumi`), or run on CPUs (`--layout machine=cpu,…`)"));
+        }
+        Cluster::Lumi | Cluster::Frontier => {
+            return Err(
+                Failure::fault("the layout is for CPUs, and the nodes of this cluster have MI250X")
+                    .help("leave `--cluster` out, or set `machine = mi250x` in the layout"),
+            );
+        }
+    };
+    let script = BatchScript {
+        job_name: job.job_name.clone().unwrap_or_else(|| spec.name.clone()),
+        account: job.account.clone(),
+        partition: job.partition.clone(),
+        tasks: tasks(machine, &placement, nodes(spec, asked))?,
+        time_limit: job.time,
+        grace: Duration::from_secs(job.grace),
+        max_restarts: job.requeues,
+        setup: job.setup.clone(),
+        command: command(
+            context,
+            argument,
+            job,
+            &as_argument(&placement, layout.cpu),
+            placement.threads,
+        )?,
+    };
+    let text = script.text().map_err(|error| Failure::fault(error.to_string()))?;
+    if context.json {
+        output::json(json!({ "script": text }));
+    } else {
+        print!("{text}");
+    }
+    Ok(Exit::Done)
+}
+
+/// Paths are absolute: the job may begin in another folder.
+fn command(
+    context: &Context,
+    argument: &SpecArgument,
+    job: &SlurmArguments,
+    layout: &str,
+    threads: u32,
+) -> Result<Vec<String>, Failure> {
+    let own = std::env::current_exe()?;
+    let spec = camino::absolute_utf8(&argument.spec)?;
+    let mut words = vec![own.to_string_lossy().into_owned(), "run".to_owned(), spec.to_string()];
+    if let Some(profile) = &argument.profile {
+        words.extend(["--profile".to_owned(), profile.clone()]);
+    }
+    if let Some(store) = &context.store {
+        words.extend(["--store".to_owned(), camino::absolute_utf8(store)?.to_string()]);
+    }
+    words.extend(
+        [
+            "--launcher",
+            "srun",
+            "--progress",
+            "plain",
+            "--layout",
+            layout,
+            "--threads",
+        ]
+        .map(str::to_owned),
+    );
+    words.push(threads.to_string());
+    words.extend(job.run.iter().cloned());
+    Ok(words)
+}
