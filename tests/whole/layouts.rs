@@ -97,11 +97,28 @@ fn bf16_has_the_same_bits_under_every_layout() {
     same_under(&project(Family::Llama, "bf16"), &LAYOUTS[5..11]);
 }
 
-/// Waits until so many steps have been done in this run, or it ends.
+/// The folder of the last run.
+fn latest(project: &Project) -> Option<PathBuf> {
+    std::fs::canonicalize(project.path(".aurora/runs/latest")).ok()
+}
+
+/// Starts a run and waits until it has done so many steps, or has ended.
+fn start_until_step(project: &Project, more: &[&str], step: usize) -> Child {
+    let before = latest(project);
+    let mut child = project.start_with(more);
+    until_step_after(project, before.as_ref(), &mut child, step);
+    child
+}
+
+/// Waits until so many steps have been done in the project's first run, or it ends.
 pub fn until_step(project: &Project, child: &mut Child, step: usize) {
+    until_step_after(project, None, child, step);
+}
+
+fn until_step_after(project: &Project, before: Option<&PathBuf>, child: &mut Child, step: usize) {
     let began = Instant::now();
     let steps = || {
-        let own = latest(project).filter(|own| Some(own) != before.as_ref())?;
+        let own = latest(project).filter(|own| Some(own) != before)?;
         Some(std::fs::read_to_string(own.join("metrics.jsonl")).ok()?.lines().count())
     };
     while steps().unwrap_or(0) < step
@@ -111,7 +128,6 @@ pub fn until_step(project: &Project, child: &mut Child, step: usize) {
         // The workers need the processor more.
         std::thread::park_timeout(Duration::from_millis(10));
     }
-    child
 }
 
 pub fn signal(pid: u32, name: &str) {
