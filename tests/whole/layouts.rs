@@ -131,7 +131,10 @@ fn until_step_after(project: &Project, before: Option<&PathBuf>, child: &mut Chi
 }
 
 pub fn signal(pid: u32, name: &str) {
-    let told = Command::new("kill").args([name, &pid.to_string()]).status().expect("kill");
+    let told = Command::new("kill")
+        .args([name, &pid.to_string()])
+        .status()
+        .expect("kill");
     assert!(told.success(), "kill {name} {pid}");
 }
 
