@@ -73,6 +73,9 @@ def main():
             print(f"{what}:", flush=True)
             subprocess.run([str(program)], check=True)
 
+    print("layouts and contracts:", flush=True)
+    subprocess.run([sys.executable, str(ROOT / "tests/bench/layouts.py"), str(binaries / "examples/speed")], check=True)
+
     python = work.parent / "peers/venv/bin/python"
     python = Path(os.environ.get("AURORA_PEERS_PYTHON", python))
     if python.is_file():

@@ -1,7 +1,7 @@
 //! `aurora build`: the graph of a spec, every node with its key and state.
 
 use aurora_compiler::check::{AssumptionKind, assumptions};
-use aurora_compiler::graph::{Kind, lower, model_fields, stage_plan};
+use aurora_compiler::graph::{Graph, Kind, model_fields, stage_plan};
 use aurora_compiler::hash::Keyed;
 use aurora_compiler::plan::{Plan, State, plan};
 use aurora_compiler::spec::{BlockKind, Spec};
@@ -36,7 +36,7 @@ pub fn run(context: &Context, argument: &SpecArgument) -> Result<Exit, Failure> 
         }));
         return Ok(Exit::Done);
     }
-    print_facts(&loaded.spec);
+    print_facts(&loaded.spec, &keyed.graph);
     let mut rows = vec![["node", "kind", "key", "state", "reason"].map(String::from).to_vec()];
     for planned in &plan.nodes {
         let node = keyed.graph.node(planned.id);
@@ -142,8 +142,7 @@ fn stages(spec: &Spec) -> Vec<Value> {
         .collect()
 }
 
-fn print_facts(spec: &Spec) {
-    let graph = lower(spec, &Default::default());
+fn print_facts(spec: &Spec, graph: &Graph) {
     let evals = graph.ids().filter(|id| graph.node(*id).kind == Kind::Eval).count();
     for id in spec.blocks.keys().filter(|id| id.kind == BlockKind::Model) {
         println!(

@@ -9,6 +9,8 @@
 //! transfers is told. `--dump` leaves initial weights, batches and losses in a folder, for a comparison with another
 //! trainer.
 
+mod shapes;
+
 use std::error::Error;
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -17,115 +19,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use aurora_compiler::fields::{
-    Activation, AdamW, Architecture, ModelFields, Numerics, Precision, WeightsFields, WeightsHow,
-};
+use aurora_compiler::fields::{AdamW, Numerics, Precision, WeightsFields, WeightsHow};
 use aurora_runtime::checkpoint::groups;
 use aurora_runtime::job::{Files, Placement, Recompute};
 use aurora_train::parallel::transport::{Axis, Gloo, Store, Transfer, Transport, TransportError};
 use aurora_train::parallel::{Mesh, Peers};
 use aurora_train::train::TrainError;
-use aurora_train::train::batch::{Batch, MicroBatch};
 use aurora_train::train::state::{State, mesh, network};
 use aurora_train::train::step::Trainer;
 use aurora_train::train::team::Team;
 use camino::{Utf8Path, Utf8PathBuf};
+use shapes::{batch, shape};
 use tch::Tensor;
-
-struct Shape {
-    model: ModelFields,
-    sequence: usize,
-    micro_batch: u32,
-}
-
-fn shape(name: &str) -> Result<Shape, Box<dyn Error>> {
-    let bigcode = |layers, hidden, heads, vocabulary, context| -> Result<ModelFields, Box<dyn Error>> {
-        Ok(ModelFields {
-            architecture: Architecture::GptBigcode,
-            layers,
-            hidden,
-            heads,
-            kv_heads: 1,
-            feed_forward: 4 * hidden,
-            context,
-            vocabulary,
-            activation: Activation::GeluTanh,
-            norm_epsilon: "1e-5".parse()?,
-            rotary_base: None,
-            tied_embeddings: true,
-        })
-    };
-    match name {
-        "large" => Ok(Shape {
-            model: bigcode(8, 512, 8, 16_384, 512)?,
-            sequence: 512,
-            micro_batch: 4,
-        }),
-        "small" => Ok(Shape {
-            model: bigcode(4, 128, 4, 4096, 128)?,
-            sequence: 128,
-            micro_batch: 32,
-        }),
-        "llama" => Ok(Shape {
-            model: ModelFields {
-                architecture: Architecture::Llama,
-                kv_heads: 2,
-                feed_forward: 352,
-                activation: Activation::SwiGlu,
-                rotary_base: Some("10000".parse()?),
-                tied_embeddings: false,
-                ..bigcode(4, 128, 4, 4096, 128)?
-            },
-            sequence: 128,
-            micro_batch: 32,
-        }),
-        _ => Err(format!("no shape `{name}`: small, large or llama").into()),
-    }
-}
-
-/// Ids with some structure, from a fixed generator.
-fn ids(count: usize, vocabulary: u32, seed: u64) -> Vec<i64> {
-    let mut state = seed * 2 + 1;
-    let mut last = 0u64;
-    let next = |_| {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        let draw = state >> 33;
-        last = if draw.is_multiple_of(4) { draw / 4 } else { last * 3 + 1 } % u64::from(vocabulary);
-        last as i64
-    };
-    (0..count).map(next).collect()
-}
-
-fn batch(shape: &Shape, micro_batches: usize, step: u64) -> Result<(Batch, Vec<i64>), Box<dyn Error>> {
-    let row = shape.sequence + 1;
-    let all = ids(
-        micro_batches * shape.micro_batch as usize * row,
-        shape.model.vocabulary,
-        step,
-    );
-    let micro_batches = all.chunks(shape.micro_batch as usize * row).map(|rows| {
-        let part = |from: usize| -> Vec<i64> {
-            rows.chunks(row)
-                .flat_map(|sample| sample[from..from + shape.sequence].to_vec())
-                .collect()
-        };
-        Ok(Some(MicroBatch {
-            ids: Tensor::f_from_slice(&part(0))?,
-            targets: Tensor::f_from_slice(&part(1))?,
-        }))
-    });
-    let micro_batches = micro_batches.collect::<Result<_, tch::TchError>>()?;
-    Ok((
-        Batch {
-            micro_batches,
-            samples: Vec::new(),
-            digest: None,
-        },
-        all,
-    ))
-}
 
 /// Processor time of all threads of this process, in seconds.
 fn processor_seconds() -> f64 {
@@ -189,8 +94,8 @@ impl Transport for Timed {
     }
 }
 
-/// The ranks that this process has started.
-struct Others(Vec<Child>);
+/// The ranks that this process has started, and the store, which has to be there until all of them have joined.
+struct Others(Vec<Child>, Option<Store>);
 
 impl Drop for Others {
     fn drop(&mut self) {
@@ -209,7 +114,7 @@ fn meet(
     port: u16,
     waited: &Arc<AtomicU64>,
 ) -> Result<(Vec<Peers>, Others), Box<dyn Error>> {
-    let mut others = Others(Vec::new());
+    let mut others = Others(Vec::new(), None);
     if mesh.world() == 1 {
         return Ok(((0..threads).map(|_| Peers::alone()).collect(), others));
     }
@@ -233,7 +138,7 @@ fn meet(
         Ok(Peers::new(mesh, Box::new(Timed { inner, nanoseconds })))
     });
     let peers = peers.collect::<Result<_, TransportError>>()?;
-    // Ranks have met; the store is not needed any more.
+    others.1 = Some(store);
     Ok((peers, others))
 }
 

@@ -1,0 +1,105 @@
+//! The models and batches that are measured, and compared with another trainer's.
+
+use std::error::Error;
+
+use aurora_compiler::fields::{Activation, Architecture, ModelFields};
+use aurora_train::train::batch::{Batch, MicroBatch};
+use tch::Tensor;
+
+/// A model and its batches.
+pub struct Shape {
+    pub model: ModelFields,
+    pub sequence: usize,
+    pub micro_batch: u32,
+}
+
+/// A shape by its name.
+pub fn shape(name: &str) -> Result<Shape, Box<dyn Error>> {
+    let bigcode = |layers, hidden, heads, vocabulary, context| -> Result<ModelFields, Box<dyn Error>> {
+        Ok(ModelFields {
+            architecture: Architecture::GptBigcode,
+            layers,
+            hidden,
+            heads,
+            kv_heads: 1,
+            feed_forward: 4 * hidden,
+            context,
+            vocabulary,
+            activation: Activation::GeluTanh,
+            norm_epsilon: "1e-5".parse()?,
+            rotary_base: None,
+            tied_embeddings: true,
+        })
+    };
+    match name {
+        "large" => Ok(Shape {
+            model: bigcode(8, 512, 8, 16_384, 512)?,
+            sequence: 512,
+            micro_batch: 4,
+        }),
+        "small" => Ok(Shape {
+            model: bigcode(4, 128, 4, 4096, 128)?,
+            sequence: 128,
+            micro_batch: 32,
+        }),
+        "llama" => Ok(Shape {
+            model: ModelFields {
+                architecture: Architecture::Llama,
+                kv_heads: 2,
+                feed_forward: 352,
+                activation: Activation::SwiGlu,
+                rotary_base: Some("10000".parse()?),
+                tied_embeddings: false,
+                ..bigcode(4, 128, 4, 4096, 128)?
+            },
+            sequence: 128,
+            micro_batch: 32,
+        }),
+        _ => Err(format!("no shape `{name}`: small, large or llama").into()),
+    }
+}
+
+/// Ids with some structure, from a fixed generator.
+fn ids(count: usize, vocabulary: u32, seed: u64) -> Vec<i64> {
+    let mut state = seed * 2 + 1;
+    let mut last = 0u64;
+    let next = |_| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        let draw = state >> 33;
+        last = if draw.is_multiple_of(4) { draw / 4 } else { last * 3 + 1 } % u64::from(vocabulary);
+        last as i64
+    };
+    (0..count).map(next).collect()
+}
+
+/// The batch of a step, and all its ids: of each sample, one more than the sequence.
+pub fn batch(shape: &Shape, micro_batches: usize, step: u64) -> Result<(Batch, Vec<i64>), Box<dyn Error>> {
+    let row = shape.sequence + 1;
+    let all = ids(
+        micro_batches * shape.micro_batch as usize * row,
+        shape.model.vocabulary,
+        step,
+    );
+    let micro_batches = all.chunks(shape.micro_batch as usize * row).map(|rows| {
+        let part = |from: usize| -> Vec<i64> {
+            rows.chunks(row)
+                .flat_map(|sample| sample[from..from + shape.sequence].to_vec())
+                .collect()
+        };
+        Ok(Some(MicroBatch {
+            ids: Tensor::f_from_slice(&part(0))?,
+            targets: Tensor::f_from_slice(&part(1))?,
+        }))
+    });
+    let micro_batches = micro_batches.collect::<Result<_, tch::TchError>>()?;
+    Ok((
+        Batch {
+            micro_batches,
+            samples: Vec::new(),
+            digest: None,
+        },
+        all,
+    ))
+}

@@ -1,0 +1,103 @@
+//! The losses of the first steps against those of Hugging Face transformers, which `tests/peers/train_speed.py` left in
+//! `tests/peers/losses.json`: same initial weights, batches and optimizer.
+
+#[path = "../examples/speed/shapes.rs"]
+mod shapes;
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::sync::atomic::AtomicBool;
+
+use aurora_compiler::fields::{AdamW, Numerics, Precision, WeightsFields, WeightsHow};
+use aurora_runtime::checkpoint::groups;
+use aurora_runtime::job::{Placement, Recompute};
+use aurora_train::parallel::Peers;
+use aurora_train::train::TrainError;
+use aurora_train::train::state::{State, network};
+use aurora_train::train::step::Trainer;
+use aurora_train::train::team::Team;
+use camino::Utf8Path;
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+struct Reference {
+    micro_batch: u32,
+    micro_batches: usize,
+    learning_rate: f64,
+    losses: BTreeMap<String, Vec<f64>>,
+}
+
+fn losses(name: &str, reference: &Reference, steps: usize) -> Result<Vec<f64>, Box<dyn Error>> {
+    let mut shape = shapes::shape(name)?;
+    shape.micro_batch = reference.micro_batch;
+    let folder = tempfile::tempdir()?;
+    let folder = Utf8Path::from_path(folder.path()).ok_or("a path that is not UTF-8")?;
+    let weights = WeightsFields {
+        model: shape.model.clone(),
+        how: WeightsHow::Random {
+            seed: 1,
+            std: "0.02".parse()?,
+        },
+    };
+    aurora_runtime::weights::initial_weights(&weights, folder)?;
+    let files = groups(&shape.model)
+        .iter()
+        .map(|group| (group.weights(), folder.join(group.weights())))
+        .collect();
+    let numerics = Numerics::Invariant {
+        tensor: 2,
+        lanes: 2,
+        micro_batch: shape.micro_batch,
+    };
+    let placement = Placement::one(2, Recompute::None);
+    let network = network(&shape.model, &numerics, Precision::F32, &placement, 0)?;
+    let mut state = State::new(network, &shape.model, 0, true, false)?;
+    state.load_weights(&files)?;
+    let optimizer = AdamW {
+        beta1: "0.9".parse()?,
+        beta2: "0.95".parse()?,
+        epsilon: "1e-8".parse()?,
+        weight_decay: "0.1".parse()?,
+        clip: Some("1".parse()?),
+    };
+    let (team, peers) = (Team::new(2)?, vec![Peers::alone(), Peers::alone()]);
+    let count = reference.micro_batches;
+    let mut trainer = Trainer::new(state, peers, &optimizer, shape.sequence, count, Recompute::None)?;
+    let mut step = |step: u64| -> Result<f64, Box<dyn Error>> {
+        let (mut batch, _) = shapes::batch(&shape, count, step)?;
+        let not_finite = |what, value| TrainError::NotFinite {
+            what,
+            step,
+            value,
+            batch: String::new(),
+        };
+        let stop = AtomicBool::new(false);
+        let outcome = trainer.step(
+            &team,
+            &mut batch,
+            &optimizer,
+            reference.learning_rate,
+            &stop,
+            not_finite,
+        )?;
+        Ok(outcome.loss)
+    };
+    (0..steps as u64).map(&mut step).collect()
+}
+
+#[test]
+fn losses_are_those_of_transformers() {
+    let reference: Reference = serde_json::from_str(include_str!("../../../tests/peers/losses.json")).unwrap();
+    assert_eq!(reference.losses.keys().collect::<Vec<_>>(), ["llama", "small"]);
+    for (name, theirs) in &reference.losses {
+        let ours = losses(name, &reference, theirs.len()).unwrap();
+        assert_eq!(ours.len(), 20);
+        for (step, (ours, theirs)) in ours.iter().zip(theirs).enumerate() {
+            // f32 sums in another order, over as many updates.
+            assert!(
+                (ours / theirs - 1.0).abs() < 1e-4,
+                "{name}, step {step}: {ours}, not {theirs}"
+            );
+        }
+    }
+}
