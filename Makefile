@@ -9,11 +9,12 @@ ifdef CARGO_TARGET_DIR
 AURORA := $(CARGO_TARGET_DIR)/release/aurora
 endif
 
-# Compiles, fetches and locks real text, trains two stages, evaluates, reports, and repeats it all from the lock.
+# Compiles, fetches and locks real text, trains two stages on one worker, evaluates, reports, and repeats it all from the
+# lock on four workers (tensor 2 × pipeline 2): the same bits.
 demo: build
 	$(AURORA) check specs/demo.aur
 	$(AURORA) run specs/demo.aur
-	$(AURORA) rerun lockfiles/demo.lock
+	$(AURORA) rerun lockfiles/demo.lock --profile lumi_like
 
 test: libtorch
 	$(CARGO) test --release --workspace

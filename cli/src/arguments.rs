@@ -96,7 +96,9 @@ pub enum Command {
         offline: bool,
     },
     /// Run a spec: build what is not there, write the lock and the report.
-    #[command(after_help = "Example:  aurora run specs/demo.aur")]
+    #[command(
+        after_help = "Examples:  aurora run specs/demo.aur\n           aurora run specs/demo.aur --layout tensor=2,pipeline=2 --restarts 3"
+    )]
     Run {
         #[command(flatten)]
         spec: SpecArgument,
@@ -107,7 +109,9 @@ pub enum Command {
         locked: bool,
     },
     /// Repeat a locked run in an empty store and compare every result.
-    #[command(after_help = "Example:  aurora rerun lockfiles/demo.lock")]
+    #[command(
+        after_help = "Examples:  aurora rerun lockfiles/demo.lock\n           aurora rerun lockfiles/demo.lock --layout tensor=2,pipeline=2"
+    )]
     Rerun {
         #[arg(value_name = "LOCK")]
         lock: Utf8PathBuf,
@@ -116,6 +120,9 @@ pub enum Command {
         /// Fetch the sources again as well, instead of taking pinned bytes from the store.
         #[arg(long)]
         fresh: bool,
+        /// Lay this profile over the spec; it may change the layout only.
+        #[arg(long)]
+        profile: Option<String>,
         /// Keep the store of the repetition in this folder.
         #[arg(long, value_name = "DIR")]
         into: Option<Utf8PathBuf>,

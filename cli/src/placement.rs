@@ -169,10 +169,8 @@ pub fn launching(
 ) -> Result<Launching, Failure> {
     if on_devices(spec, how.layout.unwrap_or_default()) {
         let missing = crate::commands::doctor::rccl().join("; ");
-        return Err(Failure::fault(format!(
-            "the layout is for MI250X, and this machine cannot run it: {missing}"
-        ))
-        .help("choose a profile with a layout for CPUs, or `--layout machine=cpu,…`"));
+        let text = format!("the layout is for MI250X, and this version trains on CPUs (found here: {missing})");
+        return Err(Failure::fault(text).help("choose a profile with a layout for CPUs, or `--layout machine=cpu,…`"));
     }
     let launch = match how.launcher {
         Launcher::Local => Launch::Local,

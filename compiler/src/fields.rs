@@ -296,13 +296,32 @@ pub enum Numerics {
         micro_batch: u32,
     },
     /// As `invariant`, and the same bits on every x86-64 processor: every kernel is Aurora's own.
-    Portable {
-        tensor: u32,
-        lanes: u32,
-        micro_batch: u32,
-    },
-    /// The fastest kernels; same bits only under the same layout and threads.
-    Native { micro_batch: u32 },
+    Portable { tensor: u32, lanes: u32, micro_batch: u32 },
+    /// The library's fastest kernels; sums across shards and lanes follow the grid all the same.
+    Native { tensor: u32, lanes: u32, micro_batch: u32 },
+}
+
+impl Numerics {
+    /// Logical tensor shards, logical gradient lanes, and sequences of a micro-batch.
+    pub fn grid(&self) -> [u32; 3] {
+        match *self {
+            Self::Invariant {
+                tensor,
+                lanes,
+                micro_batch,
+            }
+            | Self::Portable {
+                tensor,
+                lanes,
+                micro_batch,
+            }
+            | Self::Native {
+                tensor,
+                lanes,
+                micro_batch,
+            } => [tensor, lanes, micro_batch],
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -313,7 +313,8 @@ pub fn write_part<'a>(
     file.set_len((header.len() + 4 * count) as u64).map_err(wrap)?;
     file.write_all_at(&header, 0).map_err(wrap)?;
     for (at, numbers) in runs {
-        file.write_all_at(&as_bytes(numbers), (header.len() + 4 * at) as u64).map_err(wrap)?;
+        file.write_all_at(&as_bytes(numbers), (header.len() + 4 * at) as u64)
+            .map_err(wrap)?;
     }
     file.sync_all().map_err(wrap)
 }

@@ -1,5 +1,6 @@
 //! The same run on many layouts: workers are processes, and no bit depends on how they are arranged.
 
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
@@ -25,9 +26,15 @@ fn project(family: Family, precision: &str) -> Project {
     project.edit("warmup = 4 steps", "warmup = 1 steps");
     project.edit("budget        = 8 steps", "budget        = 2 steps");
     project.edit("[start, every 8 steps, end]", "[end]");
-    project.edit("expect learned { cap.heldout.bits_per_byte.en < tiny.heldout.bits_per_byte.en }", "");
+    project.edit(
+        "expect learned { cap.heldout.bits_per_byte.en < tiny.heldout.bits_per_byte.en }",
+        "",
+    );
     if let Family::Llama = family {
-        project.edit("architecture = gpt_bigcode", "architecture = llama\n  kv_heads = 2\n  tied_embeddings = false");
+        project.edit(
+            "architecture = gpt_bigcode",
+            "architecture = llama\n  kv_heads = 2\n  tied_embeddings = false",
+        );
     }
     project
 }
@@ -40,7 +47,10 @@ const LAYOUTS: [(&str, &str); 12] = [
     ("pipeline=4,recompute=selective", "1"),
     ("data=2", "1"),
     ("data=4,distributed_optimizer", "1"),
-    ("tensor=2,pipeline=2,data=2,sequence_parallel,distributed_optimizer,recompute=full", "1"),
+    (
+        "tensor=2,pipeline=2,data=2,sequence_parallel,distributed_optimizer,recompute=full",
+        "1",
+    ),
     ("tensor=2,pipeline=4,recompute=full", "1"),
     ("tensor=4,data=2", "2"),
     ("pipeline=2,data=4,recompute=selective", "1"),
@@ -54,7 +64,15 @@ fn same_under(project: &Project, layouts: &[(&str, &str)]) {
         .exits(0);
     for (layout, threads) in layouts {
         let done = project.aurora(&[
-            "rerun", "lockfiles/small.lock", "--layout", layout, "--threads", threads, "--json", "--progress", "none",
+            "rerun",
+            "lockfiles/small.lock",
+            "--layout",
+            layout,
+            "--threads",
+            threads,
+            "--json",
+            "--progress",
+            "none",
         ]);
         assert!(done.0.status.success(), "{layout}: {} {}", done.out(), done.err());
         let document = done.json();
@@ -79,12 +97,27 @@ fn bf16_has_the_same_bits_under_every_layout() {
     same_under(&project(Family::Llama, "bf16"), &LAYOUTS[5..11]);
 }
 
-/// Waits until so many steps have been done in this run, or it ends.
-pub fn until_step(project: &Project, child: &mut Child, step: usize) {
+/// The folder of the last run.
+fn latest(project: &Project) -> Option<PathBuf> {
+    std::fs::canonicalize(project.path(".aurora/runs/latest")).ok()
+}
+
+/// Starts a run and waits until it has done so many steps, or has ended.
+fn start_until_step(project: &Project, more: &[&str], step: usize) -> Child {
+    let before = latest(project);
+    let mut child = project.start_with(more);
+    until_step(project, &mut child, before.as_deref(), step);
+    child
+}
+
+/// Waits until a run that comes after another has done so many steps, or has ended.
+pub fn until_step(project: &Project, child: &mut Child, before: Option<&Path>, step: usize) {
     let began = Instant::now();
-    let metrics = project.path(".aurora/runs/latest/metrics.jsonl");
-    let steps = || std::fs::read_to_string(&metrics).map_or(0, |text| text.lines().count());
-    while steps() < step
+    let steps = || {
+        let own = latest(project).filter(|own| Some(own.as_path()) != before)?;
+        Some(std::fs::read_to_string(own.join("metrics.jsonl")).ok()?.lines().count())
+    };
+    while steps().unwrap_or(0) < step
         && child.try_wait().expect("a child").is_none()
         && began.elapsed() < Duration::from_secs(120)
     {
@@ -94,7 +127,10 @@ pub fn until_step(project: &Project, child: &mut Child, step: usize) {
 }
 
 pub fn signal(pid: u32, name: &str) {
-    let told = Command::new("kill").args([name, &pid.to_string()]).status().expect("kill");
+    let told = Command::new("kill")
+        .args([name, &pid.to_string()])
+        .status()
+        .expect("kill");
     assert!(told.success(), "kill {name} {pid}");
 }
 
@@ -113,14 +149,18 @@ fn a_run_changes_its_layout_at_every_interruption() {
     let project = long_project();
     let layouts = ["tensor=2", "pipeline=2,data=2", "data=4,distributed_optimizer"];
     for (at, layout) in layouts.iter().enumerate() {
-        let mut child = project.start_with(&["--layout", layout]);
-        until_step(&project, &mut child, 30 + 10 * at);
+        let mut child = start_until_step(&project, &["--layout", layout], 30 + 10 * at);
         signal(child.id(), if at == 1 { "-USR1" } else { "-TERM" });
         assert_eq!(child.wait().expect("the run ends").code(), Some(75), "{layout}");
         project.aurora(&["verify"]).exits(0);
     }
     let done = project.aurora(&[
-        "run", "specs/small.aur", "--layout", "tensor=2,pipeline=2", "--progress", "plain",
+        "run",
+        "specs/small.aur",
+        "--layout",
+        "tensor=2,pipeline=2",
+        "--progress",
+        "plain",
     ]);
     done.exits(0);
     done.says("resuming cap@");
@@ -137,7 +177,11 @@ pub fn workers(child: &Child) -> Vec<u32> {
         let (_, rest) = stat.rsplit_once(") ")?;
         rest.get(1..)?.starts_with(&parent).then_some(pid)
     };
-    let mut all: Vec<u32> = std::fs::read_dir("/proc").into_iter().flatten().filter_map(of).collect();
+    let mut all: Vec<u32> = std::fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .filter_map(of)
+        .collect();
     all.sort_unstable();
     all
 }
@@ -154,29 +198,44 @@ fn a_lost_worker_is_named_and_the_run_goes_on_with_fewer() {
     for how in ["-KILL", "-STOP"] {
         let project = long_project();
         // It stops cleanly, and says who was lost.
-        let mut child = project.start_with(&["--layout", "pipeline=2,data=2", "--silence", "2"]);
-        until_step(&project, &mut child, 70);
+        let child = start_until_step(&project, &["--layout", "pipeline=2,data=2", "--silence", "2"], 70);
         let all = workers(&child);
         assert_eq!(all.len(), 4, "one process a rank");
         signal(all[2], how);
         let output = child.wait_with_output().expect("the run ends");
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(4), "{how}: {said}");
-        let cause = if how == "-KILL" { "has ended (signal: 9" } else { "has not been heard for 2 s" };
-        assert!(said.contains("rank 2 on 127.0.0.1") && said.contains(cause), "{how}: {said}");
+        let cause = if how == "-KILL" {
+            "has ended (signal: 9"
+        } else {
+            "has not been heard for 2 s"
+        };
+        assert!(
+            said.contains("rank 2 on 127.0.0.1") && said.contains(cause),
+            "{how}: {said}"
+        );
         assert!(said.contains("after step "), "{how}: {said}");
         assert!(!all.iter().any(|pid| lives(*pid)), "{how}: no worker is left");
         project.aurora(&["verify"]).exits(0);
         // Another is lost on the way, and half of the workers end it.
-        let mut child = project.start_with(&[
-            "--layout", "pipeline=2,data=2", "--silence", "2", "--restarts", "2", "--fewer",
-        ]);
-        until_step(&project, &mut child, 20);
+        let more = [
+            "--layout",
+            "pipeline=2,data=2",
+            "--silence",
+            "2",
+            "--restarts",
+            "2",
+            "--fewer",
+        ];
+        let child = start_until_step(&project, &more, 20);
         signal(workers(&child)[1], how);
         let output = child.wait_with_output().expect("the run ends");
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{how}: {said}");
-        assert!(said.contains("going on from the last checkpoint with 2 workers"), "{how}: {said}");
+        assert!(
+            said.contains("going on from the last checkpoint with 2 workers"),
+            "{how}: {said}"
+        );
         assert_eq!(project.results(), undisturbed.results(), "{how}");
     }
 }
@@ -196,7 +255,50 @@ fn what_a_layout_asks_for_has_to_be_there() {
     refuse(&["--layout", "pipeline=6"], 1, "6 pipeline stages are more");
     refuse(&["--layout", "tensr=2"], 2, "a layout has tensor, pipeline, data");
     refuse(&["--launcher", "torchrun"], 1, "torchrun's variables are not set");
-    let spec = format!("{}\nlayout big {{\n  machine  = mi250x\n  tensor   = 4\n  pipeline = 2\n}}\n", project.read("specs/small.aur"));
+    let spec = format!(
+        "{}\nlayout big {{\n  machine  = mi250x\n  tensor   = 4\n  pipeline = 2\n}}\n",
+        project.read("specs/small.aur")
+    );
     project.write("specs/small.aur", &spec);
     refuse(&[], 1, "the layout is for MI250X");
+}
+
+/// Puts another processor into what a worker says of itself.
+fn pretend_another_processor(project: &Project) -> PathBuf {
+    let folder = project.path("elsewhere");
+    std::fs::create_dir_all(&folder).expect("a folder");
+    std::fs::copy(env!("CARGO_BIN_EXE_aurora"), folder.join("aurora")).expect("the program");
+    let script = format!(
+        "#!/bin/sh\n{} \"$@\" | sed -u 's/\"cpu\":\"[^\"]*\"/\"cpu\":\"of another kind\"/'\n",
+        env!("CARGO_BIN_EXE_aurora-worker")
+    );
+    project.write("elsewhere/aurora-worker", &script);
+    let path = folder.join("aurora-worker");
+    let mut mode = std::fs::metadata(&path).expect("a script").permissions();
+    std::os::unix::fs::PermissionsExt::set_mode(&mut mode, 0o755);
+    std::fs::set_permissions(&path, mode).expect("a script that can be started");
+    folder.join("aurora")
+}
+
+#[test]
+fn a_checkpoint_of_other_numerics_is_not_gone_on_from() {
+    for (numerics, code) in [("invariant", 4), ("portable", 0)] {
+        let project = long_project();
+        project.edit("invariant(", &format!("{numerics}("));
+        let mut child = start_until_step(&project, &[], 60);
+        signal(child.id(), "-TERM");
+        assert_eq!(child.wait().expect("the run ends").code(), Some(75));
+        let elsewhere = pretend_another_processor(&project);
+        let output = Command::new(elsewhere)
+            .args(["run", "specs/small.aur", "--progress", "none"])
+            .current_dir(project.root())
+            .output()
+            .expect("the binary starts");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{numerics}: {said}");
+        if code == 4 {
+            assert!(said.contains("was computed with other numerics"), "{said}");
+            assert!(said.contains("of another kind"), "{said}");
+        }
+    }
 }

@@ -37,6 +37,7 @@ pub fn run(context: &Context) -> Result<Exit, Failure> {
             "version": env!("CARGO_PKG_VERSION"),
             "cores": cores,
             "worker": has_worker,
+            "rccl": rccl(),
             "clients": found.iter().map(|(program, _, there)| json!({ "program": program, "found": there })).collect::<Vec<_>>(),
             "project": project.root,
             "store": project.store,
@@ -67,7 +68,7 @@ pub fn run(context: &Context) -> Result<Exit, Failure> {
         );
     }
     for (at, line) in rccl().iter().enumerate() {
-        println!("{:<9} {line}", if at == 0 { "RCCL" } else { "" });
+        println!("{:<9} {line}", if at == 0 { "devices" } else { "" });
     }
     println!("project   {}", project.root);
     println!("store     {}", project.store);
@@ -81,9 +82,10 @@ pub fn run(context: &Context) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// What training on MI250X lacks on this machine, in words.
+/// What RCCL and its devices are like on this machine, in words.
 pub fn rccl() -> Vec<String> {
-    vec!["not looked for".to_owned()]
+    let survey = rccl_sys::survey(rccl_sys::Platform::Rocm, &rccl_sys::Search::default());
+    survey.to_string().lines().map(str::to_owned).collect()
 }
 
 fn on_path(program: &str) -> bool {

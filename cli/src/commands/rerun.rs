@@ -24,6 +24,7 @@ pub fn run(
     how: &RunArguments,
     fresh: bool,
     into: Option<&Utf8Path>,
+    profile: Option<&str>,
 ) -> Result<Exit, Failure> {
     let door = crate::placement::door(how)?;
     let Some(lock) = read_lock(lock_path)? else {
@@ -31,7 +32,8 @@ pub fn run(
     };
     let project = context.project(Some(lock_path))?;
     let path = project.root.join(&lock.spec);
-    let loaded = load(&path, lock.profile.as_deref(), context.json)?;
+    // Another profile than the lock's may say where the run is repeated, and nothing else: the keys are compared.
+    let loaded = load(&path, profile.or(lock.profile.as_deref()), context.json)?;
     let keyed = locked_graph(&lock, &loaded)?;
     runnable(&path, &loaded.spec)?;
     if lock.result.is_empty() {

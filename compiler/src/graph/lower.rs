@@ -282,23 +282,24 @@ impl<'a> Lowering<'a> {
     fn numerics(&self, read: &mut Reader<'a>) -> Numerics {
         let at = read.at(&self.experiment(), "numerics");
         let micro_batch = read.count(&read.argument(&at, "micro_batch"));
-        let contract = read.call_name(&at);
-        if contract == "native" {
-            return Numerics::Native { micro_batch };
-        }
         let tensor = read.count(&read.argument(&at, "tensor"));
         let lanes = read.count(&read.argument(&at, "lanes"));
-        if contract == "portable" {
-            return Numerics::Portable {
+        match read.call_name(&at) {
+            "native" => Numerics::Native {
                 tensor,
                 lanes,
                 micro_batch,
-            };
-        }
-        Numerics::Invariant {
-            tensor,
-            lanes,
-            micro_batch,
+            },
+            "portable" => Numerics::Portable {
+                tensor,
+                lanes,
+                micro_batch,
+            },
+            _ => Numerics::Invariant {
+                tensor,
+                lanes,
+                micro_batch,
+            },
         }
     }
 

@@ -220,9 +220,13 @@ const MODEL: BlockSchema = BlockSchema {
         )
         .or_derived("`gelu` in gpt_bigcode, `swiglu` in llama"),
         field("norm_epsilon", positive("1"), "Added to the variance in norms.").or("1e-5"),
-        field("rotary_base", positive("1000000000"), "Base of the rotary positions' angles.")
-            .or_derived("10000 in llama")
-            .ignored("an error in gpt_bigcode, whose positions are learned"),
+        field(
+            "rotary_base",
+            positive("1000000000"),
+            "Base of the rotary positions' angles.",
+        )
+        .or_derived("10000 in llama")
+        .ignored("an error in gpt_bigcode, whose positions are learned"),
         field(
             "tied_embeddings",
             Type::Bool,
@@ -502,7 +506,10 @@ const LAYOUT: BlockSchema = BlockSchema {
             "recompute",
             Type::Word(&[
                 ("none", "every activation is kept"),
-                ("selective", "the inner activations of feed-forward layers are computed again"),
+                (
+                    "selective",
+                    "the inner activations of feed-forward layers are computed again",
+                ),
                 ("full", "whole layers are computed again"),
             ]),
             "Which activations are computed again in the backward pass to save memory.",

@@ -70,15 +70,19 @@ pub(super) const NUMERICS: &[CallSchema] = &[
     },
     CallSchema {
         name: "native",
-        meaning: "The fastest kernels; same bits only under the same layout and number of threads.",
+        meaning: "The fastest kernels of the library at hand; the same bits where these give the same.",
         first: None,
-        arguments: &[field(
-            "micro_batch",
-            MICRO_BATCH,
-            "Sequences that one replica runs in one forward pass.",
-        )
-        .or("1 sequences")
-        .may_be_unknown()],
+        arguments: &[
+            GRID[0],
+            GRID[1],
+            field(
+                "micro_batch",
+                MICRO_BATCH,
+                "Sequences that one lane runs in one forward pass.",
+            )
+            .or("1 sequences")
+            .may_be_unknown(),
+        ],
     },
 ];
 

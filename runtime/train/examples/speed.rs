@@ -183,7 +183,8 @@ impl Transport for Timed {
     ) -> Result<Box<dyn Transfer>, TransportError> {
         let began = Instant::now();
         let transfer = self.inner.start(axis, sends, receives);
-        self.nanoseconds.fetch_add(began.elapsed().as_nanos() as u64, Ordering::Relaxed);
+        self.nanoseconds
+            .fetch_add(began.elapsed().as_nanos() as u64, Ordering::Relaxed);
         Ok(Box::new(TimedTransfer(transfer?, Arc::clone(&self.nanoseconds))))
     }
 }
@@ -217,7 +218,9 @@ fn meet(
         let (store, port) = Store::serve(here, limit)?;
         for rank in 1..mesh.world() {
             let mut command = Command::new(std::env::current_exe()?);
-            command.args(arguments).args(["--rank", &rank.to_string(), "--port", &port.to_string()]);
+            command
+                .args(arguments)
+                .args(["--rank", &rank.to_string(), "--port", &port.to_string()]);
             others.0.push(command.spawn()?);
         }
         store
@@ -250,7 +253,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let tensor: u32 = get("tensor", "1").parse()?;
     let micro_batch = shape.micro_batch;
     let numerics = match get("numerics", "invariant").as_str() {
-        "native" => Numerics::Native { micro_batch },
+        "native" => Numerics::Native {
+            tensor,
+            lanes,
+            micro_batch,
+        },
         "portable" => Numerics::Portable {
             tensor,
             lanes,
@@ -272,7 +279,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         "full" => Recompute::Full,
         _ => Recompute::None,
     };
-    let degrees: Vec<u32> = get("mesh", "1,1,1").split(',').map(str::parse).collect::<Result<_, _>>()?;
+    let degrees: Vec<u32> = get("mesh", "1,1,1")
+        .split(',')
+        .map(str::parse)
+        .collect::<Result<_, _>>()?;
     let &[tensor_ranks, pipeline, data] = &degrees[..] else {
         return Err("--mesh takes TENSOR,PIPELINE,DATA".into());
     };
@@ -314,10 +324,23 @@ fn main() -> Result<(), Box<dyn Error>> {
         .map(|g| (g.weights(), folder.join(g.weights())))
         .collect();
     let waited = Arc::new(AtomicU64::new(0));
-    let (peers, others) = meet(&arguments, mesh, rank, threads as usize, get("port", "0").parse()?, &waited)?;
+    let (peers, others) = meet(
+        &arguments,
+        mesh,
+        rank,
+        threads as usize,
+        get("port", "0").parse()?,
+        &waited,
+    )?;
     let team = Team::new(threads as usize)?;
     let network = network(&shape.model, &numerics, precision, &placement, rank)?;
-    let mut state = State::new(network, &shape.model, rank, true, placement.distributed_optimizer && data > 1)?;
+    let mut state = State::new(
+        network,
+        &shape.model,
+        rank,
+        true,
+        placement.distributed_optimizer && data > 1,
+    )?;
     state.load_weights(&files)?;
     if dump.is_empty() {
         std::fs::remove_dir_all(&scratch)?;
@@ -361,7 +384,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let middle = |times: &[f64]| times[times.len() / 2];
     if rank > 0 {
-        eprintln!("rank {rank}: {:.3} of a step in transfers, peak {} MiB", middle(&waits), peak());
+        eprintln!(
+            "rank {rank}: {:.3} of a step in transfers, peak {} MiB",
+            middle(&waits),
+            peak()
+        );
         return Ok(());
     }
     drop(others);

@@ -543,7 +543,11 @@ fn bf16_resumes_exactly(world: &World) {
 
 fn native_learns_too(world: &World) {
     let mut job = world.job("native", 0..6, world.start());
-    job.fields.numerics = Numerics::Native { micro_batch: 2 };
+    job.fields.numerics = Numerics::Native {
+        tensor: 2,
+        lanes: 4,
+        micro_batch: 2,
+    };
     world.train(job);
     world.train(world.job("invariant", 0..6, world.start()));
     for (native, invariant) in world.trail("native").iter().zip(world.trail("invariant")) {

@@ -2,9 +2,9 @@
 
 use aurora_lang::diagnostics::{Code, Diagnostic};
 
-use super::{nearest_divisors, nearest_multiples};
+use super::nearest_divisors;
 use crate::check::Checker;
-use crate::spec::{Block, BlockId, BlockKind, Field, Spec, Value};
+use crate::spec::{Block, BlockId, BlockKind, Field, Spec};
 
 /// Devices of one node of a machine; none where any number of processes may run.
 fn devices_per_node(machine: &str) -> Option<u64> {
@@ -18,7 +18,7 @@ impl Checker<'_> {
         else {
             return;
         };
-        self.layout_models(block, spec, tensor, pipeline);
+        self.layout_stages(block, spec, pipeline);
         let data = self.replicas(block, tensor, pipeline, nodes);
         let numerics = spec.experiment().and_then(|experiment| experiment.field("numerics"));
         let argument = |name: &str| numerics.and_then(|numerics| numerics.argument(name));
@@ -59,12 +59,11 @@ impl Checker<'_> {
                 diagnostic = diagnostic.label(span, "the logical grid");
             }
             self.error(diagnostic.help(nearest_divisors(data, lanes)));
-        } else {
-            self.layout_batches(block, spec, data, argument("micro_batch"));
         }
+        self.layout_micro_batch(block, argument("micro_batch"));
     }
 
-    fn layout_models(&mut self, block: &Block, spec: &Spec, tensor: u64, pipeline: u64) {
+    fn layout_stages(&mut self, block: &Block, spec: &Spec, pipeline: u64) {
         let mut models: Vec<&BlockId> = spec
             .of_kind(BlockKind::Stage)
             .filter_map(|(id, _)| spec.model_of(id))
@@ -73,26 +72,6 @@ impl Checker<'_> {
         models.dedup();
         for id in models {
             let Some(model) = spec.blocks.get(id) else { continue };
-            for name in ["heads", "feed_forward", "vocabulary"] {
-                let Some(size) = model.integer(name).and_then(|size| u64::try_from(size).ok()) else {
-                    continue;
-                };
-                if size % tensor != 0 {
-                    self.error(
-                        Diagnostic::new(
-                            Code::LAYOUT_TENSOR,
-                            format!(
-                                "{name} {size} of model `{}` cannot be split over tensor {tensor}",
-                                id.name
-                            ),
-                        )
-                        .label(block.place("tensor"), leaves(size, tensor))
-                        .label(model.place(name), "what is split")
-                        .help(nearest_divisors(tensor, size)),
-                    );
-                    break;
-                }
-            }
             if let Some(layers) = model.integer("layers").and_then(|layers| u64::try_from(layers).ok())
                 && pipeline > layers
             {
@@ -167,7 +146,7 @@ impl Checker<'_> {
         }
     }
 
-    fn layout_batches(&mut self, block: &Block, spec: &Spec, data: u64, numerics: Option<&Field>) {
+    fn layout_micro_batch(&mut self, block: &Block, numerics: Option<&Field>) {
         let asked = block.quantity("micro_batch").map(|(count, _)| count);
         let said = numerics.and_then(Field::quantity).map(|(count, _)| count);
         if let (Some(asked), Some(said)) = (asked, said)
@@ -185,40 +164,6 @@ impl Checker<'_> {
                 diagnostic
                     .note("the micro-batch decides the order of sums: it belongs to `numerics`")
                     .help(format!("write `micro_batch = {said} sequences`, or leave it out")),
-            );
-            return;
-        }
-        let Some(micro_batch) = asked.or(said) else { return };
-        let part = data.saturating_mul(micro_batch);
-        for (id, stage) in spec.of_kind(BlockKind::Stage) {
-            let Some(batch) = spec.batch_of(id).filter(|batch| batch.sequences % part != 0) else {
-                continue;
-            };
-            // Under `invariant` the lanes have told this already.
-            if stage
-                .field("global_batch")
-                .is_none_or(|field| field.value == Value::None)
-            {
-                continue;
-            }
-            let already = self
-                .errors
-                .iter()
-                .any(|error| error.code == Code::BATCH_SPLIT && error.place() == Some(stage.place("global_batch")));
-            if already {
-                continue;
-            }
-            self.error(
-                Diagnostic::new(
-                    Code::LAYOUT_DATA,
-                    format!(
-                        "global_batch {} of stage `{}` is not divisible by data {data} × micro-batch {micro_batch} = {part}",
-                        batch.sequences, id.name
-                    ),
-                )
-                .label(block.place("data"), format!("{} ÷ {part} leaves {}", batch.sequences, batch.sequences % part))
-                .label(stage.place("global_batch"), "what is split")
-                .help(nearest_multiples(batch.sequences, part, " sequences")),
             );
         }
     }

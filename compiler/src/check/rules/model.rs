@@ -71,7 +71,11 @@ impl Checker<'_> {
         };
         let gated = block.word("activation") == Some("swiglu");
         if block.word("activation").is_some() && gated != (family == "llama") {
-            let fitting = if family == "llama" { "`swiglu`" } else { "`gelu` or `gelu_tanh`" };
+            let fitting = if family == "llama" {
+                "`swiglu`"
+            } else {
+                "`gelu` or `gelu_tanh`"
+            };
             self.error(
                 Diagnostic::new(
                     Code::FAMILY,
@@ -90,9 +94,12 @@ impl Checker<'_> {
                 && hidden / heads % 2 != 0
             {
                 self.error(
-                    Diagnostic::new(Code::FAMILY, format!("a head of {} numbers cannot be rotated", hidden / heads))
-                        .label(block.place("heads"), format!("{hidden} ÷ {heads} = {}", hidden / heads))
-                        .help("rotary positions turn pairs of numbers: choose `heads` so that a head has an even number"),
+                    Diagnostic::new(
+                        Code::FAMILY,
+                        format!("a head of {} numbers cannot be rotated", hidden / heads),
+                    )
+                    .label(block.place("heads"), format!("{hidden} ÷ {heads} = {}", hidden / heads))
+                    .help("rotary positions turn pairs of numbers: choose `heads` so that a head has an even number"),
                 );
             }
             return;
@@ -119,7 +126,9 @@ impl Checker<'_> {
                     format!("gpt_bigcode has 1 or {heads} key and value heads, not {kv_heads}"),
                 )
                 .label(block.place("kv_heads"), "groups of heads")
-                .help(format!("write `kv_heads = 1` or `kv_heads = {heads}`, or `architecture = llama`")),
+                .help(format!(
+                    "write `kv_heads = 1` or `kv_heads = {heads}`, or `architecture = llama`"
+                )),
             );
         }
     }
@@ -162,7 +171,9 @@ impl Checker<'_> {
             self.error(
                 Diagnostic::new(
                     Code::GRID,
-                    format!("{kv_heads} key and value heads and {shards} logical tensor shards do not divide each other"),
+                    format!(
+                        "{kv_heads} key and value heads and {shards} logical tensor shards do not divide each other"
+                    ),
                 )
                 .label(block.place("kv_heads"), "neither divides the other")
                 .help("a shard has whole heads, or whole shards share one"),

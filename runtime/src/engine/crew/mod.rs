@@ -292,12 +292,15 @@ impl Crew {
                 *heard = now;
             }
         }
-        let silent = |member: &Member| member.last_heard.is_some_and(|heard| now.duration_since(heard) > self.silence);
+        let silent = |member: &Member| {
+            member
+                .last_heard
+                .is_some_and(|heard| now.duration_since(heard) > self.silence)
+        };
         match self.members.iter().position(silent) {
-            Some(rank) if self.members.len() > 1 => Err(self.lost(
-                rank,
-                format!("has not been heard for {} s", self.silence.as_secs_f64()),
-            )),
+            Some(rank) if self.members.len() > 1 => {
+                Err(self.lost(rank, format!("has not been heard for {} s", self.silence.as_secs_f64())))
+            }
             _ => Ok(()),
         }
     }

@@ -79,7 +79,9 @@ pub fn evaluate(
             if seat / threads != at.data {
                 continue;
             }
-            let tokens = (holding.first || holding.last).then(|| windows.read(batch)).transpose()?;
+            let tokens = (holding.first || holding.last)
+                .then(|| windows.read(batch))
+                .transpose()?;
             items[seat % threads].1.push((batch.clone(), tokens));
         }
         let network = Arc::clone(&network);
@@ -95,7 +97,10 @@ pub fn evaluate(
             squares: Vec::new(),
         };
         let all = seats[0].peers.gather_world(&own.to_bytes()).map_err(ModelError::from)?;
-        let all = all.iter().map(|bytes| Report::from_bytes(bytes)).collect::<Result<Vec<_>, _>>()?;
+        let all = all
+            .iter()
+            .map(|bytes| Report::from_bytes(bytes))
+            .collect::<Result<Vec<_>, _>>()?;
         for (place, loss) in all.iter().flat_map(|report| report.losses.iter().copied()) {
             let (set, window) = ((place >> 40) as usize, (place & ((1 << 40) - 1)) as usize);
             losses[set][window] = loss;
@@ -173,13 +178,19 @@ fn one_thread(network: &Network, mut seat: Seat, batches: Vec<Filled>) -> Result
         };
         if !first {
             let input = pass.workspace.incoming(0)?;
-            seat.peers.receive_forward(&input).and_then(|sent| sent.wait()).map_err(ModelError::from)?;
+            seat.peers
+                .receive_forward(&input)
+                .and_then(|sent| sent.wait())
+                .map_err(ModelError::from)?;
             network.fill_input(&pass)?;
         }
         network.forward(&seat.weights, &mut pass)?;
         if !last {
             let output = pass.workspace.outgoing(0)?;
-            seat.peers.send_forward(&output).and_then(|sent| sent.wait()).map_err(ModelError::from)?;
+            seat.peers
+                .send_forward(&output)
+                .and_then(|sent| sent.wait())
+                .map_err(ModelError::from)?;
             continue;
         }
         let mut losses = vec![0.0; targets.len()];

@@ -189,7 +189,10 @@ fn lanes_join_as_a_tree() {
             let mut sum = parts[turn].clone();
             tree_into(&mut sum, &others);
             for j in 0..50 {
-                assert_eq!(sum[j].to_bits(), crate::parallel::tree_by(lanes, &|i| parts[i][j]).to_bits());
+                assert_eq!(
+                    sum[j].to_bits(),
+                    crate::parallel::tree_by(lanes, &|i| parts[i][j]).to_bits()
+                );
             }
         }
     }

@@ -9,8 +9,8 @@ use tch::{Kind, Tensor};
 use super::layout::Heads;
 use super::network::Pass;
 use super::ops::Stats;
-use super::views::{Layer, Linear};
 use super::portable::{self, Projected};
+use super::views::{Layer, Linear};
 use super::workspace::{Kept, Workspace};
 use super::{Kernels, ModelError, Network};
 
@@ -126,9 +126,7 @@ impl Network {
     /// Turns the heads that stand in the first columns of `rows` by their positions, or back.
     fn rotate(&self, workspace: &Workspace, rows: &Tensor, heads: usize, inverse: bool) -> Result<(), ModelError> {
         match &workspace.rotary {
-            Some(rotary) => self
-                .kernels
-                .rotate(rows, rotary, workspace.sequence, 0, heads, inverse),
+            Some(rotary) => self.kernels.rotate(rows, rotary, workspace.sequence, 0, heads, inverse),
             None => Ok(()),
         }
     }
@@ -144,9 +142,14 @@ impl Network {
         let normed = &workspace.normed;
         self.norm(pass, workspace.input(pass.slot, layer), &own.norm1, stats)?;
         let shape = &self.layout.shape;
-        let own_keys = if shape.arrangement == Heads::Stacked { shape.shard_kv_heads() } else { 0 };
+        let own_keys = if shape.arrangement == Heads::Stacked {
+            shape.shard_kv_heads()
+        } else {
+            0
+        };
         for (shard, out) in kept.query.iter().enumerate() {
-            self.kernels.project_with_bias(out, normed, &own.query.weight[shard], own.query.bias.get(shard))?;
+            self.kernels
+                .project_with_bias(out, normed, &own.query.weight[shard], own.query.bias.get(shard))?;
             self.rotate(workspace, out, shape.shard_heads() + own_keys, false)?;
         }
         if let Some(projection) = &own.key_value {
@@ -154,7 +157,8 @@ impl Network {
                 let (start, length) = (block.start as i64, block.len() as i64);
                 let out = kept.key_value.f_narrow(0, start, length)?;
                 let rows = normed.f_narrow(0, start, length)?;
-                self.kernels.project_with_bias(&out, &rows, &projection.weight[0], projection.bias.first())?;
+                self.kernels
+                    .project_with_bias(&out, &rows, &projection.weight[0], projection.bias.first())?;
             }
             self.rotate(workspace, &kept.key_value, shape.kv_heads, false)?;
         }
@@ -186,15 +190,18 @@ impl Network {
         self.fill_dy(pass)?;
         self.bias_backward(pass, &gradient.out.bias)?;
         for (shard, partial) in workspace.partials.iter().enumerate() {
-            self.kernels.multiply(&backward.dattended, &backward.dy, &own.out.weight[shard])?;
+            self.kernels
+                .multiply(&backward.dattended, &backward.dy, &own.out.weight[shard])?;
             let (attended, _) = &kept.attended[shard];
-            self.kernels.add_product(&gradient.out.weight[shard], &backward.dy, attended)?;
+            self.kernels
+                .add_product(&gradient.out.weight[shard], &backward.dy, attended)?;
             let dquery = self.one_shard_backward(workspace, kept, shard)?;
             if let Some(bias) = gradient.query.bias.get(shard) {
                 let all = Self::all(workspace.rows());
                 self.kernels.column_sums(&dquery, &all, std::slice::from_ref(bias))?;
             }
-            self.kernels.add_product(&gradient.query.weight[shard], &dquery, normed)?;
+            self.kernels
+                .add_product(&gradient.query.weight[shard], &dquery, normed)?;
             self.kernels.multiply(partial, &dquery, &own.query.weight[shard])?;
         }
         let mut extra = None;
@@ -225,7 +232,8 @@ impl Network {
         for (block, gradient) in blocks.iter().zip(&gradient.weight) {
             let cut = |tensor: &Tensor| tensor.f_narrow(0, block.start as i64, block.len() as i64);
             let own = cut(dkv)?;
-            self.kernels.multiply(&cut(&backward.extra)?, &own, &projection.weight[0])?;
+            self.kernels
+                .multiply(&cut(&backward.extra)?, &own, &projection.weight[0])?;
             self.kernels.add_product(gradient, &own, &cut(&normed)?)?;
         }
         Ok(())
@@ -245,7 +253,7 @@ impl Network {
             let both = Tensor::f_empty([rows, 2 * d], (Kind::Float, self.device))?;
             self.kernels.sum_partials(parts, None, &both)?;
             for (from, to) in [(0, head), (d, g + head)] {
-                let _ = out.f_narrow(1, to * d, d)?.f_copy_(&both.f_narrow(1, from, d)?)?;
+                out.f_narrow(1, to * d, d)?.f_copy_(&both.f_narrow(1, from, d)?)?;
             }
             Ok(())
         };
@@ -274,12 +282,13 @@ impl Network {
             };
             let of_head = |column: i64| -> Result<Vec<Tensor>, ModelError> {
                 let own = parts.iter().enumerate().filter(|(rank, _)| holds(*rank));
-                own.map(|(_, part)| Ok(part.f_narrow(1, column * d, d)?.f_contiguous()?)).collect()
+                own.map(|(_, part)| Ok(part.f_narrow(1, column * d, d)?.f_contiguous()?))
+                    .collect()
             };
             for column in [head, g + head] {
                 let out = Tensor::f_empty([rows.own.len() as i64, d], (Kind::Float, self.device))?;
                 self.kernels.sum_partials(&of_head(column)?, None, &out)?;
-                let _ = backward.dkv_sum.f_narrow(1, column * d, d)?.f_copy_(&out)?;
+                backward.dkv_sum.f_narrow(1, column * d, d)?.f_copy_(&out)?;
             }
         }
         Ok(())
@@ -354,7 +363,10 @@ impl Network {
         )?;
         let put = |to: &Tensor, from: &Tensor| to.shallow_clone().f_copy_(from);
         let flat = |part: &Tensor, groups: i64| -> Result<Tensor, ModelError> {
-            let rows = part.f_transpose(1, 2)?.f_contiguous()?.f_view([rows * groups, n / groups * d]);
+            let rows = part
+                .f_transpose(1, 2)?
+                .f_contiguous()?
+                .f_view([rows * groups, n / groups * d]);
             Ok(rows?)
         };
         // Where keys and values are shared, the second tensor is not looked at.

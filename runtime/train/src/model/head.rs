@@ -54,12 +54,15 @@ impl Network {
             let Some(gradients) = gradients else { continue };
             for (shard, logits) in logits.iter().enumerate() {
                 self.kernels.add_product(&gradients.of.output[shard], logits, &normed)?;
-                self.kernels.multiply(&cut(&workspace.partials[shard])?, logits, &weights.output[shard])?;
+                self.kernels
+                    .multiply(&cut(&workspace.partials[shard])?, logits, &weights.output[shard])?;
             }
         }
         let Some(gradients) = gradients else { return Ok(()) };
         let Some(into) = &gradients.of.final_norm else {
-            return Err(ModelError::Unfit("there is no room for the final norm's gradient".to_owned()));
+            return Err(ModelError::Unfit(
+                "there is no room for the final norm's gradient".to_owned(),
+            ));
         };
         let _ = workspace.backward()?.dx.shallow_clone().f_zero_()?;
         self.norm_backward(pass, None, x, norm, stats, into)
@@ -93,12 +96,17 @@ impl Network {
             both
         } else {
             let parts = pass.peers.share(&both)?;
-            let line = |at: i64| parts.iter().map(|part| part.f_narrow(0, at, 1)).collect::<Result<Vec<_>, _>>();
+            let line = |at: i64| {
+                parts
+                    .iter()
+                    .map(|part| part.f_narrow(0, at, 1))
+                    .collect::<Result<Vec<_>, _>>()
+            };
             let (sums, chosen) = (line(0)?, line(1)?);
             let both = new(2)?;
             self.kernels.sum_partials(&sums, None, &both.f_narrow(0, 0, 1)?)?;
             let chosen = Tensor::f_cat(&chosen, 0)?.f_amax(&[0i64][..], true)?;
-            let _ = both.f_narrow(0, 1, 1)?.f_copy_(&chosen)?;
+            both.f_narrow(0, 1, 1)?.f_copy_(&chosen)?;
             both
         };
         self.kernels

@@ -276,7 +276,8 @@ impl Network {
             return Ok(());
         }
         let dx = workspace.rows.own_of_all(&workspace.backward()?.dx)?;
-        self.kernels.column_sums(&dx, &self.own_blocks(&workspace.rows), gradient)
+        self.kernels
+            .column_sums(&dx, &self.own_blocks(&workspace.rows), gradient)
     }
 
     /// The sum of the input and the shards' attention outputs.
@@ -284,7 +285,8 @@ impl Network {
         let workspace = &*pass.workspace;
         let kept = workspace.kept(pass.slot, layer);
         for (shard, (attended, _)) in kept.attended.iter().enumerate() {
-            self.kernels.project(&workspace.partials[shard], attended, &own.out.weight[shard])?;
+            self.kernels
+                .project(&workspace.partials[shard], attended, &own.out.weight[shard])?;
         }
         self.add_to_residual(pass, own.out.bias.first(), workspace.input(pass.slot, layer), &kept.mid)
     }
@@ -316,7 +318,8 @@ impl Network {
         let workspace = &*pass.workspace;
         for (shard, partial) in workspace.partials.iter().enumerate() {
             self.activate(&own.up, pass, layer, shard)?;
-            self.kernels.project(partial, &workspace.activated, &own.down.weight[shard])?;
+            self.kernels
+                .project(partial, &workspace.activated, &own.down.weight[shard])?;
         }
         let mid = &workspace.kept(pass.slot, layer).mid;
         self.add_to_residual(pass, own.down.bias.first(), mid, workspace.input(pass.slot, layer + 1))
@@ -346,23 +349,27 @@ impl Network {
             let z = workspace.z(pass.slot, layer, shard);
             match self.layout.shape.activation {
                 FeedForward::Gelu(gelu) => {
-                    self.kernels.multiply(&backward.dz, &backward.dy, &own.down.weight[shard])?;
+                    self.kernels
+                        .multiply(&backward.dz, &backward.dy, &own.down.weight[shard])?;
                     self.kernels
                         .gelu_backward(gelu, z, &backward.dz, &workspace.activated)?;
                 }
                 FeedForward::SwiGlu => {
-                    self.kernels.multiply(&backward.dactivated, &backward.dy, &own.down.weight[shard])?;
+                    self.kernels
+                        .multiply(&backward.dactivated, &backward.dy, &own.down.weight[shard])?;
                     self.kernels
                         .swiglu_backward(z, &backward.dactivated, &backward.dz, &workspace.activated)?;
                 }
             }
             let activated = &workspace.activated;
-            self.kernels.add_product(&gradient.down.weight[shard], &backward.dy, activated)?;
+            self.kernels
+                .add_product(&gradient.down.weight[shard], &backward.dy, activated)?;
             if let Some(bias) = gradient.up.bias.get(shard) {
                 self.kernels
                     .column_sums(&backward.dz, &Self::all(rows), std::slice::from_ref(bias))?;
             }
-            self.kernels.add_product(&gradient.up.weight[shard], &backward.dz, &workspace.normed)?;
+            self.kernels
+                .add_product(&gradient.up.weight[shard], &backward.dz, &workspace.normed)?;
             self.kernels.multiply(partial, &backward.dz, &own.up.weight[shard])?;
         }
         self.norm_backward(pass, None, &kept.mid, &own.norm2, stats, &gradient.norm2)

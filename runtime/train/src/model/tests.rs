@@ -46,15 +46,11 @@ fn llama(heads: u32, kv_heads: u32, tied: bool) -> ModelFields {
 }
 
 pub fn network(model: &ModelFields, tensor: u32, kernels: Kernels, kind: Kind) -> Network {
-    let grid = Grid::new(
-        &Numerics::Invariant {
-            tensor,
-            lanes: 1,
-            micro_batch: 3,
-        },
-        &Mesh::ONE,
-        1,
-    );
+    let grid = Grid::new(&Numerics::Invariant {
+        tensor,
+        lanes: 1,
+        micro_batch: 3,
+    });
     let shape = Shape::new(model, &grid).unwrap();
     Network {
         layout: Layout::new(shape, Holding::whole(&shape)),
@@ -110,7 +106,9 @@ pub fn run(model: &ModelFields, network: &Network, recompute: Recompute) -> (Vec
         };
         let mut losses = vec![0.0; sequences * sequence];
         network.forward(&views, &mut pass).unwrap();
-        network.head(&views, &mut pass, &targets, &mut losses, gradients).unwrap();
+        network
+            .head(&views, &mut pass, &targets, &mut losses, gradients)
+            .unwrap();
         if let Some(gradients) = gradients {
             network.backward(&views, &mut pass, gradients).unwrap();
         }
@@ -204,7 +202,7 @@ fn bigcode_logits(model: &ModelFields, ids: &Tensor, get: &dyn Fn(&str) -> Tenso
     let (n, d) = (i64::from(model.heads), h / i64::from(model.heads));
     let places = Tensor::arange(s, (Kind::Int64, Device::Cpu));
     let word = get("wte.weight");
-    let mut x = word.index_select(0, &ids).view([b, s, h]) + get("wpe.weight").index_select(0, &places);
+    let mut x = word.index_select(0, ids).view([b, s, h]) + get("wpe.weight").index_select(0, &places);
     for layer in 0..model.layers {
         let name = |part: &str| format!("h.{layer}.{part}");
         let all = linear(&norm(&x, &name("ln_1")), &name("attn.c_attn"));
@@ -265,7 +263,12 @@ fn llama_logits(model: &ModelFields, ids: &Tensor, get: &dyn Fn(&str) -> Tensor)
             let heads = linear(&normed, &name(part)).view([b, s, count, d]).transpose(1, 2);
             if part.contains("v_proj") { heads } else { turn(&heads) }
         };
-        let each = |heads: Tensor| heads.unsqueeze(2).expand([b, g, n / g, s, d], false).reshape([b, n, s, d]);
+        let each = |heads: Tensor| {
+            heads
+                .unsqueeze(2)
+                .expand([b, g, n / g, s, d], false)
+                .reshape([b, n, s, d])
+        };
         let (q, k, v) = (
             heads("self_attn.q_proj", n),
             each(heads("self_attn.k_proj", g)),
@@ -277,8 +280,14 @@ fn llama_logits(model: &ModelFields, ids: &Tensor, get: &dyn Fn(&str) -> Tensor)
         let inner = linear(&normed, &name("mlp.gate_proj")).silu() * linear(&normed, &name("mlp.up_proj"));
         x = &x + linear(&inner, &name("mlp.down_proj"));
     }
-    let output = if model.tied_embeddings { "model.embed_tokens.weight" } else { "lm_head.weight" };
-    norm(&x, "model.norm").view([b * s, h]).matmul(&get(output).transpose(0, 1))
+    let output = if model.tied_embeddings {
+        "model.embed_tokens.weight"
+    } else {
+        "lm_head.weight"
+    };
+    norm(&x, "model.norm")
+        .view([b * s, h])
+        .matmul(&get(output).transpose(0, 1))
 }
 
 /// The largest difference, against the largest number of the tensor.
@@ -362,7 +371,10 @@ fn bf16_stays_near_autograd() {
 #[test]
 fn recomputing_gives_the_same_bits() {
     let models = [model(4, 1, Activation::GeluTanh), llama(4, 2, false)];
-    for (model, kind) in models.iter().flat_map(|model| [(model, Kind::Float), (model, Kind::BFloat16)]) {
+    for (model, kind) in models
+        .iter()
+        .flat_map(|model| [(model, Kind::Float), (model, Kind::BFloat16)])
+    {
         let network = network(model, 2, Kernels::Own, kind);
         let kept = run(model, &network, Recompute::None);
         assert!(
@@ -378,15 +390,11 @@ fn a_model_that_does_not_fit_the_grid_is_refused() {
     let refuse = |change: fn(&mut ModelFields), tensor: u32| {
         let mut model = model(4, 1, Activation::Gelu);
         change(&mut model);
-        let grid = Grid::new(
-            &Numerics::Invariant {
-                tensor,
-                lanes: 1,
-                micro_batch: 1,
-            },
-            &Mesh::ONE,
-            1,
-        );
+        let grid = Grid::new(&Numerics::Invariant {
+            tensor,
+            lanes: 1,
+            micro_batch: 1,
+        });
         Shape::new(&model, &grid).unwrap_err().to_string()
     };
     assert_eq!(refuse(|_| (), 8), "heads 4 does not divide by 8 logical tensor shards");

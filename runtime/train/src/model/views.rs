@@ -120,7 +120,11 @@ impl Weights {
                 let length = word.rows * word.columns;
                 let second = |index: usize| {
                     let range = part.weights.piece(index, length);
-                    piece(buffer, &(layout.tied.start + range.start..layout.tied.start + range.end), word)
+                    piece(
+                        buffer,
+                        &(layout.tied.start + range.start..layout.tied.start + range.end),
+                        word,
+                    )
                 };
                 part.weights.held.clone().map(second).collect::<Result<_, _>>()?
             }

@@ -204,7 +204,11 @@ impl Workspace {
                 dactivated: new(&[if gated { all } else { 0 }, width], kind)?,
                 dattended: new(&[all, attention], kind)?,
                 extra: new(&[own, hidden], kind)?,
-                dkv: each(shards, &[all, if shared > 0 { 2 * shape.head_size } else { 0 }], Kind::Float)?,
+                dkv: each(
+                    shards,
+                    &[all, if shared > 0 { 2 * shape.head_size } else { 0 }],
+                    Kind::Float,
+                )?,
                 dkv_root: new(&[if others > 0 { all } else { 0 }, shared], Kind::Float)?,
                 dkv_incoming: each(others, &[own, shared], Kind::Float)?,
                 dkv_sum: new(&[own, shared], Kind::Float)?,
@@ -213,7 +217,11 @@ impl Workspace {
         } else {
             None
         };
-        let vocabulary = if holding.last { shape.vocabulary / shape.tensor } else { 0 };
+        let vocabulary = if holding.last {
+            shape.vocabulary / shape.tensor
+        } else {
+            0
+        };
         Ok(Self {
             sequences,
             sequence,

@@ -8,8 +8,6 @@ use std::ops::{Add, Range};
 
 use aurora_compiler::fields::Numerics;
 
-use super::Mesh;
-
 /// The grid on which sums are ordered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grid {
@@ -22,28 +20,13 @@ pub struct Grid {
 }
 
 impl Grid {
-    /// The grid of a numerics contract; `mesh` and `threads` count only under `native`, which promises less.
-    pub fn new(numerics: &Numerics, mesh: &Mesh, threads: usize) -> Self {
-        match *numerics {
-            Numerics::Invariant {
-                tensor,
-                lanes,
-                micro_batch,
-            }
-            | Numerics::Portable {
-                tensor,
-                lanes,
-                micro_batch,
-            } => Self {
-                tensor: tensor as usize,
-                lanes: lanes as usize,
-                micro_batch: micro_batch as usize,
-            },
-            Numerics::Native { micro_batch } => Self {
-                tensor: mesh.tensor,
-                lanes: mesh.data * threads.max(1).next_power_of_two(),
-                micro_batch: micro_batch as usize,
-            },
+    /// The grid of a numerics contract.
+    pub fn new(numerics: &Numerics) -> Self {
+        let [tensor, lanes, micro_batch] = numerics.grid().map(|n| n as usize);
+        Self {
+            tensor,
+            lanes,
+            micro_batch,
         }
     }
 

@@ -76,7 +76,14 @@ impl Peers {
         shares: &[Range<usize>],
         into: &[Tensor],
     ) -> Result<Vec<Tensor>, TransportError> {
-        self.scatter(Axis::Tensor, &self.mesh.tensor_ranks(self.at), self.at.tensor, whole, shares, into)
+        self.scatter(
+            Axis::Tensor,
+            &self.mesh.tensor_ranks(self.at),
+            self.at.tensor,
+            whole,
+            shares,
+            into,
+        )
     }
 
     /// Fills the other tensor ranks' rows of `whole` (`shares`, by tensor rank), and sends them this rank's.
@@ -84,7 +91,13 @@ impl Peers {
     /// # Errors
     /// [`TransportError`].
     pub fn gather_rows(&self, whole: &Tensor, shares: &[Range<usize>]) -> Result<(), TransportError> {
-        self.gather(Axis::Tensor, &self.mesh.tensor_ranks(self.at), self.at.tensor, whole, shares)
+        self.gather(
+            Axis::Tensor,
+            &self.mesh.tensor_ranks(self.at),
+            self.at.tensor,
+            whole,
+            shares,
+        )
     }
 
     /// As [`Peers::gather_rows`], over the data axis.
@@ -106,9 +119,15 @@ impl Peers {
         if ranks.len() == 1 {
             return Ok(());
         }
-        let slices = shares.iter().map(|share| rows(whole, share)).collect::<Result<Vec<_>, _>>()?;
+        let slices = shares
+            .iter()
+            .map(|share| rows(whole, share))
+            .collect::<Result<Vec<_>, _>>()?;
         let filled = |i: &usize| *i != own && !shares[*i].is_empty();
-        let receives: Vec<_> = (0..ranks.len()).filter(filled).map(|i| (ranks[i], &slices[i])).collect();
+        let receives: Vec<_> = (0..ranks.len())
+            .filter(filled)
+            .map(|i| (ranks[i], &slices[i]))
+            .collect();
         let sends: Vec<_> = (0..ranks.len())
             .filter(|&i| i != own && !shares[own].is_empty())
             .map(|i| (ranks[i], &slices[own]))
@@ -127,7 +146,14 @@ impl Peers {
         shares: &[Range<usize>],
         into: &[Tensor],
     ) -> Result<Vec<Tensor>, TransportError> {
-        self.scatter(Axis::Data, &self.mesh.data_ranks(self.at), self.at.data, whole, shares, into)
+        self.scatter(
+            Axis::Data,
+            &self.mesh.data_ranks(self.at),
+            self.at.data,
+            whole,
+            shares,
+            into,
+        )
     }
 
     fn scatter(
@@ -139,7 +165,10 @@ impl Peers {
         shares: &[Range<usize>],
         into: &[Tensor],
     ) -> Result<Vec<Tensor>, TransportError> {
-        let slices = shares.iter().map(|share| rows(whole, share)).collect::<Result<Vec<_>, _>>()?;
+        let slices = shares
+            .iter()
+            .map(|share| rows(whole, share))
+            .collect::<Result<Vec<_>, _>>()?;
         let others = || (0..ranks.len()).filter(|&i| i != own);
         let sends: Vec<_> = others()
             .filter(|&i| !shares[i].is_empty())
@@ -152,7 +181,13 @@ impl Peers {
             .collect();
         self.exchange(axis, &sends, &receives)?;
         let mut received = into.iter().map(Tensor::shallow_clone);
-        let part = |i: usize| if i == own { Some(slices[i].shallow_clone()) } else { received.next() };
+        let part = |i: usize| {
+            if i == own {
+                Some(slices[i].shallow_clone())
+            } else {
+                received.next()
+            }
+        };
         Ok((0..ranks.len()).filter_map(part).collect())
     }
 
@@ -172,14 +207,14 @@ impl Peers {
         self.share_along(Axis::Data, &self.mesh.data_ranks(self.at), self.at.data, own)
     }
 
-    fn share_along(
-        &self,
-        axis: Axis,
-        ranks: &[usize],
-        at: usize,
-        own: &Tensor,
-    ) -> Result<Vec<Tensor>, TransportError> {
-        let room = |i: usize| if i == at { Ok(own.shallow_clone()) } else { own.f_empty_like().map_err(torch) };
+    fn share_along(&self, axis: Axis, ranks: &[usize], at: usize, own: &Tensor) -> Result<Vec<Tensor>, TransportError> {
+        let room = |i: usize| {
+            if i == at {
+                Ok(own.shallow_clone())
+            } else {
+                own.f_empty_like().map_err(torch)
+            }
+        };
         let all = (0..ranks.len()).map(room).collect::<Result<Vec<_>, _>>()?;
         let others = |i: &usize| *i != at;
         let sends: Vec<_> = (0..ranks.len()).filter(others).map(|i| (ranks[i], own)).collect();
@@ -295,7 +330,11 @@ impl Peers {
             })
             .collect::<Result<Vec<_>, _>>()?;
         let some = |tensor: &Tensor| tensor.numel() > 0;
-        let sends: Vec<_> = others.iter().filter(|_| some(&bytes)).map(|&i| (ranks[i], &bytes)).collect();
+        let sends: Vec<_> = others
+            .iter()
+            .filter(|_| some(&bytes))
+            .map(|&i| (ranks[i], &bytes))
+            .collect();
         let receives: Vec<_> = others
             .iter()
             .zip(&buffers)
@@ -310,7 +349,9 @@ impl Peers {
                 all.extend_from_slice(list);
                 continue;
             }
-            let Some((lengths, buffer)) = received.next() else { continue };
+            let Some((lengths, buffer)) = received.next() else {
+                continue;
+            };
             let buffer = Vec::<u8>::try_from(buffer).map_err(torch)?;
             let mut rest = &buffer[..];
             for &length in lengths {

@@ -45,7 +45,10 @@ impl Snapshot {
         let (first, second) = (elements::<f32>(first)?, elements::<f32>(second)?);
         let mut of_tensor: BTreeMap<&str, Vec<&Chunk>> = BTreeMap::new();
         for chunk in &state.reported {
-            of_tensor.entry(&layout.parts[chunk.part].tensor).or_default().push(chunk);
+            of_tensor
+                .entry(&layout.parts[chunk.part].tensor)
+                .or_default()
+                .push(chunk);
         }
         let mut files = Vec::new();
         for group in &state.groups {

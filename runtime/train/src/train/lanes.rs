@@ -83,7 +83,11 @@ pub fn run(network: &Network, mut seat: Seat, lanes: usize, items: &[Item]) -> R
                 arrived(&mut forward_sent[slot])?;
                 if !first {
                     let input = pass.workspace.incoming(slot)?;
-                    pass.peers.receive_forward(&input).map_err(ModelError::from)?.wait().map_err(ModelError::from)?;
+                    pass.peers
+                        .receive_forward(&input)
+                        .map_err(ModelError::from)?
+                        .wait()
+                        .map_err(ModelError::from)?;
                     network.fill_input(&pass)?;
                 }
                 network.forward(&seat.weights, &mut pass)?;
@@ -100,7 +104,11 @@ pub fn run(network: &Network, mut seat: Seat, lanes: usize, items: &[Item]) -> R
                     losses.push((item.index, own));
                 } else {
                     let rows = pass.workspace.gradient_rows()?;
-                    pass.peers.receive_backward(&rows).map_err(ModelError::from)?.wait().map_err(ModelError::from)?;
+                    pass.peers
+                        .receive_backward(&rows)
+                        .map_err(ModelError::from)?
+                        .wait()
+                        .map_err(ModelError::from)?;
                 }
                 network.backward(&seat.weights, &mut pass, gradients)?;
                 if !first {

@@ -31,7 +31,7 @@ pub fn network(
     rank: usize,
 ) -> Result<Network, TrainError> {
     let mesh = mesh(placement);
-    let grid = Grid::new(numerics, &mesh, placement.threads as usize);
+    let grid = Grid::new(numerics);
     if !grid.lanes.is_power_of_two() || grid.micro_batch == 0 {
         let Grid { lanes, micro_batch, .. } = grid;
         return Err(TrainError::Unfit(format!(
@@ -39,10 +39,7 @@ pub fn network(
         )));
     }
     let shape = Shape::new(model, &grid)?;
-    for (degree, name, whole) in [
-        (mesh.tensor, "tensor", grid.tensor),
-        (mesh.data, "data", grid.lanes),
-    ] {
+    for (degree, name, whole) in [(mesh.tensor, "tensor", grid.tensor), (mesh.data, "data", grid.lanes)] {
         if degree == 0 || whole % degree != 0 {
             return Err(TrainError::Unfit(format!(
                 "{name} {degree} does not divide the {whole} of the logical grid"
@@ -51,7 +48,9 @@ pub fn network(
     }
     if mesh.pipeline == 0 || mesh.pipeline > shape.layers {
         let (stages, layers) = (mesh.pipeline, shape.layers);
-        return Err(TrainError::Unfit(format!("{stages} pipeline stages of {layers} layers")));
+        return Err(TrainError::Unfit(format!(
+            "{stages} pipeline stages of {layers} layers"
+        )));
     }
     if rank >= mesh.world() {
         let world = mesh.world();
@@ -161,7 +160,11 @@ impl State {
         let layout = &self.network.layout;
         let float = self.network.kind == Kind::Float;
         let mut numbers = vec![0.0f32; if float { 0 } else { layout.length }];
-        let buffer = if float { elements_mut(&self.master)? } else { &mut numbers[..] };
+        let buffer = if float {
+            elements_mut(&self.master)?
+        } else {
+            &mut numbers[..]
+        };
         for group in self.groups.iter().filter(|group| self.holds(group)) {
             read(files, &group.weights(), &group.tensors, |tensor, values| {
                 layout.scatter(&tensor.name, values, buffer);
@@ -240,7 +243,10 @@ impl State {
         let master = elements::<f32>(&self.master)?;
         let digest = |chunk: &Chunk| {
             let numbers = &master[self.in_master(&chunk.range)];
-            (chunk.number, blake3::hash(&aurora_runtime::checkpoint::as_bytes(numbers)))
+            (
+                chunk.number,
+                blake3::hash(&aurora_runtime::checkpoint::as_bytes(numbers)),
+            )
         };
         Ok(self.reported.iter().map(digest).collect())
     }
@@ -277,11 +283,7 @@ impl State {
 /// # Errors
 /// [`TrainError::Unfit`].
 pub fn check(fields: &TrainFields) -> Result<(), TrainError> {
-    let micro_batch = match fields.numerics {
-        Numerics::Invariant { micro_batch, .. }
-        | Numerics::Portable { micro_batch, .. }
-        | Numerics::Native { micro_batch } => micro_batch,
-    };
+    let [_, _, micro_batch] = fields.numerics.grid();
     if micro_batch == 0 || fields.global_batch == 0 || !fields.global_batch.is_multiple_of(micro_batch) {
         let batch = fields.global_batch;
         return Err(TrainError::Unfit(format!(

@@ -116,13 +116,20 @@ impl Trainer {
             moments: state.kept.inside(&chunk.range),
             decays: layout.parts[chunk.part].decays(),
         });
-        let squares = state.reported.iter().map(|chunk| (chunk.number as u64, chunk.range.clone()));
+        let squares = state
+            .reported
+            .iter()
+            .map(|chunk| (chunk.number as u64, chunk.range.clone()));
         let buffers = |length: usize| -> Result<Vec<Tensor>, ModelError> {
             let new = |_| Ok(Tensor::f_empty([length as i64], (Kind::Float, network.device))?);
             (1..mesh.data).map(new).collect()
         };
         let share = &state.share;
-        let ends = if mesh.pipeline > 1 && layout.shape.tied { share.word.len() } else { 0 };
+        let ends = if mesh.pipeline > 1 && layout.shape.tied {
+            share.word.len()
+        } else {
+            0
+        };
         let incoming = Incoming {
             word: buffers(share.word.len())?,
             tied: buffers(if layout.tied.is_empty() { 0 } else { share.word.len() })?,
@@ -197,11 +204,18 @@ impl Trainer {
         self.join(team, &roots)?;
         let own = Report {
             stop: stop.load(Ordering::SeqCst),
-            losses: if self.at.tensor == 0 { self.sample_losses(losses) } else { Vec::new() },
+            losses: if self.at.tensor == 0 {
+                self.sample_losses(losses)
+            } else {
+                Vec::new()
+            },
             squares: self.squares(team, &roots[0])?,
         };
         let all = self.peers()?.gather_world(&own.to_bytes()).map_err(ModelError::from)?;
-        let all = all.iter().map(|bytes| Report::from_bytes(bytes)).collect::<Result<Vec<_>, _>>()?;
+        let all = all
+            .iter()
+            .map(|bytes| Report::from_bytes(bytes))
+            .collect::<Result<Vec<_>, _>>()?;
         let tokens = (count * self.network.grid.micro_batch * self.sequence) as f64;
         let loss = self.total(&all, count)?;
         if !loss.is_finite() {
@@ -304,7 +318,8 @@ impl Trainer {
             return Ok(());
         }
         let (layout, peers) = (&self.network.layout, self.peers()?);
-        let turned = |parts: Vec<Tensor>| -> Vec<Tensor> { (1..replicas).map(|i| parts[i ^ own].shallow_clone()).collect() };
+        let turned =
+            |parts: Vec<Tensor>| -> Vec<Tensor> { (1..replicas).map(|i| parts[i ^ own].shallow_clone()).collect() };
         let word = |start: usize| -> Vec<Range<usize>> {
             let shares = self.shares.iter().map(|share| &share.word);
             shares.map(|word| start + word.start..start + word.end).collect()
@@ -318,7 +333,9 @@ impl Trainer {
             lists.push((word(layout.tied.start), &self.incoming.tied));
         }
         for (shares, incoming) in lists {
-            let parts = peers.scatter_replicas(root, &shares, incoming).map_err(ModelError::from)?;
+            let parts = peers
+                .scatter_replicas(root, &shares, incoming)
+                .map_err(ModelError::from)?;
             let range = shares[own].clone();
             if !range.is_empty() {
                 tree(team, root, range.start, &turned(parts), range)?;
@@ -361,7 +378,10 @@ impl Trainer {
         if !layout.shape.tied || word.is_empty() {
             return Ok(());
         }
-        let (input, output) = (word.clone(), layout.tied.start + word.start..layout.tied.start + word.end);
+        let (input, output) = (
+            word.clone(),
+            layout.tied.start + word.start..layout.tied.start + word.end,
+        );
         if holding.first && holding.last {
             return tree(team, root, word.start, &[range_of(root, &output)?], input);
         }
@@ -437,7 +457,9 @@ impl Trainer {
             let [first, second] = &state.moments;
             [&state.master, &root.buffer, first, second, &state.compute].map(Tensor::shallow_clone)
         };
-        let items = shares(self.pieces.len(), team.threads()).map(|share| (share, handles())).collect();
+        let items = shares(self.pieces.len(), team.threads())
+            .map(|share| (share, handles()))
+            .collect();
         let (kind, pieces) = (self.network.kind, Arc::clone(&self.pieces));
         let work = move |(share, [master, gradient, first, second, compute]): (Range<usize>, [Tensor; 5])| {
             for piece in &pieces[share] {
@@ -482,19 +504,12 @@ fn shares(count: usize, threads: usize) -> impl Iterator<Item = Range<usize>> {
 
 /// `root[range] = tree sum of it and of others`, on all threads. Element `range.start` of the root is element
 /// `range.start − offset` of the others.
-fn tree(
-    team: &Team,
-    root: &Tensor,
-    offset: usize,
-    others: &[Tensor],
-    range: Range<usize>,
-) -> Result<(), TrainError> {
+fn tree(team: &Team, root: &Tensor, offset: usize, others: &[Tensor], range: Range<usize>) -> Result<(), TrainError> {
     if others.is_empty() {
         return Ok(());
     }
-    let clones = || -> (Tensor, Vec<Tensor>) {
-        (root.shallow_clone(), others.iter().map(Tensor::shallow_clone).collect())
-    };
+    let clones =
+        || -> (Tensor, Vec<Tensor>) { (root.shallow_clone(), others.iter().map(Tensor::shallow_clone).collect()) };
     let count = range.len().div_ceil(STRETCH);
     let items = shares(count, team.threads()).map(|share| (share, clones())).collect();
     let work = move |(share, (root, others)): (Range<usize>, (Tensor, Vec<Tensor>))| -> Result<(), ModelError> {
@@ -502,7 +517,10 @@ fn tree(
             let start = range.start + stretch * STRETCH;
             let own = start..range.end.min(start + STRETCH);
             let theirs = own.start - offset..own.end - offset;
-            let leaves = others.iter().map(|other| part(other, theirs.clone())).collect::<Result<Vec<_>, _>>()?;
+            let leaves = others
+                .iter()
+                .map(|other| part(other, theirs.clone()))
+                .collect::<Result<Vec<_>, _>>()?;
             tree_into(part_mut(&root, own)?, &leaves);
         }
         Ok(())

@@ -14,8 +14,8 @@ use super::state::{State, mesh, network};
 use super::step::Trainer;
 use super::team::Team;
 use crate::model::elements;
-use crate::parallel::transport::channels;
 use crate::parallel::Peers;
+use crate::parallel::transport::channels;
 
 const SEQUENCE: usize = 12;
 const MICRO_BATCH: usize = 2;
@@ -34,7 +34,11 @@ fn model(architecture: Architecture, kv_heads: u32, tied: bool) -> ModelFields {
         feed_forward: 48,
         context: 16,
         vocabulary: 64,
-        activation: if bigcode { Activation::GeluTanh } else { Activation::SwiGlu },
+        activation: if bigcode {
+            Activation::GeluTanh
+        } else {
+            Activation::SwiGlu
+        },
         norm_epsilon: "1e-5".parse().unwrap(),
         rotary_base: (!bigcode).then(|| "10000".parse().unwrap()),
         tied_embeddings: tied,
@@ -68,12 +72,25 @@ type Outcome = (Vec<[u64; 2]>, BTreeMap<String, [Vec<u32>; 3]>);
 /// One rank's part of the tensors: places and bits.
 type Part = Vec<(String, usize, [Vec<u32>; 3])>;
 
-fn rank(model: &ModelFields, numerics: &Numerics, precision: Precision, placement: &Placement, peers: Vec<Peers>) -> (Vec<[u64; 2]>, Part) {
+fn rank(
+    model: &ModelFields,
+    numerics: &Numerics,
+    precision: Precision,
+    placement: &Placement,
+    peers: Vec<Peers>,
+) -> (Vec<[u64; 2]>, Part) {
     let _guard = tch::no_grad_guard();
     let me = mesh(placement).rank(peers[0].at());
     let network = network(model, numerics, precision, placement, me).unwrap();
     let replica = peers[0].at().data;
-    let mut state = State::new(network, model, me, true, placement.distributed_optimizer && placement.data > 1).unwrap();
+    let mut state = State::new(
+        network,
+        model,
+        me,
+        true,
+        placement.distributed_optimizer && placement.data > 1,
+    )
+    .unwrap();
     let folder = tempfile::tempdir().unwrap();
     let folder = camino::Utf8Path::from_path(folder.path()).unwrap();
     state.load_weights(&files(model, folder)).unwrap();
@@ -82,7 +99,8 @@ fn rank(model: &ModelFields, numerics: &Numerics, precision: Precision, placemen
     let mut figures = Vec::new();
     for step in 0..STEPS {
         let micro_batch = |index: usize| {
-            let token = |i: usize| ((step * 7919 + index * 104_729 + i * i * 31 + i * 17) % model.vocabulary as usize) as i64;
+            let token =
+                |i: usize| ((step * 7919 + index * 104_729 + i * i * 31 + i * 17) % model.vocabulary as usize) as i64;
             let ids: Vec<i64> = (0..MICRO_BATCH * SEQUENCE).map(token).collect();
             let targets: Vec<i64> = (1..=MICRO_BATCH * SEQUENCE).map(token).collect();
             Trainer::reads(&trainer.state.network, replica, index).then(|| MicroBatch {
@@ -96,9 +114,14 @@ fn rank(model: &ModelFields, numerics: &Numerics, precision: Precision, placemen
             digest: None,
         };
         let outcome = trainer
-            .step(&team, &mut batch, &optimizer(), 1e-2, &AtomicBool::new(false), |what, value| {
-                panic!("the {what} is {value}")
-            })
+            .step(
+                &team,
+                &mut batch,
+                &optimizer(),
+                1e-2,
+                &AtomicBool::new(false),
+                |what, value| panic!("the {what} is {value}"),
+            )
             .unwrap();
         figures.push([outcome.loss.to_bits(), outcome.grad_norm.to_bits()]);
     }
@@ -108,11 +131,18 @@ fn rank(model: &ModelFields, numerics: &Numerics, precision: Precision, placemen
     let mut own = Vec::new();
     for chunk in &state.reported {
         let part = &state.network.layout.parts[chunk.part];
-        let places = [state.in_master(&chunk.range), state.kept.inside(&chunk.range), state.kept.inside(&chunk.range)];
+        let places = [
+            state.in_master(&chunk.range),
+            state.kept.inside(&chunk.range),
+            state.kept.inside(&chunk.range),
+        ];
         for (at, run) in part.runs(chunk.shard, chunk.of_shard.clone()) {
             let bits = |which: usize| {
                 let start = places[which].start + run.start - chunk.of_shard.start;
-                buffers[which][start..start + run.len()].iter().map(|n| n.to_bits()).collect()
+                buffers[which][start..start + run.len()]
+                    .iter()
+                    .map(|n| n.to_bits())
+                    .collect()
             };
             own.push((part.tensor.clone(), at, [bits(0), bits(1), bits(2)]));
         }
@@ -161,7 +191,10 @@ fn run(model: &ModelFields, numerics: &Numerics, precision: Precision, placement
         assert_eq!(figures, &results[0].0, "all ranks tell the same figures");
     }
     let mut tensors: BTreeMap<String, [Vec<u32>; 3]> = BTreeMap::new();
-    for tensor in aurora_runtime::checkpoint::groups(model).iter().flat_map(|group| &group.tensors) {
+    for tensor in aurora_runtime::checkpoint::groups(model)
+        .iter()
+        .flat_map(|group| &group.tensors)
+    {
         let empty = || vec![u32::MAX; tensor.count()];
         tensors.insert(tensor.name.clone(), [empty(), empty(), empty()]);
     }
@@ -209,14 +242,40 @@ fn every_layout_gives_the_bits_of_one_worker() {
         placement(1, 1, 2),
         placement(1, 1, 4),
         placement(2, 2, 2),
-        Placement { sequence_parallel: true, ..placement(2, 1, 1) },
-        Placement { sequence_parallel: true, ..placement(4, 2, 1) },
-        Placement { distributed_optimizer: true, ..placement(1, 1, 2) },
-        Placement { distributed_optimizer: true, sequence_parallel: true, recompute: Recompute::Full, ..placement(2, 2, 2) },
-        Placement { recompute: Recompute::Selective, ..placement(1, 2, 1) },
-        Placement { threads: 2, ..placement(1, 1, 1) },
-        Placement { threads: 2, ..placement(2, 2, 1) },
-        Placement { threads: 2, ..placement(1, 1, 2) },
+        Placement {
+            sequence_parallel: true,
+            ..placement(2, 1, 1)
+        },
+        Placement {
+            sequence_parallel: true,
+            ..placement(4, 2, 1)
+        },
+        Placement {
+            distributed_optimizer: true,
+            ..placement(1, 1, 2)
+        },
+        Placement {
+            distributed_optimizer: true,
+            sequence_parallel: true,
+            recompute: Recompute::Full,
+            ..placement(2, 2, 2)
+        },
+        Placement {
+            recompute: Recompute::Selective,
+            ..placement(1, 2, 1)
+        },
+        Placement {
+            threads: 2,
+            ..placement(1, 1, 1)
+        },
+        Placement {
+            threads: 2,
+            ..placement(2, 2, 1)
+        },
+        Placement {
+            threads: 2,
+            ..placement(1, 1, 2)
+        },
     ];
     for (name, model) in &models {
         for precision in [Precision::F32, Precision::Bf16] {
@@ -236,11 +295,18 @@ fn every_layout_gives_the_bits_of_one_worker() {
 #[test]
 fn other_grids_as_well() {
     for (tensor, lanes) in [(1, 1), (2, 1), (1, 8), (4, 2)] {
-        for model in [model(Architecture::GptBigcode, 1, true), model(Architecture::Llama, 1, false)] {
+        for model in [
+            model(Architecture::GptBigcode, 1, true),
+            model(Architecture::Llama, 1, false),
+        ] {
             let numerics = invariant(tensor, lanes);
             let expected = run(&model, &numerics, Precision::F32, &placement(1, 1, 1));
             let found = run(&model, &numerics, Precision::F32, &placement(tensor, 2, lanes.min(2)));
-            assert!(found == expected, "{tensor} shards, {lanes} lanes, {:?}", model.architecture);
+            assert!(
+                found == expected,
+                "{tensor} shards, {lanes} lanes, {:?}",
+                model.architecture
+            );
         }
     }
 }
@@ -271,7 +337,11 @@ fn portable_runs_have_these_bits() {
     };
     let models = [
         (model(Architecture::GptBigcode, 1, true), Precision::F32, "bigcode f32"),
-        (model(Architecture::GptBigcode, 4, true), Precision::Bf16, "bigcode bf16"),
+        (
+            model(Architecture::GptBigcode, 4, true),
+            Precision::Bf16,
+            "bigcode bf16",
+        ),
         (model(Architecture::Llama, 2, false), Precision::F32, "llama f32"),
         (model(Architecture::Llama, 4, true), Precision::Bf16, "llama bf16"),
     ];
@@ -285,4 +355,23 @@ fn portable_runs_have_these_bits() {
         })
         .collect();
     insta::assert_snapshot!(digests.join("\n"));
+}
+
+/// The golden runs by other makers' instructions, under QEMU where it is installed.
+#[test]
+fn portable_runs_have_these_bits_on_other_processors() {
+    use std::process::Command;
+    let program = std::env::current_exe().unwrap();
+    for processor in ["Haswell", "EPYC"] {
+        let mut command = Command::new("qemu-x86_64");
+        command.args(["-cpu", processor]).arg(&program);
+        command.args(["--exact", "train::tests::portable_runs_have_these_bits"]);
+        let Ok(output) = command.output() else {
+            println!("skipped: there is no qemu-x86_64 (Debian's qemu-user)");
+            return;
+        };
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{processor}: {said}");
+        assert!(said.contains("1 passed"), "{processor}: {said}");
+    }
 }

@@ -97,7 +97,11 @@ impl Session {
 
     /// Whether a stop that was asked for is to be answered now: by all workers at the same place of their orders.
     pub fn stops(&mut self, asked: bool) -> bool {
-        if self.joined.is_none() { asked } else { std::mem::take(&mut self.agreed) }
+        if self.joined.is_none() {
+            asked
+        } else {
+            std::mem::take(&mut self.agreed)
+        }
     }
 
     /// Tells the others whether a stop was asked for; whether one was anywhere.
@@ -170,14 +174,18 @@ impl Session {
         let threads = placement.threads.max(1) as usize;
         let peers = match &self.joined {
             Some(joined) if joined != placement => {
-                return Err(TrainError::Unfit("an order for workers placed in another way".to_owned()));
+                return Err(TrainError::Unfit(
+                    "an order for workers placed in another way".to_owned(),
+                ));
             }
             Some(_) if self.peers.is_empty() => {
                 return Err(TrainError::Unfit("the workers have lost each other".to_owned()));
             }
             Some(_) => std::mem::take(&mut self.peers),
             None if placement.world() > 1 => {
-                return Err(TrainError::Unfit("an order for several workers, and this one has joined none".to_owned()));
+                return Err(TrainError::Unfit(
+                    "an order for several workers, and this one has joined none".to_owned(),
+                ));
             }
             None => (0..threads).map(|_| Peers::alone()).collect(),
         };
@@ -404,11 +412,18 @@ fn group_digests(trainer: &Trainer) -> Result<BTreeMap<String, String>, TrainErr
         bytes.extend_from_slice(&(number as u64).to_le_bytes());
         bytes.extend_from_slice(digest.as_bytes());
     }
-    let all = trainer.peers()?.gather_world(&bytes).map_err(ModelError::from)?.concat();
+    let all = trainer
+        .peers()?
+        .gather_world(&bytes)
+        .map_err(ModelError::from)?
+        .concat();
     let chunk = |bytes: &[u8]| -> Option<(usize, blake3::Hash)> {
         let (number, digest) = bytes.split_first_chunk::<8>()?;
         let digest: [u8; 32] = digest.try_into().ok()?;
-        Some((usize::try_from(u64::from_le_bytes(*number)).ok()?, blake3::Hash::from_bytes(digest)))
+        Some((
+            usize::try_from(u64::from_le_bytes(*number)).ok()?,
+            blake3::Hash::from_bytes(digest),
+        ))
     };
     let chunks: Vec<_> = all.chunks(8 + 32).filter_map(chunk).collect();
     Ok(trainer.state.group_digests(&chunks))

@@ -97,7 +97,11 @@ impl Builder {
     /// Adds parts that stand next to each other in each shard. `by_blocks`: the gradient is kept by row blocks.
     fn fused(&mut self, own: &[Rows], columns: usize, split: Split, here: bool, by_blocks: bool) -> Fused {
         let (first, width) = (self.parts.len(), columns.max(1));
-        let shards = if split == Split::Replicated { 1 } else { self.shape.tensor };
+        let shards = if split == Split::Replicated {
+            1
+        } else {
+            self.shape.tensor
+        };
         let whole: usize = own.iter().map(|(_, _, rows)| rows * width).sum();
         let stride = (whole / shards).next_multiple_of(ALIGNMENT);
         let held = match (here, split) {
@@ -153,7 +157,11 @@ impl Builder {
         let (weight, bias) = (named("weight"), named("bias"));
         let weight = self.fused(&weight, inputs, split, here, split == Split::Replicated);
         // The bias of a row-parallel layer is added once, after the sum: it is whole.
-        let split = if split == Split::Columns { Split::Replicated } else { split };
+        let split = if split == Split::Columns {
+            Split::Replicated
+        } else {
+            split
+        };
         let bias = self
             .biased()
             .then(|| self.fused(&bias, 0, split, here, split == Split::Replicated));
@@ -193,7 +201,9 @@ impl Builder {
     }
 
     fn bigcode_layer(&mut self, layer: usize) -> LayerParts {
-        let Shape { hidden, feed_forward, .. } = self.shape;
+        let Shape {
+            hidden, feed_forward, ..
+        } = self.shape;
         let shared = self.shape.shared();
         let queries = if shared > 0 { hidden } else { 3 * hidden };
         LayerParts {
@@ -209,7 +219,9 @@ impl Builder {
     }
 
     fn llama_layer(&mut self, layer: usize) -> LayerParts {
-        let Shape { hidden, feed_forward, .. } = self.shape;
+        let Shape {
+            hidden, feed_forward, ..
+        } = self.shape;
         let keys = self.shape.kv_heads * self.shape.head_size;
         let query = ("self_attn.q_proj", 0, hidden);
         let shared = [("self_attn.k_proj", 0, keys), ("self_attn.v_proj", 0, keys)];
@@ -248,8 +260,18 @@ impl Layout {
         let hidden = shape.hidden;
         let word_here = holding.first || (holding.last && shape.tied);
         let bigcode = shape.architecture == Architecture::GptBigcode;
-        let name = if bigcode { "transformer.wte.weight" } else { "model.embed_tokens.weight" };
-        let word = to.fused(&[(name.to_owned(), 0, shape.vocabulary)], hidden, Split::Rows, word_here, false);
+        let name = if bigcode {
+            "transformer.wte.weight"
+        } else {
+            "model.embed_tokens.weight"
+        };
+        let word = to.fused(
+            &[(name.to_owned(), 0, shape.vocabulary)],
+            hidden,
+            Split::Rows,
+            word_here,
+            false,
+        );
         let word_end = to.length;
         let position = shape.rotary.is_none().then(|| {
             // Every rank sees all rows where this gradient is taken: it needs no blocks.
@@ -257,7 +279,13 @@ impl Layout {
             to.fused(&own, hidden, Split::Replicated, holding.first, false)
         });
         let layers = (0..shape.layers)
-            .map(|layer| if bigcode { to.bigcode_layer(layer) } else { to.llama_layer(layer) })
+            .map(|layer| {
+                if bigcode {
+                    to.bigcode_layer(layer)
+                } else {
+                    to.llama_layer(layer)
+                }
+            })
             .collect();
         let final_norm = to.norm(if bigcode { "transformer.ln_f" } else { "model.norm" }, holding.last);
         let output = (!shape.tied).then(|| {

@@ -60,7 +60,18 @@ impl Shape {
             [model.feed_forward, model.context, model.vocabulary].map(|n| n as usize);
         let tensor = grid.tensor;
         let unfit = |text: String| Err(ModelError::Unfit(text));
-        if [layers, hidden, heads, kv_heads, feed_forward, context, vocabulary, tensor].contains(&0) {
+        if [
+            layers,
+            hidden,
+            heads,
+            kv_heads,
+            feed_forward,
+            context,
+            vocabulary,
+            tensor,
+        ]
+        .contains(&0)
+        {
             return unfit("a model of size zero".to_owned());
         }
         if !tensor.is_power_of_two() {
@@ -85,13 +96,18 @@ impl Shape {
         }
         let bigcode = model.architecture == Architecture::GptBigcode;
         if bigcode != (model.activation != Activation::SwiGlu) || bigcode != model.rotary_base.is_none() {
-            return unfit("gpt_bigcode has gelu and learned positions, llama has swiglu and rotary positions".to_owned());
+            return unfit(
+                "gpt_bigcode has gelu and learned positions, llama has swiglu and rotary positions".to_owned(),
+            );
         }
         if bigcode && !model.tied_embeddings {
             return unfit("the output layer of gpt_bigcode is its word embedding".to_owned());
         }
         if !bigcode && (hidden / heads) % 2 != 0 {
-            return unfit(format!("rotary positions turn pairs: a head of {} numbers", hidden / heads));
+            return unfit(format!(
+                "rotary positions turn pairs: a head of {} numbers",
+                hidden / heads
+            ));
         }
         let arrangement = if bigcode && kv_heads == heads {
             Heads::PerHead
@@ -99,9 +115,9 @@ impl Shape {
             return unfit(format!(
                 "gpt_bigcode has 1 or {heads} key and value heads, not {kv_heads}"
             ));
-        } else if !bigcode && kv_heads % tensor == 0 {
+        } else if !bigcode && kv_heads.is_multiple_of(tensor) {
             Heads::Stacked
-        } else if tensor % kv_heads == 0 {
+        } else if tensor.is_multiple_of(kv_heads) {
             Heads::Shared
         } else {
             return unfit(format!(

@@ -68,7 +68,9 @@ pub fn embed_backward(
     }
     let Some(position) = position else { return Ok(()) };
     let used = position.f_narrow(0, 0, sequence as i64)?;
-    add_by_blocks(&[&used], |_, out| kernels::position_gradient(numbers, sequence, hidden, out))
+    add_by_blocks(&[&used], |_, out| {
+        kernels::position_gradient(numbers, sequence, hidden, out)
+    })
 }
 
 pub fn norm_forward(x: &Tensor, norm: &Norm, epsilon: f32, out: &Tensor, stats: Stats<'_>) -> Done {

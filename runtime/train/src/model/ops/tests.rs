@@ -81,11 +81,18 @@ fn rms_norm_is_its_definition() {
             kernels.norm_apply(&x, &weights, &again, stats).unwrap();
             assert!(out.equal(&again), "the output once more");
             let (dx, dweight) = before();
-            let blocks = norm(vec![dweight, zeros(1, WIDTH, Kind::Float).view([-1]), zeros(1, WIDTH, Kind::Float).view([-1])]);
+            let blocks = norm(vec![
+                dweight,
+                zeros(1, WIDTH, Kind::Float).view([-1]),
+                zeros(1, WIDTH, Kind::Float).view([-1]),
+            ]);
             kernels
                 .norm_backward(&dy, &x, &weights, stats, &[0..10, 10..16, 16..ROWS], &dx, &blocks)
                 .unwrap();
-            let dweight = blocks.weight.iter().fold(Tensor::zeros([1], (Kind::Float, Device::Cpu)), |sum, block| sum + block);
+            let dweight = blocks
+                .weight
+                .iter()
+                .fold(Tensor::zeros([1], (Kind::Float, Device::Cpu)), |sum, block| sum + block);
             vec![out, dx, dweight]
         },
         |kind| {

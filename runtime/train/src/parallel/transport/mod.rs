@@ -6,6 +6,7 @@
 mod channel;
 mod checks;
 mod gloo;
+pub mod rccl;
 mod store;
 
 use std::fmt::Debug;

@@ -1,0 +1,224 @@
+//! A loaded collective library and what it answers without a communicator.
+
+use std::ffi::c_int;
+use std::fmt;
+
+use crate::call::{Error, Progress, text};
+use crate::search::{OpenError, Platform, Search, open_collectives, open_runtime};
+use crate::table::{Collectives, Runtime};
+use crate::types::{INSUFFICIENT_DRIVER, NO_DEVICE, SUCCESS, UniqueId};
+
+/// A loaded library and its runtime. Never unloaded: both start threads and leave handlers for the end of the process.
+pub struct Library {
+    platform: Platform,
+    pub(crate) collectives: Collectives,
+    pub(crate) runtime: Runtime,
+}
+
+impl Library {
+    /// Loads the collective library and the runtime, those that this process has loaded already before others: two copies
+    /// of a runtime in one process do not see one another's memory. So the library goes first, which brings its runtime.
+    ///
+    /// # Errors
+    /// [`OpenError`] for the first of the two that is not there.
+    pub fn open(platform: Platform, search: &Search) -> Result<Self, OpenError> {
+        let collectives = open_collectives(platform, search)?.0;
+        let runtime = open_runtime(platform, search)?.0;
+        Ok(Self {
+            platform,
+            collectives,
+            runtime,
+        })
+    }
+
+    pub fn platform(&self) -> Platform {
+        self.platform
+    }
+
+    /// # Errors
+    /// [`Error`] if the library cannot say.
+    pub fn version(&self) -> Result<Version, Error> {
+        version(&self.collectives)
+    }
+
+    /// The number of devices that this process may use; at least one.
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`] with the runtime's words. No other function of a library may be called then: some answer, some
+    /// write to standard output, some crash.
+    pub fn device_count(&self) -> Result<u32, Error> {
+        device_count(&self.runtime, self.platform)
+    }
+
+    /// An id for a new communicator, to be handed to all its ranks.
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`], or what the library says.
+    pub fn unique_id(&self) -> Result<UniqueId, Error> {
+        self.device_count()?;
+        let call = self
+            .collectives
+            .GetUniqueId
+            .ok_or_else(|| no_function("ncclGetUniqueId"))?;
+        let mut id = UniqueId([0; UniqueId::BYTES]);
+        // SAFETY: the pointer is to an id that outlives the call.
+        let code = unsafe { call(&mut id) };
+        self.progress("ncclGetUniqueId", code)?;
+        Ok(id)
+    }
+
+    /// Makes calls that start together. What is begun inside runs only after the group has been closed, which happens even
+    /// where a call fails; [`crate::Communicator::progress`] says when. At least one call has to be made: RCCL 5.4.3 takes an
+    /// empty group for an error.
+    ///
+    /// # Errors
+    /// The first call's that fails, or the group's.
+    pub fn group(&self, calls: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+        let start = self
+            .collectives
+            .GroupStart
+            .ok_or_else(|| no_function("ncclGroupStart"))?;
+        let end = self.collectives.GroupEnd.ok_or_else(|| no_function("ncclGroupEnd"))?;
+        // SAFETY: no arguments.
+        let code = unsafe { start() };
+        self.progress("ncclGroupStart", code)?;
+        let made = calls();
+        // SAFETY: no arguments; the group was opened above on this thread.
+        let code = unsafe { end() };
+        made?;
+        self.progress("ncclGroupEnd", code).map(drop)
+    }
+
+    /// A result code of the collective library, or what has been begun with it, as progress or error.
+    pub(crate) fn progress(&self, function: &'static str, code: c_int) -> Result<Progress, Error> {
+        Progress::of(code).ok_or_else(|| Error::Collective {
+            function,
+            code,
+            text: self.error_string(code),
+            detail: self.last_error(),
+        })
+    }
+
+    /// The library's words for a result code.
+    pub fn error_string(&self, code: c_int) -> String {
+        // SAFETY: any number has a text, and texts are constants of the library.
+        let known = self.collectives.GetErrorString.map(|call| unsafe { text(call(code)) });
+        known
+            .filter(|known| !known.is_empty())
+            .unwrap_or_else(|| format!("error {code}"))
+    }
+
+    /// What led to the last error, on one line; empty if the library does not say.
+    fn last_error(&self) -> String {
+        // SAFETY: the argument is not used but in later versions, which take null for the last error of all; the text
+        // stands in memory of the library or of this thread.
+        let last = self
+            .collectives
+            .GetLastError
+            .map(|call| unsafe { text(call(std::ptr::null_mut())) });
+        last.unwrap_or_default().lines().collect::<Vec<_>>().join(" ")
+    }
+
+    /// A result code of the device runtime as nothing or an error.
+    pub(crate) fn runtime_done(&self, function: &str, code: c_int) -> Result<(), Error> {
+        if code == SUCCESS {
+            return Ok(());
+        }
+        Err(Error::Runtime {
+            function: format!("{}{function}", self.platform.runtime_prefix()),
+            code,
+            text: runtime_text(&self.runtime, code),
+        })
+    }
+
+    pub(crate) fn no_runtime_function(&self, function: &str) -> Error {
+        no_function(&format!("{}{function}", self.platform.runtime_prefix()))
+    }
+}
+
+pub(crate) fn no_function(function: &str) -> Error {
+    Error::NoFunction {
+        function: function.to_owned(),
+    }
+}
+
+pub(crate) fn version(collectives: &Collectives) -> Result<Version, Error> {
+    let call = collectives.GetVersion.ok_or_else(|| no_function("ncclGetVersion"))?;
+    let mut code = 0;
+    // SAFETY: the pointer is to a number that outlives the call.
+    let result = unsafe { call(&mut code) };
+    if result == SUCCESS {
+        return Ok(Version(code));
+    }
+    Err(Error::Collective {
+        function: "ncclGetVersion",
+        code: result,
+        text: format!("error {result}"),
+        detail: String::new(),
+    })
+}
+
+pub(crate) fn device_count(runtime: &Runtime, platform: Platform) -> Result<u32, Error> {
+    let name = || format!("{}GetDeviceCount", platform.runtime_prefix());
+    let call = runtime.GetDeviceCount.ok_or_else(|| no_function(&name()))?;
+    let mut count = 0;
+    // SAFETY: the pointer is to a number that outlives the call.
+    let code = unsafe { call(&mut count) };
+    match code {
+        SUCCESS if count > 0 => Ok(count.unsigned_abs()),
+        SUCCESS => Err(Error::NoDevice {
+            cause: "the runtime counts none".to_owned(),
+        }),
+        NO_DEVICE | INSUFFICIENT_DRIVER => Err(Error::NoDevice {
+            cause: runtime_text(runtime, code),
+        }),
+        _ => Err(Error::Runtime {
+            function: name(),
+            code,
+            text: runtime_text(runtime, code),
+        }),
+    }
+}
+
+fn runtime_text(runtime: &Runtime, code: c_int) -> String {
+    // SAFETY: any number has a text, and texts are constants of the library.
+    let known = runtime.GetErrorString.map(|call| unsafe { text(call(code)) });
+    known
+        .filter(|known| !known.is_empty())
+        .unwrap_or_else(|| format!("error {code}"))
+}
+
+impl fmt::Debug for Library {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Library({:?})", self.platform)
+    }
+}
+
+/// The version of a collective library, such as 2.21.5.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version(c_int);
+
+impl Version {
+    /// From NCCL's one number (`NCCL_VERSION_CODE`), which had fewer digits up to 2.8.
+    pub fn from_code(code: i32) -> Self {
+        Self(code)
+    }
+
+    fn parts(self) -> [c_int; 3] {
+        let major = if self.0 < 10_000 { 1_000 } else { 10_000 };
+        [self.0 / major, self.0 % major / 100, self.0 % 100]
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [major, minor, patch] = self.parts();
+        write!(f, "{major}.{minor}.{patch}")
+    }
+}
+
+impl fmt::Debug for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}

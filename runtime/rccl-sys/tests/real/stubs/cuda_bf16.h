@@ -1,0 +1,1 @@
+// Number types of the device are not used.

@@ -1,0 +1,2 @@
+// The part that C understands.
+#include <cuda_runtime_api.h>

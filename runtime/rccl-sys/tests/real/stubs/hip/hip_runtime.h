@@ -1,0 +1,2 @@
+// The part that C understands.
+#include <hip/hip_runtime_api.h>
