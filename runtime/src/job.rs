@@ -191,7 +191,7 @@ pub struct Score {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Event {
-    /// First line of a worker: what its numerics stand on.
+    /// A worker has started: what its numerics stand on.
     Ready {
         fingerprint: Fingerprint,
     },
@@ -201,7 +201,7 @@ pub enum Event {
     },
     /// Connected with all other workers.
     Joined,
-    /// Nothing new: the worker lives. Sent every second.
+    /// Nothing new: the worker lives. Sent twice a second from the first moment on.
     Alive,
     Started {
         node: String,

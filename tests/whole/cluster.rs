@@ -256,7 +256,7 @@ fn two_hosts_give_the_same_bits_and_a_cut_wire_is_named() {
     undisturbed.run();
     let project = long_project();
     let mut processes = hosts.start(&project, 29_500);
-    until_step(&project, &mut processes[0], 50);
+    until_step(&project, &mut processes[0], None, 50);
     assert!(
         ip(&format!("-n {} link set wire down", hosts.names[0])),
         "the wire is cut"

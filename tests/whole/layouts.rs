@@ -1,6 +1,6 @@
 //! The same run on many layouts: workers are processes, and no bit depends on how they are arranged.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
@@ -106,19 +106,15 @@ fn latest(project: &Project) -> Option<PathBuf> {
 fn start_until_step(project: &Project, more: &[&str], step: usize) -> Child {
     let before = latest(project);
     let mut child = project.start_with(more);
-    until_step_after(project, before.as_ref(), &mut child, step);
+    until_step(project, &mut child, before.as_deref(), step);
     child
 }
 
-/// Waits until so many steps have been done in the project's first run, or it ends.
-pub fn until_step(project: &Project, child: &mut Child, step: usize) {
-    until_step_after(project, None, child, step);
-}
-
-fn until_step_after(project: &Project, before: Option<&PathBuf>, child: &mut Child, step: usize) {
+/// Waits until a run that comes after another has done so many steps, or has ended.
+pub fn until_step(project: &Project, child: &mut Child, before: Option<&Path>, step: usize) {
     let began = Instant::now();
     let steps = || {
-        let own = latest(project).filter(|own| Some(own) != before)?;
+        let own = latest(project).filter(|own| Some(own.as_path()) != before)?;
         Some(std::fs::read_to_string(own.join("metrics.jsonl")).ok()?.lines().count())
     };
     while steps().unwrap_or(0) < step

@@ -83,7 +83,11 @@ impl Worker {
         let (sender, events) = channel();
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
-                let _ = sender.send(serde_json::from_str(&line).unwrap());
+                let event: Event = serde_json::from_str(&line).unwrap();
+                // Signs of life come whenever they come.
+                if !matches!(event, Event::Alive) {
+                    let _ = sender.send(event);
+                }
             }
         });
         let worker = Self {

@@ -55,7 +55,8 @@ pub struct Member {
     pub host: String,
     /// The address by which other workers reach it.
     pub address: String,
-    pub last_heard: Instant,
+    /// Nothing before its first sign of life: until then it may still be starting.
+    pub last_heard: Option<Instant>,
     pub ended: bool,
 }
 
@@ -98,7 +99,7 @@ impl Member {
             input: Some(Box::new(input)),
             host: address.to_owned(),
             address: address.to_owned(),
-            last_heard: Instant::now(),
+            last_heard: None,
             ended: false,
         })
     }
@@ -122,7 +123,7 @@ impl Member {
             input: Some(Box::new(input)),
             host,
             address,
-            last_heard: Instant::now(),
+            last_heard: None,
             ended: false,
         })
     }

@@ -67,8 +67,6 @@ pub struct Crew {
     members: Vec<Member>,
     heard: Receiver<(usize, Said)>,
     silence: Duration,
-    /// Workers have been told to join: from then on they say that they live.
-    joined: bool,
     looked: Instant,
     /// The last step that was done, in words.
     last_step: Option<String>,
@@ -115,7 +113,6 @@ impl Crew {
             members,
             heard,
             silence: how.silence,
-            joined: false,
             looked: Instant::now(),
             last_step: None,
             launcher,
@@ -173,7 +170,7 @@ impl Crew {
             return Err(self.gone(0));
         }
         let port = loop {
-            match self.next(how.start, stop)? {
+            match self.next(0, how.start, stop)? {
                 (0, Event::Store { port }) => break port,
                 (rank, event) => self.refuse_failure(rank, event)?,
             }
@@ -185,7 +182,6 @@ impl Crew {
                 return Err(self.gone(rank));
             }
         }
-        self.joined = true;
         self.collect(how.start, stop, 0, |event| match event {
             Event::Joined => Some(()),
             _ => None,
@@ -208,10 +204,7 @@ impl Crew {
                 .find(|rank| !found.contains_key(rank))
                 .unwrap_or(from);
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(self.lost(missing, format!("did not start within {} s", within.as_secs())));
-            }
-            let (rank, event) = self.next(left, stop)?;
+            let (rank, event) = self.next(missing, left, stop)?;
             if matches!(event, Event::Failed { .. }) {
                 self.refuse_failure(rank, event)?;
             } else if let Some(value) = take(event) {
@@ -221,8 +214,8 @@ impl Crew {
         Ok(found)
     }
 
-    /// The next event, which must come within `within`.
-    fn next(&mut self, within: Duration, stop: &Stop) -> Result<(usize, Event), RunError> {
+    /// The next event, which must come within `within`; if none does, `missing` is lost.
+    fn next(&mut self, missing: usize, within: Duration, stop: &Stop) -> Result<(usize, Event), RunError> {
         let until = Instant::now() + within;
         loop {
             if stop.at_once() {
@@ -232,7 +225,7 @@ impl Crew {
                 return Ok((rank, *event));
             }
             if Instant::now() >= until {
-                return Err(self.lost(0, format!("did not start within {} s", within.as_secs())));
+                return Err(self.lost(missing, "has not started in time".to_owned()));
             }
         }
     }
@@ -269,7 +262,7 @@ impl Crew {
             Err(RecvTimeoutError::Disconnected) => return Err(self.gone(0)),
         };
         let (rank, said) = said;
-        self.members[rank].last_heard = Instant::now();
+        self.members[rank].last_heard = Some(Instant::now());
         match said {
             Said::Event(event) => {
                 if let Event::Step(step) = &*event {
@@ -288,22 +281,27 @@ impl Crew {
         }
     }
 
-    /// Whether a worker has fallen silent. Alone it may: nobody waits for it.
+    /// Whether a worker has fallen silent that had begun to say that it lives. Alone it may: nobody waits for it.
     fn look(&mut self) -> Result<(), RunError> {
         let now = Instant::now();
         // This process itself was stopped for a while, and has not read what has come since.
         let slept = now.duration_since(self.looked) > self.silence / 2;
         self.looked = now;
-        if slept || !self.joined {
-            for member in &mut self.members {
-                member.last_heard = now;
+        if slept {
+            for heard in self.members.iter_mut().filter_map(|member| member.last_heard.as_mut()) {
+                *heard = now;
             }
-            return Ok(());
         }
-        let silent = |member: &Member| now.duration_since(member.last_heard) > self.silence;
+        let silent = |member: &Member| {
+            member
+                .last_heard
+                .is_some_and(|heard| now.duration_since(heard) > self.silence)
+        };
         match self.members.iter().position(silent) {
-            Some(rank) => Err(self.lost(rank, format!("has not been heard for {} s", self.silence.as_secs_f64()))),
-            None => Ok(()),
+            Some(rank) if self.members.len() > 1 => {
+                Err(self.lost(rank, format!("has not been heard for {} s", self.silence.as_secs_f64())))
+            }
+            _ => Ok(()),
         }
     }
 

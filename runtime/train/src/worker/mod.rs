@@ -81,6 +81,11 @@ pub fn main(engine: Option<&str>, fault: Option<Operation>) -> ExitCode {
         }
     };
     let events = Events::new(output);
+    // From its first moment on: a worker that is lost while others start is missed like any other.
+    if let Err(error) = connect::stay_alive(&events) {
+        eprintln!("error: cannot start the thread that says that this worker lives: {error}");
+        return ExitCode::FAILURE;
+    }
     tch::set_num_threads(1);
     let _guard = tch::no_grad_guard();
     let fingerprint = match fingerprint() {

@@ -11,7 +11,7 @@ use aurora_runtime::checkpoint::TRAIL;
 use aurora_runtime::job::{EvalJob, Event, Join, Placement, Step, TraceJob, TrailStep, TrainJob};
 use aurora_runtime::trace::Operation;
 
-use super::connect::{Met, connect, stay_alive};
+use super::connect::{Met, connect};
 use super::{Events, chain};
 use crate::eval;
 use crate::model::{ModelError, Network};
@@ -82,11 +82,7 @@ impl Session {
 
     /// Connects with the other workers.
     pub fn join(&mut self, join: &Join) -> Ended {
-        // Before anything is waited for: a worker that is lost while others connect is missed as soon as later.
-        let met = stay_alive(&self.events)
-            .map_err(|source| TrainError::Thread { index: 0, source })
-            .and_then(|()| connect(join, &self.events));
-        match met {
+        match connect(join, &self.events) {
             Ok(Met { peers, store }) => {
                 self.rank = join.rank as usize;
                 self.joined = Some(join.placement.clone());
