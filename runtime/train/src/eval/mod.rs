@@ -18,7 +18,7 @@ use aurora_runtime::job::{EvalJob, Recompute, Score, Scores};
 use camino::Utf8Path;
 use tch::Tensor;
 
-use crate::model::{ModelError, Network, Pass, Weights, Workspace};
+use crate::model::{Network, Pass, Weights, Workspace};
 use crate::parallel::Peers;
 use crate::train::TrainError;
 use crate::train::report::Report;
@@ -96,7 +96,7 @@ pub fn evaluate(
             losses: if at.tensor == 0 { scored } else { Vec::new() },
             squares: Vec::new(),
         };
-        let all = seats[0].peers.gather_world(&own.to_bytes()).map_err(ModelError::from)?;
+        let all = seats[0].peers.gather_world(&own.to_bytes())?;
         let all = all
             .iter()
             .map(|bytes| Report::from_bytes(bytes))
@@ -168,7 +168,7 @@ fn one_thread(network: &Network, mut seat: Seat, batches: Vec<Filled>) -> Result
                 place.insert(new)
             }
         };
-        let tensor = |ids: &[i64]| Tensor::f_from_slice(ids).map_err(ModelError::from);
+        let tensor = |ids: &[i64]| Tensor::f_from_slice(ids);
         let (ids, targets) = tokens.unwrap_or_default();
         let mut pass = Pass {
             workspace,
@@ -179,19 +179,13 @@ fn one_thread(network: &Network, mut seat: Seat, batches: Vec<Filled>) -> Result
         };
         if !first {
             let input = pass.workspace.incoming(0)?;
-            seat.peers
-                .receive_forward(&input)
-                .and_then(|sent| sent.wait())
-                .map_err(ModelError::from)?;
+            seat.peers.receive_forward(&input).and_then(|sent| sent.wait())?;
             network.fill_input(&pass)?;
         }
         network.forward(&seat.weights, &mut pass)?;
         if !last {
             let output = pass.workspace.outgoing(0)?;
-            seat.peers
-                .send_forward(&output)
-                .and_then(|sent| sent.wait())
-                .map_err(ModelError::from)?;
+            seat.peers.send_forward(&output).and_then(|sent| sent.wait())?;
             continue;
         }
         let mut losses = vec![0.0; targets.len()];

@@ -307,7 +307,8 @@ impl Network {
         }
         let parts = pass
             .peers
-            .scatter_rows(&backward.dkv_root, &rows.shares, &backward.dkv_incoming)?;
+            .tensor_group()
+            .scatter(&backward.dkv_root, &rows.shares, &backward.dkv_incoming)?;
         for head in 0..g {
             let holds = |rank: usize| {
                 let shards = crate::parallel::mesh::share(shape.tensor, self.mesh.tensor, rank);

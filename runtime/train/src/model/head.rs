@@ -100,7 +100,7 @@ impl Network {
         let maxima = if self.mesh.tensor == 1 {
             maxima
         } else {
-            Tensor::f_cat(&pass.peers.share(&maxima)?, 0)?.f_amax(&[0i64][..], true)?
+            Tensor::f_cat(&pass.peers.tensor_group().share(&maxima)?, 0)?.f_amax(&[0i64][..], true)?
         };
         // Sums of exponentials, then the targets' logits.
         let both = new(2)?;
@@ -109,7 +109,7 @@ impl Network {
         let both = if self.mesh.tensor == 1 {
             both
         } else {
-            let parts = pass.peers.share(&both)?;
+            let parts = pass.peers.tensor_group().share(&both)?;
             let line = |at: i64| {
                 parts
                     .iter()

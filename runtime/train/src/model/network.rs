@@ -73,13 +73,14 @@ impl Network {
 
     /// Which of `all` rows stand where.
     pub(super) fn rows(&self, all: usize) -> Rows {
-        let of = |rank: usize| {
-            let shards = mesh::share(self.grid.tensor, self.mesh.tensor, rank);
+        let of = |shards: &Range<usize>| {
             self.grid.row_block(all, shards.start).start..self.grid.row_block(all, shards.end - 1).end
         };
-        let shares: Vec<_> = (0..self.mesh.tensor).map(of).collect();
-        let shards = &self.layout.holding.shards;
-        let own = self.grid.row_block(all, shards.start).start..self.grid.row_block(all, shards.end - 1).end;
+        let ranks = 0..self.mesh.tensor;
+        let shares: Vec<_> = ranks
+            .map(|rank| of(&mesh::share(self.grid.tensor, self.mesh.tensor, rank)))
+            .collect();
+        let own = of(&self.layout.holding.shards);
         Rows {
             all,
             held: if self.sequence_parallel { own.clone() } else { 0..all },
@@ -126,7 +127,7 @@ impl Network {
         if self.layout.holding.first {
             let workspace = &*pass.workspace;
             let dx = &workspace.backward()?.dx;
-            pass.peers.gather_rows(dx, &workspace.rows.shares)?;
+            pass.peers.tensor_group().gather(dx, &workspace.rows.shares)?;
             self.record_rows(pass, None, Operation::EmbeddingGradient, dx)?;
             let (word, position) = (&gradients.of.word, gradients.of.position.as_ref());
             let first = self.first_id(self.layout.holding.shards.start);
@@ -155,7 +156,10 @@ impl Network {
         let whole = &workspace.root;
         self.kernels
             .embed(pass.ids, workspace.sequence, first, &weights.word, position, whole)?;
-        let parts = pass.peers.scatter_rows(whole, &rows.shares, &workspace.incoming)?;
+        let parts = pass
+            .peers
+            .tensor_group()
+            .scatter(whole, &rows.shares, &workspace.incoming)?;
         let (own, ids) = (rows.own_of(x)?, rows.own_of_all(pass.ids)?);
         for (rank, part) in parts.iter().enumerate() {
             let shards = mesh::share(self.grid.tensor, self.mesh.tensor, rank);
@@ -177,7 +181,7 @@ impl Network {
     /// Brings the other ranks' rows to a tensor of the held rows, if they are held here.
     pub(super) fn fill_held(&self, pass: &Pass<'_>, held: &Tensor) -> Result<(), ModelError> {
         if !pass.workspace.rows.cut() {
-            pass.peers.gather_rows(held, &pass.workspace.rows.shares)?;
+            pass.peers.tensor_group().gather(held, &pass.workspace.rows.shares)?;
         }
         Ok(())
     }
@@ -198,7 +202,8 @@ impl Network {
         };
         let parts = pass
             .peers
-            .scatter_rows(root, &workspace.rows.shares, &workspace.incoming)?;
+            .tensor_group()
+            .scatter(root, &workspace.rows.shares, &workspace.incoming)?;
         self.parts_of(sum, parts)
     }
 
@@ -259,7 +264,7 @@ impl Network {
     /// Brings the other ranks' rows to a tensor of all rows, if they are not held here.
     fn fill_all(&self, pass: &Pass<'_>, all: &Tensor) -> Result<(), ModelError> {
         if pass.workspace.rows.cut() {
-            pass.peers.gather_rows(all, &pass.workspace.rows.shares)?;
+            pass.peers.tensor_group().gather(all, &pass.workspace.rows.shares)?;
         }
         Ok(())
     }
@@ -304,7 +309,7 @@ impl Network {
         let (rows, backward) = (&workspace.rows, workspace.backward()?);
         self.kernels
             .cast(&rows.own_of_all(&backward.dx)?, &rows.own_of_all(&backward.dy)?)?;
-        pass.peers.gather_rows(&backward.dy, &rows.shares)?;
+        pass.peers.tensor_group().gather(&backward.dy, &rows.shares)?;
         self.record_rows(pass, Some(layer), of, &backward.dy)
     }
 

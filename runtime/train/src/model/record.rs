@@ -171,7 +171,7 @@ impl Network {
     pub fn record_lane(&self, recorder: &Recorder, lane: usize, gradients: &Tensor) -> Result<(), ModelError> {
         let (layout, flat) = (&self.layout, super::elements::<f32>(gradients)?);
         for (index, part) in layout.parts.iter().enumerate() {
-            let by_blocks = layout.blocks.contains(&part.gradients.offset);
+            let by_blocks = layout.by_blocks(part);
             for piece in part.gradients.held.clone() {
                 let range = part.gradients.piece(piece, part.shard_length());
                 let piece = if by_blocks {
@@ -205,7 +205,7 @@ impl Network {
             ..recorder.name(Operation::LanesGradient)
         };
         for chunk in &share.chunks {
-            if layout.blocks.contains(&layout.parts[chunk.part].gradients.offset) {
+            if layout.by_blocks(&layout.parts[chunk.part]) {
                 continue;
             }
             for (tensor, range) in self.accumulators(chunk.part, chunk.range.clone()) {

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::transport::{Axis, Transfer, Transport, TransportError};
 use super::{Coordinates, Mesh};
@@ -64,163 +64,23 @@ impl Peers {
         }
     }
 
-    /// Sends each tensor rank its rows of `whole` (`shares`, by tensor rank), and receives this rank's rows from each.
-    ///
-    /// Returns this rank's rows of every tensor rank's tensor, in their order. `into` are buffers for those of the others.
-    ///
-    /// # Errors
-    /// [`TransportError`].
-    pub fn scatter_rows(
-        &self,
-        whole: &Tensor,
-        shares: &[Range<usize>],
-        into: &[Tensor],
-    ) -> Result<Vec<Tensor>, TransportError> {
-        self.scatter(
-            Axis::Tensor,
-            &self.mesh.tensor_ranks(self.at),
-            self.at.tensor,
-            whole,
-            shares,
-            into,
-        )
+    /// The tensor ranks of this rank's replica and stage, in their order.
+    pub fn tensor_group(&self) -> Group<'_> {
+        self.group(Axis::Tensor, self.mesh.tensor_ranks(self.at), self.at.tensor)
     }
 
-    /// Fills the other tensor ranks' rows of `whole` (`shares`, by tensor rank), and sends them this rank's.
-    ///
-    /// # Errors
-    /// [`TransportError`].
-    pub fn gather_rows(&self, whole: &Tensor, shares: &[Range<usize>]) -> Result<(), TransportError> {
-        self.gather(
-            Axis::Tensor,
-            &self.mesh.tensor_ranks(self.at),
-            self.at.tensor,
-            whole,
-            shares,
-        )
+    /// The replicas of what this rank holds, in their order.
+    pub fn data_group(&self) -> Group<'_> {
+        self.group(Axis::Data, self.mesh.data_ranks(self.at), self.at.data)
     }
 
-    /// As [`Peers::gather_rows`], over the data axis.
-    ///
-    /// # Errors
-    /// [`TransportError`].
-    pub fn gather_replicas(&self, whole: &Tensor, shares: &[Range<usize>]) -> Result<(), TransportError> {
-        self.gather(Axis::Data, &self.mesh.data_ranks(self.at), self.at.data, whole, shares)
-    }
-
-    fn gather(
-        &self,
-        axis: Axis,
-        ranks: &[usize],
-        own: usize,
-        whole: &Tensor,
-        shares: &[Range<usize>],
-    ) -> Result<(), TransportError> {
-        if ranks.len() == 1 {
-            return Ok(());
+    fn group(&self, axis: Axis, ranks: Vec<usize>, own: usize) -> Group<'_> {
+        Group {
+            peers: self,
+            axis,
+            ranks,
+            own,
         }
-        let slices = shares
-            .iter()
-            .map(|share| rows(whole, share))
-            .collect::<Result<Vec<_>, _>>()?;
-        let filled = |i: &usize| *i != own && !shares[*i].is_empty();
-        let receives: Vec<_> = (0..ranks.len())
-            .filter(filled)
-            .map(|i| (ranks[i], &slices[i]))
-            .collect();
-        let sends: Vec<_> = (0..ranks.len())
-            .filter(|&i| i != own && !shares[own].is_empty())
-            .map(|i| (ranks[i], &slices[own]))
-            .collect();
-        self.exchange(axis, &sends, &receives)
-    }
-
-    /// Sends each replica its share of `whole`, and receives this replica's from each; results as
-    /// [`Peers::scatter_rows`].
-    ///
-    /// # Errors
-    /// [`TransportError`].
-    pub fn scatter_replicas(
-        &self,
-        whole: &Tensor,
-        shares: &[Range<usize>],
-        into: &[Tensor],
-    ) -> Result<Vec<Tensor>, TransportError> {
-        self.scatter(
-            Axis::Data,
-            &self.mesh.data_ranks(self.at),
-            self.at.data,
-            whole,
-            shares,
-            into,
-        )
-    }
-
-    fn scatter(
-        &self,
-        axis: Axis,
-        ranks: &[usize],
-        own: usize,
-        whole: &Tensor,
-        shares: &[Range<usize>],
-        into: &[Tensor],
-    ) -> Result<Vec<Tensor>, TransportError> {
-        let slices = shares
-            .iter()
-            .map(|share| rows(whole, share))
-            .collect::<Result<Vec<_>, _>>()?;
-        let others = || (0..ranks.len()).filter(|&i| i != own);
-        let sends: Vec<_> = others()
-            .filter(|&i| !shares[i].is_empty())
-            .map(|i| (ranks[i], &slices[i]))
-            .collect();
-        let receives: Vec<_> = others()
-            .zip(into)
-            .filter(|_| !shares[own].is_empty())
-            .map(|(i, into)| (ranks[i], into))
-            .collect();
-        self.exchange(axis, &sends, &receives)?;
-        let mut received = into.iter().map(Tensor::shallow_clone);
-        let part = |i: usize| {
-            if i == own {
-                Some(slices[i].shallow_clone())
-            } else {
-                received.next()
-            }
-        };
-        Ok((0..ranks.len()).filter_map(part).collect())
-    }
-
-    /// Shares one tensor of every tensor rank with all of them; all have one shape. In their order.
-    ///
-    /// # Errors
-    /// [`TransportError`].
-    pub fn share(&self, own: &Tensor) -> Result<Vec<Tensor>, TransportError> {
-        self.share_along(Axis::Tensor, &self.mesh.tensor_ranks(self.at), self.at.tensor, own)
-    }
-
-    /// As [`Peers::share`], over the data axis.
-    ///
-    /// # Errors
-    /// [`TransportError`].
-    pub fn share_replicas(&self, own: &Tensor) -> Result<Vec<Tensor>, TransportError> {
-        self.share_along(Axis::Data, &self.mesh.data_ranks(self.at), self.at.data, own)
-    }
-
-    fn share_along(&self, axis: Axis, ranks: &[usize], at: usize, own: &Tensor) -> Result<Vec<Tensor>, TransportError> {
-        let room = |i: usize| {
-            if i == at {
-                Ok(own.shallow_clone())
-            } else {
-                own.f_empty_like().map_err(torch)
-            }
-        };
-        let all = (0..ranks.len()).map(room).collect::<Result<Vec<_>, _>>()?;
-        let others = |i: &usize| *i != at;
-        let sends: Vec<_> = (0..ranks.len()).filter(others).map(|i| (ranks[i], own)).collect();
-        let receives: Vec<_> = (0..ranks.len()).filter(others).map(|i| (ranks[i], &all[i])).collect();
-        self.exchange(axis, &sends, &receives)?;
-        Ok(all)
     }
 
     /// Starts sending activations to the next pipeline stage.
@@ -285,81 +145,150 @@ impl Peers {
     /// # Errors
     /// [`TransportError`].
     pub fn gather_world(&self, own: &[u8]) -> Result<Vec<Vec<u8>>, TransportError> {
-        let Mesh { tensor, data, pipeline } = self.mesh;
-        let mut all = vec![own.to_vec()];
-        let lines = [
-            (tensor, self.at.tensor, self.mesh.tensor_ranks(self.at)),
-            (data, self.at.data, self.mesh.data_ranks(self.at)),
-            (
-                pipeline,
-                self.at.pipeline,
-                (0..pipeline).map(|stage| self.mesh.at_stage(self.at, stage)).collect(),
-            ),
+        let (mesh, at) = (&self.mesh, self.at);
+        let stages = (0..mesh.pipeline).map(|stage| mesh.at_stage(at, stage)).collect();
+        let groups = [
+            (mesh.tensor_ranks(at), at.tensor),
+            (mesh.data_ranks(at), at.data),
+            (stages, at.pipeline),
         ];
-        for (size, own, ranks) in lines {
-            if size > 1 {
-                all = self.gather_line(&all, own, &ranks)?;
+        groups.into_iter().try_fold(vec![own.to_vec()], |all, (ranks, own)| {
+            self.group(Axis::World, ranks, own).gather_lists(all)
+        })
+    }
+}
+
+/// This rank and those that differ from it in one coordinate alone.
+#[derive(Debug)]
+pub struct Group<'p> {
+    peers: &'p Peers,
+    axis: Axis,
+    ranks: Vec<usize>,
+    /// This rank's place in the group.
+    own: usize,
+}
+
+impl Group<'_> {
+    /// Places of the others.
+    fn others(&self) -> impl Iterator<Item = usize> {
+        (0..self.ranks.len()).filter(|&i| i != self.own)
+    }
+
+    /// Sends each rank its rows of `whole` (`shares`, by place in the group), and receives this rank's rows from each.
+    ///
+    /// Returns this rank's rows of every rank's tensor, in their order. `into` are buffers for those of the others.
+    ///
+    /// # Errors
+    /// [`TransportError`].
+    pub fn scatter(
+        &self,
+        whole: &Tensor,
+        shares: &[Range<usize>],
+        into: &[Tensor],
+    ) -> Result<Vec<Tensor>, TransportError> {
+        let slices = shares
+            .iter()
+            .map(|share| rows(whole, share))
+            .collect::<Result<Vec<_>, _>>()?;
+        let sends: Vec<_> = self
+            .others()
+            .filter(|&i| !shares[i].is_empty())
+            .map(|i| (self.ranks[i], &slices[i]))
+            .collect();
+        let receives: Vec<_> = self
+            .others()
+            .zip(into)
+            .filter(|_| !shares[self.own].is_empty())
+            .map(|(i, into)| (self.ranks[i], into))
+            .collect();
+        self.peers.exchange(self.axis, &sends, &receives)?;
+        let mut received = into.iter().map(Tensor::shallow_clone);
+        let part = |i: usize| {
+            if i == self.own {
+                Some(slices[i].shallow_clone())
+            } else {
+                received.next()
             }
+        };
+        Ok((0..self.ranks.len()).filter_map(part).collect())
+    }
+
+    /// Fills the other ranks' rows of `whole` (`shares`, by place in the group), and sends them this rank's.
+    ///
+    /// # Errors
+    /// [`TransportError`].
+    pub fn gather(&self, whole: &Tensor, shares: &[Range<usize>]) -> Result<(), TransportError> {
+        if self.ranks.len() == 1 {
+            return Ok(());
         }
+        let slices = shares
+            .iter()
+            .map(|share| rows(whole, share))
+            .collect::<Result<Vec<_>, _>>()?;
+        let some = |i: usize| !shares[i].is_empty();
+        let receives: Vec<_> = self
+            .others()
+            .filter(|&i| some(i))
+            .map(|i| (self.ranks[i], &slices[i]))
+            .collect();
+        let sends: Vec<_> = self
+            .others()
+            .filter(|_| some(self.own))
+            .map(|i| (self.ranks[i], &slices[self.own]))
+            .collect();
+        self.peers.exchange(self.axis, &sends, &receives)
+    }
+
+    /// Shares one tensor of every rank with all of them; all have one shape. In their order.
+    ///
+    /// # Errors
+    /// [`TransportError`].
+    pub fn share(&self, own: &Tensor) -> Result<Vec<Tensor>, TransportError> {
+        let room = |i: usize| {
+            if i == self.own {
+                Ok(own.shallow_clone())
+            } else {
+                own.f_empty_like().map_err(torch)
+            }
+        };
+        let all = (0..self.ranks.len()).map(room).collect::<Result<Vec<_>, _>>()?;
+        let sends: Vec<_> = self.others().map(|i| (self.ranks[i], own)).collect();
+        let receives: Vec<_> = self.others().map(|i| (self.ranks[i], &all[i])).collect();
+        self.peers.exchange(self.axis, &sends, &receives)?;
         Ok(all)
     }
 
-    /// The lists of every rank of a line, one after another.
-    fn gather_line(&self, list: &[Vec<u8>], own: usize, ranks: &[usize]) -> Result<Vec<Vec<u8>>, TransportError> {
-        let count = list.len();
+    /// The lists of all ranks, one after another; all are equally long, whatever their elements.
+    fn gather_lists(&self, list: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>, TransportError> {
+        if self.ranks.len() == 1 {
+            return Ok(list);
+        }
         let lengths: Vec<i64> = list.iter().map(|bytes| bytes.len() as i64).collect();
-        let lengths = Tensor::f_from_slice(&lengths).map_err(torch)?;
-        let others: Vec<usize> = (0..ranks.len()).filter(|&i| i != own).collect();
-        let theirs = others
-            .iter()
-            .map(|_| lengths.f_empty_like().map_err(torch))
-            .collect::<Result<Vec<_>, _>>()?;
-        let sends: Vec<_> = others.iter().map(|&i| (ranks[i], &lengths)).collect();
-        let receives: Vec<_> = others.iter().zip(&theirs).map(|(&i, t)| (ranks[i], t)).collect();
-        self.exchange(Axis::World, &sends, &receives)?;
-        let theirs = theirs
+        let lengths = self.share(&Tensor::f_from_slice(&lengths).map_err(torch)?)?;
+        let lengths = lengths
             .iter()
             .map(|lengths| Vec::<i64>::try_from(lengths).map_err(torch))
             .collect::<Result<Vec<_>, _>>()?;
-        let bytes = Tensor::f_from_slice(&list.concat()).map_err(torch)?;
-        let buffers = theirs
+        let mut total = 0;
+        let shares: Vec<Range<usize>> = lengths
             .iter()
             .map(|lengths| {
-                let total: i64 = lengths.iter().sum();
-                Tensor::f_empty([total], (Kind::Uint8, tch::Device::Cpu)).map_err(torch)
+                let start = total;
+                total += lengths.iter().sum::<i64>() as usize;
+                start..total
             })
-            .collect::<Result<Vec<_>, _>>()?;
-        let some = |tensor: &Tensor| tensor.numel() > 0;
-        let sends: Vec<_> = others
-            .iter()
-            .filter(|_| some(&bytes))
-            .map(|&i| (ranks[i], &bytes))
             .collect();
-        let receives: Vec<_> = others
-            .iter()
-            .zip(&buffers)
-            .filter(|(_, buffer)| some(buffer))
-            .map(|(&i, buffer)| (ranks[i], buffer))
-            .collect();
-        self.exchange(Axis::World, &sends, &receives)?;
-        let mut received = theirs.iter().zip(&buffers);
-        let mut all = Vec::with_capacity(count * ranks.len());
-        for i in 0..ranks.len() {
-            if i == own {
-                all.extend_from_slice(list);
-                continue;
-            }
-            let Some((lengths, buffer)) = received.next() else {
-                continue;
-            };
-            let buffer = Vec::<u8>::try_from(buffer).map_err(torch)?;
-            let mut rest = &buffer[..];
-            for &length in lengths {
-                let (bytes, later) = rest.split_at(length as usize);
-                all.push(bytes.to_vec());
-                rest = later;
-            }
-        }
-        Ok(all)
+        let whole = Tensor::f_empty([total as i64], (Kind::Uint8, Device::Cpu)).map_err(torch)?;
+        let own = Tensor::f_from_slice(&list.concat()).map_err(torch)?;
+        rows(&whole, &shares[self.own])?.f_copy_(&own).map_err(torch)?;
+        self.gather(&whole, &shares)?;
+        let whole = Vec::<u8>::try_from(&whole).map_err(torch)?;
+        let mut rest = &whole[..];
+        let element = |&length: &i64| {
+            let (bytes, later) = rest.split_at(length as usize);
+            rest = later;
+            bytes.to_vec()
+        };
+        Ok(lengths.iter().flatten().map(element).collect())
     }
 }

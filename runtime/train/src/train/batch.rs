@@ -6,7 +6,6 @@ use aurora_runtime::job::TrainJob;
 use tch::Tensor;
 
 use super::TrainError;
-use crate::model::ModelError;
 
 /// Ids and targets of one micro-batch, `[b·s]` each.
 #[derive(Debug)]
@@ -122,7 +121,7 @@ impl Batches {
                 ids.extend_from_slice(&tokens[..self.sequence]);
                 targets.extend_from_slice(&tokens[1..]);
             }
-            let tensor = |ids: &[i64]| Tensor::f_from_slice(ids).map_err(ModelError::from);
+            let tensor = |ids: &[i64]| Tensor::f_from_slice(ids);
             micro_batches.push(if wanted {
                 Some(MicroBatch {
                     ids: tensor(&ids)?,

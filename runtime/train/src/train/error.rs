@@ -5,6 +5,7 @@ use aurora_runtime::data::order::OrderError;
 use aurora_runtime::data::tokens::TokensError;
 
 use crate::model::ModelError;
+use crate::parallel::transport::TransportError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
@@ -46,4 +47,16 @@ pub enum TrainError {
         #[source]
         source: std::io::Error,
     },
+}
+
+impl From<TransportError> for TrainError {
+    fn from(error: TransportError) -> Self {
+        Self::Model(error.into())
+    }
+}
+
+impl From<tch::TchError> for TrainError {
+    fn from(error: tch::TchError) -> Self {
+        Self::Model(error.into())
+    }
 }

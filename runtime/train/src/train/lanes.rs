@@ -65,7 +65,7 @@ pub fn run(
     let stages = seat.peers.mesh().pipeline;
     let (first, last) = (network.layout.holding.first, network.layout.holding.last);
     let slots = seat.workspace.slots();
-    let nothing = Tensor::f_empty([0], (Kind::Int64, network.device)).map_err(ModelError::from)?;
+    let nothing = Tensor::f_empty([0], (Kind::Int64, network.device))?;
     let tokens = |item: &'_ Item| match &item.tokens {
         Some(MicroBatch { ids, targets }) => (ids.shallow_clone(), targets.shallow_clone()),
         None => (nothing.shallow_clone(), nothing.shallow_clone()),
@@ -100,17 +100,13 @@ pub fn run(
                 arrived(&mut forward_sent[slot])?;
                 if !first {
                     let input = pass.workspace.incoming(slot)?;
-                    pass.peers
-                        .receive_forward(&input)
-                        .map_err(ModelError::from)?
-                        .wait()
-                        .map_err(ModelError::from)?;
+                    pass.peers.receive_forward(&input)?.wait()?;
                     network.fill_input(&pass)?;
                 }
                 network.forward(&seat.weights, &mut pass)?;
                 if !last {
                     let output = pass.workspace.outgoing(slot)?;
-                    forward_sent[slot] = Some(pass.peers.send_forward(&output).map_err(ModelError::from)?);
+                    forward_sent[slot] = Some(pass.peers.send_forward(&output)?);
                 }
             }
             Work::Backward(_) => {
@@ -121,18 +117,14 @@ pub fn run(
                     losses.push((item.index, own));
                 } else {
                     let rows = pass.workspace.gradient_rows()?;
-                    pass.peers
-                        .receive_backward(&rows)
-                        .map_err(ModelError::from)?
-                        .wait()
-                        .map_err(ModelError::from)?;
+                    pass.peers.receive_backward(&rows)?.wait()?;
                 }
                 network.backward(&seat.weights, &mut pass, gradients)?;
                 if !first {
                     arrived(&mut backward_sent)?;
                     let rows = pass.workspace.gradient_rows()?;
-                    seat.outgoing.f_copy_(&rows).map_err(ModelError::from)?;
-                    backward_sent = Some(seat.peers.send_backward(&seat.outgoing).map_err(ModelError::from)?);
+                    seat.outgoing.f_copy_(&rows)?;
+                    backward_sent = Some(seat.peers.send_backward(&seat.outgoing)?);
                 }
             }
         }

@@ -107,7 +107,7 @@ impl Trainer {
             let workspace = Workspace::new(&network, network.grid.micro_batch, sequence, recompute, room)?;
             Ok(Seat {
                 weights: state.weights()?,
-                outgoing: workspace.gradient_rows()?.f_empty_like().map_err(ModelError::from)?,
+                outgoing: workspace.gradient_rows()?.f_empty_like()?,
                 workspace,
                 peers,
                 free: Vec::new(),
@@ -138,7 +138,7 @@ impl Trainer {
             word: buffers(share.word.len())?,
             tied: buffers(if layout.tied.is_empty() { 0 } else { share.word.len() })?,
             rest: buffers(share.rest.len())?,
-            end: Tensor::f_empty([ends as i64], (Kind::Float, network.device)).map_err(ModelError::from)?,
+            end: Tensor::f_empty([ends as i64], (Kind::Float, network.device))?,
         };
         let mut powers = [1.0; 2];
         for _ in 0..state.updates {
@@ -216,7 +216,7 @@ impl Trainer {
             },
             squares: self.squares(team, &roots[0])?,
         };
-        let all = self.peers()?.gather_world(&own.to_bytes()).map_err(ModelError::from)?;
+        let all = self.peers()?.gather_world(&own.to_bytes())?;
         let all = all
             .iter()
             .map(|bytes| Report::from_bytes(bytes))
@@ -364,9 +364,7 @@ impl Trainer {
             lists.push((word(layout.tied.start), &self.incoming.tied));
         }
         for (shares, incoming) in lists {
-            let parts = peers
-                .scatter_replicas(root, &shares, incoming)
-                .map_err(ModelError::from)?;
+            let parts = peers.data_group().scatter(root, &shares, incoming)?;
             let range = shares[own].clone();
             if !range.is_empty() {
                 tree(team, root, range.start, &turned(parts), range)?;
@@ -374,7 +372,7 @@ impl Trainer {
         }
         if !layout.blocks.is_empty() {
             let blocks = range_of(root, &layout.blocks)?;
-            let parts = peers.share_replicas(&blocks).map_err(ModelError::from)?;
+            let parts = peers.data_group().share(&blocks)?;
             tree(team, root, layout.blocks.start, &turned(parts), layout.blocks.clone())?;
         }
         Ok(())
@@ -387,7 +385,7 @@ impl Trainer {
             return Ok(());
         }
         let blocks = range_of(root, &layout.blocks)?;
-        let ranks = self.peers()?.share(&blocks).map_err(ModelError::from)?;
+        let ranks = self.peers()?.tensor_group().share(&blocks)?;
         let ranks = ranks.iter().map(elements::<f32>).collect::<Result<Vec<_>, _>>()?;
         for part in layout.blocked() {
             let (start, each) = (part.gradients.offset - layout.blocks.start, part.gradients.held.len());
@@ -419,12 +417,12 @@ impl Trainer {
         let end = &self.incoming.end;
         if holding.first {
             let own = range_of(root, &input)?;
-            self.peers()?.trade_ends(&own, end).map_err(ModelError::from)?;
+            self.peers()?.trade_ends(&own, end)?;
             return tree(team, root, word.start, &[end.shallow_clone()], input);
         }
         if holding.last {
             let own = range_of(root, &output)?;
-            self.peers()?.trade_ends(&own, end).map_err(ModelError::from)?;
+            self.peers()?.trade_ends(&own, end)?;
             part_mut::<f32>(root, input.clone())?.copy_from_slice(elements(&own)?);
             return tree(team, root, word.start, &[end.shallow_clone()], input);
         }
@@ -459,7 +457,7 @@ impl Trainer {
             .map(|of| self.shares.iter().map(of).collect::<Vec<_>>());
         let gather = |whole: &Tensor| -> Result<(), TrainError> {
             for shares in [&word, &rest] {
-                self.peers()?.gather_replicas(whole, shares).map_err(ModelError::from)?;
+                self.peers()?.data_group().gather(whole, shares)?;
             }
             Ok(())
         };

@@ -10,7 +10,7 @@ use aurora_runtime::launch::identity;
 
 use super::Events;
 use crate::parallel::Peers;
-use crate::parallel::transport::{Gloo, Store, TransportError};
+use crate::parallel::transport::{Gloo, Store};
 use crate::train::TrainError;
 use crate::train::state;
 
@@ -37,10 +37,9 @@ pub struct Met {
 pub fn connect(join: &Join, events: &Events) -> Result<Met, TrainError> {
     let failed = |cause: String| TrainError::Unfit(format!("cannot join the other workers: {cause}"));
     let address = resolve(&join.host).map_err(|error| failed(format!("`{}`: {error}", join.host)))?;
-    let torch = |error: TransportError| TrainError::Model(error.into());
     let store = match &join.store {
         None => {
-            let (store, port) = Store::serve(address, START).map_err(torch)?;
+            let (store, port) = Store::serve(address, START)?;
             events.send(&Event::Store { port });
             store
         }
@@ -49,14 +48,14 @@ pub fn connect(join: &Join, events: &Events) -> Result<Met, TrainError> {
                 .rsplit_once(':')
                 .and_then(|(host, port)| Some((host, port.parse().ok()?)));
             let (host, port) = parts.ok_or_else(|| failed(format!("`{store}` is no host and port")))?;
-            Store::connect(host, port, START).map_err(torch)?
+            Store::connect(host, port, START)?
         }
     };
     let mesh = state::mesh(&join.placement);
     let limit = Duration::from_secs(u64::from(join.timeout));
     let thread = |index: u32| {
         let (rank, name) = (join.rank as usize, format!("thread {index}"));
-        let gloo = Gloo::join(rank, mesh.world(), &store, &name, address, limit).map_err(torch)?;
+        let gloo = Gloo::join(rank, mesh.world(), &store, &name, address, limit)?;
         Ok(Peers::new(mesh, Box::new(gloo)))
     };
     let peers = (0..join.placement.threads.max(1))

@@ -322,8 +322,13 @@ impl Layout {
 
     /// The parts held here whose gradients are kept by row blocks.
     pub fn blocked(&self) -> impl Iterator<Item = &Part> {
-        let by_blocks = |part: &&Part| !part.weights.held.is_empty() && self.blocks.contains(&part.gradients.offset);
-        self.parts.iter().filter(by_blocks)
+        let held = |part: &&Part| !part.weights.held.is_empty();
+        self.parts.iter().filter(|part| self.by_blocks(part)).filter(held)
+    }
+
+    /// Whether a part's gradient is kept by row blocks.
+    pub fn by_blocks(&self, part: &Part) -> bool {
+        self.blocks.contains(&part.gradients.offset)
     }
 
     /// The parts that make up a tensor of a checkpoint, in the order of their rows.
