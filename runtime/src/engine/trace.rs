@@ -2,18 +2,14 @@
 
 use std::fs::{File, read_to_string};
 use std::io::{BufRead, BufReader};
-use std::time::Duration;
 
 use aurora_compiler::graph::NodeId;
 use camino::Utf8Path;
 
-use super::crew::{Crew, Heard};
+use super::crew::Crew;
 use super::{Run, RunError};
 use crate::job::{Event, Order, Placement, Start, TraceJob, TrailStep};
 use crate::trace::Trace;
-
-/// How long the engine waits for an event before it looks at the stop flag again.
-const LOOK: Duration = Duration::from_millis(100);
 
 /// What a repetition of some steps has left.
 #[derive(Debug, Default)]
@@ -47,20 +43,12 @@ impl Run<'_> {
         let job = self.train_job(id, start, placement, scratch.path())?;
         let mut crew = Crew::start(&self.launching, placement, self.portable, self.stop)?;
         crew.send(&Order::Trace(Box::new(TraceJob { job, after, last })))?;
-        let mut stopping = false;
         let mut finished = 0;
         while finished < crew.world() {
-            if self.stop.at_once() {
-                return Err(RunError::Killed);
-            }
-            if self.stop.asked() && !stopping {
-                stopping = true;
-                crew.send(&Order::Stop)?;
-            }
-            let Heard::Event(rank, event) = crew.hear(LOOK)? else {
+            let Some((rank, event)) = crew.hear(self.stop)? else {
                 continue;
             };
-            match *event {
+            match event {
                 Event::Finished { .. } => finished += 1,
                 Event::Idle => return Err(RunError::Stopped { at: None }),
                 Event::Failed { node, cause, peer } => return Err(crew.first_cause(rank, node, cause, peer)),

@@ -6,13 +6,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use aurora_compiler::fields::{OptimizerState, OrderFields, TrainFields};
 use aurora_compiler::graph::{Kind, NodeId};
 use camino::{Utf8Path, Utf8PathBuf};
 
-use super::crew::{Crew, Heard};
+use super::crew::Crew;
 use super::{Outcome, Run, RunError, Seen};
 use crate::data::tokenizer::TokensMeta;
 use crate::job::{EvalJob, EvalSetPaths, Event, Files, Order, Placement, Start, TokenPaths, TrainJob};
@@ -28,9 +28,6 @@ struct Handed {
     _held: Held,
 }
 
-/// How long the engine waits for an event before it looks at the stop flag again.
-const LOOK: Duration = Duration::from_millis(100);
-
 struct Session<'r, 'a> {
     run: &'r Run<'a>,
     crew: Crew,
@@ -39,7 +36,6 @@ struct Session<'r, 'a> {
     made_on: String,
     handed: BTreeMap<String, Handed>,
     scratch: Scratch,
-    stopping: bool,
 }
 
 impl Run<'_> {
@@ -88,7 +84,6 @@ impl Run<'_> {
             crew,
             handed: BTreeMap::new(),
             scratch: self.store.scratch()?,
-            stopping: false,
         };
         let mut queued = BTreeSet::new();
         for &id in training {
@@ -294,17 +289,10 @@ impl Session<'_, '_> {
         let mut stopped_at = None;
         let mut answers = 0;
         while !self.handed.is_empty() {
-            if self.run.stop.at_once() {
-                return Err(RunError::Killed);
-            }
-            if self.run.stop.asked() && !self.stopping {
-                self.stopping = true;
-                self.crew.send(&Order::Stop)?;
-            }
-            let Heard::Event(rank, event) = self.crew.hear(LOOK)? else {
+            let Some((rank, event)) = self.crew.hear(self.run.stop)? else {
                 continue;
             };
-            match *event {
+            match event {
                 // Workers answer a stop together: all have saved, or none had anything to save.
                 Event::Idle => answers += 1,
                 Event::Stopped { node, step } => {
@@ -321,7 +309,7 @@ impl Session<'_, '_> {
                 break;
             }
         }
-        if self.stopping {
+        if self.crew.stopping() {
             Err(RunError::Stopped { at: stopped_at })
         } else {
             Ok(())

@@ -22,19 +22,6 @@ pub enum Said {
     End,
 }
 
-/// Settings of numeric libraries that a user's environment may hold: they could change bits, so a worker sees none.
-const NUMERIC: [&str; 9] = [
-    "OMP_",
-    "KMP_",
-    "GOMP_",
-    "MKL_",
-    "ONEDNN_",
-    "DNNL_",
-    "ATEN_",
-    "TORCH_",
-    "LD_PRELOAD",
-];
-
 /// What a worker said last on its standard error; all of it goes to its log.
 const LAST_LINES: usize = 20;
 
@@ -57,7 +44,6 @@ pub struct Member {
     pub address: String,
     /// Nothing before its first sign of life: until then it may still be starting.
     pub last_heard: Option<Instant>,
-    pub ended: bool,
 }
 
 impl Member {
@@ -73,11 +59,6 @@ impl Member {
         said: &Sender<(usize, Said)>,
     ) -> Result<Self, RunError> {
         let mut command = Command::new(program);
-        for (name, _) in std::env::vars_os() {
-            if NUMERIC.iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
-                command.env_remove(name);
-            }
-        }
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -100,7 +81,6 @@ impl Member {
             host: address.to_owned(),
             address: address.to_owned(),
             last_heard: None,
-            ended: false,
         })
     }
 
@@ -124,7 +104,6 @@ impl Member {
             host,
             address,
             last_heard: None,
-            ended: false,
         })
     }
 

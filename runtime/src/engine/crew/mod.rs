@@ -6,19 +6,19 @@
 
 mod meet;
 mod member;
+mod srun;
 
 use std::collections::BTreeMap;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use camino::Utf8PathBuf;
 
 use self::meet::Arrival;
 pub use self::meet::Meeting;
-use self::member::{Member, Said, keep_errors};
+use self::member::{Member, Said};
+use self::srun::Srun;
 use super::{RunError, Stop};
 use crate::job::{Event, Fingerprint, Join, Order, Placement};
 
@@ -49,25 +49,19 @@ pub struct Launching {
     pub transfer: Duration,
 }
 
-/// What can reach the engine from its workers.
-#[derive(Debug)]
-pub enum Heard {
-    Event(usize, Box<Event>),
-    /// Nothing within the time asked for.
-    Nothing,
-}
+/// How long the engine waits for an event before it looks at the stop flag again.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// How long complaints are collected once something has gone wrong.
 const AFTERMATH: Duration = Duration::from_millis(400);
-
-/// How long `srun` may take to end once its workers have been left.
-const LAUNCHER_END: Duration = Duration::from_secs(5);
 
 pub struct Crew {
     members: Vec<Member>,
     heard: Receiver<(usize, Said)>,
     silence: Duration,
     looked: Instant,
+    /// A stop has been passed on.
+    stopping: bool,
     /// The last step that was done, in words.
     last_step: Option<String>,
     /// `srun`, which ends its tasks when it ends.
@@ -94,7 +88,7 @@ impl Crew {
                 .collect::<Result<_, _>>()?,
             Launch::Srun(arguments) => {
                 let meeting = Meeting::open(0, token())?;
-                launcher = Some(srun(arguments, how, &meeting)?);
+                launcher = Some(Srun::start(arguments, how, &meeting)?);
                 arrivals(&meeting, 0..world, how, &sender, stop, launcher.as_mut())?
             }
             Launch::Torchrun { host, meeting } => {
@@ -114,6 +108,7 @@ impl Crew {
             heard,
             silence: how.silence,
             looked: Instant::now(),
+            stopping: false,
             last_step: None,
             launcher,
             fingerprint: Fingerprint::default(),
@@ -131,7 +126,7 @@ impl Crew {
 
     /// Every worker is ready, and all have the same numerics.
     fn agree(&mut self, within: Duration, portable: bool, stop: &Stop) -> Result<Fingerprint, RunError> {
-        let all = self.collect(within, stop, 0, |event| match event {
+        let all = self.collect(within, stop, |event| match event {
             Event::Ready { fingerprint } => Some(fingerprint),
             _ => None,
         })?;
@@ -182,27 +177,24 @@ impl Crew {
                 return Err(self.gone(rank));
             }
         }
-        self.collect(how.start, stop, 0, |event| match event {
+        self.collect(how.start, stop, |event| match event {
             Event::Joined => Some(()),
             _ => None,
         })?;
         Ok(())
     }
 
-    /// Waits until every worker from rank `from` on has said what `take` takes.
+    /// Waits until every worker has said what `take` takes.
     fn collect<T>(
         &mut self,
         within: Duration,
         stop: &Stop,
-        from: usize,
         take: impl Fn(Event) -> Option<T>,
     ) -> Result<BTreeMap<usize, T>, RunError> {
         let until = Instant::now() + within;
         let mut found = BTreeMap::new();
-        while found.len() < self.members.len() - from {
-            let missing = (from..self.members.len())
-                .find(|rank| !found.contains_key(rank))
-                .unwrap_or(from);
+        while found.len() < self.members.len() {
+            let missing = (0..).find(|rank| !found.contains_key(rank)).unwrap_or_default();
             let left = until.saturating_duration_since(Instant::now());
             let (rank, event) = self.next(missing, left, stop)?;
             if matches!(event, Event::Failed { .. }) {
@@ -218,11 +210,8 @@ impl Crew {
     fn next(&mut self, missing: usize, within: Duration, stop: &Stop) -> Result<(usize, Event), RunError> {
         let until = Instant::now() + within;
         loop {
-            if stop.at_once() {
-                return Err(RunError::Killed);
-            }
-            if let Heard::Event(rank, event) = self.hear(Duration::from_millis(50))? {
-                return Ok((rank, *event));
+            if let Some(heard) = self.listen(stop)? {
+                return Ok(heard);
             }
             if Instant::now() >= until {
                 return Err(self.lost(missing, "has not started in time".to_owned()));
@@ -250,18 +239,33 @@ impl Crew {
         Ok(())
     }
 
-    /// Waits for the next event.
+    /// The next event, or nothing within a moment. A stop that is asked for is passed on to all workers, once.
     ///
     /// # Errors
-    /// A worker is lost, or says something that is not an event.
-    pub fn hear(&mut self, at_most: Duration) -> Result<Heard, RunError> {
-        let said = match self.heard.recv_timeout(at_most) {
-            Ok(said) => said,
-            Err(RecvTimeoutError::Timeout) => return self.look().map(|()| Heard::Nothing),
+    /// A worker is lost, or says something that is not an event; [`RunError::Killed`].
+    pub fn hear(&mut self, stop: &Stop) -> Result<Option<(usize, Event)>, RunError> {
+        if stop.asked() && !stop.at_once() && !self.stopping {
+            self.stopping = true;
+            self.send(&Order::Stop)?;
+        }
+        self.listen(stop)
+    }
+
+    /// Whether the workers have been asked to stop.
+    pub fn stopping(&self) -> bool {
+        self.stopping
+    }
+
+    fn listen(&mut self, stop: &Stop) -> Result<Option<(usize, Event)>, RunError> {
+        if stop.at_once() {
+            return Err(RunError::Killed);
+        }
+        let (rank, said) = match self.heard.recv_timeout(LOOK) {
+            Ok(heard) => heard,
+            Err(RecvTimeoutError::Timeout) => return self.look().map(|()| None),
             // The readers are gone with the last worker, after they have said so.
             Err(RecvTimeoutError::Disconnected) => return Err(self.gone(0)),
         };
-        let (rank, said) = said;
         self.members[rank].last_heard = Some(Instant::now());
         match said {
             Said::Event(event) => {
@@ -269,15 +273,12 @@ impl Crew {
                     self.last_step = Some(format!("step {} of `{}`", step.step, step.node));
                 }
                 self.look()?;
-                Ok(Heard::Event(rank, event))
+                Ok(Some((rank, *event)))
             }
             Said::Garbled(cause) => Err(RunError::Worker {
                 how: format!("after saying {cause}"),
             }),
-            Said::End => {
-                self.members[rank].ended = true;
-                Err(self.gone(rank))
-            }
+            Said::End => Err(self.gone(rank)),
         }
     }
 
@@ -375,39 +376,6 @@ impl Drop for Crew {
     }
 }
 
-/// `srun`, and what it says.
-struct Srun {
-    child: Child,
-    errors: Option<JoinHandle<String>>,
-}
-
-impl Srun {
-    /// How it has ended, in words; nothing while it runs.
-    fn ended(&mut self) -> Option<String> {
-        let status = self.child.try_wait().ok()??;
-        let said = self
-            .errors
-            .take()
-            .and_then(|thread| thread.join().ok())
-            .unwrap_or_default();
-        Some(format!("{status}:\n{said}"))
-    }
-}
-
-impl Drop for Srun {
-    fn drop(&mut self) {
-        let until = Instant::now() + LAUNCHER_END;
-        while self.child.try_wait().is_ok_and(|status| status.is_none()) {
-            if Instant::now() > until {
-                drop(self.child.kill());
-                break;
-            }
-            std::thread::park_timeout(Duration::from_millis(10));
-        }
-        drop(self.child.wait());
-    }
-}
-
 impl Launching {
     fn log(&self, rank: usize) -> Option<Utf8PathBuf> {
         self.logs.as_ref().map(|logs| logs.join(format!("rank-{rank}.log")))
@@ -420,30 +388,6 @@ fn token() -> String {
     // Seeded by the system's random numbers.
     let word = || std::collections::hash_map::RandomState::new().build_hasher().finish();
     format!("{:016x}{:016x}", word(), word())
-}
-
-/// Starts one worker a task. They find the engine by the address of the node that `srun` was started on.
-fn srun(arguments: &[String], how: &Launching, meeting: &Meeting) -> Result<Srun, RunError> {
-    let failed = |cause: String| RunError::Launch {
-        cause: format!("cannot start workers by `srun`: {cause}"),
-        help: "run inside of an allocation (`sbatch`, `salloc`), or with `--launcher local`".to_owned(),
-    };
-    let mut command = Command::new("srun");
-    if let Some(logs) = &how.logs {
-        command.arg(format!("--output={logs}/rank-%t.log"));
-    }
-    command
-        .args(arguments)
-        .arg(&how.program)
-        .arg(format!("--join=:{}", meeting.port()?))
-        .env(crate::job::TOKEN, meeting.token())
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(|error| failed(error.to_string()))?;
-    let log = how.logs.as_ref().map(|logs| logs.join("srun.log"));
-    let errors = child.stderr.take().map(|stderr| keep_errors(stderr, log));
-    Ok(Srun { child, errors })
 }
 
 /// Lets the workers of these ranks in.

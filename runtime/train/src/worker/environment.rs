@@ -18,7 +18,17 @@ const SETTINGS: [(&str, &str); 5] = [
 ];
 
 /// Settings that change which kernels run, or how, begin so: none of a user's shell may reach the kernels.
-const FOREIGN: [&str; 8] = ["OMP_", "KMP_", "GOMP_", "MKL_", "ONEDNN_", "DNNL_", "ATEN_", "TORCH_"];
+const FOREIGN: [&str; 9] = [
+    "OMP_",
+    "KMP_",
+    "GOMP_",
+    "MKL_",
+    "ONEDNN_",
+    "DNNL_",
+    "ATEN_",
+    "TORCH_",
+    "LD_PRELOAD",
+];
 
 /// Set in the restarted process, so that a setting that does not hold cannot restart it for ever.
 const RESTARTED: &str = "AURORA_WORKER_RESTARTED";
