@@ -87,11 +87,8 @@ pub fn placement(spec: &Spec, all: Asked) -> Placement {
         _ => 1,
     };
     let data = asked.data.or(of("data")).unwrap_or(fill);
-    let recompute = match block.and_then(|block| block.word("recompute")) {
-        Some("full") => Recompute::Full,
-        Some("selective") => Recompute::Selective,
-        _ => Recompute::None,
-    };
+    let recompute = block.and_then(|block| block.word("recompute"));
+    let recompute = recompute.and_then(Recompute::from_word).unwrap_or(Recompute::None);
     let world = tensor.saturating_mul(pipeline).saturating_mul(data).max(1);
     // Workers of a node share its cores.
     let threads = all
@@ -282,16 +279,11 @@ fn become_worker(program: &Utf8Path, port: u16) -> Failure {
 
 /// A placement as `--layout` takes it.
 pub fn as_argument(placement: &Placement, cpu: bool) -> String {
-    let recompute = match placement.recompute {
-        Recompute::None => "none",
-        Recompute::Selective => "selective",
-        Recompute::Full => "full",
-    };
     let mut words = vec![
         format!("tensor={}", placement.tensor),
         format!("pipeline={}", placement.pipeline),
         format!("data={}", placement.data),
-        format!("recompute={recompute}"),
+        format!("recompute={}", placement.recompute.word()),
         format!("sequence_parallel={}", placement.sequence_parallel),
         format!("distributed_optimizer={}", placement.distributed_optimizer),
     ];
@@ -324,12 +316,8 @@ impl std::str::FromStr for LayoutArgument {
                 "sequence_parallel" => layout.sequence_parallel = flag()?,
                 "distributed_optimizer" => layout.distributed_optimizer = flag()?,
                 "recompute" => {
-                    layout.recompute = Some(match value {
-                        "none" => Recompute::None,
-                        "selective" => Recompute::Selective,
-                        "full" => Recompute::Full,
-                        _ => return Err(format!("`recompute` is none, selective or full, not `{value}`")),
-                    });
+                    let wrong = || format!("`recompute` is none, selective or full, not `{value}`");
+                    layout.recompute = Some(Recompute::from_word(value).ok_or_else(wrong)?);
                 }
                 "machine" if value == "cpu" => layout.cpu = true,
                 _ => {

@@ -144,6 +144,23 @@ pub enum Recompute {
     Full,
 }
 
+impl Recompute {
+    const ALL: [Self; 3] = [Self::None, Self::Selective, Self::Full];
+
+    /// As specs and `--layout` write it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Selective => "selective",
+            Self::Full => "full",
+        }
+    }
+
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|recompute| recompute.word() == word)
+    }
+}
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EvalJob {

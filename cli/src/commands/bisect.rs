@@ -334,10 +334,8 @@ impl fmt::Display for Shown<'_> {
             distributed_optimizer,
         } = self.0;
         write!(f, "tensor={tensor},pipeline={pipeline},data={data}")?;
-        match recompute {
-            Recompute::None => {}
-            Recompute::Selective => write!(f, ",recompute=selective")?,
-            Recompute::Full => write!(f, ",recompute=full")?,
+        if *recompute != Recompute::None {
+            write!(f, ",recompute={}", recompute.word())?;
         }
         for (flag, name) in [
             (sequence_parallel, "sequence_parallel"),

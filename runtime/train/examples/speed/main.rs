@@ -179,11 +179,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     } else {
         Precision::F32
     };
-    let recompute = match get("recompute", "none").as_str() {
-        "selective" => Recompute::Selective,
-        "full" => Recompute::Full,
-        _ => Recompute::None,
-    };
+    let recompute = Recompute::from_word(&get("recompute", "none")).ok_or("recompute is none, selective or full")?;
     let degrees: Vec<u32> = get("mesh", "1,1,1")
         .split(',')
         .map(str::parse)
