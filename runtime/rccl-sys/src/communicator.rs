@@ -6,7 +6,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use crate::call::{Error, Progress};
-use crate::library::{Library, no_function};
+use crate::library::{Library, collective, no_function};
 use crate::runtime::Stream;
 use crate::types::{Configuration, DataType, SUM, UniqueId};
 
@@ -69,14 +69,10 @@ impl Communicator {
     /// # Errors
     /// What went wrong; the communicator can then only be aborted.
     pub fn progress(&self) -> Result<Progress, Error> {
-        let function = "ncclCommGetAsyncError";
-        let call = self.library.collectives.CommGetAsyncError;
-        let call = call.ok_or_else(|| no_function(function))?;
         let mut state = 0;
-        // SAFETY: the communicator is alive, and the pointer is to a number that outlives the call.
-        let code = unsafe { call(self.handle.as_ptr(), &mut state) };
-        self.library.progress(function, code)?;
-        self.library.progress(function, state)
+        // The communicator is alive, and the pointer is to a number that outlives the call.
+        collective!(self.library, CommGetAsyncError(self.handle.as_ptr(), &mut state))?;
+        self.library.progress("ncclCommGetAsyncError", state)
     }
 
     /// Sends bytes to a rank of this communicator; to be called inside [`Library::group`].
@@ -87,11 +83,10 @@ impl Communicator {
     /// # Safety
     /// `from` is valid for `bytes` bytes in the device's memory, and stays so and unchanged until the stream has run this.
     pub unsafe fn send(&self, from: *const c_void, bytes: usize, peer: u32, stream: &Stream) -> Result<(), Error> {
-        let call = self.library.collectives.Send.ok_or_else(|| no_function("ncclSend"))?;
         let (kind, peer) = (DataType::U8 as c_int, peer as c_int);
-        // SAFETY: communicator and stream are alive; the caller vouches for the memory.
-        let code = unsafe { call(from, bytes, kind, peer, self.handle.as_ptr(), stream.raw()) };
-        self.library.progress("ncclSend", code).map(drop)
+        let (own, stream) = (self.handle.as_ptr(), stream.raw());
+        // Communicator and stream are alive; the caller vouches for the memory.
+        collective!(self.library, Send(from, bytes, kind, peer, own, stream)).map(drop)
     }
 
     /// Receives bytes from a rank of this communicator; to be called inside [`Library::group`].
@@ -102,11 +97,10 @@ impl Communicator {
     /// # Safety
     /// `to` is valid for writing `bytes` bytes in the device's memory, and nobody else uses it until the stream has run this.
     pub unsafe fn receive(&self, to: *mut c_void, bytes: usize, peer: u32, stream: &Stream) -> Result<(), Error> {
-        let call = self.library.collectives.Recv.ok_or_else(|| no_function("ncclRecv"))?;
         let (kind, peer) = (DataType::U8 as c_int, peer as c_int);
-        // SAFETY: as in `send`.
-        let code = unsafe { call(to, bytes, kind, peer, self.handle.as_ptr(), stream.raw()) };
-        self.library.progress("ncclRecv", code).map(drop)
+        let (own, stream) = (self.handle.as_ptr(), stream.raw());
+        // As in `send`.
+        collective!(self.library, Recv(to, bytes, kind, peer, own, stream)).map(drop)
     }
 
     /// Replaces `count` elements by their sums over all ranks.
@@ -118,21 +112,9 @@ impl Communicator {
     /// `data` is valid for reading and writing `count` elements of this type in the device's memory, and nobody else uses it
     /// until the stream has run this.
     pub unsafe fn sum(&self, data: *mut c_void, count: usize, kind: DataType, stream: &Stream) -> Result<(), Error> {
-        let call = self.library.collectives.AllReduce;
-        let call = call.ok_or_else(|| no_function("ncclAllReduce"))?;
-        // SAFETY: as in `send`; the same buffer may be read and written.
-        let code = unsafe {
-            call(
-                data,
-                data,
-                count,
-                kind as c_int,
-                SUM,
-                self.handle.as_ptr(),
-                stream.raw(),
-            )
-        };
-        self.library.progress("ncclAllReduce", code).map(drop)
+        let (kind, own, stream) = (kind as c_int, self.handle.as_ptr(), stream.raw());
+        // As in `send`; the same buffer may be read and written.
+        collective!(self.library, AllReduce(data, data, count, kind, SUM, own, stream)).map(drop)
     }
 
     /// Begins to wait for what is under way, so that the communicator can be destroyed; [`Communicator::progress`] says when
@@ -141,14 +123,11 @@ impl Communicator {
     /// # Errors
     /// What the library says.
     pub fn finalize(&self) -> Result<(), Error> {
-        match self.library.collectives.CommFinalize.filter(|_| self.nonblocking) {
-            // SAFETY: the communicator is alive.
-            Some(call) => {
-                let code = unsafe { call(self.handle.as_ptr()) };
-                self.library.progress("ncclCommFinalize", code).map(drop)
-            }
-            None => Ok(()),
+        if !self.nonblocking || self.library.collectives.CommFinalize.is_none() {
+            return Ok(());
         }
+        // The communicator is alive.
+        collective!(self.library, CommFinalize(self.handle.as_ptr())).map(drop)
     }
 
     /// Frees the communicator; nothing may be under way.

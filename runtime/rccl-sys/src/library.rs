@@ -8,6 +8,20 @@ use crate::search::{OpenError, Platform, Search, open_collectives, open_runtime}
 use crate::table::{Collectives, Runtime};
 use crate::types::{INSUFFICIENT_DRIVER, NO_DEVICE, SUCCESS, UniqueId};
 
+/// Calls an optional function of the collective library and turns its result into progress or an error.
+macro_rules! collective {
+    ($library:expr, $function:ident ( $($argument:expr),* )) => {{
+        let library: &crate::library::Library = &$library;
+        let name = concat!("nccl", stringify!($function));
+        match library.collectives.$function {
+            // SAFETY: said at each use.
+            Some(function) => library.progress(name, unsafe { function($($argument),*) }),
+            None => Err(crate::library::no_function(name)),
+        }
+    }};
+}
+pub(crate) use collective;
+
 /// A loaded library and its runtime. Never unloaded: both start threads and leave handlers for the end of the process.
 pub struct Library {
     platform: Platform,
@@ -56,14 +70,9 @@ impl Library {
     /// [`Error::NoDevice`], or what the library says.
     pub fn unique_id(&self) -> Result<UniqueId, Error> {
         self.device_count()?;
-        let call = self
-            .collectives
-            .GetUniqueId
-            .ok_or_else(|| no_function("ncclGetUniqueId"))?;
         let mut id = UniqueId([0; UniqueId::BYTES]);
-        // SAFETY: the pointer is to an id that outlives the call.
-        let code = unsafe { call(&mut id) };
-        self.progress("ncclGetUniqueId", code)?;
+        // The pointer is to an id that outlives the call.
+        collective!(self, GetUniqueId(&mut id))?;
         Ok(id)
     }
 
@@ -74,19 +83,12 @@ impl Library {
     /// # Errors
     /// The first call's that fails, or the group's.
     pub fn group(&self, calls: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
-        let start = self
-            .collectives
-            .GroupStart
-            .ok_or_else(|| no_function("ncclGroupStart"))?;
-        let end = self.collectives.GroupEnd.ok_or_else(|| no_function("ncclGroupEnd"))?;
-        // SAFETY: no arguments.
-        let code = unsafe { start() };
-        self.progress("ncclGroupStart", code)?;
+        collective!(self, GroupStart())?;
         let made = calls();
-        // SAFETY: no arguments; the group was opened above on this thread.
-        let code = unsafe { end() };
+        // The group was opened above on this thread.
+        let ended = collective!(self, GroupEnd());
         made?;
-        self.progress("ncclGroupEnd", code).map(drop)
+        ended.map(drop)
     }
 
     /// A result code of the collective library, or what has been begun with it, as progress or error.
