@@ -5,6 +5,7 @@
 mod arguments;
 mod commands;
 mod failure;
+mod launching;
 mod output;
 mod placement;
 mod project;

@@ -20,8 +20,8 @@ use super::rerun::locked_graph;
 use super::run::{STOP, hear_signals, portable};
 use crate::arguments::Progress;
 use crate::failure::{Exit, Failure};
+use crate::launching::{START, TRANSFER, worker_program};
 use crate::output::{self, grouped};
-use crate::placement::{START, TRANSFER, worker_program};
 use crate::project::{Loaded, Project, load, read_lock};
 use crate::watch::Watch;
 

@@ -18,7 +18,7 @@ const KNOWN: [&str; 1] = ["AURORA_CACHE_DIR"];
 
 pub fn run(context: &Context) -> Result<Exit, Failure> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let worker = crate::placement::worker_program()?;
+    let worker = crate::launching::worker_program()?;
     let has_worker = worker.is_file();
     let found: Vec<(&str, &str, bool)> = CLIENTS
         .map(|(program, what)| (program, what, on_path(program)))

@@ -27,7 +27,7 @@ pub fn run(
     into: Option<&Utf8Path>,
     profile: Option<&str>,
 ) -> Result<Exit, Failure> {
-    let door = crate::placement::door(how)?;
+    let door = crate::launching::door(how)?;
     let Some(lock) = read_lock(lock_path)? else {
         return Err(Failure::fault(format!("there is no lock `{lock_path}`")).help("`aurora run SPEC` writes one"));
     };

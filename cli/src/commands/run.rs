@@ -20,8 +20,9 @@ use super::lock::{LIBTORCH, runnable, write};
 use super::{Context, pin_failure};
 use crate::arguments::{RunArguments, SpecArgument};
 use crate::failure::{Exit, Failure};
+use crate::launching::{Door, door, launching};
 use crate::output;
-use crate::placement::{Asked, Door, check, door, launching, placement};
+use crate::placement::{Asked, check, placement};
 use crate::project::{Loaded, Project};
 use crate::watch::{Watch, duration};
 
