@@ -13,12 +13,12 @@ use crate::failure::Failure;
 const GCDS: u32 = 8;
 
 /// The layout of a spec, if it has one.
-fn layout(spec: &Spec) -> Option<&Block> {
+pub fn layout(spec: &Spec) -> Option<&Block> {
     let mut layouts = spec.blocks.iter().filter(|(id, _)| id.kind == BlockKind::Layout);
     layouts.next().map(|(_, block)| block)
 }
 
-fn number(block: &Block, name: &str) -> Option<u32> {
+pub fn number(block: &Block, name: &str) -> Option<u32> {
     block.integer(name).and_then(|value| u32::try_from(value).ok())
 }
 

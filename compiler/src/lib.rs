@@ -12,6 +12,8 @@ pub mod fields;
 pub mod graph;
 pub mod hash;
 pub mod lock;
+pub mod memory;
+pub mod placement;
 pub mod plan;
 pub mod schedule;
 pub mod schema;

@@ -1,9 +1,12 @@
 //! `aurora plan`: what a run would do, why, and at what cost.
 
 use aurora_compiler::diff::segment_cost;
-use aurora_compiler::fields::TrainFields;
+use aurora_compiler::fields::{Numerics, TrainFields};
 use aurora_compiler::hash::Keyed;
+use aurora_compiler::memory::{Memory, by_stage};
+use aurora_compiler::placement::Placement;
 use aurora_compiler::plan::{Plan, Planned, State, plan};
+use aurora_compiler::spec::Spec;
 use aurora_runtime::store::{Store, View};
 use serde_json::json;
 
@@ -12,6 +15,7 @@ use super::build::{nodes, summary};
 use crate::arguments::SpecArgument;
 use crate::failure::{Exit, Failure};
 use crate::output::{self, grouped};
+use crate::placement::{Asked, layout, number, placement};
 use crate::project::compile;
 
 pub fn run(context: &Context, argument: &SpecArgument, exit_code: bool) -> Result<Exit, Failure> {
@@ -26,12 +30,14 @@ pub fn run(context: &Context, argument: &SpecArgument, exit_code: bool) -> Resul
         },
     );
     let cost = Cost::of(&keyed, &plan);
+    let memory = Need::of(&loaded.spec, &keyed);
     if context.json {
         let unknown = unknown(&keyed);
         output::json(json!({
             "experiment": loaded.spec.name,
             "nodes": nodes(&keyed, &plan),
             "cost": { "tokens": cost.tokens, "flops": cost.flops, "checkpoint_bytes": cost.checkpoint_bytes },
+            "memory": memory.as_ref().map(Need::json),
             "unknown": unknown,
         }));
     } else {
@@ -52,6 +58,9 @@ pub fn run(context: &Context, argument: &SpecArgument, exit_code: bool) -> Resul
                 cost.flops,
                 grouped(cost.checkpoint_bytes)
             );
+        }
+        if let Some(memory) = &memory {
+            memory.print();
         }
     }
     Ok(if exit_code && !plan.is_done() {
@@ -84,6 +93,108 @@ pub fn unknown(keyed: &Keyed) -> Vec<String> {
     paths.sort();
     paths.dedup();
     paths
+}
+
+/// What each worker needs under the spec's layout, at the node that needs most.
+struct Need {
+    node: String,
+    placement: Placement,
+    /// By the number of the pipeline stage.
+    stages: Vec<(u32, Memory)>,
+    /// The spec does not know the micro-batch: one sequence is the least that it can be.
+    least: bool,
+}
+
+impl Need {
+    /// Nothing, if the spec has no layout or does not train.
+    fn of(spec: &Spec, keyed: &Keyed) -> Option<Self> {
+        // The same on every machine: one thread, unless the layout says how many.
+        let threads = number(layout(spec)?, "threads").unwrap_or(1);
+        let asked = Asked {
+            threads: Some(threads),
+            ..Asked::default()
+        };
+        let placement = placement(spec, asked);
+        let of = |id| {
+            let node = keyed.graph.node(id);
+            let mut fields: TrainFields = serde_json::from_value(node.fields.clone()).ok()?;
+            let (Numerics::Invariant { micro_batch, .. }
+            | Numerics::Portable { micro_batch, .. }
+            | Numerics::Native { micro_batch, .. }) = &mut fields.numerics;
+            let least = *micro_batch == 0;
+            *micro_batch = (*micro_batch).max(1);
+            Some((node.name.clone(), by_stage(&fields, &placement), least))
+        };
+        let largest = |stages: &[(u32, Memory)]| stages.iter().map(|(_, memory)| memory.total()).max();
+        // Of several the first.
+        let needs: Vec<_> = keyed.graph.ids().filter_map(of).collect();
+        let (node, stages, least) = needs.into_iter().rev().max_by_key(|(_, stages, _)| largest(stages))?;
+        Some(Self {
+            node,
+            placement,
+            stages,
+            least,
+        })
+    }
+
+    fn json(&self) -> serde_json::Value {
+        let ranks: Vec<_> = self
+            .stages
+            .iter()
+            .map(|(stage, memory)| json!({ "stage": stage, "bytes": memory, "total": memory.total() }))
+            .collect();
+        json!({ "node": self.node, "placement": self.placement, "micro_batch_unknown": self.least, "ranks": ranks })
+    }
+
+    fn print(&self) {
+        let Placement {
+            tensor,
+            pipeline,
+            data,
+            threads,
+            ..
+        } = self.placement;
+        println!(
+            "memory of a worker at {} (tensor {tensor} × pipeline {pipeline} × data {data}, threads {threads}), GiB:",
+            self.node
+        );
+        let head = [
+            "stage",
+            "weights",
+            "gradients",
+            "optimizer",
+            "activations",
+            "scratch",
+            "transfers",
+            "total",
+        ];
+        let mut rows = vec![head.map(String::from).to_vec()];
+        for (stage, memory) in &self.stages {
+            let &Memory {
+                weights,
+                gradients,
+                optimizer,
+                activations,
+                scratch,
+                transfers,
+            } = memory;
+            let bytes = [
+                weights,
+                gradients,
+                optimizer,
+                activations,
+                scratch,
+                transfers,
+                memory.total(),
+            ];
+            let gib = bytes.map(|bytes| format!("{:.3}", bytes as f64 / f64::from(1 << 30)));
+            rows.push([stage.to_string()].into_iter().chain(gib).collect());
+        }
+        print!("{}", output::table(&rows));
+        if self.least {
+            println!("the micro-batch is unknown: this is with one sequence");
+        }
+    }
 }
 
 /// What the nodes that are not there would cost.

@@ -196,6 +196,7 @@ impl Network {
         self.record_rows(pass, Some(layer), Operation::FirstNorm, normed)?;
         self.fill_dy(pass, layer, Operation::AttentionSumGradient)?;
         self.bias_backward(pass, &gradient.out.bias)?;
+        let mut sum = None;
         for (shard, partial) in workspace.partials.iter().enumerate() {
             self.kernels
                 .multiply(&backward.dattended, &backward.dy, &own.out.weight[shard])?;
@@ -206,9 +207,6 @@ impl Network {
                 shard,
                 &backward.dattended,
             )?;
-            let (attended, _) = &kept.attended[shard];
-            self.kernels
-                .add_product(&gradient.out.weight[shard], &backward.dy, attended)?;
             let dquery = self.one_shard_backward(workspace, kept, shard)?;
             self.record_shard(pass, Some(layer), Operation::AttentionGradient, shard, &dquery)?;
             if own.key_value.is_some() {
@@ -220,14 +218,21 @@ impl Network {
                     &backward.dkv[shard],
                 )?;
             }
+            self.kernels.multiply(partial, &dquery, &own.query.weight[shard])?;
+            self.record_shard(pass, Some(layer), Operation::QueryGradient, shard, partial)?;
+            if shard + 1 == workspace.partials.len() {
+                // On its way while the weights' gradients are computed.
+                sum = Some(self.own_parts(pass, Operation::QueryGradientSum)?);
+            }
+            let (attended, _) = &kept.attended[shard];
+            self.kernels
+                .add_product(&gradient.out.weight[shard], &backward.dy, attended)?;
             if let Some(bias) = gradient.query.bias.get(shard) {
                 let all = Self::all(workspace.rows());
                 self.kernels.column_sums(&dquery, &all, std::slice::from_ref(bias))?;
             }
             self.kernels
                 .add_product(&gradient.query.weight[shard], &dquery, normed)?;
-            self.kernels.multiply(partial, &dquery, &own.query.weight[shard])?;
-            self.record_shard(pass, Some(layer), Operation::QueryGradient, shard, partial)?;
         }
         let mut extra = None;
         if let (Some(projection), Some(gradient)) = (&own.key_value, &gradient.key_value) {
@@ -242,6 +247,9 @@ impl Network {
             result: Operation::FirstNormGradient,
             extra,
         };
+        if let Some(sum) = sum {
+            self.sum_dnorm(pass, &of, sum)?;
+        }
         self.norm_backward(pass, &of, x, &own.norm1, stats, &gradient.norm1)
     }
 
@@ -308,7 +316,8 @@ impl Network {
         let parts = pass
             .peers
             .tensor_group()
-            .scatter(&backward.dkv_root, &rows.shares, &backward.dkv_incoming)?;
+            .scatter(&backward.dkv_root, &rows.shares, &backward.dkv_incoming)?
+            .wait()?;
         for head in 0..g {
             let holds = |rank: usize| {
                 let shards = crate::parallel::mesh::share(shape.tensor, self.mesh.tensor, rank);

@@ -79,6 +79,7 @@ impl Network {
             result: Operation::FinalNormGradient,
             extra: None,
         };
+        self.sum_dnorm(pass, &of, self.own_parts(pass, of.sum)?)?;
         self.norm_backward(pass, &of, x, norm, stats, into)
     }
 

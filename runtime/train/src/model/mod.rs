@@ -19,7 +19,7 @@ mod portable;
 mod product;
 mod record;
 mod views;
-mod workspace;
+pub(crate) mod workspace;
 
 pub use access::{elements, elements_mut, part, part_mut};
 pub use error::ModelError;

@@ -12,7 +12,7 @@ use super::record::Spot;
 use super::views::{Layer, Linear, Norm, Weights};
 use super::workspace::{Rows, Workspace};
 use super::{Gradients, Kernels, Layout, ModelError};
-use crate::parallel::{Grid, Mesh, Peers, mesh};
+use crate::parallel::{Arriving, Grid, Mesh, Peers, mesh};
 
 /// The model's arithmetic on one rank; holds no weights.
 #[derive(Clone, Debug)]
@@ -159,7 +159,8 @@ impl Network {
         let parts = pass
             .peers
             .tensor_group()
-            .scatter(whole, &rows.shares, &workspace.incoming)?;
+            .scatter(whole, &rows.shares, &workspace.incoming)?
+            .wait()?;
         let (own, ids) = (rows.own_of(x)?, rows.own_of_all(pass.ids)?);
         for (rank, part) in parts.iter().enumerate() {
             let shards = mesh::share(self.grid.tensor, self.mesh.tensor, rank);
@@ -186,11 +187,14 @@ impl Network {
         Ok(())
     }
 
-    /// Own rows of the tree sum over all shards' partials, as the parts that are still to be added.
-    pub(super) fn own_parts(&self, pass: &Pass<'_>, sum: Operation) -> Result<Vec<Tensor>, ModelError> {
+    /// Own rows of the tree sum over all shards' partials, as the parts that are still to be added. Partials must not
+    /// change until they have arrived.
+    pub(super) fn own_parts(&self, pass: &Pass<'_>, sum: Operation) -> Result<Arriving, ModelError> {
         let workspace = &*pass.workspace;
         if self.mesh.tensor == 1 {
-            return Ok(workspace.partials.iter().map(Tensor::shallow_clone).collect());
+            return Ok(Arriving::here(
+                workspace.partials.iter().map(Tensor::shallow_clone).collect(),
+            ));
         }
         // This rank's shards are a whole subtree.
         let root = match &workspace.partials[..] {
@@ -204,7 +208,10 @@ impl Network {
             .peers
             .tensor_group()
             .scatter(root, &workspace.rows.shares, &workspace.incoming)?;
-        self.parts_of(sum, parts)
+        if self.fault == Some(sum) {
+            return Ok(Arriving::here(self.parts_of(sum, parts.wait()?)?));
+        }
+        Ok(parts)
     }
 
     /// The ranks' parts of a sum over shards, in the order of the tree; with a fault in it, their sum from the last to the
@@ -231,7 +238,7 @@ impl Network {
         out: &Tensor,
     ) -> Result<(), ModelError> {
         let rows = &pass.workspace.rows;
-        let parts = self.own_parts(pass, sum)?;
+        let parts = self.own_parts(pass, sum)?.wait()?;
         let own = rows.own_of(out)?;
         self.kernels.add_residual(&parts, bias, &rows.own_of(residual)?, &own)?;
         self.record_own(pass, Some(layer), sum, &own)?;
@@ -269,8 +276,14 @@ impl Network {
         Ok(())
     }
 
-    /// Backward of a norm: own rows of `dnorm` (the sum over shards, with what else is added) go into `dx`; weight and bias get
-    /// theirs by row blocks.
+    /// Own rows of the gradient of a norm's output: the sum over shards, with what else is added.
+    pub(super) fn sum_dnorm(&self, pass: &Pass<'_>, of: &Descent<'_>, parts: Arriving) -> Result<(), ModelError> {
+        let dnorm = &pass.workspace.backward()?.dnorm;
+        self.kernels.sum_partials(&parts.wait()?, of.extra, dnorm)?;
+        self.record_own(pass, of.layer, of.sum, dnorm)
+    }
+
+    /// Backward of a norm: own rows of `dnorm` go into `dx`; weight and bias get theirs by row blocks.
     pub(super) fn norm_backward(
         &self,
         pass: &Pass<'_>,
@@ -282,9 +295,6 @@ impl Network {
     ) -> Result<(), ModelError> {
         let workspace = &*pass.workspace;
         let (rows, backward) = (&workspace.rows, workspace.backward()?);
-        let parts = self.own_parts(pass, of.sum)?;
-        self.kernels.sum_partials(&parts, of.extra, &backward.dnorm)?;
-        self.record_own(pass, of.layer, of.sum, &backward.dnorm)?;
         let (mean, rstd) = (rows.own_of(stats.mean)?, rows.own_of(stats.rstd)?);
         let stats = Stats {
             mean: &mean,
@@ -406,6 +416,7 @@ impl Network {
         self.record_rows(pass, Some(layer), Operation::SecondNorm, &workspace.normed)?;
         self.fill_dy(pass, layer, Operation::DownSumGradient)?;
         self.bias_backward(pass, &gradient.down.bias)?;
+        let mut sum = None;
         for (shard, partial) in workspace.partials.iter().enumerate() {
             if workspace.recompute != Recompute::None {
                 self.activate(&own.up, pass, layer, shard)?;
@@ -428,6 +439,12 @@ impl Network {
                 }
             }
             self.record_shard(pass, Some(layer), Operation::ActivationGradient, shard, &backward.dz)?;
+            self.kernels.multiply(partial, &backward.dz, &own.up.weight[shard])?;
+            self.record_shard(pass, Some(layer), Operation::UpGradient, shard, partial)?;
+            if shard + 1 == workspace.partials.len() {
+                // On its way while the weights' gradients are computed.
+                sum = Some(self.own_parts(pass, Operation::UpGradientSum)?);
+            }
             let activated = &workspace.activated;
             self.kernels
                 .add_product(&gradient.down.weight[shard], &backward.dy, activated)?;
@@ -437,8 +454,6 @@ impl Network {
             }
             self.kernels
                 .add_product(&gradient.up.weight[shard], &backward.dz, &workspace.normed)?;
-            self.kernels.multiply(partial, &backward.dz, &own.up.weight[shard])?;
-            self.record_shard(pass, Some(layer), Operation::UpGradient, shard, partial)?;
         }
         let of = Descent {
             layer: Some(layer),
@@ -446,6 +461,9 @@ impl Network {
             result: Operation::SecondNormGradient,
             extra: None,
         };
+        if let Some(sum) = sum {
+            self.sum_dnorm(pass, &of, sum)?;
+        }
         self.norm_backward(pass, &of, &kept.mid, &own.norm2, stats, &gradient.norm2)
     }
 }

@@ -10,7 +10,7 @@ use super::{ModelError, Network};
 
 /// Rows of which logits exist at one time. Part of the arithmetic: it cuts the sum over rows of the output layer's
 /// weight gradient.
-pub const HEAD_ROWS: usize = 1024;
+pub const HEAD_ROWS: usize = aurora_compiler::memory::HEAD_ROWS as usize;
 
 /// What one layer keeps besides its input.
 #[derive(Debug)]
@@ -280,6 +280,54 @@ impl Workspace {
         self.rows.own_of_all(&self.backward()?.dx)
     }
 
+    /// Bytes of what forwards keep, of scratch, and of what goes to other ranks.
+    #[cfg(test)]
+    pub fn bytes(&self) -> [u64; 3] {
+        let layer = |kept: &Kept| {
+            let Kept {
+                mean1,
+                rstd1,
+                query,
+                key_value,
+                attended,
+                mid,
+                mean2,
+                rstd2,
+            } = kept;
+            let attended = attended.iter().flat_map(|(out, logs)| [out, logs]);
+            let own = [mean1, rstd1, key_value, mid, mean2, rstd2];
+            own.into_iter().chain(query).chain(attended).map(bytes).sum::<u64>()
+        };
+        let slot = |slot: &Slot| {
+            let tensors = slot.x.iter().chain(slot.z.iter().flatten());
+            tensors.map(bytes).sum::<u64>() + slot.kept.iter().map(layer).sum::<u64>()
+        };
+        let mut scratch: Vec<&Tensor> = vec![&self.mean, &self.rstd, &self.normed, &self.activated];
+        scratch.extend(self.spare_z.iter().chain(&self.partials).chain(&self.logits));
+        let mut transfers: Vec<&Tensor> = self.incoming.iter().chain([&self.root]).collect();
+        if let Some(room) = &self.backward {
+            scratch.extend([
+                &room.dx,
+                &room.dnorm,
+                &room.dz,
+                &room.dactivated,
+                &room.dattended,
+                &room.extra,
+            ]);
+            scratch.extend(room.dkv.iter().chain([&room.dkv_sum, &room.dkv_cast]));
+            scratch.extend((room.dy.data_ptr() != room.dx.data_ptr()).then_some(&room.dy));
+            transfers.extend(room.dkv_incoming.iter().chain([&room.dkv_root]));
+        }
+        let sum = |tensors: Vec<&Tensor>| tensors.into_iter().map(bytes).sum::<u64>();
+        let tables = self.rotary.as_ref().map_or(0, Rotary::bytes);
+        let spare = self.spare.as_ref().map_or(0, layer);
+        [
+            self.slots.iter().map(slot).sum(),
+            sum(scratch) + tables + spare,
+            sum(transfers),
+        ]
+    }
+
     pub(super) fn input(&self, slot: usize, layer: usize) -> &Tensor {
         let x = &self.slots[slot].x;
         &x[layer.min(x.len() - 1)]
@@ -308,4 +356,10 @@ impl Workspace {
             .as_ref()
             .ok_or_else(|| ModelError::Unfit("this workspace has no room for gradients".to_owned()))
     }
+}
+
+/// Bytes of a tensor's elements.
+#[cfg(test)]
+pub fn bytes(tensor: &Tensor) -> u64 {
+    (tensor.numel() * tensor.kind().elt_size_in_bytes()) as u64
 }

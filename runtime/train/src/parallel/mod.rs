@@ -10,4 +10,4 @@ pub mod transport;
 
 pub use grid::{Carry, Grid, tree_by, tree_split, tree_sum};
 pub use mesh::{Coordinates, Mesh};
-pub use peers::Peers;
+pub use peers::{Arriving, Peers};

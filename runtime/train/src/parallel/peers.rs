@@ -7,6 +7,32 @@ use tch::{Device, Kind, Tensor};
 use super::transport::{Axis, Transfer, Transport, TransportError};
 use super::{Coordinates, Mesh};
 
+/// One tensor of each rank of a line, of which the other ranks' may still be on their way.
+#[must_use]
+#[derive(Debug)]
+pub struct Arriving {
+    parts: Vec<Tensor>,
+    transfer: Option<Box<dyn Transfer>>,
+}
+
+impl Arriving {
+    /// What is here already.
+    pub fn here(parts: Vec<Tensor>) -> Self {
+        Self { parts, transfer: None }
+    }
+
+    /// All parts, in the order of ranks.
+    ///
+    /// # Errors
+    /// [`TransportError`].
+    pub fn wait(self) -> Result<Vec<Tensor>, TransportError> {
+        if let Some(transfer) = self.transfer {
+            transfer.wait()?;
+        }
+        Ok(self.parts)
+    }
+}
+
 /// A rank's thread and its peers; a rank alone has none and exchanges nothing.
 #[derive(Debug)]
 pub struct Peers {
@@ -52,15 +78,30 @@ impl Peers {
         self.at
     }
 
+    /// Nothing, if there is nothing to move.
+    fn start(
+        &self,
+        axis: Axis,
+        sends: &[(usize, &Tensor)],
+        receives: &[(usize, &Tensor)],
+    ) -> Result<Option<Box<dyn Transfer>>, TransportError> {
+        match &self.transport {
+            Some(transport) if !(sends.is_empty() && receives.is_empty()) => {
+                Ok(Some(transport.start(axis, sends, receives)?))
+            }
+            _ => Ok(None),
+        }
+    }
+
     fn exchange(
         &self,
         axis: Axis,
         sends: &[(usize, &Tensor)],
         receives: &[(usize, &Tensor)],
     ) -> Result<(), TransportError> {
-        match &self.transport {
-            Some(transport) if !(sends.is_empty() && receives.is_empty()) => transport.exchange(axis, sends, receives),
-            _ => Ok(()),
+        match self.start(axis, sends, receives)? {
+            Some(transfer) => transfer.wait(),
+            None => Ok(()),
         }
     }
 
@@ -174,9 +215,10 @@ impl Group<'_> {
         (0..self.ranks.len()).filter(|&i| i != self.own)
     }
 
-    /// Sends each rank its rows of `whole` (`shares`, by place in the group), and receives this rank's rows from each.
+    /// Starts sending each rank its rows of `whole` (`shares`, by place in the group), and receiving this rank's rows from
+    /// each.
     ///
-    /// Returns this rank's rows of every rank's tensor, in their order. `into` are buffers for those of the others.
+    /// Gives this rank's rows of every rank's tensor, in their order. `into` are buffers for those of the others.
     ///
     /// # Errors
     /// [`TransportError`].
@@ -185,7 +227,7 @@ impl Group<'_> {
         whole: &Tensor,
         shares: &[Range<usize>],
         into: &[Tensor],
-    ) -> Result<Vec<Tensor>, TransportError> {
+    ) -> Result<Arriving, TransportError> {
         let slices = shares
             .iter()
             .map(|share| rows(whole, share))
@@ -201,7 +243,7 @@ impl Group<'_> {
             .filter(|_| !shares[self.own].is_empty())
             .map(|(i, into)| (self.ranks[i], into))
             .collect();
-        self.peers.exchange(self.axis, &sends, &receives)?;
+        let transfer = self.peers.start(self.axis, &sends, &receives)?;
         let mut received = into.iter().map(Tensor::shallow_clone);
         let part = |i: usize| {
             if i == self.own {
@@ -210,7 +252,8 @@ impl Group<'_> {
                 received.next()
             }
         };
-        Ok((0..self.ranks.len()).filter_map(part).collect())
+        let parts = (0..self.ranks.len()).filter_map(part).collect();
+        Ok(Arriving { parts, transfer })
     }
 
     /// Fills the other ranks' rows of `whole` (`shares`, by place in the group), and sends them this rank's.

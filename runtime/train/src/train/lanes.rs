@@ -21,6 +21,9 @@ pub struct Seat {
     pub free: Vec<Gradients>,
     /// Own rows of the gradient that is on its way to the stage before.
     pub outgoing: Tensor,
+    /// Own rows of the input that is on its way from the stage before, and of the gradient from the next. Received ahead
+    /// of their turn, so they have rooms of their own.
+    pub incoming: [Tensor; 2],
 }
 
 /// A micro-batch of a lane: the lane's place among the thread's own, and the micro-batch's place in the batch.
@@ -70,6 +73,17 @@ pub fn run(
         Some(MicroBatch { ids, targets }) => (ids.shallow_clone(), targets.shallow_clone()),
         None => (nothing.shallow_clone(), nothing.shallow_clone()),
     };
+    // The next input and the next gradient are on their way while a micro-batch is computed.
+    let [input, gradient] = seat.incoming.each_ref().map(Tensor::shallow_clone);
+    let receive = |peers: &Peers, work: Work| -> Result<Sent, ModelError> {
+        Ok(match work {
+            Work::Forward(place) if !first && place < items.len() => Some(peers.receive_forward(&input)?),
+            Work::Backward(place) if !last && place < items.len() => Some(peers.receive_backward(&gradient)?),
+            _ => None,
+        })
+    };
+    let mut forward_coming = receive(&seat.peers, Work::Forward(0))?;
+    let mut backward_coming = receive(&seat.peers, Work::Backward(0))?;
     let mut forward_sent: Vec<Sent> = (0..slots).map(|_| None).collect();
     let mut backward_sent: Sent = None;
     let mut losses = Vec::new();
@@ -99,8 +113,9 @@ pub fn run(
             Work::Forward(_) => {
                 arrived(&mut forward_sent[slot])?;
                 if !first {
-                    let input = pass.workspace.incoming(slot)?;
-                    pass.peers.receive_forward(&input)?.wait()?;
+                    arrived(&mut forward_coming)?;
+                    pass.workspace.incoming(slot)?.f_copy_(&input)?;
+                    forward_coming = receive(pass.peers, Work::Forward(place + 1))?;
                     network.fill_input(&pass)?;
                 }
                 network.forward(&seat.weights, &mut pass)?;
@@ -116,8 +131,9 @@ pub fn run(
                     network.head(&seat.weights, &mut pass, &targets, &mut own, Some(gradients))?;
                     losses.push((item.index, own));
                 } else {
-                    let rows = pass.workspace.gradient_rows()?;
-                    pass.peers.receive_backward(&rows)?.wait()?;
+                    arrived(&mut backward_coming)?;
+                    pass.workspace.gradient_rows()?.f_copy_(&gradient)?;
+                    backward_coming = receive(pass.peers, Work::Backward(place + 1))?;
                 }
                 network.backward(&seat.weights, &mut pass, gradients)?;
                 if !first {

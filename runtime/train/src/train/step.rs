@@ -105,9 +105,15 @@ impl Trainer {
         let room = under_way(mesh.pipeline, at.pipeline, each);
         let seat = |peers: Peers| {
             let workspace = Workspace::new(&network, network.grid.micro_batch, sequence, recompute, room)?;
+            let rows = |needed: bool| {
+                let rows = workspace.gradient_rows()?;
+                let rows = if needed { rows } else { rows.f_narrow(0, 0, 0)? };
+                Ok::<_, ModelError>(rows.f_empty_like()?)
+            };
             Ok(Seat {
                 weights: state.weights()?,
-                outgoing: workspace.gradient_rows()?.f_empty_like()?,
+                outgoing: rows(at.pipeline > 0)?,
+                incoming: [rows(at.pipeline > 0)?, rows(at.pipeline + 1 < mesh.pipeline)?],
                 workspace,
                 peers,
                 free: Vec::new(),
@@ -158,6 +164,35 @@ impl Trainer {
             state,
             recorder: None,
         })
+    }
+
+    /// What is held between steps.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> aurora_compiler::memory::Memory {
+        use crate::model::workspace::bytes;
+        let sum = |tensors: Vec<&Tensor>| tensors.into_iter().map(bytes).sum::<u64>();
+        let State {
+            master,
+            compute,
+            moments: [first, second],
+            ..
+        } = &self.state;
+        let own = (master.data_ptr() != compute.data_ptr()).then_some(master);
+        let Incoming { word, tied, rest, end } = &self.incoming;
+        let mut held = aurora_compiler::memory::Memory {
+            weights: bytes(compute),
+            optimizer: sum([first, second].into_iter().chain(own).collect()),
+            transfers: sum(word.iter().chain(tied).chain(rest).chain([end]).collect()),
+            ..Default::default()
+        };
+        for seat in &self.seats {
+            let [activations, scratch, transfers] = seat.workspace.bytes();
+            held.gradients += sum(seat.free.iter().map(|gradients| &gradients.buffer).collect());
+            held.activations += activations;
+            held.scratch += scratch;
+            held.transfers += transfers + sum(seat.incoming.iter().chain([&seat.outgoing]).collect());
+        }
+        held
     }
 
     /// The state, and the peers that were given.
@@ -364,7 +399,7 @@ impl Trainer {
             lists.push((word(layout.tied.start), &self.incoming.tied));
         }
         for (shares, incoming) in lists {
-            let parts = peers.data_group().scatter(root, &shares, incoming)?;
+            let parts = peers.data_group().scatter(root, &shares, incoming)?.wait()?;
             let range = shares[own].clone();
             if !range.is_empty() {
                 tree(team, root, range.start, &turned(parts), range)?;

@@ -7,7 +7,10 @@ use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::Duration;
 
-use aurora_compiler::fields::{Activation, AdamW, Architecture, ModelFields, Numerics, Precision};
+use aurora_compiler::fields::{
+    Activation, AdamW, Architecture, ModelFields, Numerics, OptimizerState, Precision, TrainFields,
+};
+use aurora_compiler::memory::{Memory, memory};
 use aurora_runtime::job::{Placement, Recompute};
 use tch::Tensor;
 
@@ -115,6 +118,23 @@ fn step(trainer: &mut Trainer, team: &Team, step: usize) -> [u64; 2] {
     [outcome.loss.to_bits(), outcome.grad_norm.to_bits()]
 }
 
+/// One rank after its last step, with the figures of each.
+fn trained(
+    model: &ModelFields,
+    numerics: &Numerics,
+    precision: Precision,
+    placement: &Placement,
+    peers: Vec<Peers>,
+) -> (Vec<[u64; 2]>, Trainer) {
+    let _guard = tch::no_grad_guard();
+    let me = mesh(placement).rank(peers[0].at());
+    let network = network(model, numerics, precision, placement, me).unwrap();
+    let team = Team::new(placement.threads as usize).unwrap();
+    let mut trainer = trainer(model, network, me, placement, peers);
+    let figures = (0..STEPS).map(|at| step(&mut trainer, &team, at)).collect();
+    (figures, trainer)
+}
+
 fn rank(
     model: &ModelFields,
     numerics: &Numerics,
@@ -122,12 +142,7 @@ fn rank(
     placement: &Placement,
     peers: Vec<Peers>,
 ) -> (Vec<[u64; 2]>, Part) {
-    let _guard = tch::no_grad_guard();
-    let me = mesh(placement).rank(peers[0].at());
-    let network = network(model, numerics, precision, placement, me).unwrap();
-    let team = Team::new(placement.threads as usize).unwrap();
-    let mut trainer = trainer(model, network, me, placement, peers);
-    let figures = (0..STEPS).map(|at| step(&mut trainer, &team, at)).collect();
+    let (figures, trainer) = trained(model, numerics, precision, placement, peers);
     let state = &trainer.state;
     let [first, second] = &state.moments;
     let buffers = [&state.master, first, second].map(|tensor| elements::<f32>(tensor).unwrap());
@@ -318,6 +333,94 @@ fn other_grids_as_well() {
                 "{tensor} shards, {lanes} lanes, {:?}",
                 model.architecture
             );
+        }
+    }
+}
+
+/// The buffers that are there after some steps against the formula that `aurora plan` shows.
+#[test]
+fn memory_is_what_the_plan_says() {
+    let layouts = [
+        Placement {
+            threads: 2,
+            ..placement(1, 1, 1)
+        },
+        placement(2, 1, 1),
+        placement(1, 2, 1),
+        placement(1, 3, 1),
+        placement(1, 1, 2),
+        Placement {
+            sequence_parallel: true,
+            recompute: Recompute::Selective,
+            ..placement(4, 2, 1)
+        },
+        Placement {
+            distributed_optimizer: true,
+            ..placement(1, 1, 2)
+        },
+        Placement {
+            distributed_optimizer: true,
+            sequence_parallel: true,
+            recompute: Recompute::Full,
+            ..placement(2, 2, 2)
+        },
+    ];
+    for (architecture, kv_heads, tied) in [
+        (Architecture::GptBigcode, 1, true),
+        (Architecture::GptBigcode, 4, true),
+        (Architecture::Llama, 2, false),
+        (Architecture::Llama, 4, true),
+    ] {
+        // Large enough for parts of several chunks, which replicas share.
+        let model = ModelFields {
+            layers: 6,
+            hidden: 128,
+            feed_forward: 1024,
+            vocabulary: 2048,
+            ..model(architecture, kv_heads, tied)
+        };
+        for (precision, layout) in [Precision::F32, Precision::Bf16]
+            .into_iter()
+            .flat_map(|p| layouts.iter().map(move |l| (p, l)))
+        {
+            let numerics = invariant(4, 4);
+            let fields = TrainFields {
+                model: model.clone(),
+                numerics: numerics.clone(),
+                precision,
+                optimizer: optimizer(),
+                optimizer_state: OptimizerState::Reset,
+                schedule: Vec::new(),
+                first_step: 0,
+                last_step: STEPS as u64,
+                global_batch: (MICRO_BATCH * MICRO_BATCHES) as u32,
+                sequence: SEQUENCE as u32,
+            };
+            let by_rank = on_ranks(layout, |peers| {
+                let stage = peers[0].at().pipeline as u32;
+                (stage, trained(&model, &numerics, precision, layout, peers).1.held())
+            });
+            for (stage, held) in by_rank {
+                let planned = memory(&fields, layout, stage);
+                let figures = |m: &Memory| {
+                    [
+                        m.weights,
+                        m.gradients,
+                        m.optimizer,
+                        m.activations,
+                        m.scratch,
+                        m.transfers,
+                        m.total(),
+                    ]
+                };
+                for (of_plan, of_rank) in figures(&planned).into_iter().zip(figures(&held)) {
+                    assert!(
+                        of_plan.abs_diff(of_rank) * 10 <= of_rank,
+                        "{architecture:?}, {kv_heads} key heads, {precision:?}, {layout:?}, stage {stage}: \
+                         {of_plan} planned, {of_rank} held\n{planned:?}\n{held:?}"
+                    );
+                }
+            }
         }
     }
 }

@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use super::{Holding, Layout, Part, Shape, Split};
-use crate::parallel::{Mesh, mesh};
+use crate::parallel::Mesh;
 
 /// Elements of a chunk, at most.
 pub const CHUNK: usize = 65_536;
@@ -79,7 +79,17 @@ impl Layout {
         chunks.sort_unstable_by_key(|chunk| chunk.range.start);
         let (word, rest): (Vec<Chunk>, Vec<Chunk>) =
             chunks.into_iter().partition(|chunk| chunk.part == self.word.first);
-        let cut = |chunks: &[Chunk]| chunks[mesh::share(chunks.len(), replicas, index)].to_vec();
+        // By elements, not by chunks: those of norms and biases are small.
+        let cut = |chunks: &[Chunk]| -> Vec<Chunk> {
+            let total: usize = chunks.iter().map(|chunk| chunk.range.len()).sum();
+            let mut before = 0;
+            let own = |chunk: &&Chunk| {
+                let middle = before + chunk.range.len() / 2;
+                before += chunk.range.len();
+                middle * replicas / total == index
+            };
+            chunks.iter().filter(own).cloned().collect()
+        };
         let bounds = |chunks: &[Chunk]| match (chunks.first(), chunks.last()) {
             (Some(first), Some(last)) => first.range.start..last.range.end,
             _ => 0..0,

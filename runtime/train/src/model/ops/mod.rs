@@ -61,6 +61,11 @@ impl Rotary {
         })
     }
 
+    #[cfg(test)]
+    pub fn bytes(&self) -> u64 {
+        [&self.cos, &self.sin].map(crate::model::workspace::bytes).iter().sum()
+    }
+
     /// What of rows of `width` elements these tables turn: `heads` heads from column `first` on.
     fn turned(&self, width: usize, first: usize, heads: usize) -> Turned {
         let d = 2 * self.cos.size()[1] as usize;
