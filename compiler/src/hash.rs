@@ -17,7 +17,7 @@
 //! rounding.
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::fmt::{self, Write};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -96,51 +96,45 @@ fn describe(node: &Node, inputs: &[(Input, String, Key)], to: &mut dyn Listener)
     }
 }
 
-/// Returns the leaves of a node's fields, sorted by path.
-pub fn flatten(fields: &Value) -> BTreeMap<String, Scalar<'_>> {
-    let mut leaves = BTreeMap::new();
-    collect(String::new(), fields, &mut leaves);
+/// The leaves of a node's fields, sorted by path.
+fn flatten(fields: &Value) -> Vec<(String, Scalar<'_>)> {
+    let mut leaves = Vec::new();
+    collect(&mut String::new(), fields, &mut leaves);
+    leaves.sort_unstable_by(|(left, _), (right, _)| left.cmp(right));
     leaves
 }
 
-fn collect<'a>(path: String, value: &'a Value, leaves: &mut BTreeMap<String, Scalar<'a>>) {
-    let below = |name: &str| {
-        if path.is_empty() {
-            name.to_string()
-        } else {
-            format!("{path}.{name}")
-        }
+fn collect<'a>(path: &mut String, value: &'a Value, leaves: &mut Vec<(String, Scalar<'a>)>) {
+    let mut below = |name: &dyn fmt::Display, value: &'a Value, leaves: &mut Vec<(String, Scalar<'a>)>| {
+        let length = path.len();
+        let dot = if path.is_empty() { "" } else { "." };
+        let _ = write!(path, "{dot}{name}");
+        collect(path, value, leaves);
+        path.truncate(length);
     };
-    match value {
+    let scalar = match value {
         Value::Object(members) => {
             for (name, member) in members {
-                collect(below(name), member, leaves);
+                below(name, member, leaves);
             }
+            return;
         }
         Value::Array(elements) => {
             for (index, element) in elements.iter().enumerate() {
-                collect(below(&index.to_string()), element, leaves);
+                below(&index, element, leaves);
             }
-            leaves.insert(path, Scalar::Count(elements.len() as u64));
+            Scalar::Count(elements.len() as u64)
         }
-        Value::String(text) => {
-            leaves.insert(path, Scalar::Text(text));
-        }
-        Value::Bool(value) => {
-            leaves.insert(path, Scalar::Bool(*value));
-        }
-        Value::Null => {
-            leaves.insert(path, Scalar::Null);
-        }
-        Value::Number(number) => {
-            let scalar = match (number.as_u64(), number.as_i64()) {
-                (Some(value), _) => Scalar::Unsigned(value),
-                (None, Some(value)) => Scalar::Signed(value),
-                (None, None) => unreachable!("fields hold whole numbers; fractions are `Exact`, which is text"),
-            };
-            leaves.insert(path, scalar);
-        }
-    }
+        Value::String(text) => Scalar::Text(text),
+        Value::Bool(value) => Scalar::Bool(*value),
+        Value::Null => Scalar::Null,
+        Value::Number(number) => match (number.as_u64(), number.as_i64()) {
+            (Some(value), _) => Scalar::Unsigned(value),
+            (None, Some(value)) => Scalar::Signed(value),
+            (None, None) => unreachable!("fields hold whole numbers; fractions are `Exact`, which is text"),
+        },
+    };
+    leaves.push((path.clone(), scalar));
 }
 
 struct Hashing(blake3::Hasher);
@@ -270,7 +264,7 @@ impl Keyed {
         let mut listener = Explaining(Preimage::default());
         let inputs = identity_inputs(&self.graph, id, &|input| self.keys[input.index()]);
         describe(self.graph.node(id), &inputs, &mut listener);
-        listener.0.spec = self.graph.node(id).spec_values.clone();
+        listener.0.spec = self.graph.node(id).spec_values.as_ref().clone();
         listener.0
     }
 

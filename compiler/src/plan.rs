@@ -4,7 +4,7 @@
 
 use serde::Serialize;
 
-use crate::graph::NodeId;
+use crate::graph::{Kind, NodeId};
 use crate::hash::{Key, Keyed, Preimage};
 use crate::why::{Change, changes};
 
@@ -13,7 +13,7 @@ pub trait Have {
     fn result(&self, key: Key) -> Found;
     /// What the node of this name was made of when it was last built.
     fn last(&self, name: &str) -> Option<Preimage>;
-    /// The step after which an unfinished checkpoint of this node stands.
+    /// The step after which an unfinished checkpoint of this training node stands.
     fn partial(&self, key: Key) -> Option<u64>;
 }
 
@@ -82,10 +82,10 @@ fn planned(keyed: &Keyed, have: &dyn Have, id: NodeId) -> Planned {
         Found::Damaged { object } => Some(object),
         Found::Missing => None,
     };
-    let why = have
-        .last(&keyed.graph.node(id).name)
-        .map(|old| changes(&old, &keyed.preimage(id)));
-    let resumes = have.partial(key).map(|step| format!("; goes on from step {step}"));
+    let node = keyed.graph.node(id);
+    let why = have.last(&node.name).map(|old| changes(&old, &keyed.preimage(id)));
+    let resumes = (node.kind == Kind::Train).then(|| have.partial(key)).flatten();
+    let resumes = resumes.map(|step| format!("; goes on from step {step}"));
     let (state, reason) = match (damaged, &why) {
         (Some(object), _) => (State::Changed, format!("object {object} of its result is damaged")),
         (None, None) => (State::Run, "not built yet".to_string()),

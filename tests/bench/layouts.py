@@ -30,7 +30,7 @@ KINDS = {
     "invariant against native": (TWO_THREADS, [*TWO_THREADS, "--numerics", "native"], 2, "≥ 0.90"),
     "portable against invariant": ([*TWO_THREADS, "--numerics", "portable"], TWO_THREADS, 2, "as it is"),
 }
-RANK = re.compile(r"rank (\d+): ([\d.]+) of a step in transfers")
+RANK = re.compile(r"rank (\d+): ([\d.]+) of a step in transfers, memory (\d+) MiB of (\d+) planned")
 
 
 def spread(values):
@@ -38,13 +38,13 @@ def spread(values):
 
 
 def run(speed, arguments):
-    """Figures of a run, and each rank's share of a step in transfers."""
+    """Tokens per second of a run; each rank's share of a step in transfers, and its memory as a ratio to the plan's."""
     done = subprocess.run([speed, *arguments], check=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     figures = json.loads(done.stdout.splitlines()[-1])
-    shares = {0: figures["in_transfers"]}
-    for rank, share in RANK.findall(done.stderr):
-        shares[int(rank)] = float(share)
-    return figures["median_tokens_per_second"], shares
+    ranks = {0: (figures["in_transfers"], figures["grown_mib"] / figures["planned_mib"])}
+    for rank, share, grown, planned in RANK.findall(done.stderr):
+        ranks[int(rank)] = (float(share), float(grown) / float(planned))
+    return figures["median_tokens_per_second"], ranks
 
 
 def measure(speed, name, options):
@@ -52,18 +52,32 @@ def measure(speed, name, options):
     common = ["--shape", options.shape, "--steps", str(options.steps), "--micro-batches", str(micro_batches)]
     pairs = [(run(speed, [*common, *ours]), run(speed, [*common, *theirs])) for _ in range(options.rounds)]
     ratios = [our / their for (our, _), (their, _) in pairs]
-    shares = [shares for (_, shares), _ in pairs]
+    ranks = [ranks for (_, ranks), _ in pairs]
     print(f"{name}: {spread(ratios)}; target {target}; load {os.getloadavg()[0]:.1f}", flush=True)
-    if len(shares[0]) > 1:
-        each = (f"rank {rank} {spread([share[rank] for share in shares])}" for rank in sorted(shares[0]))
-        print(f"  share of a step in transfers: {', '.join(each)}")
+    for at, what in enumerate(["share of a step in transfers", "memory, as a ratio to the plan's"]):
+        each = (f"rank {rank} {spread([of[rank][at] for of in ranks])}" for rank in sorted(ranks[0]))
+        print(f"  {what}: {', '.join(each)}")
     if name.startswith("pipeline"):
         # Source: Narayanan et al. 2021, §2.2.1: (p − 1) / (m + p − 1) of a step, if all stages took the same time.
         stages = 2
         bubble = (stages - 1) / (micro_batches + stages - 1)
-        idle = [statistics.mean(share.values()) for share in shares]
+        idle = [statistics.mean(share for share, _ in of.values()) for of in ranks]
         print(f"  without the bubble of {bubble:.3f}: {spread([ratio / (1 - bubble) for ratio in ratios])}; "
               f"measured idle (mean of the stages' waits) {spread(idle)}")
+
+
+def checkpoints(speed, options):
+    arguments = [*TWO_THREADS, "--shape", options.shape, "--steps", "2", "--checkpoint"]
+    runs = []
+    for _ in range(options.rounds):
+        done = subprocess.run([speed, *arguments], check=True, text=True, stdout=subprocess.PIPE)
+        runs.append(json.loads(done.stdout.splitlines()[-1]))
+    mib = runs[0]["checkpoint_bytes"] / (1 << 20)
+    for what, plain in [("write", "plain_write"), ("load", "plain_read")]:
+        speeds = spread([mib / run[what] for run in runs])
+        ratios = spread([run[plain] / run[what] for run in runs])
+        print(f"checkpoint of {mib:.0f} MiB, {what}: {speeds} MiB/s; {ratios} × a plain file's speed")
+    print(f"  copy before it, in which training stands: {spread([run['copy'] for run in runs])} s", flush=True)
 
 
 def main():
@@ -76,6 +90,7 @@ def main():
     options = parser.parse_args()
     for name in options.only:
         measure(options.speed, name, options)
+    checkpoints(options.speed, options)
 
 
 if __name__ == "__main__":

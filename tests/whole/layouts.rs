@@ -302,3 +302,25 @@ fn a_checkpoint_of_other_numerics_is_not_gone_on_from() {
         }
     }
 }
+
+#[test]
+fn the_plan_tells_what_a_worker_needs() {
+    let project = Project::new();
+    let without = project.aurora(&["plan", "specs/small.aur", "--json"]).json();
+    assert!(without["memory"].is_null(), "no layout, no worker to tell of");
+    let spec = project.read("specs/small.aur") + "layout four { tensor = 2 pipeline = 2 }\n";
+    project.write("specs/small.aur", &spec);
+    project
+        .aurora(&["plan", "specs/small.aur"])
+        .says("tensor 2 × pipeline 2 × data 1, threads 1), GiB:");
+    let plan = project.aurora(&["plan", "specs/small.aur", "--json"]).json();
+    let ranks = plan["memory"]["ranks"].as_array().expect("a rank of each stage");
+    let stages: Vec<_> = ranks.iter().map(|rank| rank["stage"].as_u64()).collect();
+    assert_eq!(stages, [Some(0), Some(1)]);
+    for rank in ranks {
+        let bytes = rank["bytes"].as_object().expect("bytes by purpose");
+        let sum: u64 = bytes.values().filter_map(serde_json::Value::as_u64).sum();
+        assert_eq!(rank["total"].as_u64(), Some(sum));
+        assert!(sum > 0);
+    }
+}

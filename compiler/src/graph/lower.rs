@@ -334,8 +334,12 @@ impl<'a> Lowering<'a> {
             inputs.extend(self.order(id, &model, &plan));
         }
         let mut checkpoints: BTreeMap<u64, NodeId> = BTreeMap::new();
+        let (read, schedule, mut fields) = self.training(id, &model, &plan);
         for &last_step in &plan.checkpoints {
-            let node = self.segment(id, &model, &plan, last_step);
+            // A checkpoint is known by all that leads to it from the start of its stage, not by where the stage was cut.
+            fields.schedule = schedule.pieces_before(plan.steps, last_step);
+            fields.last_step = last_step;
+            let node = read.clone().node(format!("{}@{last_step}", id.name), Kind::Train, &fields);
             let mut inputs = inputs.clone();
             if let Some((_, &before)) = checkpoints.last_key_value() {
                 inputs.push(Input {
@@ -396,8 +400,8 @@ impl<'a> Lowering<'a> {
         inputs
     }
 
-    /// A checkpoint is known by all that leads to it from the start of its stage, not by where the stage was cut.
-    fn segment(&self, stage: &BlockId, model: &BlockId, plan: &StagePlan, last_step: u64) -> Node {
+    /// What the checkpoints of a stage have in common, and the learning rate that each is a part of.
+    fn training(&self, stage: &BlockId, model: &BlockId, plan: &StagePlan) -> (Reader<'a>, Schedule, TrainFields) {
         let mut read = Reader::new(self.spec);
         let rate = read.at(stage, "learning_rate");
         let mut steps = |name: &str| read.steps(&read.argument(&rate, name), plan.tokens_per_step());
@@ -443,15 +447,15 @@ impl<'a> Lowering<'a> {
                 clip,
             },
             optimizer_state: read.word(&read.at(stage, "optimizer_state"), OptimizerState::Reset),
-            schedule: schedule.pieces_before(plan.steps, last_step),
+            schedule: Vec::new(),
             first_step: 0,
-            last_step,
+            last_step: 0,
             global_batch: u32::try_from(plan.global_batch).unwrap_or(0),
             sequence: u32::try_from(plan.sequence).unwrap_or(0),
         };
         read.value(&read.at(stage, "global_batch"));
         read.value(&read.at(stage, "sequence"));
-        read.node(format!("{}@{last_step}", stage.name), Kind::Train, &fields)
+        (read, schedule, fields)
     }
 
     /// The checkpoints at which an eval looks at a stage.

@@ -9,6 +9,7 @@ mod lower;
 mod reader;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use petgraph::Direction;
 use petgraph::graph::{DiGraph, NodeIndex};
@@ -82,7 +83,7 @@ pub struct Node {
     /// Paths of the spec's `unknown` values that this node needs; a placeholder stands in `fields`.
     pub unknown: Vec<String>,
     /// Values of the spec that the fields came from, by spec path, as text. Not identity.
-    pub spec_values: BTreeMap<String, String>,
+    pub spec_values: Arc<BTreeMap<String, String>>,
     /// What `run` cannot do yet, in words; such a node compiles, so that an experiment can be written down whole.
     pub unsupported: Option<String>,
 }

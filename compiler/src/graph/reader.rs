@@ -1,6 +1,7 @@
 //! Reads the fields of a checked spec for one node, and remembers where they came from and which nobody knows.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -8,11 +9,13 @@ use super::{Kind, Node};
 use crate::fields::Exact;
 use crate::spec::{BlockId, Field, Spec, Unit, Value};
 
-/// Reads the fields of one node, and remembers which of them came from where and which nobody knows.
+/// Reads the fields of one node, and remembers which of them came from where and which nobody knows. A clone is for another
+/// node with the same fields.
+#[derive(Clone)]
 pub(super) struct Reader<'a> {
     spec: &'a Spec,
     unknown: Vec<String>,
-    values: BTreeMap<String, String>,
+    values: Arc<BTreeMap<String, String>>,
     pub(super) unsupported: Option<String>,
 }
 
@@ -28,7 +31,7 @@ impl<'a> Reader<'a> {
         Self {
             spec,
             unknown: Vec::new(),
-            values: BTreeMap::new(),
+            values: Arc::default(),
             unsupported: None,
         }
     }
@@ -69,9 +72,13 @@ impl<'a> Reader<'a> {
         }
     }
 
+    fn note(&mut self, at: &At<'a>) {
+        Arc::make_mut(&mut self.values).insert(at.path.clone(), at.field.value.to_string());
+    }
+
     /// Notes the value, or that nobody knows it.
     pub(super) fn value(&mut self, at: &At<'a>) -> Option<&'a Value> {
-        self.values.insert(at.path.clone(), at.field.value.to_string());
+        self.note(at);
         if at.field.value == Value::Unknown {
             self.unknown.push(at.path.clone());
             return None;
@@ -118,7 +125,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn texts(&mut self, at: &At<'a>) -> Vec<String> {
-        self.values.insert(at.path.clone(), at.field.value.to_string());
+        self.note(at);
         self.elements(at).iter().map(|element| self.text(element)).collect()
     }
 

@@ -3,34 +3,37 @@
 //! `speed [--shape small|large|llama] [--numerics invariant|portable|native] [--tensor N] [--lanes N] [--threads N]
 //! [--steps N] [--micro-batch SEQUENCES] [--micro-batches N] [--precision f32|bf16]
 //! [--recompute none|selective|full] [--mesh TENSOR,PIPELINE,DATA] [--sequence-parallel] [--distributed-optimizer]
-//! [--dump FOLDER]`
+//! [--checkpoint] [--dump FOLDER]`
 //!
 //! `--tensor` and `--lanes` are the logical grid. With `--mesh` as many processes are started, and every rank's time in
-//! transfers is told. `--dump` leaves initial weights, batches and losses in a folder, for a comparison with another
-//! trainer.
+//! transfers is told. `--checkpoint` writes the state at the end and reads it again, beside a plain file of as many bytes.
+//! `--dump` leaves initial weights, batches and losses in a folder, for a comparison with another trainer.
 
+mod meet;
 mod shapes;
 
 use std::error::Error;
 use std::fmt::Write as _;
-use std::net::IpAddr;
-use std::process::{Child, Command};
+use std::fs::File;
+use std::io::{Read, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use aurora_compiler::fields::{AdamW, Numerics, Precision, WeightsFields, WeightsHow};
+use aurora_compiler::fields::{
+    AdamW, ModelFields, Numerics, OptimizerState, Precision, TrainFields, WeightsFields, WeightsHow,
+};
+use aurora_compiler::memory::memory;
 use aurora_runtime::checkpoint::groups;
 use aurora_runtime::job::{Files, Placement, Recompute};
-use aurora_train::parallel::transport::{Axis, Gloo, Store, Transfer, Transport, TransportError};
-use aurora_train::parallel::{Mesh, Peers};
 use aurora_train::train::TrainError;
+use aurora_train::train::checkpoint::Snapshot;
 use aurora_train::train::state::{State, mesh, network};
 use aurora_train::train::step::Trainer;
 use aurora_train::train::team::Team;
 use camino::{Utf8Path, Utf8PathBuf};
-use shapes::{batch, shape};
-use tch::Tensor;
+use meet::meet;
+use shapes::{Shape, batch, shape};
 
 /// Processor time of all threads of this process, in seconds.
 fn processor_seconds() -> f64 {
@@ -43,103 +46,87 @@ fn processor_seconds() -> f64 {
     time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
 }
 
-/// The most memory that this process has held, in MiB.
-fn peak() -> u64 {
+/// A figure of this process, in MiB: `VmHWM`, the most memory that it has held, or `VmRSS`, what it holds.
+fn resident(figure: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix(figure)?.strip_prefix(':'));
     line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok())
         .unwrap_or(0)
         / 1024
 }
 
-/// Counts the time that is spent in waiting for transfers.
-#[derive(Debug)]
-struct Timed {
-    inner: Gloo,
-    nanoseconds: Arc<AtomicU64>,
-}
-
-#[derive(Debug)]
-struct TimedTransfer(Box<dyn Transfer>, Arc<AtomicU64>);
-
-impl Transfer for TimedTransfer {
-    fn wait(self: Box<Self>) -> Result<(), TransportError> {
-        let began = Instant::now();
-        let result = self.0.wait();
-        self.1.fetch_add(began.elapsed().as_nanos() as u64, Ordering::Relaxed);
-        result
-    }
-}
-
-impl Transport for Timed {
-    fn rank(&self) -> usize {
-        self.inner.rank()
-    }
-
-    fn size(&self) -> usize {
-        self.inner.size()
-    }
-
-    fn start(
-        &self,
-        axis: Axis,
-        sends: &[(usize, &Tensor)],
-        receives: &[(usize, &Tensor)],
-    ) -> Result<Box<dyn Transfer>, TransportError> {
-        let began = Instant::now();
-        let transfer = self.inner.start(axis, sends, receives);
-        self.nanoseconds
-            .fetch_add(began.elapsed().as_nanos() as u64, Ordering::Relaxed);
-        Ok(Box::new(TimedTransfer(transfer?, Arc::clone(&self.nanoseconds))))
-    }
-}
-
-/// The ranks that this process has started, and the store, which has to be there until all of them have joined.
-struct Others(Vec<Child>, Option<Store>);
-
-impl Drop for Others {
-    fn drop(&mut self) {
-        for child in &mut self.0 {
-            let _ = child.wait();
-        }
-    }
-}
-
-/// This rank's peers, a thread; rank 0 starts the other ranks with the same arguments.
-fn meet(
-    arguments: &[String],
-    mesh: Mesh,
-    rank: usize,
-    threads: usize,
-    port: u16,
-    waited: &Arc<AtomicU64>,
-) -> Result<(Vec<Peers>, Others), Box<dyn Error>> {
-    let mut others = Others(Vec::new(), None);
-    if mesh.world() == 1 {
-        return Ok(((0..threads).map(|_| Peers::alone()).collect(), others));
-    }
-    let (here, limit) = (IpAddr::from([127, 0, 0, 1]), Duration::from_secs(120));
-    let store = if rank == 0 {
-        let (store, port) = Store::serve(here, limit)?;
-        for rank in 1..mesh.world() {
-            let mut command = Command::new(std::env::current_exe()?);
-            command
-                .args(arguments)
-                .args(["--rank", &rank.to_string(), "--port", &port.to_string()]);
-            others.0.push(command.spawn()?);
-        }
-        store
-    } else {
-        Store::connect("127.0.0.1", port, limit)?
+/// What `aurora plan` says of this rank's memory, in MiB.
+fn planned(
+    shape: &Shape,
+    numerics: Numerics,
+    precision: Precision,
+    placement: &Placement,
+    micro_batches: usize,
+    stage: u32,
+) -> Result<u64, Box<dyn Error>> {
+    let fields = TrainFields {
+        model: shape.model.clone(),
+        numerics,
+        precision,
+        optimizer: optimizer()?,
+        optimizer_state: OptimizerState::Reset,
+        schedule: Vec::new(),
+        first_step: 0,
+        last_step: 1,
+        global_batch: u32::try_from(micro_batches)? * shape.micro_batch,
+        sequence: u32::try_from(shape.sequence)?,
     };
-    let peers = (0..threads).map(|thread| {
-        let inner = Gloo::join(rank, mesh.world(), &store, &format!("thread {thread}"), here, limit)?;
-        let nanoseconds = Arc::clone(waited);
-        Ok(Peers::new(mesh, Box::new(Timed { inner, nanoseconds })))
-    });
-    let peers = peers.collect::<Result<_, TransportError>>()?;
-    others.1 = Some(store);
-    Ok((peers, others))
+    Ok(memory(&fields, placement, stage).total() >> 20)
+}
+
+fn optimizer() -> Result<AdamW, Box<dyn Error>> {
+    Ok(AdamW {
+        beta1: "0.9".parse()?,
+        beta2: "0.95".parse()?,
+        epsilon: "1e-8".parse()?,
+        weight_decay: "0.1".parse()?,
+        clip: Some("1".parse()?),
+    })
+}
+
+/// Seconds that a checkpoint takes to copy, to write and sync, and to load; and those to write and sync, and to read, a
+/// plain file of as many bytes.
+fn checkpoint(state: &mut State, model: &ModelFields, folder: &Utf8Path) -> Result<String, Box<dyn Error>> {
+    let names: Vec<_> = groups(model)
+        .iter()
+        .flat_map(|group| [group.weights(), group.optimizer()])
+        .collect();
+    let files: Files = names.iter().map(|name| (name.clone(), folder.join(name))).collect();
+    let began = Instant::now();
+    let snapshot = Snapshot::take(state, 1, None)?;
+    let copy = began.elapsed().as_secs_f64();
+    let began = Instant::now();
+    snapshot.write(folder)?;
+    let write = began.elapsed().as_secs_f64();
+    let began = Instant::now();
+    state.load_weights(&files)?;
+    state.load_moments(&files)?;
+    let load = began.elapsed().as_secs_f64();
+    let mut bytes = Vec::new();
+    for path in files.values() {
+        bytes.extend(std::fs::read(path)?);
+    }
+    let path = folder.join("plain");
+    let began = Instant::now();
+    let mut file = File::create(&path)?;
+    file.write_all(&bytes)?;
+    file.sync_all()?;
+    let plain_write = began.elapsed().as_secs_f64();
+    let began = Instant::now();
+    File::open(&path)?.read_exact(&mut bytes)?;
+    let plain_read = began.elapsed().as_secs_f64();
+    Ok(format!(
+        ", \"checkpoint_bytes\": {}, \"copy\": {copy:.4}, \"write\": {write:.4}, \"load\": {load:.4}, \
+         \"plain_write\": {plain_write:.4}, \"plain_read\": {plain_read:.4}",
+        bytes.len()
+    ))
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -233,6 +220,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         get("port", "0").parse()?,
         &waited,
     )?;
+    let (before, stage) = (resident("VmRSS"), u32::try_from(mesh.coordinates(rank).pipeline)?);
+    // The peak begins anew.
+    std::fs::write("/proc/self/clear_refs", "5")?;
+    let planned = planned(&shape, numerics.clone(), precision, &placement, micro_batches, stage)?;
     let team = Team::new(threads as usize)?;
     let network = network(&shape.model, &numerics, precision, &placement, rank)?;
     let mut state = State::new(
@@ -243,16 +234,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         placement.distributed_optimizer && data > 1,
     )?;
     state.load_weights(&files)?;
-    if dump.is_empty() {
-        std::fs::remove_dir_all(&scratch)?;
-    }
-    let optimizer = AdamW {
-        beta1: "0.9".parse()?,
-        beta2: "0.95".parse()?,
-        epsilon: "1e-8".parse()?,
-        weight_decay: "0.1".parse()?,
-        clip: Some("1".parse()?),
-    };
+    let optimizer = optimizer()?;
     let mut trainer = Trainer::new(state, peers, &optimizer, shape.sequence, micro_batches, recompute)?;
     let stop = AtomicBool::new(false);
     let (mut seconds, mut processor, mut waits) = (Vec::new(), Vec::new(), Vec::new());
@@ -284,11 +266,21 @@ fn main() -> Result<(), Box<dyn Error>> {
         times.sort_by(f64::total_cmp);
     }
     let middle = |times: &[f64]| times[times.len() / 2];
+    let peak = resident("VmHWM");
+    let grown = peak.saturating_sub(before);
+    let (mut state, _) = trainer.into_parts();
+    let written = if flag("checkpoint") && mesh.world() == 1 {
+        checkpoint(&mut state, &shape.model, &folder.join("checkpoint"))?
+    } else {
+        String::new()
+    };
+    if dump.is_empty() {
+        std::fs::remove_dir_all(&scratch)?;
+    }
     if rank > 0 {
         eprintln!(
-            "rank {rank}: {:.3} of a step in transfers, peak {} MiB",
-            middle(&waits),
-            peak()
+            "rank {rank}: {:.3} of a step in transfers, memory {grown} MiB of {planned} planned",
+            middle(&waits)
         );
         return Ok(());
     }
@@ -296,11 +288,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let each = (micro_batches * shape.micro_batch as usize * shape.sequence) as f64;
     println!(
         "{{\"median_tokens_per_second\": {:.1}, \"best_tokens_per_second\": {:.1}, \
-         \"tokens_per_processor_second\": {:.1}, \"peak_mib\": {}, \"in_transfers\": {:.4}}}",
+         \"tokens_per_processor_second\": {:.1}, \"peak_mib\": {peak}, \"grown_mib\": {grown}, \
+         \"planned_mib\": {planned}, \"in_transfers\": {:.4}{written}}}",
         each / middle(&seconds),
         each / seconds[0],
         each / middle(&processor),
-        peak(),
         middle(&waits)
     );
     Ok(())
