@@ -184,6 +184,12 @@ Example:  aurora rerun lockfiles/demo.lock --layout tensor=4,data=2 --into again
         #[arg(long)]
         dry_run: bool,
     },
+    /// Have git compare and merge specs and locks by what they say.
+    #[command(after_help = "Example:  aurora git install")]
+    Git {
+        #[command(subcommand)]
+        what: Git,
+    },
     /// Write what another system needs to run a spec.
     Export {
         #[command(subcommand)]
@@ -194,6 +200,41 @@ Example:  aurora rerun lockfiles/demo.lock --layout tensor=4,data=2 --into again
     /// Explain a diagnostic code.
     #[command(after_help = "Example:  aurora explain E0203")]
     Explain { code: String },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Git {
+    /// Set up the repository of this folder: `.gitattributes` and the drivers in its configuration.
+    Install,
+    /// What git calls to merge a file (`%O %A %B %P`).
+    #[command(hide = true)]
+    Merge(MergeDriver),
+    /// What git calls to show how a file differs.
+    #[command(hide = true)]
+    Diff(DiffDriver),
+}
+
+#[derive(Debug, Args)]
+pub struct MergeDriver {
+    pub base: Utf8PathBuf,
+    /// Gets the result.
+    pub ours: Utf8PathBuf,
+    pub theirs: Utf8PathBuf,
+    /// Of the file in the repository.
+    pub path: Utf8PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct DiffDriver {
+    pub path: Utf8PathBuf,
+    pub old: Utf8PathBuf,
+    old_hash: String,
+    old_mode: String,
+    pub new: Utf8PathBuf,
+    new_hash: String,
+    new_mode: String,
+    /// The new path and what changed, for a file that was renamed.
+    renamed: Vec<String>,
 }
 
 #[derive(Debug, Subcommand)]

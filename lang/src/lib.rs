@@ -7,7 +7,9 @@
 pub mod ast;
 pub mod diagnostics;
 pub mod format;
+pub mod merge;
 pub mod parse;
 
 pub use format::format;
+pub use merge::merge;
 pub use parse::{Parsed, parse};

@@ -1,7 +1,7 @@
 //! `aurora diff`: two specs, from files or git revisions.
 
 use aurora_compiler::check::check;
-use aurora_compiler::diff::{Severity, diff};
+use aurora_compiler::diff::{Diff, Severity, diff};
 use aurora_compiler::spec::Spec;
 use aurora_lang::diagnostics::Source;
 use aurora_runtime::pin;
@@ -15,19 +15,8 @@ use crate::project::read_text;
 pub fn run(context: &Context, old: &str, new: &str, profile: Option<&str>) -> Result<Exit, Failure> {
     let (old_spec, old_path) = side(context, old, profile)?;
     let (new_spec, new_path) = side(context, new, profile)?;
-    let project = context.project(Some(if new_path.exists() { &new_path } else { &old_path }))?;
-    // Both sides see the same contents, so that only what the specs say differs.
-    let lock = project.lock(&new_spec).ok().flatten();
-    let mut pins = pin::from_lock(&new_spec, lock.as_ref());
-    for spec in [&old_spec, &new_spec] {
-        match pin::local(spec, &project.root) {
-            Ok(local) => pins.extend(local),
-            // A file that is gone is simply not pinned on either side.
-            Err(pin::PinError::Local { .. }) => {}
-            Err(error) => return Err(pin_failure(error)),
-        }
-    }
-    let found = diff(&old_spec, &new_spec, &pins);
+    let path = if new_path.exists() { &new_path } else { &old_path };
+    let found = between(context, &old_spec, &new_spec, path)?;
     if context.json {
         let mut value = serde_json::to_value(&found).map_err(|error| Failure::fault(error.to_string()))?;
         // Names alone under `nodes`, as every other list of nodes; the reasons stand beside them.
@@ -36,39 +25,60 @@ pub fn run(context: &Context, old: &str, new: &str, profile: Option<&str>) -> Re
         value["nodes"]["rerun"] = serde_json::json!(names);
         output::json(value);
     } else {
-        let show = |value: &Option<String>| value.clone().unwrap_or_else(|| "(not set)".to_string());
-        for value in &found.changed {
-            println!(
-                "{}: {} → {}  ({})",
-                value.path,
-                show(&value.old),
-                show(&value.new),
-                value.origin
-            );
-        }
-        for rerun in &found.nodes.rerun {
-            println!("reruns  {}: {}", rerun.name, rerun.reason);
-        }
-        for name in &found.nodes.removed {
-            println!("gone    {name}");
-        }
-        match found.severity {
-            Severity::None => println!("nothing differs"),
-            Severity::Same => println!("same bits: no node reruns"),
-            Severity::Measured | Severity::Trained => println!(
-                "{} nodes rerun, {} are reused; to train: {} tokens, {:.3e} FLOP",
-                found.nodes.rerun.len(),
-                found.nodes.reused.len(),
-                grouped(found.cost.tokens),
-                found.cost.flops
-            ),
-        }
+        print(&found);
     }
     Ok(if found.severity == Severity::None {
         Exit::Done
     } else {
         Exit::Fault
     })
+}
+
+/// What differs between two specs of the project that `path` is in.
+pub fn between(context: &Context, old: &Spec, new: &Spec, path: &Utf8Path) -> Result<Diff, Failure> {
+    let project = context.project(Some(path))?;
+    // Both sides see the same contents, so that only what the specs say differs.
+    let lock = project.lock(new).ok().flatten();
+    let mut pins = pin::from_lock(new, lock.as_ref());
+    for spec in [old, new] {
+        match pin::local(spec, &project.root) {
+            Ok(local) => pins.extend(local),
+            // A file that is gone is simply not pinned on either side.
+            Err(pin::PinError::Local { .. }) => {}
+            Err(error) => return Err(pin_failure(error)),
+        }
+    }
+    Ok(diff(old, new, &pins))
+}
+
+pub fn print(found: &Diff) {
+    let show = |value: &Option<String>| value.clone().unwrap_or_else(|| "(not set)".to_string());
+    for value in &found.changed {
+        println!(
+            "{}: {} → {}  ({})",
+            value.path,
+            show(&value.old),
+            show(&value.new),
+            value.origin
+        );
+    }
+    for rerun in &found.nodes.rerun {
+        println!("reruns  {}: {}", rerun.name, rerun.reason);
+    }
+    for name in &found.nodes.removed {
+        println!("gone    {name}");
+    }
+    match found.severity {
+        Severity::None => println!("nothing differs"),
+        Severity::Same => println!("same bits: no node reruns"),
+        Severity::Measured | Severity::Trained => println!(
+            "{} nodes rerun, {} are reused; to train: {} tokens, {:.3e} FLOP",
+            found.nodes.rerun.len(),
+            found.nodes.reused.len(),
+            grouped(found.cost.tokens),
+            found.cost.flops
+        ),
+    }
 }
 
 /// Reads and checks one side; the path is the spec's place in the working tree.

@@ -9,6 +9,7 @@ mod explain;
 mod export;
 mod fmt;
 mod gc;
+mod git;
 mod lock;
 mod plan;
 mod report;
@@ -21,7 +22,7 @@ mod why;
 
 use camino::{Utf8Path, Utf8PathBuf};
 
-use crate::arguments::{Arguments, Command, Export, SpecArgument};
+use crate::arguments::{Arguments, Command, Export, Git, SpecArgument};
 use crate::failure::{Exit, Failure};
 use crate::project::{Loaded, Project, load};
 
@@ -78,6 +79,11 @@ pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Gc { of, dry_run } => gc::run(&context, of.as_deref(), dry_run),
         Command::Export { to } => match to {
             Export::Slurm { spec, job } => export::slurm(&context, &spec, &job),
+        },
+        Command::Git { what } => match what {
+            Git::Install => git::install(&context),
+            Git::Merge(arguments) => git::merge_driver(&arguments),
+            Git::Diff(arguments) => git::diff_driver(&context, &arguments),
         },
         Command::Doctor => doctor::run(&context),
         Command::Explain { code } => explain::run(&context, &code),

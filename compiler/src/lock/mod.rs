@@ -4,12 +4,15 @@
 //! line, no times, hosts, users or absolute paths. Reading is strict: whatever this version would not have written is
 //! an error with its place.
 
+mod merge;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::graph::{Kind, Pin, Pins, lower};
 use crate::hash::{Key, Keyed, digest_of, hash};
+pub use merge::{Conflict, merge};
 
 /// Version of the format that this build reads and writes.
 pub const VERSION: u32 = 1;

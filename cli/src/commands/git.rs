@@ -1,0 +1,186 @@
+//! `aurora git`: git compares and merges specs and locks by what they say.
+//!
+//! `install` tells a repository of the drivers; the other two are what git calls, with the arguments that gitattributes(5)
+//! describes.
+
+use std::process::Command;
+
+use aurora_compiler::check::check;
+use aurora_compiler::lock::{self, Lock};
+use aurora_lang::diagnostics::Source;
+use aurora_lang::merge::{Merged, merge};
+use camino::{Utf8Path, Utf8PathBuf};
+use serde_json::json;
+
+use super::{Context, diff};
+use crate::arguments::{DiffDriver, MergeDriver};
+use crate::failure::{Exit, Failure};
+use crate::output;
+use crate::project::read_text;
+
+/// Which driver git asks for which files.
+const ATTRIBUTES: [&str; 2] = ["*.aur diff=aurora merge=aurora", "**/lockfiles/*.lock merge=aurora"];
+
+/// Sets up the repository of the present folder; what is set up already stays.
+pub fn install(context: &Context) -> Result<Exit, Failure> {
+    let wrap = |doing: &str, error: git2::Error| Failure::fault(format!("cannot {doing}: {}", error.message()));
+    let repository = git2::Repository::discover(".").map_err(|error| wrap("find a git repository here", error))?;
+    let Some(root) = repository.workdir().and_then(Utf8Path::from_path) else {
+        return Err(Failure::fault("this git repository has no working tree").help("run it in a clone with files"));
+    };
+    let path = root.join(".gitattributes");
+    let text = match std::fs::read_to_string(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        read => read.map_err(|error| Failure::fault(format!("cannot read `{path}`: {error}")))?,
+    };
+    let missing: Vec<&str> = ATTRIBUTES
+        .into_iter()
+        .filter(|line| text.lines().all(|own| own.trim() != *line))
+        .collect();
+    if !missing.is_empty() {
+        let gap = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+        let text = format!("{text}{gap}{}\n", missing.join("\n"));
+        aurora_runtime::write_whole(&path, text.as_bytes())
+            .map_err(|error| Failure::fault(format!("cannot write `{path}`: {error}")))?;
+    }
+    // This very program: git's environment may know another one, or none.
+    let own = std::env::current_exe()?;
+    let own = shlex::try_quote(&own.to_string_lossy())
+        .map_err(|error| Failure::fault(error.to_string()))?
+        .into_owned();
+    let settings = [
+        ("merge.aurora.name", "specs and locks by what they say".to_owned()),
+        ("merge.aurora.driver", format!("{own} git merge %O %A %B %P")),
+        ("diff.aurora.command", format!("{own} git diff")),
+    ];
+    let mut config = repository
+        .config()
+        .and_then(|config| config.open_level(git2::ConfigLevel::Local))
+        .map_err(|error| wrap("read the repository's configuration", error))?;
+    for (name, value) in &settings {
+        config
+            .set_str(name, value)
+            .map_err(|error| wrap("write the repository's configuration", error))?;
+    }
+    if context.json {
+        output::json(json!({ "attributes": path, "added": missing, "configured": settings.map(|(name, _)| name) }));
+    } else {
+        println!("{path}: {} of {} lines added", missing.len(), ATTRIBUTES.len());
+        println!("commit it: everybody who runs `aurora git install` in a clone of this repository has the drivers");
+    }
+    Ok(Exit::Done)
+}
+
+/// Merges the file `ours` in place. Exits with 1, if somebody has to decide something.
+pub fn merge_driver(arguments: &MergeDriver) -> Result<Exit, Failure> {
+    let MergeDriver { base, ours, theirs, path } = arguments;
+    let texts = [read_text(base)?, read_text(ours)?, read_text(theirs)?];
+    if path.extension() == Some("lock") {
+        return locks(arguments, &texts);
+    }
+    let [old, our, their] = &texts;
+    let merged = match merge(old, our, their) {
+        Ok(merged) => merged,
+        Err(unreadable) => {
+            eprintln!("{path}: {} cannot be read as a spec; merged line by line", unreadable.side);
+            return by_lines(arguments);
+        }
+    };
+    put(ours, &merged.text)?;
+    if !merged.conflicts.is_empty() {
+        tell(path, &merged);
+        return Ok(Exit::Fault);
+    }
+    // What fits alone need not fit together: two weights of one mixture, say.
+    let fits = |text: &str| check(path.as_str(), text, None);
+    if let Err(found) = fits(&merged.text)
+        && fits(our).is_ok()
+        && fits(their).is_ok()
+    {
+        output::diagnostics(&found, Source::new(path.as_str(), &merged.text));
+        eprintln!("{path}: both sides are right alone, and wrong together: mend it, then `git add {path}`");
+        return Ok(Exit::Fault);
+    }
+    Ok(Exit::Done)
+}
+
+fn tell(path: &Utf8Path, merged: &Merged) {
+    for conflict in &merged.conflicts {
+        let said = |value: &Option<String>| {
+            value
+                .as_ref()
+                .map_or("removed".to_owned(), |text| text.lines().next().unwrap_or("removed").trim().to_owned())
+        };
+        eprintln!("{path}: both sides have changed {}", conflict.path);
+        if let Some(base) = &conflict.base {
+            eprintln!("  it was  {}", said(&Some(base.clone())));
+        }
+        eprintln!("  ours    {}", said(&conflict.ours));
+        eprintln!("  theirs  {}", said(&conflict.theirs));
+    }
+    eprintln!("  = help: choose between the marks in {path}, then `git add {path}`");
+}
+
+fn locks(arguments: &MergeDriver, texts: &[String; 3]) -> Result<Exit, Failure> {
+    let MergeDriver { ours, path, .. } = arguments;
+    let [old, our, their] = texts;
+    // Git gives an empty file where both sides have made it.
+    let base = if old.trim().is_empty() { Ok(None) } else { Lock::parse(old).map(Some) };
+    let (base, our, their) = match (base, Lock::parse(our), Lock::parse(their)) {
+        (Ok(base), Ok(our), Ok(their)) => (base, our, their),
+        (Err(error), ..) | (_, Err(error), _) | (.., Err(error)) => {
+            eprintln!("{path}: {error}; merged line by line");
+            return by_lines(arguments);
+        }
+    };
+    let (joined, conflicts) = lock::merge(base.as_ref(), &our, &their);
+    put(ours, &joined.to_text())?;
+    for lock::Conflict { what, ours, theirs } in &conflicts {
+        eprintln!("{path}: both sides have changed {what}\n  ours    {ours}\n  theirs  {theirs}");
+    }
+    if !conflicts.is_empty() {
+        eprintln!("  = help: run `aurora lock {}`, then `git add {path}`", joined.spec);
+        return Ok(Exit::Fault);
+    }
+    if joined != our && joined != their {
+        eprintln!("{path}: merged; `aurora lock {}` brings it up to date", joined.spec);
+    }
+    Ok(Exit::Done)
+}
+
+fn put(path: &Utf8Path, text: &str) -> Result<(), Failure> {
+    // Git's temporary file, which it reads when this program ends.
+    std::fs::write(path, text).map_err(|error| Failure::fault(format!("cannot write `{path}`: {error}")))
+}
+
+/// As git merges what it has no driver for.
+fn by_lines(MergeDriver { base, ours, theirs, .. }: &MergeDriver) -> Result<Exit, Failure> {
+    let labels = ["-L", "ours", "-L", "base", "-L", "theirs"];
+    let status = Command::new("git")
+        .args(["merge-file"].iter().chain(&labels))
+        .args([ours, base, theirs])
+        .status()
+        .map_err(|error| Failure::fault(format!("cannot run `git merge-file`: {error}")))?;
+    Ok(if status.success() { Exit::Done } else { Exit::Fault })
+}
+
+/// Prints what differs between two versions of a spec. Exits with 0: git takes everything else for a failure.
+pub fn diff_driver(context: &Context, arguments: &DiffDriver) -> Result<Exit, Failure> {
+    let DiffDriver { path, old, new, .. } = arguments;
+    println!("spec {path}");
+    let side = |file: &Utf8PathBuf| if file == "/dev/null" { Ok(String::new()) } else { read_text(file) };
+    let (old, new) = (side(old)?, side(new)?);
+    match (check(path.as_str(), &old, None), check(path.as_str(), &new, None)) {
+        (Ok(old), Ok(new)) => diff::print(&diff::between(context, &old, &new, path)?),
+        // One that does not check, or is not there, is compared by its lines.
+        _ => {
+            let wrap = |error: git2::Error| Failure::fault(error.message().to_owned());
+            let mut patch =
+                git2::Patch::from_buffers(old.as_bytes(), Some(path.as_std_path()), new.as_bytes(), None, None)
+                    .map_err(wrap)?;
+            let text = patch.to_buf().map_err(wrap)?;
+            print!("{}", text.as_str().unwrap_or_default());
+        }
+    }
+    Ok(Exit::Done)
+}
