@@ -209,9 +209,12 @@ pub enum Git {
     /// What git calls to merge a file (`%O %A %B %P`).
     #[command(hide = true)]
     Merge(MergeDriver),
-    /// What git calls to show how a file differs.
+    /// What git calls to show how a file differs: path, old file, hash and mode, new file, hash and mode.
     #[command(hide = true)]
-    Diff(DiffDriver),
+    Diff {
+        #[arg(num_args = 7..)]
+        arguments: Vec<Utf8PathBuf>,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -222,19 +225,6 @@ pub struct MergeDriver {
     pub theirs: Utf8PathBuf,
     /// Of the file in the repository.
     pub path: Utf8PathBuf,
-}
-
-#[derive(Debug, Args)]
-pub struct DiffDriver {
-    pub path: Utf8PathBuf,
-    pub old: Utf8PathBuf,
-    old_hash: String,
-    old_mode: String,
-    pub new: Utf8PathBuf,
-    new_hash: String,
-    new_mode: String,
-    /// The new path and what changed, for a file that was renamed.
-    renamed: Vec<String>,
 }
 
 #[derive(Debug, Subcommand)]

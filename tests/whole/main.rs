@@ -12,6 +12,7 @@ mod interruption;
 mod kills;
 mod layouts;
 mod locks;
+mod merging;
 mod project;
 mod running;
 mod slurm;

@@ -13,7 +13,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use serde_json::json;
 
 use super::{Context, diff};
-use crate::arguments::{DiffDriver, MergeDriver};
+use crate::arguments::MergeDriver;
 use crate::failure::{Exit, Failure};
 use crate::output;
 use crate::project::read_text;
@@ -38,7 +38,11 @@ pub fn install(context: &Context) -> Result<Exit, Failure> {
         .filter(|line| text.lines().all(|own| own.trim() != *line))
         .collect();
     if !missing.is_empty() {
-        let gap = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+        let gap = if text.is_empty() || text.ends_with('\n') {
+            ""
+        } else {
+            "\n"
+        };
         let text = format!("{text}{gap}{}\n", missing.join("\n"));
         aurora_runtime::write_whole(&path, text.as_bytes())
             .map_err(|error| Failure::fault(format!("cannot write `{path}`: {error}")))?;
@@ -73,7 +77,12 @@ pub fn install(context: &Context) -> Result<Exit, Failure> {
 
 /// Merges the file `ours` in place. Exits with 1, if somebody has to decide something.
 pub fn merge_driver(arguments: &MergeDriver) -> Result<Exit, Failure> {
-    let MergeDriver { base, ours, theirs, path } = arguments;
+    let MergeDriver {
+        base,
+        ours,
+        theirs,
+        path,
+    } = arguments;
     let texts = [read_text(base)?, read_text(ours)?, read_text(theirs)?];
     if path.extension() == Some("lock") {
         return locks(arguments, &texts);
@@ -82,7 +91,10 @@ pub fn merge_driver(arguments: &MergeDriver) -> Result<Exit, Failure> {
     let merged = match merge(old, our, their) {
         Ok(merged) => merged,
         Err(unreadable) => {
-            eprintln!("{path}: {} cannot be read as a spec; merged line by line", unreadable.side);
+            eprintln!(
+                "{path}: {} cannot be read as a spec; merged line by line",
+                unreadable.side
+            );
             return by_lines(arguments);
         }
     };
@@ -107,9 +119,9 @@ pub fn merge_driver(arguments: &MergeDriver) -> Result<Exit, Failure> {
 fn tell(path: &Utf8Path, merged: &Merged) {
     for conflict in &merged.conflicts {
         let said = |value: &Option<String>| {
-            value
-                .as_ref()
-                .map_or("removed".to_owned(), |text| text.lines().next().unwrap_or("removed").trim().to_owned())
+            value.as_ref().map_or("removed".to_owned(), |text| {
+                text.lines().next().unwrap_or("removed").trim().to_owned()
+            })
         };
         eprintln!("{path}: both sides have changed {}", conflict.path);
         if let Some(base) = &conflict.base {
@@ -125,7 +137,11 @@ fn locks(arguments: &MergeDriver, texts: &[String; 3]) -> Result<Exit, Failure> 
     let MergeDriver { ours, path, .. } = arguments;
     let [old, our, their] = texts;
     // Git gives an empty file where both sides have made it.
-    let base = if old.trim().is_empty() { Ok(None) } else { Lock::parse(old).map(Some) };
+    let base = if old.trim().is_empty() {
+        Ok(None)
+    } else {
+        Lock::parse(old).map(Some)
+    };
     let (base, our, their) = match (base, Lock::parse(our), Lock::parse(their)) {
         (Ok(base), Ok(our), Ok(their)) => (base, our, their),
         (Err(error), ..) | (_, Err(error), _) | (.., Err(error)) => {
@@ -165,10 +181,20 @@ fn by_lines(MergeDriver { base, ours, theirs, .. }: &MergeDriver) -> Result<Exit
 }
 
 /// Prints what differs between two versions of a spec. Exits with 0: git takes everything else for a failure.
-pub fn diff_driver(context: &Context, arguments: &DiffDriver) -> Result<Exit, Failure> {
-    let DiffDriver { path, old, new, .. } = arguments;
+pub fn diff_driver(context: &Context, arguments: &[Utf8PathBuf]) -> Result<Exit, Failure> {
+    let [path, old, _, _, new, ..] = arguments else {
+        return Err(Failure::fault(
+            "git gives seven arguments to the driver of a difference",
+        ));
+    };
     println!("spec {path}");
-    let side = |file: &Utf8PathBuf| if file == "/dev/null" { Ok(String::new()) } else { read_text(file) };
+    let side = |file: &Utf8PathBuf| {
+        if file == "/dev/null" {
+            Ok(String::new())
+        } else {
+            read_text(file)
+        }
+    };
     let (old, new) = (side(old)?, side(new)?);
     match (check(path.as_str(), &old, None), check(path.as_str(), &new, None)) {
         (Ok(old), Ok(new)) => diff::print(&diff::between(context, &old, &new, path)?),

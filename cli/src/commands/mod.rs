@@ -83,7 +83,7 @@ pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Git { what } => match what {
             Git::Install => git::install(&context),
             Git::Merge(arguments) => git::merge_driver(&arguments),
-            Git::Diff(arguments) => git::diff_driver(&context, &arguments),
+            Git::Diff { arguments } => git::diff_driver(&context, &arguments),
         },
         Command::Doctor => doctor::run(&context),
         Command::Explain { code } => explain::run(&context, &code),

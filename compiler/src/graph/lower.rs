@@ -339,7 +339,9 @@ impl<'a> Lowering<'a> {
             // A checkpoint is known by all that leads to it from the start of its stage, not by where the stage was cut.
             fields.schedule = schedule.pieces_before(plan.steps, last_step);
             fields.last_step = last_step;
-            let node = read.clone().node(format!("{}@{last_step}", id.name), Kind::Train, &fields);
+            let node = read
+                .clone()
+                .node(format!("{}@{last_step}", id.name), Kind::Train, &fields);
             let mut inputs = inputs.clone();
             if let Some((_, &before)) = checkpoints.last_key_value() {
                 inputs.push(Input {

@@ -173,7 +173,11 @@ impl Merging<'_> {
     ) {
         let text = |side: &Side, unit: Option<&Unit>| {
             let text = unit.map_or("", |unit| side.text[unit.extent.clone()].trim_matches('\n'));
-            if text.is_empty() { String::new() } else { format!("{text}\n") }
+            if text.is_empty() {
+                String::new()
+            } else {
+                format!("{text}\n")
+            }
         };
         let marked = format!(
             "<<<<<<< ours\n{}||||||| base\n{}=======\n{}>>>>>>> theirs\n",

@@ -1,7 +1,10 @@
-//! Random files in random layouts: the formatter changes neither tree nor comments, and formatting twice changes nothing.
+//! Random files in random layouts: the formatter changes neither tree nor comments, and formatting twice changes nothing; a
+//! merge takes a whole side where the other has changed nothing.
 
-use aurora_lang::ast::File;
-use aurora_lang::parse;
+use std::collections::BTreeSet;
+
+use aurora_lang::ast::{Block, Body, Entry, File};
+use aurora_lang::{merge, parse};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -130,6 +133,27 @@ fn shape(file: &File) -> (String, Vec<String>) {
     (tree, comments)
 }
 
+/// Whether every block and every entry has a name of its own, as `check` demands.
+fn names_differ(file: &File) -> bool {
+    let once = |names: Vec<String>| names.iter().collect::<BTreeSet<_>>().len() == names.len();
+    let name = |entry: &Entry| match entry {
+        Entry::Field(field) => field
+            .path
+            .iter()
+            .map(|name| name.text.as_str())
+            .collect::<Vec<_>>()
+            .join("."),
+        Entry::Component(component) => component.name.text.clone(),
+        Entry::Block(block) => block.name.text.clone(),
+    };
+    let entries = |block: &Block| match &block.body {
+        Body::Entries(entries) => once(entries.iter().map(name).collect()),
+        Body::Gate(_) => true,
+    };
+    let block = |block: &Block| format!("{} {}", block.keyword.text, block.name.text);
+    once(file.items.iter().map(block).collect()) && file.items.iter().all(entries)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -144,6 +168,19 @@ proptest! {
         prop_assert_eq!(aurora_lang::format(&formatted), Ok(formatted.clone()));
         for line in formatted.lines() {
             prop_assert_eq!(line.trim_end(), line, "no blanks at the end of a line");
+        }
+    }
+
+    #[test]
+    fn a_merge_takes_the_side_that_changed_something(base in file(), other in file()) {
+        prop_assume!([&base, &other].iter().all(|text| names_differ(&parse(text).file)));
+        let expected = shape(&parse(&other).file);
+        for (ours, theirs) in [(&other, &base), (&base, &other), (&other, &other)] {
+            let merged = merge(&base, ours, theirs).expect("all sides parse");
+            prop_assert_eq!(&merged.conflicts, &Vec::new());
+            let parsed = parse(&merged.text);
+            prop_assert_eq!(&parsed.errors, &Vec::new(), "{}", merged.text);
+            prop_assert_eq!(shape(&parsed.file), expected.clone(), "{}", merged.text);
         }
     }
 

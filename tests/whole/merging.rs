@@ -1,0 +1,381 @@
+//! Branches of real git repositories, merged by Aurora's drivers.
+
+use std::process::{Command, Output};
+
+use crate::project::Project;
+
+/// A project in a repository that has the drivers.
+struct Repository {
+    project: Project,
+}
+
+impl Repository {
+    fn new() -> Self {
+        let repository = Self {
+            project: Project::new(),
+        };
+        repository.git(&["init", "--quiet", "--initial-branch", "main"]);
+        repository.project.write(".gitignore", ".aurora/\n");
+        repository.project.aurora(&["git", "install"]).exits(0);
+        repository.project.aurora(&["fmt", "specs/small.aur"]).exits(0);
+        repository.commit("base");
+        repository
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        let mut git = Command::new("git");
+        git.args([
+            "-c",
+            "user.name=a",
+            "-c",
+            "user.email=a@example.org",
+            "-c",
+            "commit.gpgsign=false",
+        ]);
+        git.args(arguments).current_dir(self.project.root());
+        git.output().expect("git starts")
+    }
+
+    #[track_caller]
+    fn git(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", said(&output));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    #[track_caller]
+    fn commit(&self, message: &str) {
+        self.git(&["add", "--all"]);
+        self.git(&["commit", "--quiet", "--message", message]);
+    }
+
+    /// Makes a branch `theirs` and a change on main, and merges the one into the other.
+    fn merge(&self, ours: &dyn Fn(&Project), theirs: &dyn Fn(&Project)) -> Output {
+        self.git(&["switch", "--quiet", "--create", "theirs"]);
+        theirs(&self.project);
+        self.commit("theirs");
+        self.git(&["switch", "--quiet", "main"]);
+        ours(&self.project);
+        self.commit("ours");
+        self.run(&["merge", "--no-edit", "theirs"])
+    }
+}
+
+fn said(output: &Output) -> String {
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+/// Replacements of text in the spec, each of which has one place.
+type Edits = &'static [(&'static str, &'static str)];
+
+enum Ends {
+    /// Merged; these lines are in the spec.
+    With(&'static [&'static str]),
+    /// Both have changed these.
+    Conflict(&'static [&'static str]),
+    /// Merged to something that does not check, and said so.
+    Wrong(&'static str),
+}
+use Ends::{Conflict, With, Wrong};
+
+fn edit(project: &Project, edits: Edits) {
+    for (old, new) in edits {
+        project.edit(old, new);
+    }
+}
+
+/// What both sides do to `SPEC`, and how it ends.
+const CASES: &[(&str, Edits, Edits, Ends)] = &[
+    (
+        "two stages",
+        &[("budget        = 16 steps", "budget        = 24 steps")],
+        &[("peak = 1e-3", "peak = 2e-3")],
+        With(&["budget        = 24 steps", "peak = 2e-3"]),
+    ),
+    (
+        "neighbouring fields of one stage",
+        &[("budget        = 16 steps", "budget        = 24 steps")],
+        &[("start         = tiny", "start         = tiny // the first")],
+        With(&["budget        = 24 steps", "start         = tiny // the first"]),
+    ),
+    (
+        "one field, two values",
+        &[("budget        = 16 steps", "budget        = 24 steps")],
+        &[("budget        = 16 steps", "budget        = 32 steps")],
+        Conflict(&["stage.cap.budget"]),
+    ),
+    (
+        "one field, one value",
+        &[("budget        = 16 steps", "budget        = 24 steps")],
+        &[
+            ("budget        = 16 steps", "budget        = 24 steps"),
+            ("seed     = 7", "seed     = 8"),
+        ],
+        With(&["budget        = 24 steps", "seed     = 8"]),
+    ),
+    (
+        "a gate and an eval at the end of the file",
+        &[(
+            "tiny.heldout.bits_per_byte.en }",
+            "tiny.heldout.bits_per_byte.en }\n\nexpect more { cap.heldout.bits_per_byte.fi < tiny.heldout.bits_per_byte.fi }",
+        )],
+        &[(
+            "expect learned",
+            "eval again {\n  kind = perplexity\n  data = [en]\n  at   = [end]\n}\n\nexpect learned",
+        )],
+        With(&["expect more", "eval again {"]),
+    ),
+    (
+        "the same block, added twice",
+        &[(
+            "expect learned",
+            "eval again {\n  kind = perplexity\n  data = [en]\n  at   = [end]\n}\n\nexpect learned",
+        )],
+        &[
+            (
+                "expect learned",
+                "eval again {\n  kind = perplexity\n  data = [en]\n  at   = [end]\n}\n\nexpect learned",
+            ),
+            ("layers       = 2", "layers       = 4"),
+        ],
+        With(&["eval again {", "layers       = 4"]),
+    ),
+    (
+        "a block of one name with two contents",
+        &[(
+            "expect learned",
+            "eval again {\n  kind = perplexity\n  data = [en]\n  at   = [end]\n}\n\nexpect learned",
+        )],
+        &[(
+            "expect learned",
+            "eval again {\n  kind = perplexity\n  data = [fi]\n  at   = [end]\n}\n\nexpect learned",
+        )],
+        Conflict(&["eval.again.data"]),
+    ),
+    (
+        "a block removed, another changed",
+        &[(
+            "expect learned { cap.heldout.bits_per_byte.en < tiny.heldout.bits_per_byte.en }",
+            "",
+        )],
+        &[("layers       = 2", "layers       = 4")],
+        With(&["layers       = 4"]),
+    ),
+    (
+        "a block removed here and changed there",
+        &[(
+            "expect learned { cap.heldout.bits_per_byte.en < tiny.heldout.bits_per_byte.en }",
+            "",
+        )],
+        &[("cap.heldout.bits_per_byte.en <", "cat.heldout.bits_per_byte.en <")],
+        Conflict(&["expect.learned"]),
+    ),
+    (
+        "a field removed here and changed there",
+        &[("  held_out = 10%\n}\ncorpus fi", "}\ncorpus fi")],
+        &[("  held_out = 10%\n}\ncorpus fi", "  held_out = 20%\n}\ncorpus fi")],
+        Conflict(&["corpus.en.held_out"]),
+    ),
+    (
+        "a comment on one field, a value of the next",
+        &[("  hidden       = 32", "  // narrow\n  hidden       = 32")],
+        &[("layers       = 2", "layers       = 4")],
+        With(&["// narrow", "layers       = 4"]),
+    ),
+    (
+        "two comments on one field",
+        &[("  hidden       = 32", "  // narrow\n  hidden       = 32")],
+        &[("  hidden       = 32", "  // slim\n  hidden       = 32")],
+        Conflict(&["model.tiny.hidden"]),
+    ),
+    (
+        "layout here, a value there",
+        &[("layers       = 2", "layers=2")],
+        &[("layers       = 2", "layers       = 4")],
+        With(&["layers       = 4"]),
+    ),
+    (
+        "blocks in another order here, a value there",
+        &[
+            ("source program { from = \"file:data/program.py\" }\n", ""),
+            (
+                "source english",
+                "source program { from = \"file:data/program.py\" }\nsource english",
+            ),
+        ],
+        &[("layers       = 2", "layers       = 4")],
+        With(&["layers       = 4", "source program"]),
+    ),
+    (
+        "shares that are right alone and wrong together",
+        &[
+            ("en from [en] weight 50%", "en from [en] weight 60%"),
+            ("fi from [fi] weight 30%", "fi from [fi] weight 20%"),
+        ],
+        &[
+            ("fi from [fi] weight 30%", "fi from [fi] weight 20%"),
+            ("py from [py] weight 20%", "py from [py] weight 30%"),
+        ],
+        Wrong("110%"),
+    ),
+    (
+        "a corpus removed here and used there",
+        &[
+            ("corpus py {\n  language = code\n  from     = [code(program)]\n}\n", ""),
+            ("corpora = [en, fi, py]", "corpora = [en, fi]"),
+            ("en from [en] weight 50%", "en from [en] weight 70%"),
+            ("  py from [py] weight 20%\n", ""),
+        ],
+        &[("data = [en, fi]", "data = [en, fi, py]")],
+        Wrong("`py`"),
+    ),
+    (
+        "a profile here, what it changes there",
+        &[(
+            "expect learned",
+            "profile long { stage.cap.budget = 64 steps }\n\nexpect learned",
+        )],
+        &[("budget        = 16 steps", "budget        = 24 steps")],
+        With(&["profile long", "budget        = 24 steps"]),
+    ),
+    (
+        "fields added by both at one place",
+        &[(
+            "  checkpoint    = every 8 steps\n}\nstage cat",
+            "  checkpoint    = every 8 steps\n  optimizer_state = reset\n}\nstage cat",
+        )],
+        &[(
+            "  tokenizer    = bpe\n",
+            "  tokenizer    = bpe\n  norm_epsilon = 1e-6\n",
+        )],
+        With(&["optimizer_state = reset", "norm_epsilon = 1e-6"]),
+    ),
+    (
+        "a spec that cannot be read there",
+        &[("seed     = 7", "seed     = 8")],
+        &[("expect learned { cap", "expect learned cap")],
+        With(&["seed     = 8", "expect learned cap"]),
+    ),
+    (
+        "a model renamed here and changed there",
+        &[
+            ("model tiny {", "model base {"),
+            ("start         = tiny", "start         = base"),
+            ("< tiny.heldout", "< base.heldout"),
+        ],
+        &[("layers       = 2", "layers       = 4")],
+        Conflict(&["model.tiny"]),
+    ),
+];
+
+#[test]
+fn specs_are_merged_by_what_they_say() {
+    assert!(CASES.len() >= 20);
+    for (name, ours, theirs, ends) in CASES {
+        let repository = Repository::new();
+        let output = repository.merge(&|project| edit(project, ours), &|project| edit(project, theirs));
+        let (all, spec) = (said(&output), repository.project.read("specs/small.aur"));
+        let status = repository.git(&["status", "--porcelain"]);
+        match ends {
+            With(lines) => {
+                assert!(output.status.success(), "{name}: {all}");
+                for line in *lines {
+                    // The formatter may have aligned it anew.
+                    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+                    assert!(words(&spec).contains(&words(line)), "{name}: {line}\n{spec}");
+                }
+                assert!(!spec.contains("<<<<<<<"), "{name}: {spec}");
+            }
+            Conflict(paths) => {
+                assert!(!output.status.success(), "{name}: {all}");
+                for path in *paths {
+                    assert!(
+                        all.contains(&format!("both sides have changed {path}\n")),
+                        "{name}: {all}"
+                    );
+                }
+                assert_eq!(spec.matches("<<<<<<<").count(), paths.len(), "{name}: {spec}");
+                assert!(status.contains("UU specs/small.aur"), "{name}: {status}");
+            }
+            Wrong(text) => {
+                assert!(!output.status.success(), "{name}: {all}");
+                assert!(all.contains("right alone, and wrong together"), "{name}: {all}");
+                assert!(all.contains(text), "{name}: {all}");
+                assert!(!spec.contains("<<<<<<<"), "{name}: {spec}");
+                assert!(status.contains("UU specs/small.aur"), "{name}: {status}");
+            }
+        }
+    }
+}
+
+/// Another content of a source, and the lock for it.
+fn moved(project: &Project, file: &str, words: &str) {
+    let text = project.read(file);
+    project.write(file, &format!("{words}\n{text}"));
+    project.aurora(&["lock", "specs/small.aur"]).exits(0);
+}
+
+#[test]
+fn locks_keep_what_both_sides_agree_on() {
+    let repository = Repository::new();
+    repository.project.run();
+    repository.commit("lock");
+    let output = repository.merge(
+        &|project| moved(project, "data/english.txt", "One more line about the river."),
+        &|project| moved(project, "data/finnish.txt", "Yksi rivi lisää joesta."),
+    );
+    assert!(output.status.success(), "{}", said(&output));
+    let merged = repository.project.read("lockfiles/small.lock");
+    repository.project.aurora(&["lock", "specs/small.aur"]).exits(0);
+    let fresh = repository.project.read("lockfiles/small.lock");
+    for source in ["english", "finnish", "program"] {
+        let pin = |text: &str| {
+            let (_, rest) = text.split_once(&format!("[source.{source}]")).expect("the source");
+            rest.split("\n[").next().expect("its lines").to_owned()
+        };
+        assert_eq!(pin(&merged), pin(&fresh), "{source}");
+    }
+    repository.project.run();
+}
+
+#[test]
+fn a_pin_that_both_sides_have_moved_is_named_and_pinned_anew() {
+    let repository = Repository::new();
+    repository.project.aurora(&["lock", "specs/small.aur"]).exits(0);
+    repository.commit("lock");
+    let output = repository.merge(
+        &|project| moved(project, "data/english.txt", "One more line about the river."),
+        &|project| moved(project, "data/english.txt", "Another line about the house."),
+    );
+    let all = said(&output);
+    assert!(!output.status.success(), "{all}");
+    assert!(
+        all.contains("both sides have changed the pin of source `english`"),
+        "{all}"
+    );
+    assert!(all.contains("help: run `aurora lock specs/small.aur`"), "{all}");
+    repository.git(&["checkout", "--quiet", "--ours", "data/english.txt"]);
+    repository.project.aurora(&["lock", "specs/small.aur"]).exits(0);
+    repository
+        .project
+        .aurora(&["lock", "specs/small.aur", "--check"])
+        .exits(0);
+    repository.commit("merged");
+}
+
+#[test]
+fn git_shows_what_differs() {
+    let repository = Repository::new();
+    repository.project.edit("peak = 1e-3", "peak = 2e-3");
+    let shown = repository.git(&["diff"]);
+    assert!(shown.contains("stage.cat.learning_rate.peak: 1e-3 → 2e-3"), "{shown}");
+    assert!(shown.contains("reruns  cat@8: "), "{shown}");
+    assert!(!shown.contains("reruns  cap@"), "{shown}");
+    repository.project.write("specs/small.aur", "experiment broken {");
+    let shown = repository.git(&["diff"]);
+    assert!(shown.contains("+experiment broken {"), "{shown}");
+}
