@@ -176,8 +176,8 @@ const CASES: &[(&str, Edits, Edits, Ends)] = &[
     ),
     (
         "a field removed here and changed there",
-        &[("  held_out = 10%\n}\ncorpus fi", "}\ncorpus fi")],
-        &[("  held_out = 10%\n}\ncorpus fi", "  held_out = 20%\n}\ncorpus fi")],
+        &[("  held_out = 10%\n}\n\ncorpus fi", "}\n\ncorpus fi")],
+        &[("  held_out = 10%\n}\n\ncorpus fi", "  held_out = 20%\n}\n\ncorpus fi")],
         Conflict(&["corpus.en.held_out"]),
     ),
     (
@@ -230,7 +230,10 @@ const CASES: &[(&str, Edits, Edits, Ends)] = &[
             ("en from [en] weight 50%", "en from [en] weight 70%"),
             ("  py from [py] weight 20%\n", ""),
         ],
-        &[("data = [en, fi]", "data = [en, fi, py]")],
+        &[(
+            "en from [en] weight 40%",
+            "en from [en] weight 30%\n  py from [py] weight 10%",
+        )],
         Wrong("`py`"),
     ),
     (
@@ -245,8 +248,8 @@ const CASES: &[(&str, Edits, Edits, Ends)] = &[
     (
         "fields added by both at one place",
         &[(
-            "  checkpoint    = every 8 steps\n}\nstage cat",
-            "  checkpoint    = every 8 steps\n  optimizer_state = reset\n}\nstage cat",
+            "  checkpoint    = every 8 steps\n}\n\nstage cat",
+            "  checkpoint    = every 8 steps\n  optimizer_state = reset\n}\n\nstage cat",
         )],
         &[(
             "  tokenizer    = bpe\n",
