@@ -158,14 +158,16 @@ Example:  aurora rerun lockfiles/demo.lock --layout tensor=4,data=2 --into again
         #[arg(value_name = "SPEC|LOCK")]
         of: Option<Utf8PathBuf>,
     },
-    /// Compare two specs: changed values, nodes that rerun, nodes that are reused.
+    /// Compare specs, locks or runs: changed values and assumptions, nodes that rerun, nodes that are reused, the cost.
     #[command(after_help = "Example:  aurora diff HEAD~1:specs/demo.aur specs/demo.aur")]
     Diff {
-        /// A file, or REV:path in the git repository.
+        /// A spec or a lock, REV:path in the git repository, or a run.
         old: String,
         new: String,
         #[arg(long)]
         profile: Option<String>,
+        #[arg(long, value_enum, default_value_t = DiffFormat::Text)]
+        format: DiffFormat,
     },
     /// Write the report of the last finished run as one HTML file, or say where it is.
     #[command(after_help = "Example:  aurora report specs/demo.aur -o report.html")]
@@ -200,6 +202,13 @@ Example:  aurora rerun lockfiles/demo.lock --layout tensor=4,data=2 --into again
     /// Explain a diagnostic code.
     #[command(after_help = "Example:  aurora explain E0203")]
     Explain { code: String },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum DiffFormat {
+    Text,
+    /// For a comment on a pull request.
+    Markdown,
 }
 
 #[derive(Debug, Subcommand)]

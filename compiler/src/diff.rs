@@ -1,21 +1,24 @@
 //! What changes between two specs: values, and the work that follows.
 //!
-//! In: two checked specs with the same pins. Out: changed values with old and new, and which nodes rerun, are reused or
-//! fall away. Not here: git (`cli`), stores (a diff speaks of keys, not of what happens to be cached).
+//! In: two checked specs with the same pins, or two locks. Out: changed values with old and new, and which nodes rerun, are
+//! reused or fall away. Not here: git (`cli`), stores (a diff speaks of keys, not of what happens to be cached).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
+use crate::check::{Assumption, AssumptionKind, assumptions};
 use crate::fields::TrainFields;
 use crate::graph::{Kind, Pins, lower};
-use crate::hash::{Key, Keyed, hash};
+use crate::hash::{Key, Keyed, Preimage, hash};
+use crate::lock::{Lock, LockedSource};
 use crate::spec::{Origin, Spec};
 use crate::why::{Change, changes};
 
 #[derive(Clone, Debug, Serialize)]
 pub struct Diff {
     pub changed: Vec<ChangedValue>,
+    pub assumptions: Vec<ChangedAssumption>,
     pub nodes: ChangedNodes,
     pub cost: Cost,
     pub severity: Severity,
@@ -30,11 +33,43 @@ pub struct ChangedValue {
     pub origin: String,
 }
 
+/// What one of the specs assumes or does not know, and the other does not.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ChangedAssumption {
+    pub path: String,
+    /// `assumed: the fork's scripts`, or `unknown`.
+    pub old: Option<String>,
+    pub new: Option<String>,
+}
+
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct ChangedNodes {
     pub rerun: Vec<Rerun>,
     pub reused: Vec<String>,
     pub removed: Vec<String>,
+    /// Stages that rerun from a step on: the last step that both have in common.
+    pub shared: BTreeMap<String, u64>,
+}
+
+impl ChangedNodes {
+    /// The stages of which the beginning is reused.
+    fn find_shared(&mut self) {
+        let step = |name: &str| -> Option<(String, u64)> {
+            let (stage, step) = name.split_once('@')?;
+            Some((stage.to_string(), step.parse().ok()?))
+        };
+        let stages: BTreeSet<String> = self
+            .rerun
+            .iter()
+            .filter_map(|rerun| Some(step(&rerun.name)?.0))
+            .collect();
+        for (stage, step) in self.reused.iter().filter_map(|name| step(name)) {
+            if stages.contains(&stage) {
+                let last = self.shared.entry(stage).or_default();
+                *last = step.max(*last);
+            }
+        }
+    }
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -49,6 +84,8 @@ pub struct Cost {
     pub tokens: u64,
     /// 6 × parameters × tokens.
     pub flops: f64,
+    /// Of checkpoints: weights and two moments in f32.
+    pub checkpoint_bytes: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -67,6 +104,7 @@ pub enum Severity {
 /// Compares two specs whose sources are pinned alike.
 pub fn diff(old: &Spec, new: &Spec, pins: &Pins) -> Diff {
     let changed = changed_values(old, new);
+    let assumptions = changed_assumptions(old, new);
     let old = hash(lower(old, pins));
     let new = hash(lower(new, pins));
     let had: BTreeSet<Key> = old.graph.ids().map(|id| old.key(id)).collect();
@@ -83,10 +121,7 @@ pub fn diff(old: &Spec, new: &Spec, pins: &Pins) -> Diff {
             nodes.reused.push(node.name.clone());
             continue;
         }
-        severity = severity.max(match node.kind {
-            Kind::Eval | Kind::Expect | Kind::Report => Severity::Measured,
-            _ => Severity::Trained,
-        });
+        severity = severity.max(Severity::of(node.kind));
         if node.kind == Kind::Train {
             cost = cost.plus(segment_cost(&new, id));
         }
@@ -102,27 +137,142 @@ pub fn diff(old: &Spec, new: &Spec, pins: &Pins) -> Diff {
         .filter(|name| !kept.contains(name))
         .map(String::from)
         .collect();
+    nodes.find_shared();
     Diff {
         changed,
+        assumptions,
         nodes,
         cost,
         severity,
     }
 }
 
+impl Severity {
+    /// What it means that a node of a kind reruns.
+    fn of(kind: Kind) -> Self {
+        match kind {
+            Kind::Eval | Kind::Expect | Kind::Report => Self::Measured,
+            _ => Self::Trained,
+        }
+    }
+}
+
+/// Compares two locks: pins, keys, and results of equal keys. `made` tells what a key was made of, where that is known.
+pub fn locks(old: &Lock, new: &Lock, made: &dyn Fn(Key) -> Option<Preimage>) -> Diff {
+    let mut changed = Vec::new();
+    let mut differ = |path: String, old: Option<String>, new: Option<String>| {
+        if old != new {
+            let origin = "lock".to_string();
+            changed.push(ChangedValue { path, old, new, origin });
+        }
+    };
+    let pin = |pin: &LockedSource| match &pin.content {
+        Some(content) => format!("{} ({})", pin.reference, content.get(..12).unwrap_or(content)),
+        None => pin.reference.clone(),
+    };
+    let both =
+        |old: Vec<&String>, new: Vec<&String>| -> BTreeSet<String> { old.into_iter().chain(new).cloned().collect() };
+    differ(
+        "libtorch".to_string(),
+        Some(old.libtorch.clone()),
+        Some(new.libtorch.clone()),
+    );
+    differ(
+        "fingerprint".to_string(),
+        old.fingerprint.clone(),
+        new.fingerprint.clone(),
+    );
+    for name in both(old.source.keys().collect(), new.source.keys().collect()) {
+        let [before, after] = [old, new].map(|lock| lock.source.get(&name).map(pin));
+        differ(format!("source.{name}"), before, after);
+    }
+    let mut nodes = ChangedNodes::default();
+    let mut severity = Severity::None;
+    for (name, node) in &new.node {
+        let before = old.node.get(name);
+        if before.is_some_and(|before| before.key == node.key) {
+            let result = |lock: &Lock| lock.result.get(name).map(|digest| digest.to_hex());
+            if let (Some(old), Some(new)) = (result(old), result(new))
+                && old != new
+            {
+                severity = severity.max(Severity::of(node.kind));
+                differ(format!("result.{name}"), Some(old), Some(new));
+            }
+            nodes.reused.push(name.clone());
+            continue;
+        }
+        severity = severity.max(Severity::of(node.kind));
+        let reason = match before.map(|before| (made(before.key), made(node.key))) {
+            None => "new".to_string(),
+            Some((Some(old), Some(new))) => words(&changes(&old, &new)),
+            Some(_) => "its key differs".to_string(),
+        };
+        nodes.rerun.push(Rerun {
+            name: name.clone(),
+            reason,
+        });
+    }
+    nodes.removed = old
+        .node
+        .keys()
+        .filter(|name| !new.node.contains_key(*name))
+        .cloned()
+        .collect();
+    nodes.find_shared();
+    if !changed.is_empty() || !nodes.removed.is_empty() {
+        severity = severity.max(Severity::Same);
+    }
+    Diff {
+        changed,
+        assumptions: Vec::new(),
+        nodes,
+        // A lock does not say how large its models are.
+        cost: Cost::default(),
+        severity,
+    }
+}
+
+/// What only one of two specs assumes or does not know.
+fn changed_assumptions(old: &Spec, new: &Spec) -> Vec<ChangedAssumption> {
+    let open = |spec: &Spec| -> BTreeMap<String, String> {
+        let weak = |found: &Assumption| matches!(found.kind, AssumptionKind::Assumed | AssumptionKind::Unknown);
+        let said = |found: Assumption| {
+            let text = match found.kind {
+                AssumptionKind::Unknown => found.kind.to_string(),
+                _ => format!("{}: {}", found.kind, found.text),
+            };
+            (found.path, text)
+        };
+        assumptions(spec).into_iter().filter(weak).map(said).collect()
+    };
+    let (old, new) = (open(old), open(new));
+    let paths: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    let change = |path: &String| {
+        let [old, new] = [&old, &new].map(|side| side.get(path).cloned());
+        let path = path.clone();
+        (old != new).then_some(ChangedAssumption { path, old, new })
+    };
+    paths.into_iter().filter_map(change).collect()
+}
+
+fn words(changes: &[Change]) -> String {
+    changes.iter().map(Change::to_string).collect::<Vec<_>>().join("; ")
+}
+
 fn reason(old: &Keyed, new: &Keyed, id: crate::graph::NodeId) -> String {
     let Some(before) = old.graph.find(&new.graph.node(id).name) else {
         return "new".to_string();
     };
-    let why = changes(&old.preimage(before), &new.preimage(id));
-    why.iter().map(Change::to_string).collect::<Vec<_>>().join("; ")
+    words(&changes(&old.preimage(before), &new.preimage(id)))
 }
 
 impl Cost {
-    fn plus(self, other: Self) -> Self {
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
         Self {
             tokens: self.tokens + other.tokens,
             flops: self.flops + other.flops,
+            checkpoint_bytes: self.checkpoint_bytes + other.checkpoint_bytes,
         }
     }
 }
@@ -142,6 +292,7 @@ pub fn segment_cost(keyed: &Keyed, id: crate::graph::NodeId) -> Cost {
     Cost {
         tokens,
         flops: 6.0 * fields.model.parameters() as f64 * tokens as f64,
+        checkpoint_bytes: 12 * fields.model.parameters(),
     }
 }
 

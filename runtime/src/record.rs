@@ -48,6 +48,9 @@ pub struct RunFacts {
     pub placement: Option<Placement>,
 }
 
+/// The lock in a run's folder.
+pub const LOCK: &str = "run.lock";
+
 pub struct RunRecord {
     folder: Utf8PathBuf,
     facts: RunFacts,
@@ -156,6 +159,14 @@ impl RunRecord {
     /// The events cannot be written.
     pub fn score(&mut self, tag: &str, value: f64, tokens: u64) -> io::Result<()> {
         self.events.scalars(tokens, &[(tag, value)], now())
+    }
+
+    /// Keeps the lock with the results of this run, as `run.lock`: the experiment's own moves on.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn keep_lock(&self, text: &str) -> io::Result<()> {
+        write_whole(&self.folder.join(LOCK), text.as_bytes())
     }
 
     /// Ends the record.

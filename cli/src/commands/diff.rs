@@ -1,22 +1,59 @@
-//! `aurora diff`: two specs, from files or git revisions.
+//! `aurora diff`: two specs, locks or runs.
+
+mod words;
 
 use aurora_compiler::check::check;
-use aurora_compiler::diff::{Diff, Severity, diff};
+use aurora_compiler::diff::{Diff, Severity, diff, locks};
+use aurora_compiler::lock::{Lock, lock};
 use aurora_compiler::spec::Spec;
 use aurora_lang::diagnostics::Source;
 use aurora_runtime::pin;
+use aurora_runtime::record;
+use aurora_runtime::store::Store;
 use camino::{Utf8Path, Utf8PathBuf};
 
+use super::lock::LIBTORCH;
 use super::{Context, pin_failure};
+use crate::arguments::DiffFormat;
 use crate::failure::{Exit, Failure};
-use crate::output::{self, grouped};
-use crate::project::read_text;
+use crate::output;
+use crate::project::{Project, read_lock, read_text};
 
-pub fn run(context: &Context, old: &str, new: &str, profile: Option<&str>) -> Result<Exit, Failure> {
-    let (old_spec, old_path) = side(context, old, profile)?;
-    let (new_spec, new_path) = side(context, new, profile)?;
-    let path = if new_path.exists() { &new_path } else { &old_path };
-    let found = between(context, &old_spec, &new_spec, path)?;
+pub use words::text;
+
+/// One side of a comparison.
+enum Side {
+    /// A checked spec and its place in the working tree.
+    Spec(Box<Spec>, Utf8PathBuf),
+    Lock(Box<Lock>),
+}
+
+pub fn run(
+    context: &Context,
+    [old, new]: [&str; 2],
+    profile: Option<&str>,
+    format: DiffFormat,
+) -> Result<Exit, Failure> {
+    let found = match (side(context, old, profile)?, side(context, new, profile)?) {
+        (Side::Spec(old, old_path), Side::Spec(new, new_path)) => {
+            let path = if new_path.exists() { &new_path } else { &old_path };
+            between(context, &old, &new, path)?
+        }
+        (old, new) => {
+            let project = context.project(match [&old, &new] {
+                [Side::Spec(_, path), _] | [_, Side::Spec(_, path)] => Some(path),
+                _ => None,
+            })?;
+            let store = Store::look(&project.store);
+            let made = |key| store.record(key).map(|record| record.preimage);
+            let known = match [&old, &new] {
+                [Side::Lock(lock), _] | [_, Side::Lock(lock)] => Some(lock.clone()),
+                _ => None,
+            };
+            let of = |side| as_lock(&project, side, known.as_deref());
+            locks(&of(old)?, &of(new)?, &made)
+        }
+    };
     if context.json {
         let mut value = serde_json::to_value(&found).map_err(|error| Failure::fault(error.to_string()))?;
         // Names alone under `nodes`, as every other list of nodes; the reasons stand beside them.
@@ -25,7 +62,10 @@ pub fn run(context: &Context, old: &str, new: &str, profile: Option<&str>) -> Re
         value["nodes"]["rerun"] = serde_json::json!(names);
         output::json(value);
     } else {
-        print(&found);
+        match format {
+            DiffFormat::Text => print!("{}", text(&found)),
+            DiffFormat::Markdown => print!("{}", words::markdown(&found, &format!("`{old}` → `{new}`"))),
+        }
     }
     Ok(if found.severity == Severity::None {
         Exit::Done
@@ -51,48 +91,73 @@ pub fn between(context: &Context, old: &Spec, new: &Spec, path: &Utf8Path) -> Re
     Ok(diff(old, new, &pins))
 }
 
-pub fn print(found: &Diff) {
-    let show = |value: &Option<String>| value.clone().unwrap_or_else(|| "(not set)".to_string());
-    for value in &found.changed {
-        println!(
-            "{}: {} → {}  ({})",
-            value.path,
-            show(&value.old),
-            show(&value.new),
-            value.origin
-        );
-    }
-    for rerun in &found.nodes.rerun {
-        println!("reruns  {}: {}", rerun.name, rerun.reason);
-    }
-    for name in &found.nodes.removed {
-        println!("gone    {name}");
-    }
-    match found.severity {
-        Severity::None => println!("nothing differs"),
-        Severity::Same => println!("same bits: no node reruns"),
-        Severity::Measured | Severity::Trained => println!(
-            "{} nodes rerun, {} are reused; to train: {} tokens, {:.3e} FLOP",
-            found.nodes.rerun.len(),
-            found.nodes.reused.len(),
-            grouped(found.cost.tokens),
-            found.cost.flops
-        ),
+/// The lock that a spec would have: with the pins of the lock that it is compared with, and the local files as they are.
+fn as_lock(project: &Project, side: Side, other: Option<&Lock>) -> Result<Lock, Failure> {
+    match side {
+        Side::Lock(lock) => Ok(*lock),
+        Side::Spec(spec, path) => {
+            let mut pins = pin::from_lock(&spec, other);
+            pins.extend(pin::local(&spec, &project.root).map_err(pin_failure)?);
+            let keyed = aurora_compiler::hash::hash(aurora_compiler::graph::lower(&spec, &pins));
+            let mut fresh = lock(&keyed, &spec, &project.relative(&path), &pins, LIBTORCH);
+            fresh.fingerprint = other.and_then(|other| other.fingerprint.clone());
+            Ok(fresh)
+        }
     }
 }
 
-/// Reads and checks one side; the path is the spec's place in the working tree.
-fn side(context: &Context, name: &str, profile: Option<&str>) -> Result<(Spec, Utf8PathBuf), Failure> {
-    let (text, path) = if Utf8Path::new(name).exists() {
-        (read_text(Utf8Path::new(name))?, Utf8PathBuf::from(name))
+/// Reads and checks one side.
+fn side(context: &Context, name: &str, profile: Option<&str>) -> Result<Side, Failure> {
+    let path = Utf8Path::new(name);
+    if path.is_file() && path.extension() == Some("lock") {
+        return locked(path);
+    }
+    let (text, path) = if path.is_file() {
+        (read_text(path)?, path.to_owned())
     } else if let Some((revision, path)) = name.split_once(':') {
-        at_revision(revision, path)?
+        let (text, path) = at_revision(revision, path)?;
+        if path.extension() == Some("lock") {
+            let lock = Lock::parse(&text)?;
+            return Ok(Side::Lock(Box::new(lock)));
+        }
+        (text, path)
     } else {
-        return Err(Failure::fault(format!("there is no file `{name}`")).help("name a file, or REV:path"));
+        return of_run(context, name);
     };
     match check(name, &text, profile) {
-        Ok(spec) => Ok((spec, path)),
+        Ok(spec) => Ok(Side::Spec(Box::new(spec), path)),
         Err(found) => Err(output::refused(&found, Source::new(name, &text), context.json)),
+    }
+}
+
+fn locked(path: &Utf8Path) -> Result<Side, Failure> {
+    let lock = read_lock(path)?.ok_or_else(|| Failure::fault(format!("there is no lock `{path}`")))?;
+    Ok(Side::Lock(Box::new(lock)))
+}
+
+/// The lock that a run has left, by the beginning of the run's id.
+fn of_run(context: &Context, name: &str) -> Result<Side, Failure> {
+    let project = context.project(None)?;
+    let runs = record::runs(&project.store)?;
+    let mut named = runs.iter().filter(|facts| facts.id.starts_with(name));
+    match (named.next(), named.next()) {
+        (Some(facts), None) => {
+            let path = project.store.join("runs").join(&facts.id).join(record::LOCK);
+            if !path.exists() {
+                return Err(
+                    Failure::fault(format!("run {} has left no lock: it is {}", facts.id, facts.standing()))
+                        .help("compare runs that have finished; `aurora status` lists them"),
+                );
+            }
+            locked(&path)
+        }
+        (Some(_), Some(_)) => {
+            Err(Failure::fault(format!("several runs begin with `{name}`")).help("`aurora status` lists them"))
+        }
+        (None, _) => Err(
+            Failure::fault(format!("`{name}` is neither a file nor a run of this project"))
+                .help("name a spec, a lock, REV:path, or a run that `aurora status` lists"),
+        ),
     }
 }
 

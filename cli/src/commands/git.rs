@@ -197,7 +197,7 @@ pub fn diff_driver(context: &Context, arguments: &[Utf8PathBuf]) -> Result<Exit,
     };
     let (old, new) = (side(old)?, side(new)?);
     match (check(path.as_str(), &old, None), check(path.as_str(), &new, None)) {
-        (Ok(old), Ok(new)) => diff::print(&diff::between(context, &old, &new, path)?),
+        (Ok(old), Ok(new)) => print!("{}", diff::text(&diff::between(context, &old, &new, path)?)),
         // One that does not check, or is not there, is compared by its lines.
         _ => {
             let wrap = |error: git2::Error| Failure::fault(error.message().to_owned());

@@ -74,7 +74,12 @@ pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Bisect { a, b, lock, progress } => bisect::run(&context, [&a, &b], lock.as_deref(), progress),
         Command::Verify { of } => verify::run(&context, of.as_deref()),
         Command::Status { of } => status::run(&context, of.as_deref()),
-        Command::Diff { old, new, profile } => diff::run(&context, &old, &new, profile.as_deref()),
+        Command::Diff {
+            old,
+            new,
+            profile,
+            format,
+        } => diff::run(&context, [&old, &new], profile.as_deref(), format),
         Command::Report { spec, output } => report::run(&context, &spec, output.as_deref()),
         Command::Gc { of, dry_run } => gc::run(&context, of.as_deref(), dry_run),
         Command::Export { to } => match to {

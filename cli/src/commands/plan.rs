@@ -1,11 +1,11 @@
 //! `aurora plan`: what a run would do, why, and at what cost.
 
-use aurora_compiler::diff::segment_cost;
+use aurora_compiler::diff::{Cost, segment_cost};
 use aurora_compiler::fields::{Numerics, TrainFields};
 use aurora_compiler::hash::Keyed;
 use aurora_compiler::memory::{Memory, by_stage};
 use aurora_compiler::placement::Placement;
-use aurora_compiler::plan::{Plan, Planned, State, plan};
+use aurora_compiler::plan::{Planned, State, plan};
 use aurora_compiler::spec::Spec;
 use aurora_runtime::store::{Store, View};
 use serde_json::json;
@@ -29,14 +29,17 @@ pub fn run(context: &Context, argument: &SpecArgument, exit_code: bool) -> Resul
             experiment: &loaded.spec.name,
         },
     );
-    let cost = Cost::of(&keyed, &plan);
+    let to_run = plan.nodes.iter().filter(|planned| planned.state != State::Cached);
+    let cost = to_run.fold(Cost::default(), |cost, planned| {
+        cost.plus(segment_cost(&keyed, planned.id))
+    });
     let memory = Need::of(&loaded.spec, &keyed);
     if context.json {
         let unknown = unknown(&keyed);
         output::json(json!({
             "experiment": loaded.spec.name,
             "nodes": nodes(&keyed, &plan),
-            "cost": { "tokens": cost.tokens, "flops": cost.flops, "checkpoint_bytes": cost.checkpoint_bytes },
+            "cost": cost,
             "memory": memory.as_ref().map(Need::json),
             "unknown": unknown,
         }));
@@ -194,29 +197,5 @@ impl Need {
         if self.least {
             println!("the micro-batch is unknown: this is with one sequence");
         }
-    }
-}
-
-/// What the nodes that are not there would cost.
-#[derive(Debug, Default)]
-struct Cost {
-    tokens: u64,
-    /// 6 × parameters × tokens.
-    flops: f64,
-    /// Weights and two moments in f32.
-    checkpoint_bytes: u64,
-}
-
-impl Cost {
-    fn of(keyed: &Keyed, plan: &Plan) -> Self {
-        let mut cost = Self::default();
-        for planned in plan.nodes.iter().filter(|planned| planned.state != State::Cached) {
-            let segment = segment_cost(keyed, planned.id);
-            cost.tokens += segment.tokens;
-            cost.flops += segment.flops;
-            let fields = serde_json::from_value::<TrainFields>(keyed.graph.node(planned.id).fields.clone());
-            cost.checkpoint_bytes += fields.map_or(0, |fields| 12 * fields.model.parameters());
-        }
-        cost
     }
 }

@@ -313,6 +313,7 @@ pub fn run(context: &Context, argument: &SpecArgument, how: &RunArguments, locke
                 record.score(&tag, score.bits_per_byte, point.tokens)?;
             }
         }
+        record.keep_lock(&fresh.to_text())?;
     }
     end(
         record,
