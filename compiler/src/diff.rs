@@ -1,6 +1,6 @@
 //! What changes between two specs: values, and the work that follows.
 //!
-//! In: two checked specs with the same pins, or two locks. Out: changed values with old and new, and which nodes rerun, are
+//! In: two checked specs with their pins, or two locks. Out: changed values with old and new, and which nodes rerun, are
 //! reused or fall away. Not here: git (`cli`), stores (a diff speaks of keys, not of what happens to be cached).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -101,12 +101,12 @@ pub enum Severity {
     Trained,
 }
 
-/// Compares two specs whose sources are pinned alike.
-pub fn diff(old: &Spec, new: &Spec, pins: &Pins) -> Diff {
+/// Compares two specs, each with the pins of its own sources.
+pub fn diff([old, new]: [&Spec; 2], [old_pins, new_pins]: [&Pins; 2]) -> Diff {
     let changed = changed_values(old, new);
     let assumptions = changed_assumptions(old, new);
-    let old = hash(lower(old, pins));
-    let new = hash(lower(new, pins));
+    let old = hash(lower(old, old_pins));
+    let new = hash(lower(new, new_pins));
     let had: BTreeSet<Key> = old.graph.ids().map(|id| old.key(id)).collect();
     let mut nodes = ChangedNodes::default();
     let mut severity = if changed.is_empty() {

@@ -7,6 +7,7 @@ mod bisect;
 mod book;
 mod cluster;
 mod damage;
+mod difference;
 mod identity;
 mod interruption;
 mod kills;

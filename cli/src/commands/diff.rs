@@ -77,18 +77,19 @@ pub fn run(
 /// What differs between two specs of the project that `path` is in.
 pub fn between(context: &Context, old: &Spec, new: &Spec, path: &Utf8Path) -> Result<Diff, Failure> {
     let project = context.project(Some(path))?;
-    // Both sides see the same contents, so that only what the specs say differs.
+    // Both sides see the same lock and the same files, so that only what the specs say differs.
     let lock = project.lock(new).ok().flatten();
-    let mut pins = pin::from_lock(new, lock.as_ref());
-    for spec in [old, new] {
+    let pins = |spec| {
+        let mut pins = pin::from_lock(spec, lock.as_ref());
         match pin::local(spec, &project.root) {
             Ok(local) => pins.extend(local),
-            // A file that is gone is simply not pinned on either side.
+            // A file that is gone is simply not pinned.
             Err(pin::PinError::Local { .. }) => {}
             Err(error) => return Err(pin_failure(error)),
         }
-    }
-    Ok(diff(old, new, &pins))
+        Ok(pins)
+    };
+    Ok(diff([old, new], [&pins(old)?, &pins(new)?]))
 }
 
 /// The lock that a spec would have: with the pins of the lock that it is compared with, and the local files as they are.
