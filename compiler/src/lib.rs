@@ -1,12 +1,13 @@
 //! Checks a spec and turns it into a content-keyed execution graph, a plan, a lock and a diff.
 //!
 //! ```text
-//! text → ast::File → (check) Spec → (lower) Graph → (hash) Keyed → (plan) Plan
+//! text → (compose) ast::File of every file → (check) Spec → (lower) Graph → (hash) Keyed → (plan) Plan
 //! ```
 //!
 //! Pure: text and values in, values out; no file, clock or environment.
 
 pub mod check;
+pub mod compose;
 pub mod diff;
 pub mod fields;
 pub mod graph;

@@ -120,7 +120,8 @@ impl Checker<'_> {
                 BlockKind::Mixture => ("mixture", "no stage reads it"),
                 _ => continue,
             };
-            if !used.contains(id) {
+            // A library offers more than one spec uses.
+            if !used.contains(id) && self.own.contains(block.span) {
                 self.warnings.push(
                     Diagnostic::new(Code::UNUSED, format!("{kind} `{}` is never used", id.name))
                         .label(block.span, why)
