@@ -14,6 +14,7 @@ pub mod graph;
 pub mod hash;
 pub mod lock;
 pub mod plan;
+pub mod resolved;
 pub mod schedule;
 pub mod schema;
 pub mod spec;

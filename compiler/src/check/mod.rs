@@ -11,6 +11,7 @@ mod access;
 mod assumptions;
 mod collect;
 mod number;
+mod points;
 mod profile;
 mod rules;
 mod source;
@@ -59,18 +60,7 @@ impl Bundle {
 
 impl Checker<'_> {
     fn finish(mut self, bundle: &Bundle, choice: &Choice<'_>, collected: &Collected) -> Result<Spec, Vec<Diagnostic>> {
-        let view = bundle.sources().view();
-        let mut spec = Spec {
-            name: String::new(),
-            file: view.name.to_owned(),
-            files: bundle.sources().files().to_vec(),
-            causes: bundle.causes(),
-            profile: choice.profile.map(str::to_owned),
-            point: choice.point.map(str::to_owned),
-            settings: bundle.settings_text(),
-            blocks: BTreeMap::new(),
-            warnings: Vec::new(),
-        };
+        let mut spec = self.empty_spec(bundle, choice);
         for draft in &collected.drafts {
             let block = self.block(draft);
             if draft.id.kind == BlockKind::Experiment && spec.name.is_empty() {
@@ -78,7 +68,8 @@ impl Checker<'_> {
             }
             spec.blocks.insert(draft.id.clone(), block);
         }
-        self.rules(&mut spec, &collected.drafts, &collected.broken_kinds);
+        let drafts: Vec<&Draft> = collected.drafts.iter().collect();
+        self.rules(&mut spec, &drafts, &collected.broken_kinds);
         if self.errors.is_empty() {
             sort(&mut self.warnings);
             spec.warnings = self.warnings;
@@ -86,6 +77,20 @@ impl Checker<'_> {
         }
         sort(&mut self.errors);
         Err(self.errors)
+    }
+
+    fn empty_spec(&self, bundle: &Bundle, choice: &Choice<'_>) -> Spec {
+        Spec {
+            name: String::new(),
+            file: bundle.sources().view().name.to_owned(),
+            files: bundle.sources().files().to_vec(),
+            causes: bundle.causes(),
+            profile: choice.profile.map(str::to_owned),
+            point: choice.point.map(str::to_owned),
+            settings: bundle.settings_text(),
+            blocks: BTreeMap::new(),
+            warnings: Vec::new(),
+        }
     }
 }
 

@@ -255,7 +255,7 @@ fn short_name(path: &[Name], all: &[&Vec<Name>]) -> String {
 }
 
 /// A value as part of a name: letters and digits, anything else an underscore.
-pub(crate) fn slug(text: &str) -> String {
+pub fn slug(text: &str) -> String {
     let mut slug = String::new();
     for character in text.chars() {
         match character {

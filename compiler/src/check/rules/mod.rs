@@ -19,7 +19,7 @@ use super::collect::Draft;
 use crate::spec::{Block, BlockId, BlockKind, Field, Origin, Spec, Value};
 
 impl Checker<'_> {
-    pub(super) fn rules(&mut self, spec: &mut Spec, drafts: &[Draft], broken: &BTreeSet<BlockKind>) {
+    pub(super) fn rules(&mut self, spec: &mut Spec, drafts: &[&Draft], broken: &BTreeSet<BlockKind>) {
         self.one_experiment(spec, broken);
         self.names_of_weights(spec);
         self.derive_defaults(spec);
