@@ -12,7 +12,7 @@ use crate::fields::TrainFields;
 use crate::graph::{Kind, Pins, lower};
 use crate::hash::{Key, Keyed, Preimage, hash};
 use crate::lock::{Lock, LockedSource};
-use crate::spec::{Origin, Spec};
+use crate::spec::Spec;
 use crate::why::{Change, changes};
 
 #[derive(Clone, Debug, Serialize)]
@@ -318,17 +318,12 @@ fn changed_values(old: &Spec, new: &Spec) -> Vec<ChangedValue> {
             }
             _ => text.clone(),
         };
-        let (file, field) = match (after, before) {
-            (Some((_, field)), _) => (&new.file, Some(field)),
-            (None, Some((_, field))) => (&old.file, Some(field)),
-            (None, None) => (&new.file, None),
+        let origin = match (after, before) {
+            (Some((_, field)), _) => new.place(&field.origin),
+            (None, Some((_, field))) => old.place(&field.origin),
+            (None, None) => None,
         };
-        let origin = match field.map(|field| &field.origin) {
-            Some(Origin::Written { line, column, .. } | Origin::Profile { line, column, .. }) => {
-                format!("{file}:{line}:{column}")
-            }
-            _ => "default".to_string(),
-        };
+        let origin = origin.unwrap_or_else(|| "default".to_string());
         changed.push(ChangedValue {
             path: (*path).clone(),
             old: before.map(with_evidence),

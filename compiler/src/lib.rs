@@ -1,12 +1,13 @@
 //! Checks a spec and turns it into a content-keyed execution graph, a plan, a lock and a diff.
 //!
 //! ```text
-//! text → ast::File → (check) Spec → (lower) Graph → (hash) Keyed → (plan) Plan
+//! text → (compose) ast::File of every file → (check) Spec → (lower) Graph → (hash) Keyed → (plan) Plan
 //! ```
 //!
 //! Pure: text and values in, values out; no file, clock or environment.
 
 pub mod check;
+pub mod compose;
 pub mod diff;
 pub mod fields;
 pub mod graph;
@@ -15,6 +16,7 @@ pub mod lock;
 pub mod memory;
 pub mod placement;
 pub mod plan;
+pub mod resolved;
 pub mod schedule;
 pub mod schema;
 pub mod spec;

@@ -7,6 +7,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use aurora_lang::ast::Span;
+use aurora_lang::diagnostics::SourceFile;
 use serde::Serialize;
 
 use crate::fields::Exact;
@@ -17,8 +19,16 @@ pub struct Spec {
     pub name: String,
     /// The file as it was named to the compiler; only for messages.
     pub file: String,
+    /// Every file that has its say, the spec's own first, with the place where each starts in the common text.
+    pub files: Vec<SourceFile>,
+    /// Which ranges of the text are more than the spec's own lines, and what they are.
+    pub causes: Vec<(Span, Cause)>,
     /// The profile laid over the file, if one was asked for.
     pub profile: Option<String>,
+    /// The point of a sweep, if one was asked for.
+    pub point: Option<String>,
+    /// What the command line set, as it was written.
+    pub settings: Vec<String>,
     pub blocks: BTreeMap<BlockId, Block>,
     /// Calculated facts that `check` had to work out anyway, such as a model's parameters.
     pub warnings: Vec<aurora_lang::diagnostics::Diagnostic>,
@@ -66,17 +76,48 @@ pub struct Field {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Origin {
     Default,
+    /// Line and column in the file that holds it; the span counts bytes of the common text.
     Written {
         line: u32,
         column: u32,
-        span: aurora_lang::ast::Span,
+        span: Span,
     },
-    /// Laid over by the profile.
-    Profile {
-        line: u32,
-        column: u32,
-        span: aurora_lang::ast::Span,
-    },
+}
+
+/// Why a value is what it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "why", content = "name", rename_all = "snake_case")]
+pub enum Cause {
+    /// Nobody wrote it.
+    Default,
+    /// Written where it holds.
+    Spec,
+    Let(String),
+    Param(String),
+    /// `--set` on the command line.
+    Set,
+    Profile(String),
+    Sweep(String),
+    /// Changed in the braces of `extends`.
+    Extends(String),
+    /// Written in another file.
+    Import,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::Spec => f.write_str("spec"),
+            Self::Let(name) => write!(f, "let {name}"),
+            Self::Param(name) => write!(f, "param {name}"),
+            Self::Set => f.write_str("--set"),
+            Self::Profile(name) => write!(f, "profile {name}"),
+            Self::Sweep(name) => write!(f, "sweep {name}"),
+            Self::Extends(path) => write!(f, "extends {path:?}"),
+            Self::Import => f.write_str("import"),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]

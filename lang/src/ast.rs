@@ -18,6 +18,15 @@ impl Span {
         Self { start, end }
     }
 
+    /// The same range of a text that stands `by` bytes further on.
+    #[must_use]
+    pub fn moved(self, by: usize) -> Self {
+        Self {
+            start: self.start + by,
+            end: self.end + by,
+        }
+    }
+
     /// The empty range just behind this one.
     pub fn after(self) -> Self {
         Self {
@@ -39,10 +48,12 @@ impl Span {
     }
 }
 
-/// A whole file: blocks in the order they were written.
-#[derive(Clone, Debug, PartialEq)]
+/// A whole file: blocks and statements, each in the order they were written.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct File {
     pub items: Vec<Block>,
+    /// What stands between the blocks without braces of its own: imports and names for values.
+    pub statements: Vec<Statement>,
     /// Every comment, documentation included, in order of place.
     pub comments: Vec<Comment>,
 }
@@ -62,6 +73,57 @@ impl Comment {
     pub fn is_documentation(&self) -> bool {
         self.text.starts_with("///") && !self.text.starts_with("////")
     }
+}
+
+/// A line on the top level that is no block.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Statement {
+    pub kind: StatementKind,
+    pub span: Span,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum StatementKind {
+    /// `import "lib/corpora.aur" { finnish, hindi }`; without braces everything that is used.
+    Import { path: Quoted, names: Option<Vec<Name>> },
+    /// `extends "base.aur" { stage.cap.budget = 1M tokens }`.
+    Extends { path: Quoted, entries: Vec<Entry> },
+    /// `let context = 2048 tokens`.
+    Let { name: Name, value: Value },
+    /// `param peak = 1e-4 in 1e-5 .. 1e-3`.
+    Param {
+        name: Name,
+        value: Value,
+        allowed: Option<Box<Allowed>>,
+    },
+}
+
+impl StatementKind {
+    /// The word that the statement starts with.
+    pub fn keyword(&self) -> &'static str {
+        match self {
+            Self::Import { .. } => "import",
+            Self::Extends { .. } => "extends",
+            Self::Let { .. } => "let",
+            Self::Param { .. } => "param",
+        }
+    }
+}
+
+/// Which values a `param` takes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Allowed {
+    /// `1e-5 .. 1e-3`, both ends included.
+    Between(Value, Value),
+    /// `[small, large]`.
+    OneOf(Vec<Value>),
+}
+
+/// A text in double quotes with its place, quotes included.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Quoted {
+    pub text: String,
+    pub span: Span,
 }
 
 /// An identifier with its place.

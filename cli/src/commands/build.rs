@@ -58,7 +58,7 @@ pub fn run(context: &Context, argument: &SpecArgument) -> Result<Exit, Failure> 
         let rows: Vec<Vec<String>> = open
             .iter()
             .map(|a| {
-                let place = format!("{}:{}:{}", argument.spec, a.line, a.column);
+                let place = format!("{}:{}:{}", a.file, a.line, a.column);
                 vec![
                     format!("  {}", a.kind),
                     a.path.clone(),

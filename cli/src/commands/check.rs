@@ -1,22 +1,22 @@
 //! `aurora check`: all faults of specs at once, and what they assume.
 
-use aurora_compiler::check::{AssumptionKind, assumptions, check};
-use aurora_lang::diagnostics::{Source, to_json};
+use aurora_compiler::check::{AssumptionKind, assumptions};
+use aurora_lang::diagnostics::to_json;
 use camino::Utf8PathBuf;
 use serde_json::json;
 
 use super::Context;
 use crate::failure::{Exit, Failure};
 use crate::output;
-use crate::project::read_text;
+use crate::project::{Chosen, bundle};
 
-pub fn run(context: &Context, specs: &[Utf8PathBuf], profile: Option<&str>) -> Result<Exit, Failure> {
+pub fn run(context: &Context, specs: &[Utf8PathBuf], chosen: &Chosen) -> Result<Exit, Failure> {
     let mut files = Vec::new();
     let mut exit = Exit::Done;
     for path in specs {
-        let text = read_text(path)?;
-        let source = Source::new(path.as_str(), &text);
-        let (found, assumed) = match check(path.as_str(), &text, profile) {
+        let bundle = bundle(path, &chosen.set)?;
+        let source = bundle.sources().view();
+        let (found, assumed) = match bundle.check(&chosen.choice()) {
             Ok(spec) => (spec.warnings.clone(), assumptions(&spec)),
             Err(found) => {
                 exit = Exit::Fault;

@@ -2,11 +2,10 @@
 
 mod words;
 
-use aurora_compiler::check::check;
+use aurora_compiler::compose::Bundle;
 use aurora_compiler::diff::{Diff, Severity, diff, locks};
 use aurora_compiler::lock::{Lock, lock};
 use aurora_compiler::spec::Spec;
-use aurora_lang::diagnostics::Source;
 use aurora_runtime::pin;
 use aurora_runtime::record;
 use aurora_runtime::store::Store;
@@ -17,7 +16,7 @@ use super::{Context, pin_failure};
 use crate::arguments::DiffFormat;
 use crate::failure::{Exit, Failure};
 use crate::output;
-use crate::project::{Project, read_lock, read_text};
+use crate::project::{Chosen, Project, bundle, read_lock};
 
 pub use words::text;
 
@@ -28,13 +27,8 @@ enum Side {
     Lock(Box<Lock>),
 }
 
-pub fn run(
-    context: &Context,
-    [old, new]: [&str; 2],
-    profile: Option<&str>,
-    format: DiffFormat,
-) -> Result<Exit, Failure> {
-    let found = match (side(context, old, profile)?, side(context, new, profile)?) {
+pub fn run(context: &Context, [old, new]: [&str; 2], chosen: &Chosen, format: DiffFormat) -> Result<Exit, Failure> {
+    let found = match (side(context, old, chosen)?, side(context, new, chosen)?) {
         (Side::Spec(old, old_path), Side::Spec(new, new_path)) => {
             let path = if new_path.exists() { &new_path } else { &old_path };
             between(context, &old, &new, path)?
@@ -108,26 +102,32 @@ fn as_lock(project: &Project, side: Side, other: Option<&Lock>) -> Result<Lock, 
 }
 
 /// Reads and checks one side.
-fn side(context: &Context, name: &str, profile: Option<&str>) -> Result<Side, Failure> {
+fn side(context: &Context, name: &str, chosen: &Chosen) -> Result<Side, Failure> {
     let path = Utf8Path::new(name);
     if path.is_file() && path.extension() == Some("lock") {
         return locked(path);
     }
-    let (text, path) = if path.is_file() {
-        (read_text(path)?, path.to_owned())
+    let (bundle, path) = if path.is_file() {
+        (bundle(path, &chosen.set)?, path.to_owned())
     } else if let Some((revision, path)) = name.split_once(':') {
         let (text, path) = at_revision(revision, path)?;
         if path.extension() == Some("lock") {
-            let lock = Lock::parse(&text)?;
-            return Ok(Side::Lock(Box::new(lock)));
+            return Ok(Side::Lock(Box::new(Lock::parse(&text)?)));
         }
-        (text, path)
+        // What it imports is read from the same revision; names of files begin as the spec's does.
+        let mut bundle = Bundle::read(name, &text, &mut |file| {
+            let file = file.split_once(':').map_or(file, |(_, file)| file);
+            let read = at_revision(revision, file);
+            read.map(|(text, _)| text).map_err(|failure| failure.message)
+        });
+        chosen.set.iter().for_each(|setting| bundle.set(setting));
+        (bundle, path)
     } else {
         return of_run(context, name);
     };
-    match check(name, &text, profile) {
+    match bundle.check(&chosen.choice()) {
         Ok(spec) => Ok(Side::Spec(Box::new(spec), path)),
-        Err(found) => Err(output::refused(&found, Source::new(name, &text), context.json)),
+        Err(found) => Err(output::refused(&found, bundle.sources().view(), context.json)),
     }
 }
 

@@ -5,9 +5,8 @@
 
 use std::process::Command;
 
-use aurora_compiler::check::check;
+use aurora_compiler::compose::Choice;
 use aurora_compiler::lock::{self, Lock};
-use aurora_lang::diagnostics::Source;
 use aurora_lang::merge::{Merged, merge};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde_json::json;
@@ -16,7 +15,7 @@ use super::{Context, diff};
 use crate::arguments::MergeDriver;
 use crate::failure::{Exit, Failure};
 use crate::output;
-use crate::project::read_text;
+use crate::project::{bundle_of, read_text};
 
 /// Which driver git asks for which files.
 const ATTRIBUTES: [&str; 2] = ["*.aur diff=aurora merge=aurora", "**/lockfiles/*.lock merge=aurora"];
@@ -104,12 +103,13 @@ pub fn merge_driver(arguments: &MergeDriver) -> Result<Exit, Failure> {
         return Ok(Exit::Fault);
     }
     // What fits alone need not fit together: two weights of one mixture, say.
-    let fits = |text: &str| check(path.as_str(), text, None);
-    if let Err(found) = fits(&merged.text)
-        && fits(our).is_ok()
-        && fits(their).is_ok()
+    let fits = |text: &str| Ok::<_, Failure>(bundle_of(path, text)?.check(&Choice::default()).is_ok());
+    let joined = bundle_of(path, &merged.text)?;
+    if let Err(found) = joined.check(&Choice::default())
+        && fits(our)?
+        && fits(their)?
     {
-        output::diagnostics(&found, Source::new(path.as_str(), &merged.text));
+        output::diagnostics(&found, joined.sources().view());
         eprintln!("{path}: both sides are right alone, and wrong together: mend it, then `git add {path}`");
         return Ok(Exit::Fault);
     }
@@ -196,7 +196,8 @@ pub fn diff_driver(context: &Context, arguments: &[Utf8PathBuf]) -> Result<Exit,
         }
     };
     let (old, new) = (side(old)?, side(new)?);
-    match (check(path.as_str(), &old, None), check(path.as_str(), &new, None)) {
+    let checked = |text: &str| Ok::<_, Failure>(bundle_of(path, text)?.check(&Choice::default()));
+    match (checked(&old)?, checked(&new)?) {
         (Ok(old), Ok(new)) => print!("{}", diff::text(&diff::between(context, &old, &new, path)?)),
         // One that does not check, or is not there, is compared by its lines.
         _ => {

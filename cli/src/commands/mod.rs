@@ -17,6 +17,8 @@ mod rerun;
 mod run;
 mod show;
 mod status;
+mod sweep;
+mod test;
 mod verify;
 mod why;
 
@@ -35,7 +37,7 @@ pub struct Context {
 impl Context {
     /// Loads a spec and finds its project.
     pub fn open(&self, argument: &SpecArgument) -> Result<(Project, Loaded), Failure> {
-        let loaded = load(&argument.spec, argument.profile.as_deref(), self.json)?;
+        let loaded = load(&argument.spec, &argument.chosen, self.json)?;
         Ok((Project::of(&argument.spec, self.store.as_deref())?, loaded))
     }
 
@@ -51,12 +53,19 @@ pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
         store: arguments.store,
     };
     match arguments.command {
-        Command::Check { specs, profile } => check::run(&context, &specs, profile.as_deref()),
+        Command::Check { specs, chosen } => check::run(&context, &specs, &chosen),
         Command::Fmt { specs, check } => fmt::run(&context, &specs, check),
         Command::Build { spec } => build::run(&context, &spec),
         Command::Plan { spec, exit_code } => plan::run(&context, &spec, exit_code),
         Command::Why { spec, node } => why::run(&context, &spec, &node),
-        Command::Show { spec, path, origins } => show::run(&context, &spec, path.as_deref(), origins),
+        Command::Show {
+            spec, resolved: true, ..
+        } => show::resolved(&context, &spec),
+        Command::Show {
+            spec, path, origins, ..
+        } => show::run(&context, &spec, path.as_deref(), origins),
+        Command::Sweep { spec } => sweep::run(&context, &spec),
+        Command::Test { names, update } => test::run(&context, &names, &update),
         Command::Lock {
             spec,
             check,
@@ -77,9 +86,9 @@ pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Diff {
             old,
             new,
-            profile,
+            chosen,
             format,
-        } => diff::run(&context, [&old, &new], profile.as_deref(), format),
+        } => diff::run(&context, [&old, &new], &chosen, format),
         Command::Report { spec, output } => report::run(&context, &spec, output.as_deref()),
         Command::Gc { of, dry_run } => gc::run(&context, of.as_deref(), dry_run),
         Command::Export { to } => match to {

@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use aurora_lang::ast::Span;
 
 use crate::fields::Exact;
-use crate::spec::{Block, BlockId, BlockKind, Field, Origin, Spec, Unit, Value};
+use crate::spec::{Block, BlockId, BlockKind, Cause, Field, Origin, Spec, Unit, Value};
 
 impl Field {
-    /// Where the value was written, by hand or in a profile.
+    /// Where the value was written.
     pub fn span(&self) -> Option<Span> {
         match self.origin {
             Origin::Default => None,
-            Origin::Written { span, .. } | Origin::Profile { span, .. } => Some(span),
+            Origin::Written { span, .. } => Some(span),
         }
     }
 
@@ -124,6 +124,36 @@ impl Block {
 }
 
 impl Spec {
+    /// The file that holds a place.
+    pub fn file_of(&self, span: Span) -> &str {
+        let index = self.files.partition_point(|file| file.start <= span.start);
+        self.files
+            .get(index.saturating_sub(1))
+            .map_or(&self.file, |file| &file.name)
+    }
+
+    /// Where a value was written, as `FILE:LINE:COLUMN`; none for a default.
+    pub fn place(&self, origin: &Origin) -> Option<String> {
+        match *origin {
+            Origin::Default => None,
+            Origin::Written { line, column, span } => Some(format!("{}:{line}:{column}", self.file_of(span))),
+        }
+    }
+
+    /// Why a value is what it is.
+    pub fn cause(&self, origin: &Origin) -> Cause {
+        match origin {
+            Origin::Default => Cause::Default,
+            Origin::Written { span, .. } => {
+                let found = self
+                    .causes
+                    .iter()
+                    .find(|(range, _)| range.contains(*span) && span.start < range.end);
+                found.map_or(Cause::Spec, |(_, cause)| cause.clone())
+            }
+        }
+    }
+
     pub fn block(&self, kind: BlockKind, name: &str) -> Option<&Block> {
         self.blocks.get(&BlockId {
             kind,

@@ -12,6 +12,7 @@ pub struct Assumption {
     pub kind: AssumptionKind,
     /// What the mark says; empty for `unknown`.
     pub text: String,
+    pub file: String,
     pub line: u32,
     pub column: u32,
     pub value: String,
@@ -27,7 +28,7 @@ pub enum AssumptionKind {
     Published,
 }
 
-/// Every marked or unknown value, in the order of the file.
+/// Every marked or unknown value, in the order of the files.
 pub fn assumptions(spec: &Spec) -> Vec<Assumption> {
     let mut found = Vec::new();
     for (id, block) in &spec.blocks {
@@ -37,14 +38,15 @@ pub fn assumptions(spec: &Spec) -> Vec<Assumption> {
             } else {
                 format!("{id}.{name}")
             };
-            collect(&mut found, path, field);
+            collect(spec, &mut found, path, field);
         }
     }
-    found.sort_by(|a, b| (a.line, a.column, &a.path).cmp(&(b.line, b.column, &b.path)));
+    let order = |file: &str| spec.files.iter().position(|known| known.name == file);
+    found.sort_by_cached_key(|found| (order(&found.file), found.line, found.column, found.path.clone()));
     found
 }
 
-fn collect(found: &mut Vec<Assumption>, path: String, field: &Field) {
+fn collect(spec: &Spec, found: &mut Vec<Assumption>, path: String, field: &Field) {
     let evidence = match (&field.value, &field.evidence) {
         (Value::Unknown, _) => Some((AssumptionKind::Unknown, "")),
         (_, Some(Evidence::Assumed(text))) => Some((AssumptionKind::Assumed, text.as_str())),
@@ -53,15 +55,16 @@ fn collect(found: &mut Vec<Assumption>, path: String, field: &Field) {
         (_, None) => None,
     };
     if let Some((kind, text)) = evidence {
-        let (line, column) = match field.origin {
-            Origin::Default => (0, 0),
-            Origin::Written { line, column, .. } | Origin::Profile { line, column, .. } => (line, column),
+        let (file, line, column) = match field.origin {
+            Origin::Default => (spec.file.as_str(), 0, 0),
+            Origin::Written { line, column, span } => (spec.file_of(span), line, column),
         };
         let value = field.value.to_string();
         found.push(Assumption {
             path: path.clone(),
             kind,
             text: text.to_owned(),
+            file: file.to_owned(),
             line,
             column,
             value,
@@ -70,12 +73,12 @@ fn collect(found: &mut Vec<Assumption>, path: String, field: &Field) {
     match &field.value {
         Value::Call { arguments, .. } => {
             for (name, argument) in arguments {
-                collect(found, format!("{path}.{name}"), argument);
+                collect(spec, found, format!("{path}.{name}"), argument);
             }
         }
         Value::List(elements) => {
             for (index, element) in elements.iter().enumerate() {
-                collect(found, format!("{path}.{index}"), element);
+                collect(spec, found, format!("{path}.{index}"), element);
             }
         }
         _ => {}

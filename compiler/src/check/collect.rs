@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use aurora_lang::ast::{Body, Component, Entry, Gate, Name, Span, Value};
+use aurora_lang::ast::{Block, Body, Component, Entry, Gate, Name, Span, Value};
 use aurora_lang::diagnostics::{Code, Diagnostic};
-use aurora_lang::parse::Parsed;
 
 use super::{Checker, suggest};
+use crate::compose::Flat;
 use crate::nearest;
 use crate::schema::{self, keywords};
 use crate::spec::{BlockId, BlockKind};
@@ -32,37 +32,26 @@ pub(super) struct Draft {
 pub(super) struct DraftField {
     pub name: Name,
     pub value: Value,
-}
-
-#[derive(Clone, Debug)]
-pub(super) struct Profile {
-    pub name: Name,
-    pub span: Span,
-    pub entries: Vec<Entry>,
+    /// Where the field ends, as it was written; its value may stand elsewhere.
+    pub end: usize,
 }
 
 pub(super) struct Collected {
     pub drafts: Vec<Draft>,
-    pub profiles: Vec<Profile>,
     /// Kinds of which a block could not be read.
     pub broken_kinds: BTreeSet<BlockKind>,
 }
 
 impl Checker<'_> {
-    pub(super) fn collect(&mut self, parsed: &Parsed) -> Collected {
+    pub(super) fn collect(&mut self, flat: &Flat) -> Collected {
         let mut collected = Collected {
             drafts: Vec::new(),
-            profiles: Vec::new(),
             broken_kinds: BTreeSet::new(),
         };
-        for (keyword, name) in &parsed.broken {
+        for (keyword, name) in &flat.broken {
             self.declare_broken(keyword, name, &mut collected);
         }
-        for (position, item) in parsed.file.items.iter().enumerate() {
-            if item.keyword.text == "profile" {
-                self.collect_profile(&item.name, item.span, &item.body, &mut collected);
-                continue;
-            }
+        for (position, item) in flat.blocks.iter().enumerate() {
             let Some(kind) = schema::kind(&item.keyword.text) else {
                 let words = keywords();
                 let message = format!("no kind of block is called `{}`", item.keyword.text);
@@ -135,22 +124,32 @@ impl Checker<'_> {
             .or_insert(None);
     }
 
-    fn collect_profile(&mut self, name: &Name, span: Span, body: &Body, collected: &mut Collected) {
-        if let Some(first) = collected.profiles.iter().find(|profile| profile.name.text == name.text) {
-            let first = first.name.span;
-            self.error(
-                Diagnostic::new(Code::DUPLICATE_BLOCK, format!("there are two profiles `{}`", name.text))
-                    .label(name.span, "declared again")
-                    .label(first, "declared here first")
-                    .help("rename one of them, or remove it"),
-            );
+    /// Refuses two profiles of one name, and one that is asked for and not there.
+    pub(super) fn know_profile(&mut self, profiles: &[Block], chosen: Option<&str>) {
+        for (index, profile) in profiles.iter().enumerate() {
+            let name = &profile.name;
+            if let Some(first) = profiles[..index].iter().find(|first| first.name.text == name.text) {
+                self.error(
+                    Diagnostic::new(Code::DUPLICATE_BLOCK, format!("there are two profiles `{}`", name.text))
+                        .label(name.span, "declared again")
+                        .label(first.name.span, "declared here first")
+                        .help("rename one of them, or remove it"),
+                );
+            }
+        }
+        let names = || profiles.iter().map(|profile| profile.name.text.as_str());
+        let Some(name) = chosen.filter(|name| !names().any(|known| known == *name)) else {
+            return;
+        };
+        if self.names.anything.contains(name) {
             return;
         }
-        let Body::Entries(entries) = body else { return };
-        collected.profiles.push(Profile {
-            name: name.clone(),
-            span,
-            entries: entries.clone(),
+        let diagnostic = Diagnostic::new(Code::UNKNOWN_PROFILE, format!("no profile is called `{name}`"));
+        let all: Vec<String> = names().map(|name| format!("`{name}`")).collect();
+        self.error(match nearest(name, names()) {
+            Some(similar) => diagnostic.help(format!("a profile with a similar name exists: `{similar}`")),
+            None if all.is_empty() => diagnostic.help("the file has no profile"),
+            None => diagnostic.help(format!("there are: {}", all.join(", "))),
         });
     }
 
@@ -173,6 +172,7 @@ impl Checker<'_> {
                     draft.fields.push(DraftField {
                         name: name.clone(),
                         value: field.value.clone(),
+                        end: field.span.end,
                     });
                 }
             }

@@ -1,8 +1,8 @@
 //! Checks a spec: every fault at once, or the checked spec.
 //!
-//! In: the text of a file and the name of a profile. Out: a [`Spec`] with every name resolved, unit applied and default
+//! In: the files of a spec ([`Bundle`]) and what is chosen of it. Out: a [`Spec`] with every name resolved, unit applied and default
 //! filled in; or every fault, ordered by place, one cause each.
-//! How: blocks are collected (`collect`), the profile is laid over them (`profile`), each value is read against the
+//! How: blocks are collected (`collect`), the profile and other changes are laid over them (`profile`), each value is read against the
 //! tables (`value`), and then the rules that look at several values (`rules`) see what could be read. A value that could
 //! not be read is absent from there on, and rules that need it stay silent: that keeps one cause to one error.
 //! Not here: what work follows from a spec (`graph`), and what it costs.
@@ -11,6 +11,7 @@ mod access;
 mod assumptions;
 mod collect;
 mod number;
+mod points;
 mod profile;
 mod rules;
 mod source;
@@ -23,60 +24,74 @@ pub use assumptions::{Assumption, AssumptionKind, assumptions};
 use std::collections::{BTreeMap, BTreeSet};
 
 use aurora_lang::ast::{self, Span};
-use aurora_lang::diagnostics::{Code, Diagnostic, Position, Positions, Source, sort};
-use aurora_lang::parse::{Parsed, parse};
+use aurora_lang::diagnostics::{Code, Diagnostic, Label, Position, Positions, sort};
 
+use crate::compose::{Bundle, Choice};
 use crate::nearest;
 use crate::schema::{self, Default};
 use crate::spec::{Block, BlockId, BlockKind, Field, Origin, Spec, Value};
-use collect::Draft;
+use collect::{Collected, Draft};
+pub(crate) use number::exact;
 
-/// Checks the text of a spec, with one profile laid over it if `profile` names one.
+/// Checks the text of a spec that imports nothing, with one profile laid over it if `profile` names one.
 ///
 /// # Errors
 /// All errors of the file, ordered by place. Warnings come with them only if there is no error, in [`Spec::warnings`].
 pub fn check(file_name: &str, text: &str, profile: Option<&str>) -> Result<Spec, Vec<Diagnostic>> {
-    let parsed = parse(text);
-    check_parsed(file_name, text, &parsed, profile)
+    Bundle::alone(file_name, text).check(&Choice { profile, point: None })
 }
 
-/// As [`check`], of a text that has been parsed already.
-///
-/// # Errors
-/// As [`check`].
-pub fn check_parsed(
-    file_name: &str,
-    text: &str,
-    parsed: &Parsed,
-    profile: Option<&str>,
-) -> Result<Spec, Vec<Diagnostic>> {
-    let mut checker = Checker::new(text);
-    checker.errors.extend(parsed.errors.iter().cloned());
-    let collected = checker.collect(parsed);
-    let mut drafts = collected.drafts;
-    checker.lay_over(&mut drafts, &collected.profiles, profile);
-    let mut spec = Spec {
-        name: String::new(),
-        file: file_name.to_owned(),
-        profile: profile.map(str::to_owned),
-        blocks: BTreeMap::new(),
-        warnings: Vec::new(),
-    };
-    for draft in &drafts {
-        let block = checker.block(draft);
-        if draft.id.kind == BlockKind::Experiment && spec.name.is_empty() {
-            spec.name.clone_from(&draft.id.name);
+impl Bundle {
+    /// Checks the spec with what is chosen.
+    ///
+    /// # Errors
+    /// As [`check()`]; places are those of [`Bundle::sources`].
+    pub fn check(&self, choice: &Choice<'_>) -> Result<Spec, Vec<Diagnostic>> {
+        let flat = self.flatten(choice)?;
+        let mut checker = Checker::new(self);
+        let mut drafts = checker.collect(&flat);
+        checker.know_profile(&flat.profiles, choice.profile);
+        for layer in &flat.layers {
+            checker.lay_over(&mut drafts.drafts, layer);
         }
-        spec.blocks.insert(draft.id.clone(), block);
+        checker.finish(self, choice, &drafts)
     }
-    checker.rules(&mut spec, &drafts, &collected.broken_kinds);
-    if checker.errors.is_empty() {
-        sort(&mut checker.warnings);
-        spec.warnings = checker.warnings;
-        return Ok(spec);
+}
+
+impl Checker<'_> {
+    fn finish(mut self, bundle: &Bundle, choice: &Choice<'_>, collected: &Collected) -> Result<Spec, Vec<Diagnostic>> {
+        let mut spec = self.empty_spec(bundle, choice);
+        for draft in &collected.drafts {
+            let block = self.block(draft);
+            if draft.id.kind == BlockKind::Experiment && spec.name.is_empty() {
+                spec.name.clone_from(&draft.id.name);
+            }
+            spec.blocks.insert(draft.id.clone(), block);
+        }
+        let drafts: Vec<&Draft> = collected.drafts.iter().collect();
+        self.rules(&mut spec, &drafts, &collected.broken_kinds);
+        if self.errors.is_empty() {
+            sort(&mut self.warnings);
+            spec.warnings = self.warnings;
+            return Ok(spec);
+        }
+        sort(&mut self.errors);
+        Err(self.errors)
     }
-    sort(&mut checker.errors);
-    Err(checker.errors)
+
+    fn empty_spec(&self, bundle: &Bundle, choice: &Choice<'_>) -> Spec {
+        Spec {
+            name: String::new(),
+            file: bundle.sources().view().name.to_owned(),
+            files: bundle.sources().files().to_vec(),
+            causes: bundle.causes(),
+            profile: choice.profile.map(str::to_owned),
+            point: choice.point.map(str::to_owned),
+            settings: bundle.settings_text(),
+            blocks: BTreeMap::new(),
+            warnings: Vec::new(),
+        }
+    }
 }
 
 /// What the parts of the check share.
@@ -90,8 +105,8 @@ struct Checker<'t> {
     defaults: BTreeMap<&'static str, Option<ast::Value>>,
     /// Where values come from at the moment.
     reading_default: bool,
-    /// The span of the profile that is laid over the file.
-    profile: Option<Span>,
+    /// The range of the spec's own file: blocks of others need not be used.
+    own: Span,
     /// Fields that are written but could not be read.
     failed: BTreeSet<(BlockId, String)>,
 }
@@ -115,16 +130,17 @@ impl Names {
 }
 
 impl<'t> Checker<'t> {
-    fn new(text: &'t str) -> Self {
+    fn new(bundle: &'t Bundle) -> Self {
+        let view = bundle.sources().view();
         Self {
-            text,
-            positions: Source::new("", text).positions(),
-            errors: Vec::new(),
+            text: view.text,
+            positions: view.positions(),
+            errors: bundle.faults().cloned().collect(),
             warnings: Vec::new(),
             names: Names::default(),
             defaults: BTreeMap::new(),
             reading_default: false,
-            profile: None,
+            own: view.file(0).2,
             failed: BTreeSet::new(),
         }
     }
@@ -139,10 +155,7 @@ impl<'t> Checker<'t> {
             return Origin::Default;
         }
         let Position { line, column } = self.positions.of(span.start);
-        match self.profile {
-            Some(profile) if profile.contains(span) => Origin::Profile { line, column, span },
-            _ => Origin::Written { line, column, span },
-        }
+        Origin::Written { line, column, span }
     }
 
     /// Reads the fields of one block against its table.
@@ -153,7 +166,19 @@ impl<'t> Checker<'t> {
             let Some(schema) = table.field(&written.name.text) else {
                 continue;
             };
-            match self.field(&written.value, schema) {
+            let before = self.errors.len();
+            let field = self.field(&written.value, schema);
+            // A fault of a value that stands elsewhere, in a `let` or `param`, is also one of the place of its use.
+            for fault in &mut self.errors[before..] {
+                let elsewhere = |place: Span| place.end < written.name.span.start || place.start > written.end;
+                if fault.place().is_some_and(elsewhere) {
+                    fault.labels.push(Label {
+                        span: written.name.span,
+                        text: "used here".to_owned(),
+                    });
+                }
+            }
+            match field {
                 Some(field) => {
                     fields.insert(schema.name.to_owned(), field);
                 }
@@ -237,7 +262,7 @@ impl<'t> Checker<'t> {
 }
 
 /// Adds "a field with a similar name exists" if one does, else what there is.
-fn suggest<'a>(
+pub(crate) fn suggest<'a>(
     diagnostic: Diagnostic,
     written: &ast::Name,
     candidates: impl Iterator<Item = &'a str> + Clone,

@@ -289,7 +289,7 @@ pub(super) fn plain(number: &Number) -> String {
 }
 
 /// Digits with `_`, point and exponent to the exact number; none if it has more than 28 digits.
-pub(super) fn exact(digits: &str) -> Option<Decimal> {
+pub(crate) fn exact(digits: &str) -> Option<Decimal> {
     let digits: String = digits.chars().filter(|&digit| digit != '_').collect();
     let (mantissa, exponent) = match digits.split_once(['e', 'E']) {
         Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().ok()?),

@@ -1,4 +1,4 @@
-//! Lays a profile over the blocks of a file.
+//! Lays changes over the blocks of a spec: those of a profile, of `extends`, of a point of a sweep, of `--set`.
 //!
 //! A profile changes values that exist in the language: `stage.cap.budget = 1M tokens`, or blocks with some of their
 //! fields. The profiles that are not asked for are checked too, each value against its table, but not together with
@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 use aurora_lang::ast::{self, Argument, Body, Entry, Name, Span, ValueKind};
 use aurora_lang::diagnostics::{Code, Diagnostic};
 
-use super::collect::{Draft, DraftField, Profile, duplicate};
+use super::collect::{Draft, DraftField, duplicate};
 use super::{Checker, suggest};
+use crate::compose::{Layer, LayerKind};
 use crate::schema;
 use crate::spec::{BlockId, BlockKind};
 
@@ -23,40 +24,17 @@ struct Change {
 }
 
 impl Checker<'_> {
-    pub(super) fn lay_over(&mut self, drafts: &mut [Draft], profiles: &[Profile], chosen: Option<&str>) {
-        if let Some(name) = chosen
-            && !profiles.iter().any(|profile| profile.name.text == name)
-            && !self.names.anything.contains(name)
-        {
-            let diagnostic = Diagnostic::new(Code::UNKNOWN_PROFILE, format!("no profile is called `{name}`"));
-            let names: Vec<String> = profiles
-                .iter()
-                .map(|profile| format!("`{}`", profile.name.text))
-                .collect();
-            let similar = crate::nearest(name, profiles.iter().map(|profile| profile.name.text.as_str()));
-            self.error(match similar {
-                Some(similar) => diagnostic.help(format!("a profile with a similar name exists: `{similar}`")),
-                None if names.is_empty() => diagnostic.help("the file has no profile"),
-                None => diagnostic.help(format!("there are: {}", names.join(", "))),
-            });
-        }
-        for profile in profiles {
-            let is_chosen = chosen == Some(profile.name.text.as_str());
-            let mut seen: BTreeMap<String, Span> = BTreeMap::new();
-            for entry in &profile.entries {
-                for change in self.changes(entry, drafts, &mut seen) {
-                    if is_chosen {
-                        self.apply(&mut drafts[change.block], &change);
-                    } else {
-                        self.try_out(&drafts[change.block], &change);
-                    }
-                }
-                if let (true, Entry::Block(block)) = (is_chosen, entry) {
-                    replace_components(block, drafts);
+    pub(super) fn lay_over(&mut self, drafts: &mut [Draft], layer: &Layer) {
+        let mut seen: BTreeMap<String, Span> = BTreeMap::new();
+        for entry in &layer.entries {
+            for change in self.changes(entry, drafts, &mut seen) {
+                match layer.kind {
+                    LayerKind::Applied => self.apply(&mut drafts[change.block], &change),
+                    LayerKind::Tried => self.try_out(&drafts[change.block], &change),
                 }
             }
-            if is_chosen {
-                self.profile = Some(profile.span);
+            if let (LayerKind::Applied, Entry::Block(block)) = (layer.kind, entry) {
+                replace_components(block, drafts);
             }
         }
     }
@@ -129,8 +107,8 @@ impl Checker<'_> {
         };
         if kind == BlockKind::Expect {
             self.error(
-                Diagnostic::new(Code::BAD_PROFILE, "a profile cannot change an `expect`")
-                    .label(keyword.span.to(name.span), "gates hold in every profile"),
+                Diagnostic::new(Code::BAD_PROFILE, "an `expect` cannot be changed")
+                    .label(keyword.span.to(name.span), "gates hold in every profile and point"),
             );
             return None;
         }
@@ -143,7 +121,7 @@ impl Checker<'_> {
         }) || self.names.anything.contains(&name.text);
         if found.is_none() && !is_broken {
             let diagnostic = Diagnostic::new(Code::UNKNOWN_NAME, format!("no {kind} is called `{}`", name.text))
-                .label(name.span, "a profile changes blocks that exist");
+                .label(name.span, "only a block that exists can be changed");
             let names = drafts
                 .iter()
                 .filter(|draft| draft.id.kind == kind)
@@ -225,10 +203,15 @@ impl Checker<'_> {
         let existing = draft.fields.iter_mut().find(|field| field.name.text == first.text);
         let [argument] = rest else {
             match existing {
-                Some(field) => field.value = change.value.clone(),
+                Some(field) => {
+                    field.name = first.clone();
+                    field.value = change.value.clone();
+                    field.end = change.value.span.end;
+                }
                 None => draft.fields.push(DraftField {
                     name: first.clone(),
                     value: change.value.clone(),
+                    end: change.value.span.end,
                 }),
             }
             return;
@@ -293,6 +276,7 @@ impl Checker<'_> {
                                 span,
                                 marks: Vec::new(),
                             },
+                            end: span.end,
                         });
                     }
                     _ => self.error(no_arguments(&first.text, argument.span)),
@@ -338,9 +322,10 @@ impl Checker<'_> {
             self.component(component);
         }
         // A fault of the block itself is told once, where the block is read.
-        let span = change.value.span;
+        let is_own =
+            |place: Span| change.value.span.contains(place) || change.path.iter().any(|name| name.span.contains(place));
         let mut kept = self.errors.split_off(before);
-        kept.retain(|error| error.place().is_some_and(|place| span.contains(place)));
+        kept.retain(|error| error.place().is_some_and(is_own));
         self.errors.append(&mut kept);
     }
 }

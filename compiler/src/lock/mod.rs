@@ -29,6 +29,12 @@ pub struct Lock {
     pub spec: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<String>,
+    /// The point of a sweep of the spec.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub point: Option<String>,
+    /// What `--set` said.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub set: Vec<String>,
     /// Version of the library whose kernels the numerics stand on.
     pub libtorch: String,
     /// What the results stand on: the kind of CPU and the digest of a probe of its kernels. Another kind may round
@@ -346,6 +352,8 @@ pub fn lock(keyed: &Keyed, spec: &crate::spec::Spec, spec_path: &str, pins: &Pin
         experiment: spec.name.clone(),
         spec: spec_path.to_string(),
         profile: spec.profile.clone(),
+        point: spec.point.clone(),
+        set: spec.settings.clone(),
         libtorch: libtorch.to_string(),
         fingerprint: None,
         intent: intent(spec),

@@ -165,12 +165,12 @@ pub fn kind(keyword: &str) -> Option<BlockKind> {
         .find(|kind| kind.to_string() == keyword)
 }
 
-/// Words that start an item on the top level: the kinds, and `profile`.
+/// Words that start a block on the top level: the kinds, `profile` and `sweep`.
 pub fn keywords() -> Vec<String> {
     BLOCKS
         .iter()
         .map(|block| block.kind.to_string())
-        .chain(["profile".to_owned()])
+        .chain(["profile".to_owned(), "sweep".to_owned()])
         .collect()
 }
 

@@ -1,15 +1,15 @@
 //! Every code's wrong example gives that code, and its right example does not.
 
-use aurora_compiler::check::check;
 use aurora_compiler::nearest;
 use aurora_lang::ast::{Block, Body, Entry};
 use aurora_lang::diagnostics::{Code, Severity, TABLE, explain};
 use aurora_lang::parse;
 
 /// Codes that no spec alone can show.
-const WITHOUT_EXAMPLE: [Code; 9] = [
+const WITHOUT_EXAMPLE: [Code; 10] = [
     Code::FILE_TOO_LARGE,
     Code::UNKNOWN_PROFILE,
+    Code::UNKNOWN_POINT,
     Code::LOCK_MALFORMED,
     Code::LOCK_CONFLICT,
     Code::LOCK_TOO_NEW,
@@ -56,6 +56,7 @@ fn complete(example: &str) -> String {
     }
     let untouched = old.iter().filter(|old| !new.iter().any(|new| same(old, new)));
     let blocks: Vec<&str> = untouched.map(|block| &base[block.span.start..block.span.end]).collect();
+    // Statements of the example are in `completed` already.
     format!("{}\n\n{completed}\n", blocks.join("\n\n"))
 }
 
@@ -68,7 +69,7 @@ fn name_of(entry: &Entry) -> Option<&str> {
 }
 
 fn codes(text: &str) -> Vec<Code> {
-    match check("example.aur", text, None) {
+    match crate::check_in("compiler/tests/ui", "example.aur", text) {
         Ok(spec) => spec.warnings.iter().map(|warning| warning.code).collect(),
         Err(errors) => errors.iter().map(|error| error.code).collect(),
     }

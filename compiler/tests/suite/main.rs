@@ -3,6 +3,7 @@
 // The crate is pure; its tests read their files.
 #![allow(clippy::disallowed_methods)]
 
+mod compose;
 mod explanations;
 mod fuzz;
 mod keys;
@@ -11,10 +12,26 @@ mod reference;
 mod specs;
 mod ui;
 
+use aurora_compiler::compose::{Bundle, Choice};
+use aurora_compiler::spec::Spec;
+use aurora_lang::diagnostics::Diagnostic;
+
 /// The text of a file of this repository.
 fn read(path: &str) -> String {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()))
+}
+
+/// The bundle of a text that stands in a folder of this repository, imports included.
+fn bundle_in(folder: &str, name: &str, text: &str) -> Bundle {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(folder);
+    Bundle::read(name, text, &mut |path| {
+        std::fs::read_to_string(root.join(path)).map_err(|_| "there is no such file".to_owned())
+    })
+}
+
+fn check_in(folder: &str, name: &str, text: &str) -> Result<Spec, Vec<Diagnostic>> {
+    bundle_in(folder, name, text).check(&Choice::default())
 }
 
 /// Compares a page of the book with the tables it is made from; with `AURORA_UPDATE_BOOK` set, writes it.

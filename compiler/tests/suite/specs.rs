@@ -3,7 +3,7 @@
 use aurora_compiler::check::{AssumptionKind, assumptions, check, set_names};
 use aurora_compiler::fields::Exact;
 use aurora_compiler::schema::BLOCKS;
-use aurora_compiler::spec::{BlockKind, Origin, Spec, Unit, Value};
+use aurora_compiler::spec::{BlockKind, Cause, Origin, Spec, Unit, Value};
 
 /// Every spec of the repository.
 const SPECS: [&str; 3] = ["specs/tiny.aur", "specs/demo.aur", "specs/aurora-m.aur"];
@@ -69,7 +69,7 @@ fn a_profile_is_laid_over() {
     assert!(
         matches!(
             layers.origin,
-            Origin::Profile {
+            Origin::Written {
                 line: 87,
                 column: 26,
                 ..
@@ -78,6 +78,7 @@ fn a_profile_is_laid_over() {
         "{:?}",
         layers.origin
     );
+    assert_eq!(smoke.cause(&layers.origin), Cause::Profile("smoke".to_owned()));
     // What the profile leaves alone is the same.
     let changed: Vec<String> = plain
         .resolved()

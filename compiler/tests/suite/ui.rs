@@ -1,6 +1,7 @@
 //! Malformed specs, one fault each: the rendered diagnostics are golden.
 
 use aurora_compiler::check::check;
+use aurora_compiler::compose::Choice;
 use aurora_lang::diagnostics::{Source, render_text};
 
 /// Files with more than one fault, on purpose.
@@ -13,7 +14,8 @@ fn ui() {
         let text = std::fs::read_to_string(path).expect("a file of the folder");
         let stem = path.file_stem().and_then(|stem| stem.to_str()).expect("a name");
         let name = format!("{stem}.aur");
-        let diagnostics = match check(&name, &text, None) {
+        let bundle = crate::bundle_in("compiler/tests/ui", &name, &text);
+        let diagnostics = match bundle.check(&Choice::default()) {
             Ok(spec) => spec.warnings,
             Err(errors) => errors,
         };
@@ -21,7 +23,7 @@ fn ui() {
             let codes: Vec<&str> = diagnostics.iter().map(|diagnostic| diagnostic.code.as_str()).collect();
             several.push(format!("{stem}: {codes:?}"));
         }
-        insta::assert_snapshot!(render_text(&diagnostics, Source::new(&name, &text), false));
+        insta::assert_snapshot!(render_text(&diagnostics, bundle.sources().view(), false));
     });
     assert!(several.is_empty(), "one cause, one diagnostic: {several:#?}");
 }

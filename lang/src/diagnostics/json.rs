@@ -27,7 +27,10 @@ pub struct DiagnosticJson {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LabelJson {
     pub text: String,
-    /// Bytes.
+    /// The file, if it is not that of the fault.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// Bytes of the file.
     pub span: Span,
     pub start: Position,
     pub end: Position,
@@ -42,6 +45,9 @@ pub struct HelpJson {
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct EditJson {
+    /// The file, if it is not that of the fault.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
     pub span: Span,
     pub replacement: String,
 }
@@ -53,37 +59,44 @@ pub fn to_json(diagnostics: &[Diagnostic], source: Source<'_>) -> Vec<Diagnostic
     let mut others = source.positions();
     diagnostics
         .iter()
-        .map(|diagnostic| DiagnosticJson {
-            code: diagnostic.code.as_str(),
-            severity: diagnostic.severity,
-            message: diagnostic.message.clone(),
-            file: source.name.to_owned(),
-            labels: diagnostic
-                .labels
-                .iter()
-                .enumerate()
-                .map(|(index, label)| {
-                    let positions = if index == 0 { &mut first } else { &mut others };
-                    LabelJson {
-                        text: label.text.clone(),
-                        span: label.span,
-                        start: positions.of(label.span.start),
-                        end: positions.clone().of(label.span.end),
-                    }
-                })
-                .collect(),
-            notes: diagnostic.notes.clone(),
-            helps: diagnostic
-                .helps
-                .iter()
-                .map(|help| HelpJson {
-                    text: help.text.clone(),
-                    edit: help.edit.as_ref().map(|edit| EditJson {
-                        span: edit.span,
+        .map(|diagnostic| {
+            let (_, file, _) = source.file(diagnostic.place().map_or(0, |place| place.start));
+            let own = |span: Span| {
+                let (_, name, range) = source.file(span.start);
+                let [start, end] = [span.start, span.end].map(|byte| byte.saturating_sub(range.start));
+                ((name != file).then(|| name.to_owned()), Span { start, end })
+            };
+            let labels = diagnostic.labels.iter().enumerate().map(|(index, label)| {
+                let positions = if index == 0 { &mut first } else { &mut others };
+                let (file, span) = own(label.span);
+                LabelJson {
+                    text: label.text.clone(),
+                    file,
+                    span,
+                    start: positions.of(label.span.start),
+                    end: positions.clone().of(label.span.end),
+                }
+            });
+            let helps = diagnostic.helps.iter().map(|help| HelpJson {
+                text: help.text.clone(),
+                edit: help.edit.as_ref().map(|edit| {
+                    let (file, span) = own(edit.span);
+                    EditJson {
+                        file,
+                        span,
                         replacement: edit.replacement.clone(),
-                    }),
-                })
-                .collect(),
+                    }
+                }),
+            });
+            DiagnosticJson {
+                code: diagnostic.code.as_str(),
+                severity: diagnostic.severity,
+                message: diagnostic.message.clone(),
+                file: file.to_owned(),
+                labels: labels.collect(),
+                notes: diagnostic.notes.clone(),
+                helps: helps.collect(),
+            }
         })
         .collect()
 }

@@ -7,11 +7,13 @@
 pub mod codes;
 mod json;
 mod render;
+mod source;
 mod table;
 
 pub use codes::{Code, Explanation, explain};
 pub use json::{DiagnosticJson, EditJson, HelpJson, LabelJson, Position, to_json};
 pub use render::{MOST_SHOWN, render_text};
+pub use source::{Positions, Source, SourceFile, Sources};
 pub use table::TABLE;
 
 use serde::Serialize;
@@ -114,60 +116,6 @@ impl Diagnostic {
     /// Where the fault is, if it has a place.
     pub fn place(&self) -> Option<Span> {
         self.labels.first().map(|label| label.span)
-    }
-}
-
-/// A text and the name it goes by in messages.
-#[derive(Clone, Copy, Debug)]
-pub struct Source<'a> {
-    pub name: &'a str,
-    pub text: &'a str,
-}
-
-impl<'a> Source<'a> {
-    pub fn new(name: &'a str, text: &'a str) -> Self {
-        Self { name, text }
-    }
-
-    /// Lines and columns of bytes.
-    pub fn positions(&self) -> Positions<'a> {
-        Positions {
-            text: self.text,
-            byte: 0,
-            at: Position { line: 1, column: 1 },
-        }
-    }
-}
-
-/// Finds lines and columns; fast where one byte asked for lies a little behind the one before.
-#[derive(Clone, Debug)]
-pub struct Positions<'a> {
-    text: &'a str,
-    byte: usize,
-    at: Position,
-}
-
-impl Positions<'_> {
-    /// Line and column of a byte, both from 1; columns count characters.
-    pub fn of(&mut self, byte: usize) -> Position {
-        let mut byte = byte.min(self.text.len());
-        while !self.text.is_char_boundary(byte) {
-            byte -= 1;
-        }
-        if byte < self.byte {
-            self.byte = 0;
-            self.at = Position { line: 1, column: 1 };
-        }
-        let between = &self.text[self.byte..byte];
-        match between.rfind('\n') {
-            Some(last) => {
-                self.at.line += between.bytes().filter(|&byte| byte == b'\n').count() as u32;
-                self.at.column = between[last + 1..].chars().count() as u32 + 1;
-            }
-            None => self.at.column += between.chars().count() as u32,
-        }
-        self.byte = byte;
-        self.at
     }
 }
 

@@ -46,16 +46,38 @@ fn group<'a>(diagnostic: &'a Diagnostic, source: Source<'a>) -> Group<'a> {
     if diagnostic.labels.is_empty() {
         group = group.element(Origin::path(source.name));
     } else {
-        let mut snippet = Snippet::source(source.text).path(source.name).fold(true);
-        for (index, label) in diagnostic.labels.iter().enumerate() {
-            let kind = if index == 0 {
-                AnnotationKind::Primary
-            } else {
-                AnnotationKind::Context
-            };
-            snippet = snippet.annotation(kind.span(drawable(label.span, source.text)).label(&label.text));
+        // The file of the fault first, then the files of the other places.
+        let mut files: Vec<usize> = Vec::new();
+        for label in &diagnostic.labels {
+            let (file, _, _) = source.file(label.span.start);
+            if !files.contains(&file) {
+                files.push(file);
+            }
         }
-        group = group.element(snippet);
+        for file in files {
+            let mut drawn: Option<Snippet<'a, _>> = None;
+            for (index, label) in diagnostic.labels.iter().enumerate() {
+                let (found, name, range) = source.file(label.span.start);
+                if found != file {
+                    continue;
+                }
+                let kind = if index == 0 {
+                    AnnotationKind::Primary
+                } else {
+                    AnnotationKind::Context
+                };
+                let text = &source.text[range.start..range.end];
+                let snippet = drawn.unwrap_or_else(|| Snippet::source(text).path(name).fold(true));
+                let own = Span::new(
+                    label.span.start.saturating_sub(range.start),
+                    label.span.end.saturating_sub(range.start),
+                );
+                drawn = Some(snippet.annotation(kind.span(drawable(own, text)).label(&label.text)));
+            }
+            if let Some(snippet) = drawn {
+                group = group.element(snippet);
+            }
+        }
     }
     for note in &diagnostic.notes {
         group = group.element(Level::NOTE.message(note));

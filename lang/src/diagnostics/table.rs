@@ -47,15 +47,14 @@ name it with a `source`."#,
         wrong r#"source english { from = "file:data\english.txt" }"#,
         right r#"source english { from = "file:data/english.txt" }"#;
     NOT_SUPPORTED = "E0107", "not supported yet",
-        r#"`import`, `param`, `let`, `extends` and `sweep` are reserved for later versions of the language. They are refused rather
-than ignored, so that a spec never means less than it says."#,
-        wrong r#"let seed = 7
-
-experiment tiny { seed = 7 }"#,
-        right r#"experiment tiny { seed = 7 }"#;
+        r#"`import` and `extends` read files of the project. Files of packages and of the web are left to a later version of the
+language, and refused rather than ignored, so that a spec never means less than it says."#,
+        wrong r#"import "https://example.org/corpora.aur" { finnish }"#,
+        right r#"import "lib/corpora.aur" { finnish_web }"#;
     UNKNOWN_BLOCK = "E0201", "unknown kind of block",
         r#"The first word of a block is its kind. The kinds are `experiment`, `source`, `corpus`, `tokenizer`, `model`, `mixture`,
-`stage`, `eval`, `expect`, `layout` and `profile`."#,
+`stage`, `eval`, `expect`, `layout`, `profile` and `sweep`; lines that start with `import`, `extends`, `let` or `param` stand
+between the blocks."#,
         wrong r#"sorce english { from = "file:data/english.txt" }"#,
         right r#"source english { from = "file:data/english.txt" }"#;
     NESTED_BLOCK = "E0202", "block inside a block",
@@ -211,7 +210,8 @@ the metric must be one that an eval of that kind reports. The set may be left ou
         right r#"expect english_kept { cat.heldout.bits_per_byte.en <= 3 }"#;
     BAD_PROFILE = "E0217", "profile that changes no field",
         r#"A profile is a list of values to lay over the file: `stage.cap.budget = 1M tokens`, an argument of a call
-(`stage.cap.learning_rate.peak = 1e-3`), or a block with some of its fields (`model small { layers = 1 }`)."#,
+(`stage.cap.learning_rate.peak = 1e-3`), a block with some of its fields (`model small { layers = 1 }`), or a `param` by its
+name. The braces of `extends`, the paths of a `sweep` and `--set` change values in the same way."#,
         wrong r#"profile smoke { budget = 10 steps }"#,
         right r#"profile smoke { stage.cap.budget = 10 steps }"#;
     PATH_OUTSIDE_PROFILE = "E0218", "path outside of a profile",
@@ -224,6 +224,99 @@ the metric must be one that an eval of that kind reports. The set may be left ou
   optimizer = adamw(beta1 = 0.9)
   // …
 }"#;
+    IMPORT_CYCLE = "E0219", "files that import each other",
+        r#"Following the imports of a file leads back to it. The chain of files is shown. What both files need belongs into a third
+one, which both import."#,
+        wrong r#"import "lib/circle.aur" { finnish_web }"#,
+        right r#"import "lib/corpora.aur" { finnish_web }"#;
+    IMPORT_NOT_READ = "E0220", "import that cannot be read",
+        r#"`import` and `extends` name an .aur file by its path, relative to the file in which they stand. The path uses `/`, does not
+start with one, and does not leave the project."#,
+        wrong r#"import "lib/corpus.aur" { finnish_web }"#,
+        right r#"import "lib/corpora.aur" { finnish_web }"#;
+    UNKNOWN_IMPORT = "E0221", "import of an unknown name",
+        r#"The imported file has no block, `let` or `param` of this name."#,
+        wrong r#"import "lib/corpora.aur" { finish_web }"#,
+        right r#"import "lib/corpora.aur" { finnish_web }"#;
+    NAME_TAKEN = "E0222", "name that means something already",
+        r#"A `let` or `param` gives a name to a value, and a word of a field that is this name stands for the value. The name can
+therefore be neither that of a block of the same file, nor a word of the language such as `keep` or `cosine`, nor declared
+twice."#,
+        wrong r#"let keep = reset"#,
+        right r#"let kept = keep
+
+stage cat {
+  optimizer_state = kept
+  // …
+}"#;
+    VALUE_CYCLE = "E0223", "value made of itself",
+        r#"Following the names in a `let` or `param` leads back to it, so that it has no value."#,
+        wrong r#"let warm = cold
+let cold = warm"#,
+        right r#"let warm = 4 steps
+let cold = warm"#;
+    BAD_PARAM = "E0224", "value that a parameter may not have",
+        r#"A `param` has a value of its own, which says what it counts: a number, a percentage, a number of tokens, a text, a word. A
+profile, a sweep or `--set` may give it another one of the same kind. Behind `in` stands what is allowed: a range whose both
+ends are included, or a list. The parameter's own value has to be allowed too."#,
+        wrong r#"param peak = 1e-2 in 1e-5 .. 1e-3
+
+stage cat {
+  learning_rate = cosine(peak = peak)
+  // …
+}"#,
+        right r#"param peak = 1e-3 in 1e-5 .. 1e-3
+
+stage cat {
+  learning_rate = cosine(peak = peak)
+  // …
+}"#;
+    BAD_SWEEP = "E0225", "sweep that is no list of points",
+        r#"A `sweep` gives each path a list of values: `stage.cap.learning_rate.peak = [5e-5, 1e-4]`. Several paths make a product;
+paths inside of `zip NAME { … }` change together and have equally many values. Every point is an experiment, whose name is
+made of the values, so no two may be the same. A field that is itself a list is given a list of lists."#,
+        wrong r#"sweep lengths {
+  zip both {
+    stage.cap.budget = [10 steps, 20 steps]
+    stage.cat.budget = [10 steps]
+  }
+}"#,
+        right r#"sweep lengths {
+  zip both {
+    stage.cap.budget = [10 steps, 20 steps]
+    stage.cat.budget = [10 steps, 20 steps]
+  }
+}"#;
+    UNKNOWN_POINT = "E0226", "unknown point of a sweep",
+        r#"`--point NAME` names a point that no `sweep` of the file has. A point is called after its values, such as `peak_5e_5`;
+`aurora sweep SPEC` lists them."#,
+        wrong r#""#,
+        right r#""#;
+    BAD_SETTING = "E0227", "setting that cannot be made",
+        r#"`--set NAME=VALUE` gives a `param` of the spec another value, and `--set KIND.NAME.FIELD=VALUE` sets a field, such as
+`--set stage.cap.budget=1M tokens`. The value is written as in a spec: a text stands in double quotes. Each name is set once.
+A sweep names parameters in the same way."#,
+        wrong r#"param peak = 1e-3
+
+stage cat {
+  learning_rate = cosine(peak = peak)
+  // …
+}
+
+sweep rates { peek = [1e-3, 2e-3] }"#,
+        right r#"param peak = 1e-3
+
+stage cat {
+  learning_rate = cosine(peak = peak)
+  // …
+}
+
+sweep rates { peak = [1e-3, 2e-3] }"#;
+    BAD_EXTENDS = "E0228", "experiment that extends too much",
+        r#"A file extends one other, whose blocks it takes over and changes in the braces. Other files may extend it in turn, but
+nothing is imported from it by name, because the import would not say which of the two is meant."#,
+        wrong r#"import "lib/variant.aur" { finnish_web }"#,
+        right r#"import "lib/corpora.aur" { finnish_web }"#;
     WRONG_TYPE = "E0301", "value of another type",
         r#"The value is of another type than the field: a text for a number, a number for a list, a lone value for an interval. Words
 and names stand without quotes; texts (sources, patterns, selectors) stand in double quotes."#,

@@ -9,11 +9,11 @@
 mod pieces;
 mod value;
 
-use crate::ast::{Block, Body, Component, Entry, Field, File, Span};
+use crate::ast::{Allowed, Block, Body, Component, Entry, Field, File, Name, Span, Statement, StatementKind};
 use crate::diagnostics::Diagnostic;
 use crate::parse::parse;
 use pieces::{Piece, pieces};
-use value::{gate, inline, is_breakable, marks};
+use value::{gate, inline, is_breakable, marks, quoted};
 
 /// Columns that a line should fit into.
 pub const WIDTH: usize = 110;
@@ -35,6 +35,11 @@ pub fn format(text: &str) -> Result<String, Vec<Diagnostic>> {
         file: &parsed.file,
     }
     .file())
+}
+
+/// Returns a value on one line, without its evidence.
+pub fn value(value: &crate::ast::Value) -> String {
+    inline(value)
 }
 
 /// What the parts of the formatter look at.
@@ -60,11 +65,19 @@ enum Row<'a> {
 
 impl<'a> Printer<'a> {
     fn file(&self) -> String {
-        let items = &self.file.items;
-        let spans: Vec<Span> = items.iter().map(|item| item.span).collect();
-        let blocks: Vec<Vec<String>> = items.iter().map(|item| self.block(item, 0)).collect();
-        // The keyword of a block that takes one line: such blocks may stand without empty lines between them.
-        let short = |index: usize| (blocks[index].len() == 1).then(|| items[index].keyword.text.as_str());
+        let blocks = self.file.items.iter().map(|block| {
+            let lines = self.block(block, 0);
+            (block.span, block.keyword.text.as_str(), lines)
+        });
+        let statements = self.file.statements.iter().map(|statement| {
+            let lines = self.statement(statement);
+            (statement.span, statement.kind.keyword(), lines)
+        });
+        let mut items: Vec<(Span, &str, Vec<String>)> = blocks.chain(statements).collect();
+        items.sort_by_key(|(span, _, _)| *span);
+        let spans: Vec<Span> = items.iter().map(|(span, _, _)| *span).collect();
+        // The keyword of an item that takes one line: such items may stand without empty lines between them.
+        let short = |index: usize| (items[index].2.len() == 1).then(|| items[index].1);
         let mut lines: Vec<String> = Vec::new();
         let mut next_block = 0;
         let mut blank = false;
@@ -87,7 +100,7 @@ impl<'a> Printer<'a> {
                 Piece::Blank => {}
                 Piece::Comment(comment) => lines.push(comment),
                 Piece::Element { index, tail } => {
-                    let mut block = blocks[index].clone();
+                    let mut block = items[index].2.clone();
                     add_tail(&mut block, tail.as_deref());
                     lines.append(&mut block);
                     next_block = index + 1;
@@ -103,11 +116,66 @@ impl<'a> Printer<'a> {
         out
     }
 
+    fn statement(&self, statement: &'a Statement) -> Vec<String> {
+        let span = statement.span;
+        match &statement.kind {
+            StatementKind::Import { path, names } => {
+                let head = format!("import {}", quoted(&path.text));
+                let mut lines: Vec<String> = self.hoisted(span, None).collect();
+                lines.extend(match names {
+                    None => vec![head],
+                    Some(names) => import(&head, names),
+                });
+                lines
+            }
+            StatementKind::Extends { path, entries } => {
+                let head = format!("extends {}", quoted(&path.text));
+                if entries.is_empty() && self.comments_in(span).is_empty() {
+                    return vec![head];
+                }
+                self.braced(&format!("{head} {{"), span, entries, 0)
+            }
+            StatementKind::Let { name, value } => self.line("let", name, value, span, None),
+            StatementKind::Param { name, value, allowed } => self.line("param", name, value, span, allowed.as_deref()),
+        }
+    }
+
+    /// `let NAME = VALUE`, and what a parameter allows.
+    fn line(
+        &self,
+        word: &str,
+        name: &Name,
+        value: &crate::ast::Value,
+        span: Span,
+        allowed: Option<&Allowed>,
+    ) -> Vec<String> {
+        let head = format!("{word} {} = ", name.text);
+        let inside = is_breakable(value).then_some(value.span);
+        let mut lines: Vec<String> = self.hoisted(span, inside).collect();
+        let column = width(&head);
+        let behind = marks(&value.marks)
+            + &match allowed {
+                None => String::new(),
+                Some(Allowed::Between(least, most)) => format!(" in {} .. {}", inline(least), inline(most)),
+                Some(Allowed::OneOf(values)) => {
+                    let values: Vec<String> = values.iter().map(|one| inline(one) + &marks(&one.marks)).collect();
+                    format!(" in [{}]", values.join(", "))
+                }
+            };
+        let written = self.value(value, 0, column);
+        let last = written.len() - 1;
+        lines.extend(written.into_iter().enumerate().map(|(at, line)| {
+            let line = if at == 0 { format!("{head}{line}") } else { line };
+            if at == last { line + &behind } else { line }
+        }));
+        lines
+    }
+
     /// Lines of a block, indented.
-    fn block(&self, block: &Block, indent: usize) -> Vec<String> {
+    fn block(&self, block: &'a Block, indent: usize) -> Vec<String> {
         let head = format!("{}{} {} {{", " ".repeat(indent), block.keyword.text, block.name.text);
-        let has_comments = !self.comments_in(block.span).is_empty();
         match &block.body {
+            Body::Entries(entries) => self.braced(&head, block.span, entries, indent),
             Body::Gate(written) => {
                 let text = gate(written);
                 let comments = self.comments_in(block.span);
@@ -122,38 +190,41 @@ impl<'a> Printer<'a> {
                 lines.push(format!("{}}}", " ".repeat(indent)));
                 lines
             }
-            Body::Entries(entries) => {
-                if entries.is_empty() && !has_comments {
-                    return vec![format!("{head}}}")];
-                }
-                if let ([entry @ (Entry::Field(_) | Entry::Component(_))], false) = (entries.as_slice(), has_comments) {
-                    let text = match entry {
-                        Entry::Field(field) => format!(
-                            "{} = {}{}",
-                            path(field),
-                            inline(&field.value),
-                            marks(&field.value.marks)
-                        ),
-                        Entry::Component(component) => component_parts(component).join(" "),
-                        Entry::Block(_) => String::new(),
-                    };
-                    let short = format!("{head} {text} }}");
-                    if width(&short) <= WIDTH {
-                        return vec![short];
-                    }
-                }
-                let mut lines = vec![head];
-                lines.extend(self.body(block, entries, indent + INDENT));
-                lines.push(format!("{}}}", " ".repeat(indent)));
-                lines
-            }
         }
     }
 
-    fn body(&self, block: &Block, entries: &'a [Entry], indent: usize) -> Vec<String> {
+    /// A head with its entries in braces, on one line if it has one short entry.
+    fn braced(&self, head: &str, span: Span, entries: &'a [Entry], indent: usize) -> Vec<String> {
+        let has_comments = !self.comments_in(span).is_empty();
+        if entries.is_empty() && !has_comments {
+            return vec![format!("{head}}}")];
+        }
+        if let ([entry @ (Entry::Field(_) | Entry::Component(_))], false) = (entries, has_comments) {
+            let text = match entry {
+                Entry::Field(field) => format!(
+                    "{} = {}{}",
+                    path(field),
+                    inline(&field.value),
+                    marks(&field.value.marks)
+                ),
+                Entry::Component(component) => component_parts(component).join(" "),
+                Entry::Block(_) => String::new(),
+            };
+            let short = format!("{head} {text} }}");
+            if width(&short) <= WIDTH {
+                return vec![short];
+            }
+        }
+        let mut lines = vec![head.to_owned()];
+        lines.extend(self.body(span, entries, indent + INDENT));
+        lines.push(format!("{}}}", " ".repeat(indent)));
+        lines
+    }
+
+    fn body(&self, span: Span, entries: &'a [Entry], indent: usize) -> Vec<String> {
         let spans: Vec<Span> = entries.iter().map(Entry::span).collect();
         let mut rows: Vec<Row<'a>> = Vec::new();
-        for piece in pieces(self.text, &self.file.comments, block.span, &spans) {
+        for piece in pieces(self.text, &self.file.comments, span, &spans) {
             match piece {
                 Piece::Blank => rows.push(Row::Blank),
                 Piece::Comment(comment) => rows.push(Row::Comment(comment)),
@@ -307,6 +378,22 @@ impl<'a> Printer<'a> {
     fn comments_in(&self, span: Span) -> Vec<String> {
         self.hoisted(span, None).collect()
     }
+}
+
+/// An import on one line, or one name a line where that is too long.
+fn import(head: &str, names: &[Name]) -> Vec<String> {
+    let names: Vec<&str> = names.iter().map(|name| name.text.as_str()).collect();
+    let short = format!("{head} {{ {} }}", names.join(", "));
+    if names.is_empty() {
+        return vec![format!("{head} {{}}")];
+    }
+    if width(&short) <= WIDTH {
+        return vec![short];
+    }
+    let mut lines = vec![format!("{head} {{")];
+    lines.extend(names.iter().map(|name| format!("{}{name},", " ".repeat(INDENT))));
+    lines.push("}".to_owned());
+    lines
 }
 
 fn path(field: &Field) -> String {

@@ -82,7 +82,8 @@ fn number(number: &Number) -> String {
     text
 }
 
-fn quoted(text: &str) -> String {
+/// A text in double quotes, with its escapes.
+pub(super) fn quoted(text: &str) -> String {
     let mut out = String::from("\"");
     for character in text.chars() {
         match character {

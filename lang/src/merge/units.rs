@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::ast::{Block, Body, Comment, Entry, File, Span};
+use crate::ast::{Block, Body, Comment, Entry, File, Span, Statement, StatementKind};
 use crate::diagnostics::Diagnostic;
 use crate::format;
 use crate::parse::parse;
@@ -62,6 +62,21 @@ fn take_canonical(units: &mut [Unit], formatted: &[Unit]) {
     }
 }
 
+/// What stands on the top level.
+enum Item<'f> {
+    Block(&'f Block),
+    Statement(&'f Statement),
+}
+
+impl Item<'_> {
+    fn span(&self) -> Span {
+        match self {
+            Self::Block(block) => block.span,
+            Self::Statement(statement) => statement.span,
+        }
+    }
+}
+
 /// Cuts one text.
 struct Cut<'t> {
     text: &'t str,
@@ -80,8 +95,14 @@ impl<'t> Cut<'t> {
         let start = self.first_comment();
         let mut units = vec![self.unit(HEAD.to_owned(), 0..start, Vec::new())];
         let mut before = start;
-        for block in &file.items {
-            let unit = self.block(block, before);
+        let mut items: Vec<Item<'_>> = file.items.iter().map(Item::Block).collect();
+        items.extend(file.statements.iter().map(Item::Statement));
+        items.sort_by_key(|item| item.span().start);
+        for item in items {
+            let unit = match item {
+                Item::Block(block) => self.block(block, before),
+                Item::Statement(statement) => self.statement(statement, before),
+            };
             before = unit.extent.end;
             units.push(unit);
         }
@@ -119,12 +140,30 @@ impl<'t> Cut<'t> {
 
     fn block(&self, block: &Block, before: usize) -> Unit {
         let key = format!("{} {}", block.keyword.text, block.name.text);
-        let extent = before..self.end_of_line(block.span);
-        let Body::Entries(entries) = &block.body else {
-            return self.unit(key, extent, Vec::new());
+        match &block.body {
+            Body::Entries(entries) => self.entries(key, block.span, block.name.span.end, entries, before),
+            Body::Gate(_) => self.unit(key, before..self.end_of_line(block.span), Vec::new()),
+        }
+    }
+
+    fn statement(&self, statement: &Statement, before: usize) -> Unit {
+        let word = statement.kind.keyword();
+        let key = match &statement.kind {
+            StatementKind::Import { path, .. } => format!("{word} \"{}\"", path.text),
+            // A file extends one other.
+            StatementKind::Extends { path, entries } if !entries.is_empty() => {
+                return self.entries(word.to_owned(), statement.span, path.span.end, entries, before);
+            }
+            StatementKind::Extends { .. } => word.to_owned(),
+            StatementKind::Let { name, .. } | StatementKind::Param { name, .. } => format!("{word} {}", name.text),
         };
-        let mut inside = vec![self.unit(HEAD.to_owned(), before..block.span.start, Vec::new())];
-        let name = block.name.span.end;
+        self.unit(key, before..self.end_of_line(statement.span), Vec::new())
+    }
+
+    /// Something with entries between braces, the first of which stands behind `name`.
+    fn entries(&self, key: String, span: Span, name: usize, entries: &[Entry], before: usize) -> Unit {
+        let extent = before..self.end_of_line(span);
+        let mut inside = vec![self.unit(HEAD.to_owned(), before..span.start, Vec::new())];
         let mut before = name + self.text[name..].find('{').map_or(0, |brace| brace + 1);
         // A comment behind the brace is the block's, not the first entry's.
         if let Some(comment) = self.comments.iter().find(|comment| comment.span.start >= before)
@@ -152,7 +191,7 @@ impl<'t> Cut<'t> {
             inside.push(unit);
         }
         // The closing brace stands where it stands on every side.
-        inside.push(self.unit(TAIL.to_owned(), before..(block.span.end - 1).max(before), Vec::new()));
+        inside.push(self.unit(TAIL.to_owned(), before..(span.end - 1).max(before), Vec::new()));
         self.unit(key, extent, inside)
     }
 

@@ -8,8 +8,8 @@ use pest::iterators::Pair;
 use super::grammar::Rule;
 use super::{MOST_ELEMENTS, MOST_OPERATORS};
 use crate::ast::{
-    Argument, Block, Body, Call, Component, Entry, Expression, ExpressionKind, Field, File, Gate, Mark, Name, Number,
-    Operator, Span, Value, ValueKind,
+    Allowed, Argument, Block, Body, Call, Component, Entry, Expression, ExpressionKind, Field, File, Gate, Mark, Name,
+    Number, Operator, Quoted, Span, Statement, StatementKind, Value, ValueKind,
 };
 use crate::diagnostics::{Code, Diagnostic};
 
@@ -37,15 +37,97 @@ impl Builder {
         }
     }
 
-    pub(super) fn item(&mut self, pair: Pair<'_, Rule>) -> Block {
-        assert_eq!(pair.as_rule(), Rule::item); // item = { gate_block | block }
+    /// Adds the block or statement of a chunk to the file.
+    pub(super) fn item(&mut self, pair: Pair<'_, Rule>, file: &mut File) {
+        assert_eq!(pair.as_rule(), Rule::item); // item = { import | extends | let_line | param | gate_block | block }
         let inner = children(pair)
             .into_iter()
             .find(|pair| pair.as_rule() != Rule::EOI)
-            .expect("an item holds a block");
-        match inner.as_rule() {
-            Rule::gate_block => self.gate_block(inner),
-            _ => self.block(inner),
+            .expect("an item holds a block or a statement");
+        let span = self.span(&inner);
+        let kind = match inner.as_rule() {
+            Rule::gate_block => return file.items.push(self.gate_block(inner)),
+            Rule::block => return file.items.push(self.block(inner)),
+            Rule::import => self.import(inner),
+            Rule::extends => self.extends(inner),
+            Rule::let_line => self.let_line(inner),
+            rule => {
+                assert_eq!(rule, Rule::param);
+                self.param(inner)
+            }
+        };
+        file.statements.push(Statement { kind, span });
+    }
+
+    fn import(&mut self, pair: Pair<'_, Rule>) -> StatementKind {
+        // import = { import_word ~ text ~ names? }
+        let mut parts = children(pair).into_iter().skip(1);
+        let path = self.quoted(parts.next().expect("an import has a path"));
+        let names = parts.next().map(|names| {
+            let span = self.span(&names);
+            let names = children(names);
+            self.bounded(names.len(), span, "names");
+            names
+                .into_iter()
+                .take(MOST_ELEMENTS)
+                .map(|name| self.name(name))
+                .collect()
+        });
+        StatementKind::Import { path, names }
+    }
+
+    fn extends(&mut self, pair: Pair<'_, Rule>) -> StatementKind {
+        // extends = { extends_word ~ text ~ entry* }
+        let span = self.span(&pair);
+        let mut parts = children(pair).into_iter().skip(1);
+        let path = self.quoted(parts.next().expect("`extends` has a path"));
+        self.bounded(parts.len(), span, "entries");
+        let entries = parts.take(MOST_ELEMENTS).map(|entry| self.entry(entry)).collect();
+        StatementKind::Extends { path, entries }
+    }
+
+    fn let_line(&mut self, pair: Pair<'_, Rule>) -> StatementKind {
+        let [_, name, value] = children(pair)
+            .try_into()
+            .expect("let_line = { let_word ~ name ~ marked }");
+        StatementKind::Let {
+            name: self.name(name),
+            value: self.marked(value),
+        }
+    }
+
+    fn param(&mut self, pair: Pair<'_, Rule>) -> StatementKind {
+        // param = { param_word ~ name ~ marked ~ (in_word ~ (list | between))? }
+        let mut parts = children(pair).into_iter().skip(1);
+        let name = self.name(parts.next().expect("a parameter has a name"));
+        let value = self.marked(parts.next().expect("a parameter has a value"));
+        let allowed = parts.nth(1).map(|allowed| {
+            if allowed.as_rule() == Rule::list {
+                return Allowed::OneOf(children(allowed).into_iter().map(|item| self.marked(item)).collect());
+            }
+            let [least, _, most] = children(allowed)
+                .try_into()
+                .expect("between = { number ~ to_sign ~ number }");
+            Allowed::Between(self.bare_number(least), self.bare_number(most))
+        });
+        let allowed = allowed.map(Box::new);
+        StatementKind::Param { name, value, allowed }
+    }
+
+    fn quoted(&mut self, pair: Pair<'_, Rule>) -> Quoted {
+        let span = Span::new(self.offset + pair.as_span().start(), self.offset + pair.as_span().end());
+        Quoted {
+            text: self.text(pair),
+            span,
+        }
+    }
+
+    fn bare_number(&self, pair: Pair<'_, Rule>) -> Value {
+        let span = self.span(&pair);
+        Value {
+            kind: ValueKind::Number(self.number(pair)),
+            span,
+            marks: Vec::new(),
         }
     }
 
@@ -118,17 +200,25 @@ impl Builder {
                     span,
                 })
             }
-            rule => {
-                assert_eq!(rule, Rule::field); // field = { path ~ equals ~ marked }
-                let [path, value] = children(pair).try_into().expect("field = { path ~ marked }");
-                let path = children(path).into_iter().map(|name| self.name(name)).collect();
-                Entry::Field(Field {
-                    path,
-                    value: self.marked(value),
-                    span,
-                })
-            }
+            _ => Entry::Field(self.field(pair)),
         }
+    }
+
+    fn field(&mut self, pair: Pair<'_, Rule>) -> Field {
+        assert_eq!(pair.as_rule(), Rule::field); // field = { path ~ equals ~ marked }
+        let span = self.span(&pair);
+        let [path, value] = children(pair).try_into().expect("field = { path ~ marked }");
+        let path = children(path).into_iter().map(|name| self.name(name)).collect();
+        Field {
+            path,
+            value: self.marked(value),
+            span,
+        }
+    }
+
+    pub(super) fn lone_field(&mut self, pair: Pair<'_, Rule>) -> Field {
+        assert_eq!(pair.as_rule(), Rule::lone_field); // lone_field = { field }
+        self.field(only_child(pair))
     }
 
     fn marked(&mut self, pair: Pair<'_, Rule>) -> Value {
@@ -158,13 +248,7 @@ impl Builder {
         let kind = match inner.as_rule() {
             Rule::every => {
                 let number = children(inner).pop().expect("every = { every_word ~ number }");
-                let span = self.span(&number);
-                let kind = ValueKind::Number(self.number(number));
-                ValueKind::Every(Box::new(Value {
-                    kind,
-                    span,
-                    marks: Vec::new(),
-                }))
+                ValueKind::Every(Box::new(self.bare_number(number)))
             }
             Rule::call => {
                 let mut parts = children(inner).into_iter();

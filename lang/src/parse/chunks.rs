@@ -1,7 +1,7 @@
 //! Cuts the text into top-level blocks by strings, comments and brackets alone.
 //!
-//! In: the text. Out: the range of every block, or the fault that keeps one from being cut out: a string or bracket that
-//! is never closed, nesting that is too deep, text outside of blocks, words that are reserved for later.
+//! In: the text. Out: the range of every block and statement, or the fault that keeps one from being cut out: a string or
+//! bracket that is never closed, nesting that is too deep, text outside of blocks.
 
 use crate::ast::{Comment, Span};
 use crate::diagnostics::{Code, Diagnostic};
@@ -38,24 +38,18 @@ pub(super) enum Chunk {
     },
 }
 
-/// Words that start an item in a later version of the language.
-const RESERVED: [(&str, &str); 5] = [
-    ("import", "put the blocks into this file"),
-    ("param", "write the value where it is used, or use a `profile`"),
-    ("let", "write the value where it is used"),
-    ("extends", "use a `profile` for what differs"),
-    ("sweep", "write one `profile` for each value"),
-];
+/// Words that start a statement: it ends with its line, not with a brace.
+const STATEMENTS: [&str; 4] = ["import", "extends", "let", "param"];
 
-/// Finds comments, brackets and strings in one pass.
-pub(super) fn lex(text: &str) -> Lexed {
+/// Finds comments, brackets and strings in one pass over the text from `start` on.
+pub(super) fn lex(text: &str, start: usize) -> Lexed {
     let bytes = text.as_bytes();
     let mut lexed = Lexed {
         comments: Vec::new(),
         marks: Vec::new(),
         starts: Vec::new(),
     };
-    let mut at = 0;
+    let mut at = start;
     let mut own_line = true;
     while at < bytes.len() {
         let line_end = |from: usize| text[from..].find('\n').map_or(text.len(), |length| from + length);
@@ -95,7 +89,7 @@ pub(super) fn lex(text: &str) -> Lexed {
                 at,
                 kind: MarkKind::Close(close),
             }),
-            byte if (at == 0 || bytes[at - 1] == b'\n') && is_name_start(byte) && starts_block(&text[at..]) => {
+            byte if (at == start || bytes[at - 1] == b'\n') && is_name_start(byte) && starts_block(&text[at..]) => {
                 lexed.starts.push(at);
             }
             _ => {}
@@ -110,10 +104,10 @@ pub(super) fn lex(text: &str) -> Lexed {
     lexed
 }
 
-/// Cuts the text into blocks and faults, in order.
-pub(super) fn split(text: &str, lexed: &Lexed) -> Vec<Chunk> {
+/// Cuts the text from `start` on into blocks, statements and faults, in order.
+pub(super) fn split(text: &str, lexed: &Lexed, start: usize) -> Vec<Chunk> {
     let mut chunks = Vec::new();
-    let mut at = 0;
+    let mut at = start;
     let mut next_comment = 0;
     let mut next_mark = 0;
     let mut faults = 0;
@@ -148,18 +142,6 @@ fn next_chunk(text: &str, lexed: &Lexed, at: usize, next_mark: usize) -> (Chunk,
         .copied();
     let resume = following.unwrap_or(text.len());
     let word = first_word(&text[at..]);
-    if let Some((_, instead)) = RESERVED.iter().find(|(reserved, _)| *reserved == word) {
-        let diagnostic = Diagnostic::new(Code::NOT_SUPPORTED, format!("`{word}` is not supported yet"))
-            .label(Span::new(at, at + word.len()), "reserved for a later version")
-            .help(*instead);
-        return (
-            Chunk::Fault {
-                diagnostic,
-                broken: None,
-            },
-            reserved_end(text, lexed, at, resume),
-        );
-    }
     let fault = |diagnostic: Diagnostic| Chunk::Fault {
         diagnostic,
         broken: heading(text, at),
@@ -181,11 +163,20 @@ fn next_chunk(text: &str, lexed: &Lexed, at: usize, next_mark: usize) -> (Chunk,
             .find(|&line| text.as_bytes().get(line).is_some_and(|&byte| is_name_start(byte)));
         return (fault(diagnostic), line_with_word.unwrap_or(text.len()));
     }
-    let is_profile = word == "profile";
+    // These hold lines that look like the start of a block.
+    let holds_blocks = matches!(word, "profile" | "extends" | "sweep");
+    let is_statement = starts_statement(&text[at..]);
     let mut open: Vec<(usize, u8)> = Vec::new();
+    let mut behind = at;
     for mark in &lexed.marks[next_mark..] {
+        if is_statement
+            && open.is_empty()
+            && let Some(end) = statement_end(text, behind, mark.at)
+        {
+            return (Chunk::Block(trimmed(text, at, end)), end);
+        }
         // A block that starts at the left edge inside of another one: that one was never closed.
-        if let Some(start) = following.filter(|&start| start < mark.at && !is_profile) {
+        if let Some(start) = following.filter(|&start| start < mark.at && !holds_blocks) {
             return match open.last() {
                 Some(&bracket) => (
                     fault(unclosed(bracket, Some((start, "a new block starts here")))),
@@ -215,7 +206,8 @@ fn next_chunk(text: &str, lexed: &Lexed, at: usize, next_mark: usize) -> (Chunk,
             MarkKind::Close(bracket) => match open.last() {
                 Some(&(_, expected)) if closing(expected) == bracket => {
                     open.pop();
-                    if open.is_empty() && bracket == b'}' {
+                    behind = mark.at + 1;
+                    if open.is_empty() && bracket == b'}' && !is_statement {
                         let end = mark.at + 1;
                         return (Chunk::Block(Span::new(at, end)), end);
                     }
@@ -232,37 +224,51 @@ fn next_chunk(text: &str, lexed: &Lexed, at: usize, next_mark: usize) -> (Chunk,
     }
     match open.last() {
         Some(&bracket) => (fault(unclosed(bracket, None)), resume),
+        None if is_statement => {
+            let end = statement_end(text, behind, text.len()).unwrap_or(text.len());
+            (Chunk::Block(trimmed(text, at, end)), end)
+        }
         None => (Chunk::Block(trimmed(text, at, resume)), resume),
     }
 }
 
-/// Where reading goes on after a reserved word: behind its braces if it has any, else on the next line.
-fn reserved_end(text: &str, lexed: &Lexed, at: usize, resume: usize) -> usize {
-    let line_end = text[at..].find('\n').map_or(text.len(), |length| at + length);
-    let first = lexed.marks.partition_point(|mark| mark.at < at);
-    let mut depth = 0_usize;
-    let mut end = line_end;
-    for mark in &lexed.marks[first..] {
-        if depth == 0 && mark.at > end || mark.at > resume {
-            break;
+/// Where a statement ends that has no bracket open from `from` on: at the first end of a line behind which a new word
+/// or nothing follows; none if that is not before `to`.
+fn statement_end(text: &str, from: usize, to: usize) -> Option<usize> {
+    let mut at = from;
+    loop {
+        let end = at + text[at..to].find('\n')?;
+        let mut rest = text[end..].trim_start_matches(is_space);
+        while rest.starts_with("//") {
+            rest = rest
+                .find('\n')
+                .map_or("", |line| rest[line..].trim_start_matches(is_space));
         }
-        match mark.kind {
-            MarkKind::Open(_) => depth += 1,
-            MarkKind::Close(_) => {
-                depth = depth.saturating_sub(1);
-                end = end.max(mark.at + 1);
-            }
-            MarkKind::OpenString(_) => {}
+        match rest.bytes().next() {
+            None | Some(b'}') => return Some(end),
+            Some(byte) if is_name_start(byte) && first_word(rest) != "in" => return Some(end),
+            Some(_) => at = end + 1,
         }
     }
-    end.min(resume)
 }
 
-/// Keyword and name at the start of a block, as far as they are there.
+/// `let NAME`, `param NAME`, `import "…"`, `extends "…"`.
+fn starts_statement(text: &str) -> bool {
+    let keyword = first_word(text);
+    let rest = text[keyword.len()..].trim_start_matches([' ', '\t']);
+    STATEMENTS.contains(&keyword)
+        && rest
+            .bytes()
+            .next()
+            .is_some_and(|next| next == b'"' || is_name_start(next))
+}
+
+/// Keyword and name at the start of a block; a statement may have no name.
 pub(super) fn heading(text: &str, at: usize) -> Option<(String, String)> {
     let keyword = first_word(&text[at..]);
     let name = first_word(text[at + keyword.len()..].trim_start_matches([' ', '\t']));
-    (!keyword.is_empty() && !name.is_empty()).then(|| (keyword.to_owned(), name.to_owned()))
+    let names_itself = STATEMENTS.contains(&keyword) || !keyword.is_empty() && !name.is_empty();
+    names_itself.then(|| (keyword.to_owned(), name.to_owned()))
 }
 
 /// The word, string, number or sign at `at`; empty at the end of the text.
@@ -323,10 +329,10 @@ fn first_word(text: &str) -> &str {
     }
 }
 
-/// `word word {` on one line, or a reserved word.
+/// `word word {` on one line, or a statement.
 fn starts_block(line: &str) -> bool {
     let keyword = first_word(line);
-    if RESERVED.iter().any(|(reserved, _)| *reserved == keyword) {
+    if starts_statement(line) {
         return true;
     }
     let rest = line[keyword.len()..].trim_start_matches([' ', '\t']);

@@ -98,7 +98,11 @@ fn list(names: &[&str]) -> String {
 fn name(rule: Rule) -> Option<&'static str> {
     Some(match rule {
         Rule::EOI => "the end of the block",
+        Rule::lone_field => "a field",
         Rule::item | Rule::block | Rule::gate_block => "a block",
+        Rule::import | Rule::extends | Rule::let_line | Rule::param => "a block",
+        Rule::names => "names in braces",
+        Rule::between => "a range such as `1 .. 10`",
         Rule::nested | Rule::component | Rule::field | Rule::path => "a field",
         Rule::nested_start | Rule::component_start | Rule::call_start | Rule::argument_start => return None,
         Rule::setting => "`weight` or `max_epochs`",
@@ -120,6 +124,9 @@ fn name(rule: Rule) -> Option<&'static str> {
         Rule::expect_word => return None,
         Rule::every_word => return None,
         Rule::from_word => "`from`",
+        Rule::import_word | Rule::extends_word | Rule::let_word | Rule::param_word => return None,
+        Rule::in_word => "`in`",
+        Rule::to_sign => "`..`",
         Rule::equals => "`=`",
         Rule::dot => return None,
         Rule::comma => "`,`",

@@ -41,33 +41,37 @@ pub struct Parsed {
     pub file: File,
     /// Sorted by place.
     pub errors: Vec<Diagnostic>,
-    /// Keyword and name of each block that could not be read: these names exist, whatever is in them.
+    /// Keyword and name of each block or statement that could not be read: these names exist, whatever is in them. An
+    /// import has none.
     pub broken: Vec<(String, String)>,
 }
 
 /// Reads a whole file; goes on at the next top-level block after a fault.
 pub fn parse(text: &str) -> Parsed {
+    parse_from(text, 0)
+}
+
+/// As [`parse`], of the file that stands behind others in one text, from `start` on; places are those of the whole text.
+pub fn parse_from(text: &str, start: usize) -> Parsed {
     let mut parsed = Parsed {
-        file: File {
-            items: Vec::new(),
-            comments: Vec::new(),
-        },
+        file: File::default(),
         errors: Vec::new(),
         broken: Vec::new(),
     };
-    if text.len() > MOST_BYTES {
-        let message = format!("the file has {} bytes, and at most {MOST_BYTES} are read", text.len());
+    let bytes = text.len() - start;
+    if bytes > MOST_BYTES {
+        let message = format!("the file has {bytes} bytes, and at most {MOST_BYTES} are read");
         parsed.errors.push(Diagnostic::new(Code::FILE_TOO_LARGE, message));
         return parsed;
     }
-    let lexed = chunks::lex(text);
+    let lexed = chunks::lex(text, start);
     parsed.file.comments = lexed.comments.clone();
-    for chunk in chunks::split(text, &lexed) {
+    for chunk in chunks::split(text, &lexed, start) {
         if parsed.errors.len() >= MOST_FAULTS {
             break;
         }
         match chunk {
-            chunks::Chunk::Block(span) if parsed.file.items.len() >= MOST_BLOCKS => {
+            chunks::Chunk::Block(span) if parsed.file.items.len() + parsed.file.statements.len() >= MOST_BLOCKS => {
                 let message = format!("the file has more than {MOST_BLOCKS} blocks");
                 let place = Span::new(span.start, span.start + 1);
                 parsed
@@ -96,14 +100,36 @@ fn read_block(text: &str, span: Span, parsed: &mut Parsed) {
                 offset: span.start,
                 errors: Vec::new(),
             };
-            let block = builder.item(item);
+            builder.item(item, &mut parsed.file);
             parsed.errors.append(&mut builder.errors);
-            parsed.file.items.push(block);
         }
         Err(error) => {
             parsed.errors.push(expected::diagnostic(&error, text, span));
             parsed.broken.extend(chunks::heading(text, span.start));
         }
+    }
+}
+
+/// Reads one field, `path = value`, that stands behind other text from `start` on; places are those of the whole text.
+///
+/// # Errors
+/// Every syntax fault of it.
+pub fn parse_field_from(text: &str, start: usize) -> Result<crate::ast::Field, Vec<Diagnostic>> {
+    let span = Span::new(start, text.len());
+    let mut builder = build::Builder {
+        offset: start,
+        errors: Vec::new(),
+    };
+    match Grammar::parse(Rule::lone_field, &text[start..]) {
+        Ok(mut pairs) => {
+            let field = builder.lone_field(pairs.next().expect("`lone_field` gives one pair"));
+            if builder.errors.is_empty() {
+                Ok(field)
+            } else {
+                Err(builder.errors)
+            }
+        }
+        Err(error) => Err(vec![expected::diagnostic(&error, text, span)]),
     }
 }
 

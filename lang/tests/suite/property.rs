@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use aurora_lang::ast::{Block, Body, Entry, File};
+use aurora_lang::ast::{Block, Body, Entry, File, Statement, StatementKind};
 use aurora_lang::{merge, parse};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -25,6 +25,7 @@ fn word() -> impl Strategy<Value = String> {
         ![
             "every",
             "expect",
+            "in",
             "weight",
             "max_epochs",
             "from",
@@ -107,8 +108,34 @@ fn block() -> impl Strategy<Value = String> {
     prop_oneof![5 => plain, 1 => gate]
 }
 
+/// A statement; between its words stand blanks alone, because its line ends it.
+fn statement() -> impl Strategy<Value = String> {
+    let line = (word(), value(), marks()).prop_map(|(name, value, marks)| format!("let {name} = {value}{marks}"));
+    let range = prop_oneof![
+        Just(String::new()),
+        Just(" in 1 .. 2".to_owned()),
+        Just(" in 1K tokens..2 tokens".to_owned()),
+        Just(" in [ a,b ]".to_owned()),
+    ];
+    let param = (word(), number(), range).prop_map(|(name, value, range)| format!("param {name} = {value}{range}"));
+    let names = (gap(), vec(word(), 1..30)).prop_map(|(gap, names)| format!(" {{{gap}{}{gap}}}", names.join(",")));
+    let import =
+        (text(), prop_oneof![Just(String::new()), names]).prop_map(|(path, names)| format!("import {path}{names}"));
+    let body = vec((field(), gap()), 0..4).prop_map(|entries| {
+        let entries: Vec<String> = entries
+            .into_iter()
+            .map(|(entry, gap)| format!("{entry}\n{gap}"))
+            .collect();
+        format!(" {{\n{}}}", entries.concat())
+    });
+    let extends =
+        (text(), prop_oneof![Just(String::new()), body]).prop_map(|(path, body)| format!("extends {path}{body}"));
+    prop_oneof![2 => line, 1 => param, 1 => import, 1 => extends]
+}
+
 fn file() -> impl Strategy<Value = String> {
-    vec((gap(), block(), gap()), 0..5).prop_map(|blocks| {
+    let item = prop_oneof![3 => block(), 2 => statement()];
+    vec((gap(), item, gap()), 0..5).prop_map(|blocks| {
         blocks
             .into_iter()
             .map(|(before, block, after)| format!("{before}{block}{after}\n"))
@@ -125,7 +152,7 @@ fn shape(file: &File) -> (String, Vec<String>) {
         // Documentation is made of comments, compared below; a moved comment may change what it is next to.
         item.documentation.clear();
     }
-    let mut tree = format!("{items:?}");
+    let mut tree = format!("{items:?} {:?}", file.statements);
     while let Some(start) = tree.find("Span {") {
         let end = tree[start..].find('}').map_or(tree.len(), |length| start + length + 1);
         tree.replace_range(start..end, "");
@@ -151,7 +178,19 @@ fn names_differ(file: &File) -> bool {
         Body::Gate(_) => true,
     };
     let block = |block: &Block| format!("{} {}", block.keyword.text, block.name.text);
-    once(file.items.iter().map(block).collect()) && file.items.iter().all(entries)
+    let statement = |statement: &Statement| match &statement.kind {
+        StatementKind::Import { path, .. } => format!("import {}", path.text),
+        StatementKind::Extends { .. } => "extends".to_owned(),
+        StatementKind::Let { name, .. } | StatementKind::Param { name, .. } => name.text.clone(),
+    };
+    let extended = |statement: &Statement| match &statement.kind {
+        StatementKind::Extends { entries, .. } => once(entries.iter().map(name).collect()),
+        _ => true,
+    };
+    once(file.statements.iter().map(statement).collect())
+        && file.statements.iter().all(extended)
+        && once(file.items.iter().map(block).collect())
+        && file.items.iter().all(entries)
 }
 
 proptest! {

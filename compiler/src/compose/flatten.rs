@@ -1,0 +1,503 @@
+//! One list of blocks from all files, and what is laid over them.
+
+use std::collections::BTreeSet;
+
+use aurora_lang::ast::{Block, Body, Entry, Field, Name, StatementKind};
+use aurora_lang::diagnostics::{Code, Diagnostic, sort};
+
+use super::names::{Names, Target};
+use super::references::{references, words};
+use super::sweep::{Sweep, distinct};
+use super::{Bundle, Choice, Point};
+use crate::nearest;
+use crate::schema;
+
+/// A spec as `check` reads it: one list of blocks whose values hold no names of lines.
+#[derive(Clone, Debug)]
+pub(crate) struct Flat {
+    pub blocks: Vec<Block>,
+    /// What is laid over the blocks, in order.
+    pub layers: Vec<Layer>,
+    pub profiles: Vec<Block>,
+    pub sweeps: Vec<Sweep>,
+    /// Keyword and name of each block that could not be read.
+    pub broken: Vec<(String, String)>,
+}
+
+/// Changes of values that the blocks have.
+#[derive(Clone, Debug)]
+pub(crate) struct Layer {
+    pub kind: LayerKind,
+    pub entries: Vec<Entry>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LayerKind {
+    /// Laid over the blocks.
+    Applied,
+    /// A profile or a value of a sweep that is not asked for: looked at for its faults.
+    Tried,
+}
+
+impl Bundle {
+    /// Joins the files to one list of blocks.
+    ///
+    /// # Errors
+    /// Everything that keeps the files from being one spec: circles, names that mean two things, values that a parameter
+    /// may not have, sweeps that are no list of points.
+    pub(crate) fn flatten(&self, choice: &Choice<'_>) -> Result<Flat, Vec<Diagnostic>> {
+        let mut errors: Vec<Diagnostic> = self.errors.clone();
+        let is_broken =
+            |(keyword, _): &(String, String)| matches!(keyword.as_str(), "import" | "extends" | "let" | "param");
+        let incomplete = self.files.iter().any(|file| file.parsed.broken.iter().any(is_broken));
+        let chain = self.chain(&mut errors);
+        let mut names = Names::of(self);
+        let mut flat = Flat {
+            blocks: Vec::new(),
+            layers: Vec::new(),
+            profiles: Vec::new(),
+            sweeps: Vec::new(),
+            broken: self.files.iter().flat_map(|file| file.parsed.broken.clone()).collect(),
+        };
+        let profiles = self.profiles(&chain, &names);
+        let (sweeps, point) = self.sweeps(&mut names, choice, &mut errors);
+        self.give_parameters(
+            &mut names,
+            &chain,
+            &profiles,
+            choice,
+            point.as_ref(),
+            &sweeps,
+            &mut errors,
+        );
+        self.take_blocks(&mut names, &chain, &mut flat.blocks);
+        self.lay(
+            &mut names,
+            &chain,
+            &profiles,
+            choice,
+            point.as_ref(),
+            &sweeps,
+            &mut flat,
+        );
+        flat.sweeps = sweeps;
+        if let Some(point) = &point {
+            rename_experiment(&mut flat, &point.name);
+        }
+        names.try_all();
+        errors.append(&mut names.errors);
+        if errors.is_empty() && !incomplete {
+            return Ok(flat);
+        }
+        for file in &self.files {
+            errors.extend(file.parsed.errors.iter().cloned());
+        }
+        sort(&mut errors);
+        Err(errors)
+    }
+
+    /// Every point of the sweeps of a spec, by name; none of a spec with faults.
+    pub fn points(&self) -> Vec<Point> {
+        let mut names = Names::of(self);
+        let (sweeps, _) = self.sweeps(&mut names, &Choice::default(), &mut Vec::new());
+        sweeps.iter().flat_map(Sweep::points).collect()
+    }
+
+    /// The spec's file, the one that it extends, and so on.
+    fn chain(&self, errors: &mut Vec<Diagnostic>) -> Vec<usize> {
+        let mut chain = vec![0];
+        while let Some(&file) = chain.last() {
+            let loaded = &self.files[file];
+            let mut extends =
+                loaded
+                    .parsed
+                    .file
+                    .statements
+                    .iter()
+                    .zip(&loaded.targets)
+                    .filter_map(|(statement, target)| match &statement.kind {
+                        StatementKind::Extends { path, .. } => Some((path, *target)),
+                        _ => None,
+                    });
+            let first = extends.next();
+            if let (Some((first, _)), Some((second, _))) = (&first, extends.next()) {
+                errors.push(
+                    Diagnostic::new(Code::BAD_EXTENDS, "a file extends one other")
+                        .label(second.span, "a second one")
+                        .label(first.span, "the first one")
+                        .help("import by name what is needed from the other"),
+                );
+            }
+            match first {
+                Some((_, Some(target))) if !chain.contains(&target) => chain.push(target),
+                _ => break,
+            }
+        }
+        chain
+    }
+
+    fn blocks_of<'b>(&'b self, file: usize, keyword: &'static str) -> impl Iterator<Item = &'b Block> {
+        let items = &self.files[file].parsed.file.items;
+        items.iter().filter(move |block| block.keyword.text == keyword)
+    }
+
+    /// Profiles with the file in which each stands: those of the spec and of what it extends, and imported ones.
+    fn profiles<'b>(&'b self, chain: &[usize], names: &Names<'b>) -> Vec<(usize, &'b Block)> {
+        let mut found: Vec<(usize, &Block)> = Vec::new();
+        for &file in chain {
+            found.extend(self.blocks_of(file, "profile").map(|block| (file, block)));
+        }
+        for name in self.imported(0) {
+            for &target in names.targets(0, &name.text) {
+                if let (Target::Block(file, _), Some(block)) = (target, names.block(target))
+                    && block.keyword.text == "profile"
+                    && !chain.contains(&file)
+                {
+                    found.push((file, block));
+                }
+            }
+        }
+        found
+    }
+
+    /// Names that a file imports one by one.
+    fn imported(&self, file: usize) -> impl Iterator<Item = &Name> {
+        let statements = self.files[file].parsed.file.statements.iter();
+        statements
+            .filter_map(|statement| match &statement.kind {
+                StatementKind::Import { names, .. } => names.as_ref(),
+                _ => None,
+            })
+            .flatten()
+    }
+
+    fn sweeps(
+        &self,
+        names: &mut Names<'_>,
+        choice: &Choice<'_>,
+        errors: &mut Vec<Diagnostic>,
+    ) -> (Vec<Sweep>, Option<Point>) {
+        let mut sweeps: Vec<Sweep> = Vec::new();
+        let faults = errors.len();
+        for block in self.blocks_of(0, "sweep") {
+            if let Some(first) = sweeps.iter().find(|sweep| sweep.name.text == block.name.text) {
+                let message = format!("there are two sweeps `{}`", block.name.text);
+                errors.push(
+                    Diagnostic::new(Code::DUPLICATE_BLOCK, message)
+                        .label(block.name.span, "declared again")
+                        .label(first.name.span, "declared here first")
+                        .help("rename one of them, or remove it"),
+                );
+                continue;
+            }
+            let mut block = block.clone();
+            names.replace_block(0, &mut block);
+            sweeps.extend(Sweep::read(&block, errors));
+        }
+        if errors.len() == faults {
+            distinct(&sweeps, errors);
+        }
+        let Some(wanted) = choice.point else {
+            return (sweeps, None);
+        };
+        let experiment = self
+            .blocks_of(0, "experiment")
+            .next()
+            .map(|block| block.name.text.as_str());
+        let is_wanted = |point: &Point| {
+            point.name == wanted
+                || experiment
+                    .and_then(|experiment| wanted.strip_prefix(experiment)?.strip_prefix('_'))
+                    .is_some_and(|name| name == point.name)
+        };
+        let found = sweeps.iter().flat_map(Sweep::points).find(is_wanted);
+        if found.is_none() && errors.len() == faults {
+            let points: Vec<String> = sweeps.iter().flat_map(Sweep::points).map(|point| point.name).collect();
+            let diagnostic = Diagnostic::new(Code::UNKNOWN_POINT, format!("no point is called `{wanted}`"));
+            errors.push(match nearest(wanted, points.iter().map(String::as_str)) {
+                Some(near) => diagnostic.help(format!("a point with a similar name exists: `{near}`")),
+                None if points.is_empty() => diagnostic.help("the file has no sweep"),
+                None => {
+                    let first: Vec<String> = points.iter().take(10).map(|point| format!("`{point}`")).collect();
+                    diagnostic.help(format!("there are {}: {}", points.len(), first.join(", ")))
+                }
+            });
+        }
+        (sweeps, found)
+    }
+
+    /// Gives every parameter the value that is chosen for it; looks at the others for their faults.
+    #[allow(clippy::too_many_arguments)] // each is a layer, in the order of their strength
+    fn give_parameters(
+        &self,
+        names: &mut Names<'_>,
+        chain: &[usize],
+        profiles: &[(usize, &Block)],
+        choice: &Choice<'_>,
+        point: Option<&Point>,
+        sweeps: &[Sweep],
+        errors: &mut Vec<Diagnostic>,
+    ) {
+        let mut given: Vec<(usize, Field)> = Vec::new();
+        let mut tried: Vec<(usize, Field)> = Vec::new();
+        for &file in chain.iter().rev() {
+            for statement in &self.files[file].parsed.file.statements {
+                if let StatementKind::Extends { entries, .. } = &statement.kind {
+                    given.extend(lone(entries).map(|field| (file, field.clone())));
+                }
+            }
+        }
+        for (file, profile) in profiles {
+            let Body::Entries(entries) = &profile.body else {
+                continue;
+            };
+            let is_chosen = choice.profile == Some(profile.name.text.as_str());
+            let to = if is_chosen { &mut given } else { &mut tried };
+            to.extend(lone(entries).map(|field| (*file, field.clone())));
+        }
+        for sweep in sweeps {
+            for (path, values) in sweep.dimensions.iter().flat_map(|dimension| &dimension.paths) {
+                if path.len() > 1 {
+                    continue;
+                }
+                if names.param(0, &path[0].text).is_none() {
+                    errors.push(no_param(&path[0], names));
+                }
+                tried.extend(values.iter().map(|value| {
+                    let field = Field {
+                        path: path.clone(),
+                        value: value.clone(),
+                        span: value.span,
+                    };
+                    (0, field)
+                }));
+            }
+        }
+        let chosen = point.and_then(|point| Some((sweeps.iter().find(|sweep| sweep.name.text == point.sweep)?, point)));
+        if let Some((sweep, point)) = chosen {
+            let fields = sweep.fields(point.index()).into_iter();
+            given.extend(fields.filter(|field| field.path.len() == 1).map(|field| (0, field)));
+        }
+        let mut seen: Vec<&Field> = Vec::new();
+        for field in &self.settings {
+            let path = |field: &Field| field.path.iter().map(|name| name.text.clone()).collect::<Vec<_>>();
+            if let Some(first) = seen.iter().find(|first| path(first) == path(field)) {
+                errors.push(
+                    Diagnostic::new(Code::BAD_SETTING, format!("`{}` is set twice", path(field).join(".")))
+                        .label(field.span, "set again")
+                        .label(first.span, "set here first")
+                        .help("give `--set` once for each name"),
+                );
+            }
+            seen.push(field);
+            let [name] = field.path.as_slice() else { continue };
+            if names.param(0, &name.text).is_none() {
+                errors.push(no_param(name, names));
+            }
+            given.push((0, field.clone()));
+        }
+        for (file, field) in given {
+            if let Some(param) = names.param(file, &field.path[0].text) {
+                names.give(param, file, field.value);
+            }
+        }
+        for (file, field) in tried {
+            if let Some(param) = names.param(file, &field.path[0].text) {
+                names.may_be(param, file, &field.value);
+            }
+        }
+    }
+
+    /// The blocks of the spec, of what it extends, of what it imports by name, and all that these refer to.
+    fn take_blocks(&self, names: &mut Names<'_>, chain: &[usize], blocks: &mut Vec<Block>) {
+        let mut taken: BTreeSet<Target> = BTreeSet::new();
+        let mut wanted: Vec<Target> = Vec::new();
+        for &file in chain {
+            wanted.extend((0..self.files[file].parsed.file.items.len()).map(|index| Target::Block(file, index)));
+            for name in self.imported(file) {
+                wanted.extend(names.targets(file, &name.text).iter().copied());
+            }
+            // What is laid over the blocks may name others.
+            let mut found = Vec::new();
+            for statement in &self.files[file].parsed.file.statements {
+                if let StatementKind::Extends { entries, .. } = &statement.kind {
+                    words(entries, &mut found);
+                }
+            }
+            for keyword in ["profile", "sweep"] {
+                for block in self.blocks_of(file, keyword) {
+                    if let Body::Entries(entries) = &block.body {
+                        words(entries, &mut found);
+                    }
+                }
+            }
+            for word in found {
+                wanted.extend(names.targets(file, word).iter().copied());
+            }
+        }
+        let settings: Vec<Entry> = self.settings.iter().cloned().map(Entry::Field).collect();
+        let mut found = Vec::new();
+        words(&settings, &mut found);
+        for word in found {
+            wanted.extend(names.targets(0, word).iter().copied());
+        }
+        wanted.reverse();
+        let mut experiments: Vec<Block> = Vec::new();
+        while let Some(target) = wanted.pop() {
+            let (Target::Block(file, _), Some(block)) = (target, names.block(target)) else {
+                continue;
+            };
+            if matches!(block.keyword.text.as_str(), "profile" | "sweep") || !taken.insert(target) {
+                continue;
+            }
+            let mut block = block.clone();
+            names.replace_block(file, &mut block);
+            for (kinds, word) in references(&block) {
+                let fits = |target: &Target| {
+                    let keyword = names.block(*target).map(|block| block.keyword.text.as_str());
+                    keyword.and_then(schema::kind).is_some_and(|kind| kinds.contains(&kind))
+                };
+                wanted.extend(names.targets(file, &word).iter().copied().filter(fits));
+            }
+            if block.keyword.text == "experiment" && file != 0 && chain.contains(&file) {
+                experiments.push(block);
+            } else {
+                blocks.push(block);
+            }
+        }
+        inherit(blocks, &experiments);
+    }
+
+    #[allow(clippy::too_many_arguments)] // each is a layer, in the order of their strength
+    fn lay(
+        &self,
+        names: &mut Names<'_>,
+        chain: &[usize],
+        profiles: &[(usize, &Block)],
+        choice: &Choice<'_>,
+        point: Option<&Point>,
+        sweeps: &[Sweep],
+        flat: &mut Flat,
+    ) {
+        let mut layer = |names: &mut Names<'_>, file: usize, kind: LayerKind, entries: &[Entry]| {
+            let is_param = |entry: &Entry| matches!(entry, Entry::Field(field) if field.path.len() == 1 && names.param(file, &field.path[0].text).is_some());
+            let mut entries: Vec<Entry> = entries.iter().filter(|entry| !is_param(entry)).cloned().collect();
+            names.replace_entries(file, &mut entries);
+            flat.layers.push(Layer { kind, entries });
+        };
+        for &file in chain.iter().rev() {
+            for statement in &self.files[file].parsed.file.statements {
+                if let StatementKind::Extends { entries, .. } = &statement.kind {
+                    layer(names, file, LayerKind::Applied, entries);
+                }
+            }
+        }
+        for (file, profile) in profiles {
+            let Body::Entries(entries) = &profile.body else {
+                continue;
+            };
+            let kind = if choice.profile == Some(profile.name.text.as_str()) {
+                LayerKind::Applied
+            } else {
+                LayerKind::Tried
+            };
+            layer(names, *file, kind, entries);
+        }
+        for sweep in sweeps {
+            for (path, values) in sweep.dimensions.iter().flat_map(|dimension| &dimension.paths) {
+                for value in values.iter().filter(|_| path.len() > 1) {
+                    let field = Field {
+                        path: path.clone(),
+                        value: value.clone(),
+                        span: value.span,
+                    };
+                    layer(names, 0, LayerKind::Tried, &[Entry::Field(field)]);
+                }
+            }
+        }
+        if let Some((sweep, point)) =
+            point.and_then(|point| Some((sweeps.iter().find(|sweep| sweep.name.text == point.sweep)?, point)))
+        {
+            let entries: Vec<Entry> = sweep.fields(point.index()).into_iter().map(Entry::Field).collect();
+            layer(names, 0, LayerKind::Applied, &entries);
+        }
+        let settings: Vec<Entry> = self.settings.iter().cloned().map(Entry::Field).collect();
+        layer(names, 0, LayerKind::Applied, &settings);
+        flat.profiles = profiles.iter().map(|(_, block)| (*block).clone()).collect();
+    }
+}
+
+/// Fields of one name: values for parameters.
+fn lone(entries: &[Entry]) -> impl Iterator<Item = &Field> {
+    entries.iter().filter_map(|entry| match entry {
+        Entry::Field(field) if field.path.len() == 1 => Some(field),
+        _ => None,
+    })
+}
+
+fn no_param(name: &Name, names: &Names<'_>) -> Diagnostic {
+    let diagnostic = Diagnostic::new(Code::BAD_SETTING, format!("no parameter is called `{}`", name.text))
+        .label(name.span, "unknown parameter");
+    let known: Vec<&str> = names.params(0).collect();
+    match nearest(&name.text, known.iter().copied()) {
+        Some(near) => diagnostic.help_edit(
+            format!("a parameter with a similar name exists: `{near}`"),
+            name.span,
+            near,
+        ),
+        None if known.is_empty() => {
+            diagnostic.help("the spec has no `param`; a value is set by its path, such as `stage.cap.budget`")
+        }
+        None => {
+            let known: Vec<String> = known.iter().map(|name| format!("`{name}`")).collect();
+            diagnostic.help(format!("there are: {}; a value is set by its path", known.join(", ")))
+        }
+    }
+}
+
+/// What an experiment does not say itself, it takes from the one that it extends.
+fn inherit(blocks: &mut [Block], bases: &[Block]) {
+    let Some(own) = blocks.iter_mut().find(|block| block.keyword.text == "experiment") else {
+        return;
+    };
+    let Body::Entries(entries) = &mut own.body else { return };
+    for base in bases {
+        let Body::Entries(inherited) = &base.body else { continue };
+        for entry in inherited {
+            let name = |entry: &Entry| match entry {
+                Entry::Field(field) => Some(field.path.iter().map(|name| name.text.clone()).collect::<Vec<_>>()),
+                _ => None,
+            };
+            if !entries.iter().any(|own| name(own) == name(entry)) {
+                entries.push(entry.clone());
+            }
+        }
+    }
+}
+
+/// A point is an experiment of its own name; what refers to the experiment by its old name follows.
+fn rename_experiment(flat: &mut Flat, point: &str) {
+    let own = flat.blocks.iter_mut().find(|block| block.keyword.text == "experiment");
+    let Some(own) = own else { return };
+    let old = own.name.text.clone();
+    own.name.text = format!("{old}_{point}");
+    let new = own.name.text.clone();
+    for layer in &mut flat.layers {
+        for entry in &mut layer.entries {
+            match entry {
+                Entry::Field(field) => {
+                    if let [kind, name, ..] = field.path.as_mut_slice()
+                        && kind.text == "experiment"
+                        && name.text == old
+                    {
+                        name.text.clone_from(&new);
+                    }
+                }
+                Entry::Block(block) if block.keyword.text == "experiment" && block.name.text == old => {
+                    block.name.text.clone_from(&new);
+                }
+                Entry::Block(_) | Entry::Component(_) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Reads the files of a spec, each once, and refuses circles.
+
+use std::collections::BTreeMap;
+
+use aurora_lang::ast::{Quoted, Span, StatementKind};
+use aurora_lang::diagnostics::{Code, Diagnostic, Sources};
+use aurora_lang::parse::parse_from;
+
+use super::{Bundle, Loaded, MOST_FILES};
+
+pub(super) fn load(name: &str, text: &str, read: &mut dyn FnMut(&str) -> Result<String, String>) -> Bundle {
+    let mut loading = Loading {
+        read,
+        bundle: Bundle {
+            sources: Sources::default(),
+            files: Vec::new(),
+            errors: Vec::new(),
+            settings: Vec::new(),
+        },
+        known: BTreeMap::new(),
+        open: Vec::new(),
+    };
+    loading.file(name, text);
+    loading.bundle
+}
+
+struct Loading<'r> {
+    read: &'r mut dyn FnMut(&str) -> Result<String, String>,
+    bundle: Bundle,
+    /// Files by name; none for one that could not be read.
+    known: BTreeMap<String, Option<usize>>,
+    /// The chain of imports that leads to the file at hand.
+    open: Vec<String>,
+}
+
+impl Loading<'_> {
+    fn file(&mut self, name: &str, text: &str) -> usize {
+        let start = self.bundle.sources.add(name, text);
+        let parsed = parse_from(self.bundle.sources.text(), start);
+        let index = self.bundle.files.len();
+        self.known.insert(name.to_owned(), Some(index));
+        let paths: Vec<Option<Quoted>> = parsed
+            .file
+            .statements
+            .iter()
+            .map(|statement| match &statement.kind {
+                StatementKind::Import { path, .. } | StatementKind::Extends { path, .. } => Some(path.clone()),
+                StatementKind::Let { .. } | StatementKind::Param { .. } => None,
+            })
+            .collect();
+        self.bundle.files.push(Loaded {
+            parsed,
+            span: Span::new(start, start + text.len()),
+            targets: Vec::new(),
+        });
+        self.open.push(name.to_owned());
+        let targets = paths
+            .into_iter()
+            .map(|path| path.and_then(|path| self.import(name, &path)))
+            .collect();
+        self.open.pop();
+        self.bundle.files[index].targets = targets;
+        index
+    }
+
+    fn import(&mut self, from: &str, path: &Quoted) -> Option<usize> {
+        let name = match resolve(from, &path.text) {
+            Ok(name) => name,
+            Err(fault) => {
+                self.bundle.errors.push(fault(path.span));
+                return None;
+            }
+        };
+        if let Some(at) = self.open.iter().position(|open| *open == name) {
+            let mut chain: Vec<&str> = self.open[at..].iter().map(String::as_str).collect();
+            chain.push(&name);
+            let message = if chain.len() == 2 {
+                format!("`{name}` imports itself")
+            } else {
+                "these files import each other in a circle".to_owned()
+            };
+            self.bundle.errors.push(
+                Diagnostic::new(Code::IMPORT_CYCLE, message)
+                    .label(path.span, "closes the circle")
+                    .note(chain.join(" → "))
+                    .help("move what both need into a file of its own"),
+            );
+            return None;
+        }
+        if let Some(known) = self.known.get(&name) {
+            return *known;
+        }
+        let text = if self.bundle.files.len() < MOST_FILES {
+            (self.read)(&name)
+        } else {
+            Err(format!("a spec reads at most {MOST_FILES} files"))
+        };
+        match text {
+            Ok(text) => Some(self.file(&name, &text)),
+            Err(why) => {
+                self.bundle.errors.push(
+                    Diagnostic::new(Code::IMPORT_NOT_READ, format!("cannot import `{}`: {why}", path.text))
+                        .label(path.span, format!("stands for `{name}`"))
+                        .help("a path is relative to the file that it is written in"),
+                );
+                self.known.insert(name, None);
+                None
+            }
+        }
+    }
+}
+
+/// The path of an imported file, relative to where the path of the importing one starts.
+fn resolve(from: &str, path: &str) -> Result<String, Box<dyn FnOnce(Span) -> Diagnostic>> {
+    if path.contains("://") || path.starts_with("pkg:") {
+        let message = format!("`{path}` is not supported yet: only files of the project are imported");
+        return Err(Box::new(move |span| {
+            Diagnostic::new(Code::NOT_SUPPORTED, message)
+                .label(span, "not a file of the project")
+                .help("put the file into the project and name it by its path")
+        }));
+    }
+    if path.starts_with('/') || path.contains('\\') || !path.ends_with(".aur") {
+        let message = format!("`{path}` is not the relative path of an .aur file");
+        return Err(Box::new(move |span| {
+            Diagnostic::new(Code::IMPORT_NOT_READ, message)
+                .label(span, "not such a path")
+                .help("write a path such as `\"lib/corpora.aur\"`, relative to this file, with `/`")
+        }));
+    }
+    let folder = from.rsplit_once('/').map(|(folder, _)| folder);
+    let is_absolute = from.starts_with('/');
+    let mut parts: Vec<&str> = Vec::new();
+    for part in folder
+        .into_iter()
+        .flat_map(|folder| folder.split('/'))
+        .chain(path.split('/'))
+    {
+        match part {
+            "" | "." => {}
+            ".." if parts.last().is_some_and(|last| *last != "..") => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    let root = if is_absolute { "/" } else { "" };
+    Ok(format!("{root}{}", parts.join("/")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::resolve;
+
+    #[test]
+    fn paths_start_where_the_importing_file_stands() {
+        let path = |from: &str, path: &str| resolve(from, path).ok();
+        assert_eq!(path("specs/a.aur", "lib/b.aur").as_deref(), Some("specs/lib/b.aur"));
+        assert_eq!(path("specs/lib/b.aur", "../c.aur").as_deref(), Some("specs/c.aur"));
+        assert_eq!(path("a.aur", "../c.aur").as_deref(), Some("../c.aur"));
+        assert_eq!(path("../x/a.aur", "../../c.aur").as_deref(), Some("../../c.aur"));
+        assert_eq!(path("/x/a.aur", "./b.aur").as_deref(), Some("/x/b.aur"));
+        for refused in [
+            "/b.aur",
+            "b.txt",
+            "https://example.org/b.aur",
+            "pkg:pypi/b",
+            "a\\b.aur",
+            "",
+        ] {
+            assert_eq!(path("a.aur", refused), None, "{refused}");
+        }
+    }
+}

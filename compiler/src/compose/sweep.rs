@@ -1,0 +1,269 @@
+//! Sweeps: every point is an experiment of its own.
+//!
+//! Paths of a sweep are combined as a product, the last one changing fastest; those inside of a `zip` change together.
+
+use std::collections::BTreeMap;
+
+use aurora_lang::ast::{Block, Body, Entry, Field, Name, Value, ValueKind};
+use aurora_lang::diagnostics::{Code, Diagnostic};
+
+/// Points that the sweeps of one spec may have together.
+pub const MOST_POINTS: usize = 100_000;
+
+/// A sweep with its values.
+#[derive(Clone, Debug)]
+pub(crate) struct Sweep {
+    pub name: Name,
+    pub dimensions: Vec<Dimension>,
+}
+
+/// Paths that change together.
+#[derive(Clone, Debug)]
+pub(crate) struct Dimension {
+    pub paths: Vec<(Vec<Name>, Vec<Value>)>,
+    /// How a path is called in the name of a point.
+    short: Vec<String>,
+}
+
+/// One experiment of a sweep.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Point {
+    pub sweep: String,
+    /// What stands behind the experiment's name, such as `peak_5e_5`.
+    pub name: String,
+    index: usize,
+}
+
+impl Sweep {
+    /// Reads a sweep block whose names have been replaced by their values.
+    pub(super) fn read(block: &Block, errors: &mut Vec<Diagnostic>) -> Option<Self> {
+        let Body::Entries(entries) = &block.body else {
+            return None;
+        };
+        let faults = errors.len();
+        let mut dimensions = Vec::new();
+        for entry in entries {
+            match entry {
+                Entry::Field(field) => dimensions.extend(path(field, errors).map(|path| vec![path])),
+                Entry::Block(zip) if zip.keyword.text == "zip" => dimensions.extend(together(zip, errors)),
+                Entry::Block(other) => errors.push(
+                    Diagnostic::new(Code::BAD_SWEEP, format!("a sweep has no `{}`", other.keyword.text))
+                        .label(other.keyword.span, "not part of a sweep")
+                        .help("write `stage.cap.budget = [1M tokens, 2M tokens]`, or `zip NAME { … }` for paths that change together"),
+                ),
+                Entry::Component(component) => errors.push(
+                    Diagnostic::new(Code::BAD_SWEEP, "a sweep has no lines of a mixture")
+                        .label(component.name.span, "not part of a sweep")
+                        .help(format!("write `mixture.NAME.{}.weight = [10%, 20%]`", component.name.text)),
+                ),
+            }
+        }
+        if errors.len() > faults {
+            return None;
+        }
+        if dimensions.is_empty() {
+            errors.push(
+                Diagnostic::new(Code::BAD_SWEEP, format!("sweep `{}` changes nothing", block.name.text))
+                    .label(block.name.span, "no path")
+                    .help("write `stage.cap.learning_rate.peak = [5e-5, 1e-4]`"),
+            );
+            return None;
+        }
+        let all: Vec<&Vec<Name>> = dimensions.iter().flatten().map(|(path, _)| path).collect();
+        let short: Vec<Vec<String>> = dimensions
+            .iter()
+            .map(|paths| paths.iter().map(|(path, _)| short_name(path, &all)).collect())
+            .collect();
+        let dimensions = dimensions
+            .into_iter()
+            .zip(short)
+            .map(|(paths, short)| Dimension { paths, short })
+            .collect();
+        let sweep = Self {
+            name: block.name.clone(),
+            dimensions,
+        };
+        let count = sweep
+            .dimensions
+            .iter()
+            .try_fold(1_usize, |count, dimension| count.checked_mul(dimension.len()));
+        if count.is_none_or(|count| count > MOST_POINTS) {
+            errors.push(
+                Diagnostic::new(Code::BAD_SWEEP, format!("more than {MOST_POINTS} points"))
+                    .label(block.name.span, "too many")
+                    .help("let paths change together with `zip`, or sweep fewer of them"),
+            );
+            return None;
+        }
+        Some(sweep)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.dimensions.iter().map(Dimension::len).product()
+    }
+
+    /// What a point changes, in the order of the sweep.
+    pub(crate) fn fields(&self, index: usize) -> Vec<Field> {
+        let mut fields = Vec::new();
+        for (dimension, at) in self.dimensions.iter().zip(self.places(index)) {
+            for (path, values) in &dimension.paths {
+                let value = values[at].clone();
+                fields.push(Field {
+                    path: path.clone(),
+                    span: value.span,
+                    value,
+                });
+            }
+        }
+        fields
+    }
+
+    /// The place in each dimension; the last dimension changes fastest.
+    fn places(&self, index: usize) -> Vec<usize> {
+        let mut rest = index;
+        let mut places: Vec<usize> = self
+            .dimensions
+            .iter()
+            .rev()
+            .map(|dimension| {
+                let place = rest % dimension.len();
+                rest /= dimension.len();
+                place
+            })
+            .collect();
+        places.reverse();
+        places
+    }
+
+    pub(crate) fn points(&self) -> impl Iterator<Item = Point> {
+        (0..self.len()).map(|index| Point {
+            sweep: self.name.text.clone(),
+            name: self.point_name(index),
+            index,
+        })
+    }
+
+    fn point_name(&self, index: usize) -> String {
+        let mut name = String::new();
+        for (dimension, at) in self.dimensions.iter().zip(self.places(index)) {
+            for ((_, values), short) in dimension.paths.iter().zip(&dimension.short) {
+                if !name.is_empty() {
+                    name.push('_');
+                }
+                name.push_str(short);
+                name.push('_');
+                name.push_str(&slug(&aurora_lang::format::value(&values[at])));
+            }
+        }
+        name
+    }
+}
+
+impl Point {
+    pub(crate) fn index(&self) -> usize {
+        self.index
+    }
+}
+
+impl Dimension {
+    fn len(&self) -> usize {
+        self.paths.first().map_or(1, |(_, values)| values.len())
+    }
+}
+
+/// Refuses points of one name, which would be one experiment.
+pub(super) fn distinct(sweeps: &[Sweep], errors: &mut Vec<Diagnostic>) {
+    let mut seen: BTreeMap<String, &Sweep> = BTreeMap::new();
+    for sweep in sweeps {
+        for point in sweep.points() {
+            if let Some(first) = seen.get(&point.name) {
+                let message = format!("two points would be called `{}`", point.name);
+                let mut diagnostic = Diagnostic::new(Code::BAD_SWEEP, message).label(sweep.name.span, "again here");
+                if first.name.span != sweep.name.span {
+                    diagnostic = diagnostic.label(first.name.span, "here first");
+                }
+                errors.push(diagnostic.help("remove the repeated value, or one of the sweeps"));
+                break;
+            }
+            seen.insert(point.name, sweep);
+        }
+    }
+}
+
+fn path(field: &Field, errors: &mut Vec<Diagnostic>) -> Option<(Vec<Name>, Vec<Value>)> {
+    match &field.value.kind {
+        ValueKind::List(values) if !values.is_empty() => Some((field.path.clone(), values.clone())),
+        _ => {
+            errors.push(
+                Diagnostic::new(Code::BAD_SWEEP, "a sweep needs a list of values")
+                    .label(field.value.span, "expected a list")
+                    .help("write `[first, second]`; for a field that is a list, write a list of lists"),
+            );
+            None
+        }
+    }
+}
+
+fn together(zip: &Block, errors: &mut Vec<Diagnostic>) -> Option<Vec<(Vec<Name>, Vec<Value>)>> {
+    let Body::Entries(entries) = &zip.body else { return None };
+    let mut paths: Vec<(Vec<Name>, Vec<Value>)> = Vec::new();
+    for entry in entries {
+        let Entry::Field(field) = entry else {
+            errors.push(
+                Diagnostic::new(Code::BAD_SWEEP, "a `zip` holds paths alone")
+                    .label(entry.span(), "not a path")
+                    .help("write `stage.cap.budget = [1M tokens, 2M tokens]`"),
+            );
+            return None;
+        };
+        let (path, values) = path(field, errors)?;
+        if let Some((_, first)) = paths.first()
+            && first.len() != values.len()
+        {
+            let message = "paths that change together need equally many values";
+            errors.push(
+                Diagnostic::new(Code::BAD_SWEEP, message)
+                    .label(field.value.span, format!("{} here", values.len()))
+                    .label(zip.name.span, format!("{} in the first path", first.len()))
+                    .help("for every combination, write the paths without `zip`"),
+            );
+            return None;
+        }
+        paths.push((path, values));
+    }
+    if paths.is_empty() {
+        errors.push(Diagnostic::new(Code::BAD_SWEEP, "this `zip` is empty").label(zip.name.span, "no path"));
+        return None;
+    }
+    Some(paths)
+}
+
+/// The end of a path that no other path has.
+fn short_name(path: &[Name], all: &[&Vec<Name>]) -> String {
+    let tail = |path: &[Name], length: usize| -> Vec<String> {
+        path[path.len().saturating_sub(length)..]
+            .iter()
+            .map(|name| name.text.clone())
+            .collect()
+    };
+    let unique = |length: &usize| {
+        let own = tail(path, *length);
+        all.iter().filter(|other| tail(other, *length) == own).count() == 1
+    };
+    let length = (1..=path.len()).find(unique).unwrap_or(path.len());
+    tail(path, length).join("_")
+}
+
+/// A value as part of a name: letters and digits, anything else an underscore.
+pub fn slug(text: &str) -> String {
+    let mut slug = String::new();
+    for character in text.chars() {
+        match character {
+            character if character.is_ascii_alphanumeric() => slug.push(character),
+            '_' | '%' | '"' => {}
+            _ if slug.ends_with('_') => {}
+            _ => slug.push('_'),
+        }
+    }
+    slug.trim_matches('_').to_owned()
+}
