@@ -149,7 +149,10 @@ impl Chosen {
     pub fn words(&self) -> Vec<String> {
         let mut words = Vec::new();
         let named = [("--profile", &self.profile), ("--point", &self.point)];
-        for (name, value) in named.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?))) {
+        for (name, value) in named
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value.as_ref()?)))
+        {
             words.extend([name.to_owned(), value.clone()]);
         }
         for setting in &self.set {

@@ -13,7 +13,12 @@ use aurora_compiler::hash::hash;
 
 fn main() {
     let text = include_str!("../../specs/tiny.aur");
-    let values = |step: u32| (1..=100).map(|at| format!("{}e-6", at * step)).collect::<Vec<_>>().join(", ");
+    let values = |step: u32| {
+        (1..=100)
+            .map(|at| format!("{}e-6", at * step))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
     let swept = format!(
         "{text}\nsweep grid {{\n  stage.cap.learning_rate.floor = [{}]\n  stage.cat.learning_rate.rate = [{}]\n}}\n",
         values(1),
@@ -55,7 +60,11 @@ fn main() {
     );
     let faults_seconds = start.elapsed().as_secs_f64();
     let peak = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let peak = peak.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default().trim();
+    let peak = peak
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .unwrap_or_default()
+        .trim();
     println!(
         "{{\"points\":{},\"keys\":{},\"sweep_seconds\":{sweep_seconds:.3},\"lines\":{},\"stages\":{},\"check_seconds\":{check_seconds:.4},\
          \"faults\":{},\"drawn_bytes\":{},\"faults_seconds\":{faults_seconds:.4},\"peak\":\"{peak}\"}}",

@@ -71,7 +71,8 @@ fn value(field: &Field) -> String {
         Value::Call { name, arguments } => {
             let table = schema::call(name);
             let first = table.and_then(|table| table.first).map(|first| first.name);
-            let known: Vec<&str> = table.map_or_else(Vec::new, |table| table.all().map(|argument| argument.name).collect());
+            let known: Vec<&str> =
+                table.map_or_else(Vec::new, |table| table.all().map(|argument| argument.name).collect());
             let written: Vec<String> = known
                 .into_iter()
                 .filter_map(|name| Some((name, arguments.get(name)?)))

@@ -57,7 +57,9 @@ pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Build { spec } => build::run(&context, &spec),
         Command::Plan { spec, exit_code } => plan::run(&context, &spec, exit_code),
         Command::Why { spec, node } => why::run(&context, &spec, &node),
-        Command::Show { spec, resolved: true, .. } => show::resolved(&context, &spec),
+        Command::Show {
+            spec, resolved: true, ..
+        } => show::resolved(&context, &spec),
         Command::Show {
             spec, path, origins, ..
         } => show::run(&context, &spec, path.as_deref(), origins),

@@ -32,7 +32,8 @@ pub fn run(context: &Context, argument: &SpecArgument, path: Option<&str>, origi
             Evidence::Inferred(text) => format!("inferred: {text}"),
             Evidence::Assumed(text) => format!("assumed: {text}"),
         });
-        values.push(json!({ "path": path, "value": text, "origin": origin, "cause": cause, "evidence": field.evidence }));
+        values
+            .push(json!({ "path": path, "value": text, "origin": origin, "cause": cause, "evidence": field.evidence }));
         let mut row = vec![format!("{path} = {text}")];
         if origins {
             row.push(origin);

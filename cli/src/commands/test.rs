@@ -78,9 +78,12 @@ fn specs(context: &Context, names: &[String]) -> Result<Vec<Utf8PathBuf>, Failur
     let own = camino::absolute_utf8(".")?;
     let folder = project.root.join("specs");
     // Names in messages begin where the command was started.
-    let folder = folder.strip_prefix(&own).map_or_else(|_| folder.clone(), Utf8Path::to_owned);
+    let folder = folder
+        .strip_prefix(&own)
+        .map_or_else(|_| folder.clone(), Utf8Path::to_owned);
     let entries = folder.read_dir_utf8().map_err(|error| {
-        Failure::fault(format!("cannot read the folder `{folder}`: {error}")).help("start it in the project, or name specs by their paths")
+        Failure::fault(format!("cannot read the folder `{folder}`: {error}"))
+            .help("start it in the project, or name specs by their paths")
     })?;
     let mut all = Vec::new();
     for entry in entries {
