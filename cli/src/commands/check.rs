@@ -16,10 +16,12 @@ pub fn run(context: &Context, specs: &[Utf8PathBuf], chosen: &Chosen) -> Result<
     for path in specs {
         let bundle = bundle(path, &chosen.set)?;
         let source = bundle.sources().view();
+        let mut sound = true;
         let (found, assumed) = match bundle.check(&chosen.choice()) {
             Ok(spec) => (spec.warnings.clone(), assumptions(&spec)),
             Err(found) => {
                 exit = Exit::Fault;
+                sound = false;
                 (found, Vec::new())
             }
         };
@@ -29,7 +31,7 @@ pub fn run(context: &Context, specs: &[Utf8PathBuf], chosen: &Chosen) -> Result<
             continue;
         }
         output::diagnostics(&found, source);
-        if exit == Exit::Done {
+        if sound {
             let count = |kind: AssumptionKind| assumed.iter().filter(|assumption| assumption.kind == kind).count();
             println!(
                 "{path}: sound ({} published, {} inferred, {} assumed, {} unknown)",

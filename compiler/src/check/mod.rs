@@ -50,6 +50,7 @@ impl Bundle {
         let flat = self.flatten(choice)?;
         let mut checker = Checker::new(self);
         let mut drafts = checker.collect(&flat);
+        checker.mentioned = flat.words();
         checker.know_profile(&flat.profiles, choice.profile);
         for layer in &flat.layers {
             checker.lay_over(&mut drafts.drafts, layer);
@@ -107,6 +108,8 @@ struct Checker<'t> {
     reading_default: bool,
     /// The range of the spec's own file: blocks of others need not be used.
     own: Span,
+    /// Words of profiles and sweeps: blocks that these name are used, chosen or not.
+    mentioned: BTreeSet<String>,
     /// Fields that are written but could not be read.
     failed: BTreeSet<(BlockId, String)>,
 }
@@ -141,6 +144,7 @@ impl<'t> Checker<'t> {
             defaults: BTreeMap::new(),
             reading_default: false,
             own: view.file(0).2,
+            mentioned: BTreeSet::new(),
             failed: BTreeSet::new(),
         }
     }

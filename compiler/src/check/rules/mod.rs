@@ -121,7 +121,7 @@ impl Checker<'_> {
                 _ => continue,
             };
             // A library offers more than one spec uses.
-            if !used.contains(id) && self.own.contains(block.span) {
+            if !used.contains(id) && self.own.contains(block.span) && !self.mentioned.contains(&id.name) {
                 self.warnings.push(
                     Diagnostic::new(Code::UNUSED, format!("{kind} `{}` is never used", id.name))
                         .label(block.span, why)
