@@ -273,6 +273,15 @@ Example:  aurora export slurm specs/demo.aur --layout tensor=2,pipeline=2 --node
         #[command(flatten)]
         job: SlurmArguments,
     },
+    /// Write a workflow for GitHub Actions: it says on every pull request what its specs change.
+    #[command(after_help = "\
+Example:  aurora export github --install 'cargo install --locked --git URL aurora-cli --no-default-features' \\
+            > .github/workflows/aurora.yml")]
+    Github {
+        /// The command that brings `aurora` to the runner.
+        #[arg(long, value_name = "COMMAND")]
+        install: String,
+    },
 }
 
 #[derive(Args, Debug)]

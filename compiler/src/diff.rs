@@ -105,6 +105,7 @@ pub enum Severity {
 pub fn diff([old, new]: [&Spec; 2], [old_pins, new_pins]: [&Pins; 2]) -> Diff {
     let changed = changed_values(old, new);
     let assumptions = changed_assumptions(old, new);
+    let rename = Rename::new(old, new);
     let old = hash(lower(old, old_pins));
     let new = hash(lower(new, new_pins));
     let had: BTreeSet<Key> = old.graph.ids().map(|id| old.key(id)).collect();
@@ -127,7 +128,7 @@ pub fn diff([old, new]: [&Spec; 2], [old_pins, new_pins]: [&Pins; 2]) -> Diff {
         }
         nodes.rerun.push(Rerun {
             name: node.name.clone(),
-            reason: reason(&old, &new, id),
+            reason: reason(&old, &new, id, &rename),
         });
     }
     let kept: BTreeSet<&str> = new.graph.names().collect();
@@ -259,11 +260,38 @@ fn words(changes: &[Change]) -> String {
     changes.iter().map(Change::to_string).collect::<Vec<_>>().join("; ")
 }
 
-fn reason(old: &Keyed, new: &Keyed, id: crate::graph::NodeId) -> String {
+/// Values of an experiment of another name are the same values.
+struct Rename {
+    old: String,
+    new: String,
+}
+
+impl Rename {
+    fn new(old: &Spec, new: &Spec) -> Self {
+        let prefix = |spec: &Spec| format!("experiment.{}.", spec.name);
+        Self {
+            old: prefix(old),
+            new: prefix(new),
+        }
+    }
+
+    /// The old values under their new paths.
+    fn paths<T>(&self, values: BTreeMap<String, T>) -> BTreeMap<String, T> {
+        let renamed = |path: String| match path.strip_prefix(&self.old) {
+            Some(rest) => format!("{}{rest}", self.new),
+            None => path,
+        };
+        values.into_iter().map(|(path, value)| (renamed(path), value)).collect()
+    }
+}
+
+fn reason(old: &Keyed, new: &Keyed, id: crate::graph::NodeId, rename: &Rename) -> String {
     let Some(before) = old.graph.find(&new.graph.node(id).name) else {
         return "new".to_string();
     };
-    words(&changes(&old.preimage(before), &new.preimage(id)))
+    let mut before = old.preimage(before);
+    before.spec = rename.paths(before.spec);
+    words(&changes(&before, &new.preimage(id)))
 }
 
 impl Cost {
@@ -297,7 +325,7 @@ pub fn segment_cost(keyed: &Keyed, id: crate::graph::NodeId) -> Cost {
 }
 
 fn changed_values(old: &Spec, new: &Spec) -> Vec<ChangedValue> {
-    let (old_values, new_values) = (old.resolved(), new.resolved());
+    let (old_values, new_values) = (Rename::new(old, new).paths(old.resolved()), new.resolved());
     let paths: BTreeSet<&String> = old_values.keys().chain(new_values.keys()).collect();
     let differs = |path: &str| {
         let [old, new] = [old_values.get(path), new_values.get(path)];
@@ -305,6 +333,14 @@ fn changed_values(old: &Spec, new: &Spec) -> Vec<ChangedValue> {
     };
     let differing: Vec<&String> = paths.into_iter().filter(|path| differs(path)).collect();
     let mut changed = Vec::new();
+    if old.name != new.name {
+        changed.push(ChangedValue {
+            path: "experiment".to_string(),
+            old: Some(old.name.clone()),
+            new: Some(new.name.clone()),
+            origin: new.file.clone(),
+        });
+    }
     for path in &differing {
         // A call or list is shown by those of its parts that differ.
         let below = format!("{path}.");

@@ -382,3 +382,62 @@ fn git_shows_what_differs() {
     let shown = repository.git(&["diff"]);
     assert!(shown.contains("+experiment broken {"), "{shown}");
 }
+
+/// The shell of one step of a workflow: what stands deeper than its `run: |`.
+fn step(workflow: &str, name: &str) -> String {
+    let (_, rest) = workflow.split_once(&format!("- name: {name}\n")).expect("the step");
+    let (_, script) = rest.split_once("run: |\n").expect("its shell");
+    let lines = script.lines().take_while(|line| line.starts_with("          "));
+    lines
+        .map(|line| line.trim_start_matches("          ").to_owned() + "\n")
+        .collect()
+}
+
+#[test]
+fn the_workflow_comments_what_a_branch_changes() {
+    let repository = Repository::new();
+    let project = &repository.project;
+    let spec = project.read("specs/small.aur");
+    project.write("specs/same.aur", &spec.replace("experiment small", "experiment same"));
+    repository.commit("two specs");
+    let base = repository.git(&["rev-parse", "HEAD"]).trim().to_owned();
+    project.edit("peak = 1e-3", "peak = 2e-3");
+    project.write("specs/new.aur", &spec.replace("experiment small", "experiment new"));
+    project.write(
+        "specs/broken.aur",
+        &spec
+            .replace("experiment small", "experiment broken")
+            .replace("layers", "layer"),
+    );
+    repository.commit("change");
+    let done = project.aurora(&["export", "github", "--install", "echo \"it's here\""]);
+    done.exits(0);
+    let workflow = done.out();
+    assert!(workflow.contains(r#"run: "echo \"it's here\"""#), "{workflow}");
+    let binary = std::path::Path::new(env!("CARGO_BIN_EXE_aurora"));
+    let path = std::env::var("PATH").expect("a search path");
+    let path = format!("{}:{path}", binary.parent().expect("its folder").display());
+    let output = Command::new("bash")
+        .args(["-e", "-o", "pipefail", "-c", &step(&workflow, "Compare")])
+        .current_dir(project.root())
+        .env("PATH", path)
+        .env("BASE", base)
+        .env("GITHUB_STEP_SUMMARY", project.path("summary.md"))
+        .output()
+        .expect("bash starts");
+    assert!(output.status.success(), "{}", said(&output));
+    let comment = project.read("comment.md");
+    for part in [
+        "| `stage.cat.learning_rate.peak` | `1e-3` | `2e-3` |",
+        "### `specs/new.aur` is new",
+        "### `specs/broken.aur` is new",
+        "error[E0201]",
+    ] {
+        assert!(comment.contains(part), "{part}\n{comment}");
+    }
+    assert!(
+        !comment.contains("same.aur"),
+        "what does not change is not told:\n{comment}"
+    );
+    assert_eq!(project.read("summary.md"), comment);
+}

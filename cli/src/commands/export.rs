@@ -69,6 +69,23 @@ pub fn slurm(context: &Context, argument: &SpecArgument, job: &SlurmArguments) -
     Ok(Exit::Done)
 }
 
+/// A workflow for GitHub Actions that says on pull requests what their specs change. `install` is the command that brings
+/// `aurora` to the runner.
+pub fn github(context: &Context, install: &str) -> Result<Exit, Failure> {
+    if install.trim().is_empty() || install.contains('\n') {
+        return Err(Failure::fault("`--install` takes one line of shell"));
+    }
+    // As a scalar of YAML: JSON is a part of it.
+    let install = serde_json::Value::from(install).to_string();
+    let text = include_str!("export/github.yml").replace("{install}", &install);
+    if context.json {
+        output::json(json!({ "workflow": text }));
+    } else {
+        print!("{text}");
+    }
+    Ok(Exit::Done)
+}
+
 /// Paths are absolute: the job may begin in another folder.
 fn command(
     context: &Context,

@@ -93,6 +93,7 @@ pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Gc { of, dry_run } => gc::run(&context, of.as_deref(), dry_run),
         Command::Export { to } => match to {
             Export::Slurm { spec, job } => export::slurm(&context, &spec, &job),
+            Export::Github { install } => export::github(&context, &install),
         },
         Command::Git { what } => match what {
             Git::Install => git::install(&context),
