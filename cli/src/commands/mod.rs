@@ -1,5 +1,6 @@
 //! One file per subcommand.
 
+mod annotate;
 mod bisect;
 mod build;
 mod check;
@@ -7,6 +8,7 @@ mod diff;
 pub mod doctor;
 mod explain;
 mod export;
+mod fix;
 mod fmt;
 mod gc;
 mod lock;
@@ -14,6 +16,7 @@ mod plan;
 mod report;
 mod rerun;
 mod run;
+mod schema;
 mod show;
 mod status;
 mod sweep;
@@ -52,7 +55,12 @@ pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
         store: arguments.store,
     };
     match arguments.command {
-        Command::Check { specs, chosen } => check::run(&context, &specs, &chosen),
+        Command::Check {
+            specs,
+            chosen,
+            fix,
+            format,
+        } => check::run(&context, &specs, &chosen, fix, format),
         Command::Fmt { specs, check } => fmt::run(&context, &specs, check),
         Command::Build { spec } => build::run(&context, &spec),
         Command::Plan { spec, exit_code } => plan::run(&context, &spec, exit_code),
@@ -88,6 +96,7 @@ pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Export { to } => match to {
             Export::Slurm { spec, job } => export::slurm(&context, &spec, &job),
         },
+        Command::Schema { of } => schema::run(of),
         Command::Doctor => doctor::run(&context),
         Command::Explain { code } => explain::run(&context, &code),
     }

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::graph::{Kind, Pin, Pins, lower};
@@ -14,7 +15,7 @@ use crate::hash::{Key, Keyed, digest_of, hash};
 /// Version of the format that this build reads and writes.
 pub const VERSION: u32 = 1;
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Lock {
     /// Refused if unknown.
@@ -51,7 +52,7 @@ pub struct Lock {
     pub result: BTreeMap<String, Key>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LockedSource {
     pub confidence: Confidence,
@@ -68,7 +69,7 @@ pub struct LockedSource {
 }
 
 /// Which sample every step of a stage sees: fixed before the first step.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LockedOrder {
     /// Samples that the stage sees, all steps together.
@@ -77,7 +78,7 @@ pub struct LockedOrder {
     pub commitment: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LockedNode {
     pub kind: Kind,
@@ -85,7 +86,7 @@ pub struct LockedNode {
     pub key: Key,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Confidence {
     /// Pinned by content.
