@@ -35,6 +35,12 @@ pub enum Command {
         specs: Vec<Utf8PathBuf>,
         #[command(flatten)]
         chosen: Chosen,
+        /// Make the edits that faults suggest, where a fault suggests just one.
+        #[arg(long)]
+        fix: bool,
+        /// How faults are told: for people, as annotations of a GitHub workflow, or as SARIF 2.1.0.
+        #[arg(long, value_enum, default_value = "text", conflicts_with = "json")]
+        format: Format,
     },
     /// Write specs in the one canonical layout.
     #[command(after_help = "Example:  aurora fmt --check specs/*.aur")]
@@ -224,6 +230,9 @@ Example:  aurora rerun lockfiles/demo.lock --layout tensor=4,data=2 --into again
     },
     /// Say what this machine offers and which settings are in force.
     Doctor,
+    /// Print the JSON Schema of what Aurora writes.
+    #[command(after_help = "Example:  aurora schema lock > aurora-lock.schema.json")]
+    Schema { of: Document },
     /// Explain a diagnostic code.
     #[command(after_help = "Example:  aurora explain E0203")]
     Explain { code: String },
@@ -355,6 +364,27 @@ fn slurm_time(text: &str) -> Result<std::time::Duration, String> {
     };
     let minutes = (u64::from(days.unwrap_or(0)) * 24 + u64::from(hours)) * 60 + u64::from(minutes);
     Ok(std::time::Duration::from_secs(minutes * 60 + u64::from(seconds)))
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Document {
+    /// A file of `lockfiles/`, read from TOML.
+    Lock,
+    /// `aurora build --json`.
+    Graph,
+    /// `run.json` of a run.
+    Record,
+    /// `aurora check --json`.
+    Diagnostics,
+    /// `aurora plan --json`.
+    Plan,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    Text,
+    Github,
+    Sarif,
 }
 
 #[derive(Args, Debug)]

@@ -9,6 +9,7 @@
 pub mod check;
 pub mod compose;
 pub mod diff;
+pub mod documents;
 pub mod fields;
 pub mod graph;
 pub mod hash;

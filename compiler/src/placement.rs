@@ -1,9 +1,10 @@
 //! How training is spread over workers. No part of a node's identity: it never changes a result.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Degrees of the mesh and what else of a layout workers are told. All workers of a run have the same.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Placement {
     pub tensor: u32,
@@ -36,7 +37,7 @@ impl Placement {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Recompute {
     None,

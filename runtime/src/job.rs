@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use aurora_compiler::fields::{EvalFields, TrainFields};
 pub use aurora_compiler::placement::{Placement, Recompute};
 use camino::Utf8PathBuf;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Files of a node's output, by their names inside it.

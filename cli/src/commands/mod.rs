@@ -1,5 +1,6 @@
 //! One file per subcommand.
 
+mod annotate;
 mod bisect;
 mod build;
 mod check;
@@ -7,6 +8,7 @@ mod diff;
 pub mod doctor;
 mod explain;
 mod export;
+mod fix;
 mod fmt;
 mod gc;
 mod git;
@@ -15,6 +17,7 @@ mod plan;
 mod report;
 mod rerun;
 mod run;
+mod schema;
 mod show;
 mod status;
 mod sweep;
@@ -53,7 +56,12 @@ pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
         store: arguments.store,
     };
     match arguments.command {
-        Command::Check { specs, chosen } => check::run(&context, &specs, &chosen),
+        Command::Check {
+            specs,
+            chosen,
+            fix,
+            format,
+        } => check::run(&context, &specs, &chosen, fix, format),
         Command::Fmt { specs, check } => fmt::run(&context, &specs, check),
         Command::Build { spec } => build::run(&context, &spec),
         Command::Plan { spec, exit_code } => plan::run(&context, &spec, exit_code),
@@ -100,6 +108,7 @@ pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
             Git::Merge(arguments) => git::merge_driver(&arguments),
             Git::Diff { arguments } => git::diff_driver(&context, &arguments),
         },
+        Command::Schema { of } => schema::run(of),
         Command::Doctor => doctor::run(&context),
         Command::Explain { code } => explain::run(&context, &code),
     }

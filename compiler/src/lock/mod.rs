@@ -8,6 +8,7 @@ mod merge;
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::graph::{Kind, Pin, Pins, lower};
@@ -17,7 +18,7 @@ pub use merge::{Conflict, merge};
 /// Version of the format that this build reads and writes.
 pub const VERSION: u32 = 1;
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Lock {
     /// Refused if unknown.
@@ -54,7 +55,7 @@ pub struct Lock {
     pub result: BTreeMap<String, Key>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LockedSource {
     pub confidence: Confidence,
@@ -71,7 +72,7 @@ pub struct LockedSource {
 }
 
 /// Which sample every step of a stage sees: fixed before the first step.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LockedOrder {
     /// Samples that the stage sees, all steps together.
@@ -80,7 +81,7 @@ pub struct LockedOrder {
     pub commitment: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LockedNode {
     pub kind: Kind,
@@ -88,7 +89,7 @@ pub struct LockedNode {
     pub key: Key,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Confidence {
     /// Pinned by content.
