@@ -184,7 +184,12 @@ Example:  aurora rerun lockfiles/demo.lock --layout tensor=4,data=2 --into again
         #[arg(long)]
         dry_run: bool,
     },
-    /// Write what another system needs to run a spec.
+    /// Read a model that others have published: check it, and say how a spec would state it.
+    Import {
+        #[command(subcommand)]
+        from: Import,
+    },
+    /// Write what another system needs to run a spec, or to load a model.
     Export {
         #[command(subcommand)]
         to: Export,
@@ -197,7 +202,50 @@ Example:  aurora rerun lockfiles/demo.lock --layout tensor=4,data=2 --into again
 }
 
 #[derive(Debug, Subcommand)]
+pub enum Import {
+    /// A folder in Hugging Face's layout: config.json, safetensors, tokenizer.json. Pickles are never opened.
+    #[command(after_help = "\
+Example:  aurora import hf ~/models/tiny-llama
+          aurora import hf ~/models/tiny-llama checkpoint")]
+    Hf {
+        #[arg(value_name = "PATH")]
+        path: Utf8PathBuf,
+        #[command(flatten)]
+        into: ImportArguments,
+    },
+    /// A GGUF file of a llama model: F32, F16, BF16, Q8_0, Q4_0 and Q4_1.
+    #[command(after_help = "Example:  aurora import gguf SmolLM2-135M-Instruct.Q4_1.gguf checkpoint")]
+    Gguf {
+        #[arg(value_name = "PATH")]
+        path: Utf8PathBuf,
+        #[command(flatten)]
+        into: ImportArguments,
+    },
+}
+
+#[derive(Args, Debug)]
+pub struct ImportArguments {
+    /// Write the weights and the tokenizer into this folder, which `aurora export hf` and `aurora eval` take.
+    #[arg(value_name = "DIR")]
+    pub folder: Option<Utf8PathBuf>,
+    /// The tokenizer's entry that ends a document.
+    #[arg(long, value_name = "TOKEN", default_value = "<|endoftext|>")]
+    pub end_of_document: String,
+}
+
+#[derive(Debug, Subcommand)]
 pub enum Export {
+    /// Write a checkpoint as a model that Hugging Face's tools load, with a card that says how it was made.
+    ///
+    /// A checkpoint is EXPERIMENT/NODE of the project of this folder (`tiny/cat@10`, `tiny/cat` for the last one of a
+    /// stage, `tiny/small` for a model's first weights), or a folder that `aurora import` has written.
+    #[command(after_help = "Example:  aurora export hf tiny/cat@10 exported", verbatim_doc_comment)]
+    Hf {
+        #[arg(value_name = "CHECKPOINT")]
+        checkpoint: String,
+        #[arg(value_name = "DIR")]
+        folder: Utf8PathBuf,
+    },
     /// Write a batch script for `sbatch`: it runs the spec, saves before the time limit, and queues itself again.
     #[command(after_help = "\
 Example:  aurora export slurm specs/demo.aur --layout tensor=2,pipeline=2 --nodes 2 --partition debug > job.sh

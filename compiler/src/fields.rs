@@ -278,8 +278,10 @@ pub enum WeightsHow {
     /// Normal numbers from the counter-based generator, keyed by seed, tensor name and element index; the two
     /// projections into the residual stream are scaled by 1/√(2 × layers); biases 0, norm weights 1.
     Random { seed: u64, std: Exact },
-    /// The files of the input of role `source`.
+    /// The files of the input of role `source`: a model in Hugging Face's layout.
     Import,
+    /// A GGUF file: the member `member` of the input of role `source`.
+    Gguf { member: String },
 }
 
 /// What fixes the order of every floating-point sum.

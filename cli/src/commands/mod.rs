@@ -9,6 +9,7 @@ mod explain;
 mod export;
 mod fmt;
 mod gc;
+mod import;
 mod lock;
 mod plan;
 mod report;
@@ -21,7 +22,7 @@ mod why;
 
 use camino::{Utf8Path, Utf8PathBuf};
 
-use crate::arguments::{Arguments, Command, Export, SpecArgument};
+use crate::arguments::{Arguments, Command, Export, Import, SpecArgument};
 use crate::failure::{Exit, Failure};
 use crate::project::{Loaded, Project, load};
 
@@ -76,7 +77,12 @@ pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Diff { old, new, profile } => diff::run(&context, &old, &new, profile.as_deref()),
         Command::Report { spec, output } => report::run(&context, &spec, output.as_deref()),
         Command::Gc { of, dry_run } => gc::run(&context, of.as_deref(), dry_run),
+        Command::Import { from } => match from {
+            Import::Hf { path, into } => import::hf(&context, &path, &into),
+            Import::Gguf { path, into } => import::gguf(&context, &path, &into),
+        },
         Command::Export { to } => match to {
+            Export::Hf { checkpoint, folder } => export::hf(&context, &checkpoint, &folder),
             Export::Slurm { spec, job } => export::slurm(&context, &spec, &job),
         },
         Command::Doctor => doctor::run(&context),

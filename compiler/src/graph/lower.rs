@@ -91,9 +91,6 @@ impl<'a> Lowering<'a> {
                 Some(pin) => SourceFields::Content(pin.content.clone()),
                 None => SourceFields::Declared(from.clone()),
             };
-            if from.starts_with("hf:") {
-                read.unsupported = Some("sources on the Hugging Face hub are not fetched yet".to_string());
-            }
             (read.node(name, Kind::Source, &fields), Vec::new())
         })
     }
@@ -260,16 +257,30 @@ impl<'a> Lowering<'a> {
                     seed: read.whole(&read.at(&this.experiment(), "seed")),
                     std: read.exact(&read.argument(&how, "std")),
                 },
-                _ => {
+                "hf" => {
                     // Published weights are a source like any other, named after the model.
                     let mut hub = Reader::new(this.spec);
                     let repository = hub.text(&hub.argument(&how, "repository"));
                     let revision = hub.text(&hub.argument(&how, "revision"));
-                    hub.unsupported = Some("weights on the Hugging Face hub are not fetched yet".to_string());
-                    let pinned = SourceFields::Declared(format!("hf:{repository}@{revision}"));
-                    let node = hub.node(format!("source/{}.weights", block.name), Kind::Source, &pinned);
+                    let name = hub_source(&block);
+                    let pinned = match this.pins.get(&name) {
+                        Some(pin) => SourceFields::Content(pin.content.clone()),
+                        None => SourceFields::Declared(format!("hf:{repository}@{revision}")),
+                    };
+                    let node = hub.node(format!("source/{name}"), Kind::Source, &pinned);
                     inputs.push(input("source", this.graph.add(node, Vec::new())));
                     WeightsHow::Import
+                }
+                other => {
+                    if let Some(source) = read.reference(&read.argument(&how, "source")) {
+                        inputs.push(input("source", this.source(&source)));
+                    }
+                    match other {
+                        "gguf" => WeightsHow::Gguf {
+                            member: read.text(&read.argument(&how, "member")),
+                        },
+                        _ => WeightsHow::Import,
+                    }
                 }
             };
             (
@@ -632,6 +643,11 @@ impl<'a> Lowering<'a> {
         let node = read.node("report".to_string(), Kind::Report, &fields);
         self.graph.add(node, told);
     }
+}
+
+/// The name under which the weights that a model takes from the hub are pinned.
+pub fn hub_source(model: &BlockId) -> String {
+    format!("{}.weights", model.name)
 }
 
 fn rate_name<'a>(at: &At<'a>) -> &'a str {

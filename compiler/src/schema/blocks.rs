@@ -58,7 +58,7 @@ const SOURCE: BlockSchema = BlockSchema {
             Type::Text(TextKind::Source),
             "Where they are: `pkg:pypi/NAME@VERSION`, `pkg:deb/debian/NAME@VERSION?suite=SUITE`, \
              `pkg:cargo/NAME@VERSION`, `pkg:npm/NAME@VERSION`, `file:PATH` (relative to the spec; a pattern names \
-             several), or `hf:ORGANISATION/NAME` (compiled, but not fetched yet).",
+             several), or `hf:ORGANISATION/NAME@REVISION` (a repository of the Hugging Face hub, without its pickles).",
         )
         .may_be_unknown(),
         field("licence", TEXT, "Under which terms they may be used.")
