@@ -4,11 +4,15 @@
 //! which the runtime reads its orders back. Whatever stands here can change a result; placement (threads, layout,
 //! paths) does not stand here.
 
+mod task;
+
 use std::fmt;
 use std::str::FromStr;
 
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
+
+pub use task::{Asks, TaskFields};
 
 /// An exact decimal number; written as text, so that 0.1 is the same key on every machine.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -394,7 +398,7 @@ pub enum OptimizerState {
     Reset,
 }
 
-/// Perplexity and bits per byte of each set (inputs of role `set`, in this order).
+/// Perplexity and bits per byte of each set (inputs of role `set`, in this order), or a task.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EvalFields {
@@ -404,6 +408,9 @@ pub struct EvalFields {
     /// Tokens of one window; windows of a document do not overlap.
     pub window: u32,
     pub sets: Vec<EvalSet>,
+    /// Items are inputs of role `items`, the tokenizer is that of role `tokenizer`; `window` is the longest prompt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<TaskFields>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

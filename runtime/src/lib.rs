@@ -16,6 +16,7 @@ pub mod record;
 pub mod report;
 pub mod source;
 pub mod store;
+pub mod task;
 pub mod trace;
 pub mod weights;
 

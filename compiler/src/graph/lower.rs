@@ -6,8 +6,8 @@ use super::facts::{StagePlan, read_model, set_names, stage_plan};
 use super::reader::{At, Reader, steps_of};
 use super::{Graph, Input, Kind, Node, NodeId, Pins};
 use crate::fields::{
-    AdamW, Component, EvalFields, EvalSet, Exact, ExpectFields, ExtractFields, FilterFields, Format, Language,
-    Numerics, OptimizerState, OrderFields, PageReference, Precision, ReportFields, SourceFields, Split, Term,
+    AdamW, Asks, Component, EvalFields, EvalSet, Exact, ExpectFields, ExtractFields, FilterFields, Format, Language,
+    Numerics, OptimizerState, OrderFields, PageReference, Precision, ReportFields, SourceFields, Split, TaskFields, Term,
     TokenizerFields, TokensFields, TrainFields, Unit, WeightsFields, WeightsHow,
 };
 use crate::schedule::Schedule;
@@ -517,6 +517,24 @@ impl<'a> Lowering<'a> {
             let mut read = Reader::new(this.spec);
             let mut inputs = vec![input("checkpoint", checkpoint)];
             let kind = read.text(&read.at(&id, "kind"));
+            if let "multiple_choice" | "generation" = kind.as_str() {
+                let task = task(&mut read, &id, this.spec);
+                for source in read.elements(&read.at(&id, "data")) {
+                    inputs.extend(read.reference(&source).map(|source| input("items", this.source(&source))));
+                }
+                let tokenizer = read.reference(&read.at(&model, "tokenizer"));
+                inputs.extend(tokenizer.map(|tokenizer| input("tokenizer", this.tokenizer(&tokenizer))));
+                let model = read_model(&mut read, &model);
+                let fields = EvalFields {
+                    numerics: this.numerics(&mut read),
+                    precision: this.precision(&mut read),
+                    window: model.context,
+                    sets: Vec::new(),
+                    task: Some(task),
+                    model,
+                };
+                return (read.node(name, Kind::Eval, &fields), inputs);
+            }
             if kind != "perplexity" {
                 read.unsupported = Some(format!("evals of kind `{kind}` are not executed yet"));
                 let fields: BTreeMap<String, String> = this.spec.blocks[&id]
@@ -545,6 +563,7 @@ impl<'a> Lowering<'a> {
                     _ => read.count(&window),
                 },
                 sets: sets.into_iter().map(|(name, _)| EvalSet { name }).collect(),
+                task: None,
             };
             (read.node(name, Kind::Eval, &fields), inputs)
         })
@@ -642,6 +661,42 @@ impl<'a> Lowering<'a> {
         };
         let node = read.node("report".to_string(), Kind::Report, &fields);
         self.graph.add(node, told);
+    }
+}
+
+/// What a `multiple_choice` or `generation` asks.
+fn task(read: &mut Reader<'_>, eval: &BlockId, spec: &Spec) -> TaskFields {
+    let experiment = BlockId {
+        kind: BlockKind::Experiment,
+        name: spec.name.clone(),
+    };
+    let asks = if read.text(&read.at(eval, "kind")) == "multiple_choice" {
+        Asks::Choices(read.texts(&read.at(eval, "choices")))
+    } else {
+        let mut number = |name: &str| {
+            let at = read.at(eval, name);
+            (at.field.value != Value::None).then(|| read.exact(&at))
+        };
+        let (temperature, top_p) = (number("temperature"), number("top_p"));
+        Asks::Text {
+            stop: read.texts(&read.at(eval, "stop")),
+            maximum: read.count(&read.at(eval, "maximum")),
+            temperature: temperature.filter(|temperature| !temperature.decimal().is_zero()),
+            top_p,
+        }
+    };
+    let (shots, by) = (read.at(eval, "shots"), read.at(eval, "by"));
+    TaskFields {
+        files: read.texts(&read.at(eval, "files")),
+        shot_files: read.texts(&read.at(eval, "shot_files")),
+        prompt: read.text(&read.at(eval, "prompt")),
+        answer: read.text(&read.at(eval, "answer")),
+        shots: if shots.field.value == Value::None { 0 } else { read.count(&shots) },
+        separator: read.text(&read.at(eval, "separator")),
+        delimiter: read.text(&read.at(eval, "delimiter")),
+        by_category: by.field.value != Value::None && read.value(&by).is_some(),
+        seed: read.whole(&read.at(&experiment, "seed")),
+        asks,
     }
 }
 

@@ -58,7 +58,7 @@ fn checkpoint(model: &ModelFields, out: &Utf8Path) -> Files {
         model: model.clone(),
         how,
     };
-    weights(&fields, Some(&[]), out, &|_| {}).expect("written");
+    weights(&fields, None, out, &|_| {}).expect("written");
     files(model, out)
 }
 

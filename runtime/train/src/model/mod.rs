@@ -10,6 +10,7 @@
 
 mod access;
 mod attention;
+mod decode;
 mod error;
 mod head;
 mod layout;
@@ -21,6 +22,7 @@ mod record;
 mod views;
 mod workspace;
 
+pub use decode::{Cache, Next};
 pub use access::{elements, elements_mut, part, part_mut};
 pub use error::ModelError;
 pub use layout::{Chunk, Holding, Layout, Part, Shape, Share, Split, reported};
