@@ -147,6 +147,21 @@ Example:  aurora rerun lockfiles/demo.lock --layout tensor=4,data=2 --into again
         #[arg(long, value_enum, default_value = "auto")]
         progress: Progress,
     },
+    /// Measure a checkpoint with an eval of its experiment, wherever the spec measures it.
+    ///
+    /// A checkpoint is EXPERIMENT/NODE of the project of this folder, as for `aurora export hf`.
+    #[command(
+        after_help = "Example:  aurora eval tiny/cap@10 heldout --json",
+        verbatim_doc_comment
+    )]
+    Eval {
+        #[arg(value_name = "CHECKPOINT")]
+        checkpoint: String,
+        #[arg(value_name = "EVAL")]
+        eval: String,
+        #[command(flatten)]
+        how: RunArguments,
+    },
     /// Read every byte of the store and name what is damaged.
     Verify {
         /// A spec or lock whose project's store is meant [default: the project of this folder].
@@ -225,7 +240,7 @@ Example:  aurora import hf ~/models/tiny-llama
 
 #[derive(Args, Debug)]
 pub struct ImportArguments {
-    /// Write the weights and the tokenizer into this folder, which `aurora export hf` and `aurora eval` take.
+    /// Write the weights and the tokenizer into this folder, which `aurora export hf` takes.
     #[arg(value_name = "DIR")]
     pub folder: Option<Utf8PathBuf>,
     /// The tokenizer's entry that ends a document.

@@ -30,6 +30,45 @@ pub struct Checkpoint {
     pub card: Card,
 }
 
+/// A checkpoint in the graph of its experiment, made or not.
+pub struct Named {
+    pub project: Project,
+    pub loaded: Loaded,
+    pub keyed: Keyed,
+    pub pins: Pins,
+    pub id: NodeId,
+    /// Path of the lock.
+    pub lock: Utf8PathBuf,
+}
+
+impl Named {
+    /// Finds `EXPERIMENT/NODE` in the project of the present folder.
+    pub fn find(context: &Context, name: &str) -> Result<Self, Failure> {
+        let (experiment, node) = name.split_once('/').unwrap_or((name, ""));
+        let project = context.project(None)?;
+        let path = project.root.join("lockfiles").join(format!("{experiment}.lock"));
+        let Some(lock) = read_lock(&path)? else {
+            return Err(
+                Failure::fault(format!("`{name}` is no checkpoint: there is no {path}")).help(
+                    "write EXPERIMENT/NODE of an experiment of this project, such as `tiny/cat@10`, or a folder that \
+                 `aurora import` has written",
+                ),
+            );
+        };
+        let loaded = load(&project.root.join(&lock.spec), lock.profile.as_deref(), context.json)?;
+        let (keyed, pins, _) = compile(&project, &loaded.spec)?;
+        let id = find_node(&keyed, &loaded.spec, node)?;
+        Ok(Self {
+            project,
+            loaded,
+            keyed,
+            pins,
+            id,
+            lock: path,
+        })
+    }
+}
+
 impl Checkpoint {
     /// Finds what a command names.
     pub fn find(context: &Context, name: &str) -> Result<Self, Failure> {
@@ -37,21 +76,17 @@ impl Checkpoint {
         if path.join(MODEL).is_file() {
             return Self::imported(path);
         }
-        let (experiment, node) = name.split_once('/').unwrap_or((name, ""));
-        let project = context.project(None)?;
-        let lock_path = project.root.join("lockfiles").join(format!("{experiment}.lock"));
-        let Some(lock) = read_lock(&lock_path)? else {
-            return Err(Failure::fault(format!("`{name}` is no checkpoint: there is no {lock_path}")).help(
-                "write EXPERIMENT/NODE of an experiment of this project, such as `tiny/cat@10`, or a folder that \
-                 `aurora import` has written",
-            ));
-        };
-        let loaded = load(&project.root.join(&lock.spec), lock.profile.as_deref(), context.json)?;
-        let (keyed, pins, _) = compile(&project, &loaded.spec)?;
-        let id = find_node(&keyed, &loaded.spec, node)?;
+        let Named {
+            project,
+            loaded,
+            keyed,
+            pins,
+            id,
+            lock,
+        } = Named::find(context, name)?;
         let mut found = Self::of(&project, &loaded, &keyed, &pins, id)?;
-        let text = std::fs::read(&lock_path).map_err(|error| Failure::fault(format!("cannot read `{lock_path}`: {error}")))?;
-        found.card.lock = Some((project.relative(&lock_path), aurora_runtime::content_of(&text)));
+        let text = std::fs::read(&lock).map_err(|error| Failure::fault(format!("cannot read `{lock}`: {error}")))?;
+        found.card.lock = Some((project.relative(&lock), aurora_runtime::content_of(&text)));
         Ok(found)
     }
 
@@ -71,7 +106,10 @@ impl Checkpoint {
             None
         };
         Ok(Self {
-            files: groups(&model).iter().map(|group| (group.weights(), folder.join(group.weights()))).collect(),
+            files: groups(&model)
+                .iter()
+                .map(|group| (group.weights(), folder.join(group.weights())))
+                .collect(),
             model,
             tokenizer,
             card: Card {
@@ -87,20 +125,29 @@ impl Checkpoint {
         let node = graph.node(id);
         let store = Store::look(&project.store);
         let not_built = |name: &str| {
-            Failure::fault(format!("`{name}` of `{}` has not been made as the spec stands now", spec.name))
-                .help(format!("aurora run {}", project.relative(&loaded.path)))
+            Failure::fault(format!(
+                "`{name}` of `{}` has not been made as the spec stands now",
+                spec.name
+            ))
+            .help(format!("aurora run {}", project.relative(&loaded.path)))
         };
         let record = store.record(keyed.key(id)).ok_or_else(|| not_built(&node.name))?;
         let model_id = model_of(keyed, spec, id);
         let model_id = model_id.ok_or_else(|| Failure::fault(format!("`{}` is no checkpoint", node.name)))?;
-        let tokenizer = spec.blocks.get(&model_id).and_then(|block| block.field("tokenizer")?.reference());
+        let tokenizer = spec
+            .blocks
+            .get(&model_id)
+            .and_then(|block| block.field("tokenizer")?.reference());
         let tokenizer = tokenizer.and_then(|tokenizer| graph.find(&format!("tokenizer/{}", tokenizer.name)));
         let tokenizer = tokenizer.and_then(|id| store.record(keyed.key(id)));
         let tokenizer = match tokenizer {
             Some(record) => {
                 let files = store.files(&record)?;
                 let meta = std::fs::read(&files["meta.json"]).map_err(|error| Failure::fault(error.to_string()))?;
-                Some((files["tokenizer.json"].clone(), serde_json::from_slice(&meta).map_err(|error| Failure::fault(error.to_string()))?))
+                Some((
+                    files["tokenizer.json"].clone(),
+                    serde_json::from_slice(&meta).map_err(|error| Failure::fault(error.to_string()))?,
+                ))
             }
             None => None,
         };
@@ -117,13 +164,28 @@ impl Checkpoint {
 fn find_node(keyed: &Keyed, spec: &Spec, name: &str) -> Result<NodeId, Failure> {
     let graph = &keyed.graph;
     let is_checkpoint = |id: &NodeId| matches!(graph.node(*id).kind, Kind::Train | Kind::Weights);
-    let found = graph.find(name).or_else(|| graph.find(&format!("weights/{name}"))).filter(is_checkpoint);
+    let found = graph
+        .find(name)
+        .or_else(|| graph.find(&format!("weights/{name}")))
+        .filter(is_checkpoint);
     let last = || {
-        let step = |id: &NodeId| graph.node(*id).name.strip_prefix(name)?.strip_prefix('@')?.parse::<u64>().ok();
+        let step = |id: &NodeId| {
+            graph
+                .node(*id)
+                .name
+                .strip_prefix(name)?
+                .strip_prefix('@')?
+                .parse::<u64>()
+                .ok()
+        };
         graph.ids().filter(|id| step(id).is_some()).max_by_key(step)
     };
     found.or_else(last).ok_or_else(|| {
-        let all: Vec<&str> = graph.ids().filter(is_checkpoint).map(|id| graph.node(id).name.as_str()).collect();
+        let all: Vec<&str> = graph
+            .ids()
+            .filter(is_checkpoint)
+            .map(|id| graph.node(id).name.as_str())
+            .collect();
         let failure = Failure::fault(format!("`{}` has no checkpoint `{name}`", spec.name));
         failure.help(format!("there are: {}", all.join(", ")))
     })
@@ -144,7 +206,10 @@ fn ancestry(keyed: &Keyed, id: NodeId) -> Vec<NodeId> {
 fn model_of(keyed: &Keyed, spec: &Spec, id: NodeId) -> Option<aurora_compiler::spec::BlockId> {
     let first = *ancestry(keyed, id).first()?;
     let name = keyed.graph.node(first).name.strip_prefix("weights/")?;
-    spec.of_kind(BlockKind::Model).map(|(id, _)| id).find(|id| id.name == name).cloned()
+    spec.of_kind(BlockKind::Model)
+        .map(|(id, _)| id)
+        .find(|id| id.name == name)
+        .cloned()
 }
 
 fn card(spec: &Spec, keyed: &Keyed, pins: &Pins, id: NodeId, made_on: Option<String>) -> Card {
@@ -173,14 +238,21 @@ fn card(spec: &Spec, keyed: &Keyed, pins: &Pins, id: NodeId, made_on: Option<Str
         let Ok(fields) = serde_json::from_value::<TrainFields>(node.fields.clone()) else {
             continue;
         };
-        let order = graph.inputs(at).find(|input| input.role == "order").map(|input| input.node);
-        let order = order.and_then(|order| serde_json::from_value::<OrderFields>(graph.node(order).fields.clone()).ok());
+        let order = graph
+            .inputs(at)
+            .find(|input| input.role == "order")
+            .map(|input| input.node);
+        let order =
+            order.and_then(|order| serde_json::from_value::<OrderFields>(graph.node(order).fields.clone()).ok());
         let components = order.map(|order| order.components).unwrap_or_default();
         card.stages.push(Trained {
             stage: node.name.split('@').next().unwrap_or_default().to_owned(),
             steps: fields.last_step,
             tokens: fields.last_step * u64::from(fields.global_batch) * u64::from(fields.sequence),
-            mixture: components.into_iter().map(|component| (component.name, component.weight_ppm)).collect(),
+            mixture: components
+                .into_iter()
+                .map(|component| (component.name, component.weight_ppm))
+                .collect(),
         });
     }
     for (name, pin) in pins {
@@ -190,8 +262,13 @@ fn card(spec: &Spec, keyed: &Keyed, pins: &Pins, id: NodeId, made_on: Option<Str
             _ => None,
         });
         let of_model = spec.of_kind(BlockKind::Model).any(|(id, _)| hub_source(id) == *name);
-        let words = if of_model { "the first weights" } else { "terms not stated" };
-        card.sources.push((pin.reference.clone(), licence.unwrap_or_else(|| words.to_owned())));
+        let words = if of_model {
+            "the first weights"
+        } else {
+            "terms not stated"
+        };
+        card.sources
+            .push((pin.reference.clone(), licence.unwrap_or_else(|| words.to_owned())));
     }
     card
 }

@@ -15,3 +15,4 @@ mod locks;
 mod project;
 mod running;
 mod slurm;
+mod weights;

@@ -25,9 +25,16 @@ pub fn hf(context: &Context, checkpoint: &str, folder: &Utf8Path) -> Result<Exit
         output::json(json!({ "folder": folder, "files": exported.files }));
         return Ok(Exit::Done);
     }
-    let rows = exported.files.iter().map(|(name, bytes)| vec![name.clone(), format!("{:>15}", output::grouped(*bytes))]);
+    let rows = exported
+        .files
+        .iter()
+        .map(|(name, bytes)| vec![name.clone(), format!("{:>15}", output::grouped(*bytes))]);
     print!("{}", output::table(&rows.collect::<Vec<_>>()));
-    println!("{folder}: {} parameters of {}", output::grouped(found.model.parameters()), found.card.name);
+    println!(
+        "{folder}: {} parameters of {}",
+        output::grouped(found.model.parameters()),
+        found.card.name
+    );
     Ok(Exit::Done)
 }
 

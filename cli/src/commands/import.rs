@@ -30,7 +30,10 @@ pub fn hf(context: &Context, path: &Utf8Path, into: &ImportArguments) -> Result<
     }
     files.sort_by(|a, b| a.name.cmp(&b.name));
     let model = HuggingFace::open(&files).map_err(fault)?;
-    let member = files.iter().any(|file| file.name == "tokenizer.json").then_some("tokenizer.json");
+    let member = files
+        .iter()
+        .any(|file| file.name == "tokenizer.json")
+        .then_some("tokenizer.json");
     done(context, &model, &files, member, "safetensors(SOURCE)", into)
 }
 
@@ -77,7 +80,11 @@ fn done(
         return Ok(Exit::Done);
     }
     print!("{}", block(model, call));
-    let written = into.folder.as_ref().map(|folder| format!(", written to {folder}")).unwrap_or_default();
+    let written = into
+        .folder
+        .as_ref()
+        .map(|folder| format!(", written to {folder}"))
+        .unwrap_or_default();
     eprintln!("{} parameters{written}", output::grouped(model.parameters()));
     Ok(Exit::Done)
 }

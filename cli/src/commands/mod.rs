@@ -5,6 +5,7 @@ mod build;
 mod check;
 mod diff;
 pub mod doctor;
+mod eval;
 mod explain;
 mod export;
 mod fmt;
@@ -72,6 +73,7 @@ pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
             into,
         } => rerun::run(&context, &lock, &how, fresh, into.as_deref(), profile.as_deref()),
         Command::Bisect { a, b, lock, progress } => bisect::run(&context, [&a, &b], lock.as_deref(), progress),
+        Command::Eval { checkpoint, eval, how } => eval::run(&context, &checkpoint, &eval, &how),
         Command::Verify { of } => verify::run(&context, of.as_deref()),
         Command::Status { of } => status::run(&context, of.as_deref()),
         Command::Diff { old, new, profile } => diff::run(&context, &old, &new, profile.as_deref()),

@@ -7,31 +7,51 @@ use super::reader::{At, Reader, steps_of};
 use super::{Graph, Input, Kind, Node, NodeId, Pins};
 use crate::fields::{
     AdamW, Asks, Component, EvalFields, EvalSet, Exact, ExpectFields, ExtractFields, FilterFields, Format, Language,
-    Numerics, OptimizerState, OrderFields, PageReference, Precision, ReportFields, SourceFields, Split, TaskFields, Term,
-    TokenizerFields, TokensFields, TrainFields, Unit, WeightsFields, WeightsHow,
+    Numerics, OptimizerState, OrderFields, PageReference, Precision, ReportFields, SourceFields, Split, TaskFields,
+    Term, TokenizerFields, TokensFields, TrainFields, Unit, WeightsFields, WeightsHow,
 };
 use crate::schedule::Schedule;
 use crate::spec::{BlockId, BlockKind, Expression, Metric, Spec, Value};
 
 /// Returns the graph of a spec whose sources are pinned as far as `pins` says.
 pub fn lower(spec: &Spec, pins: &Pins) -> Graph {
-    let mut lowering = Lowering {
-        spec,
-        pins,
-        graph: Graph::default(),
-        stages: BTreeMap::new(),
-    };
-    for id in lowering.blocks(BlockKind::Stage) {
-        lowering.stage(&id);
-    }
-    for id in lowering.blocks(BlockKind::Eval) {
-        lowering.eval(&id);
-    }
-    for id in lowering.blocks(BlockKind::Expect) {
-        lowering.expect(&id);
-    }
+    let mut lowering = Lowering::of(spec, pins);
     lowering.report();
     lowering.graph
+}
+
+/// Returns the graph of a spec without its report, and in it the node of eval `eval` at the checkpoint `checkpoint`, whether
+/// the spec measures there or not; nothing if there is no such checkpoint in a stage.
+pub fn lower_eval(spec: &Spec, pins: &Pins, checkpoint: &str, eval: &BlockId) -> Option<(Graph, NodeId)> {
+    let mut lowering = Lowering::of(spec, pins);
+    let node = lowering.graph.find(checkpoint)?;
+    let holds = |stage: &&LoweredStage| stage.start == node || stage.checkpoints.values().any(|own| *own == node);
+    let stage = lowering.stages.values().find(holds)?;
+    let (model, sequence) = (stage.model.clone(), stage.plan.sequence);
+    let node = lowering.eval_at(eval, node, &model, sequence);
+    Some((lowering.graph, node))
+}
+
+impl<'a> Lowering<'a> {
+    /// Everything but the report.
+    fn of(spec: &'a Spec, pins: &'a Pins) -> Self {
+        let mut lowering = Lowering {
+            spec,
+            pins,
+            graph: Graph::default(),
+            stages: BTreeMap::new(),
+        };
+        for id in lowering.blocks(BlockKind::Stage) {
+            lowering.stage(&id);
+        }
+        for id in lowering.blocks(BlockKind::Eval) {
+            lowering.eval(&id);
+        }
+        for id in lowering.blocks(BlockKind::Expect) {
+            lowering.expect(&id);
+        }
+        lowering
+    }
 }
 
 struct Lowering<'a> {
@@ -520,7 +540,10 @@ impl<'a> Lowering<'a> {
             if let "multiple_choice" | "generation" = kind.as_str() {
                 let task = task(&mut read, &id, this.spec);
                 for source in read.elements(&read.at(&id, "data")) {
-                    inputs.extend(read.reference(&source).map(|source| input("items", this.source(&source))));
+                    inputs.extend(
+                        read.reference(&source)
+                            .map(|source| input("items", this.source(&source))),
+                    );
                 }
                 let tokenizer = read.reference(&read.at(&model, "tokenizer"));
                 inputs.extend(tokenizer.map(|tokenizer| input("tokenizer", this.tokenizer(&tokenizer))));
@@ -691,7 +714,11 @@ fn task(read: &mut Reader<'_>, eval: &BlockId, spec: &Spec) -> TaskFields {
         shot_files: read.texts(&read.at(eval, "shot_files")),
         prompt: read.text(&read.at(eval, "prompt")),
         answer: read.text(&read.at(eval, "answer")),
-        shots: if shots.field.value == Value::None { 0 } else { read.count(&shots) },
+        shots: if shots.field.value == Value::None {
+            0
+        } else {
+            read.count(&shots)
+        },
         separator: read.text(&read.at(eval, "separator")),
         delimiter: read.text(&read.at(eval, "delimiter")),
         by_category: by.field.value != Value::None && read.value(&by).is_some(),

@@ -205,8 +205,12 @@ pub(super) const TOKENIZERS: &[CallSchema] = &[
         meaning: "A `tokenizer.json` of Hugging Face's tokenizers, as it is; or the tokenizer inside of a GGUF file.",
         first: Some(&SOURCE),
         arguments: &[
-            field("member", TEXT, "Its path inside the source; a name that ends with `.gguf` is that of a GGUF file.")
-                .or("\"tokenizer.json\""),
+            field(
+                "member",
+                TEXT,
+                "Its path inside the source; a name that ends with `.gguf` is that of a GGUF file.",
+            )
+            .or("\"tokenizer.json\""),
             field("end_of_document", TEXT, "The entry that ends a document.").or("\"<|endoftext|>\""),
         ],
     },

@@ -161,7 +161,10 @@ impl Run<'_> {
     }
 
     fn weights(&self, id: NodeId, out: &Utf8Path) -> Result<(), RunError> {
-        let source = self.inputs(id, "source").first().map(|source| self.source_files(*source));
+        let source = self
+            .inputs(id, "source")
+            .first()
+            .map(|source| self.source_files(*source));
         let files = source.transpose()?;
         let note = |text: &str| self.observer.see(Seen::Note { text });
         weights(&self.fields(id)?, files.as_deref(), out, &note).map_err(|error| self.fail(id, chain(&error)))

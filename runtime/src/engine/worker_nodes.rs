@@ -287,7 +287,10 @@ impl Session<'_, '_> {
             files.extend(run.files(source)?);
         }
         let own = run.files(tokenizer)?;
-        let of = |name: &str| own.get(name).ok_or_else(|| run.fail(tokenizer, format!("its result has no {name}")));
+        let of = |name: &str| {
+            own.get(name)
+                .ok_or_else(|| run.fail(tokenizer, format!("its result has no {name}")))
+        };
         let text = fs::read_to_string(of("meta.json")?).map_err(|error| run.fail(tokenizer, error))?;
         let meta: TokenizerMeta = serde_json::from_str(&text).map_err(|error| run.fail(tokenizer, error))?;
         Ok(Some(TaskPaths {

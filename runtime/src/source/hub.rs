@@ -28,7 +28,8 @@ use crate::progress::{Unit, Watch};
 const CURL: &str = "on Debian `apt-get install curl` brings it";
 /// Endings of files that hold pickles, code, or the weights of other frameworks once more.
 const LEFT_OUT: [&str; 14] = [
-    ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack", ".ot", ".onnx", ".tflite", ".npz", ".py", ".joblib",
+    ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack", ".ot", ".onnx", ".tflite", ".npz", ".py",
+    ".joblib",
 ];
 
 /// Where the hub is, and where its cache.
@@ -102,7 +103,9 @@ impl Hub {
         let known = if is_commit(revision) {
             Some(revision.to_owned())
         } else if context.offline {
-            fs::read_to_string(folder.join("refs").join(revision)).ok().map(|text| text.trim().to_owned())
+            fs::read_to_string(folder.join("refs").join(revision))
+                .ok()
+                .map(|text| text.trim().to_owned())
         } else {
             None
         };
@@ -123,7 +126,11 @@ impl Hub {
         if context.offline {
             return Err(FetchError::Offline { reference });
         }
-        let address = format!("{}/api/models/{repository}/revision/{}?blobs=true", self.endpoint, revision.replace('/', "%2F"));
+        let address = format!(
+            "{}/api/models/{repository}/revision/{}?blobs=true",
+            self.endpoint,
+            revision.replace('/', "%2F")
+        );
         let answer = context.scratch.join("revision.json");
         self.get(&reference, &address, &answer, watch)?;
         let failed = |cause: String| FetchError::Failed {
@@ -152,7 +159,9 @@ impl Hub {
             });
         }
         if files.is_empty() {
-            return Err(failed("it has no file that could be used; pickles are never fetched".to_owned()));
+            return Err(failed(
+                "it has no file that could be used; pickles are never fetched".to_owned(),
+            ));
         }
         files.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         if !is_commit(revision) {
@@ -185,7 +194,9 @@ impl Hub {
             cause,
         };
         let stated = sibling.lfs.as_ref().map(|lfs| lfs.sha256.as_str());
-        let etag = stated.or(sibling.blob.as_deref()).filter(|etag| etag.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        let etag = stated
+            .or(sibling.blob.as_deref())
+            .filter(|etag| etag.bytes().all(|byte| byte.is_ascii_hexdigit()));
         let etag = etag.ok_or_else(|| failed(format!("the hub states no digest of `{name}`")))?;
         let blob = folder.join("blobs").join(etag);
         if !blob.is_file() {
@@ -195,7 +206,9 @@ impl Hub {
             let length = fs::metadata(&came).map_err(reading(&came))?.len();
             watch.report(length, sibling.size, Unit::Bytes);
             if let Some(size) = sibling.size.filter(|size| *size != length) {
-                return Err(failed(format!("`{name}` came with {length} bytes, and the hub states {size}")));
+                return Err(failed(format!(
+                    "`{name}` came with {length} bytes, and the hub states {size}"
+                )));
             }
             if let Some(stated) = stated {
                 let found = sha256(&came)?;
@@ -221,9 +234,25 @@ impl Hub {
     /// Writes what stands at an address to a file.
     fn get(&self, reference: &str, address: &str, to: &Utf8Path, watch: Watch<'_>) -> Result<(), FetchError> {
         let mut command = Command::new("curl");
-        command.args(["--silent", "--show-error", "--location", "--fail", "--retry", "2", "--max-redirs", "10"]);
+        command.args([
+            "--silent",
+            "--show-error",
+            "--location",
+            "--fail",
+            "--retry",
+            "2",
+            "--max-redirs",
+            "10",
+        ]);
         // Redirects go to servers of bytes, never to files of this machine.
-        command.args(["--proto", "=http,https", "--proto-redir", "=http,https", "--write-out", "%{http_code}"]);
+        command.args([
+            "--proto",
+            "=http,https",
+            "--proto-redir",
+            "=http,https",
+            "--write-out",
+            "%{http_code}",
+        ]);
         command.args(["--output", to.as_str(), "--", address]);
         let output = client::run(&mut command, CURL, watch)?;
         if output.status.success() {
@@ -258,7 +287,13 @@ fn writing(path: &Utf8Path) -> impl FnOnce(io::Error) -> FetchError {
 fn escaped(path: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
     path.bytes()
-        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .map(|byte| {
+            if plain(byte) {
+                char::from(byte).to_string()
+            } else {
+                format!("%{byte:02X}")
+            }
+        })
         .collect()
 }
 

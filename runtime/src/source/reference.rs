@@ -84,7 +84,9 @@ impl FromStr for Reference {
         }
         if let Some(rest) = text.strip_prefix("hf:") {
             let (repository, revision) = rest.split_once('@').map_or((rest, None), |(name, at)| (name, Some(at)));
-            let named = repository.split_once('/').is_some_and(|(owner, name)| word(owner) && word(name));
+            let named = repository
+                .split_once('/')
+                .is_some_and(|(owner, name)| word(owner) && word(name));
             if !named || repository.contains("..") {
                 return Err(error("a repository of the hub is `hf:ORGANISATION/NAME@REVISION`"));
             }

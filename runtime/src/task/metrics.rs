@@ -12,7 +12,11 @@ pub fn exact_match(text: &str, expected: &[String]) -> bool {
 }
 
 fn words(text: &str) -> Vec<String> {
-    let letters = |word: &str| word.chars().filter(|c| c.is_alphanumeric() || is_mark(*c)).collect::<String>();
+    let letters = |word: &str| {
+        word.chars()
+            .filter(|c| c.is_alphanumeric() || is_mark(*c))
+            .collect::<String>()
+    };
     let words = text.split_whitespace().map(|word| letters(&word.to_lowercase()));
     words.filter(|word| !word.is_empty()).collect()
 }
@@ -36,7 +40,9 @@ fn counts<T: std::hash::Hash + Eq>(all: impl Iterator<Item = T>) -> HashMap<T, u
 
 fn common<T: std::hash::Hash + Eq>(a: &HashMap<T, u64>, b: &HashMap<T, u64>) -> u64 {
     // A sum does not depend on the order in which a map is read.
-    a.iter().map(|(one, count)| (*count).min(b.get(one).copied().unwrap_or(0))).sum()
+    a.iter()
+        .map(|(one, count)| (*count).min(b.get(one).copied().unwrap_or(0)))
+        .sum()
 }
 
 /// The largest F1 of words over the expected texts.
@@ -126,7 +132,10 @@ mod tests {
         assert_eq!(Grams::of("abc", &one("xyz")).chrf(), 0.0);
         // Order 1: 3 of 4 and 3 of 4; 2: 2 of 3 and 2 of 3; 3: 1 of 2; 4: 0 of 1. Mean of both: (3/4 + 2/3 + 1/2) / 4.
         let found = Grams::of("abcd", &one("abce")).chrf();
-        assert!((found - 100.0 * (0.75 + 2.0 / 3.0 + 0.5) / 4.0).abs() < 1e-12, "{found}");
+        assert!(
+            (found - 100.0 * (0.75 + 2.0 / 3.0 + 0.5) / 4.0).abs() < 1e-12,
+            "{found}"
+        );
         let mut sum = Grams::of("abcd", &one("abce"));
         sum.add(&Grams::of("abcd", &one("abce")));
         assert_eq!(sum.chrf(), found);

@@ -122,7 +122,11 @@ fn read(files: &[InputFile], patterns: &[String]) -> Result<Vec<(String, Value)>
         for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
             let value: Result<Value, _> = serde_json::from_str(line);
             let value = value.map_err(|error| error.to_string()).and_then(|value| {
-                if value.is_object() { Ok(value) } else { Err("it is another kind of value".to_owned()) }
+                if value.is_object() {
+                    Ok(value)
+                } else {
+                    Err("it is another kind of value".to_owned())
+                }
             });
             let line = number + 1;
             let value = value.map_err(|cause| TaskError::NoItem {
@@ -160,7 +164,10 @@ pub fn items(fields: &TaskFields, files: &[InputFile]) -> Result<Vec<Item>, Task
     let prompt = Template::new(&fields.prompt).map_err(whole)?;
     let answer = Template::new(&fields.answer).map_err(whole)?;
     let choices = match &fields.asks {
-        Asks::Choices(choices) => choices.iter().map(|choice| Template::new(choice)).collect::<Result<Vec<_>, _>>(),
+        Asks::Choices(choices) => choices
+            .iter()
+            .map(|choice| Template::new(choice))
+            .collect::<Result<Vec<_>, _>>(),
         Asks::Text { .. } => Ok(Vec::new()),
     };
     let choices = choices.map_err(whole)?;
@@ -196,11 +203,19 @@ pub fn items(fields: &TaskFields, files: &[InputFile]) -> Result<Vec<Item>, Task
             question,
         })
     };
-    let own = read(files, &fields.files)?.into_iter().map(solve).collect::<Result<Vec<_>, _>>()?;
+    let own = read(files, &fields.files)?
+        .into_iter()
+        .map(solve)
+        .collect::<Result<Vec<_>, _>>()?;
     let given = if fields.shot_files.is_empty() {
         None
     } else {
-        Some(read(files, &fields.shot_files)?.into_iter().map(solve).collect::<Result<Vec<_>, _>>()?)
+        Some(
+            read(files, &fields.shot_files)?
+                .into_iter()
+                .map(solve)
+                .collect::<Result<Vec<_>, _>>()?,
+        )
     };
     let mut items = Vec::new();
     for (number, item) in own.iter().enumerate() {
@@ -233,7 +248,10 @@ fn place(answer: &str, choices: &[String]) -> Option<usize> {
         [letter @ b'A'..=b'Z'] => Some(usize::from(letter - b'A')),
         _ => None,
     };
-    by_text.or_else(by_number).or_else(by_letter).filter(|place| *place < choices.len())
+    by_text
+        .or_else(by_number)
+        .or_else(by_letter)
+        .filter(|place| *place < choices.len())
 }
 
 /// The solved examples in front of an item: given ones from the first on, or other items in an order of its own.
@@ -252,7 +270,10 @@ fn examples<'s>(
         found,
     };
     if let Some(given) = given {
-        return given.get(..shots).map(|given| given.iter().collect()).ok_or_else(|| few(given.len()));
+        return given
+            .get(..shots)
+            .map(|given| given.iter().collect())
+            .ok_or_else(|| few(given.len()));
     }
     if own.len() <= shots {
         return Err(few(own.len().saturating_sub(1)));
@@ -332,7 +353,10 @@ pub fn requests(
 /// # Errors
 /// The tokenizer cannot decode them.
 pub fn text(encoder: &Encoder, ids: &[u32], stop: &[String]) -> Result<(String, bool), String> {
-    let text = encoder.tokenizer().decode(ids, true).map_err(|error| error.to_string())?;
+    let text = encoder
+        .tokenizer()
+        .decode(ids, true)
+        .map_err(|error| error.to_string())?;
     let first = stop.iter().filter_map(|stop| text.find(stop.as_str())).min();
     Ok(match first {
         Some(end) => (text[..end].to_owned(), true),

@@ -88,14 +88,20 @@ pub fn score(
                 ];
                 for (metric, length) in metrics {
                     let best = largest(result.choices.iter().map(|(choice, ln)| ln / length(choice)));
-                    result.scores.insert(metric.to_owned(), f64::from(u8::from(best == *right)));
+                    result
+                        .scores
+                        .insert(metric.to_owned(), f64::from(u8::from(best == *right)));
                 }
             }
             Question::Text { expected } => {
                 let Some(Answer::Text(ids)) = rest.next() else {
                     return Err(format!("{} has no answer", item.name));
                 };
-                let stop: &[String] = if let Asks::Text { stop, .. } = &fields.asks { stop } else { &[] };
+                let stop: &[String] = if let Asks::Text { stop, .. } = &fields.asks {
+                    stop
+                } else {
+                    &[]
+                };
                 let (own, _) = text(encoder, ids, stop)?;
                 let of_item = Grams::of(&own, expected);
                 let matches = f64::from(u8::from(exact_match(&own, expected)));

@@ -45,7 +45,9 @@ impl Template {
             if brace == "}" {
                 return Err(TemplateError::Close { template: whole() });
             }
-            let (member, after) = after.split_once('}').ok_or_else(|| TemplateError::Open { template: whole() })?;
+            let (member, after) = after
+                .split_once('}')
+                .ok_or_else(|| TemplateError::Open { template: whole() })?;
             if !text.is_empty() {
                 parts.push(Part::Text(std::mem::take(&mut text)));
             }
@@ -97,7 +99,10 @@ fn member<'v>(item: &'v Value, path: &str) -> Result<&'v Value, TemplateError> {
         };
         at = found.ok_or_else(|| TemplateError::Missing {
             path: path.to_owned(),
-            members: item.as_object().map(|object| object.keys().cloned().collect()).unwrap_or_default(),
+            members: item
+                .as_object()
+                .map(|object| object.keys().cloned().collect())
+                .unwrap_or_default(),
         })?;
     }
     Ok(at)
@@ -125,12 +130,23 @@ mod tests {
     fn members_take_their_places() {
         let item = json!({"q": "Why?", "n": 3, "c": ["a", "b"], "o": {"x": true}});
         let fill = |template: &str| Template::new(template).expect("a template").fill(&item);
-        assert_eq!(fill("Q: {q} {{{n}}} {c.1} { o.x }").expect("filled"), "Q: Why? {3} b true");
+        assert_eq!(
+            fill("Q: {q} {{{n}}} {c.1} { o.x }").expect("filled"),
+            "Q: Why? {3} b true"
+        );
         assert_eq!(fill("").expect("filled"), "");
-        let all = |template: &str| Template::new(template).expect("a template").fill_all(&item).expect("filled");
+        let all = |template: &str| {
+            Template::new(template)
+                .expect("a template")
+                .fill_all(&item)
+                .expect("filled")
+        };
         assert_eq!(all("{c}"), ["a", "b"]);
         assert_eq!(all("{q}!"), ["Why?!"]);
-        assert!(matches!(fill("{c}"), Err(TemplateError::NoText { found: "a list", .. })));
+        assert!(matches!(
+            fill("{c}"),
+            Err(TemplateError::NoText { found: "a list", .. })
+        ));
         let error = fill("{c.7}").expect_err("no such element").to_string();
         assert_eq!(error, "the item has no `c.7`; it has c, n, o, q");
         for (wrong, said) in [("{q", "without its `}`"), ("q}", "without its `{`")] {

@@ -35,7 +35,12 @@ fn encoder() -> Encoder {
     let alphabet = tokenizers::pre_tokenizers::byte_level::ByteLevel::alphabet();
     let mut letters: Vec<char> = alphabet.into_iter().collect();
     letters.sort_unstable();
-    vocabulary.extend(letters.into_iter().zip(1..).map(|(letter, id)| (letter.to_string(), id)));
+    vocabulary.extend(
+        letters
+            .into_iter()
+            .zip(1..)
+            .map(|(letter, id)| (letter.to_string(), id)),
+    );
     vocabulary.push(("<end>".to_owned(), 0));
     let vocabulary: BTreeMap<String, u32> = vocabulary.into_iter().collect();
     let json = serde_json::json!({
@@ -75,10 +80,21 @@ fn questions_are_put_into_words() {
         let parts: Vec<&str> = item.prompt.split("\n\n").collect();
         assert_eq!(parts.len(), 3, "{}", item.prompt);
         assert_eq!(parts[2], all[number].prompt, "the question comes last");
-        assert!(parts[..2].iter().all(|part| *part != format!("{} uno", all[number].prompt)));
-        assert!(!parts[..2].iter().any(|part| part.starts_with(&all[number].prompt)), "never the item itself");
+        assert!(
+            parts[..2]
+                .iter()
+                .all(|part| *part != format!("{} uno", all[number].prompt))
+        );
+        assert!(
+            !parts[..2].iter().any(|part| part.starts_with(&all[number].prompt)),
+            "never the item itself"
+        );
     }
-    assert_eq!(solved, items(&task, &files).expect("items"), "the same examples every time");
+    assert_eq!(
+        solved,
+        items(&task, &files).expect("items"),
+        "the same examples every time"
+    );
     assert_eq!(solved[1].category.as_deref(), Some("de"));
 }
 
@@ -95,11 +111,31 @@ fn a_wrong_item_is_named_by_file_and_line() {
     for (lines, change, expected) in [
         (format!("{good}[1]\n"), nothing, "line 2 of `x.jsonl` is no JSON object"),
         (format!("{good}{{\n"), nothing, "line 2 of `x.jsonl` is no JSON object"),
-        (format!("{good}{{\"q\": 1}}\n"), nothing, "x.jsonl:2: the item has no `c`; it has q"),
-        (good.replace('0', "2"), nothing, "x.jsonl:1: the answer `2` is none of the choices"),
-        (good.to_owned(), |task| task.by_category = true, "x.jsonl:1: `by = category`"),
-        (good.to_owned(), |task| task.shots = 1, "1 solved examples are asked for, and there are 0"),
-        (good.to_owned(), |task| task.files = vec!["*.json".to_owned()], "there is for example `x.jsonl`"),
+        (
+            format!("{good}{{\"q\": 1}}\n"),
+            nothing,
+            "x.jsonl:2: the item has no `c`; it has q",
+        ),
+        (
+            good.replace('0', "2"),
+            nothing,
+            "x.jsonl:1: the answer `2` is none of the choices",
+        ),
+        (
+            good.to_owned(),
+            |task| task.by_category = true,
+            "x.jsonl:1: `by = category`",
+        ),
+        (
+            good.to_owned(),
+            |task| task.shots = 1,
+            "1 solved examples are asked for, and there are 0",
+        ),
+        (
+            good.to_owned(),
+            |task| task.files = vec!["*.json".to_owned()],
+            "there is for example `x.jsonl`",
+        ),
         (String::new(), nothing, "there is no item in the files"),
     ] {
         let found = said(&lines, change);
@@ -128,7 +164,10 @@ fn requests_split_where_the_answer_begins() {
         continuation: ids(" uno"),
     };
     assert_eq!(short[0], expected);
-    assert!(matches!(requests(&task, &all, &encoder, 0, 3), Err(TaskError::Long { .. })));
+    assert!(matches!(
+        requests(&task, &all, &encoder, 0, 3),
+        Err(TaskError::Long { .. })
+    ));
     let open = TaskFields {
         prompt: String::new(),
         answer: "{c}".to_owned(),
@@ -169,8 +208,14 @@ fn lengths_decide_between_choices_as_they_should() {
     let answers = [-2.0, -2.4, -2.7, -5.0, -5.0].map(ln);
     let (scores, results) = score(&task, &all, &answers, &encoder()).expect("scores");
     let of = |set: &str, metric: &str| scores.measures[set][metric].value;
-    assert_eq!((of("k", "accuracy"), of("k", "accuracy_norm"), of("k", "accuracy_bytes")), (0.0, 1.0, 0.0));
-    assert_eq!((of("l", "accuracy"), of("", "accuracy"), of("", "accuracy_norm")), (1.0, 0.5, 1.0));
+    assert_eq!(
+        (of("k", "accuracy"), of("k", "accuracy_norm"), of("k", "accuracy_bytes")),
+        (0.0, 1.0, 0.0)
+    );
+    assert_eq!(
+        (of("l", "accuracy"), of("", "accuracy"), of("", "accuracy_norm")),
+        (1.0, 0.5, 1.0)
+    );
     assert_eq!(scores.measures[""]["accuracy"].standard_error, Some(0.5));
     assert_eq!(scores.measures["k"]["accuracy"].standard_error, None);
     assert_eq!(results[0].choices[2], ("नमः".to_owned(), -2.7));

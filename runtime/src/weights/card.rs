@@ -38,7 +38,8 @@ pub struct Trained {
 impl Card {
     /// The card as Markdown with the head that the hub reads.
     pub(super) fn text(&self, model: &ModelFields) -> String {
-        let mut text = String::from("---\nlibrary_name: transformers\npipeline_tag: text-generation\ntags:\n- aurora\n---\n\n");
+        let mut text =
+            String::from("---\nlibrary_name: transformers\npipeline_tag: text-generation\ntags:\n- aurora\n---\n\n");
         let mut line = |words: std::fmt::Arguments<'_>| {
             writeln!(text, "{words}").expect("writing into a text does not fail");
         };
@@ -88,7 +89,9 @@ impl Card {
         }
         if let Some((path, digest)) = &self.lock {
             line(format_args!("- Lock: `{path}`, BLAKE3 `{digest}`"));
-            line(format_args!("\n`aurora rerun {path}` makes it again and compares every result."));
+            line(format_args!(
+                "\n`aurora rerun {path}` makes it again and compares every result."
+            ));
         }
         if !self.sources.is_empty() {
             line(format_args!("\n## Sources\n"));

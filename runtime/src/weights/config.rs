@@ -43,7 +43,9 @@ impl Config {
         let Some(value) = self.get(field) else { return Ok(None) };
         let count = value.as_u64().and_then(|count| u32::try_from(count).ok());
         let count = count.filter(|count| (1..=1 << 24).contains(count));
-        count.map(Some).ok_or_else(|| Self::wrong(field, value, "a whole number from 1 to 16777216"))
+        count
+            .map(Some)
+            .ok_or_else(|| Self::wrong(field, value, "a whole number from 1 to 16777216"))
     }
 
     fn count(&self, field: &'static str) -> Result<u32, ConfigError> {
@@ -84,7 +86,9 @@ impl Config {
 
 fn positive(field: &'static str, value: &Value) -> Result<Exact, ConfigError> {
     let wrong = || Config::wrong(field, value, "a number above zero");
-    let Value::Number(number) = value else { return Err(wrong()) };
+    let Value::Number(number) = value else {
+        return Err(wrong());
+    };
     let exact: Exact = number.to_string().parse().map_err(|_| wrong())?;
     if exact.to_f64() > 0.0 { Ok(exact) } else { Err(wrong()) }
 }
@@ -110,8 +114,16 @@ pub fn read_config(text: &[u8]) -> Result<ModelFields, ConfigError> {
 }
 
 fn bigcode(config: &Config) -> Result<ModelFields, ConfigError> {
-    config.only("scale_attn_weights", true, "attention is scaled by the root of a head's width")?;
-    config.only("tie_word_embeddings", true, "gpt_bigcode has no output layer of its own")?;
+    config.only(
+        "scale_attn_weights",
+        true,
+        "attention is scaled by the root of a head's width",
+    )?;
+    config.only(
+        "tie_word_embeddings",
+        true,
+        "gpt_bigcode has no output layer of its own",
+    )?;
     let (hidden, heads) = (config.count("n_embd")?, config.count("n_head")?);
     let activation = match config.text("activation_function")?.unwrap_or("gelu_pytorch_tanh") {
         "gelu" => Activation::Gelu,
@@ -134,7 +146,9 @@ fn bigcode(config: &Config) -> Result<ModelFields, ConfigError> {
         context: config.count("n_positions")?,
         vocabulary: config.count("vocab_size")?,
         activation,
-        norm_epsilon: config.exact("layer_norm_epsilon")?.ok_or(ConfigError::Missing("layer_norm_epsilon"))?,
+        norm_epsilon: config
+            .exact("layer_norm_epsilon")?
+            .ok_or(ConfigError::Missing("layer_norm_epsilon"))?,
         rotary_base: None,
         tied_embeddings: true,
     })
@@ -197,7 +211,9 @@ fn llama(config: &Config) -> Result<ModelFields, ConfigError> {
         context: config.count("max_position_embeddings")?,
         vocabulary: config.count("vocab_size")?,
         activation: Activation::SwiGlu,
-        norm_epsilon: config.exact("rms_norm_eps")?.ok_or(ConfigError::Missing("rms_norm_eps"))?,
+        norm_epsilon: config
+            .exact("rms_norm_eps")?
+            .ok_or(ConfigError::Missing("rms_norm_eps"))?,
         rotary_base: Some(base.ok_or(ConfigError::Missing("rope_theta"))?),
         tied_embeddings: config.flag("tie_word_embeddings", false)?,
     })

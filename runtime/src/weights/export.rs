@@ -63,10 +63,17 @@ pub fn export(
     if filled {
         return Err(ExportError::NotEmpty { path: out.to_owned() });
     }
-    let parent = out.parent().filter(|parent| !parent.as_str().is_empty()).unwrap_or(Utf8Path::new("."));
+    let parent = out
+        .parent()
+        .filter(|parent| !parent.as_str().is_empty())
+        .unwrap_or(Utf8Path::new("."));
     std::fs::create_dir_all(parent).map_err(writing(parent))?;
-    let folder = tempfile::Builder::new().prefix(".aurora-export-").tempdir_in(parent).map_err(writing(parent))?;
-    let within = Utf8Path::from_path(folder.path()).expect("a folder with a plain name inside of one whose path is UTF-8");
+    let folder = tempfile::Builder::new()
+        .prefix(".aurora-export-")
+        .tempdir_in(parent)
+        .map_err(writing(parent))?;
+    let within =
+        Utf8Path::from_path(folder.path()).expect("a folder with a plain name inside of one whose path is UTF-8");
     weights(model, files, shard_bytes, within)?;
     let put = |name: &str, text: &str| {
         let path = within.join(name);
@@ -74,7 +81,10 @@ pub fn export(
     };
     let end = tokenizer.map(|(_, meta)| meta.end_of_document_id);
     put("config.json", &write_config(model, end))?;
-    put("generation_config.json", &pretty(&json!({"bos_token_id": end, "eos_token_id": end})))?;
+    put(
+        "generation_config.json",
+        &pretty(&json!({"bos_token_id": end, "eos_token_id": end})),
+    )?;
     put("README.md", &card.text(model))?;
     if let Some((path, meta)) = tokenizer {
         let to = within.join("tokenizer.json");
@@ -83,7 +93,10 @@ pub fn export(
         let mut new = std::fs::File::create(&to).map_err(writing(&to))?;
         io::copy(&mut from, &mut new).map_err(writing(&to))?;
         let end = &meta.end_of_document;
-        put("special_tokens_map.json", &pretty(&json!({"bos_token": end, "eos_token": end})))?;
+        put(
+            "special_tokens_map.json",
+            &pretty(&json!({"bos_token": end, "eos_token": end})),
+        )?;
         let companion = json!({
             "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": end, "eos_token": end,
             "model_max_length": model.context, "clean_up_tokenization_spaces": false,

@@ -171,7 +171,9 @@ impl Gguf {
     /// # Errors
     /// [`WeightsError::Member`], [`WeightsError::Gguf`].
     pub fn open(files: &[InputFile], member: &str) -> Result<Self, WeightsError> {
-        let plain = files.iter().find(|file| file.name == member && is_plain(&file.name) && !member.ends_with(".gz"));
+        let plain = files
+            .iter()
+            .find(|file| file.name == member && is_plain(&file.name) && !member.ends_with(".gz"));
         let bytes = match plain {
             Some(file) => {
                 let reading = |source| GgufError::Read {
@@ -390,8 +392,12 @@ fn places(
             found: info.code,
         })?;
         let (numbers, bytes) = stored.block();
-        let shape: Option<Vec<usize>> =
-            info.dimensions.iter().rev().map(|&n| usize::try_from(n).ok().filter(|n| *n > 0)).collect();
+        let shape: Option<Vec<usize>> = info
+            .dimensions
+            .iter()
+            .rev()
+            .map(|&n| usize::try_from(n).ok().filter(|n| *n > 0))
+            .collect();
         let shape = shape.ok_or_else(|| damaged(format!("has shape {:?}", info.dimensions)))?;
         let count = shape.iter().try_fold(1usize, |count, n| count.checked_mul(*n));
         let row = shape.last().copied().unwrap_or(0);
@@ -399,12 +405,19 @@ fn places(
             return Err(damaged(format!("has rows of {row} numbers, and blocks of {numbers}")));
         }
         let size = count.and_then(|count| (count / numbers).checked_mul(bytes));
-        let begin = usize::try_from(info.offset).ok().and_then(|offset| start.checked_add(offset));
-        let range = begin.zip(size).and_then(|(begin, size)| Some(begin..begin.checked_add(size)?));
+        let begin = usize::try_from(info.offset)
+            .ok()
+            .and_then(|offset| start.checked_add(offset));
+        let range = begin
+            .zip(size)
+            .and_then(|(begin, size)| Some(begin..begin.checked_add(size)?));
         let range = range.filter(|range| range.end <= length);
         let range = range.ok_or_else(|| damaged(format!("reaches beyond the {length} bytes of the file")))?;
         if !(range.start - start).is_multiple_of(alignment) {
-            return Err(damaged(format!("begins at {}, which is not aligned to {alignment}", info.offset)));
+            return Err(damaged(format!(
+                "begins at {}, which is not aligned to {alignment}",
+                info.offset
+            )));
         }
         taken.push((range.clone(), &info.name));
         let Some(name) = name(&info.name) else {
@@ -508,7 +521,10 @@ impl Facts<'_> {
                 });
             }
         }
-        let scaling = self.facts.iter().find(|(key, _)| key.starts_with("llama.rope.scaling."));
+        let scaling = self
+            .facts
+            .iter()
+            .find(|(key, _)| key.starts_with("llama.rope.scaling."));
         if let Some((key, fact)) = scaling
             && *fact != Fact::Text("none".to_owned())
         {
@@ -517,15 +533,26 @@ impl Facts<'_> {
                 what: key.clone(),
             });
         }
-        let (hidden, heads) = (self.count("llama.embedding_length")?, self.count("llama.attention.head_count")?);
+        let (hidden, heads) = (
+            self.count("llama.embedding_length")?,
+            self.count("llama.attention.head_count")?,
+        );
         let key = "llama.rope.dimension_count";
         if let Some(fact) = self.facts.get(key)
             && *fact != Fact::Whole(i128::from(hidden / heads))
         {
             return Err(self.wrong(key, fact, "the width of a head, `embedding_length` ÷ `head_count`"));
         }
-        let rows = |info: &Info| info.dimensions.last().copied().and_then(|rows| u32::try_from(rows).ok());
-        let words = tensors.iter().find(|info| info.name == "token_embd.weight").and_then(rows);
+        let rows = |info: &Info| {
+            info.dimensions
+                .last()
+                .copied()
+                .and_then(|rows| u32::try_from(rows).ok())
+        };
+        let words = tensors
+            .iter()
+            .find(|info| info.name == "token_embd.weight")
+            .and_then(rows);
         let vocabulary = match words {
             Some(rows) => rows,
             None => self.count("llama.vocab_size")?,
@@ -584,7 +611,11 @@ impl Foreign for Gguf {
             _ if name.ends_with(".k_proj.weight") => self.model.kv_heads,
             _ => return Ok(numbers),
         };
-        Ok(halves(&numbers, heads as usize, place.shape.last().copied().unwrap_or(0)))
+        Ok(halves(
+            &numbers,
+            heads as usize,
+            place.shape.last().copied().unwrap_or(0),
+        ))
     }
 }
 
@@ -602,7 +633,11 @@ fn halves(numbers: &[f32], heads: usize, columns: usize) -> Vec<f32> {
         }
     }
     // Rows that do not divide into pairs of heads are of another model, which their shape tells.
-    if turned.len() == numbers.len() { turned } else { numbers.to_vec() }
+    if turned.len() == numbers.len() {
+        turned
+    } else {
+        numbers.to_vec()
+    }
 }
 
 #[cfg(test)]

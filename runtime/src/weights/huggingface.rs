@@ -25,9 +25,15 @@ const INDEX: &str = "model.safetensors.index.json";
 
 #[derive(Debug, thiserror::Error)]
 pub enum HuggingFaceError {
-    #[error("there is no `config.json` among the files ({}); name a source whose files are those of a Hugging Face model", some(files))]
+    #[error(
+        "there is no `config.json` among the files ({}); name a source whose files are those of a Hugging Face model",
+        some(files)
+    )]
     NoConfig { files: Vec<String> },
-    #[error("there is more than one `config.json` ({}); name a source that holds one model", some(files))]
+    #[error(
+        "there is more than one `config.json` ({}); name a source that holds one model",
+        some(files)
+    )]
     ManyConfigs { files: Vec<String> },
     #[error("`{path}` does not describe a model that can be imported: {cause}")]
     Config { path: String, cause: ConfigError },
@@ -134,11 +140,22 @@ impl HuggingFace {
             cause,
         })?;
         let beside = |file: &&InputFile| file.name.strip_prefix(&folder).is_some_and(|name| !name.contains('/'));
-        let beside: Vec<&InputFile> = files.iter().filter(beside).filter(|file| is_plain(&file.name)).collect();
-        let weights: Vec<&InputFile> =
-            beside.iter().copied().filter(|file| file.name.ends_with(".safetensors")).collect();
+        let beside: Vec<&InputFile> = files
+            .iter()
+            .filter(beside)
+            .filter(|file| is_plain(&file.name))
+            .collect();
+        let weights: Vec<&InputFile> = beside
+            .iter()
+            .copied()
+            .filter(|file| file.name.ends_with(".safetensors"))
+            .collect();
         if weights.is_empty() {
-            let pickled = |file: &InputFile| [".bin", ".pt", ".pth", ".ckpt"].iter().any(|end| file.name.ends_with(end));
+            let pickled = |file: &InputFile| {
+                [".bin", ".pt", ".pth", ".ckpt"]
+                    .iter()
+                    .any(|end| file.name.ends_with(end))
+            };
             return Err(HuggingFaceError::NoWeights {
                 config: config.name.clone(),
                 pickles: files.iter().any(pickled),
@@ -224,7 +241,12 @@ impl HuggingFace {
                 });
             }
             let shard = self.shards.len();
-            let place = Place { shard, dtype, shape, range };
+            let place = Place {
+                shard,
+                dtype,
+                shape,
+                range,
+            };
             if let Some(before) = self.tensors.insert(name.clone(), place) {
                 return Err(HuggingFaceError::Twice {
                     tensor: name,
@@ -244,7 +266,10 @@ impl HuggingFace {
     /// the word embedding.
     fn drop_aliases(&mut self) -> Result<(), HuggingFaceError> {
         self.tensors.retain(|name, _| !is_buffer(name));
-        let (output, words) = ("lm_head.weight", ["transformer.wte.weight", "model.embed_tokens.weight"]);
+        let (output, words) = (
+            "lm_head.weight",
+            ["transformer.wte.weight", "model.embed_tokens.weight"],
+        );
         if !self.model.tied_embeddings || !self.tensors.contains_key(output) {
             return Ok(());
         }
@@ -266,7 +291,9 @@ impl HuggingFace {
 }
 
 fn is_buffer(name: &str) -> bool {
-    [".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq"].iter().any(|end| name.ends_with(end))
+    [".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq"]
+        .iter()
+        .any(|end| name.ends_with(end))
 }
 
 fn small(file: &InputFile) -> Result<Vec<u8>, HuggingFaceError> {

@@ -79,12 +79,22 @@ pub(super) fn differences(file: &ModelFields, spec: &ModelFields) -> Vec<Differe
     // Files hold these as f32.
     let single = |exact: aurora_compiler::fields::Exact| exact.to_f64() as f32;
     let same = single(file.norm_epsilon) == single(spec.norm_epsilon);
-    compare("norm_epsilon", same, file.norm_epsilon.to_string(), spec.norm_epsilon.to_string());
+    compare(
+        "norm_epsilon",
+        same,
+        file.norm_epsilon.to_string(),
+        spec.norm_epsilon.to_string(),
+    );
     let base = |model: &ModelFields| model.rotary_base.map_or("none".to_owned(), |base| base.to_string());
     let same = file.rotary_base.map(single) == spec.rotary_base.map(single);
     compare("rotary_base", same, base(file), base(spec));
     let tied = |model: &ModelFields| model.tied_embeddings.to_string();
-    compare("tied_embeddings", file.tied_embeddings == spec.tied_embeddings, tied(file), tied(spec));
+    compare(
+        "tied_embeddings",
+        file.tied_embeddings == spec.tied_embeddings,
+        tied(file),
+        tied(spec),
+    );
     found
 }
 
@@ -104,7 +114,9 @@ pub(super) fn import(
     let (file, spec) = (foreign.model().activation, model.activation);
     if file != spec {
         let (file, spec) = (word(&file), word(&spec));
-        note(&format!("{place} says activation `{file}`, the spec `{spec}`: the spec's is used"));
+        note(&format!(
+            "{place} says activation `{file}`, the spec `{spec}`: the spec's is used"
+        ));
     }
     let groups = groups(model);
     let found = foreign.tensors();
@@ -115,7 +127,11 @@ pub(super) fn import(
             tensor: tensor.name.clone(),
         })?;
         let cut = is_positions(model, tensor) && theirs.shape.len() == 2 && theirs.shape[0] >= tensor.shape[0];
-        let same = if cut { theirs.shape[1..] == tensor.shape[1..] } else { theirs.shape == tensor.shape };
+        let same = if cut {
+            theirs.shape[1..] == tensor.shape[1..]
+        } else {
+            theirs.shape == tensor.shape
+        };
         if !same {
             return Err(WeightsError::Shape {
                 place,
@@ -125,7 +141,12 @@ pub(super) fn import(
             });
         }
     }
-    let known = |name: &str| groups.iter().flat_map(|group| &group.tensors).any(|tensor| tensor.name == name);
+    let known = |name: &str| {
+        groups
+            .iter()
+            .flat_map(|group| &group.tensors)
+            .any(|tensor| tensor.name == name)
+    };
     if let Some(foreign) = found.iter().find(|tensor| !known(&tensor.name)) {
         let tensor = foreign.name.clone();
         return Err(WeightsError::ForeignTensor { place, tensor });
@@ -146,7 +167,11 @@ pub(super) fn import(
             }
             numbers.push(own);
         }
-        write(&out.join(group.weights()), &group.tensors, numbers.iter().map(Vec::as_slice))?;
+        write(
+            &out.join(group.weights()),
+            &group.tensors,
+            numbers.iter().map(Vec::as_slice),
+        )?;
     }
     Ok(())
 }

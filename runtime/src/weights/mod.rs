@@ -48,7 +48,10 @@ pub enum WeightsError {
     HuggingFace(#[from] HuggingFaceError),
     #[error(transparent)]
     Gguf(#[from] GgufError),
-    #[error("{place} describes another model than the spec: {}; write in the model what the file says", list(differences))]
+    #[error(
+        "{place} describes another model than the spec: {}; write in the model what the file says",
+        list(differences)
+    )]
     OtherModel {
         place: String,
         differences: Vec<Difference>,
@@ -66,7 +69,9 @@ pub enum WeightsError {
         found: Vec<usize>,
         expected: Vec<usize>,
     },
-    #[error("tensor `{tensor}` of {place} holds numbers that are not finite: the file is damaged, or was never a trained model")]
+    #[error(
+        "tensor `{tensor}` of {place} holds numbers that are not finite: the file is damaged, or was never a trained model"
+    )]
     NotFinite { place: String, tensor: String },
     #[error("cannot write the weights")]
     Write(#[from] CheckpointError),
@@ -99,7 +104,10 @@ pub fn weights(
 /// JSON with its members by name, whatever order the parser of this build keeps.
 fn pretty(value: &serde_json::Value) -> String {
     let members: Option<std::collections::BTreeMap<_, _>> = value.as_object().map(|object| object.iter().collect());
-    let text = members.map_or_else(|| serde_json::to_string_pretty(value), |members| serde_json::to_string_pretty(&members));
+    let text = members.map_or_else(
+        || serde_json::to_string_pretty(value),
+        |members| serde_json::to_string_pretty(&members),
+    );
     text.expect("names and numbers are JSON") + "\n"
 }
 

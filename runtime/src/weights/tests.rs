@@ -45,7 +45,12 @@ fn models() -> Vec<(&'static str, ModelFields)> {
         layers: 11,
         ..llama.clone()
     };
-    vec![("multi-query", bigcode), ("per head", each_head), ("grouped", llama), ("untied", untied)]
+    vec![
+        ("multi-query", bigcode),
+        ("per head", each_head),
+        ("grouped", llama),
+        ("untied", untied),
+    ]
 }
 
 /// Random weights of a model, as a checkpoint.
@@ -63,7 +68,10 @@ fn checkpoint(model: &ModelFields, out: &Utf8Path) -> Files {
 }
 
 fn files(model: &ModelFields, out: &Utf8Path) -> Files {
-    groups(model).iter().map(|group| (group.weights(), out.join(group.weights()))).collect()
+    groups(model)
+        .iter()
+        .map(|group| (group.weights(), out.join(group.weights())))
+        .collect()
 }
 
 fn listed(folder: &Utf8Path) -> Vec<InputFile> {
@@ -98,14 +106,22 @@ fn what_is_exported_is_imported_again_byte_for_byte() {
             let exported = export(&model, &first, None, &card, shard_bytes, &root.join("hf")).expect("exported");
             let several = exported.files.contains_key("model.safetensors.index.json");
             assert_eq!(several, shard_bytes == 9000, "{name}: {exported:?}");
-            assert_eq!(read_config(&std::fs::read(root.join("hf/config.json")).expect("read")).expect("read"), model);
+            assert_eq!(
+                read_config(&std::fs::read(root.join("hf/config.json")).expect("read")).expect("read"),
+                model
+            );
             import(&model, &root.join("hf"), &root.join("second")).expect(name);
             let second = files(&model, &root.join("second"));
             assert_eq!(bytes(&first), bytes(&second), "{name}");
             export(&model, &second, None, &card, shard_bytes, &root.join("again")).expect("exported");
             for (a, b) in listed(&root.join("hf")).iter().zip(listed(&root.join("again"))) {
                 assert_eq!(a.name, b.name);
-                assert_eq!(std::fs::read(&a.path).expect("read"), std::fs::read(&b.path).expect("read"), "{}", a.name);
+                assert_eq!(
+                    std::fs::read(&a.path).expect("read"),
+                    std::fs::read(&b.path).expect("read"),
+                    "{}",
+                    a.name
+                );
             }
         }
     }
@@ -122,7 +138,10 @@ fn a_folder_that_holds_something_is_left_alone() {
     assert!(error.to_string().contains("not empty"), "{error}");
     let missing = Files::new();
     export(model, &missing, None, &Card::default(), SHARD_BYTES, &root.join("new")).expect_err("no weights");
-    assert!(!root.join("new").exists() && listed(&root).len() == 2, "nothing half-written stays");
+    assert!(
+        !root.join("new").exists() && listed(&root).len() == 2,
+        "nothing half-written stays"
+    );
 }
 
 /// Each fault of a published model, and what is said about it.
@@ -135,7 +154,9 @@ fn a_wrong_model_is_refused_with_place_and_cause() {
     let whole = root.join("good");
     let config = std::fs::read_to_string(whole.join("config.json")).expect("read");
     let index = std::fs::read_to_string(whole.join("model.safetensors.index.json")).expect("read");
-    let shard = listed(&whole).into_iter().find(|file| file.name.starts_with("model-00001-of-"));
+    let shard = listed(&whole)
+        .into_iter()
+        .find(|file| file.name.starts_with("model-00001-of-"));
     let shard = shard.expect("several shards").name;
     let weights = std::fs::read(whole.join(&shard)).expect("read");
     let mut huge = weights.clone();
@@ -152,19 +173,37 @@ fn a_wrong_model_is_refused_with_place_and_cause() {
     let mut infinite = weights.clone();
     infinite[8 + header..8 + header + 4].copy_from_slice(&f32::INFINITY.to_le_bytes());
     let faults: Vec<(&str, &str, Option<Vec<u8>>, &str)> = vec![
-        ("no config", "config.json", None, "there is no `config.json` among the files"),
+        (
+            "no config",
+            "config.json",
+            None,
+            "there is no `config.json` among the files",
+        ),
         ("not JSON", "config.json", Some(b"{".to_vec()), "it is no JSON object"),
-        ("no width", "config.json", Some(config.replace("hidden_size", "size").into_bytes()), "it has no `hidden_size`"),
+        (
+            "no width",
+            "config.json",
+            Some(config.replace("hidden_size", "size").into_bytes()),
+            "it has no `hidden_size`",
+        ),
         (
             "other width",
             "config.json",
-            Some(config.replace("\"intermediate_size\": 48", "\"intermediate_size\": 52").into_bytes()),
+            Some(
+                config
+                    .replace("\"intermediate_size\": 48", "\"intermediate_size\": 52")
+                    .into_bytes(),
+            ),
             "`feed_forward` is 52 there and 48 here",
         ),
         (
             "huge width",
             "config.json",
-            Some(config.replace("\"hidden_size\": 16", "\"hidden_size\": 1e99").into_bytes()),
+            Some(
+                config
+                    .replace("\"hidden_size\": 16", "\"hidden_size\": 1e99")
+                    .into_bytes(),
+            ),
             "`hidden_size` is 1e+99, expected a whole number",
         ),
         (
@@ -176,7 +215,14 @@ fn a_wrong_model_is_refused_with_place_and_cause() {
         (
             "scaled positions",
             "config.json",
-            Some(config.replace("\"rope_scaling\": null", "\"rope_scaling\": {\"rope_type\": \"llama3\"}").into_bytes()),
+            Some(
+                config
+                    .replace(
+                        "\"rope_scaling\": null",
+                        "\"rope_scaling\": {\"rope_type\": \"llama3\"}",
+                    )
+                    .into_bytes(),
+            ),
             "rotary positions are not scaled",
         ),
         (
@@ -185,12 +231,37 @@ fn a_wrong_model_is_refused_with_place_and_cause() {
             Some(config.replace("\"llama\"", "\"mistral\"").into_bytes()),
             "`model_type` is `mistral`",
         ),
-        ("a missing shard", shard.as_str(), None, "which is not there: fetch the model whole"),
-        ("a cut shard", &shard, Some(weights[..weights.len() - 4].to_vec()), "is no whole safetensors file"),
-        ("an empty shard", &shard, Some(Vec::new()), "is no whole safetensors file"),
+        (
+            "a missing shard",
+            shard.as_str(),
+            None,
+            "which is not there: fetch the model whole",
+        ),
+        (
+            "a cut shard",
+            &shard,
+            Some(weights[..weights.len() - 4].to_vec()),
+            "is no whole safetensors file",
+        ),
+        (
+            "an empty shard",
+            &shard,
+            Some(Vec::new()),
+            "is no whole safetensors file",
+        ),
         ("a huge header", &shard, Some(huge), "is no whole safetensors file"),
-        ("overlapping tensors", &shard, Some(overlapping), "is no whole safetensors file"),
-        ("a number too large", &shard, Some(infinite), "holds numbers that are not finite"),
+        (
+            "overlapping tensors",
+            &shard,
+            Some(overlapping),
+            "is no whole safetensors file",
+        ),
+        (
+            "a number too large",
+            &shard,
+            Some(infinite),
+            "holds numbers that are not finite",
+        ),
         (
             "an index of another place",
             "model.safetensors.index.json",
@@ -200,10 +271,19 @@ fn a_wrong_model_is_refused_with_place_and_cause() {
         (
             "an index of a tensor too many",
             "model.safetensors.index.json",
-            Some(index.replacen("model.norm.weight", "model.abnorm.weight", 1).into_bytes()),
+            Some(
+                index
+                    .replacen("model.norm.weight", "model.abnorm.weight", 1)
+                    .into_bytes(),
+            ),
             "which has no such tensor",
         ),
-        ("no index", "model.safetensors.index.json", Some(b"[]".to_vec()), "is no index of weights"),
+        (
+            "no index",
+            "model.safetensors.index.json",
+            Some(b"[]".to_vec()),
+            "is no index of weights",
+        ),
     ];
     for (number, (fault, file, bytes, said)) in faults.into_iter().enumerate() {
         let bad = root.join(format!("bad{number}"));
@@ -219,7 +299,10 @@ fn a_wrong_model_is_refused_with_place_and_cause() {
         let text = crate::engine::chain(&error);
         assert!(text.contains(said), "{fault}: {text}");
         if fault != "a number too large" {
-            assert!(!root.join(format!("out{number}")).exists(), "{fault}: nothing is written before all is compared");
+            assert!(
+                !root.join(format!("out{number}")).exists(),
+                "{fault}: nothing is written before all is compared"
+            );
         }
     }
 }
@@ -230,7 +313,9 @@ fn pickles_are_never_opened() {
     let (_, model) = &models()[0];
     std::fs::write(root.join("config.json"), write_config(model, None)).expect("written");
     std::fs::write(root.join("pytorch_model.bin"), "a pickle").expect("written");
-    let error = import(model, &root, &root.join("out")).expect_err("no weights").to_string();
+    let error = import(model, &root, &root.join("out"))
+        .expect_err("no weights")
+        .to_string();
     assert!(error.contains("only pickles, which are never opened"), "{error}");
 }
 
@@ -243,7 +328,10 @@ fn what_transformers_makes_anew_is_left_out() {
     let made = checkpoint(model, &root.join("made"));
     let hf = root.join("hf");
     export(model, &made, None, &Card::default(), SHARD_BYTES, &hf).expect("exported");
-    let words = HuggingFace::open(&listed(&hf)).expect("opened").numbers("transformer.wte.weight").expect("there");
+    let words = HuggingFace::open(&listed(&hf))
+        .expect("opened")
+        .numbers("transformer.wte.weight")
+        .expect("there");
     for (numbers, said) in [(words.clone(), None), (vec![0.5; words.len()], Some("tied"))] {
         let alias = TensorInfo {
             name: "lm_head.weight".to_owned(),
@@ -279,7 +367,9 @@ fn a_shorter_context_takes_the_first_positions() {
         context: 64,
         ..model.clone()
     };
-    let error = import(&long, &root.join("hf"), &root.join("long")).expect_err("too long").to_string();
+    let error = import(&long, &root.join("hf"), &root.join("long"))
+        .expect_err("too long")
+        .to_string();
     assert!(error.contains("`context` is 32 there and 64 here"), "{error}");
 }
 
@@ -317,7 +407,12 @@ mod gguf {
 
     fn head(tensors: u64) -> Writer {
         let mut to = Writer(b"GGUF".to_vec());
-        to.u32(3).u64(tensors).u64(FACTS).text("general.architecture").u32(8).text("llama");
+        to.u32(3)
+            .u64(tensors)
+            .u64(FACTS)
+            .text("general.architecture")
+            .u32(8)
+            .text("llama");
         for (key, value) in [
             ("block_count", 1),
             ("context_length", 32),
@@ -423,7 +518,10 @@ mod gguf {
         let path = root.join("x.gguf");
         let gguf = Gguf::open(&[InputFile::from(path.as_path())], "x.gguf").expect("opened");
         assert_eq!(gguf.model(), &model());
-        assert_eq!(keys, gguf.numbers("model.layers.0.self_attn.k_proj.weight").expect("there"));
+        assert_eq!(
+            keys,
+            gguf.numbers("model.layers.0.self_attn.k_proj.weight").expect("there")
+        );
     }
 
     #[test]
@@ -445,47 +543,87 @@ mod gguf {
             ("big-endian", with(4, &3u32.to_be_bytes()), "2 and 3 are read"),
             ("tensors", with(8, &u64::MAX.to_le_bytes()), "damaged at byte 24"),
             ("facts", with(16, &(1u64 << 40).to_le_bytes()), "damaged at byte 24"),
-            ("a long key", with(24, &u64::MAX.to_le_bytes()), "more is promised than the"),
-            ("an unknown kind", with(24 + 8 + 20, &77u32.to_le_bytes()), "a value of unknown type 77"),
+            (
+                "a long key",
+                with(24, &u64::MAX.to_le_bytes()),
+                "more is promised than the",
+            ),
+            (
+                "an unknown kind",
+                with(24 + 8 + 20, &77u32.to_le_bytes()),
+                "a value of unknown type 77",
+            ),
             ("cut", good[..good.len() - 64].to_vec(), "reaches beyond the"),
             (
                 "overlap",
-                file(|name, _, _, at| if name.ends_with("ffn_up.weight") { *at = 0 }),
+                file(|name, _, _, at| {
+                    if name.ends_with("ffn_up.weight") {
+                        *at = 0
+                    }
+                }),
                 "overlap",
             ),
             (
                 "far",
-                file(|name, _, _, at| if name.ends_with("ffn_up.weight") { *at = u64::MAX - 31 }),
+                file(|name, _, _, at| {
+                    if name.ends_with("ffn_up.weight") {
+                        *at = u64::MAX - 31
+                    }
+                }),
                 "reaches beyond the",
             ),
             (
                 "crooked",
-                file(|name, _, _, at| if name.ends_with("ffn_up.weight") { *at += 1 }),
+                file(|name, _, _, at| {
+                    if name.ends_with("ffn_up.weight") {
+                        *at += 1
+                    }
+                }),
                 "not aligned to 32",
             ),
             (
                 "large",
-                file(|name, dims, _, _| if name.ends_with("ffn_up.weight") { *dims = vec![1 << 40, 1 << 40] }),
+                file(|name, dims, _, _| {
+                    if name.ends_with("ffn_up.weight") {
+                        *dims = vec![1 << 40, 1 << 40]
+                    }
+                }),
                 "reaches beyond the",
             ),
             (
                 "half a block",
-                file(|name, dims, _, _| if name.ends_with("ffn_up.weight") { *dims = vec![16, 128] }),
+                file(|name, dims, _, _| {
+                    if name.ends_with("ffn_up.weight") {
+                        *dims = vec![16, 128]
+                    }
+                }),
                 "rows of 16 numbers, and blocks of 32",
             ),
             (
                 "five dimensions",
-                file(|name, dims, _, _| if name.ends_with("ffn_up.weight") { *dims = vec![1; 5] }),
+                file(|name, dims, _, _| {
+                    if name.ends_with("ffn_up.weight") {
+                        *dims = vec![1; 5]
+                    }
+                }),
                 "has 5 dimensions",
             ),
             (
                 "another type",
-                file(|name, _, kind, _| if name.ends_with("ffn_up.weight") { *kind = 12 }),
+                file(|name, _, kind, _| {
+                    if name.ends_with("ffn_up.weight") {
+                        *kind = 12
+                    }
+                }),
                 "is stored as type 12; F32, F16, BF16",
             ),
             (
                 "another shape",
-                file(|name, dims, _, _| if name.ends_with("ffn_up.weight") { *dims = vec![64, 32] }),
+                file(|name, dims, _, _| {
+                    if name.ends_with("ffn_up.weight") {
+                        *dims = vec![64, 32]
+                    }
+                }),
                 "has shape [32, 64], the model's has [64, 32]",
             ),
         ] {

@@ -63,7 +63,11 @@ pub fn tokenizer_json(gguf: &Gguf) -> Result<String, VocabularyError> {
     let (tokens, merges) = (list("tokenizer.ggml.tokens")?, list("tokenizer.ggml.merges")?);
     let kinds = list("tokenizer.ggml.token_type")?;
     if kinds.len() != tokens.len() {
-        return Err(damaged(format!("{} tokens, and kinds of {}", tokens.len(), kinds.len())));
+        return Err(damaged(format!(
+            "{} tokens, and kinds of {}",
+            tokens.len(),
+            kinds.len()
+        )));
     }
     let mut vocabulary: BTreeMap<&str, usize> = BTreeMap::new();
     let mut added: Vec<Value> = Vec::new();

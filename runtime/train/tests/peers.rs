@@ -107,13 +107,22 @@ fn logits(shape: &str) -> Result<Vec<Vec<f32>>, Box<dyn Error>> {
     let folder = Utf8Path::from_path(folder.path()).ok_or("not UTF-8")?;
     let fields = models::weights(&model).ok_or("no weights")?;
     aurora_runtime::weights::weights(&fields, None, folder, &|_| {})?;
-    let files = groups(&model).iter().map(|group| (group.weights(), folder.join(group.weights()))).collect();
+    let files = groups(&model)
+        .iter()
+        .map(|group| (group.weights(), folder.join(group.weights())))
+        .collect();
     let numerics = Numerics::Invariant {
         tensor: 1,
         lanes: 1,
         micro_batch: 1,
     };
-    let network = network(&model, &numerics, Precision::F32, &Placement::one(1, Recompute::None), 0)?;
+    let network = network(
+        &model,
+        &numerics,
+        Precision::F32,
+        &Placement::one(1, Recompute::None),
+        0,
+    )?;
     let mut state = State::new(network, &model, 0, false, false)?;
     state.load_weights(&files)?;
     let ids = models::ids(&model);
@@ -131,7 +140,10 @@ fn logits(shape: &str) -> Result<Vec<Vec<f32>>, Box<dyn Error>> {
     state.network.forward(&weights, &mut pass)?;
     let logits = state.network.logits(&weights, &pass, &rows)?;
     let flat = Vec::<f32>::try_from(&logits.f_view([-1])?)?;
-    Ok(flat.chunks_exact(model.vocabulary as usize).map(<[f32]>::to_vec).collect())
+    Ok(flat
+        .chunks_exact(model.vocabulary as usize)
+        .map(<[f32]>::to_vec)
+        .collect())
 }
 
 #[test]

@@ -14,8 +14,8 @@ use aurora_compiler::fields::{
 };
 use aurora_runtime::data::tokens::TokenWriter;
 use aurora_runtime::job::{
-    EvalJob, EvalSetPaths, Event, Files, Order, Placement, Recompute, Scores, Start, State, TaskPaths, TokenPaths, TraceJob,
-    TrailStep, TrainJob,
+    EvalJob, EvalSetPaths, Event, Files, Order, Placement, Recompute, Scores, Start, State, TaskPaths, TokenPaths,
+    TraceJob, TrailStep, TrainJob,
 };
 use aurora_runtime::trace::Entry;
 use camino::{Utf8Path, Utf8PathBuf};
@@ -636,7 +636,11 @@ fn answers_do_not_depend_on_threads_or_company(world: &World) {
         assert_eq!(one.1.lines().count(), 40);
         let alone = answer(&format!("answers {number} few"), 2, &few, asks);
         let first: Vec<&str> = one.1.lines().take(3).collect();
-        assert_eq!(alone.1.lines().collect::<Vec<_>>(), first, "three questions alone have the same answers");
+        assert_eq!(
+            alone.1.lines().collect::<Vec<_>>(),
+            first,
+            "three questions alone have the same answers"
+        );
     }
     let texts = |number: usize| {
         let lines = std::fs::read_to_string(world.path(&format!("answers {number} 1")).join("items.jsonl")).unwrap();

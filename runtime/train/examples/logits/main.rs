@@ -21,7 +21,10 @@ use camino::Utf8Path;
 use tch::{Kind, Tensor};
 
 fn files(model: &ModelFields, folder: &Utf8Path) -> Files {
-    groups(model).iter().map(|group| (group.weights(), folder.join(group.weights()))).collect()
+    groups(model)
+        .iter()
+        .map(|group| (group.weights(), folder.join(group.weights())))
+        .collect()
 }
 
 fn draw(shape: &str, folder: &Utf8Path) -> Result<(), Box<dyn Error>> {
@@ -29,7 +32,14 @@ fn draw(shape: &str, folder: &Utf8Path) -> Result<(), Box<dyn Error>> {
     let fields = shapes::weights(&model).ok_or("no weights")?;
     weights(&fields, None, folder, &|_| {})?;
     std::fs::write(folder.join("model.json"), serde_json::to_string(&model)?)?;
-    export(&model, &files(&model, folder), None, &Card::default(), SHARD_BYTES, &folder.join("hf"))?;
+    export(
+        &model,
+        &files(&model, folder),
+        None,
+        &Card::default(),
+        SHARD_BYTES,
+        &folder.join("hf"),
+    )?;
     println!("{}", serde_json::to_string(&[shapes::ids(&model)])?);
     Ok(())
 }
@@ -57,7 +67,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         lanes: 1,
         micro_batch: 1,
     };
-    let network = network(&model, &numerics, Precision::F32, &Placement::one(1, Recompute::None), 0)?;
+    let network = network(
+        &model,
+        &numerics,
+        Precision::F32,
+        &Placement::one(1, Recompute::None),
+        0,
+    )?;
     let mut state = State::new(network, &model, 0, false, false)?;
     state.load_weights(&files(&model, folder))?;
     let (network, weights) = (&state.network, state.weights()?);
@@ -88,7 +104,10 @@ fn main() -> Result<(), Box<dyn Error>> {
             let mut last = network.prefill(&weights, &mut pass, &mut cache, 1, list.len())?;
             let mut own = Vec::new();
             for step in 0..generate {
-                let token = Tensor::f_from_slice(&last)?.f_to_kind(Kind::Float)?.f_argmax(0, false)?.int64_value(&[]);
+                let token = Tensor::f_from_slice(&last)?
+                    .f_to_kind(Kind::Float)?
+                    .f_argmax(0, false)?
+                    .int64_value(&[]);
                 own.push(token);
                 let next = [
                     Next::default(),

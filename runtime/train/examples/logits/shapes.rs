@@ -58,5 +58,7 @@ pub fn weights(model: &ModelFields) -> Option<WeightsFields> {
 
 /// As many ids as the context has.
 pub fn ids(model: &ModelFields) -> Vec<i64> {
-    (0..i64::from(model.context)).map(|i| (i * i * 7 + i * 3 + 1) % i64::from(model.vocabulary)).collect()
+    (0..i64::from(model.context))
+        .map(|i| (i * i * 7 + i * 3 + 1) % i64::from(model.vocabulary))
+        .collect()
 }

@@ -55,7 +55,9 @@ impl Task {
         let vocabulary = job.fields.model.vocabulary;
         if encoder.vocabulary() > vocabulary {
             let found = encoder.vocabulary();
-            return Err(TrainError::Unfit(format!("the tokenizer has {found} entries, the model {vocabulary}")));
+            return Err(TrainError::Unfit(format!(
+                "the tokenizer has {found} entries, the model {vocabulary}"
+            )));
         }
         let file = |(name, path): &(String, camino::Utf8PathBuf)| InputFile {
             name: name.clone(),
@@ -90,7 +92,10 @@ impl Task {
             }
         }
         let cut = |(length, all): (usize, Vec<usize>)| {
-            let chunks: Vec<_> = all.chunks(sequences(length)).map(|chunk| (length, chunk.to_vec())).collect();
+            let chunks: Vec<_> = all
+                .chunks(sequences(length))
+                .map(|chunk| (length, chunk.to_vec()))
+                .collect();
             chunks
         };
         let mut batches: Vec<_> = by_length.into_iter().flat_map(cut).collect();
@@ -165,7 +170,8 @@ pub fn answer(
     let batches = task.batches();
     let mut done = 0;
     for round in batches.chunks(ROUND * threads * world) {
-        let mut shares: Vec<(Seat, Vec<(usize, Vec<usize>)>)> = seats.drain(..).map(|seat| (seat, Vec::new())).collect();
+        let mut shares: Vec<(Seat, Vec<(usize, Vec<usize>)>)> =
+            seats.drain(..).map(|seat| (seat, Vec::new())).collect();
         for (index, batch) in round.iter().enumerate() {
             let seat = index % (threads * world);
             if seat / threads == rank {
@@ -174,7 +180,9 @@ pub fn answer(
         }
         let (network, own_task) = (Arc::clone(&network), Arc::clone(&task));
         let mut own: Vec<(usize, Answer)> = Vec::new();
-        for result in team.run(shares, move |(seat, batches)| one_thread(&network, &own_task, seat, &batches))? {
+        for result in team.run(shares, move |(seat, batches)| {
+            one_thread(&network, &own_task, seat, &batches)
+        })? {
             let (seat, answered) = result?;
             seats.push(seat);
             own.extend(answered);
@@ -198,7 +206,9 @@ pub fn answer(
     }
     let answers: Option<Vec<Answer>> = answers.into_iter().collect();
     let answers = answers.ok_or_else(|| TrainError::Unfit("a request was not answered".to_owned()))?;
-    task::score(&task.fields, &task.items, &answers, &task.encoder).map(Some).map_err(TrainError::Unfit)
+    task::score(&task.fields, &task.items, &answers, &task.encoder)
+        .map(Some)
+        .map_err(TrainError::Unfit)
 }
 
 fn one_thread(

@@ -154,7 +154,11 @@ pub fn write(scores: &Scores, out: &Utf8Path) -> Result<(), TrainError> {
 /// [`TrainError::Checkpoint`].
 pub fn write_items(items: &[ItemResult], out: &Utf8Path) -> Result<(), TrainError> {
     let line = |item: &ItemResult| serde_json::to_string(item).expect("texts and numbers are JSON") + "\n";
-    put(&out.join("items.jsonl"), &items.iter().map(line).collect::<String>(), out)
+    put(
+        &out.join("items.jsonl"),
+        &items.iter().map(line).collect::<String>(),
+        out,
+    )
 }
 
 fn put(path: &Utf8Path, text: &str, out: &Utf8Path) -> Result<(), TrainError> {

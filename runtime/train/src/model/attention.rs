@@ -71,7 +71,13 @@ impl Network {
     }
 
     /// The parts of a shard's projection (or of its gradient), and of the keys and values that it shares, if it does.
-    pub(super) fn views(&self, own: &Tensor, shared: &Tensor, workspace: &Workspace, shard: usize) -> Result<Views, ModelError> {
+    pub(super) fn views(
+        &self,
+        own: &Tensor,
+        shared: &Tensor,
+        workspace: &Workspace,
+        shard: usize,
+    ) -> Result<Views, ModelError> {
         let (b, s) = (workspace.sequences as i64, workspace.sequence as i64);
         let (n, d) = (self.shard_heads(), self.head_size());
         Ok(match self.layout.shape.arrangement {

@@ -73,12 +73,17 @@ impl Cache {
         };
         let shards = network.layout.holding.shards.len();
         Ok(Self {
-            layers: (0..shape.layers).map(|_| (0..shards).map(|_| kept()).collect()).collect(),
+            layers: (0..shape.layers)
+                .map(|_| (0..shards).map(|_| kept()).collect())
+                .collect(),
             places,
             positions,
             heads,
             d,
-            rotary: shape.rotary.map(|base| Rotary::new(positions, d, base, network.device)).transpose()?,
+            rotary: shape
+                .rotary
+                .map(|base| Rotary::new(positions, d, base, network.device))
+                .transpose()?,
             workspace: Workspace::new(network, 1, places, aurora_runtime::job::Recompute::None, 0)?,
         })
     }
@@ -152,7 +157,9 @@ impl Network {
         length: usize,
     ) -> Result<Vec<f32>, ModelError> {
         if length == 0 || length > cache.positions.min(pass.workspace.rows()) || place >= cache.places {
-            return Err(ModelError::Unfit(format!("a prompt of {length} tokens in place {place}")));
+            return Err(ModelError::Unfit(format!(
+                "a prompt of {length} tokens in place {place}"
+            )));
         }
         self.embed(weights, pass)?;
         for (layer, own) in weights.layers.iter().enumerate() {
@@ -162,7 +169,10 @@ impl Network {
                 let views = self.views(&kept.query[shard], &kept.key_value, pass.workspace, shard)?;
                 for (of_key, tensor) in [(true, &views.key), (false, &views.value)] {
                     // [1, s, g, d] to [g, s, d].
-                    let own = tensor.f_select(0, 0)?.f_narrow(0, 0, length as i64)?.f_transpose(0, 1)?;
+                    let own = tensor
+                        .f_select(0, 0)?
+                        .f_narrow(0, 0, length as i64)?
+                        .f_transpose(0, 1)?;
                     let own = numbers(&own)?;
                     for (head, rows) in own.chunks_exact(length * cache.d).enumerate() {
                         let at = cache.at(place, head, 0);
@@ -192,11 +202,23 @@ impl Network {
         next: &[Next],
     ) -> Result<Vec<Vec<f32>>, ModelError> {
         if next.len() != cache.places || next.iter().any(|next| next.position >= cache.positions) {
-            return Err(ModelError::Unfit(format!("{} sequences for {} places", next.len(), cache.places)));
+            return Err(ModelError::Unfit(format!(
+                "{} sequences for {} places",
+                next.len(),
+                cache.places
+            )));
         }
         let list = |of: fn(&Next) -> i64| Tensor::f_from_slice(&next.iter().map(of).collect::<Vec<_>>());
         let (ids, positions) = (list(|next| next.token)?, list(|next| next.position as i64)?);
-        let Cache { layers, places, positions: room, heads, d, rotary, workspace } = cache;
+        let Cache {
+            layers,
+            places,
+            positions: room,
+            heads,
+            d,
+            rotary,
+            workspace,
+        } = cache;
         workspace.rotary = rotary.as_ref().map(|rotary| rotary.at(&positions)).transpose()?;
         let mut pass = Pass {
             workspace,
@@ -205,9 +227,14 @@ impl Network {
             ids: &ids,
             spot: None,
         };
-        let position = weights.position.as_ref().map(|table| table.f_index_select(0, &positions)).transpose()?;
+        let position = weights
+            .position
+            .as_ref()
+            .map(|table| table.f_index_select(0, &positions))
+            .transpose()?;
         let x = pass.workspace.input(0, 0);
-        self.kernels.embed(&ids, *places, 0, &weights.word, position.as_ref(), x)?;
+        self.kernels
+            .embed(&ids, *places, 0, &weights.word, position.as_ref(), x)?;
         let mut shares = Vec::new();
         for (layer, own) in weights.layers.iter().enumerate() {
             self.project_heads(own, &pass, layer)?;
@@ -220,7 +247,10 @@ impl Network {
                 let mut out = vec![0.0f32; query.len()];
                 for (place, next) in next.iter().enumerate() {
                     for head in 0..g {
-                        let (from, to) = ((place * g + head) * *d, ((place * g + head) * *room + next.position) * *d);
+                        let (from, to) = (
+                            (place * g + head) * *d,
+                            ((place * g + head) * *room + next.position) * *d,
+                        );
                         cached.key[to..to + *d].copy_from_slice(&key[from..from + *d]);
                         cached.value[to..to + *d].copy_from_slice(&value[from..from + *d]);
                     }
@@ -255,7 +285,9 @@ impl Network {
     pub fn logits(&self, weights: &Weights, pass: &Pass<'_>, rows: &[i64]) -> Result<Tensor, ModelError> {
         let workspace = &*pass.workspace;
         let Some(norm) = weights.final_norm.as_ref().filter(|_| self.mesh == Mesh::ONE) else {
-            return Err(ModelError::Unfit("this worker does not hold the whole model".to_owned()));
+            return Err(ModelError::Unfit(
+                "this worker does not hold the whole model".to_owned(),
+            ));
         };
         let stats = super::ops::Stats {
             mean: &workspace.mean,

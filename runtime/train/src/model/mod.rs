@@ -22,8 +22,8 @@ mod record;
 mod views;
 mod workspace;
 
-pub use decode::{Cache, Next};
 pub use access::{elements, elements_mut, part, part_mut};
+pub use decode::{Cache, Next};
 pub use error::ModelError;
 pub use layout::{Chunk, Holding, Layout, Part, Shape, Share, Split, reported};
 pub use network::{Network, Pass};

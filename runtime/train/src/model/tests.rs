@@ -382,7 +382,11 @@ fn a_cache_gives_the_logits_of_the_whole_sequence() {
         llama(4, 1, true),
     ];
     for (number, model) in models.iter().enumerate() {
-        for (tensor, kind, near) in [(1, Kind::Float, 2e-5), (2, Kind::Float, 2e-5), (1, Kind::BFloat16, 0.15)] {
+        for (tensor, kind, near) in [
+            (1, Kind::Float, 2e-5),
+            (2, Kind::Float, 2e-5),
+            (1, Kind::BFloat16, 0.15),
+        ] {
             let network = network(model, tensor, Kernels::Own, kind);
             let buffer = Tensor::from_slice(&weights(model, &network.layout)).to_kind(kind);
             let views = Weights::new(&network.layout, &buffer).unwrap();
@@ -438,11 +442,17 @@ fn a_cache_gives_the_logits_of_the_whole_sequence() {
                 }
                 found.push(own);
             }
-            assert!(found.iter().all(|own| *own == found[0]), "model {number}, {tensor} shards, {kind:?}: bits");
+            assert!(
+                found.iter().all(|own| *own == found[0]),
+                "model {number}, {tensor} shards, {kind:?}: bits"
+            );
             for (step, logits) in found[0].iter().enumerate() {
                 for (own, whole) in logits.iter().zip(of(prompt - 1 + step)) {
                     let apart = (own - whole).abs();
-                    assert!(apart < near, "model {number}, {tensor} shards, {kind:?}, step {step}: {own}, not {whole}");
+                    assert!(
+                        apart < near,
+                        "model {number}, {tensor} shards, {kind:?}, step {step}: {own}, not {whole}"
+                    );
                 }
             }
         }
