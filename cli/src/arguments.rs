@@ -178,6 +178,21 @@ Example:  aurora rerun lockfiles/demo.lock --layout tensor=4,data=2 --into again
         #[arg(long, value_enum, default_value = "auto")]
         progress: Progress,
     },
+    /// Measure a checkpoint with an eval of its experiment, wherever the spec measures it.
+    ///
+    /// A checkpoint is EXPERIMENT/NODE of the project of this folder, as for `aurora export hf`.
+    #[command(
+        after_help = "Example:  aurora eval tiny/cap@10 heldout --json",
+        verbatim_doc_comment
+    )]
+    Eval {
+        #[arg(value_name = "CHECKPOINT")]
+        checkpoint: String,
+        #[arg(value_name = "EVAL")]
+        eval: String,
+        #[command(flatten)]
+        how: RunArguments,
+    },
     /// Read every byte of the store and name what is damaged.
     Verify {
         /// A spec or lock whose project's store is meant [default: the project of this folder].
@@ -223,7 +238,12 @@ Example:  aurora rerun lockfiles/demo.lock --layout tensor=4,data=2 --into again
         #[command(subcommand)]
         what: Git,
     },
-    /// Write what another system needs to run a spec.
+    /// Read a model that others have published: check it, and say how a spec would state it.
+    Import {
+        #[command(subcommand)]
+        from: Import,
+    },
+    /// Write what another system needs to run a spec, or to load a model.
     Export {
         #[command(subcommand)]
         to: Export,
@@ -271,7 +291,50 @@ pub struct MergeDriver {
 }
 
 #[derive(Debug, Subcommand)]
+pub enum Import {
+    /// A folder in Hugging Face's layout: config.json, safetensors, tokenizer.json. Pickles are never opened.
+    #[command(after_help = "\
+Example:  aurora import hf ~/models/tiny-llama
+          aurora import hf ~/models/tiny-llama checkpoint")]
+    Hf {
+        #[arg(value_name = "PATH")]
+        path: Utf8PathBuf,
+        #[command(flatten)]
+        into: ImportArguments,
+    },
+    /// A GGUF file of a llama model: F32, F16, BF16, Q8_0, Q4_0 and Q4_1.
+    #[command(after_help = "Example:  aurora import gguf SmolLM2-135M-Instruct.Q4_1.gguf checkpoint")]
+    Gguf {
+        #[arg(value_name = "PATH")]
+        path: Utf8PathBuf,
+        #[command(flatten)]
+        into: ImportArguments,
+    },
+}
+
+#[derive(Args, Debug)]
+pub struct ImportArguments {
+    /// Write the weights and the tokenizer into this folder, which `aurora export hf` takes.
+    #[arg(value_name = "DIR")]
+    pub folder: Option<Utf8PathBuf>,
+    /// The tokenizer's entry that ends a document.
+    #[arg(long, value_name = "TOKEN", default_value = "<|endoftext|>")]
+    pub end_of_document: String,
+}
+
+#[derive(Debug, Subcommand)]
 pub enum Export {
+    /// Write a checkpoint as a model that Hugging Face's tools load, with a card that says how it was made.
+    ///
+    /// A checkpoint is EXPERIMENT/NODE of the project of this folder (`tiny/cat@10`, `tiny/cat` for the last one of a
+    /// stage, `tiny/small` for a model's first weights), or a folder that `aurora import` has written.
+    #[command(after_help = "Example:  aurora export hf tiny/cat@10 exported", verbatim_doc_comment)]
+    Hf {
+        #[arg(value_name = "CHECKPOINT")]
+        checkpoint: String,
+        #[arg(value_name = "DIR")]
+        folder: Utf8PathBuf,
+    },
     /// Write a batch script for `sbatch`: it runs the spec, saves before the time limit, and queues itself again.
     #[command(after_help = "\
 Example:  aurora export slurm specs/demo.aur --layout tensor=2,pipeline=2 --nodes 2 --partition debug > job.sh
@@ -280,7 +343,7 @@ Example:  aurora export slurm specs/demo.aur --layout tensor=2,pipeline=2 --node
         #[command(flatten)]
         spec: SpecArgument,
         #[command(flatten)]
-        job: SlurmArguments,
+        job: Box<SlurmArguments>,
     },
     /// Write a workflow for GitHub Actions: it says on every pull request what its specs change.
     #[command(after_help = "\

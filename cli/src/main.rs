@@ -3,6 +3,7 @@
 //! One file per subcommand under `commands/`. Results go to standard output, everything else to standard error.
 
 mod arguments;
+mod checkpoint;
 mod commands;
 mod failure;
 mod launching;

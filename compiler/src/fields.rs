@@ -4,11 +4,15 @@
 //! which the runtime reads its orders back. Whatever stands here can change a result; placement (threads, layout,
 //! paths) does not stand here.
 
+mod task;
+
 use std::fmt;
 use std::str::FromStr;
 
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
+
+pub use task::{Asks, TaskFields};
 
 /// An exact decimal number; written as text, so that 0.1 is the same key on every machine.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -278,8 +282,10 @@ pub enum WeightsHow {
     /// Normal numbers from the counter-based generator, keyed by seed, tensor name and element index; the two
     /// projections into the residual stream are scaled by 1/√(2 × layers); biases 0, norm weights 1.
     Random { seed: u64, std: Exact },
-    /// The files of the input of role `source`.
+    /// The files of the input of role `source`: a model in Hugging Face's layout.
     Import,
+    /// A GGUF file: the member `member` of the input of role `source`.
+    Gguf { member: String },
 }
 
 /// What fixes the order of every floating-point sum.
@@ -392,7 +398,7 @@ pub enum OptimizerState {
     Reset,
 }
 
-/// Perplexity and bits per byte of each set (inputs of role `set`, in this order).
+/// Perplexity and bits per byte of each set (inputs of role `set`, in this order), or a task.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EvalFields {
@@ -402,6 +408,9 @@ pub struct EvalFields {
     /// Tokens of one window; windows of a document do not overlap.
     pub window: u32,
     pub sets: Vec<EvalSet>,
+    /// Items are inputs of role `items`, the tokenizer is that of role `tokenizer`; `window` is the longest prompt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<TaskFields>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -459,5 +468,20 @@ impl ModelFields {
                 embeddings * vocabulary * d + layers * (attention + 3 * d * f + 2 * d) + d
             }
         }
+    }
+    /// Weights of one layer's matrix products.
+    pub fn layer_weights(&self) -> u64 {
+        let [d, f] = [self.hidden, self.feed_forward].map(u64::from);
+        let key_value = 2 * u64::from(self.kv_heads) * d.checked_div(u64::from(self.heads)).unwrap_or(0);
+        let products = match self.architecture {
+            Architecture::GptBigcode => 2,
+            Architecture::Llama => 3,
+        };
+        d * (d + key_value) + d * d + products * d * f
+    }
+
+    /// Weights of the output layer.
+    pub fn head_weights(&self) -> u64 {
+        u64::from(self.vocabulary) * u64::from(self.hidden)
     }
 }

@@ -6,7 +6,7 @@
 use serde::Serialize;
 
 use crate::fields::{Architecture, ModelFields, Numerics, Precision, TrainFields};
-use crate::placement::{Placement, Recompute};
+use crate::placement::{Placement, Recompute, Work};
 
 /// Rows of which the runtime holds logits at one time.
 pub const HEAD_ROWS: u64 = 1024;
@@ -130,10 +130,9 @@ pub fn memory(fields: &TrainFields, placement: &Placement, stage: u32) -> Memory
     let model = &fields.model;
     let grid = Grid::new(&fields.numerics);
     let [tensor, pipeline, data] = [placement.tensor, placement.pipeline, placement.data].map(|n| u64::from(n.max(1)));
-    let stage = u64::from(stage);
     let element = if fields.precision == Precision::F32 { 4 } else { 2 };
-    let all_layers = u64::from(model.layers);
-    let layers = all_layers * (stage + 1) / pipeline - all_layers * stage / pipeline;
+    let layers = Work::of(model).stage(placement.pipeline, stage).len() as u64;
+    let stage = u64::from(stage);
     let (first, last) = (stage == 0, stage + 1 == pipeline);
     let numbers = Numbers::new(model, &grid);
     let held = numbers.held(model, layers, first, last, tensor);

@@ -10,7 +10,6 @@ use std::collections::BTreeMap;
 use aurora_compiler::fields::{EvalFields, TrainFields};
 pub use aurora_compiler::placement::{Placement, Recompute};
 use camino::Utf8PathBuf;
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Files of a node's output, by their names inside it.
@@ -113,6 +112,9 @@ pub struct EvalJob {
     pub checkpoint: Start,
     /// One entry a set: its files and the UTF-8 bytes of its texts.
     pub sets: Vec<EvalSetPaths>,
+    /// Of a task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<TaskPaths>,
     pub placement: Placement,
     /// An empty folder for `scores.json`.
     pub out: Utf8PathBuf,
@@ -127,11 +129,37 @@ pub struct EvalSetPaths {
     pub end_of_document: u32,
 }
 
+/// What a task reads.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaskPaths {
+    /// Names and places of the sources' files.
+    pub files: Vec<(String, Utf8PathBuf)>,
+    pub tokenizer: Utf8PathBuf,
+    /// Id that ends a document: it ends an answer, and an empty prompt stands after it.
+    pub end_of_document: u32,
+}
+
 /// `scores.json` of an eval node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scores {
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sets: BTreeMap<String, Score>,
+    /// Of a task: by category (all items under the empty name), then by metric.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub measures: BTreeMap<String, BTreeMap<String, Measure>>,
+}
+
+/// A number that a task reports.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Measure {
+    pub value: f64,
+    /// Of a mean over items; a corpus' measure has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standard_error: Option<f64>,
+    pub items: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

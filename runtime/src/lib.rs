@@ -16,6 +16,7 @@ pub mod record;
 pub mod report;
 pub mod source;
 pub mod store;
+pub mod task;
 pub mod trace;
 pub mod weights;
 
@@ -39,6 +40,11 @@ pub fn write_whole(path: &Utf8Path, bytes: &[u8]) -> std::io::Result<()> {
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
     file.persist(path).map(drop).map_err(|error| error.error)
+}
+
+/// BLAKE3 of some bytes, as hexadecimal digits.
+pub fn content_of(bytes: &[u8]) -> String {
+    blake3::hash(bytes).to_hex().to_string()
 }
 
 /// The folder for what can be fetched again: `AURORA_CACHE_DIR`, else `aurora` in the user's cache folder.

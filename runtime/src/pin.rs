@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use aurora_compiler::graph::{Pin, Pins};
+use aurora_compiler::graph::{Pin, Pins, hub_source};
 use aurora_compiler::lock::Lock;
 use aurora_compiler::spec::{BlockKind, Spec, Value};
 use camino::Utf8Path;
@@ -40,14 +40,23 @@ impl PinError {
     }
 }
 
-/// The sources of a spec that can be fetched: name and reference.
+/// The sources of a spec: name and reference. Weights that a model takes from the hub are one of their own.
 pub fn sources(spec: &Spec) -> Vec<(String, String)> {
     let blocks = spec.blocks.iter().filter(|(id, _)| id.kind == BlockKind::Source);
     let from = blocks.filter_map(|(id, block)| match &block.fields.get("from")?.value {
         Value::Text(from) => Some((id.name.clone(), from.clone())),
         _ => None,
     });
-    from.filter(|(_, from)| !from.starts_with("hf:")).collect()
+    let models = spec.blocks.iter().filter(|(id, _)| id.kind == BlockKind::Model);
+    let weights = models.filter_map(|(id, block)| {
+        let argument = |name: &str| match &block.fields.get("weights")?.argument(name)?.value {
+            Value::Text(text) => Some(text),
+            _ => None,
+        };
+        let (repository, revision) = (argument("repository")?, argument("revision")?);
+        Some((hub_source(id), format!("hf:{repository}@{revision}")))
+    });
+    from.chain(weights).collect()
 }
 
 fn is_local(from: &str) -> bool {

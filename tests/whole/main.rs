@@ -17,3 +17,4 @@ mod merging;
 mod project;
 mod running;
 mod slurm;
+mod weights;

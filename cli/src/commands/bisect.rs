@@ -203,6 +203,7 @@ impl Again<'_> {
             observer: self.watch,
             stop: &STOP,
             max_epochs: BTreeMap::new(),
+            only: None,
             before_training: &|_| Ok(()),
         };
         Ok(run.trace(*node, placement, *after, *last)?)

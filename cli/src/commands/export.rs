@@ -1,15 +1,42 @@
-//! `aurora export`: writes what another system needs to run a spec.
+//! `aurora export`: writes what another system needs to run a spec, or to load a model.
 
 use std::time::Duration;
 
+use aurora_runtime::engine::chain;
 use aurora_runtime::launch::{BatchScript, Machine};
+use aurora_runtime::weights::{SHARD_BYTES, export};
+use camino::Utf8Path;
 use serde_json::json;
 
 use super::Context;
 use crate::arguments::{Cluster, SlurmArguments, SpecArgument};
+use crate::checkpoint::Checkpoint;
 use crate::failure::{Exit, Failure};
 use crate::output;
 use crate::placement::{Asked, as_argument, check, count, nodes, on_devices, placement, tasks};
+
+/// A model in Hugging Face's layout.
+pub fn hf(context: &Context, checkpoint: &str, folder: &Utf8Path) -> Result<Exit, Failure> {
+    let found = Checkpoint::find(context, checkpoint)?;
+    let tokenizer = found.tokenizer.as_ref().map(|(path, meta)| (path.as_path(), meta));
+    let exported = export(&found.model, &found.files, tokenizer, &found.card, SHARD_BYTES, folder)
+        .map_err(|error| Failure::fault(chain(&error)))?;
+    if context.json {
+        output::json(json!({ "folder": folder, "files": exported.files }));
+        return Ok(Exit::Done);
+    }
+    let rows = exported
+        .files
+        .iter()
+        .map(|(name, bytes)| vec![name.clone(), format!("{:>15}", output::grouped(*bytes))]);
+    print!("{}", output::table(&rows.collect::<Vec<_>>()));
+    println!(
+        "{folder}: {} parameters of {}",
+        output::grouped(found.model.parameters()),
+        found.card.name
+    );
+    Ok(Exit::Done)
+}
 
 /// A batch script for Slurm. It names the program, the spec and the layout in full: what the job's nodes and tasks are asked
 /// for is what the run will use, whatever becomes of the spec's layout.

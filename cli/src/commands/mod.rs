@@ -6,12 +6,14 @@ mod build;
 mod check;
 mod diff;
 pub mod doctor;
+mod eval;
 mod explain;
 mod export;
 mod fix;
 mod fmt;
 mod gc;
 mod git;
+mod import;
 mod lock;
 mod plan;
 mod report;
@@ -27,7 +29,7 @@ mod why;
 
 use camino::{Utf8Path, Utf8PathBuf};
 
-use crate::arguments::{Arguments, Command, Export, Git, SpecArgument};
+use crate::arguments::{Arguments, Command, Export, Git, Import, SpecArgument};
 use crate::failure::{Exit, Failure};
 use crate::project::{Loaded, Project, load};
 
@@ -89,6 +91,7 @@ pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
             into,
         } => rerun::run(&context, &lock, &how, fresh, into.as_deref(), profile.as_deref()),
         Command::Bisect { a, b, lock, progress } => bisect::run(&context, [&a, &b], lock.as_deref(), progress),
+        Command::Eval { checkpoint, eval, how } => eval::run(&context, &checkpoint, &eval, &how),
         Command::Verify { of } => verify::run(&context, of.as_deref()),
         Command::Status { of } => status::run(&context, of.as_deref()),
         Command::Diff {
@@ -99,7 +102,12 @@ pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
         } => diff::run(&context, [&old, &new], &chosen, format),
         Command::Report { spec, output } => report::run(&context, &spec, output.as_deref()),
         Command::Gc { of, dry_run } => gc::run(&context, of.as_deref(), dry_run),
+        Command::Import { from } => match from {
+            Import::Hf { path, into } => import::hf(&context, &path, &into),
+            Import::Gguf { path, into } => import::gguf(&context, &path, &into),
+        },
         Command::Export { to } => match to {
+            Export::Hf { checkpoint, folder } => export::hf(&context, &checkpoint, &folder),
             Export::Slurm { spec, job } => export::slurm(&context, &spec, &job),
             Export::Github { install } => export::github(&context, &install),
         },

@@ -112,6 +112,7 @@ impl Execution<'_> {
             observer: self.watch,
             stop: &STOP,
             max_epochs: max_epochs(spec),
+            only: None,
             before_training: &before_training,
         };
         let outcome = run.run()?;
@@ -311,6 +312,9 @@ pub fn run(context: &Context, argument: &SpecArgument, how: &RunArguments, locke
             for (set, score) in &point.sets {
                 let tag = format!("eval/{}/{set}/bits_per_byte", eval.name);
                 record.score(&tag, score.bits_per_byte, point.tokens)?;
+            }
+            for (name, measure) in point.measured() {
+                record.score(&format!("eval/{}/{name}", eval.name), measure.value, point.tokens)?;
             }
         }
         record.keep_lock(&fresh.to_text())?;

@@ -6,32 +6,52 @@ use super::facts::{StagePlan, read_model, set_names, stage_plan};
 use super::reader::{At, Reader, steps_of};
 use super::{Graph, Input, Kind, Node, NodeId, Pins};
 use crate::fields::{
-    AdamW, Component, EvalFields, EvalSet, Exact, ExpectFields, ExtractFields, FilterFields, Format, Language,
-    Numerics, OptimizerState, OrderFields, PageReference, Precision, ReportFields, SourceFields, Split, Term,
-    TokenizerFields, TokensFields, TrainFields, Unit, WeightsFields, WeightsHow,
+    AdamW, Asks, Component, EvalFields, EvalSet, Exact, ExpectFields, ExtractFields, FilterFields, Format, Language,
+    Numerics, OptimizerState, OrderFields, PageReference, Precision, ReportFields, SourceFields, Split, TaskFields,
+    Term, TokenizerFields, TokensFields, TrainFields, Unit, WeightsFields, WeightsHow,
 };
 use crate::schedule::Schedule;
 use crate::spec::{BlockId, BlockKind, Expression, Metric, Spec, Value};
 
 /// Returns the graph of a spec whose sources are pinned as far as `pins` says.
 pub fn lower(spec: &Spec, pins: &Pins) -> Graph {
-    let mut lowering = Lowering {
-        spec,
-        pins,
-        graph: Graph::default(),
-        stages: BTreeMap::new(),
-    };
-    for id in lowering.blocks(BlockKind::Stage) {
-        lowering.stage(&id);
-    }
-    for id in lowering.blocks(BlockKind::Eval) {
-        lowering.eval(&id);
-    }
-    for id in lowering.blocks(BlockKind::Expect) {
-        lowering.expect(&id);
-    }
+    let mut lowering = Lowering::of(spec, pins);
     lowering.report();
     lowering.graph
+}
+
+/// Returns the graph of a spec without its report, and in it the node of eval `eval` at the checkpoint `checkpoint`, whether
+/// the spec measures there or not; nothing if there is no such checkpoint in a stage.
+pub fn lower_eval(spec: &Spec, pins: &Pins, checkpoint: &str, eval: &BlockId) -> Option<(Graph, NodeId)> {
+    let mut lowering = Lowering::of(spec, pins);
+    let node = lowering.graph.find(checkpoint)?;
+    let holds = |stage: &&LoweredStage| stage.start == node || stage.checkpoints.values().any(|own| *own == node);
+    let stage = lowering.stages.values().find(holds)?;
+    let (model, sequence) = (stage.model.clone(), stage.plan.sequence);
+    let node = lowering.eval_at(eval, node, &model, sequence);
+    Some((lowering.graph, node))
+}
+
+impl<'a> Lowering<'a> {
+    /// Everything but the report.
+    fn of(spec: &'a Spec, pins: &'a Pins) -> Self {
+        let mut lowering = Lowering {
+            spec,
+            pins,
+            graph: Graph::default(),
+            stages: BTreeMap::new(),
+        };
+        for id in lowering.blocks(BlockKind::Stage) {
+            lowering.stage(&id);
+        }
+        for id in lowering.blocks(BlockKind::Eval) {
+            lowering.eval(&id);
+        }
+        for id in lowering.blocks(BlockKind::Expect) {
+            lowering.expect(&id);
+        }
+        lowering
+    }
 }
 
 struct Lowering<'a> {
@@ -91,9 +111,6 @@ impl<'a> Lowering<'a> {
                 Some(pin) => SourceFields::Content(pin.content.clone()),
                 None => SourceFields::Declared(from.clone()),
             };
-            if from.starts_with("hf:") {
-                read.unsupported = Some("sources on the Hugging Face hub are not fetched yet".to_string());
-            }
             (read.node(name, Kind::Source, &fields), Vec::new())
         })
     }
@@ -260,16 +277,30 @@ impl<'a> Lowering<'a> {
                     seed: read.whole(&read.at(&this.experiment(), "seed")),
                     std: read.exact(&read.argument(&how, "std")),
                 },
-                _ => {
+                "hf" => {
                     // Published weights are a source like any other, named after the model.
                     let mut hub = Reader::new(this.spec);
                     let repository = hub.text(&hub.argument(&how, "repository"));
                     let revision = hub.text(&hub.argument(&how, "revision"));
-                    hub.unsupported = Some("weights on the Hugging Face hub are not fetched yet".to_string());
-                    let pinned = SourceFields::Declared(format!("hf:{repository}@{revision}"));
-                    let node = hub.node(format!("source/{}.weights", block.name), Kind::Source, &pinned);
+                    let name = hub_source(&block);
+                    let pinned = match this.pins.get(&name) {
+                        Some(pin) => SourceFields::Content(pin.content.clone()),
+                        None => SourceFields::Declared(format!("hf:{repository}@{revision}")),
+                    };
+                    let node = hub.node(format!("source/{name}"), Kind::Source, &pinned);
                     inputs.push(input("source", this.graph.add(node, Vec::new())));
                     WeightsHow::Import
+                }
+                other => {
+                    if let Some(source) = read.reference(&read.argument(&how, "source")) {
+                        inputs.push(input("source", this.source(&source)));
+                    }
+                    match other {
+                        "gguf" => WeightsHow::Gguf {
+                            member: read.text(&read.argument(&how, "member")),
+                        },
+                        _ => WeightsHow::Import,
+                    }
                 }
             };
             (
@@ -512,6 +543,27 @@ impl<'a> Lowering<'a> {
             let mut read = Reader::new(this.spec);
             let mut inputs = vec![input("checkpoint", checkpoint)];
             let kind = read.text(&read.at(&id, "kind"));
+            if let "multiple_choice" | "generation" = kind.as_str() {
+                let task = task(&mut read, &id, this.spec);
+                for source in read.elements(&read.at(&id, "data")) {
+                    inputs.extend(
+                        read.reference(&source)
+                            .map(|source| input("items", this.source(&source))),
+                    );
+                }
+                let tokenizer = read.reference(&read.at(&model, "tokenizer"));
+                inputs.extend(tokenizer.map(|tokenizer| input("tokenizer", this.tokenizer(&tokenizer))));
+                let model = read_model(&mut read, &model);
+                let fields = EvalFields {
+                    numerics: this.numerics(&mut read),
+                    precision: this.precision(&mut read),
+                    window: model.context,
+                    sets: Vec::new(),
+                    task: Some(task),
+                    model,
+                };
+                return (read.node(name, Kind::Eval, &fields), inputs);
+            }
             if kind != "perplexity" {
                 read.unsupported = Some(format!("evals of kind `{kind}` are not executed yet"));
                 let fields: BTreeMap<String, String> = this.spec.blocks[&id]
@@ -540,6 +592,7 @@ impl<'a> Lowering<'a> {
                     _ => read.count(&window),
                 },
                 sets: sets.into_iter().map(|(name, _)| EvalSet { name }).collect(),
+                task: None,
             };
             (read.node(name, Kind::Eval, &fields), inputs)
         })
@@ -638,6 +691,51 @@ impl<'a> Lowering<'a> {
         let node = read.node("report".to_string(), Kind::Report, &fields);
         self.graph.add(node, told);
     }
+}
+
+/// What a `multiple_choice` or `generation` asks.
+fn task(read: &mut Reader<'_>, eval: &BlockId, spec: &Spec) -> TaskFields {
+    let experiment = BlockId {
+        kind: BlockKind::Experiment,
+        name: spec.name.clone(),
+    };
+    let asks = if read.text(&read.at(eval, "kind")) == "multiple_choice" {
+        Asks::Choices(read.texts(&read.at(eval, "choices")))
+    } else {
+        let mut number = |name: &str| {
+            let at = read.at(eval, name);
+            (at.field.value != Value::None).then(|| read.exact(&at))
+        };
+        let (temperature, top_p) = (number("temperature"), number("top_p"));
+        Asks::Text {
+            stop: read.texts(&read.at(eval, "stop")),
+            maximum: read.count(&read.at(eval, "maximum")),
+            temperature: temperature.filter(|temperature| !temperature.decimal().is_zero()),
+            top_p,
+        }
+    };
+    let (shots, by) = (read.at(eval, "shots"), read.at(eval, "by"));
+    TaskFields {
+        files: read.texts(&read.at(eval, "files")),
+        shot_files: read.texts(&read.at(eval, "shot_files")),
+        prompt: read.text(&read.at(eval, "prompt")),
+        answer: read.text(&read.at(eval, "answer")),
+        shots: if shots.field.value == Value::None {
+            0
+        } else {
+            read.count(&shots)
+        },
+        separator: read.text(&read.at(eval, "separator")),
+        delimiter: read.text(&read.at(eval, "delimiter")),
+        by_category: by.field.value != Value::None && read.value(&by).is_some(),
+        seed: read.whole(&read.at(&experiment, "seed")),
+        asks,
+    }
+}
+
+/// The name under which the weights that a model takes from the hub are pinned.
+pub fn hub_source(model: &BlockId) -> String {
+    format!("{}.weights", model.name)
 }
 
 fn rate_name<'a>(at: &At<'a>) -> &'a str {

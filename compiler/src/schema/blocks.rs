@@ -58,7 +58,7 @@ const SOURCE: BlockSchema = BlockSchema {
             Type::Text(TextKind::Source),
             "Where they are: `pkg:pypi/NAME@VERSION`, `pkg:deb/debian/NAME@VERSION?suite=SUITE`, \
              `pkg:cargo/NAME@VERSION`, `pkg:npm/NAME@VERSION`, `file:PATH` (relative to the spec; a pattern names \
-             several), or `hf:ORGANISATION/NAME` (compiled, but not fetched yet).",
+             several), or `hf:ORGANISATION/NAME@REVISION` (a repository of the Hugging Face hub, without its pickles).",
         )
         .may_be_unknown(),
         field("licence", TEXT, "Under which terms they may be used.")
@@ -400,8 +400,72 @@ const EVAL: BlockSchema = BlockSchema {
         .may_be_unknown(),
         field("shots", whole(0, 1000), "Solved examples in front of each question.")
             .or_unset("none")
-            .ignored("an error with any kind but `multiple_choice`")
+            .ignored("an error with any kind but `multiple_choice` and `generation`")
             .may_be_unknown(),
+        field(
+            "files",
+            Type::List {
+                of: &Type::Text(TextKind::Pattern),
+                least: 1,
+            },
+            "Patterns of the JSONL files whose lines are the items.",
+        )
+        .or("[\"**/*.jsonl\"]")
+        .ignored("an error with any kind but `multiple_choice` and `generation`"),
+        field(
+            "prompt",
+            TEXT,
+            "What is asked: `{member}` stands for a member of the item, `{{` and `}}` for braces.",
+        )
+        .or_unset("not a task")
+        .ignored("an error with any kind but `multiple_choice` and `generation`")
+        .may_be_unknown(),
+        field(
+            "choices",
+            Type::List { of: &TEXT, least: 1 },
+            "The answers to choose from, as templates; one that is `{member}` alone stands for all elements of a list.",
+        )
+        .or_unset("not a `multiple_choice`")
+        .ignored("an error with any kind but `multiple_choice`")
+        .may_be_unknown(),
+        field(
+            "answer",
+            TEXT,
+            "The right answer, as a template: a choice's text, its number from 0, or its letter; for `generation` the text \
+             (or the list of texts) that is expected.",
+        )
+        .or_unset("not a task")
+        .ignored("an error with any kind but `multiple_choice` and `generation`")
+        .may_be_unknown(),
+        field(
+            "shot_files",
+            Type::List {
+                of: &Type::Text(TextKind::Pattern),
+                least: 1,
+            },
+            "Patterns of the JSONL files with the solved examples.",
+        )
+        .or_unset("examples are other items of the eval")
+        .ignored("an error with any kind but `multiple_choice` and `generation`"),
+        field("separator", TEXT, "Stands between solved examples and the question.")
+            .or("\"\\n\\n\"")
+            .ignored("an error with any kind but `multiple_choice` and `generation`"),
+        field("delimiter", TEXT, "Stands between a prompt and its answer.")
+            .or("\" \"")
+            .ignored("an error with any kind but `multiple_choice` and `generation`"),
+        field("stop", Type::List { of: &TEXT, least: 1 }, "Texts at which a generated answer ends.")
+            .or_unset("only at the end of a document")
+            .ignored("an error with any kind but `generation`"),
+        field(
+            "maximum",
+            Type::Quantity {
+                units: &[Unit::Tokens],
+                least: 1,
+            },
+            "Tokens of a generated answer at most.",
+        )
+        .or("256 tokens")
+        .ignored("an error with any kind but `generation`"),
         field("judge", TEXT, "What decides whether a response is unsafe.")
             .or_unset("not an `attack_success`")
             .ignored("an error with any kind but `attack_success`")
@@ -412,7 +476,7 @@ const EVAL: BlockSchema = BlockSchema {
             "What scores are told apart by.",
         )
         .or_unset("one score for all prompts")
-        .ignored("an error with any kind but `attack_success` and `plug_in`"),
+        .ignored("an error with `perplexity` and `pass_at_k`"),
         field("scorer", TEXT, "The program that scores the responses.")
             .or_unset("not a `plug_in`")
             .ignored("an error with any kind but `plug_in`")
@@ -439,8 +503,9 @@ const EVAL_KINDS: &[(&str, &str)] = &[
     ),
     (
         "multiple_choice",
-        "share of questions whose right answer is the likeliest; compiled, but not run yet",
+        "share of questions whose right answer is the likeliest",
     ),
+    ("generation", "how far generated answers are the expected ones"),
     (
         "attack_success",
         "share of attacks that a judge finds answered unsafely; compiled, but not run yet",
@@ -542,11 +607,14 @@ const LAYOUT: BlockSchema = BlockSchema {
 pub fn eval_field_kinds(name: &str) -> Option<(&'static [&'static str], bool)> {
     Some(match name {
         "split" | "window" => (&["perplexity"], false),
+        "prompt" | "answer" => (&["multiple_choice", "generation"], true),
+        "files" | "shot_files" | "separator" | "delimiter" | "shots" => (&["multiple_choice", "generation"], false),
+        "choices" => (&["multiple_choice"], true),
+        "stop" | "maximum" => (&["generation"], false),
         "k" | "samples" => (&["pass_at_k"], true),
-        "temperature" | "top_p" => (&["pass_at_k", "attack_success", "plug_in"], false),
-        "shots" => (&["multiple_choice"], false),
+        "temperature" | "top_p" => (&["generation", "pass_at_k", "attack_success", "plug_in"], false),
         "judge" => (&["attack_success"], true),
-        "by" => (&["attack_success", "plug_in"], false),
+        "by" => (&["multiple_choice", "generation", "attack_success", "plug_in"], false),
         "scorer" | "better" => (&["plug_in"], true),
         _ => return None,
     })
@@ -577,6 +645,24 @@ pub fn metrics(kind: &str) -> &'static [Metric] {
             Metric {
                 name: "accuracy_norm",
                 share: true,
+            },
+            Metric {
+                name: "accuracy_bytes",
+                share: true,
+            },
+        ],
+        "generation" => &[
+            Metric {
+                name: "exact_match",
+                share: true,
+            },
+            Metric {
+                name: "f1",
+                share: true,
+            },
+            Metric {
+                name: "chrf",
+                share: false,
             },
         ],
         "attack_success" => &[Metric {

@@ -202,10 +202,15 @@ pub(super) const TOKENIZERS: &[CallSchema] = &[
     },
     CallSchema {
         name: "load",
-        meaning: "A `tokenizer.json` of Hugging Face's tokenizers, as it is.",
+        meaning: "A `tokenizer.json` of Hugging Face's tokenizers, as it is; or the tokenizer inside of a GGUF file.",
         first: Some(&SOURCE),
         arguments: &[
-            field("member", TEXT, "Its path inside the source.").or("\"tokenizer.json\""),
+            field(
+                "member",
+                TEXT,
+                "Its path inside the source; a name that ends with `.gguf` is that of a GGUF file.",
+            )
+            .or("\"tokenizer.json\""),
             field("end_of_document", TEXT, "The entry that ends a document.").or("\"<|endoftext|>\""),
         ],
     },
@@ -225,13 +230,31 @@ pub(super) const WEIGHTS: &[CallSchema] = &[
     },
     CallSchema {
         name: "hf",
-        meaning: "The weights of a repository on the Hugging Face hub; compiled, but not fetched yet.",
+        meaning: "The weights of a repository on the Hugging Face hub: its safetensors and `config.json`, never a pickle.",
         first: Some(&field(
             "repository",
             Type::Text(TextKind::Repository),
             "The repository.",
         )),
-        arguments: &[field("revision", TEXT, "Commit of the repository.").may_be_unknown()],
+        arguments: &[field(
+            "revision",
+            TEXT,
+            "Commit, branch or tag of the repository; the lock pins the commit.",
+        )
+        .may_be_unknown()],
+    },
+    CallSchema {
+        name: "safetensors",
+        meaning: "The weights of a source that holds a model in Hugging Face's layout: `config.json`, and safetensors in one \
+                  file or in several with their index.",
+        first: Some(&SOURCE),
+        arguments: &[],
+    },
+    CallSchema {
+        name: "gguf",
+        meaning: "The weights of a GGUF file of a llama model; F32, F16, BF16, Q8_0, Q4_0 and Q4_1 become `f32`.",
+        first: Some(&SOURCE),
+        arguments: &[field("member", TEXT, "Its path inside the source.")],
     },
 ];
 

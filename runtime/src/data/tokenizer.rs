@@ -21,6 +21,7 @@ use super::encoder::{Encoder, byte_characters, pre_tokenizer, words};
 use super::tokens::{TokenWriter, TokensError};
 use crate::progress::{Cancelled, Unit, Watch};
 use crate::source::archive::{InputFile, MemberError, read_member};
+use crate::weights::{Gguf, VocabularyError, WeightsError, tokenizer_json};
 
 /// The largest `tokenizer.json` that is read.
 const TOKENIZER_LIMIT: u64 = 1 << 30;
@@ -33,6 +34,10 @@ pub enum TokenizerError {
     Member(#[from] MemberError),
     #[error(transparent)]
     Tokens(#[from] TokensError),
+    #[error(transparent)]
+    Weights(#[from] Box<WeightsError>),
+    #[error(transparent)]
+    Vocabulary(#[from] VocabularyError),
     #[error("a tokenizer that is trained needs documents")]
     NoDocuments,
     #[error("a tokenizer that is loaded needs a source")]
@@ -129,7 +134,7 @@ pub fn tokenizer(
                 end_of_document,
             },
             TokenizerInput::Source(files),
-        ) => (read_member(files, member, TOKENIZER_LIMIT)?, end_of_document.clone()),
+        ) => (given(files, member)?, end_of_document.clone()),
         (TokenizerFields::TrainBpe { .. }, _) => return Err(TokenizerError::NoDocuments),
         (TokenizerFields::Load { .. }, _) => return Err(TokenizerError::NoSource),
     };
@@ -146,6 +151,15 @@ pub fn tokenizer(
     std::fs::write(&path, json).map_err(|source| TokenizerError::Write { path, source })?;
     write_meta(out, &meta)?;
     Ok(meta)
+}
+
+/// The `tokenizer.json` of a source, or what the tokenizer inside of a GGUF file is as one.
+fn given(files: &[InputFile], member: &str) -> Result<Vec<u8>, TokenizerError> {
+    if !member.ends_with(".gguf") {
+        return Ok(read_member(files, member, TOKENIZER_LIMIT)?);
+    }
+    let gguf = Gguf::open(files, member).map_err(Box::new)?;
+    Ok(tokenizer_json(&gguf)?.into_bytes())
 }
 
 fn write_meta(out: &Utf8Path, meta: &impl Serialize) -> Result<(), TokenizerError> {

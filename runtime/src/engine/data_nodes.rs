@@ -19,7 +19,7 @@ use crate::report::{self, Dealt};
 use crate::source::Fetched;
 use crate::source::archive::InputFile;
 use crate::store::StoreError;
-use crate::weights::initial_weights;
+use crate::weights::weights;
 
 impl Run<'_> {
     pub(super) fn data_node(&self, id: NodeId, outcome: &mut Outcome) -> Result<(), RunError> {
@@ -161,7 +161,13 @@ impl Run<'_> {
     }
 
     fn weights(&self, id: NodeId, out: &Utf8Path) -> Result<(), RunError> {
-        initial_weights(&self.fields(id)?, out).map_err(|error| self.fail(id, chain(&error)))
+        let source = self
+            .inputs(id, "source")
+            .first()
+            .map(|source| self.source_files(*source));
+        let files = source.transpose()?;
+        let note = |text: &str| self.observer.see(Seen::Note { text });
+        weights(&self.fields(id)?, files.as_deref(), out, &note).map_err(|error| self.fail(id, chain(&error)))
     }
 
     fn only_input(&self, id: NodeId, role: &str) -> Result<NodeId, RunError> {

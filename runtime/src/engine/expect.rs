@@ -68,6 +68,12 @@ fn value(term: &Term, scores: &[Scores]) -> Result<f64, String> {
             let of = scores
                 .get(*input)
                 .ok_or("the gate names an eval that it does not have")?;
+            if let Some(measures) = of.measures.get(set) {
+                let measure = measures.get(metric);
+                return measure
+                    .map(|measure| measure.value)
+                    .ok_or_else(|| format!("the eval has no metric `{metric}`"));
+            }
             let score = of.sets.get(set).ok_or_else(|| format!("the eval has no set `{set}`"))?;
             match metric.as_str() {
                 "perplexity" => score.perplexity,

@@ -192,6 +192,8 @@ pub struct Run<'a> {
     pub stop: &'a Stop,
     /// The most epochs that a component of a stage's order may take: by stage, then component.
     pub max_epochs: BTreeMap<String, BTreeMap<String, f64>>,
+    /// Only this node and what it needs is built, if one is named.
+    pub only: Option<NodeId>,
     /// Called when all orders are known, before the first step of training.
     pub before_training: &'a dyn Fn(&Run<'_>) -> Result<(), RunError>,
 }
@@ -214,7 +216,8 @@ impl<'a> Run<'a> {
     pub fn run(&self) -> Result<Outcome, RunError> {
         let _in_use = self.store.share()?;
         let mut outcome = Outcome::default();
-        let todo: Vec<NodeId> = self.keyed.graph.ids().filter(|id| !self.is_whole(*id)).collect();
+        let wanted = self.wanted();
+        let todo: Vec<NodeId> = wanted.iter().copied().filter(|id| !self.is_whole(*id)).collect();
         let of_kind = |kinds: &[Kind]| -> Vec<NodeId> {
             todo.iter()
                 .copied()
@@ -243,10 +246,26 @@ impl<'a> Run<'a> {
         for id in of_kind(&[Kind::Expect, Kind::Report]) {
             self.data_node(id, &mut outcome)?;
         }
-        for id in self.keyed.graph.ids().filter(|id| self.node(*id).kind == Kind::Expect) {
+        for id in wanted.into_iter().filter(|id| self.node(*id).kind == Kind::Expect) {
             outcome.gates.push(expect::read(self, id)?);
         }
         Ok(outcome)
+    }
+
+    /// The nodes that are to be there at the end, inputs first.
+    fn wanted(&self) -> Vec<NodeId> {
+        let graph = &self.keyed.graph;
+        let Some(only) = self.only else {
+            return graph.ids().collect();
+        };
+        let (mut found, mut open) = (std::collections::BTreeSet::new(), vec![only]);
+        while let Some(id) = open.pop() {
+            // What stands in the store needs nothing any more.
+            if found.insert(id) && !self.is_whole(id) {
+                open.extend(graph.inputs(id).map(|input| input.node));
+            }
+        }
+        found.into_iter().collect()
     }
 
     fn node(&self, id: NodeId) -> &Node {

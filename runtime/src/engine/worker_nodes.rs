@@ -14,8 +14,8 @@ use camino::{Utf8Path, Utf8PathBuf};
 
 use super::crew::Crew;
 use super::{Outcome, Run, RunError, Seen};
-use crate::data::tokenizer::TokensMeta;
-use crate::job::{EvalJob, EvalSetPaths, Event, Files, Order, Placement, Start, TokenPaths, TrainJob};
+use crate::data::tokenizer::{TokenizerMeta, TokensMeta};
+use crate::job::{EvalJob, EvalSetPaths, Event, Files, Order, Placement, Start, TaskPaths, TokenPaths, TrainJob};
 use crate::store::{Held, Scratch};
 
 /// A node in the workers' hands.
@@ -269,10 +269,35 @@ impl Session<'_, '_> {
                 files: run.files(checkpoint)?,
             },
             sets,
+            task: self.task_paths(id)?,
             placement: self.placement.clone(),
             out: out.clone(),
         };
         self.hand(id, out, held, &Order::Eval(Box::new(job)))
+    }
+
+    /// The files of a task's items, and the tokenizer.
+    fn task_paths(&self, id: NodeId) -> Result<Option<TaskPaths>, RunError> {
+        let run = self.run;
+        let Some(tokenizer) = run.inputs(id, "tokenizer").first().copied() else {
+            return Ok(None);
+        };
+        let mut files = Vec::new();
+        for source in run.inputs(id, "items") {
+            files.extend(run.files(source)?);
+        }
+        let own = run.files(tokenizer)?;
+        let of = |name: &str| {
+            own.get(name)
+                .ok_or_else(|| run.fail(tokenizer, format!("its result has no {name}")))
+        };
+        let text = fs::read_to_string(of("meta.json")?).map_err(|error| run.fail(tokenizer, error))?;
+        let meta: TokenizerMeta = serde_json::from_str(&text).map_err(|error| run.fail(tokenizer, error))?;
+        Ok(Some(TaskPaths {
+            files,
+            tokenizer: of("tokenizer.json")?.clone(),
+            end_of_document: meta.end_of_document_id,
+        }))
     }
 
     fn meta(&self, node: NodeId) -> Result<TokensMeta, RunError> {

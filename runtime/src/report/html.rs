@@ -48,12 +48,15 @@ pub fn page(story: &Story) -> Result<String, String> {
                 h2 { "Scores against tokens" }
                 @for eval in &story.evals {
                     h3 { (eval.name) }
-                    (PreEscaped(draw(&scores(eval, story))?))
-                    (score_table(eval))
+                    @if !set_names(eval).is_empty() {
+                        (PreEscaped(draw(&scores(eval, story))?))
+                        (score_table(eval))
+                    }
+                    (measure_table(eval))
                 }
                 h2 { "What was forgotten" }
                 p { "Bits per byte at the end against the best seen before; above zero is worse." }
-                @for eval in &story.evals { (forgotten(eval)) }
+                @for eval in story.evals.iter().filter(|eval| !set_names(eval).is_empty()) { (forgotten(eval)) }
                 h2 { "Mixture ledger" }
                 p { "What each stage asked for, and what the data order dealt." }
                 @for stage in &story.stages { (ledger(stage)) }
@@ -173,6 +176,34 @@ fn score_table(eval: &EvalStory) -> Markup {
                 }
             }
         } }
+    }
+}
+
+/// What a task has measured, with standard errors.
+fn measure_table(eval: &EvalStory) -> Markup {
+    let names: std::collections::BTreeSet<String> = eval
+        .points
+        .iter()
+        .flat_map(|point| point.measured().into_keys())
+        .collect();
+    html! {
+        @if !names.is_empty() {
+            div class="wide" { table {
+                caption { "Scores ± standard error" }
+                tr { th { "metric" } @for point in &eval.points { th { (point.at) } } }
+                @for name in &names {
+                    tr {
+                        td { (name) }
+                        @for point in &eval.points {
+                            td { @if let Some(measure) = point.measured().get(name) {
+                                (format!("{:.3}", measure.value))
+                                @if let Some(error) = measure.standard_error { (format!(" ± {error:.3}")) }
+                            } }
+                        }
+                    }
+                }
+            } }
+        }
     }
 }
 

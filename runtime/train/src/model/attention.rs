@@ -16,10 +16,10 @@ use super::workspace::{Kept, Workspace};
 use super::{Kernels, ModelError, Network};
 
 /// Query, key and value of one shard as `[b, s, heads, d]`; keys and values have as many heads as the shard sees.
-struct Views {
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
+pub(super) struct Views {
+    pub query: Tensor,
+    pub key: Tensor,
+    pub value: Tensor,
 }
 
 impl Views {
@@ -71,7 +71,13 @@ impl Network {
     }
 
     /// The parts of a shard's projection (or of its gradient), and of the keys and values that it shares, if it does.
-    fn views(&self, own: &Tensor, shared: &Tensor, workspace: &Workspace, shard: usize) -> Result<Views, ModelError> {
+    pub(super) fn views(
+        &self,
+        own: &Tensor,
+        shared: &Tensor,
+        workspace: &Workspace,
+        shard: usize,
+    ) -> Result<Views, ModelError> {
         let (b, s) = (workspace.sequences as i64, workspace.sequence as i64);
         let (n, d) = (self.shard_heads(), self.head_size());
         Ok(match self.layout.shape.arrangement {
@@ -132,8 +138,8 @@ impl Network {
         }
     }
 
-    /// First norm, projections and attention: fills what the layer keeps of them.
-    pub(super) fn attend(&self, own: &Layer, pass: &mut Pass<'_>, layer: usize) -> Result<(), ModelError> {
+    /// First norm and projections, turned by their positions: fills what the layer keeps of them.
+    pub(super) fn project_heads(&self, own: &Layer, pass: &Pass<'_>, layer: usize) -> Result<(), ModelError> {
         let workspace = &*pass.workspace;
         let kept = workspace.kept(pass.slot, layer);
         let stats = Stats {
@@ -166,6 +172,14 @@ impl Network {
             self.rotate(workspace, &kept.key_value, shape.kv_heads, false)?;
             self.record_rows(pass, Some(layer), Operation::KeyValue, &kept.key_value)?;
         }
+        Ok(())
+    }
+
+    /// First norm, projections and attention: fills what the layer keeps of them.
+    pub(super) fn attend(&self, own: &Layer, pass: &mut Pass<'_>, layer: usize) -> Result<(), ModelError> {
+        self.project_heads(own, pass, layer)?;
+        let workspace = &*pass.workspace;
+        let kept = workspace.kept(pass.slot, layer);
         let mut attended = Vec::with_capacity(kept.query.len());
         for shard in 0..kept.query.len() {
             let views = self.views(&kept.query[shard], &kept.key_value, workspace, shard)?;

@@ -10,6 +10,7 @@
 
 mod access;
 mod attention;
+mod decode;
 mod error;
 mod head;
 mod layout;
@@ -22,6 +23,7 @@ mod views;
 pub(crate) mod workspace;
 
 pub use access::{elements, elements_mut, part, part_mut};
+pub use decode::{Cache, Next};
 pub use error::ModelError;
 pub use layout::{Chunk, Holding, Layout, Part, Shape, Share, Split, reported};
 pub use network::{Network, Pass};

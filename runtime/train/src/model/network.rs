@@ -143,7 +143,7 @@ impl Network {
     }
 
     /// Rows of the embeddings. Each row comes from the one rank that holds its id.
-    fn embed(&self, weights: &Weights, pass: &mut Pass<'_>) -> Result<(), ModelError> {
+    pub(super) fn embed(&self, weights: &Weights, pass: &mut Pass<'_>) -> Result<(), ModelError> {
         let workspace = &*pass.workspace;
         let (x, rows) = (workspace.input(pass.slot, 0), &workspace.rows);
         let position = weights.position.as_ref();
@@ -335,7 +335,7 @@ impl Network {
     }
 
     /// The sum of the input and the shards' attention outputs.
-    fn project(&self, own: &Layer, pass: &Pass<'_>, layer: usize) -> Result<(), ModelError> {
+    pub(super) fn project(&self, own: &Layer, pass: &Pass<'_>, layer: usize) -> Result<(), ModelError> {
         let workspace = &*pass.workspace;
         let kept = workspace.kept(pass.slot, layer);
         for (shard, (attended, _)) in kept.attended.iter().enumerate() {
@@ -354,7 +354,7 @@ impl Network {
     }
 
     /// The second norm's output, with what it keeps.
-    fn norm_up(&self, own: &Layer, pass: &Pass<'_>, layer: usize) -> Result<(), ModelError> {
+    pub(super) fn norm_up(&self, own: &Layer, pass: &Pass<'_>, layer: usize) -> Result<(), ModelError> {
         let kept = pass.workspace.kept(pass.slot, layer);
         let stats = Stats {
             mean: &kept.mean2,
@@ -379,7 +379,7 @@ impl Network {
         self.record_shard(pass, Some(layer), Operation::Activation, shard, &workspace.activated)
     }
 
-    fn feed_forward(&self, own: &Layer, pass: &Pass<'_>, layer: usize) -> Result<(), ModelError> {
+    pub(super) fn feed_forward(&self, own: &Layer, pass: &Pass<'_>, layer: usize) -> Result<(), ModelError> {
         let workspace = &*pass.workspace;
         for (shard, partial) in workspace.partials.iter().enumerate() {
             self.activate(&own.up, pass, layer, shard)?;

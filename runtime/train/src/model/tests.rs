@@ -370,6 +370,92 @@ fn bf16_stays_near_autograd() {
     }
 }
 
+/// Logits after each of some tokens: of the whole sequence at once, and one token after another in a place of a cache.
+#[test]
+fn a_cache_gives_the_logits_of_the_whole_sequence() {
+    let _guard = tch::no_grad_guard();
+    let (length, prompt) = (20, 7);
+    let models = [
+        model(4, 1, Activation::GeluTanh),
+        model(4, 4, Activation::Gelu),
+        llama(4, 2, false),
+        llama(4, 1, true),
+    ];
+    for (number, model) in models.iter().enumerate() {
+        for (tensor, kind, near) in [
+            (1, Kind::Float, 2e-5),
+            (2, Kind::Float, 2e-5),
+            (1, Kind::BFloat16, 0.15),
+        ] {
+            let network = network(model, tensor, Kernels::Own, kind);
+            let buffer = Tensor::from_slice(&weights(model, &network.layout)).to_kind(kind);
+            let views = Weights::new(&network.layout, &buffer).unwrap();
+            let peers = Peers::alone();
+            let tokens: Vec<i64> = (0..length).map(|i| (i * i * 5 + i + 3) % 96).collect();
+            let pass_of = |workspace: &mut Workspace, ids: &Tensor, work: &mut dyn FnMut(&mut Pass<'_>)| {
+                let mut pass = Pass {
+                    workspace,
+                    peers: &peers,
+                    slot: 0,
+                    ids,
+                    spot: None,
+                };
+                work(&mut pass);
+            };
+            let mut whole = Vec::new();
+            let mut workspace = Workspace::new(&network, 1, length as usize, Recompute::None, 0).unwrap();
+            pass_of(&mut workspace, &Tensor::from_slice(&tokens), &mut |pass| {
+                network.forward(&views, pass).unwrap();
+                let rows: Vec<i64> = (0..length).collect();
+                let logits = network.logits(&views, pass, &rows).unwrap().to_kind(Kind::Float);
+                whole = Vec::<f32>::try_from(&logits.view([-1])).unwrap();
+            });
+            let of = |row: usize| &whole[row * 96..(row + 1) * 96];
+            // The same sequence in places of caches of one size, beside other sequences or alone.
+            let mut found: Vec<Vec<Vec<f32>>> = Vec::new();
+            for (place, beside) in [(2, false), (0, true), (3, true)] {
+                let mut cache = Cache::new(&network, 4, 24).unwrap();
+                let mut workspace = Workspace::new(&network, 1, 16, Recompute::None, 0).unwrap();
+                let mut padded = tokens[..prompt].to_vec();
+                padded.resize(16, 9);
+                let mut own = Vec::new();
+                pass_of(&mut workspace, &Tensor::from_slice(&padded), &mut |pass| {
+                    if beside {
+                        network.prefill(&views, pass, &mut cache, 1, 11).unwrap();
+                    }
+                    own.push(network.prefill(&views, pass, &mut cache, place, prompt).unwrap());
+                });
+                for (position, &token) in tokens.iter().enumerate().take(length as usize).skip(prompt) {
+                    let mut next = [Next::default(); 4];
+                    if beside {
+                        next[1] = Next {
+                            token: position as i64,
+                            position: position + 4,
+                        };
+                        next[1].position = next[1].position.min(23);
+                    }
+                    next[place] = Next { token, position };
+                    own.push(network.decode(&views, &peers, &mut cache, &next).unwrap().remove(place));
+                }
+                found.push(own);
+            }
+            assert!(
+                found.iter().all(|own| *own == found[0]),
+                "model {number}, {tensor} shards, {kind:?}: bits"
+            );
+            for (step, logits) in found[0].iter().enumerate() {
+                for (own, whole) in logits.iter().zip(of(prompt - 1 + step)) {
+                    let apart = (own - whole).abs();
+                    assert!(
+                        apart < near,
+                        "model {number}, {tensor} shards, {kind:?}, step {step}: {own}, not {whole}"
+                    );
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn recomputing_gives_the_same_bits() {
     let models = [model(4, 1, Activation::GeluTanh), llama(4, 2, false)];

@@ -6,7 +6,7 @@ mod trace;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use aurora_compiler::fields::{ModelFields, Numerics, Precision};
-use aurora_runtime::job::{EvalJob, Event, Join, Placement, TraceJob, TrainJob};
+use aurora_runtime::job::{EvalJob, Event, Join, Placement, Recompute, TraceJob, TrainJob};
 use aurora_runtime::trace::Operation;
 
 use super::connect::{Met, connect};
@@ -219,6 +219,9 @@ impl Session {
     }
 
     fn scores(&mut self, job: &EvalJob, stop: &AtomicBool) -> Result<Ended, TrainError> {
+        if let (Some(fields), Some(paths)) = (&job.fields.task, &job.task) {
+            return self.task(job, eval::Task::open(job, fields, paths)?, stop);
+        }
         let fields = &job.fields;
         let (team, peers) = self.take(&job.placement)?;
         let network = self.network(&fields.model, &fields.numerics, fields.precision, &job.placement)?;
@@ -261,6 +264,51 @@ impl Session {
             return Ok(Ended::Idle);
         };
         if leads {
+            eval::write(&scores, &job.out)?;
+        }
+        self.events.send(&Event::Finished { node: job.node.clone() });
+        Ok(Ended::Done)
+    }
+}
+
+impl Session {
+    /// Answers a task's questions. Each worker computes the whole model, and answers its share of the requests.
+    fn task(&mut self, job: &EvalJob, task: eval::Task, stop: &AtomicBool) -> Result<Ended, TrainError> {
+        let fields = &job.fields;
+        let (team, peers) = self.take(&job.placement)?;
+        let alone = Placement::one(job.placement.threads, Recompute::None);
+        let network = state::network(&fields.model, &fields.numerics, fields.precision, &alone, 0)?;
+        let mut whole = State::new(network, &fields.model, 0, false, false)?;
+        whole.load_weights(&job.checkpoint.files)?;
+        let leads = self.rank == 0;
+        if leads {
+            self.events.send(&Event::Started {
+                node: job.node.clone(),
+                step: 0,
+            });
+        }
+        let progress = |done: u64, of: u64| {
+            if leads {
+                self.events.send(&Event::EvalProgress {
+                    node: job.node.clone(),
+                    set: "requests".to_owned(),
+                    tokens: done,
+                    of,
+                });
+            }
+        };
+        let Some(first) = peers.first() else {
+            return Err(TrainError::Unfit("a worker without threads".to_owned()));
+        };
+        let ranks = (self.rank, job.placement.world() as usize);
+        let answered = eval::answer(task, &whole, &team, first, ranks, stop, progress)?;
+        self.give_back(team, peers);
+        let Some((scores, items)) = answered else {
+            self.agreed = true;
+            return Ok(Ended::Idle);
+        };
+        if leads {
+            eval::write_items(&items, &job.out)?;
             eval::write(&scores, &job.out)?;
         }
         self.events.send(&Event::Finished { node: job.node.clone() });

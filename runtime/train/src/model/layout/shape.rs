@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use aurora_compiler::fields::{Activation, Architecture, ModelFields};
+use aurora_compiler::placement::Work;
 
 use crate::kernels::Gelu;
 use crate::model::ModelError;
@@ -32,6 +33,8 @@ pub enum Heads {
 pub struct Shape {
     pub architecture: Architecture,
     pub layers: usize,
+    /// What pipeline stages share out.
+    pub work: Work,
     pub hidden: usize,
     pub heads: usize,
     pub kv_heads: usize,
@@ -127,6 +130,7 @@ impl Shape {
         Ok(Self {
             architecture: model.architecture,
             layers,
+            work: Work::of(model),
             hidden,
             heads,
             kv_heads,
@@ -206,13 +210,13 @@ impl Holding {
         }
     }
 
-    /// What `rank` of a mesh holds. Layers are spread over pipeline stages as evenly as they can be; where they don't
-    /// divide, later stages have one more, since the first holds the embedding.
+    /// What `rank` of a mesh holds. How layers are spread over pipeline stages: [`Work::stage`].
     pub fn new(shape: &Shape, of: &Mesh, rank: usize) -> Self {
         let at = of.coordinates(rank);
+        let layers = shape.work.stage(of.pipeline as u32, at.pipeline as u32);
         Self {
             shards: mesh::share(shape.tensor, of.tensor, at.tensor),
-            layers: mesh::share(shape.layers, of.pipeline, at.pipeline),
+            layers: layers.start as usize..layers.end as usize,
             first: at.pipeline == 0,
             last: at.pipeline + 1 == of.pipeline,
         }

@@ -66,6 +66,17 @@ impl Rotary {
         [&self.cos, &self.sin].map(crate::model::workspace::bytes).iter().sum()
     }
 
+    /// The tables of a row each, which stand at these positions.
+    ///
+    /// # Errors
+    /// [`ModelError`] if a position is beyond the tables.
+    pub fn at(&self, positions: &Tensor) -> Result<Self, ModelError> {
+        Ok(Self {
+            cos: self.cos.f_index_select(0, positions)?,
+            sin: self.sin.f_index_select(0, positions)?,
+        })
+    }
+
     /// What of rows of `width` elements these tables turn: `heads` heads from column `first` on.
     fn turned(&self, width: usize, first: usize, heads: usize) -> Turned {
         let d = 2 * self.cos.size()[1] as usize;

@@ -4,43 +4,31 @@
 //! number depends only on the seed, its tensor's name and its place in the whole tensor, so that no cut of the model
 //! can change it. Not here: imported weights.
 
-use aurora_compiler::fields::{WeightsFields, WeightsHow};
-use camino::{Utf8Path, Utf8PathBuf};
+use aurora_compiler::fields::{Exact, ModelFields};
+use camino::Utf8Path;
 use rayon::prelude::*;
 
-use crate::checkpoint::{CheckpointError, TensorInfo, groups, write};
+use super::{WeightsError, weights_folder};
+use crate::checkpoint::{TensorInfo, groups, write};
 use crate::data::random::{Key, normal};
-
-#[derive(Debug, thiserror::Error)]
-pub enum WeightsError {
-    #[error("initial weights are drawn at random; imported ones have files of their own")]
-    Imported,
-    #[error("cannot create the folder `{path}`")]
-    Folder {
-        path: Utf8PathBuf,
-        #[source]
-        source: std::io::Error,
-    },
-    #[error("cannot write the initial weights")]
-    Write(#[from] CheckpointError),
-}
 
 /// Writes the initial weights below `out`.
 ///
 /// # Errors
 /// [`WeightsError`]; then `out` holds a part of the files.
-pub fn initial_weights(fields: &WeightsFields, out: &Utf8Path) -> Result<(), WeightsError> {
-    let WeightsHow::Random { seed, std } = &fields.how else {
-        return Err(WeightsError::Imported);
-    };
-    let folder = out.join("weights");
-    std::fs::create_dir_all(&folder).map_err(|source| WeightsError::Folder { path: folder, source })?;
-    let deviation = std.to_f64();
-    for group in groups(&fields.model) {
+pub(super) fn initial_weights(
+    model: &ModelFields,
+    seed: u64,
+    deviation: Exact,
+    out: &Utf8Path,
+) -> Result<(), WeightsError> {
+    weights_folder(out)?;
+    let deviation = deviation.to_f64();
+    for group in groups(model) {
         let numbers: Vec<_> = group
             .tensors
             .iter()
-            .map(|tensor| initial(tensor, *seed, deviation, fields.model.layers))
+            .map(|tensor| initial(tensor, seed, deviation, model.layers))
             .collect();
         write(
             &out.join(group.weights()),
@@ -82,10 +70,10 @@ mod tests {
     use super::*;
     use crate::checkpoint::read;
     use crate::job::Files;
-    use aurora_compiler::fields::{Activation, Architecture, ModelFields};
+    use aurora_compiler::fields::{Activation, Architecture};
 
-    fn fields(seed: u64) -> WeightsFields {
-        let model = ModelFields {
+    fn model() -> ModelFields {
+        ModelFields {
             architecture: Architecture::GptBigcode,
             layers: 2,
             hidden: 64,
@@ -98,13 +86,6 @@ mod tests {
             norm_epsilon: "1e-5".parse().unwrap(),
             rotary_base: None,
             tied_embeddings: true,
-        };
-        WeightsFields {
-            model,
-            how: WeightsHow::Random {
-                seed,
-                std: "0.02".parse().unwrap(),
-            },
         }
     }
 
@@ -113,9 +94,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let folder = Utf8Path::from_path(folder.path()).unwrap();
         for (name, seed) in [("a", 7), ("b", 7), ("c", 8)] {
-            initial_weights(&fields(seed), &folder.join(name)).unwrap();
+            initial_weights(&model(), seed, "0.02".parse().unwrap(), &folder.join(name)).unwrap();
         }
-        for group in groups(&fields(7).model) {
+        for group in groups(&model()) {
             let bytes = |name: &str| std::fs::read(folder.join(name).join(group.weights())).unwrap();
             assert_eq!(bytes("a"), bytes("b"));
             assert_eq!(bytes("a") == bytes("c"), group.name == "final_norm", "{}", group.name);

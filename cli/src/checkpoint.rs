@@ -1,0 +1,274 @@
+//! Finds the checkpoint that a command names.
+//!
+//! In: `EXPERIMENT/NODE`, or a folder that `aurora import` has written. Out: the model, the weights' files, the tokenizer,
+//! and what is known of how it was made. A name stands for what the experiment's spec and lock say now: a checkpoint of
+//! an older spec is reported, never served.
+
+use aurora_compiler::fields::{ModelFields, OrderFields, TrainFields, WeightsFields, WeightsHow};
+use aurora_compiler::graph::{Kind, NodeId, Pins, hub_source, model_fields};
+use aurora_compiler::hash::Keyed;
+use aurora_compiler::spec::{BlockKind, Spec, Value};
+use aurora_runtime::checkpoint::groups;
+use aurora_runtime::data::tokenizer::TokenizerMeta;
+use aurora_runtime::job::Files;
+use aurora_runtime::store::Store;
+use aurora_runtime::weights::{Card, Trained};
+use camino::{Utf8Path, Utf8PathBuf};
+
+use crate::commands::Context;
+use crate::failure::Failure;
+use crate::project::{Chosen, Loaded, Project, compile, load, read_lock};
+
+/// The file that makes a folder of imported weights a checkpoint.
+pub const MODEL: &str = "model.json";
+
+pub struct Checkpoint {
+    pub model: ModelFields,
+    pub files: Files,
+    /// `tokenizer.json`, if there is one.
+    pub tokenizer: Option<(Utf8PathBuf, TokenizerMeta)>,
+    pub card: Card,
+}
+
+/// A checkpoint in the graph of its experiment, made or not.
+pub struct Named {
+    pub project: Project,
+    pub loaded: Loaded,
+    pub keyed: Keyed,
+    pub pins: Pins,
+    pub id: NodeId,
+    /// Path of the lock.
+    pub lock: Utf8PathBuf,
+}
+
+impl Named {
+    /// Finds `EXPERIMENT/NODE` in the project of the present folder.
+    pub fn find(context: &Context, name: &str) -> Result<Self, Failure> {
+        let (experiment, node) = name.split_once('/').unwrap_or((name, ""));
+        let project = context.project(None)?;
+        let path = project.root.join("lockfiles").join(format!("{experiment}.lock"));
+        let Some(lock) = read_lock(&path)? else {
+            return Err(
+                Failure::fault(format!("`{name}` is no checkpoint: there is no {path}")).help(
+                    "write EXPERIMENT/NODE of an experiment of this project, such as `tiny/cat@10`, or a folder that \
+                 `aurora import` has written",
+                ),
+            );
+        };
+        let loaded = load(&project.root.join(&lock.spec), &Chosen::of(&lock), context.json)?;
+        let (keyed, pins, _) = compile(&project, &loaded.spec)?;
+        let id = find_node(&keyed, &loaded.spec, node)?;
+        Ok(Self {
+            project,
+            loaded,
+            keyed,
+            pins,
+            id,
+            lock: path,
+        })
+    }
+}
+
+impl Checkpoint {
+    /// Finds what a command names.
+    pub fn find(context: &Context, name: &str) -> Result<Self, Failure> {
+        let path = Utf8Path::new(name);
+        if path.join(MODEL).is_file() {
+            return Self::imported(path);
+        }
+        let Named {
+            project,
+            loaded,
+            keyed,
+            pins,
+            id,
+            lock,
+        } = Named::find(context, name)?;
+        let mut found = Self::of(&project, &loaded, &keyed, &pins, id)?;
+        let text = std::fs::read(&lock).map_err(|error| Failure::fault(format!("cannot read `{lock}`: {error}")))?;
+        found.card.lock = Some((project.relative(&lock), aurora_runtime::content_of(&text)));
+        Ok(found)
+    }
+
+    fn imported(folder: &Utf8Path) -> Result<Self, Failure> {
+        let read = |name: &str| {
+            let path = folder.join(name);
+            std::fs::read(&path).map_err(|error| Failure::fault(format!("cannot read `{path}`: {error}")))
+        };
+        let wrong = |error: serde_json::Error| {
+            Failure::fault(format!("`{folder}` is no imported checkpoint: {error}")).help("`aurora import` it again")
+        };
+        let model: ModelFields = serde_json::from_slice(&read(MODEL)?).map_err(wrong)?;
+        let json = folder.join("tokenizer.json");
+        let tokenizer = if json.is_file() {
+            Some((json, serde_json::from_slice(&read("meta.json")?).map_err(wrong)?))
+        } else {
+            None
+        };
+        Ok(Self {
+            files: groups(&model)
+                .iter()
+                .map(|group| (group.weights(), folder.join(group.weights())))
+                .collect(),
+            model,
+            tokenizer,
+            card: Card {
+                name: folder.file_name().unwrap_or(folder.as_str()).to_owned(),
+                base: Some("imported, not by a spec: see where the files came from".to_owned()),
+                ..Card::default()
+            },
+        })
+    }
+
+    fn of(project: &Project, loaded: &Loaded, keyed: &Keyed, pins: &Pins, id: NodeId) -> Result<Self, Failure> {
+        let (spec, graph) = (&loaded.spec, &keyed.graph);
+        let node = graph.node(id);
+        let store = Store::look(&project.store);
+        let not_built = |name: &str| {
+            Failure::fault(format!(
+                "`{name}` of `{}` has not been made as the spec stands now",
+                spec.name
+            ))
+            .help(format!("aurora run {}", project.relative(&loaded.path)))
+        };
+        let record = store.record(keyed.key(id)).ok_or_else(|| not_built(&node.name))?;
+        let model_id = model_of(keyed, spec, id);
+        let model_id = model_id.ok_or_else(|| Failure::fault(format!("`{}` is no checkpoint", node.name)))?;
+        let tokenizer = spec
+            .blocks
+            .get(&model_id)
+            .and_then(|block| block.field("tokenizer")?.reference());
+        let tokenizer = tokenizer.and_then(|tokenizer| graph.find(&format!("tokenizer/{}", tokenizer.name)));
+        let tokenizer = tokenizer.and_then(|id| store.record(keyed.key(id)));
+        let tokenizer = match tokenizer {
+            Some(record) => {
+                let files = store.files(&record)?;
+                let meta = std::fs::read(&files["meta.json"]).map_err(|error| Failure::fault(error.to_string()))?;
+                Some((
+                    files["tokenizer.json"].clone(),
+                    serde_json::from_slice(&meta).map_err(|error| Failure::fault(error.to_string()))?,
+                ))
+            }
+            None => None,
+        };
+        Ok(Self {
+            model: model_fields(spec, &model_id),
+            files: store.files(&record)?,
+            tokenizer,
+            card: card(spec, keyed, pins, id, record.made_on),
+        })
+    }
+}
+
+/// A checkpoint by the name of its node, its stage, or its model.
+fn find_node(keyed: &Keyed, spec: &Spec, name: &str) -> Result<NodeId, Failure> {
+    let graph = &keyed.graph;
+    let is_checkpoint = |id: &NodeId| matches!(graph.node(*id).kind, Kind::Train | Kind::Weights);
+    let found = graph
+        .find(name)
+        .or_else(|| graph.find(&format!("weights/{name}")))
+        .filter(is_checkpoint);
+    let last = || {
+        let step = |id: &NodeId| {
+            graph
+                .node(*id)
+                .name
+                .strip_prefix(name)?
+                .strip_prefix('@')?
+                .parse::<u64>()
+                .ok()
+        };
+        graph.ids().filter(|id| step(id).is_some()).max_by_key(step)
+    };
+    found.or_else(last).ok_or_else(|| {
+        let all: Vec<&str> = graph
+            .ids()
+            .filter(is_checkpoint)
+            .map(|id| graph.node(id).name.as_str())
+            .collect();
+        let failure = Failure::fault(format!("`{}` has no checkpoint `{name}`", spec.name));
+        failure.help(format!("there are: {}", all.join(", ")))
+    })
+}
+
+/// The chain of checkpoints from first weights to this one.
+fn ancestry(keyed: &Keyed, id: NodeId) -> Vec<NodeId> {
+    let mut chain = vec![id];
+    let mut at = id;
+    while let Some(start) = keyed.graph.inputs(at).find(|input| input.role == "start") {
+        at = start.node;
+        chain.push(at);
+    }
+    chain.reverse();
+    chain
+}
+
+fn model_of(keyed: &Keyed, spec: &Spec, id: NodeId) -> Option<aurora_compiler::spec::BlockId> {
+    let first = *ancestry(keyed, id).first()?;
+    let name = keyed.graph.node(first).name.strip_prefix("weights/")?;
+    spec.of_kind(BlockKind::Model)
+        .map(|(id, _)| id)
+        .find(|id| id.name == name)
+        .cloned()
+}
+
+fn card(spec: &Spec, keyed: &Keyed, pins: &Pins, id: NodeId, made_on: Option<String>) -> Card {
+    let graph = &keyed.graph;
+    let mut card = Card {
+        name: format!("{}/{}", spec.name, graph.node(id).name.trim_start_matches("weights/")),
+        key: Some(keyed.key(id).to_hex()),
+        made_on,
+        ..Card::default()
+    };
+    for at in ancestry(keyed, id) {
+        let node = graph.node(at);
+        if let Ok(fields) = serde_json::from_value::<WeightsFields>(node.fields.clone()) {
+            let source = graph.inputs(at).find(|input| input.role == "source");
+            let source = source.map(|input| graph.node(input.node).name.trim_start_matches("source/").to_owned());
+            let pinned = source.as_ref().and_then(|name| Some(pins.get(name)?.reference.clone()));
+            card.base = Some(match (&fields.how, pinned) {
+                (WeightsHow::Random { seed, std }, _) => format!("random, seed {seed}, standard deviation {std}"),
+                (WeightsHow::Import, pinned) => format!("`{}`", pinned.unwrap_or_default()),
+                (WeightsHow::Gguf { member }, pinned) => {
+                    format!("`{member}` of `{}`, as `float32`", pinned.unwrap_or_default())
+                }
+            });
+            continue;
+        }
+        let Ok(fields) = serde_json::from_value::<TrainFields>(node.fields.clone()) else {
+            continue;
+        };
+        let order = graph
+            .inputs(at)
+            .find(|input| input.role == "order")
+            .map(|input| input.node);
+        let order =
+            order.and_then(|order| serde_json::from_value::<OrderFields>(graph.node(order).fields.clone()).ok());
+        let components = order.map(|order| order.components).unwrap_or_default();
+        card.stages.push(Trained {
+            stage: node.name.split('@').next().unwrap_or_default().to_owned(),
+            steps: fields.last_step,
+            tokens: fields.last_step * u64::from(fields.global_batch) * u64::from(fields.sequence),
+            mixture: components
+                .into_iter()
+                .map(|component| (component.name, component.weight_ppm))
+                .collect(),
+        });
+    }
+    for (name, pin) in pins {
+        let block = spec.of_kind(BlockKind::Source).find(|(id, _)| id.name == *name);
+        let licence = block.and_then(|(_, block)| match &block.field("licence")?.value {
+            Value::Text(licence) => Some(licence.clone()),
+            _ => None,
+        });
+        let of_model = spec.of_kind(BlockKind::Model).any(|(id, _)| hub_source(id) == *name);
+        let words = if of_model {
+            "the first weights"
+        } else {
+            "terms not stated"
+        };
+        card.sources
+            .push((pin.reference.clone(), licence.unwrap_or_else(|| words.to_owned())));
+    }
+    card
+}

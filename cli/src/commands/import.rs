@@ -1,0 +1,120 @@
+//! `aurora import`: reads a published model, and says how a spec would state it.
+
+use aurora_compiler::fields::{ModelFields, TokenizerFields};
+use aurora_runtime::data::tokenizer::{TokenizerInput, tokenizer};
+use aurora_runtime::engine::chain;
+use aurora_runtime::progress::Watch;
+use aurora_runtime::source::archive::InputFile;
+use aurora_runtime::weights::{Foreign, Gguf, HuggingFace, take};
+use camino::Utf8Path;
+use serde_json::json;
+
+use super::Context;
+use crate::arguments::ImportArguments;
+use crate::checkpoint::MODEL;
+use crate::failure::{Exit, Failure};
+use crate::output;
+
+fn fault(error: impl std::error::Error) -> Failure {
+    Failure::fault(chain(&error))
+}
+
+pub fn hf(context: &Context, path: &Utf8Path, into: &ImportArguments) -> Result<Exit, Failure> {
+    let reading = |error| Failure::fault(format!("cannot read `{path}`: {error}"));
+    let mut files = Vec::new();
+    for entry in path.read_dir_utf8().map_err(reading)? {
+        let entry = entry.map_err(reading)?;
+        if entry.path().is_file() {
+            files.push(InputFile::from(entry.path()));
+        }
+    }
+    files.sort_by(|a, b| a.name.cmp(&b.name));
+    let model = HuggingFace::open(&files).map_err(fault)?;
+    let member = files
+        .iter()
+        .any(|file| file.name == "tokenizer.json")
+        .then_some("tokenizer.json");
+    done(context, &model, &files, member, "safetensors(SOURCE)", into)
+}
+
+pub fn gguf(context: &Context, path: &Utf8Path, into: &ImportArguments) -> Result<Exit, Failure> {
+    let file = InputFile::from(path);
+    let member = file.name.clone();
+    let files = [file];
+    let model = Gguf::open(&files, &member).map_err(fault)?;
+    let member = member.ends_with(".gguf").then_some(member.as_str());
+    let call = format!("gguf(SOURCE, member = {:?})", path.file_name().unwrap_or_default());
+    done(context, &model, &files, member, &call, into)
+}
+
+/// Writes what was asked for, and prints the model as a spec states it.
+fn done(
+    context: &Context,
+    foreign: &dyn Foreign,
+    files: &[InputFile],
+    member: Option<&str>,
+    call: &str,
+    into: &ImportArguments,
+) -> Result<Exit, Failure> {
+    let model = foreign.model();
+    if let Some(folder) = &into.folder {
+        let wrap = |error| Failure::fault(format!("cannot write `{folder}`: {error}"));
+        if folder.read_dir_utf8().is_ok_and(|mut listing| listing.next().is_some()) {
+            return Err(Failure::fault(format!("`{folder}` is not empty")).help("name another folder"));
+        }
+        take(foreign, folder).map_err(fault)?;
+        if let Some(member) = member {
+            let fields = TokenizerFields::Load {
+                member: member.to_owned(),
+                end_of_document: into.end_of_document.clone(),
+            };
+            tokenizer(&fields, TokenizerInput::Source(files), folder, Watch::nobody())
+                .map_err(|error| fault(error).help("name the entry that ends a document with `--end-of-document`"))?;
+        }
+        // Last: a folder without it is no checkpoint.
+        let text = serde_json::to_string_pretty(model).expect("names and numbers are JSON") + "\n";
+        aurora_runtime::write_whole(&folder.join(MODEL), text.as_bytes()).map_err(wrap)?;
+    }
+    if context.json {
+        output::json(json!({ "model": model, "parameters": model.parameters(), "folder": into.folder }));
+        return Ok(Exit::Done);
+    }
+    print!("{}", block(model, call));
+    let written = into
+        .folder
+        .as_ref()
+        .map(|folder| format!(", written to {folder}"))
+        .unwrap_or_default();
+    eprintln!("{} parameters{written}", output::grouped(model.parameters()));
+    Ok(Exit::Done)
+}
+
+/// A word of the language.
+fn word(value: &impl serde::Serialize) -> String {
+    let json = serde_json::to_value(value).unwrap_or_default();
+    json.as_str().unwrap_or_default().to_owned()
+}
+
+/// The model as a block of a spec.
+fn block(model: &ModelFields, weights: &str) -> String {
+    let mut rows = vec![
+        ("architecture", word(&model.architecture)),
+        ("layers", model.layers.to_string()),
+        ("hidden", model.hidden.to_string()),
+        ("heads", model.heads.to_string()),
+        ("kv_heads", model.kv_heads.to_string()),
+        ("feed_forward", model.feed_forward.to_string()),
+        ("context", format!("{} tokens", model.context)),
+        ("vocabulary", model.vocabulary.to_string()),
+        ("activation", word(&model.activation)),
+        ("norm_epsilon", model.norm_epsilon.to_string()),
+    ];
+    if let Some(base) = model.rotary_base {
+        rows.push(("rotary_base", base.to_string()));
+        rows.push(("tied_embeddings", model.tied_embeddings.to_string()));
+    }
+    rows.push(("tokenizer", "TOKENIZER".to_owned()));
+    rows.push(("weights", weights.to_owned()));
+    let lines = rows.iter().map(|(name, value)| format!("  {name:<15} = {value}\n"));
+    format!("model imported {{\n{}}}\n", lines.collect::<String>())
+}

@@ -1,0 +1,350 @@
+//! Repositories of the Hugging Face hub, through its own cache.
+//!
+//! In: a repository and a revision. Out: the commit and the files of that commit, out of the cache that Hugging Face's
+//! tools share (`HF_HUB_CACHE`, else `hub` in `HF_HOME`, else `~/.cache/huggingface/hub`): what they have fetched is not
+//! fetched again, and they find what came here.
+//!
+//! ```text
+//! models--ORGANISATION--NAME/refs/REVISION           the commit that a branch or tag stood for
+//! models--ORGANISATION--NAME/blobs/ETAG              the bytes of a file
+//! models--ORGANISATION--NAME/snapshots/COMMIT/FILE   a link to its bytes
+//! ```
+//!
+//! `curl` carries the bytes, as it knows proxies and certificates. Pickles are neither fetched nor taken from the cache.
+
+use std::fs;
+use std::io::{self, Read};
+use std::process::Command;
+
+use camino::{Utf8Path, Utf8PathBuf};
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use super::archive::InputFile;
+use super::client;
+use super::{Context, FetchError};
+use crate::progress::{Unit, Watch};
+
+const CURL: &str = "on Debian `apt-get install curl` brings it";
+/// Endings of files that hold pickles, code, or the weights of other frameworks once more.
+const LEFT_OUT: [&str; 14] = [
+    ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack", ".ot", ".onnx", ".tflite", ".npz", ".py",
+    ".joblib",
+];
+
+/// Where the hub is, and where its cache.
+#[derive(Clone, Debug)]
+pub(super) struct Hub {
+    pub endpoint: String,
+    pub cache: Utf8PathBuf,
+}
+
+/// What the hub says of a revision.
+#[derive(Deserialize)]
+struct Info {
+    sha: String,
+    siblings: Vec<Sibling>,
+}
+
+#[derive(Deserialize)]
+struct Sibling {
+    rfilename: String,
+    #[serde(rename = "blobId")]
+    blob: Option<String>,
+    size: Option<u64>,
+    lfs: Option<Lfs>,
+}
+
+#[derive(Deserialize)]
+struct Lfs {
+    sha256: String,
+}
+
+fn is_wanted(name: &str) -> bool {
+    let hidden = name.split('/').any(|part| part.starts_with('.') || part.is_empty());
+    !hidden && !LEFT_OUT.iter().any(|ending| name.ends_with(ending))
+}
+
+fn is_commit(revision: &str) -> bool {
+    revision.len() == 40 && revision.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+impl Hub {
+    /// As Hugging Face's tools find both.
+    pub fn of_environment() -> Self {
+        let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let folder = |name: &str| set(name).map(Utf8PathBuf::from);
+        let home = || {
+            let cache = folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache")));
+            cache.unwrap_or_else(crate::cache_folder).join("huggingface")
+        };
+        let endpoint = set("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".to_owned());
+        Self {
+            endpoint: endpoint.trim_end_matches('/').to_owned(),
+            cache: folder("HF_HUB_CACHE").unwrap_or_else(|| folder("HF_HOME").unwrap_or_else(home).join("hub")),
+        }
+    }
+
+    /// The commit of a revision and its files; only those named in `pinned`, if a lock names some.
+    ///
+    /// # Errors
+    /// The hub cannot be reached or has no such revision; a file comes with other bytes than the hub states.
+    pub fn fetch(
+        &self,
+        repository: &str,
+        revision: Option<&str>,
+        pinned: Option<&[String]>,
+        context: Context<'_>,
+        watch: Watch<'_>,
+    ) -> Result<(String, Vec<InputFile>), FetchError> {
+        let revision = revision.unwrap_or("main");
+        let reference = format!("hf:{repository}@{revision}");
+        let folder = self.cache.join(format!("models--{}", repository.replace('/', "--")));
+        let known = if is_commit(revision) {
+            Some(revision.to_owned())
+        } else if context.offline {
+            fs::read_to_string(folder.join("refs").join(revision))
+                .ok()
+                .map(|text| text.trim().to_owned())
+        } else {
+            None
+        };
+        // A commit never changes: what a lock names of it may come from the cache without a question.
+        let in_cache = |commit: &str| -> Result<Option<Vec<InputFile>>, FetchError> {
+            let found = snapshot(&folder.join("snapshots").join(commit))?;
+            let Some(pinned) = pinned else {
+                return Ok(Some(found).filter(|found| context.offline && !found.is_empty()));
+            };
+            let one = |name: &String| found.iter().find(|file| file.name == *name).cloned();
+            Ok(pinned.iter().map(one).collect())
+        };
+        if let Some(commit) = known.as_deref().filter(|commit| is_commit(commit))
+            && let Some(files) = in_cache(commit)?
+        {
+            return Ok((commit.to_owned(), files));
+        }
+        if context.offline {
+            return Err(FetchError::Offline { reference });
+        }
+        let address = format!(
+            "{}/api/models/{repository}/revision/{}?blobs=true",
+            self.endpoint,
+            revision.replace('/', "%2F")
+        );
+        let answer = context.scratch.join("revision.json");
+        self.get(&reference, &address, &answer, watch)?;
+        let failed = |cause: String| FetchError::Failed {
+            reference: reference.clone(),
+            cause,
+        };
+        let text = fs::read(&answer).map_err(reading(&answer))?;
+        let info: Info = serde_json::from_slice(&text).map_err(|error| failed(format!("the hub's answer: {error}")))?;
+        if !is_commit(&info.sha) {
+            return Err(failed(format!("the hub names `{}` as its commit", info.sha)));
+        }
+        let mut files = Vec::new();
+        for sibling in &info.siblings {
+            let name = &sibling.rfilename;
+            let wanted = pinned.map_or_else(|| is_wanted(name), |pinned| pinned.contains(name));
+            if !wanted {
+                continue;
+            }
+            if name.starts_with('/') || name.split('/').any(|part| part == ".." || part.is_empty()) {
+                return Err(failed(format!("the hub names a file `{name}`")));
+            }
+            let path = self.file(&reference, repository, &folder, &info.sha, sibling, context, watch)?;
+            files.push(InputFile {
+                name: name.clone(),
+                path,
+            });
+        }
+        if files.is_empty() {
+            return Err(failed(
+                "it has no file that could be used; pickles are never fetched".to_owned(),
+            ));
+        }
+        files.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        if !is_commit(revision) {
+            let path = folder.join("refs").join(revision);
+            fs::create_dir_all(path.parent().unwrap_or(&folder)).map_err(writing(&path))?;
+            crate::write_whole(&path, info.sha.as_bytes()).map_err(writing(&path))?;
+        }
+        Ok((info.sha, files))
+    }
+
+    /// A file of a commit in the cache, fetched if it is not there.
+    #[allow(clippy::too_many_arguments)] // the parts of one address
+    fn file(
+        &self,
+        reference: &str,
+        repository: &str,
+        folder: &Utf8Path,
+        commit: &str,
+        sibling: &Sibling,
+        context: Context<'_>,
+        watch: Watch<'_>,
+    ) -> Result<Utf8PathBuf, FetchError> {
+        let name = &sibling.rfilename;
+        let link = folder.join("snapshots").join(commit).join(name);
+        if link.is_file() {
+            return Ok(link);
+        }
+        let failed = |cause: String| FetchError::Failed {
+            reference: reference.to_owned(),
+            cause,
+        };
+        let stated = sibling.lfs.as_ref().map(|lfs| lfs.sha256.as_str());
+        let etag = stated
+            .or(sibling.blob.as_deref())
+            .filter(|etag| etag.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        let etag = etag.ok_or_else(|| failed(format!("the hub states no digest of `{name}`")))?;
+        let blob = folder.join("blobs").join(etag);
+        if !blob.is_file() {
+            let came = context.scratch.join("file");
+            let address = format!("{}/{repository}/resolve/{commit}/{}", self.endpoint, escaped(name));
+            self.get(reference, &address, &came, watch)?;
+            let length = fs::metadata(&came).map_err(reading(&came))?.len();
+            watch.report(length, sibling.size, Unit::Bytes);
+            if let Some(size) = sibling.size.filter(|size| *size != length) {
+                return Err(failed(format!(
+                    "`{name}` came with {length} bytes, and the hub states {size}"
+                )));
+            }
+            if let Some(stated) = stated {
+                let found = sha256(&came)?;
+                if found != stated {
+                    return Err(FetchError::Checksum {
+                        path: Utf8PathBuf::from(name),
+                        found,
+                        stated: stated.to_owned(),
+                    });
+                }
+            }
+            put(&came, &blob)?;
+        }
+        let parent = link.parent().unwrap_or(folder);
+        fs::create_dir_all(parent).map_err(writing(parent))?;
+        let up = "../".repeat(2 + name.matches('/').count());
+        match std::os::unix::fs::symlink(format!("{up}blobs/{etag}"), &link) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(writing(&link)(error)),
+            _ => Ok(link),
+        }
+    }
+
+    /// Writes what stands at an address to a file.
+    fn get(&self, reference: &str, address: &str, to: &Utf8Path, watch: Watch<'_>) -> Result<(), FetchError> {
+        let mut command = Command::new("curl");
+        command.args([
+            "--silent",
+            "--show-error",
+            "--location",
+            "--fail",
+            "--retry",
+            "2",
+            "--max-redirs",
+            "10",
+        ]);
+        // Redirects go to servers of bytes, never to files of this machine.
+        command.args([
+            "--proto",
+            "=http,https",
+            "--proto-redir",
+            "=http,https",
+            "--write-out",
+            "%{http_code}",
+        ]);
+        command.args(["--output", to.as_str(), "--", address]);
+        let output = client::run(&mut command, CURL, watch)?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let status = output.out.trim().to_owned();
+        if matches!(status.as_str(), "401" | "403" | "404") {
+            return Err(FetchError::Hub {
+                reference: reference.to_owned(),
+                status,
+                cache: self.cache.clone(),
+            });
+        }
+        Err(FetchError::Network {
+            reference: reference.to_owned(),
+            cause: output.cause(),
+        })
+    }
+}
+
+fn reading(path: &Utf8Path) -> impl FnOnce(io::Error) -> FetchError {
+    let path = path.to_owned();
+    move |source| FetchError::Read { path, source }
+}
+
+fn writing(path: &Utf8Path) -> impl FnOnce(io::Error) -> FetchError {
+    let path = path.to_owned();
+    move |source| FetchError::Write { path, source }
+}
+
+/// A path in an address.
+fn escaped(path: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
+    path.bytes()
+        .map(|byte| {
+            if plain(byte) {
+                char::from(byte).to_string()
+            } else {
+                format!("%{byte:02X}")
+            }
+        })
+        .collect()
+}
+
+/// Moves a file to its place in the cache, which may be on another disk.
+fn put(from: &Utf8Path, to: &Utf8Path) -> Result<(), FetchError> {
+    let folder = to.parent().unwrap_or(to);
+    fs::create_dir_all(folder).map_err(writing(folder))?;
+    let mut own = tempfile::NamedTempFile::new_in(folder).map_err(writing(folder))?;
+    let mut bytes = fs::File::open(from).map_err(reading(from))?;
+    io::copy(&mut bytes, &mut own).map_err(writing(to))?;
+    own.as_file().sync_all().map_err(writing(to))?;
+    own.persist(to).map_err(|error| writing(to)(error.error))?;
+    Ok(())
+}
+
+fn sha256(path: &Utf8Path) -> Result<String, FetchError> {
+    let mut file = fs::File::open(path).map_err(reading(path))?;
+    let (mut hasher, mut buffer) = (Sha256::new(), vec![0; 1 << 20]);
+    loop {
+        match file.read(&mut buffer).map_err(reading(path))? {
+            0 => break,
+            count => hasher.update(&buffer[..count]),
+        }
+    }
+    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// The files of a commit in the cache, by name.
+fn snapshot(root: &Utf8Path) -> Result<Vec<InputFile>, FetchError> {
+    let mut found = Vec::new();
+    let mut folders = vec![String::new()];
+    while let Some(folder) = folders.pop() {
+        let path = root.join(&folder);
+        let listing = match path.read_dir_utf8() {
+            Ok(listing) => listing,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(reading(&path)(error)),
+        };
+        for entry in listing {
+            let entry = entry.map_err(reading(&path))?;
+            let name = format!("{folder}{}", entry.file_name());
+            if entry.path().is_dir() {
+                folders.push(format!("{name}/"));
+            } else if entry.path().is_file() && is_wanted(&name) {
+                found.push(InputFile {
+                    name,
+                    path: entry.into_path(),
+                });
+            }
+        }
+    }
+    found.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    Ok(found)
+}

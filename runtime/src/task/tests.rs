@@ -1,0 +1,223 @@
+use super::*;
+use crate::data::encoder::Encoder;
+use aurora_compiler::fields::Asks;
+use camino::Utf8PathBuf;
+
+fn fields(asks: Asks) -> TaskFields {
+    TaskFields {
+        files: vec!["*.jsonl".to_owned()],
+        shot_files: Vec::new(),
+        prompt: "Q: {q}\nA:".to_owned(),
+        answer: "{a}".to_owned(),
+        shots: 0,
+        separator: "\n\n".to_owned(),
+        delimiter: " ".to_owned(),
+        by_category: false,
+        seed: 7,
+        asks,
+    }
+}
+
+fn choices() -> Asks {
+    Asks::Choices(vec!["{c}".to_owned()])
+}
+
+fn file(lines: &str) -> (tempfile::TempDir, Vec<InputFile>) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = Utf8PathBuf::try_from(folder.path().join("x.jsonl")).expect("UTF-8");
+    std::fs::write(&path, lines).expect("written");
+    (folder, vec![InputFile::from(path.as_path())])
+}
+
+/// One token a byte.
+fn encoder() -> Encoder {
+    let mut vocabulary: Vec<(String, u32)> = Vec::new();
+    let alphabet = tokenizers::pre_tokenizers::byte_level::ByteLevel::alphabet();
+    let mut letters: Vec<char> = alphabet.into_iter().collect();
+    letters.sort_unstable();
+    vocabulary.extend(
+        letters
+            .into_iter()
+            .zip(1..)
+            .map(|(letter, id)| (letter.to_string(), id)),
+    );
+    vocabulary.push(("<end>".to_owned(), 0));
+    let vocabulary: BTreeMap<String, u32> = vocabulary.into_iter().collect();
+    let json = serde_json::json!({
+        "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "post_processor": null,
+        "added_tokens": [{"id": 0, "content": "<end>", "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": true}],
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
+        "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
+        "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "vocab": vocabulary, "merges": []},
+    });
+    Encoder::new(json.to_string().as_bytes()).expect("a tokenizer")
+}
+
+const ITEMS: &str = r#"{"q": "one", "c": ["uno", "due"], "a": 0, "category": "it"}
+{"q": "two", "c": ["zwei", "drei"], "a": "A", "category": "de"}
+
+{"q": "three", "c": ["kaksi", "kolme"], "a": "kolme", "category": "fi"}
+"#;
+
+#[test]
+fn questions_are_put_into_words() {
+    let (_guard, files) = file(ITEMS);
+    let mut task = fields(choices());
+    let all = items(&task, &files).expect("items");
+    assert_eq!(all[0].prompt, "Q: one\nA:");
+    assert_eq!(all[2].name, "x.jsonl:4");
+    let rights = all.iter().map(|item| match &item.question {
+        Question::Choices { right, .. } => *right,
+        Question::Text { .. } => 9,
+    });
+    assert_eq!(rights.collect::<Vec<_>>(), [0, 0, 1]);
+    task.shots = 2;
+    task.by_category = true;
+    let solved = items(&task, &files).expect("items");
+    for (number, item) in solved.iter().enumerate() {
+        let parts: Vec<&str> = item.prompt.split("\n\n").collect();
+        assert_eq!(parts.len(), 3, "{}", item.prompt);
+        assert_eq!(parts[2], all[number].prompt, "the question comes last");
+        assert!(
+            parts[..2]
+                .iter()
+                .all(|part| *part != format!("{} uno", all[number].prompt))
+        );
+        assert!(
+            !parts[..2].iter().any(|part| part.starts_with(&all[number].prompt)),
+            "never the item itself"
+        );
+    }
+    assert_eq!(
+        solved,
+        items(&task, &files).expect("items"),
+        "the same examples every time"
+    );
+    assert_eq!(solved[1].category.as_deref(), Some("de"));
+}
+
+#[test]
+fn a_wrong_item_is_named_by_file_and_line() {
+    let said = |lines: &str, change: fn(&mut TaskFields)| {
+        let (_guard, files) = file(lines);
+        let mut task = fields(choices());
+        change(&mut task);
+        crate::engine::chain(&items(&task, &files).expect_err("wrong"))
+    };
+    let nothing: fn(&mut TaskFields) = |_| {};
+    let good = "{\"q\": \"one\", \"c\": [\"x\", \"y\"], \"a\": 0}\n";
+    for (lines, change, expected) in [
+        (format!("{good}[1]\n"), nothing, "line 2 of `x.jsonl` is no JSON object"),
+        (format!("{good}{{\n"), nothing, "line 2 of `x.jsonl` is no JSON object"),
+        (
+            format!("{good}{{\"q\": 1}}\n"),
+            nothing,
+            "x.jsonl:2: the item has no `c`; it has q",
+        ),
+        (
+            good.replace('0', "2"),
+            nothing,
+            "x.jsonl:1: the answer `2` is none of the choices",
+        ),
+        (
+            good.to_owned(),
+            |task| task.by_category = true,
+            "x.jsonl:1: `by = category`",
+        ),
+        (
+            good.to_owned(),
+            |task| task.shots = 1,
+            "1 solved examples are asked for, and there are 0",
+        ),
+        (
+            good.to_owned(),
+            |task| task.files = vec!["*.json".to_owned()],
+            "there is for example `x.jsonl`",
+        ),
+        (String::new(), nothing, "there is no item in the files"),
+    ] {
+        let found = said(&lines, change);
+        assert!(found.contains(expected), "{found}");
+    }
+}
+
+#[test]
+fn requests_split_where_the_answer_begins() {
+    let (_guard, files) = file(ITEMS);
+    let task = fields(choices());
+    let all = items(&task, &files).expect("items");
+    let encoder = encoder();
+    let ids = |text: &str| encoder.encode(text).expect("encoded");
+    let found = requests(&task, &all, &encoder, 0, 64).expect("requests");
+    assert_eq!(found.len(), 6);
+    let expected = Request::Likelihood {
+        context: ids("Q: one\nA:"),
+        continuation: ids(" uno"),
+    };
+    assert_eq!(found[0], expected);
+    // A window of five: four of the context's end, as the answer's last token is only predicted.
+    let short = requests(&task, &all[..1], &encoder, 0, 5).expect("requests");
+    let expected = Request::Likelihood {
+        context: ids("A:"),
+        continuation: ids(" uno"),
+    };
+    assert_eq!(short[0], expected);
+    assert!(matches!(
+        requests(&task, &all, &encoder, 0, 3),
+        Err(TaskError::Long { .. })
+    ));
+    let open = TaskFields {
+        prompt: String::new(),
+        answer: "{c}".to_owned(),
+        ..fields(Asks::Text {
+            stop: vec![".".to_owned()],
+            maximum: 4,
+            temperature: None,
+            top_p: None,
+        })
+    };
+    let all = items(&open, &files).expect("items");
+    let found = requests(&open, &all, &encoder, 0, 64).expect("requests");
+    let expected = Request::Text {
+        item: 0,
+        prompt: vec![0],
+    };
+    assert_eq!(found[0], expected, "an empty prompt stands after the end of a document");
+    let answer = |text: &str| Answer::Text(ids(text));
+    let answers = [answer("uno. Due"), answer("acht"), answer("kolm")];
+    let (scores, results) = score(&open, &all, &answers, &encoder).expect("scores");
+    assert_eq!(results[0].text.as_deref(), Some("uno"));
+    let of = |metric: &str| scores.measures[""][metric].value;
+    assert_eq!((of("exact_match"), of("f1")), (1.0 / 3.0, 1.0 / 3.0));
+    assert!(of("chrf") > 40.0 && of("chrf") < 80.0, "{}", of("chrf"));
+}
+
+#[test]
+fn lengths_decide_between_choices_as_they_should() {
+    let (_guard, files) = file(
+        "{\"q\": \"x\", \"c\": [\"ab\", \"abcd\", \"नमः\"], \"a\": 1, \"category\": \"k\"}\n\
+         {\"q\": \"y\", \"c\": [\"a\", \"b\"], \"a\": 0, \"category\": \"l\"}\n",
+    );
+    let mut task = fields(choices());
+    task.by_category = true;
+    let all = items(&task, &files).expect("items");
+    let ln = |value: f64| Answer::Likelihood(value.to_bits());
+    // By itself −2 wins; by characters −2/2, −2.4/4, −2.7/3; by bytes −2/2, −2.4/4, −2.7/9. Equals: the first.
+    let answers = [-2.0, -2.4, -2.7, -5.0, -5.0].map(ln);
+    let (scores, results) = score(&task, &all, &answers, &encoder()).expect("scores");
+    let of = |set: &str, metric: &str| scores.measures[set][metric].value;
+    assert_eq!(
+        (of("k", "accuracy"), of("k", "accuracy_norm"), of("k", "accuracy_bytes")),
+        (0.0, 1.0, 0.0)
+    );
+    assert_eq!(
+        (of("l", "accuracy"), of("", "accuracy"), of("", "accuracy_norm")),
+        (1.0, 0.5, 1.0)
+    );
+    assert_eq!(scores.measures[""]["accuracy"].standard_error, Some(0.5));
+    assert_eq!(scores.measures["k"]["accuracy"].standard_error, None);
+    assert_eq!(results[0].choices[2], ("नमः".to_owned(), -2.7));
+    assert!(score(&task, &all, &answers[..4], &encoder()).is_err());
+}

@@ -1,0 +1,182 @@
+//! Foreign weights become a checkpoint's files.
+//!
+//! In: tensors under the names of Hugging Face's models, and what their file says of the model. Out: the same numbers in
+//! `f32`, group by group. Everything is compared with the spec's model before a byte is written.
+
+use std::fmt;
+
+use aurora_compiler::fields::{Architecture, ModelFields};
+use camino::Utf8Path;
+
+use super::{WeightsError, weights_folder};
+use crate::checkpoint::{TensorInfo, groups, write};
+
+/// Weights that somebody else has written.
+pub trait Foreign {
+    /// Where they come from, in words.
+    fn place(&self) -> String;
+
+    /// What they say of their model.
+    fn model(&self) -> &ModelFields;
+
+    /// Every tensor there is, by the name that checkpoints use.
+    fn tensors(&self) -> Vec<TensorInfo>;
+
+    /// The numbers of a tensor that is there.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    fn numbers(&self, name: &str) -> Result<Vec<f32>, WeightsError>;
+}
+
+/// A fact in which a file and a spec differ.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    pub field: &'static str,
+    pub file: String,
+    pub spec: String,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { field, file, spec } = self;
+        write!(f, "`{field}` is {file} there and {spec} here")
+    }
+}
+
+/// The word that a spec has for a plain value.
+fn word<T: serde::Serialize>(value: &T) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => word,
+        other => other.map(|value| value.to_string()).unwrap_or_default(),
+    }
+}
+
+/// Facts in which the two differ, each with its name in a spec; the activation is told apart.
+pub(super) fn differences(file: &ModelFields, spec: &ModelFields) -> Vec<Difference> {
+    let mut found = Vec::new();
+    let mut compare = |field: &'static str, equal: bool, file: String, spec: String| {
+        if !equal {
+            found.push(Difference { field, file, spec });
+        }
+    };
+    let same = file.architecture == spec.architecture;
+    compare("architecture", same, word(&file.architecture), word(&spec.architecture));
+    let counts = [
+        ("layers", file.layers, spec.layers),
+        ("hidden", file.hidden, spec.hidden),
+        ("heads", file.heads, spec.heads),
+        ("kv_heads", file.kv_heads, spec.kv_heads),
+        ("feed_forward", file.feed_forward, spec.feed_forward),
+        ("vocabulary", file.vocabulary, spec.vocabulary),
+    ];
+    for (field, file, spec) in counts {
+        compare(field, file == spec, file.to_string(), spec.to_string());
+    }
+    // A shorter context reads fewer positions of the same model.
+    let fits = spec.context <= file.context;
+    compare("context", fits, file.context.to_string(), spec.context.to_string());
+    // Files hold these as f32.
+    let single = |exact: aurora_compiler::fields::Exact| exact.to_f64() as f32;
+    let same = single(file.norm_epsilon) == single(spec.norm_epsilon);
+    compare(
+        "norm_epsilon",
+        same,
+        file.norm_epsilon.to_string(),
+        spec.norm_epsilon.to_string(),
+    );
+    let base = |model: &ModelFields| model.rotary_base.map_or("none".to_owned(), |base| base.to_string());
+    let same = file.rotary_base.map(single) == spec.rotary_base.map(single);
+    compare("rotary_base", same, base(file), base(spec));
+    let tied = |model: &ModelFields| model.tied_embeddings.to_string();
+    compare(
+        "tied_embeddings",
+        file.tied_embeddings == spec.tied_embeddings,
+        tied(file),
+        tied(spec),
+    );
+    found
+}
+
+/// Compares the files with the model, and writes `weights/<group>.safetensors` below `out`.
+pub(super) fn import(
+    model: &ModelFields,
+    foreign: &dyn Foreign,
+    out: &Utf8Path,
+    note: &dyn Fn(&str),
+) -> Result<(), WeightsError> {
+    let place = foreign.place();
+    let differences = differences(foreign.model(), model);
+    if !differences.is_empty() {
+        return Err(WeightsError::OtherModel { place, differences });
+    }
+    // Published configurations name the wrong one (StarCoder's says `gelu`, and `gelu_tanh` was trained): the spec decides.
+    let (file, spec) = (foreign.model().activation, model.activation);
+    if file != spec {
+        let (file, spec) = (word(&file), word(&spec));
+        note(&format!(
+            "{place} says activation `{file}`, the spec `{spec}`: the spec's is used"
+        ));
+    }
+    let groups = groups(model);
+    let found = foreign.tensors();
+    for tensor in groups.iter().flat_map(|group| &group.tensors) {
+        let theirs = found.iter().find(|theirs| theirs.name == tensor.name);
+        let theirs = theirs.ok_or_else(|| WeightsError::NoTensor {
+            place: place.clone(),
+            tensor: tensor.name.clone(),
+        })?;
+        let cut = is_positions(model, tensor) && theirs.shape.len() == 2 && theirs.shape[0] >= tensor.shape[0];
+        let same = if cut {
+            theirs.shape[1..] == tensor.shape[1..]
+        } else {
+            theirs.shape == tensor.shape
+        };
+        if !same {
+            return Err(WeightsError::Shape {
+                place,
+                tensor: tensor.name.clone(),
+                found: theirs.shape.clone(),
+                expected: tensor.shape.clone(),
+            });
+        }
+    }
+    let known = |name: &str| {
+        groups
+            .iter()
+            .flat_map(|group| &group.tensors)
+            .any(|tensor| tensor.name == name)
+    };
+    if let Some(foreign) = found.iter().find(|tensor| !known(&tensor.name)) {
+        let tensor = foreign.name.clone();
+        return Err(WeightsError::ForeignTensor { place, tensor });
+    }
+    if model.context < foreign.model().context {
+        let (all, used) = (foreign.model().context, model.context);
+        note(&format!("{place} has {all} positions, the model uses the first {used}"));
+    }
+    weights_folder(out)?;
+    for group in &groups {
+        let mut numbers = Vec::new();
+        for tensor in &group.tensors {
+            let mut own = foreign.numbers(&tensor.name)?;
+            own.truncate(tensor.count());
+            if own.iter().any(|number| !number.is_finite()) {
+                let tensor = tensor.name.clone();
+                return Err(WeightsError::NotFinite { place, tensor });
+            }
+            numbers.push(own);
+        }
+        write(
+            &out.join(group.weights()),
+            &group.tensors,
+            numbers.iter().map(Vec::as_slice),
+        )?;
+    }
+    Ok(())
+}
+
+/// Learned positions, of which a model with a shorter context takes the first ones.
+fn is_positions(model: &ModelFields, tensor: &TensorInfo) -> bool {
+    model.architecture == Architecture::GptBigcode && tensor.name == "transformer.wpe.weight"
+}

@@ -1,0 +1,122 @@
+//! The tokenizer inside a GGUF file, as a `tokenizer.json`.
+//!
+//! In: a GGUF file. Out: the same vocabulary and merges in Hugging Face's format. Only byte-level BPE whose words are cut
+//! in a way that is known by name is taken over: another cut would give other tokens without a word.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use tokenizers::Tokenizer;
+
+use super::gguf::{Fact, Gguf};
+
+#[derive(Debug, thiserror::Error)]
+pub enum VocabularyError {
+    #[error("`{file}` has no tokenizer inside (`{key}` is missing): load a `tokenizer.json` instead")]
+    Missing { file: String, key: &'static str },
+    #[error(
+        "the tokenizer of `{file}` is of kind `{found}`; byte-level BPE with the cuts `gpt-2`, `smollm`, `starcoder` and \
+         `refact` is read: load its `tokenizer.json` instead"
+    )]
+    Kind { file: String, found: String },
+    #[error("the tokenizer of `{file}` is damaged: {what}; fetch it again")]
+    Damaged { file: String, what: String },
+}
+
+/// Kinds of entries, as GGUF numbers them.
+const CONTROL: i128 = 3;
+const USER_DEFINED: i128 = 4;
+
+/// Writes the `tokenizer.json` of a GGUF file.
+///
+/// # Errors
+/// [`VocabularyError`].
+pub fn tokenizer_json(gguf: &Gguf) -> Result<String, VocabularyError> {
+    let file = || gguf.file().to_owned();
+    let missing = |key| VocabularyError::Missing { file: file(), key };
+    let damaged = |what: String| VocabularyError::Damaged { file: file(), what };
+    let text = |key: &'static str| match gguf.fact(key) {
+        Some(Fact::Text(text)) => Ok(text.as_str()),
+        _ => Err(missing(key)),
+    };
+    let kind = text("tokenizer.ggml.model")?;
+    if kind != "gpt2" {
+        let found = kind.to_owned();
+        return Err(VocabularyError::Kind { file: file(), found });
+    }
+    let byte_level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
+    let cut = match text("tokenizer.ggml.pre")? {
+        "gpt-2" => byte_level.clone(),
+        "smollm" | "starcoder" | "refact" => {
+            let digits = json!({"type": "Digits", "individual_digits": true});
+            json!({"type": "Sequence", "pretokenizers": [digits, byte_level]})
+        }
+        other => {
+            let found = other.to_owned();
+            return Err(VocabularyError::Kind { file: file(), found });
+        }
+    };
+    let list = |key: &'static str| match gguf.fact(key) {
+        Some(Fact::List(list)) => Ok(list),
+        _ => Err(missing(key)),
+    };
+    let (tokens, merges) = (list("tokenizer.ggml.tokens")?, list("tokenizer.ggml.merges")?);
+    let kinds = list("tokenizer.ggml.token_type")?;
+    if kinds.len() != tokens.len() {
+        return Err(damaged(format!(
+            "{} tokens, and kinds of {}",
+            tokens.len(),
+            kinds.len()
+        )));
+    }
+    let mut vocabulary: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut added: Vec<Value> = Vec::new();
+    for (id, (token, kind)) in tokens.iter().zip(kinds).enumerate() {
+        let Fact::Text(token) = token else {
+            return Err(damaged(format!("token {id} is no text")));
+        };
+        if vocabulary.insert(token, id).is_some() {
+            return Err(damaged(format!("token `{token}` stands twice")));
+        }
+        let special = *kind == Fact::Whole(CONTROL);
+        if special || *kind == Fact::Whole(USER_DEFINED) {
+            added.push(json!({
+                "id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false,
+                "normalized": false, "special": special,
+            }));
+        }
+    }
+    let mut pairs = Vec::new();
+    for merge in merges {
+        let Fact::Text(merge) = merge else {
+            return Err(damaged("a merge is no text".to_owned()));
+        };
+        let pair = merge.split_once(' ');
+        let known = |part: &str| vocabulary.contains_key(part);
+        match pair.filter(|(left, right)| known(left) && known(right) && known(&format!("{left}{right}"))) {
+            Some((left, right)) => pairs.push(json!([left, right])),
+            None => return Err(damaged(format!("merge `{merge}` joins what are no tokens"))),
+        }
+    }
+    let tokenizer = json!({
+        "version": "1.0",
+        "truncation": null,
+        "padding": null,
+        "added_tokens": added,
+        "normalizer": null,
+        "pre_tokenizer": cut,
+        "post_processor": null,
+        "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
+        "model": {
+            "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
+            "vocab": vocabulary, "merges": pairs,
+        },
+    });
+    // Read and written by the crate, which alone knows what is a tokenizer, and in which order its own files stand.
+    let wrong = |error: tokenizers::Error| damaged(error.to_string());
+    let read = Tokenizer::from_bytes(tokenizer.to_string()).map_err(wrong)?;
+    let mut text = read.to_string(true).map_err(wrong)?;
+    text.push('\n');
+    Ok(text)
+}

@@ -1,0 +1,386 @@
+//! A model's answers to the questions of a task.
+//!
+//! In: a checkpoint, requests. Out: scores, and what became of each item. Every worker holds the whole model, as one worker
+//! alone would, and requests are spread over all threads of all workers; an answer depends on its own tokens, not on what
+//! is answered beside it. Not here: what is asked and how it is scored (`aurora_runtime::task`).
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use aurora_compiler::fields::{Asks, TaskFields};
+use aurora_runtime::data::encoder::Encoder;
+use aurora_runtime::data::random::Key;
+use aurora_runtime::data::tokenizer;
+use aurora_runtime::job::{EvalJob, Recompute, Scores, TaskPaths};
+use aurora_runtime::source::archive::InputFile;
+use aurora_runtime::task::{self, Answer, Item, ItemResult, Request};
+use tch::Tensor;
+
+use super::sample::{Sampling, choose};
+use super::{padded, sequences};
+use crate::model::{Cache, Network, Next, Pass, Weights, Workspace};
+use crate::parallel::Peers;
+use crate::train::TrainError;
+use crate::train::state::State;
+use crate::train::team::Team;
+
+/// Sequences that are generated at a time by one thread. Part of the arithmetic: a step computes so many rows.
+const PLACES: usize = 8;
+/// Batches that each thread works on before progress is reported and a stop is seen.
+const ROUND: usize = 2;
+
+/// A task, read.
+pub struct Task {
+    fields: Arc<TaskFields>,
+    items: Vec<Item>,
+    requests: Arc<Vec<Request>>,
+    encoder: Arc<Encoder>,
+    end: u32,
+    window: usize,
+}
+
+fn unfit(error: &dyn std::error::Error) -> TrainError {
+    TrainError::Unfit(aurora_runtime::engine::chain(error))
+}
+
+impl Task {
+    /// Reads items and tokenizer, and makes the requests.
+    ///
+    /// # Errors
+    /// [`TrainError::Unfit`] with the item that is at fault.
+    pub fn open(job: &EvalJob, fields: &TaskFields, paths: &TaskPaths) -> Result<Self, TrainError> {
+        let encoder = tokenizer::load(&paths.tokenizer).map_err(|error| unfit(&error))?;
+        let vocabulary = job.fields.model.vocabulary;
+        if encoder.vocabulary() > vocabulary {
+            let found = encoder.vocabulary();
+            return Err(TrainError::Unfit(format!(
+                "the tokenizer has {found} entries, the model {vocabulary}"
+            )));
+        }
+        let file = |(name, path): &(String, camino::Utf8PathBuf)| InputFile {
+            name: name.clone(),
+            path: path.clone(),
+        };
+        let files: Vec<InputFile> = paths.files.iter().map(file).collect();
+        let items = task::items(fields, &files).map_err(|error| unfit(&error))?;
+        let window = job.fields.window as usize;
+        let end = paths.end_of_document;
+        let requests = task::requests(fields, &items, &encoder, end, window).map_err(|error| unfit(&error))?;
+        Ok(Self {
+            fields: Arc::new(fields.clone()),
+            items,
+            requests: Arc::new(requests),
+            encoder: Arc::new(encoder),
+            end,
+            window,
+        })
+    }
+
+    /// Requests that are answered side by side: those of one padded length, or some texts.
+    fn batches(&self) -> Vec<(usize, Vec<usize>)> {
+        let mut texts = Vec::new();
+        let mut by_length: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for (number, request) in self.requests.iter().enumerate() {
+            match request {
+                Request::Likelihood { context, continuation } => {
+                    let read = (context.len() + continuation.len()).saturating_sub(1).max(1);
+                    by_length.entry(padded(read, self.window)).or_default().push(number);
+                }
+                Request::Text { .. } => texts.push(number),
+            }
+        }
+        let cut = |(length, all): (usize, Vec<usize>)| {
+            let chunks: Vec<_> = all
+                .chunks(sequences(length))
+                .map(|chunk| (length, chunk.to_vec()))
+                .collect();
+            chunks
+        };
+        let mut batches: Vec<_> = by_length.into_iter().flat_map(cut).collect();
+        batches.extend(texts.chunks(2 * PLACES).map(|chunk| (0, chunk.to_vec())));
+        batches
+    }
+
+    /// How tokens of a text are chosen, where it stops, and how long it may become.
+    fn text(&self) -> (Sampling, &[String], usize) {
+        match &self.fields.asks {
+            Asks::Text {
+                stop,
+                maximum,
+                temperature,
+                top_p,
+            } => {
+                let how = Sampling {
+                    temperature: temperature.map(|temperature| temperature.to_f64()),
+                    top_p: top_p.map_or(1.0, |top_p| top_p.to_f64()),
+                };
+                (how, stop, *maximum as usize)
+            }
+            Asks::Choices(_) => {
+                let how = Sampling {
+                    temperature: None,
+                    top_p: 1.0,
+                };
+                (how, &[], 0)
+            }
+        }
+    }
+}
+
+/// What one thread works with.
+struct Seat {
+    weights: Weights,
+    workspaces: BTreeMap<usize, Workspace>,
+    cache: Option<Cache>,
+    peers: Peers,
+}
+
+/// The scores of a task's answers and a line an item, or nothing if some rank was asked to stop on the way.
+pub type Answered = Option<(Scores, Vec<ItemResult>)>;
+
+/// Answers a task, all ranks together; `state` is the whole model. `peers` are those of the mesh, through which the ranks
+/// tell each other; `progress` is told how many of how many requests are answered.
+///
+/// # Errors
+/// [`TrainError::Model`], [`TrainError::Unfit`].
+pub fn answer(
+    task: Task,
+    state: &State,
+    team: &Team,
+    peers: &Peers,
+    ranks: (usize, usize),
+    stop: &AtomicBool,
+    mut progress: impl FnMut(u64, u64),
+) -> Result<Answered, TrainError> {
+    let (rank, world) = ranks;
+    let (network, task) = (Arc::new(state.network.clone()), Arc::new(task));
+    let threads = team.threads();
+    let mut seats = Vec::new();
+    for _ in 0..threads {
+        seats.push(Seat {
+            weights: state.weights()?,
+            workspaces: BTreeMap::new(),
+            cache: None,
+            peers: Peers::alone(),
+        });
+    }
+    let mut answers: Vec<Option<Answer>> = vec![None; task.requests.len()];
+    let batches = task.batches();
+    let mut done = 0;
+    for round in batches.chunks(ROUND * threads * world) {
+        let mut shares: Vec<(Seat, Vec<_>)> = seats.drain(..).map(|seat| (seat, Vec::new())).collect();
+        for (index, batch) in round.iter().enumerate() {
+            let seat = index % (threads * world);
+            if seat / threads == rank {
+                shares[seat % threads].1.push(batch.clone());
+            }
+        }
+        let (network, own_task) = (Arc::clone(&network), Arc::clone(&task));
+        let mut own: Vec<(usize, Answer)> = Vec::new();
+        for result in team.run(shares, move |(seat, batches)| {
+            one_thread(&network, &own_task, seat, &batches)
+        })? {
+            let (seat, answered) = result?;
+            seats.push(seat);
+            own.extend(answered);
+        }
+        let told = (stop.load(Ordering::SeqCst), own);
+        let told = serde_json::to_vec(&told).map_err(|error| TrainError::Unfit(error.to_string()))?;
+        let mut stopped = false;
+        for told in peers.gather_world(&told).map_err(crate::model::ModelError::from)? {
+            let (stop, theirs): (bool, Vec<(usize, Answer)>) =
+                serde_json::from_slice(&told).map_err(|error| TrainError::Unfit(error.to_string()))?;
+            stopped |= stop;
+            done += theirs.len() as u64;
+            for (number, answer) in theirs {
+                answers[number] = Some(answer);
+            }
+        }
+        if stopped {
+            return Ok(None);
+        }
+        progress(done, answers.len() as u64);
+    }
+    let answers: Option<Vec<Answer>> = answers.into_iter().collect();
+    let answers = answers.ok_or_else(|| TrainError::Unfit("a request was not answered".to_owned()))?;
+    task::score(&task.fields, &task.items, &answers, &task.encoder)
+        .map(Some)
+        .map_err(TrainError::Unfit)
+}
+
+fn one_thread(
+    network: &Network,
+    task: &Task,
+    mut seat: Seat,
+    batches: &[(usize, Vec<usize>)],
+) -> Result<(Seat, Vec<(usize, Answer)>), TrainError> {
+    let mut answered = Vec::new();
+    for (length, batch) in batches {
+        if *length == 0 {
+            answered.extend(texts(network, task, &mut seat, batch)?);
+        } else {
+            answered.extend(likelihoods(network, task, &mut seat, *length, batch)?);
+        }
+    }
+    Ok((seat, answered))
+}
+
+fn workspace<'s>(
+    network: &Network,
+    workspaces: &'s mut BTreeMap<usize, Workspace>,
+    sequences: usize,
+    length: usize,
+) -> Result<&'s mut Workspace, TrainError> {
+    Ok(match workspaces.entry(length) {
+        Entry::Occupied(found) => found.into_mut(),
+        Entry::Vacant(place) => place.insert(Workspace::new(network, sequences, length, Recompute::None, 0)?),
+    })
+}
+
+/// ln p of the continuations of a batch of one padded length.
+fn likelihoods(
+    network: &Network,
+    task: &Task,
+    seat: &mut Seat,
+    length: usize,
+    batch: &[usize],
+) -> Result<Vec<(usize, Answer)>, TrainError> {
+    let size = sequences(length) * length;
+    let (mut ids, mut targets) = (vec![0i64; size], vec![0i64; size]);
+    let mut scored = Vec::new();
+    for (row, number) in batch.iter().enumerate() {
+        let Request::Likelihood { context, continuation } = &task.requests[*number] else {
+            return Err(TrainError::Unfit("a text among likelihoods".to_owned()));
+        };
+        let whole: Vec<i64> = context.iter().chain(continuation).map(|&id| i64::from(id)).collect();
+        let (start, read) = (row * length, whole.len().saturating_sub(1));
+        ids[start..start + read].copy_from_slice(&whole[..read]);
+        targets[start..start + read].copy_from_slice(&whole[whole.len() - read..]);
+        scored.push((*number, start + read - continuation.len(), start + read));
+    }
+    let tensor = |ids: &[i64]| Tensor::f_from_slice(ids).map_err(crate::model::ModelError::from);
+    let ids = tensor(&ids)?;
+    let workspace = workspace(network, &mut seat.workspaces, sequences(length), length)?;
+    let mut pass = Pass {
+        workspace,
+        peers: &seat.peers,
+        slot: 0,
+        ids: &ids,
+        spot: None,
+    };
+    network.forward(&seat.weights, &mut pass)?;
+    let mut losses = vec![0.0; size];
+    network.head(&seat.weights, &mut pass, &tensor(&targets)?, &mut losses, None)?;
+    let answer = |(number, start, end): (usize, usize, usize)| {
+        let ln: f64 = losses[start..end].iter().map(|loss| -loss).sum();
+        (number, Answer::Likelihood(ln.to_bits()))
+    };
+    Ok(scored.into_iter().map(answer).collect())
+}
+
+/// A text under way in a place of the cache.
+struct Growing {
+    number: usize,
+    key: Key,
+    prompt: usize,
+    ids: Vec<u32>,
+}
+
+/// Generates the texts of a batch: a place that is done takes the next prompt.
+fn texts(network: &Network, task: &Task, seat: &mut Seat, batch: &[usize]) -> Result<Vec<(usize, Answer)>, TrainError> {
+    let (how, stop, maximum) = task.text();
+    let longest = task.requests.iter().map(|request| match request {
+        Request::Text { prompt, .. } => prompt.len(),
+        Request::Likelihood { .. } => 0,
+    });
+    let positions = (longest.max().unwrap_or(0) + maximum).min(task.window);
+    let mut cache = match seat.cache.take() {
+        Some(cache) => cache,
+        None => Cache::new(network, PLACES, positions)?,
+    };
+    let ended = |growing: &Growing| -> Result<bool, TrainError> {
+        let last = growing.ids.last().copied();
+        let full = growing.ids.len() >= maximum || growing.prompt + growing.ids.len() > positions;
+        if full || last == Some(task.end) {
+            return Ok(true);
+        }
+        if stop.is_empty() {
+            return Ok(false);
+        }
+        let (_, stopped) = task::text(&task.encoder, &growing.ids, stop).map_err(TrainError::Unfit)?;
+        Ok(stopped)
+    };
+    let mut queue = batch.iter();
+    let mut places: Vec<Option<Growing>> = (0..PLACES).map(|_| None).collect();
+    let mut answered = Vec::new();
+    loop {
+        for (place, growing) in places.iter_mut().enumerate() {
+            while growing.is_none() {
+                let Some(number) = queue.next() else { break };
+                let Request::Text { item, prompt } = &task.requests[*number] else {
+                    return Err(TrainError::Unfit("a likelihood among texts".to_owned()));
+                };
+                let length = padded(prompt.len(), task.window);
+                let mut ids = vec![0i64; length];
+                ids.iter_mut().zip(prompt).for_each(|(id, own)| *id = i64::from(*own));
+                let ids = Tensor::f_from_slice(&ids).map_err(crate::model::ModelError::from)?;
+                let mut own = Workspace::new(network, 1, length, Recompute::None, 0)?;
+                let mut pass = Pass {
+                    workspace: &mut own,
+                    peers: &seat.peers,
+                    slot: 0,
+                    ids: &ids,
+                    spot: None,
+                };
+                let logits = network.prefill(&seat.weights, &mut pass, &mut cache, place, prompt.len())?;
+                let key = Key::derive(task.fields.seed, &format!("answer {}", task.items[*item].name));
+                let new = Growing {
+                    number: *number,
+                    key,
+                    prompt: prompt.len(),
+                    ids: vec![choose(&logits, how, key, 0)],
+                };
+                if ended(&new)? {
+                    answered.push((*number, Answer::Text(finished(new.ids, task.end))));
+                } else {
+                    *growing = Some(new);
+                }
+            }
+        }
+        if places.iter().all(Option::is_none) {
+            break;
+        }
+        let next: Vec<Next> = places
+            .iter()
+            .map(|growing| {
+                growing.as_ref().map_or(Next::default(), |growing| Next {
+                    token: growing.ids.last().copied().map_or(0, i64::from),
+                    position: growing.prompt + growing.ids.len() - 1,
+                })
+            })
+            .collect();
+        let logits = network.decode(&seat.weights, &seat.peers, &mut cache, &next)?;
+        for (place, logits) in places.iter_mut().zip(&logits) {
+            let Some(growing) = place else { continue };
+            let position = growing.ids.len() as u32;
+            growing.ids.push(choose(logits, how, growing.key, position));
+            if ended(growing)?
+                && let Some(growing) = place.take()
+            {
+                answered.push((growing.number, Answer::Text(finished(growing.ids, task.end))));
+            }
+        }
+    }
+    seat.cache = Some(cache);
+    Ok(answered)
+}
+
+/// A text's tokens without the one that ends a document.
+fn finished(mut ids: Vec<u32>, end: u32) -> Vec<u32> {
+    if ids.last() == Some(&end) {
+        ids.pop();
+    }
+    ids
+}
