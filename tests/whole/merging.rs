@@ -431,7 +431,7 @@ fn the_workflow_comments_what_a_branch_changes() {
         "| `stage.cat.learning_rate.peak` | `1e-3` | `2e-3` |",
         "### `specs/new.aur` is new",
         "### `specs/broken.aur` is new",
-        "error[E0201]",
+        "error[E0203]",
     ] {
         assert!(comment.contains(part), "{part}\n{comment}");
     }
