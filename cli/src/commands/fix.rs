@@ -36,7 +36,11 @@ pub fn apply(bundle: &Bundle, found: &[Diagnostic]) -> Result<Vec<String>, Failu
             text.push_str(&edit.replacement);
             at = end;
             let line = old[..start].matches('\n').count() + 1;
-            told.push(format!("{name}:{line}: `{}` → `{}`", &old[start..end], edit.replacement));
+            told.push(format!(
+                "{name}:{line}: `{}` → `{}`",
+                &old[start..end],
+                edit.replacement
+            ));
         }
         text.push_str(&old[at..]);
         aurora_runtime::write_whole(Utf8Path::new(name), text.as_bytes())

@@ -26,7 +26,10 @@ pub fn run(of: Document) -> Result<Exit, Failure> {
 fn printed(mut schema: Schema) -> Schema {
     let object = schema.ensure_object();
     if let Some(Value::Object(properties)) = object.get_mut("properties") {
-        properties.insert("format_version".to_string(), json!({ "type": "string", "pattern": "^1\\." }));
+        properties.insert(
+            "format_version".to_string(),
+            json!({ "type": "string", "pattern": "^1\\." }),
+        );
     }
     if let Some(Value::Array(required)) = object.get_mut("required") {
         required.insert(0, json!("format_version"));
