@@ -95,7 +95,7 @@ pub enum StatementKind {
     Param {
         name: Name,
         value: Value,
-        allowed: Option<Allowed>,
+        allowed: Option<Box<Allowed>>,
     },
 }
 
