@@ -17,7 +17,7 @@ fn schema(project: &Project, of: &str) -> jsonschema::Validator {
 fn assert_valid(validator: &jsonschema::Validator, value: &Value, what: &str) {
     let faults: Vec<String> = validator
         .iter_errors(value)
-        .map(|error| format!("{}: {error}", error.instance_path()))
+        .map(|error| format!("{}: {error}", error.instance_path))
         .collect();
     assert!(faults.is_empty(), "{what}: {faults:#?}\n{value:#}");
 }
