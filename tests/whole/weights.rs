@@ -71,13 +71,25 @@ fn what_was_exported_is_started_from_with_the_same_bits() {
     exported.says("parameters of small/cat@8");
     let card = project.read("data/hf/README.md");
     let lock = blake3_of(&project.read("lockfiles/small.lock"));
-    for part in ["# small/cat@8", "Stage `cap`: 16 steps, 4096 tokens of en 50%", "First weights: random, seed 7", &lock] {
+    for part in [
+        "# small/cat@8",
+        "Stage `cap`: 16 steps, 4096 tokens of en 50%",
+        "First weights: random, seed 7",
+        &lock,
+    ] {
         assert!(card.contains(part), "{part}: {card}");
     }
     // Imported without a spec, and exported again: the same model.
-    project.aurora(&["import", "hf", "data/hf", "imported"]).says("weights         = safetensors(SOURCE)");
+    project
+        .aurora(&["import", "hf", "data/hf", "imported"])
+        .says("weights         = safetensors(SOURCE)");
     project.aurora(&["export", "hf", "imported", "again"]).exits(0);
-    let without_card = |folder: &str| bytes(&project, folder).into_iter().filter(|(name, _)| name != "README.md").collect::<Vec<_>>();
+    let without_card = |folder: &str| {
+        bytes(&project, folder)
+            .into_iter()
+            .filter(|(name, _)| name != "README.md")
+            .collect::<Vec<_>>()
+    };
     assert_eq!(without_card("data/hf"), without_card("again"));
     // An experiment that starts from it scores it as the first did.
     project.write("data/items.jsonl", ITEMS);
@@ -91,7 +103,10 @@ fn what_was_exported_is_started_from_with_the_same_bits() {
         done.exits(0);
         done.json()["scores"].clone()
     };
-    assert_eq!(score("small/cat", "heldout")["sets"]["en"]["tokens"], score("next/tiny", "heldout")["sets"]["en"]["tokens"]);
+    assert_eq!(
+        score("small/cat", "heldout")["sets"]["en"]["tokens"],
+        score("next/tiny", "heldout")["sets"]["en"]["tokens"]
+    );
     assert_eq!(score("small/cat", "heldout"), score("next/tiny", "heldout"));
     // A checkpoint that the spec does not measure; one worker or four give the same answers.
     let one = score("next/cap@8", "choice");
@@ -106,9 +121,20 @@ fn what_was_exported_is_started_from_with_the_same_bits() {
         }
         other.write("data/items.jsonl", ITEMS);
         other.write("specs/next.aur", &continued());
-        other.aurora(&["run", "specs/next.aur", "--layout", layout, "--progress", "none"]).exits(0);
+        other
+            .aurora(&["run", "specs/next.aur", "--layout", layout, "--progress", "none"])
+            .exits(0);
         let of = |eval: &str| {
-            let done = other.aurora(&["eval", "next/cap@8", eval, "--layout", layout, "--json", "--progress", "none"]);
+            let done = other.aurora(&[
+                "eval",
+                "next/cap@8",
+                eval,
+                "--layout",
+                layout,
+                "--json",
+                "--progress",
+                "none",
+            ]);
             done.exits(0);
             done.json()["scores"].clone()
         };
@@ -129,13 +155,25 @@ fn what_is_no_checkpoint_is_said() {
         done.exits(1);
         done.says(said);
     };
-    refused(&["export", "hf", "small/cat", "out"], "`small/cat` is no checkpoint: there is no");
+    refused(
+        &["export", "hf", "small/cat", "out"],
+        "`small/cat` is no checkpoint: there is no",
+    );
     refused(&["import", "hf", "data"], "there is no `config.json` among the files");
     refused(&["import", "gguf", "data/english.txt"], "`english.txt` is no GGUF file");
     project.run();
-    refused(&["export", "hf", "small/dog", "out"], "there are: weights/tiny, cap@8, cap@16, cat@8");
+    refused(
+        &["export", "hf", "small/dog", "out"],
+        "there are: weights/tiny, cap@8, cap@16, cat@8",
+    );
     refused(&["eval", "small/cat", "nothing"], "there are: heldout");
     refused(&["export", "hf", "small/cat", "data"], "is there and not empty");
-    project.edit("budget        = 8 steps", "budget        = 8 steps\n  optimizer_state = reset");
-    refused(&["export", "hf", "small/cat", "out"], "has not been made as the spec stands now");
+    project.edit(
+        "budget        = 8 steps",
+        "budget        = 8 steps\n  optimizer_state = reset",
+    );
+    refused(
+        &["export", "hf", "small/cat", "out"],
+        "has not been made as the spec stands now",
+    );
 }

@@ -6,7 +6,12 @@ use aurora_compiler::schema::BLOCKS;
 use aurora_compiler::spec::{BlockKind, Origin, Spec, Unit, Value};
 
 /// Every spec of the repository.
-const SPECS: [&str; 3] = ["specs/tiny.aur", "specs/demo.aur", "specs/aurora-m.aur"];
+const SPECS: [&str; 4] = [
+    "specs/tiny.aur",
+    "specs/demo.aur",
+    "specs/aurora-m.aur",
+    "specs/smollm2-nordic.aur",
+];
 
 fn spec(path: &str, profile: Option<&str>) -> Spec {
     let text = crate::read(path);
