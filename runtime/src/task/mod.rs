@@ -285,7 +285,7 @@ fn examples<'s>(
     while chosen.len() < shots {
         let [low, high, ..] = key.lanes([counter, number as u32, (number as u64 >> 32) as u32, 0]);
         let random = u64::from(high) << 32 | u64::from(low);
-        let place = (u128::from(random) * own.len() as u128 >> 64) as usize;
+        let place = ((u128::from(random) * own.len() as u128) >> 64) as usize;
         counter = counter.wrapping_add(1);
         if place != number && !chosen.contains(&place) {
             chosen.push(place);

@@ -220,7 +220,7 @@ impl Network {
             workspace,
         } = cache;
         workspace.rotary = rotary.as_ref().map(|rotary| rotary.at(&positions)).transpose()?;
-        let mut pass = Pass {
+        let pass = Pass {
             workspace,
             peers,
             slot: 0,
@@ -268,8 +268,8 @@ impl Network {
             }
             pass.workspace.kept_mut(0, layer).attended = attended;
             self.project(own, &pass, layer)?;
-            self.norm_up(own, &mut pass, layer)?;
-            self.feed_forward(own, &mut pass, layer)?;
+            self.norm_up(own, &pass, layer)?;
+            self.feed_forward(own, &pass, layer)?;
         }
         let rows: Vec<i64> = (0..*places as i64).collect();
         let logits = self.logits(weights, &pass, &rows)?;

@@ -425,7 +425,7 @@ fn a_cache_gives_the_logits_of_the_whole_sequence() {
                     }
                     own.push(network.prefill(&views, pass, &mut cache, place, prompt).unwrap());
                 });
-                for position in prompt..length as usize {
+                for (position, token) in tokens.iter().copied().enumerate().skip(prompt) {
                     let mut next = [Next::default(); 4];
                     if beside {
                         next[1] = Next {
@@ -434,10 +434,7 @@ fn a_cache_gives_the_logits_of_the_whole_sequence() {
                         };
                         next[1].position = next[1].position.min(23);
                     }
-                    next[place] = Next {
-                        token: tokens[position],
-                        position,
-                    };
+                    next[place] = Next { token, position };
                     own.push(network.decode(&views, &peers, &mut cache, &next).unwrap().remove(place));
                 }
                 found.push(own);
