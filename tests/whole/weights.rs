@@ -23,8 +23,7 @@ fn continued() -> String {
         .replace("kind    = train_bpe(vocabulary = 512)\n  corpora = [en, fi, py]", "kind = load(published, member = \"data/hf/tokenizer.json\")")
         .replace("weights      = random(std = 0.02)", "weights      = safetensors(published)")
         .replace("source english", "source published { from = \"file:data/hf/*\" }\nsource questions { from = \"file:data/items.jsonl\" }\nsource english");
-    let (before, _) = spec.split_once("stage cat").expect("the second stage");
-    let (before, _) = before.split_once("mixture cat").expect("its mixture");
+    let (before, _) = spec.split_once("mixture cat").expect("the second mixture");
     let stage = &spec[spec.find("stage cap").expect("a stage")..spec.find("stage cat").expect("another")];
     format!(
         r#"{before}{stage}

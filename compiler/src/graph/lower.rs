@@ -11,6 +11,7 @@ use crate::fields::{
     Term, TokenizerFields, TokensFields, TrainFields, Unit, WeightsFields, WeightsHow,
 };
 use crate::schedule::{Part, Schedule, Shape};
+use crate::schema::eval_field_kinds;
 use crate::spec::{BlockId, BlockKind, Expression, Metric, Spec, Value};
 
 /// Returns the graph of a spec whose sources are pinned as far as `pins` says.
@@ -444,6 +445,7 @@ impl<'a> Lowering<'a> {
                     .fields
                     .iter()
                     .filter(|(name, _)| !matches!(name.as_str(), "at" | "stages"))
+                    .filter(|(name, _)| eval_field_kinds(name).is_none_or(|(kinds, _)| kinds.contains(&kind.as_str())))
                     .map(|(name, field)| (name.clone(), field.value.to_string()))
                     .collect();
                 for field in fields.keys() {

@@ -428,7 +428,7 @@ const EVAL: BlockSchema = BlockSchema {
             },
             "Patterns of the JSONL files whose lines are the items.",
         )
-        .or("[\"**/*.jsonl\"]")
+        .or_derived("`[\"**/*.jsonl\"]`")
         .ignored("an error with any kind but `multiple_choice` and `generation`"),
         field(
             "prompt",
@@ -466,10 +466,10 @@ const EVAL: BlockSchema = BlockSchema {
         .or_unset("examples are other items of the eval")
         .ignored("an error with any kind but `multiple_choice` and `generation`"),
         field("separator", TEXT, "Stands between solved examples and the question.")
-            .or("\"\\n\\n\"")
+            .or_derived("`\"\\n\\n\"`")
             .ignored("an error with any kind but `multiple_choice` and `generation`"),
         field("delimiter", TEXT, "Stands between a prompt and its answer.")
-            .or("\" \"")
+            .or_derived("`\" \"`")
             .ignored("an error with any kind but `multiple_choice` and `generation`"),
         field("stop", Type::List { of: &TEXT, least: 1 }, "Texts at which a generated answer ends.")
             .or_unset("only at the end of a document")
@@ -482,7 +482,7 @@ const EVAL: BlockSchema = BlockSchema {
             },
             "Tokens of a generated answer at most.",
         )
-        .or("256 tokens")
+        .or_derived("256 tokens")
         .ignored("an error with any kind but `generation`"),
         field("judge", TEXT, "What decides whether a response is unsafe.")
             .or_unset("not an `attack_success`")

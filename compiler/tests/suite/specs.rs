@@ -11,13 +11,14 @@ use aurora_compiler::spec::{BlockKind, Cause, Origin, Spec, Unit, Value};
 use aurora_lang::diagnostics::render_text;
 
 /// Every spec of the repository.
-const SPECS: [&str; 12] = [
+const SPECS: [&str; 13] = [
     "specs/aurora-m.aur",
     "specs/aurora-m-instruct.aur",
     "specs/demo.aur",
     "specs/poro-34b.aur",
     "specs/replay.aur",
     "specs/sc2-ablation.aur",
+    "specs/smollm2-nordic.aur",
     "specs/starcoder.aur",
     "specs/starcoder-family.aur",
     "specs/starcoderbase.aur",

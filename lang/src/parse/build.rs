@@ -112,7 +112,6 @@ impl Builder {
                 .expect("between = { number ~ to_sign ~ number }");
             Box::new(Allowed::Between(self.bare_number(least), self.bare_number(most)))
         });
-        let allowed = allowed.map(Box::new);
         StatementKind::Param { name, value, allowed }
     }
 

@@ -81,3 +81,144 @@ fn offline_fetches_nothing() {
     let error = get(&root, "pkg:pypi/x@1", None, true).expect_err("offline").to_string();
     assert_eq!(error, "`pkg:pypi/x@1` is not here and `--offline` forbids to fetch it");
 }
+
+/// The hub, as far as its paths are asked for here: answers until it is dropped. Counts requests by path.
+struct HubServer {
+    endpoint: String,
+    seen: std::sync::Arc<std::sync::Mutex<Vec<String>>>,
+}
+
+const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+
+impl HubServer {
+    fn start(weights: &'static [u8]) -> Self {
+        use std::io::{BufRead, BufReader, Write};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
+        let seen: std::sync::Arc<std::sync::Mutex<Vec<String>>> = std::sync::Arc::default();
+        let told = std::sync::Arc::clone(&seen);
+        let stated = {
+            use sha2::Digest;
+            let digest = sha2::Sha256::digest(b"weights");
+            digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+        };
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let Ok(mut stream) = stream else { return };
+                let mut lines = BufReader::new(stream.try_clone().expect("a stream")).lines();
+                let Some(Ok(request)) = lines.next() else { continue };
+                lines
+                    .by_ref()
+                    .map_while(Result::ok)
+                    .take_while(|line| !line.is_empty())
+                    .for_each(drop);
+                let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
+                told.lock().expect("no thread panicked").push(path.clone());
+                let info = format!(
+                    "{{\"sha\":\"{COMMIT}\",\"siblings\":[{{\"rfilename\":\"config.json\",\"blobId\":\"abc1\",\"size\":2}},\
+                     {{\"rfilename\":\"sub/model.safetensors\",\"blobId\":\"abc2\",\"size\":7,\"lfs\":{{\"sha256\":\"{stated}\"}}}},\
+                     {{\"rfilename\":\"pytorch_model.bin\",\"blobId\":\"abc3\",\"size\":4}}]}}"
+                );
+                let body: Option<&[u8]> = if path == "/api/models/maker/model/revision/main?blobs=true" {
+                    Some(info.as_bytes())
+                } else if path == format!("/maker/model/resolve/{COMMIT}/config.json") {
+                    Some(b"{}")
+                } else if path == format!("/maker/model/resolve/{COMMIT}/sub/model.safetensors") {
+                    Some(weights)
+                } else {
+                    None
+                };
+                let status = if body.is_some() { "200 OK" } else { "404 Not Found" };
+                let body = body.unwrap_or_default();
+                let head = format!(
+                    "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+                    body.len()
+                );
+                let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
+            }
+        });
+        Self { endpoint, seen }
+    }
+}
+
+#[test]
+fn a_repository_of_the_hub_comes_into_the_cache_and_stays_there() {
+    let (_guard, root) = folder();
+    let server = HubServer::start(b"weights");
+    let hub = hub::Hub {
+        endpoint: server.endpoint.clone(),
+        cache: root.join("hub"),
+    };
+    let scratch = root.join("scratch");
+    std::fs::create_dir(&scratch).expect("made");
+    let get = |revision: &str, pinned: Option<&[String]>, offline: bool| {
+        let context = Context {
+            name: "weights",
+            project: &root,
+            scratch: &scratch,
+            cache: &root,
+            offline,
+        };
+        hub.fetch("maker/model", Some(revision), pinned, context, Watch::nobody())
+    };
+    assert!(
+        matches!(get("main", None, true), Err(FetchError::Offline { .. })),
+        "nothing is there yet"
+    );
+    let (commit, files) = get("main", None, false).expect("fetched");
+    assert_eq!(commit, COMMIT);
+    let names: Vec<String> = files.iter().map(|file| file.name.clone()).collect();
+    assert_eq!(names, ["config.json", "sub/model.safetensors"], "no pickle");
+    assert_eq!(std::fs::read(&files[1].path).expect("read"), b"weights");
+    // As Hugging Face's tools lay it out.
+    let cache = root.join("hub/models--maker--model");
+    assert_eq!(std::fs::read_to_string(cache.join("refs/main")).expect("read"), COMMIT);
+    let link = std::fs::read_link(cache.join("snapshots").join(COMMIT).join("config.json")).expect("a link");
+    assert_eq!(link.to_str(), Some("../../blobs/abc1"));
+    // What is pinned by a commit comes from the cache without a question; offline a branch does too.
+    let asked = || server.seen.lock().expect("no thread panicked").len();
+    let before = asked();
+    assert_eq!(
+        get(COMMIT, Some(&names), false).expect("cached"),
+        (commit.clone(), files.clone())
+    );
+    assert_eq!(get("main", None, true).expect("cached"), (commit, files));
+    assert_eq!(asked(), before);
+    assert!(
+        !server
+            .seen
+            .lock()
+            .expect("no thread panicked")
+            .iter()
+            .any(|path| path.contains("pytorch_model"))
+    );
+    assert!(matches!(
+        get("no-such-branch", None, false),
+        Err(FetchError::Hub { .. })
+    ));
+}
+
+#[test]
+fn other_bytes_than_the_hub_states_are_refused() {
+    let (_guard, root) = folder();
+    let server = HubServer::start(b"weighty");
+    let hub = hub::Hub {
+        endpoint: server.endpoint,
+        cache: root.join("hub"),
+    };
+    let context = Context {
+        name: "weights",
+        project: &root,
+        scratch: &root,
+        cache: &root,
+        offline: false,
+    };
+    let error = hub
+        .fetch("maker/model", None, None, context, Watch::nobody())
+        .expect_err("other bytes");
+    assert!(matches!(error, FetchError::Checksum { .. }), "{error}");
+    assert!(
+        !root.join("hub/models--maker--model/refs/main").exists(),
+        "a branch is known when its files are there"
+    );
+}

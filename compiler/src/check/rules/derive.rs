@@ -46,6 +46,19 @@ impl Checker<'_> {
                         _ => Value::None,
                     };
                     fill(block, "split", split, failed);
+                    let kind = block.word("kind").map(str::to_owned);
+                    let is_task = matches!(kind.as_deref(), Some("multiple_choice" | "generation"));
+                    let text = |text: &str| Value::Text(text.to_owned());
+                    let task = |value: Value| if is_task { value } else { Value::None };
+                    let files = Value::List(vec![by_default(text("**/*.jsonl"))]);
+                    fill(block, "files", task(files), failed);
+                    fill(block, "separator", task(text("\n\n")), failed);
+                    fill(block, "delimiter", task(text(" ")), failed);
+                    let maximum = match kind.as_deref() {
+                        Some("generation") => Value::Quantity(256, Unit::Tokens),
+                        _ => Value::None,
+                    };
+                    fill(block, "maximum", maximum, failed);
                 }
                 _ => {}
             }

@@ -79,7 +79,7 @@ impl Task {
     }
 
     /// Requests that are answered side by side: those of one padded length, or some texts.
-    fn batches(&self) -> Vec<(usize, Vec<usize>)> {
+    fn batches(&self) -> Vec<Batch> {
         let mut texts = Vec::new();
         let mut by_length: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         for (number, request) in self.requests.iter().enumerate() {
@@ -129,6 +129,9 @@ impl Task {
     }
 }
 
+/// The padded length of likelihoods, 0 for texts; and the requests' numbers.
+type Batch = (usize, Vec<usize>);
+
 /// What one thread works with.
 struct Seat {
     weights: Weights,
@@ -170,7 +173,7 @@ pub fn answer(
     let batches = task.batches();
     let mut done = 0;
     for round in batches.chunks(ROUND * threads * world) {
-        let mut shares: Vec<(Seat, Vec<_>)> = seats.drain(..).map(|seat| (seat, Vec::new())).collect();
+        let mut shares: Vec<(Seat, Vec<Batch>)> = seats.drain(..).map(|seat| (seat, Vec::new())).collect();
         for (index, batch) in round.iter().enumerate() {
             let seat = index % (threads * world);
             if seat / threads == rank {
@@ -214,7 +217,7 @@ fn one_thread(
     network: &Network,
     task: &Task,
     mut seat: Seat,
-    batches: &[(usize, Vec<usize>)],
+    batches: &[Batch],
 ) -> Result<(Seat, Vec<(usize, Answer)>), TrainError> {
     let mut answered = Vec::new();
     for (length, batch) in batches {

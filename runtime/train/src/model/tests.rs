@@ -425,7 +425,7 @@ fn a_cache_gives_the_logits_of_the_whole_sequence() {
                     }
                     own.push(network.prefill(&views, pass, &mut cache, place, prompt).unwrap());
                 });
-                for (position, &token) in tokens.iter().enumerate().take(length as usize).skip(prompt) {
+                for (position, token) in tokens.iter().copied().enumerate().skip(prompt) {
                     let mut next = [Next::default(); 4];
                     if beside {
                         next[1] = Next {
