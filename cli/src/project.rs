@@ -176,11 +176,24 @@ pub fn bundle_of(path: &Utf8Path, text: &str) -> Result<Bundle, Failure> {
     let root = Project::of(path, None)?.root;
     Ok(Bundle::read(path.as_str(), text, &mut |path| {
         let full = camino::absolute_utf8(path).map_err(|error| error.to_string())?;
-        if !full.starts_with(&root) {
+        if !without_parents(&full).starts_with(without_parents(&root)) {
             return Err(format!("it lies outside of the project `{root}`"));
         }
         std::fs::read_to_string(full).map_err(|error| error.to_string())
     }))
+}
+
+/// The path with every `..` taken, so that two paths can be compared.
+fn without_parents(path: &Utf8Path) -> Utf8PathBuf {
+    let mut taken = Utf8PathBuf::new();
+    for part in path.components() {
+        if part.as_str() == ".." {
+            taken.pop();
+        } else {
+            taken.push(part);
+        }
+    }
+    taken
 }
 
 /// Reads and checks a spec; its warnings are printed.

@@ -145,7 +145,7 @@ fn documents_follow_their_schemas() {
         &project.aurora(&["check", spec, "--json"]).json(),
         "a sound spec",
     );
-    project.edit("global_batch", "glboal_batch");
+    project.write(spec, &project.read(spec).replace("global_batch", "glboal_batch"));
     assert_valid(
         &diagnostics,
         &project.aurora(&["check", spec, "--json"]).json(),
