@@ -24,7 +24,6 @@ pub fn run(context: &Context, argument: &SpecArgument, path: Option<&str>, origi
         let origin = match &field.origin {
             Origin::Default => "default".to_string(),
             Origin::Written { line, column, .. } => format!("{}:{line}:{column}", argument.spec),
-            Origin::Profile { line, column, .. } => format!("{}:{line}:{column} (profile)", argument.spec),
         };
         let evidence = field.evidence.as_ref().map(|evidence| match evidence {
             Evidence::Published(text) => format!("published: {text}"),
