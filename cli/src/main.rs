@@ -6,6 +6,7 @@ mod arguments;
 mod commands;
 mod failure;
 mod launching;
+mod lsp;
 mod output;
 mod placement;
 mod project;

@@ -8,6 +8,8 @@ pub mod ast;
 pub mod diagnostics;
 pub mod format;
 pub mod parse;
+pub mod tokens;
 
 pub use format::format;
 pub use parse::{Parsed, parse};
+pub use tokens::tokens;

@@ -79,6 +79,7 @@ pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Export { to } => match to {
             Export::Slurm { spec, job } => export::slurm(&context, &spec, &job),
         },
+        Command::Lsp { stdio: _ } => crate::lsp::run(),
         Command::Doctor => doctor::run(&context),
         Command::Explain { code } => explain::run(&context, &code),
     }

@@ -9,10 +9,12 @@
 mod flatten;
 mod load;
 mod names;
+mod occurrences;
 mod references;
 mod sweep;
 
 pub(crate) use flatten::{Flat, Layer, LayerKind};
+pub use occurrences::{BundledFile, Declared, Occurrence, OccurrenceRole, What};
 pub use sweep::Point;
 
 use aurora_lang::ast::{Field, Span};
