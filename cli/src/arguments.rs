@@ -3,6 +3,8 @@
 use camino::Utf8PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::project::Chosen;
+
 const AFTER: &str = "\
 Exit codes: 0 done · 1 the spec, the lock or a result is at fault · 2 the command line · 3 a bug in Aurora · \
 4 a node failed · 5 a gate (expect) failed · 75 stopped, the same command goes on from there · 130 stopped at once
@@ -31,9 +33,14 @@ pub enum Command {
     Check {
         #[arg(required = true, value_name = "SPEC")]
         specs: Vec<Utf8PathBuf>,
-        /// Lay this profile over the spec.
+        #[command(flatten)]
+        chosen: Chosen,
+        /// Make the edits that faults suggest, where a fault suggests just one.
         #[arg(long)]
-        profile: Option<String>,
+        fix: bool,
+        /// How faults are told: for people, as annotations of a GitHub workflow, or as SARIF 2.1.0.
+        #[arg(long, value_enum, default_value = "text", conflicts_with = "json")]
+        format: Format,
     },
     /// Write specs in the one canonical layout.
     #[command(after_help = "Example:  aurora fmt --check specs/*.aur")]
@@ -74,9 +81,33 @@ pub enum Command {
         spec: SpecArgument,
         /// Only values under this path, such as `stage.cap`.
         path: Option<String>,
-        /// Where each value comes from.
+        /// Where each value comes from, and why it is what it is.
         #[arg(long)]
         origins: bool,
+        /// The whole spec as one file without imports, names for values and defaults: made for review.
+        #[arg(long, conflicts_with_all = ["origins", "path"])]
+        resolved: bool,
+    },
+    /// List the points of a spec's sweeps: what each changes, and how much of its work it shares.
+    #[command(after_help = "Example:  aurora sweep specs/replay.aur")]
+    Sweep {
+        #[command(flatten)]
+        spec: SpecArgument,
+    },
+    /// Compare resolved specs with their snapshots: what a change of a library does to each experiment.
+    #[command(after_help = "\
+The snapshot of specs/NAME.aur is specs/snapshots/NAME.aur, as `aurora show --resolved` prints it. Exit code 1 when one \
+differs or is missing.
+
+Examples:  aurora test
+           aurora test --update poro")]
+    Test {
+        /// Specs, by name or path [default: every spec of the project's `specs` folder].
+        #[arg(value_name = "NAME")]
+        names: Vec<String>,
+        /// Write the snapshots of these specs.
+        #[arg(long, value_name = "NAME", num_args = 1.., conflicts_with = "names")]
+        update: Vec<String>,
     },
     /// Pin every source by version and content, and write the lock.
     #[command(
@@ -164,8 +195,8 @@ Example:  aurora rerun lockfiles/demo.lock --layout tensor=4,data=2 --into again
         /// A file, or REV:path in the git repository.
         old: String,
         new: String,
-        #[arg(long)]
-        profile: Option<String>,
+        #[command(flatten)]
+        chosen: Chosen,
     },
     /// Write the report of the last finished run as one HTML file, or say where it is.
     #[command(after_help = "Example:  aurora report specs/demo.aur -o report.html")]
@@ -198,6 +229,9 @@ Example:  aurora rerun lockfiles/demo.lock --layout tensor=4,data=2 --into again
     },
     /// Say what this machine offers and which settings are in force.
     Doctor,
+    /// Print the JSON Schema of what Aurora writes.
+    #[command(after_help = "Example:  aurora schema lock > aurora-lock.schema.json")]
+    Schema { of: Document },
     /// Explain a diagnostic code.
     #[command(after_help = "Example:  aurora explain E0203")]
     Explain { code: String },
@@ -290,13 +324,33 @@ fn slurm_time(text: &str) -> Result<std::time::Duration, String> {
     Ok(std::time::Duration::from_secs(minutes * 60 + u64::from(seconds)))
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Document {
+    /// A file of `lockfiles/`, read from TOML.
+    Lock,
+    /// `aurora build --json`.
+    Graph,
+    /// `run.json` of a run.
+    Record,
+    /// `aurora check --json`.
+    Diagnostics,
+    /// `aurora plan --json`.
+    Plan,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    Text,
+    Github,
+    Sarif,
+}
+
 #[derive(Args, Debug)]
 pub struct SpecArgument {
     #[arg(value_name = "SPEC")]
     pub spec: Utf8PathBuf,
-    /// Lay this profile over the spec.
-    #[arg(long)]
-    pub profile: Option<String>,
+    #[command(flatten)]
+    pub chosen: Chosen,
 }
 
 /// Placement: none of it changes a bit of the result.

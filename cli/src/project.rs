@@ -3,13 +3,13 @@
 //! In: a path that the user named. Out: the project's folder, its lock and its store. The folder that a command is
 //! started in plays no part for a spec.
 
-use aurora_compiler::check::check;
+use aurora_compiler::compose::{Bundle, Choice, slug};
 use aurora_compiler::graph::{Pins, lower};
-use aurora_compiler::hash::{Keyed, hash};
+use aurora_compiler::hash::{Key, Keyed, hash};
 use aurora_compiler::lock::Lock;
 use aurora_compiler::spec::Spec;
-use aurora_lang::diagnostics::Source;
 use camino::{Utf8Path, Utf8PathBuf};
+use clap::Args;
 
 use crate::failure::Failure;
 use crate::output;
@@ -62,7 +62,12 @@ impl Project {
             .as_ref()
             .map(|profile| format!(".{profile}"))
             .unwrap_or_default();
-        self.root.join("lockfiles").join(format!("{}{profile}.lock", spec.name))
+        // What the command line sets makes another experiment of the same name.
+        let mut settings: Vec<String> = spec.settings.iter().map(|setting| slug(setting)).collect();
+        settings.sort();
+        let settings: String = settings.iter().map(|setting| format!(".{setting}")).collect();
+        let name = format!("{}{profile}{settings}.lock", spec.name);
+        self.root.join("lockfiles").join(name)
     }
 
     /// Reads the lock of a spec, if there is one.
@@ -110,20 +115,84 @@ pub fn read_text(path: &Utf8Path) -> Result<String, Failure> {
     })
 }
 
-/// Reads and checks a spec; its warnings are printed.
-pub fn load(path: &Utf8Path, profile: Option<&str>, json: bool) -> Result<Loaded, Failure> {
+/// What is chosen of a spec: on the command line, or by a lock.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Chosen {
+    /// Lay this profile over the spec.
+    #[arg(long)]
+    pub profile: Option<String>,
+    /// Take this point of a sweep, as `aurora sweep SPEC` lists them.
+    #[arg(long)]
+    pub point: Option<String>,
+    /// Give a parameter another value (`peak=1e-4`), or any field by its path (`stage.cap.budget=1M tokens`).
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub set: Vec<String>,
+}
+
+impl Chosen {
+    pub fn of(lock: &Lock) -> Self {
+        Self {
+            profile: lock.profile.clone(),
+            point: lock.point.clone(),
+            set: lock.set.clone(),
+        }
+    }
+
+    pub fn choice(&self) -> Choice<'_> {
+        Choice {
+            profile: self.profile.as_deref(),
+            point: self.point.as_deref(),
+        }
+    }
+
+    /// The same as arguments of a command.
+    pub fn words(&self) -> Vec<String> {
+        let mut words = Vec::new();
+        let named = [("--profile", &self.profile), ("--point", &self.point)];
+        for (name, value) in named
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value.as_ref()?)))
+        {
+            words.extend([name.to_owned(), value.clone()]);
+        }
+        for setting in &self.set {
+            words.extend(["--set".to_owned(), setting.clone()]);
+        }
+        words
+    }
+}
+
+/// Reads a spec with the files that it imports, all of them in its project, and sets what is to be set.
+pub fn bundle(path: &Utf8Path, set: &[String]) -> Result<Bundle, Failure> {
     let text = read_text(path)?;
-    match check(path.as_str(), &text, profile) {
+    let root = Project::of(path, None)?.root;
+    let mut bundle = Bundle::read(path.as_str(), &text, &mut |path| {
+        let full = camino::absolute_utf8(path).map_err(|error| error.to_string())?;
+        if !full.starts_with(&root) {
+            return Err(format!("it lies outside of the project `{root}`"));
+        }
+        std::fs::read_to_string(full).map_err(|error| error.to_string())
+    });
+    for setting in set {
+        bundle.set(setting);
+    }
+    Ok(bundle)
+}
+
+/// Reads and checks a spec; its warnings are printed.
+pub fn load(path: &Utf8Path, chosen: &Chosen, json: bool) -> Result<Loaded, Failure> {
+    let bundle = bundle(path, &chosen.set)?;
+    match bundle.check(&chosen.choice()) {
         Ok(spec) => {
             if !json {
-                output::diagnostics(&spec.warnings, Source::new(path.as_str(), &text));
+                output::diagnostics(&spec.warnings, bundle.sources().view());
             }
             Ok(Loaded {
                 path: path.to_owned(),
                 spec,
             })
         }
-        Err(found) => Err(output::refused(&found, Source::new(path.as_str(), &text), json)),
+        Err(found) => Err(output::refused(&found, bundle.sources().view(), json)),
     }
 }
 
@@ -133,4 +202,34 @@ pub fn compile(project: &Project, spec: &Spec) -> Result<(Keyed, Pins, Option<Lo
     let mut pins = aurora_runtime::pin::from_lock(spec, lock.as_ref());
     pins.extend(aurora_runtime::pin::local(spec, &project.root).map_err(crate::commands::pin_failure)?);
     Ok((hash(lower(spec, &pins)), pins, lock))
+}
+
+/// A point of a sweep, and the key of each of its nodes.
+pub struct SweptPoint {
+    pub sweep: String,
+    pub name: String,
+    pub experiment: String,
+    pub keys: Vec<Key>,
+}
+
+/// Compiles every point of a spec's sweeps, the sources pinned as those of the spec itself are.
+pub fn sweep_keys(
+    project: &Project,
+    loaded: &Loaded,
+    bundle: &Bundle,
+    chosen: &Chosen,
+    json: bool,
+) -> Result<Vec<SweptPoint>, Failure> {
+    let (_, pins, _) = compile(project, &loaded.spec)?;
+    bundle
+        .each_point(chosen.profile.as_deref(), |point, spec| {
+            let keyed = hash(lower(spec, &pins));
+            SweptPoint {
+                sweep: point.sweep.clone(),
+                name: point.name.clone(),
+                experiment: spec.name.clone(),
+                keys: keyed.graph.ids().map(|id| keyed.key(id)).collect(),
+            }
+        })
+        .map_err(|found| output::refused(&found, bundle.sources().view(), json))
 }

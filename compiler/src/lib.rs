@@ -9,11 +9,13 @@
 pub mod check;
 pub mod compose;
 pub mod diff;
+pub mod documents;
 pub mod fields;
 pub mod graph;
 pub mod hash;
 pub mod lock;
 pub mod plan;
+pub mod resolved;
 pub mod schedule;
 pub mod schema;
 pub mod spec;

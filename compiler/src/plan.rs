@@ -2,6 +2,7 @@
 //!
 //! In: a keyed graph and what a store has. Out: a [`Plan`]. Not here: the store itself, which answers through [`Have`].
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::graph::NodeId;
@@ -27,7 +28,7 @@ pub enum Found {
     },
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// The result is there.

@@ -4,10 +4,11 @@
 //! only `check` knows what they count; comments stand beside the items, sorted by place.
 //! Not here: meaning. Whether a block, field or call exists is not known at this stage.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// A range of bytes of the text, `start..end`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
 pub struct Span {
     pub start: usize,
     pub end: usize,

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use aurora_compiler::fields::{EvalFields, TrainFields};
 use camino::Utf8PathBuf;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Files of a node's output, by their names inside it.
@@ -103,7 +104,7 @@ pub struct TokenPaths {
 }
 
 /// Degrees of the mesh and what else of a layout workers are told. All workers of a run have the same.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Placement {
     pub tensor: u32,
@@ -136,7 +137,7 @@ impl Placement {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Recompute {
     None,

@@ -114,13 +114,12 @@ fn check(page: &Path) -> usize {
     let text = std::fs::read_to_string(page).expect("a page");
     let project = Project::new();
     let specs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../specs");
-    for entry in std::fs::read_dir(specs)
-        .expect("specs")
-        .flatten()
-        .filter(|entry| entry.path().is_file())
-    {
-        let spec = std::fs::read_to_string(entry.path()).expect("a spec");
-        project.write(&format!("specs/{}", entry.file_name().to_string_lossy()), &spec);
+    for folder in ["", "lib/", "snapshots/"] {
+        let entries = std::fs::read_dir(specs.join(folder)).expect("specs").flatten();
+        for entry in entries.filter(|entry| entry.path().is_file()) {
+            let spec = std::fs::read_to_string(entry.path()).expect("a spec");
+            project.write(&format!("specs/{folder}{}", entry.file_name().to_string_lossy()), &spec);
+        }
     }
     for entry in std::fs::read_dir(page.parent().expect("a folder"))
         .expect("pages")

@@ -1,12 +1,13 @@
 //! `aurora build`: the graph of a spec, every node with its key and state.
 
 use aurora_compiler::check::{AssumptionKind, assumptions};
+use aurora_compiler::documents;
 use aurora_compiler::graph::{Graph, Kind, model_fields, stage_plan};
 use aurora_compiler::hash::Keyed;
 use aurora_compiler::plan::{Plan, State, plan};
 use aurora_compiler::spec::{BlockKind, Spec};
 use aurora_runtime::store::{Store, View};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::Context;
 use crate::arguments::SpecArgument;
@@ -27,12 +28,12 @@ pub fn run(context: &Context, argument: &SpecArgument) -> Result<Exit, Failure> 
     );
     let assumed = assumptions(&loaded.spec);
     if context.json {
-        output::json(json!({
-            "experiment": loaded.spec.name,
-            "models": models(&loaded.spec),
-            "stages": stages(&loaded.spec),
-            "nodes": nodes(&keyed, &plan),
-            "assumptions": assumed,
+        output::json(json!(documents::Graph {
+            experiment: loaded.spec.name.clone(),
+            models: models(&loaded.spec),
+            stages: stages(&loaded.spec),
+            nodes: nodes(&keyed, &plan),
+            assumptions: assumed,
         }));
         return Ok(Exit::Done);
     }
@@ -58,7 +59,7 @@ pub fn run(context: &Context, argument: &SpecArgument) -> Result<Exit, Failure> 
         let rows: Vec<Vec<String>> = open
             .iter()
             .map(|a| {
-                let place = format!("{}:{}:{}", argument.spec, a.line, a.column);
+                let place = format!("{}:{}:{}", a.file, a.line, a.column);
                 vec![
                     format!("  {}", a.kind),
                     a.path.clone(),
@@ -90,8 +91,8 @@ pub fn summary(plan: &Plan) -> String {
     )
 }
 
-/// Every node as JSON, in the graph's order.
-pub fn nodes(keyed: &Keyed, plan: &Plan) -> Vec<Value> {
+/// Every node, in the graph's order.
+pub fn nodes(keyed: &Keyed, plan: &Plan) -> Vec<documents::Node> {
     let name = |id| keyed.graph.node(id).name.clone();
     plan.nodes
         .iter()
@@ -103,41 +104,41 @@ pub fn nodes(keyed: &Keyed, plan: &Plan) -> Vec<Value> {
                 .filter(|input| input.identity)
                 .map(|input| name(input.node))
                 .collect();
-            let mut value = json!({
-                "name": node.name,
-                "kind": node.kind,
-                "key": keyed.key(planned.id),
-                "inputs": inputs,
-                "state": planned.state,
-            });
-            if let (Some(reason), Some(object)) = (&planned.reason, value.as_object_mut()) {
-                object.insert("reason".to_string(), json!(reason));
-                object.insert("changes".to_string(), json!(planned.why));
+            documents::Node {
+                name: node.name.clone(),
+                kind: node.kind,
+                key: keyed.key(planned.id),
+                inputs,
+                state: planned.state,
+                reason: planned.reason.clone(),
+                changes: planned.reason.is_some().then(|| planned.why.clone()),
             }
-            value
         })
         .collect()
 }
 
-fn models(spec: &Spec) -> Vec<Value> {
+fn models(spec: &Spec) -> Vec<documents::Model> {
     let of_kind = spec.blocks.keys().filter(|id| id.kind == BlockKind::Model);
     of_kind
-        .map(|id| json!({ "name": id.name, "parameters": model_fields(spec, id).parameters() }))
+        .map(|id| documents::Model {
+            name: id.name.clone(),
+            parameters: model_fields(spec, id).parameters(),
+        })
         .collect()
 }
 
-fn stages(spec: &Spec) -> Vec<Value> {
+fn stages(spec: &Spec) -> Vec<documents::Stage> {
     let of_kind = spec.blocks.keys().filter(|id| id.kind == BlockKind::Stage);
     of_kind
         .map(|id| {
             let plan = stage_plan(spec, id);
-            json!({
-                "name": id.name,
-                "steps": plan.steps,
-                "tokens": plan.steps * plan.tokens_per_step(),
-                "tokens_per_step": plan.tokens_per_step(),
-                "checkpoints": plan.checkpoints.len(),
-            })
+            documents::Stage {
+                name: id.name.clone(),
+                steps: plan.steps,
+                tokens: plan.steps * plan.tokens_per_step(),
+                tokens_per_step: plan.tokens_per_step(),
+                checkpoints: plan.checkpoints.len(),
+            }
         })
         .collect()
 }

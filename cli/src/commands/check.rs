@@ -1,47 +1,107 @@
 //! `aurora check`: all faults of specs at once, and what they assume.
 
-use aurora_compiler::check::{AssumptionKind, assumptions, check};
-use aurora_lang::diagnostics::{Source, to_json};
+use aurora_compiler::check::{Assumption, AssumptionKind, assumptions};
+use aurora_compiler::compose::Bundle;
+use aurora_compiler::documents::{CheckedFile, Diagnostics};
+use aurora_lang::diagnostics::{Diagnostic, to_json};
 use camino::Utf8PathBuf;
 use serde_json::json;
 
 use super::Context;
+use crate::arguments::Format;
 use crate::failure::{Exit, Failure};
 use crate::output;
-use crate::project::read_text;
+use crate::project::{Chosen, bundle};
 
-pub fn run(context: &Context, specs: &[Utf8PathBuf], profile: Option<&str>) -> Result<Exit, Failure> {
-    let mut files = Vec::new();
-    let mut exit = Exit::Done;
+/// Rounds of edits: one edit may bring out the next fault.
+const MOST_ROUNDS: usize = 20;
+
+/// A spec and what was found in it.
+struct Checked {
+    path: Utf8PathBuf,
+    bundle: Bundle,
+    found: Vec<Diagnostic>,
+    assumed: Vec<Assumption>,
+    sound: bool,
+}
+
+pub fn run(
+    context: &Context,
+    specs: &[Utf8PathBuf],
+    chosen: &Chosen,
+    fix: bool,
+    format: Format,
+) -> Result<Exit, Failure> {
+    let mut all = Vec::new();
     for path in specs {
-        let text = read_text(path)?;
-        let source = Source::new(path.as_str(), &text);
-        let (found, assumed) = match check(path.as_str(), &text, profile) {
-            Ok(spec) => (spec.warnings.clone(), assumptions(&spec)),
-            Err(found) => {
-                exit = Exit::Fault;
-                (found, Vec::new())
+        let mut checked = check(path, chosen)?;
+        if fix {
+            for _ in 0..MOST_ROUNDS {
+                let edited = super::fix::apply(&checked.bundle, &checked.found)?;
+                if edited.is_empty() {
+                    break;
+                }
+                for line in edited {
+                    eprintln!("{line}");
+                }
+                checked = check(path, chosen)?;
             }
-        };
-        if context.json {
-            let faults = to_json(&found, source);
-            files.push(json!({ "file": path, "diagnostics": faults, "assumptions": assumed }));
-            continue;
         }
-        output::diagnostics(&found, source);
-        if exit == Exit::Done {
-            let count = |kind: AssumptionKind| assumed.iter().filter(|assumption| assumption.kind == kind).count();
-            println!(
-                "{path}: sound ({} published, {} inferred, {} assumed, {} unknown)",
-                count(AssumptionKind::Published),
-                count(AssumptionKind::Inferred),
-                count(AssumptionKind::Assumed),
-                count(AssumptionKind::Unknown)
-            );
+        if !context.json && format == Format::Text {
+            print(&checked);
         }
+        all.push(checked);
+    }
+    let faults = || {
+        all.iter()
+            .flat_map(|checked| to_json(&checked.found, checked.bundle.sources().view()))
+    };
+    match format {
+        Format::Text => {}
+        Format::Github => faults().for_each(|fault| println!("{}", super::annotate::github(&fault))),
+        Format::Sarif => println!("{}", super::annotate::sarif(faults())),
     }
     if context.json {
-        output::json(json!({ "files": files }));
+        let files = all.iter().map(|checked| CheckedFile {
+            file: checked.path.to_string(),
+            diagnostics: to_json(&checked.found, checked.bundle.sources().view()),
+            assumptions: checked.assumed.clone(),
+        });
+        output::json(json!(Diagnostics { files: files.collect() }));
     }
-    Ok(exit)
+    Ok(if all.iter().all(|checked| checked.sound) {
+        Exit::Done
+    } else {
+        Exit::Fault
+    })
+}
+
+fn check(path: &Utf8PathBuf, chosen: &Chosen) -> Result<Checked, Failure> {
+    let bundle = bundle(path, &chosen.set)?;
+    let (found, assumed, sound) = match bundle.check(&chosen.choice()) {
+        Ok(spec) => (spec.warnings.clone(), assumptions(&spec), true),
+        Err(found) => (found, Vec::new(), false),
+    };
+    Ok(Checked {
+        path: path.clone(),
+        bundle,
+        found,
+        assumed,
+        sound,
+    })
+}
+
+fn print(checked: &Checked) {
+    output::diagnostics(&checked.found, checked.bundle.sources().view());
+    if checked.sound {
+        let count = |kind: AssumptionKind| checked.assumed.iter().filter(|a| a.kind == kind).count();
+        println!(
+            "{}: sound ({} published, {} inferred, {} assumed, {} unknown)",
+            checked.path,
+            count(AssumptionKind::Published),
+            count(AssumptionKind::Inferred),
+            count(AssumptionKind::Assumed),
+            count(AssumptionKind::Unknown)
+        );
+    }
 }

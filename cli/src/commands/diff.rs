@@ -1,20 +1,19 @@
 //! `aurora diff`: two specs, from files or git revisions.
 
-use aurora_compiler::check::check;
+use aurora_compiler::compose::Bundle;
 use aurora_compiler::diff::{Severity, diff};
 use aurora_compiler::spec::Spec;
-use aurora_lang::diagnostics::Source;
 use aurora_runtime::pin;
 use camino::{Utf8Path, Utf8PathBuf};
 
 use super::{Context, pin_failure};
 use crate::failure::{Exit, Failure};
 use crate::output::{self, grouped};
-use crate::project::read_text;
+use crate::project::{Chosen, bundle};
 
-pub fn run(context: &Context, old: &str, new: &str, profile: Option<&str>) -> Result<Exit, Failure> {
-    let (old_spec, old_path) = side(context, old, profile)?;
-    let (new_spec, new_path) = side(context, new, profile)?;
+pub fn run(context: &Context, old: &str, new: &str, chosen: &Chosen) -> Result<Exit, Failure> {
+    let (old_spec, old_path) = side(context, old, chosen)?;
+    let (new_spec, new_path) = side(context, new, chosen)?;
     let project = context.project(Some(if new_path.exists() { &new_path } else { &old_path }))?;
     // Both sides see the same contents, so that only what the specs say differs.
     let lock = project.lock(&new_spec).ok().flatten();
@@ -72,17 +71,26 @@ pub fn run(context: &Context, old: &str, new: &str, profile: Option<&str>) -> Re
 }
 
 /// Reads and checks one side; the path is the spec's place in the working tree.
-fn side(context: &Context, name: &str, profile: Option<&str>) -> Result<(Spec, Utf8PathBuf), Failure> {
-    let (text, path) = if Utf8Path::new(name).exists() {
-        (read_text(Utf8Path::new(name))?, Utf8PathBuf::from(name))
+fn side(context: &Context, name: &str, chosen: &Chosen) -> Result<(Spec, Utf8PathBuf), Failure> {
+    let (bundle, path) = if Utf8Path::new(name).exists() {
+        (bundle(Utf8Path::new(name), &chosen.set)?, Utf8PathBuf::from(name))
     } else if let Some((revision, path)) = name.split_once(':') {
-        at_revision(revision, path)?
+        let (text, place) = at_revision(revision, path)?;
+        // What it imports is read from the same revision; names of files begin as the spec's does.
+        let mut bundle = Bundle::read(name, &text, &mut |file| {
+            let file = file.split_once(':').map_or(file, |(_, file)| file);
+            at_revision(revision, file)
+                .map(|(text, _)| text)
+                .map_err(|failure| failure.message)
+        });
+        chosen.set.iter().for_each(|setting| bundle.set(setting));
+        (bundle, place)
     } else {
         return Err(Failure::fault(format!("there is no file `{name}`")).help("name a file, or REV:path"));
     };
-    match check(name, &text, profile) {
+    match bundle.check(&chosen.choice()) {
         Ok(spec) => Ok((spec, path)),
-        Err(found) => Err(output::refused(&found, Source::new(name, &text), context.json)),
+        Err(found) => Err(output::refused(&found, bundle.sources().view(), context.json)),
     }
 }
 

@@ -80,9 +80,7 @@ fn command(
     let own = std::env::current_exe()?;
     let spec = camino::absolute_utf8(&argument.spec)?;
     let mut words = vec![own.to_string_lossy().into_owned(), "run".to_owned(), spec.to_string()];
-    if let Some(profile) = &argument.profile {
-        words.extend(["--profile".to_owned(), profile.clone()]);
-    }
+    words.extend(argument.chosen.words());
     if let Some(store) = &context.store {
         words.extend(["--store".to_owned(), camino::absolute_utf8(store)?.to_string()]);
     }

@@ -96,12 +96,12 @@ pub fn write(path: &Utf8Path, lock: &Lock) -> Result<(), Failure> {
 }
 
 /// Refuses what cannot run: values that nobody knows, and things that are not executed yet.
-pub fn runnable(path: &Utf8Path, spec: &Spec) -> Result<(), Failure> {
+pub fn runnable(spec: &Spec) -> Result<(), Failure> {
     let assumptions = aurora_compiler::check::assumptions(spec);
     let unknown: Vec<String> = assumptions
         .iter()
         .filter(|assumption| assumption.kind == AssumptionKind::Unknown)
-        .map(|a| format!("  {} ({path}:{}:{})", a.path, a.line, a.column))
+        .map(|a| format!("  {} ({}:{}:{})", a.path, a.file, a.line, a.column))
         .collect();
     if !unknown.is_empty() {
         return Err(Failure::fault(format!(

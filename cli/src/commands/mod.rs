@@ -1,5 +1,6 @@
 //! One file per subcommand.
 
+mod annotate;
 mod bisect;
 mod build;
 mod check;
@@ -7,6 +8,7 @@ mod diff;
 pub mod doctor;
 mod explain;
 mod export;
+mod fix;
 mod fmt;
 mod gc;
 mod lock;
@@ -14,8 +16,11 @@ mod plan;
 mod report;
 mod rerun;
 mod run;
+mod schema;
 mod show;
 mod status;
+mod sweep;
+mod test;
 mod verify;
 mod why;
 
@@ -34,7 +39,7 @@ pub struct Context {
 impl Context {
     /// Loads a spec and finds its project.
     pub fn open(&self, argument: &SpecArgument) -> Result<(Project, Loaded), Failure> {
-        let loaded = load(&argument.spec, argument.profile.as_deref(), self.json)?;
+        let loaded = load(&argument.spec, &argument.chosen, self.json)?;
         Ok((Project::of(&argument.spec, self.store.as_deref())?, loaded))
     }
 
@@ -50,12 +55,24 @@ pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
         store: arguments.store,
     };
     match arguments.command {
-        Command::Check { specs, profile } => check::run(&context, &specs, profile.as_deref()),
+        Command::Check {
+            specs,
+            chosen,
+            fix,
+            format,
+        } => check::run(&context, &specs, &chosen, fix, format),
         Command::Fmt { specs, check } => fmt::run(&context, &specs, check),
         Command::Build { spec } => build::run(&context, &spec),
         Command::Plan { spec, exit_code } => plan::run(&context, &spec, exit_code),
         Command::Why { spec, node } => why::run(&context, &spec, &node),
-        Command::Show { spec, path, origins } => show::run(&context, &spec, path.as_deref(), origins),
+        Command::Show {
+            spec, resolved: true, ..
+        } => show::resolved(&context, &spec),
+        Command::Show {
+            spec, path, origins, ..
+        } => show::run(&context, &spec, path.as_deref(), origins),
+        Command::Sweep { spec } => sweep::run(&context, &spec),
+        Command::Test { names, update } => test::run(&context, &names, &update),
         Command::Lock {
             spec,
             check,
@@ -73,13 +90,14 @@ pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Bisect { a, b, lock, progress } => bisect::run(&context, [&a, &b], lock.as_deref(), progress),
         Command::Verify { of } => verify::run(&context, of.as_deref()),
         Command::Status { of } => status::run(&context, of.as_deref()),
-        Command::Diff { old, new, profile } => diff::run(&context, &old, &new, profile.as_deref()),
+        Command::Diff { old, new, chosen } => diff::run(&context, &old, &new, &chosen),
         Command::Report { spec, output } => report::run(&context, &spec, output.as_deref()),
         Command::Gc { of, dry_run } => gc::run(&context, of.as_deref(), dry_run),
         Command::Export { to } => match to {
             Export::Slurm { spec, job } => export::slurm(&context, &spec, &job),
         },
         Command::Lsp { stdio: _ } => crate::lsp::run(),
+        Command::Schema { of } => schema::run(of),
         Command::Doctor => doctor::run(&context),
         Command::Explain { code } => explain::run(&context, &code),
     }

@@ -16,7 +16,7 @@ use super::run::{Execution, hear_signals, publish_source};
 use crate::arguments::RunArguments;
 use crate::failure::{Exit, Failure};
 use crate::output;
-use crate::project::{Loaded, load, read_lock};
+use crate::project::{Chosen, Loaded, load, read_lock};
 use crate::watch::{Watch, duration};
 
 pub fn run(
@@ -34,9 +34,13 @@ pub fn run(
     let project = context.project(Some(lock_path))?;
     let path = project.root.join(&lock.spec);
     // Another profile than the lock's may say where the run is repeated, and nothing else: the keys are compared.
-    let loaded = load(&path, profile.or(lock.profile.as_deref()), context.json)?;
+    let mut chosen = Chosen::of(&lock);
+    if let Some(profile) = profile {
+        chosen.profile = Some(profile.to_owned());
+    }
+    let loaded = load(&path, &chosen, context.json)?;
     let keyed = locked_graph(&lock, &loaded)?;
-    runnable(&path, &loaded.spec)?;
+    runnable(&loaded.spec)?;
     if lock.result.is_empty() {
         return Err(Failure::fault(format!("`{lock_path}` has no results to compare with"))
             .help("a lock has results after `aurora run SPEC`"));

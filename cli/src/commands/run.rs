@@ -250,7 +250,7 @@ pub fn publish_source(
 pub fn run(context: &Context, argument: &SpecArgument, how: &RunArguments, locked: bool) -> Result<Exit, Failure> {
     let door = door(how)?;
     let (project, loaded) = context.open(argument)?;
-    runnable(&argument.spec, &loaded.spec)?;
+    runnable(&loaded.spec)?;
     let old = project.lock(&loaded.spec)?;
     let have = aurora_runtime::pin::from_lock(&loaded.spec, old.as_ref());
     if locked {

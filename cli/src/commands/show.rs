@@ -1,6 +1,6 @@
 //! `aurora show`: the resolved spec, value by value.
 
-use aurora_compiler::spec::{Evidence, Origin};
+use aurora_compiler::spec::{Cause, Evidence};
 use serde_json::json;
 
 use super::Context;
@@ -21,16 +21,19 @@ pub fn run(context: &Context, argument: &SpecArgument, path: Option<&str>, origi
     let mut values = Vec::new();
     let mut rows = Vec::new();
     for (path, (text, field)) in resolved.iter().filter(|(path, _)| under(path)) {
-        let origin = match &field.origin {
-            Origin::Default => "default".to_string(),
-            Origin::Written { line, column, .. } => format!("{}:{line}:{column}", argument.spec),
+        let cause = loaded.spec.cause(&field.origin);
+        let origin = match (loaded.spec.place(&field.origin), &cause) {
+            (None, cause) => cause.to_string(),
+            (Some(place), Cause::Spec) => place,
+            (Some(place), cause) => format!("{place} ({cause})"),
         };
         let evidence = field.evidence.as_ref().map(|evidence| match evidence {
             Evidence::Published(text) => format!("published: {text}"),
             Evidence::Inferred(text) => format!("inferred: {text}"),
             Evidence::Assumed(text) => format!("assumed: {text}"),
         });
-        values.push(json!({ "path": path, "value": text, "origin": origin, "evidence": field.evidence }));
+        values
+            .push(json!({ "path": path, "value": text, "origin": origin, "cause": cause, "evidence": field.evidence }));
         let mut row = vec![format!("{path} = {text}")];
         if origins {
             row.push(origin);
@@ -52,6 +55,18 @@ pub fn run(context: &Context, argument: &SpecArgument, path: Option<&str>, origi
         output::json(json!({ "experiment": loaded.spec.name, "values": values }));
     } else {
         print!("{}", output::table(&rows));
+    }
+    Ok(Exit::Done)
+}
+
+/// Prints the spec as one file that says everything.
+pub fn resolved(context: &Context, argument: &SpecArgument) -> Result<Exit, Failure> {
+    let (_, loaded) = context.open(argument)?;
+    let text = aurora_compiler::resolved::resolved(&loaded.spec);
+    if context.json {
+        output::json(json!({ "experiment": loaded.spec.name, "resolved": text }));
+    } else {
+        print!("{text}");
     }
     Ok(Exit::Done)
 }

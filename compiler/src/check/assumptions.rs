@@ -1,11 +1,12 @@
 //! What a spec rests on: every value that is assumed, inferred, published or unknown.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::spec::{Evidence, Field, Origin, Spec, Value};
 
 /// A value and its evidence, at its place in the file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Assumption {
     /// Such as `stage.cap.learning_rate.peak`.
     pub path: String,
@@ -19,7 +20,7 @@ pub struct Assumption {
 }
 
 /// From the weakest to the strongest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AssumptionKind {
     Unknown,

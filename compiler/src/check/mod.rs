@@ -11,6 +11,7 @@ mod access;
 mod assumptions;
 mod collect;
 mod number;
+mod points;
 mod profile;
 mod rules;
 mod source;
@@ -64,6 +65,7 @@ impl Bundle {
     fn check_flat(&self, flat: &Flat, choice: &Choice<'_>) -> Examined {
         let mut checker = Checker::new(self);
         let mut drafts = checker.collect(flat);
+        checker.mentioned = flat.words();
         checker.know_profile(&flat.profiles, choice.profile);
         for layer in &flat.layers {
             checker.lay_over(&mut drafts.drafts, layer);
@@ -74,18 +76,7 @@ impl Bundle {
 
 impl Checker<'_> {
     fn finish(mut self, bundle: &Bundle, choice: &Choice<'_>, collected: &Collected) -> Examined {
-        let view = bundle.sources().view();
-        let mut spec = Spec {
-            name: String::new(),
-            file: view.name.to_owned(),
-            files: bundle.sources().files().to_vec(),
-            causes: bundle.causes(),
-            profile: choice.profile.map(str::to_owned),
-            point: choice.point.map(str::to_owned),
-            settings: bundle.settings_text(),
-            blocks: BTreeMap::new(),
-            warnings: Vec::new(),
-        };
+        let mut spec = self.empty_spec(bundle, choice);
         for draft in &collected.drafts {
             let block = self.block(draft);
             if draft.id.kind == BlockKind::Experiment && spec.name.is_empty() {
@@ -93,13 +84,28 @@ impl Checker<'_> {
             }
             spec.blocks.insert(draft.id.clone(), block);
         }
-        self.rules(&mut spec, &collected.drafts, &collected.broken_kinds);
+        let drafts: Vec<&Draft> = collected.drafts.iter().collect();
+        self.rules(&mut spec, &drafts, &collected.broken_kinds);
         sort(&mut self.warnings);
         sort(&mut self.errors);
         spec.warnings = self.warnings;
         Examined {
             spec,
             errors: self.errors,
+        }
+    }
+
+    fn empty_spec(&self, bundle: &Bundle, choice: &Choice<'_>) -> Spec {
+        Spec {
+            name: String::new(),
+            file: bundle.sources().view().name.to_owned(),
+            files: bundle.sources().files().to_vec(),
+            causes: bundle.causes(),
+            profile: choice.profile.map(str::to_owned),
+            point: choice.point.map(str::to_owned),
+            settings: bundle.settings_text(),
+            blocks: BTreeMap::new(),
+            warnings: Vec::new(),
         }
     }
 }
@@ -136,6 +142,8 @@ struct Checker<'t> {
     reading_default: bool,
     /// The range of the spec's own file: blocks of others need not be used.
     own: Span,
+    /// Words of profiles and sweeps: blocks that these name are used, chosen or not.
+    mentioned: BTreeSet<String>,
     /// Fields that are written but could not be read.
     failed: BTreeSet<(BlockId, String)>,
 }
@@ -170,6 +178,7 @@ impl<'t> Checker<'t> {
             defaults: BTreeMap::new(),
             reading_default: false,
             own: view.file(0).2,
+            mentioned: BTreeSet::new(),
             failed: BTreeSet::new(),
         }
     }

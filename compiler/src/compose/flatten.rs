@@ -39,6 +39,17 @@ pub(crate) enum LayerKind {
     Tried,
 }
 
+impl Flat {
+    /// Every word of what is laid over the blocks or might be.
+    pub fn words(&self) -> BTreeSet<String> {
+        let mut found = Vec::new();
+        for layer in &self.layers {
+            words(&layer.entries, &mut found);
+        }
+        found.into_iter().map(str::to_owned).collect()
+    }
+}
+
 impl Bundle {
     /// Joins the files to one list of blocks.
     ///

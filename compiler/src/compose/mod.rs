@@ -16,6 +16,8 @@ mod sweep;
 pub(crate) use flatten::{Flat, Layer, LayerKind};
 pub use occurrences::{BundledFile, Declared, Occurrence, OccurrenceRole, What};
 pub use sweep::Point;
+pub(crate) use sweep::Sweep;
+pub use sweep::slug;
 
 use aurora_lang::ast::{Field, Span};
 use aurora_lang::diagnostics::{Code, Diagnostic, Sources};

@@ -93,6 +93,7 @@ impl<'b> Names<'b> {
 
     /// Gives a parameter another value, written in `file`.
     pub(super) fn give(&mut self, param: Target, file: usize, value: Value) {
+        self.values.clear();
         self.given.insert(param, (file, value));
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Paths of a sweep are combined as a product, the last one changing fastest; those inside of a `zip` change together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aurora_lang::ast::{Block, Body, Entry, Field, Name, Value, ValueKind};
 use aurora_lang::diagnostics::{Code, Diagnostic};
@@ -23,6 +23,8 @@ pub(crate) struct Dimension {
     pub paths: Vec<(Vec<Name>, Vec<Value>)>,
     /// How a path is called in the name of a point.
     short: Vec<String>,
+    /// The first path has another value at each place.
+    is_told_by_first: bool,
 }
 
 /// One experiment of a sweep.
@@ -77,7 +79,17 @@ impl Sweep {
         let dimensions = dimensions
             .into_iter()
             .zip(short)
-            .map(|(paths, short)| Dimension { paths, short })
+            .map(|(paths, short)| {
+                let first: Vec<String> = paths.first().map_or_else(Vec::new, |(_, values)| {
+                    values.iter().map(aurora_lang::format::value).collect()
+                });
+                let different: BTreeSet<&String> = first.iter().collect();
+                Dimension {
+                    is_told_by_first: different.len() == first.len(),
+                    paths,
+                    short,
+                }
+            })
             .collect();
         let sweep = Self {
             name: block.name.clone(),
@@ -146,7 +158,10 @@ impl Sweep {
     fn point_name(&self, index: usize) -> String {
         let mut name = String::new();
         for (dimension, at) in self.dimensions.iter().zip(self.places(index)) {
-            for ((_, values), short) in dimension.paths.iter().zip(&dimension.short) {
+            // One path is enough where it tells the places apart.
+            let paths = dimension.paths.iter().zip(&dimension.short);
+            let told = if dimension.is_told_by_first { 1 } else { paths.len() };
+            for ((_, values), short) in paths.take(told) {
                 if !name.is_empty() {
                     name.push('_');
                 }
@@ -255,12 +270,16 @@ fn short_name(path: &[Name], all: &[&Vec<Name>]) -> String {
 }
 
 /// A value as part of a name: letters and digits, anything else an underscore.
-pub(crate) fn slug(text: &str) -> String {
+pub fn slug(text: &str) -> String {
     let mut slug = String::new();
-    for character in text.chars() {
+    let mut characters = text.chars().peekable();
+    while let Some(character) = characters.next() {
+        let next_is_digit = characters.peek().is_some_and(char::is_ascii_digit);
         match character {
             character if character.is_ascii_alphanumeric() => slug.push(character),
-            '_' | '%' | '"' => {}
+            // Digits are grouped for the eye alone.
+            '_' if next_is_digit && slug.ends_with(|last: char| last.is_ascii_digit()) => {}
+            '%' | '"' => {}
             _ if slug.ends_with('_') => {}
             _ => slug.push('_'),
         }

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::graph::{Kind, Pin, Pins, lower};
@@ -14,7 +15,7 @@ use crate::hash::{Key, Keyed, digest_of, hash};
 /// Version of the format that this build reads and writes.
 pub const VERSION: u32 = 1;
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Lock {
     /// Refused if unknown.
@@ -26,6 +27,12 @@ pub struct Lock {
     pub spec: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<String>,
+    /// The point of a sweep of the spec.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub point: Option<String>,
+    /// What `--set` said.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub set: Vec<String>,
     /// Version of the library whose kernels the numerics stand on.
     pub libtorch: String,
     /// What the results stand on: the kind of CPU and the digest of a probe of its kernels. Another kind may round
@@ -45,7 +52,7 @@ pub struct Lock {
     pub result: BTreeMap<String, Key>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LockedSource {
     pub confidence: Confidence,
@@ -62,7 +69,7 @@ pub struct LockedSource {
 }
 
 /// Which sample every step of a stage sees: fixed before the first step.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LockedOrder {
     /// Samples that the stage sees, all steps together.
@@ -71,7 +78,7 @@ pub struct LockedOrder {
     pub commitment: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LockedNode {
     pub kind: Kind,
@@ -79,7 +86,7 @@ pub struct LockedNode {
     pub key: Key,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Confidence {
     /// Pinned by content.
@@ -343,6 +350,8 @@ pub fn lock(keyed: &Keyed, spec: &crate::spec::Spec, spec_path: &str, pins: &Pin
         experiment: spec.name.clone(),
         spec: spec_path.to_string(),
         profile: spec.profile.clone(),
+        point: spec.point.clone(),
+        set: spec.settings.clone(),
         libtorch: libtorch.to_string(),
         fingerprint: None,
         intent: intent(spec),

@@ -21,7 +21,10 @@ and order never change a result.
 digits: `377B tokens`. **Shares** are percentages: `12.5%`. **Texts** stand in double quotes, with the escapes `\\\"`, `\\\\`, `\\n`
 and `\\t`. **Intervals** are `every 10B tokens`. **Lists** are `[a, b]`.
 
-Reserved for later versions, and refused: `import`, `param`, `let`, `extends`, `sweep`.
+Between the blocks stand lines: `import \"lib/corpora.aur\" { finnish, hindi }` takes blocks and names of another file,
+`let length = 2048 tokens` gives a value a name, `param peak = 1e-4 in 1e-5 .. 1e-3` one that may be set, and
+`extends \"base.aur\" { stage.cap.budget = 1M tokens }` takes over another experiment with changes. A `profile` and a `sweep`
+are blocks of changes. [Composition](composition.md) tells how they work together.
 ";
 
 /// Returns the reference.

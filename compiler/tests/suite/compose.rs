@@ -256,10 +256,10 @@ fn points_are_a_product_of_paths_and_zips() {
     assert_eq!(
         points,
         [
-            "seed_1_cap_budget_10_steps_cat_budget_20_steps",
-            "seed_1_cap_budget_20_steps_cat_budget_10_steps",
-            "seed_2_cap_budget_10_steps_cat_budget_20_steps",
-            "seed_2_cap_budget_20_steps_cat_budget_10_steps",
+            "seed_1_cap_budget_10_steps",
+            "seed_1_cap_budget_20_steps",
+            "seed_2_cap_budget_10_steps",
+            "seed_2_cap_budget_20_steps",
         ]
     );
     let point = sound(

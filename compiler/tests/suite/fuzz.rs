@@ -1,7 +1,8 @@
 //! Broken, odd and hostile input: never a panic, always a place, and work bounded by limits of the parser.
 
 use aurora_compiler::check::check;
-use aurora_lang::diagnostics::{Source, render_text, to_json};
+use aurora_compiler::compose::Choice;
+use aurora_lang::diagnostics::{render_text, to_json};
 use aurora_lang::parse::{MOST_BYTES, MOST_FAULTS, parse};
 use proptest::prelude::*;
 
@@ -87,6 +88,16 @@ fn fragment() -> impl Strategy<Value = String> {
         "\\\"",
         "pass@1",
         "import",
+        "import \"tiny.aur\"\n",
+        "import \"lib/starcoder.aur\" { starcoderplus }\n",
+        "extends \"tiny.aur\" { ",
+        "let small = ",
+        "\nlet tokens_a = 5 tokens\n",
+        "\nparam peak = 1e-3 in 1 .. 2\n",
+        "sweep s { stage.cap.budget = [1 steps, 2 steps] }",
+        "zip",
+        "in",
+        "..",
         "\u{0}",
     ];
     prop_oneof![
@@ -131,7 +142,9 @@ fn mutate(text: &str, mutations: &[Mutation]) -> String {
 /// Checks a text, draws what is found, and formats it if it parses.
 fn try_all(text: &str) {
     for profile in [None, Some("smoke")] {
-        let diagnostics = match check("fuzz.aur", text, profile) {
+        let bundle = crate::bundle_in("specs", "fuzz.aur", text);
+        let all = bundle.sources().text();
+        let diagnostics = match bundle.check(&Choice { profile, point: None }) {
             Ok(spec) => {
                 for (value, _) in spec.resolved().into_values() {
                     assert!(!value.is_empty());
@@ -147,14 +160,14 @@ fn try_all(text: &str) {
             assert!(!diagnostic.message.is_empty());
             for label in &diagnostic.labels {
                 assert!(
-                    label.span.start <= label.span.end && label.span.end <= text.len(),
+                    label.span.start <= label.span.end && label.span.end <= all.len(),
                     "{diagnostic:?}"
                 );
             }
         }
         let places: Vec<_> = diagnostics.iter().filter_map(|diagnostic| diagnostic.place()).collect();
         assert!(places.is_sorted(), "ordered by place: {places:?}");
-        let source = Source::new("fuzz.aur", text);
+        let source = bundle.sources().view();
         render_text(&diagnostics, source, false);
         to_json(&diagnostics, source);
     }
@@ -164,7 +177,7 @@ fn try_all(text: &str) {
             Ok(&formatted),
             "formatting twice changes nothing"
         );
-        let faults = |text: &str| match check("fuzz.aur", text, None) {
+        let faults = |text: &str| match crate::check_in("specs", "fuzz.aur", text) {
             Ok(_) => Vec::new(),
             Err(errors) => {
                 // The order of two faults at one place, and figures of places, may differ.
@@ -193,6 +206,11 @@ proptest! {
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn mutations_of_a_study(mutations in proptest::collection::vec(mutation(), 1..12)) {
+        try_all(&mutate(&crate::read("specs/replay.aur"), &mutations));
+    }
 
     #[test]
     fn mutations_of_the_large_spec(mutations in proptest::collection::vec(mutation(), 1..12)) {

@@ -5,9 +5,9 @@ use aurora_compiler::graph::{Pins, lower};
 use aurora_compiler::hash::hash;
 
 fn keys(name: &str) -> String {
-    let path = format!("{}/../specs/{name}.aur", env!("CARGO_MANIFEST_DIR"));
-    let text = std::fs::read_to_string(&path).expect("a spec of the repository");
-    let spec = check(name, &text, None).unwrap_or_else(|found| panic!("{name} has faults: {found:?}"));
+    let path = format!("specs/{name}.aur");
+    let spec =
+        crate::check_in("", &path, &crate::read(&path)).unwrap_or_else(|found| panic!("{name} has faults: {found:?}"));
     let keyed = hash(lower(&spec, &Pins::new()));
     let lines = keyed
         .graph

@@ -1,18 +1,19 @@
 //! Diagnostics as JSON: every place also as line and column.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Diagnostic, Severity, Source};
 use crate::ast::Span;
 
 /// Line and column, both from 1; columns count characters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 pub struct Position {
     pub line: u32,
     pub column: u32,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct DiagnosticJson {
     pub code: &'static str,
     pub severity: Severity,
@@ -24,7 +25,7 @@ pub struct DiagnosticJson {
     pub helps: Vec<HelpJson>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct LabelJson {
     pub text: String,
     /// The file, if it is not that of the fault.
@@ -36,14 +37,14 @@ pub struct LabelJson {
     pub end: Position,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct HelpJson {
     pub text: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub edit: Option<EditJson>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct EditJson {
     /// The file, if it is not that of the fault.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -16,11 +16,12 @@ pub use render::{MOST_SHOWN, render_text};
 pub use source::{Positions, Source, SourceFile, Sources};
 pub use table::TABLE;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::ast::Span;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
     Error,

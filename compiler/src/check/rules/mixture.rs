@@ -9,7 +9,7 @@ use crate::fields::Exact;
 use crate::spec::{Block, BlockId, Value};
 
 impl Checker<'_> {
-    pub(super) fn mixture(&mut self, id: &BlockId, block: &Block, drafts: &[Draft]) {
+    pub(super) fn mixture(&mut self, id: &BlockId, block: &Block, drafts: &[&Draft]) {
         let Some(draft) = drafts.iter().find(|draft| draft.id == *id) else {
             return;
         };

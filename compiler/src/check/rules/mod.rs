@@ -19,7 +19,7 @@ use super::collect::Draft;
 use crate::spec::{Block, BlockId, BlockKind, Field, Origin, Spec, Value};
 
 impl Checker<'_> {
-    pub(super) fn rules(&mut self, spec: &mut Spec, drafts: &[Draft], broken: &BTreeSet<BlockKind>) {
+    pub(super) fn rules(&mut self, spec: &mut Spec, drafts: &[&Draft], broken: &BTreeSet<BlockKind>) {
         self.one_experiment(spec, broken);
         self.names_of_weights(spec);
         self.derive_defaults(spec);
@@ -121,7 +121,7 @@ impl Checker<'_> {
                 _ => continue,
             };
             // A library offers more than one spec uses.
-            if !used.contains(id) && self.own.contains(block.span) {
+            if !used.contains(id) && self.own.contains(block.span) && !self.mentioned.contains(&id.name) {
                 self.warnings.push(
                     Diagnostic::new(Code::UNUSED, format!("{kind} `{}` is never used", id.name))
                         .label(block.span, why)

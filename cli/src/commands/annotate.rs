@@ -1,0 +1,95 @@
+//! Faults as other systems read them: annotations of a GitHub workflow, SARIF 2.1.0.
+
+use std::collections::BTreeSet;
+
+use aurora_lang::diagnostics::{DiagnosticJson, Severity, explain};
+use serde_json::{Value, json};
+
+/// One line that a GitHub workflow shows beside the file.
+pub fn github(fault: &DiagnosticJson) -> String {
+    let level = level(fault.severity);
+    let data = |text: &str| text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A");
+    let property = |text: &str| data(text).replace(':', "%3A").replace(',', "%2C");
+    let place = fault.labels.first().map_or(String::new(), |label| {
+        format!(
+            ",line={},col={},endLine={},endColumn={}",
+            label.start.line, label.start.column, label.end.line, label.end.column
+        )
+    });
+    let helps = fault.helps.iter().map(|help| format!("\nhelp: {}", help.text));
+    let message = fault.message.clone() + &helps.collect::<String>();
+    format!(
+        "::{level} file={}{place},title={}::{}",
+        property(&fault.file),
+        property(fault.code),
+        data(&message)
+    )
+}
+
+/// A SARIF log with one run.
+pub fn sarif(faults: impl Iterator<Item = DiagnosticJson>) -> Value {
+    let faults: Vec<DiagnosticJson> = faults.collect();
+    let codes: BTreeSet<&str> = faults.iter().map(|fault| fault.code).collect();
+    let rules: Vec<Value> = codes
+        .into_iter()
+        .filter_map(explain)
+        .map(|rule| {
+            json!({
+                "id": rule.code,
+                "shortDescription": { "text": rule.title },
+                "fullDescription": { "text": rule.text },
+            })
+        })
+        .collect();
+    let results: Vec<Value> = faults.iter().map(result).collect();
+    json!({
+        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
+        "version": "2.1.0",
+        "runs": [{
+            "tool": { "driver": {
+                "name": "aurora",
+                "version": env!("CARGO_PKG_VERSION"),
+                "rules": rules,
+            }},
+            "columnKind": "unicodeCodePoints",
+            "results": results,
+        }],
+    })
+}
+
+fn result(fault: &DiagnosticJson) -> Value {
+    let place = |file: &str, label: &aurora_lang::diagnostics::LabelJson| {
+        json!({
+            "physicalLocation": {
+                "artifactLocation": { "uri": file },
+                "region": {
+                    "startLine": label.start.line,
+                    "startColumn": label.start.column,
+                    "endLine": label.end.line,
+                    "endColumn": label.end.column,
+                },
+            },
+            "message": { "text": label.text },
+        })
+    };
+    let places: Vec<Value> = fault
+        .labels
+        .iter()
+        .map(|label| place(label.file.as_deref().unwrap_or(&fault.file), label))
+        .collect();
+    let (first, others) = places.split_at(places.len().min(1));
+    json!({
+        "ruleId": fault.code,
+        "level": level(fault.severity),
+        "message": { "text": fault.message },
+        "locations": first,
+        "relatedLocations": others,
+    })
+}
+
+fn level(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Error => "error",
+        Severity::Warning => "warning",
+    }
+}

@@ -1,0 +1,57 @@
+//! `aurora check --fix`: makes the edits that faults suggest.
+//!
+//! An edit is made where its fault suggests that one alone, and where no edit before it touches the same text. What the
+//! edit does is told, so that it can be looked at.
+
+use aurora_compiler::compose::Bundle;
+use aurora_lang::diagnostics::{Diagnostic, Edit};
+use camino::Utf8Path;
+
+use crate::failure::Failure;
+
+/// Edits the files of a spec; says what was edited, in order.
+pub fn apply(bundle: &Bundle, found: &[Diagnostic]) -> Result<Vec<String>, Failure> {
+    let view = bundle.sources().view();
+    let mut edits: Vec<&Edit> = found.iter().filter_map(only_edit).collect();
+    edits.sort_by_key(|edit| edit.span);
+    edits.dedup();
+    let mut told = Vec::new();
+    for (index, name) in bundle.file_names().enumerate() {
+        let own: Vec<&Edit> = edits
+            .iter()
+            .copied()
+            .filter(|edit| view.file(edit.span.start).0 == index)
+            .collect();
+        let Some(first) = own.first() else { continue };
+        let (_, _, range) = view.file(first.span.start);
+        let old = &view.text[range.start..range.end];
+        let mut text = String::new();
+        let mut at = 0;
+        for edit in own {
+            let [start, end] = [edit.span.start, edit.span.end].map(|byte| byte - range.start);
+            if start < at || end > old.len() {
+                continue;
+            }
+            text.push_str(&old[at..start]);
+            text.push_str(&edit.replacement);
+            at = end;
+            let line = old[..start].matches('\n').count() + 1;
+            told.push(format!(
+                "{name}:{line}: `{}` → `{}`",
+                &old[start..end],
+                edit.replacement
+            ));
+        }
+        text.push_str(&old[at..]);
+        aurora_runtime::write_whole(Utf8Path::new(name), text.as_bytes())
+            .map_err(|error| Failure::fault(format!("cannot write `{name}`: {error}")))?;
+    }
+    Ok(told)
+}
+
+/// The edit of a fault that suggests one and no other.
+fn only_edit(fault: &Diagnostic) -> Option<&Edit> {
+    let mut edits = fault.helps.iter().filter_map(|help| help.edit.as_ref());
+    let only = edits.next()?;
+    edits.next().is_none().then_some(only)
+}

@@ -1,0 +1,38 @@
+//! `aurora schema`: the JSON Schema of what Aurora writes.
+
+use aurora_compiler::documents::{Diagnostics, Graph, Plan};
+use aurora_compiler::lock::Lock;
+use aurora_runtime::record::RunFacts;
+use schemars::{Schema, schema_for};
+use serde_json::{Value, json};
+
+use crate::arguments::Document;
+use crate::failure::{Exit, Failure};
+
+pub fn run(of: Document) -> Result<Exit, Failure> {
+    let schema = match of {
+        Document::Lock => schema_for!(Lock),
+        Document::Record => schema_for!(RunFacts),
+        Document::Graph => printed(schema_for!(Graph)),
+        Document::Diagnostics => printed(schema_for!(Diagnostics)),
+        Document::Plan => printed(schema_for!(Plan)),
+    };
+    let text = serde_json::to_string_pretty(&schema).map_err(|error| Failure::fault(error.to_string()))?;
+    println!("{text}");
+    Ok(Exit::Done)
+}
+
+/// What a command prints starts with the version of the format.
+fn printed(mut schema: Schema) -> Schema {
+    let object = schema.ensure_object();
+    if let Some(Value::Object(properties)) = object.get_mut("properties") {
+        properties.insert(
+            "format_version".to_string(),
+            json!({ "type": "string", "pattern": "^1\\." }),
+        );
+    }
+    if let Some(Value::Array(required)) = object.get_mut("required") {
+        required.insert(0, json!("format_version"));
+    }
+    schema
+}

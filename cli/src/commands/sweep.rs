@@ -1,0 +1,57 @@
+//! `aurora sweep`: the points of a spec's sweeps, and how much of their work they share.
+
+use std::collections::BTreeMap;
+
+use aurora_compiler::hash::Key;
+use serde_json::json;
+
+use super::Context;
+use crate::arguments::SpecArgument;
+use crate::failure::{Exit, Failure};
+use crate::output::{self, grouped};
+use crate::project::{Project, bundle, sweep_keys};
+
+pub fn run(context: &Context, argument: &SpecArgument) -> Result<Exit, Failure> {
+    let bundle = bundle(&argument.spec, &argument.chosen.set)?;
+    let project = Project::of(&argument.spec, context.store.as_deref())?;
+    // The spec itself first: its faults, and the contents that its sources are pinned to.
+    let (_, loaded) = context.open(argument)?;
+    let points = bundle.points();
+    if points.is_empty() {
+        return Err(Failure::fault(format!("`{}` has no sweep", argument.spec))
+            .help("write `sweep NAME { stage.cap.learning_rate.peak = [5e-5, 1e-4] }`"));
+    }
+    let swept = sweep_keys(&project, &loaded, &bundle, &argument.chosen, context.json)?;
+    let mut users: BTreeMap<Key, usize> = BTreeMap::new();
+    for point in &swept {
+        for key in &point.keys {
+            *users.entry(*key).or_default() += 1;
+        }
+    }
+    let mut rows = vec![["point", "nodes", "its own"].map(String::from).to_vec()];
+    let mut values = Vec::new();
+    for point in &swept {
+        let own = point.keys.iter().filter(|key| users[key] == 1).count();
+        rows.push(vec![point.name.clone(), point.keys.len().to_string(), own.to_string()]);
+        values.push(json!({
+            "sweep": point.sweep,
+            "point": point.name,
+            "experiment": point.experiment,
+            "nodes": point.keys.len(),
+            "own": own,
+        }));
+    }
+    let asked: usize = swept.iter().map(|point| point.keys.len()).sum();
+    if context.json {
+        output::json(json!({ "points": values, "nodes": { "asked": asked, "different": users.len() } }));
+    } else {
+        print!("{}", output::table(&rows));
+        println!(
+            "\n{} points ask for {} nodes, {} of them different",
+            grouped(swept.len() as u64),
+            grouped(asked as u64),
+            grouped(users.len() as u64)
+        );
+    }
+    Ok(Exit::Done)
+}

@@ -1,0 +1,175 @@
+//! Every point of a spec's sweeps, checked one after the other.
+//!
+//! The files are joined and their blocks read once; a point reads again only the blocks that it changes. A point that
+//! gives a parameter another value is checked from the start, because any block may use it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aurora_lang::ast::Entry;
+use aurora_lang::diagnostics::Diagnostic;
+use rayon::prelude::*;
+
+use super::Checker;
+use super::collect::Draft;
+use crate::compose::{Bundle, Choice, Flat, Layer, LayerKind, Point, Sweep};
+use crate::spec::{Block, BlockId, BlockKind, Spec};
+
+/// What points of a sweep share.
+struct Shared<'b> {
+    bundle: &'b Bundle,
+    choice: Choice<'b>,
+    flat: &'b Flat,
+    /// With every change but those of a point and of `--set`.
+    drafts: Vec<Draft>,
+    /// As they were read from these drafts.
+    blocks: Vec<(BlockId, Block)>,
+    failed: BTreeSet<(BlockId, String)>,
+}
+
+impl Bundle {
+    /// Checks every point of the spec's sweeps and hands each over; results are in the order of the points.
+    ///
+    /// # Errors
+    /// The faults of the first point that has some.
+    pub fn each_point<T: Send>(
+        &self,
+        profile: Option<&str>,
+        each: impl Fn(&Point, &Spec) -> T + Sync,
+    ) -> Result<Vec<T>, Vec<Diagnostic>> {
+        let choice = Choice { profile, point: None };
+        let flat = self.flatten(&choice)?;
+        let mut checker = Checker::new(self);
+        let mut collected = checker.collect(&flat);
+        checker.know_profile(&flat.profiles, profile);
+        let (own, settings) = flat.layers.split_at(flat.layers.len().saturating_sub(1));
+        for layer in own {
+            checker.lay_over(&mut collected.drafts, layer);
+        }
+        let blocks = collected
+            .drafts
+            .iter()
+            .map(|draft| (draft.id.clone(), checker.block(draft)))
+            .collect();
+        if !checker.errors.is_empty() {
+            aurora_lang::diagnostics::sort(&mut checker.errors);
+            return Err(checker.errors);
+        }
+        let shared = Shared {
+            bundle: self,
+            choice,
+            flat: &flat,
+            drafts: collected.drafts,
+            blocks,
+            failed: checker.failed,
+        };
+        let points: Vec<(&Sweep, Point)> = flat
+            .sweeps
+            .iter()
+            .flat_map(|sweep| sweep.points().map(move |point| (sweep, point)))
+            .collect();
+        points
+            .par_iter()
+            .map_init(
+                || checker_of(&shared),
+                |checker, (sweep, point)| {
+                    let spec = checker.point(&shared, sweep, point, settings)?;
+                    Ok(each(point, &spec))
+                },
+            )
+            .collect()
+    }
+}
+
+fn checker_of<'b>(shared: &Shared<'b>) -> Checker<'b> {
+    let mut checker = Checker::new(shared.bundle);
+    // The names of all blocks; their faults have been told.
+    checker.collect(shared.flat);
+    checker.errors.clear();
+    checker
+}
+
+impl Checker<'_> {
+    fn point(
+        &mut self,
+        shared: &Shared<'_>,
+        sweep: &Sweep,
+        point: &Point,
+        settings: &[Layer],
+    ) -> Result<Spec, Vec<Diagnostic>> {
+        let fields = sweep.fields(point.index());
+        if fields.iter().any(|field| field.path.len() == 1) {
+            return shared.bundle.check(&Choice {
+                point: Some(&point.name),
+                ..shared.choice
+            });
+        }
+        self.warnings.clear();
+        self.failed.clone_from(&shared.failed);
+        let changes = Layer {
+            kind: LayerKind::Applied,
+            entries: fields.into_iter().map(Entry::Field).collect(),
+        };
+        let mut touched: BTreeSet<BlockId> = BTreeSet::new();
+        for layer in settings.iter().chain([&changes]) {
+            touched.extend(layer.entries.iter().filter_map(block_of));
+        }
+        // Only the blocks that change are read again.
+        let mut changed: Vec<Draft> = shared
+            .drafts
+            .iter()
+            .filter(|draft| touched.contains(&draft.id))
+            .cloned()
+            .collect();
+        self.lay_over(&mut changed, &changes);
+        for layer in settings {
+            self.lay_over(&mut changed, layer);
+        }
+        let mut again: BTreeMap<&BlockId, (Block, &Draft)> = BTreeMap::new();
+        for draft in &changed {
+            again.insert(&draft.id, (self.block(draft), draft));
+        }
+        let drafts: Vec<&Draft> = shared
+            .drafts
+            .iter()
+            .map(|draft| again.get(&draft.id).map_or(draft, |(_, draft)| *draft))
+            .collect();
+        let mut blocks: BTreeMap<BlockId, Block> = BTreeMap::new();
+        let mut name = String::new();
+        for (id, block) in &shared.blocks {
+            let block = again.get(id).map_or(block, |(block, _)| block).clone();
+            let mut id = id.clone();
+            if id.kind == BlockKind::Experiment && name.is_empty() {
+                name = format!("{}_{}", id.name, point.name);
+                id.name.clone_from(&name);
+            }
+            blocks.insert(id, block);
+        }
+        let mut spec = self.empty_spec(shared.bundle, &shared.choice);
+        spec.point = Some(point.name.clone());
+        spec.name = name;
+        spec.blocks = blocks;
+        self.rules(&mut spec, &drafts, &BTreeSet::new());
+        if self.errors.is_empty() {
+            return Ok(spec);
+        }
+        let mut errors = std::mem::take(&mut self.errors);
+        aurora_lang::diagnostics::sort(&mut errors);
+        Err(errors)
+    }
+}
+
+/// The block that an entry of a point or of `--set` changes.
+fn block_of(entry: &Entry) -> Option<BlockId> {
+    let (kind, name) = match entry {
+        Entry::Field(field) => match field.path.as_slice() {
+            [kind, name, ..] => (kind, name),
+            _ => return None,
+        },
+        Entry::Block(block) => (&block.keyword, &block.name),
+        Entry::Component(_) => return None,
+    };
+    Some(BlockId {
+        kind: crate::schema::kind(&kind.text)?,
+        name: name.text.clone(),
+    })
+}

@@ -1,0 +1,93 @@
+//! The shapes of what commands print under `--json`, for their schemas.
+//!
+//! In: nothing. Out: types that are written as the documents are; a lock and the record of a run have types of their own
+//! elsewhere ([`Lock`](crate::lock::Lock)). Every document starts with `format_version`, which the printer adds.
+
+use aurora_lang::diagnostics::DiagnosticJson;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::check::Assumption;
+use crate::graph::Kind;
+use crate::hash::Key;
+use crate::plan::State;
+use crate::why::Change;
+
+/// `aurora build --json`: the graph of a spec.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct Graph {
+    pub experiment: String,
+    pub models: Vec<Model>,
+    pub stages: Vec<Stage>,
+    /// In the graph's order: inputs before users.
+    pub nodes: Vec<Node>,
+    /// What the spec assumes, infers, takes from publications, or does not know.
+    pub assumptions: Vec<Assumption>,
+}
+
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct Model {
+    pub name: String,
+    pub parameters: u64,
+}
+
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct Stage {
+    pub name: String,
+    pub steps: u64,
+    /// Tokens of all steps.
+    pub tokens: u64,
+    pub tokens_per_step: u64,
+    /// How many are kept.
+    pub checkpoints: usize,
+}
+
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct Node {
+    /// Unique in its graph.
+    pub name: String,
+    pub kind: Kind,
+    pub key: Key,
+    /// Names of the nodes whose results are part of the key.
+    pub inputs: Vec<String>,
+    pub state: State,
+    /// Why it would run, in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The same as data: what has changed since it was built last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub changes: Option<Vec<Change>>,
+}
+
+/// `aurora plan --json`: what a run would do.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct Plan {
+    pub experiment: String,
+    pub nodes: Vec<Node>,
+    /// Of the nodes that are not there yet.
+    pub cost: Cost,
+    /// Paths of the unknown values that keep the spec from running.
+    pub unknown: Vec<String>,
+}
+
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct Cost {
+    pub tokens: u64,
+    /// 6 × parameters × tokens.
+    pub flops: f64,
+    pub checkpoint_bytes: u64,
+}
+
+/// `aurora check --json`: the faults of each spec.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct Diagnostics {
+    pub files: Vec<CheckedFile>,
+}
+
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct CheckedFile {
+    pub file: String,
+    pub diagnostics: Vec<DiagnosticJson>,
+    /// None of a spec with errors.
+    pub assumptions: Vec<Assumption>,
+}

@@ -1,0 +1,139 @@
+//! A checked spec as one file that says everything: made for review.
+//!
+//! In: a [`Spec`]. Out: its text without imports, names for values, parameters, profiles and sweeps, every default spelled
+//! out, blocks and fields in the order of the tables. It is a spec itself, and has the keys of the one it was made from.
+//! What the values amount to stands above the blocks as comments.
+//! Not here: where a value was written (`aurora show --origins`).
+
+use std::fmt::Write as _;
+
+use crate::graph::{model_fields, stage_plan};
+use crate::schema::{self, BLOCKS};
+use crate::spec::{Block, BlockId, BlockKind, Field, Spec, Value};
+
+/// Returns the resolved text of a spec.
+pub fn resolved(spec: &Spec) -> String {
+    let mut text = String::new();
+    for (what, chosen) in [("profile", &spec.profile), ("point", &spec.point)] {
+        if let Some(chosen) = chosen {
+            let _ = writeln!(text, "// With {what} {chosen}.");
+        }
+    }
+    for setting in &spec.settings {
+        let _ = writeln!(text, "// With --set {setting}.");
+    }
+    for table in BLOCKS {
+        for (id, block) in spec.of_kind(table.kind) {
+            if let Some(fact) = fact(spec, id, block) {
+                let _ = writeln!(text, "\n// {fact}");
+            }
+            let _ = writeln!(text, "{} {} {{", id.kind, id.name);
+            let known = table.fields.iter().map(|field| field.name);
+            let others = block.fields.keys().map(String::as_str);
+            let others = others.filter(|name| table.field(name).is_none());
+            for name in known.chain(others) {
+                if let Some(line) = block.field(name).and_then(|field| line(name, field)) {
+                    let _ = writeln!(text, "  {line}");
+                }
+            }
+            let _ = writeln!(text, "}}\n");
+        }
+    }
+    // The text follows the grammar, because every value reads back as it is written.
+    aurora_lang::format(&text).unwrap_or(text)
+}
+
+fn line(name: &str, field: &Field) -> Option<String> {
+    match &field.value {
+        Value::None if !field.is_written() => None,
+        Value::Gate(gate) => Some(format!("{}{}", gate.text, mark(field))),
+        Value::Call { name: call, arguments } if call == schema::component().name => {
+            let mut line = name.to_owned();
+            for schema in schema::component().all() {
+                let argument = arguments.get(schema.name)?;
+                if argument.value != Value::None || argument.is_written() {
+                    let _ = write!(line, " {} {}", schema.name, value(argument));
+                }
+            }
+            Some(line)
+        }
+        _ => Some(format!("{name} = {}", value(field))),
+    }
+}
+
+/// A value with its evidence, and that of its parts.
+fn value(field: &Field) -> String {
+    let text = match &field.value {
+        Value::List(elements) => {
+            let elements: Vec<String> = elements.iter().map(value).collect();
+            format!("[{}]", elements.join(", "))
+        }
+        Value::Call { name, arguments } => {
+            let table = schema::call(name);
+            let first = table.and_then(|table| table.first).map(|first| first.name);
+            let known: Vec<&str> =
+                table.map_or_else(Vec::new, |table| table.all().map(|argument| argument.name).collect());
+            let written: Vec<String> = known
+                .into_iter()
+                .filter_map(|name| Some((name, arguments.get(name)?)))
+                .filter(|(_, argument)| argument.value != Value::None || argument.is_written())
+                .map(|(name, argument)| {
+                    if first == Some(name) {
+                        value(argument)
+                    } else {
+                        format!("{name} = {}", value(argument))
+                    }
+                })
+                .collect();
+            format!("{name}({})", written.join(", "))
+        }
+        other => other.to_string(),
+    };
+    text + &mark(field)
+}
+
+fn mark(field: &Field) -> String {
+    field
+        .evidence
+        .as_ref()
+        .map_or(String::new(), |evidence| format!(" {}", evidence.mark()))
+}
+
+/// What the values of a block amount to, if all of them are known.
+fn fact(spec: &Spec, id: &BlockId, block: &Block) -> Option<String> {
+    match id.kind {
+        BlockKind::Model => {
+            let counts = ["layers", "hidden", "heads", "kv_heads", "feed_forward", "vocabulary"];
+            counts
+                .iter()
+                .all(|name| block.integer(name).is_some())
+                .then(|| format!("{} parameters", grouped(model_fields(spec, id).parameters())))
+        }
+        BlockKind::Stage => {
+            let batch = spec.batch_of(id)?;
+            block.quantity("budget")?;
+            let plan = stage_plan(spec, id);
+            Some(format!(
+                "{} steps × {} tokens = {} tokens, {} checkpoints",
+                grouped(plan.steps),
+                grouped(batch.tokens),
+                grouped(plan.steps * batch.tokens),
+                plan.checkpoints.len()
+            ))
+        }
+        _ => None,
+    }
+}
+
+/// 12345678 → "12,345,678".
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
