@@ -10,4 +10,5 @@ mod reading;
 mod renaming;
 mod session;
 mod specs;
+mod treesitter;
 mod vscode;

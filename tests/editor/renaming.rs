@@ -52,7 +52,7 @@ fn a_name_leads_to_its_declaration_in_another_file() {
     assert_eq!(go(&mut editor, "small\n  budget", 0), ["demo.aur:14:small"]);
     assert_eq!(go(&mut editor, "length\n", 0), ["demo.aur:6:length"]);
     assert_eq!(go(&mut editor, "held_out.bits", 0), ["demo.aur:48:held_out"]);
-    assert_eq!(go(&mut editor, "first.budget", 0), ["demo.aur:30:first"]);
+    assert_eq!(go(&mut editor, "first.budget", 0), ["demo.aur:29:first"]);
     // An import leads to its file; a field to nothing.
     assert_eq!(go(&mut editor, "lib/data", 0), ["lib/data.aur:1:"]);
     assert!(
@@ -101,10 +101,25 @@ fn references_are_found_in_every_file() {
     let found = editor.request("textDocument/references", params);
     assert_eq!(
         places(&found),
-        ["lib/data.aur:12:held", "lib/data.aur:9:held"]
+        ["lib/data.aur:15:held", "lib/data.aur:9:held"]
             .map(str::to_owned)
             .to_vec()
     );
+}
+
+#[test]
+fn a_name_lights_up_in_its_file() {
+    let mut editor = Editor::new(&files());
+    editor.open_file("specs/demo.aur");
+    let found = editor.at(
+        "textDocument/documentHighlight",
+        "specs/demo.aur",
+        find(SPEC, "first.held", 0),
+    );
+    let found = found.as_array().expect("a list");
+    let kinds: Vec<&Value> = found.iter().map(|one| &one["kind"]).collect();
+    assert_eq!(kinds, [&json!(3), &json!(2), &json!(2), &json!(2)]);
+    assert!(found.iter().all(|one| slice(SPEC, &one["range"]) == "first"));
 }
 
 /// Renames, and returns the new text of every file that changes.

@@ -97,6 +97,26 @@ pub fn references(workspace: &mut Workspace, path: &Utf8Path, byte: usize) -> Ve
     found.into_iter().collect()
 }
 
+/// Every place in one file of the names at a byte, and whether it declares the name.
+pub fn in_file(workspace: &mut Workspace, path: &Utf8Path, byte: usize) -> Vec<(Span, bool)> {
+    let Some(analysis) = workspace.analysis(path) else {
+        return Vec::new();
+    };
+    let declared: Vec<Span> = analysis
+        .names_at(path, byte)
+        .iter()
+        .map(|found| found.declared)
+        .collect();
+    let all = analysis.occurrences().iter();
+    let places = all
+        .filter(|found| declared.contains(&found.declared))
+        .map(|found| (analysis.place(found.span), found.role == OccurrenceRole::Declaration));
+    places
+        .filter(|(place, _)| place.path == path)
+        .map(|(place, declares)| (place.span, declares))
+        .collect()
+}
+
 fn is_shared(all: &[Occurrence], one: &Occurrence) -> bool {
     one.role == OccurrenceRole::Import
         && all
@@ -175,15 +195,7 @@ fn proved(
     declared: Option<&Place>,
     count: usize,
 ) -> Result<(), String> {
-    let mut after = Workspace::new(workspace.folders.clone());
-    for (path, document) in &workspace.documents {
-        let document = Document {
-            uri: document.uri.clone(),
-            version: document.version,
-            text: document.text.clone(),
-        };
-        after.documents.insert(path.clone(), document);
-    }
+    let mut after = workspace.trial();
     for (path, edits) in edits {
         let text = workspace.text(path).ok_or("a file cannot be read")?;
         let mut changed = text.as_str().to_owned();

@@ -11,11 +11,11 @@ use lsp_types::notification::{self as notified, Notification as _};
 use lsp_types::request::{self as requested, Request as _};
 use lsp_types::{
     CodeAction, CodeActionKind, CodeActionOrCommand, CodeActionParams, CodeActionResponse, CompletionList,
-    CompletionParams, CompletionResponse, DocumentFormattingParams, DocumentSymbolParams, DocumentSymbolResponse,
-    FoldingRange, FoldingRangeParams, GotoDefinitionParams, GotoDefinitionResponse, Hover, HoverContents, HoverParams,
-    InlayHint, InlayHintKind, InlayHintLabel, InlayHintParams, Location, PrepareRenameResponse, ReferenceParams,
-    RenameParams, SemanticTokens, SemanticTokensParams, SemanticTokensResult, TextDocumentPositionParams, TextEdit,
-    Uri, WorkspaceEdit,
+    CompletionParams, CompletionResponse, DocumentFormattingParams, DocumentHighlight, DocumentHighlightKind,
+    DocumentHighlightParams, DocumentSymbolParams, DocumentSymbolResponse, FoldingRange, FoldingRangeParams,
+    GotoDefinitionParams, GotoDefinitionResponse, Hover, HoverContents, HoverParams, InlayHint, InlayHintKind,
+    InlayHintLabel, InlayHintParams, Location, PrepareRenameResponse, ReferenceParams, RenameParams, SemanticTokens,
+    SemanticTokensParams, SemanticTokensResult, TextDocumentPositionParams, Uri, WorkspaceEdit,
 };
 
 use super::explanations::Explanations;
@@ -62,6 +62,9 @@ impl Server {
             requested::Completion::METHOD => self.answer::<requested::Completion>(request, Self::complete),
             requested::GotoDefinition::METHOD => self.answer::<requested::GotoDefinition>(request, Self::definition),
             requested::References::METHOD => self.answer::<requested::References>(request, Self::references),
+            requested::DocumentHighlightRequest::METHOD => {
+                self.answer::<requested::DocumentHighlightRequest>(request, Self::highlights)
+            }
             requested::PrepareRenameRequest::METHOD => {
                 self.answer::<requested::PrepareRenameRequest>(request, Self::prepare_rename)
             }
@@ -232,6 +235,20 @@ impl Server {
         ))
     }
 
+    fn highlights(&mut self, params: DocumentHighlightParams) -> Answer<requested::DocumentHighlightRequest> {
+        let (path, text, byte) = self.spot(&params.text_document_position_params)?;
+        let found = rename::in_file(&mut self.workspace, &path, byte);
+        let highlights = found.into_iter().map(|(span, declares)| DocumentHighlight {
+            range: text.range(span, self.client.encoding),
+            kind: Some(if declares {
+                DocumentHighlightKind::WRITE
+            } else {
+                DocumentHighlightKind::READ
+            }),
+        });
+        Ok(Some(highlights.collect()))
+    }
+
     fn prepare_rename(&mut self, params: TextDocumentPositionParams) -> Answer<requested::PrepareRenameRequest> {
         let (path, text, byte) = self.spot(&params)?;
         let span = rename::prepare(&mut self.workspace, &path, byte)?;
@@ -256,11 +273,20 @@ impl Server {
     }
 
     fn format(&mut self, params: DocumentFormattingParams) -> Answer<requested::Formatting> {
-        let (_, text) = self.file(&params.text_document.uri)?;
+        let (path, text) = self.file(&params.text_document.uri)?;
+        let Some(analysis) = self.workspace.analysis(&path) else {
+            return Ok(None);
+        };
         // A file with syntax errors stays as it is: the errors are shown where they are.
-        let formatted = aurora_lang::format(text.as_str()).ok();
-        let edits: Option<Vec<TextEdit>> = formatted.map(|new| convert::replacement(&text, &new, self.client.encoding));
-        Ok(edits)
+        let own = analysis
+            .bundle
+            .files()
+            .next()
+            .filter(|file| file.parsed.errors.is_empty());
+        Ok(own.map(|file| {
+            let formatted = aurora_lang::format::format_file(text.as_str(), &file.parsed.file);
+            convert::replacement(&text, &formatted, self.client.encoding)
+        }))
     }
 
     fn actions(&mut self, params: CodeActionParams) -> Answer<requested::CodeActionRequest> {

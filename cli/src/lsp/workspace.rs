@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use aurora_compiler::compose::Bundle;
+use aurora_lang::parse::Seen;
 use aurora_lang::tokens::{TokenKind, tokens};
 use camino::{Utf8Path, Utf8PathBuf};
 
@@ -16,8 +17,10 @@ use super::text::Text;
 use super::uri;
 use crate::project::Project;
 
-/// Files of a folder that are looked at.
-const MOST_FILES: usize = 5000;
+/// Files and folders that are looked at in the search for specs.
+const MOST_ENTRIES: usize = 20_000;
+/// Folders inside each other that are looked into.
+const DEEPEST: usize = 8;
 /// Specs that a change of a library is checked in.
 pub const MOST_SPECS: usize = 16;
 
@@ -44,6 +47,8 @@ pub struct Workspace {
     disk: BTreeMap<Utf8PathBuf, Option<Rc<Text>>>,
     analyses: BTreeMap<Utf8PathBuf, Rc<Analysis>>,
     outlines: BTreeMap<Utf8PathBuf, Outline>,
+    /// Blocks that need not be read again.
+    seen: Seen,
     /// The `.aur` files of the folders, once they have been looked for.
     files: Option<BTreeSet<Utf8PathBuf>>,
 }
@@ -104,6 +109,28 @@ impl Workspace {
         read
     }
 
+    /// A workspace of the same folders and documents, to be changed on trial.
+    pub fn trial(&self) -> Self {
+        let copy = |document: &Document| Document {
+            uri: document.uri.clone(),
+            version: document.version,
+            text: document.text.clone(),
+        };
+        Self {
+            folders: self.folders.clone(),
+            documents: self
+                .documents
+                .iter()
+                .map(|(path, document)| (path.clone(), copy(document)))
+                .collect(),
+            disk: self.disk.clone(),
+            outlines: self.outlines.clone(),
+            seen: self.seen.clone(),
+            files: self.files.clone(),
+            analyses: BTreeMap::new(),
+        }
+    }
+
     /// The analysis of a file as the first one of a spec.
     pub fn analysis(&mut self, path: &Utf8Path) -> Option<Rc<Analysis>> {
         if let Some(known) = self.analyses.get(path) {
@@ -113,7 +140,8 @@ impl Workspace {
         let base = Project::of(path, None).ok()?.root;
         let name = path.strip_prefix(&base).unwrap_or(path).to_owned();
         let mut failed = Vec::new();
-        let bundle = Bundle::read(name.as_str(), text.as_str(), &mut |name| {
+        let mut seen = std::mem::take(&mut self.seen);
+        let mut read = |name: &str| {
             let full = uri::normal(&base.join(name));
             if !full.starts_with(&base) {
                 return Err(format!("it lies outside of the project `{base}`"));
@@ -125,7 +153,9 @@ impl Workspace {
                     Err("there is no such file".to_owned())
                 }
             }
-        });
+        };
+        let bundle = Bundle::read_again(name.as_str(), text.as_str(), &mut read, &mut seen);
+        self.seen = seen;
         let is_spec = self.outline(path).is_spec;
         let analysis = Rc::new(Analysis::new(bundle, &base, failed, is_spec));
         self.analyses.insert(path.to_owned(), analysis.clone());
@@ -184,9 +214,12 @@ impl Workspace {
                 .filter_map(|path| Project::of(path, None).ok().map(|project| project.root));
             let mut folders: BTreeSet<Utf8PathBuf> = self.folders.iter().cloned().chain(projects).collect();
             folders.retain(|folder| folder.parent().is_some());
-            let mut found = BTreeSet::new();
-            folders.iter().for_each(|folder| collect(folder, 0, &mut found));
-            self.files = Some(found);
+            let mut search = Search {
+                found: BTreeSet::new(),
+                left: MOST_ENTRIES,
+            };
+            folders.iter().for_each(|folder| search.folder(folder, 0));
+            self.files = Some(search.found);
         }
         let open = self.documents.keys().cloned();
         self.files.iter().flatten().cloned().chain(open).collect()
@@ -225,18 +258,27 @@ fn outline(path: &Utf8Path, text: &str) -> Outline {
     outline
 }
 
-fn collect(folder: &Utf8Path, depth: usize, found: &mut BTreeSet<Utf8PathBuf>) {
-    let Ok(entries) = folder.read_dir_utf8() else { return };
-    for entry in entries.flatten() {
-        let (path, name) = (entry.path(), entry.file_name());
-        let Ok(kind) = entry.file_type() else { continue };
-        if found.len() >= MOST_FILES {
-            return;
-        }
-        if kind.is_dir() && depth < 8 && !name.starts_with('.') && !matches!(name, "target" | "node_modules") {
-            collect(path, depth + 1, found);
-        } else if kind.is_file() && path.extension() == Some("aur") {
-            found.insert(path.to_owned());
+/// A search for `.aur` files; it ends early in a folder that is no project.
+struct Search {
+    found: BTreeSet<Utf8PathBuf>,
+    /// Entries that may still be looked at.
+    left: usize,
+}
+
+impl Search {
+    fn folder(&mut self, folder: &Utf8Path, depth: usize) {
+        let Ok(entries) = folder.read_dir_utf8() else { return };
+        for entry in entries.flatten() {
+            let (path, name) = (entry.path(), entry.file_name());
+            let Ok(kind) = entry.file_type() else { continue };
+            let Some(left) = self.left.checked_sub(1) else { return };
+            self.left = left;
+            if kind.is_dir() && depth < DEEPEST && !name.starts_with('.') && !matches!(name, "target" | "node_modules")
+            {
+                self.folder(path, depth + 1);
+            } else if kind.is_file() && path.extension() == Some("aur") {
+                self.found.insert(path.to_owned());
+            }
         }
     }
 }

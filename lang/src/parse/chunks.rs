@@ -169,10 +169,11 @@ fn next_chunk(text: &str, lexed: &Lexed, at: usize, next_mark: usize) -> (Chunk,
     let mut open: Vec<(usize, u8)> = Vec::new();
     let mut behind = at;
     for mark in &lexed.marks[next_mark..] {
-        if is_statement && open.is_empty() {
-            if let Some(end) = statement_end(text, behind, mark.at) {
-                return (Chunk::Block(trimmed(text, at, end)), end);
-            }
+        if is_statement
+            && open.is_empty()
+            && let Some(end) = statement_end(text, behind, mark.at)
+        {
+            return (Chunk::Block(trimmed(text, at, end)), end);
         }
         // A block that starts at the left edge inside of another one: that one was never closed.
         if let Some(start) = following.filter(|&start| start < mark.at && !holds_blocks) {

@@ -2,6 +2,7 @@
 
 use aurora_lang::ast::File;
 use aurora_lang::parse;
+use aurora_lang::parse::{Seen, parse_again};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -172,6 +173,20 @@ proptest! {
         for line in formatted.lines() {
             prop_assert_eq!(line.trim_end(), line, "no blanks at the end of a line");
         }
+    }
+
+    #[test]
+    fn blocks_seen_before_are_as_if_read_anew(before in file(), text in file(), at in 0_usize..400, broken in any::<bool>()) {
+        let mut seen = Seen::default();
+        parse_again(&text, 0, Some(&mut seen));
+        // The same blocks further on, behind others, and with a piece missing.
+        let mut text = format!("{before}\n{text}");
+        if broken {
+            let at = text.char_indices().map(|(byte, _)| byte).find(|&byte| byte >= at).unwrap_or(text.len());
+            text.truncate(at);
+        }
+        prop_assert_eq!(parse_again(&text, 0, Some(&mut seen)), parse(&text));
+        prop_assert_eq!(parse_again(&text, 0, Some(&mut seen)), parse(&text));
     }
 
     #[test]
