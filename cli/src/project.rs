@@ -5,7 +5,7 @@
 
 use aurora_compiler::compose::{Bundle, Choice, slug};
 use aurora_compiler::graph::{Pins, lower};
-use aurora_compiler::hash::{Key, Keyed, hash};
+use aurora_compiler::hash::{Keyed, hash};
 use aurora_compiler::lock::Lock;
 use aurora_compiler::spec::Spec;
 use camino::{Utf8Path, Utf8PathBuf};
@@ -202,34 +202,4 @@ pub fn compile(project: &Project, spec: &Spec) -> Result<(Keyed, Pins, Option<Lo
     let mut pins = aurora_runtime::pin::from_lock(spec, lock.as_ref());
     pins.extend(aurora_runtime::pin::local(spec, &project.root).map_err(crate::commands::pin_failure)?);
     Ok((hash(lower(spec, &pins)), pins, lock))
-}
-
-/// A point of a sweep, and the key of each of its nodes.
-pub struct SweptPoint {
-    pub sweep: String,
-    pub name: String,
-    pub experiment: String,
-    pub keys: Vec<Key>,
-}
-
-/// Compiles every point of a spec's sweeps, the sources pinned as those of the spec itself are.
-pub fn sweep_keys(
-    project: &Project,
-    loaded: &Loaded,
-    bundle: &Bundle,
-    chosen: &Chosen,
-    json: bool,
-) -> Result<Vec<SweptPoint>, Failure> {
-    let (_, pins, _) = compile(project, &loaded.spec)?;
-    bundle
-        .each_point(chosen.profile.as_deref(), |point, spec| {
-            let keyed = hash(lower(spec, &pins));
-            SweptPoint {
-                sweep: point.sweep.clone(),
-                name: point.name.clone(),
-                experiment: spec.name.clone(),
-                keys: keyed.graph.ids().map(|id| keyed.key(id)).collect(),
-            }
-        })
-        .map_err(|found| output::refused(&found, bundle.sources().view(), json))
 }

@@ -1,15 +1,14 @@
 //! Checks and keys a sweep of 10,000 points, and checks a spec of 2,000 lines; prints seconds and bytes as JSON.
 
 // The crate is pure; a measurement is not.
-#![allow(clippy::disallowed_methods)]
+#![allow(clippy::disallowed_methods, clippy::disallowed_macros)]
 
 use std::collections::BTreeSet;
 use std::time::Instant;
 
 use aurora_compiler::check::check;
 use aurora_compiler::compose::Bundle;
-use aurora_compiler::graph::{Pins, lower};
-use aurora_compiler::hash::hash;
+use aurora_compiler::graph::Pins;
 
 fn main() {
     let text = include_str!("../../specs/tiny.aur");
@@ -26,13 +25,10 @@ fn main() {
     );
     let start = Instant::now();
     let bundle = Bundle::alone("tiny.aur", &swept);
-    let keys = bundle.each_point(None, |_, spec| {
-        let keyed = hash(lower(spec, &Pins::new()));
-        keyed.graph.ids().map(|id| keyed.key(id)).collect::<Vec<_>>()
-    });
+    let keys = bundle.sweep_keys(None, &Pins::new());
     let keys = keys.unwrap_or_else(|found| panic!("the sweep has faults: {:?}", found.first()));
     let sweep_seconds = start.elapsed().as_secs_f64();
-    let different: BTreeSet<_> = keys.iter().flatten().collect();
+    let different: BTreeSet<_> = keys.iter().flat_map(|point| &point.keys).collect();
     // 2,000 lines: a stage after another, each with its mixture.
     let mut long = text.to_owned();
     let mut before = "cat".to_owned();

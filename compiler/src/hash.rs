@@ -309,14 +309,74 @@ fn key_of(domain: &str, node: &Node, inputs: &[(Input, String, Key)]) -> Key {
     Key(*listener.0.finalize().as_bytes())
 }
 
+const KEY_DOMAIN: &str = "aurora key 1\0";
+
 /// Gives every node its key. Inputs come before their users in a graph, so one pass is enough.
 pub fn hash(graph: Graph) -> Keyed {
     let mut keys: Vec<Key> = Vec::with_capacity(graph.len());
     for id in graph.ids() {
         let inputs = identity_inputs(&graph, id, &|input: NodeId| keys[input.index()]);
-        keys.push(key_of("aurora key 1\0", graph.node(id), &inputs));
+        keys.push(key_of(KEY_DOMAIN, graph.node(id), &inputs));
     }
     Keyed { graph, keys }
+}
+
+/// A keyed graph from which others with few differences are keyed: what was hashed of each node is kept up to its
+/// inputs.
+pub struct Base {
+    keyed: Keyed,
+    before_inputs: Vec<blake3::Hasher>,
+}
+
+impl Base {
+    pub fn of(keyed: Keyed) -> Self {
+        let before_inputs = keyed
+            .graph
+            .ids()
+            .map(|id| before_inputs(keyed.graph.node(id)))
+            .collect();
+        Self { keyed, before_inputs }
+    }
+
+    pub fn graph(&self) -> &Graph {
+        &self.keyed.graph
+    }
+
+    /// Keys of all nodes, in the graph's order, with these in place of the nodes that it has.
+    pub fn keys_with(&self, changed: &[(NodeId, Node)]) -> Vec<Key> {
+        let mut keys = self.keyed.keys.clone();
+        let graph = &self.keyed.graph;
+        for id in graph.ids() {
+            let other = changed.iter().find(|(changed, _)| *changed == id).map(|(_, node)| node);
+            let has_moved = |input: &Input| keys[input.node.index()] != self.keyed.key(input.node);
+            if other.is_none() && !graph.inputs(id).any(|input| input.identity && has_moved(&input)) {
+                continue;
+            }
+            let hasher = match other {
+                Some(node) => before_inputs(node),
+                None => self.before_inputs[id.index()].clone(),
+            };
+            let mut listener = Hashing(hasher);
+            for input in graph.inputs(id).filter(|input| input.identity) {
+                listener.input(&input.role, "", keys[input.node.index()]);
+            }
+            for path in &other.unwrap_or_else(|| graph.node(id)).unknown {
+                listener.unknown(path);
+            }
+            keys[id.index()] = Key(*listener.0.finalize().as_bytes());
+        }
+        keys
+    }
+}
+
+fn before_inputs(node: &Node) -> blake3::Hasher {
+    let mut listener = Hashing(blake3::Hasher::new());
+    listener.0.update(KEY_DOMAIN.as_bytes());
+    listener.enter(node.kind.name(), node.kind.version());
+    for (path, scalar) in flatten(&node.fields) {
+        listener.field(&path, scalar);
+    }
+    listener.0
 }
 
 /// Returns the digest of a node's outputs: BLAKE3 over the sorted names and contents of its files.

@@ -29,6 +29,26 @@ pub enum Schedule {
         warmup: u64,
         decay: u64,
     },
+    /// One piece after the other, each from the rate at which the one before it ended.
+    Piecewise {
+        start: Exact,
+        pieces: Vec<Part>,
+    },
+}
+
+/// A piece that knows its end, not yet its place.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Part {
+    pub shape: Shape,
+    /// Steps; to the end of the stage without.
+    pub over: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Shape {
+    Hold,
+    Line { to: Exact },
+    HalfCosine { to: Exact },
 }
 
 fn zero() -> Exact {
@@ -88,6 +108,7 @@ impl Schedule {
                 });
                 warm(warmup, peak).into_iter().chain(stable).chain(down).collect()
             }
+            Self::Piecewise { start, ref pieces } => placed(start, pieces, total),
         }
     }
 
@@ -98,6 +119,41 @@ impl Schedule {
             .filter(|piece| first_step(piece) < last)
             .collect()
     }
+}
+
+/// Parts at their places; those of no length are left out.
+fn placed(start: Exact, parts: &[Part], total: u64) -> Vec<Piece> {
+    let (mut from, mut rate) = (0_u64, start);
+    let mut pieces = Vec::new();
+    for part in parts {
+        let to = part.over.map_or(total, |over| from.saturating_add(over));
+        let end = match part.shape {
+            Shape::Hold => rate,
+            Shape::Line { to } | Shape::HalfCosine { to } => to,
+        };
+        if to > from {
+            pieces.push(match part.shape {
+                Shape::Hold => Piece::Constant { from, rate },
+                Shape::Line { .. } => Piece::Linear {
+                    from,
+                    to,
+                    start: rate,
+                    end,
+                },
+                Shape::HalfCosine { .. } => Piece::Cosine {
+                    from,
+                    to,
+                    start: rate,
+                    end,
+                },
+            });
+        }
+        (from, rate) = (to, end);
+    }
+    if from < total {
+        pieces.push(Piece::Constant { from, rate });
+    }
+    pieces
 }
 
 fn first_step(piece: &Piece) -> u64 {
@@ -112,6 +168,44 @@ mod tests {
 
     fn exact(text: &str) -> Exact {
         text.parse().expect("a decimal")
+    }
+
+    #[test]
+    fn pieces_follow_each_other() {
+        let [low, high] = ["1e-4", "1e-3"].map(exact);
+        let part = |shape, over| Part { shape, over };
+        let schedule = Schedule::Piecewise {
+            start: low,
+            pieces: vec![
+                part(Shape::Line { to: high }, Some(10)),
+                part(Shape::Hold, Some(0)),
+                part(Shape::Hold, Some(20)),
+                part(Shape::HalfCosine { to: low }, None),
+            ],
+        };
+        let line = Piece::Linear {
+            from: 0,
+            to: 10,
+            start: low,
+            end: high,
+        };
+        let cosine = Piece::Cosine {
+            from: 30,
+            to: 100,
+            start: high,
+            end: low,
+        };
+        assert_eq!(
+            schedule.pieces(100),
+            [line.clone(), Piece::Constant { from: 10, rate: high }, cosine]
+        );
+        assert_eq!(schedule.pieces_before(100, 5), [line]);
+        // The last rate stays.
+        let short = Schedule::Piecewise {
+            start: high,
+            pieces: vec![part(Shape::Line { to: low }, Some(5))],
+        };
+        assert_eq!(short.pieces(8).last(), Some(&Piece::Constant { from: 5, rate: low }));
     }
 
     #[test]

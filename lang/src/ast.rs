@@ -88,7 +88,6 @@ pub struct Statement {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-#[allow(clippy::large_enum_variant)] // a file has few of them
 pub enum StatementKind {
     /// `import "lib/corpora.aur" { finnish, hindi }`; without braces everything that is used.
     Import { path: Quoted, names: Option<Vec<Name>> },
@@ -100,7 +99,7 @@ pub enum StatementKind {
     Param {
         name: Name,
         value: Value,
-        allowed: Option<Allowed>,
+        allowed: Option<Box<Allowed>>,
     },
 }
 

@@ -54,7 +54,7 @@ fn fields_that_a_block_has_not_yet() {
         found.contains(&"machine".to_owned()) && !found.contains(&"nodes".to_owned()),
         "{found:?}"
     );
-    assert_eq!(added("\nexperiment x { se| }"), ["seed", "numerics", "precision"]);
+    assert!(added("\nexperiment x { se| }").starts_with(&["seed", "numerics", "precision"].map(str::to_owned)));
     let found =
         Editor::new(&FILES).completions("specs/demo.aur", &SPEC.replacen("  mixture       = cap\n", "  |\n", 1));
     assert_eq!(found[0].1, "mixture = $0");
@@ -65,7 +65,7 @@ fn values_by_the_type_of_their_field() {
     assert_eq!(labels("= gpt_bigcode", "= |"), ["gpt_bigcode", "llama", "length"]);
     assert_eq!(
         labels("= cosine(peak = 1e-3, floor = 1e-4, warmup = 8192 tokens)", "= c|"),
-        ["constant", "linear", "cosine", "wsd", "length"]
+        ["constant", "linear", "cosine", "wsd", "piecewise", "length"]
     );
     assert_eq!(
         labels("start         = small", "start         = |"),

@@ -6,6 +6,7 @@
 mod bisect;
 mod book;
 mod cluster;
+mod composition;
 mod damage;
 mod identity;
 mod interruption;

@@ -9,7 +9,7 @@ use super::Context;
 use crate::arguments::SpecArgument;
 use crate::failure::{Exit, Failure};
 use crate::output::{self, grouped};
-use crate::project::{Project, bundle, sweep_keys};
+use crate::project::{Project, bundle, compile};
 
 pub fn run(context: &Context, argument: &SpecArgument) -> Result<Exit, Failure> {
     let bundle = bundle(&argument.spec, &argument.chosen.set)?;
@@ -21,7 +21,11 @@ pub fn run(context: &Context, argument: &SpecArgument) -> Result<Exit, Failure> 
         return Err(Failure::fault(format!("`{}` has no sweep", argument.spec))
             .help("write `sweep NAME { stage.cap.learning_rate.peak = [5e-5, 1e-4] }`"));
     }
-    let swept = sweep_keys(&project, &loaded, &bundle, &argument.chosen, context.json)?;
+    // The sources are pinned for all points as they are for the spec itself.
+    let (_, pins, _) = compile(&project, &loaded.spec)?;
+    let swept = bundle
+        .sweep_keys(argument.chosen.profile.as_deref(), &pins)
+        .map_err(|found| output::refused(&found, bundle.sources().view(), context.json))?;
     let mut users: BTreeMap<Key, usize> = BTreeMap::new();
     for point in &swept {
         for key in &point.keys {
@@ -32,10 +36,14 @@ pub fn run(context: &Context, argument: &SpecArgument) -> Result<Exit, Failure> 
     let mut values = Vec::new();
     for point in &swept {
         let own = point.keys.iter().filter(|key| users[key] == 1).count();
-        rows.push(vec![point.name.clone(), point.keys.len().to_string(), own.to_string()]);
+        rows.push(vec![
+            point.point.name.clone(),
+            point.keys.len().to_string(),
+            own.to_string(),
+        ]);
         values.push(json!({
-            "sweep": point.sweep,
-            "point": point.name,
+            "sweep": point.point.sweep,
+            "point": point.point.name,
             "experiment": point.experiment,
             "nodes": point.keys.len(),
             "own": own,

@@ -20,6 +20,7 @@ mod value;
 
 pub use access::{StageBatch, set_names};
 pub use assumptions::{Assumption, AssumptionKind, assumptions};
+pub use points::PointKeys;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -5,14 +5,25 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use aurora_lang::ast::Entry;
+use aurora_lang::ast::{Entry, Field};
 use aurora_lang::diagnostics::Diagnostic;
 use rayon::prelude::*;
 
 use super::Checker;
 use super::collect::Draft;
 use crate::compose::{Bundle, Choice, Flat, Layer, LayerKind, Point, Sweep};
+use crate::graph::{Pins, changed_nodes, lower};
+use crate::hash::{Base, Key, hash};
 use crate::spec::{Block, BlockId, BlockKind, Spec};
+
+/// A point, and the keys of its graph's nodes.
+#[derive(Clone, Debug)]
+pub struct PointKeys {
+    pub point: Point,
+    /// Its own name.
+    pub experiment: String,
+    pub keys: Vec<Key>,
+}
 
 /// What points of a sweep share.
 struct Shared<'b> {
@@ -27,14 +38,36 @@ struct Shared<'b> {
 }
 
 impl Bundle {
-    /// Checks every point of the spec's sweeps and hands each over; results are in the order of the points.
+    /// Compiles every point of the spec's sweeps, in order.
     ///
     /// # Errors
-    /// The faults of the first point that has some.
-    pub fn each_point<T: Send>(
+    /// The faults of the spec, or of the first point that has some.
+    pub fn sweep_keys(&self, profile: Option<&str>, pins: &Pins) -> Result<Vec<PointKeys>, Vec<Diagnostic>> {
+        let base = self.check(&Choice { profile, point: None })?;
+        let base = Base::of(hash(lower(&base, pins)));
+        self.each_point(profile, |point, changed, spec| {
+            let nodes = changed.and_then(|changed| changed_nodes(spec, base.graph(), changed));
+            let keys = match nodes {
+                Some(nodes) => base.keys_with(&nodes),
+                None => {
+                    let keyed = hash(lower(spec, pins));
+                    keyed.graph.ids().map(|id| keyed.key(id)).collect()
+                }
+            };
+            PointKeys {
+                point: point.clone(),
+                experiment: spec.name.clone(),
+                keys,
+            }
+        })
+    }
+
+    /// Checks every point and hands it over with the fields that it changes, if these are all; results are in the order
+    /// of the points.
+    fn each_point<T: Send>(
         &self,
         profile: Option<&str>,
-        each: impl Fn(&Point, &Spec) -> T + Sync,
+        each: impl Fn(&Point, Option<&[(BlockId, String)]>, &Spec) -> T + Sync,
     ) -> Result<Vec<T>, Vec<Diagnostic>> {
         let choice = Choice { profile, point: None };
         let flat = self.flatten(&choice)?;
@@ -73,7 +106,9 @@ impl Bundle {
                 || checker_of(&shared),
                 |checker, (sweep, point)| {
                     let spec = checker.point(&shared, sweep, point, settings)?;
-                    Ok(each(point, &spec))
+                    let fields = sweep.fields(point.index());
+                    let changed: Option<Vec<(BlockId, String)>> = fields.iter().map(changed_field).collect();
+                    Ok(each(point, changed.as_deref(), &spec))
                 },
             )
             .collect()
@@ -156,6 +191,18 @@ impl Checker<'_> {
         aurora_lang::diagnostics::sort(&mut errors);
         Err(errors)
     }
+}
+
+/// The field that a path of a sweep changes; none of a parameter, which may be anywhere.
+fn changed_field(field: &Field) -> Option<(BlockId, String)> {
+    let [kind, name, changed, ..] = field.path.as_slice() else {
+        return None;
+    };
+    let id = BlockId {
+        kind: crate::schema::kind(&kind.text)?,
+        name: name.text.clone(),
+    };
+    Some((id, changed.text.clone()))
 }
 
 /// The block that an entry of a point or of `--set` changes.

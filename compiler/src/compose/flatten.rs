@@ -39,6 +39,27 @@ pub(crate) enum LayerKind {
     Tried,
 }
 
+/// What may be laid over the blocks of a spec, from the weakest to the strongest; `--set` follows.
+struct Changes<'b> {
+    /// The spec's file, the one that it extends, and so on.
+    chain: &'b [usize],
+    /// With the file in which each stands.
+    profiles: &'b [(usize, &'b Block)],
+    /// The one that is chosen.
+    profile: Option<&'b str>,
+    sweeps: &'b [Sweep],
+    point: Option<&'b Point>,
+}
+
+impl Changes<'_> {
+    /// What the chosen point changes.
+    fn of_point(&self) -> Option<Vec<Field>> {
+        let point = self.point?;
+        let sweep = self.sweeps.iter().find(|sweep| sweep.name.text == point.sweep)?;
+        Some(sweep.fields(point.index()))
+    }
+}
+
 impl Flat {
     /// Every word of what is laid over the blocks or might be.
     pub fn words(&self) -> BTreeSet<String> {
@@ -80,25 +101,16 @@ impl Bundle {
         };
         let profiles = self.profiles(&chain, &names);
         let (sweeps, point) = self.sweeps(&mut names, choice, &mut errors);
-        self.give_parameters(
-            &mut names,
-            &chain,
-            &profiles,
-            choice,
-            point.as_ref(),
-            &sweeps,
-            &mut errors,
-        );
+        let changes = Changes {
+            chain: &chain,
+            profiles: &profiles,
+            profile: choice.profile,
+            point: point.as_ref(),
+            sweeps: &sweeps,
+        };
+        self.give_parameters(&mut names, &changes, &mut errors);
         self.take_blocks(&mut names, &chain, &mut flat.blocks);
-        self.lay(
-            &mut names,
-            &chain,
-            &profiles,
-            choice,
-            point.as_ref(),
-            &sweeps,
-            &mut flat,
-        );
+        self.lay(&mut names, &changes, &mut flat);
         flat.sweeps = sweeps;
         if let Some(point) = &point {
             rename_experiment(&mut flat, &point.name);
@@ -246,35 +258,25 @@ impl Bundle {
     }
 
     /// Gives every parameter the value that is chosen for it; looks at the others for their faults.
-    #[allow(clippy::too_many_arguments)] // each is a layer, in the order of their strength
-    fn give_parameters(
-        &self,
-        names: &mut Names<'_>,
-        chain: &[usize],
-        profiles: &[(usize, &Block)],
-        choice: &Choice<'_>,
-        point: Option<&Point>,
-        sweeps: &[Sweep],
-        errors: &mut Vec<Diagnostic>,
-    ) {
+    fn give_parameters(&self, names: &mut Names<'_>, changes: &Changes<'_>, errors: &mut Vec<Diagnostic>) {
         let mut given: Vec<(usize, Field)> = Vec::new();
         let mut tried: Vec<(usize, Field)> = Vec::new();
-        for &file in chain.iter().rev() {
+        for &file in changes.chain.iter().rev() {
             for statement in &self.files[file].parsed.file.statements {
                 if let StatementKind::Extends { entries, .. } = &statement.kind {
                     given.extend(lone(entries).map(|field| (file, field.clone())));
                 }
             }
         }
-        for (file, profile) in profiles {
+        for (file, profile) in changes.profiles {
             let Body::Entries(entries) = &profile.body else {
                 continue;
             };
-            let is_chosen = choice.profile == Some(profile.name.text.as_str());
+            let is_chosen = changes.profile == Some(profile.name.text.as_str());
             let to = if is_chosen { &mut given } else { &mut tried };
             to.extend(lone(entries).map(|field| (*file, field.clone())));
         }
-        for sweep in sweeps {
+        for sweep in changes.sweeps {
             for (path, values) in sweep.dimensions.iter().flat_map(|dimension| &dimension.paths) {
                 if path.len() > 1 {
                     continue;
@@ -292,9 +294,8 @@ impl Bundle {
                 }));
             }
         }
-        let chosen = point.and_then(|point| Some((sweeps.iter().find(|sweep| sweep.name.text == point.sweep)?, point)));
-        if let Some((sweep, point)) = chosen {
-            let fields = sweep.fields(point.index()).into_iter();
+        if let Some(fields) = changes.of_point() {
+            let fields = fields.into_iter();
             given.extend(fields.filter(|field| field.path.len() == 1).map(|field| (0, field)));
         }
         let mut seen: Vec<&Field> = Vec::new();
@@ -387,42 +388,32 @@ impl Bundle {
         inherit(blocks, &experiments);
     }
 
-    #[allow(clippy::too_many_arguments)] // each is a layer, in the order of their strength
-    fn lay(
-        &self,
-        names: &mut Names<'_>,
-        chain: &[usize],
-        profiles: &[(usize, &Block)],
-        choice: &Choice<'_>,
-        point: Option<&Point>,
-        sweeps: &[Sweep],
-        flat: &mut Flat,
-    ) {
+    fn lay(&self, names: &mut Names<'_>, changes: &Changes<'_>, flat: &mut Flat) {
         let mut layer = |names: &mut Names<'_>, file: usize, kind: LayerKind, entries: &[Entry]| {
             let is_param = |entry: &Entry| matches!(entry, Entry::Field(field) if field.path.len() == 1 && names.param(file, &field.path[0].text).is_some());
             let mut entries: Vec<Entry> = entries.iter().filter(|entry| !is_param(entry)).cloned().collect();
             names.replace_entries(file, &mut entries);
             flat.layers.push(Layer { kind, entries });
         };
-        for &file in chain.iter().rev() {
+        for &file in changes.chain.iter().rev() {
             for statement in &self.files[file].parsed.file.statements {
                 if let StatementKind::Extends { entries, .. } = &statement.kind {
                     layer(names, file, LayerKind::Applied, entries);
                 }
             }
         }
-        for (file, profile) in profiles {
+        for (file, profile) in changes.profiles {
             let Body::Entries(entries) = &profile.body else {
                 continue;
             };
-            let kind = if choice.profile == Some(profile.name.text.as_str()) {
+            let kind = if changes.profile == Some(profile.name.text.as_str()) {
                 LayerKind::Applied
             } else {
                 LayerKind::Tried
             };
             layer(names, *file, kind, entries);
         }
-        for sweep in sweeps {
+        for sweep in changes.sweeps {
             for (path, values) in sweep.dimensions.iter().flat_map(|dimension| &dimension.paths) {
                 for value in values.iter().filter(|_| path.len() > 1) {
                     let field = Field {
@@ -434,15 +425,13 @@ impl Bundle {
                 }
             }
         }
-        if let Some((sweep, point)) =
-            point.and_then(|point| Some((sweeps.iter().find(|sweep| sweep.name.text == point.sweep)?, point)))
-        {
-            let entries: Vec<Entry> = sweep.fields(point.index()).into_iter().map(Entry::Field).collect();
+        if let Some(fields) = changes.of_point() {
+            let entries: Vec<Entry> = fields.into_iter().map(Entry::Field).collect();
             layer(names, 0, LayerKind::Applied, &entries);
         }
         let settings: Vec<Entry> = self.settings.iter().cloned().map(Entry::Field).collect();
         layer(names, 0, LayerKind::Applied, &settings);
-        flat.profiles = profiles.iter().map(|(_, block)| (*block).clone()).collect();
+        flat.profiles = changes.profiles.iter().map(|(_, block)| (*block).clone()).collect();
     }
 }
 

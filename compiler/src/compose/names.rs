@@ -280,7 +280,7 @@ impl<'b> Names<'b> {
             StatementKind::Let { value, .. } => Some(self.replaced(own_file, value)),
             StatementKind::Param { name, value, allowed } => {
                 let default = self.replaced(own_file, value);
-                let range = allowed.as_ref();
+                let range = allowed.as_deref();
                 let mut sound = self.fits(name, &default, &default, range, own_file);
                 let chosen = match self.given.get(&target).cloned() {
                     None => default,
@@ -325,7 +325,7 @@ impl<'b> Names<'b> {
         {
             let default = self.replaced(own, default);
             let value = self.replaced(file, value);
-            self.fits(name, &value, &default, allowed.as_ref(), own);
+            self.fits(name, &value, &default, allowed.as_deref(), own);
         }
     }
 

@@ -154,7 +154,7 @@ fn declared<'b>(names: &Names<'b>, target: Target) -> Option<Declared<'b>> {
     let (name, what) = match &line.kind {
         StatementKind::Let { name, value } => (name, What::Let(value)),
         StatementKind::Param { name, value, allowed } => {
-            let allowed = allowed.as_ref();
+            let allowed = allowed.as_deref();
             (name, What::Param { value, allowed })
         }
         StatementKind::Import { .. } | StatementKind::Extends { .. } => return None,
@@ -296,7 +296,7 @@ impl Walk<'_, '_> {
             StatementKind::Let { value, .. } => self.value(value, None),
             StatementKind::Param { value, allowed, .. } => {
                 self.value(value, None);
-                if let Some(Allowed::OneOf(values)) = allowed {
+                if let Some(Allowed::OneOf(values)) = allowed.as_deref() {
                     values.iter().for_each(|value| self.value(value, None));
                 }
             }

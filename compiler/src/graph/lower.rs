@@ -10,7 +10,7 @@ use crate::fields::{
     Numerics, OptimizerState, OrderFields, PageReference, Precision, ReportFields, SourceFields, Split, Term,
     TokenizerFields, TokensFields, TrainFields, Unit, WeightsFields, WeightsHow,
 };
-use crate::schedule::Schedule;
+use crate::schedule::{Part, Schedule, Shape};
 use crate::spec::{BlockId, BlockKind, Expression, Metric, Spec, Value};
 
 /// Returns the graph of a spec whose sources are pinned as far as `pins` says.
@@ -63,13 +63,6 @@ impl<'a> Lowering<'a> {
         let mut found: Vec<_> = self.spec.blocks.iter().filter(|(id, _)| id.kind == kind).collect();
         found.sort_by_key(|(id, _)| (*id).clone());
         found.into_iter().map(|(id, _)| id.clone()).collect()
-    }
-
-    fn experiment(&self) -> BlockId {
-        BlockId {
-            kind: BlockKind::Experiment,
-            name: self.spec.name.clone(),
-        }
     }
 
     /// Returns the node of this name, made by `make` when it is first asked for.
@@ -257,7 +250,7 @@ impl<'a> Lowering<'a> {
             let mut inputs = Vec::new();
             let how = match read.call_name(&how) {
                 "random" => WeightsHow::Random {
-                    seed: read.whole(&read.at(&this.experiment(), "seed")),
+                    seed: read.whole(&read.at(&experiment(this.spec), "seed")),
                     std: read.exact(&read.argument(&how, "std")),
                 },
                 _ => {
@@ -277,34 +270,6 @@ impl<'a> Lowering<'a> {
                 inputs,
             )
         })
-    }
-
-    fn numerics(&self, read: &mut Reader<'a>) -> Numerics {
-        let at = read.at(&self.experiment(), "numerics");
-        let micro_batch = read.count(&read.argument(&at, "micro_batch"));
-        let tensor = read.count(&read.argument(&at, "tensor"));
-        let lanes = read.count(&read.argument(&at, "lanes"));
-        match read.call_name(&at) {
-            "native" => Numerics::Native {
-                tensor,
-                lanes,
-                micro_batch,
-            },
-            "portable" => Numerics::Portable {
-                tensor,
-                lanes,
-                micro_batch,
-            },
-            _ => Numerics::Invariant {
-                tensor,
-                lanes,
-                micro_batch,
-            },
-        }
-    }
-
-    fn precision(&self, read: &mut Reader<'a>) -> Precision {
-        read.word(&read.at(&self.experiment(), "precision"), Precision::F32)
     }
 
     fn stage(&mut self, id: &BlockId) {
@@ -359,37 +324,11 @@ impl<'a> Lowering<'a> {
 
     /// The order node of a stage and the tokens that it deals out, as inputs of the stage's segments.
     fn order(&mut self, stage: &BlockId, model: &BlockId, plan: &StagePlan) -> Vec<Input> {
-        let mut read = Reader::new(self.spec);
-        let Some(mixture) = read.reference(&read.at(stage, "mixture")) else {
-            unreachable!("check resolves {stage}.mixture")
-        };
-        let mut components = Vec::new();
-        let mut tokens = Vec::new();
-        let names: Vec<String> = self.spec.blocks[&mixture].fields.keys().cloned().collect();
-        for name in names {
-            let component = read.at(&mixture, &name);
-            for corpus in read.elements(&read.argument(&component, "from")) {
-                let Some(corpus) = read.reference(&corpus) else {
-                    continue;
-                };
-                tokens.push(input(
-                    &format!("tokens.{name}"),
-                    self.tokens(&corpus, model, Split::Train),
-                ));
-            }
-            let weight = read.exact(&read.argument(&component, "weight")).decimal();
-            let ppm = weight * rust_decimal::Decimal::from(1_000_000);
-            components.push(Component {
-                name,
-                weight_ppm: ppm.to_string().parse::<Exact>().map_or(0, whole),
-            });
-        }
-        let fields = OrderFields {
-            seed: read.whole(&read.at(&self.experiment(), "seed")),
-            sequence: u32::try_from(plan.sequence).unwrap_or(0),
-            components,
-        };
-        let node = read.node(format!("order/{}", stage.name), Kind::Order, &fields);
+        let (node, corpora) = order_node(self.spec, stage, plan);
+        let tokens: Vec<Input> = corpora
+            .iter()
+            .map(|(name, corpus)| input(&format!("tokens.{name}"), self.tokens(corpus, model, Split::Train)))
+            .collect();
         let order = self.graph.add(node, tokens.clone());
         let mut inputs = vec![input("order", order)];
         inputs.extend(tokens);
@@ -398,60 +337,7 @@ impl<'a> Lowering<'a> {
 
     /// A checkpoint is known by all that leads to it from the start of its stage, not by where the stage was cut.
     fn segment(&self, stage: &BlockId, model: &BlockId, plan: &StagePlan, last_step: u64) -> Node {
-        let mut read = Reader::new(self.spec);
-        let rate = read.at(stage, "learning_rate");
-        let mut steps = |name: &str| read.steps(&read.argument(&rate, name), plan.tokens_per_step());
-        let warmup = steps("warmup");
-        let decay = if rate_name(&rate) == "wsd" { steps("decay") } else { 0 };
-        let mut number = |name: &str| read.exact(&read.argument(&rate, name));
-        let schedule = match rate_name(&rate) {
-            "constant" => Schedule::Constant {
-                rate: number("rate"),
-                warmup,
-            },
-            "linear" => Schedule::Linear {
-                peak: number("peak"),
-                floor: number("floor"),
-                warmup,
-            },
-            "cosine" => Schedule::Cosine {
-                peak: number("peak"),
-                floor: number("floor"),
-                warmup,
-            },
-            _ => Schedule::WarmupStableDecay {
-                peak: number("peak"),
-                floor: number("floor"),
-                warmup,
-                decay,
-            },
-        };
-        let optimizer = read.at(stage, "optimizer");
-        let mut number = |name: &str| read.exact(&read.argument(&optimizer, name));
-        let [beta1, beta2, epsilon, weight_decay] = ["beta1", "beta2", "epsilon", "weight_decay"].map(&mut number);
-        let clip = read.argument(&optimizer, "clip");
-        let clip = (clip.field.value != Value::None).then(|| read.exact(&clip));
-        let fields = TrainFields {
-            model: read_model(&mut read, model),
-            numerics: self.numerics(&mut read),
-            precision: self.precision(&mut read),
-            optimizer: AdamW {
-                beta1,
-                beta2,
-                epsilon,
-                weight_decay,
-                clip,
-            },
-            optimizer_state: read.word(&read.at(stage, "optimizer_state"), OptimizerState::Reset),
-            schedule: schedule.pieces_before(plan.steps, last_step),
-            first_step: 0,
-            last_step,
-            global_batch: u32::try_from(plan.global_batch).unwrap_or(0),
-            sequence: u32::try_from(plan.sequence).unwrap_or(0),
-        };
-        read.value(&read.at(stage, "global_batch"));
-        read.value(&read.at(stage, "sequence"));
-        read.node(format!("{}@{last_step}", stage.name), Kind::Train, &fields)
+        segment_node(self.spec, stage, model, plan, last_step)
     }
 
     /// The checkpoints at which an eval looks at a stage.
@@ -527,8 +413,8 @@ impl<'a> Lowering<'a> {
             let window = read.at(&id, "window");
             let fields = EvalFields {
                 model: read_model(&mut read, &model),
-                numerics: this.numerics(&mut read),
-                precision: this.precision(&mut read),
+                numerics: read_numerics(this.spec, &mut read),
+                precision: read_precision(this.spec, &mut read),
                 window: match window.field.value {
                     Value::None => u32::try_from(sequence).unwrap_or(0),
                     _ => read.count(&window),
@@ -625,12 +511,209 @@ impl<'a> Lowering<'a> {
             })
             .map(|id| input(self.graph.node(id).kind.name(), id))
             .collect();
-        let read = Reader::new(self.spec);
-        let fields = ReportFields {
-            experiment: self.spec.name.clone(),
+        self.graph.add(report_node(self.spec), told);
+    }
+}
+
+fn experiment(spec: &Spec) -> BlockId {
+    BlockId {
+        kind: BlockKind::Experiment,
+        name: spec.name.clone(),
+    }
+}
+
+fn read_numerics<'a>(spec: &'a Spec, read: &mut Reader<'a>) -> Numerics {
+    let at = read.at(&experiment(spec), "numerics");
+    let micro_batch = read.count(&read.argument(&at, "micro_batch"));
+    let tensor = read.count(&read.argument(&at, "tensor"));
+    let lanes = read.count(&read.argument(&at, "lanes"));
+    match read.call_name(&at) {
+        "native" => Numerics::Native {
+            tensor,
+            lanes,
+            micro_batch,
+        },
+        "portable" => Numerics::Portable {
+            tensor,
+            lanes,
+            micro_batch,
+        },
+        _ => Numerics::Invariant {
+            tensor,
+            lanes,
+            micro_batch,
+        },
+    }
+}
+
+fn read_precision<'a>(spec: &'a Spec, read: &mut Reader<'a>) -> Precision {
+    read.word(&read.at(&experiment(spec), "precision"), Precision::F32)
+}
+
+/// The data order of a stage, and the corpora of its components.
+fn order_node(spec: &Spec, stage: &BlockId, plan: &StagePlan) -> (Node, Vec<(String, BlockId)>) {
+    let mut read = Reader::new(spec);
+    let Some(mixture) = read.reference(&read.at(stage, "mixture")) else {
+        unreachable!("check resolves {stage}.mixture")
+    };
+    let mut components = Vec::new();
+    let mut corpora = Vec::new();
+    for name in spec.blocks[&mixture].fields.keys() {
+        let component = read.at(&mixture, name);
+        for corpus in read.elements(&read.argument(&component, "from")) {
+            corpora.extend(read.reference(&corpus).map(|corpus| (name.clone(), corpus)));
+        }
+        let weight = read.exact(&read.argument(&component, "weight")).decimal();
+        let ppm = weight * rust_decimal::Decimal::from(1_000_000);
+        components.push(Component {
+            name: name.clone(),
+            weight_ppm: ppm.to_string().parse::<Exact>().map_or(0, whole),
+        });
+    }
+    let fields = OrderFields {
+        seed: read.whole(&read.at(&experiment(spec), "seed")),
+        sequence: u32::try_from(plan.sequence).unwrap_or(0),
+        components,
+    };
+    (
+        read.node(format!("order/{}", stage.name), Kind::Order, &fields),
+        corpora,
+    )
+}
+
+fn segment_node(spec: &Spec, stage: &BlockId, model: &BlockId, plan: &StagePlan, last_step: u64) -> Node {
+    let mut read = Reader::new(spec);
+    let rate = read.at(stage, "learning_rate");
+    let schedule = read_schedule(&mut read, &rate, plan.tokens_per_step());
+    let optimizer = read.at(stage, "optimizer");
+    let mut number = |name: &str| read.exact(&read.argument(&optimizer, name));
+    let [beta1, beta2, epsilon, weight_decay] = ["beta1", "beta2", "epsilon", "weight_decay"].map(&mut number);
+    let clip = read.argument(&optimizer, "clip");
+    let clip = (clip.field.value != Value::None).then(|| read.exact(&clip));
+    let fields = TrainFields {
+        model: read_model(&mut read, model),
+        numerics: read_numerics(spec, &mut read),
+        precision: read_precision(spec, &mut read),
+        optimizer: AdamW {
+            beta1,
+            beta2,
+            epsilon,
+            weight_decay,
+            clip,
+        },
+        optimizer_state: read.word(&read.at(stage, "optimizer_state"), OptimizerState::Reset),
+        schedule: schedule.pieces_before(plan.steps, last_step),
+        first_step: 0,
+        last_step,
+        global_batch: u32::try_from(plan.global_batch).unwrap_or(0),
+        sequence: u32::try_from(plan.sequence).unwrap_or(0),
+    };
+    read.value(&read.at(stage, "global_batch"));
+    read.value(&read.at(stage, "sequence"));
+    read.node(format!("{}@{last_step}", stage.name), Kind::Train, &fields)
+}
+
+fn report_node(spec: &Spec) -> Node {
+    let fields = ReportFields {
+        experiment: spec.name.clone(),
+    };
+    Reader::new(spec).node("report".to_string(), Kind::Report, &fields)
+}
+
+/// The nodes of a graph that are others where only these fields of the spec, `(block, field)`, have changed since it
+/// was lowered; none if more than their own fields may have changed.
+pub fn changed_nodes(spec: &Spec, graph: &Graph, changed: &[(BlockId, String)]) -> Option<Vec<(NodeId, Node)>> {
+    let mut nodes = vec![(graph.find("report")?, report_node(spec))];
+    let mut orders: Vec<&BlockId> = Vec::new();
+    let mut trained: Vec<&BlockId> = Vec::new();
+    for (block, field) in changed {
+        match (block.kind, field.as_str()) {
+            (BlockKind::Stage, "learning_rate" | "optimizer" | "optimizer_state") => trained.push(block),
+            (BlockKind::Mixture, _) => {
+                let reads = |stage: &crate::spec::Block| stage.reference("mixture") == Some(block);
+                orders.extend(
+                    spec.of_kind(BlockKind::Stage)
+                        .filter(|(_, stage)| reads(stage))
+                        .map(|(id, _)| id),
+                );
+            }
+            _ => return None,
+        }
+    }
+    orders.sort();
+    orders.dedup();
+    trained.sort();
+    trained.dedup();
+    for stage in orders {
+        let (node, corpora) = order_node(spec, stage, &stage_plan(spec, stage));
+        let id = graph.find(&node.name)?;
+        // Other components or corpora are other inputs.
+        let roles: Vec<String> = corpora.iter().map(|(name, _)| format!("tokens.{name}")).collect();
+        let same = graph
+            .inputs(id)
+            .zip(&corpora)
+            .all(|(input, (_, corpus))| graph.node(input.node).name.rsplit('/').next() == Some(corpus.name.as_str()));
+        if !same || !graph.inputs(id).map(|input| input.role).eq(roles) {
+            return None;
+        }
+        nodes.push((id, node));
+    }
+    for stage in trained {
+        let plan = stage_plan(spec, stage);
+        let model = spec.model_of(stage)?;
+        for &last_step in &plan.checkpoints {
+            let node = segment_node(spec, stage, model, &plan, last_step);
+            nodes.push((graph.find(&node.name)?, node));
+        }
+    }
+    Some(nodes)
+}
+
+fn read_schedule<'a>(read: &mut Reader<'a>, rate: &At<'a>, tokens_per_step: u64) -> Schedule {
+    if rate_name(rate) == "piecewise" {
+        let start = read.exact(&read.argument(rate, "start"));
+        let pieces = read.elements(&read.argument(rate, "pieces"));
+        let pieces = pieces.iter().map(|piece| {
+            let mut to = || read.exact(&read.argument(piece, "to"));
+            let shape = match rate_name(piece) {
+                "line" => Shape::Line { to: to() },
+                "half_cosine" => Shape::HalfCosine { to: to() },
+                _ => Shape::Hold,
+            };
+            let over = read.argument(piece, "over");
+            let over = (over.field.value != Value::None).then(|| read.steps(&over, tokens_per_step));
+            Part { shape, over }
+        });
+        return Schedule::Piecewise {
+            start,
+            pieces: pieces.collect(),
         };
-        let node = read.node("report".to_string(), Kind::Report, &fields);
-        self.graph.add(node, told);
+    }
+    let mut steps = |name: &str| read.steps(&read.argument(rate, name), tokens_per_step);
+    let warmup = steps("warmup");
+    let decay = if rate_name(rate) == "wsd" { steps("decay") } else { 0 };
+    let mut number = |name: &str| read.exact(&read.argument(rate, name));
+    match rate_name(rate) {
+        "constant" => Schedule::Constant {
+            rate: number("rate"),
+            warmup,
+        },
+        "linear" => Schedule::Linear {
+            peak: number("peak"),
+            floor: number("floor"),
+            warmup,
+        },
+        "cosine" => Schedule::Cosine {
+            peak: number("peak"),
+            floor: number("floor"),
+            warmup,
+        },
+        _ => Schedule::WarmupStableDecay {
+            peak: number("peak"),
+            floor: number("floor"),
+            warmup,
+            decay,
+        },
     }
 }
 

@@ -17,7 +17,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use facts::{StagePlan, model_fields, set_names, stage_plan};
-pub use lower::lower;
+pub use lower::{changed_nodes, lower};
 
 /// A node of one graph; inputs have smaller ids than their users.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

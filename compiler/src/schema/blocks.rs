@@ -1,12 +1,16 @@
 //! Blocks and their fields.
 
-use super::calls::{COMPONENT, EXTRACTIONS, LEARNING_RATES, NUMERICS, OPTIMIZERS, TOKENIZERS, WEIGHTS};
+use super::calls::{COMPONENT, EXTRACTIONS, LEARNING_RATES, NUMERICS, OPTIMIZERS, TOKENIZERS, WARNINGS, WEIGHTS};
 use super::{BlockSchema, CallSchema, Range, TextKind, Type, between, field, positive, whole};
 use crate::spec::{BlockKind, Unit};
 
 const LARGEST: i64 = 1 << 24;
 const TOKENS_OR_STEPS: &[Unit] = &[Unit::Tokens, Unit::Steps];
 const TEXT: Type = Type::Text(TextKind::Plain);
+const WARNING_LIST: Type = Type::List {
+    of: &Type::Call(WARNINGS),
+    least: 1,
+};
 const CORPORA: Type = Type::List {
     of: &Type::Reference(&[BlockKind::Corpus]),
     least: 1,
@@ -45,6 +49,20 @@ const EXPERIMENT: BlockSchema = BlockSchema {
             "Number format of the layers.",
         )
         .or("f32"),
+        field(
+            "silence",
+            WARNING_LIST,
+            "Warnings that are not told, each with the reason.",
+        )
+        .or_unset("all are told")
+        .description(),
+        field(
+            "refuse",
+            WARNING_LIST,
+            "Warnings that are errors here, each with the reason.",
+        )
+        .or_unset("warnings are no errors")
+        .description(),
     ],
     example: "experiment tiny {\n  seed     = 7\n  numerics = invariant(tensor = 2, lanes = 2, micro_batch = 2 sequences)\n}",
 };

@@ -270,7 +270,53 @@ pub(super) const LEARNING_RATES: &[CallSchema] = &[
             field("decay", STEPS, "Length of the last part, from the peak to the floor.").may_be_unknown(),
         ],
     },
+    CallSchema {
+        name: "piecewise",
+        meaning: "Pieces one after the other, each from the rate at which the one before it ended; the last rate stays.",
+        first: None,
+        arguments: &[
+            field("start", between("0", "10"), "The rate at the first step."),
+            field(
+                "pieces",
+                Type::List {
+                    of: &Type::Call(PIECES),
+                    least: 1,
+                },
+                "What follows; only the last one may leave its length out.",
+            ),
+        ],
+    },
 ];
+/// Warnings, by the names under which a spec silences or refuses them.
+pub(super) const WARNINGS: &[CallSchema] = &[CallSchema {
+    name: "unused",
+    meaning: "A block that nothing refers to (`W0201`).",
+    first: Some(&field("reason", TEXT, "Why it is meant so.")),
+    arguments: &[],
+}];
+/// Pieces of a learning rate.
+pub(super) const PIECES: &[CallSchema] = &[
+    CallSchema {
+        name: "line",
+        meaning: "A straight line to another rate.",
+        first: None,
+        arguments: &[PIECE_END, PIECE_LENGTH],
+    },
+    CallSchema {
+        name: "half_cosine",
+        meaning: "Half a cosine to another rate.",
+        first: None,
+        arguments: &[PIECE_END, PIECE_LENGTH],
+    },
+    CallSchema {
+        name: "hold",
+        meaning: "The same rate for a while.",
+        first: None,
+        arguments: &[PIECE_LENGTH],
+    },
+];
+const PIECE_END: FieldSchema = field("to", between("0", "10"), "The rate at its end.");
+const PIECE_LENGTH: FieldSchema = field("over", STEPS, "How long it takes.").or_unset("to the end of the stage");
 
 const PEAK: FieldSchema = field("peak", positive("10"), "The highest rate.").may_be_unknown();
 const FLOOR: FieldSchema = field("floor", between("0", "10"), "The rate at the end.")
@@ -360,4 +406,13 @@ pub(super) const COMPONENT: CallSchema = CallSchema {
 };
 
 /// Every table of calls.
-pub(super) const ALL: &[&[CallSchema]] = &[NUMERICS, EXTRACTIONS, TOKENIZERS, WEIGHTS, LEARNING_RATES, OPTIMIZERS];
+pub(super) const ALL: &[&[CallSchema]] = &[
+    NUMERICS,
+    EXTRACTIONS,
+    TOKENIZERS,
+    WEIGHTS,
+    LEARNING_RATES,
+    PIECES,
+    OPTIMIZERS,
+    WARNINGS,
+];

@@ -352,3 +352,30 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn points_keyed_together_have_the_keys_of_each_by_itself() {
+    let text = tiny();
+    let sweeps = [
+        "stage.cap.learning_rate.floor = [1e-5, 2e-5]\n  stage.cat.optimizer.clip = [0.5, none]",
+        "mixture.mostly_english.fi.from = [[fi], [fi, en]]",
+        "zip shares {\n    mixture.mostly_english.en.weight = [70%, 60%]\n    mixture.mostly_english.fi.weight = [30%, 40%]\n  }",
+        "model.small.layers = [1, 2]\n  experiment.tiny.seed = [1, 2]",
+        "stage.cap.learning_rate = [constant(rate = 1e-3), cosine(peak = 1e-3, floor = 1e-4, warmup = 1 steps)]",
+        "stage.cap.budget = [10 steps, 30 steps]",
+    ];
+    for sweep in sweeps {
+        let swept = format!("{text}\nsweep all {{\n  {sweep}\n}}\n");
+        let bundle = bundle(&[("tiny.aur", &swept)]);
+        let together = bundle
+            .sweep_keys(None, &Pins::new())
+            .unwrap_or_else(|errors| panic!("{errors:#?}"));
+        assert_eq!(together.len(), bundle.points().len());
+        for found in together {
+            let point = Some(found.point.name.as_str());
+            let alone = hash(lower(&sound(&bundle, Choice { profile: None, point }), &Pins::new()));
+            let alone: Vec<_> = alone.graph.ids().map(|id| alone.key(id)).collect();
+            assert_eq!(found.keys, alone, "{sweep}: {}", found.experiment);
+        }
+    }
+}

@@ -367,5 +367,39 @@ fn every_default_may_be_spelled_out() {
         };
         assert_eq!(values(&again), values(&plain), "{path}");
     }
-    assert!(total > 150, "only {total} defaults");
+    assert!(total > 100, "only {total} defaults");
+}
+
+#[test]
+fn a_piecewise_schedule_spells_out_another_one() {
+    let text = crate::read("specs/tiny.aur");
+    let pieces =
+        "piecewise(start = 0, pieces = [line(to = 1e-3, over = 2 steps), hold(over = 3584 tokens), line(to = 1e-4)])";
+    let again = text.replace(
+        "wsd(peak = 1e-3, floor = 1e-4, warmup = 2 steps, decay = 4 steps)",
+        pieces,
+    );
+    assert_ne!(again, text);
+    let schedules = |text: &str| {
+        let spec = check("tiny.aur", text, None).unwrap_or_else(|errors| panic!("{errors:#?}"));
+        let graph = lower(&spec, &Pins::new());
+        let nodes = ["cap@10", "cap@20"].map(|name| graph.node(graph.find(name).expect("a checkpoint")).fields.clone());
+        nodes.map(|fields| fields["schedule"].clone())
+    };
+    assert_eq!(schedules(&again), schedules(&text));
+}
+
+#[test]
+fn a_warning_is_silenced_with_a_reason() {
+    let spare = crate::read("specs/tiny.aur") + "\nsource spare { from = \"file:data/spare.txt\" }\n";
+    let warnings = |text: &str| check("tiny.aur", text, None).map(|spec| spec.warnings.len());
+    assert_eq!(warnings(&spare), Ok(1));
+    let silenced = spare.replace("seed     = 7", "seed = 7\n  silence = [unused(\"kept for later\")]");
+    assert_eq!(warnings(&silenced), Ok(0));
+    let keys = |text: &str| {
+        let spec = check("tiny.aur", text, None).unwrap_or_else(|errors| panic!("{errors:#?}"));
+        let keyed = hash(lower(&spec, &Pins::new()));
+        keyed.graph.ids().map(|id| keyed.key(id)).collect::<Vec<_>>()
+    };
+    assert_eq!(keys(&silenced), keys(&spare), "what is told is no part of a key");
 }

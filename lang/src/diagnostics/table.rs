@@ -696,4 +696,18 @@ eval heldout {
 }
 
 expect english_kept { cat.heldout.bits_per_byte.spare <= 3 }"#;
+    NOTHING_TO_SILENCE = "W0202", "silenced warning that does not occur",
+        r#"An experiment may silence a warning with a reason, `silence = [unused("kept for the next study")]`, or refuse it, which
+makes it an error: `refuse = [unused("a block here is used or removed")]`. A silencer that silences nothing is itself told, so
+that it goes when its reason goes."#,
+        wrong r#"experiment tiny {
+  seed    = 7
+  silence = [unused("kept for the next study")]
+}"#,
+        right r#"experiment tiny {
+  seed    = 7
+  silence = [unused("kept for the next study")]
+}
+
+source spare { from = "file:data/spare.txt" }"#;
 }

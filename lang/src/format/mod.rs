@@ -137,7 +137,7 @@ impl<'a> Printer<'a> {
                 self.braced(&format!("{head} {{"), span, entries, 0)
             }
             StatementKind::Let { name, value } => self.line("let", name, value, span, None),
-            StatementKind::Param { name, value, allowed } => self.line("param", name, value, span, allowed.as_ref()),
+            StatementKind::Param { name, value, allowed } => self.line("param", name, value, span, allowed.as_deref()),
         }
     }
 

@@ -103,12 +103,14 @@ impl Builder {
         let value = self.marked(parts.next().expect("a parameter has a value"));
         let allowed = parts.nth(1).map(|allowed| {
             if allowed.as_rule() == Rule::list {
-                return Allowed::OneOf(children(allowed).into_iter().map(|item| self.marked(item)).collect());
+                return Box::new(Allowed::OneOf(
+                    children(allowed).into_iter().map(|item| self.marked(item)).collect(),
+                ));
             }
             let [least, _, most] = children(allowed)
                 .try_into()
                 .expect("between = { number ~ to_sign ~ number }");
-            Allowed::Between(self.bare_number(least), self.bare_number(most))
+            Box::new(Allowed::Between(self.bare_number(least), self.bare_number(most)))
         });
         StatementKind::Param { name, value, allowed }
     }

@@ -21,7 +21,6 @@ pub struct Seen {
 
 /// A top-level block or statement.
 #[derive(Clone, Debug)]
-#[allow(clippy::large_enum_variant)] // most are blocks, and those hold far more than themselves
 pub(super) enum Item {
     Block(Block),
     Statement(Statement),
@@ -82,7 +81,7 @@ fn statement(statement: &mut Statement, by: usize) {
         } => {
             name(own, by);
             value(is, by);
-            match allowed {
+            match allowed.as_deref_mut() {
                 Some(Allowed::Between(least, most)) => [least, most].into_iter().for_each(|one| value(one, by)),
                 Some(Allowed::OneOf(values)) => values.iter_mut().for_each(|one| value(one, by)),
                 None => {}

@@ -12,7 +12,7 @@ mod stage;
 
 use std::collections::BTreeSet;
 
-use aurora_lang::diagnostics::{Code, Diagnostic};
+use aurora_lang::diagnostics::{Code, Diagnostic, Severity};
 
 use super::Checker;
 use super::collect::Draft;
@@ -111,6 +111,13 @@ impl Checker<'_> {
                 references(field, &mut used);
             }
         }
+        let named = |list: &str| {
+            let field = spec.experiment().and_then(|block| block.field(list));
+            let found = field.map_or(&[][..], Field::elements).iter();
+            found.clone().find(|call| call.word() == Some("unused")).cloned()
+        };
+        let (silenced, refused) = (named("silence"), named("refuse"));
+        let mut occurs = false;
         for (id, block) in &spec.blocks {
             let (kind, why) = match id.kind {
                 BlockKind::Source => ("source", "no corpus, tokenizer or eval reads it"),
@@ -122,12 +129,37 @@ impl Checker<'_> {
             };
             // A library offers more than one spec uses.
             if !used.contains(id) && self.own.contains(block.span) && !self.mentioned.contains(&id.name) {
-                self.warnings.push(
-                    Diagnostic::new(Code::UNUSED, format!("{kind} `{}` is never used", id.name))
-                        .label(block.span, why)
-                        .help("remove it, or use it"),
-                );
+                occurs = true;
+                let mut found = Diagnostic::new(Code::UNUSED, format!("{kind} `{}` is never used", id.name))
+                    .label(block.span, why)
+                    .help("remove it, or use it");
+                match (&refused, &silenced) {
+                    (Some(refused), _) => {
+                        found.severity = Severity::Error;
+                        self.error(match refused.span() {
+                            Some(span) => found.label(span, "refused here"),
+                            None => found,
+                        });
+                    }
+                    (None, Some(_)) => {}
+                    (None, None) => self.warnings.push(found),
+                }
             }
+        }
+        if let Some(span) = silenced
+            .filter(|_| !occurs || refused.is_some())
+            .and_then(|call| call.span())
+        {
+            let why = if refused.is_some() {
+                "it is refused as well"
+            } else {
+                "it does not occur"
+            };
+            self.warnings.push(
+                Diagnostic::new(Code::NOTHING_TO_SILENCE, "no warning `unused` is silenced by this")
+                    .label(span, why)
+                    .help("remove it"),
+            );
         }
     }
 }

@@ -8,7 +8,7 @@ use aurora_lang::diagnostics::{Code, Diagnostic};
 use super::nearest_multiples;
 use crate::check::Checker;
 use crate::check::access::StageBatch;
-use crate::spec::{Block, BlockId, BlockKind, Field, Spec, Unit};
+use crate::spec::{Block, BlockId, BlockKind, Field, Spec, Unit, Value};
 
 impl Checker<'_> {
     pub(super) fn stage(&mut self, id: &BlockId, block: &Block, spec: &Spec) {
@@ -132,6 +132,25 @@ impl Checker<'_> {
             return;
         };
         let mut parts = Vec::new();
+        let pieces = rate.argument("pieces").map_or(&[][..], Field::elements);
+        for (index, piece) in pieces.iter().enumerate() {
+            let Some(length) = piece.argument("over") else { continue };
+            if length.value == Value::None {
+                if index + 1 < pieces.len() {
+                    self.error(
+                        Diagnostic::new(Code::BAD_ARGUMENT, "only the last piece may go to the end of the stage")
+                            .label(piece.span().unwrap_or(block.span), "needs `over`")
+                            .help("add `over = … steps`"),
+                    );
+                    return;
+                }
+                continue;
+            }
+            let Some(steps) = self.whole_steps("over", length, batch) else {
+                return;
+            };
+            parts.push(("over", steps, length.span()));
+        }
         for name in ["warmup", "decay"] {
             let Some(field) = rate.argument(name) else { continue };
             let Some(steps) = self.whole_steps(name, field, batch) else {
