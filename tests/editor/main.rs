@@ -8,6 +8,7 @@ mod diagnosing;
 mod neovim;
 mod reading;
 mod renaming;
+mod repository;
 mod session;
 mod specs;
 mod treesitter;

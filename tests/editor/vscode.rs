@@ -1,4 +1,5 @@
-//! The VS Code extension: that its grammar knows the language, and, where npm is installed, that it builds and tokenizes.
+//! The VS Code extension: that its grammar knows the language, and, where npm is installed, that it builds and
+//! tokenizes.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

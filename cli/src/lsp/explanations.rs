@@ -1,4 +1,5 @@
-//! The pages of the diagnostic codes as files, so that the code of a diagnostic is a link also where there is no network.
+//! The pages of the diagnostic codes as files, so that the code of a diagnostic is a link also where there is no
+//! network.
 
 use std::collections::BTreeMap;
 

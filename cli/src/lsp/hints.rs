@@ -16,7 +16,8 @@ pub struct Hint {
     pub text: String,
 }
 
-/// The hints of a file. A value that means different things in different stages, such as one that has a name, gets none.
+/// The hints of a file. A value that means different things in different stages, such as one that has a name, gets
+/// none.
 pub fn hints(analysis: &Analysis, path: &Utf8Path) -> Vec<Hint> {
     let spec = &analysis.examined().spec;
     let mut found: BTreeMap<Span, Option<String>> = BTreeMap::new();

@@ -1,10 +1,11 @@
 //! `aurora lsp`: the language server, over standard input and output.
 //!
-//! In: what an editor tells of its documents, and its questions. Out: diagnostics whenever nothing else is to be done, and
-//! answers. One thread does everything in the order of arrival; a check takes milliseconds.
+//! In: what an editor tells of its documents, and its questions. Out: diagnostics whenever nothing else is to be
+//! done, and answers. One thread does everything in the order of arrival; a check takes milliseconds.
 //!
-//! Rooms: protocol (`server`, `publish`, `convert`, `uri`, `text`), files (`workspace`), and what is known of them without any
-//! protocol (`analysis`, `roles`, `scope`, `complete`, `hover`, `facts`, `hints`, `actions`, `rename`, `outline`).
+//! Rooms: protocol (`server`, `publish`, `convert`, `uri`, `text`), files (`workspace`), and what is known of them
+//! without any protocol (`analysis`, `roles`, `scope`, `complete`, `hover`, `facts`, `hints`, `actions`, `rename`,
+//! `outline`).
 //! Not here: any rule of the language; what an editor shows is what the compiler says.
 
 mod actions;

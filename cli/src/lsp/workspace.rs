@@ -1,7 +1,7 @@
 //! The files that an editor looks at: what is open, what is on disk, and which spec each belongs to.
 //!
-//! In: what the client says of documents and folders. Out: texts, open ones before those on disk, and analyses of specs, each
-//! kept until one of its files changes.
+//! In: what the client says of documents and folders. Out: texts, open ones before those on disk, and analyses of
+//! specs, each kept until one of its files changes.
 //! Not here: the protocol (`server`).
 
 use std::collections::{BTreeMap, BTreeSet};

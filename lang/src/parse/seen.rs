@@ -1,7 +1,7 @@
 //! Blocks that have been read before: an editor's next text has all of them but one.
 //!
-//! A block is known by its text and kept with places that count from its own start. Blocks with faults are not kept: what is
-//! expected at a fault depends on the text around it.
+//! A block is known by its text and kept with places that count from its own start. Blocks with faults are not kept:
+//! what is expected at a fault depends on the text around it.
 
 use std::collections::BTreeMap;
 
