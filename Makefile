@@ -33,6 +33,7 @@ build: libtorch
 bench: build
 	$(CARGO) build --release -p aurora-runtime -p aurora-train --examples
 	python3 tests/bench/run.py $(dir $(AURORA)) $(dir $(AURORA))../bench
+	python3 tests/bench/editor.py $(AURORA)
 
 PEERS := $(dir $(AURORA))../peers/venv
 peers: libtorch

@@ -248,6 +248,13 @@ Example:  aurora rerun lockfiles/demo.lock --layout tensor=4,data=2 --into again
         #[command(subcommand)]
         to: Export,
     },
+    /// Serve an editor on standard input and output: the language server.
+    #[command(after_help = "Editors start it themselves; the book says how to set them up.")]
+    Lsp {
+        /// Accepted for editors that say how they talk to a server; there is no other way.
+        #[arg(long, hide = true)]
+        stdio: bool,
+    },
     /// Say what this machine offers and which settings are in force.
     Doctor,
     /// Print the JSON Schema of what Aurora writes.

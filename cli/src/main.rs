@@ -7,6 +7,7 @@ mod checkpoint;
 mod commands;
 mod failure;
 mod launching;
+mod lsp;
 mod output;
 mod placement;
 mod project;

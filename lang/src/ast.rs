@@ -44,6 +44,10 @@ impl Span {
         }
     }
 
+    pub fn is_empty(self) -> bool {
+        self.start == self.end
+    }
+
     pub fn contains(self, other: Self) -> bool {
         self.start <= other.start && other.end <= self.end
     }

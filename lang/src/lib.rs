@@ -9,7 +9,9 @@ pub mod diagnostics;
 pub mod format;
 pub mod merge;
 pub mod parse;
+pub mod tokens;
 
 pub use format::format;
 pub use merge::merge;
 pub use parse::{Parsed, parse};
+pub use tokens::tokens;

@@ -116,6 +116,7 @@ pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
             Git::Merge(arguments) => git::merge_driver(&arguments),
             Git::Diff { arguments } => git::diff_driver(&context, &arguments),
         },
+        Command::Lsp { stdio: _ } => crate::lsp::run(),
         Command::Schema { of } => schema::run(of),
         Command::Doctor => doctor::run(&context),
         Command::Explain { code } => explain::run(&context, &code),

@@ -18,7 +18,7 @@ mod source;
 mod text;
 mod value;
 
-pub use access::set_names;
+pub use access::{StageBatch, set_names};
 pub use assumptions::{Assumption, AssumptionKind, assumptions};
 pub use points::PointKeys;
 
@@ -27,7 +27,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use aurora_lang::ast::{self, Span};
 use aurora_lang::diagnostics::{Code, Diagnostic, Label, Position, Positions, sort};
 
-use crate::compose::{Bundle, Choice};
+use crate::compose::{Bundle, Choice, Flat};
 use crate::nearest;
 use crate::schema::{self, Default};
 use crate::spec::{Block, BlockId, BlockKind, Field, Origin, Spec, Value};
@@ -49,8 +49,23 @@ impl Bundle {
     /// As [`check()`]; places are those of [`Bundle::sources`].
     pub fn check(&self, choice: &Choice<'_>) -> Result<Spec, Vec<Diagnostic>> {
         let flat = self.flatten(choice)?;
+        self.check_flat(&flat, choice).sound()
+    }
+
+    /// Reads what can be read of a spec, whatever its faults: for editors, which look at a spec while it is written.
+    pub fn examine(&self, choice: &Choice<'_>) -> Examined {
+        let (flat, errors) = self.join(choice);
+        let examined = self.check_flat(&flat, choice);
+        match errors {
+            // Files that are no one spec: what else is wrong may follow from that.
+            Some(errors) => Examined { errors, ..examined },
+            None => examined,
+        }
+    }
+
+    fn check_flat(&self, flat: &Flat, choice: &Choice<'_>) -> Examined {
         let mut checker = Checker::new(self);
-        let mut drafts = checker.collect(&flat);
+        let mut drafts = checker.collect(flat);
         checker.mentioned = flat.words();
         checker.know_profile(&flat.profiles, choice.profile);
         for layer in &flat.layers {
@@ -61,7 +76,7 @@ impl Bundle {
 }
 
 impl Checker<'_> {
-    fn finish(mut self, bundle: &Bundle, choice: &Choice<'_>, collected: &Collected) -> Result<Spec, Vec<Diagnostic>> {
+    fn finish(mut self, bundle: &Bundle, choice: &Choice<'_>, collected: &Collected) -> Examined {
         let mut spec = self.empty_spec(bundle, choice);
         for draft in &collected.drafts {
             let block = self.block(draft);
@@ -72,13 +87,13 @@ impl Checker<'_> {
         }
         let drafts: Vec<&Draft> = collected.drafts.iter().collect();
         self.rules(&mut spec, &drafts, &collected.broken_kinds);
-        if self.errors.is_empty() {
-            sort(&mut self.warnings);
-            spec.warnings = self.warnings;
-            return Ok(spec);
-        }
+        sort(&mut self.warnings);
         sort(&mut self.errors);
-        Err(self.errors)
+        spec.warnings = self.warnings;
+        Examined {
+            spec,
+            errors: self.errors,
+        }
     }
 
     fn empty_spec(&self, bundle: &Bundle, choice: &Choice<'_>) -> Spec {
@@ -92,6 +107,25 @@ impl Checker<'_> {
             settings: bundle.settings_text(),
             blocks: BTreeMap::new(),
             warnings: Vec::new(),
+        }
+    }
+}
+
+/// What could be read of a spec, and what is wrong with it.
+#[derive(Clone, Debug)]
+pub struct Examined {
+    /// If there are errors, fields that could not be read are absent.
+    pub spec: Spec,
+    /// All of them, sorted by place.
+    pub errors: Vec<Diagnostic>,
+}
+
+impl Examined {
+    fn sound(self) -> Result<Spec, Vec<Diagnostic>> {
+        if self.errors.is_empty() {
+            Ok(self.spec)
+        } else {
+            Err(self.errors)
         }
     }
 }

@@ -78,6 +78,14 @@ impl Bundle {
     /// Everything that keeps the files from being one spec: circles, names that mean two things, values that a parameter
     /// may not have, sweeps that are no list of points.
     pub(crate) fn flatten(&self, choice: &Choice<'_>) -> Result<Flat, Vec<Diagnostic>> {
+        match self.join(choice) {
+            (flat, None) => Ok(flat),
+            (_, Some(errors)) => Err(errors),
+        }
+    }
+
+    /// As [`flatten`](Self::flatten), and what could be joined in spite of errors.
+    pub(crate) fn join(&self, choice: &Choice<'_>) -> (Flat, Option<Vec<Diagnostic>>) {
         let mut errors: Vec<Diagnostic> = self.errors.clone();
         let is_broken =
             |(keyword, _): &(String, String)| matches!(keyword.as_str(), "import" | "extends" | "let" | "param");
@@ -110,13 +118,13 @@ impl Bundle {
         names.try_all();
         errors.append(&mut names.errors);
         if errors.is_empty() && !incomplete {
-            return Ok(flat);
+            return (flat, None);
         }
         for file in &self.files {
             errors.extend(file.parsed.errors.iter().cloned());
         }
         sort(&mut errors);
-        Err(errors)
+        (flat, Some(errors))
     }
 
     /// Every point of the sweeps of a spec, by name; none of a spec with faults.

@@ -4,13 +4,19 @@ use std::collections::BTreeMap;
 
 use aurora_lang::ast::{Quoted, Span, StatementKind};
 use aurora_lang::diagnostics::{Code, Diagnostic, Sources};
-use aurora_lang::parse::parse_from;
+use aurora_lang::parse::{Seen, parse_again};
 
 use super::{Bundle, Loaded, MOST_FILES};
 
-pub(super) fn load(name: &str, text: &str, read: &mut dyn FnMut(&str) -> Result<String, String>) -> Bundle {
+pub(super) fn load(
+    name: &str,
+    text: &str,
+    read: &mut dyn FnMut(&str) -> Result<String, String>,
+    seen: Option<&mut Seen>,
+) -> Bundle {
     let mut loading = Loading {
         read,
+        seen,
         bundle: Bundle {
             sources: Sources::default(),
             files: Vec::new(),
@@ -26,6 +32,7 @@ pub(super) fn load(name: &str, text: &str, read: &mut dyn FnMut(&str) -> Result<
 
 struct Loading<'r> {
     read: &'r mut dyn FnMut(&str) -> Result<String, String>,
+    seen: Option<&'r mut Seen>,
     bundle: Bundle,
     /// Files by name; none for one that could not be read.
     known: BTreeMap<String, Option<usize>>,
@@ -36,7 +43,7 @@ struct Loading<'r> {
 impl Loading<'_> {
     fn file(&mut self, name: &str, text: &str) -> usize {
         let start = self.bundle.sources.add(name, text);
-        let parsed = parse_from(self.bundle.sources.text(), start);
+        let parsed = parse_again(self.bundle.sources.text(), start, self.seen.as_deref_mut());
         let index = self.bundle.files.len();
         self.known.insert(name.to_owned(), Some(index));
         let paths: Vec<Option<Quoted>> = parsed

@@ -9,17 +9,19 @@
 mod flatten;
 mod load;
 mod names;
+mod occurrences;
 mod references;
 mod sweep;
 
 pub(crate) use flatten::{Flat, Layer, LayerKind};
+pub use occurrences::{BundledFile, Declared, Occurrence, OccurrenceRole, What};
 pub use sweep::Point;
 pub(crate) use sweep::Sweep;
 pub use sweep::slug;
 
 use aurora_lang::ast::{Field, Span};
 use aurora_lang::diagnostics::{Code, Diagnostic, Sources};
-use aurora_lang::parse::{Parsed, parse_field_from};
+use aurora_lang::parse::{Parsed, Seen, parse_field_from};
 
 use crate::spec::Cause;
 
@@ -59,7 +61,17 @@ impl Bundle {
     /// Reads a spec and every file that it imports. `read` is given paths that start where `name` does, and returns a
     /// file's text or why it cannot be read.
     pub fn read(name: &str, text: &str, read: &mut dyn FnMut(&str) -> Result<String, String>) -> Self {
-        load::load(name, text, read)
+        load::load(name, text, read, None)
+    }
+
+    /// As [`read`](Self::read); blocks that have been seen before are not read again.
+    pub fn read_again(
+        name: &str,
+        text: &str,
+        read: &mut dyn FnMut(&str) -> Result<String, String>,
+        seen: &mut Seen,
+    ) -> Self {
+        load::load(name, text, read, Some(seen))
     }
 
     /// A spec that imports nothing.

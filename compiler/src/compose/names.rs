@@ -58,7 +58,7 @@ impl<'b> Names<'b> {
         }
     }
 
-    fn line(&self, target: Target) -> Option<&'b Statement> {
+    pub(super) fn line(&self, target: Target) -> Option<&'b Statement> {
         match target {
             Target::Line(file, index) => self.bundle.files[file].parsed.file.statements.get(index),
             Target::Block(..) => None,
@@ -69,6 +69,12 @@ impl<'b> Names<'b> {
     pub(super) fn targets(&self, file: usize, name: &str) -> &[Target] {
         let scope = self.scopes.get(file).and_then(Option::as_ref);
         scope.and_then(|scope| scope.get(name)).map_or(&[], Vec::as_slice)
+    }
+
+    /// Everything that has a name in a file, by name.
+    pub(super) fn all_targets(&self, file: usize) -> impl Iterator<Item = Target> + '_ {
+        let scope = self.scopes.get(file).and_then(Option::as_ref);
+        scope.into_iter().flat_map(|scope| scope.values().flatten().copied())
     }
 
     /// The parameter of this name, as a file sees it.

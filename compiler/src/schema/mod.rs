@@ -165,6 +165,28 @@ pub fn kind(keyword: &str) -> Option<BlockKind> {
         .find(|kind| kind.to_string() == keyword)
 }
 
+/// What a path below a block means: a field, an argument of its call, or a setting of a mixture's line.
+pub fn at_path(kind: BlockKind, path: &[&str]) -> Option<&'static FieldSchema> {
+    match (kind, path) {
+        (BlockKind::Mixture, [_, setting]) => component().all().find(|field| field.name == *setting),
+        (_, [name]) => block(kind).field(name),
+        (_, [name, argument]) => calls_of(&block(kind).field(name)?.kind)
+            .into_iter()
+            .flat_map(CallSchema::all)
+            .find(|field| field.name == *argument),
+        _ => None,
+    }
+}
+
+/// The calls that a value of a type may be.
+pub fn calls_of(kind: &'static Type) -> Vec<&'static CallSchema> {
+    match kind {
+        Type::Call(calls) => calls.iter().collect(),
+        Type::OneOf(types) => types.iter().flat_map(calls_of).collect(),
+        _ => Vec::new(),
+    }
+}
+
 /// Words that start a block on the top level: the kinds, `profile` and `sweep`.
 pub fn keywords() -> Vec<String> {
     BLOCKS

@@ -30,11 +30,12 @@ pub fn format(text: &str) -> Result<String, Vec<Diagnostic>> {
     if !parsed.errors.is_empty() {
         return Err(parsed.errors);
     }
-    Ok(Printer {
-        text,
-        file: &parsed.file,
-    }
-    .file())
+    Ok(format_file(text, &parsed.file))
+}
+
+/// Returns the text in its canonical layout, given what was read of it without a fault.
+pub fn format_file(text: &str, file: &File) -> String {
+    Printer { text, file }.file()
 }
 
 /// Returns a value on one line, without its evidence.

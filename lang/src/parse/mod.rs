@@ -8,6 +8,7 @@
 mod build;
 mod chunks;
 mod expected;
+mod seen;
 
 use pest::Parser as _;
 
@@ -21,6 +22,8 @@ mod grammar {
     pub(super) struct Grammar;
 }
 use grammar::{Grammar, Rule};
+use seen::Item;
+pub use seen::Seen;
 
 /// Bytes that a file may have.
 pub const MOST_BYTES: usize = 1 << 20;
@@ -53,6 +56,11 @@ pub fn parse(text: &str) -> Parsed {
 
 /// As [`parse`], of the file that stands behind others in one text, from `start` on; places are those of the whole text.
 pub fn parse_from(text: &str, start: usize) -> Parsed {
+    parse_again(text, start, None)
+}
+
+/// As [`parse_from`]; blocks that have been seen before are not read again.
+pub fn parse_again(text: &str, start: usize, mut seen: Option<&mut Seen>) -> Parsed {
     let mut parsed = Parsed {
         file: File::default(),
         errors: Vec::new(),
@@ -79,7 +87,7 @@ pub fn parse_from(text: &str, start: usize) -> Parsed {
                     .push(Diagnostic::new(Code::FILE_TOO_LARGE, message).label(place, "one block too many"));
                 break;
             }
-            chunks::Chunk::Block(span) => read_block(text, span, &mut parsed),
+            chunks::Chunk::Block(span) => read_block(text, span, &mut parsed, seen.as_deref_mut()),
             chunks::Chunk::Fault { diagnostic, broken } => {
                 parsed.errors.push(diagnostic);
                 parsed.broken.extend(broken);
@@ -91,11 +99,20 @@ pub fn parse_from(text: &str, start: usize) -> Parsed {
     parsed
 }
 
-fn read_block(text: &str, span: Span, parsed: &mut Parsed) {
+fn read_block(text: &str, span: Span, parsed: &mut Parsed, seen: Option<&mut Seen>) {
     let chunk = &text[span.start..span.end];
+    let known = seen.as_ref().and_then(|seen| seen.get(chunk, span.start));
+    match known {
+        Some(Item::Block(block)) => return parsed.file.items.push(block),
+        Some(Item::Statement(statement)) => return parsed.file.statements.push(statement),
+        None => {}
+    }
     match Grammar::parse(Rule::item, chunk) {
         Ok(mut pairs) => {
             let item = pairs.next().expect("`item` gives one pair");
+            if let Some(seen) = seen {
+                keep(chunk, item.clone(), seen);
+            }
             let mut builder = build::Builder {
                 offset: span.start,
                 errors: Vec::new(),
@@ -107,6 +124,24 @@ fn read_block(text: &str, span: Span, parsed: &mut Parsed) {
             parsed.errors.push(expected::diagnostic(&error, text, span));
             parsed.broken.extend(chunks::heading(text, span.start));
         }
+    }
+}
+
+/// Keeps an item that has no fault, with places that count from its start.
+fn keep(chunk: &str, item: pest::iterators::Pair<'_, Rule>, seen: &mut Seen) {
+    let mut builder = build::Builder {
+        offset: 0,
+        errors: Vec::new(),
+    };
+    let mut file = File::default();
+    builder.item(item, &mut file);
+    let item = file
+        .items
+        .pop()
+        .map(Item::Block)
+        .or_else(|| file.statements.pop().map(Item::Statement));
+    if let (Some(item), true) = (item, builder.errors.is_empty()) {
+        seen.keep(chunk, item);
     }
 }
 

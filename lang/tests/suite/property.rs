@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use aurora_lang::ast::{Block, Body, Entry, File, Statement, StatementKind};
+use aurora_lang::parse::{Seen, parse_again};
 use aurora_lang::{merge, parse};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -221,6 +222,20 @@ proptest! {
             prop_assert_eq!(&parsed.errors, &Vec::new(), "{}", merged.text);
             prop_assert_eq!(shape(&parsed.file), expected.clone(), "{}", merged.text);
         }
+    }
+
+    #[test]
+    fn blocks_seen_before_are_as_if_read_anew(before in file(), text in file(), at in 0_usize..400, broken in any::<bool>()) {
+        let mut seen = Seen::default();
+        parse_again(&text, 0, Some(&mut seen));
+        // The same blocks further on, behind others, and with a piece missing.
+        let mut text = format!("{before}\n{text}");
+        if broken {
+            let at = text.char_indices().map(|(byte, _)| byte).find(|&byte| byte >= at).unwrap_or(text.len());
+            text.truncate(at);
+        }
+        prop_assert_eq!(parse_again(&text, 0, Some(&mut seen)), parse(&text));
+        prop_assert_eq!(parse_again(&text, 0, Some(&mut seen)), parse(&text));
     }
 
     #[test]

@@ -1,0 +1,140 @@
+//! What can be done about a fault: the edits that come with it, and fields that are missing.
+
+use aurora_compiler::schema::{self, BlockSchema};
+use aurora_lang::ast::{Block, Body, Entry, Span};
+use aurora_lang::diagnostics::{Code, Diagnostic, Edit};
+use camino::Utf8Path;
+
+use super::analysis::Analysis;
+
+pub struct Action {
+    pub title: String,
+    /// In the common text of the spec.
+    pub edits: Vec<Edit>,
+    /// The fault that it mends.
+    pub mends: Diagnostic,
+    /// The only edit that the fault comes with.
+    pub preferred: bool,
+}
+
+/// The actions for the faults that touch a range of a file.
+pub fn actions(analysis: &Analysis, path: &Utf8Path, range: Span) -> Vec<Action> {
+    let mut all = Vec::new();
+    let found = analysis.found();
+    let here = |found: &&Diagnostic| {
+        let place = found.place().map(|place| analysis.place(place));
+        place.is_some_and(|place| place.path == path && place.span.start <= range.end && range.start <= place.span.end)
+    };
+    for fault in found.iter().filter(here) {
+        let edits: Vec<_> = fault
+            .helps
+            .iter()
+            .filter_map(|help| Some((&help.text, help.edit.as_ref()?)))
+            .collect();
+        all.extend(edits.iter().map(|(text, edit)| Action {
+            title: title(text, edit),
+            edits: vec![(*edit).clone()],
+            mends: fault.clone(),
+            preferred: edits.len() == 1,
+        }));
+        if fault.code == Code::MISSING_FIELD {
+            all.extend(missing(analysis, fault, &found));
+        }
+    }
+    all
+}
+
+/// "a field with a similar name exists: `budget`" as something to do.
+fn title(help: &str, edit: &Edit) -> String {
+    if help.contains("similar name") {
+        return format!("Change to `{}`", edit.replacement);
+    }
+    let mut characters = help.chars();
+    let first = characters.next().map(|first| first.to_uppercase().collect::<String>());
+    first.unwrap_or_default() + characters.as_str()
+}
+
+/// Adds the field that a block has not, and all that it has not.
+fn missing(analysis: &Analysis, fault: &Diagnostic, found: &[Diagnostic]) -> Vec<Action> {
+    let Some(place) = fault.place() else { return Vec::new() };
+    let Some(block) = analysis
+        .bundle
+        .declared_at(place)
+        .and_then(|declared| match declared.what {
+            aurora_compiler::compose::What::Block(block) => Some(block),
+            _ => None,
+        })
+    else {
+        return Vec::new();
+    };
+    let all: Vec<&str> = found
+        .iter()
+        .filter(|other| other.code == Code::MISSING_FIELD && other.place() == Some(place))
+        .filter_map(field_of)
+        .collect();
+    let one = field_of(fault)
+        .into_iter()
+        .map(|field| (format!("Add `{field}`"), vec![field], true));
+    let rest = (all.len() > 1).then(|| {
+        (
+            format!("Add all {} missing fields of `{}`", all.len(), block.name.text),
+            all.clone(),
+            false,
+        )
+    });
+    one.chain(rest)
+        .filter_map(|(title, fields, preferred)| {
+            let edit = insertion(analysis.bundle.sources().text(), block, &fields)?;
+            Some(Action {
+                title,
+                edits: vec![edit],
+                mends: fault.clone(),
+                preferred,
+            })
+        })
+        .collect()
+}
+
+/// The field that a block has not; the label says it.
+fn field_of(fault: &Diagnostic) -> Option<&str> {
+    fault.labels.first()?.text.split('`').nth(1)
+}
+
+/// The fields, with the values of the table's example, before the closing brace.
+fn insertion(text: &str, block: &Block, fields: &[&str]) -> Option<Edit> {
+    let table = schema::block(schema::kind(&block.keyword.text)?);
+    let lines: Vec<String> = fields
+        .iter()
+        .map(|field| format!("{field} = {}", example(table, field)))
+        .collect();
+    let brace = block.span.end - 1;
+    let line = &text[..brace].rsplit('\n').next().unwrap_or_default();
+    let replacement = if line.trim().is_empty() {
+        let start = brace - line.len();
+        let inner: String = lines.iter().map(|one| format!("{line}  {one}\n")).collect();
+        return Some(Edit {
+            span: Span::new(start, start),
+            replacement: inner,
+        });
+    } else {
+        format!(" {} ", lines.join("  "))
+    };
+    Some(Edit {
+        span: Span::new(brace, brace),
+        replacement,
+    })
+}
+
+/// The value of a field in the example of its table; a placeholder if it is not there.
+fn example(table: &BlockSchema, name: &str) -> String {
+    let parsed = aurora_lang::parse(table.example);
+    let entries = parsed.file.items.iter().filter_map(|block| match &block.body {
+        Body::Entries(entries) => Some(entries),
+        Body::Gate(_) => None,
+    });
+    let found = entries.flatten().find_map(|entry| match entry {
+        Entry::Field(field) if field.path[0].text == name => Some(aurora_lang::format::value(&field.value)),
+        _ => None,
+    });
+    found.unwrap_or_else(|| "unknown".to_owned())
+}

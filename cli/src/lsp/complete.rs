@@ -1,0 +1,451 @@
+//! What can be written at a place: kinds of blocks, fields, values, arguments, names, units, marks of evidence.
+
+use aurora_compiler::schema::{self, BLOCKS, CallSchema, Default, FieldSchema, Type, UNITS};
+use aurora_compiler::spec::{BlockKind, Unit};
+use aurora_lang::ast::{Body, Entry, Span, ValueKind};
+use aurora_lang::tokens::TokenKind;
+use camino::Utf8Path;
+
+use super::docs;
+use super::roles::Expected;
+use super::scope::{Known, Spot, known, prefix};
+use super::workspace::Workspace;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ItemKind {
+    Keyword,
+    Field,
+    Word,
+    Call,
+    Name,
+    Unit,
+    Mark,
+    File,
+}
+
+#[derive(Clone, Debug)]
+pub struct Item {
+    pub label: String,
+    pub kind: ItemKind,
+    pub detail: String,
+    pub documentation: String,
+    /// What is inserted, with `$1`, `$0` where the cursor goes.
+    pub snippet: String,
+    /// Comes first: something is missing without it.
+    pub wanted: bool,
+}
+
+/// Everything that can stand at a byte of a file, and the range that it takes the place of.
+pub fn complete(workspace: &mut Workspace, path: &Utf8Path, byte: usize) -> Option<(Span, Vec<Item>)> {
+    let spot = Spot::new(workspace, path, byte)?;
+    let inside = |index: &usize| spot.tokens[*index].span.start < byte && byte <= spot.tokens[*index].span.end;
+    let (mut replaces, mut before) = prefix(&spot);
+    if let Some(index) = (0..spot.tokens.len()).find(inside) {
+        let token = spot.tokens[index];
+        match token.kind {
+            TokenKind::Comment => return None,
+            TokenKind::Number => return None,
+            TokenKind::Text { closed } => {
+                if closed && byte == token.span.end {
+                    return None;
+                }
+                if !matches!(spot.walk(index).expected(false).as_slice(), [Expected::Path { .. }]) {
+                    return None;
+                }
+                replaces = Span::new(token.span.start + 1, token.span.end - usize::from(closed));
+                return Some((replaces, files(workspace, path, true)));
+            }
+            _ => {}
+        }
+        before = before.min(spot.tokens.len());
+    }
+    let line = &spot.text.as_str()[spot.text.line_start(byte)..replaces.start];
+    let new_line = line.trim().is_empty();
+    let walker = spot.walk(before);
+    let expected = walker.expected(new_line);
+    // What is there already, also behind the cursor, is not offered again.
+    let present = walker.present(before + usize::from(!replaces.is_empty()));
+    let analysis = workspace.analysis(path)?;
+    let scope = known(&analysis, path);
+    let mut items = Vec::new();
+    for expected in expected {
+        match expected {
+            Expected::Item => items.extend(top()),
+            Expected::Path { quoted } => items.extend(files(workspace, path, quoted)),
+            Expected::ImportName { path: import } => {
+                let full = super::uri::normal(&path.parent()?.join(import));
+                let Some(theirs) = workspace.analysis(&full) else {
+                    continue;
+                };
+                let names = known(&theirs, &full)
+                    .into_iter()
+                    .filter(|known| !present.contains(&known.name));
+                items.extend(names.map(|known| name(&known)));
+            }
+            Expected::Key {
+                kind: BlockKind::Mixture,
+                ..
+            } => items.push(Item {
+                snippet: "${1:name} from [${2:corpus}] weight ${3:10}%$0".to_owned(),
+                ..item(
+                    "component",
+                    ItemKind::Field,
+                    "NAME from [CORPORA] weight SHARE",
+                    schema::component().meaning,
+                )
+            }),
+            Expected::Key { kind } => {
+                let fields = schema::block(kind).fields.iter();
+                items.extend(
+                    fields
+                        .filter(|field| !present.iter().any(|name| name == field.name))
+                        .map(key),
+                );
+            }
+            Expected::From => {
+                items.push(item("from", ItemKind::Keyword, "the corpora it draws from", "").then("from [$0]"))
+            }
+            Expected::Setting { present } => {
+                let all = schema::component()
+                    .all()
+                    .filter(|field| !present.iter().any(|name| name == field.name));
+                items.extend(all.map(|field| {
+                    item(
+                        field.name,
+                        ItemKind::Keyword,
+                        &schema::describe(&field.kind),
+                        &docs::field(field),
+                    )
+                    .then(&format!("{} ", field.name))
+                }));
+            }
+            Expected::PathKey { owner, path: names } => items.extend(path_key(&analysis, path, &scope, &owner, &names)),
+            Expected::Value { types, unknown, swept } => {
+                if swept {
+                    items.push(item("[…]", ItemKind::Word, "the values of the sweep", "").then("[$0]"));
+                    continue;
+                }
+                items.extend(types.iter().flat_map(|kind| value(kind, &scope)));
+                if unknown {
+                    items.push(item("unknown", ItemKind::Keyword, "nobody has published it", ""));
+                }
+                let names = scope
+                    .iter()
+                    .filter(|known| known.is_line() || types.is_empty() && known.kind().is_some());
+                items.extend(names.map(name));
+            }
+            Expected::Argument { call } => {
+                let free = call
+                    .arguments
+                    .iter()
+                    .filter(|field| !present.iter().any(|name| name == field.name));
+                items.extend(free.map(key));
+            }
+            Expected::Unit { types } => items.extend(units(&types)),
+            Expected::Mark { sign } => items.extend(docs::MARKS.iter().map(|(word, argument, meaning)| {
+                let at = if sign { "" } else { "@" };
+                item(
+                    &format!("@{word}"),
+                    ItemKind::Mark,
+                    &format!("@{word}(\"{argument}\")"),
+                    meaning,
+                )
+                .then(&format!("{at}{word}(\"${{1:{argument}}}\")$0"))
+            })),
+            Expected::Metric { path: names } => items.extend(metric(&analysis, path, &scope, &names)),
+        }
+    }
+    Some((replaces, items))
+}
+
+fn item(label: &str, kind: ItemKind, detail: &str, documentation: &str) -> Item {
+    Item {
+        label: label.to_owned(),
+        kind,
+        detail: detail.to_owned(),
+        documentation: documentation.to_owned(),
+        snippet: label.to_owned(),
+        wanted: false,
+    }
+}
+
+impl Item {
+    fn then(self, snippet: &str) -> Self {
+        Self {
+            snippet: snippet.to_owned(),
+            ..self
+        }
+    }
+}
+
+fn name(known: &Known) -> Item {
+    item(&known.name, ItemKind::Name, &known.keyword, &known.detail)
+}
+
+fn top() -> Vec<Item> {
+    let blocks = BLOCKS.iter().map(|block| {
+        let keyword = block.kind.to_string();
+        let mut snippet = format!("{keyword} ${{1:name}} {{\n");
+        let required = block.fields.iter().filter(|field| field.default == Default::Required);
+        for (index, field) in required.enumerate() {
+            snippet.push_str(&format!("  {} = ${}\n", field.name, index + 2));
+        }
+        snippet.push_str("  $0\n}");
+        item(
+            &keyword,
+            ItemKind::Keyword,
+            block.meaning,
+            &format!("```aur\n{}\n```", block.example),
+        )
+        .then(&snippet)
+    });
+    let statements = docs::STATEMENTS
+        .iter()
+        .map(|(word, snippet, meaning)| item(word, ItemKind::Keyword, meaning, "").then(snippet));
+    blocks.chain(statements).collect()
+}
+
+fn key(field: &FieldSchema) -> Item {
+    Item {
+        wanted: field.default == Default::Required,
+        ..item(
+            field.name,
+            ItemKind::Field,
+            &schema::describe(&field.kind),
+            &docs::field(field),
+        )
+        .then(&format!("{} = $0", field.name))
+    }
+}
+
+fn value(kind: &'static Type, scope: &[Known]) -> Vec<Item> {
+    match kind {
+        Type::Bool => ["true", "false"].map(|word| item(word, ItemKind::Word, "", "")).into(),
+        Type::Word(words) => words
+            .iter()
+            .map(|(word, meaning)| item(word, ItemKind::Word, meaning, ""))
+            .collect(),
+        Type::Call(calls) => calls.iter().map(call).collect(),
+        Type::Reference(kinds) => scope
+            .iter()
+            .filter(|known| known.kind().is_some_and(|kind| kinds.contains(&kind)))
+            .map(name)
+            .collect(),
+        Type::Every(_) => vec![
+            item(
+                "every",
+                ItemKind::Keyword,
+                "an interval, such as `every 10B tokens`",
+                "",
+            )
+            .then("every $0"),
+        ],
+        Type::List { of, .. } => {
+            let mut all = vec![item("[…]", ItemKind::Word, &schema::describe(kind), "").then("[$0]")];
+            // Names are offered at once: the list around them is easily added.
+            all.extend(value(of, scope).into_iter().map(|inner| Item {
+                label: format!("[{}]", inner.label),
+                snippet: format!("[{}]", inner.snippet),
+                ..inner
+            }));
+            all
+        }
+        Type::Text(_) => vec![item("\"…\"", ItemKind::Word, &schema::describe(kind), "").then("\"$0\"")],
+        Type::Nothing => vec![item("none", ItemKind::Word, "deliberately not set", "")],
+        Type::OneOf(all) => all.iter().flat_map(|kind| value(kind, scope)).collect(),
+        Type::Integer { .. } | Type::Decimal { .. } | Type::Percent { .. } | Type::Quantity { .. } => Vec::new(),
+    }
+}
+
+/// A call with the arguments that it cannot do without.
+fn call(call: &'static CallSchema) -> Item {
+    let required = call.all().filter(|field| field.default == Default::Required);
+    let parts: Vec<String> = required
+        .enumerate()
+        .map(|(index, field)| match call.first {
+            Some(first) if first.name == field.name => format!("${{{}:{}}}", index + 1, field.name),
+            _ => format!("{} = ${}", field.name, index + 1),
+        })
+        .collect();
+    let inner = if parts.is_empty() {
+        "$0".to_owned()
+    } else {
+        parts.join(", ")
+    };
+    item(call.name, ItemKind::Call, call.meaning, &docs::call(call)).then(&format!("{}({inner})", call.name))
+}
+
+fn units(types: &[&'static Type]) -> Vec<Item> {
+    let wanted: Vec<Unit> = types
+        .iter()
+        .filter_map(|kind| match kind {
+            Type::Quantity { units, .. } | Type::Every(units) => Some(units.iter().copied()),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    let fits = |unit: Unit| types.is_empty() || wanted.contains(&unit);
+    let fitting = UNITS
+        .iter()
+        .filter(|written| fits(written.unit))
+        .map(|written| written.text);
+    let points = types.is_empty().then_some("pp");
+    fitting
+        .chain(points)
+        .map(|unit| item(unit, ItemKind::Unit, &docs::unit(unit), ""))
+        .collect()
+}
+
+fn files(workspace: &mut Workspace, path: &Utf8Path, quoted: bool) -> Vec<Item> {
+    let Some(folder) = path.parent() else { return Vec::new() };
+    let below = |file: &Utf8Path| file.strip_prefix(folder).ok().map(ToString::to_string);
+    let above = |file: &Utf8Path| {
+        let parent = folder.parent().filter(|parent| parent.parent().is_some())?;
+        file.strip_prefix(parent).ok().map(|rest| format!("../{rest}"))
+    };
+    let others: Vec<String> = workspace
+        .files()
+        .iter()
+        .filter(|file| *file != path)
+        .filter_map(|file| below(file).or_else(|| above(file)))
+        .collect();
+    let quote = |file: String| if quoted { file } else { format!("\"{file}\"") };
+    others
+        .into_iter()
+        .map(|file| item(&quote(file), ItemKind::File, "", ""))
+        .collect()
+}
+
+/// Names behind the dots of a path such as `stage.cap.learning_rate.peak`.
+fn path_key(
+    analysis: &super::analysis::Analysis,
+    file: &Utf8Path,
+    scope: &[Known],
+    owner: &str,
+    path: &[String],
+) -> Vec<Item> {
+    let path: Vec<&str> = path.iter().map(String::as_str).collect();
+    match path.as_slice() {
+        [] => {
+            let kinds = BLOCKS.iter().filter(|block| block.kind != BlockKind::Expect);
+            let mut all: Vec<Item> = kinds
+                .map(|block| item(&block.kind.to_string(), ItemKind::Keyword, block.meaning, ""))
+                .collect();
+            all.extend(
+                scope
+                    .iter()
+                    .filter(|known| known.keyword == "param")
+                    .map(|known| name(known).then(&format!("{} = $0", known.name))),
+            );
+            if owner == "sweep" {
+                all.push(
+                    item("zip", ItemKind::Keyword, "paths that change together", "").then("zip ${1:name} {\n  $0\n}"),
+                );
+            }
+            all
+        }
+        [kind] => scope.iter().filter(|known| known.keyword == **kind).map(name).collect(),
+        ["mixture", mixture] => components(analysis, file, mixture),
+        ["mixture", _, _] => schema::component().all().map(key).collect(),
+        [kind, _] => schema::kind(kind)
+            .into_iter()
+            .flat_map(|kind| schema::block(kind).fields)
+            .map(key)
+            .collect(),
+        [kind, _, field] => {
+            let field = schema::kind(kind).and_then(|kind| schema::block(kind).field(field));
+            field
+                .into_iter()
+                .flat_map(|field| schema::calls_of(&field.kind))
+                .flat_map(CallSchema::all)
+                .map(key)
+                .collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// The block of a kind that a name stands for in a file.
+fn entries<'a>(analysis: &'a super::analysis::Analysis, file: &Utf8Path, kind: &str, name: &str) -> Vec<&'a Entry> {
+    let Some((index, _)) = analysis.file(file) else {
+        return Vec::new();
+    };
+    let found = analysis
+        .bundle
+        .in_scope(index)
+        .into_iter()
+        .find_map(|declared| match declared.what {
+            aurora_compiler::compose::What::Block(block) if block.keyword.text == kind && block.name.text == name => {
+                Some(block)
+            }
+            _ => None,
+        });
+    match found.map(|block| &block.body) {
+        Some(Body::Entries(entries)) => entries.iter().collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn components(analysis: &super::analysis::Analysis, file: &Utf8Path, mixture: &str) -> Vec<Item> {
+    let names = entries(analysis, file, "mixture", mixture)
+        .into_iter()
+        .filter_map(|entry| match entry {
+            Entry::Component(component) => Some(item(&component.name.text, ItemKind::Name, "component", "")),
+            _ => None,
+        });
+    names.collect()
+}
+
+/// Names of a metric: after which stage, which eval, which number, of which set.
+fn metric(analysis: &super::analysis::Analysis, file: &Utf8Path, scope: &[Known], path: &[String]) -> Vec<Item> {
+    let of_kinds = |kinds: &[BlockKind]| {
+        scope
+            .iter()
+            .filter(|known| known.kind().is_some_and(|kind| kinds.contains(&kind)))
+            .map(name)
+            .collect::<Vec<_>>()
+    };
+    let fields = |kind: &str, name: &str, field: &str| {
+        let found = entries(analysis, file, kind, name)
+            .into_iter()
+            .find_map(|entry| match entry {
+                Entry::Field(written) if written.path.len() == 1 && written.path[0].text == field => {
+                    Some(&written.value.kind)
+                }
+                _ => None,
+            });
+        match found {
+            Some(ValueKind::Word(word)) => vec![word.clone()],
+            Some(ValueKind::List(items)) => items.iter().map(aurora_lang::format::value).collect(),
+            _ => Vec::new(),
+        }
+    };
+    match path {
+        [] => {
+            let mut all = of_kinds(&[BlockKind::Stage, BlockKind::Model]);
+            all.extend(scope.iter().filter(|known| known.is_line()).map(name));
+            all
+        }
+        [_] => of_kinds(&[BlockKind::Eval]),
+        [_, eval] => {
+            let kind = fields("eval", eval, "kind").pop().unwrap_or_default();
+            let metrics = schema::metrics(&kind).iter().map(|metric| metric.name);
+            let names = metrics.flat_map(|metric| match metric {
+                "pass@" => fields("eval", eval, "k").iter().map(|k| format!("pass@{k}")).collect(),
+                metric => vec![metric.to_owned()],
+            });
+            names.map(|name| item(&name, ItemKind::Word, &kind, "")).collect()
+        }
+        [_, eval, _] => {
+            let corpora = fields("eval", eval, "data");
+            let mut sets: Vec<String> = corpora
+                .iter()
+                .flat_map(|corpus| fields("corpus", corpus, "language"))
+                .collect();
+            sets.sort();
+            sets.dedup();
+            sets.iter().map(|set| item(set, ItemKind::Word, "set", "")).collect()
+        }
+        _ => Vec::new(),
+    }
+}

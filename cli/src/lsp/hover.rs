@@ -1,0 +1,229 @@
+//! What is known of the thing under the cursor.
+
+use aurora_compiler::compose::{Declared, What};
+use aurora_compiler::schema::{self, FieldSchema, Type};
+use aurora_compiler::spec::{BlockId, Cause};
+use aurora_lang::ast::Span;
+use aurora_lang::diagnostics::explain;
+use camino::Utf8Path;
+
+use super::analysis::Analysis;
+use super::roles::Role;
+use super::scope::Spot;
+use super::workspace::Workspace;
+use super::{docs, facts};
+
+/// Markdown about the token at a byte, and where that token stands.
+pub fn hover(workspace: &mut Workspace, path: &Utf8Path, byte: usize) -> Option<(Span, String)> {
+    let spot = Spot::new(workspace, path, byte)?;
+    let index = spot.token()?;
+    let word = spot.word(index).to_owned();
+    let analysis = workspace.best(path)?;
+    let mut parts: Vec<String> = Vec::new();
+    match spot.role(index) {
+        Role::Keyword => {
+            let block = schema::kind(&word).map(|kind| docs::block(schema::block(kind)));
+            parts.extend(block.or_else(|| docs::word(&word).map(|meaning| format!("**{word}**: {meaning}"))));
+        }
+        Role::Declared { .. } | Role::Block | Role::ImportName | Role::Metric => {
+            parts.extend(names(&analysis, path, byte))
+        }
+        Role::Key { path, schema } | Role::Argument { path, schema, .. } => {
+            parts.extend(value(&analysis, &path, schema))
+        }
+        Role::Component { path } => parts.extend(component(&analysis, &path)),
+        Role::Call { name } => parts.extend(schema::call(&name).map(docs::call)),
+        Role::Word { types } => {
+            parts.extend(names(&analysis, path, byte));
+            if parts.is_empty() {
+                parts.extend(types.iter().filter_map(|kind| closed_word(kind, &word)));
+            }
+        }
+        Role::Unit => parts.push(format!("**{word}**: {}", docs::unit(&word))),
+        Role::Number => parts.extend(number(&analysis, path, spot.tokens[index].span)),
+        Role::Mark => {
+            let word = if word == "@" { spot.word(index + 1) } else { &word };
+            let mark = docs::MARKS.iter().find(|(name, _, _)| name == &word);
+            parts.extend(mark.map(|(name, argument, meaning)| {
+                format!("**@{name}(\"{argument}\")**: {meaning} Evidence never changes a result.")
+            }));
+        }
+        Role::Path => parts.extend(import(&analysis, path, spot.tokens[index].span)),
+        Role::Other | Role::Comment | Role::Text => {}
+    }
+    parts.extend(explanations(&analysis, path, spot.tokens[index].span));
+    parts.retain(|part| !part.is_empty());
+    (!parts.is_empty()).then(|| (spot.tokens[index].span, parts.join("\n\n---\n\n")))
+}
+
+/// What a closed word means.
+fn closed_word(kind: &Type, word: &str) -> Option<String> {
+    let Type::Word(words) = kind else { return None };
+    words
+        .iter()
+        .find(|(known, _)| *known == word)
+        .map(|(known, meaning)| format!("**{known}**: {meaning}"))
+}
+
+fn names(analysis: &Analysis, path: &Utf8Path, byte: usize) -> Vec<String> {
+    let found = analysis.names_at(path, byte);
+    found
+        .iter()
+        .filter_map(|found| analysis.bundle.declared_at(found.declared))
+        .map(|declared| self::declared(analysis, &declared))
+        .collect()
+}
+
+fn declared(analysis: &Analysis, declared: &Declared<'_>) -> String {
+    let name = &declared.name.text;
+    let mut lines = Vec::new();
+    match declared.what {
+        What::Block(block) => {
+            lines.push(format!("```aur\n{} {name}\n```", block.keyword.text));
+            lines.push(
+                block
+                    .documentation
+                    .iter()
+                    .map(|line| line.trim())
+                    .collect::<Vec<_>>()
+                    .join("\n"),
+            );
+            let id = schema::kind(&block.keyword.text).map(|kind| BlockId {
+                kind,
+                name: name.clone(),
+            });
+            // A spec may have another block of this kind and name.
+            let id = id.filter(|id| {
+                analysis
+                    .examined()
+                    .spec
+                    .blocks
+                    .get(id)
+                    .is_some_and(|own| own.span == declared.name.span)
+            });
+            if let Some(id) = id {
+                let facts = facts::block(analysis.examined(), &id);
+                lines.push(
+                    facts
+                        .iter()
+                        .map(|fact| format!("- {fact}"))
+                        .collect::<Vec<_>>()
+                        .join("\n"),
+                );
+            }
+        }
+        What::Let(value) => lines.push(format!(
+            "```aur\nlet {name} = {}\n```",
+            aurora_lang::format::value(value)
+        )),
+        What::Param { .. } => {
+            let text = &analysis.bundle.sources().text()[declared.span.start..declared.span.end];
+            lines.push(format!("```aur\n{text}\n```"));
+            lines.push(format!(
+                "May be set with `--set {name}=VALUE`, in a profile or by a sweep."
+            ));
+        }
+    }
+    let (_, file, _) = analysis.bundle.sources().view().file(declared.name.span.start);
+    lines.push(format!("Declared in {file}."));
+    lines.retain(|line| !line.is_empty());
+    lines.join("\n\n")
+}
+
+/// A field's documentation, and what it is in the spec.
+fn value(analysis: &Analysis, path: &[String], schema: Option<&FieldSchema>) -> Vec<String> {
+    let mut parts: Vec<String> = schema.map(docs::field).into_iter().collect();
+    let spec = &analysis.examined().spec;
+    let resolved = spec.resolved();
+    if let Some((text, field)) = resolved.get(&path.join(".")) {
+        let mut line = format!("`{} = {text}`", path.join("."));
+        match (spec.place(&field.origin), spec.cause(&field.origin)) {
+            (Some(place), Cause::Spec) => line.push_str(&format!(", written at {place}")),
+            (Some(place), cause) => line.push_str(&format!(", written at {place} ({cause})")),
+            (None, _) => line.push_str(", by default"),
+        }
+        if let Some(evidence) = &field.evidence {
+            line.push_str(&format!(" `{}`", evidence.mark()));
+        }
+        parts.push(line);
+        if let [kind, name, ..] = path
+            && let (Some(kind), Some(quantity)) = (schema::kind(kind), field.quantity())
+            && let Some(batch) = spec.batch_of(&BlockId {
+                kind,
+                name: name.clone(),
+            })
+        {
+            parts.extend(facts::converted(batch, quantity).map(|other| format!("= {other}")));
+        }
+    }
+    parts
+}
+
+fn component(analysis: &Analysis, path: &[String]) -> Vec<String> {
+    let [kind, mixture, name] = path else { return Vec::new() };
+    let Some(kind) = schema::kind(kind) else {
+        return Vec::new();
+    };
+    let id = BlockId {
+        kind,
+        name: mixture.clone(),
+    };
+    let spec = &analysis.examined().spec;
+    let Some(field) = spec.blocks.get(&id).and_then(|block| block.field(name)) else {
+        return vec![schema::component().meaning.to_owned()];
+    };
+    let mut parts = vec![format!("```aur\n{name} {}\n```", field.value)];
+    let facts = facts::component(spec, &id, name, field);
+    parts.push(
+        facts
+            .iter()
+            .map(|fact| format!("- {fact}"))
+            .collect::<Vec<_>>()
+            .join("\n"),
+    );
+    parts
+}
+
+/// The hints at a number.
+fn number(analysis: &Analysis, path: &Utf8Path, span: Span) -> Option<String> {
+    let hints = super::hints::hints(analysis, path);
+    let hint = hints
+        .into_iter()
+        .find(|hint| hint.value.start <= span.start && span.end <= hint.value.end)?;
+    Some(hint.text)
+}
+
+fn import(analysis: &Analysis, path: &Utf8Path, span: Span) -> Option<String> {
+    let (_, file) = analysis.file(path)?;
+    let (_, target) = file
+        .imports()
+        .find(|(quoted, _)| quoted.span.start - file.span.start == span.start)?;
+    let target = analysis.bundle.files().nth(target?)?;
+    let blocks = target
+        .parsed
+        .file
+        .items
+        .iter()
+        .map(|block| format!("- {} `{}`", block.keyword.text, block.name.text));
+    Some(format!(
+        "`{}`\n\n{}",
+        target.name,
+        blocks.collect::<Vec<_>>().join("\n")
+    ))
+}
+
+/// What the codes of the faults here mean.
+fn explanations(analysis: &Analysis, path: &Utf8Path, span: Span) -> Vec<String> {
+    let found = analysis.found();
+    let here = found.iter().filter(|found| {
+        let place = found.place().map(|place| analysis.place(place));
+        place.is_some_and(|place| place.path == path && place.span.start <= span.start && span.end <= place.span.end)
+    });
+    let mut codes: Vec<_> = here.map(|found| found.code).collect();
+    codes.dedup();
+    codes
+        .iter()
+        .filter_map(|code| explain(code.as_str()))
+        .map(|found| format!("**{}: {}**\n\n{}", found.code, found.title, found.text))
+        .collect()
+}

@@ -1,0 +1,131 @@
+//! Places of a text as the protocol counts them: lines, and characters in the units that the client asks for.
+
+use aurora_lang::ast::Span;
+use lsp_types::{Position, Range, TextDocumentContentChangeEvent};
+
+/// What a character of a [`Position`] counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    Utf8,
+    Utf16,
+}
+
+/// A text and where its lines start.
+#[derive(Clone, Debug)]
+pub struct Text {
+    text: String,
+    lines: Vec<usize>,
+}
+
+impl Text {
+    pub fn new(text: String) -> Self {
+        let starts = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
+        let lines = std::iter::once(0).chain(starts.map(|(at, _)| at + 1)).collect();
+        Self { text, lines }
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// The byte of a place; the nearest one if there is no such place.
+    pub fn byte(&self, position: Position, encoding: Encoding) -> usize {
+        let Some(&start) = self.lines.get(position.line as usize) else {
+            return self.text.len();
+        };
+        let end = self
+            .lines
+            .get(position.line as usize + 1)
+            .map_or(self.text.len(), |next| next - 1);
+        let line = &self.text[start..end];
+        let mut left = position.character as usize;
+        for (at, character) in line.char_indices() {
+            let width = width(character, encoding);
+            if left < width {
+                return start + at;
+            }
+            left -= width;
+        }
+        end
+    }
+
+    pub fn position(&self, byte: usize, encoding: Encoding) -> Position {
+        let mut byte = byte.min(self.text.len());
+        while !self.text.is_char_boundary(byte) {
+            byte -= 1;
+        }
+        let line = self.lines.partition_point(|&start| start <= byte) - 1;
+        let before = &self.text[self.lines[line]..byte];
+        let character: usize = match encoding {
+            Encoding::Utf8 => before.len(),
+            Encoding::Utf16 => before.chars().map(char::len_utf16).sum(),
+        };
+        Position::new(line as u32, character as u32)
+    }
+
+    pub fn range(&self, span: Span, encoding: Encoding) -> Range {
+        Range::new(self.position(span.start, encoding), self.position(span.end, encoding))
+    }
+
+    pub fn span(&self, range: Range, encoding: Encoding) -> Span {
+        let start = self.byte(range.start, encoding);
+        Span::new(start, self.byte(range.end, encoding).max(start))
+    }
+
+    /// The text with one change of the client made.
+    #[must_use]
+    pub fn changed(&self, change: &TextDocumentContentChangeEvent, encoding: Encoding) -> Self {
+        let Some(range) = change.range else {
+            return Self::new(change.text.clone());
+        };
+        let Span { start, end } = self.span(range, encoding);
+        Self::new([&self.text[..start], &change.text, &self.text[end..]].concat())
+    }
+
+    /// Where the line of a byte starts.
+    pub fn line_start(&self, byte: usize) -> usize {
+        self.lines[self.lines.partition_point(|&start| start <= byte) - 1]
+    }
+}
+
+fn width(character: char, encoding: Encoding) -> usize {
+    match encoding {
+        Encoding::Utf8 => character.len_utf8(),
+        Encoding::Utf16 => character.len_utf16(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Encoding, Text};
+    use lsp_types::{Position, Range, TextDocumentContentChangeEvent};
+
+    #[test]
+    fn places_count_utf_16_units_or_bytes() {
+        let text = Text::new("aé😀b\n\nc".to_owned());
+        let at = |byte| text.position(byte, Encoding::Utf16);
+        assert_eq!(at(7), Position::new(0, 4));
+        assert_eq!(text.position(7, Encoding::Utf8), Position::new(0, 7));
+        // Every place that starts a character is found again.
+        for (byte, _) in text.as_str().char_indices() {
+            for encoding in [Encoding::Utf8, Encoding::Utf16] {
+                assert_eq!(text.byte(text.position(byte, encoding), encoding), byte);
+            }
+        }
+        // Inside of a character, behind a line, behind the text.
+        assert_eq!(text.byte(Position::new(0, 3), Encoding::Utf16), 3);
+        assert_eq!(text.byte(Position::new(0, 99), Encoding::Utf16), 8);
+        assert_eq!(text.byte(Position::new(9, 0), Encoding::Utf16), text.as_str().len());
+    }
+
+    #[test]
+    fn changes_replace_their_range() {
+        let text = Text::new("one\ntwo😀\n".to_owned());
+        let change = TextDocumentContentChangeEvent {
+            range: Some(Range::new(Position::new(1, 3), Position::new(2, 0))),
+            range_length: None,
+            text: "!".to_owned(),
+        };
+        assert_eq!(text.changed(&change, Encoding::Utf16).as_str(), "one\ntwo!");
+    }
+}
