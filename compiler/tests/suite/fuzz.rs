@@ -2,7 +2,8 @@
 
 use aurora_compiler::check::check;
 use aurora_compiler::compose::Choice;
-use aurora_lang::diagnostics::{render_text, to_json};
+use aurora_lang::ast::{Body, Entry};
+use aurora_lang::diagnostics::{Diagnostic, render_text, to_json};
 use aurora_lang::parse::{MOST_BYTES, MOST_FAULTS, parse};
 use proptest::prelude::*;
 
@@ -250,4 +251,72 @@ fn too_large_a_file_is_refused_unread() {
 fn syntax_faults_are_counted_up_to_a_bound() {
     let parsed = parse(&"stage s { x }\n".repeat(1000));
     assert_eq!(parsed.errors.len(), MOST_FAULTS);
+}
+
+/// Every word that is one edit away from `name`: a letter left out, doubled, swapped with the next, or another one.
+fn misspelt(name: &str) -> Vec<String> {
+    let letters: Vec<char> = name.chars().collect();
+    let word = |letters: Vec<char>| letters.into_iter().collect::<String>();
+    let mut found = Vec::new();
+    for at in 0..letters.len() {
+        let edit = |change: &dyn Fn(&mut Vec<char>)| {
+            let mut letters = letters.clone();
+            change(&mut letters);
+            word(letters)
+        };
+        found.push(edit(&|letters| drop(letters.remove(at))));
+        found.push(edit(&|letters| letters.insert(at, letters[at])));
+        found.push(edit(&|letters| {
+            letters[at] = if letters[at] == 'q' { 'x' } else { 'q' }
+        }));
+        if at + 1 < letters.len() {
+            found.push(edit(&|letters| letters.swap(at, at + 1)));
+        }
+    }
+    found.retain(|word| word != name && word.starts_with(|first: char| first.is_ascii_alphabetic()));
+    found.sort();
+    found.dedup();
+    found
+}
+
+#[test]
+fn a_misspelt_key_is_named_by_the_suggestion() {
+    let (mut tried, mut named, mut not) = (0, 0, Vec::new());
+    for path in ["specs/tiny.aur", "specs/sc2-ablation.aur", "specs/smollm2-nordic.aur"] {
+        let text = crate::read(path);
+        for block in &parse(&text).file.items {
+            let Body::Entries(entries) = &block.body else { continue };
+            for entry in entries {
+                // A name of a mixture's component is free.
+                let Entry::Field(field) = entry else { continue };
+                let [name] = &field.path[..] else { continue };
+                for word in misspelt(&name.text) {
+                    let mut text = text.clone();
+                    text.replace_range(name.span.start..name.span.end, &word);
+                    let Err(errors) = crate::check_in("", path, &text) else {
+                        continue;
+                    };
+                    let at_place = |error: &&Diagnostic| {
+                        error
+                            .labels
+                            .first()
+                            .is_some_and(|label| label.span.start == name.span.start)
+                    };
+                    // One that is another field's name is no misspelling.
+                    let Some(error) = errors.iter().find(at_place) else {
+                        continue;
+                    };
+                    tried += 1;
+                    let wanted = format!("`{}`", name.text);
+                    if error.helps.iter().any(|help| help.text.contains(&wanted)) {
+                        named += 1;
+                    } else {
+                        not.push(format!("{word} for {}", name.text));
+                    }
+                }
+            }
+        }
+    }
+    assert!(tried > 1000, "{tried} misspellings");
+    assert!(named * 100 >= tried * 95, "{named} of {tried}; not: {not:?}");
 }
