@@ -197,3 +197,14 @@ fn a_browser_shows_the_report() {
         assert!(dom.contains(part), "{part} is not on the page");
     }
 }
+
+#[test]
+fn a_reader_that_leaves_is_no_bug() {
+    let project = Project::new();
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let mut command = project.command(&["build", "specs/small.aur"]);
+    let output = command.stdout(writer).output().expect("the binary starts");
+    assert_eq!(output.status.code(), Some(141));
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}

@@ -264,7 +264,9 @@ fn misspelt(name: &str) -> Vec<String> {
             change(&mut letters);
             word(letters)
         };
-        found.push(edit(&|letters| drop(letters.remove(at))));
+        found.push(edit(&|letters| {
+            letters.remove(at);
+        }));
         found.push(edit(&|letters| letters.insert(at, letters[at])));
         found.push(edit(&|letters| {
             letters[at] = if letters[at] == 'q' { 'x' } else { 'q' }
