@@ -1,4 +1,4 @@
-//! The words and signs of a text, whatever its faults: what an editor colours, folds and completes.
+//! The words and signs of a text, whatever its faults: what blocks are cut by, and what an editor colours and completes.
 //!
 //! In: any text. Out: its tokens in order, comments included. Not here: whether they make sense (`parse`).
 
@@ -113,8 +113,8 @@ fn number_end(bytes: &[u8]) -> usize {
     at + usize::from(bytes.get(at) == Some(&b'%'))
 }
 
-/// The byte behind the closing quote.
-fn text_end(bytes: &[u8]) -> Option<usize> {
+/// The byte behind the closing quote of a text that begins here; none if its line does not close it.
+pub(crate) fn text_end(bytes: &[u8]) -> Option<usize> {
     let mut at = 1;
     loop {
         match bytes.get(at)? {

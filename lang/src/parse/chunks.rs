@@ -5,6 +5,7 @@
 
 use crate::ast::{Comment, Span};
 use crate::diagnostics::{Code, Diagnostic};
+use crate::tokens::{TokenKind, text_end, tokens};
 
 use super::{MOST_FAULTS, MOST_NESTING};
 
@@ -43,63 +44,31 @@ const STATEMENTS: [&str; 4] = ["import", "extends", "let", "param"];
 
 /// Finds comments, brackets and strings in one pass over the text from `start` on.
 pub(super) fn lex(text: &str, start: usize) -> Lexed {
-    let bytes = text.as_bytes();
     let mut lexed = Lexed {
         comments: Vec::new(),
         marks: Vec::new(),
         starts: Vec::new(),
     };
-    let mut at = start;
-    let mut own_line = true;
-    while at < bytes.len() {
-        let line_end = |from: usize| text[from..].find('\n').map_or(text.len(), |length| from + length);
-        match bytes[at] {
-            b'/' if bytes.get(at + 1) == Some(&b'/') => {
-                let written = text[at..line_end(at)].trim_end();
-                let span = Span::new(at, at + written.len());
-                lexed.comments.push(Comment {
-                    span,
-                    text: written.to_owned(),
-                    own_line,
-                });
-                at = line_end(at);
-                continue;
-            }
-            b'"' => match string_end(bytes, at) {
-                Some(end) => {
-                    at = end;
-                    own_line = false;
-                    continue;
-                }
-                None => {
-                    let end = at + text[at..line_end(at)].trim_end().len();
-                    lexed.marks.push(Mark {
-                        at,
-                        kind: MarkKind::OpenString(end),
-                    });
-                    at = line_end(at);
-                    continue;
-                }
-            },
-            open @ (b'{' | b'[' | b'(') => lexed.marks.push(Mark {
-                at,
-                kind: MarkKind::Open(open),
+    for token in tokens(&text[start..]) {
+        let span = token.span.moved(start);
+        let mut mark = |kind| lexed.marks.push(Mark { at: span.start, kind });
+        match token.kind {
+            TokenKind::Comment => lexed.comments.push(Comment {
+                span,
+                text: text[span.start..span.end].to_owned(),
+                own_line: token.first_on_line,
             }),
-            close @ (b'}' | b']' | b')') => lexed.marks.push(Mark {
-                at,
-                kind: MarkKind::Close(close),
-            }),
-            byte if (at == start || bytes[at - 1] == b'\n') && is_name_start(byte) && starts_block(&text[at..]) => {
-                lexed.starts.push(at);
+            TokenKind::Text { closed: false } => mark(MarkKind::OpenString(span.end)),
+            TokenKind::Open(bracket) => mark(MarkKind::Open(bracket)),
+            TokenKind::Close(bracket) => mark(MarkKind::Close(bracket)),
+            TokenKind::Word => {
+                let at_the_edge = span.start == start || text.as_bytes()[span.start - 1] == b'\n';
+                if at_the_edge && starts_block(&text[span.start..]) {
+                    lexed.starts.push(span.start);
+                }
             }
-            _ => {}
+            TokenKind::Text { closed: true } | TokenKind::Number | TokenKind::Sign => {}
         }
-        own_line = match bytes[at] {
-            b'\n' => true,
-            b' ' | b'\t' | b'\r' => own_line,
-            _ => false,
-        };
-        at += 1;
     }
     lexed
 }
@@ -278,7 +247,7 @@ pub(super) fn token(text: &str, at: usize) -> Span {
     let length = match rest.chars().next() {
         None => 0,
         Some(_) if !word.is_empty() => word.len(),
-        Some('"') => string_end(rest.as_bytes(), 0).unwrap_or(1),
+        Some('"') => text_end(rest.as_bytes()).unwrap_or(1),
         Some(first) if first.is_ascii_digit() => rest
             .find(|next: char| !(next.is_ascii_alphanumeric() || matches!(next, '_' | '.' | '%')))
             .unwrap_or(rest.len()),
@@ -338,18 +307,4 @@ fn starts_block(line: &str) -> bool {
     let rest = line[keyword.len()..].trim_start_matches([' ', '\t']);
     let name = first_word(rest);
     !name.is_empty() && rest[name.len()..].trim_start_matches([' ', '\t']).starts_with('{')
-}
-
-/// The byte behind the closing quote of the string that starts at `at`.
-fn string_end(bytes: &[u8], at: usize) -> Option<usize> {
-    let mut next = at + 1;
-    while let Some(&byte) = bytes.get(next) {
-        match byte {
-            b'"' => return Some(next + 1),
-            b'\n' => return None,
-            b'\\' if bytes.get(next + 1).is_some_and(|&escaped| escaped != b'\n') => next += 2,
-            _ => next += 1,
-        }
-    }
-    None
 }
