@@ -4,8 +4,10 @@
 //! inputs. Cannot fail: everything that can be wrong with a spec has been found by `check`.
 //! Not here: keys (`hash`), what is already done (`plan`), files (nowhere in this crate).
 
+mod changed;
 mod facts;
 mod lower;
+mod nodes;
 mod reader;
 
 use std::collections::BTreeMap;
@@ -17,8 +19,9 @@ use petgraph::visit::EdgeRef;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use changed::changed_nodes;
 pub use facts::{StagePlan, model_fields, set_names, stage_plan};
-pub use lower::{changed_nodes, hub_source, lower, lower_eval};
+pub use lower::{hub_source, lower, lower_eval};
 
 /// A node of one graph; inputs have smaller ids than their users.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

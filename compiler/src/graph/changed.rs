@@ -1,0 +1,57 @@
+//! The nodes that become others where a few fields of a spec change: points of a sweep share all the rest.
+//!
+//! In: a spec, the graph of the one that it was, and the fields that differ. Out: the nodes to put in their places, or
+//! nothing where more than nodes' own fields may differ; then the spec is lowered as every other.
+
+use super::facts::stage_plan;
+use super::nodes::{order_node, report_node, segment_nodes};
+use super::{Graph, Node, NodeId};
+use crate::spec::{BlockId, BlockKind, Spec};
+
+/// The nodes of a graph that are others where only these fields of the spec, `(block, field)`, have changed since it
+/// was lowered; none if more than their own fields may have changed.
+pub fn changed_nodes(spec: &Spec, graph: &Graph, changed: &[(BlockId, String)]) -> Option<Vec<(NodeId, Node)>> {
+    let mut nodes = vec![(graph.find("report")?, report_node(spec))];
+    let mut orders: Vec<&BlockId> = Vec::new();
+    let mut trained: Vec<&BlockId> = Vec::new();
+    for (block, field) in changed {
+        match (block.kind, field.as_str()) {
+            (BlockKind::Stage, "learning_rate" | "optimizer" | "optimizer_state") => trained.push(block),
+            (BlockKind::Mixture, _) => {
+                let reads = |stage: &crate::spec::Block| stage.reference("mixture") == Some(block);
+                orders.extend(
+                    spec.of_kind(BlockKind::Stage)
+                        .filter(|(_, stage)| reads(stage))
+                        .map(|(id, _)| id),
+                );
+            }
+            _ => return None,
+        }
+    }
+    orders.sort();
+    orders.dedup();
+    trained.sort();
+    trained.dedup();
+    for stage in orders {
+        let (node, corpora) = order_node(spec, stage, &stage_plan(spec, stage));
+        let id = graph.find(&node.name)?;
+        // Other components or corpora are other inputs.
+        let roles: Vec<String> = corpora.iter().map(|(name, _)| format!("tokens.{name}")).collect();
+        let same = graph
+            .inputs(id)
+            .zip(&corpora)
+            .all(|(input, (_, corpus))| graph.node(input.node).name.rsplit('/').next() == Some(corpus.name.as_str()));
+        if !same || !graph.inputs(id).map(|input| input.role).eq(roles) {
+            return None;
+        }
+        nodes.push((id, node));
+    }
+    for stage in trained {
+        let plan = stage_plan(spec, stage);
+        let model = spec.model_of(stage)?;
+        for (_, node) in segment_nodes(spec, stage, model, &plan) {
+            nodes.push((graph.find(&node.name)?, node));
+        }
+    }
+    Some(nodes)
+}

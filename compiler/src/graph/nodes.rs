@@ -1,0 +1,222 @@
+//! Nodes by themselves: the fields that one has of a spec, whatever it is made from.
+//!
+//! In: a checked spec and a block. Out: nodes without inputs. Not here: which nodes there are and what leads to what
+//! (`lower`).
+
+use super::facts::{StagePlan, read_model};
+use super::reader::{At, Reader};
+use super::{Kind, Node};
+use crate::fields::{
+    AdamW, Asks, Component, Exact, Numerics, OptimizerState, OrderFields, Precision, ReportFields, TaskFields,
+    TrainFields,
+};
+use crate::schedule::{Part, Schedule, Shape};
+use crate::spec::{BlockId, BlockKind, Spec, Value};
+
+pub(super) fn experiment(spec: &Spec) -> BlockId {
+    BlockId {
+        kind: BlockKind::Experiment,
+        name: spec.name.clone(),
+    }
+}
+
+pub(super) fn read_numerics<'a>(spec: &'a Spec, read: &mut Reader<'a>) -> Numerics {
+    let at = read.at(&experiment(spec), "numerics");
+    let micro_batch = read.count(&read.argument(&at, "micro_batch"));
+    let tensor = read.count(&read.argument(&at, "tensor"));
+    let lanes = read.count(&read.argument(&at, "lanes"));
+    match read.call_name(&at) {
+        "native" => Numerics::Native {
+            tensor,
+            lanes,
+            micro_batch,
+        },
+        "portable" => Numerics::Portable {
+            tensor,
+            lanes,
+            micro_batch,
+        },
+        _ => Numerics::Invariant {
+            tensor,
+            lanes,
+            micro_batch,
+        },
+    }
+}
+
+pub(super) fn read_precision<'a>(spec: &'a Spec, read: &mut Reader<'a>) -> Precision {
+    read.word(&read.at(&experiment(spec), "precision"), Precision::F32)
+}
+
+/// The data order of a stage, and the corpora of its components.
+pub(super) fn order_node(spec: &Spec, stage: &BlockId, plan: &StagePlan) -> (Node, Vec<(String, BlockId)>) {
+    let mut read = Reader::new(spec);
+    let Some(mixture) = read.reference(&read.at(stage, "mixture")) else {
+        unreachable!("check resolves {stage}.mixture")
+    };
+    let mut components = Vec::new();
+    let mut corpora = Vec::new();
+    for name in spec.blocks[&mixture].fields.keys() {
+        let component = read.at(&mixture, name);
+        for corpus in read.elements(&read.argument(&component, "from")) {
+            corpora.extend(read.reference(&corpus).map(|corpus| (name.clone(), corpus)));
+        }
+        let weight = read.exact(&read.argument(&component, "weight")).decimal();
+        let ppm = weight * rust_decimal::Decimal::from(1_000_000);
+        components.push(Component {
+            name: name.clone(),
+            weight_ppm: ppm.to_string().parse::<Exact>().map_or(0, whole),
+        });
+    }
+    let fields = OrderFields {
+        seed: read.whole(&read.at(&experiment(spec), "seed")),
+        sequence: u32::try_from(plan.sequence).unwrap_or(0),
+        components,
+    };
+    (
+        read.node(format!("order/{}", stage.name), Kind::Order, &fields),
+        corpora,
+    )
+}
+
+/// The training nodes of a stage, by their last steps. A checkpoint is known by all that leads to it from the start of its
+/// stage, not by where the stage was cut.
+pub(super) fn segment_nodes(spec: &Spec, stage: &BlockId, model: &BlockId, plan: &StagePlan) -> Vec<(u64, Node)> {
+    let mut read = Reader::new(spec);
+    let rate = read.at(stage, "learning_rate");
+    let schedule = read_schedule(&mut read, &rate, plan.tokens_per_step());
+    let optimizer = read.at(stage, "optimizer");
+    let mut number = |name: &str| read.exact(&read.argument(&optimizer, name));
+    let [beta1, beta2, epsilon, weight_decay] = ["beta1", "beta2", "epsilon", "weight_decay"].map(&mut number);
+    let clip = read.argument(&optimizer, "clip");
+    let clip = (clip.field.value != Value::None).then(|| read.exact(&clip));
+    let mut fields = TrainFields {
+        model: read_model(&mut read, model),
+        numerics: read_numerics(spec, &mut read),
+        precision: read_precision(spec, &mut read),
+        optimizer: AdamW {
+            beta1,
+            beta2,
+            epsilon,
+            weight_decay,
+            clip,
+        },
+        optimizer_state: read.word(&read.at(stage, "optimizer_state"), OptimizerState::Reset),
+        schedule: Vec::new(),
+        first_step: 0,
+        last_step: 0,
+        global_batch: u32::try_from(plan.global_batch).unwrap_or(0),
+        sequence: u32::try_from(plan.sequence).unwrap_or(0),
+    };
+    read.value(&read.at(stage, "global_batch"));
+    read.value(&read.at(stage, "sequence"));
+    let node = |&last_step: &u64| {
+        fields.schedule = schedule.pieces_before(plan.steps, last_step);
+        fields.last_step = last_step;
+        let name = format!("{}@{last_step}", stage.name);
+        (last_step, read.clone().node(name, Kind::Train, &fields))
+    };
+    plan.checkpoints.iter().map(node).collect()
+}
+
+pub(super) fn report_node(spec: &Spec) -> Node {
+    let fields = ReportFields {
+        experiment: spec.name.clone(),
+    };
+    Reader::new(spec).node("report".to_string(), Kind::Report, &fields)
+}
+
+fn read_schedule<'a>(read: &mut Reader<'a>, rate: &At<'a>, tokens_per_step: u64) -> Schedule {
+    if rate_name(rate) == "piecewise" {
+        let start = read.exact(&read.argument(rate, "start"));
+        let pieces = read.elements(&read.argument(rate, "pieces"));
+        let pieces = pieces.iter().map(|piece| {
+            let mut to = || read.exact(&read.argument(piece, "to"));
+            let shape = match rate_name(piece) {
+                "line" => Shape::Line { to: to() },
+                "half_cosine" => Shape::HalfCosine { to: to() },
+                _ => Shape::Hold,
+            };
+            let over = read.argument(piece, "over");
+            let over = (over.field.value != Value::None).then(|| read.steps(&over, tokens_per_step));
+            Part { shape, over }
+        });
+        return Schedule::Piecewise {
+            start,
+            pieces: pieces.collect(),
+        };
+    }
+    let mut steps = |name: &str| read.steps(&read.argument(rate, name), tokens_per_step);
+    let warmup = steps("warmup");
+    let decay = if rate_name(rate) == "wsd" { steps("decay") } else { 0 };
+    let mut number = |name: &str| read.exact(&read.argument(rate, name));
+    match rate_name(rate) {
+        "constant" => Schedule::Constant {
+            rate: number("rate"),
+            warmup,
+        },
+        "linear" => Schedule::Linear {
+            peak: number("peak"),
+            floor: number("floor"),
+            warmup,
+        },
+        "cosine" => Schedule::Cosine {
+            peak: number("peak"),
+            floor: number("floor"),
+            warmup,
+        },
+        _ => Schedule::WarmupStableDecay {
+            peak: number("peak"),
+            floor: number("floor"),
+            warmup,
+            decay,
+        },
+    }
+}
+
+/// What a `multiple_choice` or `generation` asks.
+pub(super) fn task(read: &mut Reader<'_>, eval: &BlockId, spec: &Spec) -> TaskFields {
+    let asks = if read.text(&read.at(eval, "kind")) == "multiple_choice" {
+        Asks::Choices(read.texts(&read.at(eval, "choices")))
+    } else {
+        let mut number = |name: &str| {
+            let at = read.at(eval, name);
+            (at.field.value != Value::None).then(|| read.exact(&at))
+        };
+        let (temperature, top_p) = (number("temperature"), number("top_p"));
+        Asks::Text {
+            stop: read.texts(&read.at(eval, "stop")),
+            maximum: read.count(&read.at(eval, "maximum")),
+            temperature: temperature.filter(|temperature| !temperature.decimal().is_zero()),
+            top_p,
+        }
+    };
+    let (shots, by) = (read.at(eval, "shots"), read.at(eval, "by"));
+    TaskFields {
+        files: read.texts(&read.at(eval, "files")),
+        shot_files: read.texts(&read.at(eval, "shot_files")),
+        prompt: read.text(&read.at(eval, "prompt")),
+        answer: read.text(&read.at(eval, "answer")),
+        shots: if shots.field.value == Value::None {
+            0
+        } else {
+            read.count(&shots)
+        },
+        separator: read.text(&read.at(eval, "separator")),
+        delimiter: read.text(&read.at(eval, "delimiter")),
+        by_category: by.field.value != Value::None && read.value(&by).is_some(),
+        seed: read.whole(&read.at(&experiment(spec), "seed")),
+        asks,
+    }
+}
+
+fn rate_name<'a>(at: &At<'a>) -> &'a str {
+    match &at.field.value {
+        Value::Call { name, .. } => name,
+        _ => "",
+    }
+}
+
+fn whole(value: Exact) -> u32 {
+    value.decimal().round().to_string().parse().unwrap_or(0)
+}
