@@ -7,7 +7,7 @@ use crate::project::Chosen;
 
 const AFTER: &str = "\
 Exit codes: 0 done · 1 the spec, the lock or a result is at fault · 2 the command line · 3 a bug in Aurora · \
-4 a node failed · 5 a gate (expect) failed · 75 stopped, the same command goes on from there · 130 stopped at once
+4 a node failed · 5 a gate (expect) failed · 75 stopped, the same command goes on from there · 130 stopped at once · 141 nobody reads its output
 
 Start with:  aurora check specs/demo.aur
              aurora run specs/demo.aur";
