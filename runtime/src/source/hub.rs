@@ -98,117 +98,135 @@ impl Hub {
         watch: Watch<'_>,
     ) -> Result<(String, Vec<InputFile>), FetchError> {
         let revision = revision.unwrap_or("main");
-        let reference = format!("hf:{repository}@{revision}");
-        let folder = self.cache.join(format!("models--{}", repository.replace('/', "--")));
+        Repository {
+            hub: self,
+            name: repository,
+            reference: format!("hf:{repository}@{revision}"),
+            folder: self.cache.join(format!("models--{}", repository.replace('/', "--"))),
+            context,
+            watch,
+        }
+        .fetch(revision, pinned)
+    }
+}
+
+/// One repository, while a revision of it is fetched.
+struct Repository<'a> {
+    hub: &'a Hub,
+    name: &'a str,
+    /// For messages, with the revision.
+    reference: String,
+    /// In the cache.
+    folder: Utf8PathBuf,
+    context: Context<'a>,
+    watch: Watch<'a>,
+}
+
+impl Repository<'_> {
+    fn failed(&self, cause: String) -> FetchError {
+        FetchError::Failed {
+            reference: self.reference.clone(),
+            cause,
+        }
+    }
+
+    fn fetch(&self, revision: &str, pinned: Option<&[String]>) -> Result<(String, Vec<InputFile>), FetchError> {
+        let reference = || self.folder.join("refs").join(revision);
         let known = if is_commit(revision) {
             Some(revision.to_owned())
-        } else if context.offline {
-            fs::read_to_string(folder.join("refs").join(revision))
-                .ok()
-                .map(|text| text.trim().to_owned())
+        } else if self.context.offline {
+            let text = fs::read_to_string(reference()).ok();
+            text.map(|text| text.trim().to_owned())
         } else {
             None
         };
-        // A commit never changes: what a lock names of it may come from the cache without a question.
-        let in_cache = |commit: &str| -> Result<Option<Vec<InputFile>>, FetchError> {
-            let found = snapshot(&folder.join("snapshots").join(commit))?;
-            let Some(pinned) = pinned else {
-                return Ok(Some(found).filter(|found| context.offline && !found.is_empty()));
-            };
-            let one = |name: &String| found.iter().find(|file| file.name == *name).cloned();
-            Ok(pinned.iter().map(one).collect())
-        };
         if let Some(commit) = known.as_deref().filter(|commit| is_commit(commit))
-            && let Some(files) = in_cache(commit)?
+            && let Some(files) = self.in_cache(commit, pinned)?
         {
             return Ok((commit.to_owned(), files));
         }
-        if context.offline {
+        if self.context.offline {
+            let reference = self.reference.clone();
             return Err(FetchError::Offline { reference });
         }
-        let address = format!(
-            "{}/api/models/{repository}/revision/{}?blobs=true",
-            self.endpoint,
-            revision.replace('/', "%2F")
-        );
-        let answer = context.scratch.join("revision.json");
-        self.get(&reference, &address, &answer, watch)?;
-        let failed = |cause: String| FetchError::Failed {
-            reference: reference.clone(),
-            cause,
-        };
-        let text = fs::read(&answer).map_err(reading(&answer))?;
-        let info: Info = serde_json::from_slice(&text).map_err(|error| failed(format!("the hub's answer: {error}")))?;
-        if !is_commit(&info.sha) {
-            return Err(failed(format!("the hub names `{}` as its commit", info.sha)));
-        }
+        let info = self.info(revision)?;
         let mut files = Vec::new();
         for sibling in &info.siblings {
             let name = &sibling.rfilename;
-            let wanted = pinned.map_or_else(|| is_wanted(name), |pinned| pinned.contains(name));
-            if !wanted {
+            if !pinned.map_or_else(|| is_wanted(name), |pinned| pinned.contains(name)) {
                 continue;
             }
             if name.starts_with('/') || name.split('/').any(|part| part == ".." || part.is_empty()) {
-                return Err(failed(format!("the hub names a file `{name}`")));
+                return Err(self.failed(format!("the hub names a file `{name}`")));
             }
-            let path = self.file(&reference, repository, &folder, &info.sha, sibling, context, watch)?;
             files.push(InputFile {
                 name: name.clone(),
-                path,
+                path: self.file(&info.sha, sibling)?,
             });
         }
         if files.is_empty() {
-            return Err(failed(
-                "it has no file that could be used; pickles are never fetched".to_owned(),
-            ));
+            return Err(self.failed("it has no file that could be used; pickles are never fetched".to_owned()));
         }
         files.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         if !is_commit(revision) {
-            let path = folder.join("refs").join(revision);
-            fs::create_dir_all(path.parent().unwrap_or(&folder)).map_err(writing(&path))?;
+            let path = reference();
+            fs::create_dir_all(path.parent().unwrap_or(&self.folder)).map_err(writing(&path))?;
             crate::write_whole(&path, info.sha.as_bytes()).map_err(writing(&path))?;
         }
         Ok((info.sha, files))
     }
 
+    /// A commit never changes: what a lock names of it may come from the cache without a question.
+    fn in_cache(&self, commit: &str, pinned: Option<&[String]>) -> Result<Option<Vec<InputFile>>, FetchError> {
+        let found = snapshot(&self.folder.join("snapshots").join(commit))?;
+        let Some(pinned) = pinned else {
+            return Ok(Some(found).filter(|found| self.context.offline && !found.is_empty()));
+        };
+        let one = |name: &String| found.iter().find(|file| file.name == *name).cloned();
+        Ok(pinned.iter().map(one).collect())
+    }
+
+    /// What the hub says of a revision.
+    fn info(&self, revision: &str) -> Result<Info, FetchError> {
+        let address = format!(
+            "{}/api/models/{}/revision/{}?blobs=true",
+            self.hub.endpoint,
+            self.name,
+            revision.replace('/', "%2F")
+        );
+        let answer = self.context.scratch.join("revision.json");
+        self.get(&address, &answer)?;
+        let text = fs::read(&answer).map_err(reading(&answer))?;
+        let info: Info =
+            serde_json::from_slice(&text).map_err(|error| self.failed(format!("the hub's answer: {error}")))?;
+        if !is_commit(&info.sha) {
+            return Err(self.failed(format!("the hub names `{}` as its commit", info.sha)));
+        }
+        Ok(info)
+    }
+
     /// A file of a commit in the cache, fetched if it is not there.
-    #[allow(clippy::too_many_arguments)] // the parts of one address
-    fn file(
-        &self,
-        reference: &str,
-        repository: &str,
-        folder: &Utf8Path,
-        commit: &str,
-        sibling: &Sibling,
-        context: Context<'_>,
-        watch: Watch<'_>,
-    ) -> Result<Utf8PathBuf, FetchError> {
-        let name = &sibling.rfilename;
+    fn file(&self, commit: &str, sibling: &Sibling) -> Result<Utf8PathBuf, FetchError> {
+        let (name, folder) = (&sibling.rfilename, &self.folder);
         let link = folder.join("snapshots").join(commit).join(name);
         if link.is_file() {
             return Ok(link);
         }
-        let failed = |cause: String| FetchError::Failed {
-            reference: reference.to_owned(),
-            cause,
-        };
         let stated = sibling.lfs.as_ref().map(|lfs| lfs.sha256.as_str());
         let etag = stated
             .or(sibling.blob.as_deref())
             .filter(|etag| etag.bytes().all(|byte| byte.is_ascii_hexdigit()));
-        let etag = etag.ok_or_else(|| failed(format!("the hub states no digest of `{name}`")))?;
+        let etag = etag.ok_or_else(|| self.failed(format!("the hub states no digest of `{name}`")))?;
         let blob = folder.join("blobs").join(etag);
         if !blob.is_file() {
-            let came = context.scratch.join("file");
-            let address = format!("{}/{repository}/resolve/{commit}/{}", self.endpoint, escaped(name));
-            self.get(reference, &address, &came, watch)?;
+            let came = self.context.scratch.join("file");
+            let address = format!("{}/{}/resolve/{commit}/{}", self.hub.endpoint, self.name, escaped(name));
+            self.get(&address, &came)?;
             let length = fs::metadata(&came).map_err(reading(&came))?.len();
-            watch.report(length, sibling.size, Unit::Bytes);
+            self.watch.report(length, sibling.size, Unit::Bytes);
             if let Some(size) = sibling.size.filter(|size| *size != length) {
-                return Err(failed(format!(
-                    "`{name}` came with {length} bytes, and the hub states {size}"
-                )));
+                let cause = format!("`{name}` came with {length} bytes, and the hub states {size}");
+                return Err(self.failed(cause));
             }
             if let Some(stated) = stated {
                 let found = sha256(&came)?;
@@ -232,42 +250,28 @@ impl Hub {
     }
 
     /// Writes what stands at an address to a file.
-    fn get(&self, reference: &str, address: &str, to: &Utf8Path, watch: Watch<'_>) -> Result<(), FetchError> {
+    fn get(&self, address: &str, to: &Utf8Path) -> Result<(), FetchError> {
         let mut command = Command::new("curl");
-        command.args([
-            "--silent",
-            "--show-error",
-            "--location",
-            "--fail",
-            "--retry",
-            "2",
-            "--max-redirs",
-            "10",
-        ]);
+        command.args(["--silent", "--show-error", "--location", "--fail"]);
+        command.args(["--retry", "2", "--max-redirs", "10"]);
         // Redirects go to servers of bytes, never to files of this machine.
-        command.args([
-            "--proto",
-            "=http,https",
-            "--proto-redir",
-            "=http,https",
-            "--write-out",
-            "%{http_code}",
-        ]);
+        command.args(["--proto", "=http,https", "--proto-redir", "=http,https"]);
+        command.args(["--write-out", "%{http_code}"]);
         command.args(["--output", to.as_str(), "--", address]);
-        let output = client::run(&mut command, CURL, watch)?;
+        let output = client::run(&mut command, CURL, self.watch)?;
         if output.status.success() {
             return Ok(());
         }
-        let status = output.out.trim().to_owned();
+        let (reference, status) = (self.reference.clone(), output.out.trim().to_owned());
         if matches!(status.as_str(), "401" | "403" | "404") {
             return Err(FetchError::Hub {
-                reference: reference.to_owned(),
+                reference,
                 status,
-                cache: self.cache.clone(),
+                cache: self.hub.cache.clone(),
             });
         }
         Err(FetchError::Network {
-            reference: reference.to_owned(),
+            reference,
             cause: output.cause(),
         })
     }
