@@ -217,7 +217,8 @@ impl HuggingFace {
             source,
         };
         let open = File::open(&file.path).map_err(reading)?;
-        // SAFETY: files of a source have been copied into the store, where nothing changes them.
+        // SAFETY: files of a source stand where nothing changes them. `aurora import` reads a user's own, and a file that
+        // is cut short meanwhile ends that command.
         let bytes = unsafe { Mmap::map(&open) }.map_err(reading)?;
         let damaged = |cause| HuggingFaceError::Damaged {
             path: file.path.clone(),

@@ -537,7 +537,20 @@ mod gguf {
             bytes[at..at + value.len()].copy_from_slice(value);
             bytes
         };
+        // Each list is short enough for its bytes; all together would take forty times the file in memory.
+        let lists = {
+            let (each, mut bytes) = (5u64 << 20, b"GGUF\x03\0\0\0\0\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0".to_vec());
+            for key in [b"a", b"b"] {
+                bytes.extend(1u64.to_le_bytes());
+                bytes.extend(key);
+                bytes.extend([9u32.to_le_bytes(), 0u32.to_le_bytes()].concat());
+                bytes.extend(each.to_le_bytes());
+                bytes.resize(bytes.len() + each as usize, 0);
+            }
+            bytes
+        };
         for (fault, bytes, said) in [
+            ("lists", lists, "a list of 5242880 elements"),
             ("no GGUF", with(0, b"GGML"), "it does not begin with `GGUF`"),
             ("old", with(4, &1u32.to_le_bytes()), "GGUF version 1; 2 and 3 are read"),
             ("big-endian", with(4, &3u32.to_be_bytes()), "2 and 3 are read"),

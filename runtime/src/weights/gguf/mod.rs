@@ -7,12 +7,17 @@
 //!
 //! Source: the GGUF specification of ggml, versions 2 and 3.
 
+mod read;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::ops::Range;
 
 use aurora_compiler::fields::{Activation, Architecture, Exact, ModelFields};
 use memmap2::Mmap;
+
+pub(super) use read::Fact;
+use read::{Info, Reader};
 
 use super::import::Foreign;
 use super::{WeightsError, quantised};
@@ -21,10 +26,6 @@ use crate::source::archive::{InputFile, is_plain, read_member};
 
 /// The largest member of an archive that is read into memory.
 const MEMBER_LIMIT: u64 = 32 << 30;
-/// Far above what files have: a vocabulary has some 10⁵ entries, a model some 10³ tensors.
-const MOST_ELEMENTS: u64 = 1 << 23;
-const MOST_ENTRIES: u64 = 1 << 16;
-
 #[derive(Debug, thiserror::Error)]
 pub enum GgufError {
     #[error("`{file}` is no GGUF file: it does not begin with `GGUF`")]
@@ -57,29 +58,6 @@ pub enum GgufError {
         #[source]
         source: std::io::Error,
     },
-}
-
-/// A fact that a file states.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Fact {
-    Whole(i128),
-    Number(f64),
-    Flag(bool),
-    Text(String),
-    List(Vec<Fact>),
-}
-
-impl Fact {
-    /// Its kind and beginning, for messages.
-    fn describe(&self) -> String {
-        match self {
-            Self::Whole(value) => value.to_string(),
-            Self::Number(value) => value.to_string(),
-            Self::Flag(value) => value.to_string(),
-            Self::Text(text) => format!("`{}`", text.chars().take(40).collect::<String>()),
-            Self::List(list) => format!("a list of {}", list.len()),
-        }
-    }
 }
 
 #[derive(Debug)]
@@ -181,7 +159,8 @@ impl Gguf {
                     source,
                 };
                 let open = File::open(&file.path).map_err(reading)?;
-                // SAFETY: files of a source have been copied into the store, where nothing changes them.
+                // SAFETY: files of a source stand where nothing changes them. `aurora import` reads a user's own, and a file that
+                // is cut short meanwhile ends that command.
                 Bytes::Mapped(unsafe { Mmap::map(&open) }.map_err(reading)?)
             }
             None => Bytes::Owned(read_member(files, member, MEMBER_LIMIT)?),
@@ -190,11 +169,7 @@ impl Gguf {
     }
 
     fn parse(file: &str, bytes: Bytes) -> Result<Self, GgufError> {
-        let mut read = Reader {
-            file,
-            bytes: &bytes,
-            at: 0,
-        };
+        let mut read = Reader::new(file, &bytes);
         let (facts, infos) = read.head()?;
         let alignment = match facts.get("general.alignment") {
             None => 32,
@@ -210,7 +185,7 @@ impl Gguf {
                 });
             }
         };
-        let start = read.at.next_multiple_of(alignment);
+        let start = read.at().next_multiple_of(alignment);
         let facts_of = Facts { file, facts: &facts };
         let model = facts_of.model(&infos)?;
         let tensors = places(file, &infos, start, alignment, bytes.len())?;
@@ -229,144 +204,6 @@ impl Gguf {
 
     pub(super) fn fact(&self, key: &str) -> Option<&Fact> {
         self.facts.get(key)
-    }
-}
-
-/// A tensor as the file lists it.
-struct Info {
-    name: String,
-    /// The fastest dimension first.
-    dimensions: Vec<u64>,
-    code: u32,
-    offset: u64,
-    /// Where it is listed.
-    at: usize,
-}
-
-struct Reader<'a> {
-    file: &'a str,
-    bytes: &'a [u8],
-    at: usize,
-}
-
-impl<'a> Reader<'a> {
-    fn damaged(&self, what: impl Into<String>) -> GgufError {
-        GgufError::Damaged {
-            file: self.file.to_owned(),
-            at: self.at,
-            what: what.into(),
-        }
-    }
-
-    fn take(&mut self, count: u64) -> Result<&'a [u8], GgufError> {
-        let left = self.bytes.len() - self.at;
-        let count = usize::try_from(count).ok().filter(|count| *count <= left);
-        let count = count.ok_or_else(|| self.damaged(format!("more is promised than the {left} bytes that follow")))?;
-        let taken = &self.bytes[self.at..self.at + count];
-        self.at += count;
-        Ok(taken)
-    }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], GgufError> {
-        let mut four = [0; N];
-        four.copy_from_slice(self.take(N as u64)?);
-        Ok(four)
-    }
-
-    fn u32(&mut self) -> Result<u32, GgufError> {
-        Ok(u32::from_le_bytes(self.array()?))
-    }
-
-    fn u64(&mut self) -> Result<u64, GgufError> {
-        Ok(u64::from_le_bytes(self.array()?))
-    }
-
-    fn text(&mut self) -> Result<String, GgufError> {
-        let length = self.u64()?;
-        let bytes = self.take(length)?;
-        let text = std::str::from_utf8(bytes).map_err(|_| self.damaged("a text is not UTF-8"))?;
-        Ok(text.to_owned())
-    }
-
-    fn fact(&mut self, kind: u32) -> Result<Fact, GgufError> {
-        Ok(match kind {
-            0 => Fact::Whole(self.array::<1>()?[0].into()),
-            1 => Fact::Whole(i8::from_le_bytes(self.array()?).into()),
-            2 => Fact::Whole(u16::from_le_bytes(self.array()?).into()),
-            3 => Fact::Whole(i16::from_le_bytes(self.array()?).into()),
-            4 => Fact::Whole(self.u32()?.into()),
-            5 => Fact::Whole(i32::from_le_bytes(self.array()?).into()),
-            6 => {
-                let number = f32::from_le_bytes(self.array()?);
-                // What somebody wrote down as 1e-5, not the binary number beside it.
-                Fact::Number(number.to_string().parse().unwrap_or(f64::from(number)))
-            }
-            7 => Fact::Flag(self.array::<1>()?[0] != 0),
-            8 => Fact::Text(self.text()?),
-            9 => {
-                let kind = self.u32()?;
-                if kind == 9 {
-                    return Err(self.damaged("a list of lists"));
-                }
-                let count = self.u64()?;
-                let left = (self.bytes.len() - self.at) as u64;
-                if count > MOST_ELEMENTS || count > left {
-                    return Err(self.damaged(format!("a list of {count} elements")));
-                }
-                Fact::List((0..count).map(|_| self.fact(kind)).collect::<Result<_, _>>()?)
-            }
-            10 => Fact::Whole(self.u64()?.into()),
-            11 => Fact::Whole(i64::from_le_bytes(self.array()?).into()),
-            12 => Fact::Number(f64::from_le_bytes(self.array()?)),
-            other => return Err(self.damaged(format!("a value of unknown type {other}"))),
-        })
-    }
-
-    /// Facts and the list of tensors.
-    fn head(&mut self) -> Result<(BTreeMap<String, Fact>, Vec<Info>), GgufError> {
-        if self.take(4).ok() != Some(b"GGUF") {
-            return Err(GgufError::NoGguf {
-                file: self.file.to_owned(),
-            });
-        }
-        let version = self.u32()?;
-        if !(2..=3).contains(&version) {
-            return Err(GgufError::Version {
-                file: self.file.to_owned(),
-                version,
-            });
-        }
-        let (tensors, entries) = (self.u64()?, self.u64()?);
-        if tensors > MOST_ENTRIES || entries > MOST_ENTRIES {
-            return Err(self.damaged(format!("{tensors} tensors and {entries} facts")));
-        }
-        let mut facts = BTreeMap::new();
-        for _ in 0..entries {
-            let (key, kind) = (self.text()?, self.u32()?);
-            let fact = self.fact(kind)?;
-            if facts.insert(key.clone(), fact).is_some() {
-                return Err(self.damaged(format!("`{key}` is stated twice")));
-            }
-        }
-        let mut infos: Vec<Info> = Vec::new();
-        for _ in 0..tensors {
-            let at = self.at;
-            let name = self.text()?;
-            let count = self.u32()?;
-            if !(1..=4).contains(&count) {
-                return Err(self.damaged(format!("tensor `{name}` has {count} dimensions")));
-            }
-            let dimensions = (0..count).map(|_| self.u64()).collect::<Result<_, _>>()?;
-            let (code, offset) = (self.u32()?, self.u64()?);
-            infos.push(Info {
-                name,
-                dimensions,
-                code,
-                offset,
-                at,
-            });
-        }
-        Ok((facts, infos))
     }
 }
 
