@@ -11,8 +11,7 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::sync::atomic::AtomicBool;
 
-use aurora_compiler::fields::{AdamW, Numerics, Precision, WeightsFields, WeightsHow};
-use aurora_runtime::checkpoint::groups;
+use aurora_compiler::fields::{Numerics, Precision};
 use aurora_runtime::job::{Placement, Recompute};
 use aurora_train::model::{Pass, Workspace};
 use aurora_train::parallel::Peers;
@@ -36,18 +35,7 @@ fn losses(name: &str, reference: &Reference, steps: usize) -> Result<Vec<f64>, B
     shape.micro_batch = reference.micro_batch;
     let folder = tempfile::tempdir()?;
     let folder = Utf8Path::from_path(folder.path()).ok_or("a path that is not UTF-8")?;
-    let weights = WeightsFields {
-        model: shape.model.clone(),
-        how: WeightsHow::Random {
-            seed: 1,
-            std: "0.02".parse()?,
-        },
-    };
-    aurora_runtime::weights::weights(&weights, None, folder, &|_| {})?;
-    let files = groups(&shape.model)
-        .iter()
-        .map(|group| (group.weights(), folder.join(group.weights())))
-        .collect();
+    let files = shape.draw(folder)?;
     let numerics = Numerics::Invariant {
         tensor: 2,
         lanes: 2,
@@ -57,13 +45,7 @@ fn losses(name: &str, reference: &Reference, steps: usize) -> Result<Vec<f64>, B
     let network = network(&shape.model, &numerics, Precision::F32, &placement, 0)?;
     let mut state = State::new(network, &shape.model, 0, true, false)?;
     state.load_weights(&files)?;
-    let optimizer = AdamW {
-        beta1: "0.9".parse()?,
-        beta2: "0.95".parse()?,
-        epsilon: "1e-8".parse()?,
-        weight_decay: "0.1".parse()?,
-        clip: Some("1".parse()?),
-    };
+    let optimizer = shapes::optimizer()?;
     let (team, peers) = (Team::new(2)?, vec![Peers::alone(), Peers::alone()]);
     let count = reference.micro_batches;
     let mut trainer = Trainer::new(state, peers, &optimizer, shape.sequence, count, Recompute::None)?;
@@ -107,24 +89,7 @@ fn logits(shape: &str) -> Result<Vec<Vec<f32>>, Box<dyn Error>> {
     let folder = Utf8Path::from_path(folder.path()).ok_or("not UTF-8")?;
     let fields = models::weights(&model).ok_or("no weights")?;
     aurora_runtime::weights::weights(&fields, None, folder, &|_| {})?;
-    let files = groups(&model)
-        .iter()
-        .map(|group| (group.weights(), folder.join(group.weights())))
-        .collect();
-    let numerics = Numerics::Invariant {
-        tensor: 1,
-        lanes: 1,
-        micro_batch: 1,
-    };
-    let network = network(
-        &model,
-        &numerics,
-        Precision::F32,
-        &Placement::one(1, Recompute::None),
-        0,
-    )?;
-    let mut state = State::new(network, &model, 0, false, false)?;
-    state.load_weights(&files)?;
+    let state = models::state(&model, folder)?;
     let ids = models::ids(&model);
     let rows: Vec<i64> = (0..ids.len() as i64).collect();
     let _guard = tch::no_grad_guard();

@@ -10,22 +10,14 @@ mod shapes;
 
 use std::error::Error;
 
-use aurora_compiler::fields::{ModelFields, Numerics, Precision};
-use aurora_runtime::checkpoint::{as_bytes, groups};
-use aurora_runtime::job::{Files, Placement, Recompute};
+use aurora_compiler::fields::ModelFields;
+use aurora_runtime::checkpoint::as_bytes;
+use aurora_runtime::job::Recompute;
 use aurora_runtime::weights::{Card, SHARD_BYTES, export, weights};
 use aurora_train::model::{Cache, Next, Pass, Workspace};
 use aurora_train::parallel::Peers;
-use aurora_train::train::state::{State, network};
 use camino::Utf8Path;
 use tch::{Kind, Tensor};
-
-fn files(model: &ModelFields, folder: &Utf8Path) -> Files {
-    groups(model)
-        .iter()
-        .map(|group| (group.weights(), folder.join(group.weights())))
-        .collect()
-}
 
 fn draw(shape: &str, folder: &Utf8Path) -> Result<(), Box<dyn Error>> {
     let model = shapes::model(shape).ok_or("an unknown shape")?;
@@ -34,7 +26,7 @@ fn draw(shape: &str, folder: &Utf8Path) -> Result<(), Box<dyn Error>> {
     std::fs::write(folder.join("model.json"), serde_json::to_string(&model)?)?;
     export(
         &model,
-        &files(&model, folder),
+        &shapes::files(&model, folder),
         None,
         &Card::default(),
         SHARD_BYTES,
@@ -62,20 +54,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let folder = Utf8Path::new(folder);
     let model: ModelFields = serde_json::from_slice(&std::fs::read(folder.join("model.json"))?)?;
     let lists: Vec<Vec<i64>> = serde_json::from_slice(&std::fs::read(ids)?)?;
-    let numerics = Numerics::Invariant {
-        tensor: 1,
-        lanes: 1,
-        micro_batch: 1,
-    };
-    let network = network(
-        &model,
-        &numerics,
-        Precision::F32,
-        &Placement::one(1, Recompute::None),
-        0,
-    )?;
-    let mut state = State::new(network, &model, 0, false, false)?;
-    state.load_weights(&files(&model, folder))?;
+    let state = shapes::state(&model, folder)?;
     let (network, weights) = (&state.network, state.weights()?);
     let _guard = tch::no_grad_guard();
     let peers = Peers::alone();

@@ -1,6 +1,11 @@
 //! Small models of both families with weights that depend on nothing but a seed, and ids to read.
 
-use aurora_compiler::fields::{Activation, Architecture, ModelFields, WeightsFields, WeightsHow};
+use aurora_compiler::fields::{Activation, Architecture, ModelFields, Numerics, Precision, WeightsFields, WeightsHow};
+use aurora_runtime::checkpoint::groups;
+use aurora_runtime::job::{Files, Placement, Recompute};
+use aurora_train::train::TrainError;
+use aurora_train::train::state::{State, network};
+use camino::Utf8Path;
 
 pub fn model(shape: &str) -> Option<ModelFields> {
     let bigcode = ModelFields {
@@ -61,4 +66,26 @@ pub fn ids(model: &ModelFields) -> Vec<i64> {
     (0..i64::from(model.context))
         .map(|i| (i * i * 7 + i * 3 + 1) % i64::from(model.vocabulary))
         .collect()
+}
+
+/// The weights of a model below a folder, as checkpoints have them.
+pub fn files(model: &ModelFields, folder: &Utf8Path) -> Files {
+    groups(model)
+        .iter()
+        .map(|group| (group.weights(), folder.join(group.weights())))
+        .collect()
+}
+
+/// One worker with these weights, in `f32` on a grid of one.
+pub fn state(model: &ModelFields, folder: &Utf8Path) -> Result<State, TrainError> {
+    let numerics = Numerics::Invariant {
+        tensor: 1,
+        lanes: 1,
+        micro_batch: 1,
+    };
+    let placement = Placement::one(1, Recompute::None);
+    let network = network(model, &numerics, Precision::F32, &placement, 0)?;
+    let mut state = State::new(network, model, 0, false, false)?;
+    state.load_weights(&files(model, folder))?;
+    Ok(state)
 }

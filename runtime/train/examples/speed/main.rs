@@ -20,9 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-use aurora_compiler::fields::{
-    AdamW, ModelFields, Numerics, OptimizerState, Precision, TrainFields, WeightsFields, WeightsHow,
-};
+use aurora_compiler::fields::{ModelFields, Numerics, OptimizerState, Precision, TrainFields};
 use aurora_compiler::memory::memory;
 use aurora_runtime::checkpoint::groups;
 use aurora_runtime::job::{Files, Placement, Recompute};
@@ -70,7 +68,7 @@ fn planned(
         model: shape.model.clone(),
         numerics,
         precision,
-        optimizer: optimizer()?,
+        optimizer: shapes::optimizer()?,
         optimizer_state: OptimizerState::Reset,
         schedule: Vec::new(),
         first_step: 0,
@@ -79,16 +77,6 @@ fn planned(
         sequence: u32::try_from(shape.sequence)?,
     };
     Ok(memory(&fields, placement, stage).total() >> 20)
-}
-
-fn optimizer() -> Result<AdamW, Box<dyn Error>> {
-    Ok(AdamW {
-        beta1: "0.9".parse()?,
-        beta2: "0.95".parse()?,
-        epsilon: "1e-8".parse()?,
-        weight_decay: "0.1".parse()?,
-        clip: Some("1".parse()?),
-    })
 }
 
 /// Seconds that a checkpoint takes to copy, to write and sync, and to load; and those to write and sync, and to read, a
@@ -196,19 +184,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     } else {
         Utf8PathBuf::from(&dump)
     };
-    let how = WeightsHow::Random {
-        seed: 1,
-        std: "0.02".parse()?,
-    };
-    let fields = WeightsFields {
-        model: shape.model.clone(),
-        how,
-    };
-    aurora_runtime::weights::weights(&fields, None, &folder, &|_| {})?;
-    let files: Files = groups(&shape.model)
-        .iter()
-        .map(|g| (g.weights(), folder.join(g.weights())))
-        .collect();
+    let files = shape.draw(&folder)?;
     let waited = Arc::new(AtomicU64::new(0));
     let (peers, others) = meet(
         &arguments,
@@ -232,7 +208,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         placement.distributed_optimizer && data > 1,
     )?;
     state.load_weights(&files)?;
-    let optimizer = optimizer()?;
+    let optimizer = shapes::optimizer()?;
     let mut trainer = Trainer::new(state, peers, &optimizer, shape.sequence, micro_batches, recompute)?;
     let stop = AtomicBool::new(false);
     let (mut seconds, mut processor, mut waits) = (Vec::new(), Vec::new(), Vec::new());

@@ -2,8 +2,11 @@
 
 use std::error::Error;
 
-use aurora_compiler::fields::{Activation, Architecture, ModelFields};
+use aurora_compiler::fields::{Activation, AdamW, Architecture, ModelFields, WeightsFields, WeightsHow};
+use aurora_runtime::checkpoint::groups;
+use aurora_runtime::job::Files;
 use aurora_train::train::batch::{Batch, MicroBatch};
+use camino::Utf8Path;
 use tch::Tensor;
 
 /// A model and its batches.
@@ -11,6 +14,35 @@ pub struct Shape {
     pub model: ModelFields,
     pub sequence: usize,
     pub micro_batch: u32,
+}
+
+impl Shape {
+    /// Draws first weights into a folder.
+    pub fn draw(&self, folder: &Utf8Path) -> Result<Files, Box<dyn Error>> {
+        let weights = WeightsFields {
+            model: self.model.clone(),
+            how: WeightsHow::Random {
+                seed: 1,
+                std: "0.02".parse()?,
+            },
+        };
+        aurora_runtime::weights::weights(&weights, None, folder, &|_| {})?;
+        let groups = groups(&self.model);
+        Ok(groups
+            .iter()
+            .map(|group| (group.weights(), folder.join(group.weights())))
+            .collect())
+    }
+}
+
+pub fn optimizer() -> Result<AdamW, Box<dyn Error>> {
+    Ok(AdamW {
+        beta1: "0.9".parse()?,
+        beta2: "0.95".parse()?,
+        epsilon: "1e-8".parse()?,
+        weight_decay: "0.1".parse()?,
+        clip: Some("1".parse()?),
+    })
 }
 
 /// A shape by its name.
