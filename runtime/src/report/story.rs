@@ -279,33 +279,29 @@ impl Story {
             let (Some(first), Some(last)) = (ends.first(), ends.last()) else {
                 continue;
             };
-            let mut header = vec![eval.name.clone()];
+            let unit = if last.sets.is_empty() { "" } else { ", bits per byte" };
+            let mut header = vec![format!("{}{unit}", eval.name)];
             header.extend(ends.iter().map(|point| point.at.clone()));
             header.push("change".to_string());
             rows.push(header);
-            for set in last.sets.keys() {
-                let score = |point: &Point| point.sets.get(set).map(|score| score.bits_per_byte);
-                let mut row = vec![format!("  {set}")];
-                row.extend(
-                    ends.iter()
-                        .map(|point| score(point).map_or(String::new(), |bits| format!("{bits:.3}"))),
-                );
-                if let (Some(from), Some(to)) = (score(first), score(last)) {
-                    row.push(format!("{:+.1}%", (to / from - 1.0) * 100.0));
-                }
-                rows.push(row);
-            }
-            for name in last.measured().keys() {
-                let value = |point: &Point| point.measured().get(name).map(|measure| measure.value);
+            let mut add = |name: &str, of: &dyn Fn(&Point) -> Option<f64>, change: fn(f64, f64) -> String| {
                 let mut row = vec![format!("  {name}")];
                 row.extend(
                     ends.iter()
-                        .map(|point| value(point).map_or(String::new(), |value| format!("{value:.3}"))),
+                        .map(|point| of(point).map_or(String::new(), |value| format!("{value:.3}"))),
                 );
-                if let (Some(from), Some(to)) = (value(first), value(last)) {
-                    row.push(format!("{:+.3}", to - from));
+                if let (Some(from), Some(to)) = (of(first), of(last)) {
+                    row.push(change(from, to));
                 }
                 rows.push(row);
+            };
+            for set in last.sets.keys() {
+                let bits = |point: &Point| point.sets.get(set).map(|score| score.bits_per_byte);
+                add(set, &bits, |from, to| format!("{:+.1}%", (to / from - 1.0) * 100.0));
+            }
+            for name in last.measured().keys() {
+                let value = |point: &Point| point.measured().get(name).map(|measure| measure.value);
+                add(name, &value, |from, to| format!("{:+.3}", to - from));
             }
         }
         rows

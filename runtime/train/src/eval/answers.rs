@@ -192,7 +192,7 @@ pub fn answer(
         let told = (stop.load(Ordering::SeqCst), own);
         let told = serde_json::to_vec(&told).map_err(|error| TrainError::Unfit(error.to_string()))?;
         let mut stopped = false;
-        for told in peers.gather_world(&told).map_err(crate::model::ModelError::from)? {
+        for told in peers.gather_world(&told)? {
             let (stop, theirs): (bool, Vec<(usize, Answer)>) =
                 serde_json::from_slice(&told).map_err(|error| TrainError::Unfit(error.to_string()))?;
             stopped |= stop;
@@ -263,8 +263,7 @@ fn likelihoods(
         targets[start..start + read].copy_from_slice(&whole[whole.len() - read..]);
         scored.push((*number, start + read - continuation.len(), start + read));
     }
-    let tensor = |ids: &[i64]| Tensor::f_from_slice(ids).map_err(crate::model::ModelError::from);
-    let ids = tensor(&ids)?;
+    let ids = Tensor::f_from_slice(&ids)?;
     let workspace = workspace(network, &mut seat.workspaces, sequences(length), length)?;
     let mut pass = Pass {
         workspace,
@@ -275,7 +274,13 @@ fn likelihoods(
     };
     network.forward(&seat.weights, &mut pass)?;
     let mut losses = vec![0.0; size];
-    network.head(&seat.weights, &mut pass, &tensor(&targets)?, &mut losses, None)?;
+    network.head(
+        &seat.weights,
+        &mut pass,
+        &Tensor::f_from_slice(&targets)?,
+        &mut losses,
+        None,
+    )?;
     let answer = |(number, start, end): (usize, usize, usize)| {
         let ln: f64 = losses[start..end].iter().map(|loss| -loss).sum();
         (number, Answer::Likelihood(ln.to_bits()))
@@ -328,7 +333,7 @@ fn texts(network: &Network, task: &Task, seat: &mut Seat, batch: &[usize]) -> Re
                 let length = padded(prompt.len(), task.window);
                 let mut ids = vec![0i64; length];
                 ids.iter_mut().zip(prompt).for_each(|(id, own)| *id = i64::from(*own));
-                let ids = Tensor::f_from_slice(&ids).map_err(crate::model::ModelError::from)?;
+                let ids = Tensor::f_from_slice(&ids)?;
                 let mut own = Workspace::new(network, 1, length, Recompute::None, 0)?;
                 let mut pass = Pass {
                     workspace: &mut own,
