@@ -167,10 +167,6 @@ pub fn locks(old: &Lock, new: &Lock, made: &dyn Fn(Key) -> Option<Preimage>) -> 
             changed.push(ChangedValue { path, old, new, origin });
         }
     };
-    let pin = |pin: &LockedSource| match &pin.content {
-        Some(content) => format!("{} ({})", pin.reference, content.get(..12).unwrap_or(content)),
-        None => pin.reference.clone(),
-    };
     let both =
         |old: Vec<&String>, new: Vec<&String>| -> BTreeSet<String> { old.into_iter().chain(new).cloned().collect() };
     differ(
@@ -184,7 +180,7 @@ pub fn locks(old: &Lock, new: &Lock, made: &dyn Fn(Key) -> Option<Preimage>) -> 
         new.fingerprint.clone(),
     );
     for name in both(old.source.keys().collect(), new.source.keys().collect()) {
-        let [before, after] = [old, new].map(|lock| lock.source.get(&name).map(pin));
+        let [before, after] = [old, new].map(|lock| lock.source.get(&name).map(LockedSource::brief));
         differ(format!("source.{name}"), before, after);
     }
     let mut nodes = ChangedNodes::default();

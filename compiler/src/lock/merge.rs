@@ -6,7 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Lock;
+use serde::Serialize;
+
+use super::{Lock, LockedSource};
 use crate::hash::digest_of;
 
 /// Both sides have moved one thing in different ways.
@@ -37,13 +39,16 @@ type Table<T> = BTreeMap<String, T>;
 
 /// Joins tables; `differ` hears of the entries that both sides have changed in different ways, which are left out.
 fn tables<T: Clone + PartialEq>(
-    [base, ours, theirs]: [&Table<T>; 3],
+    (base, ours, theirs): (Option<&Lock>, &Lock, &Lock),
+    of: fn(&Lock) -> &Table<T>,
     mut differ: impl FnMut(&str, Option<&T>, Option<&T>),
 ) -> Table<T> {
-    let names: BTreeSet<&String> = base.keys().chain(ours.keys()).chain(theirs.keys()).collect();
+    let (base, ours, theirs) = (base.map(of), of(ours), of(theirs));
+    let names: BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();
     let mut joined = Table::new();
     for name in names {
-        let [base, ours, theirs] = [base, ours, theirs].map(|table| table.get(name));
+        let base = base.and_then(|table| table.get(name));
+        let (ours, theirs) = (ours.get(name), theirs.get(name));
         match choose(base, ours, theirs) {
             Chosen::One(Some(entry)) => drop(joined.insert(name.clone(), entry)),
             Chosen::One(None) => {}
@@ -53,68 +58,72 @@ fn tables<T: Clone + PartialEq>(
     joined
 }
 
+/// One of a lock's own facts; ours, if both sides have changed it in different ways.
+fn header<T: Clone + PartialEq + Serialize>(
+    what: &str,
+    (base, ours, theirs): (Option<&Lock>, &Lock, &Lock),
+    of: fn(&Lock) -> &T,
+    conflicts: &mut Vec<Conflict>,
+) -> T {
+    match choose(base.map(of), Some(of(ours)), Some(of(theirs))) {
+        Chosen::One(Some(chosen)) => chosen,
+        _ => {
+            let said = |lock| serde_json::to_string(of(lock)).unwrap_or_default();
+            conflicts.push(Conflict {
+                what: what.to_owned(),
+                ours: said(ours),
+                theirs: said(theirs),
+            });
+            of(ours).clone()
+        }
+    }
+}
+
 /// Joins two changes of `base`; without one, both sides have made the lock.
 ///
 /// A pin that both sides have moved is left out, so that `aurora lock` pins it anew.
 pub fn merge(base: Option<&Lock>, ours: &Lock, theirs: &Lock) -> (Lock, Vec<Conflict>) {
     let mut conflicts = Vec::new();
-    let empty = Lock {
-        source: Table::new(),
-        order: Table::new(),
-        node: Table::new(),
-        result: Table::new(),
-        fingerprint: None,
-        ..ours.clone()
-    };
-    let base = base.unwrap_or(&empty);
-    let all = [base, ours, theirs];
-    let mut header = |what: &str, of: fn(&Lock) -> String| {
-        let [base, ours, theirs] = all.map(of);
-        if let Chosen::Differ = choose(Some(&base), Some(&ours), Some(&theirs)) {
-            let what = what.to_owned();
-            conflicts.push(Conflict { what, ours, theirs });
-        }
-    };
-    header("experiment", |lock| lock.experiment.clone());
-    header("spec", |lock| lock.spec.clone());
-    header("libtorch", |lock| lock.libtorch.clone());
-    let of = |of: fn(&Lock) -> &String| -> String {
-        match choose(Some(of(base)), Some(of(ours)), Some(of(theirs))) {
-            Chosen::One(Some(chosen)) => chosen,
-            _ => of(ours).clone(),
-        }
-    };
-    let source = tables(all.map(|lock| &lock.source), |name, ours, theirs| {
-        let said = |pin: Option<&super::LockedSource>| {
-            pin.map_or("no pin".to_owned(), |pin| match &pin.content {
-                Some(content) => format!("{} ({})", pin.reference, content.get(..12).unwrap_or(content)),
-                None => pin.reference.clone(),
-            })
-        };
-        conflicts.push(Conflict {
-            what: format!("the pin of source `{name}`"),
-            ours: said(ours),
-            theirs: said(theirs),
-        });
-    });
-    let node = tables(all.map(|lock| &lock.node), |_, _, _| {});
+    let all = (base, ours, theirs);
+    let experiment = header("experiment", all, |lock| &lock.experiment, &mut conflicts);
+    let spec = header("spec", all, |lock| &lock.spec, &mut conflicts);
+    let profile = header("profile", all, |lock| &lock.profile, &mut conflicts);
+    let point = header("point", all, |lock| &lock.point, &mut conflicts);
+    let set = header("set", all, |lock| &lock.set, &mut conflicts);
+    let libtorch = header("libtorch", all, |lock| &lock.libtorch, &mut conflicts);
+    let source = tables(
+        all,
+        |lock| &lock.source,
+        |name, ours, theirs| {
+            let said = |pin: Option<&LockedSource>| pin.map_or("no pin".to_owned(), LockedSource::brief);
+            conflicts.push(Conflict {
+                what: format!("the pin of source `{name}`"),
+                ours: said(ours),
+                theirs: said(theirs),
+            });
+        },
+    );
+    let node = tables(all, |lock| &lock.node, |_, _, _| {});
     // Results of two kinds of machine are not comparable: those of neither stay.
     let (fingerprint, comparable) = match choose(
-        base.fingerprint.as_ref(),
+        base.and_then(|base| base.fingerprint.as_ref()),
         ours.fingerprint.as_ref(),
         theirs.fingerprint.as_ref(),
     ) {
         Chosen::One(fingerprint) => (fingerprint, true),
         Chosen::Differ => (None, false),
     };
-    let mut result = tables(all.map(|lock| &lock.result), |_, _, _| {});
+    let mut result = tables(all, |lock| &lock.result, |_, _, _| {});
     result.retain(|name, _| comparable && node.contains_key(name));
-    let mut order = tables(all.map(|lock| &lock.order), |_, _, _| {});
+    let mut order = tables(all, |lock| &lock.order, |_, _, _| {});
     order.retain(|stage, _| node.contains_key(&format!("order/{stage}")));
     let mut joined = Lock {
-        experiment: of(|lock| &lock.experiment),
-        spec: of(|lock| &lock.spec),
-        libtorch: of(|lock| &lock.libtorch),
+        experiment,
+        spec,
+        profile,
+        point,
+        set,
+        libtorch,
         fingerprint,
         intent: theirs.intent,
         source,
@@ -132,4 +141,36 @@ pub fn merge(base: Option<&Lock>, ours: &Lock, theirs: &Lock) -> (Lock, Vec<Conf
         }
     }
     (joined, conflicts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::check;
+    use crate::graph::{Pins, lower};
+    use crate::hash::hash;
+
+    fn made(libtorch: &str) -> Lock {
+        let spec = check("a.aur", "experiment a { seed = 1 }", None).expect("a sound spec");
+        let pins = Pins::new();
+        super::super::lock(&hash(lower(&spec, &pins)), &spec, "a.aur", &pins, libtorch)
+    }
+
+    #[test]
+    fn what_one_side_changes_is_taken_and_what_both_change_is_told() {
+        let (old, new, other) = (made("1"), made("2"), made("3"));
+        for (base, ours, theirs) in [(&old, &new, &old), (&old, &old, &new), (&old, &new, &new)] {
+            let (joined, conflicts) = merge(Some(base), ours, theirs);
+            assert_eq!((joined.libtorch.as_str(), conflicts), ("2", Vec::new()));
+        }
+        // Without a common beginning, too, neither side is the other's.
+        for base in [Some(&old), None] {
+            let (_, conflicts) = merge(base, &new, &other);
+            assert_eq!(conflicts.len(), 1);
+            assert_eq!(
+                (conflicts[0].ours.as_str(), conflicts[0].theirs.as_str()),
+                ("\"2\"", "\"3\"")
+            );
+        }
+    }
 }

@@ -71,6 +71,16 @@ pub struct LockedSource {
     pub files: Vec<String>,
 }
 
+impl LockedSource {
+    /// Its version and the beginning of its content's digest, for messages.
+    pub fn brief(&self) -> String {
+        match &self.content {
+            Some(content) => format!("{} ({})", self.reference, content.get(..12).unwrap_or(content)),
+            None => self.reference.clone(),
+        }
+    }
+}
+
 /// Which sample every step of a stage sees: fixed before the first step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
