@@ -211,6 +211,8 @@ fn doing(kind: Kind) -> &'static str {
         Kind::Weights => "initialising",
         Kind::Train => "training",
         Kind::Eval => "evaluating",
+        Kind::Answers => "answering",
+        Kind::Judge => "judging",
         Kind::Expect => "comparing",
         Kind::Report => "writing",
     }

@@ -152,7 +152,7 @@ impl Severity {
     /// What it means that a node of a kind reruns.
     fn of(kind: Kind) -> Self {
         match kind {
-            Kind::Eval | Kind::Expect | Kind::Report => Self::Measured,
+            Kind::Eval | Kind::Answers | Kind::Judge | Kind::Expect | Kind::Report => Self::Measured,
             _ => Self::Trained,
         }
     }

@@ -12,7 +12,7 @@ use std::str::FromStr;
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
-pub use task::{Asks, TaskFields};
+pub use task::{Asks, Attack, Better, Judge, JudgeFields, Labelled, TaskFields};
 
 /// An exact decimal number; written as text, so that 0.1 is the same key on every machine.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -9,6 +9,7 @@ pub mod compare;
 pub mod data;
 pub mod engine;
 pub mod job;
+pub mod judge;
 pub mod launch;
 pub mod pin;
 pub mod progress;

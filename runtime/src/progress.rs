@@ -14,6 +14,8 @@ pub enum Unit {
     Tokens,
     Samples,
     Merges,
+    Answers,
+    Programs,
 }
 
 impl Unit {
@@ -26,6 +28,8 @@ impl Unit {
             Self::Tokens => "tokens",
             Self::Samples => "samples",
             Self::Merges => "merges",
+            Self::Answers => "answers",
+            Self::Programs => "programs",
         }
     }
 }

@@ -203,6 +203,8 @@ impl Again<'_> {
             observer: self.watch,
             stop: &STOP,
             max_epochs: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            recorded: None,
             only: None,
             before_training: &|_| Ok(()),
         };

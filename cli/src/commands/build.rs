@@ -2,7 +2,7 @@
 
 use aurora_compiler::check::{AssumptionKind, assumptions};
 use aurora_compiler::documents;
-use aurora_compiler::graph::{Graph, Kind, model_fields, stage_plan};
+use aurora_compiler::graph::{Graph, Kind, NodeId, model_fields, stage_plan};
 use aurora_compiler::hash::Keyed;
 use aurora_compiler::plan::{Plan, State, plan};
 use aurora_compiler::spec::{BlockKind, Spec};
@@ -144,7 +144,8 @@ fn stages(spec: &Spec) -> Vec<documents::Stage> {
 }
 
 fn print_facts(spec: &Spec, graph: &Graph) {
-    let evals = graph.ids().filter(|id| graph.node(*id).kind == Kind::Eval).count();
+    let is_eval = |id: &NodeId| matches!(graph.node(*id).kind, Kind::Eval | Kind::Judge);
+    let evals = graph.ids().filter(is_eval).count();
     for id in spec.blocks.keys().filter(|id| id.kind == BlockKind::Model) {
         println!(
             "model {}: {} parameters",

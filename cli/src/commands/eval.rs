@@ -72,6 +72,8 @@ pub fn run(context: &Context, checkpoint: &str, eval: &str, how: &RunArguments) 
         observer: &watch,
         stop: &STOP,
         max_epochs: std::collections::BTreeMap::new(),
+        secrets: super::run::secrets(spec),
+        recorded: None,
         only: Some(node),
         before_training: &|_| Ok(()),
     };

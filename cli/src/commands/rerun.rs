@@ -71,6 +71,7 @@ pub fn run(
         door: door.as_ref(),
         logs: None,
         lock_path: None,
+        recorded: Some(&original),
     };
     let since = std::time::Instant::now();
     let done = execution.run(&keyed, &pins);

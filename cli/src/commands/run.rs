@@ -7,7 +7,7 @@ use aurora_compiler::fields::Exact;
 use aurora_compiler::graph::{Kind, NodeId, lower, stage_plan};
 use aurora_compiler::hash::{Keyed, hash};
 use aurora_compiler::lock::{Lock, LockError, LockedOrder, lock};
-use aurora_compiler::spec::{BlockKind, Spec, Value};
+use aurora_compiler::spec::{Block, BlockId, BlockKind, Spec, Value};
 use aurora_runtime::engine::Observer as _;
 use aurora_runtime::engine::{Outcome, Run, RunError, Seen, Stop};
 use aurora_runtime::pin::Pinning;
@@ -56,6 +56,8 @@ pub struct Execution<'a> {
     pub logs: Option<&'a Utf8Path>,
     /// Where the lock is written as it becomes known; nowhere for a repetition.
     pub lock_path: Option<&'a Utf8Path>,
+    /// The store of the run that is repeated.
+    pub recorded: Option<&'a Store>,
 }
 
 impl Execution<'_> {
@@ -112,6 +114,8 @@ impl Execution<'_> {
             observer: self.watch,
             stop: &STOP,
             max_epochs: max_epochs(spec),
+            secrets: secrets(spec),
+            recorded: self.recorded,
             only: None,
             before_training: &before_training,
         };
@@ -154,6 +158,21 @@ impl Execution<'_> {
 /// Whether results stand on Aurora's own kernels alone.
 pub fn portable(spec: &Spec) -> bool {
     spec.experiment().and_then(|block| block.word("numerics")) == Some("portable")
+}
+
+/// The environment variables with the keys of judges' interfaces, by eval.
+pub fn secrets(spec: &Spec) -> BTreeMap<String, String> {
+    let evals = spec.blocks.iter().filter(|(id, _)| id.kind == BlockKind::Eval);
+    let secret = |(id, block): (&BlockId, &Block)| {
+        let Value::Call { arguments, .. } = &block.fields.get("judge")?.value else {
+            return None;
+        };
+        match &arguments.get("secret")?.value {
+            Value::Text(name) => Some((id.name.clone(), name.clone())),
+            _ => None,
+        }
+    };
+    evals.filter_map(secret).collect()
 }
 
 /// Which components may repeat how often, by stage.
@@ -283,6 +302,7 @@ pub fn run(context: &Context, argument: &SpecArgument, how: &RunArguments, locke
         door: door.as_ref(),
         logs: Some(&logs),
         lock_path: Some(&lock_path),
+        recorded: None,
     };
     let since = std::time::Instant::now();
     let done = pin(&execution, have).and_then(|(keyed, pins)| Ok((execution.run(&keyed, &pins)?, keyed)));

@@ -3,14 +3,13 @@
 use std::collections::BTreeMap;
 
 use super::facts::{StagePlan, read_model, set_names, stage_plan};
-use super::nodes::{experiment, order_node, read_numerics, read_precision, report_node, segment_nodes, task};
+use super::nodes::{experiment, judge, order_node, read_numerics, read_precision, report_node, segment_nodes, task};
 use super::reader::{At, Reader, steps_of};
 use super::{Graph, Input, Kind, Node, NodeId, Pins};
 use crate::fields::{
-    EvalFields, EvalSet, Exact, ExpectFields, ExtractFields, FilterFields, Format, Language, PageReference,
+    EvalFields, EvalSet, Exact, ExpectFields, ExtractFields, FilterFields, Format, JudgeFields, Language, PageReference,
     SourceFields, Split, Term, TokenizerFields, TokensFields, Unit, WeightsFields, WeightsHow,
 };
-use crate::schema::eval_field_kinds;
 use crate::spec::{BlockId, BlockKind, Expression, Metric, Spec, Value};
 
 /// Returns the graph of a spec whose sources are pinned as far as `pins` says.
@@ -417,40 +416,8 @@ impl<'a> Lowering<'a> {
             let mut read = Reader::new(this.spec);
             let mut inputs = vec![input("checkpoint", checkpoint)];
             let kind = read.text(&read.at(&id, "kind"));
-            if let "multiple_choice" | "generation" = kind.as_str() {
-                let task = task(&mut read, &id, this.spec);
-                for source in read.elements(&read.at(&id, "data")) {
-                    inputs.extend(
-                        read.reference(&source)
-                            .map(|source| input("items", this.source(&source))),
-                    );
-                }
-                let tokenizer = read.reference(&read.at(&model, "tokenizer"));
-                inputs.extend(tokenizer.map(|tokenizer| input("tokenizer", this.tokenizer(&tokenizer))));
-                let model = read_model(&mut read, &model);
-                let fields = EvalFields {
-                    numerics: read_numerics(this.spec, &mut read),
-                    precision: read_precision(this.spec, &mut read),
-                    window: model.context,
-                    sets: Vec::new(),
-                    task: Some(task),
-                    model,
-                };
-                return (read.node(name, Kind::Eval, &fields), inputs);
-            }
             if kind != "perplexity" {
-                read.unsupported = Some(format!("evals of kind `{kind}` are not executed yet"));
-                let fields: BTreeMap<String, String> = this.spec.blocks[&id]
-                    .fields
-                    .iter()
-                    .filter(|(name, _)| !matches!(name.as_str(), "at" | "stages"))
-                    .filter(|(name, _)| eval_field_kinds(name).is_none_or(|(kinds, _)| kinds.contains(&kind.as_str())))
-                    .map(|(name, field)| (name.clone(), field.value.to_string()))
-                    .collect();
-                for field in fields.keys() {
-                    read.value(&read.at(&id, field));
-                }
-                return (read.node(name, Kind::Eval, &fields), inputs);
+                return this.questions(read, name, &kind, &id, inputs, &model);
             }
             let split = read.word(&read.at(&id, "split"), Split::HeldOut);
             let sets = set_names(this.spec, &id);
@@ -471,6 +438,48 @@ impl<'a> Lowering<'a> {
             };
             (read.node(name, Kind::Eval, &fields), inputs)
         })
+    }
+
+    /// A task's node; where its answers are judged, the node of the judge, behind that of the answers.
+    fn questions(
+        &mut self,
+        mut read: Reader<'a>,
+        name: String,
+        kind: &str,
+        id: &BlockId,
+        mut inputs: Vec<Input>,
+        model: &BlockId,
+    ) -> (Node, Vec<Input>) {
+        let task = task(&mut read, id, kind, self.spec);
+        let mut items = Vec::new();
+        for source in read.elements(&read.at(id, "data")) {
+            items.extend(read.reference(&source).map(|source| input("items", self.source(&source))));
+        }
+        inputs.extend(items.iter().cloned());
+        let tokenizer = read.reference(&read.at(model, "tokenizer"));
+        inputs.extend(tokenizer.map(|tokenizer| input("tokenizer", self.tokenizer(&tokenizer))));
+        let model = read_model(&mut read, model);
+        let fields = EvalFields {
+            numerics: read_numerics(self.spec, &mut read),
+            precision: read_precision(self.spec, &mut read),
+            window: model.context,
+            sets: Vec::new(),
+            task: Some(task),
+            model,
+        };
+        if let "multiple_choice" | "generation" = kind {
+            return (read.node(name, Kind::Eval, &fields), inputs);
+        }
+        let answers = format!("answers/{}", name.trim_start_matches("eval/"));
+        let answers = self.graph.add(read.node(answers, Kind::Answers, &fields), inputs);
+        let mut read = Reader::new(self.spec);
+        let mut inputs = vec![input("answers", answers)];
+        let (fields, sources) = judge(&mut read, id, kind);
+        if let JudgeFields::Programs { .. } = fields {
+            inputs.extend(items);
+        }
+        inputs.extend(sources.into_iter().map(|(role, source)| input(role, self.source(&source))));
+        (read.node(name, Kind::Judge, &fields), inputs)
     }
 
     fn expect(&mut self, id: &BlockId) {
@@ -554,7 +563,7 @@ impl<'a> Lowering<'a> {
             .filter(|id| {
                 matches!(
                     self.graph.node(*id).kind,
-                    Kind::Train | Kind::Eval | Kind::Expect | Kind::Filter
+                    Kind::Train | Kind::Eval | Kind::Judge | Kind::Expect | Kind::Filter
                 )
             })
             .map(|id| input(self.graph.node(id).kind.name(), id))

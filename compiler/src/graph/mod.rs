@@ -45,6 +45,8 @@ pub enum Kind {
     Weights,
     Train,
     Eval,
+    Answers,
+    Judge,
     Expect,
     Report,
 }
@@ -61,6 +63,8 @@ impl Kind {
             Self::Weights => "weights",
             Self::Train => "train",
             Self::Eval => "eval",
+            Self::Answers => "answers",
+            Self::Judge => "judge",
             Self::Expect => "expect",
             Self::Report => "report",
         }

@@ -7,7 +7,7 @@ use super::facts::{StagePlan, read_model};
 use super::reader::{At, Reader};
 use super::{Kind, Node};
 use crate::fields::{
-    AdamW, Asks, Component, Exact, Numerics, OptimizerState, OrderFields, Precision, ReportFields, TaskFields,
+    AdamW, Asks, Attack, Better, Component, Exact, Judge, JudgeFields, Labelled, Numerics, OptimizerState, OrderFields, Precision, ReportFields, TaskFields,
     TrainFields,
 };
 use crate::schedule::{Part, Schedule, Shape};
@@ -174,9 +174,9 @@ fn read_schedule<'a>(read: &mut Reader<'a>, rate: &At<'a>, tokens_per_step: u64)
     }
 }
 
-/// What a `multiple_choice` or `generation` asks.
-pub(super) fn task(read: &mut Reader<'_>, eval: &BlockId, spec: &Spec) -> TaskFields {
-    let asks = if read.text(&read.at(eval, "kind")) == "multiple_choice" {
+/// What an eval of any kind but `perplexity` asks.
+pub(super) fn task(read: &mut Reader<'_>, eval: &BlockId, kind: &str, spec: &Spec) -> TaskFields {
+    let asks = if kind == "multiple_choice" {
         Asks::Choices(read.texts(&read.at(eval, "choices")))
     } else {
         let mut number = |name: &str| {
@@ -184,30 +184,121 @@ pub(super) fn task(read: &mut Reader<'_>, eval: &BlockId, spec: &Spec) -> TaskFi
             (at.field.value != Value::None).then(|| read.exact(&at))
         };
         let (temperature, top_p) = (number("temperature"), number("top_p"));
+        let samples = read.at(eval, "samples");
         Asks::Text {
             stop: read.texts(&read.at(eval, "stop")),
             maximum: read.count(&read.at(eval, "maximum")),
             temperature: temperature.filter(|temperature| !temperature.decimal().is_zero()),
             top_p,
+            samples: match samples.field.value {
+                Value::None => 1,
+                _ => read.count(&samples),
+            },
         }
     };
-    let (shots, by) = (read.at(eval, "shots"), read.at(eval, "by"));
+    let attacks = read.elements(&read.at(eval, "attacks")).into_iter().map(|attack| Attack {
+        name: read.text(&read.argument(&attack, "name")),
+        template: read.text(&read.argument(&attack, "template")),
+    });
+    let attacks = attacks.collect();
+    let shots = read.at(eval, "shots");
+    let shots = match shots.field.value {
+        Value::None => 0,
+        _ => read.count(&shots),
+    };
     TaskFields {
         files: read.texts(&read.at(eval, "files")),
         shot_files: read.texts(&read.at(eval, "shot_files")),
         prompt: read.text(&read.at(eval, "prompt")),
-        answer: read.text(&read.at(eval, "answer")),
-        shots: if shots.field.value == Value::None {
-            0
-        } else {
-            read.count(&shots)
-        },
+        attacks,
+        answer: read.optional_text(&read.at(eval, "answer")),
+        shots,
         separator: read.text(&read.at(eval, "separator")),
         delimiter: read.text(&read.at(eval, "delimiter")),
-        by_category: by.field.value != Value::None && read.value(&by).is_some(),
+        by: words(read, &read.at(eval, "by")),
         seed: read.whole(&read.at(&experiment(spec), "seed")),
         asks,
     }
+}
+
+/// A word, or a list of words.
+fn words<'a>(read: &mut Reader<'a>, at: &At<'a>) -> Vec<String> {
+    match at.field.value {
+        Value::None => Vec::new(),
+        Value::List(_) => read.texts(at),
+        _ => vec![read.text(at)],
+    }
+}
+
+/// What makes scores of the answers to an eval, and the sources that it needs beside them, by their roles.
+pub(super) fn judge<'a>(
+    read: &mut Reader<'a>,
+    eval: &BlockId,
+    kind: &str,
+) -> (JudgeFields, Vec<(&'static str, BlockId)>) {
+    if kind == "pass_at_k" {
+        let k = read.elements(&read.at(eval, "k"));
+        let fields = JudgeFields::Programs {
+            files: read.texts(&read.at(eval, "files")),
+            program: read.text(&read.at(eval, "program")),
+            k: k.iter().map(|k| read.count(k)).collect(),
+            seconds: read.count(&read.at(eval, "timeout")),
+            memory: read.whole(&read.at(eval, "memory")),
+            unprotected: read.flag(&read.at(eval, "unprotected")),
+        };
+        return (fields, Vec::new());
+    }
+    let at = read.at(eval, "judge");
+    let mut sources = Vec::new();
+    let judge = match read.call_name(&at) {
+        "command" => {
+            let source = read.reference(&read.argument(&at, "source"));
+            sources.extend(source.map(|source| ("judge", source)));
+            Judge::Program {
+                run: read.texts(&read.argument(&at, "run")),
+            }
+        }
+        "endpoint" => {
+            let mut text = |name: &str| read.text(&read.argument(&at, name));
+            Judge::Endpoint {
+                url: text("url"),
+                model: text("model"),
+                question: text("question"),
+                yes: text("yes"),
+            }
+        }
+        "refusals" => {
+            let labelled = read.argument(&at, "labelled");
+            let labelled = match labelled.field.value {
+                Value::None => None,
+                _ => {
+                    let source = read.reference(&labelled);
+                    sources.extend(source.map(|source| ("labelled", source)));
+                    Some(Labelled {
+                        files: read.texts(&read.argument(&at, "files")),
+                        prompt: read.text(&read.argument(&at, "prompt")),
+                        response: read.text(&read.argument(&at, "response")),
+                        label: read.text(&read.argument(&at, "label")),
+                    })
+                }
+            };
+            Judge::Rules { labelled }
+        }
+        // Nobody knows it: told with the node.
+        _ => {
+            read.value(&at);
+            Judge::Rules { labelled: None }
+        }
+    };
+    let fields = match kind {
+        "attack_success" => JudgeFields::Attacks(judge),
+        "refusal" => JudgeFields::Refusals(judge),
+        _ => JudgeFields::Score {
+            judge,
+            better: read.word(&read.at(eval, "better"), Better::Higher),
+        },
+    };
+    (fields, sources)
 }
 
 fn rate_name<'a>(at: &At<'a>) -> &'a str {

@@ -1,6 +1,6 @@
 //! Blocks and their fields.
 
-use super::calls::{COMPONENT, EXTRACTIONS, LEARNING_RATES, NUMERICS, OPTIMIZERS, TOKENIZERS, WARNINGS, WEIGHTS};
+use super::calls::{ATTACKS, COMPONENT, EXTRACTIONS, JUDGES, LEARNING_RATES, NUMERICS, OPTIMIZERS, TOKENIZERS, WARNINGS, WEIGHTS};
 use super::{BlockSchema, CallSchema, Range, TextKind, Type, between, field, positive, whole};
 use crate::spec::{BlockKind, Unit};
 
@@ -426,7 +426,8 @@ const EVAL: BlockSchema = BlockSchema {
                 of: &Type::Text(TextKind::Pattern),
                 least: 1,
             },
-            "Patterns of the JSONL files whose lines are the items.",
+            "Patterns of the files with the items: the lines of `.jsonl` and `.txt` (whose lines are the member `prompt`), the rows \
+             of `.csv`, a `.gz` unpacked.",
         )
         .or_derived("`[\"**/*.jsonl\"]`")
         .ignored("an error with any kind but `multiple_choice` and `generation`"),
@@ -473,7 +474,7 @@ const EVAL: BlockSchema = BlockSchema {
             .ignored("an error with any kind but `multiple_choice` and `generation`"),
         field("stop", Type::List { of: &TEXT, least: 1 }, "Texts at which a generated answer ends.")
             .or_unset("only at the end of a document")
-            .ignored("an error with any kind but `generation`"),
+            .ignored("an error with `perplexity` and `multiple_choice`"),
         field(
             "maximum",
             Type::Quantity {
@@ -483,22 +484,70 @@ const EVAL: BlockSchema = BlockSchema {
             "Tokens of a generated answer at most.",
         )
         .or_derived("256 tokens")
-        .ignored("an error with any kind but `generation`"),
-        field("judge", TEXT, "What decides whether a response is unsafe.")
-            .or_unset("not an `attack_success`")
-            .ignored("an error with any kind but `attack_success`")
+        .ignored("an error with `perplexity` and `multiple_choice`"),
+        field(
+            "program",
+            TEXT,
+            "The Python program that is run, as a template over the item's members and `{completion}`; it has passed if it \
+             comes to its end.",
+        )
+        .or_unset("not a `pass_at_k`")
+        .ignored("an error with any kind but `pass_at_k`")
+        .may_be_unknown(),
+        field(
+            "timeout",
+            Type::Quantity {
+                units: &[Unit::Seconds],
+                least: 1,
+            },
+            "Time that a program may take.",
+        )
+        .or_derived("3 s")
+        .ignored("an error with any kind but `pass_at_k`"),
+        field(
+            "memory",
+            Type::Quantity {
+                units: &[Unit::Bytes],
+                least: 1 << 26,
+            },
+            "Memory that a program may take.",
+        )
+        .or_derived("512 MiB")
+        .ignored("an error with any kind but `pass_at_k`"),
+        field(
+            "unprotected",
+            Type::Bool,
+            "Run programs also where the machine cannot shut them in.",
+        )
+        .or_derived("`false`")
+        .ignored("an error with any kind but `pass_at_k`"),
+        field(
+            "attacks",
+            Type::List {
+                of: &Type::Call(ATTACKS),
+                least: 1,
+            },
+            "The words in which each prompt is put; scores are told for each of them, and for any of them.",
+        )
+        .or_unset("each prompt is asked in its own words")
+        .ignored("an error with any kind but `attack_success`"),
+        field("judge", Type::Call(JUDGES), "What looks at each response.")
+            .or_unset("not judged")
+            .ignored("an error with any kind but `attack_success`, `refusal` and `plug_in`")
             .may_be_unknown(),
         field(
             "by",
-            Type::Word(&[("category", "the category of each prompt")]),
-            "What scores are told apart by.",
+            Type::OneOf(&[
+                Type::Word(BY),
+                Type::List {
+                    of: &Type::Word(BY),
+                    least: 1,
+                },
+            ]),
+            "The members of an item by which scores are told apart.",
         )
-        .or_unset("one score for all prompts")
-        .ignored("an error with `perplexity` and `pass_at_k`"),
-        field("scorer", TEXT, "The program that scores the responses.")
-            .or_unset("not a `plug_in`")
-            .ignored("an error with any kind but `plug_in`")
-            .may_be_unknown(),
+        .or_unset("one score for all items")
+        .ignored("an error with `perplexity`"),
         field(
             "better",
             Type::Word(&[
@@ -517,7 +566,7 @@ const EVAL_KINDS: &[(&str, &str)] = &[
     ("perplexity", "perplexity and bits per byte of each corpus"),
     (
         "pass_at_k",
-        "share of programming problems solved by one of k completions; compiled, but not run yet",
+        "share of programming problems solved by one of k completions, which are run",
     ),
     (
         "multiple_choice",
@@ -526,11 +575,15 @@ const EVAL_KINDS: &[(&str, &str)] = &[
     ("generation", "how far generated answers are the expected ones"),
     (
         "attack_success",
-        "share of attacks that a judge finds answered unsafely; compiled, but not run yet",
+        "share of attacks that a judge finds answered unsafely",
+    ),
+    (
+        "refusal",
+        "share of prompts that are refused: over-refusal, where they are harmless",
     ),
     (
         "plug_in",
-        "a score that a program outside of Aurora defines; compiled, but not run yet",
+        "a score that a program or model outside of Aurora defines",
     ),
 ];
 
@@ -621,19 +674,29 @@ const LAYOUT: BlockSchema = BlockSchema {
     example: "layout lumi {\n  machine   = mi250x\n  nodes     = 32\n  tensor    = 4\n  pipeline  = 4\n  recompute = selective\n}",
 };
 
+const BY: &[(&str, &str)] = &[
+    ("category", "the category of each item"),
+    ("language", "the language of each item"),
+];
+
 /// Fields of an eval that only some kinds have: the kinds, and whether such an eval must have the field.
 pub fn eval_field_kinds(name: &str) -> Option<(&'static [&'static str], bool)> {
+    const TASKS: &[&str] = &["multiple_choice", "generation"];
+    const ASKING: &[&str] = &["multiple_choice", "generation", "pass_at_k", "attack_success", "refusal", "plug_in"];
+    const WRITING: &[&str] = &["generation", "pass_at_k", "attack_success", "refusal", "plug_in"];
     Some(match name {
         "split" | "window" => (&["perplexity"], false),
-        "prompt" | "answer" => (&["multiple_choice", "generation"], true),
-        "files" | "shot_files" | "separator" | "delimiter" | "shots" => (&["multiple_choice", "generation"], false),
+        "prompt" => (ASKING, true),
+        "files" | "by" => (ASKING, false),
+        "answer" => (TASKS, true),
+        "shot_files" | "separator" | "delimiter" | "shots" => (TASKS, false),
         "choices" => (&["multiple_choice"], true),
-        "stop" | "maximum" => (&["generation"], false),
-        "k" | "samples" => (&["pass_at_k"], true),
-        "temperature" | "top_p" => (&["generation", "pass_at_k", "attack_success", "plug_in"], false),
-        "judge" => (&["attack_success"], true),
-        "by" => (&["multiple_choice", "generation", "attack_success", "plug_in"], false),
-        "scorer" | "better" => (&["plug_in"], true),
+        "stop" | "maximum" | "temperature" | "top_p" => (WRITING, false),
+        "k" | "samples" | "program" => (&["pass_at_k"], true),
+        "timeout" | "memory" | "unprotected" => (&["pass_at_k"], false),
+        "attacks" => (&["attack_success"], false),
+        "judge" => (&["attack_success", "refusal", "plug_in"], true),
+        "better" => (&["plug_in"], true),
         _ => return None,
     })
 }
@@ -683,8 +746,18 @@ pub fn metrics(kind: &str) -> &'static [Metric] {
                 share: false,
             },
         ],
-        "attack_success" => &[Metric {
-            name: "attack_success_rate",
+        "attack_success" => &[
+            Metric {
+                name: "attack_success_rate",
+                share: true,
+            },
+            Metric {
+                name: "any_attack_success_rate",
+                share: true,
+            },
+        ],
+        "refusal" => &[Metric {
+            name: "refusal_rate",
             share: true,
         }],
         _ => &[Metric {

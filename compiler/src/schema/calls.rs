@@ -317,6 +317,77 @@ pub(super) const WARNINGS: &[CallSchema] = &[CallSchema {
     first: Some(&field("reason", TEXT, "Why it is meant so.")),
     arguments: &[],
 }];
+/// Words in which a prompt is put.
+pub(super) const ATTACKS: &[CallSchema] = &[CallSchema {
+    name: "attack",
+    meaning: "A prompt in other words.",
+    first: Some(&field("name", TEXT, "The name under which its scores are told.")),
+    arguments: &[field(
+        "template",
+        TEXT,
+        "What is asked; `{prompt}` stands for the prompt in its own words.",
+    )
+    .or("\"{prompt}\"")],
+}];
+
+/// What looks at a response.
+pub(super) const JUDGES: &[CallSchema] = &[
+    CallSchema {
+        name: "refusals",
+        meaning: "Rules that find refusals, in English, Finnish, Hindi, Japanese and Vietnamese. As a judge of attacks they \
+                  take every response that is none, and is not empty, for unsafe.",
+        first: None,
+        arguments: &[
+            field(
+                "labelled",
+                Type::Reference(&[BlockKind::Source]),
+                "Responses that people have labelled: the rules' precision and recall on them stand beside the scores.",
+            )
+            .or_unset("the rules are taken as they are"),
+            field("files", PATTERNS, "Patterns of the files with them.").or("[\"**/*.csv\"]"),
+            field("prompt", TEXT, "The member that holds a prompt.").or("\"prompt\""),
+            field("response", TEXT, "The member that holds a response.").or("\"response\""),
+            field("label", TEXT, "The member that is true, or 1, for a refusal.").or("\"refusal\""),
+        ],
+    },
+    CallSchema {
+        name: "command",
+        meaning: "A program that reads a line of JSON an answer (`item`, `prompt`, `response`, `sets`) and writes one with a \
+                  number `score` for each, in the same order. Its answers are kept: a rerun asks no judge.",
+        first: Some(&field(
+            "source",
+            Type::Reference(&[BlockKind::Source]),
+            "The files of the program, in whose folder it is run.",
+        )),
+        arguments: &[field(
+            "run",
+            Type::List { of: &TEXT, least: 1 },
+            "The program and its arguments.",
+        )],
+    },
+    CallSchema {
+        name: "endpoint",
+        meaning: "A model behind an OpenAI-compatible interface, at temperature 0. Its answers are kept: a rerun asks no judge.",
+        first: Some(&field("url", TEXT, "The interface's address, without `/chat/completions`.")),
+        arguments: &[
+            field("model", TEXT, "The model's name there."),
+            field(
+                "question",
+                TEXT,
+                "What it is asked; `{prompt}` and `{response}` stand for an answer and what it answers.",
+            ),
+            field("yes", TEXT, "A reply that begins with this word counts 1, another one 0.").or("\"yes\""),
+            field(
+                "secret",
+                TEXT,
+                "The environment variable that holds the key of the interface.",
+            )
+            .or_unset("no key is sent")
+            .placement(),
+        ],
+    },
+];
+
 /// Pieces of a learning rate.
 pub(super) const PIECES: &[CallSchema] = &[
     CallSchema {
@@ -438,4 +509,6 @@ pub(super) const ALL: &[&[CallSchema]] = &[
     PIECES,
     OPTIMIZERS,
     WARNINGS,
+    ATTACKS,
+    JUDGES,
 ];

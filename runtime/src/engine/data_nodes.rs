@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Instant;
 
-use aurora_compiler::fields::{OrderFields, Split, TokensFields};
+use aurora_compiler::fields::{JudgeFields, OrderFields, Split, TokensFields};
 use aurora_compiler::graph::{Kind, NodeId};
 use camino::{Utf8Path, Utf8PathBuf};
 
@@ -13,12 +13,14 @@ use crate::data::filter::filter;
 use crate::data::order::{Order, commitment};
 use crate::data::tokenizer::{TokenizerInput, TokenizerMeta, tokenizer, tokens};
 use crate::data::tokens::TokenStream;
+use crate::judge;
 use crate::pin::Pinning;
 use crate::progress::{Progress, Watch};
 use crate::report::{self, Dealt};
 use crate::source::Fetched;
 use crate::source::archive::InputFile;
 use crate::store::StoreError;
+use crate::task::ItemResult;
 use crate::weights::weights;
 
 impl Run<'_> {
@@ -50,6 +52,7 @@ impl Run<'_> {
             });
         };
         let watch = Watch::new(&report, self.stop.flag());
+        let mut made_on = None;
         let built = match node.kind {
             Kind::Source => self.source(id, scratch.path(), watch),
             Kind::Extract => self.extract(id, scratch.path(), watch),
@@ -58,6 +61,7 @@ impl Run<'_> {
             Kind::Tokens => self.tokens(id, scratch.path(), watch),
             Kind::Weights => self.weights(id, scratch.path()),
             Kind::Order => self.order(id, scratch.path()),
+            Kind::Judge => self.judge(id, scratch.path(), watch).map(|on| made_on = on),
             Kind::Expect => expect::build(self, id, scratch.path()),
             Kind::Report => report::build(self, id, scratch.path()),
             kind => Err(self.fail(id, format!("`{}` nodes do not run here", kind.name()))),
@@ -65,7 +69,7 @@ impl Run<'_> {
         // Work that was told to stop says so in its own words; the run says it once.
         self.check_stop()?;
         built?;
-        self.publish(id, scratch.path(), None, since.elapsed().as_secs_f64(), outcome)?;
+        self.publish(id, scratch.path(), made_on.as_deref(), since.elapsed().as_secs_f64(), outcome)?;
         Ok(())
     }
 
@@ -168,6 +172,48 @@ impl Run<'_> {
         let files = source.transpose()?;
         let note = |text: &str| self.observer.see(Seen::Note { text });
         weights(&self.fields(id)?, files.as_deref(), out, &note).map_err(|error| self.fail(id, chain(&error)))
+    }
+
+    /// Judges answers; an outside judge is not asked again what it has answered in the run that is repeated.
+    fn judge(&self, id: NodeId, out: &Utf8Path, watch: Watch<'_>) -> Result<Option<String>, RunError> {
+        let fields: JudgeFields = self.fields(id)?;
+        if judge::is_outside(&fields)
+            && let Some(recorded) = self.recorded
+            && let Some(record) = recorded.realised(self.realised(id)?)
+        {
+            let text = format!("`{}`: the judge's recorded answers are taken", self.node(id).name);
+            self.observer.see(Seen::Note { text: &text });
+            for (name, path) in recorded.files(&record)? {
+                fs::copy(&path, out.join(name)).map_err(|error| self.fail(id, error))?;
+            }
+            return Ok(None);
+        }
+        let path = &self.files_named(id, "answers", "items.jsonl")?[0];
+        let text = fs::read_to_string(path).map_err(|error| self.fail(id, error))?;
+        let results = text.lines().map(serde_json::from_str).collect::<Result<Vec<ItemResult>, _>>();
+        let files = |role: &str| -> Result<Vec<InputFile>, RunError> {
+            let mut files = Vec::new();
+            for source in self.inputs(id, role) {
+                files.extend(self.source_files(source)?);
+            }
+            Ok(files)
+        };
+        let eval = self.node(id).name.split('/').nth(1).unwrap_or_default();
+        let secret = self.secrets.get(eval).map(|name| {
+            std::env::var(name).map_err(|_| {
+                self.fail(id, format!("the environment has no variable `{name}` with the key of the judge's interface"))
+            })
+        });
+        let secret = secret.transpose()?;
+        let inputs = judge::Inputs {
+            items: &files("items")?,
+            program: &files("judge")?,
+            labelled: &files("labelled")?,
+            secret: secret.as_deref(),
+            watch,
+        };
+        let results = results.map_err(|error| self.fail(id, error))?;
+        judge::judge(&fields, results, &inputs, out).map_err(|error| self.fail(id, chain(&error)))
     }
 
     fn only_input(&self, id: NodeId, role: &str) -> Result<NodeId, RunError> {

@@ -192,6 +192,10 @@ pub struct Run<'a> {
     pub stop: &'a Stop,
     /// The most epochs that a component of a stage's order may take: by stage, then component.
     pub max_epochs: BTreeMap<String, BTreeMap<String, f64>>,
+    /// The environment variables with the keys of judges' interfaces, by eval.
+    pub secrets: BTreeMap<String, String>,
+    /// The store of the run that is repeated: it has the answers of outside judges.
+    pub recorded: Option<&'a Store>,
     /// Only this node and what it needs is built, if one is named.
     pub only: Option<NodeId>,
     /// Called when all orders are known, before the first step of training.
@@ -238,12 +242,12 @@ impl<'a> Run<'a> {
             self.data_node(id, &mut outcome)?;
         }
         let training = of_kind(&[Kind::Train]);
-        let evals = of_kind(&[Kind::Eval]);
+        let evals = of_kind(&[Kind::Eval, Kind::Answers]);
         (self.before_training)(self)?;
         if !training.is_empty() || !evals.is_empty() {
             self.worker_nodes(&training, &evals, &mut outcome)?;
         }
-        for id in of_kind(&[Kind::Expect, Kind::Report]) {
+        for id in of_kind(&[Kind::Judge, Kind::Expect, Kind::Report]) {
             self.data_node(id, &mut outcome)?;
         }
         for id in wanted.into_iter().filter(|id| self.node(*id).kind == Kind::Expect) {

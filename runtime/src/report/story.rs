@@ -142,17 +142,15 @@ pub(super) fn tell(run: &Run<'_>, report: NodeId) -> Result<Story, RunError> {
         }
     }
     let mut evals: BTreeMap<String, Vec<Point>> = BTreeMap::new();
-    for id in of_kind(Kind::Eval) {
+    for id in of_kind(Kind::Eval).chain(of_kind(Kind::Judge)) {
         let node = graph.node(id);
         let mut parts = node.name.splitn(3, '/');
         let (Some(_), Some(eval), Some(at)) = (parts.next(), parts.next(), parts.next()) else {
             continue;
         };
         let scores: Scores = read_json(run, id, "scores.json")?;
-        let checkpoint = graph
-            .inputs(id)
-            .find(|input| input.role == "checkpoint")
-            .map(|input| input.node);
+        let first = |id: NodeId, role: &str| graph.inputs(id).find(|input| input.role == role).map(|input| input.node);
+        let checkpoint = first(first(id, "answers").unwrap_or(id), "checkpoint");
         let tokens = checkpoint
             .and_then(|checkpoint| tokens_at.get(&checkpoint).copied())
             .unwrap_or(0);

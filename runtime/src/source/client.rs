@@ -4,7 +4,7 @@
 //! are ended when the work is cancelled. Not here: which program, and what its words mean.
 
 use std::fs::File;
-use std::io::{self, Read, Seek};
+use std::io::{self, Read, Seek, Write};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::progress::{Cancelled, Watch};
 const LOOK: Duration = Duration::from_millis(20);
 
 /// What is kept of a client's words.
-const OUTPUT_LIMIT: u64 = 4 << 20;
+const OUTPUT_LIMIT: u64 = 64 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
@@ -57,6 +57,29 @@ impl Output {
 /// If it is not installed or cannot be run, or the work is cancelled. A client that fails is an [`Output`].
 pub fn run(command: &mut Command, remedy: &'static str, watch: Watch<'_>) -> Result<Output, ClientError> {
     run_reading(command, Stdio::null(), remedy, watch)
+}
+
+/// As [`run`], for a client that reads `input`.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_fed(
+    command: &mut Command,
+    input: &str,
+    remedy: &'static str,
+    watch: Watch<'_>,
+) -> Result<Output, ClientError> {
+    let file = || -> io::Result<File> {
+        let mut file = tempfile::tempfile()?;
+        file.write_all(input.as_bytes())?;
+        file.rewind()?;
+        Ok(file)
+    };
+    let file = file().map_err(|source| ClientError::Run {
+        program: command.get_program().to_string_lossy().into_owned(),
+        source,
+    })?;
+    run_reading(command, file.into(), remedy, watch)
 }
 
 /// As [`run`], for a client that works in a locked folder: `lock` is an empty file that this process has locked. The

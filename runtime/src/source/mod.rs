@@ -13,7 +13,7 @@ use archive::InputFile;
 pub use reference::{Package, Reference, ReferenceError, Registry};
 
 pub mod archive;
-mod client;
+pub(crate) mod client;
 mod debian;
 mod files;
 mod hub;

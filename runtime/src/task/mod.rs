@@ -5,10 +5,10 @@
 //! which is of no consequence. Not here: how a model answers (`aurora-train`).
 
 mod metrics;
+mod pass;
+mod read;
 mod score;
 mod template;
-
-use std::collections::BTreeMap;
 
 use aurora_compiler::fields::{Asks, TaskFields};
 use serde::{Deserialize, Serialize};
@@ -16,14 +16,11 @@ use serde_json::Value;
 
 use crate::data::encoder::Encoder;
 use crate::data::random::Key;
-use crate::progress::Watch;
-use crate::source::archive::{ArchiveError, InputFile, Selection, walk};
-use template::{Template, TemplateError};
-
-pub use score::{ItemResult, score};
-
-/// The longest line of an item's file.
-const LINE_LIMIT: u64 = 16 << 20;
+use crate::source::archive::{ArchiveError, InputFile};
+pub use pass::pass_at_k;
+pub use read::read;
+pub use score::{ItemResult, Verdict, means, score};
+pub use template::{Template, TemplateError};
 
 #[derive(Debug, thiserror::Error)]
 pub enum TaskError {
@@ -35,8 +32,8 @@ pub enum TaskError {
         #[source]
         source: std::io::Error,
     },
-    #[error("line {line} of `{file}` is no JSON object: {cause}")]
-    NoItem { file: String, line: usize, cause: String },
+    #[error("line {line} of `{file}` is no item: {cause}")]
+    NoItem { file: String, line: u64, cause: String },
     #[error("no file of the items matches {}; there is for example `{}`", .patterns.join(", "), .example.as_deref().unwrap_or("none"))]
     NoFiles {
         patterns: Vec<String>,
@@ -56,8 +53,10 @@ pub enum TaskError {
         answer: String,
         choices: Vec<String>,
     },
-    #[error("{item}: `by = category`, and it has no text `category`")]
-    NoCategory { item: String },
+    #[error("{item}: scores are told by `{member}`, and it has no text of this name")]
+    NoSet { item: String, member: String },
+    #[error("{item}: its `{member}` is `{set}`, the name of an attack")]
+    TwoSets { item: String, member: String, set: String },
     #[error("{shots} solved examples are asked for, and there are {found} to choose from")]
     FewShots { shots: u32, found: usize },
     #[error("{item}: the tokenizer cannot encode it: {cause}")]
@@ -71,13 +70,18 @@ pub enum TaskError {
 pub enum Question {
     Choices { choices: Vec<String>, right: usize },
     Text { expected: Vec<String> },
+    /// Whatever comes is judged elsewhere.
+    Open,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Item {
     /// `FILE:LINE`.
     pub name: String,
-    pub category: Option<String>,
+    /// The attack in whose words it is asked.
+    pub attack: Option<String>,
+    /// Names under which its scores are told, beside those of all items: categories, the attack.
+    pub sets: Vec<String>,
     /// Solved examples and all.
     pub prompt: String,
     pub question: Question,
@@ -88,8 +92,12 @@ pub struct Item {
 pub enum Request {
     /// ln p of `continuation` after `context`.
     Likelihood { context: Vec<u32>, continuation: Vec<u32> },
-    /// The text after `prompt`, which random numbers of the item's own choose.
-    Text { item: usize, prompt: Vec<u32> },
+    /// The text after `prompt`; random numbers of the item and the sample choose it.
+    Text {
+        item: usize,
+        sample: u32,
+        prompt: Vec<u32>,
+    },
 }
 
 /// A model's answer to one request.
@@ -109,49 +117,6 @@ struct Solved {
     question: Question,
 }
 
-fn read(files: &[InputFile], patterns: &[String]) -> Result<Vec<(String, Value)>, TaskError> {
-    let selection = Selection::new(patterns, &[])?;
-    let mut found = Vec::new();
-    let walked = walk::<TaskError>(files, &selection, Watch::nobody(), &mut |_, path, reader| {
-        let reading = |source| TaskError::Read {
-            file: path.to_owned(),
-            source,
-        };
-        let mut text = String::new();
-        std::io::Read::read_to_string(&mut std::io::Read::take(reader, LINE_LIMIT << 6), &mut text).map_err(reading)?;
-        for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-            let value: Result<Value, _> = serde_json::from_str(line);
-            let value = value.map_err(|error| error.to_string()).and_then(|value| {
-                if value.is_object() {
-                    Ok(value)
-                } else {
-                    Err("it is another kind of value".to_owned())
-                }
-            });
-            let line = number + 1;
-            let value = value.map_err(|cause| TaskError::NoItem {
-                file: path.to_owned(),
-                line,
-                cause,
-            })?;
-            found.push((format!("{path}:{line}"), value));
-        }
-        Ok(())
-    })?;
-    if walked.matched == 0 {
-        return Err(TaskError::NoFiles {
-            patterns: patterns.to_vec(),
-            example: walked.example,
-        });
-    }
-    if found.is_empty() {
-        return Err(TaskError::NoItems {
-            patterns: patterns.to_vec(),
-        });
-    }
-    Ok(found)
-}
-
 /// Reads the items of a task and puts their questions into words.
 ///
 /// # Errors
@@ -162,7 +127,7 @@ pub fn items(fields: &TaskFields, files: &[InputFile]) -> Result<Vec<Item>, Task
         source,
     };
     let prompt = Template::new(&fields.prompt).map_err(whole)?;
-    let answer = Template::new(&fields.answer).map_err(whole)?;
+    let answer = fields.answer.as_deref().map(Template::new).transpose().map_err(whole)?;
     let choices = match &fields.asks {
         Asks::Choices(choices) => choices
             .iter()
@@ -177,6 +142,15 @@ pub fn items(fields: &TaskFields, files: &[InputFile]) -> Result<Vec<Item>, Task
             source,
         };
         let prompt = prompt.fill(&value).map_err(wrap)?;
+        let Some(answer) = &answer else {
+            return Ok(Solved {
+                solved: prompt.clone(),
+                question: Question::Open,
+                name,
+                value,
+                prompt,
+            });
+        };
         let (question, right) = if choices.is_empty() {
             let expected = answer.fill_all(&value).map_err(wrap)?;
             let first = expected.first().cloned().unwrap_or_default();
@@ -217,27 +191,69 @@ pub fn items(fields: &TaskFields, files: &[InputFile]) -> Result<Vec<Item>, Task
                 .collect::<Result<Vec<_>, _>>()?,
         )
     };
+    let attacks = fields.attacks.iter().map(|attack| {
+        let template = Template::new(&attack.template).map_err(whole)?;
+        Ok((Some(attack.name.as_str()), Some(template)))
+    });
+    let mut attacks = attacks.collect::<Result<Vec<_>, TaskError>>()?;
+    if attacks.is_empty() {
+        attacks.push((None, None));
+    }
     let mut items = Vec::new();
     for (number, item) in own.iter().enumerate() {
-        let mut text = String::new();
+        let mut before = String::new();
         for example in examples(fields, number, &own, given.as_deref())? {
-            text.push_str(&example.solved);
-            text.push_str(&fields.separator);
+            before.push_str(&example.solved);
+            before.push_str(&fields.separator);
         }
-        text.push_str(&item.prompt);
-        let category = item.value.get("category").and_then(Value::as_str).map(str::to_owned);
-        if fields.by_category && category.is_none() {
-            let item = item.name.clone();
-            return Err(TaskError::NoCategory { item });
+        let sets = sets_of(fields, item)?;
+        for (attack, template) in &attacks {
+            let prompt = match template {
+                None => item.prompt.clone(),
+                Some(template) => in_words(template, item)?,
+            };
+            items.push(Item {
+                name: item.name.clone(),
+                attack: attack.map(str::to_owned),
+                sets: sets.iter().cloned().chain(attack.map(str::to_owned)).collect(),
+                prompt: format!("{before}{prompt}"),
+                question: item.question.clone(),
+            });
         }
-        items.push(Item {
-            name: item.name.clone(),
-            category: category.filter(|_| fields.by_category),
-            prompt: text,
-            question: item.question.clone(),
-        });
     }
     Ok(items)
+}
+
+/// The sets that an item's members put it into.
+fn sets_of(fields: &TaskFields, item: &Solved) -> Result<Vec<String>, TaskError> {
+    let set = |member: &String| {
+        let found = item.value.get(member).and_then(Value::as_str);
+        let set = found.ok_or_else(|| TaskError::NoSet {
+            item: item.name.clone(),
+            member: member.clone(),
+        })?;
+        if fields.attacks.iter().any(|attack| attack.name == set) {
+            return Err(TaskError::TwoSets {
+                item: item.name.clone(),
+                member: member.clone(),
+                set: set.to_owned(),
+            });
+        }
+        Ok(set.to_owned())
+    };
+    fields.by.iter().map(set).collect()
+}
+
+/// A prompt in the words of an attack.
+fn in_words(template: &Template, item: &Solved) -> Result<String, TaskError> {
+    let mut members = item.value.clone();
+    if let Value::Object(members) = &mut members {
+        members.insert("prompt".to_owned(), Value::String(item.prompt.clone()));
+    }
+    template.fill(&members).map_err(|source| TaskError::Template {
+        item: item.name.clone(),
+        source,
+    })
 }
 
 /// Which choice an answer names: by its text, its number or its letter.
@@ -338,11 +354,15 @@ pub fn requests(
                     all.push(Request::Likelihood { context, continuation });
                 }
             }
-            (Question::Text { .. }, Asks::Text { maximum, .. }) => {
+            (Question::Text { .. } | Question::Open, Asks::Text { maximum, samples, .. }) => {
                 let prompt = cut(&encode(&item.prompt)?, *maximum as usize)?;
-                all.push(Request::Text { item: number, prompt });
+                all.extend((0..*samples).map(|sample| Request::Text {
+                    item: number,
+                    sample,
+                    prompt: prompt.clone(),
+                }));
             }
-            (Question::Text { .. }, Asks::Choices(_)) => {}
+            (Question::Text { .. } | Question::Open, Asks::Choices(_)) => {}
         }
     }
     Ok(all)
@@ -371,18 +391,6 @@ fn mean(values: &[f64]) -> (f64, Option<f64>) {
     let squares: f64 = values.iter().map(|value| (value - mean) * (value - mean)).sum();
     let error = (values.len() > 1).then(|| libm::sqrt(squares / (count - 1.0)) / libm::sqrt(count));
     (mean, error)
-}
-
-/// Items by category, and all of them under the empty name.
-fn by_category(items: &[Item]) -> BTreeMap<String, Vec<usize>> {
-    let mut found: BTreeMap<String, Vec<usize>> = BTreeMap::new();
-    for (number, item) in items.iter().enumerate() {
-        found.entry(String::new()).or_default().push(number);
-        if let Some(category) = &item.category {
-            found.entry(category.clone()).or_default().push(number);
-        }
-    }
-    found
 }
 
 #[cfg(test)]

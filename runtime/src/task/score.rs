@@ -10,17 +10,21 @@ use aurora_compiler::fields::{Asks, TaskFields};
 use serde::{Deserialize, Serialize};
 
 use super::metrics::{Grams, exact_match, f1};
-use super::{Answer, Item, Question, by_category, mean, text};
+use super::{Answer, Item, Question, mean, text};
 use crate::data::encoder::Encoder;
 use crate::job::{Measure, Scores};
 
 /// A line of `items.jsonl`: what became of an item.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ItemResult {
     pub item: String,
+    /// The attack in whose words it is asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub category: Option<String>,
+    pub attack: Option<String>,
+    /// Names under which its scores are told, beside those of all items.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sets: Vec<String>,
     pub prompt: String,
     /// The choices with their ln p (nats), or nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -32,8 +36,77 @@ pub struct ItemResult {
     pub text: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub expected: Vec<String>,
+    /// Answers that are judged, or have been.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub answers: Vec<String>,
+    /// What the judge says of each answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub verdicts: Vec<Verdict>,
     /// By metric; that of chrF is of the item alone.
     pub scores: BTreeMap<String, f64>,
+}
+
+/// What a judge says of an answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Verdict {
+    pub score: f64,
+    /// Why, in its words.
+    pub words: String,
+}
+
+impl ItemResult {
+    /// Whether it counts for a set; all count for the set without a name.
+    pub fn is_in(&self, set: &str) -> bool {
+        set.is_empty() || self.sets.iter().any(|own| own == set)
+    }
+}
+
+/// The means of every metric over the items of every set that have it. What is told of all attacks together
+/// (`any_…`) is not told of one.
+pub fn means(results: &[ItemResult]) -> BTreeMap<String, BTreeMap<String, Measure>> {
+    let mut values: BTreeMap<&str, BTreeMap<&str, Vec<f64>>> = BTreeMap::new();
+    for result in results {
+        for set in result.sets.iter().map(String::as_str).chain([""]) {
+            let is_attack = result.attack.as_deref() == Some(set);
+            for (metric, value) in &result.scores {
+                if !(is_attack && metric.starts_with("any_")) {
+                    values.entry(set).or_default().entry(metric).or_default().push(*value);
+                }
+            }
+        }
+    }
+    let of_set = |(set, metrics): (&str, BTreeMap<&str, Vec<f64>>)| {
+        let measures = metrics.into_iter().map(|(metric, values)| {
+            let (value, standard_error) = mean(&values);
+            let items = values.len() as u64;
+            let measure = Measure {
+                value,
+                standard_error,
+                items,
+            };
+            (metric.to_owned(), measure)
+        });
+        (set.to_owned(), measures.collect())
+    };
+    values.into_iter().map(of_set).collect()
+}
+
+/// The next answer, which is a text.
+fn answer_text<'a>(
+    rest: &mut impl Iterator<Item = &'a Answer>,
+    fields: &TaskFields,
+    item: &Item,
+    encoder: &Encoder,
+) -> Result<String, String> {
+    let Some(Answer::Text(ids)) = rest.next() else {
+        return Err(format!("{} has no answer", item.name));
+    };
+    let stop: &[String] = match &fields.asks {
+        Asks::Text { stop, .. } => stop,
+        Asks::Choices(_) => &[],
+    };
+    Ok(text(encoder, ids, stop)?.0)
 }
 
 /// The first of the largest.
@@ -63,13 +136,10 @@ pub fn score(
     for item in items {
         let mut result = ItemResult {
             item: item.name.clone(),
-            category: item.category.clone(),
+            attack: item.attack.clone(),
+            sets: item.sets.clone(),
             prompt: item.prompt.clone(),
-            choices: Vec::new(),
-            right: None,
-            text: None,
-            expected: Vec::new(),
-            scores: BTreeMap::new(),
+            ..ItemResult::default()
         };
         match &item.question {
             Question::Choices { choices, right } => {
@@ -94,15 +164,7 @@ pub fn score(
                 }
             }
             Question::Text { expected } => {
-                let Some(Answer::Text(ids)) = rest.next() else {
-                    return Err(format!("{} has no answer", item.name));
-                };
-                let stop: &[String] = if let Asks::Text { stop, .. } = &fields.asks {
-                    stop
-                } else {
-                    &[]
-                };
-                let (own, _) = text(encoder, ids, stop)?;
+                let own = answer_text(&mut rest, fields, item, encoder)?;
                 let of_item = Grams::of(&own, expected);
                 let matches = f64::from(u8::from(exact_match(&own, expected)));
                 result.scores.insert("exact_match".to_owned(), matches);
@@ -112,34 +174,28 @@ pub fn score(
                 result.text = Some(own);
                 result.expected.clone_from(expected);
             }
+            Question::Open => {
+                let samples = match &fields.asks {
+                    Asks::Text { samples, .. } => *samples,
+                    Asks::Choices(_) => 0,
+                };
+                for _ in 0..samples {
+                    result.answers.push(answer_text(&mut rest, fields, item, encoder)?);
+                }
+            }
         }
         results.push(result);
     }
-    let mut measures = BTreeMap::new();
-    for (category, numbers) in by_category(items) {
-        let mut own = BTreeMap::new();
-        let names: Vec<String> = results[numbers[0]].scores.keys().cloned().collect();
-        for metric in names {
-            let values: Vec<f64> = numbers.iter().map(|&number| results[number].scores[&metric]).collect();
-            let (value, standard_error) = match metric.as_str() {
-                "chrf" => {
-                    let mut all = Grams::default();
-                    numbers.iter().for_each(|&number| all.add(&grams[number]));
-                    (all.chrf(), None)
-                }
-                _ => mean(&values),
-            };
-            let items = numbers.len() as u64;
-            own.insert(
-                metric,
-                Measure {
-                    value,
-                    standard_error,
-                    items,
-                },
-            );
+    let mut measures = means(&results);
+    // chrF is a measure of all texts of a set together.
+    for (set, own) in &mut measures {
+        if let Some(chrf) = own.get_mut("chrf") {
+            let mut all = Grams::default();
+            let of_set = results.iter().zip(&grams).filter(|(result, _)| result.is_in(set));
+            of_set.for_each(|(_, grams)| all.add(grams));
+            chrf.value = all.chrf();
+            chrf.standard_error = None;
         }
-        measures.insert(category, own);
     }
     let scores = Scores {
         sets: BTreeMap::new(),

@@ -1,6 +1,8 @@
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::data::encoder::Encoder;
-use aurora_compiler::fields::Asks;
+use aurora_compiler::fields::{Asks, Attack};
 use camino::Utf8PathBuf;
 
 fn fields(asks: Asks) -> TaskFields {
@@ -8,11 +10,12 @@ fn fields(asks: Asks) -> TaskFields {
         files: vec!["*.jsonl".to_owned()],
         shot_files: Vec::new(),
         prompt: "Q: {q}\nA:".to_owned(),
-        answer: "{a}".to_owned(),
+        attacks: Vec::new(),
+        answer: Some("{a}".to_owned()),
         shots: 0,
         separator: "\n\n".to_owned(),
         delimiter: " ".to_owned(),
-        by_category: false,
+        by: Vec::new(),
         seed: 7,
         asks,
     }
@@ -70,11 +73,11 @@ fn questions_are_put_into_words() {
     assert_eq!(all[2].name, "x.jsonl:4");
     let rights = all.iter().map(|item| match &item.question {
         Question::Choices { right, .. } => *right,
-        Question::Text { .. } => 9,
+        Question::Text { .. } | Question::Open => 9,
     });
     assert_eq!(rights.collect::<Vec<_>>(), [0, 0, 1]);
     task.shots = 2;
-    task.by_category = true;
+    task.by = vec!["category".to_owned()];
     let solved = items(&task, &files).expect("items");
     for (number, item) in solved.iter().enumerate() {
         let parts: Vec<&str> = item.prompt.split("\n\n").collect();
@@ -95,7 +98,7 @@ fn questions_are_put_into_words() {
         items(&task, &files).expect("items"),
         "the same examples every time"
     );
-    assert_eq!(solved[1].category.as_deref(), Some("de"));
+    assert_eq!(solved[1].sets, ["de"]);
 }
 
 #[test]
@@ -109,8 +112,8 @@ fn a_wrong_item_is_named_by_file_and_line() {
     let nothing: fn(&mut TaskFields) = |_| {};
     let good = "{\"q\": \"one\", \"c\": [\"x\", \"y\"], \"a\": 0}\n";
     for (lines, change, expected) in [
-        (format!("{good}[1]\n"), nothing, "line 2 of `x.jsonl` is no JSON object"),
-        (format!("{good}{{\n"), nothing, "line 2 of `x.jsonl` is no JSON object"),
+        (format!("{good}[1]\n"), nothing, "line 2 of `x.jsonl` is no item"),
+        (format!("{good}{{\n"), nothing, "line 2 of `x.jsonl` is no item"),
         (
             format!("{good}{{\"q\": 1}}\n"),
             nothing,
@@ -123,8 +126,8 @@ fn a_wrong_item_is_named_by_file_and_line() {
         ),
         (
             good.to_owned(),
-            |task| task.by_category = true,
-            "x.jsonl:1: `by = category`",
+            |task| task.by = vec!["category".to_owned()],
+            "x.jsonl:1: scores are told by `category`",
         ),
         (
             good.to_owned(),
@@ -170,18 +173,20 @@ fn requests_split_where_the_answer_begins() {
     ));
     let open = TaskFields {
         prompt: String::new(),
-        answer: "{c}".to_owned(),
+        answer: Some("{c}".to_owned()),
         ..fields(Asks::Text {
             stop: vec![".".to_owned()],
             maximum: 4,
             temperature: None,
             top_p: None,
+            samples: 1,
         })
     };
     let all = items(&open, &files).expect("items");
     let found = requests(&open, &all, &encoder, 0, 64).expect("requests");
     let expected = Request::Text {
         item: 0,
+        sample: 0,
         prompt: vec![0],
     };
     assert_eq!(found[0], expected, "an empty prompt stands after the end of a document");
@@ -201,7 +206,7 @@ fn lengths_decide_between_choices_as_they_should() {
          {\"q\": \"y\", \"c\": [\"a\", \"b\"], \"a\": 0, \"category\": \"l\"}\n",
     );
     let mut task = fields(choices());
-    task.by_category = true;
+    task.by = vec!["category".to_owned()];
     let all = items(&task, &files).expect("items");
     let ln = |value: f64| Answer::Likelihood(value.to_bits());
     // By itself −2 wins; by characters −2/2, −2.4/4, −2.7/3; by bytes −2/2, −2.4/4, −2.7/9. Equals: the first.
@@ -220,4 +225,85 @@ fn lengths_decide_between_choices_as_they_should() {
     assert_eq!(scores.measures["k"]["accuracy"].standard_error, None);
     assert_eq!(results[0].choices[2], ("नमः".to_owned(), -2.7));
     assert!(score(&task, &all, &answers[..4], &encoder()).is_err());
+}
+
+/// Every prompt is asked in the words of every attack, several times, and nothing is scored yet.
+#[test]
+fn open_questions_are_asked_in_the_words_of_attacks() {
+    let lines = "{\"q\": \"one\", \"category\": \"k\"}\n{\"q\": \"two\", \"category\": \"l\"}\n";
+    let (_guard, files) = file(lines);
+    let attack = |name: &str, template: &str| Attack {
+        name: name.to_owned(),
+        template: template.to_owned(),
+    };
+    let mut task = TaskFields {
+        prompt: "{q}?".to_owned(),
+        answer: None,
+        by: vec!["category".to_owned()],
+        attacks: vec![
+            attack("plain", "{prompt}"),
+            attack("story", "A {category} story: {prompt}"),
+        ],
+        ..fields(Asks::Text {
+            stop: Vec::new(),
+            maximum: 4,
+            temperature: None,
+            top_p: None,
+            samples: 2,
+        })
+    };
+    let all = items(&task, &files).expect("items");
+    let told: Vec<_> = all
+        .iter()
+        .map(|item| (item.prompt.as_str(), item.sets.join(" ")))
+        .collect();
+    let expected = [
+        ("one?", "k plain"),
+        ("A k story: one?", "k story"),
+        ("two?", "l plain"),
+        ("A l story: two?", "l story"),
+    ];
+    assert_eq!(told, expected.map(|(prompt, sets)| (prompt, sets.to_owned())));
+    let encoder = encoder();
+    let asked = requests(&task, &all, &encoder, 0, 64).expect("requests");
+    assert_eq!(asked.len(), 8);
+    assert!(matches!(asked[3], Request::Text { item: 1, sample: 1, .. }));
+    let so = Answer::Text(encoder.encode("so").expect("encoded"));
+    let (scores, results) = score(&task, &all, &vec![so; 8], &encoder).expect("no scores");
+    assert!(scores.measures.is_empty());
+    assert_eq!(results[1].answers, ["so", "so"]);
+    task.attacks[0].name = "l".to_owned();
+    let error = items(&task, &files).expect_err("two meanings").to_string();
+    assert!(
+        error.contains("x.jsonl:2: its `category` is `l`, the name of an attack"),
+        "{error}"
+    );
+}
+
+#[test]
+fn items_are_read_from_tables_and_lines() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let put = |name: &str, text: &str| {
+        let path = Utf8PathBuf::try_from(folder.path().join(name)).expect("UTF-8");
+        std::fs::write(&path, text).expect("written");
+        InputFile::from(path.as_path())
+    };
+    let table = "# a comment\nprompt,category\n\"one, two\",k\nthree,\"l\nm\"\n";
+    let files = [put("a.csv", table), put("b.txt", "first\n\nsecond\n")];
+    let patterns = ["*.csv".to_owned(), "*.txt".to_owned()];
+    let found = read(&files, &patterns).expect("items");
+    let told: Vec<String> = found
+        .iter()
+        .map(|(name, value)| format!("{name} {value}"))
+        .collect();
+    let expected = [
+        r#"a.csv:3 {"category":"k","prompt":"one, two"}"#,
+        r#"a.csv:4 {"category":"l\nm","prompt":"three"}"#,
+        r#"b.txt:1 {"prompt":"first"}"#,
+        r#"b.txt:3 {"prompt":"second"}"#,
+    ];
+    assert_eq!(told, expected);
+    let short = [put("c.csv", "prompt,category\nonly\n")];
+    let error = read(&short, &patterns).expect_err("a short row").to_string();
+    assert!(error.contains("line 2 of `c.csv` is no item"), "{error}");
 }

@@ -46,24 +46,38 @@ impl Checker<'_> {
                         _ => Value::None,
                     };
                     fill(block, "split", split, failed);
-                    let kind = block.word("kind").map(str::to_owned);
-                    let is_task = matches!(kind.as_deref(), Some("multiple_choice" | "generation"));
-                    let text = |text: &str| Value::Text(text.to_owned());
-                    let task = |value: Value| if is_task { value } else { Value::None };
-                    let files = Value::List(vec![by_default(text("**/*.jsonl"))]);
-                    fill(block, "files", task(files), failed);
-                    fill(block, "separator", task(text("\n\n")), failed);
-                    fill(block, "delimiter", task(text(" ")), failed);
-                    let maximum = match kind.as_deref() {
-                        Some("generation") => Value::Quantity(256, Unit::Tokens),
-                        _ => Value::None,
-                    };
-                    fill(block, "maximum", maximum, failed);
+                    let kind = block.word("kind").unwrap_or_default().to_owned();
+                    for (field, value) in of_kind(&kind) {
+                        fill(block, field, value, failed);
+                    }
                 }
                 _ => {}
             }
         }
     }
+}
+
+/// What an eval has by its kind; `None` for what other kinds have.
+fn of_kind(kind: &str) -> [(&'static str, Value); 8] {
+    let text = |text: &str| Value::Text(text.to_owned());
+    let only = |applies: bool, value: Value| if applies { value } else { Value::None };
+    let is_task = matches!(kind, "multiple_choice" | "generation");
+    let is_judged = matches!(kind, "pass_at_k" | "attack_success" | "refusal" | "plug_in");
+    let runs = kind == "pass_at_k";
+    let files = match kind {
+        "pass_at_k" => "**/*.jsonl*",
+        _ => "**/*.jsonl",
+    };
+    [
+        ("files", only(is_task || is_judged, Value::List(vec![by_default(text(files))]))),
+        ("prompt", only(is_judged, text("{prompt}"))),
+        ("separator", only(is_task, text("\n\n"))),
+        ("delimiter", only(is_task, text(" "))),
+        ("maximum", only(kind == "generation" || is_judged, Value::Quantity(256, Unit::Tokens))),
+        ("timeout", only(runs, Value::Quantity(3, Unit::Seconds))),
+        ("memory", only(runs, Value::Quantity(512 << 20, Unit::Bytes))),
+        ("unprotected", only(runs, Value::Bool(false))),
+    ]
 }
 
 /// A batch that is written in tokens is held in sequences, if it is a whole number of them.

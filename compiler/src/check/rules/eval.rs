@@ -29,6 +29,7 @@ impl Checker<'_> {
                 );
             }
         }
+        self.eval_judge(block);
         self.eval_data(kind, block, spec);
         self.eval_points(block, spec);
         self.eval_window(block, spec);
@@ -44,6 +45,25 @@ impl Checker<'_> {
                     )
                     .label(k.span().unwrap_or(block.span), "more than the samples")
                     .label(block.place("samples"), "the samples"),
+                );
+            }
+        }
+    }
+
+    /// How labelled responses are read has no effect where there are none.
+    fn eval_judge(&mut self, block: &Block) {
+        let Some(arguments) = block.field("judge").and_then(Field::arguments) else {
+            return;
+        };
+        if arguments.get("labelled").is_none_or(|labelled| labelled.value != Value::None) {
+            return;
+        }
+        for name in ["files", "prompt", "response", "label"] {
+            if let Some(place) = arguments.get(name).and_then(Field::span) {
+                self.error(
+                    Diagnostic::new(Code::NO_EFFECT, format!("`{name}` has no effect without `labelled`"))
+                        .label(place, "would be ignored")
+                        .help("add `labelled = SOURCE`, or remove it"),
                 );
             }
         }

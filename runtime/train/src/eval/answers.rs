@@ -103,6 +103,19 @@ impl Task {
         batches
     }
 
+    /// The key of the random numbers that choose a text.
+    fn key(&self, item: usize, sample: u32) -> Key {
+        let Item { name, attack, .. } = &self.items[item];
+        let mut purpose = format!("answer {name}");
+        if let Some(attack) = attack {
+            purpose.push_str(&format!(" {attack}"));
+        }
+        if sample > 0 {
+            purpose.push_str(&format!(" {sample}"));
+        }
+        Key::derive(self.fields.seed, &purpose)
+    }
+
     /// How tokens of a text are chosen, where it stops, and how long it may become.
     fn text(&self) -> (Sampling, &[String], usize) {
         match &self.fields.asks {
@@ -111,6 +124,7 @@ impl Task {
                 maximum,
                 temperature,
                 top_p,
+                ..
             } => {
                 let how = Sampling {
                     temperature: temperature.map(|temperature| temperature.to_f64()),
@@ -327,7 +341,7 @@ fn texts(network: &Network, task: &Task, seat: &mut Seat, batch: &[usize]) -> Re
         for (place, growing) in places.iter_mut().enumerate() {
             while growing.is_none() {
                 let Some(number) = queue.next() else { break };
-                let Request::Text { item, prompt } = &task.requests[*number] else {
+                let Request::Text { item, sample, prompt } = &task.requests[*number] else {
                     return Err(TrainError::Unfit("a likelihood among texts".to_owned()));
                 };
                 let length = padded(prompt.len(), task.window);
@@ -343,7 +357,7 @@ fn texts(network: &Network, task: &Task, seat: &mut Seat, batch: &[usize]) -> Re
                     spot: None,
                 };
                 let logits = network.prefill(&seat.weights, &mut pass, &mut cache, place, prompt.len())?;
-                let key = Key::derive(task.fields.seed, &format!("answer {}", task.items[*item].name));
+                let key = task.key(*item, *sample);
                 let new = Growing {
                     number: *number,
                     key,

@@ -309,7 +309,10 @@ impl Session {
         };
         if leads {
             eval::write_items(&items, &job.out)?;
-            eval::write(&scores, &job.out)?;
+            // Answers that are judged have no scores yet.
+            if !scores.measures.is_empty() {
+                eval::write(&scores, &job.out)?;
+            }
         }
         self.events.send(&Event::Finished { node: job.node.clone() });
         Ok(Ended::Done)

@@ -1,0 +1,118 @@
+//! A judge behind an OpenAI-compatible interface: `POST URL/chat/completions`, at temperature 0.
+//!
+//! `curl` carries the bytes, as it knows proxies and certificates; the key goes to it through its input, where no list of
+//! processes shows it.
+
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde::Deserialize;
+use serde_json::json;
+
+use super::Inputs;
+use super::outside::OutsideError;
+use crate::progress::Unit;
+use crate::source::client;
+use crate::task::{ItemResult, Template, Verdict};
+
+/// Requests under way at a time.
+const REQUESTS: usize = 8;
+const CURL: &str = "on Debian `apt-get install curl` brings it";
+
+pub(super) struct Endpoint<'a> {
+    pub url: &'a str,
+    pub model: &'a str,
+    pub question: &'a str,
+    pub yes: &'a str,
+}
+
+#[derive(Deserialize)]
+struct Reply {
+    choices: Vec<Choice>,
+}
+
+#[derive(Deserialize)]
+struct Choice {
+    message: Message,
+}
+
+#[derive(Deserialize)]
+struct Message {
+    content: String,
+}
+
+pub(super) fn ask(
+    endpoint: &Endpoint<'_>,
+    results: &[ItemResult],
+    inputs: &Inputs<'_>,
+) -> Result<Vec<Verdict>, OutsideError> {
+    let question = Template::new(endpoint.question)?;
+    let mut questions = Vec::new();
+    for result in results {
+        for response in &result.answers {
+            let members = json!({ "prompt": result.prompt, "response": response });
+            questions.push(question.fill(&members)?);
+        }
+    }
+    let next = AtomicUsize::new(0);
+    let one_thread = || -> Result<Vec<(usize, Verdict)>, OutsideError> {
+        let mut own = Vec::new();
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let Some(question) = questions.get(number) else {
+                return Ok(own);
+            };
+            let asked = one(endpoint, question, inputs);
+            // The others need not go on where one has failed.
+            let words = asked.inspect_err(|_| next.store(questions.len(), Ordering::Relaxed))?;
+            let first = words.split_whitespace().next().unwrap_or_default();
+            let first = first.trim_matches(|c: char| !c.is_alphanumeric());
+            let score = f64::from(u8::from(first.eq_ignore_ascii_case(endpoint.yes)));
+            own.push((number, Verdict { score, words }));
+            inputs.watch.report(number as u64 + 1, Some(questions.len() as u64), Unit::Answers);
+        }
+    };
+    let mut verdicts = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..REQUESTS.min(questions.len())).map(|_| scope.spawn(one_thread)).collect();
+        let mut all = Vec::new();
+        for thread in threads {
+            all.extend(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
+        }
+        Ok::<_, OutsideError>(all)
+    })?;
+    verdicts.sort_unstable_by_key(|(number, _)| *number);
+    Ok(verdicts.into_iter().map(|(_, verdict)| verdict).collect())
+}
+
+/// The reply to one question.
+fn one(endpoint: &Endpoint<'_>, question: &str, inputs: &Inputs<'_>) -> Result<String, OutsideError> {
+    let failed = |cause: String| OutsideError::Endpoint {
+        url: endpoint.url.to_owned(),
+        cause,
+    };
+    let body = json!({
+        "model": endpoint.model,
+        "messages": [{ "role": "user", "content": question }],
+        "temperature": 0,
+        "seed": 0,
+    });
+    let mut file = tempfile::NamedTempFile::new().map_err(|error| failed(error.to_string()))?;
+    std::io::Write::write_all(&mut file, body.to_string().as_bytes()).map_err(|error| failed(error.to_string()))?;
+    let mut config = String::from("header = \"Content-Type: application/json\"\n");
+    if let Some(key) = inputs.secret {
+        let quoted = key.trim().replace('\\', "\\\\").replace('"', "\\\"");
+        config.push_str(&format!("header = \"Authorization: Bearer {quoted}\"\n"));
+    }
+    let mut command = Command::new("curl");
+    command.args(["--silent", "--show-error", "--fail-with-body", "--config", "-"]);
+    command.args(["--retry", "3", "--max-time", "300", "--proto", "=http,https"]);
+    command.arg("--data-binary").arg(format!("@{}", file.path().display()));
+    command.arg("--").arg(format!("{}/chat/completions", endpoint.url.trim_end_matches('/')));
+    let output = client::run_fed(&mut command, &config, CURL, inputs.watch)?;
+    if !output.status.success() {
+        return Err(failed([output.error.trim(), output.out.trim()].join(" ")));
+    }
+    let reply: Reply = serde_json::from_str(&output.out).map_err(|error| failed(format!("its reply: {error}")))?;
+    let first = reply.choices.into_iter().next();
+    first.map(|choice| choice.message.content).ok_or_else(|| failed("its reply holds nothing".to_owned()))
+}
