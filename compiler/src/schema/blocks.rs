@@ -429,15 +429,15 @@ const EVAL: BlockSchema = BlockSchema {
             "Patterns of the files with the items: the lines of `.jsonl` and `.txt` (whose lines are the member `prompt`), the rows \
              of `.csv`, a `.gz` unpacked.",
         )
-        .or_derived("`[\"**/*.jsonl\"]`")
-        .ignored("an error with any kind but `multiple_choice` and `generation`"),
+        .or_derived("`[\"**/*.jsonl\"]`; `[\"**/*.jsonl*\"]` for `pass_at_k`")
+        .ignored("an error with `perplexity`"),
         field(
             "prompt",
             TEXT,
             "What is asked: `{member}` stands for a member of the item, `{{` and `}}` for braces.",
         )
-        .or_unset("not a task")
-        .ignored("an error with any kind but `multiple_choice` and `generation`")
+        .or_derived("`\"{prompt}\"` where answers are judged or run")
+        .ignored("an error with `perplexity`")
         .may_be_unknown(),
         field(
             "choices",

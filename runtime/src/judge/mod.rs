@@ -106,10 +106,8 @@ pub fn judge(
             score(&mut results, "refusal_rate");
         }
         JudgeFields::Score { judge, .. } => {
-            verdicts(judge, &mut results, inputs, |_, response| Verdict {
-                score: f64::from(u8::from(refusal::refusal(response).is_none())),
-                words: String::new(),
-            })?;
+            let verdicts = outside::ask(judge, &results, inputs)?;
+            hand_out(verdicts, &mut results);
             score(&mut results, "score");
         }
     }
@@ -161,11 +159,16 @@ fn verdicts(
         }
         return Ok(());
     }
-    let mut verdicts = outside::ask(judge, results, inputs)?.into_iter();
+    hand_out(outside::ask(judge, results, inputs)?, results);
+    Ok(())
+}
+
+/// Verdicts on all answers, in their order.
+fn hand_out(verdicts: Vec<Verdict>, results: &mut [ItemResult]) {
+    let mut verdicts = verdicts.into_iter();
     for result in results {
         result.verdicts = verdicts.by_ref().take(result.answers.len()).collect();
     }
-    Ok(())
 }
 
 /// An item's score is the mean of its answers'.
