@@ -11,6 +11,7 @@ mod damage;
 mod difference;
 mod identity;
 mod interruption;
+mod judging;
 mod kills;
 mod layouts;
 mod locks;

@@ -208,3 +208,22 @@ fn a_reader_that_leaves_is_no_bug() {
     assert_eq!(output.status.code(), Some(141));
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
 }
+
+/// A stage and an eval that another name has as well are worked on once.
+#[test]
+fn one_work_may_have_two_names() {
+    let project = Project::new();
+    let start = SPEC.find("stage cap").expect("a stage");
+    let stage = &SPEC[start..SPEC.find("stage cat").expect("another")];
+    let twins = stage.replace("stage cap", "stage twin") + "eval again {\n  kind = perplexity\n  data = [en, fi]\n}\n";
+    project.edit("expect learned", &format!("{twins}\nexpect learned"));
+    project.run();
+    let results = project.results();
+    let digest = |name: &str| {
+        let line = results.lines().find(|line| line.starts_with(&format!("\"{name}\"")));
+        line.unwrap_or_else(|| panic!("{name} is not in {results}")).split(" = ").nth(1)
+    };
+    assert_eq!(digest("cap@16"), digest("twin@16"));
+    assert_eq!(digest("eval/heldout/cap@16"), digest("eval/again/twin@16"));
+    project.aurora(&["rerun", "lockfiles/small.lock", "--progress", "none"]).exits(0);
+}

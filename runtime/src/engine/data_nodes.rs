@@ -210,6 +210,7 @@ impl Run<'_> {
             program: &files("judge")?,
             labelled: &files("labelled")?,
             secret: secret.as_deref(),
+            hidden: &[self.store.root().as_std_path(), self.root.as_std_path()],
             watch,
         };
         let results = results.map_err(|error| self.fail(id, error))?;

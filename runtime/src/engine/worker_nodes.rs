@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use aurora_compiler::fields::{OptimizerState, OrderFields, TrainFields};
 use aurora_compiler::graph::{Kind, NodeId};
+use aurora_compiler::hash::Key;
 use camino::{Utf8Path, Utf8PathBuf};
 
 use super::crew::Crew;
@@ -90,10 +91,18 @@ impl Run<'_> {
             session.queue_train(id, &mut queued, outcome)?;
         }
         session.listen(outcome)?;
-        for &id in evals {
-            session.queue_eval(id, outcome)?;
+        // Two names for one measurement: the second finds what the first has made.
+        let mut waiting = evals.to_vec();
+        while !waiting.is_empty() {
+            let mut keys = BTreeSet::new();
+            let (now, later) = waiting.into_iter().partition(|id| keys.insert(self.keyed.key(*id)));
+            waiting = later;
+            for id in now {
+                session.queue_eval(id, outcome)?;
+            }
+            session.listen(outcome)?;
         }
-        session.listen(outcome)
+        Ok(())
     }
 }
 
@@ -183,10 +192,15 @@ impl Session<'_, '_> {
     fn queue_train(
         &mut self,
         id: NodeId,
-        queued: &mut BTreeSet<NodeId>,
+        queued: &mut BTreeSet<Key>,
         outcome: &mut Outcome,
     ) -> Result<(), RunError> {
         let run = self.run;
+        let key = run.keyed.key(id);
+        // Two names for one training.
+        if queued.contains(&key) {
+            return Ok(());
+        }
         let held = run.store.hold(run.keyed.key(id))?;
         if run.is_whole(id) {
             return Ok(());
@@ -196,7 +210,7 @@ impl Session<'_, '_> {
         let Some(stage_start) = one("start") else {
             return Err(run.fail(id, "it has no start"));
         };
-        let waits = |input: NodeId| queued.contains(&input);
+        let waits = |input: NodeId| queued.contains(&run.keyed.key(input));
         if !waits(before.unwrap_or(stage_start)) && !waits(stage_start) && run.reuse(id, outcome)? {
             return Ok(());
         }
@@ -225,7 +239,7 @@ impl Session<'_, '_> {
         };
         let out = self.folder(id)?;
         let job = run.train_job(id, start, &self.placement, &out)?;
-        queued.insert(id);
+        queued.insert(key);
         self.hand(id, out, held, &Order::Train(Box::new(job)))
     }
 

@@ -46,6 +46,8 @@ pub struct Inputs<'a> {
     pub labelled: &'a [InputFile],
     /// The key of an endpoint.
     pub secret: Option<&'a str>,
+    /// Folders that programs of a model must not see.
+    pub hidden: &'a [&'a std::path::Path],
     pub watch: Watch<'a>,
 }
 

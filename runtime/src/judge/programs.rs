@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use aurora_compiler::fields::JudgeFields;
+use aurora_sandbox::python::{self, Python};
+use aurora_sandbox::{Ended, Limits, SandboxError, Unprotected, protection};
 use rayon::prelude::*;
 use serde_json::Value;
 
@@ -21,9 +24,16 @@ pub enum ProgramsError {
     Program { item: String, source: TemplateError },
     #[error("{item} is none of the items")]
     NoItem { item: String },
-    #[error("{0}")]
-    Sandbox(String),
+    #[error("programs of a model are not run here: {why}; {}, or say `unprotected = true` in the eval to take the risk", .why.help())]
+    Unprotected { why: Unprotected },
+    #[error("no Python runs in the sandbox: it is looked for as /usr/bin/python3 and /usr/local/bin/python3")]
+    NoPython,
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
 }
+
+/// Bytes of a program's words that are read; more end it.
+const OUTPUT: u64 = 1 << 20;
 
 /// Runs the programs of all answers, each once, and scores the items. Returns what the scores stand on: the interpreter
 /// and what shuts it in.
@@ -32,9 +42,33 @@ pub(super) fn run(
     results: &mut [ItemResult],
     inputs: &Inputs<'_>,
 ) -> Result<String, ProgramsError> {
-    let JudgeFields::Programs { files, program, k, .. } = fields else {
+    let JudgeFields::Programs {
+        files,
+        program,
+        k,
+        seconds,
+        memory,
+        unprotected,
+    } = fields
+    else {
         return Ok(String::new());
     };
+    let protection = match protection(inputs.hidden) {
+        Ok(protection) => protection,
+        Err(why) if *unprotected => why.anyway(),
+        Err(why) => return Err(ProgramsError::Unprotected { why }),
+    };
+    let time = Duration::from_secs(u64::from(*seconds));
+    // The same on a machine without namespaces: one process, and no file but its own.
+    let limits = Limits {
+        wall: time,
+        cpu: time,
+        memory: *memory,
+        processes: 1,
+        output: OUTPUT,
+        files: 0,
+    };
+    let python = Python::find(&protection, &limits)?.ok_or(ProgramsError::NoPython)?;
     let items: BTreeMap<String, Value> = read(inputs.items, files)?.into_iter().collect();
     let template = |source| ProgramsError::Program {
         item: "the eval".to_owned(),
@@ -62,7 +96,7 @@ pub(super) fn run(
     let total = programs.len() as u64;
     let verdicts = programs.par_iter().map(|(number, text)| {
         inputs.watch.check()?;
-        let verdict = one(text)?;
+        let verdict = words(&python.check(&protection, text, &limits)?);
         inputs.watch.report(done.fetch_add(1, Ordering::Relaxed) + 1, Some(total), Unit::Programs);
         Ok((*number, verdict))
     });
@@ -77,9 +111,23 @@ pub(super) fn run(
             result.scores.insert(format!("pass@{k}"), score);
         }
     }
-    Ok(String::new())
+    Ok(format!("Python {}, {protection}", python.version))
 }
 
-fn one(_program: &str) -> Result<Verdict, ProgramsError> {
-    Err(ProgramsError::Sandbox("no sandbox yet".to_owned()))
+/// What became of a program, in words: for one that failed, the last line that it wrote.
+fn words(verdict: &python::Verdict) -> Verdict {
+    let output = String::from_utf8_lossy(&verdict.outcome.output);
+    let last = output.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
+    let words = match verdict.outcome.ended {
+        _ if verdict.passed => "passed".to_owned(),
+        Ended::Exit(0) => "left before its end".to_owned(),
+        Ended::Exit(_) => format!("failed: {last}"),
+        Ended::Signal(signal) => format!("ended by signal {signal}"),
+        Ended::OutOfTime => "out of time".to_owned(),
+        Ended::TooMuchOutput => "too much output".to_owned(),
+    };
+    Verdict {
+        score: f64::from(u8::from(verdict.passed)),
+        words,
+    }
 }

@@ -56,6 +56,7 @@ impl Bench {
             program: &self.files,
             labelled: &self.files,
             secret,
+            hidden: &[],
             watch: Watch::nobody(),
         };
         judge(fields, answers(), &inputs, out)?;
@@ -218,4 +219,44 @@ fn a_model_behind_an_interface_judges() {
     assert_eq!(items[3].verdicts[1].words, "Yes. It is.");
     let error = bench.judge(&judge, None).expect_err("no key").to_string();
     assert!(error.contains("401") && error.contains("who are you?"), "{error}");
+}
+
+/// A program has passed if it comes to its end: one that leaves before has not.
+#[test]
+fn programs_are_run_to_their_end() {
+    let items = "{\"test\": \"assert f() == 4\"}\n{\"test\": \"assert f() == 5\"}\n";
+    let bench = Bench::new(&[("p.jsonl", items)]);
+    let fields = JudgeFields::Programs {
+        files: vec!["*.jsonl".to_owned()],
+        program: "{completion}\n{test}\n".to_owned(),
+        k: vec![1, 2],
+        seconds: 2,
+        memory: 512 << 20,
+        unprotected: false,
+    };
+    let mut results = vec![
+        result("p.jsonl:1", "", "", &["def f(): return 4", "import os; os._exit(0)", "def f(: pass"]),
+        result("p.jsonl:2", "", "", &["def f():\n    while True: pass", "f = lambda: 5", "f = lambda: 5"]),
+    ];
+    let inputs = Inputs {
+        items: &bench.files,
+        program: &[],
+        labelled: &[],
+        secret: None,
+        hidden: &[bench.folder.path()],
+        watch: Watch::nobody(),
+    };
+    let made_on = programs::run(&fields, &mut results, &inputs).expect("run");
+    assert!(made_on.starts_with("Python 3."), "{made_on}");
+    let words = |result: &ItemResult| result.verdicts.iter().map(|verdict| verdict.words.clone()).collect::<Vec<_>>();
+    assert_eq!(words(&results[0])[..2], ["passed", "left before its end"]);
+    assert!(words(&results[0])[2].starts_with("failed: SyntaxError"), "{:?}", words(&results[0]));
+    assert_eq!(words(&results[1]), ["out of time", "passed", "passed"]);
+    let close = |result: &ItemResult, metric: &str, expected: f64| {
+        let found = result.scores[metric];
+        assert!((found - expected).abs() < 1e-15, "{metric}: {found}, not {expected}");
+    };
+    close(&results[0], "pass@1", 1.0 / 3.0);
+    close(&results[0], "pass@2", 2.0 / 3.0);
+    close(&results[1], "pass@2", 1.0);
 }
