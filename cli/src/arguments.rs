@@ -342,6 +342,16 @@ pub enum Export {
         #[arg(value_name = "DIR")]
         folder: Utf8PathBuf,
     },
+    /// Write the results of a spec's evals as lm-evaluation-harness does, for the tools that read its files.
+    ///
+    /// A folder for each checkpoint that was measured, with `results_aurora.json` and `samples_EVAL_aurora.jsonl`.
+    #[command(after_help = "Example:  aurora export lm-eval specs/demo.aur results", verbatim_doc_comment)]
+    LmEval {
+        #[command(flatten)]
+        spec: SpecArgument,
+        #[arg(value_name = "DIR")]
+        folder: Utf8PathBuf,
+    },
     /// Write a batch script for `sbatch`: it runs the spec, saves before the time limit, and queues itself again.
     #[command(after_help = "\
 Example:  aurora export slurm specs/demo.aur --layout tensor=2,pipeline=2 --nodes 2 --partition debug > job.sh

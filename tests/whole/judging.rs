@@ -82,6 +82,18 @@ fn judged_evals_run_and_repeat() {
     done.says("pass@1");
     done.says("attack_success_rate");
     let first = project.results();
+    let done = project.aurora(&["export", "lm-eval", "specs/small.aur", "out", "--json"]);
+    done.exits(0);
+    done.says("small__cap@16/samples_red_aurora.jsonl");
+    let results: serde_json::Value =
+        serde_json::from_str(&project.read("out/small__cap@16/results_aurora.json")).expect("JSON");
+    assert_eq!(results["results"]["problems"]["pass@1,none"], 0.5);
+    assert_eq!(results["higher_is_better"]["red_story"]["attack_success_rate"], false);
+    assert_eq!(results["group_subtasks"]["red"].as_array().map(Vec::len), Some(6));
+    let samples = project.read("out/small__cap@16/samples_problems_aurora.jsonl");
+    let sample: serde_json::Value = serde_json::from_str(samples.lines().next().expect("a line")).expect("JSON");
+    assert_eq!(sample["resps"][0].as_array().map(Vec::len), Some(4));
+    assert_eq!(sample["verdicts"][3]["words"], "passed");
     // A judge that says something else each time is not asked again.
     let done = project.aurora(&["rerun", "lockfiles/small.lock", "--layout", "tensor=2,data=2", "--progress", "plain"]);
     done.exits(0);

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use aurora_runtime::engine::chain;
 use aurora_runtime::launch::{BatchScript, Machine};
+use aurora_runtime::report::harness::{self, HarnessError};
+use aurora_runtime::store::Store;
 use aurora_runtime::weights::{SHARD_BYTES, export};
 use camino::Utf8Path;
 use serde_json::json;
@@ -13,6 +15,7 @@ use crate::arguments::{Cluster, SlurmArguments, SpecArgument};
 use crate::checkpoint::Checkpoint;
 use crate::failure::{Exit, Failure};
 use crate::output;
+use crate::project::compile;
 use crate::placement::{Asked, as_argument, check, count, nodes, on_devices, placement, tasks};
 
 /// A model in Hugging Face's layout.
@@ -35,6 +38,28 @@ pub fn hf(context: &Context, checkpoint: &str, folder: &Utf8Path) -> Result<Exit
         output::grouped(found.model.parameters()),
         found.card.name
     );
+    Ok(Exit::Done)
+}
+
+/// Results as lm-evaluation-harness writes them.
+pub fn lm_eval(context: &Context, argument: &SpecArgument, folder: &Utf8Path) -> Result<Exit, Failure> {
+    let (project, loaded) = context.open(argument)?;
+    let (keyed, _, _) = compile(&project, &loaded.spec)?;
+    let store = Store::look(&project.store);
+    let files = harness::write(&store, &keyed, &loaded.spec.name, folder).map_err(|error| {
+        let nothing = matches!(error, HarnessError::Nothing { .. });
+        let failure = Failure::fault(error.to_string());
+        if nothing {
+            failure.help(format!("aurora run {}", project.relative(&loaded.path)))
+        } else {
+            failure
+        }
+    })?;
+    if context.json {
+        output::json(json!({ "files": files }));
+    } else {
+        files.iter().for_each(|file| println!("{file}"));
+    }
     Ok(Exit::Done)
 }
 

@@ -108,6 +108,7 @@ pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
         },
         Command::Export { to } => match to {
             Export::Hf { checkpoint, folder } => export::hf(&context, &checkpoint, &folder),
+            Export::LmEval { spec, folder } => export::lm_eval(&context, &spec, &folder),
             Export::Slurm { spec, job } => export::slurm(&context, &spec, &job),
             Export::Github { install } => export::github(&context, &install),
         },

@@ -13,10 +13,16 @@ pub struct TaskFields {
     /// Patterns of those with solved examples; without any, examples are other items.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shot_files: Vec<String>,
+    /// So many items at most, chosen by the hash of what they say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
     pub prompt: String,
     /// Each prompt is asked once in the words of each attack; without any, in its own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attacks: Vec<Attack>,
+    /// What stands around a prompt when a model is asked: `{prompt}` stands for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chat: Option<String>,
     /// What is expected; nothing where answers are judged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<String>,

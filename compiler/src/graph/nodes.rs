@@ -206,11 +206,14 @@ pub(super) fn task(read: &mut Reader<'_>, eval: &BlockId, kind: &str, spec: &Spe
         Value::None => 0,
         _ => read.count(&shots),
     };
+    let limit = read.at(eval, "limit");
     TaskFields {
         files: read.texts(&read.at(eval, "files")),
+        limit: (limit.field.value != Value::None).then(|| read.count(&limit)),
         shot_files: read.texts(&read.at(eval, "shot_files")),
         prompt: read.text(&read.at(eval, "prompt")),
         attacks,
+        chat: read.optional_text(&read.at(eval, "chat")),
         answer: read.optional_text(&read.at(eval, "answer")),
         shots,
         separator: read.text(&read.at(eval, "separator")),

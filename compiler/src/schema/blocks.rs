@@ -432,6 +432,13 @@ const EVAL: BlockSchema = BlockSchema {
         .or_derived("`[\"**/*.jsonl\"]`; `[\"**/*.jsonl*\"]` for `pass_at_k`")
         .ignored("an error with `perplexity`"),
         field(
+            "limit",
+            whole(1, 1_000_000_000),
+            "So many items at most, chosen by the hash of what they say.",
+        )
+        .or_unset("all items")
+        .ignored("an error with `perplexity`"),
+        field(
             "prompt",
             TEXT,
             "What is asked: `{member}` stands for a member of the item, `{{` and `}}` for braces.",
@@ -531,6 +538,13 @@ const EVAL: BlockSchema = BlockSchema {
         )
         .or_unset("each prompt is asked in its own words")
         .ignored("an error with any kind but `attack_success`"),
+        field(
+            "chat",
+            TEXT,
+            "What stands around a prompt when the model is asked, as it was tuned to be; `{prompt}` stands for the prompt.",
+        )
+        .or_unset("the prompt alone is asked")
+        .ignored("an error with `perplexity` and `multiple_choice`"),
         field("judge", Type::Call(JUDGES), "What looks at each response.")
             .or_unset("not judged")
             .ignored("an error with any kind but `attack_success`, `refusal` and `plug_in`")
@@ -687,11 +701,11 @@ pub fn eval_field_kinds(name: &str) -> Option<(&'static [&'static str], bool)> {
     Some(match name {
         "split" | "window" => (&["perplexity"], false),
         "prompt" => (ASKING, true),
-        "files" | "by" => (ASKING, false),
+        "files" | "limit" | "by" => (ASKING, false),
         "answer" => (TASKS, true),
         "shot_files" | "separator" | "delimiter" | "shots" => (TASKS, false),
         "choices" => (&["multiple_choice"], true),
-        "stop" | "maximum" | "temperature" | "top_p" => (WRITING, false),
+        "stop" | "maximum" | "temperature" | "top_p" | "chat" => (WRITING, false),
         "k" | "samples" | "program" => (&["pass_at_k"], true),
         "timeout" | "memory" | "unprotected" => (&["pass_at_k"], false),
         "attacks" => (&["attack_success"], false),

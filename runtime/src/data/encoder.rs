@@ -113,6 +113,52 @@ impl Encoder {
             .map_or(0, |id| id.saturating_add(1))
     }
 
+    /// The special entries and their ids.
+    fn special(&self) -> Vec<(String, u32)> {
+        let added = self.tokenizer.get_added_tokens_decoder();
+        let special = added.into_iter().filter(|(_, token)| token.special && !token.content.is_empty());
+        special.map(|(id, token)| (token.content, id)).collect()
+    }
+
+    /// The ids of markup: special entries that it spells are themselves, as a model was tuned to see them; what stands
+    /// between them is text.
+    ///
+    /// # Errors
+    /// As [`Encoder::encode`].
+    pub fn encode_markup(&self, markup: &str) -> Result<Vec<u32>, String> {
+        let special = self.special();
+        let (mut ids, mut rest) = (Vec::new(), markup);
+        loop {
+            let places = special.iter().filter_map(|(name, id)| Some((rest.find(name.as_str())?, name, *id)));
+            // The first, and of several there the longest.
+            let first = places.min_by_key(|(place, name, _)| (*place, std::cmp::Reverse(name.len())));
+            let Some((place, name, id)) = first else {
+                ids.extend(self.encode(rest)?);
+                return Ok(ids);
+            };
+            ids.extend(self.encode(&rest[..place])?);
+            ids.push(id);
+            rest = &rest[place + name.len()..];
+        }
+    }
+
+    /// The text of some ids up to the first of `stop`, special entries left out, and whether one of `stop` was there;
+    /// `stop` may spell special entries.
+    ///
+    /// # Errors
+    /// The tokenizer cannot decode them.
+    pub fn decode_until(&self, ids: &[u32], stop: &[String]) -> Result<(String, bool), String> {
+        let decoded = self.tokenizer.decode(ids, false).map_err(|error| error.to_string())?;
+        let first = stop.iter().filter_map(|stop| decoded.find(stop.as_str())).min();
+        let mut text = decoded[..first.unwrap_or(decoded.len())].to_owned();
+        for (name, _) in self.special() {
+            if text.contains(&name) {
+                text = text.replace(&name, "");
+            }
+        }
+        Ok((text, first.is_some()))
+    }
+
     /// The ids of a text, without any that the tokenizer would add at its ends.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 //! In: the results of a graph. Out: `report.json` and `report.html`, one file that needs no other. Holds nothing that
 //! differs between two runs of one lock: no times, hosts or speeds (the run record has those).
 
+pub mod harness;
 mod html;
 mod lineage;
 mod plots;

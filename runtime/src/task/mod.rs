@@ -177,7 +177,11 @@ pub fn items(fields: &TaskFields, files: &[InputFile]) -> Result<Vec<Item>, Task
             question,
         })
     };
-    let own = read(files, &fields.files)?
+    let mut wanted = read(files, &fields.files)?;
+    if let Some(limit) = fields.limit {
+        keep(&mut wanted, limit as usize);
+    }
+    let own = wanted
         .into_iter()
         .map(solve)
         .collect::<Result<Vec<_>, _>>()?;
@@ -222,6 +226,18 @@ pub fn items(fields: &TaskFields, files: &[InputFile]) -> Result<Vec<Item>, Task
         }
     }
     Ok(items)
+}
+
+/// Keeps so many items, those with the smallest hashes, in their order: which they are does not hang on where they stand.
+fn keep(items: &mut Vec<(String, Value)>, limit: usize) {
+    let hash = |(_, value): &(String, Value)| crate::content_of(value.to_string().as_bytes());
+    let hashes: Vec<_> = items.iter().map(hash).collect();
+    let mut sorted: Vec<_> = hashes.iter().collect();
+    sorted.sort_unstable();
+    if let Some(&bound) = sorted.get(limit) {
+        let mut hashes = hashes.iter();
+        items.retain(|_| hashes.next().is_some_and(|own| own < bound));
+    }
 }
 
 /// The sets that an item's members put it into.
@@ -355,7 +371,14 @@ pub fn requests(
                 }
             }
             (Question::Text { .. } | Question::Open, Asks::Text { maximum, samples, .. }) => {
-                let prompt = cut(&encode(&item.prompt)?, *maximum as usize)?;
+                let mut ids = encode(&item.prompt)?;
+                if let Some(chat) = &fields.chat {
+                    ids = in_turn(chat, &ids, encoder).map_err(|cause| TaskError::Encode {
+                        item: "the eval's `chat`".to_owned(),
+                        cause,
+                    })?;
+                }
+                let prompt = cut(&ids, *maximum as usize)?;
                 all.extend((0..*samples).map(|sample| Request::Text {
                     item: number,
                     sample,
@@ -368,20 +391,11 @@ pub fn requests(
     Ok(all)
 }
 
-/// The text of generated tokens up to where it ends, and whether it has ended.
-///
-/// # Errors
-/// The tokenizer cannot decode them.
-pub fn text(encoder: &Encoder, ids: &[u32], stop: &[String]) -> Result<(String, bool), String> {
-    let text = encoder
-        .tokenizer()
-        .decode(ids, true)
-        .map_err(|error| error.to_string())?;
-    let first = stop.iter().filter_map(|stop| text.find(stop.as_str())).min();
-    Ok(match first {
-        Some(end) => (text[..end].to_owned(), true),
-        None => (text, false),
-    })
+/// A prompt's ids in a turn of a conversation. Special entries count in the turn's own words only: a prompt that spells one
+/// does not end its turn.
+fn in_turn(chat: &str, prompt: &[u32], encoder: &Encoder) -> Result<Vec<u32>, String> {
+    let (before, after) = chat.split_once("{prompt}").ok_or("it has no `{prompt}`")?;
+    Ok([&encoder.encode_markup(before)?, prompt, &encoder.encode_markup(after)?].concat())
 }
 
 /// The mean of some numbers and its standard error, if there are enough for one.

@@ -10,7 +10,7 @@ use aurora_compiler::fields::{Asks, TaskFields};
 use serde::{Deserialize, Serialize};
 
 use super::metrics::{Grams, exact_match, f1};
-use super::{Answer, Item, Question, mean, text};
+use super::{Answer, Item, Question, mean};
 use crate::data::encoder::Encoder;
 use crate::job::{Measure, Scores};
 
@@ -106,7 +106,7 @@ fn answer_text<'a>(
         Asks::Text { stop, .. } => stop,
         Asks::Choices(_) => &[],
     };
-    Ok(text(encoder, ids, stop)?.0)
+    Ok(encoder.decode_until(ids, stop)?.0)
 }
 
 /// The first of the largest.

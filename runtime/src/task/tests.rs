@@ -10,7 +10,9 @@ fn fields(asks: Asks) -> TaskFields {
         files: vec!["*.jsonl".to_owned()],
         shot_files: Vec::new(),
         prompt: "Q: {q}\nA:".to_owned(),
+        limit: None,
         attacks: Vec::new(),
+        chat: None,
         answer: Some("{a}".to_owned()),
         shots: 0,
         separator: "\n\n".to_owned(),
@@ -272,6 +274,20 @@ fn open_questions_are_asked_in_the_words_of_attacks() {
     let (scores, results) = score(&task, &all, &vec![so; 8], &encoder).expect("no scores");
     assert!(scores.measures.is_empty());
     assert_eq!(results[1].answers, ["so", "so"]);
+    // A special entry counts in the turn, and not in the prompt, which spells one here.
+    task.chat = Some("u: {prompt}<end>m:".to_owned());
+    let mut spelled = all.clone();
+    spelled[0].prompt = "<end>".to_owned();
+    let asked = requests(&task, &spelled, &encoder, 0, 64).expect("requests");
+    let ids = |text: &str| encoder.encode(text).expect("encoded");
+    let prompt = [ids("u: "), ids("<end>"), vec![0], ids("m:")].concat();
+    assert_eq!(asked[0], Request::Text { item: 0, sample: 0, prompt });
+    assert!(ids("<end>").len() > 1);
+    let (text, stopped) = encoder.decode_until(&[ids("so"), vec![0], ids("no")].concat(), &["<end>".to_owned()]).expect("a text");
+    assert_eq!((text.as_str(), stopped), ("so", true));
+    let (text, stopped) = encoder.decode_until(&[ids("so"), vec![0], ids("no")].concat(), &[]).expect("a text");
+    assert_eq!((text.as_str(), stopped), ("sono", false));
+    task.chat = None;
     task.attacks[0].name = "l".to_owned();
     let error = items(&task, &files).expect_err("two meanings").to_string();
     assert!(
@@ -306,4 +322,25 @@ fn items_are_read_from_tables_and_lines() {
     let short = [put("c.csv", "prompt,category\nonly\n")];
     let error = read(&short, &patterns).expect_err("a short row").to_string();
     assert!(error.contains("line 2 of `c.csv` is no item"), "{error}");
+}
+
+/// The same items, wherever they stand in their files.
+#[test]
+fn a_limit_chooses_by_what_items_say() {
+    let lines: Vec<String> = (0..20).map(|n| format!("{{\"q\": \"{n}\", \"c\": [\"x\"], \"a\": 0}}\n")).collect();
+    let mut task = fields(choices());
+    task.limit = Some(5);
+    let prompts = |lines: &[String]| {
+        let (_guard, files) = file(&lines.concat());
+        let found = items(&task, &files).expect("items");
+        found.into_iter().map(|item| item.prompt).collect::<Vec<_>>()
+    };
+    let mut chosen = prompts(&lines);
+    assert_eq!(chosen.len(), 5);
+    let mut turned = lines.clone();
+    turned.reverse();
+    let again = prompts(&turned);
+    assert!(again != chosen, "in the order of the file");
+    chosen.reverse();
+    assert_eq!(again, chosen);
 }

@@ -30,6 +30,7 @@ impl Checker<'_> {
             }
         }
         self.eval_judge(block);
+        self.eval_words(block);
         self.eval_data(kind, block, spec);
         self.eval_points(block, spec);
         self.eval_window(block, spec);
@@ -45,6 +46,33 @@ impl Checker<'_> {
                     )
                     .label(k.span().unwrap_or(block.span), "more than the samples")
                     .label(block.place("samples"), "the samples"),
+                );
+            }
+        }
+    }
+
+    /// A turn of a conversation has a place for the prompt, and attacks have names of their own.
+    fn eval_words(&mut self, block: &Block) {
+        if let Some(chat) = block.field("chat")
+            && let (Value::Text(text), Some(span)) = (&chat.value, chat.span())
+            && text.matches("{prompt}").count() != 1
+        {
+            self.error(
+                Diagnostic::new(Code::BAD_ARGUMENT, "`chat` has no one place for the prompt")
+                    .label(span, "expected `{prompt}` once")
+                    .help("such as `\"<|user|>{prompt}<|assistant|>\"`"),
+            );
+        }
+        let mut names = BTreeSet::new();
+        for attack in block.field("attacks").map_or(&[][..], Field::elements) {
+            let name = attack.argument("name");
+            if let Some(Value::Text(text)) = name.map(|name| &name.value)
+                && !names.insert(text.clone())
+            {
+                self.error(
+                    Diagnostic::new(Code::BAD_LIST, format!("two attacks are called `{text}`"))
+                        .label(name.and_then(Field::span).unwrap_or(block.span), "the second one")
+                        .help("scores are told by these names: give each its own"),
                 );
             }
         }
