@@ -204,6 +204,14 @@ pub enum Relation {
     AtLeast,
 }
 
+/// Which way a metric is better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Better {
+    Higher,
+    Lower,
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub enum Expression {
     Metric(Metric),

@@ -20,6 +20,7 @@ use crate::progress::Watch;
 use crate::source::archive::{ArchiveError, InputFile, Selection, walk};
 use template::{Template, TemplateError};
 
+pub use metrics::Grams;
 pub use score::{ItemResult, score};
 
 /// The longest line of an item's file.
@@ -362,15 +363,6 @@ pub fn text(encoder: &Encoder, ids: &[u32], stop: &[String]) -> Result<(String, 
         Some(end) => (text[..end].to_owned(), true),
         None => (text, false),
     })
-}
-
-/// The mean of some numbers and its standard error, if there are enough for one.
-fn mean(values: &[f64]) -> (f64, Option<f64>) {
-    let count = values.len() as f64;
-    let mean = values.iter().sum::<f64>() / count;
-    let squares: f64 = values.iter().map(|value| (value - mean) * (value - mean)).sum();
-    let error = (values.len() > 1).then(|| libm::sqrt(squares / (count - 1.0)) / libm::sqrt(count));
-    (mean, error)
 }
 
 /// Items by category, and all of them under the empty name.

@@ -1,0 +1,80 @@
+//! From the lines of an eval's `items.jsonl` to samples.
+
+use std::collections::BTreeMap;
+
+use super::sample::{Form, Sample};
+use crate::job::{DocumentScore, Scores};
+use crate::task::{Grams, ItemResult};
+
+/// An item's category, its name, and its row.
+type Row<'a> = (&'a str, &'a str, Vec<f64>);
+
+/// The items behind every score of an eval: by set or category (all of a task's items under the empty name), then by metric.
+///
+/// # Errors
+/// A line is no item of such an eval.
+pub fn samples(scores: &Scores, lines: &str) -> Result<BTreeMap<String, BTreeMap<String, Sample>>, String> {
+    if scores.measures.is_empty() {
+        return Ok(of_documents(&parse(lines)?));
+    }
+    Ok(of_items(scores, &parse(lines)?))
+}
+
+fn parse<T: serde::de::DeserializeOwned>(lines: &str) -> Result<Vec<T>, String> {
+    let number = lines.lines().zip(1..);
+    let read = number.map(|(line, number)| {
+        serde_json::from_str(line).map_err(|error| format!("line {number} of items.jsonl is no item: {error}"))
+    });
+    read.collect()
+}
+
+fn of_documents(documents: &[DocumentScore]) -> BTreeMap<String, BTreeMap<String, Sample>> {
+    let mut sets: BTreeMap<&str, Vec<&DocumentScore>> = BTreeMap::new();
+    for document in documents {
+        sets.entry(&document.set).or_default().push(document);
+    }
+    let by_metric = |(set, documents): (&str, Vec<&DocumentScore>)| {
+        let sample = |form: Form, of: fn(&DocumentScore) -> u64| {
+            // Documents of two sets may have one name: each set is a category of its own.
+            let rows = documents.iter().map(|document| -> Row<'_> {
+                (set, &document.document, vec![document.negative_log_likelihood, of(document) as f64])
+            });
+            Sample::new(form, rows)
+        };
+        let own = BTreeMap::from([
+            ("perplexity".to_owned(), sample(Form::Perplexity, |document| document.tokens)),
+            ("bits_per_byte".to_owned(), sample(Form::BitsPerByte, |document| document.bytes)),
+        ]);
+        (set.to_owned(), own)
+    };
+    sets.into_iter().map(by_metric).collect()
+}
+
+fn of_items(scores: &Scores, items: &[ItemResult]) -> BTreeMap<String, BTreeMap<String, Sample>> {
+    let category = |item: &ItemResult| item.category.clone().unwrap_or_default();
+    let categories: Vec<String> = items.iter().map(category).collect();
+    // Grams are counted once an item, not once a set.
+    let mut grams: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
+    let asks_grams = scores.measures.values().any(|own| own.contains_key("chrf"));
+    for (number, item) in items.iter().enumerate().filter(|_| asks_grams) {
+        let text = item.text.as_deref().unwrap_or_default();
+        grams.insert(number, Grams::of(text, &item.expected).counts());
+    }
+    let sample = |set: &str, metric: &str| {
+        let within = (0..items.len()).filter(|number| set.is_empty() || categories[*number] == set);
+        let form = if metric == "chrf" { Form::Chrf } else { Form::Mean };
+        let row = |number: usize| -> Option<Row<'_>> {
+            let row = match form {
+                Form::Chrf => grams.get(&number)?.clone(),
+                _ => vec![*items[number].scores.get(metric)?, 1.0],
+            };
+            Some((&categories[number], &items[number].item, row))
+        };
+        Sample::new(form, within.filter_map(row))
+    };
+    let of_set = |(set, own): (&String, &BTreeMap<String, _>)| {
+        let metrics = own.keys().map(|metric| (metric.clone(), sample(set, metric)));
+        (set.clone(), metrics.collect())
+    };
+    scores.measures.iter().map(of_set).collect()
+}
