@@ -5,8 +5,10 @@
 
 mod html;
 mod lineage;
+mod noise;
 mod plots;
 mod story;
+mod tables;
 
 use aurora_compiler::graph::NodeId;
 use aurora_compiler::hash::Keyed;
@@ -15,6 +17,7 @@ use camino::Utf8Path;
 use crate::engine::{Run, RunError};
 use crate::store::Store;
 
+pub use noise::{Change, Forgotten, Noise, Transfer};
 pub use story::{Dealt, EvalStory, Point, StageStory, Story};
 
 /// Writes the report of a graph whose other nodes are built.

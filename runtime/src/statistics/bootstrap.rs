@@ -51,7 +51,11 @@ pub fn replicates(samples: &[&Sample]) -> Vec<Vec<f64>> {
                 }
             }
         }
-        samples.iter().zip(&sums).map(|(sample, sums)| sample.form.score(sums)).collect()
+        samples
+            .iter()
+            .zip(&sums)
+            .map(|(sample, sums)| sample.form.score(sums))
+            .collect()
     };
     (0..REPLICATES).into_par_iter().map(one).collect()
 }

@@ -49,7 +49,12 @@ fn permutation(before: &Sample, after: &Sample) -> f64 {
                 sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
             }
         }
-        let change: Vec<f64> = before.rows.iter().zip(&after.rows).map(|(before, after)| after - before).collect();
+        let change: Vec<f64> = before
+            .rows
+            .iter()
+            .zip(&after.rows)
+            .map(|(before, after)| after - before)
+            .collect();
         strata.push((before.key("exchange"), change));
     }
     let form = before.form;

@@ -9,15 +9,53 @@ use crate::task::{Grams, ItemResult};
 /// An item's category, its name, and its row.
 type Row<'a> = (&'a str, &'a str, Vec<f64>);
 
-/// The items behind every score of an eval: by set or category (all of a task's items under the empty name), then by metric.
-///
-/// # Errors
-/// A line is no item of such an eval.
-pub fn samples(scores: &Scores, lines: &str) -> Result<BTreeMap<String, BTreeMap<String, Sample>>, String> {
-    if scores.measures.is_empty() {
-        return Ok(of_documents(&parse(lines)?));
+/// What an eval found, and the items behind it.
+#[derive(Clone, Debug)]
+pub struct Scored {
+    pub scores: Scores,
+    /// By set or category (all of a task's items under the empty name), then by metric.
+    pub samples: BTreeMap<String, BTreeMap<String, Sample>>,
+}
+
+impl Scored {
+    /// Joins an eval's scores with the lines of its `items.jsonl`.
+    ///
+    /// # Errors
+    /// A line is no item of such an eval.
+    pub fn new(scores: Scores, lines: &str) -> Result<Self, String> {
+        let samples = if scores.measures.is_empty() {
+            of_documents(&parse(lines)?)
+        } else {
+            of_items(&scores, &parse(lines)?)
+        };
+        Ok(Self { scores, samples })
     }
-    Ok(of_items(scores, &parse(lines)?))
+
+    /// A score by its set or category and its metric.
+    ///
+    /// # Errors
+    /// In words, if there is none.
+    pub fn value(&self, set: &str, metric: &str) -> Result<f64, String> {
+        let no_metric = || format!("the eval has no metric `{metric}`");
+        if let Some(measures) = self.scores.measures.get(set) {
+            return measures.get(metric).map(|measure| measure.value).ok_or_else(no_metric);
+        }
+        let score = self
+            .scores
+            .sets
+            .get(set)
+            .ok_or_else(|| format!("the eval has no set `{set}`"))?;
+        match metric {
+            "perplexity" => Ok(score.perplexity),
+            "bits_per_byte" => Ok(score.bits_per_byte),
+            _ => Err(no_metric()),
+        }
+    }
+
+    /// The items of a score, if there are two or more: of one item nobody knows how it varies.
+    pub fn sample(&self, set: &str, metric: &str) -> Option<&Sample> {
+        self.samples.get(set)?.get(metric).filter(|sample| sample.items() > 1)
+    }
 }
 
 fn parse<T: serde::de::DeserializeOwned>(lines: &str) -> Result<Vec<T>, String> {
@@ -37,13 +75,23 @@ fn of_documents(documents: &[DocumentScore]) -> BTreeMap<String, BTreeMap<String
         let sample = |form: Form, of: fn(&DocumentScore) -> u64| {
             // Documents of two sets may have one name: each set is a category of its own.
             let rows = documents.iter().map(|document| -> Row<'_> {
-                (set, &document.document, vec![document.negative_log_likelihood, of(document) as f64])
+                (
+                    set,
+                    &document.document,
+                    vec![document.negative_log_likelihood, of(document) as f64],
+                )
             });
             Sample::new(form, rows)
         };
         let own = BTreeMap::from([
-            ("perplexity".to_owned(), sample(Form::Perplexity, |document| document.tokens)),
-            ("bits_per_byte".to_owned(), sample(Form::BitsPerByte, |document| document.bytes)),
+            (
+                "perplexity".to_owned(),
+                sample(Form::Perplexity, |document| document.tokens),
+            ),
+            (
+                "bits_per_byte".to_owned(),
+                sample(Form::BitsPerByte, |document| document.bytes),
+            ),
         ]);
         (set.to_owned(), own)
     };

@@ -7,6 +7,7 @@
 
 mod bootstrap;
 mod difference;
+mod gate;
 mod items;
 mod sample;
 mod trend;
@@ -15,7 +16,8 @@ use serde::{Deserialize, Serialize};
 
 pub use bootstrap::{REPLICATES, replicates};
 pub use difference::{Tested, holm, mcnemar, paired};
-pub use items::samples;
+pub use gate::{Judgement, Verdict, judge};
+pub use items::Scored;
 pub use sample::{Form, Sample};
 pub use trend::{backward_transfer, fitted_change, forgetting, signed};
 
@@ -56,7 +58,10 @@ impl Interval {
 fn quantile(sorted: &[f64], share: f64) -> f64 {
     let place = share.clamp(0.0, 1.0) * (sorted.len() - 1) as f64;
     let below = libm::floor(place);
-    let (low, high) = (sorted[below as usize], sorted[(below as usize + 1).min(sorted.len() - 1)]);
+    let (low, high) = (
+        sorted[below as usize],
+        sorted[(below as usize + 1).min(sorted.len() - 1)],
+    );
     low + (place - below) * (high - low)
 }
 

@@ -50,7 +50,10 @@ pub(super) struct Stratum {
 impl Stratum {
     /// The random numbers of one purpose.
     pub fn key(&self, purpose: &str) -> Key {
-        Key::derive(0, &format!("{purpose} {}", blake3::Hash::from_bytes(self.names).to_hex()))
+        Key::derive(
+            0,
+            &format!("{purpose} {}", blake3::Hash::from_bytes(self.names).to_hex()),
+        )
     }
 }
 

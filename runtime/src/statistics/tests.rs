@@ -29,7 +29,10 @@ fn of_mean(values: &[f64]) -> Sample {
 }
 
 fn near(found: f64, expected: f64, tolerance: f64) {
-    assert!((found - expected).abs() <= tolerance, "{found}, and not {expected} ± {tolerance}");
+    assert!(
+        (found - expected).abs() <= tolerance,
+        "{found}, and not {expected} ± {tolerance}"
+    );
 }
 
 /// Interval of a function of two scores at 95% and 99%, against low and high ends and a standard deviation.
@@ -51,17 +54,38 @@ fn intervals_are_those_of_scipy() {
     intervals(means, |row| row[1] - row[0], [-0.0883, -0.0217, 0.4083, 0.4750], 0.1100);
     let bits = [&before, &after].map(|values| sample(Form::BitsPerByte, values, &weights));
     near(bits[0].score(), 0.440_518_701_591_069_9, 1e-12);
-    intervals([&bits[0], &bits[1]], |row| row[0], [0.3464, 0.3674, 0.5244, 0.5542], 0.0401);
+    intervals(
+        [&bits[0], &bits[1]],
+        |row| row[0],
+        [0.3464, 0.3674, 0.5244, 0.5542],
+        0.0401,
+    );
     let perplexity = [&before, &after].map(|values| sample(Form::Perplexity, values, &weights));
-    near(perplexity[1].score() - perplexity[0].score(), 0.016_275_932_103_640_978, 1e-12);
+    near(
+        perplexity[1].score() - perplexity[0].score(),
+        0.016_275_932_103_640_978,
+        1e-12,
+    );
     let change = |row: &[f64]| row[1] - row[0];
-    intervals([&perplexity[0], &perplexity[1]], change, [-0.0077, -0.0019, 0.0348, 0.0408], 0.0093);
+    intervals(
+        [&perplexity[0], &perplexity[1]],
+        change,
+        [-0.0077, -0.0019, 0.0348, 0.0408],
+        0.0093,
+    );
 }
 
 #[test]
 fn quantiles_means_trends_and_corrections_are_those_of_the_libraries() {
     let sorted = [1.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 9.0];
-    for (share, expected) in [(0.0, 1.0), (0.025, 1.0), (0.3, 2.1), (0.5, 3.5), (0.975, 8.475), (1.0, 9.0)] {
+    for (share, expected) in [
+        (0.0, 1.0),
+        (0.025, 1.0),
+        (0.3, 2.1),
+        (0.5, 3.5),
+        (0.975, 8.475),
+        (1.0, 9.0),
+    ] {
         near(quantile(&sorted, share), expected, 1e-12);
     }
     let (value, error) = mean(&[3.0, 1.0, 4.0, 1.0, 5.0, 9.0, 2.0, 6.0]);
@@ -69,7 +93,11 @@ fn quantiles_means_trends_and_corrections_are_those_of_the_libraries() {
     near(error.expect("there are eight"), 0.971_697_704_315_199_3, 1e-12);
     assert_eq!(mean(&[2.0]), (2.0, None));
     let scores = [(0.0, 1.31), (1e9, 1.27), (2.5e9, 1.11), (4e9, 1.02)];
-    near(fitted_change(&scores).expect("they differ"), -0.307_482_993_197_278_95, 1e-12);
+    near(
+        fitted_change(&scores).expect("they differ"),
+        -0.307_482_993_197_278_95,
+        1e-12,
+    );
     assert_eq!(fitted_change(&[(3.0, 1.0), (3.0, 2.0)]), None);
     let corrected = holm(&[0.04, 0.001, 0.03, 0.2, 0.0005, 0.9]);
     for (found, expected) in corrected.into_iter().zip([0.12, 0.005, 0.12, 0.4, 0.003, 0.9]) {
@@ -110,13 +138,33 @@ fn p_values_are_those_of_the_libraries() {
 
 #[test]
 fn losses_follow_their_formulas_in_both_directions() {
-    near(forgetting(&[0.3, 0.5, 0.4], 0.45, Better::Higher).expect("earlier ones"), 0.05, 1e-12);
-    near(forgetting(&[0.3, 0.5], 0.6, Better::Higher).expect("earlier ones"), -0.1, 1e-12);
-    near(forgetting(&[1.3, 1.1], 1.25, Better::Lower).expect("earlier ones"), 0.15, 1e-12);
+    near(
+        forgetting(&[0.3, 0.5, 0.4], 0.45, Better::Higher).expect("earlier ones"),
+        0.05,
+        1e-12,
+    );
+    near(
+        forgetting(&[0.3, 0.5], 0.6, Better::Higher).expect("earlier ones"),
+        -0.1,
+        1e-12,
+    );
+    near(
+        forgetting(&[1.3, 1.1], 1.25, Better::Lower).expect("earlier ones"),
+        0.15,
+        1e-12,
+    );
     assert_eq!(forgetting(&[], 1.0, Better::Lower), None);
     // ((0.5 − 0.7) + (0.5 − 0.4)) ÷ 2.
-    near(backward_transfer(&[0.7, 0.4, 0.5], Better::Higher).expect("three"), -0.05, 1e-12);
-    near(backward_transfer(&[0.7, 0.4, 0.5], Better::Lower).expect("three"), 0.05, 1e-12);
+    near(
+        backward_transfer(&[0.7, 0.4, 0.5], Better::Higher).expect("three"),
+        -0.05,
+        1e-12,
+    );
+    near(
+        backward_transfer(&[0.7, 0.4, 0.5], Better::Lower).expect("three"),
+        0.05,
+        1e-12,
+    );
     assert_eq!(backward_transfer(&[0.7], Better::Higher), None);
 }
 
@@ -145,15 +193,26 @@ fn replicates_depend_on_names_and_numbers_alone() {
     let both = alone(1);
     assert_eq!(both, alone(3));
     // What else is drawn, and in which order items come, changes nothing.
-    assert!(replicates(&[&one]).iter().zip(&both).all(|(alone, both)| alone[0] == both[0]));
+    assert!(
+        replicates(&[&one])
+            .iter()
+            .zip(&both)
+            .all(|(alone, both)| alone[0] == both[0])
+    );
     let names: Vec<String> = (0..ITEMS).map(|i| format!("item {i}")).collect();
     let backwards = (0..ITEMS).rev().map(|i| ("", &*names[i], vec![before[i], 1.0]));
     assert_eq!(replicates(&[&Sample::new(Form::Mean, backwards), &other]), both);
-    let bits: Vec<String> = both[..2].iter().map(|row| format!("{:016x}", row[0].to_bits())).collect();
+    let bits: Vec<String> = both[..2]
+        .iter()
+        .map(|row| format!("{:016x}", row[0].to_bits()))
+        .collect();
     assert_eq!(bits.join(" "), PINNED);
     // Other items are drawn by themselves.
     let renamed = (0..ITEMS).map(|i| ("", &*names[ITEMS - 1 - i], vec![before[i], 1.0]));
-    let elsewhere = names.iter().zip(&before).map(|(name, value)| ("fi", &**name, vec![*value, 1.0]));
+    let elsewhere = names
+        .iter()
+        .zip(&before)
+        .map(|(name, value)| ("fi", &**name, vec![*value, 1.0]));
     assert_ne!(replicates(&[&Sample::new(Form::Mean, renamed)])[0][0], both[0][0]);
     assert_ne!(replicates(&[&Sample::new(Form::Mean, elsewhere)])[0][0], both[0][0]);
 }
@@ -164,28 +223,64 @@ const PINNED: &str = "401386d3a06d3a06 40133d70a3d70a3c";
 fn categories_keep_their_sizes() {
     // The categories differ in nothing but their level: drawn apart, their mean never moves.
     let names: Vec<String> = (0..20).map(|i| i.to_string()).collect();
-    let item = |i: usize| (if i < 5 { "a" } else { "b" }, &*names[i], vec![f64::from(u8::from(i < 5)), 1.0]);
+    let item = |i: usize| {
+        (
+            if i < 5 { "a" } else { "b" },
+            &*names[i],
+            vec![f64::from(u8::from(i < 5)), 1.0],
+        )
+    };
     let all = Sample::new(Form::Mean, (0..20).map(item));
     assert!(replicates(&[&all]).iter().all(|row| row[0] == 0.25));
     // A category alone is drawn as it is drawn among all.
-    let values = |i: usize| (if i < 5 { "a" } else { "b" }, &*names[i], vec![if i < 5 { i as f64 } else { 0.0 }, 1.0]);
-    let (whole, part) = (Sample::new(Form::Mean, (0..20).map(values)), Sample::new(Form::Mean, (0..5).map(values)));
-    assert!(replicates(&[&whole, &part]).iter().all(|row| (row[0] * 4.0 - row[1]).abs() < 1e-12));
+    let values = |i: usize| {
+        (
+            if i < 5 { "a" } else { "b" },
+            &*names[i],
+            vec![if i < 5 { i as f64 } else { 0.0 }, 1.0],
+        )
+    };
+    let (whole, part) = (
+        Sample::new(Form::Mean, (0..20).map(values)),
+        Sample::new(Form::Mean, (0..5).map(values)),
+    );
+    assert!(
+        replicates(&[&whole, &part])
+            .iter()
+            .all(|row| (row[0] * 4.0 - row[1]).abs() < 1e-12)
+    );
 }
 
 #[test]
 fn a_score_of_a_corpus_is_drawn_by_items() {
-    let texts = [("the cat sat", "the cat sits"), ("a dog", "the dog"), ("x", "y"), ("same", "same")];
-    let grams: Vec<Grams> = texts.iter().map(|(own, other)| Grams::of(own, &[(*other).to_owned()])).collect();
+    let texts = [
+        ("the cat sat", "the cat sits"),
+        ("a dog", "the dog"),
+        ("x", "y"),
+        ("same", "same"),
+    ];
+    let grams: Vec<Grams> = texts
+        .iter()
+        .map(|(own, other)| Grams::of(own, &[(*other).to_owned()]))
+        .collect();
     let names = ["0", "1", "2", "3"];
-    let sample = Sample::new(Form::Chrf, names.iter().zip(&grams).map(|(name, grams)| ("", *name, grams.counts())));
+    let sample = Sample::new(
+        Form::Chrf,
+        names
+            .iter()
+            .zip(&grams)
+            .map(|(name, grams)| ("", *name, grams.counts())),
+    );
     let mut all = Grams::default();
     grams.iter().for_each(|grams| all.add(grams));
     assert_eq!(sample.score(), all.chrf());
     let drawn: Vec<f64> = replicates(&[&sample]).iter().map(|row| row[0]).collect();
     // Now and then one item is drawn four times.
     let alone = grams.iter().map(Grams::chrf);
-    let (low, high) = (drawn.iter().copied().fold(100.0, f64::min), drawn.iter().copied().fold(0.0, f64::max));
+    let (low, high) = (
+        drawn.iter().copied().fold(100.0, f64::min),
+        drawn.iter().copied().fold(0.0, f64::max),
+    );
     assert_eq!((low, high), (0.0, alone.fold(0.0, f64::max)));
 }
 
