@@ -3,7 +3,7 @@
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::plots::{Line, Plot, draw, short};
-use super::story::{EvalStory, StageStory, Story};
+use super::story::{EvalStory, Point, StageStory, Story};
 use super::{lineage, tables};
 use crate::statistics::Interval;
 
@@ -53,6 +53,7 @@ pub fn page(story: &Story) -> Result<String, String> {
                         (PreEscaped(draw(&scores(eval, story))?))
                         (score_table(eval))
                     }
+                    @if let Some(plot) = measures(eval, story) { (PreEscaped(draw(&plot)?)) }
                     (measure_table(eval))
                 }
                 (tables::changes(story))
@@ -122,9 +123,9 @@ fn bits(eval: &EvalStory, set: &str) -> Vec<(f64, f64)> {
     scored.collect()
 }
 
-fn bars(eval: &EvalStory, set: &str) -> Vec<(f64, f64, f64)> {
+fn bars(eval: &EvalStory, set: &str, metric: &str) -> Vec<(f64, f64, f64)> {
     let found = eval.points.iter().filter_map(|point| {
-        let interval = point.interval(set, "bits_per_byte")?;
+        let interval = point.interval(set, metric)?;
         Some((point.tokens as f64, interval.low, interval.high))
     });
     found.collect()
@@ -137,7 +138,7 @@ fn scores(eval: &EvalStory, story: &Story) -> Plot<'static> {
     let line = |set: &String| Line {
         name: set.clone(),
         points: bits(eval, set),
-        bars: bars(eval, set),
+        bars: bars(eval, set, "bits_per_byte"),
         colour: all.iter().position(|name| name == set).unwrap_or(0),
         marked: true,
     };
@@ -148,6 +149,34 @@ fn scores(eval: &EvalStory, story: &Story) -> Plot<'static> {
         lines,
         seams: seams(story),
     }
+}
+
+/// A task's scores over all of its items, but for those on another scale than from 0 to 1; nothing for a single checkpoint.
+fn measures(eval: &EvalStory, story: &Story) -> Option<Plot<'static>> {
+    let all = eval.points.iter().filter_map(|point| point.measures.get(""));
+    let mut names: Vec<&String> = all.flat_map(|own| own.keys()).collect();
+    names.sort();
+    names.dedup();
+    let line = |(colour, name): (usize, &String)| {
+        let own = |point: &Point| Some((point.tokens as f64, point.measures.get("")?.get(name)?.value));
+        Line {
+            name: name.clone(),
+            points: eval.points.iter().filter_map(own).collect(),
+            bars: bars(eval, "", name),
+            colour,
+            marked: true,
+        }
+    };
+    let lines = names.into_iter().enumerate().map(line);
+    let lines: Vec<Line> = lines
+        .filter(|line| line.points.iter().all(|point| (0.0..=1.0).contains(&point.1)))
+        .collect();
+    (lines.iter().any(|line| line.points.len() > 1)).then(|| Plot {
+        across: "tokens",
+        up: "score",
+        lines,
+        seams: seams(story),
+    })
 }
 
 fn score_table(eval: &EvalStory) -> Markup {

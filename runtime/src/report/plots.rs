@@ -93,10 +93,8 @@ pub fn draw(plot: &Plot<'_>) -> Result<String, String> {
                 .map_err(|error| error.to_string())?
                 .label(line.name.clone())
                 .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 18, y)], colour.stroke_width(3)));
-            let bars = line.bars.iter().map(|&(at, low, high)| {
-                let middle = (low + high) / 2.0;
-                ErrorBar::new_vertical(at, low, middle, high, colour.filled(), 5)
-            });
+            let upright = |&(at, low, high): &(f64, f64, f64)| PathElement::new(vec![(at, low), (at, high)], colour);
+            let bars = line.bars.iter().map(upright);
             chart.draw_series(bars).map_err(|error| error.to_string())?;
             if line.marked {
                 let circles = line.points.iter().map(|&point| Circle::new(point, 3, colour.filled()));
