@@ -451,3 +451,33 @@ fn functions_of_checkpoints_read_every_measured_one() {
         serde_json::json!({"better": "lower", "of": [metric(2, "perplexity", "en"), metric(2, "perplexity", "fi")]});
     assert_eq!(fields["right"]["worst"], worst);
 }
+
+#[test]
+fn points_are_compared_with_differences_of_shares_alone() {
+    let faults = |gate: &str| {
+        let text = crate::read("specs/aurora-m.aur") + &format!("\nexpect extra {{ {gate} }}\n");
+        let checked = crate::check_in("specs", "aurora-m.aur", &text);
+        checked
+            .err()
+            .unwrap_or_default()
+            .iter()
+            .map(|fault| fault.code)
+            .collect::<Vec<_>>()
+    };
+    for sound in [
+        "forgetting(cat.humaneval.pass@1) <= 2 pp",
+        "gap(cat.redteam.attack_success_rate.en, cat.redteam.attack_success_rate.fi) <= 5 pp",
+        "cap.humaneval.pass@1 - cat.humaneval.pass@1 <= 2 pp",
+        "2 pp >= mean(forgetting(cat.humaneval.pass@1), forgetting(cat.mbpp.pass@1))",
+    ] {
+        assert_eq!(faults(sound), [], "{sound}");
+    }
+    for unsound in [
+        "cat.humaneval.pass@1 >= 2 pp",
+        "cap.humaneval.pass@1 + cat.humaneval.pass@1 <= 2 pp",
+        "trend(cap.heldout.bits_per_byte.fi) < 2 pp",
+        "mean(forgetting(cat.humaneval.pass@1), cat.mbpp.pass@1) <= 2 pp",
+    ] {
+        assert_eq!(faults(unsound), [aurora_lang::diagnostics::Code::BAD_GATE], "{unsound}");
+    }
+}

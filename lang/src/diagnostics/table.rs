@@ -493,7 +493,8 @@ a set, `{a,b}` alternatives. They are relative to the root of the source."#,
 }"#;
     BAD_GATE = "E0319", "gate that compares unlike things",
         r#"A gate compares a metric with a metric or a number. Percentage points (`pp`) are added to or taken from metrics that are shares
-(pass@k, accuracy, attack success rate); other metrics are multiplied: `* 1.05`."#,
+(pass@k, accuracy, attack success rate), and compared with a difference of such (`a - b`, `gap`, `forgetting`, `trend`); other metrics
+are multiplied: `* 1.05`."#,
         wrong r#"expect english_kept { cat.heldout.bits_per_byte.en <= cap.heldout.bits_per_byte.en + 2 pp }"#,
         right r#"expect english_kept { cat.heldout.bits_per_byte.en <= cap.heldout.bits_per_byte.en * 1.02 }"#;
     TOO_FEW_CHECKPOINTS = "E0320", "function of too few checkpoints",

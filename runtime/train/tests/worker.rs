@@ -14,8 +14,8 @@ use aurora_compiler::fields::{
 };
 use aurora_runtime::data::tokens::TokenWriter;
 use aurora_runtime::job::{
-    DocumentScore, EvalJob, EvalSetPaths, Event, Files, Order, Placement, Recompute, Scores, Start, State, TaskPaths, TokenPaths,
-    TraceJob, TrailStep, TrainJob,
+    DocumentScore, EvalJob, EvalSetPaths, Event, Files, Order, Placement, Recompute, Scores, Start, State, TaskPaths,
+    TokenPaths, TraceJob, TrailStep, TrainJob,
 };
 use aurora_runtime::trace::Entry;
 use camino::{Utf8Path, Utf8PathBuf};
@@ -195,7 +195,12 @@ impl World {
                     .unwrap();
             }
             writer.finish().unwrap();
-            let line = |document| format!("{{\"id\":\"{name}#{document}\",\"text\":\"{}\"}}\n", "x".repeat(document + 1));
+            let line = |document: usize| {
+                format!(
+                    "{{\"id\":\"{name}#{document}\",\"text\":\"{}\"}}\n",
+                    "x".repeat(document + 1)
+                )
+            };
             std::fs::write(world.documents(name), (0..60).map(line).collect::<String>()).unwrap();
         }
         let how = WeightsHow::Random {
@@ -565,7 +570,10 @@ fn scores_do_not_depend_on_threads_or_batches(world: &World) {
     let items: Vec<DocumentScore> = items.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let own: Vec<&DocumentScore> = items.iter().filter(|item| item.set == "two").collect();
     assert_eq!((items.len(), own.len()), (180, 120));
-    assert_eq!((own[61].document.as_str(), own[61].tokens, own[61].bytes), ("61 c#1", 10, 2));
+    assert_eq!(
+        (own[61].document.as_str(), own[61].tokens, own[61].bytes),
+        ("61 c#1", 10, 2)
+    );
     assert_eq!(own.iter().map(|item| item.tokens).sum::<u64>(), set.tokens);
     let sum: f64 = own.iter().map(|item| item.negative_log_likelihood).sum();
     assert!((sum / set.negative_log_likelihood - 1.0).abs() < 1e-12);

@@ -57,9 +57,13 @@ impl Checker<'_> {
         };
         let directions = amounts.iter().map(direction);
         let common = directions.reduce(|a, b| a.filter(|a| Some(*a) == b)).flatten();
-        let better = match table.function {
-            Function::Forgetting | Function::Gap => Some(Better::Lower),
-            Function::Trend | Function::Mean | Function::Worst => common,
+        let differ = amounts
+            .iter()
+            .all(|amount| matches!(amount, Amount::Metric { difference: true, .. }));
+        let (better, difference) = match table.function {
+            Function::Forgetting | Function::Gap => (Some(Better::Lower), true),
+            Function::Trend => (common, true),
+            Function::Mean | Function::Worst => (common, differ),
         };
         if table.function == Function::Worst && better.is_none() {
             let found = bad(table, span, "needs metrics that are better in the same direction");
@@ -71,7 +75,11 @@ impl Checker<'_> {
         }
         Some((
             Expression::Function(table.function, arguments),
-            Amount::Metric { share, better },
+            Amount::Metric {
+                share,
+                better,
+                difference,
+            },
         ))
     }
 

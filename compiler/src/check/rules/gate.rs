@@ -22,10 +22,12 @@ const CONFIDENCE: Range = Range {
 pub(super) enum Amount {
     Number,
     Points,
-    /// A metric, or what is made of some: whether it lies between 0 and 1, and which way it is better, if that can be said.
+    /// A metric, or what is made of some: whether it lies between 0 and 1, which way it is better, if that can be said, and
+    /// whether it is a difference, which can be as small as points are.
     Metric {
         share: bool,
         better: Option<Better>,
+        difference: bool,
     },
     /// Could not be read.
     Fault,
@@ -46,8 +48,19 @@ impl Checker<'_> {
             );
             return None;
         }
-        for (side, amount) in [(&written.left, left_amount), (&written.right, right_amount)] {
-            if amount == Amount::Points {
+        for (side, amount, other) in [
+            (&written.left, left_amount, right_amount),
+            (&written.right, right_amount, left_amount),
+        ] {
+            let fits = matches!(
+                other,
+                Amount::Metric {
+                    share: true,
+                    difference: true,
+                    ..
+                }
+            );
+            if amount == Amount::Points && !fits {
                 self.error(bare_points(side));
                 return None;
             }
@@ -226,6 +239,7 @@ impl Checker<'_> {
             let amount = Amount::Metric {
                 share: metric.share,
                 better: Some(better),
+                difference: false,
             };
             if metric.name == "pass@" {
                 let ks = eval
@@ -329,14 +343,36 @@ fn combine(operator: Operator, left: Amount, right: Amount) -> Amount {
         (_, Number, Number) => Number,
         (Operator::Multiply, Points, _) | (Operator::Multiply, _, Points) => Fault,
         (_, Points, Points) => Points,
-        (_, Metric { share: true, better }, Points) => Metric { share: true, better },
-        (Operator::Add, Points, Metric { share: true, better }) => Metric { share: true, better },
+        (_, sum @ Metric { share: true, .. }, Points) | (Operator::Add, Points, sum @ Metric { share: true, .. }) => {
+            sum
+        }
         (_, Points, _) | (_, _, Points) => Fault,
         // A factor or a difference may turn a metric round.
-        (_, Metric { share, .. }, Number) | (_, Number, Metric { share, .. }) => Metric { share, better: None },
-        (_, Metric { share: first, .. }, Metric { share: second, .. }) => Metric {
+        (_, Metric { share, difference, .. }, Number) | (_, Number, Metric { share, difference, .. }) => Metric {
+            share,
+            better: None,
+            difference,
+        },
+        (
+            _,
+            Metric {
+                share: first,
+                difference: of_first,
+                ..
+            },
+            Metric {
+                share: second,
+                difference: of_second,
+                ..
+            },
+        ) => Metric {
             share: first && second,
             better: None,
+            difference: match operator {
+                Operator::Add => of_first && of_second,
+                Operator::Subtract => of_first == of_second,
+                Operator::Multiply => false,
+            },
         },
     }
 }
