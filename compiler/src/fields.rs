@@ -12,7 +12,7 @@ use std::str::FromStr;
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
-pub use task::{Asks, Attack, Better, Judge, JudgeFields, Labelled, TaskFields};
+pub use task::{Asks, Attack, Judge, JudgeFields, Labelled, TaskFields};
 
 /// An exact decimal number; written as text, so that 0.1 is the same key on every machine.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -427,12 +427,34 @@ pub struct ExpectFields {
     pub left: Term,
     pub relation: crate::spec::Relation,
     pub right: Term,
+    /// It has to hold in the whole interval of this level, in 0..1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confidence: Option<Exact>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Term {
-    Metric { input: usize, metric: String, set: String },
+    Metric {
+        input: usize,
+        metric: String,
+        set: String,
+    },
+    /// A metric at several checkpoints, each with its tokens since the start of the stage; the fitted change from the first
+    /// to the last.
+    Trend(Vec<(u64, Term)>),
+    /// What is lost at the last since the best of the earlier ones.
+    Forgetting {
+        earlier: Vec<Term>,
+        last: Box<Term>,
+        better: crate::spec::Better,
+    },
+    Mean(Vec<Term>),
+    Worst {
+        of: Vec<Term>,
+        better: crate::spec::Better,
+    },
+    Gap(Vec<Term>),
     Number(Exact),
     Add(Box<Term>, Box<Term>),
     Subtract(Box<Term>, Box<Term>),

@@ -188,6 +188,8 @@ pub struct Gate {
     pub left: Expression,
     pub relation: Relation,
     pub right: Expression,
+    /// The level at which it has to hold whatever the noise, in percent.
+    pub confidence: Option<Exact>,
     /// The gate as written, in the formatter's layout.
     pub text: String,
 }
@@ -204,9 +206,28 @@ pub enum Relation {
     AtLeast,
 }
 
+/// Which way a metric is better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Better {
+    Higher,
+    Lower,
+}
+
+/// What a gate can make of metrics; `schema::FUNCTIONS` says what each is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Function {
+    Trend,
+    Forgetting,
+    Mean,
+    Worst,
+    Gap,
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub enum Expression {
     Metric(Metric),
+    Function(Function, Vec<Expression>),
     Number(Exact),
     /// Percentage points: added to a metric that is a share, 2 pp = 0.02.
     Points(Exact),

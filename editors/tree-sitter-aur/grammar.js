@@ -28,9 +28,12 @@ module.exports = grammar({
     component: ($) => seq(field("name", $.identifier), choice(seq("from", $._marked, repeat($.setting)), repeat1($.setting))),
     setting: ($) => seq(choice("weight", "max_epochs"), $._marked),
 
-    gate: ($) => seq("expect", field("name", $.identifier), "{", $._expression, $.relation, $._expression, repeat($.mark), "}"),
+    gate: ($) =>
+      seq("expect", field("name", $.identifier), "{", $._expression, $.relation, $._expression, optional($.confidence), repeat($.mark), "}"),
+    confidence: ($) => seq("with", $.quantity, "confidence"),
     relation: () => choice("<=", ">=", "<", ">"),
-    _expression: ($) => choice($.quantity, $.metric, $.group, $.sum, $.product),
+    _expression: ($) => choice($.quantity, $.function, $.metric, $.group, $.sum, $.product),
+    function: ($) => seq(field("name", $.identifier), list("(", $._expression, ")")),
     group: ($) => seq("(", $._expression, ")"),
     sum: ($) => prec.left(1, seq($._expression, choice("+", "-"), $._expression)),
     product: ($) => prec.left(2, seq($._expression, "*", $._expression)),

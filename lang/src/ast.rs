@@ -247,15 +247,23 @@ pub struct Argument {
     pub span: Span,
 }
 
-/// `left <= right`, with the marks behind it.
+/// `left <= right with 95% confidence`, with the marks behind it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Gate {
     pub left: Expression,
     pub relation: Name,
     pub right: Expression,
+    pub confidence: Option<Confidence>,
     /// Without the marks.
     pub span: Span,
     pub marks: Vec<Mark>,
+}
+
+/// `95%`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Confidence {
+    pub number: Number,
+    pub span: Span,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -269,6 +277,11 @@ pub enum ExpressionKind {
     Number(Number),
     /// `cap.humaneval.pass@1`.
     Metric(Vec<Name>),
+    /// `trend(cap.heldout.bits_per_byte.fi)`.
+    Function {
+        name: Name,
+        arguments: Vec<Expression>,
+    },
     /// In parentheses.
     Group(Box<Expression>),
     Binary {

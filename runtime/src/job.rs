@@ -116,7 +116,7 @@ pub struct EvalJob {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<TaskPaths>,
     pub placement: Placement,
-    /// An empty folder for `scores.json`.
+    /// An empty folder for `scores.json` and `items.jsonl`.
     pub out: Utf8PathBuf,
 }
 
@@ -124,6 +124,8 @@ pub struct EvalJob {
 #[serde(deny_unknown_fields)]
 pub struct EvalSetPaths {
     pub files: Vec<TokenPaths>,
+    /// The documents behind the tokens, file by file in the order of the tokens.
+    pub documents: Vec<Utf8PathBuf>,
     pub bytes: u64,
     /// Id that ends every document in the files: not scored; also what a document's first token is conditioned on.
     pub end_of_document: u32,
@@ -149,6 +151,20 @@ pub struct Scores {
     /// Of a task: by category (all items under the empty name), then by metric.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub measures: BTreeMap<String, BTreeMap<String, Measure>>,
+}
+
+/// A line of `items.jsonl` of perplexity: what a document is worth.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DocumentScore {
+    pub set: String,
+    /// The document's own name, with its place in the set before it.
+    pub document: String,
+    /// Scored ones.
+    pub tokens: u64,
+    pub bytes: u64,
+    /// Sum of −ln p over the document's tokens, nats; written with all its digits.
+    pub negative_log_likelihood: f64,
 }
 
 /// A number that a task reports.

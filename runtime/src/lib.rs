@@ -16,6 +16,7 @@ pub mod progress;
 pub mod record;
 pub mod report;
 pub mod source;
+pub mod statistics;
 pub mod store;
 pub mod task;
 pub mod trace;

@@ -180,11 +180,22 @@ fn metrics_of_gates() {
             "second",
             "small",
             "length",
+            "trend",
+            "forgetting",
+            "mean",
+            "worst",
+            "gap",
             "@published",
             "@inferred",
             "@assumed"
         ]
     );
+    assert_eq!(added("\nexpect e { trend(second.|"), ["held_out"]);
+    assert_eq!(
+        added("\nexpect e { gap(second.held_out.perplexity.en, first.|"),
+        ["held_out"]
+    );
+    assert!(added("\nexpect e { second.held_out.perplexity.en < 2 with |").is_empty());
     assert_eq!(added("\nexpect e { second.|"), ["held_out"]);
     assert_eq!(added("\nexpect e { second.held_out.|"), ["perplexity", "bits_per_byte"]);
     assert_eq!(added("\nexpect e { second.held_out.perplexity.|"), ["en", "fi"]);

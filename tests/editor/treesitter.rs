@@ -116,7 +116,7 @@ fn a_unit_is_a_word_that_starts_no_field() {
     let mut parser = Parser::new();
     parser.set_language(&language).expect("a language of this version");
     let text = "layout a { tensor = 4 nodes = 2 samples = 3 steps\n  shots = 2\n  s = 1 }\nmixture m { en from [en] weight 30% max_epochs 4 fi from [fi] weight 70% }\n\
-                profile p { stage.a.b = 2 stage.c.d = 3 tokens model x { y = 1 } }\nexpect e { a.b.c >= d.e.pass@1 - 2 pp }\nparam x = 3 in 1 .. 4\n";
+                profile p { stage.a.b = 2 stage.c.d = 3 tokens model x { y = 1 } }\nexpect e { a.b.c >= d.e.pass@1 - 2 pp }\nexpect f { gap(a.b.c, mean(a.b.d, a.b.e)) < 3 with 95% confidence }\nparam x = 3 in 1 .. 4\n";
     let tree = parser.parse(text, None).expect("a tree");
     assert!(!tree.root_node().has_error(), "{}", tree.root_node().to_sexp());
     let mut units = Vec::new();

@@ -99,6 +99,9 @@ const PAIRS: &[Pair] = &[
     pair(&[("bits_per_byte.en < tiny", "bits_per_byte.en <= tiny")], &["expect.learned"], &["expect/learned"]),
     pair(&[("tiny.heldout.bits_per_byte.en }", "tiny.heldout.bits_per_byte.en * 1.05 }")], &["expect.learned"], &["expect/learned"]),
     pair(&[("cap.heldout.bits_per_byte.en", "cat.heldout.bits_per_byte.en")], &["expect.learned"], &["expect/learned"]),
+    pair(&[("tiny.heldout.bits_per_byte.en }", "tiny.heldout.bits_per_byte.en with 90% confidence }")], &["expect.learned"], &["expect/learned"]),
+    pair(&[("cap.heldout.bits_per_byte.en < tiny.heldout.bits_per_byte.en", "trend(cap.heldout.bits_per_byte.en) < 0")], &["expect.learned"], &["expect/learned"]),
+    pair(&[("cap.heldout.bits_per_byte.en < tiny.heldout.bits_per_byte.en", "gap(cap.heldout.bits_per_byte.en, cap.heldout.bits_per_byte.fi) < 9")], &["expect.learned"], &["expect/learned"]),
     pair(&[(GATE, "")], &["expect.learned*"], &["report"]),
 ];
 

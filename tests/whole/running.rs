@@ -227,3 +227,67 @@ fn one_work_may_have_two_names() {
     assert_eq!(digest("eval/heldout/cap@16"), digest("eval/again/twin@16"));
     project.aurora(&["rerun", "lockfiles/small.lock", "--progress", "none"]).exits(0);
 }
+
+#[test]
+fn gates_and_the_report_say_what_is_noise() {
+    let project = Project::new();
+    project.edit(
+        "expect learned { cap.heldout.bits_per_byte.en < tiny.heldout.bits_per_byte.en }",
+        "expect learned { trend(cap.heldout.bits_per_byte.en) < 0 with 99% confidence }\n\
+         expect kept { forgetting(cat.heldout.bits_per_byte.en) <= 0.5 }\n\
+         expect even { gap(cat.heldout.bits_per_byte.en, cat.heldout.bits_per_byte.fi) > 5 with 90% confidence }",
+    );
+    let done = project.aurora(&["run", "specs/small.aur", "--json", "--progress", "none"]);
+    done.exits(5);
+    let document = done.json();
+    let gates = document["gates"].as_array().expect("gates");
+    let gate = |name: &str| gates.iter().find(|gate| gate["name"] == name).expect("a gate");
+    assert_eq!(gate("learned")["verdict"], "holds clearly");
+    assert_eq!(
+        (&gate("learned")["asked"], &gate("learned")["level"]),
+        (&true.into(), &0.99.into())
+    );
+    assert!(
+        gate("learned")["interval"]["high"]
+            .as_f64()
+            .is_some_and(|high| high < 0.0)
+    );
+    assert_eq!(
+        (&gate("kept")["holds"], &gate("kept")["asked"]),
+        (&true.into(), &false.into())
+    );
+    assert_eq!(gate("even")["verdict"], "fails clearly");
+    // Every score has its interval, every stage its tests.
+    let points = document["evals"][0]["points"].as_array().expect("points");
+    assert!(
+        points
+            .iter()
+            .all(|point| point["intervals"]["fi"]["bits_per_byte"]["low"].is_number())
+    );
+    let noise = &document["noise"];
+    let changes = noise["changes"]["changes"].as_array().expect("changes");
+    assert_eq!(changes.len(), 2 * 2 * 2, "stages, sets, metrics");
+    for row in changes {
+        let (p, corrected) = (
+            row["p"].as_f64().expect("a p"),
+            row["corrected"].as_f64().expect("another"),
+        );
+        assert!(
+            p <= corrected && row["interval"]["low"].as_f64() <= row["difference"].as_f64(),
+            "{row}"
+        );
+    }
+    assert_eq!(noise["gates"].as_object().map(serde_json::Map::len), Some(2));
+    assert_eq!(noise["forgotten"].as_array().map(Vec::len), Some(4));
+    assert_eq!(noise["transfers"].as_array().map(Vec::len), Some(4));
+    let page = project.read(".aurora/runs/latest/report.html");
+    for part in [
+        "Before and after",
+        "corrected p",
+        "Backward transfer",
+        "holds clearly",
+        "FAILS clearly",
+    ] {
+        assert!(page.contains(part), "{part}");
+    }
+}

@@ -29,7 +29,9 @@ pub fn run(context: &Context, argument: &SpecArgument, to: Option<&Utf8Path>) ->
     };
     let story = aurora_runtime::report::load(&store, &keyed)?;
     if context.json {
-        output::json(json!({ "page": place, "evals": story.evals, "gates": story.gates, "stages": story.stages }));
+        output::json(
+            json!({ "page": place, "evals": story.evals, "gates": story.gates, "noise": story.noise, "stages": story.stages }),
+        );
     } else {
         print!("{}", output::table(&story.table()));
         println!("report: {place}");

@@ -319,7 +319,7 @@ pub fn run(context: &Context, argument: &SpecArgument, how: &RunArguments, locke
             return Err(failure);
         }
     };
-    let failed: Vec<_> = outcome.gates.iter().filter(|gate| !gate.holds).collect();
+    let failed: Vec<_> = outcome.gates.iter().filter(|gate| !gate.found.holds).collect();
     let page = place_report(&project, &store, &keyed, &id)?;
     let story = aurora_runtime::report::load(&store, &keyed)?;
     let mut record = record;
@@ -358,6 +358,7 @@ pub fn run(context: &Context, argument: &SpecArgument, how: &RunArguments, locke
             "reused": names(&keyed, &outcome.reused),
             "gates": outcome.gates,
             "evals": story.evals,
+            "noise": story.noise,
             "results": fresh.result,
             "lock": lock_name,
             "report": page,
@@ -365,10 +366,12 @@ pub fn run(context: &Context, argument: &SpecArgument, how: &RunArguments, locke
     } else {
         print!("{}", output::table(&story.table()));
         for gate in &outcome.gates {
-            let how = if gate.holds { "holds" } else { "FAILS" };
             println!(
-                "gate {}: {how} ({}; {:.4} against {:.4})",
-                gate.name, gate.text, gate.left, gate.right
+                "gate {}: {} ({}; {})",
+                gate.name,
+                gate.verdict(),
+                gate.text,
+                gate.figures()
             );
         }
         println!(

@@ -178,6 +178,10 @@ impl Item {
     }
 }
 
+fn function(table: &schema::FunctionSchema) -> Item {
+    item(table.name, ItemKind::Call, table.meaning, table.example).then(&format!("{}($0)", table.name))
+}
+
 fn name(known: &Known) -> Item {
     item(&known.name, ItemKind::Name, &known.keyword, &known.detail)
 }
@@ -424,6 +428,7 @@ fn metric(analysis: &super::analysis::Analysis, file: &Utf8Path, scope: &[Known]
         [] => {
             let mut all = of_kinds(&[BlockKind::Stage, BlockKind::Model]);
             all.extend(scope.iter().filter(|known| known.is_line()).map(name));
+            all.extend(schema::FUNCTIONS.iter().map(function));
             all
         }
         [_] => of_kinds(&[BlockKind::Eval]),

@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
-use aurora_compiler::schema::{self, BlockSchema, CallSchema, Default, FieldSchema, Role, unit_names, written_unit};
+use aurora_compiler::schema::{
+    self, BlockSchema, CallSchema, Default, FieldSchema, FunctionSchema, Role, unit_names, written_unit,
+};
 
 /// Marks of evidence: the word, its argument, what it says.
 pub const MARKS: [(&str, &str, &str); 3] = [
@@ -105,6 +107,11 @@ pub fn call(call: &CallSchema) -> String {
         let _ = write!(text, "\n- `{}`: {} ({default})", field.name, field.meaning);
     }
     text
+}
+
+/// A function of gates.
+pub fn function(table: &FunctionSchema) -> String {
+    format!("**{}(…)**: {}\n\n`{}`", table.name, table.meaning, table.example)
 }
 
 /// What a unit counts.

@@ -32,7 +32,11 @@ pub fn hover(workspace: &mut Workspace, path: &Utf8Path, byte: usize) -> Option<
             parts.extend(value(&analysis, &path, schema))
         }
         Role::Component { path } => parts.extend(component(&analysis, &path)),
-        Role::Call { name } => parts.extend(schema::call(&name).map(docs::call)),
+        Role::Call { name } => {
+            let function = schema::FUNCTIONS.iter().find(|table| table.name == name);
+            parts.extend(function.map(docs::function));
+            parts.extend(schema::call(&name).filter(|_| function.is_none()).map(docs::call));
+        }
         Role::Word { types } => {
             parts.extend(names(&analysis, path, byte));
             if parts.is_empty() {

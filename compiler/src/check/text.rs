@@ -54,7 +54,7 @@ impl fmt::Display for Value {
                 separated(f, written.into_iter())?;
                 f.write_str(")")
             }
-            Self::Gate(gate) => write!(f, "{} {} {}", gate.left, gate.relation, gate.right),
+            Self::Gate(gate) => f.write_str(&gate.text),
         }
     }
 }
@@ -180,6 +180,11 @@ impl fmt::Display for Expression {
         };
         match self {
             Self::Metric(metric) => write!(f, "{metric}"),
+            Self::Function(function, arguments) => {
+                write!(f, "{}(", schema::function(*function).name)?;
+                separated(f, arguments.iter().map(Self::to_string))?;
+                f.write_str(")")
+            }
             Self::Number(value) => f.write_str(&decimal(*value)),
             Self::Points(value) => write!(f, "{value} pp"),
             Self::Add(left, right) => write!(f, "{left} + {}", sum_part(right)),

@@ -447,6 +447,9 @@ impl<'b> Names<'b> {
     fn replace_expression(&mut self, file: usize, expression: &mut Expression) {
         match &mut expression.kind {
             ExpressionKind::Number(_) => {}
+            ExpressionKind::Function { arguments, .. } => arguments
+                .iter_mut()
+                .for_each(|argument| self.replace_expression(file, argument)),
             ExpressionKind::Group(inner) => self.replace_expression(file, inner),
             ExpressionKind::Binary { left, right, .. } => {
                 self.replace_expression(file, left);

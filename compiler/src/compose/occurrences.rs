@@ -376,6 +376,9 @@ impl Walk<'_, '_> {
     fn expression(&mut self, written: &Expression) {
         match &written.kind {
             ExpressionKind::Number(_) => {}
+            ExpressionKind::Function { arguments, .. } => {
+                arguments.iter().for_each(|argument| self.expression(argument))
+            }
             ExpressionKind::Group(inner) => self.expression(inner),
             ExpressionKind::Binary { left, right, .. } => {
                 self.expression(left);

@@ -95,6 +95,7 @@ fn value(written: &Value, kind: &Type, found: &mut Vec<Reference>) {
 fn expression(written: &Expression, found: &mut Vec<Reference>) {
     match &written.kind {
         ExpressionKind::Number(_) => {}
+        ExpressionKind::Function { arguments, .. } => arguments.iter().for_each(|argument| expression(argument, found)),
         ExpressionKind::Group(inner) => expression(inner, found),
         ExpressionKind::Binary { left, right, .. } => {
             expression(left, found);

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Exact;
+use crate::spec::Better;
 
 /// A task over items, each a JSON object of the inputs of role `items`. Templates name an item's members in braces.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -100,14 +101,6 @@ pub enum JudgeFields {
     Refusals(Judge),
     /// Mean of what the judge says.
     Score { judge: Judge, better: Better },
-}
-
-/// Which way a score is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Better {
-    Higher,
-    Lower,
 }
 
 /// Who looks at an answer, and says a number.

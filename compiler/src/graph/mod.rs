@@ -76,6 +76,8 @@ impl Kind {
         match self {
             // 2: gradients of replicated parts are kept by row blocks through a lane, and joined once a step.
             Self::Train => 2,
+            // 2: perplexity says what each document is worth; gates and the report say what is within the noise.
+            Self::Eval | Self::Expect | Self::Report => 2,
             _ => 1,
         }
     }

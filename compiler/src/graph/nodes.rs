@@ -7,11 +7,11 @@ use super::facts::{StagePlan, read_model};
 use super::reader::{At, Reader};
 use super::{Kind, Node};
 use crate::fields::{
-    AdamW, Asks, Attack, Better, Component, Exact, Judge, JudgeFields, Labelled, Numerics, OptimizerState, OrderFields, Precision, ReportFields, TaskFields,
+    AdamW, Asks, Attack, Component, Exact, Judge, JudgeFields, Labelled, Numerics, OptimizerState, OrderFields, Precision, ReportFields, TaskFields,
     TrainFields,
 };
 use crate::schedule::{Part, Schedule, Shape};
-use crate::spec::{BlockId, BlockKind, Spec, Value};
+use crate::spec::{Better, BlockId, BlockKind, Spec, Value};
 
 pub(super) fn experiment(spec: &Spec) -> BlockId {
     BlockId {

@@ -2,7 +2,7 @@
 
 use super::calls::{ATTACKS, COMPONENT, EXTRACTIONS, JUDGES, LEARNING_RATES, NUMERICS, OPTIMIZERS, TOKENIZERS, WARNINGS, WEIGHTS};
 use super::{BlockSchema, CallSchema, Range, TextKind, Type, between, field, positive, whole};
-use crate::spec::{BlockKind, Unit};
+use crate::spec::{Better, BlockKind, Unit};
 
 const LARGEST: i64 = 1 << 24;
 const TOKENS_OR_STEPS: &[Unit] = &[Unit::Tokens, Unit::Steps];
@@ -606,9 +606,10 @@ const EXPECT: BlockSchema = BlockSchema {
     meaning: "A gate: the run fails with exit code 5 if it does not hold, and keeps all results. A metric is \
               `STAGE.EVAL.METRIC.SET` after a stage, or `MODEL.EVAL.METRIC.SET` before its first one; the set is a \
               corpus' language (or its name, where two corpora of the eval have the same language) and may be left \
-              out where the eval has one set.",
+              out where the eval has one set. With `with 95% confidence` behind the comparison (50% to 99%) the gate holds \
+              only if it holds in the whole interval of that level, by resampling the evals' items.",
     fields: &[],
-    example: "expect english_kept { cat.heldout.bits_per_byte.en <= cap.heldout.bits_per_byte.en * 1.05 }",
+    example: "expect english_kept {\n  cat.heldout.bits_per_byte.en <= cap.heldout.bits_per_byte.en * 1.05 with 95% confidence\n}",
 };
 
 const LAYOUT: BlockSchema = BlockSchema {
@@ -717,68 +718,57 @@ pub fn eval_field_kinds(name: &str) -> Option<(&'static [&'static str], bool)> {
 
 /// A kind of eval's metrics; `pass@` stands for one with each k.
 pub fn metrics(kind: &str) -> &'static [Metric] {
-    match kind {
-        "perplexity" => &[
-            Metric {
-                name: "perplexity",
-                share: false,
-            },
-            Metric {
-                name: "bits_per_byte",
-                share: false,
-            },
-        ],
-        "pass_at_k" => &[Metric {
-            name: "pass@",
-            share: true,
-        }],
-        "multiple_choice" => &[
-            Metric {
-                name: "accuracy",
-                share: true,
-            },
-            Metric {
-                name: "accuracy_norm",
-                share: true,
-            },
-            Metric {
-                name: "accuracy_bytes",
-                share: true,
-            },
-        ],
-        "generation" => &[
-            Metric {
-                name: "exact_match",
-                share: true,
-            },
-            Metric {
-                name: "f1",
-                share: true,
-            },
-            Metric {
-                name: "chrf",
-                share: false,
-            },
-        ],
-        "attack_success" => &[
-            Metric {
-                name: "attack_success_rate",
-                share: true,
-            },
-            Metric {
-                name: "any_attack_success_rate",
-                share: true,
-            },
-        ],
-        "refusal" => &[Metric {
-            name: "refusal_rate",
-            share: true,
-        }],
-        _ => &[Metric {
-            name: "score",
-            share: false,
-        }],
+    const fn metric(name: &'static str, share: bool, better: Better) -> Metric {
+        Metric { name, share, better }
     }
+    use Better::{Higher, Lower};
+    match kind {
+        "perplexity" => {
+            const {
+                &[
+                    metric("perplexity", false, Lower),
+                    metric("bits_per_byte", false, Lower),
+                ]
+            }
+        }
+        "pass_at_k" => const { &[metric("pass@", true, Higher)] },
+        "multiple_choice" => {
+            const {
+                &[
+                    metric("accuracy", true, Higher),
+                    metric("accuracy_norm", true, Higher),
+                    metric("accuracy_bytes", true, Higher),
+                ]
+            }
+        }
+        "generation" => {
+            const {
+                &[
+                    metric("exact_match", true, Higher),
+                    metric("f1", true, Higher),
+                    metric("chrf", false, Higher),
+                ]
+            }
+        }
+        "attack_success" => {
+            const {
+                &[
+                    metric("attack_success_rate", true, Lower),
+                    metric("any_attack_success_rate", true, Lower),
+                ]
+            }
+        }
+        "refusal" => const { &[metric("refusal_rate", true, Lower)] },
+        // The eval's own field `better` says which way.
+        _ => const { &[metric("score", false, Higher)] },
+    }
+}
+
+/// Which way a metric is better, by its name alone; one that only a `plug_in` has is better higher.
+pub fn better(metric: &str) -> Better {
+    let mut all = EVAL_KINDS.iter().flat_map(|(kind, _)| metrics(kind));
+    all.find(|known| known.name == metric || known.name == "pass@" && metric.starts_with("pass@"))
+        .map_or(Better::Higher, |known| known.better)
 }
 
 /// A number that an eval reports.
@@ -787,6 +777,7 @@ pub struct Metric {
     pub name: &'static str,
     /// Lies between 0 and 1, so that percentage points can be added to it.
     pub share: bool,
+    pub better: Better,
 }
 
 /// All fields of the table that the reference calls by these names.

@@ -6,10 +6,12 @@
 
 mod blocks;
 mod calls;
+mod functions;
 mod reference;
 mod units;
 
-pub use blocks::{BLOCKS, Metric, component, eval_field_kinds, metrics};
+pub use blocks::{BLOCKS, Metric, better, component, eval_field_kinds, metrics};
+pub use functions::{FUNCTIONS, FunctionSchema, function};
 pub use reference::reference;
 pub use units::{UNITS, WrittenUnit, written_unit};
 

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use super::blocks::metric_table;
 use super::calls::ALL;
-use super::{BLOCKS, CallSchema, Default, FieldSchema, Role, Type, UNITS, component, unit_names};
-use crate::spec::BlockKind;
+use super::{BLOCKS, CallSchema, Default, FUNCTIONS, FieldSchema, Role, Type, UNITS, component, unit_names};
+use crate::spec::{Better, BlockKind};
 
 const HEAD: &str = "\
 # Language reference
@@ -55,6 +55,9 @@ pub fn reference() -> String {
         }
         if block.kind == BlockKind::Eval {
             metrics(&mut out);
+        }
+        if block.kind == BlockKind::Expect {
+            functions(&mut out);
         }
     }
     out.push_str(PROFILE);
@@ -162,7 +165,7 @@ fn call(out: &mut String, call: &CallSchema) {
 }
 
 fn metrics(out: &mut String) {
-    out.push_str("\n### Metrics\n\n| Kind | Metrics | Percentage points |\n|---|---|---|\n");
+    out.push_str("\n### Metrics\n\n| Kind | Metrics | Percentage points | Better |\n|---|---|---|---|\n");
     for (kind, metrics) in metric_table() {
         let names: Vec<String> = metrics
             .iter()
@@ -179,7 +182,23 @@ fn metrics(out: &mut String) {
         } else {
             "no"
         };
-        let _ = writeln!(out, "| `{kind}` | {} | {share} |", names.join(", "));
+        let better = match metrics.first().map(|metric| metric.better) {
+            _ if kind == "plug_in" => "as `better` says",
+            Some(Better::Lower) => "lower",
+            _ => "higher",
+        };
+        let _ = writeln!(out, "| `{kind}` | {} | {share} | {better} |", names.join(", "));
+    }
+}
+
+fn functions(out: &mut String) {
+    out.push_str("\n### Functions of metrics\n\n| Function | Meaning | Example |\n|---|---|---|\n");
+    for function in FUNCTIONS {
+        let _ = writeln!(
+            out,
+            "| `{}` | {} | `{}` |",
+            function.name, function.meaning, function.example
+        );
     }
 }
 

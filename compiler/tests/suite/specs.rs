@@ -406,3 +406,78 @@ fn a_warning_is_silenced_with_a_reason() {
     };
     assert_eq!(keys(&silenced), keys(&spare), "what is told is no part of a key");
 }
+
+#[test]
+fn functions_of_checkpoints_read_every_measured_one() {
+    let text = crate::read("specs/tiny.aur")
+        + "\nexpect falls { trend(cap.heldout.bits_per_byte.fi) < 0 with 90% confidence }\n\
+           expect kept { forgetting(cat.heldout.bits_per_byte.en) <= worst(0.1 * cap.heldout.perplexity.en, cap.heldout.perplexity.fi) }\n";
+    let faults = check("tiny.aur", &text, None).expect_err("a product is better in no direction");
+    assert_eq!(faults.len(), 1);
+    let text = text.replace("worst(0.1 * ", "worst(");
+    let spec = check("tiny.aur", &text, None).unwrap_or_else(|errors| panic!("{errors:#?}"));
+    let graph = lower(&spec, &Pins::new());
+    let node = |name: &str| {
+        let id = graph.find(name).expect("a gate");
+        let inputs: Vec<String> = graph
+            .inputs(id)
+            .map(|input| graph.node(input.node).name.clone())
+            .collect();
+        (graph.node(id).fields.clone(), inputs)
+    };
+    let metric = |input: usize, metric: &str, set: &str| serde_json::json!({"metric": {"input": input, "metric": metric, "set": set}});
+    let (fields, inputs) = node("expect/falls");
+    assert_eq!(
+        inputs,
+        ["eval/heldout/small", "eval/heldout/cap@10", "eval/heldout/cap@20"]
+    );
+    let point = |tokens: u64, input: usize| serde_json::json!([tokens, metric(input, "bits_per_byte", "fi")]);
+    assert_eq!(
+        fields["left"]["trend"],
+        serde_json::json!([point(0, 0), point(2560, 1), point(5120, 2)])
+    );
+    assert_eq!(fields["confidence"], "0.9");
+    let (fields, inputs) = node("expect/kept");
+    let last = "eval/heldout/cat@10";
+    assert_eq!(
+        inputs,
+        ["eval/heldout/small", "eval/heldout/cap@10", "eval/heldout/cap@20", last]
+    );
+    let forgetting = &fields["left"]["forgetting"];
+    let of = |input| metric(input, "bits_per_byte", "en");
+    assert_eq!(forgetting["earlier"], serde_json::json!([of(0), of(1), of(2)]));
+    assert_eq!((&forgetting["last"], &forgetting["better"]), (&of(3), &"lower".into()));
+    let worst =
+        serde_json::json!({"better": "lower", "of": [metric(2, "perplexity", "en"), metric(2, "perplexity", "fi")]});
+    assert_eq!(fields["right"]["worst"], worst);
+}
+
+#[test]
+fn points_are_compared_with_differences_of_shares_alone() {
+    let faults = |gate: &str| {
+        let text = crate::read("specs/aurora-m.aur") + &format!("\nexpect extra {{ {gate} }}\n");
+        let checked = crate::check_in("specs", "aurora-m.aur", &text);
+        checked
+            .err()
+            .unwrap_or_default()
+            .iter()
+            .map(|fault| fault.code)
+            .collect::<Vec<_>>()
+    };
+    for sound in [
+        "forgetting(cat.humaneval.pass@1) <= 2 pp",
+        "gap(cat.redteam.attack_success_rate.en, cat.redteam.attack_success_rate.fi) <= 5 pp",
+        "cap.humaneval.pass@1 - cat.humaneval.pass@1 <= 2 pp",
+        "2 pp >= mean(forgetting(cat.humaneval.pass@1), forgetting(cat.mbpp.pass@1))",
+    ] {
+        assert_eq!(faults(sound), [], "{sound}");
+    }
+    for unsound in [
+        "cat.humaneval.pass@1 >= 2 pp",
+        "cap.humaneval.pass@1 + cat.humaneval.pass@1 <= 2 pp",
+        "trend(cap.heldout.bits_per_byte.fi) < 2 pp",
+        "mean(forgetting(cat.humaneval.pass@1), cat.mbpp.pass@1) <= 2 pp",
+    ] {
+        assert_eq!(faults(unsound), [aurora_lang::diagnostics::Code::BAD_GATE], "{unsound}");
+    }
+}

@@ -53,7 +53,7 @@ bool tree_sitter_aur_external_scanner_scan(void *payload, TSLexer *lexer, const 
   char word[LONGEST];
   read_word(lexer, word);
   lexer->mark_end(lexer);
-  static const char *const others[] = {"weight", "max_epochs", "every", "in"};
+  static const char *const others[] = {"weight", "max_epochs", "every", "in", "with", "confidence"};
   for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
     if (strcmp(word, others[i]) == 0) return false;
   }

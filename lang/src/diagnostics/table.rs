@@ -493,9 +493,25 @@ a set, `{a,b}` alternatives. They are relative to the root of the source."#,
 }"#;
     BAD_GATE = "E0319", "gate that compares unlike things",
         r#"A gate compares a metric with a metric or a number. Percentage points (`pp`) are added to or taken from metrics that are shares
-(pass@k, accuracy, attack success rate); other metrics are multiplied: `* 1.05`."#,
+(pass@k, accuracy, attack success rate), and compared with a difference of such (`a - b`, `gap`, `forgetting`, `trend`); other metrics
+are multiplied: `* 1.05`."#,
         wrong r#"expect english_kept { cat.heldout.bits_per_byte.en <= cap.heldout.bits_per_byte.en + 2 pp }"#,
         right r#"expect english_kept { cat.heldout.bits_per_byte.en <= cap.heldout.bits_per_byte.en * 1.02 }"#;
+    TOO_FEW_CHECKPOINTS = "E0320", "function of too few checkpoints",
+        r#"`trend` fits a line through a metric at the checkpoints of a stage where its eval looks, and needs three of them; `forgetting`
+compares the stage's end with the best one before it, and needs one. The eval's `at` and `stages` say where it looks."#,
+        wrong r#"eval heldout {
+  at = [start, end]
+  // …
+}
+
+expect finnish_gains { trend(cap.heldout.bits_per_byte.fi) < 0 }"#,
+        right r#"eval heldout {
+  at = [start, every 10 steps, end]
+  // …
+}
+
+expect finnish_gains { trend(cap.heldout.bits_per_byte.fi) < 0 }"#;
     HEADS = "E0401", "width not divisible by heads",
         r#"Each attention head has `hidden` ÷ `heads` of the width."#,
         wrong r#"model small {

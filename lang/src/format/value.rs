@@ -49,11 +49,16 @@ pub(super) fn marks(marks: &[Mark]) -> String {
 
 /// A gate on one line, with its marks.
 pub(super) fn gate(gate: &Gate) -> String {
+    let confidence = gate.confidence.as_ref();
     format!(
-        "{} {} {}{}",
+        "{} {} {}{}{}",
         expression(&gate.left),
         gate.relation.text,
         expression(&gate.right),
+        confidence.map_or(String::new(), |asked| format!(
+            " with {} confidence",
+            number(&asked.number)
+        )),
         marks(&gate.marks)
     )
 }
@@ -62,6 +67,10 @@ fn expression(written: &Expression) -> String {
     match &written.kind {
         ExpressionKind::Number(value) => number(value),
         ExpressionKind::Metric(path) => path.iter().map(|name| name.text.as_str()).collect::<Vec<_>>().join("."),
+        ExpressionKind::Function { name, arguments } => {
+            let arguments: Vec<String> = arguments.iter().map(expression).collect();
+            format!("{}({})", name.text, arguments.join(", "))
+        }
         ExpressionKind::Group(inner) => format!("({})", expression(inner)),
         ExpressionKind::Binary { left, operator, right } => {
             format!("{} {} {}", expression(left), operator.symbol(), expression(right))

@@ -8,8 +8,8 @@ use pest::iterators::Pair;
 use super::grammar::Rule;
 use super::{MOST_ELEMENTS, MOST_OPERATORS};
 use crate::ast::{
-    Allowed, Argument, Block, Body, Call, Component, Entry, Expression, ExpressionKind, Field, File, Gate, Mark, Name,
-    Number, Operator, Quoted, Span, Statement, StatementKind, Value, ValueKind,
+    Allowed, Argument, Block, Body, Call, Component, Confidence, Entry, Expression, ExpressionKind, Field, File, Gate,
+    Mark, Name, Number, Operator, Quoted, Span, Statement, StatementKind, Value, ValueKind,
 };
 use crate::diagnostics::{Code, Diagnostic};
 
@@ -157,13 +157,21 @@ impl Builder {
         let name = self.name(parts.next().expect("a gate block has a name"));
         let gate = parts.next().expect("a gate block has a gate");
         let gate_span = self.span(&gate);
-        let [left, relation, right] = children(gate)
-            .try_into()
-            .expect("gate = { expression ~ relation ~ expression }");
+        // gate = { expression ~ relation ~ expression ~ confidence? }
+        let mut sides = children(gate).into_iter();
+        let mut next = || sides.next().expect("a gate has two sides and a relation");
+        let (left, relation, right) = (next(), next(), next());
         let gate = Gate {
             left: self.expression(left),
             relation: self.name(relation),
             right: self.expression(right),
+            confidence: sides.next().map(|pair| {
+                let number = only_child(pair); // confidence = { with_word ~ number ~ confidence_word }
+                Confidence {
+                    span: self.span(&number),
+                    number: self.number(number),
+                }
+            }),
             span: gate_span,
             marks: parts.map(|mark| self.mark(mark)).collect(),
         };
@@ -400,12 +408,29 @@ impl Builder {
         if pair.as_rule() == Rule::term {
             return self.expression(pair);
         }
-        assert_eq!(pair.as_rule(), Rule::factor); // factor = { number | metric | group }
+        assert_eq!(pair.as_rule(), Rule::factor); // factor = { number | function | metric | group }
         let inner = only_child(pair);
         let span = self.span(&inner);
         let kind = match inner.as_rule() {
             Rule::number => ExpressionKind::Number(self.number(inner)),
             Rule::metric => ExpressionKind::Metric(children(inner).into_iter().map(|name| self.name(name)).collect()),
+            Rule::function => {
+                // function = { name ~ expression* }
+                let mut parts = children(inner).into_iter();
+                let name = self.name(parts.next().expect("a function has a name"));
+                let arguments: Vec<Expression> = parts
+                    .take(MOST_OPERATORS + 1)
+                    .map(|argument| self.expression(argument))
+                    .collect();
+                if arguments.len() > MOST_OPERATORS {
+                    self.errors.push(
+                        Diagnostic::new(Code::TOO_DEEP, format!("more than {MOST_OPERATORS} arguments"))
+                            .label(span, "too long")
+                            .help("a gate compares a few metrics"),
+                    );
+                }
+                ExpressionKind::Function { name, arguments }
+            }
             rule => {
                 assert_eq!(rule, Rule::group);
                 ExpressionKind::Group(Box::new(self.expression(only_child(inner))))
@@ -427,6 +452,8 @@ fn children(pair: Pair<'_, Rule>) -> Vec<Pair<'_, Rule>> {
         Rule::close_brace,
         Rule::open_paren,
         Rule::close_paren,
+        Rule::with_word,
+        Rule::confidence_word,
         Rule::open_bracket,
         Rule::close_bracket,
     ];

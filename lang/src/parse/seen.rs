@@ -167,6 +167,10 @@ fn gate(gate: &mut Gate, by: usize) {
     span(&mut gate.span, by);
     name(&mut gate.relation, by);
     marks(&mut gate.marks, by);
+    if let Some(confidence) = &mut gate.confidence {
+        span(&mut confidence.span, by);
+        number(&mut confidence.number, by);
+    }
     [&mut gate.left, &mut gate.right]
         .into_iter()
         .for_each(|side| expression(side, by));
@@ -177,6 +181,10 @@ fn expression(written: &mut Expression, by: usize) {
     match &mut written.kind {
         ExpressionKind::Number(inner) => number(inner, by),
         ExpressionKind::Metric(path) => names(path, by),
+        ExpressionKind::Function { name: own, arguments } => {
+            name(own, by);
+            arguments.iter_mut().for_each(|argument| expression(argument, by));
+        }
         ExpressionKind::Group(inner) => expression(inner, by),
         ExpressionKind::Binary { left, right, .. } => {
             expression(left, by);

@@ -104,7 +104,7 @@ fn block() -> impl Strategy<Value = String> {
     let plain =
         (word(), word(), gap(), body).prop_map(|(kind, name, gap, body)| format!("{kind}{gap}{name} {{{gap}{body}}}"));
     let gate = (word(), word(), number(), gap(), marks()).prop_map(|(name, metric, number, gap, marks)| {
-        format!("expect {name} {{{gap}{metric}.a.pass@1{gap}<={gap}({number} + {metric}.b.c) * 2{marks}{gap}}}")
+        format!("expect {name} {{{gap}{metric}.a.pass@1{gap}<={gap}({number} + mean({metric}.b.c,{gap}1)) * 2{gap}with 95%{gap}confidence{marks}{gap}}}")
     });
     prop_oneof![5 => plain, 1 => gate]
 }

@@ -50,8 +50,10 @@ fn outline(block: &Block, level: usize) -> String {
     match &block.body {
         Body::Gate(gate) => {
             let (left, right) = (expression(&gate.left), expression(&gate.right));
+            let asked = gate.confidence.as_ref();
+            let asked = asked.map_or(String::new(), |asked| format!(" with {}", asked.number.digits));
             out.push_str(&format!(
-                "{margin}  {left} {} {right}{}\n",
+                "{margin}  {left} {} {right}{asked}{}\n",
                 gate.relation.text,
                 marks(&gate.marks)
             ));
@@ -131,6 +133,10 @@ fn expression(written: &Expression) -> String {
             )
         }
         ExpressionKind::Metric(path) => path.iter().map(|name| name.text.as_str()).collect::<Vec<_>>().join("."),
+        ExpressionKind::Function { name, arguments } => {
+            let arguments: Vec<String> = arguments.iter().map(expression).collect();
+            format!("function {}[{}]", name.text, arguments.join("; "))
+        }
         ExpressionKind::Group(inner) => format!("group{}", expression(inner)),
         ExpressionKind::Binary { left, operator, right } => {
             format!("({} {} {})", expression(left), operator.symbol(), expression(right))

@@ -140,15 +140,7 @@ impl Run<'_> {
 
     fn tokens(&self, id: NodeId, out: &Utf8Path, watch: Watch<'_>) -> Result<(), RunError> {
         let fields: TokensFields = self.fields(id)?;
-        let names: &[&str] = match fields.split {
-            Split::Train => &["train.jsonl"],
-            Split::HeldOut => &["held_out.jsonl"],
-            Split::All => &["train.jsonl", "held_out.jsonl"],
-        };
-        let mut documents = Vec::new();
-        for name in names {
-            documents.extend(self.files_named(id, "documents", name)?);
-        }
+        let documents = self.token_documents(id)?;
         let tokenizer = self.files(self.only_input(id, "tokenizer")?)?;
         let meta = fs::read_to_string(&tokenizer["meta.json"]).map_err(|error| self.fail(id, error))?;
         let meta: TokenizerMeta = serde_json::from_str(&meta).map_err(|error| self.fail(id, error))?;
@@ -162,6 +154,20 @@ impl Run<'_> {
         )
         .map(drop)
         .map_err(|error| self.fail(id, chain(&error)))
+    }
+
+    /// The documents behind a node of tokens, in their order.
+    pub(super) fn token_documents(&self, id: NodeId) -> Result<Vec<Utf8PathBuf>, RunError> {
+        let names: &[&str] = match self.fields::<TokensFields>(id)?.split {
+            Split::Train => &["train.jsonl"],
+            Split::HeldOut => &["held_out.jsonl"],
+            Split::All => &["train.jsonl", "held_out.jsonl"],
+        };
+        let mut documents = Vec::new();
+        for name in names {
+            documents.extend(self.files_named(id, "documents", name)?);
+        }
+        Ok(documents)
     }
 
     fn weights(&self, id: NodeId, out: &Utf8Path) -> Result<(), RunError> {

@@ -1,52 +1,81 @@
 //! Gates: compares metrics of evals, and says how it came out.
 
-use aurora_compiler::fields::{ExpectFields, Term};
+use aurora_compiler::fields::ExpectFields;
 use aurora_compiler::graph::NodeId;
-use aurora_compiler::spec::Relation;
 use camino::Utf8Path;
 use serde::{Deserialize, Serialize};
 
 use super::{Run, RunError};
-use crate::job::Scores;
+use crate::statistics::{Interval, Judgement, Scored, Verdict, judge};
 
 /// How a gate came out.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Gate {
     pub name: String,
     /// The gate as the spec says it.
     pub text: String,
-    pub holds: bool,
-    pub left: f64,
-    pub right: f64,
+    #[serde(flatten)]
+    pub found: Judgement,
+}
+
+impl Gate {
+    /// How it came out, in words.
+    pub fn verdict(&self) -> String {
+        let found = &self.found;
+        match (found.holds, found.verdict) {
+            (false, Verdict::HoldsWithinNoise) => {
+                format!(
+                    "FAILS: it holds within the noise, and asks for {} confidence",
+                    self.level()
+                )
+            }
+            (_, verdict) => verdict.to_string().replace("fails", "FAILS"),
+        }
+    }
+
+    /// The two sides, and the difference with its interval.
+    pub fn figures(&self) -> String {
+        let found = &self.found;
+        let sides = format!("{:.4} against {:.4}, {:+.4}", found.left, found.right, found.difference);
+        match found.interval {
+            Some(Interval { low, high }) => format!("{sides}, {} between {low:+.4} and {high:+.4}", self.level()),
+            None => format!("{sides}, and too few items to say more"),
+        }
+    }
+
+    fn level(&self) -> String {
+        format!("{}%", (self.found.level * 1e4).round() / 100.0)
+    }
+}
+
+impl Run<'_> {
+    /// Reads what an eval found.
+    ///
+    /// # Errors
+    /// Its result is not there or damaged.
+    pub(crate) fn scored(&self, eval: NodeId) -> Result<Scored, RunError> {
+        let files = self.files(eval)?;
+        let read = |name: &str| {
+            let path = files
+                .get(name)
+                .ok_or_else(|| self.fail(eval, format!("its result has no {name}")))?;
+            std::fs::read_to_string(path).map_err(|error| self.fail(eval, error))
+        };
+        let scores = serde_json::from_str(&read("scores.json")?).map_err(|error| self.fail(eval, error))?;
+        Scored::new(scores, &read("items.jsonl")?).map_err(|cause| self.fail(eval, cause))
+    }
 }
 
 /// Evaluates a gate into `gate.json`.
 pub(super) fn build(run: &Run<'_>, id: NodeId, out: &Utf8Path) -> Result<(), RunError> {
     let fields: ExpectFields = run.fields(id)?;
-    let mut scores = Vec::new();
-    for input in run.inputs(id, "scores") {
-        let path = &run.files(input)?["scores.json"];
-        let text = std::fs::read_to_string(path).map_err(|error| run.fail(id, error))?;
-        scores.push(serde_json::from_str::<Scores>(&text).map_err(|error| run.fail(id, error))?);
-    }
-    let left = value(&fields.left, &scores).map_err(|cause| run.fail(id, cause))?;
-    let right = value(&fields.right, &scores).map_err(|cause| run.fail(id, cause))?;
-    let holds = match fields.relation {
-        Relation::Less => left < right,
-        Relation::AtMost => left <= right,
-        Relation::Greater => left > right,
-        Relation::AtLeast => left >= right,
-    };
+    let evals = run.inputs(id, "scores").into_iter().map(|input| run.scored(input));
+    let evals = evals.collect::<Result<Vec<_>, _>>()?;
     let node = run.node(id);
-    let name = node.name.trim_start_matches("expect/").to_string();
-    let text = node.spec_values.values().next().cloned().unwrap_or_default();
     let gate = Gate {
-        name,
-        text,
-        holds,
-        left,
-        right,
+        name: node.name.trim_start_matches("expect/").to_string(),
+        text: node.spec_values.values().next().cloned().unwrap_or_default(),
+        found: judge(&fields, &evals).map_err(|cause| run.fail(id, cause))?,
     };
     let text = serde_json::to_string(&gate).map_err(|error| run.fail(id, error))?;
     std::fs::write(out.join("gate.json"), text + "\n").map_err(|error| run.fail(id, error))
@@ -56,30 +85,4 @@ pub(super) fn build(run: &Run<'_>, id: NodeId, out: &Utf8Path) -> Result<(), Run
 pub(super) fn read(run: &Run<'_>, id: NodeId) -> Result<Gate, RunError> {
     let text = std::fs::read_to_string(&run.files(id)?["gate.json"]).map_err(|error| run.fail(id, error))?;
     serde_json::from_str(&text).map_err(|error| run.fail(id, error))
-}
-
-fn value(term: &Term, scores: &[Scores]) -> Result<f64, String> {
-    Ok(match term {
-        Term::Number(number) => number.to_f64(),
-        Term::Add(left, right) => value(left, scores)? + value(right, scores)?,
-        Term::Subtract(left, right) => value(left, scores)? - value(right, scores)?,
-        Term::Multiply(left, right) => value(left, scores)? * value(right, scores)?,
-        Term::Metric { input, metric, set } => {
-            let of = scores
-                .get(*input)
-                .ok_or("the gate names an eval that it does not have")?;
-            if let Some(measures) = of.measures.get(set) {
-                let measure = measures.get(metric);
-                return measure
-                    .map(|measure| measure.value)
-                    .ok_or_else(|| format!("the eval has no metric `{metric}`"));
-            }
-            let score = of.sets.get(set).ok_or_else(|| format!("the eval has no set `{set}`"))?;
-            match metric.as_str() {
-                "perplexity" => score.perplexity,
-                "bits_per_byte" => score.bits_per_byte,
-                other => return Err(format!("the eval has no metric `{other}`")),
-            }
-        }
-    })
 }

@@ -269,6 +269,7 @@ impl Session<'_, '_> {
             let meta = self.meta(node)?;
             sets.push(EvalSetPaths {
                 files: vec![run.token_paths(node)?],
+                documents: run.token_documents(node)?,
                 bytes: meta.bytes,
                 end_of_document: meta.end_of_document_id,
             });

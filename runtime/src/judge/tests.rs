@@ -1,6 +1,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 
-use aurora_compiler::fields::{Better, Labelled};
+use aurora_compiler::fields::Labelled;
+use aurora_compiler::spec::Better;
 use camino::Utf8PathBuf;
 
 use super::*;

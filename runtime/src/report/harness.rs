@@ -141,7 +141,7 @@ fn metric_name(metric: &str) -> &str {
 fn is_higher_better(metric: &str, fields: &Value) -> bool {
     match metric {
         "score" => match serde_json::from_value(fields.clone()) {
-            Ok(JudgeFields::Score { better, .. }) => better == aurora_compiler::fields::Better::Higher,
+            Ok(JudgeFields::Score { better, .. }) => better == aurora_compiler::spec::Better::Higher,
             _ => true,
         },
         "perplexity" | "byte_perplexity" | "bits_per_byte" | "refusal_rate" => false,

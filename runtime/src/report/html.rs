@@ -2,9 +2,10 @@
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::lineage;
 use super::plots::{Line, Plot, draw, short};
-use super::story::{EvalStory, StageStory, Story};
+use super::story::{EvalStory, Point, StageStory, Story};
+use super::{lineage, tables};
+use crate::statistics::Interval;
 
 const STYLE: &str = "
 body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1a1a1a;background:#fff}
@@ -41,7 +42,7 @@ pub fn page(story: &Story) -> Result<String, String> {
                     (story.parameters) " parameters, " (story.stages.len()) " stages, "
                     (short(total as f64)) " tokens. Every figure on this page follows from the lock alone."
                 }
-                (gates(story))
+                (tables::gates(story))
                 h2 { "Loss" }
                 p { "Mean over each step's tokens of −ln p, in nats." }
                 (PreEscaped(draw(&losses(story))?))
@@ -52,11 +53,12 @@ pub fn page(story: &Story) -> Result<String, String> {
                         (PreEscaped(draw(&scores(eval, story))?))
                         (score_table(eval))
                     }
+                    @if let Some(plot) = measures(eval, story) { (PreEscaped(draw(&plot)?)) }
                     (measure_table(eval))
                 }
-                h2 { "What was forgotten" }
-                p { "Bits per byte at the end against the best seen before; above zero is worse." }
-                @for eval in story.evals.iter().filter(|eval| !set_names(eval).is_empty()) { (forgotten(eval)) }
+                (tables::changes(story))
+                (tables::forgotten(story))
+                (tables::transfers(story))
                 h2 { "Mixture ledger" }
                 p { "What each stage asked for, and what the data order dealt." }
                 @for stage in &story.stages { (ledger(stage)) }
@@ -68,27 +70,6 @@ pub fn page(story: &Story) -> Result<String, String> {
         }
     };
     Ok(body.into_string())
-}
-
-fn gates(story: &Story) -> Markup {
-    html! {
-        @if !story.gates.is_empty() {
-            h2 { "Gates" }
-            table {
-                tr { th { "gate" } th { "left" } th { "right" } th { "" } }
-                @for gate in &story.gates {
-                    tr {
-                        td { (gate.name) ": " code { (gate.text) } }
-                        td { (format!("{:.4}", gate.left)) }
-                        td { (format!("{:.4}", gate.right)) }
-                        td {
-                            @if gate.holds { span class="holds" { "holds" } } @else { span class="fails" { "fails" } }
-                        }
-                    }
-                }
-            }
-        }
-    }
 }
 
 fn seams(story: &Story) -> Vec<(f64, String)> {
@@ -111,6 +92,7 @@ fn losses(story: &Story) -> Plot<'static> {
     let line = Line {
         name: "loss".to_string(),
         points: points.collect(),
+        bars: Vec::new(),
         colour: 0,
         marked: false,
     };
@@ -141,6 +123,14 @@ fn bits(eval: &EvalStory, set: &str) -> Vec<(f64, f64)> {
     scored.collect()
 }
 
+fn bars(eval: &EvalStory, set: &str, metric: &str) -> Vec<(f64, f64, f64)> {
+    let found = eval.points.iter().filter_map(|point| {
+        let interval = point.interval(set, metric)?;
+        Some((point.tokens as f64, interval.low, interval.high))
+    });
+    found.collect()
+}
+
 fn scores(eval: &EvalStory, story: &Story) -> Plot<'static> {
     let mut all: Vec<String> = story.evals.iter().flat_map(set_names).collect();
     all.sort();
@@ -148,6 +138,7 @@ fn scores(eval: &EvalStory, story: &Story) -> Plot<'static> {
     let line = |set: &String| Line {
         name: set.clone(),
         points: bits(eval, set),
+        bars: bars(eval, set, "bits_per_byte"),
         colour: all.iter().position(|name| name == set).unwrap_or(0),
         marked: true,
     };
@@ -160,17 +151,47 @@ fn scores(eval: &EvalStory, story: &Story) -> Plot<'static> {
     }
 }
 
+/// A task's scores over all of its items, but for those on another scale than from 0 to 1; nothing for a single checkpoint.
+fn measures(eval: &EvalStory, story: &Story) -> Option<Plot<'static>> {
+    let all = eval.points.iter().filter_map(|point| point.measures.get(""));
+    let mut names: Vec<&String> = all.flat_map(|own| own.keys()).collect();
+    names.sort();
+    names.dedup();
+    let line = |(colour, name): (usize, &String)| {
+        let own = |point: &Point| Some((point.tokens as f64, point.measures.get("")?.get(name)?.value));
+        Line {
+            name: name.clone(),
+            points: eval.points.iter().filter_map(own).collect(),
+            bars: bars(eval, "", name),
+            colour,
+            marked: true,
+        }
+    };
+    let lines = names.into_iter().enumerate().map(line);
+    let lines: Vec<Line> = lines
+        .filter(|line| line.points.iter().all(|point| (0.0..=1.0).contains(&point.1)))
+        .collect();
+    (lines.iter().any(|line| line.points.len() > 1)).then(|| Plot {
+        across: "tokens",
+        up: "score",
+        lines,
+        seams: seams(story),
+    })
+}
+
 fn score_table(eval: &EvalStory) -> Markup {
     html! {
         div class="wide" { table {
-            caption { "Bits per byte (perplexity by token)" }
+            caption { "Bits per byte ± half of the 95% interval (perplexity by token)" }
             tr { th { "set" } @for point in &eval.points { th { (point.at) } } }
             @for set in set_names(eval) {
                 tr {
                     td { (set) }
                     @for point in &eval.points {
                         td { @if let Some(score) = point.sets.get(&set) {
-                            (format!("{:.3} ({:.1})", score.bits_per_byte, score.perplexity))
+                            (format!("{:.3}", score.bits_per_byte))
+                            (plus_minus(point.interval(&set, "bits_per_byte")))
+                            (format!(" ({:.1})", score.perplexity))
                         } }
                     }
                 }
@@ -179,25 +200,26 @@ fn score_table(eval: &EvalStory) -> Markup {
     }
 }
 
-/// What a task has measured, with standard errors.
+/// What a task has measured.
 fn measure_table(eval: &EvalStory) -> Markup {
-    let names: std::collections::BTreeSet<String> = eval
+    let names: std::collections::BTreeSet<(&String, &String)> = eval
         .points
         .iter()
-        .flat_map(|point| point.measured().into_keys())
+        .flat_map(|point| &point.measures)
+        .flat_map(|(set, own)| own.keys().map(move |metric| (set, metric)))
         .collect();
     html! {
         @if !names.is_empty() {
             div class="wide" { table {
-                caption { "Scores ± standard error" }
+                caption { "Scores ± half of their 95% intervals" }
                 tr { th { "metric" } @for point in &eval.points { th { (point.at) } } }
-                @for name in &names {
+                @for (set, metric) in names {
                     tr {
-                        td { (name) }
+                        td { (set) " " (metric) }
                         @for point in &eval.points {
-                            td { @if let Some(measure) = point.measured().get(name) {
+                            td { @if let Some(measure) = point.measures.get(set).and_then(|own| own.get(metric)) {
                                 (format!("{:.3}", measure.value))
-                                @if let Some(error) = measure.standard_error { (format!(" ± {error:.3}")) }
+                                (plus_minus(point.interval(set, metric)))
                             } }
                         }
                     }
@@ -207,34 +229,8 @@ fn measure_table(eval: &EvalStory) -> Markup {
     }
 }
 
-fn forgotten(eval: &EvalStory) -> Markup {
-    html! {
-        table {
-            caption { (eval.name) }
-            tr { th { "set" } th { "best" } th { "at" } th { "end" } th { "lost" } }
-            @for set in set_names(eval) {
-                @if let Some((best, at, end)) = best_and_end(eval, &set) {
-                    tr {
-                        td { (set) }
-                        td { (format!("{best:.3}")) }
-                        td { (at) }
-                        td { (format!("{end:.3}")) }
-                        td { (format!("{:+.2}%", (end / best - 1.0) * 100.0)) }
-                    }
-                }
-            }
-        }
-    }
-}
-
-fn best_and_end(eval: &EvalStory, set: &str) -> Option<(f64, String, f64)> {
-    let scored: Vec<(&str, f64)> = eval
-        .points
-        .iter()
-        .filter_map(|point| Some((point.at.as_str(), point.sets.get(set)?.bits_per_byte)))
-        .collect();
-    let (at, best) = scored.iter().min_by(|a, b| a.1.total_cmp(&b.1))?;
-    Some((*best, (*at).to_string(), scored.last()?.1))
+fn plus_minus(interval: Option<Interval>) -> String {
+    interval.map_or(String::new(), |interval| format!(" ± {:.3}", interval.half()))
 }
 
 fn ledger(stage: &StageStory) -> Markup {

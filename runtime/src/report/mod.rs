@@ -6,8 +6,10 @@
 pub mod harness;
 mod html;
 mod lineage;
+mod noise;
 mod plots;
 mod story;
+mod tables;
 
 use aurora_compiler::graph::NodeId;
 use aurora_compiler::hash::Keyed;
@@ -16,6 +18,7 @@ use camino::Utf8Path;
 use crate::engine::{Run, RunError};
 use crate::store::Store;
 
+pub use noise::{Change, Forgotten, Noise, Transfer};
 pub use story::{Dealt, EvalStory, Point, StageStory, Story};
 
 /// Writes the report of a graph whose other nodes are built.

@@ -6,6 +6,8 @@ use plotters::prelude::*;
 pub struct Line {
     pub name: String,
     pub points: Vec<(f64, f64)>,
+    /// Upright bars from low to high, at some places across.
+    pub bars: Vec<(f64, f64, f64)>,
     /// Which colour: the same name has the same one in every plot of a page.
     pub colour: usize,
     /// Small circles at the points, for scores; a bare line for losses.
@@ -54,7 +56,8 @@ pub fn draw(plot: &Plot<'_>) -> Result<String, String> {
         root.fill(&WHITE).map_err(|error| error.to_string())?;
         let all = || plot.lines.iter().flat_map(|line| &line.points);
         let across = range(all().map(|point| point.0));
-        let up = range(all().map(|point| point.1));
+        let bars = plot.lines.iter().flat_map(|line| &line.bars);
+        let up = range(all().map(|point| point.1).chain(bars.flat_map(|bar| [bar.1, bar.2])));
         let mut chart = ChartBuilder::on(&root)
             .margin(10)
             .x_label_area_size(40)
@@ -90,6 +93,9 @@ pub fn draw(plot: &Plot<'_>) -> Result<String, String> {
                 .map_err(|error| error.to_string())?
                 .label(line.name.clone())
                 .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 18, y)], colour.stroke_width(3)));
+            let upright = |&(at, low, high): &(f64, f64, f64)| PathElement::new(vec![(at, low), (at, high)], colour);
+            let bars = line.bars.iter().map(upright);
+            chart.draw_series(bars).map_err(|error| error.to_string())?;
             if line.marked {
                 let circles = line.points.iter().map(|&point| Circle::new(point, 3, colour.filled()));
                 chart.draw_series(circles).map_err(|error| error.to_string())?;

@@ -6,9 +6,11 @@ use aurora_compiler::fields::{OrderFields, TrainFields};
 use aurora_compiler::graph::{Kind, NodeId};
 use serde::{Deserialize, Serialize};
 
+use super::noise::{Looked, Noise, StageEnds};
 use crate::data::order::Order;
 use crate::engine::{Gate, Run, RunError};
-use crate::job::{Measure, Score, Scores, TrailStep};
+use crate::job::{Measure, Score, TrailStep};
+use crate::statistics::Interval;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Story {
@@ -20,6 +22,8 @@ pub struct Story {
     /// What extraction and filtering kept and dropped, by corpus, as the filter reported it.
     pub corpora: BTreeMap<String, serde_json::Value>,
     pub gates: Vec<Gate>,
+    /// What the evals' scores are worth.
+    pub noise: Noise,
     pub lineage: Vec<LineageNode>,
 }
 
@@ -65,9 +69,17 @@ pub struct Point {
     /// Of a task: by category, then metric.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub measures: BTreeMap<String, BTreeMap<String, Measure>>,
+    /// At 95%, by set or category, then metric.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub intervals: BTreeMap<String, BTreeMap<String, Interval>>,
 }
 
 impl Point {
+    /// The interval of a score, if it has one.
+    pub fn interval(&self, set: &str, metric: &str) -> Option<Interval> {
+        self.intervals.get(set)?.get(metric).copied()
+    }
+
     /// A task's numbers, each by the words that stand before it: the metric, after its category if it has one.
     pub fn measured(&self) -> BTreeMap<String, &Measure> {
         let named = |category: &str, metric: &str| match category {
@@ -116,11 +128,13 @@ pub(super) fn tell(run: &Run<'_>, report: NodeId) -> Result<Story, RunError> {
         evals: Vec::new(),
         corpora: BTreeMap::new(),
         gates: Vec::new(),
+        noise: Noise::default(),
         lineage: Vec::new(),
     };
     // Where on the axis of tokens each checkpoint stands: a stage begins where its start stands.
     let mut tokens_at: BTreeMap<NodeId, u64> = of_kind(Kind::Weights).map(|id| (id, 0)).collect();
     let mut lasts = std::collections::BTreeSet::new();
+    let mut ends = Vec::new();
     for id in of_kind(Kind::Train) {
         let fields: TrainFields = parse(run, id)?;
         story.parameters = fields.model.parameters();
@@ -138,17 +152,18 @@ pub(super) fn tell(run: &Run<'_>, report: NodeId) -> Result<Story, RunError> {
         });
         if is_last {
             lasts.insert(id);
+            ends.push((start, id));
             story.stages.push(stage(run, id, &fields, before, per_step)?);
         }
     }
-    let mut evals: BTreeMap<String, Vec<Point>> = BTreeMap::new();
+    let mut evals: BTreeMap<String, Vec<Looked>> = BTreeMap::new();
     for id in of_kind(Kind::Eval).chain(of_kind(Kind::Judge)) {
         let node = graph.node(id);
         let mut parts = node.name.splitn(3, '/');
         let (Some(_), Some(eval), Some(at)) = (parts.next(), parts.next(), parts.next()) else {
             continue;
         };
-        let scores: Scores = read_json(run, id, "scores.json")?;
+        let scored = run.scored(id)?;
         let first = |id: NodeId, role: &str| graph.inputs(id).find(|input| input.role == role).map(|input| input.node);
         let checkpoint = first(first(id, "answers").unwrap_or(id), "checkpoint");
         let tokens = checkpoint
@@ -159,15 +174,31 @@ pub(super) fn tell(run: &Run<'_>, report: NodeId) -> Result<Story, RunError> {
             at: at.to_string(),
             tokens,
             ends_stage,
-            sets: scores.sets,
-            measures: scores.measures,
+            sets: scored.scores.sets.clone(),
+            measures: scored.scores.measures.clone(),
+            intervals: BTreeMap::new(),
         };
-        evals.entry(eval.to_string()).or_default().push(point);
+        let better = node.spec_values.get(&format!("eval.{eval}.better")).cloned();
+        evals.entry(eval.to_string()).or_default().push(Looked {
+            checkpoint,
+            point,
+            scored,
+            lower: better.map(|better| better == "lower"),
+        });
     }
-    for (name, mut points) in evals {
-        points.sort_by_key(|point| point.tokens);
-        story.evals.push(EvalStory { name, points });
+    let ends = story.stages.iter().map(|stage| stage.name.as_str()).zip(ends);
+    let ends: Vec<StageEnds<'_>> = ends
+        .map(|(name, (start, end))| StageEnds { name, start, end })
+        .collect();
+    let mut noise = Noise::default();
+    let mut told = Vec::new();
+    for (name, mut looked) in evals {
+        looked.sort_by_key(|looked| looked.point.tokens);
+        noise.tell(&name, &mut looked, &ends);
+        let points = looked.into_iter().map(|looked| looked.point).collect();
+        told.push(EvalStory { name, points });
     }
+    story.evals = told;
     for id in of_kind(Kind::Filter) {
         let name = graph.node(id).name.trim_start_matches("filter/").to_string();
         story.corpora.insert(name, read_json(run, id, "report.json")?);
@@ -175,6 +206,8 @@ pub(super) fn tell(run: &Run<'_>, report: NodeId) -> Result<Story, RunError> {
     for id in of_kind(Kind::Expect) {
         story.gates.push(read_json(run, id, "gate.json")?);
     }
+    noise.correct(&story.gates);
+    story.noise = noise;
     for id in graph.ids().filter(|id| *id != report) {
         story.lineage.push(LineageNode {
             name: graph.node(id).name.clone(),

@@ -87,6 +87,22 @@ impl Grams {
         best
     }
 
+    /// Numbers that [`Grams::counts`] gives.
+    pub const COUNTS: usize = 3 * ORDERS;
+
+    /// Order by order: of the text, of the expected one, of both. Their sums over texts are again grams.
+    pub fn counts(&self) -> Vec<f64> {
+        self.0.iter().flatten().map(|count| *count as f64).collect()
+    }
+
+    /// Grams from such whole numbers.
+    pub fn of_counts(counts: &[f64]) -> Self {
+        let mut grams = Self::default();
+        let places = grams.0.iter_mut().flatten();
+        places.zip(counts).for_each(|(place, count)| *place = *count as u64);
+        grams
+    }
+
     pub fn add(&mut self, other: &Self) {
         for (own, other) in self.0.iter_mut().zip(&other.0) {
             for (own, other) in own.iter_mut().zip(other) {

@@ -17,6 +17,8 @@ use serde_json::Value;
 use crate::data::encoder::Encoder;
 use crate::data::random::Key;
 use crate::source::archive::{ArchiveError, InputFile};
+
+pub use metrics::Grams;
 pub use pass::pass_at_k;
 pub use read::read;
 pub use score::{ItemResult, Verdict, means, score};
@@ -396,15 +398,6 @@ pub fn requests(
 fn in_turn(chat: &str, prompt: &[u32], encoder: &Encoder) -> Result<Vec<u32>, String> {
     let (before, after) = chat.split_once("{prompt}").ok_or("it has no `{prompt}`")?;
     Ok([&encoder.encode_markup(before)?, prompt, &encoder.encode_markup(after)?].concat())
-}
-
-/// The mean of some numbers and its standard error, if there are enough for one.
-fn mean(values: &[f64]) -> (f64, Option<f64>) {
-    let count = values.len() as f64;
-    let mean = values.iter().sum::<f64>() / count;
-    let squares: f64 = values.iter().map(|value| (value - mean) * (value - mean)).sum();
-    let error = (values.len() > 1).then(|| libm::sqrt(squares / (count - 1.0)) / libm::sqrt(count));
-    (mean, error)
 }
 
 #[cfg(test)]

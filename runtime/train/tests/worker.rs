@@ -14,8 +14,8 @@ use aurora_compiler::fields::{
 };
 use aurora_runtime::data::tokens::TokenWriter;
 use aurora_runtime::job::{
-    EvalJob, EvalSetPaths, Event, Files, Order, Placement, Recompute, Scores, Start, State, TaskPaths, TokenPaths,
-    TraceJob, TrailStep, TrainJob,
+    DocumentScore, EvalJob, EvalSetPaths, Event, Files, Order, Placement, Recompute, Scores, Start, State, TaskPaths,
+    TokenPaths, TraceJob, TrailStep, TrainJob,
 };
 use aurora_runtime::trace::Entry;
 use camino::{Utf8Path, Utf8PathBuf};
@@ -195,6 +195,13 @@ impl World {
                     .unwrap();
             }
             writer.finish().unwrap();
+            let line = |document: usize| {
+                format!(
+                    "{{\"id\":\"{name}#{document}\",\"text\":\"{}\"}}\n",
+                    "x".repeat(document + 1)
+                )
+            };
+            std::fs::write(world.documents(name), (0..60).map(line).collect::<String>()).unwrap();
         }
         let how = WeightsHow::Random {
             seed: 5,
@@ -214,6 +221,10 @@ impl World {
             bin: self.path(&format!("{name}.bin")),
             idx: self.path(&format!("{name}.idx")),
         }
+    }
+
+    fn documents(&self, name: &str) -> Utf8PathBuf {
+        self.path(&format!("{name}.jsonl"))
     }
 
     /// The files below a folder, by name.
@@ -322,6 +333,7 @@ impl World {
     fn eval(&self, name: &str, checkpoint: Start, threads: u32) -> EvalJob {
         let set = |files: &[&str]| EvalSetPaths {
             files: files.iter().map(|name| self.tokens(name)).collect(),
+            documents: files.iter().map(|name| self.documents(name)).collect(),
             bytes: 5000,
             end_of_document: 0,
         };
@@ -552,6 +564,19 @@ fn scores_do_not_depend_on_threads_or_batches(world: &World) {
         set.bits_per_byte,
         set.negative_log_likelihood / (std::f64::consts::LN_2 * 5000.0)
     );
+    // What each document is worth, by its name; the same for any number of threads.
+    assert_eq!(world.bytes("eval 1"), world.bytes("eval 3"));
+    let items = std::fs::read_to_string(world.path("eval 1").join("items.jsonl")).unwrap();
+    let items: Vec<DocumentScore> = items.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let own: Vec<&DocumentScore> = items.iter().filter(|item| item.set == "two").collect();
+    assert_eq!((items.len(), own.len()), (180, 120));
+    assert_eq!(
+        (own[61].document.as_str(), own[61].tokens, own[61].bytes),
+        ("61 c#1", 10, 2)
+    );
+    assert_eq!(own.iter().map(|item| item.tokens).sum::<u64>(), set.tokens);
+    let sum: f64 = own.iter().map(|item| item.negative_log_likelihood).sum();
+    assert!((sum / set.negative_log_likelihood - 1.0).abs() < 1e-12);
     // A set alone, so that its windows stand elsewhere in other batches, has the same bits.
     let mut job = world.eval("eval alone", world.start(), 2);
     job.fields.sets.remove(0);

@@ -82,6 +82,7 @@ impl Walker<'_> {
             Some(Frame::Gate { path, dot, state }) => match state {
                 State::At => vec![Expected::Mark { sign: true }],
                 State::Number => vec![Expected::Unit { types: Vec::new() }],
+                State::Every => Vec::new(),
                 _ if *dot => vec![Expected::Metric { path: path.clone() }],
                 _ => vec![Expected::Metric { path: Vec::new() }, Expected::Mark { sign: false }],
             },

@@ -189,6 +189,12 @@ impl Walker<'_> {
             return Role::Other;
         };
         match token.kind {
+            // `with 95% confidence`
+            TokenKind::Word if *state != State::At && matches!(word.as_str(), "with" | "confidence") && !*dot => {
+                path.clear();
+                *state = if word == "with" { State::Every } else { State::Done };
+                Role::Keyword
+            }
             TokenKind::Word if matches!(state, State::At | State::Number) => {
                 *state = if *state == State::At { State::Mark } else { State::Done };
                 if *state == State::Mark { Role::Mark } else { Role::Unit }
@@ -197,8 +203,15 @@ impl Walker<'_> {
                 if !*dot {
                     path.clear();
                 }
-                path.push(word);
+                let calls = !*dot && self.kind(index + 1) == Some(TokenKind::Open(b'('));
+                let Some(Frame::Gate { path, dot, .. }) = self.frames.last_mut() else {
+                    return Role::Other;
+                };
                 *dot = false;
+                if calls {
+                    return Role::Call { name: word };
+                }
+                path.push(word);
                 Role::Metric
             }
             TokenKind::Sign if word == "." => {
@@ -212,7 +225,12 @@ impl Walker<'_> {
                 Role::Mark
             }
             TokenKind::Number => {
-                *state = State::Number;
+                // Behind the number of `with 95%` no unit stands.
+                *state = if *state == State::Every {
+                    State::Done
+                } else {
+                    State::Number
+                };
                 Role::Number
             }
             TokenKind::Open(_) => {

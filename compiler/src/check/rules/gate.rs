@@ -6,17 +6,28 @@ use aurora_lang::diagnostics::{Code, Diagnostic};
 use crate::check::number::Counted;
 use crate::check::{Checker, set_names, suggest};
 use crate::fields::Exact;
-use crate::schema::metrics;
-use crate::spec::{Block, BlockId, BlockKind, Expression, Field, Gate, Metric, Relation, Spec, Value};
+use crate::schema::{Range, metrics};
+use crate::spec::{Better, Block, BlockId, BlockKind, Expression, Field, Gate, Metric, Relation, Spec, Value};
+
+/// The interval's ends are quantiles of two thousand replicates: at 99% ten lie beyond each.
+const CONFIDENCE: Range = Range {
+    least: "50",
+    includes_least: true,
+    most: Some("99"),
+    includes_most: true,
+};
 
 /// What an expression amounts to.
 #[derive(Clone, Copy, PartialEq)]
-enum Amount {
+pub(super) enum Amount {
     Number,
     Points,
-    /// A metric, or a sum or product with one; the flag says whether it lies between 0 and 1.
+    /// A metric, or what is made of some: whether it lies between 0 and 1, which way it is better, if that can be said, and
+    /// whether it is a difference, which can be as small as points are.
     Metric {
         share: bool,
+        better: Option<Better>,
+        difference: bool,
     },
     /// Could not be read.
     Fault,
@@ -37,8 +48,19 @@ impl Checker<'_> {
             );
             return None;
         }
-        for (side, amount) in [(&written.left, left_amount), (&written.right, right_amount)] {
-            if amount == Amount::Points {
+        for (side, amount, other) in [
+            (&written.left, left_amount, right_amount),
+            (&written.right, right_amount, left_amount),
+        ] {
+            let fits = matches!(
+                other,
+                Amount::Metric {
+                    share: true,
+                    difference: true,
+                    ..
+                }
+            );
+            if amount == Amount::Points && !fits {
                 self.error(bare_points(side));
                 return None;
             }
@@ -49,11 +71,17 @@ impl Checker<'_> {
             ">" => Relation::Greater,
             _ => Relation::AtLeast,
         };
-        let text = format!("{left} {relation} {right}");
+        let confidence = match &written.confidence {
+            Some(asked) => Some(self.percent(&asked.number, asked.span, &CONFIDENCE)?),
+            None => None,
+        };
+        let asked = confidence.map_or(String::new(), |level| format!(" with {level}% confidence"));
+        let text = format!("{left} {relation} {right}{asked}");
         let value = Value::Gate(Gate {
             left,
             relation,
             right,
+            confidence,
             text,
         });
         Some(Field {
@@ -63,13 +91,14 @@ impl Checker<'_> {
         })
     }
 
-    fn expression(&mut self, written: &ast::Expression, spec: &Spec) -> Option<(Expression, Amount)> {
+    pub(super) fn expression(&mut self, written: &ast::Expression, spec: &Spec) -> Option<(Expression, Amount)> {
         match &written.kind {
             ExpressionKind::Group(inner) => self.expression(inner, spec),
             ExpressionKind::Metric(path) => {
-                let (metric, share) = self.metric(path, spec)?;
-                Some((Expression::Metric(metric), Amount::Metric { share }))
+                let (metric, amount) = self.metric(path, spec)?;
+                Some((Expression::Metric(metric), amount))
             }
+            ExpressionKind::Function { name, arguments } => self.function(name, arguments, written.span, spec),
             ExpressionKind::Number(number) => {
                 let value = Exact::new(self.decimal(number, written.span)?);
                 match self.counted(number)? {
@@ -124,8 +153,8 @@ impl Checker<'_> {
         }
     }
 
-    /// `WEIGHTS.EVAL.METRIC.SET`, and whether the metric is a share.
-    fn metric(&mut self, path: &[Name], spec: &Spec) -> Option<(Metric, bool)> {
+    /// `WEIGHTS.EVAL.METRIC.SET`, and what it amounts to.
+    fn metric(&mut self, path: &[Name], spec: &Spec) -> Option<(Metric, Amount)> {
         let (at_name, rest) = path.split_first()?;
         let at = self.metric_weights(at_name, spec)?;
         let span = at_name.span.to(path[path.len() - 1].span);
@@ -152,7 +181,7 @@ impl Checker<'_> {
             self.error(incomplete(span, "a metric"));
             return None;
         };
-        let share = self.metric_of_kind(metric_name, kind, eval)?;
+        let amount = self.metric_of_kind(metric_name, kind, eval)?;
         let set = self.metric_set(rest, metric_name, &id.name, kind, eval, spec)?;
         Some((
             Metric {
@@ -161,7 +190,7 @@ impl Checker<'_> {
                 metric: metric_name.text.clone(),
                 set,
             },
-            share,
+            amount,
         ))
     }
 
@@ -199,26 +228,36 @@ impl Checker<'_> {
         None
     }
 
-    fn metric_of_kind(&mut self, name: &Name, kind: &str, eval: &Block) -> Option<bool> {
-        let mut all: Vec<(String, bool)> = Vec::new();
+    fn metric_of_kind(&mut self, name: &Name, kind: &str, eval: &Block) -> Option<Amount> {
+        let mut all: Vec<(String, Amount)> = Vec::new();
         for metric in metrics(kind) {
+            let better = match eval.word("better") {
+                Some("lower") => Better::Lower,
+                Some(_) => Better::Higher,
+                None => metric.better,
+            };
+            let amount = Amount::Metric {
+                share: metric.share,
+                better: Some(better),
+                difference: false,
+            };
             if metric.name == "pass@" {
                 let ks = eval
                     .field("k")
                     .map_or(&[][..], Field::elements)
                     .iter()
                     .filter_map(Field::integer);
-                all.extend(ks.map(|k| (format!("pass@{k}"), metric.share)));
+                all.extend(ks.map(|k| (format!("pass@{k}"), amount)));
             } else {
-                all.push((metric.name.to_owned(), metric.share));
+                all.push((metric.name.to_owned(), amount));
             }
         }
         // The list of k could not be read: any of them may exist.
         if all.is_empty() {
             return None;
         }
-        if let Some((_, share)) = all.iter().find(|(known, _)| *known == name.text) {
-            return Some(*share);
+        if let Some((_, amount)) = all.iter().find(|(known, _)| *known == name.text) {
+            return Some(*amount);
         }
         let message = format!("an eval of kind `{kind}` has no metric `{}`", name.text);
         let diagnostic = Diagnostic::new(Code::UNKNOWN_METRIC, message).label(name.span, "unknown metric");
@@ -304,9 +343,36 @@ fn combine(operator: Operator, left: Amount, right: Amount) -> Amount {
         (_, Number, Number) => Number,
         (Operator::Multiply, Points, _) | (Operator::Multiply, _, Points) => Fault,
         (_, Points, Points) => Points,
-        (_, Metric { share: true }, Points) | (Operator::Add, Points, Metric { share: true }) => Metric { share: true },
+        (_, sum @ Metric { share: true, .. }, Points) | (Operator::Add, Points, sum @ Metric { share: true, .. }) => {
+            sum
+        }
         (_, Points, _) | (_, _, Points) => Fault,
-        (_, Metric { share }, Number) | (_, Number, Metric { share }) => Metric { share },
-        (_, Metric { share: first }, Metric { share: second }) => Metric { share: first && second },
+        // A factor or a difference may turn a metric round.
+        (_, Metric { share, difference, .. }, Number) | (_, Number, Metric { share, difference, .. }) => Metric {
+            share,
+            better: None,
+            difference,
+        },
+        (
+            _,
+            Metric {
+                share: first,
+                difference: of_first,
+                ..
+            },
+            Metric {
+                share: second,
+                difference: of_second,
+                ..
+            },
+        ) => Metric {
+            share: first && second,
+            better: None,
+            difference: match operator {
+                Operator::Add => of_first && of_second,
+                Operator::Subtract => of_first == of_second,
+                Operator::Multiply => false,
+            },
+        },
     }
 }

@@ -4,6 +4,7 @@
 
 mod derive;
 mod eval;
+mod function;
 mod gate;
 mod layout;
 mod mixture;

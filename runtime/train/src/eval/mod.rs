@@ -5,6 +5,7 @@
 //! fixed shapes, so that a window's bits depend on its tokens and its padded length alone. Not here: messages, files.
 
 mod answers;
+mod documents;
 mod sample;
 mod windows;
 
@@ -17,7 +18,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use aurora_runtime::checkpoint::CheckpointError;
 use aurora_runtime::job::{EvalJob, Recompute, Score, Scores};
-use aurora_runtime::task::ItemResult;
 use camino::Utf8Path;
 use tch::Tensor;
 
@@ -30,6 +30,7 @@ use crate::train::team::Team;
 use windows::{Batch, Windows};
 
 pub use answers::{Answered, Task, answer};
+pub use documents::read as documents;
 pub use windows::{padded, sequences};
 
 /// Batches that each thread runs before progress is reported and a stop is seen.
@@ -40,6 +41,14 @@ struct Seat {
     weights: Weights,
     workspaces: BTreeMap<usize, Workspace>,
     peers: Peers,
+}
+
+/// What a job's sets are worth.
+#[derive(Debug)]
+pub struct Evaluated {
+    pub scores: Scores,
+    /// Set by set, the scored tokens of each document and its sum of −ln p.
+    pub documents: Vec<Vec<(u64, f64)>>,
 }
 
 /// Scores every set of a job, all ranks together; every rank learns the scores. `progress` is told the set, its scored
@@ -56,7 +65,7 @@ pub fn evaluate(
     peers: Vec<Peers>,
     stop: &AtomicBool,
     mut progress: impl FnMut(&str, u64, u64),
-) -> Result<(Option<Scores>, Vec<Peers>), TrainError> {
+) -> Result<(Option<Evaluated>, Vec<Peers>), TrainError> {
     let windows = Windows::open(job)?;
     let network = Arc::new(state.network.clone());
     let mut seats = Vec::new();
@@ -135,7 +144,18 @@ pub fn evaluate(
         sets: scores.collect(),
         measures: BTreeMap::new(),
     };
-    Ok((Some(scores), seats.into_iter().map(|seat| seat.peers).collect()))
+    let documents = windows.sets.iter().zip(&losses).map(|(set, losses)| {
+        let mut documents = vec![(0, 0.0); set.documents as usize];
+        for (window, loss) in set.windows.iter().zip(losses) {
+            let (tokens, sum) = &mut documents[window.document];
+            *tokens += window.length as u64;
+            *sum += loss;
+        }
+        documents
+    });
+    let documents = documents.collect();
+    let evaluated = Evaluated { scores, documents };
+    Ok((Some(evaluated), seats.into_iter().map(|seat| seat.peers).collect()))
 }
 
 /// Writes and syncs `scores.json` below `out`.
@@ -148,12 +168,12 @@ pub fn write(scores: &Scores, out: &Utf8Path) -> Result<(), TrainError> {
     put(&out.join("scores.json"), &text, out)
 }
 
-/// Writes and syncs `items.jsonl` below `out`: a line an item of a task.
+/// Writes and syncs `items.jsonl` below `out`: a line an item of a task, or a document.
 ///
 /// # Errors
 /// [`TrainError::Checkpoint`].
-pub fn write_items(items: &[ItemResult], out: &Utf8Path) -> Result<(), TrainError> {
-    let line = |item: &ItemResult| serde_json::to_string(item).expect("texts and numbers are JSON") + "\n";
+pub fn write_items<T: serde::Serialize>(items: &[T], out: &Utf8Path) -> Result<(), TrainError> {
+    let line = |item: &T| serde_json::to_string(item).expect("texts and numbers are JSON") + "\n";
     put(
         &out.join("items.jsonl"),
         &items.iter().map(line).collect::<String>(),

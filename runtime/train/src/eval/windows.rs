@@ -35,6 +35,8 @@ pub struct Window {
     pub length: usize,
     /// It begins a document.
     pub first: bool,
+    /// Number of its document in the set.
+    pub document: usize,
 }
 
 #[derive(Debug)]
@@ -129,6 +131,7 @@ impl Windows {
                         start: offset + start + at,
                         length: (scored - at).min(window as u64) as usize,
                         first: at == 0,
+                        document: set.documents as usize - 1,
                     }));
                 }
                 offset += file.num_tokens();

@@ -1,6 +1,7 @@
 //! What can go wrong in a segment.
 
 use aurora_runtime::checkpoint::CheckpointError;
+use aurora_runtime::data::documents::DocumentsError;
 use aurora_runtime::data::order::OrderError;
 use aurora_runtime::data::tokens::TokensError;
 
@@ -18,6 +19,12 @@ pub enum TrainError {
         component: String,
         #[source]
         source: TokensError,
+    },
+    #[error("cannot read documents of `{set}`")]
+    Documents {
+        set: String,
+        #[source]
+        source: DocumentsError,
     },
     #[error("cannot make the data order")]
     Order(#[from] OrderError),

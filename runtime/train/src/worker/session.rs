@@ -125,7 +125,7 @@ impl Session {
         self.carry_out(&job.node, stop, |session| session.segment(job, stop))
     }
 
-    /// Scores sets of documents and writes `scores.json`.
+    /// Scores sets of documents and writes `scores.json` and `items.jsonl`.
     pub fn evaluate(&mut self, job: &EvalJob, stop: &AtomicBool) -> Ended {
         self.carry_out(&job.node, stop, |session| session.scores(job, stop))
     }
@@ -257,14 +257,15 @@ impl Session {
                 });
             }
         };
-        let (scores, peers) = eval::evaluate(job, state, &team, peers, stop, progress)?;
+        let (evaluated, peers) = eval::evaluate(job, state, &team, peers, stop, progress)?;
         self.give_back(team, peers);
-        let Some(scores) = scores else {
+        let Some(evaluated) = evaluated else {
             self.agreed = true;
             return Ok(Ended::Idle);
         };
         if leads {
-            eval::write(&scores, &job.out)?;
+            eval::write_items(&eval::documents(job, &evaluated)?, &job.out)?;
+            eval::write(&evaluated.scores, &job.out)?;
         }
         self.events.send(&Event::Finished { node: job.node.clone() });
         Ok(Ended::Done)

@@ -1,0 +1,160 @@
+//! What gates make of metrics: functions with the right number and kind of arguments, and checkpoints enough to look at.
+
+use std::collections::BTreeSet;
+
+use aurora_lang::ast::{self, Name, Span};
+use aurora_lang::diagnostics::{Code, Diagnostic};
+
+use super::gate::Amount;
+use crate::check::{Checker, suggest};
+use crate::schema::{FUNCTIONS, FunctionSchema};
+use crate::spec::{Better, Block, BlockId, BlockKind, Expression, Field, Function, Metric, Spec, Value};
+
+/// Points through which a trend is more than a difference.
+const LEAST_POINTS: usize = 3;
+
+impl Checker<'_> {
+    pub(super) fn function(
+        &mut self,
+        name: &Name,
+        written: &[ast::Expression],
+        span: Span,
+        spec: &Spec,
+    ) -> Option<(Expression, Amount)> {
+        let Some(table) = FUNCTIONS.iter().find(|known| known.name == name.text) else {
+            let message = format!("there is no function `{}`", name.text);
+            let diagnostic = Diagnostic::new(Code::UNKNOWN_CALL, message).label(name.span, "unknown function");
+            self.error(suggest(
+                diagnostic,
+                name,
+                FUNCTIONS.iter().map(|known| known.name),
+                "one",
+            ));
+            return None;
+        };
+        let read: Vec<_> = written.iter().map(|argument| self.expression(argument, spec)).collect();
+        let read: Vec<(Expression, Amount)> = read.into_iter().collect::<Option<_>>()?;
+        let (arguments, amounts): (Vec<Expression>, Vec<Amount>) = read.into_iter().unzip();
+        if table.of_checkpoints {
+            let metric = match arguments.as_slice() {
+                [Expression::Metric(metric)] if metric.at.kind == BlockKind::Stage => metric,
+                _ => {
+                    self.error(bad(table, span, "is made of one metric of a stage"));
+                    return None;
+                }
+            };
+            self.enough_checkpoints(table, metric, span, spec)?;
+        } else if arguments.len() < 2 || !amounts.iter().all(|amount| matches!(amount, Amount::Metric { .. })) {
+            self.error(bad(table, span, "is made of two metrics or more"));
+            return None;
+        }
+        let share = amounts
+            .iter()
+            .all(|amount| matches!(amount, Amount::Metric { share: true, .. }));
+        let direction = |amount: &Amount| match amount {
+            Amount::Metric { better, .. } => *better,
+            _ => None,
+        };
+        let directions = amounts.iter().map(direction);
+        let common = directions.reduce(|a, b| a.filter(|a| Some(*a) == b)).flatten();
+        let differ = amounts
+            .iter()
+            .all(|amount| matches!(amount, Amount::Metric { difference: true, .. }));
+        let (better, difference) = match table.function {
+            Function::Forgetting | Function::Gap => (Some(Better::Lower), true),
+            Function::Trend => (common, true),
+            Function::Mean | Function::Worst => (common, differ),
+        };
+        if table.function == Function::Worst && better.is_none() {
+            let found = bad(table, span, "needs metrics that are better in the same direction");
+            self.error(
+                found
+                    .help("name metrics of one kind, not sums of several; the reference says which way each is better"),
+            );
+            return None;
+        }
+        Some((
+            Expression::Function(table.function, arguments),
+            Amount::Metric {
+                share,
+                better,
+                difference,
+            },
+        ))
+    }
+
+    /// A fault if the eval looks at too few of the stage's checkpoints. Silent where it cannot be known.
+    fn enough_checkpoints(&mut self, table: &FunctionSchema, metric: &Metric, span: Span, spec: &Spec) -> Option<()> {
+        let eval_id = BlockId {
+            kind: BlockKind::Eval,
+            name: metric.eval.clone(),
+        };
+        let eval = spec.blocks.get(&eval_id)?;
+        let found = match table.function {
+            Function::Trend => measured(spec, eval, &metric.at)?.1,
+            // The stage's own end is the last; what stands before it counts.
+            _ => {
+                let (steps, all) = measured(spec, eval, &metric.at)?;
+                let mut earlier = all.into_iter().filter(|step| *step < steps).collect::<BTreeSet<u64>>();
+                let mut known = BTreeSet::from([&metric.at]);
+                let mut stage = spec.blocks.get(&metric.at)?.reference("start")?;
+                while earlier.is_empty() && stage.kind == BlockKind::Stage && known.insert(stage) {
+                    earlier = measured(spec, eval, stage)?.1;
+                    stage = spec.blocks.get(stage)?.reference("start")?;
+                }
+                earlier
+            }
+        };
+        let (needed, what) = match table.function {
+            Function::Trend => (LEAST_POINTS, "measured checkpoints in its stage"),
+            _ => (1, "measured checkpoint before the stage's end"),
+        };
+        if found.len() < needed {
+            let message = format!(
+                "`{}` needs at least {needed} {what}, and there are {}",
+                table.name,
+                found.len()
+            );
+            let message = message.replace("there are 1", "there is 1");
+            let mut fault = Diagnostic::new(Code::TOO_FEW_CHECKPOINTS, message).label(span, "too few");
+            if let Some(at) = eval.field("at").and_then(Field::span) {
+                fault = fault.label(at, format!("where `{}` looks", metric.eval));
+            }
+            self.error(fault.help("measure at more checkpoints, such as `at = [start, every 10 steps, end]`"));
+            return None;
+        }
+        Some(())
+    }
+}
+
+fn bad(table: &FunctionSchema, span: Span, what: &str) -> Diagnostic {
+    Diagnostic::new(Code::BAD_GATE, format!("`{}` {what}", table.name))
+        .label(span, "cannot be calculated")
+        .help(format!("write `{}`", table.example))
+}
+
+/// A stage's steps, and those of its checkpoints at which an eval looks; 0 is its start.
+fn measured(spec: &Spec, eval: &Block, stage: &BlockId) -> Option<(u64, BTreeSet<u64>)> {
+    let (block, batch) = (spec.blocks.get(stage)?, spec.batch_of(stage)?);
+    let steps = batch.steps(block.quantity("budget")?)?;
+    let kept = block.field("checkpoint")?.quantity().and_then(|kept| batch.steps(kept));
+    let mut found = BTreeSet::new();
+    if !eval.references("stages").contains(&stage) {
+        return Some((steps, found));
+    }
+    for point in eval.field("at")?.elements() {
+        match (&point.value, point.quantity()) {
+            (Value::Every(_), quantity) => {
+                let every = batch.steps(quantity?).filter(|every| *every > 0)?;
+                let all = (1..=steps / every).map(|number| number * every);
+                let is_kept =
+                    |step: &u64| *step == steps || kept.is_some_and(|kept| kept > 0 && step.is_multiple_of(kept));
+                // No more than a trend asks for: a stage may have a million.
+                found.extend(all.filter(is_kept).take(LEAST_POINTS));
+            }
+            (Value::Word(word), _) if word == "start" => drop(found.insert(0)),
+            _ => drop(found.insert(steps)),
+        }
+    }
+    Some((steps, found))
+}

@@ -1,0 +1,280 @@
+//! What the scores of a run are worth: intervals, what each stage changed, what was forgotten, and whether that is noise.
+//!
+//! The items of an eval are drawn once for all of its checkpoints and metrics, so that differences are paired.
+
+use std::collections::BTreeMap;
+
+use aurora_compiler::graph::NodeId;
+use aurora_compiler::schema;
+use aurora_compiler::spec::Better;
+use serde::{Deserialize, Serialize};
+
+use super::story::Point;
+use crate::engine::Gate;
+use crate::statistics::{
+    Interval, LEVEL, REPLICATES, Sample, Scored, Tested, backward_transfer, forgetting, holm, paired, replicates,
+};
+
+/// All of it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Noise {
+    /// Every score of every stage's start and end.
+    pub changes: Vec<Change>,
+    pub forgotten: Vec<Forgotten>,
+    /// Where stages follow one another and a score was measured after two of them or more.
+    pub transfers: Vec<Transfer>,
+    /// Of the gates that ask for confidence: two-sided p that the comparison does not hold, corrected for all of them.
+    pub gates: BTreeMap<String, f64>,
+}
+
+/// A score before and after a stage.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Change {
+    pub stage: String,
+    pub eval: String,
+    pub metric: String,
+    pub set: String,
+    pub before: f64,
+    pub after: f64,
+    /// After − before.
+    pub difference: f64,
+    pub better: Better,
+    /// Of the difference, paired by items, at 95%.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<Interval>,
+    /// Two-sided, of this row alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test: Option<Tested>,
+    /// Corrected for all rows of the report (Holm).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub corrected: Option<f64>,
+}
+
+/// The best of a score against its last.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Forgotten {
+    pub eval: String,
+    pub metric: String,
+    pub set: String,
+    pub best: f64,
+    /// The checkpoint that had it.
+    pub at: String,
+    pub end: f64,
+    /// Above zero is worse.
+    pub lost: f64,
+    /// Of the loss, at 95%.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<Interval>,
+}
+
+/// What later stages did to the scores of earlier ones.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Transfer {
+    pub eval: String,
+    pub metric: String,
+    pub set: String,
+    /// Stages after which it was measured.
+    pub stages: usize,
+    /// Above zero is better.
+    pub transfer: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<Interval>,
+}
+
+/// An eval of one checkpoint.
+pub(super) struct Looked {
+    pub checkpoint: Option<NodeId>,
+    pub point: Point,
+    pub scored: Scored,
+    /// What the spec says of a score that only it knows.
+    pub lower: Option<bool>,
+}
+
+/// Where a stage begins and ends.
+pub(super) struct StageEnds<'a> {
+    pub name: &'a str,
+    pub start: Option<NodeId>,
+    pub end: NodeId,
+}
+
+/// One score at every checkpoint of its eval, and in every replicate.
+struct Series<'a> {
+    eval: &'a str,
+    set: String,
+    metric: String,
+    better: Better,
+    /// By checkpoint, in order; nothing where it was not measured.
+    values: Vec<Option<f64>>,
+    samples: Vec<Option<Sample>>,
+    /// Column of each sample in `drawn`.
+    columns: Vec<Option<usize>>,
+}
+
+impl Series<'_> {
+    /// The interval of a function of some checkpoints' scores.
+    fn interval(&self, drawn: &[Vec<f64>], of: &[usize], function: &dyn Fn(&[f64]) -> Option<f64>) -> Option<Interval> {
+        let columns: Vec<usize> = of.iter().map(|place| self.columns[*place]).collect::<Option<_>>()?;
+        let mut values = Vec::with_capacity(REPLICATES);
+        for row in drawn {
+            let scores: Vec<f64> = columns.iter().map(|column| row[*column]).collect();
+            values.push(function(&scores)?);
+        }
+        Interval::of(&values, LEVEL)
+    }
+}
+
+impl Noise {
+    /// Tells of one eval, whose checkpoints stand in the order of tokens, and gives them their intervals.
+    pub(super) fn tell(&mut self, eval: &str, looked: &mut [Looked], stages: &[StageEnds<'_>]) {
+        let mut all = series(eval, looked);
+        let mut samples = Vec::new();
+        for series in &mut all {
+            series.columns = vec![None; series.samples.len()];
+            for (column, sample) in series.columns.iter_mut().zip(&series.samples) {
+                if let Some(sample) = sample {
+                    *column = Some(samples.len());
+                    samples.push(sample.clone());
+                }
+            }
+        }
+        let drawn = replicates(&samples.iter().collect::<Vec<_>>());
+        for series in &all {
+            for (place, looked) in looked.iter_mut().enumerate() {
+                let found = series.interval(&drawn, &[place], &|scores| Some(scores[0]));
+                if let Some(found) = found {
+                    let own = looked.point.intervals.entry(series.set.clone()).or_default();
+                    own.insert(series.metric.clone(), found);
+                }
+            }
+            let place = |id: Option<NodeId>| looked.iter().position(|looked| id.is_some() && looked.checkpoint == id);
+            for stage in stages {
+                if let (Some(before), Some(after)) = (place(stage.start), place(Some(stage.end))) {
+                    self.changes.extend(change(series, stage.name, before, after, &drawn));
+                }
+            }
+            self.forgotten.extend(forgotten(series, looked, &drawn));
+            let follow = stages.windows(2).all(|pair| pair[1].start == Some(pair[0].end));
+            let ends: Vec<usize> = stages.iter().filter_map(|stage| place(Some(stage.end))).collect();
+            self.transfers
+                .extend(transfer(series, &ends, &drawn).filter(|_| follow));
+        }
+    }
+
+    /// Corrects for the number of rows, and of gates that ask for confidence.
+    pub(super) fn correct(&mut self, gates: &[Gate]) {
+        let tested: Vec<f64> = self.changes.iter().filter_map(|change| change.p).collect();
+        let rows = self.changes.iter_mut().filter(|change| change.p.is_some());
+        for (change, corrected) in rows.zip(holm(&tested)) {
+            change.corrected = Some(corrected);
+        }
+        let asked = gates.iter().filter(|gate| gate.found.asked);
+        let of = |gate: &Gate| {
+            let against = gate.found.doubt.map(|doubt| doubt * REPLICATES as f64);
+            let one_sided = against.map_or(1.0, |against| (1.0 + against) / (1.0 + REPLICATES as f64));
+            (gate.name.clone(), (2.0 * one_sided).min(1.0))
+        };
+        let (names, values): (Vec<String>, Vec<f64>) = asked.map(of).unzip();
+        self.gates = names.into_iter().zip(holm(&values)).collect();
+    }
+}
+
+/// Every score of an eval, by set, then metric.
+fn series<'a>(eval: &'a str, looked: &[Looked]) -> Vec<Series<'a>> {
+    let names = |looked: &Looked| {
+        let measures = looked.point.measures.iter();
+        let measures = measures.flat_map(|(set, own)| own.keys().map(move |metric| (set.clone(), metric.clone())));
+        let sets = looked
+            .point
+            .sets
+            .keys()
+            .flat_map(|set| ["bits_per_byte", "perplexity"].map(|metric| (set.clone(), metric.to_owned())));
+        measures.chain(sets).collect::<Vec<_>>()
+    };
+    let mut all: Vec<(String, String)> = looked.iter().flat_map(names).collect();
+    all.sort();
+    all.dedup();
+    let lower = looked.iter().find_map(|looked| looked.lower);
+    let of = |(set, metric): (String, String)| Series {
+        eval,
+        better: match lower {
+            Some(true) => Better::Lower,
+            Some(false) => Better::Higher,
+            None => schema::better(&metric),
+        },
+        values: looked
+            .iter()
+            .map(|looked| looked.scored.value(&set, &metric).ok())
+            .collect(),
+        samples: looked
+            .iter()
+            .map(|looked| looked.scored.sample(&set, &metric).cloned())
+            .collect(),
+        columns: Vec::new(),
+        set,
+        metric,
+    };
+    all.into_iter().map(of).collect()
+}
+
+fn change(series: &Series<'_>, stage: &str, before: usize, after: usize, drawn: &[Vec<f64>]) -> Option<Change> {
+    let (from, to) = (series.values[before]?, series.values[after]?);
+    let samples = series.samples[before].as_ref().zip(series.samples[after].as_ref());
+    let tested = samples.and_then(|(before, after)| paired(before, after));
+    Some(Change {
+        stage: stage.to_owned(),
+        eval: series.eval.to_owned(),
+        metric: series.metric.clone(),
+        set: series.set.clone(),
+        before: from,
+        after: to,
+        difference: to - from,
+        better: series.better,
+        interval: series.interval(drawn, &[before, after], &|scores| Some(scores[1] - scores[0])),
+        p: tested.map(|(p, _)| p),
+        test: tested.map(|(_, test)| test),
+        corrected: None,
+    })
+}
+
+fn forgotten(series: &Series<'_>, looked: &[Looked], drawn: &[Vec<f64>]) -> Option<Forgotten> {
+    let measured: Vec<usize> = (0..series.values.len())
+        .filter(|place| series.values[*place].is_some())
+        .collect();
+    let (last, earlier) = measured.split_last()?;
+    let value = |place: usize| series.values[place].unwrap_or(f64::NAN);
+    let better = |a: &usize, b: &usize| match series.better {
+        Better::Higher => value(*b).total_cmp(&value(*a)),
+        Better::Lower => value(*a).total_cmp(&value(*b)),
+    };
+    // Of equals the first.
+    let best = earlier.iter().copied().min_by(better)?;
+    let earlier_values: Vec<f64> = earlier.iter().map(|place| value(*place)).collect();
+    let lost = |scores: &[f64]| {
+        let (last, earlier) = scores.split_last()?;
+        forgetting(earlier, *last, series.better)
+    };
+    Some(Forgotten {
+        eval: series.eval.to_owned(),
+        metric: series.metric.clone(),
+        set: series.set.clone(),
+        best: value(best),
+        at: looked[best].point.at.clone(),
+        end: value(*last),
+        lost: forgetting(&earlier_values, value(*last), series.better)?,
+        interval: series.interval(drawn, &measured, &lost),
+    })
+}
+
+fn transfer(series: &Series<'_>, ends: &[usize], drawn: &[Vec<f64>]) -> Option<Transfer> {
+    let values: Vec<f64> = ends.iter().map(|place| series.values[*place]).collect::<Option<_>>()?;
+    Some(Transfer {
+        eval: series.eval.to_owned(),
+        metric: series.metric.clone(),
+        set: series.set.clone(),
+        stages: ends.len(),
+        transfer: backward_transfer(&values, series.better)?,
+        interval: series.interval(drawn, ends, &|scores| backward_transfer(scores, series.better)),
+    })
+}

@@ -1,0 +1,323 @@
+//! Gates: whether one holds, and whether that is more than noise.
+
+use std::collections::BTreeMap;
+
+use aurora_compiler::fields::{ExpectFields, Term};
+use aurora_compiler::spec::{Better, Relation};
+use serde::{Deserialize, Serialize};
+
+use super::{Interval, LEVEL, Sample, Scored, fitted_change, forgetting, replicates, signed};
+
+/// How a gate came out, against what other items like these would have said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Verdict {
+    /// In the whole interval.
+    #[serde(rename = "holds clearly")]
+    HoldsClearly,
+    #[serde(rename = "holds within the noise")]
+    HoldsWithinNoise,
+    #[serde(rename = "fails within the noise")]
+    FailsWithinNoise,
+    /// Nowhere in the interval.
+    #[serde(rename = "fails clearly")]
+    FailsClearly,
+}
+
+impl std::fmt::Display for Verdict {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::HoldsClearly => "holds clearly",
+            Self::HoldsWithinNoise => "holds within the noise",
+            Self::FailsWithinNoise => "fails within the noise",
+            Self::FailsClearly => "fails clearly",
+        })
+    }
+}
+
+/// What a comparison came to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Judgement {
+    /// A gate that asks for confidence holds if it holds clearly, any other if its two sides do.
+    pub holds: bool,
+    pub left: f64,
+    pub right: f64,
+    /// Left − right.
+    pub difference: f64,
+    /// Of the difference, at `level`. Nothing where some score has fewer than two items.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<Interval>,
+    /// In 0..1.
+    pub level: f64,
+    /// Whether the spec asks for this level.
+    pub asked: bool,
+    /// Share of the replicates in which the comparison does not hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub doubt: Option<f64>,
+    pub verdict: Verdict,
+}
+
+/// A metric's input, set and name.
+type Place = (usize, String, String);
+
+/// Compares the two sides of a gate over scores, and over replicates of them all: items are drawn once for all metrics that
+/// stand on them.
+///
+/// # Errors
+/// A metric is not among the scores, or a function cannot be calculated.
+pub fn judge(fields: &ExpectFields, evals: &[Scored]) -> Result<Judgement, String> {
+    let point = |place: &Place| {
+        let eval = evals
+            .get(place.0)
+            .ok_or("the gate names an eval that it does not have")?;
+        eval.value(&place.1, &place.2)
+    };
+    let (left, right) = (value(&fields.left, &point)?, value(&fields.right, &point)?);
+    let level = fields.confidence.map_or(LEVEL, |level| level.to_f64());
+    let mut places = Vec::new();
+    find(&fields.left, &mut places);
+    find(&fields.right, &mut places);
+    places.sort();
+    places.dedup();
+    let sample = |place: &Place| evals.get(place.0)?.sample(&place.1, &place.2);
+    let samples: Option<Vec<&Sample>> = places.iter().map(sample).collect();
+    let drawn = samples.map(|samples| sides(fields, &places, &samples)).transpose()?;
+    let differences = drawn
+        .iter()
+        .flatten()
+        .map(|(left, right)| left - right)
+        .collect::<Vec<f64>>();
+    let interval = Interval::of(&differences, level);
+    let doubt = drawn.filter(|_| interval.is_some()).map(|drawn| {
+        let against = drawn
+            .iter()
+            .filter(|(left, right)| !holds(fields.relation, *left, *right));
+        against.count() as f64 / drawn.len() as f64
+    });
+    let by_point = holds(fields.relation, left, right);
+    let ends = interval.map(|interval| [interval.low, interval.high].map(|end| holds(fields.relation, end, 0.0)));
+    let verdict = match (by_point, ends) {
+        (true, Some([true, true])) => Verdict::HoldsClearly,
+        (true, _) => Verdict::HoldsWithinNoise,
+        (false, Some([false, false])) => Verdict::FailsClearly,
+        (false, _) => Verdict::FailsWithinNoise,
+    };
+    let asked = fields.confidence.is_some();
+    Ok(Judgement {
+        holds: by_point && (!asked || verdict == Verdict::HoldsClearly),
+        left,
+        right,
+        difference: left - right,
+        interval,
+        level,
+        asked,
+        doubt,
+        verdict,
+    })
+}
+
+/// Both sides of each replicate.
+fn sides(fields: &ExpectFields, places: &[Place], samples: &[&Sample]) -> Result<Vec<(f64, f64)>, String> {
+    let columns: BTreeMap<&Place, usize> = places.iter().zip(0..).collect();
+    let sides = |row: Vec<f64>| {
+        let of = |place: &Place| Ok(row[columns[place]]);
+        Ok((value(&fields.left, &of)?, value(&fields.right, &of)?))
+    };
+    replicates(samples).into_iter().map(sides).collect()
+}
+
+fn holds(relation: Relation, left: f64, right: f64) -> bool {
+    match relation {
+        Relation::Less => left < right,
+        Relation::AtMost => left <= right,
+        Relation::Greater => left > right,
+        Relation::AtLeast => left >= right,
+    }
+}
+
+/// The metrics that a term reads.
+fn find(term: &Term, found: &mut Vec<Place>) {
+    match term {
+        Term::Number(_) => {}
+        Term::Metric { input, metric, set } => found.push((*input, set.clone(), metric.clone())),
+        Term::Trend(points) => points.iter().for_each(|(_, point)| find(point, found)),
+        Term::Forgetting { earlier, last, .. } => earlier.iter().chain([&**last]).for_each(|term| find(term, found)),
+        Term::Mean(of) | Term::Gap(of) | Term::Worst { of, .. } => of.iter().for_each(|term| find(term, found)),
+        Term::Add(left, right) | Term::Subtract(left, right) | Term::Multiply(left, right) => {
+            find(left, found);
+            find(right, found);
+        }
+    }
+}
+
+fn value(term: &Term, of: &dyn Fn(&Place) -> Result<f64, String>) -> Result<f64, String> {
+    let all = |terms: &[Term]| {
+        terms
+            .iter()
+            .map(|term| value(term, of))
+            .collect::<Result<Vec<f64>, String>>()
+    };
+    Ok(match term {
+        Term::Number(number) => number.to_f64(),
+        Term::Metric { input, metric, set } => of(&(*input, set.clone(), metric.clone()))?,
+        Term::Add(left, right) => value(left, of)? + value(right, of)?,
+        Term::Subtract(left, right) => value(left, of)? - value(right, of)?,
+        Term::Multiply(left, right) => value(left, of)? * value(right, of)?,
+        Term::Trend(points) => {
+            let points = points
+                .iter()
+                .map(|(tokens, term)| Ok((*tokens as f64, value(term, of)?)));
+            let points = points.collect::<Result<Vec<_>, String>>()?;
+            fitted_change(&points).ok_or("a trend needs scores at more than one count of tokens")?
+        }
+        Term::Forgetting { earlier, last, better } => {
+            forgetting(&all(earlier)?, value(last, of)?, *better).ok_or("nothing was measured earlier")?
+        }
+        Term::Mean(terms) => {
+            let values = all(terms)?;
+            values.iter().sum::<f64>() / values.len() as f64
+        }
+        Term::Gap(terms) => {
+            let values = all(terms)?;
+            let largest = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            largest - values.iter().copied().fold(f64::INFINITY, f64::min)
+        }
+        Term::Worst { of: terms, better } => {
+            let worst = all(terms)?
+                .into_iter()
+                .map(|value| signed(*better, value))
+                .fold(f64::INFINITY, f64::min);
+            match better {
+                Better::Higher => worst,
+                Better::Lower => -worst,
+            }
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::{Measure, Scores};
+
+    /// An eval of so many items, of which those before `right` are right.
+    fn eval(items: usize, right: usize) -> Scored {
+        let value = right as f64 / items as f64;
+        let measure = Measure {
+            value,
+            standard_error: None,
+            items: items as u64,
+        };
+        let scores = Scores {
+            sets: BTreeMap::new(),
+            measures: BTreeMap::from([(String::new(), BTreeMap::from([("accuracy".to_owned(), measure)]))]),
+        };
+        let line = |item: usize| {
+            let score = f64::from(u8::from(item < right));
+            serde_json::json!({"item": format!("{item}"), "prompt": "", "scores": {"accuracy": score}}).to_string()
+                + "\n"
+        };
+        Scored::new(scores, &(0..items).map(line).collect::<String>()).expect("lines of items")
+    }
+
+    fn accuracy(input: usize) -> Term {
+        Term::Metric {
+            input,
+            metric: "accuracy".to_owned(),
+            set: String::new(),
+        }
+    }
+
+    fn number(text: &str) -> Term {
+        Term::Number(text.parse().expect("a number"))
+    }
+
+    fn gate(left: Term, relation: Relation, right: Term, confidence: Option<&str>) -> ExpectFields {
+        ExpectFields {
+            left,
+            relation,
+            right,
+            confidence: confidence.map(|level| level.parse().expect("a number")),
+        }
+    }
+
+    #[test]
+    fn a_gate_says_whether_it_holds_within_the_noise() {
+        let at_least = |least: &str, confidence| gate(accuracy(0), Relation::AtLeast, number(least), confidence);
+        let evals = [eval(100, 60)];
+        let verdict = |least: &str, confidence| {
+            let found = judge(&at_least(least, confidence), &evals).expect("it is measured");
+            (found.verdict, found.holds)
+        };
+        assert_eq!(verdict("0.4", None), (Verdict::HoldsClearly, true));
+        assert_eq!(verdict("0.58", None), (Verdict::HoldsWithinNoise, true));
+        assert_eq!(verdict("0.62", None), (Verdict::FailsWithinNoise, false));
+        assert_eq!(verdict("0.8", None), (Verdict::FailsClearly, false));
+        // The binomial standard error is 0.049: 0.52 lies within 95%, and outside of 50%.
+        assert_eq!(verdict("0.52", Some("0.95")), (Verdict::HoldsWithinNoise, false));
+        assert_eq!(verdict("0.52", Some("0.5")), (Verdict::HoldsClearly, true));
+        let found = judge(&at_least("0.5", None), &evals).expect("it is measured");
+        let interval = found.interval.expect("a hundred items");
+        assert!(
+            (interval.low + 0.004).abs() < 0.02 && (interval.high - 0.196).abs() < 0.02,
+            "{interval:?}"
+        );
+        // P(Z < −2.04), and half of those who are exactly there.
+        assert!(
+            found.doubt.is_some_and(|doubt| doubt > 0.005 && doubt < 0.04),
+            "{:?}",
+            found.doubt
+        );
+    }
+
+    #[test]
+    fn metrics_over_the_same_items_are_compared_item_by_item() {
+        // One item more: far less than the noise of either, and never less in any replicate.
+        let evals = [eval(100, 60), eval(100, 61), eval(99, 61)];
+        let paired = gate(accuracy(1), Relation::AtLeast, accuracy(0), Some("0.99"));
+        let found = judge(&paired, &evals).expect("both are measured");
+        assert_eq!((found.verdict, found.holds), (Verdict::HoldsClearly, true));
+        // Other items are other items.
+        let apart = gate(accuracy(2), Relation::AtLeast, accuracy(0), None);
+        assert_eq!(
+            judge(&apart, &evals).expect("both are measured").verdict,
+            Verdict::HoldsWithinNoise
+        );
+        // Of one item nobody knows.
+        let one = judge(
+            &gate(accuracy(0), Relation::AtLeast, number("0.5"), None),
+            &[eval(1, 1)],
+        );
+        let one = one.expect("it is measured");
+        assert_eq!(
+            (one.verdict, one.interval, one.doubt),
+            (Verdict::HoldsWithinNoise, None, None)
+        );
+        assert!(judge(&gate(accuracy(7), Relation::Less, number("1"), None), &evals).is_err());
+    }
+
+    #[test]
+    fn functions_are_their_formulas() {
+        let evals = [eval(10, 5), eval(10, 7), eval(10, 6)];
+        let left = |term: Term| {
+            let found = judge(&gate(term, Relation::Less, number("9"), None), &evals).expect("all are measured");
+            (found.left * 1e9).round() / 1e9
+        };
+        let all = || vec![accuracy(0), accuracy(1), accuracy(2)];
+        assert_eq!(left(Term::Mean(all())), 0.6);
+        assert_eq!(left(Term::Gap(all())), 0.2);
+        let worst = |better| Term::Worst { of: all(), better };
+        assert_eq!((left(worst(Better::Higher)), left(worst(Better::Lower))), (0.5, 0.7));
+        let forgetting = |better| Term::Forgetting {
+            earlier: vec![accuracy(0), accuracy(1)],
+            last: Box::new(accuracy(2)),
+            better,
+        };
+        assert_eq!(
+            (left(forgetting(Better::Higher)), left(forgetting(Better::Lower))),
+            (0.1, 0.1)
+        );
+        // Slope of (0, 0.5), (10, 0.7), (30, 0.6): 0.0017857… a token.
+        let points = [0, 10, 30].into_iter().zip(all()).collect();
+        assert_eq!(left(Term::Trend(points)), 0.064_285_714);
+    }
+}

@@ -1,0 +1,134 @@
+//! From the lines of an eval's `items.jsonl` to samples.
+
+use std::collections::BTreeMap;
+
+use super::sample::{Form, Sample};
+use crate::job::{DocumentScore, Scores};
+use crate::task::{Grams, ItemResult};
+
+/// An item's category, its name, and its row.
+type Row<'a> = (&'a str, &'a str, Vec<f64>);
+
+/// What an eval found, and the items behind it.
+#[derive(Clone, Debug)]
+pub struct Scored {
+    pub scores: Scores,
+    /// By set or category (all of a task's items under the empty name), then by metric.
+    pub samples: BTreeMap<String, BTreeMap<String, Sample>>,
+}
+
+impl Scored {
+    /// Joins an eval's scores with the lines of its `items.jsonl`.
+    ///
+    /// # Errors
+    /// A line is no item of such an eval.
+    pub fn new(scores: Scores, lines: &str) -> Result<Self, String> {
+        let samples = if scores.measures.is_empty() {
+            of_documents(&parse(lines)?)
+        } else {
+            of_items(&scores, &parse(lines)?)
+        };
+        Ok(Self { scores, samples })
+    }
+
+    /// A score by its set or category and its metric.
+    ///
+    /// # Errors
+    /// In words, if there is none.
+    pub fn value(&self, set: &str, metric: &str) -> Result<f64, String> {
+        let no_metric = || format!("the eval has no metric `{metric}`");
+        if let Some(measures) = self.scores.measures.get(set) {
+            return measures.get(metric).map(|measure| measure.value).ok_or_else(no_metric);
+        }
+        let score = self
+            .scores
+            .sets
+            .get(set)
+            .ok_or_else(|| format!("the eval has no set `{set}`"))?;
+        match metric {
+            "perplexity" => Ok(score.perplexity),
+            "bits_per_byte" => Ok(score.bits_per_byte),
+            _ => Err(no_metric()),
+        }
+    }
+
+    /// The items of a score, if there are two or more: of one item nobody knows how it varies.
+    pub fn sample(&self, set: &str, metric: &str) -> Option<&Sample> {
+        self.samples.get(set)?.get(metric).filter(|sample| sample.items() > 1)
+    }
+}
+
+fn parse<T: serde::de::DeserializeOwned>(lines: &str) -> Result<Vec<T>, String> {
+    let number = lines.lines().zip(1..);
+    let read = number.map(|(line, number)| {
+        serde_json::from_str(line).map_err(|error| format!("line {number} of items.jsonl is no item: {error}"))
+    });
+    read.collect()
+}
+
+fn of_documents(documents: &[DocumentScore]) -> BTreeMap<String, BTreeMap<String, Sample>> {
+    let mut sets: BTreeMap<&str, Vec<&DocumentScore>> = BTreeMap::new();
+    for document in documents {
+        sets.entry(&document.set).or_default().push(document);
+    }
+    let by_metric = |(set, documents): (&str, Vec<&DocumentScore>)| {
+        let sample = |form: Form, of: fn(&DocumentScore) -> u64| {
+            // Documents of two sets may have one name: each set is a category of its own.
+            let rows = documents.iter().map(|document| -> Row<'_> {
+                (
+                    set,
+                    &document.document,
+                    vec![document.negative_log_likelihood, of(document) as f64],
+                )
+            });
+            Sample::new(form, rows)
+        };
+        let own = BTreeMap::from([
+            (
+                "perplexity".to_owned(),
+                sample(Form::Perplexity, |document| document.tokens),
+            ),
+            (
+                "bits_per_byte".to_owned(),
+                sample(Form::BitsPerByte, |document| document.bytes),
+            ),
+        ]);
+        (set.to_owned(), own)
+    };
+    sets.into_iter().map(by_metric).collect()
+}
+
+fn of_items(scores: &Scores, items: &[ItemResult]) -> BTreeMap<String, BTreeMap<String, Sample>> {
+    // What is asked of one item in the words of several attacks is drawn together.
+    let category = |item: &ItemResult| {
+        let sets = item.sets.iter().filter(|set| item.attack.as_ref() != Some(*set));
+        sets.map(String::as_str).collect::<Vec<_>>().join("\n")
+    };
+    let categories: Vec<String> = items.iter().map(category).collect();
+    // Grams are counted once an item, not once a set.
+    let mut grams: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
+    let asks_grams = scores.measures.values().any(|own| own.contains_key("chrf"));
+    for (number, item) in items.iter().enumerate().filter(|_| asks_grams) {
+        let text = item.text.as_deref().unwrap_or_default();
+        grams.insert(number, Grams::of(text, &item.expected).counts());
+    }
+    let sample = |set: &str, metric: &str| {
+        let form = if metric == "chrf" { Form::Chrf } else { Form::Mean };
+        let mut rows: BTreeMap<(&str, &str), Vec<f64>> = BTreeMap::new();
+        for (number, item) in items.iter().enumerate().filter(|(_, item)| item.is_in(set)) {
+            let row = match form {
+                Form::Chrf => grams.get(&number).cloned(),
+                _ => item.scores.get(metric).map(|value| vec![*value, 1.0]),
+            };
+            let Some(row) = row else { continue };
+            let sums = rows.entry((&categories[number], &item.item)).or_insert_with(|| vec![0.0; row.len()]);
+            sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
+        }
+        Sample::new(form, rows.into_iter().map(|((category, item), row)| (category, item, row)))
+    };
+    let of_set = |(set, own): (&String, &BTreeMap<String, _>)| {
+        let metrics = own.keys().map(|metric| (metric.clone(), sample(set, metric)));
+        (set.clone(), metrics.collect())
+    };
+    scores.measures.iter().map(of_set).collect()
+}

@@ -1,0 +1,46 @@
+//! What each document of a set is worth, by its name.
+
+use aurora_runtime::data::documents::{Batches, Document};
+use aurora_runtime::job::{DocumentScore, EvalJob};
+
+use super::Evaluated;
+use crate::train::TrainError;
+
+/// Joins the sums of documents with their names and bytes: a line of `items.jsonl` a document, in the order of the sets.
+///
+/// # Errors
+/// [`TrainError::Documents`]; [`TrainError::Unfit`] if there are more or fewer documents than the token files hold.
+pub fn read(job: &EvalJob, evaluated: &Evaluated) -> Result<Vec<DocumentScore>, TrainError> {
+    let mut all = Vec::new();
+    for ((set, paths), sums) in job.fields.sets.iter().zip(&job.sets).zip(&evaluated.documents) {
+        let wrap = |source| TrainError::Documents {
+            set: set.name.clone(),
+            source,
+        };
+        let mut known = Vec::new();
+        for path in &paths.documents {
+            let mut batches = Batches::open(path).map_err(wrap)?;
+            let of = |document: Document| (document.id, document.text.len() as u64);
+            while let Some(batch) = batches.next(of).map_err(wrap)? {
+                known.extend(batch);
+            }
+        }
+        if known.len() != sums.len() {
+            return Err(TrainError::Unfit(format!(
+                "{} documents of `{}`, and tokens of {}",
+                known.len(),
+                set.name,
+                sums.len()
+            )));
+        }
+        let scores = known.into_iter().zip(sums).enumerate();
+        all.extend(scores.map(|(place, ((id, bytes), &(tokens, sum)))| DocumentScore {
+            set: set.name.clone(),
+            document: format!("{place} {id}"),
+            tokens,
+            bytes,
+            negative_log_likelihood: sum,
+        }));
+    }
+    Ok(all)
+}
