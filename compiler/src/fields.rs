@@ -121,12 +121,27 @@ pub enum Format {
     Code,
     /// One JSON object a line; `field` is the member that holds the text.
     Jsonl { field: String },
+    /// One item a document: a prompt, which is read, and an answer, which is trained on, as templates over its members.
+    Pairs {
+        prompt: String,
+        answer: String,
+        /// Only items whose member has this text.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        only: Option<Only>,
+    },
     /// One JSON value a file; each string found under a member called `field` at any depth is a document; without
     /// `field`, every string value of the file is a paragraph of one document (message catalogues).
     Json {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         field: Option<String>,
     },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Only {
+    pub member: String,
+    pub text: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

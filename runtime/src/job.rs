@@ -101,6 +101,9 @@ pub struct Start {
 pub struct TokenPaths {
     pub bin: Utf8PathBuf,
     pub idx: Utf8PathBuf,
+    /// Says which tokens are trained on; all, if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mask: Option<Utf8PathBuf>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -7,7 +7,7 @@ use super::nodes::{experiment, judge, order_node, read_numerics, read_precision,
 use super::reader::{At, Reader, steps_of};
 use super::{Graph, Input, Kind, Node, NodeId, Pins};
 use crate::fields::{
-    EvalFields, EvalSet, Exact, ExpectFields, ExtractFields, FilterFields, Format, JudgeFields, Language, PageReference,
+    EvalFields, EvalSet, Exact, ExpectFields, ExtractFields, FilterFields, Format, JudgeFields, Language, Only, PageReference,
     SourceFields, Split, Term, TokenizerFields, TokensFields, Unit, WeightsFields, WeightsHow,
 };
 use crate::schema;
@@ -141,6 +141,17 @@ impl<'a> Lowering<'a> {
             "code" => Format::Code,
             "jsonl" => Format::Jsonl {
                 field: read.text(&read.argument(call, "field")),
+            },
+            "pairs" => Format::Pairs {
+                prompt: read.text(&read.argument(call, "prompt")),
+                answer: read.text(&read.argument(call, "answer")),
+                only: read.optional_text(&read.argument(call, "only")).map(|only| {
+                    let (member, text) = only.split_once('=').unwrap_or((&only, ""));
+                    Only {
+                        member: member.trim().to_owned(),
+                        text: text.trim().to_owned(),
+                    }
+                }),
             },
             "json" => Format::Json {
                 field: read.optional_text(&read.argument(call, "field")),

@@ -139,7 +139,7 @@ const CORPUS: BlockSchema = BlockSchema {
             ]),
             "What is kept or dropped.",
         )
-        .or_derived("`paragraph`; `document` for `code`"),
+        .or_derived("`paragraph`; `document` for `code` and of `pairs`"),
         field(
             "deduplicate",
             Type::Bool,

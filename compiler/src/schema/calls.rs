@@ -172,6 +172,23 @@ pub(super) const EXTRACTIONS: &[CallSchema] = &[
             .or_unset("every string of a file is a paragraph of one document"),
         ],
     },
+    CallSchema {
+        name: "pairs",
+        meaning: "Instructions with their answers: each item a document, of whose tokens only the answer's are trained on. Items \
+                  are the lines of `.jsonl` and `.txt` and the rows of `.csv`.",
+        first: Some(&SOURCE),
+        arguments: &[
+            FILES,
+            EXCLUDE,
+            field(
+                "prompt",
+                TEXT,
+                "What is read: `{member}` stands for a member of the item, `{{` and `}}` for braces.",
+            ),
+            field("answer", TEXT, "What is trained on, behind the prompt; the end of the document belongs to it."),
+            field("only", TEXT, "Items whose member has this text, as `\"MEMBER=TEXT\"`.").or_unset("all items"),
+        ],
+    },
 ];
 
 pub(super) const TOKENIZERS: &[CallSchema] = &[

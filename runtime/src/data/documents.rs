@@ -20,6 +20,9 @@ pub struct Document {
     pub id: String,
     /// Its paragraphs are its lines.
     pub text: String,
+    /// Byte at which the part of the text begins that is trained on; all of it, if nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<usize>,
 }
 
 #[derive(Debug, thiserror::Error)]

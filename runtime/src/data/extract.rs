@@ -15,12 +15,14 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::documents::Document;
+use super::template::TemplateError;
 use crate::progress::{Cancelled, Unit, Watch};
 use crate::source::archive::{self, ArchiveError, InputFile, Selection, read_whole, walk};
 
 mod html;
 mod json;
 mod mo;
+mod pairs;
 mod roff;
 mod text;
 
@@ -57,6 +59,8 @@ pub enum ExtractError {
     NoMatch { pattern: String, example: Option<String> },
     #[error("`{selector}` is not a CSS selector: {cause}")]
     Selector { selector: String, cause: String },
+    #[error(transparent)]
+    Template(#[from] TemplateError),
     #[error("the reference pages are missing")]
     NoReference,
     #[error("no page has a reference page: `{own}` became `{other}` in no member's path")]
@@ -80,6 +84,7 @@ enum Skip {
     NoSuchField,
     SameAsReference,
     Untranslated,
+    Unwanted,
     Link,
     UnreadableName,
 }
@@ -93,6 +98,7 @@ impl Skip {
             Self::NoSuchField => "no_such_field",
             Self::SameAsReference => "paragraphs_same_as_reference",
             Self::Untranslated => "untranslated_messages",
+            Self::Unwanted => "items_not_wanted",
             Self::Link => "links",
             Self::UnreadableName => "names_not_utf8",
         }
@@ -103,6 +109,8 @@ impl Skip {
 #[derive(Default)]
 struct Extracted {
     texts: Vec<String>,
+    /// Where the answer begins in each text, if texts are prompts with answers.
+    answers: Vec<usize>,
     skipped: BTreeMap<Skip, u64>,
 }
 
@@ -110,7 +118,7 @@ impl Extracted {
     fn one(text: String) -> Self {
         Self {
             texts: vec![text],
-            skipped: BTreeMap::new(),
+            ..Self::default()
         }
     }
 
@@ -120,8 +128,8 @@ impl Extracted {
 
     fn skipped(why: Skip) -> Self {
         Self {
-            texts: Vec::new(),
             skipped: [(why, 1)].into(),
+            ..Self::default()
         }
     }
 }
@@ -136,6 +144,7 @@ enum Reader {
     Code,
     Jsonl { field: String },
     Json { field: Option<String> },
+    Pairs(pairs::Pairs),
 }
 
 impl Reader {
@@ -147,14 +156,14 @@ impl Reader {
     fn several(&self) -> bool {
         matches!(
             self,
-            Self::Line | Self::Jsonl { .. } | Self::Mo | Self::Json { field: Some(_) }
+            Self::Line | Self::Jsonl { .. } | Self::Mo | Self::Json { field: Some(_) } | Self::Pairs(_)
         )
     }
 
     fn read(&self, member: &str, bytes: Vec<u8>) -> Extracted {
         match self {
             Self::Mo => return mo::read(&bytes),
-            Self::Html(_) | Self::Roff | Self::Text | Self::Line | Self::Code => {}
+            Self::Html(_) | Self::Roff | Self::Text | Self::Line | Self::Code | Self::Pairs(_) => {}
             Self::Jsonl { field } => return json::read_line(&bytes, field),
             Self::Json { field } => return json::read_file(&bytes, field.as_deref()),
         }
@@ -163,6 +172,7 @@ impl Reader {
         };
         match self {
             Self::Html(pages) => pages.read(member, &text),
+            Self::Pairs(pairs) => pairs.read(member, &text),
             Self::Roff => Extracted::one(roff::read(&text)),
             Self::Text => Extracted::one(text::paragraphs(&text)),
             Self::Line => Extracted::one(text::collapse(&text)),
@@ -227,6 +237,7 @@ fn reader(fields: &ExtractFields, reference: Option<&[InputFile]>, watch: Watch<
         Format::Code => Reader::Code,
         Format::Jsonl { field } => Reader::Jsonl { field: field.clone() },
         Format::Json { field } => Reader::Json { field: field.clone() },
+        Format::Pairs { prompt, answer, only } => Reader::Pairs(pairs::Pairs::new(prompt, answer, only.as_ref())?),
     })
 }
 
@@ -363,7 +374,9 @@ impl<'a> Gather<'a> {
             if self.members[member].end == 0 {
                 self.members[member].start = self.spooled;
             }
+            let mut answers = extracted.answers.into_iter();
             for text in extracted.texts {
+                let answer = answers.next();
                 if text.trim().is_empty() {
                     self.count(Skip::Empty, 1);
                     continue;
@@ -377,7 +390,7 @@ impl<'a> Gather<'a> {
                 self.number.1 += 1;
                 self.report.documents += 1;
                 self.report.bytes += text.len() as u64;
-                let mut line = serde_json::to_vec(&Document { id, text }).map_err(|e| writing(self.out, e.into()))?;
+                let mut line = serde_json::to_vec(&Document { id, text, answer }).map_err(|e| writing(self.out, e.into()))?;
                 line.push(b'\n');
                 self.spool
                     .write_all(&line)

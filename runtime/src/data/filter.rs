@@ -279,6 +279,8 @@ impl<'a> Sink<'a> {
         };
         let mut line = serde_json::to_vec(&Document {
             id: document.id,
+            // Pairs are kept as a whole, so that the place stays.
+            answer: document.answer,
             text: kept,
         })
         .map_err(|e| writing(e.into()))?;
@@ -334,6 +336,7 @@ mod tests {
                     let document = Document {
                         id: format!("{at}/{n}"),
                         text: (*text).to_owned(),
+                        answer: None,
                     };
                     serde_json::to_string(&document).expect("JSON") + "\n"
                 })

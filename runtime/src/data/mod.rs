@@ -9,10 +9,12 @@ pub mod documents;
 pub mod encoder;
 pub mod extract;
 pub mod filter;
+pub mod items;
 pub mod language;
 pub mod order;
 pub mod permutation;
 pub mod random;
+pub mod template;
 pub mod tokenizer;
 pub mod tokens;
 

@@ -18,7 +18,7 @@ use tokenizers::{AddedToken, Tokenizer};
 use super::bpe;
 use super::documents::{Batches, Document, DocumentsError};
 use super::encoder::{Encoder, byte_characters, pre_tokenizer, words};
-use super::tokens::{TokenWriter, TokensError};
+use super::tokens::{Mask, TokenWriter, TokensError};
 use crate::progress::{Cancelled, Unit, Watch};
 use crate::source::archive::{InputFile, MemberError, read_member};
 use crate::weights::{Gguf, VocabularyError, WeightsError, tokenizer_json};
@@ -296,7 +296,9 @@ fn count(documents: &[Utf8PathBuf], watch: Watch<'_>) -> Result<BTreeMap<String,
 }
 
 /// Encodes documents into `tokens.bin` and `tokens.idx` in the empty folder `out`; each ends with the end-of-document
-/// token. Documents are encoded in parallel and written in order; memory holds one batch.
+/// token. A prompt and its answer are encoded apart, so that the answer begins with a token whatever the tokenizer; where
+/// there are such documents, `tokens.mask` says which tokens are trained on. Documents are encoded in parallel and written
+/// in order; memory holds one batch.
 ///
 /// # Errors
 /// If the tokenizer has more entries than the model, an input cannot be read, or the folder not be written.
@@ -316,21 +318,31 @@ pub fn tokens(
             vocabulary: fields.vocabulary,
         });
     }
+    let mut mask = Mask::create(&out.join("tokens.mask"))?;
     let mut writer = TokenWriter::create(&out.join("tokens.bin"), &out.join("tokens.idx"), fields.vocabulary)?;
     let mut bytes = 0;
     let mut done = 0;
     for path in documents {
         let mut batches = Batches::open(path)?;
         let encode = |document: Document| {
-            let ids = encoder.encode(&document.text);
-            let mut ids = ids.map_err(|cause| TokenizerError::Encode { id: document.id, cause })?;
+            let failed = |cause: String| TokenizerError::Encode {
+                id: document.id.clone(),
+                cause,
+            };
+            let encode = |text: &str| encoder.encode(text).map_err(failed);
+            let parts = document.text.split_at_checked(document.answer.unwrap_or(0));
+            let (prompt, answer) = parts.ok_or_else(|| failed("its answer begins where no character does".to_owned()))?;
+            let mut ids = encode(prompt)?;
+            let read = ids.len();
+            ids.extend(encode(answer)?);
             ids.push(end_of_document_id);
-            Ok::<_, TokenizerError>((ids, document.text.len() as u64))
+            Ok::<_, TokenizerError>((ids, read, document.text.len() as u64))
         };
         while let Some(batch) = batches.next(encode)? {
             watch.check()?;
             for encoded in batch {
-                let (ids, length) = encoded?;
+                let (ids, read, length) = encoded?;
+                mask.push(read, ids.len() - read)?;
                 done += ids.len() as u64;
                 bytes += length;
                 writer.push(&ids)?;
@@ -339,6 +351,7 @@ pub fn tokens(
         }
     }
     let written = writer.finish()?;
+    mask.finish()?;
     let meta = TokensMeta {
         documents: written.documents,
         tokens: written.tokens,

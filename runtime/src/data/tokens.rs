@@ -103,6 +103,12 @@ pub enum TokensError {
         position: u64,
         token: i32,
     },
+    #[error("`{path}` has {found} bytes for {expected} tokens")]
+    MaskLength {
+        path: Utf8PathBuf,
+        found: u64,
+        expected: u64,
+    },
     #[error("no token files")]
     NoFiles,
 }
@@ -260,6 +266,51 @@ impl TokenWriter {
     }
 }
 
+/// Writes which tokens are trained on; nothing, if all are.
+pub struct Mask {
+    path: Utf8PathBuf,
+    file: BufWriter<File>,
+    some_are_read: bool,
+}
+
+impl Mask {
+    /// # Errors
+    /// If the file cannot be made.
+    pub fn create(path: &Utf8Path) -> Result<Self, TokensError> {
+        Ok(Self {
+            path: path.to_owned(),
+            file: BufWriter::new(create(path)?),
+            some_are_read: false,
+        })
+    }
+
+    /// Adds a document: tokens that are only read, and those that are trained on.
+    ///
+    /// # Errors
+    /// If the disk does not take it.
+    pub fn push(&mut self, read: usize, trained: usize) -> Result<(), TokensError> {
+        self.some_are_read |= read > 0;
+        let bytes: Vec<u8> = std::iter::repeat_n(0, read).chain(std::iter::repeat_n(1, trained)).collect();
+        self.file.write_all(&bytes).map_err(|source| writing(&self.path, source))
+    }
+
+    /// Closes the file, or removes it.
+    ///
+    /// # Errors
+    /// If the disk does not take it.
+    pub fn finish(mut self) -> Result<(), TokensError> {
+        let path = self.path.clone();
+        let done = self.file.flush().and_then(|()| {
+            if self.some_are_read {
+                Ok(())
+            } else {
+                std::fs::remove_file(&path)
+            }
+        });
+        done.map_err(|source| writing(&path, source))
+    }
+}
+
 fn create(path: &Utf8Path) -> Result<File, TokensError> {
     File::options()
         .read(true)
@@ -282,6 +333,8 @@ fn writing(path: &Utf8Path, source: io::Error) -> TokensError {
 pub struct TokenFile {
     bin: Mmap,
     idx: Mmap,
+    /// A byte a token: 1 if it is trained on. All are, if there is none.
+    mask: Option<Mmap>,
     bin_path: Utf8PathBuf,
     element: Element,
     num_sequences: u64,
@@ -301,6 +354,7 @@ impl TokenFile {
         let mut file = Self {
             bin: bin_map,
             idx: idx_map,
+            mask: None,
             bin_path: bin.to_owned(),
             element: header.element,
             num_sequences: header.sequences,
@@ -317,6 +371,25 @@ impl TokenFile {
             });
         }
         Ok(file)
+    }
+
+    /// The same with the file that says which tokens are trained on.
+    ///
+    /// # Errors
+    /// If it cannot be read, or has not a byte for each token.
+    pub fn masked(self, mask: &Utf8Path) -> Result<Self, TokensError> {
+        let map = map(mask)?;
+        if map.len() as u64 != self.num_tokens {
+            return Err(TokensError::MaskLength {
+                path: mask.to_owned(),
+                found: map.len() as u64,
+                expected: self.num_tokens,
+            });
+        }
+        Ok(Self {
+            mask: Some(map),
+            ..self
+        })
     }
 
     /// Walks the index; the sum of its lengths, in tokens.
@@ -630,6 +703,23 @@ impl TokenStream {
         }
         let file = self.starts.partition_point(|&start| start <= position) - 1;
         Ok((file, position - self.starts[file]))
+    }
+
+    /// Whether some token is only read.
+    pub fn is_masked(&self) -> bool {
+        self.files.iter().any(|file| file.mask.is_some())
+    }
+
+    /// Says of each token from position `start` on whether it is trained on.
+    ///
+    /// # Errors
+    /// If the range reaches past the end.
+    pub fn trained(&self, start: u64, out: &mut [bool]) -> Result<(), TokensError> {
+        for (position, out) in (start..).zip(out) {
+            let (file, at) = self.locate(position)?;
+            *out = self.files[file].mask.as_ref().is_none_or(|mask| mask[at as usize] == 1);
+        }
+        Ok(())
     }
 
     /// Reads `out.len()` token ids from position `start` on, across documents and files.

@@ -148,6 +148,7 @@ impl Run<'_> {
             (Some(bin), Some(idx)) => Ok(TokenPaths {
                 bin: bin.clone(),
                 idx: idx.clone(),
+                mask: files.get("tokens.mask").cloned(),
             }),
             _ => Err(self.fail(node, "its result has no tokens")),
         }

@@ -13,7 +13,8 @@ use super::Inputs;
 use super::outside::OutsideError;
 use crate::progress::Unit;
 use crate::source::client;
-use crate::task::{ItemResult, Template, Verdict};
+use crate::data::template::Template;
+use crate::task::{ItemResult, Verdict};
 
 /// Requests under way at a time.
 const REQUESTS: usize = 8;

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::{Inputs, endpoint};
 use crate::progress::{Cancelled, Unit};
 use crate::source::client::{self, ClientError};
-use crate::task::{ItemResult, TemplateError, Verdict};
+use crate::data::template::TemplateError;
+use crate::task::{ItemResult, Verdict};
 
 #[derive(Debug, thiserror::Error)]
 pub enum OutsideError {

@@ -12,7 +12,8 @@ use serde_json::Value;
 
 use super::Inputs;
 use crate::progress::{Cancelled, Unit};
-use crate::task::{ItemResult, TaskError, Template, TemplateError, Verdict, pass_at_k, read};
+use crate::data::template::{Template, TemplateError};
+use crate::task::{ItemResult, TaskError, Verdict, pass_at_k, read};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ProgramsError {

@@ -8,7 +8,6 @@ mod metrics;
 mod pass;
 mod read;
 mod score;
-mod template;
 
 use aurora_compiler::fields::{Asks, TaskFields};
 use serde::{Deserialize, Serialize};
@@ -16,13 +15,13 @@ use serde_json::Value;
 
 use crate::data::encoder::Encoder;
 use crate::data::random::Key;
+use crate::data::template::{Template, TemplateError};
 use crate::source::archive::{ArchiveError, InputFile};
 
 pub use metrics::Grams;
 pub use pass::pass_at_k;
 pub use read::read;
 pub use score::{ItemResult, Verdict, means, score};
-pub use template::{Template, TemplateError};
 
 #[derive(Debug, thiserror::Error)]
 pub enum TaskError {

@@ -1,18 +1,18 @@
-//! Items from files: lines of JSON, rows of CSV, lines of text.
+//! The items of a task, out of the files of its sources.
 
 use std::io::Read;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::TaskError;
+use crate::data::items;
 use crate::progress::Watch;
 use crate::source::archive::{InputFile, Selection, walk};
 
 /// The largest file of items, bytes.
 const FILE_LIMIT: u64 = 1 << 30;
 
-/// Reads the items of the files that match `patterns`, each with its name, `FILE:LINE`. A row of CSV has the members that
-/// the file's first row names (lines that begin with `#` are comments); a line of text is the member `prompt`.
+/// Reads the items of the files that match `patterns` ([`items::parse`]), each with its name, `FILE:LINE`.
 ///
 /// # Errors
 /// No file matches, one cannot be read, or a line is no item.
@@ -26,26 +26,13 @@ pub fn read(files: &[InputFile], patterns: &[String]) -> Result<Vec<(String, Val
             file: path.to_owned(),
             source,
         })?;
-        let no_item = |line: u64, cause: String| TaskError::NoItem {
-            file: path.to_owned(),
-            line,
-            cause,
-        };
-        let mut add = |line: u64, value: Value| found.push((format!("{path}:{line}"), value));
-        let name = path.strip_suffix(".gz").unwrap_or(path);
-        if name.ends_with(".csv") {
-            return rows(&text, &mut add).map_err(|(line, cause)| no_item(line, cause));
-        }
-        for (line, text) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
-            if name.ends_with(".txt") {
-                add(line, object([("prompt", text)]));
-                continue;
-            }
-            match serde_json::from_str(text) {
-                Ok(value @ Value::Object(_)) => add(line, value),
-                Ok(_) => return Err(no_item(line, "it is JSON, but no object".to_owned())),
-                Err(error) => return Err(no_item(line, error.to_string())),
-            }
+        for item in items::parse(path, &text) {
+            let (line, value) = item.map_err(|(line, cause)| TaskError::NoItem {
+                file: path.to_owned(),
+                line,
+                cause,
+            })?;
+            found.push((format!("{path}:{line}"), value));
         }
         Ok(())
     })?;
@@ -61,26 +48,4 @@ pub fn read(files: &[InputFile], patterns: &[String]) -> Result<Vec<(String, Val
         });
     }
     Ok(found)
-}
-
-fn object<'t>(members: impl IntoIterator<Item = (&'t str, &'t str)>) -> Value {
-    let members = members.into_iter();
-    let members = members.map(|(name, text)| (name.to_owned(), Value::String(text.to_owned())));
-    Value::Object(members.collect::<Map<_, _>>())
-}
-
-/// Every row of a CSV file under the names of its first one.
-fn rows(text: &str, add: &mut dyn FnMut(u64, Value)) -> Result<(), (u64, String)> {
-    let mut reader = csv::ReaderBuilder::new().comment(Some(b'#')).from_reader(text.as_bytes());
-    let fault = |error: csv::Error| {
-        let line = error.position().map_or(1, csv::Position::line);
-        (line, error.to_string())
-    };
-    let names = reader.headers().map_err(fault)?.clone();
-    for row in reader.records() {
-        let row = row.map_err(fault)?;
-        let line = row.position().map_or(1, csv::Position::line);
-        add(line, object(names.iter().zip(&row)));
-    }
-    Ok(())
 }

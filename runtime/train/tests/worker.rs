@@ -184,7 +184,7 @@ impl World {
             folder: tempfile::tempdir().unwrap(),
         };
         for (at, name) in ["a", "b", "c"].into_iter().enumerate() {
-            let TokenPaths { bin, idx } = world.tokens(name);
+            let TokenPaths { bin, idx, .. } = world.tokens(name);
             let mut writer = TokenWriter::create(&bin, &idx, VOCABULARY).unwrap();
             // Texts with a pattern, so that there is something to learn.
             for document in 0..60u32 {
@@ -220,6 +220,7 @@ impl World {
         TokenPaths {
             bin: self.path(&format!("{name}.bin")),
             idx: self.path(&format!("{name}.idx")),
+            mask: None,
         }
     }
 

@@ -112,8 +112,14 @@ fn corpus(block: &mut Block, failed: impl Fn(&str) -> bool) {
         _ => 30,
     };
     fill(block, "minimum", Value::Quantity(minimum, Unit::Characters), &failed);
-    let unit = if is_code { "document" } else { "paragraph" };
+    let unit = if is_code || has_pairs(block) { "document" } else { "paragraph" };
     fill(block, "unit", Value::Word(unit.to_owned()), &failed);
+}
+
+/// Whether a corpus is made of prompts and answers.
+pub(super) fn has_pairs(corpus: &Block) -> bool {
+    let from = corpus.field("from").map_or(&[][..], Field::elements);
+    from.iter().any(|call| call.word() == Some("pairs"))
 }
 
 /// Sets a field that is neither written nor was written wrongly.

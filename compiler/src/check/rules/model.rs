@@ -224,6 +224,13 @@ impl Checker<'_> {
             let language = language.to_owned();
             self.no_effect(block, "language_filter", &format!("on a corpus in `{language}`"));
         }
+        if super::derive::has_pairs(block) && block.word("unit") == Some("paragraph") {
+            self.error(
+                Diagnostic::new(Code::NO_EFFECT, "paragraphs would be cut out of prompts and answers")
+                    .label(block.place("unit"), "not with `pairs`")
+                    .help("leave it out: a pair is kept or dropped as a whole"),
+            );
+        }
         for call in block.field("from").map_or(&[][..], Field::elements) {
             let Some(arguments) = call.arguments() else { continue };
             let is_set = |name: &str| {
@@ -231,6 +238,16 @@ impl Checker<'_> {
                     .get(name)
                     .is_some_and(|argument| argument.value != Value::None)
             };
+            if let (Some("pairs"), Some(only)) = (call.word(), arguments.get("only"))
+                && let (Value::Text(text), Some(span)) = (&only.value, only.span())
+                && text.split_once('=').is_none_or(|(member, _)| member.trim().is_empty())
+            {
+                self.error(
+                    Diagnostic::new(Code::BAD_ARGUMENT, "`only` names no member and its text")
+                        .label(span, "expected `MEMBER=TEXT`")
+                        .help("such as `only = \"label=good\"`"),
+                );
+            }
             if call.word() != Some("html") {
                 continue;
             }

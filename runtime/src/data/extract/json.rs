@@ -32,7 +32,7 @@ pub(super) fn read_file(bytes: &[u8], field: Option<&str>) -> Extracted {
         }
         return Extracted {
             texts: found.into_iter().map(lines).collect(),
-            skipped: Default::default(),
+            ..Extracted::default()
         };
     }
     let mut out = String::new();

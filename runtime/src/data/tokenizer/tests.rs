@@ -27,6 +27,7 @@ fn write(path: &Utf8Path, texts: &[String]) -> Utf8PathBuf {
         serde_json::to_string(&Document {
             id: at.to_string(),
             text: text.clone(),
+            answer: None,
         })
         .expect("JSON")
             + "\n"
@@ -221,4 +222,59 @@ fn what_does_not_fit_is_refused() {
         error.to_string(),
         "the tokenizer has 400 entries, the model's vocabulary only 399"
     );
+}
+
+/// Prompts are only read, answers and the ends of documents are trained on; where there is no prompt there is no mask.
+#[test]
+fn a_mask_says_what_is_trained_on() {
+    let guard = tempfile::tempdir().expect("a temporary folder");
+    let path = Utf8Path::from_path(guard.path()).expect("UTF-8");
+    let texts: Vec<String> = texts().into_iter().take(40).collect();
+    let plain = write(path, &texts);
+    let tokenizer_folder = path.join("tokenizer");
+    std::fs::create_dir(&tokenizer_folder).expect("a folder");
+    let meta = tokenizer(&bpe(300), TokenizerInput::Documents(&[plain.clone()]), &tokenizer_folder, Watch::nobody()).expect("a tokenizer");
+    let fields = TokensFields {
+        split: aurora_compiler::fields::Split::Train,
+        vocabulary: 300,
+    };
+    let encode = |documents: &Utf8Path, name: &str| {
+        let out = path.join(name);
+        std::fs::create_dir(&out).expect("a folder");
+        let json = tokenizer_folder.join("tokenizer.json");
+        let found = tokens(&fields, &[documents.to_owned()], &json, meta.end_of_document_id, &out, Watch::nobody());
+        found.map(|_| out)
+    };
+    let out = encode(&plain, "plain").expect("tokens");
+    assert!(!out.join("tokens.mask").exists());
+    let pairs = path.join("pairs.jsonl");
+    let lines = [("Why is it? ", "Because."), ("", "All of it."), ("Näin? ", "Ei")].map(|(prompt, answer)| {
+        let document = Document {
+            id: "x".to_owned(),
+            text: format!("{prompt}{answer}"),
+            answer: (!prompt.is_empty()).then_some(prompt.len()),
+        };
+        serde_json::to_string(&document).expect("JSON") + "\n"
+    });
+    std::fs::write(&pairs, lines.concat()).expect("written");
+    let out = encode(&pairs, "pairs").expect("tokens");
+    let file = TokenFile::open(&out.join("tokens.bin"), &out.join("tokens.idx")).expect("opened");
+    let stream = TokenStream::new(vec![file.masked(&out.join("tokens.mask")).expect("a mask")]).expect("a stream");
+    let encoder = load(&tokenizer_folder.join("tokenizer.json")).expect("a tokenizer");
+    let count = |text: &str| encoder.encode(text).expect("encoded").len();
+    let mut expected = vec![false; count("Why is it? ")];
+    expected.extend(vec![true; count("Because.") + 1 + count("All of it.") + 1]);
+    expected.extend(vec![false; count("Näin? ")]);
+    expected.extend(vec![true; count("Ei") + 1]);
+    let mut found = vec![true; expected.len()];
+    stream.trained(0, &mut found).expect("read");
+    assert_eq!(found, expected);
+    assert!(stream.is_masked() && stream.num_tokens() == expected.len() as u64);
+    std::fs::write(out.join("tokens.mask"), [1; 3]).expect("written");
+    let file = TokenFile::open(&out.join("tokens.bin"), &out.join("tokens.idx")).expect("opened");
+    let error = file.masked(&out.join("tokens.mask")).expect_err("too short").to_string();
+    assert!(error.contains("has 3 bytes for"), "{error}");
+    // A place inside of a character is no beginning.
+    std::fs::write(&pairs, "{\"id\": \"x\", \"text\": \"ä\", \"answer\": 1}\n").expect("written");
+    assert!(encode(&pairs, "broken").is_err());
 }

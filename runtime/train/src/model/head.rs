@@ -10,7 +10,7 @@ use super::workspace::HEAD_ROWS;
 use super::{Gradients, ModelError, Network};
 
 impl Network {
-    /// −ln p of each target (`[t]`) to `losses` (nats, one a row); with gradients also the backward down to the last
+    /// −ln p of each target (`[t]`) to `losses` (nats, one a row), nothing for a target below zero; with gradients also the backward down to the last
     /// layer's output (own rows of `dx`).
     ///
     /// # Errors
@@ -53,7 +53,9 @@ impl Network {
                 logits.push(block);
             }
             let losses = &mut losses[start..start + count];
-            self.loss(pass, &logits, &cut(targets)?, losses, gradients.is_some())?;
+            let targets = cut(targets)?;
+            self.loss(pass, &logits, &targets, losses, gradients.is_some())?;
+            leave_out(&targets, losses, gradients.is_some().then_some(&logits))?;
             let Some(gradients) = gradients else { continue };
             for (shard, logits) in logits.iter().enumerate() {
                 self.record_logits(pass, Operation::LogitsGradient, shard, start, logits)?;
@@ -127,4 +129,23 @@ impl Network {
         self.kernels
             .finish_loss(logits, targets, first, &maxima, &both, losses, gradient)
     }
+}
+
+/// Takes the rows whose target is below zero out of the losses and, if there are some, out of the logits' gradients: times 0,
+/// and the others times 1, which is exact.
+fn leave_out(targets: &Tensor, losses: &mut [f64], gradients: Option<&Vec<Tensor>>) -> Result<(), ModelError> {
+    let places = Vec::<i64>::try_from(&targets.f_to_device(tch::Device::Cpu)?)?;
+    if places.iter().all(|&place| place >= 0) {
+        return Ok(());
+    }
+    for (loss, place) in losses.iter_mut().zip(places) {
+        if place < 0 {
+            *loss = 0.0;
+        }
+    }
+    for gradient in gradients.into_iter().flatten() {
+        let kept = targets.f_ge(0)?.f_to_kind(gradient.kind())?.f_view([-1, 1])?;
+        let _ = gradient.shallow_clone().f_mul_(&kept)?;
+    }
+    Ok(())
 }

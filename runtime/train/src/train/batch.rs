@@ -1,13 +1,13 @@
 //! The batch of a step, out of token files and the data order.
 
 use aurora_runtime::data::order::Order;
-use aurora_runtime::data::tokens::TokenStream;
-use aurora_runtime::job::TrainJob;
+use aurora_runtime::data::tokens::{TokenFile, TokenStream};
+use aurora_runtime::job::{TokenPaths, TrainJob};
 use tch::Tensor;
 
 use super::TrainError;
 
-/// Ids and targets of one micro-batch, `[b·s]` each.
+/// Ids and targets of one micro-batch, `[b·s]` each; a target that is not trained on is −1.
 #[derive(Debug)]
 pub struct MicroBatch {
     pub ids: Tensor,
@@ -21,6 +21,8 @@ pub struct Batch {
     pub micro_batches: Vec<Option<MicroBatch>>,
     /// Samples by component of the order.
     pub samples: Vec<u64>,
+    /// Targets that are trained on, in all micro-batches.
+    pub targets: u64,
     /// BLAKE3 (hex) of the samples' token ids (u32, little-endian), the last target included, in sample order; if all
     /// micro-batches were read.
     pub digest: Option<String>,
@@ -63,12 +65,18 @@ impl Batches {
             );
             return Err(TrainError::Unfit(text));
         }
-        let open = |(component, files): (&String, &Vec<aurora_runtime::job::TokenPaths>)| {
-            TokenStream::open(files.iter().map(|file| (file.bin.as_path(), file.idx.as_path()))).map_err(|source| {
-                TrainError::Tokens {
-                    component: component.clone(),
-                    source,
+        let open = |(component, files): (&String, &Vec<TokenPaths>)| {
+            let open = |file: &TokenPaths| {
+                let tokens = TokenFile::open(&file.bin, &file.idx)?;
+                match &file.mask {
+                    Some(mask) => tokens.masked(mask),
+                    None => Ok(tokens),
                 }
+            };
+            let files = files.iter().map(open).collect::<Result<Vec<_>, _>>();
+            files.and_then(TokenStream::new).map_err(|source| TrainError::Tokens {
+                component: component.clone(),
+                source,
             })
         };
         let streams = names.iter().zip(&job.tokens).map(open).collect::<Result<Vec<_>, _>>()?;
@@ -102,6 +110,8 @@ impl Batches {
         let mut tokens = vec![0i64; self.sequence + 1];
         let mut bytes = Vec::with_capacity(4 * tokens.len());
         let mut hasher = blake3::Hasher::new();
+        let mut trained = vec![true; self.sequence];
+        let mut all_targets = 0;
         for index in 0..self.count() {
             let wanted = own(index);
             let (mut ids, mut targets) = (Vec::new(), Vec::new());
@@ -109,6 +119,8 @@ impl Batches {
             for place in first..first + self.micro_batch as u64 {
                 let sample = self.order.sample(place);
                 samples[sample.component] += 1;
+                let own = self.trained(sample.component, sample.index, &mut trained)?;
+                all_targets += own;
                 if !wanted && !all {
                     continue;
                 }
@@ -119,7 +131,8 @@ impl Batches {
                     hasher.update(&bytes);
                 }
                 ids.extend_from_slice(&tokens[..self.sequence]);
-                targets.extend_from_slice(&tokens[1..]);
+                let target = |(&token, &trained): (&i64, &bool)| if trained { token } else { -1 };
+                targets.extend(tokens[1..].iter().zip(&trained).map(target));
             }
             let tensor = |ids: &[i64]| Tensor::f_from_slice(ids);
             micro_batches.push(if wanted {
@@ -134,8 +147,24 @@ impl Batches {
         Ok(Batch {
             micro_batches,
             samples,
+            targets: all_targets,
             digest: all.then(|| hasher.finalize().to_hex().to_string()),
         })
+    }
+
+    /// Says which targets of a sample are trained on, and how many.
+    fn trained(&self, component: usize, index: u64, trained: &mut [bool]) -> Result<u64, TrainError> {
+        let stream = &self.streams[component];
+        if !stream.is_masked() {
+            trained.fill(true);
+            return Ok(trained.len() as u64);
+        }
+        let start = index * self.sequence as u64 + 1;
+        stream.trained(start, trained).map_err(|source| TrainError::Tokens {
+            component: self.names[component].clone(),
+            source,
+        })?;
+        Ok(trained.iter().filter(|trained| **trained).count() as u64)
     }
 
     /// The tokens of a sample and the one after them.

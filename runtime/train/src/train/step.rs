@@ -256,7 +256,8 @@ impl Trainer {
             .iter()
             .map(|bytes| Report::from_bytes(bytes))
             .collect::<Result<Vec<_>, _>>()?;
-        let tokens = (count * self.network.grid.micro_batch * self.sequence) as f64;
+        // A batch of nothing but prompts has no gradient; its weights only decay.
+        let tokens = batch.targets.max(1) as f64;
         let loss = self.total(&all, count)?;
         self.record_number(Operation::Loss, loss);
         if !loss.is_finite() {

@@ -87,14 +87,24 @@ fn trainer(model: &ModelFields, network: Network, rank: usize, placement: &Place
     Trainer::new(state, peers, &optimizer(), SEQUENCE, MICRO_BATCHES, placement.recompute).unwrap()
 }
 
+/// What is trained on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Targets {
+    All,
+    /// Two of three.
+    Answers,
+}
+
 /// Loss and gradient norm of a step.
-fn step(trainer: &mut Trainer, team: &Team, step: usize) -> [u64; 2] {
+fn step(trainer: &mut Trainer, team: &Team, step: usize, targets: Targets) -> [u64; 2] {
     let network = &trainer.state.network;
     let (vocabulary, replica) = (network.layout.shape.vocabulary, trainer.peers().unwrap().at().data);
     let micro_batch = |index: usize| {
         let token = |i: usize| ((step * 7919 + index * 104_729 + i * i * 31 + i * 17) % vocabulary) as i64;
         let ids: Vec<i64> = (0..MICRO_BATCH * SEQUENCE).map(token).collect();
-        let targets: Vec<i64> = (1..=MICRO_BATCH * SEQUENCE).map(token).collect();
+        let is_trained = |i: usize| targets == Targets::All || (i + index) % 3 > 0;
+        let target = |i: usize| if is_trained(i) { token(i) } else { -1 };
+        let targets: Vec<i64> = (1..=MICRO_BATCH * SEQUENCE).map(target).collect();
         Trainer::reads(network, replica, index).then(|| MicroBatch {
             ids: Tensor::from_slice(&ids),
             targets: Tensor::from_slice(&targets),
@@ -103,6 +113,10 @@ fn step(trainer: &mut Trainer, team: &Team, step: usize) -> [u64; 2] {
     let mut batch = Batch {
         micro_batches: (0..MICRO_BATCHES).map(micro_batch).collect(),
         samples: Vec::new(),
+        targets: match targets {
+            Targets::All => MICRO_BATCHES * MICRO_BATCH * SEQUENCE,
+            Targets::Answers => MICRO_BATCHES * MICRO_BATCH * SEQUENCE / 3 * 2,
+        } as u64,
         digest: None,
     };
     let outcome = trainer
@@ -125,13 +139,14 @@ fn trained(
     precision: Precision,
     placement: &Placement,
     peers: Vec<Peers>,
+    targets: Targets,
 ) -> (Vec<[u64; 2]>, Trainer) {
     let _guard = tch::no_grad_guard();
     let me = mesh(placement).rank(peers[0].at());
     let network = network(model, numerics, precision, placement, me).unwrap();
     let team = Team::new(placement.threads as usize).unwrap();
     let mut trainer = trainer(model, network, me, placement, peers);
-    let figures = (0..STEPS).map(|at| step(&mut trainer, &team, at)).collect();
+    let figures = (0..STEPS).map(|at| step(&mut trainer, &team, at, targets)).collect();
     (figures, trainer)
 }
 
@@ -141,8 +156,9 @@ fn rank(
     precision: Precision,
     placement: &Placement,
     peers: Vec<Peers>,
+    targets: Targets,
 ) -> (Vec<[u64; 2]>, Part) {
-    let (figures, trainer) = trained(model, numerics, precision, placement, peers);
+    let (figures, trainer) = trained(model, numerics, precision, placement, peers, targets);
     let state = &trainer.state;
     let [first, second] = &state.moments;
     let buffers = [&state.master, first, second].map(|tensor| elements::<f32>(tensor).unwrap());
@@ -212,7 +228,17 @@ fn on_ranks<T: Send>(placement: &Placement, rank: impl Fn(Vec<Peers>) -> T + Syn
 }
 
 fn run(model: &ModelFields, numerics: &Numerics, precision: Precision, placement: &Placement) -> Outcome {
-    let results = on_ranks(placement, |peers| rank(model, numerics, precision, placement, peers));
+    run_on(model, numerics, precision, placement, Targets::All)
+}
+
+fn run_on(
+    model: &ModelFields,
+    numerics: &Numerics,
+    precision: Precision,
+    placement: &Placement,
+    targets: Targets,
+) -> Outcome {
+    let results = on_ranks(placement, |peers| rank(model, numerics, precision, placement, peers, targets));
     for (figures, _) in &results {
         assert_eq!(figures, &results[0].0, "all ranks tell the same figures");
     }
@@ -317,6 +343,29 @@ fn every_layout_gives_the_bits_of_one_worker() {
     }
 }
 
+/// Training on answers only is the same everywhere too, and is not training on everything.
+#[test]
+fn every_layout_reads_prompts_alike() {
+    for model in [
+        model(Architecture::GptBigcode, 1, true),
+        model(Architecture::Llama, 2, false),
+    ] {
+        let on = |layout: &Placement, targets: Targets| {
+            run_on(&model, &invariant(4, 4), Precision::F32, layout, targets)
+        };
+        let expected = on(&placement(1, 1, 1), Targets::Answers);
+        for layout in [
+            placement(2, 1, 1),
+            placement(1, 2, 1),
+            placement(1, 1, 4),
+            placement(2, 2, 2),
+        ] {
+            assert!(on(&layout, Targets::Answers) == expected, "{layout:?}");
+        }
+        assert!(on(&placement(1, 1, 1), Targets::All) != expected);
+    }
+}
+
 /// Grids that are not all of one size: fewer key heads than shards, one lane, shards without a partner.
 #[test]
 fn other_grids_as_well() {
@@ -398,7 +447,7 @@ fn memory_is_what_the_plan_says() {
             };
             let by_rank = on_ranks(layout, |peers| {
                 let stage = peers[0].at().pipeline as u32;
-                (stage, trained(&model, &numerics, precision, layout, peers).1.held())
+                (stage, trained(&model, &numerics, precision, layout, peers, Targets::All).1.held())
             });
             for (stage, held) in by_rank {
                 let planned = memory(&fields, layout, stage);

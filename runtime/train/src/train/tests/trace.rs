@@ -19,12 +19,12 @@ fn traced(model: &ModelFields, precision: Precision, placement: &Placement, faul
         let team = Team::new(placement.threads as usize).unwrap();
         let mut trainer = trainer(model, network, me, placement, peers);
         if fault.is_none() {
-            step(&mut trainer, &team, 0);
+            step(&mut trainer, &team, 0, Targets::All);
         }
         let recorder = Arc::new(Recorder::default());
         recorder.begin(2);
         trainer.recorder = Some(Arc::clone(&recorder));
-        step(&mut trainer, &team, 1);
+        step(&mut trainer, &team, 1, Targets::All);
         recorder.take()
     });
     let mut trace = Trace::default();

@@ -1,0 +1,61 @@
+//! Prompts with their answers, out of items.
+
+use aurora_compiler::fields::Only;
+use serde_json::Value;
+
+use super::{Extracted, Skip};
+use crate::data::items;
+use crate::data::template::{Template, TemplateError};
+
+/// What is made of an item.
+pub(super) struct Pairs {
+    prompt: Template,
+    answer: Template,
+    only: Option<Only>,
+}
+
+impl Pairs {
+    /// # Errors
+    /// A template that is none.
+    pub fn new(prompt: &str, answer: &str, only: Option<&Only>) -> Result<Self, TemplateError> {
+        Ok(Self {
+            prompt: Template::new(prompt)?,
+            answer: Template::new(answer)?,
+            only: only.cloned(),
+        })
+    }
+
+    /// The documents of a file; an answer without a word is none.
+    pub fn read(&self, member: &str, text: &str) -> Extracted {
+        let mut extracted = Extracted::default();
+        for item in items::parse(member, text) {
+            let Ok((_, item)) = item else {
+                extracted.skip(Skip::Malformed);
+                continue;
+            };
+            if !self.wants(&item) {
+                extracted.skip(Skip::Unwanted);
+                continue;
+            }
+            let (Ok(prompt), Ok(answer)) = (self.prompt.fill(&item), self.answer.fill(&item)) else {
+                extracted.skip(Skip::NoSuchField);
+                continue;
+            };
+            if answer.trim().is_empty() {
+                extracted.skip(Skip::Empty);
+                continue;
+            }
+            extracted.answers.push(prompt.len());
+            extracted.texts.push(prompt + &answer);
+        }
+        extracted
+    }
+
+    fn wants(&self, item: &Value) -> bool {
+        self.only.as_ref().is_none_or(|only| match item.get(&only.member) {
+            Some(Value::String(text)) => text.trim() == only.text,
+            Some(other) => other.to_string() == only.text,
+            None => false,
+        })
+    }
+}
