@@ -265,7 +265,7 @@ fn gates_and_the_report_say_what_is_noise() {
             .all(|point| point["intervals"]["fi"]["bits_per_byte"]["low"].is_number())
     );
     let noise = &document["noise"];
-    let changes = noise["changes"]["changes"].as_array().expect("changes");
+    let changes = noise["changes"].as_array().expect("changes");
     assert_eq!(changes.len(), 2 * 2 * 2, "stages, sets, metrics");
     for row in changes {
         let (p, corrected) = (

@@ -171,7 +171,7 @@ fn measures(eval: &EvalStory, story: &Story) -> Option<Plot<'static>> {
     let lines: Vec<Line> = lines
         .filter(|line| line.points.iter().all(|point| (0.0..=1.0).contains(&point.1)))
         .collect();
-    (lines.iter().any(|line| line.points.len() > 1)).then(|| Plot {
+    lines.iter().any(|line| line.points.len() > 1).then(|| Plot {
         across: "tokens",
         up: "score",
         lines,
