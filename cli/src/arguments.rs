@@ -352,6 +352,20 @@ pub enum Export {
         #[arg(value_name = "DIR")]
         folder: Utf8PathBuf,
     },
+    /// Send a run's metrics to a tracking server of MLflow: every step and every score, by the tokens trained on.
+    #[command(after_help = "Example:  aurora export mlflow specs/demo.aur http://127.0.0.1:5000")]
+    Mlflow {
+        #[command(flatten)]
+        spec: SpecArgument,
+        /// The server's address.
+        url: String,
+        /// The run, as `aurora status` names it [default: the spec's last one].
+        #[arg(long)]
+        run: Option<String>,
+        /// The environment variable with a token for the server.
+        #[arg(long, value_name = "VARIABLE")]
+        token: Option<String>,
+    },
     /// Write a batch script for `sbatch`: it runs the spec, saves before the time limit, and queues itself again.
     #[command(after_help = "\
 Example:  aurora export slurm specs/demo.aur --layout tensor=2,pipeline=2 --nodes 2 --partition debug > job.sh

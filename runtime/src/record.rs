@@ -2,6 +2,7 @@
 //!
 //! In: what the engine tells. Out: files for people and tools. Nothing here is identity; times and hosts are allowed.
 
+pub mod mlflow;
 mod tensorboard;
 
 use std::fs::{self, File, OpenOptions};
@@ -212,6 +213,16 @@ pub fn runs(store: &Utf8Path) -> io::Result<Vec<RunFacts>> {
     }
     found.sort_by(|a, b| (b.started, &b.id).cmp(&(a.started, &a.id)));
     Ok(found)
+}
+
+/// The steps that a run has noted, in order.
+///
+/// # Errors
+/// The file cannot be read, or a line is none.
+pub fn steps(store: &Utf8Path, run: &str) -> io::Result<Vec<Step>> {
+    let text = fs::read_to_string(store.join("runs").join(run).join("metrics.jsonl"))?;
+    let step = |line: &str| serde_json::from_str(line).map_err(io::Error::other);
+    text.lines().map(step).collect()
 }
 
 impl RunFacts {

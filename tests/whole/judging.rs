@@ -101,3 +101,32 @@ fn judged_evals_run_and_repeat() {
     done.says("recorded answers are taken");
     assert_eq!(project.results(), first);
 }
+
+/// Instruction data: of a corpus of pairs the answers alone are trained on, under any layout.
+#[test]
+fn answers_alone_are_trained_on() {
+    let project = Project::new();
+    let pairs: String = (0..80)
+        .map(|n| format!("{{\"ask\": \"How is house {n}?\", \"say\": \"It was the same as {n} before.\"}}\n"))
+        .collect();
+    project.write("data/pairs.jsonl", &pairs);
+    let instructions = "source pairs { from = \"file:data/pairs.jsonl\" }\n\
+        corpus instructions {\n  language = en\n  language_filter = false\n  \
+        from = [pairs(pairs, prompt = \"{ask}\\n\", answer = \"{say}\")]\n}\n\nmixture cat {";
+    project.edit("mixture cat {", instructions);
+    project.edit("  fi from [fi] weight 60%", "  asks from [instructions] weight 60%");
+    project.run();
+    let masked = project.results();
+    let rerun = ["rerun", "lockfiles/small.lock", "--layout", "tensor=2,pipeline=2", "--progress", "none"];
+    project.aurora(&rerun).says("rerun: identical");
+    // The same text, all of it trained on, is another training: the prompts have their part.
+    project.edit("prompt = \"{ask}\\n\", answer = \"{say}\"", "prompt = \"\", answer = \"{ask}\\n{say}\"");
+    project.run();
+    let digest = |results: &str, name: &str| {
+        let line = results.lines().find(|line| line.starts_with(&format!("\"{name}\"")));
+        line.unwrap_or_else(|| panic!("{name} is not in {results}")).to_owned()
+    };
+    let all = project.results();
+    assert_eq!(digest(&all, "cap@16"), digest(&masked, "cap@16"));
+    assert_ne!(digest(&all, "cat@8"), digest(&masked, "cat@8"));
+}

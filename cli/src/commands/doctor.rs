@@ -38,6 +38,7 @@ pub fn run(context: &Context) -> Result<Exit, Failure> {
             "cores": cores,
             "worker": has_worker,
             "rccl": rccl(),
+            "sandbox": sandbox(&project).unwrap_or_else(|missing| missing),
             "clients": found.iter().map(|(program, _, there)| json!({ "program": program, "found": there })).collect::<Vec<_>>(),
             "project": project.root,
             "store": project.store,
@@ -57,6 +58,10 @@ pub fn run(context: &Context) -> Result<Exit, Failure> {
             format!("missing ({worker}): training is not built in")
         }
     );
+    match sandbox(&project) {
+        Ok(layers) => println!("sandbox   {layers}"),
+        Err(missing) => println!("sandbox   missing: {missing}; `pass_at_k` runs no programs"),
+    }
     for (program, what, there) in found {
         println!(
             "{program:<9} {}",
@@ -91,4 +96,9 @@ pub fn rccl() -> Vec<String> {
 fn on_path(program: &str) -> bool {
     std::env::var_os("PATH")
         .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(program).is_file()))
+}
+
+/// What would shut in a program of a model, or why nothing does.
+fn sandbox(project: &crate::project::Project) -> Result<String, String> {
+    aurora_runtime::judge::protection(&[project.store.as_std_path(), project.root.as_std_path()])
 }

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use aurora_runtime::engine::chain;
 use aurora_runtime::launch::{BatchScript, Machine};
+use aurora_runtime::progress::Watch as Progress;
+use aurora_runtime::record::mlflow::Server;
+use aurora_runtime::record;
 use aurora_runtime::report::harness::{self, HarnessError};
 use aurora_runtime::store::Store;
 use aurora_runtime::weights::{SHARD_BYTES, export};
@@ -59,6 +62,46 @@ pub fn lm_eval(context: &Context, argument: &SpecArgument, folder: &Utf8Path) ->
         output::json(json!({ "files": files }));
     } else {
         files.iter().for_each(|file| println!("{file}"));
+    }
+    Ok(Exit::Done)
+}
+
+/// A run's metrics, sent to MLflow.
+pub fn mlflow(
+    context: &Context,
+    argument: &SpecArgument,
+    url: &str,
+    run: Option<&str>,
+    token: Option<&str>,
+) -> Result<Exit, Failure> {
+    let (project, loaded) = context.open(argument)?;
+    let (keyed, _, _) = compile(&project, &loaded.spec)?;
+    let name = &loaded.spec.name;
+    let mut runs = record::runs(&project.store)?.into_iter().filter(|facts| facts.experiment == *name);
+    let facts = match run {
+        Some(run) => runs.find(|facts| facts.id == run),
+        None => runs.next(),
+    };
+    let facts = facts.ok_or_else(|| {
+        let what = run.map_or_else(|| "no run".to_owned(), |run| format!("no run `{run}`"));
+        Failure::fault(format!("there is {what} of `{name}`")).help("`aurora status` lists the runs")
+    })?;
+    let token = token.map(|name| {
+        std::env::var(name).map_err(|_| Failure::fault(format!("the environment has no variable `{name}`")))
+    });
+    let token = token.transpose()?;
+    let steps = record::steps(&project.store, &facts.id)?;
+    let story = aurora_runtime::report::load(&Store::look(&project.store), &keyed)?;
+    let server = Server {
+        url,
+        token: token.as_deref(),
+        watch: Progress::nobody(),
+    };
+    let sent = server.send(&facts, &steps, &story).map_err(|error| Failure::fault(chain(&error)))?;
+    if context.json {
+        output::json(json!({ "run": facts.id, "mlflow_run": sent }));
+    } else {
+        println!("run {} of {name} is run {sent} at {url}", facts.id);
     }
     Ok(Exit::Done)
 }

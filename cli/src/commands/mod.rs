@@ -109,6 +109,9 @@ pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Export { to } => match to {
             Export::Hf { checkpoint, folder } => export::hf(&context, &checkpoint, &folder),
             Export::LmEval { spec, folder } => export::lm_eval(&context, &spec, &folder),
+            Export::Mlflow { spec, url, run, token } => {
+                export::mlflow(&context, &spec, &url, run.as_deref(), token.as_deref())
+            }
             Export::Slurm { spec, job } => export::slurm(&context, &spec, &job),
             Export::Github { install } => export::github(&context, &install),
         },

@@ -175,7 +175,8 @@ pub(super) const EXTRACTIONS: &[CallSchema] = &[
     CallSchema {
         name: "pairs",
         meaning: "Instructions with their answers: each item a document, of whose tokens only the answer's are trained on. Items \
-                  are the lines of `.jsonl` and `.txt` and the rows of `.csv`.",
+                  are the lines of `.jsonl` and `.txt` and the rows of `.csv`. Special entries of the tokenizer that they spell \
+                  are themselves, as in the turns of a conversation.",
         first: Some(&SOURCE),
         arguments: &[
             FILES,

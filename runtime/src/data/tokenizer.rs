@@ -296,8 +296,8 @@ fn count(documents: &[Utf8PathBuf], watch: Watch<'_>) -> Result<BTreeMap<String,
 }
 
 /// Encodes documents into `tokens.bin` and `tokens.idx` in the empty folder `out`; each ends with the end-of-document
-/// token. A prompt and its answer are encoded apart, so that the answer begins with a token whatever the tokenizer; where
-/// there are such documents, `tokens.mask` says which tokens are trained on. Documents are encoded in parallel and written
+/// token. A prompt and its answer are encoded apart, so that the answer begins with a token whatever the tokenizer; special
+/// entries that they spell are themselves, and where there are such documents, `tokens.mask` says which tokens are trained on. Documents are encoded in parallel and written
 /// in order; memory holds one batch.
 ///
 /// # Errors
@@ -329,7 +329,11 @@ pub fn tokens(
                 id: document.id.clone(),
                 cause,
             };
-            let encode = |text: &str| encoder.encode(text).map_err(failed);
+            // The turns of a conversation are told apart by special entries, which pairs spell.
+            let encode = |text: &str| match document.answer {
+                Some(_) => encoder.encode_markup(text).map_err(failed),
+                None => encoder.encode(text).map_err(failed),
+            };
             let parts = document.text.split_at_checked(document.answer.unwrap_or(0));
             let (prompt, answer) = parts.ok_or_else(|| failed("its answer begins where no character does".to_owned()))?;
             let mut ids = encode(prompt)?;

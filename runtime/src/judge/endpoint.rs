@@ -1,9 +1,5 @@
 //! A judge behind an OpenAI-compatible interface: `POST URL/chat/completions`, at temperature 0.
-//!
-//! `curl` carries the bytes, as it knows proxies and certificates; the key goes to it through its input, where no list of
-//! processes shows it.
 
-use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde::Deserialize;
@@ -12,13 +8,12 @@ use serde_json::json;
 use super::Inputs;
 use super::outside::OutsideError;
 use crate::progress::Unit;
-use crate::source::client;
+use crate::source::client::{self, PostError};
 use crate::data::template::Template;
 use crate::task::{ItemResult, Verdict};
 
 /// Requests under way at a time.
 const REQUESTS: usize = 8;
-const CURL: &str = "on Debian `apt-get install curl` brings it";
 
 pub(super) struct Endpoint<'a> {
     pub url: &'a str,
@@ -97,23 +92,12 @@ fn one(endpoint: &Endpoint<'_>, question: &str, inputs: &Inputs<'_>) -> Result<S
         "temperature": 0,
         "seed": 0,
     });
-    let mut file = tempfile::NamedTempFile::new().map_err(|error| failed(error.to_string()))?;
-    std::io::Write::write_all(&mut file, body.to_string().as_bytes()).map_err(|error| failed(error.to_string()))?;
-    let mut config = String::from("header = \"Content-Type: application/json\"\n");
-    if let Some(key) = inputs.secret {
-        let quoted = key.trim().replace('\\', "\\\\").replace('"', "\\\"");
-        config.push_str(&format!("header = \"Authorization: Bearer {quoted}\"\n"));
-    }
-    let mut command = Command::new("curl");
-    command.args(["--silent", "--show-error", "--fail-with-body", "--config", "-"]);
-    command.args(["--retry", "3", "--max-time", "300", "--proto", "=http,https"]);
-    command.arg("--data-binary").arg(format!("@{}", file.path().display()));
-    command.arg("--").arg(format!("{}/chat/completions", endpoint.url.trim_end_matches('/')));
-    let output = client::run_fed(&mut command, &config, CURL, inputs.watch)?;
-    if !output.status.success() {
-        return Err(failed([output.error.trim(), output.out.trim()].join(" ")));
-    }
-    let reply: Reply = serde_json::from_str(&output.out).map_err(|error| failed(format!("its reply: {error}")))?;
+    let url = format!("{}/chat/completions", endpoint.url.trim_end_matches('/'));
+    let reply = client::post(&url, inputs.secret, &body, inputs.watch).map_err(|error| match error {
+        PostError::Client(error) => error.into(),
+        PostError::Refused { cause } => failed(cause),
+    })?;
+    let reply: Reply = serde_json::from_value(reply).map_err(|error| failed(format!("its reply: {error}")))?;
     let first = reply.choices.into_iter().next();
     first.map(|choice| choice.message.content).ok_or_else(|| failed("its reply holds nothing".to_owned()))
 }

@@ -60,6 +60,15 @@ pub struct JudgeReport {
     pub recall: f64,
 }
 
+/// What shuts in the programs that are run here, in words; or why nothing does. `hidden` are folders that they must not see.
+///
+/// # Errors
+/// What is missing, in words.
+pub fn protection(hidden: &[&std::path::Path]) -> Result<String, String> {
+    let found = aurora_sandbox::protection(hidden);
+    found.map(|found| found.to_string()).map_err(|missing| missing.to_string())
+}
+
 /// Whether a judge's answers are its own affair, so that a repetition takes those that are kept.
 pub fn is_outside(fields: &JudgeFields) -> bool {
     match fields {

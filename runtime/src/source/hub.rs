@@ -25,7 +25,6 @@ use super::client;
 use super::{Context, FetchError};
 use crate::progress::{Unit, Watch};
 
-const CURL: &str = "on Debian `apt-get install curl` brings it";
 /// Endings of files that hold pickles, code, or the weights of other frameworks once more.
 const LEFT_OUT: [&str; 14] = [
     ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack", ".ot", ".onnx", ".tflite", ".npz", ".py",
@@ -258,7 +257,7 @@ impl Repository<'_> {
         command.args(["--proto", "=http,https", "--proto-redir", "=http,https"]);
         command.args(["--write-out", "%{http_code}"]);
         command.args(["--output", to.as_str(), "--", address]);
-        let output = client::run(&mut command, CURL, self.watch)?;
+        let output = client::run(&mut command, client::CURL, self.watch)?;
         if output.status.success() {
             return Ok(());
         }

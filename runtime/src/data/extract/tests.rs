@@ -332,3 +332,44 @@ fn a_raised_flag_stops_the_work() {
         Err(ExtractError::Archive(ArchiveError::Cancelled(_)))
     ));
 }
+
+#[test]
+fn pairs_keep_the_place_of_the_answer() {
+    let (_guard, path) = folder();
+    let table = "# made up\nask,say,good\nWhy?,\"So, so.\",1\nHow?,,1\nWho?,Me.,0\n";
+    let lines = "{\"ask\": \"Wä?\", \"say\": \"Ja\", \"good\": 1}\n[]\n{\"ask\": \"x\", \"good\": 1}\n";
+    let files = [
+        input(&path, "a.csv", table.as_bytes()),
+        input(&path, "b.jsonl", lines.as_bytes()),
+    ];
+    let format = Format::Pairs {
+        prompt: "Q: {ask}\nA:".to_owned(),
+        answer: " {say}".to_owned(),
+        only: Some(aurora_compiler::fields::Only {
+            member: "good".to_owned(),
+            text: "1".to_owned(),
+        }),
+    };
+    let (_guard, out) = folder();
+    let report = extract(&fields(&["**"], format), &files, None, &out, Watch::nobody()).expect("extracted");
+    let text = std::fs::read_to_string(out.join("documents.jsonl")).expect("documents");
+    let documents: Vec<Document> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("a document"))
+        .collect();
+    let told: Vec<(&str, &str)> = documents
+        .iter()
+        .map(|document| document.text.split_at(document.answer.expect("a place")))
+        .collect();
+    assert_eq!(told, [("Q: Why?\nA:", " So, so."), ("Q: Wä?\nA:", " Ja")]);
+    let skipped: Vec<(&str, u64)> = report.skipped.iter().map(|(why, times)| (why.as_str(), *times)).collect();
+    assert_eq!(
+        skipped,
+        [
+            ("empty_documents", 1),
+            ("items_not_wanted", 1),
+            ("malformed", 1),
+            ("no_such_field", 1)
+        ]
+    );
+}

@@ -1,5 +1,5 @@
 use super::*;
-use crate::data::tokens::TokenFile;
+use crate::data::tokens::{TokenFile, TokenStream};
 use aurora_compiler::fields::Split as Part;
 
 const END: &str = "<|end|>";
@@ -227,16 +227,14 @@ fn what_does_not_fit_is_refused() {
 /// Prompts are only read, answers and the ends of documents are trained on; where there is no prompt there is no mask.
 #[test]
 fn a_mask_says_what_is_trained_on() {
-    let guard = tempfile::tempdir().expect("a temporary folder");
-    let path = Utf8Path::from_path(guard.path()).expect("UTF-8");
-    let texts: Vec<String> = texts().into_iter().take(40).collect();
-    let plain = write(path, &texts);
+    let (_guard, path) = folder();
+    let plain = write(&path, &corpus());
     let tokenizer_folder = path.join("tokenizer");
     std::fs::create_dir(&tokenizer_folder).expect("a folder");
-    let meta = tokenizer(&bpe(300), TokenizerInput::Documents(&[plain.clone()]), &tokenizer_folder, Watch::nobody()).expect("a tokenizer");
+    let meta = tokenizer(&bpe(600), TokenizerInput::Documents(&[plain.clone()]), &tokenizer_folder, Watch::nobody()).expect("a tokenizer");
     let fields = TokensFields {
-        split: aurora_compiler::fields::Split::Train,
-        vocabulary: 300,
+        split: Part::Train,
+        vocabulary: 600,
     };
     let encode = |documents: &Utf8Path, name: &str| {
         let out = path.join(name);
@@ -248,7 +246,7 @@ fn a_mask_says_what_is_trained_on() {
     let out = encode(&plain, "plain").expect("tokens");
     assert!(!out.join("tokens.mask").exists());
     let pairs = path.join("pairs.jsonl");
-    let lines = [("Why is it? ", "Because."), ("", "All of it."), ("Näin? ", "Ei")].map(|(prompt, answer)| {
+    let lines = [("<|end|>Why is it? ", "Because."), ("", "All of it."), ("Näin? ", "Ei")].map(|(prompt, answer)| {
         let document = Document {
             id: "x".to_owned(),
             text: format!("{prompt}{answer}"),
@@ -262,7 +260,7 @@ fn a_mask_says_what_is_trained_on() {
     let stream = TokenStream::new(vec![file.masked(&out.join("tokens.mask")).expect("a mask")]).expect("a stream");
     let encoder = load(&tokenizer_folder.join("tokenizer.json")).expect("a tokenizer");
     let count = |text: &str| encoder.encode(text).expect("encoded").len();
-    let mut expected = vec![false; count("Why is it? ")];
+    let mut expected = vec![false; count("Why is it? ") + 1];
     expected.extend(vec![true; count("Because.") + 1 + count("All of it.") + 1]);
     expected.extend(vec![false; count("Näin? ")]);
     expected.extend(vec![true; count("Ei") + 1]);
