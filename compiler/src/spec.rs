@@ -167,7 +167,7 @@ pub enum Value {
         name: String,
         arguments: BTreeMap<String, Field>,
     },
-    Gate(Gate),
+    Gate(Box<Gate>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]

@@ -77,13 +77,13 @@ impl Checker<'_> {
         };
         let asked = confidence.map_or(String::new(), |level| format!(" with {level}% confidence"));
         let text = format!("{left} {relation} {right}{asked}");
-        let value = Value::Gate(Gate {
+        let value = Value::Gate(Box::new(Gate {
             left,
             relation,
             right,
             confidence,
             text,
-        });
+        }));
         Some(Field {
             value,
             origin: self.origin(written.span),
