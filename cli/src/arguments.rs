@@ -220,6 +220,9 @@ Example:  aurora rerun lockfiles/demo.lock --layout tensor=4,data=2 --into again
     Report {
         #[command(flatten)]
         spec: SpecArgument,
+        /// Specs, locks or runs to set beside it; the first may then be one of these too.
+        #[arg(value_name = "OTHER")]
+        others: Vec<String>,
         /// Copy the page here.
         #[arg(short, long, value_name = "FILE")]
         output: Option<Utf8PathBuf>,

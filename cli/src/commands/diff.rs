@@ -21,7 +21,7 @@ use crate::project::{Chosen, Project, bundle, read_lock};
 pub use words::text;
 
 /// One side of a comparison.
-enum Side {
+pub(super) enum Side {
     /// A checked spec and its place in the working tree.
     Spec(Box<Spec>, Utf8PathBuf),
     Lock(Box<Lock>),
@@ -102,7 +102,7 @@ fn as_lock(project: &Project, side: Side, other: Option<&Lock>) -> Result<Lock, 
 }
 
 /// Reads and checks one side.
-fn side(context: &Context, name: &str, chosen: &Chosen) -> Result<Side, Failure> {
+pub(super) fn side(context: &Context, name: &str, chosen: &Chosen) -> Result<Side, Failure> {
     let path = Utf8Path::new(name);
     if path.is_file() && path.extension() == Some("lock") {
         return locked(path);

@@ -100,7 +100,10 @@ pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
             chosen,
             format,
         } => diff::run(&context, [&old, &new], &chosen, format),
-        Command::Report { spec, output } => report::run(&context, &spec, output.as_deref()),
+        Command::Report { spec, others, output } if others.is_empty() => {
+            report::run(&context, &spec, output.as_deref())
+        }
+        Command::Report { spec, others, output } => report::compare(&context, &spec, &others, output.as_deref()),
         Command::Gc { of, dry_run } => gc::run(&context, of.as_deref(), dry_run),
         Command::Import { from } => match from {
             Import::Hf { path, into } => import::hf(&context, &path, &into),

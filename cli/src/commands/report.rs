@@ -1,10 +1,13 @@
 //! `aurora report`: the page of a finished experiment.
 
+use aurora_runtime::report::comparison::{self, Compared};
+use aurora_runtime::report::load_key;
 use aurora_runtime::store::Store;
 use camino::Utf8Path;
 use serde_json::json;
 
 use super::Context;
+use super::diff::{Side, side};
 use crate::arguments::SpecArgument;
 use crate::failure::{Exit, Failure};
 use crate::output;
@@ -35,6 +38,51 @@ pub fn run(context: &Context, argument: &SpecArgument, to: Option<&Utf8Path>) ->
     } else {
         print!("{}", output::table(&story.table()));
         println!("report: {place}");
+    }
+    Ok(Exit::Done)
+}
+
+/// The page of several runs, side by side.
+pub fn compare(
+    context: &Context,
+    first: &SpecArgument,
+    others: &[String],
+    to: Option<&Utf8Path>,
+) -> Result<Exit, Failure> {
+    let project = context.project(Some(&first.spec).filter(|path| path.is_file()).map(|path| path.as_path()))?;
+    let store = Store::look(&project.store);
+    let mut runs = Vec::new();
+    for name in std::iter::once(first.spec.as_str()).chain(others.iter().map(String::as_str)) {
+        let key = match side(context, name, &first.chosen)? {
+            Side::Spec(spec, _) => {
+                let (keyed, _, _) = compile(&project, &spec)?;
+                keyed.graph.find("report").map(|id| keyed.key(id))
+            }
+            Side::Lock(lock) => lock.node.get("report").map(|node| node.key),
+        };
+        let story = key.and_then(|key| load_key(&store, key).ok()).ok_or_else(|| {
+            Failure::fault(format!("`{name}` has no report in this store")).help("run it to its end: `aurora run SPEC`")
+        })?;
+        // Two runs of one experiment are told apart by what they were called here.
+        let name = if name == story.experiment { name.to_owned() } else { format!("{} ({name})", story.experiment) };
+        runs.push(Compared { name, story });
+    }
+    let rows = comparison::table(&runs);
+    if let Some(to) = to {
+        let page = comparison::page(&runs).map_err(Failure::fault)?;
+        std::fs::write(to, page).map_err(|error| Failure::fault(format!("cannot write `{to}`: {error}")))?;
+    }
+    if context.json {
+        let stories: Vec<_> = runs
+            .iter()
+            .map(|run| json!({ "name": run.name, "evals": run.story.evals, "stages": run.story.stages }))
+            .collect();
+        output::json(json!({ "page": to, "runs": stories }));
+        return Ok(Exit::Done);
+    }
+    print!("{}", output::table(&rows));
+    if let Some(to) = to {
+        println!("comparison: {to}");
     }
     Ok(Exit::Done)
 }

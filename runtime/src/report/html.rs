@@ -4,10 +4,10 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::plots::{Line, Plot, draw, short};
 use super::story::{EvalStory, Point, StageStory, Story};
-use super::{lineage, tables};
+use super::{examples, lineage, tables};
 use crate::statistics::Interval;
 
-const STYLE: &str = "
+pub(super) const STYLE: &str = "
 body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1a1a1a;background:#fff}
 h1,h2{line-height:1.2} h2{margin-top:2.5rem;border-bottom:1px solid #ddd;padding-bottom:.2rem}
 table{border-collapse:collapse;margin:1rem 0} th,td{padding:.25rem .8rem;text-align:right;border-bottom:1px solid #e5e5e5}
@@ -15,9 +15,11 @@ th:first-child,td:first-child{text-align:left} caption{text-align:left;font-weig
 .plot{width:100%;height:auto;background:#fff} .wide{overflow-x:auto}
 .lineage rect{fill:#eef3f8;stroke:#7a9cbf} .lineage text{font:11px system-ui,sans-serif}
 .lineage .kind{font-weight:600;font-size:13px} .lineage path{fill:none;stroke:#b9c6d3}
+details{margin:.5rem 0 1.5rem} summary{cursor:pointer} .example{border-left:3px solid #ccc;padding-left:.8rem;margin:1rem 0}
+pre{white-space:pre-wrap;overflow-wrap:anywhere;font-size:13px;margin:.2rem 0} a{color:#005a8c}
 .holds{color:#005a8c} .fails{color:#b34700;font-weight:600} code{font-size:13px}
 @media(prefers-color-scheme:dark){body{color:#e8e8e8;background:#161616} th,td{border-color:#333} h2{border-color:#444}
-.plot,.lineage{background:#fff;border-radius:4px} .holds{color:#7cc4f0} .fails{color:#ff9a57}}
+.plot,.lineage{background:#fff;border-radius:4px} .holds,a{color:#7cc4f0} .example{border-color:#555} .fails{color:#ff9a57}}
 @media print{body{max-width:none;margin:0} h2{break-after:avoid} .plot,table{break-inside:avoid}}
 ";
 
@@ -42,6 +44,7 @@ pub fn page(story: &Story) -> Result<String, String> {
                     (story.parameters) " parameters, " (story.stages.len()) " stages, "
                     (short(total as f64)) " tokens. Every figure on this page follows from the lock alone."
                 }
+                (examples::contents(story))
                 (tables::gates(story))
                 h2 { "Loss" }
                 p { "Mean over each step's tokens of −ln p, in nats." }
@@ -55,6 +58,7 @@ pub fn page(story: &Story) -> Result<String, String> {
                     }
                     @if let Some(plot) = measures(eval, story) { (PreEscaped(draw(&plot)?)) }
                     (measure_table(eval))
+                    (examples::table(eval))
                 }
                 (tables::changes(story))
                 (tables::forgotten(story))

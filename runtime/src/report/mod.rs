@@ -3,6 +3,8 @@
 //! In: the results of a graph. Out: `report.json` and `report.html`, one file that needs no other. Holds nothing that
 //! differs between two runs of one lock: no times, hosts or speeds (the run record has those).
 
+pub mod comparison;
+mod examples;
 pub mod harness;
 mod html;
 mod lineage;
@@ -12,13 +14,14 @@ mod story;
 mod tables;
 
 use aurora_compiler::graph::NodeId;
-use aurora_compiler::hash::Keyed;
+use aurora_compiler::hash::{Key, Keyed};
 use camino::Utf8Path;
 
 use crate::engine::{Run, RunError};
 use crate::store::Store;
 
 pub use noise::{Change, Forgotten, Noise, Transfer};
+pub use examples::{Example, Said};
 pub use story::{Dealt, EvalStory, Point, StageStory, Story};
 
 /// Writes the report of a graph whose other nodes are built.
@@ -42,15 +45,23 @@ pub fn build(run: &Run<'_>, id: NodeId, out: &Utf8Path) -> Result<(), RunError> 
 /// # Errors
 /// It is not there, or cannot be read.
 pub fn load(store: &Store, keyed: &Keyed) -> Result<Story, RunError> {
+    let id = keyed.graph.find("report").ok_or_else(|| RunError::Node {
+        node: "report".to_string(),
+        cause: "the graph has no report".to_string(),
+    })?;
+    load_key(store, keyed.key(id))
+}
+
+/// Reads the story of the report with this key.
+///
+/// # Errors
+/// It is not there, or cannot be read.
+pub fn load_key(store: &Store, key: Key) -> Result<Story, RunError> {
     let fail = |cause: &str| RunError::Node {
         node: "report".to_string(),
         cause: cause.to_string(),
     };
-    let id = keyed
-        .graph
-        .find("report")
-        .ok_or_else(|| fail("the graph has no report"))?;
-    let record = store.record(keyed.key(id)).ok_or_else(|| fail("it is not built"))?;
+    let record = store.record(key).ok_or_else(|| fail("it is not built"))?;
     let files = store.files(&record)?;
     let path = files
         .get("report.json")

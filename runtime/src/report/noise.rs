@@ -85,6 +85,7 @@ pub struct Transfer {
 
 /// An eval of one checkpoint.
 pub(super) struct Looked {
+    pub node: NodeId,
     pub checkpoint: Option<NodeId>,
     pub point: Point,
     pub scored: Scored,

@@ -6,11 +6,14 @@ use aurora_compiler::fields::{OrderFields, TrainFields};
 use aurora_compiler::graph::{Kind, NodeId};
 use serde::{Deserialize, Serialize};
 
+use super::examples::{self, Example};
 use super::noise::{Looked, Noise, StageEnds};
 use crate::data::order::Order;
 use crate::engine::{Gate, Run, RunError};
 use crate::job::{Measure, Score, TrailStep};
+use crate::judge::JudgeReport;
 use crate::statistics::Interval;
+use crate::task::ItemResult;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Story {
@@ -56,6 +59,12 @@ pub struct EvalStory {
     pub name: String,
     /// By tokens trained.
     pub points: Vec<Point>,
+    /// Some items, and what the first and the last checkpoint said to them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub examples: Vec<Example>,
+    /// What its judge is worth.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judge: Option<JudgeReport>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -180,6 +189,7 @@ pub(super) fn tell(run: &Run<'_>, report: NodeId) -> Result<Story, RunError> {
         };
         let better = node.spec_values.get(&format!("eval.{eval}.better")).cloned();
         evals.entry(eval.to_string()).or_default().push(Looked {
+            node: id,
             checkpoint,
             point,
             scored,
@@ -195,8 +205,21 @@ pub(super) fn tell(run: &Run<'_>, report: NodeId) -> Result<Story, RunError> {
     for (name, mut looked) in evals {
         looked.sort_by_key(|looked| looked.point.tokens);
         noise.tell(&name, &mut looked, &ends);
-        let points = looked.into_iter().map(|looked| looked.point).collect();
-        told.push(EvalStory { name, points });
+        let ends: Vec<&Looked> = match looked.as_slice() {
+            [first, .., last] => vec![first, last],
+            few => few.iter().collect(),
+        };
+        let mut checkpoints = Vec::new();
+        for looked in ends.iter().filter(|looked| !looked.point.measures.is_empty()) {
+            checkpoints.push((looked.point.at.clone(), items(run, looked.node)?));
+        }
+        let judge = ends.last().map(|looked| judge_report(run, looked.node)).transpose()?.flatten();
+        told.push(EvalStory {
+            name,
+            examples: examples::choose(&checkpoints),
+            judge,
+            points: looked.into_iter().map(|looked| looked.point).collect(),
+        });
     }
     story.evals = told;
     for id in of_kind(Kind::Filter) {
@@ -220,6 +243,29 @@ pub(super) fn tell(run: &Run<'_>, report: NodeId) -> Result<Story, RunError> {
         });
     }
     Ok(story)
+}
+
+/// The items of a task.
+fn items(run: &Run<'_>, id: NodeId) -> Result<Vec<ItemResult>, RunError> {
+    let node = &run.keyed.graph.node(id).name;
+    let fail = |cause: String| RunError::Node {
+        node: node.clone(),
+        cause,
+    };
+    let files = run.files(id)?;
+    let path = files.get("items.jsonl").ok_or_else(|| fail("its result has no items.jsonl".to_string()))?;
+    let text = std::fs::read_to_string(path).map_err(|error| fail(error.to_string()))?;
+    let items = text.lines().map(serde_json::from_str).collect::<Result<_, _>>();
+    items.map_err(|error| fail(format!("items.jsonl: {error}")))
+}
+
+/// What is known of the judge of an eval, if it has one that was measured.
+fn judge_report(run: &Run<'_>, id: NodeId) -> Result<Option<JudgeReport>, RunError> {
+    if run.files(id)?.contains_key("judge.json") {
+        read_json(run, id, "judge.json").map(Some)
+    } else {
+        Ok(None)
+    }
 }
 
 fn parse<T: serde::de::DeserializeOwned>(run: &Run<'_>, id: NodeId) -> Result<T, RunError> {

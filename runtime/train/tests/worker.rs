@@ -630,11 +630,14 @@ fn answers_do_not_depend_on_threads_or_company(world: &World) {
             files: vec!["*.jsonl".to_owned()],
             shot_files: Vec::new(),
             prompt: "q: {q}\na:".to_owned(),
-            answer: answer.to_owned(),
+            limit: None,
+            attacks: Vec::new(),
+            chat: None,
+            answer: Some(answer.to_owned()),
             shots: 0,
             separator: "\n".to_owned(),
             delimiter: " ".to_owned(),
-            by_category: false,
+            by: Vec::new(),
             seed: 5,
             asks: asks.clone(),
         });
@@ -653,6 +656,7 @@ fn answers_do_not_depend_on_threads_or_company(world: &World) {
         maximum: 6,
         temperature: temperature.map(|temperature| temperature.parse().unwrap()),
         top_p: temperature.map(|_| "0.9".parse().unwrap()),
+        samples: 1,
     };
     let kinds = [Asks::Choices(vec!["{c}".to_owned()]), text(None), text(Some("1.5"))];
     for (number, asks) in kinds.iter().enumerate() {
