@@ -101,7 +101,10 @@ impl Python {
             ..limits.clone()
         };
         let mut outcome = protection.run(&program, &room)?;
-        let found = outcome.output.windows(word.len()).position(|part| part == word.as_bytes());
+        let found = outcome
+            .output
+            .windows(word.len())
+            .position(|part| part == word.as_bytes());
         if let Some(place) = found {
             outcome.output.drain(place..place + word.len());
         }

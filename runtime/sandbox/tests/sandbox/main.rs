@@ -1,8 +1,10 @@
 //! Programs that try to break out, programs that have to come to their end, and what is left when a caller dies.
 
+mod callers;
+mod elsewhere;
 mod hostile;
-mod outside;
 mod ordinary;
+mod outside;
 
 use std::path::Path;
 use std::time::Duration;

@@ -86,7 +86,11 @@ impl Outside {
     /// All that hostile programs could have changed, as text.
     fn state(&self) -> String {
         let mut state = String::new();
-        let mut files = vec![self.folder.path().to_owned(), "/usr/bin/python3".into(), "/dev/null".into()];
+        let mut files = vec![
+            self.folder.path().to_owned(),
+            "/usr/bin/python3".into(),
+            "/dev/null".into(),
+        ];
         while let Some(path) = files.pop() {
             let known = fs::symlink_metadata(&path).expect("a file that was there");
             let (mode, user, inode) = (known.mode(), known.uid(), known.ino());
@@ -139,9 +143,14 @@ pub fn processes(word: &str) -> Vec<String> {
     let found = of_others.filter_map(|entry| {
         let mut command = Vec::new();
         // It may end while it is looked at.
-        fs::File::open(entry.path().join("cmdline")).ok()?.read_to_end(&mut command).ok()?;
+        fs::File::open(entry.path().join("cmdline"))
+            .ok()?
+            .read_to_end(&mut command)
+            .ok()?;
         let command = String::from_utf8_lossy(&command).replace('\0', " ");
-        command.contains(word).then(|| format!("{:?} {command}", entry.file_name()))
+        command
+            .contains(word)
+            .then(|| format!("{:?} {command}", entry.file_name()))
     });
     found.collect()
 }
@@ -149,7 +158,11 @@ pub fn processes(word: &str) -> Vec<String> {
 /// Files with a word in their names where everybody may write.
 pub fn litter(word: &str) -> Vec<PathBuf> {
     let places = ["/tmp", "/var/tmp", "/dev/shm", "/dev/mqueue", "/run", "/", "/usr/lib"].map(Path::new);
-    let entries = places.into_iter().filter_map(|place| fs::read_dir(place).ok()).flatten().flatten();
+    let entries = places
+        .into_iter()
+        .filter_map(|place| fs::read_dir(place).ok())
+        .flatten()
+        .flatten();
     let paths = entries.map(|entry| entry.path());
     paths.filter(|path| path.to_string_lossy().contains(word)).collect()
 }
