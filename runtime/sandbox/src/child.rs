@@ -237,7 +237,16 @@ fn set_mount(path: &CStr, attributes: u64, below: bool) -> Result<()> {
     let flags = if below { libc::AT_RECURSIVE } else { 0 };
     let size = size_of::<libc::mount_attr>();
     // SAFETY: a NUL-terminated path and a structure of the size stated.
-    called(unsafe { libc::syscall(libc::SYS_mount_setattr, libc::AT_FDCWD, path.as_ptr(), flags, &attributes, size) })
+    called(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            flags,
+            &attributes,
+            size,
+        )
+    })
 }
 
 /// A small file system in memory with the view in it; it is the working folder afterwards.
@@ -255,7 +264,11 @@ fn make_root(root: &Root) -> Result<()> {
             Make::Empty(path) => drop(open(path.as_c_str(), OFlags::CREATE | OFlags::WRONLY, Mode::RUSR)?),
             Make::Bind { source, path, device } => {
                 mount_bind_recursive(source.as_c_str(), path.as_c_str())?;
-                let nodev = if *device { libc::MOUNT_ATTR_NOEXEC } else { libc::MOUNT_ATTR_NODEV };
+                let nodev = if *device {
+                    libc::MOUNT_ATTR_NOEXEC
+                } else {
+                    libc::MOUNT_ATTR_NODEV
+                };
                 let attributes = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | nodev;
                 set_mount(path, attributes, true)?;
             }
@@ -266,7 +279,11 @@ fn make_root(root: &Root) -> Result<()> {
 }
 
 fn write_files(root: &Root) -> Result<()> {
-    let here = open(c"program", OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let here = open(
+        c"program",
+        OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
     for (name, bytes) in &root.files {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
         let mode = Mode::RUSR | Mode::WUSR;
@@ -312,7 +329,13 @@ fn landlock(plan: &Plan) -> Result<()> {
     let ruleset = ruleset.as_raw_fd();
     // SAFETY: open descriptors and the structure that this kind of rule has.
     unsafe {
-        called(libc::syscall(libc::SYS_landlock_add_rule, ruleset, PATH_BENEATH, &rule, 0))?;
+        called(libc::syscall(
+            libc::SYS_landlock_add_rule,
+            ruleset,
+            PATH_BENEATH,
+            &rule,
+            0,
+        ))?;
         called(libc::syscall(libc::SYS_landlock_restrict_self, ruleset, 0))
     }
 }

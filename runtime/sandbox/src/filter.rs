@@ -166,7 +166,7 @@ const WITH_PROCESSES_OLD: &[c_long] = &[libc::SYS_fork, libc::SYS_vfork];
 const WITH_PROCESSES_OLD: &[c_long] = &[];
 
 /// Is it a terminal? Shall it stay open over exec?
-const IOCTLS: &[u64] = &[libc::TCGETS as u64, libc::FIOCLEX as u64, libc::FIONCLEX as u64];
+const IOCTLS: &[u64] = &[libc::TCGETS, libc::FIOCLEX, libc::FIONCLEX];
 /// Neither an owner, whom signals would go to, nor locks and leases, on files that others read too.
 const FCNTLS: &[u64] = &[
     libc::F_DUPFD as u64,

@@ -34,7 +34,8 @@ pub struct Limits {
     pub cpu: Duration,
     /// Bytes of address space of all processes together: each may have an equal share.
     pub memory: u64,
-    /// Processes and threads at a time, the first included. More than one needs namespaces.
+    /// Processes and threads at a time, the first included, and those that have ended but were not waited for. More than
+    /// one needs namespaces.
     pub processes: u32,
     /// Bytes written to stdout and stderr together; a program that writes more is ended.
     pub output: u64,
@@ -82,8 +83,8 @@ pub enum SandboxError {
     #[error("a NUL byte stands in `{text}`")]
     Nul { text: String },
     #[error(
-        "more than one process, or files of its own, need namespaces that this machine does not grant; \
-         with `processes` 1 and `files` 0 the program can run"
+        "a program with more than one process, or with files of its own, needs namespaces that this machine does not grant; \
+         with `processes` 1 and `files` 0 it can run"
     )]
     NeedsNamespaces,
     #[error("cannot start `{program}`: it is not below /usr/bin, /usr/local/bin or /bin, or is not an executable file")]

@@ -53,8 +53,15 @@ impl Strings {
 /// A step of making the new root. Paths are relative to it, but for sources.
 pub enum Make {
     Folder(CString),
-    Link { target: CString, path: CString },
-    Bind { source: CString, path: CString, device: bool },
+    Link {
+        target: CString,
+        path: CString,
+    },
+    Bind {
+        source: CString,
+        path: CString,
+        device: bool,
+    },
     Empty(CString),
 }
 
@@ -186,9 +193,13 @@ fn root(program: &Program, limits: &Limits) -> Result<Root, SandboxError> {
         .iter()
         .map(|(name, bytes)| Ok((text(name)?, bytes.clone())))
         .collect();
-    let given: u64 = program.files.iter().map(|(_, bytes)| (bytes.len() as u64).next_multiple_of(PAGE)).sum();
+    let given: u64 = program
+        .files
+        .iter()
+        .map(|(_, bytes)| (bytes.len() as u64).next_multiple_of(PAGE))
+        .sum();
     // A size of zero would mean no limit.
-    let size = (given + limits.files).max(PAGE);
+    let size = given.saturating_add(limits.files).max(PAGE);
     let inodes = program.files.len() + INODES;
     Ok(Root {
         steps,
@@ -223,7 +234,10 @@ fn stdin(bytes: &[u8]) -> Result<OwnedFd, SandboxError> {
         let mut file = File::from(memfd_create(c"stdin", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
         file.write_all(bytes)?;
         file.rewind()?;
-        fcntl_add_seals(&file, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE)?;
+        fcntl_add_seals(
+            &file,
+            SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE,
+        )?;
         Ok(file.into())
     };
     make().map_err(|source| SandboxError::SetUp {

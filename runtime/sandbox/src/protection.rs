@@ -86,6 +86,7 @@ impl fmt::Display for Protection {
             ),
             (self.layers.landlock, "Landlock"),
             (self.layers.seccomp, "seccomp"),
+            (!self.layers.many_processes, "one process"),
             (true, "resource limits"),
         ];
         let words: Vec<&str> = parts.iter().filter(|part| part.0).map(|part| part.1).collect();
@@ -197,7 +198,10 @@ fn holds(layers: Layers, processes: u32) -> Result<(), String> {
     match probe(layers, processes).map_err(words)? {
         Run::Report(Step::Probe, 0) => Ok(()),
         Run::Report(Step::Probe, bits) => {
-            let breaches = BREACHES.iter().filter(|(bit, _)| bits & bit != 0).map(|(_, what)| *what);
+            let breaches = BREACHES
+                .iter()
+                .filter(|(bit, _)| bits & bit != 0)
+                .map(|(_, what)| *what);
             Err(breaches.collect::<Vec<_>>().join(", "))
         }
         Run::Report(step, number) => Err(words(failed(step, number, &nothing()))),

@@ -5,6 +5,8 @@
 //! program runs: no defence against a program that searches the frames of its driver for it, as no check is that runs in
 //! the program's own process, the published one of HumanEval included.
 
+use std::time::Duration;
+
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::{Ended, Limits, Outcome, Program, Protection, SandboxError};
@@ -49,7 +51,15 @@ impl Python {
     ///
     /// # Errors
     /// If the sandbox cannot be set up.
-    pub fn find(protection: &Protection, limits: &Limits) -> Result<Option<Self>, SandboxError> {
+    pub fn find(protection: &Protection) -> Result<Option<Self>, SandboxError> {
+        let limits = Limits {
+            wall: Duration::from_secs(10),
+            cpu: Duration::from_secs(5),
+            memory: 256 << 20,
+            processes: 1,
+            output: 64,
+            files: 0,
+        };
         let code = "import sys; print('%d.%d.%d' % sys.version_info[:3], end='')";
         for path in PLACES {
             let program = Program {
@@ -57,7 +67,7 @@ impl Python {
                 files: Vec::new(),
                 stdin: Vec::new(),
             };
-            match protection.run(&program, limits) {
+            match protection.run(&program, &limits) {
                 Ok(outcome) if outcome.ended == Ended::Exit(0) => {
                     return Ok(Some(Self {
                         path: path.to_owned(),
@@ -91,7 +101,10 @@ impl Python {
             ..limits.clone()
         };
         let mut outcome = protection.run(&program, &room)?;
-        let found = outcome.output.windows(word.len()).position(|part| part == word.as_bytes());
+        let found = outcome
+            .output
+            .windows(word.len())
+            .position(|part| part == word.as_bytes());
         if let Some(place) = found {
             outcome.output.drain(place..place + word.len());
         }

@@ -17,6 +17,12 @@ use crate::child::{Ends, NOBODY, Step, become_program, read_report};
 use crate::plan::{Place, Plan};
 use crate::{Ended, Limits, Outcome, SandboxError};
 
+/// No program is waited for longer, so that a time stays one that the clock can count to.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// By how much the CPU time that is reported may lag behind what was limited: that is counted in ticks of the clock.
+const TICKS: Duration = Duration::from_millis(100);
+
 /// How a process ended: as a program, or with a report instead of one.
 pub enum Run {
     Program(Outcome),
@@ -100,7 +106,16 @@ impl Process {
 pub unsafe fn fork(flags: i32) -> c_long {
     const NONE: c_long = 0;
     // SAFETY: the kernel reads no memory for these arguments.
-    unsafe { libc::syscall(libc::SYS_clone, c_long::from(flags | libc::SIGCHLD), NONE, NONE, NONE, NONE) }
+    unsafe {
+        libc::syscall(
+            libc::SYS_clone,
+            c_long::from(flags | libc::SIGCHLD),
+            NONE,
+            NONE,
+            NONE,
+            NONE,
+        )
+    }
 }
 
 /// Both ends of a pipe.
@@ -111,6 +126,7 @@ fn pipe() -> Result<(OwnedFd, OwnedFd), SandboxError> {
 /// Runs the process of a plan to its end; a probe takes the program's place.
 pub fn watch(plan: &Plan, limits: &Limits, probe: Option<&dyn Fn() -> i32>) -> Result<Run, SandboxError> {
     let start = Instant::now();
+    let deadline = start + limits.wall.min(LONGEST);
     let (go_out, go) = pipe()?;
     let (output, output_in) = pipe()?;
     let (report, report_in) = pipe()?;
@@ -150,7 +166,7 @@ pub fn watch(plan: &Plan, limits: &Limits, probe: Option<&dyn Fn() -> i32>) -> R
             })?;
             write(&go, &[1]).map_err(SandboxError::set_up("let the program go"))?;
         }
-        follow(&file, &output, start + limits.wall, limits.output).map_err(SandboxError::set_up("watch the program"))
+        follow(&file, &output, deadline, limits.output).map_err(SandboxError::set_up("watch the program"))
     };
     let watched = watched();
     let status = process.end();
@@ -170,7 +186,7 @@ pub fn watch(plan: &Plan, limits: &Limits, probe: Option<&dyn Fn() -> i32>) -> R
         Some(cause) => cause,
         None if libc::WIFEXITED(status.wait) => Ended::Exit(libc::WEXITSTATUS(status.wait)),
         // The kernel ends a process that has used up its CPU time with the signal that nobody can catch.
-        None if libc::WTERMSIG(status.wait) == libc::SIGKILL && status.cpu >= limits.cpu => Ended::OutOfTime,
+        None if libc::WTERMSIG(status.wait) == libc::SIGKILL && status.cpu + TICKS >= limits.cpu => Ended::OutOfTime,
         None => Ended::Signal(libc::WTERMSIG(status.wait)),
     };
     output_so_far.truncate(usize::try_from(limits.output).unwrap_or(usize::MAX));
