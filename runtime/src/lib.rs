@@ -10,6 +10,7 @@ pub mod data;
 pub mod engine;
 pub mod job;
 pub mod launch;
+pub mod megatron;
 pub mod pin;
 pub mod progress;
 pub mod record;

@@ -14,6 +14,7 @@ mod interruption;
 mod kills;
 mod layouts;
 mod locks;
+mod megatron;
 mod merging;
 mod project;
 mod running;

@@ -105,6 +105,11 @@ pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Import { from } => match from {
             Import::Hf { path, into } => import::hf(&context, &path, &into),
             Import::Gguf { path, into } => import::gguf(&context, &path, &into),
+            Import::Megatron {
+                script,
+                output,
+                vocabulary,
+            } => import::megatron(&context, &script, output.as_deref(), vocabulary),
         },
         Command::Export { to } => match to {
             Export::Hf { checkpoint, folder } => export::hf(&context, &checkpoint, &folder),
