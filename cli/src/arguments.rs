@@ -29,15 +29,18 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Check specs: names, units, ranges, layout; all faults at once.
-    #[command(after_help = "Example:  aurora check specs/*.aur")]
+    #[command(after_help = "Examples:  aurora check specs/*.aur\n           aurora check specs/demo.aur --fix")]
     Check {
         #[arg(required = true, value_name = "SPEC")]
         specs: Vec<Utf8PathBuf>,
         #[command(flatten)]
         chosen: Chosen,
-        /// Make the edits that faults suggest, where a fault suggests just one.
+        /// Make the edits that faults suggest, where a fault suggests just one and it can only be what was meant.
         #[arg(long)]
         fix: bool,
+        /// Make the edits as well that may mean something else.
+        #[arg(long, requires = "fix")]
+        unsafe_fixes: bool,
         /// How faults are told: for people, as annotations of a GitHub workflow, or as SARIF 2.1.0.
         #[arg(long, value_enum, default_value = "text", conflicts_with = "json")]
         format: Format,

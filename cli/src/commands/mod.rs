@@ -62,8 +62,16 @@ pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
             specs,
             chosen,
             fix,
+            unsafe_fixes,
             format,
-        } => check::run(&context, &specs, &chosen, fix, format),
+        } => {
+            let fix = match (fix, unsafe_fixes) {
+                (false, _) => check::Fix::None,
+                (true, false) => check::Fix::Safe,
+                (true, true) => check::Fix::Unsafe,
+            };
+            check::run(&context, &specs, &chosen, fix, format)
+        }
         Command::Fmt { specs, check } => fmt::run(&context, &specs, check),
         Command::Build { spec } => build::run(&context, &spec),
         Command::Plan { spec, exit_code } => plan::run(&context, &spec, exit_code),
