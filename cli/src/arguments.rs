@@ -29,15 +29,18 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Check specs: names, units, ranges, layout; all faults at once.
-    #[command(after_help = "Example:  aurora check specs/*.aur")]
+    #[command(after_help = "Examples:  aurora check specs/*.aur\n           aurora check specs/demo.aur --fix")]
     Check {
         #[arg(required = true, value_name = "SPEC")]
         specs: Vec<Utf8PathBuf>,
         #[command(flatten)]
         chosen: Chosen,
-        /// Make the edits that faults suggest, where a fault suggests just one.
+        /// Make the edits that faults suggest, where a fault suggests just one and it can only be what was meant.
         #[arg(long)]
         fix: bool,
+        /// Make the edits as well that may mean something else.
+        #[arg(long, requires = "fix")]
+        unsafe_fixes: bool,
         /// How faults are told: for people, as annotations of a GitHub workflow, or as SARIF 2.1.0.
         #[arg(long, value_enum, default_value = "text", conflicts_with = "json")]
         format: Format,
@@ -241,7 +244,7 @@ Example:  aurora rerun lockfiles/demo.lock --layout tensor=4,data=2 --into again
         #[command(subcommand)]
         what: Git,
     },
-    /// Read a model that others have published: check it, and say how a spec would state it.
+    /// Read a model that others have published, or a launch script: check it, and say how a spec would state it.
     Import {
         #[command(subcommand)]
         from: Import,
@@ -319,6 +322,23 @@ Example:  aurora import hf ~/models/tiny-llama
         path: Utf8PathBuf,
         #[command(flatten)]
         into: ImportArguments,
+    },
+    /// A shell script that starts Megatron-LM's `pretrain_gpt.py` (BigCode's fork or Megatron-Core). Nothing is executed.
+    ///
+    /// Prints a spec whose every value says the line that it is from, and lists at its end what the spec does not say: flags
+    /// that Aurora cannot express, flags without effect, flags and values that are not known.
+    #[command(after_help = "\
+Example:  aurora import megatron pretrain.slurm --vocabulary 49152 -o specs/pretrain.aur
+          aurora check specs/pretrain.aur")]
+    Megatron {
+        #[arg(value_name = "SCRIPT")]
+        script: Utf8PathBuf,
+        /// Write the spec here, where no file is yet [default: standard output].
+        #[arg(short, long, value_name = "SPEC")]
+        output: Option<Utf8PathBuf>,
+        /// Entries of the tokenizer; scripts name its file only.
+        #[arg(long, value_name = "ENTRIES", value_parser = clap::value_parser!(u64).range(1..=1 << 24))]
+        vocabulary: Option<u64>,
     },
 }
 

@@ -11,6 +11,7 @@ pub mod engine;
 pub mod job;
 pub mod judge;
 pub mod launch;
+pub mod megatron;
 pub mod pin;
 pub mod progress;
 pub mod record;

@@ -121,6 +121,44 @@ fn faults_are_told_to_machines_and_mended() {
 }
 
 #[test]
+fn guesses_are_made_only_where_that_is_asked_for() {
+    let project = Project::new();
+    let sound = project.read("specs/small.aur");
+    // A unit of two that count, and a field near one that is there: neither can only have meant one thing.
+    let broken = sound
+        .replacen("budget        = 16 steps", "budget        = 16", 1)
+        .replacen("  layers       = 2\n", "  layers       = 2\n  layer        = 3\n", 1);
+    project.write("specs/small.aur", &broken);
+    let fixed = project.aurora(&["check", "specs/small.aur", "--fix"]);
+    fixed.exits(1);
+    assert_eq!(project.read("specs/small.aur"), broken, "nothing is edited");
+    for left in ["`16` → `16 tokens`", "`layer` → `layers`"] {
+        fixed.says(&format!(
+            "{left}  (may mean something else: left; `--unsafe-fixes` makes it)"
+        ));
+    }
+    let json = project.aurora(&["check", "specs/small.aur", "--json"]).json();
+    let found = json["files"][0]["diagnostics"].as_array().expect("faults").clone();
+    let edits: Vec<&Value> = found
+        .iter()
+        .flat_map(|fault| fault["helps"].as_array().expect("helps"))
+        .filter_map(|help| help.get("edit"))
+        .collect();
+    assert_eq!(edits.len(), 2);
+    assert!(edits.iter().all(|edit| edit["applicability"] == "unsafe"), "{edits:#?}");
+    let sarif = project.aurora(&["check", "specs/small.aur", "--format", "sarif"]).out();
+    let sarif: Value = serde_json::from_str(&sarif).expect("a JSON document");
+    let fix = &sarif["runs"][0]["results"][0]["fixes"][0];
+    assert_eq!(fix["properties"]["applicability"], "unsafe");
+    assert_eq!(fix["artifactChanges"][0]["artifactLocation"]["uri"], "specs/small.aur");
+    let fixed = project.aurora(&["check", "specs/small.aur", "--fix", "--unsafe-fixes"]);
+    fixed.exits(1);
+    fixed.says("`layers` is set twice");
+    assert!(project.read("specs/small.aur").contains("budget        = 16 tokens"));
+    project.aurora(&["check", "specs/small.aur", "--unsafe-fixes"]).exits(2);
+}
+
+#[test]
 fn documents_follow_their_schemas() {
     let project = Project::new();
     let [graph, plan, diagnostics] = ["graph", "plan", "diagnostics"].map(|of| schema(&project, of));

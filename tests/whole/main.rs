@@ -15,6 +15,7 @@ mod judging;
 mod kills;
 mod layouts;
 mod locks;
+mod megatron;
 mod merging;
 mod project;
 mod running;

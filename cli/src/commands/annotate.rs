@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use aurora_lang::diagnostics::{DiagnosticJson, Severity, explain};
+use aurora_lang::diagnostics::{DiagnosticJson, HelpJson, Severity, explain};
 use serde_json::{Value, json};
 
 /// One line that a GitHub workflow shows beside the file.
@@ -78,13 +78,36 @@ fn result(fault: &DiagnosticJson) -> Value {
         .map(|label| place(label.file.as_deref().unwrap_or(&fault.file), label))
         .collect();
     let (first, others) = places.split_at(places.len().min(1));
+    let fixes: Vec<Value> = fault.helps.iter().filter_map(|help| fix(fault, help)).collect();
     json!({
         "ruleId": fault.code,
         "level": level(fault.severity),
         "message": { "text": fault.message },
         "locations": first,
         "relatedLocations": others,
+        "fixes": fixes,
     })
+}
+
+/// An edit that a fault suggests; `applicability` says whether it can only be what was meant.
+fn fix(fault: &DiagnosticJson, help: &HelpJson) -> Option<Value> {
+    let edit = help.edit.as_ref()?;
+    Some(json!({
+        "description": { "text": help.text },
+        "artifactChanges": [{
+            "artifactLocation": { "uri": edit.file.as_deref().unwrap_or(&fault.file) },
+            "replacements": [{
+                "deletedRegion": {
+                    "startLine": edit.start.line,
+                    "startColumn": edit.start.column,
+                    "endLine": edit.end.line,
+                    "endColumn": edit.end.column,
+                },
+                "insertedContent": { "text": edit.replacement },
+            }],
+        }],
+        "properties": { "applicability": edit.applicability },
+    }))
 }
 
 fn level(severity: Severity) -> &'static str {

@@ -16,6 +16,14 @@ use crate::project::{Chosen, bundle};
 /// Rounds of edits: one edit may bring out the next fault.
 const MOST_ROUNDS: usize = 20;
 
+/// Which of the suggested edits are made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Fix {
+    None,
+    Safe,
+    Unsafe,
+}
+
 /// A spec and what was found in it.
 struct Checked {
     path: Utf8PathBuf,
@@ -29,15 +37,15 @@ pub fn run(
     context: &Context,
     specs: &[Utf8PathBuf],
     chosen: &Chosen,
-    fix: bool,
+    fix: Fix,
     format: Format,
 ) -> Result<Exit, Failure> {
     let mut all = Vec::new();
     for path in specs {
         let mut checked = check(path, chosen)?;
-        if fix {
+        if fix != Fix::None {
             for _ in 0..MOST_ROUNDS {
-                let edited = super::fix::apply(&checked.bundle, &checked.found)?;
+                let edited = super::fix::apply(&checked.bundle, &checked.found, fix == Fix::Unsafe)?;
                 if edited.is_empty() {
                     break;
                 }
@@ -45,6 +53,11 @@ pub fn run(
                     eprintln!("{line}");
                 }
                 checked = check(path, chosen)?;
+            }
+            if fix == Fix::Safe {
+                for line in super::fix::left(&checked.bundle, &checked.found) {
+                    eprintln!("{line}  (may mean something else: left; `--unsafe-fixes` makes it)");
+                }
             }
         }
         if !context.json && format == Format::Text {

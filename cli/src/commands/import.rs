@@ -1,8 +1,9 @@
-//! `aurora import`: reads a published model, and says how a spec would state it.
+//! `aurora import`: reads a published model or a launch script, and says how a spec would state it.
 
 use aurora_compiler::fields::{ModelFields, TokenizerFields};
 use aurora_runtime::data::tokenizer::{TokenizerInput, tokenizer};
 use aurora_runtime::engine::chain;
+use aurora_runtime::megatron::{Kind, Options, import};
 use aurora_runtime::progress::Watch;
 use aurora_runtime::source::archive::InputFile;
 use aurora_runtime::weights::{Foreign, Gguf, HuggingFace, take};
@@ -45,6 +46,45 @@ pub fn gguf(context: &Context, path: &Utf8Path, into: &ImportArguments) -> Resul
     let member = member.ends_with(".gguf").then_some(member.as_str());
     let call = format!("gguf(SOURCE, member = {:?})", path.file_name().unwrap_or_default());
     done(context, &model, &files, member, &call, into)
+}
+
+/// Prints or writes the spec of a launch script; what the spec does not say is told beside it as well.
+pub fn megatron(
+    context: &Context,
+    script: &Utf8Path,
+    output: Option<&Utf8Path>,
+    vocabulary: Option<u64>,
+) -> Result<Exit, Failure> {
+    let bytes = std::fs::read(script).map_err(|error| Failure::fault(format!("cannot read `{script}`: {error}")))?;
+    let text = String::from_utf8_lossy(&bytes);
+    let imported = import(script.as_str(), &text, Options { vocabulary })
+        .map_err(|error| Failure::fault(format!("{script}: {}", chain(&error))))?;
+    if let Some(path) = output {
+        if path.exists() {
+            return Err(Failure::fault(format!("`{path}` is there already")).help("name another file, or remove it"));
+        }
+        aurora_runtime::write_whole(path, imported.spec.as_bytes())
+            .map_err(|error| Failure::fault(format!("cannot write `{path}`: {error}")))?;
+    }
+    if context.json {
+        output::json(json!({ "spec": imported.spec, "findings": imported.findings, "file": output }));
+        return Ok(Exit::Done);
+    }
+    if output.is_none() {
+        print!("{}", imported.spec);
+    }
+    for kind in Kind::ALL {
+        let mut of_kind = imported
+            .findings
+            .iter()
+            .filter(|finding| finding.kind == kind)
+            .peekable();
+        if of_kind.peek().is_some() {
+            eprintln!("{}:", kind.heading());
+        }
+        of_kind.for_each(|finding| eprintln!("  {finding}"));
+    }
+    Ok(Exit::Done)
 }
 
 /// Writes what was asked for, and prints the model as a spec states it.

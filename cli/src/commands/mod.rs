@@ -62,8 +62,16 @@ pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
             specs,
             chosen,
             fix,
+            unsafe_fixes,
             format,
-        } => check::run(&context, &specs, &chosen, fix, format),
+        } => {
+            let fix = match (fix, unsafe_fixes) {
+                (false, _) => check::Fix::None,
+                (true, false) => check::Fix::Safe,
+                (true, true) => check::Fix::Unsafe,
+            };
+            check::run(&context, &specs, &chosen, fix, format)
+        }
         Command::Fmt { specs, check } => fmt::run(&context, &specs, check),
         Command::Build { spec } => build::run(&context, &spec),
         Command::Plan { spec, exit_code } => plan::run(&context, &spec, exit_code),
@@ -108,6 +116,11 @@ pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Import { from } => match from {
             Import::Hf { path, into } => import::hf(&context, &path, &into),
             Import::Gguf { path, into } => import::gguf(&context, &path, &into),
+            Import::Megatron {
+                script,
+                output,
+                vocabulary,
+            } => import::megatron(&context, &script, output.as_deref(), vocabulary),
         },
         Command::Export { to } => match to {
             Export::Hf { checkpoint, folder } => export::hf(&context, &checkpoint, &folder),

@@ -2,7 +2,7 @@
 
 use aurora_compiler::schema::{self, BlockSchema};
 use aurora_lang::ast::{Block, Body, Entry, Span};
-use aurora_lang::diagnostics::{Code, Diagnostic, Edit};
+use aurora_lang::diagnostics::{Applicability, Code, Diagnostic, Edit};
 use camino::Utf8Path;
 
 use super::analysis::Analysis;
@@ -13,7 +13,7 @@ pub struct Action {
     pub edits: Vec<Edit>,
     /// The fault that it mends.
     pub mends: Diagnostic,
-    /// The only edit that the fault comes with.
+    /// The only edit that the fault comes with, and a safe one.
     pub preferred: bool,
 }
 
@@ -35,7 +35,7 @@ pub fn actions(analysis: &Analysis, path: &Utf8Path, range: Span) -> Vec<Action>
             title: title(text, edit),
             edits: vec![(*edit).clone()],
             mends: fault.clone(),
-            preferred: edits.len() == 1,
+            preferred: edits.len() == 1 && edit.applicability == Applicability::Safe,
         }));
         if fault.code == Code::MISSING_FIELD {
             all.extend(missing(analysis, fault, &found));
@@ -115,6 +115,7 @@ fn insertion(text: &str, block: &Block, fields: &[&str]) -> Option<Edit> {
         return Some(Edit {
             span: Span::new(start, start),
             replacement: inner,
+            applicability: Applicability::Unsafe,
         });
     } else {
         format!(" {} ", lines.join("  "))
@@ -122,6 +123,8 @@ fn insertion(text: &str, block: &Block, fields: &[&str]) -> Option<Edit> {
     Some(Edit {
         span: Span::new(brace, brace),
         replacement,
+        // The values are those of the table's example.
+        applicability: Applicability::Unsafe,
     })
 }
 

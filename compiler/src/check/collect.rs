@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use aurora_lang::ast::{Block, Body, Component, Entry, Gate, Name, Span, Value};
-use aurora_lang::diagnostics::{Code, Diagnostic};
+use aurora_lang::diagnostics::{Applicability, Code, Diagnostic};
 
 use super::{Checker, suggest};
 use crate::compose::Flat;
@@ -97,7 +97,7 @@ impl Checker<'_> {
                 Body::Gate(gate) => draft.gate = Some((**gate).clone()),
                 Body::Entries(entries) => {
                     for entry in entries {
-                        self.collect_entry(entry, &mut draft);
+                        self.collect_entry(entry, entries, &mut draft);
                     }
                 }
             }
@@ -153,7 +153,7 @@ impl Checker<'_> {
         });
     }
 
-    fn collect_entry(&mut self, entry: &Entry, draft: &mut Draft) {
+    fn collect_entry(&mut self, entry: &Entry, all: &[Entry], draft: &mut Draft) {
         let kind = draft.id.kind;
         match entry {
             Entry::Field(field) => {
@@ -166,7 +166,7 @@ impl Checker<'_> {
                     );
                     return;
                 };
-                if !self.known_field(kind, name) {
+                if !self.known_field(kind, name, all) {
                     draft.unknown.push(name.text.clone());
                 } else if self.not_yet_there(draft, name) {
                     draft.fields.push(DraftField {
@@ -215,8 +215,9 @@ impl Checker<'_> {
         }
     }
 
-    /// Whether the table of `kind` has the field; says so if not.
-    pub(super) fn known_field(&mut self, kind: BlockKind, name: &Name) -> bool {
+    /// Whether the table of `kind` has the field; says so if not. `beside` stands in the same block: a suggestion that is
+    /// there already is a guess.
+    pub(super) fn known_field(&mut self, kind: BlockKind, name: &Name, beside: &[Entry]) -> bool {
         let table = schema::block(kind);
         if table.field(&name.text).is_some() {
             return true;
@@ -228,7 +229,15 @@ impl Checker<'_> {
                 "a line of a mixture is `NAME from [CORPORA] weight SHARE`, such as `en from [english] weight 30%`",
             )
         } else {
-            suggest(diagnostic, name, table.fields.iter().map(|field| field.name), "a field")
+            let mut diagnostic = suggest(diagnostic, name, table.fields.iter().map(|field| field.name), "a field");
+            for edit in diagnostic.helps.iter_mut().filter_map(|help| help.edit.as_mut()) {
+                let is_there =
+                    |entry: &Entry| matches!(entry, Entry::Field(field) if field.path[0].text == edit.replacement);
+                if beside.iter().any(is_there) {
+                    edit.applicability = Applicability::Unsafe;
+                }
+            }
+            diagnostic
         };
         self.error(diagnostic);
         false

@@ -28,9 +28,9 @@ use aurora_lang::ast::{self, Span};
 use aurora_lang::diagnostics::{Code, Diagnostic, Label, Position, Positions, sort};
 
 use crate::compose::{Bundle, Choice, Flat};
-use crate::nearest;
 use crate::schema::{self, Default};
 use crate::spec::{Block, BlockId, BlockKind, Field, Origin, Spec, Value};
+use crate::{applicability, nearest};
 use collect::{Collected, Draft};
 pub(crate) use number::exact;
 
@@ -312,6 +312,7 @@ pub(crate) fn suggest<'a>(
             format!("{what} with a similar name exists: `{similar}`"),
             written.span,
             similar,
+            applicability(&written.text, similar, candidates),
         );
     }
     let all: Vec<String> = candidates.take(20).map(|name| format!("`{name}`")).collect();

@@ -1,7 +1,7 @@
 //! Numbers and units as they were written to exact values.
 
 use aurora_lang::ast::{Number, Span};
-use aurora_lang::diagnostics::{Code, Diagnostic};
+use aurora_lang::diagnostics::{Applicability, Code, Diagnostic};
 use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive;
 
@@ -70,6 +70,7 @@ impl Checker<'_> {
                 format!("units are written in the plural: `{plural}`"),
                 name.span,
                 plural,
+                Applicability::Safe,
             )
         } else if matches!(name.text.as_str(), "K" | "M" | "B" | "T") {
             let glued = format!("{}{}", number.digits, name.text);
@@ -90,10 +91,21 @@ impl Checker<'_> {
             Counted::Plain => {
                 let unit = units[0];
                 let text = plain(number);
+                // Where several units count, the first one is a guess.
+                let applicability = if units.len() == 1 {
+                    Applicability::Safe
+                } else {
+                    Applicability::Unsafe
+                };
                 self.error(
                     Diagnostic::new(Code::WRONG_UNIT, format!("this number needs a unit: {wanted}"))
                         .label(span, format!("how many {unit}?"))
-                        .help_edit(format!("write `{text} {unit}`"), span, format!("{text} {unit}")),
+                        .help_edit(
+                            format!("write `{text} {unit}`"),
+                            span,
+                            format!("{text} {unit}"),
+                            applicability,
+                        ),
                 );
                 return None;
             }
@@ -121,6 +133,7 @@ impl Checker<'_> {
                     format!("write it in {unit}, such as `{text} {unit}`"),
                     span,
                     format!("{text} {unit}"),
+                    Applicability::Unsafe,
                 ),
             );
             return None;
@@ -268,7 +281,7 @@ impl Checker<'_> {
                 format!("expected {expected} without a unit, found {found}"),
             )
             .label(span, "takes no unit")
-            .help_edit(format!("write `{text}`"), span, text),
+            .help_edit(format!("write `{text}`"), span, text, Applicability::Unsafe),
         );
         None
     }

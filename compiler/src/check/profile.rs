@@ -156,7 +156,7 @@ impl Checker<'_> {
                 self.error(diagnostic.help("write `mixture.NAME.COMPONENT.weight = SHARE`"));
                 return None;
             }
-        } else if !self.known_field(draft.id.kind, &path[0]) {
+        } else if !self.known_field(draft.id.kind, &path[0], &[]) {
             return None;
         }
         if path.len() > 2 {

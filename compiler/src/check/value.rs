@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use aurora_lang::ast::{self, Name, Span, ValueKind};
-use aurora_lang::diagnostics::{Code, Diagnostic};
+use aurora_lang::diagnostics::{Applicability, Code, Diagnostic};
 
 use super::collect::duplicate;
 use super::{Checker, suggest};
@@ -177,7 +177,12 @@ impl Checker<'_> {
                 self.error(
                     Diagnostic::new(Code::WRONG_TYPE, format!("`{name}` is an interval"))
                         .label(span, "expected `every`")
-                        .help_edit(format!("write `every {text}`"), span, format!("every {text}")),
+                        .help_edit(
+                            format!("write `every {text}`"),
+                            span,
+                            format!("every {text}"),
+                            Applicability::Safe,
+                        ),
                 );
                 None
             }
@@ -188,7 +193,12 @@ impl Checker<'_> {
                 let diagnostic = Diagnostic::new(Code::WRONG_TYPE, format!("`{name}` is a list"))
                     .label(span, format!("expected a list, each element {}", describe(of)));
                 self.error(match looks_like(written, of) {
-                    true => diagnostic.help_edit(format!("write `[{text}]`"), span, format!("[{text}]")),
+                    true => diagnostic.help_edit(
+                        format!("write `[{text}]`"),
+                        span,
+                        format!("[{text}]"),
+                        Applicability::Safe,
+                    ),
                     false => diagnostic,
                 });
                 None
@@ -223,10 +233,20 @@ impl Checker<'_> {
         let mut diagnostic = Diagnostic::new(Code::WRONG_TYPE, format!("`{name}` is {expected}, not {found}"))
             .label(written.span, format!("expected {expected}"));
         if let (Type::Text(_), ValueKind::Word(word)) = (kind, &written.kind) {
-            diagnostic = diagnostic.help_edit(format!("write `\"{word}\"`"), written.span, format!("\"{word}\""));
+            diagnostic = diagnostic.help_edit(
+                format!("write `\"{word}\"`"),
+                written.span,
+                format!("\"{word}\""),
+                Applicability::Safe,
+            );
         }
         if let (Type::Word(_) | Type::Reference(_) | Type::Bool, ValueKind::Text(text)) = (kind, &written.kind) {
-            diagnostic = diagnostic.help_edit("write it without quotes", written.span, text.clone());
+            diagnostic = diagnostic.help_edit(
+                "write it without quotes",
+                written.span,
+                text.clone(),
+                Applicability::Safe,
+            );
         }
         self.error(diagnostic);
         None

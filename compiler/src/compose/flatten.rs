@@ -9,8 +9,8 @@ use super::names::{Names, Target};
 use super::references::{references, words};
 use super::sweep::{Sweep, distinct};
 use super::{Bundle, Choice, Point};
-use crate::nearest;
 use crate::schema;
+use crate::{applicability, nearest};
 
 /// A spec as `check` reads it: one list of blocks whose values hold no names of lines.
 #[derive(Clone, Debug)]
@@ -452,6 +452,7 @@ fn no_param(name: &Name, names: &Names<'_>) -> Diagnostic {
             format!("a parameter with a similar name exists: `{near}`"),
             name.span,
             near,
+            applicability(&name.text, near, known.iter().copied()),
         ),
         None if known.is_empty() => {
             diagnostic.help("the spec has no `param`; a value is set by its path, such as `stage.cap.budget`")

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Diagnostic, Severity, Source};
+use super::{Applicability, Diagnostic, Severity, Source};
 use crate::ast::Span;
 
 /// Line and column, both from 1; columns count characters.
@@ -50,7 +50,11 @@ pub struct EditJson {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
     pub span: Span,
+    pub start: Position,
+    pub end: Position,
     pub replacement: String,
+    /// Whether `--fix` makes it, or `--unsafe-fixes` only.
+    pub applicability: Applicability,
 }
 
 /// The diagnostics as plain data, all of them, in the order given.
@@ -82,10 +86,14 @@ pub fn to_json(diagnostics: &[Diagnostic], source: Source<'_>) -> Vec<Diagnostic
                 text: help.text.clone(),
                 edit: help.edit.as_ref().map(|edit| {
                     let (file, span) = own(edit.span);
+                    let mut positions = source.positions();
                     EditJson {
                         file,
                         span,
+                        start: positions.of(edit.span.start),
+                        end: positions.of(edit.span.end),
                         replacement: edit.replacement.clone(),
+                        applicability: edit.applicability,
                     }
                 }),
             });

@@ -61,6 +61,17 @@ pub struct Help {
 pub struct Edit {
     pub span: Span,
     pub replacement: String,
+    pub applicability: Applicability,
+}
+
+/// Whether an edit may be made without asking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Applicability {
+    /// It says what was meant: there is nothing else that it could have been.
+    Safe,
+    /// It may say something else than was meant.
+    Unsafe,
 }
 
 impl Diagnostic {
@@ -103,12 +114,19 @@ impl Diagnostic {
 
     /// A help that is also an edit: `replacement` in place of what stands at `span`.
     #[must_use]
-    pub fn help_edit(mut self, text: impl Into<String>, span: Span, replacement: impl Into<String>) -> Self {
+    pub fn help_edit(
+        mut self,
+        text: impl Into<String>,
+        span: Span,
+        replacement: impl Into<String>,
+        applicability: Applicability,
+    ) -> Self {
         self.helps.push(Help {
             text: text.into(),
             edit: Some(Edit {
                 span,
                 replacement: replacement.into(),
+                applicability,
             }),
         });
         self
