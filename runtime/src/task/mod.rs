@@ -5,6 +5,7 @@
 //! which is of no consequence. Not here: how a model answers (`aurora-train`).
 
 mod metrics;
+mod pass;
 mod score;
 mod template;
 
@@ -20,6 +21,7 @@ use crate::progress::Watch;
 use crate::source::archive::{ArchiveError, InputFile, Selection, walk};
 use template::{Template, TemplateError};
 
+pub use pass::pass_at_k;
 pub use score::{ItemResult, score};
 
 /// The longest line of an item's file.

@@ -1,0 +1,275 @@
+//! All that the forked process will need, prepared before the fork: after it nothing may be allocated.
+
+use std::ffi::{CStr, CString, c_char};
+use std::fs::File;
+use std::io::{Seek, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::ptr::null;
+
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use rustix::process::{PidfdFlags, Resource, Rlimit, getpid, getrlimit, pidfd_open};
+use seccompiler::BpfProgram;
+use tempfile::TempDir;
+
+use crate::protection::Layers;
+use crate::view::{Entry, entries, own_access, ruleset};
+use crate::{Limits, Program, SandboxError, filter};
+
+/// Descriptors that a program may have open.
+const OPEN_FILES: u64 = 64;
+/// Bytes of stack, as most systems have it; the system's own value would decide how deep a program may recurse.
+const STACK: u64 = 8 << 20;
+const PAGE: u64 = 4096;
+/// Files and folders that a program may make.
+const INODES: usize = 1024;
+
+/// Strings as `execve` takes them: pointers, then a null pointer.
+pub struct Strings {
+    // The pointers point in here.
+    _strings: Vec<CString>,
+    pointers: Vec<*const c_char>,
+}
+
+impl Strings {
+    fn new(strings: Vec<CString>) -> Self {
+        let pointers = strings.iter().map(|string| string.as_ptr()).chain([null()]).collect();
+        Self {
+            _strings: strings,
+            pointers,
+        }
+    }
+
+    pub fn as_ptr(&self) -> *const *const c_char {
+        self.pointers.as_ptr()
+    }
+
+    pub fn first(&self) -> *const c_char {
+        self.pointers.first().copied().unwrap_or(null())
+    }
+}
+
+/// A step of making the new root. Paths are relative to it, but for sources.
+pub enum Make {
+    Folder(CString),
+    Link {
+        target: CString,
+        path: CString,
+    },
+    Bind {
+        source: CString,
+        path: CString,
+        device: bool,
+    },
+    Empty(CString),
+}
+
+/// The root and the folder of the program, on file systems of their own.
+pub struct Root {
+    pub steps: Vec<Make>,
+    /// Options of the program's folder: its size.
+    pub options: CString,
+    pub files: Vec<(CString, Vec<u8>)>,
+    pub writable: bool,
+}
+
+/// Where the program starts.
+pub enum Place {
+    /// In a root that the forked process makes.
+    Own(Root),
+    /// In a folder of the machine, which goes when the program has ended.
+    Here { path: CString, _folder: TempDir },
+}
+
+pub struct Plan {
+    pub command: Strings,
+    pub environment: Strings,
+    pub stdin: OwnedFd,
+    pub place: Place,
+    pub ruleset: Option<OwnedFd>,
+    /// Bits of what Landlock allows in the program's folder.
+    pub own_access: u64,
+    pub filter: Option<BpfProgram>,
+    pub limits: Vec<(Resource, Rlimit)>,
+    /// This process, whose death ends the program.
+    pub parent: OwnedFd,
+}
+
+fn text(text: &str) -> Result<CString, SandboxError> {
+    CString::new(text).map_err(|_| SandboxError::Nul { text: text.to_owned() })
+}
+
+/// The same for a path of this machine, which has no NUL.
+fn path(path: &Path) -> Result<CString, SandboxError> {
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| SandboxError::Nul {
+        text: path.display().to_string(),
+    })
+}
+
+impl Plan {
+    pub fn new(layers: Layers, program: &Program, limits: &Limits) -> Result<Self, SandboxError> {
+        if (limits.processes > 1 && !layers.many_processes) || (limits.files > 0 && !layers.namespaces) {
+            return Err(SandboxError::NeedsNamespaces);
+        }
+        let plain = |name: &str| !matches!(name, "" | "." | "..") && !name.contains('/');
+        if let Some((name, _)) = program.files.iter().find(|(name, _)| !plain(name)) {
+            return Err(SandboxError::Name { name: name.clone() });
+        }
+        if program.command.is_empty() {
+            return Err(SandboxError::NoProgram);
+        }
+        let command: Result<Vec<_>, _> = program.command.iter().map(|word| text(word)).collect();
+        // Nothing of the caller's environment, which holds secrets. A fixed seed, so that sets keep one order.
+        let environment = [
+            c"PATH=/usr/local/bin:/usr/bin:/bin",
+            c"LANG=C.UTF-8",
+            c"PYTHONHASHSEED=0",
+        ];
+        let ruleset = if layers.landlock {
+            ruleset().map_err(|error| SandboxError::Crate {
+                what: format!("Landlock: {error}"),
+            })?
+        } else {
+            None
+        };
+        let filter = layers.seccomp.then(|| filter::filter(limits)).transpose();
+        Ok(Self {
+            command: Strings::new(command?),
+            environment: Strings::new(environment.map(CStr::to_owned).to_vec()),
+            stdin: stdin(&program.stdin)?,
+            place: if layers.namespaces {
+                Place::Own(root(program, limits)?)
+            } else {
+                folder(program)?
+            },
+            ruleset,
+            own_access: own_access(limits.files > 0).bits(),
+            filter: filter.map_err(|error| SandboxError::Crate {
+                what: format!("seccomp: {error}"),
+            })?,
+            limits: resources(layers, limits),
+            parent: pidfd_open(getpid(), PidfdFlags::empty())
+                .map_err(SandboxError::set_up("open this process as a file"))?,
+        })
+    }
+}
+
+/// The steps to the new root: each folder before what lies in it.
+fn root(program: &Program, limits: &Limits) -> Result<Root, SandboxError> {
+    let mut steps = Vec::new();
+    let mut made = Vec::new();
+    for entry in entries() {
+        let (Entry::Folder(at) | Entry::File(at) | Entry::Link(at, _)) = &entry;
+        let relative = Path::new(at.trim_start_matches('/'));
+        let mut above: Vec<&Path> = relative.ancestors().skip(1).collect();
+        // The last of them is the root itself.
+        above.pop();
+        for folder in above.into_iter().rev().map(Path::to_owned) {
+            if !made.contains(&folder) {
+                steps.push(Make::Folder(path(&folder)?));
+                made.push(folder);
+            }
+        }
+        let target = path(relative)?;
+        match &entry {
+            Entry::Link(_, to) => steps.push(Make::Link {
+                target: path(to)?,
+                path: target,
+            }),
+            Entry::Folder(_) => steps.push(Make::Folder(target)),
+            Entry::File(_) => steps.push(Make::Empty(target)),
+        }
+        if !matches!(entry, Entry::Link(..)) {
+            steps.push(Make::Bind {
+                source: text(at)?,
+                path: path(relative)?,
+                device: at.starts_with("/dev/"),
+            });
+        }
+    }
+    let files: Result<Vec<_>, SandboxError> = program
+        .files
+        .iter()
+        .map(|(name, bytes)| Ok((text(name)?, bytes.clone())))
+        .collect();
+    let given: u64 = program
+        .files
+        .iter()
+        .map(|(_, bytes)| (bytes.len() as u64).next_multiple_of(PAGE))
+        .sum();
+    // A size of zero would mean no limit.
+    let size = given.saturating_add(limits.files).max(PAGE);
+    let inodes = program.files.len() + INODES;
+    Ok(Root {
+        steps,
+        options: text(&format!("size={size},nr_inodes={inodes},mode=0755"))?,
+        files: files?,
+        writable: limits.files > 0,
+    })
+}
+
+/// A folder of this machine with the program's files.
+fn folder(program: &Program) -> Result<Place, SandboxError> {
+    let write = || -> std::io::Result<TempDir> {
+        let folder = tempfile::Builder::new().prefix("aurora-sandbox-").tempdir()?;
+        for (name, bytes) in &program.files {
+            std::fs::write(folder.path().join(name), bytes)?;
+        }
+        Ok(folder)
+    };
+    let folder = write().map_err(|source| SandboxError::SetUp {
+        what: "write the program's files",
+        source,
+    })?;
+    Ok(Place::Here {
+        path: path(folder.path())?,
+        _folder: folder,
+    })
+}
+
+/// A file in memory that can no longer be changed: unlike a pipe it needs nobody to feed it.
+fn stdin(bytes: &[u8]) -> Result<OwnedFd, SandboxError> {
+    let make = || -> std::io::Result<OwnedFd> {
+        let mut file = File::from(memfd_create(c"stdin", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
+        file.write_all(bytes)?;
+        file.rewind()?;
+        fcntl_add_seals(
+            &file,
+            SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE,
+        )?;
+        Ok(file.into())
+    };
+    make().map_err(|source| SandboxError::SetUp {
+        what: "prepare its input",
+        source,
+    })
+}
+
+fn resources(layers: Layers, limits: &Limits) -> Vec<(Resource, Rlimit)> {
+    let cpu = limits.cpu.as_secs() + u64::from(limits.cpu.subsec_nanos() > 0);
+    let mut wanted = vec![
+        (Resource::As, limits.memory / u64::from(limits.processes.max(1))),
+        (Resource::Cpu, cpu),
+        (Resource::Fsize, limits.files),
+        (Resource::Nofile, OPEN_FILES),
+        (Resource::Stack, STACK),
+        // One byte: of zero the kernel would still make a dump where a program is to receive it.
+        (Resource::Core, 1),
+        (Resource::Memlock, 0),
+        (Resource::Msgqueue, 0),
+    ];
+    if layers.namespaces {
+        wanted.push((Resource::Nproc, u64::from(limits.processes)));
+    }
+    let lower = |(resource, wanted): (Resource, u64)| {
+        let most = getrlimit(resource).maximum.unwrap_or(u64::MAX);
+        let value = Some(wanted.min(most));
+        let limit = Rlimit {
+            current: value,
+            maximum: value,
+        };
+        (resource, limit)
+    };
+    wanted.into_iter().map(lower).collect()
+}

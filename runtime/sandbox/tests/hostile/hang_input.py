@@ -1,0 +1,8 @@
+# Waits for an input and a child that never come.
+import os
+import select
+
+input_ended = os.read(0, 1) == b""
+out, into = os.pipe()
+select.select([out], [], [])
+print(input_ended)

@@ -1,0 +1,4 @@
+# Sleeps longer than anybody waits.
+import time
+
+time.sleep(1000)

@@ -1,0 +1,11 @@
+# Gives a file of the store a second name in its own folder.
+import os
+from target import outside, secrets
+
+for path in secrets:
+    for name in ["hard", f"{outside}/hard"]:
+        try:
+            os.link(path, name)
+            print(open(name).read())
+        except OSError as error:
+            print(error)

@@ -1,0 +1,11 @@
+# Takes memory in small pieces until there is no more.
+from target import broken, memory
+
+taken = []
+try:
+    while len(taken) << 20 <= memory:
+        taken.append(b"x" * (1 << 20))
+except MemoryError:
+    print(len(taken), "MiB")
+else:
+    broken("more memory than it may have")

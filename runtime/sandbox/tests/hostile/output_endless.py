@@ -1,0 +1,3 @@
+# Writes without end.
+while True:
+    print("x" * 1000)

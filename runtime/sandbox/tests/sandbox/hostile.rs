@@ -1,0 +1,179 @@
+//! Each program of `hostile/` tries what its first line says: with namespaces and without, and with namespaces also where
+//! it may have a few processes and files. Whether it succeeded is seen from outside and from what it wrote.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use aurora_sandbox::{Ended, Limits, Protection};
+
+use crate::elsewhere::{NAMESPACES, again, lack_what_is_said};
+use crate::outside::{CANARY, Outside, litter, processes};
+use crate::{limits, offered, python, said};
+
+/// How many run at a time.
+const AT_ONCE: usize = 4;
+
+/// What the programs call by name.
+fn calls() -> String {
+    macro_rules! numbers {
+        ($($name:ident)*) => { [$((&stringify!($name)["SYS_".len()..], libc::$name)),*] };
+    }
+    let known = numbers!(
+        SYS_add_key SYS_bpf SYS_clone SYS_finit_module SYS_fsopen SYS_inotify_init1 SYS_io_uring_setup SYS_ioctl
+        SYS_kexec_load SYS_keyctl SYS_memfd_secret SYS_mknodat SYS_mlock SYS_mlockall SYS_mount SYS_mq_open SYS_msgget
+        SYS_name_to_handle_at SYS_open_by_handle_at SYS_open_tree SYS_perf_event_open SYS_pivot_root SYS_prctl
+        SYS_process_vm_readv SYS_process_vm_writev SYS_ptrace SYS_reboot SYS_rt_sigqueueinfo SYS_seccomp SYS_semget
+        SYS_sethostname SYS_setns SYS_shmget SYS_swapoff SYS_syslog SYS_tgkill SYS_umount2 SYS_unshare SYS_userfaultfd
+    );
+    let entries: Vec<String> = known
+        .iter()
+        .map(|(name, number)| format!("{name:?}: {number}"))
+        .collect();
+    format!("calls = {{{}}}\n", entries.join(", "))
+}
+
+/// How the programs end that do not end by themselves.
+fn expected(name: &str) -> Option<Ended> {
+    match name {
+        "fork_bomb" | "regular_expression" => Some(Ended::OutOfTime),
+        "output_endless" | "output_errors" => Some(Ended::TooMuchOutput),
+        name => name.starts_with("hang_").then_some(Ended::OutOfTime),
+    }
+}
+
+/// Runs one program and says what it broke.
+fn attack(protection: &Protection, outside: &Outside, path: &Path, limits: &Limits) -> Vec<String> {
+    let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
+    let marker = format!("hostile-{}-{name}-{}", std::process::id(), limits.processes);
+    let expected = expected(&name);
+    let told = format!(
+        "{}{}{}marker = {marker:?}\nmemory = {}\nprocesses = {}\nfiles = {}\n",
+        include_str!("target.py"),
+        outside.told(),
+        calls(),
+        limits.memory / u64::from(limits.processes),
+        limits.processes,
+        limits.files,
+    );
+    let code = fs::read_to_string(path).expect("a program");
+    let program = python(&["hostile.py", &marker], &[("hostile.py", &code), ("target.py", &told)]);
+    let wall = if expected == Some(Ended::OutOfTime) {
+        Duration::from_secs(1)
+    } else {
+        limits.wall
+    };
+    let limits = Limits { wall, ..limits.clone() };
+    let outcome = match protection.run(&program, &limits) {
+        Ok(outcome) => outcome,
+        Err(error) => return vec![format!("{name}: {error}")],
+    };
+    let text = said(&outcome);
+    let mut faults = Vec::new();
+    if outcome.output.len() as u64 > limits.output || text.contains(CANARY) || text.contains("BROKEN") {
+        faults.push(format!("{:?}", outcome.ended));
+    }
+    // A mistake in the program would prove nothing.
+    let mistakes = [
+        "SyntaxError",
+        "NameError",
+        "AttributeError",
+        "TypeError",
+        "ImportError",
+        "KeyError",
+    ];
+    if mistakes.iter().any(|mistake| text.contains(mistake)) {
+        faults.push("the program is wrong".to_owned());
+    }
+    let as_expected = match expected {
+        // Where it may not even fork, it is the loop that is ended.
+        Some(expected) => outcome.ended == expected,
+        None => !matches!(outcome.ended, Ended::OutOfTime | Ended::TooMuchOutput),
+    };
+    if !as_expected {
+        faults.push(format!("ended by {:?}", outcome.ended));
+    }
+    faults.extend(
+        processes(&marker)
+            .into_iter()
+            .map(|left| format!("left behind: {left}")),
+    );
+    faults.extend(
+        litter(&marker)
+            .into_iter()
+            .map(|left| format!("left behind: {}", left.display())),
+    );
+    if !faults.is_empty() {
+        faults.push(text);
+    }
+    faults
+        .into_iter()
+        .map(|fault| format!("{name} with {} processes: {fault}", limits.processes))
+        .collect()
+}
+
+#[test]
+fn hostile_programs_are_contained() {
+    lack_what_is_said();
+    let outside = Outside::new();
+    let Some(protection) = offered(&[&outside.path("store"), &outside.path("home")]) else {
+        return;
+    };
+    println!("with {protection}");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hostile");
+    let mut paths: Vec<_> = fs::read_dir(folder)
+        .expect("programs")
+        .map(|entry| entry.expect("one").path())
+        .collect();
+    paths.sort();
+    assert!(paths.len() >= 40, "{} programs", paths.len());
+    let mut work: Vec<_> = paths.iter().map(|path| (path, limits())).collect();
+    let some_room = Limits {
+        memory: 512 << 20,
+        processes: 8,
+        files: 1 << 20,
+        ..limits()
+    };
+    if protection.run(&python(&["-c", ""], &[]), &some_room).is_ok() {
+        work.extend(paths.iter().map(|path| (path, some_room.clone())));
+    }
+    let work = Mutex::new(work);
+    let faults = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                loop {
+                    let next = work.lock().expect("no thread has panicked").pop();
+                    let Some((path, limits)) = next else { break };
+                    let found = attack(&protection, &outside, path, &limits);
+                    faults.lock().expect("no thread has panicked").extend(found);
+                }
+            });
+        }
+    });
+    let mut faults = faults.into_inner().expect("no thread has panicked");
+    faults.extend(outside.reached());
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// The same as in a plain container. Nothing stays of the folders that programs then have on the machine.
+#[test]
+fn hostile_programs_are_contained_without_namespaces() {
+    if offered(&[]).is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut again = again("hostile::hostile_programs_are_contained", &[NAMESPACES], folder.path());
+    let output = again.output().expect("it starts");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success(),
+        "{text}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let contained = text.contains("with Landlock; seccomp; one process; resource limits");
+    assert!(contained || text.contains("skipped: "), "{text}");
+    let left: Vec<_> = fs::read_dir(folder.path()).expect("the folder").collect();
+    assert!(left.is_empty(), "{left:?}");
+}

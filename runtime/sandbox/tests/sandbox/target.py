@@ -1,0 +1,37 @@
+# What a hostile program is told of its target, and how it tries. The test writes the rest of this file.
+import ctypes
+
+library = ctypes.CDLL(None, use_errno=True)
+
+
+def broken(what):
+    print("BROKEN:", what, flush=True)
+
+
+def attempt(what, function, *arguments):
+    """Calls what must not succeed."""
+    try:
+        result = function(*arguments)
+    except (OSError, ValueError, MemoryError, OverflowError) as error:
+        print(what, error, flush=True)
+    else:
+        broken(f"{what}: {result!r}")
+
+
+def call(name, *arguments):
+    """A system call by its name or number."""
+    number = calls[name] if isinstance(name, str) else name
+    arguments = [ctypes.c_long(value) for value in arguments]
+    result = library.syscall(ctypes.c_long(number), *arguments)
+    if result < 0:
+        raise OSError(ctypes.get_errno(), f"{name}")
+    return result
+
+
+def text(value):
+    """The address of a text that stays."""
+    kept.append(ctypes.create_string_buffer(value.encode()))
+    return ctypes.addressof(kept[-1])
+
+
+kept = []
