@@ -420,7 +420,7 @@ pub struct EvalFields {
     pub model: ModelFields,
     pub numerics: Numerics,
     pub precision: Precision,
-    /// Tokens of one window; windows of a document do not overlap.
+    /// Tokens of one window; each token of a document is scored once, and the last window reads earlier ones again.
     pub window: u32,
     pub sets: Vec<EvalSet>,
     /// Items are inputs of role `items`, the tokenizer is that of role `tokenizer`; `window` is the longest prompt.

@@ -11,6 +11,8 @@ relative, bits per byte). `--keep` leaves the harness' numbers for the test that
 
 import argparse
 import json
+import logging
+import os
 import random
 import subprocess
 import sys
@@ -18,7 +20,7 @@ import tempfile
 from pathlib import Path
 
 TOLERANCE = 1e-4
-CONTEXT = 64
+CONTEXT = 128
 
 SPEC = """
 experiment harness {
@@ -29,6 +31,7 @@ experiment harness {
 source text { from = "file:text.txt" }
 source texts { from = "file:texts.jsonl" }
 source questions { from = "file:questions.jsonl" }
+source solved { from = "file:solved.jsonl" }
 
 corpus en {
   language        = en
@@ -57,7 +60,7 @@ model small {
   heads        = 4
   kv_heads     = 2
   feed_forward = 160
-  context      = 64 tokens
+  context      = 128 tokens
   vocabulary   = 512
   tokenizer    = bpe
 }
@@ -86,12 +89,13 @@ eval choice {
 
 eval shots {
   kind       = multiple_choice
-  data       = [questions]
+  data       = [questions, solved]
+  files      = ["questions.jsonl"]
   prompt     = "Question: {q}\\nAnswer:"
   choices    = ["{c}"]
   answer     = "{a}"
   shots      = 2
-  shot_files = ["questions.jsonl"]
+  shot_files = ["solved.jsonl"]
   at         = [end]
 }
 
@@ -109,7 +113,7 @@ eval rolling {
   kind   = perplexity
   data   = [kept]
   split  = all
-  window = 64 tokens
+  window = 128 tokens
   at     = [end]
 }
 """
@@ -128,6 +132,8 @@ def write(folder: Path) -> None:
     for _ in range(40):
         choices = chance.sample(MIDDLES, 3) + [f"naïve {pick(ENDS)} ünd überall"]
         questions.append({"q": f"{pick(OPENINGS)}", "c": choices, "a": chance.randrange(4)})
+    (folder / "solved.jsonl").write_text("".join(json.dumps(item, ensure_ascii=False) + "\n" for item in questions[:2]))
+    questions = questions[2:]
     (folder / "questions.jsonl").write_text("".join(json.dumps(item, ensure_ascii=False) + "\n" for item in questions))
     texts = [" ".join(pick(lines) for _ in range(chance.randrange(1, 12))) for _ in range(20)]
     (folder / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
@@ -139,7 +145,9 @@ def run(folder: Path, *command: object) -> None:
 
 
 def theirs(folder: Path, batch: int) -> dict:
+    os.environ["TQDM_DISABLE"] = "1"
     import datasets
+    logging.disable(logging.WARNING)
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
     from lm_eval.api.task import ConfigurableTask
@@ -147,16 +155,16 @@ def theirs(folder: Path, batch: int) -> dict:
     datasets.disable_progress_bars()
 
     def task(name: str, file: str, **more) -> ConfigurableTask:
-        data = {"path": "json", "data_files": {"test": str(folder / file)}}
+        files = {"test": str(folder / file), "train": str(folder / ("solved.jsonl" if "questions" in file else file))}
         return ConfigurableTask(config={
-            "task": name, "dataset_path": "json", "dataset_kwargs": {"data_files": data["data_files"]},
+            "task": name, "dataset_path": "json", "dataset_kwargs": {"data_files": files},
             "test_split": "test", **more})
 
     accuracies = [{"metric": metric} for metric in ("acc", "acc_norm", "acc_bytes")]
     choice = {"output_type": "multiple_choice", "doc_to_choice": "{{c}}", "doc_to_target": "a", "metric_list": accuracies}
     tasks = [
         task("choice", "questions.jsonl", doc_to_text="{{q}}", **choice),
-        task("shots", "questions.jsonl", doc_to_text="Question: {{q}}\nAnswer:", num_fewshot=2, fewshot_split="test",
+        task("shots", "questions.jsonl", doc_to_text="Question: {{q}}\nAnswer:", num_fewshot=2, fewshot_split="train",
              fewshot_config={"sampler": "first_n"}, **choice),
         task("words", "questions.jsonl", output_type="generate_until", doc_to_text="{{q}}", doc_to_target="{{c[0]}}",
              generation_kwargs={"until": ["."], "max_gen_toks": 12, "do_sample": False},

@@ -48,7 +48,7 @@ eval problems {
   maximum     = 6 tokens
   at          = [end]
 }
-expect solved { cap.problems.pass@1 >= 0.5 }
+expect solved { cap.problems.pass@1 >= 0.25 }
 expect careful { cat.red.attack_success_rate.fi <= 1 }
 expect learned"#,
     );

@@ -77,7 +77,9 @@ impl Kind {
             // 2: gradients of replicated parts are kept by row blocks through a lane, and joined once a step.
             Self::Train => 2,
             // 2: perplexity says what each document is worth; gates and the report say what is within the noise.
-            Self::Eval | Self::Expect | Self::Report => 2,
+            Self::Expect | Self::Report => 2,
+            // 3: a document's last window reads tokens before it again.
+            Self::Eval => 3,
             _ => 1,
         }
     }

@@ -507,7 +507,7 @@ const EVAL: BlockSchema = BlockSchema {
                 units: &[Unit::Seconds],
                 least: 1,
             },
-            "Time that a program may take.",
+            "Time of the processor that a program may take; four times as much by the clock.",
         )
         .or_derived("3 s")
         .ignored("an error with any kind but `pass_at_k`"),

@@ -6,10 +6,10 @@
 //! [`protection`] says what is missing, and nothing runs.
 //!
 //! How: a process is forked into namespaces of its own (user, process, network, mount, IPC, host name), with a root of two
-//! small file systems in memory; Landlock, a list of allowed system calls and resource limits hold it as well, each
-//! without the others. Where there are no namespaces (a plain container), Landlock and the list alone hold a program of
-//! one process that writes no file. The set-up runs in the forked process itself, not in a second start of the caller's
-//! program: nobody can forget an entry in `main`, and all that allocates is prepared before the fork (`plan`).
+//! small file systems in memory. Landlock, a list of allowed system calls and resource limits hold it as well. Where there
+//! are no namespaces (a plain container), these three hold a program of one process that writes no file; it can then ask
+//! whether a path exists, not what is there. The set-up runs in the forked process itself, not in a second start of the
+//! caller's program: nobody can forget an entry in `main`, and all that allocates is prepared before the fork (`plan`).
 //! Not here: what a program's output means, except that it came to its end ([`python`]).
 
 mod child;

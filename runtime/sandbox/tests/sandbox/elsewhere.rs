@@ -81,7 +81,10 @@ fn nothing_runs_where_nothing_protects() {
     // Whoever takes the risk still has the limits and the filter.
     let anyway = why.anyway();
     assert!(!anyway.contained());
-    assert_eq!(anyway.to_string(), "not contained; seccomp; one process; resource limits");
+    assert_eq!(
+        anyway.to_string(),
+        "not contained; seccomp; one process; resource limits"
+    );
     let code = "import socket\ntry: socket.socket()\nexcept OSError as error: print(error)";
     let outcome = anyway.run(&python(&["-c", code], &[]), &limits()).expect("it runs");
     assert_eq!(

@@ -1,6 +1,6 @@
 //! Evaluation: perplexity and bits per byte of sets of documents; answers to the questions of a task (`answers`).
 //!
-//! In: a model's weights, token files. Out: scores. A document is scored in disjoint windows; each window's input starts
+//! In: a model's weights, token files. Out: scores. A document is scored in windows, each token once; a window's input starts
 //! with the token before it (the end-of-document id before the first). Windows of all sets are put into batches of
 //! fixed shapes, so that a window's bits depend on its tokens and its padded length alone. Not here: messages, files.
 
@@ -233,8 +233,8 @@ fn one_thread(network: &Network, mut seat: Seat, batches: Vec<Filled>) -> Result
         }
         let mut losses = vec![0.0; targets.len()];
         network.head(&seat.weights, &mut pass, &tensor(&targets)?, &mut losses, None)?;
-        for (rows, (set, window, count)) in losses.chunks_exact(length).zip(batch.own()) {
-            scored.push(((set as u64) << 40 | window as u64, rows[..count].iter().sum()));
+        for (rows, (set, window, scored_rows)) in losses.chunks_exact(length).zip(batch.own()) {
+            scored.push(((set as u64) << 40 | window as u64, rows[scored_rows].iter().sum()));
         }
     }
     Ok((seat, scored))

@@ -26,13 +26,16 @@ pub fn sequences(length: usize) -> usize {
     (BATCH_TOKENS / length).max(1)
 }
 
-/// A stretch of a document whose tokens are scored.
+/// A stretch of a document whose tokens are scored. Windows are full: a document's last one, which scores the rest, reads tokens
+/// before it again, as lm-evaluation-harness does in rolling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
     /// Position in the set's token stream.
     pub start: u64,
     /// Scored tokens.
     pub length: usize,
+    /// Tokens in front of them that are read again.
+    pub before: usize,
     /// It begins a document.
     pub first: bool,
     /// Number of its document in the set.
@@ -58,16 +61,17 @@ pub struct Batch {
     pub length: usize,
     /// Set and place of each window, with its length.
     pub windows: Vec<(usize, usize)>,
-    lengths: Vec<usize>,
+    /// Rows of each window that are scored.
+    rows: Vec<Range<usize>>,
 }
 
 impl Batch {
-    /// Set, place and length of each window.
-    pub fn own(&self) -> impl Iterator<Item = (usize, usize, usize)> + '_ {
+    /// Set and place of each window, and its rows that are scored.
+    pub fn own(&self) -> impl Iterator<Item = (usize, usize, Range<usize>)> + '_ {
         self.windows
             .iter()
-            .zip(&self.lengths)
-            .map(|(&(set, window), &length)| (set, window, length))
+            .zip(&self.rows)
+            .map(|(&(set, window), rows)| (set, window, rows.clone()))
     }
 }
 
@@ -127,11 +131,15 @@ impl Windows {
                     let scored = end.saturating_sub(start + 1);
                     set.tokens += scored;
                     let starts = (0..scored).step_by(window);
-                    set.windows.extend(starts.map(|at| Window {
-                        start: offset + start + at,
-                        length: (scored - at).min(window as u64) as usize,
-                        first: at == 0,
-                        document: set.documents as usize - 1,
+                    set.windows.extend(starts.map(|at| {
+                        let length = (scored - at).min(window as u64) as usize;
+                        Window {
+                            start: offset + start + at,
+                            length,
+                            before: if at == 0 { 0 } else { window - length },
+                            first: at == 0,
+                            document: set.documents as usize - 1,
+                        }
                     }));
                 }
                 offset += file.num_tokens();
@@ -150,19 +158,23 @@ impl Windows {
 
     /// The batches: padded lengths upwards; inside one, windows in the order of sets and documents.
     pub fn batches(&self) -> Vec<Batch> {
-        let mut all: Vec<(usize, usize, usize, usize)> = Vec::new();
+        let mut all: Vec<(usize, usize, usize)> = Vec::new();
         for (set, own) in self.sets.iter().enumerate() {
-            let of = |(at, window): (usize, &Window)| (padded(window.length, self.window), set, at, window.length);
+            let of = |(at, window): (usize, &Window)| (padded(window.before + window.length, self.window), set, at);
             all.extend(own.windows.iter().enumerate().map(of));
         }
         all.sort_unstable();
         let mut batches = Vec::new();
         for bucket in all.chunk_by(|a, b| a.0 == b.0) {
             for chunk in bucket.chunks(sequences(bucket[0].0)) {
+                let rows = |&(_, set, at): &(usize, usize, usize)| {
+                    let Window { before, length, .. } = self.sets[set].windows[at];
+                    before..before + length
+                };
                 batches.push(Batch {
                     length: bucket[0].0,
-                    windows: chunk.iter().map(|&(_, set, at, _)| (set, at)).collect(),
-                    lengths: chunk.iter().map(|&(.., length)| length).collect(),
+                    windows: chunk.iter().map(|&(_, set, at)| (set, at)).collect(),
+                    rows: chunk.iter().map(rows).collect(),
                 });
             }
         }
@@ -189,18 +201,19 @@ impl Windows {
                 };
                 set.stream.read(start, out).map_err(wrap)
             };
-            read(window.start, &mut targets[..window.length])?;
+            let (start, length) = (window.start - window.before as u64, window.before + window.length);
+            read(start, &mut targets[..length])?;
             if window.first {
                 ids[0] = set.end_of_document;
             } else {
-                read(window.start - 1, &mut ids[..1])?;
+                read(start - 1, &mut ids[..1])?;
             }
-            ids[1..window.length].copy_from_slice(&targets[..window.length - 1]);
-            for (at, &token) in ids[..window.length].iter().chain(&targets[..window.length]).enumerate() {
+            ids[1..length].copy_from_slice(&targets[..length - 1]);
+            for (at, &token) in ids[..length].iter().chain(&targets[..length]).enumerate() {
                 if token < 0 || token >= self.vocabulary {
                     return Err(TrainError::Token {
                         component: set.name.clone(),
-                        position: window.start + at as u64,
+                        position: start + at as u64,
                         token,
                         vocabulary: self.vocabulary as usize,
                     });
