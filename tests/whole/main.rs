@@ -20,4 +20,5 @@ mod merging;
 mod project;
 mod running;
 mod slurm;
+mod tracking;
 mod weights;

@@ -125,9 +125,10 @@ pub fn batch(shape: &Shape, micro_batches: usize, step: u64) -> Result<(Batch, V
             targets: Tensor::f_from_slice(&part(1))?,
         }))
     });
-    let micro_batches = micro_batches.collect::<Result<_, tch::TchError>>()?;
+    let micro_batches = micro_batches.collect::<Result<Vec<_>, tch::TchError>>()?;
     Ok((
         Batch {
+            targets: (micro_batches.len() * shape.micro_batch * shape.sequence) as u64,
             micro_batches,
             samples: Vec::new(),
             digest: None,
