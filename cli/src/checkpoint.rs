@@ -17,7 +17,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 
 use crate::commands::Context;
 use crate::failure::Failure;
-use crate::project::{Chosen, Loaded, Project, compile, load, read_lock};
+use crate::project::{Chosen, Loaded, Project, Reach, compile, load, read_lock};
 
 /// The file that makes a folder of imported weights a checkpoint.
 pub const MODEL: &str = "model.json";
@@ -55,7 +55,11 @@ impl Named {
                 ),
             );
         };
-        let loaded = load(&project.root.join(&lock.spec), &Chosen::of(&lock), context.json)?;
+        let reach = Reach {
+            lock: Some(&lock),
+            ..context.reach()
+        };
+        let loaded = load(&project.root.join(&lock.spec), &Chosen::of(&lock), context.json, reach)?;
         let (keyed, pins, _) = compile(&project, &loaded.spec)?;
         let id = find_node(&keyed, &loaded.spec, node)?;
         Ok(Self {

@@ -10,6 +10,7 @@ mod composition;
 mod damage;
 mod difference;
 mod identity;
+mod imports;
 mod interruption;
 mod kills;
 mod layouts;

@@ -22,10 +22,9 @@ use sha2::{Digest, Sha256};
 
 use super::archive::InputFile;
 use super::client;
-use super::{Context, FetchError};
+use super::{CURL, Context, FetchError};
 use crate::progress::{Unit, Watch};
 
-const CURL: &str = "on Debian `apt-get install curl` brings it";
 /// Endings of files that hold pickles, code, or the weights of other frameworks once more.
 const LEFT_OUT: [&str; 14] = [
     ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack", ".ot", ".onnx", ".tflite", ".npz", ".py",

@@ -13,12 +13,15 @@ use archive::InputFile;
 pub use reference::{Package, Reference, ReferenceError, Registry};
 
 pub mod archive;
-mod client;
+pub(crate) mod client;
 mod debian;
 mod files;
 mod hub;
 mod reference;
 mod registry;
+
+/// How to get `curl` where it is missing.
+pub(crate) const CURL: &str = "on Debian `apt-get install curl` brings it";
 
 /// What was fetched; the files lie in the scratch folder, those of `file:` where they are.
 #[derive(Clone, Debug, PartialEq, Eq)]
