@@ -17,6 +17,7 @@ mod layouts;
 mod locks;
 mod megatron;
 mod merging;
+mod mixtures;
 mod project;
 mod running;
 mod slurm;
