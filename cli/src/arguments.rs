@@ -122,8 +122,8 @@ Examples:  aurora test
         /// Write nothing; exit 1 if the lock would change.
         #[arg(long)]
         check: bool,
-        /// Move the pin of this source to the newest content of its reference.
-        #[arg(long, value_name = "SOURCE")]
+        /// Move the pin of this source, or of the import from this address, to the newest content.
+        #[arg(long, value_name = "SOURCE|ADDRESS")]
         upgrade: Vec<String>,
         /// Fetch nothing.
         #[arg(long)]

@@ -17,7 +17,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 
 use crate::commands::Context;
 use crate::failure::Failure;
-use crate::project::{Chosen, Loaded, Project, compile, load, read_lock};
+use crate::project::{Chosen, Loaded, Project, Reach, compile, load, read_lock};
 
 /// The file that makes a folder of imported weights a checkpoint.
 pub const MODEL: &str = "model.json";
@@ -55,7 +55,11 @@ impl Named {
                 ),
             );
         };
-        let loaded = load(&project.root.join(&lock.spec), &Chosen::of(&lock), context.json)?;
+        let reach = Reach {
+            lock: Some(&lock),
+            ..context.reach()
+        };
+        let loaded = load(&project.root.join(&lock.spec), &Chosen::of(&lock), context.json, reach)?;
         let (keyed, pins, _) = compile(&project, &loaded.spec)?;
         let id = find_node(&keyed, &loaded.spec, node)?;
         Ok(Self {
@@ -244,15 +248,19 @@ fn card(spec: &Spec, keyed: &Keyed, pins: &Pins, id: NodeId, made_on: Option<Str
             .map(|input| input.node);
         let order =
             order.and_then(|order| serde_json::from_value::<OrderFields>(graph.node(order).fields.clone()).ok());
-        let components = order.map(|order| order.components).unwrap_or_default();
+        let samples = fields.last_step * u64::from(fields.global_batch);
+        let asked = |order: OrderFields| {
+            let parts = |component| (order.asked(component, samples) * 1e6).round() as u32;
+            let components = order.components.iter();
+            components
+                .map(|component| (component.name.clone(), parts(component)))
+                .collect()
+        };
         card.stages.push(Trained {
             stage: node.name.split('@').next().unwrap_or_default().to_owned(),
             steps: fields.last_step,
             tokens: fields.last_step * u64::from(fields.global_batch) * u64::from(fields.sequence),
-            mixture: components
-                .into_iter()
-                .map(|component| (component.name, component.weight_ppm))
-                .collect(),
+            mixture: order.map(asked).unwrap_or_default(),
         });
     }
     for (name, pin) in pins {

@@ -3,11 +3,15 @@
 //! In: a path that the user named. Out: the project's folder, its lock and its store. The folder that a command is
 //! started in plays no part for a spec.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use aurora_compiler::compose::remote::is_remote;
 use aurora_compiler::compose::{Bundle, Choice, slug};
 use aurora_compiler::graph::{Pins, lower};
 use aurora_compiler::hash::{Keyed, hash};
-use aurora_compiler::lock::Lock;
+use aurora_compiler::lock::{Lock, LockedImport};
 use aurora_compiler::spec::Spec;
+use aurora_runtime::import::{Fetch, Imports};
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::Args;
 
@@ -70,6 +74,38 @@ impl Project {
         self.root.join("lockfiles").join(name)
     }
 
+    /// The pins of imports in the locks of a spec. What was chosen as it is now has the last word; where others disagree, an
+    /// address counts as not pinned.
+    fn import_pins(&self, spec: &Utf8Path, chosen: &Chosen) -> ImportPins {
+        let name = self.relative(spec);
+        let entries = self
+            .root
+            .join("lockfiles")
+            .read_dir_utf8()
+            .into_iter()
+            .flatten()
+            .flatten();
+        let locks = entries.map(camino::Utf8DirEntry::into_path);
+        // A lock that cannot be read is told by who needs it.
+        let locks = locks.filter_map(|path| read_lock(&path).ok().flatten());
+        let (own, others): (Vec<Lock>, Vec<Lock>) = locks
+            .filter(|lock| lock.spec == name)
+            .partition(|lock| lock.profile == chosen.profile && lock.point == chosen.point && lock.set == chosen.set);
+        let mut pins = ImportPins::new();
+        let mut disputed = BTreeSet::new();
+        for (address, pin) in others.iter().flat_map(|lock| &lock.import) {
+            if pins
+                .insert(address.clone(), pin.clone())
+                .is_some_and(|other| other != *pin)
+            {
+                disputed.insert(address.clone());
+            }
+        }
+        pins.retain(|address, _| !disputed.contains(address));
+        pins.extend(own.into_iter().flat_map(|lock| lock.import));
+        pins
+    }
+
     /// Reads the lock of a spec, if there is one.
     pub fn lock(&self, spec: &Spec) -> Result<Option<Lock>, Failure> {
         let path = self.lock_path(spec);
@@ -107,6 +143,7 @@ pub fn read_lock(path: &Utf8Path) -> Result<Option<Lock>, Failure> {
 pub struct Loaded {
     pub path: Utf8PathBuf,
     pub spec: Spec,
+    pub imports: ImportPins,
 }
 
 pub fn read_text(path: &Utf8Path) -> Result<String, Failure> {
@@ -162,25 +199,83 @@ impl Chosen {
     }
 }
 
-/// Reads a spec with the files that it imports, all of them in its project, and sets what is to be set.
-pub fn bundle(path: &Utf8Path, set: &[String]) -> Result<Bundle, Failure> {
-    let mut bundle = bundle_of(path, &read_text(path)?)?;
-    for setting in set {
-        bundle.set(setting);
-    }
-    Ok(bundle)
+/// What a spec's imports from the web and from packages are pinned to.
+pub type ImportPins = BTreeMap<String, LockedImport>;
+
+/// Where the texts of imports from elsewhere may come from.
+#[derive(Clone, Copy)]
+pub struct Reach<'a> {
+    /// The store, if it is not that of the project.
+    pub store: Option<&'a Utf8Path>,
+    pub fetch: Fetch,
+    /// The lock whose pins count; those of the spec's locks without.
+    pub lock: Option<&'a Lock>,
+    /// Addresses whose pins do not count.
+    pub upgrade: &'a [String],
 }
 
-/// As [`bundle`], with this text for the spec.
-pub fn bundle_of(path: &Utf8Path, text: &str) -> Result<Bundle, Failure> {
+impl<'a> Reach<'a> {
+    /// What a lock pins and the store has.
+    pub fn store(store: Option<&'a Utf8Path>) -> Self {
+        Self {
+            store,
+            fetch: Fetch::Nothing,
+            lock: None,
+            upgrade: &[],
+        }
+    }
+
+    /// The imports of a spec.
+    pub fn imports(&self, path: &Utf8Path, chosen: &Chosen) -> Result<Imports, Failure> {
+        let project = Project::of(path, self.store)?;
+        let mut pinned = match self.lock {
+            Some(lock) => lock.import.clone(),
+            None => project.import_pins(path, chosen),
+        };
+        pinned.retain(|address, _| !self.upgrade.contains(address));
+        Ok(Imports {
+            store: project.store,
+            pinned,
+            fetch: self.fetch,
+            taken: BTreeMap::new(),
+        })
+    }
+}
+
+/// Reads a spec with the files that it imports, and sets what is to be set.
+pub fn bundle(path: &Utf8Path, chosen: &Chosen, reach: Reach<'_>) -> Result<(Bundle, ImportPins), Failure> {
+    let (mut bundle, imports) = bundle_of(path, &read_text(path)?, chosen, reach)?;
+    for setting in &chosen.set {
+        bundle.set(setting);
+    }
+    Ok((bundle, imports))
+}
+
+/// As [`bundle`], with this text for the spec, and nothing set.
+pub fn bundle_of(
+    path: &Utf8Path,
+    text: &str,
+    chosen: &Chosen,
+    reach: Reach<'_>,
+) -> Result<(Bundle, ImportPins), Failure> {
     let root = Project::of(path, None)?.root;
-    Ok(Bundle::read(path.as_str(), text, &mut |path| {
-        let full = camino::absolute_utf8(path).map_err(|error| error.to_string())?;
+    // Locks are read where something is imported from elsewhere only.
+    let mut imports: Option<Imports> = None;
+    let bundle = Bundle::read(path.as_str(), text, &mut |name| {
+        if is_remote(name) {
+            if imports.is_none() {
+                imports = Some(reach.imports(path, chosen).map_err(|failure| failure.message)?);
+            }
+            let imports = imports.as_mut().ok_or("its lock cannot be read")?;
+            return imports.text(name);
+        }
+        let full = camino::absolute_utf8(name).map_err(|error| error.to_string())?;
         if !without_parents(&full).starts_with(without_parents(&root)) {
             return Err(format!("it lies outside of the project `{root}`"));
         }
         std::fs::read_to_string(full).map_err(|error| error.to_string())
-    }))
+    });
+    Ok((bundle, imports.map(|imports| imports.taken).unwrap_or_default()))
 }
 
 /// The path with every `..` taken, so that two paths can be compared.
@@ -197,8 +292,8 @@ fn without_parents(path: &Utf8Path) -> Utf8PathBuf {
 }
 
 /// Reads and checks a spec; its warnings are printed.
-pub fn load(path: &Utf8Path, chosen: &Chosen, json: bool) -> Result<Loaded, Failure> {
-    let bundle = bundle(path, &chosen.set)?;
+pub fn load(path: &Utf8Path, chosen: &Chosen, json: bool, reach: Reach<'_>) -> Result<Loaded, Failure> {
+    let (bundle, imports) = bundle(path, chosen, reach)?;
     match bundle.check(&chosen.choice()) {
         Ok(spec) => {
             if !json {
@@ -207,6 +302,7 @@ pub fn load(path: &Utf8Path, chosen: &Chosen, json: bool) -> Result<Loaded, Fail
             Ok(Loaded {
                 path: path.to_owned(),
                 spec,
+                imports,
             })
         }
         Err(found) => Err(output::refused(&found, bundle.sources().view(), json)),

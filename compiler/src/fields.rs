@@ -227,6 +227,20 @@ pub struct OrderFields {
     /// Tokens of one sample (one more is read, for the last target).
     pub sequence: u32,
     pub components: Vec<Component>,
+    /// Samples of the stage, over which weights change; only where one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub samples: Option<u64>,
+}
+
+impl OrderFields {
+    /// The share of a component that is asked for over the first `length` samples, in 0..1.
+    pub fn asked(&self, component: &Component, length: u64) -> f64 {
+        let start = f64::from(component.weight_ppm);
+        let end = component.until_ppm.map_or(start, f64::from);
+        let whole = self.samples.unwrap_or(1).max(1);
+        let part = length.min(whole) as f64 / whole as f64;
+        (start + (end - start) * part / 2.0) / 1e6
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -235,6 +249,9 @@ pub struct Component {
     pub name: String,
     /// Parts in a million of the stage's tokens; those of a mixture sum to a million.
     pub weight_ppm: u32,
+    /// What the weight has become at the end of the stage, in a straight line; these sum to a million as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until_ppm: Option<u32>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -7,6 +7,7 @@
 
 use std::fmt::Write as _;
 
+use crate::fields::Exact;
 use crate::graph::{model_fields, stage_plan};
 use crate::schema::{self, BLOCKS};
 use crate::spec::{Block, BlockId, BlockKind, Field, Spec, Value};
@@ -120,6 +121,25 @@ fn fact(spec: &Spec, id: &BlockId, block: &Block) -> Option<String> {
                 grouped(plan.steps * batch.tokens),
                 plan.checkpoints.len()
             ))
+        }
+        BlockKind::Mixture => {
+            let count = |field: &Field| match field.argument("weight")?.value {
+                Value::Quantity(count, _) => Some(count),
+                _ => None,
+            };
+            let counts: Option<Vec<u64>> = block.fields.values().map(count).collect();
+            let counts = counts.filter(|counts| !counts.is_empty())?;
+            let total: u64 = counts.iter().fold(0, |sum, count| sum.saturating_add(*count));
+            let shares = block
+                .fields
+                .keys()
+                .zip(crate::graph::shares(&counts))
+                .map(|(name, share)| {
+                    let percent = Exact::new(rust_decimal::Decimal::new(share.into(), 4));
+                    format!("{name} {percent}%")
+                });
+            let shares: Vec<String> = shares.collect();
+            Some(format!("{} tokens: {}", grouped(total), shares.join(", ")))
         }
         _ => None,
     }

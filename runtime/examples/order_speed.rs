@@ -9,12 +9,14 @@ fn main() {
     let component = |(at, weight_ppm): (usize, u32)| Component {
         name: format!("c{at}"),
         weight_ppm,
+        until_ppm: None,
     };
     let weights = [300_000, 150_000, 100_000, 50_000, 399_999, 1];
     let fields = OrderFields {
         seed: 1,
         sequence: 2048,
         components: weights.into_iter().enumerate().map(component).collect(),
+        samples: None,
     };
     let samples = [60_000_000, 5_000_000, 1_234_567, 7_654_321, 90_000_000, 50];
     let start = Instant::now();

@@ -8,6 +8,7 @@ pub mod checkpoint;
 pub mod compare;
 pub mod data;
 pub mod engine;
+pub mod import;
 pub mod job;
 pub mod judge;
 pub mod launch;

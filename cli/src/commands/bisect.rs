@@ -22,7 +22,7 @@ use crate::arguments::Progress;
 use crate::failure::{Exit, Failure};
 use crate::launching::{START, TRANSFER, worker_program};
 use crate::output::{self, grouped};
-use crate::project::{Chosen, Loaded, Project, load, read_lock};
+use crate::project::{Chosen, Loaded, Project, Reach, load, read_lock};
 use crate::watch::Watch;
 
 /// A worker on this machine that is not heard for so long is lost.
@@ -70,7 +70,11 @@ pub fn run(context: &Context, names: [&str; 2], lock: Option<&Utf8Path>, progres
         return Err(Failure::fault(format!("there is no lock `{lock_path}`"))
             .help("start it in the project, or name a lock with `--lock LOCK`"));
     };
-    let loaded = load(&project.root.join(&lock.spec), &Chosen::of(&lock), context.json)?;
+    let reach = Reach {
+        lock: Some(&lock),
+        ..context.reach()
+    };
+    let loaded = load(&project.root.join(&lock.spec), &Chosen::of(&lock), context.json, reach)?;
     let keyed = locked_graph(&lock, &loaded)?;
     let (first, second) = (Store::open(&a.store)?, Store::look(&b.store));
     let fork = locate(&keyed, &first, &second).map_err(|error| {

@@ -42,7 +42,7 @@ pub fn run(
 ) -> Result<Exit, Failure> {
     let mut all = Vec::new();
     for path in specs {
-        let mut checked = check(path, chosen)?;
+        let mut checked = check(context, path, chosen)?;
         if fix != Fix::None {
             for _ in 0..MOST_ROUNDS {
                 let edited = super::fix::apply(&checked.bundle, &checked.found, fix == Fix::Unsafe)?;
@@ -52,7 +52,7 @@ pub fn run(
                 for line in edited {
                     eprintln!("{line}");
                 }
-                checked = check(path, chosen)?;
+                checked = check(context, path, chosen)?;
             }
             if fix == Fix::Safe {
                 for line in super::fix::left(&checked.bundle, &checked.found) {
@@ -89,8 +89,8 @@ pub fn run(
     })
 }
 
-fn check(path: &Utf8PathBuf, chosen: &Chosen) -> Result<Checked, Failure> {
-    let bundle = bundle(path, &chosen.set)?;
+fn check(context: &Context, path: &Utf8PathBuf, chosen: &Chosen) -> Result<Checked, Failure> {
+    let (bundle, _) = bundle(path, chosen, context.reach())?;
     let (found, assumed, sound) = match bundle.check(&chosen.choice()) {
         Ok(spec) => (spec.warnings.clone(), assumptions(&spec), true),
         Err(found) => (found, Vec::new(), false),

@@ -3,6 +3,7 @@
 mod words;
 
 use aurora_compiler::compose::Bundle;
+use aurora_compiler::compose::remote::is_remote;
 use aurora_compiler::diff::{Diff, Severity, diff, locks};
 use aurora_compiler::lock::{Lock, lock};
 use aurora_compiler::spec::Spec;
@@ -108,14 +109,18 @@ pub(super) fn side(context: &Context, name: &str, chosen: &Chosen) -> Result<Sid
         return locked(path);
     }
     let (bundle, path) = if path.is_file() {
-        (bundle(path, &chosen.set)?, path.to_owned())
+        (bundle(path, chosen, context.reach())?.0, path.to_owned())
     } else if let Some((revision, path)) = name.split_once(':') {
         let (text, path) = at_revision(revision, path)?;
         if path.extension() == Some("lock") {
             return Ok(Side::Lock(Box::new(Lock::parse(&text)?)));
         }
         // What it imports is read from the same revision; names of files begin as the spec's does.
+        let mut imports = context.reach().imports(&path, chosen)?;
         let mut bundle = Bundle::read(name, &text, &mut |file| {
+            if is_remote(file) {
+                return imports.text(file);
+            }
             let file = file.split_once(':').map_or(file, |(_, file)| file);
             let read = at_revision(revision, file);
             read.map(|(text, _)| text).map_err(|failure| failure.message)

@@ -5,6 +5,7 @@
 //! told as well, and made where that is asked for.
 
 use aurora_compiler::compose::Bundle;
+use aurora_compiler::compose::remote::is_remote;
 use aurora_lang::diagnostics::{Applicability, Diagnostic, Edit, Source};
 use camino::Utf8Path;
 
@@ -24,7 +25,10 @@ pub fn apply(bundle: &Bundle, found: &[Diagnostic], with_unsafe: bool) -> Result
             .copied()
             .filter(|edit| view.file(edit.span.start).0 == index)
             .collect();
-        let Some(first) = own.first() else { continue };
+        // A file of the web or of a package is not the user's to edit.
+        let Some(first) = own.first().filter(|_| !is_remote(name)) else {
+            continue;
+        };
         let (_, _, range) = view.file(first.span.start);
         let old = &view.text[range.start..range.end];
         let mut text = String::new();

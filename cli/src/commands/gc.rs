@@ -14,6 +14,7 @@ use crate::project::read_lock;
 pub fn run(context: &Context, of: Option<&Utf8Path>, dry_run: bool) -> Result<Exit, Failure> {
     let project = context.project(of)?;
     let mut keep = BTreeSet::new();
+    let mut imports = Vec::new();
     if let Ok(entries) = project.root.join("lockfiles").read_dir_utf8() {
         for entry in entries {
             let path = entry?.into_path();
@@ -21,20 +22,22 @@ pub fn run(context: &Context, of: Option<&Utf8Path>, dry_run: bool) -> Result<Ex
                 && let Some(lock) = read_lock(&path)?
             {
                 keep.extend(lock.node.values().map(|node| node.key));
+                imports.extend(lock.import.into_values());
             }
         }
     }
     let gone = Store::open(&project.store)?.collect(&keep, dry_run)?;
+    let texts = aurora_runtime::import::collect(&project.store, &imports, dry_run)?;
     if context.json {
         output::json(json!({
-            "dry_run": dry_run, "objects": gone.objects, "bytes": gone.bytes, "records": gone.records,
+            "dry_run": dry_run, "objects": gone.objects, "bytes": gone.bytes + texts, "records": gone.records,
         }));
     } else {
         println!(
             "{} {} objects ({} bytes) and {} records that no name and no lock reaches",
             if dry_run { "would remove" } else { "removed" },
             grouped(gone.objects),
-            grouped(gone.bytes),
+            grouped(gone.bytes + texts),
             grouped(gone.records)
         );
     }

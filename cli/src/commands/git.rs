@@ -5,7 +5,7 @@
 
 use std::process::Command;
 
-use aurora_compiler::compose::Choice;
+use aurora_compiler::compose::{Bundle, Choice};
 use aurora_compiler::lock::{self, Lock};
 use aurora_lang::merge::{Merged, merge};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -15,7 +15,7 @@ use super::{Context, diff};
 use crate::arguments::MergeDriver;
 use crate::failure::{Exit, Failure};
 use crate::output;
-use crate::project::{bundle_of, read_text};
+use crate::project::{Chosen, Reach, bundle_of, read_text};
 
 /// Which driver git asks for which files.
 const ATTRIBUTES: [&str; 2] = ["*.aur diff=aurora merge=aurora", "**/lockfiles/*.lock merge=aurora"];
@@ -103,8 +103,8 @@ pub fn merge_driver(arguments: &MergeDriver) -> Result<Exit, Failure> {
         return Ok(Exit::Fault);
     }
     // What fits alone need not fit together: two weights of one mixture, say.
-    let fits = |text: &str| Ok::<_, Failure>(bundle_of(path, text)?.check(&Choice::default()).is_ok());
-    let joined = bundle_of(path, &merged.text)?;
+    let fits = |text: &str| Ok::<_, Failure>(merged_bundle(path, text)?.check(&Choice::default()).is_ok());
+    let joined = merged_bundle(path, &merged.text)?;
     if let Err(found) = joined.check(&Choice::default())
         && fits(our)?
         && fits(their)?
@@ -196,7 +196,7 @@ pub fn diff_driver(context: &Context, arguments: &[Utf8PathBuf]) -> Result<Exit,
         }
     };
     let (old, new) = (side(old)?, side(new)?);
-    let checked = |text: &str| Ok::<_, Failure>(bundle_of(path, text)?.check(&Choice::default()));
+    let checked = |text: &str| Ok::<_, Failure>(merged_bundle(path, text)?.check(&Choice::default()));
     match (checked(&old)?, checked(&new)?) {
         (Ok(old), Ok(new)) => print!("{}", diff::text(&diff::between(context, &old, &new, path)?)),
         // One that does not check, or is not there, is compared by its lines.
@@ -210,4 +210,9 @@ pub fn diff_driver(context: &Context, arguments: &[Utf8PathBuf]) -> Result<Exit,
         }
     }
     Ok(Exit::Done)
+}
+
+/// A text of a spec with what it imports, as far as that is here.
+fn merged_bundle(path: &Utf8Path, text: &str) -> Result<Bundle, Failure> {
+    Ok(bundle_of(path, text, &Chosen::default(), Reach::store(None))?.0)
 }

@@ -1,10 +1,12 @@
 //! `aurora lock`: pins every source and writes the lock.
 
 use aurora_compiler::check::AssumptionKind;
+use aurora_compiler::compose::remote::is_remote;
 use aurora_compiler::graph::lower;
 use aurora_compiler::hash::hash;
 use aurora_compiler::lock::{Lock, lock};
 use aurora_compiler::spec::Spec;
+use aurora_runtime::import::Fetch;
 use aurora_runtime::pin::{Pinning, from_lock};
 use aurora_runtime::progress::Watch;
 use aurora_runtime::store::Store;
@@ -16,6 +18,7 @@ use super::{Context, pin_failure};
 use crate::arguments::SpecArgument;
 use crate::failure::{Exit, Failure};
 use crate::output;
+use crate::project::Reach;
 
 /// The libtorch that this Aurora is built for.
 pub const LIBTORCH: &str = "2.13.0";
@@ -27,7 +30,22 @@ pub fn run(
     upgrade: &[String],
     offline: bool,
 ) -> Result<Exit, Failure> {
-    let (project, loaded) = context.open(argument)?;
+    let fetch = match (offline, check) {
+        (true, _) => Fetch::Nothing,
+        (false, true) => Fetch::Pinned,
+        (false, false) => Fetch::Anything,
+    };
+    let (addresses, upgrade): (Vec<String>, Vec<String>) = upgrade.iter().cloned().partition(|name| is_remote(name));
+    let reach = Reach {
+        fetch,
+        upgrade: &addresses,
+        ..context.reach()
+    };
+    let (project, loaded) = context.open_with(argument, reach)?;
+    if let Some(address) = addresses.iter().find(|address| !loaded.imports.contains_key(*address)) {
+        return Err(Failure::fault(format!("the spec does not import `{address}`"))
+            .help("write the address as the lock has it"));
+    }
     let old = project.lock(&loaded.spec)?;
     let have = from_lock(&loaded.spec, old.as_ref());
     let store = Store::open(&project.store)?;
@@ -39,9 +57,10 @@ pub fn run(
         note: &|text| eprintln!("{text}"),
         watch: Watch::nobody(),
     };
-    let (pins, brought) = pinning.complete(&loaded.spec, have, upgrade).map_err(pin_failure)?;
+    let (pins, brought) = pinning.complete(&loaded.spec, have, &upgrade).map_err(pin_failure)?;
     let keyed = hash(lower(&loaded.spec, &pins));
     let mut fresh = lock(&keyed, &loaded.spec, &project.relative(&argument.spec), &pins, LIBTORCH);
+    fresh.import.clone_from(&loaded.imports);
     if let Some(old) = &old {
         fresh.keep_from(old);
     }

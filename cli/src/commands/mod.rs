@@ -31,7 +31,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 
 use crate::arguments::{Arguments, Command, Export, Git, Import, SpecArgument};
 use crate::failure::{Exit, Failure};
-use crate::project::{Loaded, Project, load};
+use crate::project::{Loaded, Project, Reach, load};
 
 /// What every command is told.
 pub struct Context {
@@ -42,8 +42,18 @@ pub struct Context {
 impl Context {
     /// Loads a spec and finds its project.
     pub fn open(&self, argument: &SpecArgument) -> Result<(Project, Loaded), Failure> {
-        let loaded = load(&argument.spec, &argument.chosen, self.json)?;
+        self.open_with(argument, self.reach())
+    }
+
+    /// As [`open`](Self::open); imports from elsewhere may come from wherever this says.
+    pub fn open_with(&self, argument: &SpecArgument, reach: Reach<'_>) -> Result<(Project, Loaded), Failure> {
+        let loaded = load(&argument.spec, &argument.chosen, self.json, reach)?;
         Ok((Project::of(&argument.spec, self.store.as_deref())?, loaded))
+    }
+
+    /// Imports from elsewhere, as far as they are pinned and in the store.
+    pub fn reach(&self) -> Reach<'_> {
+        Reach::store(self.store.as_deref())
     }
 
     /// The project of a path, or of the present folder.

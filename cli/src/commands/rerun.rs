@@ -4,6 +4,7 @@ use aurora_compiler::graph::{Kind, NodeId, Pins, lower};
 use aurora_compiler::hash::{Keyed, hash};
 use aurora_compiler::lock::{Lock, LockError};
 use aurora_runtime::compare::{Difference, first_difference};
+use aurora_runtime::import::Fetch;
 use aurora_runtime::record::{RunRecord, Status};
 use aurora_runtime::source::archive::InputFile;
 use aurora_runtime::store::Store;
@@ -16,7 +17,7 @@ use super::run::{Execution, hear_signals, publish_source};
 use crate::arguments::RunArguments;
 use crate::failure::{Exit, Failure};
 use crate::output;
-use crate::project::{Chosen, Loaded, load, read_lock};
+use crate::project::{Chosen, Loaded, Reach, load, read_lock};
 use crate::watch::{Watch, duration};
 
 pub fn run(
@@ -38,7 +39,12 @@ pub fn run(
     if let Some(profile) = profile {
         chosen.profile = Some(profile.to_owned());
     }
-    let loaded = load(&path, &chosen, context.json)?;
+    let reach = Reach {
+        fetch: if how.offline { Fetch::Nothing } else { Fetch::Pinned },
+        lock: Some(&lock),
+        ..context.reach()
+    };
+    let loaded = load(&path, &chosen, context.json, reach)?;
     let keyed = locked_graph(&lock, &loaded)?;
     runnable(&loaded.spec)?;
     if lock.result.is_empty() {

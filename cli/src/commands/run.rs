@@ -10,6 +10,7 @@ use aurora_compiler::lock::{Lock, LockError, LockedOrder, lock};
 use aurora_compiler::spec::{Block, BlockId, BlockKind, Spec, Value};
 use aurora_runtime::engine::Observer as _;
 use aurora_runtime::engine::{Outcome, Run, RunError, Seen, Stop};
+use aurora_runtime::import::Fetch;
 use aurora_runtime::pin::Pinning;
 use aurora_runtime::record::{RunRecord, Status};
 use aurora_runtime::store::{Store, StoreError};
@@ -23,7 +24,7 @@ use crate::failure::{Exit, Failure};
 use crate::launching::{Door, door, launching};
 use crate::output;
 use crate::placement::{Asked, check, placement};
-use crate::project::{Loaded, Project};
+use crate::project::{Loaded, Project, Reach};
 use crate::watch::{Watch, duration};
 
 pub static STOP: Stop = Stop::new();
@@ -66,6 +67,7 @@ impl Execution<'_> {
         let spec = &self.loaded.spec;
         let spec_path = self.project.relative(&self.loaded.path);
         let mut fresh = lock(keyed, spec, &spec_path, pins, LIBTORCH);
+        fresh.import.clone_from(&self.loaded.imports);
         if let Some(old) = self.old {
             fresh.keep_from(old);
         }
@@ -269,7 +271,16 @@ pub fn publish_source(
 
 pub fn run(context: &Context, argument: &SpecArgument, how: &RunArguments, locked: bool) -> Result<Exit, Failure> {
     let door = door(how)?;
-    let (project, loaded) = context.open(argument)?;
+    let fetch = match (how.offline, locked) {
+        (true, _) => Fetch::Nothing,
+        (false, true) => Fetch::Pinned,
+        (false, false) => Fetch::Anything,
+    };
+    let reach = Reach {
+        fetch,
+        ..context.reach()
+    };
+    let (project, loaded) = context.open_with(argument, reach)?;
     runnable(&loaded.spec)?;
     let old = project.lock(&loaded.spec)?;
     let have = aurora_runtime::pin::from_lock(&loaded.spec, old.as_ref());
@@ -434,7 +445,8 @@ fn refuse_changes(
     let mut pins = have.clone();
     pins.extend(aurora_runtime::pin::local(&loaded.spec, &project.root).map_err(pin_failure)?);
     let keyed = hash(lower(&loaded.spec, &pins));
-    let fresh = lock(&keyed, &loaded.spec, &project.relative(&loaded.path), &pins, LIBTORCH);
+    let mut fresh = lock(&keyed, &loaded.spec, &project.relative(&loaded.path), &pins, LIBTORCH);
+    fresh.import.clone_from(&loaded.imports);
     let moved = old.stale(&fresh);
     if moved.is_empty() {
         return Ok(());

@@ -12,7 +12,7 @@ use crate::output::{self, grouped};
 use crate::project::{Project, bundle, compile};
 
 pub fn run(context: &Context, argument: &SpecArgument) -> Result<Exit, Failure> {
-    let bundle = bundle(&argument.spec, &argument.chosen.set)?;
+    let (bundle, _) = bundle(&argument.spec, &argument.chosen, context.reach())?;
     let project = Project::of(&argument.spec, context.store.as_deref())?;
     // The spec itself first: its faults, and the contents that its sources are pinned to.
     let (_, loaded) = context.open(argument)?;

@@ -37,7 +37,7 @@ pub fn run(context: &Context, names: &[String], update: &[String]) -> Result<Exi
     let mut rows = Vec::new();
     let mut all_same = true;
     for spec in specs(context, wanted)? {
-        let loaded = load(&spec, &Chosen::default(), context.json)?;
+        let loaded = load(&spec, &Chosen::default(), context.json, context.reach())?;
         let text = resolved(&loaded.spec);
         let path = snapshot(&spec);
         let old = std::fs::read_to_string(&path).ok();

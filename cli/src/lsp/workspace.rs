@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use aurora_compiler::compose::Bundle;
+use aurora_compiler::compose::remote::is_remote;
 use aurora_lang::parse::Seen;
 use aurora_lang::tokens::{TokenKind, tokens};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -15,7 +16,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use super::analysis::Analysis;
 use super::text::Text;
 use super::uri;
-use crate::project::Project;
+use crate::project::{Chosen, Project, Reach};
 
 /// Files and folders that are looked at in the search for specs.
 const MOST_ENTRIES: usize = 20_000;
@@ -141,7 +142,16 @@ impl Workspace {
         let name = path.strip_prefix(&base).unwrap_or(path).to_owned();
         let mut failed = Vec::new();
         let mut seen = std::mem::take(&mut self.seen);
+        let mut imports = None;
         let mut read = |name: &str| {
+            if is_remote(name) {
+                if imports.is_none() {
+                    let reach = Reach::store(None);
+                    imports = reach.imports(path, &Chosen::default()).ok();
+                }
+                let imports = imports.as_mut().ok_or("the project's locks cannot be read")?;
+                return imports.text(name);
+            }
             let full = uri::normal(&base.join(name));
             if !full.starts_with(&base) {
                 return Err(format!("it lies outside of the project `{base}`"));

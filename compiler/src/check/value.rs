@@ -211,7 +211,7 @@ impl Checker<'_> {
                 };
                 self.call(&call, &[], calls, name, level)
             }
-            (Type::OneOf(types), _) => match types.iter().find(|kind| looks_like(written, kind)) {
+            (Type::OneOf(types), _) => match meant(written, types) {
                 Some(kind) => self.value(written, kind, name, level),
                 None => self.wrong_type(written, kind, name),
             },
@@ -549,6 +549,17 @@ impl Checker<'_> {
             evidence: None,
         })
     }
+}
+
+/// Which of several types a value has the form of. A number with a unit is a count, one with `%` a share.
+fn meant(written: &ast::Value, types: &'static [Type]) -> Option<&'static Type> {
+    let by_unit = |kind: &&Type| match &written.kind {
+        ValueKind::Number(number) if number.unit.is_some() => matches!(kind, Type::Quantity { .. }),
+        ValueKind::Number(number) if number.percent => matches!(kind, Type::Percent { .. }),
+        _ => false,
+    };
+    let first = || types.iter().find(|kind| looks_like(written, kind));
+    types.iter().find(by_unit).or_else(first)
 }
 
 /// Whether a value has the form of a type, so that its faults are those of that type.

@@ -6,6 +6,7 @@ use aurora_lang::ast::{Quoted, Span, StatementKind};
 use aurora_lang::diagnostics::{Code, Diagnostic, Sources};
 use aurora_lang::parse::{Seen, parse_again};
 
+use super::remote;
 use super::{Bundle, Loaded, MOST_FILES};
 
 pub(super) fn load(
@@ -108,7 +109,10 @@ impl Loading<'_> {
                 self.bundle.errors.push(
                     Diagnostic::new(Code::IMPORT_NOT_READ, format!("cannot import `{}`: {why}", path.text))
                         .label(path.span, format!("stands for `{name}`"))
-                        .help("a path is relative to the file that it is written in"),
+                        .help(match remote::is_remote(&name) {
+                            true => "the lock pins what an address stands for",
+                            false => "a path is relative to the file that it is written in",
+                        }),
                 );
                 self.known.insert(name, None);
                 None
@@ -119,11 +123,22 @@ impl Loading<'_> {
 
 /// The path of an imported file, relative to where the path of the importing one starts.
 fn resolve(from: &str, path: &str) -> Result<String, Box<dyn FnOnce(Span) -> Diagnostic>> {
-    if path.contains("://") || path.starts_with("pkg:") {
-        let message = format!("`{path}` is not supported yet: only files of the project are imported");
+    if remote::is_remote(path) {
+        let (message, help) = match remote::normal(path) {
+            Ok(name) => return Ok(name),
+            Err(fault) => fault,
+        };
+        return Err(Box::new(move |span| {
+            Diagnostic::new(Code::IMPORT_NOT_READ, message)
+                .label(span, "not such an address")
+                .help(help)
+        }));
+    }
+    if path.contains("://") {
+        let message = format!("`{path}` is not supported yet: files come from the project, `https://` or packages");
         return Err(Box::new(move |span| {
             Diagnostic::new(Code::NOT_SUPPORTED, message)
-                .label(span, "not a file of the project")
+                .label(span, "another way of access")
                 .help("put the file into the project and name it by its path")
         }));
     }
@@ -134,6 +149,18 @@ fn resolve(from: &str, path: &str) -> Result<String, Box<dyn FnOnce(Span) -> Dia
                 .label(span, "not such a path")
                 .help("write a path such as `\"lib/corpora.aur\"`, relative to this file, with `/`")
         }));
+    }
+    if let Some((root, inside)) = remote::split(from) {
+        let joined = resolve(inside, path)?;
+        if joined.starts_with("..") {
+            let message = format!("`{path}` leaves `{root}`");
+            return Err(Box::new(move |span| {
+                Diagnostic::new(Code::IMPORT_NOT_READ, message)
+                    .label(span, "not there")
+                    .help("a path is relative to the file that it is written in")
+            }));
+        }
+        return Ok(format!("{root}/{joined}"));
     }
     let folder = from.rsplit_once('/').map(|(folder, _)| folder);
     let is_absolute = from.starts_with('/');
@@ -167,11 +194,29 @@ mod tests {
         assert_eq!(path("a.aur", "../c.aur").as_deref(), Some("../c.aur"));
         assert_eq!(path("../x/a.aur", "../../c.aur").as_deref(), Some("../../c.aur"));
         assert_eq!(path("/x/a.aur", "./b.aur").as_deref(), Some("/x/b.aur"));
+        let remote = "https://example.org/specs/lib/b.aur";
+        assert_eq!(path("a.aur", remote).as_deref(), Some(remote));
+        assert_eq!(
+            path(remote, "../c.aur").as_deref(),
+            Some("https://example.org/specs/c.aur")
+        );
+        assert_eq!(
+            path("pkg:npm/@me/specs@1.0/lib/b.aur", "c.aur").as_deref(),
+            Some("pkg:npm/@me/specs@1.0/lib/c.aur")
+        );
+        assert_eq!(path(remote, "../../../c.aur"), None);
         for refused in [
             "/b.aur",
             "b.txt",
-            "https://example.org/b.aur",
+            "https://example.org/b.txt",
+            "https://me@example.org/b.aur",
+            "https://example.org/b.aur?token=1",
+            "https://example.org/../b.aur",
+            "http://example.org/b.aur",
+            "ftp://example.org/b.aur",
             "pkg:pypi/b",
+            "pkg:pypi/b/c.aur",
+            "pkg:pypi/b@1.0",
             "a\\b.aur",
             "",
         ] {

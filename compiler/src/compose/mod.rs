@@ -11,6 +11,7 @@ mod load;
 mod names;
 mod occurrences;
 mod references;
+pub mod remote;
 mod sweep;
 
 pub(crate) use flatten::{Flat, Layer, LayerKind};

@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 pub use changed::changed_nodes;
 pub use facts::{StagePlan, model_fields, set_names, stage_plan};
 pub use lower::{hub_source, lower, lower_eval};
+pub(crate) use nodes::shares;
 
 /// A node of one graph; inputs have smaller ids than their users.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -55,28 +55,72 @@ pub(super) fn order_node(spec: &Spec, stage: &BlockId, plan: &StagePlan) -> (Nod
         unreachable!("check resolves {stage}.mixture")
     };
     let mut components = Vec::new();
+    let mut tokens = Vec::new();
     let mut corpora = Vec::new();
     for name in spec.blocks[&mixture].fields.keys() {
         let component = read.at(&mixture, name);
         for corpus in read.elements(&read.argument(&component, "from")) {
             corpora.extend(read.reference(&corpus).map(|corpus| (name.clone(), corpus)));
         }
-        let weight = read.exact(&read.argument(&component, "weight")).decimal();
-        let ppm = weight * rust_decimal::Decimal::from(1_000_000);
+        let weight = read.argument(&component, "weight");
+        let (weight_ppm, until_ppm) = match &weight.field.value {
+            Value::Quantity(..) => {
+                tokens.push(read.whole(&weight));
+                (0, None)
+            }
+            Value::Call { .. } => {
+                let [start, end] = ["start", "end"].map(|name| parts(read.exact(&read.argument(&weight, name))));
+                (start, (end != start).then_some(end))
+            }
+            _ => (parts(read.exact(&weight)), None),
+        };
         components.push(Component {
             name: name.clone(),
-            weight_ppm: ppm.to_string().parse::<Exact>().map_or(0, whole),
+            weight_ppm,
+            until_ppm,
         });
     }
+    for (component, share) in components.iter_mut().zip(shares(&tokens)) {
+        component.weight_ppm = share;
+    }
+    let changes = components.iter().any(|component| component.until_ppm.is_some());
     let fields = OrderFields {
         seed: read.whole(&read.at(&experiment(spec), "seed")),
         sequence: u32::try_from(plan.sequence).unwrap_or(0),
         components,
+        samples: changes.then(|| plan.steps.saturating_mul(plan.global_batch)),
     };
     (
         read.node(format!("order/{}", stage.name), Kind::Order, &fields),
         corpora,
     )
+}
+
+/// A share in parts of a million.
+fn parts(share: Exact) -> u32 {
+    let ppm = share.decimal() * rust_decimal::Decimal::from(1_000_000);
+    ppm.to_string().parse::<Exact>().map_or(0, whole)
+}
+
+/// Counts as parts of a million of their sum, by largest remainder; ties go to the first.
+pub(crate) fn shares(counts: &[u64]) -> Vec<u32> {
+    const WHOLE: u128 = 1_000_000;
+    let total: u128 = counts.iter().map(|&count| u128::from(count)).sum();
+    if total == 0 {
+        return vec![0; counts.len()];
+    }
+    let exact: Vec<u128> = counts.iter().map(|&count| u128::from(count) * WHOLE).collect();
+    let mut shares: Vec<u128> = exact.iter().map(|parts| parts / total).collect();
+    let mut order: Vec<usize> = (0..counts.len()).collect();
+    order.sort_by_key(|&at| (std::cmp::Reverse(exact[at] % total), at));
+    let left = WHOLE - shares.iter().sum::<u128>();
+    for &at in order.iter().take(left as usize) {
+        shares[at] += 1;
+    }
+    shares
+        .into_iter()
+        .map(|share| u32::try_from(share).unwrap_or_else(|_| unreachable!("a share is at most a million")))
+        .collect()
 }
 
 /// The training nodes of a stage, by their last steps. A checkpoint is known by all that leads to it from the start of its

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::{Lock, LockedSource};
+use super::{Lock, LockedImport, LockedSource};
 use crate::hash::digest_of;
 
 /// Both sides have moved one thing in different ways.
@@ -103,6 +103,18 @@ pub fn merge(base: Option<&Lock>, ours: &Lock, theirs: &Lock) -> (Lock, Vec<Conf
             });
         },
     );
+    let import = tables(
+        all,
+        |lock| &lock.import,
+        |address, ours, theirs| {
+            let said = |pin: Option<&LockedImport>| pin.map_or("no pin".to_owned(), |pin| pin.content.clone());
+            conflicts.push(Conflict {
+                what: format!("the pin of import `{address}`"),
+                ours: said(ours),
+                theirs: said(theirs),
+            });
+        },
+    );
     let node = tables(all, |lock| &lock.node, |_, _, _| {});
     // Results of two kinds of machine are not comparable: those of neither stay.
     let (fingerprint, comparable) = match choose(
@@ -126,6 +138,7 @@ pub fn merge(base: Option<&Lock>, ours: &Lock, theirs: &Lock) -> (Lock, Vec<Conf
         libtorch,
         fingerprint,
         intent: theirs.intent,
+        import,
         source,
         order,
         node,

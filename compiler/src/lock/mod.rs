@@ -44,6 +44,9 @@ pub struct Lock {
     pub fingerprint: Option<String>,
     /// What the spec asks for, whatever its sources contain: tells a changed spec from a changed lock.
     pub intent: Key,
+    /// Files that the spec imports from the web and from packages, by their addresses.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub import: BTreeMap<String, LockedImport>,
     #[serde(default)]
     pub source: BTreeMap<String, LockedSource>,
     #[serde(default)]
@@ -69,6 +72,15 @@ pub struct LockedSource {
     pub content: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<String>,
+}
+
+/// The text that an address stood for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LockedImport {
+    pub bytes: u64,
+    /// BLAKE3 of the text.
+    pub content: String,
 }
 
 impl LockedSource {
@@ -230,7 +242,8 @@ impl Lock {
             return Ok(());
         }
         let pins = self.pins();
-        let fresh = lock(&hash(lower(spec, &pins)), spec, &self.spec, &pins, &self.libtorch);
+        let mut fresh = lock(&hash(lower(spec, &pins)), spec, &self.spec, &pins, &self.libtorch);
+        fresh.import.clone_from(&self.import);
         let differing = self.stale(&fresh);
         match differing.first() {
             None => Ok(()),
@@ -251,6 +264,7 @@ impl Lock {
                 found.push(format!("{name}: `{old}` → `{new}`"));
             }
         }
+        compare("import", &self.import, &fresh.import, &mut found);
         compare("source", &self.source, &fresh.source, &mut found);
         compare("node", &self.node, &fresh.node, &mut found);
         found
@@ -368,6 +382,7 @@ pub fn lock(keyed: &Keyed, spec: &crate::spec::Spec, spec_path: &str, pins: &Pin
         libtorch: libtorch.to_string(),
         fingerprint: None,
         intent: intent(spec),
+        import: BTreeMap::new(),
         source,
         order: BTreeMap::new(),
         node,

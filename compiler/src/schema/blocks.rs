@@ -264,7 +264,7 @@ const MODEL: BlockSchema = BlockSchema {
 const MIXTURE: BlockSchema = BlockSchema {
     kind: BlockKind::Mixture,
     meaning: "What a stage reads, and in which shares. Each line is a component: a name, `from` and a list of corpora, \
-              `weight` and a share, and `max_epochs` and a number if its tokens may not be seen more often.",
+              `weight` and a share (or tokens, or a `ramp`), and `max_epochs` and a number if its tokens may not be seen more often.",
     fields: &[],
     example: "mixture cap {\n  en from [en]         weight 70%\n  fi from [fi, fi_web] weight 30% max_epochs 4\n}",
 };

@@ -480,6 +480,26 @@ pub(super) const OPTIMIZERS: &[CallSchema] = &[CallSchema {
     ],
 }];
 
+/// A weight that changes over a stage.
+pub(super) const RAMPS: &[CallSchema] = &[CallSchema {
+    name: "ramp",
+    meaning: "A straight line from one share at the first sample of the stage to another at its last; the shares of a mixture sum \
+              to 100% at both.",
+    first: None,
+    arguments: &[
+        field("start", SHARE, "The share at the beginning of the stage.").may_be_unknown(),
+        field("end", SHARE, "The share at its end.").may_be_unknown(),
+    ],
+}];
+const SHARE: Type = Type::Percent {
+    range: super::Range {
+        least: "0",
+        includes_least: true,
+        most: Some("100"),
+        includes_most: true,
+    },
+};
+
 /// What a line of a mixture lowers to.
 pub(super) const COMPONENT: CallSchema = CallSchema {
     name: "component",
@@ -496,15 +516,23 @@ pub(super) const COMPONENT: CallSchema = CallSchema {
         ),
         field(
             "weight",
-            Type::Percent {
-                range: super::Range {
-                    least: "0",
-                    includes_least: false,
-                    most: Some("100"),
-                    includes_most: true,
+            Type::OneOf(&[
+                Type::Percent {
+                    range: super::Range {
+                        least: "0",
+                        includes_least: false,
+                        most: Some("100"),
+                        includes_most: true,
+                    },
                 },
-            },
-            "Share of the stage's tokens; the weights of a mixture sum to exactly 100%.",
+                Type::Quantity {
+                    units: &[Unit::Tokens],
+                    least: 1,
+                },
+                Type::Call(RAMPS),
+            ]),
+            "Share of the stage's tokens; the weights of a mixture sum to exactly 100%. Or, for all of its components, tokens: \
+             each has its share of their sum, to parts of a million.",
         )
         .may_be_unknown(),
         field(
@@ -526,6 +554,7 @@ pub(super) const ALL: &[&[CallSchema]] = &[
     LEARNING_RATES,
     PIECES,
     OPTIMIZERS,
+    RAMPS,
     WARNINGS,
     ATTACKS,
     JUDGES,

@@ -44,7 +44,11 @@ pub fn reference() -> String {
             out.push_str("\nEach component:\n");
             fields(&mut out, component().all());
         }
-        for field in block.fields {
+        let parts = match block.kind {
+            BlockKind::Mixture => component().arguments,
+            _ => &[],
+        };
+        for field in block.fields.iter().chain(parts) {
             words(&mut out, field);
             for table in ALL {
                 if uses(&field.kind, table) {
@@ -146,7 +150,11 @@ fn collect_words(kind: &Type, tables: &mut Vec<&'static [(&'static str, &'static
 
 fn uses(kind: &Type, table: &'static [CallSchema]) -> bool {
     match kind {
-        Type::Call(calls) => std::ptr::eq(*calls, table),
+        // By their names: a constant may stand in memory more than once.
+        Type::Call(calls) => calls
+            .iter()
+            .map(|call| call.name)
+            .eq(table.iter().map(|call| call.name)),
         Type::List { of, .. } => uses(of, table),
         Type::OneOf(types) => types.iter().any(|kind| uses(kind, table)),
         _ => false,

@@ -481,3 +481,32 @@ fn points_are_compared_with_differences_of_shares_alone() {
         assert_eq!(faults(unsound), [aurora_lang::diagnostics::Code::BAD_GATE], "{unsound}");
     }
 }
+
+/// Weights in tokens are shares of their sum; a ramp is told to the order, with the length of its stage.
+#[test]
+fn weights_are_shares_tokens_or_ramps() {
+    let text = crate::read("specs/tiny.aur");
+    let order = |en: &str, fi: &str| {
+        let text = text
+            .replacen("en from [en] weight 80%", &format!("en from [en] weight {en}"), 1)
+            .replacen("fi from [fi] weight 20%", &format!("fi from [fi] weight {fi}"), 1);
+        let spec = check("tiny", &text, None).unwrap_or_else(|found| panic!("{en}, {fi}: {found:?}"));
+        let keyed = hash(lower(&spec, &Pins::new()));
+        let id = keyed.graph.find("order/cap").expect("the order of a stage");
+        (keyed.key(id), keyed.graph.node(id).fields.clone())
+    };
+    let (shares, plain) = order("80%", "20%");
+    assert!(plain.get("samples").is_none(), "{plain}");
+    assert_eq!(order("4000 tokens", "1000 tokens").0, shares, "the same shares");
+    assert_eq!(
+        order("ramp(start = 80%, end = 80%)", "20%").0,
+        shares,
+        "nothing changes"
+    );
+    let (_, thirds) = order("2B tokens", "1B tokens");
+    assert_eq!(thirds["components"][0]["weight_ppm"], 666_667);
+    assert_eq!(thirds["components"][1]["weight_ppm"], 333_333);
+    let (_, ramp) = order("ramp(start = 80%, end = 20%)", "ramp(start = 20%, end = 80%)");
+    assert_eq!(ramp["components"][0]["until_ppm"], 200_000);
+    assert_eq!(ramp["samples"], 160, "20 steps of 8 sequences");
+}

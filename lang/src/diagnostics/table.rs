@@ -47,9 +47,10 @@ name it with a `source`."#,
         wrong r#"source english { from = "file:data\english.txt" }"#,
         right r#"source english { from = "file:data/english.txt" }"#;
     NOT_SUPPORTED = "E0107", "not supported yet",
-        r#"`import` and `extends` read files of the project. Files of packages and of the web are left to a later version of the
-language, and refused rather than ignored, so that a spec never means less than it says."#,
-        wrong r#"import "https://example.org/corpora.aur" { finnish }"#,
+        r#"`import` and `extends` read files of the project, files of the web (`https://…`) and of packages
+(`pkg:pypi/NAME@VERSION/PATH.aur`). Other ways of access are left to a later version of the language, and refused rather than
+ignored, so that a spec never means less than it says."#,
+        wrong r#"import "s3://bucket/corpora.aur" { finnish }"#,
         right r#"import "lib/corpora.aur" { finnish_web }"#;
     UNKNOWN_BLOCK = "E0201", "unknown kind of block",
         r#"The first word of a block is its kind. The kinds are `experiment`, `source`, `corpus`, `tokenizer`, `model`, `mixture`,

@@ -5,9 +5,9 @@
 //! `index` of a component is the tokens from `index × sequence` on).
 //!
 //! How: the stream is cut into blocks of [`BLOCK`] places. Each block holds each component as often as its weight says,
-//! to one sample over *any* number of blocks (see `shares`); inside a block the places are shuffled. The samples of a
+//! to one sample over *any* number of blocks (see `rows`); inside a block the places are shuffled. The samples of a
 //! component are taken epoch by epoch, each epoch in an order of its own. A longer stage, another batch size or another
-//! number of workers leaves every place as it was.
+//! number of workers leaves every place as it was; but a weight that changes over the stage knows how long the stage is.
 
 use std::ops::Range;
 
@@ -23,8 +23,8 @@ pub const BLOCK: u64 = 1000;
 /// Weights are parts of this.
 const WHOLE: u64 = 1_000_000;
 
-/// Weights in millionths come out exact after so many blocks; the shares then start over.
-const PERIOD: u64 = WHOLE / BLOCK;
+/// Blocks of a stage whose weights change, times its components: what its table holds at most.
+const MOST_ROWS: u64 = 1 << 26;
 
 /// What stands at one place of the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,11 +51,14 @@ pub enum OrderError {
     Empty { name: String },
     #[error("component `{name}` has {samples} samples; the most is 2^62")]
     TooMany { name: String, samples: u64 },
+    #[error("weights change over a stage of {samples} samples: it needs one at least, and a table for fewer blocks")]
+    Length { samples: u64 },
 }
 
 #[derive(Clone, Debug)]
 struct Part {
-    weight: u64,
+    /// Samples of a whole period.
+    total: u64,
     key: Key,
     epoch: Permutation,
 }
@@ -64,10 +67,36 @@ struct Part {
 #[derive(Clone, Debug)]
 pub struct Order {
     parts: Vec<Part>,
-    /// Samples of each component in the first `b` blocks of a period, row by row for `b` in `0..=PERIOD`.
+    /// Places after which the shares start over: where weights in millionths come out exact, or the end of the stage.
+    period: u64,
+    /// Samples of each component in the first `b` blocks of a period, row by row.
     before: Vec<u64>,
     blocks: Permutation,
+    /// The places of a period's last block, which may be shorter.
+    last: Permutation,
     blocks_key: Key,
+}
+
+/// How a component's share runs over the places of a period.
+#[derive(Clone, Copy, Debug)]
+struct Line {
+    start: u64,
+    end: u64,
+}
+
+impl Line {
+    /// Samples that are due after `n` of `period` places, as a numerator over [`denominator`](Self::denominator):
+    /// the integral of a straight line from `start` to `end`.
+    fn due(self, n: u64, period: u64) -> u128 {
+        let (n, period) = (u128::from(n), u128::from(period));
+        let (start, end) = (u128::from(self.start), u128::from(self.end));
+        // start·n + (end − start)·n² ÷ 2·period, over a million; what is taken off is never more than what is there.
+        start * n * 2 * period + end * n * n - start * n * n
+    }
+
+    fn denominator(period: u64) -> u128 {
+        u128::from(WHOLE) * 2 * u128::from(period)
+    }
 }
 
 impl Order {
@@ -86,9 +115,27 @@ impl Order {
                 counts: samples.len(),
             });
         }
-        let sum = components.iter().map(|component| u64::from(component.weight_ppm)).sum();
-        if sum != WHOLE {
-            return Err(OrderError::Weights { sum });
+        let lines: Vec<Line> = components
+            .iter()
+            .map(|component| Line {
+                start: component.weight_ppm.into(),
+                end: component.until_ppm.unwrap_or(component.weight_ppm).into(),
+            })
+            .collect();
+        for sum in [
+            lines.iter().map(|line| line.start).sum(),
+            lines.iter().map(|line| line.end).sum(),
+        ] {
+            if sum != WHOLE {
+                return Err(OrderError::Weights { sum });
+            }
+        }
+        let period = match lines.iter().any(|line| line.start != line.end) {
+            true => fields.samples.unwrap_or(0),
+            false => WHOLE,
+        };
+        if period == 0 || period.div_ceil(BLOCK).saturating_mul(components.len() as u64) > MOST_ROWS {
+            return Err(OrderError::Length { samples: period });
         }
         let mut parts = Vec::with_capacity(components.len());
         for (at, (component, &samples)) in components.iter().zip(samples).enumerate() {
@@ -96,23 +143,28 @@ impl Order {
             if components[..at].iter().any(|other| other.name == component.name) {
                 return Err(OrderError::Twice { name: name() });
             }
-            if samples == 0 && component.weight_ppm > 0 {
+            if samples == 0 && lines[at].start + lines[at].end > 0 {
                 return Err(OrderError::Empty { name: name() });
             }
             if samples > 1 << 62 {
                 return Err(OrderError::TooMany { name: name(), samples });
             }
             parts.push(Part {
-                weight: u64::from(component.weight_ppm),
+                total: 0,
                 key: Key::derive(fields.seed, &format!("order.component.{}", component.name)),
                 epoch: Permutation::new(samples),
             });
         }
-        let weights: Vec<u64> = parts.iter().map(|part| part.weight).collect();
+        let before = rows(&lines, period);
+        for (part, total) in parts.iter_mut().zip(&before[before.len() - lines.len()..]) {
+            part.total = *total;
+        }
         Ok(Self {
-            before: shares(&weights),
+            before,
             parts,
+            period,
             blocks: Permutation::new(BLOCK),
+            last: Permutation::new((period - 1) % BLOCK + 1),
             blocks_key: Key::derive(fields.seed, "order.blocks"),
         })
     }
@@ -120,13 +172,16 @@ impl Order {
     /// What stands at place `i` of the stream, counted from 0. Constant time, any `i`.
     #[inline]
     pub fn sample(&self, i: u64) -> Sample {
-        let (block, place) = (i / BLOCK, i % BLOCK);
-        let mut rest = self.blocks.apply(self.blocks_key, block, place);
+        let blocks = self.period.div_ceil(BLOCK);
+        let (round, within) = (i / self.period, i % self.period);
+        let (block, place) = (within / BLOCK, within % BLOCK);
+        let places = if block + 1 == blocks { &self.last } else { &self.blocks };
+        let mut rest = places.apply(self.blocks_key, round * blocks + block, place);
         let (before, after) = self.rows(block);
         for (component, part) in self.parts.iter().enumerate() {
             let here = after[component] - before[component];
             if rest < here {
-                let taken = (block / PERIOD) * part.weight + before[component] + rest;
+                let taken = round * part.total + before[component] + rest;
                 let (epoch, within) = (taken / part.epoch.length(), taken % part.epoch.length());
                 return Sample {
                     component,
@@ -141,15 +196,16 @@ impl Order {
 
     /// How many of the first `length` places hold each component.
     pub fn counts(&self, length: u64) -> Vec<u64> {
-        let block = length / BLOCK;
+        let (round, within) = (length / self.period, length % self.period);
+        let block = within / BLOCK;
         let (before, _) = self.rows(block);
         let mut counts: Vec<u64> = self
             .parts
             .iter()
             .zip(before)
-            .map(|(part, before)| (block / PERIOD) * part.weight + before)
+            .map(|(part, before)| round * part.total + before)
             .collect();
-        for i in block * BLOCK..length {
+        for i in round * self.period + block * BLOCK..length {
             counts[self.sample(i).component] += 1;
         }
         counts
@@ -157,7 +213,7 @@ impl Order {
 
     fn rows(&self, block: u64) -> (&[u64], &[u64]) {
         let width = self.parts.len();
-        let row = (block % PERIOD) as usize * width;
+        let row = block as usize * width;
         (
             &self.before[row..row + width],
             &self.before[row + width..row + 2 * width],
@@ -165,31 +221,34 @@ impl Order {
     }
 }
 
-/// Samples of each component in the first `b` blocks, for `b` in `0..=PERIOD`, row by row.
+/// Samples of each component in the first `b` blocks of a period, row by row.
 ///
-/// With `ideal = weight × b / 1000`, each count is `ideal` rounded down or up, the counts of a row sum to `1000 × b`, and
-/// no count ever falls. Rounding each row by largest remainder alone would let counts of tiny weights fall, so the k-th
-/// sample of a component is taken as a job: it may run from the block in which its ideal passes k − 1 and must run by the
-/// one in which it reaches k. The ideal itself runs all jobs in time if it may split them, and earliest deadline first
-/// then does so whole (unit jobs, equal machines).
-fn shares(weights: &[u64]) -> Vec<u64> {
-    let mut rows = vec![0u64; weights.len()];
-    let mut candidates = Vec::with_capacity(weights.len());
-    for block in 1..=PERIOD {
-        let start = rows.len() - weights.len();
+/// Each count is what is due by then (see [`Line::due`]), rounded down or up, the counts of a row sum to its places, and no
+/// count ever falls. Rounding each row by largest remainder alone would let counts of tiny weights fall, so the k-th sample
+/// of a component is taken as a job: it may run from the block in which what is due passes k − 1 and must run by the one in
+/// which it reaches k. What is due itself runs all jobs in time if it may split them, and earliest deadline first then does
+/// so whole (unit jobs, equal machines).
+fn rows(lines: &[Line], period: u64) -> Vec<u64> {
+    let one = Line::denominator(period);
+    let blocks = period.div_ceil(BLOCK);
+    let after = |block: u64| (block * BLOCK).min(period);
+    let mut rows = vec![0u64; lines.len()];
+    let mut candidates = Vec::with_capacity(lines.len());
+    for block in 1..=blocks {
+        let start = rows.len() - lines.len();
         let mut counts = rows[start..].to_vec();
-        let mut free = BLOCK;
-        for (count, weight) in counts.iter_mut().zip(weights) {
-            let due = (weight * block / PERIOD).max(*count);
-            free -= due - *count;
-            *count = due;
-        }
+        let mut free = after(block) - after(block - 1);
         candidates.clear();
-        for (component, (&count, &weight)) in counts.iter().zip(weights).enumerate() {
-            if count * PERIOD < weight * block {
+        for (component, (count, line)) in counts.iter_mut().zip(lines).enumerate() {
+            let due = line.due(after(block), period);
+            let whole = u64::try_from(due / one).unwrap_or(u64::MAX).max(*count);
+            free -= whole - *count;
+            *count = whole;
+            let done = u128::from(whole) * one;
+            if done < due {
                 // Earliest deadline; then the largest remainder; then the written order.
-                let deadline = ((count + 1) * PERIOD).div_ceil(weight);
-                candidates.push((deadline, std::cmp::Reverse(weight * block - count * PERIOD), component));
+                let deadline = first_block(blocks, |block| line.due(after(block), period) >= done + one);
+                candidates.push((deadline, std::cmp::Reverse(due - done), component));
             }
         }
         candidates.sort_unstable();
@@ -200,6 +259,20 @@ fn shares(weights: &[u64]) -> Vec<u64> {
         rows.extend(counts);
     }
     rows
+}
+
+/// The first block for which something holds that holds from then on; the one behind the last if it never does.
+fn first_block(blocks: u64, holds: impl Fn(u64) -> bool) -> u64 {
+    let (mut low, mut high) = (1, blocks + 1);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if middle <= blocks && !holds(middle) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    low
 }
 
 /// Places of one leaf of a commitment.
@@ -245,12 +318,34 @@ mod tests {
         let components = weights.iter().enumerate().map(|(at, &weight_ppm)| Component {
             name: format!("c{at}"),
             weight_ppm,
+            until_ppm: None,
         });
         OrderFields {
             seed,
             sequence: 128,
             components: components.collect(),
+            samples: None,
         }
+    }
+
+    /// Weights that change over `samples` samples.
+    fn ramp(seed: u64, start: &[u32], end: &[u32], samples: u64) -> OrderFields {
+        let mut fields = fields(seed, start);
+        for (component, &until) in fields.components.iter_mut().zip(end) {
+            component.until_ppm = Some(until);
+        }
+        fields.samples = Some(samples);
+        fields
+    }
+
+    /// Two sets of weights for as many components.
+    fn pairs() -> impl Strategy<Value = (Vec<u32>, Vec<u32>)> {
+        (weights(), weights()).prop_map(|(mut start, mut end)| {
+            let width = start.len().max(end.len());
+            start.resize(width, 0);
+            end.resize(width, 0);
+            (start, end)
+        })
     }
 
     /// Weights that sum to a million, some of them tiny or zero.
@@ -267,18 +362,70 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
         #[test]
-        fn shares_are_exact_to_one_sample(weights in weights()) {
-            let weights: Vec<u64> = weights.into_iter().map(u64::from).collect();
-            let rows = shares(&weights);
-            let width = weights.len();
-            for block in 0..=PERIOD {
+        fn shares_are_exact_to_one_sample((start, end) in pairs(), samples in 1u64..300_000) {
+            let lines: Vec<Line> = start.iter().zip(&end).map(|(&start, &end)| Line { start: start.into(), end: end.into() }).collect();
+            let one = Line::denominator(samples);
+            let rows = rows(&lines, samples);
+            let width = lines.len();
+            for block in 0..=samples.div_ceil(BLOCK) {
+                let places = (block * BLOCK).min(samples);
                 let row = &rows[block as usize * width..][..width];
-                prop_assert_eq!(row.iter().sum::<u64>(), block * BLOCK);
-                for (at, (&count, weight)) in row.iter().zip(&weights).enumerate() {
-                    prop_assert!(count >= weight * block / PERIOD && count <= (weight * block).div_ceil(PERIOD));
+                prop_assert_eq!(row.iter().sum::<u64>(), places);
+                for (at, (&count, line)) in row.iter().zip(&lines).enumerate() {
+                    let due = line.due(places, samples);
+                    prop_assert!(u128::from(count) >= due / one && u128::from(count) <= due.div_ceil(one));
                     prop_assert!(block == 0 || count >= rows[(block as usize - 1) * width + at]);
                 }
             }
+        }
+
+        #[test]
+        fn changing_weights_deal_exact_totals_and_no_sample_twice(
+            (start, end) in pairs(),
+            seed: u64,
+            samples in 1u64..9000,
+            sizes in proptest::collection::vec(1u64..700, 9),
+        ) {
+            let fields = ramp(seed, &start, &end, samples);
+            let order = Order::new(&fields, &sizes[..start.len()]).expect("sound");
+            let forward: Vec<Sample> = (0..samples).map(|i| order.sample(i)).collect();
+            let counts = order.counts(samples);
+            prop_assert_eq!(counts.iter().sum::<u64>(), samples);
+            for (at, component) in fields.components.iter().enumerate() {
+                // The mean of both weights, to one sample.
+                let asked = fields.asked(component, samples) * samples as f64;
+                prop_assert!((counts[at] as f64 - asked).abs() < 1.0 + 1e-6, "{} of {}", counts[at], asked);
+            }
+            // Any place by itself is what it is in the sequence.
+            for i in (0..samples).step_by(97) {
+                prop_assert_eq!(order.sample(i), forward[i as usize]);
+            }
+            let mut seen: Vec<Vec<Sample>> = vec![Vec::new(); start.len()];
+            forward.iter().for_each(|sample| seen[sample.component].push(*sample));
+            for (seen, &size) in seen.iter().zip(&sizes) {
+                let mut all: Vec<(u64, u64)> = seen.iter().map(|sample| (sample.epoch, sample.index)).collect();
+                all.sort_unstable();
+                let length = all.len();
+                all.dedup();
+                prop_assert_eq!(all.len(), length, "no sample twice in an epoch");
+                prop_assert!(all.iter().all(|&(epoch, index)| epoch <= length as u64 / size && index < size));
+            }
+            // A part of the stage is the same part of it, whatever is asked of it.
+            let part = samples / 3;
+            let dealt = forward[..part as usize].iter().fold(vec![0u64; start.len()], |mut counts, sample| {
+                counts[sample.component] += 1;
+                counts
+            });
+            prop_assert_eq!(order.counts(part), dealt);
+        }
+
+        /// Weights that stay what they are deal as if nothing had been said of a change.
+        #[test]
+        fn a_ramp_between_equal_weights_is_none(weights in weights(), seed: u64, samples in 1u64..1_000_000, i: u64) {
+            let sizes = vec![1000; weights.len()];
+            let plain = Order::new(&fields(seed, &weights), &sizes).expect("sound");
+            let level = Order::new(&ramp(seed, &weights, &weights, samples), &sizes).expect("sound");
+            prop_assert_eq!(level.sample(i), plain.sample(i));
         }
 
         #[test]
@@ -320,6 +467,24 @@ mod tests {
         }
         // Far beyond any budget the epoch and index still fit.
         assert_eq!(order.sample(u64::MAX).component, order.sample(u64::MAX).component);
+    }
+
+    #[test]
+    fn weights_that_change_run_in_a_straight_line() {
+        let fields = ramp(3, &[300_000, 700_000], &[100_000, 900_000], 1_000_000);
+        let order = Order::new(&fields, &[1000, 1000]).expect("sound");
+        // 30% falls to 10%: 25% + 15% over the halves' means.
+        assert_eq!(order.counts(500_000), [125_000, 375_000]);
+        assert_eq!(order.counts(1_000_000), [200_000, 800_000]);
+        let refused = |samples: Option<u64>| {
+            let fields = OrderFields {
+                samples,
+                ..fields.clone()
+            };
+            Order::new(&fields, &[1000, 1000]).expect_err("refused")
+        };
+        assert_eq!(refused(None), OrderError::Length { samples: 0 });
+        assert_eq!(refused(Some(u64::MAX)), OrderError::Length { samples: u64::MAX });
     }
 
     /// A place depends on nothing but the fields and counts: asking in another order or for a part gives the same.

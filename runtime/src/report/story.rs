@@ -317,7 +317,7 @@ fn stage(
         .zip(&dealt.samples)
         .map(|((component, &count), &available)| Ledger {
             component: component.name.clone(),
-            asked: f64::from(component.weight_ppm) / 1e6,
+            asked: order_fields.asked(component, samples),
             samples: count,
             dealt: count as f64 / samples.max(1) as f64,
             epochs: count as f64 / available.max(1) as f64,

@@ -322,8 +322,10 @@ impl World {
                     .map(|(name, weight_ppm)| Component {
                         name: name.to_owned(),
                         weight_ppm,
+                        until_ppm: None,
                     })
                     .to_vec(),
+                samples: None,
             },
             tokens: vec![vec![self.tokens("a")], vec![self.tokens("b"), self.tokens("c")]],
             placement: Placement::one(2, Recompute::None),

@@ -1,4 +1,4 @@
-//! Mixtures: weights that sum to exactly 100%.
+//! Mixtures: weights that sum to exactly 100%, or are all in tokens.
 
 use aurora_lang::diagnostics::{Code, Diagnostic};
 use rust_decimal::Decimal;
@@ -6,7 +6,7 @@ use rust_decimal::Decimal;
 use crate::check::Checker;
 use crate::check::collect::Draft;
 use crate::fields::Exact;
-use crate::spec::{Block, BlockId, Value};
+use crate::spec::{Block, BlockId, Field, Value};
 
 impl Checker<'_> {
     pub(super) fn mixture(&mut self, id: &BlockId, block: &Block, drafts: &[&Draft]) {
@@ -26,9 +26,12 @@ impl Checker<'_> {
         if draft.is_incomplete {
             return;
         }
-        let mut sum = Decimal::ZERO;
+        // At the beginning of a stage, and at its end.
+        let mut sums = [Decimal::ZERO; 2];
         let mut too_fine = false;
         let mut unknown = 0;
+        // The first weight in tokens, and the first that is a share.
+        let mut kinds: [Option<&Field>; 2] = [None; 2];
         for component in &draft.components {
             // A component that could not be read: its weight is not known.
             let Some(weight) = block
@@ -37,27 +40,64 @@ impl Checker<'_> {
             else {
                 return;
             };
-            match (&weight.value, weight.number()) {
-                (Value::Unknown, _) => unknown += 1,
-                (_, Some(share)) => {
-                    sum += share.decimal();
-                    if share.decimal().normalize().scale() > 4 && !too_fine {
-                        too_fine = true;
-                        self.error(
-                            Diagnostic::new(Code::OUT_OF_RANGE, format!("weight {share}% is finer than 0.0001%"))
-                                .label(weight.span().unwrap_or(block.span), "too fine")
-                                .note("weights are held in parts of a million"),
-                        );
-                    }
+            let shares = match &weight.value {
+                Value::Unknown => {
+                    unknown += 1;
+                    continue;
                 }
-                _ => return,
+                Value::Quantity(..) => {
+                    kinds[0].get_or_insert(weight);
+                    continue;
+                }
+                Value::Call { .. } => ["start", "end"].map(|name| weight.argument(name)),
+                _ => [Some(weight); 2],
+            };
+            kinds[1].get_or_insert(weight);
+            if shares.iter().flatten().any(|share| share.value == Value::Unknown) {
+                unknown += 1;
+                continue;
+            }
+            for (sum, share) in sums.iter_mut().zip(shares) {
+                let Some(share) = share.and_then(Field::number) else {
+                    return;
+                };
+                *sum += share.decimal();
+                if share.decimal().normalize().scale() > 4 && !too_fine {
+                    too_fine = true;
+                    self.error(
+                        Diagnostic::new(Code::OUT_OF_RANGE, format!("weight {share}% is finer than 0.0001%"))
+                            .label(weight.span().unwrap_or(block.span), "too fine")
+                            .note("weights are held in parts of a million"),
+                    );
+                }
             }
         }
-        let whole = Decimal::ONE_HUNDRED;
-        let holds = if unknown == 0 { sum == whole } else { sum < whole };
-        if holds {
+        if let [Some(tokens), Some(share)] = kinds {
+            self.error(
+                Diagnostic::new(
+                    Code::WEIGHTS,
+                    format!("mixture `{}` has weights in tokens and in shares", id.name),
+                )
+                .label(share.span().unwrap_or(block.span), "a share")
+                .label(tokens.span().unwrap_or(block.span), "tokens")
+                .help("write all of them in tokens, or all of them as shares"),
+            );
             return;
         }
+        if kinds[0].is_some() {
+            return;
+        }
+        let whole = Decimal::ONE_HUNDRED;
+        let holds = |sum: &Decimal| if unknown == 0 { *sum == whole } else { *sum < whole };
+        let Some(at) = sums.iter().position(|sum| !holds(sum)) else {
+            return;
+        };
+        let sum = sums[at];
+        let when = if sums[0] == sums[1] {
+            ""
+        } else {
+            [" at the beginning of the stage", " at the end of the stage"][at]
+        };
         let shares: Vec<String> = draft
             .components
             .iter()
@@ -68,11 +108,11 @@ impl Checker<'_> {
         let difference = Exact::new((whole - sum).abs());
         let message = match (unknown, sum < whole) {
             (0, true) => format!(
-                "the weights of mixture `{}` sum to {total}%: {difference}% are missing",
+                "the weights of mixture `{}` sum to {total}%{when}: {difference}% are missing",
                 id.name
             ),
             (0, false) => format!(
-                "the weights of mixture `{}` sum to {total}%: {difference}% too much",
+                "the weights of mixture `{}` sum to {total}%{when}: {difference}% too much",
                 id.name
             ),
             _ => format!(

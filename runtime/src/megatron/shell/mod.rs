@@ -474,7 +474,7 @@ fn named(node: Node<'_>) -> impl Iterator<Item = Node<'_>> {
 }
 
 fn named_or_not(node: Node<'_>) -> impl Iterator<Item = Node<'_>> {
-    (0..node.child_count()).filter_map(move |index| node.child(u32::try_from(index).ok()?))
+    (0..node.child_count()).filter_map(move |index| node.child(index))
 }
 
 /// The beginning of a part of a script.
