@@ -368,7 +368,10 @@ pub enum Export {
     /// Write the results of a spec's evals as lm-evaluation-harness does, for the tools that read its files.
     ///
     /// A folder for each checkpoint that was measured, with `results_aurora.json` and `samples_EVAL_aurora.jsonl`.
-    #[command(after_help = "Example:  aurora export lm-eval specs/demo.aur results", verbatim_doc_comment)]
+    #[command(
+        after_help = "Example:  aurora export lm-eval specs/demo.aur results",
+        verbatim_doc_comment
+    )]
     LmEval {
         #[command(flatten)]
         spec: SpecArgument,

@@ -95,14 +95,20 @@ fn judged_evals_run_and_repeat() {
     assert_eq!(sample["resps"][0].as_array().map(Vec::len), Some(4));
     assert_eq!(sample["verdicts"][3]["words"], "passed");
     let page = project.read(".aurora/runs/latest/report.html");
-    for part in ["precision 1.00, recall 1.00", "id=\"examples-red\"", "data/prompts.csv:2", "passed"] {
+    for part in [
+        "precision 1.00, recall 1.00",
+        "id=\"examples-red\"",
+        "data/prompts.csv:2",
+        "passed",
+    ] {
         assert!(page.contains(part), "{part}");
     }
     // Two runs side by side: this one, and the same with another seed.
     let runs = |project: &Project| -> Vec<String> {
         let found = project.aurora(&["status", "--json"]).json();
         let runs = found["runs"].as_array().expect("runs").iter();
-        runs.map(|run| run["run"]["id"].as_str().expect("an id").to_owned()).collect()
+        runs.map(|run| run["run"]["id"].as_str().expect("an id").to_owned())
+            .collect()
     };
     let one = runs(&project)[0].clone();
     let lock = project.read("lockfiles/small.lock");
@@ -117,7 +123,14 @@ fn judged_evals_run_and_repeat() {
     project.edit("seed     = 8", "seed     = 7");
     project.write("lockfiles/small.lock", &lock);
     // A judge that says something else each time is not asked again.
-    let done = project.aurora(&["rerun", "lockfiles/small.lock", "--layout", "tensor=2,data=2", "--progress", "plain"]);
+    let done = project.aurora(&[
+        "rerun",
+        "lockfiles/small.lock",
+        "--layout",
+        "tensor=2,data=2",
+        "--progress",
+        "plain",
+    ]);
     done.exits(0);
     done.says("rerun: identical");
     done.says("recorded answers are taken");
@@ -139,10 +152,20 @@ fn answers_alone_are_trained_on() {
     project.edit("  fi from [fi] weight 60%", "  asks from [instructions] weight 60%");
     project.run();
     let masked = project.results();
-    let rerun = ["rerun", "lockfiles/small.lock", "--layout", "tensor=2,pipeline=2", "--progress", "none"];
+    let rerun = [
+        "rerun",
+        "lockfiles/small.lock",
+        "--layout",
+        "tensor=2,pipeline=2",
+        "--progress",
+        "none",
+    ];
     project.aurora(&rerun).says("rerun: identical");
     // The same text, all of it trained on, is another training: the prompts have their part.
-    project.edit("prompt = \"{ask}\\n\", answer = \"{say}\"", "prompt = \"\\n\", answer = \"{ask}\\n{say}\"");
+    project.edit(
+        "prompt = \"{ask}\\n\", answer = \"{say}\"",
+        "prompt = \"\\n\", answer = \"{ask}\\n{say}\"",
+    );
     project.run();
     let digest = |results: &str, name: &str| {
         let line = results.lines().find(|line| line.starts_with(&format!("\"{name}\"")));

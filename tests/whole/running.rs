@@ -225,11 +225,15 @@ fn one_work_may_have_two_names() {
     let results = project.results();
     let digest = |name: &str| {
         let line = results.lines().find(|line| line.starts_with(&format!("\"{name}\"")));
-        line.unwrap_or_else(|| panic!("{name} is not in {results}")).split(" = ").nth(1)
+        line.unwrap_or_else(|| panic!("{name} is not in {results}"))
+            .split(" = ")
+            .nth(1)
     };
     assert_eq!(digest("cap@16"), digest("twin@16"));
     assert_eq!(digest("eval/heldout/cap@16"), digest("eval/again/twin@16"));
-    project.aurora(&["rerun", "lockfiles/small.lock", "--progress", "none"]).exits(0);
+    project
+        .aurora(&["rerun", "lockfiles/small.lock", "--progress", "none"])
+        .exits(0);
 }
 
 #[test]

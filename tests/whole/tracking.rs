@@ -42,8 +42,15 @@ fn serve() -> (String, Receiver<(String, Value)>) {
             };
             let answer = answer.to_string();
             let length = answer.len();
-            write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{answer}").expect("sent");
-            if sender.send((path, serde_json::from_slice(&body).expect("JSON"))).is_err() {
+            write!(
+                stream,
+                "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{answer}"
+            )
+            .expect("sent");
+            if sender
+                .send((path, serde_json::from_slice(&body).expect("JSON")))
+                .is_err()
+            {
                 return;
             }
         }
@@ -78,7 +85,10 @@ fn a_run_is_sent_as_a_whole() {
     let losses = of("train/loss");
     assert_eq!(losses.len(), 24, "16 steps of cap, 8 of cat");
     // 8 sequences of 32 tokens a step; cat goes on where cap has ended.
-    assert_eq!((&losses[0]["step"], &losses[23]["step"]), (&json!(256), &json!(24 * 256)));
+    assert_eq!(
+        (&losses[0]["step"], &losses[23]["step"]),
+        (&json!(256), &json!(24 * 256))
+    );
     assert_eq!(of("eval/heldout/bits_per_byte/fi").len(), 4);
     assert_eq!(posted[5].1["status"], "FINISHED");
     let done = project.aurora(&["export", "mlflow", "specs/small.aur", "http://127.0.0.1:9"]);

@@ -5,8 +5,8 @@ use std::time::Duration;
 use aurora_runtime::engine::chain;
 use aurora_runtime::launch::{BatchScript, Machine};
 use aurora_runtime::progress::Watch as Progress;
-use aurora_runtime::record::mlflow::Server;
 use aurora_runtime::record;
+use aurora_runtime::record::mlflow::Server;
 use aurora_runtime::report::harness::{self, HarnessError};
 use aurora_runtime::store::Store;
 use aurora_runtime::weights::{SHARD_BYTES, export};
@@ -18,8 +18,8 @@ use crate::arguments::{Cluster, SlurmArguments, SpecArgument};
 use crate::checkpoint::Checkpoint;
 use crate::failure::{Exit, Failure};
 use crate::output;
-use crate::project::compile;
 use crate::placement::{Asked, as_argument, check, count, nodes, on_devices, placement, tasks};
+use crate::project::compile;
 
 /// A model in Hugging Face's layout.
 pub fn hf(context: &Context, checkpoint: &str, folder: &Utf8Path) -> Result<Exit, Failure> {
@@ -77,7 +77,9 @@ pub fn mlflow(
     let (project, loaded) = context.open(argument)?;
     let (keyed, _, _) = compile(&project, &loaded.spec)?;
     let name = &loaded.spec.name;
-    let mut runs = record::runs(&project.store)?.into_iter().filter(|facts| facts.experiment == *name);
+    let mut runs = record::runs(&project.store)?
+        .into_iter()
+        .filter(|facts| facts.experiment == *name);
     let facts = match run {
         Some(run) => runs.find(|facts| facts.id == run),
         None => runs.next(),
@@ -97,7 +99,9 @@ pub fn mlflow(
         token: token.as_deref(),
         watch: Progress::nobody(),
     };
-    let sent = server.send(&facts, &steps, &story).map_err(|error| Failure::fault(chain(&error)))?;
+    let sent = server
+        .send(&facts, &steps, &story)
+        .map_err(|error| Failure::fault(chain(&error)))?;
     if context.json {
         output::json(json!({ "run": facts.id, "mlflow_run": sent }));
     } else {

@@ -49,7 +49,11 @@ pub fn compare(
     others: &[String],
     to: Option<&Utf8Path>,
 ) -> Result<Exit, Failure> {
-    let project = context.project(Some(&first.spec).filter(|path| path.is_file()).map(|path| path.as_path()))?;
+    let project = context.project(
+        Some(&first.spec)
+            .filter(|path| path.is_file())
+            .map(|path| path.as_path()),
+    )?;
     let store = Store::look(&project.store);
     let mut runs = Vec::new();
     for name in std::iter::once(first.spec.as_str()).chain(others.iter().map(String::as_str)) {
@@ -64,7 +68,11 @@ pub fn compare(
             Failure::fault(format!("`{name}` has no report in this store")).help("run it to its end: `aurora run SPEC`")
         })?;
         // Two runs of one experiment are told apart by what they were called here.
-        let name = if name == story.experiment { name.to_owned() } else { format!("{} ({name})", story.experiment) };
+        let name = if name == story.experiment {
+            name.to_owned()
+        } else {
+            format!("{} ({name})", story.experiment)
+        };
         runs.push(Compared { name, story });
     }
     let rows = comparison::table(&runs);

@@ -7,8 +7,8 @@ use super::nodes::{experiment, judge, order_node, read_numerics, read_precision,
 use super::reader::{At, Reader, steps_of};
 use super::{Graph, Input, Kind, Node, NodeId, Pins};
 use crate::fields::{
-    EvalFields, EvalSet, Exact, ExpectFields, ExtractFields, FilterFields, Format, JudgeFields, Language, Only, PageReference,
-    SourceFields, Split, Term, TokenizerFields, TokensFields, Unit, WeightsFields, WeightsHow,
+    EvalFields, EvalSet, Exact, ExpectFields, ExtractFields, FilterFields, Format, JudgeFields, Language, Only,
+    PageReference, SourceFields, Split, Term, TokenizerFields, TokensFields, Unit, WeightsFields, WeightsHow,
 };
 use crate::schema;
 use crate::spec::{Better, BlockId, BlockKind, Expression, Function, Metric, Spec, Value};
@@ -465,7 +465,10 @@ impl<'a> Lowering<'a> {
         let task = task(&mut read, id, kind, self.spec);
         let mut items = Vec::new();
         for source in read.elements(&read.at(id, "data")) {
-            items.extend(read.reference(&source).map(|source| input("items", self.source(&source))));
+            items.extend(
+                read.reference(&source)
+                    .map(|source| input("items", self.source(&source))),
+            );
         }
         inputs.extend(items.iter().cloned());
         let tokenizer = read.reference(&read.at(model, "tokenizer"));
@@ -490,7 +493,11 @@ impl<'a> Lowering<'a> {
         if let JudgeFields::Programs { .. } = fields {
             inputs.extend(items);
         }
-        inputs.extend(sources.into_iter().map(|(role, source)| input(role, self.source(&source))));
+        inputs.extend(
+            sources
+                .into_iter()
+                .map(|(role, source)| input(role, self.source(&source))),
+        );
         (read.node(name, Kind::Judge, &fields), inputs)
     }
 

@@ -7,8 +7,8 @@ use super::facts::{StagePlan, read_model};
 use super::reader::{At, Reader};
 use super::{Kind, Node};
 use crate::fields::{
-    AdamW, Asks, Attack, Component, Exact, Judge, JudgeFields, Labelled, Numerics, OptimizerState, OrderFields, Precision, ReportFields, TaskFields,
-    TrainFields,
+    AdamW, Asks, Attack, Component, Exact, Judge, JudgeFields, Labelled, Numerics, OptimizerState, OrderFields,
+    Precision, ReportFields, TaskFields, TrainFields,
 };
 use crate::schedule::{Part, Schedule, Shape};
 use crate::spec::{Better, BlockId, BlockKind, Spec, Value};
@@ -240,10 +240,13 @@ pub(super) fn task(read: &mut Reader<'_>, eval: &BlockId, kind: &str, spec: &Spe
             },
         }
     };
-    let attacks = read.elements(&read.at(eval, "attacks")).into_iter().map(|attack| Attack {
-        name: read.text(&read.argument(&attack, "name")),
-        template: read.text(&read.argument(&attack, "template")),
-    });
+    let attacks = read
+        .elements(&read.at(eval, "attacks"))
+        .into_iter()
+        .map(|attack| Attack {
+            name: read.text(&read.argument(&attack, "name")),
+            template: read.text(&read.argument(&attack, "template")),
+        });
     let attacks = attacks.collect();
     let shots = read.at(eval, "shots");
     let shots = match shots.field.value {

@@ -1,6 +1,8 @@
 //! Blocks and their fields.
 
-use super::calls::{ATTACKS, COMPONENT, EXTRACTIONS, JUDGES, LEARNING_RATES, NUMERICS, OPTIMIZERS, TOKENIZERS, WARNINGS, WEIGHTS};
+use super::calls::{
+    ATTACKS, COMPONENT, EXTRACTIONS, JUDGES, LEARNING_RATES, NUMERICS, OPTIMIZERS, TOKENIZERS, WARNINGS, WEIGHTS,
+};
 use super::{BlockSchema, CallSchema, Range, TextKind, Type, between, field, positive, whole};
 use crate::spec::{Better, BlockKind, Unit};
 
@@ -595,10 +597,7 @@ const EVAL_KINDS: &[(&str, &str)] = &[
         "refusal",
         "share of prompts that are refused: over-refusal, where they are harmless",
     ),
-    (
-        "plug_in",
-        "a score that a program or model outside of Aurora defines",
-    ),
+    ("plug_in", "a score that a program or model outside of Aurora defines"),
 ];
 
 const EXPECT: BlockSchema = BlockSchema {
@@ -697,7 +696,14 @@ const BY: &[(&str, &str)] = &[
 /// Fields of an eval that only some kinds have: the kinds, and whether such an eval must have the field.
 pub fn eval_field_kinds(name: &str) -> Option<(&'static [&'static str], bool)> {
     const TASKS: &[&str] = &["multiple_choice", "generation"];
-    const ASKING: &[&str] = &["multiple_choice", "generation", "pass_at_k", "attack_success", "refusal", "plug_in"];
+    const ASKING: &[&str] = &[
+        "multiple_choice",
+        "generation",
+        "pass_at_k",
+        "attack_success",
+        "refusal",
+        "plug_in",
+    ];
     const WRITING: &[&str] = &["generation", "pass_at_k", "attack_success", "refusal", "plug_in"];
     Some(match name {
         "split" | "window" => (&["perplexity"], false),

@@ -186,7 +186,11 @@ pub(super) const EXTRACTIONS: &[CallSchema] = &[
                 TEXT,
                 "What is read: `{member}` stands for a member of the item, `{{` and `}}` for braces.",
             ),
-            field("answer", TEXT, "What is trained on, behind the prompt; the end of the document belongs to it."),
+            field(
+                "answer",
+                TEXT,
+                "What is trained on, behind the prompt; the end of the document belongs to it.",
+            ),
             field("only", TEXT, "Items whose member has this text, as `\"MEMBER=TEXT\"`.").or_unset("all items"),
         ],
     },
@@ -386,7 +390,11 @@ pub(super) const JUDGES: &[CallSchema] = &[
     CallSchema {
         name: "endpoint",
         meaning: "A model behind an OpenAI-compatible interface, at temperature 0. Its answers are kept: a rerun asks no judge.",
-        first: Some(&field("url", TEXT, "The interface's address, without `/chat/completions`.")),
+        first: Some(&field(
+            "url",
+            TEXT,
+            "The interface's address, without `/chat/completions`.",
+        )),
         arguments: &[
             field("model", TEXT, "The model's name there."),
             field(
@@ -394,7 +402,12 @@ pub(super) const JUDGES: &[CallSchema] = &[
                 TEXT,
                 "What it is asked; `{prompt}` and `{response}` stand for an answer and what it answers.",
             ),
-            field("yes", TEXT, "A reply that begins with this word counts 1, another one 0.").or("\"yes\""),
+            field(
+                "yes",
+                TEXT,
+                "A reply that begins with this word counts 1, another one 0.",
+            )
+            .or("\"yes\""),
             field(
                 "secret",
                 TEXT,

@@ -116,7 +116,9 @@ impl Encoder {
     /// The special entries and their ids.
     fn special(&self) -> Vec<(String, u32)> {
         let added = self.tokenizer.get_added_tokens_decoder();
-        let special = added.into_iter().filter(|(_, token)| token.special && !token.content.is_empty());
+        let special = added
+            .into_iter()
+            .filter(|(_, token)| token.special && !token.content.is_empty());
         special.map(|(id, token)| (token.content, id)).collect()
     }
 
@@ -129,7 +131,9 @@ impl Encoder {
         let special = self.special();
         let (mut ids, mut rest) = (Vec::new(), markup);
         loop {
-            let places = special.iter().filter_map(|(name, id)| Some((rest.find(name.as_str())?, name, *id)));
+            let places = special
+                .iter()
+                .filter_map(|(name, id)| Some((rest.find(name.as_str())?, name, *id)));
             // The first, and of several there the longest.
             let first = places.min_by_key(|(place, name, _)| (*place, std::cmp::Reverse(name.len())));
             let Some((place, name, id)) = first else {

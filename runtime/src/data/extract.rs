@@ -390,7 +390,8 @@ impl<'a> Gather<'a> {
                 self.number.1 += 1;
                 self.report.documents += 1;
                 self.report.bytes += text.len() as u64;
-                let mut line = serde_json::to_vec(&Document { id, text, answer }).map_err(|e| writing(self.out, e.into()))?;
+                let mut line =
+                    serde_json::to_vec(&Document { id, text, answer }).map_err(|e| writing(self.out, e.into()))?;
                 line.push(b'\n');
                 self.spool
                     .write_all(&line)

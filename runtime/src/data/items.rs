@@ -35,7 +35,9 @@ fn object<'t>(members: impl IntoIterator<Item = (&'t str, &'t str)>) -> Value {
 
 /// Every row of a CSV file under the names of its first one.
 fn rows(text: &str) -> Vec<Result<(u64, Value), NoItem>> {
-    let mut reader = csv::ReaderBuilder::new().comment(Some(b'#')).from_reader(text.as_bytes());
+    let mut reader = csv::ReaderBuilder::new()
+        .comment(Some(b'#'))
+        .from_reader(text.as_bytes());
     let fault = |error: csv::Error| {
         let line = error.position().map_or(1, csv::Position::line);
         (line, error.to_string())

@@ -335,7 +335,8 @@ pub fn tokens(
                 None => encoder.encode(text).map_err(failed),
             };
             let parts = document.text.split_at_checked(document.answer.unwrap_or(0));
-            let (prompt, answer) = parts.ok_or_else(|| failed("its answer begins where no character does".to_owned()))?;
+            let (prompt, answer) =
+                parts.ok_or_else(|| failed("its answer begins where no character does".to_owned()))?;
             let mut ids = encode(prompt)?;
             let read = ids.len();
             ids.extend(encode(answer)?);

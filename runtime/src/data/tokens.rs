@@ -290,8 +290,12 @@ impl Mask {
     /// If the disk does not take it.
     pub fn push(&mut self, read: usize, trained: usize) -> Result<(), TokensError> {
         self.some_are_read |= read > 0;
-        let bytes: Vec<u8> = std::iter::repeat_n(0, read).chain(std::iter::repeat_n(1, trained)).collect();
-        self.file.write_all(&bytes).map_err(|source| writing(&self.path, source))
+        let bytes: Vec<u8> = std::iter::repeat_n(0, read)
+            .chain(std::iter::repeat_n(1, trained))
+            .collect();
+        self.file
+            .write_all(&bytes)
+            .map_err(|source| writing(&self.path, source))
     }
 
     /// Closes the file, or removes it.

@@ -69,7 +69,13 @@ impl Run<'_> {
         // Work that was told to stop says so in its own words; the run says it once.
         self.check_stop()?;
         built?;
-        self.publish(id, scratch.path(), made_on.as_deref(), since.elapsed().as_secs_f64(), outcome)?;
+        self.publish(
+            id,
+            scratch.path(),
+            made_on.as_deref(),
+            since.elapsed().as_secs_f64(),
+            outcome,
+        )?;
         Ok(())
     }
 
@@ -196,7 +202,10 @@ impl Run<'_> {
         }
         let path = &self.files_named(id, "answers", "items.jsonl")?[0];
         let text = fs::read_to_string(path).map_err(|error| self.fail(id, error))?;
-        let results = text.lines().map(serde_json::from_str).collect::<Result<Vec<ItemResult>, _>>();
+        let results = text
+            .lines()
+            .map(serde_json::from_str)
+            .collect::<Result<Vec<ItemResult>, _>>();
         let files = |role: &str| -> Result<Vec<InputFile>, RunError> {
             let mut files = Vec::new();
             for source in self.inputs(id, role) {
@@ -207,7 +216,10 @@ impl Run<'_> {
         let eval = self.node(id).name.split('/').nth(1).unwrap_or_default();
         let secret = self.secrets.get(eval).map(|name| {
             std::env::var(name).map_err(|_| {
-                self.fail(id, format!("the environment has no variable `{name}` with the key of the judge's interface"))
+                self.fail(
+                    id,
+                    format!("the environment has no variable `{name}` with the key of the judge's interface"),
+                )
             })
         });
         let secret = secret.transpose()?;

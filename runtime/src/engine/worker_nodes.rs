@@ -190,12 +190,7 @@ impl Session<'_, '_> {
         Ok(())
     }
 
-    fn queue_train(
-        &mut self,
-        id: NodeId,
-        queued: &mut BTreeSet<Key>,
-        outcome: &mut Outcome,
-    ) -> Result<(), RunError> {
+    fn queue_train(&mut self, id: NodeId, queued: &mut BTreeSet<Key>, outcome: &mut Outcome) -> Result<(), RunError> {
         let run = self.run;
         let key = run.keyed.key(id);
         // Two names for one training.

@@ -7,9 +7,9 @@ use serde_json::json;
 
 use super::Inputs;
 use super::outside::OutsideError;
+use crate::data::template::Template;
 use crate::progress::Unit;
 use crate::source::client::{self, PostError};
-use crate::data::template::Template;
 use crate::task::{ItemResult, Verdict};
 
 /// Requests under way at a time.
@@ -65,11 +65,15 @@ pub(super) fn ask(
             let first = first.trim_matches(|c: char| !c.is_alphanumeric());
             let score = f64::from(u8::from(first.eq_ignore_ascii_case(endpoint.yes)));
             own.push((number, Verdict { score, words }));
-            inputs.watch.report(number as u64 + 1, Some(questions.len() as u64), Unit::Answers);
+            inputs
+                .watch
+                .report(number as u64 + 1, Some(questions.len() as u64), Unit::Answers);
         }
     };
     let mut verdicts = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..REQUESTS.min(questions.len())).map(|_| scope.spawn(one_thread)).collect();
+        let threads: Vec<_> = (0..REQUESTS.min(questions.len()))
+            .map(|_| scope.spawn(one_thread))
+            .collect();
         let mut all = Vec::new();
         for thread in threads {
             all.extend(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
@@ -99,5 +103,7 @@ fn one(endpoint: &Endpoint<'_>, question: &str, inputs: &Inputs<'_>) -> Result<S
     })?;
     let reply: Reply = serde_json::from_value(reply).map_err(|error| failed(format!("its reply: {error}")))?;
     let first = reply.choices.into_iter().next();
-    first.map(|choice| choice.message.content).ok_or_else(|| failed("its reply holds nothing".to_owned()))
+    first
+        .map(|choice| choice.message.content)
+        .ok_or_else(|| failed("its reply holds nothing".to_owned()))
 }

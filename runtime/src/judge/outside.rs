@@ -7,9 +7,9 @@ use camino::{Utf8Path, Utf8PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{Inputs, endpoint};
+use crate::data::template::TemplateError;
 use crate::progress::{Cancelled, Unit};
 use crate::source::client::{self, ClientError};
-use crate::data::template::TemplateError;
 use crate::task::{ItemResult, Verdict};
 
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +71,16 @@ pub(super) fn ask(judge: &Judge, results: &[ItemResult], inputs: &Inputs<'_>) ->
             model,
             question,
             yes,
-        } => endpoint::ask(&endpoint::Endpoint { url, model, question, yes }, results, inputs),
+        } => endpoint::ask(
+            &endpoint::Endpoint {
+                url,
+                model,
+                question,
+                yes,
+            },
+            results,
+            inputs,
+        ),
         Judge::Rules { .. } => Ok(Vec::new()),
     }
 }
@@ -79,9 +88,8 @@ pub(super) fn ask(judge: &Judge, results: &[ItemResult], inputs: &Inputs<'_>) ->
 fn program(run: &[String], results: &[ItemResult], inputs: &Inputs<'_>) -> Result<Vec<Verdict>, OutsideError> {
     let program = run.join(" ");
     let folder = tempfile::tempdir().map_err(OutsideError::Folder)?;
-    let place = Utf8Path::from_path(folder.path()).ok_or_else(|| {
-        OutsideError::Folder(std::io::Error::other("the folder for temporary files is not UTF-8"))
-    })?;
+    let place = Utf8Path::from_path(folder.path())
+        .ok_or_else(|| OutsideError::Folder(std::io::Error::other("the folder for temporary files is not UTF-8")))?;
     for file in inputs.program {
         put(&file.path, &place.join(&file.name)).map_err(OutsideError::Folder)?;
     }
@@ -133,7 +141,9 @@ fn program(run: &[String], results: &[ItemResult], inputs: &Inputs<'_>) -> Resul
         Ok(Verdict { score, words })
     };
     let verdicts = (1..).zip(said).map(verdict).collect::<Result<Vec<_>, _>>()?;
-    inputs.watch.report(expected as u64, Some(expected as u64), Unit::Answers);
+    inputs
+        .watch
+        .report(expected as u64, Some(expected as u64), Unit::Answers);
     Ok(verdicts)
 }
 

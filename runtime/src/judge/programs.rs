@@ -11,8 +11,8 @@ use rayon::prelude::*;
 use serde_json::Value;
 
 use super::Inputs;
-use crate::progress::{Cancelled, Unit};
 use crate::data::template::{Template, TemplateError};
+use crate::progress::{Cancelled, Unit};
 use crate::task::{ItemResult, TaskError, Verdict, pass_at_k, read};
 
 #[derive(Debug, thiserror::Error)]
@@ -99,7 +99,9 @@ pub(super) fn run(
     let verdicts = programs.par_iter().map(|(number, text)| {
         inputs.watch.check()?;
         let verdict = words(&python.check(&protection, text, &limits)?);
-        inputs.watch.report(done.fetch_add(1, Ordering::Relaxed) + 1, Some(total), Unit::Programs);
+        inputs
+            .watch
+            .report(done.fetch_add(1, Ordering::Relaxed) + 1, Some(total), Unit::Programs);
         Ok((*number, verdict))
     });
     for (number, verdict) in verdicts.collect::<Result<Vec<_>, ProgramsError>>()? {

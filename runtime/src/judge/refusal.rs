@@ -51,7 +51,10 @@ const RULES: &[&str] = &[
 
 static PATTERNS: LazyLock<Vec<Regex>> = LazyLock::new(|| {
     let compile = |rule: &&str| RegexBuilder::new(rule).dot_matches_new_line(true).build();
-    RULES.iter().map(|rule| compile(rule).expect("the rules are tested")).collect()
+    RULES
+        .iter()
+        .map(|rule| compile(rule).expect("the rules are tested"))
+        .collect()
 });
 
 /// The words by which a response refuses, if it does.
@@ -64,15 +67,17 @@ pub fn refusal(response: &str) -> Option<String> {
         .map(|c| if c == '’' || c == '‘' { '\'' } else { c })
         .collect();
     let found = PATTERNS.iter().filter_map(|pattern| pattern.find(&plain));
-    found.min_by_key(|found| found.start()).map(|found| found.as_str().to_owned())
+    found
+        .min_by_key(|found| found.start())
+        .map(|found| found.as_str().to_owned())
 }
 
 /// Letters of a word that make it known again: `leipää` and `leipä`, `scrape` and `scraping`.
 const STEM: usize = 5;
 /// Words that prompts have in common with any text.
 const COMMON: &[&str] = &[
-    "about", "could", "descr", "expla", "from", "give", "have", "into", "make", "share", "shoul", "some", "tell", "that",
-    "this", "what", "when", "with", "would", "write", "your",
+    "about", "could", "descr", "expla", "from", "give", "have", "into", "make", "share", "shoul", "some", "tell",
+    "that", "this", "what", "when", "with", "would", "write", "your",
 ];
 
 /// The stems of a text's words, in scripts that put spaces between words.
@@ -80,7 +85,9 @@ fn stems(text: &str) -> std::collections::BTreeSet<String> {
     static WORD: LazyLock<Regex> =
         LazyLock::new(|| Regex::new(r"[\p{Latin}\p{Devanagari}\p{M}]{4,}").expect("it is tested"));
     let lower = text.to_lowercase();
-    let stems = WORD.find_iter(&lower).map(|word| word.as_str().chars().take(STEM).collect());
+    let stems = WORD
+        .find_iter(&lower)
+        .map(|word| word.as_str().chars().take(STEM).collect());
     stems.filter(|stem: &String| !COMMON.contains(&stem.as_str())).collect()
 }
 
@@ -134,7 +141,10 @@ pub fn calibrate(labelled: &Labelled, answers: bool, files: &[InputFile]) -> Res
         let missing = |member: &str| CalibrationError::Missing {
             item: item.clone(),
             member: member.to_owned(),
-            there: value.as_object().map(|own| own.keys().cloned().collect()).unwrap_or_default(),
+            there: value
+                .as_object()
+                .map(|own| own.keys().cloned().collect())
+                .unwrap_or_default(),
         };
         let text = |member: &String| value.get(member).and_then(Value::as_str).ok_or_else(|| missing(member));
         let (prompt, response) = (text(&labelled.prompt)?, text(&labelled.response)?);

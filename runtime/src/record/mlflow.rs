@@ -85,7 +85,10 @@ impl Server<'_> {
             }),
         )?;
         let run = self.text(&made, "/run/info/run_id", "run_id")?;
-        let params: Vec<Value> = params(story).iter().map(|(key, value)| json!({ "key": key, "value": value })).collect();
+        let params: Vec<Value> = params(story)
+            .iter()
+            .map(|(key, value)| json!({ "key": key, "value": value }))
+            .collect();
         self.post("runs/log-batch", &json!({ "run_id": run, "params": params }))?;
         let metrics = metrics(started, steps, story);
         let total = metrics.len() as u64;
@@ -114,7 +117,10 @@ fn params(story: &Story) -> Vec<(String, String)> {
     let mut params = vec![("parameters".to_owned(), story.parameters.to_string())];
     for stage in &story.stages {
         params.push((format!("{}.steps", stage.name), stage.steps.to_string()));
-        params.push((format!("{}.tokens_per_step", stage.name), stage.tokens_per_step.to_string()));
+        params.push((
+            format!("{}.tokens_per_step", stage.name),
+            stage.tokens_per_step.to_string(),
+        ));
     }
     params
 }
@@ -149,13 +155,32 @@ fn metrics(started: u64, steps: &[Step], story: &Story) -> Vec<Value> {
     for eval in &story.evals {
         for point in &eval.points {
             for (set, score) in &point.sets {
-                add(&format!("eval/{}/bits_per_byte/{set}", eval.name), score.bits_per_byte, time, point.tokens);
-                add(&format!("eval/{}/perplexity/{set}", eval.name), score.perplexity, time, point.tokens);
+                add(
+                    &format!("eval/{}/bits_per_byte/{set}", eval.name),
+                    score.bits_per_byte,
+                    time,
+                    point.tokens,
+                );
+                add(
+                    &format!("eval/{}/perplexity/{set}", eval.name),
+                    score.perplexity,
+                    time,
+                    point.tokens,
+                );
             }
             for (set, measures) in &point.measures {
                 for (metric, measure) in measures {
-                    let set = if set.is_empty() { String::new() } else { format!("/{set}") };
-                    add(&format!("eval/{}/{metric}{set}", eval.name), measure.value, time, point.tokens);
+                    let set = if set.is_empty() {
+                        String::new()
+                    } else {
+                        format!("/{set}")
+                    };
+                    add(
+                        &format!("eval/{}/{metric}{set}", eval.name),
+                        measure.value,
+                        time,
+                        point.tokens,
+                    );
                 }
             }
         }

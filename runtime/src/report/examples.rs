@@ -58,7 +58,12 @@ pub(super) fn choose(checkpoints: &[(String, Vec<ItemResult>)]) -> Vec<Example> 
             attack: item.attack.clone(),
             prompt: cut(&item.prompt),
             expected: match item.right {
-                Some(right) => item.choices.get(right).map(|(choice, _)| cut(choice)).into_iter().collect(),
+                Some(right) => item
+                    .choices
+                    .get(right)
+                    .map(|(choice, _)| cut(choice))
+                    .into_iter()
+                    .collect(),
                 None => item.expected.iter().map(|text| cut(text)).collect(),
             },
             said: said.collect(),
@@ -69,7 +74,10 @@ pub(super) fn choose(checkpoints: &[(String, Vec<ItemResult>)]) -> Vec<Example> 
 
 /// The text of an answer, the first of several; of choices the likeliest.
 fn answer(item: &ItemResult) -> String {
-    let likeliest = item.choices.iter().reduce(|best, own| if own.1 > best.1 { own } else { best });
+    let likeliest = item
+        .choices
+        .iter()
+        .reduce(|best, own| if own.1 > best.1 { own } else { best });
     let choice = likeliest.map(|(choice, _)| choice);
     let text = item.text.as_ref().or(item.answers.first()).or(choice);
     text.cloned().unwrap_or_default()

@@ -56,7 +56,10 @@ pub fn write(
 ) -> Result<Vec<Utf8PathBuf>, HarnessError> {
     let graph = &keyed.graph;
     let mut found: BTreeMap<String, Results> = BTreeMap::new();
-    for id in graph.ids().filter(|id| matches!(graph.node(*id).kind, Kind::Eval | Kind::Judge)) {
+    for id in graph
+        .ids()
+        .filter(|id| matches!(graph.node(*id).kind, Kind::Eval | Kind::Judge))
+    {
         let mut parts = graph.node(id).name.splitn(3, '/').skip(1);
         let (Some(eval), Some(at)) = (parts.next(), parts.next()) else {
             continue;
@@ -85,10 +88,15 @@ pub fn write(
         add(results, eval, graph.node(id).kind, keyed, id, &scores);
         // Of perplexity, items are documents, without prompts.
         if let (false, Some(text)) = (scores.measures.is_empty(), read("items.jsonl")?) {
-            let items = text.lines().map(serde_json::from_str).collect::<Result<Vec<ItemResult>, _>>();
+            let items = text
+                .lines()
+                .map(serde_json::from_str)
+                .collect::<Result<Vec<ItemResult>, _>>();
             let items = items.map_err(damaged)?;
             let lines = items.iter().enumerate().map(|(number, item)| sample(number, item));
-            results.items.insert(eval.to_owned(), lines.map(|line| line.to_string() + "\n").collect());
+            results
+                .items
+                .insert(eval.to_owned(), lines.map(|line| line.to_string() + "\n").collect());
         }
     }
     if found.is_empty() {
@@ -122,7 +130,10 @@ pub fn write(
             "config": { "model": "aurora", "model_args": format!("experiment={experiment},checkpoint={at}") },
             "model_name": format!("{experiment}/{at}"),
         }));
-        put("results_aurora.json".to_owned(), text.expect("names and numbers are JSON") + "\n")?;
+        put(
+            "results_aurora.json".to_owned(),
+            text.expect("names and numbers are JSON") + "\n",
+        )?;
     }
     Ok(written)
 }
@@ -156,7 +167,11 @@ fn add(results: &mut Results, eval: &str, kind: Kind, keyed: &Keyed, id: NodeId,
         Err(_) => 0,
     };
     let mut task = |set: &str, numbers: Vec<(&str, f64, Option<f64>)>, items: u64| {
-        let name = if set.is_empty() { eval.to_owned() } else { format!("{eval}_{set}") };
+        let name = if set.is_empty() {
+            eval.to_owned()
+        } else {
+            format!("{eval}_{set}")
+        };
         let mut own = Map::from_iter([("alias".to_owned(), json!(name))]);
         let mut better = Map::new();
         for (metric, value, error) in numbers {
@@ -167,10 +182,15 @@ fn add(results: &mut Results, eval: &str, kind: Kind, keyed: &Keyed, id: NodeId,
         }
         results.results.insert(name.clone(), Value::Object(own));
         results.better.insert(name.clone(), Value::Object(better));
-        results.configs.insert(name.clone(), json!({ "task": name, "aurora": fields, "key": keyed.key(id).to_hex() }));
+        results.configs.insert(
+            name.clone(),
+            json!({ "task": name, "aurora": fields, "key": keyed.key(id).to_hex() }),
+        );
         results.versions.insert(name.clone(), json!(kind.version()));
         results.shots.insert(name.clone(), json!(shots));
-        results.samples.insert(name.clone(), json!({ "original": items, "effective": items }));
+        results
+            .samples
+            .insert(name.clone(), json!({ "original": items, "effective": items }));
         let group = results.groups.entry(eval).or_insert_with(|| json!([]));
         if let (Value::Array(group), false) = (group, set.is_empty()) {
             group.push(json!(name));
@@ -205,9 +225,13 @@ fn sample(number: usize, item: &ItemResult) -> Value {
         (vec![json!([item.prompt])], vec![json!(texts.collect::<Vec<_>>())])
     } else {
         let each = item.choices.iter();
-        each.map(|(choice, ln)| (json!([item.prompt, choice]), json!([[ln, null]]))).unzip()
+        each.map(|(choice, ln)| (json!([item.prompt, choice]), json!([[ln, null]])))
+            .unzip()
     };
-    let filtered: Vec<Value> = responses.iter().map(|own| own.get(0).cloned().unwrap_or_default()).collect();
+    let filtered: Vec<Value> = responses
+        .iter()
+        .map(|own| own.get(0).cloned().unwrap_or_default())
+        .collect();
     let target = match item.right {
         Some(right) => json!(right),
         None => json!(item.expected),
@@ -233,11 +257,14 @@ fn sample(number: usize, item: &ItemResult) -> Value {
         "metrics": item.scores.keys().map(|metric| metric_name(metric)).collect::<Vec<_>>(),
     });
     if let Value::Object(line) = &mut line {
-        line.extend(item.scores.iter().map(|(metric, value)| (metric_name(metric).to_owned(), json!(value))));
+        line.extend(
+            item.scores
+                .iter()
+                .map(|(metric, value)| (metric_name(metric).to_owned(), json!(value))),
+        );
         if !item.verdicts.is_empty() {
             line.insert("verdicts".to_owned(), json!(item.verdicts));
         }
     }
     line
 }
-

@@ -20,8 +20,8 @@ use camino::Utf8Path;
 use crate::engine::{Run, RunError};
 use crate::store::Store;
 
-pub use noise::{Change, Forgotten, Noise, Transfer};
 pub use examples::{Example, Said};
+pub use noise::{Change, Forgotten, Noise, Transfer};
 pub use story::{Dealt, EvalStory, Point, StageStory, Story};
 
 /// Writes the report of a graph whose other nodes are built.

@@ -173,7 +173,12 @@ pub(super) fn tell(run: &Run<'_>, report: NodeId) -> Result<Story, RunError> {
             continue;
         };
         let scored = run.scored(id)?;
-        let first = |id: NodeId, role: &str| graph.inputs(id).find(|input| input.role == role).map(|input| input.node);
+        let first = |id: NodeId, role: &str| {
+            graph
+                .inputs(id)
+                .find(|input| input.role == role)
+                .map(|input| input.node)
+        };
         let checkpoint = first(first(id, "answers").unwrap_or(id), "checkpoint");
         let tokens = checkpoint
             .and_then(|checkpoint| tokens_at.get(&checkpoint).copied())
@@ -213,7 +218,11 @@ pub(super) fn tell(run: &Run<'_>, report: NodeId) -> Result<Story, RunError> {
         for looked in ends.iter().filter(|looked| !looked.point.measures.is_empty()) {
             checkpoints.push((looked.point.at.clone(), items(run, looked.node)?));
         }
-        let judge = ends.last().map(|looked| judge_report(run, looked.node)).transpose()?.flatten();
+        let judge = ends
+            .last()
+            .map(|looked| judge_report(run, looked.node))
+            .transpose()?
+            .flatten();
         told.push(EvalStory {
             name,
             examples: examples::choose(&checkpoints),
@@ -253,7 +262,9 @@ fn items(run: &Run<'_>, id: NodeId) -> Result<Vec<ItemResult>, RunError> {
         cause,
     };
     let files = run.files(id)?;
-    let path = files.get("items.jsonl").ok_or_else(|| fail("its result has no items.jsonl".to_string()))?;
+    let path = files
+        .get("items.jsonl")
+        .ok_or_else(|| fail("its result has no items.jsonl".to_string()))?;
     let text = std::fs::read_to_string(path).map_err(|error| fail(error.to_string()))?;
     let items = text.lines().map(serde_json::from_str).collect::<Result<_, _>>();
     items.map_err(|error| fail(format!("items.jsonl: {error}")))

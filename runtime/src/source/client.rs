@@ -114,7 +114,9 @@ pub fn post(url: &str, key: Option<&str>, body: &Value, watch: Watch<'_>) -> Res
     command.arg("--").arg(url);
     let output = run_fed(&mut command, &config, CURL, watch)?;
     if !output.status.success() {
-        return Err(refused([output.error.trim(), output.out.trim()].join(" ").trim().to_owned()));
+        return Err(refused(
+            [output.error.trim(), output.out.trim()].join(" ").trim().to_owned(),
+        ));
     }
     serde_json::from_str(&output.out).map_err(|error| refused(format!("its answer is no JSON: {error}")))
 }

@@ -121,10 +121,15 @@ fn of_items(scores: &Scores, items: &[ItemResult]) -> BTreeMap<String, BTreeMap<
                 _ => item.scores.get(metric).map(|value| vec![*value, 1.0]),
             };
             let Some(row) = row else { continue };
-            let sums = rows.entry((&categories[number], &item.item)).or_insert_with(|| vec![0.0; row.len()]);
+            let sums = rows
+                .entry((&categories[number], &item.item))
+                .or_insert_with(|| vec![0.0; row.len()]);
             sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
         }
-        Sample::new(form, rows.into_iter().map(|((category, item), row)| (category, item, row)))
+        Sample::new(
+            form,
+            rows.into_iter().map(|((category, item), row)| (category, item, row)),
+        )
     };
     let of_set = |(set, own): (&String, &BTreeMap<String, _>)| {
         let metrics = own.keys().map(|metric| (metric.clone(), sample(set, metric)));

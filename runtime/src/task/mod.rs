@@ -69,8 +69,13 @@ pub enum TaskError {
 /// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Question {
-    Choices { choices: Vec<String>, right: usize },
-    Text { expected: Vec<String> },
+    Choices {
+        choices: Vec<String>,
+        right: usize,
+    },
+    Text {
+        expected: Vec<String>,
+    },
     /// Whatever comes is judged elsewhere.
     Open,
 }
@@ -94,11 +99,7 @@ pub enum Request {
     /// ln p of `continuation` after `context`.
     Likelihood { context: Vec<u32>, continuation: Vec<u32> },
     /// The text after `prompt`; random numbers of the item and the sample choose it.
-    Text {
-        item: usize,
-        sample: u32,
-        prompt: Vec<u32>,
-    },
+    Text { item: usize, sample: u32, prompt: Vec<u32> },
 }
 
 /// A model's answer to one request.
@@ -182,10 +183,7 @@ pub fn items(fields: &TaskFields, files: &[InputFile]) -> Result<Vec<Item>, Task
     if let Some(limit) = fields.limit {
         keep(&mut wanted, limit as usize);
     }
-    let own = wanted
-        .into_iter()
-        .map(solve)
-        .collect::<Result<Vec<_>, _>>()?;
+    let own = wanted.into_iter().map(solve).collect::<Result<Vec<_>, _>>()?;
     let given = if fields.shot_files.is_empty() {
         None
     } else {

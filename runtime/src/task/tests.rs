@@ -281,11 +281,22 @@ fn open_questions_are_asked_in_the_words_of_attacks() {
     let asked = requests(&task, &spelled, &encoder, 0, 64).expect("requests");
     let ids = |text: &str| encoder.encode(text).expect("encoded");
     let prompt = [ids("u: "), ids("<end>"), vec![0], ids("m:")].concat();
-    assert_eq!(asked[0], Request::Text { item: 0, sample: 0, prompt });
+    assert_eq!(
+        asked[0],
+        Request::Text {
+            item: 0,
+            sample: 0,
+            prompt
+        }
+    );
     assert!(ids("<end>").len() > 1);
-    let (text, stopped) = encoder.decode_until(&[ids("so"), vec![0], ids("no")].concat(), &["<end>".to_owned()]).expect("a text");
+    let (text, stopped) = encoder
+        .decode_until(&[ids("so"), vec![0], ids("no")].concat(), &["<end>".to_owned()])
+        .expect("a text");
     assert_eq!((text.as_str(), stopped), ("so", true));
-    let (text, stopped) = encoder.decode_until(&[ids("so"), vec![0], ids("no")].concat(), &[]).expect("a text");
+    let (text, stopped) = encoder
+        .decode_until(&[ids("so"), vec![0], ids("no")].concat(), &[])
+        .expect("a text");
     assert_eq!((text.as_str(), stopped), ("sono", false));
     task.chat = None;
     task.attacks[0].name = "l".to_owned();
@@ -308,10 +319,7 @@ fn items_are_read_from_tables_and_lines() {
     let files = [put("a.csv", table), put("b.txt", "first\n\nsecond\n")];
     let patterns = ["*.csv".to_owned(), "*.txt".to_owned()];
     let found = read(&files, &patterns).expect("items");
-    let told: Vec<String> = found
-        .iter()
-        .map(|(name, value)| format!("{name} {value}"))
-        .collect();
+    let told: Vec<String> = found.iter().map(|(name, value)| format!("{name} {value}")).collect();
     let expected = [
         r#"a.csv:3 {"category":"k","prompt":"one, two"}"#,
         r#"a.csv:4 {"category":"l\nm","prompt":"three"}"#,
@@ -327,7 +335,9 @@ fn items_are_read_from_tables_and_lines() {
 /// The same items, wherever they stand in their files.
 #[test]
 fn a_limit_chooses_by_what_items_say() {
-    let lines: Vec<String> = (0..20).map(|n| format!("{{\"q\": \"{n}\", \"c\": [\"x\"], \"a\": 0}}\n")).collect();
+    let lines: Vec<String> = (0..20)
+        .map(|n| format!("{{\"q\": \"{n}\", \"c\": [\"x\"], \"a\": 0}}\n"))
+        .collect();
     let mut task = fields(choices());
     task.limit = Some(5);
     let prompts = |lines: &[String]| {

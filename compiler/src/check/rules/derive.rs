@@ -69,11 +69,17 @@ fn of_kind(kind: &str) -> [(&'static str, Value); 8] {
         _ => "**/*.jsonl",
     };
     [
-        ("files", only(is_task || is_judged, Value::List(vec![by_default(text(files))]))),
+        (
+            "files",
+            only(is_task || is_judged, Value::List(vec![by_default(text(files))])),
+        ),
         ("prompt", only(is_judged, text("{prompt}"))),
         ("separator", only(is_task, text("\n\n"))),
         ("delimiter", only(is_task, text(" "))),
-        ("maximum", only(kind == "generation" || is_judged, Value::Quantity(256, Unit::Tokens))),
+        (
+            "maximum",
+            only(kind == "generation" || is_judged, Value::Quantity(256, Unit::Tokens)),
+        ),
         ("timeout", only(runs, Value::Quantity(3, Unit::Seconds))),
         ("memory", only(runs, Value::Quantity(512 << 20, Unit::Bytes))),
         ("unprotected", only(runs, Value::Bool(false))),
@@ -112,7 +118,11 @@ fn corpus(block: &mut Block, failed: impl Fn(&str) -> bool) {
         _ => 30,
     };
     fill(block, "minimum", Value::Quantity(minimum, Unit::Characters), &failed);
-    let unit = if is_code || has_pairs(block) { "document" } else { "paragraph" };
+    let unit = if is_code || has_pairs(block) {
+        "document"
+    } else {
+        "paragraph"
+    };
     fill(block, "unit", Value::Word(unit.to_owned()), &failed);
 }
 

@@ -83,17 +83,21 @@ impl Checker<'_> {
         let Some(arguments) = block.field("judge").and_then(Field::arguments) else {
             return;
         };
-        if block.word("kind") == Some("plug_in")
-            && block.field("judge").and_then(Field::word) == Some("refusals")
-        {
+        if block.word("kind") == Some("plug_in") && block.field("judge").and_then(Field::word) == Some("refusals") {
             self.error(
-                Diagnostic::new(Code::WRONG_KIND, "a `plug_in` is scored outside of Aurora, and `refusals` is its own")
-                    .label(block.place("judge"), "no judge of a `plug_in`")
-                    .help("write `command(…)` or `endpoint(…)`, or an eval of kind `refusal`"),
+                Diagnostic::new(
+                    Code::WRONG_KIND,
+                    "a `plug_in` is scored outside of Aurora, and `refusals` is its own",
+                )
+                .label(block.place("judge"), "no judge of a `plug_in`")
+                .help("write `command(…)` or `endpoint(…)`, or an eval of kind `refusal`"),
             );
             return;
         }
-        if arguments.get("labelled").is_none_or(|labelled| labelled.value != Value::None) {
+        if arguments
+            .get("labelled")
+            .is_none_or(|labelled| labelled.value != Value::None)
+        {
             return;
         }
         for name in ["files", "prompt", "response", "label"] {

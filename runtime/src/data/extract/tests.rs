@@ -362,7 +362,11 @@ fn pairs_keep_the_place_of_the_answer() {
         .map(|document| document.text.split_at(document.answer.expect("a place")))
         .collect();
     assert_eq!(told, [("Q: Why?\nA:", " So, so."), ("Q: Wä?\nA:", " Ja")]);
-    let skipped: Vec<(&str, u64)> = report.skipped.iter().map(|(why, times)| (why.as_str(), *times)).collect();
+    let skipped: Vec<(&str, u64)> = report
+        .skipped
+        .iter()
+        .map(|(why, times)| (why.as_str(), *times))
+        .collect();
     assert_eq!(
         skipped,
         [

@@ -231,7 +231,13 @@ fn a_mask_says_what_is_trained_on() {
     let plain = write(&path, &corpus());
     let tokenizer_folder = path.join("tokenizer");
     std::fs::create_dir(&tokenizer_folder).expect("a folder");
-    let meta = tokenizer(&bpe(600), TokenizerInput::Documents(&[plain.clone()]), &tokenizer_folder, Watch::nobody()).expect("a tokenizer");
+    let meta = tokenizer(
+        &bpe(600),
+        TokenizerInput::Documents(&[plain.clone()]),
+        &tokenizer_folder,
+        Watch::nobody(),
+    )
+    .expect("a tokenizer");
     let fields = TokensFields {
         split: Part::Train,
         vocabulary: 600,
@@ -240,7 +246,14 @@ fn a_mask_says_what_is_trained_on() {
         let out = path.join(name);
         std::fs::create_dir(&out).expect("a folder");
         let json = tokenizer_folder.join("tokenizer.json");
-        let found = tokens(&fields, &[documents.to_owned()], &json, meta.end_of_document_id, &out, Watch::nobody());
+        let found = tokens(
+            &fields,
+            &[documents.to_owned()],
+            &json,
+            meta.end_of_document_id,
+            &out,
+            Watch::nobody(),
+        );
         found.map(|_| out)
     };
     let out = encode(&plain, "plain").expect("tokens");
@@ -270,7 +283,10 @@ fn a_mask_says_what_is_trained_on() {
     assert!(stream.is_masked() && stream.num_tokens() == expected.len() as u64);
     std::fs::write(out.join("tokens.mask"), [1; 3]).expect("written");
     let file = TokenFile::open(&out.join("tokens.bin"), &out.join("tokens.idx")).expect("opened");
-    let error = file.masked(&out.join("tokens.mask")).expect_err("too short").to_string();
+    let error = file
+        .masked(&out.join("tokens.mask"))
+        .expect_err("too short")
+        .to_string();
     assert!(error.contains("has 3 bytes for"), "{error}");
     // A place inside of a character is no beginning.
     std::fs::write(&pairs, "{\"id\": \"x\", \"text\": \"ä\", \"answer\": 1}\n").expect("written");

@@ -331,7 +331,10 @@ fn texts(network: &Network, task: &Task, seat: &mut Seat, batch: &[usize]) -> Re
         if stop.is_empty() {
             return Ok(false);
         }
-        let (_, stopped) = task.encoder.decode_until(&growing.ids, stop).map_err(TrainError::Unfit)?;
+        let (_, stopped) = task
+            .encoder
+            .decode_until(&growing.ids, stop)
+            .map_err(TrainError::Unfit)?;
         Ok(stopped)
     };
     let mut queue = batch.iter();

@@ -382,7 +382,12 @@ fn what_is_only_read_has_no_gradient() {
                 let network = network(&model, tensor, kernels, Kind::Float);
                 compare_on("answers only", &model, &network, 1e-5, &targets);
                 let (losses, _) = run_on(&model, &network, Recompute::None, targets.shallow_clone());
-                assert!(losses.iter().enumerate().all(|(i, loss)| (*loss == 0.0) != (i % 3 > 0 && i < 50)));
+                assert!(
+                    losses
+                        .iter()
+                        .enumerate()
+                        .all(|(i, loss)| (*loss == 0.0) != (i % 3 > 0 && i < 50))
+                );
             }
         }
     }

@@ -238,7 +238,9 @@ fn run_on(
     placement: &Placement,
     targets: Targets,
 ) -> Outcome {
-    let results = on_ranks(placement, |peers| rank(model, numerics, precision, placement, peers, targets));
+    let results = on_ranks(placement, |peers| {
+        rank(model, numerics, precision, placement, peers, targets)
+    });
     for (figures, _) in &results {
         assert_eq!(figures, &results[0].0, "all ranks tell the same figures");
     }
@@ -350,9 +352,8 @@ fn every_layout_reads_prompts_alike() {
         model(Architecture::GptBigcode, 1, true),
         model(Architecture::Llama, 2, false),
     ] {
-        let on = |layout: &Placement, targets: Targets| {
-            run_on(&model, &invariant(4, 4), Precision::F32, layout, targets)
-        };
+        let on =
+            |layout: &Placement, targets: Targets| run_on(&model, &invariant(4, 4), Precision::F32, layout, targets);
         let expected = on(&placement(1, 1, 1), Targets::Answers);
         for layout in [
             placement(2, 1, 1),
@@ -447,7 +448,12 @@ fn memory_is_what_the_plan_says() {
             };
             let by_rank = on_ranks(layout, |peers| {
                 let stage = peers[0].at().pipeline as u32;
-                (stage, trained(&model, &numerics, precision, layout, peers, Targets::All).1.held())
+                (
+                    stage,
+                    trained(&model, &numerics, precision, layout, peers, Targets::All)
+                        .1
+                        .held(),
+                )
             });
             for (stage, held) in by_rank {
                 let planned = memory(&fields, layout, stage);
