@@ -3,7 +3,7 @@
 
     harness.py AURORA [--keep harness.json]
 
-A small llama is trained by Aurora on text that this script makes, exported in Hugging Face's layout, and measured by both:
+A small llama is trained by Aurora on made-up text (the project in `harness/`), exported in Hugging Face's layout, and measured by both:
 `multiple_choice` (log-likelihoods of every choice within 1e-4 relative; acc, acc_norm and acc_bytes equal), `generation`
 under greedy decoding (texts equal), `perplexity` with rolling windows (log-likelihood of every document within 1e-4
 relative, bits per byte). `--keep` leaves the harness' numbers for the test that needs no peer.
@@ -13,7 +13,7 @@ import argparse
 import json
 import logging
 import os
-import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,122 +22,13 @@ from pathlib import Path
 TOLERANCE = 1e-4
 CONTEXT = 128
 
-SPEC = """
-experiment harness {
-  seed     = 11
-  numerics = invariant(tensor = 1, lanes = 2, micro_batch = 4 sequences)
-}
-
-source text { from = "file:text.txt" }
-source texts { from = "file:texts.jsonl" }
-source questions { from = "file:questions.jsonl" }
-source solved { from = "file:solved.jsonl" }
-
-corpus en {
-  language        = en
-  from            = [text(text, by_line = true)]
-  language_filter = false
-}
-
-corpus kept {
-  language        = en
-  from            = [jsonl(texts)]
-  language_filter = false
-  minimum         = 0 characters
-  unit            = document
-  deduplicate     = false
-}
-
-tokenizer bpe {
-  kind    = train_bpe(vocabulary = 512)
-  corpora = [en]
-}
-
-model small {
-  architecture = llama
-  layers       = 2
-  hidden       = 64
-  heads        = 4
-  kv_heads     = 2
-  feed_forward = 160
-  context      = 128 tokens
-  vocabulary   = 512
-  tokenizer    = bpe
-}
-
-mixture all {
-  en from [en] weight 100%
-}
-
-stage cap {
-  start         = small
-  budget        = 60 steps
-  mixture       = all
-  sequence      = 64 tokens
-  global_batch  = 8 sequences
-  learning_rate = constant(rate = 3e-3, warmup = 4 steps)
-}
-
-eval choice {
-  kind    = multiple_choice
-  data    = [questions]
-  prompt  = "{q}"
-  choices = ["{c}"]
-  answer  = "{a}"
-  at      = [end]
-}
-
-eval shots {
-  kind       = multiple_choice
-  data       = [questions, solved]
-  files      = ["questions.jsonl"]
-  prompt     = "Question: {q}\\nAnswer:"
-  choices    = ["{c}"]
-  answer     = "{a}"
-  shots      = 2
-  shot_files = ["solved.jsonl"]
-  at         = [end]
-}
-
-eval words {
-  kind    = generation
-  data    = [questions]
-  prompt  = "{q}"
-  answer  = "{c.0}"
-  stop    = ["."]
-  maximum = 12 tokens
-  at      = [end]
-}
-
-eval rolling {
-  kind   = perplexity
-  data   = [kept]
-  split  = all
-  window = 128 tokens
-  at     = [end]
-}
-"""
-
-OPENINGS = ["The people of the village", "A cook in the mountains", "The first tram of the day", "Nobody at the harbour"]
-MIDDLES = ["opens the old door", "has never seen the sea", "waits for the baker", "counts the boats at night"]
-ENDS = ["before the sun is up", "because of the cold", "and goes home again", "while the water boils"]
+PROJECT = Path(__file__).parent / "harness"
 
 
 def write(folder: Path) -> None:
-    chance = random.Random(5)
-    pick = chance.choice
-    lines = [f"{pick(OPENINGS)} {pick(MIDDLES)} {pick(ENDS)}." for _ in range(400)]
-    (folder / "text.txt").write_text("\n".join(lines) + "\n")
-    questions = []
-    for _ in range(40):
-        choices = chance.sample(MIDDLES, 3) + [f"naïve {pick(ENDS)} ünd überall"]
-        questions.append({"q": f"{pick(OPENINGS)}", "c": choices, "a": chance.randrange(4)})
-    (folder / "solved.jsonl").write_text("".join(json.dumps(item, ensure_ascii=False) + "\n" for item in questions[:2]))
-    questions = questions[2:]
-    (folder / "questions.jsonl").write_text("".join(json.dumps(item, ensure_ascii=False) + "\n" for item in questions))
-    texts = [" ".join(pick(lines) for _ in range(chance.randrange(1, 12))) for _ in range(20)]
-    (folder / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    (folder / "harness.aur").write_text(SPEC)
+    """The project: made-up sentences, questions and texts, and a spec with `portable` numerics."""
+    for file in PROJECT.iterdir():
+        shutil.copy(file, folder)
 
 
 def run(folder: Path, *command: object) -> None:

@@ -9,6 +9,7 @@ mod cluster;
 mod composition;
 mod damage;
 mod difference;
+mod harness;
 mod identity;
 mod imports;
 mod interruption;

@@ -11,7 +11,7 @@ use aurora_compiler::spec::{BlockKind, Cause, Origin, Spec, Unit, Value};
 use aurora_lang::diagnostics::render_text;
 
 /// Every spec of the repository.
-const SPECS: [&str; 13] = [
+const SPECS: [&str; 14] = [
     "specs/aurora-m.aur",
     "specs/aurora-m-instruct.aur",
     "specs/demo.aur",
@@ -19,6 +19,7 @@ const SPECS: [&str; 13] = [
     "specs/replay.aur",
     "specs/sc2-ablation.aur",
     "specs/smollm2-nordic.aur",
+    "specs/smollm2-safety.aur",
     "specs/starcoder.aur",
     "specs/starcoder-family.aur",
     "specs/starcoderbase.aur",
@@ -28,12 +29,13 @@ const SPECS: [&str; 13] = [
 ];
 
 /// What these share.
-const LIBRARIES: [&str; 7] = [
+const LIBRARIES: [&str; 8] = [
     "specs/lib/aurora-m-data.aur",
     "specs/lib/aurora-m-evals.aur",
     "specs/lib/code-data.aur",
     "specs/lib/code-evals.aur",
     "specs/lib/debian.aur",
+    "specs/lib/safety-evals.aur",
     "specs/lib/starcoder.aur",
     "specs/lib/web-data.aur",
 ];
@@ -173,7 +175,12 @@ fn aurora_m_says_where_everything_is_from() {
 }
 
 /// Experiments of Aurora's own, which stand for nobody's.
-const OURS: [&str; 3] = ["specs/tiny.aur", "specs/demo.aur", "specs/smollm2-nordic.aur"];
+const OURS: [&str; 4] = [
+    "specs/tiny.aur",
+    "specs/demo.aur",
+    "specs/smollm2-nordic.aur",
+    "specs/smollm2-safety.aur",
+];
 
 #[test]
 fn every_number_of_a_real_experiment_is_marked_or_unknown() {
