@@ -128,7 +128,7 @@ pub fn batch(shape: &Shape, micro_batches: usize, step: u64) -> Result<(Batch, V
     let micro_batches = micro_batches.collect::<Result<Vec<_>, tch::TchError>>()?;
     Ok((
         Batch {
-            targets: (micro_batches.len() * shape.micro_batch * shape.sequence) as u64,
+            targets: (micro_batches.len() * shape.micro_batch as usize * shape.sequence) as u64,
             micro_batches,
             samples: Vec::new(),
             digest: None,
