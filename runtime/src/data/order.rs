@@ -386,6 +386,8 @@ mod tests {
             samples in 1u64..9000,
             sizes in proptest::collection::vec(1u64..700, 9),
         ) {
+            // Weights that stay what they are need no end: their blocks are never cut.
+            prop_assume!(start != end);
             let fields = ramp(seed, &start, &end, samples);
             let order = Order::new(&fields, &sizes[..start.len()]).expect("sound");
             let forward: Vec<Sample> = (0..samples).map(|i| order.sample(i)).collect();
