@@ -252,6 +252,12 @@ mod tests {
         assert_eq!(verdict("0.58", None), (Verdict::HoldsWithinNoise, true));
         assert_eq!(verdict("0.62", None), (Verdict::FailsWithinNoise, false));
         assert_eq!(verdict("0.8", None), (Verdict::FailsClearly, false));
+        // The end that fails is the upper one here.
+        let at_most = |most: &str| judge(&gate(accuracy(0), Relation::AtMost, number(most), None), &evals);
+        let verdict_below = |most: &str| at_most(most).expect("it is measured").verdict;
+        assert_eq!(verdict_below("0.62"), Verdict::HoldsWithinNoise);
+        assert_eq!(verdict_below("0.58"), Verdict::FailsWithinNoise);
+        assert_eq!(verdict_below("0.8"), Verdict::HoldsClearly);
         // The binomial standard error is 0.049: 0.52 lies within 95%, and outside of 50%.
         assert_eq!(verdict("0.52", Some("0.95")), (Verdict::HoldsWithinNoise, false));
         assert_eq!(verdict("0.52", Some("0.5")), (Verdict::HoldsClearly, true));
