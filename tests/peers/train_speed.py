@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Training speed and losses against Hugging Face transformers on PyTorch, on this machine.
 
-    train_speed.py SPEED [--rounds 3] [--threads 2] [--shape small large]
+    train_speed.py SPEED [--rounds 3] [--threads 2] [--shape small large] [--precision bf16]
     train_speed.py SPEED --losses [--keep losses.json]
 
 SPEED is the `speed` example of aurora-train (`cargo build --release -p aurora-train --example speed`). Both trainers
-run the same model, precision (f32), threads (2), batch and optimizer; runs alternate, and medians are compared, so that
+run the same model, precision (f32; bf16 is autocast there), threads (2), batch and optimizer; runs alternate, and medians are compared, so that
 other work on the machine falls on both. On a busy machine two threads that wait for each other suffer more than two that
 do not; processor time with `--threads 1` is then the fairer figure. `--losses` compares the losses of the first steps, of
 one worker and of a mesh of four; `--keep` leaves the peer's for the test that needs no peer. Needs torch and transformers
@@ -25,7 +25,9 @@ SHAPES = {
     "large": dict(layers=8, hidden=512, heads=8, vocabulary=16384, sequence=512, micro_batch=4),
     "small": dict(layers=4, hidden=128, heads=4, vocabulary=4096, sequence=128, micro_batch=32),
     "llama": dict(layers=4, hidden=128, heads=4, vocabulary=4096, sequence=128, micro_batch=32, kv_heads=2,
-                  feed_forward=352),
+                  feed_forward=352, theta=10000.0, tied=False),
+    "smollm2": dict(layers=30, hidden=576, heads=9, vocabulary=49152, sequence=256, micro_batch=4, kv_heads=3,
+                    feed_forward=1536, theta=100000.0, tied=True),
 }
 LEARNING_RATE = 1e-3
 MICRO_BATCHES = 2
@@ -42,8 +44,8 @@ def peer_model(of: dict):
         return LlamaForCausalLM(LlamaConfig(
             hidden_size=of["hidden"], intermediate_size=of["feed_forward"], num_hidden_layers=of["layers"],
             num_attention_heads=of["heads"], num_key_value_heads=of["kv_heads"], rms_norm_eps=1e-5,
-            max_position_embeddings=of["sequence"], rope_parameters=dict(rope_type="default", rope_theta=10000.0),
-            tie_word_embeddings=False, attention_bias=False, mlp_bias=False, hidden_act="silu", **common,
+            max_position_embeddings=of["sequence"], rope_parameters=dict(rope_type="default", rope_theta=of["theta"]),
+            tie_word_embeddings=of["tied"], attention_bias=False, mlp_bias=False, hidden_act="silu", **common,
         ))
     return GPTBigCodeForCausalLM(GPTBigCodeConfig(
         n_positions=of["sequence"], n_embd=of["hidden"], n_layer=of["layers"], n_head=of["heads"],
@@ -52,7 +54,7 @@ def peer_model(of: dict):
     ))
 
 
-def peer(shape: str, steps: int, micro_batch: int | None, folder: str | None) -> None:
+def peer(shape: str, steps: int, micro_batch: int | None, folder: str | None, precision: str) -> None:
     """One run of the peer, in this process: prints a JSON line as `speed` does."""
     import resource
     import time
@@ -93,7 +95,8 @@ def peer(shape: str, steps: int, micro_batch: int | None, folder: str | None) ->
         began, used = time.perf_counter(), time.process_time()
         total = 0.0
         for batch in batches[step]:
-            logits = model(batch[:, :-1]).logits
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
+                logits = model(batch[:, :-1]).logits.float()
             loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten()) / micro_batches
             loss.backward()
             total += loss.item()
@@ -166,11 +169,12 @@ def keep(path: str, losses: dict[str, list[float]]) -> None:
     }, indent=2) + "\n")
 
 
-def compare_speed(speed: str, shape: str, rounds: int, steps: int) -> None:
+def compare_speed(speed: str, shape: str, rounds: int, steps: int, precision: str) -> None:
+    more = ["--steps", str(steps), "--precision", precision]
     kinds = {
-        "invariant": lambda: ours(speed, shape, "--steps", str(steps)),
-        "peer": lambda: theirs(shape, "--steps", str(steps)),
-        "native": lambda: ours(speed, shape, "--steps", str(steps), "--numerics", "native"),
+        "invariant": lambda: ours(speed, shape, *more),
+        "peer": lambda: theirs(shape, *more),
+        "native": lambda: ours(speed, shape, *more, "--numerics", "native"),
     }
     found: dict[str, list[dict]] = {kind: [] for kind in kinds}
     for _ in range(rounds):
@@ -198,6 +202,7 @@ def main() -> None:
     parser.add_argument("--shape", nargs="+", choices=SHAPES, default=["large", "small"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--precision", choices=["f32", "bf16"], default="f32")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--losses", action="store_true", help="compare the first losses of both families, not the speed")
     parser.add_argument("--keep", help="with --losses: a file for the peer's")
@@ -207,7 +212,7 @@ def main() -> None:
     arguments = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
     if arguments.peer:
-        peer(arguments.peer, arguments.steps, arguments.micro_batch, arguments.folder)
+        peer(arguments.peer, arguments.steps, arguments.micro_batch, arguments.folder, arguments.precision)
         return
     if not arguments.speed:
         parser.error("which `speed`?")
@@ -217,7 +222,7 @@ def main() -> None:
             keep(arguments.keep, losses)
         return
     for shape in arguments.shape:
-        compare_speed(arguments.speed, shape, arguments.rounds, arguments.steps)
+        compare_speed(arguments.speed, shape, arguments.rounds, arguments.steps, arguments.precision)
 
 
 if __name__ == "__main__":

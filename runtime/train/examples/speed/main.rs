@@ -1,6 +1,6 @@
 //! Tokens per second of training steps at a few shapes, and the losses of the first steps.
 //!
-//! `speed [--shape small|large|llama] [--numerics invariant|portable|native] [--tensor N] [--lanes N] [--threads N]
+//! `speed [--shape small|large|llama|smollm2] [--numerics invariant|portable|native] [--tensor N] [--lanes N] [--threads N]
 //! [--steps N] [--micro-batch SEQUENCES] [--micro-batches N] [--precision f32|bf16]
 //! [--recompute none|selective|full] [--mesh TENSOR,PIPELINE,DATA] [--sequence-parallel] [--distributed-optimizer]
 //! [--checkpoint] [--dump FOLDER]`

@@ -87,7 +87,19 @@ pub fn shape(name: &str) -> Result<Shape, Box<dyn Error>> {
             sequence: 128,
             micro_batch: 32,
         }),
-        _ => Err(format!("no shape `{name}`: small, large or llama").into()),
+        "smollm2" => Ok(Shape {
+            model: ModelFields {
+                architecture: Architecture::Llama,
+                kv_heads: 3,
+                feed_forward: 1536,
+                activation: Activation::SwiGlu,
+                rotary_base: Some("100000".parse()?),
+                ..bigcode(30, 576, 9, 49_152, 256)?
+            },
+            sequence: 256,
+            micro_batch: 4,
+        }),
+        _ => Err(format!("no shape `{name}`: small, large, llama or smollm2").into()),
     }
 }
 
