@@ -21,7 +21,13 @@ fn close(own: f64, peer: f64) {
 fn scores_are_those_of_lm_evaluation_harness() {
     let project = Project::new();
     let peers = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/peers");
-    for file in ["harness.aur", "questions.jsonl", "solved.jsonl", "text.txt", "texts.jsonl"] {
+    for file in [
+        "harness.aur",
+        "questions.jsonl",
+        "solved.jsonl",
+        "text.txt",
+        "texts.jsonl",
+    ] {
         let text = std::fs::read_to_string(format!("{peers}/harness/{file}")).expect("a file of the project");
         project.write(file, &text);
     }
@@ -50,5 +56,8 @@ fn scores_are_those_of_lm_evaluation_harness() {
     assert_eq!(serde_json::json!(words), kept["words"]);
     let results: Value = serde_json::from_str(&project.read("out/harness__cap@60/results_aurora.json")).expect("JSON");
     let bits = results["results"]["rolling_en"]["bits_per_byte,none"].as_f64();
-    close(bits.expect("a number"), kept["bits_per_byte"].as_f64().expect("a number"));
+    close(
+        bits.expect("a number"),
+        kept["bits_per_byte"].as_f64().expect("a number"),
+    );
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::html::STYLE;
+use super::html::{head, loss_points};
 use super::plots::{Line, Plot, draw};
 use super::story::{Point, Story};
 use crate::statistics::Interval;
@@ -104,12 +104,7 @@ pub fn page(runs: &[Compared]) -> Result<String, String> {
     let body = html! {
         (DOCTYPE)
         html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                title { (title) " · Aurora comparison" }
-                style { (PreEscaped(STYLE)) }
-            }
+            (head(&format!("{title} · Aurora comparison")))
             body {
                 h1 { (title) }
                 h2 { "Last scores" }
@@ -129,19 +124,12 @@ pub fn page(runs: &[Compared]) -> Result<String, String> {
 }
 
 fn losses(runs: &[Compared]) -> Plot<'static> {
-    let line = |(colour, run): (usize, &Compared)| {
-        let points = run.story.stages.iter().flat_map(|stage| {
-            let at = |index: usize| (stage.tokens_before + (index as u64 + 1) * stage.tokens_per_step) as f64;
-            let losses = stage.loss.iter().enumerate();
-            losses.map(move |(index, loss)| (at(index), *loss))
-        });
-        Line {
-            name: run.name.clone(),
-            points: points.collect(),
-            bars: Vec::new(),
-            colour,
-            marked: false,
-        }
+    let line = |(colour, run): (usize, &Compared)| Line {
+        name: run.name.clone(),
+        points: loss_points(&run.story),
+        bars: Vec::new(),
+        colour,
+        marked: false,
     };
     Plot {
         across: "tokens",

@@ -7,7 +7,7 @@ use super::story::{EvalStory, Point, StageStory, Story};
 use super::{examples, lineage, tables};
 use crate::statistics::Interval;
 
-pub(super) const STYLE: &str = "
+const STYLE: &str = "
 body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1a1a1a;background:#fff}
 h1,h2{line-height:1.2} h2{margin-top:2.5rem;border-bottom:1px solid #ddd;padding-bottom:.2rem}
 table{border-collapse:collapse;margin:1rem 0} th,td{padding:.25rem .8rem;text-align:right;border-bottom:1px solid #e5e5e5}
@@ -32,12 +32,7 @@ pub fn page(story: &Story) -> Result<String, String> {
     let body = html! {
         (DOCTYPE)
         html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                title { (story.experiment) " · Aurora report" }
-                style { (PreEscaped(STYLE)) }
-            }
+            (head(&format!("{} · Aurora report", story.experiment)))
             body {
                 h1 { (story.experiment) }
                 p {
@@ -76,6 +71,28 @@ pub fn page(story: &Story) -> Result<String, String> {
     Ok(body.into_string())
 }
 
+/// What stands before the body of a page.
+pub(super) fn head(title: &str) -> Markup {
+    html! {
+        head {
+            meta charset="utf-8";
+            meta name="viewport" content="width=device-width, initial-scale=1";
+            title { (title) }
+            style { (PreEscaped(STYLE)) }
+        }
+    }
+}
+
+/// The losses of a run's steps, at the tokens trained on.
+pub(super) fn loss_points(story: &Story) -> Vec<(f64, f64)> {
+    let points = story.stages.iter().flat_map(|stage| {
+        let at = |index: usize| (stage.tokens_before + (index as u64 + 1) * stage.tokens_per_step) as f64;
+        let losses = stage.loss.iter().enumerate();
+        losses.map(move |(index, loss)| (at(index), *loss))
+    });
+    points.collect()
+}
+
 fn seams(story: &Story) -> Vec<(f64, String)> {
     story
         .stages
@@ -85,17 +102,9 @@ fn seams(story: &Story) -> Vec<(f64, String)> {
 }
 
 fn losses(story: &Story) -> Plot<'static> {
-    let points = story.stages.iter().flat_map(|stage| {
-        let at = |index: usize| stage.tokens_before + (index as u64 + 1) * stage.tokens_per_step;
-        stage
-            .loss
-            .iter()
-            .enumerate()
-            .map(move |(index, loss)| (at(index) as f64, *loss))
-    });
     let line = Line {
         name: "loss".to_string(),
-        points: points.collect(),
+        points: loss_points(story),
         bars: Vec::new(),
         colour: 0,
         marked: false,

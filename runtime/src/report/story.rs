@@ -113,18 +113,25 @@ pub struct LineageNode {
     pub inputs: Vec<String>,
 }
 
-fn read_json<T: serde::de::DeserializeOwned>(run: &Run<'_>, id: NodeId, file: &str) -> Result<T, RunError> {
-    let node = &run.keyed.graph.node(id).name;
-    let fail = |cause: String| RunError::Node {
-        node: node.clone(),
-        cause,
-    };
+/// A file of a node's result.
+fn read_text(run: &Run<'_>, id: NodeId, file: &str) -> Result<String, RunError> {
     let files = run.files(id)?;
     let path = files
         .get(file)
-        .ok_or_else(|| fail(format!("its result has no {file}")))?;
-    let text = std::fs::read_to_string(path).map_err(|error| fail(error.to_string()))?;
-    serde_json::from_str(&text).map_err(|error| fail(format!("{file}: {error}")))
+        .ok_or_else(|| unreadable(run, id, format!("its result has no {file}")))?;
+    std::fs::read_to_string(path).map_err(|error| unreadable(run, id, error.to_string()))
+}
+
+fn unreadable(run: &Run<'_>, id: NodeId, cause: String) -> RunError {
+    RunError::Node {
+        node: run.keyed.graph.node(id).name.clone(),
+        cause,
+    }
+}
+
+fn read_json<T: serde::de::DeserializeOwned>(run: &Run<'_>, id: NodeId, file: &str) -> Result<T, RunError> {
+    let text = read_text(run, id, file)?;
+    serde_json::from_str(&text).map_err(|error| unreadable(run, id, format!("{file}: {error}")))
 }
 
 pub(super) fn tell(run: &Run<'_>, report: NodeId) -> Result<Story, RunError> {
@@ -256,18 +263,9 @@ pub(super) fn tell(run: &Run<'_>, report: NodeId) -> Result<Story, RunError> {
 
 /// The items of a task.
 fn items(run: &Run<'_>, id: NodeId) -> Result<Vec<ItemResult>, RunError> {
-    let node = &run.keyed.graph.node(id).name;
-    let fail = |cause: String| RunError::Node {
-        node: node.clone(),
-        cause,
-    };
-    let files = run.files(id)?;
-    let path = files
-        .get("items.jsonl")
-        .ok_or_else(|| fail("its result has no items.jsonl".to_string()))?;
-    let text = std::fs::read_to_string(path).map_err(|error| fail(error.to_string()))?;
+    let text = read_text(run, id, "items.jsonl")?;
     let items = text.lines().map(serde_json::from_str).collect::<Result<_, _>>();
-    items.map_err(|error| fail(format!("items.jsonl: {error}")))
+    items.map_err(|error| unreadable(run, id, format!("items.jsonl: {error}")))
 }
 
 /// What is known of the judge of an eval, if it has one that was measured.
