@@ -171,7 +171,8 @@ fn of_web(address: &str, scratch: &Utf8Path) -> Result<Vec<u8>, String> {
     command.args(["--proto", protocols, "--proto-redir", protocols]);
     command.args(["--max-filesize", &LARGEST.to_string()]);
     command.args(["--output", came.as_str(), "--", address]);
-    let output = source::client::run(&mut command, source::CURL, Watch::nobody()).map_err(|error| chain(&error))?;
+    let output =
+        source::client::run(&mut command, source::client::CURL, Watch::nobody()).map_err(|error| chain(&error))?;
     if !output.status.success() {
         return Err(output.cause());
     }

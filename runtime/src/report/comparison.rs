@@ -100,7 +100,7 @@ pub fn page(runs: &[Compared]) -> Result<String, String> {
     let names: Vec<&str> = runs.iter().map(|run| run.name.as_str()).collect();
     let title = names.join(" · ");
     let mut rows = table(runs).into_iter();
-    let head = rows.next().unwrap_or_default();
+    let columns = rows.next().unwrap_or_default();
     let body = html! {
         (DOCTYPE)
         html lang="en" {
@@ -110,7 +110,7 @@ pub fn page(runs: &[Compared]) -> Result<String, String> {
                 h2 { "Last scores" }
                 p { "± half of the 95% interval, from the items alone: two runs differ by their seeds as well." }
                 div class="wide" { table {
-                    tr { @for cell in &head { th { (cell) } } }
+                    tr { @for cell in &columns { th { (cell) } } }
                     @for row in rows { tr { @for cell in &row { td { (cell) } } } }
                 } }
                 h2 { "Loss" }

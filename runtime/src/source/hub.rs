@@ -22,7 +22,7 @@ use sha2::{Digest, Sha256};
 
 use super::archive::InputFile;
 use super::client;
-use super::{CURL, Context, FetchError};
+use super::{Context, FetchError};
 use crate::progress::{Unit, Watch};
 
 /// Endings of files that hold pickles, code, or the weights of other frameworks once more.

@@ -20,9 +20,6 @@ mod hub;
 mod reference;
 mod registry;
 
-/// How to get `curl` where it is missing.
-pub(crate) const CURL: &str = "on Debian `apt-get install curl` brings it";
-
 /// What was fetched; the files lie in the scratch folder, those of `file:` where they are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fetched {

@@ -54,7 +54,8 @@ impl Pairs {
     fn wants(&self, item: &Value) -> bool {
         self.only.as_ref().is_none_or(|only| match item.get(&only.member) {
             Some(Value::String(text)) => text.trim() == only.text,
-            Some(other) => other.to_string() == only.text,
+            // A number or a truth value, as JSON spells it.
+            Some(other) => serde_json::from_str(&only.text).is_ok_and(|wanted: Value| wanted == *other),
             None => false,
         })
     }

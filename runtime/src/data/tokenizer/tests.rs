@@ -233,7 +233,7 @@ fn a_mask_says_what_is_trained_on() {
     std::fs::create_dir(&tokenizer_folder).expect("a folder");
     let meta = tokenizer(
         &bpe(600),
-        TokenizerInput::Documents(&[plain.clone()]),
+        TokenizerInput::Documents(std::slice::from_ref(&plain)),
         &tokenizer_folder,
         Watch::nobody(),
     )
