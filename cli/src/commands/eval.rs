@@ -49,9 +49,6 @@ pub fn run(context: &Context, checkpoint: &str, eval: &str, how: &RunArguments) 
     }
     let (graph, node) = lower_eval(spec, &pins, name, &block)
         .ok_or_else(|| Failure::fault(format!("no stage of `{}` has the checkpoint `{name}`", spec.name)))?;
-    if let Some(unsupported) = &graph.node(node).unsupported {
-        return Err(Failure::fault(format!("`{eval}` of `{}`: {unsupported}", spec.name)));
-    }
     hear_signals()?;
     let keyed = hash(graph);
     let watch = Watch::new(how.progress, None);

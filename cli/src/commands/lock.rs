@@ -114,7 +114,7 @@ pub fn write(path: &Utf8Path, lock: &Lock) -> Result<(), Failure> {
     aurora_runtime::write_whole(path, text.as_bytes()).map_err(wrap)
 }
 
-/// Refuses what cannot run: values that nobody knows, and things that are not executed yet.
+/// Refuses what cannot run: values that nobody knows.
 pub fn runnable(spec: &Spec) -> Result<(), Failure> {
     let assumptions = aurora_compiler::check::assumptions(spec);
     let unknown: Vec<String> = assumptions
@@ -130,24 +130,5 @@ pub fn runnable(spec: &Spec) -> Result<(), Failure> {
         ))
         .help("give each a value of your own and mark it `@assumed(\"why\")`"));
     }
-    let graph = lower(spec, &Default::default());
-    let unsupported: Vec<String> = graph
-        .ids()
-        .filter_map(|id| {
-            Some(format!(
-                "  {}: {}",
-                graph.node(id).name,
-                graph.node(id).unsupported.as_ref()?
-            ))
-        })
-        .collect();
-    if unsupported.is_empty() {
-        return Ok(());
-    }
-    Err(Failure::fault(format!(
-        "`{}` asks for what this version does not run:\n{}",
-        spec.name,
-        unsupported.join("\n")
-    ))
-    .help("`aurora build` and `aurora plan` work; remove these nodes to run the rest"))
+    Ok(())
 }

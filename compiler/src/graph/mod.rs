@@ -97,8 +97,6 @@ pub struct Node {
     pub unknown: Vec<String>,
     /// Values of the spec that the fields came from, by spec path, as text. Not identity.
     pub spec_values: Arc<BTreeMap<String, String>>,
-    /// What `run` cannot do yet, in words; such a node compiles, so that an experiment can be written down whole.
-    pub unsupported: Option<String>,
 }
 
 /// An edge, seen from the node that uses it.

@@ -16,7 +16,6 @@ pub(super) struct Reader<'a> {
     spec: &'a Spec,
     unknown: Vec<String>,
     values: Arc<BTreeMap<String, String>>,
-    pub(super) unsupported: Option<String>,
 }
 
 /// A field and its path in the spec.
@@ -32,7 +31,6 @@ impl<'a> Reader<'a> {
             spec,
             unknown: Vec::new(),
             values: Arc::default(),
-            unsupported: None,
         }
     }
 
@@ -163,7 +161,6 @@ impl<'a> Reader<'a> {
             fields: serde_json::to_value(fields).unwrap_or_else(|_| unreachable!("fields are plain data")),
             unknown: self.unknown,
             spec_values: self.values,
-            unsupported: self.unsupported,
         }
     }
 }
