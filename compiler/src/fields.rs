@@ -340,6 +340,28 @@ pub enum Numerics {
 }
 
 impl Numerics {
+    /// The contract of this name over a logical grid.
+    pub fn named(contract: &str, tensor: u32, lanes: u32, micro_batch: u32) -> Option<Self> {
+        Some(match contract {
+            "invariant" => Self::Invariant {
+                tensor,
+                lanes,
+                micro_batch,
+            },
+            "portable" => Self::Portable {
+                tensor,
+                lanes,
+                micro_batch,
+            },
+            "native" => Self::Native {
+                tensor,
+                lanes,
+                micro_batch,
+            },
+            _ => return None,
+        })
+    }
+
     /// Logical tensor shards, logical gradient lanes, and sequences of a micro-batch.
     pub fn grid(&self) -> [u32; 3] {
         match *self {

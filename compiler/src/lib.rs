@@ -4,7 +4,8 @@
 //! text → (compose) ast::File of every file → (check) Spec → (lower) Graph → (hash) Keyed → (plan) Plan
 //! ```
 //!
-//! Pure: text and values in, values out; no file, clock or environment.
+//! Beside it, a launch script of Megatron-LM as a spec (`megatron`). Pure: text and values in, values out; no file, clock or
+//! environment.
 
 pub mod check;
 pub mod compose;
@@ -14,6 +15,7 @@ pub mod fields;
 pub mod graph;
 pub mod hash;
 pub mod lock;
+pub mod megatron;
 pub mod memory;
 pub mod placement;
 pub mod plan;

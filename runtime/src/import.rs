@@ -4,7 +4,6 @@
 //! never moved silently: another text under the same address is an error that names both.
 
 use std::collections::BTreeMap;
-use std::process::Command;
 
 use aurora_compiler::compose::remote::split;
 use aurora_compiler::lock::LockedImport;
@@ -13,7 +12,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use crate::engine::chain;
 use crate::progress::Watch;
 use crate::source::archive::read_member;
-use crate::source::{self, Context, Reference};
+use crate::source::{self, Context, Reference, web};
 
 /// A library of definitions is not larger.
 const LARGEST: u64 = 4 << 20;
@@ -27,6 +26,17 @@ pub enum Fetch {
     Pinned,
     /// What no lock pins as well; it is pinned then.
     Anything,
+}
+
+impl Fetch {
+    /// What a command may fetch that works `offline`, or keeps to its lock.
+    pub fn allowed(offline: bool, locked: bool) -> Self {
+        match (offline, locked) {
+            (true, _) => Self::Nothing,
+            (false, true) => Self::Pinned,
+            (false, false) => Self::Anything,
+        }
+    }
 }
 
 /// The imports of one spec.
@@ -148,31 +158,9 @@ fn of_package(address: &str, scratch: &Utf8Path) -> Result<Vec<u8>, String> {
     read_member(&fetched.files, member, LARGEST).map_err(|error| chain(&error))
 }
 
-/// `curl` carries the bytes, as it knows proxies and certificates.
 fn of_web(address: &str, scratch: &Utf8Path) -> Result<Vec<u8>, String> {
     let came = scratch.join("came");
-    let mut command = Command::new("curl");
-    command.args([
-        "--silent",
-        "--show-error",
-        "--location",
-        "--fail",
-        "--retry",
-        "2",
-        "--max-redirs",
-        "10",
-    ]);
-    // An encrypted address leads to encrypted ones only.
-    let protocols = if address.starts_with("https:") {
-        "=https"
-    } else {
-        "=http"
-    };
-    command.args(["--proto", protocols, "--proto-redir", protocols]);
-    command.args(["--max-filesize", &LARGEST.to_string()]);
-    command.args(["--output", came.as_str(), "--", address]);
-    let output =
-        source::client::run(&mut command, source::client::CURL, Watch::nobody()).map_err(|error| chain(&error))?;
+    let output = web::get(address, &came, Some(LARGEST), Watch::nobody()).map_err(|error| chain(&error))?;
     if !output.status.success() {
         return Err(output.cause());
     }

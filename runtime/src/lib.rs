@@ -12,7 +12,6 @@ pub mod import;
 pub mod job;
 pub mod judge;
 pub mod launch;
-pub mod megatron;
 pub mod pin;
 pub mod progress;
 pub mod record;

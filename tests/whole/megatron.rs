@@ -2,7 +2,7 @@
 
 use crate::project::Project;
 
-const SCRIPT: &str = include_str!("../../runtime/src/megatron/tests/starcoder.slurm");
+const SCRIPT: &str = include_str!("../../compiler/src/megatron/tests/starcoder.slurm");
 
 #[test]
 fn a_launch_script_becomes_a_spec_that_is_sound() {

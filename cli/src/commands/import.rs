@@ -1,9 +1,9 @@
 //! `aurora import`: reads a published model or a launch script, and says how a spec would state it.
 
 use aurora_compiler::fields::{ModelFields, TokenizerFields};
+use aurora_compiler::megatron::{Kind, Options, import};
 use aurora_runtime::data::tokenizer::{TokenizerInput, tokenizer};
 use aurora_runtime::engine::chain;
-use aurora_runtime::megatron::{Kind, Options, import};
 use aurora_runtime::progress::Watch;
 use aurora_runtime::source::archive::InputFile;
 use aurora_runtime::weights::{Foreign, Gguf, HuggingFace, take};

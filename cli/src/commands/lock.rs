@@ -30,14 +30,9 @@ pub fn run(
     upgrade: &[String],
     offline: bool,
 ) -> Result<Exit, Failure> {
-    let fetch = match (offline, check) {
-        (true, _) => Fetch::Nothing,
-        (false, true) => Fetch::Pinned,
-        (false, false) => Fetch::Anything,
-    };
     let (addresses, upgrade): (Vec<String>, Vec<String>) = upgrade.iter().cloned().partition(|name| is_remote(name));
     let reach = Reach {
-        fetch,
+        fetch: Fetch::allowed(offline, check),
         upgrade: &addresses,
         ..context.reach()
     };

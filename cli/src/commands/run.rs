@@ -271,13 +271,8 @@ pub fn publish_source(
 
 pub fn run(context: &Context, argument: &SpecArgument, how: &RunArguments, locked: bool) -> Result<Exit, Failure> {
     let door = door(how)?;
-    let fetch = match (how.offline, locked) {
-        (true, _) => Fetch::Nothing,
-        (false, true) => Fetch::Pinned,
-        (false, false) => Fetch::Anything,
-    };
     let reach = Reach {
-        fetch,
+        fetch: Fetch::allowed(how.offline, locked),
         ..context.reach()
     };
     let (project, loaded) = context.open_with(argument, reach)?;

@@ -7,11 +7,10 @@ use super::nodes::{experiment, judge, order_node, read_numerics, read_precision,
 use super::reader::{At, Reader, steps_of};
 use super::{Graph, Input, Kind, Node, NodeId, Pins};
 use crate::fields::{
-    EvalFields, EvalSet, Exact, ExpectFields, ExtractFields, FilterFields, Format, JudgeFields, Language, Only,
-    PageReference, SourceFields, Split, Term, TokenizerFields, TokensFields, Unit, WeightsFields, WeightsHow,
+    EvalFields, EvalSet, ExtractFields, FilterFields, Format, JudgeFields, Language, Only, PageReference, SourceFields,
+    Split, TokenizerFields, TokensFields, Unit, WeightsFields, WeightsHow,
 };
-use crate::schema;
-use crate::spec::{Better, BlockId, BlockKind, Expression, Function, Metric, Spec, Value};
+use crate::spec::{BlockId, BlockKind, Spec, Value};
 
 /// Returns the graph of a spec whose sources are pinned as far as `pins` says.
 pub fn lower(spec: &Spec, pins: &Pins) -> Graph {
@@ -54,22 +53,22 @@ impl<'a> Lowering<'a> {
     }
 }
 
-struct Lowering<'a> {
-    spec: &'a Spec,
+pub(super) struct Lowering<'a> {
+    pub(super) spec: &'a Spec,
     pins: &'a Pins,
-    graph: Graph,
-    stages: BTreeMap<String, LoweredStage>,
+    pub(super) graph: Graph,
+    pub(super) stages: BTreeMap<String, LoweredStage>,
 }
 
-struct LoweredStage {
-    plan: StagePlan,
-    start: NodeId,
-    model: BlockId,
+pub(super) struct LoweredStage {
+    pub(super) plan: StagePlan,
+    pub(super) start: NodeId,
+    pub(super) model: BlockId,
     /// Checkpoint nodes by the step after which they stand.
-    checkpoints: BTreeMap<u64, NodeId>,
+    pub(super) checkpoints: BTreeMap<u64, NodeId>,
 }
 
-fn input(role: &str, node: NodeId) -> Input {
+pub(super) fn input(role: &str, node: NodeId) -> Input {
     Input {
         role: role.to_string(),
         node,
@@ -268,7 +267,7 @@ impl<'a> Lowering<'a> {
         })
     }
 
-    fn weights(&mut self, model: &BlockId) -> NodeId {
+    pub(super) fn weights(&mut self, model: &BlockId) -> NodeId {
         let name = format!("weights/{}", model.name);
         let block = model.clone();
         self.once(name.clone(), |this| {
@@ -377,7 +376,7 @@ impl<'a> Lowering<'a> {
     }
 
     /// The checkpoints at which an eval looks at a stage.
-    fn eval_points(&self, eval: &BlockId, stage: &LoweredStage) -> Vec<NodeId> {
+    pub(super) fn eval_points(&self, eval: &BlockId, stage: &LoweredStage) -> Vec<NodeId> {
         let mut read = Reader::new(self.spec);
         let mut points = Vec::new();
         for at in read.elements(&read.at(eval, "at")) {
@@ -419,7 +418,7 @@ impl<'a> Lowering<'a> {
         }
     }
 
-    fn eval_at(&mut self, id: &BlockId, checkpoint: NodeId, model: &BlockId, sequence: u64) -> NodeId {
+    pub(super) fn eval_at(&mut self, id: &BlockId, checkpoint: NodeId, model: &BlockId, sequence: u64) -> NodeId {
         let at = self.graph.node(checkpoint).name.clone();
         let at = at.strip_prefix("weights/").unwrap_or(&at).to_string();
         let (id, model) = (id.clone(), model.clone());
@@ -501,162 +500,6 @@ impl<'a> Lowering<'a> {
         (read.node(name, Kind::Judge, &fields), inputs)
     }
 
-    fn expect(&mut self, id: &BlockId) {
-        let mut read = Reader::new(self.spec);
-        let at = read.at(id, "gate");
-        let Some(Value::Gate(gate)) = read.value(&at) else {
-            return;
-        };
-        let mut inputs = Vec::new();
-        let left = self.term(&gate.left, &mut inputs);
-        let right = self.term(&gate.right, &mut inputs);
-        let fields = ExpectFields {
-            left,
-            relation: gate.relation,
-            right,
-            confidence: gate
-                .confidence
-                .map(|percent| Exact::new(percent.decimal() / rust_decimal::Decimal::ONE_HUNDRED)),
-        };
-        let node = read.node(format!("expect/{}", id.name), Kind::Expect, &fields);
-        self.graph.add(node, inputs);
-    }
-
-    fn term(&mut self, expression: &Expression, inputs: &mut Vec<Input>) -> Term {
-        let mut both = |left: &Expression, right: &Expression| {
-            (Box::new(self.term(left, inputs)), Box::new(self.term(right, inputs)))
-        };
-        match expression {
-            Expression::Number(value) => Term::Number(*value),
-            Expression::Points(value) => Term::Number(Exact::new(value.decimal() / rust_decimal::Decimal::ONE_HUNDRED)),
-            Expression::Add(left, right) => {
-                let (left, right) = both(left, right);
-                Term::Add(left, right)
-            }
-            Expression::Subtract(left, right) => {
-                let (left, right) = both(left, right);
-                Term::Subtract(left, right)
-            }
-            Expression::Multiply(left, right) => {
-                let (left, right) = both(left, right);
-                Term::Multiply(left, right)
-            }
-            Expression::Metric(metric) => {
-                let scores = self.scores(metric);
-                metric_term(metric, scores, inputs)
-            }
-            Expression::Function(function, arguments) => self.function(*function, arguments, inputs),
-        }
-    }
-
-    fn function(&mut self, function: Function, arguments: &[Expression], inputs: &mut Vec<Input>) -> Term {
-        match (function, arguments) {
-            (Function::Trend, [Expression::Metric(metric)]) => Term::Trend(self.points(metric, inputs)),
-            (Function::Forgetting, [Expression::Metric(metric)]) => {
-                let end = self.scores(metric);
-                let earlier = self.earlier(metric, end).into_iter();
-                Term::Forgetting {
-                    earlier: earlier.map(|scores| metric_term(metric, scores, inputs)).collect(),
-                    last: Box::new(metric_term(metric, end, inputs)),
-                    better: self.better(&arguments[0]),
-                }
-            }
-            (Function::Trend | Function::Forgetting, _) => {
-                unreachable!("check finds one metric in a function of checkpoints")
-            }
-            (Function::Mean | Function::Worst | Function::Gap, _) => {
-                let terms = arguments.iter().map(|argument| self.term(argument, inputs)).collect();
-                match function {
-                    Function::Mean => Term::Mean(terms),
-                    Function::Gap => Term::Gap(terms),
-                    _ => Term::Worst {
-                        of: terms,
-                        better: self.better(&arguments[0]),
-                    },
-                }
-            }
-        }
-    }
-
-    /// Which way an argument is better, of those that check lets through.
-    fn better(&self, expression: &Expression) -> Better {
-        match expression {
-            Expression::Metric(metric) => {
-                let eval = self.spec.block(BlockKind::Eval, &metric.eval);
-                match eval.and_then(|eval| eval.word("better")) {
-                    Some("lower") => Better::Lower,
-                    Some(_) => Better::Higher,
-                    None => schema::better(&metric.metric),
-                }
-            }
-            Expression::Function(Function::Forgetting | Function::Gap, _) => Better::Lower,
-            Expression::Function(_, arguments) => arguments.first().map_or(Better::Higher, |first| self.better(first)),
-            _ => Better::Higher,
-        }
-    }
-
-    /// A metric wherever its eval looks at its stage, each with its tokens since the stage began.
-    fn points(&mut self, metric: &Metric, inputs: &mut Vec<Input>) -> Vec<(u64, Term)> {
-        let eval = eval_of(metric);
-        let stage = &self.stages[&metric.at.name];
-        let (model, sequence, per_step) = (stage.model.clone(), stage.plan.sequence, stage.plan.tokens_per_step());
-        let steps: BTreeMap<NodeId, u64> = stage.checkpoints.iter().map(|(step, node)| (*node, *step)).collect();
-        let points = self.eval_points(&eval, stage).into_iter();
-        let mut terms = Vec::new();
-        for checkpoint in points {
-            let scores = self.eval_at(&eval, checkpoint, &model, sequence);
-            let tokens = steps.get(&checkpoint).map_or(0, |step| step * per_step);
-            terms.push((tokens, metric_term(metric, scores, inputs)));
-        }
-        terms
-    }
-
-    /// The evals of a metric before the end of its stage: in the stage, and in those that it builds on.
-    fn earlier(&mut self, metric: &Metric, end: NodeId) -> Vec<NodeId> {
-        let eval = eval_of(metric);
-        let chosen = self.spec.blocks[&eval].references("stages");
-        let mut checkpoints = Vec::new();
-        let mut at = Some(metric.at.clone());
-        while let Some(id) = at.filter(|id| id.kind == BlockKind::Stage) {
-            let stage = &self.stages[&id.name];
-            if chosen.contains(&&id) {
-                let own = self.eval_points(&eval, stage).into_iter();
-                checkpoints.extend(
-                    own.rev()
-                        .map(|checkpoint| (checkpoint, stage.model.clone(), stage.plan.sequence)),
-                );
-            }
-            at = self.spec.blocks[&id].reference("start").cloned();
-        }
-        checkpoints.reverse();
-        let mut found = Vec::new();
-        for (checkpoint, model, sequence) in checkpoints {
-            let scores = self.eval_at(&eval, checkpoint, &model, sequence);
-            if scores != end && !found.contains(&scores) {
-                found.push(scores);
-            }
-        }
-        found
-    }
-
-    /// The eval node that a metric is read from: at the end of a stage, or at a model's first weights.
-    fn scores(&mut self, metric: &Metric) -> NodeId {
-        let eval = eval_of(metric);
-        let (checkpoint, model, sequence) = if metric.at.kind == BlockKind::Model {
-            let first = self.stages.values().find(|stage| stage.model == metric.at);
-            let sequence = first.map_or(0, |stage| stage.plan.sequence);
-            (self.weights(&metric.at), metric.at.clone(), sequence)
-        } else {
-            let stage = &self.stages[&metric.at.name];
-            let last = stage
-                .checkpoints
-                .last_key_value()
-                .map_or(stage.start, |(_, node)| *node);
-            (last, stage.model.clone(), stage.plan.sequence)
-        };
-        self.eval_at(&eval, checkpoint, &model, sequence)
-    }
-
     fn report(&mut self) {
         let told: Vec<Input> = self
             .graph
@@ -676,27 +519,6 @@ impl<'a> Lowering<'a> {
 /// The name under which the weights that a model takes from the hub are pinned.
 pub fn hub_source(model: &BlockId) -> String {
     format!("{}.weights", model.name)
-}
-
-fn eval_of(metric: &Metric) -> BlockId {
-    BlockId {
-        kind: BlockKind::Eval,
-        name: metric.eval.clone(),
-    }
-}
-
-/// A metric as read from the node `scores`, which is an input once however often it is read.
-fn metric_term(metric: &Metric, scores: NodeId, inputs: &mut Vec<Input>) -> Term {
-    let known = inputs.iter().position(|input| input.node == scores);
-    let index = known.unwrap_or_else(|| {
-        inputs.push(input("scores", scores));
-        inputs.len() - 1
-    });
-    Term::Metric {
-        input: index,
-        metric: metric.metric.clone(),
-        set: metric.set.clone(),
-    }
 }
 
 fn reference_name(value: &Value) -> Option<String> {

@@ -6,6 +6,7 @@
 
 mod changed;
 mod facts;
+mod gates;
 mod lower;
 mod nodes;
 mod reader;

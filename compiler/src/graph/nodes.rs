@@ -25,23 +25,9 @@ pub(super) fn read_numerics<'a>(spec: &'a Spec, read: &mut Reader<'a>) -> Numeri
     let micro_batch = read.count(&read.argument(&at, "micro_batch"));
     let tensor = read.count(&read.argument(&at, "tensor"));
     let lanes = read.count(&read.argument(&at, "lanes"));
-    match read.call_name(&at) {
-        "native" => Numerics::Native {
-            tensor,
-            lanes,
-            micro_batch,
-        },
-        "portable" => Numerics::Portable {
-            tensor,
-            lanes,
-            micro_batch,
-        },
-        _ => Numerics::Invariant {
-            tensor,
-            lanes,
-            micro_batch,
-        },
-    }
+    let contract = read.call_name(&at);
+    Numerics::named(contract, tensor, lanes, micro_batch)
+        .unwrap_or_else(|| unreachable!("the table of numerics lists {contract}"))
 }
 
 pub(super) fn read_precision<'a>(spec: &'a Spec, read: &mut Reader<'a>) -> Precision {

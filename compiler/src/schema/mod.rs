@@ -6,11 +6,13 @@
 
 mod blocks;
 mod calls;
+mod evals;
 mod functions;
 mod reference;
 mod units;
 
-pub use blocks::{BLOCKS, Metric, better, component, eval_field_kinds, metrics};
+pub use blocks::{BLOCKS, component};
+pub use evals::{Metric, better, eval_field_kinds, metrics};
 pub use functions::{FUNCTIONS, FunctionSchema, function};
 pub use reference::reference;
 pub use units::{UNITS, WrittenUnit, written_unit};

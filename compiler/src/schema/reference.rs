@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::blocks::metric_table;
 use super::calls::ALL;
+use super::evals::metric_table;
 use super::{BLOCKS, CallSchema, Default, FUNCTIONS, FieldSchema, Role, Type, UNITS, component, unit_names};
 use crate::spec::{Better, BlockKind};
 

@@ -176,7 +176,8 @@ const FCNTLS: &[u64] = &[
     libc::F_GETFL as u64,
     libc::F_SETFL as u64,
 ];
-const NAMESPACES: i32 = libc::CLONE_NEWUSER
+/// Every kind of namespace that a program may be given, and may not make itself.
+pub(crate) const NAMESPACES: i32 = libc::CLONE_NEWUSER
     | libc::CLONE_NEWNS
     | libc::CLONE_NEWPID
     | libc::CLONE_NEWNET

@@ -14,6 +14,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, PidfdFlags, Signal, getegid, geteuid, kill_process, kill_process_group, pidfd_open};
 
 use crate::child::{Ends, NOBODY, Step, become_program, read_report};
+use crate::filter::NAMESPACES;
 use crate::plan::{Place, Plan};
 use crate::{Ended, Limits, Outcome, SandboxError};
 
@@ -139,16 +140,9 @@ pub fn watch(plan: &Plan, limits: &Limits, probe: Option<&dyn Fn() -> i32>) -> R
         report: report_in.as_fd(),
     };
     let own = matches!(plan.place, Place::Own(_));
-    let namespaces = libc::CLONE_NEWUSER
-        | libc::CLONE_NEWNS
-        | libc::CLONE_NEWPID
-        | libc::CLONE_NEWNET
-        | libc::CLONE_NEWIPC
-        | libc::CLONE_NEWUTS
-        | libc::CLONE_NEWCGROUP;
     // SAFETY: the closure is `become_program`, which is written for this and does not return.
     let process = unsafe {
-        Process::start(if own { namespaces } else { 0 }, !own, || {
+        Process::start(if own { NAMESPACES } else { 0 }, !own, || {
             become_program(plan, ends, probe);
         })
     };

@@ -4,12 +4,16 @@
 //! token ids at any position, read through a memory map. A document is one sequence, its end-of-document token inside.
 //! Not here: where the ids come from (`tokenizer`), which positions are read when (`order`).
 
+mod mask;
+
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use memmap2::Mmap;
+
+pub use mask::Mask;
 
 /// "MMIDIDX" and two NULs.
 const MAGIC: [u8; 9] = *b"MMIDIDX\0\0";
@@ -263,55 +267,6 @@ impl TokenWriter {
             self.idx.write_all(&boundary.to_le_bytes())?;
         }
         self.idx.flush()
-    }
-}
-
-/// Writes which tokens are trained on; nothing, if all are.
-pub struct Mask {
-    path: Utf8PathBuf,
-    file: BufWriter<File>,
-    some_are_read: bool,
-}
-
-impl Mask {
-    /// # Errors
-    /// If the file cannot be made.
-    pub fn create(path: &Utf8Path) -> Result<Self, TokensError> {
-        Ok(Self {
-            path: path.to_owned(),
-            file: BufWriter::new(create(path)?),
-            some_are_read: false,
-        })
-    }
-
-    /// Adds a document: tokens that are only read, and those that are trained on.
-    ///
-    /// # Errors
-    /// If the disk does not take it.
-    pub fn push(&mut self, read: usize, trained: usize) -> Result<(), TokensError> {
-        self.some_are_read |= read > 0;
-        let bytes: Vec<u8> = std::iter::repeat_n(0, read)
-            .chain(std::iter::repeat_n(1, trained))
-            .collect();
-        self.file
-            .write_all(&bytes)
-            .map_err(|source| writing(&self.path, source))
-    }
-
-    /// Closes the file, or removes it.
-    ///
-    /// # Errors
-    /// If the disk does not take it.
-    pub fn finish(mut self) -> Result<(), TokensError> {
-        let path = self.path.clone();
-        let done = self.file.flush().and_then(|()| {
-            if self.some_are_read {
-                Ok(())
-            } else {
-                std::fs::remove_file(&path)
-            }
-        });
-        done.map_err(|source| writing(&path, source))
     }
 }
 

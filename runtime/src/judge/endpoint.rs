@@ -9,7 +9,7 @@ use super::Inputs;
 use super::outside::OutsideError;
 use crate::data::template::Template;
 use crate::progress::Unit;
-use crate::source::client::{self, PostError};
+use crate::source::web::{PostError, post};
 use crate::task::{ItemResult, Verdict};
 
 /// Requests under way at a time.
@@ -97,7 +97,7 @@ fn one(endpoint: &Endpoint<'_>, question: &str, inputs: &Inputs<'_>) -> Result<S
         "seed": 0,
     });
     let url = format!("{}/chat/completions", endpoint.url.trim_end_matches('/'));
-    let reply = client::post(&url, inputs.secret, &body, inputs.watch).map_err(|error| match error {
+    let reply = post(&url, inputs.secret, &body, inputs.watch).map_err(|error| match error {
         PostError::Client(error) => error.into(),
         PostError::Refused { cause } => failed(cause),
     })?;

@@ -9,7 +9,8 @@ use super::RunFacts;
 use crate::job::Step;
 use crate::progress::{Unit, Watch};
 use crate::report::Story;
-use crate::source::client::{self, ClientError, PostError};
+use crate::source::client::ClientError;
+use crate::source::web::{self, PostError};
 
 /// Metrics of one request: what the server takes at most.
 const BATCH: usize = 1000;
@@ -38,7 +39,7 @@ pub struct Server<'a> {
 impl Server<'_> {
     fn post(&self, path: &str, body: &Value) -> Result<Value, MlflowError> {
         let url = format!("{}/api/2.0/mlflow/{path}", self.url.trim_end_matches('/'));
-        client::post(&url, self.token, body, self.watch).map_err(|error| match error {
+        web::post(&url, self.token, body, self.watch).map_err(|error| match error {
             PostError::Client(error) => error.into(),
             PostError::Refused { cause } => MlflowError::Server { url, cause },
         })

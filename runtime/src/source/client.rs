@@ -8,8 +8,6 @@ use std::io::{self, Read, Seek, Write};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use serde_json::Value;
-
 use crate::progress::{Cancelled, Watch};
 
 /// How often a running client is looked at.
@@ -83,46 +81,6 @@ pub fn run_fed(
     })?;
     run_reading(command, file.into(), remedy, watch)
 }
-
-#[derive(Debug, thiserror::Error)]
-pub enum PostError {
-    #[error(transparent)]
-    Client(#[from] ClientError),
-    #[error("{cause}")]
-    Refused { cause: String },
-}
-
-/// Posts JSON and reads the JSON that comes back. `curl` carries the bytes, as it knows proxies and certificates; the key goes
-/// to it through its input, where no list of processes shows it.
-///
-/// # Errors
-/// `curl` is missing, or the server cannot be reached, refuses, or answers something else.
-pub fn post(url: &str, key: Option<&str>, body: &Value, watch: Watch<'_>) -> Result<Value, PostError> {
-    let refused = |cause: String| PostError::Refused { cause };
-    let mut file = tempfile::NamedTempFile::new().map_err(|error| refused(error.to_string()))?;
-    file.write_all(body.to_string().as_bytes())
-        .map_err(|error| refused(error.to_string()))?;
-    let mut config = String::from("header = \"Content-Type: application/json\"\n");
-    if let Some(key) = key {
-        let quoted = key.trim().replace('\\', "\\\\").replace('"', "\\\"");
-        config.push_str(&format!("header = \"Authorization: Bearer {quoted}\"\n"));
-    }
-    let mut command = Command::new("curl");
-    command.args(["--silent", "--show-error", "--fail-with-body", "--config", "-"]);
-    command.args(["--retry", "3", "--max-time", "300", "--proto", "=http,https"]);
-    command.arg("--data-binary").arg(format!("@{}", file.path().display()));
-    command.arg("--").arg(url);
-    let output = run_fed(&mut command, &config, CURL, watch)?;
-    if !output.status.success() {
-        return Err(refused(
-            [output.error.trim(), output.out.trim()].join(" ").trim().to_owned(),
-        ));
-    }
-    serde_json::from_str(&output.out).map_err(|error| refused(format!("its answer is no JSON: {error}")))
-}
-
-/// How to get `curl` where it is missing.
-pub const CURL: &str = "on Debian `apt-get install curl` brings it";
 
 /// As [`run`], for a client that works in a locked folder: `lock` is an empty file that this process has locked. The
 /// client gets it as its input, so that the lock lasts as long as the client, even if this process is killed.

@@ -14,14 +14,13 @@
 
 use std::fs;
 use std::io::{self, Read};
-use std::process::Command;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::archive::InputFile;
-use super::client;
+use super::web;
 use super::{Context, FetchError};
 use crate::progress::{Unit, Watch};
 
@@ -250,14 +249,7 @@ impl Repository<'_> {
 
     /// Writes what stands at an address to a file.
     fn get(&self, address: &str, to: &Utf8Path) -> Result<(), FetchError> {
-        let mut command = Command::new("curl");
-        command.args(["--silent", "--show-error", "--location", "--fail"]);
-        command.args(["--retry", "2", "--max-redirs", "10"]);
-        // Redirects go to servers of bytes, never to files of this machine.
-        command.args(["--proto", "=http,https", "--proto-redir", "=http,https"]);
-        command.args(["--write-out", "%{http_code}"]);
-        command.args(["--output", to.as_str(), "--", address]);
-        let output = client::run(&mut command, client::CURL, self.watch)?;
+        let output = web::get(address, to, None, self.watch)?;
         if output.status.success() {
             return Ok(());
         }

@@ -19,6 +19,7 @@ mod files;
 mod hub;
 mod reference;
 mod registry;
+pub(crate) mod web;
 
 /// What was fetched; the files lie in the scratch folder, those of `file:` where they are.
 #[derive(Clone, Debug, PartialEq, Eq)]

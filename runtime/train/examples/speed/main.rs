@@ -132,23 +132,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (threads, lanes): (u32, u32) = (get("threads", "2").parse()?, get("lanes", "2").parse()?);
     let tensor: u32 = get("tensor", "1").parse()?;
     let micro_batch = shape.micro_batch;
-    let numerics = match get("numerics", "invariant").as_str() {
-        "native" => Numerics::Native {
-            tensor,
-            lanes,
-            micro_batch,
-        },
-        "portable" => Numerics::Portable {
-            tensor,
-            lanes,
-            micro_batch,
-        },
-        _ => Numerics::Invariant {
-            tensor,
-            lanes,
-            micro_batch,
-        },
-    };
+    let contract = get("numerics", "invariant");
+    let numerics = Numerics::named(&contract, tensor, lanes, micro_batch).ok_or("no such numerics")?;
     let precision = if get("precision", "f32") == "bf16" {
         Precision::Bf16
     } else {

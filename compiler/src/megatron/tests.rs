@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
-use aurora_compiler::compose::{Bundle, Choice};
-use aurora_compiler::spec::Spec;
+use crate::compose::{Bundle, Choice};
+use crate::spec::Spec;
 use proptest::prelude::*;
 
 use super::flags::{Class, FLAGS, Takes};
@@ -59,9 +59,9 @@ fn what_a_script_says_is_a_sound_spec() {
 fn starcoder_has_its_published_parameters() {
     let imported = with_vocabulary("starcoder.slurm", STARCODER);
     let spec = checked(&imported).expect("a sound spec");
-    let graph = aurora_compiler::graph::lower(&spec, &aurora_compiler::graph::Pins::default());
+    let graph = crate::graph::lower(&spec, &crate::graph::Pins::default());
     let facts = graph.ids().find_map(|id| graph.node(id).fields.get("model").cloned());
-    let model: aurora_compiler::fields::ModelFields =
+    let model: crate::fields::ModelFields =
         serde_json::from_value(facts.expect("a node that holds the model")).expect("a model");
     assert_eq!(model.parameters(), 15_517_456_384);
 }

@@ -1,0 +1,57 @@
+//! `tokens.mask`: a byte a token, 1 where it is trained on.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+
+use camino::{Utf8Path, Utf8PathBuf};
+
+use super::{TokensError, create, writing};
+
+/// Writes which tokens are trained on; nothing, if all are.
+pub struct Mask {
+    path: Utf8PathBuf,
+    file: BufWriter<File>,
+    some_are_read: bool,
+}
+
+impl Mask {
+    /// # Errors
+    /// If the file cannot be made.
+    pub fn create(path: &Utf8Path) -> Result<Self, TokensError> {
+        Ok(Self {
+            path: path.to_owned(),
+            file: BufWriter::new(create(path)?),
+            some_are_read: false,
+        })
+    }
+
+    /// Adds a document: tokens that are only read, and those that are trained on.
+    ///
+    /// # Errors
+    /// If the disk does not take it.
+    pub fn push(&mut self, read: usize, trained: usize) -> Result<(), TokensError> {
+        self.some_are_read |= read > 0;
+        let bytes: Vec<u8> = std::iter::repeat_n(0, read)
+            .chain(std::iter::repeat_n(1, trained))
+            .collect();
+        self.file
+            .write_all(&bytes)
+            .map_err(|source| writing(&self.path, source))
+    }
+
+    /// Closes the file, or removes it.
+    ///
+    /// # Errors
+    /// If the disk does not take it.
+    pub fn finish(mut self) -> Result<(), TokensError> {
+        let path = self.path.clone();
+        let done = self.file.flush().and_then(|()| {
+            if self.some_are_read {
+                Ok(())
+            } else {
+                std::fs::remove_file(&path)
+            }
+        });
+        done.map_err(|source| writing(&path, source))
+    }
+}
