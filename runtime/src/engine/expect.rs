@@ -36,9 +36,12 @@ impl Gate {
     /// The two sides, and the difference with its interval.
     pub fn figures(&self) -> String {
         let found = &self.found;
-        let sides = format!("{:.4} against {:.4}, {:+.4}", found.left, found.right, found.difference);
+        let sides = format!(
+            "{:.4} against {:.4}, difference {:+.4}",
+            found.left, found.right, found.difference
+        );
         match found.interval {
-            Some(Interval { low, high }) => format!("{sides}, {} between {low:+.4} and {high:+.4}", self.level()),
+            Some(Interval { low, high }) => format!("{sides}, {} interval {low:+.4} to {high:+.4}", self.level()),
             None => format!("{sides}, and too few items to say more"),
         }
     }
