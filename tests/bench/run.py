@@ -79,10 +79,15 @@ def main():
     python = work.parent / "peers/venv/bin/python"
     python = Path(os.environ.get("AURORA_PEERS_PYTHON", python))
     if python.is_file():
-        subprocess.run([str(python), str(ROOT / "tests/peers/train_speed.py"), str(binaries / "examples/speed")],
-                       check=True)
+        speed = [str(python), str(ROOT / "tests/peers/train_speed.py"), str(binaries / "examples/speed")]
+        subprocess.run(speed, check=True)
+        for precision, target in [("f32", "≥ 1.1"), ("bf16", "≥ 1.2")]:
+            print(f"SmolLM2-135M's shape in {precision}, target {target}:", flush=True)
+            subprocess.run([*speed, "--shape", "smollm2", "--steps", "3", "--precision", precision], check=True)
+        print("evals, target ≥ 1.5:", flush=True)
+        subprocess.run([str(python), str(ROOT / "tests/bench/evals.py"), aurora], check=True)
     else:
-        print("training against transformers: not measured, `make peers` sets its environment up")
+        print("training and evals against transformers: not measured, `make peers` sets its environment up")
 
 
 if __name__ == "__main__":

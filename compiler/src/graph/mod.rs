@@ -80,8 +80,10 @@ impl Kind {
             Self::Train => 2,
             // 2: perplexity says what each document is worth; gates and the report say what is within the noise.
             Self::Expect | Self::Report => 2,
-            // 3: a document's last window reads tokens before it again.
-            Self::Eval => 3,
+            // 3: a document's last window reads tokens before it again. 4: choices of an item share the reading of its prompt.
+            Self::Eval => 4,
+            // 2: a step's products are those of a few rows.
+            Self::Answers => 2,
             _ => 1,
         }
     }

@@ -97,7 +97,11 @@ pub struct Item {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
     /// ln p of `continuation` after `context`.
-    Likelihood { context: Vec<u32>, continuation: Vec<u32> },
+    Likelihood {
+        item: usize,
+        context: Vec<u32>,
+        continuation: Vec<u32>,
+    },
     /// The text after `prompt`; random numbers of the item and the sample choose it.
     Text { item: usize, sample: u32, prompt: Vec<u32> },
 }
@@ -366,7 +370,11 @@ pub fn requests(
                     let continuation = whole.get(alone.len()..).unwrap_or_default().to_vec();
                     // The last token of a continuation is never read, only predicted.
                     let context = cut(&alone, continuation.len().saturating_sub(1))?;
-                    all.push(Request::Likelihood { context, continuation });
+                    all.push(Request::Likelihood {
+                        item: number,
+                        context,
+                        continuation,
+                    });
                 }
             }
             (Question::Text { .. } | Question::Open, Asks::Text { maximum, samples, .. }) => {

@@ -158,6 +158,7 @@ fn requests_split_where_the_answer_begins() {
     let found = requests(&task, &all, &encoder, 0, 64).expect("requests");
     assert_eq!(found.len(), 6);
     let expected = Request::Likelihood {
+        item: 0,
         context: ids("Q: one\nA:"),
         continuation: ids(" uno"),
     };
@@ -165,6 +166,7 @@ fn requests_split_where_the_answer_begins() {
     // A window of five: four of the context's end, as the answer's last token is only predicted.
     let short = requests(&task, &all[..1], &encoder, 0, 5).expect("requests");
     let expected = Request::Likelihood {
+        item: 0,
         context: ids("A:"),
         continuation: ids(" uno"),
     };

@@ -46,7 +46,7 @@ fn ours<E: Element>(sizes: Attention) -> (f64, f64) {
             values,
             steps: steps(n),
         };
-        attention_forward(sizes, query, key, value, out, &mut logs);
+        attention_forward(sizes, query, key, value, &[], out, &mut logs);
     });
     let mut gradients = [n, g, g].map(|heads| (numbers::<E>(count(heads)), steps(heads)));
     let [query_out, key_out, value_out] = gradients.each_mut().map(|(values, steps)| HeadsOut {

@@ -6,7 +6,7 @@ use std::error::Error;
 use std::hint::black_box;
 use std::time::Instant;
 
-use aurora_train::kernels::{Element, Finish, Level, Matrix, level, product_at};
+use aurora_train::kernels::{Element, Finish, Level, Matrix, level, product_at, product_of_few_at};
 use half::bf16;
 use tch::{Device, Kind, Tensor};
 
@@ -47,6 +47,14 @@ fn ours<E: Element>(level: Level, form: Form, [m, k, n]: [usize; 3]) -> f64 {
     fastest(|| product_at(level, left, right, black_box(&mut out), n, Finish::Store))
 }
 
+/// Of a few rows with a weight that is read where it stands.
+fn of_few<E: Element>(level: Level, [m, k, n]: [usize; 3]) -> f64 {
+    let (left, right) = (numbers::<E>(m * k), numbers::<E>(n * k));
+    let mut out = numbers::<E>(m * n);
+    let (left, right) = (Matrix::new(&left, m, k, k), Matrix::new(&right, n, k, k));
+    fastest(|| product_of_few_at(level, left, right, black_box(&mut out), n, None))
+}
+
 fn theirs(kind: Kind, form: Form, shape: [usize; 3]) -> Result<f64, Box<dyn Error>> {
     let [m, k, n] = shape.map(|size| size as i64);
     let random = |rows, columns| Tensor::f_randn([rows, columns], (Kind::Float, Device::Cpu))?.f_to_kind(kind);
@@ -72,6 +80,27 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     tch::set_num_threads(1);
     println!("{level:?}; rows x inner x columns, GFLOP/s: ours, libtorch's, ratio");
+    // Steps of a generation.
+    for shape @ [m, k, n] in [
+        [1, 576, 1536],
+        [8, 576, 1536],
+        [32, 576, 1536],
+        [32, 1536, 576],
+        [32, 576, 49_152],
+        [8, 2048, 8192],
+        [32, 2048, 8192],
+    ] {
+        let work = (2 * m * k * n) as f64 / 1e9;
+        let [floats, halves] =
+            [of_few::<f32>(level, shape), of_few::<bf16>(level, shape)].map(|seconds| work / seconds);
+        let their_floats = work / theirs(Kind::Float, Form::Right, shape)?;
+        let their_halves = work / theirs(Kind::BFloat16, Form::Right, shape)?;
+        println!(
+            "{m:>5} x {k:>4} x {n:>5} few\tf32 {floats:6.1} {their_floats:6.1} {:4.2}\tbf16 {halves:6.1} {their_halves:6.1} {:4.2}",
+            floats / their_floats,
+            halves / their_halves
+        );
+    }
     let shapes = [
         [512, 512, 512],
         [2048, 512, 2048],

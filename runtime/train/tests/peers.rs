@@ -99,6 +99,7 @@ fn logits(shape: &str) -> Result<Vec<Vec<f32>>, Box<dyn Error>> {
         peers: &Peers::alone(),
         slot: 0,
         ids: &tch::Tensor::f_from_slice(&ids)?,
+        positions: None,
         spot: None,
     };
     let weights = state.weights()?;

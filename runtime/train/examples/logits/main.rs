@@ -67,6 +67,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             peers: &peers,
             slot: 0,
             ids: &ids,
+            positions: None,
             spot: None,
         };
         network.forward(&weights, &mut pass)?;
@@ -89,13 +90,13 @@ fn main() -> Result<(), Box<dyn Error>> {
                     .int64_value(&[]);
                 own.push(token);
                 let next = [
-                    Next::default(),
-                    Next {
+                    None,
+                    Some(Next {
                         token,
                         position: list.len() + step,
-                    },
+                    }),
                 ];
-                last = network.decode(&weights, &peers, &mut cache, &next)?.remove(1);
+                last = cache.step(&weights, &peers, &next)?.remove(1);
             }
             generated.push(own);
         }

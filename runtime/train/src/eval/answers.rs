@@ -5,7 +5,6 @@
 //! is answered beside it. Not here: what is asked and how it is scored (`aurora_runtime::task`).
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -20,14 +19,14 @@ use tch::Tensor;
 
 use super::sample::{Sampling, choose};
 use super::{padded, sequences};
-use crate::model::{Cache, Network, Next, Pass, Weights, Workspace};
+use crate::model::{Branches, Cache, Network, Next, Pass, Weights, Workspace};
 use crate::parallel::Peers;
 use crate::train::TrainError;
 use crate::train::state::State;
 use crate::train::team::Team;
 
-/// Sequences that are generated at a time by one thread. Part of the arithmetic: a step computes so many rows.
-const PLACES: usize = 8;
+/// Sequences that are generated at a time by one thread.
+const PLACES: usize = 32;
 /// Batches that each thread works on before progress is reported and a stop is seen.
 const ROUND: usize = 2;
 
@@ -78,29 +77,66 @@ impl Task {
         })
     }
 
-    /// Requests that are answered side by side: those of one padded length, or some texts.
-    fn batches(&self) -> Vec<Batch> {
+    /// Requests that are answered side by side, for so many threads: sequences of one padded length, or some texts.
+    fn batches(&self, threads: usize) -> Vec<Batch> {
         let mut texts = Vec::new();
-        let mut by_length: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        let mut sequences: Vec<Sequence> = Vec::new();
         for (number, request) in self.requests.iter().enumerate() {
-            match request {
-                Request::Likelihood { context, continuation } => {
-                    let read = (context.len() + continuation.len()).saturating_sub(1).max(1);
-                    by_length.entry(padded(read, self.window)).or_default().push(number);
+            let (item, context, continuation) = match request {
+                Request::Text { .. } => {
+                    texts.push(number);
+                    continue;
                 }
-                Request::Text { .. } => texts.push(number),
+                Request::Likelihood {
+                    item,
+                    context,
+                    continuation,
+                } => (*item, context.len(), continuation.len()),
+            };
+            // The last token of a continuation is only predicted.
+            let read = continuation.saturating_sub(1);
+            // An item's continuations of one context stand behind it side by side, as far as there is room.
+            let before = sequences.last_mut().filter(|before| {
+                before.item == item
+                    && before.length() + read <= self.window
+                    && self.context(before.requests[0]) == self.context(number)
+            });
+            match before {
+                Some(before) => {
+                    before.requests.push(number);
+                    before.branches.lengths.push(read);
+                }
+                None => sequences.push(Sequence {
+                    item,
+                    requests: vec![number],
+                    branches: Branches {
+                        context,
+                        lengths: vec![read],
+                    },
+                }),
             }
         }
-        let cut = |(length, all): (usize, Vec<usize>)| {
-            let chunks: Vec<_> = all
-                .chunks(sequences(length))
-                .map(|chunk| (length, chunk.to_vec()))
-                .collect();
-            chunks
-        };
-        let mut batches: Vec<_> = by_length.into_iter().flat_map(cut).collect();
-        batches.extend(texts.chunks(2 * PLACES).map(|chunk| (0, chunk.to_vec())));
+        let mut by_length: BTreeMap<usize, Vec<Sequence>> = BTreeMap::new();
+        for sequence in sequences {
+            let length = padded(sequence.length(), self.window);
+            by_length.entry(length).or_default().push(sequence);
+        }
+        let mut batches = Vec::new();
+        for (length, all) in by_length {
+            let some = all.chunks(super::sequences(length)).map(<[_]>::to_vec);
+            batches.extend(some.map(|sequences| Batch::Likelihoods { length, sequences }));
+        }
+        let share = texts.len().div_ceil(threads).clamp(1, 2 * PLACES);
+        batches.extend(texts.chunks(share).map(|chunk| Batch::Texts(chunk.to_vec())));
         batches
+    }
+
+    /// The context of a likelihood.
+    fn context(&self, request: usize) -> &[u32] {
+        match &self.requests[request] {
+            Request::Likelihood { context, .. } => context,
+            Request::Text { .. } => &[],
+        }
     }
 
     /// The key of the random numbers that choose a text.
@@ -143,13 +179,32 @@ impl Task {
     }
 }
 
-/// The padded length of likelihoods, 0 for texts; and the requests' numbers.
-type Batch = (usize, Vec<usize>);
+/// A context and the continuations of it whose likelihoods are asked.
+#[derive(Clone, Debug)]
+struct Sequence {
+    item: usize,
+    requests: Vec<usize>,
+    branches: Branches,
+}
+
+impl Sequence {
+    /// Tokens that are read.
+    fn length(&self) -> usize {
+        self.branches.context + self.branches.lengths.iter().sum::<usize>()
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Batch {
+    Likelihoods { length: usize, sequences: Vec<Sequence> },
+    Texts(Vec<usize>),
+}
 
 /// What one thread works with.
 struct Seat {
     weights: Weights,
-    workspaces: BTreeMap<usize, Workspace>,
+    /// The last one that was used, with its sequences and their length: batches of one shape follow each other.
+    workspace: Option<(usize, usize, Workspace)>,
     cache: Option<Cache>,
     peers: Peers,
 }
@@ -178,13 +233,13 @@ pub fn answer(
     for _ in 0..threads {
         seats.push(Seat {
             weights: state.weights()?,
-            workspaces: BTreeMap::new(),
+            workspace: None,
             cache: None,
             peers: Peers::alone(),
         });
     }
     let mut answers: Vec<Option<Answer>> = vec![None; task.requests.len()];
-    let batches = task.batches();
+    let batches = task.batches(threads * world);
     let mut done = 0;
     for round in batches.chunks(ROUND * threads * world) {
         let mut shares: Vec<(Seat, Vec<Batch>)> = seats.drain(..).map(|seat| (seat, Vec::new())).collect();
@@ -234,72 +289,91 @@ fn one_thread(
     batches: &[Batch],
 ) -> Result<(Seat, Vec<(usize, Answer)>), TrainError> {
     let mut answered = Vec::new();
-    for (length, batch) in batches {
-        if *length == 0 {
-            answered.extend(texts(network, task, &mut seat, batch)?);
-        } else {
-            answered.extend(likelihoods(network, task, &mut seat, *length, batch)?);
-        }
+    for batch in batches {
+        answered.extend(match batch {
+            Batch::Texts(numbers) => texts(network, task, &mut seat, numbers)?,
+            Batch::Likelihoods { length, sequences } => likelihoods(network, task, &mut seat, *length, sequences)?,
+        });
     }
     Ok((seat, answered))
 }
 
 fn workspace<'s>(
     network: &Network,
-    workspaces: &'s mut BTreeMap<usize, Workspace>,
+    last: &'s mut Option<(usize, usize, Workspace)>,
     sequences: usize,
     length: usize,
 ) -> Result<&'s mut Workspace, TrainError> {
-    Ok(match workspaces.entry(length) {
-        Entry::Occupied(found) => found.into_mut(),
-        Entry::Vacant(place) => place.insert(Workspace::new(network, sequences, length, Recompute::None, 0)?),
-    })
+    if last
+        .as_ref()
+        .is_none_or(|(many, long, _)| (*many, *long) != (sequences, length))
+    {
+        // Its room first.
+        *last = None;
+    }
+    let (.., workspace) = match last {
+        Some(last) => last,
+        None => last.insert((
+            sequences,
+            length,
+            Workspace::new(network, sequences, length, Recompute::None, 0)?,
+        )),
+    };
+    Ok(workspace)
 }
 
-/// ln p of the continuations of a batch of one padded length.
+/// ln p of the continuations of a batch of sequences of one padded length.
 fn likelihoods(
     network: &Network,
     task: &Task,
     seat: &mut Seat,
     length: usize,
-    batch: &[usize],
+    batch: &[Sequence],
 ) -> Result<Vec<(usize, Answer)>, TrainError> {
-    let size = sequences(length) * length;
-    let (mut ids, mut targets) = (vec![0i64; size], vec![0i64; size]);
-    let mut scored = Vec::new();
-    for (row, number) in batch.iter().enumerate() {
-        let Request::Likelihood { context, continuation } = &task.requests[*number] else {
-            return Err(TrainError::Unfit("a text among likelihoods".to_owned()));
-        };
-        let whole: Vec<i64> = context.iter().chain(continuation).map(|&id| i64::from(id)).collect();
-        let (start, read) = (row * length, whole.len().saturating_sub(1));
-        ids[start..start + read].copy_from_slice(&whole[..read]);
-        targets[start..start + read].copy_from_slice(&whole[whole.len() - read..]);
-        scored.push((*number, start + read - continuation.len(), start + read));
+    let mut ids = vec![0i64; sequences(length) * length];
+    // Each request with the number of its tokens; and all of them, each after the row that predicts it.
+    let (mut requests, mut asked): (Vec<(usize, usize)>, Vec<(i64, i64)>) = (Vec::new(), Vec::new());
+    for (row, sequence) in batch.iter().enumerate() {
+        let start = row * length;
+        let mut at = start + sequence.branches.context;
+        let behind = at as i64 - 1;
+        for number in &sequence.requests {
+            let Request::Likelihood {
+                context, continuation, ..
+            } = &task.requests[*number]
+            else {
+                return Err(TrainError::Unfit("a text among likelihoods".to_owned()));
+            };
+            let put =
+                |ids: &mut [i64], own: &[u32]| ids.iter_mut().zip(own).for_each(|(id, own)| *id = i64::from(*own));
+            put(&mut ids[start..], context);
+            let read = continuation.len().saturating_sub(1);
+            put(&mut ids[at..], &continuation[..read]);
+            let rows = std::iter::once(behind).chain(at as i64..);
+            asked.extend(rows.zip(continuation.iter().copied().map(i64::from)));
+            requests.push((*number, continuation.len()));
+            at += read;
+        }
     }
-    let ids = Tensor::f_from_slice(&ids)?;
-    let workspace = workspace(network, &mut seat.workspaces, sequences(length), length)?;
+    let workspace = workspace(network, &mut seat.workspace, sequences(length), length)?;
+    let branches: Vec<_> = batch.iter().map(|sequence| sequence.branches.clone()).collect();
+    let positions = network.branches(workspace, &branches)?;
     let mut pass = Pass {
         workspace,
         peers: &seat.peers,
         slot: 0,
-        ids: &ids,
+        ids: &Tensor::f_from_slice(&ids)?,
+        positions: Some(&positions),
         spot: None,
     };
     network.forward(&seat.weights, &mut pass)?;
-    let mut losses = vec![0.0; size];
-    network.head(
-        &seat.weights,
-        &mut pass,
-        &Tensor::f_from_slice(&targets)?,
-        &mut losses,
-        None,
-    )?;
-    let answer = |(number, start, end): (usize, usize, usize)| {
-        let ln: f64 = losses[start..end].iter().map(|loss| -loss).sum();
+    let losses = network.losses(&seat.weights, &pass, &asked)?;
+    let mut losses = losses.into_iter();
+    let answer = |(number, tokens): (usize, usize)| {
+        let ln: f64 = losses.by_ref().take(tokens).map(|loss| -loss).sum();
         (number, Answer::Likelihood(ln.to_bits()))
     };
-    Ok(scored.into_iter().map(answer).collect())
+    Ok(requests.into_iter().map(answer).collect())
 }
 
 /// A text under way in a place of the cache.
@@ -338,6 +412,8 @@ fn texts(network: &Network, task: &Task, seat: &mut Seat, batch: &[usize]) -> Re
         Ok(stopped)
     };
     let mut queue = batch.iter();
+    // The prompt that was read last, where, and what it predicts: the next sample's is often the same.
+    let mut last: Option<(usize, usize, Vec<f32>)> = None;
     let mut places: Vec<Option<Growing>> = (0..PLACES).map(|_| None).collect();
     let mut answered = Vec::new();
     loop {
@@ -347,19 +423,16 @@ fn texts(network: &Network, task: &Task, seat: &mut Seat, batch: &[usize]) -> Re
                 let Request::Text { item, sample, prompt } = &task.requests[*number] else {
                     return Err(TrainError::Unfit("a likelihood among texts".to_owned()));
                 };
-                let length = padded(prompt.len(), task.window);
-                let mut ids = vec![0i64; length];
-                ids.iter_mut().zip(prompt).for_each(|(id, own)| *id = i64::from(*own));
-                let ids = Tensor::f_from_slice(&ids)?;
-                let mut own = Workspace::new(network, 1, length, Recompute::None, 0)?;
-                let mut pass = Pass {
-                    workspace: &mut own,
-                    peers: &seat.peers,
-                    slot: 0,
-                    ids: &ids,
-                    spot: None,
+                let same = last.take_if(
+                    |(read, ..)| matches!(&task.requests[*read], Request::Text { prompt: read, .. } if read == prompt),
+                );
+                let logits = match same {
+                    Some((_, from, logits)) => {
+                        cache.copy(from, place, prompt.len())?;
+                        logits
+                    }
+                    None => prefill(network, task, seat, &mut cache, place, prompt)?,
                 };
-                let logits = network.prefill(&seat.weights, &mut pass, &mut cache, place, prompt.len())?;
                 let key = task.key(*item, *sample);
                 let new = Growing {
                     number: *number,
@@ -372,21 +445,18 @@ fn texts(network: &Network, task: &Task, seat: &mut Seat, batch: &[usize]) -> Re
                 } else {
                     *growing = Some(new);
                 }
+                last = Some((*number, place, logits));
             }
         }
         if places.iter().all(Option::is_none) {
             break;
         }
-        let next: Vec<Next> = places
-            .iter()
-            .map(|growing| {
-                growing.as_ref().map_or(Next::default(), |growing| Next {
-                    token: growing.ids.last().copied().map_or(0, i64::from),
-                    position: growing.prompt + growing.ids.len() - 1,
-                })
-            })
-            .collect();
-        let logits = network.decode(&seat.weights, &seat.peers, &mut cache, &next)?;
+        let read = |growing: &Growing| Next {
+            token: growing.ids.last().copied().map_or(0, i64::from),
+            position: growing.prompt + growing.ids.len() - 1,
+        };
+        let next: Vec<Option<Next>> = places.iter().map(|growing| growing.as_ref().map(read)).collect();
+        let logits = cache.step(&seat.weights, &seat.peers, &next)?;
         for (place, logits) in places.iter_mut().zip(&logits) {
             let Some(growing) = place else { continue };
             let position = growing.ids.len() as u32;
@@ -400,6 +470,29 @@ fn texts(network: &Network, task: &Task, seat: &mut Seat, batch: &[usize]) -> Re
     }
     seat.cache = Some(cache);
     Ok(answered)
+}
+
+/// Reads a prompt into a place of the cache; the logits behind it.
+fn prefill(
+    network: &Network,
+    task: &Task,
+    seat: &mut Seat,
+    cache: &mut Cache,
+    place: usize,
+    prompt: &[u32],
+) -> Result<Vec<f32>, TrainError> {
+    let length = padded(prompt.len(), task.window);
+    let mut ids = vec![0i64; length];
+    ids.iter_mut().zip(prompt).for_each(|(id, own)| *id = i64::from(*own));
+    let mut pass = Pass {
+        workspace: workspace(network, &mut seat.workspace, 1, length)?,
+        peers: &seat.peers,
+        slot: 0,
+        ids: &Tensor::f_from_slice(&ids)?,
+        positions: None,
+        spot: None,
+    };
+    Ok(network.prefill(&seat.weights, &mut pass, cache, place, prompt.len())?)
 }
 
 /// A text's tokens without the one that ends a document.

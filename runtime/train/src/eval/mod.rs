@@ -218,6 +218,7 @@ fn one_thread(network: &Network, mut seat: Seat, batches: Vec<Filled>) -> Result
             peers: &seat.peers,
             slot: 0,
             ids: &tensor(&ids)?,
+            positions: None,
             spot: None,
         };
         if !first {

@@ -8,17 +8,13 @@ use aurora_runtime::job::EvalJob;
 use crate::train::TrainError;
 
 /// Tokens of one batch, padding included: part of the arithmetic, as it fixes the shapes that kernels see.
-const BATCH_TOKENS: usize = 2048;
+const BATCH_TOKENS: usize = 256;
 
-/// The length that a window is padded to: 16, then two steps an octave (24, 32, 48, 64, …), at most `window`.
+/// The length that a window is padded to: steps of 16, and of a sixteenth of an octave where that is more; at most
+/// `window`.
 pub fn padded(length: usize, window: usize) -> usize {
-    let octave = length.next_power_of_two().max(16);
-    let length = if octave > 16 && length <= octave / 4 * 3 {
-        octave / 4 * 3
-    } else {
-        octave
-    };
-    length.min(window)
+    let step = (length.next_power_of_two() / 16).max(16);
+    length.max(1).next_multiple_of(step).min(window)
 }
 
 /// Sequences of a batch of windows of one padded length.
@@ -234,7 +230,8 @@ mod tests {
         assert!(lengths.iter().zip(1..).all(|(padded, length)| *padded >= length));
         let mut distinct = lengths;
         distinct.dedup();
-        assert_eq!(distinct, [16, 24, 32, 48, 64, 96, 128, 192, 200]);
+        assert_eq!(distinct, [16, 32, 48, 64, 80, 96, 112, 128, 144, 160, 176, 192, 200]);
+        assert_eq!([257, 600, 2000].map(|length| padded(length, 4096)), [288, 640, 2048]);
         assert_eq!(padded(3, 8), 8);
     }
 }

@@ -27,6 +27,8 @@ pub trait Element: Stored + Default + PartialEq + Send + Sync + std::fmt::Debug 
     /// Rounds to nearest, ties to even.
     fn store(value: f32) -> Self;
     /// The same numbers, if this type is `f32`.
+    fn floats(values: &[Self]) -> Option<&[f32]>;
+    /// The same numbers, if this type is `f32`.
     fn as_floats(values: &mut [Self]) -> Option<&mut [f32]>;
 }
 
@@ -38,6 +40,9 @@ impl Element for f32 {
     #[inline(always)]
     fn store(value: f32) -> Self {
         value
+    }
+    fn floats(values: &[Self]) -> Option<&[f32]> {
+        Some(values)
     }
     fn as_floats(values: &mut [Self]) -> Option<&mut [f32]> {
         Some(values)
@@ -57,6 +62,9 @@ impl Element for bf16 {
         let nan = (bits >> 16) | 0x40;
         let is_nan = (bits & 0x7fff_ffff) > 0x7f80_0000;
         bf16::from_bits(if is_nan { nan } else { rounded } as u16)
+    }
+    fn floats(_: &[Self]) -> Option<&[f32]> {
+        None
     }
     fn as_floats(_: &mut [Self]) -> Option<&mut [f32]> {
         None

@@ -29,11 +29,12 @@ mod update;
 pub use activation::{Gelu, gelu_backward, gelu_forward};
 pub use attention::{
     Attended, Attention, AttentionGradients, Heads, HeadsOut, Steps, attention_backward, attention_forward,
+    attention_step,
 };
 
 pub use element::{Element, Stored};
 pub use embedding::{embed_rows, embedding_gradient, position_gradient};
-pub use gemm::{Finish, Matrix, product, product_at, reach};
+pub use gemm::{Finish, Matrix, product, product_at, product_of_few, product_of_few_at, reach};
 pub use loss::{loss_gradient, row_losses, row_maxima, row_sums};
 pub use math::{exp, log};
 pub use norm::{norm_apply, norm_backward, norm_forward};

@@ -111,6 +111,7 @@ fn attend<E: Element>(level: Level, results: &mut Results) {
         query,
         key,
         value,
+        &[],
         HeadsOut { values: cells, steps },
         &mut logs,
     );

@@ -112,18 +112,27 @@ impl Network {
     }
 
     /// Attention of one shard: `[t, n·d]`, and the logarithms of the sums of its powers.
-    fn attention(&self, views: &Views, workspace: &Workspace) -> Result<(Tensor, Tensor), ModelError> {
+    fn attention(&self, views: &Views, pass: &Pass<'_>) -> Result<(Tensor, Tensor), ModelError> {
+        let workspace = &*pass.workspace;
         let (n, d, rows) = (self.shard_heads(), self.head_size(), workspace.rows() as i64);
         if self.kernels == Kernels::Portable {
             let (b, s) = (workspace.sequences as i64, workspace.sequence as i64);
             let out = Tensor::f_empty([rows, n * d], (self.kind, self.device))?;
             let logs = Tensor::f_empty([b, n, s], (Kind::Float, self.device))?;
-            portable::attention_forward(views.projected(), &out, &logs)?;
+            let hidden = pass.positions.map_or(&[][..], |positions| &positions.hidden);
+            portable::attention_forward(views.projected(), hidden, &out, &logs)?;
             return Ok((out, logs));
         }
         let [query, key, value] = views.expanded()?;
+        let mask = pass.positions.and_then(|positions| positions.mask.as_ref());
         let (out, logs) = Tensor::f_internal_scaled_dot_product_flash_attention_for_cpu::<&Tensor>(
-            &query, &key, &value, 0.0, true, None, None,
+            &query,
+            &key,
+            &value,
+            0.0,
+            mask.is_none(),
+            mask,
+            None,
         )?;
         // libtorch leaves it in this order: no copy.
         let out = out.f_transpose(1, 2)?.f_contiguous()?.f_view([rows, n * d])?;
@@ -131,9 +140,14 @@ impl Network {
     }
 
     /// Turns the heads that stand in the first columns of `rows` by their positions, or back.
-    fn rotate(&self, workspace: &Workspace, rows: &Tensor, heads: usize, inverse: bool) -> Result<(), ModelError> {
-        match &workspace.rotary {
-            Some(rotary) => self.kernels.rotate(rows, rotary, workspace.sequence, 0, heads, inverse),
+    fn rotate(&self, pass: &Pass<'_>, rows: &Tensor, heads: usize, inverse: bool) -> Result<(), ModelError> {
+        // A line for each row, or for each place of a sequence.
+        let (rotary, lines) = match pass.positions {
+            Some(positions) => (&positions.rotary, pass.workspace.rows()),
+            None => (&pass.workspace.rotary, pass.workspace.sequence),
+        };
+        match rotary {
+            Some(rotary) => self.kernels.rotate(rows, rotary, lines, 0, heads, inverse),
             None => Ok(()),
         }
     }
@@ -158,7 +172,7 @@ impl Network {
         for (shard, out) in kept.query.iter().enumerate() {
             self.kernels
                 .project_with_bias(out, normed, &own.query.weight[shard], own.query.bias.get(shard))?;
-            self.rotate(workspace, out, shape.shard_heads() + own_keys, false)?;
+            self.rotate(pass, out, shape.shard_heads() + own_keys, false)?;
             self.record_shard(pass, Some(layer), Operation::Query, shard, out)?;
         }
         if let Some(projection) = &own.key_value {
@@ -169,7 +183,7 @@ impl Network {
                 self.kernels
                     .project_with_bias(&out, &rows, &projection.weight[0], projection.bias.first())?;
             }
-            self.rotate(workspace, &kept.key_value, shape.kv_heads, false)?;
+            self.rotate(pass, &kept.key_value, shape.kv_heads, false)?;
             self.record_rows(pass, Some(layer), Operation::KeyValue, &kept.key_value)?;
         }
         Ok(())
@@ -183,7 +197,7 @@ impl Network {
         let mut attended = Vec::with_capacity(kept.query.len());
         for shard in 0..kept.query.len() {
             let views = self.views(&kept.query[shard], &kept.key_value, workspace, shard)?;
-            let (out, logs) = self.attention(&views, workspace)?;
+            let (out, logs) = self.attention(&views, pass)?;
             self.record_shard(pass, Some(layer), Operation::Attention, shard, &out)?;
             attended.push((out, logs));
         }
@@ -221,7 +235,7 @@ impl Network {
                 shard,
                 &backward.dattended,
             )?;
-            let dquery = self.one_shard_backward(workspace, kept, shard)?;
+            let dquery = self.one_shard_backward(pass, kept, shard)?;
             self.record_shard(pass, Some(layer), Operation::AttentionGradient, shard, &dquery)?;
             if own.key_value.is_some() {
                 self.record_shard(
@@ -354,7 +368,8 @@ impl Network {
 
     /// The gradient of one shard's query projection, in the order of its outputs; that of shared keys and values goes to
     /// the shard's buffer.
-    fn one_shard_backward(&self, workspace: &Workspace, kept: &Kept, shard: usize) -> Result<Tensor, ModelError> {
+    fn one_shard_backward(&self, pass: &Pass<'_>, kept: &Kept, shard: usize) -> Result<Tensor, ModelError> {
+        let workspace = &*pass.workspace;
         let backward = workspace.backward()?;
         let rows = workspace.rows() as i64;
         let shape = &self.layout.shape;
@@ -376,13 +391,13 @@ impl Network {
         }
         match shape.arrangement {
             Heads::Shared => {
-                self.rotate(workspace, shared, 1, true)?;
-                self.rotate(workspace, &dquery, shape.shard_heads(), true)?;
+                self.rotate(pass, shared, 1, true)?;
+                self.rotate(pass, &dquery, shape.shard_heads(), true)?;
             }
             Heads::PerHead => {}
             Heads::Stacked => {
                 let turned = shape.shard_heads() + shape.shard_kv_heads();
-                self.rotate(workspace, &dquery, turned, true)?;
+                self.rotate(pass, &dquery, turned, true)?;
             }
         }
         Ok(dquery)

@@ -1,26 +1,34 @@
 //! Inference: keys and values are kept, and each step adds one token to each of a fixed number of sequences.
 //!
-//! A step computes with as many rows as the cache has places, whatever number of them is in use, and a row's attention
-//! runs over its own place alone, in the order of positions: a sequence's bits depend on nothing but its own tokens. One
-//! worker computes the whole model here, so that layouts have no part in it. Numbers of the cache are `f32`.
+//! Products are those of a few rows, whose bits don't depend on how many there are, and a row's attention runs over its own
+//! place alone, in the order of positions: a sequence's bits depend on nothing but its own tokens. (ATen's products do depend
+//! on the number: there a step has a row for every place.) One worker computes the whole model here, so that layouts have no
+//! part in it. Numbers of the cache are `f32`.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::ops::Range;
+
+use aurora_runtime::job::Recompute;
 
 use tch::{Kind, Tensor};
 
 use super::layout::Heads;
 use super::network::Pass;
 use super::ops::Rotary;
+use super::positions::Positions;
 use super::views::Weights;
 use super::workspace::Workspace;
-use super::{ModelError, Network};
+use super::{Kernels, ModelError, Network};
+use crate::kernels::attention_step;
 use crate::parallel::{Mesh, Peers};
 
-/// Interleaved partial sums of a dot product.
-const LANES: usize = 16;
-
-/// Keys or values of one shard's heads in one layer, by place, head, position and element.
+/// Keys and values of one shard's heads in one layer.
 #[derive(Debug)]
 struct Kept {
+    /// By place, head, element and position, which is how scores are summed.
     key: Vec<f32>,
+    /// By place, head, position and element.
     value: Vec<f32>,
 }
 
@@ -35,11 +43,14 @@ pub struct Cache {
     heads: usize,
     d: usize,
     rotary: Option<Rotary>,
-    workspace: Workspace,
+    /// The model's, with the products of a step.
+    network: Network,
+    /// By rows of a step.
+    workspaces: BTreeMap<usize, Workspace>,
 }
 
 /// What a place's sequence reads next.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Next {
     pub token: i64,
     pub position: usize,
@@ -84,12 +95,45 @@ impl Cache {
                 .rotary
                 .map(|base| Rotary::new(positions, d, base, network.device))
                 .transpose()?,
-            workspace: Workspace::new(network, 1, places, aurora_runtime::job::Recompute::None, 0)?,
+            network: Network {
+                kernels: match network.kernels {
+                    Kernels::Aten => Kernels::Aten,
+                    Kernels::Own | Kernels::Portable | Kernels::Few => Kernels::Few,
+                },
+                ..network.clone()
+            },
+            workspaces: BTreeMap::new(),
         })
     }
 
-    fn at(&self, place: usize, head: usize, position: usize) -> usize {
-        ((place * self.heads + head) * self.positions + position) * self.d
+    /// Where the keys, and the values, of a head in a place stand.
+    fn head(&self, place: usize, head: usize) -> Range<usize> {
+        let size = self.positions * self.d;
+        let start = (place * self.heads + head) * size;
+        start..start + size
+    }
+
+    /// Gives a place the first `length` tokens of another.
+    ///
+    /// # Errors
+    /// [`ModelError::Unfit`] if there is no such place.
+    pub fn copy(&mut self, from: usize, to: usize, length: usize) -> Result<(), ModelError> {
+        if from.max(to) >= self.places || length > self.positions {
+            return Err(ModelError::Unfit(format!(
+                "{length} tokens of place {from} in place {to}"
+            )));
+        }
+        for head in 0..self.heads {
+            let (from, to) = (self.head(from, head), self.head(to, head).start);
+            for kept in self.layers.iter_mut().flatten() {
+                for row in (0..self.d).map(|element| element * self.positions) {
+                    kept.key
+                        .copy_within(from.start + row..from.start + row + length, to + row);
+                }
+                kept.value.copy_within(from.start..from.start + length * self.d, to);
+            }
+        }
+        Ok(())
     }
 }
 
@@ -97,49 +141,6 @@ impl Cache {
 fn numbers(tensor: &Tensor) -> Result<Vec<f32>, ModelError> {
     let flat = tensor.f_to_kind(Kind::Float)?.f_contiguous()?.f_view([-1])?;
     Ok(Vec::<f32>::try_from(&flat)?)
-}
-
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut sums = [0.0f32; LANES];
-    let (a_chunks, a_rest) = a.as_chunks::<LANES>();
-    let (b_chunks, b_rest) = b.as_chunks::<LANES>();
-    for (a, b) in a_chunks.iter().zip(b_chunks) {
-        for lane in 0..LANES {
-            sums[lane] += a[lane] * b[lane];
-        }
-    }
-    for (sum, (a, b)) in sums.iter_mut().zip(a_rest.iter().zip(b_rest)) {
-        *sum += a * b;
-    }
-    let mut width = LANES / 2;
-    while width > 0 {
-        for lane in 0..width {
-            sums[lane] += sums[lane + width];
-        }
-        width /= 2;
-    }
-    sums[0]
-}
-
-/// Attention of one query over keys and values by position.
-fn attend(query: &[f32], keys: &[f32], values: &[f32], shares: &mut Vec<f32>, out: &mut [f32]) {
-    let d = query.len();
-    let scale = 1.0 / (d as f32).sqrt();
-    shares.clear();
-    shares.extend(keys.chunks_exact(d).map(|key| dot(query, key) * scale));
-    let most = shares.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let mut sum = 0.0f32;
-    for share in shares.iter_mut() {
-        *share = libm::expf(*share - most);
-        sum += *share;
-    }
-    out.fill(0.0);
-    for (share, value) in shares.iter().zip(values.chunks_exact(d)) {
-        for (out, value) in out.iter_mut().zip(value) {
-            *out += share * value;
-        }
-    }
-    out.iter_mut().for_each(|out| *out /= sum);
 }
 
 impl Network {
@@ -167,19 +168,19 @@ impl Network {
             let kept = pass.workspace.kept(pass.slot, layer);
             for shard in 0..kept.query.len() {
                 let views = self.views(&kept.query[shard], &kept.key_value, pass.workspace, shard)?;
-                for (of_key, tensor) in [(true, &views.key), (false, &views.value)] {
-                    // [1, s, g, d] to [g, s, d].
-                    let own = tensor
-                        .f_select(0, 0)?
-                        .f_narrow(0, 0, length as i64)?
-                        .f_transpose(0, 1)?;
-                    let own = numbers(&own)?;
-                    for (head, rows) in own.chunks_exact(length * cache.d).enumerate() {
-                        let at = cache.at(place, head, 0);
-                        let kept = &mut cache.layers[layer][shard];
-                        let into = if of_key { &mut kept.key } else { &mut kept.value };
-                        into[at..at + rows.len()].copy_from_slice(rows);
+                // [1, s, g, d] to [g, s, d], and keys to [g, d, s].
+                let own = |tensor: &Tensor| tensor.f_select(0, 0)?.f_narrow(0, 0, length as i64)?.f_transpose(0, 1);
+                let key = numbers(&own(&views.key)?.f_transpose(1, 2)?)?;
+                let value = numbers(&own(&views.value)?)?;
+                let size = length * cache.d;
+                for (head, (key, value)) in key.chunks_exact(size).zip(value.chunks_exact(size)).enumerate() {
+                    let at = cache.head(place, head);
+                    let kept = &mut cache.layers[layer][shard];
+                    let rows = kept.key[at.clone()].chunks_exact_mut(cache.positions);
+                    for (row, key) in rows.zip(key.chunks_exact(length)) {
+                        row[..length].copy_from_slice(key);
                     }
+                    kept.value[at.start..at.start + size].copy_from_slice(value);
                 }
             }
             self.project(own, pass, layer)?;
@@ -189,118 +190,106 @@ impl Network {
         let logits = self.logits(weights, pass, &[length as i64 - 1])?;
         numbers(&logits)
     }
+}
 
-    /// Reads one token a place, in use or not. Returns the logits after each.
+impl Cache {
+    /// Reads one token in each place that is in use. Returns the logits after it, by place; nothing for the others.
     ///
     /// # Errors
     /// [`ModelError`].
-    pub fn decode(
-        &self,
+    pub fn step(
+        &mut self,
         weights: &Weights,
         peers: &Peers,
-        cache: &mut Cache,
-        next: &[Next],
+        next: &[Option<Next>],
     ) -> Result<Vec<Vec<f32>>, ModelError> {
-        if next.len() != cache.places || next.iter().any(|next| next.position >= cache.positions) {
-            return Err(ModelError::Unfit(format!(
-                "{} sequences for {} places",
-                next.len(),
-                cache.places
-            )));
-        }
-        let list = |of: fn(&Next) -> i64| Tensor::f_from_slice(&next.iter().map(of).collect::<Vec<_>>());
-        let (ids, positions) = (list(|next| next.token)?, list(|next| next.position as i64)?);
-        let Cache {
+        let Self {
             layers,
             places,
             positions: room,
             heads,
             d,
             rotary,
-            workspace,
-        } = cache;
-        workspace.rotary = rotary.as_ref().map(|rotary| rotary.at(&positions)).transpose()?;
-        let pass = Pass {
+            network,
+            workspaces,
+        } = self;
+        let (room, g, d) = (*room, *heads, *d);
+        if next.len() != *places || next.iter().flatten().any(|next| next.position >= room) {
+            return Err(ModelError::Unfit(format!(
+                "{} sequences for {places} places",
+                next.len()
+            )));
+        }
+        let used = || {
+            next.iter()
+                .enumerate()
+                .filter_map(|(place, next)| Some((place, (*next)?)))
+        };
+        let rows = match network.kernels {
+            Kernels::Aten => *places,
+            _ => used().count(),
+        };
+        let list = |of: fn(Next) -> i64| {
+            let mut list: Vec<i64> = used().map(|(_, next)| of(next)).collect();
+            list.resize(rows, 0);
+            list
+        };
+        let positions = Positions::new(&list(|next| next.position as i64), rotary.as_ref())?;
+        let workspace = match workspaces.entry(rows) {
+            Entry::Occupied(found) => found.into_mut(),
+            Entry::Vacant(place) => place.insert(Workspace::new(network, 1, rows, Recompute::None, 0)?),
+        };
+        let mut pass = Pass {
             workspace,
             peers,
             slot: 0,
-            ids: &ids,
+            ids: &Tensor::f_from_slice(&list(|next| next.token))?,
+            positions: Some(&positions),
             spot: None,
         };
-        let position = weights
-            .position
-            .as_ref()
-            .map(|table| table.f_index_select(0, &positions))
-            .transpose()?;
-        let x = pass.workspace.input(0, 0);
-        self.kernels
-            .embed(&ids, *places, 0, &weights.word, position.as_ref(), x)?;
+        network.embed(weights, &mut pass)?;
         let mut shares = Vec::new();
         for (layer, own) in weights.layers.iter().enumerate() {
-            self.project_heads(own, &pass, layer)?;
+            network.project_heads(own, &pass, layer)?;
             let kept = pass.workspace.kept(0, layer);
             let mut attended = Vec::with_capacity(kept.query.len());
             for (shard, cached) in layers[layer].iter_mut().enumerate() {
-                let views = self.views(&kept.query[shard], &kept.key_value, pass.workspace, shard)?;
+                let views = network.views(&kept.query[shard], &kept.key_value, pass.workspace, shard)?;
                 let (query, key, value) = (numbers(&views.query)?, numbers(&views.key)?, numbers(&views.value)?);
-                let (n, g) = (query.len() / (*places * *d), *heads);
                 let mut out = vec![0.0f32; query.len()];
-                for (place, next) in next.iter().enumerate() {
+                // Query heads that share a key and value head stand side by side.
+                let shared = query.len() / (rows * g);
+                for (row, (place, next)) in used().enumerate() {
                     for head in 0..g {
-                        let (from, to) = (
-                            (place * g + head) * *d,
-                            ((place * g + head) * *room + next.position) * *d,
-                        );
-                        cached.key[to..to + *d].copy_from_slice(&key[from..from + *d]);
-                        cached.value[to..to + *d].copy_from_slice(&value[from..from + *d]);
-                    }
-                    for head in 0..n {
-                        let own = (place * n + head) * *d;
-                        let start = (place * g + head * g / n) * *room * *d;
-                        let read = start..start + (next.position + 1) * *d;
-                        let (query, out) = (&query[own..own + *d], &mut out[own..own + *d]);
-                        attend(query, &cached.key[read.clone()], &cached.value[read], &mut shares, out);
+                        let (own, at) = ((row * g + head) * d, (place * g + head) * room * d);
+                        let keys = &mut cached.key[at..at + room * d];
+                        for (line, key) in keys.chunks_exact_mut(room).zip(&key[own..own + d]) {
+                            line[next.position] = *key;
+                        }
+                        let values = &mut cached.value[at..at + room * d];
+                        values[next.position * d..][..d].copy_from_slice(&value[own..own + d]);
+                        shares.resize(next.position + 1, 0.0);
+                        let own = (row * g + head) * shared;
+                        let (query, out) = (&query[own..own + shared], &mut out[own..own + shared]);
+                        attention_step(query, keys, room, values, d, &mut shares, out);
                     }
                 }
-                let out = Tensor::f_from_slice(&out)?.f_view([*places as i64, (n * *d) as i64])?;
-                let logs = Tensor::f_empty([0], (Kind::Float, self.device))?;
-                attended.push((out.f_to_kind(self.kind)?, logs));
+                let width = (out.len() / rows) as i64;
+                let out = Tensor::f_from_slice(&out)?.f_view([rows as i64, width])?;
+                let logs = Tensor::f_empty([0], (Kind::Float, network.device))?;
+                attended.push((out.f_to_kind(network.kind)?, logs));
             }
             pass.workspace.kept_mut(0, layer).attended = attended;
-            self.project(own, &pass, layer)?;
-            self.norm_up(own, &pass, layer)?;
-            self.feed_forward(own, &pass, layer)?;
+            network.project(own, &pass, layer)?;
+            network.norm_up(own, &pass, layer)?;
+            network.feed_forward(own, &pass, layer)?;
         }
-        let rows: Vec<i64> = (0..*places as i64).collect();
-        let logits = self.logits(weights, &pass, &rows)?;
-        let width = self.layout.shape.vocabulary;
-        Ok(numbers(&logits)?.chunks_exact(width).map(<[f32]>::to_vec).collect())
-    }
-
-    /// Logits of some rows of a pass that has gone through all layers, `[rows, v]`, in the numbers that the model
-    /// computes with; on one worker alone.
-    ///
-    /// # Errors
-    /// [`ModelError`].
-    pub fn logits(&self, weights: &Weights, pass: &Pass<'_>, rows: &[i64]) -> Result<Tensor, ModelError> {
-        let workspace = &*pass.workspace;
-        let Some(norm) = weights.final_norm.as_ref().filter(|_| self.mesh == Mesh::ONE) else {
-            return Err(ModelError::Unfit(
-                "this worker does not hold the whole model".to_owned(),
-            ));
-        };
-        let stats = super::ops::Stats {
-            mean: &workspace.mean,
-            rstd: &workspace.rstd,
-        };
-        self.norm(pass, workspace.input(pass.slot, weights.layers.len()), norm, stats)?;
-        let normed = workspace.normed.f_index_select(0, &Tensor::f_from_slice(rows)?)?;
-        let mut shards = Vec::new();
-        for output in &weights.output {
-            let out = Tensor::f_empty([rows.len() as i64, output.size()[0]], (self.kind, self.device))?;
-            self.kernels.project(&out, &normed, output)?;
-            shards.push(out);
+        let all: Vec<i64> = (0..rows as i64).collect();
+        let logits = numbers(&network.logits(weights, &pass, &all)?)?;
+        let mut found = vec![Vec::new(); *places];
+        for ((place, _), logits) in used().zip(logits.chunks_exact(network.layout.shape.vocabulary)) {
+            found[place] = logits.to_vec();
         }
-        Ok(Tensor::f_cat(&shards, 1)?)
+        Ok(found)
     }
 }

@@ -8,8 +8,73 @@ use super::ops::Stats;
 use super::views::Weights;
 use super::workspace::HEAD_ROWS;
 use super::{Gradients, ModelError, Network};
+use crate::parallel::Mesh;
+
+/// Rows whose likelihoods are computed at a time: part of the arithmetic, as it fixes the shapes that kernels see.
+const LIKELIHOOD_ROWS: usize = 64;
 
 impl Network {
+    /// The final norm of all rows of a pass that has gone through all layers, on one worker alone.
+    fn finished(&self, weights: &Weights, pass: &Pass<'_>) -> Result<(), ModelError> {
+        let workspace = &*pass.workspace;
+        let Some(norm) = weights.final_norm.as_ref().filter(|_| self.mesh == Mesh::ONE) else {
+            return Err(ModelError::Unfit(
+                "this worker does not hold the whole model".to_owned(),
+            ));
+        };
+        let stats = Stats {
+            mean: &workspace.mean,
+            rstd: &workspace.rstd,
+        };
+        self.norm(pass, workspace.input(pass.slot, weights.layers.len()), norm, stats)
+    }
+
+    /// Logits of some rows of a pass that has gone through all layers, `[rows, v]`, in the numbers that the model
+    /// computes with; on one worker alone.
+    ///
+    /// # Errors
+    /// [`ModelError`].
+    pub fn logits(&self, weights: &Weights, pass: &Pass<'_>, rows: &[i64]) -> Result<Tensor, ModelError> {
+        self.finished(weights, pass)?;
+        let normed = pass.workspace.normed.f_index_select(0, &Tensor::f_from_slice(rows)?)?;
+        let mut shards = Vec::new();
+        for output in &weights.output {
+            let out = Tensor::f_empty([rows.len() as i64, output.size()[0]], (self.kind, self.device))?;
+            self.kernels.project(&out, &normed, output)?;
+            shards.push(out);
+        }
+        Ok(Tensor::f_cat(&shards, 1)?)
+    }
+
+    /// −ln p of each target after its row (rows and targets), in nats, for a pass that has gone through all layers; on one
+    /// worker alone. Their bits depend on neither what else is asked nor on how much.
+    ///
+    /// # Errors
+    /// [`ModelError`].
+    pub fn losses(&self, weights: &Weights, pass: &Pass<'_>, asked: &[(i64, i64)]) -> Result<Vec<f64>, ModelError> {
+        self.finished(weights, pass)?;
+        let workspace = &*pass.workspace;
+        let count = LIKELIHOOD_ROWS.min(workspace.rows());
+        let mut losses = Vec::with_capacity(asked.len());
+        for asked in asked.chunks(count) {
+            let (mut rows, mut targets) = (vec![0; count], vec![0; count]);
+            for (at, &(row, target)) in asked.iter().enumerate() {
+                (rows[at], targets[at]) = (row, target);
+            }
+            let normed = workspace.normed.f_index_select(0, &Tensor::f_from_slice(&rows)?)?;
+            let mut logits = Vec::with_capacity(weights.output.len());
+            for (output, buffer) in weights.output.iter().zip(&workspace.logits) {
+                let block = buffer.f_narrow(0, 0, count as i64)?;
+                self.kernels.project(&block, &normed, output)?;
+                logits.push(block);
+            }
+            let mut own = vec![0.0; count];
+            self.loss(pass, &logits, &Tensor::f_from_slice(&targets)?, &mut own, false)?;
+            losses.extend_from_slice(&own[..asked.len()]);
+        }
+        Ok(losses)
+    }
+
     /// −ln p of each target (`[t]`) to `losses` (nats, one a row), nothing for a target below zero; with gradients also the backward down to the last
     /// layer's output (own rows of `dx`).
     ///

@@ -8,6 +8,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::layout::FeedForward;
 use super::ops::Stats;
+use super::positions::Positions;
 use super::record::Spot;
 use super::views::{Layer, Linear, Norm, Weights};
 use super::workspace::{Rows, Workspace};
@@ -37,6 +38,8 @@ pub struct Pass<'a> {
     pub slot: usize,
     /// `[t]`; known to the first and the last stage.
     pub ids: &'a Tensor,
+    /// Where the rows stand, if not in their order.
+    pub positions: Option<&'a Positions>,
     /// Where results are recorded, if they are.
     pub spot: Option<Spot<'a>>,
 }
@@ -146,20 +149,27 @@ impl Network {
     pub(super) fn embed(&self, weights: &Weights, pass: &mut Pass<'_>) -> Result<(), ModelError> {
         let workspace = &*pass.workspace;
         let (x, rows) = (workspace.input(pass.slot, 0), &workspace.rows);
-        let position = weights.position.as_ref();
+        let table = weights.position.as_ref();
+        let chosen = pass.positions.zip(table);
+        let chosen = chosen
+            .map(|(own, table)| table.f_index_select(0, &own.rows))
+            .transpose()?;
+        // A line for each row, or for each place of a sequence.
+        let (position, lines) = match &chosen {
+            Some(chosen) => (Some(chosen), workspace.rows()),
+            None => (table, workspace.sequence),
+        };
         let first = self.first_id(self.layout.holding.shards.start);
-        if self.mesh.tensor == 1 {
-            return self
-                .kernels
-                .embed(pass.ids, workspace.sequence, first, &weights.word, position, x);
-        }
-        let whole = &workspace.root;
+        let out = if self.mesh.tensor == 1 { x } else { &workspace.root };
         self.kernels
-            .embed(pass.ids, workspace.sequence, first, &weights.word, position, whole)?;
+            .embed(pass.ids, lines, first, &weights.word, position, out)?;
+        if self.mesh.tensor == 1 {
+            return Ok(());
+        }
         let parts = pass
             .peers
             .tensor_group()
-            .scatter(whole, &rows.shares, &workspace.incoming)?
+            .scatter(out, &rows.shares, &workspace.incoming)?
             .wait()?;
         let (own, ids) = (rows.own_of(x)?, rows.own_of_all(pass.ids)?);
         for (rank, part) in parts.iter().enumerate() {

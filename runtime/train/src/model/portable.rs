@@ -4,6 +4,7 @@
 //! bits depend neither on the instruction set nor on how rows, columns, heads or sequences are cut into calls.
 
 use std::cell::Cell;
+use std::ops::Range;
 
 use tch::Tensor;
 
@@ -29,6 +30,32 @@ pub(super) fn project_with_bias(out: &Tensor, rows: &Tensor, weight: &Tensor, bi
         }
         product::<E, E>(out, rows, &weight, Finish::Bias(bias))
     })
+}
+
+/// `out = rows · weightᵀ (+ bias)`, for a few rows.
+pub(super) fn project_few(
+    out: &Tensor,
+    rows: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+) -> Result<(), ModelError> {
+    match (&rows.size()[..], &weight.size()[..], &out.size()[..]) {
+        (&[count, depth], &[columns, inner], to) if depth == inner && to == [count, columns] => {
+            by_kind!(rows.kind(), E => {
+                let bias = bias.map(elements::<E>).transpose()?;
+                if bias.is_some_and(|bias| bias.len() as i64 != columns) {
+                    return Err(unfit("a bias", &[weight]));
+                }
+                let [rows, weight] = [rows, weight].map(|tensor| {
+                    let (size, values) = (tensor.size(), elements::<E>(tensor)?);
+                    Ok::<_, ModelError>(Matrix::new(values, size[0] as usize, size[1] as usize, size[1] as usize))
+                });
+                kernels::product_of_few(rows?, weight?, elements_mut(out)?, columns as usize, bias);
+                Ok(())
+            })
+        }
+        _ => Err(unfit("a product", &[out, rows, weight])),
+    }
 }
 
 /// `gradient += leftᵀ · right`, all rows in one product; the gradient is `f32`.
@@ -148,17 +175,23 @@ fn check_rows(sizes: Attention, rows: &[&Tensor], logs: &Tensor) -> Result<(), M
     Ok(())
 }
 
-/// Causal attention: fills `out` (`[t, n·d]`) and `logs` (`f32`, `[b, n, s]`), the logarithms of the sums of powers.
+/// Causal attention: fills `out` (`[t, n·d]`) and `logs` (`f32`, `[b, n, s]`), the logarithms of the sums of powers. What a
+/// row does not see besides what comes after it stands in `hidden`, if in anything, a range a row.
 ///
 /// # Errors
 /// [`ModelError`] if shapes or kinds do not fit each other.
-pub(super) fn attention_forward(projected: Projected<'_>, out: &Tensor, logs: &Tensor) -> Result<(), ModelError> {
+pub(super) fn attention_forward(
+    projected: Projected<'_>,
+    hidden: &[Range<usize>],
+    out: &Tensor,
+    logs: &Tensor,
+) -> Result<(), ModelError> {
     let sizes = projected.sizes()?;
     check_rows(sizes, &[out], logs)?;
     by_kind!(projected.query.kind(), E => {
         let out = HeadsOut { values: Cell::from_mut(elements_mut::<E>(out)?).as_slice_of_cells(), steps: whole_rows(sizes) };
         let [query, key, value] = [heads(projected.query)?, heads(projected.key)?, heads(projected.value)?];
-        kernels::attention_forward(sizes, query, key, value, out, elements_mut(logs)?);
+        kernels::attention_forward(sizes, query, key, value, hidden, out, elements_mut(logs)?);
         Ok(())
     })
 }
@@ -275,7 +308,7 @@ mod tests {
             value: &key,
         };
         assert_eq!(
-            said(attention_forward(projected, &tensor(6, 12), &tensor(6, 3))),
+            said(attention_forward(projected, &[], &tensor(6, 12), &tensor(6, 3))),
             "attention does not fit tensors of shapes [[2, 3, 3, 4], [2, 3, 2, 4], [2, 3, 2, 4]]"
         );
     }
@@ -302,7 +335,7 @@ mod tests {
             };
             let out = Tensor::zeros([b * s, queries], (kind, Device::Cpu));
             let logs = Tensor::zeros([b, n, s], (Kind::Float, Device::Cpu));
-            attention_forward(projected, &out, &logs).unwrap();
+            attention_forward(projected, &[], &out, &logs).unwrap();
 
             let turned = |tensor: &Tensor| tensor.transpose(1, 2);
             let widened = |tensor: &Tensor| turned(tensor).repeat_interleave_self_int(n / g, 1, None);

@@ -16,6 +16,9 @@ impl Kernels {
 
     /// `out = rows · weightᵀ`, for a weight of shape `[outputs, inputs]`.
     pub(super) fn project(self, out: &Tensor, rows: &Tensor, weight: &Tensor) -> Result<(), ModelError> {
+        if self == Self::Few {
+            return portable::project_few(out, rows, weight, None);
+        }
         self.multiply(out, rows, &weight.f_transpose(0, 1)?)
     }
 
@@ -30,6 +33,9 @@ impl Kernels {
         let Some(bias) = bias else {
             return self.project(out, rows, weight);
         };
+        if self == Self::Few {
+            return portable::project_few(out, rows, weight, Some(bias));
+        }
         if self == Self::Portable {
             return portable::project_with_bias(out, rows, weight, bias);
         }

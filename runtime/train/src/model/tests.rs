@@ -113,6 +113,7 @@ fn run_on(
             peers: &peers,
             slot: 0,
             ids: &ids,
+            positions: None,
             spot: None,
         };
         let mut losses = vec![0.0; sequences * sequence];
@@ -436,6 +437,7 @@ fn a_cache_gives_the_logits_of_the_whole_sequence() {
                     peers: &peers,
                     slot: 0,
                     ids,
+                    positions: None,
                     spot: None,
                 };
                 work(&mut pass);
@@ -464,18 +466,29 @@ fn a_cache_gives_the_logits_of_the_whole_sequence() {
                     own.push(network.prefill(&views, pass, &mut cache, place, prompt).unwrap());
                 });
                 for (position, token) in tokens.iter().copied().enumerate().skip(prompt) {
-                    let mut next = [Next::default(); 4];
+                    let mut next = [None; 4];
                     if beside {
-                        next[1] = Next {
+                        next[1] = Some(Next {
                             token: position as i64,
-                            position: position + 4,
-                        };
-                        next[1].position = next[1].position.min(23);
+                            position: (position + 4).min(23),
+                        });
                     }
-                    next[place] = Next { token, position };
-                    own.push(network.decode(&views, &peers, &mut cache, &next).unwrap().remove(place));
+                    next[place] = Some(Next { token, position });
+                    own.push(cache.step(&views, &peers, &next).unwrap().remove(place));
                 }
                 found.push(own);
+                if beside {
+                    // A prompt that is copied goes on as the one that was read.
+                    let to = if place == 0 { 3 } else { 0 };
+                    cache.copy(place, to, prompt).unwrap();
+                    let mut next = [None; 4];
+                    next[to] = Some(Next {
+                        token: tokens[prompt],
+                        position: prompt,
+                    });
+                    let copied = cache.step(&views, &peers, &next).unwrap().remove(to);
+                    assert_eq!(Some(&copied), found.last().map(|own| &own[1]), "a copied prompt");
+                }
             }
             assert!(
                 found.iter().all(|own| *own == found[0]),
@@ -490,6 +503,93 @@ fn a_cache_gives_the_logits_of_the_whole_sequence() {
                     );
                 }
             }
+        }
+    }
+}
+
+/// Branches behind one context have the likelihoods of sequences of their own; their bits depend on neither the sequences
+/// beside them nor on what else is asked.
+#[test]
+fn branches_are_what_each_is_alone() {
+    let _guard = tch::no_grad_guard();
+    let models = [model(4, 1, Activation::GeluTanh), llama(4, 2, false), llama(4, 1, true)];
+    let token = |at: usize| ((at * at * 5 + at + 3) % 96) as i64;
+    let context: Vec<i64> = (0..7).map(token).collect();
+    let continuations: Vec<Vec<i64>> = [(20, 4), (40, 1), (60, 6)]
+        .map(|(start, length)| (start..start + length).map(token).collect())
+        .to_vec();
+    let branches = Branches {
+        context: context.len(),
+        lengths: continuations.iter().map(|own| own.len() - 1).collect(),
+    };
+    let cases = [Kernels::Own, Kernels::Portable]
+        .into_iter()
+        .flat_map(|kernels| [(Kind::Float, 2e-5), (Kind::BFloat16, 0.15)].map(|(kind, near)| (kernels, kind, near)));
+    for (number, (model, (kernels, kind, near))) in models
+        .iter()
+        .flat_map(|model| cases.clone().map(move |case| (model, case)))
+        .enumerate()
+    {
+        let network = network(model, 2, kernels, kind);
+        let buffer = Tensor::from_slice(&weights(model, &network.layout)).to_kind(kind);
+        let views = Weights::new(&network.layout, &buffer).unwrap();
+        let peers = Peers::alone();
+        // −ln p of what is asked, where sequences of 20 tokens branch.
+        let losses = |ids: &[i64], sequences: &[Branches], asked: &[(i64, i64)]| {
+            let mut workspace = Workspace::new(&network, ids.len() / 20, 20, Recompute::None, 0).unwrap();
+            let positions = network.branches(&workspace, sequences).unwrap();
+            let mut pass = Pass {
+                workspace: &mut workspace,
+                peers: &peers,
+                slot: 0,
+                ids: &Tensor::from_slice(ids),
+                positions: Some(&positions),
+                spot: None,
+            };
+            network.forward(&views, &mut pass).unwrap();
+            network.losses(&views, &pass, asked).unwrap()
+        };
+        let sequence = |parts: &[&[i64]]| {
+            let mut ids = parts.concat();
+            ids.resize(20, 11);
+            ids
+        };
+        let read: Vec<&[i64]> = continuations.iter().map(|own| &own[..own.len() - 1]).collect();
+        let whole = sequence(&[&[&context[..]], &read[..]].concat());
+        let (mut asked, mut at) = (Vec::new(), context.len());
+        for own in &continuations {
+            let rows = std::iter::once(context.len() - 1).chain(at..);
+            asked.extend(rows.map(|row| row as i64).zip(own.iter().copied()));
+            at += own.len() - 1;
+        }
+        let found = losses(&[&whole[..], &whole].concat(), std::slice::from_ref(&branches), &asked);
+        let mut expected = Vec::new();
+        for own in &continuations {
+            let alone = Branches {
+                context: context.len(),
+                lengths: vec![own.len() - 1],
+            };
+            let ids = sequence(&[&context, &own[..own.len() - 1]]);
+            let asked: Vec<_> = (context.len() as i64 - 1..).zip(own.iter().copied()).collect();
+            let beside = sequence(&[]);
+            expected.extend(losses(&[ids, beside].concat(), &[alone], &asked));
+        }
+        for (own, alone) in found.iter().zip(&expected) {
+            assert!((own - alone).abs() < near, "case {number}: {own}, not {alone}");
+        }
+        // Second of two, beside another sequence, and one question at a time.
+        let other = Branches {
+            context: 3,
+            lengths: vec![5, 5],
+        };
+        let ids = [sequence(&[&continuations[2]]), whole].concat();
+        for (question, expected) in asked.iter().zip(&found) {
+            let own = losses(
+                &ids,
+                &[other.clone(), branches.clone()],
+                &[(question.0 + 20, question.1)],
+            );
+            assert_eq!(own[0].to_bits(), expected.to_bits(), "case {number}: bits");
         }
     }
 }

@@ -104,6 +104,7 @@ pub fn run(
             peers: &seat.peers,
             slot,
             ids: &ids,
+            positions: None,
             spot: recorder.map(|recorder| Spot {
                 recorder,
                 micro_batch: item.index,

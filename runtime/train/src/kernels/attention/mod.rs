@@ -9,8 +9,11 @@
 use std::cell::Cell;
 use std::ops::Range;
 
+mod step;
 #[cfg(test)]
 mod tests;
+
+pub use step::attention_step;
 
 use super::gemm::{blocks, product_at};
 use super::sums::accumulate;
@@ -100,7 +103,7 @@ pub struct Attended<'a, E> {
 }
 
 /// Writes the attention's result to `out` (`[b, s, n, d]`) and the logarithms of the sums of powers to `logs`
-/// (`[b, n, s]`).
+/// (`[b, n, s]`). A row sees the keys up to its own; where `hidden` has a range for each of the `b·s` rows, not those in it.
 ///
 /// # Panics
 /// If a slice ends before its last row does, or the heads cannot be shared out.
@@ -109,19 +112,22 @@ pub fn attention_forward<E: Element>(
     query: Heads<'_, E>,
     key: Heads<'_, E>,
     value: Heads<'_, E>,
+    hidden: &[Range<usize>],
     out: HeadsOut<'_, E>,
     logs: &mut [f32],
 ) {
-    attention_forward_at(level(), sizes, query, key, value, out, logs);
+    attention_forward_at(level(), sizes, query, key, value, hidden, out, logs);
 }
 
 /// [`attention_forward`] by the instructions of a given level.
+#[allow(clippy::too_many_arguments)]
 pub(super) fn attention_forward_at<E: Element>(
     level: Level,
     sizes: Attention,
     query: Heads<'_, E>,
     key: Heads<'_, E>,
     value: Heads<'_, E>,
+    hidden: &[Range<usize>],
     out: HeadsOut<'_, E>,
     logs: &mut [f32],
 ) {
@@ -146,7 +152,9 @@ pub(super) fn attention_forward_at<E: Element>(
                 Finish::Store,
             );
             let logs = &mut logs[(b * sizes.heads + head) * s..][rows.clone()];
-            shares::at(level, scores, rows.start, scale, logs);
+            let first = b * s + rows.start;
+            let hidden = hidden.get(first..first + rows.len()).unwrap_or_default();
+            shares::at(level, scores, rows.start, hidden, scale, logs);
             let shares = Matrix::new(scores, rows.len(), keys.len(), keys.len());
             product_at(level, shares, value.rows(b, kv_head, &keys, d), sums, d, Finish::Store);
             out.write(level, b, head, rows.start, sums, d);
@@ -245,13 +253,16 @@ fn heads(sizes: Attention) -> impl Iterator<Item = (usize, usize)> {
 
 dispatch! {
 /// Turns rows of scores into shares that sum to 1, and keeps the logarithm of the sum of powers. Row `i` belongs to
-/// position `first + i` and sees the keys up to it; the others get 0.
+/// position `first + i` and sees the keys up to it but those of range `i` of `hidden`, if there is one; the others get 0.
 #[allow(dead_code)] // only `at` is called, like the two that follow
-pub fn shares [] (scores: &mut [f32], first: usize, scale: f32, logs: &mut [f32]) {
+pub fn shares [] (scores: &mut [f32], first: usize, hidden: &[Range<usize>], scale: f32, logs: &mut [f32]) {
     let keys = scores.len() / logs.len().max(1);
     for (i, (row, log_sum)) in scores.chunks_exact_mut(keys.max(1)).zip(logs).enumerate() {
-        let (row, hidden) = row.split_at_mut(first + i + 1);
-        hidden.fill(0.0);
+        let (row, later) = row.split_at_mut(first + i + 1);
+        later.fill(0.0);
+        if let Some(hidden) = hidden.get(i) {
+            row[hidden.clone()].fill(f32::NEG_INFINITY);
+        }
         let mut lanes = [f32::NEG_INFINITY; LANES];
         by_lanes(row, |i, value| {
             *value *= scale;

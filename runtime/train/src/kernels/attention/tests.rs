@@ -6,7 +6,7 @@ use half::bf16;
 use tch::{Kind, Tensor};
 
 use super::*;
-use crate::kernels::tests::{bits, stored};
+use crate::kernels::tests::{bits, numbers, stored};
 
 /// One projection that queries, keys and values stand in, as in the models.
 #[derive(Clone, Copy, Debug)]
@@ -122,7 +122,7 @@ fn run<E: Element>(level: Level, projection: Projection, values: &[E], dout: &[E
             steps,
         };
         let [query, key, value] = [read(0), read(1), read(2)];
-        attention_forward_at(level, cut, query, key, value, out, &mut logs);
+        attention_forward_at(level, cut, query, key, value, &[], out, &mut logs);
         let gradients = Cell::from_mut(&mut written.gradients[..]).as_slice_of_cells();
         let write = |part| {
             let (first, steps) = place(part);
@@ -317,5 +317,64 @@ fn shared_heads_add_up_in_order() {
             let row = &row[projection.columns[part].0..][..keys];
             assert!(bits(&[row]) == bits(&[sum]), "part {part}");
         }
+    }
+}
+
+/// A step is the last row of the attention of its whole sequence; its bits are those of every level.
+#[test]
+fn a_step_is_the_last_row() {
+    let (s, heads, d) = (37, 3, 24);
+    let sizes = Attention {
+        sequences: 1,
+        sequence: s,
+        heads,
+        kv_heads: 1,
+        d,
+    };
+    let steps = |heads: usize| Steps {
+        sequence: s * heads * d,
+        row: heads * d,
+        head: d,
+    };
+    let query = numbers(s * heads * d, 1);
+    let [key, value] = [2, 3].map(|seed| numbers(s * d, seed));
+    let (mut whole, mut logs) = (vec![0.0f32; query.len()], vec![0.0; heads * s]);
+    let out = HeadsOut {
+        values: Cell::from_mut(&mut whole[..]).as_slice_of_cells(),
+        steps: steps(heads),
+    };
+    let read = |values, heads| Heads {
+        values,
+        steps: steps(heads),
+    };
+    attention_forward(
+        sizes,
+        read(&query[..], heads),
+        read(&key, 1),
+        read(&value, 1),
+        &[],
+        out,
+        &mut logs,
+    );
+    // Room for more keys than are read.
+    let room = s + 4;
+    let mut columns = vec![f32::NAN; d * room];
+    for (position, key) in key.chunks_exact(d).enumerate() {
+        for (element, key) in key.iter().enumerate() {
+            columns[element * room + position] = *key;
+        }
+    }
+    let last = &query[(s - 1) * heads * d..];
+    let step = |level| {
+        let (mut shares, mut out) = (vec![0.0; s], vec![0.0f32; heads * d]);
+        attention_step::at(level, last, &columns, room, &value, d, &mut shares, &mut out);
+        out
+    };
+    let out = step(Level::Baseline);
+    for (own, whole) in out.iter().zip(&whole[(s - 1) * heads * d..]) {
+        assert!((own - whole).abs() < 2e-5, "{own}, not {whole}");
+    }
+    for level in [Level::Avx2, Level::Avx512] {
+        assert!(bits(&[&step(level)]) == bits(&[&out]), "{level:?}");
     }
 }

@@ -8,6 +8,7 @@
 //! In the order of use: `panels` copies blocks of both operands in the order in which they are read, `tile` multiplies,
 //! `finish` adds and rounds.
 
+mod few;
 mod panels;
 #[cfg(test)]
 mod tests;
@@ -16,6 +17,7 @@ mod tile;
 use std::cell::RefCell;
 use std::ops::Range;
 
+pub use few::{product_of_few, product_of_few_at};
 use panels::{Panels, pack};
 use tile::{Size, multiply_panels};
 
@@ -71,7 +73,8 @@ impl<'a, E> Matrix<'a, E> {
 
     /// Row `i` of a matrix that is not transposed.
     pub(super) fn row(self, i: usize) -> &'a [E] {
-        &self.values[i * self.row_step..][..self.columns]
+        let start = if self.columns == 0 { 0 } else { i * self.row_step };
+        &self.values[start..][..self.columns]
     }
 
     /// A part of it; it has numbers of its own only if it is not empty.

@@ -164,3 +164,47 @@ fn operands_have_to_fit() {
     let (left, right) = (Matrix::new(&values, 3, 4, 4), Matrix::new(&values, 3, 4, 4));
     product(left, right, &mut [0.0f32; 12], 4, Finish::Store);
 }
+
+fn check_few<E: Element>(rows: usize, depth: usize, columns: usize, gap: usize, with_bias: bool) {
+    let (left, right) = (
+        Operand::<E>::new(rows, depth, gap, false, 1),
+        Operand::<E>::new(columns, depth, gap, false, 2),
+    );
+    let bias = stored::<E>(columns, 3);
+    let bias = with_bias.then_some(&bias[..]);
+    let stride = columns + gap;
+    let before = stored::<E>(reach(rows, columns, stride), 4);
+    let mut expected = before.clone();
+    for i in 0..rows {
+        for j in 0..columns {
+            let mut lanes = [0.0f32; crate::kernels::LANES];
+            for k in 0..depth {
+                let lane = &mut lanes[k % crate::kernels::LANES];
+                *lane = left.at(i, k).mul_add(right.at(j, k), *lane);
+            }
+            let sum = crate::kernels::join(lanes);
+            expected[i * stride + j] = E::store(bias.map_or(sum, |bias| sum + bias[j].load()));
+        }
+    }
+    for level in LEVELS {
+        let mut out = before.clone();
+        product_of_few_at(level, left.matrix(), right.matrix(), &mut out, stride, bias);
+        assert!(
+            bits(&[&out]) == bits(&[&expected]),
+            "{rows} x {depth} x {columns}, {gap}, {with_bias}, {level:?}"
+        );
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+    #[test]
+    fn products_of_a_few_rows_are_sixteen_chains_each(
+        (rows, depth, columns) in (0..11usize, size(), size()),
+        gap in 0..5usize,
+        with_bias in any::<bool>(),
+    ) {
+        check_few::<f32>(rows, depth, columns, gap, with_bias);
+        check_few::<bf16>(rows, depth, columns, gap, with_bias);
+    }
+}

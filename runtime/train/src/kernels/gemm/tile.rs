@@ -13,7 +13,7 @@ use super::panels::Panels;
 ///
 /// Written with the processor's own instructions, because whether the compiler makes vector code out of arrays here
 /// hangs on the tile's size: it did for 12 × 32 sums and not for 8 × 32, at a fiftieth of the speed.
-trait Vector: Copy {
+pub(super) trait Vector: Copy {
     const COUNT: usize;
     /// Rows of a tile, and vectors in each of them: what fits the registers, and hides the time of a multiply-add.
     const ROWS: usize;

@@ -22,6 +22,8 @@ pub enum Kernels {
     Own,
     /// As `Own`, with matrix products and attention of this crate as well: the same bits on every processor.
     Portable,
+    /// As `Own`, with products of a few rows, whose bits don't depend on their number: for the steps of a generation.
+    Few,
     Aten,
 }
 
@@ -112,7 +114,7 @@ macro_rules! operations {
             #[allow(clippy::too_many_arguments)]
             pub(super) fn $name(self, $($arg: $ty),*) -> Result<(), ModelError> {
                 match self {
-                    Self::Own | Self::Portable => own::$name($($arg),*),
+                    Self::Own | Self::Portable | Self::Few => own::$name($($arg),*),
                     Self::Aten => aten::$name($($arg),*),
                 }
             })*
