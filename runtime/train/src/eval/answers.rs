@@ -27,8 +27,6 @@ use crate::train::team::Team;
 
 /// Sequences that are generated at a time by one thread.
 const PLACES: usize = 32;
-/// Batches that each thread works on before progress is reported and a stop is seen.
-const ROUND: usize = 2;
 
 /// A task, read.
 pub struct Task {
@@ -129,6 +127,14 @@ impl Task {
         let share = texts.len().div_ceil(threads).clamp(1, 2 * PLACES);
         batches.extend(texts.chunks(share).map(|chunk| Batch::Texts(chunk.to_vec())));
         batches
+    }
+
+    /// Batches that each thread works on before progress is reported and a stop is seen.
+    fn round(&self) -> usize {
+        match self.fields.asks {
+            Asks::Choices(_) => 8,
+            Asks::Text { .. } => 1,
+        }
     }
 
     /// The context of a likelihood.
@@ -241,7 +247,7 @@ pub fn answer(
     let mut answers: Vec<Option<Answer>> = vec![None; task.requests.len()];
     let batches = task.batches(threads * world);
     let mut done = 0;
-    for round in batches.chunks(ROUND * threads * world) {
+    for round in batches.chunks(task.round() * threads * world) {
         let mut shares: Vec<(Seat, Vec<Batch>)> = seats.drain(..).map(|seat| (seat, Vec::new())).collect();
         for (index, batch) in round.iter().enumerate() {
             let seat = index % (threads * world);

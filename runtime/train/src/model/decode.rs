@@ -63,9 +63,9 @@ impl Cache {
     /// [`ModelError::Unfit`] if the network is not whole on this worker, or has fewer positions.
     pub fn new(network: &Network, places: usize, positions: usize) -> Result<Self, ModelError> {
         let shape = &network.layout.shape;
-        if network.mesh != Mesh::ONE || positions > shape.context || places > shape.context {
+        if network.mesh != Mesh::ONE || positions > shape.context {
             return Err(ModelError::Unfit(format!(
-                "inference on one worker, with {places} sequences of {positions} tokens in a context of {}",
+                "inference on one worker, with sequences of {positions} tokens in a context of {}",
                 shape.context
             )));
         }
@@ -220,6 +220,9 @@ impl Cache {
                 next.len()
             )));
         }
+        if next.iter().all(Option::is_none) {
+            return Ok(vec![Vec::new(); *places]);
+        }
         let used = || {
             next.iter()
                 .enumerate()
@@ -237,7 +240,7 @@ impl Cache {
         let positions = Positions::new(&list(|next| next.position as i64), rotary.as_ref())?;
         let workspace = match workspaces.entry(rows) {
             Entry::Occupied(found) => found.into_mut(),
-            Entry::Vacant(place) => place.insert(Workspace::new(network, 1, rows, Recompute::None, 0)?),
+            Entry::Vacant(place) => place.insert(Workspace::new(network, rows, 1, Recompute::None, 0)?),
         };
         let mut pass = Pass {
             workspace,
