@@ -338,7 +338,8 @@ fn likelihoods(
 ) -> Result<Vec<(usize, Answer)>, TrainError> {
     let mut ids = vec![0i64; sequences(length) * length];
     // Each request with the number of its tokens; and all of them, each after the row that predicts it.
-    let (mut requests, mut asked): (Vec<(usize, usize)>, Vec<(i64, i64)>) = (Vec::new(), Vec::new());
+    let mut requests: Vec<(usize, usize)> = Vec::new();
+    let mut asked: Vec<(i64, i64)> = Vec::new();
     for (row, sequence) in batch.iter().enumerate() {
         let start = row * length;
         let mut at = start + sequence.branches.context;
