@@ -34,6 +34,8 @@ enum Form {
     Plain,
     Right,
     Left,
+    /// As `Right`, by the products of a few rows: steps of a generation.
+    Few,
 }
 
 fn ours<E: Element>(level: Level, form: Form, [m, k, n]: [usize; 3]) -> f64 {
@@ -42,17 +44,13 @@ fn ours<E: Element>(level: Level, form: Form, [m, k, n]: [usize; 3]) -> f64 {
     let (left, right) = match form {
         Form::Plain => (Matrix::new(&left, m, k, k), Matrix::new(&right, k, n, n)),
         Form::Right => (Matrix::new(&left, m, k, k), Matrix::new(&right, n, k, k).transposed()),
+        Form::Few => {
+            let (left, right) = (Matrix::new(&left, m, k, k), Matrix::new(&right, n, k, k));
+            return fastest(|| product_of_few_at(level, left, right, black_box(&mut out), n, None));
+        }
         Form::Left => (Matrix::new(&left, k, m, m).transposed(), Matrix::new(&right, k, n, n)),
     };
     fastest(|| product_at(level, left, right, black_box(&mut out), n, Finish::Store))
-}
-
-/// Of a few rows with a weight that is read where it stands.
-fn of_few<E: Element>(level: Level, [m, k, n]: [usize; 3]) -> f64 {
-    let (left, right) = (numbers::<E>(m * k), numbers::<E>(n * k));
-    let mut out = numbers::<E>(m * n);
-    let (left, right) = (Matrix::new(&left, m, k, k), Matrix::new(&right, n, k, k));
-    fastest(|| product_of_few_at(level, left, right, black_box(&mut out), n, None))
 }
 
 fn theirs(kind: Kind, form: Form, shape: [usize; 3]) -> Result<f64, Box<dyn Error>> {
@@ -60,7 +58,7 @@ fn theirs(kind: Kind, form: Form, shape: [usize; 3]) -> Result<f64, Box<dyn Erro
     let random = |rows, columns| Tensor::f_randn([rows, columns], (Kind::Float, Device::Cpu))?.f_to_kind(kind);
     let (left, right) = match form {
         Form::Plain => (random(m, k)?, random(k, n)?),
-        Form::Right => (random(m, k)?, random(n, k)?.f_transpose(0, 1)?),
+        Form::Right | Form::Few => (random(m, k)?, random(n, k)?.f_transpose(0, 1)?),
         Form::Left => (random(k, m)?.f_transpose(0, 1)?, random(k, n)?),
     };
     let out = random(m, n)?;
@@ -80,27 +78,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     tch::set_num_threads(1);
     println!("{level:?}; rows x inner x columns, GFLOP/s: ours, libtorch's, ratio");
-    // Steps of a generation.
-    for shape @ [m, k, n] in [
-        [1, 576, 1536],
-        [8, 576, 1536],
-        [32, 576, 1536],
-        [32, 1536, 576],
-        [32, 576, 49_152],
-        [8, 2048, 8192],
-        [32, 2048, 8192],
-    ] {
-        let work = (2 * m * k * n) as f64 / 1e9;
-        let [floats, halves] =
-            [of_few::<f32>(level, shape), of_few::<bf16>(level, shape)].map(|seconds| work / seconds);
-        let their_floats = work / theirs(Kind::Float, Form::Right, shape)?;
-        let their_halves = work / theirs(Kind::BFloat16, Form::Right, shape)?;
-        println!(
-            "{m:>5} x {k:>4} x {n:>5} few\tf32 {floats:6.1} {their_floats:6.1} {:4.2}\tbf16 {halves:6.1} {their_halves:6.1} {:4.2}",
-            floats / their_floats,
-            halves / their_halves
-        );
-    }
     let shapes = [
         [512, 512, 512],
         [2048, 512, 2048],
@@ -111,28 +88,35 @@ fn main() -> Result<(), Box<dyn Error>> {
         [130, 130, 130],
         [1, 512, 2048],
     ];
-    for shape @ [m, k, n] in shapes {
-        for form in [Form::Plain, Form::Right, Form::Left] {
-            let work = (2 * m * k * n) as f64 / 1e9;
-            let floats = (
-                work / ours::<f32>(level, form, shape),
-                work / theirs(Kind::Float, form, shape)?,
-            );
-            let halves = (
-                work / ours::<bf16>(level, form, shape),
-                work / theirs(Kind::BFloat16, form, shape)?,
-            );
-            println!(
-                "{:>5} x {k:>4} x {n:>5} {form:?}\tf32 {:6.1} {:6.1} {:4.2}\tbf16 {:6.1} {:6.1} {:4.2}",
-                m,
-                floats.0,
-                floats.1,
-                floats.0 / floats.1,
-                halves.0,
-                halves.1,
-                halves.0 / halves.1
-            );
-        }
+    let few = [
+        [1, 576, 1536],
+        [8, 576, 1536],
+        [32, 576, 1536],
+        [32, 576, 49_152],
+        [32, 2048, 8192],
+    ];
+    let forms = [Form::Plain, Form::Right, Form::Left];
+    let all = shapes.into_iter().flat_map(|shape| forms.map(|form| (shape, form)));
+    for (shape @ [m, k, n], form) in all.chain(few.map(|shape| (shape, Form::Few))) {
+        let work = (2 * m * k * n) as f64 / 1e9;
+        let floats = (
+            work / ours::<f32>(level, form, shape),
+            work / theirs(Kind::Float, form, shape)?,
+        );
+        let halves = (
+            work / ours::<bf16>(level, form, shape),
+            work / theirs(Kind::BFloat16, form, shape)?,
+        );
+        println!(
+            "{:>5} x {k:>4} x {n:>5} {form:?}\tf32 {:6.1} {:6.1} {:4.2}\tbf16 {:6.1} {:6.1} {:4.2}",
+            m,
+            floats.0,
+            floats.1,
+            floats.0 / floats.1,
+            halves.0,
+            halves.1,
+            halves.0 / halves.1
+        );
     }
     Ok(())
 }

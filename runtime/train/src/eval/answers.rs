@@ -1,8 +1,8 @@
 //! A model's answers to the questions of a task.
 //!
 //! In: a checkpoint, requests. Out: scores, and what became of each item. Every worker holds the whole model, as one worker
-//! alone would, and requests are spread over all threads of all workers; an answer depends on its own tokens, not on what
-//! is answered beside it. Not here: what is asked and how it is scored (`aurora_runtime::task`).
+//! alone would, and requests are spread over all threads of all workers; an answer depends on its own item (a choice's on
+//! the choices before it as well, behind the same reading of the prompt), not on what is answered beside it. Not here: what is asked and how it is scored (`aurora_runtime::task`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,13 +12,13 @@ use aurora_compiler::fields::{Asks, TaskFields};
 use aurora_runtime::data::encoder::Encoder;
 use aurora_runtime::data::random::Key;
 use aurora_runtime::data::tokenizer;
-use aurora_runtime::job::{EvalJob, Recompute, Scores, TaskPaths};
+use aurora_runtime::job::{EvalJob, Scores, TaskPaths};
 use aurora_runtime::source::archive::InputFile;
 use aurora_runtime::task::{self, Answer, Item, ItemResult, Request};
 use tch::Tensor;
 
 use super::sample::{Sampling, choose};
-use super::{padded, sequences};
+use super::{padded, sequences, workspace};
 use crate::model::{Branches, Cache, Network, Next, Pass, Weights, Workspace};
 use crate::parallel::Peers;
 use crate::train::TrainError;
@@ -209,8 +209,7 @@ enum Batch {
 /// What one thread works with.
 struct Seat {
     weights: Weights,
-    /// The last one that was used, with its sequences and their length: batches of one shape follow each other.
-    workspace: Option<(usize, usize, Workspace)>,
+    workspace: Option<Workspace>,
     cache: Option<Cache>,
     peers: Peers,
 }
@@ -304,30 +303,6 @@ fn one_thread(
     Ok((seat, answered))
 }
 
-fn workspace<'s>(
-    network: &Network,
-    last: &'s mut Option<(usize, usize, Workspace)>,
-    sequences: usize,
-    length: usize,
-) -> Result<&'s mut Workspace, TrainError> {
-    if last
-        .as_ref()
-        .is_none_or(|(many, long, _)| (*many, *long) != (sequences, length))
-    {
-        // Its room first.
-        *last = None;
-    }
-    let (.., workspace) = match last {
-        Some(last) => last,
-        None => last.insert((
-            sequences,
-            length,
-            Workspace::new(network, sequences, length, Recompute::None, 0)?,
-        )),
-    };
-    Ok(workspace)
-}
-
 /// ln p of the continuations of a batch of sequences of one padded length.
 fn likelihoods(
     network: &Network,
@@ -340,20 +315,16 @@ fn likelihoods(
     // Each request with the number of its tokens; and all of them, each after the row that predicts it.
     let mut requests: Vec<(usize, usize)> = Vec::new();
     let mut asked: Vec<(i64, i64)> = Vec::new();
+    let put = |ids: &mut [i64], own: &[u32]| ids.iter_mut().zip(own).for_each(|(id, own)| *id = i64::from(*own));
     for (row, sequence) in batch.iter().enumerate() {
         let start = row * length;
+        put(&mut ids[start..], task.context(sequence.requests[0]));
         let mut at = start + sequence.branches.context;
         let behind = at as i64 - 1;
         for number in &sequence.requests {
-            let Request::Likelihood {
-                context, continuation, ..
-            } = &task.requests[*number]
-            else {
+            let Request::Likelihood { continuation, .. } = &task.requests[*number] else {
                 return Err(TrainError::Unfit("a text among likelihoods".to_owned()));
             };
-            let put =
-                |ids: &mut [i64], own: &[u32]| ids.iter_mut().zip(own).for_each(|(id, own)| *id = i64::from(*own));
-            put(&mut ids[start..], context);
             let read = continuation.len().saturating_sub(1);
             put(&mut ids[at..], &continuation[..read]);
             let rows = std::iter::once(behind).chain(at as i64..);

@@ -10,7 +10,6 @@ mod sample;
 mod windows;
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::fs::File;
 use std::io::Write;
 use std::sync::Arc;
@@ -36,10 +35,10 @@ pub use windows::{padded, sequences};
 /// Batches that each thread runs before progress is reported and a stop is seen.
 const ROUND: usize = 4;
 
-/// A thread's weights and buffers, by padded length.
+/// A thread's weights and buffers.
 struct Seat {
     weights: Weights,
-    workspaces: BTreeMap<usize, Workspace>,
+    workspace: Option<Workspace>,
     peers: Peers,
 }
 
@@ -72,7 +71,7 @@ pub fn evaluate(
     for peers in peers {
         seats.push(Seat {
             weights: state.weights()?,
-            workspaces: BTreeMap::new(),
+            workspace: None,
             peers,
         });
     }
@@ -194,6 +193,22 @@ fn put(path: &Utf8Path, text: &str, out: &Utf8Path) -> Result<(), TrainError> {
     })?)
 }
 
+/// The workspace of a shape: the last one that was used, as batches of one shape follow each other, or a new one in its
+/// place.
+fn workspace<'s>(
+    network: &Network,
+    last: &'s mut Option<Workspace>,
+    sequences: usize,
+    length: usize,
+) -> Result<&'s mut Workspace, TrainError> {
+    let fits = last.take().filter(|last| last.shape() == (sequences, length));
+    let workspace = match fits {
+        Some(workspace) => workspace,
+        None => Workspace::new(network, sequences, length, Recompute::None, 0)?,
+    };
+    Ok(last.insert(workspace))
+}
+
 /// A batch with its ids and targets, which the first and the last stage know.
 type Filled = (Batch, Option<(Vec<i64>, Vec<i64>)>);
 /// Set and window (set in the upper 24 bits of 64), and the window's loss.
@@ -204,13 +219,7 @@ fn one_thread(network: &Network, mut seat: Seat, batches: Vec<Filled>) -> Result
     let mut scored = Vec::new();
     for (batch, tokens) in batches {
         let length = batch.length;
-        let workspace = match seat.workspaces.entry(length) {
-            Entry::Occupied(found) => found.into_mut(),
-            Entry::Vacant(place) => {
-                let new = Workspace::new(network, sequences(length), length, Recompute::None, 0)?;
-                place.insert(new)
-            }
-        };
+        let workspace = workspace(network, &mut seat.workspace, sequences(length), length)?;
         let tensor = |ids: &[i64]| Tensor::f_from_slice(ids);
         let (ids, targets) = tokens.unwrap_or_default();
         let mut pass = Pass {

@@ -6,7 +6,7 @@ use tch::{Kind, Tensor};
 use super::network::{Descent, Pass};
 use super::ops::Stats;
 use super::views::Weights;
-use super::workspace::HEAD_ROWS;
+use super::workspace::{HEAD_ROWS, Workspace};
 use super::{Gradients, ModelError, Network};
 use crate::parallel::Mesh;
 
@@ -62,17 +62,29 @@ impl Network {
                 (rows[at], targets[at]) = (row, target);
             }
             let normed = workspace.normed.f_index_select(0, &Tensor::f_from_slice(&rows)?)?;
-            let mut logits = Vec::with_capacity(weights.output.len());
-            for (output, buffer) in weights.output.iter().zip(&workspace.logits) {
-                let block = buffer.f_narrow(0, 0, count as i64)?;
-                self.kernels.project(&block, &normed, output)?;
-                logits.push(block);
-            }
+            let logits = self.block_logits(weights, workspace, &normed)?;
             let mut own = vec![0.0; count];
             self.loss(pass, &logits, &Tensor::f_from_slice(&targets)?, &mut own, false)?;
             losses.extend_from_slice(&own[..asked.len()]);
         }
         Ok(losses)
+    }
+
+    /// Logits of a block of normed rows, a shard each, in the workspace's room.
+    fn block_logits(
+        &self,
+        weights: &Weights,
+        workspace: &Workspace,
+        normed: &Tensor,
+    ) -> Result<Vec<Tensor>, ModelError> {
+        let shards = weights.output.iter().zip(&workspace.logits);
+        shards
+            .map(|(output, room)| {
+                let block = room.f_narrow(0, 0, normed.size()[0])?;
+                self.kernels.project(&block, normed, output)?;
+                Ok(block)
+            })
+            .collect()
     }
 
     /// −ln p of each target (`[t]`) to `losses` (nats, one a row), nothing for a target below zero; with gradients also the backward down to the last
@@ -110,12 +122,9 @@ impl Network {
             let count = HEAD_ROWS.min(rows - start);
             let cut = |tensor: &Tensor| tensor.f_narrow(0, start as i64, count as i64);
             let normed = cut(&workspace.normed)?;
-            let mut logits = Vec::with_capacity(weights.output.len());
-            for (shard, (output, buffer)) in weights.output.iter().zip(&workspace.logits).enumerate() {
-                let block = buffer.f_narrow(0, 0, count as i64)?;
-                self.kernels.project(&block, &normed, output)?;
-                self.record_logits(pass, Operation::Logits, shard, start, &block)?;
-                logits.push(block);
+            let logits = self.block_logits(weights, workspace, &normed)?;
+            for (shard, logits) in logits.iter().enumerate() {
+                self.record_logits(pass, Operation::Logits, shard, start, logits)?;
             }
             let losses = &mut losses[start..start + count];
             let targets = cut(targets)?;

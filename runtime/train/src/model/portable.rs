@@ -46,11 +46,7 @@ pub(super) fn project_few(
                 if bias.is_some_and(|bias| bias.len() as i64 != columns) {
                     return Err(unfit("a bias", &[weight]));
                 }
-                let [rows, weight] = [rows, weight].map(|tensor| {
-                    let (size, values) = (tensor.size(), elements::<E>(tensor)?);
-                    Ok::<_, ModelError>(Matrix::new(values, size[0] as usize, size[1] as usize, size[1] as usize))
-                });
-                kernels::product_of_few(rows?, weight?, elements_mut(out)?, columns as usize, bias);
+                kernels::product_of_few(matrix(rows)?, matrix(weight)?, elements_mut(out)?, columns as usize, bias);
                 Ok(())
             })
         }

@@ -10,7 +10,7 @@ use super::{Kernels, ModelError, Network};
 
 /// A sequence whose first rows are a context, and the others branches of given lengths: each goes on from the context, and
 /// none sees another. What is behind them is padding.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Branches {
     pub context: usize,
     pub lengths: Vec<usize>,

@@ -246,6 +246,11 @@ impl Workspace {
         })
     }
 
+    /// Sequences, and tokens of each.
+    pub fn shape(&self) -> (usize, usize) {
+        (self.sequences, self.sequence)
+    }
+
     /// Tokens of a micro-batch.
     pub fn rows(&self) -> usize {
         self.rows.all

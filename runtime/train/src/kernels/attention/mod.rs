@@ -263,18 +263,7 @@ pub fn shares [] (scores: &mut [f32], first: usize, hidden: &[Range<usize>], sca
         if let Some(hidden) = hidden.get(i) {
             row[hidden.clone()].fill(f32::NEG_INFINITY);
         }
-        let mut lanes = [f32::NEG_INFINITY; LANES];
-        by_lanes(row, |i, value| {
-            *value *= scale;
-            lanes[i] = if *value > lanes[i] { *value } else { lanes[i] };
-        });
-        let maximum = lanes.into_iter().fold(f32::NEG_INFINITY, |a, b| if b > a { b } else { a });
-        let mut sums = [0.0f32; LANES];
-        by_lanes(row, |i, value| {
-            *value = exp(*value - maximum);
-            sums[i] += *value;
-        });
-        let sum = join(sums);
+        let (maximum, sum) = powers(row, scale);
         *log_sum = maximum + log(f64::from(sum)) as f32;
         let rest = 1.0 / sum;
         for value in row {
@@ -282,6 +271,25 @@ pub fn shares [] (scores: &mut [f32], first: usize, hidden: &[Range<usize>], sca
         }
     }
 }
+}
+
+/// Turns a row of scores into powers: e to the score times `scale`, less the largest. Returns that and the powers' sum.
+#[inline(always)]
+fn powers(row: &mut [f32], scale: f32) -> (f32, f32) {
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    by_lanes(row, |i, value| {
+        *value *= scale;
+        lanes[i] = if *value > lanes[i] { *value } else { lanes[i] };
+    });
+    let maximum = lanes
+        .into_iter()
+        .fold(f32::NEG_INFINITY, |a, b| if b > a { b } else { a });
+    let mut sums = [0.0f32; LANES];
+    by_lanes(row, |i, value| {
+        *value = exp(*value - maximum);
+        sums[i] += *value;
+    });
+    (maximum, join(sums))
 }
 
 /// Calls `each` for every number of a row, with its accumulator.

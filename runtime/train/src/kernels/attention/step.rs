@@ -1,7 +1,7 @@
 //! Attention of one row over keys and values that are kept: a step of a generation.
 
-use super::super::{LANES, dispatch, exp, join};
-use super::by_lanes;
+use super::super::dispatch;
+use super::powers;
 
 /// Steps of the inner loops that are taken at once; every sum still has one order.
 const RUN: usize = 4;
@@ -37,18 +37,8 @@ pub fn attention_step [] (
                 shares[p] += query[e] * key[p];
             }
         }
-        let mut lanes = [f32::NEG_INFINITY; LANES];
-        by_lanes(shares, |i, value| {
-            *value *= scale;
-            lanes[i] = if *value > lanes[i] { *value } else { lanes[i] };
-        });
-        let maximum = lanes.into_iter().fold(f32::NEG_INFINITY, |a, b| if b > a { b } else { a });
-        let mut sums = [0.0f32; LANES];
-        by_lanes(shares, |i, value| {
-            *value = exp(*value - maximum);
-            sums[i] += *value;
-        });
-        let rest = 1.0 / join(sums);
+        let (_, sum) = powers(shares, scale);
+        let rest = 1.0 / sum;
         out.fill(0.0);
         let mut p = 0;
         while p + RUN <= count {
