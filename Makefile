@@ -17,14 +17,14 @@ demo: build
 	$(AURORA) rerun lockfiles/demo.lock --profile lumi_like
 
 test: libtorch
-	$(CARGO) test --release --workspace
+	$(CARGO) test --workspace
 
 # What a change has to pass besides the tests.
 check: libtorch
 	$(CARGO) fmt --check
-	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
-	$(CARGO) clippy --release -p aurora-cli --no-default-features -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --workspace --no-deps
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) clippy -p aurora-cli --no-default-features -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
 
 build: libtorch
 	$(CARGO) build --release -p aurora-cli
