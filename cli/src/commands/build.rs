@@ -42,8 +42,8 @@ pub fn run(context: &Context, argument: &SpecArgument) -> Result<Exit, Failure> 
     for planned in &plan.nodes {
         let node = keyed.graph.node(planned.id);
         rows.push(vec![
-            node.name.clone(),
-            node.kind.name().to_string(),
+            node.name().to_owned(),
+            node.kind().name().to_string(),
             keyed.key(planned.id).to_hex()[..12].to_string(),
             state_name(planned.state).to_string(),
             planned.reason.clone().unwrap_or_default(),
@@ -93,7 +93,7 @@ pub fn summary(plan: &Plan) -> String {
 
 /// Every node, in the graph's order.
 pub fn nodes(keyed: &Keyed, plan: &Plan) -> Vec<documents::Node> {
-    let name = |id| keyed.graph.node(id).name.clone();
+    let name = |id| keyed.graph.node(id).name().to_owned();
     plan.nodes
         .iter()
         .map(|planned| {
@@ -101,12 +101,12 @@ pub fn nodes(keyed: &Keyed, plan: &Plan) -> Vec<documents::Node> {
             let inputs: Vec<String> = keyed
                 .graph
                 .inputs(planned.id)
-                .filter(|input| input.identity)
+                .filter(|input| input.role.is_identity())
                 .map(|input| name(input.node))
                 .collect();
             documents::Node {
-                name: node.name.clone(),
-                kind: node.kind,
+                name: node.name().to_owned(),
+                kind: node.kind(),
                 key: keyed.key(planned.id),
                 inputs,
                 state: planned.state,
@@ -144,7 +144,7 @@ fn stages(spec: &Spec) -> Vec<documents::Stage> {
 }
 
 fn print_facts(spec: &Spec, graph: &Graph) {
-    let is_eval = |id: &NodeId| matches!(graph.node(*id).kind, Kind::Eval | Kind::Judge);
+    let is_eval = |id: &NodeId| matches!(graph.node(*id).kind(), Kind::Eval | Kind::Judge);
     let evals = graph.ids().filter(is_eval).count();
     for id in spec.blocks.keys().filter(|id| id.kind == BlockKind::Model) {
         println!(

@@ -1,6 +1,6 @@
 //! `aurora rerun`: repeats a locked run in an empty store, and compares every result with the lock.
 
-use aurora_compiler::graph::{Kind, NodeId, Pins, lower};
+use aurora_compiler::graph::{NodeId, NodeOrigin, Pins, lower};
 use aurora_compiler::hash::{Keyed, hash};
 use aurora_compiler::lock::{Lock, LockError};
 use aurora_runtime::compare::{Difference, first_difference};
@@ -92,7 +92,7 @@ pub fn run(
         .graph
         .ids()
         .filter(|id| {
-            let name = &keyed.graph.node(*id).name;
+            let name = keyed.graph.node(*id).name();
             lock.result
                 .get(name)
                 .is_some_and(|expected| repeated.result.get(name) != Some(expected))
@@ -144,11 +144,11 @@ pub fn locked_graph(lock: &Lock, loaded: &Loaded) -> Result<Keyed, Failure> {
     lock.check_against(&loaded.spec)?;
     let keyed = hash(lower(&loaded.spec, &lock.pins()));
     let moved = keyed.graph.ids().find(|id| {
-        let name = &keyed.graph.node(*id).name;
+        let name = keyed.graph.node(*id).name();
         lock.node.get(name).is_none_or(|locked| locked.key != keyed.key(*id))
     });
     if let Some(id) = moved {
-        let name = &keyed.graph.node(id).name;
+        let name = keyed.graph.node(id).name();
         return Err(Failure::fault(format!(
             "`{}` has changed since the lock was written (first at `{name}`)",
             loaded.path
@@ -160,16 +160,14 @@ pub fn locked_graph(lock: &Lock, loaded: &Loaded) -> Result<Keyed, Failure> {
 
 /// Takes the pinned bytes of sources from the first run's store: what they are is proved by the pins.
 fn take_sources(from: &Store, to: &Store, keyed: &Keyed, experiment: &str, pins: &Pins) -> Result<(), Failure> {
-    for id in keyed
-        .graph
-        .ids()
-        .filter(|id| keyed.graph.node(*id).kind == Kind::Source)
-    {
+    for id in keyed.graph.ids() {
+        let NodeOrigin::Source { source: name } = &keyed.graph.node(id).origin else {
+            continue;
+        };
         let Some(record) = from.record(keyed.key(id)) else {
             continue;
         };
         let Ok(files) = from.files(&record) else { continue };
-        let name = keyed.graph.node(id).name.trim_start_matches("source/");
         let Some(pin) = pins.get(name) else { continue };
         let Ok(reference) = pin.reference.parse() else { continue };
         let fetched = aurora_runtime::source::Fetched {

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use aurora_compiler::fields::Exact;
-use aurora_compiler::graph::{Kind, NodeId, lower, stage_plan};
+use aurora_compiler::graph::{NodeId, NodeOrigin, lower, stage_plan};
 use aurora_compiler::hash::{Keyed, hash};
 use aurora_compiler::lock::{Lock, LockError, LockedOrder, lock};
 use aurora_compiler::spec::{Block, BlockId, BlockKind, Spec, Value};
@@ -141,7 +141,7 @@ impl Execution<'_> {
         fresh.fingerprint = here.or(fresh.fingerprint);
         for id in keyed.graph.ids() {
             let digest = run.result(id)?.digest;
-            let name = keyed.graph.node(id).name.clone();
+            let name = keyed.graph.node(id).name().to_owned();
             if let (Some(locked), Some(_)) = (fresh.result.get(&name), self.lock_path)
                 && *locked != digest
             {
@@ -203,21 +203,18 @@ fn max_epochs(spec: &Spec) -> BTreeMap<String, BTreeMap<String, f64>> {
 /// Commits to the order of every stage.
 fn orders(run: &Run<'_>, spec: &Spec) -> Result<BTreeMap<String, LockedOrder>, RunError> {
     let mut found = BTreeMap::new();
-    for id in run
-        .keyed
-        .graph
-        .ids()
-        .filter(|id| run.keyed.graph.node(*id).kind == Kind::Order)
-    {
-        let stage = run.keyed.graph.node(id).name.trim_start_matches("order/").to_string();
+    for id in run.keyed.graph.ids() {
+        let NodeOrigin::Order { stage } = &run.keyed.graph.node(id).origin else {
+            continue;
+        };
         let block = aurora_compiler::spec::BlockId {
             kind: BlockKind::Stage,
             name: stage.clone(),
         };
         let plan = stage_plan(spec, &block);
         let samples = plan.steps * plan.global_batch;
-        let commitment = aurora_runtime::engine::commit_order(run, id, &stage, samples)?;
-        found.insert(stage, LockedOrder { samples, commitment });
+        let commitment = aurora_runtime::engine::commit_order(run, id, stage, samples)?;
+        found.insert(stage.clone(), LockedOrder { samples, commitment });
     }
     Ok(found)
 }
@@ -258,7 +255,7 @@ pub fn publish_source(
     aurora_runtime::engine::place_source(fetched, scratch.path())?;
     let publication = aurora_runtime::store::Publication {
         experiment,
-        node: &keyed.graph.node(id).name,
+        node: keyed.graph.node(id).name(),
         key: keyed.key(id),
         // A source has no inputs: its realised key needs no digest.
         realised: keyed.realised(id, &|input| keyed.key(input)),
@@ -398,7 +395,7 @@ pub fn run(context: &Context, argument: &SpecArgument, how: &RunArguments, locke
 }
 
 fn names(keyed: &Keyed, ids: &[NodeId]) -> Vec<String> {
-    ids.iter().map(|id| keyed.graph.node(*id).name.clone()).collect()
+    ids.iter().map(|id| keyed.graph.node(*id).name().to_owned()).collect()
 }
 
 fn end(record: Option<RunRecord>, status: Status, error: Option<String>) {

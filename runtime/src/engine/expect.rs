@@ -1,7 +1,7 @@
 //! Gates: compares metrics of evals, and says how it came out.
 
 use aurora_compiler::fields::ExpectFields;
-use aurora_compiler::graph::NodeId;
+use aurora_compiler::graph::{NodeId, NodeOrigin, Role};
 use camino::Utf8Path;
 use serde::{Deserialize, Serialize};
 
@@ -70,15 +70,17 @@ impl Run<'_> {
 }
 
 /// Evaluates a gate into `gate.json`.
-pub(super) fn build(run: &Run<'_>, id: NodeId, out: &Utf8Path) -> Result<(), RunError> {
-    let fields: ExpectFields = run.fields(id)?;
-    let evals = run.inputs(id, "scores").into_iter().map(|input| run.scored(input));
+pub(super) fn build(run: &Run<'_>, id: NodeId, fields: &ExpectFields, out: &Utf8Path) -> Result<(), RunError> {
+    let evals = run.inputs(id, &Role::Scores).into_iter().map(|input| run.scored(input));
     let evals = evals.collect::<Result<Vec<_>, _>>()?;
     let node = run.node(id);
+    let NodeOrigin::Expect { gate } = &node.origin else {
+        return Err(run.fail(id, "it is not a gate"));
+    };
     let gate = Gate {
-        name: node.name.trim_start_matches("expect/").to_string(),
+        name: gate.clone(),
         text: node.spec_values.values().next().cloned().unwrap_or_default(),
-        found: judge(&fields, &evals).map_err(|cause| run.fail(id, cause))?,
+        found: judge(fields, &evals).map_err(|cause| run.fail(id, cause))?,
     };
     let text = serde_json::to_string(&gate).map_err(|error| run.fail(id, error))?;
     std::fs::write(out.join("gate.json"), text + "\n").map_err(|error| run.fail(id, error))

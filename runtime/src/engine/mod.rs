@@ -13,7 +13,8 @@ mod worker_nodes;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use aurora_compiler::graph::{Kind, Node, NodeId, Pins};
+use aurora_compiler::fields::{OrderFields, TrainFields};
+use aurora_compiler::graph::{Kind, Node, NodeId, Pins, Role};
 use aurora_compiler::hash::{Key, Keyed, digest_of};
 use aurora_compiler::plan::Found;
 use camino::{Utf8Path, Utf8PathBuf};
@@ -225,7 +226,7 @@ impl<'a> Run<'a> {
         let of_kind = |kinds: &[Kind]| -> Vec<NodeId> {
             todo.iter()
                 .copied()
-                .filter(|id| kinds.contains(&self.node(*id).kind))
+                .filter(|id| kinds.contains(&self.node(*id).kind()))
                 .collect()
         };
         for id in of_kind(&[
@@ -250,7 +251,7 @@ impl<'a> Run<'a> {
         for id in of_kind(&[Kind::Judge, Kind::Expect, Kind::Report]) {
             self.data_node(id, &mut outcome)?;
         }
-        for id in wanted.into_iter().filter(|id| self.node(*id).kind == Kind::Expect) {
+        for id in wanted.into_iter().filter(|id| self.node(*id).kind() == Kind::Expect) {
             outcome.gates.push(expect::read(self, id)?);
         }
         Ok(outcome)
@@ -287,9 +288,9 @@ impl<'a> Run<'a> {
     /// # Errors
     /// It is not there, or damaged.
     pub fn result(&self, id: NodeId) -> Result<Record, RunError> {
-        let node = &self.node(id).name;
+        let node = self.node(id).name();
         self.store.record(self.keyed.key(id)).ok_or_else(|| RunError::Node {
-            node: node.clone(),
+            node: node.to_owned(),
             cause: "its result has gone from the store while it was needed".to_string(),
         })
     }
@@ -303,11 +304,11 @@ impl<'a> Run<'a> {
     }
 
     /// The inputs of a role, in order.
-    fn inputs(&self, id: NodeId, role: &str) -> Vec<NodeId> {
+    fn inputs(&self, id: NodeId, role: &Role) -> Vec<NodeId> {
         self.keyed
             .graph
             .inputs(id)
-            .filter(|input| input.role == role)
+            .filter(|input| input.role == *role)
             .map(|input| input.node)
             .collect()
     }
@@ -315,9 +316,9 @@ impl<'a> Run<'a> {
     /// The node's key by the contents of its inputs. What an input reports about itself (counts of what it dropped)
     /// is read by the report alone, so that another count does not make the same documents new ones.
     fn realised(&self, id: NodeId) -> Result<Key, RunError> {
-        let reads_reports = self.node(id).kind == Kind::Report;
+        let reads_reports = self.node(id).kind() == Kind::Report;
         let mut digests = BTreeMap::new();
-        for input in self.keyed.graph.inputs(id).filter(|input| input.identity) {
+        for input in self.keyed.graph.inputs(id).filter(|input| input.role.is_identity()) {
             let outputs = self.result(input.node)?.outputs;
             let read = outputs
                 .iter()
@@ -331,7 +332,7 @@ impl<'a> Run<'a> {
     fn publication(&self, id: NodeId, made_on: Option<&str>) -> Result<Publication<'_>, RunError> {
         Ok(Publication {
             experiment: self.experiment,
-            node: &self.node(id).name,
+            node: self.node(id).name(),
             key: self.keyed.key(id),
             realised: self.realised(id)?,
             preimage: self.keyed.preimage(id),
@@ -347,7 +348,7 @@ impl<'a> Run<'a> {
         self.store
             .adopt(self.publication(id, record.made_on.as_deref())?, record.outputs)?;
         self.observer.see(Seen::Reused {
-            node: &self.node(id).name,
+            node: self.node(id).name(),
         });
         outcome.reused.push(id);
         Ok(true)
@@ -364,8 +365,8 @@ impl<'a> Run<'a> {
         let record = self.store.publish(self.publication(id, made_on)?, folder)?;
         let node = self.node(id);
         self.observer.see(Seen::Built {
-            node: &node.name,
-            kind: node.kind,
+            node: node.name(),
+            kind: node.kind(),
             seconds,
         });
         outcome.built.push(id);
@@ -382,14 +383,19 @@ impl<'a> Run<'a> {
 
     fn fail(&self, id: NodeId, cause: impl std::fmt::Display) -> RunError {
         RunError::Node {
-            node: self.node(id).name.clone(),
+            node: self.node(id).name().to_owned(),
             cause: cause.to_string(),
         }
     }
 
-    /// Reads a node's fields as what the runtime does.
-    fn fields<T: serde::de::DeserializeOwned>(&self, id: NodeId) -> Result<T, RunError> {
-        serde_json::from_value(self.node(id).fields.clone()).map_err(|error| self.fail(id, error))
+    fn train_fields(&self, id: NodeId) -> Result<&TrainFields, RunError> {
+        let fields = self.node(id).work.train();
+        fields.ok_or_else(|| self.fail(id, "it is not a train node"))
+    }
+
+    fn order_fields(&self, id: NodeId) -> Result<&OrderFields, RunError> {
+        let fields = self.node(id).work.order();
+        fields.ok_or_else(|| self.fail(id, "it is not an order node"))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fs::{File, read_to_string};
 use std::io::{BufRead, BufReader};
 
-use aurora_compiler::graph::NodeId;
+use aurora_compiler::graph::{NodeId, Role};
 use camino::Utf8Path;
 
 use super::crew::Crew;
@@ -28,9 +28,9 @@ impl Run<'_> {
         let _in_use = self.store.share()?;
         self.check_stop()?;
         let from = self
-            .inputs(id, "goes on from")
+            .inputs(id, &Role::ResumesFrom)
             .first()
-            .or(self.inputs(id, "start").first())
+            .or(self.inputs(id, &Role::Start).first())
             .copied();
         let Some(from) = from else {
             return Err(self.fail(id, "it has no start"));

@@ -8,8 +8,8 @@ use std::fs;
 use std::io::Write;
 use std::time::Instant;
 
-use aurora_compiler::fields::{OptimizerState, OrderFields, TrainFields};
-use aurora_compiler::graph::{Kind, NodeId};
+use aurora_compiler::fields::OptimizerState;
+use aurora_compiler::graph::{Kind, NodeId, Role};
 use aurora_compiler::hash::Key;
 use camino::{Utf8Path, Utf8PathBuf};
 
@@ -115,25 +115,27 @@ impl Run<'_> {
         placement: &Placement,
         out: &Utf8Path,
     ) -> Result<TrainJob, RunError> {
-        let mut fields: TrainFields = self.fields(id)?;
-        if let Some(before) = self.inputs(id, "goes on from").first() {
-            fields.first_step = self.fields::<TrainFields>(*before)?.last_step;
-            fields.optimizer_state = OptimizerState::Keep;
-        }
-        let Some(order) = self.inputs(id, "order").first().copied() else {
-            return Err(self.fail(id, "it has no order"));
+        let fields = self.train_fields(id)?.clone();
+        let (first_step, optimizer_state) = match self.inputs(id, &Role::ResumesFrom).first() {
+            Some(before) => (self.train_fields(*before)?.last_step, OptimizerState::Keep),
+            None => (0, fields.optimizer_state),
         };
-        let order: OrderFields = self.fields(order)?;
+        let Some(order) = self.inputs(id, &Role::Order).first().copied() else {
+            return Err(self.fail(id, "it does not have a data order"));
+        };
+        let order = self.order_fields(order)?.clone();
         let mut tokens = Vec::new();
         for component in &order.components {
-            let nodes = self.inputs(id, &format!("tokens.{}", component.name));
+            let nodes = self.inputs(id, &Role::Tokens(component.name.clone()));
             let paths = nodes.into_iter().map(|node| self.token_paths(node));
             tokens.push(paths.collect::<Result<Vec<_>, _>>()?);
         }
         Ok(TrainJob {
-            node: self.node(id).name.clone(),
+            node: self.node(id).name().to_owned(),
             key: self.keyed.key(id).to_hex(),
             fields,
+            first_step,
+            optimizer_state,
             start,
             order,
             tokens,
@@ -175,7 +177,7 @@ impl Session<'_, '_> {
     }
 
     fn hand(&mut self, id: NodeId, out: Utf8PathBuf, held: Held, order: &Order) -> Result<(), RunError> {
-        let name = self.run.node(id).name.clone();
+        let name = self.run.node(id).name().to_owned();
         self.crew.send(order)?;
         self.handed.insert(
             name,
@@ -201,10 +203,10 @@ impl Session<'_, '_> {
         if run.is_whole(id) {
             return Ok(());
         }
-        let one = |role: &str| run.inputs(id, role).first().copied();
-        let before = one("goes on from");
-        let Some(stage_start) = one("start") else {
-            return Err(run.fail(id, "it has no start"));
+        let one = |role: &Role| run.inputs(id, role).first().copied();
+        let before = one(&Role::ResumesFrom);
+        let Some(stage_start) = one(&Role::Start) else {
+            return Err(run.fail(id, "it does not have a start"));
         };
         let waits = |input: NodeId| queued.contains(&run.keyed.key(input));
         if !waits(before.unwrap_or(stage_start)) && !waits(stage_start) && run.reuse(id, outcome)? {
@@ -219,7 +221,7 @@ impl Session<'_, '_> {
                 self.same_numerics(id, partial.made_on.as_deref())?;
                 let step = partial.step.unwrap_or_default();
                 run.observer.see(Seen::Resumed {
-                    node: &run.node(id).name,
+                    node: run.node(id).name(),
                     step,
                 });
                 Start {
@@ -243,7 +245,7 @@ impl Session<'_, '_> {
     fn same_numerics(&self, id: NodeId, there: Option<&str>) -> Result<(), RunError> {
         match there {
             Some(there) if there != self.made_on => Err(RunError::Numerics {
-                node: self.run.node(id).name.clone(),
+                node: self.run.node(id).name().to_owned(),
                 there: there.to_owned(),
                 here: self.made_on.clone(),
             }),
@@ -257,11 +259,11 @@ impl Session<'_, '_> {
         if run.is_whole(id) || run.reuse(id, outcome)? {
             return Ok(());
         }
-        let Some(checkpoint) = run.inputs(id, "checkpoint").first().copied() else {
-            return Err(run.fail(id, "it has no checkpoint"));
+        let Some(checkpoint) = run.inputs(id, &Role::Checkpoint).first().copied() else {
+            return Err(run.fail(id, "it does not have a checkpoint"));
         };
         let mut sets = Vec::new();
-        for node in run.inputs(id, "set") {
+        for node in run.inputs(id, &Role::Set) {
             let meta = self.meta(node)?;
             sets.push(EvalSetPaths {
                 files: vec![run.token_paths(node)?],
@@ -270,11 +272,14 @@ impl Session<'_, '_> {
                 end_of_document: meta.end_of_document_id,
             });
         }
+        let Some(fields) = run.node(id).work.eval() else {
+            return Err(run.fail(id, "it is not an eval"));
+        };
         let out = self.folder(id)?;
         let job = EvalJob {
-            node: run.node(id).name.clone(),
+            node: run.node(id).name().to_owned(),
             key: run.keyed.key(id).to_hex(),
-            fields: run.fields(id)?,
+            fields: fields.clone(),
             checkpoint: Start {
                 key: run.keyed.key(checkpoint).to_hex(),
                 files: run.files(checkpoint)?,
@@ -290,11 +295,11 @@ impl Session<'_, '_> {
     /// The files of a task's items, and the tokenizer.
     fn task_paths(&self, id: NodeId) -> Result<Option<TaskPaths>, RunError> {
         let run = self.run;
-        let Some(tokenizer) = run.inputs(id, "tokenizer").first().copied() else {
+        let Some(tokenizer) = run.inputs(id, &Role::Tokenizer).first().copied() else {
             return Ok(None);
         };
         let mut files = Vec::new();
-        for source in run.inputs(id, "items") {
+        for source in run.inputs(id, &Role::Items) {
             files.extend(run.files(source)?);
         }
         let own = run.files(tokenizer)?;
@@ -360,7 +365,7 @@ impl Session<'_, '_> {
                     handed.since = Instant::now();
                     run.observer.see(Seen::Started {
                         node: &node,
-                        kind: run.node(handed.id).kind,
+                        kind: run.node(handed.id).kind(),
                     });
                 }
             }
@@ -368,8 +373,10 @@ impl Session<'_, '_> {
                 let Some(handed) = self.handed.get(&step.node) else {
                     return Ok(());
                 };
-                let fields: TrainFields = run.fields(handed.id)?;
-                let (stage, _) = step.node.split_once('@').unwrap_or((&step.node, ""));
+                let fields = run.train_fields(handed.id)?;
+                let Some((stage, _)) = run.node(handed.id).origin.trained() else {
+                    return Ok(());
+                };
                 let tokens_per_step = u64::from(fields.global_batch) * u64::from(fields.sequence);
                 run.observer.see(Seen::Step {
                     step: &step,
@@ -395,7 +402,7 @@ impl Session<'_, '_> {
                     self.handed.insert(node, handed);
                     return Ok(());
                 }
-                if run.node(handed.id).kind == Kind::Train {
+                if run.node(handed.id).kind() == Kind::Train {
                     self.whole_trail(handed.id, &handed.out)?;
                 }
                 let seconds = handed.since.elapsed().as_secs_f64();
@@ -415,19 +422,14 @@ impl Session<'_, '_> {
 
     fn stage_steps(&self, stage: &str) -> u64 {
         let graph = &self.run.keyed.graph;
-        let of_stage =
-            |id: &NodeId| graph.node(*id).kind == Kind::Train && graph.node(*id).name.split('@').next() == Some(stage);
-        graph
-            .ids()
-            .filter(of_stage)
-            .filter_map(|id| graph.node(id).name.split_once('@')?.1.parse().ok())
-            .max()
-            .unwrap_or(0)
+        let checkpoints = graph.ids().filter_map(|id| graph.node(id).origin.trained());
+        let steps = checkpoints.filter(|(of, _)| *of == stage).map(|(_, step)| step);
+        steps.max().unwrap_or(0)
     }
 
     /// A checkpoint's trail tells of the stage from its first step, wherever the stage was cut.
     fn whole_trail(&self, id: NodeId, out: &Utf8Path) -> Result<(), RunError> {
-        let Some(before) = self.run.inputs(id, "goes on from").first().copied() else {
+        let Some(before) = self.run.inputs(id, &Role::ResumesFrom).first().copied() else {
             return Ok(());
         };
         let path = out.join("trail.jsonl");

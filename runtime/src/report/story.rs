@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use aurora_compiler::fields::{OrderFields, TrainFields};
-use aurora_compiler::graph::{Kind, NodeId};
+use aurora_compiler::fields::TrainFields;
+use aurora_compiler::graph::{Kind, NodeId, NodeOrigin, Role};
 use serde::{Deserialize, Serialize};
 
 use super::examples::{self, Example};
@@ -124,7 +124,7 @@ fn read_text(run: &Run<'_>, id: NodeId, file: &str) -> Result<String, RunError> 
 
 fn unreadable(run: &Run<'_>, id: NodeId, cause: String) -> RunError {
     RunError::Node {
-        node: run.keyed.graph.node(id).name.clone(),
+        node: run.keyed.graph.node(id).name().to_owned(),
         cause,
     }
 }
@@ -136,7 +136,7 @@ fn read_json<T: serde::de::DeserializeOwned>(run: &Run<'_>, id: NodeId, file: &s
 
 pub(super) fn tell(run: &Run<'_>, report: NodeId) -> Result<Story, RunError> {
     let graph = &run.keyed.graph;
-    let of_kind = |kind: Kind| graph.ids().filter(move |id| graph.node(*id).kind == kind);
+    let of_kind = |kind: Kind| graph.ids().filter(move |id| graph.node(*id).kind() == kind);
     let mut story = Story {
         experiment: run.experiment.to_string(),
         parameters: 0,
@@ -151,42 +151,35 @@ pub(super) fn tell(run: &Run<'_>, report: NodeId) -> Result<Story, RunError> {
     let mut tokens_at: BTreeMap<NodeId, u64> = of_kind(Kind::Weights).map(|id| (id, 0)).collect();
     let mut lasts = std::collections::BTreeSet::new();
     let mut ends = Vec::new();
-    for id in of_kind(Kind::Train) {
-        let fields: TrainFields = parse(run, id)?;
+    for id in graph.ids() {
+        let Some(fields) = graph.node(id).work.train() else {
+            continue;
+        };
         story.parameters = fields.model.parameters();
         let per_step = u64::from(fields.global_batch) * u64::from(fields.sequence);
-        let start = graph
-            .inputs(id)
-            .find(|input| input.role == "start")
-            .map(|input| input.node);
+        let start = graph.input(id, &Role::Start);
         let before = start.and_then(|start| tokens_at.get(&start).copied()).unwrap_or(0);
         tokens_at.insert(id, before + fields.last_step * per_step);
         let is_last = !graph.users(id).any(|user| {
             graph
                 .inputs(user)
-                .any(|input| input.node == id && input.role == "goes on from")
+                .any(|input| input.node == id && input.role == Role::ResumesFrom)
         });
         if is_last {
             lasts.insert(id);
             ends.push((start, id));
-            story.stages.push(stage(run, id, &fields, before, per_step)?);
+            story.stages.push(stage(run, id, fields, before, per_step)?);
         }
     }
     let mut evals: BTreeMap<String, Vec<Looked>> = BTreeMap::new();
     for id in of_kind(Kind::Eval).chain(of_kind(Kind::Judge)) {
         let node = graph.node(id);
-        let mut parts = node.name.splitn(3, '/');
-        let (Some(_), Some(eval), Some(at)) = (parts.next(), parts.next(), parts.next()) else {
+        let Some((eval, at)) = node.origin.eval() else {
             continue;
         };
         let scored = run.scored(id)?;
-        let first = |id: NodeId, role: &str| {
-            graph
-                .inputs(id)
-                .find(|input| input.role == role)
-                .map(|input| input.node)
-        };
-        let checkpoint = first(first(id, "answers").unwrap_or(id), "checkpoint");
+        let answers = graph.input(id, &Role::Answers).unwrap_or(id);
+        let checkpoint = graph.input(answers, &Role::Checkpoint);
         let tokens = checkpoint
             .and_then(|checkpoint| tokens_at.get(&checkpoint).copied())
             .unwrap_or(0);
@@ -238,9 +231,10 @@ pub(super) fn tell(run: &Run<'_>, report: NodeId) -> Result<Story, RunError> {
         });
     }
     story.evals = told;
-    for id in of_kind(Kind::Filter) {
-        let name = graph.node(id).name.trim_start_matches("filter/").to_string();
-        story.corpora.insert(name, read_json(run, id, "report.json")?);
+    for id in graph.ids() {
+        if let NodeOrigin::Filter { corpus } = &graph.node(id).origin {
+            story.corpora.insert(corpus.clone(), read_json(run, id, "report.json")?);
+        }
     }
     for id in of_kind(Kind::Expect) {
         story.gates.push(read_json(run, id, "gate.json")?);
@@ -249,12 +243,12 @@ pub(super) fn tell(run: &Run<'_>, report: NodeId) -> Result<Story, RunError> {
     story.noise = noise;
     for id in graph.ids().filter(|id| *id != report) {
         story.lineage.push(LineageNode {
-            name: graph.node(id).name.clone(),
-            kind: graph.node(id).kind,
+            name: graph.node(id).name().to_owned(),
+            kind: graph.node(id).kind(),
             key: run.keyed.key(id).to_hex()[..12].to_string(),
             inputs: graph
                 .inputs(id)
-                .map(|input| graph.node(input.node).name.clone())
+                .map(|input| graph.node(input.node).name().to_owned())
                 .collect(),
         });
     }
@@ -277,14 +271,6 @@ fn judge_report(run: &Run<'_>, id: NodeId) -> Result<Option<JudgeReport>, RunErr
     }
 }
 
-fn parse<T: serde::de::DeserializeOwned>(run: &Run<'_>, id: NodeId) -> Result<T, RunError> {
-    let node = run.keyed.graph.node(id);
-    serde_json::from_value(node.fields.clone()).map_err(|error| RunError::Node {
-        node: node.name.clone(),
-        cause: error.to_string(),
-    })
-}
-
 fn stage(
     run: &Run<'_>,
     last: NodeId,
@@ -293,11 +279,12 @@ fn stage(
     per_step: u64,
 ) -> Result<StageStory, RunError> {
     let graph = &run.keyed.graph;
-    let name = graph.node(last).name.split('@').next().unwrap_or_default().to_string();
-    let fail = |cause: String| RunError::Node {
-        node: graph.node(last).name.clone(),
-        cause,
-    };
+    let fail = |cause: String| unreadable(run, last, cause);
+    let (name, _) = graph
+        .node(last)
+        .origin
+        .trained()
+        .ok_or_else(|| fail("it is not a train node".to_string()))?;
     let files = run.files(last)?;
     let trail = files
         .get("trail.jsonl")
@@ -309,15 +296,13 @@ fn stage(
         let bits = u64::from_str_radix(&step.loss, 16).map_err(|error| fail(error.to_string()))?;
         loss.push(f64::from_bits(bits));
     }
-    let order = graph
-        .inputs(last)
-        .find(|input| input.role == "order")
-        .map(|input| input.node);
-    let order = order.ok_or_else(|| fail("it has no order".to_string()))?;
-    let order_fields: OrderFields = parse(run, order)?;
+    let order = graph.input(last, &Role::Order);
+    let order = order.ok_or_else(|| fail("it does not have a data order".to_string()))?;
+    let order_fields = graph.node(order).work.order();
+    let order_fields = order_fields.ok_or_else(|| fail("its data order is not an order node".to_string()))?;
     let dealt: Dealt = read_json(run, order, "order.json")?;
     let samples = fields.last_step * u64::from(fields.global_batch);
-    let made = Order::new(&order_fields, &dealt.samples).map_err(|error| fail(error.to_string()))?;
+    let made = Order::new(order_fields, &dealt.samples).map_err(|error| fail(error.to_string()))?;
     let counts = made.counts(samples);
     let components = order_fields
         .components
@@ -333,7 +318,7 @@ fn stage(
         })
         .collect();
     Ok(StageStory {
-        name,
+        name: name.to_owned(),
         steps: fields.last_step,
         tokens_per_step: per_step,
         tokens_before: before,
