@@ -133,7 +133,7 @@ impl From<aurora_compiler::lock::LockError> for Failure {
         Self {
             code: Some(error.code().to_string()),
             help: Some(error.help().to_string()),
-            ..Self::fault(error.to_string())
+            ..Self::fault(chain(&error))
         }
     }
 }

@@ -45,8 +45,8 @@ pub fn run(context: &Context, argument: &SpecArgument) -> Result<Exit, Failure> 
             node.name().to_owned(),
             node.kind().name().to_string(),
             keyed.key(planned.id).to_hex()[..12].to_string(),
-            state_name(planned.state).to_string(),
-            planned.reason.clone().unwrap_or_default(),
+            state_name(planned.state()).to_string(),
+            planned.explanation().unwrap_or_default(),
         ]);
     }
     print!("{}", output::table(&rows));
@@ -109,9 +109,9 @@ pub fn nodes(keyed: &Keyed, plan: &Plan) -> Vec<documents::Node> {
                 kind: node.kind(),
                 key: keyed.key(planned.id),
                 inputs,
-                state: planned.state,
-                reason: planned.reason.clone(),
-                changes: planned.reason.is_some().then(|| planned.why.clone()),
+                state: planned.state(),
+                reason: planned.explanation(),
+                changes: planned.reason.is_some().then(|| planned.changes().to_vec()),
             }
         })
         .collect()

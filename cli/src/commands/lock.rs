@@ -4,7 +4,7 @@ use aurora_compiler::check::AssumptionKind;
 use aurora_compiler::compose::remote::is_remote;
 use aurora_compiler::graph::lower;
 use aurora_compiler::hash::hash;
-use aurora_compiler::lock::{Lock, lock};
+use aurora_compiler::lock::{Lock, LockChange, lock};
 use aurora_compiler::spec::Spec;
 use aurora_runtime::import::Fetch;
 use aurora_runtime::pin::{Pinning, from_lock};
@@ -61,7 +61,7 @@ pub fn run(
     }
     let moved = old
         .as_ref()
-        .map_or_else(|| vec!["there is no lock yet".to_string()], |old| old.stale(&fresh));
+        .map_or_else(|| vec![LockChange::Missing], |old| old.changes(&fresh));
     let path = project.lock_path(&loaded.spec);
     if !check {
         for (name, source) in &brought {
@@ -72,7 +72,9 @@ pub fn run(
         write(&path, &fresh)?;
     }
     if context.json {
-        output::json(json!({ "lock": project.relative(&path), "changed": moved, "sources": fresh.source }));
+        output::json(
+            json!({ "lock": project.relative(&path), "changed": moved.iter().map(LockChange::to_string).collect::<Vec<_>>(), "sources": fresh.source }),
+        );
     } else if moved.is_empty() {
         println!(
             "{}: up to date ({} sources)",

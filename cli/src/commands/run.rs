@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use aurora_compiler::fields::Exact;
 use aurora_compiler::graph::{NodeId, NodeOrigin, lower, stage_plan};
 use aurora_compiler::hash::{Keyed, hash};
-use aurora_compiler::lock::{Lock, LockError, LockedOrder, lock};
+use aurora_compiler::lock::{Edit, Lock, LockChange, LockError, LockedOrder, lock};
 use aurora_compiler::spec::{Block, BlockId, BlockKind, Spec, Value};
 use aurora_runtime::engine::Observer as _;
 use aurora_runtime::engine::{Outcome, Run, RunError, Seen, Stop};
@@ -145,8 +145,12 @@ impl Execution<'_> {
             if let (Some(locked), Some(_)) = (fresh.result.get(&name), self.lock_path)
                 && *locked != digest
             {
-                let cause = format!("result of `{name}`: the lock says {locked}, the store has {digest}");
-                return Err(LockError::Edited(cause).into());
+                return Err(LockError::Edited(Edit::Digest {
+                    name,
+                    locked: *locked,
+                    stored: digest,
+                })
+                .into());
             }
             fresh.result.insert(name, digest);
         }
@@ -439,10 +443,10 @@ fn refuse_changes(
     let keyed = hash(lower(&loaded.spec, &pins));
     let mut fresh = lock(&keyed, &loaded.spec, &project.relative(&loaded.path), &pins, LIBTORCH);
     fresh.import.clone_from(&loaded.imports);
-    let moved = old.stale(&fresh);
-    if moved.is_empty() {
+    let changes: Vec<String> = old.changes(&fresh).iter().map(LockChange::to_string).collect();
+    if changes.is_empty() {
         return Ok(());
     }
-    Err(coded(format!("the lock would change:\n  {}", moved.join("\n  ")))
+    Err(coded(format!("the lock would change:\n  {}", changes.join("\n  ")))
         .help("run without `--locked`, or `aurora lock SPEC`"))
 }

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use aurora_compiler::fields::{OrderFields, TrainFields};
 use aurora_compiler::graph::{Kind, Node, NodeId, Pins, Role};
 use aurora_compiler::hash::{Key, Keyed, digest_of};
-use aurora_compiler::plan::Found;
+use aurora_compiler::plan::CachedResult;
 use camino::{Utf8Path, Utf8PathBuf};
 
 use crate::job::{Files, Fingerprint, Placement, Step};
@@ -280,7 +280,7 @@ impl<'a> Run<'a> {
     /// Whether the node's result is there, every byte of it.
     fn is_whole(&self, id: NodeId) -> bool {
         let record = self.store.record(self.keyed.key(id));
-        record.is_some_and(|record| self.store.whole(&record) == Found::Whole)
+        record.is_some_and(|record| self.store.whole(&record) == CachedResult::Complete)
     }
 
     /// The result of a node that has been built.
