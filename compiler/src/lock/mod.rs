@@ -8,6 +8,7 @@ mod merge;
 
 use std::collections::BTreeMap;
 
+use aurora_lang::diagnostics::Code;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -149,14 +150,14 @@ impl LockError {
         }
     }
 
-    /// The diagnostic code that `aurora explain` knows.
-    pub fn code(&self) -> &'static str {
+    /// The diagnostic code.
+    pub fn code(&self) -> Code {
         match self {
-            Self::Malformed(_) => "E0501",
-            Self::Conflict { .. } => "E0502",
-            Self::TooNew { .. } => "E0503",
-            Self::OtherSpec { .. } => "E0504",
-            Self::Edited(_) => "E0505",
+            Self::Malformed(_) => Code::LOCK_MALFORMED,
+            Self::Conflict { .. } => Code::LOCK_CONFLICT,
+            Self::TooNew { .. } => Code::LOCK_TOO_NEW,
+            Self::OtherSpec { .. } => Code::LOCK_OF_ANOTHER_SPEC,
+            Self::Edited(_) => Code::LOCK_ENTRY_DISAGREES,
         }
     }
 }

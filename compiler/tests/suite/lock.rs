@@ -101,7 +101,7 @@ fn every_line_that_is_changed_is_found() {
 #[test]
 fn faults_have_codes() {
     let text = locked(&pins()).to_text();
-    let code = |text: String| Lock::parse(&text).expect_err("a fault").code();
+    let code = |text: String| Lock::parse(&text).expect_err("a fault").code().as_str();
     assert_eq!(code(format!("<<<<<<< ours\n{text}")), "E0502");
     assert_eq!(code(text.replacen("version = 1", "version = 9", 1)), "E0503");
     assert_eq!(code(text.replacen("version = 1", "", 1)), "E0501");
