@@ -15,9 +15,10 @@ use aurora_runtime::store::Store;
 use aurora_runtime::weights::{Card, Trained};
 use camino::{Utf8Path, Utf8PathBuf};
 
-use crate::commands::Context;
+use crate::arguments::Selection;
+use crate::context::Context;
 use crate::failure::Failure;
-use crate::project::{Chosen, Loaded, Project, Reach, compile, load, read_lock};
+use crate::project::{Loaded, Project, Reach, compile, load, read_lock};
 
 /// The file that makes a folder of imported weights a checkpoint.
 pub const MODEL: &str = "model.json";
@@ -49,7 +50,7 @@ impl Named {
         let path = project.root.join("lockfiles").join(format!("{experiment}.lock"));
         let Some(lock) = read_lock(&path)? else {
             return Err(
-                Failure::fault(format!("`{name}` is no checkpoint: there is no {path}")).help(
+                Failure::error(format!("`{name}` is no checkpoint: there is no {path}")).help(
                     "write EXPERIMENT/NODE of an experiment of this project, such as `tiny/cat@10`, or a folder that \
                  `aurora import` has written",
                 ),
@@ -59,7 +60,12 @@ impl Named {
             lock: Some(&lock),
             ..context.reach()
         };
-        let loaded = load(&project.root.join(&lock.spec), &Chosen::of(&lock), context.json, reach)?;
+        let loaded = load(
+            &project.root.join(&lock.spec),
+            &Selection::of(&lock),
+            context.json,
+            reach,
+        )?;
         let (keyed, pins, _) = compile(&project, &loaded.spec)?;
         let id = find_node(&keyed, &loaded.spec, node)?;
         Ok(Self {
@@ -89,7 +95,7 @@ impl Checkpoint {
             lock,
         } = Named::find(context, name)?;
         let mut found = Self::of(&project, &loaded, &keyed, &pins, id)?;
-        let text = std::fs::read(&lock).map_err(|error| Failure::fault(format!("cannot read `{lock}`: {error}")))?;
+        let text = std::fs::read(&lock).map_err(|error| Failure::error(format!("cannot read `{lock}`: {error}")))?;
         found.card.lock = Some((project.relative(&lock), aurora_runtime::content_of(&text)));
         Ok(found)
     }
@@ -97,10 +103,10 @@ impl Checkpoint {
     fn imported(folder: &Utf8Path) -> Result<Self, Failure> {
         let read = |name: &str| {
             let path = folder.join(name);
-            std::fs::read(&path).map_err(|error| Failure::fault(format!("cannot read `{path}`: {error}")))
+            std::fs::read(&path).map_err(|error| Failure::error(format!("cannot read `{path}`: {error}")))
         };
         let wrong = |error: serde_json::Error| {
-            Failure::fault(format!("`{folder}` is no imported checkpoint: {error}")).help("`aurora import` it again")
+            Failure::error(format!("`{folder}` is no imported checkpoint: {error}")).help("`aurora import` it again")
         };
         let model: ModelFields = serde_json::from_slice(&read(MODEL)?).map_err(wrong)?;
         let json = folder.join("tokenizer.json");
@@ -128,16 +134,11 @@ impl Checkpoint {
         let (spec, graph) = (&loaded.spec, &keyed.graph);
         let node = graph.node(id);
         let store = Store::look(&project.store);
-        let not_built = |name: &str| {
-            Failure::fault(format!(
-                "`{name}` of `{}` has not been made as the spec stands now",
-                spec.name
-            ))
-            .help(format!("aurora run {}", project.relative(&loaded.path)))
-        };
-        let record = store.record(keyed.key(id)).ok_or_else(|| not_built(node.name()))?;
+        let record = store
+            .record(keyed.key(id))
+            .ok_or_else(|| project.not_built(node.name(), loaded))?;
         let model_id = model_of(keyed, spec, id);
-        let model_id = model_id.ok_or_else(|| Failure::fault(format!("`{}` is not a checkpoint", node.name())))?;
+        let model_id = model_id.ok_or_else(|| Failure::error(format!("`{}` is not a checkpoint", node.name())))?;
         let tokenizer = spec
             .blocks
             .get(&model_id)
@@ -147,10 +148,10 @@ impl Checkpoint {
         let tokenizer = match tokenizer {
             Some(record) => {
                 let files = store.files(&record)?;
-                let meta = std::fs::read(&files["meta.json"]).map_err(|error| Failure::fault(error.to_string()))?;
+                let meta = std::fs::read(&files["meta.json"]).map_err(|error| Failure::error(error.to_string()))?;
                 Some((
                     files["tokenizer.json"].clone(),
-                    serde_json::from_slice(&meta).map_err(|error| Failure::fault(error.to_string()))?,
+                    serde_json::from_slice(&meta).map_err(|error| Failure::error(error.to_string()))?,
                 ))
             }
             None => None,
@@ -185,7 +186,7 @@ fn find_node(keyed: &Keyed, spec: &Spec, name: &str) -> Result<NodeId, Failure> 
             .filter(is_checkpoint)
             .map(|id| graph.node(id).name())
             .collect();
-        let failure = Failure::fault(format!("`{}` has no checkpoint `{name}`", spec.name));
+        let failure = Failure::error(format!("`{}` has no checkpoint `{name}`", spec.name));
         failure.help(format!("there are: {}", all.join(", ")))
     })
 }

@@ -9,12 +9,12 @@ use aurora_compiler::spec::Spec;
 use aurora_runtime::store::{Store, View};
 use serde_json::json;
 
-use super::Context;
-use super::build::{nodes, summary};
 use crate::arguments::SpecArgument;
+use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output::{self, grouped};
-use crate::placement::{Asked, layout, number, placement};
+use crate::placement::{PlacementRequest, layout, number, placement};
+use crate::plan_nodes::{nodes, summary};
 use crate::project::compile;
 
 pub fn run(context: &Context, argument: &SpecArgument, exit_code: bool) -> Result<Exit, Failure> {
@@ -66,7 +66,7 @@ pub fn run(context: &Context, argument: &SpecArgument, exit_code: bool) -> Resul
         }
     }
     Ok(if exit_code && !plan.is_done() {
-        Exit::Fault
+        Exit::Error
     } else {
         Exit::Done
     })
@@ -108,9 +108,9 @@ impl Need {
     fn of(spec: &Spec, keyed: &Keyed) -> Option<Self> {
         // The same on every machine: one thread, unless the layout says how many.
         let threads = number(layout(spec)?, "threads").unwrap_or(1);
-        let asked = Asked {
+        let asked = PlacementRequest {
             threads: Some(threads),
-            ..Asked::default()
+            ..PlacementRequest::default()
         };
         let placement = placement(spec, asked);
         let of = |id| {

@@ -4,11 +4,11 @@ use aurora_compiler::plan::plan;
 use aurora_runtime::store::{Store, View};
 use serde_json::json;
 
-use super::Context;
-use super::build::state_name;
 use crate::arguments::SpecArgument;
+use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output;
+use crate::plan_nodes::state_name;
 use crate::project::compile;
 
 pub fn run(context: &Context, argument: &SpecArgument, name: &str) -> Result<Exit, Failure> {
@@ -17,7 +17,7 @@ pub fn run(context: &Context, argument: &SpecArgument, name: &str) -> Result<Exi
     let name = name.strip_prefix(&format!("{}/", loaded.spec.name)).unwrap_or(name);
     let Some(id) = keyed.graph.find(name) else {
         let near = aurora_compiler::nearest(name, keyed.graph.names());
-        let failure = Failure::fault(format!("there is no node `{name}` in `{}`", loaded.spec.name));
+        let failure = Failure::error(format!("there is no node `{name}` in `{}`", loaded.spec.name));
         return Err(match near {
             Some(near) => failure.help(format!("a node with a similar name exists: `{near}`")),
             None => failure.help("`aurora build SPEC` lists the nodes"),

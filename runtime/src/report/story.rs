@@ -1,19 +1,19 @@
-//! Gathers what a report tells from the results of a graph.
+//! Gathers the content of a report from the results of a graph.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aurora_compiler::fields::TrainFields;
-use aurora_compiler::graph::{Kind, NodeId, NodeOrigin, Role};
+use aurora_compiler::graph::{Graph, Kind, NodeId, NodeOrigin, Role};
 use serde::{Deserialize, Serialize};
 
 use super::examples::{self, Example};
-use super::noise::{Looked, Noise, StageEnds};
-use crate::data::order::Order;
-use crate::engine::{Gate, Run, RunError};
+use super::noise::{CheckpointScore, Noise, StageEnds};
+use crate::checkpoint::TRAIL;
+use crate::data::order::{ComponentSizes, Order};
 use crate::job::{Measure, Score, TrailStep};
 use crate::judge::JudgeReport;
-use crate::statistics::Interval;
-use crate::task::ItemResult;
+use crate::results::{ResultError, Results};
+use crate::statistics::{Gate, Interval};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Story {
@@ -25,7 +25,7 @@ pub struct Story {
     /// What extraction and filtering kept and dropped, by corpus, as the filter reported it.
     pub corpora: BTreeMap<String, serde_json::Value>,
     pub gates: Vec<Gate>,
-    /// What the evals' scores are worth.
+    /// The uncertainty of the scores.
     pub noise: Noise,
     pub lineage: Vec<LineageNode>,
 }
@@ -38,17 +38,17 @@ pub struct StageStory {
     /// Tokens trained before the stage began.
     pub tokens_before: u64,
     pub loss: Vec<f64>,
-    pub components: Vec<Ledger>,
+    pub components: Vec<MixtureUsage>,
 }
 
-/// What a mixture asked for and what the order dealt.
+/// How much of a component the mixture asks for, and how much the data order contains.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Ledger {
+pub struct MixtureUsage {
     pub component: String,
-    /// Share asked for, in 0..1.
+    /// Fraction of the mixture, in 0..1.
     pub asked: f64,
     pub samples: u64,
-    /// Share dealt, in 0..1.
+    /// Fraction of the data order, in 0..1.
     pub dealt: f64,
     /// Passes over the component's samples.
     pub epochs: f64,
@@ -59,10 +59,10 @@ pub struct EvalStory {
     pub name: String,
     /// By tokens trained.
     pub points: Vec<Point>,
-    /// Some items, and what the first and the last checkpoint said to them.
+    /// Some items, with the answers of the first and the last checkpoint.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub examples: Vec<Example>,
-    /// What its judge is worth.
+    /// The quality of its judge.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub judge: Option<JudgeReport>,
 }
@@ -89,7 +89,7 @@ impl Point {
         self.intervals.get(set)?.get(metric).copied()
     }
 
-    /// A task's numbers, each by the words that stand before it: the metric, after its category if it has one.
+    /// A task's measures by their labels: the metric, after its category if it has one.
     pub fn measured(&self) -> BTreeMap<String, &Measure> {
         let named = |category: &str, metric: &str| match category {
             "" => metric.to_owned(),
@@ -113,203 +113,180 @@ pub struct LineageNode {
     pub inputs: Vec<String>,
 }
 
-/// A file of a node's result.
-fn read_text(run: &Run<'_>, id: NodeId, file: &str) -> Result<String, RunError> {
-    let files = run.files(id)?;
-    let path = files
-        .get(file)
-        .ok_or_else(|| unreadable(run, id, format!("its result has no {file}")))?;
-    std::fs::read_to_string(path).map_err(|error| unreadable(run, id, error.to_string()))
+/// What is known of the checkpoints of a graph.
+struct Checkpoints<'a> {
+    /// Tokens trained up to each checkpoint; a stage begins at the tokens of its start.
+    tokens: BTreeMap<NodeId, u64>,
+    /// The last checkpoint of each stage.
+    last: BTreeSet<NodeId>,
+    stages: Vec<StageEnds<'a>>,
 }
 
-fn unreadable(run: &Run<'_>, id: NodeId, cause: String) -> RunError {
-    RunError::Node {
-        node: run.keyed.graph.node(id).name().to_owned(),
-        cause,
-    }
-}
-
-fn read_json<T: serde::de::DeserializeOwned>(run: &Run<'_>, id: NodeId, file: &str) -> Result<T, RunError> {
-    let text = read_text(run, id, file)?;
-    serde_json::from_str(&text).map_err(|error| unreadable(run, id, format!("{file}: {error}")))
-}
-
-pub(super) fn tell(run: &Run<'_>, report: NodeId) -> Result<Story, RunError> {
-    let graph = &run.keyed.graph;
-    let of_kind = |kind: Kind| graph.ids().filter(move |id| graph.node(*id).kind() == kind);
+pub(super) fn gather(results: &Results<'_>, report: NodeId) -> Result<Story, ResultError> {
+    let graph = &results.keyed.graph;
     let mut story = Story {
-        experiment: run.experiment.to_string(),
+        experiment: results.experiment.to_string(),
         parameters: 0,
         stages: Vec::new(),
         evals: Vec::new(),
         corpora: BTreeMap::new(),
         gates: Vec::new(),
         noise: Noise::default(),
-        lineage: Vec::new(),
+        lineage: lineage(results, report),
     };
-    // Where on the axis of tokens each checkpoint stands: a stage begins where its start stands.
-    let mut tokens_at: BTreeMap<NodeId, u64> = of_kind(Kind::Weights).map(|id| (id, 0)).collect();
-    let mut lasts = std::collections::BTreeSet::new();
-    let mut ends = Vec::new();
+    let checkpoints = stages(results, &mut story)?;
+    for (name, mut scores) in scores(results, &checkpoints)? {
+        scores.sort_by_key(|score| score.point.tokens);
+        story.noise.add_eval(&name, &mut scores, &checkpoints.stages);
+        story.evals.push(eval(results, name, scores)?);
+    }
     for id in graph.ids() {
-        let Some(fields) = graph.node(id).work.train() else {
+        if let NodeOrigin::Filter { corpus } = &graph.node(id).origin {
+            story.corpora.insert(corpus.clone(), results.json(id, "report.json")?);
+        }
+    }
+    for id in of_kind(graph, Kind::Expect) {
+        story.gates.push(results.json(id, "gate.json")?);
+    }
+    story.noise.correct(&story.gates);
+    Ok(story)
+}
+
+fn of_kind(graph: &Graph, kind: Kind) -> impl Iterator<Item = NodeId> {
+    graph.ids().filter(move |id| graph.node(*id).kind() == kind)
+}
+
+/// Adds the stages, in the order of training, to the story.
+fn stages<'a>(results: &Results<'a>, story: &mut Story) -> Result<Checkpoints<'a>, ResultError> {
+    let graph = &results.keyed.graph;
+    let mut found = Checkpoints {
+        tokens: of_kind(graph, Kind::Weights).map(|id| (id, 0)).collect(),
+        last: BTreeSet::new(),
+        stages: Vec::new(),
+    };
+    for id in graph.ids() {
+        let node = graph.node(id);
+        let (Some(fields), Some((name, _))) = (node.work.train(), node.origin.trained()) else {
             continue;
         };
         story.parameters = fields.model.parameters();
         let per_step = u64::from(fields.global_batch) * u64::from(fields.sequence);
-        let start = graph.input(id, &Role::Start);
-        let before = start.and_then(|start| tokens_at.get(&start).copied()).unwrap_or(0);
-        tokens_at.insert(id, before + fields.last_step * per_step);
+        let start = results.input(id, &Role::Start);
+        let before = start.and_then(|start| found.tokens.get(&start).copied()).unwrap_or(0);
+        found.tokens.insert(id, before + fields.last_step * per_step);
         let is_last = !graph.users(id).any(|user| {
             graph
                 .inputs(user)
                 .any(|input| input.node == id && input.role == Role::ResumesFrom)
         });
         if is_last {
-            lasts.insert(id);
-            ends.push((start, id));
-            story.stages.push(stage(run, id, fields, before, per_step)?);
+            found.last.insert(id);
+            found.stages.push(StageEnds { name, start, end: id });
+            story.stages.push(stage(results, id, name, fields, before, per_step)?);
         }
     }
-    let mut evals: BTreeMap<String, Vec<Looked>> = BTreeMap::new();
-    for id in of_kind(Kind::Eval).chain(of_kind(Kind::Judge)) {
+    Ok(found)
+}
+
+/// The scores of every eval at each of its checkpoints.
+fn scores(
+    results: &Results<'_>,
+    checkpoints: &Checkpoints<'_>,
+) -> Result<BTreeMap<String, Vec<CheckpointScore>>, ResultError> {
+    let graph = &results.keyed.graph;
+    let mut evals: BTreeMap<String, Vec<CheckpointScore>> = BTreeMap::new();
+    for id in of_kind(graph, Kind::Eval).chain(of_kind(graph, Kind::Judge)) {
         let node = graph.node(id);
         let Some((eval, at)) = node.origin.eval() else {
             continue;
         };
-        let scored = run.scored(id)?;
-        let answers = graph.input(id, &Role::Answers).unwrap_or(id);
-        let checkpoint = graph.input(answers, &Role::Checkpoint);
-        let tokens = checkpoint
-            .and_then(|checkpoint| tokens_at.get(&checkpoint).copied())
-            .unwrap_or(0);
-        let ends_stage = checkpoint.is_some_and(|checkpoint| lasts.contains(&checkpoint));
+        let scored = results.scored(id)?;
+        let answers = results.input(id, &Role::Answers).unwrap_or(id);
+        let checkpoint = results.input(answers, &Role::Checkpoint);
+        let tokens = checkpoint.and_then(|checkpoint| checkpoints.tokens.get(&checkpoint).copied());
         let point = Point {
             at: at.to_string(),
-            tokens,
-            ends_stage,
+            tokens: tokens.unwrap_or(0),
+            ends_stage: checkpoint.is_some_and(|checkpoint| checkpoints.last.contains(&checkpoint)),
             sets: scored.scores.sets.clone(),
             measures: scored.scores.measures.clone(),
             intervals: BTreeMap::new(),
         };
-        let better = node.spec_values.get(&format!("eval.{eval}.better")).cloned();
-        evals.entry(eval.to_string()).or_default().push(Looked {
+        let better = node.spec_values.get(&format!("eval.{eval}.better"));
+        evals.entry(eval.to_string()).or_default().push(CheckpointScore {
             node: id,
             checkpoint,
             point,
             scored,
-            lower: better.map(|better| better == "lower"),
+            lower_is_better: better.map(|better| better == "lower"),
         });
     }
-    let ends = story.stages.iter().map(|stage| stage.name.as_str()).zip(ends);
-    let ends: Vec<StageEnds<'_>> = ends
-        .map(|(name, (start, end))| StageEnds { name, start, end })
-        .collect();
-    let mut noise = Noise::default();
-    let mut told = Vec::new();
-    for (name, mut looked) in evals {
-        looked.sort_by_key(|looked| looked.point.tokens);
-        noise.tell(&name, &mut looked, &ends);
-        let ends: Vec<&Looked> = match looked.as_slice() {
-            [first, .., last] => vec![first, last],
-            few => few.iter().collect(),
-        };
-        let mut checkpoints = Vec::new();
-        for looked in ends.iter().filter(|looked| !looked.point.measures.is_empty()) {
-            checkpoints.push((looked.point.at.clone(), items(run, looked.node)?));
-        }
-        let judge = ends
-            .last()
-            .map(|looked| judge_report(run, looked.node))
-            .transpose()?
-            .flatten();
-        told.push(EvalStory {
-            name,
-            examples: examples::choose(&checkpoints),
-            judge,
-            points: looked.into_iter().map(|looked| looked.point).collect(),
-        });
-    }
-    story.evals = told;
-    for id in graph.ids() {
-        if let NodeOrigin::Filter { corpus } = &graph.node(id).origin {
-            story.corpora.insert(corpus.clone(), read_json(run, id, "report.json")?);
-        }
-    }
-    for id in of_kind(Kind::Expect) {
-        story.gates.push(read_json(run, id, "gate.json")?);
-    }
-    noise.correct(&story.gates);
-    story.noise = noise;
-    for id in graph.ids().filter(|id| *id != report) {
-        story.lineage.push(LineageNode {
-            name: graph.node(id).name().to_owned(),
-            kind: graph.node(id).kind(),
-            key: run.keyed.key(id).to_hex()[..12].to_string(),
-            inputs: graph
-                .inputs(id)
-                .map(|input| graph.node(input.node).name().to_owned())
-                .collect(),
-        });
-    }
-    Ok(story)
+    Ok(evals)
 }
 
-/// The items of a task.
-fn items(run: &Run<'_>, id: NodeId) -> Result<Vec<ItemResult>, RunError> {
-    let text = read_text(run, id, "items.jsonl")?;
-    let items = text.lines().map(serde_json::from_str).collect::<Result<_, _>>();
-    items.map_err(|error| unreadable(run, id, format!("items.jsonl: {error}")))
+/// One eval, from its scores in the order of tokens.
+fn eval(results: &Results<'_>, name: String, scores: Vec<CheckpointScore>) -> Result<EvalStory, ResultError> {
+    let ends: Vec<&CheckpointScore> = match scores.as_slice() {
+        [first, .., last] => vec![first, last],
+        few => few.iter().collect(),
+    };
+    let mut checkpoints = Vec::new();
+    for score in ends.iter().filter(|score| !score.point.measures.is_empty()) {
+        checkpoints.push((score.point.at.clone(), results.json_lines(score.node, "items.jsonl")?));
+    }
+    let judge = match ends.last() {
+        Some(score) if results.files(score.node)?.contains_key("judge.json") => {
+            Some(results.json(score.node, "judge.json")?)
+        }
+        _ => None,
+    };
+    Ok(EvalStory {
+        name,
+        examples: examples::choose(&checkpoints),
+        judge,
+        points: scores.into_iter().map(|score| score.point).collect(),
+    })
 }
 
-/// What is known of the judge of an eval, if it has one that was measured.
-fn judge_report(run: &Run<'_>, id: NodeId) -> Result<Option<JudgeReport>, RunError> {
-    if run.files(id)?.contains_key("judge.json") {
-        read_json(run, id, "judge.json").map(Some)
-    } else {
-        Ok(None)
-    }
+fn lineage(results: &Results<'_>, report: NodeId) -> Vec<LineageNode> {
+    let graph = &results.keyed.graph;
+    let node = |id: NodeId| LineageNode {
+        name: graph.node(id).name().to_owned(),
+        kind: graph.node(id).kind(),
+        key: results.keyed.key(id).to_hex()[..12].to_string(),
+        inputs: graph
+            .inputs(id)
+            .map(|input| graph.node(input.node).name().to_owned())
+            .collect(),
+    };
+    graph.ids().filter(|id| *id != report).map(node).collect()
 }
 
 fn stage(
-    run: &Run<'_>,
+    results: &Results<'_>,
     last: NodeId,
+    name: &str,
     fields: &TrainFields,
     before: u64,
     per_step: u64,
-) -> Result<StageStory, RunError> {
-    let graph = &run.keyed.graph;
-    let fail = |cause: String| unreadable(run, last, cause);
-    let (name, _) = graph
-        .node(last)
-        .origin
-        .trained()
-        .ok_or_else(|| fail("it is not a train node".to_string()))?;
-    let files = run.files(last)?;
-    let trail = files
-        .get("trail.jsonl")
-        .ok_or_else(|| fail("its result has no trail".to_string()))?;
-    let trail = std::fs::read_to_string(trail).map_err(|error| fail(error.to_string()))?;
+) -> Result<StageStory, ResultError> {
     let mut loss = Vec::new();
-    for line in trail.lines() {
-        let step: TrailStep = serde_json::from_str(line).map_err(|error| fail(error.to_string()))?;
-        let bits = u64::from_str_radix(&step.loss, 16).map_err(|error| fail(error.to_string()))?;
+    for step in results.json_lines::<TrailStep>(last, TRAIL)? {
+        let bits = u64::from_str_radix(&step.loss, 16).map_err(|error| results.fail(last, error))?;
         loss.push(f64::from_bits(bits));
     }
-    let order = graph.input(last, &Role::Order);
-    let order = order.ok_or_else(|| fail("it does not have a data order".to_string()))?;
-    let order_fields = graph.node(order).work.order();
-    let order_fields = order_fields.ok_or_else(|| fail("its data order is not an order node".to_string()))?;
-    let dealt: Dealt = read_json(run, order, "order.json")?;
+    let order = results.required_input(last, &Role::Order)?;
+    let order_fields = results.order_fields(order)?;
+    let sizes: ComponentSizes = results.json(order, "order.json")?;
     let samples = fields.last_step * u64::from(fields.global_batch);
-    let made = Order::new(order_fields, &dealt.samples).map_err(|error| fail(error.to_string()))?;
-    let counts = made.counts(samples);
+    let order = Order::new(order_fields, &sizes.samples).map_err(|error| results.fail(last, error))?;
+    let counts = order.counts(samples);
     let components = order_fields
         .components
         .iter()
         .zip(&counts)
-        .zip(&dealt.samples)
-        .map(|((component, &count), &available)| Ledger {
+        .zip(&sizes.samples)
+        .map(|((component, &count), &available)| MixtureUsage {
             component: component.name.clone(),
             asked: order_fields.asked(component, samples),
             samples: count,
@@ -325,15 +302,6 @@ fn stage(
         loss,
         components,
     })
-}
-
-/// `order.json` of an order node.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Dealt {
-    /// Samples that each component holds, in the order's order.
-    pub samples: Vec<u64>,
-    pub tokens: Vec<u64>,
 }
 
 impl Story {
