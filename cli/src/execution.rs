@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use aurora_compiler::check::AssumptionKind;
 use aurora_compiler::fields::Exact;
-use aurora_compiler::graph::{Kind, NodeId, Pins, lower, stage_plan};
+use aurora_compiler::graph::{NodeId, NodeOrigin, Pins, lower, stage_plan};
 use aurora_compiler::hash::{Keyed, hash};
 use aurora_compiler::lock::{Lock, LockError, LockedOrder, lock};
 use aurora_compiler::spec::{Block, BlockId, BlockKind, Spec, Value};
@@ -123,7 +123,7 @@ impl Execution<'_> {
         fresh.fingerprint = here.or(fresh.fingerprint);
         for id in results.keyed.graph.ids() {
             let digest = results.record(id)?.digest;
-            let name = results.node(id).name.clone();
+            let name = results.node(id).name().to_owned();
             if let (Some(locked), Some(_)) = (fresh.result.get(&name), self.lock_path)
                 && *locked != digest
             {
@@ -242,8 +242,10 @@ fn max_epochs(spec: &Spec, stage: &Block) -> BTreeMap<String, f64> {
 fn orders(results: &Results<'_>, spec: &Spec) -> Result<BTreeMap<String, LockedOrder>, RunError> {
     let graph = &results.keyed.graph;
     let mut orders = BTreeMap::new();
-    for id in graph.ids().filter(|id| graph.node(*id).kind == Kind::Order) {
-        let stage = graph.node(id).name.trim_start_matches("order/").to_string();
+    for id in graph.ids() {
+        let NodeOrigin::Order { stage } = &graph.node(id).origin else {
+            continue;
+        };
         let block = BlockId {
             kind: BlockKind::Stage,
             name: stage.clone(),
@@ -251,8 +253,8 @@ fn orders(results: &Results<'_>, spec: &Spec) -> Result<BTreeMap<String, LockedO
         let plan = stage_plan(spec, &block);
         let samples = plan.steps * plan.global_batch;
         let limits = max_epochs(spec, &spec.blocks[&block]);
-        let commitment = commit_order(results, id, &stage, samples, &limits)?;
-        orders.insert(stage, LockedOrder { samples, commitment });
+        let commitment = commit_order(results, id, stage, samples, &limits)?;
+        orders.insert(stage.clone(), LockedOrder { samples, commitment });
     }
     Ok(orders)
 }
@@ -289,7 +291,7 @@ pub fn publish_source(
     place_source(source, scratch.path())?;
     let publication = Publication {
         experiment,
-        node: &keyed.graph.node(id).name,
+        node: keyed.graph.node(id).name(),
         key: keyed.key(id),
         // A source has no inputs: its realised key needs no digest.
         realised: keyed.realised(id, &|input| keyed.key(input)),

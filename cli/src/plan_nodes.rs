@@ -22,7 +22,7 @@ pub fn summary(plan: &Plan) -> String {
 
 /// Every node, in the graph's order.
 pub fn nodes(keyed: &Keyed, plan: &Plan) -> Vec<documents::Node> {
-    let name = |id| keyed.graph.node(id).name.clone();
+    let name = |id| keyed.graph.node(id).name().to_owned();
     plan.nodes
         .iter()
         .map(|planned| {
@@ -30,12 +30,12 @@ pub fn nodes(keyed: &Keyed, plan: &Plan) -> Vec<documents::Node> {
             let inputs: Vec<String> = keyed
                 .graph
                 .inputs(planned.id)
-                .filter(|input| input.identity)
+                .filter(|input| input.role.is_identity())
                 .map(|input| name(input.node))
                 .collect();
             documents::Node {
-                name: node.name.clone(),
-                kind: node.kind,
+                name: node.name().to_owned(),
+                kind: node.kind(),
                 key: keyed.key(planned.id),
                 inputs,
                 state: planned.state,

@@ -309,11 +309,11 @@ pub fn locked_graph(lock: &Lock, loaded: &Loaded) -> Result<Keyed, Failure> {
     lock.check_against(&loaded.spec)?;
     let keyed = hash(lower(&loaded.spec, &lock.pins()));
     let moved = keyed.graph.ids().find(|id| {
-        let name = &keyed.graph.node(*id).name;
+        let name = keyed.graph.node(*id).name();
         lock.node.get(name).is_none_or(|locked| locked.key != keyed.key(*id))
     });
     if let Some(id) = moved {
-        let name = &keyed.graph.node(id).name;
+        let name = keyed.graph.node(id).name();
         return Err(Failure::error(format!(
             "`{}` has changed since the lock was written (first at `{name}`)",
             loaded.path

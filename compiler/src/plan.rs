@@ -84,8 +84,8 @@ fn planned(keyed: &Keyed, have: &dyn Have, id: NodeId) -> Planned {
         Found::Missing => None,
     };
     let node = keyed.graph.node(id);
-    let why = have.last(&node.name).map(|old| changes(&old, &keyed.preimage(id)));
-    let resumes = (node.kind == Kind::Train).then(|| have.partial(key)).flatten();
+    let why = have.last(node.name()).map(|old| changes(&old, &keyed.preimage(id)));
+    let resumes = (node.kind() == Kind::Train).then(|| have.partial(key)).flatten();
     let resumes = resumes.map(|step| format!("; goes on from step {step}"));
     let (state, reason) = match (damaged, &why) {
         (Some(object), _) => (State::Changed, format!("object {object} of its result is damaged")),

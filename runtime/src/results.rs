@@ -5,7 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use aurora_compiler::graph::{Kind, Node, NodeId};
+use aurora_compiler::fields::{EvalFields, OrderFields, TrainFields};
+use aurora_compiler::graph::{Kind, Node, NodeId, Role};
 use aurora_compiler::hash::{Key, Keyed, digest_of};
 use aurora_compiler::plan::Found;
 use camino::Utf8PathBuf;
@@ -112,27 +113,27 @@ impl<'a> Results<'a> {
     }
 
     /// The inputs of a role, in order.
-    pub fn inputs(&self, id: NodeId, role: &str) -> Vec<NodeId> {
+    pub fn inputs(&self, id: NodeId, role: &Role) -> Vec<NodeId> {
         self.keyed
             .graph
             .inputs(id)
-            .filter(|input| input.role == role)
+            .filter(|input| input.role == *role)
             .map(|input| input.node)
             .collect()
     }
 
     /// The first input of a role.
-    pub fn input(&self, id: NodeId, role: &str) -> Option<NodeId> {
-        self.inputs(id, role).first().copied()
+    pub fn input(&self, id: NodeId, role: &Role) -> Option<NodeId> {
+        self.keyed.graph.input(id, role)
     }
 
     /// The input of a role that the node must have.
     ///
     /// # Errors
     /// It has none.
-    pub fn required_input(&self, id: NodeId, role: &str) -> Result<NodeId, ResultError> {
+    pub fn required_input(&self, id: NodeId, role: &Role) -> Result<NodeId, ResultError> {
         self.input(id, role)
-            .ok_or_else(|| self.fail(id, format!("it has no {role}")))
+            .ok_or_else(|| self.fail(id, format!("it does not have an input `{role}`")))
     }
 
     /// The node's key by the contents of its inputs.
@@ -143,9 +144,9 @@ impl<'a> Results<'a> {
     /// # Errors
     /// An input is missing.
     pub fn realised(&self, id: NodeId) -> Result<Key, ResultError> {
-        let reads_reports = self.node(id).kind == Kind::Report;
+        let reads_reports = self.node(id).kind() == Kind::Report;
         let mut digests = BTreeMap::new();
-        for input in self.keyed.graph.inputs(id).filter(|input| input.identity) {
+        for input in self.keyed.graph.inputs(id).filter(|input| input.role.is_identity()) {
             let outputs = self.record(input.node)?.outputs;
             let read = outputs
                 .iter()
@@ -159,16 +160,35 @@ impl<'a> Results<'a> {
     /// An error of a node, with its cause.
     pub fn fail(&self, id: NodeId, cause: impl Into<BoxedError>) -> ResultError {
         ResultError::Node {
-            node: self.node(id).name.clone(),
+            node: self.node(id).name().to_owned(),
             source: cause.into(),
         }
     }
 
-    /// Reads a node's fields as the work that it describes.
+    /// The fields of a train node.
     ///
     /// # Errors
-    /// They describe other work.
-    pub fn fields<T: DeserializeOwned>(&self, id: NodeId) -> Result<T, ResultError> {
-        serde_json::from_value(self.node(id).fields.clone()).map_err(|error| self.fail(id, error))
+    /// It is another node.
+    pub fn train_fields(&self, id: NodeId) -> Result<&'a TrainFields, ResultError> {
+        let fields = self.node(id).work.train();
+        fields.ok_or_else(|| self.fail(id, "it is not a train node"))
+    }
+
+    /// The fields of an eval or answers node.
+    ///
+    /// # Errors
+    /// It is another node.
+    pub fn eval_fields(&self, id: NodeId) -> Result<&'a EvalFields, ResultError> {
+        let fields = self.node(id).work.eval();
+        fields.ok_or_else(|| self.fail(id, "it is not an eval"))
+    }
+
+    /// The fields of an order node.
+    ///
+    /// # Errors
+    /// It is another node.
+    pub fn order_fields(&self, id: NodeId) -> Result<&'a OrderFields, ResultError> {
+        let fields = self.node(id).work.order();
+        fields.ok_or_else(|| self.fail(id, "it is not an order node"))
     }
 }

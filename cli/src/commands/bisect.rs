@@ -119,7 +119,7 @@ pub fn run(context: &Context, names: [&str; 2], lock: Option<&Utf8Path>, progres
                 Ok(first_step_of(&traced.step_log, &recorded).is_none())
             };
             let found = Found {
-                node: keyed.graph.node(stretch.node).name.clone(),
+                node: keyed.graph.node(stretch.node).name().to_owned(),
                 comparison: of_a.trace.compare(&of_b.trace),
                 repeats: [repeats(&first, &of_a)?, repeats(&second, &of_b)?],
                 stretch,

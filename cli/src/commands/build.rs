@@ -42,8 +42,8 @@ pub fn run(context: &Context, argument: &SpecArgument) -> Result<Exit, Failure> 
     for planned in &plan.nodes {
         let node = keyed.graph.node(planned.id);
         rows.push(vec![
-            node.name.clone(),
-            node.kind.name().to_string(),
+            node.name().to_owned(),
+            node.kind().name().to_string(),
             keyed.key(planned.id).to_hex()[..12].to_string(),
             state_name(planned.state).to_string(),
             planned.reason.clone().unwrap_or_default(),
@@ -102,7 +102,7 @@ fn stages(spec: &Spec) -> Vec<documents::Stage> {
 }
 
 fn print_facts(spec: &Spec, graph: &Graph) {
-    let is_eval = |id: &NodeId| matches!(graph.node(*id).kind, Kind::Eval | Kind::Judge);
+    let is_eval = |id: &NodeId| matches!(graph.node(*id).kind(), Kind::Eval | Kind::Judge);
     let evals = graph.ids().filter(is_eval).count();
     for id in spec.blocks.keys().filter(|id| id.kind == BlockKind::Model) {
         println!(

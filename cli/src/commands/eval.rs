@@ -29,7 +29,7 @@ pub fn run(context: &Context, checkpoint: &str, eval: &str, options: &RunArgumen
         ..
     } = Named::find(context, checkpoint)?;
     let spec = &loaded.spec;
-    let name = &keyed.graph.node(id).name;
+    let name = keyed.graph.node(id).name();
     let block = BlockId {
         kind: BlockKind::Eval,
         name: eval.to_owned(),

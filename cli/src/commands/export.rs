@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use aurora_compiler::hash::Keyed;
+use aurora_runtime::job::Step;
 use aurora_runtime::launch::{BatchScript, Machine};
 use aurora_runtime::progress::Watch as Progress;
 use aurora_runtime::record;
@@ -65,6 +67,15 @@ pub fn lm_eval(context: &Context, argument: &SpecArgument, folder: &Utf8Path) ->
     Ok(Exit::Done)
 }
 
+/// The steps with the stages that their nodes belong to.
+fn stage_steps<'a>(keyed: &'a Keyed, steps: &'a [Step]) -> Vec<(&'a str, &'a Step)> {
+    let stage = |step: &Step| {
+        let node = keyed.graph.find(&step.node)?;
+        keyed.graph.node(node).origin.trained().map(|(stage, _)| stage)
+    };
+    steps.iter().filter_map(|step| Some((stage(step)?, step))).collect()
+}
+
 /// A run's metrics, sent to MLflow.
 pub fn mlflow(
     context: &Context,
@@ -99,7 +110,7 @@ pub fn mlflow(
         watch: Progress::nobody(),
     };
     let sent = server
-        .send(&facts, &steps, &story)
+        .send(&facts, &stage_steps(&keyed, &steps), &story)
         .map_err(|error| Failure::from_error(&error))?;
     if context.json {
         output::json(json!({ "run": facts.id, "mlflow_run": sent }));

@@ -1,7 +1,6 @@
 //! `aurora plan`: what a run would do, why, and at what cost.
 
 use aurora_compiler::diff::{Cost, segment_cost};
-use aurora_compiler::fields::{Numerics, TrainFields};
 use aurora_compiler::hash::Keyed;
 use aurora_compiler::memory::{Memory, by_stage};
 use aurora_compiler::placement::Placement;
@@ -49,7 +48,7 @@ pub fn run(context: &Context, argument: &SpecArgument, exit_code: bool) -> Resul
             println!(
                 "{} {}: {}",
                 symbol(planned),
-                node.name,
+                node.name(),
                 planned.reason.as_deref().unwrap_or_default()
             );
         }
@@ -120,13 +119,11 @@ impl Need {
         let placement = placement(spec, asked);
         let of = |id| {
             let node = keyed.graph.node(id);
-            let mut fields: TrainFields = serde_json::from_value(node.fields.clone()).ok()?;
-            let (Numerics::Invariant { micro_batch, .. }
-            | Numerics::Portable { micro_batch, .. }
-            | Numerics::Native { micro_batch, .. }) = &mut fields.numerics;
+            let mut fields = node.work.train()?.clone();
+            let micro_batch = &mut fields.numerics.micro_batch;
             let least = *micro_batch == 0;
             *micro_batch = (*micro_batch).max(1);
-            Some((node.name.clone(), by_stage(&fields, &placement), least))
+            Some((node.name().to_owned(), by_stage(&fields, &placement), least))
         };
         let largest = |stages: &[(u32, Memory)]| stages.iter().map(|(_, memory)| memory.total()).max();
         // Of several the first.

@@ -1,6 +1,6 @@
 //! `aurora rerun`: repeats a locked run in an empty store, and compares every result with the lock.
 
-use aurora_compiler::graph::{Kind, NodeId, Pins};
+use aurora_compiler::graph::{NodeId, NodeOrigin, Pins};
 use aurora_compiler::hash::Keyed;
 use aurora_runtime::compare::{Difference, first_difference};
 use aurora_runtime::record::{RunRecord, Status};
@@ -91,7 +91,7 @@ pub fn run(
         .graph
         .ids()
         .filter(|id| {
-            let name = &keyed.graph.node(*id).name;
+            let name = keyed.graph.node(*id).name();
             lock.result
                 .get(name)
                 .is_some_and(|expected| repeated.result.get(name) != Some(expected))
@@ -136,16 +136,14 @@ fn report(context: &Context, compared: usize, differing: usize, first: Option<&D
 
 /// Takes the bytes of sources from the first run's store: the pins verify them.
 fn take_sources(from: &Store, to: &Store, keyed: &Keyed, experiment: &str, pins: &Pins) -> Result<(), Failure> {
-    for id in keyed
-        .graph
-        .ids()
-        .filter(|id| keyed.graph.node(*id).kind == Kind::Source)
-    {
+    for id in keyed.graph.ids() {
+        let NodeOrigin::Source { source: name } = &keyed.graph.node(id).origin else {
+            continue;
+        };
         let Some(record) = from.record(keyed.key(id)) else {
             continue;
         };
         let Ok(files) = from.files(&record) else { continue };
-        let name = keyed.graph.node(id).name.trim_start_matches("source/");
         let Some(pin) = pins.get(name) else { continue };
         let Ok(reference) = pin.reference.parse() else { continue };
         let fetched = aurora_runtime::source::Fetched {

@@ -121,7 +121,9 @@ impl Finished<'_> {
         let nodes = self.keyed.graph.len();
         if as_json {
             let names = |ids: &[NodeId]| -> Vec<String> {
-                ids.iter().map(|id| self.keyed.graph.node(*id).name.clone()).collect()
+                ids.iter()
+                    .map(|id| self.keyed.graph.node(*id).name().to_owned())
+                    .collect()
             };
             output::json(json!({
                 "run": self.run,

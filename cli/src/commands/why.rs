@@ -47,13 +47,13 @@ pub fn run(context: &Context, argument: &SpecArgument, name: &str) -> Result<Exi
             .map(ToString::to_string)
             .collect();
         if !own.is_empty() && at != id {
-            causes.push((keyed.graph.node(at).name.clone(), own));
+            causes.push((keyed.graph.node(at).name().to_owned(), own));
         }
         open.extend(
             keyed
                 .graph
                 .inputs(at)
-                .filter(|input| input.identity)
+                .filter(|input| input.role.is_identity())
                 .map(|input| input.node),
         );
     }

@@ -12,7 +12,8 @@ use aurora_lang::diagnostics::Code;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::graph::{Kind, Pin, Pins, lower};
+use crate::fields::SourceFields;
+use crate::graph::{Kind, NodeOrigin, Pin, Pins, Work, lower};
 use crate::hash::{Key, Keyed, digest_of, hash};
 pub use merge::{Conflict, merge};
 
@@ -110,6 +111,14 @@ pub struct LockedNode {
     pub kind: Kind,
     pub confidence: Confidence,
     pub key: Key,
+}
+
+impl LockedNode {
+    /// The stage and the step of a checkpoint, which in a lock is known by its name `STAGE@STEP` alone.
+    pub fn trained<'a>(&self, name: &'a str) -> Option<(&'a str, u64)> {
+        let (stage, step) = name.split_once('@').filter(|_| self.kind == Kind::Train)?;
+        Some((stage, step.parse().ok()?))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -283,7 +292,14 @@ impl Lock {
         let orders: Vec<_> = old
             .order
             .iter()
-            .filter(|(stage, _)| same(&format!("order/{stage}")))
+            .filter(|(stage, _)| {
+                same(
+                    &NodeOrigin::Order {
+                        stage: (*stage).clone(),
+                    }
+                    .to_string(),
+                )
+            })
             .map(|(stage, order)| (stage.clone(), order.clone()))
             .collect();
         self.fingerprint.clone_from(&old.fingerprint);
@@ -322,9 +338,9 @@ pub fn intent(spec: &crate::spec::Spec) -> Key {
     let named: Vec<_> = keyed
         .graph
         .ids()
-        .map(|id| (&keyed.graph.node(id).name, keyed.key(id).to_hex()))
+        .map(|id| (keyed.graph.node(id).name(), keyed.key(id).to_hex()))
         .collect();
-    digest_of(named.iter().map(|(name, key)| (name.as_str(), 0, key.as_str())))
+    digest_of(named.iter().map(|(name, key)| (*name, 0, key.as_str())))
 }
 
 /// Returns the lock of a graph, without results.
@@ -334,7 +350,10 @@ pub fn lock(keyed: &Keyed, spec: &crate::spec::Spec, spec_path: &str, pins: &Pin
     let mut source = BTreeMap::new();
     for id in keyed.graph.ids() {
         let this = keyed.graph.node(id);
-        let name = this.name.strip_prefix("source/");
+        let name = match &this.origin {
+            NodeOrigin::Source { source } => Some(source.as_str()),
+            _ => None,
+        };
         let own = match name {
             _ if !this.unknown.is_empty() => Confidence::Unresolved,
             Some(name) if !pins.contains_key(name) => Confidence::Declared,
@@ -347,9 +366,9 @@ pub fn lock(keyed: &Keyed, spec: &crate::spec::Spec, spec_path: &str, pins: &Pin
             .fold(own, Ord::max);
         confidence.push(worst);
         node.insert(
-            this.name.clone(),
+            this.name().to_owned(),
             LockedNode {
-                kind: this.kind,
+                kind: this.kind(),
                 confidence: worst,
                 key: keyed.key(id),
             },
@@ -357,7 +376,10 @@ pub fn lock(keyed: &Keyed, spec: &crate::spec::Spec, spec_path: &str, pins: &Pin
         if let Some(name) = name {
             let pin = pins.get(name);
             let declared = this.spec_values.get(&format!("source.{name}.from")).cloned();
-            let declared = declared.or_else(|| this.fields.get("declared")?.as_str().map(String::from));
+            let declared = declared.or_else(|| match &this.work {
+                Work::Source(SourceFields::Declared(reference)) => Some(reference.clone()),
+                _ => None,
+            });
             let declared = declared.unwrap_or_default();
             source.insert(
                 name.to_string(),

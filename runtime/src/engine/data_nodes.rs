@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::Instant;
 
-use aurora_compiler::fields::{JudgeFields, OrderFields, Split, TokenizerFields, TokensFields};
-use aurora_compiler::graph::{Kind, NodeId};
+use aurora_compiler::fields::{
+    ExtractFields, FilterFields, JudgeFields, OrderFields, Split, TokenizerFields, TokensFields, WeightsFields,
+};
+use aurora_compiler::graph::{Kind, NodeId, NodeOrigin, Role, Work};
 use camino::{Utf8Path, Utf8PathBuf};
 
 use super::{Outcome, Run, RunError, RunEvent, expect};
@@ -32,23 +34,23 @@ impl Run<'_> {
         let _held = self.results.store.hold(self.results.keyed.key(id))?;
         if self.results.is_built(id) {
             self.observer.on_event(RunEvent::Cached {
-                node: &self.results.node(id).name,
+                node: self.results.node(id).name(),
             });
             return Ok(());
         }
-        if self.results.node(id).kind != Kind::Source && self.reuse(id, outcome)? {
+        if self.results.node(id).kind() != Kind::Source && self.reuse(id, outcome)? {
             return Ok(());
         }
         let node = self.results.node(id);
         self.observer.on_event(RunEvent::Started {
-            node: &node.name,
-            kind: node.kind,
+            node: node.name(),
+            kind: node.kind(),
         });
         let since = Instant::now();
         let scratch = self.results.store.scratch()?;
         let report = |progress: Progress| {
             self.observer.on_event(RunEvent::Progress {
-                node: &node.name,
+                node: node.name(),
                 done: progress.done,
                 total: progress.total.unwrap_or(0),
                 unit: progress.unit.name(),
@@ -56,18 +58,21 @@ impl Run<'_> {
         };
         let watch = Watch::new(&report, self.stop.flag());
         let mut made_on = None;
-        let built = match node.kind {
-            Kind::Source => self.source(id, scratch.path(), watch),
-            Kind::Extract => self.extract(id, scratch.path(), watch),
-            Kind::Filter => self.filter(id, scratch.path(), watch),
-            Kind::Tokenizer => self.tokenizer(id, scratch.path(), watch),
-            Kind::Tokens => self.tokens(id, scratch.path(), watch),
-            Kind::Weights => self.weights(id, scratch.path()),
-            Kind::Order => self.order(id, scratch.path()),
-            Kind::Judge => self.judge(id, scratch.path(), watch).map(|on| made_on = on),
-            Kind::Expect => expect::build(&self.results, id, scratch.path()).map_err(RunError::from),
-            Kind::Report => report::build(&self.results, id, scratch.path()).map_err(RunError::from),
-            kind => Err(self.fail(id, format!("`{}` nodes do not run here", kind.name()))),
+        let out = scratch.path();
+        let built = match &node.work {
+            Work::Source(_) => self.source(id, out, watch),
+            Work::Extract(fields) => self.extract(id, fields, out, watch),
+            Work::Filter(fields) => self.filter(id, fields, out, watch),
+            Work::Tokenizer(fields) => self.tokenizer(id, fields, out, watch),
+            Work::Tokens(fields) => self.tokens(id, fields, out, watch),
+            Work::Weights(fields) => self.weights(id, fields, out),
+            Work::Order(fields) => self.order(id, fields, out),
+            Work::Judge(fields) => self.judge(id, fields, out, watch).map(|on| made_on = on),
+            Work::Expect(fields) => expect::build(&self.results, id, fields, out).map_err(RunError::from),
+            Work::Report(_) => report::build(&self.results, id, out).map_err(RunError::from),
+            Work::Train(_) | Work::Eval(_) | Work::Answers(_) => {
+                Err(self.fail(id, format!("`{}` nodes run on workers", node.kind().name())))
+            }
         };
         // Cancelled work has an error of its own; the run reports the stop instead.
         self.check_stop()?;
@@ -83,7 +88,9 @@ impl Run<'_> {
     }
 
     fn source(&self, id: NodeId, out: &Utf8Path, watch: Watch<'_>) -> Result<(), RunError> {
-        let name = self.results.node(id).name.trim_start_matches("source/");
+        let NodeOrigin::Source { source: name } = &self.results.node(id).origin else {
+            return Err(self.fail(id, "it is not a source"));
+        };
         let pin = self
             .inputs
             .pins
@@ -108,55 +115,53 @@ impl Run<'_> {
         Ok(files.map(|(name, path)| InputFile { name, path }).collect())
     }
 
-    fn extract(&self, id: NodeId, out: &Utf8Path, watch: Watch<'_>) -> Result<(), RunError> {
-        let source = self.results.required_input(id, "source")?;
-        let reference = self.results.input(id, "reference");
+    fn extract(&self, id: NodeId, fields: &ExtractFields, out: &Utf8Path, watch: Watch<'_>) -> Result<(), RunError> {
+        let source = self.results.required_input(id, &Role::Source)?;
+        let reference = self.results.input(id, &Role::Reference);
         let reference = reference.map(|source| self.source_files(source)).transpose()?;
-        extract(
-            &self.results.fields(id)?,
-            &self.source_files(source)?,
-            reference.as_deref(),
-            out,
-            watch,
-        )
-        .map(drop)
-        .map_err(|error| self.fail(id, error))
-    }
-
-    fn filter(&self, id: NodeId, out: &Utf8Path, watch: Watch<'_>) -> Result<(), RunError> {
-        let documents = self.files_named(id, "documents", "documents.jsonl")?;
-        filter(&self.results.fields(id)?, &documents, out, watch)
+        extract(fields, &self.source_files(source)?, reference.as_deref(), out, watch)
             .map(drop)
             .map_err(|error| self.fail(id, error))
     }
 
-    fn tokenizer(&self, id: NodeId, out: &Utf8Path, watch: Watch<'_>) -> Result<(), RunError> {
-        let fields: TokenizerFields = self.results.fields(id)?;
+    fn filter(&self, id: NodeId, fields: &FilterFields, out: &Utf8Path, watch: Watch<'_>) -> Result<(), RunError> {
+        let documents = self.files_named(id, &Role::Documents, "documents.jsonl")?;
+        filter(fields, &documents, out, watch)
+            .map(drop)
+            .map_err(|error| self.fail(id, error))
+    }
+
+    fn tokenizer(
+        &self,
+        id: NodeId,
+        fields: &TokenizerFields,
+        out: &Utf8Path,
+        watch: Watch<'_>,
+    ) -> Result<(), RunError> {
         let (documents, json);
-        let input = match &fields {
+        let input = match fields {
             TokenizerFields::Load { member, .. } => {
-                let source = self.source_files(self.results.required_input(id, "source")?)?;
+                let source = self.source_files(self.results.required_input(id, &Role::Source)?)?;
                 json = published_tokenizer(&source, member).map_err(|error| self.fail(id, error))?;
                 TokenizerInput::Json(&json)
             }
             TokenizerFields::TrainBpe { .. } => {
-                documents = self.files_named(id, "documents", "train.jsonl")?;
+                documents = self.files_named(id, &Role::Documents, "train.jsonl")?;
                 TokenizerInput::Documents(&documents)
             }
         };
-        tokenizer(&fields, input, out, watch)
+        tokenizer(fields, input, out, watch)
             .map(drop)
             .map_err(|error| self.fail(id, error))
     }
 
-    fn tokens(&self, id: NodeId, out: &Utf8Path, watch: Watch<'_>) -> Result<(), RunError> {
-        let fields: TokensFields = self.results.fields(id)?;
+    fn tokens(&self, id: NodeId, fields: &TokensFields, out: &Utf8Path, watch: Watch<'_>) -> Result<(), RunError> {
         let documents = self.token_documents(id)?;
-        let tokenizer = self.results.files(self.results.required_input(id, "tokenizer")?)?;
+        let tokenizer = self.results.files(self.results.required_input(id, &Role::Tokenizer)?)?;
         let meta = fs::read_to_string(&tokenizer["meta.json"]).map_err(|error| self.fail(id, error))?;
         let meta: TokenizerMeta = serde_json::from_str(&meta).map_err(|error| self.fail(id, error))?;
         tokens(
-            &fields,
+            fields,
             &documents,
             &tokenizer["tokenizer.json"],
             meta.end_of_document_id,
@@ -169,50 +174,58 @@ impl Run<'_> {
 
     /// The documents behind a node of tokens, in their order.
     pub(super) fn token_documents(&self, id: NodeId) -> Result<Vec<Utf8PathBuf>, RunError> {
-        let names: &[&str] = match self.results.fields::<TokensFields>(id)?.split {
+        let Work::Tokens(fields) = &self.results.node(id).work else {
+            return Err(self.fail(id, "it is not a tokens node"));
+        };
+        let names: &[&str] = match fields.split {
             Split::Train => &["train.jsonl"],
             Split::HeldOut => &["held_out.jsonl"],
             Split::All => &["train.jsonl", "held_out.jsonl"],
         };
         let mut documents = Vec::new();
         for name in names {
-            documents.extend(self.files_named(id, "documents", name)?);
+            documents.extend(self.files_named(id, &Role::Documents, name)?);
         }
         Ok(documents)
     }
 
-    fn weights(&self, id: NodeId, out: &Utf8Path) -> Result<(), RunError> {
-        let source = self.results.input(id, "source");
+    fn weights(&self, id: NodeId, fields: &WeightsFields, out: &Utf8Path) -> Result<(), RunError> {
+        let source = self.results.input(id, &Role::Source);
         let files = source.map(|source| self.source_files(source)).transpose()?;
         let note = |text: &str| self.observer.on_event(RunEvent::Note { text });
-        weights(&self.results.fields(id)?, files.as_deref(), out, &note).map_err(|error| self.fail(id, error))
+        weights(fields, files.as_deref(), out, &note).map_err(|error| self.fail(id, error))
     }
 
     /// Judges answers. A repetition takes the recorded answers of an external judge and does not ask it again.
-    fn judge(&self, id: NodeId, out: &Utf8Path, watch: Watch<'_>) -> Result<Option<String>, RunError> {
-        let fields: JudgeFields = self.results.fields(id)?;
-        if judge::is_outside(&fields)
+    fn judge(
+        &self,
+        id: NodeId,
+        fields: &JudgeFields,
+        out: &Utf8Path,
+        watch: Watch<'_>,
+    ) -> Result<Option<String>, RunError> {
+        if judge::is_outside(fields)
             && let Some(recorded) = self.inputs.recorded
             && let Some(record) = recorded.realised(self.results.realised(id)?)
         {
-            let text = format!("`{}`: uses the judge's recorded answers", self.results.node(id).name);
+            let text = format!("`{}`: uses the judge's recorded answers", self.results.node(id).name());
             self.observer.on_event(RunEvent::Note { text: &text });
             for (name, path) in recorded.files(&record)? {
                 fs::copy(&path, out.join(name)).map_err(|error| self.fail(id, error))?;
             }
             return Ok(None);
         }
-        let answers = self.results.required_input(id, "answers")?;
+        let answers = self.results.required_input(id, &Role::Answers)?;
         let items: Vec<ItemResult> = self.results.json_lines(answers, "items.jsonl")?;
-        let files = |role: &str| -> Result<Vec<InputFile>, RunError> {
+        let files = |role: &Role| -> Result<Vec<InputFile>, RunError> {
             let mut files = Vec::new();
             for source in self.results.inputs(id, role) {
                 files.extend(self.source_files(source)?);
             }
             Ok(files)
         };
-        let eval = self.results.node(id).name.split('/').nth(1).unwrap_or_default();
-        let secret = self.inputs.secrets.get(eval).map(|name| {
+        let eval = self.results.node(id).origin.eval().map(|(eval, _)| eval);
+        let secret = eval.and_then(|eval| self.inputs.secrets.get(eval)).map(|name| {
             std::env::var(name).map_err(|_| {
                 self.fail(
                     id,
@@ -222,30 +235,29 @@ impl Run<'_> {
         });
         let secret = secret.transpose()?;
         let inputs = judge::Inputs {
-            items: &files("items")?,
-            program: &files("judge")?,
-            labelled: &files("labelled")?,
+            items: &files(&Role::Items)?,
+            program: &files(&Role::Judge)?,
+            labelled: &files(&Role::Labelled)?,
             secret: secret.as_deref(),
             hidden: &[self.results.store.root().as_std_path(), self.inputs.root.as_std_path()],
             watch,
         };
-        judge::judge(&fields, items, &inputs, out).map_err(|error| self.fail(id, error))
+        judge::judge(fields, items, &inputs, out).map_err(|error| self.fail(id, error))
     }
 
     /// One file of each input of a role, in order.
-    fn files_named(&self, id: NodeId, role: &str, file: &str) -> Result<Vec<Utf8PathBuf>, RunError> {
+    fn files_named(&self, id: NodeId, role: &Role, file: &str) -> Result<Vec<Utf8PathBuf>, RunError> {
         let inputs = self.results.inputs(id, role).into_iter();
         Ok(inputs
             .map(|node| self.results.file(node, file))
             .collect::<Result<_, _>>()?)
     }
 
-    fn order(&self, id: NodeId, out: &Utf8Path) -> Result<(), RunError> {
-        let fields: OrderFields = self.results.fields(id)?;
+    fn order(&self, id: NodeId, fields: &OrderFields, out: &Utf8Path) -> Result<(), RunError> {
         let mut sizes = ComponentSizes::default();
         for component in &fields.components {
             let mut pairs = Vec::new();
-            for node in self.results.inputs(id, &format!("tokens.{}", component.name)) {
+            for node in self.results.inputs(id, &Role::Tokens(component.name.clone())) {
                 let files = self.results.files(node)?;
                 pairs.push((files["tokens.bin"].clone(), files["tokens.idx"].clone()));
             }
@@ -255,7 +267,7 @@ impl Run<'_> {
             sizes.tokens.push(stream.num_tokens());
         }
         // An impossible order is an error of this node, not of the training that would use it.
-        Order::new(&fields, &sizes.samples).map_err(|error| self.fail(id, error))?;
+        Order::new(fields, &sizes.samples).map_err(|error| self.fail(id, error))?;
         let text = serde_json::to_string(&sizes).map_err(|error| self.fail(id, error))?;
         let path = out.join("order.json");
         fs::write(&path, text + "\n").map_err(|error| self.fail(id, FileError::writing(&path)(error)))
@@ -296,9 +308,9 @@ pub fn commit_order(
     samples: u64,
     max_epochs: &BTreeMap<String, f64>,
 ) -> Result<String, ResultError> {
-    let fields: OrderFields = results.fields(id)?;
+    let fields = results.order_fields(id)?;
     let sizes: ComponentSizes = results.json(id, "order.json")?;
-    let order = Order::new(&fields, &sizes.samples).map_err(|error| results.fail(id, error))?;
+    let order = Order::new(fields, &sizes.samples).map_err(|error| results.fail(id, error))?;
     for ((component, available), wanted) in fields.components.iter().zip(&sizes.samples).zip(order.counts(samples)) {
         let epochs = wanted as f64 / (*available).max(1) as f64;
         if let Some(most) = max_epochs.get(&component.name).filter(|most| epochs > **most) {

@@ -1,7 +1,7 @@
 //! Gates: compares metrics of evals into `gate.json`.
 
 use aurora_compiler::fields::ExpectFields;
-use aurora_compiler::graph::NodeId;
+use aurora_compiler::graph::{NodeId, NodeOrigin, Role};
 use camino::Utf8Path;
 
 use crate::errors::FileError;
@@ -12,18 +12,25 @@ use crate::statistics::{Gate, judge};
 pub(super) const GATE_FILE: &str = "gate.json";
 
 /// Evaluates a gate.
-pub(super) fn build(results: &Results<'_>, id: NodeId, out: &Utf8Path) -> Result<(), ResultError> {
-    let fields: ExpectFields = results.fields(id)?;
+pub(super) fn build(
+    results: &Results<'_>,
+    id: NodeId,
+    fields: &ExpectFields,
+    out: &Utf8Path,
+) -> Result<(), ResultError> {
     let evals = results
-        .inputs(id, "scores")
+        .inputs(id, &Role::Scores)
         .into_iter()
         .map(|input| results.scored(input));
     let evals = evals.collect::<Result<Vec<_>, _>>()?;
     let node = results.node(id);
+    let NodeOrigin::Expect { gate } = &node.origin else {
+        return Err(results.fail(id, "it is not a gate"));
+    };
     let gate = Gate {
-        name: node.name.trim_start_matches("expect/").to_string(),
+        name: gate.clone(),
         text: node.spec_values.values().next().cloned().unwrap_or_default(),
-        found: judge(&fields, &evals).map_err(|error| results.fail(id, error))?,
+        found: judge(fields, &evals).map_err(|error| results.fail(id, error))?,
     };
     let text = serde_json::to_string(&gate).map_err(|error| results.fail(id, error))?;
     let path = out.join(GATE_FILE);

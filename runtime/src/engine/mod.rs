@@ -278,7 +278,7 @@ impl<'a> Run<'a> {
             missing
                 .iter()
                 .copied()
-                .filter(|id| kinds.contains(&self.results.node(*id).kind))
+                .filter(|id| kinds.contains(&self.results.node(*id).kind()))
                 .collect()
         };
         for id in of_kind(&[
@@ -305,7 +305,7 @@ impl<'a> Run<'a> {
         }
         for id in nodes
             .into_iter()
-            .filter(|id| self.results.node(*id).kind == Kind::Expect)
+            .filter(|id| self.results.node(*id).kind() == Kind::Expect)
         {
             outcome.gates.push(self.results.json(id, expect::GATE_FILE)?);
         }
@@ -327,7 +327,7 @@ impl<'a> Run<'a> {
     fn publication(&self, id: NodeId, made_on: Option<&str>) -> Result<Publication<'_>, RunError> {
         Ok(Publication {
             experiment: self.results.experiment,
-            node: &self.results.node(id).name,
+            node: self.results.node(id).name(),
             key: self.results.keyed.key(id),
             realised: self.results.realised(id)?,
             preimage: self.results.keyed.preimage(id),
@@ -344,7 +344,7 @@ impl<'a> Run<'a> {
             .store
             .adopt(self.publication(id, record.made_on.as_deref())?, record.outputs)?;
         self.observer.on_event(RunEvent::Reused {
-            node: &self.results.node(id).name,
+            node: self.results.node(id).name(),
         });
         outcome.reused.push(id);
         Ok(true)
@@ -361,8 +361,8 @@ impl<'a> Run<'a> {
         self.results.store.publish(self.publication(id, made_on)?, folder)?;
         let node = self.results.node(id);
         self.observer.on_event(RunEvent::Built {
-            node: &node.name,
-            kind: node.kind,
+            node: node.name(),
+            kind: node.kind(),
             seconds,
         });
         outcome.built.push(id);

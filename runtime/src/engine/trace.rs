@@ -3,7 +3,7 @@
 use std::fs::{File, read_to_string};
 use std::io::{BufRead, BufReader};
 
-use aurora_compiler::graph::NodeId;
+use aurora_compiler::graph::{NodeId, Role};
 use camino::Utf8Path;
 
 use super::workers::WorkerPool;
@@ -28,9 +28,9 @@ impl Run<'_> {
         let results = &self.results;
         let _in_use = results.store.share()?;
         self.check_stop()?;
-        let from = match results.input(id, "goes on from") {
+        let from = match results.input(id, &Role::ResumesFrom) {
             Some(before) => before,
-            None => results.required_input(id, "start")?,
+            None => results.required_input(id, &Role::Start)?,
         };
         let start = Start {
             key: results.keyed.key(from).to_hex(),

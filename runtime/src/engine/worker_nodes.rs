@@ -8,8 +8,8 @@ use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
 use std::time::Instant;
 
-use aurora_compiler::fields::{OptimizerState, OrderFields, TrainFields};
-use aurora_compiler::graph::{Kind, NodeId};
+use aurora_compiler::fields::OptimizerState;
+use aurora_compiler::graph::{Kind, NodeId, Role};
 use aurora_compiler::hash::Key;
 use camino::{Utf8Path, Utf8PathBuf};
 
@@ -123,22 +123,25 @@ impl Run<'_> {
         placement: &Placement,
         out: &Utf8Path,
     ) -> Result<TrainJob, RunError> {
-        let mut fields: TrainFields = self.results.fields(id)?;
-        if let Some(before) = self.results.inputs(id, "goes on from").first() {
-            fields.first_step = self.results.fields::<TrainFields>(*before)?.last_step;
-            fields.optimizer_state = OptimizerState::Keep;
-        }
-        let order: OrderFields = self.results.fields(self.results.required_input(id, "order")?)?;
+        let fields = self.results.train_fields(id)?.clone();
+        let (first_step, optimizer_state) = match self.results.input(id, &Role::ResumesFrom) {
+            Some(before) => (self.results.train_fields(before)?.last_step, OptimizerState::Keep),
+            None => (0, fields.optimizer_state),
+        };
+        let order = self.results.required_input(id, &Role::Order)?;
+        let order = self.results.order_fields(order)?.clone();
         let mut tokens = Vec::new();
         for component in &order.components {
-            let nodes = self.results.inputs(id, &format!("tokens.{}", component.name));
+            let nodes = self.results.inputs(id, &Role::Tokens(component.name.clone()));
             let paths = nodes.into_iter().map(|node| self.token_paths(node));
             tokens.push(paths.collect::<Result<Vec<_>, _>>()?);
         }
         Ok(TrainJob {
-            node: self.results.node(id).name.clone(),
+            node: self.results.node(id).name().to_owned(),
             key: self.results.keyed.key(id).to_hex(),
             fields,
+            first_step,
+            optimizer_state,
             start,
             order,
             tokens,
@@ -181,7 +184,7 @@ impl Session<'_, '_> {
 
     /// Gives a node to the workers.
     fn submit(&mut self, id: NodeId, out: Utf8PathBuf, held: Held, order: &Order) -> Result<(), RunError> {
-        let name = self.run.results.node(id).name.clone();
+        let name = self.run.results.node(id).name().to_owned();
         self.pool.send(order)?;
         self.in_flight.insert(
             name,
@@ -208,8 +211,8 @@ impl Session<'_, '_> {
         if results.is_built(id) {
             return Ok(());
         }
-        let before = results.input(id, "goes on from");
-        let stage_start = results.required_input(id, "start")?;
+        let before = results.input(id, &Role::ResumesFrom);
+        let stage_start = results.required_input(id, &Role::Start)?;
         let in_flight = |input: NodeId| queued.contains(&results.keyed.key(input));
         if !in_flight(before.unwrap_or(stage_start)) && !in_flight(stage_start) && run.reuse(id, outcome)? {
             return Ok(());
@@ -223,7 +226,7 @@ impl Session<'_, '_> {
                 self.check_numerics(id, partial.made_on.as_deref())?;
                 let step = partial.step.unwrap_or_default();
                 run.observer.on_event(RunEvent::Resumed {
-                    node: &results.node(id).name,
+                    node: results.node(id).name(),
                     step,
                 });
                 Start {
@@ -251,7 +254,7 @@ impl Session<'_, '_> {
     fn check_numerics(&self, id: NodeId, there: Option<&str>) -> Result<(), RunError> {
         match there {
             Some(there) if there != self.made_on => Err(RunError::Numerics {
-                node: self.run.results.node(id).name.clone(),
+                node: self.run.results.node(id).name().to_owned(),
                 there: there.to_owned(),
                 here: self.made_on.clone(),
             }),
@@ -266,9 +269,9 @@ impl Session<'_, '_> {
         if results.is_built(id) || run.reuse(id, outcome)? {
             return Ok(());
         }
-        let checkpoint = results.required_input(id, "checkpoint")?;
+        let checkpoint = results.required_input(id, &Role::Checkpoint)?;
         let mut sets = Vec::new();
-        for node in results.inputs(id, "set") {
+        for node in results.inputs(id, &Role::Set) {
             let meta: TokensMeta = results.json(node, "meta.json")?;
             sets.push(EvalSetPaths {
                 files: vec![run.token_paths(node)?],
@@ -279,9 +282,9 @@ impl Session<'_, '_> {
         }
         let out = self.folder(id)?;
         let job = EvalJob {
-            node: results.node(id).name.clone(),
+            node: results.node(id).name().to_owned(),
             key: results.keyed.key(id).to_hex(),
-            fields: results.fields(id)?,
+            fields: results.eval_fields(id)?.clone(),
             checkpoint: Start {
                 key: results.keyed.key(checkpoint).to_hex(),
                 files: results.files(checkpoint)?,
@@ -297,11 +300,11 @@ impl Session<'_, '_> {
     /// The files of a task's items, and the tokenizer.
     fn task_paths(&self, id: NodeId) -> Result<Option<TaskPaths>, RunError> {
         let results = &self.run.results;
-        let Some(tokenizer) = results.input(id, "tokenizer") else {
+        let Some(tokenizer) = results.input(id, &Role::Tokenizer) else {
             return Ok(None);
         };
         let mut files = Vec::new();
-        for source in results.inputs(id, "items") {
+        for source in results.inputs(id, &Role::Items) {
             files.extend(results.files(source)?);
         }
         let meta: TokenizerMeta = results.json(tokenizer, "meta.json")?;
@@ -352,7 +355,7 @@ impl Session<'_, '_> {
                     in_flight.since = Instant::now();
                     run.observer.on_event(RunEvent::Started {
                         node: &node,
-                        kind: run.results.node(in_flight.id).kind,
+                        kind: run.results.node(in_flight.id).kind(),
                     });
                 }
             }
@@ -360,8 +363,10 @@ impl Session<'_, '_> {
                 let Some(in_flight) = self.in_flight.get(&step.node) else {
                     return Ok(());
                 };
-                let fields: TrainFields = run.results.fields(in_flight.id)?;
-                let (stage, _) = step.node.split_once('@').unwrap_or((&step.node, ""));
+                let fields = run.results.train_fields(in_flight.id)?;
+                let Some((stage, _)) = run.results.node(in_flight.id).origin.trained() else {
+                    return Ok(());
+                };
                 let tokens_per_step = u64::from(fields.global_batch) * u64::from(fields.sequence);
                 run.observer.on_event(RunEvent::Step {
                     step: &step,
@@ -387,7 +392,7 @@ impl Session<'_, '_> {
                     self.in_flight.insert(node, in_flight);
                     return Ok(());
                 }
-                if run.results.node(in_flight.id).kind == Kind::Train {
+                if run.results.node(in_flight.id).kind() == Kind::Train {
                     self.complete_step_log(in_flight.id, &in_flight.out)?;
                 }
                 let seconds = in_flight.since.elapsed().as_secs_f64();
@@ -407,19 +412,14 @@ impl Session<'_, '_> {
 
     fn stage_steps(&self, stage: &str) -> u64 {
         let graph = &self.run.results.keyed.graph;
-        let of_stage =
-            |id: &NodeId| graph.node(*id).kind == Kind::Train && graph.node(*id).name.split('@').next() == Some(stage);
-        graph
-            .ids()
-            .filter(of_stage)
-            .filter_map(|id| graph.node(id).name.split_once('@')?.1.parse().ok())
-            .max()
-            .unwrap_or(0)
+        let checkpoints = graph.ids().filter_map(|id| graph.node(id).origin.trained());
+        let steps = checkpoints.filter(|(of, _)| *of == stage).map(|(_, step)| step);
+        steps.max().unwrap_or(0)
     }
 
     /// A checkpoint's step log covers the stage from step 1, even if earlier segments trained the first steps.
     fn complete_step_log(&self, id: NodeId, out: &Utf8Path) -> Result<(), RunError> {
-        let Some(before) = self.run.results.input(id, "goes on from") else {
+        let Some(before) = self.run.results.input(id, &Role::ResumesFrom) else {
             return Ok(());
         };
         let earlier = self.run.results.file(before, TRAIL)?;

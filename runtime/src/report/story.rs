@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use aurora_compiler::fields::{OrderFields, TrainFields};
-use aurora_compiler::graph::{Graph, Kind, NodeId};
+use aurora_compiler::fields::TrainFields;
+use aurora_compiler::graph::{Graph, Kind, NodeId, NodeOrigin, Role};
 use serde::{Deserialize, Serialize};
 
 use super::examples::{self, Example};
@@ -140,9 +140,10 @@ pub(super) fn gather(results: &Results<'_>, report: NodeId) -> Result<Story, Res
         story.noise.add_eval(&name, &mut scores, &checkpoints.stages);
         story.evals.push(eval(results, name, scores)?);
     }
-    for id in of_kind(graph, Kind::Filter) {
-        let name = graph.node(id).name.trim_start_matches("filter/").to_string();
-        story.corpora.insert(name, results.json(id, "report.json")?);
+    for id in graph.ids() {
+        if let NodeOrigin::Filter { corpus } = &graph.node(id).origin {
+            story.corpora.insert(corpus.clone(), results.json(id, "report.json")?);
+        }
     }
     for id in of_kind(graph, Kind::Expect) {
         story.gates.push(results.json(id, "gate.json")?);
@@ -152,7 +153,7 @@ pub(super) fn gather(results: &Results<'_>, report: NodeId) -> Result<Story, Res
 }
 
 fn of_kind(graph: &Graph, kind: Kind) -> impl Iterator<Item = NodeId> {
-    graph.ids().filter(move |id| graph.node(*id).kind == kind)
+    graph.ids().filter(move |id| graph.node(*id).kind() == kind)
 }
 
 /// Adds the stages, in the order of training, to the story.
@@ -163,23 +164,24 @@ fn stages<'a>(results: &Results<'a>, story: &mut Story) -> Result<Checkpoints<'a
         last: BTreeSet::new(),
         stages: Vec::new(),
     };
-    for id in of_kind(graph, Kind::Train) {
-        let fields: TrainFields = results.fields(id)?;
+    for id in graph.ids() {
+        let (Some(fields), Some((name, _))) = (graph.node(id).work.train(), graph.node(id).origin.trained()) else {
+            continue;
+        };
         story.parameters = fields.model.parameters();
         let per_step = u64::from(fields.global_batch) * u64::from(fields.sequence);
-        let start = results.input(id, "start");
+        let start = results.input(id, &Role::Start);
         let before = start.and_then(|start| found.tokens.get(&start).copied()).unwrap_or(0);
         found.tokens.insert(id, before + fields.last_step * per_step);
         let is_last = !graph.users(id).any(|user| {
             graph
                 .inputs(user)
-                .any(|input| input.node == id && input.role == "goes on from")
+                .any(|input| input.node == id && input.role == Role::ResumesFrom)
         });
         if is_last {
-            let name = graph.node(id).name.split('@').next().unwrap_or_default();
             found.last.insert(id);
             found.stages.push(StageEnds { name, start, end: id });
-            story.stages.push(stage(results, id, name, &fields, before, per_step)?);
+            story.stages.push(stage(results, id, name, fields, before, per_step)?);
         }
     }
     Ok(found)
@@ -194,13 +196,12 @@ fn scores(
     let mut evals: BTreeMap<String, Vec<CheckpointScore>> = BTreeMap::new();
     for id in of_kind(graph, Kind::Eval).chain(of_kind(graph, Kind::Judge)) {
         let node = graph.node(id);
-        let mut parts = node.name.splitn(3, '/');
-        let (Some(_), Some(eval), Some(at)) = (parts.next(), parts.next(), parts.next()) else {
+        let Some((eval, at)) = node.origin.eval() else {
             continue;
         };
         let scored = results.scored(id)?;
-        let answers = results.input(id, "answers").unwrap_or(id);
-        let checkpoint = results.input(answers, "checkpoint");
+        let answers = results.input(id, &Role::Answers).unwrap_or(id);
+        let checkpoint = results.input(answers, &Role::Checkpoint);
         let tokens = checkpoint.and_then(|checkpoint| checkpoints.tokens.get(&checkpoint).copied());
         let point = Point {
             at: at.to_string(),
@@ -249,12 +250,12 @@ fn eval(results: &Results<'_>, name: String, scores: Vec<CheckpointScore>) -> Re
 fn lineage(results: &Results<'_>, report: NodeId) -> Vec<LineageNode> {
     let graph = &results.keyed.graph;
     let node = |id: NodeId| LineageNode {
-        name: graph.node(id).name.clone(),
-        kind: graph.node(id).kind,
+        name: graph.node(id).name().to_owned(),
+        kind: graph.node(id).kind(),
         key: results.keyed.key(id).to_hex()[..12].to_string(),
         inputs: graph
             .inputs(id)
-            .map(|input| graph.node(input.node).name.clone())
+            .map(|input| graph.node(input.node).name().to_owned())
             .collect(),
     };
     graph.ids().filter(|id| *id != report).map(node).collect()
@@ -273,11 +274,11 @@ fn stage(
         let bits = u64::from_str_radix(&step.loss, 16).map_err(|error| results.fail(last, error))?;
         loss.push(f64::from_bits(bits));
     }
-    let order = results.required_input(last, "order")?;
-    let order_fields: OrderFields = results.fields(order)?;
+    let order = results.required_input(last, &Role::Order)?;
+    let order_fields = results.order_fields(order)?;
     let sizes: ComponentSizes = results.json(order, "order.json")?;
     let samples = fields.last_step * u64::from(fields.global_batch);
-    let order = Order::new(&order_fields, &sizes.samples).map_err(|error| results.fail(last, error))?;
+    let order = Order::new(order_fields, &sizes.samples).map_err(|error| results.fail(last, error))?;
     let counts = order.counts(samples);
     let components = order_fields
         .components
