@@ -204,7 +204,7 @@ impl Run<'_> {
         out: &Utf8Path,
         watch: Watch<'_>,
     ) -> Result<Option<String>, RunError> {
-        if judge::is_outside(fields)
+        if judge::is_external(fields)
             && let Some(recorded) = self.inputs.recorded
             && let Some(record) = recorded.realised(self.results.realised(id)?)
         {
