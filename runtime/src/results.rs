@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use aurora_compiler::fields::{OrderFields, TrainFields};
+use aurora_compiler::fields::{EvalFields, OrderFields, TrainFields};
 use aurora_compiler::graph::{Kind, Node, NodeId, Role};
 use aurora_compiler::hash::{Key, Keyed, digest_of};
 use aurora_compiler::plan::CachedResult;
@@ -168,16 +168,25 @@ impl<'a> Results<'a> {
     /// The fields of a train node.
     ///
     /// # Errors
-    /// It is a node of another kind.
+    /// It is another node.
     pub fn train_fields(&self, id: NodeId) -> Result<&'a TrainFields, ResultError> {
         let fields = self.node(id).work.train();
         fields.ok_or_else(|| self.fail(id, "it is not a train node"))
     }
 
+    /// The fields of an eval or answers node.
+    ///
+    /// # Errors
+    /// It is another node.
+    pub fn eval_fields(&self, id: NodeId) -> Result<&'a EvalFields, ResultError> {
+        let fields = self.node(id).work.eval();
+        fields.ok_or_else(|| self.fail(id, "it is not an eval"))
+    }
+
     /// The fields of an order node.
     ///
     /// # Errors
-    /// It is a node of another kind.
+    /// It is another node.
     pub fn order_fields(&self, id: NodeId) -> Result<&'a OrderFields, ResultError> {
         let fields = self.node(id).work.order();
         fields.ok_or_else(|| self.fail(id, "it is not an order node"))

@@ -94,7 +94,8 @@ fn on_path(program: &str) -> bool {
         .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(program).is_file()))
 }
 
-/// What would shut in a program of a model, or why nothing does.
+/// The sandbox that programs of a model would run in, or what is missing for it.
 fn sandbox(project: &Project) -> Result<String, String> {
-    aurora_runtime::judge::protection(&[project.store.as_std_path(), project.root.as_std_path()])
+    let hidden = [project.store.as_std_path(), project.root.as_std_path()];
+    aurora_runtime::judge::protection(&hidden).map_err(|missing| missing.to_string())
 }

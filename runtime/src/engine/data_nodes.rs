@@ -204,7 +204,7 @@ impl Run<'_> {
         out: &Utf8Path,
         watch: Watch<'_>,
     ) -> Result<Option<String>, RunError> {
-        if judge::is_outside(fields)
+        if judge::is_external(fields)
             && let Some(recorded) = self.inputs.recorded
             && let Some(record) = recorded.realised(self.results.realised(id)?)
         {
@@ -224,8 +224,8 @@ impl Run<'_> {
             }
             Ok(files)
         };
-        let eval = self.results.node(id).origin.eval();
-        let secret = eval.and_then(|(eval, _)| self.inputs.secrets.get(eval)).map(|name| {
+        let eval = self.results.node(id).origin.eval().map(|(eval, _)| eval);
+        let secret = eval.and_then(|eval| self.inputs.secrets.get(eval)).map(|name| {
             std::env::var(name).map_err(|_| {
                 self.fail(
                     id,

@@ -280,14 +280,11 @@ impl Session<'_, '_> {
                 end_of_document: meta.end_of_document_id,
             });
         }
-        let Some(fields) = results.node(id).work.eval() else {
-            return Err(run.fail(id, "it is not an eval"));
-        };
         let out = self.folder(id)?;
         let job = EvalJob {
             node: results.node(id).name().to_owned(),
             key: results.keyed.key(id).to_hex(),
-            fields: fields.clone(),
+            fields: results.eval_fields(id)?.clone(),
             checkpoint: Start {
                 key: results.keyed.key(checkpoint).to_hex(),
                 files: results.files(checkpoint)?,

@@ -5,6 +5,7 @@
 
 pub mod comparison;
 mod examples;
+mod gather;
 pub mod harness;
 mod html;
 mod lineage;
@@ -21,16 +22,14 @@ use crate::errors::{BoxedError, FileError};
 use crate::results::{ResultError, Results};
 use crate::store::Store;
 
-pub use examples::{Example, Said};
-pub use noise::{Change, Forgotten, Noise, Transfer};
-pub use story::{EvalStory, MixtureUsage, Point, StageStory, Story};
+pub use story::{Change, EvalStory, Example, Forgotten, MixtureUsage, Noise, Point, Said, StageStory, Story, Transfer};
 
 /// Writes the report of a graph whose other nodes are built.
 ///
 /// # Errors
 /// A result cannot be read, or the page cannot be written.
 pub fn build(results: &Results<'_>, id: NodeId, out: &Utf8Path) -> Result<(), ResultError> {
-    let story = story::gather(results, id)?;
+    let story = gather::gather(results, id)?;
     let write = |name: &str, text: String| {
         let path = out.join(name);
         std::fs::write(&path, text).map_err(|error| results.fail(id, FileError::writing(&path)(error)))

@@ -2,85 +2,14 @@
 //!
 //! The items of an eval are resampled once for all of its checkpoints and metrics, so that differences are paired.
 
-use std::collections::BTreeMap;
-
 use aurora_compiler::graph::NodeId;
 use aurora_compiler::schema;
 use aurora_compiler::spec::Better;
-use serde::{Deserialize, Serialize};
 
-use super::story::Point;
+use super::story::{Change, Forgotten, Noise, Point, Transfer};
 use crate::statistics::{
-    Gate, Interval, LEVEL, REPLICATES, Sample, Scored, Tested, backward_transfer, forgetting, holm, paired, replicates,
+    Gate, Interval, LEVEL, REPLICATES, Sample, Scored, backward_transfer, forgetting, holm, paired, replicates,
 };
-
-/// The uncertainty of all scores of a run.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Noise {
-    /// Every score of every stage's start and end.
-    pub changes: Vec<Change>,
-    pub forgotten: Vec<Forgotten>,
-    /// Where stages follow one another and a score was measured after two of them or more.
-    pub transfers: Vec<Transfer>,
-    /// For gates with a confidence: two-sided p that the comparison does not hold, corrected for all of them.
-    pub gates: BTreeMap<String, f64>,
-}
-
-/// A score before and after a stage.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Change {
-    pub stage: String,
-    pub eval: String,
-    pub metric: String,
-    pub set: String,
-    pub before: f64,
-    pub after: f64,
-    /// After − before.
-    pub difference: f64,
-    pub better: Better,
-    /// Of the difference, paired by items, at 95%.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub interval: Option<Interval>,
-    /// Two-sided, of this row alone.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub p: Option<f64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub test: Option<Tested>,
-    /// Corrected for all rows of the report (Holm).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub corrected: Option<f64>,
-}
-
-/// The best of a score against its last.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Forgotten {
-    pub eval: String,
-    pub metric: String,
-    pub set: String,
-    pub best: f64,
-    /// The checkpoint with the best score.
-    pub at: String,
-    pub end: f64,
-    /// Above zero is worse.
-    pub lost: f64,
-    /// Of the loss, at 95%.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub interval: Option<Interval>,
-}
-
-/// What later stages did to the scores of earlier ones.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Transfer {
-    pub eval: String,
-    pub metric: String,
-    pub set: String,
-    /// Stages after which it was measured.
-    pub stages: usize,
-    /// Above zero is better.
-    pub transfer: f64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub interval: Option<Interval>,
-}
 
 /// An eval of one checkpoint.
 pub(super) struct CheckpointScore {

@@ -3,12 +3,12 @@
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Shutdown, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
 use camino::{Utf8Path, Utf8PathBuf};
 
-use super::launch::MessageSender;
 use crate::engine::RunError;
 use crate::job::{Event, Order};
 
@@ -21,6 +21,9 @@ pub enum WorkerMessage {
     /// Its output is closed: the process has ended, or the connection is closed.
     End,
 }
+
+/// Where the messages of a pool's workers go, with their ranks.
+pub type MessageSender = Sender<(usize, WorkerMessage)>;
 
 /// The last lines of a worker's standard error that are kept for messages; its log has all of them.
 const LAST_LINES: usize = 20;

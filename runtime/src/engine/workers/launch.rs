@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use camino::Utf8PathBuf;
 
-use super::handle::{WorkerHandle, WorkerMessage};
+use super::handle::{MessageSender, WorkerHandle};
 use super::listener::{Arrival, WorkerListener};
 use super::srun::Srun;
 use crate::engine::{RunError, Stop};
@@ -44,9 +43,6 @@ pub struct WorkerLaunch {
     pub transfer: Duration,
 }
 
-/// The messages of a pool's workers, with their ranks.
-pub(super) type MessageSender = Sender<(usize, WorkerMessage)>;
-
 impl WorkerLaunch {
     fn log(&self, rank: usize) -> Option<Utf8PathBuf> {
         self.logs.as_ref().map(|logs| logs.join(format!("rank-{rank}.log")))
@@ -67,7 +63,7 @@ impl WorkerLaunch {
             }
             LaunchMethod::Srun(arguments) => {
                 let listener = WorkerListener::open(0, token())?;
-                let mut srun = Srun::start(arguments, self, &listener)?;
+                let mut srun = Srun::start(arguments, &self.program, self.logs.as_deref(), &listener)?;
                 let workers = self.arrivals(&listener, 0..world, messages, stop, Some(&mut srun))?;
                 Ok((workers, Some(srun)))
             }

@@ -4,7 +4,8 @@ use std::process::{Child, Command, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::WorkerLaunch;
+use camino::Utf8Path;
+
 use super::handle::keep_errors;
 use super::listener::WorkerListener;
 use crate::engine::RunError;
@@ -24,25 +25,30 @@ impl Srun {
     ///
     /// # Errors
     /// There is no `srun`.
-    pub fn start(arguments: &[String], launch: &WorkerLaunch, listener: &WorkerListener) -> Result<Self, RunError> {
+    pub fn start(
+        arguments: &[String],
+        program: &Utf8Path,
+        logs: Option<&Utf8Path>,
+        listener: &WorkerListener,
+    ) -> Result<Self, RunError> {
         let failed = |error: std::io::Error| RunError::Launch {
             text: format!("cannot start workers with `srun`: {error}"),
             help: "run inside an allocation (`sbatch`, `salloc`), or with `--launcher local`".to_owned(),
         };
         let mut command = Command::new("srun");
-        if let Some(logs) = &launch.logs {
+        if let Some(logs) = logs {
             command.arg(format!("--output={logs}/rank-%t.log"));
         }
         command
             .args(arguments)
-            .arg(&launch.program)
+            .arg(program)
             .arg(format!("--join=:{}", listener.port()?))
             .env(TOKEN, listener.token())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
         let mut child = command.spawn().map_err(failed)?;
-        let log = launch.logs.as_ref().map(|logs| logs.join("srun.log"));
+        let log = logs.map(|logs| logs.join("srun.log"));
         let errors = child.stderr.take().map(|stderr| keep_errors(stderr, log));
         Ok(Self { child, errors })
     }
