@@ -95,7 +95,7 @@ fn stages(spec: &Spec) -> Vec<documents::Stage> {
                 steps: plan.steps,
                 tokens: plan.steps * plan.tokens_per_step(),
                 tokens_per_step: plan.tokens_per_step(),
-                checkpoints: plan.checkpoints.len(),
+                checkpoints: plan.checkpoints().len(),
             }
         })
         .collect()
@@ -119,7 +119,7 @@ fn print_facts(spec: &Spec, graph: &Graph) {
             grouped(plan.steps),
             grouped(plan.tokens_per_step()),
             grouped(plan.steps * plan.tokens_per_step()),
-            plan.checkpoints.len()
+            plan.checkpoints().len()
         );
     }
     println!("evals: {evals} in all\n");

@@ -5,7 +5,10 @@ use super::evals::EVAL;
 use super::{BlockSchema, CallSchema, Range, TextKind, Type, field, positive, whole};
 use crate::spec::{BlockKind, Unit};
 
-const LARGEST: i64 = 1 << 24;
+/// Tokens.
+pub(super) const LONGEST_SEQUENCE: u64 = 1 << 24;
+/// Sequences.
+pub(super) const LARGEST_MICRO_BATCH: u64 = 1 << 16;
 pub(super) const TOKENS_OR_STEPS: &[Unit] = &[Unit::Tokens, Unit::Steps];
 pub(super) const TEXT: Type = Type::Text(TextKind::Plain);
 const WARNING_LIST: Type = Type::List {
@@ -125,6 +128,7 @@ const CORPUS: BlockSchema = BlockSchema {
             Type::Quantity {
                 units: &[Unit::Characters],
                 least: 0,
+                most: u64::MAX,
             },
             "Shorter units are dropped.",
         )
@@ -165,6 +169,7 @@ const CORPUS: BlockSchema = BlockSchema {
             Type::Quantity {
                 units: &[Unit::Bytes],
                 least: 1,
+                most: u64::MAX,
             },
             "Stop after so much kept text.",
         )
@@ -206,7 +211,7 @@ const MODEL: BlockSchema = BlockSchema {
             "Family of the network.",
         ),
         field("layers", whole(1, 10_000), "Transformer layers."),
-        field("hidden", whole(1, LARGEST), "Width of the residual stream."),
+        field("hidden", whole(1, 1 << 20), "Width of the residual stream."),
         field("heads", whole(1, 65_536), "Attention heads; divide `hidden`."),
         field(
             "kv_heads",
@@ -214,18 +219,19 @@ const MODEL: BlockSchema = BlockSchema {
             "Heads of keys and values; divide `heads`.",
         )
         .or("1"),
-        field("feed_forward", whole(1, LARGEST), "Width inside a feed-forward layer.").or_derived("4 × `hidden`"),
+        field("feed_forward", whole(1, 1 << 22), "Width inside a feed-forward layer.").or_derived("4 × `hidden`"),
         field(
             "context",
             Type::Quantity {
                 units: &[Unit::Tokens],
                 least: 1,
+                most: LONGEST_SEQUENCE,
             },
             "Positions: the longest sequence.",
         ),
         field(
             "vocabulary",
-            whole(1, LARGEST),
+            whole(1, 1 << 24),
             "Rows of the embedding; at least the tokenizer's entries.",
         ),
         field(
@@ -284,6 +290,7 @@ const STAGE: BlockSchema = BlockSchema {
             Type::Quantity {
                 units: TOKENS_OR_STEPS,
                 least: 1,
+                most: u64::MAX,
             },
             "How long it trains: a whole number of global batches.",
         ),
@@ -293,6 +300,7 @@ const STAGE: BlockSchema = BlockSchema {
             Type::Quantity {
                 units: &[Unit::Tokens],
                 least: 1,
+                most: LONGEST_SEQUENCE,
             },
             "Tokens of one sequence.",
         ),
@@ -301,6 +309,7 @@ const STAGE: BlockSchema = BlockSchema {
             Type::Quantity {
                 units: &[Unit::Sequences, Unit::Tokens],
                 least: 1,
+                most: u64::MAX,
             },
             "Sequences of one optimizer step.",
         ),
@@ -377,6 +386,7 @@ const LAYOUT: BlockSchema = BlockSchema {
             Type::Quantity {
                 units: &[Unit::Sequences],
                 least: 1,
+                most: LARGEST_MICRO_BATCH,
             },
             "Sequences of one forward pass; a check on what `numerics` says.",
         )

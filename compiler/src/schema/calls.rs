@@ -1,5 +1,6 @@
 //! Calls and their arguments.
 
+use super::blocks::LARGEST_MICRO_BATCH;
 use super::{CallSchema, FieldSchema, TextKind, Type, between, field, positive, power_of_two, whole};
 use crate::spec::{BlockKind, Unit};
 
@@ -11,6 +12,7 @@ const PATTERNS: Type = Type::List {
 const STEPS: Type = Type::Quantity {
     units: &[Unit::Steps, Unit::Tokens],
     least: 0,
+    most: u64::MAX,
 };
 const SOURCE: FieldSchema = field(
     "source",
@@ -30,6 +32,7 @@ const EXCLUDE: FieldSchema = field("exclude", PATTERNS, "Patterns of files that 
 const MICRO_BATCH: Type = Type::Quantity {
     units: &[Unit::Sequences],
     least: 1,
+    most: LARGEST_MICRO_BATCH,
 };
 
 /// The logical grid.
@@ -541,6 +544,7 @@ pub(super) const COMPONENT: CallSchema = CallSchema {
                 Type::Quantity {
                     units: &[Unit::Tokens],
                     least: 1,
+                    most: u64::MAX,
                 },
                 Type::Call(RAMPS),
             ]),

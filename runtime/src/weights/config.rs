@@ -4,7 +4,8 @@
 //! scaled rotary positions, biases in llama, heads of another width. transformers' defaults are used where a file may
 //! leave a field out, and are written out in full on export.
 
-use aurora_compiler::fields::{Activation, Architecture, Exact, ModelFields};
+use aurora_compiler::exact::Exact;
+use aurora_compiler::fields::{Activation, Architecture, ModelFields};
 use serde_json::{Map, Value, json};
 
 #[derive(Debug, thiserror::Error)]

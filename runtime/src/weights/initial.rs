@@ -4,7 +4,8 @@
 //! number depends only on the seed, its tensor's name and its place in the whole tensor, so that no cut of the model
 //! can change it. Not here: imported weights.
 
-use aurora_compiler::fields::{Exact, ModelFields};
+use aurora_compiler::exact::Exact;
+use aurora_compiler::fields::ModelFields;
 use camino::Utf8Path;
 use rayon::prelude::*;
 

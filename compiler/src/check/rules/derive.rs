@@ -2,7 +2,7 @@
 
 use super::by_default;
 use crate::check::Checker;
-use crate::fields::Exact;
+use crate::exact::Exact;
 use crate::schema::EvalKind;
 use crate::spec::{Block, BlockId, BlockKind, Field, Spec, Unit, Value};
 

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use aurora_lang::ast::Span;
 
-use crate::fields::Exact;
+use super::{Block, BlockId, BlockKind, Cause, Field, Origin, Spec, Unit, Value};
+use crate::exact::Exact;
 use crate::schema::EvalKind;
-use crate::spec::{Block, BlockId, BlockKind, Cause, Field, Origin, Spec, Unit, Value};
 
 impl Field {
     /// Where the value was written.
