@@ -142,11 +142,22 @@ pub struct EvalSetPaths {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TaskPaths {
-    /// Names and places of the sources' files.
-    pub files: Vec<(String, Utf8PathBuf)>,
+    pub files: Vec<ItemFile>,
     pub tokenizer: Utf8PathBuf,
     /// Id that ends a document: it ends an answer, and an empty prompt stands after it.
     pub end_of_document: u32,
+}
+
+/// A file of an eval's items.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ItemFile {
+    /// What the names of its items begin with, where an eval has several sources or archives: `SOURCE/`, `ARCHIVE/`, or both.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub prefix: String,
+    /// Its name in the source.
+    pub name: String,
+    pub path: Utf8PathBuf,
 }
 
 /// `scores.json` of an eval node.

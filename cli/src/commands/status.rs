@@ -15,7 +15,7 @@ pub fn run(context: &Context, of: Option<&Utf8Path>) -> Result<Exit, Failure> {
     if context.json {
         let runs: Vec<_> = runs
             .iter()
-            .map(|run| json!({ "standing": run.standing(), "run": run }))
+            .map(|run| json!({ "state": run.state(), "run": run }))
             .collect();
         output::json(json!({ "store": project.store, "runs": runs }));
         return Ok(Exit::Done);
@@ -25,7 +25,7 @@ pub fn run(context: &Context, of: Option<&Utf8Path>) -> Result<Exit, Failure> {
         return Ok(Exit::Done);
     }
     let mut rows = vec![
-        ["run", "experiment", "standing", "took", "last step"]
+        ["run", "experiment", "state", "took", "last step"]
             .map(String::from)
             .to_vec(),
     ];
@@ -37,7 +37,7 @@ pub fn run(context: &Context, of: Option<&Utf8Path>) -> Result<Exit, Failure> {
         rows.push(vec![
             run.id.clone(),
             run.experiment.clone(),
-            run.standing().to_string(),
+            run.state().to_string(),
             duration(run.seconds() as f64),
             last.or_else(|| run.error.clone()).unwrap_or_default(),
         ]);

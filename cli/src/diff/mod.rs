@@ -136,7 +136,7 @@ fn of_run(context: &Context, name: &str) -> Result<Side, Failure> {
             let path = project.store.join("runs").join(&facts.id).join(record::LOCK);
             if !path.exists() {
                 return Err(
-                    Failure::error(format!("run {} has left no lock: it is {}", facts.id, facts.standing()))
+                    Failure::error(format!("run {} has left no lock: it is {}", facts.id, facts.state()))
                         .help("compare runs that have finished; `aurora status` lists them"),
                 );
             }

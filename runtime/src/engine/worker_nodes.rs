@@ -303,13 +303,9 @@ impl Session<'_, '_> {
         let Some(tokenizer) = results.input(id, &Role::Tokenizer) else {
             return Ok(None);
         };
-        let mut files = Vec::new();
-        for source in results.inputs(id, &Role::Items) {
-            files.extend(results.files(source)?);
-        }
         let meta: TokenizerMeta = results.json(tokenizer, "meta.json")?;
         Ok(Some(TaskPaths {
-            files,
+            files: results.item_files(id)?,
             tokenizer: results.file(tokenizer, "tokenizer.json")?,
             end_of_document: meta.end_of_document_id,
         }))
