@@ -10,7 +10,7 @@ use aurora_compiler::check::AssumptionKind;
 use aurora_compiler::fields::Exact;
 use aurora_compiler::graph::{NodeId, NodeOrigin, Pins, lower, stage_plan};
 use aurora_compiler::hash::{Keyed, hash};
-use aurora_compiler::lock::{Lock, LockError, LockedOrder, lock};
+use aurora_compiler::lock::{Edit, Lock, LockChange, LockError, LockedOrder, lock};
 use aurora_compiler::spec::{Block, BlockId, BlockKind, Spec, Value};
 use aurora_lang::diagnostics::Code;
 use aurora_runtime::engine::{
@@ -127,8 +127,12 @@ impl Execution<'_> {
             if let (Some(locked), Some(_)) = (fresh.result.get(&name), self.lock_path)
                 && *locked != digest
             {
-                let text = format!("result of `{name}`: the lock has {locked}, the store has {digest}");
-                return Err(LockError::Edited(text).into());
+                return Err(LockError::Edited(Edit::Digest {
+                    name,
+                    locked: *locked,
+                    stored: digest,
+                })
+                .into());
             }
             fresh.result.insert(name, digest);
         }
@@ -321,7 +325,8 @@ pub fn refuse_changes(project: &Project, loaded: &Loaded, old: Option<&Lock>) ->
     let mut pins = from_lock(&loaded.spec, Some(old));
     pins.extend(local(&loaded.spec, &project.root)?);
     let keyed = hash(lower(&loaded.spec, &pins));
-    let changes = old.stale(&fresh_lock(project, loaded, &keyed, &pins));
+    let changes = old.changes(&fresh_lock(project, loaded, &keyed, &pins));
+    let changes: Vec<String> = changes.iter().map(LockChange::to_string).collect();
     if changes.is_empty() {
         return Ok(());
     }

@@ -38,9 +38,9 @@ pub fn nodes(keyed: &Keyed, plan: &Plan) -> Vec<documents::Node> {
                 kind: node.kind(),
                 key: keyed.key(planned.id),
                 inputs,
-                state: planned.state,
-                reason: planned.reason.clone(),
-                changes: planned.reason.is_some().then(|| planned.why.clone()),
+                state: planned.state(),
+                reason: planned.explanation(),
+                changes: planned.reason.is_some().then(|| planned.changes().to_vec()),
             }
         })
         .collect()

@@ -12,7 +12,7 @@ use crate::graph::{Kind, NodeId, Pins, Role, Work, lower};
 use crate::hash::{Key, Keyed, Preimage, hash};
 use crate::lock::{Lock, LockedSource};
 use crate::spec::Spec;
-use crate::why::{Change, changes};
+use crate::why::{changes, list_changes};
 
 #[derive(Clone, Debug, Serialize)]
 pub struct Diff {
@@ -193,7 +193,7 @@ pub fn locks(old: &Lock, new: &Lock, made: &dyn Fn(Key) -> Option<Preimage>) -> 
         severity = severity.max(Severity::of(node.kind));
         let reason = match before.map(|before| (made(before.key), made(node.key))) {
             None => "new".to_string(),
-            Some((Some(old), Some(new))) => words(&changes(&old, &new)),
+            Some((Some(old), Some(new))) => list_changes(&changes(&old, &new)),
             Some(_) => "its key differs".to_string(),
         };
         nodes.rerun.push(Rerun {
@@ -247,10 +247,6 @@ fn changed_assumptions(old: &Spec, new: &Spec) -> Vec<ChangedAssumption> {
     paths.into_iter().filter_map(change).collect()
 }
 
-fn words(changes: &[Change]) -> String {
-    changes.iter().map(Change::to_string).collect::<Vec<_>>().join("; ")
-}
-
 /// Values of an experiment of another name are the same values.
 struct Rename {
     old: String,
@@ -282,7 +278,7 @@ fn reason(old: &Keyed, new: &Keyed, id: NodeId, rename: &Rename) -> String {
     };
     let mut before = old.preimage(before);
     before.spec = rename.paths(before.spec);
-    words(&changes(&before, &new.preimage(id)))
+    list_changes(&changes(&before, &new.preimage(id)))
 }
 
 impl Cost {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use aurora_compiler::fields::{EvalFields, OrderFields, TrainFields};
 use aurora_compiler::graph::{Kind, Node, NodeId, NodeOrigin, Role};
 use aurora_compiler::hash::{Key, Keyed, digest_of};
-use aurora_compiler::plan::Found;
+use aurora_compiler::plan::CachedResult;
 use camino::Utf8PathBuf;
 use serde::de::DeserializeOwned;
 
@@ -46,7 +46,7 @@ impl<'a> Results<'a> {
     /// Whether the node's result is in the store, complete and undamaged.
     pub fn is_built(&self, id: NodeId) -> bool {
         let record = self.store.record(self.keyed.key(id));
-        record.is_some_and(|record| self.store.whole(&record) == Found::Whole)
+        record.is_some_and(|record| self.store.whole(&record) == CachedResult::Complete)
     }
 
     /// The record of a node that has been built.

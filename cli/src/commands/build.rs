@@ -45,8 +45,8 @@ pub fn run(context: &Context, argument: &SpecArgument) -> Result<Exit, Failure> 
             node.name().to_owned(),
             node.kind().name().to_string(),
             keyed.key(planned.id).to_hex()[..12].to_string(),
-            state_name(planned.state).to_string(),
-            planned.reason.clone().unwrap_or_default(),
+            state_name(planned.state()).to_string(),
+            planned.explanation().unwrap_or_default(),
         ]);
     }
     print!("{}", output::table(&rows));

@@ -3,6 +3,7 @@
 use aurora_compiler::compose::remote::is_remote;
 use aurora_compiler::graph::lower;
 use aurora_compiler::hash::hash;
+use aurora_compiler::lock::LockChange;
 use aurora_runtime::pin::{Pinning, from_lock};
 use aurora_runtime::progress::Watch;
 use aurora_runtime::remote_specs::Fetch;
@@ -53,7 +54,8 @@ pub fn run(
     }
     let moved = old
         .as_ref()
-        .map_or_else(|| vec!["there is no lock yet".to_string()], |old| old.stale(&fresh));
+        .map_or_else(|| vec![LockChange::Missing], |old| old.changes(&fresh));
+    let moved: Vec<String> = moved.iter().map(LockChange::to_string).collect();
     let path = project.lock_path(&loaded.spec);
     if !check {
         for (name, files) in &fetched {

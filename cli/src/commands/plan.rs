@@ -4,7 +4,7 @@ use aurora_compiler::diff::{Cost, segment_cost};
 use aurora_compiler::hash::Keyed;
 use aurora_compiler::memory::{Memory, by_stage};
 use aurora_compiler::placement::Placement;
-use aurora_compiler::plan::{Planned, State, plan};
+use aurora_compiler::plan::{PlannedNode, State, plan};
 use aurora_compiler::spec::Spec;
 use aurora_runtime::store::{Store, View};
 use serde_json::json;
@@ -28,7 +28,7 @@ pub fn run(context: &Context, argument: &SpecArgument, exit_code: bool) -> Resul
             experiment: &loaded.spec.name,
         },
     );
-    let to_run = plan.nodes.iter().filter(|planned| planned.state != State::Cached);
+    let to_run = plan.nodes.iter().filter(|planned| planned.reason.is_some());
     let cost = to_run.fold(Cost::default(), |cost, planned| {
         cost.plus(segment_cost(&keyed, planned.id))
     });
@@ -43,13 +43,13 @@ pub fn run(context: &Context, argument: &SpecArgument, exit_code: bool) -> Resul
             "unknown": unknown,
         }));
     } else {
-        for planned in plan.nodes.iter().filter(|planned| planned.state != State::Cached) {
+        for planned in plan.nodes.iter().filter(|planned| planned.reason.is_some()) {
             let node = keyed.graph.node(planned.id);
             println!(
                 "{} {}: {}",
                 symbol(planned),
                 node.name(),
-                planned.reason.as_deref().unwrap_or_default()
+                planned.explanation().unwrap_or_default()
             );
         }
         println!("{}", summary(&plan));
@@ -72,13 +72,9 @@ pub fn run(context: &Context, argument: &SpecArgument, exit_code: bool) -> Resul
     })
 }
 
-fn symbol(planned: &Planned) -> char {
-    let resumes = planned
-        .reason
-        .as_deref()
-        .is_some_and(|reason| reason.contains("goes on from step"));
-    match planned.state {
-        _ if resumes => '>',
+fn symbol(planned: &PlannedNode) -> char {
+    match planned.state() {
+        _ if planned.resumes_from.is_some() => '>',
         State::Cached => '=',
         State::Run => '+',
         State::Changed => '~',

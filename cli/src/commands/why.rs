@@ -1,6 +1,6 @@
 //! `aurora why`: the reason for a node's state, and what its key is made of.
 
-use aurora_compiler::plan::{State, plan};
+use aurora_compiler::plan::plan;
 use aurora_runtime::store::{Store, View};
 use serde_json::json;
 
@@ -37,11 +37,11 @@ pub fn run(context: &Context, argument: &SpecArgument, name: &str) -> Result<Exi
     let mut seen = std::collections::BTreeSet::new();
     let mut open = vec![id];
     while let Some(at) = open.pop() {
-        if !seen.insert(at) || plan.nodes[at.index()].state == State::Cached {
+        if !seen.insert(at) || plan.nodes[at.index()].reason.is_none() {
             continue;
         }
         let own: Vec<String> = plan.nodes[at.index()]
-            .why
+            .changes()
             .iter()
             .filter(|change| !matches!(change, aurora_compiler::why::Change::Input { .. }))
             .map(ToString::to_string)
@@ -63,16 +63,16 @@ pub fn run(context: &Context, argument: &SpecArgument, name: &str) -> Result<Exi
         output::json(json!({
             "name": name,
             "key": keyed.key(id),
-            "state": planned.state,
-            "reason": planned.reason,
-            "changes": planned.why,
+            "state": planned.state(),
+            "reason": planned.explanation(),
+            "changes": planned.changes(),
             "first_causes": causes.iter().map(|(node, why)| json!({ "node": node, "changes": why })).collect::<Vec<_>>(),
             "preimage": preimage,
         }));
         return Ok(Exit::Done);
     }
-    println!("{name}: {}", state_name(planned.state));
-    if let Some(reason) = &planned.reason {
+    println!("{name}: {}", state_name(planned.state()));
+    if let Some(reason) = planned.explanation() {
         println!("  because {reason}");
     }
     for (node, why) in &causes {
