@@ -15,6 +15,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::arguments::Progress;
 use crate::output::grouped;
+use crate::stdio::errln;
 
 /// How often a plain line is written while training.
 const PLAIN_EVERY: Duration = Duration::from_secs(10);
@@ -70,8 +71,8 @@ impl Watch {
     /// A line that stays.
     pub fn line(&self, text: &str) {
         match &self.style {
-            Style::Live(bar) => bar.suspend(|| eprintln!("{text}")),
-            Style::Plain => eprintln!("{text}"),
+            Style::Live(bar) => bar.suspend(|| errln!("{text}")),
+            Style::Plain => errln!("{text}"),
             Style::Silent => {}
         }
     }
@@ -130,7 +131,7 @@ impl Watch {
                 let due = state.last_line.is_none_or(|at| at.elapsed() >= PLAIN_EVERY) || step.step == of;
                 if due {
                     state.last_line = Some(Instant::now());
-                    eprintln!("{}", text());
+                    errln!("{}", text());
                 }
             }
             Style::Silent => {}
@@ -196,7 +197,7 @@ impl Observer for Watch {
             }
             RunEvent::Note { text } => self.line(text),
             // However little is to be shown.
-            RunEvent::Restart { text } if matches!(self.style, Style::Silent) => eprintln!("{text}"),
+            RunEvent::Restart { text } if matches!(self.style, Style::Silent) => errln!("{text}"),
             RunEvent::Restart { text } => self.line(text),
         }
     }

@@ -1,7 +1,7 @@
 //! `aurora bisect`: the first operation in which two executions of one lock differ.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+use std::{fmt, io};
 
 use aurora_compiler::hash::Keyed;
 use aurora_runtime::bisect::{Fork, Stretch, locate};
@@ -21,6 +21,7 @@ use crate::execution::{STOP, install_signal_handlers, portable};
 use crate::failure::{Exit, Failure};
 use crate::output::{self, grouped};
 use crate::project::{Loaded, Project, Reach, load, locked_graph, read_lock};
+use crate::stdio::outln;
 use crate::watch::Watch;
 use crate::worker_launch::local_launch;
 
@@ -87,14 +88,16 @@ pub fn run(context: &Context, names: [&str; 2], lock: Option<&Utf8Path>, progres
     match fork {
         Fork::Nowhere { nodes } => {
             if context.json {
-                output::json(json!({ "identical": true, "nodes_compared": nodes, "executions": [a.json(), b.json()] }));
+                output::json(
+                    json!({ "identical": true, "nodes_compared": nodes, "executions": [a.json(), b.json()] }),
+                )?;
             } else {
-                println!("bisect: identical ({nodes} nodes compared)");
+                outln!("bisect: identical ({nodes} nodes compared)")?;
             }
             Ok(Exit::Done)
         }
         Fork::Node(difference) => {
-            report_node(context, [&a, &b], &difference);
+            report_node(context, [&a, &b], &difference)?;
             Ok(Exit::Error)
         }
         Fork::Steps(stretch) => {
@@ -124,7 +127,7 @@ pub fn run(context: &Context, names: [&str; 2], lock: Option<&Utf8Path>, progres
                 repeats: [repeats(&first, &of_a)?, repeats(&second, &of_b)?],
                 stretch,
             };
-            found.report(context, [&a, &b]);
+            found.report(context, [&a, &b])?;
             Ok(Exit::Error)
         }
     }
@@ -215,7 +218,7 @@ impl Again<'_> {
     }
 }
 
-fn report_node(context: &Context, executions: [&Execution; 2], difference: &Difference) {
+fn report_node(context: &Context, executions: [&Execution; 2], difference: &Difference) -> io::Result<()> {
     if context.json {
         output::json(json!({
             "identical": false,
@@ -223,10 +226,11 @@ fn report_node(context: &Context, executions: [&Execution; 2], difference: &Diff
             "node": difference.node,
             "first_difference": null,
             "file": difference.file,
-        }));
+        }))?;
     } else {
-        println!("bisect: DIFFERENT\nfirst difference: {difference}\nno step of training differs before it");
+        outln!("bisect: DIFFERENT\nfirst difference: {difference}\nno step of training differs before it")?;
     }
+    Ok(())
 }
 
 impl Execution {
@@ -246,7 +250,7 @@ impl Found {
             .collect()
     }
 
-    fn report(&self, context: &Context, executions: [&Execution; 2]) {
+    fn report(&self, context: &Context, executions: [&Execution; 2]) -> io::Result<()> {
         let Stretch { after, last, seen, .. } = &self.stretch;
         let Comparison {
             compared,
@@ -268,51 +272,52 @@ impl Found {
                 "operations": { "compared": compared, "agreeing_before": agreeing, "differing": differing },
                 "agrees_with": self.agrees_with(executions),
                 "repeats": self.repeats,
-            }));
-            return;
+            }))?;
+            return Ok(());
         }
         let seen = seen.as_deref().unwrap_or("weights at the end of the segment");
-        println!(
+        outln!(
             "bisect: DIFFERENT\nin the results: node `{}`, step {last} ({seen})",
             self.node
-        );
+        )?;
         let Some(parting) = first else {
-            println!(
+            outln!(
                 "executed again, all {} operations of steps {} to {last} agree",
                 grouped(*compared as u64),
                 after + 1
-            );
-            println!("not repeatable: the fault was not in the arithmetic of this build on this machine");
+            )?;
+            outln!("not repeatable: the fault was not in the arithmetic of this build on this machine")?;
             match &self.agrees_with(executions)[..] {
-                [] => println!("the repetition agrees with neither"),
-                [one] => println!("the repetition agrees with {one}"),
-                _ => println!("the repetition agrees with both, as far as their trails tell"),
+                [] => outln!("the repetition agrees with neither")?,
+                [one] => outln!("the repetition agrees with {one}")?,
+                _ => outln!("the repetition agrees with both, as far as their trails tell")?,
             }
-            return;
+            return Ok(());
         };
-        println!("first difference: {}", parting.name);
+        outln!("first difference: {}", parting.name)?;
         for (execution, digests) in executions.iter().zip([&parting.a, &parting.b]) {
-            println!(
+            outln!(
                 "  {}: {} ({})",
                 execution.name,
                 short(digests),
                 Shown(&execution.placement)
-            );
+            )?;
         }
-        println!(
+        outln!(
             "{} operations before it agree; {} of {} differ",
             grouped(*agreeing as u64),
             grouped(*differing as u64),
             grouped(*compared as u64)
-        );
+        )?;
         for (execution, repeats) in executions.iter().zip(self.repeats) {
             if !repeats {
-                println!(
+                outln!(
                     "note: executed again, {} gives other figures than it did",
                     execution.name
-                );
+                )?;
             }
         }
+        Ok(())
     }
 }
 

@@ -21,6 +21,7 @@ use crate::failure::{Exit, Failure};
 use crate::output;
 use crate::placement::{PlacementRequest, as_argument, check, count, nodes, on_devices, placement, tasks};
 use crate::project::compile;
+use crate::stdio::{out, outln};
 
 /// A model in Hugging Face's layout.
 pub fn hf(context: &Context, checkpoint: &str, folder: &Utf8Path) -> Result<Exit, Failure> {
@@ -29,19 +30,19 @@ pub fn hf(context: &Context, checkpoint: &str, folder: &Utf8Path) -> Result<Exit
     let exported = export(&found.model, &found.files, tokenizer, &found.card, SHARD_BYTES, folder)
         .map_err(|error| Failure::from_error(&error))?;
     if context.json {
-        output::json(json!({ "folder": folder, "files": exported.files }));
+        output::json(json!({ "folder": folder, "files": exported.files }))?;
         return Ok(Exit::Done);
     }
     let rows = exported
         .files
         .iter()
         .map(|(name, bytes)| vec![name.clone(), format!("{:>15}", output::grouped(*bytes))]);
-    print!("{}", output::table(&rows.collect::<Vec<_>>()));
-    println!(
+    out!("{}", output::table(&rows.collect::<Vec<_>>()))?;
+    outln!(
         "{folder}: {} parameters of {}",
         output::grouped(found.model.parameters()),
         found.card.name
-    );
+    )?;
     Ok(Exit::Done)
 }
 
@@ -60,9 +61,11 @@ pub fn lm_eval(context: &Context, argument: &SpecArgument, folder: &Utf8Path) ->
         }
     })?;
     if context.json {
-        output::json(json!({ "files": files }));
+        output::json(json!({ "files": files }))?;
     } else {
-        files.iter().for_each(|file| println!("{file}"));
+        for file in &files {
+            outln!("{file}")?;
+        }
     }
     Ok(Exit::Done)
 }
@@ -113,9 +116,9 @@ pub fn mlflow(
         .send(&facts, &stage_steps(&keyed, &steps), &story)
         .map_err(|error| Failure::from_error(&error))?;
     if context.json {
-        output::json(json!({ "run": facts.id, "mlflow_run": sent }));
+        output::json(json!({ "run": facts.id, "mlflow_run": sent }))?;
     } else {
-        println!("run {} of {name} is run {sent} at {url}", facts.id);
+        outln!("run {} of {name} is run {sent} at {url}", facts.id)?;
     }
     Ok(Exit::Done)
 }
@@ -171,9 +174,9 @@ pub fn slurm(context: &Context, argument: &SpecArgument, job: &SlurmArguments) -
     };
     let text = script.text().map_err(|error| Failure::error(error.to_string()))?;
     if context.json {
-        output::json(json!({ "script": text }));
+        output::json(json!({ "script": text }))?;
     } else {
-        print!("{text}");
+        out!("{text}")?;
     }
     Ok(Exit::Done)
 }
@@ -188,9 +191,9 @@ pub fn github(context: &Context, install: &str) -> Result<Exit, Failure> {
     let install = serde_json::Value::from(install).to_string();
     let text = include_str!("export/github.yml").replace("{install}", &install);
     if context.json {
-        output::json(json!({ "workflow": text }));
+        output::json(json!({ "workflow": text }))?;
     } else {
-        print!("{text}");
+        out!("{text}")?;
     }
     Ok(Exit::Done)
 }

@@ -8,6 +8,7 @@ use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output;
 use crate::project::read_text;
+use crate::stdio::outln;
 
 pub fn run(context: &Context, specs: &[Utf8PathBuf], check: bool) -> Result<Exit, Failure> {
     let mut changed = Vec::new();
@@ -29,10 +30,10 @@ pub fn run(context: &Context, specs: &[Utf8PathBuf], check: bool) -> Result<Exit
         }
     }
     if context.json {
-        output::json(json!({ "changed": changed }));
+        output::json(json!({ "changed": changed }))?;
     } else {
         for path in &changed {
-            println!("{} {path}", if check { "would change" } else { "changed" });
+            outln!("{} {path}", if check { "would change" } else { "changed" })?;
         }
     }
     Ok(if broken || (check && !changed.is_empty()) {

@@ -10,6 +10,7 @@ use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output::{self, grouped};
 use crate::project::read_lock;
+use crate::stdio::outln;
 
 pub fn run(context: &Context, of: Option<&Utf8Path>, dry_run: bool) -> Result<Exit, Failure> {
     let project = context.project(of)?;
@@ -31,15 +32,15 @@ pub fn run(context: &Context, of: Option<&Utf8Path>, dry_run: bool) -> Result<Ex
     if context.json {
         output::json(json!({
             "dry_run": dry_run, "objects": gone.objects, "bytes": gone.bytes + texts, "records": gone.records,
-        }));
+        }))?;
     } else {
-        println!(
+        outln!(
             "{} {} objects ({} bytes) and {} records that no name and no lock reaches",
             if dry_run { "would remove" } else { "removed" },
             grouped(gone.objects),
             grouped(gone.bytes + texts),
             grouped(gone.records)
-        );
+        )?;
     }
     Ok(Exit::Done)
 }

@@ -17,6 +17,7 @@ use crate::diff::{between, text};
 use crate::failure::{Exit, Failure};
 use crate::output;
 use crate::project::{Reach, bundle_of, read_text};
+use crate::stdio::{errln, out, outln};
 
 /// Which driver git asks for which files.
 const ATTRIBUTES: [&str; 2] = ["*.aur diff=aurora merge=aurora", "**/lockfiles/*.lock merge=aurora"];
@@ -67,10 +68,10 @@ pub fn install(context: &Context) -> Result<Exit, Failure> {
             .map_err(|error| wrap("write the repository's configuration", error))?;
     }
     if context.json {
-        output::json(json!({ "attributes": path, "added": missing, "configured": settings.map(|(name, _)| name) }));
+        output::json(json!({ "attributes": path, "added": missing, "configured": settings.map(|(name, _)| name) }))?;
     } else {
-        println!("{path}: {} of {} lines added", missing.len(), ATTRIBUTES.len());
-        println!("commit it: everybody who runs `aurora git install` in a clone of this repository has the drivers");
+        outln!("{path}: {} of {} lines added", missing.len(), ATTRIBUTES.len())?;
+        outln!("commit it: everybody who runs `aurora git install` in a clone of this repository has the drivers")?;
     }
     Ok(Exit::Done)
 }
@@ -91,7 +92,7 @@ pub fn merge_driver(arguments: &MergeDriver) -> Result<Exit, Failure> {
     let merged = match merge(old, our, their) {
         Ok(merged) => merged,
         Err(unreadable) => {
-            eprintln!(
+            errln!(
                 "{path}: {} cannot be read as a spec; merged line by line",
                 unreadable.side
             );
@@ -111,7 +112,7 @@ pub fn merge_driver(arguments: &MergeDriver) -> Result<Exit, Failure> {
         && fits(their)?
     {
         output::diagnostics(&found, joined.sources().view());
-        eprintln!("{path}: both sides are right alone, and wrong together: mend it, then `git add {path}`");
+        errln!("{path}: both sides are right alone, and wrong together: mend it, then `git add {path}`");
         return Ok(Exit::Error);
     }
     Ok(Exit::Done)
@@ -124,14 +125,14 @@ fn tell(path: &Utf8Path, merged: &Merged) {
                 text.lines().next().unwrap_or("removed").trim().to_owned()
             })
         };
-        eprintln!("{path}: both sides have changed {}", conflict.path);
+        errln!("{path}: both sides have changed {}", conflict.path);
         if let Some(base) = &conflict.base {
-            eprintln!("  it was  {}", said(&Some(base.clone())));
+            errln!("  it was  {}", said(&Some(base.clone())));
         }
-        eprintln!("  ours    {}", said(&conflict.ours));
-        eprintln!("  theirs  {}", said(&conflict.theirs));
+        errln!("  ours    {}", said(&conflict.ours));
+        errln!("  theirs  {}", said(&conflict.theirs));
     }
-    eprintln!("  = help: choose between the marks in {path}, then `git add {path}`");
+    errln!("  = help: choose between the marks in {path}, then `git add {path}`");
 }
 
 fn locks(arguments: &MergeDriver, texts: &[String; 3]) -> Result<Exit, Failure> {
@@ -146,21 +147,21 @@ fn locks(arguments: &MergeDriver, texts: &[String; 3]) -> Result<Exit, Failure> 
     let (base, our, their) = match (base, Lock::parse(our), Lock::parse(their)) {
         (Ok(base), Ok(our), Ok(their)) => (base, our, their),
         (Err(error), ..) | (_, Err(error), _) | (.., Err(error)) => {
-            eprintln!("{path}: {error}; merged line by line");
+            errln!("{path}: {error}; merged line by line");
             return by_lines(arguments);
         }
     };
     let (joined, conflicts) = lock::merge(base.as_ref(), &our, &their);
     put(ours, &joined.to_text())?;
     for lock::Conflict { what, ours, theirs } in &conflicts {
-        eprintln!("{path}: both sides have changed {what}\n  ours    {ours}\n  theirs  {theirs}");
+        errln!("{path}: both sides have changed {what}\n  ours    {ours}\n  theirs  {theirs}");
     }
     if !conflicts.is_empty() {
-        eprintln!("  = help: run `aurora lock {}`, then `git add {path}`", joined.spec);
+        errln!("  = help: run `aurora lock {}`, then `git add {path}`", joined.spec);
         return Ok(Exit::Error);
     }
     if joined != our && joined != their {
-        eprintln!("{path}: merged; `aurora lock {}` brings it up to date", joined.spec);
+        errln!("{path}: merged; `aurora lock {}` brings it up to date", joined.spec);
     }
     Ok(Exit::Done)
 }
@@ -188,7 +189,7 @@ pub fn diff_driver(context: &Context, arguments: &[Utf8PathBuf]) -> Result<Exit,
             "git gives seven arguments to the driver of a difference",
         ));
     };
-    println!("spec {path}");
+    outln!("spec {path}")?;
     let side = |file: &Utf8PathBuf| {
         if file == "/dev/null" {
             Ok(String::new())
@@ -199,7 +200,7 @@ pub fn diff_driver(context: &Context, arguments: &[Utf8PathBuf]) -> Result<Exit,
     let (old, new) = (side(old)?, side(new)?);
     let checked = |text: &str| Ok::<_, Failure>(merged_bundle(path, text)?.check(&Choice::default()));
     match (checked(&old)?, checked(&new)?) {
-        (Ok(old), Ok(new)) => print!("{}", text(&between(context, &old, &new, path)?)),
+        (Ok(old), Ok(new)) => out!("{}", text(&between(context, &old, &new, path)?))?,
         // One that does not check, or is not there, is compared by its lines.
         _ => {
             let wrap = |error: git2::Error| Failure::error(error.message().to_owned());
@@ -207,7 +208,7 @@ pub fn diff_driver(context: &Context, arguments: &[Utf8PathBuf]) -> Result<Exit,
                 git2::Patch::from_buffers(old.as_bytes(), Some(path.as_std_path()), new.as_bytes(), None, None)
                     .map_err(wrap)?;
             let text = patch.to_buf().map_err(wrap)?;
-            print!("{}", text.as_str().unwrap_or_default());
+            out!("{}", text.as_str().unwrap_or_default())?;
         }
     }
     Ok(Exit::Done)

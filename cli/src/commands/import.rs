@@ -14,6 +14,7 @@ use crate::checkpoint::MODEL;
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output;
+use crate::stdio::{errln, out};
 
 fn failure(error: impl std::error::Error + 'static) -> Failure {
     Failure::from_error(&error)
@@ -71,11 +72,11 @@ pub fn megatron(
             .map_err(|error| Failure::error(format!("cannot write `{path}`: {error}")))?;
     }
     if context.json {
-        output::json(json!({ "spec": imported.spec, "findings": imported.findings, "file": output }));
+        output::json(json!({ "spec": imported.spec, "findings": imported.findings, "file": output }))?;
         return Ok(Exit::Done);
     }
     if output.is_none() {
-        print!("{}", imported.spec);
+        out!("{}", imported.spec)?;
     }
     for kind in Kind::ALL {
         let mut of_kind = imported
@@ -84,9 +85,9 @@ pub fn megatron(
             .filter(|finding| finding.kind == kind)
             .peekable();
         if of_kind.peek().is_some() {
-            eprintln!("{}:", kind.heading());
+            errln!("{}:", kind.heading());
         }
-        of_kind.for_each(|finding| eprintln!("  {finding}"));
+        of_kind.for_each(|finding| errln!("  {finding}"));
     }
     Ok(Exit::Done)
 }
@@ -121,16 +122,16 @@ fn done(
         aurora_runtime::write_whole(&folder.join(MODEL), text.as_bytes()).map_err(wrap)?;
     }
     if context.json {
-        output::json(json!({ "model": model, "parameters": model.parameters(), "folder": into.folder }));
+        output::json(json!({ "model": model, "parameters": model.parameters(), "folder": into.folder }))?;
         return Ok(Exit::Done);
     }
-    print!("{}", block(model, call));
+    out!("{}", block(model, call))?;
     let written = into
         .folder
         .as_ref()
         .map(|folder| format!(", written to {folder}"))
         .unwrap_or_default();
-    eprintln!("{} parameters{written}", output::grouped(model.parameters()));
+    errln!("{} parameters{written}", output::grouped(model.parameters()));
     Ok(Exit::Done)
 }
 

@@ -16,6 +16,7 @@ use crate::execution::{fresh_lock, publish_source};
 use crate::failure::{Exit, Failure};
 use crate::output;
 use crate::project::{Reach, write_lock};
+use crate::stdio::{errln, outln};
 
 pub fn run(
     context: &Context,
@@ -43,7 +44,7 @@ pub fn run(
         root: &project.root,
         store: &store,
         offline: offline || check,
-        note: &|text| eprintln!("{text}"),
+        note: &|text| errln!("{text}"),
         watch: Watch::nobody(),
     };
     let (pins, fetched) = pinning.complete(&loaded.spec, have, &upgrade)?;
@@ -66,22 +67,22 @@ pub fn run(
         write_lock(&path, &fresh)?;
     }
     if context.json {
-        output::json(json!({ "lock": project.relative(&path), "changed": moved, "sources": fresh.source }));
+        output::json(json!({ "lock": project.relative(&path), "changed": moved, "sources": fresh.source }))?;
     } else if moved.is_empty() {
-        println!(
+        outln!(
             "{}: up to date ({} sources)",
             project.relative(&path),
             fresh.source.len()
-        );
+        )?;
     } else {
         for line in &moved {
-            println!("{line}");
+            outln!("{line}")?;
         }
-        println!(
+        outln!(
             "{}: {}",
             project.relative(&path),
             if check { "would change" } else { "written" }
-        );
+        )?;
     }
     Ok(if check && !moved.is_empty() {
         Exit::Error

@@ -12,6 +12,7 @@ use crate::diff::{Side, side};
 use crate::failure::{Exit, Failure};
 use crate::output;
 use crate::project::compile;
+use crate::stdio::{out, outln};
 
 pub fn run(context: &Context, argument: &SpecArgument, to: Option<&Utf8Path>) -> Result<Exit, Failure> {
     let (project, loaded) = context.open(argument)?;
@@ -34,10 +35,10 @@ pub fn run(context: &Context, argument: &SpecArgument, to: Option<&Utf8Path>) ->
     if context.json {
         output::json(
             json!({ "page": place, "evals": story.evals, "gates": story.gates, "noise": story.noise, "stages": story.stages }),
-        );
+        )?;
     } else {
-        print!("{}", output::table(&story.table()));
-        println!("report: {place}");
+        out!("{}", output::table(&story.table()))?;
+        outln!("report: {place}")?;
     }
     Ok(Exit::Done)
 }
@@ -85,12 +86,12 @@ pub fn compare(
             .iter()
             .map(|run| json!({ "name": run.name, "evals": run.story.evals, "stages": run.story.stages }))
             .collect();
-        output::json(json!({ "page": to, "runs": stories }));
+        output::json(json!({ "page": to, "runs": stories }))?;
         return Ok(Exit::Done);
     }
-    print!("{}", output::table(&rows));
+    out!("{}", output::table(&rows))?;
     if let Some(to) = to {
-        println!("comparison: {to}");
+        outln!("comparison: {to}")?;
     }
     Ok(Exit::Done)
 }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::arguments::Document;
 use crate::failure::{Exit, Failure};
+use crate::stdio::outln;
 
 pub fn run(of: Document) -> Result<Exit, Failure> {
     let schema = match of {
@@ -18,7 +19,7 @@ pub fn run(of: Document) -> Result<Exit, Failure> {
         Document::Plan => printed(schema_for!(Plan)),
     };
     let text = serde_json::to_string_pretty(&schema).map_err(|error| Failure::error(error.to_string()))?;
-    println!("{text}");
+    outln!("{text}")?;
     Ok(Exit::Done)
 }
 
@@ -31,6 +32,7 @@ fn printed(mut schema: Schema) -> Schema {
             json!({ "type": "string", "pattern": "^1\\." }),
         );
     }
+    object.insert("additionalProperties".to_owned(), json!(false));
     if let Some(Value::Array(required)) = object.get_mut("required") {
         required.insert(0, json!("format_version"));
     }

@@ -7,6 +7,7 @@ use serde_json::json;
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output;
+use crate::stdio::{out, outln};
 use crate::watch::duration;
 
 pub fn run(context: &Context, of: Option<&Utf8Path>) -> Result<Exit, Failure> {
@@ -17,11 +18,11 @@ pub fn run(context: &Context, of: Option<&Utf8Path>) -> Result<Exit, Failure> {
             .iter()
             .map(|run| json!({ "state": run.state(), "run": run }))
             .collect();
-        output::json(json!({ "store": project.store, "runs": runs }));
+        output::json(json!({ "store": project.store, "runs": runs }))?;
         return Ok(Exit::Done);
     }
     if runs.is_empty() {
-        println!("no runs yet in {}", project.store);
+        outln!("no runs yet in {}", project.store)?;
         return Ok(Exit::Done);
     }
     let mut rows = vec![
@@ -42,6 +43,6 @@ pub fn run(context: &Context, of: Option<&Utf8Path>) -> Result<Exit, Failure> {
             last.or_else(|| run.error.clone()).unwrap_or_default(),
         ]);
     }
-    print!("{}", output::table(&rows));
+    out!("{}", output::table(&rows))?;
     Ok(Exit::Done)
 }

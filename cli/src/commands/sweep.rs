@@ -10,6 +10,7 @@ use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output::{self, grouped};
 use crate::project::{Project, bundle, compile};
+use crate::stdio::{out, outln};
 
 pub fn run(context: &Context, argument: &SpecArgument) -> Result<Exit, Failure> {
     let (bundle, _) = bundle(&argument.spec, &argument.selection, context.reach())?;
@@ -51,15 +52,15 @@ pub fn run(context: &Context, argument: &SpecArgument) -> Result<Exit, Failure> 
     }
     let asked: usize = swept.iter().map(|point| point.keys.len()).sum();
     if context.json {
-        output::json(json!({ "points": values, "nodes": { "asked": asked, "different": users.len() } }));
+        output::json(json!({ "points": values, "nodes": { "asked": asked, "different": users.len() } }))?;
     } else {
-        print!("{}", output::table(&rows));
-        println!(
+        out!("{}", output::table(&rows))?;
+        outln!(
             "\n{} points ask for {} nodes, {} of them different",
             grouped(swept.len() as u64),
             grouped(asked as u64),
             grouped(users.len() as u64)
-        );
+        )?;
     }
     Ok(Exit::Done)
 }

@@ -1,5 +1,7 @@
 //! `aurora test`: resolved specs compared with their snapshots.
 
+use std::io;
+
 use aurora_compiler::resolved::resolved;
 use camino::{Utf8Path, Utf8PathBuf};
 use serde_json::json;
@@ -9,6 +11,7 @@ use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output;
 use crate::project::{Project, load, write_file};
+use crate::stdio::outln;
 
 /// Lines of a difference that are shown on each side.
 const MOST_SHOWN: usize = 20;
@@ -54,17 +57,17 @@ pub fn run(context: &Context, names: &[String], update: &[String]) -> Result<Exi
         all_same &= matches!(state, State::Same | State::Updated);
         let name = spec.file_stem().unwrap_or_default().to_owned();
         if !context.json {
-            println!("{} {name}", state.name());
+            outln!("{} {name}", state.name())?;
             if let (State::Differs, Some(old)) = (state, &old) {
-                print_difference(old, &text);
+                print_difference(old, &text)?;
             }
         }
         rows.push(json!({ "spec": spec, "snapshot": path, "state": state.name() }));
     }
     if context.json {
-        output::json(json!({ "specs": rows }));
+        output::json(json!({ "specs": rows }))?;
     } else if !all_same {
-        println!("`aurora test --update NAME` writes the snapshot of a spec whose change is meant");
+        outln!("`aurora test --update NAME` writes the snapshot of a spec whose change is meant")?;
     }
     Ok(if all_same { Exit::Done } else { Exit::Error })
 }
@@ -122,7 +125,7 @@ fn snapshot(spec: &Utf8Path) -> Utf8PathBuf {
 }
 
 /// The lines between what both texts begin and end with.
-fn print_difference(old: &str, new: &str) {
+fn print_difference(old: &str, new: &str) -> io::Result<()> {
     let (old, new): (Vec<&str>, Vec<&str>) = (old.lines().collect(), new.lines().collect());
     let start = old.iter().zip(&new).take_while(|(old, new)| old == new).count();
     let end = old[start..]
@@ -131,14 +134,15 @@ fn print_difference(old: &str, new: &str) {
         .zip(new[start..].iter().rev())
         .take_while(|(old, new)| old == new)
         .count();
-    println!("  from line {} of the snapshot:", start + 1);
+    outln!("  from line {} of the snapshot:", start + 1)?;
     for (sign, lines) in [("-", &old), ("+", &new)] {
         let changed = &lines[start..lines.len() - end];
         for line in changed.iter().take(MOST_SHOWN) {
-            println!("  {sign} {line}");
+            outln!("  {sign} {line}")?;
         }
         if changed.len() > MOST_SHOWN {
-            println!("  {sign} … and {} more", changed.len() - MOST_SHOWN);
+            outln!("  {sign} … and {} more", changed.len() - MOST_SHOWN)?;
         }
     }
+    Ok(())
 }

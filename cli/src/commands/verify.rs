@@ -7,6 +7,7 @@ use serde_json::json;
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output::{self, grouped};
+use crate::stdio::outln;
 
 pub fn run(context: &Context, of: Option<&Utf8Path>) -> Result<Exit, Failure> {
     let project = context.project(of)?;
@@ -18,7 +19,7 @@ pub fn run(context: &Context, of: Option<&Utf8Path>) -> Result<Exit, Failure> {
             "bytes": report.bytes,
             "records": report.records,
             "problems": report.problems,
-        }));
+        }))?;
     } else {
         for problem in &report.problems {
             let of = if problem.nodes.is_empty() {
@@ -26,9 +27,9 @@ pub fn run(context: &Context, of: Option<&Utf8Path>) -> Result<Exit, Failure> {
             } else {
                 format!(" (of {})", problem.nodes.join(", "))
             };
-            println!("damaged: {}{of}: {}", problem.path, problem.cause);
+            outln!("damaged: {}{of}: {}", problem.path, problem.cause)?;
         }
-        println!(
+        outln!(
             "{} objects ({} bytes) and {} records read: {}",
             grouped(report.objects),
             grouped(report.bytes),
@@ -38,7 +39,7 @@ pub fn run(context: &Context, of: Option<&Utf8Path>) -> Result<Exit, Failure> {
             } else {
                 format!("{} damaged", report.problems.len())
             }
-        );
+        )?;
     }
     Ok(if report.problems.is_empty() {
         Exit::Done

@@ -3,6 +3,8 @@
 mod annotations;
 mod fixes;
 
+use std::io;
+
 use aurora_compiler::check::{Assumption, AssumptionKind, assumptions};
 use aurora_compiler::compose::Bundle;
 use aurora_compiler::documents::{CheckedFile, Diagnostics};
@@ -15,6 +17,7 @@ use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output;
 use crate::project::bundle;
+use crate::stdio::{errln, outln};
 
 /// Rounds of edits: one edit may bring out the next fault.
 const MOST_ROUNDS: usize = 20;
@@ -53,18 +56,18 @@ pub fn run(
                     break;
                 }
                 for line in edited {
-                    eprintln!("{line}");
+                    errln!("{line}");
                 }
                 checked = check(context, path, selection)?;
             }
             if fix == Fix::Safe {
                 for line in fixes::left(&checked.bundle, &checked.found) {
-                    eprintln!("{line}  (may mean something else: left; `--unsafe-fixes` makes it)");
+                    errln!("{line}  (may mean something else: left; `--unsafe-fixes` makes it)");
                 }
             }
         }
         if !context.json && format == Format::Text {
-            print(&checked);
+            print(&checked)?;
         }
         all.push(checked);
     }
@@ -74,8 +77,12 @@ pub fn run(
     };
     match format {
         Format::Text => {}
-        Format::Github => faults().for_each(|fault| println!("{}", annotations::github(&fault))),
-        Format::Sarif => println!("{}", annotations::sarif(faults())),
+        Format::Github => {
+            for fault in faults() {
+                outln!("{}", annotations::github(&fault))?;
+            }
+        }
+        Format::Sarif => outln!("{}", annotations::sarif(faults()))?,
     }
     if context.json {
         let files = all.iter().map(|checked| CheckedFile {
@@ -83,7 +90,7 @@ pub fn run(
             diagnostics: to_json(&checked.found, checked.bundle.sources().view()),
             assumptions: checked.assumed.clone(),
         });
-        output::json(json!(Diagnostics { files: files.collect() }));
+        output::json(json!(Diagnostics { files: files.collect() }))?;
     }
     Ok(if all.iter().all(|checked| checked.sound) {
         Exit::Done
@@ -107,17 +114,18 @@ fn check(context: &Context, path: &Utf8PathBuf, selection: &Selection) -> Result
     })
 }
 
-fn print(checked: &Checked) {
+fn print(checked: &Checked) -> io::Result<()> {
     output::diagnostics(&checked.found, checked.bundle.sources().view());
     if checked.sound {
         let count = |kind: AssumptionKind| checked.assumed.iter().filter(|a| a.kind == kind).count();
-        println!(
+        outln!(
             "{}: sound ({} published, {} inferred, {} assumed, {} unknown)",
             checked.path,
             count(AssumptionKind::Published),
             count(AssumptionKind::Inferred),
             count(AssumptionKind::Assumed),
             count(AssumptionKind::Unknown)
-        );
+        )?;
     }
+    Ok(())
 }
