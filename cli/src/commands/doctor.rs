@@ -1,4 +1,4 @@
-//! `aurora doctor`: what this machine offers and which settings are in force.
+//! `aurora doctor`: what this machine offers, and the current settings.
 
 use serde_json::json;
 
@@ -9,7 +9,7 @@ use crate::project::Project;
 use crate::stdio::{errln, outln};
 use crate::worker_launch::{rccl_survey, worker_program};
 
-/// Programs that sources of each kind are fetched with.
+/// Programs that fetch sources.
 const CLIENTS: [(&str, &str); 4] = [
     ("apt-get", "pkg:deb sources"),
     ("python3", "pkg:pypi sources"),

@@ -1,4 +1,4 @@
-//! `aurora eval`: measures a checkpoint with an eval of its experiment.
+//! `aurora eval`: evaluates a checkpoint with an eval of its experiment.
 
 use aurora_compiler::graph::lower_eval;
 use aurora_compiler::hash::hash;

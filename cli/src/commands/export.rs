@@ -1,4 +1,4 @@
-//! `aurora export`: writes what another system needs to run a spec, or to load a model.
+//! `aurora export`: writes a model, results or a job for another system.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use crate::placement::{PlacementRequest, as_argument, check, count, nodes, on_de
 use crate::project::compile;
 use crate::stdio::{out, outln};
 
-/// A model in Hugging Face's layout.
+/// A model in Hugging Face's format.
 pub fn hf(context: &Context, checkpoint: &str, folder: &Utf8Path) -> Result<Exit, Failure> {
     let found = Checkpoint::find(context, checkpoint)?;
     let tokenizer = found.tokenizer.as_ref().map(|(path, meta)| (path.as_path(), meta));
@@ -46,7 +46,7 @@ pub fn hf(context: &Context, checkpoint: &str, folder: &Utf8Path) -> Result<Exit
     Ok(Exit::Done)
 }
 
-/// Results as lm-evaluation-harness writes them.
+/// Results in the format of lm-evaluation-harness.
 pub fn lm_eval(context: &Context, argument: &SpecArgument, folder: &Utf8Path) -> Result<Exit, Failure> {
     let (project, loaded) = context.open(argument)?;
     let (keyed, _, _) = compile(&project, &loaded.spec)?;
@@ -102,7 +102,7 @@ pub fn mlflow(
         Failure::error(format!("there is {what} of `{name}`")).help("`aurora status` lists the runs")
     })?;
     let token = token.map(|name| {
-        std::env::var(name).map_err(|_| Failure::error(format!("the environment has no variable `{name}`")))
+        std::env::var(name).map_err(|_| Failure::error(format!("the environment variable `{name}` is not set")))
     });
     let token = token.transpose()?;
     let steps = record::steps(&project.store, &facts.id)?;
@@ -123,19 +123,19 @@ pub fn mlflow(
     Ok(Exit::Done)
 }
 
-/// A batch script for Slurm. It names the program, the spec and the layout in full: what the job's nodes and tasks are asked
-/// for is what the run will use, whatever becomes of the spec's layout.
+/// A batch script for Slurm. It contains the program, the spec and the complete layout, so that the run uses the nodes and
+/// tasks that the job requests even if the spec's layout changes.
 pub fn slurm(context: &Context, argument: &SpecArgument, job: &SlurmArguments) -> Result<Exit, Failure> {
     let (_, loaded) = context.open(argument)?;
     let spec = &loaded.spec;
     let layout = job.layout.unwrap_or_default();
-    let asked = PlacementRequest {
+    let request = PlacementRequest {
         layout,
         threads: job.threads,
-        left: Some(1),
+        cpus_per_task: Some(1),
         nodes: job.nodes,
     };
-    let placement = placement(spec, asked);
+    let placement = placement(spec, request);
     check(spec, &placement)?;
     let devices = on_devices(spec, layout);
     let machine = match job.cluster {
@@ -159,7 +159,7 @@ pub fn slurm(context: &Context, argument: &SpecArgument, job: &SlurmArguments) -
         job_name: job.job_name.clone().unwrap_or_else(|| spec.name.clone()),
         account: job.account.clone(),
         partition: job.partition.clone(),
-        tasks: tasks(machine, &placement, nodes(spec, asked))?,
+        tasks: tasks(machine, &placement, nodes(spec, request))?,
         time_limit: job.time,
         grace: Duration::from_secs(job.grace),
         max_restarts: job.requeues,
@@ -181,13 +181,13 @@ pub fn slurm(context: &Context, argument: &SpecArgument, job: &SlurmArguments) -
     Ok(Exit::Done)
 }
 
-/// A workflow for GitHub Actions that says on pull requests what their specs change. `install` is the command that brings
-/// `aurora` to the runner.
+/// A workflow for GitHub Actions that comments on pull requests with what their specs change. `install` is the command that
+/// installs `aurora` on the runner.
 pub fn github(context: &Context, install: &str) -> Result<Exit, Failure> {
     if install.trim().is_empty() || install.contains('\n') {
-        return Err(Failure::error("`--install` takes one line of shell"));
+        return Err(Failure::error("`--install` must be one line of shell"));
     }
-    // As a scalar of YAML: JSON is a part of it.
+    // JSON strings are valid YAML scalars.
     let install = serde_json::Value::from(install).to_string();
     let text = include_str!("export/github.yml").replace("{install}", &install);
     if context.json {
@@ -198,7 +198,7 @@ pub fn github(context: &Context, install: &str) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// Paths are absolute: the job may begin in another folder.
+/// Paths are absolute: the job may start in another folder.
 fn command(
     context: &Context,
     argument: &SpecArgument,

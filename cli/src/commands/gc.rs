@@ -1,4 +1,4 @@
-//! `aurora gc`: removes what nothing reaches.
+//! `aurora gc`: deletes store objects that no node name and no lock refers to.
 
 use std::collections::BTreeSet;
 
@@ -27,19 +27,19 @@ pub fn run(context: &Context, of: Option<&Utf8Path>, dry_run: bool) -> Result<Ex
             }
         }
     }
-    let gone = Store::open(&project.store)?.collect(&keep, dry_run)?;
+    let deleted = Store::open(&project.store)?.collect(&keep, dry_run)?;
     let texts = aurora_runtime::remote_specs::collect(&project.store, &imports, dry_run)?;
     if context.json {
         output::json(json!({
-            "dry_run": dry_run, "objects": gone.objects, "bytes": gone.bytes + texts, "records": gone.records,
+            "dry_run": dry_run, "objects": deleted.objects, "bytes": deleted.bytes + texts, "records": deleted.records,
         }))?;
     } else {
         outln!(
-            "{} {} objects ({} bytes) and {} records that no name and no lock reaches",
-            if dry_run { "would remove" } else { "removed" },
-            grouped(gone.objects),
-            grouped(gone.bytes + texts),
-            grouped(gone.records)
+            "{} {} objects ({} bytes) and {} records that no node name and no lock refers to",
+            if dry_run { "would delete" } else { "deleted" },
+            grouped(deleted.objects),
+            grouped(deleted.bytes + texts),
+            grouped(deleted.records)
         )?;
     }
     Ok(Exit::Done)

@@ -1,4 +1,4 @@
-//! `aurora import`: reads a published model or a launch script, and says how a spec would state it.
+//! `aurora import`: reads a published model or a launch script, and prints it as a spec.
 
 use aurora_compiler::fields::{ModelFields, TokenizerFields};
 use aurora_compiler::megatron::{Kind, Options, import};
@@ -35,7 +35,7 @@ pub fn hf(context: &Context, path: &Utf8Path, into: &ImportArguments) -> Result<
         .iter()
         .any(|file| file.name == "tokenizer.json")
         .then_some("tokenizer.json");
-    done(context, &model, &files, member, "safetensors(SOURCE)", into)
+    finish(context, &model, &files, member, "safetensors(SOURCE)", into)
 }
 
 pub fn gguf(context: &Context, path: &Utf8Path, into: &ImportArguments) -> Result<Exit, Failure> {
@@ -45,10 +45,10 @@ pub fn gguf(context: &Context, path: &Utf8Path, into: &ImportArguments) -> Resul
     let model = Gguf::open(&files, &member).map_err(failure)?;
     let member = member.ends_with(".gguf").then_some(member.as_str());
     let call = format!("gguf(SOURCE, member = {:?})", path.file_name().unwrap_or_default());
-    done(context, &model, &files, member, &call, into)
+    finish(context, &model, &files, member, &call, into)
 }
 
-/// Prints or writes the spec of a launch script; what the spec does not say is told beside it as well.
+/// Prints or writes the spec of a launch script, and prints what the spec leaves out.
 pub fn megatron(
     context: &Context,
     script: &Utf8Path,
@@ -66,7 +66,7 @@ pub fn megatron(
     })?;
     if let Some(path) = output {
         if path.exists() {
-            return Err(Failure::error(format!("`{path}` is there already")).help("name another file, or remove it"));
+            return Err(Failure::error(format!("`{path}` already exists")).help("name another file, or delete it"));
         }
         aurora_runtime::write_whole(path, imported.spec.as_bytes())
             .map_err(|error| Failure::error(format!("cannot write `{path}`: {error}")))?;
@@ -92,8 +92,8 @@ pub fn megatron(
     Ok(Exit::Done)
 }
 
-/// Writes what was asked for, and prints the model as a spec states it.
-fn done(
+/// Writes the model if a folder is given, and prints it as a block of a spec.
+fn finish(
     context: &Context,
     foreign: &dyn Foreign,
     files: &[InputFile],
@@ -115,9 +115,9 @@ fn done(
             };
             let json = published_tokenizer(files, member).map_err(failure)?;
             tokenizer(&fields, TokenizerInput::Json(&json), folder, Watch::nobody())
-                .map_err(|error| failure(error).help("name the entry that ends a document with `--end-of-document`"))?;
+                .map_err(|error| failure(error).help("name the token that ends a document with `--end-of-document`"))?;
         }
-        // Last: a folder without it is no checkpoint.
+        // Last: a folder without this file is not a checkpoint.
         let text = serde_json::to_string_pretty(model).expect("names and numbers are JSON") + "\n";
         aurora_runtime::write_whole(&folder.join(MODEL), text.as_bytes()).map_err(wrap)?;
     }
@@ -135,7 +135,7 @@ fn done(
     Ok(Exit::Done)
 }
 
-/// A word of the language.
+/// The name of an enum value in the language.
 fn word(value: &impl serde::Serialize) -> String {
     let json = serde_json::to_value(value).unwrap_or_default();
     json.as_str().unwrap_or_default().to_owned()

@@ -34,7 +34,7 @@ pub fn run(
     let (project, loaded) = context.open_with(argument, reach)?;
     if let Some(address) = addresses.iter().find(|address| !loaded.imports.contains_key(*address)) {
         return Err(Failure::error(format!("the spec does not import `{address}`"))
-            .help("write the address as the lock has it"));
+            .help("write the address as it is in the lock"));
     }
     let old = project.lock(&loaded.spec)?;
     let have = from_lock(&loaded.spec, old.as_ref());

@@ -1,4 +1,4 @@
-//! `aurora report`: the page of a finished experiment.
+//! `aurora report`: the report of a finished experiment.
 
 use aurora_runtime::report::comparison::{self, Compared};
 use aurora_runtime::report::load_key;
@@ -19,7 +19,7 @@ pub fn run(context: &Context, argument: &SpecArgument, to: Option<&Utf8Path>) ->
     let (keyed, _, _) = compile(&project, &loaded.spec)?;
     let store = Store::look(&project.store);
     let not_built =
-        || Failure::error(format!("`{}` has not been run to its end", loaded.spec.name)).help("aurora run SPEC");
+        || Failure::error(format!("`{}` does not have a finished run", loaded.spec.name)).help("aurora run SPEC");
     let id = keyed.graph.find("report").ok_or_else(not_built)?;
     let record = store.record(keyed.key(id)).ok_or_else(not_built)?;
     let files = store.files(&record)?;
@@ -43,7 +43,7 @@ pub fn run(context: &Context, argument: &SpecArgument, to: Option<&Utf8Path>) ->
     Ok(Exit::Done)
 }
 
-/// The page of several runs, side by side.
+/// The report of several runs, side by side.
 pub fn compare(
     context: &Context,
     first: &SpecArgument,
@@ -66,9 +66,9 @@ pub fn compare(
             Side::Lock(lock) => lock.node.get("report").map(|node| node.key),
         };
         let story = key.and_then(|key| load_key(&store, key).ok()).ok_or_else(|| {
-            Failure::error(format!("`{name}` has no report in this store")).help("run it to its end: `aurora run SPEC`")
+            Failure::error(format!("`{name}` has no report in this store")).help("run it with `aurora run SPEC`")
         })?;
-        // Two runs of one experiment are told apart by what they were called here.
+        // Two runs of one experiment differ by the names that the user gave.
         let name = if name == story.experiment {
             name.to_owned()
         } else {

@@ -1,4 +1,4 @@
-//! `aurora schema`: the JSON Schema of what Aurora writes.
+//! `aurora schema`: the JSON Schema of a document that Aurora writes.
 
 use aurora_compiler::documents::{Diagnostics, Graph, Plan};
 use aurora_compiler::lock::Lock;
@@ -23,7 +23,7 @@ pub fn run(of: Document) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// What a command prints starts with the version of the format.
+/// A printed document starts with the version of the format, and has no other members than those of its schema.
 fn printed(mut schema: Schema) -> Schema {
     let object = schema.ensure_object();
     if let Some(Value::Object(properties)) = object.get_mut("properties") {

@@ -60,7 +60,7 @@ pub fn run(context: &Context, argument: &SpecArgument, path: Option<&str>, origi
     Ok(Exit::Done)
 }
 
-/// Prints the spec as one file that says everything.
+/// Prints the complete spec as one file.
 pub fn resolved(context: &Context, argument: &SpecArgument) -> Result<Exit, Failure> {
     let (_, loaded) = context.open(argument)?;
     let text = aurora_compiler::resolved::resolved(&loaded.spec);

@@ -1,4 +1,4 @@
-//! `aurora status`: which runs there are and how they stand.
+//! `aurora status`: the runs and their states.
 
 use aurora_runtime::record::runs;
 use camino::Utf8Path;

@@ -35,7 +35,7 @@ pub fn run(context: &Context, of: Option<&Utf8Path>) -> Result<Exit, Failure> {
             grouped(report.bytes),
             grouped(report.records),
             if report.problems.is_empty() {
-                "all whole".to_string()
+                "none damaged".to_string()
             } else {
                 format!("{} damaged", report.problems.len())
             }

@@ -33,7 +33,7 @@ pub fn run(context: &Context, argument: &SpecArgument, name: &str) -> Result<Exi
         },
     );
     let planned = &plan.nodes[id.index()];
-    // The first cause is where the chain of changed inputs begins.
+    // The first cause is the node where the chain of changed inputs begins.
     let mut causes = Vec::new();
     let mut seen = std::collections::BTreeSet::new();
     let mut open = vec![id];

@@ -1,4 +1,4 @@
-//! `aurora check`: all faults of specs at once, and what they assume.
+//! `aurora check`: all errors of specs at once, and what the specs assume.
 
 mod annotations;
 mod fixes;
@@ -19,10 +19,10 @@ use crate::output;
 use crate::project::bundle;
 use crate::stdio::{errln, outln};
 
-/// Rounds of edits: one edit may bring out the next fault.
+/// Rounds of edits: an edit may reveal the next error.
 const MOST_ROUNDS: usize = 20;
 
-/// Which of the suggested edits are made.
+/// Which of the suggested edits are applied.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Fix {
     None,
@@ -30,13 +30,13 @@ pub enum Fix {
     Unsafe,
 }
 
-/// A spec and what was found in it.
+/// A checked spec and its diagnostics.
 struct Checked {
     path: Utf8PathBuf,
     bundle: Bundle,
     found: Vec<Diagnostic>,
     assumed: Vec<Assumption>,
-    sound: bool,
+    ok: bool,
 }
 
 pub fn run(
@@ -61,8 +61,8 @@ pub fn run(
                 checked = check(context, path, selection)?;
             }
             if fix == Fix::Safe {
-                for line in fixes::left(&checked.bundle, &checked.found) {
-                    errln!("{line}  (may mean something else: left; `--unsafe-fixes` makes it)");
+                for line in fixes::unsafe_edits(&checked.bundle, &checked.found) {
+                    errln!("{line}  (not applied: may change the meaning; `--unsafe-fixes` applies it)");
                 }
             }
         }
@@ -71,18 +71,18 @@ pub fn run(
         }
         all.push(checked);
     }
-    let faults = || {
+    let diagnostics = || {
         all.iter()
             .flat_map(|checked| to_json(&checked.found, checked.bundle.sources().view()))
     };
     match format {
         Format::Text => {}
         Format::Github => {
-            for fault in faults() {
-                outln!("{}", annotations::github(&fault))?;
+            for diagnostic in diagnostics() {
+                outln!("{}", annotations::github(&diagnostic))?;
             }
         }
-        Format::Sarif => outln!("{}", annotations::sarif(faults()))?,
+        Format::Sarif => outln!("{}", annotations::sarif(diagnostics()))?,
     }
     if context.json {
         let files = all.iter().map(|checked| CheckedFile {
@@ -92,7 +92,7 @@ pub fn run(
         });
         output::json(json!(Diagnostics { files: files.collect() }))?;
     }
-    Ok(if all.iter().all(|checked| checked.sound) {
+    Ok(if all.iter().all(|checked| checked.ok) {
         Exit::Done
     } else {
         Exit::Error
@@ -101,7 +101,7 @@ pub fn run(
 
 fn check(context: &Context, path: &Utf8PathBuf, selection: &Selection) -> Result<Checked, Failure> {
     let (bundle, _) = bundle(path, selection, context.reach())?;
-    let (found, assumed, sound) = match bundle.check(&selection.choice()) {
+    let (found, assumed, ok) = match bundle.check(&selection.choice()) {
         Ok(spec) => (spec.warnings.clone(), assumptions(&spec), true),
         Err(found) => (found, Vec::new(), false),
     };
@@ -110,16 +110,16 @@ fn check(context: &Context, path: &Utf8PathBuf, selection: &Selection) -> Result
         bundle,
         found,
         assumed,
-        sound,
+        ok,
     })
 }
 
 fn print(checked: &Checked) -> io::Result<()> {
     output::diagnostics(&checked.found, checked.bundle.sources().view());
-    if checked.sound {
+    if checked.ok {
         let count = |kind: AssumptionKind| checked.assumed.iter().filter(|a| a.kind == kind).count();
         outln!(
-            "{}: sound ({} published, {} inferred, {} assumed, {} unknown)",
+            "{}: ok ({} published, {} inferred, {} assumed, {} unknown)",
             checked.path,
             count(AssumptionKind::Published),
             count(AssumptionKind::Inferred),
