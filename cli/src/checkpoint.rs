@@ -134,7 +134,7 @@ impl Checkpoint {
     fn of(project: &Project, loaded: &Loaded, keyed: &Keyed, pins: &Pins, id: NodeId) -> Result<Self, Failure> {
         let (spec, graph) = (&loaded.spec, &keyed.graph);
         let node = graph.node(id);
-        let store = Store::look(&project.store);
+        let store = Store::open_read_only(&project.store);
         let record = store
             .record(keyed.key(id))
             .ok_or_else(|| project.not_built(node.name(), loaded))?;

@@ -271,7 +271,7 @@ pub fn pin(execution: &Execution<'_>, have: Pins) -> Result<(Keyed, Pins), Failu
         store: execution.store,
         offline: execution.options.offline,
         note: &|text| execution.watch.line(text),
-        watch: progress::Watch::nobody(),
+        watch: progress::Watch::none(),
     };
     let (pins, fetched) = pinning.complete(spec, have, &[])?;
     let keyed = hash(lower(spec, &pins));

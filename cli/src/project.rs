@@ -166,7 +166,7 @@ pub fn write_file(path: &Utf8Path, text: &str) -> Result<(), FileError> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(FileError::writing(path))?;
     }
-    aurora_runtime::write_whole(path, text.as_bytes()).map_err(FileError::writing(path))
+    aurora_runtime::write_atomically(path, text.as_bytes()).map_err(FileError::writing(path))
 }
 
 /// A spec that has been checked.

@@ -101,7 +101,7 @@ pub fn local(spec: &Spec, root: &Utf8Path) -> Result<Pins, PinError> {
             offline: true,
         };
         let reference = parse(&from).map_err(wrap)?;
-        let fetched = source::fetch(&reference, None, context, Watch::nobody()).map_err(wrap)?;
+        let fetched = source::fetch(&reference, None, context, Watch::none()).map_err(wrap)?;
         let pin = pin_of(&from, &fetched);
         Ok((name, pin))
     })

@@ -14,7 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::job::{Placement, Step};
-use crate::write_whole;
+use crate::write_atomically;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -155,7 +155,7 @@ impl RunRecord {
 
     fn save(&self) -> io::Result<()> {
         let text = serde_json::to_string_pretty(&self.facts).map_err(io::Error::other)?;
-        write_whole(&self.folder.join("run.json"), (text + "\n").as_bytes())
+        write_atomically(&self.folder.join("run.json"), (text + "\n").as_bytes())
     }
 
     /// Records a training step, at `tokens` of the whole run.
@@ -205,7 +205,7 @@ impl RunRecord {
     /// # Errors
     /// It cannot be written.
     pub fn keep_lock(&self, text: &str) -> io::Result<()> {
-        write_whole(&self.folder.join(LOCK), text.as_bytes())
+        write_atomically(&self.folder.join(LOCK), text.as_bytes())
     }
 
     /// Ends the record.

@@ -5,7 +5,8 @@ use std::{fmt, io};
 
 use aurora_compiler::hash::Keyed;
 use aurora_runtime::bisect::{Fork, Stretch, locate};
-use aurora_runtime::compare::{Difference, first_step_of, trail};
+use aurora_runtime::checkpoint::STEP_LOG;
+use aurora_runtime::compare::{Difference, first_step_of, read_step_log};
 use aurora_runtime::engine::{ExternalInputs, Run, Traced, WorkerOptions};
 use aurora_runtime::job::{Placement, Recompute};
 use aurora_runtime::record::{RunFacts, runs};
@@ -81,7 +82,7 @@ pub fn run(context: &Context, names: [&str; 2], lock: Option<&Utf8Path>, progres
         reach,
     )?;
     let keyed = locked_graph(&lock, &loaded)?;
-    let (first, second) = (Store::open(&a.store)?, Store::look(&b.store));
+    let (first, second) = (Store::open(&a.store)?, Store::open_read_only(&b.store));
     let fork = locate(&keyed, &first, &second).map_err(|error| {
         Failure::from_error(&error).help("compare finished executions of the same lock: `aurora rerun LOCK --into DIR`")
     })?;
@@ -116,9 +117,8 @@ pub fn run(context: &Context, names: [&str; 2], lock: Option<&Utf8Path>, progres
             let [of_a, of_b] = traced?;
             let repeats = |store: &Store, traced: &Traced| -> Result<bool, Failure> {
                 let record = store.record(keyed.key(stretch.node));
-                let path =
-                    record.and_then(|record| Some(store.object_path(&record.outputs.get("trail.jsonl")?.content)));
-                let recorded = path.map(|path| trail(&path)).transpose()?.unwrap_or_default();
+                let path = record.and_then(|record| Some(store.object_path(&record.outputs.get(STEP_LOG)?.content)));
+                let recorded = path.map(|path| read_step_log(&path)).transpose()?.unwrap_or_default();
                 Ok(first_step_of(&traced.step_log, &recorded).is_none())
             };
             let divergence = Divergence {

@@ -21,7 +21,7 @@ use crate::stdio::{out, outln};
 pub fn run(context: &Context, argument: &SpecArgument) -> Result<Exit, Failure> {
     let (project, loaded) = context.open(argument)?;
     let (keyed, _, _) = compile(&project, &loaded.spec)?;
-    let store = Store::look(&project.store);
+    let store = Store::open_read_only(&project.store);
     let plan = plan(
         &keyed,
         &View {

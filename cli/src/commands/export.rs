@@ -50,7 +50,7 @@ pub fn hf(context: &Context, checkpoint: &str, folder: &Utf8Path) -> Result<Exit
 pub fn lm_eval(context: &Context, argument: &SpecArgument, folder: &Utf8Path) -> Result<Exit, Failure> {
     let (project, loaded) = context.open(argument)?;
     let (keyed, _, _) = compile(&project, &loaded.spec)?;
-    let store = Store::look(&project.store);
+    let store = Store::open_read_only(&project.store);
     let files = harness::write(&store, &keyed, &loaded.spec.name, folder).map_err(|error| {
         let nothing = matches!(error, HarnessError::Nothing { .. });
         let failure = Failure::error(error.to_string());
@@ -106,11 +106,11 @@ pub fn mlflow(
     });
     let token = token.transpose()?;
     let steps = record::steps(&project.store, &facts.id)?;
-    let story = aurora_runtime::report::load(&Store::look(&project.store), &keyed)?;
+    let story = aurora_runtime::report::load(&Store::open_read_only(&project.store), &keyed)?;
     let server = Server {
         url,
         token: token.as_deref(),
-        watch: Progress::nobody(),
+        watch: Progress::none(),
     };
     let sent = server
         .send(&facts, &stage_steps(&keyed, &steps), &story)

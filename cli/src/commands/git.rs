@@ -45,7 +45,7 @@ pub fn install(context: &Context) -> Result<Exit, Failure> {
             "\n"
         };
         let text = format!("{text}{gap}{}\n", missing.join("\n"));
-        aurora_runtime::write_whole(&path, text.as_bytes())
+        aurora_runtime::write_atomically(&path, text.as_bytes())
             .map_err(|error| Failure::error(format!("cannot write `{path}`: {error}")))?;
     }
     // The path of this program: git's environment may find another one, or none.

@@ -68,7 +68,7 @@ pub fn megatron(
         if path.exists() {
             return Err(Failure::error(format!("`{path}` already exists")).help("name another file, or delete it"));
         }
-        aurora_runtime::write_whole(path, imported.spec.as_bytes())
+        aurora_runtime::write_atomically(path, imported.spec.as_bytes())
             .map_err(|error| Failure::error(format!("cannot write `{path}`: {error}")))?;
     }
     if context.json {
@@ -114,12 +114,12 @@ fn finish(
                 end_of_document: into.end_of_document.clone(),
             };
             let json = published_tokenizer(files, member).map_err(failure)?;
-            tokenizer(&fields, TokenizerInput::Json(&json), folder, Watch::nobody())
+            tokenizer(&fields, TokenizerInput::Json(&json), folder, Watch::none())
                 .map_err(|error| failure(error).help("name the token that ends a document with `--end-of-document`"))?;
         }
         // Last: a folder without this file is not a checkpoint.
         let text = serde_json::to_string_pretty(model).expect("names and numbers are JSON") + "\n";
-        aurora_runtime::write_whole(&folder.join(MODEL), text.as_bytes()).map_err(wrap)?;
+        aurora_runtime::write_atomically(&folder.join(MODEL), text.as_bytes()).map_err(wrap)?;
     }
     if context.json {
         output::json(json!({ "model": model, "parameters": model.parameters(), "folder": into.folder }))?;

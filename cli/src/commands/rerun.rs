@@ -54,7 +54,7 @@ pub fn run(
             .help("a lock has results after `aurora run SPEC`"));
     }
     install_signal_handlers()?;
-    let original = Store::look(&project.store);
+    let original = Store::open_read_only(&project.store);
     let parent = project.store.join("rerun");
     std::fs::create_dir_all(&parent)?;
     let scratch = tempfile::Builder::new().prefix("store-").tempdir_in(&parent)?;

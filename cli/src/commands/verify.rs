@@ -11,7 +11,7 @@ use crate::stdio::outln;
 
 pub fn run(context: &Context, of: Option<&Utf8Path>) -> Result<Exit, Failure> {
     let project = context.project(of)?;
-    let report = Store::look(&project.store).verify()?;
+    let report = Store::open_read_only(&project.store).verify()?;
     if context.json {
         output::json(json!({
             "store": project.store,

@@ -24,7 +24,7 @@ pub fn run(context: &Context, argument: &SpecArgument, name: &str) -> Result<Exi
             None => failure.help("`aurora build SPEC` lists the nodes"),
         });
     };
-    let store = Store::look(&project.store);
+    let store = Store::open_read_only(&project.store);
     let plan = plan(
         &keyed,
         &View {

@@ -42,7 +42,7 @@ pub fn difference(context: &Context, [old, new]: [&str; 2], selection: &Selectio
                 [Side::Spec(_, path), _] | [_, Side::Spec(_, path)] => Some(path),
                 _ => None,
             })?;
-            let store = Store::look(&project.store);
+            let store = Store::open_read_only(&project.store);
             let made = |key| store.record(key).map(|record| record.preimage);
             let known = match [&old, &new] {
                 [Side::Lock(lock), _] | [_, Side::Lock(lock)] => Some(lock.clone()),

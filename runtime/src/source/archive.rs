@@ -356,7 +356,7 @@ pub fn read_whole(reader: &mut dyn Read, limit: u64) -> io::Result<Option<Vec<u8
 pub fn read_member(files: &[InputFile], path: &str, limit: u64) -> Result<Vec<u8>, MemberError> {
     let selection = Selection::new(&[globset::escape(path)], &[])?;
     let mut found = None;
-    walk::<MemberError>(files, &selection, Watch::nobody(), &mut |_, _, reader| {
+    walk::<MemberError>(files, &selection, Watch::none(), &mut |_, _, reader| {
         let reading = |source| MemberError::Read {
             member: path.to_owned(),
             source,

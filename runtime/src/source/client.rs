@@ -164,7 +164,7 @@ mod tests {
         let output = run(
             Command::new("sh").args(["-c", "echo $LC_ALL; echo bad >&2; exit 3"]),
             "",
-            Watch::nobody(),
+            Watch::none(),
         )
         .expect("ran");
         assert_eq!(
@@ -176,12 +176,7 @@ mod tests {
 
     #[test]
     fn a_missing_client_comes_with_its_remedy() {
-        let error = run(
-            &mut Command::new("aurora-no-such-program"),
-            "install it",
-            Watch::nobody(),
-        )
-        .expect_err("missing");
+        let error = run(&mut Command::new("aurora-no-such-program"), "install it", Watch::none()).expect_err("missing");
         assert_eq!(
             error.to_string(),
             "`aurora-no-such-program` is not installed; install it"
@@ -196,12 +191,12 @@ mod tests {
         let ours = File::create(&path).expect("created");
         ours.lock().expect("locked");
         let script = "exec 3<&0; sleep 600 <&3 >/dev/null 2>&1 & echo $!";
-        let output = run_locked(Command::new("sh").args(["-c", script]), &ours, "", Watch::nobody()).expect("ran");
+        let output = run_locked(Command::new("sh").args(["-c", script]), &ours, "", Watch::none()).expect("ran");
         drop(ours);
         let other = File::open(&path).expect("opened");
         assert!(other.try_lock().is_err());
         let client = output.out.trim().to_owned();
-        run(Command::new("kill").arg(client), "", Watch::nobody()).expect("ran");
+        run(Command::new("kill").arg(client), "", Watch::none()).expect("ran");
         other.lock().expect("locked once the client is gone");
     }
 

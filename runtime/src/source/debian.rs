@@ -235,7 +235,7 @@ impl State {
         let folder = cache.join("apt").join(name);
         let write = |path: Utf8PathBuf, text: &str| -> Result<(), FetchError> {
             // Another thread or process may be writing the same text: a whole file or none.
-            crate::write_whole(&path, text.as_bytes()).map_err(|source| FetchError::Write { path, source })
+            crate::write_atomically(&path, text.as_bytes()).map_err(|source| FetchError::Write { path, source })
         };
         for part in [
             "state/lists/partial",

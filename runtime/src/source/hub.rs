@@ -169,7 +169,7 @@ impl Repository<'_> {
         if !is_commit(revision) {
             let path = reference();
             fs::create_dir_all(path.parent().unwrap_or(&self.folder)).map_err(writing(&path))?;
-            crate::write_whole(&path, info.sha.as_bytes()).map_err(writing(&path))?;
+            crate::write_atomically(&path, info.sha.as_bytes()).map_err(writing(&path))?;
         }
         Ok((info.sha, files))
     }

@@ -24,7 +24,7 @@ fn get(root: &Utf8Path, text: &str, pinned: Option<&Pin>, offline: bool) -> Resu
         cache: root,
         offline,
     };
-    fetch(&text.parse().expect("a reference"), pinned, context, Watch::nobody())
+    fetch(&text.parse().expect("a reference"), pinned, context, Watch::none())
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn a_repository_of_the_hub_comes_into_the_cache_and_stays_there() {
             cache: &root,
             offline,
         };
-        hub.fetch("maker/model", Some(revision), pinned, context, Watch::nobody())
+        hub.fetch("maker/model", Some(revision), pinned, context, Watch::none())
     };
     assert!(
         matches!(get("main", None, true), Err(FetchError::Offline { .. })),
@@ -214,7 +214,7 @@ fn other_bytes_than_the_hub_states_are_refused() {
         offline: false,
     };
     let error = hub
-        .fetch("maker/model", None, None, context, Watch::nobody())
+        .fetch("maker/model", None, None, context, Watch::none())
         .expect_err("other bytes");
     assert!(matches!(error, FetchError::Checksum { .. }), "{error}");
     assert!(

@@ -1,8 +1,8 @@
 //! Tasks: from items to questions, from a model's answers to scores.
 //!
 //! In: a task's fields, the files of its items, a tokenizer; later the answers. Out: requests (token ids), then scores by
-//! category and what became of each item. Every rank makes the same requests from the same files; which rank answers
-//! which is of no consequence. Not here: how a model answers (`aurora-train`).
+//! category and the result of each item. Every rank makes the same requests from the same files; the scores do not depend
+//! on which rank answers which. Not here: how a model answers (`aurora-train`).
 
 mod metrics;
 mod pass;
@@ -45,7 +45,7 @@ pub enum TaskError {
         patterns: Vec<String>,
         example: Option<String>,
     },
-    #[error("there is no item in the files that match {}", .patterns.join(", "))]
+    #[error("the files that match {} have no items", .patterns.join(", "))]
     NoItems { patterns: Vec<String> },
     #[error("{item}")]
     Template {
@@ -53,17 +53,17 @@ pub enum TaskError {
         #[source]
         source: TemplateError,
     },
-    #[error("{item}: the answer `{answer}` is none of the choices {choices:?}, nor the number or letter of one")]
+    #[error("{item}: the answer `{answer}` is not one of the choices {choices:?}, or the number or letter of one")]
     NoChoice {
         item: String,
         answer: String,
         choices: Vec<String>,
     },
-    #[error("{item}: scores are told by `{member}`, and it has no text of this name")]
+    #[error("{item}: scores are grouped by `{member}`, but the item does not have a text with this name")]
     NoSet { item: String, member: String },
     #[error("{item}: its `{member}` is `{set}`, the name of an attack")]
     TwoSets { item: String, member: String, set: String },
-    #[error("{shots} solved examples are asked for, and there are {found} to choose from")]
+    #[error("{shots} solved examples are needed, but there are only {found}")]
     FewShots { shots: u32, found: usize },
     #[error("{item}: the tokenizer cannot encode it: {cause}")]
     Encode { item: String, cause: String },
@@ -71,7 +71,7 @@ pub enum TaskError {
     Long { item: String, answer: usize, window: usize },
 }
 
-/// What is asked.
+/// The question of an item.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Question {
     Choices {
@@ -81,24 +81,24 @@ pub enum Question {
     Text {
         expected: Vec<String>,
     },
-    /// Whatever comes is judged elsewhere.
+    /// A judge scores the answer.
     Open,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Item {
-    /// `FILE:LINE`.
+    /// `FILE:LINE`, with the source or archive in front if an eval has several.
     pub name: String,
-    /// The attack in whose words it is asked.
+    /// The attack that rewrote its prompt.
     pub attack: Option<String>,
-    /// Names under which its scores are told, beside those of all items: categories, the attack.
+    /// Sets whose scores it counts for, besides that of all items: categories, the attack.
     pub sets: Vec<String>,
-    /// Solved examples and all.
+    /// Including solved examples.
     pub prompt: String,
     pub question: Question,
 }
 
-/// A question to a model, in tokens.
+/// A request to a model, in tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
     /// ln p of `continuation` after `context`.
@@ -107,7 +107,7 @@ pub enum Request {
         context: Vec<u32>,
         continuation: Vec<u32>,
     },
-    /// The text after `prompt`; random numbers of the item and the sample choose it.
+    /// The text after `prompt`; sampled with the random numbers of the item and the sample.
     Text { item: usize, sample: u32, prompt: Vec<u32> },
 }
 
@@ -328,7 +328,7 @@ fn choice_index(answer: &str, choices: &[String]) -> Option<usize> {
         .filter(|place| *place < choices.len())
 }
 
-/// The solved examples in front of an item: given ones from the first on, or other items in an order of its own.
+/// The solved examples before an item: the first given ones, or other items in a random order.
 fn examples<'s>(
     fields: &TaskFields,
     number: usize,
@@ -353,7 +353,7 @@ fn examples<'s>(
         return Err(few(own.len().saturating_sub(1)));
     }
     let key = Key::derive(fields.seed, "solved examples");
-    // Distinct others, drawn one after another; few are drawn of many.
+    // Distinct other items, drawn one by one; only few of many are drawn.
     let mut chosen: Vec<usize> = Vec::new();
     let mut counter = 0u32;
     while chosen.len() < shots {
@@ -368,8 +368,8 @@ fn examples<'s>(
     Ok(chosen.into_iter().map(|place| &own[place]).collect())
 }
 
-/// The requests of a task, those of an item side by side, in the items' order. `end` ends a document: an empty prompt
-/// stands after it. `window` is the most that a model reads; of a longer prompt the end counts.
+/// The requests of a task, in the order of the items; requests of one item are adjacent. `end` ends a document and precedes
+/// an empty prompt. `window` is the most tokens that a model reads; only the end of a longer prompt is used.
 ///
 /// # Errors
 /// [`TaskError::Encode`], [`TaskError::Long`].
@@ -437,10 +437,10 @@ pub fn requests(
     Ok(all)
 }
 
-/// A prompt's ids in a turn of a conversation. Special entries count in the turn's own words only: a prompt that spells one
-/// does not end its turn.
+/// A prompt's ids in a turn of a conversation. Only the turn's own text has special tokens: text of a special token in the
+/// prompt does not end the turn.
 fn in_turn(chat: &str, prompt: &[u32], encoder: &Encoder) -> Result<Vec<u32>, String> {
-    let (before, after) = chat.split_once("{prompt}").ok_or("it has no `{prompt}`")?;
+    let (before, after) = chat.split_once("{prompt}").ok_or("it does not contain `{prompt}`")?;
     Ok([&encoder.encode_markup(before)?, prompt, &encoder.encode_markup(after)?].concat())
 }
 

@@ -63,7 +63,7 @@ pub fn read(files: &[ItemFile], patterns: &[String]) -> Result<Vec<(String, Valu
             path: file.path.clone(),
         })
         .collect();
-    let walked = walk::<TaskError>(&inputs, &selection, Watch::nobody(), &mut |number, path, reader| {
+    let walked = walk::<TaskError>(&inputs, &selection, Watch::none(), &mut |number, path, reader| {
         let member = format!("{}{path}", files[number].prefix);
         if !members.insert(member.clone()) {
             return Err(TaskError::TwoFiles { file: member });

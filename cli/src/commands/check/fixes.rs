@@ -44,7 +44,7 @@ pub fn apply(bundle: &Bundle, found: &[Diagnostic], with_unsafe: bool) -> Result
             applied.push(line(edit, view));
         }
         text.push_str(&old[at..]);
-        aurora_runtime::write_whole(Utf8Path::new(name), text.as_bytes())
+        aurora_runtime::write_atomically(Utf8Path::new(name), text.as_bytes())
             .map_err(|error| Failure::error(format!("cannot write `{name}`: {error}")))?;
     }
     Ok(applied)

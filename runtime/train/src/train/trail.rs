@@ -20,7 +20,7 @@ impl Trail {
     /// [`TrainError::State`] if the lines are not those.
     pub fn resume(text: &str, first: u64, done: u64) -> Result<Self, TrainError> {
         let damaged = |cause: String| TrainError::State {
-            file: aurora_runtime::checkpoint::TRAIL,
+            file: aurora_runtime::checkpoint::STEP_LOG,
             cause,
         };
         let mut expected = first;
