@@ -10,7 +10,7 @@ use camino::Utf8PathBuf;
 
 use crate::checkpoint::TRAIL;
 use crate::compare::{Difference, first_difference, first_step_of, trail};
-use crate::job::TrailStep;
+use crate::job::StepLogLine;
 use crate::store::{Record, Store};
 
 #[derive(Debug, thiserror::Error)]
@@ -88,10 +88,10 @@ pub fn locate(keyed: &Keyed, a: &Store, b: &Store) -> Result<Fork, BisectError> 
 
 /// A segment's steps that are to be looked at: the trails say where they differ first, and where the weights were last
 /// the same.
-fn stretch(node: NodeId, segment: std::ops::Range<u64>, a: &[TrailStep], b: &[TrailStep]) -> Stretch {
+fn stretch(node: NodeId, segment: std::ops::Range<u64>, a: &[StepLogLine], b: &[StepLogLine]) -> Stretch {
     let parted = first_step_of(a, b).filter(|(step, _)| segment.contains(&(step - 1)));
     let last = parted.as_ref().map_or(segment.end, |(step, _)| *step);
-    let digested = |step: &&TrailStep| !step.groups.is_empty() && step.step < last;
+    let digested = |step: &&StepLogLine| !step.groups.is_empty() && step.step < last;
     let same = a.iter().rfind(digested).map_or(0, |step| step.step);
     Stretch {
         node,
@@ -108,7 +108,7 @@ fn record(keyed: &Keyed, id: NodeId, store: &Store) -> Result<Record, BisectErro
     })
 }
 
-fn steps(store: &Store, record: &Record) -> Result<Vec<TrailStep>, BisectError> {
+fn steps(store: &Store, record: &Record) -> Result<Vec<StepLogLine>, BisectError> {
     let none = || std::io::Error::from(std::io::ErrorKind::NotFound);
     let read = || trail(&store.object_path(&record.outputs.get(TRAIL).ok_or_else(none)?.content));
     read().map_err(|source| BisectError::Trail {
@@ -126,7 +126,7 @@ mod tests {
 
     use super::*;
 
-    fn trail(steps: u64, differing: Option<u64>) -> Vec<TrailStep> {
+    fn trail(steps: u64, differing: Option<u64>) -> Vec<StepLogLine> {
         let step = |step: u64| {
             let differs = differing.is_some_and(|from| step >= from);
             let digest = if differs { "b" } else { "a" };
@@ -135,7 +135,7 @@ mod tests {
             } else {
                 BTreeMap::new()
             };
-            TrailStep {
+            StepLogLine {
                 step,
                 batch: String::new(),
                 loss: digest.to_owned(),

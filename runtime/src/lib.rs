@@ -8,6 +8,7 @@ pub mod checkpoint;
 pub mod compare;
 pub mod data;
 pub mod engine;
+pub mod error_chain;
 pub mod import;
 pub mod job;
 pub mod judge;

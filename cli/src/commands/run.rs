@@ -126,7 +126,7 @@ impl Execution<'_> {
             door.dismiss();
         }
         let mut fresh = fresh.borrow().clone();
-        let here = outcome.fingerprint.as_ref().map(|found| found.of(portable));
+        let here = outcome.fingerprint.as_ref().map(|found| found.text(portable));
         if let (Some(here), Some(there)) = (&here, &fresh.fingerprint)
             && here != there
         {

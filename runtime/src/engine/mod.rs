@@ -18,7 +18,7 @@ use aurora_compiler::hash::{Key, Keyed, digest_of};
 use aurora_compiler::plan::Found;
 use camino::{Utf8Path, Utf8PathBuf};
 
-use crate::job::{Files, Fingerprint, Placement, Step};
+use crate::job::{Files, Fingerprint, Placement, StepMetrics};
 use crate::store::{Publication, Record, Store, StoreError};
 
 pub use data_nodes::{commit_order, place_source};
@@ -61,7 +61,7 @@ pub enum Seen<'a> {
         step: u64,
     },
     Step {
-        step: &'a Step,
+        step: &'a StepMetrics,
         stage: &'a str,
         of: u64,
         tokens_per_step: u64,

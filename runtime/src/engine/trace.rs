@@ -8,14 +8,14 @@ use camino::Utf8Path;
 
 use super::crew::Crew;
 use super::{Run, RunError};
-use crate::job::{Event, Order, Placement, Start, TraceJob, TrailStep};
+use crate::job::{Event, NodeFiles, Placement, StepLogLine, TraceJob, WorkerCommand};
 use crate::trace::Trace;
 
 /// What a repetition of some steps has left.
 #[derive(Debug, Default)]
 pub struct Traced {
     pub trace: Trace,
-    pub trail: Vec<TrailStep>,
+    pub trail: Vec<StepLogLine>,
 }
 
 impl Run<'_> {
@@ -35,14 +35,14 @@ impl Run<'_> {
         let Some(from) = from else {
             return Err(self.fail(id, "it has no start"));
         };
-        let start = Start {
+        let start = NodeFiles {
             key: self.keyed.key(from).to_hex(),
             files: self.files(from)?,
         };
         let scratch = self.store.scratch()?;
         let job = self.train_job(id, start, placement, scratch.path())?;
         let mut crew = Crew::start(&self.launching, placement, self.portable, self.stop)?;
-        crew.send(&Order::Trace(Box::new(TraceJob { job, after, last })))?;
+        crew.send(&WorkerCommand::Trace(Box::new(TraceJob { job, after, last })))?;
         let mut finished = 0;
         while finished < crew.world() {
             let Some((rank, event)) = crew.hear(self.stop)? else {

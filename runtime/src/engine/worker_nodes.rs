@@ -16,7 +16,9 @@ use camino::{Utf8Path, Utf8PathBuf};
 use super::crew::Crew;
 use super::{Outcome, Run, RunError, Seen};
 use crate::data::tokenizer::{TokenizerMeta, TokensMeta};
-use crate::job::{EvalJob, EvalSetPaths, Event, Files, Order, Placement, Start, TaskPaths, TokenPaths, TrainJob};
+use crate::job::{
+    EvalJob, EvalSetPaths, Event, Files, NodeFiles, Placement, TaskPaths, TokenPaths, TrainJob, WorkerCommand,
+};
 use crate::store::{Held, Scratch};
 
 /// A node in the workers' hands.
@@ -81,7 +83,7 @@ impl Run<'_> {
         let mut session = Session {
             run: self,
             placement: placement.clone(),
-            made_on: crew.fingerprint.of(self.portable),
+            made_on: crew.fingerprint.text(self.portable),
             crew,
             handed: BTreeMap::new(),
             scratch: self.store.scratch()?,
@@ -111,7 +113,7 @@ impl Run<'_> {
     pub(super) fn train_job(
         &self,
         id: NodeId,
-        start: Start,
+        start: NodeFiles,
         placement: &Placement,
         out: &Utf8Path,
     ) -> Result<TrainJob, RunError> {
@@ -174,7 +176,7 @@ impl Session<'_, '_> {
         Ok(path)
     }
 
-    fn hand(&mut self, id: NodeId, out: Utf8PathBuf, held: Held, order: &Order) -> Result<(), RunError> {
+    fn hand(&mut self, id: NodeId, out: Utf8PathBuf, held: Held, order: &WorkerCommand) -> Result<(), RunError> {
         let name = self.run.node(id).name.clone();
         self.crew.send(order)?;
         self.handed.insert(
@@ -222,12 +224,12 @@ impl Session<'_, '_> {
                     node: &run.node(id).name,
                     step,
                 });
-                Start {
+                NodeFiles {
                     key: run.keyed.key(id).to_hex(),
                     files: run.store.files(&partial)?,
                 }
             }
-            None => Start {
+            None => NodeFiles {
                 key: run.keyed.key(from).to_hex(),
                 // What is still being trained has no files yet: the worker goes on from its memory.
                 files: if waits(from) { Files::new() } else { run.files(from)? },
@@ -236,7 +238,7 @@ impl Session<'_, '_> {
         let out = self.folder(id)?;
         let job = run.train_job(id, start, &self.placement, &out)?;
         queued.insert(key);
-        self.hand(id, out, held, &Order::Train(Box::new(job)))
+        self.hand(id, out, held, &WorkerCommand::Train(Box::new(job)))
     }
 
     /// A checkpoint is gone on from only where its bits could have been made.
@@ -275,7 +277,7 @@ impl Session<'_, '_> {
             node: run.node(id).name.clone(),
             key: run.keyed.key(id).to_hex(),
             fields: run.fields(id)?,
-            checkpoint: Start {
+            checkpoint: NodeFiles {
                 key: run.keyed.key(checkpoint).to_hex(),
                 files: run.files(checkpoint)?,
             },
@@ -284,7 +286,7 @@ impl Session<'_, '_> {
             placement: self.placement.clone(),
             out: out.clone(),
         };
-        self.hand(id, out, held, &Order::Eval(Box::new(job)))
+        self.hand(id, out, held, &WorkerCommand::Eval(Box::new(job)))
     }
 
     /// The files of a task's items, and the tokenizer.
@@ -378,12 +380,12 @@ impl Session<'_, '_> {
                     tokens_per_step,
                 });
             }
-            Event::EvalProgress { node, set, tokens, of } => {
+            Event::EvalProgress { node, set, done, total } => {
                 run.observer.see(Seen::Evaluating {
                     node: &node,
                     set: &set,
-                    done: tokens,
-                    of,
+                    done,
+                    of: total,
                 });
             }
             Event::Finished { node } => {
@@ -403,9 +405,9 @@ impl Session<'_, '_> {
             }
             // Answers to other orders, and signs of life.
             Event::Ready { .. }
-            | Event::Store { .. }
+            | Event::StoreReady { .. }
             | Event::Joined
-            | Event::Alive
+            | Event::Heartbeat
             | Event::Failed { .. }
             | Event::Stopped { .. }
             | Event::Idle => {}

@@ -10,7 +10,7 @@ use super::examples::{self, Example};
 use super::noise::{Looked, Noise, StageEnds};
 use crate::data::order::Order;
 use crate::engine::{Gate, Run, RunError};
-use crate::job::{Measure, Score, TrailStep};
+use crate::job::{Measure, Score, StepLogLine};
 use crate::judge::JudgeReport;
 use crate::statistics::Interval;
 use crate::task::ItemResult;
@@ -305,7 +305,7 @@ fn stage(
     let trail = std::fs::read_to_string(trail).map_err(|error| fail(error.to_string()))?;
     let mut loss = Vec::new();
     for line in trail.lines() {
-        let step: TrailStep = serde_json::from_str(line).map_err(|error| fail(error.to_string()))?;
+        let step: StepLogLine = serde_json::from_str(line).map_err(|error| fail(error.to_string()))?;
         let bits = u64::from_str_radix(&step.loss, 16).map_err(|error| fail(error.to_string()))?;
         loss.push(f64::from_bits(bits));
     }

@@ -20,7 +20,7 @@ pub use self::meet::Meeting;
 use self::member::{Member, Said};
 use self::srun::Srun;
 use super::{RunError, Stop};
-use crate::job::{Event, Fingerprint, Join, Order, Placement};
+use crate::job::{Event, Fingerprint, Join, Placement, WorkerCommand};
 
 /// Who starts the workers, and where.
 #[derive(Clone, Debug)]
@@ -136,15 +136,15 @@ impl Crew {
                 how: "before it began: there is none".to_owned(),
             });
         };
-        let own = first.of(portable);
-        match all.find(|(_, other)| other.of(portable) != own) {
+        let own = first.text(portable);
+        match all.find(|(_, other)| other.text(portable) != own) {
             None => Ok(first),
             Some((rank, other)) => Err(RunError::Launch {
                 cause: format!(
                     "the workers have other numerics: rank 0 on {} has {own}; rank {rank} on {} has {}",
                     self.members[0].host,
                     self.members[rank].host,
-                    other.of(portable)
+                    other.text(portable)
                 ),
                 help: "start all workers on one kind of processor with one libtorch".to_owned(),
             }),
@@ -160,19 +160,19 @@ impl Crew {
             host: member.address.clone(),
             timeout: u32::try_from(how.transfer.as_secs()).unwrap_or(u32::MAX),
         };
-        let first = Order::Join(join(&self.members[0], 0, None));
+        let first = WorkerCommand::Join(join(&self.members[0], 0, None));
         if !self.members[0].send(&first) {
             return Err(self.gone(0));
         }
         let port = loop {
             match self.next(0, how.start, stop)? {
-                (0, Event::Store { port }) => break port,
+                (0, Event::StoreReady { port }) => break port,
                 (rank, event) => self.refuse_failure(rank, event)?,
             }
         };
         let store = format!("{}:{port}", self.members[0].address);
         for rank in 1..self.members.len() {
-            let order = Order::Join(join(&self.members[rank], rank, Some(store.clone())));
+            let order = WorkerCommand::Join(join(&self.members[rank], rank, Some(store.clone())));
             if !self.members[rank].send(&order) {
                 return Err(self.gone(rank));
             }
@@ -230,7 +230,7 @@ impl Crew {
     ///
     /// # Errors
     /// One has ended.
-    pub fn send(&mut self, order: &Order) -> Result<(), RunError> {
+    pub fn send(&mut self, order: &WorkerCommand) -> Result<(), RunError> {
         for rank in 0..self.members.len() {
             if !self.members[rank].send(order) {
                 return Err(self.gone(rank));
@@ -246,7 +246,7 @@ impl Crew {
     pub fn hear(&mut self, stop: &Stop) -> Result<Option<(usize, Event)>, RunError> {
         if stop.asked() && !stop.at_once() && !self.stopping {
             self.stopping = true;
-            self.send(&Order::Stop)?;
+            self.send(&WorkerCommand::Stop)?;
         }
         self.listen(stop)
     }
