@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use aurora_compiler::fields::{EvalFields, TrainFields};
+use aurora_compiler::fields::{EvalFields, OptimizerState, TrainFields};
 pub use aurora_compiler::placement::{Placement, Recompute};
 use camino::Utf8PathBuf;
 use serde::{Deserialize, Serialize};
@@ -67,6 +67,10 @@ pub struct TrainJob {
     pub node: String,
     pub key: String,
     pub fields: TrainFields,
+    /// Steps of the training stage that are complete in `start`.
+    pub first_step: u64,
+    /// Whether the optimizer's moments at the first step come from `start` or are zero.
+    pub optimizer_state: OptimizerState,
     pub start: NodeFiles,
     pub order: aurora_compiler::fields::OrderFields,
     /// Token files of each component of the data order; the files of a component are read as one stream.

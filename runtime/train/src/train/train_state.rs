@@ -1,6 +1,6 @@
 //! State of training on one rank: master weights, moments, and the weights that the model computes with.
 
-use aurora_compiler::fields::{ModelFields, Numerics, Precision, TrainFields};
+use aurora_compiler::fields::{Contract, ModelFields, Numerics, Precision, TrainFields};
 use aurora_runtime::checkpoint::{Group, groups, read};
 use aurora_runtime::job::{Files, Placement};
 use tch::{Device, Kind, Tensor};
@@ -60,10 +60,10 @@ pub fn network(
     }
     Ok(Network {
         parameters: ParameterMap::new(shape, Holding::new(&shape, &mesh, rank)),
-        kernels: match numerics {
-            Numerics::Native { .. } => Kernels::Aten,
-            Numerics::Invariant { .. } => Kernels::Own,
-            Numerics::Portable { .. } => Kernels::Portable,
+        kernels: match numerics.contract {
+            Contract::Native => Kernels::Aten,
+            Contract::Invariant => Kernels::Own,
+            Contract::Portable => Kernels::Portable,
         },
         kind: match precision {
             Precision::F32 => Kind::Float,
@@ -298,17 +298,11 @@ impl TrainState {
 /// # Errors
 /// [`TrainError::Job`].
 pub fn check(fields: &TrainFields) -> Result<(), TrainError> {
-    let [_, _, micro_batch] = fields.numerics.grid();
+    let micro_batch = fields.numerics.micro_batch;
     if micro_batch == 0 || fields.global_batch == 0 || !fields.global_batch.is_multiple_of(micro_batch) {
         let batch = fields.global_batch;
         return Err(TrainError::Job(format!(
             "a global batch of {batch} is not a multiple of micro-batches of {micro_batch}"
-        )));
-    }
-    if fields.first_step >= fields.last_step {
-        return Err(TrainError::Job(format!(
-            "the steps {}..{} are empty",
-            fields.first_step, fields.last_step
         )));
     }
     Ok(())

@@ -13,7 +13,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
-use aurora_runtime::error_chain::error_chain;
+use aurora_runtime::errors::chain;
 use aurora_runtime::job::{Event, WorkerCommand};
 
 pub use arguments::Arguments;
@@ -55,7 +55,7 @@ pub fn main(arguments: &Arguments) -> ExitCode {
     match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", error_chain(&error));
+            eprintln!("error: {}", chain(&error));
             ExitCode::FAILURE
         }
     }

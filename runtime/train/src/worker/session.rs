@@ -6,7 +6,7 @@ mod trace;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use aurora_compiler::fields::{ModelFields, Numerics, Precision};
-use aurora_runtime::error_chain::error_chain;
+use aurora_runtime::errors::chain;
 use aurora_runtime::job::{EvalJob, Event, Join, Placement, Recompute, TraceJob, TrainJob};
 
 use super::Events;
@@ -173,7 +173,7 @@ impl Session {
         };
         self.events.send(&Event::Failed {
             node: node.to_owned(),
-            cause: error_chain(error),
+            cause: chain(error),
             peer,
         });
         CommandEnd::Done

@@ -9,7 +9,7 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use aurora_compiler::fields::{Asks, Numerics, OptimizerState, Piece, Precision, TaskFields};
+use aurora_compiler::fields::{Asks, Contract, Numerics, OptimizerState, Piece, Precision, TaskFields};
 use aurora_runtime::job::{
     CheckpointState, DocumentScore, EvalJob, Event, NodeFiles, Placement, Recompute, Scores, StepLogLine, TaskPaths,
     TraceJob, TrainJob, WorkerCommand,
@@ -396,7 +396,8 @@ fn bf16_resumes_exactly(world: &World) {
 
 fn native_learns_too(world: &World) {
     let mut job = world.job("native", 0..6, world.start());
-    job.fields.numerics = Numerics::Native {
+    job.fields.numerics = Numerics {
+        contract: Contract::Native,
         tensor: 2,
         lanes: 4,
         micro_batch: 2,
@@ -423,7 +424,8 @@ fn errors_name_their_cause(world: &World) {
         "invalid job: a global batch of 13 is not a multiple of micro-batches of 2"
     );
     let text = fail(&|job| {
-        job.fields.numerics = Numerics::Invariant {
+        job.fields.numerics = Numerics {
+            contract: Contract::Invariant,
             tensor: 8,
             lanes: 1,
             micro_batch: 2,
@@ -438,7 +440,7 @@ fn errors_name_their_cause(world: &World) {
         text,
         "invalid job: it needs several workers, and this one has joined none"
     );
-    let text = fail(&|job| job.fields.optimizer_state = OptimizerState::Keep);
+    let text = fail(&|job| job.optimizer_state = OptimizerState::Keep);
     assert_eq!(
         text,
         "cannot use the checkpoint: the checkpoint has no file `optimizer/embeddings.safetensors`"

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use aurora_compiler::fields::OptimizerState;
 use aurora_runtime::checkpoint::TRAIL;
-use aurora_runtime::error_chain::error_chain;
+use aurora_runtime::errors::chain;
 use aurora_runtime::job::{Event, StepLogLine, StepMetrics, TrainJob};
 
 use super::{CommandEnd, HeldState, Session, same_arithmetic};
@@ -154,7 +154,7 @@ impl Session {
                 Ok(()) => Event::Finished { node },
                 Err(error) => Event::Failed {
                     node,
-                    cause: error_chain(&error),
+                    cause: chain(&error),
                     peer: None,
                 },
             });
@@ -186,7 +186,7 @@ impl Session {
     /// The initial state of a segment, its first step that is not done, and the step log so far.
     fn start(&mut self, job: &TrainJob, network: Network) -> Result<(TrainState, u64, StepLog), TrainError> {
         let fields = &job.fields;
-        let reset = fields.optimizer_state == OptimizerState::Reset;
+        let reset = job.optimizer_state == OptimizerState::Reset;
         if let Some(held) = self.held.take_if(|held| held.key == job.start.key) {
             if held.model != fields.model || !same_arithmetic(&held.state.network, &network) {
                 return Err(TrainError::Job("the previous segment trained another model".to_owned()));
@@ -195,7 +195,7 @@ impl Session {
             if reset {
                 state.reset_moments()?;
             }
-            return Ok((state, fields.first_step, StepLog::default()));
+            return Ok((state, job.first_step, StepLog::default()));
         }
         // Freed before new buffers are allocated: this segment does not use it.
         self.held = None;
@@ -205,10 +205,10 @@ impl Session {
         state.load_weights(files)?;
         if job.start.key == job.key {
             let at = read_state(files)?;
-            if at.step <= fields.first_step || at.step >= fields.last_step {
+            if at.step <= job.first_step || at.step >= fields.last_step {
                 let problem = format!(
                     "step {} is not within the segment {}..{}",
-                    at.step, fields.first_step, fields.last_step
+                    at.step, job.first_step, fields.last_step
                 );
                 return Err(TrainError::State {
                     file: aurora_runtime::checkpoint::STATE,
@@ -217,14 +217,14 @@ impl Session {
             }
             state.load_moments(files)?;
             state.updates = at.updates;
-            let step_log = StepLog::resume(&read_text(files, TRAIL)?, fields.first_step, at.step)?;
+            let step_log = StepLog::resume(&read_text(files, TRAIL)?, job.first_step, at.step)?;
             return Ok((state, at.step, step_log));
         }
         if !reset {
             state.load_moments(files)?;
             state.updates = read_state(files)?.updates;
         }
-        Ok((state, fields.first_step, StepLog::default()))
+        Ok((state, job.first_step, StepLog::default()))
     }
 }
 
