@@ -2,12 +2,16 @@
 //!
 //! The shim is compiled against replacements of Gloo's headers, so it must see classes with libtorch's memory layout.
 
+#[path = "../../../tests/missing_tools.rs"]
+mod missing_tools;
+
 use std::net::{IpAddr, Ipv4Addr, TcpStream};
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
 use c10d_sys::{ErrorKind, ProcessGroup, TcpStore};
+use missing_tools::missing_tool;
 use tch::{Device, Tensor};
 
 const HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -28,7 +32,7 @@ fn nothing_of_gloo_is_used_directly() {
         .args(["--undefined-only", "--demangle", archive])
         .output()
     else {
-        eprintln!("skipped: `nm` is not installed");
+        missing_tool("nm", "that the c10d shim uses nothing of Gloo directly");
         return;
     };
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -128,7 +132,7 @@ fn gloos_threads_do_not_preempt() {
     let own = || policy("/proc/thread-self".as_ref()).unwrap().1;
     let before = own();
     if before != 0 {
-        eprintln!("skipped: this thread itself has a special scheduling policy");
+        missing_tool("the ordinary scheduling policy", "that Gloo's threads do not preempt");
         return;
     }
     let (store, _) = TcpStore::serve(HOST, PATIENT).unwrap();

@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "../../../tests/missing_tools.rs"]
+mod missing_tools;
+
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,6 +15,8 @@ use std::sync::Arc;
 use rccl_sys::table::Collectives;
 use rccl_sys::{Communicator, Error, Library, OpenError, Platform, Search, Version, survey};
 use tempfile::TempDir;
+
+use self::missing_tools::missing_tool;
 
 /// A separate double for one test, since its records are per process; none without a C compiler.
 fn build(define: &str) -> Option<(TempDir, PathBuf)> {
@@ -23,7 +28,7 @@ fn build(define: &str) -> Option<(TempDir, PathBuf)> {
         .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/double/double.c"))
         .status();
     if built.is_err() {
-        println!("skipped: `cc` is not installed, which builds the test double");
+        missing_tool("cc", "rccl-sys, with a test double written in C");
         return None;
     }
     assert!(built.unwrap().success());

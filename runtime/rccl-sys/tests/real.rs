@@ -7,6 +7,8 @@
 
 #[path = "real/fetch.rs"]
 mod fetch;
+#[path = "../../../tests/missing_tools.rs"]
+mod missing_tools;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,6 +16,7 @@ use std::process::{Command, ExitCode};
 use std::ptr::null_mut;
 use std::sync::Arc;
 
+use missing_tools::missing_tool;
 use rccl_sys::table::Collectives;
 use rccl_sys::types::{self, Configuration};
 use rccl_sys::{Communicator, Error, Library, Platform, Search, UniqueId, Version, survey};
@@ -32,7 +35,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     if cfg!(not(all(target_os = "linux", target_arch = "x86_64"))) {
-        println!("skipped: the real libraries are fetched for Linux on x86-64");
+        missing_tool("Linux on x86-64", "rccl-sys against the vendors' libraries");
         return ExitCode::SUCCESS;
     }
     for (name, fetched, test) in [
@@ -44,7 +47,10 @@ fn main() -> ExitCode {
                 test(&folder);
                 println!("test {name} ... ok");
             }
-            Err(cause) => println!("skipped: the real {name} cannot be fetched: {cause}"),
+            Err(cause) => missing_tool(
+                &format!("the real {name} ({cause})"),
+                "rccl-sys against the vendor's library",
+            ),
         }
     }
     ExitCode::SUCCESS

@@ -101,7 +101,7 @@ typedef struct {
 
 typedef struct {
   atomic_int joined;
-  atomic_int taken[MAX_RANKS], gone[MAX_RANKS];
+  atomic_int taken[MAX_RANKS], lost[MAX_RANKS];
   Box box[]; // from × size + to
 } Meeting;
 
@@ -117,7 +117,7 @@ typedef struct Work {
   Transfer *transfers;
   Event *event; // to wait for, or to record
   int waits;
-  long turn;
+  long sequence;
 } Work;
 
 struct Comm {
@@ -172,11 +172,11 @@ static int advance(Comm *comm, Transfer *transfer) {
   Meeting *meeting = comm->meeting;
   int me = comm->rank, peer = transfer->peer;
   Box *box = transfer->sends ? &meeting->box[me * comm->size + peer] : &meeting->box[peer * comm->size + me];
-  int gone = atomic_load(&meeting->gone[peer]), full = atomic_load(&box->full);
+  int lost = atomic_load(&meeting->lost[peer]), full = atomic_load(&box->full);
   uint64_t left = transfer->total - transfer->at; // never 0 at first
   if (transfer->sends && !full) {
     if (!left) return transfer->over = 1;
-    if (!gone) {
+    if (!lost) {
       box->length = left < CHUNK ? left : CHUNK;
       box->total = transfer->total;
       box->kind = transfer->kind;
@@ -198,7 +198,7 @@ static int advance(Comm *comm, Transfer *transfer) {
     atomic_store(&box->full, 0);
     return 1;
   }
-  if (gone && !transfer->over && atomic_load(&box->full) == full) fail(comm, REMOTE, "rank %d has gone", peer);
+  if (lost && !transfer->over && atomic_load(&box->full) == full) fail(comm, REMOTE, "lost rank %d", peer);
   return 0;
 }
 
@@ -244,9 +244,9 @@ static void *run(void *argument) {
       transfer_all(work);
       atomic_fetch_sub(&work->comm->running, 1);
     } else if (work->waits) {
-      while (atomic_load(&work->event->done) < work->turn) usleep(50);
+      while (atomic_load(&work->event->done) < work->sequence) usleep(50);
     } else {
-      atomic_store(&work->event->done, work->turn);
+      atomic_store(&work->event->done, work->sequence);
     }
     free(work->transfers);
     free(work->parts);
@@ -334,7 +334,7 @@ static int at_event(Stream *stream, Event *event, int waits, const char *functio
   Work *work = calloc(1, sizeof *work);
   work->event = event;
   work->waits = waits;
-  work->turn = waits ? event->recorded : ++event->recorded;
+  work->sequence = waits ? event->recorded : ++event->recorded;
   give(stream, work);
   return SUCCESS;
 }
@@ -413,11 +413,11 @@ int ncclCommGetAsyncError(Comm *comm, int *state) {
 }
 
 static void end(Comm *comm) {
-  for (int looks = 0; atomic_load(&comm->running); looks++) {
-    if (looks == 50000) return misuse("a communicator does not end: its work is queued behind another's");
+  for (int polls = 0; atomic_load(&comm->running); polls++) {
+    if (polls == 50000) return misuse("a communicator does not end: its work is queued behind another's");
     usleep(100);
   }
-  atomic_store(&comm->meeting->gone[comm->rank], 1);
+  atomic_store(&comm->meeting->lost[comm->rank], 1);
   comm->freed = 1;
 }
 int ncclCommAbort(Comm *comm) {

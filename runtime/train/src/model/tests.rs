@@ -454,21 +454,21 @@ fn a_cache_gives_the_logits_of_the_complete_sequence() {
             let of = |row: usize| &complete[row * 96..(row + 1) * 96];
             // The same sequence in several slots of equal caches, with other sequences or alone.
             let mut found: Vec<Vec<Vec<f32>>> = Vec::new();
-            for (slot, beside) in [(2, false), (0, true), (3, true)] {
+            for (slot, with_others) in [(2, false), (0, true), (3, true)] {
                 let mut cache = KvCache::new(&network, 4, 24).unwrap();
                 let mut workspace = Workspace::new(&network, 1, 16, Recompute::None, 0).unwrap();
                 let mut padded = tokens[..prompt].to_vec();
                 padded.resize(16, 9);
                 let mut own = Vec::new();
                 pass_of(&mut workspace, &Tensor::from_slice(&padded), &mut |pass| {
-                    if beside {
+                    if with_others {
                         network.prefill(&views, pass, &mut cache, 1, 11).unwrap();
                     }
                     own.push(network.prefill(&views, pass, &mut cache, slot, prompt).unwrap());
                 });
                 for (position, token) in tokens.iter().copied().enumerate().skip(prompt) {
                     let mut next = [None; 4];
-                    if beside {
+                    if with_others {
                         next[1] = Some(NextToken {
                             token: position as i64,
                             position: (position + 4).min(23),
@@ -478,7 +478,7 @@ fn a_cache_gives_the_logits_of_the_complete_sequence() {
                     own.push(cache.step(&views, &peers, &next).unwrap().remove(slot));
                 }
                 found.push(own);
-                if beside {
+                if with_others {
                     // A copied prompt continues like the one that was read.
                     let to = if slot == 0 { 3 } else { 0 };
                     cache.copy(slot, to, prompt).unwrap();
@@ -576,8 +576,8 @@ fn branches_match_separate_sequences() {
             };
             let ids = sequence(&[&context, &own[..own.len() - 1]]);
             let pairs: Vec<_> = (context.len() as i64 - 1..).zip(own.iter().copied()).collect();
-            let beside = sequence(&[]);
-            expected.extend(losses(&[ids, beside].concat(), &[alone], &pairs));
+            let with_others = sequence(&[]);
+            expected.extend(losses(&[ids, with_others].concat(), &[alone], &pairs));
         }
         for (own, alone) in found.iter().zip(&expected) {
             assert!((own - alone).abs() < near, "case {number}: {own}, not {alone}");

@@ -1,5 +1,7 @@
 //! Complete steps on meshes within one process: the same bits as on one worker.
 
+#[path = "../../../../tests/missing_tools.rs"]
+mod missing_tools;
 mod trace;
 
 use std::collections::BTreeMap;
@@ -14,6 +16,7 @@ use aurora_compiler::memory::{Memory, memory};
 use aurora_runtime::job::{Placement, Recompute};
 use tch::Tensor;
 
+use self::missing_tools::missing_tool;
 use super::batch::{MicroBatch, StepBatch};
 use super::step::Trainer;
 use super::thread_pool::ThreadPool;
@@ -540,7 +543,10 @@ fn portable_runs_have_these_bits_on_other_processors() {
         command.args(["-cpu", processor]).arg(&program);
         command.args(["--exact", "train::tests::portable_runs_have_these_bits"]);
         let Ok(output) = command.output() else {
-            println!("skipped: `qemu-x86_64` is not installed (package qemu-user)");
+            missing_tool(
+                "qemu-x86_64 (package qemu-user)",
+                "portable numerics on other processors",
+            );
             return;
         };
         let output_text = String::from_utf8_lossy(&output.stdout);

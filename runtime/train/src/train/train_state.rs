@@ -41,10 +41,10 @@ pub fn network(
         )));
     }
     let shape = ModelShape::new(model, &grid)?;
-    for (degree, name, whole) in [(mesh.tensor, "tensor", grid.tensor), (mesh.data, "data", grid.lanes)] {
-        if degree == 0 || whole % degree != 0 {
+    for (degree, name, total) in [(mesh.tensor, "tensor", grid.tensor), (mesh.data, "data", grid.lanes)] {
+        if degree == 0 || total % degree != 0 {
             return Err(TrainError::Job(format!(
-                "{name} = {degree} does not divide {whole}, the number of the logical grid"
+                "{name} = {degree} does not divide the logical grid of {total}"
             )));
         }
     }

