@@ -108,7 +108,10 @@ impl Execution<'_> {
     /// Adds the digests of all results to the lock, and writes it.
     fn with_results(&self, mut fresh: Lock, results: &Results<'_>, outcome: &Outcome) -> Result<Lock, Failure> {
         let portable = portable(&self.loaded.spec);
-        let here = outcome.fingerprint.as_ref().map(|fingerprint| fingerprint.of(portable));
+        let here = outcome
+            .fingerprint
+            .as_ref()
+            .map(|fingerprint| fingerprint.text(portable));
         if let (Some(here), Some(there)) = (&here, &fresh.fingerprint)
             && here != there
         {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use aurora_compiler::graph::Kind;
 use aurora_runtime::engine::{Observer, RunEvent};
-use aurora_runtime::job::{Placement, Step};
+use aurora_runtime::job::{Placement, StepMetrics};
 use aurora_runtime::record::RunRecord;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -104,7 +104,7 @@ impl Watch {
         }
     }
 
-    fn step(&self, step: &Step, stage: &str, of: u64, tokens_per_step: u64) {
+    fn step(&self, step: &StepMetrics, stage: &str, of: u64, tokens_per_step: u64) {
         let mut state = self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if !state.tokens_before.contains_key(stage) {
             let before = state.all_tokens;

@@ -9,7 +9,7 @@ use camino::Utf8PathBuf;
 
 use crate::checkpoint::STEP_LOG;
 use crate::compare::{Difference, first_difference, first_step_of, read_step_log};
-use crate::job::TrailStep;
+use crate::job::StepLogLine;
 use crate::store::{Record, Store};
 
 #[derive(Debug, thiserror::Error)]
@@ -76,10 +76,10 @@ pub fn locate(keyed: &Keyed, a: &Store, b: &Store) -> Result<Fork, BisectError> 
 
 /// The steps of a segment to execute again: from the last step with the same weights to the first one that differs, by the
 /// step logs.
-fn stretch(node: NodeId, segment: std::ops::Range<u64>, a: &[TrailStep], b: &[TrailStep]) -> Stretch {
+fn stretch(node: NodeId, segment: std::ops::Range<u64>, a: &[StepLogLine], b: &[StepLogLine]) -> Stretch {
     let parted = first_step_of(a, b).filter(|(step, _)| segment.contains(&(step - 1)));
     let last = parted.as_ref().map_or(segment.end, |(step, _)| *step);
-    let digested = |step: &&TrailStep| !step.groups.is_empty() && step.step < last;
+    let digested = |step: &&StepLogLine| !step.groups.is_empty() && step.step < last;
     let same = a.iter().rfind(digested).map_or(0, |step| step.step);
     Stretch {
         node,
@@ -96,7 +96,7 @@ fn record(keyed: &Keyed, id: NodeId, store: &Store) -> Result<Record, BisectErro
     })
 }
 
-fn steps(store: &Store, record: &Record) -> Result<Vec<TrailStep>, BisectError> {
+fn steps(store: &Store, record: &Record) -> Result<Vec<StepLogLine>, BisectError> {
     let none = || std::io::Error::from(std::io::ErrorKind::NotFound);
     let read = || read_step_log(&store.object_path(&record.outputs.get(STEP_LOG).ok_or_else(none)?.content));
     read().map_err(|source| BisectError::StepLog {
@@ -114,7 +114,7 @@ mod tests {
 
     use super::*;
 
-    fn log(steps: u64, differing: Option<u64>) -> Vec<TrailStep> {
+    fn log(steps: u64, differing: Option<u64>) -> Vec<StepLogLine> {
         let step = |step: u64| {
             let differs = differing.is_some_and(|from| step >= from);
             let digest = if differs { "b" } else { "a" };
@@ -123,7 +123,7 @@ mod tests {
             } else {
                 BTreeMap::new()
             };
-            TrailStep {
+            StepLogLine {
                 step,
                 batch: String::new(),
                 loss: digest.to_owned(),

@@ -9,7 +9,7 @@ use camino::Utf8Path;
 use serde::Serialize;
 
 use crate::checkpoint::STEP_LOG;
-use crate::job::TrailStep;
+use crate::job::StepLogLine;
 use crate::store::{Record, Store};
 
 /// The first thing that differs between two results of a node.
@@ -97,14 +97,14 @@ fn first_step(old: &Utf8Path, new: &Utf8Path) -> Option<(u64, String)> {
 ///
 /// # Errors
 /// The file cannot be read.
-pub fn read_step_log(path: &Utf8Path) -> std::io::Result<Vec<TrailStep>> {
+pub fn read_step_log(path: &Utf8Path) -> std::io::Result<Vec<StepLogLine>> {
     let text = std::fs::read_to_string(path)?;
     Ok(text.lines().map_while(|line| serde_json::from_str(line).ok()).collect())
 }
 
 /// The first step that both logs have and in which they differ, and in what.
-pub fn first_step_of(old: &[TrailStep], new: &[TrailStep]) -> Option<(u64, String)> {
-    let new: BTreeMap<u64, &TrailStep> = new.iter().map(|step| (step.step, step)).collect();
+pub fn first_step_of(old: &[StepLogLine], new: &[StepLogLine]) -> Option<(u64, String)> {
+    let new: BTreeMap<u64, &StepLogLine> = new.iter().map(|step| (step.step, step)).collect();
     old.iter().find_map(|before| {
         let after = new.get(&before.step)?;
         let what = if before.batch != after.batch {

@@ -13,7 +13,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::job::{Placement, Step};
+use crate::job::{Placement, StepMetrics};
 use crate::write_atomically;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -162,7 +162,7 @@ impl RunRecord {
     ///
     /// # Errors
     /// A file cannot be written.
-    pub fn step(&mut self, step: &Step, tokens: u64) -> io::Result<()> {
+    pub fn step(&mut self, step: &StepMetrics, tokens: u64) -> io::Result<()> {
         let line = serde_json::to_string(step).map_err(io::Error::other)?;
         writeln!(self.metrics, "{line}")?;
         let values = [
@@ -256,7 +256,7 @@ pub fn runs(store: &Utf8Path) -> io::Result<Vec<RunFacts>> {
 ///
 /// # Errors
 /// The file cannot be read, or a line is not a step.
-pub fn steps(store: &Utf8Path, run: &str) -> io::Result<Vec<Step>> {
+pub fn steps(store: &Utf8Path, run: &str) -> io::Result<Vec<StepMetrics>> {
     let text = fs::read_to_string(store.join("runs").join(run).join("metrics.jsonl"))?;
     let step = |line: &str| serde_json::from_str(line).map_err(io::Error::other);
     text.lines().map(step).collect()

@@ -84,13 +84,13 @@ impl Operation {
     }
 
     /// The part of a step that it belongs to.
-    pub fn pass(self) -> Pass {
+    pub fn phase(self) -> Phase {
         match self {
-            Self::Batch | Self::LearningRate => Pass::Given,
-            of if of <= Self::Losses => Pass::Forward,
-            of if of <= Self::EmbeddingGradient => Pass::Backward,
-            of if of <= Self::GradientNorm => Pass::Gradients,
-            _ => Pass::Update,
+            Self::Batch | Self::LearningRate => Phase::Given,
+            of if of <= Self::Losses => Phase::Forward,
+            of if of <= Self::EmbeddingGradient => Phase::Backward,
+            of if of <= Self::GradientNorm => Phase::Gradients,
+            _ => Phase::Update,
         }
     }
 
@@ -102,7 +102,7 @@ impl Operation {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Pass {
+pub enum Phase {
     /// The inputs of the step.
     Given,
     Forward,
@@ -136,7 +136,7 @@ pub enum Piece {
 pub struct Name {
     /// The step of the stage.
     pub step: u64,
-    pub pass: Pass,
+    pub phase: Phase,
     /// Its index in the batch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub micro_batch: Option<u32>,
@@ -157,7 +157,7 @@ impl Name {
     pub fn new(step: u64, operation: Operation) -> Self {
         Self {
             step,
-            pass: operation.pass(),
+            phase: operation.phase(),
             micro_batch: None,
             lane: None,
             layer: None,
@@ -170,11 +170,11 @@ impl Name {
     /// Its position in the order in which one worker computes: micro-batch by micro-batch, layers forward and then backward,
     /// whatever the pipeline schedule is.
     fn place(&self) -> impl Ord + '_ {
-        let part = match self.pass {
-            Pass::Given => 0,
-            Pass::Forward | Pass::Backward => 1,
-            Pass::Gradients => 2,
-            Pass::Update => 3,
+        let part = match self.phase {
+            Phase::Given => 0,
+            Phase::Forward | Phase::Backward => 1,
+            Phase::Gradients => 2,
+            Phase::Update => 3,
         };
         // The embedding is before all layers, the head after them.
         let layer = match (self.layer, self.operation) {
@@ -182,9 +182,9 @@ impl Name {
             (None, Operation::Embedding | Operation::EmbeddingGradient) => -1,
             (None, _) => i64::from(u32::MAX),
         };
-        let layer = if self.pass == Pass::Backward { -layer } else { layer };
+        let layer = if self.phase == Phase::Backward { -layer } else { layer };
         let within = (layer, self.operation, self.lane, self.tensor.as_deref(), self.piece);
-        (self.step, part, self.micro_batch, self.pass, within)
+        (self.step, part, self.micro_batch, self.phase, within)
     }
 }
 
@@ -206,11 +206,11 @@ impl fmt::Display for Name {
         if let Some(index) = self.micro_batch {
             write!(f, ", micro-batch {index}")?;
         }
-        match self.pass {
-            Pass::Given => write!(f, ", given")?,
-            Pass::Forward => write!(f, ", forward")?,
-            Pass::Backward => write!(f, ", backward")?,
-            Pass::Gradients | Pass::Update => {}
+        match self.phase {
+            Phase::Given => write!(f, ", given")?,
+            Phase::Forward => write!(f, ", forward")?,
+            Phase::Backward => write!(f, ", backward")?,
+            Phase::Gradients | Phase::Update => {}
         }
         if let Some(layer) = self.layer {
             write!(f, ", layer {layer}")?;

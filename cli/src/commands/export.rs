@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use aurora_compiler::hash::Keyed;
-use aurora_runtime::job::Step;
+use aurora_runtime::job::StepMetrics;
 use aurora_runtime::launch::{BatchScript, Machine};
 use aurora_runtime::progress::Watch as Progress;
 use aurora_runtime::record;
@@ -71,8 +71,8 @@ pub fn lm_eval(context: &Context, argument: &SpecArgument, folder: &Utf8Path) ->
 }
 
 /// The steps with the stages that their nodes belong to.
-fn stage_steps<'a>(keyed: &'a Keyed, steps: &'a [Step]) -> Vec<(&'a str, &'a Step)> {
-    let stage = |step: &Step| {
+fn stage_steps<'a>(keyed: &'a Keyed, steps: &'a [StepMetrics]) -> Vec<(&'a str, &'a StepMetrics)> {
+    let stage = |step: &StepMetrics| {
         let node = keyed.graph.find(&step.node)?;
         keyed.graph.node(node).origin.trained().map(|(stage, _)| stage)
     };

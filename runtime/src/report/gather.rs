@@ -10,7 +10,7 @@ use super::noise::{CheckpointScore, StageEnds};
 use super::story::{EvalStory, LineageNode, MixtureUsage, Noise, Point, StageStory, Story};
 use crate::checkpoint::STEP_LOG;
 use crate::data::order::{ComponentSizes, Order};
-use crate::job::TrailStep;
+use crate::job::StepLogLine;
 use crate::results::{ResultError, Results};
 
 /// What is known of the checkpoints of a graph.
@@ -170,7 +170,7 @@ fn stage(
     per_step: u64,
 ) -> Result<StageStory, ResultError> {
     let mut loss = Vec::new();
-    for step in results.json_lines::<TrailStep>(last, STEP_LOG)? {
+    for step in results.json_lines::<StepLogLine>(last, STEP_LOG)? {
         let bits = u64::from_str_radix(&step.loss, 16).map_err(|error| results.fail(last, error))?;
         loss.push(f64::from_bits(bits));
     }
