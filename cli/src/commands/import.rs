@@ -5,7 +5,7 @@ use aurora_compiler::megatron::{Kind, Options, import};
 use aurora_runtime::data::tokenizer::{TokenizerInput, tokenizer};
 use aurora_runtime::progress::Watch;
 use aurora_runtime::source::archive::InputFile;
-use aurora_runtime::weights::{Foreign, Gguf, HuggingFace, published_tokenizer, take};
+use aurora_runtime::weights::{Gguf, HuggingFace, PublishedWeights, convert, published_tokenizer};
 use camino::Utf8Path;
 use serde_json::json;
 
@@ -95,19 +95,19 @@ pub fn megatron(
 /// Writes the model if a folder is given, and prints it as a block of a spec.
 fn finish(
     context: &Context,
-    foreign: &dyn Foreign,
+    published: &dyn PublishedWeights,
     files: &[InputFile],
     member: Option<&str>,
     call: &str,
     into: &ImportArguments,
 ) -> Result<Exit, Failure> {
-    let model = foreign.model();
+    let model = published.model();
     if let Some(folder) = &into.folder {
         let wrap = |error| Failure::error(format!("cannot write `{folder}`: {error}"));
         if folder.read_dir_utf8().is_ok_and(|mut listing| listing.next().is_some()) {
             return Err(Failure::error(format!("`{folder}` is not empty")).help("name another folder"));
         }
-        take(foreign, folder).map_err(failure)?;
+        convert(published, folder).map_err(failure)?;
         if let Some(member) = member {
             let fields = TokenizerFields::Load {
                 member: member.to_owned(),
