@@ -108,7 +108,10 @@ impl Execution<'_> {
     /// Adds the digests of all results to the lock, and writes it.
     fn with_results(&self, mut fresh: Lock, results: &Results<'_>, outcome: &Outcome) -> Result<Lock, Failure> {
         let portable = portable(&self.loaded.spec);
-        let here = outcome.fingerprint.as_ref().map(|fingerprint| fingerprint.of(portable));
+        let here = outcome
+            .fingerprint
+            .as_ref()
+            .map(|fingerprint| fingerprint.text(portable));
         if let (Some(here), Some(there)) = (&here, &fresh.fingerprint)
             && here != there
         {
@@ -271,7 +274,7 @@ pub fn pin(execution: &Execution<'_>, have: Pins) -> Result<(Keyed, Pins), Failu
         store: execution.store,
         offline: execution.options.offline,
         note: &|text| execution.watch.line(text),
-        watch: progress::Watch::nobody(),
+        watch: progress::Watch::none(),
     };
     let (pins, fetched) = pinning.complete(spec, have, &[])?;
     let keyed = hash(lower(spec, &pins));

@@ -3,6 +3,7 @@
 //! In: a training node's fields and a placement. Out: bytes by purpose, for one rank of each pipeline stage. These are the
 //! buffers that the runtime keeps from step to step; what a kernel needs for a moment, and libtorch itself, are not here.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::fields::{Architecture, ModelFields, Numerics, Precision, TrainFields};
@@ -12,7 +13,7 @@ use crate::placement::{Placement, Recompute, Work};
 pub const HEAD_ROWS: u64 = 1024;
 
 /// Bytes of one rank.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Memory {
     /// In the numbers that the model computes with.
     pub weights: u64,

@@ -7,6 +7,7 @@ use crate::arguments::SpecArgument;
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output;
+use crate::stdio::out;
 
 pub fn run(context: &Context, argument: &SpecArgument, path: Option<&str>, origins: bool) -> Result<Exit, Failure> {
     let (_, loaded) = context.open(argument)?;
@@ -52,21 +53,21 @@ pub fn run(context: &Context, argument: &SpecArgument, path: Option<&str>, origi
         );
     }
     if context.json {
-        output::json(json!({ "experiment": loaded.spec.name, "values": values }));
+        output::json(json!({ "experiment": loaded.spec.name, "values": values }))?;
     } else {
-        print!("{}", output::table(&rows));
+        out!("{}", output::table(&rows))?;
     }
     Ok(Exit::Done)
 }
 
-/// Prints the spec as one file that says everything.
+/// Prints the complete spec as one file.
 pub fn resolved(context: &Context, argument: &SpecArgument) -> Result<Exit, Failure> {
     let (_, loaded) = context.open(argument)?;
     let text = aurora_compiler::resolved::resolved(&loaded.spec);
     if context.json {
-        output::json(json!({ "experiment": loaded.spec.name, "resolved": text }));
+        output::json(json!({ "experiment": loaded.spec.name, "resolved": text }))?;
     } else {
-        print!("{text}");
+        out!("{text}")?;
     }
     Ok(Exit::Done)
 }

@@ -2,15 +2,10 @@
 
 use super::calls::{COMPONENT, EXTRACTIONS, LEARNING_RATES, NUMERICS, OPTIMIZERS, TOKENIZERS, WARNINGS, WEIGHTS};
 use super::evals::EVAL;
+use super::types::{LARGEST_MICRO_BATCH, LONGEST_SEQUENCE, TEXT, TOKENS_OR_STEPS};
 use super::{BlockSchema, CallSchema, Range, TextKind, Type, field, positive, whole};
 use crate::spec::{BlockKind, Unit};
 
-/// Tokens.
-pub(super) const LONGEST_SEQUENCE: u64 = 1 << 24;
-/// Sequences.
-pub(super) const LARGEST_MICRO_BATCH: u64 = 1 << 16;
-pub(super) const TOKENS_OR_STEPS: &[Unit] = &[Unit::Tokens, Unit::Steps];
-pub(super) const TEXT: Type = Type::Text(TextKind::Plain);
 const WARNING_LIST: Type = Type::List {
     of: &Type::Call(WARNINGS),
     least: 1,

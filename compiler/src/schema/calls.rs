@@ -1,10 +1,9 @@
 //! Calls and their arguments.
 
-use super::blocks::LARGEST_MICRO_BATCH;
+use super::types::{LARGEST_MICRO_BATCH, TEXT};
 use super::{CallSchema, FieldSchema, TextKind, Type, between, field, positive, power_of_two, whole};
 use crate::spec::{BlockKind, Unit};
 
-const TEXT: Type = Type::Text(TextKind::Plain);
 const PATTERNS: Type = Type::List {
     of: &Type::Text(TextKind::Pattern),
     least: 0,

@@ -1,8 +1,8 @@
 //! The fields of evals; which kinds have which of them is in `eval_kind`.
 
-use super::blocks::{LONGEST_SEQUENCE, TEXT, TOKENS_OR_STEPS};
 use super::calls::{ATTACKS, JUDGES};
 use super::eval_kind::EvalKind;
+use super::types::{LONGEST_SEQUENCE, TEXT, TOKENS_OR_STEPS};
 use super::{BlockSchema, TextKind, Type, between, field, positive, whole};
 use crate::spec::{BlockKind, Unit};
 

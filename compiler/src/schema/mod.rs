@@ -10,6 +10,7 @@ mod eval_kind;
 mod evals;
 mod functions;
 mod reference;
+mod types;
 mod units;
 
 pub use blocks::{BLOCKS, component};

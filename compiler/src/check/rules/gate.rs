@@ -178,7 +178,7 @@ impl Checker<'_> {
             }
             return None;
         };
-        let kind = eval.eval_kind()?;
+        let kind = EvalKind::of(eval)?;
         let [metric_name, rest @ ..] = rest else {
             self.error(incomplete(span, "a metric"));
             return None;

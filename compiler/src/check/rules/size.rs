@@ -6,7 +6,7 @@
 use aurora_lang::diagnostics::{Code, Diagnostic};
 
 use crate::check::Checker;
-use crate::schema::largest;
+use crate::schema::{EvalKind, largest};
 use crate::spec::{Block, BlockId, BlockKind, Field, Spec, StageBatch, Unit, Value};
 use crate::text::grouped;
 use crate::views;
@@ -112,7 +112,7 @@ fn eval_points(eval: &Block, batch: StageBatch, budget: u64) -> u64 {
             .map_or(0, |every| budget / every.max(1)),
         _ => 1,
     });
-    let nodes = if eval.eval_kind().is_some_and(|kind| kind.is_judged()) {
+    let nodes = if EvalKind::of(eval).is_some_and(|kind| kind.is_judged()) {
         2
     } else {
         1

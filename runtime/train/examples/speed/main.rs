@@ -5,11 +5,11 @@
 //! [--recompute none|selective|full] [--mesh TENSOR,PIPELINE,DATA] [--sequence-parallel] [--distributed-optimizer]
 //! [--checkpoint] [--dump FOLDER]`
 //!
-//! `--tensor` and `--lanes` are the logical grid. With `--mesh` as many processes are started, and every rank's time in
-//! transfers is told. `--checkpoint` writes the state at the end and reads it again, beside a plain file of as many bytes.
-//! `--dump` leaves initial weights, batches and losses in a folder, for a comparison with another trainer.
+//! `--tensor` and `--lanes` define the logical grid. `--mesh` starts several processes and prints every rank's time in
+//! transfers. `--checkpoint` writes the final state and reads it again, next to a plain file of the same size. `--dump`
+//! writes initial weights, batches and losses to a folder, for a comparison with another trainer.
 
-mod meet;
+mod ranks;
 mod shapes;
 
 use std::error::Error;
@@ -26,16 +26,16 @@ use aurora_runtime::checkpoint::groups;
 use aurora_runtime::job::{Files, Placement, Recompute};
 use aurora_train::train::TrainError;
 use aurora_train::train::checkpoint::Snapshot;
-use aurora_train::train::state::{State, mesh, network};
 use aurora_train::train::step::Trainer;
-use aurora_train::train::team::Team;
+use aurora_train::train::thread_pool::ThreadPool;
+use aurora_train::train::train_state::{TrainState, mesh, network};
 use camino::{Utf8Path, Utf8PathBuf};
-use meet::meet;
-use shapes::{Shape, batch, shape};
+use ranks::connect;
+use shapes::{BenchShape, batch, shape};
 
 /// Processor time of all threads of this process, in seconds.
 fn processor_seconds() -> f64 {
-    // SAFETY: `clock_gettime` fills the structure that it is given.
+    // SAFETY: `clock_gettime` fills the given structure.
     let time = unsafe {
         let mut time: libc::timespec = std::mem::zeroed();
         libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time);
@@ -44,7 +44,7 @@ fn processor_seconds() -> f64 {
     time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
 }
 
-/// A figure of this process, in MiB: `VmHWM`, the most memory that it has held, or `VmRSS`, what it holds.
+/// Memory of this process in MiB: `VmHWM` is the peak, `VmRSS` the current value.
 fn resident(figure: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status
@@ -55,14 +55,14 @@ fn resident(figure: &str) -> u64 {
         / 1024
 }
 
-/// What `aurora plan` says of this rank's memory, in MiB.
+/// This rank's memory in MiB as `aurora plan` predicts it.
 fn planned(
-    shape: &Shape,
+    shape: &BenchShape,
     numerics: Numerics,
     precision: Precision,
     placement: &Placement,
     micro_batches: usize,
-    stage: u32,
+    pp_rank: u32,
 ) -> Result<u64, Box<dyn Error>> {
     let fields = TrainFields {
         model: shape.model.clone(),
@@ -75,12 +75,12 @@ fn planned(
         global_batch: u32::try_from(micro_batches)? * shape.micro_batch,
         sequence: u32::try_from(shape.sequence)?,
     };
-    Ok(memory(&fields, placement, stage).total() >> 20)
+    Ok(memory(&fields, placement, pp_rank).total() >> 20)
 }
 
-/// Seconds that a checkpoint takes to copy, to write and sync, and to load; and those to write and sync, and to read, a
-/// plain file of as many bytes.
-fn checkpoint(state: &mut State, model: &ModelFields, folder: &Utf8Path) -> Result<String, Box<dyn Error>> {
+/// Seconds to copy a checkpoint, to write and sync it, and to load it; and to write and sync, and to read, a plain file
+/// of the same size.
+fn checkpoint(state: &mut TrainState, model: &ModelFields, folder: &Utf8Path) -> Result<String, Box<dyn Error>> {
     let names: Vec<_> = groups(model)
         .iter()
         .flat_map(|group| [group.weights(), group.optimizer()])
@@ -175,7 +175,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let files = shape.draw(&folder)?;
     let waited = Arc::new(AtomicU64::new(0));
-    let (peers, others) = meet(
+    let (peers, others) = connect(
         &arguments,
         mesh,
         rank,
@@ -183,13 +183,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         get("port", "0").parse()?,
         &waited,
     )?;
-    let (before, stage) = (resident("VmRSS"), u32::try_from(mesh.coordinates(rank).pipeline)?);
-    // The peak begins anew.
+    let (before, pp_rank) = (resident("VmRSS"), u32::try_from(mesh.coordinates(rank).pipeline)?);
+    // Resets the peak.
     std::fs::write("/proc/self/clear_refs", "5")?;
-    let planned = planned(&shape, numerics.clone(), precision, &placement, micro_batches, stage)?;
-    let team = Team::new(threads as usize)?;
+    let planned = planned(&shape, numerics.clone(), precision, &placement, micro_batches, pp_rank)?;
+    let pool = ThreadPool::new(threads as usize)?;
     let network = network(&shape.model, &numerics, precision, &placement, rank)?;
-    let mut state = State::new(
+    let mut state = TrainState::new(
         network,
         &shape.model,
         rank,
@@ -212,7 +212,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             value,
             batch: String::new(),
         };
-        let outcome = trainer.step(&team, &mut batch, &optimizer, 1e-3, &stop, not_finite)?;
+        let outcome = trainer.step(&pool, &mut batch, &optimizer, 1e-3, &stop, not_finite)?;
         let all = began.elapsed().as_secs_f64();
         seconds.push(all);
         processor.push(processor_seconds() - used);
@@ -228,7 +228,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         times.drain(..(times.len() / 4).max(1).min(times.len() - 1));
         times.sort_by(f64::total_cmp);
     }
-    let middle = |times: &[f64]| times[times.len() / 2];
+    let median = |times: &[f64]| times[times.len() / 2];
     let peak = resident("VmHWM");
     let grown = peak.saturating_sub(before);
     let (mut state, _) = trainer.into_parts();
@@ -243,7 +243,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     if rank > 0 {
         eprintln!(
             "rank {rank}: {:.3} of a step in transfers, memory {grown} MiB of {planned} planned",
-            middle(&waits)
+            median(&waits)
         );
         return Ok(());
     }
@@ -253,10 +253,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         "{{\"median_tokens_per_second\": {:.1}, \"best_tokens_per_second\": {:.1}, \
          \"tokens_per_processor_second\": {:.1}, \"peak_mib\": {peak}, \"grown_mib\": {grown}, \
          \"planned_mib\": {planned}, \"in_transfers\": {:.4}{written}}}",
-        each / middle(&seconds),
+        each / median(&seconds),
         each / seconds[0],
-        each / middle(&processor),
-        middle(&waits)
+        each / median(&processor),
+        median(&waits)
     );
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Every kernel has the same bits at every instruction set, at awkward sizes too.
+//! Every kernel gives the same bits with every instruction set, for odd sizes too.
 
 use half::bf16;
 
@@ -17,7 +17,7 @@ pub fn stored<E: Element>(count: usize, seed: u32) -> Vec<E> {
     numbers(count, seed).into_iter().map(E::store).collect()
 }
 
-/// All numbers that a kernel wrote, as bits.
+/// All outputs of a kernel as bits.
 pub fn bits<E: Element>(values: &[&[E]]) -> Vec<u32> {
     values
         .iter()
@@ -43,7 +43,7 @@ fn all<E: Element>() {
             norm::norm_forward::at(level, &x, width, 1e-5, &weight, &bias, &mut out, &mut mean, &mut rstd);
             let mut again = stored::<E>(size, 0);
             norm::norm_apply::at(level, &x, width, &mean, &rstd, &weight, &bias, &mut again);
-            assert!(bits(&[&again]) == bits(&[&out]), "the output once more");
+            assert!(bits(&[&again]) == bits(&[&out]), "the output again");
             let (mut dx, mut dweight, mut dbias) = (numbers(size, 5), vec![0.0; width], vec![0.0; width]);
             norm::norm_backward::at(
                 level,
@@ -65,7 +65,7 @@ fn all<E: Element>() {
             rms_norm::rms_norm_forward::at(level, &x, width, 1e-5, &weight, &mut out, &mut rstd);
             let mut again = stored::<E>(size, 0);
             rms_norm::rms_norm_apply::at(level, &x, width, &rstd, &weight, &mut again);
-            assert!(bits(&[&again]) == bits(&[&out]), "the output once more");
+            assert!(bits(&[&again]) == bits(&[&out]), "the output again");
             let (mut dx, mut dweight) = (numbers(size, 5), vec![0.0; width]);
             rms_norm::rms_norm_backward::at(level, &dy, &x, width, &rstd, &weight, &mut dx, &mut dweight);
             [bits(&[&out]), bits::<f32>(&[&rstd, &dx, &dweight])].concat()
@@ -75,22 +75,22 @@ fn all<E: Element>() {
             let (mut out, mut again, mut dz) = (stored::<E>(size, 0), stored::<E>(size, 0), stored::<E>(2 * size, 0));
             swiglu::swiglu_forward::at(level, &z, width, &mut out);
             swiglu::swiglu_backward::at(level, &z, &d, width, &mut dz, &mut again);
-            assert!(bits(&[&again]) == bits(&[&out]), "the value once more");
+            assert!(bits(&[&again]) == bits(&[&out]), "the value again");
             bits(&[&out, &dz])
         });
         same("rotary", |level| {
             let d = 2 * width.div_ceil(2);
-            let turned = Turned {
+            let rotated = RotatedHeads {
                 width: 4 * d + 3,
                 first: d + 1,
                 heads: 2,
                 d,
             };
             let (cos, sin) = rotary_tables(5, d, 1e4);
-            let mut values = stored::<E>(rows * turned.width, 8);
-            rotary::rotate::at(level, &mut values, turned, 5, &cos, &sin, false);
+            let mut values = stored::<E>(rows * rotated.width, 8);
+            rotary::rotate::at(level, &mut values, rotated, 5, &cos, &sin, false);
             let mut back = values.clone();
-            rotary::rotate::at(level, &mut back, turned, 5, &cos, &sin, true);
+            rotary::rotate::at(level, &mut back, rotated, 5, &cos, &sin, true);
             bits(&[&values, &back])
         });
         for gelu in [Gelu::Erf, Gelu::Tanh] {
@@ -100,7 +100,7 @@ fn all<E: Element>() {
                 let mut gradient = stored::<E>(size, 8);
                 let mut again = stored::<E>(size, 0);
                 activation::gelu_backward::at(level, gelu, &z, &mut gradient, &mut again);
-                assert!(bits(&[&again]) == bits(&[&out]), "the value once more");
+                assert!(bits(&[&again]) == bits(&[&out]), "the value again");
                 bits(&[&z, &out, &gradient])
             });
         }
@@ -110,7 +110,7 @@ fn all<E: Element>() {
             loss::row_maxima::at(level, &logits, width, &mut maxima);
             let mut kept = logits.clone();
             loss::row_sums::at(level, &mut kept, width, &maxima, &mut vec![0.0; rows], false);
-            assert!(kept == logits, "logits are left as they are");
+            assert!(kept == logits, "logits are not changed");
             loss::row_sums::at(level, &mut logits, width, &maxima, &mut sums, true);
             loss::loss_gradient::at(level, &mut logits, width, &sums, &targets);
             [bits(&[&logits]), bits::<f32>(&[&maxima, &sums])].concat()
@@ -157,16 +157,16 @@ fn all<E: Element>() {
     }
 }
 
-const UPDATE: Update = Update {
+const UPDATE: AdamWCoefficients = AdamWCoefficients {
     scale: 0.37,
     beta1: 0.9,
     beta2: 0.95,
-    rest1: 0.1,
-    rest2: 0.05,
+    one_minus_beta1: 0.1,
+    one_minus_beta2: 0.05,
     epsilon: 1e-8,
-    step: 1e-3,
-    root2: 0.3,
-    keep: 0.9999,
+    alpha_hat: 1e-3,
+    sqrt_correction2: 0.3,
+    decay: 0.9999,
 };
 
 #[test]
@@ -180,13 +180,13 @@ fn instruction_sets_do_not_change_bits() {
 }
 
 #[test]
-fn lanes_join_as_a_tree() {
+fn lanes_are_added_as_a_tree() {
     for lanes in [1usize, 2, 4, 8] {
         let parts: Vec<Vec<f32>> = (0..lanes).map(|i| numbers(50, 50 + i as u32)).collect();
-        // Turned round at any of its nodes the tree has the same bits.
-        for turn in 0..lanes {
-            let others: Vec<&[f32]> = (1..lanes).map(|i| parts[i ^ turn].as_slice()).collect();
-            let mut sum = parts[turn].clone();
+        // Swapping subtrees at any node gives the same bits.
+        for swap in 0..lanes {
+            let others: Vec<&[f32]> = (1..lanes).map(|i| parts[i ^ swap].as_slice()).collect();
+            let mut sum = parts[swap].clone();
             tree_into(&mut sum, &others);
             for j in 0..50 {
                 assert_eq!(
@@ -198,20 +198,20 @@ fn lanes_join_as_a_tree() {
     }
 }
 
-/// The update against its definition, by libtorch in `f64`.
+/// The update against its definition, computed by libtorch in `f64`.
 #[test]
-fn adamw_is_its_definition() {
+fn adamw_matches_its_definition() {
     use tch::Tensor;
     let count = 1000;
     let (weight, gradient, first) = (numbers(count, 90), numbers(count, 91), numbers(count, 92));
     let second: Vec<f32> = numbers(count, 93).iter().map(|v| v * v).collect();
     let double = |values: &[f32]| Tensor::from_slice(values).to_kind(tch::Kind::Double);
     let (rate, beta1, beta2, decay, k) = (1e-3, 0.9f64, 0.95f64, 0.1, 7);
-    let update = Update {
+    let update = AdamWCoefficients {
         scale: 0.25,
-        step: (rate / (1.0 - beta1.powi(k))) as f32,
-        root2: (1.0 - beta2.powi(k)).sqrt() as f32,
-        keep: (1.0 - rate * decay) as f32,
+        alpha_hat: (rate / (1.0 - beta1.powi(k))) as f32,
+        sqrt_correction2: (1.0 - beta2.powi(k)).sqrt() as f32,
+        decay: (1.0 - rate * decay) as f32,
         ..UPDATE
     };
     let g = double(&gradient) * 0.25;

@@ -1,4 +1,4 @@
-//! A micro-batch through the layers that a rank holds, forward and backward.
+//! Forward and backward pass of a micro-batch through the layers that a rank holds. Shape letters: see `model`.
 
 use std::ops::Range;
 
@@ -6,57 +6,56 @@ use aurora_runtime::job::Recompute;
 use aurora_runtime::trace::Operation;
 use tch::{Device, Kind, Tensor};
 
-use super::layout::FeedForward;
-use super::ops::Stats;
+use super::ops::NormStats;
+use super::parameter_map::FeedForward;
 use super::positions::Positions;
-use super::record::Spot;
+use super::record::TraceTarget;
 use super::views::{Layer, Linear, Norm, Weights};
-use super::workspace::{Rows, Workspace};
-use super::{Gradients, Kernels, Layout, ModelError};
-use crate::parallel::{Arriving, Grid, Mesh, Peers, mesh};
+use super::workspace::{RowPartition, Workspace};
+use super::{Fault, Gradients, Kernels, ModelError, ParameterMap};
+use crate::parallel::{Grid, Mesh, Peers, PendingParts, mesh};
 
 /// The model's arithmetic on one rank; holds no weights.
 #[derive(Clone, Debug)]
 pub struct Network {
-    pub layout: Layout,
+    pub parameters: ParameterMap,
     pub grid: Grid,
     pub mesh: Mesh,
     pub kernels: Kernels,
-    /// Numbers of weights and activations; the residual stream and all sums are `f32` in any case.
+    /// Element type of weights and activations; the residual stream and all sums are always `f32`.
     pub kind: Kind,
     pub device: Device,
-    /// Each tensor rank keeps the residual stream's rows of its own blocks only.
+    /// Each tensor rank keeps only the residual stream's rows of its own blocks.
     pub sequence_parallel: bool,
-    /// For tests of the search for faults: this sum over shards is added in another order where several ranks meet.
-    pub fault: Option<Operation>,
+    pub fault: Fault,
 }
 
-/// A micro-batch in a thread's workspace.
-pub struct Pass<'a> {
+/// One micro-batch, in a thread's workspace.
+pub struct PassContext<'a> {
     pub workspace: &'a mut Workspace,
     pub peers: &'a Peers,
     pub slot: usize,
-    /// `[t]`; known to the first and the last stage.
-    pub ids: &'a Tensor,
-    /// Where the rows stand, if not in their order.
+    /// Empty except on the first and the last pipeline rank.
+    pub ids_t: &'a Tensor,
+    /// Positions of the rows, if they are not in order.
     pub positions: Option<&'a Positions>,
-    /// Where results are recorded, if they are.
-    pub spot: Option<Spot<'a>>,
+    /// Where the results of operations are recorded, if at all.
+    pub trace: Option<TraceTarget<'a>>,
 }
 
-/// The end of a sublayer's backward: what is summed over shards, and the norm that the sum goes through.
-pub(super) struct Descent<'a> {
+/// The end of a sublayer's backward pass: a sum over shards and the norm that it goes through.
+pub(super) struct SublayerBackward<'a> {
     pub layer: Option<usize>,
     pub sum: Operation,
     pub result: Operation,
-    /// Added to the sum.
+    /// Added to the sum over shards.
     pub extra: Option<&'a Tensor>,
 }
 
 impl Network {
-    /// The whole of `rows` rows as one block: what a sharded tensor's gradient is summed over.
-    #[allow(clippy::single_range_in_vec_init)] // one block, not its numbers
-    pub(super) fn all(rows: usize) -> [Range<usize>; 1] {
+    /// All rows as one block: a sharded tensor's gradient is one sum over them.
+    #[allow(clippy::single_range_in_vec_init)] // one block, not its elements
+    pub(super) fn one_block(rows: usize) -> [Range<usize>; 1] {
         [0..rows]
     }
 
@@ -65,169 +64,186 @@ impl Network {
         (0..self.grid.tensor).map(|i| self.grid.row_block(rows, i)).collect()
     }
 
-    /// Those of them that this rank sums, counted from its first row.
-    pub(super) fn own_blocks(&self, rows: &Rows) -> Vec<Range<usize>> {
+    /// The blocks that this rank sums, relative to its first row.
+    pub(super) fn own_blocks(&self, rows: &RowPartition) -> Vec<Range<usize>> {
         let of = |i| {
             let Range { start, end } = self.grid.row_block(rows.all, i);
             start - rows.own.start..end - rows.own.start
         };
-        self.layout.holding.shards.clone().map(of).collect()
+        self.parameters.holding.shards.clone().map(of).collect()
     }
 
-    /// Which of `all` rows stand where.
-    pub(super) fn rows(&self, all: usize) -> Rows {
+    /// How `all` rows are divided among tensor ranks.
+    pub(super) fn rows(&self, all: usize) -> RowPartition {
         let of = |shards: &Range<usize>| {
             self.grid.row_block(all, shards.start).start..self.grid.row_block(all, shards.end - 1).end
         };
         let ranks = 0..self.mesh.tensor;
-        let shares: Vec<_> = ranks
-            .map(|rank| of(&mesh::share(self.grid.tensor, self.mesh.tensor, rank)))
+        let by_rank: Vec<_> = ranks
+            .map(|rank| of(&mesh::split_range(self.grid.tensor, self.mesh.tensor, rank)))
             .collect();
-        let own = of(&self.layout.holding.shards);
-        Rows {
+        let own = of(&self.parameters.holding.shards);
+        RowPartition {
             all,
             held: if self.sequence_parallel { own.clone() } else { 0..all },
             own,
-            shares,
+            by_rank,
         }
     }
 
-    /// The input of this stage's first layer, from the ids or from the stage before; then all its layers.
+    /// Computes the input of the first layer (on the first pipeline rank), then all layers on this rank.
     ///
     /// # Errors
     /// [`ModelError`].
-    pub fn forward(&self, weights: &Weights, pass: &mut Pass<'_>) -> Result<(), ModelError> {
-        if self.layout.holding.first {
+    pub fn forward(&self, weights: &Weights, pass: &mut PassContext<'_>) -> Result<(), ModelError> {
+        if self.parameters.holding.first {
             self.embed(weights, pass)?;
-            let own = pass.workspace.incoming(pass.slot)?;
-            self.record_own(pass, None, Operation::Embedding, &own)?;
+            let own_th = pass.workspace.incoming(pass.slot)?;
+            self.record_own(pass, None, Operation::Embedding, &own_th)?;
         }
-        for (layer, own) in weights.layers.iter().enumerate() {
-            self.attend(own, pass, layer)?;
-            self.project(own, pass, layer)?;
-            self.norm_up(own, pass, layer)?;
-            self.feed_forward(own, pass, layer)?;
+        for (layer, layer_weights) in weights.layers.iter().enumerate() {
+            self.attend(layer_weights, pass, layer)?;
+            self.project(layer_weights, pass, layer)?;
+            self.norm_up(layer_weights, pass, layer)?;
+            self.feed_forward(layer_weights, pass, layer)?;
         }
         Ok(())
     }
 
-    /// Backward of all layers, from the gradient of the last one's output (own rows of `dx`) to that of the first one's
-    /// input; on the first stage also of the embeddings. Gradients are added to `gradients`.
+    /// Backward pass of all layers on this rank, from the gradient of the last layer's output (own rows of `dx_th`) to
+    /// that of the first layer's input; on the first pipeline rank also of the embeddings. Adds to `gradients`.
     ///
     /// # Errors
     /// [`ModelError`].
-    pub fn backward(&self, weights: &Weights, pass: &mut Pass<'_>, gradients: &Gradients) -> Result<(), ModelError> {
+    pub fn backward(
+        &self,
+        weights: &Weights,
+        pass: &mut PassContext<'_>,
+        gradients: &Gradients,
+    ) -> Result<(), ModelError> {
         for layer in (0..weights.layers.len()).rev() {
-            let (own, gradient) = (&weights.layers[layer], &gradients.of.layers[layer]);
+            let (layer_weights, gradient) = (&weights.layers[layer], &gradients.views.layers[layer]);
             if pass.workspace.recompute == Recompute::Full {
-                self.attend(own, pass, layer)?;
-                self.project(own, pass, layer)?;
-                self.norm_up(own, pass, layer)?;
+                self.attend(layer_weights, pass, layer)?;
+                self.project(layer_weights, pass, layer)?;
+                self.norm_up(layer_weights, pass, layer)?;
             }
-            self.feed_forward_backward(own, pass, layer, gradient)?;
-            self.attention_backward(own, pass, layer, gradient)?;
+            self.feed_forward_backward(layer_weights, pass, layer, gradient)?;
+            self.attention_backward(layer_weights, pass, layer, gradient)?;
         }
-        if self.layout.holding.first {
+        if self.parameters.holding.first {
             let workspace = &*pass.workspace;
-            let dx = &workspace.backward()?.dx;
-            pass.peers.tensor_group().gather(dx, &workspace.rows.shares)?;
-            self.record_rows(pass, None, Operation::EmbeddingGradient, dx)?;
-            let (word, position) = (&gradients.of.word, gradients.of.position.as_ref());
-            let first = self.first_id(self.layout.holding.shards.start);
+            let dx_th = &workspace.backward()?.dx_th;
+            pass.peers
+                .tensor_group()
+                .all_gather_rows(dx_th, &workspace.rows.by_rank)?;
+            self.record_rows(pass, None, Operation::EmbeddingGradient, dx_th)?;
+            let (word_vh, position_sh) = (&gradients.views.word_vh, gradients.views.position_sh.as_ref());
+            let first = self.first_id(self.parameters.holding.shards.start);
             self.kernels
-                .embed_backward(pass.ids, workspace.sequence, first, dx, word, position)?;
+                .embed_backward(pass.ids_t, workspace.sequence, first, dx_th, word_vh, position_sh)?;
         }
         Ok(())
     }
 
     /// The first id of a shard of the vocabulary.
     pub(super) fn first_id(&self, shard: usize) -> i64 {
-        (shard * (self.layout.shape.vocabulary / self.grid.tensor)) as i64
+        (shard * (self.parameters.shape.vocabulary / self.grid.tensor)) as i64
     }
 
-    /// Rows of the embeddings. Each row comes from the one rank that holds its id.
-    pub(super) fn embed(&self, weights: &Weights, pass: &mut Pass<'_>) -> Result<(), ModelError> {
+    /// Computes the embeddings. Each row comes from the one rank that holds its id.
+    pub(super) fn embed(&self, weights: &Weights, pass: &mut PassContext<'_>) -> Result<(), ModelError> {
         let workspace = &*pass.workspace;
-        let (x, rows) = (workspace.input(pass.slot, 0), &workspace.rows);
-        let table = weights.position.as_ref();
-        let chosen = pass.positions.zip(table);
-        let chosen = chosen
-            .map(|(own, table)| table.f_index_select(0, &own.rows))
+        let (x_th, rows) = (workspace.input(pass.slot, 0), &workspace.rows);
+        let table_sh = weights.position_sh.as_ref();
+        let by_row = pass.positions.zip(table_sh);
+        let by_row = by_row
+            .map(|(positions, table_sh)| table_sh.f_index_select(0, &positions.rows_t))
             .transpose()?;
-        // A line for each row, or for each place of a sequence.
-        let (position, lines) = match &chosen {
-            Some(chosen) => (Some(chosen), workspace.rows()),
-            None => (table, workspace.sequence),
+        // One row of positions for each row, or for each token of a sequence.
+        let (position_sh, sequence) = match &by_row {
+            Some(by_row) => (Some(by_row), workspace.rows()),
+            None => (table_sh, workspace.sequence),
         };
-        let first = self.first_id(self.layout.holding.shards.start);
-        let out = if self.mesh.tensor == 1 { x } else { &workspace.root };
+        let first = self.first_id(self.parameters.holding.shards.start);
+        let out_th = if self.mesh.tensor == 1 {
+            x_th
+        } else {
+            &workspace.partial_sum_th
+        };
         self.kernels
-            .embed(pass.ids, lines, first, &weights.word, position, out)?;
+            .embed(pass.ids_t, sequence, first, &weights.word_vh, position_sh, out_th)?;
         if self.mesh.tensor == 1 {
             return Ok(());
         }
         let parts = pass
             .peers
             .tensor_group()
-            .scatter(out, &rows.shares, &workspace.incoming)?
+            .start_all_to_all_rows(out_th, &rows.by_rank, &workspace.incoming_th)?
             .wait()?;
-        let (own, ids) = (rows.own_of(x)?, rows.own_of_all(pass.ids)?);
+        let (own, ids) = (rows.own_of(x_th)?, rows.own_of_all(pass.ids_t)?);
         for (rank, part) in parts.iter().enumerate() {
-            let shards = mesh::share(self.grid.tensor, self.mesh.tensor, rank);
+            let shards = mesh::split_range(self.grid.tensor, self.mesh.tensor, rank);
             let (first, end) = (self.first_id(shards.start), self.first_id(shards.end));
             let theirs = ids.f_ge(first)?.f_logical_and(&ids.f_lt(end)?)?.f_unsqueeze(1)?;
             own.shallow_clone().f_copy_(&part.f_where_self(&theirs, &own)?)?;
         }
-        self.fill_held(pass, x)
+        self.fill_held(pass, x_th)
     }
 
-    /// Completes the first layer's input, of which the own rows have come from the stage before.
+    /// Completes the first layer's input, whose own rows came from the previous pipeline rank.
     ///
     /// # Errors
     /// [`ModelError`].
-    pub fn fill_input(&self, pass: &Pass<'_>) -> Result<(), ModelError> {
+    pub fn fill_input(&self, pass: &PassContext<'_>) -> Result<(), ModelError> {
         self.fill_held(pass, pass.workspace.input(pass.slot, 0))
     }
 
-    /// Brings the other ranks' rows to a tensor of the held rows, if they are held here.
-    pub(super) fn fill_held(&self, pass: &Pass<'_>, held: &Tensor) -> Result<(), ModelError> {
-        if !pass.workspace.rows.cut() {
-            pass.peers.tensor_group().gather(held, &pass.workspace.rows.shares)?;
+    /// Fills the other ranks' rows of a tensor with the held rows, if this rank holds them.
+    pub(super) fn fill_held(&self, pass: &PassContext<'_>, held: &Tensor) -> Result<(), ModelError> {
+        if !pass.workspace.rows.holds_own_only() {
+            pass.peers
+                .tensor_group()
+                .all_gather_rows(held, &pass.workspace.rows.by_rank)?;
         }
         Ok(())
     }
 
-    /// Own rows of the tree sum over all shards' partials, as the parts that are still to be added. Partials must not
-    /// change until they have arrived.
-    pub(super) fn own_parts(&self, pass: &Pass<'_>, sum: Operation) -> Result<Arriving, ModelError> {
+    /// Own rows of all ranks' partial_th sums: the terms of the tree sum over shards. Partials must not change until they
+    /// have arrived.
+    pub(super) fn own_rows_of_partials(
+        &self,
+        pass: &PassContext<'_>,
+        sum: Operation,
+    ) -> Result<PendingParts, ModelError> {
         let workspace = &*pass.workspace;
         if self.mesh.tensor == 1 {
-            return Ok(Arriving::here(
-                workspace.partials.iter().map(Tensor::shallow_clone).collect(),
+            return Ok(PendingParts::complete(
+                workspace.partials_th.iter().map(Tensor::shallow_clone).collect(),
             ));
         }
-        // This rank's shards are a whole subtree.
-        let root = match &workspace.partials[..] {
+        // This rank's shards form a complete subtree.
+        let sum_th = match &workspace.partials_th[..] {
             [one] if self.kind == Kind::Float => one,
             several => {
-                self.kernels.sum_partials(several, None, &workspace.root)?;
-                &workspace.root
+                self.kernels.sum_partials(several, None, &workspace.partial_sum_th)?;
+                &workspace.partial_sum_th
             }
         };
-        let parts = pass
-            .peers
-            .tensor_group()
-            .scatter(root, &workspace.rows.shares, &workspace.incoming)?;
-        if self.fault == Some(sum) {
-            return Ok(Arriving::here(self.parts_of(sum, parts.wait()?)?));
+        let parts =
+            pass.peers
+                .tensor_group()
+                .start_all_to_all_rows(sum_th, &workspace.rows.by_rank, &workspace.incoming_th)?;
+        if self.fault.reverses(sum) {
+            return Ok(PendingParts::complete(self.with_fault(sum, parts.wait()?)?));
         }
         Ok(parts)
     }
 
-    /// The ranks' parts of a sum over shards, in the order of the tree; with a fault in it, their sum from the last to the
+    /// The ranks' terms of a sum over shards in the order of the tree; with a fault, their sum from the last to the
     /// first.
-    pub(super) fn parts_of(&self, sum: Operation, parts: Vec<Tensor>) -> Result<Vec<Tensor>, ModelError> {
-        if self.fault != Some(sum) {
+    pub(super) fn with_fault(&self, sum: Operation, parts: Vec<Tensor>) -> Result<Vec<Tensor>, ModelError> {
+        if !self.fault.reverses(sum) {
             return Ok(parts);
         }
         let mut parts = parts.into_iter().rev();
@@ -241,239 +257,268 @@ impl Network {
     /// `out = residual + (sum over shards of partials + bias)`, on the held rows.
     fn add_to_residual(
         &self,
-        pass: &Pass<'_>,
+        pass: &PassContext<'_>,
         (layer, sum): (usize, Operation),
-        bias: Option<&Tensor>,
-        residual: &Tensor,
-        out: &Tensor,
+        bias_h: Option<&Tensor>,
+        residual_th: &Tensor,
+        out_th: &Tensor,
     ) -> Result<(), ModelError> {
         let rows = &pass.workspace.rows;
-        let parts = self.own_parts(pass, sum)?.wait()?;
-        let own = rows.own_of(out)?;
-        self.kernels.add_residual(&parts, bias, &rows.own_of(residual)?, &own)?;
-        self.record_own(pass, Some(layer), sum, &own)?;
-        self.fill_held(pass, out)
-    }
-
-    /// Norm of the held rows of `x` into all rows of `normed`; fills what is kept of it.
-    pub(super) fn norm(&self, pass: &Pass<'_>, x: &Tensor, norm: &Norm, stats: Stats<'_>) -> Result<(), ModelError> {
-        let workspace = &*pass.workspace;
-        let out = workspace.rows.held_of_all(&workspace.normed)?;
+        let parts = self.own_rows_of_partials(pass, sum)?.wait()?;
+        let own = rows.own_of(out_th)?;
         self.kernels
-            .norm_forward(x, norm, self.layout.shape.epsilon, &out, stats)?;
-        self.fill_all(pass, &workspace.normed)
+            .add_residual(&parts, bias_h, &rows.own_of(residual_th)?, &own)?;
+        self.record_own(pass, Some(layer), sum, &own)?;
+        self.fill_held(pass, out_th)
     }
 
-    /// [`Network::norm`] once more, from what was kept.
-    pub(super) fn norm_again(
+    /// Normalizes the held rows of `x_th` into all rows of `normed_th`, and writes `stats`.
+    pub(super) fn norm(
         &self,
-        pass: &Pass<'_>,
-        x: &Tensor,
+        pass: &PassContext<'_>,
+        x_th: &Tensor,
         norm: &Norm,
-        stats: Stats<'_>,
+        stats: NormStats<'_>,
     ) -> Result<(), ModelError> {
         let workspace = &*pass.workspace;
-        let out = workspace.rows.held_of_all(&workspace.normed)?;
-        self.kernels.norm_apply(x, norm, &out, stats)?;
-        self.fill_all(pass, &workspace.normed)
+        let out_th = workspace.rows.held_of_all(&workspace.normed_th)?;
+        self.kernels
+            .norm_forward(x_th, norm, self.parameters.shape.epsilon, &out_th, stats)?;
+        self.fill_all(pass, &workspace.normed_th)
     }
 
-    /// Brings the other ranks' rows to a tensor of all rows, if they are not held here.
-    fn fill_all(&self, pass: &Pass<'_>, all: &Tensor) -> Result<(), ModelError> {
-        if pass.workspace.rows.cut() {
-            pass.peers.tensor_group().gather(all, &pass.workspace.rows.shares)?;
+    /// Repeats [`Network::norm`] from its `stats`.
+    pub(super) fn norm_again(
+        &self,
+        pass: &PassContext<'_>,
+        x_th: &Tensor,
+        norm: &Norm,
+        stats: NormStats<'_>,
+    ) -> Result<(), ModelError> {
+        let workspace = &*pass.workspace;
+        let out_th = workspace.rows.held_of_all(&workspace.normed_th)?;
+        self.kernels.norm_apply(x_th, norm, &out_th, stats)?;
+        self.fill_all(pass, &workspace.normed_th)
+    }
+
+    /// Fills the other ranks' rows of a tensor with all rows, if this rank does not hold them.
+    fn fill_all(&self, pass: &PassContext<'_>, all: &Tensor) -> Result<(), ModelError> {
+        if pass.workspace.rows.holds_own_only() {
+            pass.peers
+                .tensor_group()
+                .all_gather_rows(all, &pass.workspace.rows.by_rank)?;
         }
         Ok(())
     }
 
-    /// Own rows of the gradient of a norm's output: the sum over shards, with what else is added.
-    pub(super) fn sum_dnorm(&self, pass: &Pass<'_>, of: &Descent<'_>, parts: Arriving) -> Result<(), ModelError> {
-        let dnorm = &pass.workspace.backward()?.dnorm;
-        self.kernels.sum_partials(&parts.wait()?, of.extra, dnorm)?;
-        self.record_own(pass, of.layer, of.sum, dnorm)
+    /// Own rows of the gradient of a norm's output: the sum over shards, and `extra`.
+    pub(super) fn sum_norm_gradient(
+        &self,
+        pass: &PassContext<'_>,
+        of: &SublayerBackward<'_>,
+        parts: PendingParts,
+    ) -> Result<(), ModelError> {
+        let dnorm_th = &pass.workspace.backward()?.dnorm_th;
+        self.kernels.sum_partials(&parts.wait()?, of.extra, dnorm_th)?;
+        self.record_own(pass, of.layer, of.sum, dnorm_th)
     }
 
-    /// Backward of a norm: own rows of `dnorm` go into `dx`; weight and bias get theirs by row blocks.
+    /// Backward pass of a norm: adds the own rows of its input's gradient to `dx_th`; weight and bias by row blocks.
     pub(super) fn norm_backward(
         &self,
-        pass: &Pass<'_>,
-        of: &Descent<'_>,
-        x: &Tensor,
+        pass: &PassContext<'_>,
+        of: &SublayerBackward<'_>,
+        x_th: &Tensor,
         norm: &Norm,
-        stats: Stats<'_>,
+        stats: NormStats<'_>,
         gradient: &Norm,
     ) -> Result<(), ModelError> {
         let workspace = &*pass.workspace;
         let (rows, backward) = (&workspace.rows, workspace.backward()?);
-        let (mean, rstd) = (rows.own_of(stats.mean)?, rows.own_of(stats.rstd)?);
-        let stats = Stats {
-            mean: &mean,
-            rstd: &rstd,
+        let (mean_t, rstd_t) = (rows.own_of(stats.mean_t)?, rows.own_of(stats.rstd_t)?);
+        let stats = NormStats {
+            mean_t: &mean_t,
+            rstd_t: &rstd_t,
         };
-        let dx = rows.own_of_all(&backward.dx)?;
+        let dx_th = rows.own_of_all(&backward.dx_th)?;
         self.kernels.norm_backward(
-            &backward.dnorm,
-            &rows.own_of(x)?,
+            &backward.dnorm_th,
+            &rows.own_of(x_th)?,
             norm,
             stats,
             &self.own_blocks(rows),
-            &dx,
+            &dx_th,
             gradient,
         )?;
-        self.record_own(pass, of.layer, of.result, &dx)
+        self.record_own(pass, of.layer, of.result, &dx_th)
     }
 
-    /// All rows of `dx`, in the numbers that the model computes with.
-    pub(super) fn fill_dy(&self, pass: &Pass<'_>, layer: usize, of: Operation) -> Result<(), ModelError> {
+    /// All rows of `dx_th` in the model's element type.
+    pub(super) fn fill_dy(&self, pass: &PassContext<'_>, layer: usize, of: Operation) -> Result<(), ModelError> {
         let workspace = &*pass.workspace;
         let (rows, backward) = (&workspace.rows, workspace.backward()?);
         self.kernels
-            .cast(&rows.own_of_all(&backward.dx)?, &rows.own_of_all(&backward.dy)?)?;
-        pass.peers.tensor_group().gather(&backward.dy, &rows.shares)?;
-        self.record_rows(pass, Some(layer), of, &backward.dy)
+            .cast(&rows.own_of_all(&backward.dx_th)?, &rows.own_of_all(&backward.dy_th)?)?;
+        pass.peers
+            .tensor_group()
+            .all_gather_rows(&backward.dy_th, &rows.by_rank)?;
+        self.record_rows(pass, Some(layer), of, &backward.dy_th)
     }
 
-    /// Adds the gradient of a row-parallel layer's bias: of the own rows of `dx`, by row blocks.
-    pub(super) fn bias_backward(&self, pass: &Pass<'_>, gradient: &[Tensor]) -> Result<(), ModelError> {
+    /// Adds the gradient of a row-parallel layer's bias: own rows of `dx_th`, by row blocks.
+    pub(super) fn bias_backward(&self, pass: &PassContext<'_>, gradient: &[Tensor]) -> Result<(), ModelError> {
         let workspace = &*pass.workspace;
         if gradient.is_empty() {
             return Ok(());
         }
-        let dx = workspace.rows.own_of_all(&workspace.backward()?.dx)?;
+        let dx_th = workspace.rows.own_of_all(&workspace.backward()?.dx_th)?;
         self.kernels
-            .column_sums(&dx, &self.own_blocks(&workspace.rows), gradient)
+            .column_sums(&dx_th, &self.own_blocks(&workspace.rows), gradient)
     }
 
-    /// The sum of the input and the shards' attention outputs.
-    pub(super) fn project(&self, own: &Layer, pass: &Pass<'_>, layer: usize) -> Result<(), ModelError> {
+    /// The residual stream after attention: input plus the sum of the shards' outputs.
+    pub(super) fn project(&self, weights: &Layer, pass: &PassContext<'_>, layer: usize) -> Result<(), ModelError> {
         let workspace = &*pass.workspace;
-        let kept = workspace.kept(pass.slot, layer);
-        for (shard, (attended, _)) in kept.attended.iter().enumerate() {
-            let partial = &workspace.partials[shard];
-            self.kernels.project(partial, attended, &own.out.weight[shard])?;
-            self.record_shard(pass, Some(layer), Operation::AttentionOutput, shard, partial)?;
+        let activations = workspace.layer(pass.slot, layer);
+        for (shard, attended) in activations.attended.iter().enumerate() {
+            let partial_th = &workspace.partials_th[shard];
+            self.kernels
+                .linear(partial_th, &attended.out_ta, &weights.out.weight_oi[shard])?;
+            self.record_shard(pass, Some(layer), Operation::AttentionOutput, shard, partial_th)?;
         }
         let of = (layer, Operation::AttentionOutputSum);
         self.add_to_residual(
             pass,
             of,
-            own.out.bias.first(),
+            weights.out.bias_o.first(),
             workspace.input(pass.slot, layer),
-            &kept.mid,
+            &activations.mid_th,
         )
     }
 
-    /// The second norm's output, with what it keeps.
-    pub(super) fn norm_up(&self, own: &Layer, pass: &Pass<'_>, layer: usize) -> Result<(), ModelError> {
-        let kept = pass.workspace.kept(pass.slot, layer);
-        let stats = Stats {
-            mean: &kept.mean2,
-            rstd: &kept.rstd2,
+    /// The second norm.
+    pub(super) fn norm_up(&self, weights: &Layer, pass: &PassContext<'_>, layer: usize) -> Result<(), ModelError> {
+        let activations = pass.workspace.layer(pass.slot, layer);
+        let stats = NormStats {
+            mean_t: &activations.mean2_t,
+            rstd_t: &activations.rstd2_t,
         };
-        self.norm(pass, &kept.mid, &own.norm2, stats)?;
-        self.record_rows(pass, Some(layer), Operation::SecondNorm, &pass.workspace.normed)
+        self.norm(pass, &activations.mid_th, &weights.norm2, stats)?;
+        self.record_rows(pass, Some(layer), Operation::SecondNorm, &pass.workspace.normed_th)
     }
 
-    /// One shard's activation from the normed rows: fills `z` and `activated`.
-    fn activate(&self, up: &Linear, pass: &Pass<'_>, layer: usize, shard: usize) -> Result<(), ModelError> {
+    /// One shard's activation, from the normalized rows: writes `z_tu` and `activated_tf`.
+    fn activate(&self, up: &Linear, pass: &PassContext<'_>, layer: usize, shard: usize) -> Result<(), ModelError> {
         let workspace = &*pass.workspace;
-        let z = workspace.z(pass.slot, layer, shard);
-        self.kernels.project(z, &workspace.normed, &up.weight[shard])?;
-        self.record_shard(pass, Some(layer), Operation::Up, shard, z)?;
-        match self.layout.shape.activation {
-            FeedForward::Gelu(gelu) => self
-                .kernels
-                .gelu_forward(gelu, z, &up.bias[shard], &workspace.activated)?,
-            FeedForward::SwiGlu => self.kernels.swiglu_forward(z, &workspace.activated)?,
+        let z_tu = workspace.z_tu(pass.slot, layer, shard);
+        self.kernels.linear(z_tu, &workspace.normed_th, &up.weight_oi[shard])?;
+        self.record_shard(pass, Some(layer), Operation::Up, shard, z_tu)?;
+        match self.parameters.shape.activation {
+            FeedForward::Gelu(gelu) => {
+                self.kernels
+                    .gelu_forward(gelu, z_tu, &up.bias_o[shard], &workspace.activated_tf)?
+            }
+            FeedForward::SwiGlu => self.kernels.swiglu_forward(z_tu, &workspace.activated_tf)?,
         }
-        self.record_shard(pass, Some(layer), Operation::Activation, shard, &workspace.activated)
+        self.record_shard(pass, Some(layer), Operation::Activation, shard, &workspace.activated_tf)
     }
 
-    pub(super) fn feed_forward(&self, own: &Layer, pass: &Pass<'_>, layer: usize) -> Result<(), ModelError> {
+    pub(super) fn feed_forward(&self, weights: &Layer, pass: &PassContext<'_>, layer: usize) -> Result<(), ModelError> {
         let workspace = &*pass.workspace;
-        for (shard, partial) in workspace.partials.iter().enumerate() {
-            self.activate(&own.up, pass, layer, shard)?;
+        for (shard, partial_th) in workspace.partials_th.iter().enumerate() {
+            self.activate(&weights.up, pass, layer, shard)?;
             self.kernels
-                .project(partial, &workspace.activated, &own.down.weight[shard])?;
-            self.record_shard(pass, Some(layer), Operation::Down, shard, partial)?;
+                .linear(partial_th, &workspace.activated_tf, &weights.down.weight_oi[shard])?;
+            self.record_shard(pass, Some(layer), Operation::Down, shard, partial_th)?;
         }
-        let mid = &workspace.kept(pass.slot, layer).mid;
+        let mid_th = &workspace.layer(pass.slot, layer).mid_th;
         let of = (layer, Operation::DownSum);
         self.add_to_residual(
             pass,
             of,
-            own.down.bias.first(),
-            mid,
+            weights.down.bias_o.first(),
+            mid_th,
             workspace.input(pass.slot, layer + 1),
         )
     }
 
     fn feed_forward_backward(
         &self,
-        own: &Layer,
-        pass: &Pass<'_>,
+        weights: &Layer,
+        pass: &PassContext<'_>,
         layer: usize,
         gradient: &Layer,
     ) -> Result<(), ModelError> {
         let workspace = &*pass.workspace;
         let (rows, backward) = (workspace.rows(), workspace.backward()?);
-        let kept = workspace.kept(pass.slot, layer);
-        let stats = Stats {
-            mean: &kept.mean2,
-            rstd: &kept.rstd2,
+        let activations = workspace.layer(pass.slot, layer);
+        let stats = NormStats {
+            mean_t: &activations.mean2_t,
+            rstd_t: &activations.rstd2_t,
         };
-        self.norm_again(pass, &kept.mid, &own.norm2, stats)?;
-        self.record_rows(pass, Some(layer), Operation::SecondNorm, &workspace.normed)?;
+        self.norm_again(pass, &activations.mid_th, &weights.norm2, stats)?;
+        self.record_rows(pass, Some(layer), Operation::SecondNorm, &workspace.normed_th)?;
         self.fill_dy(pass, layer, Operation::DownSumGradient)?;
-        self.bias_backward(pass, &gradient.down.bias)?;
+        self.bias_backward(pass, &gradient.down.bias_o)?;
         let mut sum = None;
-        for (shard, partial) in workspace.partials.iter().enumerate() {
+        for (shard, partial_th) in workspace.partials_th.iter().enumerate() {
             if workspace.recompute != Recompute::None {
-                self.activate(&own.up, pass, layer, shard)?;
+                self.activate(&weights.up, pass, layer, shard)?;
             }
-            let z = workspace.z(pass.slot, layer, shard);
-            match self.layout.shape.activation {
+            let z_tu = workspace.z_tu(pass.slot, layer, shard);
+            match self.parameters.shape.activation {
                 FeedForward::Gelu(gelu) => {
                     self.kernels
-                        .multiply(&backward.dz, &backward.dy, &own.down.weight[shard])?;
-                    self.record_shard(pass, Some(layer), Operation::DownGradient, shard, &backward.dz)?;
+                        .matmul(&backward.dz_tu, &backward.dy_th, &weights.down.weight_oi[shard])?;
+                    self.record_shard(pass, Some(layer), Operation::DownGradient, shard, &backward.dz_tu)?;
                     self.kernels
-                        .gelu_backward(gelu, z, &backward.dz, &workspace.activated)?;
+                        .gelu_backward(gelu, z_tu, &backward.dz_tu, &workspace.activated_tf)?;
                 }
                 FeedForward::SwiGlu => {
                     self.kernels
-                        .multiply(&backward.dactivated, &backward.dy, &own.down.weight[shard])?;
-                    self.record_shard(pass, Some(layer), Operation::DownGradient, shard, &backward.dactivated)?;
-                    self.kernels
-                        .swiglu_backward(z, &backward.dactivated, &backward.dz, &workspace.activated)?;
+                        .matmul(&backward.dactivated_tf, &backward.dy_th, &weights.down.weight_oi[shard])?;
+                    self.record_shard(
+                        pass,
+                        Some(layer),
+                        Operation::DownGradient,
+                        shard,
+                        &backward.dactivated_tf,
+                    )?;
+                    self.kernels.swiglu_backward(
+                        z_tu,
+                        &backward.dactivated_tf,
+                        &backward.dz_tu,
+                        &workspace.activated_tf,
+                    )?;
                 }
             }
-            self.record_shard(pass, Some(layer), Operation::ActivationGradient, shard, &backward.dz)?;
-            self.kernels.multiply(partial, &backward.dz, &own.up.weight[shard])?;
-            self.record_shard(pass, Some(layer), Operation::UpGradient, shard, partial)?;
-            if shard + 1 == workspace.partials.len() {
-                // On its way while the weights' gradients are computed.
-                sum = Some(self.own_parts(pass, Operation::UpGradientSum)?);
-            }
-            let activated = &workspace.activated;
+            self.record_shard(pass, Some(layer), Operation::ActivationGradient, shard, &backward.dz_tu)?;
             self.kernels
-                .add_product(&gradient.down.weight[shard], &backward.dy, activated)?;
-            if let Some(bias) = gradient.up.bias.get(shard) {
+                .matmul(partial_th, &backward.dz_tu, &weights.up.weight_oi[shard])?;
+            self.record_shard(pass, Some(layer), Operation::UpGradient, shard, partial_th)?;
+            if shard + 1 == workspace.partials_th.len() {
+                // Sent while the weights' gradients are computed.
+                sum = Some(self.own_rows_of_partials(pass, Operation::UpGradientSum)?);
+            }
+            let activated_tf = &workspace.activated_tf;
+            self.kernels
+                .add_matmul(&gradient.down.weight_oi[shard], &backward.dy_th, activated_tf)?;
+            if let Some(bias) = gradient.up.bias_o.get(shard) {
                 self.kernels
-                    .column_sums(&backward.dz, &Self::all(rows), std::slice::from_ref(bias))?;
+                    .column_sums(&backward.dz_tu, &Self::one_block(rows), std::slice::from_ref(bias))?;
             }
             self.kernels
-                .add_product(&gradient.up.weight[shard], &backward.dz, &workspace.normed)?;
+                .add_matmul(&gradient.up.weight_oi[shard], &backward.dz_tu, &workspace.normed_th)?;
         }
-        let of = Descent {
+        let of = SublayerBackward {
             layer: Some(layer),
             sum: Operation::UpGradientSum,
             result: Operation::SecondNormGradient,
             extra: None,
         };
         if let Some(sum) = sum {
-            self.sum_dnorm(pass, &of, sum)?;
+            self.sum_norm_gradient(pass, &of, sum)?;
         }
-        self.norm_backward(pass, &of, &kept.mid, &own.norm2, stats, &gradient.norm2)
+        self.norm_backward(pass, &of, &activations.mid_th, &weights.norm2, stats, &gradient.norm2)
     }
 }
