@@ -5,13 +5,14 @@
 //! Not here: what a block or field means, names, units and ranges (all in `aurora-compiler`).
 
 pub mod ast;
+pub mod cursor;
 pub mod diagnostics;
 pub mod format;
+pub mod keywords;
 pub mod merge;
 pub mod parse;
-pub mod tokens;
+pub mod token;
 
 pub use format::format;
 pub use merge::merge;
 pub use parse::{Parsed, parse};
-pub use tokens::tokens;

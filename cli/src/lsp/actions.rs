@@ -130,7 +130,7 @@ fn insertion(text: &str, block: &Block, fields: &[&str]) -> Option<Edit> {
 
 /// The value of a field in the example of its table; a placeholder if it is not there.
 fn example(table: &BlockSchema, name: &str) -> String {
-    let parsed = aurora_lang::parse(table.example);
+    let parsed = aurora_lang::parse(table.example, None);
     let entries = parsed.file.items.iter().filter_map(|block| match &block.body {
         Body::Entries(entries) => Some(entries),
         Body::Gate(_) => None,

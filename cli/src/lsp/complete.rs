@@ -3,13 +3,15 @@
 use aurora_compiler::schema::{self, BLOCKS, CallSchema, Default, FieldSchema, Type, UNITS};
 use aurora_compiler::spec::{BlockKind, Unit};
 use aurora_lang::ast::{Body, Entry, Span, ValueKind};
-use aurora_lang::tokens::TokenKind;
+use aurora_lang::cursor::{self, Expected, FieldPath, Role, Step};
+use aurora_lang::token::TokenKind;
 use camino::Utf8Path;
 
-use super::docs;
-use super::roles::Expected;
-use super::scope::{Known, Spot, known, prefix};
+use super::analysis::Analysis;
+use super::scope::{Known, Spot, known};
+use super::types::{self, ValueTypes};
 use super::workspace::Workspace;
+use super::{docs, uri};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ItemKind {
@@ -35,127 +37,179 @@ pub struct Item {
     pub wanted: bool,
 }
 
-/// Everything that can stand at a byte of a file, and the range that it takes the place of.
+/// Everything that may be written at a byte of a file, and the range that it replaces.
 pub fn complete(workspace: &mut Workspace, path: &Utf8Path, byte: usize) -> Option<(Span, Vec<Item>)> {
     let spot = Spot::new(workspace, path, byte)?;
     let inside = |index: &usize| spot.tokens[*index].span.start < byte && byte <= spot.tokens[*index].span.end;
-    let (mut replaces, mut before) = prefix(&spot);
     if let Some(index) = (0..spot.tokens.len()).find(inside) {
         let token = spot.tokens[index];
         match token.kind {
-            TokenKind::Comment => return None,
-            TokenKind::Number => return None,
+            TokenKind::Comment | TokenKind::Number => return None,
             TokenKind::Text { closed } => {
-                if closed && byte == token.span.end {
-                    return None;
-                }
-                if !matches!(spot.walk(index).expected(false).as_slice(), [Expected::Path { .. }]) {
-                    return None;
-                }
-                replaces = Span::new(token.span.start + 1, token.span.end - usize::from(closed));
-                return Some((replaces, files(workspace, path, true)));
+                let is_inside = !closed || byte < token.span.end;
+                return (is_inside && spot.role(index) == Role::ImportPath).then(|| {
+                    let replaced = Span::new(token.span.start + 1, token.span.end - usize::from(closed));
+                    (replaced, files(workspace, path, true))
+                });
             }
-            _ => {}
+            TokenKind::Word | TokenKind::Open(_) | TokenKind::Close(_) | TokenKind::Sign => {}
         }
-        before = before.min(spot.tokens.len());
     }
-    let line = &spot.text.as_str()[spot.text.line_start(byte)..replaces.start];
-    let new_line = line.trim().is_empty();
-    let walker = spot.walk(before);
-    let expected = walker.expected(new_line);
-    // What is there already, also behind the cursor, is not offered again.
-    let present = walker.present(before + usize::from(!replaces.is_empty()));
+    let cursor = cursor::at(spot.text.as_str(), byte);
+    let line = &spot.text.as_str()[spot.text.line_start(byte)..cursor.replaced.start];
     let analysis = workspace.analysis(path)?;
-    let scope = known(&analysis, path);
+    let place = Place {
+        path,
+        scope: known(&analysis, path),
+        analysis: &analysis,
+        present: &cursor.present,
+    };
+    let expected = &cursor.expected;
+    let starts_field = expected.iter().any(|one| matches!(one, Expected::FieldName { .. }));
+    let continues_component = expected.iter().any(|one| matches!(one, Expected::Setting { .. }));
     let mut items = Vec::new();
     for expected in expected {
+        // What continues the field before the cursor is only offered on its line, the next line of a mixture only on a
+        // line of its own.
+        let is_unlikely = match (expected, line.trim().is_empty()) {
+            (Expected::Mark { .. }, true) => starts_field,
+            (Expected::FieldName { .. }, false) => continues_component,
+            _ => false,
+        };
+        if !is_unlikely {
+            items.extend(place.items(workspace, expected));
+        }
+    }
+    Some((cursor.replaced, items))
+}
+
+/// A place of a file, and the names that may be used there.
+struct Place<'a> {
+    path: &'a Utf8Path,
+    analysis: &'a Analysis,
+    scope: Vec<Known>,
+    /// Names that are there already, also after the cursor, and are not offered again.
+    present: &'a [String],
+}
+
+impl Place<'_> {
+    fn is_free(&self, name: &str) -> bool {
+        !self.present.iter().any(|present| present == name)
+    }
+
+    fn items(&self, workspace: &mut Workspace, expected: &Expected) -> Vec<Item> {
         match expected {
-            Expected::Item => items.extend(top()),
-            Expected::Path { quoted } => items.extend(files(workspace, path, quoted)),
-            Expected::ImportName { path: import } => {
-                let full = super::uri::normal(&path.parent()?.join(import));
-                let Some(theirs) = workspace.analysis(&full) else {
-                    continue;
-                };
-                let names = known(&theirs, &full)
-                    .into_iter()
-                    .filter(|known| !present.contains(&known.name));
-                items.extend(names.map(|known| name(&known)));
+            Expected::Item => top(),
+            Expected::ImportPath => files(workspace, self.path, false),
+            Expected::ImportName { file } => self.import_names(workspace, file).unwrap_or_default(),
+            Expected::FieldName { path } => self.field_names(path),
+            Expected::AfterName { path } if path.owner.keyword == "mixture" => {
+                vec![item("from", ItemKind::Keyword, "the corpora of the component", "").then("from [$0]")]
             }
-            Expected::Key {
-                kind: BlockKind::Mixture,
-                ..
-            } => items.push(Item {
+            // `stage cap { … }` in a profile.
+            Expected::AfterName { path } if schema::kind(&path.owner.keyword).is_none() && path.names.len() == 1 => {
+                self.path_names(&path.owner.keyword, &path.names)
+            }
+            Expected::AfterName { .. } => Vec::new(),
+            Expected::Setting { present } => {
+                let all = schema::component().all();
+                all.filter(|field| !present.iter().any(|name| name == field.name))
+                    .map(setting)
+                    .collect()
+            }
+            Expected::Value { path } => match path.steps.last() {
+                Some(Step::Argument { call, index, name })
+                    if types::argument(call, name.as_deref(), *index).is_none() =>
+                {
+                    Vec::new()
+                }
+                _ => self.values(&types::value(path)),
+            },
+            Expected::Argument { call } => {
+                let arguments = schema::call(call).map_or(&[][..], |call| call.arguments);
+                arguments
+                    .iter()
+                    .filter(|field| self.is_free(field.name))
+                    .map(key)
+                    .collect()
+            }
+            Expected::Unit { path } => units(&types::value(path).types),
+            Expected::Mark { has_sign } => marks(*has_sign),
+            Expected::Metric { names } => metric(self.analysis, self.path, &self.scope, names),
+        }
+    }
+
+    fn import_names(&self, workspace: &mut Workspace, file: &str) -> Option<Vec<Item>> {
+        let full = uri::normal(&self.path.parent()?.join(file));
+        let theirs = workspace.analysis(&full)?;
+        let names = known(&theirs, &full);
+        Some(
+            names
+                .iter()
+                .filter(|known| self.is_free(&known.name))
+                .map(name)
+                .collect(),
+        )
+    }
+
+    fn field_names(&self, path: &FieldPath) -> Vec<Item> {
+        match schema::kind(&path.owner.keyword) {
+            Some(BlockKind::Mixture) if path.names.is_empty() => vec![Item {
                 snippet: "${1:name} from [${2:corpus}] weight ${3:10}%$0".to_owned(),
                 ..item(
                     "component",
                     ItemKind::Field,
-                    "NAME from [CORPORA] weight SHARE",
+                    "NAME from [CORPORA] weight PERCENTAGE",
                     schema::component().meaning,
                 )
-            }),
-            Expected::Key { kind } => {
+            }],
+            Some(kind) if path.names.is_empty() => {
                 let fields = schema::block(kind).fields.iter();
-                items.extend(
-                    fields
-                        .filter(|field| !present.iter().any(|name| name == field.name))
-                        .map(key),
-                );
+                fields.filter(|field| self.is_free(field.name)).map(key).collect()
             }
-            Expected::From => {
-                items.push(item("from", ItemKind::Keyword, "the corpora it draws from", "").then("from [$0]"))
-            }
-            Expected::Setting { present } => {
-                let all = schema::component()
-                    .all()
-                    .filter(|field| !present.iter().any(|name| name == field.name));
-                items.extend(all.map(|field| {
-                    item(
-                        field.name,
-                        ItemKind::Keyword,
-                        &schema::describe(&field.kind),
-                        &docs::field(field),
-                    )
-                    .then(&format!("{} ", field.name))
-                }));
-            }
-            Expected::PathKey { owner, path: names } => items.extend(path_key(&analysis, path, &scope, &owner, &names)),
-            Expected::Value { types, unknown, swept } => {
-                if swept {
-                    items.push(item("[…]", ItemKind::Word, "the values of the sweep", "").then("[$0]"));
-                    continue;
-                }
-                items.extend(types.iter().flat_map(|kind| value(kind, &scope)));
-                if unknown {
-                    items.push(item("unknown", ItemKind::Keyword, "nobody has published it", ""));
-                }
-                let names = scope
-                    .iter()
-                    .filter(|known| known.is_line() || types.is_empty() && known.kind().is_some());
-                items.extend(names.map(name));
-            }
-            Expected::Argument { call } => {
-                let free = call
-                    .arguments
-                    .iter()
-                    .filter(|field| !present.iter().any(|name| name == field.name));
-                items.extend(free.map(key));
-            }
-            Expected::Unit { types } => items.extend(units(&types)),
-            Expected::Mark { sign } => items.extend(docs::MARKS.iter().map(|(word, argument, meaning)| {
-                let at = if sign { "" } else { "@" };
-                item(
-                    &format!("@{word}"),
-                    ItemKind::Mark,
-                    &format!("@{word}(\"{argument}\")"),
-                    meaning,
-                )
-                .then(&format!("{at}{word}(\"${{1:{argument}}}\")$0"))
-            })),
-            Expected::Metric { path: names } => items.extend(metric(&analysis, path, &scope, &names)),
+            Some(_) => Vec::new(),
+            None => self.path_names(&path.owner.keyword, &path.names),
         }
     }
-    Some((replaces, items))
+
+    fn path_names(&self, owner: &str, names: &[String]) -> Vec<Item> {
+        path_key(self.analysis, self.path, &self.scope, owner, names)
+    }
+
+    fn values(&self, value: &ValueTypes) -> Vec<Item> {
+        if value.is_sweep {
+            return vec![item("[…]", ItemKind::Word, "the values of the sweep", "").then("[$0]")];
+        }
+        let mut items: Vec<Item> = value
+            .types
+            .iter()
+            .flat_map(|kind| self::value(kind, &self.scope))
+            .collect();
+        if value.unknown {
+            items.push(item("unknown", ItemKind::Keyword, "the value is not published", ""));
+        }
+        let names = self
+            .scope
+            .iter()
+            .filter(|known| known.is_line() || value.types.is_empty() && known.kind().is_some());
+        items.extend(names.map(name));
+        items
+    }
+}
+
+fn setting(field: &FieldSchema) -> Item {
+    let (detail, documentation) = (schema::describe(&field.kind), docs::field(field));
+    item(field.name, ItemKind::Keyword, &detail, &documentation).then(&format!("{} ", field.name))
+}
+
+fn marks(has_sign: bool) -> Vec<Item> {
+    let sign = if has_sign { "" } else { "@" };
+    let marks = docs::MARKS.iter().map(|(word, argument, meaning)| {
+        let label = format!("@{word}");
+        item(&label, ItemKind::Mark, &format!("{label}(\"{argument}\")"), meaning)
+            .then(&format!("{sign}{word}(\"${{1:{argument}}}\")$0"))
+    });
+    marks.collect()
 }
 
 fn item(label: &str, kind: ItemKind, detail: &str, documentation: &str) -> Item {
@@ -321,13 +375,7 @@ fn files(workspace: &mut Workspace, path: &Utf8Path, quoted: bool) -> Vec<Item> 
 }
 
 /// Names behind the dots of a path such as `stage.cap.learning_rate.peak`.
-fn path_key(
-    analysis: &super::analysis::Analysis,
-    file: &Utf8Path,
-    scope: &[Known],
-    owner: &str,
-    path: &[String],
-) -> Vec<Item> {
+fn path_key(analysis: &Analysis, file: &Utf8Path, scope: &[Known], owner: &str, path: &[String]) -> Vec<Item> {
     let path: Vec<&str> = path.iter().map(String::as_str).collect();
     match path.as_slice() {
         [] => {
@@ -370,7 +418,7 @@ fn path_key(
 }
 
 /// The block of a kind that a name stands for in a file.
-fn entries<'a>(analysis: &'a super::analysis::Analysis, file: &Utf8Path, kind: &str, name: &str) -> Vec<&'a Entry> {
+fn entries<'a>(analysis: &'a Analysis, file: &Utf8Path, kind: &str, name: &str) -> Vec<&'a Entry> {
     let Some((index, _)) = analysis.file(file) else {
         return Vec::new();
     };
@@ -390,7 +438,7 @@ fn entries<'a>(analysis: &'a super::analysis::Analysis, file: &Utf8Path, kind: &
     }
 }
 
-fn components(analysis: &super::analysis::Analysis, file: &Utf8Path, mixture: &str) -> Vec<Item> {
+fn components(analysis: &Analysis, file: &Utf8Path, mixture: &str) -> Vec<Item> {
     let names = entries(analysis, file, "mixture", mixture)
         .into_iter()
         .filter_map(|entry| match entry {
@@ -401,7 +449,7 @@ fn components(analysis: &super::analysis::Analysis, file: &Utf8Path, mixture: &s
 }
 
 /// Names of a metric: after which stage, which eval, which number, of which set.
-fn metric(analysis: &super::analysis::Analysis, file: &Utf8Path, scope: &[Known], path: &[String]) -> Vec<Item> {
+fn metric(analysis: &Analysis, file: &Utf8Path, scope: &[Known], path: &[String]) -> Vec<Item> {
     let of_kinds = |kinds: &[BlockKind]| {
         scope
             .iter()

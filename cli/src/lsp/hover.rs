@@ -4,12 +4,13 @@ use aurora_compiler::compose::{Declared, What};
 use aurora_compiler::schema::{self, FieldSchema, Type};
 use aurora_compiler::spec::{BlockId, Cause};
 use aurora_lang::ast::Span;
+use aurora_lang::cursor::{Role, Step};
 use aurora_lang::diagnostics::explain;
 use camino::Utf8Path;
 
 use super::analysis::Analysis;
-use super::roles::Role;
 use super::scope::Spot;
+use super::types::{self, ChangePart};
 use super::workspace::Workspace;
 use super::{docs, facts};
 
@@ -21,29 +22,36 @@ pub fn hover(workspace: &mut Workspace, path: &Utf8Path, byte: usize) -> Option<
     let analysis = workspace.best(path)?;
     let mut parts: Vec<String> = Vec::new();
     match spot.role(index) {
-        Role::Keyword => {
-            let block = schema::kind(&word).map(|kind| docs::block(schema::block(kind)));
-            parts.extend(block.or_else(|| docs::word(&word).map(|meaning| format!("**{word}**: {meaning}"))));
+        Role::Keyword => parts.extend(keyword(&word)),
+        Role::Declared { .. } | Role::Block | Role::ImportName { .. } | Role::Metric { .. } => {
+            parts.extend(names(&analysis, path, byte));
         }
-        Role::Declared { .. } | Role::Block | Role::ImportName | Role::Metric => {
-            parts.extend(names(&analysis, path, byte))
+        Role::Field { path: field, is_last } => match types::change_part(&field, is_last) {
+            Some(ChangePart::Kind) => parts.extend(keyword(&word)),
+            Some(ChangePart::Name) => parts.extend(names(&analysis, path, byte)),
+            None => parts.extend(value(&analysis, &types::spec_path(&field), types::field(&field))),
+        },
+        Role::Argument { path } => {
+            let schema = match path.steps.last() {
+                Some(Step::Argument { call, index, name }) => types::argument(call, name.as_deref(), *index),
+                _ => None,
+            };
+            parts.extend(value(&analysis, &types::argument_path(&path), schema));
         }
-        Role::Key { path, schema } | Role::Argument { path, schema, .. } => {
-            parts.extend(value(&analysis, &path, schema))
-        }
-        Role::Component { path } => parts.extend(component(&analysis, &path)),
+        Role::Component { path } => parts.extend(component(&analysis, &types::spec_path(&path))),
         Role::Call { name } => {
             let function = schema::FUNCTIONS.iter().find(|table| table.name == name);
             parts.extend(function.map(docs::function));
             parts.extend(schema::call(&name).filter(|_| function.is_none()).map(docs::call));
         }
-        Role::Word { types } => {
+        Role::Word { path: value } => {
             parts.extend(names(&analysis, path, byte));
             if parts.is_empty() {
+                let types = types::value(&value).types;
                 parts.extend(types.iter().filter_map(|kind| closed_word(kind, &word)));
             }
         }
-        Role::Unit => parts.push(format!("**{word}**: {}", docs::unit(&word))),
+        Role::Unit { .. } => parts.push(format!("**{word}**: {}", docs::unit(&word))),
         Role::Number => parts.extend(number(&analysis, path, spot.tokens[index].span)),
         Role::Mark => {
             let word = if word == "@" { spot.word(index + 1) } else { &word };
@@ -52,12 +60,18 @@ pub fn hover(workspace: &mut Workspace, path: &Utf8Path, byte: usize) -> Option<
                 format!("**@{name}(\"{argument}\")**: {meaning} Evidence never changes a result.")
             }));
         }
-        Role::Path => parts.extend(import(&analysis, path, spot.tokens[index].span)),
+        Role::ImportPath => parts.extend(import(&analysis, path, spot.tokens[index].span)),
         Role::Other | Role::Comment | Role::Text => {}
     }
     parts.extend(explanations(&analysis, path, spot.tokens[index].span));
     parts.retain(|part| !part.is_empty());
     (!parts.is_empty()).then(|| (spot.tokens[index].span, parts.join("\n\n---\n\n")))
+}
+
+/// The meaning of a kind of block, or of another word of the language.
+fn keyword(word: &str) -> Option<String> {
+    let block = schema::kind(word).map(|kind| docs::block(schema::block(kind)));
+    block.or_else(|| docs::word(word).map(|meaning| format!("**{word}**: {meaning}")))
 }
 
 /// What a closed word means.

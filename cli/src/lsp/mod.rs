@@ -4,7 +4,7 @@
 //! done, and answers. One thread does everything in the order of arrival; a check takes milliseconds.
 //!
 //! Rooms: protocol (`server`, `publish`, `convert`, `uri`, `text`), files (`workspace`), and what is known of them
-//! without any protocol (`analysis`, `roles`, `scope`, `complete`, `hover`, `facts`, `hints`, `actions`, `rename`,
+//! without any protocol (`analysis`, `types`, `scope`, `complete`, `hover`, `facts`, `hints`, `actions`, `rename`,
 //! `outline`).
 //! Not here: any rule of the language; what an editor shows is what the compiler says.
 
@@ -20,10 +20,10 @@ mod hover;
 mod outline;
 mod publish;
 mod rename;
-mod roles;
 mod scope;
 mod server;
 mod text;
+mod types;
 mod uri;
 mod workspace;
 

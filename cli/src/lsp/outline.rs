@@ -1,10 +1,11 @@
 //! The shape of a file: its blocks and lines, what can be folded, and what its tokens are.
 
 use aurora_lang::ast::{Block, Body, Entry, Span, StatementKind};
-use aurora_lang::tokens::{TokenKind, tokens};
+use aurora_lang::cursor::{Role, roles};
+use aurora_lang::token::{TokenKind, tokens};
 
 use super::analysis::Analysis;
-use super::roles::{Role, roles};
+use super::types::{self, ChangePart};
 use aurora_compiler::schema::Type;
 use camino::Utf8Path;
 
@@ -149,23 +150,29 @@ pub fn colours(text: &str) -> Vec<(Span, usize, bool)> {
             Role::Keyword => ("keyword", false),
             Role::Declared { keyword } if matches!(keyword.as_str(), "let" | "param") => ("variable", true),
             Role::Declared { .. } => ("class", true),
-            Role::Block | Role::ImportName => ("class", false),
-            Role::Key { .. } | Role::Component { .. } => ("property", false),
+            Role::Block | Role::ImportName { .. } => ("class", false),
+            Role::Field { path, is_last } => match types::change_part(&path, is_last) {
+                Some(ChangePart::Kind) => ("keyword", false),
+                Some(ChangePart::Name) => ("class", false),
+                None => ("property", false),
+            },
+            Role::Component { .. } => ("property", false),
             Role::Call { .. } => ("function", false),
             Role::Argument { .. } => ("parameter", false),
-            Role::Word { types } => {
+            Role::Word { path } => {
                 let word = token.text(text);
                 let closed = matches!(word, "true" | "false" | "unknown" | "none")
-                    || types
+                    || types::value(&path)
+                        .types
                         .iter()
                         .any(|kind| matches!(kind, Type::Word(words) if words.iter().any(|(known, _)| *known == word)));
                 (if closed { "enumMember" } else { "variable" }, false)
             }
             Role::Number => ("number", false),
-            Role::Unit => ("type", false),
-            Role::Text | Role::Path => ("string", false),
+            Role::Unit { .. } => ("type", false),
+            Role::Text | Role::ImportPath => ("string", false),
             Role::Mark => ("decorator", false),
-            Role::Metric => ("variable", false),
+            Role::Metric { .. } => ("variable", false),
             Role::Other => return None,
         };
         let kind = KINDS.iter().position(|known| *known == kind)?;

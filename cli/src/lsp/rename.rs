@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use aurora_compiler::compose::{Occurrence, OccurrenceRole};
 use aurora_lang::ast::Span;
+use aurora_lang::cursor::Role;
 use aurora_lang::diagnostics::{Code, Diagnostic};
 use camino::{Utf8Path, Utf8PathBuf};
 
@@ -61,7 +62,7 @@ fn by_word(workspace: &mut Workspace, path: &Utf8Path, byte: usize) -> Option<Ve
     if !is_broken
         || !matches!(
             spot.role(index),
-            super::roles::Role::Word { .. } | super::roles::Role::Block | super::roles::Role::Metric
+            Role::Word { .. } | Role::Block | Role::Field { .. } | Role::Metric { .. }
         )
     {
         return None;

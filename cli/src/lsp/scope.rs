@@ -5,12 +5,11 @@ use std::rc::Rc;
 use aurora_compiler::compose::{Declared, What};
 use aurora_compiler::schema;
 use aurora_compiler::spec::BlockKind;
-use aurora_lang::ast::Span;
-use aurora_lang::tokens::{Token, TokenKind, tokens};
+use aurora_lang::cursor::{Role, roles};
+use aurora_lang::token::{Token, TokenKind, tokens};
 use camino::Utf8Path;
 
 use super::analysis::Analysis;
-use super::roles::{Role, Walker};
 use super::text::Text;
 use super::workspace::Workspace;
 
@@ -45,17 +44,9 @@ impl Spot {
         token.map_or("", |token| token.text(self.text.as_str()))
     }
 
-    /// A walk over the tokens before one.
-    pub fn walk(&self, before: usize) -> Walker<'_> {
-        let mut walker = Walker::new(self.text.as_str(), &self.tokens);
-        for index in 0..before {
-            walker.feed(index);
-        }
-        walker
-    }
-
     pub fn role(&self, index: usize) -> Role {
-        self.walk(index).feed(index)
+        let roles = roles(self.text.as_str(), &self.tokens);
+        roles.into_iter().nth(index).unwrap_or(Role::Other)
     }
 }
 
@@ -79,10 +70,10 @@ pub fn known(analysis: &Analysis, path: &Utf8Path) -> Vec<Known> {
         file.parsed
             .broken
             .iter()
-            .filter(|(_, name)| !name.is_empty())
-            .map(|(keyword, name)| Known {
-                name: name.clone(),
-                keyword: keyword.clone(),
+            .filter(|heading| !heading.name.is_empty())
+            .map(|heading| Known {
+                name: heading.name.clone(),
+                keyword: heading.keyword.clone(),
                 detail: String::new(),
             }),
     );
@@ -110,19 +101,5 @@ impl Known {
 
     pub fn is_line(&self) -> bool {
         matches!(self.keyword.as_str(), "let" | "param")
-    }
-}
-
-/// The word that a cursor is at the end of or in, and the number of tokens before it.
-pub fn prefix(spot: &Spot) -> (Span, usize) {
-    let touches = |token: &Token| token.span.start < spot.byte && spot.byte <= token.span.end;
-    match spot.tokens.iter().position(touches) {
-        Some(index) if spot.tokens[index].kind == TokenKind::Word => {
-            (Span::new(spot.tokens[index].span.start, spot.byte), index)
-        }
-        _ => {
-            let before = spot.tokens.partition_point(|token| token.span.end <= spot.byte);
-            (Span::new(spot.byte, spot.byte), before)
-        }
     }
 }

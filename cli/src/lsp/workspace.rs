@@ -9,8 +9,7 @@ use std::rc::Rc;
 
 use aurora_compiler::compose::Bundle;
 use aurora_compiler::compose::remote::is_remote;
-use aurora_lang::parse::Seen;
-use aurora_lang::tokens::{TokenKind, tokens};
+use aurora_lang::token::{TokenKind, tokens};
 use camino::{Utf8Path, Utf8PathBuf};
 
 use super::analysis::Analysis;
@@ -48,8 +47,8 @@ pub struct Workspace {
     disk: BTreeMap<Utf8PathBuf, Option<Rc<Text>>>,
     analyses: BTreeMap<Utf8PathBuf, Rc<Analysis>>,
     outlines: BTreeMap<Utf8PathBuf, Outline>,
-    /// Blocks that need not be read again.
-    seen: Seen,
+    /// The last analysis of each spec: blocks that have not changed are not parsed again.
+    previous: BTreeMap<Utf8PathBuf, Rc<Analysis>>,
     /// The `.aur` files of the folders, once they have been looked for.
     files: Option<BTreeSet<Utf8PathBuf>>,
 }
@@ -126,7 +125,7 @@ impl Workspace {
                 .collect(),
             disk: self.disk.clone(),
             outlines: self.outlines.clone(),
-            seen: self.seen.clone(),
+            previous: self.previous.clone(),
             files: self.files.clone(),
             analyses: BTreeMap::new(),
         }
@@ -141,7 +140,7 @@ impl Workspace {
         let base = Project::of(path, None).ok()?.root;
         let name = path.strip_prefix(&base).unwrap_or(path).to_owned();
         let mut failed = Vec::new();
-        let mut seen = std::mem::take(&mut self.seen);
+        let previous = self.previous.get(path).cloned();
         let mut imports = None;
         let mut read = |name: &str| {
             if is_remote(name) {
@@ -164,11 +163,14 @@ impl Workspace {
                 }
             }
         };
-        let bundle = Bundle::read_again(name.as_str(), text.as_str(), &mut read, &mut seen);
-        self.seen = seen;
+        let bundle = match previous {
+            Some(analysis) => Bundle::read_again(name.as_str(), text.as_str(), &mut read, &analysis.bundle),
+            None => Bundle::read(name.as_str(), text.as_str(), &mut read),
+        };
         let is_spec = self.outline(path).is_spec;
         let analysis = Rc::new(Analysis::new(bundle, &base, failed, is_spec));
         self.analyses.insert(path.to_owned(), analysis.clone());
+        self.previous.insert(path.to_owned(), analysis.clone());
         Some(analysis)
     }
 

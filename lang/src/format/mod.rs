@@ -26,7 +26,7 @@ const INDENT: usize = 2;
 /// # Errors
 /// The syntax faults of the text; names, units and values are not looked at.
 pub fn format(text: &str) -> Result<String, Vec<Diagnostic>> {
-    let parsed = parse(text);
+    let parsed = parse(text, None);
     if !parsed.errors.is_empty() {
         return Err(parsed.errors);
     }

@@ -43,7 +43,7 @@ impl Side {
             text.push('\n');
         }
         let canonical = format(&text)?;
-        let (own, of_canonical) = (parse(&text).file, parse(&canonical).file);
+        let (own, of_canonical) = (parse(&text, None).file, parse(&canonical, None).file);
         let mut units = Cut::of(&text, &own).file(&own);
         // The formatter keeps blocks and entries in their order.
         take_canonical(&mut units, &Cut::of(&canonical, &of_canonical).file(&of_canonical));
