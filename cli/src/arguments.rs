@@ -1,9 +1,10 @@
 //! The command line.
 
+use aurora_compiler::compose::Choice;
+use aurora_compiler::lock::Lock;
+use aurora_runtime::job::Recompute;
 use camino::Utf8PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-
-use crate::project::Chosen;
 
 const AFTER: &str = "\
 Exit codes: 0 done · 1 the spec, the lock or a result is at fault · 2 the command line · 3 a bug in Aurora · \
@@ -34,7 +35,7 @@ pub enum Command {
         #[arg(required = true, value_name = "SPEC")]
         specs: Vec<Utf8PathBuf>,
         #[command(flatten)]
-        chosen: Chosen,
+        selection: Selection,
         /// Make the edits that faults suggest, where a fault suggests just one and it can only be what was meant.
         #[arg(long)]
         fix: bool,
@@ -137,7 +138,7 @@ Examples:  aurora test
         #[command(flatten)]
         spec: SpecArgument,
         #[command(flatten)]
-        how: RunArguments,
+        options: RunArguments,
         /// Fail if the lock would have to change.
         #[arg(long)]
         locked: bool,
@@ -150,7 +151,7 @@ Examples:  aurora test
         #[arg(value_name = "LOCK")]
         lock: Utf8PathBuf,
         #[command(flatten)]
-        how: RunArguments,
+        options: RunArguments,
         /// Fetch the sources again as well, instead of taking pinned bytes from the store.
         #[arg(long)]
         fresh: bool,
@@ -194,7 +195,7 @@ Example:  aurora rerun lockfiles/demo.lock --layout tensor=4,data=2 --into again
         #[arg(value_name = "EVAL")]
         eval: String,
         #[command(flatten)]
-        how: RunArguments,
+        options: RunArguments,
     },
     /// Read every byte of the store and name what is damaged.
     Verify {
@@ -214,7 +215,7 @@ Example:  aurora rerun lockfiles/demo.lock --layout tensor=4,data=2 --into again
         old: String,
         new: String,
         #[command(flatten)]
-        chosen: Chosen,
+        selection: Selection,
         #[arg(long, value_enum, default_value_t = DiffFormat::Text)]
         format: DiffFormat,
     },
@@ -512,7 +513,7 @@ pub struct SpecArgument {
     #[arg(value_name = "SPEC")]
     pub spec: Utf8PathBuf,
     #[command(flatten)]
-    pub chosen: Chosen,
+    pub selection: Selection,
 }
 
 /// Placement: none of it changes a bit of the result.
@@ -527,7 +528,7 @@ pub struct RunArguments {
     pub layout: Option<LayoutArgument>,
     /// Who starts the workers.
     #[arg(long, value_enum, default_value = "local")]
-    pub launcher: Launcher,
+    pub launcher: LauncherArgument,
     /// Go on from the last checkpoint with new workers, so many times, when one is lost.
     #[arg(long, value_name = "TIMES", default_value_t = 0)]
     pub restarts: u32,
@@ -558,7 +559,7 @@ pub struct LayoutArgument {
     pub tensor: Option<u32>,
     pub pipeline: Option<u32>,
     pub data: Option<u32>,
-    pub recompute: Option<aurora_runtime::job::Recompute>,
+    pub recompute: Option<Recompute>,
     pub sequence_parallel: Option<bool>,
     pub distributed_optimizer: Option<bool>,
     /// On CPUs, whatever machine the spec's layout is for.
@@ -566,7 +567,7 @@ pub struct LayoutArgument {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Launcher {
+pub enum LauncherArgument {
     /// This process, on this machine.
     Local,
     /// srun, inside of an allocation of Slurm.
@@ -581,4 +582,90 @@ pub enum Progress {
     Auto,
     Plain,
     None,
+}
+
+/// What the command line or a lock selects of a spec.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Selection {
+    /// Lay this profile over the spec.
+    #[arg(long)]
+    pub profile: Option<String>,
+    /// Take this point of a sweep, as `aurora sweep SPEC` lists them.
+    #[arg(long)]
+    pub point: Option<String>,
+    /// Give a parameter another value (`peak=1e-4`), or any field by its path (`stage.cap.budget=1M tokens`).
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub set: Vec<String>,
+}
+
+impl Selection {
+    pub fn of(lock: &Lock) -> Self {
+        Self {
+            profile: lock.profile.clone(),
+            point: lock.point.clone(),
+            set: lock.set.clone(),
+        }
+    }
+
+    pub fn choice(&self) -> Choice<'_> {
+        Choice {
+            profile: self.profile.as_deref(),
+            point: self.point.as_deref(),
+        }
+    }
+
+    /// The same as arguments of a command.
+    pub fn words(&self) -> Vec<String> {
+        let mut words = Vec::new();
+        let named = [("--profile", &self.profile), ("--point", &self.point)];
+        for (name, value) in named
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value.as_ref()?)))
+        {
+            words.extend([name.to_owned(), value.clone()]);
+        }
+        for setting in &self.set {
+            words.extend(["--set".to_owned(), setting.clone()]);
+        }
+        words
+    }
+}
+
+impl std::str::FromStr for LayoutArgument {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut layout = Self::default();
+        for word in text.split(',').map(str::trim) {
+            let (name, value) = word.split_once('=').unwrap_or((word, "true"));
+            let degree = || match value.parse() {
+                Ok(degree @ 1..) => Ok(Some(degree)),
+                _ => Err(format!("`{name}` is a number from 1 on, not `{value}`")),
+            };
+            let flag = || match value {
+                "true" => Ok(Some(true)),
+                "false" => Ok(Some(false)),
+                _ => Err(format!("`{name}` is true or false, not `{value}`")),
+            };
+            match name {
+                "tensor" => layout.tensor = degree()?,
+                "pipeline" => layout.pipeline = degree()?,
+                "data" => layout.data = degree()?,
+                "sequence_parallel" => layout.sequence_parallel = flag()?,
+                "distributed_optimizer" => layout.distributed_optimizer = flag()?,
+                "recompute" => {
+                    let wrong = || format!("`recompute` is none, selective or full, not `{value}`");
+                    layout.recompute = Some(Recompute::from_word(value).ok_or_else(wrong)?);
+                }
+                "machine" if value == "cpu" => layout.cpu = true,
+                _ => {
+                    return Err(format!(
+                        "a layout has tensor, pipeline, data, recompute, sequence_parallel, distributed_optimizer and \
+                         machine=cpu, not `{word}`"
+                    ));
+                }
+            }
+        }
+        Ok(layout)
+    }
 }

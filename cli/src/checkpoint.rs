@@ -4,8 +4,8 @@
 //! and what is known of how it was made. A name stands for what the experiment's spec and lock say now: a checkpoint of
 //! an older spec is reported, never served.
 
-use aurora_compiler::fields::{ModelFields, OrderFields, TrainFields, WeightsFields, WeightsHow};
-use aurora_compiler::graph::{Kind, NodeId, Pins, hub_source, model_fields};
+use aurora_compiler::fields::{ModelFields, OrderFields, WeightsHow};
+use aurora_compiler::graph::{CheckpointOrigin, NodeId, NodeOrigin, Pins, Role, Work, hub_source, model_fields};
 use aurora_compiler::hash::Keyed;
 use aurora_compiler::spec::{BlockKind, Spec, Value};
 use aurora_runtime::checkpoint::groups;
@@ -15,9 +15,10 @@ use aurora_runtime::store::Store;
 use aurora_runtime::weights::{Card, Trained};
 use camino::{Utf8Path, Utf8PathBuf};
 
-use crate::commands::Context;
+use crate::arguments::Selection;
+use crate::context::Context;
 use crate::failure::Failure;
-use crate::project::{Chosen, Loaded, Project, Reach, compile, load, read_lock};
+use crate::project::{Loaded, Project, Reach, compile, load, read_lock};
 
 /// The file that makes a folder of imported weights a checkpoint.
 pub const MODEL: &str = "model.json";
@@ -49,7 +50,7 @@ impl Named {
         let path = project.root.join("lockfiles").join(format!("{experiment}.lock"));
         let Some(lock) = read_lock(&path)? else {
             return Err(
-                Failure::fault(format!("`{name}` is no checkpoint: there is no {path}")).help(
+                Failure::error(format!("`{name}` is no checkpoint: there is no {path}")).help(
                     "write EXPERIMENT/NODE of an experiment of this project, such as `tiny/cat@10`, or a folder that \
                  `aurora import` has written",
                 ),
@@ -59,7 +60,12 @@ impl Named {
             lock: Some(&lock),
             ..context.reach()
         };
-        let loaded = load(&project.root.join(&lock.spec), &Chosen::of(&lock), context.json, reach)?;
+        let loaded = load(
+            &project.root.join(&lock.spec),
+            &Selection::of(&lock),
+            context.json,
+            reach,
+        )?;
         let (keyed, pins, _) = compile(&project, &loaded.spec)?;
         let id = find_node(&keyed, &loaded.spec, node)?;
         Ok(Self {
@@ -89,7 +95,7 @@ impl Checkpoint {
             lock,
         } = Named::find(context, name)?;
         let mut found = Self::of(&project, &loaded, &keyed, &pins, id)?;
-        let text = std::fs::read(&lock).map_err(|error| Failure::fault(format!("cannot read `{lock}`: {error}")))?;
+        let text = std::fs::read(&lock).map_err(|error| Failure::error(format!("cannot read `{lock}`: {error}")))?;
         found.card.lock = Some((project.relative(&lock), aurora_runtime::content_of(&text)));
         Ok(found)
     }
@@ -97,10 +103,10 @@ impl Checkpoint {
     fn imported(folder: &Utf8Path) -> Result<Self, Failure> {
         let read = |name: &str| {
             let path = folder.join(name);
-            std::fs::read(&path).map_err(|error| Failure::fault(format!("cannot read `{path}`: {error}")))
+            std::fs::read(&path).map_err(|error| Failure::error(format!("cannot read `{path}`: {error}")))
         };
         let wrong = |error: serde_json::Error| {
-            Failure::fault(format!("`{folder}` is no imported checkpoint: {error}")).help("`aurora import` it again")
+            Failure::error(format!("`{folder}` is no imported checkpoint: {error}")).help("`aurora import` it again")
         };
         let model: ModelFields = serde_json::from_slice(&read(MODEL)?).map_err(wrong)?;
         let json = folder.join("tokenizer.json");
@@ -128,16 +134,11 @@ impl Checkpoint {
         let (spec, graph) = (&loaded.spec, &keyed.graph);
         let node = graph.node(id);
         let store = Store::look(&project.store);
-        let not_built = |name: &str| {
-            Failure::fault(format!(
-                "`{name}` of `{}` has not been made as the spec stands now",
-                spec.name
-            ))
-            .help(format!("aurora run {}", project.relative(&loaded.path)))
-        };
-        let record = store.record(keyed.key(id)).ok_or_else(|| not_built(&node.name))?;
+        let record = store
+            .record(keyed.key(id))
+            .ok_or_else(|| project.not_built(node.name(), loaded))?;
         let model_id = model_of(keyed, spec, id);
-        let model_id = model_id.ok_or_else(|| Failure::fault(format!("`{}` is no checkpoint", node.name)))?;
+        let model_id = model_id.ok_or_else(|| Failure::error(format!("`{}` is not a checkpoint", node.name())))?;
         let tokenizer = spec
             .blocks
             .get(&model_id)
@@ -147,10 +148,10 @@ impl Checkpoint {
         let tokenizer = match tokenizer {
             Some(record) => {
                 let files = store.files(&record)?;
-                let meta = std::fs::read(&files["meta.json"]).map_err(|error| Failure::fault(error.to_string()))?;
+                let meta = std::fs::read(&files["meta.json"]).map_err(|error| Failure::error(error.to_string()))?;
                 Some((
                     files["tokenizer.json"].clone(),
-                    serde_json::from_slice(&meta).map_err(|error| Failure::fault(error.to_string()))?,
+                    serde_json::from_slice(&meta).map_err(|error| Failure::error(error.to_string()))?,
                 ))
             }
             None => None,
@@ -167,20 +168,15 @@ impl Checkpoint {
 /// A checkpoint by the name of its node, its stage, or its model.
 fn find_node(keyed: &Keyed, spec: &Spec, name: &str) -> Result<NodeId, Failure> {
     let graph = &keyed.graph;
-    let is_checkpoint = |id: &NodeId| matches!(graph.node(*id).kind, Kind::Train | Kind::Weights);
+    let is_checkpoint = |id: &NodeId| graph.node(*id).origin.checkpoint().is_some();
     let found = graph
         .find(name)
         .or_else(|| graph.find(&format!("weights/{name}")))
         .filter(is_checkpoint);
     let last = || {
-        let step = |id: &NodeId| {
-            graph
-                .node(*id)
-                .name
-                .strip_prefix(name)?
-                .strip_prefix('@')?
-                .parse::<u64>()
-                .ok()
+        let step = |id: &NodeId| match graph.node(*id).origin.trained() {
+            Some((stage, step)) if stage == name => Some(step),
+            _ => None,
         };
         graph.ids().filter(|id| step(id).is_some()).max_by_key(step)
     };
@@ -188,9 +184,9 @@ fn find_node(keyed: &Keyed, spec: &Spec, name: &str) -> Result<NodeId, Failure> 
         let all: Vec<&str> = graph
             .ids()
             .filter(is_checkpoint)
-            .map(|id| graph.node(id).name.as_str())
+            .map(|id| graph.node(id).name())
             .collect();
-        let failure = Failure::fault(format!("`{}` has no checkpoint `{name}`", spec.name));
+        let failure = Failure::error(format!("`{}` has no checkpoint `{name}`", spec.name));
         failure.help(format!("there are: {}", all.join(", ")))
     })
 }
@@ -199,8 +195,8 @@ fn find_node(keyed: &Keyed, spec: &Spec, name: &str) -> Result<NodeId, Failure> 
 fn ancestry(keyed: &Keyed, id: NodeId) -> Vec<NodeId> {
     let mut chain = vec![id];
     let mut at = id;
-    while let Some(start) = keyed.graph.inputs(at).find(|input| input.role == "start") {
-        at = start.node;
+    while let Some(start) = keyed.graph.input(at, &Role::Start) {
+        at = start;
         chain.push(at);
     }
     chain.reverse();
@@ -209,27 +205,34 @@ fn ancestry(keyed: &Keyed, id: NodeId) -> Vec<NodeId> {
 
 fn model_of(keyed: &Keyed, spec: &Spec, id: NodeId) -> Option<aurora_compiler::spec::BlockId> {
     let first = *ancestry(keyed, id).first()?;
-    let name = keyed.graph.node(first).name.strip_prefix("weights/")?;
+    let Some(CheckpointOrigin::Initial { model }) = keyed.graph.node(first).origin.checkpoint() else {
+        return None;
+    };
     spec.of_kind(BlockKind::Model)
         .map(|(id, _)| id)
-        .find(|id| id.name == name)
+        .find(|id| id.name == *model)
         .cloned()
 }
 
 fn card(spec: &Spec, keyed: &Keyed, pins: &Pins, id: NodeId, made_on: Option<String>) -> Card {
     let graph = &keyed.graph;
     let mut card = Card {
-        name: format!("{}/{}", spec.name, graph.node(id).name.trim_start_matches("weights/")),
+        name: match graph.node(id).origin.checkpoint() {
+            Some(checkpoint) => format!("{}/{checkpoint}", spec.name),
+            None => spec.name.clone(),
+        },
         key: Some(keyed.key(id).to_hex()),
         made_on,
         ..Card::default()
     };
     for at in ancestry(keyed, id) {
         let node = graph.node(at);
-        if let Ok(fields) = serde_json::from_value::<WeightsFields>(node.fields.clone()) {
-            let source = graph.inputs(at).find(|input| input.role == "source");
-            let source = source.map(|input| graph.node(input.node).name.trim_start_matches("source/").to_owned());
-            let pinned = source.as_ref().and_then(|name| Some(pins.get(name)?.reference.clone()));
+        if let Work::Weights(fields) = &node.work {
+            let source = graph.input(at, &Role::Source).map(|source| &graph.node(source).origin);
+            let pinned = match source {
+                Some(NodeOrigin::Source { source }) => pins.get(source).map(|pin| pin.reference.clone()),
+                _ => None,
+            };
             card.base = Some(match (&fields.how, pinned) {
                 (WeightsHow::Random { seed, std }, _) => format!("random, seed {seed}, standard deviation {std}"),
                 (WeightsHow::Import, pinned) => format!("`{}`", pinned.unwrap_or_default()),
@@ -239,17 +242,13 @@ fn card(spec: &Spec, keyed: &Keyed, pins: &Pins, id: NodeId, made_on: Option<Str
             });
             continue;
         }
-        let Ok(fields) = serde_json::from_value::<TrainFields>(node.fields.clone()) else {
+        let (Some(fields), Some((stage, _))) = (node.work.train(), node.origin.trained()) else {
             continue;
         };
-        let order = graph
-            .inputs(at)
-            .find(|input| input.role == "order")
-            .map(|input| input.node);
-        let order =
-            order.and_then(|order| serde_json::from_value::<OrderFields>(graph.node(order).fields.clone()).ok());
+        let order = graph.input(at, &Role::Order);
+        let order = order.and_then(|order| graph.node(order).work.order());
         let samples = fields.last_step * u64::from(fields.global_batch);
-        let asked = |order: OrderFields| {
+        let asked = |order: &OrderFields| {
             let parts = |component| (order.asked(component, samples) * 1e6).round() as u32;
             let components = order.components.iter();
             components
@@ -257,7 +256,7 @@ fn card(spec: &Spec, keyed: &Keyed, pins: &Pins, id: NodeId, made_on: Option<Str
                 .collect()
         };
         card.stages.push(Trained {
-            stage: node.name.split('@').next().unwrap_or_default().to_owned(),
+            stage: stage.to_owned(),
             steps: fields.last_step,
             tokens: fields.last_step * u64::from(fields.global_batch) * u64::from(fields.sequence),
             mixture: order.map(asked).unwrap_or_default(),

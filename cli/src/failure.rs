@@ -2,22 +2,27 @@
 
 use std::process::ExitCode;
 
-use aurora_runtime::engine::{RunError, chain};
+use aurora_compiler::lock::LockError;
+use aurora_lang::diagnostics::Code;
+use aurora_runtime::engine::RunError;
+use aurora_runtime::errors::{FileError, chain};
+use aurora_runtime::pin::PinError;
+use aurora_runtime::results::ResultError;
 use aurora_runtime::store::StoreError;
 
-/// The exit codes, as the book states them.
+/// The exit codes, as the book lists them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     Done = 0,
-    /// The spec, the lock or a result is at fault.
-    Fault = 1,
+    /// An error in the spec, the lock or a result.
+    Error = 1,
     /// A bug in Aurora.
     Bug = 3,
     /// A node failed while running.
     NodeFailed = 4,
     /// A gate (`expect`) failed.
     GateFailed = 5,
-    /// Stopped, and the same command goes on from there.
+    /// Stopped; the same command resumes.
     Resumable = 75,
     /// Stopped by a signal at once.
     Interrupted = 130,
@@ -33,30 +38,35 @@ impl From<Exit> for ExitCode {
 #[derive(Debug)]
 pub struct Failure {
     pub exit: Exit,
-    /// A code that `aurora explain` knows.
-    pub code: Option<String>,
+    /// Explained by `aurora explain`.
+    pub code: Option<Code>,
     pub message: String,
     pub help: Option<String>,
-    /// Everything has been said already (diagnostics are printed where they are found).
-    pub said: bool,
+    /// Already printed; do not print the message again.
+    pub reported: bool,
 }
 
 impl Failure {
-    pub fn fault(message: impl Into<String>) -> Self {
+    pub fn error(message: impl Into<String>) -> Self {
         Self {
-            exit: Exit::Fault,
+            exit: Exit::Error,
             code: None,
             message: message.into(),
             help: None,
-            said: false,
+            reported: false,
         }
     }
 
-    /// The command has already printed why.
-    pub fn said() -> Self {
+    /// An error with all its causes.
+    pub fn from_error(error: &(dyn std::error::Error + 'static)) -> Self {
+        Self::error(chain(error))
+    }
+
+    /// The command has already printed the reason.
+    pub fn reported() -> Self {
         Self {
-            said: true,
-            ..Self::fault("")
+            reported: true,
+            ..Self::error("")
         }
     }
 
@@ -74,13 +84,14 @@ impl Failure {
 
     /// Prints the failure and returns its exit code.
     pub fn print(self, json: bool) -> Exit {
-        if self.said {
+        if self.reported {
             return self.exit;
         }
         if json {
+            let code = self.code.map(Code::as_str);
             let document = serde_json::json!({
                 "format_version": "1.0",
-                "error": { "code": self.code, "message": self.message, "help": self.help },
+                "error": { "code": code, "message": self.message, "help": self.help },
             });
             println!("{document}");
         }
@@ -109,12 +120,16 @@ impl From<RunError> for Failure {
             message = format!("a checkpoint of `{node}` at step {step} is kept");
         }
         Self {
-            exit,
-            code: None,
-            message,
             help: error.help(),
-            said: false,
+            ..Self::error(message)
         }
+        .exit(exit)
+    }
+}
+
+impl From<ResultError> for Failure {
+    fn from(error: ResultError) -> Self {
+        RunError::from(error).into()
     }
 }
 
@@ -122,24 +137,40 @@ impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         Self {
             help: error.help().map(String::from),
-            ..Self::fault(chain(&error))
+            ..Self::from_error(&error)
         }
         .exit(Exit::NodeFailed)
     }
 }
 
-impl From<aurora_compiler::lock::LockError> for Failure {
-    fn from(error: aurora_compiler::lock::LockError) -> Self {
+impl From<PinError> for Failure {
+    fn from(error: PinError) -> Self {
         Self {
-            code: Some(error.code().to_string()),
-            help: Some(error.help().to_string()),
-            ..Self::fault(error.to_string())
+            help: error.help(),
+            ..Self::from_error(&error)
         }
+        .exit(Exit::NodeFailed)
+    }
+}
+
+impl From<LockError> for Failure {
+    fn from(error: LockError) -> Self {
+        Self {
+            code: Some(error.code()),
+            help: Some(error.help().to_string()),
+            ..Self::from_error(&error)
+        }
+    }
+}
+
+impl From<FileError> for Failure {
+    fn from(error: FileError) -> Self {
+        Self::from_error(&error)
     }
 }
 
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
-        Self::fault(error.to_string())
+        Self::from_error(&error)
     }
 }

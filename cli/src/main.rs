@@ -5,13 +5,17 @@
 mod arguments;
 mod checkpoint;
 mod commands;
+mod context;
+mod diff;
+mod execution;
 mod failure;
-mod launching;
 mod lsp;
 mod output;
 mod placement;
+mod plan_nodes;
 mod project;
 mod watch;
+mod worker_launch;
 
 use clap::Parser;
 

@@ -32,7 +32,7 @@ pub fn refused(found: &[Diagnostic], source: Source<'_>, as_json: bool) -> Failu
     } else {
         diagnostics(found, source);
     }
-    Failure::said()
+    Failure::reported()
 }
 
 /// Lays out rows in columns; numbers are the caller's to align.

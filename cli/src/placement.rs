@@ -6,7 +6,7 @@ use aurora_compiler::spec::{Block, BlockKind, Field, Spec, Value};
 use aurora_runtime::job::{Placement, Recompute};
 use aurora_runtime::launch::{Machine, Tasks};
 
-use crate::arguments::{Launcher, LayoutArgument, RunArguments};
+use crate::arguments::{LauncherArgument, LayoutArgument, RunArguments};
 use crate::failure::Failure;
 
 /// Devices of one node of MI250X.
@@ -22,9 +22,9 @@ pub fn number(block: &Block, name: &str) -> Option<u32> {
     block.integer(name).and_then(|value| u32::try_from(value).ok())
 }
 
-/// What is asked for beside the spec's layout.
+/// What the command line and Slurm request in addition to the spec's layout.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Asked {
+pub struct PlacementRequest {
     pub layout: LayoutArgument,
     /// Threads of a worker, over the layout's.
     pub threads: Option<u32>,
@@ -34,14 +34,20 @@ pub struct Asked {
     pub nodes: Option<u32>,
 }
 
-impl Asked {
-    /// What the command line asks for, and the allocation of Slurm where `srun` is to start the workers.
-    pub fn by(how: &RunArguments) -> Self {
+impl PlacementRequest {
+    /// The request of the command line, and of Slurm's allocation if `srun` starts the workers.
+    pub fn by(options: &RunArguments) -> Self {
         let of = |name: &str| std::env::var(name).ok()?.parse().ok().filter(|number| *number > 0);
-        let slurm = |name: &str| if how.launcher == Launcher::Srun { of(name) } else { None };
+        let slurm = |name: &str| {
+            if options.launcher == LauncherArgument::Srun {
+                of(name)
+            } else {
+                None
+            }
+        };
         Self {
-            layout: how.layout.unwrap_or_default(),
-            threads: how.threads,
+            layout: options.layout.unwrap_or_default(),
+            threads: options.threads,
             left: slurm("SLURM_CPUS_PER_TASK"),
             nodes: slurm("SLURM_JOB_NUM_NODES"),
         }
@@ -49,7 +55,7 @@ impl Asked {
 }
 
 /// Nodes that the workers spread over.
-pub fn nodes(spec: &Spec, asked: Asked) -> u32 {
+pub fn nodes(spec: &Spec, asked: PlacementRequest) -> u32 {
     asked
         .nodes
         .or(layout(spec).and_then(|block| number(block, "nodes")))
@@ -63,7 +69,7 @@ pub fn on_devices(spec: &Spec, asked: LayoutArgument) -> bool {
 }
 
 /// What a spec and the command line ask for.
-pub fn placement(spec: &Spec, all: Asked) -> Placement {
+pub fn placement(spec: &Spec, all: PlacementRequest) -> Placement {
     let block = layout(spec);
     let of = |name: &str| block.and_then(|block| number(block, name));
     let flag = |name: &str| {
@@ -126,7 +132,7 @@ pub fn check(spec: &Spec, placement: &Placement) -> Result<(), Failure> {
             Some(above) if above != below => format!("{below} and {above}"),
             _ => below.to_string(),
         };
-        return Err(Failure::fault(format!(
+        return Err(Failure::error(format!(
             "{name} {degree} does not divide the {whole} {what} of `numerics`"
         ))
         .help(format!("the nearest that work: {nearest}")));
@@ -135,7 +141,7 @@ pub fn check(spec: &Spec, placement: &Placement) -> Result<(), Failure> {
     for (id, model) in models {
         if let Some(layers) = number(model, "layers").filter(|layers| *layers < placement.pipeline) {
             let (stages, name) = (placement.pipeline, &id.name);
-            return Err(Failure::fault(format!(
+            return Err(Failure::error(format!(
                 "{stages} pipeline stages are more than the {layers} layers of `{name}`"
             ))
             .help(format!("write at most `pipeline={layers}`")));
@@ -153,11 +159,11 @@ pub fn tasks(machine: Machine, placement: &Placement, nodes: u32) -> Result<Task
     let world = placement.world();
     if !world.is_multiple_of(nodes) {
         return Err(
-            Failure::fault(format!("{world} workers do not spread evenly over {nodes} nodes"))
+            Failure::error(format!("{world} workers do not spread evenly over {nodes} nodes"))
                 .help("change `nodes` of the layout, or its degrees"),
         );
     }
-    Tasks::new(machine, count(nodes), count(world / nodes)).map_err(|error| Failure::fault(error.to_string()))
+    Tasks::new(machine, count(nodes), count(world / nodes)).map_err(|error| Failure::error(error.to_string()))
 }
 
 pub fn count(number: u32) -> NonZeroU32 {
@@ -178,43 +184,4 @@ pub fn as_argument(placement: &Placement, cpu: bool) -> String {
         words.push("machine=cpu".to_owned());
     }
     words.join(",")
-}
-
-impl std::str::FromStr for LayoutArgument {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let mut layout = Self::default();
-        for word in text.split(',').map(str::trim) {
-            let (name, value) = word.split_once('=').unwrap_or((word, "true"));
-            let degree = || match value.parse() {
-                Ok(degree @ 1..) => Ok(Some(degree)),
-                _ => Err(format!("`{name}` is a number from 1 on, not `{value}`")),
-            };
-            let flag = || match value {
-                "true" => Ok(Some(true)),
-                "false" => Ok(Some(false)),
-                _ => Err(format!("`{name}` is true or false, not `{value}`")),
-            };
-            match name {
-                "tensor" => layout.tensor = degree()?,
-                "pipeline" => layout.pipeline = degree()?,
-                "data" => layout.data = degree()?,
-                "sequence_parallel" => layout.sequence_parallel = flag()?,
-                "distributed_optimizer" => layout.distributed_optimizer = flag()?,
-                "recompute" => {
-                    let wrong = || format!("`recompute` is none, selective or full, not `{value}`");
-                    layout.recompute = Some(Recompute::from_word(value).ok_or_else(wrong)?);
-                }
-                "machine" if value == "cpu" => layout.cpu = true,
-                _ => {
-                    return Err(format!(
-                        "a layout has tensor, pipeline, data, recompute, sequence_parallel, distributed_optimizer and \
-                         machine=cpu, not `{word}`"
-                    ));
-                }
-            }
-        }
-        Ok(layout)
-    }
 }

@@ -6,17 +6,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aurora_compiler::compose::remote::is_remote;
-use aurora_compiler::compose::{Bundle, Choice, slug};
+use aurora_compiler::compose::{Bundle, slug};
 use aurora_compiler::graph::{Pins, lower};
 use aurora_compiler::hash::{Keyed, hash};
-use aurora_compiler::lock::{Lock, LockedImport};
+use aurora_compiler::lock::{Lock, LockError, LockedImport};
 use aurora_compiler::spec::Spec;
-use aurora_runtime::import::{Fetch, Imports};
+use aurora_runtime::errors::FileError;
+use aurora_runtime::remote_specs::{Fetch, Imports};
 use camino::{Utf8Path, Utf8PathBuf};
-use clap::Args;
 
+use crate::arguments::Selection;
 use crate::failure::Failure;
 use crate::output;
+
+/// The libtorch that this Aurora is built for.
+pub const LIBTORCH: &str = "2.13.0";
 
 pub struct Project {
     pub root: Utf8PathBuf,
@@ -27,7 +31,7 @@ impl Project {
     /// Finds the project that a file or folder belongs to: the nearest folder above it with `lockfiles/` or `.aurora/`,
     /// else the folder above `specs/`, else the file's own folder.
     pub fn of(path: &Utf8Path, store: Option<&Utf8Path>) -> Result<Self, Failure> {
-        let full = camino::absolute_utf8(path).map_err(|error| Failure::fault(format!("`{path}`: {error}")))?;
+        let full = camino::absolute_utf8(path).map_err(|error| Failure::error(format!("`{path}`: {error}")))?;
         let own = if full.is_dir() {
             full.as_path()
         } else {
@@ -43,7 +47,7 @@ impl Project {
         };
         let store = match store {
             Some(store) => {
-                camino::absolute_utf8(store).map_err(|error| Failure::fault(format!("`{store}`: {error}")))?
+                camino::absolute_utf8(store).map_err(|error| Failure::error(format!("`{store}`: {error}")))?
             }
             None => root.join(".aurora"),
         };
@@ -74,9 +78,9 @@ impl Project {
         self.root.join("lockfiles").join(name)
     }
 
-    /// The pins of imports in the locks of a spec. What was chosen as it is now has the last word; where others disagree, an
+    /// The pins of imports in the locks of a spec. What was selection as it is now has the last word; where others disagree, an
     /// address counts as not pinned.
-    fn import_pins(&self, spec: &Utf8Path, chosen: &Chosen) -> ImportPins {
+    fn import_pins(&self, spec: &Utf8Path, selection: &Selection) -> ImportPins {
         let name = self.relative(spec);
         let entries = self
             .root
@@ -88,9 +92,9 @@ impl Project {
         let locks = entries.map(camino::Utf8DirEntry::into_path);
         // A lock that cannot be read is told by who needs it.
         let locks = locks.filter_map(|path| read_lock(&path).ok().flatten());
-        let (own, others): (Vec<Lock>, Vec<Lock>) = locks
-            .filter(|lock| lock.spec == name)
-            .partition(|lock| lock.profile == chosen.profile && lock.point == chosen.point && lock.set == chosen.set);
+        let (own, others): (Vec<Lock>, Vec<Lock>) = locks.filter(|lock| lock.spec == name).partition(|lock| {
+            lock.profile == selection.profile && lock.point == selection.point && lock.set == selection.set
+        });
         let mut pins = ImportPins::new();
         let mut disputed = BTreeSet::new();
         for (address, pin) in others.iter().flat_map(|lock| &lock.import) {
@@ -104,6 +108,15 @@ impl Project {
         pins.retain(|address, _| !disputed.contains(address));
         pins.extend(own.into_iter().flat_map(|lock| lock.import));
         pins
+    }
+
+    /// The failure of a command that needs a node's result.
+    pub fn not_built(&self, node: &str, loaded: &Loaded) -> Failure {
+        let failure = Failure::error(format!(
+            "`{node}` of `{}` has not been built from the current spec",
+            loaded.spec.name
+        ));
+        failure.help(format!("aurora run {}", self.relative(&loaded.path)))
     }
 
     /// Reads the lock of a spec, if there is one.
@@ -135,8 +148,25 @@ pub fn read_lock(path: &Utf8Path) -> Result<Option<Lock>, Failure> {
     match std::fs::read_to_string(path) {
         Ok(text) => Lock::parse(&text).map(Some).map_err(|error| in_file(error, path)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Failure::fault(format!("cannot read `{path}`: {error}"))),
+        Err(error) => Err(Failure::error(format!("cannot read `{path}`: {error}"))),
     }
+}
+
+/// Writes a lock if its text changes.
+pub fn write_lock(path: &Utf8Path, lock: &Lock) -> Result<(), FileError> {
+    let text = lock.to_text();
+    if std::fs::read_to_string(path).is_ok_and(|old| old == text) {
+        return Ok(());
+    }
+    write_file(path, &text)
+}
+
+/// Writes a file in one step, so that a full disk leaves the old one; makes its folder if there is none.
+pub fn write_file(path: &Utf8Path, text: &str) -> Result<(), FileError> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(FileError::writing(path))?;
+    }
+    aurora_runtime::write_whole(path, text.as_bytes()).map_err(FileError::writing(path))
 }
 
 /// A spec that has been checked.
@@ -148,55 +178,8 @@ pub struct Loaded {
 
 pub fn read_text(path: &Utf8Path) -> Result<String, Failure> {
     std::fs::read_to_string(path).map_err(|error| {
-        Failure::fault(format!("cannot read `{path}`: {error}")).help("name a spec, such as specs/demo.aur")
+        Failure::error(format!("cannot read `{path}`: {error}")).help("name a spec, such as specs/demo.aur")
     })
-}
-
-/// What is chosen of a spec: on the command line, or by a lock.
-#[derive(Args, Clone, Debug, Default)]
-pub struct Chosen {
-    /// Lay this profile over the spec.
-    #[arg(long)]
-    pub profile: Option<String>,
-    /// Take this point of a sweep, as `aurora sweep SPEC` lists them.
-    #[arg(long)]
-    pub point: Option<String>,
-    /// Give a parameter another value (`peak=1e-4`), or any field by its path (`stage.cap.budget=1M tokens`).
-    #[arg(long, value_name = "NAME=VALUE")]
-    pub set: Vec<String>,
-}
-
-impl Chosen {
-    pub fn of(lock: &Lock) -> Self {
-        Self {
-            profile: lock.profile.clone(),
-            point: lock.point.clone(),
-            set: lock.set.clone(),
-        }
-    }
-
-    pub fn choice(&self) -> Choice<'_> {
-        Choice {
-            profile: self.profile.as_deref(),
-            point: self.point.as_deref(),
-        }
-    }
-
-    /// The same as arguments of a command.
-    pub fn words(&self) -> Vec<String> {
-        let mut words = Vec::new();
-        let named = [("--profile", &self.profile), ("--point", &self.point)];
-        for (name, value) in named
-            .into_iter()
-            .filter_map(|(name, value)| Some((name, value.as_ref()?)))
-        {
-            words.extend([name.to_owned(), value.clone()]);
-        }
-        for setting in &self.set {
-            words.extend(["--set".to_owned(), setting.clone()]);
-        }
-        words
-    }
 }
 
 /// What a spec's imports from the web and from packages are pinned to.
@@ -226,11 +209,11 @@ impl<'a> Reach<'a> {
     }
 
     /// The imports of a spec.
-    pub fn imports(&self, path: &Utf8Path, chosen: &Chosen) -> Result<Imports, Failure> {
+    pub fn imports(&self, path: &Utf8Path, selection: &Selection) -> Result<Imports, Failure> {
         let project = Project::of(path, self.store)?;
         let mut pinned = match self.lock {
             Some(lock) => lock.import.clone(),
-            None => project.import_pins(path, chosen),
+            None => project.import_pins(path, selection),
         };
         pinned.retain(|address, _| !self.upgrade.contains(address));
         Ok(Imports {
@@ -243,9 +226,9 @@ impl<'a> Reach<'a> {
 }
 
 /// Reads a spec with the files that it imports, and sets what is to be set.
-pub fn bundle(path: &Utf8Path, chosen: &Chosen, reach: Reach<'_>) -> Result<(Bundle, ImportPins), Failure> {
-    let (mut bundle, imports) = bundle_of(path, &read_text(path)?, chosen, reach)?;
-    for setting in &chosen.set {
+pub fn bundle(path: &Utf8Path, selection: &Selection, reach: Reach<'_>) -> Result<(Bundle, ImportPins), Failure> {
+    let (mut bundle, imports) = bundle_of(path, &read_text(path)?, selection, reach)?;
+    for setting in &selection.set {
         bundle.set(setting);
     }
     Ok((bundle, imports))
@@ -255,7 +238,7 @@ pub fn bundle(path: &Utf8Path, chosen: &Chosen, reach: Reach<'_>) -> Result<(Bun
 pub fn bundle_of(
     path: &Utf8Path,
     text: &str,
-    chosen: &Chosen,
+    selection: &Selection,
     reach: Reach<'_>,
 ) -> Result<(Bundle, ImportPins), Failure> {
     let root = Project::of(path, None)?.root;
@@ -264,7 +247,7 @@ pub fn bundle_of(
     let bundle = Bundle::read(path.as_str(), text, &mut |name| {
         if is_remote(name) {
             if imports.is_none() {
-                imports = Some(reach.imports(path, chosen).map_err(|failure| failure.message)?);
+                imports = Some(reach.imports(path, selection).map_err(|failure| failure.message)?);
             }
             let imports = imports.as_mut().ok_or("its lock cannot be read")?;
             return imports.text(name);
@@ -292,9 +275,9 @@ fn without_parents(path: &Utf8Path) -> Utf8PathBuf {
 }
 
 /// Reads and checks a spec; its warnings are printed.
-pub fn load(path: &Utf8Path, chosen: &Chosen, json: bool, reach: Reach<'_>) -> Result<Loaded, Failure> {
-    let (bundle, imports) = bundle(path, chosen, reach)?;
-    match bundle.check(&chosen.choice()) {
+pub fn load(path: &Utf8Path, selection: &Selection, json: bool, reach: Reach<'_>) -> Result<Loaded, Failure> {
+    let (bundle, imports) = bundle(path, selection, reach)?;
+    match bundle.check(&selection.choice()) {
         Ok(spec) => {
             if !json {
                 output::diagnostics(&spec.warnings, bundle.sources().view());
@@ -313,6 +296,29 @@ pub fn load(path: &Utf8Path, chosen: &Chosen, json: bool, reach: Reach<'_>) -> R
 pub fn compile(project: &Project, spec: &Spec) -> Result<(Keyed, Pins, Option<Lock>), Failure> {
     let lock = project.lock(spec)?;
     let mut pins = aurora_runtime::pin::from_lock(spec, lock.as_ref());
-    pins.extend(aurora_runtime::pin::local(spec, &project.root).map_err(crate::commands::pin_failure)?);
+    pins.extend(aurora_runtime::pin::local(spec, &project.root)?);
     Ok((hash(lower(spec, &pins)), pins, lock))
+}
+
+/// The graph of the lock's own pins; refused if the spec no longer gives the lock's keys.
+pub fn locked_graph(lock: &Lock, loaded: &Loaded) -> Result<Keyed, Failure> {
+    if lock.experiment != loaded.spec.name {
+        let (found, expected) = (lock.experiment.clone(), loaded.spec.name.clone());
+        return Err(LockError::OtherSpec { found, expected }.into());
+    }
+    lock.check_against(&loaded.spec)?;
+    let keyed = hash(lower(&loaded.spec, &lock.pins()));
+    let moved = keyed.graph.ids().find(|id| {
+        let name = keyed.graph.node(*id).name();
+        lock.node.get(name).is_none_or(|locked| locked.key != keyed.key(*id))
+    });
+    if let Some(id) = moved {
+        let name = keyed.graph.node(id).name();
+        return Err(Failure::error(format!(
+            "`{}` has changed since the lock was written (first at `{name}`)",
+            loaded.path
+        ))
+        .help("repeat it from the revision that the lock belongs to, or run the spec again"));
+    }
+    Ok(keyed)
 }

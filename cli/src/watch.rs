@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use aurora_compiler::graph::Kind;
-use aurora_runtime::engine::{Observer, Seen};
+use aurora_runtime::engine::{Observer, RunEvent};
 use aurora_runtime::job::{Placement, Step};
 use aurora_runtime::record::RunRecord;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -139,19 +139,19 @@ impl Watch {
 }
 
 impl Observer for Watch {
-    fn see(&self, seen: Seen<'_>) {
-        match seen {
-            Seen::Cached { .. } => {
+    fn on_event(&self, event: RunEvent<'_>) {
+        match event {
+            RunEvent::Cached { .. } => {
                 self.state
                     .lock()
                     .unwrap_or_else(|poisoned| poisoned.into_inner())
                     .cached += 1;
             }
-            Seen::Reused { node } => self.line(&format!(
+            RunEvent::Reused { node } => self.line(&format!(
                 "reused   {node} (its inputs have the contents they had before)"
             )),
-            Seen::Started { node, kind } => self.live(|| format!("{} {node}", doing(kind))),
-            Seen::Progress {
+            RunEvent::Started { node, kind } => self.live(|| format!("{} {node}", doing(kind))),
+            RunEvent::Progress {
                 node,
                 done,
                 total,
@@ -160,8 +160,8 @@ impl Observer for Watch {
                 0 => format!("{node}: {} {unit}", grouped(done)),
                 total => format!("{node}: {} of {} {unit}", grouped(done), grouped(total)),
             }),
-            Seen::Built { node, seconds, .. } => self.line(&format!("built    {node} ({seconds:.1} s)")),
-            Seen::Worker { fingerprint, placement } => {
+            RunEvent::Built { node, seconds, .. } => self.line(&format!("built    {node} ({seconds:.1} s)")),
+            RunEvent::WorkersReady { fingerprint, placement } => {
                 let mut state = self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
                 self.note(&mut state, |record| record.placed(placement));
                 drop(state);
@@ -182,20 +182,22 @@ impl Observer for Watch {
                     fingerprint.libtorch, fingerprint.cpu, fingerprint.cpu_capability
                 ));
             }
-            Seen::Resumed { node, step } => self.line(&format!("resuming {node} at step {step} (checkpoint verified)")),
-            Seen::Step {
+            RunEvent::Resumed { node, step } => {
+                self.line(&format!("resuming {node} at step {step} (checkpoint verified)"))
+            }
+            RunEvent::Step {
                 step,
                 stage,
                 of,
                 tokens_per_step,
             } => self.step(step, stage, of, tokens_per_step),
-            Seen::Evaluating { node, set, done, of } => {
+            RunEvent::Evaluating { node, set, done, of } => {
                 self.live(|| format!("{node}: {set}, {} of {} tokens", grouped(done), grouped(of)));
             }
-            Seen::Note { text } => self.line(text),
+            RunEvent::Note { text } => self.line(text),
             // However little is to be shown.
-            Seen::Restart { text } if matches!(self.style, Style::Silent) => eprintln!("{text}"),
-            Seen::Restart { text } => self.line(text),
+            RunEvent::Restart { text } if matches!(self.style, Style::Silent) => eprintln!("{text}"),
+            RunEvent::Restart { text } => self.line(text),
         }
     }
 }

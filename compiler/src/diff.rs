@@ -8,12 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use crate::check::{Assumption, AssumptionKind, assumptions};
-use crate::fields::TrainFields;
-use crate::graph::{Kind, Pins, lower};
+use crate::graph::{Kind, NodeId, Pins, Role, Work, lower};
 use crate::hash::{Key, Keyed, Preimage, hash};
 use crate::lock::{Lock, LockedSource};
 use crate::spec::Spec;
-use crate::why::{Change, changes};
+use crate::why::{changes, list_changes};
 
 #[derive(Clone, Debug, Serialize)]
 pub struct Diff {
@@ -52,20 +51,13 @@ pub struct ChangedNodes {
 }
 
 impl ChangedNodes {
-    /// The stages of which the beginning is reused.
-    fn find_shared(&mut self) {
-        let step = |name: &str| -> Option<(String, u64)> {
-            let (stage, step) = name.split_once('@')?;
-            Some((stage.to_string(), step.parse().ok()?))
-        };
-        let stages: BTreeSet<String> = self
-            .rerun
-            .iter()
-            .filter_map(|rerun| Some(step(&rerun.name)?.0))
-            .collect();
-        for (stage, step) in self.reused.iter().filter_map(|name| step(name)) {
-            if stages.contains(&stage) {
-                let last = self.shared.entry(stage).or_default();
+    /// Finds the stages of which the beginning is reused; `trained` gives the stage and step of a checkpoint by its name.
+    fn find_shared<'a>(&mut self, trained: impl Fn(&str) -> Option<(&'a str, u64)>) {
+        let reruns = self.rerun.iter().filter_map(|rerun| trained(&rerun.name));
+        let stages: BTreeSet<&str> = reruns.map(|(stage, _)| stage).collect();
+        for (stage, step) in self.reused.iter().filter_map(|name| trained(name)) {
+            if stages.contains(stage) {
+                let last = self.shared.entry(stage.to_owned()).or_default();
                 *last = step.max(*last);
             }
         }
@@ -119,15 +111,15 @@ pub fn diff([old, new]: [&Spec; 2], [old_pins, new_pins]: [&Pins; 2]) -> Diff {
     for id in new.graph.ids() {
         let node = new.graph.node(id);
         if had.contains(&new.key(id)) {
-            nodes.reused.push(node.name.clone());
+            nodes.reused.push(node.name().to_owned());
             continue;
         }
-        severity = severity.max(Severity::of(node.kind));
-        if node.kind == Kind::Train {
+        severity = severity.max(Severity::of(node.kind()));
+        if node.kind() == Kind::Train {
             cost = cost.plus(segment_cost(&new, id));
         }
         nodes.rerun.push(Rerun {
-            name: node.name.clone(),
+            name: node.name().to_owned(),
             reason: reason(&old, &new, id, &rename),
         });
     }
@@ -138,7 +130,7 @@ pub fn diff([old, new]: [&Spec; 2], [old_pins, new_pins]: [&Pins; 2]) -> Diff {
         .filter(|name| !kept.contains(name))
         .map(String::from)
         .collect();
-    nodes.find_shared();
+    nodes.find_shared(|name| new.graph.node(new.graph.find(name)?).origin.trained());
     Diff {
         changed,
         assumptions,
@@ -201,7 +193,7 @@ pub fn locks(old: &Lock, new: &Lock, made: &dyn Fn(Key) -> Option<Preimage>) -> 
         severity = severity.max(Severity::of(node.kind));
         let reason = match before.map(|before| (made(before.key), made(node.key))) {
             None => "new".to_string(),
-            Some((Some(old), Some(new))) => words(&changes(&old, &new)),
+            Some((Some(old), Some(new))) => list_changes(&changes(&old, &new)),
             Some(_) => "its key differs".to_string(),
         };
         nodes.rerun.push(Rerun {
@@ -215,7 +207,10 @@ pub fn locks(old: &Lock, new: &Lock, made: &dyn Fn(Key) -> Option<Preimage>) -> 
         .filter(|name| !new.node.contains_key(*name))
         .cloned()
         .collect();
-    nodes.find_shared();
+    nodes.find_shared(|name| {
+        let (name, node) = new.node.get_key_value(name)?;
+        node.trained(name)
+    });
     if !changed.is_empty() || !nodes.removed.is_empty() {
         severity = severity.max(Severity::Same);
     }
@@ -252,10 +247,6 @@ fn changed_assumptions(old: &Spec, new: &Spec) -> Vec<ChangedAssumption> {
     paths.into_iter().filter_map(change).collect()
 }
 
-fn words(changes: &[Change]) -> String {
-    changes.iter().map(Change::to_string).collect::<Vec<_>>().join("; ")
-}
-
 /// Values of an experiment of another name are the same values.
 struct Rename {
     old: String,
@@ -281,13 +272,13 @@ impl Rename {
     }
 }
 
-fn reason(old: &Keyed, new: &Keyed, id: crate::graph::NodeId, rename: &Rename) -> String {
-    let Some(before) = old.graph.find(&new.graph.node(id).name) else {
+fn reason(old: &Keyed, new: &Keyed, id: NodeId, rename: &Rename) -> String {
+    let Some(before) = old.graph.find(new.graph.node(id).name()) else {
         return "new".to_string();
     };
     let mut before = old.preimage(before);
     before.spec = rename.paths(before.spec);
-    words(&changes(&before, &new.preimage(id)))
+    list_changes(&changes(&before, &new.preimage(id)))
 }
 
 impl Cost {
@@ -302,15 +293,15 @@ impl Cost {
 }
 
 /// Returns what one segment trains, from the checkpoint before it to its own.
-pub fn segment_cost(keyed: &Keyed, id: crate::graph::NodeId) -> Cost {
-    let node = keyed.graph.node(id);
-    let Ok(fields) = serde_json::from_value::<TrainFields>(node.fields.clone()) else {
+pub fn segment_cost(keyed: &Keyed, id: NodeId) -> Cost {
+    let graph = &keyed.graph;
+    let Work::Train(fields) = &graph.node(id).work else {
         return Cost::default();
     };
-    let before = keyed.graph.inputs(id).find(|input| !input.identity);
+    let before = graph.input(id, &Role::ResumesFrom);
     let from = before
-        .and_then(|input| keyed.graph.node(input.node).name.split_once('@')?.1.parse().ok())
-        .unwrap_or(0);
+        .and_then(|before| graph.node(before).origin.trained())
+        .map_or(0, |(_, step)| step);
     let steps = fields.last_step.saturating_sub(from);
     let tokens = steps * u64::from(fields.global_batch) * u64::from(fields.sequence);
     Cost {

@@ -211,7 +211,7 @@ pub struct TokensFields {
     pub vocabulary: u32,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Split {
     Train,
@@ -320,66 +320,39 @@ pub enum WeightsHow {
     Gguf { member: String },
 }
 
-/// What fixes the order of every floating-point sum.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "contract", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Numerics {
-    /// Same bits under any layout and number of threads: sums follow the logical grid.
-    Invariant {
-        /// Logical tensor shards (a power of two that divides heads, feed-forward and vocabulary).
-        tensor: u32,
-        /// Logical gradient lanes (a power of two).
-        lanes: u32,
-        /// Sequences of one micro-batch.
-        micro_batch: u32,
-    },
-    /// As `invariant`, and the same bits on every x86-64 processor: every kernel is Aurora's own.
-    Portable { tensor: u32, lanes: u32, micro_batch: u32 },
-    /// The library's fastest kernels; sums across shards and lanes follow the grid all the same.
-    Native { tensor: u32, lanes: u32, micro_batch: u32 },
+/// What fixes the order of every floating-point sum: a contract over a logical grid.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Numerics {
+    pub contract: Contract,
+    /// Logical tensor shards (a power of two that divides heads, feed-forward and vocabulary).
+    pub tensor: u32,
+    /// Logical gradient lanes (a power of two).
+    pub lanes: u32,
+    /// Sequences of one micro-batch.
+    pub micro_batch: u32,
 }
 
-impl Numerics {
-    /// The contract of this name over a logical grid.
-    pub fn named(contract: &str, tensor: u32, lanes: u32, micro_batch: u32) -> Option<Self> {
-        Some(match contract {
-            "invariant" => Self::Invariant {
-                tensor,
-                lanes,
-                micro_batch,
-            },
-            "portable" => Self::Portable {
-                tensor,
-                lanes,
-                micro_batch,
-            },
-            "native" => Self::Native {
-                tensor,
-                lanes,
-                micro_batch,
-            },
-            _ => return None,
-        })
-    }
+/// For what the bits of a result hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Contract {
+    /// Any layout and number of threads on one kind of processor: sums follow the logical grid.
+    Invariant,
+    /// As `invariant`, on every x86-64-v3 processor: every kernel is Aurora's own.
+    Portable,
+    /// The library's fastest kernels; sums across shards and lanes follow the grid all the same.
+    Native,
+}
 
-    /// Logical tensor shards, logical gradient lanes, and sequences of a micro-batch.
-    pub fn grid(&self) -> [u32; 3] {
-        match *self {
-            Self::Invariant {
-                tensor,
-                lanes,
-                micro_batch,
-            }
-            | Self::Portable {
-                tensor,
-                lanes,
-                micro_batch,
-            }
-            | Self::Native {
-                tensor,
-                lanes,
-                micro_batch,
-            } => [tensor, lanes, micro_batch],
+impl Contract {
+    /// The contract that the language calls this.
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "invariant" => Some(Self::Invariant),
+            "portable" => Some(Self::Portable),
+            "native" => Some(Self::Native),
+            _ => None,
         }
     }
 }
@@ -425,7 +398,8 @@ pub enum Piece {
     },
 }
 
-/// One segment of a stage: the steps `first_step..last_step`, between two checkpoints.
+/// A stage up to a checkpoint: its first `last_step` steps. Where a run resumes is no part of this: the engine decides it
+/// and states it in the job of the worker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainFields {
@@ -433,11 +407,10 @@ pub struct TrainFields {
     pub numerics: Numerics,
     pub precision: Precision,
     pub optimizer: AdamW,
-    /// The optimizer's moments at the start of this segment: taken from the input, or zero.
+    /// The optimizer's moments before the stage's first step: taken from the input, or zero.
     pub optimizer_state: OptimizerState,
-    /// Only the pieces that touch this segment, in order.
+    /// The pieces up to `last_step`, in order.
     pub schedule: Vec<Piece>,
-    pub first_step: u64,
     pub last_step: u64,
     /// Sequences.
     pub global_batch: u32,

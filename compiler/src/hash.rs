@@ -22,7 +22,7 @@ use std::fmt::{self, Write};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::graph::{Graph, Input, Node, NodeId};
+use crate::graph::{Graph, Input, Node, NodeId, Role, Work};
 
 /// What makes two nodes the same work: BLAKE3 of the encoding above.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -93,16 +93,51 @@ pub enum Scalar<'a> {
     Count(u64),
 }
 
-fn describe(node: &Node, inputs: &[(Input, String, Key)], to: &mut dyn Listener) {
-    to.enter(node.kind.name(), node.kind.version());
-    for (path, scalar) in flatten(&node.fields) {
+/// Describes a node up to its inputs.
+fn describe_work(node: &Node, to: &mut dyn Listener) {
+    let kind = node.kind();
+    to.enter(kind.name(), kind.version());
+    for (path, scalar) in flatten(&encoded(&node.work)) {
         to.field(&path, scalar);
     }
-    for (input, name, key) in inputs {
-        to.input(&input.role, name, *key);
+}
+
+/// Describes the rest of a node: `inputs` are those of its identity, with their names and keys.
+fn describe_inputs<'a>(node: &Node, inputs: impl IntoIterator<Item = (&'a Role, &'a str, Key)>, to: &mut dyn Listener) {
+    for (role, name, key) in inputs {
+        to.input(&role.name(), name, key);
     }
     for path in &node.unknown {
         to.unknown(path);
+    }
+}
+
+/// The fields of a node's work in the form that is hashed. Where it differs from the struct:
+///
+/// | Encoded | Struct |
+/// |---|---|
+/// | `train`: `first_step` is 0 | none: a checkpoint is defined by all steps from the start of its stage |
+pub fn encoded(work: &Work) -> Value {
+    fn plain(fields: &impl Serialize) -> Value {
+        serde_json::to_value(fields).expect("the fields of a node are plain data with text keys")
+    }
+    match work {
+        Work::Source(fields) => plain(fields),
+        Work::Extract(fields) => plain(fields),
+        Work::Filter(fields) => plain(fields),
+        Work::Tokenizer(fields) => plain(fields),
+        Work::Tokens(fields) => plain(fields),
+        Work::Order(fields) => plain(fields),
+        Work::Weights(fields) => plain(fields),
+        Work::Train(fields) => {
+            let mut fields = plain(fields);
+            fields["first_step"] = 0.into();
+            fields
+        }
+        Work::Eval(fields) | Work::Answers(fields) => plain(fields),
+        Work::Judge(fields) => plain(fields),
+        Work::Expect(fields) => plain(fields),
+        Work::Report(fields) => plain(fields),
     }
 }
 
@@ -147,6 +182,7 @@ fn collect<'a>(path: &mut String, value: &'a Value, leaves: &mut Vec<(String, Sc
     leaves.push((path.clone(), scalar));
 }
 
+#[derive(Clone)]
 struct Hashing(blake3::Hasher);
 
 impl Hashing {
@@ -271,65 +307,78 @@ impl Keyed {
 
     /// Returns what the node's key was made of.
     pub fn preimage(&self, id: NodeId) -> Preimage {
+        let node = self.graph.node(id);
+        let inputs = identity_inputs(&self.graph, id);
+        let named = inputs
+            .iter()
+            .map(|input| (&input.role, self.graph.node(input.node).name(), self.key(input.node)));
         let mut listener = Explaining(Preimage::default());
-        let inputs = identity_inputs(&self.graph, id, &|input| self.keys[input.index()]);
-        describe(self.graph.node(id), &inputs, &mut listener);
-        listener.0.spec = self.graph.node(id).spec_values.as_ref().clone();
+        describe_work(node, &mut listener);
+        describe_inputs(node, named, &mut listener);
+        listener.0.spec = node.spec_values.as_ref().clone();
         listener.0
     }
 
     /// Returns the key that the node would have if its inputs were known by `digests` of their results: two nodes
     /// with equal realised keys have equal results even where their inputs came about in different ways.
     pub fn realised(&self, id: NodeId, digests: &dyn Fn(NodeId) -> Key) -> Key {
-        let inputs = identity_inputs(&self.graph, id, digests);
-        key_of("aurora result 1\0", self.graph.node(id), &inputs)
+        let node = self.graph.node(id);
+        finish(
+            hash_work(RESULT_DOMAIN, node),
+            node,
+            &identity_inputs(&self.graph, id),
+            digests,
+        )
     }
 }
 
-fn identity_inputs(graph: &Graph, id: NodeId, known: &dyn Fn(NodeId) -> Key) -> Vec<(Input, String, Key)> {
-    let identity = graph.inputs(id).filter(|input| input.identity);
-    identity
-        .map(|input| {
-            let (name, key) = (graph.node(input.node).name.clone(), known(input.node));
-            (input, name, key)
-        })
-        .collect()
+/// The inputs that are part of a node's identity, in their order.
+fn identity_inputs(graph: &Graph, id: NodeId) -> Vec<Input> {
+    graph.inputs(id).filter(|input| input.role.is_identity()).collect()
 }
 
-fn key_of(domain: &str, node: &Node, inputs: &[(Input, String, Key)]) -> Key {
+/// The hash of a domain and of a node up to its inputs.
+fn hash_work(domain: &str, node: &Node) -> Hashing {
     let mut listener = Hashing(blake3::Hasher::new());
     listener.0.update(domain.as_bytes());
-    describe(node, inputs, &mut listener);
+    describe_work(node, &mut listener);
+    listener
+}
+
+/// Completes the hash of a node whose inputs have these keys.
+fn finish(mut listener: Hashing, node: &Node, inputs: &[Input], key: impl Fn(NodeId) -> Key) -> Key {
+    let inputs = inputs.iter().map(|input| (&input.role, "", key(input.node)));
+    describe_inputs(node, inputs, &mut listener);
     Key(*listener.0.finalize().as_bytes())
 }
 
 const KEY_DOMAIN: &str = "aurora key 1\0";
+const RESULT_DOMAIN: &str = "aurora result 1\0";
 
 /// Gives every node its key. Inputs come before their users in a graph, so one pass is enough.
 pub fn hash(graph: Graph) -> Keyed {
     let mut keys: Vec<Key> = Vec::with_capacity(graph.len());
     for id in graph.ids() {
-        let inputs = identity_inputs(&graph, id, &|input: NodeId| keys[input.index()]);
-        keys.push(key_of(KEY_DOMAIN, graph.node(id), &inputs));
+        let node = graph.node(id);
+        let inputs = identity_inputs(&graph, id);
+        keys.push(finish(hash_work(KEY_DOMAIN, node), node, &inputs, |input| {
+            keys[input.index()]
+        }));
     }
     Keyed { graph, keys }
 }
 
-/// A keyed graph from which others with few differences are keyed: what was hashed of each node is kept up to its
-/// inputs.
+/// A keyed graph from which others with few differences are keyed: the hash of every node up to its inputs is kept.
 pub struct Base {
     keyed: Keyed,
-    before_inputs: Vec<blake3::Hasher>,
+    works: Vec<Hashing>,
 }
 
 impl Base {
     pub fn of(keyed: Keyed) -> Self {
-        let before_inputs = keyed
-            .graph
-            .ids()
-            .map(|id| before_inputs(keyed.graph.node(id)))
-            .collect();
-        Self { keyed, before_inputs }
+        let nodes = keyed.graph.ids().map(|id| keyed.graph.node(id));
+        let works = nodes.map(|node| hash_work(KEY_DOMAIN, node)).collect();
+        Self { keyed, works }
     }
 
     pub fn graph(&self) -> &Graph {
@@ -342,35 +391,20 @@ impl Base {
         let graph = &self.keyed.graph;
         for id in graph.ids() {
             let other = changed.iter().find(|(changed, _)| *changed == id).map(|(_, node)| node);
+            let inputs = identity_inputs(graph, id);
             let has_moved = |input: &Input| keys[input.node.index()] != self.keyed.key(input.node);
-            if other.is_none() && !graph.inputs(id).any(|input| input.identity && has_moved(&input)) {
+            if other.is_none() && !inputs.iter().any(has_moved) {
                 continue;
             }
-            let hasher = match other {
-                Some(node) => before_inputs(node),
-                None => self.before_inputs[id.index()].clone(),
+            let work = match other {
+                Some(node) => hash_work(KEY_DOMAIN, node),
+                None => self.works[id.index()].clone(),
             };
-            let mut listener = Hashing(hasher);
-            for input in graph.inputs(id).filter(|input| input.identity) {
-                listener.input(&input.role, "", keys[input.node.index()]);
-            }
-            for path in &other.unwrap_or_else(|| graph.node(id)).unknown {
-                listener.unknown(path);
-            }
-            keys[id.index()] = Key(*listener.0.finalize().as_bytes());
+            let node = other.unwrap_or_else(|| graph.node(id));
+            keys[id.index()] = finish(work, node, &inputs, |input| keys[input.index()]);
         }
         keys
     }
-}
-
-fn before_inputs(node: &Node) -> blake3::Hasher {
-    let mut listener = Hashing(blake3::Hasher::new());
-    listener.0.update(KEY_DOMAIN.as_bytes());
-    listener.enter(node.kind.name(), node.kind.version());
-    for (path, scalar) in flatten(&node.fields) {
-        listener.field(&path, scalar);
-    }
-    listener.0
 }
 
 /// Returns the digest of a node's outputs: BLAKE3 over the sorted names and contents of its files.

@@ -43,7 +43,7 @@ struct Grid {
 
 impl Grid {
     fn new(numerics: &Numerics) -> Self {
-        let [tensor, lanes, micro_batch] = numerics.grid().map(u64::from);
+        let [tensor, lanes, micro_batch] = [numerics.tensor, numerics.lanes, numerics.micro_batch].map(u64::from);
         Self {
             tensor,
             lanes,
@@ -291,7 +291,7 @@ pub fn by_stage(fields: &TrainFields, placement: &Placement) -> Vec<(u32, Memory
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fields::{Activation, AdamW, OptimizerState};
+    use crate::fields::{Activation, AdamW, Contract, OptimizerState};
 
     /// StarCoder, as its paper (Li et al. 2023, table 3) and its `config.json` have it.
     fn starcoder() -> TrainFields {
@@ -310,7 +310,8 @@ mod tests {
                 rotary_base: None,
                 tied_embeddings: true,
             },
-            numerics: Numerics::Invariant {
+            numerics: Numerics {
+                contract: Contract::Invariant,
                 tensor: 4,
                 lanes: 32,
                 micro_batch: 1,
@@ -325,7 +326,6 @@ mod tests {
             },
             optimizer_state: OptimizerState::Reset,
             schedule: Vec::new(),
-            first_step: 0,
             last_step: 1,
             global_batch: 512,
             sequence: 8192,

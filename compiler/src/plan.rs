@@ -1,26 +1,29 @@
 //! What a run would do: every node with its state and, where it has to run, the reason.
 //!
-//! In: a keyed graph and what a store has. Out: a [`Plan`]. Not here: the store itself, which answers through [`Have`].
+//! In: a keyed graph and what a store has. Out: a [`Plan`]. Not here: the store itself, which answers through
+//! [`ResultCache`].
+
+use std::fmt;
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::graph::{Kind, NodeId};
 use crate::hash::{Key, Keyed, Preimage};
-use crate::why::{Change, changes};
+use crate::why::{Change, list_changes};
 
-/// What is known of results made before.
-pub trait Have {
-    fn result(&self, key: Key) -> Found;
-    /// What the node of this name was made of when it was last built.
+/// What is known of earlier results.
+pub trait ResultCache {
+    fn result(&self, key: Key) -> CachedResult;
+    /// What the key of the node of this name was made of when the node was last built.
     fn last(&self, name: &str) -> Option<Preimage>;
-    /// The step after which an unfinished checkpoint of this training node stands.
+    /// The step of a partial checkpoint of this training node.
     fn partial(&self, key: Key) -> Option<u64>;
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Found {
-    Whole,
+pub enum CachedResult {
+    Complete,
     Missing,
     /// An object of the result no longer has the bytes it was published with.
     Damaged {
@@ -31,76 +34,113 @@ pub enum Found {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// The result is there.
+    /// The result is in the store.
     Cached,
-    /// Never built.
+    /// Never built, or its result was removed.
     Run,
     /// Built before from something else, or damaged since.
     Changed,
 }
 
+/// Why a node has to run.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reason {
+    NotBuilt,
+    /// It was built from the same inputs before.
+    Removed,
+    Changed(Vec<Change>),
+    Damaged {
+        object: String,
+    },
+}
+
 #[derive(Clone, Debug)]
-pub struct Planned {
+pub struct PlannedNode {
     pub id: NodeId,
-    pub state: State,
-    pub why: Vec<Change>,
-    pub reason: Option<String>,
+    /// None if the result is there.
+    pub reason: Option<Reason>,
+    /// The step of the partial checkpoint from which it resumes.
+    pub resumes_from: Option<u64>,
+}
+
+impl PlannedNode {
+    pub fn state(&self) -> State {
+        match self.reason {
+            None => State::Cached,
+            Some(Reason::NotBuilt | Reason::Removed) => State::Run,
+            Some(Reason::Changed(_) | Reason::Damaged { .. }) => State::Changed,
+        }
+    }
+
+    /// What differs from the node that was last built under this name.
+    pub fn changes(&self) -> &[Change] {
+        match &self.reason {
+            Some(Reason::Changed(changes)) => changes,
+            _ => &[],
+        }
+    }
+
+    /// The reason, and where it resumes, as text.
+    pub fn explanation(&self) -> Option<String> {
+        let reason = self.reason.as_ref()?;
+        Some(match self.resumes_from {
+            Some(step) => format!("{reason}; resumes from step {step}"),
+            None => reason.to_string(),
+        })
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotBuilt => f.write_str("not built yet"),
+            Self::Removed => f.write_str("its result is no longer in the store"),
+            Self::Changed(changes) => f.write_str(&list_changes(changes)),
+            Self::Damaged { object } => write!(f, "object {object} of its result is damaged"),
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// In the graph's order: inputs before users.
-    pub nodes: Vec<Planned>,
+    pub nodes: Vec<PlannedNode>,
 }
 
 impl Plan {
     pub fn count(&self, state: State) -> usize {
-        self.nodes.iter().filter(|node| node.state == state).count()
+        self.nodes.iter().filter(|node| node.state() == state).count()
     }
 
     pub fn is_done(&self) -> bool {
-        self.count(State::Cached) == self.nodes.len()
+        self.nodes.iter().all(|node| node.reason.is_none())
     }
 }
 
 /// Compares a graph with what is there.
-pub fn plan(keyed: &Keyed, have: &dyn Have) -> Plan {
-    let nodes = keyed.graph.ids().map(|id| planned(keyed, have, id)).collect();
+pub fn plan(keyed: &Keyed, cache: &dyn ResultCache) -> Plan {
+    let nodes = keyed.graph.ids().map(|id| plan_node(keyed, cache, id)).collect();
     Plan { nodes }
 }
 
-fn planned(keyed: &Keyed, have: &dyn Have, id: NodeId) -> Planned {
+fn plan_node(keyed: &Keyed, cache: &dyn ResultCache, id: NodeId) -> PlannedNode {
     let key = keyed.key(id);
-    let damaged = match have.result(key) {
-        Found::Whole => {
-            return Planned {
-                id,
-                state: State::Cached,
-                why: Vec::new(),
-                reason: None,
-            };
-        }
-        Found::Damaged { object } => Some(object),
-        Found::Missing => None,
-    };
     let node = keyed.graph.node(id);
-    let why = have.last(&node.name).map(|old| changes(&old, &keyed.preimage(id)));
-    let resumes = (node.kind == Kind::Train).then(|| have.partial(key)).flatten();
-    let resumes = resumes.map(|step| format!("; goes on from step {step}"));
-    let (state, reason) = match (damaged, &why) {
-        (Some(object), _) => (State::Changed, format!("object {object} of its result is damaged")),
-        (None, None) => (State::Run, "not built yet".to_string()),
-        (None, Some(why)) if why.is_empty() => (State::Run, "its result is no longer in the store".to_string()),
-        (None, Some(why)) => (
-            State::Changed,
-            why.iter().map(Change::to_string).collect::<Vec<_>>().join("; "),
-        ),
+    let reason = match cache.result(key) {
+        CachedResult::Complete => None,
+        CachedResult::Damaged { object } => Some(Reason::Damaged { object }),
+        CachedResult::Missing => Some(match cache.last(node.name()) {
+            None => Reason::NotBuilt,
+            Some(old) => match crate::why::changes(&old, &keyed.preimage(id)) {
+                changes if changes.is_empty() => Reason::Removed,
+                changes => Reason::Changed(changes),
+            },
+        }),
     };
-    let reason = Some(reason + resumes.as_deref().unwrap_or_default());
-    Planned {
+    let can_resume = reason.is_some() && node.kind() == Kind::Train;
+    PlannedNode {
         id,
-        state,
-        why: why.unwrap_or_default(),
         reason,
+        resumes_from: can_resume.then(|| cache.partial(key)).flatten(),
     }
 }

@@ -246,6 +246,16 @@ pub struct Metric {
     pub set: String,
 }
 
+impl BlockKind {
+    /// The word for several blocks of the kind.
+    pub fn plural(self) -> String {
+        match self {
+            Self::Corpus => "corpora".to_owned(),
+            other => format!("{other}s"),
+        }
+    }
+}
+
 impl fmt::Display for BlockKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

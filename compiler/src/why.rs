@@ -10,6 +10,12 @@ use serde::Serialize;
 
 use crate::hash::Preimage;
 
+/// Changes as one line of text.
+pub fn list_changes(changes: &[Change]) -> String {
+    let texts: Vec<String> = changes.iter().map(Change::to_string).collect();
+    texts.join("; ")
+}
+
 /// One difference between two pre-images of a node.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(tag = "what", rename_all = "snake_case")]

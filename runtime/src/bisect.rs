@@ -3,8 +3,7 @@
 //! In: the keyed graph and the stores of both. Out: nothing, the first node that differs, or the steps of a train node
 //! among which the first difference lies. Not here: executing them again (`engine`), what they compute (`trace`).
 
-use aurora_compiler::fields::TrainFields;
-use aurora_compiler::graph::{Kind, NodeId};
+use aurora_compiler::graph::{NodeId, Role};
 use aurora_compiler::hash::Keyed;
 use camino::Utf8PathBuf;
 
@@ -23,8 +22,6 @@ pub enum BisectError {
         store: Utf8PathBuf,
         source: std::io::Error,
     },
-    #[error("the fields of `{node}` are not those of a train node")]
-    Fields { node: String, source: serde_json::Error },
 }
 
 /// Where the results of two executions part.
@@ -64,24 +61,15 @@ pub fn locate(keyed: &Keyed, a: &Store, b: &Store) -> Result<Fork, BisectError> 
         if old.digest == new.digest {
             continue;
         }
-        if node.kind != Kind::Train {
+        let Some((_, last)) = node.origin.trained() else {
             return Ok(Fork::Node(first_difference(keyed, id, a, b)));
-        }
-        let trails = (steps(a, &old)?, steps(b, &new)?);
-        let fields = |id: NodeId| {
-            let node = keyed.graph.node(id);
-            serde_json::from_value::<TrainFields>(node.fields.clone()).map_err(|source| BisectError::Fields {
-                node: node.name.clone(),
-                source,
-            })
         };
-        let own = fields(id)?;
-        let before = keyed.graph.inputs(id).find(|input| input.role == "goes on from");
+        let trails = (steps(a, &old)?, steps(b, &new)?);
+        let before = keyed.graph.input(id, &Role::ResumesFrom);
         let first = before
-            .map(|input| fields(input.node))
-            .transpose()?
-            .map_or(own.first_step, |before| before.last_step);
-        return Ok(Fork::Steps(stretch(id, first..own.last_step, &trails.0, &trails.1)));
+            .and_then(|before| keyed.graph.node(before).origin.trained())
+            .map_or(0, |(_, step)| step);
+        return Ok(Fork::Steps(stretch(id, first..last, &trails.0, &trails.1)));
     }
     Ok(Fork::Nowhere { nodes })
 }
@@ -103,7 +91,7 @@ fn stretch(node: NodeId, segment: std::ops::Range<u64>, a: &[TrailStep], b: &[Tr
 
 fn record(keyed: &Keyed, id: NodeId, store: &Store) -> Result<Record, BisectError> {
     store.record(keyed.key(id)).ok_or_else(|| BisectError::Missing {
-        node: keyed.graph.node(id).name.clone(),
+        node: keyed.graph.node(id).name().to_owned(),
         store: store.root().to_owned(),
     })
 }

@@ -52,7 +52,7 @@ impl fmt::Display for Difference {
 pub fn first_difference(keyed: &Keyed, id: NodeId, first: &Store, second: &Store) -> Difference {
     let node = keyed.graph.node(id);
     let mut found = Difference {
-        node: node.name.clone(),
+        node: node.name().to_owned(),
         ..Difference::default()
     };
     let (Some(old), Some(new)) = (first.record(keyed.key(id)), second.record(keyed.key(id))) else {
@@ -69,7 +69,7 @@ pub fn first_difference(keyed: &Keyed, id: NodeId, first: &Store, second: &Store
         found.note = Some("the store agrees with the repetition: the lock's digest is another".to_string());
         return found;
     }
-    if node.kind == Kind::Train {
+    if node.kind() == Kind::Train {
         let path =
             |store: &Store, record: &Record, name: &str| Some(store.object_path(&record.outputs.get(name)?.content));
         if let (Some(old_trail), Some(new_trail)) =

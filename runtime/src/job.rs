@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use aurora_compiler::fields::{EvalFields, TrainFields};
+use aurora_compiler::fields::{EvalFields, OptimizerState, TrainFields};
 pub use aurora_compiler::placement::{Placement, Recompute};
 use camino::Utf8PathBuf;
 use serde::{Deserialize, Serialize};
@@ -66,6 +66,10 @@ pub struct TrainJob {
     pub node: String,
     pub key: String,
     pub fields: TrainFields,
+    /// Steps of the stage that the start has done already.
+    pub first_step: u64,
+    /// The optimizer's moments at the first step: taken from the start, or zero.
+    pub optimizer_state: OptimizerState,
     pub start: Start,
     pub order: aurora_compiler::fields::OrderFields,
     /// Token files of each component of the order, in its order; a component's files are read as one stream.

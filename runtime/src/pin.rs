@@ -1,4 +1,4 @@
-//! Pins: which bytes the sources of a spec stand for.
+//! Pins: which bytes each source of a spec has.
 //!
 //! In: a spec, the pins of its lock, the local files as they are now. Out: a pin for every source, and the files of
 //! those that had to be fetched. Not here: how a reference is fetched (`source`), the lock's text (`compiler::lock`).
@@ -40,7 +40,7 @@ impl PinError {
     }
 }
 
-/// The sources of a spec: name and reference. Weights that a model takes from the hub are one of their own.
+/// The sources of a spec: name and reference. Weights that a model takes from the hub are a source of their own.
 pub fn sources(spec: &Spec) -> Vec<(String, String)> {
     let blocks = spec.blocks.iter().filter(|(id, _)| id.kind == BlockKind::Source);
     let from = blocks.filter_map(|(id, block)| match &block.fields.get("from")?.value {
@@ -63,7 +63,7 @@ fn is_local(from: &str) -> bool {
     from.starts_with("file:")
 }
 
-/// Takes the pins of packages from a lock, where the spec still asks for the same.
+/// Takes the pins of packages from a lock, where the spec still refers to the same.
 pub fn from_lock(spec: &Spec, lock: Option<&Lock>) -> Pins {
     let mut pins = lock.map(Lock::pins).unwrap_or_default();
     let wanted: BTreeMap<String, String> = sources(spec).into_iter().filter(|(_, from)| !is_local(from)).collect();
@@ -92,7 +92,7 @@ pub fn local(spec: &Spec, root: &Utf8Path) -> Result<Pins, PinError> {
             name: name.clone(),
             source,
         };
-        // A local file is read where it lies: nothing is written to the folders that a fetch would use.
+        // A local file is read in place: nothing is written to the folders that a fetch would use.
         let context = Context {
             name: &name,
             project: root,
@@ -112,9 +112,9 @@ fn parse(reference: &str) -> Result<Reference, FetchError> {
     reference.parse().map_err(FetchError::from)
 }
 
-/// A source's files, and the temporary folder that they lie in.
-pub struct Brought {
-    pub fetched: Fetched,
+/// A fetched source, and the temporary folder that its files are in.
+pub struct FetchedFiles {
+    pub source: Fetched,
     _scratch: Scratch,
 }
 
@@ -123,16 +123,16 @@ pub struct Pinning<'a> {
     pub root: &'a Utf8Path,
     pub store: &'a Store,
     pub offline: bool,
-    /// Told what is being fetched.
+    /// Receives a line for each source that is fetched.
     pub note: &'a (dyn Fn(&str) + Sync),
     pub watch: Watch<'a>,
 }
 
-/// Most sources fetched at a time: it is the network that is waited for.
+/// Sources fetched at a time; the network is the bottleneck.
 const AT_ONCE: usize = 4;
 
 impl Pinning<'_> {
-    /// Pins every source that has no pin yet, and those named by `upgrade` anew.
+    /// Pins every source that has no pin yet, and those in `upgrade` again.
     ///
     /// # Errors
     /// The first source (by name) that cannot be pinned.
@@ -141,7 +141,7 @@ impl Pinning<'_> {
         spec: &Spec,
         have: Pins,
         upgrade: &[String],
-    ) -> Result<(Pins, BTreeMap<String, Brought>), PinError> {
+    ) -> Result<(Pins, BTreeMap<String, FetchedFiles>), PinError> {
         let all = sources(spec);
         if let Some(name) = upgrade.iter().find(|name| !all.iter().any(|(known, _)| known == *name)) {
             return Err(PinError::NoSource { name: name.clone() });
@@ -163,11 +163,11 @@ impl Pinning<'_> {
                     loop {
                         let next = queue.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).next();
                         let Some((name, from)) = next else { break };
-                        let brought = self.bring(name, from, None, upgrade.contains(name));
-                        let failed = brought.is_err();
+                        let files = self.fetch(name, from, None, upgrade.contains(name));
+                        let failed = files.is_err();
                         done.lock()
                             .unwrap_or_else(|poisoned| poisoned.into_inner())
-                            .insert(name.clone(), brought);
+                            .insert(name.clone(), files);
                         if failed {
                             break;
                         }
@@ -177,23 +177,23 @@ impl Pinning<'_> {
         });
         let mut fetched = BTreeMap::new();
         for (name, from) in &missing {
-            let brought = done
+            let files = done
                 .lock()
                 .unwrap_or_else(|poisoned| poisoned.into_inner())
                 .remove(name);
-            let Some(brought) = brought else { continue };
-            let brought = brought?;
-            pins.insert(name.clone(), pin_of(from, &brought.fetched));
-            fetched.insert(name.clone(), brought);
+            let Some(files) = files else { continue };
+            let files = files?;
+            pins.insert(name.clone(), pin_of(from, &files.source));
+            fetched.insert(name.clone(), files);
         }
         Ok((pins, fetched))
     }
 
-    /// Fetches one source; with a pin, its very content or an error.
+    /// Fetches one source; with a pin, any other content is an error.
     ///
     /// # Errors
     /// It cannot be fetched, or has another content.
-    pub fn bring(&self, name: &str, from: &str, pin: Option<&Pin>, newest: bool) -> Result<Brought, PinError> {
+    pub fn fetch(&self, name: &str, from: &str, pin: Option<&Pin>, newest: bool) -> Result<FetchedFiles, PinError> {
         let scratch = self.store.scratch()?;
         let wrap = |source| PinError::Fetch {
             name: name.to_string(),
@@ -213,9 +213,9 @@ impl Pinning<'_> {
             cache: &crate::cache_folder(),
             offline: self.offline,
         };
-        let fetched = source::fetch(&reference, pin, context, self.watch).map_err(wrap)?;
-        Ok(Brought {
-            fetched,
+        let source = source::fetch(&reference, pin, context, self.watch).map_err(wrap)?;
+        Ok(FetchedFiles {
+            source,
             _scratch: scratch,
         })
     }

@@ -6,26 +6,25 @@ use std::fmt;
 use aurora_compiler::hash::Keyed;
 use aurora_runtime::bisect::{Fork, Stretch, locate};
 use aurora_runtime::compare::{Difference, first_step_of, trail};
-use aurora_runtime::engine::crew::{Launch, Launching};
-use aurora_runtime::engine::{Observer as _, Run, Seen, Traced, chain};
+use aurora_runtime::engine::{ExternalInputs, Run, Traced, WorkerOptions};
 use aurora_runtime::job::{Placement, Recompute};
 use aurora_runtime::record::{RunFacts, runs};
+use aurora_runtime::results::Results;
 use aurora_runtime::store::Store;
 use aurora_runtime::trace::Comparison;
 use camino::{Utf8Path, Utf8PathBuf};
 use serde_json::{Value, json};
 
-use super::Context;
-use super::rerun::locked_graph;
-use super::run::{STOP, hear_signals, portable};
-use crate::arguments::Progress;
+use crate::arguments::{Progress, Selection};
+use crate::context::Context;
+use crate::execution::{STOP, install_signal_handlers, portable};
 use crate::failure::{Exit, Failure};
-use crate::launching::{START, TRANSFER, worker_program};
 use crate::output::{self, grouped};
-use crate::project::{Chosen, Loaded, Project, Reach, load, read_lock};
+use crate::project::{Loaded, Project, Reach, load, locked_graph, read_lock};
 use crate::watch::Watch;
+use crate::worker_launch::local_launch;
 
-/// A worker on this machine that is not heard for so long is lost.
+/// A worker without a heartbeat for this long is lost.
 const SILENCE: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// One execution, as the user named it.
@@ -50,7 +49,7 @@ pub fn run(context: &Context, names: [&str; 2], lock: Option<&Utf8Path>, progres
     let [a, b] = names.map(|name| execution(&project, name));
     let (a, b) = (a?, b?);
     if a.store.canonicalize_utf8()? == b.store.canonicalize_utf8()? {
-        return Err(Failure::fault(format!(
+        return Err(Failure::error(format!(
             "`{}` and `{}` are one store, which holds one result of every node",
             a.name, b.name
         ))
@@ -61,25 +60,29 @@ pub fn run(context: &Context, names: [&str; 2], lock: Option<&Utf8Path>, progres
         (None, Some(lock)) => project.root.join(lock),
         (None, None) => {
             return Err(
-                Failure::fault(format!("`{}` does not say which lock it was made for", a.name))
+                Failure::error(format!("`{}` does not say which lock it was made for", a.name))
                     .help("name it with `--lock LOCK`"),
             );
         }
     };
     let Some(lock) = read_lock(&lock_path)? else {
-        return Err(Failure::fault(format!("there is no lock `{lock_path}`"))
+        return Err(Failure::error(format!("there is no lock `{lock_path}`"))
             .help("start it in the project, or name a lock with `--lock LOCK`"));
     };
     let reach = Reach {
         lock: Some(&lock),
         ..context.reach()
     };
-    let loaded = load(&project.root.join(&lock.spec), &Chosen::of(&lock), context.json, reach)?;
+    let loaded = load(
+        &project.root.join(&lock.spec),
+        &Selection::of(&lock),
+        context.json,
+        reach,
+    )?;
     let keyed = locked_graph(&lock, &loaded)?;
     let (first, second) = (Store::open(&a.store)?, Store::look(&b.store));
     let fork = locate(&keyed, &first, &second).map_err(|error| {
-        Failure::fault(chain(&error))
-            .help("compare finished executions of the same lock: `aurora rerun LOCK --into DIR`")
+        Failure::from_error(&error).help("compare finished executions of the same lock: `aurora rerun LOCK --into DIR`")
     })?;
     match fork {
         Fork::Nowhere { nodes } => {
@@ -92,10 +95,10 @@ pub fn run(context: &Context, names: [&str; 2], lock: Option<&Utf8Path>, progres
         }
         Fork::Node(difference) => {
             report_node(context, [&a, &b], &difference);
-            Ok(Exit::Fault)
+            Ok(Exit::Error)
         }
         Fork::Steps(stretch) => {
-            hear_signals()?;
+            install_signal_handlers()?;
             let watch = Watch::new(progress, None);
             let again = Again {
                 project: &project,
@@ -113,16 +116,16 @@ pub fn run(context: &Context, names: [&str; 2], lock: Option<&Utf8Path>, progres
                 let path =
                     record.and_then(|record| Some(store.object_path(&record.outputs.get("trail.jsonl")?.content)));
                 let recorded = path.map(|path| trail(&path)).transpose()?.unwrap_or_default();
-                Ok(first_step_of(&traced.trail, &recorded).is_none())
+                Ok(first_step_of(&traced.step_log, &recorded).is_none())
             };
             let found = Found {
-                node: keyed.graph.node(stretch.node).name.clone(),
+                node: keyed.graph.node(stretch.node).name().to_owned(),
                 comparison: of_a.trace.compare(&of_b.trace),
                 repeats: [repeats(&first, &of_a)?, repeats(&second, &of_b)?],
                 stretch,
             };
             found.report(context, [&a, &b]);
-            Ok(Exit::Fault)
+            Ok(Exit::Error)
         }
     }
 }
@@ -144,7 +147,7 @@ fn execution(project: &Project, name: &str) -> Result<Execution, Failure> {
     let mut computed = named.iter().filter_map(|facts| Some((facts, facts.placement.clone()?)));
     match (computed.next(), of, several) {
         (_, Some(_), true) => {
-            Err(Failure::fault(format!("several runs begin with `{name}`")).help("`aurora status` lists them"))
+            Err(Failure::error(format!("several runs begin with `{name}`")).help("`aurora status` lists them"))
         }
         (Some((facts, placement)), ..) => Ok(Execution {
             name: name.to_owned(),
@@ -152,12 +155,12 @@ fn execution(project: &Project, name: &str) -> Result<Execution, Failure> {
             facts: facts.clone(),
             placement,
         }),
-        (None, ..) if named.is_empty() => Err(Failure::fault(format!(
+        (None, ..) if named.is_empty() => Err(Failure::error(format!(
             "`{name}` is neither a folder with an execution nor a run of this project"
         ))
         .help("`aurora status` lists runs; `aurora rerun LOCK --into DIR` keeps a repetition")),
         (None, ..) => Err(
-            Failure::fault(format!("`{name}` has computed nothing: all its results were there"))
+            Failure::error(format!("`{name}` has computed nothing: all its results were there"))
                 .help("name the run that made them; `aurora status` lists runs"),
         ),
     }
@@ -183,36 +186,32 @@ impl Again<'_> {
             execution.name,
             Shown(placement)
         );
-        self.watch.see(Seen::Note { text: &text });
+        self.watch.line(&text);
         let pins = aurora_compiler::graph::Pins::new();
         let run = Run {
-            keyed: self.keyed,
-            experiment: &self.loaded.spec.name,
-            store: self.store,
-            root: &self.project.root,
-            pins: &pins,
-            offline: true,
-            placement: placement.clone(),
-            launching: Launching {
-                launch: Launch::Local,
-                program: worker_program()?,
-                logs: None,
-                silence: SILENCE,
-                start: START,
-                transfer: TRANSFER,
+            results: Results {
+                experiment: &self.loaded.spec.name,
+                keyed: self.keyed,
+                store: self.store,
             },
-            portable: portable(&self.loaded.spec),
-            restarts: 0,
-            fewer: false,
+            inputs: ExternalInputs {
+                root: &self.project.root,
+                pins: &pins,
+                offline: true,
+                secrets: &BTreeMap::new(),
+                recorded: None,
+            },
+            workers: WorkerOptions {
+                launch: local_launch(SILENCE)?,
+                placement: placement.clone(),
+                portable: portable(&self.loaded.spec),
+                restarts: 0,
+                fewer: false,
+            },
             observer: self.watch,
             stop: &STOP,
-            max_epochs: BTreeMap::new(),
-            secrets: BTreeMap::new(),
-            recorded: None,
-            only: None,
-            before_training: &|_| Ok(()),
         };
-        Ok(run.trace(*node, placement, *after, *last)?)
+        Ok(run.trace(*node, *after, *last)?)
     }
 }
 

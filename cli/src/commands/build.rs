@@ -3,16 +3,16 @@
 use aurora_compiler::check::{AssumptionKind, assumptions};
 use aurora_compiler::documents;
 use aurora_compiler::graph::{Graph, Kind, NodeId, model_fields, stage_plan};
-use aurora_compiler::hash::Keyed;
-use aurora_compiler::plan::{Plan, State, plan};
+use aurora_compiler::plan::plan;
 use aurora_compiler::spec::{BlockKind, Spec};
 use aurora_runtime::store::{Store, View};
 use serde_json::json;
 
-use super::Context;
 use crate::arguments::SpecArgument;
+use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output::{self, grouped};
+use crate::plan_nodes::{nodes, state_name, summary};
 use crate::project::compile;
 
 pub fn run(context: &Context, argument: &SpecArgument) -> Result<Exit, Failure> {
@@ -42,11 +42,11 @@ pub fn run(context: &Context, argument: &SpecArgument) -> Result<Exit, Failure> 
     for planned in &plan.nodes {
         let node = keyed.graph.node(planned.id);
         rows.push(vec![
-            node.name.clone(),
-            node.kind.name().to_string(),
+            node.name().to_owned(),
+            node.kind().name().to_string(),
             keyed.key(planned.id).to_hex()[..12].to_string(),
-            state_name(planned.state).to_string(),
-            planned.reason.clone().unwrap_or_default(),
+            state_name(planned.state()).to_string(),
+            planned.explanation().unwrap_or_default(),
         ]);
     }
     print!("{}", output::table(&rows));
@@ -73,48 +73,6 @@ pub fn run(context: &Context, argument: &SpecArgument) -> Result<Exit, Failure> 
     }
     println!("\n{}", summary(&plan));
     Ok(Exit::Done)
-}
-
-pub fn state_name(state: State) -> &'static str {
-    match state {
-        State::Cached => "cached",
-        State::Run => "run",
-        State::Changed => "changed",
-    }
-}
-
-pub fn summary(plan: &Plan) -> String {
-    let [cached, run, changed] = [State::Cached, State::Run, State::Changed].map(|state| plan.count(state));
-    format!(
-        "{} nodes: {cached} cached, {run} to run, {changed} changed",
-        plan.nodes.len()
-    )
-}
-
-/// Every node, in the graph's order.
-pub fn nodes(keyed: &Keyed, plan: &Plan) -> Vec<documents::Node> {
-    let name = |id| keyed.graph.node(id).name.clone();
-    plan.nodes
-        .iter()
-        .map(|planned| {
-            let node = keyed.graph.node(planned.id);
-            let inputs: Vec<String> = keyed
-                .graph
-                .inputs(planned.id)
-                .filter(|input| input.identity)
-                .map(|input| name(input.node))
-                .collect();
-            documents::Node {
-                name: node.name.clone(),
-                kind: node.kind,
-                key: keyed.key(planned.id),
-                inputs,
-                state: planned.state,
-                reason: planned.reason.clone(),
-                changes: planned.reason.is_some().then(|| planned.why.clone()),
-            }
-        })
-        .collect()
 }
 
 fn models(spec: &Spec) -> Vec<documents::Model> {
@@ -144,7 +102,7 @@ fn stages(spec: &Spec) -> Vec<documents::Stage> {
 }
 
 fn print_facts(spec: &Spec, graph: &Graph) {
-    let is_eval = |id: &NodeId| matches!(graph.node(*id).kind, Kind::Eval | Kind::Judge);
+    let is_eval = |id: &NodeId| matches!(graph.node(*id).kind(), Kind::Eval | Kind::Judge);
     let evals = graph.ids().filter(is_eval).count();
     for id in spec.blocks.keys().filter(|id| id.kind == BlockKind::Model) {
         println!(

@@ -2,9 +2,11 @@
 
 use serde_json::json;
 
-use super::Context;
+use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output;
+use crate::project::Project;
+use crate::worker_launch::{rccl_survey, worker_program};
 
 /// Programs that sources of each kind are fetched with.
 const CLIENTS: [(&str, &str); 4] = [
@@ -18,7 +20,7 @@ const KNOWN: [&str; 1] = ["AURORA_CACHE_DIR"];
 
 pub fn run(context: &Context) -> Result<Exit, Failure> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let worker = crate::launching::worker_program()?;
+    let worker = worker_program()?;
     let has_worker = worker.is_file();
     let found: Vec<(&str, &str, bool)> = CLIENTS
         .map(|(program, what)| (program, what, on_path(program)))
@@ -37,7 +39,7 @@ pub fn run(context: &Context) -> Result<Exit, Failure> {
             "version": env!("CARGO_PKG_VERSION"),
             "cores": cores,
             "worker": has_worker,
-            "rccl": rccl(),
+            "rccl": rccl_survey(),
             "sandbox": sandbox(&project).unwrap_or_else(|missing| missing),
             "clients": found.iter().map(|(program, _, there)| json!({ "program": program, "found": there })).collect::<Vec<_>>(),
             "project": project.root,
@@ -72,7 +74,7 @@ pub fn run(context: &Context) -> Result<Exit, Failure> {
             }
         );
     }
-    for (at, line) in rccl().iter().enumerate() {
+    for (at, line) in rccl_survey().iter().enumerate() {
         println!("{:<9} {line}", if at == 0 { "devices" } else { "" });
     }
     println!("project   {}", project.root);
@@ -87,18 +89,13 @@ pub fn run(context: &Context) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// What RCCL and its devices are like on this machine, in words.
-pub fn rccl() -> Vec<String> {
-    let survey = rccl_sys::survey(rccl_sys::Platform::Rocm, &rccl_sys::Search::default());
-    survey.to_string().lines().map(str::to_owned).collect()
-}
-
 fn on_path(program: &str) -> bool {
     std::env::var_os("PATH")
         .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(program).is_file()))
 }
 
-/// What would shut in a program of a model, or why nothing does.
-fn sandbox(project: &crate::project::Project) -> Result<String, String> {
-    aurora_runtime::judge::protection(&[project.store.as_std_path(), project.root.as_std_path()])
+/// The sandbox that programs of a model would run in, or what is missing for it.
+fn sandbox(project: &Project) -> Result<String, String> {
+    let hidden = [project.store.as_std_path(), project.root.as_std_path()];
+    aurora_runtime::judge::protection(&hidden).map_err(|missing| missing.to_string())
 }

@@ -3,23 +3,23 @@
 use aurora_compiler::graph::lower_eval;
 use aurora_compiler::hash::hash;
 use aurora_compiler::spec::{BlockId, BlockKind};
-use aurora_runtime::engine::Run;
+use aurora_runtime::engine::{ExternalInputs, Run};
 use aurora_runtime::job::Scores;
+use aurora_runtime::results::Results;
 use aurora_runtime::store::Store;
 use serde_json::json;
 
-use super::Context;
-use super::run::{STOP, hear_signals, portable};
 use crate::arguments::RunArguments;
 use crate::checkpoint::Named;
+use crate::context::Context;
+use crate::execution::{STOP, install_signal_handlers, secrets, worker_options};
 use crate::failure::{Exit, Failure};
-use crate::launching::{door, launching};
 use crate::output;
-use crate::placement::{Asked, check, placement};
 use crate::watch::Watch;
+use crate::worker_launch::torchrun_listener;
 
-pub fn run(context: &Context, checkpoint: &str, eval: &str, how: &RunArguments) -> Result<Exit, Failure> {
-    let door = door(how)?;
+pub fn run(context: &Context, checkpoint: &str, eval: &str, options: &RunArguments) -> Result<Exit, Failure> {
+    let torchrun = torchrun_listener(options)?;
     let Named {
         project,
         loaded,
@@ -29,61 +29,50 @@ pub fn run(context: &Context, checkpoint: &str, eval: &str, how: &RunArguments) 
         ..
     } = Named::find(context, checkpoint)?;
     let spec = &loaded.spec;
-    let name = &keyed.graph.node(id).name;
+    let name = keyed.graph.node(id).name();
     let block = BlockId {
         kind: BlockKind::Eval,
         name: eval.to_owned(),
     };
     if !spec.blocks.contains_key(&block) {
         let names: Vec<&str> = spec.of_kind(BlockKind::Eval).map(|(id, _)| id.name.as_str()).collect();
-        let failure = Failure::fault(format!("`{}` has no eval `{eval}`", spec.name));
-        return Err(failure.help(format!("there are: {}", names.join(", "))));
+        let failure = Failure::error(format!("`{}` has no eval `{eval}`", spec.name));
+        return Err(failure.help(format!("its evals: {}", names.join(", "))));
     }
     let store = Store::open(&project.store)?;
     if store.record(keyed.key(id)).is_none() {
-        let failure = Failure::fault(format!(
-            "`{name}` of `{}` has not been made as the spec stands now",
-            spec.name
-        ));
-        return Err(failure.help(format!("aurora run {}", project.relative(&loaded.path))));
+        return Err(project.not_built(name, &loaded));
     }
     let (graph, node) = lower_eval(spec, &pins, name, &block)
-        .ok_or_else(|| Failure::fault(format!("no stage of `{}` has the checkpoint `{name}`", spec.name)))?;
-    hear_signals()?;
+        .ok_or_else(|| Failure::error(format!("no stage of `{}` has the checkpoint `{name}`", spec.name)))?;
+    install_signal_handlers()?;
     let keyed = hash(graph);
-    let watch = Watch::new(how.progress, None);
-    let placement = placement(spec, Asked::by(how));
-    check(spec, &placement)?;
-    let run = Run {
-        keyed: &keyed,
+    let watch = Watch::new(options.progress, None);
+    let results = Results {
         experiment: &spec.name,
+        keyed: &keyed,
         store: &store,
-        root: &project.root,
-        pins: &pins,
-        offline: how.offline,
-        launching: launching(spec, how, &placement, door.as_ref(), None)?,
-        placement,
-        portable: portable(spec),
-        restarts: how.restarts,
-        fewer: how.fewer,
+    };
+    let run = Run {
+        results,
+        inputs: ExternalInputs {
+            root: &project.root,
+            pins: &pins,
+            offline: options.offline,
+            secrets: &secrets(spec),
+            recorded: None,
+        },
+        workers: worker_options(spec, options, torchrun.as_ref(), None)?,
         observer: &watch,
         stop: &STOP,
-        max_epochs: std::collections::BTreeMap::new(),
-        secrets: super::run::secrets(spec),
-        recorded: None,
-        only: Some(node),
-        before_training: &|_| Ok(()),
     };
-    let done = run.run().and_then(|_| run.files(node));
+    let done = run.run_node(node);
     watch.finish();
-    let files = done?;
-    if let Some(door) = &door {
-        door.dismiss();
+    done?;
+    if let Some(torchrun) = &torchrun {
+        torchrun.dismiss();
     }
-    let path = &files["scores.json"];
-    let text =
-        std::fs::read_to_string(path).map_err(|error| Failure::fault(format!("cannot read `{path}`: {error}")))?;
-    let scores: Scores = serde_json::from_str(&text).map_err(|error| Failure::fault(format!("`{path}`: {error}")))?;
+    let scores: Scores = results.json(node, "scores.json")?;
     if context.json {
         output::json(json!({ "checkpoint": checkpoint, "eval": eval, "scores": scores }));
         return Ok(Exit::Done);

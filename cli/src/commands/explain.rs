@@ -3,14 +3,14 @@
 use aurora_lang::diagnostics::codes;
 use serde_json::json;
 
-use super::Context;
+use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output;
 
 pub fn run(context: &Context, code: &str) -> Result<Exit, Failure> {
     let wanted = code.to_uppercase();
     let Some(found) = codes::explain(&wanted) else {
-        return Err(Failure::fault(format!("there is no diagnostic code `{code}`"))
+        return Err(Failure::error(format!("there is no diagnostic code `{code}`"))
             .help("codes look like E0203; the book lists them all"));
     };
     if context.json {

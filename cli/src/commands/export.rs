@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use aurora_runtime::engine::chain;
+use aurora_compiler::hash::Keyed;
+use aurora_runtime::job::Step;
 use aurora_runtime::launch::{BatchScript, Machine};
 use aurora_runtime::progress::Watch as Progress;
 use aurora_runtime::record;
@@ -13,12 +14,12 @@ use aurora_runtime::weights::{SHARD_BYTES, export};
 use camino::Utf8Path;
 use serde_json::json;
 
-use super::Context;
 use crate::arguments::{Cluster, SlurmArguments, SpecArgument};
 use crate::checkpoint::Checkpoint;
+use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output;
-use crate::placement::{Asked, as_argument, check, count, nodes, on_devices, placement, tasks};
+use crate::placement::{PlacementRequest, as_argument, check, count, nodes, on_devices, placement, tasks};
 use crate::project::compile;
 
 /// A model in Hugging Face's layout.
@@ -26,7 +27,7 @@ pub fn hf(context: &Context, checkpoint: &str, folder: &Utf8Path) -> Result<Exit
     let found = Checkpoint::find(context, checkpoint)?;
     let tokenizer = found.tokenizer.as_ref().map(|(path, meta)| (path.as_path(), meta));
     let exported = export(&found.model, &found.files, tokenizer, &found.card, SHARD_BYTES, folder)
-        .map_err(|error| Failure::fault(chain(&error)))?;
+        .map_err(|error| Failure::from_error(&error))?;
     if context.json {
         output::json(json!({ "folder": folder, "files": exported.files }));
         return Ok(Exit::Done);
@@ -51,7 +52,7 @@ pub fn lm_eval(context: &Context, argument: &SpecArgument, folder: &Utf8Path) ->
     let store = Store::look(&project.store);
     let files = harness::write(&store, &keyed, &loaded.spec.name, folder).map_err(|error| {
         let nothing = matches!(error, HarnessError::Nothing { .. });
-        let failure = Failure::fault(error.to_string());
+        let failure = Failure::error(error.to_string());
         if nothing {
             failure.help(format!("aurora run {}", project.relative(&loaded.path)))
         } else {
@@ -64,6 +65,15 @@ pub fn lm_eval(context: &Context, argument: &SpecArgument, folder: &Utf8Path) ->
         files.iter().for_each(|file| println!("{file}"));
     }
     Ok(Exit::Done)
+}
+
+/// The steps with the stages that their nodes belong to.
+fn stage_steps<'a>(keyed: &'a Keyed, steps: &'a [Step]) -> Vec<(&'a str, &'a Step)> {
+    let stage = |step: &Step| {
+        let node = keyed.graph.find(&step.node)?;
+        keyed.graph.node(node).origin.trained().map(|(stage, _)| stage)
+    };
+    steps.iter().filter_map(|step| Some((stage(step)?, step))).collect()
 }
 
 /// A run's metrics, sent to MLflow.
@@ -86,10 +96,10 @@ pub fn mlflow(
     };
     let facts = facts.ok_or_else(|| {
         let what = run.map_or_else(|| "no run".to_owned(), |run| format!("no run `{run}`"));
-        Failure::fault(format!("there is {what} of `{name}`")).help("`aurora status` lists the runs")
+        Failure::error(format!("there is {what} of `{name}`")).help("`aurora status` lists the runs")
     })?;
     let token = token.map(|name| {
-        std::env::var(name).map_err(|_| Failure::fault(format!("the environment has no variable `{name}`")))
+        std::env::var(name).map_err(|_| Failure::error(format!("the environment has no variable `{name}`")))
     });
     let token = token.transpose()?;
     let steps = record::steps(&project.store, &facts.id)?;
@@ -100,8 +110,8 @@ pub fn mlflow(
         watch: Progress::nobody(),
     };
     let sent = server
-        .send(&facts, &steps, &story)
-        .map_err(|error| Failure::fault(chain(&error)))?;
+        .send(&facts, &stage_steps(&keyed, &steps), &story)
+        .map_err(|error| Failure::from_error(&error))?;
     if context.json {
         output::json(json!({ "run": facts.id, "mlflow_run": sent }));
     } else {
@@ -116,7 +126,7 @@ pub fn slurm(context: &Context, argument: &SpecArgument, job: &SlurmArguments) -
     let (_, loaded) = context.open(argument)?;
     let spec = &loaded.spec;
     let layout = job.layout.unwrap_or_default();
-    let asked = Asked {
+    let asked = PlacementRequest {
         layout,
         threads: job.threads,
         left: Some(1),
@@ -132,12 +142,12 @@ pub fn slurm(context: &Context, argument: &SpecArgument, job: &SlurmArguments) -
             cpus_per_task: count(placement.threads),
         },
         Cluster::Plain => {
-            return Err(Failure::fault("the layout is for MI250X, and a plain cluster has none")
+            return Err(Failure::error("the layout is for MI250X, and a plain cluster has none")
                 .help("name the cluster (`--cluster lumi`), or run on CPUs (`--layout machine=cpu,…`)"));
         }
         Cluster::Lumi | Cluster::Frontier => {
             return Err(
-                Failure::fault("the layout is for CPUs, and the nodes of this cluster have MI250X")
+                Failure::error("the layout is for CPUs, and the nodes of this cluster have MI250X")
                     .help("leave `--cluster` out, or set `machine = mi250x` in the layout"),
             );
         }
@@ -159,7 +169,7 @@ pub fn slurm(context: &Context, argument: &SpecArgument, job: &SlurmArguments) -
             placement.threads,
         )?,
     };
-    let text = script.text().map_err(|error| Failure::fault(error.to_string()))?;
+    let text = script.text().map_err(|error| Failure::error(error.to_string()))?;
     if context.json {
         output::json(json!({ "script": text }));
     } else {
@@ -172,7 +182,7 @@ pub fn slurm(context: &Context, argument: &SpecArgument, job: &SlurmArguments) -
 /// `aurora` to the runner.
 pub fn github(context: &Context, install: &str) -> Result<Exit, Failure> {
     if install.trim().is_empty() || install.contains('\n') {
-        return Err(Failure::fault("`--install` takes one line of shell"));
+        return Err(Failure::error("`--install` takes one line of shell"));
     }
     // As a scalar of YAML: JSON is a part of it.
     let install = serde_json::Value::from(install).to_string();
@@ -196,7 +206,7 @@ fn command(
     let own = std::env::current_exe()?;
     let spec = camino::absolute_utf8(&argument.spec)?;
     let mut words = vec![own.to_string_lossy().into_owned(), "run".to_owned(), spec.to_string()];
-    words.extend(argument.chosen.words());
+    words.extend(argument.selection.words());
     if let Some(store) = &context.store {
         words.extend(["--store".to_owned(), camino::absolute_utf8(store)?.to_string()]);
     }

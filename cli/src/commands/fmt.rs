@@ -4,7 +4,7 @@ use aurora_lang::diagnostics::Source;
 use camino::Utf8PathBuf;
 use serde_json::json;
 
-use super::Context;
+use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output;
 use crate::project::read_text;
@@ -36,7 +36,7 @@ pub fn run(context: &Context, specs: &[Utf8PathBuf], check: bool) -> Result<Exit
         }
     }
     Ok(if broken || (check && !changed.is_empty()) {
-        Exit::Fault
+        Exit::Error
     } else {
         Exit::Done
     })
@@ -45,5 +45,5 @@ pub fn run(context: &Context, specs: &[Utf8PathBuf], check: bool) -> Result<Exit
 /// Puts the new text in the file's place in one step, so that a full disk leaves the old one whole.
 fn replace(path: &camino::Utf8Path, text: &str) -> Result<(), Failure> {
     aurora_runtime::write_whole(path, text.as_bytes())
-        .map_err(|error| Failure::fault(format!("cannot write `{path}`: {error}")))
+        .map_err(|error| Failure::error(format!("cannot write `{path}`: {error}")))
 }

@@ -6,7 +6,7 @@ use aurora_runtime::store::Store;
 use camino::Utf8Path;
 use serde_json::json;
 
-use super::Context;
+use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output::{self, grouped};
 use crate::project::read_lock;
@@ -27,7 +27,7 @@ pub fn run(context: &Context, of: Option<&Utf8Path>, dry_run: bool) -> Result<Ex
         }
     }
     let gone = Store::open(&project.store)?.collect(&keep, dry_run)?;
-    let texts = aurora_runtime::import::collect(&project.store, &imports, dry_run)?;
+    let texts = aurora_runtime::remote_specs::collect(&project.store, &imports, dry_run)?;
     if context.json {
         output::json(json!({
             "dry_run": dry_run, "objects": gone.objects, "bytes": gone.bytes + texts, "records": gone.records,

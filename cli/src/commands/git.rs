@@ -11,26 +11,27 @@ use aurora_lang::merge::{Merged, merge};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde_json::json;
 
-use super::{Context, diff};
-use crate::arguments::MergeDriver;
+use crate::arguments::{MergeDriver, Selection};
+use crate::context::Context;
+use crate::diff::{between, text};
 use crate::failure::{Exit, Failure};
 use crate::output;
-use crate::project::{Chosen, Reach, bundle_of, read_text};
+use crate::project::{Reach, bundle_of, read_text};
 
 /// Which driver git asks for which files.
 const ATTRIBUTES: [&str; 2] = ["*.aur diff=aurora merge=aurora", "**/lockfiles/*.lock merge=aurora"];
 
 /// Sets up the repository of the present folder; what is set up already stays.
 pub fn install(context: &Context) -> Result<Exit, Failure> {
-    let wrap = |doing: &str, error: git2::Error| Failure::fault(format!("cannot {doing}: {}", error.message()));
+    let wrap = |doing: &str, error: git2::Error| Failure::error(format!("cannot {doing}: {}", error.message()));
     let repository = git2::Repository::discover(".").map_err(|error| wrap("find a git repository here", error))?;
     let Some(root) = repository.workdir().and_then(Utf8Path::from_path) else {
-        return Err(Failure::fault("this git repository has no working tree").help("run it in a clone with files"));
+        return Err(Failure::error("this git repository has no working tree").help("run it in a clone with files"));
     };
     let path = root.join(".gitattributes");
     let text = match std::fs::read_to_string(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-        read => read.map_err(|error| Failure::fault(format!("cannot read `{path}`: {error}")))?,
+        read => read.map_err(|error| Failure::error(format!("cannot read `{path}`: {error}")))?,
     };
     let missing: Vec<&str> = ATTRIBUTES
         .into_iter()
@@ -44,12 +45,12 @@ pub fn install(context: &Context) -> Result<Exit, Failure> {
         };
         let text = format!("{text}{gap}{}\n", missing.join("\n"));
         aurora_runtime::write_whole(&path, text.as_bytes())
-            .map_err(|error| Failure::fault(format!("cannot write `{path}`: {error}")))?;
+            .map_err(|error| Failure::error(format!("cannot write `{path}`: {error}")))?;
     }
     // This very program: git's environment may know another one, or none.
     let own = std::env::current_exe()?;
     let own = shlex::try_quote(&own.to_string_lossy())
-        .map_err(|error| Failure::fault(error.to_string()))?
+        .map_err(|error| Failure::error(error.to_string()))?
         .into_owned();
     let settings = [
         ("merge.aurora.name", "specs and locks by what they say".to_owned()),
@@ -100,7 +101,7 @@ pub fn merge_driver(arguments: &MergeDriver) -> Result<Exit, Failure> {
     put(ours, &merged.text)?;
     if !merged.conflicts.is_empty() {
         tell(path, &merged);
-        return Ok(Exit::Fault);
+        return Ok(Exit::Error);
     }
     // What fits alone need not fit together: two weights of one mixture, say.
     let fits = |text: &str| Ok::<_, Failure>(merged_bundle(path, text)?.check(&Choice::default()).is_ok());
@@ -111,7 +112,7 @@ pub fn merge_driver(arguments: &MergeDriver) -> Result<Exit, Failure> {
     {
         output::diagnostics(&found, joined.sources().view());
         eprintln!("{path}: both sides are right alone, and wrong together: mend it, then `git add {path}`");
-        return Ok(Exit::Fault);
+        return Ok(Exit::Error);
     }
     Ok(Exit::Done)
 }
@@ -156,7 +157,7 @@ fn locks(arguments: &MergeDriver, texts: &[String; 3]) -> Result<Exit, Failure> 
     }
     if !conflicts.is_empty() {
         eprintln!("  = help: run `aurora lock {}`, then `git add {path}`", joined.spec);
-        return Ok(Exit::Fault);
+        return Ok(Exit::Error);
     }
     if joined != our && joined != their {
         eprintln!("{path}: merged; `aurora lock {}` brings it up to date", joined.spec);
@@ -166,7 +167,7 @@ fn locks(arguments: &MergeDriver, texts: &[String; 3]) -> Result<Exit, Failure> 
 
 fn put(path: &Utf8Path, text: &str) -> Result<(), Failure> {
     // Git's temporary file, which it reads when this program ends.
-    std::fs::write(path, text).map_err(|error| Failure::fault(format!("cannot write `{path}`: {error}")))
+    std::fs::write(path, text).map_err(|error| Failure::error(format!("cannot write `{path}`: {error}")))
 }
 
 /// As git merges what it has no driver for.
@@ -176,14 +177,14 @@ fn by_lines(MergeDriver { base, ours, theirs, .. }: &MergeDriver) -> Result<Exit
         .args(["merge-file"].iter().chain(&labels))
         .args([ours, base, theirs])
         .status()
-        .map_err(|error| Failure::fault(format!("cannot run `git merge-file`: {error}")))?;
-    Ok(if status.success() { Exit::Done } else { Exit::Fault })
+        .map_err(|error| Failure::error(format!("cannot run `git merge-file`: {error}")))?;
+    Ok(if status.success() { Exit::Done } else { Exit::Error })
 }
 
 /// Prints what differs between two versions of a spec. Exits with 0: git takes everything else for a failure.
 pub fn diff_driver(context: &Context, arguments: &[Utf8PathBuf]) -> Result<Exit, Failure> {
     let [path, old, _, _, new, ..] = arguments else {
-        return Err(Failure::fault(
+        return Err(Failure::error(
             "git gives seven arguments to the driver of a difference",
         ));
     };
@@ -198,10 +199,10 @@ pub fn diff_driver(context: &Context, arguments: &[Utf8PathBuf]) -> Result<Exit,
     let (old, new) = (side(old)?, side(new)?);
     let checked = |text: &str| Ok::<_, Failure>(merged_bundle(path, text)?.check(&Choice::default()));
     match (checked(&old)?, checked(&new)?) {
-        (Ok(old), Ok(new)) => print!("{}", diff::text(&diff::between(context, &old, &new, path)?)),
+        (Ok(old), Ok(new)) => print!("{}", text(&between(context, &old, &new, path)?)),
         // One that does not check, or is not there, is compared by its lines.
         _ => {
-            let wrap = |error: git2::Error| Failure::fault(error.message().to_owned());
+            let wrap = |error: git2::Error| Failure::error(error.message().to_owned());
             let mut patch =
                 git2::Patch::from_buffers(old.as_bytes(), Some(path.as_std_path()), new.as_bytes(), None, None)
                     .map_err(wrap)?;
@@ -214,5 +215,5 @@ pub fn diff_driver(context: &Context, arguments: &[Utf8PathBuf]) -> Result<Exit,
 
 /// A text of a spec with what it imports, as far as that is here.
 fn merged_bundle(path: &Utf8Path, text: &str) -> Result<Bundle, Failure> {
-    Ok(bundle_of(path, text, &Chosen::default(), Reach::store(None))?.0)
+    Ok(bundle_of(path, text, &Selection::default(), Reach::store(None))?.0)
 }

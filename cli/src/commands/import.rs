@@ -3,25 +3,24 @@
 use aurora_compiler::fields::{ModelFields, TokenizerFields};
 use aurora_compiler::megatron::{Kind, Options, import};
 use aurora_runtime::data::tokenizer::{TokenizerInput, tokenizer};
-use aurora_runtime::engine::chain;
 use aurora_runtime::progress::Watch;
 use aurora_runtime::source::archive::InputFile;
-use aurora_runtime::weights::{Foreign, Gguf, HuggingFace, take};
+use aurora_runtime::weights::{Foreign, Gguf, HuggingFace, published_tokenizer, take};
 use camino::Utf8Path;
 use serde_json::json;
 
-use super::Context;
 use crate::arguments::ImportArguments;
 use crate::checkpoint::MODEL;
+use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output;
 
-fn fault(error: impl std::error::Error) -> Failure {
-    Failure::fault(chain(&error))
+fn failure(error: impl std::error::Error + 'static) -> Failure {
+    Failure::from_error(&error)
 }
 
 pub fn hf(context: &Context, path: &Utf8Path, into: &ImportArguments) -> Result<Exit, Failure> {
-    let reading = |error| Failure::fault(format!("cannot read `{path}`: {error}"));
+    let reading = |error| Failure::error(format!("cannot read `{path}`: {error}"));
     let mut files = Vec::new();
     for entry in path.read_dir_utf8().map_err(reading)? {
         let entry = entry.map_err(reading)?;
@@ -30,7 +29,7 @@ pub fn hf(context: &Context, path: &Utf8Path, into: &ImportArguments) -> Result<
         }
     }
     files.sort_by(|a, b| a.name.cmp(&b.name));
-    let model = HuggingFace::open(&files).map_err(fault)?;
+    let model = HuggingFace::open(&files).map_err(failure)?;
     let member = files
         .iter()
         .any(|file| file.name == "tokenizer.json")
@@ -42,7 +41,7 @@ pub fn gguf(context: &Context, path: &Utf8Path, into: &ImportArguments) -> Resul
     let file = InputFile::from(path);
     let member = file.name.clone();
     let files = [file];
-    let model = Gguf::open(&files, &member).map_err(fault)?;
+    let model = Gguf::open(&files, &member).map_err(failure)?;
     let member = member.ends_with(".gguf").then_some(member.as_str());
     let call = format!("gguf(SOURCE, member = {:?})", path.file_name().unwrap_or_default());
     done(context, &model, &files, member, &call, into)
@@ -55,16 +54,21 @@ pub fn megatron(
     output: Option<&Utf8Path>,
     vocabulary: Option<u64>,
 ) -> Result<Exit, Failure> {
-    let bytes = std::fs::read(script).map_err(|error| Failure::fault(format!("cannot read `{script}`: {error}")))?;
+    let bytes = std::fs::read(script).map_err(|error| Failure::error(format!("cannot read `{script}`: {error}")))?;
     let text = String::from_utf8_lossy(&bytes);
-    let imported = import(script.as_str(), &text, Options { vocabulary })
-        .map_err(|error| Failure::fault(format!("{script}: {}", chain(&error))))?;
+    let imported = import(script.as_str(), &text, Options { vocabulary }).map_err(|error| {
+        let failure = Failure::from_error(&error);
+        Failure {
+            message: format!("{script}: {}", failure.message),
+            ..failure
+        }
+    })?;
     if let Some(path) = output {
         if path.exists() {
-            return Err(Failure::fault(format!("`{path}` is there already")).help("name another file, or remove it"));
+            return Err(Failure::error(format!("`{path}` is there already")).help("name another file, or remove it"));
         }
         aurora_runtime::write_whole(path, imported.spec.as_bytes())
-            .map_err(|error| Failure::fault(format!("cannot write `{path}`: {error}")))?;
+            .map_err(|error| Failure::error(format!("cannot write `{path}`: {error}")))?;
     }
     if context.json {
         output::json(json!({ "spec": imported.spec, "findings": imported.findings, "file": output }));
@@ -98,18 +102,19 @@ fn done(
 ) -> Result<Exit, Failure> {
     let model = foreign.model();
     if let Some(folder) = &into.folder {
-        let wrap = |error| Failure::fault(format!("cannot write `{folder}`: {error}"));
+        let wrap = |error| Failure::error(format!("cannot write `{folder}`: {error}"));
         if folder.read_dir_utf8().is_ok_and(|mut listing| listing.next().is_some()) {
-            return Err(Failure::fault(format!("`{folder}` is not empty")).help("name another folder"));
+            return Err(Failure::error(format!("`{folder}` is not empty")).help("name another folder"));
         }
-        take(foreign, folder).map_err(fault)?;
+        take(foreign, folder).map_err(failure)?;
         if let Some(member) = member {
             let fields = TokenizerFields::Load {
                 member: member.to_owned(),
                 end_of_document: into.end_of_document.clone(),
             };
-            tokenizer(&fields, TokenizerInput::Source(files), folder, Watch::nobody())
-                .map_err(|error| fault(error).help("name the entry that ends a document with `--end-of-document`"))?;
+            let json = published_tokenizer(files, member).map_err(failure)?;
+            tokenizer(&fields, TokenizerInput::Json(&json), folder, Watch::nobody())
+                .map_err(|error| failure(error).help("name the entry that ends a document with `--end-of-document`"))?;
         }
         // Last: a folder without it is no checkpoint.
         let text = serde_json::to_string_pretty(model).expect("names and numbers are JSON") + "\n";

@@ -1,15 +1,13 @@
 //! One file per subcommand.
 
-mod annotate;
 mod bisect;
 mod build;
 mod check;
 mod diff;
-pub mod doctor;
+mod doctor;
 mod eval;
 mod explain;
 mod export;
-mod fix;
 mod fmt;
 mod gc;
 mod git;
@@ -27,40 +25,9 @@ mod test;
 mod verify;
 mod why;
 
-use camino::{Utf8Path, Utf8PathBuf};
-
-use crate::arguments::{Arguments, Command, Export, Git, Import, SpecArgument};
+use crate::arguments::{Arguments, Command, Export, Git, Import};
+use crate::context::Context;
 use crate::failure::{Exit, Failure};
-use crate::project::{Loaded, Project, Reach, load};
-
-/// What every command is told.
-pub struct Context {
-    pub json: bool,
-    pub store: Option<Utf8PathBuf>,
-}
-
-impl Context {
-    /// Loads a spec and finds its project.
-    pub fn open(&self, argument: &SpecArgument) -> Result<(Project, Loaded), Failure> {
-        self.open_with(argument, self.reach())
-    }
-
-    /// As [`open`](Self::open); imports from elsewhere may come from wherever this says.
-    pub fn open_with(&self, argument: &SpecArgument, reach: Reach<'_>) -> Result<(Project, Loaded), Failure> {
-        let loaded = load(&argument.spec, &argument.chosen, self.json, reach)?;
-        Ok((Project::of(&argument.spec, self.store.as_deref())?, loaded))
-    }
-
-    /// Imports from elsewhere, as far as they are pinned and in the store.
-    pub fn reach(&self) -> Reach<'_> {
-        Reach::store(self.store.as_deref())
-    }
-
-    /// The project of a path, or of the present folder.
-    pub fn project(&self, of: Option<&Utf8Path>) -> Result<Project, Failure> {
-        Project::of(of.unwrap_or(Utf8Path::new(".")), self.store.as_deref())
-    }
-}
 
 pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let context = Context {
@@ -70,7 +37,7 @@ pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
     match arguments.command {
         Command::Check {
             specs,
-            chosen,
+            selection,
             fix,
             unsafe_fixes,
             format,
@@ -80,7 +47,7 @@ pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
                 (true, false) => check::Fix::Safe,
                 (true, true) => check::Fix::Unsafe,
             };
-            check::run(&context, &specs, &chosen, fix, format)
+            check::run(&context, &specs, &selection, fix, format)
         }
         Command::Fmt { specs, check } => fmt::run(&context, &specs, check),
         Command::Build { spec } => build::run(&context, &spec),
@@ -100,24 +67,28 @@ pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
             upgrade,
             offline,
         } => lock::run(&context, &spec, check, &upgrade, offline),
-        Command::Run { spec, how, locked } => run::run(&context, &spec, &how, locked),
+        Command::Run { spec, options, locked } => run::run(&context, &spec, &options, locked),
         Command::Rerun {
             lock,
-            how,
+            options,
             fresh,
             profile,
             into,
-        } => rerun::run(&context, &lock, &how, fresh, into.as_deref(), profile.as_deref()),
+        } => rerun::run(&context, &lock, &options, fresh, into.as_deref(), profile.as_deref()),
         Command::Bisect { a, b, lock, progress } => bisect::run(&context, [&a, &b], lock.as_deref(), progress),
-        Command::Eval { checkpoint, eval, how } => eval::run(&context, &checkpoint, &eval, &how),
+        Command::Eval {
+            checkpoint,
+            eval,
+            options,
+        } => eval::run(&context, &checkpoint, &eval, &options),
         Command::Verify { of } => verify::run(&context, of.as_deref()),
         Command::Status { of } => status::run(&context, of.as_deref()),
         Command::Diff {
             old,
             new,
-            chosen,
+            selection,
             format,
-        } => diff::run(&context, [&old, &new], &chosen, format),
+        } => diff::run(&context, [&old, &new], &selection, format),
         Command::Report { spec, others, output } if others.is_empty() => {
             report::run(&context, &spec, output.as_deref())
         }
@@ -151,11 +122,4 @@ pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Doctor => doctor::run(&context),
         Command::Explain { code } => explain::run(&context, &code),
     }
-}
-
-/// Words a source that could not be pinned or fetched.
-pub fn pin_failure(error: aurora_runtime::pin::PinError) -> Failure {
-    let help = error.help();
-    let failure = Failure::fault(aurora_runtime::engine::chain(&error)).exit(Exit::NodeFailed);
-    Failure { help, ..failure }
 }

@@ -1,21 +1,20 @@
 //! `aurora plan`: what a run would do, why, and at what cost.
 
 use aurora_compiler::diff::{Cost, segment_cost};
-use aurora_compiler::fields::{Numerics, TrainFields};
 use aurora_compiler::hash::Keyed;
 use aurora_compiler::memory::{Memory, by_stage};
 use aurora_compiler::placement::Placement;
-use aurora_compiler::plan::{Planned, State, plan};
+use aurora_compiler::plan::{PlannedNode, State, plan};
 use aurora_compiler::spec::Spec;
 use aurora_runtime::store::{Store, View};
 use serde_json::json;
 
-use super::Context;
-use super::build::{nodes, summary};
 use crate::arguments::SpecArgument;
+use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output::{self, grouped};
-use crate::placement::{Asked, layout, number, placement};
+use crate::placement::{PlacementRequest, layout, number, placement};
+use crate::plan_nodes::{nodes, summary};
 use crate::project::compile;
 
 pub fn run(context: &Context, argument: &SpecArgument, exit_code: bool) -> Result<Exit, Failure> {
@@ -29,7 +28,7 @@ pub fn run(context: &Context, argument: &SpecArgument, exit_code: bool) -> Resul
             experiment: &loaded.spec.name,
         },
     );
-    let to_run = plan.nodes.iter().filter(|planned| planned.state != State::Cached);
+    let to_run = plan.nodes.iter().filter(|planned| planned.reason.is_some());
     let cost = to_run.fold(Cost::default(), |cost, planned| {
         cost.plus(segment_cost(&keyed, planned.id))
     });
@@ -44,13 +43,13 @@ pub fn run(context: &Context, argument: &SpecArgument, exit_code: bool) -> Resul
             "unknown": unknown,
         }));
     } else {
-        for planned in plan.nodes.iter().filter(|planned| planned.state != State::Cached) {
+        for planned in plan.nodes.iter().filter(|planned| planned.reason.is_some()) {
             let node = keyed.graph.node(planned.id);
             println!(
                 "{} {}: {}",
                 symbol(planned),
-                node.name,
-                planned.reason.as_deref().unwrap_or_default()
+                node.name(),
+                planned.explanation().unwrap_or_default()
             );
         }
         println!("{}", summary(&plan));
@@ -67,19 +66,15 @@ pub fn run(context: &Context, argument: &SpecArgument, exit_code: bool) -> Resul
         }
     }
     Ok(if exit_code && !plan.is_done() {
-        Exit::Fault
+        Exit::Error
     } else {
         Exit::Done
     })
 }
 
-fn symbol(planned: &Planned) -> char {
-    let resumes = planned
-        .reason
-        .as_deref()
-        .is_some_and(|reason| reason.contains("goes on from step"));
-    match planned.state {
-        _ if resumes => '>',
+fn symbol(planned: &PlannedNode) -> char {
+    match planned.state() {
+        _ if planned.resumes_from.is_some() => '>',
         State::Cached => '=',
         State::Run => '+',
         State::Changed => '~',
@@ -113,20 +108,18 @@ impl Need {
     fn of(spec: &Spec, keyed: &Keyed) -> Option<Self> {
         // The same on every machine: one thread, unless the layout says how many.
         let threads = number(layout(spec)?, "threads").unwrap_or(1);
-        let asked = Asked {
+        let asked = PlacementRequest {
             threads: Some(threads),
-            ..Asked::default()
+            ..PlacementRequest::default()
         };
         let placement = placement(spec, asked);
         let of = |id| {
             let node = keyed.graph.node(id);
-            let mut fields: TrainFields = serde_json::from_value(node.fields.clone()).ok()?;
-            let (Numerics::Invariant { micro_batch, .. }
-            | Numerics::Portable { micro_batch, .. }
-            | Numerics::Native { micro_batch, .. }) = &mut fields.numerics;
+            let mut fields = node.work.train()?.clone();
+            let micro_batch = &mut fields.numerics.micro_batch;
             let least = *micro_batch == 0;
             *micro_batch = (*micro_batch).max(1);
-            Some((node.name.clone(), by_stage(&fields, &placement), least))
+            Some((node.name().to_owned(), by_stage(&fields, &placement), least))
         };
         let largest = |stages: &[(u32, Memory)]| stages.iter().map(|(_, memory)| memory.total()).max();
         // Of several the first.

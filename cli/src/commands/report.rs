@@ -6,9 +6,9 @@ use aurora_runtime::store::Store;
 use camino::Utf8Path;
 use serde_json::json;
 
-use super::Context;
-use super::diff::{Side, side};
 use crate::arguments::SpecArgument;
+use crate::context::Context;
+use crate::diff::{Side, side};
 use crate::failure::{Exit, Failure};
 use crate::output;
 use crate::project::compile;
@@ -18,14 +18,14 @@ pub fn run(context: &Context, argument: &SpecArgument, to: Option<&Utf8Path>) ->
     let (keyed, _, _) = compile(&project, &loaded.spec)?;
     let store = Store::look(&project.store);
     let not_built =
-        || Failure::fault(format!("`{}` has not been run to its end", loaded.spec.name)).help("aurora run SPEC");
+        || Failure::error(format!("`{}` has not been run to its end", loaded.spec.name)).help("aurora run SPEC");
     let id = keyed.graph.find("report").ok_or_else(not_built)?;
     let record = store.record(keyed.key(id)).ok_or_else(not_built)?;
     let files = store.files(&record)?;
     let page = files.get("report.html").ok_or_else(not_built)?;
     let place = match to {
         Some(to) => {
-            std::fs::copy(page, to).map_err(|error| Failure::fault(format!("cannot write `{to}`: {error}")))?;
+            std::fs::copy(page, to).map_err(|error| Failure::error(format!("cannot write `{to}`: {error}")))?;
             to.to_owned()
         }
         None => page.clone(),
@@ -57,7 +57,7 @@ pub fn compare(
     let store = Store::look(&project.store);
     let mut runs = Vec::new();
     for name in std::iter::once(first.spec.as_str()).chain(others.iter().map(String::as_str)) {
-        let key = match side(context, name, &first.chosen)? {
+        let key = match side(context, name, &first.selection)? {
             Side::Spec(spec, _) => {
                 let (keyed, _, _) = compile(&project, &spec)?;
                 keyed.graph.find("report").map(|id| keyed.key(id))
@@ -65,7 +65,7 @@ pub fn compare(
             Side::Lock(lock) => lock.node.get("report").map(|node| node.key),
         };
         let story = key.and_then(|key| load_key(&store, key).ok()).ok_or_else(|| {
-            Failure::fault(format!("`{name}` has no report in this store")).help("run it to its end: `aurora run SPEC`")
+            Failure::error(format!("`{name}` has no report in this store")).help("run it to its end: `aurora run SPEC`")
         })?;
         // Two runs of one experiment are told apart by what they were called here.
         let name = if name == story.experiment {
@@ -77,8 +77,8 @@ pub fn compare(
     }
     let rows = comparison::table(&runs);
     if let Some(to) = to {
-        let page = comparison::page(&runs).map_err(Failure::fault)?;
-        std::fs::write(to, page).map_err(|error| Failure::fault(format!("cannot write `{to}`: {error}")))?;
+        let page = comparison::page(&runs).map_err(|error| Failure::from_error(&error))?;
+        std::fs::write(to, page).map_err(|error| Failure::error(format!("cannot write `{to}`: {error}")))?;
     }
     if context.json {
         let stories: Vec<_> = runs

@@ -1,80 +1,79 @@
 //! `aurora rerun`: repeats a locked run in an empty store, and compares every result with the lock.
 
-use aurora_compiler::graph::{Kind, NodeId, Pins, lower};
-use aurora_compiler::hash::{Keyed, hash};
-use aurora_compiler::lock::{Lock, LockError};
+use aurora_compiler::graph::{NodeId, NodeOrigin, Pins};
+use aurora_compiler::hash::Keyed;
 use aurora_runtime::compare::{Difference, first_difference};
-use aurora_runtime::import::Fetch;
 use aurora_runtime::record::{RunRecord, Status};
+use aurora_runtime::remote_specs::Fetch;
 use aurora_runtime::source::archive::InputFile;
 use aurora_runtime::store::Store;
 use camino::Utf8Path;
 use serde_json::json;
 
-use super::Context;
-use super::lock::runnable;
-use super::run::{Execution, hear_signals, publish_source};
-use crate::arguments::RunArguments;
+use crate::arguments::{RunArguments, Selection};
+use crate::context::Context;
+use crate::execution::{Execution, install_signal_handlers, publish_source, refuse_unknown};
 use crate::failure::{Exit, Failure};
 use crate::output;
-use crate::project::{Chosen, Loaded, Reach, load, read_lock};
+use crate::project::{Reach, load, locked_graph, read_lock};
 use crate::watch::{Watch, duration};
+use crate::worker_launch::torchrun_listener;
 
 pub fn run(
     context: &Context,
     lock_path: &Utf8Path,
-    how: &RunArguments,
+    options: &RunArguments,
     fresh: bool,
     into: Option<&Utf8Path>,
     profile: Option<&str>,
 ) -> Result<Exit, Failure> {
-    let door = crate::launching::door(how)?;
+    let torchrun = torchrun_listener(options)?;
     let Some(lock) = read_lock(lock_path)? else {
-        return Err(Failure::fault(format!("there is no lock `{lock_path}`")).help("`aurora run SPEC` writes one"));
+        return Err(Failure::error(format!("there is no lock `{lock_path}`")).help("`aurora run SPEC` writes one"));
     };
     let project = context.project(Some(lock_path))?;
     let path = project.root.join(&lock.spec);
-    // Another profile than the lock's may say where the run is repeated, and nothing else: the keys are compared.
-    let mut chosen = Chosen::of(&lock);
+    // Another profile than the lock's may change the layout only: the keys are compared.
+    let mut selection = Selection::of(&lock);
     if let Some(profile) = profile {
-        chosen.profile = Some(profile.to_owned());
+        selection.profile = Some(profile.to_owned());
     }
     let reach = Reach {
-        fetch: if how.offline { Fetch::Nothing } else { Fetch::Pinned },
+        fetch: if options.offline { Fetch::Nothing } else { Fetch::Pinned },
         lock: Some(&lock),
         ..context.reach()
     };
-    let loaded = load(&path, &chosen, context.json, reach)?;
+    let loaded = load(&path, &selection, context.json, reach)?;
     let keyed = locked_graph(&lock, &loaded)?;
-    runnable(&loaded.spec)?;
+    refuse_unknown(&loaded.spec)?;
     if lock.result.is_empty() {
-        return Err(Failure::fault(format!("`{lock_path}` has no results to compare with"))
+        return Err(Failure::error(format!("`{lock_path}` has no results to compare with"))
             .help("a lock has results after `aurora run SPEC`"));
     }
-    hear_signals()?;
+    install_signal_handlers()?;
     let original = Store::look(&project.store);
     let parent = project.store.join("rerun");
     std::fs::create_dir_all(&parent)?;
     let scratch = tempfile::Builder::new().prefix("store-").tempdir_in(&parent)?;
-    let own = Utf8Path::from_path(scratch.path()).ok_or_else(|| Failure::fault("the store's path is not UTF-8"))?;
+    let own = Utf8Path::from_path(scratch.path()).ok_or_else(|| Failure::error("the store's path is not UTF-8"))?;
     let store = Store::open(into.unwrap_or(own))?;
     let pins = lock.pins();
     if !fresh {
         take_sources(&original, &store, &keyed, &loaded.spec.name, &pins)?;
     }
-    // A repetition that is kept says how it was made, as a run does.
+    // A repetition that is kept has a record, as a run does.
     let record = into
         .map(|into| RunRecord::begin(into, &loaded.spec.name, &lock.spec, &project.relative(lock_path)))
         .transpose()?;
-    let watch = Watch::new(how.progress, record);
+    let watch = Watch::new(options.progress, record);
     let execution = Execution {
         project: &project,
         loaded: &loaded,
         store: &store,
-        how,
+        options,
         old: Some(&lock),
         watch: &watch,
-        door: door.as_ref(),
+        torchrun: torchrun.as_ref(),
         logs: None,
         lock_path: None,
         recorded: Some(&original),
@@ -92,7 +91,7 @@ pub fn run(
         .graph
         .ids()
         .filter(|id| {
-            let name = &keyed.graph.node(*id).name;
+            let name = keyed.graph.node(*id).name();
             lock.result
                 .get(name)
                 .is_some_and(|expected| repeated.result.get(name) != Some(expected))
@@ -113,7 +112,7 @@ pub fn run(
         first.as_ref(),
         since.elapsed().as_secs_f64(),
     );
-    Ok(if differing.is_empty() { Exit::Done } else { Exit::Fault })
+    Ok(if differing.is_empty() { Exit::Done } else { Exit::Error })
 }
 
 fn report(context: &Context, compared: usize, differing: usize, first: Option<&Difference>, seconds: f64) {
@@ -135,41 +134,16 @@ fn report(context: &Context, compared: usize, differing: usize, first: Option<&D
     }
 }
 
-/// The graph of the lock's own pins; refused if the spec no longer gives the lock's keys.
-pub fn locked_graph(lock: &Lock, loaded: &Loaded) -> Result<Keyed, Failure> {
-    if lock.experiment != loaded.spec.name {
-        let (found, expected) = (lock.experiment.clone(), loaded.spec.name.clone());
-        return Err(LockError::OtherSpec { found, expected }.into());
-    }
-    lock.check_against(&loaded.spec)?;
-    let keyed = hash(lower(&loaded.spec, &lock.pins()));
-    let moved = keyed.graph.ids().find(|id| {
-        let name = &keyed.graph.node(*id).name;
-        lock.node.get(name).is_none_or(|locked| locked.key != keyed.key(*id))
-    });
-    if let Some(id) = moved {
-        let name = &keyed.graph.node(id).name;
-        return Err(Failure::fault(format!(
-            "`{}` has changed since the lock was written (first at `{name}`)",
-            loaded.path
-        ))
-        .help("repeat it from the revision that the lock belongs to, or run the spec again"));
-    }
-    Ok(keyed)
-}
-
-/// Takes the pinned bytes of sources from the first run's store: what they are is proved by the pins.
+/// Takes the bytes of sources from the first run's store: the pins verify them.
 fn take_sources(from: &Store, to: &Store, keyed: &Keyed, experiment: &str, pins: &Pins) -> Result<(), Failure> {
-    for id in keyed
-        .graph
-        .ids()
-        .filter(|id| keyed.graph.node(*id).kind == Kind::Source)
-    {
+    for id in keyed.graph.ids() {
+        let NodeOrigin::Source { source: name } = &keyed.graph.node(id).origin else {
+            continue;
+        };
         let Some(record) = from.record(keyed.key(id)) else {
             continue;
         };
         let Ok(files) = from.files(&record) else { continue };
-        let name = keyed.graph.node(id).name.trim_start_matches("source/");
         let Some(pin) = pins.get(name) else { continue };
         let Ok(reference) = pin.reference.parse() else { continue };
         let fetched = aurora_runtime::source::Fetched {

@@ -17,7 +17,7 @@ pub fn run(of: Document) -> Result<Exit, Failure> {
         Document::Diagnostics => printed(schema_for!(Diagnostics)),
         Document::Plan => printed(schema_for!(Plan)),
     };
-    let text = serde_json::to_string_pretty(&schema).map_err(|error| Failure::fault(error.to_string()))?;
+    let text = serde_json::to_string_pretty(&schema).map_err(|error| Failure::error(error.to_string()))?;
     println!("{text}");
     Ok(Exit::Done)
 }

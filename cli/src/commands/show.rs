@@ -3,8 +3,8 @@
 use aurora_compiler::spec::{Cause, Evidence};
 use serde_json::json;
 
-use super::Context;
 use crate::arguments::SpecArgument;
+use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output;
 
@@ -43,7 +43,7 @@ pub fn run(context: &Context, argument: &SpecArgument, path: Option<&str>, origi
     }
     if values.is_empty() {
         let path = path.unwrap_or_default();
-        let failure = Failure::fault(format!("there is no value at `{path}`"));
+        let failure = Failure::error(format!("there is no value at `{path}`"));
         return Err(
             match aurora_compiler::nearest(path, resolved.keys().map(String::as_str)) {
                 Some(near) => failure.help(format!("a path with a similar name exists: `{near}`")),

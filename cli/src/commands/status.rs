@@ -4,7 +4,7 @@ use aurora_runtime::record::runs;
 use camino::Utf8Path;
 use serde_json::json;
 
-use super::Context;
+use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output;
 use crate::watch::duration;

@@ -5,26 +5,26 @@ use std::collections::BTreeMap;
 use aurora_compiler::hash::Key;
 use serde_json::json;
 
-use super::Context;
 use crate::arguments::SpecArgument;
+use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output::{self, grouped};
 use crate::project::{Project, bundle, compile};
 
 pub fn run(context: &Context, argument: &SpecArgument) -> Result<Exit, Failure> {
-    let (bundle, _) = bundle(&argument.spec, &argument.chosen, context.reach())?;
+    let (bundle, _) = bundle(&argument.spec, &argument.selection, context.reach())?;
     let project = Project::of(&argument.spec, context.store.as_deref())?;
     // The spec itself first: its faults, and the contents that its sources are pinned to.
     let (_, loaded) = context.open(argument)?;
     let points = bundle.points();
     if points.is_empty() {
-        return Err(Failure::fault(format!("`{}` has no sweep", argument.spec))
+        return Err(Failure::error(format!("`{}` has no sweep", argument.spec))
             .help("write `sweep NAME { stage.cap.learning_rate.peak = [5e-5, 1e-4] }`"));
     }
     // The sources are pinned for all points as they are for the spec itself.
     let (_, pins, _) = compile(&project, &loaded.spec)?;
     let swept = bundle
-        .sweep_keys(argument.chosen.profile.as_deref(), &pins)
+        .sweep_keys(argument.selection.profile.as_deref(), &pins)
         .map_err(|found| output::refused(&found, bundle.sources().view(), context.json))?;
     let mut users: BTreeMap<Key, usize> = BTreeMap::new();
     for point in &swept {

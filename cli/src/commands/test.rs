@@ -4,10 +4,11 @@ use aurora_compiler::resolved::resolved;
 use camino::{Utf8Path, Utf8PathBuf};
 use serde_json::json;
 
-use super::Context;
+use crate::arguments::Selection;
+use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output;
-use crate::project::{Chosen, Project, load};
+use crate::project::{Project, load, write_file};
 
 /// Lines of a difference that are shown on each side.
 const MOST_SHOWN: usize = 20;
@@ -37,14 +38,14 @@ pub fn run(context: &Context, names: &[String], update: &[String]) -> Result<Exi
     let mut rows = Vec::new();
     let mut all_same = true;
     for spec in specs(context, wanted)? {
-        let loaded = load(&spec, &Chosen::default(), context.json, context.reach())?;
+        let loaded = load(&spec, &Selection::default(), context.json, context.reach())?;
         let text = resolved(&loaded.spec);
         let path = snapshot(&spec);
         let old = std::fs::read_to_string(&path).ok();
         let state = match &old {
             Some(old) if *old == text => State::Same,
             _ if !update.is_empty() => {
-                write(&path, &text)?;
+                write_file(&path, &text)?;
                 State::Updated
             }
             Some(_) => State::Differs,
@@ -65,7 +66,7 @@ pub fn run(context: &Context, names: &[String], update: &[String]) -> Result<Exi
     } else if !all_same {
         println!("`aurora test --update NAME` writes the snapshot of a spec whose change is meant");
     }
-    Ok(if all_same { Exit::Done } else { Exit::Fault })
+    Ok(if all_same { Exit::Done } else { Exit::Error })
 }
 
 /// The specs that are meant, by path or by the name of their file.
@@ -82,7 +83,7 @@ fn specs(context: &Context, names: &[String]) -> Result<Vec<Utf8PathBuf>, Failur
         .strip_prefix(&own)
         .map_or_else(|_| folder.clone(), Utf8Path::to_owned);
     let entries = folder.read_dir_utf8().map_err(|error| {
-        Failure::fault(format!("cannot read the folder `{folder}`: {error}"))
+        Failure::error(format!("cannot read the folder `{folder}`: {error}"))
             .help("start it in the project, or name specs by their paths")
     })?;
     let mut all = Vec::new();
@@ -104,7 +105,7 @@ fn specs(context: &Context, names: &[String]) -> Result<Vec<Utf8PathBuf>, Failur
             }
             let found = all.iter().find(|path| path.file_stem() == Some(name));
             found.cloned().ok_or_else(|| {
-                let failure = Failure::fault(format!("there is no spec `{name}` in `{folder}`"));
+                let failure = Failure::error(format!("there is no spec `{name}` in `{folder}`"));
                 match aurora_compiler::nearest(name, all.iter().filter_map(|path| path.file_stem())) {
                     Some(near) => failure.help(format!("a spec with a similar name exists: `{near}`")),
                     None => failure,
@@ -118,14 +119,6 @@ fn specs(context: &Context, names: &[String]) -> Result<Vec<Utf8PathBuf>, Failur
 fn snapshot(spec: &Utf8Path) -> Utf8PathBuf {
     let folder = spec.parent().unwrap_or(Utf8Path::new("")).join("snapshots");
     folder.join(spec.file_name().unwrap_or_default())
-}
-
-fn write(path: &Utf8Path, text: &str) -> Result<(), Failure> {
-    let wrap = |error| Failure::fault(format!("cannot write `{path}`: {error}"));
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).map_err(wrap)?;
-    }
-    aurora_runtime::write_whole(path, text.as_bytes()).map_err(wrap)
 }
 
 /// The lines between what both texts begin and end with.

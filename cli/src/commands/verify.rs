@@ -4,7 +4,7 @@ use aurora_runtime::store::Store;
 use camino::Utf8Path;
 use serde_json::json;
 
-use super::Context;
+use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output::{self, grouped};
 
@@ -43,6 +43,6 @@ pub fn run(context: &Context, of: Option<&Utf8Path>) -> Result<Exit, Failure> {
     Ok(if report.problems.is_empty() {
         Exit::Done
     } else {
-        Exit::Fault
+        Exit::Error
     })
 }

@@ -1,14 +1,14 @@
 //! `aurora why`: the reason for a node's state, and what its key is made of.
 
-use aurora_compiler::plan::{State, plan};
+use aurora_compiler::plan::plan;
 use aurora_runtime::store::{Store, View};
 use serde_json::json;
 
-use super::Context;
-use super::build::state_name;
 use crate::arguments::SpecArgument;
+use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output;
+use crate::plan_nodes::state_name;
 use crate::project::compile;
 
 pub fn run(context: &Context, argument: &SpecArgument, name: &str) -> Result<Exit, Failure> {
@@ -17,7 +17,7 @@ pub fn run(context: &Context, argument: &SpecArgument, name: &str) -> Result<Exi
     let name = name.strip_prefix(&format!("{}/", loaded.spec.name)).unwrap_or(name);
     let Some(id) = keyed.graph.find(name) else {
         let near = aurora_compiler::nearest(name, keyed.graph.names());
-        let failure = Failure::fault(format!("there is no node `{name}` in `{}`", loaded.spec.name));
+        let failure = Failure::error(format!("there is no node `{name}` in `{}`", loaded.spec.name));
         return Err(match near {
             Some(near) => failure.help(format!("a node with a similar name exists: `{near}`")),
             None => failure.help("`aurora build SPEC` lists the nodes"),
@@ -37,23 +37,23 @@ pub fn run(context: &Context, argument: &SpecArgument, name: &str) -> Result<Exi
     let mut seen = std::collections::BTreeSet::new();
     let mut open = vec![id];
     while let Some(at) = open.pop() {
-        if !seen.insert(at) || plan.nodes[at.index()].state == State::Cached {
+        if !seen.insert(at) || plan.nodes[at.index()].reason.is_none() {
             continue;
         }
         let own: Vec<String> = plan.nodes[at.index()]
-            .why
+            .changes()
             .iter()
             .filter(|change| !matches!(change, aurora_compiler::why::Change::Input { .. }))
             .map(ToString::to_string)
             .collect();
         if !own.is_empty() && at != id {
-            causes.push((keyed.graph.node(at).name.clone(), own));
+            causes.push((keyed.graph.node(at).name().to_owned(), own));
         }
         open.extend(
             keyed
                 .graph
                 .inputs(at)
-                .filter(|input| input.identity)
+                .filter(|input| input.role.is_identity())
                 .map(|input| input.node),
         );
     }
@@ -63,16 +63,16 @@ pub fn run(context: &Context, argument: &SpecArgument, name: &str) -> Result<Exi
         output::json(json!({
             "name": name,
             "key": keyed.key(id),
-            "state": planned.state,
-            "reason": planned.reason,
-            "changes": planned.why,
+            "state": planned.state(),
+            "reason": planned.explanation(),
+            "changes": planned.changes(),
             "first_causes": causes.iter().map(|(node, why)| json!({ "node": node, "changes": why })).collect::<Vec<_>>(),
             "preimage": preimage,
         }));
         return Ok(Exit::Done);
     }
-    println!("{name}: {}", state_name(planned.state));
-    if let Some(reason) = &planned.reason {
+    println!("{name}: {}", state_name(planned.state()));
+    if let Some(reason) = planned.explanation() {
         println!("  because {reason}");
     }
     for (node, why) in &causes {

@@ -1,6 +1,6 @@
 //! What can be written at a place: kinds of blocks, fields, values, arguments, names, units, marks of evidence.
 
-use aurora_compiler::schema::{self, BLOCKS, CallSchema, Default, FieldSchema, Type, UNITS};
+use aurora_compiler::schema::{self, BLOCKS, CallSchema, Default, EvalKind, FieldSchema, Type, UNITS};
 use aurora_compiler::spec::{BlockKind, Unit};
 use aurora_lang::ast::{Body, Entry, Span, ValueKind};
 use aurora_lang::cursor::{self, Expected, FieldPath, Role, Step};
@@ -482,11 +482,14 @@ fn metric(analysis: &Analysis, file: &Utf8Path, scope: &[Known], path: &[String]
         [_] => of_kinds(&[BlockKind::Eval]),
         [_, eval] => {
             let kind = fields("eval", eval, "kind").pop().unwrap_or_default();
-            let metrics = schema::metrics(&kind).iter().map(|metric| metric.name);
-            let names = metrics.flat_map(|metric| match metric {
-                "pass@" => fields("eval", eval, "k").iter().map(|k| format!("pass@{k}")).collect(),
-                metric => vec![metric.to_owned()],
-            });
+            let metrics = EvalKind::named(&kind).map_or(&[][..], EvalKind::metrics);
+            let names = metrics
+                .iter()
+                .map(|metric| metric.name)
+                .flat_map(|metric| match metric {
+                    "pass@" => fields("eval", eval, "k").iter().map(|k| format!("pass@{k}")).collect(),
+                    metric => vec![metric.to_owned()],
+                });
             names.map(|name| item(&name, ItemKind::Word, &kind, "")).collect()
         }
         [_, eval, _] => {

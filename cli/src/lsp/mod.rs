@@ -55,13 +55,13 @@ pub fn run() -> Result<Exit, Failure> {
     drop(connection);
     threads
         .join()
-        .map_err(|error| Failure::fault(format!("cannot talk to the editor: {error}")))?;
+        .map_err(|error| Failure::error(format!("cannot talk to the editor: {error}")))?;
     Ok(exit)
 }
 
 fn serve(connection: &Connection) -> Result<Exit, Failure> {
     let broken =
-        |error: &dyn std::fmt::Display| Failure::fault(format!("the editor does not follow the protocol: {error}"));
+        |error: &dyn std::fmt::Display| Failure::error(format!("the editor does not follow the protocol: {error}"));
     let (id, params) = connection.initialize_start().map_err(|error| broken(&error))?;
     let params: InitializeParams = serde_json::from_value(params).map_err(|error| broken(&error))?;
     let client = client(&params);
@@ -94,12 +94,12 @@ fn serve(connection: &Connection) -> Result<Exit, Failure> {
                     }
                     continue;
                 }
-                Err(_) => return Ok(Exit::Fault),
+                Err(_) => return Ok(Exit::Error),
             }
         } else {
             match connection.receiver.recv() {
                 Ok(message) => message,
-                Err(_) => return Ok(Exit::Fault),
+                Err(_) => return Ok(Exit::Error),
             }
         };
         match message {
@@ -115,7 +115,7 @@ fn serve(connection: &Connection) -> Result<Exit, Failure> {
             }
             // As the protocol has it: 0 after `shutdown`, else 1.
             Message::Notification(notification) if notification.method == ExitNotification::METHOD => {
-                return Ok(if ending { Exit::Done } else { Exit::Fault });
+                return Ok(if ending { Exit::Done } else { Exit::Error });
             }
             Message::Notification(notification) => server.notification(notification),
             Message::Response(_) => {}

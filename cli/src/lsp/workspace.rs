@@ -15,7 +15,8 @@ use camino::{Utf8Path, Utf8PathBuf};
 use super::analysis::Analysis;
 use super::text::Text;
 use super::uri;
-use crate::project::{Chosen, Project, Reach};
+use crate::arguments::Selection;
+use crate::project::{Project, Reach};
 
 /// Files and folders that are looked at in the search for specs.
 const MOST_ENTRIES: usize = 20_000;
@@ -146,7 +147,7 @@ impl Workspace {
             if is_remote(name) {
                 if imports.is_none() {
                     let reach = Reach::store(None);
-                    imports = reach.imports(path, &Chosen::default()).ok();
+                    imports = reach.imports(path, &Selection::default()).ok();
                 }
                 let imports = imports.as_mut().ok_or("the project's locks cannot be read")?;
                 return imports.text(name);

@@ -5,7 +5,7 @@
 
 use super::facts::stage_plan;
 use super::nodes::{order_node, report_node, segment_nodes};
-use super::{Graph, Node, NodeId};
+use super::{Graph, Node, NodeId, NodeOrigin, Role};
 use crate::spec::{BlockId, BlockKind, Spec};
 
 /// The nodes of a graph that are others where only these fields of the spec, `(block, field)`, have changed since it
@@ -34,14 +34,16 @@ pub fn changed_nodes(spec: &Spec, graph: &Graph, changed: &[(BlockId, String)]) 
     trained.dedup();
     for stage in orders {
         let (node, corpora) = order_node(spec, stage, &stage_plan(spec, stage));
-        let id = graph.find(&node.name)?;
+        let id = graph.find(node.name())?;
         // Other components or corpora are other inputs.
-        let roles: Vec<String> = corpora.iter().map(|(name, _)| format!("tokens.{name}")).collect();
-        let same = graph
-            .inputs(id)
-            .zip(&corpora)
-            .all(|(input, (_, corpus))| graph.node(input.node).name.rsplit('/').next() == Some(corpus.name.as_str()));
-        if !same || !graph.inputs(id).map(|input| input.role).eq(roles) {
+        let reads = |input: super::Input| match (input.role, &graph.node(input.node).origin) {
+            (Role::Tokens(component), NodeOrigin::Tokens { corpus, .. }) => Some((component, corpus.clone())),
+            _ => None,
+        };
+        let now = corpora
+            .into_iter()
+            .map(|(component, corpus)| Some((component, corpus.name)));
+        if !graph.inputs(id).map(reads).eq(now) {
             return None;
         }
         nodes.push((id, node));
@@ -50,7 +52,7 @@ pub fn changed_nodes(spec: &Spec, graph: &Graph, changed: &[(BlockId, String)]) 
         let plan = stage_plan(spec, stage);
         let model = spec.model_of(stage)?;
         for (_, node) in segment_nodes(spec, stage, model, &plan) {
-            nodes.push((graph.find(&node.name)?, node));
+            nodes.push((graph.find(node.name())?, node));
         }
     }
     Some(nodes)

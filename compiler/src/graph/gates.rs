@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::lower::{Lowering, input};
 use super::reader::Reader;
-use super::{Input, Kind, NodeId};
+use super::{Input, NodeId, NodeOrigin, Role, Work};
 use crate::fields::{Exact, ExpectFields, Term};
 use crate::schema;
 use crate::spec::{Better, BlockId, BlockKind, Expression, Function, Metric, Value};
@@ -30,7 +30,8 @@ impl Lowering<'_> {
                 .confidence
                 .map(|percent| Exact::new(percent.decimal() / rust_decimal::Decimal::ONE_HUNDRED)),
         };
-        let node = read.node(format!("expect/{}", id.name), Kind::Expect, &fields);
+        let origin = NodeOrigin::Expect { gate: id.name.clone() };
+        let node = read.node(origin, Work::Expect(fields));
         self.graph.add(node, inputs);
     }
 
@@ -181,7 +182,7 @@ fn eval_of(metric: &Metric) -> BlockId {
 fn metric_term(metric: &Metric, scores: NodeId, inputs: &mut Vec<Input>) -> Term {
     let known = inputs.iter().position(|input| input.node == scores);
     let index = known.unwrap_or_else(|| {
-        inputs.push(input("scores", scores));
+        inputs.push(input(Role::Scores, scores));
         inputs.len() - 1
     });
     Term::Metric {

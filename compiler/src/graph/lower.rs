@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 
 use super::facts::{StagePlan, read_model, set_names, stage_plan};
-use super::nodes::{experiment, judge, order_node, read_numerics, read_precision, report_node, segment_nodes, task};
+use super::nodes::{
+    experiment, judge, order_node, read_eval_kind, read_numerics, read_precision, report_node, segment_nodes, task,
+};
 use super::reader::{At, Reader, steps_of};
-use super::{Graph, Input, Kind, Node, NodeId, Pins};
+use super::{CheckpointOrigin, Graph, Input, Kind, Node, NodeId, NodeOrigin, Pins, Role, Work};
 use crate::fields::{
     EvalFields, EvalSet, ExtractFields, FilterFields, Format, JudgeFields, Language, Only, PageReference, SourceFields,
     Split, TokenizerFields, TokensFields, Unit, WeightsFields, WeightsHow,
 };
+use crate::schema::EvalKind;
 use crate::spec::{BlockId, BlockKind, Spec, Value};
 
 /// Returns the graph of a spec whose sources are pinned as far as `pins` says.
@@ -68,12 +71,8 @@ pub(super) struct LoweredStage {
     pub(super) checkpoints: BTreeMap<u64, NodeId>,
 }
 
-pub(super) fn input(role: &str, node: NodeId) -> Input {
-    Input {
-        role: role.to_string(),
-        node,
-        identity: true,
-    }
+pub(super) fn input(role: Role, node: NodeId) -> Input {
+    Input { role, node }
 }
 
 impl<'a> Lowering<'a> {
@@ -84,26 +83,28 @@ impl<'a> Lowering<'a> {
         found.into_iter().map(|(id, _)| id.clone()).collect()
     }
 
-    /// Returns the node of this name, made by `make` when it is first asked for.
-    fn once(&mut self, name: String, make: impl FnOnce(&mut Self) -> (Node, Vec<Input>)) -> NodeId {
-        if let Some(id) = self.graph.find(&name) {
+    /// Returns the node of this origin, made by `make` at the first call.
+    fn once(&mut self, origin: NodeOrigin, make: impl FnOnce(&mut Self, NodeOrigin) -> (Node, Vec<Input>)) -> NodeId {
+        if let Some(id) = self.graph.find(&origin.to_string()) {
             return id;
         }
-        let (node, inputs) = make(self);
+        let (node, inputs) = make(self, origin);
         self.graph.add(node, inputs)
     }
 
     fn source(&mut self, id: &BlockId) -> NodeId {
-        let name = format!("source/{}", id.name);
+        let origin = NodeOrigin::Source {
+            source: id.name.clone(),
+        };
         let block = id.clone();
-        self.once(name.clone(), |this| {
+        self.once(origin, |this, origin| {
             let mut read = Reader::new(this.spec);
             let from = read.text(&read.at(&block, "from"));
             let fields = match this.pins.get(&block.name) {
                 Some(pin) => SourceFields::Content(pin.content.clone()),
                 None => SourceFields::Declared(from.clone()),
             };
-            (read.node(name, Kind::Source, &fields), Vec::new())
+            (read.node(origin, Work::Source(fields)), Vec::new())
         })
     }
 
@@ -113,7 +114,7 @@ impl<'a> Lowering<'a> {
         let Some(source) = source else {
             unreachable!("check resolves {}.source", call.path)
         };
-        let mut inputs = vec![input("source", self.source(&source))];
+        let mut inputs = vec![input(Role::Source, self.source(&source))];
         let format = match read.call_name(call) {
             "html" => {
                 let reference = read.argument(call, "reference");
@@ -121,7 +122,7 @@ impl<'a> Lowering<'a> {
                     .then(|| read.reference(&reference))
                     .flatten();
                 if let Some(other) = &reference {
-                    inputs.push(input("reference", self.source(other)));
+                    inputs.push(input(Role::Reference, self.source(other)));
                 }
                 Format::Html {
                     select: read.text(&read.argument(call, "select")),
@@ -163,20 +164,22 @@ impl<'a> Lowering<'a> {
             format,
         };
         // The first extraction of a source in a corpus has the source's name; later ones are numbered.
-        let plain = format!("extract/{}/{}", corpus.name, source.name);
-        let name = if self.graph.find(&plain).is_none() {
-            plain
-        } else {
-            format!("{plain}.{index}")
+        let origin = |repeat| NodeOrigin::Extract {
+            corpus: corpus.name.clone(),
+            source: source.name.clone(),
+            repeat,
         };
-        let node = read.node(name, Kind::Extract, &fields);
+        let repeats = self.graph.find(&origin(None).to_string()).is_some();
+        let node = read.node(origin(repeats.then_some(index)), Work::Extract(fields));
         self.graph.add(node, inputs)
     }
 
     fn corpus(&mut self, id: &BlockId) -> NodeId {
-        let name = format!("filter/{}", id.name);
+        let origin = NodeOrigin::Filter {
+            corpus: id.name.clone(),
+        };
         let block = id.clone();
-        self.once(name.clone(), |this| {
+        self.once(origin, |this, origin| {
             let mut read = Reader::new(this.spec);
             let fields = FilterFields {
                 language: read.word(&read.at(&block, "language"), Language::Other),
@@ -194,16 +197,18 @@ impl<'a> Lowering<'a> {
             let inputs = calls
                 .iter()
                 .enumerate()
-                .map(|(index, call)| input("documents", this.extract(&block, index, call)))
+                .map(|(index, call)| input(Role::Documents, this.extract(&block, index, call)))
                 .collect();
-            (read.node(name, Kind::Filter, &fields), inputs)
+            (read.node(origin, Work::Filter(fields)), inputs)
         })
     }
 
     fn tokenizer(&mut self, id: &BlockId) -> NodeId {
-        let name = format!("tokenizer/{}", id.name);
+        let origin = NodeOrigin::Tokenizer {
+            tokenizer: id.name.clone(),
+        };
         let block = id.clone();
-        self.once(name.clone(), |this| {
+        self.once(origin, |this, origin| {
             let mut read = Reader::new(this.spec);
             let kind = read.at(&block, "kind");
             let (fields, inputs) = match read.call_name(&kind) {
@@ -217,7 +222,7 @@ impl<'a> Lowering<'a> {
                     let inputs = corpora
                         .iter()
                         .filter_map(|corpus| read.reference(corpus))
-                        .map(|corpus| input("documents", this.corpus(&corpus)))
+                        .map(|corpus| input(Role::Documents, this.corpus(&corpus)))
                         .collect();
                     (fields, inputs)
                 }
@@ -231,12 +236,12 @@ impl<'a> Lowering<'a> {
                         fields,
                         source
                             .iter()
-                            .map(|source| input("source", this.source(source)))
+                            .map(|source| input(Role::Source, this.source(source)))
                             .collect(),
                     )
                 }
             };
-            (read.node(name, Kind::Tokenizer, &fields), inputs)
+            (read.node(origin, Work::Tokenizer(fields)), inputs)
         })
     }
 
@@ -246,31 +251,32 @@ impl<'a> Lowering<'a> {
         let Some(tokenizer) = tokenizer else {
             unreachable!("check asks for {model}.tokenizer where tokens are read")
         };
-        let suffix = match split {
-            Split::Train => "",
-            Split::HeldOut => "/held_out",
-            Split::All => "/all",
+        let origin = NodeOrigin::Tokens {
+            tokenizer: tokenizer.name.clone(),
+            corpus: corpus.name.clone(),
+            split,
         };
-        let name = format!("tokens/{}/{}{suffix}", tokenizer.name, corpus.name);
         let corpus = corpus.clone();
         let model = model.clone();
-        self.once(name.clone(), |this| {
+        self.once(origin, |this, origin| {
             let fields = TokensFields {
                 split,
                 vocabulary: read.count(&read.at(&model, "vocabulary")),
             };
             let inputs = vec![
-                input("documents", this.corpus(&corpus)),
-                input("tokenizer", this.tokenizer(&tokenizer)),
+                input(Role::Documents, this.corpus(&corpus)),
+                input(Role::Tokenizer, this.tokenizer(&tokenizer)),
             ];
-            (read.node(name, Kind::Tokens, &fields), inputs)
+            (read.node(origin, Work::Tokens(fields)), inputs)
         })
     }
 
     pub(super) fn weights(&mut self, model: &BlockId) -> NodeId {
-        let name = format!("weights/{}", model.name);
+        let origin = NodeOrigin::Checkpoint(CheckpointOrigin::Initial {
+            model: model.name.clone(),
+        });
         let block = model.clone();
-        self.once(name.clone(), |this| {
+        self.once(origin, |this, origin| {
             let mut read = Reader::new(this.spec);
             let fields = read_model(&mut read, &block);
             let how = read.at(&block, "weights");
@@ -290,13 +296,13 @@ impl<'a> Lowering<'a> {
                         Some(pin) => SourceFields::Content(pin.content.clone()),
                         None => SourceFields::Declared(format!("hf:{repository}@{revision}")),
                     };
-                    let node = hub.node(format!("source/{name}"), Kind::Source, &pinned);
-                    inputs.push(input("source", this.graph.add(node, Vec::new())));
+                    let node = hub.node(NodeOrigin::Source { source: name }, Work::Source(pinned));
+                    inputs.push(input(Role::Source, this.graph.add(node, Vec::new())));
                     WeightsHow::Import
                 }
                 other => {
                     if let Some(source) = read.reference(&read.argument(&how, "source")) {
-                        inputs.push(input("source", this.source(&source)));
+                        inputs.push(input(Role::Source, this.source(&source)));
                     }
                     match other {
                         "gguf" => WeightsHow::Gguf {
@@ -307,7 +313,7 @@ impl<'a> Lowering<'a> {
                 }
             };
             (
-                read.node(name, Kind::Weights, &WeightsFields { model: fields, how }),
+                read.node(origin, Work::Weights(WeightsFields { model: fields, how })),
                 inputs,
             )
         })
@@ -335,7 +341,7 @@ impl<'a> Lowering<'a> {
             )
         };
         let plan = stage_plan(self.spec, id);
-        let mut inputs = vec![input("start", start_node)];
+        let mut inputs = vec![input(Role::Start, start_node)];
         if plan.steps > 0 {
             inputs.extend(self.order(id, &model, &plan));
         }
@@ -343,11 +349,7 @@ impl<'a> Lowering<'a> {
         for (last_step, node) in segment_nodes(self.spec, id, &model, &plan) {
             let mut inputs = inputs.clone();
             if let Some((_, &before)) = checkpoints.last_key_value() {
-                inputs.push(Input {
-                    role: "goes on from".to_string(),
-                    node: before,
-                    identity: false,
-                });
+                inputs.push(input(Role::ResumesFrom, before));
             }
             checkpoints.insert(last_step, self.graph.add(node, inputs));
         }
@@ -367,10 +369,10 @@ impl<'a> Lowering<'a> {
         let (node, corpora) = order_node(self.spec, stage, plan);
         let tokens: Vec<Input> = corpora
             .iter()
-            .map(|(name, corpus)| input(&format!("tokens.{name}"), self.tokens(corpus, model, Split::Train)))
+            .map(|(name, corpus)| input(Role::Tokens(name.clone()), self.tokens(corpus, model, Split::Train)))
             .collect();
         let order = self.graph.add(node, tokens.clone());
-        let mut inputs = vec![input("order", order)];
+        let mut inputs = vec![input(Role::Order, order)];
         inputs.extend(tokens);
         inputs
     }
@@ -419,21 +421,25 @@ impl<'a> Lowering<'a> {
     }
 
     pub(super) fn eval_at(&mut self, id: &BlockId, checkpoint: NodeId, model: &BlockId, sequence: u64) -> NodeId {
-        let at = self.graph.node(checkpoint).name.clone();
-        let at = at.strip_prefix("weights/").unwrap_or(&at).to_string();
+        let NodeOrigin::Checkpoint(at) = self.graph.node(checkpoint).origin.clone() else {
+            unreachable!("an eval's checkpoint is a node with weights")
+        };
         let (id, model) = (id.clone(), model.clone());
-        let name = format!("eval/{}/{at}", id.name);
-        self.once(name.clone(), |this| {
+        let origin = NodeOrigin::Eval {
+            eval: id.name.clone(),
+            at: at.clone(),
+        };
+        self.once(origin, |this, origin| {
             let mut read = Reader::new(this.spec);
-            let mut inputs = vec![input("checkpoint", checkpoint)];
-            let kind = read.text(&read.at(&id, "kind"));
-            if kind != "perplexity" {
-                return this.questions(read, name, &kind, &id, inputs, &model);
+            let mut inputs = vec![input(Role::Checkpoint, checkpoint)];
+            let kind = read_eval_kind(&mut read, &id);
+            if kind != EvalKind::Perplexity {
+                return this.task(read, at, kind, &id, inputs, &model);
             }
             let split = read.word(&read.at(&id, "split"), Split::HeldOut);
             let sets = set_names(this.spec, &id);
             for (_, corpus) in &sets {
-                inputs.push(input("set", this.tokens(corpus, &model, split)));
+                inputs.push(input(Role::Set, this.tokens(corpus, &model, split)));
             }
             let window = read.at(&id, "window");
             let fields = EvalFields {
@@ -447,16 +453,16 @@ impl<'a> Lowering<'a> {
                 sets: sets.into_iter().map(|(name, _)| EvalSet { name }).collect(),
                 task: None,
             };
-            (read.node(name, Kind::Eval, &fields), inputs)
+            (read.node(origin, Work::Eval(fields)), inputs)
         })
     }
 
     /// A task's node; where its answers are judged, the node of the judge, behind that of the answers.
-    fn questions(
+    fn task(
         &mut self,
         mut read: Reader<'a>,
-        name: String,
-        kind: &str,
+        at: CheckpointOrigin,
+        kind: EvalKind,
         id: &BlockId,
         mut inputs: Vec<Input>,
         model: &BlockId,
@@ -466,12 +472,12 @@ impl<'a> Lowering<'a> {
         for source in read.elements(&read.at(id, "data")) {
             items.extend(
                 read.reference(&source)
-                    .map(|source| input("items", self.source(&source))),
+                    .map(|source| input(Role::Items, self.source(&source))),
             );
         }
         inputs.extend(items.iter().cloned());
         let tokenizer = read.reference(&read.at(model, "tokenizer"));
-        inputs.extend(tokenizer.map(|tokenizer| input("tokenizer", self.tokenizer(&tokenizer))));
+        inputs.extend(tokenizer.map(|tokenizer| input(Role::Tokenizer, self.tokenizer(&tokenizer))));
         let model = read_model(&mut read, model);
         let fields = EvalFields {
             numerics: read_numerics(self.spec, &mut read),
@@ -481,13 +487,18 @@ impl<'a> Lowering<'a> {
             task: Some(task),
             model,
         };
-        if let "multiple_choice" | "generation" = kind {
-            return (read.node(name, Kind::Eval, &fields), inputs);
+        let eval = id.name.clone();
+        let origin = NodeOrigin::Eval {
+            eval: eval.clone(),
+            at: at.clone(),
+        };
+        if !kind.is_judged() {
+            return (read.node(origin, Work::Eval(fields)), inputs);
         }
-        let answers = format!("answers/{}", name.trim_start_matches("eval/"));
-        let answers = self.graph.add(read.node(answers, Kind::Answers, &fields), inputs);
+        let answers = read.node(NodeOrigin::Answers { eval, at }, Work::Answers(fields));
+        let answers = self.graph.add(answers, inputs);
         let mut read = Reader::new(self.spec);
-        let mut inputs = vec![input("answers", answers)];
+        let mut inputs = vec![input(Role::Answers, answers)];
         let (fields, sources) = judge(&mut read, id, kind);
         if let JudgeFields::Programs { .. } = fields {
             inputs.extend(items);
@@ -497,22 +508,22 @@ impl<'a> Lowering<'a> {
                 .into_iter()
                 .map(|(role, source)| input(role, self.source(&source))),
         );
-        (read.node(name, Kind::Judge, &fields), inputs)
+        (read.node(origin, Work::Judge(fields)), inputs)
     }
 
     fn report(&mut self) {
-        let told: Vec<Input> = self
+        let reported: Vec<Input> = self
             .graph
             .ids()
             .filter(|id| {
                 matches!(
-                    self.graph.node(*id).kind,
+                    self.graph.node(*id).kind(),
                     Kind::Train | Kind::Eval | Kind::Judge | Kind::Expect | Kind::Filter
                 )
             })
-            .map(|id| input(self.graph.node(id).kind.name(), id))
+            .map(|id| input(Role::Reported(self.graph.node(id).kind()), id))
             .collect();
-        self.graph.add(report_node(self.spec), told);
+        self.graph.add(report_node(self.spec), reported);
     }
 }
 

@@ -1,6 +1,6 @@
 //! The execution graph: one node per step of work.
 //!
-//! In: a checked [`Spec`](crate::spec::Spec) and the pins of its sources. Out: a [`Graph`] whose nodes stand after their
+//! In: a checked [`Spec`](crate::spec::Spec) and the pins of its sources. Out: a [`Graph`] whose nodes come after their
 //! inputs. Cannot fail: everything that can be wrong with a spec has been found by `check`.
 //! Not here: keys (`hash`), what is already done (`plan`), files (nowhere in this crate).
 
@@ -9,7 +9,10 @@ mod facts;
 mod gates;
 mod lower;
 mod nodes;
+mod origin;
 mod reader;
+mod role;
+mod work;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,13 +20,15 @@ use std::sync::Arc;
 use petgraph::Direction;
 use petgraph::graph::{DiGraph, NodeIndex};
 use petgraph::visit::EdgeRef;
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use changed::changed_nodes;
 pub use facts::{StagePlan, model_fields, set_names, stage_plan};
 pub use lower::{hub_source, lower, lower_eval};
 pub(crate) use nodes::shares;
+pub use origin::{CheckpointOrigin, NodeOrigin};
+pub use role::Role;
+pub use work::{Kind, Work};
 
 /// A node of one graph; inputs have smaller ids than their users.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,80 +40,35 @@ impl NodeId {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Kind {
-    Source,
-    Extract,
-    Filter,
-    Tokenizer,
-    Tokens,
-    Order,
-    Weights,
-    Train,
-    Eval,
-    Answers,
-    Judge,
-    Expect,
-    Report,
-}
-
-impl Kind {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Source => "source",
-            Self::Extract => "extract",
-            Self::Filter => "filter",
-            Self::Tokenizer => "tokenizer",
-            Self::Tokens => "tokens",
-            Self::Order => "order",
-            Self::Weights => "weights",
-            Self::Train => "train",
-            Self::Eval => "eval",
-            Self::Answers => "answers",
-            Self::Judge => "judge",
-            Self::Expect => "expect",
-            Self::Report => "report",
-        }
-    }
-
-    /// Version of what the kind does: raised when the same fields and inputs give another result than before, so that
-    /// results of the older meaning are not taken for the newer.
-    pub fn version(self) -> u32 {
-        match self {
-            // 2: gradients of replicated parts are kept by row blocks through a lane, and joined once a step.
-            Self::Train => 2,
-            // 2: perplexity says what each document is worth; gates and the report say what is within the noise.
-            Self::Expect | Self::Report => 2,
-            // 3: a document's last window reads tokens before it again. 4: choices of an item share the reading of its prompt.
-            Self::Eval => 4,
-            // 2: a step's products are those of a few rows.
-            Self::Answers => 2,
-            _ => 1,
-        }
-    }
-}
-
+/// A unit of work.
 #[derive(Clone, Debug)]
 pub struct Node {
-    /// For people, unique in its graph: `cap@20000`, `tokens/bpe/finnish`.
-    pub name: String,
-    pub kind: Kind,
-    /// What `fields` (the module) says of the kind, as JSON.
-    pub fields: serde_json::Value,
-    /// Paths of the spec's `unknown` values that this node needs; a placeholder stands in `fields`.
+    pub origin: NodeOrigin,
+    pub work: Work,
+    /// Paths of the spec's `unknown` values that this node needs; `work` holds a placeholder for each.
     pub unknown: Vec<String>,
-    /// Values of the spec that the fields came from, by spec path, as text. Not identity.
+    /// The values of the spec that the fields came from, by spec path, as text. Not identity.
     pub spec_values: Arc<BTreeMap<String, String>>,
+    /// The origin as text, which graphs are searched by.
+    name: String,
+}
+
+impl Node {
+    /// For people; unique in its graph. Nothing parses it: facts are in `origin`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn kind(&self) -> Kind {
+        self.work.kind()
+    }
 }
 
 /// An edge, seen from the node that uses it.
 #[derive(Clone, Debug)]
 pub struct Input {
-    pub role: String,
+    pub role: Role,
     pub node: NodeId,
-    /// False for an input that only saves work (the checkpoint that a longer run goes on from): it is not in the key.
-    pub identity: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -119,14 +79,13 @@ pub struct Graph {
 
 #[derive(Clone, Debug)]
 struct Edge {
-    role: String,
+    role: Role,
     position: usize,
-    identity: bool,
 }
 
 impl Graph {
     fn add(&mut self, node: Node, inputs: Vec<Input>) -> NodeId {
-        let name = node.name.clone();
+        let name = node.name().to_owned();
         let id = NodeId(self.nodes.add_node(node));
         for (position, input) in inputs.into_iter().enumerate() {
             self.nodes.add_edge(
@@ -135,7 +94,6 @@ impl Graph {
                 Edge {
                     role: input.role,
                     position,
-                    identity: input.identity,
                 },
             );
         }
@@ -176,8 +134,14 @@ impl Graph {
         edges.into_iter().map(|edge| Input {
             role: edge.weight().role.clone(),
             node: NodeId(edge.source()),
-            identity: edge.weight().identity,
         })
+    }
+
+    /// The first input of a role.
+    pub fn input(&self, id: NodeId, role: &Role) -> Option<NodeId> {
+        self.inputs(id)
+            .find(|input| input.role == *role)
+            .map(|input| input.node)
     }
 
     /// The nodes that use this one, identity or not.

@@ -5,12 +5,13 @@
 
 use super::facts::{StagePlan, read_model};
 use super::reader::{At, Reader};
-use super::{Kind, Node};
+use super::{CheckpointOrigin, Node, NodeOrigin, Role, Work};
 use crate::fields::{
-    AdamW, Asks, Attack, Component, Exact, Judge, JudgeFields, Labelled, Numerics, OptimizerState, OrderFields,
-    Precision, ReportFields, TaskFields, TrainFields,
+    AdamW, Asks, Attack, Component, Contract, Exact, Judge, JudgeFields, Labelled, Numerics, OptimizerState,
+    OrderFields, Precision, ReportFields, TaskFields, TrainFields,
 };
 use crate::schedule::{Part, Schedule, Shape};
+use crate::schema::EvalKind;
 use crate::spec::{Better, BlockId, BlockKind, Spec, Value};
 
 pub(super) fn experiment(spec: &Spec) -> BlockId {
@@ -26,8 +27,17 @@ pub(super) fn read_numerics<'a>(spec: &'a Spec, read: &mut Reader<'a>) -> Numeri
     let tensor = read.count(&read.argument(&at, "tensor"));
     let lanes = read.count(&read.argument(&at, "lanes"));
     let contract = read.call_name(&at);
-    Numerics::named(contract, tensor, lanes, micro_batch)
-        .unwrap_or_else(|| unreachable!("the table of numerics lists {contract}"))
+    Numerics {
+        contract: Contract::named(contract).unwrap_or_else(|| unreachable!("the table of numerics lists {contract}")),
+        tensor,
+        lanes,
+        micro_batch,
+    }
+}
+
+pub(super) fn read_eval_kind(read: &mut Reader<'_>, eval: &BlockId) -> EvalKind {
+    let kind = read.text(&read.at(eval, "kind"));
+    EvalKind::named(&kind).unwrap_or_else(|| unreachable!("the table of evals lists {kind}"))
 }
 
 pub(super) fn read_precision<'a>(spec: &'a Spec, read: &mut Reader<'a>) -> Precision {
@@ -76,10 +86,10 @@ pub(super) fn order_node(spec: &Spec, stage: &BlockId, plan: &StagePlan) -> (Nod
         components,
         samples: changes.then(|| plan.steps.saturating_mul(plan.global_batch)),
     };
-    (
-        read.node(format!("order/{}", stage.name), Kind::Order, &fields),
-        corpora,
-    )
+    let origin = NodeOrigin::Order {
+        stage: stage.name.clone(),
+    };
+    (read.node(origin, Work::Order(fields)), corpora)
 }
 
 /// A share in parts of a million.
@@ -133,7 +143,6 @@ pub(super) fn segment_nodes(spec: &Spec, stage: &BlockId, model: &BlockId, plan:
         },
         optimizer_state: read.word(&read.at(stage, "optimizer_state"), OptimizerState::Reset),
         schedule: Vec::new(),
-        first_step: 0,
         last_step: 0,
         global_batch: u32::try_from(plan.global_batch).unwrap_or(0),
         sequence: u32::try_from(plan.sequence).unwrap_or(0),
@@ -143,8 +152,11 @@ pub(super) fn segment_nodes(spec: &Spec, stage: &BlockId, model: &BlockId, plan:
     let node = |&last_step: &u64| {
         fields.schedule = schedule.pieces_before(plan.steps, last_step);
         fields.last_step = last_step;
-        let name = format!("{}@{last_step}", stage.name);
-        (last_step, read.clone().node(name, Kind::Train, &fields))
+        let origin = NodeOrigin::Checkpoint(CheckpointOrigin::Trained {
+            stage: stage.name.clone(),
+            step: last_step,
+        });
+        (last_step, read.clone().node(origin, Work::Train(fields.clone())))
     };
     plan.checkpoints.iter().map(node).collect()
 }
@@ -153,7 +165,7 @@ pub(super) fn report_node(spec: &Spec) -> Node {
     let fields = ReportFields {
         experiment: spec.name.clone(),
     };
-    Reader::new(spec).node("report".to_string(), Kind::Report, &fields)
+    Reader::new(spec).node(NodeOrigin::Report, Work::Report(fields))
 }
 
 fn read_schedule<'a>(read: &mut Reader<'a>, rate: &At<'a>, tokens_per_step: u64) -> Schedule {
@@ -205,8 +217,8 @@ fn read_schedule<'a>(read: &mut Reader<'a>, rate: &At<'a>, tokens_per_step: u64)
 }
 
 /// What an eval of any kind but `perplexity` asks.
-pub(super) fn task(read: &mut Reader<'_>, eval: &BlockId, kind: &str, spec: &Spec) -> TaskFields {
-    let asks = if kind == "multiple_choice" {
+pub(super) fn task(read: &mut Reader<'_>, eval: &BlockId, kind: EvalKind, spec: &Spec) -> TaskFields {
+    let asks = if kind == EvalKind::MultipleChoice {
         Asks::Choices(read.texts(&read.at(eval, "choices")))
     } else {
         let mut number = |name: &str| {
@@ -267,12 +279,8 @@ fn words<'a>(read: &mut Reader<'a>, at: &At<'a>) -> Vec<String> {
 }
 
 /// What makes scores of the answers to an eval, and the sources that it needs beside them, by their roles.
-pub(super) fn judge<'a>(
-    read: &mut Reader<'a>,
-    eval: &BlockId,
-    kind: &str,
-) -> (JudgeFields, Vec<(&'static str, BlockId)>) {
-    if kind == "pass_at_k" {
+pub(super) fn judge<'a>(read: &mut Reader<'a>, eval: &BlockId, kind: EvalKind) -> (JudgeFields, Vec<(Role, BlockId)>) {
+    if kind == EvalKind::PassAtK {
         let k = read.elements(&read.at(eval, "k"));
         let fields = JudgeFields::Programs {
             files: read.texts(&read.at(eval, "files")),
@@ -289,7 +297,7 @@ pub(super) fn judge<'a>(
     let judge = match read.call_name(&at) {
         "command" => {
             let source = read.reference(&read.argument(&at, "source"));
-            sources.extend(source.map(|source| ("judge", source)));
+            sources.extend(source.map(|source| (Role::Judge, source)));
             Judge::Program {
                 run: read.texts(&read.argument(&at, "run")),
             }
@@ -309,7 +317,7 @@ pub(super) fn judge<'a>(
                 Value::None => None,
                 _ => {
                     let source = read.reference(&labelled);
-                    sources.extend(source.map(|source| ("labelled", source)));
+                    sources.extend(source.map(|source| (Role::Labelled, source)));
                     Some(Labelled {
                         files: read.texts(&read.argument(&at, "files")),
                         prompt: read.text(&read.argument(&at, "prompt")),
@@ -327,8 +335,8 @@ pub(super) fn judge<'a>(
         }
     };
     let fields = match kind {
-        "attack_success" => JudgeFields::Attacks(judge),
-        "refusal" => JudgeFields::Refusals(judge),
+        EvalKind::AttackSuccess => JudgeFields::Attacks(judge),
+        EvalKind::Refusal => JudgeFields::Refusals(judge),
         _ => JudgeFields::Score {
             judge,
             better: read.word(&read.at(eval, "better"), Better::Higher),

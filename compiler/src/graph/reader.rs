@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde::Serialize;
-
-use super::{Kind, Node};
+use super::{Node, NodeOrigin, Work};
 use crate::fields::Exact;
 use crate::spec::{BlockId, Field, Spec, Unit, Value};
 
@@ -154,11 +152,11 @@ impl<'a> Reader<'a> {
         steps_of(self.value(at), tokens_per_step)
     }
 
-    pub(super) fn node(self, name: String, kind: Kind, fields: &impl Serialize) -> Node {
+    pub(super) fn node(self, origin: NodeOrigin, work: Work) -> Node {
         Node {
-            name,
-            kind,
-            fields: serde_json::to_value(fields).unwrap_or_else(|_| unreachable!("fields are plain data")),
+            name: origin.to_string(),
+            origin,
+            work,
             unknown: self.unknown,
             spec_values: self.values,
         }

@@ -7,11 +7,14 @@
 mod merge;
 
 use std::collections::BTreeMap;
+use std::fmt;
 
+use aurora_lang::diagnostics::Code;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::graph::{Kind, Pin, Pins, lower};
+use crate::fields::SourceFields;
+use crate::graph::{Kind, NodeOrigin, Pin, Pins, Work, lower};
 use crate::hash::{Key, Keyed, digest_of, hash};
 pub use merge::{Conflict, merge};
 
@@ -33,16 +36,16 @@ pub struct Lock {
     /// The point of a sweep of the spec.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub point: Option<String>,
-    /// What `--set` said.
+    /// The values of `--set`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub set: Vec<String>,
-    /// Version of the library whose kernels the numerics stand on.
+    /// Version of the library whose kernels compute the results.
     pub libtorch: String,
-    /// What the results stand on: the kind of CPU and the digest of a probe of its kernels. Another kind may round
-    /// otherwise, so its results are compared with none but its own.
+    /// The kind of CPU that computed the results, and the digest of a probe of its kernels. Another kind may round
+    /// otherwise, so results are compared only with results of the same fingerprint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<String>,
-    /// What the spec asks for, whatever its sources contain: tells a changed spec from a changed lock.
+    /// Digest of what the spec asks for, whatever its sources contain. It distinguishes a changed spec from a changed lock.
     pub intent: Key,
     /// Files that the spec imports from the web and from packages, by their addresses.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -74,7 +77,7 @@ pub struct LockedSource {
     pub files: Vec<String>,
 }
 
-/// The text that an address stood for.
+/// The text that was read from an address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LockedImport {
@@ -93,11 +96,11 @@ impl LockedSource {
     }
 }
 
-/// Which sample every step of a stage sees: fixed before the first step.
+/// The data order of a stage, fixed before the first step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LockedOrder {
-    /// Samples that the stage sees, all steps together.
+    /// Samples of the stage, all steps together.
     pub samples: u64,
     /// BLAKE3 tree over the (component, sample) pairs of all of them.
     pub commitment: String,
@@ -111,6 +114,14 @@ pub struct LockedNode {
     pub key: Key,
 }
 
+impl LockedNode {
+    /// The stage and the step of a checkpoint, which in a lock is known by its name `STAGE@STEP` alone.
+    pub fn trained<'a>(&self, name: &'a str) -> Option<(&'a str, u64)> {
+        let (stage, step) = name.split_once('@').filter(|_| self.kind == Kind::Train)?;
+        Some((stage, step.parse().ok()?))
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Confidence {
@@ -118,45 +129,151 @@ pub enum Confidence {
     Exact,
     /// Named by the spec, not pinned yet.
     Declared,
-    /// Stands on a value that the spec calls unknown.
+    /// Depends on a value that the spec calls unknown.
     Unresolved,
 }
 
+impl Confidence {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Declared => "declared",
+            Self::Unresolved => "unresolved",
+        }
+    }
+}
+
 /// Why a text is not a lock that can be used.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, PartialEq, thiserror::Error)]
 pub enum LockError {
     #[error("the lock has merge conflicts (line {line})")]
     Conflict { line: usize },
     #[error("the lock has version {found}, this Aurora knows version {VERSION}")]
     TooNew { found: i64 },
-    #[error("the lock cannot be read: {0}")]
-    Malformed(String),
+    #[error("the lock cannot be read")]
+    Malformed(#[source] toml::de::Error),
+    #[error("the lock cannot be read: it does not begin with `version = {VERSION}`")]
+    NoVersion,
     #[error("the lock is for experiment `{found}`, the spec is `{expected}`")]
     OtherSpec { found: String, expected: String },
     #[error("the lock does not agree with itself: {0}")]
-    Edited(String),
+    Edited(Edit),
 }
 
 impl LockError {
     /// Something to do about it.
     pub fn help(&self) -> &'static str {
         match self {
-            Self::Conflict { .. } => "take either side whole, then run `aurora lock` to bring it up to date",
+            Self::Conflict { .. } => "take either side completely, then run `aurora lock` to bring it up to date",
             Self::TooNew { .. } => "use the Aurora that wrote it, or delete the lock and run `aurora lock`",
-            Self::Malformed(_) => "restore it from version control, or delete it and run `aurora lock`",
+            Self::Malformed(_) | Self::NoVersion => {
+                "restore it from version control, or delete it and run `aurora lock`"
+            }
             Self::OtherSpec { .. } => "name the lock of this spec, or the spec of this lock",
             Self::Edited(_) => "a lock is not edited by hand: restore it, or run `aurora lock --upgrade NAME`",
         }
     }
 
     /// The diagnostic code that `aurora explain` knows.
-    pub fn code(&self) -> &'static str {
+    pub fn code(&self) -> Code {
         match self {
-            Self::Malformed(_) => "E0501",
-            Self::Conflict { .. } => "E0502",
-            Self::TooNew { .. } => "E0503",
-            Self::OtherSpec { .. } => "E0504",
-            Self::Edited(_) => "E0505",
+            Self::Malformed(_) | Self::NoVersion => Code::LOCK_MALFORMED,
+            Self::Conflict { .. } => Code::LOCK_CONFLICT,
+            Self::TooNew { .. } => Code::LOCK_TOO_NEW,
+            Self::OtherSpec { .. } => Code::LOCK_OF_ANOTHER_SPEC,
+            Self::Edited(_) => Code::LOCK_ENTRY_DISAGREES,
+        }
+    }
+}
+
+/// What in a lock does not follow from the rest of it: somebody changed the text.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Edit {
+    /// The confidence of a source and the entries of its pin disagree.
+    Pin { source: String, confidence: Confidence },
+    /// A result of something that is not a node of the lock.
+    Result { name: String },
+    /// Entries that the spec and the pins do not give: the first one, and how many more there are.
+    Entries { first: LockChange, more: usize },
+    /// The result in the lock, and the one in the store.
+    Digest { name: String, locked: Key, stored: Key },
+}
+
+impl fmt::Display for Edit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pin { source, confidence } => {
+                let pin = match confidence {
+                    Confidence::Exact => "incomplete",
+                    Confidence::Declared | Confidence::Unresolved => "complete",
+                };
+                write!(
+                    f,
+                    "source `{source}` is marked `{}` but its pin is {pin}",
+                    confidence.name()
+                )
+            }
+            Self::Result { name } => write!(f, "there is a result of `{name}`, which is not a node"),
+            Self::Entries { first, more: 0 } => first.fmt(f),
+            Self::Entries { first, more } => write!(f, "{first} (and {more} more)"),
+            Self::Digest { name, locked, stored } => {
+                write!(f, "result of `{name}`: the lock has {locked}, the store has {stored}")
+            }
+        }
+    }
+}
+
+/// One way in which a lock is not what its spec and pins give.
+#[derive(Clone, Debug, PartialEq)]
+pub enum LockChange {
+    /// There is no lock yet.
+    Missing,
+    /// A value of the header.
+    Header {
+        field: &'static str,
+        old: String,
+        new: String,
+    },
+    NotInSpec {
+        table: Table,
+        name: String,
+    },
+    NotInLock {
+        table: Table,
+        name: String,
+    },
+    Differs {
+        table: Table,
+        name: String,
+    },
+}
+
+/// A table of a lock that follows from the spec and the pins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Table {
+    Import,
+    Source,
+    Node,
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Import => "import",
+            Self::Source => "source",
+            Self::Node => "node",
+        })
+    }
+}
+
+impl fmt::Display for LockChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing => f.write_str("there is no lock yet"),
+            Self::Header { field, old, new } => write!(f, "{field}: `{old}` → `{new}`"),
+            Self::NotInSpec { table, name } => write!(f, "{table} `{name}` is not in the spec"),
+            Self::NotInLock { table, name } => write!(f, "{table} `{name}` is not in the lock"),
+            Self::Differs { table, name } => write!(f, "{table} `{name}` differs"),
         }
     }
 }
@@ -175,18 +292,13 @@ impl Lock {
                 return Err(LockError::Conflict { line: index + 1 });
             }
         }
-        let malformed = |error: toml::de::Error| LockError::Malformed(error.to_string().trim_end().to_string());
-        let table: toml::Table = toml::from_str(text).map_err(malformed)?;
+        let table: toml::Table = toml::from_str(text).map_err(LockError::Malformed)?;
         match table.get("version").and_then(toml::Value::as_integer) {
             Some(version) if version == i64::from(VERSION) => {}
             Some(found) if found > i64::from(VERSION) => return Err(LockError::TooNew { found }),
-            _ => {
-                return Err(LockError::Malformed(format!(
-                    "it does not begin with `version = {VERSION}`"
-                )));
-            }
+            _ => return Err(LockError::NoVersion),
         }
-        let lock: Self = toml::from_str(text).map_err(malformed)?;
+        let lock: Self = toml::from_str(text).map_err(LockError::Malformed)?;
         lock.agrees_with_itself()?;
         Ok(lock)
     }
@@ -195,17 +307,14 @@ impl Lock {
         for (name, source) in &self.source {
             let pinned = source.content.is_some() && source.bytes.is_some() && !source.files.is_empty();
             if pinned != (source.confidence == Confidence::Exact) {
-                return Err(LockError::Edited(format!(
-                    "source `{name}` says `{}` but its pin is {}",
-                    serde_name(&source.confidence),
-                    if pinned { "complete" } else { "incomplete" }
-                )));
+                return Err(LockError::Edited(Edit::Pin {
+                    source: name.clone(),
+                    confidence: source.confidence,
+                }));
             }
         }
         if let Some(name) = self.result.keys().find(|name| !self.node.contains_key(*name)) {
-            return Err(LockError::Edited(format!(
-                "there is a result of `{name}`, which is not a node"
-            )));
+            return Err(LockError::Edited(Edit::Result { name: name.clone() }));
         }
         Ok(())
     }
@@ -244,16 +353,18 @@ impl Lock {
         let pins = self.pins();
         let mut fresh = lock(&hash(lower(spec, &pins)), spec, &self.spec, &pins, &self.libtorch);
         fresh.import.clone_from(&self.import);
-        let differing = self.stale(&fresh);
-        match differing.first() {
+        let mut changes = self.changes(&fresh).into_iter();
+        match changes.next() {
             None => Ok(()),
-            Some(first) if differing.len() == 1 => Err(LockError::Edited(first.clone())),
-            Some(first) => Err(LockError::Edited(format!("{first} (and {} more)", differing.len() - 1))),
+            Some(first) => Err(LockError::Edited(Edit::Entries {
+                first,
+                more: changes.len(),
+            })),
         }
     }
 
     /// Finds what in this lock is not what the spec and the lock's own pins give: a stale lock, or one edited by hand.
-    pub fn stale(&self, fresh: &Lock) -> Vec<String> {
+    pub fn changes(&self, fresh: &Lock) -> Vec<LockChange> {
         let mut found = Vec::new();
         let header = [
             ("spec", &self.spec, &fresh.spec),
@@ -261,16 +372,20 @@ impl Lock {
         ];
         for (name, old, new) in header {
             if old != new {
-                found.push(format!("{name}: `{old}` → `{new}`"));
+                found.push(LockChange::Header {
+                    field: name,
+                    old: old.clone(),
+                    new: new.clone(),
+                });
             }
         }
-        compare("import", &self.import, &fresh.import, &mut found);
-        compare("source", &self.source, &fresh.source, &mut found);
-        compare("node", &self.node, &fresh.node, &mut found);
+        compare(Table::Import, &self.import, &fresh.import, &mut found);
+        compare(Table::Source, &self.source, &fresh.source, &mut found);
+        compare(Table::Node, &self.node, &fresh.node, &mut found);
         found
     }
 
-    /// Takes over from an older lock what still holds: results and order commitments of nodes whose keys are the same.
+    /// Keeps what still holds of an older lock: results and order commitments of nodes whose keys are the same.
     pub fn keep_from(&mut self, old: &Lock) {
         let same = |name: &str| matches!((self.node.get(name), old.node.get(name)), (Some(new), Some(old)) if new.key == old.key);
         let results: Vec<_> = old
@@ -282,7 +397,14 @@ impl Lock {
         let orders: Vec<_> = old
             .order
             .iter()
-            .filter(|(stage, _)| same(&format!("order/{stage}")))
+            .filter(|(stage, _)| {
+                same(
+                    &NodeOrigin::Order {
+                        stage: (*stage).clone(),
+                    }
+                    .to_string(),
+                )
+            })
             .map(|(stage, order)| (stage.clone(), order.clone()))
             .collect();
         self.fingerprint.clone_from(&old.fingerprint);
@@ -292,27 +414,22 @@ impl Lock {
 }
 
 fn compare<T: PartialEq + std::fmt::Debug>(
-    what: &str,
+    table: Table,
     old: &BTreeMap<String, T>,
     new: &BTreeMap<String, T>,
-    found: &mut Vec<String>,
+    found: &mut Vec<LockChange>,
 ) {
     let names: std::collections::BTreeSet<_> = old.keys().chain(new.keys()).collect();
     for name in names {
-        match (old.get(name), new.get(name)) {
-            (Some(_), None) => found.push(format!("{what} `{name}` is not in the spec")),
-            (None, Some(_)) => found.push(format!("{what} `{name}` is not in the lock")),
-            (Some(old), Some(new)) if old != new => found.push(format!("{what} `{name}` differs")),
+        let (old, new) = (old.get(name), new.get(name));
+        let name = name.clone();
+        match (old, new) {
+            (Some(_), None) => found.push(LockChange::NotInSpec { table, name }),
+            (None, Some(_)) => found.push(LockChange::NotInLock { table, name }),
+            (Some(old), Some(new)) if old != new => found.push(LockChange::Differs { table, name }),
             _ => {}
         }
     }
-}
-
-fn serde_name(value: &impl Serialize) -> String {
-    serde_json::to_value(value)
-        .ok()
-        .and_then(|value| value.as_str().map(String::from))
-        .unwrap_or_default()
 }
 
 /// Returns the digest of what a spec asks for, its sources being only names.
@@ -321,9 +438,9 @@ pub fn intent(spec: &crate::spec::Spec) -> Key {
     let named: Vec<_> = keyed
         .graph
         .ids()
-        .map(|id| (&keyed.graph.node(id).name, keyed.key(id).to_hex()))
+        .map(|id| (keyed.graph.node(id).name(), keyed.key(id).to_hex()))
         .collect();
-    digest_of(named.iter().map(|(name, key)| (name.as_str(), 0, key.as_str())))
+    digest_of(named.iter().map(|(name, key)| (*name, 0, key.as_str())))
 }
 
 /// Returns the lock of a graph, without results.
@@ -333,7 +450,10 @@ pub fn lock(keyed: &Keyed, spec: &crate::spec::Spec, spec_path: &str, pins: &Pin
     let mut source = BTreeMap::new();
     for id in keyed.graph.ids() {
         let this = keyed.graph.node(id);
-        let name = this.name.strip_prefix("source/");
+        let name = match &this.origin {
+            NodeOrigin::Source { source } => Some(source.as_str()),
+            _ => None,
+        };
         let own = match name {
             _ if !this.unknown.is_empty() => Confidence::Unresolved,
             Some(name) if !pins.contains_key(name) => Confidence::Declared,
@@ -346,9 +466,9 @@ pub fn lock(keyed: &Keyed, spec: &crate::spec::Spec, spec_path: &str, pins: &Pin
             .fold(own, Ord::max);
         confidence.push(worst);
         node.insert(
-            this.name.clone(),
+            this.name().to_owned(),
             LockedNode {
-                kind: this.kind,
+                kind: this.kind(),
                 confidence: worst,
                 key: keyed.key(id),
             },
@@ -356,7 +476,10 @@ pub fn lock(keyed: &Keyed, spec: &crate::spec::Spec, spec_path: &str, pins: &Pin
         if let Some(name) = name {
             let pin = pins.get(name);
             let declared = this.spec_values.get(&format!("source.{name}.from")).cloned();
-            let declared = declared.or_else(|| this.fields.get("declared")?.as_str().map(String::from));
+            let declared = declared.or_else(|| match &this.work {
+                Work::Source(SourceFields::Declared(reference)) => Some(reference.clone()),
+                _ => None,
+            });
             let declared = declared.unwrap_or_default();
             source.insert(
                 name.to_string(),

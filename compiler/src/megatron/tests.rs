@@ -61,9 +61,8 @@ fn starcoder_has_its_published_parameters() {
     let imported = with_vocabulary("starcoder.slurm", STARCODER);
     let spec = checked(&imported).expect("a sound spec");
     let graph = crate::graph::lower(&spec, &crate::graph::Pins::default());
-    let facts = graph.ids().find_map(|id| graph.node(id).fields.get("model").cloned());
-    let model: crate::fields::ModelFields =
-        serde_json::from_value(facts.expect("a node that holds the model")).expect("a model");
+    let fields = graph.ids().find_map(|id| graph.node(id).work.train());
+    let model = &fields.expect("a train node").model;
     assert_eq!(model.parameters(), 15_517_456_384);
 }
 

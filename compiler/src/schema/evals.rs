@@ -1,9 +1,10 @@
-//! Evals: their fields, which kinds have which of them, and their metrics.
+//! The fields of evals; which kinds have which of them is in `eval_kind`.
 
 use super::blocks::{TEXT, TOKENS_OR_STEPS};
 use super::calls::{ATTACKS, JUDGES};
+use super::eval_kind::EvalKind;
 use super::{BlockSchema, TextKind, Type, between, field, positive, whole};
-use crate::spec::{Better, BlockKind, Unit};
+use crate::spec::{BlockKind, Unit};
 
 pub(super) const EVAL: BlockSchema = BlockSchema {
     kind: BlockKind::Eval,
@@ -252,130 +253,19 @@ pub(super) const EVAL: BlockSchema = BlockSchema {
     example: "eval heldout {\n  kind = perplexity\n  data = [en, fi]\n  at   = [start, every 500 steps, end]\n}",
 };
 
-const EVAL_KINDS: &[(&str, &str)] = &[
-    ("perplexity", "perplexity and bits per byte of each corpus"),
-    (
-        "pass_at_k",
-        "share of programming problems solved by one of k completions, which are run",
-    ),
-    (
-        "multiple_choice",
-        "share of questions whose right answer is the likeliest",
-    ),
-    ("generation", "how far generated answers are the expected ones"),
-    (
-        "attack_success",
-        "share of attacks that a judge finds answered unsafely",
-    ),
-    (
-        "refusal",
-        "share of prompts that are refused: over-refusal, where they are harmless",
-    ),
-    ("plug_in", "a score that a program or model outside of Aurora defines"),
-];
+/// The words of the field `kind`, made from [`EvalKind`].
+const EVAL_KINDS: &[(&str, &str)] = &{
+    let mut words = [("", ""); EvalKind::ALL.len()];
+    let mut index = 0;
+    while index < words.len() {
+        let kind = EvalKind::ALL[index];
+        words[index] = (kind.name(), kind.meaning());
+        index += 1;
+    }
+    words
+};
 
 const BY: &[(&str, &str)] = &[
     ("category", "the category of each item"),
     ("language", "the language of each item"),
 ];
-
-/// Fields of an eval that only some kinds have: the kinds, and whether such an eval must have the field.
-pub fn eval_field_kinds(name: &str) -> Option<(&'static [&'static str], bool)> {
-    const TASKS: &[&str] = &["multiple_choice", "generation"];
-    const ASKING: &[&str] = &[
-        "multiple_choice",
-        "generation",
-        "pass_at_k",
-        "attack_success",
-        "refusal",
-        "plug_in",
-    ];
-    const WRITING: &[&str] = &["generation", "pass_at_k", "attack_success", "refusal", "plug_in"];
-    Some(match name {
-        "split" | "window" => (&["perplexity"], false),
-        "prompt" => (ASKING, true),
-        "files" | "limit" | "by" => (ASKING, false),
-        "answer" => (TASKS, true),
-        "shot_files" | "separator" | "delimiter" | "shots" => (TASKS, false),
-        "choices" => (&["multiple_choice"], true),
-        "stop" | "maximum" | "temperature" | "top_p" | "chat" => (WRITING, false),
-        "k" | "samples" | "program" => (&["pass_at_k"], true),
-        "timeout" | "memory" | "unprotected" => (&["pass_at_k"], false),
-        "attacks" => (&["attack_success"], false),
-        "judge" => (&["attack_success", "refusal", "plug_in"], true),
-        "better" => (&["plug_in"], true),
-        _ => return None,
-    })
-}
-
-/// A kind of eval's metrics; `pass@` stands for one with each k.
-pub fn metrics(kind: &str) -> &'static [Metric] {
-    const fn metric(name: &'static str, share: bool, better: Better) -> Metric {
-        Metric { name, share, better }
-    }
-    use Better::{Higher, Lower};
-    match kind {
-        "perplexity" => {
-            const {
-                &[
-                    metric("perplexity", false, Lower),
-                    metric("bits_per_byte", false, Lower),
-                ]
-            }
-        }
-        "pass_at_k" => const { &[metric("pass@", true, Higher)] },
-        "multiple_choice" => {
-            const {
-                &[
-                    metric("accuracy", true, Higher),
-                    metric("accuracy_norm", true, Higher),
-                    metric("accuracy_bytes", true, Higher),
-                ]
-            }
-        }
-        "generation" => {
-            const {
-                &[
-                    metric("exact_match", true, Higher),
-                    metric("f1", true, Higher),
-                    metric("chrf", false, Higher),
-                ]
-            }
-        }
-        "attack_success" => {
-            const {
-                &[
-                    metric("attack_success_rate", true, Lower),
-                    metric("any_attack_success_rate", true, Lower),
-                ]
-            }
-        }
-        "refusal" => const { &[metric("refusal_rate", true, Lower)] },
-        // The eval's own field `better` says which way.
-        _ => const { &[metric("score", false, Higher)] },
-    }
-}
-
-/// Which way a metric is better, by its name alone; one that only a `plug_in` has is better higher.
-pub fn better(metric: &str) -> Better {
-    let mut all = EVAL_KINDS.iter().flat_map(|(kind, _)| metrics(kind));
-    all.find(|known| known.name == metric || known.name == "pass@" && metric.starts_with("pass@"))
-        .map_or(Better::Higher, |known| known.better)
-}
-
-/// A number that an eval reports.
-#[derive(Clone, Copy, Debug)]
-pub struct Metric {
-    pub name: &'static str,
-    /// Lies between 0 and 1, so that percentage points can be added to it.
-    pub share: bool,
-    pub better: Better,
-}
-
-/// All fields of the table that the reference calls by these names.
-pub(crate) fn metric_table() -> Vec<(&'static str, Vec<Metric>)> {
-    EVAL_KINDS
-        .iter()
-        .map(|&(kind, _)| (kind, metrics(kind).to_vec()))
-        .collect()
-}

@@ -6,13 +6,14 @@
 
 mod blocks;
 mod calls;
+mod eval_kind;
 mod evals;
 mod functions;
 mod reference;
 mod units;
 
 pub use blocks::{BLOCKS, component};
-pub use evals::{Metric, better, eval_field_kinds, metrics};
+pub use eval_kind::{EvalKind, FieldUse, Metric, better};
 pub use functions::{FUNCTIONS, FunctionSchema, function};
 pub use reference::reference;
 pub use units::{UNITS, WrittenUnit, written_unit};

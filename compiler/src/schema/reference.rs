@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::calls::ALL;
-use super::evals::metric_table;
+use super::eval_kind::EvalKind;
 use super::{BLOCKS, CallSchema, Default, FUNCTIONS, FieldSchema, Role, Type, UNITS, component, unit_names};
 use crate::spec::{Better, BlockKind};
 
@@ -174,7 +174,8 @@ fn call(out: &mut String, call: &CallSchema) {
 
 fn metrics(out: &mut String) {
     out.push_str("\n### Metrics\n\n| Kind | Metrics | Percentage points | Better |\n|---|---|---|---|\n");
-    for (kind, metrics) in metric_table() {
+    for kind in EvalKind::ALL {
+        let metrics = kind.metrics();
         let names: Vec<String> = metrics
             .iter()
             .map(|metric| {
@@ -185,17 +186,17 @@ fn metrics(out: &mut String) {
                 }
             })
             .collect();
-        let share = if metrics.iter().all(|metric| metric.share) {
+        let fraction = if metrics.iter().all(|metric| metric.is_fraction) {
             "yes"
         } else {
             "no"
         };
         let better = match metrics.first().map(|metric| metric.better) {
-            _ if kind == "plug_in" => "as `better` says",
+            _ if kind == EvalKind::PlugIn => "as `better` says",
             Some(Better::Lower) => "lower",
             _ => "higher",
         };
-        let _ = writeln!(out, "| `{kind}` | {} | {share} | {better} |", names.join(", "));
+        let _ = writeln!(out, "| `{kind}` | {} | {fraction} | {better} |", names.join(", "));
     }
 }
 

@@ -35,7 +35,7 @@ fn keys(spec: &Spec) -> BTreeMap<String, String> {
     let keyed = hash(lower(spec, &Pins::new()));
     let nodes = keyed.graph.ids();
     nodes
-        .map(|id| (keyed.graph.node(id).name.clone(), keyed.key(id).to_hex()))
+        .map(|id| (keyed.graph.node(id).name().to_owned(), keyed.key(id).to_hex()))
         .collect()
 }
 

@@ -5,6 +5,7 @@ use aurora_compiler::graph::{Pin, Pins, lower};
 use aurora_compiler::hash::hash;
 use aurora_compiler::lock::{Lock, LockError, lock};
 use aurora_compiler::spec::Spec;
+use aurora_lang::diagnostics::Code;
 use proptest::prelude::*;
 
 fn spec() -> Spec {
@@ -102,11 +103,11 @@ fn every_line_that_is_changed_is_found() {
 fn faults_have_codes() {
     let text = locked(&pins()).to_text();
     let code = |text: String| Lock::parse(&text).expect_err("a fault").code();
-    assert_eq!(code(format!("<<<<<<< ours\n{text}")), "E0502");
-    assert_eq!(code(text.replacen("version = 1", "version = 9", 1)), "E0503");
-    assert_eq!(code(text.replacen("version = 1", "", 1)), "E0501");
-    assert_eq!(code(text.replacen("revision", "revisoin", 1)), "E0501");
-    assert!(matches!(Lock::parse(""), Err(LockError::Malformed(_))));
+    assert_eq!(code(format!("<<<<<<< ours\n{text}")), Code::LOCK_CONFLICT);
+    assert_eq!(code(text.replacen("version = 1", "version = 9", 1)), Code::LOCK_TOO_NEW);
+    assert_eq!(code(text.replacen("version = 1", "", 1)), Code::LOCK_MALFORMED);
+    assert_eq!(code(text.replacen("revision", "revisoin", 1)), Code::LOCK_MALFORMED);
+    assert!(matches!(Lock::parse(""), Err(LockError::NoVersion)));
 }
 
 proptest! {

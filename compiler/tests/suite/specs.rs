@@ -4,7 +4,7 @@ use aurora_compiler::check::{AssumptionKind, assumptions, check, set_names};
 use aurora_compiler::compose::{Bundle, Choice};
 use aurora_compiler::fields::Exact;
 use aurora_compiler::graph::{Pins, lower};
-use aurora_compiler::hash::hash;
+use aurora_compiler::hash::{encoded, hash};
 use aurora_compiler::resolved::resolved;
 use aurora_compiler::schema::BLOCKS;
 use aurora_compiler::spec::{BlockKind, Cause, Origin, Spec, Unit, Value};
@@ -239,7 +239,7 @@ fn a_resolved_spec_is_a_spec_with_the_same_keys() {
                 let all: Vec<_> = keyed
                     .graph
                     .ids()
-                    .map(|id| (keyed.graph.node(id).name.clone(), keyed.key(id)))
+                    .map(|id| (keyed.graph.node(id).name().to_owned(), keyed.key(id)))
                     .collect();
                 all
             };
@@ -393,7 +393,7 @@ fn a_piecewise_schedule_spells_out_another_one() {
     let schedules = |text: &str| {
         let spec = check("tiny.aur", text, None).unwrap_or_else(|errors| panic!("{errors:#?}"));
         let graph = lower(&spec, &Pins::new());
-        let nodes = ["cap@10", "cap@20"].map(|name| graph.node(graph.find(name).expect("a checkpoint")).fields.clone());
+        let nodes = ["cap@10", "cap@20"].map(|name| encoded(&graph.node(graph.find(name).expect("a checkpoint")).work));
         nodes.map(|fields| fields["schedule"].clone())
     };
     assert_eq!(schedules(&again), schedules(&text));
@@ -428,9 +428,9 @@ fn functions_of_checkpoints_read_every_measured_one() {
         let id = graph.find(name).expect("a gate");
         let inputs: Vec<String> = graph
             .inputs(id)
-            .map(|input| graph.node(input.node).name.clone())
+            .map(|input| graph.node(input.node).name().to_owned())
             .collect();
-        (graph.node(id).fields.clone(), inputs)
+        (encoded(&graph.node(id).work), inputs)
     };
     let metric = |input: usize, metric: &str, set: &str| serde_json::json!({"metric": {"input": input, "metric": metric, "set": set}});
     let (fields, inputs) = node("expect/falls");
@@ -500,7 +500,7 @@ fn weights_are_shares_tokens_or_ramps() {
         let spec = check("tiny", &text, None).unwrap_or_else(|found| panic!("{en}, {fi}: {found:?}"));
         let keyed = hash(lower(&spec, &Pins::new()));
         let id = keyed.graph.find("order/cap").expect("the order of a stage");
-        (keyed.key(id), keyed.graph.node(id).fields.clone())
+        (keyed.key(id), encoded(&keyed.graph.node(id).work))
     };
     let (shares, plain) = order("80%", "20%");
     assert!(plain.get("samples").is_none(), "{plain}");

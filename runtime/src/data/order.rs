@@ -13,6 +13,7 @@ use std::ops::Range;
 
 use aurora_compiler::fields::OrderFields;
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use super::permutation::Permutation;
 use super::random::Key;
@@ -97,6 +98,15 @@ impl Line {
     fn denominator(period: u64) -> u128 {
         u128::from(WHOLE) * 2 * u128::from(period)
     }
+}
+
+/// The sizes of an order's components, in its order: `order.json` of an order node.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ComponentSizes {
+    /// Samples that each component has.
+    pub samples: Vec<u64>,
+    pub tokens: Vec<u64>,
 }
 
 impl Order {

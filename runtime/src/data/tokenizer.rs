@@ -20,24 +20,13 @@ use super::documents::{Batches, Document, DocumentsError};
 use super::encoder::{Encoder, byte_characters, pre_tokenizer, words};
 use super::tokens::{Mask, TokenWriter, TokensError};
 use crate::progress::{Cancelled, Unit, Watch};
-use crate::source::archive::{InputFile, MemberError, read_member};
-use crate::weights::{Gguf, VocabularyError, WeightsError, tokenizer_json};
-
-/// The largest `tokenizer.json` that is read.
-const TOKENIZER_LIMIT: u64 = 1 << 30;
 
 #[derive(Debug, thiserror::Error)]
 pub enum TokenizerError {
     #[error(transparent)]
     Documents(#[from] DocumentsError),
     #[error(transparent)]
-    Member(#[from] MemberError),
-    #[error(transparent)]
     Tokens(#[from] TokensError),
-    #[error(transparent)]
-    Weights(#[from] Box<WeightsError>),
-    #[error(transparent)]
-    Vocabulary(#[from] VocabularyError),
     #[error("a tokenizer that is trained needs documents")]
     NoDocuments,
     #[error("a tokenizer that is loaded needs a source")]
@@ -102,8 +91,8 @@ pub struct TokensMeta {
 pub enum TokenizerInput<'a> {
     /// Files of documents, for training.
     Documents(&'a [Utf8PathBuf]),
-    /// Files of a source, one of whose members is the tokenizer.
-    Source(&'a [InputFile]),
+    /// The bytes of a `tokenizer.json` that others have published.
+    Json(&'a [u8]),
 }
 
 /// Trains or loads a tokenizer into the empty folder `out`.
@@ -128,13 +117,9 @@ pub fn tokenizer(
             let json = train(*vocabulary, *minimum_frequency, special, documents, watch)?;
             (json.into_bytes(), special[0].clone())
         }
-        (
-            TokenizerFields::Load {
-                member,
-                end_of_document,
-            },
-            TokenizerInput::Source(files),
-        ) => (given(files, member)?, end_of_document.clone()),
+        (TokenizerFields::Load { end_of_document, .. }, TokenizerInput::Json(json)) => {
+            (json.to_vec(), end_of_document.clone())
+        }
         (TokenizerFields::TrainBpe { .. }, _) => return Err(TokenizerError::NoDocuments),
         (TokenizerFields::Load { .. }, _) => return Err(TokenizerError::NoSource),
     };
@@ -151,15 +136,6 @@ pub fn tokenizer(
     std::fs::write(&path, json).map_err(|source| TokenizerError::Write { path, source })?;
     write_meta(out, &meta)?;
     Ok(meta)
-}
-
-/// The `tokenizer.json` of a source, or what the tokenizer inside of a GGUF file is as one.
-fn given(files: &[InputFile], member: &str) -> Result<Vec<u8>, TokenizerError> {
-    if !member.ends_with(".gguf") {
-        return Ok(read_member(files, member, TOKENIZER_LIMIT)?);
-    }
-    let gguf = Gguf::open(files, member).map_err(Box::new)?;
-    Ok(tokenizer_json(&gguf)?.into_bytes())
 }
 
 fn write_meta(out: &Utf8Path, meta: &impl Serialize) -> Result<(), TokenizerError> {

@@ -1,51 +1,56 @@
 //! Nodes that run in this process: sources to orders, first weights, gates, the report.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::time::Instant;
 
-use aurora_compiler::fields::{JudgeFields, OrderFields, Split, TokensFields};
-use aurora_compiler::graph::{Kind, NodeId};
+use aurora_compiler::fields::{
+    ExtractFields, FilterFields, JudgeFields, OrderFields, Split, TokenizerFields, TokensFields, WeightsFields,
+};
+use aurora_compiler::graph::{Kind, NodeId, NodeOrigin, Role, Work};
 use camino::{Utf8Path, Utf8PathBuf};
 
-use super::{Outcome, Run, RunError, Seen, chain, expect};
+use super::{Outcome, Run, RunError, RunEvent, expect};
 use crate::data::extract::extract;
 use crate::data::filter::filter;
-use crate::data::order::{Order, commitment};
+use crate::data::order::{ComponentSizes, Order, commitment};
 use crate::data::tokenizer::{TokenizerInput, TokenizerMeta, tokenizer, tokens};
 use crate::data::tokens::TokenStream;
+use crate::errors::FileError;
 use crate::judge;
 use crate::pin::Pinning;
 use crate::progress::{Progress, Watch};
-use crate::report::{self, Dealt};
+use crate::report;
+use crate::results::{ResultError, Results};
 use crate::source::Fetched;
 use crate::source::archive::InputFile;
 use crate::store::StoreError;
 use crate::task::ItemResult;
-use crate::weights::weights;
+use crate::weights::{published_tokenizer, weights};
 
 impl Run<'_> {
     pub(super) fn data_node(&self, id: NodeId, outcome: &mut Outcome) -> Result<(), RunError> {
         self.check_stop()?;
-        let _held = self.store.hold(self.keyed.key(id))?;
-        if self.is_whole(id) {
-            self.observer.see(Seen::Cached {
-                node: &self.node(id).name,
+        let _held = self.results.store.hold(self.results.keyed.key(id))?;
+        if self.results.is_built(id) {
+            self.observer.on_event(RunEvent::Cached {
+                node: self.results.node(id).name(),
             });
             return Ok(());
         }
-        if self.node(id).kind != Kind::Source && self.reuse(id, outcome)? {
+        if self.results.node(id).kind() != Kind::Source && self.reuse(id, outcome)? {
             return Ok(());
         }
-        let node = self.node(id);
-        self.observer.see(Seen::Started {
-            node: &node.name,
-            kind: node.kind,
+        let node = self.results.node(id);
+        self.observer.on_event(RunEvent::Started {
+            node: node.name(),
+            kind: node.kind(),
         });
         let since = Instant::now();
-        let scratch = self.store.scratch()?;
+        let scratch = self.results.store.scratch()?;
         let report = |progress: Progress| {
-            self.observer.see(Seen::Progress {
-                node: &node.name,
+            self.observer.on_event(RunEvent::Progress {
+                node: node.name(),
                 done: progress.done,
                 total: progress.total.unwrap_or(0),
                 unit: progress.unit.name(),
@@ -53,20 +58,23 @@ impl Run<'_> {
         };
         let watch = Watch::new(&report, self.stop.flag());
         let mut made_on = None;
-        let built = match node.kind {
-            Kind::Source => self.source(id, scratch.path(), watch),
-            Kind::Extract => self.extract(id, scratch.path(), watch),
-            Kind::Filter => self.filter(id, scratch.path(), watch),
-            Kind::Tokenizer => self.tokenizer(id, scratch.path(), watch),
-            Kind::Tokens => self.tokens(id, scratch.path(), watch),
-            Kind::Weights => self.weights(id, scratch.path()),
-            Kind::Order => self.order(id, scratch.path()),
-            Kind::Judge => self.judge(id, scratch.path(), watch).map(|on| made_on = on),
-            Kind::Expect => expect::build(self, id, scratch.path()),
-            Kind::Report => report::build(self, id, scratch.path()),
-            kind => Err(self.fail(id, format!("`{}` nodes do not run here", kind.name()))),
+        let out = scratch.path();
+        let built = match &node.work {
+            Work::Source(_) => self.source(id, out, watch),
+            Work::Extract(fields) => self.extract(id, fields, out, watch),
+            Work::Filter(fields) => self.filter(id, fields, out, watch),
+            Work::Tokenizer(fields) => self.tokenizer(id, fields, out, watch),
+            Work::Tokens(fields) => self.tokens(id, fields, out, watch),
+            Work::Weights(fields) => self.weights(id, fields, out),
+            Work::Order(fields) => self.order(id, fields, out),
+            Work::Judge(fields) => self.judge(id, fields, out, watch).map(|on| made_on = on),
+            Work::Expect(fields) => expect::build(&self.results, id, fields, out).map_err(RunError::from),
+            Work::Report(_) => report::build(&self.results, id, out).map_err(RunError::from),
+            Work::Train(_) | Work::Eval(_) | Work::Answers(_) => {
+                Err(self.fail(id, format!("`{}` nodes run on workers", node.kind().name())))
+            }
         };
-        // Work that was told to stop says so in its own words; the run says it once.
+        // Cancelled work has an error of its own; the run reports the stop instead.
         self.check_stop()?;
         built?;
         self.publish(
@@ -80,78 +88,80 @@ impl Run<'_> {
     }
 
     fn source(&self, id: NodeId, out: &Utf8Path, watch: Watch<'_>) -> Result<(), RunError> {
-        let name = self.node(id).name.trim_start_matches("source/");
-        let pin = self.pins.get(name).ok_or_else(|| self.fail(id, "it is not pinned"))?;
+        let NodeOrigin::Source { source: name } = &self.results.node(id).origin else {
+            return Err(self.fail(id, "it is not a source"));
+        };
+        let pin = self
+            .inputs
+            .pins
+            .get(name)
+            .ok_or_else(|| self.fail(id, "it is not pinned"))?;
         let pinning = Pinning {
-            root: self.root,
-            store: self.store,
-            offline: self.offline,
-            note: &|text| self.observer.see(Seen::Note { text }),
+            root: self.inputs.root,
+            store: self.results.store,
+            offline: self.inputs.offline,
+            note: &|text| self.observer.on_event(RunEvent::Note { text }),
             watch,
         };
-        let brought = pinning
-            .bring(name, &pin.from, Some(pin), false)
-            .map_err(|error| self.fail(id, chain(&error)))?;
-        place_source(&brought.fetched, out).map_err(RunError::from)
+        let fetched = pinning
+            .fetch(name, &pin.from, Some(pin), false)
+            .map_err(|error| self.fail(id, error))?;
+        place_source(&fetched.source, out).map_err(RunError::from)
     }
 
     /// The files of a source's result, under their own names.
     fn source_files(&self, id: NodeId) -> Result<Vec<InputFile>, RunError> {
-        let files = self.files(id)?.into_iter();
+        let files = self.results.files(id)?.into_iter();
         Ok(files.map(|(name, path)| InputFile { name, path }).collect())
     }
 
-    fn extract(&self, id: NodeId, out: &Utf8Path, watch: Watch<'_>) -> Result<(), RunError> {
-        let source = self.only_input(id, "source")?;
-        let reference = self
-            .inputs(id, "reference")
-            .first()
-            .map(|node| self.source_files(*node))
-            .transpose()?;
-        extract(
-            &self.fields(id)?,
-            &self.source_files(source)?,
-            reference.as_deref(),
-            out,
-            watch,
-        )
-        .map(drop)
-        .map_err(|error| self.fail(id, chain(&error)))
-    }
-
-    fn filter(&self, id: NodeId, out: &Utf8Path, watch: Watch<'_>) -> Result<(), RunError> {
-        let documents = self.files_named(id, "documents", "documents.jsonl")?;
-        filter(&self.fields(id)?, &documents, out, watch)
+    fn extract(&self, id: NodeId, fields: &ExtractFields, out: &Utf8Path, watch: Watch<'_>) -> Result<(), RunError> {
+        let source = self.results.required_input(id, &Role::Source)?;
+        let reference = self.results.input(id, &Role::Reference);
+        let reference = reference.map(|source| self.source_files(source)).transpose()?;
+        extract(fields, &self.source_files(source)?, reference.as_deref(), out, watch)
             .map(drop)
-            .map_err(|error| self.fail(id, chain(&error)))
+            .map_err(|error| self.fail(id, error))
     }
 
-    fn tokenizer(&self, id: NodeId, out: &Utf8Path, watch: Watch<'_>) -> Result<(), RunError> {
-        let documents;
-        let files;
-        let input = match self.inputs(id, "source").first() {
-            Some(source) => {
-                files = self.source_files(*source)?;
-                TokenizerInput::Source(&files)
+    fn filter(&self, id: NodeId, fields: &FilterFields, out: &Utf8Path, watch: Watch<'_>) -> Result<(), RunError> {
+        let documents = self.files_named(id, &Role::Documents, "documents.jsonl")?;
+        filter(fields, &documents, out, watch)
+            .map(drop)
+            .map_err(|error| self.fail(id, error))
+    }
+
+    fn tokenizer(
+        &self,
+        id: NodeId,
+        fields: &TokenizerFields,
+        out: &Utf8Path,
+        watch: Watch<'_>,
+    ) -> Result<(), RunError> {
+        let (documents, json);
+        let input = match fields {
+            TokenizerFields::Load { member, .. } => {
+                let source = self.source_files(self.results.required_input(id, &Role::Source)?)?;
+                json = published_tokenizer(&source, member).map_err(|error| self.fail(id, error))?;
+                TokenizerInput::Json(&json)
             }
-            None => {
-                documents = self.files_named(id, "documents", "train.jsonl")?;
+            TokenizerFields::TrainBpe { .. } => {
+                documents = self.files_named(id, &Role::Documents, "train.jsonl")?;
                 TokenizerInput::Documents(&documents)
             }
         };
-        tokenizer(&self.fields(id)?, input, out, watch)
+        tokenizer(fields, input, out, watch)
             .map(drop)
-            .map_err(|error| self.fail(id, chain(&error)))
+            .map_err(|error| self.fail(id, error))
     }
 
-    fn tokens(&self, id: NodeId, out: &Utf8Path, watch: Watch<'_>) -> Result<(), RunError> {
-        let fields: TokensFields = self.fields(id)?;
+    fn tokens(&self, id: NodeId, fields: &TokensFields, out: &Utf8Path, watch: Watch<'_>) -> Result<(), RunError> {
         let documents = self.token_documents(id)?;
-        let tokenizer = self.files(self.only_input(id, "tokenizer")?)?;
+        let tokenizer = self.results.files(self.results.required_input(id, &Role::Tokenizer)?)?;
         let meta = fs::read_to_string(&tokenizer["meta.json"]).map_err(|error| self.fail(id, error))?;
         let meta: TokenizerMeta = serde_json::from_str(&meta).map_err(|error| self.fail(id, error))?;
         tokens(
-            &fields,
+            fields,
             &documents,
             &tokenizer["tokenizer.json"],
             meta.end_of_document_id,
@@ -159,62 +169,63 @@ impl Run<'_> {
             watch,
         )
         .map(drop)
-        .map_err(|error| self.fail(id, chain(&error)))
+        .map_err(|error| self.fail(id, error))
     }
 
     /// The documents behind a node of tokens, in their order.
     pub(super) fn token_documents(&self, id: NodeId) -> Result<Vec<Utf8PathBuf>, RunError> {
-        let names: &[&str] = match self.fields::<TokensFields>(id)?.split {
+        let Work::Tokens(fields) = &self.results.node(id).work else {
+            return Err(self.fail(id, "it is not a tokens node"));
+        };
+        let names: &[&str] = match fields.split {
             Split::Train => &["train.jsonl"],
             Split::HeldOut => &["held_out.jsonl"],
             Split::All => &["train.jsonl", "held_out.jsonl"],
         };
         let mut documents = Vec::new();
         for name in names {
-            documents.extend(self.files_named(id, "documents", name)?);
+            documents.extend(self.files_named(id, &Role::Documents, name)?);
         }
         Ok(documents)
     }
 
-    fn weights(&self, id: NodeId, out: &Utf8Path) -> Result<(), RunError> {
-        let source = self
-            .inputs(id, "source")
-            .first()
-            .map(|source| self.source_files(*source));
-        let files = source.transpose()?;
-        let note = |text: &str| self.observer.see(Seen::Note { text });
-        weights(&self.fields(id)?, files.as_deref(), out, &note).map_err(|error| self.fail(id, chain(&error)))
+    fn weights(&self, id: NodeId, fields: &WeightsFields, out: &Utf8Path) -> Result<(), RunError> {
+        let source = self.results.input(id, &Role::Source);
+        let files = source.map(|source| self.source_files(source)).transpose()?;
+        let note = |text: &str| self.observer.on_event(RunEvent::Note { text });
+        weights(fields, files.as_deref(), out, &note).map_err(|error| self.fail(id, error))
     }
 
-    /// Judges answers; an outside judge is not asked again what it has answered in the run that is repeated.
-    fn judge(&self, id: NodeId, out: &Utf8Path, watch: Watch<'_>) -> Result<Option<String>, RunError> {
-        let fields: JudgeFields = self.fields(id)?;
-        if judge::is_outside(&fields)
-            && let Some(recorded) = self.recorded
-            && let Some(record) = recorded.realised(self.realised(id)?)
+    /// Judges answers. A repetition takes the recorded answers of an external judge and does not ask it again.
+    fn judge(
+        &self,
+        id: NodeId,
+        fields: &JudgeFields,
+        out: &Utf8Path,
+        watch: Watch<'_>,
+    ) -> Result<Option<String>, RunError> {
+        if judge::is_external(fields)
+            && let Some(recorded) = self.inputs.recorded
+            && let Some(record) = recorded.realised(self.results.realised(id)?)
         {
-            let text = format!("`{}`: the judge's recorded answers are taken", self.node(id).name);
-            self.observer.see(Seen::Note { text: &text });
+            let text = format!("`{}`: uses the judge's recorded answers", self.results.node(id).name());
+            self.observer.on_event(RunEvent::Note { text: &text });
             for (name, path) in recorded.files(&record)? {
                 fs::copy(&path, out.join(name)).map_err(|error| self.fail(id, error))?;
             }
             return Ok(None);
         }
-        let path = &self.files_named(id, "answers", "items.jsonl")?[0];
-        let text = fs::read_to_string(path).map_err(|error| self.fail(id, error))?;
-        let results = text
-            .lines()
-            .map(serde_json::from_str)
-            .collect::<Result<Vec<ItemResult>, _>>();
-        let files = |role: &str| -> Result<Vec<InputFile>, RunError> {
+        let answers = self.results.required_input(id, &Role::Answers)?;
+        let items: Vec<ItemResult> = self.results.json_lines(answers, "items.jsonl")?;
+        let files = |role: &Role| -> Result<Vec<InputFile>, RunError> {
             let mut files = Vec::new();
-            for source in self.inputs(id, role) {
+            for source in self.results.inputs(id, role) {
                 files.extend(self.source_files(source)?);
             }
             Ok(files)
         };
-        let eval = self.node(id).name.split('/').nth(1).unwrap_or_default();
-        let secret = self.secrets.get(eval).map(|name| {
+        let eval = self.results.node(id).origin.eval().map(|(eval, _)| eval);
+        let secret = eval.and_then(|eval| self.inputs.secrets.get(eval)).map(|name| {
             std::env::var(name).map_err(|_| {
                 self.fail(
                     id,
@@ -224,58 +235,42 @@ impl Run<'_> {
         });
         let secret = secret.transpose()?;
         let inputs = judge::Inputs {
-            items: &files("items")?,
-            program: &files("judge")?,
-            labelled: &files("labelled")?,
+            items: &files(&Role::Items)?,
+            program: &files(&Role::Judge)?,
+            labelled: &files(&Role::Labelled)?,
             secret: secret.as_deref(),
-            hidden: &[self.store.root().as_std_path(), self.root.as_std_path()],
+            hidden: &[self.results.store.root().as_std_path(), self.inputs.root.as_std_path()],
             watch,
         };
-        let results = results.map_err(|error| self.fail(id, error))?;
-        judge::judge(&fields, results, &inputs, out).map_err(|error| self.fail(id, chain(&error)))
-    }
-
-    fn only_input(&self, id: NodeId, role: &str) -> Result<NodeId, RunError> {
-        self.inputs(id, role)
-            .first()
-            .copied()
-            .ok_or_else(|| self.fail(id, format!("it has no {role}")))
+        judge::judge(fields, items, &inputs, out).map_err(|error| self.fail(id, error))
     }
 
     /// One file of each input of a role, in order.
-    fn files_named(&self, id: NodeId, role: &str, file: &str) -> Result<Vec<Utf8PathBuf>, RunError> {
-        let inputs = self.inputs(id, role).into_iter();
-        inputs
-            .map(|node| {
-                let mut files = self.files(node)?;
-                files
-                    .remove(file)
-                    .ok_or_else(|| self.fail(node, format!("its result has no {file}")))
-            })
-            .collect()
+    fn files_named(&self, id: NodeId, role: &Role, file: &str) -> Result<Vec<Utf8PathBuf>, RunError> {
+        let inputs = self.results.inputs(id, role).into_iter();
+        Ok(inputs
+            .map(|node| self.results.file(node, file))
+            .collect::<Result<_, _>>()?)
     }
 
-    fn order(&self, id: NodeId, out: &Utf8Path) -> Result<(), RunError> {
-        let fields: OrderFields = self.fields(id)?;
-        let mut dealt = Dealt {
-            samples: Vec::new(),
-            tokens: Vec::new(),
-        };
+    fn order(&self, id: NodeId, fields: &OrderFields, out: &Utf8Path) -> Result<(), RunError> {
+        let mut sizes = ComponentSizes::default();
         for component in &fields.components {
             let mut pairs = Vec::new();
-            for node in self.inputs(id, &format!("tokens.{}", component.name)) {
-                let files = self.files(node)?;
+            for node in self.results.inputs(id, &Role::Tokens(component.name.clone())) {
+                let files = self.results.files(node)?;
                 pairs.push((files["tokens.bin"].clone(), files["tokens.idx"].clone()));
             }
             let stream = TokenStream::open(pairs.iter().map(|(bin, idx)| (bin.as_path(), idx.as_path())))
-                .map_err(|error| self.fail(id, chain(&error)))?;
-            dealt.samples.push(stream.num_samples(fields.sequence));
-            dealt.tokens.push(stream.num_tokens());
+                .map_err(|error| self.fail(id, error))?;
+            sizes.samples.push(stream.num_samples(fields.sequence));
+            sizes.tokens.push(stream.num_tokens());
         }
-        // An order that cannot be made is a fault of this node, not of the training that would ask for it.
-        Order::new(&fields, &dealt.samples).map_err(|error| self.fail(id, chain(&error)))?;
-        let text = serde_json::to_string(&dealt).map_err(|error| self.fail(id, error))?;
-        fs::write(out.join("order.json"), text + "\n").map_err(|error| self.fail(id, error))
+        // An impossible order is an error of this node, not of the training that would use it.
+        Order::new(fields, &sizes.samples).map_err(|error| self.fail(id, error))?;
+        let text = serde_json::to_string(&sizes).map_err(|error| self.fail(id, error))?;
+        let path = out.join("order.json");
+        fs::write(&path, text + "\n").map_err(|error| self.fail(id, FileError::writing(&path)(error)))
     }
 }
 
@@ -302,21 +297,24 @@ pub fn place_source(fetched: &Fetched, out: &Utf8Path) -> Result<(), StoreError>
 }
 
 /// Checks that the mixture of a stage has enough samples, and returns the commitment to its first `samples`.
+/// `max_epochs` has, by component, how often it may be repeated.
 ///
 /// # Errors
 /// The order's result cannot be read, or a component would be repeated more often than the spec allows.
-pub fn commit_order(run: &Run<'_>, id: NodeId, stage: &str, samples: u64) -> Result<String, RunError> {
-    let fields: OrderFields = run.fields(id)?;
-    let path = &run.files(id)?["order.json"];
-    let text = fs::read_to_string(path).map_err(|error| run.fail(id, error))?;
-    let dealt: Dealt = serde_json::from_str(&text).map_err(|error| run.fail(id, error))?;
-    let order = Order::new(&fields, &dealt.samples).map_err(|error| run.fail(id, chain(&error)))?;
-    let limits = run.max_epochs.get(stage);
-    for ((component, available), wanted) in fields.components.iter().zip(&dealt.samples).zip(order.counts(samples)) {
+pub fn commit_order(
+    results: &Results<'_>,
+    id: NodeId,
+    stage: &str,
+    samples: u64,
+    max_epochs: &BTreeMap<String, f64>,
+) -> Result<String, ResultError> {
+    let fields = results.order_fields(id)?;
+    let sizes: ComponentSizes = results.json(id, "order.json")?;
+    let order = Order::new(fields, &sizes.samples).map_err(|error| results.fail(id, error))?;
+    for ((component, available), wanted) in fields.components.iter().zip(&sizes.samples).zip(order.counts(samples)) {
         let epochs = wanted as f64 / (*available).max(1) as f64;
-        let most = limits.and_then(|limits| limits.get(&component.name));
-        if let Some(most) = most.filter(|most| epochs > **most) {
-            return Err(run.fail(
+        if let Some(most) = max_epochs.get(&component.name).filter(|most| epochs > **most) {
+            return Err(results.fail(
                 id,
                 format!(
                     "stage `{stage}` would read component `{name}` {epochs:.2} times, `max_epochs` allows {most}: \

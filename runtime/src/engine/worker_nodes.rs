@@ -1,66 +1,71 @@
-//! Train and eval nodes, handed to the workers.
+//! Train and eval nodes, which workers compute.
 //!
-//! All missing segments are queued at once, so that the workers go from one to the next with their state in memory while
-//! the checkpoint before is still being written, hashed and published.
+//! All missing segments are queued at once, so that the workers continue from one to the next with their state in memory
+//! while the previous checkpoint is still being written, hashed and published.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::Write;
+use std::io::{self, BufRead, BufReader, Write};
 use std::time::Instant;
 
-use aurora_compiler::fields::{OptimizerState, OrderFields, TrainFields};
-use aurora_compiler::graph::{Kind, NodeId};
+use aurora_compiler::fields::OptimizerState;
+use aurora_compiler::graph::{Kind, NodeId, Role};
 use aurora_compiler::hash::Key;
 use camino::{Utf8Path, Utf8PathBuf};
 
-use super::crew::Crew;
-use super::{Outcome, Run, RunError, Seen};
+use super::workers::WorkerPool;
+use super::{Outcome, Run, RunError, RunEvent};
+use crate::checkpoint::TRAIL;
 use crate::data::tokenizer::{TokenizerMeta, TokensMeta};
-use crate::job::{EvalJob, EvalSetPaths, Event, Files, Order, Placement, Start, TaskPaths, TokenPaths, TrainJob};
+use crate::errors::chain;
+use crate::job::{
+    EvalJob, EvalSetPaths, Event, Files, Order, Placement, Start, TaskPaths, TokenPaths, TrailStep, TrainJob,
+};
 use crate::store::{Held, Scratch};
 
-/// A node in the workers' hands.
-struct Handed {
+/// A node that the workers have been given and not finished.
+struct InFlightNode {
     id: NodeId,
     out: Utf8PathBuf,
     since: Instant,
-    /// Workers that have finished their part of it.
+    /// Workers that have finished it.
     finished: usize,
     _held: Held,
 }
 
+/// The work of one worker pool; a restart begins another session.
 struct Session<'r, 'a> {
     run: &'r Run<'a>,
-    crew: Crew,
+    pool: WorkerPool,
     placement: Placement,
-    /// What this run's numerics stand on.
+    /// What this run's numerics depend on.
     made_on: String,
-    handed: BTreeMap<String, Handed>,
+    in_flight: BTreeMap<String, InFlightNode>,
     scratch: Scratch,
 }
 
 impl Run<'_> {
-    /// Trains and evaluates, with new workers if some are lost, as often as that is allowed.
+    /// Trains and evaluates; starts new workers if one is lost, as often as the options allow.
     pub(super) fn worker_nodes(
         &self,
         training: &[NodeId],
         evals: &[NodeId],
         outcome: &mut Outcome,
     ) -> Result<(), RunError> {
-        let mut placement = self.placement.clone();
-        let mut left = self.restarts;
+        let mut placement = self.workers.placement.clone();
+        let mut left = self.workers.restarts;
         loop {
             let lost = match self.with_workers(&placement, training, evals, outcome) {
-                Err(lost @ RunError::Lost { .. }) if left > 0 && !self.stop.asked() => lost,
+                Err(lost @ RunError::Lost { .. }) if left > 0 && !self.stop.is_requested() => lost,
                 ended => return ended,
             };
             left -= 1;
-            if self.fewer {
+            if self.workers.fewer {
                 placement = fewer(&placement);
             }
-            let (world, text) = (placement.world(), super::chain(&lost));
-            let text = format!("{text}; going on from the last checkpoint with {world} workers ({left} restarts left)");
-            self.observer.see(Seen::Restart { text: &text });
+            let (world, text) = (placement.world(), chain(&lost));
+            let text = format!("{text}; resuming from the last checkpoint with {world} workers ({left} restarts left)");
+            self.observer.on_event(RunEvent::Restart { text: &text });
         }
     }
 
@@ -72,42 +77,45 @@ impl Run<'_> {
         outcome: &mut Outcome,
     ) -> Result<(), RunError> {
         self.check_stop()?;
-        let crew = Crew::start(&self.launching, placement, self.portable, self.stop)?;
-        self.observer.see(Seen::Worker {
-            fingerprint: &crew.fingerprint,
+        let portable = self.workers.portable;
+        let pool = WorkerPool::start(&self.workers.launch, placement, portable, self.stop)?;
+        self.observer.on_event(RunEvent::WorkersReady {
+            fingerprint: &pool.fingerprint,
             placement,
         });
-        outcome.fingerprint = Some(crew.fingerprint.clone());
+        outcome.fingerprint = Some(pool.fingerprint.clone());
         let mut session = Session {
             run: self,
             placement: placement.clone(),
-            made_on: crew.fingerprint.of(self.portable),
-            crew,
-            handed: BTreeMap::new(),
-            scratch: self.store.scratch()?,
+            made_on: pool.fingerprint.of(portable),
+            pool,
+            in_flight: BTreeMap::new(),
+            scratch: self.results.store.scratch()?,
         };
         let mut queued = BTreeSet::new();
         for &id in training {
             session.queue_train(id, &mut queued, outcome)?;
         }
-        session.listen(outcome)?;
-        // Two names for one measurement: the second finds what the first has made.
+        session.finish_nodes(outcome)?;
+        // Two evals with one key: the second finds the result of the first.
         let mut waiting = evals.to_vec();
         while !waiting.is_empty() {
             let mut keys = BTreeSet::new();
-            let (now, later) = waiting.into_iter().partition(|id| keys.insert(self.keyed.key(*id)));
+            let (now, later) = waiting
+                .into_iter()
+                .partition(|id| keys.insert(self.results.keyed.key(*id)));
             waiting = later;
             for id in now {
                 session.queue_eval(id, outcome)?;
             }
-            session.listen(outcome)?;
+            session.finish_nodes(outcome)?;
         }
         Ok(())
     }
 }
 
 impl Run<'_> {
-    /// What a worker is told of a train node that starts from `start`.
+    /// The job of a train node that starts from `start`.
     pub(super) fn train_job(
         &self,
         id: NodeId,
@@ -115,25 +123,25 @@ impl Run<'_> {
         placement: &Placement,
         out: &Utf8Path,
     ) -> Result<TrainJob, RunError> {
-        let mut fields: TrainFields = self.fields(id)?;
-        if let Some(before) = self.inputs(id, "goes on from").first() {
-            fields.first_step = self.fields::<TrainFields>(*before)?.last_step;
-            fields.optimizer_state = OptimizerState::Keep;
-        }
-        let Some(order) = self.inputs(id, "order").first().copied() else {
-            return Err(self.fail(id, "it has no order"));
+        let fields = self.results.train_fields(id)?.clone();
+        let (first_step, optimizer_state) = match self.results.input(id, &Role::ResumesFrom) {
+            Some(before) => (self.results.train_fields(before)?.last_step, OptimizerState::Keep),
+            None => (0, fields.optimizer_state),
         };
-        let order: OrderFields = self.fields(order)?;
+        let order = self.results.required_input(id, &Role::Order)?;
+        let order = self.results.order_fields(order)?.clone();
         let mut tokens = Vec::new();
         for component in &order.components {
-            let nodes = self.inputs(id, &format!("tokens.{}", component.name));
+            let nodes = self.results.inputs(id, &Role::Tokens(component.name.clone()));
             let paths = nodes.into_iter().map(|node| self.token_paths(node));
             tokens.push(paths.collect::<Result<Vec<_>, _>>()?);
         }
         Ok(TrainJob {
-            node: self.node(id).name.clone(),
-            key: self.keyed.key(id).to_hex(),
+            node: self.results.node(id).name().to_owned(),
+            key: self.results.keyed.key(id).to_hex(),
             fields,
+            first_step,
+            optimizer_state,
             start,
             order,
             tokens,
@@ -143,7 +151,7 @@ impl Run<'_> {
     }
 
     fn token_paths(&self, node: NodeId) -> Result<TokenPaths, RunError> {
-        let files = self.files(node)?;
+        let files = self.results.files(node)?;
         match (files.get("tokens.bin"), files.get("tokens.idx")) {
             (Some(bin), Some(idx)) => Ok(TokenPaths {
                 bin: bin.clone(),
@@ -155,7 +163,7 @@ impl Run<'_> {
     }
 }
 
-/// Half of the workers: replicas first, then pipeline stages, then tensor ranks. Bits stay.
+/// A placement with half of the workers: halves data, else pipeline, else tensor parallelism. The result has the same bits.
 fn fewer(placement: &Placement) -> Placement {
     let mut fewer = placement.clone();
     for degree in [&mut fewer.data, &mut fewer.pipeline, &mut fewer.tensor] {
@@ -169,17 +177,18 @@ fn fewer(placement: &Placement) -> Placement {
 
 impl Session<'_, '_> {
     fn folder(&self, id: NodeId) -> Result<Utf8PathBuf, RunError> {
-        let path = self.scratch.path().join(self.run.keyed.key(id).to_hex());
+        let path = self.scratch.path().join(self.run.results.keyed.key(id).to_hex());
         fs::create_dir(&path).map_err(|error| self.run.fail(id, error))?;
         Ok(path)
     }
 
-    fn hand(&mut self, id: NodeId, out: Utf8PathBuf, held: Held, order: &Order) -> Result<(), RunError> {
-        let name = self.run.node(id).name.clone();
-        self.crew.send(order)?;
-        self.handed.insert(
+    /// Gives a node to the workers.
+    fn submit(&mut self, id: NodeId, out: Utf8PathBuf, held: Held, order: &Order) -> Result<(), RunError> {
+        let name = self.run.results.node(id).name().to_owned();
+        self.pool.send(order)?;
+        self.in_flight.insert(
             name,
-            Handed {
+            InFlightNode {
                 id,
                 out,
                 since: Instant::now(),
@@ -192,58 +201,60 @@ impl Session<'_, '_> {
 
     fn queue_train(&mut self, id: NodeId, queued: &mut BTreeSet<Key>, outcome: &mut Outcome) -> Result<(), RunError> {
         let run = self.run;
-        let key = run.keyed.key(id);
-        // Two names for one training.
+        let results = &run.results;
+        let key = results.keyed.key(id);
+        // Two nodes with one key.
         if queued.contains(&key) {
             return Ok(());
         }
-        let held = run.store.hold(run.keyed.key(id))?;
-        if run.is_whole(id) {
+        let held = results.store.hold(key)?;
+        if results.is_built(id) {
             return Ok(());
         }
-        let one = |role: &str| run.inputs(id, role).first().copied();
-        let before = one("goes on from");
-        let Some(stage_start) = one("start") else {
-            return Err(run.fail(id, "it has no start"));
-        };
-        let waits = |input: NodeId| queued.contains(&run.keyed.key(input));
-        if !waits(before.unwrap_or(stage_start)) && !waits(stage_start) && run.reuse(id, outcome)? {
+        let before = results.input(id, &Role::ResumesFrom);
+        let stage_start = results.required_input(id, &Role::Start)?;
+        let in_flight = |input: NodeId| queued.contains(&results.keyed.key(input));
+        if !in_flight(before.unwrap_or(stage_start)) && !in_flight(stage_start) && run.reuse(id, outcome)? {
             return Ok(());
         }
         let from = before.unwrap_or(stage_start);
-        if !waits(from) {
-            self.same_numerics(from, run.result(from)?.made_on.as_deref())?;
+        if !in_flight(from) {
+            self.check_numerics(from, results.record(from)?.made_on.as_deref())?;
         }
-        let start = match run.store.partial(run.keyed.key(id)) {
+        let start = match results.store.partial(key) {
             Some(partial) => {
-                self.same_numerics(id, partial.made_on.as_deref())?;
+                self.check_numerics(id, partial.made_on.as_deref())?;
                 let step = partial.step.unwrap_or_default();
-                run.observer.see(Seen::Resumed {
-                    node: &run.node(id).name,
+                run.observer.on_event(RunEvent::Resumed {
+                    node: results.node(id).name(),
                     step,
                 });
                 Start {
-                    key: run.keyed.key(id).to_hex(),
-                    files: run.store.files(&partial)?,
+                    key: key.to_hex(),
+                    files: results.store.files(&partial)?,
                 }
             }
             None => Start {
-                key: run.keyed.key(from).to_hex(),
-                // What is still being trained has no files yet: the worker goes on from its memory.
-                files: if waits(from) { Files::new() } else { run.files(from)? },
+                key: results.keyed.key(from).to_hex(),
+                // A segment that is still being trained has no files yet: the worker continues from its memory.
+                files: if in_flight(from) {
+                    Files::new()
+                } else {
+                    results.files(from)?
+                },
             },
         };
         let out = self.folder(id)?;
         let job = run.train_job(id, start, &self.placement, &out)?;
         queued.insert(key);
-        self.hand(id, out, held, &Order::Train(Box::new(job)))
+        self.submit(id, out, held, &Order::Train(Box::new(job)))
     }
 
-    /// A checkpoint is gone on from only where its bits could have been made.
-    fn same_numerics(&self, id: NodeId, there: Option<&str>) -> Result<(), RunError> {
+    /// A run resumes only from a checkpoint that its own numerics could have made.
+    fn check_numerics(&self, id: NodeId, there: Option<&str>) -> Result<(), RunError> {
         match there {
             Some(there) if there != self.made_on => Err(RunError::Numerics {
-                node: self.run.node(id).name.clone(),
+                node: self.run.results.node(id).name().to_owned(),
                 there: there.to_owned(),
                 here: self.made_on.clone(),
             }),
@@ -253,16 +264,15 @@ impl Session<'_, '_> {
 
     fn queue_eval(&mut self, id: NodeId, outcome: &mut Outcome) -> Result<(), RunError> {
         let run = self.run;
-        let held = run.store.hold(run.keyed.key(id))?;
-        if run.is_whole(id) || run.reuse(id, outcome)? {
+        let results = &run.results;
+        let held = results.store.hold(results.keyed.key(id))?;
+        if results.is_built(id) || run.reuse(id, outcome)? {
             return Ok(());
         }
-        let Some(checkpoint) = run.inputs(id, "checkpoint").first().copied() else {
-            return Err(run.fail(id, "it has no checkpoint"));
-        };
+        let checkpoint = results.required_input(id, &Role::Checkpoint)?;
         let mut sets = Vec::new();
-        for node in run.inputs(id, "set") {
-            let meta = self.meta(node)?;
+        for node in results.inputs(id, &Role::Set) {
+            let meta: TokensMeta = results.json(node, "meta.json")?;
             sets.push(EvalSetPaths {
                 files: vec![run.token_paths(node)?],
                 documents: run.token_documents(node)?,
@@ -272,106 +282,93 @@ impl Session<'_, '_> {
         }
         let out = self.folder(id)?;
         let job = EvalJob {
-            node: run.node(id).name.clone(),
-            key: run.keyed.key(id).to_hex(),
-            fields: run.fields(id)?,
+            node: results.node(id).name().to_owned(),
+            key: results.keyed.key(id).to_hex(),
+            fields: results.eval_fields(id)?.clone(),
             checkpoint: Start {
-                key: run.keyed.key(checkpoint).to_hex(),
-                files: run.files(checkpoint)?,
+                key: results.keyed.key(checkpoint).to_hex(),
+                files: results.files(checkpoint)?,
             },
             sets,
             task: self.task_paths(id)?,
             placement: self.placement.clone(),
             out: out.clone(),
         };
-        self.hand(id, out, held, &Order::Eval(Box::new(job)))
+        self.submit(id, out, held, &Order::Eval(Box::new(job)))
     }
 
     /// The files of a task's items, and the tokenizer.
     fn task_paths(&self, id: NodeId) -> Result<Option<TaskPaths>, RunError> {
-        let run = self.run;
-        let Some(tokenizer) = run.inputs(id, "tokenizer").first().copied() else {
+        let results = &self.run.results;
+        let Some(tokenizer) = results.input(id, &Role::Tokenizer) else {
             return Ok(None);
         };
         let mut files = Vec::new();
-        for source in run.inputs(id, "items") {
-            files.extend(run.files(source)?);
+        for source in results.inputs(id, &Role::Items) {
+            files.extend(results.files(source)?);
         }
-        let own = run.files(tokenizer)?;
-        let of = |name: &str| {
-            own.get(name)
-                .ok_or_else(|| run.fail(tokenizer, format!("its result has no {name}")))
-        };
-        let text = fs::read_to_string(of("meta.json")?).map_err(|error| run.fail(tokenizer, error))?;
-        let meta: TokenizerMeta = serde_json::from_str(&text).map_err(|error| run.fail(tokenizer, error))?;
+        let meta: TokenizerMeta = results.json(tokenizer, "meta.json")?;
         Ok(Some(TaskPaths {
             files,
-            tokenizer: of("tokenizer.json")?.clone(),
+            tokenizer: results.file(tokenizer, "tokenizer.json")?,
             end_of_document: meta.end_of_document_id,
         }))
     }
 
-    fn meta(&self, node: NodeId) -> Result<TokensMeta, RunError> {
-        let files = self.run.files(node)?;
-        let path = files
-            .get("meta.json")
-            .ok_or_else(|| self.run.fail(node, "its result has no meta.json"))?;
-        let text = fs::read_to_string(path).map_err(|error| self.run.fail(node, error))?;
-        serde_json::from_str(&text).map_err(|error| self.run.fail(node, error))
-    }
-
-    /// Hears events until nothing is in the workers' hands.
-    fn listen(&mut self, outcome: &mut Outcome) -> Result<(), RunError> {
+    /// Handles events until all nodes in flight are finished.
+    fn finish_nodes(&mut self, outcome: &mut Outcome) -> Result<(), RunError> {
         let mut stopped_at = None;
-        let mut answers = 0;
-        while !self.handed.is_empty() {
-            let Some((rank, event)) = self.crew.hear(self.run.stop)? else {
+        let mut stopped = 0;
+        while !self.in_flight.is_empty() {
+            let Some((rank, event)) = self.pool.next_event(self.run.stop)? else {
                 continue;
             };
             match event {
-                // Workers answer a stop together: all have saved, or none had anything to save.
-                Event::Idle => answers += 1,
+                // All workers answer a stop: either all have saved a checkpoint, or none had anything to save.
+                Event::Idle => stopped += 1,
                 Event::Stopped { node, step } => {
-                    answers += 1;
+                    stopped += 1;
                     stopped_at = Some((node, step));
                 }
-                Event::Failed { node, cause, peer } => return Err(self.crew.first_cause(rank, node, cause, peer)),
-                event => self.see(event, outcome)?,
+                Event::Failed { node, cause, peer } => return Err(self.pool.first_cause(rank, node, cause, peer)),
+                event => self.on_event(event, outcome)?,
             }
-            if answers == self.crew.world() {
+            if stopped == self.pool.world() {
                 if let Some((node, step)) = &stopped_at {
                     self.save_partial(node, *step)?;
                 }
                 break;
             }
         }
-        if self.crew.stopping() {
+        if self.pool.is_stopping() {
             Err(RunError::Stopped { at: stopped_at })
         } else {
             Ok(())
         }
     }
 
-    fn see(&mut self, event: Event, outcome: &mut Outcome) -> Result<(), RunError> {
+    fn on_event(&mut self, event: Event, outcome: &mut Outcome) -> Result<(), RunError> {
         let run = self.run;
         match event {
             Event::Started { node, .. } => {
-                if let Some(handed) = self.handed.get_mut(&node) {
-                    handed.since = Instant::now();
-                    run.observer.see(Seen::Started {
+                if let Some(in_flight) = self.in_flight.get_mut(&node) {
+                    in_flight.since = Instant::now();
+                    run.observer.on_event(RunEvent::Started {
                         node: &node,
-                        kind: run.node(handed.id).kind,
+                        kind: run.results.node(in_flight.id).kind(),
                     });
                 }
             }
             Event::Step(step) => {
-                let Some(handed) = self.handed.get(&step.node) else {
+                let Some(in_flight) = self.in_flight.get(&step.node) else {
                     return Ok(());
                 };
-                let fields: TrainFields = run.fields(handed.id)?;
-                let (stage, _) = step.node.split_once('@').unwrap_or((&step.node, ""));
+                let fields = run.results.train_fields(in_flight.id)?;
+                let Some((stage, _)) = run.results.node(in_flight.id).origin.trained() else {
+                    return Ok(());
+                };
                 let tokens_per_step = u64::from(fields.global_batch) * u64::from(fields.sequence);
-                run.observer.see(Seen::Step {
+                run.observer.on_event(RunEvent::Step {
                     step: &step,
                     stage,
                     of: self.stage_steps(stage),
@@ -379,7 +376,7 @@ impl Session<'_, '_> {
                 });
             }
             Event::EvalProgress { node, set, tokens, of } => {
-                run.observer.see(Seen::Evaluating {
+                run.observer.on_event(RunEvent::Evaluating {
                     node: &node,
                     set: &set,
                     done: tokens,
@@ -387,21 +384,21 @@ impl Session<'_, '_> {
                 });
             }
             Event::Finished { node } => {
-                let Some(mut handed) = self.handed.remove(&node) else {
+                let Some(mut in_flight) = self.in_flight.remove(&node) else {
                     return Ok(());
                 };
-                handed.finished += 1;
-                if handed.finished < self.crew.world() {
-                    self.handed.insert(node, handed);
+                in_flight.finished += 1;
+                if in_flight.finished < self.pool.world() {
+                    self.in_flight.insert(node, in_flight);
                     return Ok(());
                 }
-                if run.node(handed.id).kind == Kind::Train {
-                    self.whole_trail(handed.id, &handed.out)?;
+                if run.results.node(in_flight.id).kind() == Kind::Train {
+                    self.complete_step_log(in_flight.id, &in_flight.out)?;
                 }
-                let seconds = handed.since.elapsed().as_secs_f64();
-                run.publish(handed.id, &handed.out, Some(&self.made_on), seconds, outcome)?;
+                let seconds = in_flight.since.elapsed().as_secs_f64();
+                run.publish(in_flight.id, &in_flight.out, Some(&self.made_on), seconds, outcome)?;
             }
-            // Answers to other orders, and signs of life.
+            // Answers to other commands, and heartbeats.
             Event::Ready { .. }
             | Event::Store { .. }
             | Event::Joined
@@ -414,55 +411,85 @@ impl Session<'_, '_> {
     }
 
     fn stage_steps(&self, stage: &str) -> u64 {
-        let graph = &self.run.keyed.graph;
-        let of_stage =
-            |id: &NodeId| graph.node(*id).kind == Kind::Train && graph.node(*id).name.split('@').next() == Some(stage);
-        graph
-            .ids()
-            .filter(of_stage)
-            .filter_map(|id| graph.node(id).name.split_once('@')?.1.parse().ok())
-            .max()
-            .unwrap_or(0)
+        let graph = &self.run.results.keyed.graph;
+        let checkpoints = graph.ids().filter_map(|id| graph.node(id).origin.trained());
+        let steps = checkpoints.filter(|(of, _)| *of == stage).map(|(_, step)| step);
+        steps.max().unwrap_or(0)
     }
 
-    /// A checkpoint's trail tells of the stage from its first step, wherever the stage was cut.
-    fn whole_trail(&self, id: NodeId, out: &Utf8Path) -> Result<(), RunError> {
-        let Some(before) = self.run.inputs(id, "goes on from").first().copied() else {
+    /// A checkpoint's step log covers the stage from step 1, even if earlier segments trained the first steps.
+    fn complete_step_log(&self, id: NodeId, out: &Utf8Path) -> Result<(), RunError> {
+        let Some(before) = self.run.results.input(id, &Role::ResumesFrom) else {
             return Ok(());
         };
-        let path = out.join("trail.jsonl");
-        let prepend = || -> std::io::Result<()> {
-            let own = fs::read(&path)?;
-            if own.starts_with(b"{\"step\":1,") {
-                return Ok(());
-            }
-            let files = self.run.files(before).map_err(std::io::Error::other)?;
-            let earlier = files
-                .get("trail.jsonl")
-                .ok_or_else(|| std::io::Error::other("no earlier trail"))?;
-            let mut whole = fs::read(earlier)?;
-            whole.extend_from_slice(&own);
-            let mut file = fs::File::create(&path)?;
-            file.write_all(&whole)
-        };
-        prepend().map_err(|error| self.run.fail(id, format!("its trail cannot be written: {error}")))
+        let earlier = self.run.results.file(before, TRAIL)?;
+        prepend_steps(&earlier, &out.join(TRAIL))
+            .map_err(|error| self.run.fail(id, format!("cannot write its step log: {error}")))
     }
 
     fn save_partial(&mut self, node: &str, step: u64) -> Result<(), RunError> {
-        let Some(handed) = self.handed.remove(node) else {
+        let Some(in_flight) = self.in_flight.remove(node) else {
             return Ok(());
         };
-        let run = self.run;
-        // The input may itself be unfinished business of this session; an unfinished checkpoint needs no realised key.
+        let results = &self.run.results;
+        // The input may itself be unfinished in this session; an unfinished checkpoint needs no realised key.
         let publication = crate::store::Publication {
-            experiment: run.experiment,
+            experiment: results.experiment,
             node,
-            key: run.keyed.key(handed.id),
-            realised: run.keyed.key(handed.id),
-            preimage: run.keyed.preimage(handed.id),
+            key: results.keyed.key(in_flight.id),
+            realised: results.keyed.key(in_flight.id),
+            preimage: results.keyed.preimage(in_flight.id),
             made_on: Some(self.made_on.clone()),
         };
-        run.store.publish_partial(publication, step, &handed.out)?;
+        results.store.publish_partial(publication, step, &in_flight.out)?;
         Ok(())
+    }
+}
+
+/// Puts the steps of `earlier` before those of `log`, unless `log` begins with step 1.
+fn prepend_steps(earlier: &Utf8Path, log: &Utf8Path) -> io::Result<()> {
+    let mut first = String::new();
+    BufReader::new(fs::File::open(log)?).read_line(&mut first)?;
+    let first: TrailStep = serde_json::from_str(&first)?;
+    if first.step == 1 {
+        return Ok(());
+    }
+    let mut steps = fs::read(earlier)?;
+    steps.extend_from_slice(&fs::read(log)?);
+    fs::File::create(log)?.write_all(&steps)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn earlier_steps_are_put_before_a_log_that_begins_later() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let folder = Utf8Path::from_path(folder.path()).expect("UTF-8");
+        let (earlier, log) = (folder.join("earlier"), folder.join("log"));
+        let step = |step: u64| TrailStep {
+            step,
+            batch: String::new(),
+            loss: String::new(),
+            grad_norm: String::new(),
+            learning_rate: String::new(),
+            groups: BTreeMap::new(),
+        };
+        // Members in another order: a log is recognised by its first step, not by its first bytes.
+        let line = |number: u64| {
+            let value = serde_json::to_value(step(number)).expect("JSON");
+            let members = value.as_object().expect("an object").iter().rev();
+            let members: Vec<String> = members.map(|(name, value)| format!("\"{name}\":{value}")).collect();
+            format!("{{{}}}\n", members.join(","))
+        };
+        fs::write(&earlier, line(1)).expect("written");
+        for (own, expected) in [(line(2), line(1) + &line(2)), (line(1) + &line(2), line(1) + &line(2))] {
+            fs::write(&log, own).expect("written");
+            prepend_steps(&earlier, &log).expect("two logs");
+            assert_eq!(fs::read_to_string(&log).expect("read"), expected);
+        }
+        fs::write(&log, "not a step\n").expect("written");
+        prepend_steps(&earlier, &log).expect_err("its first line is not a step");
     }
 }

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::Inputs;
-use super::outside::OutsideError;
+use super::external::ExternalJudgeError;
 use crate::data::template::Template;
 use crate::progress::Unit;
 use crate::source::web::{PostError, post};
@@ -37,11 +37,11 @@ struct Message {
     content: String,
 }
 
-pub(super) fn ask(
+pub(super) fn judge(
     endpoint: &Endpoint<'_>,
     results: &[ItemResult],
     inputs: &Inputs<'_>,
-) -> Result<Vec<Verdict>, OutsideError> {
+) -> Result<Vec<Verdict>, ExternalJudgeError> {
     let question = Template::new(endpoint.question)?;
     let mut questions = Vec::new();
     for result in results {
@@ -51,16 +51,16 @@ pub(super) fn ask(
         }
     }
     let next = AtomicUsize::new(0);
-    let one_thread = || -> Result<Vec<(usize, Verdict)>, OutsideError> {
+    let one_thread = || -> Result<Vec<(usize, Verdict)>, ExternalJudgeError> {
         let mut own = Vec::new();
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
             let Some(question) = questions.get(number) else {
                 return Ok(own);
             };
-            let asked = one(endpoint, question, inputs);
-            // The others need not go on where one has failed.
-            let words = asked.inspect_err(|_| next.store(questions.len(), Ordering::Relaxed))?;
+            let reply = ask(endpoint, question, inputs);
+            // One error stops the other threads.
+            let words = reply.inspect_err(|_| next.store(questions.len(), Ordering::Relaxed))?;
             let first = words.split_whitespace().next().unwrap_or_default();
             let first = first.trim_matches(|c: char| !c.is_alphanumeric());
             let score = f64::from(u8::from(first.eq_ignore_ascii_case(endpoint.yes)));
@@ -78,15 +78,15 @@ pub(super) fn ask(
         for thread in threads {
             all.extend(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
         }
-        Ok::<_, OutsideError>(all)
+        Ok::<_, ExternalJudgeError>(all)
     })?;
     verdicts.sort_unstable_by_key(|(number, _)| *number);
     Ok(verdicts.into_iter().map(|(_, verdict)| verdict).collect())
 }
 
 /// The reply to one question.
-fn one(endpoint: &Endpoint<'_>, question: &str, inputs: &Inputs<'_>) -> Result<String, OutsideError> {
-    let failed = |cause: String| OutsideError::Endpoint {
+fn ask(endpoint: &Endpoint<'_>, question: &str, inputs: &Inputs<'_>) -> Result<String, ExternalJudgeError> {
+    let failed = |cause: String| ExternalJudgeError::Endpoint {
         url: endpoint.url.to_owned(),
         cause,
     };
@@ -105,5 +105,5 @@ fn one(endpoint: &Endpoint<'_>, question: &str, inputs: &Inputs<'_>) -> Result<S
     let first = reply.choices.into_iter().next();
     first
         .map(|choice| choice.message.content)
-        .ok_or_else(|| failed("its reply holds nothing".to_owned()))
+        .ok_or_else(|| failed("its reply is empty".to_owned()))
 }

@@ -1,11 +1,11 @@
 //! Judges: from the answers of a checkpoint to scores.
 //!
-//! In: what a judge node is told, and the answers. Out: `scores.json`, and `items.jsonl` with a verdict for each answer.
-//! A judge outside of Aurora may answer otherwise tomorrow: its verdicts are kept with the node, so that a repetition asks
-//! nobody. Not here: who generates the answers (`aurora-train`), and what becomes of the scores.
+//! In: the fields of a judge node, and the answers. Out: `scores.json`, and `items.jsonl` with a verdict for each answer.
+//! An external judge may answer differently at another time: its verdicts are kept with the node, and a repetition uses
+//! them. Not here: who generates the answers (`aurora-train`), and what becomes of the scores.
 
 mod endpoint;
-mod outside;
+mod external;
 mod programs;
 mod refusal;
 
@@ -15,6 +15,7 @@ use aurora_compiler::fields::{Judge, JudgeFields};
 use camino::Utf8Path;
 use serde::{Deserialize, Serialize};
 
+use crate::errors::FileError;
 use crate::job::Scores;
 use crate::progress::Watch;
 use crate::source::archive::InputFile;
@@ -31,14 +32,14 @@ pub enum JudgeError {
     #[error(transparent)]
     Programs(#[from] programs::ProgramsError),
     #[error(transparent)]
-    Outside(#[from] outside::OutsideError),
-    #[error("cannot write `{file}`: {source}")]
-    Write { file: &'static str, source: std::io::Error },
+    External(#[from] external::ExternalJudgeError),
+    #[error(transparent)]
+    File(#[from] FileError),
 }
 
-/// What a judge works with.
+/// The inputs of a judge.
 pub struct Inputs<'a> {
-    /// Files of the items that the answers answer.
+    /// Files of the items that were answered.
     pub items: &'a [InputFile],
     /// Files of the judge's program.
     pub program: &'a [InputFile],
@@ -51,7 +52,7 @@ pub struct Inputs<'a> {
     pub watch: Watch<'a>,
 }
 
-/// `judge.json`: what is to be known of the judge itself.
+/// `judge.json`: how well the judge agrees with people.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JudgeReport {
@@ -60,19 +61,16 @@ pub struct JudgeReport {
     pub recall: f64,
 }
 
-/// What shuts in the programs that are run here, in words; or why nothing does. `hidden` are folders that they must not see.
+/// The sandbox around the programs that are run here, as text. `hidden` are folders that they must not see.
 ///
 /// # Errors
-/// What is missing, in words.
-pub fn protection(hidden: &[&std::path::Path]) -> Result<String, String> {
-    let found = aurora_sandbox::protection(hidden);
-    found
-        .map(|found| found.to_string())
-        .map_err(|missing| missing.to_string())
+/// What is missing on this machine.
+pub fn protection(hidden: &[&std::path::Path]) -> Result<String, aurora_sandbox::Unprotected> {
+    aurora_sandbox::protection(hidden).map(|layers| layers.to_string())
 }
 
-/// Whether a judge's answers are its own affair, so that a repetition takes those that are kept.
-pub fn is_outside(fields: &JudgeFields) -> bool {
+/// Whether a judge is external, so that a repetition uses its recorded answers.
+pub fn is_external(fields: &JudgeFields) -> bool {
     match fields {
         JudgeFields::Programs { .. } => false,
         JudgeFields::Attacks(judge) | JudgeFields::Refusals(judge) | JudgeFields::Score { judge, .. } => {
@@ -81,8 +79,8 @@ pub fn is_outside(fields: &JudgeFields) -> bool {
     }
 }
 
-/// Judges the answers of `results` and writes what came of it below `out`. Returns what the scores stand on beside their
-/// inputs, if programs were run.
+/// Judges the answers of `results` and writes the result below `out`. If programs were run, returns what the scores depend
+/// on besides their inputs.
 ///
 /// # Errors
 /// [`JudgeError`].
@@ -124,29 +122,27 @@ pub fn judge(
             score(&mut results, "refusal_rate");
         }
         JudgeFields::Score { judge, .. } => {
-            let verdicts = outside::ask(judge, &results, inputs)?;
-            hand_out(verdicts, &mut results);
+            let verdicts = external_verdicts(judge, &results, inputs)?;
+            assign(verdicts, &mut results);
             score(&mut results, "score");
         }
     }
     if let Some(report) = report(fields, inputs)? {
-        put(out, "judge.json", &report)?;
+        write_json(out, "judge.json", &report)?;
     }
     let scores = Scores {
         sets: BTreeMap::new(),
         measures: means(&results),
     };
-    put(out, "scores.json", &scores)?;
+    write_json(out, "scores.json", &scores)?;
     let line = |result: &ItemResult| serde_json::to_string(result).expect("texts and numbers are JSON") + "\n";
     let lines: String = results.iter().map(line).collect();
-    std::fs::write(out.join("items.jsonl"), lines).map_err(|source| JudgeError::Write {
-        file: "items.jsonl",
-        source,
-    })?;
+    let path = out.join("items.jsonl");
+    std::fs::write(&path, lines).map_err(FileError::writing(&path))?;
     Ok(made_on)
 }
 
-/// How the rules agree with labelled responses, if there are some.
+/// How well the rules agree with labelled responses, if there are some.
 fn report(fields: &JudgeFields, inputs: &Inputs<'_>) -> Result<Option<JudgeReport>, JudgeError> {
     let (judge, answers) = match fields {
         JudgeFields::Programs { .. } => return Ok(None),
@@ -167,7 +163,33 @@ fn report(fields: &JudgeFields, inputs: &Inputs<'_>) -> Result<Option<JudgeRepor
     }))
 }
 
-/// Has every answer looked at, by `rules` or by whoever the judge is.
+/// The verdicts of an external judge on all answers, in their order; none from rules.
+fn external_verdicts(
+    judge: &Judge,
+    results: &[ItemResult],
+    inputs: &Inputs<'_>,
+) -> Result<Vec<Verdict>, external::ExternalJudgeError> {
+    match judge {
+        Judge::Program { run } => external::program(run, results, inputs),
+        Judge::Endpoint {
+            url,
+            model,
+            question,
+            yes,
+        } => {
+            let endpoint = endpoint::Endpoint {
+                url,
+                model,
+                question,
+                yes,
+            };
+            endpoint::judge(&endpoint, results, inputs)
+        }
+        Judge::Rules { .. } => Ok(Vec::new()),
+    }
+}
+
+/// Judges every answer, by `rules` or by an external judge.
 fn verdicts(
     judge: &Judge,
     results: &mut [ItemResult],
@@ -180,19 +202,19 @@ fn verdicts(
         }
         return Ok(());
     }
-    hand_out(outside::ask(judge, results, inputs)?, results);
+    assign(external_verdicts(judge, results, inputs)?, results);
     Ok(())
 }
 
-/// Verdicts on all answers, in their order.
-fn hand_out(verdicts: Vec<Verdict>, results: &mut [ItemResult]) {
+/// Assigns verdicts on all answers, in their order, to the results.
+fn assign(verdicts: Vec<Verdict>, results: &mut [ItemResult]) {
     let mut verdicts = verdicts.into_iter();
     for result in results {
         result.verdicts = verdicts.by_ref().take(result.answers.len()).collect();
     }
 }
 
-/// An item's score is the mean of its answers'.
+/// An item's score is the mean of its answers' scores.
 fn score(results: &mut [ItemResult], metric: &str) {
     for result in results.iter_mut().filter(|result| !result.verdicts.is_empty()) {
         let sum: f64 = result.verdicts.iter().map(|verdict| verdict.score).sum();
@@ -202,8 +224,7 @@ fn score(results: &mut [ItemResult], metric: &str) {
     }
 }
 
-/// Of a prompt that is asked in the words of several attacks: the worst that came of any. Told once for each prompt, with
-/// its first attack.
+/// For a prompt rewritten by several attacks: the worst result of any. Recorded once per prompt, with its first attack.
 fn any_attack(results: &mut [ItemResult]) {
     let mut worst: BTreeMap<String, f64> = BTreeMap::new();
     for result in results.iter() {
@@ -218,9 +239,10 @@ fn any_attack(results: &mut [ItemResult]) {
     }
 }
 
-fn put(out: &Utf8Path, file: &'static str, value: &impl Serialize) -> Result<(), JudgeError> {
+fn write_json(out: &Utf8Path, file: &str, value: &impl Serialize) -> Result<(), JudgeError> {
     let text = serde_json::to_string_pretty(value).expect("names and numbers are JSON");
-    std::fs::write(out.join(file), text + "\n").map_err(|source| JudgeError::Write { file, source })
+    let path = out.join(file);
+    Ok(std::fs::write(&path, text + "\n").map_err(FileError::writing(&path))?)
 }
 
 #[cfg(test)]

@@ -7,7 +7,13 @@
 
 use std::num::NonZeroU32;
 
-use super::script::ScriptError;
+/// More tasks on a node than it has devices.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{wanted} tasks do not fit on a node with {most} devices")]
+pub struct TooManyTasks {
+    pub wanted: u32,
+    pub most: u32,
+}
 
 /// What a job's nodes are like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,10 +124,10 @@ pub struct Tasks {
 
 impl Tasks {
     /// # Errors
-    /// [`ScriptError::Tasks`] if a node has fewer devices than tasks.
-    pub fn new(machine: Machine, nodes: NonZeroU32, per_node: NonZeroU32) -> Result<Self, ScriptError> {
+    /// A node has fewer devices than tasks.
+    pub fn new(machine: Machine, nodes: NonZeroU32, per_node: NonZeroU32) -> Result<Self, TooManyTasks> {
         match machine.most_tasks() {
-            Some(most) if per_node.get() > most => Err(ScriptError::Tasks {
+            Some(most) if per_node.get() > most => Err(TooManyTasks {
                 wanted: per_node.get(),
                 most,
             }),

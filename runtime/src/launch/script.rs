@@ -45,8 +45,6 @@ pub enum ScriptError {
         value: String,
         marks: &'static str,
     },
-    #[error("{wanted} tasks do not fit on a node with {most} devices")]
-    Tasks { wanted: u32, most: u32 },
     #[error("a warning {} s before the end leaves no time to work in {} s", grace.as_secs(), limit.as_secs())]
     Grace { grace: Duration, limit: Duration },
     #[error("a warning {} s before the end is more than Slurm's {} s", grace.as_secs(), MOST_GRACE.as_secs())]

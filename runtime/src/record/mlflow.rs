@@ -64,11 +64,11 @@ impl Server<'_> {
         self.text(&made, "/experiment_id", "experiment_id")
     }
 
-    /// Sends a run; returns its identifier there.
+    /// Sends a run; returns its identifier there. Each step is given with the name of its stage.
     ///
     /// # Errors
     /// The server cannot be reached, or refuses something.
-    pub fn send(&self, facts: &RunFacts, steps: &[Step], story: &Story) -> Result<String, MlflowError> {
+    pub fn send(&self, facts: &RunFacts, steps: &[(&str, &Step)], story: &Story) -> Result<String, MlflowError> {
         let experiment = self.experiment(&facts.experiment)?;
         let started = facts.started * 1000;
         let tag = |key: &str, value: &str| json!({ "key": key, "value": value });
@@ -133,7 +133,7 @@ fn key(name: &str) -> String {
 }
 
 /// Metrics at the tokens that had been trained on.
-fn metrics(started: u64, steps: &[Step], story: &Story) -> Vec<Value> {
+fn metrics(started: u64, steps: &[(&str, &Step)], story: &Story) -> Vec<Value> {
     let mut metrics = Vec::new();
     let mut time = started as f64;
     let mut add = |name: &str, value: f64, time: f64, tokens: u64| {
@@ -141,10 +141,9 @@ fn metrics(started: u64, steps: &[Step], story: &Story) -> Vec<Value> {
             metrics.push(json!({ "key": key(name), "value": value, "timestamp": time as u64, "step": tokens }));
         }
     };
-    for step in steps {
+    for (stage, step) in steps {
         time += step.seconds * 1000.0;
-        let stage = step.node.split('@').next().unwrap_or_default();
-        let Some(stage) = story.stages.iter().find(|told| told.name == stage) else {
+        let Some(stage) = story.stages.iter().find(|known| known.name == *stage) else {
             continue;
         };
         let tokens = stage.tokens_before + step.step * stage.tokens_per_step;

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::html::{head, loss_points};
-use super::plots::{Line, Plot, draw};
+use super::plots::{Line, Plot, PlotError, draw};
 use super::story::{Point, Story};
 use crate::statistics::Interval;
 
@@ -96,7 +96,7 @@ fn words((value, interval): (f64, Option<Interval>)) -> String {
 ///
 /// # Errors
 /// A plot cannot be drawn.
-pub fn page(runs: &[Compared]) -> Result<String, String> {
+pub fn page(runs: &[Compared]) -> Result<String, PlotError> {
     let names: Vec<&str> = runs.iter().map(|run| run.name.as_str()).collect();
     let title = names.join(" · ");
     let mut rows = table(runs).into_iter();
@@ -140,7 +140,7 @@ fn losses(runs: &[Compared]) -> Plot<'static> {
 }
 
 /// The scores of one place against tokens, where some run has more than one.
-fn plot(runs: &[Compared], place: &Place) -> Result<Markup, String> {
+fn plot(runs: &[Compared], place: &Place) -> Result<Markup, PlotError> {
     let lines = runs.iter().enumerate();
     let lines: Vec<Line> = lines.filter_map(|(colour, run)| run.line(place, colour)).collect();
     if lines.iter().all(|line| line.points.len() < 2) {

@@ -1,9 +1,8 @@
 //! Items of evals, shown: what was asked, and what the first and the last checkpoint said.
 
 use maud::{Markup, html};
-use serde::{Deserialize, Serialize};
 
-use super::story::{EvalStory, Story};
+use super::story::{EvalStory, Example, Said, Story};
 use crate::judge::JudgeReport;
 use crate::task::ItemResult;
 
@@ -11,28 +10,6 @@ use crate::task::ItemResult;
 const SHOWN: usize = 6;
 /// Characters of a text that it shows.
 const LENGTH: usize = 600;
-
-/// An item, and what became of it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Example {
-    /// `FILE:LINE`.
-    pub item: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub attack: Option<String>,
-    pub prompt: String,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub expected: Vec<String>,
-    /// By checkpoint.
-    pub said: Vec<Said>,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Said {
-    pub at: String,
-    pub answer: String,
-    /// What was made of it: a judge's words, or the scores.
-    pub verdict: String,
-}
 
 /// Chooses items by the hash of their names, so that nobody chooses them, and gathers what checkpoints said to them.
 pub(super) fn choose(checkpoints: &[(String, Vec<ItemResult>)]) -> Vec<Example> {

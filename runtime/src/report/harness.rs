@@ -7,9 +7,9 @@
 
 use std::collections::BTreeMap;
 
-use aurora_compiler::fields::{EvalFields, JudgeFields};
-use aurora_compiler::graph::{Kind, NodeId};
-use aurora_compiler::hash::Keyed;
+use aurora_compiler::fields::JudgeFields;
+use aurora_compiler::graph::{Kind, NodeId, Work};
+use aurora_compiler::hash::{Keyed, encoded};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -58,10 +58,9 @@ pub fn write(
     let mut found: BTreeMap<String, Results> = BTreeMap::new();
     for id in graph
         .ids()
-        .filter(|id| matches!(graph.node(*id).kind, Kind::Eval | Kind::Judge))
+        .filter(|id| matches!(graph.node(*id).kind(), Kind::Eval | Kind::Judge))
     {
-        let mut parts = graph.node(id).name.splitn(3, '/').skip(1);
-        let (Some(eval), Some(at)) = (parts.next(), parts.next()) else {
+        let Some((eval, at)) = graph.node(id).origin.eval() else {
             continue;
         };
         let Some(record) = store.record(keyed.key(id)) else {
@@ -84,8 +83,8 @@ pub fn write(
             Some(text) => serde_json::from_str(&text).map_err(damaged)?,
             None => continue,
         };
-        let results = found.entry(at.to_owned()).or_default();
-        add(results, eval, graph.node(id).kind, keyed, id, &scores);
+        let results = found.entry(at.to_string()).or_default();
+        add(results, eval, keyed, id, &scores);
         // Of perplexity, items are documents, without prompts.
         if let (false, Some(text)) = (scores.measures.is_empty(), read("items.jsonl")?) {
             let items = text
@@ -149,10 +148,10 @@ fn metric_name(metric: &str) -> &str {
 }
 
 /// Whether more of a metric is better, as far as that is known.
-fn is_higher_better(metric: &str, fields: &Value) -> bool {
+fn is_higher_better(metric: &str, work: &Work) -> bool {
     match metric {
-        "score" => match serde_json::from_value(fields.clone()) {
-            Ok(JudgeFields::Score { better, .. }) => better == aurora_compiler::spec::Better::Higher,
+        "score" => match work {
+            Work::Judge(JudgeFields::Score { better, .. }) => *better == aurora_compiler::spec::Better::Higher,
             _ => true,
         },
         "perplexity" | "byte_perplexity" | "bits_per_byte" | "refusal_rate" => false,
@@ -160,12 +159,11 @@ fn is_higher_better(metric: &str, fields: &Value) -> bool {
     }
 }
 
-fn add(results: &mut Results, eval: &str, kind: Kind, keyed: &Keyed, id: NodeId, scores: &Scores) {
-    let fields = &keyed.graph.node(id).fields;
-    let shots = match serde_json::from_value::<EvalFields>(fields.clone()) {
-        Ok(fields) => fields.task.map_or(0, |task| task.shots),
-        Err(_) => 0,
-    };
+fn add(results: &mut Results, eval: &str, keyed: &Keyed, id: NodeId, scores: &Scores) {
+    let node = keyed.graph.node(id);
+    let fields = encoded(&node.work);
+    let task = node.work.eval().and_then(|fields| fields.task.as_ref());
+    let shots = task.map_or(0, |task| task.shots);
     let mut task = |set: &str, numbers: Vec<(&str, f64, Option<f64>)>, items: u64| {
         let name = if set.is_empty() {
             eval.to_owned()
@@ -178,7 +176,7 @@ fn add(results: &mut Results, eval: &str, kind: Kind, keyed: &Keyed, id: NodeId,
             let error = error.map_or(json!("N/A"), |error| json!(error));
             own.insert(format!("{metric},none"), json!(value));
             own.insert(format!("{metric}_stderr,none"), error);
-            better.insert(metric.to_owned(), json!(is_higher_better(metric, fields)));
+            better.insert(metric.to_owned(), json!(is_higher_better(metric, &node.work)));
         }
         results.results.insert(name.clone(), Value::Object(own));
         results.better.insert(name.clone(), Value::Object(better));
@@ -186,7 +184,7 @@ fn add(results: &mut Results, eval: &str, kind: Kind, keyed: &Keyed, id: NodeId,
             name.clone(),
             json!({ "task": name, "aurora": fields, "key": keyed.key(id).to_hex() }),
         );
-        results.versions.insert(name.clone(), json!(kind.version()));
+        results.versions.insert(name.clone(), json!(node.kind().version()));
         results.shots.insert(name.clone(), json!(shots));
         results
             .samples

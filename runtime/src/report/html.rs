@@ -2,7 +2,7 @@
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::plots::{Line, Plot, draw, short};
+use super::plots::{Line, Plot, PlotError, draw, short};
 use super::story::{EvalStory, Point, StageStory, Story};
 use super::{examples, lineage, tables};
 use crate::statistics::Interval;
@@ -23,7 +23,7 @@ pre{white-space:pre-wrap;overflow-wrap:anywhere;font-size:13px;margin:.2rem 0} a
 @media print{body{max-width:none;margin:0} h2{break-after:avoid} .plot,table{break-inside:avoid}}
 ";
 
-pub fn page(story: &Story) -> Result<String, String> {
+pub fn page(story: &Story) -> Result<String, PlotError> {
     let total: u64 = story
         .stages
         .iter()

@@ -5,6 +5,7 @@
 
 pub mod comparison;
 mod examples;
+mod gather;
 pub mod harness;
 mod html;
 mod lineage;
@@ -17,55 +18,55 @@ use aurora_compiler::graph::NodeId;
 use aurora_compiler::hash::{Key, Keyed};
 use camino::Utf8Path;
 
-use crate::engine::{Run, RunError};
+use crate::errors::{BoxedError, FileError};
+use crate::results::{ResultError, Results};
 use crate::store::Store;
 
-pub use examples::{Example, Said};
-pub use noise::{Change, Forgotten, Noise, Transfer};
-pub use story::{Dealt, EvalStory, Point, StageStory, Story};
+pub use story::{Change, EvalStory, Example, Forgotten, MixtureUsage, Noise, Point, Said, StageStory, Story, Transfer};
 
 /// Writes the report of a graph whose other nodes are built.
 ///
 /// # Errors
 /// A result cannot be read, or the page cannot be written.
-pub fn build(run: &Run<'_>, id: NodeId, out: &Utf8Path) -> Result<(), RunError> {
-    let story = story::tell(run, id)?;
-    let fail = |error: std::io::Error| RunError::Node {
-        node: "report".to_string(),
-        cause: error.to_string(),
+pub fn build(results: &Results<'_>, id: NodeId, out: &Utf8Path) -> Result<(), ResultError> {
+    let story = gather::gather(results, id)?;
+    let write = |name: &str, text: String| {
+        let path = out.join(name);
+        std::fs::write(&path, text).map_err(|error| results.fail(id, FileError::writing(&path)(error)))
     };
-    let json = serde_json::to_string_pretty(&story).map_err(|error| fail(error.into()))?;
-    std::fs::write(out.join("report.json"), json + "\n").map_err(fail)?;
-    let page = html::page(&story).map_err(|cause| fail(std::io::Error::other(cause)))?;
-    std::fs::write(out.join("report.html"), page).map_err(fail)
+    let json = serde_json::to_string_pretty(&story).map_err(|error| results.fail(id, error))?;
+    write("report.json", json + "\n")?;
+    let page = html::page(&story).map_err(|error| results.fail(id, error))?;
+    write("report.html", page)
 }
 
 /// Reads the story of a report that has been built.
 ///
 /// # Errors
-/// It is not there, or cannot be read.
-pub fn load(store: &Store, keyed: &Keyed) -> Result<Story, RunError> {
-    let id = keyed.graph.find("report").ok_or_else(|| RunError::Node {
-        node: "report".to_string(),
-        cause: "the graph has no report".to_string(),
-    })?;
+/// It is missing, or cannot be read.
+pub fn load(store: &Store, keyed: &Keyed) -> Result<Story, ResultError> {
+    let id = keyed.graph.find("report");
+    let id = id.ok_or_else(|| failed("the graph has no report"))?;
     load_key(store, keyed.key(id))
 }
 
 /// Reads the story of the report with this key.
 ///
 /// # Errors
-/// It is not there, or cannot be read.
-pub fn load_key(store: &Store, key: Key) -> Result<Story, RunError> {
-    let fail = |cause: &str| RunError::Node {
-        node: "report".to_string(),
-        cause: cause.to_string(),
-    };
-    let record = store.record(key).ok_or_else(|| fail("it is not built"))?;
+/// It is missing, or cannot be read.
+pub fn load_key(store: &Store, key: Key) -> Result<Story, ResultError> {
+    let record = store.record(key).ok_or_else(|| failed("it is not built"))?;
     let files = store.files(&record)?;
     let path = files
         .get("report.json")
-        .ok_or_else(|| fail("its result has no report.json"))?;
-    let text = std::fs::read_to_string(path).map_err(|error| fail(&error.to_string()))?;
-    serde_json::from_str(&text).map_err(|error| fail(&error.to_string()))
+        .ok_or_else(|| failed("its result has no report.json"))?;
+    let text = std::fs::read_to_string(path).map_err(|error| failed(FileError::reading(path)(error)))?;
+    serde_json::from_str(&text).map_err(failed)
+}
+
+fn failed(cause: impl Into<BoxedError>) -> ResultError {
+    ResultError::Node {
+        node: "report".to_owned(),
+        source: cause.into(),
+    }
 }

@@ -1,99 +1,27 @@
-//! What the scores of a run are worth: intervals, what each stage changed, what was forgotten, and whether that is noise.
+//! Uncertainty of a run's scores: intervals, what each stage changed and what was forgotten, and whether that is noise.
 //!
-//! The items of an eval are drawn once for all of its checkpoints and metrics, so that differences are paired.
-
-use std::collections::BTreeMap;
+//! The items of an eval are resampled once for all of its checkpoints and metrics, so that differences are paired.
 
 use aurora_compiler::graph::NodeId;
 use aurora_compiler::schema;
 use aurora_compiler::spec::Better;
-use serde::{Deserialize, Serialize};
 
-use super::story::Point;
-use crate::engine::Gate;
+use super::story::{Change, Forgotten, Noise, Point, Transfer};
 use crate::statistics::{
-    Interval, LEVEL, REPLICATES, Sample, Scored, Tested, backward_transfer, forgetting, holm, paired, replicates,
+    Gate, Interval, LEVEL, REPLICATES, Sample, Scored, backward_transfer, forgetting, holm, paired, replicates,
 };
 
-/// All of it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Noise {
-    /// Every score of every stage's start and end.
-    pub changes: Vec<Change>,
-    pub forgotten: Vec<Forgotten>,
-    /// Where stages follow one another and a score was measured after two of them or more.
-    pub transfers: Vec<Transfer>,
-    /// Of the gates that ask for confidence: two-sided p that the comparison does not hold, corrected for all of them.
-    pub gates: BTreeMap<String, f64>,
-}
-
-/// A score before and after a stage.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Change {
-    pub stage: String,
-    pub eval: String,
-    pub metric: String,
-    pub set: String,
-    pub before: f64,
-    pub after: f64,
-    /// After − before.
-    pub difference: f64,
-    pub better: Better,
-    /// Of the difference, paired by items, at 95%.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub interval: Option<Interval>,
-    /// Two-sided, of this row alone.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub p: Option<f64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub test: Option<Tested>,
-    /// Corrected for all rows of the report (Holm).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub corrected: Option<f64>,
-}
-
-/// The best of a score against its last.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Forgotten {
-    pub eval: String,
-    pub metric: String,
-    pub set: String,
-    pub best: f64,
-    /// The checkpoint that had it.
-    pub at: String,
-    pub end: f64,
-    /// Above zero is worse.
-    pub lost: f64,
-    /// Of the loss, at 95%.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub interval: Option<Interval>,
-}
-
-/// What later stages did to the scores of earlier ones.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Transfer {
-    pub eval: String,
-    pub metric: String,
-    pub set: String,
-    /// Stages after which it was measured.
-    pub stages: usize,
-    /// Above zero is better.
-    pub transfer: f64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub interval: Option<Interval>,
-}
-
 /// An eval of one checkpoint.
-pub(super) struct Looked {
+pub(super) struct CheckpointScore {
     pub node: NodeId,
     pub checkpoint: Option<NodeId>,
     pub point: Point,
     pub scored: Scored,
-    /// What the spec says of a score that only it knows.
-    pub lower: Option<bool>,
+    /// Stated in the spec for metrics that Aurora does not know.
+    pub lower_is_better: Option<bool>,
 }
 
-/// Where a stage begins and ends.
+/// The first and the last checkpoint of a stage.
 pub(super) struct StageEnds<'a> {
     pub name: &'a str,
     pub start: Option<NodeId>,
@@ -106,7 +34,7 @@ struct Series<'a> {
     set: String,
     metric: String,
     better: Better,
-    /// By checkpoint, in order; nothing where it was not measured.
+    /// By checkpoint, in order; `None` where it was not measured.
     values: Vec<Option<f64>>,
     samples: Vec<Option<Sample>>,
     /// Column of each sample in `drawn`.
@@ -127,9 +55,9 @@ impl Series<'_> {
 }
 
 impl Noise {
-    /// Tells of one eval, whose checkpoints stand in the order of tokens, and gives them their intervals.
-    pub(super) fn tell(&mut self, eval: &str, looked: &mut [Looked], stages: &[StageEnds<'_>]) {
-        let mut all = series(eval, looked);
+    /// Adds one eval, whose checkpoints are in the order of tokens, and sets their intervals.
+    pub(super) fn add_eval(&mut self, eval: &str, scores: &mut [CheckpointScore], stages: &[StageEnds<'_>]) {
+        let mut all = series(eval, scores);
         let mut samples = Vec::new();
         for series in &mut all {
             series.columns = vec![None; series.samples.len()];
@@ -142,20 +70,20 @@ impl Noise {
         }
         let drawn = replicates(&samples.iter().collect::<Vec<_>>());
         for series in &all {
-            for (place, looked) in looked.iter_mut().enumerate() {
+            for (place, score) in scores.iter_mut().enumerate() {
                 let found = series.interval(&drawn, &[place], &|scores| Some(scores[0]));
                 if let Some(found) = found {
-                    let own = looked.point.intervals.entry(series.set.clone()).or_default();
+                    let own = score.point.intervals.entry(series.set.clone()).or_default();
                     own.insert(series.metric.clone(), found);
                 }
             }
-            let place = |id: Option<NodeId>| looked.iter().position(|looked| id.is_some() && looked.checkpoint == id);
+            let place = |id: Option<NodeId>| scores.iter().position(|score| id.is_some() && score.checkpoint == id);
             for stage in stages {
                 if let (Some(before), Some(after)) = (place(stage.start), place(Some(stage.end))) {
                     self.changes.extend(change(series, stage.name, before, after, &drawn));
                 }
             }
-            self.forgotten.extend(forgotten(series, looked, &drawn));
+            self.forgotten.extend(forgotten(series, scores, &drawn));
             let follow = stages.windows(2).all(|pair| pair[1].start == Some(pair[0].end));
             let ends: Vec<usize> = stages.iter().filter_map(|stage| place(Some(stage.end))).collect();
             self.transfers
@@ -163,7 +91,7 @@ impl Noise {
         }
     }
 
-    /// Corrects for the number of rows, and of gates that ask for confidence.
+    /// Corrects for the number of rows, and for the number of gates with a confidence.
     pub(super) fn correct(&mut self, gates: &[Gate]) {
         let tested: Vec<f64> = self.changes.iter().filter_map(|change| change.p).collect();
         let rows = self.changes.iter_mut().filter(|change| change.p.is_some());
@@ -182,21 +110,21 @@ impl Noise {
 }
 
 /// Every score of an eval, by set, then metric.
-fn series<'a>(eval: &'a str, looked: &[Looked]) -> Vec<Series<'a>> {
-    let names = |looked: &Looked| {
-        let measures = looked.point.measures.iter();
+fn series<'a>(eval: &'a str, scores: &[CheckpointScore]) -> Vec<Series<'a>> {
+    let names = |score: &CheckpointScore| {
+        let measures = score.point.measures.iter();
         let measures = measures.flat_map(|(set, own)| own.keys().map(move |metric| (set.clone(), metric.clone())));
-        let sets = looked
+        let sets = score
             .point
             .sets
             .keys()
             .flat_map(|set| ["bits_per_byte", "perplexity"].map(|metric| (set.clone(), metric.to_owned())));
         measures.chain(sets).collect::<Vec<_>>()
     };
-    let mut all: Vec<(String, String)> = looked.iter().flat_map(names).collect();
+    let mut all: Vec<(String, String)> = scores.iter().flat_map(names).collect();
     all.sort();
     all.dedup();
-    let lower = looked.iter().find_map(|looked| looked.lower);
+    let lower = scores.iter().find_map(|score| score.lower_is_better);
     let of = |(set, metric): (String, String)| Series {
         eval,
         better: match lower {
@@ -204,13 +132,13 @@ fn series<'a>(eval: &'a str, looked: &[Looked]) -> Vec<Series<'a>> {
             Some(false) => Better::Higher,
             None => schema::better(&metric),
         },
-        values: looked
+        values: scores
             .iter()
-            .map(|looked| looked.scored.value(&set, &metric).ok())
+            .map(|score| score.scored.value(&set, &metric).ok())
             .collect(),
-        samples: looked
+        samples: scores
             .iter()
-            .map(|looked| looked.scored.sample(&set, &metric).cloned())
+            .map(|score| score.scored.sample(&set, &metric).cloned())
             .collect(),
         columns: Vec::new(),
         set,
@@ -239,7 +167,7 @@ fn change(series: &Series<'_>, stage: &str, before: usize, after: usize, drawn: 
     })
 }
 
-fn forgotten(series: &Series<'_>, looked: &[Looked], drawn: &[Vec<f64>]) -> Option<Forgotten> {
+fn forgotten(series: &Series<'_>, scores: &[CheckpointScore], drawn: &[Vec<f64>]) -> Option<Forgotten> {
     let measured: Vec<usize> = (0..series.values.len())
         .filter(|place| series.values[*place].is_some())
         .collect();
@@ -249,7 +177,7 @@ fn forgotten(series: &Series<'_>, looked: &[Looked], drawn: &[Vec<f64>]) -> Opti
         Better::Higher => value(*b).total_cmp(&value(*a)),
         Better::Lower => value(*a).total_cmp(&value(*b)),
     };
-    // Of equals the first.
+    // Ties go to the first.
     let best = earlier.iter().copied().min_by(better)?;
     let earlier_values: Vec<f64> = earlier.iter().map(|place| value(*place)).collect();
     let lost = |scores: &[f64]| {
@@ -261,7 +189,7 @@ fn forgotten(series: &Series<'_>, looked: &[Looked], drawn: &[Vec<f64>]) -> Opti
         metric: series.metric.clone(),
         set: series.set.clone(),
         best: value(best),
-        at: looked[best].point.at.clone(),
+        at: scores[best].point.at.clone(),
         end: value(*last),
         lost: forgetting(&earlier_values, value(*last), series.better)?,
         interval: series.interval(drawn, &measured, &lost),

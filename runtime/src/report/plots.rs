@@ -45,15 +45,26 @@ fn range(values: impl Iterator<Item = f64>) -> std::ops::Range<f64> {
     (low - margin)..(high + margin)
 }
 
+/// A plot cannot be drawn.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot draw a plot: {0}")]
+pub struct PlotError(String);
+
+impl<E: std::error::Error + Send + Sync> From<DrawingAreaErrorKind<E>> for PlotError {
+    fn from(error: DrawingAreaErrorKind<E>) -> Self {
+        Self(error.to_string())
+    }
+}
+
 /// Draws the plot as an `<svg>` element, which takes the width of its place.
 ///
 /// # Errors
 /// Drawing fails.
-pub fn draw(plot: &Plot<'_>) -> Result<String, String> {
+pub fn draw(plot: &Plot<'_>) -> Result<String, PlotError> {
     let mut svg = String::new();
     {
         let root = SVGBackend::with_string(&mut svg, (860, 380)).into_drawing_area();
-        root.fill(&WHITE).map_err(|error| error.to_string())?;
+        root.fill(&WHITE)?;
         let all = || plot.lines.iter().flat_map(|line| &line.points);
         let across = range(all().map(|point| point.0));
         let bars = plot.lines.iter().flat_map(|line| &line.bars);
@@ -62,8 +73,7 @@ pub fn draw(plot: &Plot<'_>) -> Result<String, String> {
             .margin(10)
             .x_label_area_size(40)
             .y_label_area_size(60)
-            .build_cartesian_2d(across.start.max(0.0)..across.end, up.clone())
-            .map_err(|error| error.to_string())?;
+            .build_cartesian_2d(across.start.max(0.0)..across.end, up.clone())?;
         chart
             .configure_mesh()
             .x_desc(plot.across)
@@ -71,34 +81,28 @@ pub fn draw(plot: &Plot<'_>) -> Result<String, String> {
             .x_label_formatter(&|value| short(*value))
             .light_line_style(WHITE)
             .bold_line_style(RGBColor(225, 225, 225))
-            .draw()
-            .map_err(|error| error.to_string())?;
+            .draw()?;
         for (at, name) in &plot.seams {
             let style = ShapeStyle::from(&RGBColor(90, 90, 90)).stroke_width(1);
-            chart
-                .draw_series(std::iter::once(PathElement::new(
-                    vec![(*at, up.start), (*at, up.end)],
-                    style,
-                )))
-                .map_err(|error| error.to_string())?;
+            chart.draw_series(std::iter::once(PathElement::new(
+                vec![(*at, up.start), (*at, up.end)],
+                style,
+            )))?;
             let label = Text::new(format!(" {name}"), (*at, up.end), ("sans-serif", 13).into_font());
-            chart
-                .draw_series(std::iter::once(label))
-                .map_err(|error| error.to_string())?;
+            chart.draw_series(std::iter::once(label))?;
         }
         for line in &plot.lines {
             let colour = COLOURS[line.colour % COLOURS.len()];
             chart
-                .draw_series(LineSeries::new(line.points.iter().copied(), colour.stroke_width(2)))
-                .map_err(|error| error.to_string())?
+                .draw_series(LineSeries::new(line.points.iter().copied(), colour.stroke_width(2)))?
                 .label(line.name.clone())
                 .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 18, y)], colour.stroke_width(3)));
             let upright = |&(at, low, high): &(f64, f64, f64)| PathElement::new(vec![(at, low), (at, high)], colour);
             let bars = line.bars.iter().map(upright);
-            chart.draw_series(bars).map_err(|error| error.to_string())?;
+            chart.draw_series(bars)?;
             if line.marked {
                 let circles = line.points.iter().map(|&point| Circle::new(point, 3, colour.filled()));
-                chart.draw_series(circles).map_err(|error| error.to_string())?;
+                chart.draw_series(circles)?;
             }
         }
         if plot.lines.len() > 1 {
@@ -107,10 +111,9 @@ pub fn draw(plot: &Plot<'_>) -> Result<String, String> {
                 .position(SeriesLabelPosition::UpperRight)
                 .background_style(WHITE.mix(0.8))
                 .border_style(RGBColor(200, 200, 200))
-                .draw()
-                .map_err(|error| error.to_string())?;
+                .draw()?;
         }
-        root.present().map_err(|error| error.to_string())?;
+        root.present()?;
     }
     Ok(svg.replacen("width=\"860\" height=\"380\"", "class=\"plot\" role=\"img\"", 1))
 }

@@ -2,8 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::noise::Change;
-use super::story::Story;
+use super::story::{Change, Story};
 use crate::statistics::{Interval, Tested};
 
 /// Rows that are below this after the correction are marked.

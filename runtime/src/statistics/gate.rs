@@ -6,9 +6,22 @@ use aurora_compiler::fields::{ExpectFields, Term};
 use aurora_compiler::spec::{Better, Relation};
 use serde::{Deserialize, Serialize};
 
-use super::{Interval, LEVEL, Sample, Scored, fitted_change, forgetting, replicates, signed};
+use super::{Interval, LEVEL, Sample, ScoreError, Scored, fitted_change, forgetting, replicates, signed};
 
-/// How a gate came out, against what other items like these would have said.
+/// A gate cannot be evaluated.
+#[derive(Debug, thiserror::Error)]
+pub enum GateError {
+    #[error("the gate refers to an eval that it does not have as an input")]
+    NoEval,
+    #[error(transparent)]
+    Score(#[from] ScoreError),
+    #[error("a trend needs scores at more than one count of tokens")]
+    NoTrend,
+    #[error("nothing was measured earlier")]
+    NoEarlier,
+}
+
+/// The result of a gate, and whether resampled items would change it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Verdict {
     /// In the whole interval.
@@ -34,7 +47,50 @@ impl std::fmt::Display for Verdict {
     }
 }
 
-/// What a comparison came to.
+/// The result of a gate: `gate.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Gate {
+    pub name: String,
+    /// The gate as the spec states it.
+    pub text: String,
+    #[serde(flatten)]
+    pub found: Judgement,
+}
+
+impl Gate {
+    /// The verdict as text.
+    pub fn verdict(&self) -> String {
+        let found = &self.found;
+        match (found.holds, found.verdict) {
+            (false, Verdict::HoldsWithinNoise) => {
+                format!(
+                    "FAILS: it holds within the noise, and asks for {} confidence",
+                    self.level()
+                )
+            }
+            (_, verdict) => verdict.to_string().replace("fails", "FAILS"),
+        }
+    }
+
+    /// The two sides, and the difference with its interval.
+    pub fn figures(&self) -> String {
+        let found = &self.found;
+        let sides = format!(
+            "{:.4} against {:.4}, difference {:+.4}",
+            found.left, found.right, found.difference
+        );
+        match found.interval {
+            Some(Interval { low, high }) => format!("{sides}, {} interval {low:+.4} to {high:+.4}", self.level()),
+            None => format!("{sides}, and too few items to say more"),
+        }
+    }
+
+    fn level(&self) -> String {
+        format!("{}%", (self.found.level * 1e4).round() / 100.0)
+    }
+}
+
+/// The result of a comparison.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Judgement {
     /// A gate that asks for confidence holds if it holds clearly, any other if its two sides do.
@@ -57,19 +113,17 @@ pub struct Judgement {
 }
 
 /// A metric's input, set and name.
-type Place = (usize, String, String);
+type ScoreName = (usize, String, String);
 
 /// Compares the two sides of a gate over scores, and over replicates of them all: items are drawn once for all metrics that
 /// stand on them.
 ///
 /// # Errors
 /// A metric is not among the scores, or a function cannot be calculated.
-pub fn judge(fields: &ExpectFields, evals: &[Scored]) -> Result<Judgement, String> {
-    let point = |place: &Place| {
-        let eval = evals
-            .get(place.0)
-            .ok_or("the gate names an eval that it does not have")?;
-        eval.value(&place.1, &place.2)
+pub fn judge(fields: &ExpectFields, evals: &[Scored]) -> Result<Judgement, GateError> {
+    let point = |place: &ScoreName| {
+        let eval = evals.get(place.0).ok_or(GateError::NoEval)?;
+        Ok(eval.value(&place.1, &place.2)?)
     };
     let (left, right) = (value(&fields.left, &point)?, value(&fields.right, &point)?);
     let level = fields.confidence.map_or(LEVEL, |level| level.to_f64());
@@ -78,7 +132,7 @@ pub fn judge(fields: &ExpectFields, evals: &[Scored]) -> Result<Judgement, Strin
     find(&fields.right, &mut places);
     places.sort();
     places.dedup();
-    let sample = |place: &Place| evals.get(place.0)?.sample(&place.1, &place.2);
+    let sample = |place: &ScoreName| evals.get(place.0)?.sample(&place.1, &place.2);
     let samples: Option<Vec<&Sample>> = places.iter().map(sample).collect();
     let drawn = samples.map(|samples| sides(fields, &places, &samples)).transpose()?;
     let differences = drawn
@@ -116,10 +170,10 @@ pub fn judge(fields: &ExpectFields, evals: &[Scored]) -> Result<Judgement, Strin
 }
 
 /// Both sides of each replicate.
-fn sides(fields: &ExpectFields, places: &[Place], samples: &[&Sample]) -> Result<Vec<(f64, f64)>, String> {
-    let columns: BTreeMap<&Place, usize> = places.iter().zip(0..).collect();
+fn sides(fields: &ExpectFields, places: &[ScoreName], samples: &[&Sample]) -> Result<Vec<(f64, f64)>, GateError> {
+    let columns: BTreeMap<&ScoreName, usize> = places.iter().zip(0..).collect();
     let sides = |row: Vec<f64>| {
-        let of = |place: &Place| Ok(row[columns[place]]);
+        let of = |place: &ScoreName| Ok(row[columns[place]]);
         Ok((value(&fields.left, &of)?, value(&fields.right, &of)?))
     };
     replicates(samples).into_iter().map(sides).collect()
@@ -135,7 +189,7 @@ fn holds(relation: Relation, left: f64, right: f64) -> bool {
 }
 
 /// The metrics that a term reads.
-fn find(term: &Term, found: &mut Vec<Place>) {
+fn find(term: &Term, found: &mut Vec<ScoreName>) {
     match term {
         Term::Number(_) => {}
         Term::Metric { input, metric, set } => found.push((*input, set.clone(), metric.clone())),
@@ -149,12 +203,12 @@ fn find(term: &Term, found: &mut Vec<Place>) {
     }
 }
 
-fn value(term: &Term, of: &dyn Fn(&Place) -> Result<f64, String>) -> Result<f64, String> {
+fn value(term: &Term, of: &dyn Fn(&ScoreName) -> Result<f64, GateError>) -> Result<f64, GateError> {
     let all = |terms: &[Term]| {
         terms
             .iter()
             .map(|term| value(term, of))
-            .collect::<Result<Vec<f64>, String>>()
+            .collect::<Result<Vec<f64>, GateError>>()
     };
     Ok(match term {
         Term::Number(number) => number.to_f64(),
@@ -166,11 +220,11 @@ fn value(term: &Term, of: &dyn Fn(&Place) -> Result<f64, String>) -> Result<f64,
             let points = points
                 .iter()
                 .map(|(tokens, term)| Ok((*tokens as f64, value(term, of)?)));
-            let points = points.collect::<Result<Vec<_>, String>>()?;
-            fitted_change(&points).ok_or("a trend needs scores at more than one count of tokens")?
+            let points = points.collect::<Result<Vec<_>, GateError>>()?;
+            fitted_change(&points).ok_or(GateError::NoTrend)?
         }
         Term::Forgetting { earlier, last, better } => {
-            forgetting(&all(earlier)?, value(last, of)?, *better).ok_or("nothing was measured earlier")?
+            forgetting(&all(earlier)?, value(last, of)?, *better).ok_or(GateError::NoEarlier)?
         }
         Term::Mean(terms) => {
             let values = all(terms)?;

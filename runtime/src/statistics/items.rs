@@ -9,7 +9,18 @@ use crate::task::{Grams, ItemResult};
 /// An item's category, its name, and its row.
 type Row<'a> = (&'a str, &'a str, Vec<f64>);
 
-/// What an eval found, and the items behind it.
+/// The scores of an eval do not fit its items, or what is asked of them.
+#[derive(Debug, thiserror::Error)]
+pub enum ScoreError {
+    #[error("line {line} of items.jsonl is not a valid item")]
+    Item { line: usize, source: serde_json::Error },
+    #[error("the eval has no metric `{metric}`")]
+    NoMetric { metric: String },
+    #[error("the eval has no set `{set}`")]
+    NoSet { set: String },
+}
+
+/// The scores of an eval and the items behind them.
 #[derive(Clone, Debug)]
 pub struct Scored {
     pub scores: Scores,
@@ -21,8 +32,8 @@ impl Scored {
     /// Joins an eval's scores with the lines of its `items.jsonl`.
     ///
     /// # Errors
-    /// A line is no item of such an eval.
-    pub fn new(scores: Scores, lines: &str) -> Result<Self, String> {
+    /// A line is not a valid item of such an eval.
+    pub fn new(scores: Scores, lines: &str) -> Result<Self, ScoreError> {
         let samples = if scores.measures.is_empty() {
             of_documents(&parse(lines)?)
         } else {
@@ -34,9 +45,11 @@ impl Scored {
     /// A score by its set or category and its metric.
     ///
     /// # Errors
-    /// In words, if there is none.
-    pub fn value(&self, set: &str, metric: &str) -> Result<f64, String> {
-        let no_metric = || format!("the eval has no metric `{metric}`");
+    /// There is none.
+    pub fn value(&self, set: &str, metric: &str) -> Result<f64, ScoreError> {
+        let no_metric = || ScoreError::NoMetric {
+            metric: metric.to_owned(),
+        };
         if let Some(measures) = self.scores.measures.get(set) {
             return measures.get(metric).map(|measure| measure.value).ok_or_else(no_metric);
         }
@@ -44,7 +57,7 @@ impl Scored {
             .scores
             .sets
             .get(set)
-            .ok_or_else(|| format!("the eval has no set `{set}`"))?;
+            .ok_or_else(|| ScoreError::NoSet { set: set.to_owned() })?;
         match metric {
             "perplexity" => Ok(score.perplexity),
             "bits_per_byte" => Ok(score.bits_per_byte),
@@ -52,18 +65,17 @@ impl Scored {
         }
     }
 
-    /// The items of a score, if there are two or more: of one item nobody knows how it varies.
+    /// The items of a score, if there are two or more: one item does not show how scores vary.
     pub fn sample(&self, set: &str, metric: &str) -> Option<&Sample> {
         self.samples.get(set)?.get(metric).filter(|sample| sample.items() > 1)
     }
 }
 
-fn parse<T: serde::de::DeserializeOwned>(lines: &str) -> Result<Vec<T>, String> {
+fn parse<T: serde::de::DeserializeOwned>(lines: &str) -> Result<Vec<T>, ScoreError> {
     let number = lines.lines().zip(1..);
-    let read = number.map(|(line, number)| {
-        serde_json::from_str(line).map_err(|error| format!("line {number} of items.jsonl is no item: {error}"))
-    });
-    read.collect()
+    let items =
+        number.map(|(text, line)| serde_json::from_str(text).map_err(|source| ScoreError::Item { line, source }));
+    items.collect()
 }
 
 fn of_documents(documents: &[DocumentScore]) -> BTreeMap<String, BTreeMap<String, Sample>> {
@@ -99,13 +111,13 @@ fn of_documents(documents: &[DocumentScore]) -> BTreeMap<String, BTreeMap<String
 }
 
 fn of_items(scores: &Scores, items: &[ItemResult]) -> BTreeMap<String, BTreeMap<String, Sample>> {
-    // What is asked of one item in the words of several attacks is drawn together.
+    // The prompts that several attacks make of one item are drawn together.
     let category = |item: &ItemResult| {
         let sets = item.sets.iter().filter(|set| item.attack.as_ref() != Some(*set));
         sets.map(String::as_str).collect::<Vec<_>>().join("\n")
     };
     let categories: Vec<String> = items.iter().map(category).collect();
-    // Grams are counted once an item, not once a set.
+    // Grams are counted once per item, not once per set.
     let mut grams: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
     let asks_grams = scores.measures.values().any(|own| own.contains_key("chrf"));
     for (number, item) in items.iter().enumerate().filter(|_| asks_grams) {

@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 
 pub use bootstrap::{REPLICATES, replicates};
 pub use difference::{Tested, holm, mcnemar, paired};
-pub use gate::{Judgement, Verdict, judge};
-pub use items::Scored;
+pub use gate::{Gate, GateError, Judgement, Verdict, judge};
+pub use items::{ScoreError, Scored};
 pub use sample::{Form, Sample};
 pub use trend::{backward_transfer, fitted_change, forgetting, signed};
 
@@ -63,15 +63,6 @@ fn quantile(sorted: &[f64], share: f64) -> f64 {
         sorted[(below as usize + 1).min(sorted.len() - 1)],
     );
     low + (place - below) * (high - low)
-}
-
-/// The mean, and its standard error with n − 1, which one number alone does not have.
-pub fn mean(values: &[f64]) -> (f64, Option<f64>) {
-    let count = values.len() as f64;
-    let mean = values.iter().sum::<f64>() / count;
-    let squares: f64 = values.iter().map(|value| (value - mean) * (value - mean)).sum();
-    let error = (values.len() > 1).then(|| libm::sqrt(squares / (count - 1.0)) / libm::sqrt(count));
-    (mean, error)
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ use std::io;
 use std::sync::Mutex;
 
 use aurora_compiler::hash::{Key, Preimage, digest_of};
-use aurora_compiler::plan::{Found, Have};
+use aurora_compiler::plan::{CachedResult, ResultCache};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::{Deserialize, Serialize};
 
@@ -205,7 +205,7 @@ impl Store {
         let record: Record = sealed::read(&self.root.join("partial").join(key.to_hex()))
             .ok()
             .flatten()?;
-        (self.whole(&record) == Found::Whole).then_some(record)
+        (self.whole(&record) == CachedResult::Complete).then_some(record)
     }
 
     /// Returns the result that was made from inputs of the same contents, if it is whole.
@@ -214,20 +214,20 @@ impl Store {
             .ok()
             .flatten()?;
         let record = self.record(key)?;
-        (self.whole(&record) == Found::Whole).then_some(record)
+        (self.whole(&record) == CachedResult::Complete).then_some(record)
     }
 
     /// Says whether every object of a record has the bytes it was published with. An object whose file has not been
     /// touched since it was last found whole is not read again.
-    pub fn whole(&self, record: &Record) -> Found {
+    pub fn whole(&self, record: &Record) -> CachedResult {
         for object in record.outputs.values() {
             match self.check(object) {
                 Ok(()) => {}
-                Err(StoreError::Damaged { content, .. }) => return Found::Damaged { object: content },
-                Err(_) => return Found::Missing,
+                Err(StoreError::Damaged { content, .. }) => return CachedResult::Damaged { object: content },
+                Err(_) => return CachedResult::Missing,
             }
         }
-        Found::Whole
+        CachedResult::Complete
     }
 
     fn check(&self, object: &Object) -> Result<(), StoreError> {
@@ -400,11 +400,11 @@ pub struct View<'a> {
     pub experiment: &'a str,
 }
 
-impl Have for View<'_> {
-    fn result(&self, key: Key) -> Found {
+impl ResultCache for View<'_> {
+    fn result(&self, key: Key) -> CachedResult {
         self.store
             .record(key)
-            .map_or(Found::Missing, |record| self.store.whole(&record))
+            .map_or(CachedResult::Missing, |record| self.store.whole(&record))
     }
 
     fn last(&self, name: &str) -> Option<Preimage> {

@@ -128,6 +128,15 @@ impl Grams {
     }
 }
 
+/// The mean, and its standard error with n − 1, which one number alone does not have.
+pub fn mean(values: &[f64]) -> (f64, Option<f64>) {
+    let count = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / count;
+    let squares: f64 = values.iter().map(|value| (value - mean) * (value - mean)).sum();
+    let error = (values.len() > 1).then(|| libm::sqrt(squares / (count - 1.0)) / libm::sqrt(count));
+    (mean, error)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,5 +164,14 @@ mod tests {
         let mut sum = Grams::of("abcd", &one("abce"));
         sum.add(&Grams::of("abcd", &one("abce")));
         assert_eq!(sum.chrf(), found);
+    }
+
+    #[test]
+    fn a_mean_of_two_or_more_has_a_standard_error() {
+        let (value, error) = mean(&[3.0, 1.0, 4.0, 1.0, 5.0, 9.0, 2.0, 6.0]);
+        let error = error.expect("there are eight");
+        assert!((value - 3.875).abs() < 1e-12, "{value}");
+        assert!((error - 0.971_697_704_315_199_3).abs() < 1e-12, "{error}");
+        assert_eq!(mean(&[2.0]), (2.0, None));
     }
 }

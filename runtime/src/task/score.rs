@@ -9,11 +9,10 @@ use std::collections::BTreeMap;
 use aurora_compiler::fields::{Asks, TaskFields};
 use serde::{Deserialize, Serialize};
 
-use super::metrics::{Grams, exact_match, f1};
+use super::metrics::{Grams, exact_match, f1, mean};
 use super::{Answer, Item, Question};
 use crate::data::encoder::Encoder;
 use crate::job::{Measure, Scores};
-use crate::statistics::mean;
 
 /// A line of `items.jsonl`: what became of an item.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

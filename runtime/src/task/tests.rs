@@ -109,7 +109,7 @@ fn a_wrong_item_is_named_by_file_and_line() {
         let (_guard, files) = file(lines);
         let mut task = fields(choices());
         change(&mut task);
-        crate::engine::chain(&items(&task, &files).expect_err("wrong"))
+        crate::errors::chain(&items(&task, &files).expect_err("wrong"))
     };
     let nothing: fn(&mut TaskFields) = |_| {};
     let good = "{\"q\": \"one\", \"c\": [\"x\", \"y\"], \"a\": 0}\n";

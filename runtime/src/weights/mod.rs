@@ -30,7 +30,7 @@ pub use export::{ExportError, Exported, SHARD_BYTES, export};
 pub use gguf::{Gguf, GgufError};
 pub use huggingface::{HuggingFace, HuggingFaceError};
 pub use import::{Difference, Foreign};
-pub use vocabulary::{VocabularyError, tokenizer_json};
+pub use vocabulary::{PublishedTokenizerError, VocabularyError, published_tokenizer, tokenizer_json};
 
 #[derive(Debug, thiserror::Error)]
 pub enum WeightsError {

@@ -296,7 +296,7 @@ fn a_wrong_model_is_refused_with_place_and_cause() {
             None => std::fs::remove_file(bad.join(file)).expect("removed"),
         }
         let error = import(model, &bad, &root.join(format!("out{number}"))).expect_err(fault);
-        let text = crate::engine::chain(&error);
+        let text = crate::errors::chain(&error);
         assert!(text.contains(said), "{fault}: {text}");
         if fault != "a number too large" {
             assert!(
@@ -530,7 +530,7 @@ mod gguf {
         let good = file(plain);
         let text = |fault: &str, bytes: &[u8]| {
             let error = imported(bytes, &root).expect_err(fault);
-            crate::engine::chain(&error)
+            crate::errors::chain(&error)
         };
         let with = |at: usize, value: &[u8]| {
             let mut bytes = good.clone();

@@ -8,7 +8,35 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use tokenizers::Tokenizer;
 
+use super::WeightsError;
 use super::gguf::{Fact, Gguf};
+use crate::source::archive::{InputFile, MemberError, read_member};
+
+/// The largest `tokenizer.json` that is read.
+const TOKENIZER_LIMIT: u64 = 1 << 30;
+
+/// A published tokenizer cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishedTokenizerError {
+    #[error(transparent)]
+    Member(#[from] MemberError),
+    #[error(transparent)]
+    Gguf(#[from] Box<WeightsError>),
+    #[error(transparent)]
+    Vocabulary(#[from] VocabularyError),
+}
+
+/// The `tokenizer.json` that is the member of a source, or is made from the tokenizer inside a GGUF file.
+///
+/// # Errors
+/// [`PublishedTokenizerError`].
+pub fn published_tokenizer(files: &[InputFile], member: &str) -> Result<Vec<u8>, PublishedTokenizerError> {
+    if !member.ends_with(".gguf") {
+        return Ok(read_member(files, member, TOKENIZER_LIMIT)?);
+    }
+    let gguf = Gguf::open(files, member).map_err(Box::new)?;
+    Ok(tokenizer_json(&gguf)?.into_bytes())
+}
 
 #[derive(Debug, thiserror::Error)]
 pub enum VocabularyError {
@@ -119,4 +147,23 @@ pub fn tokenizer_json(gguf: &Gguf) -> Result<String, VocabularyError> {
     let mut text = read.to_string(true).map_err(wrong)?;
     text.push('\n');
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_published_tokenizer_is_the_member_of_its_source() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let folder = camino::Utf8Path::from_path(folder.path()).expect("UTF-8");
+        let path = folder.join("tokenizer.json");
+        std::fs::write(&path, "{}").expect("written");
+        let files = [InputFile::from(path.as_path())];
+        assert_eq!(published_tokenizer(&files, "tokenizer.json").expect("read"), b"{}");
+        assert!(matches!(
+            published_tokenizer(&files, "other.json"),
+            Err(PublishedTokenizerError::Member(MemberError::Missing { .. }))
+        ));
+    }
 }

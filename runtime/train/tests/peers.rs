@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::sync::atomic::AtomicBool;
 
-use aurora_compiler::fields::{Numerics, Precision};
+use aurora_compiler::fields::{Contract, Numerics, Precision};
 use aurora_runtime::job::{Placement, Recompute};
 use aurora_train::model::{Pass, Workspace};
 use aurora_train::parallel::Peers;
@@ -36,7 +36,8 @@ fn losses(name: &str, reference: &Reference, steps: usize) -> Result<Vec<f64>, B
     let folder = tempfile::tempdir()?;
     let folder = Utf8Path::from_path(folder.path()).ok_or("a path that is not UTF-8")?;
     let files = shape.draw(folder)?;
-    let numerics = Numerics::Invariant {
+    let numerics = Numerics {
+        contract: Contract::Invariant,
         tensor: 2,
         lanes: 2,
         micro_batch: shape.micro_batch,

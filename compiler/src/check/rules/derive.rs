@@ -3,6 +3,7 @@
 use super::by_default;
 use crate::check::Checker;
 use crate::fields::Exact;
+use crate::schema::EvalKind;
 use crate::spec::{Block, BlockId, BlockKind, Field, Spec, Unit, Value};
 
 impl Checker<'_> {
@@ -41,13 +42,8 @@ impl Checker<'_> {
                         .map(|id| by_default(Value::Reference(id.clone())))
                         .collect();
                     fill(block, "stages", Value::List(all), failed);
-                    let split = match block.word("kind") {
-                        Some("perplexity") => Value::Word("held_out".to_owned()),
-                        _ => Value::None,
-                    };
-                    fill(block, "split", split, failed);
-                    let kind = block.word("kind").unwrap_or_default().to_owned();
-                    for (field, value) in of_kind(&kind) {
+                    let Some(kind) = block.eval_kind() else { continue };
+                    for (field, value) in of_kind(kind) {
                         fill(block, field, value, failed);
                     }
                 }
@@ -58,28 +54,25 @@ impl Checker<'_> {
 }
 
 /// What an eval has by its kind; `None` for what other kinds have.
-fn of_kind(kind: &str) -> [(&'static str, Value); 8] {
+fn of_kind(kind: EvalKind) -> [(&'static str, Value); 9] {
     let text = |text: &str| Value::Text(text.to_owned());
     let only = |applies: bool, value: Value| if applies { value } else { Value::None };
-    let is_task = matches!(kind, "multiple_choice" | "generation");
-    let is_judged = matches!(kind, "pass_at_k" | "attack_success" | "refusal" | "plug_in");
-    let runs = kind == "pass_at_k";
-    let files = match kind {
-        "pass_at_k" => "**/*.jsonl*",
-        _ => "**/*.jsonl",
-    };
+    let has_answers = kind.has_items() && !kind.is_judged();
+    let runs = kind == EvalKind::PassAtK;
+    let files = if runs { "**/*.jsonl*" } else { "**/*.jsonl" };
     [
         (
-            "files",
-            only(is_task || is_judged, Value::List(vec![by_default(text(files))])),
+            "split",
+            only(kind == EvalKind::Perplexity, Value::Word("held_out".to_owned())),
         ),
-        ("prompt", only(is_judged, text("{prompt}"))),
-        ("separator", only(is_task, text("\n\n"))),
-        ("delimiter", only(is_task, text(" "))),
         (
-            "maximum",
-            only(kind == "generation" || is_judged, Value::Quantity(256, Unit::Tokens)),
+            "files",
+            only(kind.has_items(), Value::List(vec![by_default(text(files))])),
         ),
+        ("prompt", only(kind.is_judged(), text("{prompt}"))),
+        ("separator", only(has_answers, text("\n\n"))),
+        ("delimiter", only(has_answers, text(" "))),
+        ("maximum", only(kind.generates(), Value::Quantity(256, Unit::Tokens))),
         ("timeout", only(runs, Value::Quantity(3, Unit::Seconds))),
         ("memory", only(runs, Value::Quantity(512 << 20, Unit::Bytes))),
         ("unprotected", only(runs, Value::Bool(false))),

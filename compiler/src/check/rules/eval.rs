@@ -6,19 +6,19 @@ use aurora_lang::diagnostics::{Code, Diagnostic};
 
 use super::stage::not_whole_steps;
 use crate::check::Checker;
-use crate::schema::{self, eval_field_kinds};
+use crate::schema::{self, EvalKind, FieldUse};
 use crate::spec::{Block, BlockId, BlockKind, Field, Spec, Unit, Value};
 
 impl Checker<'_> {
     pub(super) fn eval(&mut self, id: &BlockId, block: &Block, spec: &Spec) {
-        let Some(kind) = block.word("kind") else { return };
+        let Some(kind) = block.eval_kind() else { return };
         for field in schema::block(BlockKind::Eval).fields {
-            let Some((kinds, required)) = eval_field_kinds(field.name) else {
-                continue;
-            };
-            if !kinds.contains(&kind) {
+            let field_use = kind.has_field(field.name);
+            if field_use == FieldUse::NoEffect {
                 self.no_effect(block, field.name, &format!("on an eval of kind `{kind}`"));
-            } else if required && block.field(field.name).is_some_and(|field| field.value == Value::None) {
+            } else if field_use == FieldUse::Required
+                && block.field(field.name).is_some_and(|field| field.value == Value::None)
+            {
                 self.error(
                     Diagnostic::new(
                         Code::MISSING_FIELD,
@@ -83,7 +83,8 @@ impl Checker<'_> {
         let Some(arguments) = block.field("judge").and_then(Field::arguments) else {
             return;
         };
-        if block.word("kind") == Some("plug_in") && block.field("judge").and_then(Field::word) == Some("refusals") {
+        if block.eval_kind() == Some(EvalKind::PlugIn) && block.field("judge").and_then(Field::word) == Some("refusals")
+        {
             self.error(
                 Diagnostic::new(
                     Code::WRONG_KIND,
@@ -111,12 +112,8 @@ impl Checker<'_> {
         }
     }
 
-    fn eval_data(&mut self, kind: &str, block: &Block, spec: &Spec) {
-        let wanted = if kind == "perplexity" {
-            BlockKind::Corpus
-        } else {
-            BlockKind::Source
-        };
+    fn eval_data(&mut self, kind: EvalKind, block: &Block, spec: &Spec) {
+        let wanted = kind.data();
         let trained: BTreeSet<&BlockId> = spec
             .of_kind(BlockKind::Stage)
             .filter_map(|(_, stage)| spec.blocks.get(stage.reference("mixture")?))
@@ -130,19 +127,18 @@ impl Checker<'_> {
             };
             if id.kind != wanted {
                 let message = format!(
-                    "`{}` is {}, and an eval of kind `{kind}` reads {}s",
+                    "`{}` is {}, and an eval of kind `{kind}` reads {}",
                     id.name,
                     schema::with_article(id.kind),
-                    wanted
+                    wanted.plural()
                 );
-                let message = message.replace("corpuss", "corpora");
                 self.error(
                     Diagnostic::new(Code::WRONG_KIND, message)
                         .label(span, format!("expected {}", schema::with_article(wanted))),
                 );
                 continue;
             }
-            let Some(corpus) = spec.blocks.get(id).filter(|_| kind == "perplexity") else {
+            let Some(corpus) = spec.blocks.get(id).filter(|_| kind == EvalKind::Perplexity) else {
                 continue;
             };
             match block.word("split") {
@@ -259,7 +255,7 @@ impl Checker<'_> {
                         ),
                     )
                     .label(block.place("window"), format!("{} too long", window - context))
-                    .label(model_block.place("context"), "the model's learned positions")
+                    .label(model_block.place("context"), "the model's positions")
                     .help(format!("write at most {context} tokens")),
                 );
                 return;

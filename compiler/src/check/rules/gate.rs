@@ -6,7 +6,7 @@ use aurora_lang::diagnostics::{Code, Diagnostic};
 use crate::check::number::Counted;
 use crate::check::{Checker, set_names, suggest};
 use crate::fields::Exact;
-use crate::schema::{Range, metrics};
+use crate::schema::{EvalKind, Range};
 use crate::spec::{Better, Block, BlockId, BlockKind, Expression, Field, Gate, Metric, Relation, Spec, Value};
 
 /// The interval's ends are quantiles of two thousand replicates: at 99% ten lie beyond each.
@@ -176,7 +176,7 @@ impl Checker<'_> {
             }
             return None;
         };
-        let kind = eval.word("kind")?;
+        let kind = eval.eval_kind()?;
         let [metric_name, rest @ ..] = rest else {
             self.error(incomplete(span, "a metric"));
             return None;
@@ -228,16 +228,16 @@ impl Checker<'_> {
         None
     }
 
-    fn metric_of_kind(&mut self, name: &Name, kind: &str, eval: &Block) -> Option<Amount> {
+    fn metric_of_kind(&mut self, name: &Name, kind: EvalKind, eval: &Block) -> Option<Amount> {
         let mut all: Vec<(String, Amount)> = Vec::new();
-        for metric in metrics(kind) {
+        for metric in kind.metrics() {
             let better = match eval.word("better") {
                 Some("lower") => Better::Lower,
                 Some(_) => Better::Higher,
                 None => metric.better,
             };
             let amount = Amount::Metric {
-                share: metric.share,
+                share: metric.is_fraction,
                 better: Some(better),
                 difference: false,
             };
@@ -275,7 +275,7 @@ impl Checker<'_> {
         rest: &[Name],
         metric: &Name,
         eval_name: &str,
-        kind: &str,
+        kind: EvalKind,
         eval: &Block,
         spec: &Spec,
     ) -> Option<String> {
@@ -287,7 +287,7 @@ impl Checker<'_> {
             );
             return None;
         }
-        if kind != "perplexity" {
+        if kind != EvalKind::Perplexity {
             // The categories of these kinds are known only when they have run.
             return Some(rest.first().map_or(String::new(), |set| set.text.clone()));
         }

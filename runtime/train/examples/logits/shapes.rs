@@ -1,6 +1,8 @@
 //! Small models of both families with weights that depend on nothing but a seed, and ids to read.
 
-use aurora_compiler::fields::{Activation, Architecture, ModelFields, Numerics, Precision, WeightsFields, WeightsHow};
+use aurora_compiler::fields::{
+    Activation, Architecture, Contract, ModelFields, Numerics, Precision, WeightsFields, WeightsHow,
+};
 use aurora_runtime::checkpoint::groups;
 use aurora_runtime::job::{Files, Placement, Recompute};
 use aurora_train::train::TrainError;
@@ -78,7 +80,8 @@ pub fn files(model: &ModelFields, folder: &Utf8Path) -> Files {
 
 /// One worker with these weights, in `f32` on a grid of one.
 pub fn state(model: &ModelFields, folder: &Utf8Path) -> Result<State, TrainError> {
-    let numerics = Numerics::Invariant {
+    let numerics = Numerics {
+        contract: Contract::Invariant,
         tensor: 1,
         lanes: 1,
         micro_batch: 1,

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-use aurora_compiler::fields::{ModelFields, Numerics, OptimizerState, Precision, TrainFields};
+use aurora_compiler::fields::{Contract, ModelFields, Numerics, OptimizerState, Precision, TrainFields};
 use aurora_compiler::memory::memory;
 use aurora_runtime::checkpoint::groups;
 use aurora_runtime::job::{Files, Placement, Recompute};
@@ -71,7 +71,6 @@ fn planned(
         optimizer: shapes::optimizer()?,
         optimizer_state: OptimizerState::Reset,
         schedule: Vec::new(),
-        first_step: 0,
         last_step: 1,
         global_batch: u32::try_from(micro_batches)? * shape.micro_batch,
         sequence: u32::try_from(shape.sequence)?,
@@ -133,7 +132,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let tensor: u32 = get("tensor", "1").parse()?;
     let micro_batch = shape.micro_batch;
     let contract = get("numerics", "invariant");
-    let numerics = Numerics::named(&contract, tensor, lanes, micro_batch).ok_or("no such numerics")?;
+    let numerics = Numerics {
+        contract: Contract::named(&contract).ok_or("no such numerics")?,
+        tensor,
+        lanes,
+        micro_batch,
+    };
     let precision = if get("precision", "f32") == "bf16" {
         Precision::Bf16
     } else {

@@ -38,8 +38,8 @@ pub struct Task {
     window: usize,
 }
 
-fn unfit(error: &dyn std::error::Error) -> TrainError {
-    TrainError::Unfit(aurora_runtime::engine::chain(error))
+fn unfit(error: &(dyn std::error::Error + 'static)) -> TrainError {
+    TrainError::Unfit(aurora_runtime::errors::chain(error))
 }
 
 impl Task {

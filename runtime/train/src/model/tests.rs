@@ -1,6 +1,6 @@
 //! The models against libtorch's own autograd, and against themselves on other grids.
 
-use aurora_compiler::fields::{Activation, Architecture, ModelFields, Numerics};
+use aurora_compiler::fields::{Activation, Architecture, Contract, ModelFields, Numerics};
 use aurora_runtime::job::Recompute;
 use tch::{Device, Kind, Tensor};
 
@@ -46,7 +46,8 @@ fn llama(heads: u32, kv_heads: u32, tied: bool) -> ModelFields {
 }
 
 pub fn network(model: &ModelFields, tensor: u32, kernels: Kernels, kind: Kind) -> Network {
-    let grid = Grid::new(&Numerics::Invariant {
+    let grid = Grid::new(&Numerics {
+        contract: Contract::Invariant,
         tensor,
         lanes: 1,
         micro_batch: 3,
@@ -616,7 +617,8 @@ fn a_model_that_does_not_fit_the_grid_is_refused() {
     let refuse = |change: fn(&mut ModelFields), tensor: u32| {
         let mut model = model(4, 1, Activation::Gelu);
         change(&mut model);
-        let grid = Grid::new(&Numerics::Invariant {
+        let grid = Grid::new(&Numerics {
+            contract: Contract::Invariant,
             tensor,
             lanes: 1,
             micro_batch: 1,

@@ -22,11 +22,10 @@ pub struct Grid {
 impl Grid {
     /// The grid of a numerics contract.
     pub fn new(numerics: &Numerics) -> Self {
-        let [tensor, lanes, micro_batch] = numerics.grid().map(|n| n as usize);
         Self {
-            tensor,
-            lanes,
-            micro_batch,
+            tensor: numerics.tensor as usize,
+            lanes: numerics.lanes as usize,
+            micro_batch: numerics.micro_batch as usize,
         }
     }
 

@@ -1,6 +1,6 @@
 //! What training carries from step to step on one rank: master weights, moments, the copy that the model computes with.
 
-use aurora_compiler::fields::{ModelFields, Numerics, Precision, TrainFields};
+use aurora_compiler::fields::{Contract, ModelFields, Numerics, Precision, TrainFields};
 use aurora_runtime::checkpoint::{Group, groups, read};
 use aurora_runtime::job::{Files, Placement};
 use tch::{Device, Kind, Tensor};
@@ -58,10 +58,10 @@ pub fn network(
     }
     Ok(Network {
         layout: Layout::new(shape, Holding::new(&shape, &mesh, rank)),
-        kernels: match numerics {
-            Numerics::Native { .. } => Kernels::Aten,
-            Numerics::Invariant { .. } => Kernels::Own,
-            Numerics::Portable { .. } => Kernels::Portable,
+        kernels: match numerics.contract {
+            Contract::Native => Kernels::Aten,
+            Contract::Invariant => Kernels::Own,
+            Contract::Portable => Kernels::Portable,
         },
         kind: match precision {
             Precision::F32 => Kind::Float,
@@ -284,17 +284,11 @@ impl State {
 /// # Errors
 /// [`TrainError::Unfit`].
 pub fn check(fields: &TrainFields) -> Result<(), TrainError> {
-    let [_, _, micro_batch] = fields.numerics.grid();
+    let micro_batch = fields.numerics.micro_batch;
     if micro_batch == 0 || fields.global_batch == 0 || !fields.global_batch.is_multiple_of(micro_batch) {
         let batch = fields.global_batch;
         return Err(TrainError::Unfit(format!(
             "a global batch of {batch} does not divide into micro-batches of {micro_batch}"
-        )));
-    }
-    if fields.first_step >= fields.last_step {
-        return Err(TrainError::Unfit(format!(
-            "no steps in {}..{}",
-            fields.first_step, fields.last_step
         )));
     }
     Ok(())

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use aurora_compiler::fields::{
-    Activation, AdamW, Architecture, ModelFields, Numerics, OptimizerState, Precision, TrainFields,
+    Activation, AdamW, Architecture, Contract, ModelFields, Numerics, OptimizerState, Precision, TrainFields,
 };
 use aurora_compiler::memory::{Memory, memory};
 use aurora_runtime::job::{Placement, Recompute};
@@ -264,7 +264,8 @@ fn run_on(
 }
 
 fn invariant(tensor: u32, lanes: u32) -> Numerics {
-    Numerics::Invariant {
+    Numerics {
+        contract: Contract::Invariant,
         tensor,
         lanes,
         micro_batch: MICRO_BATCH as u32,
@@ -441,7 +442,6 @@ fn memory_is_what_the_plan_says() {
                 optimizer: optimizer(),
                 optimizer_state: OptimizerState::Reset,
                 schedule: Vec::new(),
-                first_step: 0,
                 last_step: STEPS as u64,
                 global_batch: (MICRO_BATCH * MICRO_BATCHES) as u32,
                 sequence: SEQUENCE as u32,
@@ -499,7 +499,8 @@ fn digest(outcome: &Outcome) -> String {
 /// `train` nodes is raised, and CHANGELOG says so.
 #[test]
 fn portable_runs_have_these_bits() {
-    let portable = Numerics::Portable {
+    let portable = Numerics {
+        contract: Contract::Portable,
         tensor: 4,
         lanes: 4,
         micro_batch: MICRO_BATCH as u32,

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::process::ExitCode;
 
-use aurora_compiler::fields::{Asks, Numerics, OptimizerState, Piece, Precision, TaskFields};
+use aurora_compiler::fields::{Asks, Contract, Numerics, OptimizerState, Piece, Precision, TaskFields};
 use aurora_runtime::job::{
     DocumentScore, EvalJob, Event, Order, Placement, Recompute, Scores, Start, State, TaskPaths, TraceJob, TrailStep,
     TrainJob,
@@ -395,7 +395,8 @@ fn bf16_resumes_exactly(world: &World) {
 
 fn native_learns_too(world: &World) {
     let mut job = world.job("native", 0..6, world.start());
-    job.fields.numerics = Numerics::Native {
+    job.fields.numerics = Numerics {
+        contract: Contract::Native,
         tensor: 2,
         lanes: 4,
         micro_batch: 2,
@@ -422,7 +423,8 @@ fn what_is_wrong_is_named(world: &World) {
         "the job does not fit: a global batch of 13 does not divide into micro-batches of 2"
     );
     let text = fail(&|job| {
-        job.fields.numerics = Numerics::Invariant {
+        job.fields.numerics = Numerics {
+            contract: Contract::Invariant,
             tensor: 8,
             lanes: 1,
             micro_batch: 2,
@@ -437,7 +439,7 @@ fn what_is_wrong_is_named(world: &World) {
         text,
         "the job does not fit: an order for several workers, and this one has joined none"
     );
-    let text = fail(&|job| job.fields.optimizer_state = OptimizerState::Keep);
+    let text = fail(&|job| job.optimizer_state = OptimizerState::Keep);
     assert_eq!(
         text,
         "cannot use the checkpoint: the checkpoint has no file `optimizer/embeddings.safetensors`"

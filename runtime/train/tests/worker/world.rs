@@ -5,7 +5,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 
 use aurora_compiler::fields::{
-    Activation, AdamW, Architecture, Component, EvalFields, EvalSet, ModelFields, Numerics, OptimizerState,
+    Activation, AdamW, Architecture, Component, Contract, EvalFields, EvalSet, ModelFields, Numerics, OptimizerState,
     OrderFields, Piece, Precision, TrainFields, WeightsFields, WeightsHow,
 };
 use aurora_runtime::data::tokens::TokenWriter;
@@ -237,7 +237,8 @@ impl World {
             key: name.to_owned(),
             fields: TrainFields {
                 model: model(),
-                numerics: Numerics::Invariant {
+                numerics: Numerics {
+                    contract: Contract::Invariant,
                     tensor: 2,
                     lanes: 4,
                     micro_batch: 2,
@@ -250,16 +251,17 @@ impl World {
                     weight_decay: "0.1".parse().unwrap(),
                     clip: Some("1".parse().unwrap()),
                 },
-                optimizer_state,
+                optimizer_state: OptimizerState::Reset,
                 schedule: vec![Piece::Constant {
                     from: 0,
                     rate: "3e-3".parse().unwrap(),
                 }],
-                first_step: steps.start,
                 last_step: steps.end,
                 global_batch: 12,
                 sequence: 16,
             },
+            first_step: steps.start,
+            optimizer_state,
             start,
             order: OrderFields {
                 seed: 3,
@@ -291,7 +293,8 @@ impl World {
             key: name.to_owned(),
             fields: EvalFields {
                 model: model(),
-                numerics: Numerics::Invariant {
+                numerics: Numerics {
+                    contract: Contract::Invariant,
                     tensor: 2,
                     lanes: 4,
                     micro_batch: 2,

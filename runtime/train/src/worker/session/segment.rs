@@ -180,7 +180,7 @@ impl Session {
     /// The state that a segment starts from, its first step that is not done, and the trail so far.
     fn start(&mut self, job: &TrainJob, network: Network) -> Result<(State, u64, Trail), TrainError> {
         let fields = &job.fields;
-        let reset = fields.optimizer_state == OptimizerState::Reset;
+        let reset = job.optimizer_state == OptimizerState::Reset;
         if let Some(held) = self.held.take_if(|held| held.key == job.start.key) {
             if held.model != fields.model || !same_arithmetic(&held.state.network, &network) {
                 return Err(TrainError::Unfit("the segment before trained another model".to_owned()));
@@ -189,7 +189,7 @@ impl Session {
             if reset {
                 state.reset_moments()?;
             }
-            return Ok((state, fields.first_step, Trail::default()));
+            return Ok((state, job.first_step, Trail::default()));
         }
         // Before new buffers are made: what is held is of no use to this segment.
         self.held = None;
@@ -199,11 +199,8 @@ impl Session {
         state.load_weights(files)?;
         if job.start.key == job.key {
             let at = read_state(files)?;
-            if at.step <= fields.first_step || at.step >= fields.last_step {
-                let cause = format!(
-                    "step {} of a segment {}..{}",
-                    at.step, fields.first_step, fields.last_step
-                );
+            if at.step <= job.first_step || at.step >= fields.last_step {
+                let cause = format!("step {} of a segment {}..{}", at.step, job.first_step, fields.last_step);
                 return Err(TrainError::State {
                     file: aurora_runtime::checkpoint::STATE,
                     cause,
@@ -211,14 +208,14 @@ impl Session {
             }
             state.load_moments(files)?;
             state.updates = at.updates;
-            let trail = Trail::resume(&read_text(files, TRAIL)?, fields.first_step, at.step)?;
+            let trail = Trail::resume(&read_text(files, TRAIL)?, job.first_step, at.step)?;
             return Ok((state, at.step, trail));
         }
         if !reset {
             state.load_moments(files)?;
             state.updates = read_state(files)?.updates;
         }
-        Ok((state, fields.first_step, Trail::default()))
+        Ok((state, job.first_step, Trail::default()))
     }
 }
 

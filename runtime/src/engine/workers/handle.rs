@@ -1,4 +1,4 @@
-//! One worker process as the engine sees it: lines in, lines out, and when it was last heard.
+//! The engine's handle of one worker process: lines in, lines out, and the time of its last message.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Shutdown, TcpStream};
@@ -12,17 +12,20 @@ use camino::{Utf8Path, Utf8PathBuf};
 use crate::engine::RunError;
 use crate::job::{Event, Order};
 
-/// What a member's reading thread passes on.
+/// What the reading thread of a worker passes on.
 #[derive(Debug)]
-pub enum Said {
+pub enum WorkerMessage {
     Event(Box<Event>),
-    /// A line that is no event, and why.
-    Garbled(String),
-    /// Its output is closed: the process has ended, or the connection has.
+    /// A line that is not a valid event, and why.
+    Invalid(String),
+    /// Its output is closed: the process has ended, or the connection is closed.
     End,
 }
 
-/// What a worker said last on its standard error; all of it goes to its log.
+/// Where the messages of a pool's workers go, with their ranks.
+pub type MessageSender = Sender<(usize, WorkerMessage)>;
+
+/// The last lines of a worker's standard error that are kept for messages; its log has all of them.
 const LAST_LINES: usize = 20;
 
 enum Process {
@@ -31,32 +34,32 @@ enum Process {
         child: Box<Child>,
         errors: Option<JoinHandle<String>>,
     },
-    /// A process that somebody else has started, here or on another host, and that has connected.
+    /// A process that Slurm or torchrun started, here or on another host, and that has connected.
     Remote(TcpStream),
 }
 
-pub struct Member {
+pub struct WorkerHandle {
     process: Process,
     input: Option<Box<dyn Write + Send>>,
-    /// The host, in words.
+    /// The host, for messages.
     pub host: String,
     /// The address by which other workers reach it.
     pub address: String,
-    /// Nothing before its first sign of life: until then it may still be starting.
-    pub last_heard: Option<Instant>,
+    /// `None` before its first message: until then it may still be starting.
+    pub last_message: Option<Instant>,
 }
 
-impl Member {
-    /// Starts a worker program as a child. What it says comes out of `said` with `rank`.
+impl WorkerHandle {
+    /// Starts a worker program as a child. Its messages go to `messages` with `rank`.
     ///
     /// # Errors
-    /// There is none, or it cannot be started.
+    /// It cannot be started.
     pub fn start(
         program: &Utf8Path,
         address: &str,
         rank: usize,
         log: Option<Utf8PathBuf>,
-        said: &Sender<(usize, Said)>,
+        messages: &MessageSender,
     ) -> Result<Self, RunError> {
         let mut command = Command::new(program);
         command
@@ -66,12 +69,12 @@ impl Member {
         let failed = |how: String| RunError::Worker { how };
         let mut child = command
             .spawn()
-            .map_err(|error| failed(format!("before it began: {error}")))?;
+            .map_err(|error| failed(format!("before it started: {error}")))?;
         let (Some(input), Some(output), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {
-            return Err(failed("before it began: its pipes are missing".to_string()));
+            return Err(failed("before it started: its pipes are missing".to_string()));
         };
-        listen(output, rank, said.clone());
+        read_messages(output, rank, messages.clone());
         Ok(Self {
             process: Process::Child {
                 child: Box::new(child),
@@ -80,35 +83,35 @@ impl Member {
             input: Some(Box::new(input)),
             host: address.to_owned(),
             address: address.to_owned(),
-            last_heard: None,
+            last_message: None,
         })
     }
 
-    /// Takes over a worker that has connected and said who it is.
+    /// Takes over a worker that has connected and identified itself.
     ///
     /// # Errors
-    /// The connection is gone.
+    /// The connection is closed.
     pub fn connected(
         stream: TcpStream,
-        read: BufReader<TcpStream>,
+        reader: BufReader<TcpStream>,
         host: String,
         address: String,
         rank: usize,
-        said: &Sender<(usize, Said)>,
+        messages: &MessageSender,
     ) -> io::Result<Self> {
         let input = stream.try_clone()?;
-        listen(read, rank, said.clone());
+        read_messages(reader, rank, messages.clone());
         Ok(Self {
             process: Process::Remote(stream),
             input: Some(Box::new(input)),
             host,
             address,
-            last_heard: None,
+            last_message: None,
         })
     }
 
     /// The engine's address as this worker sees it, if it is on another host.
-    pub fn engine_from_afar(&self) -> Option<IpAddr> {
+    pub fn engine_from_other_host(&self) -> Option<IpAddr> {
         let Process::Remote(stream) = &self.process else {
             return None;
         };
@@ -116,7 +119,7 @@ impl Member {
         (engine != own && !engine.is_loopback()).then_some(engine)
     }
 
-    /// Sends an order; `false` if the worker does not take it.
+    /// Sends a command; `false` if the worker does not take it.
     pub fn send(&mut self, order: &Order) -> bool {
         let Ok(line) = serde_json::to_string(order) else {
             return false;
@@ -128,8 +131,8 @@ impl Member {
         matches!(sent, Some(Ok(())))
     }
 
-    /// How a worker that has closed its output went, in words.
-    pub fn how_it_ended(&mut self) -> String {
+    /// How a worker that has closed its output ended, for messages.
+    pub fn exit_status(&mut self) -> String {
         drop(self.input.take());
         match &mut self.process {
             Process::Remote(_) => "its connection was closed".to_owned(),
@@ -148,11 +151,11 @@ impl Member {
     }
 }
 
-impl Drop for Member {
+impl Drop for WorkerHandle {
     fn drop(&mut self) {
         drop(self.input.take());
         match &mut self.process {
-            // Closing its input ends a worker; one that computes a step does not look, and has nothing left to save.
+            // A closed input ends a worker; one that computes a step does not read it, and has nothing left to save.
             Process::Child { child, .. } => {
                 drop(child.kill());
                 drop(child.wait());
@@ -162,25 +165,26 @@ impl Drop for Member {
     }
 }
 
-fn listen(output: impl Read + Send + 'static, rank: usize, said: Sender<(usize, Said)>) {
+fn read_messages(output: impl Read + Send + 'static, rank: usize, messages: MessageSender) {
     std::thread::spawn(move || {
         for line in BufReader::new(output).lines() {
             let event = line
                 .map_err(|error| error.to_string())
                 .and_then(|line| serde_json::from_str(&line).map_err(|error| format!("{error} in `{line}`")));
-            let event = match event {
-                Ok(event) => Said::Event(Box::new(event)),
-                Err(cause) => Said::Garbled(cause),
+            let message = match event {
+                Ok(event) => WorkerMessage::Event(Box::new(event)),
+                Err(cause) => WorkerMessage::Invalid(cause),
             };
-            if said.send((rank, event)).is_err() {
+            if messages.send((rank, message)).is_err() {
                 return;
             }
         }
-        let _ = said.send((rank, Said::End));
+        // Nobody receives it if the pool was dropped meanwhile.
+        let _ = messages.send((rank, WorkerMessage::End));
     });
 }
 
-/// Writes what a program says on its standard error to its log, and keeps the last lines.
+/// Writes a program's standard error to its log, and keeps the last lines.
 pub fn keep_errors(stderr: impl Read + Send + 'static, log: Option<Utf8PathBuf>) -> JoinHandle<String> {
     std::thread::spawn(move || {
         let mut last = Vec::new();

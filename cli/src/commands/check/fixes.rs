@@ -45,7 +45,7 @@ pub fn apply(bundle: &Bundle, found: &[Diagnostic], with_unsafe: bool) -> Result
         }
         text.push_str(&old[at..]);
         aurora_runtime::write_whole(Utf8Path::new(name), text.as_bytes())
-            .map_err(|error| Failure::fault(format!("cannot write `{name}`: {error}")))?;
+            .map_err(|error| Failure::error(format!("cannot write `{name}`: {error}")))?;
     }
     Ok(told)
 }

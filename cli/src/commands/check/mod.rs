@@ -1,5 +1,8 @@
 //! `aurora check`: all faults of specs at once, and what they assume.
 
+mod annotations;
+mod fixes;
+
 use aurora_compiler::check::{Assumption, AssumptionKind, assumptions};
 use aurora_compiler::compose::Bundle;
 use aurora_compiler::documents::{CheckedFile, Diagnostics};
@@ -7,11 +10,11 @@ use aurora_lang::diagnostics::{Diagnostic, to_json};
 use camino::Utf8PathBuf;
 use serde_json::json;
 
-use super::Context;
-use crate::arguments::Format;
+use crate::arguments::{Format, Selection};
+use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output;
-use crate::project::{Chosen, bundle};
+use crate::project::bundle;
 
 /// Rounds of edits: one edit may bring out the next fault.
 const MOST_ROUNDS: usize = 20;
@@ -36,26 +39,26 @@ struct Checked {
 pub fn run(
     context: &Context,
     specs: &[Utf8PathBuf],
-    chosen: &Chosen,
+    selection: &Selection,
     fix: Fix,
     format: Format,
 ) -> Result<Exit, Failure> {
     let mut all = Vec::new();
     for path in specs {
-        let mut checked = check(context, path, chosen)?;
+        let mut checked = check(context, path, selection)?;
         if fix != Fix::None {
             for _ in 0..MOST_ROUNDS {
-                let edited = super::fix::apply(&checked.bundle, &checked.found, fix == Fix::Unsafe)?;
+                let edited = fixes::apply(&checked.bundle, &checked.found, fix == Fix::Unsafe)?;
                 if edited.is_empty() {
                     break;
                 }
                 for line in edited {
                     eprintln!("{line}");
                 }
-                checked = check(context, path, chosen)?;
+                checked = check(context, path, selection)?;
             }
             if fix == Fix::Safe {
-                for line in super::fix::left(&checked.bundle, &checked.found) {
+                for line in fixes::left(&checked.bundle, &checked.found) {
                     eprintln!("{line}  (may mean something else: left; `--unsafe-fixes` makes it)");
                 }
             }
@@ -71,8 +74,8 @@ pub fn run(
     };
     match format {
         Format::Text => {}
-        Format::Github => faults().for_each(|fault| println!("{}", super::annotate::github(&fault))),
-        Format::Sarif => println!("{}", super::annotate::sarif(faults())),
+        Format::Github => faults().for_each(|fault| println!("{}", annotations::github(&fault))),
+        Format::Sarif => println!("{}", annotations::sarif(faults())),
     }
     if context.json {
         let files = all.iter().map(|checked| CheckedFile {
@@ -85,13 +88,13 @@ pub fn run(
     Ok(if all.iter().all(|checked| checked.sound) {
         Exit::Done
     } else {
-        Exit::Fault
+        Exit::Error
     })
 }
 
-fn check(context: &Context, path: &Utf8PathBuf, chosen: &Chosen) -> Result<Checked, Failure> {
-    let (bundle, _) = bundle(path, chosen, context.reach())?;
-    let (found, assumed, sound) = match bundle.check(&chosen.choice()) {
+fn check(context: &Context, path: &Utf8PathBuf, selection: &Selection) -> Result<Checked, Failure> {
+    let (bundle, _) = bundle(path, selection, context.reach())?;
+    let (found, assumed, sound) = match bundle.check(&selection.choice()) {
         Ok(spec) => (spec.warnings.clone(), assumptions(&spec), true),
         Err(found) => (found, Vec::new(), false),
     };

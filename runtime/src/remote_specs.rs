@@ -9,7 +9,7 @@ use aurora_compiler::compose::remote::split;
 use aurora_compiler::lock::LockedImport;
 use camino::{Utf8Path, Utf8PathBuf};
 
-use crate::engine::chain;
+use crate::errors::chain;
 use crate::progress::Watch;
 use crate::source::archive::read_member;
 use crate::source::{self, Context, Reference, web};

@@ -1,0 +1,171 @@
+//! Compares two specs, locks or runs.
+//!
+//! In: what a command names. Out: its spec or lock, and the difference of two. Not here: how specs and locks differ
+//! (`aurora_compiler::diff`).
+
+mod text;
+
+use aurora_compiler::compose::Bundle;
+use aurora_compiler::compose::remote::is_remote;
+use aurora_compiler::diff::{Diff, diff, locks};
+use aurora_compiler::lock::{Lock, lock};
+use aurora_compiler::spec::Spec;
+use aurora_runtime::pin;
+use aurora_runtime::record;
+use aurora_runtime::store::Store;
+use camino::{Utf8Path, Utf8PathBuf};
+
+use crate::arguments::Selection;
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::output;
+use crate::project::{LIBTORCH, Project, bundle, read_lock};
+
+pub use text::{markdown, text};
+
+/// One side of a comparison.
+pub enum Side {
+    /// A checked spec and its place in the working tree.
+    Spec(Box<Spec>, Utf8PathBuf),
+    Lock(Box<Lock>),
+}
+
+/// The difference of two sides, each by the name that the user gave it.
+pub fn difference(context: &Context, [old, new]: [&str; 2], selection: &Selection) -> Result<Diff, Failure> {
+    match (side(context, old, selection)?, side(context, new, selection)?) {
+        (Side::Spec(old, old_path), Side::Spec(new, new_path)) => {
+            let path = if new_path.exists() { &new_path } else { &old_path };
+            between(context, &old, &new, path)
+        }
+        (old, new) => {
+            let project = context.project(match [&old, &new] {
+                [Side::Spec(_, path), _] | [_, Side::Spec(_, path)] => Some(path),
+                _ => None,
+            })?;
+            let store = Store::look(&project.store);
+            let made = |key| store.record(key).map(|record| record.preimage);
+            let known = match [&old, &new] {
+                [Side::Lock(lock), _] | [_, Side::Lock(lock)] => Some(lock.clone()),
+                _ => None,
+            };
+            let of = |side| as_lock(&project, side, known.as_deref());
+            Ok(locks(&of(old)?, &of(new)?, &made))
+        }
+    }
+}
+
+/// What differs between two specs of the project that `path` is in.
+pub fn between(context: &Context, old: &Spec, new: &Spec, path: &Utf8Path) -> Result<Diff, Failure> {
+    let project = context.project(Some(path))?;
+    // Both sides see the same lock and the same files, so that only what the specs say differs.
+    let lock = project.lock(new).ok().flatten();
+    let pins = |spec| {
+        let mut pins = pin::from_lock(spec, lock.as_ref());
+        match pin::local(spec, &project.root) {
+            Ok(local) => pins.extend(local),
+            // A file that is gone is simply not pinned.
+            Err(pin::PinError::Local { .. }) => {}
+            Err(error) => return Err(Failure::from(error)),
+        }
+        Ok(pins)
+    };
+    Ok(diff([old, new], [&pins(old)?, &pins(new)?]))
+}
+
+/// The lock that a spec would have: with the pins of the lock that it is compared with, and the local files as they are.
+fn as_lock(project: &Project, side: Side, other: Option<&Lock>) -> Result<Lock, Failure> {
+    match side {
+        Side::Lock(lock) => Ok(*lock),
+        Side::Spec(spec, path) => {
+            let mut pins = pin::from_lock(&spec, other);
+            pins.extend(pin::local(&spec, &project.root)?);
+            let keyed = aurora_compiler::hash::hash(aurora_compiler::graph::lower(&spec, &pins));
+            let mut fresh = lock(&keyed, &spec, &project.relative(&path), &pins, LIBTORCH);
+            fresh.fingerprint = other.and_then(|other| other.fingerprint.clone());
+            Ok(fresh)
+        }
+    }
+}
+
+/// Reads and checks one side.
+pub fn side(context: &Context, name: &str, selection: &Selection) -> Result<Side, Failure> {
+    let path = Utf8Path::new(name);
+    if path.is_file() && path.extension() == Some("lock") {
+        return locked(path);
+    }
+    let (bundle, path) = if path.is_file() {
+        (bundle(path, selection, context.reach())?.0, path.to_owned())
+    } else if let Some((revision, path)) = name.split_once(':') {
+        let (text, path) = at_revision(revision, path)?;
+        if path.extension() == Some("lock") {
+            return Ok(Side::Lock(Box::new(Lock::parse(&text)?)));
+        }
+        // What it imports is read from the same revision; names of files begin as the spec's does.
+        let mut imports = context.reach().imports(&path, selection)?;
+        let mut bundle = Bundle::read(name, &text, &mut |file| {
+            if is_remote(file) {
+                return imports.text(file);
+            }
+            let file = file.split_once(':').map_or(file, |(_, file)| file);
+            let read = at_revision(revision, file);
+            read.map(|(text, _)| text).map_err(|failure| failure.message)
+        });
+        selection.set.iter().for_each(|setting| bundle.set(setting));
+        (bundle, path)
+    } else {
+        return of_run(context, name);
+    };
+    match bundle.check(&selection.choice()) {
+        Ok(spec) => Ok(Side::Spec(Box::new(spec), path)),
+        Err(found) => Err(output::refused(&found, bundle.sources().view(), context.json)),
+    }
+}
+
+fn locked(path: &Utf8Path) -> Result<Side, Failure> {
+    let lock = read_lock(path)?.ok_or_else(|| Failure::error(format!("there is no lock `{path}`")))?;
+    Ok(Side::Lock(Box::new(lock)))
+}
+
+/// The lock that a run has left, by the beginning of the run's id.
+fn of_run(context: &Context, name: &str) -> Result<Side, Failure> {
+    let project = context.project(None)?;
+    let runs = record::runs(&project.store)?;
+    let mut named = runs.iter().filter(|facts| facts.id.starts_with(name));
+    match (named.next(), named.next()) {
+        (Some(facts), None) => {
+            let path = project.store.join("runs").join(&facts.id).join(record::LOCK);
+            if !path.exists() {
+                return Err(
+                    Failure::error(format!("run {} has left no lock: it is {}", facts.id, facts.standing()))
+                        .help("compare runs that have finished; `aurora status` lists them"),
+                );
+            }
+            locked(&path)
+        }
+        (Some(_), Some(_)) => {
+            Err(Failure::error(format!("several runs begin with `{name}`")).help("`aurora status` lists them"))
+        }
+        (None, _) => Err(
+            Failure::error(format!("`{name}` is neither a file nor a run of this project"))
+                .help("name a spec, a lock, REV:path, or a run that `aurora status` lists"),
+        ),
+    }
+}
+
+fn at_revision(revision: &str, path: &str) -> Result<(String, Utf8PathBuf), Failure> {
+    let wrap = |doing: &str, error: git2::Error| Failure::error(format!("cannot {doing}: {}", error.message()));
+    let repository = git2::Repository::discover(".").map_err(|error| wrap("find a git repository here", error))?;
+    let object = repository
+        .revparse_single(&format!("{revision}:{path}"))
+        .map_err(|error| wrap(&format!("find `{path}` in revision `{revision}`"), error))?;
+    let blob = object
+        .peel_to_blob()
+        .map_err(|error| wrap(&format!("read `{path}` as a file"), error))?;
+    let text = std::str::from_utf8(blob.content())
+        .map_err(|_| Failure::error(format!("`{path}` in `{revision}` is not UTF-8 text")))?;
+    let root = repository
+        .workdir()
+        .and_then(|root| Utf8Path::from_path(root))
+        .unwrap_or(Utf8Path::new("."));
+    Ok((text.to_string(), root.join(path)))
+}

@@ -1,0 +1,354 @@
+//! Executes a spec in a store: what `run`, `rerun`, `eval`, `bisect` and `lock` share.
+//!
+//! In: a loaded spec, a store, the options of a run. Out: results in the store and the lock with their digests. Not here:
+//! arguments (`arguments`), what a run prints (`commands`, `watch`).
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use aurora_compiler::check::AssumptionKind;
+use aurora_compiler::fields::Exact;
+use aurora_compiler::graph::{NodeId, NodeOrigin, Pins, lower, stage_plan};
+use aurora_compiler::hash::{Keyed, hash};
+use aurora_compiler::lock::{Edit, Lock, LockChange, LockError, LockedOrder, lock};
+use aurora_compiler::spec::{Block, BlockId, BlockKind, Spec, Value};
+use aurora_lang::diagnostics::Code;
+use aurora_runtime::engine::{
+    ExternalInputs, Observer, Outcome, Run, RunError, RunEvent, Stop, WorkerOptions, commit_order, place_source,
+};
+use aurora_runtime::pin::{Pinning, from_lock, local};
+use aurora_runtime::progress;
+use aurora_runtime::results::Results;
+use aurora_runtime::source::Fetched;
+use aurora_runtime::store::{Publication, Store};
+use camino::Utf8Path;
+
+use crate::arguments::RunArguments;
+use crate::failure::Failure;
+use crate::placement::{PlacementRequest, check, placement};
+use crate::project::{LIBTORCH, Loaded, Project, write_lock};
+use crate::watch::Watch;
+use crate::worker_launch::{TorchrunListener, worker_launch};
+
+/// Set by the signals that stop a run.
+pub static STOP: Stop = Stop::new();
+
+/// Handles Ctrl-C, SIGTERM, and the SIGUSR1 that schedulers send before a time limit: the first one saves a checkpoint and
+/// stops, the second one stops at once.
+pub fn install_signal_handlers() -> Result<(), Failure> {
+    use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGUSR1])?;
+    std::thread::spawn(move || {
+        for _ in signals.forever() {
+            STOP.request();
+        }
+    });
+    Ok(())
+}
+
+/// One execution of a spec in a store.
+pub struct Execution<'a> {
+    pub project: &'a Project,
+    pub loaded: &'a Loaded,
+    pub store: &'a Store,
+    pub options: &'a RunArguments,
+    /// The lock to keep to; its data orders are compared before training.
+    pub old: Option<&'a Lock>,
+    pub watch: &'a Watch,
+    /// Where workers that torchrun started connect.
+    pub torchrun: Option<&'a TorchrunListener>,
+    /// Folder of the workers' logs.
+    pub logs: Option<&'a Utf8Path>,
+    /// Where the lock is written as it becomes known; `None` for a repetition.
+    pub lock_path: Option<&'a Utf8Path>,
+    /// The store of the run that is repeated.
+    pub recorded: Option<&'a Store>,
+}
+
+impl Execution<'_> {
+    /// Runs the graph and returns its outcome and the lock with all results.
+    pub fn run(&self, keyed: &Keyed, pins: &Pins) -> Result<(Outcome, Lock), Failure> {
+        let spec = &self.loaded.spec;
+        let mut fresh = fresh_lock(self.project, self.loaded, keyed, pins);
+        if let Some(old) = self.old {
+            fresh.keep_from(old);
+        }
+        let observer = LockingObserver {
+            execution: self,
+            lock: Mutex::new(fresh),
+        };
+        let secrets = secrets(spec);
+        let results = Results {
+            experiment: &spec.name,
+            keyed,
+            store: self.store,
+        };
+        let run = Run {
+            results,
+            inputs: ExternalInputs {
+                root: &self.project.root,
+                pins,
+                offline: self.options.offline,
+                secrets: &secrets,
+                recorded: self.recorded,
+            },
+            workers: worker_options(spec, self.options, self.torchrun, self.logs)?,
+            observer: &observer,
+            stop: &STOP,
+        };
+        let outcome = run.run()?;
+        if let Some(torchrun) = self.torchrun {
+            torchrun.dismiss();
+        }
+        let fresh = observer.lock.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let fresh = self.with_results(fresh, &results, &outcome)?;
+        Ok((outcome, fresh))
+    }
+
+    /// Adds the digests of all results to the lock, and writes it.
+    fn with_results(&self, mut fresh: Lock, results: &Results<'_>, outcome: &Outcome) -> Result<Lock, Failure> {
+        let portable = portable(&self.loaded.spec);
+        let here = outcome.fingerprint.as_ref().map(|fingerprint| fingerprint.of(portable));
+        if let (Some(here), Some(there)) = (&here, &fresh.fingerprint)
+            && here != there
+        {
+            self.watch.line(&format!(
+                "note: the lock's results were made on another kind of machine ({there}): they may differ"
+            ));
+            // A run records the results of its own machine; a repetition compares with the lock's all the same.
+            if self.lock_path.is_some() {
+                fresh.result.clear();
+            }
+        }
+        fresh.fingerprint = here.or(fresh.fingerprint);
+        for id in results.keyed.graph.ids() {
+            let digest = results.record(id)?.digest;
+            let name = results.node(id).name().to_owned();
+            if let (Some(locked), Some(_)) = (fresh.result.get(&name), self.lock_path)
+                && *locked != digest
+            {
+                return Err(LockError::Edited(Edit::Digest {
+                    name,
+                    locked: *locked,
+                    stored: digest,
+                })
+                .into());
+            }
+            fresh.result.insert(name, digest);
+        }
+        if let Some(path) = self.lock_path {
+            write_lock(path, &fresh)?;
+        }
+        Ok(fresh)
+    }
+}
+
+/// Shows the events of an execution, and completes its lock before training.
+struct LockingObserver<'a> {
+    execution: &'a Execution<'a>,
+    lock: Mutex<Lock>,
+}
+
+impl Observer for LockingObserver<'_> {
+    fn on_event(&self, event: RunEvent<'_>) {
+        self.execution.watch.on_event(event);
+    }
+
+    /// Compares the data orders with the lock, and writes the lock.
+    fn before_training(&self, results: &Results<'_>) -> Result<(), RunError> {
+        let orders = orders(results, &self.execution.loaded.spec)?;
+        let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        for (stage, order) in &orders {
+            if let Some(locked) = lock.order.get(stage)
+                && locked.samples == order.samples
+                && locked.commitment != order.commitment
+            {
+                let text = format!(
+                    "the data order differs from the lock (locked {}, computed {})",
+                    locked.commitment, order.commitment
+                );
+                return Err(RunError::Node {
+                    node: format!("order/{stage}"),
+                    source: text.into(),
+                });
+            }
+        }
+        lock.order = orders;
+        if let Some(path) = self.execution.lock_path {
+            write_lock(path, &lock).map_err(|error| RunError::Node {
+                node: "lock".to_string(),
+                source: error.into(),
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// The workers of a run, by the spec's layout and the command line.
+pub fn worker_options(
+    spec: &Spec,
+    options: &RunArguments,
+    torchrun: Option<&TorchrunListener>,
+    logs: Option<&Utf8Path>,
+) -> Result<WorkerOptions, Failure> {
+    let placement = placement(spec, PlacementRequest::by(options));
+    check(spec, &placement)?;
+    Ok(WorkerOptions {
+        launch: worker_launch(spec, options, &placement, torchrun, logs.map(Utf8Path::to_owned))?,
+        placement,
+        portable: portable(spec),
+        restarts: options.restarts,
+        fewer: options.fewer,
+    })
+}
+
+/// Whether results use only Aurora's own kernels.
+pub fn portable(spec: &Spec) -> bool {
+    spec.experiment().and_then(|block| block.word("numerics")) == Some("portable")
+}
+
+/// The environment variables with the keys of judges' interfaces, by eval.
+pub fn secrets(spec: &Spec) -> BTreeMap<String, String> {
+    let evals = spec.blocks.iter().filter(|(id, _)| id.kind == BlockKind::Eval);
+    let secret = |(id, block): (&BlockId, &Block)| {
+        let Value::Call { arguments, .. } = &block.fields.get("judge")?.value else {
+            return None;
+        };
+        match &arguments.get("secret")?.value {
+            Value::Text(name) => Some((id.name.clone(), name.clone())),
+            _ => None,
+        }
+    };
+    evals.filter_map(secret).collect()
+}
+
+/// How often each component of a stage's mixture may be repeated, for those that the spec limits.
+fn max_epochs(spec: &Spec, stage: &Block) -> BTreeMap<String, f64> {
+    let Some(Value::Reference(mixture)) = stage.fields.get("mixture").map(|field| &field.value) else {
+        return BTreeMap::new();
+    };
+    let mut limits = BTreeMap::new();
+    for (name, field) in &spec.blocks[mixture].fields {
+        let Value::Call { arguments, .. } = &field.value else {
+            continue;
+        };
+        let most = match arguments.get("max_epochs").map(|field| &field.value) {
+            Some(Value::Integer(most)) => Exact::new((*most).into()),
+            Some(Value::Decimal(most)) => *most,
+            _ => continue,
+        };
+        limits.insert(name.clone(), most.to_f64());
+    }
+    limits
+}
+
+/// Commits to the data order of every stage.
+fn orders(results: &Results<'_>, spec: &Spec) -> Result<BTreeMap<String, LockedOrder>, RunError> {
+    let graph = &results.keyed.graph;
+    let mut orders = BTreeMap::new();
+    for id in graph.ids() {
+        let NodeOrigin::Order { stage } = &graph.node(id).origin else {
+            continue;
+        };
+        let block = BlockId {
+            kind: BlockKind::Stage,
+            name: stage.clone(),
+        };
+        let plan = stage_plan(spec, &block);
+        let samples = plan.steps * plan.global_batch;
+        let limits = max_epochs(spec, &spec.blocks[&block]);
+        let commitment = commit_order(results, id, stage, samples, &limits)?;
+        orders.insert(stage.clone(), LockedOrder { samples, commitment });
+    }
+    Ok(orders)
+}
+
+/// Pins what is not pinned, and publishes the sources that had to be fetched for it.
+pub fn pin(execution: &Execution<'_>, have: Pins) -> Result<(Keyed, Pins), Failure> {
+    let spec = &execution.loaded.spec;
+    let pinning = Pinning {
+        root: &execution.project.root,
+        store: execution.store,
+        offline: execution.options.offline,
+        note: &|text| execution.watch.line(text),
+        watch: progress::Watch::nobody(),
+    };
+    let (pins, fetched) = pinning.complete(spec, have, &[])?;
+    let keyed = hash(lower(spec, &pins));
+    for (name, files) in &fetched {
+        if let Some(id) = keyed.graph.find(&format!("source/{name}")) {
+            publish_source(execution.store, &spec.name, &keyed, id, &files.source)?;
+        }
+    }
+    Ok((keyed, pins))
+}
+
+/// Publishes fetched files in the store as the result of their source.
+pub fn publish_source(
+    store: &Store,
+    experiment: &str,
+    keyed: &Keyed,
+    id: NodeId,
+    source: &Fetched,
+) -> Result<(), Failure> {
+    let scratch = store.scratch()?;
+    place_source(source, scratch.path())?;
+    let publication = Publication {
+        experiment,
+        node: keyed.graph.node(id).name(),
+        key: keyed.key(id),
+        // A source has no inputs: its realised key needs no digest.
+        realised: keyed.realised(id, &|input| keyed.key(input)),
+        preimage: keyed.preimage(id),
+        made_on: None,
+    };
+    store.publish(publication, scratch.path())?;
+    Ok(())
+}
+
+/// The lock that follows from a spec and its pins, without results.
+pub fn fresh_lock(project: &Project, loaded: &Loaded, keyed: &Keyed, pins: &Pins) -> Lock {
+    let mut fresh = lock(keyed, &loaded.spec, &project.relative(&loaded.path), pins, LIBTORCH);
+    fresh.import.clone_from(&loaded.imports);
+    fresh
+}
+
+/// Fails if the lock would change: for `--locked`.
+pub fn refuse_changes(project: &Project, loaded: &Loaded, old: Option<&Lock>) -> Result<(), Failure> {
+    let stale = |message: String| Failure {
+        code: Some(Code::LOCK_WOULD_CHANGE),
+        ..Failure::error(message)
+    };
+    let Some(old) = old else {
+        return Err(stale(format!("there is no lock for `{}`", loaded.spec.name)).help("run `aurora lock SPEC` first"));
+    };
+    let mut pins = from_lock(&loaded.spec, Some(old));
+    pins.extend(local(&loaded.spec, &project.root)?);
+    let keyed = hash(lower(&loaded.spec, &pins));
+    let changes = old.changes(&fresh_lock(project, loaded, &keyed, &pins));
+    let changes: Vec<String> = changes.iter().map(LockChange::to_string).collect();
+    if changes.is_empty() {
+        return Ok(());
+    }
+    Err(stale(format!("the lock would change:\n  {}", changes.join("\n  ")))
+        .help("run without `--locked`, or `aurora lock SPEC`"))
+}
+
+/// Fails if the spec has values that are not known: such a spec cannot run.
+pub fn refuse_unknown(spec: &Spec) -> Result<(), Failure> {
+    let assumptions = aurora_compiler::check::assumptions(spec);
+    let unknown: Vec<String> = assumptions
+        .iter()
+        .filter(|assumption| assumption.kind == AssumptionKind::Unknown)
+        .map(|a| format!("  {} ({}:{}:{})", a.path, a.file, a.line, a.column))
+        .collect();
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::error(format!(
+        "`{}` has unknown values and cannot run:\n{}",
+        spec.name,
+        unknown.join("\n")
+    ))
+    .help("give each a value of your own and mark it `@assumed(\"why\")`"))
+}

@@ -1,0 +1,47 @@
+//! The nodes of a plan, as `build`, `plan` and `why` print them.
+
+use aurora_compiler::documents;
+use aurora_compiler::hash::Keyed;
+use aurora_compiler::plan::{Plan, State};
+
+pub fn state_name(state: State) -> &'static str {
+    match state {
+        State::Cached => "cached",
+        State::Run => "run",
+        State::Changed => "changed",
+    }
+}
+
+pub fn summary(plan: &Plan) -> String {
+    let [cached, run, changed] = [State::Cached, State::Run, State::Changed].map(|state| plan.count(state));
+    format!(
+        "{} nodes: {cached} cached, {run} to run, {changed} changed",
+        plan.nodes.len()
+    )
+}
+
+/// Every node, in the graph's order.
+pub fn nodes(keyed: &Keyed, plan: &Plan) -> Vec<documents::Node> {
+    let name = |id| keyed.graph.node(id).name().to_owned();
+    plan.nodes
+        .iter()
+        .map(|planned| {
+            let node = keyed.graph.node(planned.id);
+            let inputs: Vec<String> = keyed
+                .graph
+                .inputs(planned.id)
+                .filter(|input| input.role.is_identity())
+                .map(|input| name(input.node))
+                .collect();
+            documents::Node {
+                name: node.name().to_owned(),
+                kind: node.kind(),
+                key: keyed.key(planned.id),
+                inputs,
+                state: planned.state(),
+                reason: planned.explanation(),
+                changes: planned.reason.is_some().then(|| planned.changes().to_vec()),
+            }
+        })
+        .collect()
+}

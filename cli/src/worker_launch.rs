@@ -1,0 +1,141 @@
+//! How a run's workers are started: by this process, `srun`, or torchrun.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aurora_compiler::spec::Spec;
+use aurora_runtime::engine::workers::{LaunchMethod, WorkerLaunch, WorkerListener};
+use aurora_runtime::job::Placement;
+use aurora_runtime::launch::{Identity, Launcher, Machine, identity, srun_arguments};
+use camino::{Utf8Path, Utf8PathBuf};
+
+use crate::arguments::{LauncherArgument, RunArguments};
+use crate::failure::Failure;
+use crate::placement::{PlacementRequest, count, nodes, on_devices, tasks};
+
+/// How long workers may take to start.
+const START: Duration = Duration::from_secs(120);
+
+/// How long a worker may keep another one waiting in a transfer.
+const TRANSFER: Duration = Duration::from_secs(1800);
+
+/// How the workers of a placement are started.
+pub fn worker_launch(
+    spec: &Spec,
+    options: &RunArguments,
+    placement: &Placement,
+    torchrun: Option<&TorchrunListener>,
+    logs: Option<Utf8PathBuf>,
+) -> Result<WorkerLaunch, Failure> {
+    if on_devices(spec, options.layout.unwrap_or_default()) {
+        let found = rccl_survey().join("; ");
+        let text = format!("the layout is for MI250X, and this version trains on CPUs (found here: {found})");
+        return Err(Failure::error(text).help("choose a profile with a layout for CPUs, or `--layout machine=cpu,…`"));
+    }
+    let method = match options.launcher {
+        LauncherArgument::Local => LaunchMethod::Local,
+        LauncherArgument::Srun => {
+            let machine = Machine::Plain {
+                cpus_per_task: count(placement.threads),
+            };
+            let nodes = nodes(spec, PlacementRequest::by(options));
+            LaunchMethod::Srun(srun_arguments(&tasks(machine, placement, nodes)?, &[]))
+        }
+        LauncherArgument::Torchrun => {
+            let TorchrunListener { identity, listener } =
+                torchrun.ok_or_else(|| Failure::error("torchrun's workers have no port to connect to"))?;
+            if identity.world != placement.world() as usize {
+                let (started, workers) = (identity.world, placement.world());
+                return Err(Failure::error(format!(
+                    "torchrun has started {started} processes, and the layout has {workers} workers"
+                ))
+                .help("`--nproc-per-node` × `--nnodes` must be the product of the degrees"));
+            }
+            LaunchMethod::Torchrun {
+                host: identity.rendezvous.hosts.first().cloned().unwrap_or_default(),
+                listener: Arc::clone(listener),
+            }
+        }
+    };
+    let silence = Duration::from_secs_f64(options.silence);
+    Ok(WorkerLaunch {
+        method,
+        logs,
+        ..local_launch(silence)?
+    })
+}
+
+/// Workers on this machine, without logs.
+pub fn local_launch(silence: Duration) -> Result<WorkerLaunch, Failure> {
+    Ok(WorkerLaunch {
+        method: LaunchMethod::Local,
+        program: worker_program()?,
+        logs: None,
+        silence,
+        start: START,
+        transfer: TRANSFER,
+    })
+}
+
+/// The worker program is in the folder of this one.
+pub fn worker_program() -> Result<Utf8PathBuf, Failure> {
+    let own = std::env::current_exe()?;
+    let own = Utf8PathBuf::try_from(own).map_err(|error| Failure::error(error.to_string()))?;
+    Ok(own.with_file_name("aurora-worker"))
+}
+
+/// RCCL and its devices on this machine, line by line.
+pub fn rccl_survey() -> Vec<String> {
+    let survey = rccl_sys::survey(rccl_sys::Platform::Rocm, &rccl_sys::Search::default());
+    survey.to_string().lines().map(str::to_owned).collect()
+}
+
+/// Listens for workers that torchrun started. It is opened first, because they start at the same time as this process.
+pub struct TorchrunListener {
+    identity: Identity,
+    listener: Arc<WorkerListener>,
+}
+
+impl TorchrunListener {
+    /// Lets workers end that had nothing to do: the run may end before they have connected.
+    pub fn dismiss(&self) {
+        self.listener.dismiss(self.identity.world - 1, START);
+    }
+}
+
+/// Under torchrun, opens the listener in the first process. Every other process becomes a worker of the first one; then
+/// this function does not return.
+pub fn torchrun_listener(options: &RunArguments) -> Result<Option<TorchrunListener>, Failure> {
+    if options.launcher != LauncherArgument::Torchrun {
+        return Ok(None);
+    }
+    if options.restarts > 0 {
+        return Err(
+            Failure::error("`--restarts` cannot start workers again that torchrun has started")
+                .help("give `--max-restarts` to torchrun: each new start resumes from the last checkpoint"),
+        );
+    }
+    let identity = identity(&|name| std::env::var(name).ok());
+    let identity = identity.map_err(|error| Failure::from_error(&error).help(error.help()))?;
+    let Some(identity) = identity.filter(|identity| identity.launcher == Launcher::Torchrun) else {
+        return Err(Failure::error("torchrun's variables are not set")
+            .help("start it as `torchrun --no-python … aurora run … --launcher torchrun`"));
+    };
+    // torchrun's own store uses the port itself.
+    let port = identity.rendezvous.port;
+    let port = port.checked_add(1).unwrap_or(port - 1);
+    if identity.rank > 0 {
+        return Err(become_worker(&worker_program()?, port));
+    }
+    let listener = Arc::new(WorkerListener::open(port, identity.run.clone())?);
+    Ok(Some(TorchrunListener { identity, listener }))
+}
+
+/// Returns only if that fails.
+fn become_worker(program: &Utf8Path, port: u16) -> Failure {
+    use std::os::unix::process::CommandExt;
+    let error = std::process::Command::new(program)
+        .arg(format!("--join=:{port}"))
+        .exec();
+    Failure::error(format!("cannot start `{program}`: {error}"))
+}

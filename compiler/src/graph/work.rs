@@ -1,0 +1,128 @@
+//! The work of a node: one variant per kind, each with the fields that define the work.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::fields::{
+    EvalFields, ExpectFields, ExtractFields, FilterFields, JudgeFields, OrderFields, ReportFields, SourceFields,
+    TokenizerFields, TokensFields, TrainFields, WeightsFields,
+};
+
+/// What a node does. With the kind's version and the inputs, it is what the key is computed from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Work {
+    Source(SourceFields),
+    Extract(ExtractFields),
+    Filter(FilterFields),
+    Tokenizer(TokenizerFields),
+    Tokens(TokensFields),
+    Order(OrderFields),
+    Weights(WeightsFields),
+    Train(TrainFields),
+    /// Perplexity, or a task whose answers have one right form: scored where they are made.
+    Eval(EvalFields),
+    /// The answers to a task that a judge scores.
+    Answers(EvalFields),
+    Judge(JudgeFields),
+    Expect(ExpectFields),
+    Report(ReportFields),
+}
+
+impl Work {
+    /// The fields of a training segment.
+    pub fn train(&self) -> Option<&TrainFields> {
+        match self {
+            Self::Train(fields) => Some(fields),
+            _ => None,
+        }
+    }
+
+    /// The fields of a data order.
+    pub fn order(&self) -> Option<&OrderFields> {
+        match self {
+            Self::Order(fields) => Some(fields),
+            _ => None,
+        }
+    }
+
+    /// The fields of an eval whose answers a worker computes, judged or not.
+    pub fn eval(&self) -> Option<&EvalFields> {
+        match self {
+            Self::Eval(fields) | Self::Answers(fields) => Some(fields),
+            _ => None,
+        }
+    }
+
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Source(_) => Kind::Source,
+            Self::Extract(_) => Kind::Extract,
+            Self::Filter(_) => Kind::Filter,
+            Self::Tokenizer(_) => Kind::Tokenizer,
+            Self::Tokens(_) => Kind::Tokens,
+            Self::Order(_) => Kind::Order,
+            Self::Weights(_) => Kind::Weights,
+            Self::Train(_) => Kind::Train,
+            Self::Eval(_) => Kind::Eval,
+            Self::Answers(_) => Kind::Answers,
+            Self::Judge(_) => Kind::Judge,
+            Self::Expect(_) => Kind::Expect,
+            Self::Report(_) => Kind::Report,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    Source,
+    Extract,
+    Filter,
+    Tokenizer,
+    Tokens,
+    Order,
+    Weights,
+    Train,
+    Eval,
+    Answers,
+    Judge,
+    Expect,
+    Report,
+}
+
+impl Kind {
+    /// The word of the encoding, and of every output.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Extract => "extract",
+            Self::Filter => "filter",
+            Self::Tokenizer => "tokenizer",
+            Self::Tokens => "tokens",
+            Self::Order => "order",
+            Self::Weights => "weights",
+            Self::Train => "train",
+            Self::Eval => "eval",
+            Self::Answers => "answers",
+            Self::Judge => "judge",
+            Self::Expect => "expect",
+            Self::Report => "report",
+        }
+    }
+
+    /// Version of the kind's semantics. It is raised when the same fields and inputs give another result than before, so
+    /// that a result of the older semantics is never used for the newer.
+    pub fn version(self) -> u32 {
+        match self {
+            // 2: gradients of replicated parts are accumulated by row blocks through a lane and joined once a step.
+            Self::Train => 2,
+            // 2: perplexity records each document's score; gates and the report state the noise.
+            Self::Expect | Self::Report => 2,
+            // 3: a document's last window reads earlier tokens again. 4: the choices of an item share the pass over its prompt.
+            Self::Eval => 4,
+            // 2: the matrix products of a step are those of few rows.
+            Self::Answers => 2,
+            _ => 1,
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! Results of a graph's nodes, as the engine and the report read them from the store.
+//!
+//! In: a keyed graph and a store. Out: verified files and parsed JSON of nodes that are built. Not here: building
+//! (`engine`), the bytes of the store (`store`).
+
+use std::collections::BTreeMap;
+
+use aurora_compiler::fields::{EvalFields, OrderFields, TrainFields};
+use aurora_compiler::graph::{Kind, Node, NodeId, Role};
+use aurora_compiler::hash::{Key, Keyed, digest_of};
+use aurora_compiler::plan::CachedResult;
+use camino::Utf8PathBuf;
+use serde::de::DeserializeOwned;
+
+use crate::errors::{BoxedError, FileError};
+use crate::job::Files;
+use crate::statistics::Scored;
+use crate::store::{Record, Store, StoreError};
+
+#[derive(Debug, thiserror::Error)]
+pub enum ResultError {
+    #[error("`{node}` failed")]
+    Node {
+        node: String,
+        #[source]
+        source: BoxedError,
+    },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The results of one experiment's graph in one store.
+#[derive(Clone, Copy)]
+pub struct Results<'a> {
+    pub experiment: &'a str,
+    pub keyed: &'a Keyed,
+    pub store: &'a Store,
+}
+
+impl<'a> Results<'a> {
+    pub fn node(&self, id: NodeId) -> &'a Node {
+        self.keyed.graph.node(id)
+    }
+
+    /// Whether the node's result is in the store, complete and undamaged.
+    pub fn is_built(&self, id: NodeId) -> bool {
+        let record = self.store.record(self.keyed.key(id));
+        record.is_some_and(|record| self.store.whole(&record) == CachedResult::Complete)
+    }
+
+    /// The record of a node that has been built.
+    ///
+    /// # Errors
+    /// It is missing.
+    pub fn record(&self, id: NodeId) -> Result<Record, ResultError> {
+        let record = self.store.record(self.keyed.key(id));
+        record.ok_or_else(|| self.fail(id, "its result was removed from the store while it was needed"))
+    }
+
+    /// The verified files of a node that has been built.
+    ///
+    /// # Errors
+    /// It is missing or damaged.
+    pub fn files(&self, id: NodeId) -> Result<Files, ResultError> {
+        Ok(self.store.files(&self.record(id)?)?)
+    }
+
+    /// One verified file of a node that has been built.
+    ///
+    /// # Errors
+    /// It is missing or damaged.
+    pub fn file(&self, id: NodeId, name: &str) -> Result<Utf8PathBuf, ResultError> {
+        let mut files = self.files(id)?;
+        files
+            .remove(name)
+            .ok_or_else(|| self.fail(id, format!("its result has no {name}")))
+    }
+
+    /// The text of one file of a node that has been built.
+    ///
+    /// # Errors
+    /// It is missing, damaged or not UTF-8.
+    pub fn text(&self, id: NodeId, file: &str) -> Result<String, ResultError> {
+        let path = self.file(id, file)?;
+        std::fs::read_to_string(&path).map_err(|error| self.fail(id, FileError::reading(&path)(error)))
+    }
+
+    /// The value in a JSON file of a node that has been built.
+    ///
+    /// # Errors
+    /// It is missing, damaged or not such a value.
+    pub fn json<T: DeserializeOwned>(&self, id: NodeId, file: &str) -> Result<T, ResultError> {
+        serde_json::from_str(&self.text(id, file)?).map_err(|error| self.fail(id, format!("{file}: {error}")))
+    }
+
+    /// The values in a file of JSON lines of a node that has been built.
+    ///
+    /// # Errors
+    /// It is missing, damaged, or a line is not such a value.
+    pub fn json_lines<T: DeserializeOwned>(&self, id: NodeId, file: &str) -> Result<Vec<T>, ResultError> {
+        let text = self.text(id, file)?;
+        let values = text.lines().map(serde_json::from_str).collect::<Result<_, _>>();
+        values.map_err(|error| self.fail(id, format!("{file}: {error}")))
+    }
+
+    /// The scores of an eval and the items behind them.
+    ///
+    /// # Errors
+    /// Its result is missing or damaged.
+    pub fn scored(&self, eval: NodeId) -> Result<Scored, ResultError> {
+        let items = self.text(eval, "items.jsonl")?;
+        Scored::new(self.json(eval, "scores.json")?, &items).map_err(|error| self.fail(eval, error))
+    }
+
+    /// The inputs of a role, in order.
+    pub fn inputs(&self, id: NodeId, role: &Role) -> Vec<NodeId> {
+        self.keyed
+            .graph
+            .inputs(id)
+            .filter(|input| input.role == *role)
+            .map(|input| input.node)
+            .collect()
+    }
+
+    /// The first input of a role.
+    pub fn input(&self, id: NodeId, role: &Role) -> Option<NodeId> {
+        self.keyed.graph.input(id, role)
+    }
+
+    /// The input of a role that the node must have.
+    ///
+    /// # Errors
+    /// It has none.
+    pub fn required_input(&self, id: NodeId, role: &Role) -> Result<NodeId, ResultError> {
+        self.input(id, role)
+            .ok_or_else(|| self.fail(id, format!("it does not have an input `{role}`")))
+    }
+
+    /// The node's key by the contents of its inputs.
+    ///
+    /// Only the report reads what a node reports about itself (counts of dropped documents), so for other nodes these
+    /// files do not count: the same documents with other counts are the same input.
+    ///
+    /// # Errors
+    /// An input is missing.
+    pub fn realised(&self, id: NodeId) -> Result<Key, ResultError> {
+        let reads_reports = self.node(id).kind() == Kind::Report;
+        let mut digests = BTreeMap::new();
+        for input in self.keyed.graph.inputs(id).filter(|input| input.role.is_identity()) {
+            let outputs = self.record(input.node)?.outputs;
+            let read = outputs
+                .iter()
+                .filter(|(name, _)| reads_reports || *name != "report.json");
+            let digest = digest_of(read.map(|(name, object)| (name.as_str(), object.bytes, object.content.as_str())));
+            digests.insert(input.node, digest);
+        }
+        Ok(self.keyed.realised(id, &|input| digests[&input]))
+    }
+
+    /// An error of a node, with its cause.
+    pub fn fail(&self, id: NodeId, cause: impl Into<BoxedError>) -> ResultError {
+        ResultError::Node {
+            node: self.node(id).name().to_owned(),
+            source: cause.into(),
+        }
+    }
+
+    /// The fields of a train node.
+    ///
+    /// # Errors
+    /// It is another node.
+    pub fn train_fields(&self, id: NodeId) -> Result<&'a TrainFields, ResultError> {
+        let fields = self.node(id).work.train();
+        fields.ok_or_else(|| self.fail(id, "it is not a train node"))
+    }
+
+    /// The fields of an eval or answers node.
+    ///
+    /// # Errors
+    /// It is another node.
+    pub fn eval_fields(&self, id: NodeId) -> Result<&'a EvalFields, ResultError> {
+        let fields = self.node(id).work.eval();
+        fields.ok_or_else(|| self.fail(id, "it is not an eval"))
+    }
+
+    /// The fields of an order node.
+    ///
+    /// # Errors
+    /// It is another node.
+    pub fn order_fields(&self, id: NodeId) -> Result<&'a OrderFields, ResultError> {
+        let fields = self.node(id).work.order();
+        fields.ok_or_else(|| self.fail(id, "it is not an order node"))
+    }
+}
