@@ -30,9 +30,8 @@ use aurora_lang::diagnostics::{Code, Diagnostic, Label, Position, Positions, sor
 use crate::compose::{Bundle, Choice, Flat};
 use crate::schema::{self, Default};
 use crate::spec::{Block, BlockId, BlockKind, Field, Origin, Spec, Value};
-use crate::{applicability, nearest};
+use crate::suggest::{nearest, suggest};
 use collect::{Collected, Draft};
-pub(crate) use number::exact;
 
 /// Checks the text of a spec that imports nothing, with one profile laid over it if `profile` names one.
 ///
@@ -297,29 +296,6 @@ impl<'t> Checker<'t> {
         let field = self.field(&value, schema);
         self.reading_default = before;
         field
-    }
-}
-
-/// Adds "a field with a similar name exists" if one does, else what there is.
-pub(crate) fn suggest<'a>(
-    diagnostic: Diagnostic,
-    written: &ast::Name,
-    candidates: impl Iterator<Item = &'a str> + Clone,
-    what: &str,
-) -> Diagnostic {
-    if let Some(similar) = nearest(&written.text, candidates.clone()) {
-        return diagnostic.help_edit(
-            format!("{what} with a similar name exists: `{similar}`"),
-            written.span,
-            similar,
-            applicability(&written.text, similar, candidates),
-        );
-    }
-    let all: Vec<String> = candidates.take(20).map(|name| format!("`{name}`")).collect();
-    if all.is_empty() {
-        diagnostic
-    } else {
-        diagnostic.help(format!("there are: {}", all.join(", ")))
     }
 }
 

@@ -5,30 +5,17 @@ use aurora_lang::diagnostics::{Applicability, Code, Diagnostic};
 use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive;
 
-use super::{Checker, suggest};
+use super::Checker;
 use crate::fields::Exact;
-use crate::schema::{Range, UNITS, WrittenUnit, unit_names, written_unit};
+use crate::number::{Counted, SUFFIXES, counted, decimal, exact};
+use crate::schema::{Range, UNITS, unit_names, written_unit};
 use crate::spec::Unit;
-
-/// What a written number counts.
-pub(super) enum Counted {
-    Plain,
-    Percent,
-    Points,
-    Unit(WrittenUnit),
-}
+use crate::suggest::suggest;
 
 impl Checker<'_> {
-    /// The exact value of the digits and suffix, unit aside.
+    /// The exact value of the digits and suffix, without the unit.
     pub(super) fn decimal(&mut self, number: &Number, span: Span) -> Option<Decimal> {
-        let factor: u64 = match number.suffix {
-            None => 1,
-            Some('K') => 1_000,
-            Some('M') => 1_000_000,
-            Some('B') => 1_000_000_000,
-            Some(_) => 1_000_000_000_000,
-        };
-        let value = exact(&number.digits).and_then(|value| value.checked_mul(factor.into()));
+        let value = decimal(number);
         if value.is_none() {
             self.error(
                 Diagnostic::new(Code::NUMBER_OUT_OF_REACH, "this number cannot be held exactly")
@@ -41,19 +28,10 @@ impl Checker<'_> {
 
     /// What the number counts, or an error for a unit that does not exist.
     pub(super) fn counted(&mut self, number: &Number) -> Option<Counted> {
-        let Some(name) = &number.unit else {
-            return Some(if number.percent {
-                Counted::Percent
-            } else {
-                Counted::Plain
-            });
-        };
-        if name.text == "pp" && !number.percent {
-            return Some(Counted::Points);
+        if let Some(counted) = counted(number) {
+            return Some(counted);
         }
-        if let Some(unit) = written_unit(&name.text).filter(|_| !number.percent) {
-            return Some(Counted::Unit(unit));
-        }
+        let name = number.unit.as_ref()?;
         if number.percent {
             self.error(
                 Diagnostic::new(Code::UNKNOWN_UNIT, format!("a percentage has no unit `{}`", name.text))
@@ -72,7 +50,7 @@ impl Checker<'_> {
                 plural,
                 Applicability::Safe,
             )
-        } else if matches!(name.text.as_str(), "K" | "M" | "B" | "T") {
+        } else if SUFFIXES.iter().any(|(suffix, _)| name.text == suffix.to_string()) {
             let glued = format!("{}{}", number.digits, name.text);
             diagnostic.help(format!("write it without a space: `{glued}`"))
         } else {
@@ -299,60 +277,4 @@ fn noun(unit: Unit) -> String {
 /// The number as it was written, without its unit.
 pub(super) fn plain(number: &Number) -> String {
     format!("{}{}", number.digits, number.suffix.map_or(String::new(), String::from))
-}
-
-/// Digits with `_`, point and exponent to the exact number; none if it has more than 28 digits.
-pub(crate) fn exact(digits: &str) -> Option<Decimal> {
-    let digits: String = digits.chars().filter(|&digit| digit != '_').collect();
-    let (mantissa, exponent) = match digits.split_once(['e', 'E']) {
-        Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().ok()?),
-        None => (digits.as_str(), 0),
-    };
-    let mut value = Decimal::from_str_exact(mantissa.trim_end_matches('.'))
-        .ok()?
-        .normalize();
-    if value.is_zero() {
-        return Some(Decimal::ZERO);
-    }
-    // Each step either divides or multiplies by ten, and none may lose a digit.
-    let ten = Decimal::TEN;
-    if !(-40..=40).contains(&exponent) {
-        return None;
-    }
-    for _ in 0..exponent.unsigned_abs() {
-        if exponent > 0 {
-            value = value.checked_mul(ten)?;
-        } else {
-            let divided = value.normalize();
-            let scale = divided.scale() + 1;
-            if scale > 28 {
-                return None;
-            }
-            value = divided;
-            value.set_scale(scale).ok()?;
-        }
-    }
-    Some(value.normalize())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::exact;
-
-    #[test]
-    fn digits_are_exact_or_refused() {
-        let text = |digits: &str| exact(digits).map(|value| value.to_string());
-        assert_eq!(text("1e-4").as_deref(), Some("0.0001"));
-        assert_eq!(text("0.1").as_deref(), Some("0.1"));
-        assert_eq!(text("1_000.50").as_deref(), Some("1000.5"));
-        assert_eq!(text("10e-1").as_deref(), Some("1"));
-        assert_eq!(text("2.5E3").as_deref(), Some("2500"));
-        assert_eq!(text("-3").as_deref(), Some("-3"));
-        assert_eq!(text("0e99").as_deref(), Some("0"));
-        assert_eq!(text("1e-29"), None);
-        assert_eq!(text("1e30"), None);
-        assert_eq!(text("0.12345678901234567890123456789"), None);
-        assert_eq!(text("99999999999999999999999999999999"), None);
-        assert_eq!(text("1e99999999999"), None);
-    }
 }

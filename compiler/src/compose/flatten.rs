@@ -12,7 +12,7 @@ use super::references::{references, words};
 use super::sweep::{Sweep, distinct};
 use super::{Bundle, Choice, Point};
 use crate::schema;
-use crate::{applicability, nearest};
+use crate::suggest::{applicability, nearest};
 
 /// A spec as `check` reads it: one list of blocks whose values hold no names of lines.
 #[derive(Clone, Debug)]

@@ -3,9 +3,9 @@
 use aurora_lang::ast::{self, ExpressionKind, Name, Operator};
 use aurora_lang::diagnostics::{Code, Diagnostic};
 
-use crate::check::number::Counted;
 use crate::check::{Checker, set_names, suggest};
 use crate::fields::Exact;
+use crate::number::Counted;
 use crate::schema::{EvalKind, Range};
 use crate::spec::{Better, Block, BlockId, BlockKind, Expression, Field, Gate, Metric, Relation, Spec, Value};
 
