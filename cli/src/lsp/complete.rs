@@ -1,4 +1,4 @@
-//! What can be written at a place: kinds of blocks, fields, values, arguments, names, units, marks of evidence.
+//! Completion: kinds of blocks, fields, values, arguments, names, units, marks of evidence.
 
 use aurora_compiler::schema::{self, BLOCKS, CallSchema, Default, EvalKind, FieldSchema, Type, UNITS};
 use aurora_compiler::spec::{BlockKind, Unit};
@@ -8,13 +8,13 @@ use aurora_lang::token::TokenKind;
 use camino::Utf8Path;
 
 use super::analysis::Analysis;
-use super::scope::{Known, Spot, known};
+use super::scope::{CursorPlace, KnownName, known_names};
 use super::types::{self, ValueTypes};
 use super::workspace::Workspace;
 use super::{docs, uri};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ItemKind {
+pub enum SuggestionKind {
     Keyword,
     Field,
     Word,
@@ -26,20 +26,20 @@ pub enum ItemKind {
 }
 
 #[derive(Clone, Debug)]
-pub struct Item {
+pub struct Suggestion {
     pub label: String,
-    pub kind: ItemKind,
+    pub kind: SuggestionKind,
     pub detail: String,
     pub documentation: String,
-    /// What is inserted, with `$1`, `$0` where the cursor goes.
+    /// The inserted text, with placeholders `$1`, `$0`.
     pub snippet: String,
-    /// Comes first: something is missing without it.
-    pub wanted: bool,
+    /// Whether it is required; required items come first.
+    pub required: bool,
 }
 
 /// Everything that may be written at a byte of a file, and the range that it replaces.
-pub fn complete(workspace: &mut Workspace, path: &Utf8Path, byte: usize) -> Option<(Span, Vec<Item>)> {
-    let spot = Spot::new(workspace, path, byte)?;
+pub fn complete(workspace: &mut Workspace, path: &Utf8Path, byte: usize) -> Option<(Span, Vec<Suggestion>)> {
+    let spot = CursorPlace::new(workspace, path, byte)?;
     let inside = |index: &usize| spot.tokens[*index].span.start < byte && byte <= spot.tokens[*index].span.end;
     if let Some(index) = (0..spot.tokens.len()).find(inside) {
         let token = spot.tokens[index];
@@ -58,9 +58,9 @@ pub fn complete(workspace: &mut Workspace, path: &Utf8Path, byte: usize) -> Opti
     let cursor = cursor::at(spot.text.as_str(), byte);
     let line = &spot.text.as_str()[spot.text.line_start(byte)..cursor.replaced.start];
     let analysis = workspace.analysis(path)?;
-    let place = Place {
+    let completer = Completer {
         path,
-        scope: known(&analysis, path),
+        scope: known_names(&analysis, path),
         analysis: &analysis,
         present: &cursor.present,
     };
@@ -77,34 +77,34 @@ pub fn complete(workspace: &mut Workspace, path: &Utf8Path, byte: usize) -> Opti
             _ => false,
         };
         if !is_unlikely {
-            items.extend(place.items(workspace, expected));
+            items.extend(completer.items(workspace, expected));
         }
     }
     Some((cursor.replaced, items))
 }
 
-/// A place of a file, and the names that may be used there.
-struct Place<'a> {
+/// Completes at one place of a file.
+struct Completer<'a> {
     path: &'a Utf8Path,
     analysis: &'a Analysis,
-    scope: Vec<Known>,
-    /// Names that are there already, also after the cursor, and are not offered again.
+    scope: Vec<KnownName>,
+    /// Names that are present already, before or after the cursor. They are not offered again.
     present: &'a [String],
 }
 
-impl Place<'_> {
+impl Completer<'_> {
     fn is_free(&self, name: &str) -> bool {
         !self.present.iter().any(|present| present == name)
     }
 
-    fn items(&self, workspace: &mut Workspace, expected: &Expected) -> Vec<Item> {
+    fn items(&self, workspace: &mut Workspace, expected: &Expected) -> Vec<Suggestion> {
         match expected {
             Expected::Item => top(),
             Expected::ImportPath => files(workspace, self.path, false),
             Expected::ImportName { file } => self.import_names(workspace, file).unwrap_or_default(),
             Expected::FieldName { path } => self.field_names(path),
             Expected::AfterName { path } if path.owner.keyword == "mixture" => {
-                vec![item("from", ItemKind::Keyword, "the corpora of the component", "").then("from [$0]")]
+                vec![item("from", SuggestionKind::Keyword, "the corpora of the component", "").then("from [$0]")]
             }
             // `stage cap { … }` in a profile.
             Expected::AfterName { path } if schema::kind(&path.owner.keyword).is_none() && path.names.len() == 1 => {
@@ -139,10 +139,10 @@ impl Place<'_> {
         }
     }
 
-    fn import_names(&self, workspace: &mut Workspace, file: &str) -> Option<Vec<Item>> {
+    fn import_names(&self, workspace: &mut Workspace, file: &str) -> Option<Vec<Suggestion>> {
         let full = uri::normal(&self.path.parent()?.join(file));
         let theirs = workspace.analysis(&full)?;
-        let names = known(&theirs, &full);
+        let names = known_names(&theirs, &full);
         Some(
             names
                 .iter()
@@ -152,13 +152,13 @@ impl Place<'_> {
         )
     }
 
-    fn field_names(&self, path: &FieldPath) -> Vec<Item> {
+    fn field_names(&self, path: &FieldPath) -> Vec<Suggestion> {
         match schema::kind(&path.owner.keyword) {
-            Some(BlockKind::Mixture) if path.names.is_empty() => vec![Item {
+            Some(BlockKind::Mixture) if path.names.is_empty() => vec![Suggestion {
                 snippet: "${1:name} from [${2:corpus}] weight ${3:10}%$0".to_owned(),
                 ..item(
                     "component",
-                    ItemKind::Field,
+                    SuggestionKind::Field,
                     "NAME from [CORPORA] weight PERCENTAGE",
                     schema::component().meaning,
                 )
@@ -172,21 +172,26 @@ impl Place<'_> {
         }
     }
 
-    fn path_names(&self, owner: &str, names: &[String]) -> Vec<Item> {
+    fn path_names(&self, owner: &str, names: &[String]) -> Vec<Suggestion> {
         path_key(self.analysis, self.path, &self.scope, owner, names)
     }
 
-    fn values(&self, value: &ValueTypes) -> Vec<Item> {
+    fn values(&self, value: &ValueTypes) -> Vec<Suggestion> {
         if value.is_sweep {
-            return vec![item("[…]", ItemKind::Word, "the values of the sweep", "").then("[$0]")];
+            return vec![item("[…]", SuggestionKind::Word, "the values of the sweep", "").then("[$0]")];
         }
-        let mut items: Vec<Item> = value
+        let mut items: Vec<Suggestion> = value
             .types
             .iter()
             .flat_map(|kind| self::value(kind, &self.scope))
             .collect();
         if value.unknown {
-            items.push(item("unknown", ItemKind::Keyword, "the value is not published", ""));
+            items.push(item(
+                "unknown",
+                SuggestionKind::Keyword,
+                "the value is not published",
+                "",
+            ));
         }
         let names = self
             .scope
@@ -197,33 +202,38 @@ impl Place<'_> {
     }
 }
 
-fn setting(field: &FieldSchema) -> Item {
+fn setting(field: &FieldSchema) -> Suggestion {
     let (detail, documentation) = (schema::describe(&field.kind), docs::field(field));
-    item(field.name, ItemKind::Keyword, &detail, &documentation).then(&format!("{} ", field.name))
+    item(field.name, SuggestionKind::Keyword, &detail, &documentation).then(&format!("{} ", field.name))
 }
 
-fn marks(has_sign: bool) -> Vec<Item> {
+fn marks(has_sign: bool) -> Vec<Suggestion> {
     let sign = if has_sign { "" } else { "@" };
     let marks = docs::MARKS.iter().map(|(word, argument, meaning)| {
         let label = format!("@{word}");
-        item(&label, ItemKind::Mark, &format!("{label}(\"{argument}\")"), meaning)
-            .then(&format!("{sign}{word}(\"${{1:{argument}}}\")$0"))
+        item(
+            &label,
+            SuggestionKind::Mark,
+            &format!("{label}(\"{argument}\")"),
+            meaning,
+        )
+        .then(&format!("{sign}{word}(\"${{1:{argument}}}\")$0"))
     });
     marks.collect()
 }
 
-fn item(label: &str, kind: ItemKind, detail: &str, documentation: &str) -> Item {
-    Item {
+fn item(label: &str, kind: SuggestionKind, detail: &str, documentation: &str) -> Suggestion {
+    Suggestion {
         label: label.to_owned(),
         kind,
         detail: detail.to_owned(),
         documentation: documentation.to_owned(),
         snippet: label.to_owned(),
-        wanted: false,
+        required: false,
     }
 }
 
-impl Item {
+impl Suggestion {
     fn then(self, snippet: &str) -> Self {
         Self {
             snippet: snippet.to_owned(),
@@ -232,15 +242,15 @@ impl Item {
     }
 }
 
-fn function(table: &schema::FunctionSchema) -> Item {
-    item(table.name, ItemKind::Call, table.meaning, table.example).then(&format!("{}($0)", table.name))
+fn function(table: &schema::FunctionSchema) -> Suggestion {
+    item(table.name, SuggestionKind::Call, table.meaning, table.example).then(&format!("{}($0)", table.name))
 }
 
-fn name(known: &Known) -> Item {
-    item(&known.name, ItemKind::Name, &known.keyword, &known.detail)
+fn name(known: &KnownName) -> Suggestion {
+    item(&known.name, SuggestionKind::Name, &known.keyword, &known.detail)
 }
 
-fn top() -> Vec<Item> {
+fn top() -> Vec<Suggestion> {
     let blocks = BLOCKS.iter().map(|block| {
         let keyword = block.kind.to_string();
         let mut snippet = format!("{keyword} ${{1:name}} {{\n");
@@ -251,7 +261,7 @@ fn top() -> Vec<Item> {
         snippet.push_str("  $0\n}");
         item(
             &keyword,
-            ItemKind::Keyword,
+            SuggestionKind::Keyword,
             block.meaning,
             &format!("```aur\n{}\n```", block.example),
         )
@@ -259,16 +269,16 @@ fn top() -> Vec<Item> {
     });
     let statements = docs::STATEMENTS
         .iter()
-        .map(|(word, snippet, meaning)| item(word, ItemKind::Keyword, meaning, "").then(snippet));
+        .map(|(word, snippet, meaning)| item(word, SuggestionKind::Keyword, meaning, "").then(snippet));
     blocks.chain(statements).collect()
 }
 
-fn key(field: &FieldSchema) -> Item {
-    Item {
-        wanted: field.default == Default::Required,
+fn key(field: &FieldSchema) -> Suggestion {
+    Suggestion {
+        required: field.default == Default::Required,
         ..item(
             field.name,
-            ItemKind::Field,
+            SuggestionKind::Field,
             &schema::describe(&field.kind),
             &docs::field(field),
         )
@@ -276,12 +286,14 @@ fn key(field: &FieldSchema) -> Item {
     }
 }
 
-fn value(kind: &'static Type, scope: &[Known]) -> Vec<Item> {
+fn value(kind: &'static Type, scope: &[KnownName]) -> Vec<Suggestion> {
     match kind {
-        Type::Bool => ["true", "false"].map(|word| item(word, ItemKind::Word, "", "")).into(),
+        Type::Bool => ["true", "false"]
+            .map(|word| item(word, SuggestionKind::Word, "", ""))
+            .into(),
         Type::Word(words) => words
             .iter()
-            .map(|(word, meaning)| item(word, ItemKind::Word, meaning, ""))
+            .map(|(word, meaning)| item(word, SuggestionKind::Word, meaning, ""))
             .collect(),
         Type::Call(calls) => calls.iter().map(call).collect(),
         Type::Reference(kinds) => scope
@@ -292,31 +304,31 @@ fn value(kind: &'static Type, scope: &[Known]) -> Vec<Item> {
         Type::Every(_) => vec![
             item(
                 "every",
-                ItemKind::Keyword,
-                "an interval, such as `every 10B tokens`",
+                SuggestionKind::Keyword,
+                "an interval such as `every 10B tokens`",
                 "",
             )
             .then("every $0"),
         ],
         Type::List { of, .. } => {
-            let mut all = vec![item("[…]", ItemKind::Word, &schema::describe(kind), "").then("[$0]")];
-            // Names are offered at once: the list around them is easily added.
-            all.extend(value(of, scope).into_iter().map(|inner| Item {
+            let mut all = vec![item("[…]", SuggestionKind::Word, &schema::describe(kind), "").then("[$0]")];
+            // The elements are offered too, in a list.
+            all.extend(value(of, scope).into_iter().map(|inner| Suggestion {
                 label: format!("[{}]", inner.label),
                 snippet: format!("[{}]", inner.snippet),
                 ..inner
             }));
             all
         }
-        Type::Text(_) => vec![item("\"…\"", ItemKind::Word, &schema::describe(kind), "").then("\"$0\"")],
-        Type::Nothing => vec![item("none", ItemKind::Word, "deliberately not set", "")],
+        Type::Text(_) => vec![item("\"…\"", SuggestionKind::Word, &schema::describe(kind), "").then("\"$0\"")],
+        Type::Nothing => vec![item("none", SuggestionKind::Word, "not set, on purpose", "")],
         Type::OneOf(all) => all.iter().flat_map(|kind| value(kind, scope)).collect(),
         Type::Integer { .. } | Type::Decimal { .. } | Type::Percent { .. } | Type::Quantity { .. } => Vec::new(),
     }
 }
 
-/// A call with the arguments that it cannot do without.
-fn call(call: &'static CallSchema) -> Item {
+/// A call with its required arguments.
+fn call(call: &'static CallSchema) -> Suggestion {
     let required = call.all().filter(|field| field.default == Default::Required);
     let parts: Vec<String> = required
         .enumerate()
@@ -330,10 +342,10 @@ fn call(call: &'static CallSchema) -> Item {
     } else {
         parts.join(", ")
     };
-    item(call.name, ItemKind::Call, call.meaning, &docs::call(call)).then(&format!("{}({inner})", call.name))
+    item(call.name, SuggestionKind::Call, call.meaning, &docs::call(call)).then(&format!("{}({inner})", call.name))
 }
 
-fn units(types: &[&'static Type]) -> Vec<Item> {
+fn units(types: &[&'static Type]) -> Vec<Suggestion> {
     let wanted: Vec<Unit> = types
         .iter()
         .filter_map(|kind| match kind {
@@ -350,11 +362,11 @@ fn units(types: &[&'static Type]) -> Vec<Item> {
     let points = types.is_empty().then_some("pp");
     fitting
         .chain(points)
-        .map(|unit| item(unit, ItemKind::Unit, &docs::unit(unit), ""))
+        .map(|unit| item(unit, SuggestionKind::Unit, &docs::unit(unit), ""))
         .collect()
 }
 
-fn files(workspace: &mut Workspace, path: &Utf8Path, quoted: bool) -> Vec<Item> {
+fn files(workspace: &mut Workspace, path: &Utf8Path, quoted: bool) -> Vec<Suggestion> {
     let Some(folder) = path.parent() else { return Vec::new() };
     let below = |file: &Utf8Path| file.strip_prefix(folder).ok().map(ToString::to_string);
     let above = |file: &Utf8Path| {
@@ -370,18 +382,24 @@ fn files(workspace: &mut Workspace, path: &Utf8Path, quoted: bool) -> Vec<Item> 
     let quote = |file: String| if quoted { file } else { format!("\"{file}\"") };
     others
         .into_iter()
-        .map(|file| item(&quote(file), ItemKind::File, "", ""))
+        .map(|file| item(&quote(file), SuggestionKind::File, "", ""))
         .collect()
 }
 
-/// Names behind the dots of a path such as `stage.cap.learning_rate.peak`.
-fn path_key(analysis: &Analysis, file: &Utf8Path, scope: &[Known], owner: &str, path: &[String]) -> Vec<Item> {
+/// The names that may follow the dots of a path such as `stage.cap.learning_rate.peak`.
+fn path_key(
+    analysis: &Analysis,
+    file: &Utf8Path,
+    scope: &[KnownName],
+    owner: &str,
+    path: &[String],
+) -> Vec<Suggestion> {
     let path: Vec<&str> = path.iter().map(String::as_str).collect();
     match path.as_slice() {
         [] => {
             let kinds = BLOCKS.iter().filter(|block| block.kind != BlockKind::Expect);
-            let mut all: Vec<Item> = kinds
-                .map(|block| item(&block.kind.to_string(), ItemKind::Keyword, block.meaning, ""))
+            let mut all: Vec<Suggestion> = kinds
+                .map(|block| item(&block.kind.to_string(), SuggestionKind::Keyword, block.meaning, ""))
                 .collect();
             all.extend(
                 scope
@@ -391,7 +409,8 @@ fn path_key(analysis: &Analysis, file: &Utf8Path, scope: &[Known], owner: &str, 
             );
             if owner == "sweep" {
                 all.push(
-                    item("zip", ItemKind::Keyword, "paths that change together", "").then("zip ${1:name} {\n  $0\n}"),
+                    item("zip", SuggestionKind::Keyword, "paths that change together", "")
+                        .then("zip ${1:name} {\n  $0\n}"),
                 );
             }
             all
@@ -417,7 +436,7 @@ fn path_key(analysis: &Analysis, file: &Utf8Path, scope: &[Known], owner: &str, 
     }
 }
 
-/// The block of a kind that a name stands for in a file.
+/// The entries of the block with a kind and a name.
 fn entries<'a>(analysis: &'a Analysis, file: &Utf8Path, kind: &str, name: &str) -> Vec<&'a Entry> {
     let Some((index, _)) = analysis.file(file) else {
         return Vec::new();
@@ -438,18 +457,18 @@ fn entries<'a>(analysis: &'a Analysis, file: &Utf8Path, kind: &str, name: &str) 
     }
 }
 
-fn components(analysis: &Analysis, file: &Utf8Path, mixture: &str) -> Vec<Item> {
+fn components(analysis: &Analysis, file: &Utf8Path, mixture: &str) -> Vec<Suggestion> {
     let names = entries(analysis, file, "mixture", mixture)
         .into_iter()
         .filter_map(|entry| match entry {
-            Entry::Component(component) => Some(item(&component.name.text, ItemKind::Name, "component", "")),
+            Entry::Component(component) => Some(item(&component.name.text, SuggestionKind::Name, "component", "")),
             _ => None,
         });
     names.collect()
 }
 
-/// Names of a metric: after which stage, which eval, which number, of which set.
-fn metric(analysis: &Analysis, file: &Utf8Path, scope: &[Known], path: &[String]) -> Vec<Item> {
+/// The names of a metric: stage or model, eval, metric, set.
+fn metric(analysis: &Analysis, file: &Utf8Path, scope: &[KnownName], path: &[String]) -> Vec<Suggestion> {
     let of_kinds = |kinds: &[BlockKind]| {
         scope
             .iter()
@@ -490,7 +509,7 @@ fn metric(analysis: &Analysis, file: &Utf8Path, scope: &[Known], path: &[String]
                     "pass@" => fields("eval", eval, "k").iter().map(|k| format!("pass@{k}")).collect(),
                     metric => vec![metric.to_owned()],
                 });
-            names.map(|name| item(&name, ItemKind::Word, &kind, "")).collect()
+            names.map(|name| item(&name, SuggestionKind::Word, &kind, "")).collect()
         }
         [_, eval, _] => {
             let corpora = fields("eval", eval, "data");
@@ -500,7 +519,9 @@ fn metric(analysis: &Analysis, file: &Utf8Path, scope: &[Known], path: &[String]
                 .collect();
             sets.sort();
             sets.dedup();
-            sets.iter().map(|set| item(set, ItemKind::Word, "set", "")).collect()
+            sets.iter()
+                .map(|set| item(set, SuggestionKind::Word, "set", ""))
+                .collect()
         }
         _ => Vec::new(),
     }

@@ -1,4 +1,4 @@
-//! The place that a request is about: a file, its tokens, and the names that it may use.
+//! The place of a request in a file, and the names that may be used there.
 
 use std::rc::Rc;
 
@@ -13,21 +13,21 @@ use super::analysis::Analysis;
 use super::text::Text;
 use super::workspace::Workspace;
 
-/// A byte of a file.
-pub struct Spot {
+/// A place of a file, with the tokens of the file.
+pub struct CursorPlace {
     pub text: Rc<Text>,
     pub tokens: Vec<Token>,
     pub byte: usize,
 }
 
-impl Spot {
+impl CursorPlace {
     pub fn new(workspace: &mut Workspace, path: &Utf8Path, byte: usize) -> Option<Self> {
         let text = workspace.text(path)?;
         let tokens = tokens(text.as_str());
         Some(Self { text, tokens, byte })
     }
 
-    /// The token at the byte: a word rather than the sign before it.
+    /// The token at the byte. At the border of two tokens, a word or number comes before punctuation.
     pub fn token(&self) -> Option<usize> {
         let holds = |token: &Token| token.span.start <= self.byte && self.byte <= token.span.end;
         let mut touching = (0..self.tokens.len()).filter(|&index| holds(&self.tokens[index]));
@@ -50,9 +50,9 @@ impl Spot {
     }
 }
 
-/// A name that may be used in a file.
+/// A declared name that a file may use.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Known {
+pub struct KnownName {
     pub name: String,
     /// `stage`, `let`, …
     pub keyword: String,
@@ -60,18 +60,18 @@ pub struct Known {
     pub detail: String,
 }
 
-/// Every name that a file may use, those of blocks that cannot be read included.
-pub fn known(analysis: &Analysis, path: &Utf8Path) -> Vec<Known> {
+/// Every name that a file may use, including those of blocks with syntax errors.
+pub fn known_names(analysis: &Analysis, path: &Utf8Path) -> Vec<KnownName> {
     let Some((index, file)) = analysis.file(path) else {
         return Vec::new();
     };
-    let mut all: Vec<Known> = analysis.bundle.in_scope(index).iter().map(of).collect();
+    let mut all: Vec<KnownName> = analysis.bundle.in_scope(index).iter().map(of).collect();
     all.extend(
         file.parsed
             .broken
             .iter()
             .filter(|heading| !heading.name.is_empty())
-            .map(|heading| Known {
+            .map(|heading| KnownName {
                 name: heading.name.clone(),
                 keyword: heading.keyword.clone(),
                 detail: String::new(),
@@ -82,19 +82,19 @@ pub fn known(analysis: &Analysis, path: &Utf8Path) -> Vec<Known> {
     all
 }
 
-fn of(declared: &Declared<'_>) -> Known {
+fn of(declared: &Declared<'_>) -> KnownName {
     let detail = match declared.what {
         What::Block(block) => block.documentation.first().cloned().unwrap_or_default(),
         What::Let(value) | What::Param { value, .. } => aurora_lang::format::value(value),
     };
-    Known {
+    KnownName {
         name: declared.name.text.clone(),
         keyword: declared.what.keyword().to_owned(),
         detail: detail.trim().to_owned(),
     }
 }
 
-impl Known {
+impl KnownName {
     pub fn kind(&self) -> Option<BlockKind> {
         schema::kind(&self.keyword)
     }

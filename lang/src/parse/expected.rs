@@ -58,7 +58,7 @@ pub(super) fn diagnostic(error: &Error<Rule>, text: &str, tokens: &[Token], chun
         format!("expected {expected}, found {found_text}")
     };
     let label = if expected.is_empty() {
-        "this does not belong here".to_owned()
+        "unexpected".to_owned()
     } else {
         format!("expected {expected}")
     };
@@ -86,7 +86,7 @@ fn hint(found: &str, expected: &[&str]) -> Option<&'static str> {
         "=" if expected.contains(&"a field") => Some("the field before this one has no value"),
         "=" if expected.iter().any(|name| name.contains('<')) => Some("a gate compares with `<`, `<=`, `>` or `>=`"),
         "{" if expected.contains(&"`=`") => Some("a block inside a profile is written `stage cap { … }`"),
-        "weight" | "max_epochs" => Some("a line of a mixture is `NAME from [CORPORA] weight SHARE max_epochs N`"),
+        "weight" | "max_epochs" => Some("a component is `NAME from [CORPORA] weight PERCENTAGE max_epochs N`"),
         ":" => Some("a field is written `name = value`"),
         "#" => Some("a comment starts with `//`"),
         "'" => Some("a text is written in double quotes: `\"text\"`"),
