@@ -13,9 +13,9 @@ use aurora_runtime::job::Recompute;
 
 use tch::{Kind, Tensor};
 
-use super::network::PassContext;
 use super::ops::Rotary;
 use super::parameter_map::HeadArrangement;
+use super::pass_context::PassContext;
 use super::positions::Positions;
 use super::views::Weights;
 use super::workspace::{Attended, Workspace};
