@@ -144,11 +144,22 @@ pub struct EvalSetPaths {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TaskPaths {
-    /// Name and path of each source file.
-    pub files: Vec<(String, Utf8PathBuf)>,
+    pub files: Vec<ItemFile>,
     pub tokenizer: Utf8PathBuf,
     /// End-of-document id: ends an answer, and precedes an empty prompt.
     pub end_of_document: u32,
+}
+
+/// A file of an eval's items.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ItemFile {
+    /// What the names of its items begin with, where an eval has several sources or archives: `SOURCE/`, `ARCHIVE/`, or both.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub prefix: String,
+    /// Its name in the source.
+    pub name: String,
+    pub path: Utf8PathBuf,
 }
 
 /// `scores.json` of an eval node.

@@ -66,7 +66,7 @@ fn read_trace(folder: &Utf8Path, world: usize) -> std::io::Result<Traced> {
             traced.trace.extend([serde_json::from_str(&line?)?]);
         }
     }
-    for line in read_to_string(folder.join(crate::checkpoint::TRAIL))?.lines() {
+    for line in read_to_string(folder.join(crate::checkpoint::STEP_LOG))?.lines() {
         traced.step_log.push(serde_json::from_str(line)?);
     }
     Ok(traced)

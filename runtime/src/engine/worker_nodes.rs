@@ -15,7 +15,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 
 use super::workers::WorkerPool;
 use super::{Outcome, Run, RunError, RunEvent};
-use crate::checkpoint::TRAIL;
+use crate::checkpoint::STEP_LOG;
 use crate::data::tokenizer::{TokenizerMeta, TokensMeta};
 use crate::errors::chain;
 use crate::job::{
@@ -304,13 +304,9 @@ impl Session<'_, '_> {
         let Some(tokenizer) = results.input(id, &Role::Tokenizer) else {
             return Ok(None);
         };
-        let mut files = Vec::new();
-        for source in results.inputs(id, &Role::Items) {
-            files.extend(results.files(source)?);
-        }
         let meta: TokenizerMeta = results.json(tokenizer, "meta.json")?;
         Ok(Some(TaskPaths {
-            files,
+            files: results.item_files(id)?,
             tokenizer: results.file(tokenizer, "tokenizer.json")?,
             end_of_document: meta.end_of_document_id,
         }))
@@ -423,8 +419,8 @@ impl Session<'_, '_> {
         let Some(before) = self.run.results.input(id, &Role::ResumesFrom) else {
             return Ok(());
         };
-        let earlier = self.run.results.file(before, TRAIL)?;
-        prepend_steps(&earlier, &out.join(TRAIL))
+        let earlier = self.run.results.file(before, STEP_LOG)?;
+        prepend_steps(&earlier, &out.join(STEP_LOG))
             .map_err(|error| self.run.fail(id, format!("cannot write its step log: {error}")))
     }
 

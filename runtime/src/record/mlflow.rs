@@ -99,7 +99,7 @@ impl Server<'_> {
             let done = (number * BATCH + batch.len()) as u64;
             self.watch.report(done, Some(total), Unit::Samples);
         }
-        let status = match facts.standing() {
+        let status = match facts.state() {
             "finished" => "FINISHED",
             "running" => "RUNNING",
             "stopped" | "interrupted" => "KILLED",

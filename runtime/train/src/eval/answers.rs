@@ -14,7 +14,6 @@ use aurora_runtime::data::encoder::Encoder;
 use aurora_runtime::data::random::Key;
 use aurora_runtime::data::tokenizer;
 use aurora_runtime::job::{EvalJob, Scores, TaskPaths};
-use aurora_runtime::source::archive::InputFile;
 use aurora_runtime::task::{self, Answer, Item, ItemResult, Request};
 use tch::Tensor;
 
@@ -53,12 +52,7 @@ impl EvalTask {
                 "the tokenizer has {found} entries, the model {vocabulary}"
             )));
         }
-        let file = |(name, path): &(String, camino::Utf8PathBuf)| InputFile {
-            name: name.clone(),
-            path: path.clone(),
-        };
-        let files: Vec<InputFile> = paths.files.iter().map(file).collect();
-        let items = task::items(fields, &files)?;
+        let items = task::items(fields, &paths.files)?;
         let window = job.fields.window as usize;
         let end = paths.end_of_document;
         let requests = task::requests(fields, &items, &encoder, end, window)?;

@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::{self, JoinHandle};
 
-use aurora_runtime::checkpoint::{CheckpointError, Run, STATE, TRAIL, TensorInfo, write_part};
+use aurora_runtime::checkpoint::{CheckpointError, Run, STATE, STEP_LOG, TensorInfo, write_part};
 use aurora_runtime::job;
 use camino::{Utf8Path, Utf8PathBuf};
 
@@ -104,7 +104,7 @@ impl Snapshot {
         if let Some((state, step_log)) = &self.state {
             let mut state = serde_json::to_string(state).expect("numbers are JSON");
             state.push('\n');
-            for (name, text) in [(STATE, state), (TRAIL, step_log.text())] {
+            for (name, text) in [(STATE, state), (STEP_LOG, step_log.text())] {
                 let path = out.join(name);
                 let put = |path: &Utf8Path| -> io::Result<()> {
                     let mut file = File::create(path)?;

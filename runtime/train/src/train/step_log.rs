@@ -20,7 +20,7 @@ impl StepLog {
     /// # Errors
     /// [`TrainError::StateSyntax`] or [`TrainError::State`] if it does not.
     pub fn resume(text: &str, first: u64, done: u64) -> Result<Self, TrainError> {
-        let file = aurora_runtime::checkpoint::TRAIL;
+        let file = aurora_runtime::checkpoint::STEP_LOG;
         let damaged = |problem: String| TrainError::State { file, problem };
         let mut expected = first;
         let mut lines = Vec::new();

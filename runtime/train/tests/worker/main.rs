@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use aurora_compiler::fields::{Asks, Contract, Numerics, OptimizerState, Piece, Precision, TaskFields};
 use aurora_runtime::job::{
-    CheckpointState, DocumentScore, EvalJob, Event, NodeFiles, Placement, Recompute, Scores, StepLogLine, TaskPaths,
-    TraceJob, TrainJob, WorkerCommand,
+    CheckpointState, DocumentScore, EvalJob, Event, ItemFile, NodeFiles, Placement, Recompute, Scores, StepLogLine,
+    TaskPaths, TraceJob, TrainJob, WorkerCommand,
 };
 use aurora_runtime::trace::Entry;
 use aurora_train::worker::Arguments;
@@ -334,7 +334,11 @@ fn answers_do_not_depend_on_threads_or_other_items(world: &World) {
             asks: asks.clone(),
         });
         job.task = Some(TaskPaths {
-            files: vec![("x.jsonl".to_owned(), file.to_owned())],
+            files: vec![ItemFile {
+                prefix: String::new(),
+                name: "x.jsonl".to_owned(),
+                path: file.to_owned(),
+            }],
             tokenizer: tokenizer.clone(),
             end_of_document: 0,
         });

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use aurora_compiler::fields::OptimizerState;
-use aurora_runtime::checkpoint::TRAIL;
+use aurora_runtime::checkpoint::STEP_LOG;
 use aurora_runtime::errors::chain;
 use aurora_runtime::job::{Event, StepLogLine, StepMetrics, TrainJob};
 
@@ -217,7 +217,7 @@ impl Session {
             }
             state.load_moments(files)?;
             state.updates = at.updates;
-            let step_log = StepLog::resume(&read_text(files, TRAIL)?, job.first_step, at.step)?;
+            let step_log = StepLog::resume(&read_text(files, STEP_LOG)?, job.first_step, at.step)?;
             return Ok((state, at.step, step_log));
         }
         if !reset {

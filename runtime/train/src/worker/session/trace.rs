@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, Write};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use aurora_runtime::checkpoint::{CheckpointError, TRAIL};
+use aurora_runtime::checkpoint::{CheckpointError, STEP_LOG};
 use aurora_runtime::job::{Event, TraceJob};
 use aurora_runtime::trace::{Entry, Operation};
 use camino::Utf8Path;
@@ -50,7 +50,7 @@ impl Session {
         };
         write(&path, &recorder.take()).map_err(failed)?;
         if self.rank == 0 {
-            std::fs::write(job.out.join(TRAIL), step_log.text()).map_err(failed)?;
+            std::fs::write(job.out.join(STEP_LOG), step_log.text()).map_err(failed)?;
         }
         self.events.send(&Event::Finished { node: job.node.clone() });
         Ok(CommandEnd::Done)
