@@ -1,11 +1,8 @@
 //! Printing: JSON documents, tables, diagnostics.
 
-<<<<<<< HEAD
 pub use aurora_compiler::text::grouped;
-=======
 use std::io::{self, IsTerminal};
 
->>>>>>> c-cli
 use aurora_lang::diagnostics::{Diagnostic, Source, render_text, to_json};
 
 use crate::failure::Failure;

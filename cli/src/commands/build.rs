@@ -122,13 +122,8 @@ fn print_facts(spec: &Spec, graph: &Graph) -> io::Result<()> {
             grouped(plan.steps),
             grouped(plan.tokens_per_step()),
             grouped(plan.steps * plan.tokens_per_step()),
-<<<<<<< HEAD
             plan.checkpoints().len()
-        );
-=======
-            plan.checkpoints.len()
         )?;
->>>>>>> c-cli
     }
     outln!("evals: {evals} in all\n")?;
     Ok(())
