@@ -24,7 +24,9 @@ fn main() -> ExitCode {
         Rank::from_environment().run(&arguments[2]);
         return ExitCode::SUCCESS;
     }
-    let arguments = libtest_mimic::Arguments::from_args();
+    let mut arguments = libtest_mimic::Arguments::from_args();
+    // Each test starts up to four processes and measures timeouts.
+    arguments.test_threads.get_or_insert(1);
     let tests: [(&str, fn(&World)); 11] = [
         ("bytes_are_right", bytes_are_right),
         ("the_two_directions_are_independent", the_two_directions_are_independent),
