@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use aurora_lang::ast::{Block, Body, Entry, Field, Name, StatementKind};
 use aurora_lang::diagnostics::{Code, Diagnostic, sort};
+use aurora_lang::keywords::STATEMENTS;
+use aurora_lang::parse::Heading;
 
 use super::names::{Names, Target};
 use super::references::{references, words};
@@ -21,7 +23,7 @@ pub(crate) struct Flat {
     pub profiles: Vec<Block>,
     pub sweeps: Vec<Sweep>,
     /// Keyword and name of each block that could not be read.
-    pub broken: Vec<(String, String)>,
+    pub broken: Vec<Heading>,
 }
 
 /// Changes of values that the blocks have.
@@ -87,8 +89,7 @@ impl Bundle {
     /// As [`flatten`](Self::flatten), and what could be joined in spite of errors.
     pub(crate) fn join(&self, choice: &Choice<'_>) -> (Flat, Option<Vec<Diagnostic>>) {
         let mut errors: Vec<Diagnostic> = self.errors.clone();
-        let is_broken =
-            |(keyword, _): &(String, String)| matches!(keyword.as_str(), "import" | "extends" | "let" | "param");
+        let is_broken = |heading: &Heading| STATEMENTS.contains(&heading.keyword.as_str());
         let incomplete = self.files.iter().any(|file| file.parsed.broken.iter().any(is_broken));
         let chain = self.chain(&mut errors);
         let mut names = Names::of(self);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use aurora_lang::ast::{Quoted, Span, StatementKind};
 use aurora_lang::diagnostics::{Code, Diagnostic, Sources};
-use aurora_lang::parse::{Seen, parse_again};
+use aurora_lang::parse::{Previous, parse};
 
 use super::remote;
 use super::{Bundle, Loaded, MOST_FILES};
@@ -13,11 +13,11 @@ pub(super) fn load(
     name: &str,
     text: &str,
     read: &mut dyn FnMut(&str) -> Result<String, String>,
-    seen: Option<&mut Seen>,
+    previous: Option<&Bundle>,
 ) -> Bundle {
     let mut loading = Loading {
         read,
-        seen,
+        previous,
         bundle: Bundle {
             sources: Sources::default(),
             files: Vec::new(),
@@ -33,7 +33,7 @@ pub(super) fn load(
 
 struct Loading<'r> {
     read: &'r mut dyn FnMut(&str) -> Result<String, String>,
-    seen: Option<&'r mut Seen>,
+    previous: Option<&'r Bundle>,
     bundle: Bundle,
     /// Files by name; none for one that could not be read.
     known: BTreeMap<String, Option<usize>>,
@@ -41,10 +41,10 @@ struct Loading<'r> {
     open: Vec<String>,
 }
 
-impl Loading<'_> {
+impl<'r> Loading<'r> {
     fn file(&mut self, name: &str, text: &str) -> usize {
         let start = self.bundle.sources.add(name, text);
-        let parsed = parse_again(self.bundle.sources.text(), start, self.seen.as_deref_mut());
+        let parsed = parse(text, self.previous(name)).moved(start);
         let index = self.bundle.files.len();
         self.known.insert(name.to_owned(), Some(index));
         let paths: Vec<Option<Quoted>> = parsed
@@ -69,6 +69,16 @@ impl Loading<'_> {
         self.open.pop();
         self.bundle.files[index].targets = targets;
         index
+    }
+
+    /// The same file in the earlier version of the bundle.
+    fn previous(&self, name: &str) -> Option<Previous<'r>> {
+        let bundle = self.previous?;
+        let index = bundle.file_names().position(|known| known == name)?;
+        Some(Previous {
+            text: bundle.sources.text(),
+            parsed: &bundle.files[index].parsed,
+        })
     }
 
     fn import(&mut self, from: &str, path: &Quoted) -> Option<usize> {

@@ -22,7 +22,7 @@ pub use sweep::slug;
 
 use aurora_lang::ast::{Field, Span};
 use aurora_lang::diagnostics::{Code, Diagnostic, Sources};
-use aurora_lang::parse::{Parsed, Seen, parse_field_from};
+use aurora_lang::parse::{Parsed, parse_field};
 
 use crate::spec::Cause;
 
@@ -59,20 +59,20 @@ pub struct Choice<'a> {
 }
 
 impl Bundle {
-    /// Reads a spec and every file that it imports. `read` is given paths that start where `name` does, and returns a
-    /// file's text or why it cannot be read.
+    /// Parses a spec and every file that it imports. `read` returns the text of a file, or why it cannot be read; its
+    /// path is relative to the same folder as `name`.
     pub fn read(name: &str, text: &str, read: &mut dyn FnMut(&str) -> Result<String, String>) -> Self {
         load::load(name, text, read, None)
     }
 
-    /// As [`read`](Self::read); blocks that have been seen before are not read again.
+    /// As [`read`](Self::read), without parsing the blocks again that an earlier version of the bundle has as well.
     pub fn read_again(
         name: &str,
         text: &str,
         read: &mut dyn FnMut(&str) -> Result<String, String>,
-        seen: &mut Seen,
+        previous: &Self,
     ) -> Self {
-        load::load(name, text, read, Some(seen))
+        load::load(name, text, read, Some(previous))
     }
 
     /// A spec that imports nothing.
@@ -83,7 +83,7 @@ impl Bundle {
     /// Sets a parameter or a value, as `--set PATH=VALUE` does.
     pub fn set(&mut self, assignment: &str) {
         let start = self.sources.add("--set", assignment);
-        match parse_field_from(self.sources.text(), start) {
+        match parse_field(assignment, start) {
             Ok(field) => self.settings.push(field),
             Err(found) => self.errors.extend(found.into_iter().map(|fault| {
                 let mut again = Diagnostic::new(Code::BAD_SETTING, fault.message);

@@ -12,9 +12,9 @@ use aurora_lang::diagnostics::{Code, Diagnostic};
 use rust_decimal::Decimal;
 
 use super::Bundle;
-use crate::exact::decimal;
 use crate::names::suggest;
-use crate::schema::{self, CallSchema, Type, written_unit};
+use crate::number::{Counted, counted, decimal};
+use crate::schema::{self, CallSchema, Type};
 use crate::spec::Unit;
 
 /// A block or a line (`let`, `param`): the number of its file, and its own number there.
@@ -505,27 +505,14 @@ impl Form {
             ValueKind::Call(_) => Self::Other("a call"),
             ValueKind::Every(_) => Self::Other("an interval"),
             ValueKind::Number(number) => {
-                let suffix: u64 = match number.suffix {
-                    None => 1,
-                    Some('K') => 1_000,
-                    Some('M') => 1_000_000,
-                    Some('B') => 1_000_000_000,
-                    Some(_) => 1_000_000_000_000,
+                let (factor, counts) = match counted(number) {
+                    Some(Counted::Plain) => (1, Counts::Nothing),
+                    Some(Counted::Percent) => (1, Counts::Percent),
+                    Some(Counted::Points) => (1, Counts::Points),
+                    Some(Counted::Unit(unit)) => (unit.factor, Counts::Unit(unit.unit)),
+                    None => return Self::Other("a number of an unknown unit"),
                 };
-                let unit = number.unit.as_ref().map(|unit| unit.text.as_str());
-                let (factor, counts) = match (unit, number.percent) {
-                    (None, false) => (1, Counts::Nothing),
-                    (None, true) => (1, Counts::Percent),
-                    (Some("pp"), false) => (1, Counts::Points),
-                    (Some(unit), _) => match written_unit(unit) {
-                        Some(unit) => (unit.factor, Counts::Unit(unit.unit)),
-                        None => return Self::Other("a number of an unknown unit"),
-                    },
-                };
-                let value = decimal(&number.digits)
-                    .and_then(|value| value.checked_mul(suffix.into()))
-                    .and_then(|value| value.checked_mul(factor.into()));
-                match value {
+                match decimal(number).and_then(|value| value.checked_mul(factor.into())) {
                     Some(value) => Self::Number(value.normalize(), counts),
                     None => Self::Other("a number out of reach"),
                 }

@@ -184,10 +184,7 @@ fn metrics_of_gates() {
             "forgetting",
             "mean",
             "worst",
-            "gap",
-            "@published",
-            "@inferred",
-            "@assumed"
+            "gap"
         ]
     );
     assert_eq!(added("\nexpect e { trend(second.|"), ["held_out"]);

@@ -48,7 +48,7 @@ fn snippets_are_blocks_that_parse() {
             .filter_map(Value::as_str)
             .collect();
         let text = plain(&lines.join("\n"));
-        let errors = aurora_lang::parse(&text).errors;
+        let errors = aurora_lang::parse(&text, None).errors;
         assert!(errors.is_empty(), "{name}: {errors:?}\n{text}");
     }
 }

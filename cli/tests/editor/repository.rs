@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use aurora_lang::tokens::TokenKind;
+use aurora_lang::token::{TokenKind, tokens};
 use serde_json::json;
 
 use crate::client::{Editor, position};
@@ -44,7 +44,7 @@ fn the_specs_of_the_repository_are_sound_and_every_word_answers() {
         let found = editor.open_file(file);
         assert!(found.iter().all(|fault| fault["severity"] != 1), "{file}: {found:?}");
         let uri = editor.uri(file);
-        let tokens = aurora_lang::tokens(text);
+        let tokens = tokens(text);
         for (index, token) in tokens
             .iter()
             .enumerate()

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use aurora_lang::tokens::TokenKind;
+use aurora_lang::token::{TokenKind, tokens};
 use tree_sitter::{Language, Node, Parser, Query, QueryCursor, StreamingIterator};
 
 fn root() -> PathBuf {
@@ -92,7 +92,7 @@ fn every_spec_is_read_without_an_error() {
             .map(|error| (error.start_position(), &text[error.byte_range()]));
         assert!(!tree.root_node().has_error(), "{}: {first:?}", path.display());
         // It sees the blocks that the parser sees.
-        let parsed = aurora_lang::parse(&text).file;
+        let parsed = aurora_lang::parse(&text, None).file;
         let mut blocks = Vec::new();
         let root = tree.root_node();
         blocks.extend(
@@ -141,7 +141,7 @@ fn highlights_colour_every_word() {
         while let Some((found, index)) = captures.next() {
             coloured.push(found.captures()[*index].node.byte_range());
         }
-        for token in aurora_lang::tokens(&text) {
+        for token in tokens(&text) {
             let is_coloured = coloured
                 .iter()
                 .any(|range| range.start <= token.span.start && token.span.end <= range.end);
