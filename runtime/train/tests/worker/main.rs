@@ -447,7 +447,7 @@ fn errors_name_their_cause(world: &World) {
     let text = fail(&|job| job.optimizer_state = OptimizerState::Keep);
     assert_eq!(
         text,
-        "cannot use the checkpoint: the checkpoint has no file `optimizer/embeddings.safetensors`"
+        "cannot use the checkpoint: the checkpoint does not have a file `optimizer/embeddings.safetensors`"
     );
     let text = fail(&|job| {
         job.start.files.remove("weights/layer.001.safetensors");
