@@ -454,7 +454,7 @@ fn errors_name_their_cause(world: &World) {
     });
     assert_eq!(
         text,
-        "cannot use the checkpoint: the checkpoint has no file `weights/layer.001.safetensors`"
+        "cannot use the checkpoint: the checkpoint does not have a file `weights/layer.001.safetensors`"
     );
     let damaged = world.path("damaged");
     std::fs::write(&damaged, b"not a checkpoint").unwrap();
