@@ -280,7 +280,7 @@ impl Done {
     }
 
     #[track_caller]
-    pub fn says(&self, text: &str) {
+    pub fn prints(&self, text: &str) {
         let all = self.out() + &self.err();
         assert!(all.contains(text), "`{text}` is not in:\n{all}");
     }

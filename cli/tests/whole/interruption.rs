@@ -65,9 +65,9 @@ fn told_to_stop_it_saves_and_exits_with_75() {
     assert!(told.success());
     assert_eq!(child.wait().expect("the run ends").code(), Some(75));
     project.aurora(&["verify"]).exits(0);
-    project.aurora(&["plan", "specs/small.aur"]).says("goes on from step");
+    project.aurora(&["plan", "specs/small.aur"]).prints("goes on from step");
     let done = project.run();
-    done.says("resuming cap@200 at step");
+    done.prints("resuming cap@200 at step");
     assert_eq!(project.results(), undisturbed.results());
 }
 

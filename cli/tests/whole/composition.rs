@@ -84,7 +84,7 @@ fn imports_stay_in_the_project() {
     let done = project.aurora(&["check", "specs/reach.aur"]);
     done.exits(1);
     assert!(done.err().contains("E0220"), "{}", done.err());
-    assert!(done.err().contains("outside of the project"), "{}", done.err());
+    assert!(done.err().contains("outside the project"), "{}", done.err());
 }
 
 #[test]
@@ -133,7 +133,7 @@ fn guesses_are_made_only_where_that_is_asked_for() {
     fixed.exits(1);
     assert_eq!(project.read("specs/small.aur"), broken, "nothing is edited");
     for left in ["`16` → `16 tokens`", "`layer` → `layers`"] {
-        fixed.says(&format!(
+        fixed.prints(&format!(
             "{left}  (may mean something else: left; `--unsafe-fixes` makes it)"
         ));
     }
@@ -153,7 +153,7 @@ fn guesses_are_made_only_where_that_is_asked_for() {
     assert_eq!(fix["artifactChanges"][0]["artifactLocation"]["uri"], "specs/small.aur");
     let fixed = project.aurora(&["check", "specs/small.aur", "--fix", "--unsafe-fixes"]);
     fixed.exits(1);
-    fixed.says("`layers` is set twice");
+    fixed.prints("`layers` is set twice");
     assert!(project.read("specs/small.aur").contains("budget        = 16 tokens"));
     project.aurora(&["check", "specs/small.aur", "--unsafe-fixes"]).exits(2);
 }

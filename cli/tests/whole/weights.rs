@@ -67,7 +67,7 @@ fn what_was_exported_is_started_from_with_the_same_bits() {
     project.run();
     let exported = project.aurora(&["export", "hf", "small/cat", "data/hf"]);
     exported.exits(0);
-    exported.says("parameters of small/cat@8");
+    exported.prints("parameters of small/cat@8");
     let card = project.read("data/hf/README.md");
     let lock = blake3_of(&project.read("lockfiles/small.lock"));
     for part in [
@@ -81,7 +81,7 @@ fn what_was_exported_is_started_from_with_the_same_bits() {
     // Imported without a spec, and exported again: the same model.
     project
         .aurora(&["import", "hf", "data/hf", "imported"])
-        .says("weights         = safetensors(SOURCE)");
+        .prints("weights         = safetensors(SOURCE)");
     project.aurora(&["export", "hf", "imported", "again"]).exits(0);
     let without_card = |folder: &str| {
         bytes(&project, folder)
@@ -95,8 +95,8 @@ fn what_was_exported_is_started_from_with_the_same_bits() {
     project.write("specs/next.aur", &continued());
     let done = project.aurora(&["run", "specs/next.aur", "--progress", "plain"]);
     done.exits(0);
-    done.says("gate chosen: holds");
-    done.says("accuracy_norm");
+    done.prints("gate chosen: holds");
+    done.prints("accuracy_norm");
     let score = |checkpoint: &str, eval: &str| {
         let done = project.aurora(&["eval", checkpoint, eval, "--json", "--progress", "none"]);
         done.exits(0);
@@ -152,7 +152,7 @@ fn what_is_no_checkpoint_is_said() {
     let refused = |arguments: &[&str], said: &str| {
         let done = project.aurora(arguments);
         done.exits(1);
-        done.says(said);
+        done.prints(said);
     };
     refused(
         &["export", "hf", "small/cat", "out"],

@@ -2,7 +2,7 @@
 
 use crate::project::Project;
 
-const SCRIPT: &str = include_str!("../../compiler/src/megatron/tests/starcoder.slurm");
+const SCRIPT: &str = include_str!("../../../compiler/src/megatron/tests/starcoder.slurm");
 
 #[test]
 fn a_launch_script_becomes_a_spec_that_is_sound() {
@@ -38,11 +38,11 @@ fn a_launch_script_becomes_a_spec_that_is_sound() {
     project.aurora(&["fmt", "--check", "specs/starcoder.aur"]).exits(0);
     project
         .aurora(&["show", "specs/starcoder.aur", "--resolved"])
-        .says("15,517,456,384 parameters");
+        .prints("15,517,456,384 parameters");
     // A file is not written over.
     let again = project.aurora(&["import", "megatron", "starcoder.slurm", "-o", "specs/starcoder.aur"]);
     again.exits(1);
-    again.says("`specs/starcoder.aur` is there already");
+    again.prints("`specs/starcoder.aur` already exists");
     let json = project
         .aurora(&["import", "megatron", "starcoder.slurm", "--json"])
         .json();
@@ -52,10 +52,10 @@ fn a_launch_script_becomes_a_spec_that_is_sound() {
     // Without the vocabulary the one thing that is missing is said, and where.
     project
         .aurora(&["import", "megatron", "starcoder.slurm", "-o", "specs/open.aur"])
-        .says("the tokenizer's entries: say them with `--vocabulary`");
+        .prints("the tokenizer's entries: say them with `--vocabulary`");
     let open = project.aurora(&["check", "specs/open.aur"]);
     open.exits(1);
-    open.says("`vocabulary` cannot be `unknown`");
+    open.prints("`vocabulary` cannot be `unknown`");
 }
 
 #[test]
@@ -64,6 +64,6 @@ fn what_trains_no_gpt_is_refused() {
     project.write("job.sh", "#!/bin/bash\necho pretrain_gpt.py --num-layers 4\n");
     let done = project.aurora(&["import", "megatron", "job.sh"]);
     done.exits(1);
-    done.says("job.sh: no command of the script runs `pretrain_gpt.py` with its flags");
+    done.prints("job.sh: no command of the script runs `pretrain_gpt.py` with its flags");
     project.aurora(&["import", "megatron", "nothing.sh"]).exits(1);
 }

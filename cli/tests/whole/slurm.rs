@@ -100,7 +100,7 @@ impl Slurm {
         }
         let idle = || {
             slurm
-                .says("sinfo", &["-h", "-N", "-o", "%T"])
+                .prints("sinfo", &["-h", "-N", "-o", "%T"])
                 .lines()
                 .filter(|state| *state == "idle")
                 .count()
@@ -108,7 +108,7 @@ impl Slurm {
         assert!(
             until(|| idle() == 2),
             "two nodes: {}",
-            slurm.says("sinfo", &["-N", "-l"])
+            slurm.answer("sinfo", &["-N", "-l"])
         );
         slurm
     }
@@ -159,13 +159,13 @@ impl Slurm {
         assert!(output.status.success(), "{program} {arguments:?}: {said}");
     }
 
-    pub fn says(&self, program: &str, arguments: &[&str]) -> String {
+    pub fn answer(&self, program: &str, arguments: &[&str]) -> String {
         String::from_utf8_lossy(&self.output(program, arguments).stdout).into_owned()
     }
 
     /// A field of a job, such as its `JobState`.
     pub fn of_job(&self, job: &str, field: &str) -> String {
-        let all = self.says("scontrol", &["show", "job", "-o", job]);
+        let all = self.answer("scontrol", &["show", "job", "-o", job]);
         let mut words = all.split_whitespace();
         words
             .find_map(|word| word.strip_prefix(field)?.strip_prefix('='))
@@ -176,14 +176,14 @@ impl Slurm {
     /// Has a job that has queued itself again begin now; Slurm would let it wait for two minutes.
     pub fn begins_again(&self, job: &str, restart: &str) {
         let came = until(|| self.of_job(job, "JobState") == "PENDING" && self.of_job(job, "Restarts") == restart);
-        assert!(came, "{}", self.says("scontrol", &["show", "job", job]));
+        assert!(came, "{}", self.answer("scontrol", &["show", "job", job]));
         // Not in the second in which it has ended: the nodes would take its credential for the one that was revoked then.
         let asked = || {
             self.output("scontrol", &["update", &format!("JobId={job}"), "StartTime=now+3"])
                 .status
                 .success()
         };
-        assert!(until(asked), "{}", self.says("scontrol", &["show", "job", job]));
+        assert!(until(asked), "{}", self.answer("scontrol", &["show", "job", job]));
         until(|| self.of_job(job, "JobState") != "PENDING");
         assert_eq!(self.of_job(job, "JobState"), "RUNNING");
     }
@@ -192,9 +192,9 @@ impl Slurm {
 impl Drop for Slurm {
     fn drop(&mut self) {
         drop(self.output("scancel", &["--user=root"]));
-        let empty = until(|| self.says("squeue", &["-h"]).trim().is_empty());
+        let empty = until(|| self.answer("squeue", &["-h"]).trim().is_empty());
         if !empty {
-            eprintln!("jobs are left: {}", self.says("squeue", &[]));
+            eprintln!("jobs are left: {}", self.answer("squeue", &[]));
         }
         for daemon in ["slurmd.node1", "slurmd.node2", "slurmctld", "munge"] {
             let Ok(pid) = std::fs::read_to_string(self.path(&format!("{daemon}.pid"))) else {

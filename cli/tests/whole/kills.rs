@@ -89,7 +89,7 @@ fn a_rank_lost_at_any_moment_never_leaves_a_hang_or_another_result() {
         project.aurora(&["verify"]).exits(0);
         let became = match done.0.status.code() {
             Some(0) if over => "it had ended",
-            Some(0) if done.err().contains("going on from the last checkpoint") => "went on",
+            Some(0) if done.err().contains("resuming from the last checkpoint") => "resumed",
             Some(0) => "nobody was missed",
             Some(4) => "stopped",
             code => panic!("{place}: {code:?}: {}", done.err()),

@@ -1,15 +1,16 @@
 //! Running, repeating, gates, and the commands that look at a run.
 
+use crate::missing_tools::missing_tool;
 use crate::project::{Project, SPEC};
 
 #[test]
 fn a_run_ends_with_lock_report_and_an_identical_rerun() {
     let project = Project::new();
     let done = project.run();
-    done.says("gate learned: holds");
-    done.says("repeat: aurora rerun lockfiles/small.lock");
+    done.prints("gate learned: holds");
+    done.prints("repeat: aurora rerun lockfiles/small.lock");
     let again = project.run();
-    again.says("0 built");
+    again.prints("0 built");
     let rerun = project.aurora(&["rerun", "lockfiles/small.lock", "--json", "--progress", "none"]);
     rerun.exits(0);
     let document = rerun.json();
@@ -27,7 +28,7 @@ fn a_run_ends_with_lock_report_and_an_identical_rerun() {
         "links stay in the page"
     );
     project.aurora(&["verify"]).exits(0);
-    project.aurora(&["status"]).says("finished");
+    project.aurora(&["status"]).prints("finished");
     project.aurora(&["lock", "specs/small.aur", "--check"]).exits(0);
     project
         .aurora(&["run", "specs/small.aur", "--locked", "--progress", "none"])
@@ -67,10 +68,10 @@ fn a_failed_gate_exits_with_5_and_keeps_everything() {
     project.edit("<", ">");
     let done = project.aurora(&["run", "specs/small.aur", "--progress", "none"]);
     done.exits(5);
-    done.says("gate learned: FAILS");
+    done.prints("gate learned: FAILS");
     let again = project.aurora(&["run", "specs/small.aur", "--progress", "none"]);
     again.exits(5);
-    again.says("0 built");
+    again.prints("0 built");
 }
 
 #[test]
@@ -82,10 +83,10 @@ fn unknown_values_keep_a_spec_from_running() {
     );
     project
         .aurora(&["build", "specs/small.aur"])
-        .says("stage.cap.optimizer.weight_decay");
+        .prints("stage.cap.optimizer.weight_decay");
     let done = project.aurora(&["run", "specs/small.aur"]);
     done.exits(1);
-    done.says("stage.cap.optimizer.weight_decay (specs/small.aur:");
+    done.prints("stage.cap.optimizer.weight_decay (specs/small.aur:");
 }
 
 #[test]
@@ -95,8 +96,8 @@ fn a_mixture_may_not_repeat_more_than_it_says() {
     project.edit("py from [py] weight 20%", "py from [py] weight 50% max_epochs 1");
     let done = project.aurora(&["run", "specs/small.aur", "--progress", "none"]);
     done.exits(4);
-    done.says("`max_epochs` allows 1");
-    done.says("component `py`");
+    done.prints("`max_epochs` allows 1");
+    done.prints("component `py`");
 }
 
 #[test]
@@ -151,10 +152,10 @@ fn two_processes_on_one_store_share_the_work() {
     let mut first = project.start();
     let second = project.run();
     assert!(first.wait().expect("the first run").success());
-    second.says("gate learned: holds");
+    second.prints("gate learned: holds");
     project.aurora(&["verify"]).exits(0);
     let rerun = project.aurora(&["rerun", "lockfiles/small.lock", "--progress", "none"]);
-    rerun.says("rerun: identical");
+    rerun.prints("rerun: identical");
 }
 
 #[test]
@@ -167,16 +168,15 @@ fn gc_removes_what_nothing_reaches_and_nothing_else() {
     assert!(project.objects().len() > all);
     project.aurora(&["gc"]).exits(0);
     project.aurora(&["verify"]).exits(0);
-    project.run().says("0 built");
+    project.run().prints("0 built");
     project.edit("peak = 2e-3", "peak = 1e-3");
-    project.run().says("cat@8");
+    project.run().prints("cat@8");
 }
 
 #[test]
 fn a_browser_shows_the_report() {
     let Ok(found) = std::process::Command::new("chromium").arg("--version").output() else {
-        eprintln!("skipped: there is no chromium here");
-        return;
+        return missing_tool("chromium", "the report in a browser");
     };
     assert!(found.status.success());
     let project = Project::new();

@@ -163,7 +163,7 @@ fn a_run_changes_its_layout_at_every_interruption() {
         "plain",
     ]);
     done.exits(0);
-    done.says("resuming cap@");
+    done.prints("resuming cap@");
     assert_eq!(project.results(), undisturbed.results());
 }
 
@@ -233,7 +233,7 @@ fn a_lost_worker_is_named_and_the_run_goes_on_with_fewer() {
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{how}: {said}");
         assert!(
-            said.contains("going on from the last checkpoint with 2 workers"),
+            said.contains("resuming from the last checkpoint with 2 workers"),
             "{how}: {said}"
         );
         assert_eq!(project.results(), undisturbed.results(), "{how}");
@@ -312,7 +312,7 @@ fn the_plan_tells_what_a_worker_needs() {
     project.write("specs/small.aur", &spec);
     project
         .aurora(&["plan", "specs/small.aur"])
-        .says("tensor 2 × pipeline 2 × data 1, threads 1), GiB:");
+        .prints("tensor 2 × pipeline 2 × data 1, threads 1), GiB:");
     let plan = project.aurora(&["plan", "specs/small.aur", "--json"]).json();
     let ranks = plan["memory"]["ranks"].as_array().expect("a rank of each stage");
     let stages: Vec<_> = ranks.iter().map(|rank| rank["stage"].as_u64()).collect();

@@ -88,7 +88,7 @@ fn a_text_of_the_web_is_pinned_and_read_out_of_the_store() {
     let check = |more: &[&str]| -> Done { project.aurora(&[&["check", "specs/small.aur"], more].concat()) };
     let unpinned = check(&[]);
     unpinned.exits(1);
-    unpinned.says("no lock pins its text; `aurora lock SPEC` does");
+    unpinned.prints("no lock pins its text; run `aurora lock SPEC` to pin it");
     project
         .aurora(&["run", "specs/small.aur", "--locked", "--progress", "none"])
         .exits(1);
@@ -115,11 +115,11 @@ fn a_text_of_the_web_is_pinned_and_read_out_of_the_store() {
     assert_eq!(server.asked(), [""; 0]);
     // A clone without a store fetches what the lock pins; another text is an error that names both.
     std::fs::remove_dir_all(store_of(&project)).expect("removed");
-    check(&[]).says("is not in the store; `aurora lock SPEC` brings it");
+    check(&[]).prints("is not in the store; run `aurora lock SPEC` to fetch it");
     let changed = project.aurora(&["run", "specs/small.aur", "--locked", "--progress", "none"]);
     changed.exits(1);
     for content in ["let rate = 3e-3\n", "let rate = 1e-3\n"] {
-        changed.says(&blake3_of(content));
+        changed.prints(&blake3_of(content));
     }
     let address = format!("{}/lib/deep/rates.aur", server.address);
     project
@@ -133,7 +133,7 @@ fn a_text_of_the_web_is_pinned_and_read_out_of_the_store() {
     assert_ne!(project.keys(), plain_keys);
     let nothing = project.aurora(&["lock", "specs/small.aur", "--upgrade", "https://example.org/x.aur"]);
     nothing.exits(1);
-    nothing.says("the spec does not import `https://example.org/x.aur`");
+    nothing.prints("the spec does not import `https://example.org/x.aur`");
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn a_damaged_text_of_the_store_is_not_believed() {
     }
     project
         .aurora(&["check", "specs/small.aur"])
-        .says("is not in the store");
+        .prints("is not in the store");
     project.aurora(&["lock", "specs/small.aur"]).exits(0);
     assert_eq!(server.asked().len(), 2);
     project.aurora(&["check", "specs/small.aur"]).exits(0);
@@ -164,8 +164,8 @@ fn a_text_that_is_not_there_is_said() {
     project.edit("lib/schedules.aur", "lib/nothing.aur");
     let done = project.aurora(&["lock", "specs/small.aur"]);
     done.exits(1);
-    done.says("/lib/nothing.aur`");
-    done.says("404");
+    done.prints("/lib/nothing.aur`");
+    done.prints("404");
 }
 
 fn blake3_of(text: &str) -> String {

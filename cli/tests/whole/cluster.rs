@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use crate::layouts::{long_project as longer_project, until_step};
+use crate::missing_tools::missing_tool;
 use crate::project::{Done, Project};
 use crate::slurm::{Slurm, lacks, until, working_in};
 
@@ -37,8 +38,7 @@ fn said(project: &Project, job: &str) -> String {
 #[test]
 fn a_job_of_slurm_goes_on_through_requeues_and_ends_the_same() {
     if let Some(why) = Slurm::lacks() {
-        eprintln!("skipped: {why}");
-        return;
+        return missing_tool(&why, "jobs of Slurm");
     }
     let undisturbed = long_project();
     undisturbed.run();
@@ -74,7 +74,7 @@ fn a_job_of_slurm_goes_on_through_requeues_and_ends_the_same() {
     );
 
     let run = until_steps(&project, &slurm, &job, 25, Path::new(""));
-    let nodes = slurm.says("squeue", &["-h", "-s", "-o", "%N"]);
+    let nodes = slurm.answer("squeue", &["-h", "-s", "-o", "%N"]);
     assert!(
         nodes.contains("node[1-2]"),
         "workers are on both nodes: {nodes} {}",
@@ -84,7 +84,7 @@ fn a_job_of_slurm_goes_on_through_requeues_and_ends_the_same() {
     slurm.begins_again(&job, "1");
     let first = said(&project, &job);
     assert!(
-        first.contains("is kept") && first.contains("goes on in restart 1 of at most 100"),
+        first.contains("is kept") && first.contains("resumes in restart 1 of at most 100"),
         "{first}"
     );
 
@@ -97,10 +97,10 @@ fn a_job_of_slurm_goes_on_through_requeues_and_ends_the_same() {
     );
     // The node may have come back by itself, as its daemon answers.
     let back = || {
-        slurm.says("scontrol", &["update", "nodename=node2", "state=resume"]);
-        !slurm.says("sinfo", &["-h", "-N", "-o", "%T"]).contains("down")
+        slurm.answer("scontrol", &["update", "nodename=node2", "state=resume"]);
+        !slurm.answer("sinfo", &["-h", "-N", "-o", "%T"]).contains("down")
     };
-    assert!(until(back), "{}", slurm.says("sinfo", &["-N", "-l"]));
+    assert!(until(back), "{}", slurm.answer("sinfo", &["-N", "-l"]));
     slurm.begins_again(&job, "2");
 
     assert!(
@@ -250,7 +250,7 @@ fn two_hosts_give_the_same_bits_and_a_cut_wire_is_named() {
     };
     let hosts = match hosts {
         Ok(hosts) => hosts,
-        Err(why) => return eprintln!("skipped: {why}"),
+        Err(why) => return missing_tool(&why, "two hosts"),
     };
     let undisturbed = long_project();
     undisturbed.run();

@@ -22,7 +22,7 @@ fn weights_that_change_over_a_stage_are_dealt_exactly() {
     project.aurora(&["check", "specs/small.aur"]).exits(0);
     project
         .aurora(&["show", "specs/small.aur", "--resolved"])
-        .says("// 8,000 tokens: en 25%, fi 75%");
+        .prints("// 8,000 tokens: en 25%, fi 75%");
     project.run();
     let page = std::fs::read_to_string(project.path(".aurora/runs/latest/report.html")).expect("the report");
     // 128 samples: 35% and 45% of them over the whole stage.

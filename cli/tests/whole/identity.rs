@@ -140,14 +140,14 @@ fn why_names_the_field_old_and_new() {
     project.edit("peak = 1e-3", "peak = 2e-3");
     let done = project.aurora(&["why", "specs/small.aur", "cat@8"]);
     done.exits(0);
-    done.says("stage.cat.learning_rate.peak: 1e-3 → 2e-3");
+    done.prints("stage.cat.learning_rate.peak: 1e-3 → 2e-3");
     let done = project.aurora(&["why", "specs/small.aur", "eval/heldout/cat@8"]);
-    done.says("first cause in cat@8: stage.cat.learning_rate.peak: 1e-3 → 2e-3");
+    done.prints("first cause in cat@8: stage.cat.learning_rate.peak: 1e-3 → 2e-3");
     let text = project.read("data/english.txt");
     project.write("data/english.txt", &text.replacen("village", "Village", 1));
     let done = project.aurora(&["why", "specs/small.aur", "source/english"]);
-    done.says("content: ");
-    done.says(" → ");
+    done.prints("content: ");
+    done.prints(" → ");
 }
 
 #[test]
@@ -158,7 +158,7 @@ fn an_edit_and_its_undoing_need_no_work() {
     project.run();
     project.edit("peak = 2e-3", "peak = 1e-3");
     let done = project.run();
-    done.says("0 built");
+    done.prints("0 built");
 }
 
 #[test]
@@ -171,6 +171,6 @@ fn inputs_that_come_out_the_same_stop_the_change() {
     let text = project.read("data/english.txt");
     project.write("data/english.txt", &format!("{text}Too short.\n"));
     let done = project.run();
-    done.says("reused   tokens/bpe/en");
-    done.says("reused   cap@16");
+    done.prints("reused   tokens/bpe/en");
+    done.prints("reused   cap@16");
 }

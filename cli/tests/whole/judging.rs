@@ -78,13 +78,13 @@ expect learned"#,
 fn judged_evals_run_and_repeat() {
     let project = judged();
     let done = project.run();
-    done.says("solved");
-    done.says("pass@1");
-    done.says("attack_success_rate");
+    done.prints("solved");
+    done.prints("pass@1");
+    done.prints("attack_success_rate");
     let first = project.results();
     let done = project.aurora(&["export", "lm-eval", "specs/small.aur", "out", "--json"]);
     done.exits(0);
-    done.says("small__cap@16/samples_red_aurora.jsonl");
+    done.prints("small__cap@16/samples_red_aurora.jsonl");
     let results: serde_json::Value =
         serde_json::from_str(&project.read("out/small__cap@16/results_aurora.json")).expect("JSON");
     assert_eq!(results["results"]["problems"]["pass@1,none"], 0.5);
@@ -117,8 +117,8 @@ fn judged_evals_run_and_repeat() {
     let two = runs(&project).into_iter().find(|id| *id != one).expect("another run");
     let done = project.aurora(&["report", &one, &two, "--output", "both.html"]);
     done.exits(0);
-    done.says(&format!("small ({two})"));
-    done.says("problems pass@1");
+    done.prints(&format!("small ({two})"));
+    done.prints("problems pass@1");
     assert!(project.read("both.html").contains("<svg"));
     project.edit("seed     = 8", "seed     = 7");
     project.write("lockfiles/small.lock", &lock);
@@ -132,8 +132,8 @@ fn judged_evals_run_and_repeat() {
         "plain",
     ]);
     done.exits(0);
-    done.says("rerun: identical");
-    done.says("recorded answers are taken");
+    done.prints("rerun: identical");
+    done.prints("uses the judge's recorded answers");
     assert_eq!(project.results(), first);
 }
 
@@ -160,7 +160,7 @@ fn answers_alone_are_trained_on() {
         "--progress",
         "none",
     ];
-    project.aurora(&rerun).says("rerun: identical");
+    project.aurora(&rerun).prints("rerun: identical");
     // The same text, all of it trained on, is another training: the prompts have their part.
     project.edit(
         "prompt = \"{ask}\\n\", answer = \"{say}\"",

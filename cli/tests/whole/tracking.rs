@@ -65,7 +65,7 @@ fn a_run_is_sent_as_a_whole() {
     let (address, posted) = serve();
     let done = project.aurora(&["export", "mlflow", "specs/small.aur", &address]);
     done.exits(0);
-    done.says("is run abc at");
+    done.prints("is run abc at");
     let posted: Vec<(String, Value)> = posted.try_iter().collect();
     let paths: Vec<&str> = posted.iter().map(|(path, _)| path.as_str()).collect();
     assert_eq!(
@@ -93,5 +93,5 @@ fn a_run_is_sent_as_a_whole() {
     assert_eq!(posted[5].1["status"], "FINISHED");
     let done = project.aurora(&["export", "mlflow", "specs/small.aur", "http://127.0.0.1:9"]);
     done.exits(1);
-    done.says("does not do it");
+    done.prints("refuses the request");
 }

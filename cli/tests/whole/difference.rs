@@ -254,30 +254,30 @@ fn locks_and_runs_are_compared() {
     let first = status["runs"][0]["run"]["id"].as_str().expect("a run").to_owned();
     project
         .aurora(&["diff", &first, "lockfiles/small.lock"])
-        .says("nothing differs");
+        .prints("no difference");
     project
         .aurora(&["diff", &first, "specs/small.aur"])
-        .says("nothing differs");
+        .prints("no difference");
     project.edit("peak = 1e-3", "peak = 2e-3");
     let done = project.aurora(&["diff", &first, "specs/small.aur"]);
     done.exits(1);
-    done.says("reruns  cat@8: its key differs");
+    done.prints("reruns  cat@8: its key differs");
     project.run();
     let done = project.aurora(&["diff", &first, "lockfiles/small.lock"]);
     done.exits(1);
     // What both were made of is in the store.
-    done.says("reruns  cat@8: stage.cat.learning_rate.peak: 1e-3 → 2e-3");
+    done.prints("reruns  cat@8: stage.cat.learning_rate.peak: 1e-3 → 2e-3");
     let old = project.read("lockfiles/small.lock");
     let text = project.read("data/english.txt");
     project.write("data/english.txt", &format!("One more line.\n{text}"));
     project.aurora(&["lock", "specs/small.aur"]).exits(0);
     project.write("before.lock", &old);
     let done = project.aurora(&["diff", "before.lock", "lockfiles/small.lock"]);
-    done.says("source.english: ");
-    done.says("reruns  source/english");
+    done.prints("source.english: ");
+    done.prints("reruns  source/english");
     project
         .aurora(&["diff", "nothing", "specs/small.aur"])
-        .says("neither a file nor a run");
+        .prints("neither a file nor a run");
 }
 
 #[test]
@@ -291,11 +291,11 @@ fn a_review_reads_markdown() {
     );
     let done = project.aurora(&["diff", "specs/before.aur", "specs/small.aur", "--format", "markdown"]);
     done.exits(1);
-    done.says("| `stage.cat.budget` | `8 steps` | `16 steps` |");
-    done.says("| `stage.cat.learning_rate.peak` | – | assumed: a \\| guess |");
-    done.says("<details><summary>nodes that rerun: ");
-    done.says("to train: 4,096 tokens");
+    done.prints("| `stage.cat.budget` | `8 steps` | `16 steps` |");
+    done.prints("| `stage.cat.learning_rate.peak` | – | assumed: a \\| guess |");
+    done.prints("<details><summary>nodes that rerun: ");
+    done.prints("to train: 4,096 tokens");
     let shared = project.aurora(&["diff", "specs/before.aur", "specs/before.aur", "--format", "markdown"]);
     shared.exits(0);
-    shared.says("**nothing differs**");
+    shared.prints("**no difference**");
 }
