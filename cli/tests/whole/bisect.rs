@@ -1,4 +1,4 @@
-//! A run on one worker, its repetition on several, and a worker program that adds one sum in another order.
+//! `aurora bisect`: a run on one worker, its repetition on several, and a worker that adds one sum in another order.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::project::{Done, Project};
 
-/// Four shards, so that the order of a sum shows.
+/// Four shards, so that the order of a sum changes its bits.
 fn project() -> Project {
     let project = Project::new();
     project.edit("tensor = 2, lanes = 2", "tensor = 4, lanes = 2");
@@ -22,7 +22,7 @@ fn run_id(project: &Project) -> String {
     latest.to_string_lossy().into_owned()
 }
 
-/// A copy of the program beside a worker with a fault.
+/// A copy of the program next to a worker with `--fault`.
 fn faulty(project: &Project, fault: &str, arguments: &[&str]) -> Done {
     let own = Path::new(env!("CARGO_BIN_EXE_aurora"));
     let folder = project.path("faulty");
@@ -89,15 +89,15 @@ fn the_first_operation_that_differs_is_named() {
     words.prints("tensor=4,pipeline=1,data=2 threads=1)");
     words.prints("operations before it agree");
 
-    // A worker without the fault: nothing differs any more.
-    let sound = project.aurora(&["bisect", &run, "again", "--progress", "none"]);
-    sound.exits(1);
-    sound.prints("not repeatable: the cause was not the arithmetic of this build on this machine");
-    sound.prints(&format!("the repetition agrees with {run}\n"));
+    // A worker without `--fault`: no difference.
+    let correct = project.aurora(&["bisect", &run, "again", "--progress", "none"]);
+    correct.exits(1);
+    correct.prints("not repeatable: the cause was not the arithmetic of this build on this machine");
+    correct.prints(&format!("the repetition agrees with {run}\n"));
 }
 
 #[test]
-fn without_a_fault_executions_are_identical_and_what_is_no_execution_is_refused() {
+fn identical_executions_are_reported_and_invalid_names_are_errors() {
     let project = project();
     let run = run_id(&project);
     project.aurora(&[&REPEAT[..], &["--into", "again"]].concat()).exits(0);

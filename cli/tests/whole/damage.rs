@@ -1,4 +1,4 @@
-//! Bytes that change by themselves, disks that fill, stores that cannot be written.
+//! Damaged bytes, full disks, read-only stores.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -16,7 +16,7 @@ fn flip(path: &std::path::Path) {
 }
 
 #[test]
-fn a_flipped_byte_is_named_and_never_used() {
+fn a_flipped_byte_is_reported_and_never_used() {
     let project = Project::new();
     project.run();
     let results = project.results();
@@ -44,7 +44,7 @@ fn a_flipped_byte_is_named_and_never_used() {
 }
 
 #[test]
-fn damaged_records_are_named_and_made_again() {
+fn damaged_records_are_reported_and_rebuilt() {
     let project = Project::new();
     project.run();
     let results = project.results();
@@ -62,7 +62,7 @@ fn damaged_records_are_named_and_made_again() {
 }
 
 #[test]
-fn a_store_that_cannot_be_written_or_is_full_is_said_and_stays_whole() {
+fn a_full_or_read_only_disk_is_reported_and_damages_nothing() {
     let project = Project::new();
     project.run();
     let mount = |arguments: &[&str]| {

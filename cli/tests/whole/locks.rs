@@ -1,4 +1,4 @@
-//! Locks that are not what Aurora wrote.
+//! Locks with changes that Aurora did not write.
 
 use crate::project::Project;
 
@@ -14,7 +14,7 @@ fn with_lock(change: impl FnOnce(&str) -> String) -> Project {
 }
 
 #[track_caller]
-fn refused(project: &Project, code: &str, says: &str) {
+fn refused(project: &Project, code: &str, message: &str) {
     for arguments in [
         &["run", "specs/small.aur", "--progress", "none"][..],
         &["rerun", "lockfiles/small.lock", "--progress", "none"],
@@ -22,7 +22,7 @@ fn refused(project: &Project, code: &str, says: &str) {
     ] {
         let done = project.aurora(arguments);
         done.exits(1);
-        done.prints(says);
+        done.prints(message);
         done.prints(code);
     }
     project.aurora(&["explain", code]).exits(0);
@@ -99,7 +99,7 @@ fn the_lock_of_another_spec() {
 }
 
 #[test]
-fn a_spec_that_has_moved_on() {
+fn a_changed_spec() {
     let project = Project::new();
     project.run();
     project.edit("peak = 1e-3", "peak = 2e-3");
@@ -113,7 +113,7 @@ fn a_spec_that_has_moved_on() {
 }
 
 #[test]
-fn results_of_another_kind_of_machine_are_not_taken_for_this_ones() {
+fn results_of_another_kind_of_machine_are_reported() {
     let project = with_lock(|lock| {
         let at = lock.find("\"cap@8\" = \"").expect("a result") + 11;
         let digit = if &lock[at..=at] == "0" { "1" } else { "0" };
