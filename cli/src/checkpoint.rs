@@ -5,9 +5,10 @@
 //! spec is an error.
 
 use aurora_compiler::fields::{ModelFields, OrderFields, WeightsHow};
-use aurora_compiler::graph::{CheckpointOrigin, NodeId, NodeOrigin, Pins, Role, Work, hub_source, model_fields};
+use aurora_compiler::graph::{CheckpointOrigin, NodeId, NodeOrigin, Pins, Role, Work, model_fields};
 use aurora_compiler::hash::Keyed;
 use aurora_compiler::spec::{BlockKind, Spec, Value};
+use aurora_compiler::views::hub_source;
 use aurora_runtime::checkpoint::groups;
 use aurora_runtime::data::tokenizer::TokenizerMeta;
 use aurora_runtime::job::Files;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use aurora_compiler::check::AssumptionKind;
-use aurora_compiler::fields::Exact;
+use aurora_compiler::exact::Exact;
 use aurora_compiler::graph::{NodeId, NodeOrigin, Pins, lower, stage_plan};
 use aurora_compiler::hash::{Keyed, hash};
 use aurora_compiler::lock::{Edit, Lock, LockChange, LockError, LockedOrder, lock};
@@ -258,7 +258,7 @@ fn orders(results: &Results<'_>, spec: &Spec) -> Result<BTreeMap<String, LockedO
             name: stage.clone(),
         };
         let plan = stage_plan(spec, &block);
-        let samples = plan.steps * plan.global_batch;
+        let samples = plan.samples();
         let limits = max_epochs(spec, &spec.blocks[&block]);
         let commitment = commit_order(results, id, stage, samples, &limits)?;
         orders.insert(stage.clone(), LockedOrder { samples, commitment });

@@ -1,5 +1,6 @@
 //! Printing: JSON documents, tables, diagnostics.
 
+pub use aurora_compiler::text::grouped;
 use std::io::{self, IsTerminal};
 
 use aurora_lang::diagnostics::{Diagnostic, Source, render_text, to_json};
@@ -61,19 +62,6 @@ pub fn table(rows: &[Vec<String>]) -> String {
         }
         text.push_str(line.trim_end());
         text.push('\n');
-    }
-    text
-}
-
-/// 12345678 → "12,345,678".
-pub fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
     }
     text
 }

@@ -6,9 +6,10 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use aurora_compiler::graph::{Pin, Pins, hub_source};
+use aurora_compiler::graph::{Pin, Pins};
 use aurora_compiler::lock::Lock;
 use aurora_compiler::spec::{BlockKind, Spec, Value};
+use aurora_compiler::views::hub_source;
 use camino::Utf8Path;
 
 use crate::progress::Watch;

@@ -98,7 +98,7 @@ fn stages(spec: &Spec) -> Vec<documents::Stage> {
                 steps: plan.steps,
                 tokens: plan.steps * plan.tokens_per_step(),
                 tokens_per_step: plan.tokens_per_step(),
-                checkpoints: plan.checkpoints.len(),
+                checkpoints: plan.checkpoints().len(),
             }
         })
         .collect()
@@ -122,7 +122,7 @@ fn print_facts(spec: &Spec, graph: &Graph) -> io::Result<()> {
             grouped(plan.steps),
             grouped(plan.tokens_per_step()),
             grouped(plan.steps * plan.tokens_per_step()),
-            plan.checkpoints.len()
+            plan.checkpoints().len()
         )?;
     }
     outln!("evals: {evals} in all\n")?;

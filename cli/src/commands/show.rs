@@ -46,7 +46,7 @@ pub fn run(context: &Context, argument: &SpecArgument, path: Option<&str>, origi
         let path = path.unwrap_or_default();
         let failure = Failure::error(format!("there is no value at `{path}`"));
         return Err(
-            match aurora_compiler::nearest(path, resolved.keys().map(String::as_str)) {
+            match aurora_compiler::names::nearest(path, resolved.keys().map(String::as_str)) {
                 Some(near) => failure.help(format!("a path with a similar name exists: `{near}`")),
                 None => failure.help("`aurora show SPEC` lists all paths"),
             },

@@ -109,7 +109,7 @@ fn specs(context: &Context, names: &[String]) -> Result<Vec<Utf8PathBuf>, Failur
             let found = all.iter().find(|path| path.file_stem() == Some(name));
             found.cloned().ok_or_else(|| {
                 let failure = Failure::error(format!("there is no spec `{name}` in `{folder}`"));
-                match aurora_compiler::nearest(name, all.iter().filter_map(|path| path.file_stem())) {
+                match aurora_compiler::names::nearest(name, all.iter().filter_map(|path| path.file_stem())) {
                     Some(near) => failure.help(format!("a spec with a similar name exists: `{near}`")),
                     None => failure,
                 }

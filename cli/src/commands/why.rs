@@ -17,7 +17,7 @@ pub fn run(context: &Context, argument: &SpecArgument, name: &str) -> Result<Exi
     let (keyed, _, _) = compile(&project, &loaded.spec)?;
     let name = name.strip_prefix(&format!("{}/", loaded.spec.name)).unwrap_or(name);
     let Some(id) = keyed.graph.find(name) else {
-        let near = aurora_compiler::nearest(name, keyed.graph.names());
+        let near = aurora_compiler::names::nearest(name, keyed.graph.names());
         let failure = Failure::error(format!("there is no node `{name}` in `{}`", loaded.spec.name));
         return Err(match near {
             Some(near) => failure.help(format!("a node with a similar name exists: `{near}`")),

@@ -3,9 +3,9 @@
 //! Each fact is absent where a value that it needs could not be read or is unknown.
 
 use aurora_compiler::check::Examined;
-use aurora_compiler::check::StageBatch;
 use aurora_compiler::graph::model_fields;
 use aurora_compiler::schema;
+use aurora_compiler::spec::StageBatch;
 use aurora_compiler::spec::{Block, BlockId, BlockKind, Field, Spec, Unit, Value};
 
 use crate::output::grouped;

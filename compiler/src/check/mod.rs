@@ -7,7 +7,6 @@
 //! not be read is absent from there on, and rules that need it stay silent: that keeps one cause to one error.
 //! Not here: what work follows from a spec (`graph`), and what it costs.
 
-mod access;
 mod assumptions;
 mod collect;
 mod number;
@@ -18,9 +17,7 @@ mod source;
 mod text;
 mod value;
 
-pub use access::{StageBatch, set_names};
 pub use assumptions::{Assumption, AssumptionKind, assumptions};
-pub use points::PointKeys;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,11 +25,11 @@ use aurora_lang::ast::{self, Span};
 use aurora_lang::diagnostics::{Code, Diagnostic, Label, Position, Positions, sort};
 
 use crate::compose::{Bundle, Choice, Flat};
+use crate::names::nearest;
 use crate::schema::{self, Default};
 use crate::spec::{Block, BlockId, BlockKind, Field, Origin, Spec, Value};
-use crate::{applicability, nearest};
+use crate::views;
 use collect::{Collected, Draft};
-pub(crate) use number::exact;
 
 /// Checks the text of a spec that imports nothing, with one profile laid over it if `profile` names one.
 ///
@@ -87,12 +84,27 @@ impl Checker<'_> {
         }
         let drafts: Vec<&Draft> = collected.drafts.iter().collect();
         self.rules(&mut spec, &drafts, &collected.broken_kinds);
+        if self.errors.is_empty() {
+            self.verify_views(&spec, spec.blocks.keys());
+        }
         sort(&mut self.warnings);
         sort(&mut self.errors);
         spec.warnings = self.warnings;
         Examined {
             spec,
             errors: self.errors,
+        }
+    }
+
+    /// Reports values that pass the tables and the rules and yet do not have the type of their view.
+    fn verify_views<'s>(&mut self, spec: &'s Spec, blocks: impl Iterator<Item = &'s BlockId>) {
+        for error in views::verify(spec, blocks) {
+            let block = spec.blocks.get(&error.block).map(|block| block.span);
+            let mut diagnostic = Diagnostic::new(Code::OUT_OF_RANGE, error.to_string());
+            if let Some(span) = error.span.or(block) {
+                diagnostic = diagnostic.label(span, format!("expected {}", error.expected));
+            }
+            self.error(diagnostic);
         }
     }
 
@@ -297,29 +309,6 @@ impl<'t> Checker<'t> {
         let field = self.field(&value, schema);
         self.reading_default = before;
         field
-    }
-}
-
-/// Adds "a field with a similar name exists" if one does, else what there is.
-pub(crate) fn suggest<'a>(
-    diagnostic: Diagnostic,
-    written: &ast::Name,
-    candidates: impl Iterator<Item = &'a str> + Clone,
-    what: &str,
-) -> Diagnostic {
-    if let Some(similar) = nearest(&written.text, candidates.clone()) {
-        return diagnostic.help_edit(
-            format!("{what} with a similar name exists: `{similar}`"),
-            written.span,
-            similar,
-            applicability(&written.text, similar, candidates),
-        );
-    }
-    let all: Vec<String> = candidates.take(20).map(|name| format!("`{name}`")).collect();
-    if all.is_empty() {
-        diagnostic
-    } else {
-        diagnostic.help(format!("there are: {}", all.join(", ")))
     }
 }
 

@@ -1,13 +1,16 @@
 //! Numbers and units as they were written to exact values.
 
+use std::ops::RangeInclusive;
+
 use aurora_lang::ast::{Number, Span};
 use aurora_lang::diagnostics::{Applicability, Code, Diagnostic};
 use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive;
 
-use super::{Checker, suggest};
-use crate::fields::Exact;
-use crate::schema::{Range, UNITS, WrittenUnit, unit_names, written_unit};
+use super::Checker;
+use crate::exact::{Exact, decimal};
+use crate::names::suggest;
+use crate::schema::{Range, UNITS, WrittenUnit, largest, unit_names, written_unit};
 use crate::spec::Unit;
 
 /// What a written number counts.
@@ -28,7 +31,7 @@ impl Checker<'_> {
             Some('B') => 1_000_000_000,
             Some(_) => 1_000_000_000_000,
         };
-        let value = exact(&number.digits).and_then(|value| value.checked_mul(factor.into()));
+        let value = decimal(&number.digits).and_then(|value| value.checked_mul(factor.into()));
         if value.is_none() {
             self.error(
                 Diagnostic::new(Code::NUMBER_OUT_OF_REACH, "this number cannot be held exactly")
@@ -83,7 +86,13 @@ impl Checker<'_> {
     }
 
     /// A whole number of one of `units`.
-    pub(super) fn quantity(&mut self, number: &Number, span: Span, units: &[Unit], least: u64) -> Option<(u64, Unit)> {
+    pub(super) fn quantity(
+        &mut self,
+        number: &Number,
+        span: Span,
+        units: &[Unit],
+        range: RangeInclusive<u64>,
+    ) -> Option<(u64, Unit)> {
         let value = self.decimal(number, span)?;
         let wanted = unit_names(units);
         let written = match self.counted(number)? {
@@ -139,15 +148,12 @@ impl Checker<'_> {
             return None;
         }
         let total = value.checked_mul(written.factor.into()).map(|total| total.normalize());
-        let count = total
-            .filter(|total| total.is_integer())
-            .and_then(|total| total.to_u64());
-        let Some(count) = count else {
-            let why = if value.is_sign_negative() {
-                "less than none"
-            } else {
-                "not a whole number"
-            };
+        let why = match total {
+            _ if value.is_sign_negative() && !value.is_zero() => Some("less than none"),
+            Some(total) if !total.is_integer() => Some("not a whole number"),
+            _ => None,
+        };
+        if let Some(why) = why {
             self.error(
                 Diagnostic::new(
                     Code::OUT_OF_RANGE,
@@ -156,18 +162,24 @@ impl Checker<'_> {
                 .label(span, why),
             );
             return None;
-        };
-        if count < least {
-            self.error(
-                Diagnostic::new(
-                    Code::OUT_OF_RANGE,
-                    format!("at least {least} {} are needed", written.unit),
-                )
-                .label(span, format!("fewer than {least}")),
-            );
-            return None;
         }
-        Some((count, written.unit))
+        // A number beyond 64 bits is beyond every bound.
+        let count = total.and_then(|total| total.to_u64()).unwrap_or(u64::MAX);
+        let (least, most) = (*range.start(), (*range.end()).min(largest(written.unit)));
+        let bounds = if count < least {
+            format!("at least {least} {} are needed", written.unit)
+        } else if count > most {
+            format!("at most {most} {} are allowed", written.unit)
+        } else {
+            return Some((count, written.unit));
+        };
+        let label = if count < least {
+            format!("fewer than {least}")
+        } else {
+            format!("more than {most}")
+        };
+        self.error(Diagnostic::new(Code::OUT_OF_RANGE, bounds).label(span, label));
+        None
     }
 
     /// A whole number without a unit.
@@ -244,8 +256,10 @@ impl Checker<'_> {
     }
 
     fn in_range(&mut self, value: Decimal, span: Span, range: &Range, sign: &str) -> Option<Exact> {
-        let least = exact(range.least).expect("a table's bound is a number");
-        let most = range.most.map(|most| exact(most).expect("a table's bound is a number"));
+        let least = decimal(range.least).expect("a table's bound is a number");
+        let most = range
+            .most
+            .map(|most| decimal(most).expect("a table's bound is a number"));
         let low = value < least || value == least && !range.includes_least;
         let high = most.is_some_and(|most| value > most || value == most && !range.includes_most);
         if low || high {
@@ -299,60 +313,4 @@ fn noun(unit: Unit) -> String {
 /// The number as it was written, without its unit.
 pub(super) fn plain(number: &Number) -> String {
     format!("{}{}", number.digits, number.suffix.map_or(String::new(), String::from))
-}
-
-/// Digits with `_`, point and exponent to the exact number; none if it has more than 28 digits.
-pub(crate) fn exact(digits: &str) -> Option<Decimal> {
-    let digits: String = digits.chars().filter(|&digit| digit != '_').collect();
-    let (mantissa, exponent) = match digits.split_once(['e', 'E']) {
-        Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().ok()?),
-        None => (digits.as_str(), 0),
-    };
-    let mut value = Decimal::from_str_exact(mantissa.trim_end_matches('.'))
-        .ok()?
-        .normalize();
-    if value.is_zero() {
-        return Some(Decimal::ZERO);
-    }
-    // Each step either divides or multiplies by ten, and none may lose a digit.
-    let ten = Decimal::TEN;
-    if !(-40..=40).contains(&exponent) {
-        return None;
-    }
-    for _ in 0..exponent.unsigned_abs() {
-        if exponent > 0 {
-            value = value.checked_mul(ten)?;
-        } else {
-            let divided = value.normalize();
-            let scale = divided.scale() + 1;
-            if scale > 28 {
-                return None;
-            }
-            value = divided;
-            value.set_scale(scale).ok()?;
-        }
-    }
-    Some(value.normalize())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::exact;
-
-    #[test]
-    fn digits_are_exact_or_refused() {
-        let text = |digits: &str| exact(digits).map(|value| value.to_string());
-        assert_eq!(text("1e-4").as_deref(), Some("0.0001"));
-        assert_eq!(text("0.1").as_deref(), Some("0.1"));
-        assert_eq!(text("1_000.50").as_deref(), Some("1000.5"));
-        assert_eq!(text("10e-1").as_deref(), Some("1"));
-        assert_eq!(text("2.5E3").as_deref(), Some("2500"));
-        assert_eq!(text("-3").as_deref(), Some("-3"));
-        assert_eq!(text("0e99").as_deref(), Some("0"));
-        assert_eq!(text("1e-29"), None);
-        assert_eq!(text("1e30"), None);
-        assert_eq!(text("0.12345678901234567890123456789"), None);
-        assert_eq!(text("99999999999999999999999999999999"), None);
-        assert_eq!(text("1e99999999999"), None);
-    }
 }

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use aurora_lang::ast::{self, Name, Span, ValueKind};
 use aurora_lang::diagnostics::{Applicability, Code, Diagnostic};
 
+use super::Checker;
 use super::collect::duplicate;
-use super::{Checker, suggest};
+use crate::names::suggest;
 use crate::schema::{self, CallSchema, Default, FieldSchema, TextKind, Type, describe};
 use crate::spec::{BlockId, BlockKind, Evidence, Field, Value};
 
@@ -150,7 +151,7 @@ impl Checker<'_> {
                     text: word.clone(),
                     span,
                 };
-                let similar = crate::nearest(word, words.iter().map(|(allowed, _)| *allowed));
+                let similar = crate::names::nearest(word, words.iter().map(|(allowed, _)| *allowed));
                 self.error(match similar {
                     Some(_) => suggest(
                         diagnostic,
@@ -162,14 +163,14 @@ impl Checker<'_> {
                 });
                 None
             }
-            (Type::Quantity { units, least }, ValueKind::Number(number)) => self
-                .quantity(number, span, units, *least)
+            (Type::Quantity { units, least, most }, ValueKind::Number(number)) => self
+                .quantity(number, span, units, *least..=*most)
                 .map(|(count, unit)| Value::Quantity(count, unit)),
             (Type::Every(units), ValueKind::Every(inner)) => {
                 let ValueKind::Number(number) = &inner.kind else {
                     return self.wrong_type(written, kind, name);
                 };
-                let (count, unit) = self.quantity(number, inner.span, units, 1)?;
+                let (count, unit) = self.quantity(number, inner.span, units, 1..=u64::MAX)?;
                 Some(Value::Every(Box::new(Value::Quantity(count, unit))))
             }
             (Type::Every(_), ValueKind::Number(_)) => {
@@ -377,10 +378,12 @@ impl Checker<'_> {
             let message = format!("`{field}` cannot be `{}`", name.text);
             let diagnostic = Diagnostic::new(Code::UNKNOWN_CALL, message)
                 .label(name.span, format!("expected {}", describe(&Type::Call(calls))));
-            self.error(match crate::nearest(&name.text, calls.iter().map(|call| call.name)) {
-                Some(_) => suggest(diagnostic, name, calls.iter().map(|call| call.name), "one"),
-                None => diagnostic,
-            });
+            self.error(
+                match crate::names::nearest(&name.text, calls.iter().map(|call| call.name)) {
+                    Some(_) => suggest(diagnostic, name, calls.iter().map(|call| call.name), "one"),
+                    None => diagnostic,
+                },
+            );
             return None;
         };
         let _ = level;
@@ -470,7 +473,7 @@ impl Checker<'_> {
                 let meant = |argument: &ast::Argument| match &argument.name {
                     Some(name) => {
                         call.all().all(|known| known.name != name.text)
-                            && crate::nearest(&name.text, [schema.name].into_iter()).is_some()
+                            && crate::names::nearest(&name.text, [schema.name].into_iter()).is_some()
                     }
                     None => !given.iter().any(|(_, span)| *span == argument.span),
                 };

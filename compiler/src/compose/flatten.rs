@@ -9,8 +9,8 @@ use super::names::{Names, Target};
 use super::references::{references, words};
 use super::sweep::{Sweep, distinct};
 use super::{Bundle, Choice, Point};
+use crate::names::{applicability, nearest};
 use crate::schema;
-use crate::{applicability, nearest};
 
 /// A spec as `check` reads it: one list of blocks whose values hold no names of lines.
 #[derive(Clone, Debug)]

@@ -12,7 +12,8 @@ use aurora_lang::diagnostics::{Code, Diagnostic};
 use rust_decimal::Decimal;
 
 use super::Bundle;
-use crate::check::{exact, suggest};
+use crate::exact::decimal;
+use crate::names::suggest;
 use crate::schema::{self, CallSchema, Type, written_unit};
 use crate::spec::Unit;
 
@@ -521,7 +522,7 @@ impl Form {
                         None => return Self::Other("a number of an unknown unit"),
                     },
                 };
-                let value = exact(&number.digits)
+                let value = decimal(&number.digits)
                     .and_then(|value| value.checked_mul(suffix.into()))
                     .and_then(|value| value.checked_mul(factor.into()));
                 match value {

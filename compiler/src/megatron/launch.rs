@@ -205,7 +205,7 @@ impl Launch {
         if !name.starts_with("--") {
             return self.tell(Kind::NotUnderstood, line, what, "it follows no flag that takes it");
         }
-        let near = crate::nearest(name, super::flags::FLAGS.iter().map(|flag| flag.name));
+        let near = crate::names::nearest(name, super::flags::FLAGS.iter().map(|flag| flag.name));
         let why = match near {
             Some(near) => format!("no flag that is known here; `{near}` is"),
             None => "no flag that is known here".to_owned(),

@@ -2,12 +2,10 @@
 
 use super::calls::{COMPONENT, EXTRACTIONS, LEARNING_RATES, NUMERICS, OPTIMIZERS, TOKENIZERS, WARNINGS, WEIGHTS};
 use super::evals::EVAL;
+use super::types::{LARGEST_MICRO_BATCH, LONGEST_SEQUENCE, TEXT, TOKENS_OR_STEPS};
 use super::{BlockSchema, CallSchema, Range, TextKind, Type, field, positive, whole};
 use crate::spec::{BlockKind, Unit};
 
-const LARGEST: i64 = 1 << 24;
-pub(super) const TOKENS_OR_STEPS: &[Unit] = &[Unit::Tokens, Unit::Steps];
-pub(super) const TEXT: Type = Type::Text(TextKind::Plain);
 const WARNING_LIST: Type = Type::List {
     of: &Type::Call(WARNINGS),
     least: 1,
@@ -125,6 +123,7 @@ const CORPUS: BlockSchema = BlockSchema {
             Type::Quantity {
                 units: &[Unit::Characters],
                 least: 0,
+                most: u64::MAX,
             },
             "Shorter units are dropped.",
         )
@@ -165,6 +164,7 @@ const CORPUS: BlockSchema = BlockSchema {
             Type::Quantity {
                 units: &[Unit::Bytes],
                 least: 1,
+                most: u64::MAX,
             },
             "Stop after so much kept text.",
         )
@@ -206,7 +206,7 @@ const MODEL: BlockSchema = BlockSchema {
             "Family of the network.",
         ),
         field("layers", whole(1, 10_000), "Transformer layers."),
-        field("hidden", whole(1, LARGEST), "Width of the residual stream."),
+        field("hidden", whole(1, 1 << 20), "Width of the residual stream."),
         field("heads", whole(1, 65_536), "Attention heads; divide `hidden`."),
         field(
             "kv_heads",
@@ -214,18 +214,19 @@ const MODEL: BlockSchema = BlockSchema {
             "Heads of keys and values; divide `heads`.",
         )
         .or("1"),
-        field("feed_forward", whole(1, LARGEST), "Width inside a feed-forward layer.").or_derived("4 × `hidden`"),
+        field("feed_forward", whole(1, 1 << 22), "Width inside a feed-forward layer.").or_derived("4 × `hidden`"),
         field(
             "context",
             Type::Quantity {
                 units: &[Unit::Tokens],
                 least: 1,
+                most: LONGEST_SEQUENCE,
             },
             "Positions: the longest sequence.",
         ),
         field(
             "vocabulary",
-            whole(1, LARGEST),
+            whole(1, 1 << 24),
             "Rows of the embedding; at least the tokenizer's entries.",
         ),
         field(
@@ -284,6 +285,7 @@ const STAGE: BlockSchema = BlockSchema {
             Type::Quantity {
                 units: TOKENS_OR_STEPS,
                 least: 1,
+                most: u64::MAX,
             },
             "How long it trains: a whole number of global batches.",
         ),
@@ -293,6 +295,7 @@ const STAGE: BlockSchema = BlockSchema {
             Type::Quantity {
                 units: &[Unit::Tokens],
                 least: 1,
+                most: LONGEST_SEQUENCE,
             },
             "Tokens of one sequence.",
         ),
@@ -301,6 +304,7 @@ const STAGE: BlockSchema = BlockSchema {
             Type::Quantity {
                 units: &[Unit::Sequences, Unit::Tokens],
                 least: 1,
+                most: u64::MAX,
             },
             "Sequences of one optimizer step.",
         ),
@@ -377,6 +381,7 @@ const LAYOUT: BlockSchema = BlockSchema {
             Type::Quantity {
                 units: &[Unit::Sequences],
                 least: 1,
+                most: LARGEST_MICRO_BATCH,
             },
             "Sequences of one forward pass; a check on what `numerics` says.",
         )

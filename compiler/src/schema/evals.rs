@@ -1,8 +1,8 @@
 //! The fields of evals; which kinds have which of them is in `eval_kind`.
 
-use super::blocks::{TEXT, TOKENS_OR_STEPS};
 use super::calls::{ATTACKS, JUDGES};
 use super::eval_kind::EvalKind;
+use super::types::{LONGEST_SEQUENCE, TEXT, TOKENS_OR_STEPS};
 use super::{BlockSchema, TextKind, Type, between, field, positive, whole};
 use crate::spec::{BlockKind, Unit};
 
@@ -58,6 +58,7 @@ pub(super) const EVAL: BlockSchema = BlockSchema {
             Type::Quantity {
                 units: &[Unit::Tokens],
                 least: 1,
+                most: LONGEST_SEQUENCE,
             },
             "Tokens of one window.",
         )
@@ -164,6 +165,7 @@ pub(super) const EVAL: BlockSchema = BlockSchema {
             Type::Quantity {
                 units: &[Unit::Tokens],
                 least: 1,
+                most: LONGEST_SEQUENCE,
             },
             "Tokens of a generated answer at most.",
         )
@@ -183,6 +185,7 @@ pub(super) const EVAL: BlockSchema = BlockSchema {
             Type::Quantity {
                 units: &[Unit::Seconds],
                 least: 1,
+                most: u64::MAX,
             },
             "Time of the processor that a program may take; four times as much by the clock.",
         )
@@ -193,6 +196,7 @@ pub(super) const EVAL: BlockSchema = BlockSchema {
             Type::Quantity {
                 units: &[Unit::Bytes],
                 least: 1 << 26,
+                most: u64::MAX,
             },
             "Memory that a program may take.",
         )

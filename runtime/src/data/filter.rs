@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 
-use aurora_compiler::fields::{Exact, FilterFields, Unit};
+use aurora_compiler::exact::Exact;
+use aurora_compiler::fields::{FilterFields, Unit};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::{Deserialize, Serialize};
 

@@ -4,7 +4,8 @@
 //! rotary positions, biases in llama, heads of another width. Missing fields have transformers' defaults; an export writes
 //! all fields.
 
-use aurora_compiler::fields::{Activation, Architecture, Exact, ModelFields};
+use aurora_compiler::exact::Exact;
+use aurora_compiler::fields::{Activation, Architecture, ModelFields};
 use serde_json::{Map, Value, json};
 
 #[derive(Debug, thiserror::Error)]

@@ -77,7 +77,7 @@ pub(super) fn differences(file: &ModelFields, spec: &ModelFields) -> Vec<Differe
     let fits = spec.context <= file.context;
     compare("context", fits, file.context.to_string(), spec.context.to_string());
     // Files have these as f32.
-    let single = |exact: aurora_compiler::fields::Exact| exact.to_f64() as f32;
+    let single = |exact: aurora_compiler::exact::Exact| exact.to_f64() as f32;
     let same = single(file.norm_epsilon) == single(spec.norm_epsilon);
     compare(
         "norm_epsilon",

@@ -4,7 +4,8 @@
 //! number depends only on the seed, its tensor's name and its position in the complete tensor, so that splitting the model
 //! does not change it. Not here: imported weights.
 
-use aurora_compiler::fields::{Exact, ModelFields};
+use aurora_compiler::exact::Exact;
+use aurora_compiler::fields::ModelFields;
 use camino::Utf8Path;
 use rayon::prelude::*;
 

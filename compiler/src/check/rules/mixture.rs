@@ -5,7 +5,7 @@ use rust_decimal::Decimal;
 
 use crate::check::Checker;
 use crate::check::collect::Draft;
-use crate::fields::Exact;
+use crate::exact::Exact;
 use crate::spec::{Block, BlockId, Field, Value};
 
 impl Checker<'_> {

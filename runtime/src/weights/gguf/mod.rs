@@ -13,7 +13,8 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::ops::Range;
 
-use aurora_compiler::fields::{Activation, Architecture, Exact, ModelFields};
+use aurora_compiler::exact::Exact;
+use aurora_compiler::fields::{Activation, Architecture, ModelFields};
 use memmap2::Mmap;
 
 pub(super) use read::Fact;

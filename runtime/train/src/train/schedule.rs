@@ -38,7 +38,7 @@ fn fraction(from: u64, to: u64, step: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use aurora_compiler::fields::Exact;
+    use aurora_compiler::exact::Exact;
 
     fn exact(text: &str) -> Exact {
         text.parse().unwrap()
