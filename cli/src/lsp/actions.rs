@@ -59,8 +59,8 @@ fn missing(analysis: &Analysis, error: &Diagnostic, found: &[Diagnostic]) -> Vec
     let Some(block) = analysis
         .bundle
         .declared_at(place)
-        .and_then(|declared| match declared.what {
-            aurora_compiler::compose::What::Block(block) => Some(block),
+        .and_then(|declared| match declared.item {
+            aurora_compiler::compose::DeclaredItem::Block(block) => Some(block),
             _ => None,
         })
     else {

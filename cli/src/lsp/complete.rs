@@ -69,7 +69,7 @@ pub fn complete(workspace: &mut Workspace, path: &Utf8Path, byte: usize) -> Opti
     let continues_component = expected.iter().any(|one| matches!(one, Expected::Setting { .. }));
     let mut items = Vec::new();
     for expected in expected {
-        // What continues the field before the cursor is only offered on its line, the next line of a mixture only on a
+        // DeclaredItem continues the field before the cursor is only offered on its line, the next line of a mixture only on a
         // line of its own.
         let is_unlikely = match (expected, line.trim().is_empty()) {
             (Expected::Mark { .. }, true) => starts_field,
@@ -445,8 +445,10 @@ fn entries<'a>(analysis: &'a Analysis, file: &Utf8Path, kind: &str, name: &str) 
         .bundle
         .in_scope(index)
         .into_iter()
-        .find_map(|declared| match declared.what {
-            aurora_compiler::compose::What::Block(block) if block.keyword.text == kind && block.name.text == name => {
+        .find_map(|declared| match declared.item {
+            aurora_compiler::compose::DeclaredItem::Block(block)
+                if block.keyword.text == kind && block.name.text == name =>
+            {
                 Some(block)
             }
             _ => None,

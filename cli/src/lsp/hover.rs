@@ -1,6 +1,6 @@
 //! Hover: documentation and values of the token under the cursor.
 
-use aurora_compiler::compose::{Declared, What};
+use aurora_compiler::compose::{Declared, DeclaredItem};
 use aurora_compiler::schema::{self, FieldSchema, Type};
 use aurora_compiler::spec::{BlockId, Cause};
 use aurora_lang::ast::Span;
@@ -95,8 +95,8 @@ fn names(analysis: &Analysis, path: &Utf8Path, byte: usize) -> Vec<String> {
 fn declared(analysis: &Analysis, declared: &Declared<'_>) -> String {
     let name = &declared.name.text;
     let mut lines = Vec::new();
-    match declared.what {
-        What::Block(block) => {
+    match declared.item {
+        DeclaredItem::Block(block) => {
             lines.push(format!("```aur\n{} {name}\n```", block.keyword.text));
             lines.push(
                 block
@@ -130,11 +130,11 @@ fn declared(analysis: &Analysis, declared: &Declared<'_>) -> String {
                 );
             }
         }
-        What::Let(value) => lines.push(format!(
+        DeclaredItem::Let(value) => lines.push(format!(
             "```aur\nlet {name} = {}\n```",
             aurora_lang::format::value(value)
         )),
-        What::Param { .. } => {
+        DeclaredItem::Param { .. } => {
             let text = &analysis.bundle.sources().text()[declared.span.start..declared.span.end];
             lines.push(format!("```aur\n{text}\n```"));
             lines.push(format!(

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use aurora_compiler::compose::{Declared, What};
+use aurora_compiler::compose::{Declared, DeclaredItem};
 use aurora_compiler::schema;
 use aurora_compiler::spec::BlockKind;
 use aurora_lang::cursor::{Role, roles};
@@ -83,13 +83,13 @@ pub fn known_names(analysis: &Analysis, path: &Utf8Path) -> Vec<KnownName> {
 }
 
 fn of(declared: &Declared<'_>) -> KnownName {
-    let detail = match declared.what {
-        What::Block(block) => block.documentation.first().cloned().unwrap_or_default(),
-        What::Let(value) | What::Param { value, .. } => aurora_lang::format::value(value),
+    let detail = match declared.item {
+        DeclaredItem::Block(block) => block.documentation.first().cloned().unwrap_or_default(),
+        DeclaredItem::Let(value) | DeclaredItem::Param { value, .. } => aurora_lang::format::value(value),
     };
     KnownName {
         name: declared.name.text.clone(),
-        keyword: declared.what.keyword().to_owned(),
+        keyword: declared.item.keyword().to_owned(),
         detail: detail.trim().to_owned(),
     }
 }

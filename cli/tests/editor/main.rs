@@ -1,6 +1,9 @@
-//! The language server, driven by a real client over standard input and output.
+//! Tests of the language server, with a client that talks to `aurora lsp` over standard input and output.
 //!
-//! One test a feature; each on a spec with imports, and where it matters on a broken one.
+//! One test per feature, on a spec with imports, and where it matters on a spec with syntax errors.
+
+#[path = "../../../tests/missing_tools.rs"]
+mod missing_tools;
 
 mod client;
 mod completing;
