@@ -70,7 +70,7 @@ impl<'de> Deserialize<'de> for Exact {
 }
 
 /// Digits with `_`, point and exponent to the exact number; none if it has more than 28 digits.
-pub fn decimal(digits: &str) -> Option<Decimal> {
+pub fn parse_digits(digits: &str) -> Option<Decimal> {
     let digits: String = digits.chars().filter(|&digit| digit != '_').collect();
     let (mantissa, exponent) = match digits.split_once(['e', 'E']) {
         Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().ok()?),
@@ -105,11 +105,11 @@ pub fn decimal(digits: &str) -> Option<Decimal> {
 
 #[cfg(test)]
 mod tests {
-    use super::decimal;
+    use super::parse_digits;
 
     #[test]
     fn digits_are_exact_or_refused() {
-        let text = |digits: &str| decimal(digits).map(|value| value.to_string());
+        let text = |digits: &str| parse_digits(digits).map(|value| value.to_string());
         assert_eq!(text("1e-4").as_deref(), Some("0.0001"));
         assert_eq!(text("0.1").as_deref(), Some("0.1"));
         assert_eq!(text("1_000.50").as_deref(), Some("1000.5"));

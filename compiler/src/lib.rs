@@ -19,6 +19,7 @@ pub mod lock;
 pub mod megatron;
 pub mod memory;
 pub mod names;
+mod number;
 pub mod placement;
 pub mod plan;
 pub mod points;

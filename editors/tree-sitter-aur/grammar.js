@@ -1,4 +1,4 @@
-/// The .aur language for tree-sitter. `tree-sitter generate` makes `src/parser.c` from it; `src/scanner.c` finds units.
+/// The .aur language for tree-sitter. `tree-sitter generate` generates `src/parser.c` from it; `src/scanner.c` recognizes units.
 
 const list = (open, item, close) => seq(open, optional(seq(item, repeat(seq(",", item)), optional(","))), close);
 
@@ -7,7 +7,7 @@ module.exports = grammar({
 
   word: ($) => $.identifier,
   extras: ($) => [/[\s\uFEFF]/, $.comment, $.documentation],
-  // A word behind a number on its line that does not start the next field.
+  // A word after a number, on the same line, that does not start the next field.
   externals: ($) => [$.unit],
 
   rules: {

@@ -1,8 +1,8 @@
-//! The syntax tree: what was written, with its place.
+//! The syntax tree: the text of a file as data, with the place of each part.
 //!
-//! In: the parser's findings. Out: plain data for `check` and the formatter. Numbers keep their written digits, because
-//! only `check` knows what they count; comments stand beside the items, sorted by place.
-//! Not here: meaning. Whether a block, field or call exists is not known at this stage.
+//! The parser builds it; `check` and the formatter read it. Numbers keep their written digits, because only `check` knows
+//! what they count. Comments are in a list of their own, sorted by place.
+//! Not here: meaning. Whether a block, field or call exists is not known yet.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -19,16 +19,7 @@ impl Span {
         Self { start, end }
     }
 
-    /// The same range of a text that stands `by` bytes further on.
-    #[must_use]
-    pub fn moved(self, by: usize) -> Self {
-        Self {
-            start: self.start + by,
-            end: self.end + by,
-        }
-    }
-
-    /// The empty range just behind this one.
+    /// The empty range at the end of this one.
     pub fn after(self) -> Self {
         Self {
             start: self.end,
@@ -53,34 +44,34 @@ impl Span {
     }
 }
 
-/// A whole file: blocks and statements, each in the order they were written.
+/// A complete file: blocks and statements, each in the order of the text.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct File {
     pub items: Vec<Block>,
-    /// What stands between the blocks without braces of its own: imports and names for values.
+    /// Top-level items other than blocks: imports, and names for values.
     pub statements: Vec<Statement>,
-    /// Every comment, documentation included, in order of place.
+    /// Every comment, documentation included, sorted by place.
     pub comments: Vec<Comment>,
 }
 
-/// `// text` or `/// documentation`, without the line's end.
+/// `// text` or `/// documentation`, without the line break.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Comment {
     pub span: Span,
-    /// As written, from the slashes on, without trailing white space.
+    /// From the slashes on, without trailing white space.
     pub text: String,
-    /// Nothing but white space stands before it on its line.
+    /// Whether only white space precedes it on its line.
     pub own_line: bool,
 }
 
 impl Comment {
-    /// Whether this is documentation (`///`) of what follows.
+    /// Whether it is documentation (`///`) of the next block.
     pub fn is_documentation(&self) -> bool {
         self.text.starts_with("///") && !self.text.starts_with("////")
     }
 }
 
-/// A line on the top level that is no block.
+/// A top-level item without a kind and a name: an import, `extends`, `let` or `param`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Statement {
     pub kind: StatementKind,
@@ -89,7 +80,7 @@ pub struct Statement {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum StatementKind {
-    /// `import "lib/corpora.aur" { finnish, hindi }`; without braces everything that is used.
+    /// `import "lib/corpora.aur" { finnish, hindi }`. Without braces it imports every name.
     Import { path: Quoted, names: Option<Vec<Name>> },
     /// `extends "base.aur" { stage.cap.budget = 1M tokens }`.
     Extends { path: Quoted, entries: Vec<Entry> },
@@ -104,7 +95,7 @@ pub enum StatementKind {
 }
 
 impl StatementKind {
-    /// The word that the statement starts with.
+    /// The first word of the statement.
     pub fn keyword(&self) -> &'static str {
         match self {
             Self::Import { .. } => "import",
@@ -115,16 +106,16 @@ impl StatementKind {
     }
 }
 
-/// Which values a `param` takes.
+/// The values that a `param` allows.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Allowed {
-    /// `1e-5 .. 1e-3`, both ends included.
+    /// `1e-5 .. 1e-3`, including both ends.
     Between(Value, Value),
     /// `[small, large]`.
     OneOf(Vec<Value>),
 }
 
-/// A text in double quotes with its place, quotes included.
+/// A text in double quotes. The span includes the quotes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Quoted {
     pub text: String,
@@ -138,7 +129,7 @@ pub struct Name {
     pub span: Span,
 }
 
-/// `stage cap { … }`, on the top level or inside a profile.
+/// `stage cap { … }`, at the top level or in a profile.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Block {
     pub keyword: Name,
@@ -146,7 +137,7 @@ pub struct Block {
     pub body: Body,
     /// From the keyword to the closing brace.
     pub span: Span,
-    /// The `///` lines right before the block, without the slashes.
+    /// The `///` lines directly before the block, without the slashes.
     pub documentation: Vec<String>,
 }
 
@@ -174,22 +165,22 @@ impl Entry {
     }
 }
 
-/// `budget = 377B tokens`; in a profile the name may be a path, as in `stage.cap.budget = 1M tokens`.
+/// `budget = 377B tokens`. In a profile the name may be a path, as in `stage.cap.budget = 1M tokens`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Field {
-    /// One name or more, never none.
+    /// At least one name.
     pub path: Vec<Name>,
     pub value: Value,
     pub span: Span,
 }
 
-/// `fi from [finnish_web] weight 15% max_epochs 4`, a line of a mixture.
+/// A component of a mixture: `fi from [finnish_web] weight 15% max_epochs 4`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Component {
     pub name: Name,
-    /// Behind `from`.
+    /// The value after `from`.
     pub from: Value,
-    /// What follows, as pairs of a word and a value.
+    /// The settings after it: a word and its value.
     pub settings: Vec<(Name, Value)>,
     pub span: Span,
 }
@@ -247,7 +238,7 @@ pub struct Argument {
     pub span: Span,
 }
 
-/// `left <= right with 95% confidence`, with the marks behind it.
+/// `left <= right with 95% confidence`, and its marks.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Gate {
     pub left: Expression,
@@ -282,7 +273,7 @@ pub enum ExpressionKind {
         name: Name,
         arguments: Vec<Expression>,
     },
-    /// In parentheses.
+    /// An expression in parentheses.
     Group(Box<Expression>),
     Binary {
         left: Box<Expression>,

@@ -1,6 +1,6 @@
 //! `aurora explain`: the long form of a diagnostic code.
 
-use aurora_lang::diagnostics::codes;
+use aurora_lang::diagnostics::explain;
 use serde_json::json;
 
 use crate::context::Context;
@@ -10,7 +10,7 @@ use crate::stdio::outln;
 
 pub fn run(context: &Context, code: &str) -> Result<Exit, Failure> {
     let wanted = code.to_uppercase();
-    let Some(found) = codes::explain(&wanted) else {
+    let Some(found) = explain(&wanted) else {
         return Err(Failure::error(format!("there is no diagnostic code `{code}`"))
             .help("codes look like E0203; the book lists them all"));
     };

@@ -1,7 +1,7 @@
 //! `aurora import`: reads a published model or a launch script, and prints it as a spec.
 
 use aurora_compiler::fields::{ModelFields, TokenizerFields};
-use aurora_compiler::megatron::{Kind, Options, import};
+use aurora_compiler::megatron::{FindingKind, Options, import};
 use aurora_runtime::data::tokenizer::{TokenizerInput, tokenizer};
 use aurora_runtime::progress::Watch;
 use aurora_runtime::source::archive::InputFile;
@@ -78,7 +78,7 @@ pub fn megatron(
     if output.is_none() {
         out!("{}", imported.spec)?;
     }
-    for kind in Kind::ALL {
+    for kind in FindingKind::ALL {
         let mut of_kind = imported
             .findings
             .iter()

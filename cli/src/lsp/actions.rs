@@ -1,4 +1,4 @@
-//! What can be done about a fault: the edits that come with it, and fields that are missing.
+//! Quick fixes for diagnostics: their suggested edits, and missing fields.
 
 use aurora_compiler::schema::{self, BlockSchema};
 use aurora_lang::ast::{Block, Body, Entry, Span};
@@ -9,24 +9,23 @@ use super::analysis::Analysis;
 
 pub struct Action {
     pub title: String,
-    /// In the common text of the spec.
+    /// In the concatenated text of the spec.
     pub edits: Vec<Edit>,
-    /// The fault that it mends.
-    pub mends: Diagnostic,
-    /// The only edit that the fault comes with, and a safe one.
+    pub fixes: Diagnostic,
+    /// Whether it is the only edit of the diagnostic, and a safe one.
     pub preferred: bool,
 }
 
-/// The actions for the faults that touch a range of a file.
+/// The actions for the diagnostics that touch a range of a file.
 pub fn actions(analysis: &Analysis, path: &Utf8Path, range: Span) -> Vec<Action> {
     let mut all = Vec::new();
-    let found = analysis.found();
+    let found = analysis.diagnostics();
     let here = |found: &&Diagnostic| {
         let place = found.place().map(|place| analysis.place(place));
         place.is_some_and(|place| place.path == path && place.span.start <= range.end && range.start <= place.span.end)
     };
-    for fault in found.iter().filter(here) {
-        let edits: Vec<_> = fault
+    for error in found.iter().filter(here) {
+        let edits: Vec<_> = error
             .helps
             .iter()
             .filter_map(|help| Some((&help.text, help.edit.as_ref()?)))
@@ -34,17 +33,17 @@ pub fn actions(analysis: &Analysis, path: &Utf8Path, range: Span) -> Vec<Action>
         all.extend(edits.iter().map(|(text, edit)| Action {
             title: title(text, edit),
             edits: vec![(*edit).clone()],
-            mends: fault.clone(),
+            fixes: error.clone(),
             preferred: edits.len() == 1 && edit.applicability == Applicability::Safe,
         }));
-        if fault.code == Code::MISSING_FIELD {
-            all.extend(missing(analysis, fault, &found));
+        if error.code == Code::MISSING_FIELD {
+            all.extend(missing(analysis, error, &found));
         }
     }
     all
 }
 
-/// "a field with a similar name exists: `budget`" as something to do.
+/// The title of an edit: an instruction instead of "a field with a similar name exists: `budget`".
 fn title(help: &str, edit: &Edit) -> String {
     if help.contains("similar name") {
         return format!("Change to `{}`", edit.replacement);
@@ -54,14 +53,14 @@ fn title(help: &str, edit: &Edit) -> String {
     first.unwrap_or_default() + characters.as_str()
 }
 
-/// Adds the field that a block has not, and all that it has not.
-fn missing(analysis: &Analysis, fault: &Diagnostic, found: &[Diagnostic]) -> Vec<Action> {
-    let Some(place) = fault.place() else { return Vec::new() };
+/// Adds the missing field of a diagnostic, or all missing fields of its block.
+fn missing(analysis: &Analysis, error: &Diagnostic, found: &[Diagnostic]) -> Vec<Action> {
+    let Some(place) = error.place() else { return Vec::new() };
     let Some(block) = analysis
         .bundle
         .declared_at(place)
-        .and_then(|declared| match declared.what {
-            aurora_compiler::compose::What::Block(block) => Some(block),
+        .and_then(|declared| match declared.item {
+            aurora_compiler::compose::DeclaredItem::Block(block) => Some(block),
             _ => None,
         })
     else {
@@ -72,7 +71,7 @@ fn missing(analysis: &Analysis, fault: &Diagnostic, found: &[Diagnostic]) -> Vec
         .filter(|other| other.code == Code::MISSING_FIELD && other.place() == Some(place))
         .filter_map(field_of)
         .collect();
-    let one = field_of(fault)
+    let one = field_of(error)
         .into_iter()
         .map(|field| (format!("Add `{field}`"), vec![field], true));
     let rest = (all.len() > 1).then(|| {
@@ -88,24 +87,24 @@ fn missing(analysis: &Analysis, fault: &Diagnostic, found: &[Diagnostic]) -> Vec
             Some(Action {
                 title,
                 edits: vec![edit],
-                mends: fault.clone(),
+                fixes: error.clone(),
                 preferred,
             })
         })
         .collect()
 }
 
-/// The field that a block has not; the label says it.
-fn field_of(fault: &Diagnostic) -> Option<&str> {
-    fault.labels.first()?.text.split('`').nth(1)
+/// The missing field, from the label of the diagnostic.
+fn field_of(error: &Diagnostic) -> Option<&str> {
+    error.labels.first()?.text.split('`').nth(1)
 }
 
-/// The fields, with the values of the table's example, before the closing brace.
+/// Inserts fields before the closing brace, with the values of the example in the schema.
 fn insertion(text: &str, block: &Block, fields: &[&str]) -> Option<Edit> {
-    let table = schema::block(schema::kind(&block.keyword.text)?);
+    let block_schema = schema::block(schema::kind(&block.keyword.text)?);
     let lines: Vec<String> = fields
         .iter()
-        .map(|field| format!("{field} = {}", example(table, field)))
+        .map(|field| format!("{field} = {}", example(block_schema, field)))
         .collect();
     let brace = block.span.end - 1;
     let line = &text[..brace].rsplit('\n').next().unwrap_or_default();
@@ -123,14 +122,14 @@ fn insertion(text: &str, block: &Block, fields: &[&str]) -> Option<Edit> {
     Some(Edit {
         span: Span::new(brace, brace),
         replacement,
-        // The values are those of the table's example.
+        // The values are only examples.
         applicability: Applicability::Unsafe,
     })
 }
 
-/// The value of a field in the example of its table; a placeholder if it is not there.
-fn example(table: &BlockSchema, name: &str) -> String {
-    let parsed = aurora_lang::parse(table.example);
+/// The value of a field in the example of its block, or a placeholder.
+fn example(schema: &BlockSchema, name: &str) -> String {
+    let parsed = aurora_lang::parse(schema.example, None);
     let entries = parsed.file.items.iter().filter_map(|block| match &block.body {
         Body::Entries(entries) => Some(entries),
         Body::Gate(_) => None,

@@ -1,6 +1,6 @@
-//! One spec as an editor sees it: its files, what could be read of them, and what is wrong.
+//! The analysis of one spec for an editor: its files, their names, and its diagnostics.
 //!
-//! In: a bundle. Out: answers in bytes of its files. Each part is worked out when it is first asked for.
+//! In: a bundle. Out: answers with byte ranges of its files. Each part is computed when it is first used.
 
 use std::cell::OnceCell;
 
@@ -15,7 +15,7 @@ use super::uri;
 pub struct Analysis {
     pub bundle: Bundle,
     paths: Vec<Utf8PathBuf>,
-    /// Files that it imports and that are not there.
+    /// Imported files that do not exist.
     missing: Vec<Utf8PathBuf>,
     is_spec: bool,
     examined: OnceCell<Examined>,
@@ -24,7 +24,7 @@ pub struct Analysis {
 
 /// A range of one file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub struct FileRange {
     pub path: Utf8PathBuf,
     pub span: Span,
 }
@@ -42,7 +42,7 @@ impl Analysis {
         }
     }
 
-    /// Whether it depends on what is in a file.
+    /// Whether it depends on the content of a file.
     pub fn reads(&self, path: &Utf8Path) -> bool {
         self.paths.iter().chain(&self.missing).any(|own| own == path)
     }
@@ -56,7 +56,7 @@ impl Analysis {
         Some((index, self.bundle.files().nth(index)?))
     }
 
-    /// The checked spec, as far as it could be read.
+    /// The checked spec, without the parts that have errors.
     pub fn examined(&self) -> &Examined {
         self.examined.get_or_init(|| self.bundle.examine(&Choice::default()))
     }
@@ -65,19 +65,19 @@ impl Analysis {
         self.occurrences.get_or_init(|| self.bundle.occurrences())
     }
 
-    /// A range of the common text as one of its file.
-    pub fn place(&self, span: Span) -> Place {
+    /// Converts a range of the concatenated text to a range of its file.
+    pub fn place(&self, span: Span) -> FileRange {
         let (index, _, file) = self.bundle.sources().view().file(span.start);
         let path = self.paths.get(index).cloned().unwrap_or_default();
         let local = |byte: usize| byte.clamp(file.start, file.end) - file.start;
-        Place {
+        FileRange {
             path,
             span: Span::new(local(span.start), local(span.end)),
         }
     }
 
-    /// Errors and warnings. A library has no experiment, and offers more than it uses itself.
-    pub fn found(&self) -> Vec<Diagnostic> {
+    /// Errors and warnings. A library has no experiment, and declares names that it does not use itself.
+    pub fn diagnostics(&self) -> Vec<Diagnostic> {
         let examined = self.examined();
         let warnings: &[Diagnostic] = if examined.errors.is_empty() {
             &examined.spec.warnings
@@ -91,7 +91,7 @@ impl Analysis {
             .collect()
     }
 
-    /// The occurrences of the names at a byte of a file, narrowest first.
+    /// The occurrences of names at a byte of a file.
     pub fn names_at(&self, path: &Utf8Path, byte: usize) -> Vec<Occurrence> {
         let Some((_, file)) = self.file(path) else {
             return Vec::new();

@@ -1,18 +1,20 @@
-//! What can be written at a place: kinds of blocks, fields, values, arguments, names, units, marks of evidence.
+//! Completion: kinds of blocks, fields, values, arguments, names, units, marks of evidence.
 
 use aurora_compiler::schema::{self, BLOCKS, CallSchema, Default, EvalKind, FieldSchema, Type, UNITS};
 use aurora_compiler::spec::{BlockKind, Unit};
 use aurora_lang::ast::{Body, Entry, Span, ValueKind};
-use aurora_lang::tokens::TokenKind;
+use aurora_lang::cursor::{self, Expected, FieldPath, Role, Step};
+use aurora_lang::token::TokenKind;
 use camino::Utf8Path;
 
-use super::docs;
-use super::roles::Expected;
-use super::scope::{Known, Spot, known, prefix};
+use super::analysis::Analysis;
+use super::scope::{CursorPlace, KnownName, known_names};
+use super::types::{self, ValueTypes};
 use super::workspace::Workspace;
+use super::{docs, uri};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ItemKind {
+pub enum SuggestionKind {
     Keyword,
     Field,
     Word,
@@ -24,152 +26,214 @@ pub enum ItemKind {
 }
 
 #[derive(Clone, Debug)]
-pub struct Item {
+pub struct Suggestion {
     pub label: String,
-    pub kind: ItemKind,
+    pub kind: SuggestionKind,
     pub detail: String,
     pub documentation: String,
-    /// What is inserted, with `$1`, `$0` where the cursor goes.
+    /// The inserted text, with placeholders `$1`, `$0`.
     pub snippet: String,
-    /// Comes first: something is missing without it.
-    pub wanted: bool,
+    /// Whether it is required; required items come first.
+    pub required: bool,
 }
 
-/// Everything that can stand at a byte of a file, and the range that it takes the place of.
-pub fn complete(workspace: &mut Workspace, path: &Utf8Path, byte: usize) -> Option<(Span, Vec<Item>)> {
-    let spot = Spot::new(workspace, path, byte)?;
+/// Everything that may be written at a byte of a file, and the range that it replaces.
+pub fn complete(workspace: &mut Workspace, path: &Utf8Path, byte: usize) -> Option<(Span, Vec<Suggestion>)> {
+    let spot = CursorPlace::new(workspace, path, byte)?;
     let inside = |index: &usize| spot.tokens[*index].span.start < byte && byte <= spot.tokens[*index].span.end;
-    let (mut replaces, mut before) = prefix(&spot);
     if let Some(index) = (0..spot.tokens.len()).find(inside) {
         let token = spot.tokens[index];
         match token.kind {
-            TokenKind::Comment => return None,
-            TokenKind::Number => return None,
+            TokenKind::Comment | TokenKind::Number => return None,
             TokenKind::Text { closed } => {
-                if closed && byte == token.span.end {
-                    return None;
-                }
-                if !matches!(spot.walk(index).expected(false).as_slice(), [Expected::Path { .. }]) {
-                    return None;
-                }
-                replaces = Span::new(token.span.start + 1, token.span.end - usize::from(closed));
-                return Some((replaces, files(workspace, path, true)));
+                let is_inside = !closed || byte < token.span.end;
+                return (is_inside && spot.role(index) == Role::ImportPath).then(|| {
+                    let replaced = Span::new(token.span.start + 1, token.span.end - usize::from(closed));
+                    (replaced, files(workspace, path, true))
+                });
             }
-            _ => {}
+            TokenKind::Word | TokenKind::Open(_) | TokenKind::Close(_) | TokenKind::Sign => {}
         }
-        before = before.min(spot.tokens.len());
     }
-    let line = &spot.text.as_str()[spot.text.line_start(byte)..replaces.start];
-    let new_line = line.trim().is_empty();
-    let walker = spot.walk(before);
-    let expected = walker.expected(new_line);
-    // What is there already, also behind the cursor, is not offered again.
-    let present = walker.present(before + usize::from(!replaces.is_empty()));
+    let cursor = cursor::at(spot.text.as_str(), byte);
+    let line = &spot.text.as_str()[spot.text.line_start(byte)..cursor.replaced.start];
     let analysis = workspace.analysis(path)?;
-    let scope = known(&analysis, path);
+    let completer = Completer {
+        path,
+        scope: known_names(&analysis, path),
+        analysis: &analysis,
+        present: &cursor.present,
+    };
+    let expected = &cursor.expected;
+    let starts_field = expected.iter().any(|one| matches!(one, Expected::FieldName { .. }));
+    let continues_component = expected.iter().any(|one| matches!(one, Expected::Setting { .. }));
     let mut items = Vec::new();
     for expected in expected {
+        // DeclaredItem continues the field before the cursor is only offered on its line, the next line of a mixture only on a
+        // line of its own.
+        let is_unlikely = match (expected, line.trim().is_empty()) {
+            (Expected::Mark { .. }, true) => starts_field,
+            (Expected::FieldName { .. }, false) => continues_component,
+            _ => false,
+        };
+        if !is_unlikely {
+            items.extend(completer.items(workspace, expected));
+        }
+    }
+    Some((cursor.replaced, items))
+}
+
+/// Completes at one place of a file.
+struct Completer<'a> {
+    path: &'a Utf8Path,
+    analysis: &'a Analysis,
+    scope: Vec<KnownName>,
+    /// Names that are present already, before or after the cursor. They are not offered again.
+    present: &'a [String],
+}
+
+impl Completer<'_> {
+    fn is_free(&self, name: &str) -> bool {
+        !self.present.iter().any(|present| present == name)
+    }
+
+    fn items(&self, workspace: &mut Workspace, expected: &Expected) -> Vec<Suggestion> {
         match expected {
-            Expected::Item => items.extend(top()),
-            Expected::Path { quoted } => items.extend(files(workspace, path, quoted)),
-            Expected::ImportName { path: import } => {
-                let full = super::uri::normal(&path.parent()?.join(import));
-                let Some(theirs) = workspace.analysis(&full) else {
-                    continue;
-                };
-                let names = known(&theirs, &full)
-                    .into_iter()
-                    .filter(|known| !present.contains(&known.name));
-                items.extend(names.map(|known| name(&known)));
+            Expected::Item => top(),
+            Expected::ImportPath => files(workspace, self.path, false),
+            Expected::ImportName { file } => self.import_names(workspace, file).unwrap_or_default(),
+            Expected::FieldName { path } => self.field_names(path),
+            Expected::AfterName { path } if path.owner.keyword == "mixture" => {
+                vec![item("from", SuggestionKind::Keyword, "the corpora of the component", "").then("from [$0]")]
             }
-            Expected::Key {
-                kind: BlockKind::Mixture,
-                ..
-            } => items.push(Item {
+            // `stage cap { … }` in a profile.
+            Expected::AfterName { path } if schema::kind(&path.owner.keyword).is_none() && path.names.len() == 1 => {
+                self.path_names(&path.owner.keyword, &path.names)
+            }
+            Expected::AfterName { .. } => Vec::new(),
+            Expected::Setting { present } => {
+                let all = schema::component().all();
+                all.filter(|field| !present.iter().any(|name| name == field.name))
+                    .map(setting)
+                    .collect()
+            }
+            Expected::Value { path } => match path.steps.last() {
+                Some(Step::Argument { call, index, name })
+                    if types::argument(call, name.as_deref(), *index).is_none() =>
+                {
+                    Vec::new()
+                }
+                _ => self.values(&types::value(path)),
+            },
+            Expected::Argument { call } => {
+                let arguments = schema::call(call).map_or(&[][..], |call| call.arguments);
+                arguments
+                    .iter()
+                    .filter(|field| self.is_free(field.name))
+                    .map(key)
+                    .collect()
+            }
+            Expected::Unit { path } => units(&types::value(path).types),
+            Expected::Mark { has_sign } => marks(*has_sign),
+            Expected::Metric { names } => metric(self.analysis, self.path, &self.scope, names),
+        }
+    }
+
+    fn import_names(&self, workspace: &mut Workspace, file: &str) -> Option<Vec<Suggestion>> {
+        let full = uri::normal(&self.path.parent()?.join(file));
+        let theirs = workspace.analysis(&full)?;
+        let names = known_names(&theirs, &full);
+        Some(
+            names
+                .iter()
+                .filter(|known| self.is_free(&known.name))
+                .map(name)
+                .collect(),
+        )
+    }
+
+    fn field_names(&self, path: &FieldPath) -> Vec<Suggestion> {
+        match schema::kind(&path.owner.keyword) {
+            Some(BlockKind::Mixture) if path.names.is_empty() => vec![Suggestion {
                 snippet: "${1:name} from [${2:corpus}] weight ${3:10}%$0".to_owned(),
                 ..item(
                     "component",
-                    ItemKind::Field,
-                    "NAME from [CORPORA] weight SHARE",
+                    SuggestionKind::Field,
+                    "NAME from [CORPORA] weight PERCENTAGE",
                     schema::component().meaning,
                 )
-            }),
-            Expected::Key { kind } => {
+            }],
+            Some(kind) if path.names.is_empty() => {
                 let fields = schema::block(kind).fields.iter();
-                items.extend(
-                    fields
-                        .filter(|field| !present.iter().any(|name| name == field.name))
-                        .map(key),
-                );
+                fields.filter(|field| self.is_free(field.name)).map(key).collect()
             }
-            Expected::From => {
-                items.push(item("from", ItemKind::Keyword, "the corpora it draws from", "").then("from [$0]"))
-            }
-            Expected::Setting { present } => {
-                let all = schema::component()
-                    .all()
-                    .filter(|field| !present.iter().any(|name| name == field.name));
-                items.extend(all.map(|field| {
-                    item(
-                        field.name,
-                        ItemKind::Keyword,
-                        &schema::describe(&field.kind),
-                        &docs::field(field),
-                    )
-                    .then(&format!("{} ", field.name))
-                }));
-            }
-            Expected::PathKey { owner, path: names } => items.extend(path_key(&analysis, path, &scope, &owner, &names)),
-            Expected::Value { types, unknown, swept } => {
-                if swept {
-                    items.push(item("[…]", ItemKind::Word, "the values of the sweep", "").then("[$0]"));
-                    continue;
-                }
-                items.extend(types.iter().flat_map(|kind| value(kind, &scope)));
-                if unknown {
-                    items.push(item("unknown", ItemKind::Keyword, "nobody has published it", ""));
-                }
-                let names = scope
-                    .iter()
-                    .filter(|known| known.is_line() || types.is_empty() && known.kind().is_some());
-                items.extend(names.map(name));
-            }
-            Expected::Argument { call } => {
-                let free = call
-                    .arguments
-                    .iter()
-                    .filter(|field| !present.iter().any(|name| name == field.name));
-                items.extend(free.map(key));
-            }
-            Expected::Unit { types } => items.extend(units(&types)),
-            Expected::Mark { sign } => items.extend(docs::MARKS.iter().map(|(word, argument, meaning)| {
-                let at = if sign { "" } else { "@" };
-                item(
-                    &format!("@{word}"),
-                    ItemKind::Mark,
-                    &format!("@{word}(\"{argument}\")"),
-                    meaning,
-                )
-                .then(&format!("{at}{word}(\"${{1:{argument}}}\")$0"))
-            })),
-            Expected::Metric { path: names } => items.extend(metric(&analysis, path, &scope, &names)),
+            Some(_) => Vec::new(),
+            None => self.path_names(&path.owner.keyword, &path.names),
         }
     }
-    Some((replaces, items))
+
+    fn path_names(&self, owner: &str, names: &[String]) -> Vec<Suggestion> {
+        path_key(self.analysis, self.path, &self.scope, owner, names)
+    }
+
+    fn values(&self, value: &ValueTypes) -> Vec<Suggestion> {
+        if value.is_sweep {
+            return vec![item("[…]", SuggestionKind::Word, "the values of the sweep", "").then("[$0]")];
+        }
+        let mut items: Vec<Suggestion> = value
+            .types
+            .iter()
+            .flat_map(|kind| self::value(kind, &self.scope))
+            .collect();
+        if value.unknown {
+            items.push(item(
+                "unknown",
+                SuggestionKind::Keyword,
+                "the value is not published",
+                "",
+            ));
+        }
+        let names = self
+            .scope
+            .iter()
+            .filter(|known| known.is_line() || value.types.is_empty() && known.kind().is_some());
+        items.extend(names.map(name));
+        items
+    }
 }
 
-fn item(label: &str, kind: ItemKind, detail: &str, documentation: &str) -> Item {
-    Item {
+fn setting(field: &FieldSchema) -> Suggestion {
+    let (detail, documentation) = (schema::describe(&field.kind), docs::field(field));
+    item(field.name, SuggestionKind::Keyword, &detail, &documentation).then(&format!("{} ", field.name))
+}
+
+fn marks(has_sign: bool) -> Vec<Suggestion> {
+    let sign = if has_sign { "" } else { "@" };
+    let marks = docs::MARKS.iter().map(|(word, argument, meaning)| {
+        let label = format!("@{word}");
+        item(
+            &label,
+            SuggestionKind::Mark,
+            &format!("{label}(\"{argument}\")"),
+            meaning,
+        )
+        .then(&format!("{sign}{word}(\"${{1:{argument}}}\")$0"))
+    });
+    marks.collect()
+}
+
+fn item(label: &str, kind: SuggestionKind, detail: &str, documentation: &str) -> Suggestion {
+    Suggestion {
         label: label.to_owned(),
         kind,
         detail: detail.to_owned(),
         documentation: documentation.to_owned(),
         snippet: label.to_owned(),
-        wanted: false,
+        required: false,
     }
 }
 
-impl Item {
+impl Suggestion {
     fn then(self, snippet: &str) -> Self {
         Self {
             snippet: snippet.to_owned(),
@@ -178,15 +242,15 @@ impl Item {
     }
 }
 
-fn function(table: &schema::FunctionSchema) -> Item {
-    item(table.name, ItemKind::Call, table.meaning, table.example).then(&format!("{}($0)", table.name))
+fn function(table: &schema::FunctionSchema) -> Suggestion {
+    item(table.name, SuggestionKind::Call, table.meaning, table.example).then(&format!("{}($0)", table.name))
 }
 
-fn name(known: &Known) -> Item {
-    item(&known.name, ItemKind::Name, &known.keyword, &known.detail)
+fn name(known: &KnownName) -> Suggestion {
+    item(&known.name, SuggestionKind::Name, &known.keyword, &known.detail)
 }
 
-fn top() -> Vec<Item> {
+fn top() -> Vec<Suggestion> {
     let blocks = BLOCKS.iter().map(|block| {
         let keyword = block.kind.to_string();
         let mut snippet = format!("{keyword} ${{1:name}} {{\n");
@@ -197,7 +261,7 @@ fn top() -> Vec<Item> {
         snippet.push_str("  $0\n}");
         item(
             &keyword,
-            ItemKind::Keyword,
+            SuggestionKind::Keyword,
             block.meaning,
             &format!("```aur\n{}\n```", block.example),
         )
@@ -205,16 +269,16 @@ fn top() -> Vec<Item> {
     });
     let statements = docs::STATEMENTS
         .iter()
-        .map(|(word, snippet, meaning)| item(word, ItemKind::Keyword, meaning, "").then(snippet));
+        .map(|(word, snippet, meaning)| item(word, SuggestionKind::Keyword, meaning, "").then(snippet));
     blocks.chain(statements).collect()
 }
 
-fn key(field: &FieldSchema) -> Item {
-    Item {
-        wanted: field.default == Default::Required,
+fn key(field: &FieldSchema) -> Suggestion {
+    Suggestion {
+        required: field.default == Default::Required,
         ..item(
             field.name,
-            ItemKind::Field,
+            SuggestionKind::Field,
             &schema::describe(&field.kind),
             &docs::field(field),
         )
@@ -222,12 +286,14 @@ fn key(field: &FieldSchema) -> Item {
     }
 }
 
-fn value(kind: &'static Type, scope: &[Known]) -> Vec<Item> {
+fn value(kind: &'static Type, scope: &[KnownName]) -> Vec<Suggestion> {
     match kind {
-        Type::Bool => ["true", "false"].map(|word| item(word, ItemKind::Word, "", "")).into(),
+        Type::Bool => ["true", "false"]
+            .map(|word| item(word, SuggestionKind::Word, "", ""))
+            .into(),
         Type::Word(words) => words
             .iter()
-            .map(|(word, meaning)| item(word, ItemKind::Word, meaning, ""))
+            .map(|(word, meaning)| item(word, SuggestionKind::Word, meaning, ""))
             .collect(),
         Type::Call(calls) => calls.iter().map(call).collect(),
         Type::Reference(kinds) => scope
@@ -238,31 +304,31 @@ fn value(kind: &'static Type, scope: &[Known]) -> Vec<Item> {
         Type::Every(_) => vec![
             item(
                 "every",
-                ItemKind::Keyword,
-                "an interval, such as `every 10B tokens`",
+                SuggestionKind::Keyword,
+                "an interval such as `every 10B tokens`",
                 "",
             )
             .then("every $0"),
         ],
         Type::List { of, .. } => {
-            let mut all = vec![item("[…]", ItemKind::Word, &schema::describe(kind), "").then("[$0]")];
-            // Names are offered at once: the list around them is easily added.
-            all.extend(value(of, scope).into_iter().map(|inner| Item {
+            let mut all = vec![item("[…]", SuggestionKind::Word, &schema::describe(kind), "").then("[$0]")];
+            // The elements are offered too, in a list.
+            all.extend(value(of, scope).into_iter().map(|inner| Suggestion {
                 label: format!("[{}]", inner.label),
                 snippet: format!("[{}]", inner.snippet),
                 ..inner
             }));
             all
         }
-        Type::Text(_) => vec![item("\"…\"", ItemKind::Word, &schema::describe(kind), "").then("\"$0\"")],
-        Type::Nothing => vec![item("none", ItemKind::Word, "deliberately not set", "")],
+        Type::Text(_) => vec![item("\"…\"", SuggestionKind::Word, &schema::describe(kind), "").then("\"$0\"")],
+        Type::Nothing => vec![item("none", SuggestionKind::Word, "not set, on purpose", "")],
         Type::OneOf(all) => all.iter().flat_map(|kind| value(kind, scope)).collect(),
         Type::Integer { .. } | Type::Decimal { .. } | Type::Percent { .. } | Type::Quantity { .. } => Vec::new(),
     }
 }
 
-/// A call with the arguments that it cannot do without.
-fn call(call: &'static CallSchema) -> Item {
+/// A call with its required arguments.
+fn call(call: &'static CallSchema) -> Suggestion {
     let required = call.all().filter(|field| field.default == Default::Required);
     let parts: Vec<String> = required
         .enumerate()
@@ -276,10 +342,10 @@ fn call(call: &'static CallSchema) -> Item {
     } else {
         parts.join(", ")
     };
-    item(call.name, ItemKind::Call, call.meaning, &docs::call(call)).then(&format!("{}({inner})", call.name))
+    item(call.name, SuggestionKind::Call, call.meaning, &docs::call(call)).then(&format!("{}({inner})", call.name))
 }
 
-fn units(types: &[&'static Type]) -> Vec<Item> {
+fn units(types: &[&'static Type]) -> Vec<Suggestion> {
     let wanted: Vec<Unit> = types
         .iter()
         .filter_map(|kind| match kind {
@@ -296,11 +362,11 @@ fn units(types: &[&'static Type]) -> Vec<Item> {
     let points = types.is_empty().then_some("pp");
     fitting
         .chain(points)
-        .map(|unit| item(unit, ItemKind::Unit, &docs::unit(unit), ""))
+        .map(|unit| item(unit, SuggestionKind::Unit, &docs::unit(unit), ""))
         .collect()
 }
 
-fn files(workspace: &mut Workspace, path: &Utf8Path, quoted: bool) -> Vec<Item> {
+fn files(workspace: &mut Workspace, path: &Utf8Path, quoted: bool) -> Vec<Suggestion> {
     let Some(folder) = path.parent() else { return Vec::new() };
     let below = |file: &Utf8Path| file.strip_prefix(folder).ok().map(ToString::to_string);
     let above = |file: &Utf8Path| {
@@ -316,24 +382,24 @@ fn files(workspace: &mut Workspace, path: &Utf8Path, quoted: bool) -> Vec<Item> 
     let quote = |file: String| if quoted { file } else { format!("\"{file}\"") };
     others
         .into_iter()
-        .map(|file| item(&quote(file), ItemKind::File, "", ""))
+        .map(|file| item(&quote(file), SuggestionKind::File, "", ""))
         .collect()
 }
 
-/// Names behind the dots of a path such as `stage.cap.learning_rate.peak`.
+/// The names that may follow the dots of a path such as `stage.cap.learning_rate.peak`.
 fn path_key(
-    analysis: &super::analysis::Analysis,
+    analysis: &Analysis,
     file: &Utf8Path,
-    scope: &[Known],
+    scope: &[KnownName],
     owner: &str,
     path: &[String],
-) -> Vec<Item> {
+) -> Vec<Suggestion> {
     let path: Vec<&str> = path.iter().map(String::as_str).collect();
     match path.as_slice() {
         [] => {
             let kinds = BLOCKS.iter().filter(|block| block.kind != BlockKind::Expect);
-            let mut all: Vec<Item> = kinds
-                .map(|block| item(&block.kind.to_string(), ItemKind::Keyword, block.meaning, ""))
+            let mut all: Vec<Suggestion> = kinds
+                .map(|block| item(&block.kind.to_string(), SuggestionKind::Keyword, block.meaning, ""))
                 .collect();
             all.extend(
                 scope
@@ -343,7 +409,8 @@ fn path_key(
             );
             if owner == "sweep" {
                 all.push(
-                    item("zip", ItemKind::Keyword, "paths that change together", "").then("zip ${1:name} {\n  $0\n}"),
+                    item("zip", SuggestionKind::Keyword, "paths that change together", "")
+                        .then("zip ${1:name} {\n  $0\n}"),
                 );
             }
             all
@@ -369,8 +436,8 @@ fn path_key(
     }
 }
 
-/// The block of a kind that a name stands for in a file.
-fn entries<'a>(analysis: &'a super::analysis::Analysis, file: &Utf8Path, kind: &str, name: &str) -> Vec<&'a Entry> {
+/// The entries of the block with a kind and a name.
+fn entries<'a>(analysis: &'a Analysis, file: &Utf8Path, kind: &str, name: &str) -> Vec<&'a Entry> {
     let Some((index, _)) = analysis.file(file) else {
         return Vec::new();
     };
@@ -378,8 +445,10 @@ fn entries<'a>(analysis: &'a super::analysis::Analysis, file: &Utf8Path, kind: &
         .bundle
         .in_scope(index)
         .into_iter()
-        .find_map(|declared| match declared.what {
-            aurora_compiler::compose::What::Block(block) if block.keyword.text == kind && block.name.text == name => {
+        .find_map(|declared| match declared.item {
+            aurora_compiler::compose::DeclaredItem::Block(block)
+                if block.keyword.text == kind && block.name.text == name =>
+            {
                 Some(block)
             }
             _ => None,
@@ -390,18 +459,18 @@ fn entries<'a>(analysis: &'a super::analysis::Analysis, file: &Utf8Path, kind: &
     }
 }
 
-fn components(analysis: &super::analysis::Analysis, file: &Utf8Path, mixture: &str) -> Vec<Item> {
+fn components(analysis: &Analysis, file: &Utf8Path, mixture: &str) -> Vec<Suggestion> {
     let names = entries(analysis, file, "mixture", mixture)
         .into_iter()
         .filter_map(|entry| match entry {
-            Entry::Component(component) => Some(item(&component.name.text, ItemKind::Name, "component", "")),
+            Entry::Component(component) => Some(item(&component.name.text, SuggestionKind::Name, "component", "")),
             _ => None,
         });
     names.collect()
 }
 
-/// Names of a metric: after which stage, which eval, which number, of which set.
-fn metric(analysis: &super::analysis::Analysis, file: &Utf8Path, scope: &[Known], path: &[String]) -> Vec<Item> {
+/// The names of a metric: stage or model, eval, metric, set.
+fn metric(analysis: &Analysis, file: &Utf8Path, scope: &[KnownName], path: &[String]) -> Vec<Suggestion> {
     let of_kinds = |kinds: &[BlockKind]| {
         scope
             .iter()
@@ -442,7 +511,7 @@ fn metric(analysis: &super::analysis::Analysis, file: &Utf8Path, scope: &[Known]
                     "pass@" => fields("eval", eval, "k").iter().map(|k| format!("pass@{k}")).collect(),
                     metric => vec![metric.to_owned()],
                 });
-            names.map(|name| item(&name, ItemKind::Word, &kind, "")).collect()
+            names.map(|name| item(&name, SuggestionKind::Word, &kind, "")).collect()
         }
         [_, eval, _] => {
             let corpora = fields("eval", eval, "data");
@@ -452,7 +521,9 @@ fn metric(analysis: &super::analysis::Analysis, file: &Utf8Path, scope: &[Known]
                 .collect();
             sets.sort();
             sets.dedup();
-            sets.iter().map(|set| item(set, ItemKind::Word, "set", "")).collect()
+            sets.iter()
+                .map(|set| item(set, SuggestionKind::Word, "set", ""))
+                .collect()
         }
         _ => Vec::new(),
     }

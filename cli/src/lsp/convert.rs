@@ -1,4 +1,4 @@
-//! Answers in the words of the protocol.
+//! Converts answers to the types of the protocol.
 
 use std::collections::BTreeMap;
 
@@ -11,15 +11,15 @@ use lsp_types::{
     MarkupContent, MarkupKind, NumberOrString, Range, SemanticToken, SymbolKind, TextEdit,
 };
 
-use super::analysis::{Analysis, Place};
-use super::complete::{Item, ItemKind};
+use super::analysis::{Analysis, FileRange};
+use super::complete::{Suggestion, SuggestionKind};
 use super::explanations::Explanations;
 use super::outline;
 use super::text::{Encoding, Text};
 use super::uri;
 use super::workspace::Workspace;
 
-pub fn location(workspace: &mut Workspace, place: &Place, encoding: Encoding) -> Option<Location> {
+pub fn location(workspace: &mut Workspace, place: &FileRange, encoding: Encoding) -> Option<Location> {
     let text = workspace.text(&place.path)?;
     let open = workspace
         .documents
@@ -31,7 +31,7 @@ pub fn location(workspace: &mut Workspace, place: &Place, encoding: Encoding) ->
     })
 }
 
-/// A fault, and the file that it is in; one without a place is shown at the start of the spec.
+/// A diagnostic and the file that it is in. Without a place, it is shown at the start of the spec.
 pub fn diagnostic(
     workspace: &mut Workspace,
     analysis: &Analysis,
@@ -74,26 +74,30 @@ pub fn diagnostic(
     Some((place.path, diagnostic))
 }
 
-pub fn completion(item: Item, range: Range, order: usize, snippets: bool) -> CompletionItem {
-    let kind = match item.kind {
-        ItemKind::Keyword => CompletionItemKind::KEYWORD,
-        ItemKind::Field => CompletionItemKind::FIELD,
-        ItemKind::Word => CompletionItemKind::ENUM_MEMBER,
-        ItemKind::Call => CompletionItemKind::FUNCTION,
-        ItemKind::Name => CompletionItemKind::REFERENCE,
-        ItemKind::Unit => CompletionItemKind::UNIT,
-        ItemKind::Mark => CompletionItemKind::PROPERTY,
-        ItemKind::File => CompletionItemKind::FILE,
+pub fn completion(suggestion: Suggestion, range: Range, order: usize, snippets: bool) -> CompletionItem {
+    let kind = match suggestion.kind {
+        SuggestionKind::Keyword => CompletionItemKind::KEYWORD,
+        SuggestionKind::Field => CompletionItemKind::FIELD,
+        SuggestionKind::Word => CompletionItemKind::ENUM_MEMBER,
+        SuggestionKind::Call => CompletionItemKind::FUNCTION,
+        SuggestionKind::Name => CompletionItemKind::REFERENCE,
+        SuggestionKind::Unit => CompletionItemKind::UNIT,
+        SuggestionKind::Mark => CompletionItemKind::PROPERTY,
+        SuggestionKind::File => CompletionItemKind::FILE,
     };
-    let is_snippet = snippets && item.snippet.contains('$');
-    let new_text = if is_snippet { item.snippet } else { plain(&item.snippet) };
+    let is_snippet = snippets && suggestion.snippet.contains('$');
+    let new_text = if is_snippet {
+        suggestion.snippet
+    } else {
+        plain(&suggestion.snippet)
+    };
     CompletionItem {
-        label: item.label,
+        label: suggestion.label,
         kind: Some(kind),
-        detail: (!item.detail.is_empty()).then_some(item.detail),
-        documentation: (!item.documentation.is_empty())
-            .then(|| Documentation::MarkupContent(markdown(item.documentation))),
-        sort_text: Some(format!("{}{order:04}", u8::from(!item.wanted))),
+        detail: (!suggestion.detail.is_empty()).then_some(suggestion.detail),
+        documentation: (!suggestion.documentation.is_empty())
+            .then(|| Documentation::MarkupContent(markdown(suggestion.documentation))),
+        sort_text: Some(format!("{}{order:04}", u8::from(!suggestion.required))),
         filter_text: Some(
             new_text
                 .split(['(', ' ', '\n', '$'])
@@ -111,16 +115,16 @@ pub fn completion(item: Item, range: Range, order: usize, snippets: bool) -> Com
     }
 }
 
-/// A snippet without its places for the cursor.
+/// A snippet without its placeholders.
 fn plain(snippet: &str) -> String {
     let mut text = String::new();
     let mut rest = snippet;
     while let Some((before, after)) = rest.split_once('$') {
         text.push_str(before);
         rest = match after.strip_prefix('{').and_then(|inner| inner.split_once('}')) {
-            Some((inner, behind)) => {
+            Some((inner, after)) => {
                 text.push_str(inner.split_once(':').map_or("", |(_, default)| default));
-                behind
+                after
             }
             None => after.trim_start_matches(|digit: char| digit.is_ascii_digit()),
         };
@@ -147,7 +151,7 @@ pub fn symbol(symbol: outline::Symbol, text: &Text, encoding: Encoding) -> Docum
         .into_iter()
         .map(|child| self::symbol(child, text, encoding))
         .collect();
-    #[allow(deprecated)] // the field has to be named
+    #[allow(deprecated)] // the field is required
     DocumentSymbol {
         name: symbol.name,
         detail: Some(symbol.detail),
@@ -164,7 +168,7 @@ pub fn fold((span, comment): (Span, bool), text: &Text) -> FoldingRange {
     let range = text.range(span, Encoding::Utf16);
     FoldingRange {
         start_line: range.start.line,
-        // The line of the closing bracket stays.
+        // The line of the closing bracket remains visible.
         end_line: if comment {
             range.end.line
         } else {
@@ -177,9 +181,9 @@ pub fn fold((span, comment): (Span, bool), text: &Text) -> FoldingRange {
     }
 }
 
-pub fn colours(text: &Text, encoding: Encoding) -> Vec<SemanticToken> {
+pub fn semantic_tokens(text: &Text, encoding: Encoding) -> Vec<SemanticToken> {
     let (mut line, mut character) = (0, 0);
-    outline::colours(text.as_str())
+    outline::semantic_tokens(text.as_str())
         .into_iter()
         .map(|(span, kind, declares)| {
             let range = text.range(span, encoding);
@@ -201,7 +205,7 @@ pub fn colours(text: &Text, encoding: Encoding) -> Vec<SemanticToken> {
         .collect()
 }
 
-/// The edit that turns a text into another, as small as whole lines allow.
+/// The edit that turns one text into another: the lines that differ.
 pub fn replacement(old: &Text, new: &str, encoding: Encoding) -> Vec<TextEdit> {
     let text = old.as_str();
     if text == new {
@@ -229,8 +233,8 @@ pub fn replacement(old: &Text, new: &str, encoding: Encoding) -> Vec<TextEdit> {
     }]
 }
 
-/// Edits of several files in the form that the client takes.
-#[allow(clippy::mutable_key_type)] // the protocol's type has URIs for keys
+/// Edits of several files, in a form that the client supports.
+#[allow(clippy::mutable_key_type)] // the keys of the protocol's type are URIs
 pub fn workspace_edit(
     workspace: &mut Workspace,
     edits: BTreeMap<Utf8PathBuf, Vec<(Span, String)>>,

@@ -1,4 +1,4 @@
-//! The tables of the language as Markdown for hovers and completions.
+//! The schema as Markdown, for hovers and completions.
 
 use std::fmt::Write as _;
 
@@ -6,44 +6,44 @@ use aurora_compiler::schema::{
     self, BlockSchema, CallSchema, Default, FieldSchema, FunctionSchema, Role, unit_names, written_unit,
 };
 
-/// Marks of evidence: the word, its argument, what it says.
+/// Marks of evidence: the word, its argument, and its meaning.
 pub const MARKS: [(&str, &str, &str); 3] = [
-    ("published", "where", "The value is published there."),
-    ("inferred", "how", "The value follows from something published."),
-    ("assumed", "why", "Nobody has published the value; it is assumed."),
+    ("published", "where", "The value is published in this source."),
+    ("inferred", "how", "The value follows from published information."),
+    ("assumed", "why", "The value is not published; it is assumed."),
 ];
 
-/// Lines and blocks that are in no table: the word, how it is completed, what it does.
+/// Statements and blocks that the schema does not contain: the word, its completion, and its meaning.
 pub const STATEMENTS: [(&str, &str, &str); 6] = [
     (
         "import",
         "import \"${1:lib/file.aur}\" { $0 }",
-        "Takes blocks and values from another file of the project.",
+        "Imports blocks and values from another file.",
     ),
     (
         "extends",
         "extends \"${1:base.aur}\" {\n  $0\n}",
-        "Takes another experiment, with changes.",
+        "Inherits another experiment and changes it.",
     ),
     ("let", "let ${1:name} = $0", "Gives a value a name."),
     (
         "param",
         "param ${1:name} = ${2:value} in ${3:least} .. ${4:most}$0",
-        "A value that `--set`, a profile or a sweep may change, with what it may be.",
+        "A value that `--set`, a profile or a sweep may change, and its allowed values.",
     ),
     (
         "profile",
         "profile ${1:name} {\n  $0\n}",
-        "A named set of values to lay over the spec, chosen with `--profile NAME`.",
+        "A named set of changes to the spec, selected with `--profile NAME`.",
     ),
     (
         "sweep",
         "sweep ${1:name} {\n  $0\n}",
-        "A list of experiments: every combination of the values listed.",
+        "A list of experiments: every combination of the listed values.",
     ),
 ];
 
-/// What words between names and values mean.
+/// The meaning of a keyword.
 pub fn word(word: &str) -> Option<&'static str> {
     if let Some((_, _, meaning)) = STATEMENTS.iter().find(|(statement, _, _)| *statement == word) {
         return Some(meaning);
@@ -51,7 +51,7 @@ pub fn word(word: &str) -> Option<&'static str> {
     Some(match word {
         "zip" => "Paths that change together.",
         "every" => "An interval.",
-        "in" => "What the parameter may be: a range, or a list of values.",
+        "in" => "The allowed values of the parameter: a range, or a list.",
         _ => {
             return schema::component()
                 .all()
@@ -86,12 +86,12 @@ pub fn field(field: &FieldSchema) -> String {
         text.push_str(" May be `unknown`.");
     }
     if let Some(when) = field.ignored {
-        let _ = write!(text, " Would do nothing, and is {when}.");
+        let _ = write!(text, " It would have no effect and is {when}.");
     }
     match field.role {
         Role::Semantic => {}
-        Role::Placement => text.push_str(" Placement: changes no result."),
-        Role::Description => text.push_str(" Only told, never part of a key."),
+        Role::Placement => text.push_str(" Placement: does not change results."),
+        Role::Description => text.push_str(" Only documentation, never part of a key."),
     }
     text
 }
@@ -114,10 +114,10 @@ pub fn function(table: &FunctionSchema) -> String {
     format!("**{}(…)**: {}\n\n`{}`", table.name, table.meaning, table.example)
 }
 
-/// What a unit counts.
+/// The meaning of a unit.
 pub fn unit(text: &str) -> String {
     if text == "pp" {
-        return "percentage points: added to a metric that is a share, 2 pp = 0.02".to_owned();
+        return "percentage points: added to a metric that is a fraction, 2 pp = 0.02".to_owned();
     }
     match written_unit(text) {
         Some(written) if written.factor > 1 => format!(

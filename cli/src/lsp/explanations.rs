@@ -1,5 +1,4 @@
-//! The pages of the diagnostic codes as files, so that the code of a diagnostic is a link also where there is no
-//! network.
+//! The explanations of diagnostic codes as files, so that the code of a diagnostic links to its page without a network.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +8,7 @@ use lsp_types::Uri;
 
 use super::uri;
 
-/// Pages in the user's cache, written when a code is first shown.
+/// Pages in the cache of the user, written when a code is first shown.
 pub struct Explanations {
     folder: Option<Utf8PathBuf>,
     known: BTreeMap<Code, Option<Uri>>,
@@ -30,7 +29,7 @@ impl Explanations {
         }
     }
 
-    /// The page of a code; none if it cannot be written.
+    /// The page of a code. `None` if it cannot be written.
     pub fn link(&mut self, code: Code) -> Option<Uri> {
         let Self { folder, known } = self;
         let page = || {

@@ -1,6 +1,6 @@
-//! What the values of a spec amount to: parameters of a model, steps and tokens of a stage, tokens of a component.
+//! Numbers derived from a spec: parameters of a model, steps and tokens of a stage, tokens of a component.
 //!
-//! Each fact is absent where a value that it needs could not be read or is unknown.
+//! A number is absent if a value that it needs is unknown or has an error.
 
 use aurora_compiler::check::Examined;
 use aurora_compiler::graph::model_fields;
@@ -10,7 +10,7 @@ use aurora_compiler::spec::{Block, BlockId, BlockKind, Field, Spec, Unit, Value}
 
 use crate::output::grouped;
 
-/// A count in few digits: `377B`, `1.23M`, `4,096`.
+/// A count with few digits: `377B`, `1.23M`, `4,096`.
 pub fn short(count: u64) -> String {
     const SUFFIXES: [(u64, char); 3] = [(1_000_000_000_000, 'T'), (1_000_000_000, 'B'), (1_000_000, 'M')];
     let Some((factor, suffix)) = SUFFIXES.into_iter().find(|(factor, _)| count >= *factor) else {
@@ -39,7 +39,7 @@ pub fn length(spec: &Spec, stage: &BlockId) -> Option<(u64, u64)> {
     Some((steps, steps.checked_mul(batch.tokens)?))
 }
 
-/// The same quantity in steps, if it is in tokens, and in tokens, if it is in steps or sequences.
+/// A quantity in another unit: tokens as steps, steps and sequences as tokens.
 pub fn converted(batch: StageBatch, (count, unit): (u64, Unit)) -> Option<String> {
     match unit {
         Unit::Tokens => {
@@ -53,8 +53,8 @@ pub fn converted(batch: StageBatch, (count, unit): (u64, Unit)) -> Option<String
     }
 }
 
-/// Stages that read a mixture.
-pub fn readers<'s>(spec: &'s Spec, mixture: &BlockId) -> Vec<&'s BlockId> {
+/// The stages that use a mixture.
+pub fn stages_of<'s>(spec: &'s Spec, mixture: &BlockId) -> Vec<&'s BlockId> {
     let reads = |block: &Block| block.reference("mixture") == Some(mixture);
     spec.of_kind(BlockKind::Stage)
         .filter(|(_, block)| reads(block))
@@ -62,14 +62,14 @@ pub fn readers<'s>(spec: &'s Spec, mixture: &BlockId) -> Vec<&'s BlockId> {
         .collect()
 }
 
-/// Tokens that a component gives to a stage.
-pub fn share(spec: &Spec, stage: &BlockId, component: &Field) -> Option<u64> {
+/// The tokens that a stage draws from a component.
+pub fn component_tokens(spec: &Spec, stage: &BlockId, component: &Field) -> Option<u64> {
     let (_, tokens) = length(spec, stage)?;
     let weight = component.argument("weight")?.number()?.to_f64();
     Some((tokens as f64 * weight / 100.0).round() as u64)
 }
 
-/// Lines about a block.
+/// Lines with the numbers of a block.
 pub fn block(examined: &Examined, id: &BlockId) -> Vec<String> {
     let spec = &examined.spec;
     let Some(block) = spec.blocks.get(id) else {
@@ -115,20 +115,20 @@ pub fn block(examined: &Examined, id: &BlockId) -> Vec<String> {
     lines
 }
 
-/// Lines about one component of a mixture: its tokens in each stage.
+/// A line for each stage that uses a component of a mixture, with its tokens.
 pub fn component(spec: &Spec, mixture: &BlockId, name: &str, field: &Field) -> Vec<String> {
     let Some(weight) = field.argument("weight").map(|weight| weight.value.to_string()) else {
         return Vec::new();
     };
-    let shares = readers(spec, mixture).into_iter().filter_map(|stage| {
-        let tokens = share(spec, stage, field)?;
+    let lines = stages_of(spec, mixture).into_iter().filter_map(|stage| {
+        let tokens = component_tokens(spec, stage, field)?;
         Some(format!(
             "`{name}`: {weight} of stage `{}` is about {} tokens",
             stage.name,
             short(tokens)
         ))
     });
-    shares.collect()
+    lines.collect()
 }
 
 #[cfg(test)]

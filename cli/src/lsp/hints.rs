@@ -1,4 +1,4 @@
-//! Values in another unit, shown behind them: tokens as steps, steps as tokens, shares as tokens.
+//! Inlay hints: the same value in another unit (tokens as steps, steps as tokens, weights as tokens).
 
 use std::collections::BTreeMap;
 
@@ -11,13 +11,12 @@ use super::analysis::Analysis;
 use super::facts;
 
 pub struct Hint {
-    /// The value that it is about.
+    /// The value that it follows.
     pub value: Span,
     pub text: String,
 }
 
-/// The hints of a file. A value that means different things in different stages, such as one that has a name, gets
-/// none.
+/// The hints of a file. A value that differs between stages, such as one with a name, has no hint.
 pub fn hints(analysis: &Analysis, path: &Utf8Path) -> Vec<Hint> {
     let spec = &analysis.examined().spec;
     let mut found: BTreeMap<Span, Option<String>> = BTreeMap::new();
@@ -42,10 +41,11 @@ pub fn hints(analysis: &Analysis, path: &Utf8Path) -> Vec<Hint> {
             let Some(weight) = field.argument("weight") else {
                 continue;
             };
-            for stage in facts::readers(spec, id) {
+            for stage in facts::stages_of(spec, id) {
                 add(
                     weight,
-                    facts::share(spec, stage, field).map(|tokens| format!("≈ {} tokens", facts::short(tokens))),
+                    facts::component_tokens(spec, stage, field)
+                        .map(|tokens| format!("≈ {} tokens", facts::short(tokens))),
                 );
             }
         }
@@ -61,7 +61,7 @@ pub fn hints(analysis: &Analysis, path: &Utf8Path) -> Vec<Hint> {
     .collect()
 }
 
-/// A batch that is written in tokens is held in sequences: the hint then says those.
+/// Adds the hints of a value and its parts. A batch in tokens has been converted to sequences, which the hint shows.
 fn quantities(field: &Field, batch: StageBatch, add: &mut impl FnMut(&Field, Option<String>)) {
     match &field.value {
         Value::Quantity(..) | Value::Every(_) => {

@@ -1,66 +1,80 @@
-//! What is known of the thing under the cursor.
+//! Hover: documentation and values of the token under the cursor.
 
-use aurora_compiler::compose::{Declared, What};
+use aurora_compiler::compose::{Declared, DeclaredItem};
 use aurora_compiler::schema::{self, FieldSchema, Type};
 use aurora_compiler::spec::{BlockId, Cause};
 use aurora_lang::ast::Span;
+use aurora_lang::cursor::{Role, Step};
 use aurora_lang::diagnostics::explain;
 use camino::Utf8Path;
 
 use super::analysis::Analysis;
-use super::roles::Role;
-use super::scope::Spot;
+use super::scope::CursorPlace;
+use super::types::{self, ChangePart};
 use super::workspace::Workspace;
 use super::{docs, facts};
 
-/// Markdown about the token at a byte, and where that token stands.
+/// Markdown about the token at a byte, and the range of the token.
 pub fn hover(workspace: &mut Workspace, path: &Utf8Path, byte: usize) -> Option<(Span, String)> {
-    let spot = Spot::new(workspace, path, byte)?;
-    let index = spot.token()?;
-    let word = spot.word(index).to_owned();
+    let place = CursorPlace::new(workspace, path, byte)?;
+    let index = place.token()?;
+    let word = place.word(index).to_owned();
     let analysis = workspace.best(path)?;
     let mut parts: Vec<String> = Vec::new();
-    match spot.role(index) {
-        Role::Keyword => {
-            let block = schema::kind(&word).map(|kind| docs::block(schema::block(kind)));
-            parts.extend(block.or_else(|| docs::word(&word).map(|meaning| format!("**{word}**: {meaning}"))));
+    match place.role(index) {
+        Role::Keyword => parts.extend(keyword(&word)),
+        Role::Declared { .. } | Role::Block | Role::ImportName { .. } | Role::Metric { .. } => {
+            parts.extend(names(&analysis, path, byte));
         }
-        Role::Declared { .. } | Role::Block | Role::ImportName | Role::Metric => {
-            parts.extend(names(&analysis, path, byte))
+        Role::Field { path: field, is_last } => match types::change_part(&field, is_last) {
+            Some(ChangePart::Kind) => parts.extend(keyword(&word)),
+            Some(ChangePart::Name) => parts.extend(names(&analysis, path, byte)),
+            None => parts.extend(value(&analysis, &types::spec_path(&field), types::field(&field))),
+        },
+        Role::Argument { path } => {
+            let schema = match path.steps.last() {
+                Some(Step::Argument { call, index, name }) => types::argument(call, name.as_deref(), *index),
+                _ => None,
+            };
+            parts.extend(value(&analysis, &types::argument_path(&path), schema));
         }
-        Role::Key { path, schema } | Role::Argument { path, schema, .. } => {
-            parts.extend(value(&analysis, &path, schema))
-        }
-        Role::Component { path } => parts.extend(component(&analysis, &path)),
+        Role::Component { path } => parts.extend(component(&analysis, &types::spec_path(&path))),
         Role::Call { name } => {
             let function = schema::FUNCTIONS.iter().find(|table| table.name == name);
             parts.extend(function.map(docs::function));
             parts.extend(schema::call(&name).filter(|_| function.is_none()).map(docs::call));
         }
-        Role::Word { types } => {
+        Role::Word { path: value } => {
             parts.extend(names(&analysis, path, byte));
             if parts.is_empty() {
+                let types = types::value(&value).types;
                 parts.extend(types.iter().filter_map(|kind| closed_word(kind, &word)));
             }
         }
-        Role::Unit => parts.push(format!("**{word}**: {}", docs::unit(&word))),
-        Role::Number => parts.extend(number(&analysis, path, spot.tokens[index].span)),
+        Role::Unit { .. } => parts.push(format!("**{word}**: {}", docs::unit(&word))),
+        Role::Number => parts.extend(number(&analysis, path, place.tokens[index].span)),
         Role::Mark => {
-            let word = if word == "@" { spot.word(index + 1) } else { &word };
+            let word = if word == "@" { place.word(index + 1) } else { &word };
             let mark = docs::MARKS.iter().find(|(name, _, _)| name == &word);
             parts.extend(mark.map(|(name, argument, meaning)| {
                 format!("**@{name}(\"{argument}\")**: {meaning} Evidence never changes a result.")
             }));
         }
-        Role::Path => parts.extend(import(&analysis, path, spot.tokens[index].span)),
+        Role::ImportPath => parts.extend(import(&analysis, path, place.tokens[index].span)),
         Role::Other | Role::Comment | Role::Text => {}
     }
-    parts.extend(explanations(&analysis, path, spot.tokens[index].span));
+    parts.extend(explanations(&analysis, path, place.tokens[index].span));
     parts.retain(|part| !part.is_empty());
-    (!parts.is_empty()).then(|| (spot.tokens[index].span, parts.join("\n\n---\n\n")))
+    (!parts.is_empty()).then(|| (place.tokens[index].span, parts.join("\n\n---\n\n")))
 }
 
-/// What a closed word means.
+/// The meaning of a kind of block, or of another word of the language.
+fn keyword(word: &str) -> Option<String> {
+    let block = schema::kind(word).map(|kind| docs::block(schema::block(kind)));
+    block.or_else(|| docs::word(word).map(|meaning| format!("**{word}**: {meaning}")))
+}
+
+/// The meaning of a word of a closed set.
 fn closed_word(kind: &Type, word: &str) -> Option<String> {
     let Type::Word(words) = kind else { return None };
     words
@@ -81,8 +95,8 @@ fn names(analysis: &Analysis, path: &Utf8Path, byte: usize) -> Vec<String> {
 fn declared(analysis: &Analysis, declared: &Declared<'_>) -> String {
     let name = &declared.name.text;
     let mut lines = Vec::new();
-    match declared.what {
-        What::Block(block) => {
+    match declared.item {
+        DeclaredItem::Block(block) => {
             lines.push(format!("```aur\n{} {name}\n```", block.keyword.text));
             lines.push(
                 block
@@ -116,11 +130,11 @@ fn declared(analysis: &Analysis, declared: &Declared<'_>) -> String {
                 );
             }
         }
-        What::Let(value) => lines.push(format!(
+        DeclaredItem::Let(value) => lines.push(format!(
             "```aur\nlet {name} = {}\n```",
             aurora_lang::format::value(value)
         )),
-        What::Param { .. } => {
+        DeclaredItem::Param { .. } => {
             let text = &analysis.bundle.sources().text()[declared.span.start..declared.span.end];
             lines.push(format!("```aur\n{text}\n```"));
             lines.push(format!(
@@ -134,7 +148,7 @@ fn declared(analysis: &Analysis, declared: &Declared<'_>) -> String {
     lines.join("\n\n")
 }
 
-/// A field's documentation, and what it is in the spec.
+/// The documentation of a field, and its value in the spec.
 fn value(analysis: &Analysis, path: &[String], schema: Option<&FieldSchema>) -> Vec<String> {
     let mut parts: Vec<String> = schema.map(docs::field).into_iter().collect();
     let spec = &analysis.examined().spec;
@@ -144,7 +158,7 @@ fn value(analysis: &Analysis, path: &[String], schema: Option<&FieldSchema>) -> 
         match (spec.place(&field.origin), spec.cause(&field.origin)) {
             (Some(place), Cause::Spec) => line.push_str(&format!(", written at {place}")),
             (Some(place), cause) => line.push_str(&format!(", written at {place} ({cause})")),
-            (None, _) => line.push_str(", by default"),
+            (None, _) => line.push_str(", the default"),
         }
         if let Some(evidence) = &field.evidence {
             line.push_str(&format!(" `{}`", evidence.mark()));
@@ -188,7 +202,7 @@ fn component(analysis: &Analysis, path: &[String]) -> Vec<String> {
     parts
 }
 
-/// The hints at a number.
+/// The inlay hint of a number.
 fn number(analysis: &Analysis, path: &Utf8Path, span: Span) -> Option<String> {
     let hints = super::hints::hints(analysis, path);
     let hint = hints
@@ -216,9 +230,9 @@ fn import(analysis: &Analysis, path: &Utf8Path, span: Span) -> Option<String> {
     ))
 }
 
-/// What the codes of the faults here mean.
+/// The explanations of the diagnostics at a token.
 fn explanations(analysis: &Analysis, path: &Utf8Path, span: Span) -> Vec<String> {
-    let found = analysis.found();
+    let found = analysis.diagnostics();
     let here = found.iter().filter(|found| {
         let place = found.place().map(|place| analysis.place(place));
         place.is_some_and(|place| place.path == path && place.span.start <= span.start && span.end <= place.span.end)

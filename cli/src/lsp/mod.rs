@@ -1,12 +1,12 @@
 //! `aurora lsp`: the language server, over standard input and output.
 //!
-//! In: what an editor tells of its documents, and its questions. Out: diagnostics whenever nothing else is to be
-//! done, and answers. One thread does everything in the order of arrival; a check takes milliseconds.
+//! In: the notifications and requests of an editor. Out: answers, and diagnostics when no message is waiting. One thread
+//! handles all messages in order of arrival; a check takes milliseconds.
 //!
-//! Rooms: protocol (`server`, `publish`, `convert`, `uri`, `text`), files (`workspace`), and what is known of them
-//! without any protocol (`analysis`, `roles`, `scope`, `complete`, `hover`, `facts`, `hints`, `actions`, `rename`,
+//! Modules: the protocol (`server`, `publish`, `convert`, `uri`, `text`), files (`workspace`), and answers
+//! independent of the protocol (`analysis`, `types`, `scope`, `complete`, `hover`, `facts`, `hints`, `actions`, `rename`,
 //! `outline`).
-//! Not here: any rule of the language; what an editor shows is what the compiler says.
+//! Not here: rules of the language. An editor shows what the compiler reports.
 
 mod actions;
 mod analysis;
@@ -20,10 +20,10 @@ mod hover;
 mod outline;
 mod publish;
 mod rename;
-mod roles;
 mod scope;
 mod server;
 mod text;
+mod types;
 mod uri;
 mod workspace;
 
@@ -42,10 +42,10 @@ use lsp_types::{
 use serde_json::json;
 
 use crate::failure::{Exit, Failure};
-use server::{Client, Server};
+use server::{ClientCapabilities, Server};
 use text::Encoding;
 
-/// Serves one client until it says `exit` or goes away.
+/// Serves one client until it sends `exit` or closes the connection.
 ///
 /// # Errors
 /// The client does not follow the protocol.
@@ -78,13 +78,13 @@ fn serve(connection: &Connection) -> Result<Exit, Failure> {
             RegisterCapability::METHOD.to_owned(),
             watch(),
         );
-        // A client that has gone is seen below.
+        // A closed connection is detected below.
         let _ = connection.sender.send(Message::Request(watch));
     }
     let mut server = Server::new(client, folders(&params));
     let mut ending = false;
     loop {
-        // Diagnostics wait until every message that has come is worked off: fast typing is checked once.
+        // Diagnostics are computed when no message is waiting, so that fast typing is checked once.
         let message = if server.stale {
             match connection.receiver.try_recv() {
                 Ok(message) => message,
@@ -113,7 +113,7 @@ fn serve(connection: &Connection) -> Result<Exit, Failure> {
                 let response = server.request(request);
                 let _ = connection.sender.send(Message::Response(response));
             }
-            // As the protocol has it: 0 after `shutdown`, else 1.
+            // The protocol requires 0 after `shutdown`, else 1.
             Message::Notification(notification) if notification.method == ExitNotification::METHOD => {
                 return Ok(if ending { Exit::Done } else { Exit::Error });
             }
@@ -123,8 +123,8 @@ fn serve(connection: &Connection) -> Result<Exit, Failure> {
     }
 }
 
-/// What the client says of itself, as far as it matters here.
-fn client(params: &InitializeParams) -> Client {
+/// The capabilities of the client that the server uses.
+fn client(params: &InitializeParams) -> ClientCapabilities {
     let capabilities = &params.capabilities;
     let encodings = capabilities
         .general
@@ -140,7 +140,7 @@ fn client(params: &InitializeParams) -> Client {
         .workspace
         .as_ref()
         .and_then(|workspace| workspace.workspace_edit.as_ref());
-    Client {
+    ClientCapabilities {
         encoding: if utf8 { Encoding::Utf8 } else { Encoding::Utf16 },
         snippets: item.and_then(|item| item.snippet_support).unwrap_or(false),
         versioned_edits: edit.and_then(|edit| edit.document_changes).unwrap_or(false),
@@ -154,7 +154,7 @@ fn folders(params: &InitializeParams) -> Vec<Utf8PathBuf> {
         .flatten()
         .filter_map(|folder| uri::path(&folder.uri));
     let mut folders: Vec<Utf8PathBuf> = folders.collect();
-    #[allow(deprecated)] // clients that know no workspace folders
+    #[allow(deprecated)] // for clients without workspace folders
     if folders.is_empty() {
         folders.extend(params.root_uri.as_ref().and_then(uri::path));
     }
@@ -221,7 +221,7 @@ fn capabilities(encoding: Encoding) -> ServerCapabilities {
         semantic_tokens_provider: Some(
             SemanticTokensOptions {
                 legend: SemanticTokensLegend {
-                    token_types: outline::KINDS.map(SemanticTokenType::new).into(),
+                    token_types: outline::TOKEN_TYPES.map(SemanticTokenType::new).into(),
                     token_modifiers: vec![SemanticTokenModifier::DECLARATION],
                 },
                 full: Some(SemanticTokensFullOptions::Bool(true)),

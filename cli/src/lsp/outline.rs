@@ -1,14 +1,15 @@
-//! The shape of a file: its blocks and lines, what can be folded, and what its tokens are.
+//! Document symbols, folding ranges and semantic tokens of a file.
 
 use aurora_lang::ast::{Block, Body, Entry, Span, StatementKind};
-use aurora_lang::tokens::{TokenKind, tokens};
+use aurora_lang::cursor::{Role, roles};
+use aurora_lang::token::{TokenKind, tokens};
 
 use super::analysis::Analysis;
-use super::roles::{Role, roles};
+use super::types::{self, ChangePart};
 use aurora_compiler::schema::Type;
 use camino::Utf8Path;
 
-/// A block, a field of it, or a line.
+/// A block, a field of a block, or a statement.
 pub struct Symbol {
     pub name: String,
     pub detail: String,
@@ -26,7 +27,7 @@ pub enum SymbolKind {
     Import,
 }
 
-/// The blocks and lines of a file, in order.
+/// The blocks and statements of a file, in order.
 pub fn symbols(analysis: &Analysis, path: &Utf8Path) -> Vec<Symbol> {
     let Some((_, file)) = analysis.file(path) else {
         return Vec::new();
@@ -98,7 +99,7 @@ fn entry(entry: &Entry, local: &impl Fn(Span) -> Span) -> Symbol {
     }
 }
 
-/// Ranges that can be folded: brackets over several lines, and runs of comment lines; `true` for comments.
+/// Ranges that can be folded: brackets over several lines, and consecutive comment lines. The flag is true for comments.
 pub fn folds(text: &str) -> Vec<(Span, bool)> {
     let mut folds = Vec::new();
     let mut open: Vec<usize> = Vec::new();
@@ -123,8 +124,8 @@ pub fn folds(text: &str) -> Vec<(Span, bool)> {
     folds
 }
 
-/// The kinds of tokens that editors colour, in the order of the legend.
-pub const KINDS: [&str; 12] = [
+/// The types of semantic tokens, in the order of the legend.
+pub const TOKEN_TYPES: [&str; 12] = [
     "comment",
     "keyword",
     "class",
@@ -139,8 +140,8 @@ pub const KINDS: [&str; 12] = [
     "type",
 ];
 
-/// The tokens of a text with their kinds, as places of [`KINDS`], and whether each declares a name.
-pub fn colours(text: &str) -> Vec<(Span, usize, bool)> {
+/// The semantic tokens of a text: the range, the index of the type in [`TOKEN_TYPES`], and whether it declares a name.
+pub fn semantic_tokens(text: &str) -> Vec<(Span, usize, bool)> {
     let tokens = tokens(text);
     let roles = roles(text, &tokens);
     let all = tokens.iter().zip(roles).filter_map(|(token, role)| {
@@ -149,26 +150,32 @@ pub fn colours(text: &str) -> Vec<(Span, usize, bool)> {
             Role::Keyword => ("keyword", false),
             Role::Declared { keyword } if matches!(keyword.as_str(), "let" | "param") => ("variable", true),
             Role::Declared { .. } => ("class", true),
-            Role::Block | Role::ImportName => ("class", false),
-            Role::Key { .. } | Role::Component { .. } => ("property", false),
+            Role::Block | Role::ImportName { .. } => ("class", false),
+            Role::Field { path, is_last } => match types::change_part(&path, is_last) {
+                Some(ChangePart::Kind) => ("keyword", false),
+                Some(ChangePart::Name) => ("class", false),
+                None => ("property", false),
+            },
+            Role::Component { .. } => ("property", false),
             Role::Call { .. } => ("function", false),
             Role::Argument { .. } => ("parameter", false),
-            Role::Word { types } => {
+            Role::Word { path } => {
                 let word = token.text(text);
                 let closed = matches!(word, "true" | "false" | "unknown" | "none")
-                    || types
+                    || types::value(&path)
+                        .types
                         .iter()
                         .any(|kind| matches!(kind, Type::Word(words) if words.iter().any(|(known, _)| *known == word)));
                 (if closed { "enumMember" } else { "variable" }, false)
             }
             Role::Number => ("number", false),
-            Role::Unit => ("type", false),
-            Role::Text | Role::Path => ("string", false),
+            Role::Unit { .. } => ("type", false),
+            Role::Text | Role::ImportPath => ("string", false),
             Role::Mark => ("decorator", false),
-            Role::Metric => ("variable", false),
+            Role::Metric { .. } => ("variable", false),
             Role::Other => return None,
         };
-        let kind = KINDS.iter().position(|known| *known == kind)?;
+        let kind = TOKEN_TYPES.iter().position(|known| *known == kind)?;
         Some((token.span, kind, declares))
     });
     all.collect()

@@ -1,33 +1,34 @@
-//! Every place of a name, in all files of the workspace, and another name in its stead.
+//! References to names in all files of the workspace, and renaming.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use aurora_compiler::compose::{Occurrence, OccurrenceRole};
 use aurora_lang::ast::Span;
+use aurora_lang::cursor::Role;
 use aurora_lang::diagnostics::{Code, Diagnostic};
 use camino::{Utf8Path, Utf8PathBuf};
 
-use super::analysis::Place;
-use super::scope::Spot;
+use super::analysis::FileRange;
+use super::scope::CursorPlace;
 use super::text::Text;
 use super::workspace::{Document, Workspace};
 
-/// A place that a name stands at.
+/// A use or declaration of a name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Found {
-    pub place: Place,
+pub struct NameUse {
+    pub place: FileRange,
     pub declares: bool,
-    /// An import that brings in other blocks of this name as well.
+    /// Whether it is an import that imports other blocks of the same name too.
     pub shared: bool,
 }
 
-/// Where the names at a byte are declared.
-pub fn declarations(workspace: &mut Workspace, path: &Utf8Path, byte: usize) -> Vec<Place> {
+/// The declarations of the names at a byte.
+pub fn declarations(workspace: &mut Workspace, path: &Utf8Path, byte: usize) -> Vec<FileRange> {
     let Some(analysis) = workspace.analysis(path) else {
         return Vec::new();
     };
-    let mut places: Vec<Place> = analysis
+    let mut places: Vec<FileRange> = analysis
         .names_at(path, byte)
         .iter()
         .map(|found| analysis.place(found.declared))
@@ -40,19 +41,19 @@ pub fn declarations(workspace: &mut Workspace, path: &Utf8Path, byte: usize) -> 
     places
 }
 
-/// In a block that cannot be read, whatever the word may stand for; in an import, the file.
-fn by_word(workspace: &mut Workspace, path: &Utf8Path, byte: usize) -> Option<Vec<Place>> {
-    let spot = Spot::new(workspace, path, byte)?;
-    let index = spot.token()?;
+/// In a block with a syntax error, every declaration that the word may refer to. In an import, the file.
+fn by_word(workspace: &mut Workspace, path: &Utf8Path, byte: usize) -> Option<Vec<FileRange>> {
+    let place = CursorPlace::new(workspace, path, byte)?;
+    let index = place.token()?;
     let analysis = workspace.analysis(path)?;
     let (number, file) = analysis.file(path)?;
-    let start = spot.tokens[index].span.start;
+    let start = place.tokens[index].span.start;
     if let Some((_, Some(target))) = file
         .imports()
         .find(|(quoted, _)| quoted.span.start - file.span.start == start)
     {
         let path = analysis.paths().get(target)?.clone();
-        return Some(vec![Place {
+        return Some(vec![FileRange {
             path,
             span: Span::default(),
         }]);
@@ -60,20 +61,20 @@ fn by_word(workspace: &mut Workspace, path: &Utf8Path, byte: usize) -> Option<Ve
     let is_broken = file.parsed.errors.iter().any(|_| true);
     if !is_broken
         || !matches!(
-            spot.role(index),
-            super::roles::Role::Word { .. } | super::roles::Role::Block | super::roles::Role::Metric
+            place.role(index),
+            Role::Word { .. } | Role::Block | Role::Field { .. } | Role::Metric { .. }
         )
     {
         return None;
     }
     let scope = analysis.bundle.in_scope(number);
-    let named = scope.iter().filter(|declared| declared.name.text == spot.word(index));
+    let named = scope.iter().filter(|declared| declared.name.text == place.word(index));
     Some(named.map(|declared| analysis.place(declared.name.span)).collect())
 }
 
-/// Every place of the names at a byte.
-pub fn references(workspace: &mut Workspace, path: &Utf8Path, byte: usize) -> Vec<Found> {
-    let declared: BTreeSet<Place> = declarations(workspace, path, byte).into_iter().collect();
+/// Every use of the names at a byte, in all files.
+pub fn references(workspace: &mut Workspace, path: &Utf8Path, byte: usize) -> Vec<NameUse> {
+    let declared: BTreeSet<FileRange> = declarations(workspace, path, byte).into_iter().collect();
     let mut found = BTreeSet::new();
     let Some(name) = declared.first().and_then(|place| word(workspace, place)) else {
         return Vec::new();
@@ -86,7 +87,7 @@ pub fn references(workspace: &mut Workspace, path: &Utf8Path, byte: usize) -> Ve
         let all = analysis.occurrences();
         for occurrence in all {
             if declared.contains(&analysis.place(occurrence.declared)) {
-                found.insert(Found {
+                found.insert(NameUse {
                     place: analysis.place(occurrence.span),
                     declares: occurrence.role == OccurrenceRole::Declaration,
                     shared: is_shared(all, occurrence),
@@ -97,7 +98,7 @@ pub fn references(workspace: &mut Workspace, path: &Utf8Path, byte: usize) -> Ve
     found.into_iter().collect()
 }
 
-/// Every place in one file of the names at a byte, and whether it declares the name.
+/// Every use in one file of the names at a byte, and whether it is the declaration.
 pub fn in_file(workspace: &mut Workspace, path: &Utf8Path, byte: usize) -> Vec<(Span, bool)> {
     let Some(analysis) = workspace.analysis(path) else {
         return Vec::new();
@@ -124,7 +125,7 @@ fn is_shared(all: &[Occurrence], one: &Occurrence) -> bool {
             .any(|other| other.span == one.span && other.declared != one.declared)
 }
 
-fn word(workspace: &mut Workspace, place: &Place) -> Option<String> {
+fn word(workspace: &mut Workspace, place: &FileRange) -> Option<String> {
     let text = workspace.text(&place.path)?;
     let word = &text.as_str()[place.span.start..place.span.end];
     (!word.is_empty()).then(|| word.to_owned())
@@ -133,22 +134,22 @@ fn word(workspace: &mut Workspace, place: &Place) -> Option<String> {
 /// The range of the name at a byte, if it can be renamed.
 ///
 /// # Errors
-/// Why it cannot.
+/// Why it cannot be renamed.
 pub fn prepare(workspace: &mut Workspace, path: &Utf8Path, byte: usize) -> Result<Span, String> {
     let Some(analysis) = workspace.analysis(path) else {
         return Err("the file cannot be read".to_owned());
     };
     let found = analysis.names_at(path, byte);
     let Some(first) = found.first() else {
-        return Err("only names of blocks, `let` and `param` are renamed".to_owned());
+        return Err("only names of blocks, `let` and `param` can be renamed".to_owned());
     };
     Ok(analysis.place(first.span).span)
 }
 
-/// The edits that rename what is declared where the name at a byte is declared.
+/// The edits that rename the declaration of the name at a byte, and all its uses.
 ///
 /// # Errors
-/// Why it cannot be renamed, or what would be wrong afterwards.
+/// Why it cannot be renamed, or which error the new name would cause.
 pub fn rename(
     workspace: &mut Workspace,
     path: &Utf8Path,
@@ -159,12 +160,14 @@ pub fn rename(
     let is_name = new.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
         && new.chars().all(|one| one.is_ascii_alphanumeric() || one == '_');
     if !is_name {
-        return Err(format!("`{new}` is no name: letters, digits and `_`, a letter first"));
+        return Err(format!(
+            "`{new}` is not a valid name: use letters, digits and `_`, and start with a letter or `_`"
+        ));
     }
     let found = references(workspace, path, byte);
     let declared = found.iter().filter(|found| found.declares).count();
     if declared != 1 {
-        return Err("the name stands for several things here: rename it where it is declared".to_owned());
+        return Err("the name has several declarations: rename it at one of them".to_owned());
     }
     let mut edits: BTreeMap<Utf8PathBuf, Vec<(Span, String)>> = BTreeMap::new();
     for found in &found {
@@ -184,15 +187,15 @@ pub fn rename(
         .iter()
         .find(|found| found.declares)
         .map(|found| found.place.clone());
-    proved(workspace, &edits, declared.as_ref(), found.len())?;
+    verify(workspace, &edits, declared.as_ref(), found.len())?;
     Ok(edits)
 }
 
-/// Refuses edits that would make a sound spec unsound, or that miss a place in a block which cannot be read.
-fn proved(
+/// Checks the specs after the edits: they must not have new errors, and no use may be in a block with a syntax error.
+fn verify(
     workspace: &mut Workspace,
     edits: &BTreeMap<Utf8PathBuf, Vec<(Span, String)>>,
-    declared: Option<&Place>,
+    declared: Option<&FileRange>,
     count: usize,
 ) -> Result<(), String> {
     let mut after = workspace.trial();
@@ -218,9 +221,11 @@ fn proved(
                 continue;
             };
             if before.bundle.files().any(|file| !file.parsed.errors.is_empty()) {
-                return Err("a file has syntax errors, and the name may stand in what cannot be read".to_owned());
+                return Err(
+                    "a file has syntax errors, and the name may be used in a block that cannot be parsed".to_owned(),
+                );
             }
-            let (before, after) = (before.found(), after.found());
+            let (before, after) = (before.diagnostics(), after.diagnostics());
             let is_name = |found: &&Diagnostic| {
                 found.code.severity() == aurora_lang::diagnostics::Severity::Error && found.code != Code::MISSING_FIELD
             };
@@ -230,18 +235,18 @@ fn proved(
                     .filter(is_name)
                     .find(|found| !before.iter().any(|known| known.message == found.message));
                 return Err(new.map_or_else(
-                    || "the spec would not be sound".to_owned(),
+                    || "the spec would have an error".to_owned(),
                     |found| found.message.clone(),
                 ));
             }
         }
     }
-    let Place { path, span } = declared.ok_or("nothing to rename")?;
+    let FileRange { path, span } = declared.ok_or("nothing to rename")?;
     let before = edits[path].iter().filter(|(edit, _)| edit.start < span.start);
     let byte = before.fold(span.start, |byte, (edit, new)| byte + new.len() + edit.start - edit.end);
     if references(&mut after, path, byte).len() == count {
         Ok(())
     } else {
-        Err("the new name would mean something else in some place".to_owned())
+        Err("the new name has another meaning at one of the uses".to_owned())
     }
 }

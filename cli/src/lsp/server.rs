@@ -1,4 +1,4 @@
-//! The server's side of the protocol: which request is answered by what.
+//! Dispatches the requests and notifications of the protocol.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,39 +19,39 @@ use lsp_types::{
 };
 
 use super::explanations::Explanations;
+use super::publish::{Published, publish};
 use super::text::{Encoding, Text};
 use super::workspace::{Document, Workspace};
 use super::{actions, complete, convert, hints, hover, outline, rename, uri};
 
-/// What the client can do.
+/// The capabilities of the client.
 #[derive(Clone, Copy, Debug)]
-pub struct Client {
+pub struct ClientCapabilities {
     pub encoding: Encoding,
     pub snippets: bool,
-    /// Takes edits that name the version of the document they were made for.
+    /// Whether it accepts edits with the version of the document they were made for.
     pub versioned_edits: bool,
 }
 
 pub struct Server {
     pub workspace: Workspace,
-    pub client: Client,
+    pub client: ClientCapabilities,
     pub explanations: Explanations,
-    /// What was last published of each file.
-    pub published: BTreeMap<Utf8PathBuf, Vec<lsp_types::Diagnostic>>,
-    /// Something has changed since.
+    pub published: Published,
+    /// Whether something has changed since the last diagnostics.
     pub stale: bool,
 }
 
-/// An answer, or why there is none.
+/// The result of a request, or an error message.
 type Answer<R> = Result<<R as requested::Request>::Result, String>;
 
 impl Server {
-    pub fn new(client: Client, folders: Vec<Utf8PathBuf>) -> Self {
+    pub fn new(client: ClientCapabilities, folders: Vec<Utf8PathBuf>) -> Self {
         Self {
             workspace: Workspace::new(folders),
             client,
             explanations: Explanations::new(),
-            published: BTreeMap::new(),
+            published: Published::new(),
             stale: false,
         }
     }
@@ -79,7 +79,7 @@ impl Server {
                 self.answer::<requested::FoldingRangeRequest>(request, Self::folds)
             }
             requested::SemanticTokensFullRequest::METHOD => {
-                self.answer::<requested::SemanticTokensFullRequest>(request, Self::colours)
+                self.answer::<requested::SemanticTokensFullRequest>(request, Self::semantic_tokens)
             }
             method => Response::new_err(
                 request.id,
@@ -89,7 +89,7 @@ impl Server {
         }
     }
 
-    /// Answers; a bug in an answer is told and does not end the session.
+    /// Answers a request. A panic is answered with an error and does not end the session.
     fn answer<R: requested::Request>(
         &mut self,
         request: Request,
@@ -117,7 +117,7 @@ impl Server {
     pub fn notification(&mut self, notification: Notification) {
         match notification.method.as_str() {
             notified::DidOpenTextDocument::METHOD => {
-                if let Some(params) = told::<notified::DidOpenTextDocument>(notification)
+                if let Some(params) = parameters::<notified::DidOpenTextDocument>(notification)
                     && let Some(path) = uri::path(&params.text_document.uri)
                 {
                     let opened = params.text_document;
@@ -132,7 +132,7 @@ impl Server {
                 }
             }
             notified::DidChangeTextDocument::METHOD => {
-                if let Some(params) = told::<notified::DidChangeTextDocument>(notification)
+                if let Some(params) = parameters::<notified::DidChangeTextDocument>(notification)
                     && let Some(path) = uri::path(&params.text_document.uri)
                     && let Some(text) = self.workspace.text(&path)
                 {
@@ -145,7 +145,7 @@ impl Server {
                 }
             }
             notified::DidCloseTextDocument::METHOD => {
-                if let Some(params) = told::<notified::DidCloseTextDocument>(notification)
+                if let Some(params) = parameters::<notified::DidCloseTextDocument>(notification)
                     && let Some(path) = uri::path(&params.text_document.uri)
                 {
                     self.workspace.close(&path);
@@ -160,10 +160,18 @@ impl Server {
         }
     }
 
-    /// Checks what has changed; returns what the client is to be told.
+    /// Checks what has changed, and returns the new diagnostics as messages to the client.
     pub fn publish(&mut self) -> Vec<Message> {
         self.stale = false;
-        match catch_unwind(AssertUnwindSafe(|| super::publish::publish(self))) {
+        let Self {
+            workspace,
+            explanations,
+            published,
+            client,
+            ..
+        } = self;
+        let publish = || publish(workspace, explanations, published, client.encoding);
+        match catch_unwind(AssertUnwindSafe(publish)) {
             Ok(messages) => messages,
             Err(_) => {
                 self.workspace.forget();
@@ -172,7 +180,7 @@ impl Server {
         }
     }
 
-    fn spot(&mut self, at: &TextDocumentPositionParams) -> Result<(Utf8PathBuf, Rc<Text>, usize), String> {
+    fn place(&mut self, at: &TextDocumentPositionParams) -> Result<(Utf8PathBuf, Rc<Text>, usize), String> {
         let (path, text) = self.file(&at.text_document.uri)?;
         let byte = text.byte(at.position, self.client.encoding);
         Ok((path, text, byte))
@@ -188,7 +196,7 @@ impl Server {
     }
 
     fn hover(&mut self, params: HoverParams) -> Answer<requested::HoverRequest> {
-        let (path, text, byte) = self.spot(&params.text_document_position_params)?;
+        let (path, text, byte) = self.place(&params.text_document_position_params)?;
         Ok(
             hover::hover(&mut self.workspace, &path, byte).map(|(span, value)| Hover {
                 contents: HoverContents::Markup(convert::markdown(value)),
@@ -198,7 +206,7 @@ impl Server {
     }
 
     fn complete(&mut self, params: CompletionParams) -> Answer<requested::Completion> {
-        let (path, text, byte) = self.spot(&params.text_document_position)?;
+        let (path, text, byte) = self.place(&params.text_document_position)?;
         let Some((span, items)) = complete::complete(&mut self.workspace, &path, byte) else {
             return Ok(None);
         };
@@ -214,7 +222,7 @@ impl Server {
     }
 
     fn definition(&mut self, params: GotoDefinitionParams) -> Answer<requested::GotoDefinition> {
-        let (path, _, byte) = self.spot(&params.text_document_position_params)?;
+        let (path, _, byte) = self.place(&params.text_document_position_params)?;
         let places = rename::declarations(&mut self.workspace, &path, byte);
         let locations: Vec<Location> = places
             .iter()
@@ -224,7 +232,7 @@ impl Server {
     }
 
     fn references(&mut self, params: ReferenceParams) -> Answer<requested::References> {
-        let (path, _, byte) = self.spot(&params.text_document_position)?;
+        let (path, _, byte) = self.place(&params.text_document_position)?;
         let declares = params.context.include_declaration;
         let found = rename::references(&mut self.workspace, &path, byte);
         let wanted = found.iter().filter(|found| declares || !found.declares);
@@ -236,7 +244,7 @@ impl Server {
     }
 
     fn highlights(&mut self, params: DocumentHighlightParams) -> Answer<requested::DocumentHighlightRequest> {
-        let (path, text, byte) = self.spot(&params.text_document_position_params)?;
+        let (path, text, byte) = self.place(&params.text_document_position_params)?;
         let found = rename::in_file(&mut self.workspace, &path, byte);
         let highlights = found.into_iter().map(|(span, declares)| DocumentHighlight {
             range: text.range(span, self.client.encoding),
@@ -250,7 +258,7 @@ impl Server {
     }
 
     fn prepare_rename(&mut self, params: TextDocumentPositionParams) -> Answer<requested::PrepareRenameRequest> {
-        let (path, text, byte) = self.spot(&params)?;
+        let (path, text, byte) = self.place(&params)?;
         let span = rename::prepare(&mut self.workspace, &path, byte)?;
         Ok(Some(PrepareRenameResponse::Range(
             text.range(span, self.client.encoding),
@@ -258,7 +266,7 @@ impl Server {
     }
 
     fn rename(&mut self, params: RenameParams) -> Answer<requested::Rename> {
-        let (path, _, byte) = self.spot(&params.text_document_position)?;
+        let (path, _, byte) = self.place(&params.text_document_position)?;
         let edits = rename::rename(&mut self.workspace, &path, byte, &params.new_name)?;
         Ok(Some(self.edit(edits)))
     }
@@ -277,7 +285,7 @@ impl Server {
         let Some(analysis) = self.workspace.analysis(&path) else {
             return Ok(None);
         };
-        // A file with syntax errors stays as it is: the errors are shown where they are.
+        // A file with syntax errors is not formatted.
         let own = analysis
             .bundle
             .files()
@@ -313,17 +321,17 @@ impl Server {
                         .or_default()
                         .push((place.span, edit.replacement));
                 }
-                let mended = convert::diagnostic(
+                let fixed = convert::diagnostic(
                     &mut self.workspace,
                     &analysis,
                     &mut self.explanations,
-                    &action.mends,
+                    &action.fixes,
                     self.client.encoding,
                 );
                 response.push(CodeActionOrCommand::CodeAction(CodeAction {
                     title: action.title,
                     kind: Some(CodeActionKind::QUICKFIX),
-                    diagnostics: mended.map(|(_, diagnostic)| vec![diagnostic]),
+                    diagnostics: fixed.map(|(_, diagnostic)| vec![diagnostic]),
                     edit: Some(self.edit(edits)),
                     is_preferred: Some(action.preferred),
                     ..CodeAction::default()
@@ -375,9 +383,9 @@ impl Server {
         Ok(Some(folds))
     }
 
-    fn colours(&mut self, params: SemanticTokensParams) -> Answer<requested::SemanticTokensFullRequest> {
+    fn semantic_tokens(&mut self, params: SemanticTokensParams) -> Answer<requested::SemanticTokensFullRequest> {
         let (_, text) = self.file(&params.text_document.uri)?;
-        let data = convert::colours(&text, self.client.encoding);
+        let data = convert::semantic_tokens(&text, self.client.encoding);
         Ok(Some(SemanticTokensResult::Tokens(SemanticTokens {
             result_id: None,
             data,
@@ -385,7 +393,7 @@ impl Server {
     }
 }
 
-/// What a notification says; one that says nothing sensible is passed over.
-fn told<N: notified::Notification>(notification: Notification) -> Option<N::Params> {
+/// The parameters of a notification. `None` if they are malformed: such a notification is ignored.
+fn parameters<N: notified::Notification>(notification: Notification) -> Option<N::Params> {
     serde_json::from_value(notification.params).ok()
 }

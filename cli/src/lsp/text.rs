@@ -1,16 +1,16 @@
-//! Places of a text as the protocol counts them: lines, and characters in the units that the client asks for.
+//! Positions of a text in the encoding of the client: lines, and characters in UTF-8 or UTF-16 units.
 
 use aurora_lang::ast::Span;
 use lsp_types::{Position, Range, TextDocumentContentChangeEvent};
 
-/// What a character of a [`Position`] counts.
+/// The unit of the characters of a [`Position`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
     Utf8,
     Utf16,
 }
 
-/// A text and where its lines start.
+/// A text and the starts of its lines.
 #[derive(Clone, Debug)]
 pub struct Text {
     text: String,
@@ -28,7 +28,7 @@ impl Text {
         &self.text
     }
 
-    /// The byte of a place; the nearest one if there is no such place.
+    /// The byte of a position, or the nearest byte if there is no such position.
     pub fn byte(&self, position: Position, encoding: Encoding) -> usize {
         let Some(&start) = self.lines.get(position.line as usize) else {
             return self.text.len();
@@ -72,7 +72,7 @@ impl Text {
         Span::new(start, self.byte(range.end, encoding).max(start))
     }
 
-    /// The text with one change of the client made.
+    /// The text after one change of the client.
     #[must_use]
     pub fn changed(&self, change: &TextDocumentContentChangeEvent, encoding: Encoding) -> Self {
         let Some(range) = change.range else {
@@ -82,7 +82,7 @@ impl Text {
         Self::new([&self.text[..start], &change.text, &self.text[end..]].concat())
     }
 
-    /// Where the line of a byte starts.
+    /// The start of the line that contains a byte.
     pub fn line_start(&self, byte: usize) -> usize {
         self.lines[self.lines.partition_point(|&start| start <= byte) - 1]
     }
@@ -101,18 +101,18 @@ mod tests {
     use lsp_types::{Position, Range, TextDocumentContentChangeEvent};
 
     #[test]
-    fn places_count_utf_16_units_or_bytes() {
+    fn positions_count_utf_16_units_or_bytes() {
         let text = Text::new("aé😀b\n\nc".to_owned());
         let at = |byte| text.position(byte, Encoding::Utf16);
         assert_eq!(at(7), Position::new(0, 4));
         assert_eq!(text.position(7, Encoding::Utf8), Position::new(0, 7));
-        // Every place that starts a character is found again.
+        // The start of every character is found again.
         for (byte, _) in text.as_str().char_indices() {
             for encoding in [Encoding::Utf8, Encoding::Utf16] {
                 assert_eq!(text.byte(text.position(byte, encoding), encoding), byte);
             }
         }
-        // Inside of a character, behind a line, behind the text.
+        // Inside a character, after the end of a line, after the end of the text.
         assert_eq!(text.byte(Position::new(0, 3), Encoding::Utf16), 3);
         assert_eq!(text.byte(Position::new(0, 99), Encoding::Utf16), 8);
         assert_eq!(text.byte(Position::new(9, 0), Encoding::Utf16), text.as_str().len());

@@ -1,11 +1,11 @@
-//! Paths as the protocol names them: `file:` URIs.
+//! `file:` URIs and paths.
 
 use std::str::FromStr;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use lsp_types::Uri;
 
-/// The path of a `file:` URI, without `.` and `..`; none for other URIs.
+/// The path of a `file:` URI, without `.` and `..`. `None` for other URIs.
 pub fn path(uri: &Uri) -> Option<Utf8PathBuf> {
     if uri.scheme()?.as_str() != "file" {
         return None;

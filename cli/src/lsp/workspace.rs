@@ -1,6 +1,6 @@
-//! The files that an editor looks at: what is open, what is on disk, and which spec each belongs to.
+//! The files of the workspace: open documents, files on disk, and the specs they belong to.
 //!
-//! In: what the client says of documents and folders. Out: texts, open ones before those on disk, and analyses of
+//! In: the documents and folders of the client. Out: texts (an open document hides the file on disk), and analyses of
 //! specs, each kept until one of its files changes.
 //! Not here: the protocol (`server`).
 
@@ -9,8 +9,7 @@ use std::rc::Rc;
 
 use aurora_compiler::compose::Bundle;
 use aurora_compiler::compose::remote::is_remote;
-use aurora_lang::parse::Seen;
-use aurora_lang::tokens::{TokenKind, tokens};
+use aurora_lang::token::{TokenKind, tokens};
 use camino::{Utf8Path, Utf8PathBuf};
 
 use super::analysis::Analysis;
@@ -19,11 +18,11 @@ use super::uri;
 use crate::arguments::Selection;
 use crate::project::{Project, Reach};
 
-/// Files and folders that are looked at in the search for specs.
+/// The limit of files and folders in the search for specs.
 const MOST_ENTRIES: usize = 20_000;
-/// Folders inside each other that are looked into.
+/// The limit of nested folders in the search for specs.
 const DEEPEST: usize = 8;
-/// Specs that a change of a library is checked in.
+/// The limit of specs that are checked after a change of a library.
 pub const MOST_SPECS: usize = 16;
 
 /// A document that the client has open.
@@ -33,10 +32,10 @@ pub struct Document {
     pub text: Rc<Text>,
 }
 
-/// What a file is to others.
+/// How a file is connected to others.
 #[derive(Clone, Debug, Default)]
-struct Outline {
-    /// It has an `experiment`, or extends a file that has one.
+struct FileImports {
+    /// Whether it has an `experiment`, or extends a file that has one.
     is_spec: bool,
     imports: Vec<Utf8PathBuf>,
 }
@@ -45,13 +44,13 @@ struct Outline {
 pub struct Workspace {
     pub folders: Vec<Utf8PathBuf>,
     pub documents: BTreeMap<Utf8PathBuf, Document>,
-    /// Texts on disk that have been read.
+    /// Texts of files on disk.
     disk: BTreeMap<Utf8PathBuf, Option<Rc<Text>>>,
     analyses: BTreeMap<Utf8PathBuf, Rc<Analysis>>,
-    outlines: BTreeMap<Utf8PathBuf, Outline>,
-    /// Blocks that need not be read again.
-    seen: Seen,
-    /// The `.aur` files of the folders, once they have been looked for.
+    imports: BTreeMap<Utf8PathBuf, FileImports>,
+    /// The last analysis of each spec: blocks that have not changed are not parsed again.
+    previous: BTreeMap<Utf8PathBuf, Rc<Analysis>>,
+    /// The `.aur` files of the folders. `None` before the first search.
     files: Option<BTreeSet<Utf8PathBuf>>,
 }
 
@@ -65,32 +64,32 @@ impl Workspace {
 
     pub fn open(&mut self, path: Utf8PathBuf, document: Document) {
         self.documents.insert(path, document);
-        // An import that could not be read may be this file.
+        // It may be an import that could not be read.
         self.forget_analyses();
     }
 
     pub fn close(&mut self, path: &Utf8Path) {
         self.documents.remove(path);
-        self.outlines.remove(path);
+        self.imports.remove(path);
         self.disk.remove(path);
         self.forget_analyses();
     }
 
-    /// Takes over a new text of an open document.
+    /// Sets a new text of an open document.
     pub fn change(&mut self, path: &Utf8Path, version: i32, text: Text) {
         if let Some(document) = self.documents.get_mut(path) {
             document.version = version;
             document.text = Rc::new(text);
-            self.outlines.remove(path);
+            self.imports.remove(path);
             self.analyses.retain(|_, analysis| !analysis.reads(path));
         }
     }
 
-    /// Files on disk have changed.
+    /// Drops everything read from disk, because files have changed.
     pub fn forget(&mut self) {
         self.disk.clear();
         self.files = None;
-        self.outlines.clear();
+        self.imports.clear();
         self.forget_analyses();
     }
 
@@ -111,7 +110,7 @@ impl Workspace {
         read
     }
 
-    /// A workspace of the same folders and documents, to be changed on trial.
+    /// A copy with the same folders and documents, to test a change.
     pub fn trial(&self) -> Self {
         let copy = |document: &Document| Document {
             uri: document.uri.clone(),
@@ -126,14 +125,14 @@ impl Workspace {
                 .map(|(path, document)| (path.clone(), copy(document)))
                 .collect(),
             disk: self.disk.clone(),
-            outlines: self.outlines.clone(),
-            seen: self.seen.clone(),
+            imports: self.imports.clone(),
+            previous: self.previous.clone(),
             files: self.files.clone(),
             analyses: BTreeMap::new(),
         }
     }
 
-    /// The analysis of a file as the first one of a spec.
+    /// The analysis of a file as a spec, or as a library by itself.
     pub fn analysis(&mut self, path: &Utf8Path) -> Option<Rc<Analysis>> {
         if let Some(known) = self.analyses.get(path) {
             return Some(known.clone());
@@ -142,7 +141,7 @@ impl Workspace {
         let base = Project::of(path, None).ok()?.root;
         let name = path.strip_prefix(&base).unwrap_or(path).to_owned();
         let mut failed = Vec::new();
-        let mut seen = std::mem::take(&mut self.seen);
+        let previous = self.previous.get(path).cloned();
         let mut imports = None;
         let mut read = |name: &str| {
             if is_remote(name) {
@@ -155,27 +154,30 @@ impl Workspace {
             }
             let full = uri::normal(&base.join(name));
             if !full.starts_with(&base) {
-                return Err(format!("it lies outside of the project `{base}`"));
+                return Err(format!("it is outside the project `{base}`"));
             }
             match self.text(&full) {
                 Some(text) => Ok(text.as_str().to_owned()),
                 None => {
                     failed.push(full);
-                    Err("there is no such file".to_owned())
+                    Err("the file does not exist".to_owned())
                 }
             }
         };
-        let bundle = Bundle::read_again(name.as_str(), text.as_str(), &mut read, &mut seen);
-        self.seen = seen;
-        let is_spec = self.outline(path).is_spec;
+        let bundle = match previous {
+            Some(analysis) => Bundle::read_again(name.as_str(), text.as_str(), &mut read, &analysis.bundle),
+            None => Bundle::read(name.as_str(), text.as_str(), &mut read),
+        };
+        let is_spec = self.file_imports(path).is_spec;
         let analysis = Rc::new(Analysis::new(bundle, &base, failed, is_spec));
         self.analyses.insert(path.to_owned(), analysis.clone());
+        self.previous.insert(path.to_owned(), analysis.clone());
         Some(analysis)
     }
 
-    /// The specs whose words a file has a part in: itself if it is one, else those that import it.
+    /// The specs that a file is part of: the file itself if it is a spec, else the specs that import it.
     pub fn specs_of(&mut self, path: &Utf8Path) -> Vec<Utf8PathBuf> {
-        if self.outline(path).is_spec {
+        if self.file_imports(path).is_spec {
             return vec![path.to_owned()];
         }
         let files: Vec<Utf8PathBuf> = self.files().into_iter().collect();
@@ -185,7 +187,7 @@ impl Workspace {
             for file in &files {
                 if !reaching.contains(file)
                     && self
-                        .outline(file)
+                        .file_imports(file)
                         .imports
                         .iter()
                         .any(|import| reaching.contains(import))
@@ -199,12 +201,12 @@ impl Workspace {
         }
         reaching
             .into_iter()
-            .filter(|file| self.outline(file).is_spec)
+            .filter(|file| self.file_imports(file).is_spec)
             .take(MOST_SPECS)
             .collect()
     }
 
-    /// The analysis that says most of a file: that of a spec which it is part of, else its own.
+    /// The most complete analysis of a file: that of a spec which it is part of, else its own.
     pub fn best(&mut self, path: &Utf8Path) -> Option<Rc<Analysis>> {
         let spec = self
             .specs_of(path)
@@ -236,43 +238,43 @@ impl Workspace {
         self.files.iter().flatten().cloned().chain(open).collect()
     }
 
-    fn outline(&mut self, path: &Utf8Path) -> Outline {
-        if let Some(known) = self.outlines.get(path) {
+    fn file_imports(&mut self, path: &Utf8Path) -> FileImports {
+        if let Some(known) = self.imports.get(path) {
             return known.clone();
         }
-        let outline = self
+        let imports = self
             .text(path)
-            .map(|text| outline(path, text.as_str()))
+            .map(|text| file_imports(path, text.as_str()))
             .unwrap_or_default();
-        self.outlines.insert(path.to_owned(), outline.clone());
-        outline
+        self.imports.insert(path.to_owned(), imports.clone());
+        imports
     }
 }
 
-/// Looks at the words alone: whatever is broken in a file, its imports are known.
-fn outline(path: &Utf8Path, text: &str) -> Outline {
-    let mut outline = Outline::default();
+/// Finds the imports of a file from its tokens, also if it has syntax errors.
+fn file_imports(path: &Utf8Path, text: &str) -> FileImports {
+    let mut imports = FileImports::default();
     let all = tokens(text);
     for (token, next) in all.iter().zip(all.iter().skip(1)) {
         let at_edge = token.first_on_line && token.kind == TokenKind::Word;
         match token.text(text) {
-            "experiment" if at_edge && next.kind == TokenKind::Word => outline.is_spec = true,
+            "experiment" if at_edge && next.kind == TokenKind::Word => imports.is_spec = true,
             word @ ("import" | "extends") if at_edge && next.kind == (TokenKind::Text { closed: true }) => {
-                outline.is_spec |= word == "extends";
+                imports.is_spec |= word == "extends";
                 let import = next.text(text).trim_matches('"');
                 let folder = path.parent().unwrap_or(path);
-                outline.imports.push(uri::normal(&folder.join(import)));
+                imports.imports.push(uri::normal(&folder.join(import)));
             }
             _ => {}
         }
     }
-    outline
+    imports
 }
 
-/// A search for `.aur` files; it ends early in a folder that is no project.
+/// A search for `.aur` files. It ends early in a folder with too many files.
 struct Search {
     found: BTreeSet<Utf8PathBuf>,
-    /// Entries that may still be looked at.
+    /// The number of entries that it may still visit.
     left: usize,
 }
 

@@ -4,6 +4,7 @@
 //! tests), the book (`book`), real corpora (`make demo`).
 
 mod bisect;
+mod bounds;
 mod cluster;
 mod composition;
 mod damage;

@@ -49,8 +49,8 @@ impl Checker<'_> {
             drafts: Vec::new(),
             broken_kinds: BTreeSet::new(),
         };
-        for (keyword, name) in &flat.broken {
-            self.declare_broken(keyword, name, &mut collected);
+        for heading in &flat.broken {
+            self.declare_broken(&heading.keyword, &heading.name, &mut collected);
         }
         for (position, item) in flat.blocks.iter().enumerate() {
             let Some(kind) = schema::kind(&item.keyword.text) else {

@@ -185,7 +185,7 @@ impl<'t> Checker<'t> {
         Self {
             text: view.text,
             positions: view.positions(),
-            errors: bundle.faults().cloned().collect(),
+            errors: bundle.syntax_errors().cloned().collect(),
             warnings: Vec::new(),
             names: Names::default(),
             defaults: BTreeMap::new(),

@@ -8,30 +8,16 @@ use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive;
 
 use super::Checker;
-use crate::exact::{Exact, decimal};
+use crate::exact::{Exact, parse_digits};
 use crate::names::suggest;
-use crate::schema::{Range, UNITS, WrittenUnit, largest, unit_names, written_unit};
+use crate::number::{Counted, SUFFIXES, counted, decimal};
+use crate::schema::{Range, UNITS, largest, unit_names, written_unit};
 use crate::spec::Unit;
 
-/// What a written number counts.
-pub(super) enum Counted {
-    Plain,
-    Percent,
-    Points,
-    Unit(WrittenUnit),
-}
-
 impl Checker<'_> {
-    /// The exact value of the digits and suffix, unit aside.
+    /// The exact value of the digits and suffix, without the unit.
     pub(super) fn decimal(&mut self, number: &Number, span: Span) -> Option<Decimal> {
-        let factor: u64 = match number.suffix {
-            None => 1,
-            Some('K') => 1_000,
-            Some('M') => 1_000_000,
-            Some('B') => 1_000_000_000,
-            Some(_) => 1_000_000_000_000,
-        };
-        let value = decimal(&number.digits).and_then(|value| value.checked_mul(factor.into()));
+        let value = decimal(number);
         if value.is_none() {
             self.error(
                 Diagnostic::new(Code::NUMBER_OUT_OF_REACH, "this number cannot be held exactly")
@@ -44,19 +30,10 @@ impl Checker<'_> {
 
     /// What the number counts, or an error for a unit that does not exist.
     pub(super) fn counted(&mut self, number: &Number) -> Option<Counted> {
-        let Some(name) = &number.unit else {
-            return Some(if number.percent {
-                Counted::Percent
-            } else {
-                Counted::Plain
-            });
-        };
-        if name.text == "pp" && !number.percent {
-            return Some(Counted::Points);
+        if let Some(counted) = counted(number) {
+            return Some(counted);
         }
-        if let Some(unit) = written_unit(&name.text).filter(|_| !number.percent) {
-            return Some(Counted::Unit(unit));
-        }
+        let name = number.unit.as_ref()?;
         if number.percent {
             self.error(
                 Diagnostic::new(Code::UNKNOWN_UNIT, format!("a percentage has no unit `{}`", name.text))
@@ -75,7 +52,7 @@ impl Checker<'_> {
                 plural,
                 Applicability::Safe,
             )
-        } else if matches!(name.text.as_str(), "K" | "M" | "B" | "T") {
+        } else if SUFFIXES.iter().any(|(suffix, _)| name.text == suffix.to_string()) {
             let glued = format!("{}{}", number.digits, name.text);
             diagnostic.help(format!("write it without a space: `{glued}`"))
         } else {
@@ -256,10 +233,10 @@ impl Checker<'_> {
     }
 
     fn in_range(&mut self, value: Decimal, span: Span, range: &Range, sign: &str) -> Option<Exact> {
-        let least = decimal(range.least).expect("a table's bound is a number");
+        let least = parse_digits(range.least).expect("a table's bound is a number");
         let most = range
             .most
-            .map(|most| decimal(most).expect("a table's bound is a number"));
+            .map(|most| parse_digits(most).expect("a table's bound is a number"));
         let low = value < least || value == least && !range.includes_least;
         let high = most.is_some_and(|most| value > most || value == most && !range.includes_most);
         if low || high {

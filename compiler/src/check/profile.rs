@@ -31,7 +31,7 @@ impl Checker<'_> {
             for change in self.changes(entry, drafts, &mut seen) {
                 match layer.kind {
                     LayerKind::Applied => self.apply(&mut drafts[change.block], &change),
-                    LayerKind::Tried => self.try_out(&drafts[change.block], &change),
+                    LayerKind::Checked => self.try_out(&drafts[change.block], &change),
                 }
             }
             if let (LayerKind::Applied, Entry::Block(block)) = (layer.kind, entry) {

@@ -1,9 +1,11 @@
-//! One list of blocks from all files, and what is laid over them.
+//! Joins the blocks of all files to one list, and collects the changes to apply to them.
 
 use std::collections::BTreeSet;
 
 use aurora_lang::ast::{Block, Body, Entry, Field, Name, StatementKind};
 use aurora_lang::diagnostics::{Code, Diagnostic, sort};
+use aurora_lang::keywords::STATEMENTS;
+use aurora_lang::parse::Heading;
 
 use super::names::{Names, Target};
 use super::references::{references, words};
@@ -12,19 +14,19 @@ use super::{Bundle, Choice, Point};
 use crate::names::{applicability, nearest};
 use crate::schema;
 
-/// A spec as `check` reads it: one list of blocks whose values hold no names of lines.
+/// The input of `check`: one list of blocks, without names of `let` and `param` in their values.
 #[derive(Clone, Debug)]
 pub(crate) struct Flat {
     pub blocks: Vec<Block>,
-    /// What is laid over the blocks, in order.
+    /// The changes to apply to the blocks, in order.
     pub layers: Vec<Layer>,
     pub profiles: Vec<Block>,
     pub sweeps: Vec<Sweep>,
-    /// Keyword and name of each block that could not be read.
-    pub broken: Vec<(String, String)>,
+    /// The blocks with syntax errors.
+    pub broken: Vec<Heading>,
 }
 
-/// Changes of values that the blocks have.
+/// A set of changes to values of the blocks.
 #[derive(Clone, Debug)]
 pub(crate) struct Layer {
     pub kind: LayerKind,
@@ -33,26 +35,26 @@ pub(crate) struct Layer {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LayerKind {
-    /// Laid over the blocks.
+    /// Applied to the blocks.
     Applied,
-    /// A profile or a value of a sweep that is not asked for: looked at for its faults.
-    Tried,
+    /// A profile or a value of a sweep that is not chosen: only checked for errors.
+    Checked,
 }
 
-/// What may be laid over the blocks of a spec, from the weakest to the strongest; `--set` follows.
+/// The changes that a spec may have, from lowest to highest precedence. `--set` comes after all of them.
 struct Changes<'b> {
-    /// The spec's file, the one that it extends, and so on.
+    /// The file of the spec, the file that it extends, and so on.
     chain: &'b [usize],
-    /// With the file in which each stands.
+    /// Each with the index of its file.
     profiles: &'b [(usize, &'b Block)],
-    /// The one that is chosen.
+    /// The chosen one.
     profile: Option<&'b str>,
     sweeps: &'b [Sweep],
     point: Option<&'b Point>,
 }
 
 impl Changes<'_> {
-    /// What the chosen point changes.
+    /// The changes of the chosen point.
     fn of_point(&self) -> Option<Vec<Field>> {
         let point = self.point?;
         let sweep = self.sweeps.iter().find(|sweep| sweep.name.text == point.sweep)?;
@@ -61,7 +63,7 @@ impl Changes<'_> {
 }
 
 impl Flat {
-    /// Every word of what is laid over the blocks or might be.
+    /// Every word of the changes, including those of profiles and points that are not chosen.
     pub fn words(&self) -> BTreeSet<String> {
         let mut found = Vec::new();
         for layer in &self.layers {
@@ -75,8 +77,8 @@ impl Bundle {
     /// Joins the files to one list of blocks.
     ///
     /// # Errors
-    /// Everything that keeps the files from being one spec: circles, names that mean two things, values that a parameter
-    /// may not have, sweeps that are no list of points.
+    /// Every error of the composition: import cycles, ambiguous names, values that a parameter does not allow, invalid
+    /// sweeps.
     pub(crate) fn flatten(&self, choice: &Choice<'_>) -> Result<Flat, Vec<Diagnostic>> {
         match self.join(choice) {
             (flat, None) => Ok(flat),
@@ -84,11 +86,10 @@ impl Bundle {
         }
     }
 
-    /// As [`flatten`](Self::flatten), and what could be joined in spite of errors.
+    /// As [`flatten`](Self::flatten), but returns what could be joined also if there are errors.
     pub(crate) fn join(&self, choice: &Choice<'_>) -> (Flat, Option<Vec<Diagnostic>>) {
         let mut errors: Vec<Diagnostic> = self.errors.clone();
-        let is_broken =
-            |(keyword, _): &(String, String)| matches!(keyword.as_str(), "import" | "extends" | "let" | "param");
+        let is_broken = |heading: &Heading| STATEMENTS.contains(&heading.keyword.as_str());
         let incomplete = self.files.iter().any(|file| file.parsed.broken.iter().any(is_broken));
         let chain = self.chain(&mut errors);
         let mut names = Names::of(self);
@@ -108,14 +109,14 @@ impl Bundle {
             point: point.as_ref(),
             sweeps: &sweeps,
         };
-        self.give_parameters(&mut names, &changes, &mut errors);
-        self.take_blocks(&mut names, &chain, &mut flat.blocks);
-        self.lay(&mut names, &changes, &mut flat);
+        self.set_parameters(&mut names, &changes, &mut errors);
+        self.collect_blocks(&mut names, &chain, &mut flat.blocks);
+        self.collect_layers(&mut names, &changes, &mut flat);
         flat.sweeps = sweeps;
         if let Some(point) = &point {
             rename_experiment(&mut flat, &point.name);
         }
-        names.try_all();
+        names.check_all();
         errors.append(&mut names.errors);
         if errors.is_empty() && !incomplete {
             return (flat, None);
@@ -127,14 +128,14 @@ impl Bundle {
         (flat, Some(errors))
     }
 
-    /// Every point of the sweeps of a spec, by name; none of a spec with faults.
+    /// Every point of the sweeps of a spec. Sweeps with errors have no points.
     pub fn points(&self) -> Vec<Point> {
         let mut names = Names::of(self);
         let (sweeps, _) = self.sweeps(&mut names, &Choice::default(), &mut Vec::new());
         sweeps.iter().flat_map(Sweep::points).collect()
     }
 
-    /// The spec's file, the one that it extends, and so on.
+    /// The file of the spec, the file that it extends, and so on.
     fn chain(&self, errors: &mut Vec<Diagnostic>) -> Vec<usize> {
         let mut chain = vec![0];
         while let Some(&file) = chain.last() {
@@ -153,10 +154,10 @@ impl Bundle {
             let first = extends.next();
             if let (Some((first, _)), Some((second, _))) = (&first, extends.next()) {
                 errors.push(
-                    Diagnostic::new(Code::BAD_EXTENDS, "a file extends one other")
-                        .label(second.span, "a second one")
+                    Diagnostic::new(Code::BAD_EXTENDS, "a file can extend only one other file")
+                        .label(second.span, "the second one")
                         .label(first.span, "the first one")
-                        .help("import by name what is needed from the other"),
+                        .help("import what is needed from the other by name"),
                 );
             }
             match first {
@@ -172,7 +173,7 @@ impl Bundle {
         items.iter().filter(move |block| block.keyword.text == keyword)
     }
 
-    /// Profiles with the file in which each stands: those of the spec and of what it extends, and imported ones.
+    /// The profiles of the spec, of the files that it extends, and the imported ones, each with the index of its file.
     fn profiles<'b>(&'b self, chain: &[usize], names: &Names<'b>) -> Vec<(usize, &'b Block)> {
         let mut found: Vec<(usize, &Block)> = Vec::new();
         for &file in chain {
@@ -191,7 +192,7 @@ impl Bundle {
         found
     }
 
-    /// Names that a file imports one by one.
+    /// The names in the braces of the imports of a file.
     fn imported(&self, file: usize) -> impl Iterator<Item = &Name> {
         let statements = self.files[file].parsed.file.statements.iter();
         statements
@@ -209,7 +210,7 @@ impl Bundle {
         errors: &mut Vec<Diagnostic>,
     ) -> (Vec<Sweep>, Option<Point>) {
         let mut sweeps: Vec<Sweep> = Vec::new();
-        let faults = errors.len();
+        let errors_before = errors.len();
         for block in self.blocks_of(0, "sweep") {
             if let Some(first) = sweeps.iter().find(|sweep| sweep.name.text == block.name.text) {
                 let message = format!("there are two sweeps `{}`", block.name.text);
@@ -225,7 +226,7 @@ impl Bundle {
             names.replace_block(0, &mut block);
             sweeps.extend(Sweep::read(&block, errors));
         }
-        if errors.len() == faults {
+        if errors.len() == errors_before {
             distinct(&sweeps, errors);
         }
         let Some(wanted) = choice.point else {
@@ -242,7 +243,7 @@ impl Bundle {
                     .is_some_and(|name| name == point.name)
         };
         let found = sweeps.iter().flat_map(Sweep::points).find(is_wanted);
-        if found.is_none() && errors.len() == faults {
+        if found.is_none() && errors.len() == errors_before {
             let points: Vec<String> = sweeps.iter().flat_map(Sweep::points).map(|point| point.name).collect();
             let diagnostic = Diagnostic::new(Code::UNKNOWN_POINT, format!("no point is called `{wanted}`"));
             errors.push(match nearest(wanted, points.iter().map(String::as_str)) {
@@ -257,14 +258,14 @@ impl Bundle {
         (sweeps, found)
     }
 
-    /// Gives every parameter the value that is chosen for it; looks at the others for their faults.
-    fn give_parameters(&self, names: &mut Names<'_>, changes: &Changes<'_>, errors: &mut Vec<Diagnostic>) {
-        let mut given: Vec<(usize, Field)> = Vec::new();
-        let mut tried: Vec<(usize, Field)> = Vec::new();
+    /// Sets every parameter to its chosen value, and checks the values that are not chosen.
+    fn set_parameters(&self, names: &mut Names<'_>, changes: &Changes<'_>, errors: &mut Vec<Diagnostic>) {
+        let mut chosen: Vec<(usize, Field)> = Vec::new();
+        let mut checked: Vec<(usize, Field)> = Vec::new();
         for &file in changes.chain.iter().rev() {
             for statement in &self.files[file].parsed.file.statements {
                 if let StatementKind::Extends { entries, .. } = &statement.kind {
-                    given.extend(lone(entries).map(|field| (file, field.clone())));
+                    chosen.extend(param_fields(entries).map(|field| (file, field.clone())));
                 }
             }
         }
@@ -273,8 +274,8 @@ impl Bundle {
                 continue;
             };
             let is_chosen = changes.profile == Some(profile.name.text.as_str());
-            let to = if is_chosen { &mut given } else { &mut tried };
-            to.extend(lone(entries).map(|field| (*file, field.clone())));
+            let to = if is_chosen { &mut chosen } else { &mut checked };
+            to.extend(param_fields(entries).map(|field| (*file, field.clone())));
         }
         for sweep in changes.sweeps {
             for (path, values) in sweep.dimensions.iter().flat_map(|dimension| &dimension.paths) {
@@ -284,7 +285,7 @@ impl Bundle {
                 if names.param(0, &path[0].text).is_none() {
                     errors.push(no_param(&path[0], names));
                 }
-                tried.extend(values.iter().map(|value| {
+                checked.extend(values.iter().map(|value| {
                     let field = Field {
                         path: path.clone(),
                         value: value.clone(),
@@ -296,7 +297,7 @@ impl Bundle {
         }
         if let Some(fields) = changes.of_point() {
             let fields = fields.into_iter();
-            given.extend(fields.filter(|field| field.path.len() == 1).map(|field| (0, field)));
+            chosen.extend(fields.filter(|field| field.path.len() == 1).map(|field| (0, field)));
         }
         let mut seen: Vec<&Field> = Vec::new();
         for field in &self.settings {
@@ -306,7 +307,7 @@ impl Bundle {
                     Diagnostic::new(Code::BAD_SETTING, format!("`{}` is set twice", path(field).join(".")))
                         .label(field.span, "set again")
                         .label(first.span, "set here first")
-                        .help("give `--set` once for each name"),
+                        .help("use `--set` once for each name"),
                 );
             }
             seen.push(field);
@@ -314,30 +315,30 @@ impl Bundle {
             if names.param(0, &name.text).is_none() {
                 errors.push(no_param(name, names));
             }
-            given.push((0, field.clone()));
+            chosen.push((0, field.clone()));
         }
-        for (file, field) in given {
+        for (file, field) in chosen {
             if let Some(param) = names.param(file, &field.path[0].text) {
-                names.give(param, file, field.value);
+                names.set_param(param, file, field.value);
             }
         }
-        for (file, field) in tried {
+        for (file, field) in checked {
             if let Some(param) = names.param(file, &field.path[0].text) {
-                names.may_be(param, file, &field.value);
+                names.check_param(param, file, &field.value);
             }
         }
     }
 
-    /// The blocks of the spec, of what it extends, of what it imports by name, and all that these refer to.
-    fn take_blocks(&self, names: &mut Names<'_>, chain: &[usize], blocks: &mut Vec<Block>) {
-        let mut taken: BTreeSet<Target> = BTreeSet::new();
+    /// Collects the blocks of the spec, of the files that it extends, the imported ones, and all blocks that these refer to.
+    fn collect_blocks(&self, names: &mut Names<'_>, chain: &[usize], blocks: &mut Vec<Block>) {
+        let mut collected: BTreeSet<Target> = BTreeSet::new();
         let mut wanted: Vec<Target> = Vec::new();
         for &file in chain {
             wanted.extend((0..self.files[file].parsed.file.items.len()).map(|index| Target::Block(file, index)));
             for name in self.imported(file) {
                 wanted.extend(names.targets(file, &name.text).iter().copied());
             }
-            // What is laid over the blocks may name others.
+            // Changes may refer to other blocks.
             let mut found = Vec::new();
             for statement in &self.files[file].parsed.file.statements {
                 if let StatementKind::Extends { entries, .. } = &statement.kind {
@@ -367,7 +368,7 @@ impl Bundle {
             let (Target::Block(file, _), Some(block)) = (target, names.block(target)) else {
                 continue;
             };
-            if matches!(block.keyword.text.as_str(), "profile" | "sweep") || !taken.insert(target) {
+            if matches!(block.keyword.text.as_str(), "profile" | "sweep") || !collected.insert(target) {
                 continue;
             }
             let mut block = block.clone();
@@ -388,7 +389,8 @@ impl Bundle {
         inherit(blocks, &experiments);
     }
 
-    fn lay(&self, names: &mut Names<'_>, changes: &Changes<'_>, flat: &mut Flat) {
+    /// Collects the changes to apply, and those to check.
+    fn collect_layers(&self, names: &mut Names<'_>, changes: &Changes<'_>, flat: &mut Flat) {
         let mut layer = |names: &mut Names<'_>, file: usize, kind: LayerKind, entries: &[Entry]| {
             let is_param = |entry: &Entry| matches!(entry, Entry::Field(field) if field.path.len() == 1 && names.param(file, &field.path[0].text).is_some());
             let mut entries: Vec<Entry> = entries.iter().filter(|entry| !is_param(entry)).cloned().collect();
@@ -409,7 +411,7 @@ impl Bundle {
             let kind = if changes.profile == Some(profile.name.text.as_str()) {
                 LayerKind::Applied
             } else {
-                LayerKind::Tried
+                LayerKind::Checked
             };
             layer(names, *file, kind, entries);
         }
@@ -421,7 +423,7 @@ impl Bundle {
                         value: value.clone(),
                         span: value.span,
                     };
-                    layer(names, 0, LayerKind::Tried, &[Entry::Field(field)]);
+                    layer(names, 0, LayerKind::Checked, &[Entry::Field(field)]);
                 }
             }
         }
@@ -435,8 +437,8 @@ impl Bundle {
     }
 }
 
-/// Fields of one name: values for parameters.
-fn lone(entries: &[Entry]) -> impl Iterator<Item = &Field> {
+/// Fields with a single name: values of parameters.
+fn param_fields(entries: &[Entry]) -> impl Iterator<Item = &Field> {
     entries.iter().filter_map(|entry| match entry {
         Entry::Field(field) if field.path.len() == 1 => Some(field),
         _ => None,
@@ -455,16 +457,16 @@ fn no_param(name: &Name, names: &Names<'_>) -> Diagnostic {
             applicability(&name.text, near, known.iter().copied()),
         ),
         None if known.is_empty() => {
-            diagnostic.help("the spec has no `param`; a value is set by its path, such as `stage.cap.budget`")
+            diagnostic.help("the spec has no `param`; set a value by its path, such as `stage.cap.budget`")
         }
         None => {
             let known: Vec<String> = known.iter().map(|name| format!("`{name}`")).collect();
-            diagnostic.help(format!("there are: {}; a value is set by its path", known.join(", ")))
+            diagnostic.help(format!("there are: {}; set a value by its path", known.join(", ")))
         }
     }
 }
 
-/// What an experiment does not say itself, it takes from the one that it extends.
+/// Adds the fields that an experiment inherits from the experiments that it extends.
 fn inherit(blocks: &mut [Block], bases: &[Block]) {
     let Some(own) = blocks.iter_mut().find(|block| block.keyword.text == "experiment") else {
         return;
@@ -484,7 +486,7 @@ fn inherit(blocks: &mut [Block], bases: &[Block]) {
     }
 }
 
-/// A point is an experiment of its own name; what refers to the experiment by its old name follows.
+/// Renames the experiment of a point, and the references to it.
 fn rename_experiment(flat: &mut Flat, point: &str) {
     let own = flat.blocks.iter_mut().find(|block| block.keyword.text == "experiment");
     let Some(own) = own else { return };

@@ -1,10 +1,10 @@
-//! Reads the files of a spec, each once, and refuses circles.
+//! Reads the files of a spec, each once, and reports import cycles.
 
 use std::collections::BTreeMap;
 
 use aurora_lang::ast::{Quoted, Span, StatementKind};
 use aurora_lang::diagnostics::{Code, Diagnostic, Sources};
-use aurora_lang::parse::{Seen, parse_again};
+use aurora_lang::parse::{Previous, parse};
 
 use super::remote;
 use super::{Bundle, Loaded, MOST_FILES};
@@ -13,11 +13,11 @@ pub(super) fn load(
     name: &str,
     text: &str,
     read: &mut dyn FnMut(&str) -> Result<String, String>,
-    seen: Option<&mut Seen>,
+    previous: Option<&Bundle>,
 ) -> Bundle {
     let mut loading = Loading {
         read,
-        seen,
+        previous,
         bundle: Bundle {
             sources: Sources::default(),
             files: Vec::new(),
@@ -33,18 +33,18 @@ pub(super) fn load(
 
 struct Loading<'r> {
     read: &'r mut dyn FnMut(&str) -> Result<String, String>,
-    seen: Option<&'r mut Seen>,
+    previous: Option<&'r Bundle>,
     bundle: Bundle,
-    /// Files by name; none for one that could not be read.
+    /// Files by name. `None` for a file that could not be read.
     known: BTreeMap<String, Option<usize>>,
-    /// The chain of imports that leads to the file at hand.
+    /// The chain of imports from the spec to the current file.
     open: Vec<String>,
 }
 
-impl Loading<'_> {
+impl<'r> Loading<'r> {
     fn file(&mut self, name: &str, text: &str) -> usize {
         let start = self.bundle.sources.add(name, text);
-        let parsed = parse_again(self.bundle.sources.text(), start, self.seen.as_deref_mut());
+        let parsed = parse(text, self.previous(name)).moved(start);
         let index = self.bundle.files.len();
         self.known.insert(name.to_owned(), Some(index));
         let paths: Vec<Option<Quoted>> = parsed
@@ -71,11 +71,21 @@ impl Loading<'_> {
         index
     }
 
+    /// The same file in the earlier version of the bundle.
+    fn previous(&self, name: &str) -> Option<Previous<'r>> {
+        let bundle = self.previous?;
+        let index = bundle.file_names().position(|known| known == name)?;
+        Some(Previous {
+            text: bundle.sources.text(),
+            parsed: &bundle.files[index].parsed,
+        })
+    }
+
     fn import(&mut self, from: &str, path: &Quoted) -> Option<usize> {
         let name = match resolve(from, &path.text) {
             Ok(name) => name,
-            Err(fault) => {
-                self.bundle.errors.push(fault(path.span));
+            Err(error) => {
+                self.bundle.errors.push(error(path.span));
                 return None;
             }
         };
@@ -85,13 +95,13 @@ impl Loading<'_> {
             let message = if chain.len() == 2 {
                 format!("`{name}` imports itself")
             } else {
-                "these files import each other in a circle".to_owned()
+                "these files import each other in a cycle".to_owned()
             };
             self.bundle.errors.push(
                 Diagnostic::new(Code::IMPORT_CYCLE, message)
-                    .label(path.span, "closes the circle")
+                    .label(path.span, "closes the cycle")
                     .note(chain.join(" → "))
-                    .help("move what both need into a file of its own"),
+                    .help("move what both need to another file"),
             );
             return None;
         }
@@ -101,17 +111,17 @@ impl Loading<'_> {
         let text = if self.bundle.files.len() < MOST_FILES {
             (self.read)(&name)
         } else {
-            Err(format!("a spec reads at most {MOST_FILES} files"))
+            Err(format!("a spec can read at most {MOST_FILES} files"))
         };
         match text {
             Ok(text) => Some(self.file(&name, &text)),
             Err(why) => {
                 self.bundle.errors.push(
                     Diagnostic::new(Code::IMPORT_NOT_READ, format!("cannot import `{}`: {why}", path.text))
-                        .label(path.span, format!("stands for `{name}`"))
+                        .label(path.span, format!("this is `{name}`"))
                         .help(match remote::is_remote(&name) {
-                            true => "the lock pins what an address stands for",
-                            false => "a path is relative to the file that it is written in",
+                            true => "the lock pins the content of an address",
+                            false => "a path is relative to the importing file",
                         }),
                 );
                 self.known.insert(name, None);
@@ -126,38 +136,39 @@ fn resolve(from: &str, path: &str) -> Result<String, Box<dyn FnOnce(Span) -> Dia
     if remote::is_remote(path) {
         let (message, help) = match remote::normal(path) {
             Ok(name) => return Ok(name),
-            Err(fault) => fault,
+            Err(error) => error,
         };
         return Err(Box::new(move |span| {
             Diagnostic::new(Code::IMPORT_NOT_READ, message)
-                .label(span, "not such an address")
+                .label(span, "not a valid address")
                 .help(help)
         }));
     }
     if path.contains("://") {
-        let message = format!("`{path}` is not supported yet: files come from the project, `https://` or packages");
+        let message =
+            format!("`{path}` is not supported yet: import from the project, from `https://` or from a package");
         return Err(Box::new(move |span| {
             Diagnostic::new(Code::NOT_SUPPORTED, message)
-                .label(span, "another way of access")
-                .help("put the file into the project and name it by its path")
+                .label(span, "unsupported scheme")
+                .help("copy the file to the project and import it by its path")
         }));
     }
     if path.starts_with('/') || path.contains('\\') || !path.ends_with(".aur") {
         let message = format!("`{path}` is not the relative path of an .aur file");
         return Err(Box::new(move |span| {
             Diagnostic::new(Code::IMPORT_NOT_READ, message)
-                .label(span, "not such a path")
+                .label(span, "not a valid path")
                 .help("write a path such as `\"lib/corpora.aur\"`, relative to this file, with `/`")
         }));
     }
     if let Some((root, inside)) = remote::split(from) {
         let joined = resolve(inside, path)?;
         if joined.starts_with("..") {
-            let message = format!("`{path}` leaves `{root}`");
+            let message = format!("`{path}` is outside `{root}`");
             return Err(Box::new(move |span| {
                 Diagnostic::new(Code::IMPORT_NOT_READ, message)
-                    .label(span, "not there")
-                    .help("a path is relative to the file that it is written in")
+                    .label(span, "outside")
+                    .help("a path is relative to the importing file")
             }));
         }
         return Ok(format!("{root}/{joined}"));
@@ -187,7 +198,7 @@ mod tests {
     use super::resolve;
 
     #[test]
-    fn paths_start_where_the_importing_file_stands() {
+    fn paths_are_relative_to_the_importing_file() {
         let path = |from: &str, path: &str| resolve(from, path).ok();
         assert_eq!(path("specs/a.aur", "lib/b.aur").as_deref(), Some("specs/lib/b.aur"));
         assert_eq!(path("specs/lib/b.aur", "../c.aur").as_deref(), Some("specs/c.aur"));

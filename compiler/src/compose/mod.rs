@@ -1,10 +1,10 @@
-//! The files of a spec as one list of blocks: imports, names for values, parameters, sweeps.
+//! Combines the files of a spec to one list of blocks: imports, names for values, parameters, sweeps.
 //!
-//! In: the text of a spec, a way to read the files that it imports, and what the command line chooses (profile, point
-//! of a sweep, `--set`). Out: what `check` reads: blocks in which every name of a value is replaced by the value, and
-//! the changes to lay over them, in order. All files stand in one text ([`Sources`]), so that every value keeps the
-//! place where it was written, however far away from its use.
-//! Not here: whether a field exists and its value fits (`check`).
+//! In: the text of a spec, a function that reads imported files, and the choices of the command line (profile, point of a
+//! sweep, `--set`). Out: the input of `check`: blocks in which every name of a value is replaced by the value, and the
+//! changes to apply to them, in order. All files are concatenated to one text ([`Sources`]), so that every value keeps its
+//! place, also if it is used in another file.
+//! Not here: whether a field exists and its value is valid (`check`).
 
 mod flatten;
 mod load;
@@ -15,14 +15,14 @@ pub mod remote;
 mod sweep;
 
 pub(crate) use flatten::{Flat, Layer, LayerKind};
-pub use occurrences::{BundledFile, Declared, Occurrence, OccurrenceRole, What};
+pub use occurrences::{BundledFile, Declared, DeclaredItem, Occurrence, OccurrenceRole};
 pub use sweep::Point;
 pub(crate) use sweep::Sweep;
 pub use sweep::slug;
 
 use aurora_lang::ast::{Field, Span};
 use aurora_lang::diagnostics::{Code, Diagnostic, Sources};
-use aurora_lang::parse::{Parsed, Seen, parse_field_from};
+use aurora_lang::parse::{Parsed, parse_field};
 
 use crate::spec::Cause;
 
@@ -34,7 +34,7 @@ pub const MOST_FILES: usize = 256;
 pub struct Bundle {
     sources: Sources,
     files: Vec<Loaded>,
-    /// Faults of reading: files that are not there, circles, malformed `--set`.
+    /// Errors of reading: missing files, import cycles, malformed `--set`.
     errors: Vec<Diagnostic>,
     /// `--set PATH=VALUE`, in the order of the command line.
     settings: Vec<Field>,
@@ -43,52 +43,52 @@ pub struct Bundle {
 #[derive(Clone, Debug)]
 struct Loaded {
     parsed: Parsed,
-    /// The range of the file in the common text.
+    /// The range of the file in the concatenated text.
     span: Span,
-    /// For each statement that is an import or `extends`, the file that it names, if that could be read.
+    /// For each statement, the index of the file that it imports or extends. `None` if it could not be read.
     targets: Vec<Option<usize>>,
 }
 
-/// What is chosen besides the text of a spec.
+/// The choices of the command line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Choice<'a> {
-    /// The profile that is laid over it.
+    /// The profile to apply.
     pub profile: Option<&'a str>,
     /// The point of one of its sweeps.
     pub point: Option<&'a str>,
 }
 
 impl Bundle {
-    /// Reads a spec and every file that it imports. `read` is given paths that start where `name` does, and returns a
-    /// file's text or why it cannot be read.
+    /// Parses a spec and every file that it imports. `read` returns the text of a file, or why it cannot be read; its
+    /// path is relative to the same folder as `name`.
     pub fn read(name: &str, text: &str, read: &mut dyn FnMut(&str) -> Result<String, String>) -> Self {
         load::load(name, text, read, None)
     }
 
-    /// As [`read`](Self::read); blocks that have been seen before are not read again.
+    /// As [`read`](Self::read), without parsing the blocks again that an earlier version of the bundle has as well.
     pub fn read_again(
         name: &str,
         text: &str,
         read: &mut dyn FnMut(&str) -> Result<String, String>,
-        seen: &mut Seen,
+        previous: &Self,
     ) -> Self {
-        load::load(name, text, read, Some(seen))
+        load::load(name, text, read, Some(previous))
     }
 
     /// A spec that imports nothing.
     pub fn alone(name: &str, text: &str) -> Self {
-        Self::read(name, text, &mut |_| Err("other files are not read here".to_owned()))
+        Self::read(name, text, &mut |_| Err("imports are not supported here".to_owned()))
     }
 
     /// Sets a parameter or a value, as `--set PATH=VALUE` does.
     pub fn set(&mut self, assignment: &str) {
         let start = self.sources.add("--set", assignment);
-        match parse_field_from(self.sources.text(), start) {
+        match parse_field(assignment, start) {
             Ok(field) => self.settings.push(field),
-            Err(found) => self.errors.extend(found.into_iter().map(|fault| {
-                let mut again = Diagnostic::new(Code::BAD_SETTING, fault.message);
-                again.labels = fault.labels;
-                again.help("write `--set NAME=VALUE` or `--set KIND.NAME.FIELD=VALUE`; a text stands in double quotes")
+            Err(errors) => self.errors.extend(errors.into_iter().map(|error| {
+                let mut setting = Diagnostic::new(Code::BAD_SETTING, error.message);
+                setting.labels = error.labels;
+                setting.help("write `--set NAME=VALUE` or `--set KIND.NAME.FIELD=VALUE`; write a text in double quotes")
             })),
         }
     }
@@ -97,19 +97,19 @@ impl Bundle {
         &self.sources
     }
 
-    /// The names and texts of the spec and everything it imports, for those who watch the files.
+    /// The names of the files of the spec and everything it imports.
     pub fn file_names(&self) -> impl Iterator<Item = &str> {
         self.sources.files()[..self.files.len()]
             .iter()
             .map(|file| file.name.as_str())
     }
 
-    /// Syntax faults of all files.
-    pub(crate) fn faults(&self) -> impl Iterator<Item = &Diagnostic> {
+    /// The syntax errors of all files.
+    pub(crate) fn syntax_errors(&self) -> impl Iterator<Item = &Diagnostic> {
         self.files.iter().flat_map(|file| &file.parsed.errors)
     }
 
-    /// What `--set` says, as it was written.
+    /// The `--set` arguments, as they were written.
     pub(crate) fn settings_text(&self) -> Vec<String> {
         let text = self.sources.text();
         self.settings
@@ -118,7 +118,7 @@ impl Bundle {
             .collect()
     }
 
-    /// Why a value that stands at a place has its say.
+    /// For ranges of the text, the cause that a value from there takes effect.
     pub(crate) fn causes(&self) -> Vec<(Span, Cause)> {
         use aurora_lang::ast::StatementKind;
         let mut causes = Vec::new();
@@ -142,9 +142,9 @@ impl Bundle {
             }
         }
         let own = self.files.first().map_or(0, |file| file.span.end);
-        let behind = self.files.last().map_or(0, |file| file.span.end);
-        causes.push((Span::new(own, behind), Cause::Import));
-        causes.push((Span::new(behind, self.sources.text().len()), Cause::Set));
+        let end = self.files.last().map_or(0, |file| file.span.end);
+        causes.push((Span::new(own, end), Cause::Import));
+        causes.push((Span::new(end, self.sources.text().len()), Cause::Set));
         causes
     }
 }

@@ -1,7 +1,7 @@
-//! What a word of a file stands for: a block, or a value that `let` or `param` gives a name.
+//! Resolves the names of a file: a block, or a value with a name (`let`, `param`).
 //!
-//! Names hold for the file that declares them and for the files that import them; a `let` of a library is never taken
-//! for a name of the file that imports another name from it.
+//! A name is visible in the file that declares it and in the files that import it. An import does not make the other names
+//! of the imported file visible.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,27 +12,27 @@ use aurora_lang::diagnostics::{Code, Diagnostic};
 use rust_decimal::Decimal;
 
 use super::Bundle;
-use crate::exact::decimal;
 use crate::names::suggest;
-use crate::schema::{self, CallSchema, Type, written_unit};
+use crate::number::{Counted, counted, decimal};
+use crate::schema::{self, CallSchema, Type};
 use crate::spec::Unit;
 
-/// A block or a line (`let`, `param`): the number of its file, and its own number there.
+/// A block or a statement (`let`, `param`): the index of its file, and its index there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Target {
     Block(usize, usize),
-    Line(usize, usize),
+    Statement(usize, usize),
 }
 
 pub(super) struct Names<'b> {
     bundle: &'b Bundle,
-    /// For each file, what each name stands for.
+    /// For each file, what each name refers to.
     scopes: Vec<Option<BTreeMap<&'b str, Vec<Target>>>>,
     values: BTreeMap<Target, Option<Value>>,
-    /// Lines whose values are being worked out.
+    /// Statements whose values are being computed, to detect cycles.
     open: Vec<Target>,
-    /// Values that take the place of a parameter's own, each with the file whose names it uses.
-    given: BTreeMap<Target, (usize, Value)>,
+    /// Values that replace the default of a parameter, each with the file whose names it uses.
+    chosen: BTreeMap<Target, (usize, Value)>,
     pub(super) errors: Vec<Diagnostic>,
 }
 
@@ -43,11 +43,15 @@ impl<'b> Names<'b> {
             scopes: vec![None; bundle.files.len()],
             values: BTreeMap::new(),
             open: Vec::new(),
-            given: BTreeMap::new(),
+            chosen: BTreeMap::new(),
             errors: Vec::new(),
         };
-        let has_lines = bundle.files.iter().any(|file| !file.parsed.file.statements.is_empty());
-        let words = if has_lines { schema_words() } else { BTreeSet::new() };
+        let has_statements = bundle.files.iter().any(|file| !file.parsed.file.statements.is_empty());
+        let words = if has_statements {
+            schema_words()
+        } else {
+            BTreeSet::new()
+        };
         names.scope(0, &words);
         names
     }
@@ -55,34 +59,34 @@ impl<'b> Names<'b> {
     pub(super) fn block(&self, target: Target) -> Option<&'b Block> {
         match target {
             Target::Block(file, index) => self.bundle.files[file].parsed.file.items.get(index),
-            Target::Line(..) => None,
+            Target::Statement(..) => None,
         }
     }
 
-    pub(super) fn line(&self, target: Target) -> Option<&'b Statement> {
+    pub(super) fn statement(&self, target: Target) -> Option<&'b Statement> {
         match target {
-            Target::Line(file, index) => self.bundle.files[file].parsed.file.statements.get(index),
+            Target::Statement(file, index) => self.bundle.files[file].parsed.file.statements.get(index),
             Target::Block(..) => None,
         }
     }
 
-    /// What a name stands for in a file.
+    /// What a name refers to in a file.
     pub(super) fn targets(&self, file: usize, name: &str) -> &[Target] {
         let scope = self.scopes.get(file).and_then(Option::as_ref);
         scope.and_then(|scope| scope.get(name)).map_or(&[], Vec::as_slice)
     }
 
-    /// Everything that has a name in a file, by name.
+    /// Everything that a file can refer to, sorted by name.
     pub(super) fn all_targets(&self, file: usize) -> impl Iterator<Item = Target> + '_ {
         let scope = self.scopes.get(file).and_then(Option::as_ref);
         scope.into_iter().flat_map(|scope| scope.values().flatten().copied())
     }
 
-    /// The parameter of this name, as a file sees it.
+    /// The parameter that a name refers to in a file.
     pub(super) fn param(&self, file: usize, name: &str) -> Option<Target> {
         self.targets(file, name).iter().copied().find(|&target| {
-            self.line(target)
-                .is_some_and(|line| matches!(line.kind, StatementKind::Param { .. }))
+            self.statement(target)
+                .is_some_and(|statement| matches!(statement.kind, StatementKind::Param { .. }))
         })
     }
 
@@ -92,14 +96,14 @@ impl<'b> Names<'b> {
         names.filter(move |name| self.param(file, name).is_some())
     }
 
-    /// Gives a parameter another value, written in `file`.
-    pub(super) fn give(&mut self, param: Target, file: usize, value: Value) {
+    /// Replaces the default of a parameter by a value of `file`.
+    pub(super) fn set_param(&mut self, param: Target, file: usize, value: Value) {
         self.values.clear();
-        self.given.insert(param, (file, value));
+        self.chosen.insert(param, (file, value));
     }
 
     fn place(&self, target: Target) -> Option<Span> {
-        match &self.line(target)?.kind {
+        match &self.statement(target)?.kind {
             StatementKind::Let { name, .. } | StatementKind::Param { name, .. } => Some(name.span),
             StatementKind::Import { .. } | StatementKind::Extends { .. } => None,
         }
@@ -125,16 +129,13 @@ impl<'b> Names<'b> {
                 StatementKind::Let { name, .. } | StatementKind::Param { name, .. } => {
                     if words.contains(name.text.as_str()) {
                         self.errors.push(
-                            Diagnostic::new(
-                                Code::NAME_TAKEN,
-                                format!("`{}` is a word of the language already", name.text),
-                            )
-                            .label(name.span, "means something else in a field")
-                            .help("choose another name"),
+                            Diagnostic::new(Code::NAME_TAKEN, format!("`{}` is a word of the language", name.text))
+                                .label(name.span, "has another meaning in a field")
+                                .help("choose another name"),
                         );
                         continue;
                     }
-                    self.add(&mut scope, &name.text, Target::Line(file, index), name.span);
+                    self.add(&mut scope, &name.text, Target::Statement(file, index), name.span);
                 }
                 StatementKind::Import { path, names } => {
                     let Some(target) = loaded.targets[index] else { continue };
@@ -188,7 +189,7 @@ impl<'b> Names<'b> {
         self.scopes[file] = Some(scope);
     }
 
-    /// Where a file says that it extends another.
+    /// The place of `extends` in a file.
     fn extends(&self, file: usize) -> Option<Span> {
         let statements = &self.bundle.files[file].parsed.file.statements;
         statements.iter().find_map(|statement| match &statement.kind {
@@ -206,11 +207,11 @@ impl<'b> Names<'b> {
     ) {
         for name in names {
             let Some(targets) = theirs.get(name.text.as_str()) else {
-                // What could not be read may have had the name.
+                // A file that could not be read may have the name.
                 if !self.bundle.errors.is_empty() {
                     continue;
                 }
-                let message = format!("`{path}` has nothing that is called `{}`", name.text);
+                let message = format!("`{path}` has no `{}`", name.text);
                 let diagnostic = Diagnostic::new(Code::UNKNOWN_IMPORT, message).label(name.span, "unknown name");
                 self.errors
                     .push(suggest(diagnostic, name, theirs.keys().copied(), "a name"));
@@ -222,7 +223,7 @@ impl<'b> Names<'b> {
         }
     }
 
-    /// Adds what a name stands for, unless it stands for something else already; `span` is where it comes in.
+    /// Adds what a name refers to, or reports a clash. `span` is the place of the declaration or import.
     fn add(&mut self, scope: &mut BTreeMap<&'b str, Vec<Target>>, name: &'b str, target: Target, span: Span) {
         let known = scope.entry(name).or_default();
         if known.contains(&target) {
@@ -242,13 +243,13 @@ impl<'b> Names<'b> {
         };
         let message = match keyword(target).filter(|_| keyword(other).is_some()) {
             Some(keyword) => format!("there are two blocks `{keyword} {name}`"),
-            None => format!("`{name}` has a meaning already"),
+            None => format!("the name `{name}` is already in use"),
         };
         let code = match keyword(target).filter(|_| keyword(other).is_some()) {
             Some(_) => Code::DUPLICATE_BLOCK,
             None => Code::NAME_TAKEN,
         };
-        let mut diagnostic = Diagnostic::new(code, message).label(span, "comes in again here");
+        let mut diagnostic = Diagnostic::new(code, message).label(span, "second declaration or import");
         for target in [other, target] {
             let place = self.block(target).map(|block| block.name.span).or(self.place(target));
             if let Some(place) = place.filter(|&place| place != span) {
@@ -256,47 +257,49 @@ impl<'b> Names<'b> {
             }
         }
         self.errors
-            .push(diagnostic.help("rename one of them, or import by name what is needed"));
+            .push(diagnostic.help("rename one of them, or import only the names that are needed"));
     }
 
-    /// The value of a line; none, and an error, if it leads back to itself or may not be that.
+    /// The value of a statement. `None`, with an error, if it refers to itself or is not allowed.
     fn value(&mut self, target: Target) -> Option<Value> {
         if let Some(known) = self.values.get(&target) {
             return known.clone();
         }
-        let line = self.line(target)?;
+        let statement = self.statement(target)?;
         if self.open.contains(&target) {
-            let place = self.place(target).unwrap_or(line.span);
+            let place = self.place(target).unwrap_or(statement.span);
             self.errors.push(
-                Diagnostic::new(Code::VALUE_CYCLE, "this value is made of itself")
-                    .label(place, "needs its own value")
-                    .help("write the value itself at one place"),
+                Diagnostic::new(Code::VALUE_CYCLE, "this value refers to itself")
+                    .label(place, "depends on its own value")
+                    .help("replace one of the names by a value"),
             );
             self.values.insert(target, None);
             return None;
         }
-        let Target::Line(own_file, _) = target else { return None };
+        let Target::Statement(own_file, _) = target else {
+            return None;
+        };
         self.open.push(target);
-        let value = match &line.kind {
+        let value = match &statement.kind {
             StatementKind::Let { value, .. } => Some(self.replaced(own_file, value)),
             StatementKind::Param { name, value, allowed } => {
                 let default = self.replaced(own_file, value);
                 let range = allowed.as_deref();
-                let mut sound = self.fits(name, &default, &default, range, own_file);
-                let chosen = match self.given.get(&target).cloned() {
+                let mut is_valid = self.fits(name, &default, &default, range, own_file);
+                let chosen = match self.chosen.get(&target).cloned() {
                     None => default,
-                    Some((file, given)) => {
-                        let given = self.replaced(file, &given);
-                        sound &= self.fits(name, &given, &default, range, own_file);
-                        given
+                    Some((file, value)) => {
+                        let value = self.replaced(file, &value);
+                        is_valid &= self.fits(name, &value, &default, range, own_file);
+                        value
                     }
                 };
-                sound.then_some(chosen)
+                is_valid.then_some(chosen)
             }
             StatementKind::Import { .. } | StatementKind::Extends { .. } => None,
         };
         self.open.pop();
-        // A circle through this line has said so already.
+        // A cycle through this statement has been reported already.
         if let Some(known) = self.values.get(&target) {
             return known.clone();
         }
@@ -304,25 +307,25 @@ impl<'b> Names<'b> {
         value
     }
 
-    /// Works out every line, for its faults.
-    pub(super) fn try_all(&mut self) {
+    /// Computes every value, to report its errors.
+    pub(super) fn check_all(&mut self) {
         for file in 0..self.bundle.files.len() {
             for index in 0..self.bundle.files[file].parsed.file.statements.len() {
-                self.value(Target::Line(file, index));
+                self.value(Target::Statement(file, index));
             }
         }
     }
 
-    /// Whether a parameter may have a value, which another profile or point gives it; says so if not.
-    pub(super) fn may_be(&mut self, param: Target, file: usize, value: &Value) {
-        let (Some(line), Target::Line(own, _)) = (self.line(param), param) else {
+    /// Checks a value of a parameter from a profile or point that is not chosen.
+    pub(super) fn check_param(&mut self, param: Target, file: usize, value: &Value) {
+        let (Some(statement), Target::Statement(own, _)) = (self.statement(param), param) else {
             return;
         };
         if let StatementKind::Param {
             name,
             value: default,
             allowed,
-        } = &line.kind
+        } = &statement.kind
         {
             let default = self.replaced(own, default);
             let value = self.replaced(file, value);
@@ -331,8 +334,8 @@ impl<'b> Names<'b> {
     }
 
     fn fits(&mut self, name: &Name, value: &Value, default: &Value, allowed: Option<&Allowed>, file: usize) -> bool {
-        let (form, wanted) = (Form::of(value), Form::of(default));
-        let fault = |text: String, label: String| {
+        let (form, wanted) = (ParamValue::of(value), ParamValue::of(default));
+        let error = |text: String, label: String| {
             Diagnostic::new(Code::BAD_PARAM, text)
                 .label(value.span, label)
                 .label(name.span, "the parameter")
@@ -340,26 +343,30 @@ impl<'b> Names<'b> {
         if form.kind() != wanted.kind() {
             let message = format!("`{}` is {}, not {}", name.text, wanted.kind(), form.kind());
             self.errors.push(
-                fault(message, format!("expected {}", wanted.kind()))
-                    .note("a parameter's own value says what it counts"),
+                error(message, format!("expected {}", wanted.kind())).note("the default of a parameter fixes its kind"),
             );
             return false;
         }
         match allowed {
             None => true,
             Some(Allowed::Between(least, most)) => {
-                let (low, high) = (Form::of(least), Form::of(most));
-                let (Form::Number(low, _), Form::Number(high, _), Form::Number(given, _)) = (&low, &high, &form) else {
-                    let message = format!("`{}` is {}, and has no range", name.text, wanted.kind());
+                let (low, high) = (ParamValue::of(least), ParamValue::of(most));
+                let (ParamValue::Number(low, _), ParamValue::Number(high, _), ParamValue::Number(given, _)) =
+                    (&low, &high, &form)
+                else {
+                    let message = format!("`{}` is {} and cannot have a range", name.text, wanted.kind());
                     self.errors
-                        .push(fault(message, "not a number".to_owned()).help("list the values: `in [a, b]`"));
+                        .push(error(message, "not a number".to_owned()).help("list the allowed values: `in [a, b]`"));
                     return false;
                 };
-                if Form::of(least).kind() != wanted.kind() || Form::of(most).kind() != wanted.kind() || low > high {
-                    let message = format!("the range of `{}` is not one of {}", name.text, wanted.kind());
+                if ParamValue::of(least).kind() != wanted.kind()
+                    || ParamValue::of(most).kind() != wanted.kind()
+                    || low > high
+                {
+                    let message = format!("the range of `{}` is not a range of {}", name.text, wanted.kind());
                     self.errors.push(Diagnostic::new(Code::BAD_PARAM, message).label(
                         least.span.to(most.span),
-                        "from the least to the most, in the unit of the value",
+                        "expected the minimum and the maximum, in the unit of the value",
                     ));
                     return false;
                 }
@@ -367,26 +374,26 @@ impl<'b> Names<'b> {
                     let text = |value: &Value| aurora_lang::format::value(value);
                     let message = format!("`{}` cannot be {}", name.text, text(value));
                     let range = format!("allowed: {} to {}", text(least), text(most));
-                    self.errors.push(fault(message, range));
+                    self.errors.push(error(message, range));
                     return false;
                 }
                 true
             }
             Some(Allowed::OneOf(values)) => {
                 let known: Vec<Value> = values.iter().map(|value| self.replaced(file, value)).collect();
-                if known.iter().any(|known| Form::of(known) == form) {
+                if known.iter().any(|known| ParamValue::of(known) == form) {
                     return true;
                 }
                 let list: Vec<String> = known.iter().map(aurora_lang::format::value).collect();
                 let message = format!("`{}` cannot be {}", name.text, aurora_lang::format::value(value));
                 self.errors
-                    .push(fault(message, format!("allowed: {}", list.join(", "))));
+                    .push(error(message, format!("allowed: {}", list.join(", "))));
                 false
             }
         }
     }
 
-    /// A value in which every name of a line has become that line's value.
+    /// A value in which the names of `let` and `param` are replaced by their values.
     pub(super) fn replaced(&mut self, file: usize, value: &Value) -> Value {
         let mut value = value.clone();
         self.replace(file, &mut value);
@@ -396,12 +403,12 @@ impl<'b> Names<'b> {
     fn replace(&mut self, file: usize, value: &mut Value) {
         match &mut value.kind {
             ValueKind::Word(word) => {
-                let line = self.targets(file, word).first().copied();
-                let Some(line) = line.filter(|line| matches!(line, Target::Line(..))) else {
+                let target = self.targets(file, word).first().copied();
+                let Some(target) = target.filter(|target| matches!(target, Target::Statement(..))) else {
                     return;
                 };
-                if let Some(found) = self.value(line) {
-                    // Evidence at the place of use is about that use.
+                if let Some(found) = self.value(target) {
+                    // Evidence at the use replaces that of the declaration.
                     let marks = std::mem::take(&mut value.marks);
                     *value = found;
                     if !marks.is_empty() {
@@ -418,7 +425,7 @@ impl<'b> Names<'b> {
         }
     }
 
-    /// Replaces names in everything that a block holds.
+    /// Replaces names in all values of a block.
     pub(super) fn replace_block(&mut self, file: usize, block: &mut Block) {
         match &mut block.body {
             Body::Entries(entries) => self.replace_entries(file, entries),
@@ -444,7 +451,7 @@ impl<'b> Names<'b> {
         }
     }
 
-    /// A lone name in a gate may be a number.
+    /// A single name in a gate may be a number.
     fn replace_expression(&mut self, file: usize, expression: &mut Expression) {
         match &mut expression.kind {
             ExpressionKind::Number(_) => {}
@@ -458,10 +465,10 @@ impl<'b> Names<'b> {
             }
             ExpressionKind::Metric(path) => {
                 let [name] = path.as_slice() else { return };
-                let line = self.targets(file, &name.text).first().copied();
-                let value = line
-                    .filter(|line| matches!(line, Target::Line(..)))
-                    .and_then(|line| self.value(line));
+                let target = self.targets(file, &name.text).first().copied();
+                let value = target
+                    .filter(|target| matches!(target, Target::Statement(..)))
+                    .and_then(|target| self.value(target));
                 if let Some(Value {
                     kind: ValueKind::Number(number),
                     span,
@@ -478,9 +485,9 @@ impl<'b> Names<'b> {
     }
 }
 
-/// What a value is, as far as a parameter tells values apart.
+/// The kind and value of a parameter.
 #[derive(Clone, Debug, PartialEq)]
-enum Form {
+enum ParamValue {
     /// The exact number in its base unit.
     Number(Decimal, Counts),
     Text(String),
@@ -496,7 +503,7 @@ enum Counts {
     Unit(Unit),
 }
 
-impl Form {
+impl ParamValue {
     fn of(value: &Value) -> Self {
         match &value.kind {
             ValueKind::Text(text) => Self::Text(text.clone()),
@@ -505,29 +512,16 @@ impl Form {
             ValueKind::Call(_) => Self::Other("a call"),
             ValueKind::Every(_) => Self::Other("an interval"),
             ValueKind::Number(number) => {
-                let suffix: u64 = match number.suffix {
-                    None => 1,
-                    Some('K') => 1_000,
-                    Some('M') => 1_000_000,
-                    Some('B') => 1_000_000_000,
-                    Some(_) => 1_000_000_000_000,
+                let (factor, counts) = match counted(number) {
+                    Some(Counted::Plain) => (1, Counts::Nothing),
+                    Some(Counted::Percent) => (1, Counts::Percent),
+                    Some(Counted::Points) => (1, Counts::Points),
+                    Some(Counted::Unit(unit)) => (unit.factor, Counts::Unit(unit.unit)),
+                    None => return Self::Other("a number of an unknown unit"),
                 };
-                let unit = number.unit.as_ref().map(|unit| unit.text.as_str());
-                let (factor, counts) = match (unit, number.percent) {
-                    (None, false) => (1, Counts::Nothing),
-                    (None, true) => (1, Counts::Percent),
-                    (Some("pp"), false) => (1, Counts::Points),
-                    (Some(unit), _) => match written_unit(unit) {
-                        Some(unit) => (unit.factor, Counts::Unit(unit.unit)),
-                        None => return Self::Other("a number of an unknown unit"),
-                    },
-                };
-                let value = decimal(&number.digits)
-                    .and_then(|value| value.checked_mul(suffix.into()))
-                    .and_then(|value| value.checked_mul(factor.into()));
-                match value {
+                match decimal(number).and_then(|value| value.checked_mul(factor.into())) {
                     Some(value) => Self::Number(value.normalize(), counts),
-                    None => Self::Other("a number out of reach"),
+                    None => Self::Other("a number that is too large or too precise"),
                 }
             }
         }
@@ -546,7 +540,7 @@ impl Form {
     }
 }
 
-/// Every word that means something in a value: a line of the same name would change that meaning.
+/// Every word with a meaning in a value. A `let` or `param` of the same name would change that meaning.
 fn schema_words() -> BTreeSet<&'static str> {
     let mut words = BTreeSet::from([
         "true",

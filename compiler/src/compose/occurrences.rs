@@ -1,8 +1,8 @@
-//! Where each name of a spec is declared and used, in all of its files.
+//! The declarations and uses of names in all files of a spec, for editors.
 //!
-//! In: a [`Bundle`]. Out: every place that a name stands at, with the place that declares it. Names are resolved as
-//! [`flatten`](super::flatten) does it, so that an editor never shows another meaning than the compiler has.
-//! Blocks that cannot be read have no occurrences.
+//! In: a [`Bundle`]. Out: every place of a name, with the place of its declaration. Names are resolved by the same code as
+//! in [`flatten`](super::flatten), so that an editor and the compiler agree.
+//! Blocks with syntax errors have no occurrences.
 
 use aurora_lang::ast::{
     self, Allowed, Block, Body, Entry, Expression, ExpressionKind, Field, Name, Span, StatementKind, Value, ValueKind,
@@ -13,11 +13,11 @@ use super::{Bundle, Loaded};
 use crate::schema::{self, FieldSchema, Type};
 use crate::spec::BlockKind;
 
-/// A place that a name stands at.
+/// A place of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Occurrence {
     pub span: Span,
-    /// Where the name is declared; the same place for the declaration itself.
+    /// The place of the declaration; equal to `span` for the declaration itself.
     pub declared: Span,
     pub role: OccurrenceRole,
 }
@@ -25,22 +25,22 @@ pub struct Occurrence {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum OccurrenceRole {
     Declaration,
-    /// In the braces of an `import`: one name may bring in several blocks of different kinds.
+    /// In the braces of an `import`. One name may import several blocks of different kinds.
     Import,
     Use,
 }
 
-/// A block or a line that has a name.
+/// A block, `let` or `param`.
 #[derive(Clone, Copy, Debug)]
 pub struct Declared<'b> {
     pub name: &'b Name,
-    pub what: What<'b>,
-    /// From its first to its last character.
+    pub item: DeclaredItem<'b>,
+    /// The complete block or statement.
     pub span: Span,
 }
 
 #[derive(Clone, Copy, Debug)]
-pub enum What<'b> {
+pub enum DeclaredItem<'b> {
     Block(&'b Block),
     Let(&'b Value),
     Param {
@@ -49,8 +49,8 @@ pub enum What<'b> {
     },
 }
 
-impl What<'_> {
-    /// The word that declares it.
+impl DeclaredItem<'_> {
+    /// The keyword of the declaration.
     pub fn keyword(&self) -> &str {
         match self {
             Self::Block(block) => &block.keyword.text,
@@ -64,14 +64,14 @@ impl What<'_> {
 #[derive(Clone, Copy, Debug)]
 pub struct BundledFile<'b> {
     pub name: &'b str,
-    /// Its range in the common text.
+    /// Its range in the concatenated text.
     pub span: Span,
     pub parsed: &'b aurora_lang::Parsed,
     targets: &'b [Option<usize>],
 }
 
 impl<'b> BundledFile<'b> {
-    /// Paths of imports and `extends`, each with the number of the file that it names, if that could be read.
+    /// The paths of imports and `extends`, each with the index of the file. `None` if it could not be read.
     pub fn imports(&self) -> impl Iterator<Item = (&'b ast::Quoted, Option<usize>)> + use<'b> {
         let statements = self.parsed.file.statements.iter().zip(self.targets);
         statements.filter_map(|(statement, target)| match &statement.kind {
@@ -82,7 +82,7 @@ impl<'b> BundledFile<'b> {
 }
 
 impl Bundle {
-    /// The files, the spec's own first.
+    /// The files; the spec is the first one.
     pub fn files(&self) -> impl Iterator<Item = BundledFile<'_>> {
         let names = self.sources.files().iter();
         self.files.iter().zip(names).map(|(loaded, source)| {
@@ -96,7 +96,7 @@ impl Bundle {
         })
     }
 
-    /// Everything that a name stands for in a file, by name.
+    /// Every declaration that a file can refer to, sorted by name.
     pub fn in_scope(&self, file: usize) -> Vec<Declared<'_>> {
         let names = Names::of(self);
         let targets: Vec<Target> = names.all_targets(file).collect();
@@ -106,34 +106,34 @@ impl Bundle {
             .collect()
     }
 
-    /// What is declared at a place.
+    /// The declaration whose name is at a place.
     pub fn declared_at(&self, place: Span) -> Option<Declared<'_>> {
         let names = Names::of(self);
         let file = self.files.iter().position(|file| file.span.contains(place))?;
         let loaded = &self.files[file].parsed.file;
         let blocks = (0..loaded.items.len()).map(|index| Target::Block(file, index));
-        let lines = (0..loaded.statements.len()).map(|index| Target::Line(file, index));
-        let mut all = blocks.chain(lines).filter_map(|target| declared(&names, target));
+        let statements = (0..loaded.statements.len()).map(|index| Target::Statement(file, index));
+        let mut all = blocks.chain(statements).filter_map(|target| declared(&names, target));
         all.find(|declared| declared.name.span == place)
     }
 
-    /// Every place of every name, sorted.
+    /// The occurrences of all names, sorted.
     pub fn occurrences(&self) -> Vec<Occurrence> {
         let names = Names::of(self);
         let mut found = Vec::new();
         for (file, loaded) in self.files.iter().enumerate() {
-            let mut walk = Walk {
+            let mut visitor = NameVisitor {
                 names: &names,
                 file,
                 found: &mut found,
             };
             for (index, block) in loaded.parsed.file.items.iter().enumerate() {
-                walk.declaration(Target::Block(file, index));
-                walk.block(block);
+                visitor.declaration(Target::Block(file, index));
+                visitor.block(block);
             }
             for (index, statement) in loaded.parsed.file.statements.iter().enumerate() {
-                walk.declaration(Target::Line(file, index));
-                walk.statement(&statement.kind, loaded.targets[index]);
+                visitor.declaration(Target::Statement(file, index));
+                visitor.statement(&statement.kind, loaded.targets[index]);
             }
         }
         found.sort_unstable();
@@ -146,36 +146,36 @@ fn declared<'b>(names: &Names<'b>, target: Target) -> Option<Declared<'b>> {
     if let Some(block) = names.block(target) {
         return Some(Declared {
             name: &block.name,
-            what: What::Block(block),
+            item: DeclaredItem::Block(block),
             span: block.span,
         });
     }
-    let line = names.line(target)?;
-    let (name, what) = match &line.kind {
-        StatementKind::Let { name, value } => (name, What::Let(value)),
+    let statement = names.statement(target)?;
+    let (name, item) = match &statement.kind {
+        StatementKind::Let { name, value } => (name, DeclaredItem::Let(value)),
         StatementKind::Param { name, value, allowed } => {
             let allowed = allowed.as_deref();
-            (name, What::Param { value, allowed })
+            (name, DeclaredItem::Param { value, allowed })
         }
         StatementKind::Import { .. } | StatementKind::Extends { .. } => return None,
     };
     Some(Declared {
         name,
-        what,
-        span: line.span,
+        item,
+        span: statement.span,
     })
 }
 
-struct Walk<'w, 'b> {
+struct NameVisitor<'w, 'b> {
     names: &'w Names<'b>,
     file: usize,
     found: &'w mut Vec<Occurrence>,
 }
 
-/// What a word may stand for besides a `let` or `param`: a block of these kinds, or of any kind.
+/// The types that a word may have as a name of a block. `None` for any kind of block.
 type Kinds<'k> = Option<&'k [&'static Type]>;
 
-impl Walk<'_, '_> {
+impl NameVisitor<'_, '_> {
     fn declaration(&mut self, target: Target) {
         if let Some(declared) = declared(self.names, target) {
             let span = declared.name.span;
@@ -193,8 +193,8 @@ impl Walk<'_, '_> {
         }
     }
 
-    fn is_line(target: &Target) -> bool {
-        matches!(target, Target::Line(..))
+    fn is_statement(target: &Target) -> bool {
+        matches!(target, Target::Statement(..))
     }
 
     fn kind(&self, target: Target) -> Option<BlockKind> {
@@ -218,7 +218,7 @@ impl Walk<'_, '_> {
         for entry in entries {
             match entry {
                 Entry::Field(field) => {
-                    let schema = target(kind, &field.path);
+                    let schema = schema_of(kind, &field.path);
                     self.field(schema, field, false);
                 }
                 Entry::Component(component) => {
@@ -247,7 +247,7 @@ impl Walk<'_, '_> {
         }
     }
 
-    /// Entries of a profile, a sweep, or the braces of `extends`.
+    /// The entries of a profile, a sweep or `extends`.
     fn changes(&mut self, entries: &[Entry], is_swept: bool) {
         for entry in entries {
             match entry {
@@ -262,7 +262,7 @@ impl Walk<'_, '_> {
                         [keyword, name, path @ ..] => {
                             if let Some(kind) = schema::kind(&keyword.text) {
                                 self.name(&name.text, name.span, &[kind]);
-                                schema = target(kind, path);
+                                schema = schema_of(kind, path);
                             }
                         }
                         [] => {}
@@ -327,13 +327,13 @@ impl Walk<'_, '_> {
                 items.iter().for_each(|item| self.typed(item, of.as_deref()));
             }
             ValueKind::Call(call) => {
-                let Some(table) = schema::call(&call.name.text) else {
+                let Some(call_schema) = schema::call(&call.name.text) else {
                     return;
                 };
                 for argument in &call.arguments {
                     let schema = match &argument.name {
-                        None => table.first,
-                        Some(name) => table.arguments.iter().find(|schema| schema.name == name.text),
+                        None => call_schema.first,
+                        Some(name) => call_schema.arguments.iter().find(|schema| schema.name == name.text),
                     };
                     self.value(&argument.value, schema.map(|schema| &schema.kind));
                 }
@@ -344,8 +344,8 @@ impl Walk<'_, '_> {
 
     fn word(&mut self, word: &str, span: Span, types: Kinds<'_>) {
         let targets = self.names.targets(self.file, word);
-        if let Some(&line) = targets.iter().find(|target| Self::is_line(target)) {
-            return self.add_target(span, line, OccurrenceRole::Use);
+        if let Some(&statement) = targets.iter().find(|target| Self::is_statement(target)) {
+            return self.add_target(span, statement, OccurrenceRole::Use);
         }
         match types {
             None => {
@@ -363,7 +363,7 @@ impl Walk<'_, '_> {
         }
     }
 
-    /// A block of one of these kinds.
+    /// Adds the use of a block of one of these kinds.
     fn name(&mut self, name: &str, span: Span, kinds: &[BlockKind]) {
         for &target in self.names.targets(self.file, name) {
             if self.kind(target).is_some_and(|kind| kinds.contains(&kind)) {
@@ -372,7 +372,7 @@ impl Walk<'_, '_> {
         }
     }
 
-    /// `cap.heldout.bits_per_byte.fi`, or a lone name of a number.
+    /// `cap.heldout.bits_per_byte.fi`, or a single name of a number.
     fn expression(&mut self, written: &Expression) {
         match &written.kind {
             ExpressionKind::Number(_) => {}
@@ -385,7 +385,7 @@ impl Walk<'_, '_> {
                 self.expression(right);
             }
             ExpressionKind::Metric(path) => match path.as_slice() {
-                [lone] => self.word(&lone.text, lone.span, Some(&[])),
+                [name] => self.word(&name.text, name.span, Some(&[])),
                 [at, eval, rest @ ..] => {
                     self.name(&at.text, at.span, &[BlockKind::Stage, BlockKind::Model]);
                     self.name(&eval.text, eval.span, &[BlockKind::Eval]);
@@ -398,7 +398,8 @@ impl Walk<'_, '_> {
         }
     }
 
-    /// A set of an eval is called after its corpus where two of the eval's corpora have one language.
+    /// Adds the use of a corpus as the set of a metric: a set has the name of its corpus if two corpora of the eval have the
+    /// same language.
     fn set(&mut self, eval: &str, set: &Name) {
         let targets = self.names.targets(self.file, eval).iter();
         let Some(data) = targets
@@ -459,8 +460,8 @@ fn flat(kind: &'static Type, types: &mut Vec<&'static Type>) {
     }
 }
 
-/// What a path below a block means: a field, an argument of its call, or a setting of a mixture's line.
-fn target(kind: BlockKind, path: &[Name]) -> Option<&'static FieldSchema> {
+/// The schema of a path inside a block: a field, an argument of its call, or a setting of a component.
+fn schema_of(kind: BlockKind, path: &[Name]) -> Option<&'static FieldSchema> {
     let names: Vec<&str> = path.iter().map(|name| name.text.as_str()).collect();
     schema::at_path(kind, &names)
 }
@@ -487,7 +488,7 @@ mod tests {
                 "{} {text} = {} {}",
                 file(found.span.start),
                 file(found.declared.start),
-                declared.what.keyword()
+                declared.item.keyword()
             )
         })
         .collect()
@@ -534,7 +535,7 @@ lib share = lib let";
     }
 
     #[test]
-    fn a_set_is_a_corpus_where_two_have_one_language() {
+    fn a_set_is_a_corpus_if_two_corpora_have_the_same_language() {
         let corpora = "corpus a { language = fi }\ncorpus b { language = fi }\ncorpus c { language = en }\nmodel m { layers = 1 }\n";
         let gate = |eval: &str, set: &str| {
             let text = format!("{corpora}{eval}\nexpect x {{ m.e.perplexity.{set} < 1 }}");

@@ -1,14 +1,14 @@
-//! Which names of blocks a block's values hold, by the tables alone.
+//! The names of blocks that the values of a block refer to, according to the schema.
 
 use aurora_lang::ast::{Block, Body, Entry, Expression, ExpressionKind, Value, ValueKind};
 
 use crate::schema::{self, CallSchema, Type};
 use crate::spec::BlockKind;
 
-/// A name and the kinds of blocks that it can mean.
+/// A name and the kinds of blocks that it can refer to.
 pub(super) type Reference = (&'static [BlockKind], String);
 
-/// Names in the values of a block.
+/// The references of a block.
 pub(super) fn references(block: &Block) -> Vec<Reference> {
     let mut found = Vec::new();
     let Some(kind) = schema::kind(&block.keyword.text) else {
@@ -41,7 +41,7 @@ pub(super) fn references(block: &Block) -> Vec<Reference> {
     found
 }
 
-/// Every word of the values of entries: what a change lays over may be a name of any kind.
+/// Every word of the values of entries. A word of a change may refer to a block of any kind.
 pub(super) fn words<'a>(entries: &'a [Entry], found: &mut Vec<&'a str>) {
     for entry in entries {
         match entry {
@@ -74,13 +74,13 @@ fn value(written: &Value, kind: &Type, found: &mut Vec<Reference>) {
         (Type::List { of, .. }, ValueKind::List(items)) => items.iter().for_each(|item| value(item, of, found)),
         (Type::OneOf(types), _) => types.iter().for_each(|kind| value(written, kind, found)),
         (Type::Call(calls), ValueKind::Call(call)) => {
-            let Some(table): Option<&CallSchema> = calls.iter().find(|table| table.name == call.name.text) else {
+            let Some(schema): Option<&CallSchema> = calls.iter().find(|schema| schema.name == call.name.text) else {
                 return;
             };
             for argument in &call.arguments {
                 let schema = match &argument.name {
-                    None => table.first,
-                    Some(name) => table.arguments.iter().find(|schema| schema.name == name.text),
+                    None => schema.first,
+                    Some(name) => schema.arguments.iter().find(|schema| schema.name == name.text),
                 };
                 if let Some(schema) = schema {
                     value(&argument.value, &schema.kind, found);

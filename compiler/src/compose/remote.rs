@@ -1,9 +1,9 @@
-//! Names of files that are not of the project: `https://HOST/PATH.aur` and `pkg:REGISTRY/NAME@VERSION/PATH.aur`.
+//! Addresses of files outside the project: `https://HOST/PATH.aur` and `pkg:REGISTRY/NAME@VERSION/PATH.aur`.
 //!
-//! In: what stands behind `import`. Out: one spelling, and the parts that relative imports of such a file are joined with. Not
-//! here: bringing the text, which whoever reads the files does.
+//! In: the path of an import. Out: the normalized address, and its parts, to resolve relative imports of such a file.
+//! Not here: fetching the file.
 
-/// Whether a name is an address and no path of the project.
+/// Whether a name is an address, not a path in the project.
 pub fn is_remote(name: &str) -> bool {
     ["https://", "http://", "pkg:"]
         .iter()
@@ -14,7 +14,7 @@ pub fn is_remote(name: &str) -> bool {
 pub fn split(name: &str) -> Option<(&str, &str)> {
     let root = match name.strip_prefix("pkg:") {
         Some(_) => {
-            // An npm scope starts with `@`; a version's never stands first in its segment.
+            // The `@` of a version is never at the start of a segment, like that of an npm scope.
             let version = name
                 .match_indices('@')
                 .map(|(at, _)| at)
@@ -29,29 +29,29 @@ pub fn split(name: &str) -> Option<(&str, &str)> {
     Some((&name[..root], &name[root + 1..]))
 }
 
-/// The address in its one spelling, or why it is none and what to do.
+/// The normalized address, or an error message and its help.
 pub(super) fn normal(name: &str) -> Result<String, (String, &'static str)> {
     const HELP: &str = "write `https://HOST/PATH.aur` or `pkg:REGISTRY/NAME@VERSION/PATH.aur`";
-    let fault = |why: &str| Err((format!("`{name}` {why}"), HELP));
+    let error = |why: &str| Err((format!("`{name}` {why}"), HELP));
     let Some((root, path)) = split(name) else {
-        return fault("names no file");
+        return error("is not the address of a file");
     };
     if !path.ends_with(".aur") {
-        return fault("names no .aur file");
+        return error("is not the address of an .aur file");
     }
     if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
-        return fault("has a path with empty parts");
+        return error("has a path with empty or dot segments");
     }
     if name.contains(|char: char| char.is_whitespace() || char.is_control() || "?#\\\"".contains(char)) {
-        return fault("has characters that no address of a file has");
+        return error("has characters that are not allowed in an address");
     }
     if let Some((_, host)) = root.split_once("://") {
         if host.is_empty() || host.contains('@') {
-            return fault("names no host, or a user");
+            return error("has no host, or has a user name");
         }
         let own = host.rsplit_once(':').map_or(host, |(host, _)| host);
         if root.starts_with("http:") && !matches!(own, "localhost" | "127.0.0.1" | "[::1]") {
-            return fault("is not encrypted");
+            return error("is not encrypted");
         }
     }
     Ok(name.to_owned())

@@ -1,13 +1,14 @@
-//! Sweeps: every point is an experiment of its own.
+//! Sweeps: every point is an experiment.
 //!
-//! Paths of a sweep are combined as a product, the last one changing fastest; those inside of a `zip` change together.
+//! The points are all combinations of the values of the paths; the last path changes fastest. Paths in a `zip` change
+//! together.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use aurora_lang::ast::{Block, Body, Entry, Field, Name, Value, ValueKind};
 use aurora_lang::diagnostics::{Code, Diagnostic};
 
-/// Points that the sweeps of one spec may have together.
+/// The limit of points of a sweep.
 pub const MOST_POINTS: usize = 100_000;
 
 /// A sweep with its values.
@@ -17,55 +18,55 @@ pub(crate) struct Sweep {
     pub dimensions: Vec<Dimension>,
 }
 
-/// Paths that change together.
+/// One dimension of a sweep: paths that change together.
 #[derive(Clone, Debug)]
 pub(crate) struct Dimension {
     pub paths: Vec<(Vec<Name>, Vec<Value>)>,
-    /// How a path is called in the name of a point.
+    /// The names of the paths in the names of points.
     short: Vec<String>,
-    /// The first path has another value at each place.
-    is_told_by_first: bool,
+    /// Whether the values of the first path are distinct, so that they identify a point.
+    is_first_distinct: bool,
 }
 
 /// One experiment of a sweep.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Point {
     pub sweep: String,
-    /// What stands behind the experiment's name, such as `peak_5e_5`.
+    /// The suffix of the name of the experiment, such as `peak_5e_5`.
     pub name: String,
     index: usize,
 }
 
 impl Sweep {
-    /// Reads a sweep block whose names have been replaced by their values.
+    /// Reads a sweep block. Names of values have been replaced by the values.
     pub(super) fn read(block: &Block, errors: &mut Vec<Diagnostic>) -> Option<Self> {
         let Body::Entries(entries) = &block.body else {
             return None;
         };
-        let faults = errors.len();
+        let errors_before = errors.len();
         let mut dimensions = Vec::new();
         for entry in entries {
             match entry {
                 Entry::Field(field) => dimensions.extend(path(field, errors).map(|path| vec![path])),
                 Entry::Block(zip) if zip.keyword.text == "zip" => dimensions.extend(together(zip, errors)),
                 Entry::Block(other) => errors.push(
-                    Diagnostic::new(Code::BAD_SWEEP, format!("a sweep has no `{}`", other.keyword.text))
+                    Diagnostic::new(Code::BAD_SWEEP, format!("a sweep cannot have a `{}`", other.keyword.text))
                         .label(other.keyword.span, "not part of a sweep")
                         .help("write `stage.cap.budget = [1M tokens, 2M tokens]`, or `zip NAME { … }` for paths that change together"),
                 ),
                 Entry::Component(component) => errors.push(
-                    Diagnostic::new(Code::BAD_SWEEP, "a sweep has no lines of a mixture")
+                    Diagnostic::new(Code::BAD_SWEEP, "a sweep cannot have components of a mixture")
                         .label(component.name.span, "not part of a sweep")
                         .help(format!("write `mixture.NAME.{}.weight = [10%, 20%]`", component.name.text)),
                 ),
             }
         }
-        if errors.len() > faults {
+        if errors.len() > errors_before {
             return None;
         }
         if dimensions.is_empty() {
             errors.push(
-                Diagnostic::new(Code::BAD_SWEEP, format!("sweep `{}` changes nothing", block.name.text))
+                Diagnostic::new(Code::BAD_SWEEP, format!("sweep `{}` has no paths", block.name.text))
                     .label(block.name.span, "no path")
                     .help("write `stage.cap.learning_rate.peak = [5e-5, 1e-4]`"),
             );
@@ -85,7 +86,7 @@ impl Sweep {
                 });
                 let different: BTreeSet<&String> = first.iter().collect();
                 Dimension {
-                    is_told_by_first: different.len() == first.len(),
+                    is_first_distinct: different.len() == first.len(),
                     paths,
                     short,
                 }
@@ -103,7 +104,7 @@ impl Sweep {
             errors.push(
                 Diagnostic::new(Code::BAD_SWEEP, format!("more than {MOST_POINTS} points"))
                     .label(block.name.span, "too many")
-                    .help("let paths change together with `zip`, or sweep fewer of them"),
+                    .help("use `zip` for paths that change together, or sweep fewer paths"),
             );
             return None;
         }
@@ -114,10 +115,10 @@ impl Sweep {
         self.dimensions.iter().map(Dimension::len).product()
     }
 
-    /// What a point changes, in the order of the sweep.
+    /// The changes of a point, in the order of the sweep.
     pub(crate) fn fields(&self, index: usize) -> Vec<Field> {
         let mut fields = Vec::new();
-        for (dimension, at) in self.dimensions.iter().zip(self.places(index)) {
+        for (dimension, at) in self.dimensions.iter().zip(self.indices(index)) {
             for (path, values) in &dimension.paths {
                 let value = values[at].clone();
                 fields.push(Field {
@@ -130,21 +131,21 @@ impl Sweep {
         fields
     }
 
-    /// The place in each dimension; the last dimension changes fastest.
-    fn places(&self, index: usize) -> Vec<usize> {
+    /// The index in each dimension. The last dimension changes fastest.
+    fn indices(&self, index: usize) -> Vec<usize> {
         let mut rest = index;
-        let mut places: Vec<usize> = self
+        let mut indices: Vec<usize> = self
             .dimensions
             .iter()
             .rev()
             .map(|dimension| {
-                let place = rest % dimension.len();
+                let at = rest % dimension.len();
                 rest /= dimension.len();
-                place
+                at
             })
             .collect();
-        places.reverse();
-        places
+        indices.reverse();
+        indices
     }
 
     pub(crate) fn points(&self) -> impl Iterator<Item = Point> {
@@ -157,11 +158,11 @@ impl Sweep {
 
     fn point_name(&self, index: usize) -> String {
         let mut name = String::new();
-        for (dimension, at) in self.dimensions.iter().zip(self.places(index)) {
-            // One path is enough where it tells the places apart.
+        for (dimension, at) in self.dimensions.iter().zip(self.indices(index)) {
+            // One path is enough if its values are distinct.
             let paths = dimension.paths.iter().zip(&dimension.short);
-            let told = if dimension.is_told_by_first { 1 } else { paths.len() };
-            for ((_, values), short) in paths.take(told) {
+            let named = if dimension.is_first_distinct { 1 } else { paths.len() };
+            for ((_, values), short) in paths.take(named) {
                 if !name.is_empty() {
                     name.push('_');
                 }
@@ -186,16 +187,16 @@ impl Dimension {
     }
 }
 
-/// Refuses points of one name, which would be one experiment.
+/// Reports points with the same name, because they would be the same experiment.
 pub(super) fn distinct(sweeps: &[Sweep], errors: &mut Vec<Diagnostic>) {
     let mut seen: BTreeMap<String, &Sweep> = BTreeMap::new();
     for sweep in sweeps {
         for point in sweep.points() {
             if let Some(first) = seen.get(&point.name) {
-                let message = format!("two points would be called `{}`", point.name);
-                let mut diagnostic = Diagnostic::new(Code::BAD_SWEEP, message).label(sweep.name.span, "again here");
+                let message = format!("two points have the name `{}`", point.name);
+                let mut diagnostic = Diagnostic::new(Code::BAD_SWEEP, message).label(sweep.name.span, "second point");
                 if first.name.span != sweep.name.span {
-                    diagnostic = diagnostic.label(first.name.span, "here first");
+                    diagnostic = diagnostic.label(first.name.span, "first point");
                 }
                 errors.push(diagnostic.help("remove the repeated value, or one of the sweeps"));
                 break;
@@ -225,7 +226,7 @@ fn together(zip: &Block, errors: &mut Vec<Diagnostic>) -> Option<Vec<(Vec<Name>,
     for entry in entries {
         let Entry::Field(field) = entry else {
             errors.push(
-                Diagnostic::new(Code::BAD_SWEEP, "a `zip` holds paths alone")
+                Diagnostic::new(Code::BAD_SWEEP, "a `zip` can only have paths")
                     .label(entry.span(), "not a path")
                     .help("write `stage.cap.budget = [1M tokens, 2M tokens]`"),
             );
@@ -235,7 +236,7 @@ fn together(zip: &Block, errors: &mut Vec<Diagnostic>) -> Option<Vec<(Vec<Name>,
         if let Some((_, first)) = paths.first()
             && first.len() != values.len()
         {
-            let message = "paths that change together need equally many values";
+            let message = "paths that change together need the same number of values";
             errors.push(
                 Diagnostic::new(Code::BAD_SWEEP, message)
                     .label(field.value.span, format!("{} here", values.len()))
@@ -253,7 +254,7 @@ fn together(zip: &Block, errors: &mut Vec<Diagnostic>) -> Option<Vec<(Vec<Name>,
     Some(paths)
 }
 
-/// The end of a path that no other path has.
+/// The shortest end of a path that is unique among all paths.
 fn short_name(path: &[Name], all: &[&Vec<Name>]) -> String {
     let tail = |path: &[Name], length: usize| -> Vec<String> {
         path[path.len().saturating_sub(length)..]
@@ -269,7 +270,7 @@ fn short_name(path: &[Name], all: &[&Vec<Name>]) -> String {
     tail(path, length).join("_")
 }
 
-/// A value as part of a name: letters and digits, anything else an underscore.
+/// A value as part of a name: letters and digits are kept, other characters become underscores.
 pub fn slug(text: &str) -> String {
     let mut slug = String::new();
     let mut characters = text.chars().peekable();
@@ -277,7 +278,7 @@ pub fn slug(text: &str) -> String {
         let next_is_digit = characters.peek().is_some_and(char::is_ascii_digit);
         match character {
             character if character.is_ascii_alphanumeric() => slug.push(character),
-            // Digits are grouped for the eye alone.
+            // Underscores between digits are only for readability.
             '_' if next_is_digit && slug.ends_with(|last: char| last.is_ascii_digit()) => {}
             '%' | '"' => {}
             _ if slug.ends_with('_') => {}

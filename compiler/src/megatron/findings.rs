@@ -1,54 +1,54 @@
-//! What an import has to say beside the spec.
+//! What an import reports besides the spec.
 
 use std::fmt;
 
 use serde::Serialize;
 
-/// Why something is told, in the order of the list.
+/// The kinds of findings, in the order of the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
-    /// Aurora cannot express it, and it changes what is trained.
+pub enum FindingKind {
+    /// Not supported by Aurora, and it changes the training result.
     ChangesResult,
-    /// The script says something that only a run knows.
-    OnlyARunKnows,
-    /// A flag, or a part of the script, that is not understood.
+    /// The value is only known when the script runs.
+    Unknown,
+    /// An unknown flag, or a part of the script that cannot be interpreted.
     NotUnderstood,
-    /// Aurora cannot express it, and it changes no number.
+    /// Not supported by Aurora, but it does not change the training result.
     ChangesPlacement,
-    /// Given more than once, rounded, or taken from elsewhere: the spec says something that the line does not.
-    Settled,
-    /// Aurora does the same without it.
+    /// The spec differs from the line: the flag was given more than once, or its value was rounded or replaced.
+    Resolved,
+    /// It has no effect in Aurora.
     NoEffect,
 }
 
-impl Kind {
+impl FindingKind {
     pub const ALL: [Self; 6] = [
         Self::ChangesResult,
-        Self::OnlyARunKnows,
+        Self::Unknown,
         Self::NotUnderstood,
         Self::ChangesPlacement,
-        Self::Settled,
+        Self::Resolved,
         Self::NoEffect,
     ];
 
     pub fn heading(self) -> &'static str {
         match self {
-            Self::ChangesResult => "Cannot be expressed, and changes what is trained",
-            Self::OnlyARunKnows => "Known only to a run",
+            Self::ChangesResult => "Not supported, and changes the training result",
+            Self::Unknown => "Known only when the script runs",
             Self::NotUnderstood => "Not understood",
-            Self::ChangesPlacement => "Cannot be expressed; changes no number",
-            Self::Settled => "Settled here",
-            Self::NoEffect => "Without effect in Aurora",
+            Self::ChangesPlacement => "Not supported, but does not change the training result",
+            Self::Resolved => "Resolved by the import",
+            Self::NoEffect => "No effect in Aurora",
         }
     }
 }
 
-/// One thing that is told.
+/// A finding about one flag or part of the script.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    pub kind: Kind,
-    /// Line of the script; 0 where nothing is written.
+    pub kind: FindingKind,
+    /// The line of the script, or 0 if something is missing.
     pub line: u32,
     /// The flag with its values, or the part of the script.
     pub what: String,

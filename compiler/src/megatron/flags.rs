@@ -1,90 +1,89 @@
-//! What each flag of `pretrain_gpt.py` means to Aurora.
+//! How the import handles each flag of `pretrain_gpt.py`.
 //!
-//! Of both lines: BigCode's fork, with which StarCoder was trained, and Megatron-Core. Every flag is in the table once, in
-//! one class. Source: `megatron/arguments.py` of bigcode-project/Megatron-LM, `megatron/training/arguments.py` and the
+//! The table covers BigCode's fork, which trained StarCoder, and Megatron-Core. Every flag is in it once, with one class. Source: `megatron/arguments.py` of bigcode-project/Megatron-LM, `megatron/training/arguments.py` and the
 //! configuration classes of NVIDIA/Megatron-LM.
 
-/// How many words follow a flag.
+/// The number of values of a flag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Takes {
+pub enum FlagValues {
     Nothing,
     One,
     Many,
 }
 
-/// What becomes of a flag.
+/// How the import handles a flag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Class {
-    /// It is stated by the spec; a value that Aurora does not have is told.
+pub enum FlagClass {
+    /// It is translated to the spec. Unsupported values are reported.
     Translated,
-    /// Aurora does the same with or without it, for this reason.
+    /// It has no effect in Aurora, for this reason.
     NoEffect(&'static str),
-    /// Aurora has nothing like it, and it changes what is trained.
+    /// It is not supported, and changes the training result.
     ChangesResult {
         why: &'static str,
-        /// With this value it does nothing.
+        /// The value with which it has no effect.
         harmless: Option<&'static str>,
     },
-    /// Aurora has nothing like it; the numbers stay what they are.
+    /// It is not supported, but does not change the training result.
     Placement(&'static str),
 }
 
 #[derive(Debug)]
 pub struct Flag {
     pub name: &'static str,
-    pub takes: Takes,
-    pub class: Class,
+    pub takes: FlagValues,
+    pub class: FlagClass,
 }
 
-/// The flag of this name, as it is written, with its dashes.
+/// The flag with a name, including its dashes.
 pub fn flag(name: &str) -> Option<&'static Flag> {
     FLAGS.iter().find(|flag| flag.name == name)
 }
 
-const fn translated(name: &'static str, takes: Takes) -> Flag {
-    let class = Class::Translated;
+const fn translated(name: &'static str, takes: FlagValues) -> Flag {
+    let class = FlagClass::Translated;
     Flag { name, takes, class }
 }
 
-const fn without(name: &'static str, takes: Takes, why: &'static str) -> Flag {
-    let class = Class::NoEffect(why);
+const fn without(name: &'static str, takes: FlagValues, why: &'static str) -> Flag {
+    let class = FlagClass::NoEffect(why);
     Flag { name, takes, class }
 }
 
-const fn changes(name: &'static str, takes: Takes, harmless: Option<&'static str>, why: &'static str) -> Flag {
-    let class = Class::ChangesResult { why, harmless };
+const fn changes(name: &'static str, takes: FlagValues, harmless: Option<&'static str>, why: &'static str) -> Flag {
+    let class = FlagClass::ChangesResult { why, harmless };
     Flag { name, takes, class }
 }
 
-const fn placement(name: &'static str, takes: Takes, why: &'static str) -> Flag {
-    let class = Class::Placement(why);
+const fn placement(name: &'static str, takes: FlagValues, why: &'static str) -> Flag {
+    let class = FlagClass::Placement(why);
     Flag { name, takes, class }
 }
 
-use Takes::{Many, Nothing, One};
+use FlagValues::{Many, Nothing, One};
 
-const KERNEL: &str = "kernels are chosen by `numerics`";
-const LOGGED: &str = "Aurora keeps every step's metrics, and writes TensorBoard events";
-const LOADING: &str = "the data order is a pure function of seed and mixture; nothing about reading changes it";
-const SAVING: &str = "checkpoints hold all that is needed to go on, under any layout";
-const GOING_ON: &str = "the same command goes on from the last checkpoint";
-const FRESH: &str = "a stage that starts from a model's weights begins with fresh moments and its own random numbers";
-const SUMS: &str = "gradients and sums are in single precision anyway";
-const OVERLAP: &str = "what overlaps with what changes no number";
+const KERNEL: &str = "`numerics` selects the kernels";
+const LOGGED: &str = "Aurora records the metrics of every step, and writes TensorBoard events";
+const LOADING: &str = "the data order is a pure function of seed and mixture; data loading cannot change it";
+const SAVING: &str = "checkpoints contain everything that is needed to resume, under any layout";
+const RESUME: &str = "run the same command to resume from the last checkpoint";
+const FRESH: &str = "a stage that starts from a model has zero moments and its own random numbers";
+const SUMS: &str = "gradients and sums always have single precision";
+const OVERLAP: &str = "overlap does not change results";
 const EVALS: &str = "an `eval` reads every document of its split";
-const HALF: &str = "there is no half precision, and so no loss scale";
-const FIM: &str = "fill-in-the-middle: Aurora trains on documents as they are";
-const DROPOUT: &str = "there is no dropout: every activation counts";
-const EXPERTS: &str = "mixtures of experts";
-const DOCUMENTS: &str = "a sequence is read across the documents that it is packed from, and every token counts";
-const EIGHT_BITS: &str = "there is no training in 8 bits";
+const FP16: &str = "Aurora does not use half precision, so there is no loss scale";
+const FIM: &str = "fill-in-the-middle is not supported: Aurora trains on unchanged documents";
+const DROPOUT: &str = "dropout is not supported";
+const EXPERTS: &str = "mixtures of experts are not supported";
+const DOCUMENTS: &str = "attention and loss cover all tokens of a packed sequence, across documents";
+const EIGHT_BITS: &str = "training with 8-bit floats is not supported";
 const DECAY: &str = "weight decay is constant";
-const RAMP: &str = "a stage has one global batch; write a stage for each size";
+const RAMP: &str = "a stage has one global batch; write one stage per size";
 const ROPE: &str = "rotary positions are not scaled";
-const SPLITS: &str = "held-out documents are those of the corpora";
-const STORES: &str = "files are found by their content";
+const SPLITS: &str = "the corpora define the held-out documents";
+const STORES: &str = "files are identified by their content";
 
-/// Every flag that is known.
+/// Every known flag.
 pub const FLAGS: &[Flag] = &[
     // The network.
     translated("--num-layers", One),
@@ -111,7 +110,12 @@ pub const FLAGS: &[Flag] = &[
     translated("--init-method-std", One),
     translated("--make-vocab-size-divisible-by", One),
     translated("--vocab-size", One),
-    changes("--rotary-percent", One, Some("1"), "rotary positions turn whole heads"),
+    changes(
+        "--rotary-percent",
+        One,
+        Some("1"),
+        "rotary positions are applied to complete heads",
+    ),
     changes("--use-rope-scaling", Nothing, None, ROPE),
     changes("--rope-scaling-factor", One, None, ROPE),
     changes("--rotary-seq-len-interpolation-factor", One, None, ROPE),
@@ -119,7 +123,7 @@ pub const FLAGS: &[Flag] = &[
         "--apply-layernorm-1p",
         Nothing,
         None,
-        "norms multiply by their weight, not by one more",
+        "norms multiply by their weight, not by weight + 1",
     ),
     changes("--squared-relu", Nothing, None, "activations are GELU and SwiGLU"),
     changes("--glu-activation", One, None, "activations are GELU and SwiGLU"),
@@ -131,7 +135,7 @@ pub const FLAGS: &[Flag] = &[
         "positions are learned or rotary",
     ),
     changes("--add-qkv-bias", Nothing, None, "llama has no biases"),
-    changes("--qk-layernorm", Nothing, None, "queries and keys are not normed"),
+    changes("--qk-layernorm", Nothing, None, "queries and keys are not normalized"),
     changes(
         "--multi-latent-attention",
         Nothing,
@@ -142,37 +146,37 @@ pub const FLAGS: &[Flag] = &[
         "--window-size",
         One,
         None,
-        "attention sees the whole sequence before it",
+        "attention covers the complete sequence before a token",
     ),
     changes(
         "--apply-residual-connection-post-layernorm",
         Nothing,
         None,
-        "the residual stream is taken before the norm",
+        "the residual connection starts before the norm",
     ),
     changes(
         "--fp32-residual-connection",
         Nothing,
         None,
-        "the residual stream has the layers' precision",
+        "the residual stream has the precision of the layers",
     ),
     changes(
         "--init-method-xavier-uniform",
         Nothing,
         None,
-        "first weights are normal random numbers",
+        "initial weights are normal random numbers",
     ),
     changes(
         "--embedding-init-method-std",
         One,
         None,
-        "all first weights have one standard deviation",
+        "all initial weights have the same standard deviation",
     ),
     changes(
         "--data-parallel-random-init",
         Nothing,
         None,
-        "replicas begin with the same weights",
+        "all replicas start with the same weights",
     ),
     changes("--num-experts", One, None, EXPERTS),
     changes("--moe-router-topk", One, None, EXPERTS),
@@ -184,7 +188,7 @@ pub const FLAGS: &[Flag] = &[
         "--use-checkpoint-args",
         Nothing,
         None,
-        "the model's shape stands in the checkpoint, not in the script",
+        "the shape of the model is in the checkpoint, not in the script",
     ),
     // Tokenizer and data.
     translated("--tokenizer-type", One),
@@ -202,15 +206,15 @@ pub const FLAGS: &[Flag] = &[
         "--data-args-path",
         One,
         None,
-        "the data stand in another file; write them as a mixture",
+        "the data is defined in another file; write it as a mixture",
     ),
     changes(
         "--per-split-data-args-path",
         One,
         None,
-        "the data stand in another file; write them as a mixture",
+        "the data is defined in another file; write it as a mixture",
     ),
-    changes("--mock-data", Nothing, None, "there is no made-up data"),
+    changes("--mock-data", Nothing, None, "mock data is not supported"),
     without("--valid-data-path", Many, SPLITS),
     without("--test-data-path", Many, SPLITS),
     without("--valid-weighted-split-paths", Many, SPLITS),
@@ -225,12 +229,12 @@ pub const FLAGS: &[Flag] = &[
     without("--valid-num-workers", One, LOADING),
     without("--num-dataset-builder-threads", One, LOADING),
     without("--no-create-attention-mask-in-dataloader", Nothing, LOADING),
-    without("--tiktoken-pattern", One, "a `tokenizer.json` says it itself"),
+    without("--tiktoken-pattern", One, "a `tokenizer.json` contains its pattern"),
     changes(
         "--dataloader-type",
         One,
         Some("single"),
-        "the data order is Aurora's own",
+        "Aurora has its own data order",
     ),
     changes("--fim-rate", One, Some("0"), FIM),
     changes("--fim-spm-rate", One, None, FIM),
@@ -278,16 +282,11 @@ pub const FLAGS: &[Flag] = &[
         "--fp16",
         Nothing,
         None,
-        "there is no half precision; the spec says `f32`",
+        "half precision is not supported; the spec has `f32`",
     ),
     changes("--rampup-batch-size", Many, None, RAMP),
     changes("--step-batch-size-schedule", Many, None, RAMP),
-    changes(
-        "--phase-transition-iterations",
-        One,
-        None,
-        "phases are stages: write one for each",
-    ),
+    changes("--phase-transition-iterations", One, None, "write one stage per phase"),
     changes("--attention-dropout", One, Some("0"), DROPOUT),
     changes("--hidden-dropout", One, Some("0"), DROPOUT),
     changes("--weight-decay-incr-style", One, Some("constant"), DECAY),
@@ -297,20 +296,20 @@ pub const FLAGS: &[Flag] = &[
         "--decoupled-lr",
         One,
         None,
-        "embeddings have the learning rate of the rest",
+        "embeddings have the same learning rate as other parameters",
     ),
     changes(
         "--decoupled-min-lr",
         One,
         None,
-        "embeddings have the learning rate of the rest",
+        "embeddings have the same learning rate as other parameters",
     ),
     changes("--sgd-momentum", One, None, "the optimizer is AdamW"),
     changes(
         "--grad-reduce-in-bf16",
         Nothing,
         None,
-        "gradients are added in single precision",
+        "gradients are summed in single precision",
     ),
     changes("--fp8-format", One, None, EIGHT_BITS),
     changes("--fp8-hybrid", Nothing, None, EIGHT_BITS),
@@ -324,25 +323,25 @@ pub const FLAGS: &[Flag] = &[
     without(
         "--calculate-per-token-loss",
         Nothing,
-        "every sequence has as many tokens that count: both means are the same",
+        "every sequence has the same number of loss tokens, so both means are equal",
     ),
     without("--accumulate-allreduce-grads-in-fp32", Nothing, SUMS),
     without("--attention-softmax-in-fp32", Nothing, SUMS),
     without(
         "--no-query-key-layer-scaling",
         Nothing,
-        "it only keeps half precision in range",
+        "it only prevents overflow in half precision",
     ),
     without(
         "--apply-query-key-layer-scaling",
         Nothing,
-        "it only keeps half precision in range",
+        "it only prevents overflow in half precision",
     ),
-    without("--loss-scale", One, HALF),
-    without("--initial-loss-scale", One, HALF),
-    without("--min-loss-scale", One, HALF),
-    without("--loss-scale-window", One, HALF),
-    without("--hysteresis", One, HALF),
+    without("--loss-scale", One, FP16),
+    without("--initial-loss-scale", One, FP16),
+    without("--min-loss-scale", One, FP16),
+    without("--loss-scale-window", One, FP16),
+    without("--hysteresis", One, FP16),
     without("--use-flash-attn", Nothing, KERNEL),
     without("--attention-backend", One, KERNEL),
     without("--transformer-impl", One, KERNEL),
@@ -359,7 +358,7 @@ pub const FLAGS: &[Flag] = &[
     without(
         "--deterministic-mode",
         Nothing,
-        "results repeat bit for bit in any case",
+        "results are always bitwise reproducible",
     ),
     // Layout.
     translated("--tensor-model-parallel-size", One),
@@ -368,32 +367,32 @@ pub const FLAGS: &[Flag] = &[
     translated("--use-distributed-optimizer", Nothing),
     translated("--recompute-granularity", One),
     translated("--recompute-activations", Nothing),
-    placement("--context-parallel-size", One, "sequences are not split over devices"),
+    placement("--context-parallel-size", One, "context parallelism is not supported"),
     placement("--expert-model-parallel-size", One, EXPERTS),
     placement(
         "--num-layers-per-virtual-pipeline-stage",
         One,
-        "pipeline stages are not interleaved",
+        "interleaved pipeline schedules are not supported",
     ),
     placement(
         "--num-virtual-stages-per-pipeline-rank",
         One,
-        "pipeline stages are not interleaved",
+        "interleaved pipeline schedules are not supported",
     ),
     placement(
         "--distribute-saved-activations",
         Nothing,
-        "`sequence_parallel` splits what is kept",
+        "`sequence_parallel` distributes the saved activations",
     ),
     without(
         "--recompute-method",
         One,
-        "`recompute = full` recomputes every layer by itself",
+        "`recompute = full` recomputes each layer separately",
     ),
     without(
         "--recompute-num-layers",
         One,
-        "`recompute = full` recomputes every layer by itself",
+        "`recompute = full` recomputes each layer separately",
     ),
     without("--overlap-grad-reduce", Nothing, OVERLAP),
     without("--overlap-param-gather", Nothing, OVERLAP),
@@ -405,26 +404,26 @@ pub const FLAGS: &[Flag] = &[
     without("--DDP-impl", One, OVERLAP),
     without("--no-contiguous-buffers-in-local-ddp", Nothing, OVERLAP),
     without("--no-scatter-gather-tensors-in-pipeline", Nothing, OVERLAP),
-    without("--distributed-backend", One, "transports move bytes and never add"),
+    without("--distributed-backend", One, "transports only move bytes"),
     without(
         "--distributed-timeout-minutes",
         One,
-        "a lost worker is noticed by its silence (`--silence`)",
+        "a worker without a heartbeat is treated as lost (`--silence`)",
     ),
     without(
         "--distributed-timeout",
         One,
-        "a lost worker is noticed by its silence (`--silence`)",
+        "a worker without a heartbeat is treated as lost (`--silence`)",
     ),
-    without("--fix-infiniband", Nothing, "transports move bytes and never add"),
-    without("--local_rank", One, "launchers say it to each worker"),
-    without("--local-rank", One, "launchers say it to each worker"),
+    without("--fix-infiniband", Nothing, "transports only move bytes"),
+    without("--local_rank", One, "the launcher sets it for each worker"),
+    without("--local-rank", One, "the launcher sets it for each worker"),
     without(
         "--use-cpu-initialization",
         Nothing,
-        "first weights are the same wherever they are drawn",
+        "initial weights do not depend on the device",
     ),
-    without("--empty-unused-memory-level", One, "memory is planned"),
+    without("--empty-unused-memory-level", One, "Aurora plans its memory"),
     without("--manual-gc", Nothing, "there is no garbage collector"),
     without("--manual-gc-interval", One, "there is no garbage collector"),
     // Checkpoints.
@@ -438,33 +437,29 @@ pub const FLAGS: &[Flag] = &[
     without(
         "--override-opt_param-scheduler",
         Nothing,
-        "the spec's schedule is the one that counts",
+        "the schedule of the spec is used",
     ),
     without(
         "--use-checkpoint-opt_param-scheduler",
         Nothing,
-        "the spec's schedule is the one that counts",
+        "the schedule of the spec is used",
     ),
     without("--no-save-optim", Nothing, SAVING),
     without("--no-save-rng", Nothing, SAVING),
-    without("--no-initialization", Nothing, "weights that are loaded are not drawn"),
-    without(
-        "--exit-on-missing-checkpoint",
-        Nothing,
-        "weights that are not there are an error",
-    ),
+    without("--no-initialization", Nothing, "loaded weights are not initialized"),
+    without("--exit-on-missing-checkpoint", Nothing, "missing weights are an error"),
     without("--ckpt-format", One, SAVING),
     without("--dist-ckpt-format", One, SAVING),
     without("--use-dist-ckpt", Nothing, SAVING),
     without("--async-save", Nothing, SAVING),
-    without("--most-recent-k", One, "`aurora gc` says what stays"),
-    without("--save-retain-interval", One, "`aurora gc` says what stays"),
+    without("--most-recent-k", One, "`aurora gc` decides what is kept"),
+    without("--save-retain-interval", One, "`aurora gc` decides what is kept"),
     without("--dist-ckpt-optim-fully-reshardable", Nothing, SAVING),
-    without("--exit-interval", One, GOING_ON),
-    without("--exit-duration-in-mins", One, GOING_ON),
-    without("--exit-signal-handler", Nothing, GOING_ON),
-    without("--exit-signal", One, GOING_ON),
-    without("--adlr-autoresume", Nothing, GOING_ON),
+    without("--exit-interval", One, RESUME),
+    without("--exit-duration-in-mins", One, RESUME),
+    without("--exit-signal-handler", Nothing, RESUME),
+    without("--exit-signal", One, RESUME),
+    without("--adlr-autoresume", Nothing, RESUME),
     // Evaluation and logs.
     translated("--eval-interval", One),
     without("--eval-iters", One, EVALS),

@@ -1,31 +1,31 @@
-//! The launch inside of a script: which command trains, what its launcher is told, and its flags as argparse reads them.
+//! Finds the launch in a script: the training command, the options of its launcher, and its flags as argparse parses them.
 
 use std::collections::BTreeMap;
 
-use super::findings::{Finding, Kind};
-use super::flags::{Class, Flag, Takes, flag};
+use super::findings::{Finding, FindingKind};
+use super::flags::{Flag, FlagClass, FlagValues, flag};
 use super::shell::{Command, Shell, shown};
-use super::text::{Sign, Text, first_unknown, plain};
+use super::text::{SourceChar, SourceText, first_unknown, plain};
 
-/// A word behind a flag.
+/// A value of a flag.
 #[derive(Clone, Debug)]
-pub struct Word {
+pub struct Argument {
     pub text: String,
     pub line: u32,
-    /// Why it is not known.
+    /// Why its value is unknown, if it is.
     pub unknown: Option<String>,
 }
 
-/// A flag that was given, with the values that count.
+/// A flag of the script with its values. Of several uses, the last one.
 #[derive(Clone, Debug)]
-pub struct Given {
+pub struct FlagUse {
     pub flag: &'static Flag,
     pub line: u32,
-    pub values: Vec<Word>,
+    pub values: Vec<Argument>,
 }
 
-impl Given {
-    /// The flag with its values, as it is written.
+impl FlagUse {
+    /// The flag with its values, as in the script.
     pub fn written(&self) -> String {
         let mut text = self.flag.name.to_owned();
         for value in &self.values {
@@ -36,12 +36,12 @@ impl Given {
     }
 }
 
-/// The command that trains.
+/// The training command.
 #[derive(Debug, Default)]
-pub struct Launch {
-    /// What the launcher is told: `nnodes` and the like, without dashes.
-    pub launcher: BTreeMap<String, Word>,
-    pub given: BTreeMap<&'static str, Given>,
+pub struct MegatronLaunch {
+    /// The options of the launcher, such as `nnodes`, without dashes.
+    pub launcher: BTreeMap<String, Argument>,
+    pub given: BTreeMap<&'static str, FlagUse>,
     pub findings: Vec<Finding>,
 }
 
@@ -50,18 +50,18 @@ pub struct Launch {
 pub enum NoLaunch {
     #[error("no command of the script runs `pretrain_gpt.py` with its flags")]
     Nothing,
-    #[error("line {line} runs `{program}`, which trains no GPT")]
+    #[error("line {line} runs `{program}`, which does not train a GPT")]
     OtherModel { program: String, line: u32 },
 }
 
 const OTHER_MODELS: [&str; 8] = ["bert", "t5", "ict", "retro", "vision", "vlm", "mamba", "multimodal"];
 
-/// Finds the first command that trains.
+/// Finds the first training command.
 ///
 /// # Errors
-/// There is none.
-pub fn launch(shell: &Shell) -> Result<Launch, NoLaunch> {
-    let mut found: Option<Launch> = None;
+/// There is no such command.
+pub fn launch(shell: &Shell) -> Result<MegatronLaunch, NoLaunch> {
+    let mut found: Option<MegatronLaunch> = None;
     let mut other = None;
     for command in &shell.commands {
         let Some((at, program)) = program(command) else {
@@ -78,17 +78,17 @@ pub fn launch(shell: &Shell) -> Result<Launch, NoLaunch> {
         match &mut found {
             None => found = Some(read(command, at, shell)),
             Some(first) => first.findings.push(Finding {
-                kind: Kind::NotUnderstood,
+                kind: FindingKind::NotUnderstood,
                 line,
                 what: program,
-                why: "a second launch; only the first one is read".to_owned(),
+                why: "a second launch; only the first one is imported".to_owned(),
             }),
         }
     }
     found.ok_or(other.unwrap_or(NoLaunch::Nothing))
 }
 
-/// The program that a command runs with flags of Megatron, and where it stands among the words.
+/// The Python program that a command runs with flags of Megatron, and its index among the words.
 fn program(command: &Command) -> Option<(usize, String)> {
     let words: Vec<String> = command.words.iter().map(|word| plain(word)).collect();
     if matches!(
@@ -104,9 +104,9 @@ fn program(command: &Command) -> Option<(usize, String)> {
     (trains || name.starts_with("pretrain_")).then(|| (at, name.to_owned()))
 }
 
-fn read(command: &Command, program: usize, shell: &Shell) -> Launch {
-    let mut launch = Launch::default();
-    let word = |text: &[Sign], line: u32| Word {
+fn read(command: &Command, program: usize, shell: &Shell) -> MegatronLaunch {
+    let mut launch = MegatronLaunch::default();
+    let word = |text: &[SourceChar], line: u32| Argument {
         text: shown(text),
         line: text.first().map_or(line, |sign| sign.line),
         unknown: first_unknown(text).map(|number| shell.reason(number).to_owned()),
@@ -135,12 +135,12 @@ fn read(command: &Command, program: usize, shell: &Shell) -> Launch {
             _ => (written.as_str(), None),
         };
         let known = flag(name);
-        let mut values: Vec<Word> = attached.into_iter().collect();
+        let mut values: Vec<Argument> = attached.into_iter().collect();
         let most = match known.map(|flag| flag.takes) {
-            Some(Takes::Nothing) => 0,
-            Some(Takes::One) => 1,
-            Some(Takes::Many) => usize::MAX,
-            // What follows a flag that is not known is taken for its value.
+            Some(FlagValues::Nothing) => 0,
+            Some(FlagValues::One) => 1,
+            Some(FlagValues::Many) => usize::MAX,
+            // Words after an unknown flag are treated as its values.
             None if name.starts_with("--") => usize::MAX,
             None => 0,
         };
@@ -157,13 +157,13 @@ fn read(command: &Command, program: usize, shell: &Shell) -> Launch {
     launch
 }
 
-/// Whether a word is a flag, and no negative number.
-fn is_flag(text: &Text) -> bool {
+/// Whether a word is a flag, not a negative number.
+fn is_flag(text: &SourceText) -> bool {
     plain(text).starts_with("--")
 }
 
-impl Launch {
-    fn tell(&mut self, kind: Kind, line: u32, what: String, why: impl Into<String>) {
+impl MegatronLaunch {
+    fn report(&mut self, kind: FindingKind, line: u32, what: String, why: impl Into<String>) {
         self.findings.push(Finding {
             kind,
             line,
@@ -172,30 +172,26 @@ impl Launch {
         });
     }
 
-    fn take(&mut self, flag: &'static Flag, line: u32, values: Vec<Word>) {
-        let given = Given { flag, line, values };
-        let empty = given.values.is_empty() && flag.takes != Takes::Nothing;
+    fn take(&mut self, flag: &'static Flag, line: u32, values: Vec<Argument>) {
+        let given = FlagUse { flag, line, values };
+        let empty = given.values.is_empty() && flag.takes != FlagValues::Nothing;
         if empty {
-            self.tell(Kind::NotUnderstood, line, given.written(), "it has no value");
+            self.report(FindingKind::NotUnderstood, line, given.written(), "it has no value");
         }
         if let Some(earlier) = self.given.insert(flag.name, given) {
             let last = &self.given[flag.name];
             if earlier.line != last.line || earlier.written() != last.written() {
-                let why = format!(
-                    "given again in line {}, `{}`: the last one counts",
-                    last.line,
-                    last.written()
-                );
+                let why = format!("also in line {}, `{}`: the last one is used", last.line, last.written());
                 let (line, what) = (earlier.line, earlier.written());
-                self.tell(Kind::Settled, line, what, why);
+                self.report(FindingKind::Resolved, line, what, why);
             }
         }
     }
 
-    fn not_understood(&mut self, name: &str, text: &[Sign], line: u32, values: &[Word], shell: &Shell) {
+    fn not_understood(&mut self, name: &str, text: &[SourceChar], line: u32, values: &[Argument], shell: &Shell) {
         if let Some(number) = first_unknown(text) {
             let why = format!("more arguments: {}", shell.reason(number));
-            return self.tell(Kind::OnlyARunKnows, line, shown(text), why);
+            return self.report(FindingKind::Unknown, line, shown(text), why);
         }
         let mut what = name.to_owned();
         for value in values {
@@ -203,44 +199,44 @@ impl Launch {
             what.push_str(&value.text);
         }
         if !name.starts_with("--") {
-            return self.tell(Kind::NotUnderstood, line, what, "it follows no flag that takes it");
+            return self.report(FindingKind::NotUnderstood, line, what, "it is not the value of a flag");
         }
         let near = crate::names::nearest(name, super::flags::FLAGS.iter().map(|flag| flag.name));
         let why = match near {
-            Some(near) => format!("no flag that is known here; `{near}` is"),
-            None => "no flag that is known here".to_owned(),
+            Some(near) => format!("unknown flag; a known flag with a similar name is `{near}`"),
+            None => "unknown flag".to_owned(),
         };
-        self.tell(Kind::NotUnderstood, line, what, why);
+        self.report(FindingKind::NotUnderstood, line, what, why);
     }
 
-    /// Tells of the flags that are not translated, each by its class.
-    pub fn tell_classes(&mut self) {
-        let mut told = Vec::new();
+    /// Reports the flags that are not translated, by their class.
+    pub fn report_untranslated(&mut self) {
+        let mut findings = Vec::new();
         for given in self.given.values() {
             let (kind, why) = match given.flag.class {
-                Class::Translated => continue,
-                Class::NoEffect(why) => (Kind::NoEffect, why),
-                Class::Placement(_) if given.flag.name.ends_with("-size") && has_value(given, "1") => {
-                    (Kind::NoEffect, "nothing is split with this value")
+                FlagClass::Translated => continue,
+                FlagClass::NoEffect(why) => (FindingKind::NoEffect, why),
+                FlagClass::Placement(_) if given.flag.name.ends_with("-size") && has_value(given, "1") => {
+                    (FindingKind::NoEffect, "1 means no parallelism")
                 }
-                Class::Placement(why) => (Kind::ChangesPlacement, why),
-                Class::ChangesResult { harmless, .. }
+                FlagClass::Placement(why) => (FindingKind::ChangesPlacement, why),
+                FlagClass::ChangesResult { harmless, .. }
                     if harmless.is_some_and(|harmless| has_value(given, harmless)) =>
                 {
-                    (Kind::NoEffect, "it does nothing with this value")
+                    (FindingKind::NoEffect, "this value has no effect")
                 }
-                Class::ChangesResult { why, .. } => (Kind::ChangesResult, why),
+                FlagClass::ChangesResult { why, .. } => (FindingKind::ChangesResult, why),
             };
-            told.push((kind, given.line, given.written(), why));
+            findings.push((kind, given.line, given.written(), why));
         }
-        for (kind, line, what, why) in told {
-            self.tell(kind, line, what, why);
+        for (kind, line, what, why) in findings {
+            self.report(kind, line, what, why);
         }
     }
 }
 
-/// Whether a flag has one value, and this one: the same text or the same number.
-fn has_value(given: &Given, expected: &str) -> bool {
+/// Whether a flag has exactly this value, as text or as a number.
+fn has_value(given: &FlagUse, expected: &str) -> bool {
     let [value] = given.values.as_slice() else { return false };
     let number = |text: &str| text.parse::<f64>().ok();
     value.text == expected || number(expected).is_some_and(|expected| number(&value.text) == Some(expected))

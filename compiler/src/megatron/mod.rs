@@ -1,7 +1,8 @@
-//! A launch script of Megatron-LM becomes a spec.
+//! Imports a launch script of Megatron-LM as a spec.
 //!
 //! In: the text of a shell script that starts `pretrain_gpt.py`, of BigCode's fork or of Megatron-Core. Out: a spec in which
-//! every value says where it is from, and a list of what the spec does not say. Nothing is executed, no file is opened.
+//! every value has its origin as a comment, and a list of what the spec does not express. Nothing is executed, and no file
+//! is read.
 //! Not here: reading and writing files, printing (`cli`).
 
 pub mod findings;
@@ -14,51 +15,54 @@ mod translate;
 
 use serde::Serialize;
 
-pub use findings::{Finding, Kind};
+pub use findings::{Finding, FindingKind};
 pub use launch::NoLaunch;
 pub use translate::Options;
 
-/// Scripts are written by hand.
+/// The maximum size of a script in bytes.
 const LARGEST: usize = 1 << 20;
 
-/// What came of a script.
+/// The result of an import.
 #[derive(Clone, Debug, Serialize)]
 pub struct Imported {
-    /// The spec, laid out, with the findings as comments at its end.
+    /// The formatted spec, with the findings as comments at its end.
     pub spec: String,
-    /// In the order of the list.
+    /// Sorted by kind and line.
     pub findings: Vec<Finding>,
 }
 
-/// Why nothing came of a script.
+/// Why a script cannot be imported.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MegatronError {
-    #[error("a launch script of {0} bytes is not read; at most {LARGEST}")]
+    #[error("the launch script has {0} bytes, and the limit is {LARGEST}")]
     TooLarge(usize),
     #[error(transparent)]
     NoLaunch(#[from] NoLaunch),
 }
 
-/// Reads a script. `name` is its path; origins say its last part.
+/// Imports a script. `name` is its path; origins contain the file name.
 ///
 /// # Errors
-/// It starts no training of a GPT.
+/// It does not start training of a GPT.
 pub fn import(name: &str, script: &str, options: Options) -> Result<Imported, MegatronError> {
     if script.len() > LARGEST {
         return Err(MegatronError::TooLarge(script.len()));
     }
-    let batch = slurm::Batch::read(script);
+    let batch = slurm::SbatchOptions::read(script);
     let mut shell = shell::Shell::new(batch.variables());
     shell.run(&text::of_file(script));
     let mut launch = launch::launch(&shell)?;
-    launch.tell_classes();
+    launch.report_untranslated();
     let file = translate::one_line(name.rsplit('/').next().unwrap_or(name));
     let stem = file.split('.').next().unwrap_or_default();
     let mut translation = translate::Translation::new(&launch, &batch, &file, options);
     let spec = translation.spec(&identifier(stem, "imported"));
     let mut findings = std::mem::take(&mut translation.findings);
     findings.extend(launch.findings);
-    for (kind, notes) in [(Kind::NotUnderstood, &shell.notes), (Kind::Settled, &shell.defaults)] {
+    for (kind, notes) in [
+        (FindingKind::NotUnderstood, &shell.notes),
+        (FindingKind::Resolved, &shell.defaults),
+    ] {
         findings.extend(notes.iter().map(|note| Finding {
             kind,
             line: note.line,
@@ -68,9 +72,9 @@ pub fn import(name: &str, script: &str, options: Options) -> Result<Imported, Me
     }
     findings.sort_by(|a, b| (a.kind, a.line, &a.what).cmp(&(b.kind, b.line, &b.what)));
     findings.dedup();
-    let head = format!("// Imported from {file}, line by line; every value says which line it is from.\n");
+    let head = format!("// Imported from {file}. The comment of each value is its origin.\n");
     let text = head + &spec + &list(&findings);
-    // Names and numbers are written by the rules of the language, so that there is nothing to refuse.
+    // The text is valid by construction.
     let spec = aurora_lang::format::format(&text).unwrap_or(text);
     Ok(Imported { spec, findings })
 }
@@ -78,7 +82,7 @@ pub fn import(name: &str, script: &str, options: Options) -> Result<Imported, Me
 /// The findings as comments.
 fn list(findings: &[Finding]) -> String {
     let mut text = String::new();
-    for kind in Kind::ALL {
+    for kind in FindingKind::ALL {
         let of_kind: Vec<&Finding> = findings.iter().filter(|finding| finding.kind == kind).collect();
         if of_kind.is_empty() {
             continue;
@@ -92,7 +96,7 @@ fn list(findings: &[Finding]) -> String {
     text.trim_end_matches("//\n").to_owned()
 }
 
-/// A name of the language from other text; `otherwise` where nothing of it is left.
+/// Converts text to a valid name; `otherwise` if no character remains.
 fn identifier(text: &str, otherwise: &str) -> String {
     let mut name = String::new();
     for char in text.chars() {

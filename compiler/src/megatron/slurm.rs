@@ -1,26 +1,26 @@
-//! What a batch script asks Slurm for: its `#SBATCH` lines.
+//! The `#SBATCH` lines of a batch script.
 
-use super::text::{Text, at};
+use super::text::{SourceText, at};
 
-/// A value of an `#SBATCH` line.
+/// An option of an `#SBATCH` line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Asked {
+pub struct SbatchOption {
     pub value: String,
     pub line: u32,
-    /// The option as it is written.
+    /// The option as in the script.
     pub option: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Batch {
-    pub nodes: Option<Asked>,
-    /// Devices of a node, such as `8`, `mi250:8`, `gpu:8`.
-    pub devices: Option<Asked>,
-    pub tasks_per_node: Option<Asked>,
+pub struct SbatchOptions {
+    pub nodes: Option<SbatchOption>,
+    /// Devices per node, such as `8`, `mi250:8`, `gpu:8`.
+    pub devices: Option<SbatchOption>,
+    pub tasks_per_node: Option<SbatchOption>,
 }
 
-impl Batch {
-    /// Reads the lines as sbatch does: those that begin with `#SBATCH`; the last one counts.
+impl SbatchOptions {
+    /// Reads the lines like sbatch: those that start with `#SBATCH`. The last value of an option is used.
     pub fn read(script: &str) -> Self {
         let mut batch = Self::default();
         for (line, text) in (1..).zip(script.lines()) {
@@ -30,7 +30,7 @@ impl Batch {
             else {
                 continue;
             };
-            // What stands behind another `#` is a comment.
+            // Text after another `#` is a comment.
             let mut words = options.split_whitespace().take_while(|word| !word.starts_with('#'));
             while let Some(word) = words.next() {
                 let (option, value) = match word.split_once('=') {
@@ -45,15 +45,15 @@ impl Batch {
                     None if is_read(word) => (word, words.next().unwrap_or_default().to_owned()),
                     None => continue,
                 };
-                let asked = Asked {
+                let found = SbatchOption {
                     value,
                     line,
                     option: format!("#SBATCH {option}"),
                 };
                 match option {
-                    "--nodes" | "-N" => batch.nodes = Some(asked),
-                    "--gpus-per-node" | "--gres" => batch.devices = Some(asked),
-                    "--ntasks-per-node" => batch.tasks_per_node = Some(asked),
+                    "--nodes" | "-N" => batch.nodes = Some(found),
+                    "--gpus-per-node" | "--gres" => batch.devices = Some(found),
+                    "--ntasks-per-node" => batch.tasks_per_node = Some(found),
                     _ => {}
                 }
             }
@@ -61,12 +61,12 @@ impl Batch {
         batch
     }
 
-    /// What Slurm sets for the script from these lines.
-    pub fn variables(&self) -> Vec<(String, Text)> {
+    /// The environment variables that Slurm sets according to these lines.
+    pub fn variables(&self) -> Vec<(String, SourceText)> {
         let mut variables = Vec::new();
-        let mut set = |names: &[&str], asked: &Option<Asked>, value: Option<u64>| {
-            if let (Some(asked), Some(value)) = (asked, value) {
-                let value = at(asked.line, &value.to_string());
+        let mut set = |names: &[&str], option: &Option<SbatchOption>, value: Option<u64>| {
+            if let (Some(option), Some(value)) = (option, value) {
+                let value = at(option.line, &value.to_string());
                 variables.extend(names.iter().map(|name| ((*name).to_owned(), value.clone())));
             }
         };
@@ -92,9 +92,9 @@ fn is_read(option: &str) -> bool {
     )
 }
 
-/// The count at the end of what was asked for: 8 in `8`, `mi250:8` and `gpu:mi250:8`.
-pub fn number(asked: &Option<Asked>) -> Option<u64> {
-    asked.as_ref()?.value.rsplit(':').next()?.parse().ok()
+/// The count at the end of a value: 8 in `8`, `mi250:8` and `gpu:mi250:8`.
+pub fn number(option: &Option<SbatchOption>) -> Option<u64> {
+    option.as_ref()?.value.rsplit(':').next()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn lines_are_read_as_sbatch_does() {
-        let batch = Batch::read(
+        let batch = SbatchOptions::read(
             "#!/bin/bash\n#SBATCH --nodes=4\n##SBATCH --nodes=9\n# SBATCH --nodes=9\n#SBATCH -N8 --gpus-per-node mi250:8 # note\n\
              #SBATCH --ntasks-per-node=2\n",
         );

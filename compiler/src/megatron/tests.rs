@@ -4,15 +4,15 @@ use crate::compose::{Bundle, Choice};
 use crate::spec::Spec;
 use proptest::prelude::*;
 
-use super::flags::{Class, FLAGS, Takes};
+use super::flags::{FLAGS, FlagClass, FlagValues};
 use super::*;
 
 const STARCODER: &str = include_str!("tests/starcoder.slurm");
 const LUMI: &str = include_str!("tests/lumi_test.sh");
 const LLAMA: &str = include_str!("tests/llama_core.sh");
 const BLEND: &str = include_str!("tests/blend.sh");
-/// Those that say enough for a spec `check` accepts; `BLEND` shows every list of what is missing.
-const SOUND: [(&str, &str); 3] = [
+/// The scripts whose specs are valid. `BLEND` has a finding of every kind.
+const VALID: [(&str, &str); 3] = [
     ("starcoder.slurm", STARCODER),
     ("lumi_test.sh", LUMI),
     ("llama_core.sh", LLAMA),
@@ -22,10 +22,10 @@ fn checked(imported: &Imported) -> Result<Spec, Vec<String>> {
     let bundle = Bundle::read("imported.aur", &imported.spec, &mut |_| {
         Err("nothing is imported".to_owned())
     });
-    bundle.check(&Choice::default()).map_err(|faults| {
-        faults
+    bundle.check(&Choice::default()).map_err(|errors| {
+        errors
             .iter()
-            .map(|fault| format!("{}: {}", fault.code.as_str(), fault.message))
+            .map(|error| format!("{}: {}", error.code.as_str(), error.message))
             .collect()
     })
 }
@@ -39,19 +39,19 @@ fn with_vocabulary(name: &str, script: &str) -> Imported {
 
 #[test]
 fn scripts_become_specs() {
-    for (name, script) in SOUND.into_iter().chain([("blend.sh", BLEND)]) {
+    for (name, script) in VALID.into_iter().chain([("blend.sh", BLEND)]) {
         let imported = with_vocabulary(name, script);
         insta::with_settings!({ snapshot_suffix => name }, { insta::assert_snapshot!(imported.spec) });
     }
 }
 
 #[test]
-fn what_a_script_says_is_a_sound_spec() {
-    for (name, script) in SOUND {
+fn imported_specs_are_valid() {
+    for (name, script) in VALID {
         let imported = with_vocabulary(name, script);
-        let spec = checked(&imported).unwrap_or_else(|faults| panic!("{name}: {faults:#?}\n{}", imported.spec));
+        let spec = checked(&imported).unwrap_or_else(|errors| panic!("{name}: {errors:#?}\n{}", imported.spec));
         assert_eq!(spec.name, name.split('.').next().expect("a stem"));
-        let formatted = aurora_lang::format::format(&imported.spec).expect("no fault of syntax");
+        let formatted = aurora_lang::format::format(&imported.spec).expect("no syntax error");
         assert_eq!(formatted, imported.spec, "{name} is laid out");
     }
 }
@@ -59,7 +59,7 @@ fn what_a_script_says_is_a_sound_spec() {
 #[test]
 fn starcoder_has_its_published_parameters() {
     let imported = with_vocabulary("starcoder.slurm", STARCODER);
-    let spec = checked(&imported).expect("a sound spec");
+    let spec = checked(&imported).expect("a valid spec");
     let graph = crate::graph::lower(&spec, &crate::graph::Pins::default());
     let fields = graph.ids().find_map(|id| graph.node(id).work.train());
     let model = &fields.expect("a train node").model;
@@ -69,31 +69,31 @@ fn starcoder_has_its_published_parameters() {
 #[test]
 fn without_a_vocabulary_only_that_is_missing() {
     let imported = import("starcoder.slurm", STARCODER, Options::default()).expect("a launch");
-    let faults = checked(&imported).expect_err("a model has a vocabulary");
-    assert_eq!(faults, ["E0306: `vocabulary` cannot be `unknown`"]);
+    let errors = checked(&imported).expect_err("a model has a vocabulary");
+    assert_eq!(errors, ["E0306: `vocabulary` cannot be `unknown`"]);
 }
 
 #[test]
-fn the_last_of_two_counts_and_both_are_told() {
+fn the_last_of_two_values_is_used_and_the_first_is_reported() {
     let imported = with_vocabulary("lumi_test.sh", LUMI);
     assert!(imported.spec.contains("every 1000 steps"), "{}", imported.spec);
-    let told = imported
+    let finding = imported
         .findings
         .iter()
         .find(|finding| finding.what == "--save-interval 2500");
-    let told = told.expect("the first one is told");
-    assert_eq!(told.kind, Kind::Settled);
-    assert!(told.why.contains("the last one counts"), "{}", told.why);
+    let finding = finding.expect("the first one is reported");
+    assert_eq!(finding.kind, FindingKind::Resolved);
+    assert!(finding.why.contains("the last one is used"), "{}", finding.why);
 }
 
 #[test]
-fn every_flag_is_in_one_class_and_leaves_its_trace() {
+fn every_flag_has_one_class_and_is_in_the_result() {
     let names: BTreeSet<&str> = FLAGS.iter().map(|flag| flag.name).collect();
-    assert_eq!(names.len(), FLAGS.len(), "a flag stands once in the table");
+    assert_eq!(names.len(), FLAGS.len(), "a flag is in the table once");
     for flag in FLAGS {
         // The flag alone, last in a script that says everything else.
         let value = match (flag.takes, flag.name) {
-            (Takes::Nothing, _) => "",
+            (FlagValues::Nothing, _) => "",
             (_, "--position-embedding-type") => " rope",
             (_, "--lr-decay-style") => " WSD",
             (_, "--lr-wsd-decay-style") => " linear --lr-decay-style WSD",
@@ -133,36 +133,40 @@ fn every_flag_is_in_one_class_and_leaves_its_trace() {
         let body = imported
             .spec
             .lines()
-            .take_while(|line| !Kind::ALL.iter().any(|kind| line.contains(kind.heading())));
+            .take_while(|line| !FindingKind::ALL.iter().any(|kind| line.contains(kind.heading())));
         let stated = body.into_iter().any(|line| line.contains(&origin));
         match flag.class {
-            Class::Translated => assert!(
+            FlagClass::Translated => assert!(
                 stated || !findings.is_empty(),
                 "{} leaves no trace:\n{}",
                 flag.name,
                 imported.spec
             ),
-            Class::NoEffect(_) => assert!(
-                findings.iter().all(|finding| finding.kind == Kind::NoEffect),
+            FlagClass::NoEffect(_) => assert!(
+                findings.iter().all(|finding| finding.kind == FindingKind::NoEffect),
                 "{}",
                 flag.name
             ),
-            Class::ChangesResult { .. } => {
+            FlagClass::ChangesResult { .. } => {
                 assert!(
-                    findings.iter().all(|finding| finding.kind == Kind::ChangesResult),
+                    findings
+                        .iter()
+                        .all(|finding| finding.kind == FindingKind::ChangesResult),
                     "{}",
                     flag.name
                 );
             }
-            Class::Placement(_) => {
+            FlagClass::Placement(_) => {
                 assert!(
-                    findings.iter().all(|finding| finding.kind == Kind::ChangesPlacement),
+                    findings
+                        .iter()
+                        .all(|finding| finding.kind == FindingKind::ChangesPlacement),
                     "{}",
                     flag.name
                 );
             }
         }
-        if flag.class != Class::Translated {
+        if flag.class != FlagClass::Translated {
             assert!(!stated && findings.len() == 1, "{}: {findings:?}", flag.name);
         }
     }
@@ -198,7 +202,7 @@ fn the_flags_of_both_lines_are_known() {
 }
 
 #[test]
-fn a_script_that_trains_no_gpt_is_refused() {
+fn a_script_that_does_not_train_a_gpt_is_refused() {
     let refused = |script: &str| {
         import("x.sh", script, Options::default())
             .expect_err("no launch")
@@ -210,9 +214,9 @@ fn a_script_that_trains_no_gpt_is_refused() {
     );
     assert_eq!(
         refused("X=1\ntorchrun pretrain_bert.py --num-layers 4"),
-        "line 2 runs `pretrain_bert.py`, which trains no GPT"
+        "line 2 runs `pretrain_bert.py`, which does not train a GPT"
     );
-    assert!(refused(&" ".repeat(2 << 20)).contains("is not read"));
+    assert!(refused(&" ".repeat(2 << 20)).contains("the limit is"));
 }
 
 #[test]
@@ -256,7 +260,7 @@ proptest! {
         let script: String = script.into_iter().collect();
         if let Ok(imported) = import("any.sh", &script, Options::default()) {
             let again = aurora_lang::format::format(&imported.spec);
-            prop_assert_eq!(again.as_deref(), Ok(imported.spec.as_str()), "a spec without faults of syntax");
+            prop_assert_eq!(again.as_deref(), Ok(imported.spec.as_str()), "a spec without syntax errors");
         }
     }
 

@@ -1,41 +1,41 @@
-//! Text of a script that remembers where it was written, through every variable that it passes.
+//! Text with the line of each character, which is kept when the text is stored in variables.
 
-/// A character, and the line of the script that it stands on.
+/// A character, and its line in the script.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sign {
+pub struct SourceChar {
     pub char: char,
     pub line: u32,
 }
 
-pub type Text = Vec<Sign>;
+pub type SourceText = Vec<SourceChar>;
 
-/// Characters of a private plane stand for values that only a run knows: the first one for the first reason, and so on.
+/// Characters of a private-use plane represent unknown values: the first one has the first reason, and so on.
 const FIRST_UNKNOWN: u32 = 0xF_0000;
 const LAST_UNKNOWN: u32 = 0xF_FFFD;
 
 /// The text of a file, line by line.
-pub fn of_file(text: &str) -> Text {
+pub fn of_file(text: &str) -> SourceText {
     let mut line = 1;
-    let mut signs = Text::new();
+    let mut signs = SourceText::new();
     for char in text.chars() {
         let is_ours = unknown_of(char).is_some();
         let char = if is_ours { char::REPLACEMENT_CHARACTER } else { char };
-        signs.push(Sign { char, line });
+        signs.push(SourceChar { char, line });
         line += u32::from(char == '\n');
     }
     signs
 }
 
-/// Text that was worked out for a place.
-pub fn at(line: u32, text: &str) -> Text {
-    text.chars().map(|char| Sign { char, line }).collect()
+/// Text that was computed for a line.
+pub fn at(line: u32, text: &str) -> SourceText {
+    text.chars().map(|char| SourceChar { char, line }).collect()
 }
 
-pub fn plain(signs: &[Sign]) -> String {
+pub fn plain(signs: &[SourceChar]) -> String {
     signs.iter().map(|sign| sign.char).collect()
 }
 
-/// The character that stands for the unknown value of this number.
+/// The character that represents the unknown value with an index.
 pub fn unknown(number: usize) -> char {
     let code = FIRST_UNKNOWN
         + u32::try_from(number)
@@ -44,7 +44,7 @@ pub fn unknown(number: usize) -> char {
     char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER)
 }
 
-/// The number of the unknown value that a character stands for.
+/// The index of the unknown value that a character represents.
 pub fn unknown_of(char: char) -> Option<usize> {
     let code = u32::from(char);
     (FIRST_UNKNOWN..=LAST_UNKNOWN)
@@ -52,7 +52,7 @@ pub fn unknown_of(char: char) -> Option<usize> {
         .then(|| (code - FIRST_UNKNOWN) as usize)
 }
 
-/// The number of the first unknown value in a text.
-pub fn first_unknown(signs: &[Sign]) -> Option<usize> {
+/// The index of the first unknown value in a text.
+pub fn first_unknown(signs: &[SourceChar]) -> Option<usize> {
     signs.iter().find_map(|sign| unknown_of(sign.char))
 }

@@ -15,31 +15,31 @@ const CORPORA: Type = Type::List {
     least: 1,
 };
 
-/// Every kind of block, in the order in which the reference tells them.
+/// Every kind of block, in the order of the language reference.
 pub const BLOCKS: &[BlockSchema] = &[
     EXPERIMENT, SOURCE, CORPUS, TOKENIZER, MODEL, MIXTURE, STAGE, EVAL, EXPECT, LAYOUT,
 ];
 
-/// The table of a mixture's lines.
+/// The schema of a component of a mixture.
 pub fn component() -> &'static CallSchema {
     &COMPONENT
 }
 
 const EXPERIMENT: BlockSchema = BlockSchema {
     kind: BlockKind::Experiment,
-    meaning: "Names the experiment and fixes what holds for all of it; a file has exactly one.",
+    meaning: "The name and the global settings of the experiment; a file has exactly one.",
     fields: &[
         field("seed", whole(0, i64::MAX), "Seed of every random choice.").or("0"),
         field(
             "numerics",
             Type::Call(NUMERICS),
-            "What fixes the order of every floating-point sum.",
+            "How the order of every floating-point sum is fixed.",
         )
         .or("invariant(tensor = 1, lanes = 1, micro_batch = 1 sequences)"),
         field(
             "precision",
             Type::Word(&[
-                ("f32", "single precision throughout"),
+                ("f32", "single precision everywhere"),
                 (
                     "bf16",
                     "bfloat16 in the layers, single precision in sums, weights and optimizer",
@@ -51,16 +51,16 @@ const EXPERIMENT: BlockSchema = BlockSchema {
         field(
             "silence",
             WARNING_LIST,
-            "Warnings that are not told, each with the reason.",
+            "Warnings that are not reported, each with the reason.",
         )
-        .or_unset("all are told")
+        .or_unset("all are reported")
         .description(),
         field(
             "refuse",
             WARNING_LIST,
-            "Warnings that are errors here, each with the reason.",
+            "Warnings that are reported as errors, each with the reason.",
         )
-        .or_unset("warnings are no errors")
+        .or_unset("warnings are not errors")
         .description(),
     ],
     example: "experiment tiny {\n  seed     = 7\n  numerics = invariant(tensor = 2, lanes = 2, micro_batch = 2 sequences)\n}",
@@ -68,17 +68,17 @@ const EXPERIMENT: BlockSchema = BlockSchema {
 
 const SOURCE: BlockSchema = BlockSchema {
     kind: BlockKind::Source,
-    meaning: "Files from somewhere, pinned by content in the lock.",
+    meaning: "Files from a package, a repository or a disk; the lock pins their content.",
     fields: &[
         field(
             "from",
             Type::Text(TextKind::Source),
-            "Where they are: `pkg:pypi/NAME@VERSION`, `pkg:deb/debian/NAME@VERSION?suite=SUITE`, \
-             `pkg:cargo/NAME@VERSION`, `pkg:npm/NAME@VERSION`, `file:PATH` (relative to the spec; a pattern names \
-             several), or `hf:ORGANISATION/NAME@REVISION` (a repository of the Hugging Face hub, without its pickles).",
+            "The location of the files: `pkg:pypi/NAME@VERSION`, `pkg:deb/debian/NAME@VERSION?suite=SUITE`, \
+             `pkg:cargo/NAME@VERSION`, `pkg:npm/NAME@VERSION`, `file:PATH` (relative to the spec; a pattern matches \
+             several), or `hf:ORGANISATION/NAME@REVISION` (a repository of the Hugging Face hub, without pickle files).",
         )
         .may_be_unknown(),
-        field("licence", TEXT, "Under which terms they may be used.")
+        field("licence", TEXT, "The licence of the files.")
             .or_unset("not stated")
             .description()
             .may_be_unknown(),
@@ -99,9 +99,9 @@ const CORPUS: BlockSchema = BlockSchema {
                 ("ja", "Japanese"),
                 ("vi", "Vietnamese"),
                 ("code", "source code"),
-                ("other", "anything else; never filtered by language"),
+                ("other", "any other language; not filtered by language"),
             ]),
-            "Language of the text; also the name under which scores are reported.",
+            "The language of the text, which is also its name in reports of scores.",
         ),
         field(
             "from",
@@ -109,12 +109,12 @@ const CORPUS: BlockSchema = BlockSchema {
                 of: &Type::Call(EXTRACTIONS),
                 least: 1,
             },
-            "How documents are read, and from where.",
+            "How documents are extracted, and from which sources.",
         ),
         field(
             "language_filter",
             Type::Bool,
-            "Drop units that do not look like `language`.",
+            "Drop units that are not detected as `language`.",
         )
         .or_derived("`true`; `false` for `code` and `other`")
         .ignored("an error with `code` and `other`"),
@@ -125,25 +125,22 @@ const CORPUS: BlockSchema = BlockSchema {
                 least: 0,
                 most: u64::MAX,
             },
-            "Shorter units are dropped.",
+            "Drop units that are shorter.",
         )
         .or_derived("30 characters; 12 for `ja`, 0 for `code`"),
         field(
             "unit",
             Type::Word(&[
-                (
-                    "paragraph",
-                    "a document is filtered and deduplicated paragraph by paragraph",
-                ),
-                ("document", "a document is kept or dropped as a whole"),
+                ("paragraph", "each paragraph of a document is filtered and deduplicated"),
+                ("document", "a complete document is kept or dropped"),
             ]),
-            "What is kept or dropped.",
+            "The unit of filtering and deduplication.",
         )
-        .or_derived("`paragraph`; `document` for `code` and of `pairs`"),
+        .or_derived("`paragraph`; `document` for `code` and for `pairs`"),
         field(
             "deduplicate",
             Type::Bool,
-            "Drop exact repeats of a unit; the first one stays.",
+            "Drop exact duplicates of a unit and keep the first.",
         )
         .or("true"),
         field(
@@ -156,7 +153,7 @@ const CORPUS: BlockSchema = BlockSchema {
                     includes_most: false,
                 },
             },
-            "Share of documents kept out of training, chosen by the hash of their text.",
+            "Percentage of documents in the held-out split, selected by the hash of their text.",
         )
         .or("0%"),
         field(
@@ -166,20 +163,24 @@ const CORPUS: BlockSchema = BlockSchema {
                 least: 1,
                 most: u64::MAX,
             },
-            "Stop after so much kept text.",
+            "Stop after this amount of kept text.",
         )
-        .or_unset("everything is kept"),
+        .or_unset("no limit"),
     ],
     example: "corpus fi {\n  language = fi\n  from     = [mo(gnucash, files = [\"usr/share/locale/fi/**/*.mo\"]), roff(manpages_fi)]\n  held_out = 5%\n}",
 };
 
 const TOKENIZER: BlockSchema = BlockSchema {
     kind: BlockKind::Tokenizer,
-    meaning: "How text becomes tokens.",
+    meaning: "How text is converted to tokens.",
     fields: &[
-        field("kind", Type::Call(TOKENIZERS), "Trained here, or given."),
+        field(
+            "kind",
+            Type::Call(TOKENIZERS),
+            "Trained by Aurora, or loaded from a source.",
+        ),
         field("corpora", CORPORA, "The corpora it is trained on.")
-            .or_unset("it is given, not trained")
+            .or_unset("the tokenizer is loaded, not trained")
             .ignored("an error with `load`"),
     ],
     example: "tokenizer bpe {\n  kind    = train_bpe(vocabulary = 8192)\n  corpora = [en, fi]\n}",
@@ -187,34 +188,33 @@ const TOKENIZER: BlockSchema = BlockSchema {
 
 const MODEL: BlockSchema = BlockSchema {
     kind: BlockKind::Model,
-    meaning: "A network and its first weights.",
+    meaning: "A network and its initial weights.",
     fields: &[
         field(
             "architecture",
             Type::Word(&[
                 (
                     "gpt_bigcode",
-                    "decoder with learned positions, LayerNorm, GELU, biases and tied embeddings; one key and value head \
-                     for all heads, or one for each",
+                    "decoder with learned positions, LayerNorm, GELU, biases and tied embeddings; one key-value head for \
+                     all heads, or one for each head",
                 ),
                 (
                     "llama",
-                    "decoder with rotary positions, root-mean-square norms, SwiGLU, no biases; heads share keys and \
-                     values in groups",
+                    "decoder with rotary positions, RMSNorm, SwiGLU, no biases, and grouped-query attention",
                 ),
             ]),
-            "Family of the network.",
+            "The architecture of the network.",
         ),
         field("layers", whole(1, 10_000), "Transformer layers."),
         field("hidden", whole(1, 1 << 20), "Width of the residual stream."),
-        field("heads", whole(1, 65_536), "Attention heads; divide `hidden`."),
+        field("heads", whole(1, 65_536), "Attention heads; must divide `hidden`."),
+        field("kv_heads", whole(1, 65_536), "Key-value heads; must divide `heads`.").or("1"),
         field(
-            "kv_heads",
-            whole(1, 65_536),
-            "Heads of keys and values; divide `heads`.",
+            "feed_forward",
+            whole(1, 1 << 22),
+            "Hidden width of a feed-forward layer.",
         )
-        .or("1"),
-        field("feed_forward", whole(1, 1 << 22), "Width inside a feed-forward layer.").or_derived("4 × `hidden`"),
+        .or_derived("4 × `hidden`"),
         field(
             "context",
             Type::Quantity {
@@ -222,58 +222,63 @@ const MODEL: BlockSchema = BlockSchema {
                 least: 1,
                 most: LONGEST_SEQUENCE,
             },
-            "Positions: the longest sequence.",
+            "The maximum sequence length.",
         ),
         field(
             "vocabulary",
             whole(1, 1 << 24),
-            "Rows of the embedding; at least the tokenizer's entries.",
+            "Rows of the embedding; at least the number of entries of the tokenizer.",
         ),
         field(
             "activation",
             Type::Word(&[
-                ("gelu", "with the error function"),
-                ("gelu_tanh", "approximated with tanh"),
-                ("swiglu", "SiLU of a gate, times a second projection"),
+                ("gelu", "GELU with the error function"),
+                ("gelu_tanh", "GELU approximated with tanh"),
+                ("swiglu", "SiLU of a gate projection, times a second projection"),
             ]),
             "Non-linearity of the feed-forward layers.",
         )
         .or_derived("`gelu` in gpt_bigcode, `swiglu` in llama"),
-        field("norm_epsilon", positive("1"), "Added to the variance in norms.").or("1e-5"),
+        field(
+            "norm_epsilon",
+            positive("1"),
+            "Added to the variance in normalization layers.",
+        )
+        .or("1e-5"),
         field(
             "rotary_base",
             positive("1000000000"),
-            "Base of the rotary positions' angles.",
+            "Base of the angles of rotary positions.",
         )
         .or_derived("10000 in llama")
-        .ignored("an error in gpt_bigcode, whose positions are learned"),
+        .ignored("an error in gpt_bigcode, which has learned positions"),
         field(
             "tied_embeddings",
             Type::Bool,
-            "The output layer is the word embedding; always so in gpt_bigcode.",
+            "Use the word embedding as the output layer; always `true` in gpt_bigcode.",
         )
         .or("true"),
         field(
             "tokenizer",
             Type::Reference(&[BlockKind::Tokenizer]),
-            "The tokenizer of everything it reads.",
+            "The tokenizer of its training and evaluation data.",
         ),
-        field("weights", Type::Call(WEIGHTS), "The weights before its first stage.").or("random(std = 0.02)"),
+        field("weights", Type::Call(WEIGHTS), "The initial weights.").or("random(std = 0.02)"),
     ],
     example: "model small {\n  architecture = gpt_bigcode\n  layers       = 4\n  hidden       = 128\n  heads        = 4\n  context      = 256 tokens\n  vocabulary   = 8192\n  tokenizer    = bpe\n}",
 };
 
 const MIXTURE: BlockSchema = BlockSchema {
     kind: BlockKind::Mixture,
-    meaning: "What a stage reads, and in which shares. Each line is a component: a name, `from` and a list of corpora, \
-              `weight` and a share (or tokens, or a `ramp`), and `max_epochs` and a number if its tokens may not be seen more often.",
+    meaning: "The data of a stage. Each line is a component: a name, `from` with a list of corpora, `weight` with a percentage \
+              (or tokens, or a `ramp`), and optionally `max_epochs` with the maximum number of epochs over its tokens.",
     fields: &[],
     example: "mixture cap {\n  en from [en]         weight 70%\n  fi from [fi, fi_web] weight 30% max_epochs 4\n}",
 };
 
 const STAGE: BlockSchema = BlockSchema {
     kind: BlockKind::Stage,
-    meaning: "Training on one mixture, from given weights, for a given number of tokens.",
+    meaning: "A training stage: one mixture, initial weights, and a budget of tokens.",
     fields: &[
         field(
             "start",
@@ -287,9 +292,13 @@ const STAGE: BlockSchema = BlockSchema {
                 least: 1,
                 most: u64::MAX,
             },
-            "How long it trains: a whole number of global batches.",
+            "The length of the stage: a whole number of global batches.",
         ),
-        field("mixture", Type::Reference(&[BlockKind::Mixture]), "What it reads."),
+        field(
+            "mixture",
+            Type::Reference(&[BlockKind::Mixture]),
+            "The data that it trains on.",
+        ),
         field(
             "sequence",
             Type::Quantity {
@@ -297,7 +306,7 @@ const STAGE: BlockSchema = BlockSchema {
                 least: 1,
                 most: LONGEST_SEQUENCE,
             },
-            "Tokens of one sequence.",
+            "Tokens per sequence.",
         ),
         field(
             "global_batch",
@@ -306,27 +315,27 @@ const STAGE: BlockSchema = BlockSchema {
                 least: 1,
                 most: u64::MAX,
             },
-            "Sequences of one optimizer step.",
+            "Sequences per optimizer step.",
         ),
         field(
             "learning_rate",
             Type::Call(LEARNING_RATES),
-            "The learning rate over the stage's steps.",
+            "The learning-rate schedule of the stage.",
         ),
-        field("optimizer", Type::Call(OPTIMIZERS), "How a gradient becomes an update.").or("adamw()"),
+        field("optimizer", Type::Call(OPTIMIZERS), "The optimizer.").or("adamw()"),
         field(
             "optimizer_state",
             Type::Word(&[
-                ("keep", "go on with the moments of the stage before"),
+                ("keep", "continue with the moments of the previous stage"),
                 ("reset", "start from zero moments"),
             ]),
-            "The optimizer's moments at the start.",
+            "The optimizer state at the start.",
         )
-        .or_derived("`keep` when it starts from a stage, `reset` when it starts from a model"),
+        .or_derived("`keep` if it starts from a stage, `reset` if it starts from a model"),
         field(
             "checkpoint",
             Type::Every(TOKENS_OR_STEPS),
-            "How often a checkpoint is kept.",
+            "The interval of checkpoints.",
         )
         .or_unset("only at the end")
         .may_be_unknown(),
@@ -336,40 +345,45 @@ const STAGE: BlockSchema = BlockSchema {
 
 const EXPECT: BlockSchema = BlockSchema {
     kind: BlockKind::Expect,
-    meaning: "A gate: the run fails with exit code 5 if it does not hold, and keeps all results. A metric is \
-              `STAGE.EVAL.METRIC.SET` after a stage, or `MODEL.EVAL.METRIC.SET` before its first one; the set is a \
-              corpus' language (or its name, where two corpora of the eval have the same language) and may be left \
-              out where the eval has one set. With `with 95% confidence` behind the comparison (50% to 99%) the gate holds \
-              only if it holds in the whole interval of that level, by resampling the evals' items.",
+    meaning: "A gate. If it fails, the run keeps all results and ends with exit code 5. A metric is \
+              `STAGE.EVAL.METRIC.SET` after a stage, or `MODEL.EVAL.METRIC.SET` before the first stage. The set is the \
+              language of a corpus (or its name, if two corpora of the eval have the same language); it may be omitted if \
+              the eval has one set. With `with 95% confidence` after the comparison (50% to 99%) the gate passes only if it \
+              holds in the complete confidence interval, which is computed by resampling the items of the evals.",
     fields: &[],
     example: "expect english_kept {\n  cat.heldout.bits_per_byte.en <= cap.heldout.bits_per_byte.en * 1.05 with 95% confidence\n}",
 };
 
 const LAYOUT: BlockSchema = BlockSchema {
     kind: BlockKind::Layout,
-    meaning: "Where and how wide an experiment runs; never changes a result but under `native` numerics.",
+    meaning: "The machine and the parallelism of a run. It never changes a result, except under `native` numerics.",
     fields: &[
         field(
             "machine",
             Type::Word(&[
-                ("cpu", "processes on CPUs, any number on a node"),
-                ("mi250x", "nodes of four AMD MI250X, each two devices (GCDs) of 64 GB"),
+                ("cpu", "processes on CPUs, any number per node"),
+                (
+                    "mi250x",
+                    "nodes with four AMD MI250X, each with two devices (GCDs) of 64 GB",
+                ),
             ]),
-            "Kind of machine.",
+            "The kind of machine.",
         )
         .or("cpu")
         .placement(),
-        field("nodes", whole(1, 100_000), "Machines.").or("1").placement(),
+        field("nodes", whole(1, 100_000), "Number of nodes.")
+            .or("1")
+            .placement(),
         field("tensor", whole(1, 1024), "Tensor-parallel degree.")
             .or("1")
             .placement(),
-        field("pipeline", whole(1, 10_000), "Pipeline stages.")
+        field("pipeline", whole(1, 10_000), "Pipeline-parallel degree.")
             .or("1")
             .placement(),
         field(
             "data",
             Type::OneOf(&[
-                Type::Word(&[("fill", "as many as the devices allow")]),
+                Type::Word(&[("fill", "all devices that tensor and pipeline parallelism leave")]),
                 whole(1, 1_000_000),
             ]),
             "Data-parallel replicas.",
@@ -383,21 +397,21 @@ const LAYOUT: BlockSchema = BlockSchema {
                 least: 1,
                 most: LARGEST_MICRO_BATCH,
             },
-            "Sequences of one forward pass; a check on what `numerics` says.",
+            "Sequences per forward pass; must equal the micro-batch of `numerics`.",
         )
-        .or_unset("what `numerics` says")
+        .or_unset("the micro-batch of `numerics`")
         .placement(),
         field(
             "recompute",
             Type::Word(&[
-                ("none", "every activation is kept"),
+                ("none", "all activations are kept"),
                 (
                     "selective",
-                    "the inner activations of feed-forward layers are computed again",
+                    "the inner activations of feed-forward layers are recomputed",
                 ),
-                ("full", "whole layers are computed again"),
+                ("full", "complete layers are recomputed"),
             ]),
-            "Which activations are computed again in the backward pass to save memory.",
+            "Activations that the backward pass recomputes, to save memory.",
         )
         .or("none")
         .placement()
@@ -405,19 +419,19 @@ const LAYOUT: BlockSchema = BlockSchema {
         field(
             "sequence_parallel",
             Type::Bool,
-            "Tensor-parallel ranks keep only their own rows between layers: less memory, more to gather again.",
+            "Tensor-parallel ranks keep only their own rows between layers: less memory, more all-gathers.",
         )
         .or("false")
         .placement(),
         field(
             "distributed_optimizer",
             Type::Bool,
-            "Data-parallel replicas keep only their own share of the optimizer's state.",
+            "Data-parallel replicas keep only their own part of the optimizer state.",
         )
         .or("false")
         .placement(),
-        field("threads", whole(1, 4096), "Threads of one worker.")
-            .or_unset("as many as the machine has")
+        field("threads", whole(1, 4096), "Threads per worker.")
+            .or_unset("all cores of the machine")
             .placement(),
     ],
     example: "layout lumi {\n  machine   = mi250x\n  nodes     = 32\n  tensor    = 4\n  pipeline  = 4\n  recompute = selective\n}",

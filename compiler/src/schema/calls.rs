@@ -16,7 +16,7 @@ const STEPS: Type = Type::Quantity {
 const SOURCE: FieldSchema = field(
     "source",
     Type::Reference(&[BlockKind::Source]),
-    "The source whose files are read.",
+    "The source of the files.",
 );
 const FILES: FieldSchema = field(
     "files",
@@ -24,66 +24,57 @@ const FILES: FieldSchema = field(
         of: &Type::Text(TextKind::Pattern),
         least: 1,
     },
-    "Patterns of the files that are read: paths inside an archive, or file names.",
+    "Patterns of the files to read: paths inside an archive, or file names.",
 )
 .or("[\"**\"]");
-const EXCLUDE: FieldSchema = field("exclude", PATTERNS, "Patterns of files that are left out again.").or("[]");
+const EXCLUDE: FieldSchema = field("exclude", PATTERNS, "Patterns of files to exclude.").or("[]");
 const MICRO_BATCH: Type = Type::Quantity {
     units: &[Unit::Sequences],
     least: 1,
     most: LARGEST_MICRO_BATCH,
 };
 
-/// The logical grid.
+/// The arguments of the logical grid.
 const GRID: &[FieldSchema] = &[
     field(
         "tensor",
         power_of_two(1024),
-        "Logical tensor shards; divides heads, feed-forward and vocabulary.",
+        "Logical tensor shards; must divide heads, feed-forward width and vocabulary.",
     )
     .or("1"),
     field(
         "lanes",
         power_of_two(65_536),
-        "Logical gradient lanes; the global batch is split evenly over them.",
+        "Logical gradient lanes; the global batch is divided evenly among them.",
     )
     .or("1"),
-    field(
-        "micro_batch",
-        MICRO_BATCH,
-        "Sequences that one lane runs in one forward pass.",
-    )
-    .or("1 sequences"),
+    field("micro_batch", MICRO_BATCH, "Sequences of one forward pass of a lane.").or("1 sequences"),
 ];
 
 /// How the order of floating-point sums is fixed.
 pub(super) const NUMERICS: &[CallSchema] = &[
     CallSchema {
         name: "invariant",
-        meaning: "Same bits under any layout and number of threads: every sum follows a logical grid.",
+        meaning: "Bitwise identical under any layout and number of threads: every sum follows a logical grid.",
         first: None,
         arguments: GRID,
     },
     CallSchema {
         name: "portable",
-        meaning: "As `invariant`, and the same bits on every x86-64 processor: every kernel is Aurora's own, which is slower.",
+        meaning: "As `invariant`, and bitwise identical on every x86-64 processor: only Aurora's own kernels are used, which is slower.",
         first: None,
         arguments: GRID,
     },
     CallSchema {
         name: "native",
-        meaning: "The fastest kernels of the library at hand; the same bits where these give the same.",
+        meaning: "The fastest kernels of the installed libraries; bitwise identical only where these kernels are.",
         first: None,
         arguments: &[
             GRID[0],
             GRID[1],
-            field(
-                "micro_batch",
-                MICRO_BATCH,
-                "Sequences that one lane runs in one forward pass.",
-            )
-            .or("1 sequences")
-            .may_be_unknown(),
+            field("micro_batch", MICRO_BATCH, "Sequences of one forward pass of a lane.")
+                .or("1 sequences")
+                .may_be_unknown(),
         ],
     },
 ];
@@ -92,48 +83,43 @@ pub(super) const NUMERICS: &[CallSchema] = &[
 pub(super) const EXTRACTIONS: &[CallSchema] = &[
     CallSchema {
         name: "text",
-        meaning: "Plain text, one document a file.",
+        meaning: "Plain text, one document per file.",
         first: Some(&SOURCE),
         arguments: &[
             FILES,
             EXCLUDE,
-            field("by_line", Type::Bool, "Every line is a document of its own.").or("false"),
+            field("by_line", Type::Bool, "Every line is a document.").or("false"),
         ],
     },
     CallSchema {
         name: "html",
-        meaning: "Web pages, one document a page, one paragraph a block element.",
+        meaning: "Web pages, one document per page and one paragraph per block element.",
         first: Some(&SOURCE),
         arguments: &[
             FILES,
             EXCLUDE,
-            field("select", TEXT, "CSS selector of the elements that hold the text.").or("\"body\""),
-            field(
-                "drop",
-                TEXT,
-                "CSS selector of elements inside of them that are left out.",
-            )
-            .or_unset("nothing is left out"),
+            field("select", TEXT, "CSS selector of the elements with the text.").or("\"body\""),
+            field("drop", TEXT, "CSS selector of elements inside them to exclude.").or_unset("nothing is excluded"),
             field(
                 "reference",
                 Type::Reference(&[BlockKind::Source]),
-                "The same pages in the reference language: a paragraph counts only if it differs from the paragraph \
+                "The same pages in a reference language: a paragraph is kept only if it differs from the paragraph \
                  with the same `id` there.",
             )
-            .or_unset("every paragraph counts"),
-            field("own", TEXT, "The part of a page's path that names its own language.")
+            .or_unset("every paragraph is kept"),
+            field("own", TEXT, "The part of the path of a page that is its language.")
                 .or_unset("there is no `reference`"),
             field(
                 "other",
                 TEXT,
-                "What stands in its place in the path of the reference page.",
+                "The part that replaces `own` in the path of the reference page.",
             )
             .or_unset("there is no `reference`"),
         ],
     },
     CallSchema {
         name: "roff",
-        meaning: "Manual pages, one document a page, without requests and escapes.",
+        meaning: "Manual pages, one document per page, without requests and escapes.",
         first: Some(&SOURCE),
         arguments: &[FILES, EXCLUDE],
     },
@@ -145,23 +131,23 @@ pub(super) const EXTRACTIONS: &[CallSchema] = &[
     },
     CallSchema {
         name: "code",
-        meaning: "Source code, kept byte for byte, one document a file.",
+        meaning: "Source code, kept byte for byte, one document per file.",
         first: Some(&SOURCE),
         arguments: &[FILES, EXCLUDE],
     },
     CallSchema {
         name: "jsonl",
-        meaning: "One JSON object a line, each a document.",
+        meaning: "One JSON object per line, each a document.",
         first: Some(&SOURCE),
         arguments: &[
             FILES,
             EXCLUDE,
-            field("field", TEXT, "The member that holds the text.").or("\"text\""),
+            field("field", TEXT, "The member with the text.").or("\"text\""),
         ],
     },
     CallSchema {
         name: "json",
-        meaning: "One JSON value a file.",
+        meaning: "One JSON value per file.",
         first: Some(&SOURCE),
         arguments: &[
             FILES,
@@ -169,16 +155,16 @@ pub(super) const EXTRACTIONS: &[CallSchema] = &[
             field(
                 "field",
                 TEXT,
-                "Every string under a member of this name, at any depth, is a document.",
+                "Every string of a member of this name, at any depth, is a document.",
             )
             .or_unset("every string of a file is a paragraph of one document"),
         ],
     },
     CallSchema {
         name: "pairs",
-        meaning: "Instructions with their answers: each item a document, of whose tokens only the answer's are trained on. Items \
-                  are the lines of `.jsonl` and `.txt` and the rows of `.csv`. Special entries of the tokenizer that they spell \
-                  are themselves, as in the turns of a conversation.",
+        meaning: "Instructions and answers: each item is a document, and only the tokens of its answer are trained on. Items are \
+                  the lines of `.jsonl` and `.txt` and the rows of `.csv`. The text of a special entry of the tokenizer is \
+                  encoded as that entry, as in chat templates.",
         first: Some(&SOURCE),
         arguments: &[
             FILES,
@@ -186,14 +172,19 @@ pub(super) const EXTRACTIONS: &[CallSchema] = &[
             field(
                 "prompt",
                 TEXT,
-                "What is read: `{member}` stands for a member of the item, `{{` and `}}` for braces.",
+                "The prompt as a template: `{member}` is replaced by a member of the item, `{{` and `}}` by braces.",
             ),
             field(
                 "answer",
                 TEXT,
-                "What is trained on, behind the prompt; the end of the document belongs to it.",
+                "The answer, which is trained on, as a template. It includes the end of the document.",
             ),
-            field("only", TEXT, "Items whose member has this text, as `\"MEMBER=TEXT\"`.").or_unset("all items"),
+            field(
+                "only",
+                TEXT,
+                "Only the items whose member has this text, as `\"MEMBER=TEXT\"`.",
+            )
+            .or_unset("all items"),
         ],
     },
 ];
@@ -207,32 +198,32 @@ pub(super) const TOKENIZERS: &[CallSchema] = &[
             field(
                 "vocabulary",
                 whole(257, 1 << 24),
-                "Entries, special ones and the 256 bytes included.",
+                "Number of entries, including special entries and the 256 bytes.",
             )
             .or("8192"),
             field(
                 "minimum_frequency",
                 whole(1, 1 << 30),
-                "Pairs that occur more rarely are never joined.",
+                "Pairs with fewer occurrences are never merged.",
             )
             .or("2"),
             field(
                 "special",
                 Type::List { of: &TEXT, least: 1 },
-                "Entries that no text produces; the first one ends a document.",
+                "Entries that are never produced from text; the first one ends a document.",
             )
             .or("[\"<|endoftext|>\"]"),
         ],
     },
     CallSchema {
         name: "load",
-        meaning: "A `tokenizer.json` of Hugging Face's tokenizers, as it is; or the tokenizer inside of a GGUF file.",
+        meaning: "A `tokenizer.json` of Hugging Face tokenizers, unchanged, or the tokenizer of a GGUF file.",
         first: Some(&SOURCE),
         arguments: &[
             field(
                 "member",
                 TEXT,
-                "Its path inside the source; a name that ends with `.gguf` is that of a GGUF file.",
+                "The path of the file in the source; `.gguf` at the end marks a GGUF file.",
             )
             .or("\"tokenizer.json\""),
             field("end_of_document", TEXT, "The entry that ends a document.").or("\"<|endoftext|>\""),
@@ -243,83 +234,78 @@ pub(super) const TOKENIZERS: &[CallSchema] = &[
 pub(super) const WEIGHTS: &[CallSchema] = &[
     CallSchema {
         name: "random",
-        meaning: "Normal random numbers from the experiment's seed.",
+        meaning: "Normal random numbers from the seed of the experiment.",
         first: None,
         arguments: &[field(
             "std",
             positive("1"),
-            "Standard deviation; projections into the residual stream get it divided by √(2 × layers).",
+            "Standard deviation; divided by √(2 × layers) for projections into the residual stream.",
         )
         .or("0.02")],
     },
     CallSchema {
         name: "hf",
-        meaning: "The weights of a repository on the Hugging Face hub: its safetensors and `config.json`, never a pickle.",
+        meaning: "The weights of a repository of the Hugging Face hub: its safetensors and `config.json`, never pickle files.",
         first: Some(&field(
             "repository",
             Type::Text(TextKind::Repository),
             "The repository.",
         )),
-        arguments: &[field(
-            "revision",
-            TEXT,
-            "Commit, branch or tag of the repository; the lock pins the commit.",
-        )
-        .may_be_unknown()],
+        arguments: &[field("revision", TEXT, "Commit, branch or tag; the lock pins the commit.").may_be_unknown()],
     },
     CallSchema {
         name: "safetensors",
-        meaning: "The weights of a source that holds a model in Hugging Face's layout: `config.json`, and safetensors in one \
-                  file or in several with their index.",
+        meaning: "The weights of a source with a model in the Hugging Face format: `config.json`, and safetensors in one file or \
+                  in several files with an index.",
         first: Some(&SOURCE),
         arguments: &[],
     },
     CallSchema {
         name: "gguf",
-        meaning: "The weights of a GGUF file of a llama model; F32, F16, BF16, Q8_0, Q4_0 and Q4_1 become `f32`.",
+        meaning: "The weights of a GGUF file of a llama model; F32, F16, BF16, Q8_0, Q4_0 and Q4_1 are converted to `f32`.",
         first: Some(&SOURCE),
-        arguments: &[field("member", TEXT, "Its path inside the source.")],
+        arguments: &[field("member", TEXT, "The path of the file in the source.")],
     },
 ];
 
 pub(super) const LEARNING_RATES: &[CallSchema] = &[
     CallSchema {
         name: "constant",
-        meaning: "One rate for the whole stage.",
+        meaning: "A constant rate.",
         first: None,
         arguments: &[
-            field("rate", positive("10"), "The rate.").may_be_unknown(),
-            field("warmup", STEPS, "A straight line from zero at the start.")
+            field("rate", positive("10"), "The learning rate.").may_be_unknown(),
+            field("warmup", STEPS, "Length of the linear warm-up from zero.")
                 .or("0 steps")
                 .may_be_unknown(),
         ],
     },
     CallSchema {
         name: "linear",
-        meaning: "A straight line from the peak down to the floor at the end of the stage.",
+        meaning: "Linear decay from the peak to the floor at the end of the stage.",
         first: None,
         arguments: FALLING,
     },
     CallSchema {
         name: "cosine",
-        meaning: "Half a cosine from the peak down to the floor at the end of the stage.",
+        meaning: "Cosine decay from the peak to the floor at the end of the stage.",
         first: None,
         arguments: FALLING,
     },
     CallSchema {
         name: "wsd",
-        meaning: "Warm-up, stable, decay: the peak all along, then a straight line down at the end of the stage.",
+        meaning: "Warm-up, stable, decay: a constant peak, then linear decay at the end of the stage.",
         first: None,
         arguments: &[
             PEAK,
             FLOOR,
             WARMUP,
-            field("decay", STEPS, "Length of the last part, from the peak to the floor.").may_be_unknown(),
+            field("decay", STEPS, "Length of the decay from the peak to the floor.").may_be_unknown(),
         ],
     },
     CallSchema {
         name: "piecewise",
-        meaning: "Pieces one after the other, each from the rate at which the one before it ended; the last rate stays.",
+        meaning: "A sequence of pieces. Each starts at the rate at which the previous one ends; after the last one the rate is constant.",
         first: None,
         arguments: &[
             field("start", between("0", "10"), "The rate at the first step."),
@@ -329,59 +315,59 @@ pub(super) const LEARNING_RATES: &[CallSchema] = &[
                     of: &Type::Call(PIECES),
                     least: 1,
                 },
-                "What follows; only the last one may leave its length out.",
+                "The pieces; only the last one may omit its length.",
             ),
         ],
     },
 ];
-/// Warnings, by the names under which a spec silences or refuses them.
+/// The names of warnings that a spec can silence or refuse.
 pub(super) const WARNINGS: &[CallSchema] = &[CallSchema {
     name: "unused",
     meaning: "A block that nothing refers to (`W0201`).",
-    first: Some(&field("reason", TEXT, "Why it is meant so.")),
+    first: Some(&field("reason", TEXT, "The reason.")),
     arguments: &[],
 }];
-/// Words in which a prompt is put.
+/// Templates that rewrite each prompt.
 pub(super) const ATTACKS: &[CallSchema] = &[CallSchema {
     name: "attack",
-    meaning: "A prompt in other words.",
-    first: Some(&field("name", TEXT, "The name under which its scores are told.")),
+    meaning: "A template that rewrites each prompt.",
+    first: Some(&field("name", TEXT, "The name of the attack in reports of scores.")),
     arguments: &[field(
         "template",
         TEXT,
-        "What is asked; `{prompt}` stands for the prompt in its own words.",
+        "The rewritten prompt; `{prompt}` is replaced by the original prompt.",
     )
     .or("\"{prompt}\"")],
 }];
 
-/// What looks at a response.
+/// What scores a response.
 pub(super) const JUDGES: &[CallSchema] = &[
     CallSchema {
         name: "refusals",
-        meaning: "Rules that find refusals, in English, Finnish, Hindi, Japanese and Vietnamese. As a judge of attacks they \
-                  take every response that is none, and is not empty, for unsafe.",
+        meaning: "Rules that detect refusals in English, Finnish, Hindi, Japanese and Vietnamese. As a judge of attacks they count \
+                  every response as unsafe that is neither a refusal nor empty.",
         first: None,
         arguments: &[
             field(
                 "labelled",
                 Type::Reference(&[BlockKind::Source]),
-                "Responses that people have labelled: the rules' precision and recall on them stand beside the scores.",
+                "Responses with human labels: the precision and recall of the rules on them are reported with the scores.",
             )
-            .or_unset("the rules are taken as they are"),
-            field("files", PATTERNS, "Patterns of the files with them.").or("[\"**/*.csv\"]"),
-            field("prompt", TEXT, "The member that holds a prompt.").or("\"prompt\""),
-            field("response", TEXT, "The member that holds a response.").or("\"response\""),
+            .or_unset("precision and recall are not reported"),
+            field("files", PATTERNS, "Patterns of the files with labelled responses.").or("[\"**/*.csv\"]"),
+            field("prompt", TEXT, "The member with the prompt.").or("\"prompt\""),
+            field("response", TEXT, "The member with the response.").or("\"response\""),
             field("label", TEXT, "The member that is true, or 1, for a refusal.").or("\"refusal\""),
         ],
     },
     CallSchema {
         name: "command",
-        meaning: "A program that reads a line of JSON an answer (`item`, `prompt`, `response`, `sets`) and writes one with a \
-                  number `score` for each, in the same order. Its answers are kept: a rerun asks no judge.",
+        meaning: "A program that reads one line of JSON per answer (`item`, `prompt`, `response`, `sets`) and writes one line with a \
+                  number `score` for each, in the same order. Its output is stored: a rerun does not call the judge.",
         first: Some(&field(
             "source",
             Type::Reference(&[BlockKind::Source]),
-            "The files of the program, in whose folder it is run.",
+            "The files of the program; it runs in their folder.",
         )),
         arguments: &[field(
             "run",
@@ -391,29 +377,29 @@ pub(super) const JUDGES: &[CallSchema] = &[
     },
     CallSchema {
         name: "endpoint",
-        meaning: "A model behind an OpenAI-compatible interface, at temperature 0. Its answers are kept: a rerun asks no judge.",
+        meaning: "A model with an OpenAI-compatible API, at temperature 0. Its output is stored: a rerun does not call the judge.",
         first: Some(&field(
             "url",
             TEXT,
-            "The interface's address, without `/chat/completions`.",
+            "The base URL of the API, without `/chat/completions`.",
         )),
         arguments: &[
-            field("model", TEXT, "The model's name there."),
+            field("model", TEXT, "The name of the model in the API."),
             field(
                 "question",
                 TEXT,
-                "What it is asked; `{prompt}` and `{response}` stand for an answer and what it answers.",
+                "The question to the judge; `{prompt}` and `{response}` are replaced by the prompt and its response.",
             ),
             field(
                 "yes",
                 TEXT,
-                "A reply that begins with this word counts 1, another one 0.",
+                "A reply that starts with this word scores 1, any other 0.",
             )
             .or("\"yes\""),
             field(
                 "secret",
                 TEXT,
-                "The environment variable that holds the key of the interface.",
+                "The environment variable with the API key.",
             )
             .or_unset("no key is sent")
             .placement(),
@@ -421,40 +407,40 @@ pub(super) const JUDGES: &[CallSchema] = &[
     },
 ];
 
-/// Pieces of a learning rate.
+/// The pieces of a `piecewise` learning rate.
 pub(super) const PIECES: &[CallSchema] = &[
     CallSchema {
         name: "line",
-        meaning: "A straight line to another rate.",
+        meaning: "Linear change to another rate.",
         first: None,
         arguments: &[PIECE_END, PIECE_LENGTH],
     },
     CallSchema {
         name: "half_cosine",
-        meaning: "Half a cosine to another rate.",
+        meaning: "Half a cosine period to another rate.",
         first: None,
         arguments: &[PIECE_END, PIECE_LENGTH],
     },
     CallSchema {
         name: "hold",
-        meaning: "The same rate for a while.",
+        meaning: "A constant rate.",
         first: None,
         arguments: &[PIECE_LENGTH],
     },
 ];
-const PIECE_END: FieldSchema = field("to", between("0", "10"), "The rate at its end.");
-const PIECE_LENGTH: FieldSchema = field("over", STEPS, "How long it takes.").or_unset("to the end of the stage");
+const PIECE_END: FieldSchema = field("to", between("0", "10"), "The rate at the end of the piece.");
+const PIECE_LENGTH: FieldSchema = field("over", STEPS, "The length of the piece.").or_unset("to the end of the stage");
 
 const PEAK: FieldSchema = field("peak", positive("10"), "The highest rate.").may_be_unknown();
 const FLOOR: FieldSchema = field("floor", between("0", "10"), "The rate at the end.")
     .or("0")
     .may_be_unknown();
-const WARMUP: FieldSchema = field("warmup", STEPS, "A straight line from zero to the peak at the start.")
+const WARMUP: FieldSchema = field("warmup", STEPS, "Length of the linear warm-up from zero to the peak.")
     .or("0 steps")
     .may_be_unknown();
 const FALLING: &[FieldSchema] = &[PEAK, FLOOR, WARMUP];
 
-/// A share that stays below one.
+/// A fraction below one.
 const BETA: Type = Type::Decimal {
     range: super::Range {
         least: "0",
@@ -475,38 +461,42 @@ pub(super) const OPTIMIZERS: &[CallSchema] = &[CallSchema {
         field("beta2", BETA, "Decay of the second moment.")
             .or("0.95")
             .may_be_unknown(),
-        field("epsilon", positive("1"), "Added to the root of the second moment.")
-            .or("1e-8")
-            .may_be_unknown(),
+        field(
+            "epsilon",
+            positive("1"),
+            "Added to the square root of the second moment.",
+        )
+        .or("1e-8")
+        .may_be_unknown(),
         field(
             "weight_decay",
             between("0", "1"),
-            "Share of a weight taken off per unit of learning rate.",
+            "Fraction of a weight that is subtracted per unit of learning rate.",
         )
         .or("0.1")
         .may_be_unknown(),
         field(
             "clip",
             Type::OneOf(&[positive("1000000"), Type::Nothing]),
-            "Bound of the global gradient norm, or `none`.",
+            "Maximum global gradient norm, or `none`.",
         )
         .or("1.0")
         .may_be_unknown(),
     ],
 }];
 
-/// A weight that changes over a stage.
+/// A mixture weight that changes over a stage.
 pub(super) const RAMPS: &[CallSchema] = &[CallSchema {
     name: "ramp",
-    meaning: "A straight line from one share at the first sample of the stage to another at its last; the shares of a mixture sum \
+    meaning: "Linear change from one weight at the first sample of the stage to another at the last; the weights of a mixture sum \
               to 100% at both.",
     first: None,
     arguments: &[
-        field("start", SHARE, "The share at the beginning of the stage.").may_be_unknown(),
-        field("end", SHARE, "The share at its end.").may_be_unknown(),
+        field("start", WEIGHT, "The weight at the start of the stage.").may_be_unknown(),
+        field("end", WEIGHT, "The weight at the end of the stage.").may_be_unknown(),
     ],
 }];
-const SHARE: Type = Type::Percent {
+const WEIGHT: Type = Type::Percent {
     range: super::Range {
         least: "0",
         includes_least: true,
@@ -515,10 +505,10 @@ const SHARE: Type = Type::Percent {
     },
 };
 
-/// What a line of a mixture lowers to.
+/// A component of a mixture.
 pub(super) const COMPONENT: CallSchema = CallSchema {
     name: "component",
-    meaning: "One component of a mixture: `NAME from [CORPORA] weight SHARE max_epochs N`.",
+    meaning: "One component of a mixture: `NAME from [CORPORA] weight PERCENTAGE max_epochs N`.",
     first: None,
     arguments: &[
         field(
@@ -547,21 +537,21 @@ pub(super) const COMPONENT: CallSchema = CallSchema {
                 },
                 Type::Call(RAMPS),
             ]),
-            "Share of the stage's tokens; the weights of a mixture sum to exactly 100%. Or, for all of its components, tokens: \
-             each has its share of their sum, to parts of a million.",
+            "Percentage of the tokens of the stage; the weights of a mixture sum to exactly 100%. Or, for all components, tokens: \
+             the weight is then the fraction of their sum, in parts per million.",
         )
         .may_be_unknown(),
         field(
             "max_epochs",
             positive("1000000"),
-            "How often its tokens may be seen at most.",
+            "Maximum number of epochs over its tokens.",
         )
-        .or_unset("as often as the weight asks for")
+        .or_unset("no limit")
         .may_be_unknown(),
     ],
 };
 
-/// Every table of calls.
+/// Every list of calls.
 pub(super) const ALL: &[&[CallSchema]] = &[
     NUMERICS,
     EXTRACTIONS,

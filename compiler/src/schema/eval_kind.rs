@@ -1,4 +1,4 @@
-//! The kinds of evals: what each measures, which fields it has, which metrics it reports.
+//! The kinds of evals: their fields and metrics.
 
 use std::fmt;
 
@@ -26,7 +26,7 @@ impl EvalKind {
         Self::PlugIn,
     ];
 
-    /// The word of the language.
+    /// The name in a spec.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Perplexity => "perplexity",
@@ -42,16 +42,16 @@ impl EvalKind {
     pub(super) const fn meaning(self) -> &'static str {
         match self {
             Self::Perplexity => "perplexity and bits per byte of each corpus",
-            Self::PassAtK => "fraction of programming problems solved by one of k completions, which are run",
-            Self::MultipleChoice => "fraction of questions whose right answer is the likeliest",
-            Self::Generation => "how closely generated answers match the expected ones",
-            Self::AttackSuccess => "fraction of attacks that a judge finds answered unsafely",
-            Self::Refusal => "fraction of prompts that are refused: over-refusal, where they are harmless",
-            Self::PlugIn => "a score that a program or model outside of Aurora defines",
+            Self::PassAtK => "fraction of programming problems that one of k completions solves when it is run",
+            Self::MultipleChoice => "fraction of questions whose correct answer is the most likely choice",
+            Self::Generation => "agreement of generated answers with expected answers",
+            Self::AttackSuccess => "fraction of attacks with a response that a judge finds unsafe",
+            Self::Refusal => "fraction of prompts that are refused; over-refusal if the prompts are harmless",
+            Self::PlugIn => "a score that an external program or model defines",
         }
     }
 
-    /// The kind that the language calls this.
+    /// The kind with a name.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
@@ -66,17 +66,17 @@ impl EvalKind {
         self != Self::Perplexity
     }
 
-    /// Whether a judge scores the answers; otherwise each is compared with the item's own right answer.
+    /// Whether a judge scores the answers. Otherwise each is compared with the correct answer of its item.
     pub fn is_judged(self) -> bool {
         matches!(self, Self::PassAtK | Self::AttackSuccess | Self::Refusal | Self::PlugIn)
     }
 
-    /// Whether the model writes its answer.
+    /// Whether the model generates an answer.
     pub fn generates(self) -> bool {
         self.is_judged() || self == Self::Generation
     }
 
-    /// The blocks that its `data` names.
+    /// The kind of block that its `data` refers to.
     pub fn data(self) -> BlockKind {
         match self {
             Self::Perplexity => BlockKind::Corpus,
@@ -84,7 +84,7 @@ impl EvalKind {
         }
     }
 
-    /// Whether such an eval has the field, and whether it must.
+    /// Whether an eval of this kind has a field, and whether it is required.
     pub fn has_field(self, name: &str) -> FieldUse {
         let (has, required) = match name {
             "split" | "window" => (self == Self::Perplexity, false),
@@ -167,7 +167,7 @@ impl fmt::Display for EvalKind {
     }
 }
 
-/// What a field is to an eval of some kind.
+/// How an eval of some kind uses a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FieldUse {
     NoEffect,
@@ -179,12 +179,12 @@ pub enum FieldUse {
 #[derive(Clone, Copy, Debug)]
 pub struct Metric {
     pub name: &'static str,
-    /// Is between 0 and 1, so that percentage points can be added to it.
+    /// Whether it is between 0 and 1, so that percentage points can be added to it.
     pub is_fraction: bool,
     pub better: Better,
 }
 
-/// Whether a higher or a lower value of a metric is better, by its name alone. Higher for one that only a `plug_in` has.
+/// Whether a higher or a lower value of a metric is better, by its name. Higher for a metric of a `plug_in`.
 pub fn better(metric: &str) -> Better {
     let mut all = EvalKind::ALL.into_iter().flat_map(EvalKind::metrics);
     all.find(|known| known.name == metric || known.name == "pass@" && metric.starts_with("pass@"))

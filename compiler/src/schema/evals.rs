@@ -1,4 +1,4 @@
-//! The fields of evals; which kinds have which of them is in `eval_kind`.
+//! The fields of evals. `eval_kind` lists the fields of each kind.
 
 use super::calls::{ATTACKS, JUDGES};
 use super::eval_kind::EvalKind;
@@ -8,30 +8,30 @@ use crate::spec::{BlockKind, Unit};
 
 pub(super) const EVAL: BlockSchema = BlockSchema {
     kind: BlockKind::Eval,
-    meaning: "A measurement of checkpoints.",
+    meaning: "An evaluation of checkpoints.",
     fields: &[
-        field("kind", Type::Word(EVAL_KINDS), "What is measured."),
+        field("kind", Type::Word(EVAL_KINDS), "The kind of evaluation."),
         field(
             "data",
             Type::List {
                 of: &Type::Reference(&[BlockKind::Corpus, BlockKind::Source]),
                 least: 1,
             },
-            "Corpora for `perplexity`, sources of problems or prompts for the other kinds.",
+            "Corpora for `perplexity`; sources of problems or prompts for other kinds.",
         ),
         field(
             "at",
             Type::List {
                 of: &Type::OneOf(&[
                     Type::Word(&[
-                        ("start", "before the stage's first step"),
-                        ("end", "after its last step"),
+                        ("start", "before the first step of the stage"),
+                        ("end", "after the last step of the stage"),
                     ]),
                     Type::Every(TOKENS_OR_STEPS),
                 ]),
                 least: 1,
             },
-            "Which checkpoints of a stage are measured.",
+            "The checkpoints of a stage to evaluate.",
         )
         .or("[start, end]"),
         field(
@@ -40,16 +40,16 @@ pub(super) const EVAL: BlockSchema = BlockSchema {
                 of: &Type::Reference(&[BlockKind::Stage]),
                 least: 1,
             },
-            "The stages measured.",
+            "The stages to evaluate.",
         )
         .or_derived("all stages"),
         field(
             "split",
             Type::Word(&[
-                ("held_out", "the documents kept out of training"),
+                ("held_out", "the held-out documents"),
                 ("all", "every document of a corpus that no stage trains on"),
             ]),
-            "Which documents of the corpora are read.",
+            "The documents of the corpora to read.",
         )
         .or_derived("`held_out`")
         .ignored("an error with any kind but `perplexity`"),
@@ -60,7 +60,7 @@ pub(super) const EVAL: BlockSchema = BlockSchema {
                 least: 1,
                 most: LONGEST_SEQUENCE,
             },
-            "Tokens of one window.",
+            "Tokens per window.",
         )
         .or_unset("the stage's `sequence`")
         .ignored("an error with any kind but `perplexity`"),
@@ -70,18 +70,18 @@ pub(super) const EVAL: BlockSchema = BlockSchema {
                 of: &whole(1, 10_000),
                 least: 1,
             },
-            "The k of each pass@k.",
+            "Each k of pass@k.",
         )
-        .or_unset("not a `pass_at_k`")
+        .or_unset("required for `pass_at_k`")
         .ignored("an error with any kind but `pass_at_k`"),
-        field("samples", whole(1, 100_000), "Completions drawn for each problem.")
-            .or_unset("not a `pass_at_k`")
+        field("samples", whole(1, 100_000), "Completions sampled per problem.")
+            .or_unset("required for `pass_at_k`")
             .ignored("an error with any kind but `pass_at_k`")
             .may_be_unknown(),
         field(
             "temperature",
             between("0", "10"),
-            "Sampling temperature; 0 takes the likeliest token.",
+            "Sampling temperature; 0 selects the most likely token.",
         )
         .or_unset("greedy")
         .ignored("an error with `perplexity` and `multiple_choice`")
@@ -89,12 +89,12 @@ pub(super) const EVAL: BlockSchema = BlockSchema {
         field(
             "top_p",
             positive("1"),
-            "Only the likeliest tokens up to this share are drawn from.",
+            "Sample only from the most likely tokens with this total probability.",
         )
         .or_unset("all tokens")
         .ignored("an error with `perplexity` and `multiple_choice`")
         .may_be_unknown(),
-        field("shots", whole(0, 1000), "Solved examples in front of each question.")
+        field("shots", whole(0, 1000), "Number of solved examples before each question.")
             .or_unset("none")
             .ignored("an error with any kind but `multiple_choice` and `generation`")
             .may_be_unknown(),
@@ -104,41 +104,41 @@ pub(super) const EVAL: BlockSchema = BlockSchema {
                 of: &Type::Text(TextKind::Pattern),
                 least: 1,
             },
-            "Patterns of the files with the items: the lines of `.jsonl` and `.txt` (whose lines are the member `prompt`), the rows \
-             of `.csv`, a `.gz` unpacked.",
+            "Patterns of the files with the items: the lines of `.jsonl` and `.txt` (where a line is the member `prompt`) and the \
+             rows of `.csv`, each also as `.gz`.",
         )
         .or_derived("`[\"**/*.jsonl\"]`; `[\"**/*.jsonl*\"]` for `pass_at_k`")
         .ignored("an error with `perplexity`"),
         field(
             "limit",
             whole(1, 1_000_000_000),
-            "So many items at most, chosen by the hash of what they say.",
+            "Maximum number of items, selected by the hash of their content.",
         )
         .or_unset("all items")
         .ignored("an error with `perplexity`"),
         field(
             "prompt",
             TEXT,
-            "What is asked: `{member}` stands for a member of the item, `{{` and `}}` for braces.",
+            "The prompt as a template: `{member}` is replaced by a member of the item, `{{` and `}}` by braces.",
         )
-        .or_derived("`\"{prompt}\"` where answers are judged or run")
+        .or_derived("`\"{prompt}\"` for kinds that judge or run answers")
         .ignored("an error with `perplexity`")
         .may_be_unknown(),
         field(
             "choices",
             Type::List { of: &TEXT, least: 1 },
-            "The answers to choose from, as templates; one that is `{member}` alone stands for all elements of a list.",
+            "The choices as templates; `{member}` alone expands to all elements of a list.",
         )
-        .or_unset("not a `multiple_choice`")
+        .or_unset("required for `multiple_choice`")
         .ignored("an error with any kind but `multiple_choice`")
         .may_be_unknown(),
         field(
             "answer",
             TEXT,
-            "The right answer, as a template: a choice's text, its number from 0, or its letter; for `generation` the text \
-             (or the list of texts) that is expected.",
+            "The correct answer as a template: the text of a choice, its number from 0, or its letter; for `generation` the \
+             expected text or list of texts.",
         )
-        .or_unset("not a task")
+        .or_unset("required for `multiple_choice` and `generation`")
         .ignored("an error with any kind but `multiple_choice` and `generation`")
         .may_be_unknown(),
         field(
@@ -149,15 +149,15 @@ pub(super) const EVAL: BlockSchema = BlockSchema {
             },
             "Patterns of the JSONL files with the solved examples.",
         )
-        .or_unset("examples are other items of the eval")
+        .or_unset("the examples are other items of the eval")
         .ignored("an error with any kind but `multiple_choice` and `generation`"),
-        field("separator", TEXT, "Stands between solved examples and the question.")
+        field("separator", TEXT, "Separates the solved examples and the question.")
             .or_derived("`\"\\n\\n\"`")
             .ignored("an error with any kind but `multiple_choice` and `generation`"),
-        field("delimiter", TEXT, "Stands between a prompt and its answer.")
+        field("delimiter", TEXT, "Separates a prompt and its answer.")
             .or_derived("`\" \"`")
             .ignored("an error with any kind but `multiple_choice` and `generation`"),
-        field("stop", Type::List { of: &TEXT, least: 1 }, "Texts at which a generated answer ends.")
+        field("stop", Type::List { of: &TEXT, least: 1 }, "Texts that end a generated answer.")
             .or_unset("only at the end of a document")
             .ignored("an error with `perplexity` and `multiple_choice`"),
         field(
@@ -167,17 +167,17 @@ pub(super) const EVAL: BlockSchema = BlockSchema {
                 least: 1,
                 most: LONGEST_SEQUENCE,
             },
-            "Tokens of a generated answer at most.",
+            "Maximum tokens of a generated answer.",
         )
         .or_derived("256 tokens")
         .ignored("an error with `perplexity` and `multiple_choice`"),
         field(
             "program",
             TEXT,
-            "The Python program that is run, as a template over the item's members and `{completion}`; it has passed if it \
-             comes to its end.",
+            "The Python program to run, as a template with the members of the item and `{completion}`; a completion passes if \
+             the program ends without an error.",
         )
-        .or_unset("not a `pass_at_k`")
+        .or_unset("required for `pass_at_k`")
         .ignored("an error with any kind but `pass_at_k`")
         .may_be_unknown(),
         field(
@@ -187,7 +187,7 @@ pub(super) const EVAL: BlockSchema = BlockSchema {
                 least: 1,
                 most: u64::MAX,
             },
-            "Time of the processor that a program may take; four times as much by the clock.",
+            "CPU-time limit of a program; the wall-clock limit is four times this.",
         )
         .or_derived("3 s")
         .ignored("an error with any kind but `pass_at_k`"),
@@ -198,14 +198,14 @@ pub(super) const EVAL: BlockSchema = BlockSchema {
                 least: 1 << 26,
                 most: u64::MAX,
             },
-            "Memory that a program may take.",
+            "Memory limit of a program.",
         )
         .or_derived("512 MiB")
         .ignored("an error with any kind but `pass_at_k`"),
         field(
             "unprotected",
             Type::Bool,
-            "Run programs also where the machine cannot shut them in.",
+            "Run programs even if the machine does not support the sandbox.",
         )
         .or_derived("`false`")
         .ignored("an error with any kind but `pass_at_k`"),
@@ -215,18 +215,18 @@ pub(super) const EVAL: BlockSchema = BlockSchema {
                 of: &Type::Call(ATTACKS),
                 least: 1,
             },
-            "The words in which each prompt is put; scores are told for each of them, and for any of them.",
+            "Templates that rewrite each prompt; scores are reported for each attack, and for the worst attack of each prompt.",
         )
-        .or_unset("each prompt is asked in its own words")
+        .or_unset("the prompts are not rewritten")
         .ignored("an error with any kind but `attack_success`"),
         field(
             "chat",
             TEXT,
-            "What stands around a prompt when the model is asked, as it was tuned to be; `{prompt}` stands for the prompt.",
+            "The chat template that the model was tuned with; `{prompt}` is replaced by the prompt.",
         )
-        .or_unset("the prompt alone is asked")
+        .or_unset("only the prompt")
         .ignored("an error with `perplexity` and `multiple_choice`"),
-        field("judge", Type::Call(JUDGES), "What looks at each response.")
+        field("judge", Type::Call(JUDGES), "The judge that scores each response.")
             .or_unset("not judged")
             .ignored("an error with any kind but `attack_success`, `refusal` and `plug_in`")
             .may_be_unknown(),
@@ -239,7 +239,7 @@ pub(super) const EVAL: BlockSchema = BlockSchema {
                     least: 1,
                 },
             ]),
-            "The members of an item by which scores are told apart.",
+            "The members of an item by which scores are reported separately.",
         )
         .or_unset("one score for all items")
         .ignored("an error with `perplexity`"),
@@ -249,15 +249,15 @@ pub(super) const EVAL: BlockSchema = BlockSchema {
                 ("higher", "a higher score is better"),
                 ("lower", "a lower score is better"),
             ]),
-            "Which way the score is read.",
+            "Whether a higher or a lower score is better.",
         )
-        .or_unset("not a `plug_in`")
+        .or_unset("required for `plug_in`")
         .ignored("an error with any kind but `plug_in`"),
     ],
     example: "eval heldout {\n  kind = perplexity\n  data = [en, fi]\n  at   = [start, every 500 steps, end]\n}",
 };
 
-/// The words of the field `kind`, made from [`EvalKind`].
+/// The words of the field `kind`, from [`EvalKind`].
 const EVAL_KINDS: &[(&str, &str)] = &{
     let mut words = [("", ""); EvalKind::ALL.len()];
     let mut index = 0;

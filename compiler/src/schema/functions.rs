@@ -1,4 +1,4 @@
-//! What a gate can make of metrics.
+//! The functions of gates.
 
 use crate::spec::Function;
 
@@ -7,29 +7,29 @@ use crate::spec::Function;
 pub struct FunctionSchema {
     pub function: Function,
     pub name: &'static str,
-    /// Its argument is one metric of a stage, read at several checkpoints; otherwise there are two arguments or more.
+    /// Whether its argument is one metric of a stage, at several checkpoints. Otherwise it has at least two arguments.
     pub of_checkpoints: bool,
     /// One sentence.
     pub meaning: &'static str,
     pub example: &'static str,
 }
 
-/// All of them, in the order of the reference.
+/// Every function, in the order of the language reference.
 pub const FUNCTIONS: [FunctionSchema; 5] = [
     FunctionSchema {
         function: Function::Trend,
         name: "trend",
         of_checkpoints: true,
-        meaning: "The change over a stage, from its first to its last measured checkpoint, along the straight line that fits \
-                  best (least squares) to the metric against tokens; needs three measured checkpoints.",
+        meaning: "The change of a metric over a stage, from the first to the last evaluated checkpoint, on the least-squares line of the \
+                  metric over tokens; needs three evaluated checkpoints.",
         example: "trend(cap.heldout.bits_per_byte.fi) < 0",
     },
     FunctionSchema {
         function: Function::Forgetting,
         name: "forgetting",
         of_checkpoints: true,
-        meaning: "What is lost at a stage's end since the best measured checkpoint before it, of this stage or of those it \
-                  builds on; above zero is worse, whichever way the metric is better.",
+        meaning: "The loss at the end of a stage against the best earlier checkpoint of this stage or the stages it starts from; positive \
+                  values are worse, whether higher or lower values of the metric are better.",
         example: "forgetting(cat.heldout.bits_per_byte.en) <= 0.02",
     },
     FunctionSchema {
@@ -43,19 +43,19 @@ pub const FUNCTIONS: [FunctionSchema; 5] = [
         function: Function::Worst,
         name: "worst",
         of_checkpoints: false,
-        meaning: "The worst of its arguments, all of which must be better in the same direction.",
+        meaning: "The worst of its arguments; higher must be better for all of them, or lower for all.",
         example: "worst(cat.questions.accuracy.fi, cat.questions.accuracy.hi) >= 0.4",
     },
     FunctionSchema {
         function: Function::Gap,
         name: "gap",
         of_checkpoints: false,
-        meaning: "The largest of its arguments less the smallest.",
+        meaning: "The largest of its arguments minus the smallest.",
         example: "gap(cat.redteam.attack_success_rate.en, cat.redteam.attack_success_rate.fi) <= 5 pp",
     },
 ];
 
-/// The table's line of a function.
+/// The schema of a function.
 pub fn function(function: Function) -> &'static FunctionSchema {
     let place = match function {
         Function::Trend => 0,
@@ -72,11 +72,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_function_is_found_in_its_line() {
+    fn every_function_has_its_schema() {
         assert!(
             FUNCTIONS
                 .iter()
-                .all(|table| function(table.function).name == table.name)
+                .all(|schema| function(schema.function).name == schema.name)
         );
     }
 }

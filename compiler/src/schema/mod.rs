@@ -1,8 +1,8 @@
-//! The tables of the language: every block, field, call, word and unit, with its meaning, default and range.
+//! The schema of the language: every block, field, call, word and unit, with its meaning, default and range.
 //!
-//! In: nothing. Out: constant tables, which the checker, the defaults, did-you-mean, `aurora show` and the language
-//! reference all read, so that what is checked is what is documented.
-//! Not here: rules that look at more than one value (`check::rules`).
+//! Constant tables. The checker, the defaults, suggestions, `aurora show`, editors and the language reference all read
+//! them, so that what is checked is what is documented.
+//! Not here: rules about more than one value (`check::rules`).
 
 mod blocks;
 mod calls;
@@ -29,7 +29,7 @@ pub struct BlockSchema {
     /// One sentence.
     pub meaning: &'static str,
     pub fields: &'static [FieldSchema],
-    /// A block that is written right, for the reference.
+    /// A valid block, for the reference.
     pub example: &'static str,
 }
 
@@ -41,32 +41,32 @@ pub struct FieldSchema {
     pub default: Default,
     /// One sentence.
     pub meaning: &'static str,
-    /// When the field has no effect, if ever.
+    /// What a value without an effect is, such as "an error with `load`". `None` if the field always has an effect.
     pub ignored: Option<&'static str>,
     pub role: Role,
-    /// Whether `unknown` may stand for a value that nobody has published.
+    /// Whether the value may be `unknown`, that is, not published.
     pub unknown: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Default {
     Required,
-    /// Not set, which means this.
+    /// Not set. The text says what that means.
     Unset(&'static str),
-    /// A value as it would be written.
+    /// A value, as it is written in a spec.
     Value(&'static str),
-    /// Worked out from other fields, in these words.
+    /// Computed from other fields. The text describes the rule.
     Derived(&'static str),
 }
 
-/// What a field can do to a run.
+/// How a field can affect a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Can change a result: part of the keys.
+    /// It can change a result, and is part of keys.
     Semantic,
-    /// Where and when things run; never part of a key.
+    /// Where a run is executed. Never part of a key.
     Placement,
-    /// Only told.
+    /// Documentation. Never part of a key.
     Description,
 }
 
@@ -83,7 +83,7 @@ pub enum Type {
     Decimal {
         range: Range,
     },
-    /// A percentage; the bounds count hundredths.
+    /// A percentage. The bounds are percentages.
     Percent {
         range: Range,
     },
@@ -106,9 +106,9 @@ pub enum Type {
         least: usize,
     },
     Call(&'static [CallSchema]),
-    /// The first of these that looks like what is written.
+    /// The first of these types that the value looks like.
     OneOf(&'static [Type]),
-    /// The word `none`: deliberately not set.
+    /// The word `none`: not set, on purpose.
     Nothing,
 }
 
@@ -126,7 +126,7 @@ pub struct Range {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TextKind {
     Plain,
-    /// Where a source comes from: `pkg:…`, `file:…`, `hf:…`.
+    /// The location of a source: `pkg:…`, `file:…`, `hf:…`.
     Source,
     /// A glob pattern over the paths inside a source.
     Pattern,
@@ -140,7 +140,7 @@ pub struct CallSchema {
     pub name: &'static str,
     /// One sentence.
     pub meaning: &'static str,
-    /// The argument that is written first and without its name, if the call has one.
+    /// The argument that is written first, without its name.
     pub first: Option<&'static FieldSchema>,
     pub arguments: &'static [FieldSchema],
 }
@@ -158,15 +158,15 @@ impl CallSchema {
     }
 }
 
-/// The table of a kind of block.
+/// The schema of a kind of block.
 pub fn block(kind: BlockKind) -> &'static BlockSchema {
     BLOCKS
         .iter()
         .find(|block| block.kind == kind)
-        .expect("every kind has a table")
+        .expect("every kind has a schema")
 }
 
-/// The kind that a keyword names.
+/// The kind of block with a keyword.
 pub fn kind(keyword: &str) -> Option<BlockKind> {
     BLOCKS
         .iter()
@@ -174,7 +174,7 @@ pub fn kind(keyword: &str) -> Option<BlockKind> {
         .find(|kind| kind.to_string() == keyword)
 }
 
-/// What a path below a block means: a field, an argument of its call, or a setting of a mixture's line.
+/// The schema of a path inside a block: a field, an argument of its call, or a setting of a component.
 pub fn at_path(kind: BlockKind, path: &[&str]) -> Option<&'static FieldSchema> {
     match (kind, path) {
         (BlockKind::Mixture, [_, setting]) => component().all().find(|field| field.name == *setting),
@@ -187,7 +187,7 @@ pub fn at_path(kind: BlockKind, path: &[&str]) -> Option<&'static FieldSchema> {
     }
 }
 
-/// The calls that a value of a type may be.
+/// The calls that are values of a type.
 pub fn calls_of(kind: &'static Type) -> Vec<&'static CallSchema> {
     match kind {
         Type::Call(calls) => calls.iter().collect(),
@@ -196,7 +196,7 @@ pub fn calls_of(kind: &'static Type) -> Vec<&'static CallSchema> {
     }
 }
 
-/// Words that start a block on the top level: the kinds, `profile` and `sweep`.
+/// The keywords of top-level blocks: the kinds, `profile` and `sweep`.
 pub fn keywords() -> Vec<String> {
     BLOCKS
         .iter()
@@ -205,7 +205,7 @@ pub fn keywords() -> Vec<String> {
         .collect()
 }
 
-/// Any number of a type, for messages: "a whole number", "tokens", "one of `a`, `b`".
+/// Describes a type in messages: "a whole number", "a number of tokens", "`a` or `b`".
 pub fn describe(kind: &Type) -> String {
     match kind {
         Type::Bool => "`true` or `false`".to_owned(),
@@ -218,7 +218,7 @@ pub fn describe(kind: &Type) -> String {
         Type::Text(TextKind::Plain) => "a text in double quotes".to_owned(),
         Type::Word(words) => list_or(&words.iter().map(|(word, _)| format!("`{word}`")).collect::<Vec<_>>()),
         Type::Quantity { units, .. } => format!("a number of {}", unit_names(units)),
-        Type::Every(units) => format!("`every` so many {}", unit_names(units)),
+        Type::Every(units) => format!("an interval in {}, such as `every 10 {}`", unit_names(units), units[0]),
         Type::Reference(kinds) => format!("the name of {}", kind_names(kinds)),
         Type::List { of, .. } => format!("a list, each element {}", describe(of)),
         Type::Call(calls) => list_or(
@@ -350,7 +350,7 @@ const fn power_of_two(most: i64) -> Type {
     }
 }
 
-/// The call of this name; names of calls are unique in the whole language.
+/// The call of a name. Names of calls are unique in the language.
 pub fn call(name: &str) -> Option<&'static CallSchema> {
     calls::ALL
         .iter()

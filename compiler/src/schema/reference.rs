@@ -1,4 +1,4 @@
-//! The language reference as Markdown, made from the tables.
+//! The language reference as Markdown, generated from the schema.
 
 use std::fmt::Write as _;
 
@@ -10,21 +10,21 @@ use crate::spec::{Better, BlockKind};
 const HEAD: &str = "\
 # Language reference
 
-This page is made from the tables that the checker itself reads (`aurora-compiler`, `schema`).
+This page is generated from the schema that the checker uses (`compiler/src/schema`).
 
 A file is a list of blocks, `KIND NAME { … }`, in any order; each block is a list of fields, `name = value`, in any order.
-`//` starts a comment, `///` documentation of what follows. Every value may carry one mark of evidence,
-`@published(\"where\")`, `@inferred(\"how\")` or `@assumed(\"why\")`; a field that says so may be `unknown`. Evidence, comments
-and order never change a result.
+`//` starts a comment, `///` the documentation of the next block. Every value may have one mark of evidence,
+`@published(\"where\")`, `@inferred(\"how\")` or `@assumed(\"why\")`. Some fields may be `unknown`. Evidence, comments and the
+order of blocks and fields never change a result.
 
-**Numbers** are exact decimals: `48`, `1e-4`, `49_152`, and with `K`, `M`, `B`, `T` for thousands, millions, … right behind the
-digits: `377B tokens`. **Shares** are percentages: `12.5%`. **Texts** stand in double quotes, with the escapes `\\\"`, `\\\\`, `\\n`
-and `\\t`. **Intervals** are `every 10B tokens`. **Lists** are `[a, b]`.
+**Numbers** are exact decimals: `48`, `1e-4`, `49_152`. The suffixes `K`, `M`, `B`, `T` (thousands, millions, …) follow the digits
+without a space: `377B tokens`. **Fractions** are percentages: `12.5%`. **Texts** are written in double quotes, with the escapes
+`\\\"`, `\\\\`, `\\n` and `\\t`. **Intervals** are `every 10B tokens`. **Lists** are `[a, b]`.
 
-Between the blocks stand lines: `import \"lib/corpora.aur\" { finnish, hindi }` takes blocks and names of another file,
-`let length = 2048 tokens` gives a value a name, `param peak = 1e-4 in 1e-5 .. 1e-3` one that may be set, and
-`extends \"base.aur\" { stage.cap.budget = 1M tokens }` takes over another experiment with changes. A `profile` and a `sweep`
-are blocks of changes. [Composition](composition.md) tells how they work together.
+Between the blocks, a file has statements: `import \"lib/corpora.aur\" { finnish, hindi }` imports blocks and names of another
+file, `let length = 2048 tokens` gives a name to a value, `param peak = 1e-4 in 1e-5 .. 1e-3` gives a name to a value that can be
+set, and `extends \"base.aur\" { stage.cap.budget = 1M tokens }` inherits another experiment and changes it. A `profile` and a
+`sweep` are blocks of changes. [Composition](composition.md) describes how they work together.
 ";
 
 /// Returns the reference.
@@ -71,8 +71,8 @@ pub fn reference() -> String {
 const PROFILE: &str = "
 ## `profile`
 
-A named set of values to lay over the file, chosen with `--profile NAME`. It changes fields (`stage.cap.budget = 1M tokens`),
-arguments of calls (`stage.cap.learning_rate.peak = 1e-3`), components of mixtures (`mixture.cap.fi.weight = 20%`), or holds
+A named set of changes to the file, selected with `--profile NAME`. It changes fields (`stage.cap.budget = 1M tokens`),
+arguments of calls (`stage.cap.learning_rate.peak = 1e-3`) and components of mixtures (`mixture.cap.fi.weight = 20%`), or contains
 blocks with some of their fields. The blocks must exist; gates cannot be changed.
 
 ```aur
@@ -94,7 +94,7 @@ fn units(out: &mut String) {
             unit.factor
         );
     }
-    out.push_str("\n`pp` (percentage points) stands in gates only.\n");
+    out.push_str("\n`pp` (percentage points) is only used in gates.\n");
 }
 
 fn fields<'a>(out: &mut String, all: impl Iterator<Item = &'a FieldSchema>) {
@@ -102,7 +102,7 @@ fn fields<'a>(out: &mut String, all: impl Iterator<Item = &'a FieldSchema>) {
     for field in all {
         let mut meaning = field.meaning.to_owned();
         if let Some(when) = field.ignored {
-            let _ = write!(meaning, " Would do nothing, and is {when}.");
+            let _ = write!(meaning, " It would have no effect and is {when}.");
         }
         if field.unknown {
             meaning.push_str(" May be `unknown`.");
@@ -110,7 +110,7 @@ fn fields<'a>(out: &mut String, all: impl Iterator<Item = &'a FieldSchema>) {
         match field.role {
             Role::Semantic => {}
             Role::Placement => meaning.push_str(" *Placement.*"),
-            Role::Description => meaning.push_str(" *Only told, never part of a key.*"),
+            Role::Description => meaning.push_str(" *Only documentation, never part of a key.*"),
         }
         let default = match field.default {
             Default::Required => "required".to_owned(),
@@ -123,7 +123,7 @@ fn fields<'a>(out: &mut String, all: impl Iterator<Item = &'a FieldSchema>) {
             field.name,
             type_text(&field.kind)
         );
-        // A bar inside of a cell ends it.
+        // A bar ends a table cell.
         let _ = writeln!(out, "{}", row.replace("<|", "<\\|").replace("|>", "\\|>"));
     }
 }
@@ -150,7 +150,7 @@ fn collect_words(kind: &Type, tables: &mut Vec<&'static [(&'static str, &'static
 
 fn uses(kind: &Type, table: &'static [CallSchema]) -> bool {
     match kind {
-        // By their names: a constant may stand in memory more than once.
+        // Compared by name: a constant may have several addresses.
         Type::Call(calls) => calls
             .iter()
             .map(|call| call.name)
@@ -164,7 +164,7 @@ fn uses(kind: &Type, table: &'static [CallSchema]) -> bool {
 fn call(out: &mut String, call: &CallSchema) {
     let _ = write!(out, "\n#### `{}`\n\n{}", call.name, call.meaning);
     if let Some(first) = call.first {
-        let _ = write!(out, " `{}` comes first and without its name.", first.name);
+        let _ = write!(out, " `{}` is written first, without its name.", first.name);
     }
     out.push('\n');
     if call.all().next().is_some() {
@@ -192,7 +192,7 @@ fn metrics(out: &mut String) {
             "no"
         };
         let better = match metrics.first().map(|metric| metric.better) {
-            _ if kind == EvalKind::PlugIn => "as `better` says",
+            _ if kind == EvalKind::PlugIn => "the field `better`",
             Some(Better::Lower) => "lower",
             _ => "higher",
         };

@@ -1,19 +1,19 @@
-//! Units as they are written, and what they count.
+//! Units: how they are written, and what they count.
 
 use std::fmt;
 
 use crate::spec::Unit;
 
-/// A unit as it stands behind a number.
+/// A unit as it is written after a number.
 #[derive(Clone, Copy, Debug)]
 pub struct WrittenUnit {
     pub text: &'static str,
     pub unit: Unit,
-    /// How many of the base unit it is.
+    /// The number of base units.
     pub factor: u64,
 }
 
-/// Every unit of the language; `pp` (percentage points) stands in gates only and is not a count.
+/// Every unit of the language except `pp` (percentage points), which is only used in gates and is not a count.
 pub const UNITS: &[WrittenUnit] = &[
     unit("tokens", Unit::Tokens, 1),
     unit("sequences", Unit::Sequences, 1),

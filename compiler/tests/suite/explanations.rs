@@ -23,7 +23,7 @@ const WITHOUT_EXAMPLE: [Code; 10] = [
 /// has a line `// …`, the fields that it does not write stay.
 fn complete(example: &str) -> String {
     let base = crate::read("specs/tiny.aur");
-    let (old, new) = (parse(&base).file.items, parse(example).file.items);
+    let (old, new) = (parse(&base, None).file.items, parse(example, None).file.items);
     let same = |a: &Block, b: &Block| a.keyword.text == b.keyword.text && a.name.text == b.name.text;
     let mut completed = example.to_owned();
     for item in new.iter().rev() {

@@ -4,7 +4,7 @@ use aurora_compiler::check::check;
 use aurora_compiler::compose::Choice;
 use aurora_lang::ast::{Body, Entry};
 use aurora_lang::diagnostics::{Diagnostic, render_text, to_json};
-use aurora_lang::parse::{MOST_BYTES, MOST_FAULTS, parse};
+use aurora_lang::parse::{MOST_BYTES, MOST_ERRORS, parse};
 use proptest::prelude::*;
 
 /// Words, numbers, texts, signs and white space of a file.
@@ -249,8 +249,8 @@ fn too_large_a_file_is_refused_unread() {
 
 #[test]
 fn syntax_faults_are_counted_up_to_a_bound() {
-    let parsed = parse(&"stage s { x }\n".repeat(1000));
-    assert_eq!(parsed.errors.len(), MOST_FAULTS);
+    let parsed = parse(&"stage s { x }\n".repeat(1000), None);
+    assert_eq!(parsed.errors.len(), MOST_ERRORS);
 }
 
 /// Every word that is one edit away from `name`: a letter left out, doubled, swapped with the next, or another one.
@@ -286,7 +286,7 @@ fn a_misspelt_key_is_named_by_the_suggestion() {
     let (mut tried, mut named, mut not) = (0, 0, Vec::new());
     for path in ["specs/tiny.aur", "specs/sc2-ablation.aur", "specs/smollm2-nordic.aur"] {
         let text = crate::read(path);
-        for block in &parse(&text).file.items {
+        for block in &parse(&text, None).file.items {
             let Body::Entries(entries) = &block.body else { continue };
             for entry in entries {
                 // A name of a mixture's component is free.

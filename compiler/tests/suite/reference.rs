@@ -57,7 +57,7 @@ fn every_field_says_what_it_means() {
 #[test]
 fn block_examples_parse_in_canonical_layout() {
     for block in BLOCKS {
-        let parsed = parse(block.example);
+        let parsed = parse(block.example, None);
         assert!(parsed.errors.is_empty(), "{}: {:?}", block.kind, parsed.errors);
         let formatted = aurora_lang::format(block.example).expect("it parses");
         assert_eq!(formatted.trim_end(), block.example, "{}", block.kind);

@@ -326,7 +326,7 @@ fn batches_may_be_written_in_tokens() {
 #[test]
 fn order_comments_and_defaults_change_no_value() {
     let text = crate::read("specs/tiny.aur");
-    let parsed = aurora_lang::parse(&text);
+    let parsed = aurora_lang::parse(&text, None);
     let mut reversed = String::from("// the blocks in reverse order\n");
     for item in parsed.file.items.iter().rev() {
         reversed.push_str(
@@ -352,7 +352,7 @@ fn every_default_may_be_spelled_out() {
         let plain = spec(path, None);
         let mut spelled = text.clone();
         // From the end, so that places before stay what they were.
-        let mut items = aurora_lang::parse(&text).file.items;
+        let mut items = aurora_lang::parse(&text, None).file.items;
         items.reverse();
         let mut count = 0;
         for item in items {

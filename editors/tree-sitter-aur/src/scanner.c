@@ -1,5 +1,5 @@
-// Finds units: a word behind a number, on its line, behind which nothing makes it the name of the next field. The same rule
-// as `unit` of lang/src/parse/grammar.pest.
+// Finds units: a word after a number, on the same line, that does not start the next field. The same rule as `unit` in
+// lang/src/parse/grammar.pest.
 
 #include <stdbool.h>
 #include <string.h>

@@ -1,4 +1,4 @@
-// Starts `aurora lsp` and lets VS Code's client talk to it; everything the editor knows comes from there.
+// Starts `aurora lsp` and connects it to the language client of VS Code.
 
 import { commands, window, workspace, type ExtensionContext } from "vscode";
 import { LanguageClient, type LanguageClientOptions, type ServerOptions } from "vscode-languageclient/node";

@@ -1,4 +1,4 @@
-// The grammar with VS Code's own tokenizer: scopes of a small text, and every spec of the repository.
+// The grammar in the tokenizer of VS Code: scopes of a small text, and every spec of the repository.
 
 import assert from "node:assert/strict";
 import { existsSync, readFileSync, readdirSync } from "node:fs";
@@ -45,7 +45,7 @@ function tokens(text) {
 
 function scope(text, piece) {
   const token = tokens(text).find(([word]) => word === piece);
-  assert.ok(token, `${piece} is no token of ${text}`);
+  assert.ok(token, `${piece} is not a token of ${text}`);
   return token[1];
 }
 

@@ -1,4 +1,4 @@
-//! The table of codes: what each means, with an example of wrong and right, for `aurora explain` and the book.
+//! Diagnostic codes, and what each means: for `aurora explain` and the book.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 
 use super::Severity;
 
-/// A stable code such as `E0203`; the constants of this type are all there are.
+/// A stable code such as `E0203`. Its constants are all codes that exist.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Code(&'static str);
 
@@ -14,13 +14,13 @@ pub struct Code(&'static str);
 #[derive(Clone, Copy, Debug)]
 pub struct Explanation {
     pub code: Code,
-    /// A few words, such as "unknown field".
+    /// Such as "unknown field".
     pub title: &'static str,
     /// Paragraphs of Markdown.
     pub text: &'static str,
-    /// Shows the fault. A line `// …` stands for what a whole spec has besides.
+    /// A spec with the error. A line `// …` represents the rest of the spec.
     pub wrong: &'static str,
-    /// The same without the fault.
+    /// The same spec without the error.
     pub right: &'static str,
 }
 
@@ -34,7 +34,7 @@ impl Code {
         self.0
     }
 
-    /// `E…` is an error, `W…` a warning.
+    /// An error for `E…`, a warning for `W…`.
     pub fn severity(self) -> Severity {
         if self.0.starts_with('W') {
             Severity::Warning
@@ -62,19 +62,13 @@ impl Serialize for Code {
     }
 }
 
-/// The explanation of a code, written in any case.
-pub fn explain(code: &str) -> Option<&'static Explanation> {
-    let code = code.trim().to_ascii_uppercase();
-    super::TABLE.iter().find(|entry| entry.code.0 == code)
-}
-
 macro_rules! codes {
     ($($constant:ident = $code:literal, $title:literal, $text:literal, wrong $wrong:literal, right $right:literal;)*) => {
         impl $crate::diagnostics::Code {
             $(#[doc = concat!($code, ": ", $title)] pub const $constant: $crate::diagnostics::Code = $crate::diagnostics::Code::of($code);)*
         }
 
-        /// Every code, sorted.
+        /// Every code with its explanation, sorted by code.
         pub const TABLE: &[$crate::diagnostics::codes::Explanation] = &[
             $($crate::diagnostics::codes::Explanation { code: $crate::diagnostics::Code::$constant, title: $title, text: $text, wrong: $wrong, right: $right },)*
         ];

@@ -1,17 +1,10 @@
-//! Diagnostics as JSON: every place also as line and column.
+//! Diagnostics as JSON. Every place has bytes, lines and columns.
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Applicability, Diagnostic, Severity, Source};
+use super::{Applicability, Diagnostic, Position, Severity, Source};
 use crate::ast::Span;
-
-/// Line and column, both from 1; columns count characters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
-pub struct Position {
-    pub line: u32,
-    pub column: u32,
-}
 
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct DiagnosticJson {
@@ -19,7 +12,7 @@ pub struct DiagnosticJson {
     pub severity: Severity,
     pub message: String,
     pub file: String,
-    /// The first one is where the fault is.
+    /// The first one is at the error.
     pub labels: Vec<LabelJson>,
     pub notes: Vec<String>,
     pub helps: Vec<HelpJson>,
@@ -28,10 +21,10 @@ pub struct DiagnosticJson {
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct LabelJson {
     pub text: String,
-    /// The file, if it is not that of the fault.
+    /// The file, if it is not that of the error.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
-    /// Bytes of the file.
+    /// A range of bytes of the file.
     pub span: Span,
     pub start: Position,
     pub end: Position,
@@ -46,20 +39,20 @@ pub struct HelpJson {
 
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct EditJson {
-    /// The file, if it is not that of the fault.
+    /// The file, if it is not that of the error.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
     pub span: Span,
     pub start: Position,
     pub end: Position,
     pub replacement: String,
-    /// Whether `--fix` makes it, or `--unsafe-fixes` only.
+    /// Whether `--fix` applies it, or only `--unsafe-fixes`.
     pub applicability: Applicability,
 }
 
-/// The diagnostics as plain data, all of them, in the order given.
+/// Converts diagnostics to JSON, all of them and in the given order.
 pub fn to_json(diagnostics: &[Diagnostic], source: Source<'_>) -> Vec<DiagnosticJson> {
-    // One label after another, so that the first labels, which are sorted, are found in one pass.
+    // The first labels are sorted, so that their positions are found in one pass.
     let mut first = source.positions();
     let mut others = source.positions();
     diagnostics

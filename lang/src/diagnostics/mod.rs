@@ -1,8 +1,8 @@
-//! Faults of a spec or a lock as plain data, and their picture.
+//! Errors and warnings of a spec or a lock, as plain data and rendered.
 //!
-//! In: what parser, checker and lock reader found. Out: text as rustc draws it ([`render_text`]) or JSON ([`to_json`]).
-//! Every code has a title, an explanation and an example of wrong and right in one table ([`codes`]).
-//! Not here: finding faults.
+//! In: the diagnostics of the parser, the checker and the lock reader. Out: text in the style of rustc ([`render_text`]), or
+//! JSON ([`to_json`]). One table ([`TABLE`]) has a title, an explanation and examples for every code.
+//! Not here: finding errors.
 
 pub mod codes;
 mod json;
@@ -10,11 +10,11 @@ mod render;
 mod source;
 mod table;
 
-pub use codes::{Code, Explanation, explain};
-pub use json::{DiagnosticJson, EditJson, HelpJson, LabelJson, Position, to_json};
+pub use codes::{Code, Explanation};
+pub use json::{DiagnosticJson, EditJson, HelpJson, LabelJson, to_json};
 pub use render::{MOST_SHOWN, render_text};
-pub use source::{Positions, Source, SourceFile, Sources};
-pub use table::TABLE;
+pub use source::{Position, Positions, Source, SourceFile, Sources};
+pub use table::{TABLE, explain};
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -28,18 +28,18 @@ pub enum Severity {
     Warning,
 }
 
-/// One fault: one cause, its place, and what can be done.
+/// One error or warning: one cause, its place, and how to fix it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Diagnostic {
     pub code: Code,
     pub severity: Severity,
-    /// One sentence in lower case without a final period; names in backticks.
+    /// One lower-case sentence without a final period. Names are in backticks.
     pub message: String,
-    /// The first one says where the fault is; the others are related places. None if the fault has no place.
+    /// The first label is at the error, the others at related places. Empty if the error has no place.
     pub labels: Vec<Label>,
     /// Rules and arithmetic.
     pub notes: Vec<String>,
-    /// Things to do.
+    /// How to fix it.
     pub helps: Vec<Help>,
 }
 
@@ -52,11 +52,11 @@ pub struct Label {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Help {
     pub text: String,
-    /// The same as an edit of the text, where there is one.
+    /// The edit that the text describes, if there is one.
     pub edit: Option<Edit>,
 }
 
-/// Replaces the text at `span`.
+/// A replacement of the text at `span`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Edit {
     pub span: Span,
@@ -64,18 +64,18 @@ pub struct Edit {
     pub applicability: Applicability,
 }
 
-/// Whether an edit may be made without asking.
+/// Whether an edit may be applied without review.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Applicability {
-    /// It says what was meant: there is nothing else that it could have been.
+    /// The edit is unambiguous.
     Safe,
-    /// It may say something else than was meant.
+    /// The edit may change the intended meaning.
     Unsafe,
 }
 
 impl Diagnostic {
-    /// A diagnostic of the code's own severity.
+    /// A diagnostic with the severity of its code.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         Self {
             code,
@@ -87,7 +87,7 @@ impl Diagnostic {
         }
     }
 
-    /// Adds a place; the first one added is where the fault is.
+    /// Adds a label. The first one is at the error.
     #[must_use]
     pub fn label(mut self, span: Span, text: impl Into<String>) -> Self {
         self.labels.push(Label {
@@ -112,7 +112,7 @@ impl Diagnostic {
         self
     }
 
-    /// A help that is also an edit: `replacement` in place of what stands at `span`.
+    /// Adds a help with an edit that puts `replacement` at `span`.
     #[must_use]
     pub fn help_edit(
         mut self,
@@ -132,13 +132,13 @@ impl Diagnostic {
         self
     }
 
-    /// Where the fault is, if it has a place.
+    /// The place of the error, if it has one.
     pub fn place(&self) -> Option<Span> {
         self.labels.first().map(|label| label.span)
     }
 }
 
-/// Orders diagnostics by place (those without a place last), then by code; repeats of one fault are dropped.
+/// Sorts diagnostics by place (those without a place last), then by code, and removes duplicates.
 pub fn sort(diagnostics: &mut Vec<Diagnostic>) {
     let order = |diagnostic: &Diagnostic| {
         let place = diagnostic.place();

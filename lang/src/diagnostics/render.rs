@@ -1,6 +1,6 @@
-//! Draws diagnostics with annotate-snippets; the only place that knows it.
+//! Renders diagnostics with annotate-snippets. Only this module depends on that crate.
 //!
-//! The width is fixed and the plain form has no colour, so that the same faults are the same bytes everywhere.
+//! The width is fixed and plain output has no colour, so that equal diagnostics give equal bytes on every machine.
 
 use std::ops::Range;
 
@@ -9,10 +9,10 @@ use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet}
 use super::{Diagnostic, Severity, Source};
 use crate::ast::Span;
 
-/// Diagnostics drawn in full; a last line counts the others.
+/// Diagnostics that are rendered; a last line counts the others.
 pub const MOST_SHOWN: usize = 20;
 
-/// Draws the first [`MOST_SHOWN`] diagnostics as rustc does, each followed by an empty line.
+/// Renders the first [`MOST_SHOWN`] diagnostics in the style of rustc, each followed by an empty line.
 pub fn render_text(diagnostics: &[Diagnostic], source: Source<'_>, coloured: bool) -> String {
     let renderer = if coloured {
         Renderer::styled()
@@ -23,7 +23,7 @@ pub fn render_text(diagnostics: &[Diagnostic], source: Source<'_>, coloured: boo
     let mut out = String::new();
     for diagnostic in diagnostics.iter().take(MOST_SHOWN) {
         let drawn = renderer.render(&[group(diagnostic, source)]);
-        // The renderer pads some empty lines with blanks.
+        // The renderer pads some empty lines with spaces.
         for line in drawn.lines() {
             out.push_str(line.trim_end());
             out.push('\n');
@@ -46,7 +46,7 @@ fn group<'a>(diagnostic: &'a Diagnostic, source: Source<'a>) -> Group<'a> {
     if diagnostic.labels.is_empty() {
         group = group.element(Origin::path(source.name));
     } else {
-        // The file of the fault first, then the files of the other places.
+        // The file of the error first, then the files of the other labels.
         let mut files: Vec<usize> = Vec::new();
         for label in &diagnostic.labels {
             let (file, _, _) = source.file(label.span.start);
@@ -88,7 +88,7 @@ fn group<'a>(diagnostic: &'a Diagnostic, source: Source<'a>) -> Group<'a> {
     group
 }
 
-/// The span within the text, on character boundaries.
+/// The span, limited to the text and to character boundaries.
 fn drawable(span: Span, text: &str) -> Range<usize> {
     let boundary = |mut at: usize| {
         at = at.min(text.len());

@@ -1,19 +1,28 @@
-//! Texts and the names they go by in messages.
+//! Texts and their names in messages.
 //!
-//! Several files of one spec stand behind each other in one text, so that a place is one number whatever file it is in;
-//! only here is it known where each file starts.
+//! The files of a spec are concatenated to one text, so that a byte of any file is one number. Only this module knows
+//! where each file starts.
 
-use super::Position;
+use schemars::JsonSchema;
+use serde::Serialize;
+
 use crate::ast::Span;
 
-/// A file's name, and where it starts in the common text.
+/// Line and column, both from 1. Columns count characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
+pub struct Position {
+    pub line: u32,
+    pub column: u32,
+}
+
+/// The name of a file, and where it starts in the concatenated text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceFile {
     pub name: String,
     pub start: usize,
 }
 
-/// Files behind each other in one text, an empty line between two.
+/// Files concatenated to one text, with a line break between two.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sources {
     files: Vec<SourceFile>,
@@ -21,7 +30,7 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// Adds a file; returns where it starts.
+    /// Adds a file, and returns where it starts.
     pub fn add(&mut self, name: impl Into<String>, text: &str) -> usize {
         if !self.files.is_empty() {
             self.text.push('\n');
@@ -52,12 +61,12 @@ impl Sources {
     }
 }
 
-/// A text and the name it goes by in messages; the first of several files, if there are several.
+/// A text and its name in messages: of several files, the name of the first.
 #[derive(Clone, Copy, Debug)]
 pub struct Source<'a> {
     pub name: &'a str,
     pub text: &'a str,
-    /// None if the text is one file.
+    /// Empty if the text is one file.
     files: &'a [SourceFile],
 }
 
@@ -67,18 +76,18 @@ impl<'a> Source<'a> {
         Self { name, text, files: &[] }
     }
 
-    /// The file that holds a byte: its number, its name, and its range of the text.
+    /// The file that contains a byte: its index, its name, and its range of the text.
     pub fn file(&self, byte: usize) -> (usize, &'a str, Span) {
         let index = self.files.partition_point(|file| file.start <= byte).saturating_sub(1);
         let Some(file) = self.files.get(index) else {
             return (0, self.name, Span::new(0, self.text.len()));
         };
-        // The line break between two files belongs to neither.
+        // The line break between two files is part of neither.
         let end = self.files.get(index + 1).map_or(self.text.len(), |next| next.start - 1);
         (index, &file.name, Span::new(file.start, end))
     }
 
-    /// Lines and columns of bytes, each in its file.
+    /// Converts bytes to lines and columns of their files.
     pub fn positions(&self) -> Positions<'a> {
         let (_, _, file) = self.file(0);
         Positions {
@@ -90,18 +99,18 @@ impl<'a> Source<'a> {
     }
 }
 
-/// Finds lines and columns; fast where one byte asked for lies a little behind the one before.
+/// Converts bytes to lines and columns. Fast if each byte is shortly after the one before.
 #[derive(Clone, Debug)]
 pub struct Positions<'a> {
     source: Source<'a>,
-    /// The range of the file that holds `byte`.
+    /// The range of the file that contains `byte`.
     file: Span,
     byte: usize,
     at: Position,
 }
 
 impl Positions<'_> {
-    /// Line and column of a byte in its file, both from 1; columns count characters.
+    /// The line and column of a byte in its file.
     pub fn of(&mut self, byte: usize) -> Position {
         let text = self.source.text;
         let mut byte = byte.min(text.len());
@@ -134,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_are_those_of_their_file() {
+    fn positions_are_those_of_the_file() {
         let mut sources = Sources::default();
         let first = sources.add("a.aur", "ab\ncd");
         let second = sources.add("b.aur", "é\nfgh");

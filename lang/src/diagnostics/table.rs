@@ -1,12 +1,18 @@
-//! Every code with its explanation and example, in the order of the codes.
+//! Every diagnostic code with its explanation and example, sorted by code.
 
-use super::codes::codes;
+use super::codes::{Explanation, codes};
+
+/// The explanation of a code, in upper or lower case.
+pub fn explain(code: &str) -> Option<&'static Explanation> {
+    let code = code.trim().to_ascii_uppercase();
+    TABLE.iter().find(|entry| entry.code.as_str() == code)
+}
 
 codes! {
     SYNTAX = "E0101", "unexpected text",
         r#"The text does not follow the grammar at this place. A file is a list of blocks, `KIND NAME { … }`; a block is a list of
-fields, `name = value`, one a line and without separators. Reading goes on at the next block, so that the other faults of
-the file show as well."#,
+fields, `name = value`, one per line and without separators. Parsing resumes at the next block, so that the other errors
+of the file are reported too."#,
         wrong r#"experiment tiny {
   seed: 7
 }"#,
@@ -14,8 +20,8 @@ the file show as well."#,
   seed = 7
 }"#;
     UNCLOSED = "E0102", "bracket is never closed",
-        r#"A `{`, `[` or `(` has no partner. The second place shown is where the missing bracket was noticed: another kind of bracket,
-or a new block at the left edge."#,
+        r#"A `{`, `[` or `(` has no closing bracket. The second place shown is where it was expected at the latest: another kind of
+bracket, or a new block at the left edge."#,
         wrong r#"experiment tiny {
   seed = 7
 
@@ -26,20 +32,20 @@ source english { from = "file:data/english.txt" }"#,
 
 source english { from = "file:data/english.txt" }"#;
     TOO_DEEP = "E0103", "nested too deeply",
-        r#"More than 32 brackets are open at once, or an expression has more than 64 operators. Nothing in the language needs a tenth
-of that; the bound keeps the work of a compile bounded."#,
+        r#"More than 32 brackets are open at once, or an expression has more than 64 operators. The limits bound the work of the
+compiler; no field needs more than four levels."#,
         wrong r#"eval heldout { data = [[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[en]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]] }"#,
         right r#"eval heldout {
   data = [en, fi]
   // …
 }"#;
     FILE_TOO_LARGE = "E0104", "file, list or block too large",
-        r#"A spec has at most 1 MiB and 2000 blocks, and a list, call or block at most 1000 elements. Data does not belong into a spec:
-name it with a `source`."#,
+        r#"A spec has at most 1 MiB and 2000 blocks, and a list, call or block at most 1000 elements. Data does not belong in a spec:
+refer to it with a `source`."#,
         wrong r#""#,
         right r#""#;
     UNCLOSED_STRING = "E0105", "text is never closed",
-        r#"A text starts and ends with `"` on one line. A line break inside of a text is written `\n`, a quote `\"`."#,
+        r#"A text starts and ends with `"` on one line. In a text, a line break is written `\n` and a quote `\"`."#,
         wrong r#"source english { from = "file:data/english.txt }"#,
         right r#"source english { from = "file:data/english.txt" }"#;
     UNKNOWN_ESCAPE = "E0106", "unknown escape",
@@ -47,19 +53,19 @@ name it with a `source`."#,
         wrong r#"source english { from = "file:data\english.txt" }"#,
         right r#"source english { from = "file:data/english.txt" }"#;
     NOT_SUPPORTED = "E0107", "not supported yet",
-        r#"`import` and `extends` read files of the project, files of the web (`https://…`) and of packages
-(`pkg:pypi/NAME@VERSION/PATH.aur`). Other ways of access are left to a later version of the language, and refused rather than
-ignored, so that a spec never means less than it says."#,
+        r#"`import` and `extends` read files of the project, of the web (`https://…`) and of packages
+(`pkg:pypi/NAME@VERSION/PATH.aur`). Other schemes are reserved for a later version of the language. They are errors, because
+an ignored import would change the meaning of a spec."#,
         wrong r#"import "s3://bucket/corpora.aur" { finnish }"#,
         right r#"import "lib/corpora.aur" { finnish_web }"#;
     UNKNOWN_BLOCK = "E0201", "unknown kind of block",
         r#"The first word of a block is its kind. The kinds are `experiment`, `source`, `corpus`, `tokenizer`, `model`, `mixture`,
-`stage`, `eval`, `expect`, `layout`, `profile` and `sweep`; lines that start with `import`, `extends`, `let` or `param` stand
-between the blocks."#,
+`stage`, `eval`, `expect`, `layout`, `profile` and `sweep`; lines that start with `import`, `extends`, `let` or `param` are
+written between the blocks."#,
         wrong r#"sorce english { from = "file:data/english.txt" }"#,
         right r#"source english { from = "file:data/english.txt" }"#;
     NESTED_BLOCK = "E0202", "block inside a block",
-        r#"Blocks stand on the top level and refer to each other by name. Only a `profile` holds blocks, one level deep."#,
+        r#"Blocks are declared at the top level and refer to each other by name. Only a `profile` contains blocks, one level deep."#,
         wrong r#"experiment tiny {
   seed = 7
   source english { from = "file:data/english.txt" }
@@ -68,8 +74,8 @@ between the blocks."#,
 
 source english { from = "file:data/english.txt" }"#;
     UNKNOWN_FIELD = "E0203", "unknown field",
-        r#"The block has no such field. Unknown fields are errors, because a misspelt field would otherwise be a setting that silently
-does nothing. `aurora explain` and the language reference list the fields of each block."#,
+        r#"The block has no such field. Unknown fields are errors, because a misspelt field would otherwise silently have
+no effect. `aurora explain` and the language reference list the fields of each block."#,
         wrong r#"stage cat {
   glbal_batch = 8 sequences
   // …
@@ -79,7 +85,7 @@ does nothing. `aurora explain` and the language reference list the fields of eac
   // …
 }"#;
     DUPLICATE_FIELD = "E0204", "field set twice",
-        r#"A field, an argument or a component of a mixture is set once. There is no "the last one wins"."#,
+        r#"A field, an argument or a component of a mixture can be set only once."#,
         wrong r#"stage cat {
   budget = 5 steps
   budget = 10 steps
@@ -90,13 +96,13 @@ does nothing. `aurora explain` and the language reference list the fields of eac
   // …
 }"#;
     DUPLICATE_BLOCK = "E0205", "block declared twice",
-        r#"Two blocks of one kind have the same name. Blocks of different kinds may share a name, but for stages and models (`E0215`)."#,
+        r#"Two blocks of one kind have the same name. Blocks of different kinds may share a name, except stages and models (`E0215`)."#,
         wrong r#"source english { from = "file:data/english.txt" }
 source english { from = "file:data/more.txt" }"#,
         right r#"source english { from = "file:data/english.txt" }"#;
     UNKNOWN_NAME = "E0206", "unknown name",
-        r#"A name refers to a block that the file does not have. The order of blocks does not matter: a block may be named before it
-is declared."#,
+        r#"The file does not have a block of this name. The order of blocks does not matter: a block may be used before it is
+declared."#,
         wrong r#"stage cat {
   mixture = mostly_finish
   // …
@@ -106,8 +112,8 @@ is declared."#,
   // …
 }"#;
     WRONG_KIND = "E0207", "name of another kind",
-        r#"The name exists, but names a block of another kind than the field takes: a source where a corpus is expected, say. A corpus
-is what is extracted from sources and cleaned; mixtures and evals of perplexity read corpora."#,
+        r#"The name exists, but its block is of another kind than the field takes: for example, a source where a corpus is expected.
+A corpus is extracted from sources and cleaned; mixtures and perplexity evals read corpora."#,
         wrong r#"tokenizer bpe {
   corpora = [english, finnish]
   // …
@@ -117,7 +123,7 @@ is what is extracted from sources and cleaned; mixtures and evals of perplexity 
   // …
 }"#;
     UNKNOWN_CALL = "E0208", "unknown call",
-        r#"A field that takes a call, such as `learning_rate = cosine(…)`, takes only those that its table lists."#,
+        r#"A field that takes a call, such as `learning_rate = cosine(…)`, takes only the calls that the language reference lists."#,
         wrong r#"stage cat {
   learning_rate = cosin(peak = 1e-3)
   // …
@@ -137,7 +143,7 @@ is what is extracted from sources and cleaned; mixtures and evals of perplexity 
   // …
 }"#;
     MISSING_FIELD = "E0210", "missing field",
-        r#"A field that has no default is not written."#,
+        r#"A required field, one without a default, is missing."#,
         wrong r#"source english {
   licence = "MIT"
 }"#,
@@ -146,8 +152,8 @@ is what is extracted from sources and cleaned; mixtures and evals of perplexity 
   licence = "MIT"
 }"#;
     BAD_ARGUMENT = "E0211", "missing or misplaced argument",
-        r#"An argument that has no default is not written, or one is written without its name. Only a source (of an extraction or a
-tokenizer) and a repository come first and without a name; all other arguments are named."#,
+        r#"A required argument is missing, or an argument is written without its name. Only a source (of an extraction or a
+tokenizer) and a repository are written first and without a name; all other arguments have a name."#,
         wrong r#"stage cat {
   learning_rate = cosine(1e-3)
   // …
@@ -157,13 +163,13 @@ tokenizer) and a repository come first and without a name; all other arguments a
   // …
 }"#;
     EXPERIMENT_COUNT = "E0212", "not exactly one experiment",
-        r#"A file describes one experiment, named by its `experiment` block. A variant of it is a `profile`; another experiment is
-another file."#,
+        r#"A file describes one experiment, whose name is that of its `experiment` block. Write a variant as a `profile`, and another
+experiment in another file."#,
         wrong r#"experiment tiny { seed = 7 }
 experiment tiny_again { seed = 8 }"#,
         right r#"experiment tiny { seed = 7 }"#;
-    CYCLE = "E0213", "stages in a circle",
-        r#"Stages start from each other without end. The first stage of a chain starts from a model."#,
+    CYCLE = "E0213", "stages in a cycle",
+        r#"The stages start from each other in a cycle. The first stage of a chain starts from a model."#,
         wrong r#"stage cap {
   start = cat
   // …
@@ -186,8 +192,8 @@ stage cat {
         r#"The command names a profile that the file does not have."#,
         wrong r#""#,
         right r#""#;
-    AMBIGUOUS_NAME = "E0215", "stage and model of one name",
-        r#"`start = NAME` and the metrics of a gate may mean a stage or a model, so that the two share their names."#,
+    AMBIGUOUS_NAME = "E0215", "stage and model with the same name",
+        r#"A stage and a model cannot have the same name, because `start = NAME` and the metrics of a gate refer to either."#,
         wrong r#"stage small {
   start         = small
   budget        = 10 steps
@@ -204,19 +210,20 @@ stage cat {
   global_batch  = 8 sequences
   learning_rate = constant(rate = 1e-4)
 }"#;
-    UNKNOWN_METRIC = "E0216", "metric that will not exist",
+    UNKNOWN_METRIC = "E0216", "unknown metric",
         r#"A gate names a metric by stage (or model), eval, metric and set: `cap.heldout.bits_per_byte.en`. Each part must exist, and
 the metric must be one that an eval of that kind reports. The set may be left out where the eval has only one."#,
         wrong r#"expect english_kept { cat.heldout.bits_per_byte.sv <= 3 }"#,
         right r#"expect english_kept { cat.heldout.bits_per_byte.en <= 3 }"#;
-    BAD_PROFILE = "E0217", "profile that changes no field",
-        r#"A profile is a list of values to lay over the file: `stage.cap.budget = 1M tokens`, an argument of a call
+    BAD_PROFILE = "E0217", "profile path that is not a field",
+        r#"A profile is a list of changes to the file: `stage.cap.budget = 1M tokens`, an argument of a call
 (`stage.cap.learning_rate.peak = 1e-3`), a block with some of its fields (`model small { layers = 1 }`), or a `param` by its
 name. The braces of `extends`, the paths of a `sweep` and `--set` change values in the same way."#,
         wrong r#"profile smoke { budget = 10 steps }"#,
         right r#"profile smoke { stage.cap.budget = 10 steps }"#;
-    PATH_OUTSIDE_PROFILE = "E0218", "path outside of a profile",
-        r#"Names joined with dots say which field of which block a profile changes. In a block of its own, a field has its own name."#,
+    PATH_OUTSIDE_PROFILE = "E0218", "path outside a profile",
+        r#"A path with dots tells a profile which field of which block to change. Inside its own block, a field is written by its name
+alone."#,
         wrong r#"stage cat {
   optimizer.beta1 = 0.9
   // …
@@ -226,23 +233,23 @@ name. The braces of `extends`, the paths of a `sweep` and `--set` change values 
   // …
 }"#;
     IMPORT_CYCLE = "E0219", "files that import each other",
-        r#"Following the imports of a file leads back to it. The chain of files is shown. What both files need belongs into a third
-one, which both import."#,
+        r#"The imports of a file lead back to it. The message shows the chain of files. Move what both files need to a third file, and
+import that from both."#,
         wrong r#"import "lib/circle.aur" { finnish_web }"#,
         right r#"import "lib/corpora.aur" { finnish_web }"#;
     IMPORT_NOT_READ = "E0220", "import that cannot be read",
-        r#"`import` and `extends` name an .aur file by its path, relative to the file in which they stand. The path uses `/`, does not
-start with one, and does not leave the project."#,
+        r#"`import` and `extends` name an .aur file by its path, relative to the importing file. The path uses `/`, does not start with
+`/`, and does not leave the project."#,
         wrong r#"import "lib/corpus.aur" { finnish_web }"#,
         right r#"import "lib/corpora.aur" { finnish_web }"#;
     UNKNOWN_IMPORT = "E0221", "import of an unknown name",
         r#"The imported file has no block, `let` or `param` of this name."#,
         wrong r#"import "lib/corpora.aur" { finish_web }"#,
         right r#"import "lib/corpora.aur" { finnish_web }"#;
-    NAME_TAKEN = "E0222", "name that means something already",
-        r#"A `let` or `param` gives a name to a value, and a word of a field that is this name stands for the value. The name can
-therefore be neither that of a block of the same file, nor a word of the language such as `keep` or `cosine`, nor declared
-twice."#,
+    NAME_TAKEN = "E0222", "name already in use",
+        r#"A `let` or `param` gives a name to a value, and every use of the name in a field is replaced by the value. The name therefore
+cannot be the name of a block of the same file or a word of the language such as `keep` or `cosine`, and it cannot be
+declared twice."#,
         wrong r#"let keep = reset"#,
         right r#"let kept = keep
 
@@ -250,16 +257,16 @@ stage cat {
   optimizer_state = kept
   // …
 }"#;
-    VALUE_CYCLE = "E0223", "value made of itself",
-        r#"Following the names in a `let` or `param` leads back to it, so that it has no value."#,
+    VALUE_CYCLE = "E0223", "value that refers to itself",
+        r#"The names in a `let` or `param` lead back to it, so it has no value."#,
         wrong r#"let warm = cold
 let cold = warm"#,
         right r#"let warm = 4 steps
 let cold = warm"#;
-    BAD_PARAM = "E0224", "value that a parameter may not have",
-        r#"A `param` has a value of its own, which says what it counts: a number, a percentage, a number of tokens, a text, a word. A
-profile, a sweep or `--set` may give it another one of the same kind. Behind `in` stands what is allowed: a range whose both
-ends are included, or a list. The parameter's own value has to be allowed too."#,
+    BAD_PARAM = "E0224", "value not allowed for a parameter",
+        r#"A `param` has a default value, which also fixes its kind: a number, a percentage, a number of tokens, a text or a word. A
+profile, a sweep or `--set` may replace it by another value of the same kind. `in` gives the allowed values: a range that
+includes both ends, or a list. The default value must be one of them."#,
         wrong r#"param peak = 1e-2 in 1e-5 .. 1e-3
 
 stage cat {
@@ -272,10 +279,11 @@ stage cat {
   learning_rate = cosine(peak = peak)
   // …
 }"#;
-    BAD_SWEEP = "E0225", "sweep that is no list of points",
-        r#"A `sweep` gives each path a list of values: `stage.cap.learning_rate.peak = [5e-5, 1e-4]`. Several paths make a product;
-paths inside of `zip NAME { … }` change together and have equally many values. Every point is an experiment, whose name is
-made of the values, so no two may be the same. A field that is itself a list is given a list of lists."#,
+    BAD_SWEEP = "E0225", "invalid sweep",
+        r#"A `sweep` gives each path a list of values: `stage.cap.learning_rate.peak = [5e-5, 1e-4]`. The points of a sweep are all
+combinations of the values of its paths. Paths in `zip NAME { … }` change together and have lists of the same length. Every
+point is an experiment, whose name is made of its values, so each point must be unique. A field that is itself a list takes
+a list of lists."#,
         wrong r#"sweep lengths {
   zip both {
     stage.cap.budget = [10 steps, 20 steps]
@@ -289,14 +297,14 @@ made of the values, so no two may be the same. A field that is itself a list is 
   }
 }"#;
     UNKNOWN_POINT = "E0226", "unknown point of a sweep",
-        r#"`--point NAME` names a point that no `sweep` of the file has. A point is called after its values, such as `peak_5e_5`;
-`aurora sweep SPEC` lists them."#,
+        r#"No `sweep` of the file has the point of `--point NAME`. The name of a point is made of its values, such as `peak_5e_5`;
+`aurora sweep SPEC` lists all points."#,
         wrong r#""#,
         right r#""#;
-    BAD_SETTING = "E0227", "setting that cannot be made",
+    BAD_SETTING = "E0227", "invalid setting",
         r#"`--set NAME=VALUE` gives a `param` of the spec another value, and `--set KIND.NAME.FIELD=VALUE` sets a field, such as
-`--set stage.cap.budget=1M tokens`. The value is written as in a spec: a text stands in double quotes. Each name is set once.
-A sweep names parameters in the same way."#,
+`--set stage.cap.budget=1M tokens`. The value is written as in a spec, a text in double quotes. Each name can be set
+only once. A sweep names parameters in the same way."#,
         wrong r#"param peak = 1e-3
 
 stage cat {
@@ -313,14 +321,14 @@ stage cat {
 }
 
 sweep rates { peak = [1e-3, 2e-3] }"#;
-    BAD_EXTENDS = "E0228", "experiment that extends too much",
-        r#"A file extends one other, whose blocks it takes over and changes in the braces. Other files may extend it in turn, but
-nothing is imported from it by name, because the import would not say which of the two is meant."#,
+    BAD_EXTENDS = "E0228", "invalid `extends` or import of a variant",
+        r#"A file can extend one other file. It inherits the blocks of that file and changes them in the braces. Other files may extend
+it in turn, but cannot import names from it, because it would be unclear which of the two files a name refers to."#,
         wrong r#"import "lib/variant.aur" { finnish_web }"#,
         right r#"import "lib/corpora.aur" { finnish_web }"#;
     WRONG_TYPE = "E0301", "value of another type",
-        r#"The value is of another type than the field: a text for a number, a number for a list, a lone value for an interval. Words
-and names stand without quotes; texts (sources, patterns, selectors) stand in double quotes."#,
+        r#"The value is of another type than the field: a text instead of a number, a number instead of a list, or a single value
+instead of an interval. Words and names are written without quotes, texts (sources, patterns, selectors) in double quotes."#,
         wrong r#"model small {
   layers = "two"
   // …
@@ -330,9 +338,9 @@ and names stand without quotes; texts (sources, patterns, selectors) stand in do
   // …
 }"#;
     WRONG_UNIT = "E0302", "wrong or missing unit",
-        r#"Counts carry their unit, so that tokens are never mistaken for sequences or bytes. Units are `tokens`, `sequences`, `steps`,
+        r#"Counts have a unit, so that tokens are never confused with sequences or bytes. Units are `tokens`, `sequences`, `steps`,
 `characters`; `bytes`, `KB`, `MB`, `GB`, `TB` (powers of 1000), `KiB`, `MiB`, `GiB`, `TiB` (powers of 1024); `s`, `min`, `h`, `days`.
-Shares are written as percentages; numbers that count nothing, such as layers, take no unit."#,
+Fractions are written as percentages; numbers such as `layers` take no unit."#,
         wrong r#"stage cat {
   sequence = 32 bytes
   // …
@@ -352,7 +360,7 @@ Shares are written as percentages; numbers that count nothing, such as layers, t
   // …
 }"#;
     OUT_OF_RANGE = "E0304", "value out of range",
-        r#"The value is outside of what the field allows, or contradicts another value beside it."#,
+        r#"The value is outside the range of the field, or contradicts another value."#,
         wrong r#"stage cat {
   optimizer = adamw(beta1 = 1.5)
   // …
@@ -362,8 +370,8 @@ Shares are written as percentages; numbers that count nothing, such as layers, t
   // …
 }"#;
     UNKNOWN_UNIT = "E0305", "unknown unit",
-        r#"No unit has this name. Units are written in the plural and out in full (`1 steps`, `2048 tokens`), and thousands as `K`, `M`,
-`B` or `T` right behind the digits (`377B tokens`)."#,
+        r#"There is no unit of this name. Units are plural and not abbreviated (`1 steps`, `2048 tokens`). The suffixes `K`, `M`, `B` and
+`T` follow the digits without a space (`377B tokens`)."#,
         wrong r#"stage cat {
   budget = 10 stepz
   // …
@@ -373,8 +381,8 @@ Shares are written as percentages; numbers that count nothing, such as layers, t
   // …
 }"#;
     CANNOT_BE_UNKNOWN = "E0306", "value that cannot be unknown",
-        r#"`unknown` stands for what nobody has published: shares, revisions, settings of a run. What shapes the graph itself (sizes,
-names, budgets) must have a value; `@assumed("why")` behind it says that it is a guess."#,
+        r#"`unknown` marks a value that is not published: weights, revisions, settings of a run. What determines the graph itself (sizes,
+names, budgets) must have a value; mark a guess with `@assumed("why")`."#,
         wrong r#"model small {
   layers = unknown
   // …
@@ -383,8 +391,8 @@ names, budgets) must have a value; `@assumed("why")` behind it says that it is a
   layers = 2 @assumed("not published")
   // …
 }"#;
-    NUMBER_OUT_OF_REACH = "E0307", "number that cannot be held exactly",
-        r#"Numbers are exact decimals of at most 28 digits, never binary fractions: 0.1 + 0.2 is 0.3."#,
+    NUMBER_OUT_OF_REACH = "E0307", "number that cannot be represented exactly",
+        r#"Numbers are exact decimals of at most 28 digits, not binary fractions: 0.1 + 0.2 is 0.3."#,
         wrong r#"stage cat {
   learning_rate = constant(rate = 1e-40)
   // …
@@ -394,9 +402,9 @@ names, budgets) must have a value; `@assumed("why")` behind it says that it is a
   // …
 }"#;
     WEIGHTS = "E0308", "weights do not sum to 100%",
-        r#"A weight is the share of a stage's tokens that is drawn from a component. Together they are exactly 100%; Aurora does not
-scale them, because a sum of 90% is more often a forgotten line than an intention. Where some weights are `unknown`, the known
-ones must leave something for them."#,
+        r#"A weight is the fraction of a stage's tokens that is drawn from a component. The weights of a mixture sum to exactly 100%.
+Aurora does not normalize them, because a sum of 90% is more often a forgotten line than intended. If some weights are
+`unknown`, the known ones must sum to less than 100%."#,
         wrong r#"mixture mostly_english {
   en from [en] weight 80%
   fi from [fi] weight 15%
@@ -406,7 +414,7 @@ ones must leave something for them."#,
   fi from [fi] weight 20%
 }"#;
     NO_EFFECT = "E0309", "field without an effect",
-        r#"The field would be ignored beside the other values. A spec says nothing that does nothing."#,
+        r#"With the other values, the field would be ignored. Fields that have no effect are errors."#,
         wrong r#"eval heldout {
   temperature = 0.2
   // …
@@ -416,17 +424,17 @@ ones must leave something for them."#,
 }"#;
     BAD_SOURCE = "E0310", "malformed source",
         r#"A source is `file:PATH` (relative to the spec), `pkg:pypi/NAME@VERSION`, `pkg:deb/debian/NAME@VERSION?suite=SUITE`,
-`pkg:cargo/NAME@VERSION`, `pkg:npm/NAME@VERSION`, or `hf:ORGANISATION/NAME`. Packages have a version: the content behind it is
-pinned in the lock."#,
+`pkg:cargo/NAME@VERSION`, `pkg:npm/NAME@VERSION`, or `hf:ORGANISATION/NAME`. Packages have a version; the lock pins
+its content."#,
         wrong r#"source english { from = "pkg:pypi/sympy" }"#,
         right r#"source english { from = "pkg:pypi/sympy@1.14.0" }"#;
     SOURCE_NOT_SUPPORTED = "E0311", "source that cannot be fetched yet",
-        r#"`https:`, `s3:`, `gs:` and `az:` are reserved for a later version. A file that was downloaded by hand is pinned by its content
-all the same."#,
+        r#"`https:`, `s3:`, `gs:` and `az:` are reserved for a later version. The content of a file that was downloaded by hand is pinned
+like that of any other source."#,
         wrong r#"source english { from = "https://example.org/english.txt" }"#,
         right r#"source english { from = "file:data/english.txt" }"#;
     BAD_LIST = "E0312", "empty list or repeated element",
-        r#"The list needs at least one element, or holds the same one twice."#,
+        r#"The list has no element, or has the same element twice."#,
         wrong r#"tokenizer bpe {
   corpora = [en, en]
   // …
@@ -436,13 +444,13 @@ all the same."#,
   // …
 }"#;
     BAD_EVIDENCE = "E0313", "malformed evidence",
-        r#"A value may carry one mark: `@published("where")`, `@inferred("how")` or `@assumed("why")`. The text is not empty, and `unknown`
-has no evidence."#,
+        r#"A value may have one mark: `@published("where")`, `@inferred("how")` or `@assumed("why")`. The text must not be empty, and
+`unknown` has no evidence."#,
         wrong r#"experiment tiny { seed = 7 @guessed("no idea") }"#,
         right r#"experiment tiny { seed = 7 @assumed("not published") }"#;
     NOTHING_HELD_OUT = "E0314", "eval of an empty split",
-        r#"The eval reads the documents that a corpus keeps out of training, and the corpus keeps none: `held_out` is 0% unless it is
-written. A corpus that no stage trains on is read whole with `split = all`."#,
+        r#"The eval reads the held-out split of a corpus, and that split is empty: the default of `held_out` is 0%. For a corpus that no
+stage trains on, `split = all` reads every document."#,
         wrong r#"corpus en {
   held_out = 0%
   // …
@@ -452,7 +460,7 @@ written. A corpus that no stage trains on is read whole with `split = all`."#,
   // …
 }"#;
     TRAINED_ON_EVAL = "E0315", "eval of training data",
-        r#"`split = all` reads every document of a corpus, and a stage trains on that corpus: the score would measure memory."#,
+        r#"`split = all` reads every document of a corpus, and a stage trains on that corpus: the score would measure memorization."#,
         wrong r#"eval heldout {
   split = all
   // …
@@ -461,7 +469,7 @@ written. A corpus that no stage trains on is read whole with `split = all`."#,
   split = held_out
   // …
 }"#;
-    VOCABULARY_TOO_SMALL = "E0316", "model with too small a vocabulary",
+    VOCABULARY_TOO_SMALL = "E0316", "vocabulary of the model too small",
         r#"Every entry of the tokenizer needs a row of the model's embedding. The model may have more rows than the tokenizer has entries."#,
         wrong r#"model small {
   vocabulary = 500
@@ -472,7 +480,7 @@ written. A corpus that no stage trains on is read whole with `split = all`."#,
   // …
 }"#;
     NO_STATE_TO_KEEP = "E0317", "no optimizer state to keep",
-        r#"A stage that starts from a model has no moments to go on with: a model brings weights only."#,
+        r#"A stage that starts from a model has no optimizer state to keep: a model has only weights."#,
         wrong r#"stage cap {
   optimizer_state = keep
   // …
@@ -482,7 +490,7 @@ written. A corpus that no stage trains on is read whole with `split = all`."#,
   // …
 }"#;
     BAD_PATTERN = "E0318", "malformed pattern",
-        r#"Patterns pick files inside of a source: `*` matches within a folder, `**` over folders, `?` one character, `[ab]` a character of
+        r#"Patterns select files of a source: `*` matches within a folder, `**` across folders, `?` one character, `[ab]` a character of
 a set, `{a,b}` alternatives. They are relative to the root of the source."#,
         wrong r#"corpus en {
   from = [text(english, files = ["/usr/share/*.txt"])]
@@ -492,15 +500,15 @@ a set, `{a,b}` alternatives. They are relative to the root of the source."#,
   from = [text(english, files = ["usr/share/*.txt"])]
   // …
 }"#;
-    BAD_GATE = "E0319", "gate that compares unlike things",
-        r#"A gate compares a metric with a metric or a number. Percentage points (`pp`) are added to or taken from metrics that are shares
-(pass@k, accuracy, attack success rate), and compared with a difference of such (`a - b`, `gap`, `forgetting`, `trend`); other metrics
-are multiplied: `* 1.05`."#,
+    BAD_GATE = "E0319", "gate that compares different quantities",
+        r#"A gate compares a metric with a metric or a number. Percentage points (`pp`) are added to or subtracted from metrics that are
+fractions (pass@k, accuracy, attack success rate), and compared with differences of such metrics (`a - b`, `gap`, `forgetting`,
+`trend`). Other metrics are multiplied: `* 1.05`."#,
         wrong r#"expect english_kept { cat.heldout.bits_per_byte.en <= cap.heldout.bits_per_byte.en + 2 pp }"#,
         right r#"expect english_kept { cat.heldout.bits_per_byte.en <= cap.heldout.bits_per_byte.en * 1.02 }"#;
     TOO_FEW_CHECKPOINTS = "E0320", "function of too few checkpoints",
-        r#"`trend` fits a line through a metric at the checkpoints of a stage where its eval looks, and needs three of them; `forgetting`
-compares the stage's end with the best one before it, and needs one. The eval's `at` and `stages` say where it looks."#,
+        r#"`trend` fits a line to a metric over the evaluated checkpoints of a stage, and needs three of them. `forgetting` compares the
+end of the stage with the best earlier checkpoint, and needs one. The `at` and `stages` of the eval select the checkpoints."#,
         wrong r#"eval heldout {
   at = [start, end]
   // …
@@ -527,7 +535,7 @@ so is every eval at a checkpoint."#,
   // …
 }"#;
     HEADS = "E0401", "width not divisible by heads",
-        r#"Each attention head has `hidden` ÷ `heads` of the width."#,
+        r#"The dimension of each attention head is `hidden` ÷ `heads`."#,
         wrong r#"model small {
   heads = 6
   // …
@@ -537,7 +545,7 @@ so is every eval at a checkpoint."#,
   // …
 }"#;
     KV_HEADS = "E0402", "heads not divisible by key-value heads",
-        r#"Heads share keys and values in groups of equal size: one group for all heads (multi-query) is `kv_heads = 1`."#,
+        r#"Heads share keys and values in groups of equal size. `kv_heads = 1` is one group for all heads (multi-query attention)."#,
         wrong r#"model small {
   kv_heads = 3
   // …
@@ -547,7 +555,8 @@ so is every eval at a checkpoint."#,
   // …
 }"#;
     SEQUENCE_TOO_LONG = "E0403", "sequence longer than the context",
-        r#"Positions are learned: a model has as many as its `context` says, and a longer sequence or window has no positions."#,
+        r#"A sequence or window cannot be longer than the `context` of the model. A model with learned positions has an embedding for
+`context` positions only."#,
         wrong r#"stage cat {
   sequence = 64 tokens
   // …
@@ -558,7 +567,7 @@ so is every eval at a checkpoint."#,
 }"#;
     NOT_WHOLE_STEPS = "E0404", "not a whole number of steps",
         r#"A budget, interval, warm-up or decay in tokens is a whole number of steps of `global_batch` × `sequence` tokens, and a global
-batch in tokens a whole number of sequences. Aurora does not round: the numbers of a spec are the numbers of the run."#,
+batch in tokens is a whole number of sequences. Aurora does not round: a run uses exactly the numbers of the spec."#,
         wrong r#"stage cat {
   budget = 2500 tokens
   // …
@@ -567,8 +576,8 @@ batch in tokens a whole number of sequences. Aurora does not round: the numbers 
   budget = 2560 tokens
   // …
 }"#;
-    EVAL_BETWEEN_CHECKPOINTS = "E0405", "eval where no checkpoint is kept",
-        r#"An eval measures checkpoints. `every QUANTITY` in its `at` is a multiple of the interval at which each of its stages keeps one."#,
+    EVAL_BETWEEN_CHECKPOINTS = "E0405", "eval without a checkpoint",
+        r#"An eval evaluates checkpoints. `every QUANTITY` in its `at` must be a multiple of the checkpoint interval of each of its stages."#,
         wrong r#"eval heldout {
   at = [every 5 steps]
   // …
@@ -587,9 +596,9 @@ batch in tokens a whole number of sequences. Aurora does not round: the numbers 
   global_batch = 8 sequences
   // …
 }"#;
-    GRID = "E0407", "model that the logical grid does not split evenly",
-        r#"Under `invariant` numerics the spec fixes logical tensor shards, whatever the number of workers. Heads, feed-forward width and
-vocabulary are split over them in equal parts."#,
+    GRID = "E0407", "model that the logical grid does not divide evenly",
+        r#"Under `invariant` numerics the spec fixes the number of logical tensor shards, independent of the number of workers. Heads,
+feed-forward width and vocabulary are divided evenly among the shards."#,
         wrong r#"model small {
   vocabulary = 513
   // …
@@ -599,7 +608,7 @@ vocabulary are split over them in equal parts."#,
   // …
 }"#;
     SCHEDULE_TOO_LONG = "E0408", "schedule longer than its stage",
-        r#"Warm-up and decay lie inside of the stage: together they take at most its budget."#,
+        r#"Warm-up and decay are part of the stage: together they take at most its budget."#,
         wrong r#"stage cat {
   learning_rate = constant(rate = 1e-4, warmup = 11 steps)
   // …
@@ -629,8 +638,8 @@ numerics, an equal number of logical shards."#,
   data = 2
   // …
 }"#;
-    LAYOUT_PIPELINE = "E0411", "more pipeline stages than layers",
-        r#"Each pipeline stage holds at least one layer."#,
+    LAYOUT_PIPELINE = "E0411", "more pipeline ranks than layers",
+        r#"Each pipeline rank has at least one layer."#,
         wrong r#"layout here {
   pipeline = 3
   // …
@@ -640,8 +649,8 @@ numerics, an equal number of logical shards."#,
   // …
 }"#;
     WORLD = "E0412", "layout that does not fit the machine",
-        r#"The number of workers is tensor × pipeline × data, each on a device of its own. With `data = fill` the replicas use all
-devices, so that tensor × pipeline divides their number."#,
+        r#"The number of workers is tensor × pipeline × data, and each worker has its own device. With `data = fill` the replicas use all
+devices, so tensor × pipeline must divide the number of devices."#,
         wrong r#"layout here {
   machine = mi250x
   nodes   = 1
@@ -655,8 +664,8 @@ devices, so that tensor × pipeline divides their number."#,
   data    = 2
 }"#;
     LAYOUT_MICRO_BATCH = "E0413", "two different micro-batches",
-        r#"The micro-batch decides the order in which sums are taken, so that it belongs to the experiment's `numerics`. A layout may
-repeat it as a check."#,
+        r#"The micro-batch determines the order of summation, so it belongs to the `numerics` of the experiment. A layout may repeat it
+as a check."#,
         wrong r#"layout here {
   micro_batch = 4 sequences
   // …
@@ -666,8 +675,8 @@ repeat it as a check."#,
   // …
 }"#;
     FAMILY = "E0414", "field that the architecture does not have",
-        r#"`gpt_bigcode` has GELU, learned positions, tied embeddings, and one key and value head for all heads or one for each.
-`llama` has SwiGLU, rotary positions (which turn pairs of numbers), and key and value heads shared in groups."#,
+        r#"`gpt_bigcode` has GELU, learned positions, tied embeddings, and one key-value head for all heads or one for each head. `llama`
+has SwiGLU, rotary positions (which need an even head dimension), and grouped key-value heads."#,
         wrong r#"model small {
   architecture = gpt_bigcode
   activation   = swiglu
@@ -679,38 +688,38 @@ repeat it as a check."#,
   // …
 }"#;
     LOCK_MALFORMED = "E0501", "not a lock",
-        r#"The file cannot be read as a lock: it is not the text that Aurora writes. Restore it from version control, or make a new one
-with `aurora lock`."#,
+        r#"The file is not a valid lock: Aurora did not write this text. Restore it from version control, or write a new lock with
+`aurora lock`."#,
         wrong r#""#,
         right r#""#;
     LOCK_CONFLICT = "E0502", "merge conflict in a lock",
-        r#"The lock holds the markers of a merge conflict (`<<<<<<<`, `=======`, `>>>>>>>`). Resolve the conflict in the spec, take either
-side of the lock, and run `aurora lock`: pins on which both sides agree stay."#,
+        r#"The lock contains the markers of a merge conflict (`<<<<<<<`, `=======`, `>>>>>>>`). Resolve the conflict in the spec, take either
+side of the lock, and run `aurora lock`: it keeps the pins on which both sides agree."#,
         wrong r#""#,
         right r#""#;
     LOCK_TOO_NEW = "E0503", "lock of a newer version",
-        r#"The lock was written by a newer Aurora, whose entries this one may not understand. Update Aurora."#,
+        r#"A newer version of Aurora wrote the lock, and this version may not understand its entries. Update Aurora."#,
         wrong r#""#,
         right r#""#;
     LOCK_OF_ANOTHER_SPEC = "E0504", "lock of another spec",
-        r#"The lock names another experiment than the spec it stands beside."#,
+        r#"The lock is of another experiment than the spec next to it."#,
         wrong r#""#,
         right r#""#;
     LOCK_ENTRY_DISAGREES = "E0505", "lock entry that does not follow from its spec",
-        r#"An entry of the lock is not what follows from the spec and the pins: it was edited by hand, or merged wrongly. `aurora lock`
-writes the entry anew."#,
+        r#"An entry of the lock does not follow from the spec and the pins: it was edited by hand, or merged incorrectly. `aurora lock`
+rewrites the entry."#,
         wrong r#""#,
         right r#""#;
     LOCK_WOULD_CHANGE = "E0506", "lock is stale",
-        r#"With `--locked`, the lock must already hold what follows from the spec. Run `aurora lock` and review the difference."#,
+        r#"With `--locked`, the lock must be up to date with the spec. Run `aurora lock` and review the changes."#,
         wrong r#""#,
         right r#""#;
     SOURCE_NOT_PINNED = "E0507", "source is not pinned",
-        r#"A source has no pinned content yet. `aurora lock` fetches it once and writes its pin."#,
+        r#"The content of a source is not pinned yet. `aurora lock` fetches the source and writes its pin."#,
         wrong r#""#,
         right r#""#;
     UNUSED = "W0201", "block that is never used",
-        r#"Nothing in the file refers to the block, so that it changes no result."#,
+        r#"Nothing in the file refers to the block, so it changes no result."#,
         wrong r#"source spare { from = "file:data/spare.txt" }"#,
         right r#"corpus spare {
   language = en
@@ -728,8 +737,8 @@ eval heldout {
 expect english_kept { cat.heldout.bits_per_byte.spare <= 3 }"#;
     NOTHING_TO_SILENCE = "W0202", "silenced warning that does not occur",
         r#"An experiment may silence a warning with a reason, `silence = [unused("kept for the next study")]`, or refuse it, which
-makes it an error: `refuse = [unused("a block here is used or removed")]`. A silencer that silences nothing is itself told, so
-that it goes when its reason goes."#,
+makes it an error: `refuse = [unused("a block here is used or removed")]`. A `silence` without effect is itself a warning, so
+that it is removed with its reason."#,
         wrong r#"experiment tiny {
   seed    = 7
   silence = [unused("kept for the next study")]

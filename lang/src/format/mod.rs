@@ -1,39 +1,39 @@
-//! The one canonical layout of a file.
+//! The formatter: the canonical format of a file.
 //!
-//! In: the text of a spec without syntax faults. Out: the same blocks, fields and comments, laid out: one field a line,
-//! `=` and evidence aligned between blank lines, a lone field on its block's line, long calls and lists one element a
-//! line. Formatting twice changes nothing, and the syntax tree stays the same but for places. Only a comment in the
-//! middle of a field may move: to the line before it.
+//! In: the text of a spec without syntax errors. Out: the same blocks, fields and comments in canonical format: one field
+//! per line, `=` and evidence aligned between blank lines, a single short field on the line of its block, long calls and
+//! lists with one element per line. Formatting twice changes nothing, and the syntax tree stays the same except for its
+//! spans. Only a comment in the middle of a field may move, to the line before it.
 //! Not here: any change of a value, not even of how a number is written.
 
-mod pieces;
+mod elements;
 mod value;
 
 use crate::ast::{Allowed, Block, Body, Component, Entry, Field, File, Name, Span, Statement, StatementKind};
 use crate::diagnostics::Diagnostic;
 use crate::parse::parse;
-use pieces::{Piece, pieces};
+use elements::{Element, elements};
 use value::{gate, inline, is_breakable, marks, quoted};
 
-/// Columns that a line should fit into.
+/// The maximum width of a line, where possible.
 pub const WIDTH: usize = 110;
-/// Values wider than this do not push the evidence of their neighbours to the right.
+/// Wider values do not move the evidence of their neighbours to the right.
 const WIDEST_ALIGNED: usize = 24;
 const INDENT: usize = 2;
 
-/// Returns the text in its canonical layout.
+/// Returns the text in canonical format.
 ///
 /// # Errors
-/// The syntax faults of the text; names, units and values are not looked at.
+/// The syntax errors of the text. Names, units and values are not checked.
 pub fn format(text: &str) -> Result<String, Vec<Diagnostic>> {
-    let parsed = parse(text);
+    let parsed = parse(text, None);
     if !parsed.errors.is_empty() {
         return Err(parsed.errors);
     }
     Ok(format_file(text, &parsed.file))
 }
 
-/// Returns the text in its canonical layout, given what was read of it without a fault.
+/// Returns the text in canonical format, given its syntax tree.
 pub fn format_file(text: &str, file: &File) -> String {
     Printer { text, file }.file()
 }
@@ -43,13 +43,13 @@ pub fn value(value: &crate::ast::Value) -> String {
     inline(value)
 }
 
-/// What the parts of the formatter look at.
+/// The text and its syntax tree.
 struct Printer<'a> {
     text: &'a str,
     file: &'a File,
 }
 
-/// A line of a block before the columns are known.
+/// A line of a block before its columns are aligned.
 enum Row<'a> {
     Blank,
     Comment(String),
@@ -77,18 +77,18 @@ impl<'a> Printer<'a> {
         let mut items: Vec<(Span, &str, Vec<String>)> = blocks.chain(statements).collect();
         items.sort_by_key(|(span, _, _)| *span);
         let spans: Vec<Span> = items.iter().map(|(span, _, _)| *span).collect();
-        // The keyword of an item that takes one line: such items may stand without empty lines between them.
+        // The keyword of an item of one line. Such items need no empty line between them.
         let short = |index: usize| (items[index].2.len() == 1).then(|| items[index].1);
         let mut lines: Vec<String> = Vec::new();
         let mut next_block = 0;
         let mut blank = false;
         let mut after_block = false;
-        for piece in pieces(self.text, &self.file.comments, Span::new(0, self.text.len()), &spans) {
+        for element in elements(self.text, &self.file.comments, Span::new(0, self.text.len()), &spans) {
             let run = next_block > 0
                 && next_block < items.len()
                 && short(next_block).is_some()
                 && short(next_block - 1) == short(next_block);
-            if matches!(piece, Piece::Blank) {
+            if matches!(element, Element::Blank) {
                 blank = true;
                 continue;
             }
@@ -97,10 +97,10 @@ impl<'a> Printer<'a> {
             }
             blank = false;
             after_block = false;
-            match piece {
-                Piece::Blank => {}
-                Piece::Comment(comment) => lines.push(comment),
-                Piece::Element { index, tail } => {
+            match element {
+                Element::Blank => {}
+                Element::Comment(comment) => lines.push(comment),
+                Element::Item { index, tail } => {
                     let mut block = items[index].2.clone();
                     add_tail(&mut block, tail.as_deref());
                     lines.append(&mut block);
@@ -141,7 +141,7 @@ impl<'a> Printer<'a> {
         }
     }
 
-    /// `let NAME = VALUE`, and what a parameter allows.
+    /// `let NAME = VALUE`, or a `param` with its allowed values.
     fn line(
         &self,
         word: &str,
@@ -154,7 +154,7 @@ impl<'a> Printer<'a> {
         let inside = is_breakable(value).then_some(value.span);
         let mut lines: Vec<String> = self.hoisted(span, inside).collect();
         let column = width(&head);
-        let behind = marks(&value.marks)
+        let after = marks(&value.marks)
             + &match allowed {
                 None => String::new(),
                 Some(Allowed::Between(least, most)) => format!(" in {} .. {}", inline(least), inline(most)),
@@ -167,7 +167,7 @@ impl<'a> Printer<'a> {
         let last = written.len() - 1;
         lines.extend(written.into_iter().enumerate().map(|(at, line)| {
             let line = if at == 0 { format!("{head}{line}") } else { line };
-            if at == last { line + &behind } else { line }
+            if at == last { line + &after } else { line }
         }));
         lines
     }
@@ -194,7 +194,7 @@ impl<'a> Printer<'a> {
         }
     }
 
-    /// A head with its entries in braces, on one line if it has one short entry.
+    /// A head and its entries in braces, on one line if there is one short entry.
     fn braced(&self, head: &str, span: Span, entries: &'a [Entry], indent: usize) -> Vec<String> {
         let has_comments = !self.comments_in(span).is_empty();
         if entries.is_empty() && !has_comments {
@@ -225,11 +225,11 @@ impl<'a> Printer<'a> {
     fn body(&self, span: Span, entries: &'a [Entry], indent: usize) -> Vec<String> {
         let spans: Vec<Span> = entries.iter().map(Entry::span).collect();
         let mut rows: Vec<Row<'a>> = Vec::new();
-        for piece in pieces(self.text, &self.file.comments, span, &spans) {
-            match piece {
-                Piece::Blank => rows.push(Row::Blank),
-                Piece::Comment(comment) => rows.push(Row::Comment(comment)),
-                Piece::Element { index, tail } => match &entries[index] {
+        for element in elements(self.text, &self.file.comments, span, &spans) {
+            match element {
+                Element::Blank => rows.push(Row::Blank),
+                Element::Comment(comment) => rows.push(Row::Comment(comment)),
+                Element::Item { index, tail } => match &entries[index] {
                     Entry::Field(field) => {
                         let inside = if is_breakable(&field.value) {
                             Some(field.value.span)
@@ -251,7 +251,7 @@ impl<'a> Printer<'a> {
                 },
             }
         }
-        // A hoisted comment must not stand between a blank line and the start or end of the block.
+        // A hoisted comment can leave a blank line at the start or end of the block.
         let mut lines = Vec::new();
         for run in rows.split_inclusive(|row| matches!(row, Row::Blank)) {
             self.run(run, indent, &mut lines);
@@ -263,7 +263,7 @@ impl<'a> Printer<'a> {
         lines.split_off(first)
     }
 
-    /// Lines between two blank lines, their columns aligned.
+    /// The lines between two blank lines, with aligned columns.
     fn run(&self, rows: &[Row<'a>], indent: usize, lines: &mut Vec<String>) {
         let margin = " ".repeat(indent);
         let name_width = rows
@@ -275,23 +275,23 @@ impl<'a> Printer<'a> {
             .max()
             .unwrap_or(0);
         let column = indent + name_width + 3;
-        // Every field's lines, and for those on one line, what stands behind the value.
+        // The lines of every field, and for a field of one line, what follows the value.
         let fields: Vec<Option<(Vec<String>, String)>> = rows
             .iter()
             .map(|row| match row {
                 Row::Field { field, tail } => {
-                    let behind = marks(&field.value.marks);
+                    let after = marks(&field.value.marks);
                     let mut value = self.value(&field.value, indent, column);
-                    let behind = match tail {
-                        Some(tail) => format!("{behind} {tail}"),
-                        None => behind,
+                    let after = match tail {
+                        Some(tail) => format!("{after} {tail}"),
+                        None => after,
                     };
                     if value.len() > 1 {
                         let last = value.last_mut().expect("a value has a line");
-                        last.push_str(&behind);
+                        last.push_str(&after);
                         return Some((value, String::new()));
                     }
-                    Some((value, behind))
+                    Some((value, after))
                 }
                 _ => None,
             })
@@ -299,7 +299,7 @@ impl<'a> Printer<'a> {
         let value_width = fields
             .iter()
             .flatten()
-            .filter(|(value, behind)| value.len() == 1 && !behind.is_empty())
+            .filter(|(value, after)| value.len() == 1 && !after.is_empty())
             .map(|(value, _)| width(&value[0]))
             .filter(|&width| width <= WIDEST_ALIGNED)
             .max()
@@ -326,19 +326,19 @@ impl<'a> Printer<'a> {
                 Row::Comment(comment) => lines.push(format!("{margin}{comment}")),
                 Row::Lines(inner) => lines.extend(inner.iter().cloned()),
                 Row::Field { field, .. } => {
-                    let Some((value, behind)) = &fields[index] else {
+                    let Some((value, after)) = &fields[index] else {
                         continue;
                     };
                     let name = path(field);
                     let padding = " ".repeat(name_width - width(&name));
                     let (first, rest) = value.split_first().expect("a value has a line");
-                    let tail_padding = if behind.is_empty() {
+                    let tail_padding = if after.is_empty() {
                         0
                     } else {
                         value_width.saturating_sub(width(first))
                     };
                     lines.push(format!(
-                        "{margin}{name}{padding} = {first}{}{behind}",
+                        "{margin}{name}{padding} = {first}{}{after}",
                         " ".repeat(tail_padding)
                     ));
                     lines.extend(rest.iter().cloned());
@@ -365,12 +365,12 @@ impl<'a> Printer<'a> {
         }
     }
 
-    /// Comments inside of an entry that do not stand inside of its list or call: they go before it.
+    /// Comments inside an entry, but not inside its list or call. They move before it.
     fn hoisted(&self, span: Span, inside: Option<Span>) -> impl Iterator<Item = String> {
         let all = &self.file.comments;
         let first = all.partition_point(|comment| comment.span.start < span.start);
-        let behind = all.partition_point(|comment| comment.span.start < span.end);
-        all[first..behind.max(first)]
+        let after = all.partition_point(|comment| comment.span.start < span.end);
+        all[first..after.max(first)]
             .iter()
             .filter(move |comment| !inside.is_some_and(|inside| inside.contains(comment.span)))
             .map(|comment| comment.text.clone())
@@ -381,7 +381,7 @@ impl<'a> Printer<'a> {
     }
 }
 
-/// An import on one line, or one name a line where that is too long.
+/// An import on one line, or one name per line if that is too long.
 fn import(head: &str, names: &[Name]) -> Vec<String> {
     let names: Vec<&str> = names.iter().map(|name| name.text.as_str()).collect();
     let short = format!("{head} {{ {} }}", names.join(", "));

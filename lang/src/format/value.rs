@@ -1,10 +1,10 @@
-//! Values on one line or several.
+//! Values on one or several lines.
 
-use super::pieces::{Piece, pieces};
+use super::elements::{Element, elements};
 use super::{INDENT, Printer, WIDTH, width};
 use crate::ast::{Argument, Expression, ExpressionKind, Gate, Mark, Number, Span, Value, ValueKind};
 
-/// Whether a value can go over several lines.
+/// Whether a value can be written on several lines.
 pub(super) fn is_breakable(value: &Value) -> bool {
     match &value.kind {
         ValueKind::List(items) => !items.is_empty(),
@@ -55,9 +55,9 @@ pub(super) fn gate(gate: &Gate) -> String {
         expression(&gate.left),
         gate.relation.text,
         expression(&gate.right),
-        confidence.map_or(String::new(), |asked| format!(
+        confidence.map_or(String::new(), |confidence| format!(
             " with {} confidence",
-            number(&asked.number)
+            number(&confidence.number)
         )),
         marks(&gate.marks)
     )
@@ -108,7 +108,7 @@ pub(super) fn quoted(text: &str) -> String {
 }
 
 impl Printer<'_> {
-    /// A value that starts in `column` of a line indented by `indent`: one line if it fits, without its marks.
+    /// The lines of a value without its marks, on one line if it fits. It starts in `column` of a line indented by `indent`.
     pub(super) fn value(&self, value: &Value, indent: usize, column: usize) -> Vec<String> {
         let short = inline(value);
         let has_comments = self.hoisted(value.span, None).next().is_some();
@@ -118,16 +118,16 @@ impl Printer<'_> {
         }
         match &value.kind {
             ValueKind::List(items) => {
-                let elements: Vec<_> = items.iter().map(|item| (None, item, item.span.to(end(item)))).collect();
-                self.broken("[".to_owned(), "]", value.span, &elements, indent)
+                let items: Vec<_> = items.iter().map(|item| (None, item, item.span.to(end(item)))).collect();
+                self.broken("[".to_owned(), "]", value.span, &items, indent)
             }
             ValueKind::Call(call) => {
-                let elements: Vec<_> = call
+                let items: Vec<_> = call
                     .arguments
                     .iter()
                     .map(|argument| (argument.name.as_ref(), &argument.value, argument.span))
                     .collect();
-                self.broken(format!("{}(", call.name.text), ")", value.span, &elements, indent)
+                self.broken(format!("{}(", call.name.text), ")", value.span, &items, indent)
             }
             _ => vec![short],
         }
@@ -138,19 +138,19 @@ impl Printer<'_> {
         open: String,
         close: &str,
         span: Span,
-        elements: &[(Option<&crate::ast::Name>, &Value, Span)],
+        items: &[(Option<&crate::ast::Name>, &Value, Span)],
         indent: usize,
     ) -> Vec<String> {
         let inner = indent + INDENT;
         let margin = " ".repeat(inner);
-        let spans: Vec<Span> = elements.iter().map(|(_, _, span)| *span).collect();
+        let spans: Vec<Span> = items.iter().map(|(_, _, span)| *span).collect();
         let mut lines = vec![open];
-        for piece in pieces(self.text, &self.file.comments, span, &spans) {
-            match piece {
-                Piece::Blank => {}
-                Piece::Comment(comment) => lines.push(format!("{margin}{comment}")),
-                Piece::Element { index, tail } => {
-                    let (name, value, span) = elements[index];
+        for element in elements(self.text, &self.file.comments, span, &spans) {
+            match element {
+                Element::Blank => {}
+                Element::Comment(comment) => lines.push(format!("{margin}{comment}")),
+                Element::Item { index, tail } => {
+                    let (name, value, span) = items[index];
                     let inside = is_breakable(value).then_some(value.span);
                     lines.extend(self.hoisted(span, inside).map(|comment| format!("{margin}{comment}")));
                     let name = name.map_or(String::new(), |name| format!("{} = ", name.text));
@@ -173,7 +173,7 @@ impl Printer<'_> {
     }
 }
 
-/// The value with its marks.
+/// The end of a value with its marks.
 fn end(value: &Value) -> Span {
     value.marks.last().map_or(value.span, |mark| mark.span)
 }

@@ -1,8 +1,8 @@
-//! Two changes of one spec, joined by what they say: a block by its kind and name, an entry by its name.
+//! Three-way merge of specs by their structure: a block is identified by its kind and name, an entry by its name.
 //!
-//! In: the text that both sides began with, and theirs. Out: our text with what the other side has changed, and what both
-//! have changed in different ways, marked in the text as git marks it. Sides that differ in layout alone don't differ.
-//! Not here: whether the result makes sense, which is `check`'s, and git.
+//! In: the base text, and two changed versions of it. Out: our text with the changes of the other side. What both sides
+//! have changed in different ways is a conflict, with the markers of git. Formatting is not a change.
+//! Not here: whether the result is valid (`check`), and git.
 
 mod units;
 
@@ -10,9 +10,9 @@ use std::ops::Range;
 
 use crate::diagnostics::Diagnostic;
 use crate::format;
-use units::{HEAD, Side, TAIL, Unit};
+use units::{HEAD, MergeUnit, Side, TAIL};
 
-/// The joined text.
+/// The merged text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Merged {
     /// With conflict markers, if there are conflicts.
@@ -20,31 +20,31 @@ pub struct Merged {
     pub conflicts: Vec<Conflict>,
 }
 
-/// One thing that both sides have changed in different ways.
+/// A block or entry that both sides have changed in different ways.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conflict {
     /// `stage.cap.budget`.
     pub path: String,
-    /// As both sides began with it; nothing if it was not there.
+    /// In the base text. `None` if it is not there.
     pub base: Option<String>,
     pub ours: Option<String>,
     pub theirs: Option<String>,
 }
 
-/// A side that has syntax faults cannot be merged by what it says.
+/// A side has syntax errors, so its structure is unknown.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Unreadable {
+pub struct SyntaxErrors {
     /// `base`, `ours` or `theirs`.
     pub side: &'static str,
-    pub faults: Vec<Diagnostic>,
+    pub errors: Vec<Diagnostic>,
 }
 
-/// Joins two changes of `base`.
+/// Merges two changed versions of `base`.
 ///
 /// # Errors
-/// [`Unreadable`], if one of the texts has syntax faults.
-pub fn merge(base: &str, ours: &str, theirs: &str) -> Result<Merged, Unreadable> {
-    let side = |side, text| Side::new(text).map_err(|faults| Unreadable { side, faults });
+/// [`SyntaxErrors`] if one of the texts has syntax errors.
+pub fn merge(base: &str, ours: &str, theirs: &str) -> Result<Merged, SyntaxErrors> {
+    let side = |side, text| Side::new(text).map_err(|errors| SyntaxErrors { side, errors });
     let (base, ours, theirs) = (side("base", base)?, side("ours", ours)?, side("theirs", theirs)?);
     let mut merging = Merging {
         base: &base,
@@ -63,14 +63,14 @@ pub fn merge(base: &str, ours: &str, theirs: &str) -> Result<Merged, Unreadable>
     Ok(Merged { text, conflicts })
 }
 
-/// A range of our text and what takes its place.
+/// A range of our text and its replacement.
 struct Edit {
     range: Range<usize>,
     text: String,
 }
 
 fn apply(text: &str, mut edits: Vec<Edit>) -> String {
-    // Of several at one place the first that was made is the first.
+    // The sort is stable: edits at one place stay in the order in which they were made.
     edits.sort_by_key(|edit| (edit.range.start, edit.range.end));
     let mut out = String::with_capacity(text.len());
     let mut from = 0;
@@ -97,15 +97,15 @@ struct Merging<'s> {
     conflicts: Vec<Conflict>,
 }
 
-fn find<'u>(units: &'u [Unit], key: &str) -> Option<&'u Unit> {
+fn find<'u>(units: &'u [MergeUnit], key: &str) -> Option<&'u MergeUnit> {
     units.iter().find(|unit| unit.key == key)
 }
 
-fn same(one: Option<&Unit>, other: Option<&Unit>) -> bool {
+fn same(one: Option<&MergeUnit>, other: Option<&MergeUnit>) -> bool {
     one.map(|unit| &unit.canonical) == other.map(|unit| &unit.canonical)
 }
 
-/// `budget` in `stage cap` as `stage.cap.budget`.
+/// The path of an entry: `stage.cap.budget` for `budget` in `stage cap`.
 fn below(path: &str, key: &str) -> String {
     let key = key.replace(' ', ".");
     match (path, key.as_str()) {
@@ -117,8 +117,8 @@ fn below(path: &str, key: &str) -> String {
 }
 
 impl Merging<'_> {
-    /// One level: all blocks of a file, or all entries of a block.
-    fn level(&mut self, path: &str, base: &[Unit], ours: &[Unit], theirs: &[Unit]) {
+    /// Merges one level: all blocks of a file, or all entries of a block.
+    fn level(&mut self, path: &str, base: &[MergeUnit], ours: &[MergeUnit], theirs: &[MergeUnit]) {
         for our in ours {
             self.one(path, find(base, &our.key), our, find(theirs, &our.key));
         }
@@ -133,14 +133,14 @@ impl Merging<'_> {
             let before = find(base, &their.key);
             match before {
                 None => self.put(at..at, self.theirs.text[their.extent.clone()].to_owned()),
-                // Gone on our side, and left as it was on theirs.
+                // Removed on our side, unchanged on theirs.
                 Some(_) if same(before, Some(their)) => {}
                 Some(_) => self.conflict(path, &their.key, at..at, before, None, Some(their)),
             }
         }
     }
 
-    fn one(&mut self, path: &str, base: Option<&Unit>, our: &Unit, their: Option<&Unit>) {
+    fn one(&mut self, path: &str, base: Option<&MergeUnit>, our: &MergeUnit, their: Option<&MergeUnit>) {
         let extent = our.extent.clone();
         if same(Some(our), their) || same(base, their) {
             return;
@@ -167,11 +167,11 @@ impl Merging<'_> {
         path: &str,
         key: &str,
         range: Range<usize>,
-        base: Option<&Unit>,
-        ours: Option<&Unit>,
-        theirs: Option<&Unit>,
+        base: Option<&MergeUnit>,
+        ours: Option<&MergeUnit>,
+        theirs: Option<&MergeUnit>,
     ) {
-        let text = |side: &Side, unit: Option<&Unit>| {
+        let text = |side: &Side, unit: Option<&MergeUnit>| {
             let text = unit.map_or("", |unit| side.text[unit.extent.clone()].trim_matches('\n'));
             if text.is_empty() {
                 String::new()
@@ -186,12 +186,12 @@ impl Merging<'_> {
             text(self.theirs, theirs)
         );
         self.put(range, marked);
-        let said = |unit: Option<&Unit>| unit.map(|unit| unit.canonical.clone());
+        let canonical = |unit: Option<&MergeUnit>| unit.map(|unit| unit.canonical.clone());
         self.conflicts.push(Conflict {
             path: below(path, key),
-            base: said(base),
-            ours: said(ours),
-            theirs: said(theirs),
+            base: canonical(base),
+            ours: canonical(ours),
+            theirs: canonical(theirs),
         });
     }
 }

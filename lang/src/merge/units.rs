@@ -1,4 +1,4 @@
-//! A file cut into what a merge decides about: blocks and their entries, each with the comments above it.
+//! Splits a file into the units of a merge: blocks and their entries, each with the comments above it.
 
 use std::ops::Range;
 
@@ -7,46 +7,46 @@ use crate::diagnostics::Diagnostic;
 use crate::format;
 use crate::parse::parse;
 
-/// A block, an entry, or the words between them. The units of a level tile its text.
+/// A block, an entry, or the text between them. The units of a level cover its text without gaps.
 #[derive(Clone, Debug)]
-pub(super) struct Unit {
+pub(super) struct MergeUnit {
     /// The same on all sides: `stage cap`, `budget`, or [`HEAD`] and [`TAIL`].
     pub key: String,
-    /// From behind the unit before it to the end of its own line.
+    /// From the end of the unit before it to the end of its own last line.
     pub extent: Range<usize>,
-    /// As the formatter writes it: sides that differ in layout alone are the same.
+    /// The formatted text: versions that differ only in formatting are equal.
     pub canonical: String,
-    /// What a block that both sides have changed is merged by; empty for what is merged as a whole.
-    pub inside: Vec<Unit>,
+    /// The units of a block, which are merged one by one. Empty for a unit that is not divided.
+    pub inside: Vec<MergeUnit>,
 }
 
-/// The comments above a block, or a file's first comment.
+/// The key of the comments above a block, or of the first comment of a file.
 pub(super) const HEAD: &str = "#head";
-/// What stands behind the last entry.
+/// The key of the text after the last entry.
 pub(super) const TAIL: &str = "#tail";
 
 /// A side of a merge.
 #[derive(Debug)]
 pub(super) struct Side {
     pub text: String,
-    pub units: Vec<Unit>,
-    /// Whether the text is as the formatter writes it.
+    pub units: Vec<MergeUnit>,
+    /// Whether the text is formatted.
     pub formatted: bool,
 }
 
 impl Side {
     /// # Errors
-    /// The syntax faults of the text.
+    /// The syntax errors of the text.
     pub fn new(text: &str) -> Result<Self, Vec<Diagnostic>> {
         let mut text = text.to_owned();
         if !text.is_empty() && !text.ends_with('\n') {
             text.push('\n');
         }
         let canonical = format(&text)?;
-        let (own, of_canonical) = (parse(&text).file, parse(&canonical).file);
-        let mut units = Cut::of(&text, &own).file(&own);
+        let (own, of_canonical) = (parse(&text, None).file, parse(&canonical, None).file);
+        let mut units = Splitter::of(&text, &own).file(&own);
         // The formatter keeps blocks and entries in their order.
-        take_canonical(&mut units, &Cut::of(&canonical, &of_canonical).file(&of_canonical));
+        take_canonical(&mut units, &Splitter::of(&canonical, &of_canonical).file(&of_canonical));
         Ok(Self {
             formatted: canonical == text,
             text,
@@ -55,14 +55,14 @@ impl Side {
     }
 }
 
-fn take_canonical(units: &mut [Unit], formatted: &[Unit]) {
+fn take_canonical(units: &mut [MergeUnit], formatted: &[MergeUnit]) {
     for (unit, formatted) in units.iter_mut().zip(formatted) {
         unit.canonical.clone_from(&formatted.canonical);
         take_canonical(&mut unit.inside, &formatted.inside);
     }
 }
 
-/// What stands on the top level.
+/// A top-level block or statement.
 enum Item<'f> {
     Block(&'f Block),
     Statement(&'f Statement),
@@ -77,13 +77,13 @@ impl Item<'_> {
     }
 }
 
-/// Cuts one text.
-struct Cut<'t> {
+/// Splits one text.
+struct Splitter<'t> {
     text: &'t str,
     comments: &'t [Comment],
 }
 
-impl<'t> Cut<'t> {
+impl<'t> Splitter<'t> {
     fn of(text: &'t str, file: &'t File) -> Self {
         Self {
             text,
@@ -91,7 +91,7 @@ impl<'t> Cut<'t> {
         }
     }
 
-    fn file(&self, file: &File) -> Vec<Unit> {
+    fn file(&self, file: &File) -> Vec<MergeUnit> {
         let start = self.first_comment();
         let mut units = vec![self.unit(HEAD.to_owned(), 0..start, Vec::new())];
         let mut before = start;
@@ -110,7 +110,7 @@ impl<'t> Cut<'t> {
         units
     }
 
-    /// The end of a comment that stands above all blocks with an empty line behind it; it is the file's, not a block's.
+    /// The end of the comment above all blocks, if an empty line follows it: it belongs to the file, not to a block.
     fn first_comment(&self) -> usize {
         let mut end = 0;
         for comment in self.comments {
@@ -120,17 +120,17 @@ impl<'t> Cut<'t> {
             }
             end = comment.span.end;
         }
-        let behind = &self.text[end..];
-        let lines = behind.len() - behind.trim_start_matches(['\n', ' ', '\r', '\t']).len();
-        if end > 0 && behind[..lines].matches('\n').count() > 1 {
+        let after = &self.text[end..];
+        let lines = after.len() - after.trim_start_matches(['\n', ' ', '\r', '\t']).len();
+        if end > 0 && after[..lines].matches('\n').count() > 1 {
             end + 1
         } else {
             0
         }
     }
 
-    fn unit(&self, key: String, extent: Range<usize>, inside: Vec<Unit>) -> Unit {
-        Unit {
+    fn unit(&self, key: String, extent: Range<usize>, inside: Vec<MergeUnit>) -> MergeUnit {
+        MergeUnit {
             key,
             canonical: self.text[extent.clone()].trim().to_owned(),
             extent,
@@ -138,7 +138,7 @@ impl<'t> Cut<'t> {
         }
     }
 
-    fn block(&self, block: &Block, before: usize) -> Unit {
+    fn block(&self, block: &Block, before: usize) -> MergeUnit {
         let key = format!("{} {}", block.keyword.text, block.name.text);
         match &block.body {
             Body::Entries(entries) => self.entries(key, block.span, block.name.span.end, entries, before),
@@ -146,7 +146,7 @@ impl<'t> Cut<'t> {
         }
     }
 
-    fn statement(&self, statement: &Statement, before: usize) -> Unit {
+    fn statement(&self, statement: &Statement, before: usize) -> MergeUnit {
         let word = statement.kind.keyword();
         let key = match &statement.kind {
             StatementKind::Import { path, .. } => format!("{word} \"{}\"", path.text),
@@ -160,12 +160,12 @@ impl<'t> Cut<'t> {
         self.unit(key, before..self.end_of_line(statement.span), Vec::new())
     }
 
-    /// Something with entries between braces, the first of which stands behind `name`.
-    fn entries(&self, key: String, span: Span, name: usize, entries: &[Entry], before: usize) -> Unit {
+    /// A block or statement with entries in braces. `name` is the end of its name, before the brace.
+    fn entries(&self, key: String, span: Span, name: usize, entries: &[Entry], before: usize) -> MergeUnit {
         let extent = before..self.end_of_line(span);
         let mut inside = vec![self.unit(HEAD.to_owned(), before..span.start, Vec::new())];
         let mut before = name + self.text[name..].find('{').map_or(0, |brace| brace + 1);
-        // A comment behind the brace is the block's, not the first entry's.
+        // A comment after the brace belongs to the block, not to the first entry.
         if let Some(comment) = self.comments.iter().find(|comment| comment.span.start >= before)
             && !self.text[before..comment.span.start].contains(|other: char| other == '\n' || !other.is_whitespace())
         {
@@ -190,12 +190,12 @@ impl<'t> Cut<'t> {
             before = unit.extent.end;
             inside.push(unit);
         }
-        // The closing brace stands where it stands on every side.
+        // The closing brace is part of the block on every side.
         inside.push(self.unit(TAIL.to_owned(), before..(span.end - 1).max(before), Vec::new()));
         self.unit(key, extent, inside)
     }
 
-    /// Behind the line that something ends on, if nothing but a comment follows there; else right behind it.
+    /// The end of the line on which `span` ends, if only a comment follows on that line; otherwise the end of `span`.
     fn end_of_line(&self, span: Span) -> usize {
         let mut end = span.end;
         if let Some(comment) = self.comments.iter().find(|comment| comment.span.start >= end)

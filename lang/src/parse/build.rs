@@ -1,7 +1,7 @@
-//! Pest's pairs to the syntax tree.
+//! Builds the syntax tree from pest's pairs.
 //!
-//! Asserts the shape that the grammar promises; what a user can write wrongly inside it (an escape, a gate of
-//! hundreds of operators) is collected as diagnostics.
+//! Asserts the structure that the grammar guarantees. Errors that the grammar accepts (an unknown escape, a gate of
+//! hundreds of operators) are collected as diagnostics.
 
 use pest::iterators::Pair;
 
@@ -21,8 +21,8 @@ pub(super) struct Builder {
 
 impl Builder {
     fn span(&self, pair: &Pair<'_, Rule>) -> Span {
-        // A rule that ends in an optional part includes the white space and comments before what was not there: its
-        // last part says where it really ends.
+        // If the optional last part of a rule is missing, pest's span includes the white space and comments before it.
+        // The rule ends where its last part ends.
         let mut last = pair.clone();
         while let Some(inner) = last.clone().into_inner().next_back() {
             last = inner;
@@ -292,10 +292,10 @@ impl Builder {
         }
     }
 
-    /// Says so if there is too much of something.
+    /// Reports too many elements.
     fn bounded(&mut self, count: usize, span: Span, what: &str) {
         if count > MOST_ELEMENTS {
-            let message = format!("{count} {what}, and at most {MOST_ELEMENTS} are read");
+            let message = format!("{count} {what}, and the limit is {MOST_ELEMENTS}");
             self.errors.push(
                 Diagnostic::new(Code::FILE_TOO_LARGE, message).label(Span::new(span.start, span.start + 1), "too long"),
             );
@@ -359,7 +359,7 @@ impl Builder {
                         Diagnostic::new(Code::UNKNOWN_ESCAPE, format!("unknown escape `\\{escaped}` in a text"))
                             .label(span, "not an escape")
                             .help(
-                                "the escapes are `\\\"`, `\\\\`, `\\n` and `\\t`; a lone backslash is written `\\\\`",
+                                "the escapes are `\\\"`, `\\\\`, `\\n` and `\\t`; a single backslash is written `\\\\`",
                             ),
                     );
                 }
@@ -440,7 +440,7 @@ impl Builder {
     }
 }
 
-/// The parts of a pair that carry something; punctuation does not.
+/// The parts of a pair without punctuation.
 fn children(pair: Pair<'_, Rule>) -> Vec<Pair<'_, Rule>> {
     let punctuation = [
         Rule::equals,
@@ -469,7 +469,7 @@ fn only_child(pair: Pair<'_, Rule>) -> Pair<'_, Rule> {
         .expect("the grammar gives this rule one part")
 }
 
-/// Gives each block the `///` lines that stand right before it.
+/// Attaches the `///` lines directly before a block to it.
 pub(super) fn attach_documentation(file: &mut File, text: &str) {
     let mut next = 0;
     for item in &mut file.items {

@@ -1,310 +1,230 @@
-//! Cuts the text into top-level blocks by strings, comments and brackets alone.
+//! Splits a file into its top-level blocks and statements, so that an error in one of them does not affect the others.
 //!
-//! In: the text. Out: the range of every block and statement, or the fault that keeps one from being cut out: a string or
-//! bracket that is never closed, nesting that is too deep, text outside of blocks.
+//! In: the tokens of a file. Out: the range of each block and statement. A range has an error if it cannot be parsed by
+//! itself: a text or bracket that is not closed, nesting that is too deep, text outside of blocks.
+//! Not here: syntax. Only brackets, line starts and the words of `keywords` decide where a block ends.
 
-use crate::ast::{Comment, Span};
+use crate::ast::Span;
 use crate::diagnostics::{Code, Diagnostic};
-use crate::tokens::{TokenKind, text_end, tokens};
+use crate::keywords::{CHANGE_BLOCKS, IN, STATEMENTS};
+use crate::token::{Token, TokenKind};
 
-use super::{MOST_FAULTS, MOST_NESTING};
+use super::{Heading, MOST_ERRORS, MOST_NESTING};
 
-/// What the first look at the text finds.
-pub(super) struct Lexed {
-    pub comments: Vec<Comment>,
-    marks: Vec<Mark>,
-    /// Lines without indentation that start a block: where reading goes on after a fault.
+/// A top-level block or statement.
+pub(super) struct Chunk {
+    pub span: Span,
+    /// Keyword and name. `None` if it does not start with a keyword and a name.
+    pub heading: Option<Heading>,
+    /// Why the grammar cannot parse it.
+    pub error: Option<Diagnostic>,
+}
+
+/// Splits a file into chunks, in order. `tokens` are all its tokens.
+pub(super) fn split(text: &str, tokens: &[Token]) -> Vec<Chunk> {
+    let tokens: Vec<Token> = tokens
+        .iter()
+        .copied()
+        .filter(|token| token.kind != TokenKind::Comment)
+        .collect();
+    let mut splitter = Splitter {
+        text,
+        tokens: &tokens,
+        starts: Vec::new(),
+    };
+    splitter.starts = (0..tokens.len()).filter(|&at| splitter.starts_chunk(at)).collect();
+    let mut chunks = Vec::new();
+    let (mut at, mut errors) = (0, 0);
+    while at < tokens.len() && errors < MOST_ERRORS {
+        let (error, end) = splitter.chunk(at);
+        errors += usize::from(error.is_some());
+        chunks.push(Chunk {
+            span: tokens[at].span.to(tokens[end - 1].span),
+            heading: splitter.heading(at),
+            error,
+        });
+        at = end;
+    }
+    chunks
+}
+
+struct Splitter<'t> {
+    text: &'t str,
+    tokens: &'t [Token],
+    /// Tokens at the left edge that start a block or statement: where parsing resumes after an error.
     starts: Vec<usize>,
 }
 
-#[derive(Clone, Copy)]
-struct Mark {
-    at: usize,
-    kind: MarkKind,
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum MarkKind {
-    Open(u8),
-    Close(u8),
-    /// A string that its line does not close; up to this byte.
-    OpenString(usize),
-}
-
-pub(super) enum Chunk {
-    Block(Span),
-    Fault {
-        diagnostic: Diagnostic,
-        broken: Option<(String, String)>,
-    },
-}
-
-/// Words that start a statement: it ends with its line, not with a brace.
-const STATEMENTS: [&str; 4] = ["import", "extends", "let", "param"];
-
-/// Finds comments, brackets and strings in one pass over the text from `start` on.
-pub(super) fn lex(text: &str, start: usize) -> Lexed {
-    let mut lexed = Lexed {
-        comments: Vec::new(),
-        marks: Vec::new(),
-        starts: Vec::new(),
-    };
-    for token in tokens(&text[start..]) {
-        let span = token.span.moved(start);
-        let mut mark = |kind| lexed.marks.push(Mark { at: span.start, kind });
-        match token.kind {
-            TokenKind::Comment => lexed.comments.push(Comment {
-                span,
-                text: text[span.start..span.end].to_owned(),
-                own_line: token.first_on_line,
-            }),
-            TokenKind::Text { closed: false } => mark(MarkKind::OpenString(span.end)),
-            TokenKind::Open(bracket) => mark(MarkKind::Open(bracket)),
-            TokenKind::Close(bracket) => mark(MarkKind::Close(bracket)),
-            TokenKind::Word => {
-                let at_the_edge = span.start == start || text.as_bytes()[span.start - 1] == b'\n';
-                if at_the_edge && starts_block(&text[span.start..]) {
-                    lexed.starts.push(span.start);
-                }
-            }
-            TokenKind::Text { closed: true } | TokenKind::Number | TokenKind::Sign => {}
-        }
+impl Splitter<'_> {
+    fn word(&self, at: usize) -> &str {
+        self.tokens.get(at).map_or("", |token| token.text(self.text))
     }
-    lexed
-}
 
-/// Cuts the text from `start` on into blocks, statements and faults, in order.
-pub(super) fn split(text: &str, lexed: &Lexed, start: usize) -> Vec<Chunk> {
-    let mut chunks = Vec::new();
-    let mut at = start;
-    let mut next_comment = 0;
-    let mut next_mark = 0;
-    let mut faults = 0;
-    loop {
-        // White space and comments between blocks.
-        at += text[at..].len() - text[at..].trim_start_matches(is_space).len();
-        while next_comment < lexed.comments.len() && lexed.comments[next_comment].span.start < at {
-            next_comment += 1;
-        }
-        if at >= text.len() || faults >= MOST_FAULTS {
-            return chunks;
-        }
-        if let Some(comment) = lexed.comments.get(next_comment)
-            && comment.span.start == at
-        {
-            at = comment.span.end;
-            continue;
-        }
-        while next_mark < lexed.marks.len() && lexed.marks[next_mark].at < at {
-            next_mark += 1;
-        }
-        let (chunk, end) = next_chunk(text, lexed, at, next_mark);
-        faults += usize::from(matches!(chunk, Chunk::Fault { .. }));
-        chunks.push(chunk);
-        at = end;
+    /// The kind of a token that continues the line of the one before it.
+    fn kind_on_line(&self, at: usize) -> Option<TokenKind> {
+        let token = self.tokens.get(at)?;
+        (!token.first_on_line).then_some(token.kind)
     }
-}
 
-fn next_chunk(text: &str, lexed: &Lexed, at: usize, next_mark: usize) -> (Chunk, usize) {
-    let following = lexed.starts[lexed.starts.partition_point(|&start| start <= at)..]
-        .first()
-        .copied();
-    let resume = following.unwrap_or(text.len());
-    let word = first_word(&text[at..]);
-    let fault = |diagnostic: Diagnostic| Chunk::Fault {
-        diagnostic,
-        broken: heading(text, at),
-    };
-    if word.is_empty() {
-        let found = token(text, at);
-        let mut diagnostic = Diagnostic::new(
-            Code::SYNTAX,
-            format!("expected a block, found `{}`", &text[found.start..found.end]),
-        )
-        .label(found, "no block starts like this");
-        diagnostic = match &text[found.start..found.end] {
-            "}" => diagnostic.help("remove this brace: every block above is closed already"),
-            _ => diagnostic.help("a file is a list of blocks such as `stage cap { … }`"),
+    /// `let NAME`, `param NAME`, `import "…"`, `extends "…"`.
+    fn starts_statement(&self, at: usize) -> bool {
+        let next = self.kind_on_line(at + 1);
+        STATEMENTS.contains(&self.word(at)) && matches!(next, Some(TokenKind::Word | TokenKind::Text { .. }))
+    }
+
+    /// `word word {` or a statement, at the left edge.
+    fn starts_chunk(&self, at: usize) -> bool {
+        let token = self.tokens[at];
+        let starts_block = || {
+            self.kind_on_line(at + 1) == Some(TokenKind::Word)
+                && self.kind_on_line(at + 2) == Some(TokenKind::Open(b'{'))
         };
-        let line_with_word = text[found.end..]
-            .match_indices('\n')
-            .map(|(at, _)| found.end + at + 1)
-            .find(|&line| text.as_bytes().get(line).is_some_and(|&byte| is_name_start(byte)));
-        return (fault(diagnostic), line_with_word.unwrap_or(text.len()));
+        token.kind == TokenKind::Word && token.at_left_edge(self.text) && (self.starts_statement(at) || starts_block())
     }
-    // These hold lines that look like the start of a block.
-    let holds_blocks = matches!(word, "profile" | "extends" | "sweep");
-    let is_statement = starts_statement(&text[at..]);
-    let mut open: Vec<(usize, u8)> = Vec::new();
-    let mut behind = at;
-    for mark in &lexed.marks[next_mark..] {
-        if is_statement
-            && open.is_empty()
-            && let Some(end) = statement_end(text, behind, mark.at)
-        {
-            return (Chunk::Block(trimmed(text, at, end)), end);
+
+    /// Keyword and name of the chunk at a token. A statement may have no name.
+    fn heading(&self, at: usize) -> Option<Heading> {
+        let keyword = Some(self.word(at)).filter(|_| self.tokens[at].kind == TokenKind::Word)?;
+        let has_name = self.kind_on_line(at + 1) == Some(TokenKind::Word);
+        (has_name || STATEMENTS.contains(&keyword)).then(|| Heading {
+            keyword: keyword.to_owned(),
+            name: if has_name { self.word(at + 1) } else { "" }.to_owned(),
+        })
+    }
+
+    /// Whether a statement ends before this token, if no bracket is open.
+    fn ends_statement(&self, at: usize) -> bool {
+        let token = self.tokens[at];
+        let starts_next = match token.kind {
+            TokenKind::Word => self.word(at) != IN,
+            TokenKind::Close(bracket) => bracket == b'}',
+            _ => false,
+        };
+        token.first_on_line && starts_next
+    }
+
+    /// The error of the chunk at a token, if it has one, and the token after the chunk.
+    fn chunk(&self, at: usize) -> (Option<Diagnostic>, usize) {
+        if self.tokens[at].kind != TokenKind::Word {
+            return self.stray(at);
         }
-        // A block that starts at the left edge inside of another one: that one was never closed.
-        if let Some(start) = following.filter(|&start| start < mark.at && !holds_blocks) {
-            return match open.last() {
-                Some(&bracket) => (
-                    fault(unclosed(bracket, Some((start, "a new block starts here")))),
-                    resume,
-                ),
-                // No brace at all: the grammar says what is wrong with the words before.
-                None => (Chunk::Block(trimmed(text, at, start)), resume),
-            };
-        }
-        match mark.kind {
-            MarkKind::OpenString(end) => {
-                let diagnostic = Diagnostic::new(Code::UNCLOSED_STRING, "this text is never closed")
-                    .label(Span::new(mark.at, end), "no `\"` follows on this line")
-                    .help("close it with `\"`; a text cannot go over the end of a line, but may hold `\\n`");
-                return (fault(diagnostic), resume);
+        let following = self
+            .starts
+            .get(self.starts.partition_point(|&start| start <= at))
+            .copied();
+        let resume = following.unwrap_or(self.tokens.len());
+        let holds_blocks = CHANGE_BLOCKS.contains(&self.word(at));
+        let is_statement = self.starts_statement(at);
+        let mut open: Vec<Token> = Vec::new();
+        for next in at + 1..self.tokens.len() {
+            let token = self.tokens[next];
+            if is_statement && open.is_empty() && self.ends_statement(next) {
+                return (None, next);
             }
-            MarkKind::Open(bracket) => {
-                open.push((mark.at, bracket));
-                if open.len() > MOST_NESTING {
-                    let message = format!("nested more than {MOST_NESTING} deep");
-                    let diagnostic = Diagnostic::new(Code::TOO_DEEP, message)
-                        .label(Span::new(mark.at, mark.at + 1), "one bracket too many")
-                        .help("no field needs more than four levels");
-                    return (fault(diagnostic), resume);
+            if following == Some(next) && !holds_blocks {
+                // A block starts at the left edge inside of another one, which is therefore not closed. If no bracket
+                // is open, the grammar reports what is wrong with the words before.
+                let error = open
+                    .last()
+                    .map(|&open| unclosed(open, Some((token, "a new block starts here"))));
+                return (error, next);
+            }
+            match token.kind {
+                TokenKind::Text { closed: false } => {
+                    let error = Diagnostic::new(Code::UNCLOSED_STRING, "this text is never closed")
+                        .label(token.span, "no `\"` follows on this line")
+                        .help("close it with `\"`; a text cannot span lines, but may contain `\\n`");
+                    return (Some(error), resume);
                 }
-            }
-            MarkKind::Close(bracket) => match open.last() {
-                Some(&(_, expected)) if closing(expected) == bracket => {
-                    open.pop();
-                    behind = mark.at + 1;
-                    if open.is_empty() && bracket == b'}' && !is_statement {
-                        let end = mark.at + 1;
-                        return (Chunk::Block(Span::new(at, end)), end);
+                TokenKind::Open(_) => {
+                    open.push(token);
+                    if open.len() > MOST_NESTING {
+                        return (Some(nested_too_deep(token)), resume);
                     }
                 }
-                Some(&bracket) => {
-                    return (
-                        fault(unclosed(bracket, Some((mark.at, "closed by this instead")))),
-                        resume,
-                    );
-                }
-                None => return (Chunk::Block(trimmed(text, at, mark.at + 1)), resume.max(mark.at + 1)),
-            },
+                TokenKind::Close(bracket) => match open.last() {
+                    Some(last) if last.kind == TokenKind::Open(opening(bracket)) => {
+                        open.pop();
+                        if open.is_empty() && bracket == b'}' && !is_statement {
+                            return (None, next + 1);
+                        }
+                    }
+                    Some(&last) => return (Some(unclosed(last, Some((token, "closed by this instead")))), resume),
+                    // The grammar reports the bracket.
+                    None => return (None, next + 1),
+                },
+                TokenKind::Word
+                | TokenKind::Number
+                | TokenKind::Text { closed: true }
+                | TokenKind::Comment
+                | TokenKind::Sign => {}
+            }
+        }
+        match open.last() {
+            Some(&last) => (Some(unclosed(last, None)), resume),
+            None if is_statement => (None, self.tokens.len()),
+            None => (None, resume),
         }
     }
-    match open.last() {
-        Some(&bracket) => (fault(unclosed(bracket, None)), resume),
-        None if is_statement => {
-            let end = statement_end(text, behind, text.len()).unwrap_or(text.len());
-            (Chunk::Block(trimmed(text, at, end)), end)
-        }
-        None => (Chunk::Block(trimmed(text, at, resume)), resume),
+
+    /// Text outside of all blocks, up to the next word at the left edge.
+    fn stray(&self, at: usize) -> (Option<Diagnostic>, usize) {
+        let word = self.word(at);
+        let error = Diagnostic::new(Code::SYNTAX, format!("expected a block, found `{word}`"))
+            .label(self.tokens[at].span, "a block cannot start with this")
+            .help(match word {
+                "}" => "remove this brace: every block above is closed already",
+                _ => "a file is a list of blocks such as `stage cap { … }`",
+            });
+        let is_word = |token: &Token| token.kind == TokenKind::Word && token.at_left_edge(self.text);
+        let rest = &self.tokens[at + 1..];
+        let resume = rest.iter().position(is_word).unwrap_or(rest.len());
+        (Some(error), at + 1 + resume)
     }
 }
 
-/// Where a statement ends that has no bracket open from `from` on: at the first end of a line behind which a new word
-/// or nothing follows; none if that is not before `to`.
-fn statement_end(text: &str, from: usize, to: usize) -> Option<usize> {
-    let mut at = from;
-    loop {
-        let end = at + text[at..to].find('\n')?;
-        let mut rest = text[end..].trim_start_matches(is_space);
-        while rest.starts_with("//") {
-            rest = rest
-                .find('\n')
-                .map_or("", |line| rest[line..].trim_start_matches(is_space));
+/// The error of a text whose brackets are nested too deep for the grammar, which is recursive.
+pub(super) fn too_deep(tokens: &[Token]) -> Option<Diagnostic> {
+    let mut open: usize = 0;
+    for token in tokens {
+        match token.kind {
+            TokenKind::Open(_) => open += 1,
+            TokenKind::Close(_) => open = open.saturating_sub(1),
+            _ => {}
         }
-        match rest.bytes().next() {
-            None | Some(b'}') => return Some(end),
-            Some(byte) if is_name_start(byte) && first_word(rest) != "in" => return Some(end),
-            Some(_) => at = end + 1,
+        if open > MOST_NESTING {
+            return Some(nested_too_deep(*token));
         }
     }
+    None
 }
 
-/// `let NAME`, `param NAME`, `import "…"`, `extends "…"`.
-fn starts_statement(text: &str) -> bool {
-    let keyword = first_word(text);
-    let rest = text[keyword.len()..].trim_start_matches([' ', '\t']);
-    STATEMENTS.contains(&keyword)
-        && rest
-            .bytes()
-            .next()
-            .is_some_and(|next| next == b'"' || is_name_start(next))
+fn nested_too_deep(bracket: Token) -> Diagnostic {
+    Diagnostic::new(Code::TOO_DEEP, format!("nested more than {MOST_NESTING} deep"))
+        .label(bracket.span, "one bracket too many")
+        .help("no field needs more than four levels")
 }
 
-/// Keyword and name at the start of a block; a statement may have no name.
-pub(super) fn heading(text: &str, at: usize) -> Option<(String, String)> {
-    let keyword = first_word(&text[at..]);
-    let name = first_word(text[at + keyword.len()..].trim_start_matches([' ', '\t']));
-    let names_itself = STATEMENTS.contains(&keyword) || !keyword.is_empty() && !name.is_empty();
-    names_itself.then(|| (keyword.to_owned(), name.to_owned()))
-}
-
-/// The word, string, number or sign at `at`; empty at the end of the text.
-pub(super) fn token(text: &str, at: usize) -> Span {
-    let rest = &text[at..];
-    let word = first_word(rest);
-    let length = match rest.chars().next() {
-        None => 0,
-        Some(_) if !word.is_empty() => word.len(),
-        Some('"') => text_end(rest.as_bytes()).unwrap_or(1),
-        Some(first) if first.is_ascii_digit() => rest
-            .find(|next: char| !(next.is_ascii_alphanumeric() || matches!(next, '_' | '.' | '%')))
-            .unwrap_or(rest.len()),
-        Some(first) => first.len_utf8(),
+fn unclosed(open: Token, related: Option<(Token, &str)>) -> Diagnostic {
+    let (opening, closing) = match open.kind {
+        TokenKind::Open(b'{') => ('{', '}'),
+        TokenKind::Open(b'[') => ('[', ']'),
+        _ => ('(', ')'),
     };
-    Span::new(at, at + length)
-}
-
-fn unclosed((at, bracket): (usize, u8), related: Option<(usize, &str)>) -> Diagnostic {
-    let (open, close) = (char::from(bracket), char::from(closing(bracket)));
-    let mut diagnostic = Diagnostic::new(Code::UNCLOSED, format!("this `{open}` is never closed"))
-        .label(Span::new(at, at + 1), format!("no `{close}` for this"));
-    if let Some((place, text)) = related {
-        diagnostic = diagnostic.label(Span::new(place, place + 1), text);
+    let mut diagnostic = Diagnostic::new(Code::UNCLOSED, format!("this `{opening}` is never closed"))
+        .label(open.span, format!("no `{closing}` for this"));
+    if let Some((token, text)) = related {
+        let start = token.span.start;
+        diagnostic = diagnostic.label(Span::new(start, start + 1), text);
     }
-    diagnostic.help(format!("add `{close}`"))
+    diagnostic.help(format!("add `{closing}`"))
 }
 
-fn closing(open: u8) -> u8 {
-    match open {
-        b'{' => b'}',
-        b'[' => b']',
-        _ => b')',
+/// The bracket that a closing bracket closes.
+pub(super) fn opening(close: u8) -> u8 {
+    match close {
+        b'}' => b'{',
+        b']' => b'[',
+        _ => b'(',
     }
-}
-
-fn trimmed(text: &str, start: usize, end: usize) -> Span {
-    Span::new(start, start + text[start..end].trim_end_matches(is_space).len())
-}
-
-fn is_space(character: char) -> bool {
-    matches!(character, ' ' | '\t' | '\r' | '\n' | '\u{FEFF}')
-}
-
-fn is_name_start(byte: u8) -> bool {
-    byte.is_ascii_alphabetic() || byte == b'_'
-}
-
-fn first_word(text: &str) -> &str {
-    let end = text
-        .find(|next: char| !(next.is_ascii_alphanumeric() || next == '_'))
-        .unwrap_or(text.len());
-    let word = &text[..end];
-    if word.starts_with(|first: char| first.is_ascii_digit()) {
-        ""
-    } else {
-        word
-    }
-}
-
-/// `word word {` on one line, or a statement.
-fn starts_block(line: &str) -> bool {
-    let keyword = first_word(line);
-    if starts_statement(line) {
-        return true;
-    }
-    let rest = line[keyword.len()..].trim_start_matches([' ', '\t']);
-    let name = first_word(rest);
-    !name.is_empty() && rest[name.len()..].trim_start_matches([' ', '\t']).starts_with('{')
 }

@@ -1,23 +1,28 @@
-//! What the grammar expected, in a reader's words.
+//! Syntax errors of the grammar as diagnostics: what was expected, what was found, and what to do about it.
 
 use pest::error::{Error, ErrorVariant, InputLocation};
 
-use super::chunks::token;
 use super::grammar::Rule;
 use crate::ast::Span;
 use crate::diagnostics::{Code, Diagnostic};
+use crate::token::Token;
 
-/// The fault of a chunk at `chunk` as a diagnostic on the whole text.
-pub(super) fn diagnostic(error: &Error<Rule>, text: &str, chunk: Span) -> Diagnostic {
-    let at = chunk.start
-        + match error.location {
-            InputLocation::Pos(at) => at,
-            InputLocation::Span((start, _)) => start,
-        };
-    let rules: &[Rule] = match &error.variant {
-        ErrorVariant::ParsingError { positives, .. } => positives,
-        ErrorVariant::CustomError { .. } => &[],
+/// Where an error is, and the rules that the grammar expected there.
+pub(super) fn expected(error: &Error<Rule>) -> (usize, &[Rule]) {
+    let at = match error.location {
+        InputLocation::Pos(at) => at,
+        InputLocation::Span((start, _)) => start,
     };
+    match &error.variant {
+        ErrorVariant::ParsingError { positives, .. } => (at, positives),
+        ErrorVariant::CustomError { .. } => (at, &[]),
+    }
+}
+
+/// The error of a chunk as a diagnostic. `tokens` are those of the complete text.
+pub(super) fn diagnostic(error: &Error<Rule>, text: &str, tokens: &[Token], chunk: Span) -> Diagnostic {
+    let (at, rules) = expected(error);
+    let at = chunk.start + at;
     let mut names: Vec<&str> = rules.iter().filter_map(|&rule| name(rule)).collect();
     // Where a field may start, it is the field that was expected, not its name.
     if names.contains(&"`}`") {
@@ -26,19 +31,19 @@ pub(super) fn diagnostic(error: &Error<Rule>, text: &str, chunk: Span) -> Diagno
             .map(|name| if name == "a name" { "a field" } else { name })
             .collect();
     }
-    // Where a value may start, the kinds of values are noise.
+    // Where a value may start, its kinds are not listed.
     if names.contains(&"a value") || names.contains(&"a number") && names.contains(&"a name") {
         names.retain(|name| matches!(*name, "`]`" | "`)`"));
         names.push("a value");
     }
     names.sort_unstable();
     names.dedup();
-    // At the end of a chunk stands only white space: what was expected is missing behind its last word.
+    // The rest of the chunk is white space: something is missing after its last word.
     let is_end = text[at.min(chunk.end)..chunk.end].trim().is_empty();
     let found = if is_end {
         Span::new(chunk.end, chunk.end)
     } else {
-        token(text, at)
+        token(text, tokens, at)
     };
     let written = &text[found.start..found.end];
     let found_text = if is_end {
@@ -53,7 +58,7 @@ pub(super) fn diagnostic(error: &Error<Rule>, text: &str, chunk: Span) -> Diagno
         format!("expected {expected}, found {found_text}")
     };
     let label = if expected.is_empty() {
-        "this does not belong here".to_owned()
+        "unexpected".to_owned()
     } else {
         format!("expected {expected}")
     };
@@ -64,7 +69,16 @@ pub(super) fn diagnostic(error: &Error<Rule>, text: &str, chunk: Span) -> Diagno
     }
 }
 
-/// Something to do about what is often written by mistake.
+/// The token at `at`, from there on; one character if no token contains it.
+fn token(text: &str, tokens: &[Token], at: usize) -> Span {
+    let next = tokens.partition_point(|token| token.span.end <= at);
+    match tokens.get(next).filter(|token| token.span.start <= at) {
+        Some(token) => Span::new(at, token.span.end),
+        None => Span::new(at, at + text[at..].chars().next().map_or(0, char::len_utf8)),
+    }
+}
+
+/// Help for common mistakes.
 fn hint(found: &str, expected: &[&str]) -> Option<&'static str> {
     let is_first = found.chars().next();
     match found {
@@ -72,10 +86,10 @@ fn hint(found: &str, expected: &[&str]) -> Option<&'static str> {
         "=" if expected.contains(&"a field") => Some("the field before this one has no value"),
         "=" if expected.iter().any(|name| name.contains('<')) => Some("a gate compares with `<`, `<=`, `>` or `>=`"),
         "{" if expected.contains(&"`=`") => Some("a block inside a profile is written `stage cap { … }`"),
-        "weight" | "max_epochs" => Some("a line of a mixture is `NAME from [CORPORA] weight SHARE max_epochs N`"),
+        "weight" | "max_epochs" => Some("a component is `NAME from [CORPORA] weight PERCENTAGE max_epochs N`"),
         ":" => Some("a field is written `name = value`"),
         "#" => Some("a comment starts with `//`"),
-        "'" => Some("a text stands in double quotes: `\"text\"`"),
+        "'" => Some("a text is written in double quotes: `\"text\"`"),
         "-" if expected.contains(&"`{`") => Some("a name is made of letters, digits and `_`"),
         "{" if expected.contains(&"a name") => Some("a block has a name: `stage cap { … }`"),
         "/" => Some("a comment starts with `//`"),
@@ -94,7 +108,7 @@ fn list(names: &[&str]) -> String {
     }
 }
 
-/// A reader's name for a rule; none for what is only looked ahead at, or holds no text of its own.
+/// What messages call a rule. `None` for rules that only look ahead or that have no text of their own.
 fn name(rule: Rule) -> Option<&'static str> {
     Some(match rule {
         Rule::EOI => "the end of the block",
@@ -138,7 +152,7 @@ fn name(rule: Rule) -> Option<&'static str> {
         Rule::close_paren => "`)`",
         Rule::open_bracket => "`[`",
         Rule::close_bracket => "`]`",
-        // Silent rules never stand in an error.
+        // Silent rules are never part of an error.
         Rule::WHITESPACE
         | Rule::COMMENT
         | Rule::blank

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use aurora_lang::ast::{Block, Body, Entry, File, Statement, StatementKind};
-use aurora_lang::parse::{Seen, parse_again};
+use aurora_lang::parse::Previous;
 use aurora_lang::{merge, parse};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -199,10 +199,10 @@ proptest! {
 
     #[test]
     fn formatting_keeps_tree_and_comments(text in file()) {
-        let parsed = parse(&text);
+        let parsed = parse(&text, None);
         prop_assume!(parsed.errors.is_empty());
         let formatted = aurora_lang::format(&text).expect("it parses");
-        let again = parse(&formatted);
+        let again = parse(&formatted, None);
         prop_assert_eq!(&again.errors, &Vec::new(), "{}", formatted);
         prop_assert_eq!(shape(&again.file), shape(&parsed.file), "{}", formatted);
         prop_assert_eq!(aurora_lang::format(&formatted), Ok(formatted.clone()));
@@ -213,35 +213,40 @@ proptest! {
 
     #[test]
     fn a_merge_takes_the_side_that_changed_something(base in file(), other in file()) {
-        prop_assume!([&base, &other].iter().all(|text| names_differ(&parse(text).file)));
-        let expected = shape(&parse(&other).file);
+        prop_assume!([&base, &other].iter().all(|text| names_differ(&parse(text, None).file)));
+        let expected = shape(&parse(&other, None).file);
         for (ours, theirs) in [(&other, &base), (&base, &other), (&other, &other)] {
             let merged = merge(&base, ours, theirs).expect("all sides parse");
             prop_assert_eq!(&merged.conflicts, &Vec::new());
-            let parsed = parse(&merged.text);
+            let parsed = parse(&merged.text, None);
             prop_assert_eq!(&parsed.errors, &Vec::new(), "{}", merged.text);
             prop_assert_eq!(shape(&parsed.file), expected.clone(), "{}", merged.text);
         }
     }
 
     #[test]
-    fn blocks_seen_before_are_as_if_read_anew(before in file(), text in file(), at in 0_usize..400, broken in any::<bool>()) {
-        let mut seen = Seen::default();
-        parse_again(&text, 0, Some(&mut seen));
-        // The same blocks further on, behind others, and with a piece missing.
-        let mut text = format!("{before}\n{text}");
-        if broken {
-            let at = text.char_indices().map(|(byte, _)| byte).find(|&byte| byte >= at).unwrap_or(text.len());
-            text.truncate(at);
+    fn a_previous_tree_changes_nothing(before in file(), text in file(), at in 0_usize..400, is_cut in any::<bool>()) {
+        let first = parse(&text, None);
+        // The same blocks after others, and with the end missing.
+        let mut changed = format!("{before}\n{text}");
+        if is_cut {
+            let at = changed.char_indices().map(|(byte, _)| byte).find(|&byte| byte >= at).unwrap_or(changed.len());
+            changed.truncate(at);
         }
-        prop_assert_eq!(parse_again(&text, 0, Some(&mut seen)), parse(&text));
-        prop_assert_eq!(parse_again(&text, 0, Some(&mut seen)), parse(&text));
+        let second = parse(&changed, Some(Previous { text: &text, parsed: &first }));
+        prop_assert_eq!(&second, &parse(&changed, None));
+        let third = parse(&text, Some(Previous { text: &changed, parsed: &second }));
+        prop_assert_eq!(&third, &first);
+        // As part of a longer text.
+        let moved = parse(&text, None).moved(before.len() + 1);
+        let whole = format!("{before}\n{text}");
+        prop_assert_eq!(&parse(&text, Some(Previous { text: &whole, parsed: &moved })), &first);
     }
 
     #[test]
     fn most_random_files_parse(text in file()) {
         // Only what is written by this file's own rules: if this fails, the property above tests nothing.
-        let parsed = parse(&text);
+        let parsed = parse(&text, None);
         prop_assert!(parsed.errors.is_empty(), "{:?}\n{}", parsed.errors, text);
     }
 }

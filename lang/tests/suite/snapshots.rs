@@ -8,7 +8,7 @@ use aurora_lang::parse;
 fn ok() {
     insta::glob!("../ok", "*.aur", |path| {
         let text = std::fs::read_to_string(path).expect("a file of the folder");
-        let parsed = parse(&text);
+        let parsed = parse(&text, None);
         assert_eq!(parsed.errors, Vec::new(), "{}", path.display());
         let formatted = aurora_lang::format(&text).expect("it parses");
         assert_eq!(
@@ -26,7 +26,7 @@ fn err() {
     insta::glob!("../err", "*.aur", |path| {
         let text = std::fs::read_to_string(path).expect("a file of the folder");
         let name = path.file_name().and_then(|name| name.to_str()).expect("a name");
-        let parsed = parse(&text);
+        let parsed = parse(&text, None);
         let items: Vec<String> = parsed
             .file
             .items

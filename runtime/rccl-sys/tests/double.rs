@@ -113,14 +113,14 @@ fn missing_libraries_are_named() {
     let error = Library::open(Platform::Rocm, &search).unwrap_err();
     assert_eq!(
         error.to_string(),
-        format!("RCCL was not found: tried {here}/librccl.so.1")
+        format!("RCCL was not found; tried {here}/librccl.so.1")
     );
     let found = survey(Platform::Rocm, &search);
     assert_eq!(
         found.missing(),
         [
-            format!("RCCL was not found: tried {here}/librccl.so.1"),
-            format!("HIP runtime was not found: tried {here}/libamdhip64.so.6"),
+            format!("RCCL was not found; tried {here}/librccl.so.1"),
+            format!("HIP runtime was not found; tried {here}/libamdhip64.so.6"),
         ]
     );
     assert!(

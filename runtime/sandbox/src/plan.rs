@@ -13,7 +13,6 @@ use rustix::process::{PidfdFlags, Resource, Rlimit, getpid, getrlimit, pidfd_ope
 use seccompiler::BpfProgram;
 use tempfile::TempDir;
 
-use crate::protection::Layers;
 use crate::view::{ViewEntry, entries, own_access, ruleset};
 use crate::{Limits, Program, SandboxError, filter};
 
@@ -24,6 +23,16 @@ const STACK: u64 = 8 << 20;
 const PAGE: u64 = 4096;
 /// Files and folders that a program can create.
 const INODES: usize = 1024;
+
+/// The layers in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Layers {
+    pub namespaces: bool,
+    pub landlock: bool,
+    pub seccomp: bool,
+    /// The kernel limits the number of a sandbox's processes.
+    pub many_processes: bool,
+}
 
 /// Strings in the form of `execve`: pointers, then a null pointer.
 pub struct Strings {

@@ -7,19 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::child::SetupStep;
-use crate::plan::Plan;
+use crate::plan::{Layers, Plan};
 use crate::watch::{ProcessResult, fork, watch};
 use crate::{Limits, Program, ProgramOutcome, SandboxError, view};
-
-/// The layers in use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Layers {
-    pub namespaces: bool,
-    pub landlock: bool,
-    pub seccomp: bool,
-    /// The kernel limits the number of a sandbox's processes.
-    pub many_processes: bool,
-}
 
 /// Permission to run programs: this machine was tested to contain them.
 #[derive(Clone, Debug, PartialEq, Eq)]

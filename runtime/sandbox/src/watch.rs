@@ -65,9 +65,10 @@ impl ForkedProcess {
         let error = io::Error::last_os_error();
         // SAFETY: the previous set.
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &old, std::ptr::null_mut()) };
-        match Pid::from_raw(pid as i32) {
-            Some(pid) if pid.as_raw_nonzero().get() > 0 => Ok(Self { pid, group }),
-            _ => Err(error),
+        // `Pid::from_raw` asserts that its argument is not negative.
+        match i32::try_from(pid).ok().filter(|pid| *pid > 0).and_then(Pid::from_raw) {
+            Some(pid) => Ok(Self { pid, group }),
+            None => Err(error),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Times messages between two processes of one host: Gloo, and for scale a TCP and a UNIX socket.
+//! Times messages between two processes of one host: Gloo, and for comparison a TCP and a UNIX socket.
 //!
 //! `transport [ROUNDS]`: the number of rounds of the smallest message, 2000 unless given; longer ones take fewer.
 

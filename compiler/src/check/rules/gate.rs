@@ -4,9 +4,9 @@ use aurora_lang::ast::{self, ExpressionKind, Name, Operator};
 use aurora_lang::diagnostics::{Code, Diagnostic};
 
 use crate::check::Checker;
-use crate::check::number::Counted;
 use crate::exact::Exact;
 use crate::names::suggest;
+use crate::number::Counted;
 use crate::schema::{EvalKind, Range};
 use crate::spec::set_names;
 use crate::spec::{Better, Block, BlockId, BlockKind, Expression, Field, Gate, Metric, Relation, Spec, Value};

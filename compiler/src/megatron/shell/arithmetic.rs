@@ -1,9 +1,9 @@
-//! Whole-number arithmetic of the shell: `$((8 * NODES))`.
+//! Integer arithmetic of the shell: `$((8 * NODES))`.
 
-/// Works out an expression; `variable` gives the value of a name.
+/// Evaluates an expression. `variable` returns the value of a name.
 ///
-/// Returns nothing where the shell would complain, where a value is not known, and for the operators that launch scripts
-/// have no use for (assignments, comparisons, bits).
+/// Returns `None` for invalid expressions, unknown values, and operators that launch scripts do not need (assignments,
+/// comparisons, bits).
 pub fn value(text: &str, variable: &mut dyn FnMut(&str) -> Option<i64>) -> Option<i64> {
     let mut reader = Reader {
         rest: text,
@@ -81,7 +81,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Takes one of these signs, if it is next and not the first half of another operator.
+    /// Consumes one of these characters, unless it is the start of a longer operator.
     fn sign(&mut self, of: &[char]) -> Option<char> {
         self.rest = self.rest.trim_start();
         let mut chars = self.rest.chars();
@@ -100,19 +100,19 @@ impl Reader<'_> {
 mod tests {
     use super::*;
 
-    fn worked_out(text: &str) -> Option<i64> {
+    fn evaluated(text: &str) -> Option<i64> {
         value(text, &mut |name| (name == "NODES").then_some(4))
     }
 
     #[test]
     fn numbers_names_and_brackets() {
-        assert_eq!(worked_out("8*NODES"), Some(32));
-        assert_eq!(worked_out(" ( 2 + 3 ) * -NODES % 7 "), Some(-6));
-        assert_eq!(worked_out("100 / 8 - 0x10 + 010"), Some(4));
+        assert_eq!(evaluated("8*NODES"), Some(32));
+        assert_eq!(evaluated(" ( 2 + 3 ) * -NODES % 7 "), Some(-6));
+        assert_eq!(evaluated("100 / 8 - 0x10 + 010"), Some(4));
     }
 
     #[test]
-    fn what_the_shell_refuses_or_nobody_knows_has_no_value() {
+    fn invalid_and_unknown_expressions_have_no_value() {
         for text in [
             "",
             "1 +",
@@ -124,8 +124,8 @@ mod tests {
             "(1",
             "9223372036854775807 + 1",
         ] {
-            assert_eq!(worked_out(text), None, "{text}");
+            assert_eq!(evaluated(text), None, "{text}");
         }
-        assert_eq!(worked_out(&"(".repeat(100_000)), None);
+        assert_eq!(evaluated(&"(".repeat(100_000)), None);
     }
 }

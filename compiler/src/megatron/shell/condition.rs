@@ -1,4 +1,4 @@
-//! Conditions of a script: whether they hold, where the script itself decides it.
+//! Evaluates the conditions of a script that do not depend on its environment.
 
 use tree_sitter::Node;
 
@@ -6,7 +6,8 @@ use super::{Shell, Source, named};
 use crate::megatron::text::{first_unknown, plain};
 
 impl Shell {
-    /// Whether a condition holds; nothing where only a run knows. Commands on the way are followed, and are taken to succeed.
+    /// Whether a condition holds. `None` if that is only known when the script runs. Commands in it are interpreted, and are
+    /// assumed to succeed.
     pub(super) fn condition(&mut self, node: Node<'_>, source: &Source<'_>) -> Option<bool> {
         if self.depth >= super::DEEPEST {
             return None;
@@ -39,13 +40,13 @@ impl Shell {
             (Some(false), false) => Some(false),
             (Some(_), _) => self.condition(right, source),
             (None, _) => {
-                self.skip(right, source, "its condition is known only to a run");
+                self.skip(right, source, "its condition is only known when the script runs");
                 None
             }
         }
     }
 
-    /// `[ … ]` and `[[ … ]]`: emptiness and comparison of texts and numbers.
+    /// `[ … ]` and `[[ … ]]`: tests for emptiness, and comparisons of texts and numbers.
     fn test(&mut self, node: Node<'_>, source: &Source<'_>) -> Option<bool> {
         if node.has_error() || self.depth >= super::DEEPEST {
             return None;
@@ -102,7 +103,7 @@ impl Shell {
     }
 
     fn text_of(&mut self, node: Node<'_>, source: &Source<'_>) -> Option<String> {
-        let text = self.whole(source.of(node));
+        let text = self.expand_unsplit(source.of(node));
         first_unknown(&text).is_none().then(|| plain(&text))
     }
 }

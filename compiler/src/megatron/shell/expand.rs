@@ -1,48 +1,48 @@
-//! Words of a command as the shell makes them: quotes, escapes, parameters, arithmetic, and the splitting of what is not quoted.
+//! Word expansion of the shell: quotes, escapes, parameters, arithmetic, and splitting of unquoted text.
 
 use super::{Shell, Value, arithmetic};
-use crate::megatron::text::{Sign, Text, at, first_unknown, plain, unknown, unknown_of};
+use crate::megatron::text::{SourceChar, SourceText, at, first_unknown, plain, unknown, unknown_of};
 
-/// `${A:-${B:-…}}` may go so deep.
+/// The maximum nesting of `${A:-${B:-…}}`.
 const DEEPEST: usize = 40;
 
-/// Words that are being put together.
+/// The words of an expansion.
 #[derive(Default)]
 struct Words {
-    done: Vec<Text>,
-    current: Option<Text>,
-    /// Unquoted spaces part words; they don't on the right of an assignment.
+    done: Vec<SourceText>,
+    current: Option<SourceText>,
+    /// Whether unquoted spaces separate words. They do not on the right side of an assignment.
     split: bool,
 }
 
 impl Words {
-    fn open(&mut self) -> &mut Text {
+    fn open(&mut self) -> &mut SourceText {
         self.current.get_or_insert_default()
     }
 
-    fn part(&mut self) {
+    fn end_word(&mut self) {
         self.done.extend(self.current.take());
     }
 
-    fn value(&mut self, value: Text, quoted: bool) {
+    fn value(&mut self, value: SourceText, quoted: bool) {
         if quoted || !self.split {
             self.open().extend(value);
             return;
         }
         for sign in value {
             if sign.char.is_ascii_whitespace() {
-                self.part();
+                self.end_word();
             } else {
                 self.open().push(sign);
             }
         }
     }
 
-    fn values(&mut self, values: Vec<Text>, quoted: bool) {
+    fn values(&mut self, values: Vec<SourceText>, quoted: bool) {
         for (index, value) in values.into_iter().enumerate() {
             if index > 0 {
                 if self.split {
-                    self.part();
+                    self.end_word();
                 } else {
                     self.open().extend(at(value.first().map_or(0, |sign| sign.line), " "));
                 }
@@ -53,25 +53,25 @@ impl Words {
 }
 
 impl Shell {
-    /// The words that a piece of a command becomes.
-    pub(super) fn words(&mut self, written: &[Sign]) -> Vec<Text> {
+    /// Expands a part of a command to words.
+    pub(super) fn words(&mut self, written: &[SourceChar]) -> Vec<SourceText> {
         let mut words = Words {
             split: true,
             ..Words::default()
         };
         self.expand(written, &mut words, false);
-        words.part();
+        words.end_word();
         words.done
     }
 
-    /// The text that a piece of a script becomes where nothing is split.
-    pub(super) fn whole(&mut self, written: &[Sign]) -> Text {
+    /// Expands a part of the script to one text, without splitting it.
+    pub(super) fn expand_unsplit(&mut self, written: &[SourceChar]) -> SourceText {
         let mut words = Words::default();
         self.expand(written, &mut words, false);
         words.current.unwrap_or_default()
     }
 
-    fn expand(&mut self, written: &[Sign], words: &mut Words, mut quoted: bool) {
+    fn expand(&mut self, written: &[SourceChar], words: &mut Words, mut quoted: bool) {
         let mut index = 0;
         while let Some(&sign) = written.get(index) {
             let next = written.get(index + 1).map(|sign| sign.char);
@@ -105,14 +105,14 @@ impl Shell {
                 }
                 '$' if next == Some('\'') && !quoted => {}
                 '$' => index += self.parameter(&written[index - 1..], words, quoted) - 1,
-                char if char.is_ascii_whitespace() && !quoted && words.split => words.part(),
+                char if char.is_ascii_whitespace() && !quoted && words.split => words.end_word(),
                 _ => words.open().push(sign),
             }
         }
     }
 
-    /// Expands what begins with `$`; returns how many characters of the script it was.
-    fn parameter(&mut self, written: &[Sign], words: &mut Words, quoted: bool) -> usize {
+    /// Expands text that starts with `$`, and returns its length in the script.
+    fn parameter(&mut self, written: &[SourceChar], words: &mut Words, quoted: bool) -> usize {
         let line = written[0].line;
         let char = |index: usize| written.get(index).map(|sign| sign.char);
         match (char(1), char(2)) {
@@ -168,8 +168,8 @@ impl Shell {
         }
     }
 
-    /// `${…}`: a name, an array, or a name with a default.
-    fn braced(&mut self, inner: &[Sign], line: u32, words: &mut Words, quoted: bool) {
+    /// Expands `${…}`: a name, an array, or a name with a default.
+    fn braced(&mut self, inner: &[SourceChar], line: u32, words: &mut Words, quoted: bool) {
         let length = inner.iter().take_while(|sign| is_name(sign.char)).count();
         let name = plain(&inner[..length]);
         let rest = &inner[length..];
@@ -193,7 +193,7 @@ impl Shell {
         };
         let known = matches!(operator, Some('-' | '=' | '+' | '?'));
         if name.is_empty() || !known {
-            let value = self.unknown(&format!("`${{{}}}` is worked out by the shell", plain(inner)), line);
+            let value = self.unknown(&format!("`${{{}}}` is evaluated by the shell", plain(inner)), line);
             return words.value(value, quoted);
         }
         let other = &rest[1 + usize::from(counts_empty)..];
@@ -208,8 +208,8 @@ impl Shell {
                 words.value(value, quoted);
             }
             (operator, _) => {
-                let default = self.whole(other);
-                self.took_default(&name, &default, line);
+                let default = self.expand_unsplit(other);
+                self.note_default(&name, &default, line);
                 if operator == Some('=') {
                     self.set(&name, Value::Scalar(default.clone()));
                 }
@@ -218,8 +218,8 @@ impl Shell {
         }
     }
 
-    fn arithmetic(&mut self, inner: &[Sign], line: u32) -> Text {
-        let expression = self.whole(inner);
+    fn arithmetic(&mut self, inner: &[SourceChar], line: u32) -> SourceText {
+        let expression = self.expand_unsplit(inner);
         if let Some(number) = first_unknown(&expression) {
             return at(line, &unknown(number).to_string());
         }
@@ -233,13 +233,13 @@ impl Shell {
         match (value, missing) {
             (Some(value), _) => at(line, &value.to_string()),
             (None, Some(number)) => at(line, &unknown(number).to_string()),
-            (None, None) => self.unknown(&format!("`$(({}))` is worked out by the shell", plain(inner)), line),
+            (None, None) => self.unknown(&format!("`$(({}))` is evaluated by the shell", plain(inner)), line),
         }
     }
 
-    fn command_output(&mut self, command: &[Sign], line: u32) -> Text {
+    fn command_output(&mut self, command: &[SourceChar], line: u32) -> SourceText {
         let command: String = plain(command).split_whitespace().collect::<Vec<_>>().join(" ");
-        self.unknown(&format!("it is what `{command}` prints"), line)
+        self.unknown(&format!("it is the output of `{command}`"), line)
     }
 }
 
@@ -247,12 +247,12 @@ fn is_name(char: char) -> bool {
     char.is_ascii_alphanumeric() || char == '_'
 }
 
-fn position(signs: &[Sign], char: char) -> usize {
+fn position(signs: &[SourceChar], char: char) -> usize {
     signs.iter().position(|sign| sign.char == char).unwrap_or(signs.len())
 }
 
-/// Where the bracket that a text begins with is closed; its end if it is not. Quotes and escapes are stepped over.
-fn closing(signs: &[Sign], open: char, close: char) -> usize {
+/// The index of the bracket that closes the first bracket of a text, or its end. Quotes and escapes are skipped.
+fn closing(signs: &[SourceChar], open: char, close: char) -> usize {
     let mut depth = 0_usize;
     let mut index = 0;
     while let Some(sign) = signs.get(index) {
@@ -273,8 +273,8 @@ fn closing(signs: &[Sign], open: char, close: char) -> usize {
     signs.len()
 }
 
-/// A text with the reasons of its unknown parts written out.
-pub fn shown(text: &[Sign]) -> String {
+/// A text for messages, with `…` for its unknown parts.
+pub fn shown(text: &[SourceChar]) -> String {
     text.iter()
         .map(|sign| {
             if unknown_of(sign.char).is_some() {

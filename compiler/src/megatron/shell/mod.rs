@@ -1,9 +1,9 @@
-//! Reads a script as a shell would, as far as that is possible without running anything.
+//! Interprets a script like a shell, as far as that is possible without running commands.
 //!
-//! In: the text of a script. Out: its commands with their words, every character with the line that it was written on, and
-//! what could not be worked out. Followed are assignments, arrays, arithmetic, functions, `bash -c`, and conditions over values
-//! that the script itself gives. What only a run knows (the environment, the output of a command) becomes an unknown value
-//! with its reason; loops, and branches that depend on such a value, are not entered but told.
+//! In: the text of a script. Out: its commands with their words, every character with its line, and notes about the parts
+//! that were not interpreted. Supported are assignments, arrays, arithmetic, functions, `bash -c`, and conditions on values
+//! that the script sets. The environment and the output of commands are unknown values, each with a reason. Loops, and
+//! branches that depend on an unknown value, are skipped and noted.
 //! Not here: what the commands mean (`launch`).
 
 mod arithmetic;
@@ -14,30 +14,30 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tree_sitter::{Node, Parser};
 
-use super::text::{Sign, Text, at, plain, unknown};
+use super::text::{SourceChar, SourceText, at, plain, unknown};
 pub use expand::shown;
 
-/// Functions and `bash -c` inside of each other, and brackets inside of brackets.
+/// The maximum nesting of functions, `bash -c` and brackets.
 const DEEPEST: usize = 60;
-/// Statements that are read at most: a function may call itself.
+/// The maximum number of statements: a function may call itself.
 const MOST_STATEMENTS: usize = 20_000;
-/// Characters that variables and words may grow to in all: `A=$A$A` doubles.
+/// The maximum number of characters of all variables and words: `A=$A$A` doubles.
 const MOST_TEXT: usize = 4 << 20;
 
-/// What a variable holds.
+/// The value of a variable.
 #[derive(Clone, Debug)]
 pub(super) enum Value {
-    Scalar(Text),
-    Array(Vec<Text>),
+    Scalar(SourceText),
+    Array(Vec<SourceText>),
 }
 
 /// A command that the script would run.
 #[derive(Clone, Debug)]
 pub struct Command {
-    pub words: Vec<Text>,
+    pub words: Vec<SourceText>,
 }
 
-/// A part of the script that was not followed.
+/// A note about a part of the script.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Note {
     pub line: u32,
@@ -47,26 +47,26 @@ pub struct Note {
 
 pub struct Shell {
     variables: BTreeMap<String, Value>,
-    functions: BTreeMap<String, Text>,
-    /// Why each unknown value is unknown, by its number.
+    functions: BTreeMap<String, SourceText>,
+    /// Why each unknown value is unknown, by its index.
     reasons: Vec<String>,
     pub commands: Vec<Command>,
-    /// What was not followed.
+    /// Parts that were not interpreted.
     pub notes: Vec<Note>,
-    /// Names that had their default taken, because nothing in the script sets them.
+    /// Names whose default was used, because the script does not set them.
     pub defaults: Vec<Note>,
     depth: usize,
     statements: usize,
     size: usize,
 }
 
-/// A text whose syntax tree has one byte for each of its characters.
+/// A text whose syntax tree has one byte per character.
 struct Source<'a> {
-    signs: &'a [Sign],
+    signs: &'a [SourceChar],
 }
 
 impl<'a> Source<'a> {
-    fn of(&self, node: Node<'_>) -> &'a [Sign] {
+    fn of(&self, node: Node<'_>) -> &'a [SourceChar] {
         self.signs.get(node.byte_range()).unwrap_or_default()
     }
 
@@ -77,9 +77,9 @@ impl<'a> Source<'a> {
     }
 }
 
-/// What the grammar reads: one byte a character. Letters beyond ASCII are parts of words, and stand as one; the grammar's
-/// scanner looks them up in tables that end before them (tree-sitter-bash issue 337).
-fn ascii(signs: &[Sign]) -> Vec<u8> {
+/// The input of the grammar: one byte per character. Letters beyond ASCII are replaced by a letter, because the scanner of
+/// the grammar looks them up in tables that are too short (tree-sitter-bash issue 337).
+fn ascii(signs: &[SourceChar]) -> Vec<u8> {
     signs
         .iter()
         .map(|sign| u8::try_from(sign.char).ok().filter(u8::is_ascii).unwrap_or(b'x'))
@@ -87,10 +87,10 @@ fn ascii(signs: &[Sign]) -> Vec<u8> {
 }
 
 impl Shell {
-    /// `given` are variables that are known before the script begins.
-    pub fn new(given: impl IntoIterator<Item = (String, Text)>) -> Self {
+    /// `variables` are set before the script starts.
+    pub fn new(variables: impl IntoIterator<Item = (String, SourceText)>) -> Self {
         Self {
-            variables: given
+            variables: variables
                 .into_iter()
                 .map(|(name, value)| (name, Value::Scalar(value)))
                 .collect(),
@@ -105,13 +105,13 @@ impl Shell {
         }
     }
 
-    /// Why the unknown value of this number is unknown.
+    /// Why the unknown value with an index is unknown.
     pub fn reason(&self, number: usize) -> &str {
         self.reasons.get(number).map_or("it is unknown", String::as_str)
     }
 
-    /// Follows a text.
-    pub fn run(&mut self, signs: &[Sign]) {
+    /// Interprets a text.
+    pub fn run(&mut self, signs: &[SourceChar]) {
         let text = ascii(signs);
         let mut parser = Parser::new();
         let tree = match parser.set_language(&tree_sitter_bash::LANGUAGE.into()) {
@@ -122,7 +122,7 @@ impl Shell {
             return self.note(
                 signs.first().map_or(0, |sign| sign.line),
                 "the script",
-                "it cannot be read",
+                "it cannot be parsed",
             );
         };
         self.statement(tree.root_node(), &Source { signs });
@@ -148,11 +148,7 @@ impl Shell {
     fn statement(&mut self, node: Node<'_>, source: &Source<'_>) {
         self.statements += 1;
         if self.statements > MOST_STATEMENTS || self.depth >= DEEPEST {
-            return self.note(
-                source.line(node),
-                "what comes here",
-                "it goes on for too long, or too deep, to be followed",
-            );
+            return self.note(source.line(node), "the rest", "it is too long or nested too deeply");
         }
         self.depth += 1;
         match node.kind() {
@@ -190,7 +186,7 @@ impl Shell {
                 }
             }
             "for_statement" | "c_style_for_statement" | "while_statement" | "case_statement" => {
-                self.skip(node, source, "what a loop or a `case` does is known only to a run");
+                self.skip(node, source, "loops and `case` are not interpreted");
             }
             "unset_command" => {
                 self.forget(node, source);
@@ -199,7 +195,7 @@ impl Shell {
                 self.note(
                     source.line(node),
                     excerpt(&plain(source.of(node))),
-                    "it is no shell that can be read",
+                    "it is not valid shell syntax",
                 );
                 self.children(node, source);
             }
@@ -217,7 +213,7 @@ impl Shell {
                 "if" | ";" | "fi" | "comment" => {}
                 "then" => is_condition = false,
                 "elif_clause" | "else_clause" if holds == Some(false) => {
-                    // An `elif` is an `if` of its own; what an `else` holds are statements.
+                    // An `elif` is another `if`; an `else` contains statements.
                     if child.kind() == "elif_clause" {
                         return self.branches_of_elif(node, child, source);
                     }
@@ -225,7 +221,7 @@ impl Shell {
                 }
                 _ if is_condition => holds = self.condition(child, source),
                 _ if holds == Some(true) && !child.kind().ends_with("_clause") => self.statement(child, source),
-                _ if holds.is_none() => self.skip(child, source, "its condition is known only to a run"),
+                _ if holds.is_none() => self.skip(child, source, "its condition is only known when the script runs"),
                 _ => {}
             }
         }
@@ -233,28 +229,28 @@ impl Shell {
 
     fn branches_of_elif(&mut self, whole: Node<'_>, clause: Node<'_>, source: &Source<'_>) {
         self.branches(clause, source);
-        // Which of the later clauses counts depends on this one: they are told, if anything is in them.
+        // Whether a later clause is executed depends on this one: they are skipped.
         for later in named(whole).filter(|later| later.start_byte() >= clause.end_byte()) {
-            self.skip(later, source, "it stands behind an `elif`");
+            self.skip(later, source, "it follows an `elif`");
         }
     }
 
-    /// Steps over a part: what it sets is unknown from here on.
+    /// Skips a part. The variables that it sets become unknown.
     fn skip(&mut self, node: Node<'_>, source: &Source<'_>, why: &str) {
         let text = plain(source.of(node));
         let set = self.forget(node, source);
-        let only_says = matches!(text.split_whitespace().next(), Some("echo" | "printf" | "exit"));
-        if set || !only_says && (text.contains(".py") || text.contains("--")) {
-            self.note(source.line(node), excerpt(&text), format!("not followed: {why}"));
+        let only_prints = matches!(text.split_whitespace().next(), Some("echo" | "printf" | "exit"));
+        if set || !only_prints && (text.contains(".py") || text.contains("--")) {
+            self.note(source.line(node), excerpt(&text), format!("not interpreted: {why}"));
         }
     }
 
-    /// Makes every variable unknown that a part sets; says whether there is one.
+    /// Makes every variable that a part sets unknown, and returns whether there is one.
     fn forget(&mut self, node: Node<'_>, source: &Source<'_>) -> bool {
         let line = source.line(node);
         let names = self.names_set(node, source);
         for name in &names {
-            let value = self.unknown(&format!("`{name}` is set by a part that only a run decides on"), line);
+            let value = self.unknown(&format!("`{name}` is set by a part that was not interpreted"), line);
             self.variables.insert(name.clone(), Value::Scalar(value));
         }
         !names.is_empty()
@@ -290,11 +286,11 @@ impl Shell {
         let appends = named_or_not(node).any(|child| child.kind() == "+=");
         if named(node).any(|child| child.is_error()) || written.contains('[') {
             let name = written.split('[').next().unwrap_or_default();
-            let value = self.unknown(&format!("`{}` is to be filled in", plain(source.of(node)).trim()), line);
+            let value = self.unknown(&format!("`{}` is a placeholder", plain(source.of(node)).trim()), line);
             return self.set(name, Value::Scalar(value));
         }
         let value = match node.child_by_field_name("value") {
-            None => Value::Scalar(Text::new()),
+            None => Value::Scalar(SourceText::new()),
             Some(array) if array.kind() == "array" => {
                 let mut elements = Vec::new();
                 for element in named(array).filter(|element| element.kind() != "comment") {
@@ -302,7 +298,7 @@ impl Shell {
                 }
                 Value::Array(elements)
             }
-            Some(value) => Value::Scalar(self.whole(source.of(value))),
+            Some(value) => Value::Scalar(self.expand_unsplit(source.of(value))),
         };
         let value = match (appends.then(|| self.variables.remove(&written)).flatten(), value) {
             (Some(Value::Array(mut old)), Value::Array(new)) => {
@@ -356,7 +352,7 @@ impl Shell {
                 return self.note(
                     line,
                     format!("`{first} {file}`"),
-                    "a file of its own: what it sets is not known here",
+                    "another file: the variables that it sets are unknown",
                 );
             }
             "shift" => {
@@ -366,7 +362,7 @@ impl Shell {
                 return;
             }
             "eval" => {
-                let text = words[1..].join(&Sign { char: ' ', line });
+                let text = words[1..].join(&SourceChar { char: ' ', line });
                 return self.run(&text);
             }
             _ => {}
@@ -379,7 +375,7 @@ impl Shell {
             (is_shell && flag.starts_with('-') && flag.ends_with('c')).then(|| text.clone())
         });
         if let Some(text) = inner.filter(|_| !matches!(first.as_str(), "echo" | "printf")) {
-            // Words before it belong to whoever starts it, such as srun.
+            // The words before it belong to its launcher, such as srun.
             self.commands.push(Command { words });
             return self.run(&text);
         }
@@ -392,15 +388,15 @@ impl Shell {
             Value::Array(texts) => texts.iter().map(Vec::len).sum(),
         };
         let value = if self.size > MOST_TEXT {
-            Value::Scalar(self.unknown("the script's texts grow too long", 0))
+            Value::Scalar(self.unknown("the texts of the script become too long", 0))
         } else {
             value
         };
         self.variables.insert(name.to_owned(), value);
     }
 
-    /// A value that only a run knows, and why.
-    fn unknown(&mut self, reason: &str, line: u32) -> Text {
+    /// An unknown value with its reason.
+    fn unknown(&mut self, reason: &str, line: u32) -> SourceText {
         let number = self.reasons.iter().position(|known| known == reason);
         let number = number.unwrap_or_else(|| {
             self.reasons.push(reason.to_owned());
@@ -409,8 +405,8 @@ impl Shell {
         at(line, &unknown(number).to_string())
     }
 
-    /// The value of a name that the script sets; an array gives its first element, as in a shell.
-    fn lookup(&mut self, name: &str) -> Option<Text> {
+    /// The value of a name that the script sets. For an array it is the first element, as in a shell.
+    fn lookup(&mut self, name: &str) -> Option<SourceText> {
         if let Ok(number @ 1..) = name.parse::<usize>() {
             let Some(Value::Array(arguments)) = self.variables.get("@") else {
                 return None;
@@ -422,13 +418,13 @@ impl Shell {
             Value::Array(texts) => texts.first().cloned().unwrap_or_default(),
         };
         if self.size > MOST_TEXT {
-            return Some(self.unknown("the script's texts grow too long", 0));
+            return Some(self.unknown("the texts of the script become too long", 0));
         }
         self.size += value.len();
         Some(value)
     }
 
-    fn variable(&mut self, name: &str, line: u32) -> Text {
+    fn variable(&mut self, name: &str, line: u32) -> SourceText {
         if let Some(value) = self.lookup(name) {
             return value;
         }
@@ -440,7 +436,7 @@ impl Shell {
     }
 
     /// Every element of an array, or of the arguments.
-    fn all(&mut self, name: Option<&str>, line: u32) -> Vec<Text> {
+    fn all(&mut self, name: Option<&str>, line: u32) -> Vec<SourceText> {
         let missing = match name {
             None => "they are the arguments of the script".to_owned(),
             Some(name) => format!("`{name}` is not set in the script"),
@@ -452,16 +448,16 @@ impl Shell {
         };
         self.size += values.iter().map(Vec::len).sum::<usize>();
         if self.size > MOST_TEXT {
-            return vec![self.unknown("the script's texts grow too long", line)];
+            return vec![self.unknown("the texts of the script become too long", line)];
         }
         values
     }
 
-    fn took_default(&mut self, name: &str, default: &[Sign], line: u32) {
+    fn note_default(&mut self, name: &str, default: &[SourceChar], line: u32) {
         let note = Note {
             line,
             what: format!("${name}"),
-            why: format!("nothing sets it: `{}`, the script's default", shown(default)),
+            why: format!("not set; the script uses the default `{}`", shown(default)),
         };
         if !self.defaults.contains(&note) {
             self.defaults.push(note);
@@ -477,7 +473,7 @@ fn named_or_not(node: Node<'_>) -> impl Iterator<Item = Node<'_>> {
     (0..node.child_count()).filter_map(move |index| node.child(index))
 }
 
-/// The beginning of a part of a script.
+/// The start of a part of a script.
 fn excerpt(text: &str) -> String {
     let text = text.trim();
     let first = text.lines().next().unwrap_or_default().trim();

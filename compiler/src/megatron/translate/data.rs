@@ -1,26 +1,26 @@
-//! Sources, corpora and the mixture.
+//! Translates the data flags to sources, corpora and the mixture.
 
 use rust_decimal::Decimal;
 
-use super::{Block, DEFAULT, Read, Translation, decimal};
-use crate::megatron::findings::Kind;
-use crate::megatron::launch::Word;
+use super::{Block, DEFAULT, Translation, WithOrigin, decimal};
+use crate::megatron::findings::FindingKind;
+use crate::megatron::launch::Argument;
 
-/// Weights are held in parts of a million: so many decimals of a per cent.
+/// Decimals of a percentage: weights have a precision of parts per million.
 const DECIMALS: u32 = 4;
 
 /// A data set of the blend.
-struct Part {
+struct DataSet {
     name: String,
     path: String,
-    /// As it is written; without where Megatron takes the sizes for weights.
+    /// The weight of the script. Without weights, Megatron uses the sizes.
     weight: Option<Decimal>,
     line: u32,
 }
 
 impl Translation<'_> {
     pub(super) fn data(&mut self) -> String {
-        let (flag, parts) = self.parts();
+        let (flag, parts) = self.data_sets();
         let held_out = self.held_out(flag);
         self.facts.held_out = held_out
             .as_ref()
@@ -28,16 +28,16 @@ impl Translation<'_> {
         let mut text = String::new();
         let mut mixture = Block::new("mixture blend");
         let weights: Option<Vec<Decimal>> = parts.iter().map(|part| part.weight).collect();
-        let shares = weights.as_deref().and_then(shares);
+        let shares = weights.as_deref().and_then(percentages);
         if weights.is_some() && shares.is_none() {
-            self.tell_of(
-                Kind::NotUnderstood,
+            self.report_flag(
+                FindingKind::NotUnderstood,
                 flag,
-                "the weights are no shares: none may be negative, and not all zero",
+                "invalid weights: none may be negative, and not all may be zero",
             );
         }
         for (index, part) in parts.iter().enumerate() {
-            let Part { name, path, line, .. } = part;
+            let DataSet { name, path, line, .. } = part;
             let origin = if *line == 0 {
                 path.clone()
             } else {
@@ -47,11 +47,11 @@ impl Translation<'_> {
             source.field("from", "unknown", &origin);
             text.push_str(&source.done());
             let mut corpus = Block::new(format!("corpus {name}"));
-            corpus.field("language", "other", "the script does not say which");
+            corpus.field("language", "other", "the script does not contain the language");
             corpus.field(
                 "from",
                 format!("[jsonl({name}_files)]"),
-                "what Megatron's preprocessing reads",
+                "the input format of Megatron's preprocessing",
             );
             if let Some(share) = held_out.as_ref().filter(|share| share.value.is_some()) {
                 corpus.shown("held_out", share, |share| format!("{share}%"));
@@ -59,9 +59,9 @@ impl Translation<'_> {
             text.push_str(&corpus.done());
             let share = shares.as_ref().and_then(|shares| shares.get(index));
             let (share, exact) = match share {
-                Some(share) => (format!("{}%", share.shown), share.rounded.as_deref()),
+                Some(share) => (format!("{}%", share.percent), share.rounded.as_deref()),
                 None if parts.len() == 1 && flag != WEIGHTS_FILE => ("100%".to_owned(), None),
-                None => ("unknown".to_owned(), Some("Megatron weighs by size here")),
+                None => ("unknown".to_owned(), Some("Megatron uses the sizes as weights")),
             };
             let written = part.weight.map(|weight| format!("weight {weight}"));
             let comment: Vec<&str> = [written.as_deref(), exact].into_iter().flatten().collect();
@@ -78,9 +78,9 @@ impl Translation<'_> {
         text + &mixture.done()
     }
 
-    /// The blend, and the flag that says it.
-    fn parts(&mut self) -> (&'static str, Vec<Part>) {
-        let unknown = |why: &str| Part {
+    /// The data sets of the blend, and their flag.
+    fn data_sets(&mut self) -> (&'static str, Vec<DataSet>) {
+        let unknown = |why: &str| DataSet {
             name: "data".to_owned(),
             path: why.to_owned(),
             weight: None,
@@ -89,7 +89,7 @@ impl Translation<'_> {
         for flag in ["--data-path", "--train-data-path"] {
             let Some(given) = self.given(flag) else { continue };
             if let Some(why) = given.values.iter().find_map(|word| word.unknown.clone()) {
-                self.tell(Kind::OnlyARunKnows, given.line, given.written(), why);
+                self.report(FindingKind::Unknown, given.line, given.written(), why);
             }
             return (flag, named(blend(&given.values)));
         }
@@ -97,24 +97,24 @@ impl Translation<'_> {
             return ("--train-weighted-split-paths", named(groups(&given.values)));
         }
         if let Some(file) = self.text(WEIGHTS_FILE) {
-            self.tell_of(
-                Kind::OnlyARunKnows,
+            self.report_flag(
+                FindingKind::Unknown,
                 WEIGHTS_FILE,
-                "the blend stands in that file; write it into the mixture",
+                "the blend is in that file; write it as a mixture",
             );
-            let mut part = unknown(&format!("the blend stands in {}", file.value.unwrap_or_default()));
+            let mut part = unknown(&format!("the blend is in {}", file.value.unwrap_or_default()));
             part.line = self.given(WEIGHTS_FILE).map_or(0, |given| given.line);
             return (WEIGHTS_FILE, vec![part]);
         }
-        self.tell(Kind::OnlyARunKnows, 0, "the data", "no flag says what is read");
-        ("--data-path", vec![unknown("no flag says what is read")])
+        self.report(FindingKind::Unknown, 0, "the data", "no flag contains the data");
+        ("--data-path", vec![unknown("no flag contains the data")])
     }
 
-    /// The share that is not trained on. Megatron cuts files by position, Aurora documents by the hash of their text.
-    fn held_out(&mut self, flag: &str) -> Option<Read<Decimal>> {
+    /// The percentage of held-out data. Megatron splits files by position, Aurora splits documents by the hash of their text.
+    fn held_out(&mut self, flag: &str) -> Option<WithOrigin<Decimal>> {
         if flag != "--data-path" || self.given(flag).is_none() {
             if self.given("--split").is_some() {
-                self.tell_of(Kind::NoEffect, "--split", "it counts with --data-path only");
+                self.report_flag(FindingKind::NoEffect, "--split", "it is only used with --data-path");
             }
             return None;
         }
@@ -131,12 +131,12 @@ impl Translation<'_> {
             _ => None,
         };
         let Some(share) = share.filter(|share| *share < Decimal::ONE_HUNDRED) else {
-            self.tell_of(Kind::NotUnderstood, "--split", "it leaves nothing to train on");
+            self.report_flag(FindingKind::NotUnderstood, "--split", "it leaves no data for training");
             return None;
         };
         let rounded = share.round_dp(DECIMALS).normalize();
         let note = if rounded == share.normalize() { "" } else { ", rounded" };
-        Some(Read::new(
+        Some(WithOrigin::new(
             rounded,
             format!(
                 "{written}: validation and test{note}, by the hash of each document; {}",
@@ -148,10 +148,10 @@ impl Translation<'_> {
 
 const WEIGHTS_FILE: &str = "--train-weighted-split-paths-path";
 
-/// `W P W P …`, or paths alone.
-fn blend(values: &[Word]) -> Vec<Part> {
+/// Parses `WEIGHT PATH WEIGHT PATH …`, or only paths.
+fn blend(values: &[Argument]) -> Vec<DataSet> {
     let pairs = values.len().is_multiple_of(2) && values.iter().step_by(2).all(|word| decimal(&word.text).is_some());
-    let part = |path: &Word, weight: Option<Decimal>| Part {
+    let part = |path: &Argument, weight: Option<Decimal>| DataSet {
         name: String::new(),
         path: path.text.clone(),
         weight,
@@ -166,14 +166,14 @@ fn blend(values: &[Word]) -> Vec<Part> {
     values.iter().map(|path| part(path, None)).collect()
 }
 
-/// `NAME: W START:END PATH, W START:END PATH`
-fn groups(values: &[Word]) -> Vec<Part> {
+/// Parses `NAME: WEIGHT START:END PATH, WEIGHT START:END PATH`.
+fn groups(values: &[Argument]) -> Vec<DataSet> {
     let text: Vec<&str> = values.iter().map(|word| word.text.as_str()).collect();
     let text = text.join(" ");
     let list = text.split_once(':').map_or(text.as_str(), |(_, list)| list);
     let parts = list.split(',').map(|group| {
         let words: Vec<&str> = group.split_whitespace().map(|word| word.trim_matches('"')).collect();
-        Part {
+        DataSet {
             name: String::new(),
             path: words.last().copied().unwrap_or_default().to_owned(),
             weight: words.first().and_then(|weight| decimal(weight)),
@@ -183,8 +183,8 @@ fn groups(values: &[Word]) -> Vec<Part> {
     parts.collect()
 }
 
-/// Gives each part a name of the language, from its path.
-fn named(mut parts: Vec<Part>) -> Vec<Part> {
+/// Gives each data set a unique name, from its path.
+fn named(mut parts: Vec<DataSet>) -> Vec<DataSet> {
     let mut taken: Vec<String> = Vec::new();
     for part in &mut parts {
         let file = part.path.rsplit('/').next().unwrap_or_default();
@@ -203,7 +203,7 @@ fn named(mut parts: Vec<Part>) -> Vec<Part> {
         part.name = name;
     }
     if parts.is_empty() {
-        parts.push(Part {
+        parts.push(DataSet {
             name: "data".to_owned(),
             path: format!("{DEFAULT}: none"),
             weight: None,
@@ -213,15 +213,15 @@ fn named(mut parts: Vec<Part>) -> Vec<Part> {
     parts
 }
 
-/// A weight as a share of the whole.
-struct Share {
-    shown: Decimal,
-    /// What it is exactly, where that is finer than a spec holds.
+/// A weight as a percentage.
+struct Weight {
+    percent: Decimal,
+    /// The exact fraction, if it had to be rounded.
     rounded: Option<String>,
 }
 
-/// Weights as per cents that sum to exactly 100, by largest remainder where they are no whole parts of a million.
-fn shares(weights: &[Decimal]) -> Option<Vec<Share>> {
+/// Converts weights to percentages that sum to exactly 100, rounded by the largest-remainder method.
+fn percentages(weights: &[Decimal]) -> Option<Vec<Weight>> {
     let total = weights.iter().try_fold(Decimal::ZERO, |sum, weight| {
         (!weight.is_sign_negative() || weight.is_zero())
             .then(|| sum.checked_add(*weight))
@@ -245,9 +245,9 @@ fn shares(weights: &[Decimal]) -> Option<Vec<Share>> {
     }
     let shares = shown.iter().zip(weights).map(|(shown, weight)| {
         let is_exact = weight.checked_mul(Decimal::ONE_HUNDRED) == shown.checked_mul(total);
-        Share {
-            shown: shown.normalize(),
-            rounded: (!is_exact).then(|| format!("{weight} ÷ {total}, rounded to parts of a million")),
+        Weight {
+            percent: shown.normalize(),
+            rounded: (!is_exact).then(|| format!("{weight} ÷ {total}, rounded to parts per million")),
         }
     });
     Some(shares.collect())
@@ -261,25 +261,25 @@ mod tests {
 
     fn numbers(weights: &[&str]) -> Vec<String> {
         let weights: Vec<Decimal> = weights.iter().filter_map(|weight| decimal(weight)).collect();
-        let shares = shares(&weights).expect("shares");
-        shares.iter().map(|share| share.shown.to_string()).collect()
+        let shares = percentages(&weights).expect("shares");
+        shares.iter().map(|share| share.percent.to_string()).collect()
     }
 
     #[test]
-    fn shares_are_exact_where_they_can_be() {
+    fn percentages_are_exact_if_possible() {
         assert_eq!(numbers(&["0.3", "0.7"]), ["30", "70"]);
         assert_eq!(numbers(&["1", "3"]), ["25", "75"]);
         assert_eq!(numbers(&["1", "1", "1"]), ["33.3334", "33.3333", "33.3333"]);
-        assert!(shares(&[Decimal::ZERO]).is_none());
-        assert!(shares(&[Decimal::NEGATIVE_ONE, Decimal::TWO]).is_none());
+        assert!(percentages(&[Decimal::ZERO]).is_none());
+        assert!(percentages(&[Decimal::NEGATIVE_ONE, Decimal::TWO]).is_none());
     }
 
     proptest! {
         #[test]
-        fn shares_sum_to_the_whole(weights in prop::collection::vec(1_u32..1_000_000, 1..40)) {
+        fn percentages_sum_to_100(weights in prop::collection::vec(1_u32..1_000_000, 1..40)) {
             let weights: Vec<Decimal> = weights.into_iter().map(|weight| Decimal::new(weight.into(), 3)).collect();
-            let shares = shares(&weights).expect("positive weights");
-            let sum: Decimal = shares.iter().map(|share| share.shown).sum();
+            let shares = percentages(&weights).expect("positive weights");
+            let sum: Decimal = shares.iter().map(|share| share.percent).sum();
             prop_assert_eq!(sum, Decimal::ONE_HUNDRED);
         }
     }

@@ -1,10 +1,10 @@
-//! Where and how wide the run was: degrees, devices, replicas.
+//! Translates the parallelism of the run to a layout: degrees, devices, replicas.
 
-use super::{Block, DEFAULT, Read, Translation};
-use crate::megatron::findings::Kind;
-use crate::megatron::slurm::{Asked, number};
+use super::{Block, DEFAULT, Translation, WithOrigin};
+use crate::megatron::findings::FindingKind;
+use crate::megatron::slurm::{SbatchOption, number};
 
-/// Devices of one node, as Aurora knows the machine.
+/// Devices per node of the `mi250x` machine.
 const MI250X_DEVICES: u64 = 8;
 
 impl Translation<'_> {
@@ -21,15 +21,15 @@ impl Translation<'_> {
         self.facts.replicas = lanes;
         self.facts.lanes = match lanes.is_power_of_two() {
             true => lanes,
-            // The largest power of two that divides it splits the batch as evenly.
+            // The largest power of two that divides it also divides the batch.
             false => 1 << lanes.trailing_zeros(),
         };
         if self.facts.lanes != lanes {
             let why = format!(
-                "the logical grid has powers of two: {} replicas instead of {lanes}",
+                "the logical grid has a power of two of lanes: {} instead of {lanes}",
                 self.facts.lanes
             );
-            self.tell(Kind::ChangesPlacement, 0, "data-parallel replicas", why);
+            self.report(FindingKind::ChangesPlacement, 0, "data-parallel replicas", why);
         }
         let mut block = Block::new("layout cluster");
         self.machine(&mut block, &devices);
@@ -37,9 +37,9 @@ impl Translation<'_> {
             "nodes",
             &nodes
                 .clone()
-                .unwrap_or(Read::new(1, "the script does not say how many")),
+                .unwrap_or(WithOrigin::new(1, "the script does not contain the number of nodes")),
         );
-        let tensor_degree = Read {
+        let tensor_degree = WithOrigin {
             value: Some(self.facts.tensor),
             ..tensor
         };
@@ -52,7 +52,7 @@ impl Translation<'_> {
         self.recompute(&mut block);
         if let Some(origin) = self.switch("--sequence-parallel") {
             match self.facts.tensor {
-                1 => self.tell_of(Kind::NoEffect, "--sequence-parallel", "nothing is split: tensor 1"),
+                1 => self.report_flag(FindingKind::NoEffect, "--sequence-parallel", "tensor parallelism is 1"),
                 _ => block.field("sequence_parallel", true, &origin),
             }
         }
@@ -67,115 +67,115 @@ impl Translation<'_> {
             return degree;
         }
         let lower = 1 << degree.checked_ilog2().unwrap_or(0);
-        self.tell_of(
-            Kind::ChangesPlacement,
+        self.report_flag(
+            FindingKind::ChangesPlacement,
             name,
-            format!("the logical grid has powers of two: {lower} instead of {degree}"),
+            format!("the logical grid has a power of two of shards: {lower} instead of {degree}"),
         );
         lower
     }
 
-    fn asked(&self, asked: &Asked) -> String {
-        format!("{}:{} {}", self.file, asked.line, asked.option)
+    fn option(&self, option: &SbatchOption) -> String {
+        format!("{}:{} {}", self.file, option.line, option.option)
     }
 
-    /// A number that the launcher is told.
-    fn launcher(&mut self, name: &str) -> Option<Read<u64>> {
+    /// A numeric option of the launcher.
+    fn launcher(&mut self, name: &str) -> Option<WithOrigin<u64>> {
         let word = self.launch.launcher.get(name)?.clone();
         let origin = format!("{}:{} --{name}", self.file, word.line);
         if let Some(why) = word.unknown {
-            self.tell(Kind::OnlyARunKnows, word.line, format!("--{name} {}", word.text), why);
+            self.report(FindingKind::Unknown, word.line, format!("--{name} {}", word.text), why);
             return None;
         }
-        word.text.parse().ok().map(|value| Read::new(value, origin))
+        word.text.parse().ok().map(|value| WithOrigin::new(value, origin))
     }
 
-    fn nodes(&mut self) -> Option<Read<u64>> {
+    fn nodes(&mut self) -> Option<WithOrigin<u64>> {
         let batch = self.batch;
-        if let Some(asked) = &batch.nodes
+        if let Some(option) = &batch.nodes
             && let Some(nodes) = number(&batch.nodes)
         {
-            return Some(Read::new(nodes, self.asked(asked)));
+            return Some(WithOrigin::new(nodes, self.option(option)));
         }
         self.launcher("nnodes")
     }
 
-    fn devices(&mut self) -> Option<Read<u64>> {
+    fn devices(&mut self) -> Option<WithOrigin<u64>> {
         if let Some(count) = self.launcher("nproc_per_node") {
             return Some(count);
         }
         let batch = self.batch;
-        for asked in [&batch.devices, &batch.tasks_per_node] {
-            if let (Some(count), Some(asked)) = (number(asked), asked) {
-                return Some(Read::new(count, self.asked(asked)));
+        for option in [&batch.devices, &batch.tasks_per_node] {
+            if let (Some(count), Some(option)) = (number(option), option) {
+                return Some(WithOrigin::new(count, self.option(option)));
             }
         }
         None
     }
 
-    fn micro_batch(&mut self) -> Read<u64> {
-        self.needed("--micro-batch-size")
+    fn micro_batch(&mut self) -> WithOrigin<u64> {
+        self.required("--micro-batch-size")
     }
 
-    fn machine(&mut self, block: &mut Block, devices: &Option<Read<u64>>) {
+    fn machine(&mut self, block: &mut Block, devices: &Option<WithOrigin<u64>>) {
         let batch = self.batch;
-        let kind = batch.devices.as_ref().filter(|asked| asked.value.contains("mi250"));
+        let kind = batch.devices.as_ref().filter(|option| option.value.contains("mi250"));
         match kind {
-            Some(asked) => {
-                let origin = self.asked(asked);
+            Some(option) => {
+                let origin = self.option(option);
                 block.field("machine", "mi250x", &origin);
                 let count = devices.as_ref().and_then(|devices| devices.value);
                 if let Some(count) = count.filter(|count| *count != MI250X_DEVICES) {
                     let why =
-                        format!("a node has {MI250X_DEVICES} devices, and the script starts {count} workers on it");
-                    self.tell(Kind::ChangesPlacement, asked.line, asked.option.clone(), why);
+                        format!("a node has {MI250X_DEVICES} devices, but the script starts {count} workers per node");
+                    self.report(FindingKind::ChangesPlacement, option.line, option.option.clone(), why);
                 }
             }
             None => {
                 let (line, what) = match &batch.devices {
-                    Some(asked) => (asked.line, format!("{} {}", asked.option, asked.value)),
+                    Some(option) => (option.line, format!("{} {}", option.option, option.value)),
                     None => (0, "the machine".to_owned()),
                 };
-                let why = "Aurora describes MI250X nodes and CPUs; the layout says CPUs";
-                self.tell(Kind::ChangesPlacement, line, what, why);
+                let why = "Aurora supports MI250X nodes and CPUs; the layout has CPUs";
+                self.report(FindingKind::ChangesPlacement, line, what, why);
             }
         }
     }
 
     fn replicas(
         &mut self,
-        tensor: &Read<u64>,
-        pipeline: &Read<u64>,
-        nodes: &Option<Read<u64>>,
-        devices: &Option<Read<u64>>,
-    ) -> Read<u64> {
+        tensor: &WithOrigin<u64>,
+        pipeline: &WithOrigin<u64>,
+        nodes: &Option<WithOrigin<u64>>,
+        devices: &Option<WithOrigin<u64>>,
+    ) -> WithOrigin<u64> {
         let context = self.or("--context-parallel-size", Self::whole, 1);
-        let value = |read: &Option<Read<u64>>| read.as_ref().and_then(|read| read.value);
+        let value = |read: &Option<WithOrigin<u64>>| read.as_ref().and_then(|read| read.value);
         let (Some(nodes), Some(devices)) = (value(nodes), value(devices)) else {
-            self.tell(
-                Kind::OnlyARunKnows,
+            self.report(
+                FindingKind::Unknown,
                 0,
                 "data-parallel replicas",
-                "how many devices there are is not in the script",
+                "the script does not contain the number of devices",
             );
-            return Read::new(1, "how many devices there are is not in the script");
+            return WithOrigin::new(1, "the script does not contain the number of devices");
         };
         let degrees = [tensor.value, pipeline.value, context.value].map(|degree| degree.unwrap_or(1).max(1));
         let replica = degrees
             .iter()
             .fold(1_u64, |product, degree| product.saturating_mul(*degree));
         let world = nodes.saturating_mul(devices);
-        let arithmetic = format!("{nodes} nodes × {devices} ÷ {replica} workers of a replica");
+        let arithmetic = format!("{nodes} nodes × {devices} ÷ {replica} workers per replica");
         if world == 0 || !world.is_multiple_of(replica) {
-            self.tell(
-                Kind::OnlyARunKnows,
+            self.report(
+                FindingKind::Unknown,
                 0,
                 "data-parallel replicas",
-                format!("{arithmetic} is no whole number"),
+                format!("{arithmetic} is not a whole number"),
             );
-            return Read::new(1, arithmetic);
+            return WithOrigin::new(1, arithmetic);
         }
-        Read::new(world / replica, arithmetic)
+        WithOrigin::new(world / replica, arithmetic)
     }
 
     fn recompute(&mut self, block: &mut Block) {
@@ -189,7 +189,7 @@ impl Translation<'_> {
             Some("full" | "selective") | None => block.read("recompute", &granularity),
             Some(other) => {
                 let why = format!("`{other}` is neither `full` nor `selective`");
-                self.tell_of(Kind::NotUnderstood, "--recompute-granularity", why);
+                self.report_flag(FindingKind::NotUnderstood, "--recompute-granularity", why);
             }
         }
     }

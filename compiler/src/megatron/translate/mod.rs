@@ -1,6 +1,6 @@
-//! Flags become the blocks of a spec, every value with the place that it is from.
+//! Translates flags to the blocks of a spec, with the origin of every value.
 //!
-//! In: a launch, and what its script asks Slurm for. Out: the text of a spec (not yet laid out) and what is to be told beside it.
+//! In: a launch, and the `#SBATCH` options of its script. Out: the unformatted text of a spec, and the findings.
 
 mod data;
 mod layout;
@@ -12,28 +12,28 @@ use std::str::FromStr;
 
 use rust_decimal::Decimal;
 
-use super::findings::{Finding, Kind};
-use super::launch::{Given, Launch};
-use super::slurm::Batch;
+use super::findings::{Finding, FindingKind};
+use super::launch::{FlagUse, MegatronLaunch};
+use super::slurm::SbatchOptions;
 
-/// What Megatron does where a flag is not given.
+/// The origin of a value without a flag.
 const DEFAULT: &str = "Megatron's default";
 
-/// What a script does not say, and who asks for the import knows.
+/// Values that the script does not contain.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
-    /// Entries of the tokenizer.
+    /// The number of entries of the tokenizer.
     pub vocabulary: Option<u64>,
 }
 
-/// A value with its origin; without a value where only a run, or nobody, knows it.
+/// A value with its origin. The value is `None` if it is unknown.
 #[derive(Clone, Debug)]
-struct Read<T> {
+struct WithOrigin<T> {
     value: Option<T>,
     origin: String,
 }
 
-impl<T> Read<T> {
+impl<T> WithOrigin<T> {
     fn new(value: T, origin: impl Into<String>) -> Self {
         Self {
             value: Some(value),
@@ -42,7 +42,7 @@ impl<T> Read<T> {
     }
 }
 
-/// A block that is being written.
+/// The text of a block.
 struct Block {
     text: String,
 }
@@ -64,16 +64,16 @@ impl Block {
         self.text.push_str(&format!("  {name} = {value}{comment}\n"));
     }
 
-    fn read<T: Display>(&mut self, name: &str, read: &Read<T>) {
+    fn read<T: Display>(&mut self, name: &str, read: &WithOrigin<T>) {
         self.shown(name, read, |value| value.to_string());
     }
 
-    fn shown<T>(&mut self, name: &str, read: &Read<T>, show: impl Fn(&T) -> String) {
+    fn shown<T>(&mut self, name: &str, read: &WithOrigin<T>, show: impl Fn(&T) -> String) {
         let value = read.value.as_ref().map_or("unknown".to_owned(), show);
         self.field(name, value, &read.origin);
     }
 
-    /// A call; what its arguments are from stands on the lines above it.
+    /// Writes a call, with the origins of its arguments in comments above it.
     fn call(&mut self, name: &str, call: &str, arguments: &[(&str, String, String)]) {
         for (argument, _, origin) in arguments {
             self.text.push_str(&format!("  // {argument}: {}\n", one_line(origin)));
@@ -95,29 +95,29 @@ impl Block {
     }
 }
 
-/// A comment ends with its line.
+/// Removes line breaks, which would end a comment.
 pub(super) fn one_line(text: &str) -> String {
     text.chars()
         .map(|char| if char.is_control() { ' ' } else { char })
         .collect()
 }
 
-/// What is known of the launch as a whole, for the blocks that come later.
+/// Values that several blocks need.
 #[derive(Default)]
 struct Facts {
     tensor: u64,
     lanes: u64,
-    /// Of the run; the grid may have fewer.
+    /// The data-parallel replicas of the run; the logical grid may have fewer.
     replicas: u64,
     micro_batch: Option<u64>,
-    /// Documents that are kept out of training.
+    /// Whether the corpora have a held-out split.
     held_out: bool,
     corpora: Vec<String>,
 }
 
 pub(super) struct Translation<'a> {
-    launch: &'a Launch,
-    batch: &'a Batch,
+    launch: &'a MegatronLaunch,
+    batch: &'a SbatchOptions,
     file: &'a str,
     options: Options,
     pub(super) findings: Vec<Finding>,
@@ -125,7 +125,7 @@ pub(super) struct Translation<'a> {
 }
 
 impl<'a> Translation<'a> {
-    pub(super) fn new(launch: &'a Launch, batch: &'a Batch, file: &'a str, options: Options) -> Self {
+    pub(super) fn new(launch: &'a MegatronLaunch, batch: &'a SbatchOptions, file: &'a str, options: Options) -> Self {
         Self {
             launch,
             batch,
@@ -136,7 +136,7 @@ impl<'a> Translation<'a> {
         }
     }
 
-    /// The blocks of the spec, in the order in which specs have them.
+    /// The blocks of the spec, in the usual order.
     pub(super) fn spec(&mut self, experiment: &str) -> String {
         let layout = self.layout();
         let data = self.data();
@@ -158,11 +158,11 @@ impl<'a> Translation<'a> {
             "numerics",
             "native",
             &[
-                ("tensor", self.facts.tensor.to_string(), "the layout's".to_owned()),
+                ("tensor", self.facts.tensor.to_string(), "as in the layout".to_owned()),
                 (
                     "lanes",
                     self.facts.lanes.to_string(),
-                    "the layout's replicas".to_owned(),
+                    "the replicas of the layout".to_owned(),
                 ),
                 ("micro_batch", micro_batch, self.origin_of("--micro-batch-size")),
             ],
@@ -174,7 +174,7 @@ impl<'a> Translation<'a> {
         block.done()
     }
 
-    fn tell(&mut self, kind: Kind, line: u32, what: impl Into<String>, why: impl Into<String>) {
+    fn report(&mut self, kind: FindingKind, line: u32, what: impl Into<String>, why: impl Into<String>) {
         let finding = Finding {
             kind,
             line,
@@ -186,20 +186,20 @@ impl<'a> Translation<'a> {
         }
     }
 
-    /// Tells something of a flag that was given.
-    fn tell_of(&mut self, kind: Kind, name: &str, why: impl Into<String>) {
+    /// Reports a finding about a flag.
+    fn report_flag(&mut self, kind: FindingKind, name: &str, why: impl Into<String>) {
         match self.launch.given.get(name) {
-            Some(given) => self.tell(kind, given.line, given.written(), why),
-            None => self.tell(kind, 0, name, why),
+            Some(given) => self.report(kind, given.line, given.written(), why),
+            None => self.report(kind, 0, name, why),
         }
     }
 
-    fn given(&self, name: &str) -> Option<&'a Given> {
+    fn given(&self, name: &str) -> Option<&'a FlagUse> {
         self.launch.given.get(name)
     }
 
-    /// Where a flag stands; and where its value is set, if that is elsewhere.
-    fn origin(&self, given: &Given) -> String {
+    /// The line of a flag, and the line where its value is set, if that is another one.
+    fn origin(&self, given: &FlagUse) -> String {
         let mut text = format!("{}:{} {}", self.file, given.line, given.flag.name);
         if let [value] = given.values.as_slice()
             && value.line != given.line
@@ -217,70 +217,75 @@ impl<'a> Translation<'a> {
         }
     }
 
-    /// Where a flag without a value stands.
+    /// The origin of a flag without a value, if the script has it.
     fn switch(&self, name: &str) -> Option<String> {
         self.given(name).map(|given| self.origin(given))
     }
 
-    /// The first of these that was given.
+    /// The origin of the first of these flags that the script has.
     fn any_switch(&self, names: &[&str]) -> Option<String> {
         names.iter().find_map(|name| self.switch(name))
     }
 
-    fn text(&mut self, name: &str) -> Option<Read<String>> {
+    fn text(&mut self, name: &str) -> Option<WithOrigin<String>> {
         let given = self.given(name)?;
         let origin = self.origin(given);
         let Some(value) = given.values.last() else {
-            return Some(Read { value: None, origin });
+            return Some(WithOrigin { value: None, origin });
         };
         if let Some(why) = &value.unknown {
-            self.tell(Kind::OnlyARunKnows, given.line, given.written(), why.clone());
-            return Some(Read {
+            self.report(FindingKind::Unknown, given.line, given.written(), why.clone());
+            return Some(WithOrigin {
                 value: None,
                 origin: format!("{origin}: {why}"),
             });
         }
-        Some(Read::new(value.text.clone(), origin))
+        Some(WithOrigin::new(value.text.clone(), origin))
     }
 
-    fn parsed<T>(&mut self, name: &str, what: &str, parse: impl FnOnce(&str) -> Option<T>) -> Option<Read<T>> {
+    fn parsed<T>(&mut self, name: &str, what: &str, parse: impl FnOnce(&str) -> Option<T>) -> Option<WithOrigin<T>> {
         let text = self.text(name)?;
         let Some(written) = text.value else {
-            return Some(Read {
+            return Some(WithOrigin {
                 value: None,
                 origin: text.origin,
             });
         };
         let value = parse(&written);
         if value.is_none() {
-            self.tell_of(Kind::NotUnderstood, name, format!("`{written}` is no {what}"));
+            self.report_flag(FindingKind::NotUnderstood, name, format!("`{written}` is not a {what}"));
         }
-        Some(Read {
+        Some(WithOrigin {
             value,
             origin: text.origin,
         })
     }
 
-    fn whole(&mut self, name: &str) -> Option<Read<u64>> {
+    fn whole(&mut self, name: &str) -> Option<WithOrigin<u64>> {
         self.parsed(name, "whole number", |text| text.replace('_', "").parse().ok())
     }
 
-    fn number(&mut self, name: &str) -> Option<Read<Decimal>> {
+    fn number(&mut self, name: &str) -> Option<WithOrigin<Decimal>> {
         self.parsed(name, "number", decimal)
     }
 
-    /// What a flag says, or what Megatron takes without it.
-    fn or<T>(&mut self, name: &str, read: impl FnOnce(&mut Self, &str) -> Option<Read<T>>, default: T) -> Read<T> {
-        read(self, name).unwrap_or_else(|| Read::new(default, format!("{DEFAULT}; {name} is not given")))
+    /// The value of a flag, or the default of Megatron.
+    fn or<T>(
+        &mut self,
+        name: &str,
+        read: impl FnOnce(&mut Self, &str) -> Option<WithOrigin<T>>,
+        default: T,
+    ) -> WithOrigin<T> {
+        read(self, name).unwrap_or_else(|| WithOrigin::new(default, format!("{DEFAULT}; {name} is not given")))
     }
 
-    /// What a flag says; unknown, and told, without it.
-    fn needed(&mut self, name: &str) -> Read<u64> {
+    /// The value of a required flag. Without the flag it is unknown, which is reported.
+    fn required(&mut self, name: &str) -> WithOrigin<u64> {
         match self.whole(name) {
             Some(read) => read,
             None => {
-                self.tell(Kind::OnlyARunKnows, 0, name, "it is not given, and a spec needs it");
-                Read {
+                self.report(FindingKind::Unknown, 0, name, "it is not given, but a spec requires it");
+                WithOrigin {
                     value: None,
                     origin: format!("{name} is not given"),
                 }
@@ -289,7 +294,7 @@ impl<'a> Translation<'a> {
     }
 }
 
-/// A number as Python reads it.
+/// Parses a number like Python.
 fn decimal(text: &str) -> Option<Decimal> {
     let text = text.replace('_', "");
     let value = match text.contains(['e', 'E']) {
@@ -299,7 +304,7 @@ fn decimal(text: &str) -> Option<Decimal> {
     value.map(|value| value.normalize())
 }
 
-/// A number as specs write it: `3e-4`, not `0.0003`.
+/// A number as in specs: `3e-4`, not `0.0003`.
 fn number_text(value: &Decimal) -> String {
     let value = value.normalize();
     let (mantissa, scale) = (value.mantissa(), value.scale());
@@ -320,7 +325,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_written_as_specs_have_them() {
+    fn numbers_are_written_as_in_specs() {
         let shown = |text: &str| number_text(&decimal(text).expect("a number"));
         let cases = [
             ("0.0003", "3e-4"),

@@ -1,12 +1,12 @@
-//! The network: its family, its shape, its first weights, its tokenizer.
+//! Translates the model flags: architecture, shape, initial weights, tokenizer.
 
 use rust_decimal::Decimal;
 
-use super::{Block, DEFAULT, Read, Translation, number_text};
-use crate::megatron::findings::Kind;
+use super::{Block, DEFAULT, Translation, WithOrigin, number_text};
+use crate::megatron::findings::FindingKind;
 
-/// What the two families differ in, and how a flag says it.
-struct Traits {
+/// The differences between the two architectures, with the origin of each flag.
+struct ArchitectureFlags {
     rotary: Option<String>,
     root_mean_square: Option<String>,
     gated: Option<String>,
@@ -17,19 +17,19 @@ impl Translation<'_> {
     pub(super) fn model(&mut self) -> String {
         let tokenizer = self.tokenizer();
         let mut block = Block::new("model base");
-        let llama = self.family(&mut block);
-        let layers = self.needed("--num-layers");
+        let llama = self.architecture(&mut block);
+        let layers = self.required("--num-layers");
         block.read("layers", &layers);
-        let hidden = self.needed("--hidden-size");
+        let hidden = self.required("--hidden-size");
         block.read("hidden", &hidden);
-        let heads = self.needed("--num-attention-heads");
+        let heads = self.required("--num-attention-heads");
         block.read("heads", &heads);
         let kv_heads = self.kv_heads(&heads, llama);
         block.read("kv_heads", &kv_heads);
         self.head_width(&hidden, &heads);
         let feed_forward = self.feed_forward(&hidden);
         block.read("feed_forward", &feed_forward);
-        let context = self.needed("--max-position-embeddings");
+        let context = self.required("--max-position-embeddings");
         block.shown("context", &context, |context| format!("{context} tokens"));
         let vocabulary = self.vocabulary();
         block.read("vocabulary", &vocabulary);
@@ -55,10 +55,10 @@ impl Translation<'_> {
         }
         match (self.switch("--untie-embeddings-and-output-weights"), llama) {
             (Some(origin), true) => block.field("tied_embeddings", false, &origin),
-            (Some(_), false) => self.tell_of(
-                Kind::ChangesResult,
+            (Some(_), false) => self.report_flag(
+                FindingKind::ChangesResult,
                 "--untie-embeddings-and-output-weights",
-                "the output layer of gpt_bigcode is its word embedding",
+                "gpt_bigcode always has tied embeddings",
             ),
             (None, _) => block.field("tied_embeddings", true, DEFAULT),
         }
@@ -67,14 +67,14 @@ impl Translation<'_> {
         [tokenizer, source, block.done()].concat()
     }
 
-    /// Which family the network is of; what fits neither is told.
-    fn family(&mut self, block: &mut Block) -> bool {
+    /// The architecture of the network. What is different from it is reported.
+    fn architecture(&mut self, block: &mut Block) -> bool {
         let positions = self.text("--position-embedding-type");
         let position = positions.as_ref().and_then(|read| read.value.as_deref());
         let rope = (position == Some("rope")).then(|| self.origin_of("--position-embedding-type"));
         let normalization = self.text("--normalization").and_then(|read| read.value);
         let root_mean_square = (normalization.as_deref() == Some("RMSNorm")).then(|| self.origin_of("--normalization"));
-        let traits = Traits {
+        let traits = ArchitectureFlags {
             rotary: rope.or_else(|| self.switch("--use-rotary-position-embeddings")),
             root_mean_square,
             gated: self.switch("--swiglu"),
@@ -82,12 +82,12 @@ impl Translation<'_> {
         };
         if let Some(other) = position.filter(|position| !matches!(*position, "rope" | "learned_absolute" | "absolute"))
         {
-            let why = format!("positions are learned or rotary, not `{other}`");
-            self.tell_of(Kind::ChangesResult, "--position-embedding-type", why);
+            let why = format!("the supported positions are learned and rotary, not `{other}`");
+            self.report_flag(FindingKind::ChangesResult, "--position-embedding-type", why);
         }
         if let Some(other) = normalization.filter(|other| !matches!(other.as_str(), "RMSNorm" | "LayerNorm")) {
-            let why = format!("norms are LayerNorm or RMSNorm, not `{other}`");
-            self.tell_of(Kind::ChangesResult, "--normalization", why);
+            let why = format!("the supported norms are LayerNorm and RMSNorm, not `{other}`");
+            self.report_flag(FindingKind::ChangesResult, "--normalization", why);
         }
         let positions = match self.given("--use-rotary-position-embeddings") {
             Some(_) => "--use-rotary-position-embeddings",
@@ -99,9 +99,9 @@ impl Translation<'_> {
             ("--swiglu", "SwiGLU", &traits.gated, "GELU"),
             ("--disable-bias-linear", "no biases", &traits.no_biases, "biases"),
         ];
-        let said = parts.iter().filter(|(_, _, origin, _)| origin.is_some()).count();
-        // Positions decide where the rest is undecided.
-        let llama = said * 2 > parts.len() || (said * 2 == parts.len() && traits.rotary.is_some());
+        let of_llama = parts.iter().filter(|(_, _, origin, _)| origin.is_some()).count();
+        // Positions decide if the other flags are divided evenly.
+        let llama = of_llama * 2 > parts.len() || (of_llama * 2 == parts.len() && traits.rotary.is_some());
         for (flag, has, origin, has_not) in parts {
             if origin.is_some() == llama {
                 continue;
@@ -111,8 +111,8 @@ impl Translation<'_> {
             } else {
                 ("gpt_bigcode", has)
             };
-            let why = format!("this network has {here}, and {family} has not: no family of Aurora is like it");
-            self.tell_of(Kind::ChangesResult, flag, why);
+            let why = format!("the network has {here}, but {family} does not: no architecture of Aurora matches");
+            self.report_flag(FindingKind::ChangesResult, flag, why);
         }
         let origins: Vec<&str> = parts.iter().filter_map(|(_, _, origin, _)| origin.as_deref()).collect();
         match llama {
@@ -126,28 +126,28 @@ impl Translation<'_> {
         llama
     }
 
-    fn kv_heads(&mut self, heads: &Read<u64>, llama: bool) -> Read<u64> {
+    fn kv_heads(&mut self, heads: &WithOrigin<u64>, llama: bool) -> WithOrigin<u64> {
         let kind = self.text("--attention-head-type");
         match kind.as_ref().and_then(|kind| kind.value.as_deref()) {
-            Some("multiquery") => return Read::new(1, self.origin_of("--attention-head-type")),
+            Some("multiquery") => return WithOrigin::new(1, self.origin_of("--attention-head-type")),
             Some("multihead") => {
                 let origin = self.origin_of("--attention-head-type");
-                return Read {
+                return WithOrigin {
                     origin,
                     ..heads.clone()
                 };
             }
             Some(other) => {
-                let why = format!("heads share keys and values, or do not; `{other}` is neither");
-                self.tell_of(Kind::NotUnderstood, "--attention-head-type", why);
+                let why = format!("`{other}` is neither `multiquery` nor `multihead`");
+                self.report_flag(FindingKind::NotUnderstood, "--attention-head-type", why);
             }
             None => {}
         }
         if self.given("--group-query-attention").is_none() {
-            self.tell_if_given("--num-query-groups", "it counts with --group-query-attention only");
-            return Read {
+            self.no_effect_if_given("--num-query-groups", "it is only used with --group-query-attention");
+            return WithOrigin {
                 value: heads.value,
-                origin: format!("{DEFAULT}: as many as heads"),
+                origin: format!("{DEFAULT}: the number of heads"),
             };
         }
         let groups = self.or("--num-query-groups", Self::whole, 1);
@@ -155,20 +155,20 @@ impl Translation<'_> {
             && groups != 1
             && groups != heads
         {
-            let why = format!("gpt_bigcode has 1 or {heads} key and value heads, not {groups}");
-            self.tell_of(Kind::ChangesResult, "--num-query-groups", why);
+            let why = format!("gpt_bigcode has 1 or {heads} key-value heads, not {groups}");
+            self.report_flag(FindingKind::ChangesResult, "--num-query-groups", why);
         }
         let origin = format!("{}, {}", self.origin_of("--group-query-attention"), groups.origin);
-        Read { origin, ..groups }
+        WithOrigin { origin, ..groups }
     }
 
-    fn tell_if_given(&mut self, name: &str, why: &str) {
+    fn no_effect_if_given(&mut self, name: &str, why: &str) {
         if self.given(name).is_some() {
-            self.tell_of(Kind::NoEffect, name, why);
+            self.report_flag(FindingKind::NoEffect, name, why);
         }
     }
 
-    fn head_width(&mut self, hidden: &Read<u64>, heads: &Read<u64>) {
+    fn head_width(&mut self, hidden: &WithOrigin<u64>, heads: &WithOrigin<u64>) {
         let Some(width) = self.whole("--kv-channels") else {
             return;
         };
@@ -177,32 +177,32 @@ impl Translation<'_> {
         };
         match hidden.checked_div(heads) {
             Some(own) if own == width && hidden % heads == 0 => {
-                self.tell_of(
-                    Kind::NoEffect,
+                self.report_flag(
+                    FindingKind::NoEffect,
                     "--kv-channels",
-                    format!("a head has {hidden} ÷ {heads} = {own} numbers anyway"),
+                    format!("the head dimension is always {hidden} ÷ {heads} = {own}"),
                 );
             }
-            _ => self.tell_of(
-                Kind::ChangesResult,
+            _ => self.report_flag(
+                FindingKind::ChangesResult,
                 "--kv-channels",
-                format!("a head has {hidden} ÷ {heads} numbers"),
+                format!("the head dimension is always {hidden} ÷ {heads}"),
             ),
         }
     }
 
-    fn feed_forward(&mut self, hidden: &Read<u64>) -> Read<u64> {
+    fn feed_forward(&mut self, hidden: &WithOrigin<u64>) -> WithOrigin<u64> {
         if let Some(given) = self.whole("--ffn-hidden-size") {
             return given;
         }
-        // Source: `validate_args`: 4·h, and two thirds of it in whole 64s where there are two projections up.
+        // Source: `validate_args`: 4·h, or with a gate two thirds of that, rounded down to a multiple of 64.
         let gated = self.given("--swiglu").is_some();
         let rule = if gated {
-            "4 × hidden × ⅔ in whole 64s"
+            "4 × hidden × ⅔, rounded down to a multiple of 64"
         } else {
             "4 × hidden"
         };
-        Read {
+        WithOrigin {
             value: hidden.value.and_then(|hidden| hidden.checked_mul(4)).map(|four| {
                 if gated {
                     (u128::from(four) * 2 / 3 / 64 * 64) as u64
@@ -214,29 +214,29 @@ impl Translation<'_> {
         }
     }
 
-    /// Rows of the embedding: the tokenizer's entries, filled up as Megatron does.
+    /// Rows of the embedding: the entries of the tokenizer, padded as in Megatron.
     ///
     /// Source: `_vocab_size_with_padding`: the next multiple of divisor × tensor degree.
-    fn vocabulary(&mut self) -> Read<u64> {
+    fn vocabulary(&mut self) -> WithOrigin<u64> {
         let divisor = self.or("--make-vocab-size-divisible-by", Self::whole, 128);
         let entries = match (self.whole("--vocab-size"), self.options.vocabulary) {
             (given, Some(entries)) => {
                 if given.is_some_and(|given| given.value != Some(entries)) {
-                    self.tell_of(
-                        Kind::Settled,
+                    self.report_flag(
+                        FindingKind::Resolved,
                         "--vocab-size",
-                        format!("`--vocabulary {entries}` of this import counts"),
+                        format!("`--vocabulary {entries}` of this import is used"),
                     );
                 }
-                Read::new(entries, "--vocabulary of this import")
+                WithOrigin::new(entries, "--vocabulary of this import")
             }
             (Some(given), None) => given,
             (None, None) => {
-                let what = "the tokenizer's entries";
-                self.tell(Kind::OnlyARunKnows, 0, what, "say them with `--vocabulary`");
-                return Read {
+                let what = "the number of entries of the tokenizer";
+                self.report(FindingKind::Unknown, 0, what, "set it with `--vocabulary`");
+                return WithOrigin {
                     value: None,
-                    origin: format!("{what}: say them with --vocabulary"),
+                    origin: format!("{what}: set it with --vocabulary"),
                 };
             }
         };
@@ -249,13 +249,13 @@ impl Translation<'_> {
         match count.checked_next_multiple_of(multiple) {
             Some(rows) if rows != count => {
                 let origin = format!(
-                    "{} says {count}: filled up to {} × tensor {}, {}",
+                    "{}: {count}, padded to a multiple of {} × tensor {}, {}",
                     entries.origin,
                     multiple / self.facts.tensor.max(1),
                     self.facts.tensor.max(1),
                     divisor.origin
                 );
-                Read {
+                WithOrigin {
                     value: Some(rows),
                     origin,
                 }
@@ -264,7 +264,7 @@ impl Translation<'_> {
         }
     }
 
-    /// Fused with the bias, Megatron's GELU is the tanh form.
+    /// The GELU that Megatron fuses with the bias is the tanh approximation.
     fn gelu(&self) -> (&'static str, String) {
         if let Some(origin) = self.switch("--openai-gelu") {
             return ("gelu_tanh", origin);
@@ -273,7 +273,7 @@ impl Translation<'_> {
             Some(origin) => ("gelu", origin),
             None => (
                 "gelu_tanh",
-                format!("{DEFAULT}: GELU fused with the bias has the tanh form"),
+                format!("{DEFAULT}: GELU fused with the bias is the tanh approximation"),
             ),
         }
     }
@@ -291,27 +291,27 @@ impl Translation<'_> {
         let (name, path) = match file {
             Some((name, path)) => (name, path),
             None => {
-                self.tell(Kind::OnlyARunKnows, 0, "the tokenizer", "no flag says where it is");
-                let origin = "no flag says where it is".to_owned();
-                ("", Read { value: None, origin })
+                self.report(FindingKind::Unknown, 0, "the tokenizer", "no flag contains its path");
+                let origin = "no flag contains its path".to_owned();
+                ("", WithOrigin { value: None, origin })
             }
         };
         if let Some(kind) = kind.filter(|kind| !matches!(kind.as_str(), "TokenizerFromFile" | "HuggingFaceTokenizer")) {
-            let why = format!("Aurora loads a `tokenizer.json`; `{kind}` has to be made into one");
-            self.tell_of(Kind::Settled, "--tokenizer-type", why);
+            let why = format!("Aurora loads a `tokenizer.json`; convert `{kind}` to one");
+            self.report_flag(FindingKind::Resolved, "--tokenizer-type", why);
         }
         if name == "--vocab-file" {
-            self.tell_of(
-                Kind::Settled,
+            self.report_flag(
+                FindingKind::Resolved,
                 "--vocab-file",
-                "Aurora loads a `tokenizer.json`; make one of it",
+                "Aurora loads a `tokenizer.json`; convert it to one",
             );
         }
         if self.given("--merge-file").is_some() {
-            self.tell_of(
-                Kind::Settled,
+            self.report_flag(
+                FindingKind::Resolved,
                 "--merge-file",
-                "Aurora loads a `tokenizer.json`; make one of it",
+                "Aurora loads a `tokenizer.json`; convert it to one",
             );
         }
         let mut source = Block::new("source tokenizer_files");
@@ -329,7 +329,7 @@ impl Translation<'_> {
         source.done() + &block.done()
     }
 
-    /// Whether the run loads from where it saves.
+    /// Whether the run loads its own checkpoints.
     fn loads_its_own(&self) -> bool {
         let value = |name: &str| self.given(name).and_then(|given| given.values.last());
         match (value("--load"), value("--save")) {
@@ -338,7 +338,7 @@ impl Translation<'_> {
         }
     }
 
-    /// The first weights; a source of its own where they are loaded.
+    /// The initial weights. If they are loaded, also the text of their source.
     fn weights(&mut self, block: &mut Block) -> String {
         let pretrained = self.text("--pretrained-checkpoint");
         let loaded = self.text("--load");
@@ -347,23 +347,24 @@ impl Translation<'_> {
             (Some(pretrained), _) => Some(pretrained),
             (None, Some(loaded)) if finetune => Some(loaded),
             (None, Some(_)) if self.loads_its_own() => {
-                self.tell_of(
-                    Kind::NoEffect,
+                self.report_flag(
+                    FindingKind::NoEffect,
                     "--load",
-                    "the run's own folder: the same command goes on from there",
+                    "the folder of the run itself: the same command resumes from there",
                 );
                 None
             }
             (None, Some(loaded)) => {
-                let why = "goes on with another run's optimizer and iteration; the spec starts from its weights";
-                self.tell_of(Kind::ChangesResult, "--load", why);
+                let why =
+                    "it resumes the optimizer and iteration of another run; the spec only starts from its weights";
+                self.report_flag(FindingKind::ChangesResult, "--load", why);
                 Some(loaded)
             }
             (None, None) => None,
         };
-        self.tell_if_given("--save", "checkpoints go into Aurora's store");
+        self.no_effect_if_given("--save", "Aurora saves checkpoints in its store");
         if from.is_none() {
-            self.tell_if_given("--finetune", "nothing is loaded");
+            self.no_effect_if_given("--finetune", "no weights are loaded");
         }
         let std = self.or("--init-method-std", Self::number, Decimal::new(2, 2));
         let Some(from) = from else {
@@ -371,9 +372,9 @@ impl Translation<'_> {
             block.call("weights", "random", &[("std", value, std.origin)]);
             return String::new();
         };
-        self.tell_if_given("--init-method-std", "weights that are loaded are not drawn");
+        self.no_effect_if_given("--init-method-std", "loaded weights are not initialized");
         let mut source = Block::new("source first_weights");
-        source.comment("a checkpoint of Megatron has to be written in Hugging Face's layout first");
+        source.comment("convert the Megatron checkpoint to the Hugging Face format first");
         let what = from.value.as_deref().unwrap_or_default();
         let finetune = self
             .switch("--finetune")

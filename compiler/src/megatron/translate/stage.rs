@@ -1,23 +1,23 @@
-//! The stage: how long, how fast, with which optimizer; and what is measured on the way.
+//! Translates the training flags to a stage, and the evaluation flags to an eval.
 
 use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive;
 
-use super::{Block, DEFAULT, Read, Translation, number_text};
-use crate::megatron::findings::Kind;
+use super::{Block, DEFAULT, Translation, WithOrigin, number_text};
+use crate::megatron::findings::FindingKind;
 
 /// Arguments of a call: name, value, origin.
 type Arguments = Vec<(&'static str, String, String)>;
 
-/// The learning rate in steps, as far as it is known.
+/// The learning-rate schedule in steps.
 struct Rate {
-    /// Where the warm-up begins.
-    start: Read<Decimal>,
-    peak: Read<Decimal>,
-    floor: Read<Decimal>,
-    warmup: Read<u64>,
-    /// Where the floor is reached.
-    decay: Read<u64>,
+    /// The rate at the start of the warm-up.
+    start: WithOrigin<Decimal>,
+    peak: WithOrigin<Decimal>,
+    floor: WithOrigin<Decimal>,
+    warmup: WithOrigin<u64>,
+    /// The step at which the floor is reached.
+    decay: WithOrigin<u64>,
 }
 
 impl Rate {
@@ -34,14 +34,14 @@ impl Rate {
     }
 }
 
-/// How a rate falls to its floor.
+/// The shape of the decay to the floor.
 #[derive(Clone, Copy)]
-enum Fall {
+enum Decay {
     Line,
     HalfCosine,
 }
 
-impl Fall {
+impl Decay {
     fn piece(self) -> &'static str {
         match self {
             Self::Line => "line",
@@ -50,7 +50,7 @@ impl Fall {
     }
 }
 
-fn shown<T>(read: &Read<T>, show: impl Fn(&T) -> String) -> String {
+fn shown<T>(read: &WithOrigin<T>, show: impl Fn(&T) -> String) -> String {
     read.value.as_ref().map_or("unknown".to_owned(), show)
 }
 
@@ -66,7 +66,7 @@ impl Translation<'_> {
         let budget = self.budget(batch.value);
         block.shown("budget", &budget, |count| steps(*count));
         block.field("mixture", "blend", "");
-        let sequence = self.needed("--seq-length");
+        let sequence = self.required("--seq-length");
         block.shown("sequence", &sequence, |count| format!("{count} tokens"));
         block.shown("global_batch", &batch, |count| format!("{count} sequences"));
         self.learning_rate(&mut block, batch.value, &budget);
@@ -79,44 +79,44 @@ impl Translation<'_> {
         block.done() + &self.eval(saves)
     }
 
-    fn global_batch(&mut self) -> Read<u64> {
+    fn global_batch(&mut self) -> WithOrigin<u64> {
         if let Some(given) = self.whole("--global-batch-size") {
             return given;
         }
         let (micro_batch, replicas) = (self.facts.micro_batch, self.facts.replicas);
-        Read {
+        WithOrigin {
             value: micro_batch.and_then(|size| size.checked_mul(replicas)),
             origin: format!("{DEFAULT}: micro-batch × {replicas} replicas"),
         }
     }
 
-    /// Steps of the run. Source: `update_train_iters`: whole batches of the samples.
-    fn budget(&mut self, batch: Option<u64>) -> Read<u64> {
+    /// The steps of the run. Source: `update_train_iters`: the complete batches of the samples.
+    fn budget(&mut self, batch: Option<u64>) -> WithOrigin<u64> {
         if self.given("--train-samples").is_none() || self.given("--train-iters").is_some() {
-            return self.needed("--train-iters");
+            return self.required("--train-iters");
         }
-        let samples = self.needed("--train-samples");
+        let samples = self.required("--train-samples");
         self.in_steps("--train-samples", samples, batch)
     }
 
-    /// Samples as steps of a batch.
-    fn in_steps(&mut self, name: &str, samples: Read<u64>, batch: Option<u64>) -> Read<u64> {
+    /// Converts samples to steps.
+    fn in_steps(&mut self, name: &str, samples: WithOrigin<u64>, batch: Option<u64>) -> WithOrigin<u64> {
         let (Some(count), Some(batch)) = (samples.value, batch.filter(|batch| *batch > 0)) else {
-            return Read { value: None, ..samples };
+            return WithOrigin { value: None, ..samples };
         };
         if !count.is_multiple_of(batch) {
             let why = format!(
-                "{count} samples ÷ {batch} = {} steps, and {} samples over",
+                "{count} samples ÷ {batch} = {} steps, with {} samples left over",
                 count / batch,
                 count % batch
             );
-            self.tell_of(Kind::Settled, name, why);
+            self.report_flag(FindingKind::Resolved, name, why);
         }
-        Read::new(count / batch, format!("{} {count} ÷ {batch}", samples.origin))
+        WithOrigin::new(count / batch, format!("{} {count} ÷ {batch}", samples.origin))
     }
 
-    /// A length that is given in iterations or in samples.
-    fn length(&mut self, iterations: &str, samples: &str, batch: Option<u64>) -> Option<Read<u64>> {
+    /// A length in iterations or in samples.
+    fn length(&mut self, iterations: &str, samples: &str, batch: Option<u64>) -> Option<WithOrigin<u64>> {
         if let Some(given) = self.whole(iterations) {
             return Some(given);
         }
@@ -124,18 +124,23 @@ impl Translation<'_> {
         Some(self.in_steps(samples, given, batch))
     }
 
-    fn learning_rate(&mut self, block: &mut Block, batch: Option<u64>, budget: &Read<u64>) {
+    fn learning_rate(&mut self, block: &mut Block, batch: Option<u64>, budget: &WithOrigin<u64>) {
         let decay = self.length("--lr-decay-iters", "--lr-decay-samples", batch);
-        let decay = decay.unwrap_or(Read {
+        let decay = decay.unwrap_or(WithOrigin {
             value: budget.value,
-            origin: format!("{DEFAULT}: the whole run"),
+            origin: format!("{DEFAULT}: the complete run"),
         });
         let peak = match self.number("--lr") {
             Some(peak) => peak,
             None => {
-                self.tell(Kind::OnlyARunKnows, 0, "--lr", "it is not given, and a spec needs it");
+                self.report(
+                    FindingKind::Unknown,
+                    0,
+                    "--lr",
+                    "it is not given, but a spec requires it",
+                );
                 let origin = "--lr is not given".to_owned();
-                Read { value: None, origin }
+                WithOrigin { value: None, origin }
             }
         };
         let rate = Rate {
@@ -146,23 +151,23 @@ impl Translation<'_> {
             decay,
         };
         if rate.warmup.value == Some(0) && self.given("--lr-warmup-init").is_some() {
-            self.tell_of(Kind::NoEffect, "--lr-warmup-init", "there is no warm-up");
+            self.report_flag(FindingKind::NoEffect, "--lr-warmup-init", "there is no warm-up");
         }
         let style = self.or("--lr-decay-style", Self::text, "linear".to_owned());
         block.comment(&format!("shape: {}", style.origin));
         let total = budget.value.unwrap_or(0);
         match style.value.as_deref() {
-            Some("cosine") => self.falling(block, &rate, Fall::HalfCosine, None, total),
-            Some("linear") => self.falling(block, &rate, Fall::Line, None, total),
+            Some("cosine") => self.falling(block, &rate, Decay::HalfCosine, None, total),
+            Some("linear") => self.falling(block, &rate, Decay::Line, None, total),
             Some("WSD") => self.stable(block, batch, &rate, total),
             style => {
                 if let Some(other) = style.filter(|style| *style != "constant") {
-                    let why = format!("there is no schedule like `{other}`; the spec says `constant`");
-                    self.tell_of(Kind::ChangesResult, "--lr-decay-style", why);
+                    let why = format!("the schedule `{other}` is not supported; the spec has `constant`");
+                    self.report_flag(FindingKind::ChangesResult, "--lr-decay-style", why);
                 }
                 if rate.start.value.is_none_or(|start| !start.is_zero()) {
-                    let why = "a constant rate is warmed up to from zero";
-                    self.tell_of(Kind::ChangesResult, "--lr-warmup-init", why);
+                    let why = "the warm-up of a constant rate starts from zero";
+                    self.report_flag(FindingKind::ChangesResult, "--lr-warmup-init", why);
                 }
                 let mut arguments = rate.arguments();
                 arguments.remove(1);
@@ -172,65 +177,67 @@ impl Translation<'_> {
         }
     }
 
-    fn warmup(&mut self, batch: Option<u64>, decay: &Read<u64>) -> Read<u64> {
+    fn warmup(&mut self, batch: Option<u64>, decay: &WithOrigin<u64>) -> WithOrigin<u64> {
         if let Some(fraction) = self.number("--lr-warmup-fraction") {
             let exact = fraction
                 .value
                 .zip(decay.value)
                 .and_then(|(fraction, decay)| fraction.checked_mul(Decimal::from(decay)));
             if exact.is_some_and(|exact| !exact.fract().is_zero()) {
-                let why = "it makes no whole number of steps; the last part is left out";
-                self.tell_of(Kind::Settled, "--lr-warmup-fraction", why);
+                let why = "it is not a whole number of steps; the spec rounds down";
+                self.report_flag(FindingKind::Resolved, "--lr-warmup-fraction", why);
             }
-            return Read {
+            return WithOrigin {
                 value: exact.and_then(|exact| exact.trunc().to_u64()),
-                origin: format!("{} × the steps to the floor", fraction.origin),
+                origin: format!("{} × the steps of the decay", fraction.origin),
             };
         }
         let given = self.length("--lr-warmup-iters", "--lr-warmup-samples", batch);
-        given.unwrap_or_else(|| Read::new(0, DEFAULT))
+        given.unwrap_or_else(|| WithOrigin::new(0, DEFAULT))
     }
 
-    /// Warm-up, stable, decay. Source: `OptimizerParamScheduler.get_lr`: the last part begins so long before the floor.
+    /// Warm-up, stable, decay. Source: `OptimizerParamScheduler.get_lr`: the decay starts this number of steps before the floor.
     fn stable(&mut self, block: &mut Block, batch: Option<u64>, rate: &Rate, total: u64) {
         let length = self.length("--lr-wsd-decay-iters", "--lr-wsd-decay-samples", batch);
         let length = length.unwrap_or_else(|| {
             let name = "--lr-wsd-decay-iters";
-            self.tell(
-                Kind::OnlyARunKnows,
+            self.report(
+                FindingKind::Unknown,
                 0,
                 name,
-                "it is not given, and the schedule needs it",
+                "it is not given, but the schedule requires it",
             );
             let origin = format!("{name} is not given");
-            Read { value: None, origin }
+            WithOrigin { value: None, origin }
         });
         let style = self.or("--lr-wsd-decay-style", Self::text, "exponential".to_owned());
         let fall = match style.value.as_deref() {
-            Some("cosine") => Fall::HalfCosine,
+            Some("cosine") => Decay::HalfCosine,
             other => {
                 if let Some(other) = other.filter(|name| *name != "linear") {
-                    let why = format!("the last part is a line or half a cosine, not `{other}`; the spec says a line");
-                    self.tell_of(Kind::ChangesResult, "--lr-wsd-decay-style", why);
+                    let why = format!(
+                        "the supported decays are linear and cosine, not `{other}`; the spec has a linear decay"
+                    );
+                    self.report_flag(FindingKind::ChangesResult, "--lr-wsd-decay-style", why);
                 }
-                Fall::Line
+                Decay::Line
             }
         };
         let origin = format!("{}; {}", length.origin, style.origin);
-        self.falling(block, rate, fall, Some(Read { origin, ..length }), total);
+        self.falling(block, rate, fall, Some(WithOrigin { origin, ..length }), total);
     }
 
-    /// Writes a schedule that falls to its floor, over its last `length` steps if that is said. In one word where Aurora has
-    /// one for it: from zero, and at the floor when the run ends.
-    fn falling(&mut self, block: &mut Block, rate: &Rate, fall: Fall, length: Option<Read<u64>>, total: u64) {
+    /// Writes a schedule with a decay to the floor, over its last `length` steps if that is given. Uses the name of the schedule
+    /// if it starts from zero and ends at the floor, and pieces otherwise.
+    fn falling(&mut self, block: &mut Block, rate: &Rate, fall: Decay, length: Option<WithOrigin<u64>>, total: u64) {
         let warmup = rate.warmup.value.unwrap_or(0);
         let decay = rate.decay.value.unwrap_or(total);
         let from_zero = warmup == 0 || rate.start.value.is_some_and(|start| start.is_zero());
         let one_word = match (&length, fall) {
-            (None, Fall::HalfCosine) => Some("cosine"),
-            (None, Fall::Line) => Some("linear"),
-            (Some(_), Fall::Line) => Some("wsd"),
-            (Some(_), Fall::HalfCosine) => None,
+            (None, Decay::HalfCosine) => Some("cosine"),
+            (None, Decay::Line) => Some("linear"),
+            (Some(_), Decay::Line) => Some("wsd"),
+            (Some(_), Decay::HalfCosine) => None,
         };
         if let Some(word) = one_word.filter(|_| from_zero && decay == total) {
             let mut arguments = rate.arguments();
@@ -239,14 +246,14 @@ impl Translation<'_> {
         }
         if decay > total {
             let why = format!(
-                "the run of {total} steps ends before the rate is at its floor ({decay}); here it is there at the end"
+                "the run of {total} steps ends before the floor is reached (step {decay}); in the spec the floor is reached at the end"
             );
             let name = if self.given("--lr-decay-iters").is_some() {
                 "--lr-decay-iters"
             } else {
                 "--lr-decay-samples"
             };
-            self.tell_of(Kind::ChangesResult, name, why);
+            self.report_flag(FindingKind::ChangesResult, name, why);
         }
         let after = decay.min(total).saturating_sub(warmup);
         let down = length
@@ -285,7 +292,7 @@ impl Translation<'_> {
         let name = self.or("--optimizer", Self::text, "adam".to_owned());
         if let Some(other) = name.value.as_deref().filter(|name| *name != "adam") {
             let why = format!("the optimizer is AdamW, not `{other}`");
-            self.tell_of(Kind::ChangesResult, "--optimizer", why);
+            self.report_flag(FindingKind::ChangesResult, "--optimizer", why);
         }
         let defaults = [
             ("beta1", "--adam-beta1", Decimal::new(9, 1)),
@@ -297,7 +304,7 @@ impl Translation<'_> {
         let mut arguments = Arguments::new();
         for (argument, flag, default) in defaults {
             let read = self.or(flag, Self::number, default);
-            // Megatron clips nothing with 0.
+            // In Megatron, 0 turns clipping off.
             let nothing = argument == "clip" && read.value.is_some_and(|value| value.is_zero());
             let value = if nothing {
                 "none".to_owned()
@@ -312,17 +319,18 @@ impl Translation<'_> {
         block.call("optimizer", "adamw", &arguments);
     }
 
-    /// A measurement of what is held out, where there is something.
+    /// An eval of the held-out data, if there is any.
     fn eval(&mut self, saves: Option<u64>) -> String {
         let interval = self.whole("--eval-interval");
         if !self.facts.held_out {
             if interval.is_some() {
-                let why = "the script holds nothing out that Aurora could hold out; write an `eval`";
-                self.tell_of(Kind::Settled, "--eval-interval", why);
+                let why = "the script has no held-out data that Aurora supports; write an `eval`";
+                self.report_flag(FindingKind::Resolved, "--eval-interval", why);
             }
             return String::new();
         }
-        let interval = interval.unwrap_or_else(|| Read::new(1000, format!("{DEFAULT}; --eval-interval is not given")));
+        let interval =
+            interval.unwrap_or_else(|| WithOrigin::new(1000, format!("{DEFAULT}; --eval-interval is not given")));
         let is_given = self.given("--eval-interval").is_some();
         let mut block = Block::new("eval validation");
         block.field("kind", "perplexity", "");
@@ -333,10 +341,10 @@ impl Translation<'_> {
             None => {
                 let every = interval.value.map_or("…".to_owned(), |every| every.to_string());
                 let why = format!(
-                    "a checkpoint is measured, and none is kept every {every} steps; the spec measures the last one"
+                    "evals need checkpoints, and none is saved every {every} steps; the spec evaluates the last checkpoint"
                 );
                 if is_given {
-                    self.tell_of(Kind::Settled, "--eval-interval", why);
+                    self.report_flag(FindingKind::Resolved, "--eval-interval", why);
                 }
                 block.field("at", "[end]", "");
             }

@@ -249,7 +249,6 @@ static void *run(void *argument) {
       atomic_store(&work->event->done, work->sequence);
     }
     free(work->transfers);
-    free(work->parts);
     free(work);
   }
 }

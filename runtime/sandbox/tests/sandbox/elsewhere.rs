@@ -71,7 +71,7 @@ fn nothing_runs_where_nothing_protects() {
     let text = why.to_string();
     assert!(matches!(why, Unprotected::Machine { .. }));
     assert!(
-        text.contains("with namespaces, the sandbox was not set up: cannot make namespaces"),
+        text.contains("with namespaces, the sandbox was not set up: cannot create namespaces"),
         "{text}"
     );
     assert!(

@@ -128,7 +128,15 @@ pub fn evaluate(
             progress(&windows.sets[set].name, done[set], windows.sets[set].tokens);
         }
     }
-    let scores = windows.sets.iter().zip(&losses).map(|(set, losses)| {
+    Ok((
+        Some(summarize(&windows, &losses)),
+        scoring_threads.into_iter().map(|thread| thread.peers).collect(),
+    ))
+}
+
+/// The scores of the sets, from the losses of their windows.
+fn summarize(windows: &Windows, losses: &[Vec<f64>]) -> Evaluated {
+    let scores = windows.sets.iter().zip(losses).map(|(set, losses)| {
         // Windows are in document order: a plain sum from the first to the last.
         let negative_log_likelihood: f64 = losses.iter().sum();
         let score = Score {
@@ -145,7 +153,7 @@ pub fn evaluate(
         sets: scores.collect(),
         measures: BTreeMap::new(),
     };
-    let documents = windows.sets.iter().zip(&losses).map(|(set, losses)| {
+    let documents = windows.sets.iter().zip(losses).map(|(set, losses)| {
         let mut documents = vec![(0, 0.0); set.documents as usize];
         for (window, loss) in set.windows.iter().zip(losses) {
             let (tokens, sum) = &mut documents[window.document];
@@ -154,12 +162,10 @@ pub fn evaluate(
         }
         documents
     });
-    let documents = documents.collect();
-    let evaluated = Evaluated { scores, documents };
-    Ok((
-        Some(evaluated),
-        scoring_threads.into_iter().map(|thread| thread.peers).collect(),
-    ))
+    Evaluated {
+        scores,
+        documents: documents.collect(),
+    }
 }
 
 /// Writes and syncs `scores.json` in `out`.

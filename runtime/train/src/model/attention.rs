@@ -7,9 +7,10 @@
 use aurora_runtime::trace::Operation;
 use tch::{Kind, Tensor};
 
-use super::network::{PassContext, SublayerBackward};
 use super::ops::NormStats;
 use super::parameter_map::HeadArrangement;
+use super::pass_context::PassContext;
+use super::passes::SublayerBackward;
 use super::portable::{self, QueryKeyValue};
 use super::views::{Layer, Linear};
 use super::workspace::{Attended, LayerActivations, Workspace};

@@ -13,9 +13,9 @@ use aurora_runtime::job::Recompute;
 
 use tch::{Kind, Tensor};
 
-use super::network::PassContext;
 use super::ops::Rotary;
 use super::parameter_map::HeadArrangement;
+use super::pass_context::PassContext;
 use super::positions::Positions;
 use super::views::Weights;
 use super::workspace::{Attended, Workspace};
@@ -30,6 +30,49 @@ struct ShardCache {
     key: Vec<f32>,
     /// By slot, head, position and element.
     value: Vec<f32>,
+}
+
+/// The dimensions of a shard's cache.
+#[derive(Clone, Copy, Debug)]
+struct CacheDimensions {
+    /// Positions of a slot.
+    capacity: usize,
+    /// Key heads that a shard uses.
+    g: usize,
+    d: usize,
+}
+
+impl ShardCache {
+    /// Adds the new keys and values of a step, one row for each used slot at its position, and returns the rows'
+    /// attention outputs. `probabilities` is scratch memory.
+    fn attend(
+        &mut self,
+        CacheDimensions { capacity, g, d }: CacheDimensions,
+        next: impl Iterator<Item = (usize, usize)>,
+        rows: usize,
+        [query, key, value]: [&[f32]; 3],
+        probabilities: &mut Vec<f32>,
+    ) -> Vec<f32> {
+        let mut out = vec![0.0f32; query.len()];
+        // Query heads that share a key and value head are adjacent.
+        let shared = query.len() / (rows * g);
+        for (row, (slot, position)) in next.enumerate() {
+            for head in 0..g {
+                let (own, at) = ((row * g + head) * d, (slot * g + head) * capacity * d);
+                let keys = &mut self.key[at..at + capacity * d];
+                for (line, key) in keys.chunks_exact_mut(capacity).zip(&key[own..own + d]) {
+                    line[position] = *key;
+                }
+                let values = &mut self.value[at..at + capacity * d];
+                values[position * d..][..d].copy_from_slice(&value[own..own + d]);
+                probabilities.resize(position + 1, 0.0);
+                let own = (row * g + head) * shared;
+                let (query, out) = (&query[own..own + shared], &mut out[own..own + shared]);
+                attention_step(query, keys, capacity, values, d, probabilities, out);
+            }
+        }
+        out
+    }
 }
 
 /// Keys and values of a fixed number of sequences.
@@ -218,7 +261,12 @@ impl KvCache {
             network,
             workspaces,
         } = self;
-        let (capacity, g, d) = (*capacity, *heads, *d);
+        let capacity = *capacity;
+        let dimensions = CacheDimensions {
+            capacity,
+            g: *heads,
+            d: *d,
+        };
         if next.len() != *slots || next.iter().flatten().any(|next| next.position >= capacity) {
             return Err(ModelError::Size(format!(
                 "{} sequences at valid positions for {slots} slots",
@@ -273,24 +321,8 @@ impl KvCache {
                     to_f32(&views.key_bsgd)?,
                     to_f32(&views.value_bsgd)?,
                 );
-                let mut out = vec![0.0f32; query.len()];
-                // Query heads that share a key and value head are adjacent.
-                let shared = query.len() / (rows * g);
-                for (row, (slot, next)) in used().enumerate() {
-                    for head in 0..g {
-                        let (own, at) = ((row * g + head) * d, (slot * g + head) * capacity * d);
-                        let keys = &mut cached.key[at..at + capacity * d];
-                        for (line, key) in keys.chunks_exact_mut(capacity).zip(&key[own..own + d]) {
-                            line[next.position] = *key;
-                        }
-                        let values = &mut cached.value[at..at + capacity * d];
-                        values[next.position * d..][..d].copy_from_slice(&value[own..own + d]);
-                        probabilities.resize(next.position + 1, 0.0);
-                        let own = (row * g + head) * shared;
-                        let (query, out) = (&query[own..own + shared], &mut out[own..own + shared]);
-                        attention_step(query, keys, capacity, values, d, &mut probabilities, out);
-                    }
-                }
+                let next = used().map(|(slot, next)| (slot, next.position));
+                let out = cached.attend(dimensions, next, rows, [&query, &key, &value], &mut probabilities);
                 let width = (out.len() / rows) as i64;
                 let out_ta = Tensor::f_from_slice(&out)?.f_view([rows as i64, width])?;
                 attended.push(Attended {

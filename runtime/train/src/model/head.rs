@@ -4,8 +4,9 @@
 use aurora_runtime::trace::Operation;
 use tch::{Kind, Tensor};
 
-use super::network::{PassContext, SublayerBackward};
 use super::ops::NormStats;
+use super::pass_context::PassContext;
+use super::passes::SublayerBackward;
 use super::views::Weights;
 use super::workspace::{HEAD_ROWS, Workspace};
 use super::{Gradients, ModelError, Network};

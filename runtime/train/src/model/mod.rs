@@ -22,9 +22,13 @@ mod matmul;
 mod network;
 mod ops;
 mod parameter_map;
+mod pass_context;
+mod passes;
 mod portable;
 mod positions;
 mod record;
+mod row_partition;
+mod trace_recorder;
 mod views;
 pub(crate) mod workspace;
 
@@ -32,11 +36,12 @@ pub use decode::{KvCache, NextToken};
 pub use error::ModelError;
 pub use fault::Fault;
 pub(crate) use host_access::HostAccess;
-pub use network::{Network, PassContext};
+pub use network::Network;
 pub use ops::Kernels;
 pub use parameter_map::{Chunk, Holding, ModelShape, OwnedRange, ParameterMap, ParameterPart, Sharding, reported};
+pub use pass_context::PassContext;
 pub use positions::{Branches, Positions};
-pub use record::{TraceRecorder, TraceTarget};
+pub use trace_recorder::{TraceRecorder, TraceTarget};
 pub use views::{Gradients, Weights};
 pub use workspace::Workspace;
 

@@ -18,14 +18,19 @@ mod missing_tools;
 mod rank;
 mod world;
 
+/// A name and a function.
+type TestCase = (&'static str, fn(&World));
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
     if arguments.get(1).is_some_and(|argument| argument == "rank") {
         Rank::from_environment().run(&arguments[2]);
         return ExitCode::SUCCESS;
     }
-    let arguments = libtest_mimic::Arguments::from_args();
-    let tests: [(&str, fn(&World)); 11] = [
+    let mut arguments = libtest_mimic::Arguments::from_args();
+    // Each test starts up to four processes and measures timeouts.
+    arguments.test_threads.get_or_insert(1);
+    let tests: [TestCase; 11] = [
         ("bytes_are_right", bytes_are_right),
         ("the_two_directions_are_independent", the_two_directions_are_independent),
         ("a_silent_peer_is_named", a_silent_peer_is_named),
@@ -48,7 +53,7 @@ fn main() -> ExitCode {
     if world.is_none() {
         missing_tool("cc", "the RCCL transport, with a test double written in C");
     }
-    let trial = |(name, test): (&'static str, fn(&World))| match world.clone() {
+    let trial = |(name, test): TestCase| match world.clone() {
         Some(world) => Trial::test(name, move || {
             test(&world);
             Ok(())

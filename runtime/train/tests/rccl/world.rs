@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
@@ -16,6 +17,8 @@ pub const PATIENT: Duration = Duration::from_secs(60);
 /// The double, built as a new and an old library, and a folder for its files.
 pub struct World {
     pub folder: tempfile::TempDir,
+    /// Runs so far: each has a socket of its own.
+    runs: AtomicUsize,
 }
 
 /// The lines that each rank printed.
@@ -43,7 +46,10 @@ impl World {
             let status = compiler.arg(folder.path().join(name)).status().ok()?;
             assert!(status.success());
         }
-        Some(Self { folder })
+        Some(Self {
+            folder,
+            runs: AtomicUsize::new(0),
+        })
     }
 
     /// Runs `scenario` with one process per rank, each with its own settings, and returns their output.
@@ -53,7 +59,10 @@ impl World {
         mesh: Mesh,
         settings: impl Fn(usize) -> Vec<(&'static str, &'static str)>,
     ) -> RankOutputs {
-        let store = Store::start(&self.folder.path().join("store"));
+        let store = {
+            let run = self.runs.fetch_add(1, Ordering::Relaxed);
+            Store::start(&self.folder.path().join(format!("store-{run}")))
+        };
         let start = |rank: usize| {
             Command::new(std::env::current_exe().unwrap())
                 .args(["rank", scenario])

@@ -447,14 +447,14 @@ fn errors_name_their_cause(world: &World) {
     let text = fail(&|job| job.optimizer_state = OptimizerState::Keep);
     assert_eq!(
         text,
-        "cannot use the checkpoint: the checkpoint has no file `optimizer/embeddings.safetensors`"
+        "cannot use the checkpoint: the checkpoint does not have a file `optimizer/embeddings.safetensors`"
     );
     let text = fail(&|job| {
         job.start.files.remove("weights/layer.001.safetensors");
     });
     assert_eq!(
         text,
-        "cannot use the checkpoint: the checkpoint has no file `weights/layer.001.safetensors`"
+        "cannot use the checkpoint: the checkpoint does not have a file `weights/layer.001.safetensors`"
     );
     let damaged = world.path("damaged");
     std::fs::write(&damaged, b"not a checkpoint").unwrap();

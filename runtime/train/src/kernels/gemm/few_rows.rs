@@ -7,7 +7,7 @@
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::__m256;
 
-use super::tile::Vector;
+use super::vector::Vector;
 use super::{BUFFERS, Buffers, Element, Level, Matrix, blocks, extent, level};
 use crate::kernels::{LANES, join};
 

@@ -14,6 +14,7 @@ mod panels;
 #[cfg(test)]
 mod tests;
 mod tile;
+mod vector;
 
 use std::cell::RefCell;
 use std::ops::Range;

@@ -18,12 +18,12 @@ pub enum Panels {
 impl Panels {
     pub fn rows(level: Level) -> Self {
         Self::Rows {
-            wide: super::tile::rows(level),
+            wide: super::vector::rows(level),
         }
     }
 
     pub fn columns(level: Level) -> Self {
-        let (wide, vector) = super::tile::columns(level);
+        let (wide, vector) = super::vector::columns(level);
         Self::Columns { wide, vector }
     }
 

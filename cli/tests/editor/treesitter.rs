@@ -1,19 +1,21 @@
-//! The tree-sitter grammar, compiled with the C compiler at hand: it reads every spec of the repository.
+//! The tree-sitter grammar, compiled with the installed C compiler, parses every spec of the repository.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use aurora_lang::tokens::TokenKind;
+use aurora_lang::token::{TokenKind, tokens};
 use tree_sitter::{Language, Node, Parser, Query, QueryCursor, StreamingIterator};
+
+use crate::missing_tools::missing_tool;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// The compiled grammar; none where there is no C compiler.
+/// The compiled grammar. `None` without a C compiler.
 fn language() -> Option<Language> {
     if Command::new("cc").arg("--version").output().is_err() {
-        eprintln!("skipped: there is no C compiler");
+        missing_tool("cc", "the tree-sitter grammar");
         return None;
     }
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -37,9 +39,9 @@ fn language() -> Option<Language> {
         .output()
         .expect("cc runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    // SAFETY: the library is the one that was just compiled; running its initialisers does nothing.
+    // SAFETY: the library was just compiled from the grammar; it has no initializers.
     let library = unsafe { libloading::Library::new(&library) }.expect("the library loads");
-    // SAFETY: tree-sitter's generator gives the function this name and type. The library is never unloaded.
+    // SAFETY: the generated function has this name and type. The library is never unloaded.
     let function = unsafe {
         *library
             .get::<unsafe extern "C" fn() -> *const ()>(b"tree_sitter_aur")
@@ -79,7 +81,7 @@ fn nodes<'t>(node: Node<'t>, kind: &str, found: &mut Vec<Node<'t>>) {
 }
 
 #[test]
-fn every_spec_is_read_without_an_error() {
+fn every_spec_parses_without_an_error() {
     let Some(language) = language() else { return };
     let mut parser = Parser::new();
     parser.set_language(&language).expect("a language of this version");
@@ -91,8 +93,8 @@ fn every_spec_is_read_without_an_error() {
             .first()
             .map(|error| (error.start_position(), &text[error.byte_range()]));
         assert!(!tree.root_node().has_error(), "{}: {first:?}", path.display());
-        // It sees the blocks that the parser sees.
-        let parsed = aurora_lang::parse(&text).file;
+        // It has the same blocks as the syntax tree of the compiler.
+        let parsed = aurora_lang::parse(&text, None).file;
         let mut blocks = Vec::new();
         let root = tree.root_node();
         blocks.extend(
@@ -111,7 +113,7 @@ fn every_spec_is_read_without_an_error() {
 }
 
 #[test]
-fn a_unit_is_a_word_that_starts_no_field() {
+fn a_unit_does_not_start_a_field() {
     let Some(language) = language() else { return };
     let mut parser = Parser::new();
     parser.set_language(&language).expect("a language of this version");
@@ -141,7 +143,7 @@ fn highlights_colour_every_word() {
         while let Some((found, index)) = captures.next() {
             coloured.push(found.captures()[*index].node.byte_range());
         }
-        for token in aurora_lang::tokens(&text) {
+        for token in tokens(&text) {
             let is_coloured = coloured
                 .iter()
                 .any(|range| range.start <= token.span.start && token.span.end <= range.end);

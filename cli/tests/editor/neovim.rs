@@ -1,13 +1,14 @@
-//! Neovim's own client, where it is installed.
+//! The language server with the client of Neovim.
 
 use std::process::Command;
 
+use crate::missing_tools::missing_tool;
 use crate::specs::FILES;
 
-/// Opens the spec, waits for the server, breaks a field, and prints what the editor then knows.
+/// Opens the spec, waits for the server, misspells a field, and prints the diagnostics of the editor.
 const SCRIPT: &str = r#"
 local out = {}
-local function say(...) table.insert(out, table.concat({...}, ' ')) end
+local function report(...) table.insert(out, table.concat({...}, ' ')) end
 local function done() vim.fn.writefile(out, vim.env.OUT) vim.cmd('qall!') end
 vim.cmd('edit specs/demo.aur')
 local id = vim.lsp.start_client({ name = 'aurora', cmd = { vim.env.AURORA, 'lsp' }, root_dir = vim.fn.getcwd() })
@@ -24,9 +25,9 @@ for _ = 1, 500 do
   if ok then break end
   vim.wait(20)
 end
-say('hover', ok and 'yes' or 'no')
+report('hover', ok and 'yes' or 'no')
 local place = ask('textDocument/definition', 0, 24)[1]
-say('definition', place.uri:match('[^/]*$'), place.range.start.line)
+report('definition', place.uri:match('[^/]*$'), place.range.start.line)
 local lines = vim.api.nvim_buf_get_lines(buffer, 0, -1, false)
 for number, line in ipairs(lines) do
   if line:match('budget  ') then
@@ -35,15 +36,14 @@ for number, line in ipairs(lines) do
   end
 end
 vim.wait(20000, function() return #vim.diagnostic.get(buffer) > 0 end, 20)
-for _, found in ipairs(vim.diagnostic.get(buffer)) do say('diagnostic', found.code, found.message:match('^[^\n]*')) end
+for _, found in ipairs(vim.diagnostic.get(buffer)) do report('diagnostic', found.code, found.message:match('^[^\n]*')) end
 done()
 "#;
 
 #[test]
 fn neovim_talks_to_the_server() {
     if Command::new("nvim").arg("--version").output().is_err() {
-        eprintln!("skipped: nvim is not installed");
-        return;
+        return missing_tool("nvim", "the client of Neovim");
     }
     let folder = tempfile::tempdir().expect("a temporary folder");
     std::fs::create_dir(folder.path().join("lockfiles")).expect("a folder");
@@ -53,7 +53,7 @@ fn neovim_talks_to_the_server() {
         std::fs::write(path, text).expect("a file");
     }
     std::fs::write(folder.path().join("script.lua"), SCRIPT).expect("a file");
-    let said = folder.path().join("said");
+    let report = folder.path().join("report");
     let output = Command::new("nvim")
         .args([
             "--headless",
@@ -67,13 +67,13 @@ fn neovim_talks_to_the_server() {
         ])
         .current_dir(folder.path())
         .env("AURORA", env!("CARGO_BIN_EXE_aurora"))
-        .env("OUT", &said)
+        .env("OUT", &report)
         .env("XDG_CACHE_HOME", folder.path().join("cache"))
         .env("XDG_STATE_HOME", folder.path().join("state"))
         .output()
         .expect("nvim runs");
-    let text =
-        std::fs::read_to_string(&said).unwrap_or_else(|_| panic!("nvim: {}", String::from_utf8_lossy(&output.stderr)));
+    let text = std::fs::read_to_string(&report)
+        .unwrap_or_else(|_| panic!("nvim: {}", String::from_utf8_lossy(&output.stderr)));
     let expected = "hover yes\ndefinition data.aur 5\ndiagnostic E0203 no field `bugdet` in a stage\n";
     assert!(text.starts_with(expected), "{text}");
 }

@@ -1,11 +1,12 @@
-//! The VS Code extension: that its grammar knows the language, and, where npm is installed, that it builds and
-//! tokenizes.
+//! The VS Code extension: its grammar covers the language, and it builds and tokenizes.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use aurora_compiler::schema::{BLOCKS, UNITS};
 use serde_json::Value;
+
+use crate::missing_tools::missing_tool;
 
 fn extension() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../editors/vscode")
@@ -17,7 +18,7 @@ fn json(file: &str) -> Value {
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Words between bars of the grammar's patterns.
+/// The alternatives of the patterns of the grammar.
 fn alternatives(value: &Value, found: &mut Vec<String>) {
     match value {
         Value::String(text) => found.extend(text.split(['(', ')', '|']).map(str::to_owned)),
@@ -48,22 +49,22 @@ fn snippets_are_blocks_that_parse() {
             .filter_map(Value::as_str)
             .collect();
         let text = plain(&lines.join("\n"));
-        let errors = aurora_lang::parse(&text).errors;
+        let errors = aurora_lang::parse(&text, None).errors;
         assert!(errors.is_empty(), "{name}: {errors:?}\n{text}");
     }
 }
 
-/// A snippet with its defaults in the places of the cursor.
+/// A snippet with the defaults of its placeholders.
 fn plain(snippet: &str) -> String {
     let mut text = String::new();
     let mut rest = snippet;
     while let Some((before, after)) = rest.split_once('$') {
         text.push_str(before);
         rest = match after.strip_prefix('{').and_then(|inner| inner.split_once('}')) {
-            Some((inner, behind)) => {
+            Some((inner, after)) => {
                 let default = inner.split_once([':', '|']).map_or("x", |(_, default)| default);
                 text.push_str(default.split([',', '|']).next().unwrap_or_default());
-                behind
+                after
             }
             None => {
                 text.push('x');
@@ -76,7 +77,7 @@ fn plain(snippet: &str) -> String {
 
 #[test]
 fn the_extension_builds_and_tokenizes() {
-    // In a copy, so that nothing is left behind. The grammar's test looks for the specs two folders up.
+    // In a copy, so that the test leaves no files. The test of the grammar needs the specs two folders above.
     let folder = tempfile::tempdir().expect("a temporary folder");
     let root = extension().join("../..");
     for from in ["editors/vscode", "specs", "lang/tests/ok"] {
@@ -86,10 +87,7 @@ fn the_extension_builds_and_tokenizes() {
     let npm = |arguments: &[&str]| Command::new("npm").args(arguments).current_dir(&vscode).output();
     match npm(&["--version"]) {
         Ok(version) if version.status.success() => {}
-        _ => {
-            eprintln!("skipped: npm is not installed");
-            return;
-        }
+        _ => return missing_tool("npm", "the build of the VS Code extension"),
     }
     for arguments in [["ci"].as_slice(), &["run", "build"], &["test"]] {
         let output = npm(arguments).expect("npm runs");

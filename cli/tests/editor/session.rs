@@ -1,22 +1,22 @@
-//! The session itself: start, end, encodings, and what keeps it going.
+//! The session: start, end, encodings, and recovery from invalid messages.
 
 use serde_json::json;
 
-use crate::client::{Editor, find, usual};
+use crate::client::{Editor, find, typical_capabilities};
 use crate::specs::{FILES, SPEC};
 
 #[test]
-fn a_session_ends_as_the_protocol_has_it() {
+fn a_session_ends_according_to_the_protocol() {
     assert_eq!(Editor::new(&[]).end(), 0);
     // Without `shutdown`, and when the editor dies.
     let mut editor = Editor::new(&[]);
     editor.notify("exit", json!(null));
-    assert_eq!(editor.vanish(), 1);
-    assert_eq!(Editor::new(&[]).vanish(), 1);
+    assert_eq!(editor.disconnect(), 1);
+    assert_eq!(Editor::new(&[]).disconnect(), 1);
 }
 
 #[test]
-fn a_request_that_cannot_be_answered_is_refused_and_the_session_goes_on() {
+fn an_invalid_request_is_refused_and_the_session_continues() {
     let mut editor = Editor::new(&FILES);
     let code = |answer: Result<_, serde_json::Value>| answer.expect_err("a refusal")["code"].clone();
     assert_eq!(code(editor.try_request("aurora/dance", json!({}))), -32601);
@@ -31,13 +31,13 @@ fn a_request_that_cannot_be_answered_is_refused_and_the_session_goes_on() {
     assert!(
         editor
             .hover("specs/demo.aur", find(SPEC, "budget", 0))
-            .contains("How long it trains")
+            .contains("The length of the stage")
     );
     assert_eq!(editor.end(), 0);
 }
 
 #[test]
-fn places_are_utf_16_unless_the_client_offers_utf_8() {
+fn positions_are_utf_16_unless_the_client_supports_utf_8() {
     let text = "experiment e { seed = 1 }\n// 😀é\nsource /* */ x { from = \"😀é\" form = 1 }\n".replace("/* */ ", "");
     let column = |editor: &mut Editor| {
         let found = editor.open("specs/a.aur", &text);
@@ -50,7 +50,7 @@ fn places_are_utf_16_unless_the_client_offers_utf_8() {
     let mut sixteen = Editor::new(&[]);
     assert_eq!(sixteen.capabilities["positionEncoding"], "utf-16");
     assert_eq!(column(&mut sixteen), 24);
-    let mut capabilities = usual();
+    let mut capabilities = typical_capabilities();
     capabilities["general"]["positionEncodings"] = json!(["utf-16", "utf-8"]);
     let mut eight = Editor::with(&[], capabilities);
     assert_eq!(eight.capabilities["positionEncoding"], "utf-8");
@@ -58,7 +58,7 @@ fn places_are_utf_16_unless_the_client_offers_utf_8() {
 }
 
 #[test]
-fn typing_changes_the_text_piece_by_piece() {
+fn typing_changes_the_text_incrementally() {
     let mut editor = Editor::new(&FILES);
     assert_eq!(editor.open_file("specs/demo.aur").len(), 0);
     // Two edits in one notification, the second in the text that the first leaves; a third right behind.
@@ -86,9 +86,9 @@ fn typing_changes_the_text_piece_by_piece() {
 fn the_server_watches_files_where_the_client_can() {
     let mut editor = Editor::new(&FILES);
     assert_eq!(editor.open_file("specs/demo.aur").len(), 0);
-    assert_eq!(editor.asked.len(), 1);
+    assert_eq!(editor.server_requests.len(), 1);
     assert_eq!(
-        editor.asked[0]["params"]["registrations"][0]["method"],
+        editor.server_requests[0]["params"]["registrations"][0]["method"],
         "workspace/didChangeWatchedFiles"
     );
     let library = editor.path("specs/lib/data.aur");

@@ -1,4 +1,4 @@
-//! An editor: drives the real `aurora lsp` over its standard input and output.
+//! A client of `aurora lsp` over its standard input and output.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -7,7 +7,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use serde_json::{Value, json};
 
-/// A session with the server, in a folder of its own.
+/// A session with the server in a temporary folder.
 pub struct Editor {
     folder: tempfile::TempDir,
     server: Child,
@@ -15,15 +15,15 @@ pub struct Editor {
     output: BufReader<ChildStdout>,
     next: i64,
     versions: BTreeMap<String, i64>,
-    /// Requests of the server.
-    pub asked: Vec<Value>,
+    /// The requests of the server.
+    pub server_requests: Vec<Value>,
     /// The diagnostics that were last published of each file.
     pub shown: BTreeMap<String, Vec<Value>>,
     pub capabilities: Value,
 }
 
-/// What a usual editor can do.
-pub fn usual() -> Value {
+/// The capabilities of a typical editor.
+pub fn typical_capabilities() -> Value {
     json!({
         "general": { "positionEncodings": ["utf-16"] },
         "textDocument": { "completion": { "completionItem": { "snippetSupport": true } } },
@@ -36,7 +36,7 @@ pub fn usual() -> Value {
 
 impl Editor {
     pub fn new(files: &[(&str, &str)]) -> Self {
-        Self::with(files, usual())
+        Self::with(files, typical_capabilities())
     }
 
     pub fn with(files: &[(&str, &str)], capabilities: Value) -> Self {
@@ -63,7 +63,7 @@ impl Editor {
             output,
             next: 0,
             versions: BTreeMap::new(),
-            asked: Vec::new(),
+            server_requests: Vec::new(),
             shown: BTreeMap::new(),
             capabilities: Value::Null,
         };
@@ -95,7 +95,7 @@ impl Editor {
         loop {
             let mut line = String::new();
             let read = self.output.read_line(&mut line).expect("the server writes");
-            assert!(read > 0, "the server has gone");
+            assert!(read > 0, "the server has ended");
             match line.trim() {
                 "" => break,
                 header => {
@@ -106,7 +106,7 @@ impl Editor {
             }
         }
         let mut body = vec![0; length];
-        self.output.read_exact(&mut body).expect("a whole message");
+        self.output.read_exact(&mut body).expect("a complete message");
         serde_json::from_slice(&body).expect("JSON")
     }
 
@@ -114,7 +114,7 @@ impl Editor {
         self.send(json!({ "jsonrpc": "2.0", "method": method, "params": params }));
     }
 
-    /// Asks, and waits for the answer: its result, or its error.
+    /// Sends a request and waits for its result or error.
     pub fn try_request(&mut self, method: &str, params: Value) -> Result<Value, Value> {
         self.next += 1;
         let id = self.next;
@@ -122,7 +122,7 @@ impl Editor {
         loop {
             let message = self.receive();
             if message["method"].is_string() {
-                self.hear(message);
+                self.handle(message);
             } else if message["id"] == json!(id) {
                 return match message.get("error") {
                     Some(error) => Err(error.clone()),
@@ -134,22 +134,22 @@ impl Editor {
 
     pub fn request(&mut self, method: &str, params: Value) -> Value {
         let answer = self.try_request(method, params);
-        answer.unwrap_or_else(|error| panic!("{method} is refused: {error}"))
+        answer.unwrap_or_else(|error| panic!("{method} failed: {error}"))
     }
 
-    fn hear(&mut self, message: Value) {
+    fn handle(&mut self, message: Value) {
         let params = &message["params"];
         if let (Some(uri), Some(found)) = (params["uri"].as_str(), params["diagnostics"].as_array()) {
             self.shown.insert(uri.to_owned(), found.clone());
         }
         if let Some(id) = message.get("id") {
             let answer = json!({ "jsonrpc": "2.0", "id": id, "result": null });
-            self.asked.push(message.clone());
+            self.server_requests.push(message.clone());
             self.send(answer);
         }
     }
 
-    /// Opens a file with this text, whatever is on disk; returns its diagnostics.
+    /// Opens a file with a text, which may differ from the file on disk, and returns its diagnostics.
     pub fn open(&mut self, file: &str, text: &str) -> Vec<Value> {
         let uri = self.uri(file);
         self.versions.insert(file.to_owned(), 1);
@@ -164,7 +164,7 @@ impl Editor {
         self.open(file, &text)
     }
 
-    /// Sends changes, each a range and its new text, without waiting for what they lead to.
+    /// Sends changes, each a range and its new text, without waiting for diagnostics.
     pub fn type_in(&mut self, file: &str, changes: Value) {
         let version = self.versions.get_mut(file).expect("the file is open");
         *version += 1;
@@ -176,7 +176,7 @@ impl Editor {
         );
     }
 
-    /// Replaces the whole text; returns the new diagnostics.
+    /// Replaces the complete text and returns the new diagnostics.
     pub fn change(&mut self, file: &str, text: &str) -> Vec<Value> {
         self.type_in(file, json!([{ "text": text }]));
         self.diagnostics(file)
@@ -189,14 +189,14 @@ impl Editor {
         loop {
             let message = self.receive();
             let params = message["params"].clone();
-            self.hear(message);
+            self.handle(message);
             if params["uri"] == uri && params["version"].as_i64() == version && params["diagnostics"].is_array() {
                 return self.shown[&uri].clone();
             }
         }
     }
 
-    /// A request about a place of a file.
+    /// Sends a request about a place of a file.
     pub fn at(&mut self, method: &str, file: &str, position: Value) -> Value {
         let uri = self.uri(file);
         self.request(
@@ -236,7 +236,7 @@ impl Editor {
             .collect()
     }
 
-    /// Ends the session as the protocol has it; returns the exit status.
+    /// Ends the session according to the protocol and returns the exit status.
     pub fn end(mut self) -> i32 {
         self.request("shutdown", Value::Null);
         self.notify("exit", Value::Null);
@@ -248,8 +248,8 @@ impl Editor {
             .expect("an exit status")
     }
 
-    /// Goes away without a word; returns the exit status.
-    pub fn vanish(mut self) -> i32 {
+    /// Closes the connection without `shutdown` and returns the exit status.
+    pub fn disconnect(mut self) -> i32 {
         self.input = None;
         self.server
             .wait()
@@ -261,27 +261,27 @@ impl Editor {
 
 impl Drop for Editor {
     fn drop(&mut self) {
-        // A failed test leaves its server running.
+        // After a failed test the server is still running.
         let _ = self.server.kill();
         let _ = self.server.wait();
     }
 }
 
-/// The text without its `|`, and where that stood, in UTF-16 units.
+/// The text without its `|`, and the position of the `|` in UTF-16 units.
 pub fn cursor(marked: &str) -> (String, Value) {
     let at = marked.find('|').expect("a cursor");
     let text = [&marked[..at], &marked[at + 1..]].concat();
     (text, position(&marked[..at]))
 }
 
-/// The place behind a text.
+/// The position after a text.
 pub fn position(before: &str) -> Value {
     let line = before.matches('\n').count();
     let last = before.rsplit('\n').next().unwrap_or_default();
     json!({ "line": line, "character": last.encode_utf16().count() })
 }
 
-/// The place of the nth occurrence of a piece of a text, at its start.
+/// The start of the nth occurrence of a part of a text.
 pub fn find(text: &str, piece: &str, nth: usize) -> Value {
     let (at, _) = text
         .match_indices(piece)
@@ -308,7 +308,7 @@ pub fn byte(text: &str, position: &Value) -> usize {
     text.len()
 }
 
-/// A text with edits of the protocol made.
+/// A text after edits of the protocol.
 pub fn edited(text: &str, edits: &Value) -> String {
     let mut edits: Vec<&Value> = edits.as_array().expect("a list of edits").iter().collect();
     edits.sort_by_key(|edit| byte(text, &edit["range"]["start"]));

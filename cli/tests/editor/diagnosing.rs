@@ -1,4 +1,4 @@
-//! Diagnostics while typing, and what can be done about them.
+//! Diagnostics while typing, and their quick fixes.
 
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ fn codes(found: &[Value]) -> Vec<&str> {
 }
 
 #[test]
-fn every_fault_of_a_broken_file_is_shown_with_its_place() {
+fn every_error_of_a_file_is_shown_at_its_place() {
     let mut editor = Editor::new(&FILES);
     let text = SPEC
         .replace("budget        = 240 steps", "bugdet        = 240 steps")
@@ -46,7 +46,7 @@ fn a_code_is_a_link_to_its_explanation() {
 }
 
 #[test]
-fn other_places_of_a_fault_are_related_information() {
+fn other_places_of_an_error_are_related_information() {
     let mut editor = Editor::new(&FILES);
     let found = editor.open("specs/demo.aur", &SPEC.replace("seed = 7", "seed = 7 seed = 8"));
     let related = &found[0]["relatedInformation"][0];
@@ -67,7 +67,7 @@ fn other_places_of_a_fault_are_related_information() {
 }
 
 #[test]
-fn an_open_library_is_read_as_it_is_open() {
+fn the_text_of_an_open_library_is_used() {
     let mut editor = Editor::new(&FILES);
     assert_eq!(editor.open_file("specs/demo.aur").len(), 0);
     // Nothing of this is on disk.
@@ -80,7 +80,7 @@ fn an_open_library_is_read_as_it_is_open() {
 }
 
 #[test]
-fn a_library_has_its_own_faults_and_those_of_the_specs_that_use_it() {
+fn a_library_has_its_own_errors_and_those_of_the_specs_that_use_it() {
     let mut editor = Editor::new(&FILES);
     // It has no experiment and offers more than it uses: no faults of a library.
     assert_eq!(editor.open_file("specs/lib/data.aur").len(), 0);

@@ -1,6 +1,7 @@
-//! The words and signs of a text, whatever its faults: what blocks are cut by, and what an editor colours and completes.
+//! Splits a text into tokens. The parser's chunks and the editor's roles both use it.
 //!
-//! In: any text. Out: its tokens in order, comments included. Not here: whether they make sense (`parse`).
+//! In: any text, valid or not. Out: its tokens in order, comments included.
+//! Not here: syntax (`parse`).
 
 use crate::ast::Span;
 
@@ -10,9 +11,9 @@ pub enum TokenKind {
     Word,
     /// `377B`, `12.5%`, `1e-4`; a unit is a word of its own.
     Number,
-    /// In double quotes; one that its line does not close ends with the line.
+    /// Text in double quotes. If the line does not close it, it ends with the line.
     Text { closed: bool },
-    /// `// …`, without the line's end.
+    /// `// …`, without the line break.
     Comment,
     /// `{`, `[` or `(`.
     Open(u8),
@@ -26,13 +27,18 @@ pub enum TokenKind {
 pub struct Token {
     pub kind: TokenKind,
     pub span: Span,
-    /// Nothing but white space stands before it on its line.
+    /// Whether only white space precedes it on its line.
     pub first_on_line: bool,
 }
 
 impl Token {
     pub fn text<'t>(&self, text: &'t str) -> &'t str {
         &text[self.span.start..self.span.end]
+    }
+
+    /// Whether it starts in the first column, where only the items of a file start.
+    pub fn at_left_edge(&self, text: &str) -> bool {
+        self.first_on_line && (self.span.start == 0 || text.as_bytes()[self.span.start - 1] == b'\n')
     }
 }
 
@@ -46,20 +52,19 @@ pub fn tokens(text: &str) -> Vec<Token> {
         if byte == b'\n' {
             first_on_line = true;
         }
-        if byte.is_ascii_whitespace() {
-            at += 1;
+        // The same white space as in the grammar; that includes a byte-order mark.
+        let space = text[at..].chars().next().filter(|&character| is_space(character));
+        if let Some(space) = space {
+            at += space.len_utf8();
             continue;
         }
         let (kind, length) = token(&text[at..], byte);
-        // A byte-order mark is white space, as it is to the parser.
-        if !text[at..].starts_with('\u{FEFF}') {
-            all.push(Token {
-                kind,
-                span: Span::new(at, at + length),
-                first_on_line,
-            });
-            first_on_line = false;
-        }
+        all.push(Token {
+            kind,
+            span: Span::new(at, at + length),
+            first_on_line,
+        });
+        first_on_line = false;
         at += length;
     }
     all
@@ -85,11 +90,15 @@ fn token(rest: &str, first: u8) -> (TokenKind, usize) {
     }
 }
 
+fn is_space(character: char) -> bool {
+    matches!(character, ' ' | '\t' | '\r' | '\n' | '\u{FEFF}')
+}
+
 fn is_name(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_'
 }
 
-/// Digits, fraction, exponent, suffix and percent sign, as the grammar has them.
+/// The length of digits, fraction, exponent, suffix and percent sign, as in the grammar.
 fn number_end(bytes: &[u8]) -> usize {
     let digits = |from: usize| {
         let is_digit = |&&byte: &&u8| byte.is_ascii_digit() || byte == b'_';
@@ -113,8 +122,8 @@ fn number_end(bytes: &[u8]) -> usize {
     at + usize::from(bytes.get(at) == Some(&b'%'))
 }
 
-/// The byte behind the closing quote of a text that begins here; none if its line does not close it.
-pub(crate) fn text_end(bytes: &[u8]) -> Option<usize> {
+/// The length of a text that starts here, quotes included. `None` if its line does not close it.
+fn text_end(bytes: &[u8]) -> Option<usize> {
     let mut at = 1;
     loop {
         match bytes.get(at)? {

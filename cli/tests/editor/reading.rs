@@ -1,4 +1,4 @@
-//! What an editor shows of a spec: hovers, hints, outline, folds, colours; and its layout.
+//! Hovers, inlay hints, outline, folding ranges, semantic tokens, formatting.
 
 use serde_json::{Value, json};
 
@@ -11,24 +11,24 @@ fn hover(piece: &str, nth: usize) -> String {
     editor.hover("specs/demo.aur", find(SPEC, piece, nth))
 }
 
-fn holds(text: &str, pieces: &[&str]) {
+fn contains(text: &str, pieces: &[&str]) {
     for piece in pieces {
         assert!(text.contains(piece), "`{piece}` is not in:\n{text}");
     }
 }
 
 #[test]
-fn a_field_tells_its_meaning_value_and_origin() {
-    holds(
+fn the_hover_of_a_field_has_its_meaning_value_and_origin() {
+    contains(
         &hover("budget", 1),
         &[
-            "How long it trains",
+            "The length of the stage",
             "a number of tokens or steps. Required.",
             "`stage.second.budget = 327_680 tokens`, written at specs/demo.aur:41:19",
             "= 80 steps",
         ],
     );
-    holds(
+    contains(
         &hover("checkpoint", 0),
         &[
             "only at the end",
@@ -37,18 +37,18 @@ fn a_field_tells_its_meaning_value_and_origin() {
             "163,840 tokens",
         ],
     );
-    holds(
+    contains(
         &hover("warmup", 0),
         &["Default: `0 steps`", "stage.first.learning_rate.warmup", "= 2 steps"],
     );
     // A value that has a name elsewhere; one in a library, as a `let`.
-    holds(
+    contains(
         &hover("context", 0),
         &["`model.small.context = 128 tokens`, written at specs/demo.aur:6:16 (param length)"],
     );
     let mut editor = Editor::new(&FILES);
     editor.open_file("specs/lib/data.aur");
-    holds(
+    contains(
         &editor.hover("specs/lib/data.aur", find(LIBRARY, "held_out", 0)),
         &[
             "Default: `0%`",
@@ -59,8 +59,8 @@ fn a_field_tells_its_meaning_value_and_origin() {
 }
 
 #[test]
-fn a_name_tells_its_documentation_and_what_it_amounts_to() {
-    holds(
+fn the_hover_of_a_name_has_its_documentation_and_numbers() {
+    contains(
         &hover("small\n  budget", 0),
         &[
             "model small",
@@ -69,7 +69,7 @@ fn a_name_tells_its_documentation_and_what_it_amounts_to() {
             "Declared in specs/demo.aur",
         ],
     );
-    holds(
+    contains(
         &hover("first {", 0),
         &[
             "4,096 tokens a step: 32 sequences × 128 tokens",
@@ -77,79 +77,79 @@ fn a_name_tells_its_documentation_and_what_it_amounts_to() {
             "7.28e12 FLOPs: 6 × 1,234,944 parameters × tokens",
         ],
     );
-    holds(
+    contains(
         &hover("cap\n", 0),
         &[
             "`fi`: 25% of stage `first` is about 245,760 tokens",
             "`en`: 75% of stage `second` is about 245,760 tokens",
         ],
     );
-    holds(
+    contains(
         &hover("fi from", 0),
         &["weight 25%", "stage `second` is about 81,920 tokens"],
     );
-    holds(
+    contains(
         &hover("length\n", 0),
         &[
             "param length = 128 tokens in [64 tokens, 128 tokens]",
             "--set length=VALUE",
         ],
     );
-    holds(&hover("fi, en", 0), &["corpus fi", "Declared in specs/lib/data.aur"]);
-    holds(&hover("first.held_out", 0), &["stage first", "240 steps"]);
-    holds(&hover("lib/data", 0), &["specs/lib/data.aur", "corpus `fi`"]);
+    contains(&hover("fi, en", 0), &["corpus fi", "Declared in specs/lib/data.aur"]);
+    contains(&hover("first.held_out", 0), &["stage first", "240 steps"]);
+    contains(&hover("lib/data", 0), &["specs/lib/data.aur", "corpus `fi`"]);
 }
 
 #[test]
-fn words_of_the_language_tell_their_meaning() {
-    holds(&hover("stage first", 0), &["Training on one mixture", "```aur"]);
-    holds(
+fn the_hover_of_a_word_has_its_meaning() {
+    contains(&hover("stage first", 0), &["A training stage", "```aur"]);
+    contains(
         &hover("cosine", 0),
-        &["Half a cosine", "`peak`: The highest rate. (required)"],
+        &["Cosine decay", "`peak`: The highest rate. (required)"],
     );
-    holds(&hover("gpt_bigcode", 0), &["learned positions"]);
-    holds(&hover("import", 0), &["another file of the project"]);
-    holds(&hover("weight", 0), &["Share of the stage's tokens"]);
-    holds(&hover("@assumed", 0), &["it is assumed"]);
-    holds(&hover("sequences", 0), &["sequences"]);
+    contains(&hover("gpt_bigcode", 0), &["learned positions"]);
+    contains(&hover("import", 0), &["from another file"]);
+    contains(&hover("weight", 0), &["Percentage of the tokens of the stage"]);
+    contains(&hover("@assumed", 0), &["it is assumed"]);
+    contains(&hover("sequences", 0), &["sequences"]);
     let text = SPEC.replace("by_line = true", "");
     let mut editor = Editor::new(&FILES);
     editor.open("specs/demo.aur", &text.replace("checkpoint ", "checkpiont "));
-    holds(
+    contains(
         &editor.hover("specs/demo.aur", find(&text, "checkpoint", 0)),
         &["E0203", "unknown field"],
     );
     editor.open("specs/units.aur", "corpus c { limit = 2 GiB }");
-    holds(
+    contains(
         &editor.hover("specs/units.aur", json!({ "line": 0, "character": 22 })),
         &["1,073,741,824 bytes"],
     );
 }
 
 #[test]
-fn hovers_and_hints_are_there_on_a_broken_file() {
+fn hovers_and_hints_work_on_a_file_with_errors() {
     let broken = format!(
         "{}\nstage third {{ start = \n",
         SPEC.replace("kind = perplexity", "kind = = perplexity")
     );
     let mut editor = Editor::new(&FILES);
     assert!(!editor.open("specs/demo.aur", &broken).is_empty());
-    holds(
+    contains(
         &editor.hover("specs/demo.aur", find(&broken, "budget", 0)),
-        &["How long it trains", "= 983,040 tokens"],
+        &["The length of the stage", "= 983,040 tokens"],
     );
-    holds(
+    contains(
         &editor.hover("specs/demo.aur", find(&broken, "first {", 0)),
         &["240 steps, 983,040 tokens"],
     );
-    holds(
+    contains(
         &editor.hover("specs/demo.aur", find(&broken, "start = \n", 0)),
         &["The weights it starts from"],
     );
     assert_eq!(hints(&mut editor, &broken).len(), 6);
 }
 
-fn whole(text: &str) -> Value {
+fn full_range(text: &str) -> Value {
     json!({ "start": { "line": 0, "character": 0 }, "end": position(text) })
 }
 
@@ -157,7 +157,7 @@ fn hints(editor: &mut Editor, text: &str) -> Vec<(String, String)> {
     let uri = editor.uri("specs/demo.aur");
     let hints = editor.request(
         "textDocument/inlayHint",
-        json!({ "textDocument": { "uri": uri }, "range": whole(text) }),
+        json!({ "textDocument": { "uri": uri }, "range": full_range(text) }),
     );
     let of = |hint: &Value| {
         let place = json!({ "start": { "line": hint["position"]["line"], "character": 0 }, "end": hint["position"] });
@@ -170,7 +170,7 @@ fn hints(editor: &mut Editor, text: &str) -> Vec<(String, String)> {
 }
 
 #[test]
-fn values_are_shown_in_their_other_unit() {
+fn hints_show_values_in_another_unit() {
     let mut editor = Editor::new(&FILES);
     editor.open_file("specs/demo.aur");
     let expected = [
@@ -245,7 +245,7 @@ fn the_outline_has_blocks_and_their_fields() {
 }
 
 #[test]
-fn blocks_fold_also_when_they_are_broken() {
+fn blocks_with_errors_fold() {
     let mut editor = Editor::new(&FILES);
     let text = "/// One.\n/// Two.\nstage a {\n  b = =\n}\nstage c {\n";
     editor.open("specs/broken.aur", text);
@@ -291,7 +291,7 @@ fn tokens_have_colours() {
 }
 
 #[test]
-fn formatting_gives_the_canonical_layout_or_leaves_a_broken_file_alone() {
+fn formatting_does_not_change_a_file_with_errors() {
     let mut editor = Editor::new(&FILES);
     let ugly = SPEC.replace("  layers       = 4\n", " layers=4 // few\n");
     editor.open("specs/demo.aur", &ugly);

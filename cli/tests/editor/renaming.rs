@@ -1,4 +1,4 @@
-//! Names across files: where they are declared, used, and renamed.
+//! Definitions, references and renaming across files.
 
 use serde_json::{Value, json};
 
@@ -63,7 +63,7 @@ fn a_name_leads_to_its_declaration_in_another_file() {
 }
 
 #[test]
-fn a_name_in_a_broken_block_leads_to_what_it_may_mean() {
+fn a_name_in_a_block_with_an_error_leads_to_its_possible_declarations() {
     let mut editor = Editor::new(&files());
     let broken = SPEC.replace(
         "sequence      = 128 tokens\n  global_batch  = 32 sequences\n  learning_rate = cosine",
@@ -108,7 +108,7 @@ fn references_are_found_in_every_file() {
 }
 
 #[test]
-fn a_name_lights_up_in_its_file() {
+fn a_name_is_highlighted_in_its_file() {
     let mut editor = Editor::new(&files());
     editor.open_file("specs/demo.aur");
     let found = editor.at(
@@ -146,7 +146,7 @@ fn rename(editor: &mut Editor, file: &str, position: Value, new: &str) -> Result
 }
 
 #[test]
-fn renaming_reaches_every_file_and_keeps_the_specs_sound() {
+fn renaming_changes_every_file_and_keeps_the_specs_valid() {
     let mut editor = Editor::new(&files());
     editor.open_file("specs/demo.aur");
     let at = find(SPEC, "fi] weight", 0);
@@ -203,7 +203,7 @@ fn blocks_lets_and_params_are_renamed() {
 }
 
 #[test]
-fn an_import_that_brings_in_more_keeps_the_other() {
+fn an_import_of_several_blocks_keeps_the_other_name() {
     let library = "source fi { from = \"file:a.txt\" }\ncorpus fi { language = fi from = [text(fi)] }\n";
     let spec = "import \"lib.aur\" { fi }\nexperiment e { seed = 1 }\nlet both = 3\ntokenizer t { kind = train_bpe() corpora = [fi] }\n";
     let mut editor = Editor::new(&[("specs/lib.aur", library), ("specs/e.aur", spec)]);
@@ -227,7 +227,7 @@ fn an_import_that_brings_in_more_keeps_the_other() {
 }
 
 #[test]
-fn a_rename_that_would_break_something_is_refused() {
+fn a_rename_that_causes_an_error_is_refused() {
     let mut editor = Editor::new(&files());
     editor.open_file("specs/demo.aur");
     let mut refused =

@@ -1,9 +1,8 @@
-//! The specs of the repository in the editor: nothing is wrong with them, every word can be asked about, and every name
-//! has another that leaves them sound.
+//! The specs of the repository in the editor: they have no errors, every word has a hover, and every name can be renamed.
 
 use std::path::Path;
 
-use aurora_lang::tokens::TokenKind;
+use aurora_lang::token::{TokenKind, tokens};
 use serde_json::json;
 
 use crate::client::{Editor, position};
@@ -33,7 +32,7 @@ fn specs() -> Vec<(String, String)> {
 }
 
 #[test]
-fn the_specs_of_the_repository_are_sound_and_every_word_answers() {
+fn the_specs_of_the_repository_have_no_errors_and_every_word_answers() {
     let specs = specs();
     let files: Vec<(&str, &str)> = specs
         .iter()
@@ -42,9 +41,9 @@ fn the_specs_of_the_repository_are_sound_and_every_word_answers() {
     let mut editor = Editor::new(&files);
     for (file, text) in files {
         let found = editor.open_file(file);
-        assert!(found.iter().all(|fault| fault["severity"] != 1), "{file}: {found:?}");
+        assert!(found.iter().all(|found| found["severity"] != 1), "{file}: {found:?}");
         let uri = editor.uri(file);
-        let tokens = aurora_lang::tokens(text);
+        let tokens = tokens(text);
         for (index, token) in tokens
             .iter()
             .enumerate()

@@ -1,19 +1,19 @@
-//! Elements of a list, block or file with the comments and blank lines between them.
+//! The items of a list, block or file with the comments and blank lines between them.
 
 use crate::ast::{Comment, Span};
 
-pub(super) enum Piece {
-    /// One empty line or more.
+pub(super) enum Element {
+    /// At least one empty line.
     Blank,
     /// A comment on a line of its own.
     Comment(String),
-    /// The element of this index, with the comment behind it on its line.
-    Element { index: usize, tail: Option<String> },
+    /// The item with this index, and the comment after it on its line.
+    Item { index: usize, tail: Option<String> },
 }
 
-/// The elements at `spans` inside of `range`, in order, with what stands between them.
-pub(super) fn pieces(text: &str, comments: &[Comment], range: Span, spans: &[Span]) -> Vec<Piece> {
-    let mut pieces: Vec<Piece> = Vec::new();
+/// The items at `spans` inside `range`, in order, with the comments and blank lines between them.
+pub(super) fn elements(text: &str, comments: &[Comment], range: Span, spans: &[Span]) -> Vec<Element> {
+    let mut elements: Vec<Element> = Vec::new();
     let mut end = range.start;
     let mut next = comments.partition_point(|comment| comment.span.start < range.start);
     let mut before_first = true;
@@ -23,13 +23,13 @@ pub(super) fn pieces(text: &str, comments: &[Comment], range: Span, spans: &[Spa
             next += 1;
             let between = &text[end..comment.span.start];
             let same_line = !between.contains('\n');
-            match pieces.last_mut() {
-                Some(Piece::Element { tail: tail @ None, .. }) if same_line => *tail = Some(comment.text.clone()),
+            match elements.last_mut() {
+                Some(Element::Item { tail: tail @ None, .. }) if same_line => *tail = Some(comment.text.clone()),
                 _ => {
                     if !before_first && has_blank_line(between) {
-                        pieces.push(Piece::Blank);
+                        elements.push(Element::Blank);
                     }
-                    pieces.push(Piece::Comment(comment.text.clone()));
+                    elements.push(Element::Comment(comment.text.clone()));
                 }
             }
             before_first = false;
@@ -37,18 +37,18 @@ pub(super) fn pieces(text: &str, comments: &[Comment], range: Span, spans: &[Spa
         }
         if let Some(span) = spans.get(index) {
             if !before_first && has_blank_line(&text[end..span.start]) {
-                pieces.push(Piece::Blank);
+                elements.push(Element::Blank);
             }
-            pieces.push(Piece::Element { index, tail: None });
+            elements.push(Element::Item { index, tail: None });
             before_first = false;
             end = span.end;
-            // Comments inside of the element are the element's own.
+            // Comments inside the item are part of it.
             while comments.get(next).is_some_and(|comment| comment.span.start < span.end) {
                 next += 1;
             }
         }
     }
-    pieces
+    elements
 }
 
 fn has_blank_line(between: &str) -> bool {
