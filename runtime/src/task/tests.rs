@@ -106,7 +106,7 @@ fn questions_are_put_into_words() {
 
 #[test]
 fn a_wrong_item_is_named_by_file_and_line() {
-    let said = |lines: &str, change: fn(&mut TaskFields)| {
+    let message = |lines: &str, change: fn(&mut TaskFields)| {
         let (_guard, files) = file(lines);
         let mut task = fields(choices());
         change(&mut task);
@@ -128,31 +128,31 @@ fn a_wrong_item_is_named_by_file_and_line() {
         (
             format!("{good}{{\"q\": 1}}\n"),
             nothing,
-            "x.jsonl:2: the item has no `c`; it has q",
+            "x.jsonl:2: the item does not have `c`; it has q",
         ),
         (
             good.replace('0', "2"),
             nothing,
-            "x.jsonl:1: the answer `2` is none of the choices",
+            "x.jsonl:1: the answer `2` is not one of the choices",
         ),
         (
             good.to_owned(),
             |task| task.by = vec!["category".to_owned()],
-            "x.jsonl:1: scores are told by `category`",
+            "x.jsonl:1: scores are grouped by `category`",
         ),
         (
             good.to_owned(),
             |task| task.shots = 1,
-            "1 solved examples are asked for, and there are 0",
+            "1 solved examples are needed, but there are only 0",
         ),
         (
             good.to_owned(),
             |task| task.files = vec!["*.json".to_owned()],
             "there is for example `x.jsonl`",
         ),
-        (String::new(), nothing, "there is no item in the files"),
+        (String::new(), nothing, "the files that match"),
     ] {
-        let found = said(&lines, change);
+        let found = message(&lines, change);
         assert!(found.contains(expected), "{found}");
     }
 }
