@@ -7,13 +7,14 @@ use camino::Utf8PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 const AFTER: &str = "\
-Exit codes: 0 done · 1 the spec, the lock or a result is at fault · 2 the command line · 3 a bug in Aurora · \
-4 a node failed · 5 a gate (expect) failed · 75 stopped, the same command goes on from there · 130 stopped at once · 141 nobody reads its output
+Exit codes: 0 done · 1 error in the spec, the lock or a result · 2 error in the command line · 3 bug in Aurora · \
+4 a node failed · 5 a gate (expect) failed · 75 stopped; run the same command to resume · 130 stopped at once · \
+141 output pipe closed
 
 Start with:  aurora check specs/demo.aur
              aurora run specs/demo.aur";
 
-/// Compiles experiment specs for pretraining to a content-keyed graph, runs it, and repeats it bit for bit.
+/// Compiles experiment specs for pretraining to a content-keyed graph, runs it, and repeats it bitwise identically.
 #[derive(Debug, Parser)]
 #[command(name = "aurora", version, after_help = AFTER)]
 pub struct Arguments {
@@ -22,36 +23,36 @@ pub struct Arguments {
     /// Print JSON on standard output.
     #[arg(long, global = true)]
     pub json: bool,
-    /// The store [default: .aurora in the folder of the project].
+    /// Folder of the store [default: .aurora in the folder of the project].
     #[arg(long, global = true, value_name = "DIR")]
     pub store: Option<Utf8PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Check specs: names, units, ranges, layout; all faults at once.
+    /// Check specs: names, units, ranges, layout. Reports all errors at once.
     #[command(after_help = "Examples:  aurora check specs/*.aur\n           aurora check specs/demo.aur --fix")]
     Check {
         #[arg(required = true, value_name = "SPEC")]
         specs: Vec<Utf8PathBuf>,
         #[command(flatten)]
         selection: Selection,
-        /// Make the edits that faults suggest, where a fault suggests just one and it can only be what was meant.
+        /// Apply suggested fixes that are unambiguous.
         #[arg(long)]
         fix: bool,
-        /// Make the edits as well that may mean something else.
+        /// Also apply fixes that may change the meaning.
         #[arg(long, requires = "fix")]
         unsafe_fixes: bool,
-        /// How faults are told: for people, as annotations of a GitHub workflow, or as SARIF 2.1.0.
+        /// Output format of diagnostics: text, annotations of a GitHub workflow, or SARIF 2.1.0.
         #[arg(long, value_enum, default_value = "text", conflicts_with = "json")]
         format: Format,
     },
-    /// Write specs in the one canonical layout.
+    /// Format specs in the canonical style.
     #[command(after_help = "Example:  aurora fmt --check specs/*.aur")]
     Fmt {
         #[arg(required = true, value_name = "SPEC")]
         specs: Vec<Utf8PathBuf>,
-        /// Change nothing; exit 1 if a file would change.
+        /// Write nothing; exit 1 if a file would change.
         #[arg(long)]
         check: bool,
     },
@@ -61,7 +62,7 @@ pub enum Command {
         #[command(flatten)]
         spec: SpecArgument,
     },
-    /// Say what a run would do, why, and at what cost.
+    /// Print what a run would do, why, and at what cost.
     #[command(after_help = "Example:  aurora plan specs/demo.aur --exit-code")]
     Plan {
         #[command(flatten)]
@@ -70,7 +71,7 @@ pub enum Command {
         #[arg(long)]
         exit_code: bool,
     },
-    /// Say why a node would run, or what its key is made of.
+    /// Print why a node would run, and what its key is made of.
     #[command(after_help = "Example:  aurora why specs/demo.aur cat@120")]
     Why {
         #[command(flatten)]
@@ -83,22 +84,22 @@ pub enum Command {
     Show {
         #[command(flatten)]
         spec: SpecArgument,
-        /// Only values under this path, such as `stage.cap`.
+        /// Print only values under this path, such as `stage.cap`.
         path: Option<String>,
-        /// Where each value comes from, and why it is what it is.
+        /// Also print where each value comes from, and the evidence for it.
         #[arg(long)]
         origins: bool,
-        /// The whole spec as one file without imports, names for values and defaults: made for review.
+        /// Print the complete spec as one file without imports, parameters and defaults, for review.
         #[arg(long, conflicts_with_all = ["origins", "path"])]
         resolved: bool,
     },
-    /// List the points of a spec's sweeps: what each changes, and how much of its work it shares.
+    /// List the points of a spec's sweeps: what each changes, and how many of its nodes are its own.
     #[command(after_help = "Example:  aurora sweep specs/replay.aur")]
     Sweep {
         #[command(flatten)]
         spec: SpecArgument,
     },
-    /// Compare resolved specs with their snapshots: what a change of a library does to each experiment.
+    /// Compare resolved specs with their snapshots: shows what a change of a library changes in each experiment.
     #[command(after_help = "\
 The snapshot of specs/NAME.aur is specs/snapshots/NAME.aur, as `aurora show --resolved` prints it. Exit code 1 when one \
 differs or is missing.
@@ -123,14 +124,14 @@ Examples:  aurora test
         /// Write nothing; exit 1 if the lock would change.
         #[arg(long)]
         check: bool,
-        /// Move the pin of this source, or of the import from this address, to the newest content.
+        /// Pin this source, or the import from this address, to its newest content.
         #[arg(long, value_name = "SOURCE|ADDRESS")]
         upgrade: Vec<String>,
         /// Fetch nothing.
         #[arg(long)]
         offline: bool,
     },
-    /// Run a spec: build what is not there, write the lock and the report.
+    /// Run a spec: build what is missing, write the lock and the report.
     #[command(
         after_help = "Examples:  aurora run specs/demo.aur\n           aurora run specs/demo.aur --layout tensor=2,pipeline=2 --restarts 3"
     )]
@@ -143,7 +144,7 @@ Examples:  aurora test
         #[arg(long)]
         locked: bool,
     },
-    /// Repeat a locked run in an empty store and compare every result.
+    /// Repeat a locked run in an empty store, and compare every result.
     #[command(
         after_help = "Examples:  aurora rerun lockfiles/demo.lock\n           aurora rerun lockfiles/demo.lock --layout tensor=2,pipeline=2"
     )]
@@ -152,21 +153,21 @@ Examples:  aurora test
         lock: Utf8PathBuf,
         #[command(flatten)]
         options: RunArguments,
-        /// Fetch the sources again as well, instead of taking pinned bytes from the store.
+        /// Also fetch the sources again, instead of taking the pinned bytes from the store.
         #[arg(long)]
         fresh: bool,
-        /// Lay this profile over the spec; it may change the layout only.
+        /// Apply this profile to the spec; it may change the layout only.
         #[arg(long)]
         profile: Option<String>,
         /// Keep the store of the repetition in this folder.
         #[arg(long, value_name = "DIR")]
         into: Option<Utf8PathBuf>,
     },
-    /// Name the first operation in which two executions of one lock differ, by executing it again.
+    /// Find the first operation in which two executions of one lock differ, by executing it again.
     #[command(after_help = "\
-An execution is a run's id, as `aurora status` shows it, or a folder kept with `aurora rerun LOCK --into DIR`. The steps \
-in which the two part are executed again from the last checkpoint that both agree on, under the layout of each. Exit code \
-1 when they differ, 0 when they are identical.
+An execution is the id of a run, as `aurora status` prints it, or a folder kept with `aurora rerun LOCK --into DIR`. The \
+steps in which the two diverge are executed again under the layout of each, from the last checkpoint on which both agree. \
+Exit code 1 if they differ, 0 if they are identical.
 
 Example:  aurora rerun lockfiles/demo.lock --layout tensor=4,data=2 --into again
           aurora bisect 7f3a again")]
@@ -175,14 +176,14 @@ Example:  aurora rerun lockfiles/demo.lock --layout tensor=4,data=2 --into again
         a: String,
         #[arg(value_name = "RUN|DIR")]
         b: String,
-        /// The lock that both belong to [default: the one that A was made for].
+        /// The lock of both executions [default: the lock of A].
         #[arg(long, value_name = "LOCK")]
         lock: Option<Utf8PathBuf>,
-        /// How progress is shown.
+        /// How to show progress.
         #[arg(long, value_enum, default_value = "auto")]
         progress: Progress,
     },
-    /// Measure a checkpoint with an eval of its experiment, wherever the spec measures it.
+    /// Evaluate a checkpoint with an eval of its experiment, even if the spec does not evaluate it there.
     ///
     /// A checkpoint is EXPERIMENT/NODE of the project of this folder, as for `aurora export hf`.
     #[command(
@@ -197,18 +198,18 @@ Example:  aurora rerun lockfiles/demo.lock --layout tensor=4,data=2 --into again
         #[command(flatten)]
         options: RunArguments,
     },
-    /// Read every byte of the store and name what is damaged.
+    /// Read every byte of the store, and list what is damaged.
     Verify {
-        /// A spec or lock whose project's store is meant [default: the project of this folder].
+        /// A spec or lock of the project [default: the project of this folder].
         #[arg(value_name = "SPEC|LOCK")]
         of: Option<Utf8PathBuf>,
     },
-    /// Say which runs there are and how they stand.
+    /// List the runs and their states.
     Status {
         #[arg(value_name = "SPEC|LOCK")]
         of: Option<Utf8PathBuf>,
     },
-    /// Compare specs, locks or runs: changed values and assumptions, nodes that rerun, nodes that are reused, the cost.
+    /// Compare specs, locks or runs: changed values and assumptions, nodes that rerun, reused nodes, the cost.
     #[command(after_help = "Example:  aurora diff HEAD~1:specs/demo.aur specs/demo.aur")]
     Diff {
         /// A spec or a lock, REV:path in the git repository, or a run.
@@ -219,52 +220,52 @@ Example:  aurora rerun lockfiles/demo.lock --layout tensor=4,data=2 --into again
         #[arg(long, value_enum, default_value_t = DiffFormat::Text)]
         format: DiffFormat,
     },
-    /// Write the report of the last finished run as one HTML file, or say where it is.
+    /// Print the closing table of the last finished run and the path of its report, or write the report as one HTML file.
     #[command(after_help = "Example:  aurora report specs/demo.aur -o report.html")]
     Report {
         #[command(flatten)]
         spec: SpecArgument,
-        /// Specs, locks or runs to set beside it; the first may then be one of these too.
+        /// Specs, locks or runs to compare it with; the first argument may then be one of these too.
         #[arg(value_name = "OTHER")]
         others: Vec<String>,
-        /// Copy the page here.
+        /// Write the page to this file.
         #[arg(short, long, value_name = "FILE")]
         output: Option<Utf8PathBuf>,
     },
-    /// Remove what neither a name of the store nor a lock of the project reaches.
+    /// Delete store objects that no node name and no lock refers to.
     Gc {
         #[arg(value_name = "SPEC|LOCK")]
         of: Option<Utf8PathBuf>,
-        /// Only say what would go.
+        /// Delete nothing; print what would be deleted.
         #[arg(long)]
         dry_run: bool,
     },
-    /// Have git compare and merge specs and locks by what they say.
+    /// Let git compare and merge specs and locks by their meaning.
     #[command(after_help = "Example:  aurora git install")]
     Git {
         #[command(subcommand)]
         what: Git,
     },
-    /// Read a model that others have published, or a launch script: check it, and say how a spec would state it.
+    /// Read a published model or a launch script, check it, and print it as a spec.
     Import {
         #[command(subcommand)]
         from: Import,
     },
-    /// Write what another system needs to run a spec, or to load a model.
+    /// Write a model, results or a job for another system.
     Export {
         #[command(subcommand)]
         to: Export,
     },
-    /// Serve an editor on standard input and output: the language server.
-    #[command(after_help = "Editors start it themselves; the book says how to set them up.")]
+    /// Run the language server for an editor, on standard input and output.
+    #[command(after_help = "Editors start it; the book describes how to set them up.")]
     Lsp {
-        /// Accepted for editors that say how they talk to a server; there is no other way.
+        /// Accepted because some editors pass it; there is no other transport.
         #[arg(long, hide = true)]
         stdio: bool,
     },
-    /// Say what this machine offers and which settings are in force.
+    /// Print what this machine offers, and the current settings.
     Doctor,
-    /// Print the JSON Schema of what Aurora writes.
+    /// Print the JSON Schema of a document that Aurora writes.
     #[command(after_help = "Example:  aurora schema lock > aurora-lock.schema.json")]
     Schema { of: Document },
     /// Explain a diagnostic code.
@@ -283,10 +284,10 @@ pub enum DiffFormat {
 pub enum Git {
     /// Set up the repository of this folder: `.gitattributes` and the drivers in its configuration.
     Install,
-    /// What git calls to merge a file (`%O %A %B %P`).
+    /// Called by git to merge a file (`%O %A %B %P`).
     #[command(hide = true)]
     Merge(MergeDriver),
-    /// What git calls to show how a file differs: path, old file, hash and mode, new file, hash and mode.
+    /// Called by git to show the difference of a file: path, old file, hash and mode, new file, hash and mode.
     #[command(hide = true)]
     Diff {
         #[arg(num_args = 7..)]
@@ -297,16 +298,16 @@ pub enum Git {
 #[derive(Debug, Args)]
 pub struct MergeDriver {
     pub base: Utf8PathBuf,
-    /// Gets the result.
+    /// The result is written here.
     pub ours: Utf8PathBuf,
     pub theirs: Utf8PathBuf,
-    /// Of the file in the repository.
+    /// The path of the file in the repository.
     pub path: Utf8PathBuf,
 }
 
 #[derive(Debug, Subcommand)]
 pub enum Import {
-    /// A folder in Hugging Face's layout: config.json, safetensors, tokenizer.json. Pickles are never opened.
+    /// A folder in Hugging Face's format: config.json, safetensors, tokenizer.json. Pickles are never opened.
     #[command(after_help = "\
 Example:  aurora import hf ~/models/tiny-llama
           aurora import hf ~/models/tiny-llama checkpoint")]
@@ -326,18 +327,18 @@ Example:  aurora import hf ~/models/tiny-llama
     },
     /// A shell script that starts Megatron-LM's `pretrain_gpt.py` (BigCode's fork or Megatron-Core). Nothing is executed.
     ///
-    /// Prints a spec whose every value says the line that it is from, and lists at its end what the spec does not say: flags
-    /// that Aurora cannot express, flags without effect, flags and values that are not known.
+    /// Prints a spec in which every value names the line that it comes from. The end of the spec lists what it leaves out:
+    /// flags that Aurora cannot express, flags without effect, unknown flags and values.
     #[command(after_help = "\
 Example:  aurora import megatron pretrain.slurm --vocabulary 49152 -o specs/pretrain.aur
           aurora check specs/pretrain.aur")]
     Megatron {
         #[arg(value_name = "SCRIPT")]
         script: Utf8PathBuf,
-        /// Write the spec here, where no file is yet [default: standard output].
+        /// Write the spec to this new file [default: standard output].
         #[arg(short, long, value_name = "SPEC")]
         output: Option<Utf8PathBuf>,
-        /// Entries of the tokenizer; scripts name its file only.
+        /// Entries of the tokenizer's vocabulary; scripts only name the tokenizer's file.
         #[arg(long, value_name = "ENTRIES", value_parser = clap::value_parser!(u64).range(1..=1 << 24))]
         vocabulary: Option<u64>,
     },
@@ -345,20 +346,20 @@ Example:  aurora import megatron pretrain.slurm --vocabulary 49152 -o specs/pret
 
 #[derive(Args, Debug)]
 pub struct ImportArguments {
-    /// Write the weights and the tokenizer into this folder, which `aurora export hf` takes.
+    /// Write the weights and the tokenizer to this folder, which `aurora export hf` accepts.
     #[arg(value_name = "DIR")]
     pub folder: Option<Utf8PathBuf>,
-    /// The tokenizer's entry that ends a document.
+    /// The token that ends a document.
     #[arg(long, value_name = "TOKEN", default_value = "<|endoftext|>")]
     pub end_of_document: String,
 }
 
 #[derive(Debug, Subcommand)]
 pub enum Export {
-    /// Write a checkpoint as a model that Hugging Face's tools load, with a card that says how it was made.
+    /// Write a checkpoint as a model that Hugging Face's tools load, with a model card.
     ///
     /// A checkpoint is EXPERIMENT/NODE of the project of this folder (`tiny/cat@10`, `tiny/cat` for the last one of a
-    /// stage, `tiny/small` for a model's first weights), or a folder that `aurora import` has written.
+    /// stage, `tiny/small` for a model's initial weights), or a folder that `aurora import` has written.
     #[command(after_help = "Example:  aurora export hf tiny/cat@10 exported", verbatim_doc_comment)]
     Hf {
         #[arg(value_name = "CHECKPOINT")]
@@ -366,9 +367,9 @@ pub enum Export {
         #[arg(value_name = "DIR")]
         folder: Utf8PathBuf,
     },
-    /// Write the results of a spec's evals as lm-evaluation-harness does, for the tools that read its files.
+    /// Write the results of a spec's evals in the format of lm-evaluation-harness.
     ///
-    /// A folder for each checkpoint that was measured, with `results_aurora.json` and `samples_EVAL_aurora.jsonl`.
+    /// Writes a folder for each evaluated checkpoint, with `results_aurora.json` and `samples_EVAL_aurora.jsonl`.
     #[command(
         after_help = "Example:  aurora export lm-eval specs/demo.aur results",
         verbatim_doc_comment
@@ -379,21 +380,21 @@ pub enum Export {
         #[arg(value_name = "DIR")]
         folder: Utf8PathBuf,
     },
-    /// Send a run's metrics to a tracking server of MLflow: every step and every score, by the tokens trained on.
+    /// Send a run's metrics to an MLflow tracking server: every step and every score, by tokens trained.
     #[command(after_help = "Example:  aurora export mlflow specs/demo.aur http://127.0.0.1:5000")]
     Mlflow {
         #[command(flatten)]
         spec: SpecArgument,
         /// The server's address.
         url: String,
-        /// The run, as `aurora status` names it [default: the spec's last one].
+        /// The id of the run, as `aurora status` prints it [default: the spec's last run].
         #[arg(long)]
         run: Option<String>,
-        /// The environment variable with a token for the server.
+        /// The environment variable with the server's token.
         #[arg(long, value_name = "VARIABLE")]
         token: Option<String>,
     },
-    /// Write a batch script for `sbatch`: it runs the spec, saves before the time limit, and queues itself again.
+    /// Write a batch script for `sbatch`: it runs the spec, saves a checkpoint before the time limit, and requeues itself.
     #[command(after_help = "\
 Example:  aurora export slurm specs/demo.aur --layout tensor=2,pipeline=2 --nodes 2 --partition debug > job.sh
           sbatch job.sh")]
@@ -403,12 +404,12 @@ Example:  aurora export slurm specs/demo.aur --layout tensor=2,pipeline=2 --node
         #[command(flatten)]
         job: Box<SlurmArguments>,
     },
-    /// Write a workflow for GitHub Actions: it says on every pull request what its specs change.
+    /// Write a workflow for GitHub Actions that comments on every pull request with what its specs change.
     #[command(after_help = "\
 Example:  aurora export github --install 'cargo install --locked --git URL aurora-cli --no-default-features' \\
             > .github/workflows/aurora.yml")]
     Github {
-        /// The command that brings `aurora` to the runner.
+        /// The command that installs `aurora` on the runner.
         #[arg(long, value_name = "COMMAND")]
         install: String,
     },
@@ -416,37 +417,37 @@ Example:  aurora export github --install 'cargo install --locked --git URL auror
 
 #[derive(Args, Debug)]
 pub struct SlurmArguments {
-    /// Whom the job is charged to.
+    /// The account that the job is charged to.
     #[arg(short = 'A', long)]
     pub account: Option<String>,
-    /// Where it is queued [default: the cluster's default].
+    /// The partition [default: the cluster's default].
     #[arg(short, long)]
     pub partition: Option<String>,
-    /// The time limit of one start, as Slurm writes it: MINUTES, [DAYS-]HOURS:MINUTES:SECONDS.
+    /// The time limit of one start, in Slurm's format: MINUTES, [DAYS-]HOURS:MINUTES:SECONDS.
     #[arg(short, long, value_name = "TIME", default_value = "01:00:00", value_parser = slurm_time)]
     pub time: std::time::Duration,
-    /// How long before the limit the run is told to save. Must cover a step, a checkpoint, and a minute.
+    /// How long before the limit the run saves a checkpoint. Must cover a step, a checkpoint, and a minute.
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     pub grace: u64,
-    /// How often the job queues itself again before it stays ended.
+    /// How often the job may requeue itself.
     #[arg(long, value_name = "TIMES", default_value_t = 100)]
     pub requeues: u32,
-    /// The name in the queue [default: the experiment's].
+    /// The name of the job [default: the experiment's name].
     #[arg(short = 'J', long, value_name = "NAME")]
     pub job_name: Option<String>,
-    /// Nodes that the workers spread over [default: the layout's].
+    /// Nodes that the workers are spread over [default: the layout's].
     #[arg(short = 'N', long, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub nodes: Option<u32>,
-    /// Threads, and so cores, of a worker [default: the layout's, or 1].
+    /// Threads, and therefore cores, of each worker [default: the layout's, or 1].
     #[arg(short = 'c', long, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub threads: Option<u32>,
-    /// Another layout than the spec's, as for `aurora run`.
+    /// Use another layout than the spec's, as for `aurora run`.
     #[arg(long, value_name = "LAYOUT")]
     pub layout: Option<LayoutArgument>,
-    /// The cluster that the layout's devices are in.
+    /// The cluster that has the layout's devices.
     #[arg(long, value_enum, default_value = "plain")]
     pub cluster: Cluster,
-    /// A line of shell before the run: modules, a virtual environment. May be given several times.
+    /// A shell command before the run: modules, a virtual environment. May be repeated.
     #[arg(long, value_name = "LINE")]
     pub setup: Vec<String>,
     /// More arguments of `aurora run`.
@@ -462,10 +463,10 @@ pub enum Cluster {
     Frontier,
 }
 
-/// Reads a time as sbatch(1) has it under `--time`.
+/// Parses a time in the formats of `--time` in sbatch(1).
 fn slurm_time(text: &str) -> Result<std::time::Duration, String> {
     let wrong =
-        || "a time is MINUTES, MINUTES:SECONDS, HOURS:MINUTES:SECONDS or DAYS-HOURS[:MINUTES[:SECONDS]]".to_owned();
+        || "expected MINUTES, MINUTES:SECONDS, HOURS:MINUTES:SECONDS or DAYS-HOURS[:MINUTES[:SECONDS]]".to_owned();
     let (days, clock) = match text.split_once('-') {
         Some((days, clock)) => (Some(days.parse::<u32>().map_err(|_| wrong())?), clock),
         None => (None, text),
@@ -489,7 +490,7 @@ fn slurm_time(text: &str) -> Result<std::time::Duration, String> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Document {
-    /// A file of `lockfiles/`, read from TOML.
+    /// A file of `lockfiles/`, in TOML.
     Lock,
     /// `aurora build --json`.
     Graph,
@@ -516,32 +517,32 @@ pub struct SpecArgument {
     pub selection: Selection,
 }
 
-/// Placement: none of it changes a bit of the result.
+/// How a spec is run. No option changes a bit of the result.
 #[derive(Args, Debug)]
 pub struct RunArguments {
-    /// Threads of a worker [default: the layout's, or the cores of this machine shared by its workers].
+    /// Threads of each worker [default: the layout's, or this machine's cores divided by its workers].
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub threads: Option<u32>,
-    /// Another layout than the spec's, such as `tensor=2,pipeline=2,data=1`; also `recompute=full`,
+    /// Use another layout than the spec's, such as `tensor=2,pipeline=2,data=1`; also `recompute=full`,
     /// `sequence_parallel`, `distributed_optimizer`, `machine=cpu`.
     #[arg(long, value_name = "LAYOUT")]
     pub layout: Option<LayoutArgument>,
-    /// Who starts the workers.
+    /// What starts the workers.
     #[arg(long, value_enum, default_value = "local")]
     pub launcher: LauncherArgument,
-    /// Go on from the last checkpoint with new workers, so many times, when one is lost.
+    /// When a worker is lost, resume from the last checkpoint with new workers, at most this many times.
     #[arg(long, value_name = "TIMES", default_value_t = 0)]
     pub restarts: u32,
     /// Halve the number of workers at each restart.
     #[arg(long, requires = "restarts")]
     pub fewer: bool,
-    /// Take a worker for lost when it has not been heard for so many seconds.
+    /// Treat a worker as lost after this many seconds without a heartbeat.
     #[arg(long, value_name = "SECONDS", default_value_t = 5.0, value_parser = silence)]
     pub silence: f64,
     /// Fetch nothing.
     #[arg(long)]
     pub offline: bool,
-    /// How progress is shown.
+    /// How to show progress.
     #[arg(long, value_enum, default_value = "auto")]
     pub progress: Progress,
 }
@@ -549,11 +550,11 @@ pub struct RunArguments {
 fn silence(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(seconds) if (1.0..=3600.0).contains(&seconds) => Ok(seconds),
-        _ => Err("a number of seconds from 1 to 3600".to_owned()),
+        _ => Err("expected a number of seconds from 1 to 3600".to_owned()),
     }
 }
 
-/// What `--layout` says.
+/// The value of `--layout`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LayoutArgument {
     pub tensor: Option<u32>,
@@ -562,7 +563,7 @@ pub struct LayoutArgument {
     pub recompute: Option<Recompute>,
     pub sequence_parallel: Option<bool>,
     pub distributed_optimizer: Option<bool>,
-    /// On CPUs, whatever machine the spec's layout is for.
+    /// Run on CPUs, whatever machine the spec's layout is for.
     pub cpu: bool,
 }
 
@@ -570,9 +571,9 @@ pub struct LayoutArgument {
 pub enum LauncherArgument {
     /// This process, on this machine.
     Local,
-    /// srun, inside of an allocation of Slurm.
+    /// srun, inside a Slurm allocation.
     Srun,
-    /// torchrun has started this process and the other workers.
+    /// torchrun, which has started this process and the other workers.
     Torchrun,
 }
 
@@ -584,16 +585,16 @@ pub enum Progress {
     None,
 }
 
-/// What the command line or a lock selects of a spec.
+/// The variant of a spec that the command line or a lock selects.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Selection {
-    /// Lay this profile over the spec.
+    /// Apply this profile to the spec.
     #[arg(long)]
     pub profile: Option<String>,
-    /// Take this point of a sweep, as `aurora sweep SPEC` lists them.
+    /// Use this point of a sweep; `aurora sweep SPEC` lists the points.
     #[arg(long)]
     pub point: Option<String>,
-    /// Give a parameter another value (`peak=1e-4`), or any field by its path (`stage.cap.budget=1M tokens`).
+    /// Set a parameter (`peak=1e-4`), or any field by its path (`stage.cap.budget=1M tokens`).
     #[arg(long, value_name = "NAME=VALUE")]
     pub set: Vec<String>,
 }
@@ -614,7 +615,7 @@ impl Selection {
         }
     }
 
-    /// The same as arguments of a command.
+    /// The same selection as arguments of a command.
     pub fn words(&self) -> Vec<String> {
         let mut words = Vec::new();
         let named = [("--profile", &self.profile), ("--point", &self.point)];
@@ -640,12 +641,12 @@ impl std::str::FromStr for LayoutArgument {
             let (name, value) = word.split_once('=').unwrap_or((word, "true"));
             let degree = || match value.parse() {
                 Ok(degree @ 1..) => Ok(Some(degree)),
-                _ => Err(format!("`{name}` is a number from 1 on, not `{value}`")),
+                _ => Err(format!("`{name}` must be a whole number of at least 1, not `{value}`")),
             };
             let flag = || match value {
                 "true" => Ok(Some(true)),
                 "false" => Ok(Some(false)),
-                _ => Err(format!("`{name}` is true or false, not `{value}`")),
+                _ => Err(format!("`{name}` must be true or false, not `{value}`")),
             };
             match name {
                 "tensor" => layout.tensor = degree()?,
@@ -654,14 +655,14 @@ impl std::str::FromStr for LayoutArgument {
                 "sequence_parallel" => layout.sequence_parallel = flag()?,
                 "distributed_optimizer" => layout.distributed_optimizer = flag()?,
                 "recompute" => {
-                    let wrong = || format!("`recompute` is none, selective or full, not `{value}`");
+                    let wrong = || format!("`recompute` must be none, selective or full, not `{value}`");
                     layout.recompute = Some(Recompute::from_word(value).ok_or_else(wrong)?);
                 }
                 "machine" if value == "cpu" => layout.cpu = true,
                 _ => {
                     return Err(format!(
-                        "a layout has tensor, pipeline, data, recompute, sequence_parallel, distributed_optimizer and \
-                         machine=cpu, not `{word}`"
+                        "unknown entry `{word}`; a layout has tensor, pipeline, data, recompute, sequence_parallel, \
+                         distributed_optimizer and machine=cpu"
                     ));
                 }
             }

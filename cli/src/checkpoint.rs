@@ -1,13 +1,14 @@
 //! Finds the checkpoint that a command names.
 //!
 //! In: `EXPERIMENT/NODE`, or a folder that `aurora import` has written. Out: the model, the weights' files, the tokenizer,
-//! and what is known of how it was made. A name stands for what the experiment's spec and lock say now: a checkpoint of
-//! an older spec is reported, never served.
+//! and the content of its model card. A name refers to the current spec and lock of the experiment: a checkpoint of an older
+//! spec is an error.
 
 use aurora_compiler::fields::{ModelFields, OrderFields, WeightsHow};
-use aurora_compiler::graph::{CheckpointOrigin, NodeId, NodeOrigin, Pins, Role, Work, hub_source, model_fields};
+use aurora_compiler::graph::{CheckpointOrigin, NodeId, NodeOrigin, Pins, Role, Work, model_fields};
 use aurora_compiler::hash::Keyed;
 use aurora_compiler::spec::{BlockKind, Spec, Value};
+use aurora_compiler::views::hub_source;
 use aurora_runtime::checkpoint::groups;
 use aurora_runtime::data::tokenizer::TokenizerMeta;
 use aurora_runtime::job::Files;
@@ -31,7 +32,7 @@ pub struct Checkpoint {
     pub card: Card,
 }
 
-/// A checkpoint in the graph of its experiment, made or not.
+/// A checkpoint in the graph of its experiment, built or not.
 pub struct Named {
     pub project: Project,
     pub loaded: Loaded,
@@ -43,14 +44,14 @@ pub struct Named {
 }
 
 impl Named {
-    /// Finds `EXPERIMENT/NODE` in the project of the present folder.
+    /// Finds `EXPERIMENT/NODE` in the project of the current folder.
     pub fn find(context: &Context, name: &str) -> Result<Self, Failure> {
         let (experiment, node) = name.split_once('/').unwrap_or((name, ""));
         let project = context.project(None)?;
         let path = project.root.join("lockfiles").join(format!("{experiment}.lock"));
         let Some(lock) = read_lock(&path)? else {
             return Err(
-                Failure::error(format!("`{name}` is no checkpoint: there is no {path}")).help(
+                Failure::error(format!("`{name}` is not a checkpoint: `{path}` does not exist")).help(
                     "write EXPERIMENT/NODE of an experiment of this project, such as `tiny/cat@10`, or a folder that \
                  `aurora import` has written",
                 ),
@@ -80,7 +81,7 @@ impl Named {
 }
 
 impl Checkpoint {
-    /// Finds what a command names.
+    /// Finds the checkpoint that a command names.
     pub fn find(context: &Context, name: &str) -> Result<Self, Failure> {
         let path = Utf8Path::new(name);
         if path.join(MODEL).is_file() {
@@ -106,7 +107,8 @@ impl Checkpoint {
             std::fs::read(&path).map_err(|error| Failure::error(format!("cannot read `{path}`: {error}")))
         };
         let wrong = |error: serde_json::Error| {
-            Failure::error(format!("`{folder}` is no imported checkpoint: {error}")).help("`aurora import` it again")
+            Failure::error(format!("`{folder}` is not an imported checkpoint: {error}"))
+                .help("import it again with `aurora import`")
         };
         let model: ModelFields = serde_json::from_slice(&read(MODEL)?).map_err(wrong)?;
         let json = folder.join("tokenizer.json");
@@ -133,7 +135,7 @@ impl Checkpoint {
     fn of(project: &Project, loaded: &Loaded, keyed: &Keyed, pins: &Pins, id: NodeId) -> Result<Self, Failure> {
         let (spec, graph) = (&loaded.spec, &keyed.graph);
         let node = graph.node(id);
-        let store = Store::look(&project.store);
+        let store = Store::open_read_only(&project.store);
         let record = store
             .record(keyed.key(id))
             .ok_or_else(|| project.not_built(node.name(), loaded))?;
@@ -187,11 +189,11 @@ fn find_node(keyed: &Keyed, spec: &Spec, name: &str) -> Result<NodeId, Failure> 
             .map(|id| graph.node(id).name())
             .collect();
         let failure = Failure::error(format!("`{}` has no checkpoint `{name}`", spec.name));
-        failure.help(format!("there are: {}", all.join(", ")))
+        failure.help(format!("its checkpoints: {}", all.join(", ")))
     })
 }
 
-/// The chain of checkpoints from first weights to this one.
+/// The chain of checkpoints from the initial weights to this one.
 fn ancestry(keyed: &Keyed, id: NodeId) -> Vec<NodeId> {
     let mut chain = vec![id];
     let mut at = id;
@@ -248,7 +250,7 @@ fn card(spec: &Spec, keyed: &Keyed, pins: &Pins, id: NodeId, made_on: Option<Str
         let order = graph.input(at, &Role::Order);
         let order = order.and_then(|order| graph.node(order).work.order());
         let samples = fields.last_step * u64::from(fields.global_batch);
-        let asked = |order: &OrderFields| {
+        let mixture = |order: &OrderFields| {
             let parts = |component| (order.asked(component, samples) * 1e6).round() as u32;
             let components = order.components.iter();
             components
@@ -259,7 +261,7 @@ fn card(spec: &Spec, keyed: &Keyed, pins: &Pins, id: NodeId, made_on: Option<Str
             stage: stage.to_owned(),
             steps: fields.last_step,
             tokens: fields.last_step * u64::from(fields.global_batch) * u64::from(fields.sequence),
-            mixture: order.map(asked).unwrap_or_default(),
+            mixture: order.map(mixture).unwrap_or_default(),
         });
     }
     for (name, pin) in pins {
@@ -269,13 +271,13 @@ fn card(spec: &Spec, keyed: &Keyed, pins: &Pins, id: NodeId, made_on: Option<Str
             _ => None,
         });
         let of_model = spec.of_kind(BlockKind::Model).any(|(id, _)| hub_source(id) == *name);
-        let words = if of_model {
-            "the first weights"
+        let unstated = if of_model {
+            "the initial weights"
         } else {
             "terms not stated"
         };
         card.sources
-            .push((pin.reference.clone(), licence.unwrap_or_else(|| words.to_owned())));
+            .push((pin.reference.clone(), licence.unwrap_or_else(|| unstated.to_owned())));
     }
     card
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use aurora_compiler::check::AssumptionKind;
-use aurora_compiler::fields::Exact;
+use aurora_compiler::exact::Exact;
 use aurora_compiler::graph::{NodeId, NodeOrigin, Pins, lower, stage_plan};
 use aurora_compiler::hash::{Keyed, hash};
 use aurora_compiler::lock::{Edit, Lock, LockChange, LockError, LockedOrder, lock};
@@ -108,7 +108,10 @@ impl Execution<'_> {
     /// Adds the digests of all results to the lock, and writes it.
     fn with_results(&self, mut fresh: Lock, results: &Results<'_>, outcome: &Outcome) -> Result<Lock, Failure> {
         let portable = portable(&self.loaded.spec);
-        let here = outcome.fingerprint.as_ref().map(|fingerprint| fingerprint.of(portable));
+        let here = outcome
+            .fingerprint
+            .as_ref()
+            .map(|fingerprint| fingerprint.text(portable));
         if let (Some(here), Some(there)) = (&here, &fresh.fingerprint)
             && here != there
         {
@@ -255,7 +258,7 @@ fn orders(results: &Results<'_>, spec: &Spec) -> Result<BTreeMap<String, LockedO
             name: stage.clone(),
         };
         let plan = stage_plan(spec, &block);
-        let samples = plan.steps * plan.global_batch;
+        let samples = plan.samples();
         let limits = max_epochs(spec, &spec.blocks[&block]);
         let commitment = commit_order(results, id, stage, samples, &limits)?;
         orders.insert(stage.clone(), LockedOrder { samples, commitment });
@@ -271,7 +274,7 @@ pub fn pin(execution: &Execution<'_>, have: Pins) -> Result<(Keyed, Pins), Failu
         store: execution.store,
         offline: execution.options.offline,
         note: &|text| execution.watch.line(text),
-        watch: progress::Watch::nobody(),
+        watch: progress::Watch::none(),
     };
     let (pins, fetched) = pinning.complete(spec, have, &[])?;
     let keyed = hash(lower(spec, &pins));

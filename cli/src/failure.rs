@@ -10,6 +10,8 @@ use aurora_runtime::pin::PinError;
 use aurora_runtime::results::ResultError;
 use aurora_runtime::store::StoreError;
 
+use crate::stdio::{errln, outln};
+
 /// The exit codes, as the book lists them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
@@ -26,6 +28,8 @@ pub enum Exit {
     Resumable = 75,
     /// Stopped by a signal at once.
     Interrupted = 130,
+    /// The output pipe is closed: 128 + SIGPIPE, as shells report it.
+    OutputClosed = 141,
 }
 
 impl From<Exit> for ExitCode {
@@ -93,16 +97,17 @@ impl Failure {
                 "format_version": "1.0",
                 "error": { "code": code, "message": self.message, "help": self.help },
             });
-            println!("{document}");
+            // The exit code reports the failure even if nothing reads the document.
+            let _ = outln!("{document}");
         }
         let code = self.code.map(|code| format!("[{code}]")).unwrap_or_default();
         let what = match self.exit {
             Exit::Resumable | Exit::Interrupted => "stopped",
             _ => "error",
         };
-        eprintln!("{what}{code}: {}", self.message);
+        errln!("{what}{code}: {}", self.message);
         if let Some(help) = self.help {
-            eprintln!("  = help: {help}");
+            errln!("  = help: {help}");
         }
         self.exit
     }
@@ -171,6 +176,9 @@ impl From<FileError> for Failure {
 
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
+        if error.kind() == std::io::ErrorKind::BrokenPipe {
+            return Self::reported().exit(Exit::OutputClosed);
+        }
         Self::from_error(&error)
     }
 }

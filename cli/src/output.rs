@@ -1,9 +1,12 @@
 //! Printing: JSON documents, tables, diagnostics.
 
+pub use aurora_compiler::text::grouped;
+use std::io::{self, IsTerminal};
+
 use aurora_lang::diagnostics::{Diagnostic, Source, render_text, to_json};
-use std::io::IsTerminal;
 
 use crate::failure::Failure;
+use crate::stdio::{outln, write_err};
 
 /// Whether text for people is coloured: on a terminal, unless `NO_COLOR` is set.
 pub fn coloured() -> bool {
@@ -11,31 +14,34 @@ pub fn coloured() -> bool {
 }
 
 /// Prints one JSON document, with the version of the format first.
-pub fn json(value: serde_json::Value) {
+pub fn json(value: serde_json::Value) -> io::Result<()> {
     let body = value.to_string();
     let rest = body.strip_prefix('{').unwrap_or(&body);
     let comma = if rest == "}" { "" } else { "," };
-    println!("{{\"format_version\":\"1.0\"{comma}{rest}");
+    outln!("{{\"format_version\":\"1.0\"{comma}{rest}")
 }
 
-/// Prints faults of a text.
+/// Prints the diagnostics of a text.
 pub fn diagnostics(found: &[Diagnostic], source: Source<'_>) {
     if !found.is_empty() {
-        eprint!("{}", render_text(found, source, coloured()));
+        write_err(format_args!("{}", render_text(found, source, coloured())));
     }
 }
 
-/// Prints faults as text or JSON and returns the failure they make.
+/// Prints diagnostics as text or JSON, and returns the failure of the command.
 pub fn refused(found: &[Diagnostic], source: Source<'_>, as_json: bool) -> Failure {
     if as_json {
-        json(serde_json::json!({ "diagnostics": to_json(found, source) }));
+        let printed = json(serde_json::json!({ "diagnostics": to_json(found, source) }));
+        if let Err(error) = printed {
+            return error.into();
+        }
     } else {
         diagnostics(found, source);
     }
     Failure::reported()
 }
 
-/// Lays out rows in columns; numbers are the caller's to align.
+/// Lays out rows in columns; the caller aligns numbers.
 pub fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
@@ -56,19 +62,6 @@ pub fn table(rows: &[Vec<String>]) -> String {
         }
         text.push_str(line.trim_end());
         text.push('\n');
-    }
-    text
-}
-
-/// 12345678 → "12,345,678".
-pub fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
     }
     text
 }

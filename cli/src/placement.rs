@@ -1,4 +1,4 @@
-//! Where a run's workers stand: from the spec's layout, the command line, and Slurm's allocation.
+//! The placement of a run's workers: from the spec's layout, the command line, and Slurm's allocation.
 
 use std::num::NonZeroU32;
 
@@ -26,11 +26,11 @@ pub fn number(block: &Block, name: &str) -> Option<u32> {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PlacementRequest {
     pub layout: LayoutArgument,
-    /// Threads of a worker, over the layout's.
+    /// Threads of each worker, instead of the layout's.
     pub threads: Option<u32>,
-    /// What a worker may use where neither says a number: as many threads as the launcher leaves to it.
-    pub left: Option<u32>,
-    /// Nodes that the workers spread over, over the layout's.
+    /// Threads of each worker if neither the command line nor the layout sets them: the launcher's cores per task.
+    pub cpus_per_task: Option<u32>,
+    /// Nodes that the workers are spread over, instead of the layout's.
     pub nodes: Option<u32>,
 }
 
@@ -48,15 +48,15 @@ impl PlacementRequest {
         Self {
             layout: options.layout.unwrap_or_default(),
             threads: options.threads,
-            left: slurm("SLURM_CPUS_PER_TASK"),
+            cpus_per_task: slurm("SLURM_CPUS_PER_TASK"),
             nodes: slurm("SLURM_JOB_NUM_NODES"),
         }
     }
 }
 
-/// Nodes that the workers spread over.
-pub fn nodes(spec: &Spec, asked: PlacementRequest) -> u32 {
-    asked
+/// Nodes that the workers are spread over.
+pub fn nodes(spec: &Spec, request: PlacementRequest) -> u32 {
+    request
         .nodes
         .or(layout(spec).and_then(|block| number(block, "nodes")))
         .unwrap_or(1)
@@ -64,12 +64,12 @@ pub fn nodes(spec: &Spec, asked: PlacementRequest) -> u32 {
 }
 
 /// Whether the layout is for devices.
-pub fn on_devices(spec: &Spec, asked: LayoutArgument) -> bool {
-    layout(spec).and_then(|block| block.word("machine")) == Some("mi250x") && !asked.cpu
+pub fn on_devices(spec: &Spec, changed: LayoutArgument) -> bool {
+    layout(spec).and_then(|block| block.word("machine")) == Some("mi250x") && !changed.cpu
 }
 
-/// What a spec and the command line ask for.
-pub fn placement(spec: &Spec, all: PlacementRequest) -> Placement {
+/// The placement that a spec and a request give.
+pub fn placement(spec: &Spec, request: PlacementRequest) -> Placement {
     let block = layout(spec);
     let of = |name: &str| block.and_then(|block| number(block, name));
     let flag = |name: &str| {
@@ -77,37 +77,37 @@ pub fn placement(spec: &Spec, all: PlacementRequest) -> Placement {
             .and_then(|block| block.field(name))
             .is_some_and(|field| field.value == Value::Bool(true))
     };
-    let (asked, nodes) = (all.layout, nodes(spec, all));
-    let tensor = asked.tensor.or(of("tensor")).unwrap_or(1);
-    let pipeline = asked.pipeline.or(of("pipeline")).unwrap_or(1);
+    let (layout, nodes) = (request.layout, nodes(spec, request));
+    let tensor = layout.tensor.or(of("tensor")).unwrap_or(1);
+    let pipeline = layout.pipeline.or(of("pipeline")).unwrap_or(1);
     let fill = match block.and_then(|block| block.word("machine")) {
         Some("mi250x") => (nodes * GCDS / (tensor * pipeline).max(1)).max(1),
         _ => 1,
     };
-    let data = asked.data.or(of("data")).unwrap_or(fill);
+    let data = layout.data.or(of("data")).unwrap_or(fill);
     let recompute = block.and_then(|block| block.word("recompute"));
     let recompute = recompute.and_then(Recompute::from_word).unwrap_or(Recompute::None);
     let world = tensor.saturating_mul(pipeline).saturating_mul(data).max(1);
-    // Workers of a node share its cores.
-    let threads = all
+    // The workers of a node divide its cores.
+    let threads = request
         .threads
         .or(of("threads"))
-        .or(all.left)
+        .or(request.cpus_per_task)
         .unwrap_or_else(|| (cores() / world.div_ceil(nodes)).max(1));
     Placement {
         tensor,
         pipeline,
         data,
         threads,
-        recompute: asked.recompute.unwrap_or(recompute),
-        sequence_parallel: asked.sequence_parallel.unwrap_or_else(|| flag("sequence_parallel")),
-        distributed_optimizer: asked
+        recompute: layout.recompute.unwrap_or(recompute),
+        sequence_parallel: layout.sequence_parallel.unwrap_or_else(|| flag("sequence_parallel")),
+        distributed_optimizer: layout
             .distributed_optimizer
             .unwrap_or_else(|| flag("distributed_optimizer")),
     }
 }
 
-/// Refuses degrees that do not divide what they split. The spec's own layout has been checked; this is for `--layout`.
+/// Fails if a degree does not divide what it splits. `check` has checked the spec's own layout; this is for `--layout`.
 pub fn check(spec: &Spec, placement: &Placement) -> Result<(), Failure> {
     let numerics = spec.experiment().and_then(|experiment| experiment.field("numerics"));
     let grid = |name: &str| {
@@ -135,14 +135,14 @@ pub fn check(spec: &Spec, placement: &Placement) -> Result<(), Failure> {
         return Err(Failure::error(format!(
             "{name} {degree} does not divide the {whole} {what} of `numerics`"
         ))
-        .help(format!("the nearest that work: {nearest}")));
+        .help(format!("the nearest valid degrees: {nearest}")));
     }
     let models = spec.blocks.iter().filter(|(id, _)| id.kind == BlockKind::Model);
     for (id, model) in models {
         if let Some(layers) = number(model, "layers").filter(|layers| *layers < placement.pipeline) {
-            let (stages, name) = (placement.pipeline, &id.name);
+            let (degree, name) = (placement.pipeline, &id.name);
             return Err(Failure::error(format!(
-                "{stages} pipeline stages are more than the {layers} layers of `{name}`"
+                "{degree} pipeline ranks are more than the {layers} layers of `{name}`"
             ))
             .help(format!("write at most `pipeline={layers}`")));
         }
@@ -159,7 +159,7 @@ pub fn tasks(machine: Machine, placement: &Placement, nodes: u32) -> Result<Task
     let world = placement.world();
     if !world.is_multiple_of(nodes) {
         return Err(
-            Failure::error(format!("{world} workers do not spread evenly over {nodes} nodes"))
+            Failure::error(format!("{world} workers cannot be spread evenly over {nodes} nodes"))
                 .help("change `nodes` of the layout, or its degrees"),
         );
     }
@@ -170,7 +170,7 @@ pub fn count(number: u32) -> NonZeroU32 {
     NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN)
 }
 
-/// A placement as `--layout` takes it.
+/// A placement in the format of `--layout`.
 pub fn as_argument(placement: &Placement, cpu: bool) -> String {
     let mut words = vec![
         format!("tensor={}", placement.tensor),

@@ -1,7 +1,7 @@
-//! Where things are: a spec belongs to a project, the folder that holds its `lockfiles/` and `.aurora/`.
+//! Projects: a spec belongs to the folder that has its `lockfiles/` and `.aurora/`.
 //!
-//! In: a path that the user named. Out: the project's folder, its lock and its store. The folder that a command is
-//! started in plays no part for a spec.
+//! In: a path that the user named. Out: the project's folder, lock and store; the loaded and compiled spec. For a spec, the
+//! folder in which a command is started does not matter.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -57,7 +57,7 @@ impl Project {
         })
     }
 
-    /// The path of a file as the lock states it: inside the project.
+    /// The path of a file relative to the project, as locks contain it.
     pub fn relative(&self, path: &Utf8Path) -> String {
         let full = camino::absolute_utf8(path).unwrap_or_else(|_| path.to_owned());
         full.strip_prefix(&self.root)
@@ -70,7 +70,7 @@ impl Project {
             .as_ref()
             .map(|profile| format!(".{profile}"))
             .unwrap_or_default();
-        // What the command line sets makes another experiment of the same name.
+        // Settings of the command line make another experiment with the same name.
         let mut settings: Vec<String> = spec.settings.iter().map(|setting| slug(setting)).collect();
         settings.sort();
         let settings: String = settings.iter().map(|setting| format!(".{setting}")).collect();
@@ -78,8 +78,8 @@ impl Project {
         self.root.join("lockfiles").join(name)
     }
 
-    /// The pins of imports in the locks of a spec. What was selection as it is now has the last word; where others disagree, an
-    /// address counts as not pinned.
+    /// The pins of imports in the locks of a spec. The lock of this selection takes precedence; an address on which the other
+    /// locks disagree is not pinned.
     fn import_pins(&self, spec: &Utf8Path, selection: &Selection) -> ImportPins {
         let name = self.relative(spec);
         let entries = self
@@ -90,7 +90,7 @@ impl Project {
             .flatten()
             .flatten();
         let locks = entries.map(camino::Utf8DirEntry::into_path);
-        // A lock that cannot be read is told by who needs it.
+        // A lock that cannot be read is reported where it is needed.
         let locks = locks.filter_map(|path| read_lock(&path).ok().flatten());
         let (own, others): (Vec<Lock>, Vec<Lock>) = locks.filter(|lock| lock.spec == name).partition(|lock| {
             lock.profile == selection.profile && lock.point == selection.point && lock.set == selection.set
@@ -128,14 +128,14 @@ impl Project {
                 found: lock.experiment.clone(),
                 expected: spec.name.clone(),
             };
-            return Err(in_file(other, &path));
+            return Err(with_path(other, &path));
         }
-        lock.check_against(spec).map_err(|error| in_file(error, &path))?;
+        lock.check_against(spec).map_err(|error| with_path(error, &path))?;
         Ok(Some(lock))
     }
 }
 
-fn in_file(error: aurora_compiler::lock::LockError, path: &Utf8Path) -> Failure {
+fn with_path(error: aurora_compiler::lock::LockError, path: &Utf8Path) -> Failure {
     let failure = Failure::from(error);
     Failure {
         message: format!("{path}: {}", failure.message),
@@ -146,7 +146,7 @@ fn in_file(error: aurora_compiler::lock::LockError, path: &Utf8Path) -> Failure 
 /// Reads a lock file; `None` if there is none.
 pub fn read_lock(path: &Utf8Path) -> Result<Option<Lock>, Failure> {
     match std::fs::read_to_string(path) {
-        Ok(text) => Lock::parse(&text).map(Some).map_err(|error| in_file(error, path)),
+        Ok(text) => Lock::parse(&text).map(Some).map_err(|error| with_path(error, path)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Failure::error(format!("cannot read `{path}`: {error}"))),
     }
@@ -166,7 +166,7 @@ pub fn write_file(path: &Utf8Path, text: &str) -> Result<(), FileError> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(FileError::writing(path))?;
     }
-    aurora_runtime::write_whole(path, text.as_bytes()).map_err(FileError::writing(path))
+    aurora_runtime::write_atomically(path, text.as_bytes()).map_err(FileError::writing(path))
 }
 
 /// A spec that has been checked.
@@ -182,23 +182,23 @@ pub fn read_text(path: &Utf8Path) -> Result<String, Failure> {
     })
 }
 
-/// What a spec's imports from the web and from packages are pinned to.
+/// The pins of a spec's imports from the web and from packages.
 pub type ImportPins = BTreeMap<String, LockedImport>;
 
-/// Where the texts of imports from elsewhere may come from.
+/// Where the texts of remote imports may come from.
 #[derive(Clone, Copy)]
 pub struct Reach<'a> {
-    /// The store, if it is not that of the project.
+    /// The store, if it is not the project's.
     pub store: Option<&'a Utf8Path>,
     pub fetch: Fetch,
-    /// The lock whose pins count; those of the spec's locks without.
+    /// The lock whose pins are used; if `None`, the pins of all of the spec's locks.
     pub lock: Option<&'a Lock>,
-    /// Addresses whose pins do not count.
+    /// Addresses whose pins are ignored.
     pub upgrade: &'a [String],
 }
 
 impl<'a> Reach<'a> {
-    /// What a lock pins and the store has.
+    /// Only texts that a lock pins and the store has.
     pub fn store(store: Option<&'a Utf8Path>) -> Self {
         Self {
             store,
@@ -225,7 +225,7 @@ impl<'a> Reach<'a> {
     }
 }
 
-/// Reads a spec with the files that it imports, and sets what is to be set.
+/// Reads a spec with the files that it imports, and applies the selection's settings.
 pub fn bundle(path: &Utf8Path, selection: &Selection, reach: Reach<'_>) -> Result<(Bundle, ImportPins), Failure> {
     let (mut bundle, imports) = bundle_of(path, &read_text(path)?, selection, reach)?;
     for setting in &selection.set {
@@ -234,7 +234,7 @@ pub fn bundle(path: &Utf8Path, selection: &Selection, reach: Reach<'_>) -> Resul
     Ok((bundle, imports))
 }
 
-/// As [`bundle`], with this text for the spec, and nothing set.
+/// As [`bundle`], with this text for the spec, and without settings.
 pub fn bundle_of(
     path: &Utf8Path,
     text: &str,
@@ -242,7 +242,7 @@ pub fn bundle_of(
     reach: Reach<'_>,
 ) -> Result<(Bundle, ImportPins), Failure> {
     let root = Project::of(path, None)?.root;
-    // Locks are read where something is imported from elsewhere only.
+    // Locks are read only if there are remote imports.
     let mut imports: Option<Imports> = None;
     let bundle = Bundle::read(path.as_str(), text, &mut |name| {
         if is_remote(name) {
@@ -254,14 +254,14 @@ pub fn bundle_of(
         }
         let full = camino::absolute_utf8(name).map_err(|error| error.to_string())?;
         if !without_parents(&full).starts_with(without_parents(&root)) {
-            return Err(format!("it lies outside of the project `{root}`"));
+            return Err(format!("it is outside the project `{root}`"));
         }
         std::fs::read_to_string(full).map_err(|error| error.to_string())
     });
     Ok((bundle, imports.map(|imports| imports.taken).unwrap_or_default()))
 }
 
-/// The path with every `..` taken, so that two paths can be compared.
+/// The path with every `..` resolved, so that two paths can be compared.
 fn without_parents(path: &Utf8Path) -> Utf8PathBuf {
     let mut taken = Utf8PathBuf::new();
     for part in path.components() {
@@ -274,7 +274,7 @@ fn without_parents(path: &Utf8Path) -> Utf8PathBuf {
     taken
 }
 
-/// Reads and checks a spec; its warnings are printed.
+/// Reads and checks a spec, and prints its warnings.
 pub fn load(path: &Utf8Path, selection: &Selection, json: bool, reach: Reach<'_>) -> Result<Loaded, Failure> {
     let (bundle, imports) = bundle(path, selection, reach)?;
     match bundle.check(&selection.choice()) {
@@ -292,7 +292,7 @@ pub fn load(path: &Utf8Path, selection: &Selection, json: bool, reach: Reach<'_>
     }
 }
 
-/// Compiles a checked spec with the pins of its lock and the present contents of its local files.
+/// Compiles a checked spec with the pins of its lock and the current contents of its local files.
 pub fn compile(project: &Project, spec: &Spec) -> Result<(Keyed, Pins, Option<Lock>), Failure> {
     let lock = project.lock(spec)?;
     let mut pins = aurora_runtime::pin::from_lock(spec, lock.as_ref());
@@ -300,7 +300,7 @@ pub fn compile(project: &Project, spec: &Spec) -> Result<(Keyed, Pins, Option<Lo
     Ok((hash(lower(spec, &pins)), pins, lock))
 }
 
-/// The graph of the lock's own pins; refused if the spec no longer gives the lock's keys.
+/// The graph with the lock's pins; fails if the spec no longer gives the lock's keys.
 pub fn locked_graph(lock: &Lock, loaded: &Loaded) -> Result<Keyed, Failure> {
     if lock.experiment != loaded.spec.name {
         let (found, expected) = (lock.experiment.clone(), loaded.spec.name.clone());
@@ -318,7 +318,7 @@ pub fn locked_graph(lock: &Lock, loaded: &Loaded) -> Result<Keyed, Failure> {
             "`{}` has changed since the lock was written (first at `{name}`)",
             loaded.path
         ))
-        .help("repeat it from the revision that the lock belongs to, or run the spec again"));
+        .help("repeat it at the revision that the lock belongs to, or run the spec again"));
     }
     Ok(keyed)
 }

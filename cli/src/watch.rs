@@ -1,6 +1,6 @@
-//! Shows a run while it goes on, and writes its record.
+//! Shows the progress of a run, and writes its record.
 //!
-//! In: what the engine tells. Out: one live line on a terminal, plain lines otherwise; `metrics.jsonl` and events.
+//! In: the events of a run. Out: one live line on a terminal, plain lines otherwise; `metrics.jsonl` and TensorBoard events.
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 
 use aurora_compiler::graph::Kind;
 use aurora_runtime::engine::{Observer, RunEvent};
-use aurora_runtime::job::{Placement, Step};
+use aurora_runtime::job::{Placement, StepMetrics};
 use aurora_runtime::record::RunRecord;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::arguments::Progress;
 use crate::output::grouped;
+use crate::stdio::errln;
 
 /// How often a plain line is written while training.
 const PLAIN_EVERY: Duration = Duration::from_secs(10);
@@ -32,7 +33,7 @@ enum Style {
 
 struct State {
     record: Option<RunRecord>,
-    /// Tokens of the stages that came before, by stage, as they are met.
+    /// Tokens of the stages before each stage.
     tokens_before: BTreeMap<String, u64>,
     all_tokens: u64,
     last_line: Option<Instant>,
@@ -67,23 +68,23 @@ impl Watch {
         }
     }
 
-    /// A line that stays.
+    /// Prints a line above the live line.
     pub fn line(&self, text: &str) {
         match &self.style {
-            Style::Live(bar) => bar.suspend(|| eprintln!("{text}")),
-            Style::Plain => eprintln!("{text}"),
+            Style::Live(bar) => bar.suspend(|| errln!("{text}")),
+            Style::Plain => errln!("{text}"),
             Style::Silent => {}
         }
     }
 
-    /// What is going on now: shown on a terminal only.
+    /// Replaces the live line; does nothing without a terminal.
     fn live(&self, text: impl FnOnce() -> String) {
         if let Style::Live(bar) = &self.style {
             bar.set_message(text());
         }
     }
 
-    /// Hands back the record and ends the live line.
+    /// Ends the live line and returns the record.
     pub fn finish(self) -> Option<RunRecord> {
         if let Style::Live(bar) = &self.style {
             bar.finish_and_clear();
@@ -94,16 +95,16 @@ impl Watch {
             .record
     }
 
-    /// Writes to the record; without it, if that fails, the run goes on.
+    /// Writes to the record. If that fails, the run continues without one.
     fn note(&self, state: &mut State, write: impl FnOnce(&mut RunRecord) -> std::io::Result<()>) {
         if let Some(Err(error)) = state.record.as_mut().map(write) {
-            let note = format!("warning: the run record cannot be written: {error}");
+            let note = format!("warning: cannot write the run record: {error}");
             state.record = None;
             self.line(&note);
         }
     }
 
-    fn step(&self, step: &Step, stage: &str, of: u64, tokens_per_step: u64) {
+    fn step(&self, step: &StepMetrics, stage: &str, of: u64, tokens_per_step: u64) {
         let mut state = self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if !state.tokens_before.contains_key(stage) {
             let before = state.all_tokens;
@@ -130,7 +131,7 @@ impl Watch {
                 let due = state.last_line.is_none_or(|at| at.elapsed() >= PLAIN_EVERY) || step.step == of;
                 if due {
                     state.last_line = Some(Instant::now());
-                    eprintln!("{}", text());
+                    errln!("{}", text());
                 }
             }
             Style::Silent => {}
@@ -148,9 +149,9 @@ impl Observer for Watch {
                     .cached += 1;
             }
             RunEvent::Reused { node } => self.line(&format!(
-                "reused   {node} (its inputs have the contents they had before)"
+                "reused   {node} (its inputs have the same contents as before)"
             )),
-            RunEvent::Started { node, kind } => self.live(|| format!("{} {node}", doing(kind))),
+            RunEvent::Started { node, kind } => self.live(|| format!("{} {node}", activity(kind))),
             RunEvent::Progress {
                 node,
                 done,
@@ -195,14 +196,14 @@ impl Observer for Watch {
                 self.live(|| format!("{node}: {set}, {} of {} tokens", grouped(done), grouped(of)));
             }
             RunEvent::Note { text } => self.line(text),
-            // However little is to be shown.
-            RunEvent::Restart { text } if matches!(self.style, Style::Silent) => eprintln!("{text}"),
+            // Printed even with `--progress none`.
+            RunEvent::Restart { text } if matches!(self.style, Style::Silent) => errln!("{text}"),
             RunEvent::Restart { text } => self.line(text),
         }
     }
 }
 
-fn doing(kind: Kind) -> &'static str {
+fn activity(kind: Kind) -> &'static str {
     match kind {
         Kind::Source => "fetching",
         Kind::Extract => "extracting",

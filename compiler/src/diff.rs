@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::check::{Assumption, AssumptionKind, assumptions};
@@ -71,7 +72,7 @@ pub struct Rerun {
 }
 
 /// What the nodes that rerun train.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct Cost {
     pub tokens: u64,
     /// 6 × parameters × tokens.

@@ -8,8 +8,11 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::check::Assumption;
+use crate::diff::Cost;
 use crate::graph::Kind;
 use crate::hash::Key;
+use crate::memory::Memory;
+use crate::placement::Placement;
 use crate::plan::State;
 use crate::why::Change;
 
@@ -66,16 +69,27 @@ pub struct Plan {
     pub nodes: Vec<Node>,
     /// Of the nodes that are not there yet.
     pub cost: Cost,
+    /// None if the spec has no layout or does not train.
+    pub memory: Option<WorkerMemory>,
     /// Paths of the unknown values that keep the spec from running.
     pub unknown: Vec<String>,
 }
 
+/// The memory that each worker needs under the spec's layout, at the node that needs most.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
-pub struct Cost {
-    pub tokens: u64,
-    /// 6 × parameters × tokens.
-    pub flops: f64,
-    pub checkpoint_bytes: u64,
+pub struct WorkerMemory {
+    pub node: String,
+    pub placement: Placement,
+    /// The spec does not state the micro-batch: the memory is that of one sequence, the least possible.
+    pub micro_batch_unknown: bool,
+    pub ranks: Vec<RankMemory>,
+}
+
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct RankMemory {
+    pub pp_rank: u32,
+    pub bytes: Memory,
+    pub total: u64,
 }
 
 /// `aurora check --json`: the faults of each spec.

@@ -6,70 +6,11 @@
 
 mod task;
 
-use std::fmt;
-use std::str::FromStr;
-
-use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
+use crate::exact::Exact;
+
 pub use task::{Asks, Attack, Judge, JudgeFields, Labelled, TaskFields};
-
-/// An exact decimal number; written as text, so that 0.1 is the same key on every machine.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Exact(Decimal);
-
-impl Exact {
-    pub fn new(value: Decimal) -> Self {
-        Self(value.normalize())
-    }
-
-    pub fn decimal(self) -> Decimal {
-        self.0
-    }
-
-    /// The nearest `f64`; the one place where a number of a spec becomes binary.
-    pub fn to_f64(self) -> f64 {
-        self.0.to_string().parse().expect("a decimal's text is a float's text")
-    }
-}
-
-impl fmt::Display for Exact {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl fmt::Debug for Exact {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl FromStr for Exact {
-    type Err = rust_decimal::Error;
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let value = if text.contains(['e', 'E']) {
-            Decimal::from_scientific(text)?
-        } else {
-            Decimal::from_str(text)?
-        };
-        Ok(Self::new(value))
-    }
-}
-
-impl Serialize for Exact {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Exact {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
-    }
-}
 
 /// A source is its bytes: the same bytes from another place are the same source.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -3,6 +3,7 @@
 //! In: a training node's fields and a placement. Out: bytes by purpose, for one rank of each pipeline stage. These are the
 //! buffers that the runtime keeps from step to step; what a kernel needs for a moment, and libtorch itself, are not here.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::fields::{Architecture, ModelFields, Numerics, Precision, TrainFields};
@@ -12,7 +13,7 @@ use crate::placement::{Placement, Recompute, Work};
 pub const HEAD_ROWS: u64 = 1024;
 
 /// Bytes of one rank.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Memory {
     /// In the numbers that the model computes with.
     pub weights: u64,
@@ -30,20 +31,28 @@ pub struct Memory {
 
 impl Memory {
     pub fn total(&self) -> u64 {
-        self.weights + self.gradients + self.optimizer + self.activations + self.scratch + self.transfers
+        let parts = [
+            self.weights,
+            self.gradients,
+            self.optimizer,
+            self.activations,
+            self.scratch,
+            self.transfers,
+        ];
+        parts.into_iter().fold(0, u64::saturating_add)
     }
 }
 
 /// The grid on which a node's sums are ordered.
 struct Grid {
-    tensor: u64,
-    lanes: u64,
-    micro_batch: u64,
+    tensor: u128,
+    lanes: u128,
+    micro_batch: u128,
 }
 
 impl Grid {
     fn new(numerics: &Numerics) -> Self {
-        let [tensor, lanes, micro_batch] = [numerics.tensor, numerics.lanes, numerics.micro_batch].map(u64::from);
+        let [tensor, lanes, micro_batch] = [numerics.tensor, numerics.lanes, numerics.micro_batch].map(u128::from);
         Self {
             tensor,
             lanes,
@@ -55,31 +64,31 @@ impl Grid {
 /// One rank's part of a model, in elements.
 struct Held {
     /// Of the word embedding; the first stage's, and the last one's if they are tied.
-    word: u64,
+    word: u128,
     /// All weights.
-    weights: u64,
+    weights: u128,
     /// Weights of which every tensor rank has all, and whose gradient is summed by row blocks.
-    blocked: u64,
+    blocked: u128,
 }
 
 /// A model's numbers, as `u64`.
 struct Numbers {
-    hidden: u64,
-    head_size: u64,
+    hidden: u128,
+    head_size: u128,
     /// Outputs of the projection of keys and values that several shards share; 0 if every shard has its own.
-    shared: u64,
+    shared: u128,
     /// Outputs of all shards' projections of queries, and of keys and values of their own.
-    projected: u64,
+    projected: u128,
     /// Outputs of the first feed-forward product: twice as many with gates.
-    up: u64,
-    feed_forward: u64,
+    up: u128,
+    feed_forward: u128,
     biased: bool,
 }
 
 impl Numbers {
     fn new(model: &ModelFields, grid: &Grid) -> Self {
         let [hidden, heads, kv_heads, feed_forward] =
-            [model.hidden, model.heads, model.kv_heads, model.feed_forward].map(u64::from);
+            [model.hidden, model.heads, model.kv_heads, model.feed_forward].map(u128::from);
         let bigcode = model.architecture == Architecture::GptBigcode;
         let head_size = hidden / heads.max(1);
         let keys = 2 * kv_heads * head_size;
@@ -99,18 +108,18 @@ impl Numbers {
         }
     }
 
-    fn held(&self, model: &ModelFields, layers: u64, first: bool, last: bool, tensor: u64) -> Held {
+    fn held(&self, model: &ModelFields, layers: u128, first: bool, last: bool, tensor: u128) -> Held {
         let h = self.hidden;
-        let bias = u64::from(self.biased);
+        let bias = u128::from(self.biased);
         let norm = h * (1 + bias);
         let split = (self.projected * (h + bias) + h * h + self.up * (h + bias) + self.feed_forward * h) / tensor;
         // Two norms, shared keys and values, and the biases behind the two sums over shards.
         let blocked = layers * (2 * norm + self.shared * (h + bias) + 2 * h * bias) + if last { norm } else { 0 };
-        let vocabulary = u64::from(model.vocabulary) * h / tensor;
+        let vocabulary = u128::from(model.vocabulary) * h / tensor;
         let tied = model.tied_embeddings;
         let word = if first || (last && tied) { vocabulary } else { 0 };
         let positions = if first && model.rotary_base.is_none() {
-            u64::from(model.context) * h
+            u128::from(model.context) * h
         } else {
             0
         };
@@ -129,10 +138,10 @@ impl Numbers {
 pub fn memory(fields: &TrainFields, placement: &Placement, stage: u32) -> Memory {
     let model = &fields.model;
     let grid = Grid::new(&fields.numerics);
-    let [tensor, pipeline, data] = [placement.tensor, placement.pipeline, placement.data].map(|n| u64::from(n.max(1)));
+    let [tensor, pipeline, data] = [placement.tensor, placement.pipeline, placement.data].map(|n| u128::from(n.max(1)));
     let element = if fields.precision == Precision::F32 { 4 } else { 2 };
-    let layers = Work::of(model).stage(placement.pipeline, stage).len() as u64;
-    let stage = u64::from(stage);
+    let layers = Work::of(model).stage(placement.pipeline, stage).len() as u128;
+    let stage = u128::from(stage);
     let (first, last) = (stage == 0, stage + 1 == pipeline);
     let numbers = Numbers::new(model, &grid);
     let held = numbers.held(model, layers, first, last, tensor);
@@ -142,8 +151,8 @@ pub fn memory(fields: &TrainFields, placement: &Placement, stage: u32) -> Memory
 
     // Each thread has a whole subtree of the rank's lanes, and a buffer for each level of it.
     let lanes = (grid.lanes / data).max(1);
-    let threads = 1 << u64::from(placement.threads.max(1)).min(lanes).ilog2();
-    let buffers = u64::from((lanes / threads).max(1).ilog2()) + 1;
+    let threads = 1 << u128::from(placement.threads.max(1)).min(lanes).ilog2();
+    let buffers = u128::from((lanes / threads).max(1).ilog2()) + 1;
 
     let distributed = placement.distributed_optimizer && data > 1;
     let kept = if distributed {
@@ -154,7 +163,7 @@ pub fn memory(fields: &TrainFields, placement: &Placement, stage: u32) -> Memory
     let master = if fields.precision == Precision::F32 { 0 } else { kept };
 
     let seat = Seat::new(fields, placement, &grid, &numbers, last);
-    let micro_batches = u64::from(fields.global_batch) / grid.micro_batch.max(1);
+    let micro_batches = u128::from(fields.global_batch) / grid.micro_batch.max(1);
     let each = micro_batches.div_ceil(grid.lanes.max(1)) * lanes.div_ceil(threads);
     let slots = (pipeline - stage).min(each).max(1);
 
@@ -166,29 +175,36 @@ pub fn memory(fields: &TrainFields, placement: &Placement, stage: u32) -> Memory
         0
     };
     // Rows to and from the neighbours.
-    let neighbours = 2 * u64::from(!first) + u64::from(!last);
+    let neighbours = 2 * u128::from(!first) + u128::from(!last);
     Memory {
-        weights: held.weights * element,
-        gradients: 4 * gradient * buffers * threads,
-        optimizer: 4 * (master + 2 * kept),
-        activations: threads * seat.activations(slots, placement.recompute, layers),
-        scratch: threads * seat.scratch(placement.recompute),
-        transfers: 4 * (replicas + end) + threads * (seat.transfers + neighbours * seat.own * numbers.hidden * 4),
+        weights: bytes(held.weights * element),
+        gradients: bytes(4 * gradient * buffers * threads),
+        optimizer: bytes(4 * (master + 2 * kept)),
+        activations: bytes(threads * seat.activations(slots, placement.recompute, layers)),
+        scratch: bytes(threads * seat.scratch(placement.recompute)),
+        transfers: bytes(
+            4 * (replicas + end) + threads * (seat.transfers + neighbours * seat.own * numbers.hidden * 4),
+        ),
     }
+}
+
+/// Bytes as a number of 64 bits, or the largest one: no machine has as much.
+fn bytes(count: u128) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
 }
 
 /// What one thread holds for micro-batches, in bytes.
 struct Seat {
     /// Rows of the residual stream that this rank alone sums up.
-    own: u64,
+    own: u128,
     /// One layer's input.
-    input: u64,
+    input: u128,
     /// What attention and norms of a layer keep besides.
-    kept: u64,
+    kept: u128,
     /// Inputs of a layer's activation.
-    z: u64,
-    fixed: u64,
-    transfers: u64,
+    z: u128,
+    fixed: u128,
+    transfers: u128,
 }
 
 impl Seat {
@@ -203,32 +219,32 @@ impl Seat {
             ..
         } = numbers;
         let element = if fields.precision == Precision::F32 { 4 } else { 2 };
-        let tensor = u64::from(placement.tensor).max(1);
-        let rows = grid.micro_batch * u64::from(fields.sequence);
+        let tensor = u128::from(placement.tensor).max(1);
+        let rows = grid.micro_batch * u128::from(fields.sequence);
         let own = rows / tensor;
         let stream = if placement.sequence_parallel { own } else { rows };
         let shards = (grid.tensor / tensor).max(1);
         let input = stream * hidden * 4;
-        let heads = u64::from(fields.model.heads) / tensor;
+        let heads = u128::from(fields.model.heads) / tensor;
         // Projections and attention's output, and its sums of powers; the residual stream after it; two norms' figures.
         let attention = rows * (projected / tensor + shared + hidden / tensor) * element + rows * heads * 4;
         let width = feed_forward / grid.tensor.max(1);
         let one_up = up / grid.tensor.max(1);
         let one_attention = hidden / grid.tensor.max(1);
         let vocabulary = if last {
-            u64::from(fields.model.vocabulary) / tensor
+            u128::from(fields.model.vocabulary) / tensor
         } else {
             0
         };
         let gated = if up == feed_forward { 0 } else { width };
         let rotary = if fields.model.rotary_base.is_some() {
-            u64::from(fields.sequence) * head_size * 4
+            u128::from(fields.sequence) * head_size * 4
         } else {
             0
         };
         let forward = 2 * stream * 4
             + rows * (hidden + width + shards * hidden) * element
-            + rows.min(HEAD_ROWS) * vocabulary * element
+            + rows.min(u128::from(HEAD_ROWS)) * vocabulary * element
             + rotary;
         let cast = if fields.precision == Precision::F32 {
             0
@@ -257,7 +273,7 @@ impl Seat {
         }
     }
 
-    fn activations(&self, slots: u64, recompute: Recompute, layers: u64) -> u64 {
+    fn activations(&self, slots: u128, recompute: Recompute, layers: u128) -> u128 {
         let a_layer = match recompute {
             Recompute::None => self.kept + self.z,
             Recompute::Selective => self.kept,
@@ -267,7 +283,7 @@ impl Seat {
     }
 
     /// With what is computed again for one layer at a time.
-    fn scratch(&self, recompute: Recompute) -> u64 {
+    fn scratch(&self, recompute: Recompute) -> u128 {
         self.fixed
             + match recompute {
                 Recompute::None => 0,

@@ -7,10 +7,11 @@
 
 use std::fmt::Write as _;
 
-use crate::fields::Exact;
+use crate::exact::Exact;
 use crate::graph::{model_fields, stage_plan};
 use crate::schema::{self, BLOCKS};
 use crate::spec::{Block, BlockId, BlockKind, Field, Spec, Value};
+use crate::text::grouped;
 
 /// Returns the resolved text of a spec.
 pub fn resolved(spec: &Spec) -> String {
@@ -119,7 +120,7 @@ fn fact(spec: &Spec, id: &BlockId, block: &Block) -> Option<String> {
                 grouped(plan.steps),
                 grouped(batch.tokens),
                 grouped(plan.steps * batch.tokens),
-                plan.checkpoints.len()
+                plan.checkpoints().len()
             ))
         }
         BlockKind::Mixture => {
@@ -133,7 +134,7 @@ fn fact(spec: &Spec, id: &BlockId, block: &Block) -> Option<String> {
             let shares = block
                 .fields
                 .keys()
-                .zip(crate::graph::shares(&counts))
+                .zip(crate::graph::millionths(&counts))
                 .map(|(name, share)| {
                     let percent = Exact::new(rust_decimal::Decimal::new(share.into(), 4));
                     format!("{name} {percent}%")
@@ -143,17 +144,4 @@ fn fact(spec: &Spec, id: &BlockId, block: &Block) -> Option<String> {
         }
         _ => None,
     }
-}
-
-/// 12345678 → "12,345,678".
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }

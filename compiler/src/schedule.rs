@@ -3,7 +3,8 @@
 //! In: a schedule's parameters in steps. Out: its pieces, and the pieces that touch the first so many steps: a node's
 //! key sees only those, so that a longer budget leaves the shared prefix alone where the schedule does.
 
-use crate::fields::{Exact, Piece};
+use crate::exact::Exact;
+use crate::fields::Piece;
 
 /// A whole schedule, in steps of its stage.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,13 +33,13 @@ pub enum Schedule {
     /// One piece after the other, each from the rate at which the one before it ended.
     Piecewise {
         start: Exact,
-        pieces: Vec<Part>,
+        pieces: Vec<SchedulePart>,
     },
 }
 
 /// A piece that knows its end, not yet its place.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Part {
+pub struct SchedulePart {
     pub shape: Shape,
     /// Steps; to the end of the stage without.
     pub over: Option<u64>,
@@ -122,7 +123,7 @@ impl Schedule {
 }
 
 /// Parts at their places; those of no length are left out.
-fn placed(start: Exact, parts: &[Part], total: u64) -> Vec<Piece> {
+fn placed(start: Exact, parts: &[SchedulePart], total: u64) -> Vec<Piece> {
     let (mut from, mut rate) = (0_u64, start);
     let mut pieces = Vec::new();
     for part in parts {
@@ -173,7 +174,7 @@ mod tests {
     #[test]
     fn pieces_follow_each_other() {
         let [low, high] = ["1e-4", "1e-3"].map(exact);
-        let part = |shape, over| Part { shape, over };
+        let part = |shape, over| SchedulePart { shape, over };
         let schedule = Schedule::Piecewise {
             start: low,
             pieces: vec![

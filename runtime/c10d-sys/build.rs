@@ -1,7 +1,7 @@
 //! Compiles the shim against libtorch's headers and links it with libtorch.
 //!
-//! The headers of Gloo are not part of a libtorch folder. `shim/gloo` stands in for them: c10d keeps whatever is Gloo's
-//! behind `shared_ptr`, so the layout of its classes does not depend on them (`tests/abi.rs` checks that).
+//! The headers of Gloo are not part of a libtorch folder. `shim/gloo` replaces them: c10d keeps everything of Gloo
+//! behind `shared_ptr`, so the memory layout of its classes does not depend on them (`tests/c10d.rs` checks that).
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -19,7 +19,7 @@ fn main() -> ExitCode {
         .std("c++20")
         .file("shim/shim.cpp")
         .include("shim")
-        // As system headers, so that their warnings are not ours.
+        // As system headers, to suppress their warnings.
         .flag("-isystem")
         .flag(&include)
         .flag("-isystem")
@@ -31,7 +31,7 @@ fn main() -> ExitCode {
     println!("cargo:rustc-link-search=native={}", lib.display());
     println!("cargo:rustc-link-lib=torch_cpu");
     println!("cargo:rustc-link-lib=c10");
-    // For this crate's own tests; whoever links the crate sets its own.
+    // For this crate's own tests; other binaries set their own.
     println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display());
     if let Some(out) = std::env::var_os("OUT_DIR") {
         let archive = Path::new(&out).join("libaurora_c10d.a");

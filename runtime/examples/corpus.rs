@@ -60,7 +60,7 @@ fn source(name: &str, reference: &str, root: &Utf8Path) -> Result<InputFile, Box
         cache: &cache,
         offline: false,
     };
-    let fetched = fetch(&reference.parse()?, None, context, Watch::nobody())?;
+    let fetched = fetch(&reference.parse()?, None, context, Watch::none())?;
     println!(
         "{:>10} B {:>6.2} s  {}  {}",
         fetched.bytes,
@@ -97,7 +97,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 std::slice::from_ref(files.get(&from.source).ok_or("no such source")?),
                 None,
                 empty(&out)?,
-                Watch::nobody(),
+                Watch::none(),
             )?;
             println!(
                 "  {:<22} {:>6} members {:>6} documents {:>9} B {:?}",
@@ -106,7 +106,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             inputs.push(out.join("documents.jsonl"));
         }
         let out = root.join("filter").join(&corpus.name);
-        let report = filter(&corpus.filter, &inputs, empty(&out)?, Watch::nobody())?;
+        let report = filter(&corpus.filter, &inputs, empty(&out)?, Watch::none())?;
         println!(
             "{:<12} train {:?} held out {:?}",
             corpus.name, report.train, report.held_out
@@ -130,7 +130,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         minimum_frequency: 2,
         special: vec!["<|endoftext|>".into()],
     };
-    let meta = tokenizer(&fields, TokenizerInput::Documents(&kept), empty(&out)?, Watch::nobody())?;
+    let meta = tokenizer(&fields, TokenizerInput::Documents(&kept), empty(&out)?, Watch::none())?;
     println!(
         "tokenizer: {} entries, {:.2} s",
         meta.vocabulary,
@@ -151,7 +151,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             &json,
             meta.end_of_document_id,
             empty(&out)?,
-            Watch::nobody(),
+            Watch::none(),
         )?;
         println!(
             "{:<12} {:>9} tokens {:>9} B, {:.2} bytes a token",

@@ -23,7 +23,7 @@ fn main() {
     let result = reference
         .parse()
         .map_err(Into::into)
-        .and_then(|r| fetch(&r, None, context, Watch::nobody()));
+        .and_then(|r| fetch(&r, None, context, Watch::none()));
     match result {
         Ok(fetched) => println!(
             "{} {} {} {:?}",

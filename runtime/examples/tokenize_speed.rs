@@ -47,7 +47,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         minimum_frequency: 2,
         special,
     };
-    tokenizer(&fields, TokenizerInput::Documents(&[documents]), &out, Watch::nobody())?;
+    tokenizer(&fields, TokenizerInput::Documents(&[documents]), &out, Watch::none())?;
     let ours = load(&out.join("tokenizer.json"))?;
     let bytes: usize = all.iter().map(String::len).sum();
     let rate = |seconds: f64| bytes as f64 / seconds / 1e6;

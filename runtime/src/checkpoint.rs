@@ -1,8 +1,8 @@
-//! Checkpoint files: which tensors there are, in which file, and the files' bytes.
+//! Checkpoint files: the tensors of each file, and the files' bytes.
 //!
 //! In: a model, full logical tensors in `f32`. Out: `weights/<group>.safetensors` and `optimizer/<group>.safetensors`,
-//! the same bytes for the same numbers whoever writes them: tensors by name, no time, no place, no layout. Reading
-//! checks every name, shape, type and length before a number is used. Not here: how tensors are cut (`aurora-train`),
+//! the same bytes for the same numbers: tensors by name, without times, hosts and layout. Reading checks every name, shape,
+//! type and length before a number is used. Not here: how tensors are cut (`aurora-train`),
 //! the store.
 
 use std::collections::BTreeMap;
@@ -15,14 +15,15 @@ use serde::Serialize;
 
 use crate::job::Files;
 
-/// Where `state.json` stands in a checkpoint.
+/// The progress of a stage, in a checkpoint.
 pub const STATE: &str = "state.json";
-/// Where the trail stands in a checkpoint.
-pub const TRAIL: &str = "trail.jsonl";
+/// The step log of a stage, in a checkpoint: one [`StepLogLine`](crate::job::StepLogLine) per line. The locks contain
+/// digests of results, which include this name.
+pub const STEP_LOG: &str = "trail.jsonl";
 
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
-    #[error("the checkpoint has no file `{name}`")]
+    #[error("the checkpoint does not have a file `{name}`")]
     NoFile { name: String },
     #[error("cannot read `{path}`")]
     Read {
@@ -36,15 +37,15 @@ pub enum CheckpointError {
         #[source]
         source: io::Error,
     },
-    #[error("`{path}` is no whole safetensors file")]
+    #[error("`{path}` is not a complete safetensors file")]
     Damaged {
         path: Utf8PathBuf,
         #[source]
         source: safetensors::SafeTensorError,
     },
-    #[error("`{path}` has no tensor `{tensor}`")]
+    #[error("`{path}` does not have a tensor `{tensor}`")]
     NoTensor { path: Utf8PathBuf, tensor: String },
-    #[error("`{path}` has a tensor `{tensor}` that the model has not")]
+    #[error("`{path}` has a tensor `{tensor}` that the model does not have")]
     ForeignTensor { path: Utf8PathBuf, tensor: String },
     #[error("tensor `{tensor}` of `{path}` has shape {found:?}, the model's has {expected:?}")]
     Shape {
@@ -59,7 +60,7 @@ pub enum CheckpointError {
         tensor: String,
         found: String,
     },
-    #[error("tensor `{tensor}` holds {found} numbers, its shape {shape:?} asks for {expected}")]
+    #[error("tensor `{tensor}` has {found} numbers, its shape {shape:?} needs {expected}")]
     Length {
         tensor: String,
         found: usize,
@@ -68,7 +69,7 @@ pub enum CheckpointError {
     },
 }
 
-/// A tensor's name (as Hugging Face calls it) and shape.
+/// A tensor's name, in Hugging Face's naming, and its shape.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorInfo {
     pub name: String,
@@ -83,7 +84,7 @@ impl TensorInfo {
         }
     }
 
-    /// Numbers in it.
+    /// The number of its elements.
     pub fn count(&self) -> usize {
         self.shape.iter().product()
     }
@@ -217,7 +218,7 @@ struct Entry<'a> {
     data_offsets: [usize; 2],
 }
 
-/// The length and text that stand before the numbers of these tensors, which must be sorted by name.
+/// The header before the numbers of these tensors, which must be sorted by name.
 pub fn header(tensors: &[TensorInfo]) -> Vec<u8> {
     let mut at = 0;
     let mut entries = BTreeMap::new();
@@ -250,11 +251,10 @@ pub fn header(tensors: &[TensorInfo]) -> Vec<u8> {
     bytes
 }
 
-/// Writes one file and syncs it. `numbers` are the tensors' numbers one after another, in the tensors' order, in as
-/// many pieces as the caller likes.
+/// Writes one file and syncs it. `numbers` are the tensors' numbers in the tensors' order, in any number of slices.
 ///
 /// # Errors
-/// [`CheckpointError::Write`]; [`CheckpointError::Length`] if the pieces don't add up.
+/// [`CheckpointError::Write`]; [`CheckpointError::Length`] if the slices have another length in total.
 pub fn write<'a>(
     path: &Utf8Path,
     tensors: &[TensorInfo],
@@ -287,11 +287,11 @@ pub fn write<'a>(
         .map_err(wrap)
 }
 
-/// Some of the numbers of a file: where they stand behind its header (elements), and themselves.
+/// A range of a file's numbers: its offset after the header, in elements, and the numbers.
 pub type Run<'a> = (usize, &'a [f32]);
 
-/// Writes some of a file and syncs it; other processes may write the rest at the same time. The first to come makes the
-/// file, of its full length; each writes the header, which is the same.
+/// Writes ranges of a file and syncs it; other processes may write the rest at the same time. The first one creates the
+/// file with its full length; each writes the same header.
 ///
 /// # Errors
 /// [`CheckpointError::Write`].
@@ -308,7 +308,7 @@ pub fn write_part<'a>(
     let header = header(tensors);
     let count: usize = tensors.iter().map(TensorInfo::count).sum();
     let mut open = File::options();
-    // Not truncated: others have written their parts, or will.
+    // Not truncated: other processes write other ranges.
     let file = open.write(true).create(true).truncate(false).open(path).map_err(wrap)?;
     file.set_len((header.len() + 4 * count) as u64).map_err(wrap)?;
     file.write_all_at(&header, 0).map_err(wrap)?;
@@ -319,7 +319,7 @@ pub fn write_part<'a>(
     file.sync_all().map_err(wrap)
 }
 
-/// Little-endian bytes of numbers, without a copy where the machine stores them so.
+/// Little-endian bytes of numbers, without a copy on a little-endian machine.
 pub fn as_bytes(numbers: &[f32]) -> std::borrow::Cow<'_, [u8]> {
     if cfg!(target_endian = "little") {
         // SAFETY: any f32 is four readable bytes; alignment of u8 is 1; the length is that of the slice in bytes.
@@ -329,11 +329,11 @@ pub fn as_bytes(numbers: &[f32]) -> std::borrow::Cow<'_, [u8]> {
     }
 }
 
-/// Reads the file `name` of a checkpoint and hands each of `tensors` to `take`, in their order.
+/// Reads the file `name` of a checkpoint and passes each of `tensors` to `take`, in their order.
 ///
 /// # Errors
-/// All of [`CheckpointError`] but `Write`: nothing is handed over before names, shapes, types and lengths of the whole
-/// file are found right.
+/// All of [`CheckpointError`] but `Write`: no tensor is passed before the names, shapes, types and lengths of the complete
+/// file are checked.
 pub fn read(
     files: &Files,
     name: &str,
@@ -391,7 +391,7 @@ pub fn read(
     let mut numbers = Vec::new();
     for tensor in tensors {
         let data = found.tensor(&tensor.name).map_err(damaged)?.data();
-        // SAFETY: any four bytes are an f32; what the slice is cut to is aligned.
+        // SAFETY: any four bytes are an f32; the slice is cut to aligned elements.
         let (before, aligned, after) = unsafe { data.align_to::<f32>() };
         if before.is_empty() && after.is_empty() && cfg!(target_endian = "little") {
             take(tensor, aligned);
@@ -492,7 +492,7 @@ mod tests {
         write(&path, &all[1].tensors, [&fill(&all[1])[..]]).unwrap();
         let files = Files::from([("x".to_owned(), path.clone())]);
         let refuse = |name: &str, tensors: &[TensorInfo]| {
-            read(&files, name, tensors, |_, _| panic!("nothing may be handed over")).unwrap_err()
+            read(&files, name, tensors, |_, _| panic!("no tensor may be passed")).unwrap_err()
         };
         assert!(matches!(refuse("y", &all[1].tensors), CheckpointError::NoFile { .. }));
         assert!(matches!(refuse("x", &all[2].tensors), CheckpointError::NoTensor { .. }));

@@ -1,4 +1,4 @@
-//! Where two results of one node part: the first step of their trails, the first tensor, the first file.
+//! The first difference of two results of one node: the first step of their step logs, the first tensor, the first file.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,7 +8,8 @@ use aurora_compiler::hash::Keyed;
 use camino::Utf8Path;
 use serde::Serialize;
 
-use crate::job::TrailStep;
+use crate::checkpoint::STEP_LOG;
+use crate::job::StepLogLine;
 use crate::store::{Record, Store};
 
 /// The first thing that differs between two results of a node.
@@ -17,12 +18,12 @@ pub struct Difference {
     pub node: String,
     /// First file whose bytes differ.
     pub file: Option<String>,
-    /// First step whose trail differs, and what of it.
+    /// First step whose log entry differs, and in what.
     pub step: Option<u64>,
     pub of_step: Option<String>,
     /// First tensor (by name) whose bytes differ.
     pub tensor: Option<String>,
-    /// Why there is no finer answer.
+    /// Why the difference is not known more precisely.
     pub note: Option<String>,
 }
 
@@ -48,7 +49,7 @@ impl fmt::Display for Difference {
     }
 }
 
-/// Looks for the first difference of a node between the store of the first run and that of its repetition.
+/// Finds the first difference of a node between the store of the first run and that of its repetition.
 pub fn first_difference(keyed: &Keyed, id: NodeId, first: &Store, second: &Store) -> Difference {
     let node = keyed.graph.node(id);
     let mut found = Difference {
@@ -66,15 +67,14 @@ pub fn first_difference(keyed: &Keyed, id: NodeId, first: &Store, second: &Store
         .find(|name| old.outputs.get(*name) != new.outputs.get(*name))
         .cloned();
     if found.file.is_none() {
-        found.note = Some("the store agrees with the repetition: the lock's digest is another".to_string());
+        found.note = Some("the store agrees with the repetition, but the digest in the lock differs".to_string());
         return found;
     }
     if node.kind() == Kind::Train {
         let path =
             |store: &Store, record: &Record, name: &str| Some(store.object_path(&record.outputs.get(name)?.content));
-        if let (Some(old_trail), Some(new_trail)) =
-            (path(first, &old, "trail.jsonl"), path(second, &new, "trail.jsonl"))
-            && let Some((step, what)) = first_step(&old_trail, &new_trail)
+        if let (Some(old_log), Some(new_log)) = (path(first, &old, STEP_LOG), path(second, &new, STEP_LOG))
+            && let Some((step, what)) = first_step(&old_log, &new_log)
         {
             (found.step, found.of_step) = (Some(step), Some(what));
         }
@@ -90,21 +90,21 @@ pub fn first_difference(keyed: &Keyed, id: NodeId, first: &Store, second: &Store
 }
 
 fn first_step(old: &Utf8Path, new: &Utf8Path) -> Option<(u64, String)> {
-    first_step_of(&trail(old).ok()?, &trail(new).ok()?)
+    first_step_of(&read_step_log(old).ok()?, &read_step_log(new).ok()?)
 }
 
-/// The steps of a trail, up to the first line that is none.
+/// The entries of a step log, up to the first invalid line.
 ///
 /// # Errors
 /// The file cannot be read.
-pub fn trail(path: &Utf8Path) -> std::io::Result<Vec<TrailStep>> {
+pub fn read_step_log(path: &Utf8Path) -> std::io::Result<Vec<StepLogLine>> {
     let text = std::fs::read_to_string(path)?;
     Ok(text.lines().map_while(|line| serde_json::from_str(line).ok()).collect())
 }
 
-/// The first step that both trails have and in which they differ, and in what.
-pub fn first_step_of(old: &[TrailStep], new: &[TrailStep]) -> Option<(u64, String)> {
-    let new: BTreeMap<u64, &TrailStep> = new.iter().map(|step| (step.step, step)).collect();
+/// The first step that both logs have and in which they differ, and in what.
+pub fn first_step_of(old: &[StepLogLine], new: &[StepLogLine]) -> Option<(u64, String)> {
+    let new: BTreeMap<u64, &StepLogLine> = new.iter().map(|step| (step.step, step)).collect();
     old.iter().find_map(|before| {
         let after = new.get(&before.step)?;
         let what = if before.batch != after.batch {

@@ -1,9 +1,9 @@
-//! What the engine and a worker say to each other: JSON lines, jobs on the worker's standard input, events on its
-//! standard output.
+//! Messages between the engine and a worker: JSON lines. Commands go to the worker's standard input, events come from
+//! its standard output; a worker that a launcher started uses one TCP connection for both.
 //!
-//! The engine hands over paths of files it has verified and an empty folder to write to; the worker never sees the
-//! store. What the worker leaves in that folder is published by the engine, so that hashing and syncing a checkpoint
-//! happen beside the next steps, in another process.
+//! The engine passes paths of verified files and an empty output folder; the worker never accesses the store. The
+//! engine publishes what the worker writes to that folder, so another process hashes and syncs a checkpoint while the
+//! next steps run.
 
 use std::collections::BTreeMap;
 
@@ -16,86 +16,88 @@ use serde::{Deserialize, Serialize};
 pub type Files = BTreeMap<String, Utf8PathBuf>;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(tag = "message", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Order {
-    /// Connect with the other workers of the mesh; the first order of a worker that has any. Answered with `Joined`, by
-    /// rank 0 with `Store` before.
+#[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
+pub enum WorkerCommand {
+    /// Connect to the other workers of the mesh; the first command if there are any. Answered with `Joined`; rank 0
+    /// sends `StoreReady` before.
     Join(Join),
     Train(Box<TrainJob>),
     Eval(Box<EvalJob>),
-    /// Train a segment's first steps once more and write what every operation gives. Answered as `Train`.
+    /// Repeat the first steps of a segment and write a digest of every operation's result. Answered as `Train`.
     Trace(Box<TraceJob>),
-    /// Write a checkpoint of the running segment and answer with `Stopped`; skip what is queued. A second one ends the
-    /// worker at once. End of input means that the engine is gone: the worker ends.
+    /// Write a checkpoint of the running segment, answer with `Stopped`, and drop queued commands. A second `Stop` ends
+    /// the worker at once, as does the end of the input.
     Stop,
 }
 
-/// The variable that carries what lets a worker in.
+/// Environment variable with the token that a worker presents when it connects to the engine.
 pub const TOKEN: &str = "AURORA_JOIN_TOKEN";
 
-/// The first line of a worker that somebody else than the engine has started.
+/// First line that a worker sends if a launcher, not the engine, started it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Hello {
     pub token: String,
     pub rank: u32,
     pub world: u32,
-    /// Name of its host.
+    /// Host name.
     pub host: String,
 }
 
-/// Who a worker is among all.
+/// A worker's rank and how it reaches the others.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Join {
     pub rank: u32,
     pub placement: Placement,
-    /// `host:port` of rank 0's store; rank 0 opens it.
+    /// `host:port` of rank 0's rendezvous store; none for rank 0, which serves it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store: Option<String>,
-    /// The address by which the others reach this worker.
+    /// Address at which the other workers reach this one.
     pub host: String,
-    /// How long a worker waits for another before it takes it for lost, seconds.
+    /// Seconds that a transfer waits for a peer before that peer counts as lost.
     pub timeout: u32,
 }
 
-/// Trains one segment. If `start` names the segment that the worker has just finished, the state in memory goes on.
+/// Trains one segment. If `start` is the segment that this worker has just finished, training continues from the state
+/// in memory.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainJob {
     pub node: String,
     pub key: String,
     pub fields: TrainFields,
-    /// Steps of the stage that the start has done already.
+    /// Steps of the training stage that are complete in `start`.
     pub first_step: u64,
-    /// The optimizer's moments at the first step: taken from the start, or zero.
+    /// Whether the optimizer's moments at the first step come from `start` or are zero.
     pub optimizer_state: OptimizerState,
-    pub start: Start,
+    pub start: NodeFiles,
     pub order: aurora_compiler::fields::OrderFields,
-    /// Token files of each component of the order, in its order; a component's files are read as one stream.
+    /// Token files of each component of the data order; the files of a component are read as one stream.
     pub tokens: Vec<Vec<TokenPaths>>,
-    /// Placement: never changes a result.
+    /// Never changes a result.
     pub placement: Placement,
-    /// An empty folder for `weights/*.safetensors`, `optimizer/*.safetensors`, `state.json` and `trail.jsonl`.
+    /// Empty folder for `weights/*.safetensors`, `optimizer/*.safetensors`, `state.json` and `trail.jsonl`.
     pub out: Utf8PathBuf,
 }
 
-/// Repeats steps of a segment from its start, and records them. Into the folder of the job goes `trace-RANK.jsonl` of every
-/// rank (one [`crate::trace::Entry`] a line) and the `trail.jsonl` of the recorded steps; no checkpoint.
+/// Repeats steps of a segment from its start and records them. Every rank writes `trace-RANK.jsonl` (one
+/// [`crate::trace::Entry`] per line) to the job's folder, and rank 0 the step log of the recorded steps; there is no
+/// checkpoint.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TraceJob {
     pub job: TrainJob,
-    /// Recorded are the steps `after + 1 ..= last` of the stage.
+    /// Steps `after + 1 ..= last` of the training stage are recorded.
     pub after: u64,
     pub last: u64,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Start {
-    /// Key of the node whose output this is: the initial weights, the segment before, or this very segment (a partial
-    /// checkpoint: its `state.json` says at which step it stands, and its `trail.jsonl` is continued).
+pub struct NodeFiles {
+    /// Key of the node that produced the files: initial weights, the previous segment, or the segment itself (a partial
+    /// checkpoint, whose `state.json` gives the step to resume from and whose `trail.jsonl` is continued).
     pub key: String,
     pub files: Files,
 }
@@ -105,7 +107,7 @@ pub struct Start {
 pub struct TokenPaths {
     pub bin: Utf8PathBuf,
     pub idx: Utf8PathBuf,
-    /// Says which tokens are trained on; all, if there is none.
+    /// Marks the tokens that are trained on; all of them without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mask: Option<Utf8PathBuf>,
 }
@@ -116,14 +118,14 @@ pub struct EvalJob {
     pub node: String,
     pub key: String,
     pub fields: EvalFields,
-    pub checkpoint: Start,
-    /// One entry a set: its files and the UTF-8 bytes of its texts.
+    pub checkpoint: NodeFiles,
+    /// By evaluation set: its files and the UTF-8 bytes of its texts.
     pub sets: Vec<EvalSetPaths>,
-    /// Of a task.
+    /// Files of the task, if the eval has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<TaskPaths>,
     pub placement: Placement,
-    /// An empty folder for `scores.json` and `items.jsonl`.
+    /// Empty folder for `scores.json` and `items.jsonl`.
     pub out: Utf8PathBuf,
 }
 
@@ -131,22 +133,33 @@ pub struct EvalJob {
 #[serde(deny_unknown_fields)]
 pub struct EvalSetPaths {
     pub files: Vec<TokenPaths>,
-    /// The documents behind the tokens, file by file in the order of the tokens.
+    /// Documents of the token files, in the same order.
     pub documents: Vec<Utf8PathBuf>,
     pub bytes: u64,
-    /// Id that ends every document in the files: not scored; also what a document's first token is conditioned on.
+    /// Id at the end of every document: not scored, and the context of a document's first token.
     pub end_of_document: u32,
 }
 
-/// What a task reads.
+/// Input files of a task.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TaskPaths {
-    /// Names and places of the sources' files.
-    pub files: Vec<(String, Utf8PathBuf)>,
+    pub files: Vec<ItemFile>,
     pub tokenizer: Utf8PathBuf,
-    /// Id that ends a document: it ends an answer, and an empty prompt stands after it.
+    /// End-of-document id: ends an answer, and precedes an empty prompt.
     pub end_of_document: u32,
+}
+
+/// A file of an eval's items.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ItemFile {
+    /// What the names of its items begin with, where an eval has several sources or archives: `SOURCE/`, `ARCHIVE/`, or both.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub prefix: String,
+    /// Its name in the source.
+    pub name: String,
+    pub path: Utf8PathBuf,
 }
 
 /// `scores.json` of an eval node.
@@ -155,22 +168,22 @@ pub struct TaskPaths {
 pub struct Scores {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sets: BTreeMap<String, Score>,
-    /// Of a task: by category (all items under the empty name), then by metric.
+    /// Measures of a task: by category (the empty name covers all items), then by metric.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub measures: BTreeMap<String, BTreeMap<String, Measure>>,
 }
 
-/// A line of `items.jsonl` of perplexity: what a document is worth.
+/// A line of `items.jsonl` of a perplexity eval.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DocumentScore {
     pub set: String,
-    /// The document's own name, with its place in the set before it.
+    /// Position in the set, then the document's own id.
     pub document: String,
-    /// Scored ones.
+    /// Scored tokens.
     pub tokens: u64,
     pub bytes: u64,
-    /// Sum of −ln p over the document's tokens, nats; written with all its digits.
+    /// Sum of −ln p over the document's tokens, in nats; written with all digits.
     pub negative_log_likelihood: f64,
 }
 
@@ -179,7 +192,7 @@ pub struct DocumentScore {
 #[serde(deny_unknown_fields)]
 pub struct Measure {
     pub value: f64,
-    /// Of a mean over items; a corpus' measure has none.
+    /// For a mean over items; corpus-level measures have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub standard_error: Option<f64>,
     pub items: u64,
@@ -202,35 +215,35 @@ pub struct Score {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Event {
-    /// A worker has started: what its numerics stand on.
+    /// The worker has started. Its fingerprint identifies the library, the processor and the kernels.
     Ready {
         fingerprint: Fingerprint,
     },
-    /// Rank 0's store listens on this port.
-    Store {
+    /// Rank 0's rendezvous store listens on this port.
+    StoreReady {
         port: u16,
     },
-    /// Connected with all other workers.
+    /// Connected to all other workers.
     Joined,
-    /// Nothing new: the worker lives. Sent twice a second from the first moment on.
-    Alive,
+    /// Sent twice a second from the start.
+    Heartbeat,
     Started {
         node: String,
         step: u64,
     },
-    Step(Step),
+    Step(StepMetrics),
     EvalProgress {
         node: String,
         set: String,
-        tokens: u64,
-        of: u64,
+        done: u64,
+        total: u64,
     },
-    /// Everything of the node stands in its folder, closed. May come after later nodes' steps: writing is off the
-    /// critical path.
+    /// All files of the node are in its folder and closed. May arrive after events of later nodes: a checkpoint is
+    /// written while the next segment trains.
     Finished {
         node: String,
     },
-    /// After `Stop`: a checkpoint at `step` (of the stage) stands in the folder of `node`, which is not finished.
+    /// After `Stop`: the folder of `node` contains a partial checkpoint at `step` of the training stage.
     Stopped {
         node: String,
         step: u64,
@@ -240,7 +253,7 @@ pub enum Event {
     Failed {
         node: String,
         cause: String,
-        /// The rank that the worker blames, where it waited for one.
+        /// The rank that did not answer, if a transfer failed.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         peer: Option<u32>,
     },
@@ -249,21 +262,21 @@ pub enum Event {
 /// One line of `metrics.jsonl`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Step {
+pub struct StepMetrics {
     pub node: String,
-    /// Steps of the stage that are done, this one included.
+    /// Completed steps of the training stage, including this one.
     pub step: u64,
     /// Mean over the batch's tokens of −ln p, nats.
     pub loss: f64,
     /// Before clipping.
     pub grad_norm: f64,
     pub learning_rate: f64,
-    /// Samples of this step, by component of the order.
+    /// Samples of this step by component of the data order.
     pub samples: Vec<u64>,
     pub seconds: f64,
 }
 
-/// What the bits of `invariant` hold for.
+/// What bitwise identical results depend on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fingerprint {
@@ -272,13 +285,13 @@ pub struct Fingerprint {
     pub cpu_capability: String,
     /// BLAKE3 of the results of a fixed set of real kernel calls.
     pub probe: String,
-    /// The same of Aurora's own kernels, on which `portable` numerics stand: equal on every processor.
+    /// The same for Aurora's own kernels, which `portable` numerics use: equal on every processor.
     pub portable: String,
 }
 
 impl Fingerprint {
-    /// What numerics stand on, in words: two that stand on the same give the same bits.
-    pub fn of(&self, portable: bool) -> String {
+    /// Describes what results depend on, as text: equal texts mean bitwise identical results.
+    pub fn text(&self, portable: bool) -> String {
         if portable {
             let probe: String = self.portable.chars().take(16).collect();
             return format!("portable kernels, probe {probe}");
@@ -287,10 +300,11 @@ impl Fingerprint {
     }
 }
 
-/// One line of `trail.jsonl`: what a step did, as bits. No time, no place.
+/// One line of a checkpoint's step log (`trail.jsonl`): the results of a step as bits. Contains no time and nothing
+/// about the placement.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct TrailStep {
+pub struct StepLogLine {
     pub step: u64,
     /// BLAKE3 of the batch's token ids (u32, little-endian) in sample order.
     pub batch: String,
@@ -298,7 +312,7 @@ pub struct TrailStep {
     pub loss: String,
     pub grad_norm: String,
     pub learning_rate: String,
-    /// BLAKE3 of the master weights of each layer group, every so many steps of the stage.
+    /// BLAKE3 of the master weights by layer group, every tenth step of the training stage.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub groups: BTreeMap<String, String>,
 }
@@ -306,8 +320,8 @@ pub struct TrailStep {
 /// `state.json` of a checkpoint.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct State {
-    /// Steps of the stage that are done.
+pub struct CheckpointState {
+    /// Completed steps of the training stage.
     pub step: u64,
     /// Optimizer updates since the moments were last zero.
     pub updates: u64,

@@ -1,4 +1,4 @@
-//! Runs a graph: store, sources, data, tokens, order and the engine.
+//! Runs a graph: store, sources, data, evals and the engine.
 //!
 //! In: a planned graph. Out: artifacts in the store, a lock, a run record. Not here: tensors (`aurora-train`, the worker
 //! process), printing (`cli`).
@@ -27,11 +27,11 @@ pub mod weights;
 
 use camino::{Utf8Path, Utf8PathBuf};
 
-/// Puts bytes in a file's place in one step: whoever reads it sees the old or the new, whole.
+/// Replaces a file in one step: a reader sees either all old or all new bytes.
 ///
 /// # Errors
-/// The bytes cannot be written beside it, or not be given its name; the old file is then still there.
-pub fn write_whole(path: &Utf8Path, bytes: &[u8]) -> std::io::Result<()> {
+/// The bytes cannot be written to a temporary file, or it cannot be renamed; then the old file still exists.
+pub fn write_atomically(path: &Utf8Path, bytes: &[u8]) -> std::io::Result<()> {
     use std::io::Write;
     use std::os::unix::fs::PermissionsExt;
     let folder = path
@@ -47,12 +47,12 @@ pub fn write_whole(path: &Utf8Path, bytes: &[u8]) -> std::io::Result<()> {
     file.persist(path).map(drop).map_err(|error| error.error)
 }
 
-/// BLAKE3 of some bytes, as hexadecimal digits.
+/// BLAKE3 of bytes, as hexadecimal digits.
 pub fn content_of(bytes: &[u8]) -> String {
     blake3::hash(bytes).to_hex().to_string()
 }
 
-/// The folder for what can be fetched again: `AURORA_CACHE_DIR`, else `aurora` in the user's cache folder.
+/// The folder for files that can be fetched again: `AURORA_CACHE_DIR`, else `aurora` in the user's cache folder.
 pub fn cache_folder() -> Utf8PathBuf {
     let set = |name: &str| {
         std::env::var(name)

@@ -6,9 +6,10 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use aurora_compiler::graph::{Pin, Pins, hub_source};
+use aurora_compiler::graph::{Pin, Pins};
 use aurora_compiler::lock::Lock;
 use aurora_compiler::spec::{BlockKind, Spec, Value};
+use aurora_compiler::views::hub_source;
 use camino::Utf8Path;
 
 use crate::progress::Watch;
@@ -101,7 +102,7 @@ pub fn local(spec: &Spec, root: &Utf8Path) -> Result<Pins, PinError> {
             offline: true,
         };
         let reference = parse(&from).map_err(wrap)?;
-        let fetched = source::fetch(&reference, None, context, Watch::nobody()).map_err(wrap)?;
+        let fetched = source::fetch(&reference, None, context, Watch::none()).map_err(wrap)?;
         let pin = pin_of(&from, &fetched);
         Ok((name, pin))
     })

@@ -1,11 +1,11 @@
-//! How long work reports how far it is, and how it is told to stop.
+//! Progress reports and cancellation of long work.
 //!
-//! In: a callback and a flag of the caller's. Out: calls of the one, looks at the other. Not here: drawing, clocks,
+//! In: the caller's callback and flag. Out: the work calls the callback and polls the flag. Not here: drawing, clocks,
 //! signals.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// What is being counted.
+/// The unit of a count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
     Bytes,
@@ -34,7 +34,7 @@ impl Unit {
     }
 }
 
-/// How far a piece of work has come. Counts only grow; `total` is missing where nobody knows it yet.
+/// The progress of some work. Counts only grow; `total` is `None` while it is unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
     pub done: u64,
@@ -42,12 +42,12 @@ pub struct Progress {
     pub unit: Unit,
 }
 
-/// The caller asked the work to stop. Nothing that was written so far may be used.
+/// The caller cancelled the work. Nothing that it has written may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("stopped on request")]
 pub struct Cancelled;
 
-/// What every long function of this crate is given beside its inputs.
+/// Receives the progress of a long function, and cancels it.
 #[derive(Clone, Copy)]
 pub struct Watch<'a> {
     report: &'a (dyn Fn(Progress) + Sync),
@@ -55,7 +55,7 @@ pub struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
-    /// `report` may be called from any thread; `cancel` is looked at often enough for a person at a terminal.
+    /// `report` may be called from any thread; `cancel` is polled often enough for a person at a terminal.
     pub fn new(report: &'a (dyn Fn(Progress) + Sync), cancel: &'a AtomicBool) -> Self {
         Self { report, cancel }
     }
@@ -69,15 +69,15 @@ impl<'a> Watch<'a> {
     }
 
     /// # Errors
-    /// [`Cancelled`] once the flag is up.
+    /// [`Cancelled`] once the flag is set.
     pub fn check(&self) -> Result<(), Cancelled> {
         if self.is_cancelled() { Err(Cancelled) } else { Ok(()) }
     }
 }
 
 impl Watch<'static> {
-    /// Reports to nobody and is never stopped.
-    pub fn nobody() -> Self {
+    /// Ignores the progress and never cancels.
+    pub fn none() -> Self {
         static NEVER: AtomicBool = AtomicBool::new(false);
         Self {
             report: &|_| {},

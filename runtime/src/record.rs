@@ -1,6 +1,6 @@
 //! The record of one run: `runs/<id>/` with `run.json`, `metrics.jsonl` and TensorBoard events.
 //!
-//! In: what the engine tells. Out: files for people and tools. Nothing here is identity; times and hosts are allowed.
+//! In: the events of a run. Out: files for people and tools. Nothing here is part of a key; times and hosts are allowed.
 
 pub mod mlflow;
 mod tensorboard;
@@ -13,18 +13,55 @@ use camino::{Utf8Path, Utf8PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::job::{Placement, Step};
-use crate::write_whole;
+use crate::job::{Placement, StepMetrics};
+use crate::write_atomically;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     Running,
     Finished,
-    /// A checkpoint is kept; the same command goes on from it.
+    /// A checkpoint is kept; the same command resumes from it.
     Stopped,
     Failed,
     GateFailed,
+}
+
+/// The process of a run. Its start time tells it from a later one with the same id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Process {
+    pub host: String,
+    pub id: u32,
+    /// Clock ticks from the start of the host to that of the process; none if the host does not report it.
+    pub started: Option<u64>,
+}
+
+impl Process {
+    fn own() -> Self {
+        let id = std::process::id();
+        Self {
+            host: host(),
+            id,
+            started: started(id),
+        }
+    }
+
+    /// Whether it runs; `None` for a process of another host.
+    fn is_running(&self) -> Option<bool> {
+        (self.host == host()).then(|| self.started.is_some() && started(self.id) == self.started)
+    }
+}
+
+fn host() -> String {
+    fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| String::new(), |name| name.trim().to_owned())
+}
+
+/// The start time of a process that runs (proc_pid_stat(5), field 22).
+fn started(id: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    // The second field is the program's name in brackets, which may contain spaces and brackets.
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_whitespace().nth(19)?.parse().ok()
 }
 
 /// `run.json`.
@@ -38,14 +75,14 @@ pub struct RunFacts {
     /// Seconds since 1970.
     pub started: u64,
     pub ended: Option<u64>,
-    pub process: u32,
-    /// Last step seen: node, step of the stage, loss.
+    pub process: Process,
+    /// The last step: node, step of the stage, loss.
     pub last_step: Option<(String, u64, f64)>,
     pub error: Option<String>,
     /// The lock of the experiment, as the project sees it.
     #[serde(default)]
     pub lock: Option<String>,
-    /// Where the last workers stood; nothing if none was needed.
+    /// The placement of the last workers; none if no worker was needed.
     #[serde(default)]
     pub placement: Option<Placement>,
 }
@@ -70,11 +107,11 @@ impl RunRecord {
     /// Begins a record in the store's `runs/`; `latest` points to it.
     ///
     /// # Errors
-    /// The folder or a file cannot be made.
+    /// The folder or a file cannot be created.
     pub fn begin(store: &Utf8Path, experiment: &str, spec: &str, lock: &str) -> io::Result<Self> {
-        let process = std::process::id();
+        let process = Process::own();
         let started = now();
-        let unique = format!("{experiment} {spec} {process} {started} {:?}", SystemTime::now());
+        let unique = format!("{experiment} {spec} {} {started} {:?}", process.id, SystemTime::now());
         let id = blake3::hash(unique.as_bytes()).to_hex()[..8].to_string();
         let folder = store.join("runs").join(&id);
         fs::create_dir_all(&folder)?;
@@ -118,14 +155,14 @@ impl RunRecord {
 
     fn save(&self) -> io::Result<()> {
         let text = serde_json::to_string_pretty(&self.facts).map_err(io::Error::other)?;
-        write_whole(&self.folder.join("run.json"), (text + "\n").as_bytes())
+        write_atomically(&self.folder.join("run.json"), (text + "\n").as_bytes())
     }
 
-    /// Notes a training step, at `tokens` of the whole run.
+    /// Records a training step, at `tokens` of the whole run.
     ///
     /// # Errors
     /// A file cannot be written.
-    pub fn step(&mut self, step: &Step, tokens: u64) -> io::Result<()> {
+    pub fn step(&mut self, step: &StepMetrics, tokens: u64) -> io::Result<()> {
         let line = serde_json::to_string(step).map_err(io::Error::other)?;
         writeln!(self.metrics, "{line}")?;
         let values = [
@@ -146,7 +183,7 @@ impl RunRecord {
         if due { self.save() } else { Ok(()) }
     }
 
-    /// Notes where the workers stand.
+    /// Records the placement of the workers.
     ///
     /// # Errors
     /// The record cannot be written.
@@ -155,7 +192,7 @@ impl RunRecord {
         self.save()
     }
 
-    /// Notes a score, at `tokens` of the whole run.
+    /// Records a score, at `tokens` of the whole run.
     ///
     /// # Errors
     /// The events cannot be written.
@@ -163,12 +200,12 @@ impl RunRecord {
         self.events.scalars(tokens, &[(tag, value)], now())
     }
 
-    /// Keeps the lock with the results of this run, as `run.lock`: the experiment's own moves on.
+    /// Keeps the lock with the results of this run, as `run.lock`: later runs change the experiment's own lock.
     ///
     /// # Errors
     /// It cannot be written.
     pub fn keep_lock(&self, text: &str) -> io::Result<()> {
-        write_whole(&self.folder.join(LOCK), text.as_bytes())
+        write_atomically(&self.folder.join(LOCK), text.as_bytes())
     }
 
     /// Ends the record.
@@ -184,7 +221,7 @@ impl RunRecord {
     }
 }
 
-/// Makes or moves a link in one step.
+/// Creates or moves a link in one step.
 fn point(link: &Utf8Path, to: &str) -> io::Result<()> {
     let fresh = link.with_extension(format!("new{}", std::process::id()));
     drop(fs::remove_file(&fresh));
@@ -215,22 +252,25 @@ pub fn runs(store: &Utf8Path) -> io::Result<Vec<RunFacts>> {
     Ok(found)
 }
 
-/// The steps that a run has noted, in order.
+/// The recorded steps of a run, in order.
 ///
 /// # Errors
-/// The file cannot be read, or a line is none.
-pub fn steps(store: &Utf8Path, run: &str) -> io::Result<Vec<Step>> {
+/// The file cannot be read, or a line is not a step.
+pub fn steps(store: &Utf8Path, run: &str) -> io::Result<Vec<StepMetrics>> {
     let text = fs::read_to_string(store.join("runs").join(run).join("metrics.jsonl"))?;
     let step = |line: &str| serde_json::from_str(line).map_err(io::Error::other);
     text.lines().map(step).collect()
 }
 
 impl RunFacts {
-    /// What has become of the run: one whose process has gone without ending it was interrupted.
-    pub fn standing(&self) -> &'static str {
+    /// The state of the run. A run was interrupted if its process ended without recording that.
+    pub fn state(&self) -> &'static str {
         match self.status {
-            Status::Running if Utf8Path::new("/proc").join(self.process.to_string()).exists() => "running",
-            Status::Running => "interrupted",
+            Status::Running => match self.process.is_running() {
+                Some(true) => "running",
+                Some(false) => "interrupted",
+                None => "on another host",
+            },
             Status::Finished => "finished",
             Status::Stopped => "stopped",
             Status::Failed => "failed",
@@ -241,5 +281,45 @@ impl RunFacts {
     /// Seconds from start to end, or to now.
     pub fn seconds(&self) -> u64 {
         self.ended.unwrap_or_else(now).saturating_sub(self.started)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(process: Process) -> &'static str {
+        let facts = RunFacts {
+            format_version: "1.0".to_owned(),
+            id: "x".to_owned(),
+            experiment: "x".to_owned(),
+            spec: "x.aur".to_owned(),
+            status: Status::Running,
+            started: 0,
+            ended: None,
+            process,
+            last_step: None,
+            error: None,
+            lock: None,
+            placement: None,
+        };
+        facts.state()
+    }
+
+    #[test]
+    fn a_run_is_running_while_its_own_process_is() {
+        assert_eq!(state(Process::own()), "running");
+        // Another process got the id of the run's process.
+        let started = Process::own().started.map(|ticks| ticks - 1);
+        let later = Process {
+            started,
+            ..Process::own()
+        };
+        assert_eq!(state(later), "interrupted");
+        let elsewhere = Process {
+            host: "elsewhere.example".to_owned(),
+            ..Process::own()
+        };
+        assert_eq!(state(elsewhere), "on another host");
     }
 }

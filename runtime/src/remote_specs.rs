@@ -1,7 +1,7 @@
 //! Files that a spec imports from the web and from packages: their texts, by the pins of a lock.
 //!
-//! In: the address of a file, as `compose` spells it. Out: its text, out of the store where it is there, and pinned. A pin is
-//! never moved silently: another text under the same address is an error that names both.
+//! In: the address of a file, as `compose` writes it. Out: its text and its pin. Texts are taken from the store if it has
+//! them. A pin never changes silently: another text at the same address is an error that names both.
 
 use std::collections::BTreeMap;
 
@@ -14,22 +14,22 @@ use crate::progress::Watch;
 use crate::source::archive::read_member;
 use crate::source::{self, Context, Reference, web};
 
-/// A library of definitions is not larger.
+/// The largest file.
 const LARGEST: u64 = 4 << 20;
 
-/// What may be brought from elsewhere.
+/// What may be fetched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fetch {
-    /// Nothing: what is not in the store is not there.
+    /// Nothing: only texts in the store.
     Nothing,
-    /// What a lock pins.
+    /// Texts that a lock pins.
     Pinned,
-    /// What no lock pins as well; it is pinned then.
+    /// Also texts that no lock pins; they are pinned then.
     Anything,
 }
 
 impl Fetch {
-    /// What a command may fetch that works `offline`, or keeps to its lock.
+    /// What a command may fetch that works `offline`, or that is `locked`.
     pub fn allowed(offline: bool, locked: bool) -> Self {
         match (offline, locked) {
             (true, _) => Self::Nothing,
@@ -42,11 +42,11 @@ impl Fetch {
 /// The imports of one spec.
 #[derive(Debug)]
 pub struct Imports {
-    /// The store; texts lie in its folder `imports`, each under its digest.
+    /// The store; its folder `imports` has the texts by their digests.
     pub store: Utf8PathBuf,
     pub pinned: BTreeMap<String, LockedImport>,
     pub fetch: Fetch,
-    /// What has been read: what a lock pins from now on.
+    /// The pins of all texts that were read.
     pub taken: BTreeMap<String, LockedImport>,
 }
 
@@ -54,7 +54,7 @@ impl Imports {
     /// The text of an address.
     ///
     /// # Errors
-    /// In words: it is neither in the store nor may it be fetched, it cannot be fetched, or it is another text than the pinned one.
+    /// It is not in the store and must not be fetched, it cannot be fetched, or it differs from the pinned text.
     pub fn text(&mut self, address: &str) -> Result<String, String> {
         let pin = self.pinned.get(address).cloned();
         if let Some(pin) = &pin
@@ -65,12 +65,12 @@ impl Imports {
         }
         match (&pin, self.fetch) {
             (None, Fetch::Nothing | Fetch::Pinned) => {
-                return Err("no lock pins its text; `aurora lock SPEC` does".to_owned());
+                return Err("no lock pins its text; run `aurora lock SPEC` to pin it".to_owned());
             }
             (Some(pin), Fetch::Nothing) => {
                 let content = &pin.content;
                 return Err(format!(
-                    "its text ({content}) is not in the store; `aurora lock SPEC` brings it"
+                    "its text ({content}) is not in the store; run `aurora lock SPEC` to fetch it"
                 ));
             }
             _ => {}
@@ -82,14 +82,14 @@ impl Imports {
         };
         if let Some(pin) = pin.filter(|pin| *pin != found) {
             return Err(format!(
-                "its text has changed: the lock pins {}, what came is {}; `aurora lock SPEC --upgrade {address}` accepts it",
+                "its text has changed: the lock pins {}, the fetched text is {}; run `aurora lock SPEC --upgrade {address}` to accept it",
                 pin.content, found.content
             ));
         }
         let kept = self.path(&found);
-        let keeping = |error: std::io::Error| format!("it cannot be kept in `{kept}`: {error}");
+        let keeping = |error: std::io::Error| format!("cannot write `{kept}`: {error}");
         std::fs::create_dir_all(self.folder()).map_err(keeping)?;
-        crate::write_whole(&kept, text.as_bytes()).map_err(keeping)?;
+        crate::write_atomically(&kept, text.as_bytes()).map_err(keeping)?;
         self.taken.insert(address.to_owned(), found);
         Ok(text)
     }
@@ -102,7 +102,7 @@ impl Imports {
         self.folder().join(&pin.content)
     }
 
-    /// A text of the store, if it is there and whole.
+    /// A text of the store, if it is there and undamaged.
     fn kept(&self, pin: &LockedImport) -> Option<String> {
         let is_digest = pin.content.bytes().all(|byte| byte.is_ascii_hexdigit());
         let text = std::fs::read_to_string(self.path(pin)).ok().filter(|_| is_digest)?;
@@ -110,10 +110,10 @@ impl Imports {
     }
 }
 
-/// Removes the texts of a store that none of these pins names; says how many bytes they have.
+/// Deletes the texts of a store that none of these pins names. Returns their bytes.
 ///
 /// # Errors
-/// A text cannot be removed.
+/// A text cannot be deleted.
 pub fn collect(store: &Utf8Path, pinned: &[LockedImport], dry_run: bool) -> std::io::Result<u64> {
     let Ok(folder) = store.join("imports").read_dir_utf8() else {
         return Ok(0);
@@ -143,7 +143,7 @@ fn fetch(address: &str) -> Result<String, String> {
 }
 
 fn of_package(address: &str, scratch: &Utf8Path) -> Result<Vec<u8>, String> {
-    let (package, member) = split(address).ok_or("it names no file of a package")?;
+    let (package, member) = split(address).ok_or("it does not name a file of a package")?;
     let reference: Reference = package
         .parse()
         .map_err(|error: source::ReferenceError| error.to_string())?;
@@ -154,13 +154,13 @@ fn of_package(address: &str, scratch: &Utf8Path) -> Result<Vec<u8>, String> {
         cache: &crate::cache_folder(),
         offline: false,
     };
-    let fetched = source::fetch(&reference, None, context, Watch::nobody()).map_err(|error| chain(&error))?;
+    let fetched = source::fetch(&reference, None, context, Watch::none()).map_err(|error| chain(&error))?;
     read_member(&fetched.files, member, LARGEST).map_err(|error| chain(&error))
 }
 
 fn of_web(address: &str, scratch: &Utf8Path) -> Result<Vec<u8>, String> {
     let came = scratch.join("came");
-    let output = web::get(address, &came, Some(LARGEST), Watch::nobody()).map_err(|error| chain(&error))?;
+    let output = web::get(address, &came, Some(LARGEST), Watch::none()).map_err(|error| chain(&error))?;
     if !output.status.success() {
         return Err(output.cause());
     }

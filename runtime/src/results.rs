@@ -6,16 +6,17 @@
 use std::collections::BTreeMap;
 
 use aurora_compiler::fields::{EvalFields, OrderFields, TrainFields};
-use aurora_compiler::graph::{Kind, Node, NodeId, Role};
+use aurora_compiler::graph::{Kind, Node, NodeId, NodeOrigin, Role};
 use aurora_compiler::hash::{Key, Keyed, digest_of};
 use aurora_compiler::plan::CachedResult;
 use camino::Utf8PathBuf;
 use serde::de::DeserializeOwned;
 
 use crate::errors::{BoxedError, FileError};
-use crate::job::Files;
+use crate::job::{Files, ItemFile};
 use crate::statistics::Scored;
 use crate::store::{Record, Store, StoreError};
+use crate::task::item_files;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ResultError {
@@ -110,6 +111,21 @@ impl<'a> Results<'a> {
     pub fn scored(&self, eval: NodeId) -> Result<Scored, ResultError> {
         let items = self.text(eval, "items.jsonl")?;
         Scored::new(self.json(eval, "scores.json")?, &items).map_err(|error| self.fail(eval, error))
+    }
+
+    /// The files of an eval's items.
+    ///
+    /// # Errors
+    /// A source is missing or damaged.
+    pub fn item_files(&self, id: NodeId) -> Result<Vec<ItemFile>, ResultError> {
+        let mut sources = Vec::new();
+        for input in self.inputs(id, &Role::Items) {
+            let NodeOrigin::Source { source } = &self.node(input).origin else {
+                return Err(self.fail(input, "it is not a source"));
+            };
+            sources.push((source.clone(), self.files(input)?));
+        }
+        Ok(item_files(sources))
     }
 
     /// The inputs of a role, in order.

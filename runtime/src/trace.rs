@@ -1,9 +1,9 @@
-//! Digests of every operation's result in a stretch of steps, by logical names, and where two such traces part.
+//! Digests of every operation's result in a range of steps, by logical names, and the first difference of two traces.
 //!
-//! In: what each rank has recorded. Out: the first operation, in the order in which one worker computes, whose results
-//! differ. A name tells of the step, the micro-batch's place in the batch, the layer, the operation, and the logical
-//! shard, row block or chunk: nothing in it depends on where the ranks stand. Not here: what is recorded where
-//! (`aurora-train`), which steps are looked at (`bisect`).
+//! In: the entries of each rank. Out: the first operation, in the order in which one worker computes, whose results differ.
+//! A name has the step, the micro-batch's index in the batch, the layer, the operation, and the logical shard, row block or
+//! chunk: it does not depend on the placement. Not here: which results are recorded (`aurora-train`), which steps are
+//! traced (`bisect`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -21,7 +21,7 @@ macro_rules! operations {
         impl Operation {
             pub const ALL: &[Self] = &[$(Self::$name,)*];
 
-            /// Its name in words.
+            /// Its name as text.
             pub fn words(self) -> &'static str {
                 match self {
                     $(Self::$name => $words,)*
@@ -78,23 +78,23 @@ operations! {
 }
 
 impl Operation {
-    /// The sums over tensor shards: those that meet between ranks.
+    /// Whether it is a sum over tensor shards, which is computed between ranks.
     pub fn is_sum_over_shards(self) -> bool {
         self.words().ends_with("sum over shards")
     }
 
-    /// What it belongs to.
-    pub fn pass(self) -> Pass {
+    /// The part of a step that it belongs to.
+    pub fn phase(self) -> Phase {
         match self {
-            Self::Batch | Self::LearningRate => Pass::Given,
-            of if of <= Self::Losses => Pass::Forward,
-            of if of <= Self::EmbeddingGradient => Pass::Backward,
-            of if of <= Self::GradientNorm => Pass::Gradients,
-            _ => Pass::Update,
+            Self::Batch | Self::LearningRate => Phase::Given,
+            of if of <= Self::Losses => Phase::Forward,
+            of if of <= Self::EmbeddingGradient => Phase::Backward,
+            of if of <= Self::GradientNorm => Phase::Gradients,
+            _ => Phase::Update,
         }
     }
 
-    /// Its name as an argument: its words with `-` between them.
+    /// Its name as an argument, with `-` between the words.
     pub fn argument(self) -> String {
         self.words().replace(", ", "-").replace(' ', "-")
     }
@@ -102,42 +102,42 @@ impl Operation {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Pass {
-    /// What the step begins with.
+pub enum Phase {
+    /// The inputs of the step.
     Given,
     Forward,
     Backward,
-    /// Lanes and their joins.
+    /// Lanes and their sums.
     Gradients,
     Update,
 }
 
-/// The piece of a result that a digest is of.
+/// The range of a result that a digest covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Piece {
     Whole,
     /// Logical tensor shard.
     Shard(u32),
-    /// A logical tensor shard's rows from `row` on, where not all rows exist at once.
+    /// A logical tensor shard's rows from `row` on, if not all rows exist at the same time.
     ShardRows {
         shard: u32,
         row: u32,
     },
     /// Rows of a block of the logical grid.
     Block(u32),
-    /// By its number in the whole model.
+    /// By its index in the complete model.
     Chunk(u32),
 }
 
-/// The logical name of a result. What does not apply is left out.
+/// The logical name of a result. Members that do not apply are `None`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Name {
-    /// Steps of the stage that are done after it.
+    /// The step of the stage.
     pub step: u64,
-    pub pass: Pass,
-    /// Its place in the batch.
+    pub phase: Phase,
+    /// Its index in the batch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub micro_batch: Option<u32>,
     /// Logical gradient lane.
@@ -153,11 +153,11 @@ pub struct Name {
 }
 
 impl Name {
-    /// The whole result of an operation that a step has once.
+    /// The complete result of an operation that occurs once in a step.
     pub fn new(step: u64, operation: Operation) -> Self {
         Self {
             step,
-            pass: operation.pass(),
+            phase: operation.phase(),
             micro_batch: None,
             lane: None,
             layer: None,
@@ -167,24 +167,24 @@ impl Name {
         }
     }
 
-    /// Its place among all, as one worker computes: micro-batch by micro-batch, layers upwards and then downwards,
-    /// whatever a pipeline does at one time.
+    /// Its position in the order in which one worker computes: micro-batch by micro-batch, layers forward and then backward,
+    /// whatever the pipeline schedule is.
     fn place(&self) -> impl Ord + '_ {
-        let part = match self.pass {
-            Pass::Given => 0,
-            Pass::Forward | Pass::Backward => 1,
-            Pass::Gradients => 2,
-            Pass::Update => 3,
+        let part = match self.phase {
+            Phase::Given => 0,
+            Phase::Forward | Phase::Backward => 1,
+            Phase::Gradients => 2,
+            Phase::Update => 3,
         };
-        // The embedding stands below all layers, the head above them.
+        // The embedding is before all layers, the head after them.
         let layer = match (self.layer, self.operation) {
             (Some(layer), _) => i64::from(layer),
             (None, Operation::Embedding | Operation::EmbeddingGradient) => -1,
             (None, _) => i64::from(u32::MAX),
         };
-        let layer = if self.pass == Pass::Backward { -layer } else { layer };
+        let layer = if self.phase == Phase::Backward { -layer } else { layer };
         let within = (layer, self.operation, self.lane, self.tensor.as_deref(), self.piece);
-        (self.step, part, self.micro_batch, self.pass, within)
+        (self.step, part, self.micro_batch, self.phase, within)
     }
 }
 
@@ -206,11 +206,11 @@ impl fmt::Display for Name {
         if let Some(index) = self.micro_batch {
             write!(f, ", micro-batch {index}")?;
         }
-        match self.pass {
-            Pass::Given => write!(f, ", given")?,
-            Pass::Forward => write!(f, ", forward")?,
-            Pass::Backward => write!(f, ", backward")?,
-            Pass::Gradients | Pass::Update => {}
+        match self.phase {
+            Phase::Given => write!(f, ", given")?,
+            Phase::Forward => write!(f, ", forward")?,
+            Phase::Backward => write!(f, ", backward")?,
+            Phase::Gradients | Phase::Update => {}
         }
         if let Some(layer) = self.layer {
             write!(f, ", layer {layer}")?;
@@ -241,8 +241,8 @@ pub struct Entry {
     pub digest: String,
 }
 
-/// What all ranks have recorded. A result that several ranks hold, or that is computed twice, has one digest; several if
-/// they are not alike.
+/// The entries of all ranks. A result that several ranks have, or that is computed twice, has one digest, or several if the
+/// results differ.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trace {
     digests: BTreeMap<Name, BTreeSet<String>>,
@@ -266,14 +266,14 @@ pub struct Parting {
     pub b: BTreeSet<String>,
 }
 
-/// How two traces compare.
+/// The comparison of two traces.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Comparison {
-    /// Results that both have.
+    /// Results that both traces have.
     pub compared: usize,
-    /// Those before the first that differs, or all.
+    /// Results before the first that differs, or all.
     pub agreeing: usize,
-    /// All that differ.
+    /// Results that differ.
     pub differing: usize,
     pub first: Option<Parting>,
 }
@@ -283,7 +283,7 @@ impl Trace {
         self.digests.is_empty()
     }
 
-    /// Compares what both have, in the order of execution.
+    /// Compares the results that both traces have, in the order of execution.
     pub fn compare(&self, other: &Self) -> Comparison {
         let mut found = Comparison::default();
         for (name, a) in &self.digests {
@@ -394,7 +394,7 @@ mod tests {
         assert_eq!((found.compared, found.agreeing, found.differing), (4, 2, 2));
         assert_eq!(found.first.unwrap().name, in_order()[9]);
         assert_eq!(a.compare(&a).first, None);
-        // Two ranks hold one row block, and one of them has got other bytes.
+        // Two ranks have the same row block, and one of them has other bytes.
         let torn = trace(&[(0, "x"), (4, "x"), (4, "y")]);
         assert_eq!(a.compare(&torn).first.unwrap().name, in_order()[4]);
     }

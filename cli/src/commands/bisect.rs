@@ -1,11 +1,12 @@
-//! `aurora bisect`: the first operation in which two executions of one lock differ.
+//! `aurora bisect`: finds the first operation in which two executions of one lock differ.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+use std::{fmt, io};
 
 use aurora_compiler::hash::Keyed;
 use aurora_runtime::bisect::{Fork, Stretch, locate};
-use aurora_runtime::compare::{Difference, first_step_of, trail};
+use aurora_runtime::checkpoint::STEP_LOG;
+use aurora_runtime::compare::{Difference, first_step_of, read_step_log};
 use aurora_runtime::engine::{ExternalInputs, Run, Traced, WorkerOptions};
 use aurora_runtime::job::{Placement, Recompute};
 use aurora_runtime::record::{RunFacts, runs};
@@ -21,6 +22,7 @@ use crate::execution::{STOP, install_signal_handlers, portable};
 use crate::failure::{Exit, Failure};
 use crate::output::{self, grouped};
 use crate::project::{Loaded, Project, Reach, load, locked_graph, read_lock};
+use crate::stdio::outln;
 use crate::watch::Watch;
 use crate::worker_launch::local_launch;
 
@@ -35,12 +37,12 @@ struct Execution {
     placement: Placement,
 }
 
-/// What executing the steps again has shown.
-struct Found {
+/// The result of executing the steps again.
+struct Divergence {
     node: String,
     stretch: Stretch,
     comparison: Comparison,
-    /// Whether each repetition gives the trail of the execution that it repeats.
+    /// Whether each repetition has the step log of the execution that it repeats.
     repeats: [bool; 2],
 }
 
@@ -50,7 +52,7 @@ pub fn run(context: &Context, names: [&str; 2], lock: Option<&Utf8Path>, progres
     let (a, b) = (a?, b?);
     if a.store.canonicalize_utf8()? == b.store.canonicalize_utf8()? {
         return Err(Failure::error(format!(
-            "`{}` and `{}` are one store, which holds one result of every node",
+            "`{}` and `{}` are the same store, which has one result of every node",
             a.name, b.name
         ))
         .help("repeat the lock in a folder of its own: `aurora rerun LOCK --into DIR`"));
@@ -60,14 +62,14 @@ pub fn run(context: &Context, names: [&str; 2], lock: Option<&Utf8Path>, progres
         (None, Some(lock)) => project.root.join(lock),
         (None, None) => {
             return Err(
-                Failure::error(format!("`{}` does not say which lock it was made for", a.name))
+                Failure::error(format!("the record of `{}` does not name a lock", a.name))
                     .help("name it with `--lock LOCK`"),
             );
         }
     };
     let Some(lock) = read_lock(&lock_path)? else {
         return Err(Failure::error(format!("there is no lock `{lock_path}`"))
-            .help("start it in the project, or name a lock with `--lock LOCK`"));
+            .help("run this command in the project, or name a lock with `--lock LOCK`"));
     };
     let reach = Reach {
         lock: Some(&lock),
@@ -80,27 +82,29 @@ pub fn run(context: &Context, names: [&str; 2], lock: Option<&Utf8Path>, progres
         reach,
     )?;
     let keyed = locked_graph(&lock, &loaded)?;
-    let (first, second) = (Store::open(&a.store)?, Store::look(&b.store));
+    let (first, second) = (Store::open(&a.store)?, Store::open_read_only(&b.store));
     let fork = locate(&keyed, &first, &second).map_err(|error| {
         Failure::from_error(&error).help("compare finished executions of the same lock: `aurora rerun LOCK --into DIR`")
     })?;
     match fork {
         Fork::Nowhere { nodes } => {
             if context.json {
-                output::json(json!({ "identical": true, "nodes_compared": nodes, "executions": [a.json(), b.json()] }));
+                output::json(
+                    json!({ "identical": true, "nodes_compared": nodes, "executions": [a.json(), b.json()] }),
+                )?;
             } else {
-                println!("bisect: identical ({nodes} nodes compared)");
+                outln!("bisect: identical ({nodes} nodes compared)")?;
             }
             Ok(Exit::Done)
         }
         Fork::Node(difference) => {
-            report_node(context, [&a, &b], &difference);
+            report_node(context, [&a, &b], &difference)?;
             Ok(Exit::Error)
         }
         Fork::Steps(stretch) => {
             install_signal_handlers()?;
             let watch = Watch::new(progress, None);
-            let again = Again {
+            let repetition = Repetition {
                 project: &project,
                 loaded: &loaded,
                 keyed: &keyed,
@@ -108,29 +112,28 @@ pub fn run(context: &Context, names: [&str; 2], lock: Option<&Utf8Path>, progres
                 watch: &watch,
                 stretch: &stretch,
             };
-            let traced = again.as_placed(&a).and_then(|of_a| Ok([of_a, again.as_placed(&b)?]));
+            let traced = repetition.trace(&a).and_then(|of_a| Ok([of_a, repetition.trace(&b)?]));
             watch.finish();
             let [of_a, of_b] = traced?;
             let repeats = |store: &Store, traced: &Traced| -> Result<bool, Failure> {
                 let record = store.record(keyed.key(stretch.node));
-                let path =
-                    record.and_then(|record| Some(store.object_path(&record.outputs.get("trail.jsonl")?.content)));
-                let recorded = path.map(|path| trail(&path)).transpose()?.unwrap_or_default();
+                let path = record.and_then(|record| Some(store.object_path(&record.outputs.get(STEP_LOG)?.content)));
+                let recorded = path.map(|path| read_step_log(&path)).transpose()?.unwrap_or_default();
                 Ok(first_step_of(&traced.step_log, &recorded).is_none())
             };
-            let found = Found {
+            let divergence = Divergence {
                 node: keyed.graph.node(stretch.node).name().to_owned(),
                 comparison: of_a.trace.compare(&of_b.trace),
                 repeats: [repeats(&first, &of_a)?, repeats(&second, &of_b)?],
                 stretch,
             };
-            found.report(context, [&a, &b]);
+            divergence.report(context, [&a, &b])?;
             Ok(Exit::Error)
         }
     }
 }
 
-/// Finds what a user means by a name: a folder with a store, or the beginning of a run's id.
+/// Finds an execution by its name: a folder with a store, or the beginning of a run's id.
 fn execution(project: &Project, name: &str) -> Result<Execution, Failure> {
     let folder = Utf8Path::new(name);
     let (store, of) = if folder.is_dir() {
@@ -159,32 +162,32 @@ fn execution(project: &Project, name: &str) -> Result<Execution, Failure> {
             "`{name}` is neither a folder with an execution nor a run of this project"
         ))
         .help("`aurora status` lists runs; `aurora rerun LOCK --into DIR` keeps a repetition")),
-        (None, ..) => Err(
-            Failure::error(format!("`{name}` has computed nothing: all its results were there"))
-                .help("name the run that made them; `aurora status` lists runs"),
-        ),
+        (None, ..) => Err(Failure::error(format!(
+            "`{name}` has computed nothing: all its results were in the store"
+        ))
+        .help("name the run that computed them; `aurora status` lists runs")),
     }
 }
 
-/// What is executed again, once as each of the two.
-struct Again<'a> {
+/// The steps to execute again, once for each of the two executions.
+struct Repetition<'a> {
     project: &'a Project,
     loaded: &'a Loaded,
     keyed: &'a Keyed,
-    /// The first execution's: up to the stretch the two agree.
+    /// The first execution's: both agree up to these steps.
     store: &'a Store,
     watch: &'a Watch,
     stretch: &'a Stretch,
 }
 
-impl Again<'_> {
-    fn as_placed(&self, execution: &Execution) -> Result<Traced, Failure> {
+impl Repetition<'_> {
+    fn trace(&self, execution: &Execution) -> Result<Traced, Failure> {
         let (Stretch { node, after, last, .. }, placement) = (self.stretch, &execution.placement);
         let text = format!(
             "executing steps {} to {last} again as {}: {}",
             after + 1,
             execution.name,
-            Shown(placement)
+            DisplayPlacement(placement)
         );
         self.watch.line(&text);
         let pins = aurora_compiler::graph::Pins::new();
@@ -215,7 +218,7 @@ impl Again<'_> {
     }
 }
 
-fn report_node(context: &Context, executions: [&Execution; 2], difference: &Difference) {
+fn report_node(context: &Context, executions: [&Execution; 2], difference: &Difference) -> io::Result<()> {
     if context.json {
         output::json(json!({
             "identical": false,
@@ -223,10 +226,11 @@ fn report_node(context: &Context, executions: [&Execution; 2], difference: &Diff
             "node": difference.node,
             "first_difference": null,
             "file": difference.file,
-        }));
+        }))?;
     } else {
-        println!("bisect: DIFFERENT\nfirst difference: {difference}\nno step of training differs before it");
+        outln!("bisect: DIFFERENT\nfirst difference: {difference}\nno step of training differs before it")?;
     }
+    Ok(())
 }
 
 impl Execution {
@@ -235,8 +239,8 @@ impl Execution {
     }
 }
 
-impl Found {
-    /// Which executions the repetitions speak for, if no operation differs.
+impl Divergence {
+    /// The executions that the repetitions agree with, if no operation differs.
     fn agrees_with<'n>(&self, [a, b]: [&'n Execution; 2]) -> Vec<&'n str> {
         let named = [(&a.name, self.repeats[0]), (&b.name, self.repeats[1])];
         named
@@ -246,7 +250,7 @@ impl Found {
             .collect()
     }
 
-    fn report(&self, context: &Context, executions: [&Execution; 2]) {
+    fn report(&self, context: &Context, executions: [&Execution; 2]) -> io::Result<()> {
         let Stretch { after, last, seen, .. } = &self.stretch;
         let Comparison {
             compared,
@@ -257,7 +261,7 @@ impl Found {
         if context.json {
             let first = first
                 .as_ref()
-                .map(|parting| json!({ "text": parting.name.to_string(), "operation": parting }));
+                .map(|operation| json!({ "text": operation.name.to_string(), "operation": operation }));
             output::json(json!({
                 "identical": false,
                 "executions": executions.map(Execution::json),
@@ -268,55 +272,56 @@ impl Found {
                 "operations": { "compared": compared, "agreeing_before": agreeing, "differing": differing },
                 "agrees_with": self.agrees_with(executions),
                 "repeats": self.repeats,
-            }));
-            return;
+            }))?;
+            return Ok(());
         }
         let seen = seen.as_deref().unwrap_or("weights at the end of the segment");
-        println!(
+        outln!(
             "bisect: DIFFERENT\nin the results: node `{}`, step {last} ({seen})",
             self.node
-        );
-        let Some(parting) = first else {
-            println!(
+        )?;
+        let Some(first) = first else {
+            outln!(
                 "executed again, all {} operations of steps {} to {last} agree",
                 grouped(*compared as u64),
                 after + 1
-            );
-            println!("not repeatable: the fault was not in the arithmetic of this build on this machine");
+            )?;
+            outln!("not repeatable: the cause was not the arithmetic of this build on this machine")?;
             match &self.agrees_with(executions)[..] {
-                [] => println!("the repetition agrees with neither"),
-                [one] => println!("the repetition agrees with {one}"),
-                _ => println!("the repetition agrees with both, as far as their trails tell"),
+                [] => outln!("the repetition agrees with neither")?,
+                [one] => outln!("the repetition agrees with {one}")?,
+                _ => outln!("the repetition agrees with both, as far as their step logs show")?,
             }
-            return;
+            return Ok(());
         };
-        println!("first difference: {}", parting.name);
-        for (execution, digests) in executions.iter().zip([&parting.a, &parting.b]) {
-            println!(
+        outln!("first difference: {}", first.name)?;
+        for (execution, digests) in executions.iter().zip([&first.a, &first.b]) {
+            outln!(
                 "  {}: {} ({})",
                 execution.name,
                 short(digests),
-                Shown(&execution.placement)
-            );
+                DisplayPlacement(&execution.placement)
+            )?;
         }
-        println!(
+        outln!(
             "{} operations before it agree; {} of {} differ",
             grouped(*agreeing as u64),
             grouped(*differing as u64),
             grouped(*compared as u64)
-        );
+        )?;
         for (execution, repeats) in executions.iter().zip(self.repeats) {
             if !repeats {
-                println!(
-                    "note: executed again, {} gives other figures than it did",
+                outln!(
+                    "note: executed again, {} gives other results than before",
                     execution.name
-                );
+                )?;
             }
         }
+        Ok(())
     }
 }
 
-/// Digests in short; several where ranks hold different bytes of one result.
+/// Shortened digests; several if ranks have different bytes of one result.
 fn short(digests: &BTreeSet<String>) -> String {
     let short: Vec<&str> = digests
         .iter()
@@ -325,10 +330,10 @@ fn short(digests: &BTreeSet<String>) -> String {
     short.join(" and ")
 }
 
-/// A placement in the words of `--layout`.
-struct Shown<'a>(&'a Placement);
+/// A placement in the format of `--layout`.
+struct DisplayPlacement<'a>(&'a Placement);
 
-impl fmt::Display for Shown<'_> {
+impl fmt::Display for DisplayPlacement<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Placement {
             tensor,

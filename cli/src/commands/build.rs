@@ -1,5 +1,7 @@
 //! `aurora build`: the graph of a spec, every node with its key and state.
 
+use std::io;
+
 use aurora_compiler::check::{AssumptionKind, assumptions};
 use aurora_compiler::documents;
 use aurora_compiler::graph::{Graph, Kind, NodeId, model_fields, stage_plan};
@@ -14,11 +16,12 @@ use crate::failure::{Exit, Failure};
 use crate::output::{self, grouped};
 use crate::plan_nodes::{nodes, state_name, summary};
 use crate::project::compile;
+use crate::stdio::{out, outln};
 
 pub fn run(context: &Context, argument: &SpecArgument) -> Result<Exit, Failure> {
     let (project, loaded) = context.open(argument)?;
     let (keyed, _, _) = compile(&project, &loaded.spec)?;
-    let store = Store::look(&project.store);
+    let store = Store::open_read_only(&project.store);
     let plan = plan(
         &keyed,
         &View {
@@ -34,10 +37,10 @@ pub fn run(context: &Context, argument: &SpecArgument) -> Result<Exit, Failure> 
             stages: stages(&loaded.spec),
             nodes: nodes(&keyed, &plan),
             assumptions: assumed,
-        }));
+        }))?;
         return Ok(Exit::Done);
     }
-    print_facts(&loaded.spec, &keyed.graph);
+    print_facts(&loaded.spec, &keyed.graph)?;
     let mut rows = vec![["node", "kind", "key", "state", "reason"].map(String::from).to_vec()];
     for planned in &plan.nodes {
         let node = keyed.graph.node(planned.id);
@@ -49,13 +52,13 @@ pub fn run(context: &Context, argument: &SpecArgument) -> Result<Exit, Failure> 
             planned.explanation().unwrap_or_default(),
         ]);
     }
-    print!("{}", output::table(&rows));
+    out!("{}", output::table(&rows))?;
     let open: Vec<_> = assumed
         .iter()
         .filter(|a| matches!(a.kind, AssumptionKind::Assumed | AssumptionKind::Unknown))
         .collect();
     if !open.is_empty() {
-        println!("\nnot published ({}):", open.len());
+        outln!("\nnot published ({}):", open.len())?;
         let rows: Vec<Vec<String>> = open
             .iter()
             .map(|a| {
@@ -69,9 +72,9 @@ pub fn run(context: &Context, argument: &SpecArgument) -> Result<Exit, Failure> 
                 ]
             })
             .collect();
-        print!("{}", output::table(&rows));
+        out!("{}", output::table(&rows))?;
     }
-    println!("\n{}", summary(&plan));
+    outln!("\n{}", summary(&plan))?;
     Ok(Exit::Done)
 }
 
@@ -95,32 +98,33 @@ fn stages(spec: &Spec) -> Vec<documents::Stage> {
                 steps: plan.steps,
                 tokens: plan.steps * plan.tokens_per_step(),
                 tokens_per_step: plan.tokens_per_step(),
-                checkpoints: plan.checkpoints.len(),
+                checkpoints: plan.checkpoints().len(),
             }
         })
         .collect()
 }
 
-fn print_facts(spec: &Spec, graph: &Graph) {
+fn print_facts(spec: &Spec, graph: &Graph) -> io::Result<()> {
     let is_eval = |id: &NodeId| matches!(graph.node(*id).kind(), Kind::Eval | Kind::Judge);
     let evals = graph.ids().filter(is_eval).count();
     for id in spec.blocks.keys().filter(|id| id.kind == BlockKind::Model) {
-        println!(
+        outln!(
             "model {}: {} parameters",
             id.name,
             grouped(model_fields(spec, id).parameters())
-        );
+        )?;
     }
     for id in spec.blocks.keys().filter(|id| id.kind == BlockKind::Stage) {
         let plan = stage_plan(spec, id);
-        println!(
+        outln!(
             "stage {}: {} steps of {} tokens = {} tokens, {} checkpoints",
             id.name,
             grouped(plan.steps),
             grouped(plan.tokens_per_step()),
             grouped(plan.steps * plan.tokens_per_step()),
-            plan.checkpoints.len()
-        );
+            plan.checkpoints().len()
+        )?;
     }
-    println!("evals: {evals} in all\n");
+    outln!("evals: {evals} in all\n")?;
+    Ok(())
 }

@@ -7,6 +7,7 @@ use crate::context::Context;
 use crate::diff::{difference, markdown, text};
 use crate::failure::{Exit, Failure};
 use crate::output;
+use crate::stdio::out;
 
 pub fn run(
     context: &Context,
@@ -21,11 +22,11 @@ pub fn run(
         let names: Vec<&str> = found.nodes.rerun.iter().map(|rerun| rerun.name.as_str()).collect();
         value["reasons"] = value["nodes"]["rerun"].clone();
         value["nodes"]["rerun"] = serde_json::json!(names);
-        output::json(value);
+        output::json(value)?;
     } else {
         match format {
-            DiffFormat::Text => print!("{}", text(&found)),
-            DiffFormat::Markdown => print!("{}", markdown(&found, &format!("`{old}` → `{new}`"))),
+            DiffFormat::Text => out!("{}", text(&found))?,
+            DiffFormat::Markdown => out!("{}", markdown(&found, &format!("`{old}` → `{new}`")))?,
         }
     }
     Ok(if found.severity == Severity::None {

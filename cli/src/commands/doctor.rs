@@ -1,4 +1,4 @@
-//! `aurora doctor`: what this machine offers and which settings are in force.
+//! `aurora doctor`: what this machine offers, and the current settings.
 
 use serde_json::json;
 
@@ -6,9 +6,10 @@ use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output;
 use crate::project::Project;
+use crate::stdio::{errln, outln};
 use crate::worker_launch::{rccl_survey, worker_program};
 
-/// Programs that sources of each kind are fetched with.
+/// Programs that fetch sources.
 const CLIENTS: [(&str, &str); 4] = [
     ("apt-get", "pkg:deb sources"),
     ("python3", "pkg:pypi sources"),
@@ -47,44 +48,44 @@ pub fn run(context: &Context) -> Result<Exit, Failure> {
             "cache": aurora_runtime::cache_folder(),
             "settings": settings.iter().map(|(name, value)| json!({ "name": name, "value": value })).collect::<Vec<_>>(),
             "unknown_settings": strange,
-        }));
+        }))?;
         return Ok(Exit::Done);
     }
-    println!("aurora    {}", env!("CARGO_PKG_VERSION"));
-    println!("cores     {cores}");
-    println!(
+    outln!("aurora    {}", env!("CARGO_PKG_VERSION"))?;
+    outln!("cores     {cores}")?;
+    outln!(
         "worker    {}",
         if has_worker {
             worker.to_string()
         } else {
             format!("missing ({worker}): training is not built in")
         }
-    );
+    )?;
     match sandbox(&project) {
-        Ok(layers) => println!("sandbox   {layers}"),
-        Err(missing) => println!("sandbox   missing: {missing}; `pass_at_k` runs no programs"),
+        Ok(layers) => outln!("sandbox   {layers}")?,
+        Err(missing) => outln!("sandbox   missing: {missing}; `pass_at_k` runs no programs")?,
     }
     for (program, what, there) in found {
-        println!(
+        outln!(
             "{program:<9} {}",
             if there {
                 "found".to_string()
             } else {
                 format!("missing: {what} cannot be fetched")
             }
-        );
+        )?;
     }
     for (at, line) in rccl_survey().iter().enumerate() {
-        println!("{:<9} {line}", if at == 0 { "devices" } else { "" });
+        outln!("{:<9} {line}", if at == 0 { "devices" } else { "" })?;
     }
-    println!("project   {}", project.root);
-    println!("store     {}", project.store);
-    println!("cache     {}", aurora_runtime::cache_folder());
+    outln!("project   {}", project.root)?;
+    outln!("store     {}", project.store)?;
+    outln!("cache     {}", aurora_runtime::cache_folder())?;
     for (name, value) in &settings {
-        println!("setting   {name}={value}");
+        outln!("setting   {name}={value}")?;
     }
     for name in strange {
-        eprintln!("warning: `{name}` is not a setting of Aurora");
+        errln!("warning: `{name}` is not a setting of Aurora");
     }
     Ok(Exit::Done)
 }

@@ -1,4 +1,4 @@
-//! `aurora eval`: measures a checkpoint with an eval of its experiment.
+//! `aurora eval`: evaluates a checkpoint with an eval of its experiment.
 
 use aurora_compiler::graph::lower_eval;
 use aurora_compiler::hash::hash;
@@ -15,6 +15,7 @@ use crate::context::Context;
 use crate::execution::{STOP, install_signal_handlers, secrets, worker_options};
 use crate::failure::{Exit, Failure};
 use crate::output;
+use crate::stdio::out;
 use crate::watch::Watch;
 use crate::worker_launch::torchrun_listener;
 
@@ -74,7 +75,7 @@ pub fn run(context: &Context, checkpoint: &str, eval: &str, options: &RunArgumen
     }
     let scores: Scores = results.json(node, "scores.json")?;
     if context.json {
-        output::json(json!({ "checkpoint": checkpoint, "eval": eval, "scores": scores }));
+        output::json(json!({ "checkpoint": checkpoint, "eval": eval, "scores": scores }))?;
         return Ok(Exit::Done);
     }
     let mut rows = Vec::new();
@@ -107,6 +108,6 @@ pub fn run(context: &Context, checkpoint: &str, eval: &str, options: &RunArgumen
             ]);
         }
     }
-    print!("{}", output::table(&rows));
+    out!("{}", output::table(&rows))?;
     Ok(Exit::Done)
 }

@@ -6,6 +6,7 @@ use serde_json::json;
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output;
+use crate::stdio::outln;
 
 pub fn run(context: &Context, code: &str) -> Result<Exit, Failure> {
     let wanted = code.to_uppercase();
@@ -20,15 +21,15 @@ pub fn run(context: &Context, code: &str) -> Result<Exit, Failure> {
             "text": found.text,
             "wrong": found.wrong,
             "right": found.right,
-        }));
+        }))?;
     } else {
-        println!("{}: {}\n\n{}", found.code, found.title, found.text.trim());
+        outln!("{}: {}\n\n{}", found.code, found.title, found.text.trim())?;
         if !found.wrong.is_empty() {
-            println!(
+            outln!(
                 "\nWrong:\n\n{}\n\nRight:\n\n{}",
                 indented(found.wrong),
                 indented(found.right)
-            );
+            )?;
         }
     }
     Ok(Exit::Done)

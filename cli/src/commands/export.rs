@@ -1,9 +1,9 @@
-//! `aurora export`: writes what another system needs to run a spec, or to load a model.
+//! `aurora export`: writes a model, results or a job for another system.
 
 use std::time::Duration;
 
 use aurora_compiler::hash::Keyed;
-use aurora_runtime::job::Step;
+use aurora_runtime::job::StepMetrics;
 use aurora_runtime::launch::{BatchScript, Machine};
 use aurora_runtime::progress::Watch as Progress;
 use aurora_runtime::record;
@@ -21,35 +21,36 @@ use crate::failure::{Exit, Failure};
 use crate::output;
 use crate::placement::{PlacementRequest, as_argument, check, count, nodes, on_devices, placement, tasks};
 use crate::project::compile;
+use crate::stdio::{out, outln};
 
-/// A model in Hugging Face's layout.
+/// A model in Hugging Face's format.
 pub fn hf(context: &Context, checkpoint: &str, folder: &Utf8Path) -> Result<Exit, Failure> {
     let found = Checkpoint::find(context, checkpoint)?;
     let tokenizer = found.tokenizer.as_ref().map(|(path, meta)| (path.as_path(), meta));
     let exported = export(&found.model, &found.files, tokenizer, &found.card, SHARD_BYTES, folder)
         .map_err(|error| Failure::from_error(&error))?;
     if context.json {
-        output::json(json!({ "folder": folder, "files": exported.files }));
+        output::json(json!({ "folder": folder, "files": exported.files }))?;
         return Ok(Exit::Done);
     }
     let rows = exported
         .files
         .iter()
         .map(|(name, bytes)| vec![name.clone(), format!("{:>15}", output::grouped(*bytes))]);
-    print!("{}", output::table(&rows.collect::<Vec<_>>()));
-    println!(
+    out!("{}", output::table(&rows.collect::<Vec<_>>()))?;
+    outln!(
         "{folder}: {} parameters of {}",
         output::grouped(found.model.parameters()),
         found.card.name
-    );
+    )?;
     Ok(Exit::Done)
 }
 
-/// Results as lm-evaluation-harness writes them.
+/// Results in the format of lm-evaluation-harness.
 pub fn lm_eval(context: &Context, argument: &SpecArgument, folder: &Utf8Path) -> Result<Exit, Failure> {
     let (project, loaded) = context.open(argument)?;
     let (keyed, _, _) = compile(&project, &loaded.spec)?;
-    let store = Store::look(&project.store);
+    let store = Store::open_read_only(&project.store);
     let files = harness::write(&store, &keyed, &loaded.spec.name, folder).map_err(|error| {
         let nothing = matches!(error, HarnessError::Nothing { .. });
         let failure = Failure::error(error.to_string());
@@ -60,16 +61,18 @@ pub fn lm_eval(context: &Context, argument: &SpecArgument, folder: &Utf8Path) ->
         }
     })?;
     if context.json {
-        output::json(json!({ "files": files }));
+        output::json(json!({ "files": files }))?;
     } else {
-        files.iter().for_each(|file| println!("{file}"));
+        for file in &files {
+            outln!("{file}")?;
+        }
     }
     Ok(Exit::Done)
 }
 
 /// The steps with the stages that their nodes belong to.
-fn stage_steps<'a>(keyed: &'a Keyed, steps: &'a [Step]) -> Vec<(&'a str, &'a Step)> {
-    let stage = |step: &Step| {
+fn stage_steps<'a>(keyed: &'a Keyed, steps: &'a [StepMetrics]) -> Vec<(&'a str, &'a StepMetrics)> {
+    let stage = |step: &StepMetrics| {
         let node = keyed.graph.find(&step.node)?;
         keyed.graph.node(node).origin.trained().map(|(stage, _)| stage)
     };
@@ -99,40 +102,40 @@ pub fn mlflow(
         Failure::error(format!("there is {what} of `{name}`")).help("`aurora status` lists the runs")
     })?;
     let token = token.map(|name| {
-        std::env::var(name).map_err(|_| Failure::error(format!("the environment has no variable `{name}`")))
+        std::env::var(name).map_err(|_| Failure::error(format!("the environment variable `{name}` is not set")))
     });
     let token = token.transpose()?;
     let steps = record::steps(&project.store, &facts.id)?;
-    let story = aurora_runtime::report::load(&Store::look(&project.store), &keyed)?;
+    let story = aurora_runtime::report::load(&Store::open_read_only(&project.store), &keyed)?;
     let server = Server {
         url,
         token: token.as_deref(),
-        watch: Progress::nobody(),
+        watch: Progress::none(),
     };
     let sent = server
         .send(&facts, &stage_steps(&keyed, &steps), &story)
         .map_err(|error| Failure::from_error(&error))?;
     if context.json {
-        output::json(json!({ "run": facts.id, "mlflow_run": sent }));
+        output::json(json!({ "run": facts.id, "mlflow_run": sent }))?;
     } else {
-        println!("run {} of {name} is run {sent} at {url}", facts.id);
+        outln!("run {} of {name} is run {sent} at {url}", facts.id)?;
     }
     Ok(Exit::Done)
 }
 
-/// A batch script for Slurm. It names the program, the spec and the layout in full: what the job's nodes and tasks are asked
-/// for is what the run will use, whatever becomes of the spec's layout.
+/// A batch script for Slurm. It contains the program, the spec and the complete layout, so that the run uses the nodes and
+/// tasks that the job requests even if the spec's layout changes.
 pub fn slurm(context: &Context, argument: &SpecArgument, job: &SlurmArguments) -> Result<Exit, Failure> {
     let (_, loaded) = context.open(argument)?;
     let spec = &loaded.spec;
     let layout = job.layout.unwrap_or_default();
-    let asked = PlacementRequest {
+    let request = PlacementRequest {
         layout,
         threads: job.threads,
-        left: Some(1),
+        cpus_per_task: Some(1),
         nodes: job.nodes,
     };
-    let placement = placement(spec, asked);
+    let placement = placement(spec, request);
     check(spec, &placement)?;
     let devices = on_devices(spec, layout);
     let machine = match job.cluster {
@@ -156,7 +159,7 @@ pub fn slurm(context: &Context, argument: &SpecArgument, job: &SlurmArguments) -
         job_name: job.job_name.clone().unwrap_or_else(|| spec.name.clone()),
         account: job.account.clone(),
         partition: job.partition.clone(),
-        tasks: tasks(machine, &placement, nodes(spec, asked))?,
+        tasks: tasks(machine, &placement, nodes(spec, request))?,
         time_limit: job.time,
         grace: Duration::from_secs(job.grace),
         max_restarts: job.requeues,
@@ -171,31 +174,31 @@ pub fn slurm(context: &Context, argument: &SpecArgument, job: &SlurmArguments) -
     };
     let text = script.text().map_err(|error| Failure::error(error.to_string()))?;
     if context.json {
-        output::json(json!({ "script": text }));
+        output::json(json!({ "script": text }))?;
     } else {
-        print!("{text}");
+        out!("{text}")?;
     }
     Ok(Exit::Done)
 }
 
-/// A workflow for GitHub Actions that says on pull requests what their specs change. `install` is the command that brings
-/// `aurora` to the runner.
+/// A workflow for GitHub Actions that comments on pull requests with what their specs change. `install` is the command that
+/// installs `aurora` on the runner.
 pub fn github(context: &Context, install: &str) -> Result<Exit, Failure> {
     if install.trim().is_empty() || install.contains('\n') {
-        return Err(Failure::error("`--install` takes one line of shell"));
+        return Err(Failure::error("`--install` must be one line of shell"));
     }
-    // As a scalar of YAML: JSON is a part of it.
+    // JSON strings are valid YAML scalars.
     let install = serde_json::Value::from(install).to_string();
     let text = include_str!("export/github.yml").replace("{install}", &install);
     if context.json {
-        output::json(json!({ "workflow": text }));
+        output::json(json!({ "workflow": text }))?;
     } else {
-        print!("{text}");
+        out!("{text}")?;
     }
     Ok(Exit::Done)
 }
 
-/// Paths are absolute: the job may begin in another folder.
+/// Paths are absolute: the job may start in another folder.
 fn command(
     context: &Context,
     argument: &SpecArgument,

@@ -1,4 +1,4 @@
-//! `aurora gc`: removes what nothing reaches.
+//! `aurora gc`: deletes store objects that no node name and no lock refers to.
 
 use std::collections::BTreeSet;
 
@@ -10,6 +10,7 @@ use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output::{self, grouped};
 use crate::project::read_lock;
+use crate::stdio::outln;
 
 pub fn run(context: &Context, of: Option<&Utf8Path>, dry_run: bool) -> Result<Exit, Failure> {
     let project = context.project(of)?;
@@ -26,20 +27,20 @@ pub fn run(context: &Context, of: Option<&Utf8Path>, dry_run: bool) -> Result<Ex
             }
         }
     }
-    let gone = Store::open(&project.store)?.collect(&keep, dry_run)?;
+    let deleted = Store::open(&project.store)?.collect(&keep, dry_run)?;
     let texts = aurora_runtime::remote_specs::collect(&project.store, &imports, dry_run)?;
     if context.json {
         output::json(json!({
-            "dry_run": dry_run, "objects": gone.objects, "bytes": gone.bytes + texts, "records": gone.records,
-        }));
+            "dry_run": dry_run, "objects": deleted.objects, "bytes": deleted.bytes + texts, "records": deleted.records,
+        }))?;
     } else {
-        println!(
-            "{} {} objects ({} bytes) and {} records that no name and no lock reaches",
-            if dry_run { "would remove" } else { "removed" },
-            grouped(gone.objects),
-            grouped(gone.bytes + texts),
-            grouped(gone.records)
-        );
+        outln!(
+            "{} {} objects ({} bytes) and {} records that no node name and no lock refers to",
+            if dry_run { "would delete" } else { "deleted" },
+            grouped(deleted.objects),
+            grouped(deleted.bytes + texts),
+            grouped(deleted.records)
+        )?;
     }
     Ok(Exit::Done)
 }

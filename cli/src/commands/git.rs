@@ -1,6 +1,6 @@
-//! `aurora git`: git compares and merges specs and locks by what they say.
+//! `aurora git`: drivers with which git compares and merges specs and locks by their meaning.
 //!
-//! `install` tells a repository of the drivers; the other two are what git calls, with the arguments that gitattributes(5)
+//! `install` sets up the drivers in a repository; git calls the other two with the arguments that gitattributes(5)
 //! describes.
 
 use std::process::Command;
@@ -17,11 +17,12 @@ use crate::diff::{between, text};
 use crate::failure::{Exit, Failure};
 use crate::output;
 use crate::project::{Reach, bundle_of, read_text};
+use crate::stdio::{errln, out, outln};
 
-/// Which driver git asks for which files.
+/// The driver of each kind of file.
 const ATTRIBUTES: [&str; 2] = ["*.aur diff=aurora merge=aurora", "**/lockfiles/*.lock merge=aurora"];
 
-/// Sets up the repository of the present folder; what is set up already stays.
+/// Sets up the repository of the current folder; existing settings stay.
 pub fn install(context: &Context) -> Result<Exit, Failure> {
     let wrap = |doing: &str, error: git2::Error| Failure::error(format!("cannot {doing}: {}", error.message()));
     let repository = git2::Repository::discover(".").map_err(|error| wrap("find a git repository here", error))?;
@@ -44,16 +45,16 @@ pub fn install(context: &Context) -> Result<Exit, Failure> {
             "\n"
         };
         let text = format!("{text}{gap}{}\n", missing.join("\n"));
-        aurora_runtime::write_whole(&path, text.as_bytes())
+        aurora_runtime::write_atomically(&path, text.as_bytes())
             .map_err(|error| Failure::error(format!("cannot write `{path}`: {error}")))?;
     }
-    // This very program: git's environment may know another one, or none.
+    // The path of this program: git's environment may find another one, or none.
     let own = std::env::current_exe()?;
     let own = shlex::try_quote(&own.to_string_lossy())
         .map_err(|error| Failure::error(error.to_string()))?
         .into_owned();
     let settings = [
-        ("merge.aurora.name", "specs and locks by what they say".to_owned()),
+        ("merge.aurora.name", "specs and locks by their meaning".to_owned()),
         ("merge.aurora.driver", format!("{own} git merge %O %A %B %P")),
         ("diff.aurora.command", format!("{own} git diff")),
     ];
@@ -67,15 +68,15 @@ pub fn install(context: &Context) -> Result<Exit, Failure> {
             .map_err(|error| wrap("write the repository's configuration", error))?;
     }
     if context.json {
-        output::json(json!({ "attributes": path, "added": missing, "configured": settings.map(|(name, _)| name) }));
+        output::json(json!({ "attributes": path, "added": missing, "configured": settings.map(|(name, _)| name) }))?;
     } else {
-        println!("{path}: {} of {} lines added", missing.len(), ATTRIBUTES.len());
-        println!("commit it: everybody who runs `aurora git install` in a clone of this repository has the drivers");
+        outln!("{path}: {} of {} lines added", missing.len(), ATTRIBUTES.len())?;
+        outln!("commit it: everybody who runs `aurora git install` in a clone of this repository has the drivers")?;
     }
     Ok(Exit::Done)
 }
 
-/// Merges the file `ours` in place. Exits with 1, if somebody has to decide something.
+/// Merges the file `ours` in place. Exits with 1 if there are conflicts.
 pub fn merge_driver(arguments: &MergeDriver) -> Result<Exit, Failure> {
     let MergeDriver {
         base,
@@ -91,53 +92,50 @@ pub fn merge_driver(arguments: &MergeDriver) -> Result<Exit, Failure> {
     let merged = match merge(old, our, their) {
         Ok(merged) => merged,
         Err(unreadable) => {
-            eprintln!(
-                "{path}: {} cannot be read as a spec; merged line by line",
-                unreadable.side
-            );
-            return by_lines(arguments);
+            errln!("{path}: {} is not a valid spec; merged line by line", unreadable.side);
+            return merge_lines(arguments);
         }
     };
-    put(ours, &merged.text)?;
+    write(ours, &merged.text)?;
     if !merged.conflicts.is_empty() {
-        tell(path, &merged);
+        print_conflicts(path, &merged);
         return Ok(Exit::Error);
     }
-    // What fits alone need not fit together: two weights of one mixture, say.
-    let fits = |text: &str| Ok::<_, Failure>(merged_bundle(path, text)?.check(&Choice::default()).is_ok());
+    // Two valid changes can be wrong together, such as two weights of one mixture.
+    let is_valid = |text: &str| Ok::<_, Failure>(merged_bundle(path, text)?.check(&Choice::default()).is_ok());
     let joined = merged_bundle(path, &merged.text)?;
     if let Err(found) = joined.check(&Choice::default())
-        && fits(our)?
-        && fits(their)?
+        && is_valid(our)?
+        && is_valid(their)?
     {
         output::diagnostics(&found, joined.sources().view());
-        eprintln!("{path}: both sides are right alone, and wrong together: mend it, then `git add {path}`");
+        errln!("{path}: each side is valid, but the merged spec is not: fix it, then run `git add {path}`");
         return Ok(Exit::Error);
     }
     Ok(Exit::Done)
 }
 
-fn tell(path: &Utf8Path, merged: &Merged) {
+fn print_conflicts(path: &Utf8Path, merged: &Merged) {
     for conflict in &merged.conflicts {
-        let said = |value: &Option<String>| {
+        let first_line = |value: &Option<String>| {
             value.as_ref().map_or("removed".to_owned(), |text| {
                 text.lines().next().unwrap_or("removed").trim().to_owned()
             })
         };
-        eprintln!("{path}: both sides have changed {}", conflict.path);
+        errln!("{path}: both sides changed {}", conflict.path);
         if let Some(base) = &conflict.base {
-            eprintln!("  it was  {}", said(&Some(base.clone())));
+            errln!("  base    {}", first_line(&Some(base.clone())));
         }
-        eprintln!("  ours    {}", said(&conflict.ours));
-        eprintln!("  theirs  {}", said(&conflict.theirs));
+        errln!("  ours    {}", first_line(&conflict.ours));
+        errln!("  theirs  {}", first_line(&conflict.theirs));
     }
-    eprintln!("  = help: choose between the marks in {path}, then `git add {path}`");
+    errln!("  = help: resolve the conflict markers in {path}, then run `git add {path}`");
 }
 
 fn locks(arguments: &MergeDriver, texts: &[String; 3]) -> Result<Exit, Failure> {
     let MergeDriver { ours, path, .. } = arguments;
     let [old, our, their] = texts;
-    // Git gives an empty file where both sides have made it.
+    // Git gives an empty base if both sides created the file.
     let base = if old.trim().is_empty() {
         Ok(None)
     } else {
@@ -146,32 +144,32 @@ fn locks(arguments: &MergeDriver, texts: &[String; 3]) -> Result<Exit, Failure> 
     let (base, our, their) = match (base, Lock::parse(our), Lock::parse(their)) {
         (Ok(base), Ok(our), Ok(their)) => (base, our, their),
         (Err(error), ..) | (_, Err(error), _) | (.., Err(error)) => {
-            eprintln!("{path}: {error}; merged line by line");
-            return by_lines(arguments);
+            errln!("{path}: {error}; merged line by line");
+            return merge_lines(arguments);
         }
     };
     let (joined, conflicts) = lock::merge(base.as_ref(), &our, &their);
-    put(ours, &joined.to_text())?;
+    write(ours, &joined.to_text())?;
     for lock::Conflict { what, ours, theirs } in &conflicts {
-        eprintln!("{path}: both sides have changed {what}\n  ours    {ours}\n  theirs  {theirs}");
+        errln!("{path}: both sides changed {what}\n  ours    {ours}\n  theirs  {theirs}");
     }
     if !conflicts.is_empty() {
-        eprintln!("  = help: run `aurora lock {}`, then `git add {path}`", joined.spec);
+        errln!("  = help: run `aurora lock {}`, then `git add {path}`", joined.spec);
         return Ok(Exit::Error);
     }
     if joined != our && joined != their {
-        eprintln!("{path}: merged; `aurora lock {}` brings it up to date", joined.spec);
+        errln!("{path}: merged; run `aurora lock {}` to update it", joined.spec);
     }
     Ok(Exit::Done)
 }
 
-fn put(path: &Utf8Path, text: &str) -> Result<(), Failure> {
-    // Git's temporary file, which it reads when this program ends.
+fn write(path: &Utf8Path, text: &str) -> Result<(), Failure> {
+    // A temporary file of git, which git reads when this program ends.
     std::fs::write(path, text).map_err(|error| Failure::error(format!("cannot write `{path}`: {error}")))
 }
 
-/// As git merges what it has no driver for.
-fn by_lines(MergeDriver { base, ours, theirs, .. }: &MergeDriver) -> Result<Exit, Failure> {
+/// Merges line by line, as git merges files without a driver.
+fn merge_lines(MergeDriver { base, ours, theirs, .. }: &MergeDriver) -> Result<Exit, Failure> {
     let labels = ["-L", "ours", "-L", "base", "-L", "theirs"];
     let status = Command::new("git")
         .args(["merge-file"].iter().chain(&labels))
@@ -181,14 +179,14 @@ fn by_lines(MergeDriver { base, ours, theirs, .. }: &MergeDriver) -> Result<Exit
     Ok(if status.success() { Exit::Done } else { Exit::Error })
 }
 
-/// Prints what differs between two versions of a spec. Exits with 0: git takes everything else for a failure.
+/// Prints the difference between two versions of a spec. Exits with 0: git treats other exit codes as failures.
 pub fn diff_driver(context: &Context, arguments: &[Utf8PathBuf]) -> Result<Exit, Failure> {
     let [path, old, _, _, new, ..] = arguments else {
         return Err(Failure::error(
-            "git gives seven arguments to the driver of a difference",
+            "the diff driver needs the seven arguments that git passes",
         ));
     };
-    println!("spec {path}");
+    outln!("spec {path}")?;
     let side = |file: &Utf8PathBuf| {
         if file == "/dev/null" {
             Ok(String::new())
@@ -199,21 +197,21 @@ pub fn diff_driver(context: &Context, arguments: &[Utf8PathBuf]) -> Result<Exit,
     let (old, new) = (side(old)?, side(new)?);
     let checked = |text: &str| Ok::<_, Failure>(merged_bundle(path, text)?.check(&Choice::default()));
     match (checked(&old)?, checked(&new)?) {
-        (Ok(old), Ok(new)) => print!("{}", text(&between(context, &old, &new, path)?)),
-        // One that does not check, or is not there, is compared by its lines.
+        (Ok(old), Ok(new)) => out!("{}", text(&between(context, &old, &new, path)?))?,
+        // A missing spec, or one with errors, is compared line by line.
         _ => {
             let wrap = |error: git2::Error| Failure::error(error.message().to_owned());
             let mut patch =
                 git2::Patch::from_buffers(old.as_bytes(), Some(path.as_std_path()), new.as_bytes(), None, None)
                     .map_err(wrap)?;
             let text = patch.to_buf().map_err(wrap)?;
-            print!("{}", text.as_str().unwrap_or_default());
+            out!("{}", text.as_str().unwrap_or_default())?;
         }
     }
     Ok(Exit::Done)
 }
 
-/// A text of a spec with what it imports, as far as that is here.
+/// A spec's text with its local imports.
 fn merged_bundle(path: &Utf8Path, text: &str) -> Result<Bundle, Failure> {
     Ok(bundle_of(path, text, &Selection::default(), Reach::store(None))?.0)
 }

@@ -1,11 +1,11 @@
-//! `aurora import`: reads a published model or a launch script, and says how a spec would state it.
+//! `aurora import`: reads a published model or a launch script, and prints it as a spec.
 
 use aurora_compiler::fields::{ModelFields, TokenizerFields};
 use aurora_compiler::megatron::{FindingKind, Options, import};
 use aurora_runtime::data::tokenizer::{TokenizerInput, tokenizer};
 use aurora_runtime::progress::Watch;
 use aurora_runtime::source::archive::InputFile;
-use aurora_runtime::weights::{Foreign, Gguf, HuggingFace, published_tokenizer, take};
+use aurora_runtime::weights::{Gguf, HuggingFace, PublishedWeights, convert, published_tokenizer};
 use camino::Utf8Path;
 use serde_json::json;
 
@@ -14,6 +14,7 @@ use crate::checkpoint::MODEL;
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output;
+use crate::stdio::{errln, out};
 
 fn failure(error: impl std::error::Error + 'static) -> Failure {
     Failure::from_error(&error)
@@ -34,7 +35,7 @@ pub fn hf(context: &Context, path: &Utf8Path, into: &ImportArguments) -> Result<
         .iter()
         .any(|file| file.name == "tokenizer.json")
         .then_some("tokenizer.json");
-    done(context, &model, &files, member, "safetensors(SOURCE)", into)
+    finish(context, &model, &files, member, "safetensors(SOURCE)", into)
 }
 
 pub fn gguf(context: &Context, path: &Utf8Path, into: &ImportArguments) -> Result<Exit, Failure> {
@@ -44,10 +45,10 @@ pub fn gguf(context: &Context, path: &Utf8Path, into: &ImportArguments) -> Resul
     let model = Gguf::open(&files, &member).map_err(failure)?;
     let member = member.ends_with(".gguf").then_some(member.as_str());
     let call = format!("gguf(SOURCE, member = {:?})", path.file_name().unwrap_or_default());
-    done(context, &model, &files, member, &call, into)
+    finish(context, &model, &files, member, &call, into)
 }
 
-/// Prints or writes the spec of a launch script; what the spec does not say is told beside it as well.
+/// Prints or writes the spec of a launch script, and prints what the spec leaves out.
 pub fn megatron(
     context: &Context,
     script: &Utf8Path,
@@ -65,17 +66,17 @@ pub fn megatron(
     })?;
     if let Some(path) = output {
         if path.exists() {
-            return Err(Failure::error(format!("`{path}` is there already")).help("name another file, or remove it"));
+            return Err(Failure::error(format!("`{path}` already exists")).help("name another file, or delete it"));
         }
-        aurora_runtime::write_whole(path, imported.spec.as_bytes())
+        aurora_runtime::write_atomically(path, imported.spec.as_bytes())
             .map_err(|error| Failure::error(format!("cannot write `{path}`: {error}")))?;
     }
     if context.json {
-        output::json(json!({ "spec": imported.spec, "findings": imported.findings, "file": output }));
+        output::json(json!({ "spec": imported.spec, "findings": imported.findings, "file": output }))?;
         return Ok(Exit::Done);
     }
     if output.is_none() {
-        print!("{}", imported.spec);
+        out!("{}", imported.spec)?;
     }
     for kind in FindingKind::ALL {
         let mut of_kind = imported
@@ -84,57 +85,57 @@ pub fn megatron(
             .filter(|finding| finding.kind == kind)
             .peekable();
         if of_kind.peek().is_some() {
-            eprintln!("{}:", kind.heading());
+            errln!("{}:", kind.heading());
         }
-        of_kind.for_each(|finding| eprintln!("  {finding}"));
+        of_kind.for_each(|finding| errln!("  {finding}"));
     }
     Ok(Exit::Done)
 }
 
-/// Writes what was asked for, and prints the model as a spec states it.
-fn done(
+/// Writes the model if a folder is given, and prints it as a block of a spec.
+fn finish(
     context: &Context,
-    foreign: &dyn Foreign,
+    published: &dyn PublishedWeights,
     files: &[InputFile],
     member: Option<&str>,
     call: &str,
     into: &ImportArguments,
 ) -> Result<Exit, Failure> {
-    let model = foreign.model();
+    let model = published.model();
     if let Some(folder) = &into.folder {
         let wrap = |error| Failure::error(format!("cannot write `{folder}`: {error}"));
         if folder.read_dir_utf8().is_ok_and(|mut listing| listing.next().is_some()) {
             return Err(Failure::error(format!("`{folder}` is not empty")).help("name another folder"));
         }
-        take(foreign, folder).map_err(failure)?;
+        convert(published, folder).map_err(failure)?;
         if let Some(member) = member {
             let fields = TokenizerFields::Load {
                 member: member.to_owned(),
                 end_of_document: into.end_of_document.clone(),
             };
             let json = published_tokenizer(files, member).map_err(failure)?;
-            tokenizer(&fields, TokenizerInput::Json(&json), folder, Watch::nobody())
-                .map_err(|error| failure(error).help("name the entry that ends a document with `--end-of-document`"))?;
+            tokenizer(&fields, TokenizerInput::Json(&json), folder, Watch::none())
+                .map_err(|error| failure(error).help("name the token that ends a document with `--end-of-document`"))?;
         }
-        // Last: a folder without it is no checkpoint.
+        // Last: a folder without this file is not a checkpoint.
         let text = serde_json::to_string_pretty(model).expect("names and numbers are JSON") + "\n";
-        aurora_runtime::write_whole(&folder.join(MODEL), text.as_bytes()).map_err(wrap)?;
+        aurora_runtime::write_atomically(&folder.join(MODEL), text.as_bytes()).map_err(wrap)?;
     }
     if context.json {
-        output::json(json!({ "model": model, "parameters": model.parameters(), "folder": into.folder }));
+        output::json(json!({ "model": model, "parameters": model.parameters(), "folder": into.folder }))?;
         return Ok(Exit::Done);
     }
-    print!("{}", block(model, call));
+    out!("{}", block(model, call))?;
     let written = into
         .folder
         .as_ref()
         .map(|folder| format!(", written to {folder}"))
         .unwrap_or_default();
-    eprintln!("{} parameters{written}", output::grouped(model.parameters()));
+    errln!("{} parameters{written}", output::grouped(model.parameters()));
     Ok(Exit::Done)
 }
 
-/// A word of the language.
+/// The name of an enum value in the language.
 fn word(value: &impl serde::Serialize) -> String {
     let json = serde_json::to_value(value).unwrap_or_default();
     json.as_str().unwrap_or_default().to_owned()

@@ -16,6 +16,7 @@ use crate::execution::{fresh_lock, publish_source};
 use crate::failure::{Exit, Failure};
 use crate::output;
 use crate::project::{Reach, write_lock};
+use crate::stdio::{errln, outln};
 
 pub fn run(
     context: &Context,
@@ -33,7 +34,7 @@ pub fn run(
     let (project, loaded) = context.open_with(argument, reach)?;
     if let Some(address) = addresses.iter().find(|address| !loaded.imports.contains_key(*address)) {
         return Err(Failure::error(format!("the spec does not import `{address}`"))
-            .help("write the address as the lock has it"));
+            .help("write the address as it is in the lock"));
     }
     let old = project.lock(&loaded.spec)?;
     let have = from_lock(&loaded.spec, old.as_ref());
@@ -43,8 +44,8 @@ pub fn run(
         root: &project.root,
         store: &store,
         offline: offline || check,
-        note: &|text| eprintln!("{text}"),
-        watch: Watch::nobody(),
+        note: &|text| errln!("{text}"),
+        watch: Watch::none(),
     };
     let (pins, fetched) = pinning.complete(&loaded.spec, have, &upgrade)?;
     let keyed = hash(lower(&loaded.spec, &pins));
@@ -66,22 +67,22 @@ pub fn run(
         write_lock(&path, &fresh)?;
     }
     if context.json {
-        output::json(json!({ "lock": project.relative(&path), "changed": moved, "sources": fresh.source }));
+        output::json(json!({ "lock": project.relative(&path), "changed": moved, "sources": fresh.source }))?;
     } else if moved.is_empty() {
-        println!(
+        outln!(
             "{}: up to date ({} sources)",
             project.relative(&path),
             fresh.source.len()
-        );
+        )?;
     } else {
         for line in &moved {
-            println!("{line}");
+            outln!("{line}")?;
         }
-        println!(
+        outln!(
             "{}: {}",
             project.relative(&path),
             if check { "would change" } else { "written" }
-        );
+        )?;
     }
     Ok(if check && !moved.is_empty() {
         Exit::Error

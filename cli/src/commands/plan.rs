@@ -1,6 +1,9 @@
 //! `aurora plan`: what a run would do, why, and at what cost.
 
+use std::io;
+
 use aurora_compiler::diff::{Cost, segment_cost};
+use aurora_compiler::documents::{self, RankMemory, WorkerMemory};
 use aurora_compiler::hash::Keyed;
 use aurora_compiler::memory::{Memory, by_stage};
 use aurora_compiler::placement::Placement;
@@ -16,11 +19,12 @@ use crate::output::{self, grouped};
 use crate::placement::{PlacementRequest, layout, number, placement};
 use crate::plan_nodes::{nodes, summary};
 use crate::project::compile;
+use crate::stdio::{out, outln};
 
 pub fn run(context: &Context, argument: &SpecArgument, exit_code: bool) -> Result<Exit, Failure> {
     let (project, loaded) = context.open(argument)?;
     let (keyed, _, _) = compile(&project, &loaded.spec)?;
-    let store = Store::look(&project.store);
+    let store = Store::open_read_only(&project.store);
     let plan = plan(
         &keyed,
         &View {
@@ -32,37 +36,36 @@ pub fn run(context: &Context, argument: &SpecArgument, exit_code: bool) -> Resul
     let cost = to_run.fold(Cost::default(), |cost, planned| {
         cost.plus(segment_cost(&keyed, planned.id))
     });
-    let memory = Need::of(&loaded.spec, &keyed);
+    let memory = worker_memory(&loaded.spec, &keyed);
     if context.json {
-        let unknown = unknown(&keyed);
-        output::json(json!({
-            "experiment": loaded.spec.name,
-            "nodes": nodes(&keyed, &plan),
-            "cost": cost,
-            "memory": memory.as_ref().map(Need::json),
-            "unknown": unknown,
-        }));
+        output::json(json!(documents::Plan {
+            experiment: loaded.spec.name.clone(),
+            nodes: nodes(&keyed, &plan),
+            cost,
+            memory,
+            unknown: unknown(&keyed),
+        }))?;
     } else {
         for planned in plan.nodes.iter().filter(|planned| planned.reason.is_some()) {
             let node = keyed.graph.node(planned.id);
-            println!(
+            outln!(
                 "{} {}: {}",
                 symbol(planned),
                 node.name(),
                 planned.explanation().unwrap_or_default()
-            );
+            )?;
         }
-        println!("{}", summary(&plan));
+        outln!("{}", summary(&plan))?;
         if cost.tokens > 0 {
-            println!(
+            outln!(
                 "to train: {} tokens, {:.3e} FLOP (6 × parameters × tokens), {} bytes of checkpoints",
                 grouped(cost.tokens),
                 cost.flops,
                 grouped(cost.checkpoint_bytes)
-            );
+            )?;
         }
         if let Some(memory) = &memory {
-            memory.print();
+            print_memory(memory)?;
         }
     }
     Ok(if exit_code && !plan.is_done() {
@@ -82,7 +85,7 @@ fn symbol(planned: &PlannedNode) -> char {
 }
 
 /// Paths of the unknown values that keep a spec from running.
-pub fn unknown(keyed: &Keyed) -> Vec<String> {
+fn unknown(keyed: &Keyed) -> Vec<String> {
     let mut paths: Vec<String> = keyed
         .graph
         .ids()
@@ -93,102 +96,89 @@ pub fn unknown(keyed: &Keyed) -> Vec<String> {
     paths
 }
 
-/// What each worker needs under the spec's layout, at the node that needs most.
-struct Need {
-    node: String,
-    placement: Placement,
-    /// By the number of the pipeline stage.
-    stages: Vec<(u32, Memory)>,
-    /// The spec does not know the micro-batch: one sequence is the least that it can be.
-    least: bool,
+/// What each worker needs under the spec's layout, at the node that needs most. `None` if the spec has no layout or does
+/// not train.
+fn worker_memory(spec: &Spec, keyed: &Keyed) -> Option<WorkerMemory> {
+    // The same on every machine: one thread, unless the layout sets `threads`.
+    let threads = number(layout(spec)?, "threads").unwrap_or(1);
+    let request = PlacementRequest {
+        threads: Some(threads),
+        ..PlacementRequest::default()
+    };
+    let placement = placement(spec, request);
+    let of = |id| {
+        let node = keyed.graph.node(id);
+        let mut fields = node.work.train()?.clone();
+        let micro_batch = &mut fields.numerics.micro_batch;
+        let micro_batch_unknown = *micro_batch == 0;
+        *micro_batch = (*micro_batch).max(1);
+        let ranks = by_stage(&fields, &placement).into_iter();
+        Some(WorkerMemory {
+            node: node.name().to_owned(),
+            placement: placement.clone(),
+            micro_batch_unknown,
+            ranks: ranks
+                .map(|(pp_rank, bytes)| RankMemory {
+                    pp_rank,
+                    bytes,
+                    total: bytes.total(),
+                })
+                .collect(),
+        })
+    };
+    let largest = |memory: &WorkerMemory| memory.ranks.iter().map(|rank| rank.total).max();
+    // Ties go to the first node.
+    let nodes: Vec<_> = keyed.graph.ids().filter_map(of).collect();
+    nodes.into_iter().rev().max_by_key(largest)
 }
 
-impl Need {
-    /// Nothing, if the spec has no layout or does not train.
-    fn of(spec: &Spec, keyed: &Keyed) -> Option<Self> {
-        // The same on every machine: one thread, unless the layout says how many.
-        let threads = number(layout(spec)?, "threads").unwrap_or(1);
-        let asked = PlacementRequest {
-            threads: Some(threads),
-            ..PlacementRequest::default()
-        };
-        let placement = placement(spec, asked);
-        let of = |id| {
-            let node = keyed.graph.node(id);
-            let mut fields = node.work.train()?.clone();
-            let micro_batch = &mut fields.numerics.micro_batch;
-            let least = *micro_batch == 0;
-            *micro_batch = (*micro_batch).max(1);
-            Some((node.name().to_owned(), by_stage(&fields, &placement), least))
-        };
-        let largest = |stages: &[(u32, Memory)]| stages.iter().map(|(_, memory)| memory.total()).max();
-        // Of several the first.
-        let needs: Vec<_> = keyed.graph.ids().filter_map(of).collect();
-        let (node, stages, least) = needs.into_iter().rev().max_by_key(|(_, stages, _)| largest(stages))?;
-        Some(Self {
-            node,
-            placement,
-            stages,
-            least,
-        })
-    }
-
-    fn json(&self) -> serde_json::Value {
-        let ranks: Vec<_> = self
-            .stages
-            .iter()
-            .map(|(stage, memory)| json!({ "stage": stage, "bytes": memory, "total": memory.total() }))
-            .collect();
-        json!({ "node": self.node, "placement": self.placement, "micro_batch_unknown": self.least, "ranks": ranks })
-    }
-
-    fn print(&self) {
-        let Placement {
-            tensor,
-            pipeline,
-            data,
-            threads,
-            ..
-        } = self.placement;
-        println!(
-            "memory of a worker at {} (tensor {tensor} × pipeline {pipeline} × data {data}, threads {threads}), GiB:",
-            self.node
-        );
-        let head = [
-            "stage",
-            "weights",
-            "gradients",
-            "optimizer",
-            "activations",
-            "scratch",
-            "transfers",
-            "total",
+fn print_memory(memory: &WorkerMemory) -> io::Result<()> {
+    let Placement {
+        tensor,
+        pipeline,
+        data,
+        threads,
+        ..
+    } = memory.placement;
+    outln!(
+        "memory of a worker at {} (tensor {tensor} × pipeline {pipeline} × data {data}, threads {threads}), GiB:",
+        memory.node
+    )?;
+    let head = [
+        "pipeline rank",
+        "weights",
+        "gradients",
+        "optimizer",
+        "activations",
+        "scratch",
+        "transfers",
+        "total",
+    ];
+    let mut rows = vec![head.map(String::from).to_vec()];
+    for rank in &memory.ranks {
+        let Memory {
+            weights,
+            gradients,
+            optimizer,
+            activations,
+            scratch,
+            transfers,
+        } = rank.bytes;
+        let bytes = [
+            weights,
+            gradients,
+            optimizer,
+            activations,
+            scratch,
+            transfers,
+            rank.total,
         ];
-        let mut rows = vec![head.map(String::from).to_vec()];
-        for (stage, memory) in &self.stages {
-            let &Memory {
-                weights,
-                gradients,
-                optimizer,
-                activations,
-                scratch,
-                transfers,
-            } = memory;
-            let bytes = [
-                weights,
-                gradients,
-                optimizer,
-                activations,
-                scratch,
-                transfers,
-                memory.total(),
-            ];
-            let gib = bytes.map(|bytes| format!("{:.3}", bytes as f64 / f64::from(1 << 30)));
-            rows.push([stage.to_string()].into_iter().chain(gib).collect());
-        }
-        print!("{}", output::table(&rows));
-        if self.least {
-            println!("the micro-batch is unknown: this is with one sequence");
-        }
+        let gib = bytes.map(|bytes| format!("{:.3}", bytes as f64 / f64::from(1 << 30)));
+        rows.push([rank.pp_rank.to_string()].into_iter().chain(gib).collect());
     }
+    out!("{}", output::table(&rows))?;
+    if memory.micro_batch_unknown {
+        outln!("the micro-batch is unknown: this is the memory for one sequence")?;
+    }
+    Ok(())
 }

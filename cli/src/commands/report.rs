@@ -1,4 +1,4 @@
-//! `aurora report`: the page of a finished experiment.
+//! `aurora report`: the report of a finished experiment.
 
 use aurora_runtime::report::comparison::{self, Compared};
 use aurora_runtime::report::load_key;
@@ -12,13 +12,14 @@ use crate::diff::{Side, side};
 use crate::failure::{Exit, Failure};
 use crate::output;
 use crate::project::compile;
+use crate::stdio::{out, outln};
 
 pub fn run(context: &Context, argument: &SpecArgument, to: Option<&Utf8Path>) -> Result<Exit, Failure> {
     let (project, loaded) = context.open(argument)?;
     let (keyed, _, _) = compile(&project, &loaded.spec)?;
-    let store = Store::look(&project.store);
+    let store = Store::open_read_only(&project.store);
     let not_built =
-        || Failure::error(format!("`{}` has not been run to its end", loaded.spec.name)).help("aurora run SPEC");
+        || Failure::error(format!("`{}` does not have a finished run", loaded.spec.name)).help("aurora run SPEC");
     let id = keyed.graph.find("report").ok_or_else(not_built)?;
     let record = store.record(keyed.key(id)).ok_or_else(not_built)?;
     let files = store.files(&record)?;
@@ -34,15 +35,15 @@ pub fn run(context: &Context, argument: &SpecArgument, to: Option<&Utf8Path>) ->
     if context.json {
         output::json(
             json!({ "page": place, "evals": story.evals, "gates": story.gates, "noise": story.noise, "stages": story.stages }),
-        );
+        )?;
     } else {
-        print!("{}", output::table(&story.table()));
-        println!("report: {place}");
+        out!("{}", output::table(&story.table()))?;
+        outln!("report: {place}")?;
     }
     Ok(Exit::Done)
 }
 
-/// The page of several runs, side by side.
+/// The report of several runs, side by side.
 pub fn compare(
     context: &Context,
     first: &SpecArgument,
@@ -54,7 +55,7 @@ pub fn compare(
             .filter(|path| path.is_file())
             .map(|path| path.as_path()),
     )?;
-    let store = Store::look(&project.store);
+    let store = Store::open_read_only(&project.store);
     let mut runs = Vec::new();
     for name in std::iter::once(first.spec.as_str()).chain(others.iter().map(String::as_str)) {
         let key = match side(context, name, &first.selection)? {
@@ -65,9 +66,9 @@ pub fn compare(
             Side::Lock(lock) => lock.node.get("report").map(|node| node.key),
         };
         let story = key.and_then(|key| load_key(&store, key).ok()).ok_or_else(|| {
-            Failure::error(format!("`{name}` has no report in this store")).help("run it to its end: `aurora run SPEC`")
+            Failure::error(format!("`{name}` has no report in this store")).help("run it with `aurora run SPEC`")
         })?;
-        // Two runs of one experiment are told apart by what they were called here.
+        // Two runs of one experiment differ by the names that the user gave.
         let name = if name == story.experiment {
             name.to_owned()
         } else {
@@ -85,12 +86,12 @@ pub fn compare(
             .iter()
             .map(|run| json!({ "name": run.name, "evals": run.story.evals, "stages": run.story.stages }))
             .collect();
-        output::json(json!({ "page": to, "runs": stories }));
+        output::json(json!({ "page": to, "runs": stories }))?;
         return Ok(Exit::Done);
     }
-    print!("{}", output::table(&rows));
+    out!("{}", output::table(&rows))?;
     if let Some(to) = to {
-        println!("comparison: {to}");
+        outln!("comparison: {to}")?;
     }
     Ok(Exit::Done)
 }

@@ -1,5 +1,7 @@
 //! `aurora rerun`: repeats a locked run in an empty store, and compares every result with the lock.
 
+use std::io;
+
 use aurora_compiler::graph::{NodeId, NodeOrigin, Pins};
 use aurora_compiler::hash::Keyed;
 use aurora_runtime::compare::{Difference, first_difference};
@@ -16,6 +18,7 @@ use crate::execution::{Execution, install_signal_handlers, publish_source, refus
 use crate::failure::{Exit, Failure};
 use crate::output;
 use crate::project::{Reach, load, locked_graph, read_lock};
+use crate::stdio::outln;
 use crate::watch::{Watch, duration};
 use crate::worker_launch::torchrun_listener;
 
@@ -51,7 +54,7 @@ pub fn run(
             .help("a lock has results after `aurora run SPEC`"));
     }
     install_signal_handlers()?;
-    let original = Store::look(&project.store);
+    let original = Store::open_read_only(&project.store);
     let parent = project.store.join("rerun");
     std::fs::create_dir_all(&parent)?;
     let scratch = tempfile::Builder::new().prefix("store-").tempdir_in(&parent)?;
@@ -111,27 +114,34 @@ pub fn run(
         differing.len(),
         first.as_ref(),
         since.elapsed().as_secs_f64(),
-    );
+    )?;
     Ok(if differing.is_empty() { Exit::Done } else { Exit::Error })
 }
 
-fn report(context: &Context, compared: usize, differing: usize, first: Option<&Difference>, seconds: f64) {
+fn report(
+    context: &Context,
+    compared: usize,
+    differing: usize,
+    first: Option<&Difference>,
+    seconds: f64,
+) -> io::Result<()> {
     if context.json {
         output::json(json!({
             "identical": differing == 0,
             "nodes_compared": compared,
             "nodes_differing": differing,
             "first_difference": first,
-        }));
-        return;
+        }))?;
+        return Ok(());
     }
     match first {
-        None => println!("rerun: identical ({compared} nodes compared, {})", duration(seconds)),
+        None => outln!("rerun: identical ({compared} nodes compared, {})", duration(seconds))?,
         Some(first) => {
-            println!("rerun: DIFFERENT ({differing} of {compared} nodes)");
-            println!("first difference: {first}");
+            outln!("rerun: DIFFERENT ({differing} of {compared} nodes)")?;
+            outln!("first difference: {first}")?;
         }
     }
+    Ok(())
 }
 
 /// Takes the bytes of sources from the first run's store: the pins verify them.

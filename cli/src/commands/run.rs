@@ -1,5 +1,7 @@
 //! `aurora run`: builds what is missing, writes the lock, the record and the report.
 
+use std::io;
+
 use aurora_compiler::graph::NodeId;
 use aurora_compiler::hash::Keyed;
 use aurora_compiler::lock::Lock;
@@ -17,6 +19,7 @@ use crate::execution::{Execution, install_signal_handlers, pin, refuse_changes, 
 use crate::failure::{Exit, Failure};
 use crate::output;
 use crate::project::{Project, Reach};
+use crate::stdio::{errln, out, outln};
 use crate::watch::{Watch, duration};
 use crate::worker_launch::torchrun_listener;
 
@@ -109,12 +112,12 @@ pub fn run(context: &Context, argument: &SpecArgument, options: &RunArguments, l
         report: &report,
         seconds: since.elapsed().as_secs_f64(),
     };
-    finished.print(context.json);
+    finished.print(context.json)?;
     Ok(if holds { Exit::Done } else { Exit::GateFailed })
 }
 
 impl Finished<'_> {
-    fn print(&self, as_json: bool) {
+    fn print(&self, as_json: bool) -> io::Result<()> {
         let Outcome {
             built, reused, gates, ..
         } = self.outcome;
@@ -137,27 +140,28 @@ impl Finished<'_> {
                 "results": self.lock.result,
                 "lock": self.lock_path,
                 "report": self.report,
-            }));
-            return;
+            }))?;
+            return Ok(());
         }
-        print!("{}", output::table(&self.story.table()));
+        out!("{}", output::table(&self.story.table()))?;
         for gate in gates {
-            println!(
+            outln!(
                 "gate {}: {} ({}; {})",
                 gate.name,
                 gate.verdict(),
                 gate.text,
                 gate.figures()
-            );
+            )?;
         }
-        println!(
+        outln!(
             "{nodes} nodes: {} built, {} reused, {} cached, in {}",
             built.len(),
             reused.len(),
             nodes - built.len() - reused.len(),
             duration(self.seconds)
-        );
-        println!("report: {}\nrepeat: aurora rerun {}", self.report, self.lock_path);
+        )?;
+        outln!("report: {}\nrepeat: aurora rerun {}", self.report, self.lock_path)?;
+        Ok(())
     }
 }
 
@@ -183,7 +187,7 @@ fn end(record: Option<RunRecord>, status: Status, error: Option<String>) {
     if let Some(mut record) = record
         && let Err(cause) = record.end(status, error)
     {
-        eprintln!("warning: cannot write the end of the run record: {cause}");
+        errln!("warning: cannot write the end of the run record: {cause}");
     }
 }
 

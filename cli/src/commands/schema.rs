@@ -1,4 +1,4 @@
-//! `aurora schema`: the JSON Schema of what Aurora writes.
+//! `aurora schema`: the JSON Schema of a document that Aurora writes.
 
 use aurora_compiler::documents::{Diagnostics, Graph, Plan};
 use aurora_compiler::lock::Lock;
@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::arguments::Document;
 use crate::failure::{Exit, Failure};
+use crate::stdio::outln;
 
 pub fn run(of: Document) -> Result<Exit, Failure> {
     let schema = match of {
@@ -18,11 +19,11 @@ pub fn run(of: Document) -> Result<Exit, Failure> {
         Document::Plan => printed(schema_for!(Plan)),
     };
     let text = serde_json::to_string_pretty(&schema).map_err(|error| Failure::error(error.to_string()))?;
-    println!("{text}");
+    outln!("{text}")?;
     Ok(Exit::Done)
 }
 
-/// What a command prints starts with the version of the format.
+/// A printed document starts with the version of the format, and has no other members than those of its schema.
 fn printed(mut schema: Schema) -> Schema {
     let object = schema.ensure_object();
     if let Some(Value::Object(properties)) = object.get_mut("properties") {
@@ -31,6 +32,7 @@ fn printed(mut schema: Schema) -> Schema {
             json!({ "type": "string", "pattern": "^1\\." }),
         );
     }
+    object.insert("additionalProperties".to_owned(), json!(false));
     if let Some(Value::Array(required)) = object.get_mut("required") {
         required.insert(0, json!("format_version"));
     }

@@ -7,6 +7,7 @@ use crate::arguments::SpecArgument;
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output;
+use crate::stdio::out;
 
 pub fn run(context: &Context, argument: &SpecArgument, path: Option<&str>, origins: bool) -> Result<Exit, Failure> {
     let (_, loaded) = context.open(argument)?;
@@ -45,28 +46,28 @@ pub fn run(context: &Context, argument: &SpecArgument, path: Option<&str>, origi
         let path = path.unwrap_or_default();
         let failure = Failure::error(format!("there is no value at `{path}`"));
         return Err(
-            match aurora_compiler::nearest(path, resolved.keys().map(String::as_str)) {
+            match aurora_compiler::names::nearest(path, resolved.keys().map(String::as_str)) {
                 Some(near) => failure.help(format!("a path with a similar name exists: `{near}`")),
                 None => failure.help("`aurora show SPEC` lists all paths"),
             },
         );
     }
     if context.json {
-        output::json(json!({ "experiment": loaded.spec.name, "values": values }));
+        output::json(json!({ "experiment": loaded.spec.name, "values": values }))?;
     } else {
-        print!("{}", output::table(&rows));
+        out!("{}", output::table(&rows))?;
     }
     Ok(Exit::Done)
 }
 
-/// Prints the spec as one file that says everything.
+/// Prints the complete spec as one file.
 pub fn resolved(context: &Context, argument: &SpecArgument) -> Result<Exit, Failure> {
     let (_, loaded) = context.open(argument)?;
     let text = aurora_compiler::resolved::resolved(&loaded.spec);
     if context.json {
-        output::json(json!({ "experiment": loaded.spec.name, "resolved": text }));
+        output::json(json!({ "experiment": loaded.spec.name, "resolved": text }))?;
     } else {
-        print!("{text}");
+        out!("{text}")?;
     }
     Ok(Exit::Done)
 }

@@ -1,4 +1,4 @@
-//! `aurora status`: which runs there are and how they stand.
+//! `aurora status`: the runs and their states.
 
 use aurora_runtime::record::runs;
 use camino::Utf8Path;
@@ -7,6 +7,7 @@ use serde_json::json;
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output;
+use crate::stdio::{out, outln};
 use crate::watch::duration;
 
 pub fn run(context: &Context, of: Option<&Utf8Path>) -> Result<Exit, Failure> {
@@ -15,17 +16,17 @@ pub fn run(context: &Context, of: Option<&Utf8Path>) -> Result<Exit, Failure> {
     if context.json {
         let runs: Vec<_> = runs
             .iter()
-            .map(|run| json!({ "standing": run.standing(), "run": run }))
+            .map(|run| json!({ "state": run.state(), "run": run }))
             .collect();
-        output::json(json!({ "store": project.store, "runs": runs }));
+        output::json(json!({ "store": project.store, "runs": runs }))?;
         return Ok(Exit::Done);
     }
     if runs.is_empty() {
-        println!("no runs yet in {}", project.store);
+        outln!("no runs yet in {}", project.store)?;
         return Ok(Exit::Done);
     }
     let mut rows = vec![
-        ["run", "experiment", "standing", "took", "last step"]
+        ["run", "experiment", "state", "took", "last step"]
             .map(String::from)
             .to_vec(),
     ];
@@ -37,11 +38,11 @@ pub fn run(context: &Context, of: Option<&Utf8Path>) -> Result<Exit, Failure> {
         rows.push(vec![
             run.id.clone(),
             run.experiment.clone(),
-            run.standing().to_string(),
+            run.state().to_string(),
             duration(run.seconds() as f64),
             last.or_else(|| run.error.clone()).unwrap_or_default(),
         ]);
     }
-    print!("{}", output::table(&rows));
+    out!("{}", output::table(&rows))?;
     Ok(Exit::Done)
 }

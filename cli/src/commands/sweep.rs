@@ -1,4 +1,4 @@
-//! `aurora sweep`: the points of a spec's sweeps, and how much of their work they share.
+//! `aurora sweep`: the points of a spec's sweeps, and how many nodes they share.
 
 use std::collections::BTreeMap;
 
@@ -10,18 +10,19 @@ use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output::{self, grouped};
 use crate::project::{Project, bundle, compile};
+use crate::stdio::{out, outln};
 
 pub fn run(context: &Context, argument: &SpecArgument) -> Result<Exit, Failure> {
     let (bundle, _) = bundle(&argument.spec, &argument.selection, context.reach())?;
     let project = Project::of(&argument.spec, context.store.as_deref())?;
-    // The spec itself first: its faults, and the contents that its sources are pinned to.
+    // The spec itself first: its errors, and the pins of its sources.
     let (_, loaded) = context.open(argument)?;
     let points = bundle.points();
     if points.is_empty() {
         return Err(Failure::error(format!("`{}` has no sweep", argument.spec))
             .help("write `sweep NAME { stage.cap.learning_rate.peak = [5e-5, 1e-4] }`"));
     }
-    // The sources are pinned for all points as they are for the spec itself.
+    // All points use the pins of the spec itself.
     let (_, pins, _) = compile(&project, &loaded.spec)?;
     let swept = bundle
         .sweep_keys(argument.selection.profile.as_deref(), &pins)
@@ -32,7 +33,7 @@ pub fn run(context: &Context, argument: &SpecArgument) -> Result<Exit, Failure> 
             *users.entry(*key).or_default() += 1;
         }
     }
-    let mut rows = vec![["point", "nodes", "its own"].map(String::from).to_vec()];
+    let mut rows = vec![["point", "nodes", "own"].map(String::from).to_vec()];
     let mut values = Vec::new();
     for point in &swept {
         let own = point.keys.iter().filter(|key| users[key] == 1).count();
@@ -49,17 +50,17 @@ pub fn run(context: &Context, argument: &SpecArgument) -> Result<Exit, Failure> 
             "own": own,
         }));
     }
-    let asked: usize = swept.iter().map(|point| point.keys.len()).sum();
+    let total: usize = swept.iter().map(|point| point.keys.len()).sum();
     if context.json {
-        output::json(json!({ "points": values, "nodes": { "asked": asked, "different": users.len() } }));
+        output::json(json!({ "points": values, "nodes": { "total": total, "distinct": users.len() } }))?;
     } else {
-        print!("{}", output::table(&rows));
-        println!(
-            "\n{} points ask for {} nodes, {} of them different",
+        out!("{}", output::table(&rows))?;
+        outln!(
+            "\n{} points have {} nodes, {} of them distinct",
             grouped(swept.len() as u64),
-            grouped(asked as u64),
+            grouped(total as u64),
             grouped(users.len() as u64)
-        );
+        )?;
     }
     Ok(Exit::Done)
 }

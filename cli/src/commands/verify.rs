@@ -7,10 +7,11 @@ use serde_json::json;
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output::{self, grouped};
+use crate::stdio::outln;
 
 pub fn run(context: &Context, of: Option<&Utf8Path>) -> Result<Exit, Failure> {
     let project = context.project(of)?;
-    let report = Store::look(&project.store).verify()?;
+    let report = Store::open_read_only(&project.store).verify()?;
     if context.json {
         output::json(json!({
             "store": project.store,
@@ -18,7 +19,7 @@ pub fn run(context: &Context, of: Option<&Utf8Path>) -> Result<Exit, Failure> {
             "bytes": report.bytes,
             "records": report.records,
             "problems": report.problems,
-        }));
+        }))?;
     } else {
         for problem in &report.problems {
             let of = if problem.nodes.is_empty() {
@@ -26,19 +27,19 @@ pub fn run(context: &Context, of: Option<&Utf8Path>) -> Result<Exit, Failure> {
             } else {
                 format!(" (of {})", problem.nodes.join(", "))
             };
-            println!("damaged: {}{of}: {}", problem.path, problem.cause);
+            outln!("damaged: {}{of}: {}", problem.path, problem.cause)?;
         }
-        println!(
+        outln!(
             "{} objects ({} bytes) and {} records read: {}",
             grouped(report.objects),
             grouped(report.bytes),
             grouped(report.records),
             if report.problems.is_empty() {
-                "all whole".to_string()
+                "none damaged".to_string()
             } else {
                 format!("{} damaged", report.problems.len())
             }
-        );
+        )?;
     }
     Ok(if report.problems.is_empty() {
         Exit::Done

@@ -10,20 +10,21 @@ use crate::failure::{Exit, Failure};
 use crate::output;
 use crate::plan_nodes::state_name;
 use crate::project::compile;
+use crate::stdio::outln;
 
 pub fn run(context: &Context, argument: &SpecArgument, name: &str) -> Result<Exit, Failure> {
     let (project, loaded) = context.open(argument)?;
     let (keyed, _, _) = compile(&project, &loaded.spec)?;
     let name = name.strip_prefix(&format!("{}/", loaded.spec.name)).unwrap_or(name);
     let Some(id) = keyed.graph.find(name) else {
-        let near = aurora_compiler::nearest(name, keyed.graph.names());
+        let near = aurora_compiler::names::nearest(name, keyed.graph.names());
         let failure = Failure::error(format!("there is no node `{name}` in `{}`", loaded.spec.name));
         return Err(match near {
             Some(near) => failure.help(format!("a node with a similar name exists: `{near}`")),
             None => failure.help("`aurora build SPEC` lists the nodes"),
         });
     };
-    let store = Store::look(&project.store);
+    let store = Store::open_read_only(&project.store);
     let plan = plan(
         &keyed,
         &View {
@@ -32,7 +33,7 @@ pub fn run(context: &Context, argument: &SpecArgument, name: &str) -> Result<Exi
         },
     );
     let planned = &plan.nodes[id.index()];
-    // The first cause is where the chain of changed inputs begins.
+    // The first cause is the node where the chain of changed inputs begins.
     let mut causes = Vec::new();
     let mut seen = std::collections::BTreeSet::new();
     let mut open = vec![id];
@@ -68,23 +69,23 @@ pub fn run(context: &Context, argument: &SpecArgument, name: &str) -> Result<Exi
             "changes": planned.changes(),
             "first_causes": causes.iter().map(|(node, why)| json!({ "node": node, "changes": why })).collect::<Vec<_>>(),
             "preimage": preimage,
-        }));
+        }))?;
         return Ok(Exit::Done);
     }
-    println!("{name}: {}", state_name(planned.state()));
+    outln!("{name}: {}", state_name(planned.state()))?;
     if let Some(reason) = planned.explanation() {
-        println!("  because {reason}");
+        outln!("  because {reason}")?;
     }
     for (node, why) in &causes {
-        println!("  first cause in {node}: {}", why.join("; "));
+        outln!("  first cause in {node}: {}", why.join("; "))?;
     }
-    println!("key {}", keyed.key(id));
-    println!("  kind = {} (version {})", preimage.kind, preimage.version);
+    outln!("key {}", keyed.key(id))?;
+    outln!("  kind = {} (version {})", preimage.kind, preimage.version)?;
     for (path, value) in &preimage.fields {
-        println!("  {path} = {value}");
+        outln!("  {path} = {value}")?;
     }
     for input in &preimage.inputs {
-        println!("  {} ← {} {}", input.role, input.name, &input.key.to_hex()[..12]);
+        outln!("  {} ← {} {}", input.role, input.name, &input.key.to_hex()[..12])?;
     }
     Ok(Exit::Done)
 }

@@ -1,6 +1,6 @@
 //! Compares two specs, locks or runs.
 //!
-//! In: what a command names. Out: its spec or lock, and the difference of two. Not here: how specs and locks differ
+//! In: what a command names. Out: its spec or lock, and the difference between two of them. Not here: how specs and locks differ
 //! (`aurora_compiler::diff`).
 
 mod text;
@@ -25,7 +25,7 @@ pub use text::{markdown, text};
 
 /// One side of a comparison.
 pub enum Side {
-    /// A checked spec and its place in the working tree.
+    /// A checked spec and its path in the working tree.
     Spec(Box<Spec>, Utf8PathBuf),
     Lock(Box<Lock>),
 }
@@ -42,7 +42,7 @@ pub fn difference(context: &Context, [old, new]: [&str; 2], selection: &Selectio
                 [Side::Spec(_, path), _] | [_, Side::Spec(_, path)] => Some(path),
                 _ => None,
             })?;
-            let store = Store::look(&project.store);
+            let store = Store::open_read_only(&project.store);
             let made = |key| store.record(key).map(|record| record.preimage);
             let known = match [&old, &new] {
                 [Side::Lock(lock), _] | [_, Side::Lock(lock)] => Some(lock.clone()),
@@ -57,13 +57,13 @@ pub fn difference(context: &Context, [old, new]: [&str; 2], selection: &Selectio
 /// What differs between two specs of the project that `path` is in.
 pub fn between(context: &Context, old: &Spec, new: &Spec, path: &Utf8Path) -> Result<Diff, Failure> {
     let project = context.project(Some(path))?;
-    // Both sides see the same lock and the same files, so that only what the specs say differs.
+    // Both sides use the same lock and the same files, so that only the specs differ.
     let lock = project.lock(new).ok().flatten();
     let pins = |spec| {
         let mut pins = pin::from_lock(spec, lock.as_ref());
         match pin::local(spec, &project.root) {
             Ok(local) => pins.extend(local),
-            // A file that is gone is simply not pinned.
+            // A missing file is not pinned.
             Err(pin::PinError::Local { .. }) => {}
             Err(error) => return Err(Failure::from(error)),
         }
@@ -72,7 +72,7 @@ pub fn between(context: &Context, old: &Spec, new: &Spec, path: &Utf8Path) -> Re
     Ok(diff([old, new], [&pins(old)?, &pins(new)?]))
 }
 
-/// The lock that a spec would have: with the pins of the lock that it is compared with, and the local files as they are.
+/// The lock that a spec would have, with the pins of the lock that it is compared with and its current local files.
 fn as_lock(project: &Project, side: Side, other: Option<&Lock>) -> Result<Lock, Failure> {
     match side {
         Side::Lock(lock) => Ok(*lock),
@@ -100,7 +100,7 @@ pub fn side(context: &Context, name: &str, selection: &Selection) -> Result<Side
         if path.extension() == Some("lock") {
             return Ok(Side::Lock(Box::new(Lock::parse(&text)?)));
         }
-        // What it imports is read from the same revision; names of files begin as the spec's does.
+        // Its imports are read from the same revision; their names begin with the revision, as the spec's does.
         let mut imports = context.reach().imports(&path, selection)?;
         let mut bundle = Bundle::read(name, &text, &mut |file| {
             if is_remote(file) {
@@ -126,7 +126,7 @@ fn locked(path: &Utf8Path) -> Result<Side, Failure> {
     Ok(Side::Lock(Box::new(lock)))
 }
 
-/// The lock that a run has left, by the beginning of the run's id.
+/// The lock of a run, by the beginning of the run's id.
 fn of_run(context: &Context, name: &str) -> Result<Side, Failure> {
     let project = context.project(None)?;
     let runs = record::runs(&project.store)?;
@@ -135,10 +135,12 @@ fn of_run(context: &Context, name: &str) -> Result<Side, Failure> {
         (Some(facts), None) => {
             let path = project.store.join("runs").join(&facts.id).join(record::LOCK);
             if !path.exists() {
-                return Err(
-                    Failure::error(format!("run {} has left no lock: it is {}", facts.id, facts.standing()))
-                        .help("compare runs that have finished; `aurora status` lists them"),
-                );
+                return Err(Failure::error(format!(
+                    "run {} does not have a lock; its state: {}",
+                    facts.id,
+                    facts.state()
+                ))
+                .help("compare finished runs; `aurora status` lists them"));
             }
             locked(&path)
         }

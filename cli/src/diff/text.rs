@@ -6,14 +6,14 @@ use aurora_compiler::diff::{Diff, Severity};
 
 use crate::output::grouped;
 
-/// Rows of a table in Markdown, of which the rest is only counted.
+/// Rows of a Markdown table; further rows are only counted.
 const MOST_ROWS: usize = 200;
 
 fn shown(value: &Option<String>) -> &str {
     value.as_deref().unwrap_or("(not set)")
 }
 
-/// What the change comes to, in one sentence.
+/// A summary of the difference in one sentence.
 fn summary(found: &Diff) -> String {
     let nodes = &found.nodes;
     let work = || {
@@ -35,18 +35,18 @@ fn summary(found: &Diff) -> String {
         )
     };
     match found.severity {
-        Severity::None => "nothing differs".to_owned(),
-        Severity::Same => "same bits: no node reruns".to_owned(),
-        Severity::Measured => format!("training is the same, what is measured differs: {}", work()),
+        Severity::None => "no difference".to_owned(),
+        Severity::Same => "bitwise identical results: no node reruns".to_owned(),
+        Severity::Measured => format!("same training, different evaluation: {}", work()),
         Severity::Trained => work(),
     }
 }
 
-/// A value, an assumption, a node a line.
+/// One line for each value, assumption and node.
 pub fn text(found: &Diff) -> String {
     let mut text = String::new();
-    let mut line = |words: String| {
-        text.push_str(&words);
+    let mut line = |new: String| {
+        text.push_str(&new);
         text.push('\n');
     };
     for value in &found.changed {
@@ -67,13 +67,13 @@ pub fn text(found: &Diff) -> String {
         line(format!("reruns  {}: {}", rerun.name, rerun.reason));
     }
     for name in &found.nodes.removed {
-        line(format!("gone    {name}"));
+        line(format!("removed {name}"));
     }
     line(summary(found));
     text
 }
 
-/// Text inside a cell of a table.
+/// Text in a cell of a table.
 fn cell(text: &str) -> String {
     text.replace('|', "\\|").replace('\n', " ")
 }
@@ -100,7 +100,7 @@ fn table(to: &mut String, head: &[&str], rows: &[Vec<String>]) {
     to.push('\n');
 }
 
-/// A comment for a pull request; `title` says what is compared.
+/// A comment for a pull request; `title` names what is compared.
 pub fn markdown(found: &Diff, title: &str) -> String {
     let mut text = format!("### {}\n\n**{}**\n\n", cell(title), summary(found));
     if !found.changed.is_empty() {
@@ -126,7 +126,7 @@ pub fn markdown(found: &Diff, title: &str) -> String {
         table(&mut text, &["not published", "old", "new"], &rows);
     }
     for (stage, step) in &found.nodes.shared {
-        let _ = writeln!(text, "Of `{stage}` the first {step} steps are shared.\n");
+        let _ = writeln!(text, "The first {step} steps of `{stage}` are shared.\n");
     }
     let mut folded = |what: &str, head: &[&str], rows: Vec<Vec<String>>| {
         if !rows.is_empty() {
@@ -142,7 +142,7 @@ pub fn markdown(found: &Diff, title: &str) -> String {
         .map(|rerun| vec![code(&rerun.name), cell(&rerun.reason)])
         .collect();
     folded("nodes that rerun", &["node", "first cause"], reruns);
-    let gone = found.nodes.removed.iter().map(|name| vec![code(name)]).collect();
-    folded("nodes that are gone", &["node"], gone);
+    let removed = found.nodes.removed.iter().map(|name| vec![code(name)]).collect();
+    folded("removed nodes", &["node"], removed);
     text
 }

@@ -38,7 +38,7 @@ impl Explanations {
             let text = explain(code.as_str())?.page();
             std::fs::create_dir_all(folder).ok()?;
             if std::fs::read_to_string(&path).ok().as_ref() != Some(&text) {
-                aurora_runtime::write_whole(&path, text.as_bytes()).ok()?;
+                aurora_runtime::write_atomically(&path, text.as_bytes()).ok()?;
             }
             uri::of(&path)
         };

@@ -3,9 +3,9 @@
 //! A number is absent if a value that it needs is unknown or has an error.
 
 use aurora_compiler::check::Examined;
-use aurora_compiler::check::StageBatch;
 use aurora_compiler::graph::model_fields;
 use aurora_compiler::schema;
+use aurora_compiler::spec::StageBatch;
 use aurora_compiler::spec::{Block, BlockId, BlockKind, Field, Spec, Unit, Value};
 
 use crate::output::grouped;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use aurora_compiler::check::StageBatch;
+use aurora_compiler::spec::StageBatch;
 use aurora_compiler::spec::{BlockKind, Field, Unit, Value};
 use aurora_lang::ast::Span;
 use camino::Utf8Path;

@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use aurora_lang::ast::{Block, Body, Component, Entry, Gate, Name, Span, Value};
 use aurora_lang::diagnostics::{Applicability, Code, Diagnostic};
 
-use super::{Checker, suggest};
+use super::Checker;
 use crate::compose::Flat;
-use crate::nearest;
+use crate::names::nearest;
+use crate::names::suggest;
 use crate::schema::{self, keywords};
 use crate::spec::{BlockId, BlockKind};
 

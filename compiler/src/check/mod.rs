@@ -7,7 +7,6 @@
 //! not be read is absent from there on, and rules that need it stay silent: that keeps one cause to one error.
 //! Not here: what work follows from a spec (`graph`), and what it costs.
 
-mod access;
 mod assumptions;
 mod collect;
 mod number;
@@ -18,9 +17,7 @@ mod source;
 mod text;
 mod value;
 
-pub use access::{StageBatch, set_names};
 pub use assumptions::{Assumption, AssumptionKind, assumptions};
-pub use points::PointKeys;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,9 +25,10 @@ use aurora_lang::ast::{self, Span};
 use aurora_lang::diagnostics::{Code, Diagnostic, Label, Position, Positions, sort};
 
 use crate::compose::{Bundle, Choice, Flat};
+use crate::names::nearest;
 use crate::schema::{self, Default};
 use crate::spec::{Block, BlockId, BlockKind, Field, Origin, Spec, Value};
-use crate::suggest::{nearest, suggest};
+use crate::views;
 use collect::{Collected, Draft};
 
 /// Checks the text of a spec that imports nothing, with one profile laid over it if `profile` names one.
@@ -86,12 +84,27 @@ impl Checker<'_> {
         }
         let drafts: Vec<&Draft> = collected.drafts.iter().collect();
         self.rules(&mut spec, &drafts, &collected.broken_kinds);
+        if self.errors.is_empty() {
+            self.verify_views(&spec, spec.blocks.keys());
+        }
         sort(&mut self.warnings);
         sort(&mut self.errors);
         spec.warnings = self.warnings;
         Examined {
             spec,
             errors: self.errors,
+        }
+    }
+
+    /// Reports values that pass the tables and the rules and yet do not have the type of their view.
+    fn verify_views<'s>(&mut self, spec: &'s Spec, blocks: impl Iterator<Item = &'s BlockId>) {
+        for error in views::verify(spec, blocks) {
+            let block = spec.blocks.get(&error.block).map(|block| block.span);
+            let mut diagnostic = Diagnostic::new(Code::OUT_OF_RANGE, error.to_string());
+            if let Some(span) = error.span.or(block) {
+                diagnostic = diagnostic.label(span, format!("expected {}", error.expected));
+            }
+            self.error(diagnostic);
         }
     }
 

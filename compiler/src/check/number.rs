@@ -1,16 +1,18 @@
 //! Numbers and units as they were written to exact values.
 
+use std::ops::RangeInclusive;
+
 use aurora_lang::ast::{Number, Span};
 use aurora_lang::diagnostics::{Applicability, Code, Diagnostic};
 use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive;
 
 use super::Checker;
-use crate::fields::Exact;
-use crate::number::{Counted, SUFFIXES, counted, decimal, exact};
-use crate::schema::{Range, UNITS, unit_names, written_unit};
+use crate::exact::{Exact, parse_digits};
+use crate::names::suggest;
+use crate::number::{Counted, SUFFIXES, counted, decimal};
+use crate::schema::{Range, UNITS, largest, unit_names, written_unit};
 use crate::spec::Unit;
-use crate::suggest::suggest;
 
 impl Checker<'_> {
     /// The exact value of the digits and suffix, without the unit.
@@ -61,7 +63,13 @@ impl Checker<'_> {
     }
 
     /// A whole number of one of `units`.
-    pub(super) fn quantity(&mut self, number: &Number, span: Span, units: &[Unit], least: u64) -> Option<(u64, Unit)> {
+    pub(super) fn quantity(
+        &mut self,
+        number: &Number,
+        span: Span,
+        units: &[Unit],
+        range: RangeInclusive<u64>,
+    ) -> Option<(u64, Unit)> {
         let value = self.decimal(number, span)?;
         let wanted = unit_names(units);
         let written = match self.counted(number)? {
@@ -117,15 +125,12 @@ impl Checker<'_> {
             return None;
         }
         let total = value.checked_mul(written.factor.into()).map(|total| total.normalize());
-        let count = total
-            .filter(|total| total.is_integer())
-            .and_then(|total| total.to_u64());
-        let Some(count) = count else {
-            let why = if value.is_sign_negative() {
-                "less than none"
-            } else {
-                "not a whole number"
-            };
+        let why = match total {
+            _ if value.is_sign_negative() && !value.is_zero() => Some("less than none"),
+            Some(total) if !total.is_integer() => Some("not a whole number"),
+            _ => None,
+        };
+        if let Some(why) = why {
             self.error(
                 Diagnostic::new(
                     Code::OUT_OF_RANGE,
@@ -134,18 +139,24 @@ impl Checker<'_> {
                 .label(span, why),
             );
             return None;
-        };
-        if count < least {
-            self.error(
-                Diagnostic::new(
-                    Code::OUT_OF_RANGE,
-                    format!("at least {least} {} are needed", written.unit),
-                )
-                .label(span, format!("fewer than {least}")),
-            );
-            return None;
         }
-        Some((count, written.unit))
+        // A number beyond 64 bits is beyond every bound.
+        let count = total.and_then(|total| total.to_u64()).unwrap_or(u64::MAX);
+        let (least, most) = (*range.start(), (*range.end()).min(largest(written.unit)));
+        let bounds = if count < least {
+            format!("at least {least} {} are needed", written.unit)
+        } else if count > most {
+            format!("at most {most} {} are allowed", written.unit)
+        } else {
+            return Some((count, written.unit));
+        };
+        let label = if count < least {
+            format!("fewer than {least}")
+        } else {
+            format!("more than {most}")
+        };
+        self.error(Diagnostic::new(Code::OUT_OF_RANGE, bounds).label(span, label));
+        None
     }
 
     /// A whole number without a unit.
@@ -222,8 +233,10 @@ impl Checker<'_> {
     }
 
     fn in_range(&mut self, value: Decimal, span: Span, range: &Range, sign: &str) -> Option<Exact> {
-        let least = exact(range.least).expect("a table's bound is a number");
-        let most = range.most.map(|most| exact(most).expect("a table's bound is a number"));
+        let least = parse_digits(range.least).expect("a table's bound is a number");
+        let most = range
+            .most
+            .map(|most| parse_digits(most).expect("a table's bound is a number"));
         let low = value < least || value == least && !range.includes_least;
         let high = most.is_some_and(|most| value > most || value == most && !range.includes_most);
         if low || high {

@@ -12,18 +12,7 @@ use rayon::prelude::*;
 use super::Checker;
 use super::collect::Draft;
 use crate::compose::{Bundle, Choice, Flat, Layer, LayerKind, Point, Sweep};
-use crate::graph::{Pins, changed_nodes, lower};
-use crate::hash::{Base, Key, hash};
 use crate::spec::{Block, BlockId, BlockKind, Spec};
-
-/// A point, and the keys of its graph's nodes.
-#[derive(Clone, Debug)]
-pub struct PointKeys {
-    pub point: Point,
-    /// Its own name.
-    pub experiment: String,
-    pub keys: Vec<Key>,
-}
 
 /// What points of a sweep share.
 struct Shared<'b> {
@@ -38,33 +27,9 @@ struct Shared<'b> {
 }
 
 impl Bundle {
-    /// Compiles every point of the spec's sweeps, in order.
-    ///
-    /// # Errors
-    /// The faults of the spec, or of the first point that has some.
-    pub fn sweep_keys(&self, profile: Option<&str>, pins: &Pins) -> Result<Vec<PointKeys>, Vec<Diagnostic>> {
-        let base = self.check(&Choice { profile, point: None })?;
-        let base = Base::of(hash(lower(&base, pins)));
-        self.each_point(profile, |point, changed, spec| {
-            let nodes = changed.and_then(|changed| changed_nodes(spec, base.graph(), changed));
-            let keys = match nodes {
-                Some(nodes) => base.keys_with(&nodes),
-                None => {
-                    let keyed = hash(lower(spec, pins));
-                    keyed.graph.ids().map(|id| keyed.key(id)).collect()
-                }
-            };
-            PointKeys {
-                point: point.clone(),
-                experiment: spec.name.clone(),
-                keys,
-            }
-        })
-    }
-
     /// Checks every point and hands it over with the fields that it changes, if these are all; results are in the order
     /// of the points.
-    fn each_point<T: Send>(
+    pub(crate) fn each_point<T: Send>(
         &self,
         profile: Option<&str>,
         each: impl Fn(&Point, Option<&[(BlockId, String)]>, &Spec) -> T + Sync,
@@ -184,6 +149,9 @@ impl Checker<'_> {
         spec.name = name;
         spec.blocks = blocks;
         self.rules(&mut spec, &drafts, &BTreeSet::new());
+        if self.errors.is_empty() {
+            self.verify_views(&spec, spec.blocks.keys().filter(|id| touched.contains(id)));
+        }
         if self.errors.is_empty() {
             return Ok(spec);
         }

@@ -9,9 +9,10 @@ use std::collections::BTreeMap;
 use aurora_lang::ast::{self, Argument, Body, Entry, Name, Span, ValueKind};
 use aurora_lang::diagnostics::{Code, Diagnostic};
 
+use super::Checker;
 use super::collect::{Draft, DraftField, duplicate};
-use super::{Checker, suggest};
 use crate::compose::{Layer, LayerKind};
+use crate::names::suggest;
 use crate::schema;
 use crate::spec::{BlockId, BlockKind};
 

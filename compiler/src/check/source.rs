@@ -38,7 +38,7 @@ pub(super) fn fault(text: &str, span: Span) -> Option<Diagnostic> {
         _ => {
             let known = ["file", "pkg", "hf"];
             let diagnostic = bad(format!("no kind of source is called `{scheme}:`"), "unknown scheme");
-            Some(match crate::nearest(scheme, known.into_iter()) {
+            Some(match crate::names::nearest(scheme, known.into_iter()) {
                 Some(similar) => diagnostic.help(format!("one with a similar name exists: `{similar}:`")),
                 None => diagnostic.help("there are `file:`, `pkg:` and `hf:`"),
             })
@@ -75,10 +75,12 @@ fn package_fault(rest: &str, span: Span) -> Option<Diagnostic> {
             format!("packages of type `{kind}` cannot be fetched"),
             "unknown type of package",
         );
-        return Some(match crate::nearest(kind, TYPES.iter().map(|(known, _)| *known)) {
-            Some(similar) => diagnostic.help(format!("one with a similar name exists: `pkg:{similar}/`")),
-            None => diagnostic.help("there are `pkg:pypi/`, `pkg:deb/debian/`, `pkg:cargo/` and `pkg:npm/`"),
-        });
+        return Some(
+            match crate::names::nearest(kind, TYPES.iter().map(|(known, _)| *known)) {
+                Some(similar) => diagnostic.help(format!("one with a similar name exists: `pkg:{similar}/`")),
+                None => diagnostic.help("there are `pkg:pypi/`, `pkg:deb/debian/`, `pkg:cargo/` and `pkg:npm/`"),
+            },
+        );
     };
     let example = format!("write it as in `{example}`");
     let (path, qualifiers) = match path.split_once('?') {

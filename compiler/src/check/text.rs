@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::fields::Exact;
+use crate::exact::Exact;
 use crate::schema;
 use crate::spec::{BlockKind, Expression, Field, Metric, Relation, Spec, Unit, Value};
+use crate::text::group_digits;
 
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -13,7 +14,7 @@ impl fmt::Display for Value {
             Self::Unknown => f.write_str("unknown"),
             Self::None => f.write_str("none"),
             Self::Bool(value) => write!(f, "{value}"),
-            Self::Integer(value) => f.write_str(&grouped(&value.to_string())),
+            Self::Integer(value) => f.write_str(&spaced(&value.to_string())),
             Self::Decimal(value) => f.write_str(&decimal(*value)),
             Self::Percent(value) => write!(f, "{value}%"),
             Self::Points(value) => write!(f, "{value} pp"),
@@ -133,7 +134,7 @@ fn quantity(count: u64, unit: Unit) -> String {
         if let Some((name, factor)) = fitting {
             return format!("{} {name}", count / factor);
         }
-        return format!("{} bytes", grouped(&count.to_string()));
+        return format!("{} bytes", spaced(&count.to_string()));
     }
     let suffixes = [("T", 1_000_000_000_000), ("B", 1_000_000_000), ("M", 1_000_000)];
     match suffixes
@@ -141,24 +142,17 @@ fn quantity(count: u64, unit: Unit) -> String {
         .find(|(_, factor)| count > 0 && count.is_multiple_of(*factor))
     {
         Some((suffix, factor)) => format!("{}{suffix} {unit}", count / factor),
-        None => format!("{} {unit}", grouped(&count.to_string())),
+        None => format!("{} {unit}", spaced(&count.to_string())),
     }
 }
 
 /// Digits in groups of three, from five digits on.
-fn grouped(digits: &str) -> String {
+fn spaced(digits: &str) -> String {
     let (sign, digits) = digits.strip_prefix('-').map_or(("", digits), |digits| ("-", digits));
     if digits.len() < 5 {
         return format!("{sign}{digits}");
     }
-    let mut out = String::from(sign);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            out.push('_');
-        }
-        out.push(digit);
-    }
-    out
+    format!("{sign}{}", group_digits(digits, '_'))
 }
 
 impl fmt::Display for Relation {

@@ -5,13 +5,11 @@ use std::collections::BTreeMap;
 use aurora_lang::ast::{self, Name, Span, ValueKind};
 use aurora_lang::diagnostics::{Applicability, Code, Diagnostic};
 
+use super::Checker;
 use super::collect::duplicate;
-use super::{Checker, suggest};
+use crate::names::{nearest, suggest};
 use crate::schema::{self, CallSchema, Default, FieldSchema, TextKind, Type, describe};
 use crate::spec::{BlockId, BlockKind, Evidence, Field, Value};
-
-/// Levels of calls and lists that a value may have.
-const MOST_LEVELS: usize = 8;
 
 impl Checker<'_> {
     /// Reads the value of a field or argument; none, and an error, if it does not fit.
@@ -46,7 +44,7 @@ impl Checker<'_> {
                 evidence: None,
             });
         }
-        let value = self.value(written, &schema.kind, schema.name, 0)?;
+        let value = self.value(written, &schema.kind, schema.name)?;
         Some(Field {
             value,
             origin,
@@ -54,10 +52,10 @@ impl Checker<'_> {
         })
     }
 
-    fn element(&mut self, written: &ast::Value, kind: &Type, name: &str, level: usize) -> Option<Field> {
+    fn element(&mut self, written: &ast::Value, kind: &Type, name: &str) -> Option<Field> {
         let evidence = self.evidence(written);
         let origin = self.origin(written.span);
-        let value = self.value(written, kind, name, level)?;
+        let value = self.value(written, kind, name)?;
         Some(Field {
             value,
             origin,
@@ -101,11 +99,9 @@ impl Checker<'_> {
         }
     }
 
-    fn value(&mut self, written: &ast::Value, kind: &Type, name: &str, level: usize) -> Option<Value> {
+    /// Reads a value of a type. The parser bounds how deep values nest.
+    fn value(&mut self, written: &ast::Value, kind: &Type, name: &str) -> Option<Value> {
         let span = written.span;
-        if level > MOST_LEVELS {
-            return self.wrong_type(written, kind, name);
-        }
         match (kind, &written.kind) {
             (Type::Bool, ValueKind::Word(word)) if word == "true" || word == "false" => {
                 Some(Value::Bool(word == "true"))
@@ -120,16 +116,7 @@ impl Checker<'_> {
             ) => {
                 let value = self.integer(number, span, *least, *most)?;
                 if *power_of_two && value & (value - 1) != 0 {
-                    let below = 1_i64 << (63 - value.leading_zeros());
-                    self.error(
-                        Diagnostic::new(
-                            Code::OUT_OF_RANGE,
-                            format!("`{name}` must be a power of two, and {value} is not"),
-                        )
-                        .label(span, "not a power of two")
-                        .help(format!("the nearest are {below} and {}", below * 2)),
-                    );
-                    return None;
+                    return self.not_a_power_of_two(value, span, name);
                 }
                 Some(Value::Integer(value))
             }
@@ -146,78 +133,88 @@ impl Checker<'_> {
                 }
                 let diagnostic = Diagnostic::new(Code::UNKNOWN_WORD, format!("`{name}` cannot be `{word}`"))
                     .label(span, format!("expected {}", describe(kind)));
-                let written = Name {
-                    text: word.clone(),
-                    span,
-                };
-                let similar = crate::nearest(word, words.iter().map(|(allowed, _)| *allowed));
-                self.error(match similar {
-                    Some(_) => suggest(
-                        diagnostic,
-                        &written,
-                        words.iter().map(|(allowed, _)| *allowed),
-                        "a word",
-                    ),
-                    None => diagnostic,
-                });
-                None
+                self.unknown_word(diagnostic, word, span, words)
             }
-            (Type::Quantity { units, least }, ValueKind::Number(number)) => self
-                .quantity(number, span, units, *least)
+            (Type::Quantity { units, least, most }, ValueKind::Number(number)) => self
+                .quantity(number, span, units, *least..=*most)
                 .map(|(count, unit)| Value::Quantity(count, unit)),
             (Type::Every(units), ValueKind::Every(inner)) => {
                 let ValueKind::Number(number) = &inner.kind else {
                     return self.wrong_type(written, kind, name);
                 };
-                let (count, unit) = self.quantity(number, inner.span, units, 1)?;
+                let (count, unit) = self.quantity(number, inner.span, units, 1..=u64::MAX)?;
                 Some(Value::Every(Box::new(Value::Quantity(count, unit))))
             }
             (Type::Every(_), ValueKind::Number(_)) => {
-                let text = &self.text[span.start..span.end];
-                self.error(
-                    Diagnostic::new(Code::WRONG_TYPE, format!("`{name}` is an interval"))
-                        .label(span, "expected `every`")
-                        .help_edit(
-                            format!("write `every {text}`"),
-                            span,
-                            format!("every {text}"),
-                            Applicability::Safe,
-                        ),
-                );
+                let diagnostic = Diagnostic::new(Code::WRONG_TYPE, format!("`{name}` is an interval"))
+                    .label(span, "expected `every`");
+                let text = format!("every {}", self.source_text(span));
+                self.error(diagnostic.help_edit(format!("write `{text}`"), span, text, Applicability::Safe));
                 None
             }
             (Type::Reference(kinds), ValueKind::Word(word)) => self.reference(word, span, kinds),
-            (Type::List { of, least }, ValueKind::List(items)) => self.list(items, span, of, *least, name, level),
+            (Type::List { of, least }, ValueKind::List(items)) => self.list(items, span, of, *least, name),
             (Type::List { of, .. }, other) if !matches!(other, ValueKind::List(_)) => {
-                let text = self.text.get(span.start..span.end).unwrap_or_default();
                 let diagnostic = Diagnostic::new(Code::WRONG_TYPE, format!("`{name}` is a list"))
                     .label(span, format!("expected a list, each element {}", describe(of)));
+                let text = format!("[{}]", self.source_text(span));
                 self.error(match looks_like(written, of) {
-                    true => diagnostic.help_edit(
-                        format!("write `[{text}]`"),
-                        span,
-                        format!("[{text}]"),
-                        Applicability::Safe,
-                    ),
+                    true => diagnostic.help_edit(format!("write `{text}`"), span, text, Applicability::Safe),
                     false => diagnostic,
                 });
                 None
             }
-            (Type::Call(calls), ValueKind::Call(call)) => self.call(&call.name, &call.arguments, calls, name, level),
+            (Type::Call(calls), ValueKind::Call(call)) => self.call(&call.name, &call.arguments, calls, name),
             (Type::Call(calls), ValueKind::Word(word)) => {
                 let call = Name {
                     text: word.clone(),
                     span,
                 };
-                self.call(&call, &[], calls, name, level)
+                self.call(&call, &[], calls, name)
             }
             (Type::OneOf(types), _) => match meant(written, types) {
-                Some(kind) => self.value(written, kind, name, level),
+                Some(kind) => self.value(written, kind, name),
                 None => self.wrong_type(written, kind, name),
             },
             (Type::Nothing, ValueKind::Word(word)) if word == "none" => Some(Value::None),
             _ => self.wrong_type(written, kind, name),
         }
+    }
+
+    fn source_text(&self, span: Span) -> &str {
+        self.text.get(span.start..span.end).unwrap_or_default()
+    }
+
+    fn not_a_power_of_two(&mut self, value: i64, span: Span, name: &str) -> Option<Value> {
+        let below = 1_i64 << (63 - value.leading_zeros());
+        self.error(
+            Diagnostic::new(
+                Code::OUT_OF_RANGE,
+                format!("`{name}` must be a power of two, and {value} is not"),
+            )
+            .label(span, "not a power of two")
+            .help(format!("the nearest are {below} and {}", below * 2)),
+        );
+        None
+    }
+
+    fn unknown_word(
+        &mut self,
+        diagnostic: Diagnostic,
+        word: &str,
+        span: Span,
+        words: &[(&str, &str)],
+    ) -> Option<Value> {
+        let allowed = words.iter().map(|(allowed, _)| *allowed);
+        let written = Name {
+            text: word.to_owned(),
+            span,
+        };
+        self.error(match nearest(word, allowed.clone()) {
+            Some(_) => suggest(diagnostic, &written, allowed, "a word"),
+            None => diagnostic,
+        });
+        None
     }
 
     fn wrong_type(&mut self, written: &ast::Value, kind: &Type, name: &str) -> Option<Value> {
@@ -325,15 +322,7 @@ impl Checker<'_> {
         None
     }
 
-    fn list(
-        &mut self,
-        items: &[ast::Value],
-        span: Span,
-        of: &Type,
-        least: usize,
-        name: &str,
-        level: usize,
-    ) -> Option<Value> {
+    fn list(&mut self, items: &[ast::Value], span: Span, of: &Type, least: usize, name: &str) -> Option<Value> {
         if items.len() < least {
             self.error(
                 Diagnostic::new(Code::BAD_LIST, format!("`{name}` is empty"))
@@ -342,9 +331,9 @@ impl Checker<'_> {
             return None;
         }
         let mut fields: Vec<Field> = Vec::new();
-        let mut sound = true;
+        let mut is_valid = true;
         for item in items {
-            match self.element(item, of, name, level + 1) {
+            match self.element(item, of, name) {
                 Some(field) => {
                     let twice = !matches!(field.value, Value::Call { .. })
                         && fields.iter().any(|earlier| earlier.value == field.value);
@@ -355,14 +344,14 @@ impl Checker<'_> {
                                 .label(item.span, "again")
                                 .help("remove it"),
                         );
-                        sound = false;
+                        is_valid = false;
                     }
                     fields.push(field);
                 }
-                None => sound = false,
+                None => is_valid = false,
             }
         }
-        sound.then_some(Value::List(fields))
+        is_valid.then_some(Value::List(fields))
     }
 
     fn call(
@@ -371,19 +360,17 @@ impl Checker<'_> {
         written: &[ast::Argument],
         calls: &'static [CallSchema],
         field: &str,
-        level: usize,
     ) -> Option<Value> {
         let Some(call) = calls.iter().find(|call| call.name == name.text) else {
             let message = format!("`{field}` cannot be `{}`", name.text);
             let diagnostic = Diagnostic::new(Code::UNKNOWN_CALL, message)
                 .label(name.span, format!("expected {}", describe(&Type::Call(calls))));
-            self.error(match crate::nearest(&name.text, calls.iter().map(|call| call.name)) {
+            self.error(match nearest(&name.text, calls.iter().map(|call| call.name)) {
                 Some(_) => suggest(diagnostic, name, calls.iter().map(|call| call.name), "one"),
                 None => diagnostic,
             });
             return None;
         };
-        let _ = level;
         self.arguments(call, name, written).map(|arguments| Value::Call {
             name: call.name.to_owned(),
             arguments,
@@ -398,51 +385,15 @@ impl Checker<'_> {
     ) -> Option<BTreeMap<String, Field>> {
         let mut arguments = BTreeMap::new();
         let mut given: Vec<(&str, Span)> = Vec::new();
-        let mut sound = true;
+        let mut is_valid = true;
         for (index, argument) in written.iter().enumerate() {
-            let schema = match (&argument.name, call.first) {
-                (None, Some(first)) if index == 0 => first,
-                (None, _) => {
-                    let names: Vec<String> = call
-                        .arguments
-                        .iter()
-                        .map(|known| format!("`{} = …`", known.name))
-                        .collect();
-                    let mut diagnostic = Diagnostic::new(Code::BAD_ARGUMENT, "this argument needs its name")
-                        .label(argument.span, "which argument is this?");
-                    if !names.is_empty() {
-                        diagnostic = diagnostic.help(format!("`{}` takes {}", call.name, names.join(", ")));
-                    }
+            let schema = match argument_schema(call, argument, index) {
+                Ok(schema) => schema,
+                Err(diagnostic) => {
                     self.error(diagnostic);
-                    sound = false;
+                    is_valid = false;
                     continue;
                 }
-                (Some(named), first) => match call.arguments.iter().find(|known| known.name == named.text) {
-                    Some(known) => known,
-                    None => {
-                        let is_first = first.is_some_and(|first| first.name == named.text);
-                        let diagnostic = if is_first {
-                            Diagnostic::new(
-                                Code::BAD_ARGUMENT,
-                                format!("`{}` is written first and without its name", named.text),
-                            )
-                            .label(named.span, "remove the name")
-                        } else {
-                            let message = format!("no argument `{}` of `{}`", named.text, call.name);
-                            let diagnostic =
-                                Diagnostic::new(Code::UNKNOWN_ARGUMENT, message).label(named.span, "unknown argument");
-                            suggest(
-                                diagnostic,
-                                named,
-                                call.arguments.iter().map(|known| known.name),
-                                "an argument",
-                            )
-                        };
-                        self.error(diagnostic);
-                        sound = false;
-                        continue;
-                    }
-                },
             };
             if let Some((_, first)) = given.iter().find(|(given, _)| *given == schema.name) {
                 let again = Name {
@@ -450,7 +401,7 @@ impl Checker<'_> {
                     span: argument.span,
                 };
                 self.error(duplicate(&again, *first, "argument"));
-                sound = false;
+                is_valid = false;
                 continue;
             }
             given.push((schema.name, argument.span));
@@ -458,7 +409,7 @@ impl Checker<'_> {
                 Some(field) => {
                     arguments.insert(schema.name.to_owned(), field);
                 }
-                None => sound = false,
+                None => is_valid = false,
             }
         }
         for schema in call
@@ -466,41 +417,25 @@ impl Checker<'_> {
             .filter(|schema| !given.iter().any(|(given, _)| *given == schema.name))
         {
             if schema.default == Default::Required {
+                is_valid = false;
                 // A misspelt or nameless argument is most likely this one.
                 let meant = |argument: &ast::Argument| match &argument.name {
                     Some(name) => {
                         call.all().all(|known| known.name != name.text)
-                            && crate::nearest(&name.text, [schema.name].into_iter()).is_some()
+                            && nearest(&name.text, [schema.name].into_iter()).is_some()
                     }
                     None => !given.iter().any(|(_, span)| *span == argument.span),
                 };
-                if written.iter().any(meant) {
-                    sound = false;
-                    continue;
+                if !written.iter().any(meant) {
+                    self.error(missing_argument(call, schema, name));
                 }
-                let is_first = call.first.is_some_and(|first| first.name == schema.name);
-                let help = if is_first {
-                    format!(
-                        "write it first, without a name: `{}({}, …)`",
-                        call.name,
-                        schema.name.to_uppercase()
-                    )
-                } else {
-                    format!("add `{} = …`, {}", schema.name, describe(&schema.kind))
-                };
-                self.error(
-                    Diagnostic::new(Code::BAD_ARGUMENT, format!("`{}` has no `{}`", call.name, schema.name))
-                        .label(name.span, format!("needs `{}`", schema.name))
-                        .help(help),
-                );
-                sound = false;
                 continue;
             }
             if let Some(field) = self.default_field(schema) {
                 arguments.insert(schema.name.to_owned(), field);
             }
         }
-        sound.then_some(arguments)
+        is_valid.then_some(arguments)
     }
 
     /// A line of a mixture, as a call named `component`.
@@ -579,6 +514,53 @@ fn looks_like(written: &ast::Value, kind: &Type) -> bool {
         (Type::OneOf(types), _) => types.iter().any(|kind| looks_like(written, kind)),
         _ => false,
     }
+}
+
+/// The argument of a call that is meant, or what is wrong with its name.
+fn argument_schema(
+    call: &CallSchema,
+    argument: &ast::Argument,
+    index: usize,
+) -> Result<&'static FieldSchema, Diagnostic> {
+    let Some(named) = &argument.name else {
+        if let Some(first) = call.first.filter(|_| index == 0) {
+            return Ok(first);
+        }
+        let names = call.arguments.iter().map(|known| format!("`{} = …`", known.name));
+        let names: Vec<String> = names.collect();
+        let diagnostic = Diagnostic::new(Code::BAD_ARGUMENT, "this argument needs its name")
+            .label(argument.span, "which argument is this?");
+        return Err(match names.is_empty() {
+            true => diagnostic,
+            false => diagnostic.help(format!("`{}` takes {}", call.name, names.join(", "))),
+        });
+    };
+    if let Some(known) = call.arguments.iter().find(|known| known.name == named.text) {
+        return Ok(known);
+    }
+    if call.first.is_some_and(|first| first.name == named.text) {
+        let message = format!("`{}` is written first and without its name", named.text);
+        return Err(Diagnostic::new(Code::BAD_ARGUMENT, message).label(named.span, "remove the name"));
+    }
+    let message = format!("no argument `{}` of `{}`", named.text, call.name);
+    let diagnostic = Diagnostic::new(Code::UNKNOWN_ARGUMENT, message).label(named.span, "unknown argument");
+    let known = call.arguments.iter().map(|known| known.name);
+    Err(suggest(diagnostic, named, known, "an argument"))
+}
+
+fn missing_argument(call: &CallSchema, schema: &FieldSchema, name: &Name) -> Diagnostic {
+    let help = if call.first.is_some_and(|first| first.name == schema.name) {
+        format!(
+            "write it first, without a name: `{}({}, …)`",
+            call.name,
+            schema.name.to_uppercase()
+        )
+    } else {
+        format!("add `{} = …`, {}", schema.name, describe(&schema.kind))
+    };
+    Diagnostic::new(Code::BAD_ARGUMENT, format!("`{}` has no `{}`", call.name, schema.name))
+        .label(name.span, format!("needs `{}`", schema.name))
+        .help(help)
 }
 
 /// "model or stage".

@@ -11,8 +11,8 @@ use super::names::{Names, Target};
 use super::references::{references, words};
 use super::sweep::{Sweep, distinct};
 use super::{Bundle, Choice, Point};
+use crate::names::{applicability, nearest};
 use crate::schema;
-use crate::suggest::{applicability, nearest};
 
 /// The input of `check`: one list of blocks, without names of `let` and `param` in their values.
 #[derive(Clone, Debug)]

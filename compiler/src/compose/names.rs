@@ -12,10 +12,10 @@ use aurora_lang::diagnostics::{Code, Diagnostic};
 use rust_decimal::Decimal;
 
 use super::Bundle;
+use crate::names::suggest;
 use crate::number::{Counted, counted, decimal};
 use crate::schema::{self, CallSchema, Type};
 use crate::spec::Unit;
-use crate::suggest::suggest;
 
 /// A block or a statement (`let`, `param`): the index of its file, and its index there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Exact;
+use crate::exact::Exact;
 use crate::spec::Better;
 
 /// A task over items, each a JSON object of the inputs of role `items`. Templates name an item's members in braces.

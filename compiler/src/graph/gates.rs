@@ -6,19 +6,17 @@
 use std::collections::BTreeMap;
 
 use super::lower::{Lowering, input};
-use super::reader::Reader;
-use super::{Input, NodeId, NodeOrigin, Role, Work};
-use crate::fields::{Exact, ExpectFields, Term};
+use super::nodes::checked;
+use super::{Input, Node, NodeId, NodeOrigin, Role, Work};
+use crate::exact::Exact;
+use crate::fields::{ExpectFields, Term};
 use crate::schema;
-use crate::spec::{Better, BlockId, BlockKind, Expression, Function, Metric, Value};
+use crate::spec::{Better, BlockId, BlockKind, Expression, Function, Metric};
+use crate::views::{self, ExpectView};
 
 impl Lowering<'_> {
     pub(super) fn expect(&mut self, id: &BlockId) {
-        let mut read = Reader::new(self.spec);
-        let at = read.at(id, "gate");
-        let Some(Value::Gate(gate)) = read.value(&at) else {
-            return;
-        };
+        let ExpectView { gate, trace } = checked(views::expect(self.spec, id));
         let mut inputs = Vec::new();
         let left = self.term(&gate.left, &mut inputs);
         let right = self.term(&gate.right, &mut inputs);
@@ -26,12 +24,10 @@ impl Lowering<'_> {
             left,
             relation: gate.relation,
             right,
-            confidence: gate
-                .confidence
-                .map(|percent| Exact::new(percent.decimal() / rust_decimal::Decimal::ONE_HUNDRED)),
+            confidence: gate.confidence.map(Exact::hundredth),
         };
         let origin = NodeOrigin::Expect { gate: id.name.clone() };
-        let node = read.node(origin, Work::Expect(fields));
+        let node = Node::new(origin, Work::Expect(fields), trace);
         self.graph.add(node, inputs);
     }
 
@@ -41,7 +37,7 @@ impl Lowering<'_> {
         };
         match expression {
             Expression::Number(value) => Term::Number(*value),
-            Expression::Points(value) => Term::Number(Exact::new(value.decimal() / rust_decimal::Decimal::ONE_HUNDRED)),
+            Expression::Points(value) => Term::Number(value.hundredth()),
             Expression::Add(left, right) => {
                 let (left, right) = both(left, right);
                 Term::Add(left, right)
@@ -112,9 +108,11 @@ impl Lowering<'_> {
     fn points(&mut self, metric: &Metric, inputs: &mut Vec<Input>) -> Vec<(u64, Term)> {
         let eval = eval_of(metric);
         let stage = &self.stages[&metric.at.name];
-        let (model, sequence, per_step) = (stage.model.clone(), stage.plan.sequence, stage.plan.tokens_per_step());
+        let (model, sequence, per_step) = (stage.model.clone(), stage.sequence, stage.tokens_per_step);
         let steps: BTreeMap<NodeId, u64> = stage.checkpoints.iter().map(|(step, node)| (*node, *step)).collect();
-        let points = self.eval_points(&eval, stage).into_iter();
+        let points = self
+            .eval_points(&checked(views::eval(self.spec, &eval)), stage)
+            .into_iter();
         let mut terms = Vec::new();
         for checkpoint in points {
             let scores = self.eval_at(&eval, checkpoint, &model, sequence);
@@ -127,19 +125,16 @@ impl Lowering<'_> {
     /// The evals of a metric before the end of its stage: in the stage, and in those that it builds on.
     fn earlier(&mut self, metric: &Metric, end: NodeId) -> Vec<NodeId> {
         let eval = eval_of(metric);
-        let chosen = self.spec.blocks[&eval].references("stages");
+        let view = checked(views::eval(self.spec, &eval));
         let mut checkpoints = Vec::new();
         let mut at = Some(metric.at.clone());
         while let Some(id) = at.filter(|id| id.kind == BlockKind::Stage) {
             let stage = &self.stages[&id.name];
-            if chosen.contains(&&id) {
-                let own = self.eval_points(&eval, stage).into_iter();
-                checkpoints.extend(
-                    own.rev()
-                        .map(|checkpoint| (checkpoint, stage.model.clone(), stage.plan.sequence)),
-                );
+            if view.stages.contains(&id) {
+                let own = self.eval_points(&view, stage).into_iter().rev();
+                checkpoints.extend(own.map(|checkpoint| (checkpoint, stage.model.clone(), stage.sequence)));
             }
-            at = self.spec.blocks[&id].reference("start").cloned();
+            at = Some(checked(views::stage(self.spec, &id)).start);
         }
         checkpoints.reverse();
         let mut found = Vec::new();
@@ -157,15 +152,11 @@ impl Lowering<'_> {
         let eval = eval_of(metric);
         let (checkpoint, model, sequence) = if metric.at.kind == BlockKind::Model {
             let first = self.stages.values().find(|stage| stage.model == metric.at);
-            let sequence = first.map_or(0, |stage| stage.plan.sequence);
+            let sequence = first.map_or(0, |stage| stage.sequence);
             (self.weights(&metric.at), metric.at.clone(), sequence)
         } else {
             let stage = &self.stages[&metric.at.name];
-            let last = stage
-                .checkpoints
-                .last_key_value()
-                .map_or(stage.start, |(_, node)| *node);
-            (last, stage.model.clone(), stage.plan.sequence)
+            (stage.end(), stage.model.clone(), stage.sequence)
         };
         self.eval_at(&eval, checkpoint, &model, sequence)
     }

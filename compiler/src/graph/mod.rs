@@ -10,7 +10,6 @@ mod gates;
 mod lower;
 mod nodes;
 mod origin;
-mod reader;
 mod role;
 mod work;
 
@@ -23,9 +22,9 @@ use petgraph::visit::EdgeRef;
 use serde::{Deserialize, Serialize};
 
 pub use changed::changed_nodes;
-pub use facts::{StagePlan, model_fields, set_names, stage_plan};
-pub use lower::{hub_source, lower, lower_eval};
-pub(crate) use nodes::shares;
+pub use facts::{model_fields, stage_plan};
+pub use lower::{lower, lower_eval};
+pub(crate) use nodes::millionths;
 pub use origin::{CheckpointOrigin, NodeOrigin};
 pub use role::Role;
 pub use work::{Kind, Work};

@@ -1,357 +1,140 @@
-//! Nodes by themselves: the fields that one has of a spec, whatever it is made from.
+//! Nodes by themselves: the fields of one, from the views of the blocks that it comes from.
 //!
-//! In: a checked spec and a block. Out: nodes without inputs. Not here: which nodes there are and what leads to what
+//! In: views of a checked spec. Out: nodes without inputs. Not here: which nodes there are and what leads to what
 //! (`lower`).
 
-use super::facts::{StagePlan, read_model};
-use super::reader::{At, Reader};
-use super::{CheckpointOrigin, Node, NodeOrigin, Role, Work};
-use crate::fields::{
-    AdamW, Asks, Attack, Component, Contract, Exact, Judge, JudgeFields, Labelled, Numerics, OptimizerState,
-    OrderFields, Precision, ReportFields, TaskFields, TrainFields,
-};
-use crate::schedule::{Part, Schedule, Shape};
-use crate::schema::EvalKind;
-use crate::spec::{Better, BlockId, BlockKind, Spec, Value};
+use super::{CheckpointOrigin, Node, NodeOrigin, Work};
+use crate::exact::Exact;
+use crate::fields::{Component, OrderFields, ReportFields, TrainFields};
+use crate::spec::{BlockId, Spec};
+use crate::views::{self, ExperimentView, MixtureView, ModelView, StageView, Trace, ViewError, Weight};
 
-pub(super) fn experiment(spec: &Spec) -> BlockId {
-    BlockId {
-        kind: BlockKind::Experiment,
-        name: spec.name.clone(),
-    }
-}
-
-pub(super) fn read_numerics<'a>(spec: &'a Spec, read: &mut Reader<'a>) -> Numerics {
-    let at = read.at(&experiment(spec), "numerics");
-    let micro_batch = read.count(&read.argument(&at, "micro_batch"));
-    let tensor = read.count(&read.argument(&at, "tensor"));
-    let lanes = read.count(&read.argument(&at, "lanes"));
-    let contract = read.call_name(&at);
-    Numerics {
-        contract: Contract::named(contract).unwrap_or_else(|| unreachable!("the table of numerics lists {contract}")),
-        tensor,
-        lanes,
-        micro_batch,
-    }
-}
-
-pub(super) fn read_eval_kind(read: &mut Reader<'_>, eval: &BlockId) -> EvalKind {
-    let kind = read.text(&read.at(eval, "kind"));
-    EvalKind::named(&kind).unwrap_or_else(|| unreachable!("the table of evals lists {kind}"))
-}
-
-pub(super) fn read_precision<'a>(spec: &'a Spec, read: &mut Reader<'a>) -> Precision {
-    read.word(&read.at(&experiment(spec), "precision"), Precision::F32)
-}
-
-/// The data order of a stage, and the corpora of its components.
-pub(super) fn order_node(spec: &Spec, stage: &BlockId, plan: &StagePlan) -> (Node, Vec<(String, BlockId)>) {
-    let mut read = Reader::new(spec);
-    let Some(mixture) = read.reference(&read.at(stage, "mixture")) else {
-        unreachable!("check resolves {stage}.mixture")
-    };
-    let mut components = Vec::new();
-    let mut tokens = Vec::new();
-    let mut corpora = Vec::new();
-    for name in spec.blocks[&mixture].fields.keys() {
-        let component = read.at(&mixture, name);
-        for corpus in read.elements(&read.argument(&component, "from")) {
-            corpora.extend(read.reference(&corpus).map(|corpus| (name.clone(), corpus)));
+impl Node {
+    pub(super) fn new(origin: NodeOrigin, work: Work, trace: Trace) -> Self {
+        Self {
+            name: origin.to_string(),
+            origin,
+            work,
+            unknown: trace.unknown,
+            spec_values: trace.values,
         }
-        let weight = read.argument(&component, "weight");
-        let (weight_ppm, until_ppm) = match &weight.field.value {
-            Value::Quantity(..) => {
-                tokens.push(read.whole(&weight));
-                (0, None)
-            }
-            Value::Call { .. } => {
-                let [start, end] = ["start", "end"].map(|name| parts(read.exact(&read.argument(&weight, name))));
+    }
+}
+
+/// A view of a spec that has been checked.
+///
+/// # Panics
+/// Never: `check` reads every view, and a spec of which one cannot be read has an error.
+pub(super) fn checked<T>(view: Result<T, ViewError>) -> T {
+    view.expect("check has read every view of the spec")
+}
+
+/// The data order of a stage.
+pub(super) fn order_node(id: &BlockId, stage: &StageView, mixture: &MixtureView, experiment: &ExperimentView) -> Node {
+    let tokens: Vec<u64> = mixture
+        .components
+        .iter()
+        .filter_map(|component| match component.weight {
+            Weight::Tokens(tokens) => Some(tokens),
+            Weight::Fraction(_) | Weight::Ramp { .. } => None,
+        })
+        .collect();
+    let mut by_tokens = millionths(&tokens).into_iter();
+    let component = |component: &views::MixtureComponent| {
+        let (weight_ppm, until_ppm) = match component.weight {
+            Weight::Tokens(_) => (by_tokens.next().unwrap_or_default(), None),
+            Weight::Fraction(fraction) => (to_millionths(fraction), None),
+            Weight::Ramp { start, end } => {
+                let (start, end) = (to_millionths(start), to_millionths(end));
                 (start, (end != start).then_some(end))
             }
-            _ => (parts(read.exact(&weight)), None),
         };
-        components.push(Component {
-            name: name.clone(),
+        Component {
+            name: component.name.clone(),
             weight_ppm,
             until_ppm,
-        });
-    }
-    for (component, share) in components.iter_mut().zip(shares(&tokens)) {
-        component.weight_ppm = share;
-    }
+        }
+    };
+    let components: Vec<Component> = mixture.components.iter().map(component).collect();
     let changes = components.iter().any(|component| component.until_ppm.is_some());
     let fields = OrderFields {
-        seed: read.whole(&read.at(&experiment(spec), "seed")),
-        sequence: u32::try_from(plan.sequence).unwrap_or(0),
+        seed: experiment.seed,
+        sequence: stage.sequence,
         components,
-        samples: changes.then(|| plan.steps.saturating_mul(plan.global_batch)),
+        samples: changes.then(|| stage.samples()),
     };
-    let origin = NodeOrigin::Order {
-        stage: stage.name.clone(),
-    };
-    (read.node(origin, Work::Order(fields)), corpora)
+    let origin = NodeOrigin::Order { stage: id.name.clone() };
+    let mut trace = stage.mixture_trace.clone();
+    trace.extend(&mixture.trace);
+    trace.extend(&experiment.seed_trace);
+    Node::new(origin, Work::Order(fields), trace)
 }
 
-/// A share in parts of a million.
-fn parts(share: Exact) -> u32 {
-    let ppm = share.decimal() * rust_decimal::Decimal::from(1_000_000);
-    ppm.to_string().parse::<Exact>().map_or(0, whole)
+/// A fraction in 0..1 as millionths, rounded to the nearest.
+fn to_millionths(fraction: Exact) -> u32 {
+    let millionths = fraction.decimal() * rust_decimal::Decimal::from(1_000_000);
+    // The tables bound a weight to 100%.
+    u32::try_from(millionths.round()).unwrap_or(1_000_000)
 }
 
-/// Counts as parts of a million of their sum, by largest remainder; ties go to the first.
-pub(crate) fn shares(counts: &[u64]) -> Vec<u32> {
-    const WHOLE: u128 = 1_000_000;
+/// Counts as millionths of their sum, by largest remainder; ties go to the first.
+pub(crate) fn millionths(counts: &[u64]) -> Vec<u32> {
+    const MILLION: u128 = 1_000_000;
     let total: u128 = counts.iter().map(|&count| u128::from(count)).sum();
     if total == 0 {
         return vec![0; counts.len()];
     }
-    let exact: Vec<u128> = counts.iter().map(|&count| u128::from(count) * WHOLE).collect();
-    let mut shares: Vec<u128> = exact.iter().map(|parts| parts / total).collect();
+    let exact: Vec<u128> = counts.iter().map(|&count| u128::from(count) * MILLION).collect();
+    let mut parts: Vec<u32> = exact
+        .iter()
+        .map(|count| u32::try_from(count / total).expect("a part of a million is at most a million"))
+        .collect();
     let mut order: Vec<usize> = (0..counts.len()).collect();
     order.sort_by_key(|&at| (std::cmp::Reverse(exact[at] % total), at));
-    let left = WHOLE - shares.iter().sum::<u128>();
+    let left = 1_000_000 - parts.iter().sum::<u32>();
     for &at in order.iter().take(left as usize) {
-        shares[at] += 1;
+        parts[at] += 1;
     }
-    shares
-        .into_iter()
-        .map(|share| u32::try_from(share).unwrap_or_else(|_| unreachable!("a share is at most a million")))
-        .collect()
+    parts
 }
 
-/// The training nodes of a stage, by their last steps. A checkpoint is known by all that leads to it from the start of its
-/// stage, not by where the stage was cut.
-pub(super) fn segment_nodes(spec: &Spec, stage: &BlockId, model: &BlockId, plan: &StagePlan) -> Vec<(u64, Node)> {
-    let mut read = Reader::new(spec);
-    let rate = read.at(stage, "learning_rate");
-    let schedule = read_schedule(&mut read, &rate, plan.tokens_per_step());
-    let optimizer = read.at(stage, "optimizer");
-    let mut number = |name: &str| read.exact(&read.argument(&optimizer, name));
-    let [beta1, beta2, epsilon, weight_decay] = ["beta1", "beta2", "epsilon", "weight_decay"].map(&mut number);
-    let clip = read.argument(&optimizer, "clip");
-    let clip = (clip.field.value != Value::None).then(|| read.exact(&clip));
-    let mut fields = TrainFields {
-        model: read_model(&mut read, model),
-        numerics: read_numerics(spec, &mut read),
-        precision: read_precision(spec, &mut read),
-        optimizer: AdamW {
-            beta1,
-            beta2,
-            epsilon,
-            weight_decay,
-            clip,
-        },
-        optimizer_state: read.word(&read.at(stage, "optimizer_state"), OptimizerState::Reset),
-        schedule: Vec::new(),
-        last_step: 0,
-        global_batch: u32::try_from(plan.global_batch).unwrap_or(0),
-        sequence: u32::try_from(plan.sequence).unwrap_or(0),
-    };
-    read.value(&read.at(stage, "global_batch"));
-    read.value(&read.at(stage, "sequence"));
-    let node = |&last_step: &u64| {
-        fields.schedule = schedule.pieces_before(plan.steps, last_step);
-        fields.last_step = last_step;
+/// The training nodes of a stage, by their last steps. A checkpoint is defined by everything that leads to it from the
+/// start of its stage, not by where the stage is cut.
+pub(super) fn segment_nodes(
+    id: &BlockId,
+    stage: &StageView,
+    model: &ModelView,
+    experiment: &ExperimentView,
+) -> Vec<(u64, Node)> {
+    let mut trace = stage.schedule_trace.clone();
+    trace.extend(&model.trace);
+    trace.extend(&experiment.trace);
+    trace.extend(&stage.state_trace);
+    trace.extend(&stage.batch_trace);
+    let node = |last_step: u64| {
+        let fields = TrainFields {
+            model: model.fields.clone(),
+            numerics: experiment.numerics.clone(),
+            precision: experiment.precision,
+            optimizer: stage.optimizer.clone(),
+            optimizer_state: stage.optimizer_state,
+            schedule: stage.schedule.pieces_before(stage.steps, last_step),
+            last_step,
+            global_batch: stage.global_batch,
+            sequence: stage.sequence,
+        };
         let origin = NodeOrigin::Checkpoint(CheckpointOrigin::Trained {
-            stage: stage.name.clone(),
+            stage: id.name.clone(),
             step: last_step,
         });
-        (last_step, read.clone().node(origin, Work::Train(fields.clone())))
+        (last_step, Node::new(origin, Work::Train(fields), trace.clone()))
     };
-    plan.checkpoints.iter().map(node).collect()
+    stage.checkpoints().into_iter().map(node).collect()
 }
 
 pub(super) fn report_node(spec: &Spec) -> Node {
     let fields = ReportFields {
         experiment: spec.name.clone(),
     };
-    Reader::new(spec).node(NodeOrigin::Report, Work::Report(fields))
-}
-
-fn read_schedule<'a>(read: &mut Reader<'a>, rate: &At<'a>, tokens_per_step: u64) -> Schedule {
-    if rate_name(rate) == "piecewise" {
-        let start = read.exact(&read.argument(rate, "start"));
-        let pieces = read.elements(&read.argument(rate, "pieces"));
-        let pieces = pieces.iter().map(|piece| {
-            let mut to = || read.exact(&read.argument(piece, "to"));
-            let shape = match rate_name(piece) {
-                "line" => Shape::Line { to: to() },
-                "half_cosine" => Shape::HalfCosine { to: to() },
-                _ => Shape::Hold,
-            };
-            let over = read.argument(piece, "over");
-            let over = (over.field.value != Value::None).then(|| read.steps(&over, tokens_per_step));
-            Part { shape, over }
-        });
-        return Schedule::Piecewise {
-            start,
-            pieces: pieces.collect(),
-        };
-    }
-    let mut steps = |name: &str| read.steps(&read.argument(rate, name), tokens_per_step);
-    let warmup = steps("warmup");
-    let decay = if rate_name(rate) == "wsd" { steps("decay") } else { 0 };
-    let mut number = |name: &str| read.exact(&read.argument(rate, name));
-    match rate_name(rate) {
-        "constant" => Schedule::Constant {
-            rate: number("rate"),
-            warmup,
-        },
-        "linear" => Schedule::Linear {
-            peak: number("peak"),
-            floor: number("floor"),
-            warmup,
-        },
-        "cosine" => Schedule::Cosine {
-            peak: number("peak"),
-            floor: number("floor"),
-            warmup,
-        },
-        _ => Schedule::WarmupStableDecay {
-            peak: number("peak"),
-            floor: number("floor"),
-            warmup,
-            decay,
-        },
-    }
-}
-
-/// What an eval of any kind but `perplexity` asks.
-pub(super) fn task(read: &mut Reader<'_>, eval: &BlockId, kind: EvalKind, spec: &Spec) -> TaskFields {
-    let asks = if kind == EvalKind::MultipleChoice {
-        Asks::Choices(read.texts(&read.at(eval, "choices")))
-    } else {
-        let mut number = |name: &str| {
-            let at = read.at(eval, name);
-            (at.field.value != Value::None).then(|| read.exact(&at))
-        };
-        let (temperature, top_p) = (number("temperature"), number("top_p"));
-        let samples = read.at(eval, "samples");
-        Asks::Text {
-            stop: read.texts(&read.at(eval, "stop")),
-            maximum: read.count(&read.at(eval, "maximum")),
-            temperature: temperature.filter(|temperature| !temperature.decimal().is_zero()),
-            top_p,
-            samples: match samples.field.value {
-                Value::None => 1,
-                _ => read.count(&samples),
-            },
-        }
-    };
-    let attacks = read
-        .elements(&read.at(eval, "attacks"))
-        .into_iter()
-        .map(|attack| Attack {
-            name: read.text(&read.argument(&attack, "name")),
-            template: read.text(&read.argument(&attack, "template")),
-        });
-    let attacks = attacks.collect();
-    let shots = read.at(eval, "shots");
-    let shots = match shots.field.value {
-        Value::None => 0,
-        _ => read.count(&shots),
-    };
-    let limit = read.at(eval, "limit");
-    TaskFields {
-        files: read.texts(&read.at(eval, "files")),
-        limit: (limit.field.value != Value::None).then(|| read.count(&limit)),
-        shot_files: read.texts(&read.at(eval, "shot_files")),
-        prompt: read.text(&read.at(eval, "prompt")),
-        attacks,
-        chat: read.optional_text(&read.at(eval, "chat")),
-        answer: read.optional_text(&read.at(eval, "answer")),
-        shots,
-        separator: read.text(&read.at(eval, "separator")),
-        delimiter: read.text(&read.at(eval, "delimiter")),
-        by: words(read, &read.at(eval, "by")),
-        seed: read.whole(&read.at(&experiment(spec), "seed")),
-        asks,
-    }
-}
-
-/// A word, or a list of words.
-fn words<'a>(read: &mut Reader<'a>, at: &At<'a>) -> Vec<String> {
-    match at.field.value {
-        Value::None => Vec::new(),
-        Value::List(_) => read.texts(at),
-        _ => vec![read.text(at)],
-    }
-}
-
-/// What makes scores of the answers to an eval, and the sources that it needs beside them, by their roles.
-pub(super) fn judge<'a>(read: &mut Reader<'a>, eval: &BlockId, kind: EvalKind) -> (JudgeFields, Vec<(Role, BlockId)>) {
-    if kind == EvalKind::PassAtK {
-        let k = read.elements(&read.at(eval, "k"));
-        let fields = JudgeFields::Programs {
-            files: read.texts(&read.at(eval, "files")),
-            program: read.text(&read.at(eval, "program")),
-            k: k.iter().map(|k| read.count(k)).collect(),
-            seconds: read.count(&read.at(eval, "timeout")),
-            memory: read.whole(&read.at(eval, "memory")),
-            unprotected: read.flag(&read.at(eval, "unprotected")),
-        };
-        return (fields, Vec::new());
-    }
-    let at = read.at(eval, "judge");
-    let mut sources = Vec::new();
-    let judge = match read.call_name(&at) {
-        "command" => {
-            let source = read.reference(&read.argument(&at, "source"));
-            sources.extend(source.map(|source| (Role::Judge, source)));
-            Judge::Program {
-                run: read.texts(&read.argument(&at, "run")),
-            }
-        }
-        "endpoint" => {
-            let mut text = |name: &str| read.text(&read.argument(&at, name));
-            Judge::Endpoint {
-                url: text("url"),
-                model: text("model"),
-                question: text("question"),
-                yes: text("yes"),
-            }
-        }
-        "refusals" => {
-            let labelled = read.argument(&at, "labelled");
-            let labelled = match labelled.field.value {
-                Value::None => None,
-                _ => {
-                    let source = read.reference(&labelled);
-                    sources.extend(source.map(|source| (Role::Labelled, source)));
-                    Some(Labelled {
-                        files: read.texts(&read.argument(&at, "files")),
-                        prompt: read.text(&read.argument(&at, "prompt")),
-                        response: read.text(&read.argument(&at, "response")),
-                        label: read.text(&read.argument(&at, "label")),
-                    })
-                }
-            };
-            Judge::Rules { labelled }
-        }
-        // Nobody knows it: told with the node.
-        _ => {
-            read.value(&at);
-            Judge::Rules { labelled: None }
-        }
-    };
-    let fields = match kind {
-        EvalKind::AttackSuccess => JudgeFields::Attacks(judge),
-        EvalKind::Refusal => JudgeFields::Refusals(judge),
-        _ => JudgeFields::Score {
-            judge,
-            better: read.word(&read.at(eval, "better"), Better::Higher),
-        },
-    };
-    (fields, sources)
-}
-
-fn rate_name<'a>(at: &At<'a>) -> &'a str {
-    match &at.field.value {
-        Value::Call { name, .. } => name,
-        _ => "",
-    }
-}
-
-fn whole(value: Exact) -> u32 {
-    value.decimal().round().to_string().parse().unwrap_or(0)
+    Node::new(NodeOrigin::Report, Work::Report(fields), Trace::default())
 }

@@ -201,7 +201,7 @@ impl MegatronLaunch {
         if !name.starts_with("--") {
             return self.report(FindingKind::NotUnderstood, line, what, "it is not the value of a flag");
         }
-        let near = crate::nearest(name, super::flags::FLAGS.iter().map(|flag| flag.name));
+        let near = crate::names::nearest(name, super::flags::FLAGS.iter().map(|flag| flag.name));
         let why = match near {
             Some(near) => format!("unknown flag; a known flag with a similar name is `{near}`"),
             None => "unknown flag".to_owned(),

@@ -2,12 +2,10 @@
 
 use super::calls::{COMPONENT, EXTRACTIONS, LEARNING_RATES, NUMERICS, OPTIMIZERS, TOKENIZERS, WARNINGS, WEIGHTS};
 use super::evals::EVAL;
+use super::types::{LARGEST_MICRO_BATCH, LONGEST_SEQUENCE, TEXT, TOKENS_OR_STEPS};
 use super::{BlockSchema, CallSchema, Range, TextKind, Type, field, positive, whole};
 use crate::spec::{BlockKind, Unit};
 
-const LARGEST: i64 = 1 << 24;
-pub(super) const TOKENS_OR_STEPS: &[Unit] = &[Unit::Tokens, Unit::Steps];
-pub(super) const TEXT: Type = Type::Text(TextKind::Plain);
 const WARNING_LIST: Type = Type::List {
     of: &Type::Call(WARNINGS),
     least: 1,
@@ -125,6 +123,7 @@ const CORPUS: BlockSchema = BlockSchema {
             Type::Quantity {
                 units: &[Unit::Characters],
                 least: 0,
+                most: u64::MAX,
             },
             "Drop units that are shorter.",
         )
@@ -162,6 +161,7 @@ const CORPUS: BlockSchema = BlockSchema {
             Type::Quantity {
                 units: &[Unit::Bytes],
                 least: 1,
+                most: u64::MAX,
             },
             "Stop after this amount of kept text.",
         )
@@ -206,12 +206,12 @@ const MODEL: BlockSchema = BlockSchema {
             "The architecture of the network.",
         ),
         field("layers", whole(1, 10_000), "Transformer layers."),
-        field("hidden", whole(1, LARGEST), "Width of the residual stream."),
+        field("hidden", whole(1, 1 << 20), "Width of the residual stream."),
         field("heads", whole(1, 65_536), "Attention heads; must divide `hidden`."),
         field("kv_heads", whole(1, 65_536), "Key-value heads; must divide `heads`.").or("1"),
         field(
             "feed_forward",
-            whole(1, LARGEST),
+            whole(1, 1 << 22),
             "Hidden width of a feed-forward layer.",
         )
         .or_derived("4 × `hidden`"),
@@ -220,12 +220,13 @@ const MODEL: BlockSchema = BlockSchema {
             Type::Quantity {
                 units: &[Unit::Tokens],
                 least: 1,
+                most: LONGEST_SEQUENCE,
             },
             "The maximum sequence length.",
         ),
         field(
             "vocabulary",
-            whole(1, LARGEST),
+            whole(1, 1 << 24),
             "Rows of the embedding; at least the number of entries of the tokenizer.",
         ),
         field(
@@ -289,6 +290,7 @@ const STAGE: BlockSchema = BlockSchema {
             Type::Quantity {
                 units: TOKENS_OR_STEPS,
                 least: 1,
+                most: u64::MAX,
             },
             "The length of the stage: a whole number of global batches.",
         ),
@@ -302,6 +304,7 @@ const STAGE: BlockSchema = BlockSchema {
             Type::Quantity {
                 units: &[Unit::Tokens],
                 least: 1,
+                most: LONGEST_SEQUENCE,
             },
             "Tokens per sequence.",
         ),
@@ -310,6 +313,7 @@ const STAGE: BlockSchema = BlockSchema {
             Type::Quantity {
                 units: &[Unit::Sequences, Unit::Tokens],
                 least: 1,
+                most: u64::MAX,
             },
             "Sequences per optimizer step.",
         ),
@@ -391,6 +395,7 @@ const LAYOUT: BlockSchema = BlockSchema {
             Type::Quantity {
                 units: &[Unit::Sequences],
                 least: 1,
+                most: LARGEST_MICRO_BATCH,
             },
             "Sequences per forward pass; must equal the micro-batch of `numerics`.",
         )

@@ -1,9 +1,9 @@
 //! Calls and their arguments.
 
+use super::types::{LARGEST_MICRO_BATCH, TEXT};
 use super::{CallSchema, FieldSchema, TextKind, Type, between, field, positive, power_of_two, whole};
 use crate::spec::{BlockKind, Unit};
 
-const TEXT: Type = Type::Text(TextKind::Plain);
 const PATTERNS: Type = Type::List {
     of: &Type::Text(TextKind::Pattern),
     least: 0,
@@ -11,6 +11,7 @@ const PATTERNS: Type = Type::List {
 const STEPS: Type = Type::Quantity {
     units: &[Unit::Steps, Unit::Tokens],
     least: 0,
+    most: u64::MAX,
 };
 const SOURCE: FieldSchema = field(
     "source",
@@ -30,6 +31,7 @@ const EXCLUDE: FieldSchema = field("exclude", PATTERNS, "Patterns of files to ex
 const MICRO_BATCH: Type = Type::Quantity {
     units: &[Unit::Sequences],
     least: 1,
+    most: LARGEST_MICRO_BATCH,
 };
 
 /// The arguments of the logical grid.
@@ -531,6 +533,7 @@ pub(super) const COMPONENT: CallSchema = CallSchema {
                 Type::Quantity {
                     units: &[Unit::Tokens],
                     least: 1,
+                    most: u64::MAX,
                 },
                 Type::Call(RAMPS),
             ]),

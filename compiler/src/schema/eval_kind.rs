@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::spec::{Better, BlockKind};
+use crate::spec::{Better, Block, BlockKind};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum EvalKind {
@@ -54,6 +54,11 @@ impl EvalKind {
     /// The kind with a name.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// The kind of an `eval` block.
+    pub fn of(eval: &Block) -> Option<Self> {
+        eval.word("kind").and_then(Self::named)
     }
 
     /// Whether it reads items and asks the model about each, instead of reading documents.

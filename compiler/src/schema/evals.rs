@@ -1,8 +1,8 @@
 //! The fields of evals. `eval_kind` lists the fields of each kind.
 
-use super::blocks::{TEXT, TOKENS_OR_STEPS};
 use super::calls::{ATTACKS, JUDGES};
 use super::eval_kind::EvalKind;
+use super::types::{LONGEST_SEQUENCE, TEXT, TOKENS_OR_STEPS};
 use super::{BlockSchema, TextKind, Type, between, field, positive, whole};
 use crate::spec::{BlockKind, Unit};
 
@@ -58,6 +58,7 @@ pub(super) const EVAL: BlockSchema = BlockSchema {
             Type::Quantity {
                 units: &[Unit::Tokens],
                 least: 1,
+                most: LONGEST_SEQUENCE,
             },
             "Tokens per window.",
         )
@@ -164,6 +165,7 @@ pub(super) const EVAL: BlockSchema = BlockSchema {
             Type::Quantity {
                 units: &[Unit::Tokens],
                 least: 1,
+                most: LONGEST_SEQUENCE,
             },
             "Maximum tokens of a generated answer.",
         )
@@ -183,6 +185,7 @@ pub(super) const EVAL: BlockSchema = BlockSchema {
             Type::Quantity {
                 units: &[Unit::Seconds],
                 least: 1,
+                most: u64::MAX,
             },
             "CPU-time limit of a program; the wall-clock limit is four times this.",
         )
@@ -193,6 +196,7 @@ pub(super) const EVAL: BlockSchema = BlockSchema {
             Type::Quantity {
                 units: &[Unit::Bytes],
                 least: 1 << 26,
+                most: u64::MAX,
             },
             "Memory limit of a program.",
         )

@@ -10,15 +10,17 @@ mod eval_kind;
 mod evals;
 mod functions;
 mod reference;
+mod types;
 mod units;
 
 pub use blocks::{BLOCKS, component};
 pub use eval_kind::{EvalKind, FieldUse, Metric, better};
 pub use functions::{FUNCTIONS, FunctionSchema, function};
 pub use reference::reference;
-pub use units::{UNITS, WrittenUnit, written_unit};
+pub use units::{UNITS, WrittenUnit, largest, written_unit};
 
 use crate::spec::{BlockKind, Unit};
+use crate::text::list_or;
 
 /// A kind of block.
 #[derive(Clone, Copy, Debug)]
@@ -92,6 +94,8 @@ pub enum Type {
     Quantity {
         units: &'static [Unit],
         least: u64,
+        /// The unit has a bound of its own ([`largest`]); the smaller one holds.
+        most: u64,
     },
     /// `every QUANTITY`.
     Every(&'static [Unit]),
@@ -212,30 +216,30 @@ pub fn describe(kind: &Type) -> String {
         Type::Text(TextKind::Pattern) => "a pattern of paths in double quotes".to_owned(),
         Type::Text(TextKind::Repository) => "a repository in double quotes, such as `\"organisation/name\"`".to_owned(),
         Type::Text(TextKind::Plain) => "a text in double quotes".to_owned(),
-        Type::Word(words) => one_of(&words.iter().map(|(word, _)| format!("`{word}`")).collect::<Vec<_>>()),
+        Type::Word(words) => list_or(&words.iter().map(|(word, _)| format!("`{word}`")).collect::<Vec<_>>()),
         Type::Quantity { units, .. } => format!("a number of {}", unit_names(units)),
         Type::Every(units) => format!("an interval in {}, such as `every 10 {}`", unit_names(units), units[0]),
         Type::Reference(kinds) => format!("the name of {}", kind_names(kinds)),
         Type::List { of, .. } => format!("a list, each element {}", describe(of)),
-        Type::Call(calls) => one_of(
+        Type::Call(calls) => list_or(
             &calls
                 .iter()
                 .map(|call| format!("`{}(…)`", call.name))
                 .collect::<Vec<_>>(),
         ),
-        Type::OneOf(types) => one_of(&types.iter().map(describe).collect::<Vec<_>>()),
+        Type::OneOf(types) => list_or(&types.iter().map(describe).collect::<Vec<_>>()),
         Type::Nothing => "`none`".to_owned(),
     }
 }
 
 /// "tokens", "tokens or steps".
 pub fn unit_names(units: &[Unit]) -> String {
-    one_of(&units.iter().map(|unit| unit.to_string()).collect::<Vec<_>>())
+    list_or(&units.iter().map(|unit| unit.to_string()).collect::<Vec<_>>())
 }
 
 /// "a corpus", "a model or a stage".
 pub fn kind_names(kinds: &[BlockKind]) -> String {
-    one_of(&kinds.iter().map(|&kind| with_article(kind)).collect::<Vec<_>>())
+    list_or(&kinds.iter().map(|&kind| with_article(kind)).collect::<Vec<_>>())
 }
 
 /// "an eval", "a stage".
@@ -246,14 +250,6 @@ pub fn with_article(kind: BlockKind) -> String {
         "a"
     };
     format!("{article} {kind}")
-}
-
-fn one_of(names: &[String]) -> String {
-    match names {
-        [] => String::new(),
-        [one] => one.clone(),
-        [first @ .., last] => format!("{} or {last}", first.join(", ")),
-    }
 }
 
 const fn field(name: &'static str, kind: Type, meaning: &'static str) -> FieldSchema {

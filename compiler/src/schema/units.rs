@@ -39,6 +39,20 @@ const fn unit(text: &'static str, unit: Unit, factor: u64) -> WrittenUnit {
     WrittenUnit { text, unit, factor }
 }
 
+/// The largest count of a unit that a value of a spec can have. With the bounds of the tables they keep every later
+/// product and sum within 64 bits: tokens × parameters is the one that does not, and is a floating-point number.
+pub const fn largest(unit: Unit) -> u64 {
+    match unit {
+        Unit::Tokens => 1_000_000_000_000_000,
+        Unit::Steps => 1_000_000_000,
+        Unit::Sequences => 1 << 24,
+        Unit::Bytes => 1 << 60,
+        Unit::Characters => 1_000_000_000,
+        Unit::Nodes => 100_000,
+        Unit::Seconds => 1_000_000_000,
+    }
+}
+
 /// The unit of this name.
 pub fn written_unit(text: &str) -> Option<WrittenUnit> {
     UNITS.iter().copied().find(|unit| unit.text == text)

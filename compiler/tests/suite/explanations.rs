@@ -1,6 +1,6 @@
 //! Every code's wrong example gives that code, and its right example does not.
 
-use aurora_compiler::nearest;
+use aurora_compiler::names::nearest;
 use aurora_lang::ast::{Block, Body, Entry};
 use aurora_lang::diagnostics::{Code, Severity, TABLE, explain};
 use aurora_lang::parse;

@@ -1,12 +1,13 @@
 //! The specs of this repository, checked.
 
-use aurora_compiler::check::{AssumptionKind, assumptions, check, set_names};
+use aurora_compiler::check::{AssumptionKind, assumptions, check};
 use aurora_compiler::compose::{Bundle, Choice};
-use aurora_compiler::fields::Exact;
+use aurora_compiler::exact::Exact;
 use aurora_compiler::graph::{Pins, lower};
 use aurora_compiler::hash::{encoded, hash};
 use aurora_compiler::resolved::resolved;
 use aurora_compiler::schema::BLOCKS;
+use aurora_compiler::spec::set_names;
 use aurora_compiler::spec::{BlockKind, Cause, Origin, Spec, Unit, Value};
 use aurora_lang::diagnostics::render_text;
 

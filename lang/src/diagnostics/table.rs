@@ -521,6 +521,19 @@ expect finnish_gains { trend(cap.heldout.bits_per_byte.fi) < 0 }"#,
 }
 
 expect finnish_gains { trend(cap.heldout.bits_per_byte.fi) < 0 }"#;
+    GRAPH_TOO_LARGE = "E0321", "graph of too many nodes",
+        r#"A graph has at most 100,000 nodes, so that `plan`, `why` and `diff` answer in seconds. Every checkpoint of a stage is a node, and
+so is every eval at a checkpoint."#,
+        wrong r#"stage cap {
+  budget     = 2M steps
+  checkpoint = every 10 steps
+  // …
+}"#,
+        right r#"stage cap {
+  budget     = 20K steps
+  checkpoint = every 10 steps
+  // …
+}"#;
     HEADS = "E0401", "width not divisible by heads",
         r#"The dimension of each attention head is `hidden` ÷ `heads`."#,
         wrong r#"model small {

@@ -1,6 +1,6 @@
 // extern "C" functions over libtorch's c10d: TCPStore, PrefixStore, ProcessGroupGloo.
 //
-// Tensors come as tch hands them out: pointers to at::Tensor. No exception leaves a function; a status and a text do.
+// Tensors are passed as in tch: pointers to at::Tensor. No exception leaves a function; it returns a status and a text.
 
 #include <ATen/ATen.h>
 #include <c10/util/Logging.h>
@@ -65,7 +65,7 @@ int guarded(c10d_text error, F&& call) {
   return FAILED;
 }
 
-// What is worth saying comes back as an error; the library's own log lines would say it again, with backtraces.
+// Errors are returned; the library would log them again, with backtraces.
 void quiet() {
   static std::once_flag once;
   std::call_once(once, [] {
@@ -74,25 +74,25 @@ void quiet() {
   });
 }
 
-// Threads that are started meanwhile do not take the place of a running one when they wake up.
+// Threads that are started while this object exists do not preempt a running thread when they wake up.
 //
-// Gloo's thread polls a connection, without sleeping, while another thread holds its lock. Where it wakes up in the place
-// of that very thread, both wait for the scheduler's next tick: 4 ms instead of 0.1 for a message of 64 KiB.
-class Modest {
+// Gloo's thread polls a connection without sleeping while another thread holds its lock. If it preempts that thread, both
+// wait for the scheduler's next tick: 4 ms instead of 0.1 ms for a message of 64 KiB.
+class NoPreemption {
 #ifdef SCHED_BATCH
  public:
-  Modest() {
+  NoPreemption() {
     sched_param batch{};
     known_ = pthread_getschedparam(pthread_self(), &policy_, &parameters_) == 0 && policy_ == SCHED_OTHER &&
         pthread_setschedparam(pthread_self(), SCHED_BATCH, &batch) == 0;
   }
-  ~Modest() {
+  ~NoPreemption() {
     if (known_) {
       pthread_setschedparam(pthread_self(), policy_, &parameters_);
     }
   }
-  Modest(const Modest&) = delete;
-  Modest& operator=(const Modest&) = delete;
+  NoPreemption(const NoPreemption&) = delete;
+  NoPreemption& operator=(const NoPreemption&) = delete;
 
  private:
   bool known_ = false;
@@ -109,7 +109,7 @@ std::vector<at::Tensor> one(const void* tensor) {
 
 extern "C" {
 
-// `listener`: a listening socket, which the store takes over and serves; or -1 for a client of `host`:`port`.
+// `listener`: a listening socket, which the store owns and serves; or -1 for a client of `host`:`port`.
 int c10d_store_open(
     const char* host,
     uint16_t port,
@@ -131,7 +131,7 @@ int c10d_store_open(
   });
 }
 
-// The same store under a prefix, over a connection of its own: a connection serves one call at a time.
+// The same store with a prefix, over its own connection: a connection serves one call at a time.
 int c10d_store_under(c10d_store* base, const char* prefix, c10d_store** out, c10d_text error) {
   return guarded(error, [&] {
     *out = new c10d_store{c10::make_intrusive<c10d::PrefixStore>(prefix, base->store->clone())};
@@ -159,7 +159,7 @@ int c10d_group_new(
     c10d_group** out,
     c10d_text error) {
   return guarded(error, [&] {
-    const Modest threads;
+    const NoPreemption scope;
     auto options = c10d::ProcessGroupGloo::Options::create(milliseconds(timeout_ms));
     options->devices.push_back(c10d::ProcessGroupGloo::createDeviceForHostname(address));
     *out = new c10d_group{c10::make_intrusive<c10d::ProcessGroupGloo>(store->store, rank, size, options)};
@@ -190,15 +190,6 @@ int c10d_work_wait(c10d_work* work, int64_t timeout_ms, c10d_text error) {
 
 void c10d_work_free(c10d_work* work) {
   delete work;
-}
-
-int c10d_sum(c10d_group* group, const void* tensor, int64_t timeout_ms, c10d_text error) {
-  return guarded(error, [&] {
-    c10d::AllreduceOptions options;
-    options.timeout = milliseconds(timeout_ms);
-    auto tensors = one(tensor);
-    group->group->allreduce(tensors, options)->wait();
-  });
 }
 
 size_t c10d_size_of_group() {

@@ -1,4 +1,4 @@
-//! What a call gives: done, under way, or an error with the library's own words.
+//! Result of a call: done, in progress, or an error with the library's own text.
 
 use std::ffi::{CStr, c_char, c_int};
 
@@ -8,7 +8,7 @@ use crate::types::{IN_PROGRESS, REMOTE_ERROR, SUCCESS};
 pub enum Error {
     #[error("this library has no `{function}`")]
     NoFunction { function: String },
-    /// A call of the collective library failed, or what it had begun did.
+    /// A call of the collective library failed, or the work that it started.
     #[error("`{function}` failed: {text}{}", brackets(detail))]
     Collective {
         function: &'static str,
@@ -23,12 +23,12 @@ pub enum Error {
         code: c_int,
         text: String,
     },
-    #[error("there is no device: {cause}")]
+    #[error("no device is available: {cause}")]
     NoDevice { cause: String },
 }
 
 impl Error {
-    /// Whether a peer has gone, as far as the library can tell.
+    /// Whether the library reports a lost peer.
     pub fn is_remote(&self) -> bool {
         matches!(self, Self::Collective { code, .. } if *code == REMOTE_ERROR)
     }
@@ -42,33 +42,33 @@ fn brackets(detail: &str) -> String {
     }
 }
 
-/// How far a call that comes back at once has got.
+/// Progress of a non-blocking call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
     Done,
-    /// Nothing else may be called on the communicator and its stream before it is done.
-    UnderWay,
+    /// No other call on the communicator and its stream is allowed before it is done.
+    InProgress,
 }
 
 impl Progress {
-    /// The progress that a result code stands for; nothing if it is an error.
+    /// The progress that a result code means; none for an error.
     pub(crate) fn of(code: c_int) -> Option<Self> {
         match code {
             SUCCESS => Some(Self::Done),
-            IN_PROGRESS => Some(Self::UnderWay),
+            IN_PROGRESS => Some(Self::InProgress),
             _ => None,
         }
     }
 }
 
-/// A text that a library keeps for ever; empty for null.
+/// A text that a library keeps permanently; empty for null.
 ///
 /// # Safety
-/// `text` is null or a C string that stays where it is.
+/// `text` is null or a C string that stays valid.
 pub(crate) unsafe fn text(text: *const c_char) -> String {
     if text.is_null() {
         return String::new();
     }
-    // SAFETY: the caller vouches for it.
+    // SAFETY: guaranteed by the caller.
     unsafe { CStr::from_ptr(text) }.to_string_lossy().trim().to_owned()
 }

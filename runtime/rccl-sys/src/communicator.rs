@@ -1,4 +1,4 @@
-//! A communicator: ranks that send to one another and take sums.
+//! A communicator: ranks that send to each other.
 
 use std::ffi::{c_int, c_void};
 use std::fmt;
@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use crate::call::{Error, Progress};
 use crate::library::{Library, collective, no_function};
-use crate::runtime::Stream;
-use crate::types::{Configuration, DataType, SUM, UniqueId};
+use crate::runtime::DeviceStream;
+use crate::types::{Configuration, U8, UniqueId};
 
-/// One rank's end of a communicator. Never null, and gone once it is aborted or destroyed. Dropping it aborts it.
+/// One rank's end of a communicator. Never null. Dropping it aborts it.
 pub struct Communicator {
     library: Arc<Library>,
     handle: NonNull<c_void>,
-    /// Whether its calls come back at once.
+    /// Whether its calls return at once.
     nonblocking: bool,
 }
 
@@ -22,15 +22,16 @@ pub struct Communicator {
 unsafe impl Send for Communicator {}
 
 impl Communicator {
-    /// Begins to join the `size` ranks that hold `id`, on the thread's device. Joined once [`Communicator::progress`] says
-    /// [`Progress::Done`]. A library before NCCL 2.14 comes back only when all have joined.
+    /// Starts joining the `size` ranks with the same `id`, on the thread's device. Complete when
+    /// [`Communicator::progress`] returns [`Progress::Done`]. A library before NCCL 2.14 blocks until all ranks have
+    /// joined.
     ///
     /// # Errors
-    /// [`Error::NoDevice`], or what the library says.
+    /// [`Error::NoDevice`], or the library's error.
     pub fn join(library: &Arc<Library>, id: UniqueId, size: u32, rank: u32) -> Result<Self, Error> {
         library.device_count()?;
         let mut handle = std::ptr::null_mut();
-        // Ranks are counted by processes, of which there are never so many.
+        // Ranks are processes; their number always fits.
         let (size, rank) = (size as c_int, rank as c_int);
         let table = &library.collectives;
         let (function, code, nonblocking) = match (table.CommInitRankConfig, table.CommInitRank) {
@@ -50,11 +51,11 @@ impl Communicator {
             return Err(Error::Collective {
                 function,
                 code,
-                text: "it gave no communicator".to_owned(),
+                text: "it returned no communicator".to_owned(),
                 detail: String::new(),
             });
         };
-        // From here on the communicator is ended by being dropped.
+        // From here on, dropping aborts the communicator.
         let communicator = Self {
             library: Arc::clone(library),
             handle,
@@ -64,10 +65,10 @@ impl Communicator {
         Ok(communicator)
     }
 
-    /// How far the last call has got, and whether anything has gone wrong since.
+    /// Progress of the last call, or an error that happened since.
     ///
     /// # Errors
-    /// What went wrong; the communicator can then only be aborted.
+    /// The error; the communicator can then only be aborted.
     pub fn progress(&self) -> Result<Progress, Error> {
         let mut state = 0;
         // The communicator is alive, and the pointer is to a number that outlives the call.
@@ -75,53 +76,46 @@ impl Communicator {
         self.library.progress("ncclCommGetAsyncError", state)
     }
 
-    /// Sends bytes to a rank of this communicator; to be called inside [`Library::group`].
+    /// Sends bytes to a rank of this communicator; call it inside [`Library::group`].
     ///
     /// # Errors
-    /// What the library says.
+    /// The library's error.
     ///
     /// # Safety
-    /// `from` is valid for `bytes` bytes in the device's memory, and stays so and unchanged until the stream has run this.
-    pub unsafe fn send(&self, from: *const c_void, bytes: usize, peer: u32, stream: &Stream) -> Result<(), Error> {
-        let (kind, peer) = (DataType::U8 as c_int, peer as c_int);
+    /// `from` is valid for `bytes` bytes in device memory, and unchanged until the stream has executed this.
+    pub unsafe fn send(
+        &self,
+        from: *const c_void,
+        bytes: usize,
+        peer: u32,
+        stream: &DeviceStream,
+    ) -> Result<(), Error> {
+        let (kind, peer) = (U8, peer as c_int);
         let (own, stream) = (self.handle.as_ptr(), stream.raw());
-        // Communicator and stream are alive; the caller vouches for the memory.
+        // Communicator and stream are alive; the caller guarantees the memory.
         collective!(self.library, Send(from, bytes, kind, peer, own, stream)).map(drop)
     }
 
-    /// Receives bytes from a rank of this communicator; to be called inside [`Library::group`].
+    /// Receives bytes from a rank of this communicator; call it inside [`Library::group`].
     ///
     /// # Errors
-    /// What the library says.
+    /// The library's error.
     ///
     /// # Safety
-    /// `to` is valid for writing `bytes` bytes in the device's memory, and nobody else uses it until the stream has run this.
-    pub unsafe fn receive(&self, to: *mut c_void, bytes: usize, peer: u32, stream: &Stream) -> Result<(), Error> {
-        let (kind, peer) = (DataType::U8 as c_int, peer as c_int);
+    /// `to` is valid for writing `bytes` bytes in device memory, and unused by others until the stream has executed
+    /// this.
+    pub unsafe fn receive(&self, to: *mut c_void, bytes: usize, peer: u32, stream: &DeviceStream) -> Result<(), Error> {
+        let (kind, peer) = (U8, peer as c_int);
         let (own, stream) = (self.handle.as_ptr(), stream.raw());
         // As in `send`.
         collective!(self.library, Recv(to, bytes, kind, peer, own, stream)).map(drop)
     }
 
-    /// Replaces `count` elements by their sums over all ranks.
+    /// Starts waiting for work in progress, so that the communicator can be destroyed when [`Communicator::progress`]
+    /// returns done. A no-op for a library before NCCL 2.14, which waits in [`Communicator::destroy`].
     ///
     /// # Errors
-    /// What the library says.
-    ///
-    /// # Safety
-    /// `data` is valid for reading and writing `count` elements of this type in the device's memory, and nobody else uses it
-    /// until the stream has run this.
-    pub unsafe fn sum(&self, data: *mut c_void, count: usize, kind: DataType, stream: &Stream) -> Result<(), Error> {
-        let (kind, own, stream) = (kind as c_int, self.handle.as_ptr(), stream.raw());
-        // As in `send`; the same buffer may be read and written.
-        collective!(self.library, AllReduce(data, data, count, kind, SUM, own, stream)).map(drop)
-    }
-
-    /// Begins to wait for what is under way, so that the communicator can be destroyed; [`Communicator::progress`] says when
-    /// it can be. Done at once by a library before NCCL 2.14, which waits in [`Communicator::destroy`].
-    ///
-    /// # Errors
-    /// What the library says.
+    /// The library's error.
     pub fn finalize(&self) -> Result<(), Error> {
         if !self.nonblocking || self.library.collectives.CommFinalize.is_none() {
             return Ok(());
@@ -130,26 +124,26 @@ impl Communicator {
         collective!(self.library, CommFinalize(self.handle.as_ptr())).map(drop)
     }
 
-    /// Frees the communicator; nothing may be under way.
+    /// Frees the communicator, which must have no work in progress.
     ///
     /// # Errors
-    /// What the library says.
+    /// The library's error.
     pub fn destroy(self) -> Result<(), Error> {
         let library = Arc::clone(&self.library);
         let call = library.collectives.CommDestroy;
         let call = call.ok_or_else(|| no_function("ncclCommDestroy"))?;
         let handle = std::mem::ManuallyDrop::new(self).handle;
-        // SAFETY: the communicator is alive, and nobody has it after this.
+        // SAFETY: the communicator is alive and not used after this.
         let code = unsafe { call(handle.as_ptr()) };
         library.progress("ncclCommDestroy", code).map(drop)
     }
 }
 
 impl Drop for Communicator {
-    /// Ends what is under way on the device, and frees the communicator.
+    /// Aborts work in progress and frees the communicator.
     fn drop(&mut self) {
         if let Some(call) = self.library.collectives.CommAbort {
-            // SAFETY: the communicator is alive, and nobody has it after this. Its result tells nothing that could be done.
+            // SAFETY: the communicator is alive and not used after this. A failure could not be handled.
             unsafe { call(self.handle.as_ptr()) };
         }
     }

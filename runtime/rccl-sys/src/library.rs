@@ -1,4 +1,4 @@
-//! A loaded collective library and what it answers without a communicator.
+//! A loaded collective library, and functions that need no communicator.
 
 use std::ffi::c_int;
 use std::fmt;
@@ -8,13 +8,13 @@ use crate::search::{OpenError, Platform, Search, open_collectives, open_runtime}
 use crate::table::{Collectives, Runtime};
 use crate::types::{INSUFFICIENT_DRIVER, NO_DEVICE, SUCCESS, UniqueId};
 
-/// Calls an optional function of the collective library and turns its result into progress or an error.
+/// Calls an optional function of the collective library; returns its progress or an error.
 macro_rules! collective {
     ($library:expr, $function:ident ( $($argument:expr),* )) => {{
         let library: &crate::library::Library = &$library;
         let name = concat!("nccl", stringify!($function));
         match library.collectives.$function {
-            // SAFETY: said at each use.
+            // SAFETY: stated at each use.
             Some(function) => library.progress(name, unsafe { function($($argument),*) }),
             None => Err(crate::library::no_function(name)),
         }
@@ -22,7 +22,7 @@ macro_rules! collective {
 }
 pub(crate) use collective;
 
-/// A loaded library and its runtime. Never unloaded: both start threads and leave handlers for the end of the process.
+/// A loaded library and its runtime. Never unloaded: both start threads and register exit handlers.
 pub struct Library {
     platform: Platform,
     pub(crate) collectives: Collectives,
@@ -30,11 +30,12 @@ pub struct Library {
 }
 
 impl Library {
-    /// Loads the collective library and the runtime, those that this process has loaded already before others: two copies
-    /// of a runtime in one process do not see one another's memory. So the library goes first, which brings its runtime.
+    /// Loads the collective library and the runtime, preferably those that this process has already loaded: two copies
+    /// of a runtime in one process do not see each other's memory. So the library is loaded first, which loads its
+    /// runtime.
     ///
     /// # Errors
-    /// [`OpenError`] for the first of the two that is not there.
+    /// [`OpenError`] for the first of the two that is missing.
     pub fn open(platform: Platform, search: &Search) -> Result<Self, OpenError> {
         let collectives = open_collectives(platform, search)?.0;
         let runtime = open_runtime(platform, search)?.0;
@@ -50,24 +51,24 @@ impl Library {
     }
 
     /// # Errors
-    /// [`Error`] if the library cannot say.
+    /// [`Error`] if the library does not report it.
     pub fn version(&self) -> Result<Version, Error> {
         version(&self.collectives)
     }
 
-    /// The number of devices that this process may use; at least one.
+    /// The number of devices that this process can use; at least one.
     ///
     /// # Errors
-    /// [`Error::NoDevice`] with the runtime's words. No other function of a library may be called then: some answer, some
+    /// [`Error::NoDevice`] with the runtime's text. No other function of a library may be called then: some work, some
     /// write to standard output, some crash.
     pub fn device_count(&self) -> Result<u32, Error> {
         device_count(&self.runtime, self.platform)
     }
 
-    /// An id for a new communicator, to be handed to all its ranks.
+    /// An id for a new communicator, for all its ranks.
     ///
     /// # Errors
-    /// [`Error::NoDevice`], or what the library says.
+    /// [`Error::NoDevice`], or the library's error.
     pub fn unique_id(&self) -> Result<UniqueId, Error> {
         self.device_count()?;
         let mut id = UniqueId([0; UniqueId::BYTES]);
@@ -76,12 +77,12 @@ impl Library {
         Ok(id)
     }
 
-    /// Makes calls that start together. What is begun inside runs only after the group has been closed, which happens even
-    /// where a call fails; [`crate::Communicator::progress`] says when. At least one call has to be made: RCCL 5.4.3 takes an
-    /// empty group for an error.
+    /// Makes calls that start together when the group is closed, which happens even if a call fails;
+    /// [`crate::Communicator::progress`] reports their progress. At least one call is required: an empty group is an
+    /// error in RCCL 5.4.3.
     ///
     /// # Errors
-    /// The first call's that fails, or the group's.
+    /// The error of the first call that fails, or of the group.
     pub fn group(&self, calls: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
         collective!(self, GroupStart())?;
         let made = calls();
@@ -91,7 +92,7 @@ impl Library {
         ended.map(drop)
     }
 
-    /// A result code of the collective library, or what has been begun with it, as progress or error.
+    /// Converts a result code of the collective library to progress or an error.
     pub(crate) fn progress(&self, function: &'static str, code: c_int) -> Result<Progress, Error> {
         Progress::of(code).ok_or_else(|| Error::Collective {
             function,
@@ -101,7 +102,7 @@ impl Library {
         })
     }
 
-    /// The library's words for a result code.
+    /// The library's text for a result code.
     pub fn error_string(&self, code: c_int) -> String {
         // SAFETY: any number has a text, and texts are constants of the library.
         let known = self.collectives.GetErrorString.map(|call| unsafe { text(call(code)) });
@@ -110,10 +111,10 @@ impl Library {
             .unwrap_or_else(|| format!("error {code}"))
     }
 
-    /// What led to the last error, on one line; empty if the library does not say.
+    /// Details of the last error, on one line; empty if the library has none.
     fn last_error(&self) -> String {
-        // SAFETY: the argument is not used but in later versions, which take null for the last error of all; the text
-        // stands in memory of the library or of this thread.
+        // SAFETY: only later versions use the argument, where null means the last error of all; the text is in memory
+        // of the library or of this thread.
         let last = self
             .collectives
             .GetLastError
@@ -121,7 +122,7 @@ impl Library {
         last.unwrap_or_default().lines().collect::<Vec<_>>().join(" ")
     }
 
-    /// A result code of the device runtime as nothing or an error.
+    /// Converts a result code of the device runtime to nothing or an error.
     pub(crate) fn runtime_done(&self, function: &str, code: c_int) -> Result<(), Error> {
         if code == SUCCESS {
             return Ok(());
@@ -169,7 +170,7 @@ pub(crate) fn device_count(runtime: &Runtime, platform: Platform) -> Result<u32,
     match code {
         SUCCESS if count > 0 => Ok(count.unsigned_abs()),
         SUCCESS => Err(Error::NoDevice {
-            cause: "the runtime counts none".to_owned(),
+            cause: "the runtime reports none".to_owned(),
         }),
         NO_DEVICE | INSUFFICIENT_DRIVER => Err(Error::NoDevice {
             cause: runtime_text(runtime, code),
@@ -201,7 +202,7 @@ impl fmt::Debug for Library {
 pub struct Version(c_int);
 
 impl Version {
-    /// From NCCL's one number (`NCCL_VERSION_CODE`), which had fewer digits up to 2.8.
+    /// From NCCL's number (`NCCL_VERSION_CODE`), which had fewer digits up to 2.8.
     pub fn from_code(code: i32) -> Self {
         Self(code)
     }

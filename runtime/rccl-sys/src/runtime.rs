@@ -8,12 +8,12 @@ use crate::call::Error;
 use crate::library::Library;
 use crate::types::{EVENT_DISABLE_TIMING, NOT_READY, RawEvent, RawStream, STREAM_NON_BLOCKING};
 
-/// Calls an optional function of the runtime and turns its result into nothing or an error.
+/// Calls an optional function of the runtime; returns nothing or an error.
 macro_rules! call {
     ($library:expr, $function:ident ( $($argument:expr),* )) => {{
         let library: &Library = &$library;
         match library.runtime.$function {
-            // SAFETY: said at each use.
+            // SAFETY: stated at each use.
             Some(function) => library.runtime_done(stringify!($function), unsafe { function($($argument),*) }),
             None => Err(library.no_runtime_function(stringify!($function))),
         }
@@ -21,27 +21,27 @@ macro_rules! call {
 }
 
 impl Library {
-    /// Makes a device that of the calling thread.
+    /// Makes a device the current one of the calling thread.
     ///
     /// # Errors
-    /// What the runtime says.
+    /// The runtime's error.
     pub fn use_device(&self, index: u32) -> Result<(), Error> {
-        // A number that no device has is refused.
+        // An invalid number is refused.
         call!(self, SetDevice(index as i32))
     }
 }
 
-/// Work of a device in the order in which it was given.
-pub struct Stream {
+/// A queue of device work that runs in order.
+pub struct DeviceStream {
     library: Arc<Library>,
     handle: RawStream,
 }
 
-// SAFETY: the runtimes' functions may be called from any thread, and a handle is no more than a name to them.
-unsafe impl Send for Stream {}
+// SAFETY: the runtimes' functions may be called from any thread, and a handle is only a name to them.
+unsafe impl Send for DeviceStream {}
 
-impl Stream {
-    /// The default stream, on which libtorch puts its work unless told otherwise.
+impl DeviceStream {
+    /// The default stream, which libtorch uses by default.
     pub fn default_of(library: &Arc<Library>) -> Self {
         Self {
             library: Arc::clone(library),
@@ -49,10 +49,10 @@ impl Stream {
         }
     }
 
-    /// A stream of its own on the thread's device, ordered with others by events alone.
+    /// A new stream on the thread's device, ordered with other streams by events only.
     ///
     /// # Errors
-    /// What the runtime says.
+    /// The runtime's error.
     pub fn new(library: &Arc<Library>) -> Result<Self, Error> {
         let mut handle = std::ptr::null_mut();
         // The pointer is to a handle that outlives the call.
@@ -63,11 +63,11 @@ impl Stream {
         })
     }
 
-    /// Makes what is put on this stream from now on wait for an event, as it stands now.
+    /// Makes later work of this stream wait for an event, as it was last recorded.
     ///
     /// # Errors
-    /// What the runtime says.
-    pub fn wait_for(&self, event: &Event) -> Result<(), Error> {
+    /// The runtime's error.
+    pub fn wait_for(&self, event: &DeviceEvent) -> Result<(), Error> {
         let now: c_uint = 0;
         // Both handles are alive.
         call!(self.library, StreamWaitEvent(self.handle, event.handle, now))
@@ -78,33 +78,33 @@ impl Stream {
     }
 }
 
-impl Drop for Stream {
+impl Drop for DeviceStream {
     fn drop(&mut self) {
         if !self.handle.is_null() {
-            // The handle is this value's own; what is under way still ends. Nobody is left to hear of a failure.
+            // The handle belongs to this value; work in progress still completes. Nothing can handle a failure.
             let _ = call!(self.library, StreamDestroy(self.handle));
         }
     }
 }
 
-impl fmt::Debug for Stream {
+impl fmt::Debug for DeviceStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Stream({:?})", self.handle)
+        write!(f, "DeviceStream({:?})", self.handle)
     }
 }
 
 /// A point in a stream.
-pub struct Event {
+pub struct DeviceEvent {
     library: Arc<Library>,
     handle: RawEvent,
 }
 
-// SAFETY: as for `Stream`.
-unsafe impl Send for Event {}
+// SAFETY: as for `DeviceStream`.
+unsafe impl Send for DeviceEvent {}
 
-impl Event {
+impl DeviceEvent {
     /// # Errors
-    /// What the runtime says.
+    /// The runtime's error.
     pub fn new(library: &Arc<Library>) -> Result<Self, Error> {
         let mut handle = std::ptr::null_mut();
         // The pointer is to a handle that outlives the call.
@@ -115,19 +115,19 @@ impl Event {
         })
     }
 
-    /// Moves the event to the end of what is on the stream now.
+    /// Records the event after the work that the stream contains now.
     ///
     /// # Errors
-    /// What the runtime says.
-    pub fn record(&self, stream: &Stream) -> Result<(), Error> {
+    /// The runtime's error.
+    pub fn record(&self, stream: &DeviceStream) -> Result<(), Error> {
         // Both handles are alive.
         call!(self.library, EventRecord(self.handle, stream.handle))
     }
 
-    /// Whether the device has come to the event.
+    /// Whether the device has reached the event.
     ///
     /// # Errors
-    /// What the runtime says: also of work on the device that failed meanwhile.
+    /// The runtime's error, also for device work that failed meanwhile.
     pub fn is_done(&self) -> Result<bool, Error> {
         // The handle is alive.
         match call!(self.library, EventQuery(self.handle)) {
@@ -138,15 +138,15 @@ impl Event {
     }
 }
 
-impl Drop for Event {
+impl Drop for DeviceEvent {
     fn drop(&mut self) {
-        // The handle is this value's own.
+        // The handle belongs to this value.
         let _ = call!(self.library, EventDestroy(self.handle));
     }
 }
 
-impl fmt::Debug for Event {
+impl fmt::Debug for DeviceEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Event({:?})", self.handle)
+        write!(f, "DeviceEvent({:?})", self.handle)
     }
 }

@@ -1,4 +1,4 @@
-//! Finds and loads the files of a collective library and of the device runtime that belongs to it.
+//! Finds and loads a collective library and its device runtime.
 
 use std::error::Error as _;
 use std::ffi::CStr;
@@ -8,7 +8,7 @@ use libloading::os::unix;
 
 use crate::table::{Collectives, Runtime};
 
-/// The maker whose libraries are used.
+/// The vendor whose libraries are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Platform {
     /// RCCL on the HIP runtime.
@@ -18,7 +18,7 @@ pub enum Platform {
 }
 
 impl Platform {
-    /// What people call the collective library.
+    /// Name of the collective library.
     pub fn collective_name(self) -> &'static str {
         match self {
             Self::Rocm => "RCCL",
@@ -60,7 +60,7 @@ impl Platform {
         }
     }
 
-    /// Where the maker's packages put libraries without telling the dynamic loader.
+    /// Where the vendor's packages install libraries without registering them with the dynamic loader.
     fn usual_folder(self) -> &'static str {
         match self {
             Self::Rocm => "/opt/rocm/lib",
@@ -69,28 +69,28 @@ impl Platform {
     }
 }
 
-/// Where to look, beside what this process has loaded already and where the dynamic loader looks.
+/// Where to search, besides libraries that this process has loaded and the dynamic loader's paths.
 #[derive(Clone, Debug, Default)]
 pub struct Search {
-    /// The collective library's file; nothing else is tried then.
+    /// The collective library's file; no other is tried then.
     pub collective: Option<PathBuf>,
-    /// The runtime's file; nothing else is tried then.
+    /// The runtime's file; no other is tried then.
     pub runtime: Option<PathBuf>,
-    /// Folders with libraries, such as libtorch's own; they go before the maker's usual one.
+    /// Folders with libraries, such as libtorch's; searched before the vendor's usual one.
     pub folders: Vec<PathBuf>,
 }
 
-/// Why a library is not there.
+/// Why a library is not available.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
-    #[error("{library} was not found: looked for {}", tried.join(", "))]
+    #[error("{library} was not found; tried {}", tried.join(", "))]
     NotFound { library: &'static str, tried: Vec<String> },
-    /// A file is there and does not load.
+    /// The file exists but does not load.
     #[error("{library} cannot be loaded: {cause}")]
     Broken { library: &'static str, cause: String },
 }
 
-/// Loads the collective library and says from where.
+/// Loads the collective library and returns its path.
 pub(crate) fn open_collectives(platform: Platform, search: &Search) -> Result<(Collectives, String), OpenError> {
     let (name, files) = (platform.collective_name(), platform.collective_files());
     let library = load(platform, name, search.collective.as_deref(), files, &search.folders)?;
@@ -101,7 +101,7 @@ pub(crate) fn open_collectives(platform: Platform, search: &Search) -> Result<(C
     Ok((table, path.unwrap_or_default()))
 }
 
-/// Loads the device runtime and says from where.
+/// Loads the device runtime and returns its path.
 pub(crate) fn open_runtime(platform: Platform, search: &Search) -> Result<(Runtime, String), OpenError> {
     let (name, files) = (platform.runtime_name(), platform.runtime_files());
     let library = load(platform, name, search.runtime.as_deref(), files, &search.folders)?;
@@ -131,11 +131,11 @@ fn load(
     let mut broken = None;
     for flags in [unix::RTLD_NOW | libc::RTLD_NOLOAD, unix::RTLD_NOW] {
         for candidate in &candidates {
-            // SAFETY: these are the makers' libraries, whose initialisers do no more than prepare them; the user names
-            // others at their own will.
+            // SAFETY: these are the vendors' libraries, whose initializers only prepare them; users name other files at
+            // their own risk.
             match unsafe { unix::Library::open(Some(candidate), flags) } {
                 Ok(library) => return Ok(library.into()),
-                // What is not there is no news; what is there and does not load is.
+                // A missing file is not an error; one that exists and does not load is.
                 Err(error) if flags == unix::RTLD_NOW => {
                     let cause = error.source().map_or_else(|| error.to_string(), ToString::to_string);
                     let absent = format!("{}: cannot open shared object file: No such file", candidate.display());
@@ -160,7 +160,7 @@ fn load(
 fn path_of(function: *const ()) -> String {
     // SAFETY: all-zero is a valid value of this plain structure, and the loader only writes to it.
     let mut found: libc::Dl_info = unsafe { std::mem::zeroed() };
-    // SAFETY: any address may be asked for.
+    // SAFETY: any address is allowed.
     if unsafe { libc::dladdr(function.cast(), &mut found) } == 0 || found.dli_fname.is_null() {
         return String::new();
     }

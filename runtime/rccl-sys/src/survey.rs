@@ -1,11 +1,11 @@
-//! What this machine has of what a platform needs, in plain words.
+//! The libraries and devices of this machine, as readable text.
 
 use std::fmt;
 
 use crate::library::{device_count, version};
 use crate::search::{Platform, Search, open_collectives, open_runtime};
 
-/// What was found, part by part; where something is missing, why.
+/// What was found for each part, or why it is missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Survey {
     pub platform: Platform,
@@ -13,32 +13,29 @@ pub struct Survey {
     pub collective: Result<String, String>,
     /// Version and file of the device runtime.
     pub runtime: Result<String, String>,
-    /// Number of devices; not asked for without a runtime.
+    /// Number of devices; unknown without a runtime.
     pub devices: Result<u32, String>,
 }
 
-/// Looks for the platform's libraries and asks the runtime for devices. Calls nothing else.
+/// Searches for the platform's libraries and asks the runtime for devices. Calls nothing else.
 pub fn survey(platform: Platform, search: &Search) -> Survey {
     let collective = match open_collectives(platform, search) {
         Ok((table, path)) => version(&table)
             .map(|version| format!("{} {version} ({path})", platform.collective_name()))
-            .map_err(|error| format!("`{path}` is no {}: {error}", platform.collective_name())),
+            .map_err(|error| format!("`{path}` is not {}: {error}", platform.collective_name())),
         Err(error) => Err(error.to_string()),
     };
     let opened = open_runtime(platform, search);
     let devices = match &opened {
         Ok((table, _)) => device_count(table, platform).map_err(|error| error.to_string()),
-        Err(_) => Err(format!(
-            "devices cannot be asked for without the {}",
-            platform.runtime_name()
-        )),
+        Err(_) => Err(format!("devices are unknown without the {}", platform.runtime_name())),
     };
     let runtime = match opened {
         Ok((table, path)) => {
             let mut code = 0;
             // SAFETY: the pointer is to a number that outlives the call.
-            let asked = table.RuntimeGetVersion.map(|call| unsafe { call(&mut code) });
-            let version = match asked {
+            let status = table.RuntimeGetVersion.map(|call| unsafe { call(&mut code) });
+            let version = match status {
                 Some(crate::types::SUCCESS) => runtime_version(platform, code),
                 _ => "of unknown version".to_owned(),
             };
@@ -63,7 +60,7 @@ fn runtime_version(platform: Platform, code: i32) -> String {
 }
 
 impl Survey {
-    /// What is missing, first things first; nothing if the platform can be used.
+    /// The missing parts, most important first; empty if the platform can be used.
     pub fn missing(&self) -> Vec<&str> {
         let parts = [
             self.collective.as_ref().err(),
@@ -74,10 +71,10 @@ impl Survey {
     }
 }
 
-/// One line a part.
+/// One line per part.
 impl fmt::Display for Survey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let said = |part: &Result<String, String>| match part {
+        let text_of = |part: &Result<String, String>| match part {
             Ok(text) | Err(text) => text.clone(),
         };
         let devices = match &self.devices {
@@ -85,6 +82,11 @@ impl fmt::Display for Survey {
             Ok(count) => format!("{count} devices"),
             Err(text) => text.clone(),
         };
-        write!(f, "{}\n{}\n{devices}", said(&self.collective), said(&self.runtime))
+        write!(
+            f,
+            "{}\n{}\n{devices}",
+            text_of(&self.collective),
+            text_of(&self.runtime)
+        )
     }
 }

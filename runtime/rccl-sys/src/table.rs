@@ -1,7 +1,7 @@
-//! The functions as the libraries export them, each of them optional.
+//! The functions that the libraries export; all are optional.
 //!
 //! A library that is older than a function does not have it: RCCL 5.4.3 has neither `ncclCommInitRankConfig` nor
-//! `ncclCommFinalize`. Whoever calls says what happens then.
+//! `ncclCommFinalize`. Callers decide what happens then.
 
 use std::ffi::{c_char, c_int, c_uint, c_void};
 
@@ -17,14 +17,14 @@ macro_rules! table {
         }
 
         impl $table {
-            /// Looks every function up under its name with `prefix`.
+            /// Looks up every function by its name with `prefix`.
             ///
             /// # Safety
-            /// What the library exports under these names has the types that this table gives, and the library stays
-            /// loaded for as long as the table is used.
+            /// The library's functions with these names have the types in this table, and the library stays loaded as
+            /// long as the table is used.
             pub unsafe fn load(library: &libloading::Library, prefix: &str) -> Self {
                 Self {
-                    // SAFETY: the caller vouches for the types.
+                    // SAFETY: the caller guarantees the types.
                     $($name: unsafe {
                         library
                             .get::<unsafe extern "C" fn($($argument),*) -> $result>(
@@ -56,21 +56,20 @@ table! {
         /// What led to the last error of this process, whatever the communicator. NCCL 2.13 and later.
         GetLastError(RawCommunicator) -> *const c_char;
         GetUniqueId(*mut UniqueId) -> c_int;
-        /// Comes back when all ranks of the communicator have called.
+        /// Returns when all ranks of the communicator have called it.
         CommInitRank(*mut RawCommunicator, c_int, UniqueId, c_int) -> c_int;
         /// NCCL 2.14 and later.
         CommInitRankConfig(*mut RawCommunicator, c_int, UniqueId, c_int, *mut Configuration) -> c_int;
         CommGetAsyncError(RawCommunicator, *mut c_int) -> c_int;
-        /// Ends what is under way; frees the communicator.
+        /// Aborts work in progress and frees the communicator.
         CommAbort(RawCommunicator) -> c_int;
-        /// Waits, in its own time, for what is under way. NCCL 2.14 and later.
+        /// Waits for work in progress, without blocking. NCCL 2.14 and later.
         CommFinalize(RawCommunicator) -> c_int;
         CommDestroy(RawCommunicator) -> c_int;
         GroupStart() -> c_int;
         GroupEnd() -> c_int;
         Send(*const c_void, usize, c_int, c_int, RawCommunicator, RawStream) -> c_int;
         Recv(*mut c_void, usize, c_int, c_int, RawCommunicator, RawStream) -> c_int;
-        AllReduce(*const c_void, *mut c_void, usize, c_int, c_int, RawCommunicator, RawStream) -> c_int;
     }
 }
 
@@ -84,7 +83,7 @@ table! {
         SetDevice(c_int) -> c_int;
         StreamCreateWithFlags(*mut RawStream, c_uint) -> c_int;
         StreamDestroy(RawStream) -> c_int;
-        /// What is put on the stream from now on waits for the event as it was last recorded. The last number is 0.
+        /// Later work of the stream waits for the event as it was last recorded. The last argument is 0.
         StreamWaitEvent(RawStream, RawEvent, c_uint) -> c_int;
         EventCreateWithFlags(*mut RawEvent, c_uint) -> c_int;
         EventRecord(RawEvent, RawStream) -> c_int;

@@ -5,7 +5,7 @@
 
 use std::ffi::{c_char, c_int, c_uint, c_void};
 
-/// `ncclComm_t`: null is never passed to a library (RCCL 7.2.4 crashes on it in ncclAllReduce).
+/// `ncclComm_t`: never null in calls, which crash some libraries.
 pub type RawCommunicator = *mut c_void;
 
 /// `cudaStream_t`, `hipStream_t`: null is the default stream.
@@ -14,7 +14,7 @@ pub type RawStream = *mut c_void;
 /// `cudaEvent_t`, `hipEvent_t`.
 pub type RawEvent = *mut c_void;
 
-/// `ncclUniqueId`: 128 bytes that the ranks of one communicator share. Passed by value.
+/// `ncclUniqueId`: 128 bytes that the ranks of one communicator have in common. Passed by value.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct UniqueId(pub [c_char; UniqueId::BYTES]);
@@ -38,22 +38,22 @@ impl std::fmt::Debug for UniqueId {
     }
 }
 
-/// `ncclConfig_t` as NCCL 2.14 had it: later versions fill in what an older one does not have, going by `size` and
-/// `version` (`parseCommConfig` in NCCL's init.cc).
+/// `ncclConfig_t` as in NCCL 2.14: later versions fill in missing fields according to `size` and `version`
+/// (`parseCommConfig` in NCCL's init.cc).
 #[repr(C)]
 #[derive(Debug)]
 pub struct Configuration {
     pub size: usize,
     pub magic: c_uint,
     pub version: c_uint,
-    /// 0: calls come back at once, and [`crate::Communicator::progress`] says how far they are.
+    /// 0: calls return at once, and [`crate::Communicator::progress`] reports their progress.
     pub blocking: c_int,
-    /// Padding; `NCCL_CONFIG_UNDEF_INT`, in case that a library reads it as the field that came next.
+    /// Padding; `NCCL_CONFIG_UNDEF_INT`, in case a library reads it as the next field.
     pub unused: c_int,
 }
 
 impl Configuration {
-    /// A configuration for calls that come back at once.
+    /// A configuration for non-blocking calls.
     pub fn nonblocking() -> Self {
         Self {
             size: size_of::<Self>(),
@@ -65,38 +65,24 @@ impl Configuration {
     }
 }
 
-/// `ncclDataType_t`.
-#[repr(i32)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DataType {
-    I8 = 0,
-    U8 = 1,
-    I32 = 2,
-    I64 = 4,
-    F16 = 6,
-    F32 = 7,
-    F64 = 8,
-    Bf16 = 9,
-}
+/// `ncclDataType_t`: transfers move bytes.
+pub const U8: c_int = 1;
 
-/// `ncclRedOp_t`: the sum.
-pub const SUM: c_int = 0;
-
-/// `ncclResult_t`: done; in an asynchronous call: nothing is under way and nothing went wrong.
+/// `ncclResult_t`: done; for an asynchronous call: nothing is in progress and nothing failed.
 pub const SUCCESS: c_int = 0;
-/// `ncclRemoteError`: a peer has gone, or the network to it has (NCCL 2.13 and later).
+/// `ncclRemoteError`: a peer was lost, or the network to it (NCCL 2.13 and later).
 pub const REMOTE_ERROR: c_int = 6;
 /// `ncclInProgress` (NCCL 2.14 and later).
 pub const IN_PROGRESS: c_int = 7;
 
-/// `cudaErrorNotReady`, `hipErrorNotReady`: an event is still to come.
+/// `cudaErrorNotReady`, `hipErrorNotReady`: an event has not been reached.
 pub const NOT_READY: c_int = 600;
 /// `cudaErrorNoDevice`, `hipErrorNoDevice`.
 pub const NO_DEVICE: c_int = 100;
-/// `cudaErrorInsufficientDriver`: the runtime is there without a driver, or with one that is too old.
+/// `cudaErrorInsufficientDriver`: the runtime has no driver, or one that is too old.
 pub const INSUFFICIENT_DRIVER: c_int = 35;
 
-/// `cudaStreamNonBlocking`, `hipStreamNonBlocking`: not ordered with the default stream but by events.
+/// `cudaStreamNonBlocking`, `hipStreamNonBlocking`: ordered with the default stream by events only.
 pub const STREAM_NON_BLOCKING: c_uint = 1;
 /// `cudaEventDisableTiming`, `hipEventDisableTiming`.
 pub const EVENT_DISABLE_TIMING: c_uint = 2;

@@ -1,7 +1,10 @@
-//! The safe layer against the test double (`double/double.c`), and the double against calls that are wrong: what it lets
-//! pass elsewhere has been looked at.
+//! The safe layer against the test double (`double/double.c`), and the double against wrong calls, since other tests
+//! rely on its records.
 
 #![allow(clippy::unwrap_used)]
+
+#[path = "../../../tests/missing_tools.rs"]
+mod missing_tools;
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
@@ -13,7 +16,9 @@ use rccl_sys::table::Collectives;
 use rccl_sys::{Communicator, Error, Library, OpenError, Platform, Search, Version, survey};
 use tempfile::TempDir;
 
-/// A double of its own for one test, since it keeps its books in the process; nothing if there is no C compiler.
+use self::missing_tools::missing_tool;
+
+/// A separate double for one test, since its records are per process; none without a C compiler.
 fn build(define: &str) -> Option<(TempDir, PathBuf)> {
     let folder = tempfile::tempdir().unwrap();
     let library = folder.path().join("double.so");
@@ -23,7 +28,7 @@ fn build(define: &str) -> Option<(TempDir, PathBuf)> {
         .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/double/double.c"))
         .status();
     if built.is_err() {
-        println!("skipped: there is no C compiler (`cc`) to build the test double with");
+        missing_tool("cc", "rccl-sys, with a test double written in C");
         return None;
     }
     assert!(built.unwrap().success());
@@ -51,7 +56,7 @@ fn misuse(library: &Path) -> Vec<String> {
 }
 
 #[test]
-fn a_library_is_opened_and_asked() {
+fn a_library_is_opened_and_queried() {
     let Some((_folder, path)) = build("-DNEW") else { return };
     let library = Library::open(Platform::Rocm, &at(&path)).unwrap();
     assert_eq!(library.platform(), Platform::Rocm);
@@ -83,12 +88,12 @@ fn without_a_device_nothing_else_is_called() {
     let found = survey(Platform::Rocm, &at(&path));
     assert_eq!(
         found.missing(),
-        ["there is no device: no ROCm-capable device is detected"]
+        ["no device is available: no ROCm-capable device is detected"]
     );
 }
 
 #[test]
-fn an_old_library_lacks_what_it_lacks() {
+fn an_old_library_lacks_newer_functions() {
     let Some((_folder, path)) = build("-DOLD") else { return };
     // SAFETY: the double's functions have the types of the real ones.
     let table = unsafe { Collectives::load(&libloading::Library::new(&path).unwrap(), "nccl") };
@@ -96,10 +101,10 @@ fn an_old_library_lacks_what_it_lacks() {
 }
 
 #[test]
-fn what_is_not_there_is_said_in_plain_words() {
+fn missing_libraries_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path().display().to_string();
-    // Names that no machine has, as the real ones may be installed on this one.
+    // Names that no machine has: this one may have the real libraries.
     let search = Search {
         collective: Some(folder.path().join("librccl.so.1")),
         runtime: Some(folder.path().join("libamdhip64.so.6")),
@@ -108,22 +113,22 @@ fn what_is_not_there_is_said_in_plain_words() {
     let error = Library::open(Platform::Rocm, &search).unwrap_err();
     assert_eq!(
         error.to_string(),
-        format!("RCCL was not found: looked for {here}/librccl.so.1")
+        format!("RCCL was not found; tried {here}/librccl.so.1")
     );
     let found = survey(Platform::Rocm, &search);
     assert_eq!(
         found.missing(),
         [
-            format!("RCCL was not found: looked for {here}/librccl.so.1"),
-            format!("HIP runtime was not found: looked for {here}/libamdhip64.so.6"),
+            format!("RCCL was not found; tried {here}/librccl.so.1"),
+            format!("HIP runtime was not found; tried {here}/libamdhip64.so.6"),
         ]
     );
     assert!(
         found
             .to_string()
-            .ends_with("\ndevices cannot be asked for without the HIP runtime")
+            .ends_with("\ndevices are unknown without the HIP runtime")
     );
-    // A file that is no library, and one that is another.
+    // A file that is not a library, and one that is another library.
     std::fs::write(folder.path().join("librccl.so.1"), "not a library").unwrap();
     let OpenError::Broken { library, cause } = Library::open(Platform::Rocm, &search).unwrap_err() else {
         panic!("not broken");
@@ -141,15 +146,15 @@ fn what_is_not_there_is_said_in_plain_words() {
     assert_eq!(
         found.missing(),
         [
-            "`` is no RCCL: this library has no `ncclGetVersion`",
+            "`` is not RCCL: this library has no `ncclGetVersion`",
             "this library has no `hipGetDeviceCount`"
         ]
     );
 }
 
-/// Folders given go before the maker's usual one, and after what the loader finds by itself.
+/// Given folders come before the vendor's usual one, and after the dynamic loader's paths.
 #[test]
-fn folders_are_looked_through() {
+fn folders_are_searched() {
     let Some((folder, path)) = build("-DNEW") else { return };
     std::fs::rename(&path, folder.path().join("libnccl.so.2")).unwrap();
     let search = Search {
@@ -157,22 +162,22 @@ fn folders_are_looked_through() {
         ..Search::default()
     };
     let found = survey(Platform::Cuda, &search).collective;
-    // A machine that has NCCL gives its own.
+    // A machine with NCCL finds its own.
     let own = found.as_ref().is_ok_and(|text| !text.contains("2.21.5"));
     let expected = format!("NCCL 2.21.5 ({}/libnccl.so.2)", folder.path().display());
     assert!(own || found == Ok(expected), "{found:?}");
 }
 
 #[test]
-fn versions_read_as_people_write_them() {
+fn versions_have_their_usual_form() {
     let written = [2304, 2708, 2804, 20_900, 21_304, 23_203].map(|code| Version::from_code(code).to_string());
     assert_eq!(written, ["2.3.4", "2.7.8", "2.8.4", "2.9.0", "2.13.4", "2.32.3"]);
     assert!(Version::from_code(2804) < Version::from_code(20_900));
 }
 
-/// The double writes down each wrong call, so that a run that leaves its books empty has made none.
+/// The double records every wrong call, so a run without records has made none.
 #[test]
-fn the_double_sees_misuse() {
+fn the_double_records_misuse() {
     let Some((_folder, path)) = build("-DNEW") else { return };
     let nothing: *mut c_void = null_mut();
     let mut data = [0u8; 8];
@@ -181,16 +186,15 @@ fn the_double_sees_misuse() {
     unsafe {
         let double = libloading::Library::new(&path).unwrap();
         let nccl = Collectives::load(&double, "nccl");
-        // Its books are read below.
+        // Its records are read below.
         std::mem::forget(double);
         let (send, receive) = (nccl.Send.unwrap(), nccl.Recv.unwrap());
         let (start, end) = (nccl.GroupStart.unwrap(), nccl.GroupEnd.unwrap());
         let mut state: c_int = 0;
         assert_eq!(nccl.CommGetAsyncError.unwrap()(nothing, &mut state), 4);
-        assert_eq!(nccl.AllReduce.unwrap()(buffer, buffer, 2, 7, 0, nothing, nothing), 4);
         assert_eq!((end(), start(), end()), (5, 0, 1));
 
-        // Two ranks of one communicator in this process, which come back only when both have joined.
+        // Two ranks of one communicator in this process; both calls return when both have joined.
         let id = {
             let mut id = rccl_sys::UniqueId::from_bytes([0; 128]);
             assert_eq!(nccl.GetUniqueId.unwrap()(&mut id), 0);
@@ -221,7 +225,6 @@ fn the_double_sees_misuse() {
         misuse(&path),
         [
             "ncclCommGetAsyncError: null communicator",
-            "ncclAllReduce: null communicator",
             "ncclGroupEnd: no group, or one inside another",
             "ncclGroupEnd: empty group",
             "ncclSend: rank 0, type 1, 8 bytes",

@@ -1,12 +1,14 @@
-//! The real RCCL (Debian) and the real NCCL (PyPI), as far as they answer without a device: files, headers, versions,
-//! words for errors, ids, and how they refuse. Fetched once into the user's cache, some 500 MB; skipped where that fails.
+//! The real RCCL (Debian) and the real NCCL (PyPI), as far as they work without a device: files, headers, versions,
+//! error texts, ids, and refusals. Fetched once into the user's cache, about 500 MB; skipped if that fails.
 //!
-//! Debian trixie's libraries want its C library: this program starts itself again under that one, and asks there.
+//! Debian trixie's libraries need its C library: this program restarts itself with that one to probe them.
 
 #![allow(clippy::unwrap_used)]
 
 #[path = "real/fetch.rs"]
 mod fetch;
+#[path = "../../../tests/missing_tools.rs"]
+mod missing_tools;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,9 +16,10 @@ use std::process::{Command, ExitCode};
 use std::ptr::null_mut;
 use std::sync::Arc;
 
+use missing_tools::missing_tool;
 use rccl_sys::table::Collectives;
 use rccl_sys::types::{self, Configuration};
-use rccl_sys::{Communicator, DataType, Error, Library, Platform, Search, UniqueId, Version, survey};
+use rccl_sys::{Communicator, Error, Library, Platform, Search, UniqueId, Version, survey};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
@@ -32,7 +35,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     if cfg!(not(all(target_os = "linux", target_arch = "x86_64"))) {
-        println!("skipped: the real libraries are fetched for Linux on x86-64");
+        missing_tool("Linux on x86-64", "rccl-sys against the vendors' libraries");
         return ExitCode::SUCCESS;
     }
     for (name, fetched, test) in [
@@ -44,13 +47,16 @@ fn main() -> ExitCode {
                 test(&folder);
                 println!("test {name} ... ok");
             }
-            Err(cause) => println!("skipped: the real {name} cannot be fetched: {cause}"),
+            Err(cause) => missing_tool(
+                &format!("the real {name} ({cause})"),
+                "rccl-sys against the vendor's library",
+            ),
         }
     }
     ExitCode::SUCCESS
 }
 
-/// Writes what the libraries answer, one line an answer.
+/// Prints the libraries' answers, one per line.
 fn probe(platform: Platform, collective: PathBuf, runtime: PathBuf) {
     let search = Search {
         collective: Some(collective.clone()),
@@ -73,9 +79,7 @@ fn probe(platform: Platform, collective: PathBuf, runtime: PathBuf) {
         refused(library.unique_id().err()),
         refused(Communicator::join(&library, id, 1, 0).err())
     );
-    // Below the safe layer, which asks for a device first.
-    // SAFETY: the functions have these types, as `interface.c` shows; no null communicator is used but where both
-    // libraries are known to refuse it.
+    // Below the safe layer, which requires a device.
     unsafe {
         let loaded = libloading::Library::new(&collective).unwrap();
         let table = Collectives::load(&loaded, "nccl");
@@ -96,8 +100,8 @@ fn probe(platform: Platform, collective: PathBuf, runtime: PathBuf) {
     }
 }
 
-/// Runs the probe and gives its answers by name.
-fn answers(command: &mut Command, platform: &str, collective: &Path, runtime: &Path) -> BTreeMap<String, String> {
+/// Runs the probe and returns its answers by name.
+fn probe_results(command: &mut Command, platform: &str, collective: &Path, runtime: &Path) -> BTreeMap<String, String> {
     let output = command
         .args(["probe", platform])
         .args([collective, runtime])
@@ -117,15 +121,7 @@ fn numbers() -> Vec<String> {
     let number = |name: &str, value: i64| format!("-DRUST_{name}=({value})");
     [
         ("UNIQUE_ID", size_of::<UniqueId>() as i64),
-        ("I8", DataType::I8 as i64),
-        ("U8", DataType::U8 as i64),
-        ("I32", DataType::I32 as i64),
-        ("I64", DataType::I64 as i64),
-        ("F16", DataType::F16 as i64),
-        ("F32", DataType::F32 as i64),
-        ("F64", DataType::F64 as i64),
-        ("BF16", DataType::Bf16 as i64),
-        ("SUM", types::SUM.into()),
+        ("U8", types::U8.into()),
         ("SUCCESS", types::SUCCESS.into()),
         ("REMOTE_ERROR", types::REMOTE_ERROR.into()),
         ("IN_PROGRESS", types::IN_PROGRESS.into()),
@@ -145,7 +141,7 @@ fn numbers() -> Vec<String> {
     .to_vec()
 }
 
-/// Compiles `interface.c` against the maker's headers and gives the version in them.
+/// Compiles `interface.c` against the vendor's headers and returns their version.
 fn header_version(define: &[&str], includes: &[PathBuf]) -> Version {
     let folder = tempfile::tempdir().unwrap();
     let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/real");
@@ -160,11 +156,11 @@ fn header_version(define: &[&str], includes: &[PathBuf]) -> Version {
     }
     let output = compiler.arg(here.join("interface.c")).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let said = Command::new(folder.path().join("interface")).output().unwrap();
-    Version::from_code(String::from_utf8(said.stdout).unwrap().trim().parse().unwrap())
+    let output = Command::new(folder.path().join("interface")).output().unwrap();
+    Version::from_code(String::from_utf8(output.stdout).unwrap().trim().parse().unwrap())
 }
 
-/// Codes mean the same in both libraries; the words for them go on with advice in one.
+/// Codes have the same meaning in both libraries; one of them adds advice to the texts.
 fn errors(words: &str) {
     let expected = [
         "no error",
@@ -182,10 +178,10 @@ fn errors(words: &str) {
     );
 }
 
-/// What holds for both libraries on a machine without a device.
+/// Results of both libraries on a machine without a device.
 fn without_a_device(answers: &BTreeMap<String, String>) {
     if answers["devices"].chars().all(|digit| digit.is_ascii_digit()) {
-        println!("skipped: this machine has devices, so nothing is refused");
+        println!("skipped: this machine has devices, so no call is refused");
         return;
     }
     assert_eq!(answers["refused"], "true true");
@@ -202,7 +198,7 @@ fn nccl(folder: &Path) {
     let nvidia = folder.join("nvidia");
     let library = nvidia.join("nccl/lib/libnccl.so.2");
     let runtime = nvidia.join("cu13/lib/libcudart.so.13");
-    let answers = answers(
+    let answers = probe_results(
         &mut Command::new(std::env::current_exe().unwrap()),
         "cuda",
         &library,
@@ -233,7 +229,7 @@ fn rccl(root: &Path) {
         .arg(&libraries)
         .arg(std::env::current_exe().unwrap());
     let (library, runtime) = (libraries.join("librccl.so.1"), libraries.join("libamdhip64.so.5"));
-    let answers = answers(&mut loader, "rocm", &library, &runtime);
+    let answers = probe_results(&mut loader, "rocm", &library, &runtime);
     let version = header_version(&["-DROCM", "-D__HIP_PLATFORM_AMD__"], &[root.join("usr/include")]);
     assert_eq!(answers["version"], version.to_string());
     assert!(

@@ -1,8 +1,8 @@
-//! What the forked process does until it is the program.
+//! What the forked process does before it becomes the program.
 //!
-//! The caller has other threads, and one of them may have held a lock at the moment of the fork: nothing here allocates,
-//! locks or panics. All is system calls on what [`Plan`] has prepared. The order matters: each layer forbids what the
-//! layers before it need.
+//! The caller has other threads, one of which may have held a lock during the fork: this code must not allocate, lock
+//! or panic. It only makes system calls with what [`Plan`] has prepared. The order matters: each layer forbids what
+//! earlier layers need.
 
 use std::ffi::CStr;
 use std::mem::zeroed;
@@ -21,15 +21,15 @@ use rustix::thread::{
     set_thread_res_uid,
 };
 
-use crate::plan::{Make, Place, Plan, Root};
+use crate::plan::{Plan, ProgramFolder, Root, RootStep};
 
-/// The user and group that a program runs as, in its namespace; "nobody" on most machines.
+/// The user and group of a program in its namespace; "nobody" on most machines.
 pub const NOBODY: u32 = 65534;
 
-/// The steps of the set-up, to report the one that failed.
+/// Steps of the set-up, to report the one that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i32)]
-pub enum Step {
+pub enum SetupStep {
     Parent,
     User,
     Mount,
@@ -47,7 +47,7 @@ pub enum Step {
     Probe,
 }
 
-impl Step {
+impl SetupStep {
     const ALL: [Self; 15] = [
         Self::Parent,
         Self::User,
@@ -66,21 +66,21 @@ impl Step {
         Self::Probe,
     ];
 
-    /// What could not be done, after "cannot".
+    /// The failed action, after "cannot".
     pub fn what(self) -> &'static str {
         match self {
             Self::Parent => "end together with this process",
             Self::User => "become another user in a user namespace",
             Self::Mount => "mount a file system in a mount namespace",
             Self::Files => "write the program's files",
-            Self::Root => "change to a root of its own",
-            Self::Host => "have a host name of its own",
+            Self::Root => "change its root",
+            Self::Host => "set its host name",
             Self::Session => "open a session",
             Self::Folder => "enter the program's folder",
             Self::Landlock => "restrict itself with Landlock",
             Self::Streams => "connect stdin and stdout",
             Self::Limits => "limit its resources",
-            Self::Capabilities => "give up its capabilities",
+            Self::Capabilities => "drop its capabilities",
             Self::Seccomp => "filter its system calls",
             Self::Start => "start the program",
             Self::Probe => "probe itself",
@@ -90,15 +90,15 @@ impl Step {
 
 /// The ends of the pipes that the forked process uses.
 #[derive(Clone, Copy)]
-pub struct Ends<'a> {
-    /// A byte comes when this process has been given its user; nothing where that is not needed.
+pub struct PipeEnds<'a> {
+    /// Receives a byte when this process has its user; unused without namespaces.
     pub go: BorrowedFd<'a>,
     pub output: BorrowedFd<'a>,
     pub report: BorrowedFd<'a>,
 }
 
-/// A step and its error number, or the bits of a probe, as eight bytes.
-pub fn report(step: Step, number: i32) -> [u8; 8] {
+/// Encodes a step and its error number, or the bits of a probe, as eight bytes.
+pub fn report(step: SetupStep, number: i32) -> [u8; 8] {
     let mut bytes = [0; 8];
     let (first, second) = bytes.split_at_mut(4);
     first.copy_from_slice(&(step as i32).to_le_bytes());
@@ -106,34 +106,34 @@ pub fn report(step: Step, number: i32) -> [u8; 8] {
     bytes
 }
 
-pub fn read_report(bytes: [u8; 8]) -> Option<(Step, i32)> {
+pub fn read_report(bytes: [u8; 8]) -> Option<(SetupStep, i32)> {
     let [a, b, c, d, e, f, g, h] = bytes;
     let step = i32::from_le_bytes([a, b, c, d]);
-    let step = Step::ALL.get(usize::try_from(step).ok()?)?;
+    let step = SetupStep::ALL.get(usize::try_from(step).ok()?)?;
     Some((*step, i32::from_le_bytes([e, f, g, h])))
 }
 
-/// Becomes the program, or says in `report` why not and ends.
+/// Becomes the program, or reports why not and ends.
 ///
-/// `probe` is called instead of the program when it is given; what it answers is reported.
+/// If `probe` is given, it is called instead of the program and its result is reported.
 ///
 /// # Safety
-/// Only to be called in a process that has just been forked.
-pub unsafe fn become_program(plan: &Plan, ends: Ends<'_>, probe: Option<&dyn Fn() -> i32>) -> ! {
+/// Call it only in a process that has just been forked.
+pub unsafe fn become_program(plan: &Plan, ends: PipeEnds<'_>, probe: Option<&dyn Fn() -> i32>) -> ! {
     let (step, number) = match confine(plan, ends) {
         Err((step, error)) => (step, error.raw_os_error()),
         Ok(()) => match probe {
-            Some(probe) => (Step::Probe, probe()),
+            Some(probe) => (SetupStep::Probe, probe()),
             None => {
                 // SAFETY: NUL-terminated strings and arrays that end with a null pointer, alive until exec.
                 unsafe { libc::execve(plan.command.first(), plan.command.as_ptr(), plan.environment.as_ptr()) };
-                (Step::Start, errno().raw_os_error())
+                (SetupStep::Start, errno().raw_os_error())
             }
         },
     };
-    // If nobody reads it any more there is nobody to tell.
+    // A failed report cannot be handled.
     let _ = write(ends.report, &report(step, number));
-    // SAFETY: ends this process without running what the caller has registered for its own end.
+    // SAFETY: ends this process without running the caller's exit handlers.
     unsafe { libc::_exit(1) }
 }
 
@@ -142,56 +142,55 @@ fn errno() -> Errno {
     Errno::from_raw_os_error(unsafe { *libc::__errno_location() })
 }
 
-/// The result of a call that rustix does not have.
+/// Result of a system call that rustix does not have.
 fn called(result: c_long) -> Result<()> {
     if result < 0 { Err(errno()) } else { Ok(()) }
 }
 
-fn confine(plan: &Plan, ends: Ends<'_>) -> std::result::Result<(), (Step, Errno)> {
-    let at = |step: Step| move |error: Errno| (step, error);
-    default_signals();
-    die_with(plan.parent.as_fd()).map_err(at(Step::Parent))?;
+fn confine(plan: &Plan, ends: PipeEnds<'_>) -> std::result::Result<(), (SetupStep, Errno)> {
+    let at = |step: SetupStep| move |error: Errno| (step, error);
+    reset_signals();
+    die_with(plan.parent.as_fd()).map_err(at(SetupStep::Parent))?;
     let folder = match &plan.place {
-        Place::Own(root) => {
-            become_nobody(ends.go).map_err(at(Step::User))?;
-            make_root(root).map_err(at(Step::Mount))?;
-            write_files(root).map_err(at(Step::Files))?;
-            enter_root(root).map_err(at(Step::Root))?;
-            rustix::system::sethostname(b"sandbox").map_err(at(Step::Host))?;
+        ProgramFolder::Own(root) => {
+            become_nobody(ends.go).map_err(at(SetupStep::User))?;
+            make_root(root).map_err(at(SetupStep::Mount))?;
+            write_files(root).map_err(at(SetupStep::Files))?;
+            enter_root(root).map_err(at(SetupStep::Root))?;
+            rustix::system::sethostname(b"sandbox").map_err(at(SetupStep::Host))?;
             c"/program"
         }
-        Place::Here { path, .. } => path.as_c_str(),
+        ProgramFolder::Here { path, .. } => path.as_c_str(),
     };
-    setsid().map_err(at(Step::Session))?;
-    chdir(folder).map_err(at(Step::Folder))?;
-    set_no_new_privs(true).map_err(at(Step::Landlock))?;
-    landlock(plan).map_err(at(Step::Landlock))?;
-    streams(plan, ends).map_err(at(Step::Streams))?;
-    // The same addresses in every run, so that what is ordered by them is too. A container may forbid it; then only that
-    // is lost.
-    // SAFETY: changes a flag of this process.
+    setsid().map_err(at(SetupStep::Session))?;
+    chdir(folder).map_err(at(SetupStep::Folder))?;
+    set_no_new_privs(true).map_err(at(SetupStep::Landlock))?;
+    landlock(plan).map_err(at(SetupStep::Landlock))?;
+    streams(plan, ends).map_err(at(SetupStep::Streams))?;
+    // The same addresses in every run, so that orders that depend on them are equal. A container may forbid it; then
+    // only this property is lost.
     unsafe { libc::personality(libc::ADDR_NO_RANDOMIZE as libc::c_ulong) };
     for (resource, limit) in &plan.limits {
-        setrlimit(*resource, *limit).map_err(at(Step::Limits))?;
+        setrlimit(*resource, *limit).map_err(at(SetupStep::Limits))?;
     }
     let none = CapabilitySets {
         effective: CapabilitySet::empty(),
         permitted: CapabilitySet::empty(),
         inheritable: CapabilitySet::empty(),
     };
-    set_capabilities(None, none).map_err(at(Step::Capabilities))?;
-    // Once more: changes of the user and of capabilities have reset it.
-    die_with(plan.parent.as_fd()).map_err(at(Step::Parent))?;
+    set_capabilities(None, none).map_err(at(SetupStep::Capabilities))?;
+    // Again: changes of the user and of capabilities have reset it.
+    die_with(plan.parent.as_fd()).map_err(at(SetupStep::Parent))?;
     if let Some(filter) = &plan.filter {
-        seccompiler::apply_filter(filter).map_err(|_| (Step::Seccomp, errno()))?;
+        seccompiler::apply_filter(filter).map_err(|_| (SetupStep::Seccomp, errno()))?;
     }
     Ok(())
 }
 
-/// A program starts with no handler, and ignores only what it chooses to ignore.
-fn default_signals() {
+/// A program starts without signal handlers and ignores no signal.
+fn reset_signals() {
     for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: no handler of the caller shall run here; signals that cannot be changed answer an error.
+        // SAFETY: no handler of the caller may run here; signals that cannot be changed return an error.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
     // SAFETY: an empty set is a valid one.
@@ -202,7 +201,8 @@ fn default_signals() {
     }
 }
 
-/// Ends with the caller, which may have ended already: a process file is readable when its process has ended.
+/// Makes this process end with the caller, which may have ended already: a process's descriptor is readable after it
+/// has ended.
 fn die_with(parent: BorrowedFd<'_>) -> Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
     let mut watched = [PollFd::new(&parent, PollFlags::IN)];
@@ -213,14 +213,14 @@ fn die_with(parent: BorrowedFd<'_>) -> Result<()> {
     }
 }
 
-/// Waits until the caller has written the map of users, then is the one user in it.
+/// Waits until the caller has written the user map, then becomes its only user.
 fn become_nobody(go: BorrowedFd<'_>) -> Result<()> {
     let mut byte = [0];
     if read(go, &mut byte)? != 1 {
         return Err(Errno::SRCH);
     }
-    // Refused where an unprivileged user has made the namespace. His groups then stay, and open nothing in the view that
-    // others may not read.
+    // Refused if an unprivileged user created the namespace. The user's groups then remain, and give no access to
+    // anything in the view that others cannot read.
     let _ = set_thread_groups(&[]);
     let (user, group) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
     set_thread_res_gid(group, group, group)?;
@@ -249,7 +249,7 @@ fn set_mount(path: &CStr, attributes: u64, below: bool) -> Result<()> {
     })
 }
 
-/// A small file system in memory with the view in it; it is the working folder afterwards.
+/// Creates a small file system in memory with the view, and makes it the working folder.
 fn make_root(root: &Root) -> Result<()> {
     let plain = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
@@ -259,10 +259,10 @@ fn make_root(root: &Root) -> Result<()> {
     let folder = Mode::RWXU | Mode::RGRP | Mode::XGRP | Mode::ROTH | Mode::XOTH;
     for step in &root.steps {
         match step {
-            Make::Folder(path) => rustix::fs::mkdir(path.as_c_str(), folder)?,
-            Make::Link { target, path } => rustix::fs::symlink(target.as_c_str(), path.as_c_str())?,
-            Make::Empty(path) => drop(open(path.as_c_str(), OFlags::CREATE | OFlags::WRONLY, Mode::RUSR)?),
-            Make::Bind { source, path, device } => {
+            RootStep::Folder(path) => rustix::fs::mkdir(path.as_c_str(), folder)?,
+            RootStep::Link { target, path } => rustix::fs::symlink(target.as_c_str(), path.as_c_str())?,
+            RootStep::Empty(path) => drop(open(path.as_c_str(), OFlags::CREATE | OFlags::WRONLY, Mode::RUSR)?),
+            RootStep::Bind { source, path, device } => {
                 mount_bind_recursive(source.as_c_str(), path.as_c_str())?;
                 let nodev = if *device {
                     libc::MOUNT_ATTR_NOEXEC
@@ -297,7 +297,7 @@ fn write_files(root: &Root) -> Result<()> {
     Ok(())
 }
 
-/// Makes the working folder the root and lets go of the old one.
+/// Makes the working folder the root and unmounts the old one.
 fn enter_root(root: &Root) -> Result<()> {
     if !root.writable {
         set_mount(c"program", libc::MOUNT_ATTR_RDONLY, false)?;
@@ -315,7 +315,7 @@ struct PathBeneath {
     parent_fd: i32,
 }
 
-/// Adds the working folder, which has only now come to be, to the rules, and is bound by them.
+/// Adds the working folder, which exists only now, to the rules, and applies them.
 fn landlock(plan: &Plan) -> Result<()> {
     let Some(ruleset) = &plan.ruleset else {
         return Ok(());
@@ -327,7 +327,7 @@ fn landlock(plan: &Plan) -> Result<()> {
     };
     const PATH_BENEATH: i32 = 1;
     let ruleset = ruleset.as_raw_fd();
-    // SAFETY: open descriptors and the structure that this kind of rule has.
+    // SAFETY: open descriptors and the structure of this rule type.
     unsafe {
         called(libc::syscall(
             libc::SYS_landlock_add_rule,
@@ -340,11 +340,10 @@ fn landlock(plan: &Plan) -> Result<()> {
     }
 }
 
-fn streams(plan: &Plan, ends: Ends<'_>) -> Result<()> {
+fn streams(plan: &Plan, ends: PipeEnds<'_>) -> Result<()> {
     rustix::stdio::dup2_stdin(&plan.stdin)?;
     rustix::stdio::dup2_stdout(ends.output)?;
     rustix::stdio::dup2_stderr(ends.output)?;
-    // All others are closed by exec; the report is still to be sent if there is none.
-    // SAFETY: sets a flag of descriptors.
+    // `exec` closes all others; if it fails, the report still has to be sent.
     called(unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) })
 }

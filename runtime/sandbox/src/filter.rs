@@ -1,8 +1,8 @@
-//! The system calls that a program may make; every other one answers ENOSYS, as on a kernel that lacks it.
+//! The system calls that a program may make; every other one returns ENOSYS, as on a kernel without it.
 //!
-//! A list of what is allowed, so that a call of a newer kernel is not. ENOSYS, so that the C library takes its other way
-//! where it has one (`clone3` → `clone`). No socket of any kind, no signal and no other process to send it to, no
-//! change to a file's owner, mode, times or name: Landlock does not govern those.
+//! An allow list, so that calls of newer kernels are not included. ENOSYS, so that the C library uses its alternative
+//! if it has one (`clone3` → `clone`). No sockets, no signals to other processes, no changes of a file's owner, mode,
+//! times or name: Landlock does not cover those.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use seccompiler::{
 
 use crate::Limits;
 
-/// What every program needs.
+/// Needed by every program.
 const ALWAYS: &[c_long] = &[
     // Memory.
     libc::SYS_brk,
@@ -42,7 +42,7 @@ const ALWAYS: &[c_long] = &[
     libc::SYS_readv,
     libc::SYS_write,
     libc::SYS_writev,
-    // Files by name; what they reach is decided by the view and by Landlock.
+    // Files by name; the view and Landlock decide which are accessible.
     libc::SYS_chdir,
     libc::SYS_execve,
     libc::SYS_faccessat,
@@ -53,7 +53,7 @@ const ALWAYS: &[c_long] = &[
     libc::SYS_openat,
     libc::SYS_readlinkat,
     libc::SYS_statx,
-    // Time, and waiting for it.
+    // Time and timers.
     libc::SYS_clock_getres,
     libc::SYS_clock_gettime,
     libc::SYS_clock_nanosleep,
@@ -99,7 +99,7 @@ const ALWAYS: &[c_long] = &[
     libc::SYS_uname,
 ];
 
-/// The older names of some of them.
+/// Older equivalents.
 #[cfg(target_arch = "x86_64")]
 const ALWAYS_OLD: &[c_long] = &[
     libc::SYS_access,
@@ -120,7 +120,7 @@ const ALWAYS_OLD: &[c_long] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const ALWAYS_OLD: &[c_long] = &[];
 
-/// With files of its own, which then are all that the view lets it change.
+/// With files of its own; the view then lets it change only those.
 const WITH_FILES: &[c_long] = &[
     libc::SYS_fallocate,
     libc::SYS_fchmod,
@@ -151,7 +151,7 @@ const WITH_FILES_OLD: &[c_long] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const WITH_FILES_OLD: &[c_long] = &[libc::SYS_renameat];
 
-/// With processes or threads of its own, which then are all that it sees.
+/// With its own processes or threads; it then sees only those.
 const WITH_PROCESSES: &[c_long] = &[
     libc::SYS_kill,
     libc::SYS_setpgid,
@@ -165,9 +165,9 @@ const WITH_PROCESSES_OLD: &[c_long] = &[libc::SYS_fork, libc::SYS_vfork];
 #[cfg(not(target_arch = "x86_64"))]
 const WITH_PROCESSES_OLD: &[c_long] = &[];
 
-/// Is it a terminal? Shall it stay open over exec?
+/// Tests for a terminal, and close-on-exec.
 const IOCTLS: &[u64] = &[libc::TCGETS, libc::FIOCLEX, libc::FIONCLEX];
-/// Neither an owner, whom signals would go to, nor locks and leases, on files that others read too.
+/// No owner, which receives signals, and no locks and leases, which affect other readers of a file.
 const FCNTLS: &[u64] = &[
     libc::F_DUPFD as u64,
     libc::F_DUPFD_CLOEXEC as u64,
@@ -176,7 +176,7 @@ const FCNTLS: &[u64] = &[
     libc::F_GETFL as u64,
     libc::F_SETFL as u64,
 ];
-/// Every kind of namespace that a program may be given, and may not make itself.
+/// All kinds of namespaces that a program may be given, and may not create.
 pub(crate) const NAMESPACES: i32 = libc::CLONE_NEWUSER
     | libc::CLONE_NEWNS
     | libc::CLONE_NEWPID
@@ -185,9 +185,9 @@ pub(crate) const NAMESPACES: i32 = libc::CLONE_NEWUSER
     | libc::CLONE_NEWUTS
     | libc::CLONE_NEWCGROUP;
 
-/// A rule that holds where argument `place` compares with `value`. Commands and flags have 32 bits for the kernel.
-fn argument(place: u8, operator: SeccompCmpOp, value: u64) -> Result<SeccompRule, BackendError> {
-    let condition = SeccompCondition::new(place, SeccompCmpArgLen::Dword, operator, value)?;
+/// A rule that matches if argument `index` compares with `value`. The kernel uses 32 bits for commands and flags.
+fn argument(index: u8, operator: SeccompCmpOp, value: u64) -> Result<SeccompRule, BackendError> {
+    let condition = SeccompCondition::new(index, SeccompCmpArgLen::Dword, operator, value)?;
     SeccompRule::new(vec![condition])
 }
 
@@ -207,15 +207,15 @@ pub fn filter(limits: &Limits) -> Result<BpfProgram, BackendError> {
         let plain = SeccompCmpOp::MaskedEq(NAMESPACES as u32 as u64);
         rules.insert(libc::SYS_clone, vec![argument(0, plain, 0)?]);
     }
-    let among = |place, values: &[u64]| -> Result<Vec<SeccompRule>, BackendError> {
+    let among = |index, values: &[u64]| -> Result<Vec<SeccompRule>, BackendError> {
         values
             .iter()
-            .map(|value| argument(place, SeccompCmpOp::Eq, *value))
+            .map(|value| argument(index, SeccompCmpOp::Eq, *value))
             .collect()
     };
     rules.insert(libc::SYS_ioctl, among(1, IOCTLS)?);
     rules.insert(libc::SYS_fcntl, among(1, FCNTLS)?);
-    // Its own limits, not those of a process that it names.
+    // Its own limits only, not those of another process.
     rules.insert(libc::SYS_prlimit64, among(0, &[0])?);
     let refuse = SeccompAction::Errno(libc::ENOSYS as u32);
     let machine = std::env::consts::ARCH.try_into()?;

@@ -1,16 +1,16 @@
 //! A sandbox for programs that a language model wrote.
 //!
-//! In: a [`Program`] and its [`Limits`]. Out: how it ended and what it wrote, an [`Outcome`]. A program sees no network, no
-//! other process, and of the files only interpreters and libraries, read-only, beside its own folder; the kernel ends it
-//! when its time is over, and with it all that it started. Nothing of it stays. Where a machine cannot promise this,
-//! [`protection`] says what is missing, and nothing runs.
+//! In: a [`Program`] and its [`Limits`]. Out: how it ended and what it wrote, a [`ProgramOutcome`]. A program has no
+//! network, sees no other process, and of the files only interpreters and libraries, read-only, and its own folder.
+//! When its time is over, the kernel ends it and everything that it started. Nothing of it remains. If a machine cannot
+//! guarantee this, [`protection`] names what is missing, and nothing runs.
 //!
-//! How: a process is forked into namespaces of its own (user, process, network, mount, IPC, host name), with a root of two
-//! small file systems in memory. Landlock, a list of allowed system calls and resource limits hold it as well. Where there
-//! are no namespaces (a plain container), these three hold a program of one process that writes no file; it can then ask
-//! whether a path exists, not what is there. The set-up runs in the forked process itself, not in a second start of the
-//! caller's program: nobody can forget an entry in `main`, and all that allocates is prepared before the fork (`plan`).
-//! Not here: what a program's output means, except that it came to its end ([`python`]).
+//! How: a process is forked into its own namespaces (user, process, network, mount, IPC, host name), with a root of two
+//! small file systems in memory. Landlock, a list of allowed system calls and resource limits restrict it too. Without
+//! namespaces (in a plain container) these three restrict a program with one process that writes no files; it can then
+//! test whether a path exists, but not read it. The set-up runs in the forked process itself, not in a second start of
+//! the caller's program, so that callers need no entry in `main`; everything that allocates is prepared before the fork
+//! (`plan`). Not here: the meaning of a program's output, except that it ran to its end ([`python`]).
 
 mod child;
 mod filter;
@@ -25,50 +25,50 @@ use std::time::Duration;
 
 pub use protection::{Protection, Unprotected, protection};
 
-/// What a program may use. The same limits mean the same on every machine.
+/// Limits of a program. The same limits have the same meaning on every machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// From start to end.
     pub wall: Duration,
-    /// Of each process; whole seconds, rounded up.
+    /// Per process; rounded up to seconds.
     pub cpu: Duration,
-    /// Bytes of address space of all processes together: each may have an equal share.
+    /// Bytes of address space of all processes together, divided equally among them.
     pub memory: u64,
-    /// Processes and threads at a time, the first included, and those that have ended but were not waited for. More than
-    /// one needs namespaces.
+    /// Processes and threads that exist at a time, including the first, and those that ended but were not waited for.
+    /// More than one needs namespaces.
     pub processes: u32,
     /// Bytes written to stdout and stderr together; a program that writes more is ended.
     pub output: u64,
-    /// Bytes that its folder may take beyond the files given; more than zero needs namespaces.
+    /// Bytes that its folder may contain in addition to the given files; more than zero needs namespaces.
     pub files: u64,
 }
 
-/// A program, and the files of its folder, in which it starts.
+/// A program, and the files of the folder in which it starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Program {
-    /// The absolute path of a program below `/usr` or `/bin`, and its arguments.
+    /// The absolute path of a program in `/usr` or `/bin`, and its arguments.
     pub command: Vec<String>,
-    /// Plain names and what is in the files.
+    /// File names and contents.
     pub files: Vec<(String, Vec<u8>)>,
     pub stdin: Vec<u8>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// By itself, with this status.
+pub enum ProgramEnd {
+    /// It exited with this status.
     Exit(i32),
-    /// By this signal, which it brought on itself.
+    /// It caused this signal.
     Signal(i32),
-    /// By the limit of wall or CPU time.
+    /// It reached the limit of wall-clock or CPU time.
     OutOfTime,
-    /// By the limit of output.
+    /// It reached the output limit.
     TooMuchOutput,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct Outcome {
-    pub ended: Ended,
-    /// stdout and stderr as they came, up to the limit.
+pub struct ProgramOutcome {
+    pub ended: ProgramEnd,
+    /// stdout and stderr in the order in which they were written, up to the limit.
     pub output: Vec<u8>,
     /// From start to end.
     pub seconds: f64,
@@ -76,15 +76,15 @@ pub struct Outcome {
 
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
-    #[error("`{name}` is not the plain name of a file")]
+    #[error("`{name}` is not a plain file name")]
     Name { name: String },
-    #[error("there is no program to run")]
+    #[error("no program is given")]
     NoProgram,
-    #[error("a NUL byte stands in `{text}`")]
+    #[error("`{text}` contains a NUL byte")]
     Nul { text: String },
     #[error(
-        "a program with more than one process, or with files of its own, needs namespaces that this machine does not grant; \
-         with `processes` 1 and `files` 0 it can run"
+        "a program with more than one process, or with files of its own, needs namespaces, which this machine does not allow; \
+         use `processes` 1 and `files` 0"
     )]
     NeedsNamespaces,
     #[error("cannot start `{program}`: it is not below /usr/bin, /usr/local/bin or /bin, or is not an executable file")]

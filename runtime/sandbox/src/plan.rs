@@ -1,4 +1,4 @@
-//! All that the forked process will need, prepared before the fork: after it nothing may be allocated.
+//! Everything that the forked process needs, prepared before the fork: after it nothing may be allocated.
 
 use std::ffi::{CStr, CString, c_char};
 use std::fs::File;
@@ -13,19 +13,28 @@ use rustix::process::{PidfdFlags, Resource, Rlimit, getpid, getrlimit, pidfd_ope
 use seccompiler::BpfProgram;
 use tempfile::TempDir;
 
-use crate::protection::Layers;
-use crate::view::{Entry, entries, own_access, ruleset};
+use crate::view::{ViewEntry, entries, own_access, ruleset};
 use crate::{Limits, Program, SandboxError, filter};
 
 /// Descriptors that a program may have open.
 const OPEN_FILES: u64 = 64;
-/// Bytes of stack, as most systems have it; the system's own value would decide how deep a program may recurse.
+/// Bytes of stack, as on most systems; the system's own value would decide how deep a program can recurse.
 const STACK: u64 = 8 << 20;
 const PAGE: u64 = 4096;
-/// Files and folders that a program may make.
+/// Files and folders that a program can create.
 const INODES: usize = 1024;
 
-/// Strings as `execve` takes them: pointers, then a null pointer.
+/// The layers in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Layers {
+    pub namespaces: bool,
+    pub landlock: bool,
+    pub seccomp: bool,
+    /// The kernel limits the number of a sandbox's processes.
+    pub many_processes: bool,
+}
+
+/// Strings in the form of `execve`: pointers, then a null pointer.
 pub struct Strings {
     // The pointers point in here.
     _strings: Vec<CString>,
@@ -50,8 +59,8 @@ impl Strings {
     }
 }
 
-/// A step of making the new root. Paths are relative to it, but for sources.
-pub enum Make {
+/// A step of creating the new root. Paths are relative to it, except for sources.
+pub enum RootStep {
     Folder(CString),
     Link {
         target: CString,
@@ -65,20 +74,20 @@ pub enum Make {
     Empty(CString),
 }
 
-/// The root and the folder of the program, on file systems of their own.
+/// The root and the program's folder, each on its own file system.
 pub struct Root {
-    pub steps: Vec<Make>,
-    /// Options of the program's folder: its size.
+    pub steps: Vec<RootStep>,
+    /// Mount options of the program's folder: its size.
     pub options: CString,
     pub files: Vec<(CString, Vec<u8>)>,
     pub writable: bool,
 }
 
-/// Where the program starts.
-pub enum Place {
-    /// In a root that the forked process makes.
+/// The folder in which the program starts.
+pub enum ProgramFolder {
+    /// In a root that the forked process creates.
     Own(Root),
-    /// In a folder of the machine, which goes when the program has ended.
+    /// In a folder of the machine, which is deleted after the program has ended.
     Here { path: CString, _folder: TempDir },
 }
 
@@ -86,13 +95,13 @@ pub struct Plan {
     pub command: Strings,
     pub environment: Strings,
     pub stdin: OwnedFd,
-    pub place: Place,
+    pub place: ProgramFolder,
     pub ruleset: Option<OwnedFd>,
-    /// Bits of what Landlock allows in the program's folder.
+    /// Landlock's access rights for the program's folder.
     pub own_access: u64,
     pub filter: Option<BpfProgram>,
     pub limits: Vec<(Resource, Rlimit)>,
-    /// This process, whose death ends the program.
+    /// This process; the program ends with it.
     pub parent: OwnedFd,
 }
 
@@ -100,7 +109,7 @@ fn text(text: &str) -> Result<CString, SandboxError> {
     CString::new(text).map_err(|_| SandboxError::Nul { text: text.to_owned() })
 }
 
-/// The same for a path of this machine, which has no NUL.
+/// The same for a path.
 fn path(path: &Path) -> Result<CString, SandboxError> {
     CString::new(path.as_os_str().as_bytes()).map_err(|_| SandboxError::Nul {
         text: path.display().to_string(),
@@ -112,15 +121,16 @@ impl Plan {
         if (limits.processes > 1 && !layers.many_processes) || (limits.files > 0 && !layers.namespaces) {
             return Err(SandboxError::NeedsNamespaces);
         }
-        let plain = |name: &str| !matches!(name, "" | "." | "..") && !name.contains('/');
-        if let Some((name, _)) = program.files.iter().find(|(name, _)| !plain(name)) {
+        let is_plain = |name: &str| !matches!(name, "" | "." | "..") && !name.contains('/');
+        if let Some((name, _)) = program.files.iter().find(|(name, _)| !is_plain(name)) {
             return Err(SandboxError::Name { name: name.clone() });
         }
         if program.command.is_empty() {
             return Err(SandboxError::NoProgram);
         }
         let command: Result<Vec<_>, _> = program.command.iter().map(|word| text(word)).collect();
-        // Nothing of the caller's environment, which holds secrets. A fixed seed, so that sets keep one order.
+        // Nothing of the caller's environment, which contains secrets. A fixed seed, so that sets have the same order
+        // in every run.
         let environment = [
             c"PATH=/usr/local/bin:/usr/bin:/bin",
             c"LANG=C.UTF-8",
@@ -139,7 +149,7 @@ impl Plan {
             environment: Strings::new(environment.map(CStr::to_owned).to_vec()),
             stdin: stdin(&program.stdin)?,
             place: if layers.namespaces {
-                Place::Own(root(program, limits)?)
+                ProgramFolder::Own(root(program, limits)?)
             } else {
                 folder(program)?
             },
@@ -155,33 +165,33 @@ impl Plan {
     }
 }
 
-/// The steps to the new root: each folder before what lies in it.
+/// Steps that create the new root: each folder before its contents.
 fn root(program: &Program, limits: &Limits) -> Result<Root, SandboxError> {
     let mut steps = Vec::new();
-    let mut made = Vec::new();
+    let mut created = Vec::new();
     for entry in entries() {
-        let (Entry::Folder(at) | Entry::File(at) | Entry::Link(at, _)) = &entry;
+        let (ViewEntry::Folder(at) | ViewEntry::File(at) | ViewEntry::Link(at, _)) = &entry;
         let relative = Path::new(at.trim_start_matches('/'));
         let mut above: Vec<&Path> = relative.ancestors().skip(1).collect();
         // The last of them is the root itself.
         above.pop();
         for folder in above.into_iter().rev().map(Path::to_owned) {
-            if !made.contains(&folder) {
-                steps.push(Make::Folder(path(&folder)?));
-                made.push(folder);
+            if !created.contains(&folder) {
+                steps.push(RootStep::Folder(path(&folder)?));
+                created.push(folder);
             }
         }
         let target = path(relative)?;
         match &entry {
-            Entry::Link(_, to) => steps.push(Make::Link {
+            ViewEntry::Link(_, to) => steps.push(RootStep::Link {
                 target: path(to)?,
                 path: target,
             }),
-            Entry::Folder(_) => steps.push(Make::Folder(target)),
-            Entry::File(_) => steps.push(Make::Empty(target)),
+            ViewEntry::Folder(_) => steps.push(RootStep::Folder(target)),
+            ViewEntry::File(_) => steps.push(RootStep::Empty(target)),
         }
-        if !matches!(entry, Entry::Link(..)) {
-            steps.push(Make::Bind {
+        if !matches!(entry, ViewEntry::Link(..)) {
+            steps.push(RootStep::Bind {
                 source: text(at)?,
                 path: path(relative)?,
                 device: at.starts_with("/dev/"),
@@ -210,7 +220,7 @@ fn root(program: &Program, limits: &Limits) -> Result<Root, SandboxError> {
 }
 
 /// A folder of this machine with the program's files.
-fn folder(program: &Program) -> Result<Place, SandboxError> {
+fn folder(program: &Program) -> Result<ProgramFolder, SandboxError> {
     let write = || -> std::io::Result<TempDir> {
         let folder = tempfile::Builder::new().prefix("aurora-sandbox-").tempdir()?;
         for (name, bytes) in &program.files {
@@ -222,13 +232,13 @@ fn folder(program: &Program) -> Result<Place, SandboxError> {
         what: "write the program's files",
         source,
     })?;
-    Ok(Place::Here {
+    Ok(ProgramFolder::Here {
         path: path(folder.path())?,
         _folder: folder,
     })
 }
 
-/// A file in memory that can no longer be changed: unlike a pipe it needs nobody to feed it.
+/// A sealed file in memory: unlike a pipe it needs no writer.
 fn stdin(bytes: &[u8]) -> Result<OwnedFd, SandboxError> {
     let make = || -> std::io::Result<OwnedFd> {
         let mut file = File::from(memfd_create(c"stdin", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
@@ -248,28 +258,28 @@ fn stdin(bytes: &[u8]) -> Result<OwnedFd, SandboxError> {
 
 fn resources(layers: Layers, limits: &Limits) -> Vec<(Resource, Rlimit)> {
     let cpu = limits.cpu.as_secs() + u64::from(limits.cpu.subsec_nanos() > 0);
-    let mut wanted = vec![
+    let mut limits_by_resource = vec![
         (Resource::As, limits.memory / u64::from(limits.processes.max(1))),
         (Resource::Cpu, cpu),
         (Resource::Fsize, limits.files),
         (Resource::Nofile, OPEN_FILES),
         (Resource::Stack, STACK),
-        // One byte: of zero the kernel would still make a dump where a program is to receive it.
+        // One byte: with zero the kernel would still pipe a core dump to a program.
         (Resource::Core, 1),
         (Resource::Memlock, 0),
         (Resource::Msgqueue, 0),
     ];
     if layers.namespaces {
-        wanted.push((Resource::Nproc, u64::from(limits.processes)));
+        limits_by_resource.push((Resource::Nproc, u64::from(limits.processes)));
     }
     let lower = |(resource, wanted): (Resource, u64)| {
-        let most = getrlimit(resource).maximum.unwrap_or(u64::MAX);
-        let value = Some(wanted.min(most));
+        let maximum = getrlimit(resource).maximum.unwrap_or(u64::MAX);
+        let value = Some(wanted.min(maximum));
         let limit = Rlimit {
             current: value,
             maximum: value,
         };
         (resource, limit)
     };
-    wanted.into_iter().map(lower).collect()
+    limits_by_resource.into_iter().map(lower).collect()
 }

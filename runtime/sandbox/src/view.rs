@@ -1,7 +1,7 @@
-//! What a program sees of the machine's files: interpreters, libraries and three devices, read-only.
+//! The files of the machine that a program sees: interpreters, libraries and three devices, read-only.
 //!
-//! No `/etc`, `/home`, `/root`, `/tmp`, `/proc`, `/var`, and of `/usr` and `/usr/local` not all: containers often keep a
-//! project in `/usr/src`.
+//! Not `/etc`, `/home`, `/root`, `/tmp`, `/proc`, `/var`, and only parts of `/usr` and `/usr/local`: containers often
+//! have a project in `/usr/src`.
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -25,30 +25,30 @@ const FOLDERS: &[&str] = &[
     "/lib",
     "/lib64",
 ];
-/// The last one tells the loader where libraries are.
+/// The last one lists libraries for the dynamic loader.
 const FILES: &[&str] = &["/dev/null", "/dev/zero", "/dev/urandom", "/etc/ld.so.cache"];
 
-/// An entry of the new root; the path is absolute, here and there.
-pub enum Entry {
-    /// A folder or a file as it is here.
+/// An entry of the new root; paths are absolute, inside and outside.
+pub enum ViewEntry {
+    /// A folder or a file of this machine.
     Folder(&'static str),
     File(&'static str),
-    /// `/bin` is often a link to `usr/bin`.
+    /// A symbolic link: `/bin` often links to `usr/bin`.
     Link(&'static str, PathBuf),
 }
 
-/// The entries that this machine has.
-pub fn entries() -> Vec<Entry> {
+/// The entries that exist on this machine.
+pub fn entries() -> Vec<ViewEntry> {
     let folders = FOLDERS.iter().filter_map(|path| match fs::read_link(path) {
-        Ok(target) => Some(Entry::Link(path, target)),
-        Err(_) => Path::new(path).is_dir().then_some(Entry::Folder(path)),
+        Ok(target) => Some(ViewEntry::Link(path, target)),
+        Err(_) => Path::new(path).is_dir().then_some(ViewEntry::Folder(path)),
     });
     let files = FILES.iter().filter(|path| Path::new(path).exists());
-    folders.chain(files.map(|path| Entry::File(path))).collect()
+    folders.chain(files.map(|path| ViewEntry::File(path))).collect()
 }
 
-/// The folder of the view in which a path lies.
-pub fn shown(path: &Path) -> Option<&'static str> {
+/// The visible folder that contains a path, if there is one.
+pub fn visible(path: &Path) -> Option<&'static str> {
     let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let path = real(path);
     FOLDERS.iter().copied().find(|folder| {
@@ -71,10 +71,10 @@ pub fn own_access(writable: bool) -> BitFlags<AccessFs> {
     if writable { read | write } else { read }
 }
 
-/// A Landlock ruleset that grants the view and nothing else: no file, port, signal or abstract socket. A kernel before
-/// Linux 6.2 is refused: there a file could be emptied that cannot be written.
+/// A Landlock ruleset that allows the view and nothing else: no file, port, signal or abstract socket. Kernels before
+/// Linux 6.2 are refused: on them a read-only file could be truncated.
 pub fn ruleset() -> Result<Option<OwnedFd>, RulesetError> {
-    // The newest kernel whose rights have been considered here.
+    // The newest ABI whose rights this code considers.
     let known = ABI::V7;
     let mut ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)
@@ -86,12 +86,12 @@ pub fn ruleset() -> Result<Option<OwnedFd>, RulesetError> {
         .create()?;
     for entry in entries() {
         let (path, access) = match entry {
-            Entry::Folder(path) => (path, AccessFs::from_read(known)),
-            Entry::File(path) if path.starts_with("/dev/") => (path, AccessFs::ReadFile | AccessFs::WriteFile),
-            Entry::File(path) => (path, AccessFs::ReadFile.into()),
-            Entry::Link(..) => continue,
+            ViewEntry::Folder(path) => (path, AccessFs::from_read(known)),
+            ViewEntry::File(path) if path.starts_with("/dev/") => (path, AccessFs::ReadFile | AccessFs::WriteFile),
+            ViewEntry::File(path) => (path, AccessFs::ReadFile.into()),
+            ViewEntry::Link(..) => continue,
         };
-        // A folder that is gone by now is one that nobody sees.
+        // A folder that was removed meanwhile is not visible.
         if let Ok(folder) = PathFd::new(path) {
             ruleset = ruleset.add_rule(PathBeneath::new(folder, access))?;
         }

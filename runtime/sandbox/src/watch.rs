@@ -1,4 +1,4 @@
-//! Starts the process of a plan, gives it its user, and watches it until nothing of it is left.
+//! Starts the process of a plan, sets its user, and watches it until nothing of it is left.
 
 use std::fs;
 use std::io;
@@ -13,44 +13,43 @@ use rustix::io::{Errno, read, write};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, PidfdFlags, Signal, getegid, geteuid, kill_process, kill_process_group, pidfd_open};
 
-use crate::child::{Ends, NOBODY, Step, become_program, read_report};
+use crate::child::{NOBODY, PipeEnds, SetupStep, become_program, read_report};
 use crate::filter::NAMESPACES;
-use crate::plan::{Place, Plan};
-use crate::{Ended, Limits, Outcome, SandboxError};
+use crate::plan::{Plan, ProgramFolder};
+use crate::{Limits, ProgramEnd, ProgramOutcome, SandboxError};
 
-/// No program is waited for longer, so that a time stays one that the clock can count to.
-const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+/// Maximum wall-clock limit, so that the deadline can be represented.
+const MAX_WALL: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// By how much the CPU time that is reported may lag behind what was limited: that is counted in ticks of the clock.
+/// How far the reported CPU time may be below the limit, which is counted in clock ticks.
 const TICKS: Duration = Duration::from_millis(100);
 
-/// How a process ended: as a program, or with a report instead of one.
-pub enum Run {
-    Program(Outcome),
-    Report(Step, i32),
+/// Result of a process: of the program, or a report instead.
+pub enum ProcessResult {
+    Program(ProgramOutcome),
+    Report(SetupStep, i32),
 }
 
-/// A process that has been forked and not waited for.
-struct Process {
+/// A forked process that was not waited for.
+struct ForkedProcess {
     pid: Pid,
-    /// Where there are no namespaces, what it has started is in its group, if at all.
+    /// Without namespaces, the processes that it started are in its group, if anywhere.
     group: bool,
 }
 
-/// What the kernel says of a process that has ended.
-struct Status {
+/// The kernel's status of an ended process.
+struct EndStatus {
     wait: i32,
     cpu: Duration,
 }
 
-impl Process {
+impl ForkedProcess {
     /// Forks.
     ///
     /// # Safety
     /// `child` may only do what is allowed after a fork in a program with threads, and must not return.
     unsafe fn start(flags: i32, group: bool, child: impl FnOnce()) -> io::Result<Self> {
-        // No handler of this process shall run in the new one.
-        // SAFETY: sets of signals on the stack.
+        // No handler of this process may run in the new one.
         let old = unsafe {
             let mut all: libc::sigset_t = zeroed();
             let mut old: libc::sigset_t = zeroed();
@@ -58,31 +57,32 @@ impl Process {
             libc::pthread_sigmask(libc::SIG_BLOCK, &all, &mut old);
             old
         };
-        // SAFETY: without a stack of its own it is a fork.
+        // SAFETY: without a new stack it is a fork.
         let pid = unsafe { fork(flags) };
         if pid == 0 {
             child();
         }
         let error = io::Error::last_os_error();
-        // SAFETY: the set that was there before.
+        // SAFETY: the previous set.
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &old, std::ptr::null_mut()) };
-        match Pid::from_raw(pid as i32) {
-            Some(pid) if pid.as_raw_nonzero().get() > 0 => Ok(Self { pid, group }),
-            _ => Err(error),
+        // `Pid::from_raw` asserts that its argument is not negative.
+        match i32::try_from(pid).ok().filter(|pid| *pid > 0).and_then(Pid::from_raw) {
+            Some(pid) => Ok(Self { pid, group }),
+            None => Err(error),
         }
     }
 
-    /// Ends it with all that it has started, if it has not ended, and waits for it. It is not waited for before, so its
-    /// number is still its own.
-    fn end(&self) -> Status {
+    /// Ends it and everything that it started, if they have not ended, and waits for it. It was not waited for before,
+    /// so its number is still valid.
+    fn end(&self) -> EndStatus {
         let pid = self.pid.as_raw_nonzero().get();
-        // Both fail only where there is nothing left to end.
+        // Both fail only if there is nothing left to end.
         let _ = kill_process(self.pid, Signal::KILL);
         if self.group {
             let _ = kill_process_group(self.pid, Signal::KILL);
         }
         let mut wait = 0;
-        // SAFETY: a zeroed structure is a valid one; both pointers are to this stack.
+        // SAFETY: a zeroed structure is valid; both pointers are to this stack.
         let used = unsafe {
             let mut used: libc::rusage = zeroed();
             while libc::wait4(pid, &mut wait, libc::__WALL, &mut used) < 0
@@ -93,17 +93,17 @@ impl Process {
         let time = |time: libc::timeval| {
             Duration::from_secs(time.tv_sec.unsigned_abs()) + Duration::from_micros(time.tv_usec.unsigned_abs())
         };
-        Status {
+        EndStatus {
             wait,
             cpu: time(used.ru_utime) + time(used.ru_stime),
         }
     }
 }
 
-/// `clone` with flags and the signal of a fork, no stack and no pointers.
+/// `clone` with flags and the signal of a fork, without a stack and pointers.
 ///
 /// # Safety
-/// As with `fork`: in the new process only what is allowed after one.
+/// As for `fork`: the new process may only do what is allowed after one.
 pub unsafe fn fork(flags: i32) -> c_long {
     const NONE: c_long = 0;
     // SAFETY: the kernel reads no memory for these arguments.
@@ -121,33 +121,33 @@ pub unsafe fn fork(flags: i32) -> c_long {
 
 /// Both ends of a pipe.
 fn pipe() -> Result<(OwnedFd, OwnedFd), SandboxError> {
-    pipe_with(PipeFlags::CLOEXEC).map_err(SandboxError::set_up("make a pipe"))
+    pipe_with(PipeFlags::CLOEXEC).map_err(SandboxError::set_up("create a pipe"))
 }
 
-/// Runs the process of a plan to its end; a probe takes the program's place.
-pub fn watch(plan: &Plan, limits: &Limits, probe: Option<&dyn Fn() -> i32>) -> Result<Run, SandboxError> {
+/// Runs the process of a plan until it ends; a probe replaces the program.
+pub fn watch(plan: &Plan, limits: &Limits, probe: Option<&dyn Fn() -> i32>) -> Result<ProcessResult, SandboxError> {
     let start = Instant::now();
-    let deadline = start + limits.wall.min(LONGEST);
+    let deadline = start + limits.wall.min(MAX_WALL);
     let (go_out, go) = pipe()?;
     let (output, output_in) = pipe()?;
     let (report, report_in) = pipe()?;
     for end in [&output, &report] {
         fcntl_setfl(end, OFlags::NONBLOCK).map_err(SandboxError::set_up("read from a pipe"))?;
     }
-    let ends = Ends {
+    let ends = PipeEnds {
         go: go_out.as_fd(),
         output: output_in.as_fd(),
         report: report_in.as_fd(),
     };
-    let own = matches!(plan.place, Place::Own(_));
+    let own = matches!(plan.place, ProgramFolder::Own(_));
     // SAFETY: the closure is `become_program`, which is written for this and does not return.
     let process = unsafe {
-        Process::start(if own { NAMESPACES } else { 0 }, !own, || {
+        ForkedProcess::start(if own { NAMESPACES } else { 0 }, !own, || {
             become_program(plan, ends, probe);
         })
     };
     let process = process.map_err(|source| SandboxError::SetUp {
-        what: if own { "make namespaces" } else { "fork" },
+        what: if own { "create namespaces" } else { "fork" },
         source,
     })?;
     drop((go_out, output_in, report_in));
@@ -155,10 +155,10 @@ pub fn watch(plan: &Plan, limits: &Limits, probe: Option<&dyn Fn() -> i32>) -> R
         let file = pidfd_open(process.pid, PidfdFlags::empty()).map_err(SandboxError::set_up("watch the program"))?;
         if own {
             map_users(process.pid).map_err(|source| SandboxError::SetUp {
-                what: "give it a user of its own",
+                what: "set its user",
                 source,
             })?;
-            write(&go, &[1]).map_err(SandboxError::set_up("let the program go"))?;
+            write(&go, &[1]).map_err(SandboxError::set_up("start the program"))?;
         }
         follow(&file, &output, deadline, limits.output).map_err(SandboxError::set_up("watch the program"))
     };
@@ -166,40 +166,42 @@ pub fn watch(plan: &Plan, limits: &Limits, probe: Option<&dyn Fn() -> i32>) -> R
     let status = process.end();
     let (mut output_so_far, cause) = watched?;
     let seconds = start.elapsed().as_secs_f64();
-    // The process has ended, so what there is of its report is there; a program leaves none.
+    // The process has ended, so its report is complete; a program has none.
     let mut bytes = [0; 8];
     if read(&report, &mut bytes) == Ok(bytes.len())
         && let Some((step, number)) = read_report(bytes)
     {
-        return Ok(Run::Report(step, number));
+        return Ok(ProcessResult::Report(step, number));
     }
     let within = collect(&output, &mut output_so_far, limits.output);
     let within = within.map_err(SandboxError::set_up("read the program's output"))?;
     let ended = match cause {
-        _ if within == Collected::TooMuch => Ended::TooMuchOutput,
+        _ if within == Collected::TooMuch => ProgramEnd::TooMuchOutput,
         Some(cause) => cause,
-        None if libc::WIFEXITED(status.wait) => Ended::Exit(libc::WEXITSTATUS(status.wait)),
-        // The kernel ends a process that has used up its CPU time with the signal that nobody can catch.
-        None if libc::WTERMSIG(status.wait) == libc::SIGKILL && status.cpu + TICKS >= limits.cpu => Ended::OutOfTime,
-        None => Ended::Signal(libc::WTERMSIG(status.wait)),
+        None if libc::WIFEXITED(status.wait) => ProgramEnd::Exit(libc::WEXITSTATUS(status.wait)),
+        // The kernel ends a process that has used its CPU time with SIGKILL.
+        None if libc::WTERMSIG(status.wait) == libc::SIGKILL && status.cpu + TICKS >= limits.cpu => {
+            ProgramEnd::OutOfTime
+        }
+        None => ProgramEnd::Signal(libc::WTERMSIG(status.wait)),
     };
     output_so_far.truncate(usize::try_from(limits.output).unwrap_or(usize::MAX));
-    Ok(Run::Program(Outcome {
+    Ok(ProcessResult::Program(ProgramOutcome {
         ended,
         output: output_so_far,
         seconds,
     }))
 }
 
-/// Waits for the end of the process or of its limits, and takes its output meanwhile. Says why it has to be ended, if it
-/// has not ended by itself.
+/// Waits until the process ends or reaches a limit, and collects its output. Returns why it must be ended, if it has
+/// not ended by itself.
 fn follow(
     process: &OwnedFd,
     output: &OwnedFd,
     deadline: Instant,
     limit: u64,
-) -> rustix::io::Result<(Vec<u8>, Option<Ended>)> {
-    let mut taken = Vec::new();
+) -> rustix::io::Result<(Vec<u8>, Option<ProgramEnd>)> {
+    let mut collected = Vec::new();
     let mut open = true;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -207,41 +209,41 @@ fn follow(
         let mut watched = [PollFd::new(process, PollFlags::IN), PollFd::new(output, PollFlags::IN)];
         let watched = if open { &mut watched[..] } else { &mut watched[..1] };
         match poll(watched, Some(&wait)) {
-            Ok(0) if left.is_zero() => return Ok((taken, Some(Ended::OutOfTime))),
+            Ok(0) if left.is_zero() => return Ok((collected, Some(ProgramEnd::OutOfTime))),
             Ok(0) | Err(Errno::INTR) => continue,
             Ok(_) => {}
             Err(error) => return Err(error),
         }
         let ended = !watched[0].revents().is_empty();
         if open {
-            match collect(output, &mut taken, limit)? {
-                Collected::TooMuch => return Ok((taken, Some(Ended::TooMuchOutput))),
+            match collect(output, &mut collected, limit)? {
+                Collected::TooMuch => return Ok((collected, Some(ProgramEnd::TooMuchOutput))),
                 Collected::Closed => open = false,
                 Collected::Empty => {}
             }
         }
         if ended {
-            return Ok((taken, None));
+            return Ok((collected, None));
         }
     }
 }
 
 #[derive(PartialEq, Eq)]
 enum Collected {
-    /// There is nothing now.
+    /// Nothing to read at the moment.
     Empty,
-    /// Nothing will come any more.
+    /// The pipe is closed.
     Closed,
     TooMuch,
 }
 
-/// Takes what is in the pipe, up to one byte more than the limit.
-fn collect(output: &OwnedFd, taken: &mut Vec<u8>, limit: u64) -> rustix::io::Result<Collected> {
+/// Reads what is in the pipe, up to one byte more than the limit.
+fn collect(output: &OwnedFd, collected: &mut Vec<u8>, limit: u64) -> rustix::io::Result<Collected> {
     let mut buffer = [0; 16384];
-    while taken.len() as u64 <= limit {
+    while collected.len() as u64 <= limit {
         match read(output, &mut buffer) {
             Ok(0) => return Ok(Collected::Closed),
-            Ok(count) => taken.extend_from_slice(&buffer[..count]),
+            Ok(count) => collected.extend_from_slice(&buffer[..count]),
             Err(Errno::AGAIN) => return Ok(Collected::Empty),
             Err(Errno::INTR) => {}
             Err(error) => return Err(error),
@@ -250,8 +252,8 @@ fn collect(output: &OwnedFd, taken: &mut Vec<u8>, limit: u64) -> rustix::io::Res
     Ok(Collected::TooMuch)
 }
 
-/// Lets "nobody" be the one user of the process's namespace. Outside he is another user than root, whose processes the
-/// kernel would not count; of the user who is not root, only he himself can be had.
+/// Makes "nobody" the only user of the process's namespace. Outside, it is a user other than root, whose processes the
+/// kernel would not count; a user who is not root can only map himself.
 fn map_users(process: Pid) -> io::Result<()> {
     let set = |name: &str, text: String| fs::write(format!("/proc/{}/{name}", process.as_raw_nonzero()), text);
     if geteuid().is_root() && set("uid_map", format!("{NOBODY} {NOBODY} 1")).is_ok() {

@@ -1,9 +1,9 @@
 //! Learns byte-pair merges.
 //!
 //! In: words and how often each occurs, a number of merges. Out: the merges, in the order they were learned: always the
-//! pair that occurs most often; of equally frequent pairs the one with the smaller ids. Nothing here depends on the order
-//! of a hash map or on threads; the trainer of the `tokenizers` crate keeps several queue entries a pair and leaves their
-//! order to a randomly seeded map. Not here: how text becomes words (`tokenizer`).
+//! pair that occurs most often; ties go to the pair with the smaller ids. Nothing here depends on the order
+//! of a hash map or on threads; the trainer of the `tokenizers` crate has several queue entries per pair, whose
+//! order comes from a randomly seeded map. Not here: how text becomes words (`tokenizer`).
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
@@ -19,25 +19,25 @@ pub struct Merge {
     pub becomes: u32,
 }
 
-/// What is being learned from: each word as symbols, and its count.
+/// The training data: each word as symbols, and its count.
 pub struct Words {
     symbols: Vec<Vec<u32>>,
     counts: Vec<u64>,
 }
 
 impl Words {
-    /// The order of the words does not change what is learned.
+    /// The order of the words does not change the result.
     pub fn new(words: impl IntoIterator<Item = (Vec<u32>, u64)>) -> Self {
         let (symbols, counts) = words.into_iter().unzip();
         Self { symbols, counts }
     }
 }
 
-/// What is known of a pair.
+/// The state of a pair.
 #[derive(Default)]
 struct Place {
     count: u64,
-    /// Words that may hold the pair; some no longer do.
+    /// Words that may contain the pair; some no longer do.
     words: Vec<u32>,
 }
 
@@ -63,7 +63,7 @@ pub fn learn(
             }
         }
     }
-    // A pair may stand in the queue with counts it no longer has; they are put right when they come up.
+    // The queue may have outdated counts of a pair; they are corrected when they are taken out.
     let mut queue: BinaryHeap<(u64, Reverse<Pair>)> = places
         .iter()
         .map(|(&pair, place)| (place.count, Reverse(pair)))
@@ -94,7 +94,7 @@ pub fn learn(
             texts.push(text.clone());
             texts.len() as u32 - 1
         });
-        // A pair can arise anew after it was learned, when another rule makes one of its symbols: it is the same rule then.
+        // A pair can occur again after it was learned, if another rule makes one of its symbols: it is the same rule.
         if learned.insert(pair) {
             merges.push(Merge { pair, becomes });
         }
@@ -127,8 +127,7 @@ fn apply(
             continue;
         }
         let count = words.counts[word as usize];
-        // The word's pairs are counted anew. The merged pair itself has no place any more, so what was counted of it is
-        // not missed.
+        // The word's pairs are counted again. The merged pair itself no longer occurs, so its count is not needed.
         for window in symbols.windows(2) {
             if let Some(place) = places.get_mut(&(window[0], window[1])) {
                 place.count -= count;
@@ -178,7 +177,7 @@ mod tests {
         )
     }
 
-    /// As slow and as plain as possible: counts all pairs anew before every merge.
+    /// The simplest implementation: counts all pairs again before every merge.
     fn plainly(words: &[(Vec<u32>, u64)], texts: &mut Vec<String>, vocabulary: usize, minimum: u64) -> Vec<Merge> {
         let mut words = words.to_vec();
         let mut merges: Vec<Merge> = Vec::new();

@@ -1,4 +1,4 @@
-//! `documents.jsonl` and its kin: one `{"id": …, "text": …}` a line.
+//! `documents.jsonl` and similar files: one `{"id": …, "text": …}` per line.
 //!
 //! In: a file. Out: its documents in batches, parsed on all threads, in the order of the file. Memory: one batch.
 
@@ -9,18 +9,18 @@ use camino::{Utf8Path, Utf8PathBuf};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-/// Bytes of a batch, and a little more for its last line.
+/// Bytes of a batch, before its last line is completed.
 const BATCH: usize = 16 << 20;
 
 /// One document.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Document {
-    /// The member's path; with `#n` where a member gives several documents.
+    /// The member's path, with `#n` if the member has several documents.
     pub id: String,
-    /// Its paragraphs are its lines.
+    /// One paragraph per line.
     pub text: String,
-    /// Byte at which the part of the text begins that is trained on; all of it, if nothing is said.
+    /// The byte from which on the text is trained on; `None` for the complete text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<usize>,
 }
@@ -33,7 +33,7 @@ pub enum DocumentsError {
         #[source]
         source: io::Error,
     },
-    #[error("`{path}` holds no document in line {line}")]
+    #[error("line {line} of `{path}` is not a valid document")]
     Malformed {
         path: Utf8PathBuf,
         line: u64,
@@ -65,10 +65,10 @@ impl Batches {
         })
     }
 
-    /// The next documents, each gone through `work` on some thread; none at the end of the file.
+    /// The results of `work` for the next documents, computed on all threads; `None` at the end of the file.
     ///
     /// # Errors
-    /// If the file cannot be read or a line is no document.
+    /// If the file cannot be read or a line is not a valid document.
     pub fn next<T: Send>(&mut self, work: impl Fn(Document) -> T + Sync) -> Result<Option<Vec<T>>, DocumentsError> {
         let (mut batch, mut size) = (Vec::new(), 0);
         while size < BATCH {

@@ -1,8 +1,8 @@
-//! Text to token ids, as a `tokenizer.json` says.
+//! Text to token ids with a `tokenizer.json`.
 //!
-//! In: a tokenizer, text. Out: exactly the ids that the `tokenizers` crate gives, text that spells a special token taken
-//! as the text it is. For tokenizers that Aurora has trained itself, words are found by a plain automaton and their ids
-//! remembered, which is many times faster; any other goes through the crate. Not here: files (`tokenizer`).
+//! In: a tokenizer, text. Out: exactly the ids of the `tokenizers` crate; text that contains a special token is encoded as
+//! text. For tokenizers that Aurora has trained, a regular automaton splits words and their ids are cached, which is many
+//! times faster; other tokenizers use the crate. Not here: files (`tokenizer`).
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -21,9 +21,9 @@ use tokenizers::{Model, SplitDelimiterBehavior, Tokenizer};
 /// plain automaton; every character belongs to some word.
 const WORD: &str = r"[^\r\n\p{L}\p{M}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+";
 
-/// Longer words are not remembered.
+/// Longer words are not cached.
 const REMEMBERED_BYTES: usize = 64;
-/// Words that one thread remembers before it forgets them all: some 20 MB.
+/// Words that one thread caches before it clears its cache: about 20 MB.
 const REMEMBERED_WORDS: usize = 1 << 17;
 
 /// Words of a text in Aurora's own tokenizers.
@@ -31,7 +31,7 @@ pub(super) fn words() -> Result<Regex, String> {
     Regex::new(WORD).map_err(|error| error.to_string())
 }
 
-/// The same for `tokenizer.json`.
+/// The pre-tokenizer of `tokenizer.json` that splits these words.
 pub(super) fn pre_tokenizer() -> Result<Sequence, String> {
     let split = Split::new(
         SplitPattern::Regex(WORD.to_owned()),
@@ -45,7 +45,7 @@ pub(super) fn pre_tokenizer() -> Result<Sequence, String> {
     ]))
 }
 
-/// The character that stands for each byte in a byte-level vocabulary: itself if it can be seen, else one from 256 on.
+/// The character for each byte in a byte-level vocabulary: itself if it is visible, else one from 256 on.
 pub(super) fn byte_characters() -> [char; 256] {
     let mut hidden = 256u32;
     std::array::from_fn(|byte| {
@@ -56,7 +56,7 @@ pub(super) fn byte_characters() -> [char; 256] {
     })
 }
 
-/// A tokenizer made ready.
+/// A tokenizer that is ready for use.
 #[derive(Debug)]
 pub struct Encoder {
     tokenizer: Tokenizer,
@@ -68,20 +68,20 @@ pub struct Encoder {
 struct Own {
     words: Regex,
     characters: [char; 256],
-    /// Ids of words; each thread takes one out while it encodes a text. What is remembered never changes a result.
+    /// Caches of word ids; a thread takes one while it encodes a text. A cache never changes a result.
     remembered: Mutex<Vec<HashMap<String, Box<[u32]>>>>,
 }
 
 impl Encoder {
-    /// Takes the bytes of a `tokenizer.json`.
+    /// Reads the bytes of a `tokenizer.json`.
     ///
     /// # Errors
-    /// If they are no tokenizer.
+    /// If they are not a tokenizer.
     pub fn new(json: &[u8]) -> Result<Self, String> {
         let mut tokenizer = Tokenizer::from_bytes(json).map_err(|error| error.to_string())?;
-        // A document that spells a special token must not end another one's context.
+        // Text of a special token in a document must not end the document.
         tokenizer.set_encode_special_tokens(true);
-        // Cuts and fills for batches of a served model; a corpus is encoded whole.
+        // Truncation and padding are for serving; a corpus is encoded completely.
         tokenizer
             .with_padding(None)
             .with_truncation(None)
@@ -98,12 +98,12 @@ impl Encoder {
         Ok(Self { tokenizer, own })
     }
 
-    /// The crate's own tokenizer.
+    /// The crate's tokenizer.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
     }
 
-    /// Entries: one more than the largest id, as foreign tokenizers may have holes.
+    /// Entries: one more than the largest id, as other tokenizers may have unused ids.
     pub fn vocabulary(&self) -> u32 {
         self.tokenizer
             .get_vocab(true)
@@ -122,8 +122,8 @@ impl Encoder {
         special.map(|(id, token)| (token.content, id)).collect()
     }
 
-    /// The ids of markup: special entries that it spells are themselves, as a model was tuned to see them; what stands
-    /// between them is text.
+    /// The ids of markup: special tokens in the text are encoded as special tokens, as in the tuning of a model; the rest is
+    /// text.
     ///
     /// # Errors
     /// As [`Encoder::encode`].
@@ -134,7 +134,7 @@ impl Encoder {
             let places = special
                 .iter()
                 .filter_map(|(name, id)| Some((rest.find(name.as_str())?, name, *id)));
-            // The first, and of several there the longest.
+            // The first one; of several at the same position, the longest.
             let first = places.min_by_key(|(place, name, _)| (*place, std::cmp::Reverse(name.len())));
             let Some((place, name, id)) = first else {
                 ids.extend(self.encode(rest)?);
@@ -207,7 +207,7 @@ impl Encoder {
     }
 }
 
-/// Whether a tokenizer does nothing but what [`Encoder::encode`] does itself: words as above, bytes, merges.
+/// Whether a tokenizer only does what [`Encoder::encode`] implements: the words above, bytes, merges.
 fn is_own(tokenizer: &Tokenizer) -> Result<bool, String> {
     let ModelWrapper::BPE(model) = tokenizer.get_model() else {
         return Ok(false);
@@ -249,7 +249,7 @@ mod tests {
         "\0\u{7f}\u{ad}\u{feff}\u{10ffff}",
     ];
 
-    /// As the crate cuts a text, before bytes become characters.
+    /// The words of the crate, before bytes become characters.
     fn crates_words(text: &str) -> Vec<String> {
         let split = Split::new(
             SplitPattern::Regex(WORD.to_owned()),
@@ -318,7 +318,7 @@ mod tests {
         }
     }
 
-    /// Whatever differs from a tokenizer of our own goes through the crate.
+    /// A tokenizer that differs from Aurora's uses the crate.
     #[test]
     fn others_are_told_from_our_own() {
         let json: serde_json::Value = serde_json::from_slice(&trained()).expect("JSON");

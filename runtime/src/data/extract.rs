@@ -1,8 +1,8 @@
-//! Documents from files: one format a module, one rule for all of them.
+//! Documents from files: one module per format, the same rules for all.
 //!
 //! In: the files of a source, and what to read from them ([`ExtractFields`]). Out: `documents.jsonl`, one
-//! `{"id": …, "text": …}` a line, sorted by member, and `report.json` with what was left out and why. A text's
-//! paragraphs are its lines; only `code` keeps its bytes. Members are read one after the other and worked on in parallel;
+//! `{"id": …, "text": …}` per line, sorted by member, and `report.json` with what was left out and why. Each paragraph of a
+//! text is a line; only `code` keeps its bytes. Members are read in order and processed in parallel;
 //! the output does not depend on the number of threads. Not here: which documents are wanted (`filter`).
 
 use std::collections::BTreeMap;
@@ -26,24 +26,24 @@ mod pairs;
 mod roff;
 mod text;
 
-/// The largest member that is read whole, unpacked, and the longest line of a member that is read by line.
+/// The largest unpacked member, and the longest line of a member that is read line by line.
 pub const MEMBER_LIMIT: u64 = 256 << 20;
 
-/// Bytes that are gathered before the threads set to work on them.
+/// Bytes that the threads process at a time.
 const BATCH: usize = 16 << 20;
 
-/// What became of a source's members.
+/// Counts of a source's members and documents.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExtractReport {
     /// Regular members of the files.
     pub members: u64,
-    /// Members that the patterns want.
+    /// Members that match the patterns.
     pub matched: u64,
     pub documents: u64,
     /// UTF-8 bytes of the documents' texts.
     pub bytes: u64,
-    /// What was left out, by reason.
+    /// Counts of what was left out, by reason.
     pub skipped: BTreeMap<String, u64>,
 }
 
@@ -53,9 +53,9 @@ pub enum ExtractError {
     Archive(#[from] ArchiveError),
     #[error("cannot read a member")]
     Read(#[source] io::Error),
-    #[error("`{member}` holds more than {limit} bytes unpacked (or in one line)")]
+    #[error("`{member}` has more than {limit} bytes, unpacked or in one line")]
     Large { member: String, limit: u64 },
-    #[error("no member matches `{pattern}`{}", example.as_ref().map(|e| format!("; a member is called `{e}`")).unwrap_or_default())]
+    #[error("no member matches `{pattern}`{}", example.as_ref().map(|e| format!("; there is for example `{e}`")).unwrap_or_default())]
     NoMatch { pattern: String, example: Option<String> },
     #[error("`{selector}` is not a CSS selector: {cause}")]
     Selector { selector: String, cause: String },
@@ -63,7 +63,7 @@ pub enum ExtractError {
     Template(#[from] TemplateError),
     #[error("the reference pages are missing")]
     NoReference,
-    #[error("no page has a reference page: `{own}` became `{other}` in no member's path")]
+    #[error("no page has a reference page: replacing `{own}` by `{other}` gives the path of no member")]
     NoPairs { own: String, other: String },
     #[error("cannot write `{path}`")]
     Write {
@@ -75,7 +75,7 @@ pub enum ExtractError {
     Cancelled(#[from] Cancelled),
 }
 
-/// Why a document or a part of one was left out; the names stand in `report.json`.
+/// Why a document or a part of one was left out; `report.json` has these names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Skip {
     Empty,
@@ -105,11 +105,11 @@ impl Skip {
     }
 }
 
-/// What one piece of work gives: texts in order, and what was left out of it.
+/// The result for one member: texts in order, and what was left out.
 #[derive(Default)]
 struct Extracted {
     texts: Vec<String>,
-    /// Where the answer begins in each text, if texts are prompts with answers.
+    /// The start of the answer in each text, if texts are prompts with answers.
     answers: Vec<usize>,
     skipped: BTreeMap<Skip, u64>,
 }
@@ -134,7 +134,7 @@ impl Extracted {
     }
 }
 
-/// A format made ready: patterns compiled, reference pages read.
+/// A format that is ready for use: patterns compiled, reference pages read.
 enum Reader {
     Html(html::Pages),
     Roff,
@@ -241,7 +241,7 @@ fn reader(fields: &ExtractFields, reference: Option<&[InputFile]>, watch: Watch<
     })
 }
 
-/// A member's documents in the spool.
+/// A member's documents in the temporary file.
 struct Entry {
     /// Identifier, file, and the order of reading, for members that share a path.
     key: (String, usize, usize),
@@ -251,8 +251,8 @@ struct Entry {
     end: u64,
 }
 
-/// Gathers members into batches, and their documents into a spool that has no name; at the end the documents are copied
-/// out in the order of their members' paths. Memory: a batch, and one entry a member.
+/// Collects members in batches, and their documents in an unnamed temporary file; at the end the documents are copied in the
+/// order of their members' paths. Memory: one batch, and one entry per member.
 struct Gather<'a> {
     reader: &'a Reader,
     files: &'a [InputFile],
@@ -299,7 +299,7 @@ impl<'a> Gather<'a> {
     }
 
     fn member(&mut self, file: usize, path: &str, bytes: &mut dyn Read) -> Result<(), ExtractError> {
-        // Two archives may hold the same paths, so with several files the file's name comes first.
+        // Two archives may have the same paths, so with several files the file's name comes first.
         let plain = archive::is_plain(&self.files[file].name);
         let id = if self.files.len() == 1 || plain {
             path.to_owned()

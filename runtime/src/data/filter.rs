@@ -1,14 +1,15 @@
-//! What is kept of a corpus, and what is held out.
+//! Selects the documents of a corpus, and splits off the held-out ones.
 //!
 //! In: `documents.jsonl` of one or more extractions, in declared order. Out: `train.jsonl`, `held_out.jsonl` and
-//! `report.json` with counts of what was dropped and why. Documents are judged in parallel and taken in order, so that of
-//! two equal units the first one always stays. Not here: the words of a language (`language`).
+//! `report.json` with counts of what was dropped and why. Documents are checked in parallel and written in order, so that of
+//! two equal units the first one is always kept. Not here: the words of a language (`language`).
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 
-use aurora_compiler::fields::{Exact, FilterFields, Unit};
+use aurora_compiler::exact::Exact;
+use aurora_compiler::fields::{FilterFields, Unit};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::{Deserialize, Serialize};
 
@@ -92,10 +93,10 @@ impl Drop {
     }
 }
 
-/// A document as the threads hand it on: each unit with its hash, or why it goes.
+/// A document as a thread returns it: each unit with its hash, or the reason why it is dropped.
 struct Judged {
     document: Document,
-    /// The end of each unit in the text, from the end of the one before.
+    /// The end of each unit in the text.
     units: Vec<(std::ops::Range<usize>, Result<u128, Drop>)>,
     held_out: bool,
 }
@@ -104,7 +105,7 @@ struct Judged {
 /// each kept unit if repeats are dropped.
 ///
 /// # Errors
-/// If an input cannot be read or the folder not be written.
+/// If an input cannot be read or the folder cannot be written.
 pub fn filter(
     fields: &FilterFields,
     inputs: &[Utf8PathBuf],
@@ -126,12 +127,12 @@ pub fn filter(
     sink.finish(out)
 }
 
-/// Documents whose hash, read as a fraction of 2⁶⁴, lies below this are held out; exact, without floats.
+/// Documents whose hash, as a fraction of 2⁶⁴, is below this bound are held out; exact, without floats.
 fn held_out_bound(share: Exact) -> u128 {
     let share = share.decimal();
     let scale = 10u128.pow(share.scale());
     let mantissa = u128::try_from(share.mantissa()).unwrap_or(0).min(scale);
-    // mantissa < 2^96: the product is done in two halves.
+    // mantissa < 2^96: the product is computed in two halves.
     let (high, low) = (mantissa / scale, mantissa % scale);
     let mut bound = high << 64;
     let mut rest = low;
@@ -167,7 +168,7 @@ fn judge(fields: &FilterFields, below: u128, document: Document) -> Judged {
             (range, verdict)
         })
         .collect();
-    // By the text as it was read: what else is kept of the corpus cannot move a document to the other side.
+    // By the text as read: which other documents are kept does not move a document to the other split.
     let hash = blake3::hash(text.as_bytes());
     let mut word = [0; 8];
     word.copy_from_slice(&hash.as_bytes()[..8]);
@@ -279,7 +280,7 @@ impl<'a> Sink<'a> {
         };
         let mut line = serde_json::to_vec(&Document {
             id: document.id,
-            // Pairs are kept as a whole, so that the place stays.
+            // Pairs are never cut, so that the start of the answer stays valid.
             answer: document.answer,
             text: kept,
         })
@@ -287,7 +288,7 @@ impl<'a> Sink<'a> {
         line.push(b'\n');
         file.write_all(&line).map_err(writing)?;
         let bytes = self.report.train.bytes + self.report.held_out.bytes;
-        // The document that reaches the limit is the last one; it stays whole.
+        // The document that reaches the limit is the last one; it is kept completely.
         self.full = self.fields.limit_bytes.is_some_and(|limit| bytes >= limit);
         Ok(())
     }
@@ -346,7 +347,7 @@ mod tests {
         }
         let out = path.join("out");
         std::fs::create_dir(&out).expect("created");
-        let report = filter(fields, &paths, &out, Watch::nobody()).expect("filtered");
+        let report = filter(fields, &paths, &out, Watch::none()).expect("filtered");
         let read = |name: &str| std::fs::read_to_string(out.join(name)).expect("read");
         (read("train.jsonl"), read("held_out.jsonl"), report)
     }
@@ -444,7 +445,7 @@ mod tests {
 
     #[test]
     fn the_bound_is_exact() {
-        let bound = |share: &str| held_out_bound(share.parse().expect("a number"));
+        let bound = |fraction: &str| held_out_bound(fraction.parse().expect("a number"));
         assert_eq!(bound("0"), 0);
         assert_eq!(bound("1"), 1 << 64);
         assert_eq!(bound("0.5"), 1 << 63);
@@ -457,7 +458,7 @@ mod tests {
         let path = Utf8PathBuf::try_from(guard.path().join("x.jsonl")).expect("UTF-8");
         std::fs::write(&path, "{\"id\":\"a\",\"text\":\"b\"}\n{\"id\":").expect("written");
         let out = path.parent().expect("a folder").to_owned();
-        let error = filter(&fields(), &[path], &out, Watch::nobody())
+        let error = filter(&fields(), &[path], &out, Watch::none())
             .expect_err("refused")
             .to_string();
         assert!(error.ends_with("x.jsonl` holds no document in line 2"), "{error}");

@@ -2,13 +2,13 @@
 
 use serde_json::{Map, Value};
 
-/// What is wrong with an item: its line, and the cause.
-pub type NoItem = (u64, String);
+/// The line of an invalid item, and the cause.
+pub type InvalidItem = (u64, String);
 
-/// The items of a file's text, each with its line. The name says how it is read (a `.gz` at its end aside): a row of `.csv`
-/// has the members that the first row names (lines that begin with `#` are comments), a line of `.txt` is the member
-/// `prompt`, anything else is a JSON object a line.
-pub fn parse(name: &str, text: &str) -> Vec<Result<(u64, Value), NoItem>> {
+/// The items of a file's text, each with its line. The file's name, without a final `.gz`, determines the format: the first
+/// row of a `.csv` has the names of the members (lines that begin with `#` are comments), a line of a `.txt` is the member
+/// `prompt`, every other file has one JSON object per line.
+pub fn parse(name: &str, text: &str) -> Vec<Result<(u64, Value), InvalidItem>> {
     let name = name.strip_suffix(".gz").unwrap_or(name);
     if name.ends_with(".csv") {
         return rows(text);
@@ -20,7 +20,7 @@ pub fn parse(name: &str, text: &str) -> Vec<Result<(u64, Value), NoItem>> {
         }
         match serde_json::from_str(text) {
             Ok(value @ Value::Object(_)) => Ok((line, value)),
-            Ok(_) => Err((line, "it is JSON, but no object".to_owned())),
+            Ok(_) => Err((line, "it is JSON, but not an object".to_owned())),
             Err(error) => Err((line, error.to_string())),
         }
     };
@@ -34,20 +34,20 @@ fn object<'t>(members: impl IntoIterator<Item = (&'t str, &'t str)>) -> Value {
 }
 
 /// Every row of a CSV file under the names of its first one.
-fn rows(text: &str) -> Vec<Result<(u64, Value), NoItem>> {
+fn rows(text: &str) -> Vec<Result<(u64, Value), InvalidItem>> {
     let mut reader = csv::ReaderBuilder::new()
         .comment(Some(b'#'))
         .from_reader(text.as_bytes());
-    let fault = |error: csv::Error| {
+    let invalid = |error: csv::Error| {
         let line = error.position().map_or(1, csv::Position::line);
         (line, error.to_string())
     };
     let names = match reader.headers() {
         Ok(names) => names.clone(),
-        Err(error) => return vec![Err(fault(error))],
+        Err(error) => return vec![Err(invalid(error))],
     };
     let row = |row: Result<csv::StringRecord, csv::Error>| {
-        let row = row.map_err(fault)?;
+        let row = row.map_err(invalid)?;
         let line = row.position().map_or(1, csv::Position::line);
         Ok((line, object(names.iter().zip(&row))))
     };

@@ -1,8 +1,8 @@
-//! Tells by script and by common words whether a text is in the language that a corpus asks for.
+//! Decides by script and common words whether a text is in the language of a corpus.
 //!
-//! In: a paragraph or a document, and a language. Out: yes or no, the same on every machine: no model, no float. Meant to
-//! drop English left in translated manuals and neighbours that share a script (Estonian, Marathi, Chinese), not to name
-//! the language of any text. Not here: what is done with the answer (`filter`).
+//! In: a paragraph or a document, and a language. Out: yes or no, the same on every machine: no model, no float. It is
+//! made to drop English in translated manuals and languages that share a script (Estonian, Marathi, Chinese), not to
+//! identify the language of any text. Not here: what follows from the answer (`filter`).
 
 use aurora_compiler::fields::Language;
 
@@ -112,7 +112,7 @@ fn words(text: &str) -> impl Iterator<Item = String> {
 struct Vocabulary {
     words: &'static [&'static str],
     endings: &'static [&'static str],
-    /// Points that a hundred words must have; a word is worth 4, an ending 2.
+    /// Points that a hundred words must have; a word has 4 points, an ending 2.
     least: usize,
 }
 
@@ -258,7 +258,7 @@ const FINNISH: Vocabulary = Vocabulary {
     least: 45,
 };
 
-/// German, Dutch, Swedish, Danish, Norwegian: only to be told from English and Finnish.
+/// German, Dutch, Swedish, Danish, Norwegian: only to distinguish them from English and Finnish.
 const GERMANIC: Vocabulary = Vocabulary {
     words: &[
         "der", "die", "das", "und", "ist", "nicht", "ein", "eine", "mit", "von", "zu", "auf", "für", "den", "dem",
@@ -379,7 +379,7 @@ mod tests {
     use super::*;
     use Language::{En, Fi, Hi, Ja, Vi};
 
-    /// Sentences of the five languages, and of neighbours that must be told from them.
+    /// Sentences of the five languages, and of similar languages that must be distinguished from them.
     const FIXTURE: &str = include_str!("language/sentences.txt");
 
     #[test]

@@ -1,6 +1,6 @@
 //! From files to the stream of samples that training reads: documents, filter, tokenizer, tokens, order.
 //!
-//! In: paths of files that somebody else has verified, and orders (`aurora_compiler::fields`). Out: files in an empty
+//! In: paths of verified files, and the fields of nodes (`aurora_compiler::fields`). Out: files in an empty
 //! folder, or values. Everything here is a pure function of its inputs: no clock, no host, no number of threads.
 //! Not here: where the files come from (`source`), the store, tensors.
 
@@ -20,7 +20,7 @@ pub mod tokens;
 
 use std::io;
 
-/// Writes a value as JSON for people: indented, with a line break at the end.
+/// Writes a value as indented JSON with a final line break.
 pub(crate) fn write_json(path: &camino::Utf8Path, value: &impl serde::Serialize) -> io::Result<()> {
     let mut bytes = serde_json::to_vec_pretty(value)?;
     bytes.push(b'\n');

@@ -1,13 +1,13 @@
-//! The data order of a stage: which sample of which component stands at each place of the sample stream.
+//! The data order of a stage: which sample of which component is at each position of the sample stream.
 //!
 //! In: the stage's mixture and seed, and how many samples each component has. Out: `sample(i)` for any `i`, in constant
 //! time, as a pure function: no index file, no iterator, no budget. Not here: the tokens of a sample (`tokens`: sample
 //! `index` of a component is the tokens from `index × sequence` on).
 //!
-//! How: the stream is cut into blocks of [`BLOCK`] places. Each block holds each component as often as its weight says,
-//! to one sample over *any* number of blocks (see `rows`); inside a block the places are shuffled. The samples of a
-//! component are taken epoch by epoch, each epoch in an order of its own. A longer stage, another batch size or another
-//! number of workers leaves every place as it was; but a weight that changes over the stage knows how long the stage is.
+//! How: the stream is cut into blocks of [`BLOCK`] positions. Each block contains each component according to its weight,
+//! exact to one sample over *any* number of blocks (see `rows`); inside a block the positions are shuffled. The samples of a
+//! component are taken epoch by epoch, each epoch in its own order. A longer stage, another batch size or another number of
+//! workers changes no position, except that a weight that changes over the stage depends on the length of the stage.
 
 use std::ops::Range;
 
@@ -18,23 +18,23 @@ use serde::{Deserialize, Serialize};
 use super::permutation::Permutation;
 use super::random::Key;
 
-/// Places of a block.
+/// Positions of a block.
 pub const BLOCK: u64 = 1000;
 
-/// Weights are parts of this.
+/// Weights are fractions of this.
 const WHOLE: u64 = 1_000_000;
 
-/// Blocks of a stage whose weights change, times its components: what its table holds at most.
+/// The largest table of a stage whose weights change: its blocks times its components.
 const MOST_ROWS: u64 = 1 << 26;
 
-/// What stands at one place of the stream.
+/// The sample at one position of the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sample {
     /// Position in [`OrderFields::components`].
     pub component: usize,
     /// Sample of the component: its tokens start at `index × sequence`.
     pub index: u64,
-    /// How often the whole component had been seen before.
+    /// How often the complete component has been read before.
     pub epoch: u64,
 }
 
@@ -46,19 +46,19 @@ pub enum OrderError {
     CountsDiffer { components: usize, counts: usize },
     #[error("the weights sum to {sum} parts in a million")]
     Weights { sum: u64 },
-    #[error("component `{name}` stands twice in the order")]
+    #[error("the order contains component `{name}` twice")]
     Twice { name: String },
-    #[error("component `{name}` has a weight but not one sample: its tokens are fewer than one sequence and one token")]
+    #[error("component `{name}` has a weight but no sample: it needs at least one sequence and one token")]
     Empty { name: String },
-    #[error("component `{name}` has {samples} samples; the most is 2^62")]
+    #[error("component `{name}` has {samples} samples; the maximum is 2^62")]
     TooMany { name: String, samples: u64 },
-    #[error("weights change over a stage of {samples} samples: it needs one at least, and a table for fewer blocks")]
+    #[error("weights that change need a stage of at least one sample and of fewer blocks; it has {samples} samples")]
     Length { samples: u64 },
 }
 
 #[derive(Clone, Debug)]
 struct Part {
-    /// Samples of a whole period.
+    /// Samples in a complete period.
     total: u64,
     key: Key,
     epoch: Permutation,
@@ -68,17 +68,17 @@ struct Part {
 #[derive(Clone, Debug)]
 pub struct Order {
     parts: Vec<Part>,
-    /// Places after which the shares start over: where weights in millionths come out exact, or the end of the stage.
+    /// Positions after which the counts repeat: where weights in millionths are exact, or the end of the stage.
     period: u64,
     /// Samples of each component in the first `b` blocks of a period, row by row.
     before: Vec<u64>,
     blocks: Permutation,
-    /// The places of a period's last block, which may be shorter.
+    /// The positions of a period's last block, which may be shorter.
     last: Permutation,
     blocks_key: Key,
 }
 
-/// How a component's share runs over the places of a period.
+/// The weight of a component over the positions of a period.
 #[derive(Clone, Copy, Debug)]
 struct Line {
     start: u64,
@@ -86,12 +86,12 @@ struct Line {
 }
 
 impl Line {
-    /// Samples that are due after `n` of `period` places, as a numerator over [`denominator`](Self::denominator):
+    /// Samples that are due after `n` of `period` positions, as a numerator over [`denominator`](Self::denominator):
     /// the integral of a straight line from `start` to `end`.
     fn due(self, n: u64, period: u64) -> u128 {
         let (n, period) = (u128::from(n), u128::from(period));
         let (start, end) = (u128::from(self.start), u128::from(self.end));
-        // start·n + (end − start)·n² ÷ 2·period, over a million; what is taken off is never more than what is there.
+        // start·n + (end − start)·n² ÷ 2·period, over a million; the subtraction never underflows.
         start * n * 2 * period + end * n * n - start * n * n
     }
 
@@ -113,7 +113,7 @@ impl Order {
     /// `samples` are the samples of each component, in the order of the fields.
     ///
     /// # Errors
-    /// If the weights do not sum to a million, a component with a weight has no samples, or a name stands twice.
+    /// If the weights do not sum to a million, a component with a weight has no samples, or a name occurs twice.
     pub fn new(fields: &OrderFields, samples: &[u64]) -> Result<Self, OrderError> {
         let components = &fields.components;
         if components.is_empty() {
@@ -179,7 +179,7 @@ impl Order {
         })
     }
 
-    /// What stands at place `i` of the stream, counted from 0. Constant time, any `i`.
+    /// The sample at position `i` of the stream, counted from 0. Constant time for any `i`.
     #[inline]
     pub fn sample(&self, i: u64) -> Sample {
         let blocks = self.period.div_ceil(BLOCK);
@@ -201,10 +201,10 @@ impl Order {
             }
             rest -= here;
         }
-        unreachable!("the shares of a block sum to its places")
+        unreachable!("the counts of a block sum to its positions")
     }
 
-    /// How many of the first `length` places hold each component.
+    /// How many of the first `length` positions have each component.
     pub fn counts(&self, length: u64) -> Vec<u64> {
         let (round, within) = (length / self.period, length % self.period);
         let block = within / BLOCK;
@@ -233,11 +233,11 @@ impl Order {
 
 /// Samples of each component in the first `b` blocks of a period, row by row.
 ///
-/// Each count is what is due by then (see [`Line::due`]), rounded down or up, the counts of a row sum to its places, and no
-/// count ever falls. Rounding each row by largest remainder alone would let counts of tiny weights fall, so the k-th sample
-/// of a component is taken as a job: it may run from the block in which what is due passes k − 1 and must run by the one in
-/// which it reaches k. What is due itself runs all jobs in time if it may split them, and earliest deadline first then does
-/// so whole (unit jobs, equal machines).
+/// Each count is the number of samples due by then (see [`Line::due`]), rounded down or up; the counts of a row sum to its
+/// positions, and no count ever decreases. Rounding each row by largest remainder alone would decrease counts of tiny
+/// weights, so the k-th sample of a component is treated as a job: it may run from the block in which the due samples exceed
+/// k − 1, and must run by the block in which they reach k. A schedule that splits jobs meets all deadlines, so earliest
+/// deadline first meets them without splitting (unit jobs, equal machines).
 fn rows(lines: &[Line], period: u64) -> Vec<u64> {
     let one = Line::denominator(period);
     let blocks = period.div_ceil(BLOCK);
@@ -271,7 +271,7 @@ fn rows(lines: &[Line], period: u64) -> Vec<u64> {
     rows
 }
 
-/// The first block for which something holds that holds from then on; the one behind the last if it never does.
+/// The first block from which a condition holds for all later blocks; one past the last block if there is none.
 fn first_block(blocks: u64, holds: impl Fn(u64) -> bool) -> u64 {
     let (mut low, mut high) = (1, blocks + 1);
     while low < high {
@@ -285,14 +285,13 @@ fn first_block(blocks: u64, holds: impl Fn(u64) -> bool) -> u64 {
     low
 }
 
-/// Places of one leaf of a commitment.
+/// Positions in one leaf of a commitment.
 const LEAF: u64 = 1 << 16;
 
-/// Commits to what stands at each of the places `range`: a hash over all of (component u32, index u64), little-endian.
+/// Commits to the samples at the positions `range`: a hash over all (component u32, index u64), little-endian.
 ///
-/// Leaves of 65,536 places, cut at multiples of that from the start of the range, are hashed by BLAKE3 on all threads;
-/// the root hashes the range's bounds and the leaves in order (derive-key mode). So the number of threads changes
-/// nothing.
+/// Leaves of 65,536 positions, counted from the start of the range, are hashed by BLAKE3 on all threads; the root hashes the
+/// range's bounds and the leaves in order (derive-key mode). The number of threads does not change the result.
 pub fn commitment(order: &Order, range: Range<u64>) -> blake3::Hash {
     let length = range.end.saturating_sub(range.start);
     let leaves: Vec<blake3::Hash> = (0..length.div_ceil(LEAF))
@@ -396,7 +395,7 @@ mod tests {
             samples in 1u64..9000,
             sizes in proptest::collection::vec(1u64..700, 9),
         ) {
-            // Weights that stay what they are need no end: their blocks are never cut.
+            // Constant weights need no end: their blocks are never cut.
             prop_assume!(start != end);
             let fields = ramp(seed, &start, &end, samples);
             let order = Order::new(&fields, &sizes[..start.len()]).expect("sound");
@@ -408,7 +407,7 @@ mod tests {
                 let asked = fields.asked(component, samples) * samples as f64;
                 prop_assert!((counts[at] as f64 - asked).abs() < 1.0 + 1e-6, "{} of {}", counts[at], asked);
             }
-            // Any place by itself is what it is in the sequence.
+            // Any position alone has the same sample as in the sequence.
             for i in (0..samples).step_by(97) {
                 prop_assert_eq!(order.sample(i), forward[i as usize]);
             }
@@ -422,7 +421,7 @@ mod tests {
                 prop_assert_eq!(all.len(), length, "no sample twice in an epoch");
                 prop_assert!(all.iter().all(|&(epoch, index)| epoch <= length as u64 / size && index < size));
             }
-            // A part of the stage is the same part of it, whatever is asked of it.
+            // A range of the stage has the same samples however it is read.
             let part = samples / 3;
             let dealt = forward[..part as usize].iter().fold(vec![0u64; start.len()], |mut counts, sample| {
                 counts[sample.component] += 1;
@@ -431,7 +430,7 @@ mod tests {
             prop_assert_eq!(order.counts(part), dealt);
         }
 
-        /// Weights that stay what they are deal as if nothing had been said of a change.
+        /// Weights that change to themselves give the same order as constant weights.
         #[test]
         fn a_ramp_between_equal_weights_is_none(weights in weights(), seed: u64, samples in 1u64..1_000_000, i: u64) {
             let sizes = vec![1000; weights.len()];
@@ -463,8 +462,9 @@ mod tests {
     }
 
     #[test]
-    fn shares_follow_the_weights_at_any_distance() {
-        let order = Order::new(&fields(3, &[300_000, 150_000, 549_500, 500]), &[1000, 77, 123_456, 5]).expect("sound");
+    fn counts_follow_the_weights_at_any_distance() {
+        let (weights, sizes) = ([300_000, 150_000, 549_500, 500], [1000, 77, 123_456, 5]);
+        let order = Order::new(&fields(3, &weights), &sizes).expect("the weights sum to a million");
         for length in [1_000_000u64, 3_000_000, 212_000_000] {
             let counts = order.counts(length);
             assert_eq!(
@@ -477,15 +477,24 @@ mod tests {
                 ]
             );
         }
-        // Far beyond any budget the epoch and index still fit.
-        assert_eq!(order.sample(u64::MAX).component, order.sample(u64::MAX).component);
+        // Far beyond any budget, the epoch and the index are still exact.
+        let last = order.sample(u64::MAX);
+        let size = sizes[last.component];
+        let samples = u128::from(u64::MAX) * u128::from(weights[last.component]) / u128::from(WHOLE);
+        // Positions are shuffled inside a block, which may contain the end of an epoch.
+        let epochs = samples / u128::from(size);
+        assert!(
+            u128::from(last.epoch).abs_diff(epochs) <= 1,
+            "{last:?}, {epochs} epochs"
+        );
+        assert!(last.index < size, "{last:?}");
     }
 
     #[test]
     fn weights_that_change_run_in_a_straight_line() {
         let fields = ramp(3, &[300_000, 700_000], &[100_000, 900_000], 1_000_000);
         let order = Order::new(&fields, &[1000, 1000]).expect("sound");
-        // 30% falls to 10%: 25% + 15% over the halves' means.
+        // 30% falls to 10%: means of 25% and 15% over the two halves.
         assert_eq!(order.counts(500_000), [125_000, 375_000]);
         assert_eq!(order.counts(1_000_000), [200_000, 800_000]);
         let refused = |samples: Option<u64>| {
@@ -499,7 +508,7 @@ mod tests {
         assert_eq!(refused(Some(u64::MAX)), OrderError::Length { samples: u64::MAX });
     }
 
-    /// A place depends on nothing but the fields and counts: asking in another order or for a part gives the same.
+    /// A position depends on the fields and counts only: reading in another order, or only a range, gives the same samples.
     #[test]
     fn places_do_not_depend_on_what_was_asked_before() {
         let order = Order::new(&fields(9, &[600_000, 400_000]), &[50, 5000]).expect("sound");
@@ -509,7 +518,7 @@ mod tests {
         assert_eq!(forward, backward);
     }
 
-    /// The order of a run that has been locked must never change. If this fails, the meaning of `order` has changed.
+    /// The order of a locked run must never change. If this fails, the meaning of `order` has changed.
     #[test]
     fn order_is_pinned() {
         let order = Order::new(&fields(1234, &[333_333, 333_333, 333_334]), &[10, 1_000_000, 3]).expect("sound");

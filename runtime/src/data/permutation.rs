@@ -1,12 +1,12 @@
-//! A shuffle of `0..n` in which any place can be asked for in constant time.
+//! A shuffle of `0..n` that maps any position in constant time.
 //!
-//! In: a key, the length, a tweak (an epoch, a block). Out: where a place goes. A Feistel network over pairs (left,
-//! right) of nearly equal ranges whose product is barely more than `n`; what falls outside `0..n` is sent through again
-//! (Black and Rogaway 2002, "Ciphers with arbitrary finite domains"). Not here: what the places mean (`order`).
+//! In: a key, the length, a tweak (an epoch, a block). Out: the new position of a position. A Feistel network over pairs (left,
+//! right) of nearly equal ranges whose product is barely more than `n`; a result outside `0..n` is mapped again
+//! (Black and Rogaway 2002, "Ciphers with arbitrary finite domains"). Not here: what the positions mean (`order`).
 
 use super::random::Key;
 
-/// Enough for every pair of places to look independent (the tests count); more only costs time.
+/// Enough rounds for every pair of positions to appear independent (the tests count); more rounds only take time.
 const ROUNDS: u32 = 8;
 
 /// The shape of a permutation of `0..length`; the key and tweak choose which one.
@@ -18,7 +18,7 @@ pub struct Permutation {
 }
 
 impl Permutation {
-    /// `length` may be anything up to 2⁶³; a permutation of nothing has no places to ask for.
+    /// `length` may be anything up to 2⁶³; a permutation of length 0 has no positions.
     pub fn new(length: u64) -> Self {
         let mut left = length.isqrt();
         if left * left < length {
@@ -36,10 +36,10 @@ impl Permutation {
         self.length
     }
 
-    /// Where `place` goes.
+    /// The new position of `place`.
     ///
     /// # Panics
-    /// If `place` is not below the length: the caller has divided by it.
+    /// If `place` is not below the length.
     #[inline]
     pub fn apply(&self, key: Key, tweak: u64, place: u64) -> u64 {
         assert!(place < self.length, "place {place} of a permutation of {}", self.length);
@@ -71,7 +71,7 @@ fn add(a: u64, b: u64, modulus: u64) -> u64 {
     if sum >= modulus { sum - modulus } else { sum }
 }
 
-/// A number in `0..bound`. Both halves are below 2³², so one counter word holds the half.
+/// A number in `0..bound`. Both halves are below 2³², so each fits in one counter word.
 #[inline]
 fn draw(key: Key, tweak: u64, round: u32, half: u64, bound: u64) -> u64 {
     let lanes = key.lanes([half as u32, round, tweak as u32, (tweak >> 32) as u32]);
@@ -126,7 +126,7 @@ mod tests {
         assert!(chi < 60.0, "chi-square {chi}");
     }
 
-    /// Where a place goes says nothing about where its neighbour goes, nor about the next epoch.
+    /// The new position of a position does not depend on that of its neighbour, or on the next epoch.
     #[test]
     fn neighbours_and_epochs_are_independent() {
         let length = 100_003u64;

@@ -1,8 +1,8 @@
 //! Random numbers without a state: each is a function of a key and a counter.
 //!
-//! In: the run's seed, a label that says what for, a logical position. Out: bits, or a normal number. The generator is
-//! Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), so nothing has to be saved in a
-//! checkpoint and any worker can draw any number. Not here: shuffles (`permutation`).
+//! In: the run's seed, a label for the purpose, a logical position. Out: bits, or a normal number. The generator is
+//! Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), so a checkpoint
+//! has no generator state and any worker can draw any number. Not here: shuffles (`permutation`).
 
 /// A Philox key: one stream of numbers for one purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +68,7 @@ pub fn normal(key: Key, index: u64) -> f64 {
     } else {
         (lanes[2], lanes[3])
     };
-    // 52 bits, so that the half that keeps 0 and 1 out is added without rounding.
+    // 52 bits, so that adding 1/2, which excludes 0 and 1, does not round.
     let bits = (u64::from(high) << 32 | u64::from(low)) >> 12;
     const STEP: f64 = 1.0 / (1u64 << 52) as f64;
     inverse_normal((bits as f64 + 0.5) * STEP)
@@ -197,7 +197,7 @@ mod tests {
                 (got - expected).abs() <= 1e-14 * expected.abs().max(1.0),
                 "{p}: {got} instead of {expected}"
             );
-            // 1 - p keeps only some of the digits of a small p.
+            // 1 - p loses digits of a small p.
             let (mirrored, lost) = (inverse_normal(1.0 - p), 1e-16 / p);
             assert!(
                 (mirrored + expected).abs() <= lost.max(1e-14),

@@ -1,7 +1,7 @@
 //! Templates: text with an item's members in braces.
 //!
-//! `{question}` is a member, `{choices.0}` one of a list, `{{` and `}}` are braces. A template that is one place and
-//! nothing else stands for all elements of a list.
+//! `{question}` is a member, `{choices.0}` one of a list, `{{` and `}}` are braces. A template that consists of
+//! one member represents all elements if that is a list.
 
 use serde_json::Value;
 
@@ -11,7 +11,7 @@ pub enum TemplateError {
     Open { template: String },
     #[error("`{template}` has a `}}` without its `{{`: write `}}}}` for a brace")]
     Close { template: String },
-    #[error("the item has no `{path}`; it has {}", .members.join(", "))]
+    #[error("the item does not have `{path}`; it has {}", .members.join(", "))]
     Missing { path: String, members: Vec<String> },
     #[error("`{path}` of the item is {found}, expected a text or a number")]
     NoText { path: String, found: &'static str },
@@ -23,7 +23,7 @@ enum Part {
     Member(String),
 }
 
-/// A template that has been read.
+/// A parsed template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template(Vec<Part>);
 
@@ -61,7 +61,7 @@ impl Template {
         Ok(Self(parts))
     }
 
-    /// The template with an item's members in their places.
+    /// Fills in an item's members.
     ///
     /// # Errors
     /// [`TemplateError::Missing`], [`TemplateError::NoText`].
@@ -76,7 +76,7 @@ impl Template {
         Ok(text)
     }
 
-    /// All texts that the template stands for: the elements of a list, if it is one member that is a list.
+    /// All texts of the template: one for each element if it is a single member that is a list, else one.
     ///
     /// # Errors
     /// As [`Template::fill`].
@@ -149,9 +149,9 @@ mod tests {
         ));
         let error = fill("{c.7}").expect_err("no such element").to_string();
         assert_eq!(error, "the item has no `c.7`; it has c, n, o, q");
-        for (wrong, said) in [("{q", "without its `}`"), ("q}", "without its `{`")] {
+        for (wrong, message) in [("{q", "without its `}`"), ("q}", "without its `{`")] {
             let error = Template::new(wrong).expect_err("malformed").to_string();
-            assert!(error.contains(said), "{error}");
+            assert!(error.contains(message), "{error}");
         }
     }
 }

@@ -1,8 +1,7 @@
-//! Tokenizers: trained on documents or taken from a source, always as a Hugging Face `tokenizer.json`; and the token
-//! files that they make of documents.
+//! Tokenizers, trained on documents or loaded, as a Hugging Face `tokenizer.json`; and the token files of documents.
 //!
-//! In: documents, or the files of a source. Out: `tokenizer.json` and `meta.json`; `tokens.bin`, `tokens.idx` and
-//! `meta.json`. The same bytes for any number of threads. Not here: how merges are learned (`bpe`), the layout of token
+//! In: documents, or a published `tokenizer.json`. Out: `tokenizer.json` and `meta.json`; `tokens.bin`, `tokens.idx` and
+//! `meta.json`. The bytes do not depend on the number of threads. Not here: how merges are learned (`bpe`), the format of token
 //! files (`tokens`).
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -27,23 +26,23 @@ pub enum TokenizerError {
     Documents(#[from] DocumentsError),
     #[error(transparent)]
     Tokens(#[from] TokensError),
-    #[error("a tokenizer that is trained needs documents")]
+    #[error("training a tokenizer needs documents")]
     NoDocuments,
-    #[error("a tokenizer that is loaded needs a source")]
+    #[error("loading a tokenizer needs a source")]
     NoSource,
     #[error("special tokens: {0}")]
     Special(String),
-    #[error("a vocabulary of {vocabulary} has no room for 256 bytes and {special} special tokens")]
+    #[error("a vocabulary of {vocabulary} is too small for 256 bytes and {special} special tokens")]
     SmallVocabulary { vocabulary: u32, special: usize },
     #[error("`{path}` is no tokenizer: {cause}")]
     NoTokenizer { path: String, cause: String },
-    #[error("the tokenizer has no token `{token}` to end documents with")]
+    #[error("the tokenizer does not have the end-of-document token `{token}`")]
     NoEnd { token: String },
-    #[error("the tokenizer has {found} entries, the model's vocabulary only {vocabulary}")]
+    #[error("the tokenizer has {found} entries, but the model's vocabulary only has {vocabulary}")]
     TooLarge { found: u32, vocabulary: u32 },
     #[error("cannot encode document `{id}`: {cause}")]
     Encode { id: String, cause: String },
-    #[error("cannot make the tokenizer: {0}")]
+    #[error("cannot create the tokenizer: {0}")]
     Make(String),
     #[error("cannot read `{path}`")]
     Read {
@@ -61,32 +60,32 @@ pub enum TokenizerError {
     Cancelled(#[from] Cancelled),
 }
 
-/// `meta.json` beside `tokenizer.json`.
+/// `meta.json` of a tokenizer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokenizerMeta {
-    /// Entries, special tokens among them: one more than the largest id.
+    /// Entries, including special tokens: one more than the largest id.
     pub vocabulary: u32,
     /// The token that ends every document, and its id.
     pub end_of_document: String,
     pub end_of_document_id: u32,
 }
 
-/// `meta.json` beside token files.
+/// `meta.json` of token files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokensMeta {
     pub documents: u64,
-    /// End-of-document tokens included.
+    /// Including end-of-document tokens.
     pub tokens: u64,
     /// UTF-8 bytes of the documents' texts.
     pub bytes: u64,
     pub end_of_document_id: u32,
-    /// The model's vocabulary, which decides how wide a token is stored.
+    /// The model's vocabulary, which determines how many bytes a token takes.
     pub vocabulary: u32,
 }
 
-/// What a tokenizer is made from.
+/// The input of a tokenizer.
 #[derive(Clone, Copy, Debug)]
 pub enum TokenizerInput<'a> {
     /// Files of documents, for training.
@@ -98,7 +97,7 @@ pub enum TokenizerInput<'a> {
 /// Trains or loads a tokenizer into the empty folder `out`.
 ///
 /// # Errors
-/// If an input is missing, unreadable or no tokenizer, or the fields contradict each other.
+/// If an input is missing, unreadable or not a tokenizer, or does not fit the fields.
 pub fn tokenizer(
     fields: &TokenizerFields,
     input: TokenizerInput<'_>,
@@ -153,7 +152,7 @@ fn parse(path: &str, json: &[u8]) -> Result<Encoder, TokenizerError> {
 /// Reads a `tokenizer.json` as the runtime uses it.
 ///
 /// # Errors
-/// If it cannot be read or is no tokenizer.
+/// If it cannot be read or is not a tokenizer.
 pub fn load(path: &Utf8Path) -> Result<Encoder, TokenizerError> {
     let json = std::fs::read(path).map_err(|source| TokenizerError::Read {
         path: path.to_owned(),
@@ -176,7 +175,7 @@ fn train(
     let mut forbidden = HashSet::new();
     for token in special {
         if token.is_empty() || !forbidden.insert(token.clone()) {
-            return Err(TokenizerError::Special(format!("`{token}` is empty or stands twice")));
+            return Err(TokenizerError::Special(format!("`{token}` is empty or occurs twice")));
         }
         if token.chars().count() == 1 {
             return Err(TokenizerError::Special(format!("`{token}` is a single character")));
@@ -184,7 +183,7 @@ fn train(
     }
     if special.is_empty() {
         return Err(TokenizerError::Special(
-            "the first one ends documents; there is none".to_owned(),
+            "there must be one, which ends documents".to_owned(),
         ));
     }
     if (vocabulary as usize) < special.len() + alphabet.len() {
@@ -240,8 +239,8 @@ fn train(
     Ok(json)
 }
 
-/// How often each word occurs in the documents. Counting finds words as the tokenizer's own pre-tokenizer does, without
-/// its bookkeeping of offsets, which takes ten times as long.
+/// How often each word occurs in the documents. Words are split as the tokenizer's pre-tokenizer splits them, but without
+/// its offsets, which take ten times as long.
 fn count(documents: &[Utf8PathBuf], watch: Watch<'_>) -> Result<BTreeMap<String, u64>, TokenizerError> {
     let pattern = words().map_err(TokenizerError::Make)?;
     let mut total: HashMap<String, u64> = HashMap::new();
@@ -261,7 +260,7 @@ fn count(documents: &[Utf8PathBuf], watch: Watch<'_>) -> Result<BTreeMap<String,
         while let Some(batch) = batches.next(counted)? {
             watch.check()?;
             done += batch.len() as u64;
-            // Sums do not depend on the order in which a map is read.
+            // Sums do not depend on the order of a map.
             for (word, count) in batch.into_iter().flatten() {
                 *total.entry(word).or_default() += count;
             }
@@ -272,12 +271,12 @@ fn count(documents: &[Utf8PathBuf], watch: Watch<'_>) -> Result<BTreeMap<String,
 }
 
 /// Encodes documents into `tokens.bin` and `tokens.idx` in the empty folder `out`; each ends with the end-of-document
-/// token. A prompt and its answer are encoded apart, so that the answer begins with a token whatever the tokenizer; special
-/// entries that they spell are themselves, and where there are such documents, `tokens.mask` says which tokens are trained on. Documents are encoded in parallel and written
-/// in order; memory holds one batch.
+/// token. A prompt and its answer are encoded separately, so that the answer begins with its own token in every tokenizer, and
+/// special tokens in their text are encoded as special tokens. If there are such documents, `tokens.mask` has the tokens
+/// that are trained on. Documents are encoded in parallel and written in order; memory holds one batch.
 ///
 /// # Errors
-/// If the tokenizer has more entries than the model, an input cannot be read, or the folder not be written.
+/// If the tokenizer has more entries than the model, an input cannot be read, or the folder cannot be written.
 pub fn tokens(
     fields: &TokensFields,
     documents: &[Utf8PathBuf],
@@ -305,14 +304,14 @@ pub fn tokens(
                 id: document.id.clone(),
                 cause,
             };
-            // The turns of a conversation are told apart by special entries, which pairs spell.
+            // Special tokens in the text of pairs separate the turns of a conversation.
             let encode = |text: &str| match document.answer {
                 Some(_) => encoder.encode_markup(text).map_err(failed),
                 None => encoder.encode(text).map_err(failed),
             };
             let parts = document.text.split_at_checked(document.answer.unwrap_or(0));
             let (prompt, answer) =
-                parts.ok_or_else(|| failed("its answer begins where no character does".to_owned()))?;
+                parts.ok_or_else(|| failed("its answer does not begin at a character".to_owned()))?;
             let mut ids = encode(prompt)?;
             let read = ids.len();
             ids.extend(encode(answer)?);

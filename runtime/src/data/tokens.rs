@@ -1,4 +1,4 @@
-//! Token files: Megatron's indexed dataset, a `.bin` of token ids and an `.idx` that says where documents start.
+//! Token files: Megatron's indexed dataset, a `.bin` of token ids and an `.idx` with the starts of the documents.
 //!
 //! In: documents as token ids, one after the other; or two files. Out: the two files, written in constant memory; or
 //! token ids at any position, read through a memory map. A document is one sequence, its end-of-document token inside.
@@ -17,7 +17,7 @@ pub use mask::Mask;
 
 /// "MMIDIDX" and two NULs.
 const MAGIC: [u8; 9] = *b"MMIDIDX\0\0";
-/// Of caches that older tools wrote; another layout altogether.
+/// The caches of older tools, which have another format.
 const LEGACY_MAGIC: [u8; 8] = *b"TNTIDX\0\0";
 const VERSION: u64 = 1;
 /// Magic, version, type code, number of sequences, number of document boundaries.
@@ -43,10 +43,10 @@ pub enum TokensError {
     EmptyDocument,
     #[error("a document of {tokens} tokens is too long for the format (2^31 - 1)")]
     LongDocument { tokens: usize },
-    #[error("`{path}` is no Megatron index: it starts with {found}")]
+    #[error("`{path}` is not a Megatron index: it starts with {found}")]
     NoIndex { path: Utf8PathBuf, found: String },
     #[error(
-        "`{path}` is a cached index of the old format `TNTIDX`, which is not read; write it again as `.bin`/`.idx`"
+        "`{path}` is a cached index of the old format `TNTIDX`, which is not supported; write it again as `.bin`/`.idx`"
     )]
     OldIndex { path: Utf8PathBuf },
     #[error("`{path}` is an index of version {found}; only version {VERSION} is known")]
@@ -92,14 +92,14 @@ pub enum TokensError {
         found: u64,
         expected: u64,
     },
-    #[error("tokens {start}..{end} of {of}, in `{path}`")]
+    #[error("`{path}` does not have tokens {start}..{end}: it has {of} tokens")]
     OutOfRange {
         path: Utf8PathBuf,
         start: u64,
         end: u64,
         of: u64,
     },
-    #[error("document {document} of {of}, in `{path}`")]
+    #[error("`{path}` does not have document {document}: it has {of} documents")]
     NoSuchDocument { path: Utf8PathBuf, document: u64, of: u64 },
     #[error("`{path}` is damaged: token {position} is {token}")]
     NegativeToken {
@@ -113,7 +113,7 @@ pub enum TokensError {
         found: u64,
         expected: u64,
     },
-    #[error("no token files")]
+    #[error("there are no token files")]
     NoFiles,
 }
 
@@ -145,15 +145,15 @@ impl Element {
     }
 }
 
-/// What a writer has written.
+/// Counts of a finished writer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Written {
     pub documents: u64,
     pub tokens: u64,
 }
 
-/// Writes documents one by one. Lengths go straight to the index file; what can only be known at the end (the counts and
-/// the offsets) is filled in by [`TokenWriter::finish`], so memory does not grow with the corpus.
+/// Writes documents one by one. Lengths are written to the index file at once; [`TokenWriter::finish`] adds the counts and
+/// the offsets, which are known only at the end. Memory does not grow with the corpus.
 #[derive(Debug)]
 pub struct TokenWriter {
     bin: BufWriter<File>,
@@ -196,7 +196,7 @@ impl TokenWriter {
     /// Adds one document, its end-of-document token included.
     ///
     /// # Errors
-    /// If the document is empty, too long, has an id outside the vocabulary, or the disk does not take it.
+    /// If the document is empty, too long, has an id outside the vocabulary, or it cannot be written.
     pub fn push(&mut self, document: &[u32]) -> Result<(), TokensError> {
         if document.is_empty() {
             return Err(TokensError::EmptyDocument);
@@ -234,7 +234,7 @@ impl TokenWriter {
     /// Fills in the rest of the index and closes both files.
     ///
     /// # Errors
-    /// If the disk does not take it.
+    /// If it cannot be written.
     pub fn finish(mut self) -> Result<Written, TokensError> {
         self.bin.flush().map_err(|source| writing(&self.bin_path, source))?;
         let path = self.idx_path.clone();
@@ -292,7 +292,7 @@ fn writing(path: &Utf8Path, source: io::Error) -> TokensError {
 pub struct TokenFile {
     bin: Mmap,
     idx: Mmap,
-    /// A byte a token: 1 if it is trained on. All are, if there is none.
+    /// One byte per token: 1 if it is trained on. Without it, all tokens are trained on.
     mask: Option<Mmap>,
     bin_path: Utf8PathBuf,
     element: Element,
@@ -302,8 +302,8 @@ pub struct TokenFile {
 }
 
 impl TokenFile {
-    /// Opens two files and checks that they belong together: the index has the length its counts ask for, its offsets
-    /// are the sums of its lengths, its document boundaries rise, and the `.bin` ends where the last sequence does.
+    /// Opens two files and checks that they belong together: the index has the length that its counts require, its
+    /// offsets are the sums of its lengths, its document boundaries increase, and the `.bin` ends where the last sequence does.
     ///
     /// # Errors
     /// If a file cannot be read, is of another format, or fails a check.
@@ -332,10 +332,10 @@ impl TokenFile {
         Ok(file)
     }
 
-    /// The same with the file that says which tokens are trained on.
+    /// Opens two files and the mask of the tokens that are trained on.
     ///
     /// # Errors
-    /// If it cannot be read, or has not a byte for each token.
+    /// If it cannot be read, or does not have one byte per token.
     pub fn masked(self, mask: &Utf8Path) -> Result<Self, TokensError> {
         let map = map(mask)?;
         if map.len() as u64 != self.num_tokens {
@@ -351,7 +351,7 @@ impl TokenFile {
         })
     }
 
-    /// Walks the index; the sum of its lengths, in tokens.
+    /// Checks the index; returns the sum of its lengths, in tokens.
     fn check(&self, idx: &Utf8Path) -> Result<u64, TokensError> {
         let mut tokens = 0u64;
         for sequence in 0..self.num_sequences {
@@ -406,7 +406,7 @@ impl TokenFile {
     /// The tokens of document `i`, as positions in the concatenation of all documents.
     ///
     /// # Errors
-    /// If there is no such document.
+    /// The file does not have this document.
     pub fn document(&self, i: u64) -> Result<Range<u64>, TokensError> {
         if i >= self.num_documents {
             let path = self.bin_path.clone();
@@ -422,7 +422,7 @@ impl TokenFile {
     /// The document that the token at `position` belongs to.
     ///
     /// # Errors
-    /// If there is no such position.
+    /// There is no such position.
     pub fn document_at(&self, position: u64) -> Result<u64, TokensError> {
         if position >= self.num_tokens {
             return Err(self.out_of_range(position, position + 1));
@@ -521,7 +521,7 @@ fn map(path: &Utf8Path) -> Result<Mmap, TokensError> {
         source,
     };
     let file = File::open(path).map_err(reading)?;
-    // SAFETY: the files are the store's, which never writes to a published file.
+    // SAFETY: the files are in the store, which never writes to a published file.
     unsafe { Mmap::map(&file) }.map_err(reading)
 }
 
@@ -638,7 +638,7 @@ impl TokenStream {
         self.files.iter().map(TokenFile::num_documents).sum()
     }
 
-    /// Samples of `sequence` tokens; each reads one token more, for its last target, and shares it with the next one.
+    /// Samples of `sequence` tokens. Each reads one token more, for its last target; the next sample starts with it.
     pub fn num_samples(&self, sequence: u32) -> u64 {
         self.num_tokens()
             .saturating_sub(1)
@@ -649,7 +649,7 @@ impl TokenStream {
     /// The file that holds the token at `position`, and the position inside it.
     ///
     /// # Errors
-    /// If there is no such position.
+    /// There is no such position.
     pub fn locate(&self, position: u64) -> Result<(usize, u64), TokensError> {
         if position >= self.num_tokens() {
             let path = self.files[self.files.len() - 1].bin_path.clone();
@@ -664,12 +664,12 @@ impl TokenStream {
         Ok((file, position - self.starts[file]))
     }
 
-    /// Whether some token is only read.
+    /// Whether some tokens are not trained on.
     pub fn is_masked(&self) -> bool {
         self.files.iter().any(|file| file.mask.is_some())
     }
 
-    /// Says of each token from position `start` on whether it is trained on.
+    /// Reads for each token from position `start` on whether it is trained on.
     ///
     /// # Errors
     /// If the range reaches past the end.

@@ -235,7 +235,7 @@ impl Run<'_> {
         });
         let secret = secret.transpose()?;
         let inputs = judge::Inputs {
-            items: &files(&Role::Items)?,
+            items: &self.results.item_files(id)?,
             program: &files(&Role::Judge)?,
             labelled: &files(&Role::Labelled)?,
             secret: secret.as_deref(),

@@ -18,7 +18,7 @@ use aurora_compiler::graph::{Kind, NodeId, Pins};
 use camino::{Utf8Path, Utf8PathBuf};
 
 use crate::errors::{BoxedError, io_kinds};
-use crate::job::{Fingerprint, Placement, Step};
+use crate::job::{Fingerprint, Placement, StepMetrics};
 use crate::results::{ResultError, Results};
 use crate::statistics::Gate;
 use crate::store::{Publication, Store, StoreError};
@@ -63,7 +63,7 @@ pub enum RunEvent<'a> {
         step: u64,
     },
     Step {
-        step: &'a Step,
+        step: &'a StepMetrics,
         stage: &'a str,
         of: u64,
         tokens_per_step: u64,

@@ -8,14 +8,14 @@ use camino::Utf8Path;
 
 use super::workers::WorkerPool;
 use super::{Run, RunError};
-use crate::job::{Event, Order, Start, TraceJob, TrailStep};
+use crate::job::{Event, NodeFiles, StepLogLine, TraceJob, WorkerCommand};
 use crate::trace::Trace;
 
 /// What a repetition of some steps has recorded.
 #[derive(Debug, Default)]
 pub struct Traced {
     pub trace: Trace,
-    pub step_log: Vec<TrailStep>,
+    pub step_log: Vec<StepLogLine>,
 }
 
 impl Run<'_> {
@@ -32,7 +32,7 @@ impl Run<'_> {
             Some(before) => before,
             None => results.required_input(id, &Role::Start)?,
         };
-        let start = Start {
+        let start = NodeFiles {
             key: results.keyed.key(from).to_hex(),
             files: results.files(from)?,
         };
@@ -40,7 +40,7 @@ impl Run<'_> {
         let placement = &self.workers.placement;
         let job = self.train_job(id, start, placement, scratch.path())?;
         let mut pool = WorkerPool::start(&self.workers.launch, placement, self.workers.portable, self.stop)?;
-        pool.send(&Order::Trace(Box::new(TraceJob { job, after, last })))?;
+        pool.send(&WorkerCommand::Trace(Box::new(TraceJob { job, after, last })))?;
         let mut finished = 0;
         while finished < pool.world() {
             let Some((rank, event)) = pool.next_event(self.stop)? else {
@@ -66,7 +66,7 @@ fn read_trace(folder: &Utf8Path, world: usize) -> std::io::Result<Traced> {
             traced.trace.extend([serde_json::from_str(&line?)?]);
         }
     }
-    for line in read_to_string(folder.join(crate::checkpoint::TRAIL))?.lines() {
+    for line in read_to_string(folder.join(crate::checkpoint::STEP_LOG))?.lines() {
         traced.step_log.push(serde_json::from_str(line)?);
     }
     Ok(traced)

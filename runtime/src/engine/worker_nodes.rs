@@ -15,11 +15,12 @@ use camino::{Utf8Path, Utf8PathBuf};
 
 use super::workers::WorkerPool;
 use super::{Outcome, Run, RunError, RunEvent};
-use crate::checkpoint::TRAIL;
+use crate::checkpoint::STEP_LOG;
 use crate::data::tokenizer::{TokenizerMeta, TokensMeta};
 use crate::errors::chain;
 use crate::job::{
-    EvalJob, EvalSetPaths, Event, Files, Order, Placement, Start, TaskPaths, TokenPaths, TrailStep, TrainJob,
+    EvalJob, EvalSetPaths, Event, Files, NodeFiles, Placement, StepLogLine, TaskPaths, TokenPaths, TrainJob,
+    WorkerCommand,
 };
 use crate::store::{Held, Scratch};
 
@@ -87,7 +88,7 @@ impl Run<'_> {
         let mut session = Session {
             run: self,
             placement: placement.clone(),
-            made_on: pool.fingerprint.of(portable),
+            made_on: pool.fingerprint.text(portable),
             pool,
             in_flight: BTreeMap::new(),
             scratch: self.results.store.scratch()?,
@@ -119,7 +120,7 @@ impl Run<'_> {
     pub(super) fn train_job(
         &self,
         id: NodeId,
-        start: Start,
+        start: NodeFiles,
         placement: &Placement,
         out: &Utf8Path,
     ) -> Result<TrainJob, RunError> {
@@ -183,9 +184,9 @@ impl Session<'_, '_> {
     }
 
     /// Gives a node to the workers.
-    fn submit(&mut self, id: NodeId, out: Utf8PathBuf, held: Held, order: &Order) -> Result<(), RunError> {
+    fn submit(&mut self, id: NodeId, out: Utf8PathBuf, held: Held, command: &WorkerCommand) -> Result<(), RunError> {
         let name = self.run.results.node(id).name().to_owned();
-        self.pool.send(order)?;
+        self.pool.send(command)?;
         self.in_flight.insert(
             name,
             InFlightNode {
@@ -229,12 +230,12 @@ impl Session<'_, '_> {
                     node: results.node(id).name(),
                     step,
                 });
-                Start {
+                NodeFiles {
                     key: key.to_hex(),
                     files: results.store.files(&partial)?,
                 }
             }
-            None => Start {
+            None => NodeFiles {
                 key: results.keyed.key(from).to_hex(),
                 // A segment that is still being trained has no files yet: the worker continues from its memory.
                 files: if in_flight(from) {
@@ -247,7 +248,7 @@ impl Session<'_, '_> {
         let out = self.folder(id)?;
         let job = run.train_job(id, start, &self.placement, &out)?;
         queued.insert(key);
-        self.submit(id, out, held, &Order::Train(Box::new(job)))
+        self.submit(id, out, held, &WorkerCommand::Train(Box::new(job)))
     }
 
     /// A run resumes only from a checkpoint that its own numerics could have made.
@@ -285,7 +286,7 @@ impl Session<'_, '_> {
             node: results.node(id).name().to_owned(),
             key: results.keyed.key(id).to_hex(),
             fields: results.eval_fields(id)?.clone(),
-            checkpoint: Start {
+            checkpoint: NodeFiles {
                 key: results.keyed.key(checkpoint).to_hex(),
                 files: results.files(checkpoint)?,
             },
@@ -294,7 +295,7 @@ impl Session<'_, '_> {
             placement: self.placement.clone(),
             out: out.clone(),
         };
-        self.submit(id, out, held, &Order::Eval(Box::new(job)))
+        self.submit(id, out, held, &WorkerCommand::Eval(Box::new(job)))
     }
 
     /// The files of a task's items, and the tokenizer.
@@ -303,13 +304,9 @@ impl Session<'_, '_> {
         let Some(tokenizer) = results.input(id, &Role::Tokenizer) else {
             return Ok(None);
         };
-        let mut files = Vec::new();
-        for source in results.inputs(id, &Role::Items) {
-            files.extend(results.files(source)?);
-        }
         let meta: TokenizerMeta = results.json(tokenizer, "meta.json")?;
         Ok(Some(TaskPaths {
-            files,
+            files: results.item_files(id)?,
             tokenizer: results.file(tokenizer, "tokenizer.json")?,
             end_of_document: meta.end_of_document_id,
         }))
@@ -375,12 +372,12 @@ impl Session<'_, '_> {
                     tokens_per_step,
                 });
             }
-            Event::EvalProgress { node, set, tokens, of } => {
+            Event::EvalProgress { node, set, done, total } => {
                 run.observer.on_event(RunEvent::Evaluating {
                     node: &node,
                     set: &set,
-                    done: tokens,
-                    of,
+                    done,
+                    of: total,
                 });
             }
             Event::Finished { node } => {
@@ -400,9 +397,9 @@ impl Session<'_, '_> {
             }
             // Answers to other commands, and heartbeats.
             Event::Ready { .. }
-            | Event::Store { .. }
+            | Event::StoreReady { .. }
             | Event::Joined
-            | Event::Alive
+            | Event::Heartbeat
             | Event::Failed { .. }
             | Event::Stopped { .. }
             | Event::Idle => {}
@@ -422,8 +419,8 @@ impl Session<'_, '_> {
         let Some(before) = self.run.results.input(id, &Role::ResumesFrom) else {
             return Ok(());
         };
-        let earlier = self.run.results.file(before, TRAIL)?;
-        prepend_steps(&earlier, &out.join(TRAIL))
+        let earlier = self.run.results.file(before, STEP_LOG)?;
+        prepend_steps(&earlier, &out.join(STEP_LOG))
             .map_err(|error| self.run.fail(id, format!("cannot write its step log: {error}")))
     }
 
@@ -450,7 +447,7 @@ impl Session<'_, '_> {
 fn prepend_steps(earlier: &Utf8Path, log: &Utf8Path) -> io::Result<()> {
     let mut first = String::new();
     BufReader::new(fs::File::open(log)?).read_line(&mut first)?;
-    let first: TrailStep = serde_json::from_str(&first)?;
+    let first: StepLogLine = serde_json::from_str(&first)?;
     if first.step == 1 {
         return Ok(());
     }
@@ -468,7 +465,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let folder = Utf8Path::from_path(folder.path()).expect("UTF-8");
         let (earlier, log) = (folder.join("earlier"), folder.join("log"));
-        let step = |step: u64| TrailStep {
+        let step = |step: u64| StepLogLine {
             step,
             batch: String::new(),
             loss: String::new(),

@@ -16,7 +16,7 @@ use camino::Utf8Path;
 use serde::{Deserialize, Serialize};
 
 use crate::errors::FileError;
-use crate::job::Scores;
+use crate::job::{ItemFile, Scores};
 use crate::progress::Watch;
 use crate::source::archive::InputFile;
 use crate::task::{ItemResult, TaskError, Verdict, means};
@@ -40,7 +40,7 @@ pub enum JudgeError {
 /// The inputs of a judge.
 pub struct Inputs<'a> {
     /// Files of the items that were answered.
-    pub items: &'a [InputFile],
+    pub items: &'a [ItemFile],
     /// Files of the judge's program.
     pub program: &'a [InputFile],
     /// Labelled responses.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use aurora_compiler::fields::JudgeFields;
 use aurora_sandbox::python::{self, Python};
-use aurora_sandbox::{Ended, Limits, SandboxError, Unprotected, protection};
+use aurora_sandbox::{Limits, ProgramEnd, SandboxError, Unprotected, protection};
 use rayon::prelude::*;
 use serde_json::Value;
 
@@ -119,16 +119,16 @@ pub(super) fn run(
 }
 
 /// What became of a program, in words: for one that failed, the last line that it wrote.
-fn words(verdict: &python::Verdict) -> Verdict {
+fn words(verdict: &python::PythonVerdict) -> Verdict {
     let output = String::from_utf8_lossy(&verdict.outcome.output);
     let last = output.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
     let words = match verdict.outcome.ended {
         _ if verdict.passed => "passed".to_owned(),
-        Ended::Exit(0) => "left before its end".to_owned(),
-        Ended::Exit(_) => format!("failed: {last}"),
-        Ended::Signal(signal) => format!("ended by signal {signal}"),
-        Ended::OutOfTime => "out of time".to_owned(),
-        Ended::TooMuchOutput => "too much output".to_owned(),
+        ProgramEnd::Exit(0) => "left before its end".to_owned(),
+        ProgramEnd::Exit(_) => format!("failed: {last}"),
+        ProgramEnd::Signal(signal) => format!("ended by signal {signal}"),
+        ProgramEnd::OutOfTime => "out of time".to_owned(),
+        ProgramEnd::TooMuchOutput => "too much output".to_owned(),
     };
     Verdict {
         score: f64::from(u8::from(verdict.passed)),

@@ -12,6 +12,7 @@ use regex::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::job::ItemFile;
 use crate::source::archive::InputFile;
 use crate::task::{TaskError, read};
 
@@ -137,7 +138,8 @@ impl Calibration {
 /// The files hold no items, or one without response or label.
 pub fn calibrate(labelled: &Labelled, answers: bool, files: &[InputFile]) -> Result<Calibration, CalibrationError> {
     let mut counts = Calibration::default();
-    for (item, value) in read(files, &labelled.files)? {
+    let files: Vec<ItemFile> = files.iter().map(ItemFile::from).collect();
+    for (item, value) in read(&files, &labelled.files)? {
         let missing = |member: &str| CalibrationError::Missing {
             item: item.clone(),
             member: member.to_owned(),

@@ -47,6 +47,10 @@ struct Bench {
     files: Vec<InputFile>,
 }
 
+fn item_files(files: &[InputFile]) -> Vec<ItemFile> {
+    files.iter().map(ItemFile::from).collect()
+}
+
 impl Bench {
     fn new(files: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
@@ -63,12 +67,12 @@ impl Bench {
         let out = tempfile::tempdir_in(self.folder.path()).expect("a folder");
         let out = Utf8Path::from_path(out.path()).expect("UTF-8");
         let inputs = Inputs {
-            items: &self.files,
+            items: &item_files(&self.files),
             program: &self.files,
             labelled: &self.files,
             secret,
             hidden: &[],
-            watch: Watch::nobody(),
+            watch: Watch::none(),
         };
         judge(fields, answers(), &inputs, out)?;
         let scores = std::fs::read_to_string(out.join("scores.json")).expect("scores");
@@ -156,7 +160,7 @@ fn a_program_judges_line_by_line() {
     let said = |program: &str| bench.judge(&with(program), None).expect_err("no verdicts").to_string();
     assert_eq!(
         said("short.py"),
-        "the judge `python3 short.py` has written 1 lines for 8 answers"
+        "the judge `python3 short.py` wrote 1 lines for 8 answers"
     );
     assert!(said("bad.py").contains("ZeroDivisionError"), "{}", said("bad.py"));
     assert!(said("none.py").contains("No such file"), "{}", said("none.py"));
@@ -252,12 +256,12 @@ fn programs_are_run_to_their_end() {
         ),
     ];
     let inputs = Inputs {
-        items: &bench.files,
+        items: &item_files(&bench.files),
         program: &[],
         labelled: &[],
         secret: None,
         hidden: &[bench.folder.path()],
-        watch: Watch::nobody(),
+        watch: Watch::none(),
     };
     let made_on = programs::run(&fields, &mut results, &inputs).expect("run");
     assert!(made_on.starts_with("Python 3."), "{made_on}");
@@ -282,4 +286,40 @@ fn programs_are_run_to_their_end() {
     close(&results[0], "pass@1", 1.0 / 3.0);
     close(&results[0], "pass@2", 2.0 / 3.0);
     close(&results[1], "pass@2", 1.0);
+}
+
+/// Two sources have a member of the same path: each completion runs with the tests of its own item.
+#[test]
+fn programs_of_two_sources_are_not_mixed_up() {
+    let first = Bench::new(&[("p.jsonl", "{\"test\": \"assert f() == 4\"}\n")]);
+    let second = Bench::new(&[("p.jsonl", "{\"test\": \"assert f() == 5\"}\n")]);
+    let of = |bench: &Bench| {
+        let files = bench.files.iter();
+        files.map(|file| (file.name.clone(), file.path.clone())).collect()
+    };
+    let files = crate::task::item_files(vec![("a".to_owned(), of(&first)), ("b".to_owned(), of(&second))]);
+    let fields = JudgeFields::Programs {
+        files: vec!["*.jsonl".to_owned()],
+        program: "{completion}\n{test}\n".to_owned(),
+        k: vec![1],
+        seconds: 2,
+        memory: 512 << 20,
+        unprotected: false,
+    };
+    let mut results = vec![
+        result("a/p.jsonl:1", "", "", &["def f(): return 4"]),
+        result("b/p.jsonl:1", "", "", &["def f(): return 5"]),
+    ];
+    let inputs = Inputs {
+        items: &files,
+        program: &[],
+        labelled: &[],
+        secret: None,
+        hidden: &[first.folder.path(), second.folder.path()],
+        watch: Watch::none(),
+    };
+    programs::run(&fields, &mut results, &inputs).expect("run");
+    for result in &results {
+        assert_eq!(result.scores["pass@1"], 1.0, "{}", result.item);
+    }
 }

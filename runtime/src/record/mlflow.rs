@@ -6,7 +6,7 @@
 use serde_json::{Value, json};
 
 use super::RunFacts;
-use crate::job::Step;
+use crate::job::StepMetrics;
 use crate::progress::{Unit, Watch};
 use crate::report::Story;
 use crate::source::client::ClientError;
@@ -68,7 +68,7 @@ impl Server<'_> {
     ///
     /// # Errors
     /// The server cannot be reached, or refuses something.
-    pub fn send(&self, facts: &RunFacts, steps: &[(&str, &Step)], story: &Story) -> Result<String, MlflowError> {
+    pub fn send(&self, facts: &RunFacts, steps: &[(&str, &StepMetrics)], story: &Story) -> Result<String, MlflowError> {
         let experiment = self.experiment(&facts.experiment)?;
         let started = facts.started * 1000;
         let tag = |key: &str, value: &str| json!({ "key": key, "value": value });
@@ -99,7 +99,7 @@ impl Server<'_> {
             let done = (number * BATCH + batch.len()) as u64;
             self.watch.report(done, Some(total), Unit::Samples);
         }
-        let status = match facts.standing() {
+        let status = match facts.state() {
             "finished" => "FINISHED",
             "running" => "RUNNING",
             "stopped" | "interrupted" => "KILLED",
@@ -133,7 +133,7 @@ fn key(name: &str) -> String {
 }
 
 /// Metrics at the tokens that had been trained on.
-fn metrics(started: u64, steps: &[(&str, &Step)], story: &Story) -> Vec<Value> {
+fn metrics(started: u64, steps: &[(&str, &StepMetrics)], story: &Story) -> Vec<Value> {
     let mut metrics = Vec::new();
     let mut time = started as f64;
     let mut add = |name: &str, value: f64, time: f64, tokens: u64| {

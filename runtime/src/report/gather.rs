@@ -8,9 +8,9 @@ use aurora_compiler::graph::{Graph, Kind, NodeId, NodeOrigin, Role};
 use super::examples;
 use super::noise::{CheckpointScore, StageEnds};
 use super::story::{EvalStory, LineageNode, MixtureUsage, Noise, Point, StageStory, Story};
-use crate::checkpoint::TRAIL;
+use crate::checkpoint::STEP_LOG;
 use crate::data::order::{ComponentSizes, Order};
-use crate::job::TrailStep;
+use crate::job::StepLogLine;
 use crate::results::{ResultError, Results};
 
 /// What is known of the checkpoints of a graph.
@@ -170,7 +170,7 @@ fn stage(
     per_step: u64,
 ) -> Result<StageStory, ResultError> {
     let mut loss = Vec::new();
-    for step in results.json_lines::<TrailStep>(last, TRAIL)? {
+    for step in results.json_lines::<StepLogLine>(last, STEP_LOG)? {
         let bits = u64::from_str_radix(&step.loss, 16).map_err(|error| results.fail(last, error))?;
         loss.push(f64::from_bits(bits));
     }

@@ -1,10 +1,9 @@
 //! Reads the members of archives, one at a time.
 //!
 //! In: files by name and path, glob patterns. Out: each matching member's path and bytes, in the archive's own order.
-//! Nothing is unpacked to disk, so a member's path is only a name; memory holds one member, never an archive. The kind of
-//! an archive is told by its name: `.deb`, `.whl` and `.zip`, `.tar`, `.tar.gz`, `.tgz`, `.crate`, `.tar.xz`, `.tar.zst`;
-//! any other file is its own only member. A member `.gz` is read unpacked and named without that ending. Links are left
-//! out. Not here: what the bytes mean (`data::extract`).
+//! Nothing is unpacked to disk, so a member's path is only a name; memory holds one member, never an archive. The name of an
+//! archive determines its kind: `.deb`, `.whl` and `.zip`, `.tar`, `.tar.gz`, `.tgz`, `.crate`, `.tar.xz`, `.tar.zst`; any
+//! other file is its own only member. A member `.gz` is decompressed and named without that extension. Links are skipped. Not here: what the bytes mean (`data::extract`).
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -15,10 +14,10 @@ use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
 use crate::progress::{Cancelled, Unit, Watch};
 
-/// Memory that an xz stream may ask for; the largest preset needs 65 MiB.
+/// Memory that an xz stream may use; the largest preset needs 65 MiB.
 const XZ_MEMORY: u64 = 256 << 20;
 
-/// A file of a source: the name it has there, and where its bytes are.
+/// A file of a source: its name in the source, and its path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InputFile {
     pub name: String,
@@ -48,7 +47,9 @@ pub enum ArchiveError {
     },
     #[error("`{name}` is not a Debian package: it has no member data.tar")]
     NoData { name: String },
-    #[error("`{name}` compresses its data as `{member}`, which is not read; known are .xz, .zst, .gz and none")]
+    #[error(
+        "`{name}` compresses its data as `{member}`, which is not supported; supported are .xz, .zst, .gz and none"
+    )]
     UnknownCompression { name: String, member: String },
     #[error("cannot read `{name}` as a zip archive")]
     Zip {
@@ -60,7 +61,7 @@ pub enum ArchiveError {
     Cancelled(#[from] Cancelled),
 }
 
-/// Which members are wanted.
+/// Selects members by their paths.
 #[derive(Clone, Debug)]
 pub struct Selection {
     patterns: Vec<String>,
@@ -69,7 +70,7 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// As ripgrep reads patterns: `*` stays inside one path segment, `**` does not. Without `files` all members match.
+    /// Patterns as in ripgrep: `*` stays inside one path segment, `**` does not. Without `files` all members match.
     ///
     /// # Errors
     /// If a pattern is malformed.
@@ -114,29 +115,29 @@ fn globs(patterns: &[String]) -> Result<GlobSet, ArchiveError> {
     })
 }
 
-/// What a walk came across.
+/// The counts of a walk.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Walked {
-    /// Regular members, wanted or not.
+    /// Regular members, selected or not.
     pub members: u64,
     pub matched: u64,
     /// Symbolic and hard links, not followed.
     pub links: u64,
-    /// Members whose path is not UTF-8, left out.
+    /// Skipped members whose path is not UTF-8.
     pub unreadable_names: u64,
     /// How many members each pattern of the selection matched.
     pub hits: Vec<u64>,
-    /// The first member that was not wanted: an example of what paths look like here.
+    /// The first member that was not selected: an example of a path.
     pub example: Option<String>,
 }
 
-/// Is called with a file's number, a member's path and its bytes.
+/// Called with the index of a file, the path of a member and its bytes.
 pub type Visit<'a, E> = dyn FnMut(usize, &str, &mut dyn Read) -> Result<(), E> + 'a;
 
-/// Calls `visit` with the file's number, the path and the bytes of every member that is wanted.
+/// Calls `visit` with the file's index, the path and the bytes of every selected member.
 ///
 /// # Errors
-/// What `visit` returns; or if a file is damaged, or the watch stops the walk.
+/// Errors of `visit`; a file is damaged, or the watch cancels the walk.
 pub fn walk<E: From<ArchiveError>>(
     files: &[InputFile],
     selection: &Selection,
@@ -173,7 +174,7 @@ enum Compression {
     Zstd,
 }
 
-/// Whether a file of this name is no archive, but its own only member.
+/// Whether a file with this name is not an archive, but its own only member.
 pub fn is_plain(name: &str) -> bool {
     matches!(kind(name), Kind::Plain)
 }
@@ -311,7 +312,7 @@ impl<E: From<ArchiveError>> Walker<'_, '_, '_, E> {
     }
 }
 
-/// Puts the archive's and the member's name into whatever goes wrong while the member is read.
+/// Adds the names of the archive and the member to read errors.
 struct Named<'a> {
     name: &'a str,
     member: &'a str,
@@ -334,12 +335,12 @@ fn decompress<'a>(reader: impl Read + 'a, compression: Compression) -> io::Resul
             let stream = liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, liblzma::stream::CONCATENATED)?;
             Box::new(liblzma::read::XzDecoder::new_stream(reader, stream))
         }
-        // The library refuses windows above 128 MiB by itself.
+        // The library itself refuses windows above 128 MiB.
         Compression::Zstd => Box::new(zstd::Decoder::new(reader)?),
     })
 }
 
-/// Reads a member whole, up to `limit` bytes; `None` if it is larger.
+/// Reads a complete member of up to `limit` bytes; `None` if it is larger.
 ///
 /// # Errors
 /// If it cannot be read.
@@ -349,14 +350,14 @@ pub fn read_whole(reader: &mut dyn Read, limit: u64) -> io::Result<Option<Vec<u8
     Ok((bytes.len() as u64 <= limit).then_some(bytes))
 }
 
-/// Reads one named member of a source whole.
+/// Reads one complete member of a source by its path.
 ///
 /// # Errors
 /// If no member, or more than one, has that path; or it is larger than `limit` or cannot be read.
 pub fn read_member(files: &[InputFile], path: &str, limit: u64) -> Result<Vec<u8>, MemberError> {
     let selection = Selection::new(&[globset::escape(path)], &[])?;
     let mut found = None;
-    walk::<MemberError>(files, &selection, Watch::nobody(), &mut |_, _, reader| {
+    walk::<MemberError>(files, &selection, Watch::none(), &mut |_, _, reader| {
         let reading = |source| MemberError::Read {
             member: path.to_owned(),
             source,
@@ -390,13 +391,13 @@ pub enum MemberError {
     },
     #[error("`{member}` is larger than {limit} bytes")]
     Large { member: String, limit: u64 },
-    #[error("the source has no member `{member}`")]
+    #[error("the source does not have a member `{member}`")]
     Missing { member: String },
     #[error("the source has more than one member `{member}`")]
     Twice { member: String },
 }
 
-/// Names a file by its last path segment.
+/// A file is named by its last path segment.
 impl From<&Utf8Path> for InputFile {
     fn from(path: &Utf8Path) -> Self {
         Self {

@@ -1,7 +1,7 @@
 //! Runs a package client and waits for it.
 //!
-//! In: a program and its arguments. Out: what it wrote. Programs run without a shell, in the C locale, without input, and
-//! are ended when the work is cancelled. Not here: which program, and what its words mean.
+//! In: a program and its arguments. Out: its output. Programs run without a shell, in the C locale, without input, and are
+//! killed when the work is cancelled. Not here: which program, and what its output means.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use crate::progress::{Cancelled, Watch};
 
-/// How often a running client is looked at.
+/// How often a running client is polled.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// What is kept of a client's words.
+/// Bytes that are kept of a client's output.
 const OUTPUT_LIMIT: u64 = 64 << 20;
 
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +30,7 @@ pub enum ClientError {
     Cancelled(#[from] Cancelled),
 }
 
-/// What a client wrote, and how it ended.
+/// A client's output and exit status.
 #[derive(Debug)]
 pub struct Output {
     pub status: ExitStatus,
@@ -39,7 +39,7 @@ pub struct Output {
 }
 
 impl Output {
-    /// The last lines of what went wrong, for a message.
+    /// The last lines of its error output, for a message.
     pub fn cause(&self) -> String {
         let text = if self.error.trim().is_empty() {
             &self.out
@@ -51,7 +51,7 @@ impl Output {
     }
 }
 
-/// Runs a client to its end. `remedy` says how to get it where it is missing.
+/// Runs a client until it ends. `remedy` tells the user how to install it if it is missing.
 ///
 /// # Errors
 /// If it is not installed or cannot be run, or the work is cancelled. A client that fails is an [`Output`].
@@ -111,7 +111,7 @@ fn run_reading(
         program: program.clone(),
         source,
     };
-    // Files instead of pipes: nobody has to read along.
+    // Files instead of pipes need no reader.
     let (out, error) = (
         tempfile::tempfile().map_err(running)?,
         tempfile::tempfile().map_err(running)?,
@@ -134,7 +134,7 @@ fn run_reading(
             break status;
         }
         if let Err(cancelled) = watch.check() {
-            // It may have ended meanwhile; either way it is waited for.
+            // It may already have ended; wait for it in both cases.
             let _ = child.kill();
             let _ = child.wait();
             return Err(cancelled.into());
@@ -164,7 +164,7 @@ mod tests {
         let output = run(
             Command::new("sh").args(["-c", "echo $LC_ALL; echo bad >&2; exit 3"]),
             "",
-            Watch::nobody(),
+            Watch::none(),
         )
         .expect("ran");
         assert_eq!(
@@ -176,19 +176,14 @@ mod tests {
 
     #[test]
     fn a_missing_client_comes_with_its_remedy() {
-        let error = run(
-            &mut Command::new("aurora-no-such-program"),
-            "install it",
-            Watch::nobody(),
-        )
-        .expect_err("missing");
+        let error = run(&mut Command::new("aurora-no-such-program"), "install it", Watch::none()).expect_err("missing");
         assert_eq!(
             error.to_string(),
             "`aurora-no-such-program` is not installed; install it"
         );
     }
 
-    /// The lock of a process that is gone is still held by the client it has started.
+    /// A client keeps the lock of the process that started it, even after that process has ended.
     #[test]
     fn a_lock_lasts_as_long_as_the_client() {
         let folder = tempfile::tempdir().expect("a temporary folder");
@@ -196,13 +191,13 @@ mod tests {
         let ours = File::create(&path).expect("created");
         ours.lock().expect("locked");
         let script = "exec 3<&0; sleep 600 <&3 >/dev/null 2>&1 & echo $!";
-        let output = run_locked(Command::new("sh").args(["-c", script]), &ours, "", Watch::nobody()).expect("ran");
+        let output = run_locked(Command::new("sh").args(["-c", script]), &ours, "", Watch::none()).expect("ran");
         drop(ours);
         let other = File::open(&path).expect("opened");
         assert!(other.try_lock().is_err());
         let client = output.out.trim().to_owned();
-        run(Command::new("kill").arg(client), "", Watch::nobody()).expect("ran");
-        other.lock().expect("locked once the client is gone");
+        run(Command::new("kill").arg(client), "", Watch::none()).expect("ran");
+        other.lock().expect("locked once the client has ended");
     }
 
     #[test]

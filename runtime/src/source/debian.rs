@@ -1,8 +1,8 @@
-//! Debian packages through `apt-get` with a state of its own.
+//! Debian packages through `apt-get` with a private state.
 //!
-//! In: a package, and a suite or the system's own. Out: the exact version and the `.deb`. Works as any user and changes
-//! nothing of the system: lists, status and settings lie in a folder of the cache; mirror and key are those that the
-//! system's own sources name. Signatures are checked by apt as ever.
+//! In: a package, and a suite or the system's own. Out: the exact version and the `.deb`. Works for any user and changes
+//! nothing in the system: lists, status and settings are in a folder of the cache; mirror and key come from the system's
+//! sources. apt checks signatures as usual.
 
 use std::fs::File;
 use std::io;
@@ -17,8 +17,8 @@ use super::registry::is_network;
 use super::{Context, FetchError, Package};
 use crate::progress::Watch;
 
-/// Package lists older than this are fetched anew when the newest version is asked for. A pinned version that stands in
-/// the lists is fetched with them however old they are.
+/// Package lists older than this are fetched again to find the newest version. A pinned version that is in the lists is
+/// fetched with them at any age.
 const FRESH: Duration = Duration::from_secs(24 * 60 * 60);
 
 const REMEDY: &str = "Debian packages need apt, which every Debian has";
@@ -38,7 +38,7 @@ pub(super) fn fetch(
     }
     match state.download(package, context, watch)? {
         Downloaded::File(version, path) => Ok((version, path)),
-        // The lists may be behind: a second look with new ones, unless they are new.
+        // The lists may be outdated: try again with new ones, unless they are new.
         Downloaded::NotThere(_) if !state.is_new() => {
             state.update(package, watch)?;
             match state.download(package, context, watch)? {
@@ -50,12 +50,12 @@ pub(super) fn fetch(
     }
 }
 
-/// The suite that a package without one is taken from; a lock names it.
+/// The suite of a package that names none; a lock names it.
 pub(super) fn own_suite() -> Result<String, FetchError> {
     Mirror::of_system(Utf8Path::new("/"), None).map(|mirror| mirror.suite)
 }
 
-/// Where Debian's packages come from, as the system says.
+/// The mirror of Debian's packages in the system's sources.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Mirror {
     uri: String,
@@ -68,7 +68,7 @@ enum Key {
     File(String),
     /// An ASCII-armoured key in the sources file itself.
     Inline(String),
-    /// What apt trusts anyway.
+    /// The keys that apt trusts by default.
     Trusted,
 }
 
@@ -110,14 +110,13 @@ impl Mirror {
                 )
             });
         choose(&entries, codename.as_deref(), suite).ok_or_else(|| FetchError::NoMirror {
-            looked_at: format!("`{folder}/sources.list` and `{folder}/sources.list.d`"),
+            searched: format!("`{folder}/sources.list` and `{folder}/sources.list.d`"),
             remedy: "on another system, take the package from another registry or name its file with `file:`",
         })
     }
 }
 
-/// The entry of the system's own release; updates and security stand beside it and are not looked at, as their versions
-/// do not stay.
+/// The entry of the system's release. Updates and security are ignored, because their versions do not stay available.
 fn choose(entries: &[Entry], codename: Option<&str>, suite: Option<&str>) -> Option<Mirror> {
     let debian = |entry: &&Entry| {
         let path = entry.uri.trim_end_matches('/');
@@ -177,7 +176,7 @@ fn stanzas(text: &str) -> Vec<Vec<(String, String)>> {
         } else if line.starts_with([' ', '\t']) {
             if let Some((_, value)) = stanzas.last_mut().and_then(|stanza| stanza.last_mut()) {
                 value.push('\n');
-                // A line with a single dot stands for an empty one.
+                // A line with a single dot means an empty line.
                 value.push_str(if line.trim() == "." { "" } else { line.trim() });
             }
         } else if let (Some(stanza), Some((name, value))) = (stanzas.last_mut(), line.split_once(':')) {
@@ -227,15 +226,15 @@ enum Downloaded {
 }
 
 impl State {
-    /// The folder's name tells mirror, suite and key apart, so that a changed system never meets old lists.
+    /// The folder's name depends on mirror, suite and key, so that a changed system never uses old lists.
     fn open(mirror: &Mirror, cache: &Utf8Path) -> Result<Self, FetchError> {
         let mut hasher = blake3::Hasher::new();
         hasher.update(format!("{mirror:?}").as_bytes());
         let name = format!("{}-{}", mirror.suite, &hasher.finalize().to_hex()[..16]);
         let folder = cache.join("apt").join(name);
         let write = |path: Utf8PathBuf, text: &str| -> Result<(), FetchError> {
-            // Another thread or process may be writing the same text: a whole file or none.
-            crate::write_whole(&path, text.as_bytes()).map_err(|source| FetchError::Write { path, source })
+            // Another thread or process may write the same text: replace the file in one step.
+            crate::write_atomically(&path, text.as_bytes()).map_err(|source| FetchError::Write { path, source })
         };
         for part in [
             "state/lists/partial",
@@ -286,7 +285,7 @@ impl State {
         self.stamp().is_file()
     }
 
-    /// Only when lists are fetched depends on the clock, never what a pin gives.
+    /// The clock determines only when lists are fetched, never the content of a pin.
     fn age(&self) -> Option<Duration> {
         SystemTime::now()
             .duration_since(std::fs::metadata(self.stamp()).ok()?.modified().ok()?)
@@ -312,7 +311,7 @@ impl State {
             .map_err(|source| FetchError::Write { path, source })
     }
 
-    /// Fetches the package lists, alone; another process that waited for this finds them new.
+    /// Fetches the package lists under a lock; a process that waited for it finds new lists.
     fn update(&self, package: &Package, watch: Watch<'_>) -> Result<(), FetchError> {
         let lock = self.lock_file()?;
         let locking = |source: io::Error| FetchError::Write {
@@ -326,7 +325,7 @@ impl State {
             return Ok(());
         }
         let output = client::run_locked(self.apt("apt-get").args(["update", "-q"]), &lock, REMEDY, watch)?;
-        // apt ends well even if some list could not be fetched, and keeps the old ones.
+        // apt succeeds even if it could not fetch some lists, and keeps the old ones.
         let failed =
             !output.status.success() || output.error.contains("Failed to fetch") || output.error.contains("\nE: ");
         if failed {
@@ -361,7 +360,7 @@ impl State {
         if output.status.success() {
             let path = only_file(context.scratch, ".deb")?.ok_or_else(|| FetchError::Failed {
                 reference: package.to_string(),
-                cause: "apt-get ended well but left no single file".to_owned(),
+                cause: "apt-get succeeded but did not leave exactly one file".to_owned(),
             })?;
             let version = match &package.version {
                 Some(version) => Some(version.clone()),
@@ -372,7 +371,7 @@ impl State {
             };
             let version = version.ok_or_else(|| FetchError::Failed {
                 reference: package.to_string(),
-                cause: format!("`{path}` names no version"),
+                cause: format!("the name of `{path}` does not contain a version"),
             })?;
             return Ok(Downloaded::File(version, path));
         }

@@ -1,7 +1,7 @@
 //! Files of the project, and the content of any set of files.
 //!
 //! In: a path or a glob pattern. Out: the files, sorted by name. The content of one file is its BLAKE3; that of several
-//! is the BLAKE3 of their manifest, so that a renamed file is another content.
+//! is the BLAKE3 of their manifest, so that renaming a file changes the content.
 
 use std::io;
 
@@ -11,7 +11,7 @@ use globset::GlobBuilder;
 use super::FetchError;
 use super::archive::InputFile;
 
-/// The files that a pattern names, relative to `root`; names use `/` on every system.
+/// The files that match a pattern, relative to `root`; names use `/` on every system.
 pub(super) fn find(pattern: &str, root: &Utf8Path) -> Result<Vec<InputFile>, FetchError> {
     let path = root.join(pattern);
     if path.is_file() {
@@ -98,7 +98,7 @@ pub(super) fn content(files: &[InputFile]) -> Result<(u64, String), FetchError> 
     Ok((bytes, manifest.finalize().to_hex().to_string()))
 }
 
-/// The only file in a folder that a client has filled.
+/// The only file in a folder that a client has written.
 pub(super) fn only_file(folder: &Utf8Path, ending: &str) -> Result<Option<Utf8PathBuf>, FetchError> {
     let reading = |source| FetchError::Read {
         path: folder.to_owned(),

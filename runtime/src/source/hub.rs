@@ -1,16 +1,17 @@
-//! Repositories of the Hugging Face hub, through its own cache.
+//! Repositories of the Hugging Face hub, through its cache.
 //!
-//! In: a repository and a revision. Out: the commit and the files of that commit, out of the cache that Hugging Face's
-//! tools share (`HF_HUB_CACHE`, else `hub` in `HF_HOME`, else `~/.cache/huggingface/hub`): what they have fetched is not
-//! fetched again, and they find what came here.
+//! In: a repository and a revision. Out: the commit and the files of that commit, in the cache that Hugging Face's
+//! tools share (`HF_HUB_CACHE`, else `hub` in `HF_HOME`, else `~/.cache/huggingface/hub`): files that these tools have
+//! fetched are not fetched again, and the other way round.
 //!
 //! ```text
-//! models--ORGANISATION--NAME/refs/REVISION           the commit that a branch or tag stood for
+//! models--ORGANISATION--NAME/refs/REVISION           the commit of a branch or tag
 //! models--ORGANISATION--NAME/blobs/ETAG              the bytes of a file
 //! models--ORGANISATION--NAME/snapshots/COMMIT/FILE   a link to its bytes
 //! ```
 //!
-//! `curl` carries the bytes, as it knows proxies and certificates. Pickles are neither fetched nor taken from the cache.
+//! `curl` transfers the bytes, because it supports proxies and certificates. Pickles are neither fetched nor read from the
+//! cache.
 
 use std::fs;
 use std::io::{self, Read};
@@ -24,20 +25,20 @@ use super::web;
 use super::{Context, FetchError};
 use crate::progress::{Unit, Watch};
 
-/// Endings of files that hold pickles, code, or the weights of other frameworks once more.
+/// Extensions of files with pickles, code, or the weights for other frameworks.
 const LEFT_OUT: [&str; 14] = [
     ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack", ".ot", ".onnx", ".tflite", ".npz", ".py",
     ".joblib",
 ];
 
-/// Where the hub is, and where its cache.
+/// The addresses of the hub and of its cache.
 #[derive(Clone, Debug)]
 pub(super) struct Hub {
     pub endpoint: String,
     pub cache: Utf8PathBuf,
 }
 
-/// What the hub says of a revision.
+/// The hub's answer about a revision.
 #[derive(Deserialize)]
 struct Info {
     sha: String,
@@ -68,7 +69,7 @@ fn is_commit(revision: &str) -> bool {
 }
 
 impl Hub {
-    /// As Hugging Face's tools find both.
+    /// Both as Hugging Face's tools find them.
     pub fn of_environment() -> Self {
         let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let folder = |name: &str| set(name).map(Utf8PathBuf::from);
@@ -83,10 +84,10 @@ impl Hub {
         }
     }
 
-    /// The commit of a revision and its files; only those named in `pinned`, if a lock names some.
+    /// The commit of a revision and its files; only those in `pinned`, if a lock pins them.
     ///
     /// # Errors
-    /// The hub cannot be reached or has no such revision; a file comes with other bytes than the hub states.
+    /// The hub cannot be reached or does not have the revision; a file has other bytes than the hub states.
     pub fn fetch(
         &self,
         repository: &str,
@@ -108,7 +109,7 @@ impl Hub {
     }
 }
 
-/// One repository, while a revision of it is fetched.
+/// A repository of which a revision is fetched.
 struct Repository<'a> {
     hub: &'a Hub,
     name: &'a str,
@@ -163,18 +164,18 @@ impl Repository<'_> {
             });
         }
         if files.is_empty() {
-            return Err(self.failed("it has no file that could be used; pickles are never fetched".to_owned()));
+            return Err(self.failed("it has no usable file; pickles are never fetched".to_owned()));
         }
         files.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         if !is_commit(revision) {
             let path = reference();
             fs::create_dir_all(path.parent().unwrap_or(&self.folder)).map_err(writing(&path))?;
-            crate::write_whole(&path, info.sha.as_bytes()).map_err(writing(&path))?;
+            crate::write_atomically(&path, info.sha.as_bytes()).map_err(writing(&path))?;
         }
         Ok((info.sha, files))
     }
 
-    /// A commit never changes: what a lock names of it may come from the cache without a question.
+    /// A commit never changes: pinned files of it are read from the cache without a request.
     fn in_cache(&self, commit: &str, pinned: Option<&[String]>) -> Result<Option<Vec<InputFile>>, FetchError> {
         let found = snapshot(&self.folder.join("snapshots").join(commit))?;
         let Some(pinned) = pinned else {
@@ -184,7 +185,7 @@ impl Repository<'_> {
         Ok(pinned.iter().map(one).collect())
     }
 
-    /// What the hub says of a revision.
+    /// The hub's answer about a revision.
     fn info(&self, revision: &str) -> Result<Info, FetchError> {
         let address = format!(
             "{}/api/models/{}/revision/{}?blobs=true",
@@ -203,7 +204,7 @@ impl Repository<'_> {
         Ok(info)
     }
 
-    /// A file of a commit in the cache, fetched if it is not there.
+    /// A file of a commit in the cache, fetched if it is missing.
     fn file(&self, commit: &str, sibling: &Sibling) -> Result<Utf8PathBuf, FetchError> {
         let (name, folder) = (&sibling.rfilename, &self.folder);
         let link = folder.join("snapshots").join(commit).join(name);
@@ -214,7 +215,7 @@ impl Repository<'_> {
         let etag = stated
             .or(sibling.blob.as_deref())
             .filter(|etag| etag.bytes().all(|byte| byte.is_ascii_hexdigit()));
-        let etag = etag.ok_or_else(|| self.failed(format!("the hub states no digest of `{name}`")))?;
+        let etag = etag.ok_or_else(|| self.failed(format!("the hub does not state a digest of `{name}`")))?;
         let blob = folder.join("blobs").join(etag);
         if !blob.is_file() {
             let came = self.context.scratch.join("file");
@@ -223,7 +224,7 @@ impl Repository<'_> {
             let length = fs::metadata(&came).map_err(reading(&came))?.len();
             self.watch.report(length, sibling.size, Unit::Bytes);
             if let Some(size) = sibling.size.filter(|size| *size != length) {
-                let cause = format!("`{name}` came with {length} bytes, and the hub states {size}");
+                let cause = format!("`{name}` has {length} bytes, but the hub states {size}");
                 return Err(self.failed(cause));
             }
             if let Some(stated) = stated {
@@ -247,7 +248,7 @@ impl Repository<'_> {
         }
     }
 
-    /// Writes what stands at an address to a file.
+    /// Downloads an address to a file.
     fn get(&self, address: &str, to: &Utf8Path) -> Result<(), FetchError> {
         let output = web::get(address, to, None, self.watch)?;
         if output.status.success() {
@@ -278,7 +279,7 @@ fn writing(path: &Utf8Path) -> impl FnOnce(io::Error) -> FetchError {
     move |source| FetchError::Write { path, source }
 }
 
-/// A path in an address.
+/// A path, encoded for an address.
 fn escaped(path: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
     path.bytes()
@@ -292,7 +293,7 @@ fn escaped(path: &str) -> String {
         .collect()
 }
 
-/// Moves a file to its place in the cache, which may be on another disk.
+/// Moves a file into the cache, which may be on another disk.
 fn put(from: &Utf8Path, to: &Utf8Path) -> Result<(), FetchError> {
     let folder = to.parent().unwrap_or(to);
     fs::create_dir_all(folder).map_err(writing(folder))?;

@@ -1,7 +1,6 @@
-//! Where files come from: references, their fetching by the ordinary package clients, and the archives they come in.
+//! Sources of files: references, fetching by the usual package clients, and archives.
 //!
-//! In: a reference as a spec states it, and a pin as the lock states it. Out: files with their BLAKE3, or the members of
-//! such files. Nothing is installed and nothing runs as another user. Not here: the store, what members mean (`data`).
+//! In: a reference of a spec, and a pin of a lock. Out: files with their BLAKE3, or the members of such files. Nothing is installed and nothing runs as another user. Not here: the store, what members mean (`data`).
 
 use std::io;
 
@@ -21,7 +20,7 @@ mod reference;
 mod registry;
 pub(crate) mod web;
 
-/// What was fetched; the files lie in the scratch folder, those of `file:` where they are.
+/// A fetched source. Its files are in the scratch folder; files of `file:` are in place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fetched {
     /// The reference with its exact version: what a lock pins.
@@ -33,18 +32,18 @@ pub struct Fetched {
     pub content: String,
 }
 
-/// What a fetch may use.
+/// The context of a fetch.
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {
-    /// The name of the `source` block: messages name it.
+    /// The name of the `source` block, for messages.
     pub name: &'a str,
     /// The folder that `file:` is relative to.
     pub project: &'a Utf8Path,
-    /// An empty folder of this fetch alone.
+    /// An empty folder for this fetch.
     pub scratch: &'a Utf8Path,
-    /// A folder that fetches share and keep: package lists. Nothing in it changes a result.
+    /// A folder that fetches share, for package lists. Nothing in it changes a result.
     pub cache: &'a Utf8Path,
-    /// Nothing may come over the network.
+    /// Do not use the network.
     pub offline: bool,
 }
 
@@ -72,22 +71,22 @@ pub enum FetchError {
         #[source]
         source: io::Error,
     },
-    #[error("`{reference}` is not here and `--offline` forbids to fetch it")]
+    #[error("`{reference}` is not available here, and `--offline` forbids fetching it")]
     Offline { reference: String },
     #[error(transparent)]
     Client(#[from] client::ClientError),
-    #[error("cannot reach the registry of `{reference}`; nothing is known to be wrong with the package:\n{cause}")]
+    #[error("cannot reach the registry of `{reference}`; the package itself may be fine:\n{cause}")]
     Network { reference: String, cause: String },
     #[error(
-        "`{reference}` is no longer to be had; {}; `aurora lock --upgrade {name}` moves this one pin",
-        newest.as_ref().map_or("the registry names no other version".to_owned(), |newest| format!("the newest version is {newest}"))
+        "`{reference}` is no longer available; {}; run `aurora lock --upgrade {name}` to change this pin",
+        newest.as_ref().map_or("the registry does not have another version".to_owned(), |newest| format!("the newest version is {newest}"))
     )]
     Gone {
         reference: String,
         name: String,
         newest: Option<String>,
     },
-    #[error("the registry has no package `{reference}`:\n{cause}")]
+    #[error("the registry does not have the package `{reference}`:\n{cause}")]
     NoPackage { reference: String, cause: String },
     #[error("cannot fetch `{reference}`:\n{cause}")]
     Failed { reference: String, cause: String },
@@ -107,8 +106,8 @@ pub enum FetchError {
         pinned: String,
         found: String,
     },
-    #[error("no Debian mirror with component `main` is named in {looked_at}; {remedy}")]
-    NoMirror { looked_at: String, remedy: &'static str },
+    #[error("{searched} do not name a Debian mirror with the component `main`; {remedy}")]
+    NoMirror { searched: String, remedy: &'static str },
     #[error(
         "`{reference}` is not to be had from the hub (status {status}): it does not exist, or needs an account; \
          what another tool has fetched into {cache} is used"
@@ -122,11 +121,10 @@ pub enum FetchError {
     Cancelled(#[from] Cancelled),
 }
 
-/// Fetches what a reference names, at the version that `pinned` states if there is a pin, and checks the content
-/// against it.
+/// Fetches a reference, at the version of the pin if there is one, and checks the content against the pin.
 ///
 /// # Errors
-/// If a client is missing (with the remedy), the registry cannot be reached, the version is gone, or the content is not
+/// If a client is missing (with the remedy), the registry cannot be reached, the version is not available, or the content is not
 /// the pinned one.
 pub fn fetch(
     reference: &Reference,

@@ -1,6 +1,6 @@
-//! Where a source is said to be: `file:`, a package URL, or a repository of the Hugging Face hub.
+//! References to sources: `file:`, a package URL, or a repository of the Hugging Face hub.
 //!
-//! In: the text that stands in a spec or a lock. Out: its parts, and the same text in one spelling. Not here: fetching.
+//! In: the text in a spec or a lock. Out: its parts, and the canonical text. Not here: fetching.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,14 +13,14 @@ pub enum Reference {
         pattern: String,
     },
     Package(Package),
-    /// A repository of models on the Hugging Face hub; without a revision its `main` is meant.
+    /// A repository of models on the Hugging Face hub; without a revision, `main`.
     Hub {
         repository: String,
         revision: Option<String>,
     },
 }
 
-/// A package of a registry; without a version the newest is meant.
+/// A package of a registry; without a version, the newest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Package {
     pub registry: Registry,
@@ -30,7 +30,7 @@ pub struct Package {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Registry {
-    /// Debian; without a suite the system's own.
+    /// Debian; without a suite, the system's.
     Deb {
         suite: Option<String>,
     },
@@ -40,7 +40,7 @@ pub enum Registry {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is no reference to a source: {why}")]
+#[error("`{text}` is not a valid reference to a source: {why}")]
 pub struct ReferenceError {
     pub text: String,
     pub why: String,
@@ -75,7 +75,7 @@ impl FromStr for Reference {
             let pattern = pattern.strip_prefix("//").unwrap_or(pattern);
             if pattern.is_empty() || pattern.starts_with('/') || pattern.split('/').any(|part| part == "..") {
                 return Err(error(
-                    "a file is named relative to the folder of the project, and inside it",
+                    "a file path must be relative to the folder of the project, and inside it",
                 ));
             }
             return Ok(Self::File {
@@ -94,7 +94,7 @@ impl FromStr for Reference {
             if let Some(revision) = revision
                 && (!revision.split('/').all(word) || revision.contains(".."))
             {
-                return Err(error(&format!("`{revision}` is no commit, branch or tag")));
+                return Err(error(&format!("`{revision}` is not a valid commit, branch or tag")));
             }
             return Ok(Self::Hub {
                 repository: repository.to_owned(),
@@ -102,7 +102,7 @@ impl FromStr for Reference {
             });
         }
         let Some(rest) = text.strip_prefix("pkg:") else {
-            return Err(error("it starts with none of `file:`, `pkg:` and `hf:`"));
+            return Err(error("it must start with `file:`, `pkg:` or `hf:`"));
         };
         let (rest, query) = rest
             .split_once('?')
@@ -126,7 +126,7 @@ impl FromStr for Reference {
         for pair in query.into_iter().flat_map(|query| query.split('&')) {
             match pair.split_once('=') {
                 Some(("suite", value)) if kind == "deb" && word(value) => suite = Some(value.to_owned()),
-                _ => return Err(error(&format!("`{pair}` is no qualifier of a {kind} package"))),
+                _ => return Err(error(&format!("`{pair}` is not a valid qualifier of a {kind} package"))),
             }
         }
         let (registry, name) = match kind {
@@ -139,11 +139,11 @@ impl FromStr for Reference {
             "npm" => (Registry::Npm, name),
             _ => {
                 return Err(error(&format!(
-                    "registry `{kind}` is not known; known are deb, pypi, cargo and npm"
+                    "unknown registry `{kind}`; the registries are deb, pypi, cargo and npm"
                 )));
             }
         };
-        // What stands here becomes an argument of another program, so nothing may look like an option or a path.
+        // The name becomes an argument of another program, so it must not look like an option or a path.
         let plain = match (&registry, name.strip_prefix('@')) {
             (Registry::Npm, Some(scoped)) => scoped
                 .split_once('/')
@@ -151,7 +151,7 @@ impl FromStr for Reference {
             _ => word(&name),
         };
         if !plain {
-            return Err(error(&format!("`{name}` is no package name")));
+            return Err(error(&format!("`{name}` is not a valid package name")));
         }
         if let Some(version) = &version
             && !(version.starts_with(|c: char| c.is_ascii_alphanumeric())
@@ -159,7 +159,7 @@ impl FromStr for Reference {
                     .chars()
                     .all(|c| c.is_ascii_alphanumeric() || ".+-~:_!".contains(c)))
         {
-            return Err(error(&format!("`{version}` is no exact version")));
+            return Err(error(&format!("`{version}` is not an exact version")));
         }
         Ok(Self::Package(Package {
             registry,

@@ -1,8 +1,8 @@
 //! PyPI, crates.io and npm through `pip`, `cargo` and `npm`.
 //!
 //! In: a package, with or without a version. Out: the exact version and the file as the registry serves it. Nothing is
-//! installed, no dependency is used, and no code of a package runs but for a Python package that has no wheel, whose
-//! metadata `pip` builds.
+//! installed, no dependency is used, and no code of a package runs, except that `pip` builds the metadata of a Python
+//! package without a wheel.
 
 use std::process::Command;
 
@@ -14,7 +14,7 @@ use super::files::only_file;
 use super::{Context, FetchError, Package};
 use crate::progress::Watch;
 
-/// Words by which a client says that it did not get through.
+/// Texts with which a client reports a network error.
 const NETWORK: [&str; 22] = [
     "Temporary failure in name resolution",
     "Name or service not known",
@@ -53,7 +53,7 @@ fn network(package: &Package, output: &Output) -> FetchError {
     }
 }
 
-/// The version, or an error that names the newest one there is.
+/// The version, or an error that names the newest version.
 fn gone(package: &Package, context: Context<'_>, newest: Option<String>, output: &Output) -> FetchError {
     if package.version.is_none() || newest.is_none() {
         return FetchError::NoPackage {
@@ -75,7 +75,7 @@ fn failed(package: &Package, cause: impl Into<String>) -> FetchError {
     }
 }
 
-const PIP: &str = "on Debian `apt-get install python3-pip` brings it";
+const PIP: &str = "on Debian, run `apt-get install python3-pip`";
 
 pub(super) fn pypi(
     package: &Package,
@@ -95,7 +95,7 @@ pub(super) fn pypi(
             .env("PIP_DISABLE_PIP_VERSION_CHECK", "1");
         client::run(
             &mut command,
-            "on Debian `apt-get install python3 python3-pip` brings it",
+            "on Debian, run `apt-get install python3 python3-pip`",
             watch,
         )
     };
@@ -143,10 +143,11 @@ pub(super) fn pypi(
             .iter()
             .find_map(|ending| only_file(context.scratch, ending).ok().flatten()),
     };
-    let path = path.ok_or_else(|| failed(package, "pip ended well but left no single file"))?;
+    let path = path.ok_or_else(|| failed(package, "pip succeeded but did not leave exactly one file"))?;
     let version = match &package.version {
         Some(version) => version.clone(),
-        None => version_in_name(&path).ok_or_else(|| failed(package, format!("`{path}` names no version")))?,
+        None => version_in_name(&path)
+            .ok_or_else(|| failed(package, format!("the name of `{path}` does not contain a version")))?,
     };
     Ok((version, path))
 }
@@ -195,14 +196,14 @@ pub(super) fn cargo(
     })?;
     write("Cargo.toml", &manifest)?;
     write("lib.rs", "")?;
-    // A registry home of its own would keep locks and settings of the user's away, and his mirrors too.
+    // A private registry home would ignore the user's locks, settings and mirrors.
     let mut command = Command::new("cargo");
     command
         .args(["fetch", "--manifest-path", folder.join("Cargo.toml").as_str()])
         .current_dir(&folder);
     let output = client::run(
         &mut command,
-        "https://rustup.rs, or on Debian `apt-get install cargo`, brings it",
+        "install it from https://rustup.rs, or on Debian with `apt-get install cargo`",
         watch,
     )?;
     if !output.status.success() {
@@ -253,7 +254,7 @@ pub(super) fn cargo(
     }
     Err(failed(
         package,
-        format!("cargo ended well but `{cache}` has no `{name}`"),
+        format!("cargo succeeded but `{cache}` does not have `{name}`"),
     ))
 }
 
@@ -300,9 +301,9 @@ pub(super) fn npm(
     let npm = |arguments: &[&str]| {
         let mut command = Command::new("npm");
         command.args(arguments).current_dir(context.scratch);
-        client::run(&mut command, "on Debian `apt-get install npm` brings it", watch)
+        client::run(&mut command, "on Debian, run `apt-get install npm`", watch)
     };
-    // Its own patience is minutes long.
+    // Its default timeout is minutes long.
     let pack = [
         "pack",
         "--json",
@@ -333,7 +334,7 @@ pub(super) fn npm(
         return Err(failed(package, output.cause()));
     }
     let told: serde_json::Value = serde_json::from_str(&output.out).unwrap_or_default();
-    // One npm answers with a list, another with an object by name.
+    // Some versions of npm answer with a list, others with an object by name.
     let told = told
         .get(0)
         .or_else(|| told.as_object()?.values().next())
@@ -343,11 +344,11 @@ pub(super) fn npm(
         .and_then(serde_json::Value::as_str)
         .map(str::to_owned)
         .or(package.version.clone());
-    let version = version.ok_or_else(|| failed(package, "npm does not say which version it packed"))?;
+    let version = version.ok_or_else(|| failed(package, "npm does not report the version that it packed"))?;
     let path = only_file(context.scratch, ".tgz")?;
     Ok((
         version,
-        path.ok_or_else(|| failed(package, "npm ended well but left no single file"))?,
+        path.ok_or_else(|| failed(package, "npm succeeded but did not leave exactly one file"))?,
     ))
 }
 

@@ -24,7 +24,7 @@ fn get(root: &Utf8Path, text: &str, pinned: Option<&Pin>, offline: bool) -> Resu
         cache: root,
         offline,
     };
-    fetch(&text.parse().expect("a reference"), pinned, context, Watch::nobody())
+    fetch(&text.parse().expect("a reference"), pinned, context, Watch::none())
 }
 
 #[test]
@@ -39,7 +39,7 @@ fn one_file_is_its_hash_and_several_are_their_manifests() {
     let deep = get(&root, "file:**/*.txt", None, false).expect("fetched");
     assert_eq!(names(&deep), ["data/a.txt", "data/b.txt", "data/deep/c.txt"]);
     assert_eq!(deep.bytes, 11);
-    // Contents that are swapped, or a file that is renamed, are another content.
+    // Swapped contents or a renamed file change the content.
     std::fs::write(root.join("data/a.txt"), "two").expect("written");
     std::fs::write(root.join("data/b.txt"), "one").expect("written");
     assert_ne!(
@@ -82,7 +82,7 @@ fn offline_fetches_nothing() {
     assert_eq!(error, "`pkg:pypi/x@1` is not here and `--offline` forbids to fetch it");
 }
 
-/// The hub, as far as its paths are asked for here: answers until it is dropped. Counts requests by path.
+/// A hub with the paths that the tests need: answers until it is dropped. Counts requests by path.
 struct HubServer {
     endpoint: String,
     seen: std::sync::Arc<std::sync::Mutex<Vec<String>>>,
@@ -159,7 +159,7 @@ fn a_repository_of_the_hub_comes_into_the_cache_and_stays_there() {
             cache: &root,
             offline,
         };
-        hub.fetch("maker/model", Some(revision), pinned, context, Watch::nobody())
+        hub.fetch("maker/model", Some(revision), pinned, context, Watch::none())
     };
     assert!(
         matches!(get("main", None, true), Err(FetchError::Offline { .. })),
@@ -170,12 +170,12 @@ fn a_repository_of_the_hub_comes_into_the_cache_and_stays_there() {
     let names: Vec<String> = files.iter().map(|file| file.name.clone()).collect();
     assert_eq!(names, ["config.json", "sub/model.safetensors"], "no pickle");
     assert_eq!(std::fs::read(&files[1].path).expect("read"), b"weights");
-    // As Hugging Face's tools lay it out.
+    // In the format of Hugging Face's tools.
     let cache = root.join("hub/models--maker--model");
     assert_eq!(std::fs::read_to_string(cache.join("refs/main")).expect("read"), COMMIT);
     let link = std::fs::read_link(cache.join("snapshots").join(COMMIT).join("config.json")).expect("a link");
     assert_eq!(link.to_str(), Some("../../blobs/abc1"));
-    // What is pinned by a commit comes from the cache without a question; offline a branch does too.
+    // Files pinned by a commit come from the cache without a request; offline, a branch does too.
     let asked = || server.seen.lock().expect("no thread panicked").len();
     let before = asked();
     assert_eq!(
@@ -214,7 +214,7 @@ fn other_bytes_than_the_hub_states_are_refused() {
         offline: false,
     };
     let error = hub
-        .fetch("maker/model", None, None, context, Watch::nobody())
+        .fetch("maker/model", None, None, context, Watch::none())
         .expect_err("other bytes");
     assert!(matches!(error, FetchError::Checksum { .. }), "{error}");
     assert!(

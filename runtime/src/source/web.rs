@@ -1,6 +1,6 @@
-//! Bytes over HTTP, which `curl` carries, as it knows proxies and certificates.
+//! Bytes over HTTP, transferred by `curl`, because it supports proxies and certificates.
 //!
-//! In: an address. Out: a file, or the answer to what was posted. Not here: which address, and what the bytes mean.
+//! In: an address. Out: a file, or the answer to a POST. Not here: which address, and what the bytes mean.
 
 use std::io::Write;
 use std::process::Command;
@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::client::{self, ClientError, Output};
 use crate::progress::Watch;
 
-const CURL: &str = "on Debian `apt-get install curl` brings it";
+const CURL: &str = "on Debian, run `apt-get install curl`";
 
 #[derive(Debug, thiserror::Error)]
 pub enum PostError {
@@ -35,8 +35,8 @@ fn curl(protocols: &str) -> Command {
     command
 }
 
-/// Writes what stands at an address to a file. The client's output is the status of HTTP. An encrypted address leads to encrypted
-/// ones only, and none to a file of this machine; more than `limit` bytes are refused where their number is known before.
+/// Downloads an address to a file. The client's output is the HTTP status. An encrypted address redirects to encrypted ones
+/// only, and none redirects to a local file. More than `limit` bytes are refused if the server states their number.
 ///
 /// # Errors
 /// [`ClientError`]; a server that refuses is an [`Output`].
@@ -56,8 +56,7 @@ pub fn get(address: &str, to: &Utf8Path, limit: Option<u64>, watch: Watch<'_>) -
     client::run(&mut command, CURL, watch)
 }
 
-/// Posts JSON and reads the JSON that comes back. A key goes to the client through its input, where no list of processes
-/// shows it.
+/// Posts JSON and reads the JSON answer. The client reads a key from its input, so that process lists do not show it.
 ///
 /// # Errors
 /// `curl` is missing, or the server cannot be reached, refuses, or answers something else.
@@ -80,5 +79,5 @@ pub fn post(url: &str, key: Option<&str>, body: &Value, watch: Watch<'_>) -> Res
         let cause = [output.error.trim(), output.out.trim()].join(" ");
         return Err(refused(cause.trim().to_owned()));
     }
-    serde_json::from_str(&output.out).map_err(|error| refused(format!("its answer is no JSON: {error}")))
+    serde_json::from_str(&output.out).map_err(|error| refused(format!("its answer is not JSON: {error}")))
 }

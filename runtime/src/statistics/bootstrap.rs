@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::sample::{Sample, Stratum};
 use crate::data::random::Key;
 
-/// Replicates behind every interval: at 99%, ten lie beyond each end.
+/// Replicates of every interval: at 99%, ten are beyond each end.
 pub const REPLICATES: usize = 2000;
 
 /// How often each of `items` items is drawn in a replicate of as many draws. Draw `d` is lane `d mod 4` of the counter

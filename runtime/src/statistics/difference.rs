@@ -8,7 +8,7 @@ use super::sample::Sample;
 /// Random exchanges of a permutation test: no p is below one in ten thousand.
 const EXCHANGES: u32 = 9999;
 
-/// How a p was found.
+/// The test that gave a p.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Tested {
@@ -19,7 +19,7 @@ pub enum Tested {
 }
 
 /// Two-sided p of the difference of two scores over the same items, under the hypothesis that it does not matter which
-/// checkpoint gave which of an item's two results. Nothing if the items' names differ.
+/// checkpoint gave which of an item's two results. `None` if the items' names differ.
 pub fn paired(before: &Sample, after: &Sample) -> Option<(f64, Tested)> {
     if !before.pairs_with(after) {
         return None;
@@ -76,7 +76,7 @@ fn permutation(before: &Sample, after: &Sample) -> f64 {
         (other(&sums[1], -1.0) - other(&sums[0], 1.0)).abs()
     };
     let observed = (form.score(&sums[1]) - form.score(&sums[0])).abs();
-    // Exchanges that give the same difference but for the rounding of their sums are as large.
+    // Exchanges whose difference is equal up to rounding count as large.
     let least = observed * (1.0 - 1e-9);
     let as_large = (0..EXCHANGES)
         .into_par_iter()
@@ -85,7 +85,7 @@ fn permutation(before: &Sample, after: &Sample) -> f64 {
     (1 + as_large) as f64 / f64::from(1 + EXCHANGES)
 }
 
-/// Two-sided p of McNemar's exact test, for so many items that were right only before, or only after.
+/// Two-sided p of McNemar's exact test, for `lost` items that were right only before, and `won` only after.
 pub fn mcnemar(lost: u64, won: u64) -> f64 {
     let changed = lost + won;
     let choose = |k: u64| {
@@ -97,7 +97,7 @@ pub fn mcnemar(lost: u64, won: u64) -> f64 {
 }
 
 /// Corrects the p of a family of tests, so that the chance of any false alarm in the whole family stays below the level
-/// (Holm 1979: no assumption on how the tests hang together). In the order given.
+/// (Holm 1979: without assumptions on the dependence of the tests). In the given order.
 pub fn holm(values: &[f64]) -> Vec<f64> {
     let mut order: Vec<usize> = (0..values.len()).collect();
     order.sort_by(|a, b| values[*a].total_cmp(&values[*b]));

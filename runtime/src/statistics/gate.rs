@@ -1,4 +1,4 @@
-//! Gates: whether one holds, and whether that is more than noise.
+//! Gates: whether a gate holds, and whether that is significant.
 
 use std::collections::BTreeMap;
 
@@ -24,7 +24,7 @@ pub enum GateError {
 /// The result of a gate, and whether resampled items would change it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Verdict {
-    /// In the whole interval.
+    /// In the complete interval.
     #[serde(rename = "holds clearly")]
     HoldsClearly,
     #[serde(rename = "holds within the noise")]
@@ -93,20 +93,20 @@ impl Gate {
 /// The result of a comparison.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Judgement {
-    /// A gate that asks for confidence holds if it holds clearly, any other if its two sides do.
+    /// A gate with a confidence holds if it holds clearly, another gate if the comparison of its two sides holds.
     pub holds: bool,
     pub left: f64,
     pub right: f64,
     /// Left − right.
     pub difference: f64,
-    /// Of the difference, at `level`. Nothing where some score has fewer than two items.
+    /// Of the difference, at `level`. `None` if a score has fewer than two items.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval: Option<Interval>,
     /// In 0..1.
     pub level: f64,
-    /// Whether the spec asks for this level.
+    /// Whether the spec sets this level.
     pub asked: bool,
-    /// Share of the replicates in which the comparison does not hold.
+    /// Fraction of the replicates in which the comparison does not hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub doubt: Option<f64>,
     pub verdict: Verdict,
@@ -115,11 +115,11 @@ pub struct Judgement {
 /// A metric's input, set and name.
 type ScoreName = (usize, String, String);
 
-/// Compares the two sides of a gate over scores, and over replicates of them all: items are drawn once for all metrics that
-/// stand on them.
+/// Compares the two sides of a gate over scores, and over replicates of them all: items are resampled once for all metrics that
+/// depend on them.
 ///
 /// # Errors
-/// A metric is not among the scores, or a function cannot be calculated.
+/// A metric is not among the scores, or a function cannot be computed.
 pub fn judge(fields: &ExpectFields, evals: &[Scored]) -> Result<Judgement, GateError> {
     let point = |place: &ScoreName| {
         let eval = evals.get(place.0).ok_or(GateError::NoEval)?;
@@ -253,7 +253,7 @@ mod tests {
     use super::*;
     use crate::job::{Measure, Scores};
 
-    /// An eval of so many items, of which those before `right` are right.
+    /// An eval of `items` items, of which those before `right` are right.
     fn eval(items: usize, right: usize) -> Scored {
         let value = right as f64 / items as f64;
         let measure = Measure {
@@ -342,7 +342,7 @@ mod tests {
             judge(&apart, &evals).expect("both are measured").verdict,
             Verdict::HoldsWithinNoise
         );
-        // Of one item nobody knows.
+        // One item does not show how scores vary.
         let one = judge(
             &gate(accuracy(0), Relation::AtLeast, number("0.5"), None),
             &[eval(1, 1)],

@@ -9,7 +9,7 @@ use crate::task::{Grams, ItemResult};
 /// An item's category, its name, and its row.
 type Row<'a> = (&'a str, &'a str, Vec<f64>);
 
-/// The scores of an eval do not fit its items, or what is asked of them.
+/// The scores of an eval do not fit its items, or do not have a metric.
 #[derive(Debug, thiserror::Error)]
 pub enum ScoreError {
     #[error("line {line} of items.jsonl is not a valid item")]
@@ -85,7 +85,7 @@ fn of_documents(documents: &[DocumentScore]) -> BTreeMap<String, BTreeMap<String
     }
     let by_metric = |(set, documents): (&str, Vec<&DocumentScore>)| {
         let sample = |form: Form, of: fn(&DocumentScore) -> u64| {
-            // Documents of two sets may have one name: each set is a category of its own.
+            // Documents of two sets may have the same name: each set is a category.
             let rows = documents.iter().map(|document| -> Row<'_> {
                 (
                     set,
@@ -119,8 +119,8 @@ fn of_items(scores: &Scores, items: &[ItemResult]) -> BTreeMap<String, BTreeMap<
     let categories: Vec<String> = items.iter().map(category).collect();
     // Grams are counted once per item, not once per set.
     let mut grams: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
-    let asks_grams = scores.measures.values().any(|own| own.contains_key("chrf"));
-    for (number, item) in items.iter().enumerate().filter(|_| asks_grams) {
+    let has_chrf = scores.measures.values().any(|own| own.contains_key("chrf"));
+    for (number, item) in items.iter().enumerate().filter(|_| has_chrf) {
         let text = item.text.as_deref().unwrap_or_default();
         grams.insert(number, Grams::of(text, &item.expected).counts());
     }

@@ -1,9 +1,9 @@
-//! What a score is worth: intervals, tests, trends, forgetting.
+//! Uncertainty of scores: intervals, tests, trends, forgetting.
 //!
-//! In: scores as functions of their items. Out: what they would have been on other items like these. The items are the only
-//! chance that is looked at: another seed of the training is another experiment. Nothing here has a state: a replicate is a
-//! function of its number and of the items' names alone, so that every thread number gives the same bits, and two
-//! checkpoints that answered the same items are drawn together. Not here: files (but for the lines of `items.jsonl`).
+//! In: scores as functions of their items. Out: how each score would vary if the items were resampled. Item sampling is the
+//! only source of randomness modelled: another training seed is another experiment. Nothing here has a state: a replicate
+//! depends only on its number and the items' names, so that the bits do not depend on the number of threads, and two
+//! checkpoints that answered the same items are resampled together. Not here: files, except for the lines of `items.jsonl`.
 
 mod bootstrap;
 mod difference;
@@ -21,10 +21,10 @@ pub use items::{ScoreError, Scored};
 pub use sample::{Form, Sample};
 pub use trend::{backward_transfer, fitted_change, forgetting, signed};
 
-/// The level of the intervals that nobody asked another level for.
+/// The default level of intervals.
 pub const LEVEL: f64 = 0.95;
 
-/// Where a number would lie on other items like these.
+/// The range of a number over resampled items.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Interval {
@@ -33,7 +33,7 @@ pub struct Interval {
 }
 
 impl Interval {
-    /// The percentile interval of replicates: of equal tails, at `level` in 0..1. Nothing if a replicate is no finite number.
+    /// The percentile interval of replicates: of equal tails, at `level` in 0..1. `None` if a replicate is not finite.
     pub fn of(replicates: &[f64], level: f64) -> Option<Self> {
         if replicates.is_empty() || replicates.iter().any(|value| !value.is_finite()) {
             return None;
@@ -53,10 +53,10 @@ impl Interval {
     }
 }
 
-/// The quantile of sorted numbers at `share` in 0..1, on a straight line between two of them: Hyndman and Fan's type 7,
-/// which numpy and R take if nothing is said.
-fn quantile(sorted: &[f64], share: f64) -> f64 {
-    let place = share.clamp(0.0, 1.0) * (sorted.len() - 1) as f64;
+/// The quantile of sorted numbers at `fraction` in 0..1, interpolated linearly: Hyndman and Fan's type 7, the default of
+/// numpy and R.
+fn quantile(sorted: &[f64], fraction: f64) -> f64 {
+    let place = fraction.clamp(0.0, 1.0) * (sorted.len() - 1) as f64;
     let below = libm::floor(place);
     let (low, high) = (
         sorted[below as usize],

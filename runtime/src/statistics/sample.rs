@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use crate::data::random::Key;
 use crate::task::Grams;
 
-/// What becomes of the sums over a set's items. Each item has a row of numbers; a score is a function of the rows' sum alone.
+/// The function from the sums over a set's items to a score. Each item has a row of numbers; a score depends only on the sum
+/// of the rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// Rows of value and 1: the mean.
@@ -37,10 +38,10 @@ impl Form {
     }
 }
 
-/// Items that are drawn among themselves: those of one category. Sizes of strata stay as they are.
+/// The items of one category, which are resampled among themselves: the sizes of strata are constant.
 #[derive(Clone, Debug)]
 pub(super) struct Stratum {
-    /// Digest of the category and the items' names: what is drawn from the same items is drawn together.
+    /// Digest of the category and the items' names: scores of the same items are resampled together.
     pub names: [u8; 32],
     /// Item by item, in the order of their names.
     pub rows: Vec<f64>,
@@ -65,7 +66,7 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// Gathers items: each its category (empty for none), its name and its row, which is as wide as the form asks for.
+    /// Collects items: each with its category (empty for none), its name and its row, whose width depends on the form.
     pub fn new<'a>(form: Form, items: impl IntoIterator<Item = (&'a str, &'a str, Vec<f64>)>) -> Self {
         let mut by_category: BTreeMap<&str, Vec<(&str, Vec<f64>)>> = BTreeMap::new();
         for (category, name, row) in items {
@@ -96,7 +97,7 @@ impl Sample {
         self.strata.iter().map(|stratum| stratum.items).sum()
     }
 
-    /// The score of the items as they are.
+    /// The score of the original items.
     pub fn score(&self) -> f64 {
         let mut sums = vec![0.0; self.form.width()];
         for stratum in &self.strata {
@@ -107,7 +108,7 @@ impl Sample {
         self.form.score(&sums)
     }
 
-    /// Whether two scores stand on items of the same names.
+    /// Whether two scores have items with the same names.
     pub fn pairs_with(&self, other: &Self) -> bool {
         self.form == other.form
             && self.strata.len() == other.strata.len()

@@ -1,4 +1,4 @@
-//! Scores of several checkpoints: their trend, and what was lost on the way.
+//! Scores of several checkpoints: trend, forgetting, backward transfer.
 
 use aurora_compiler::spec::Better;
 
@@ -11,7 +11,7 @@ pub fn signed(better: Better, change: f64) -> f64 {
 }
 
 /// The change from the first to the last point of the straight line that fits best (least squares) to a score against
-/// tokens. Nothing if all points lie at the same tokens.
+/// tokens. `None` if all points are at the same tokens.
 pub fn fitted_change(points: &[(f64, f64)]) -> Option<f64> {
     let count = points.len() as f64;
     let mean = |of: fn(&(f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / count;
@@ -26,7 +26,7 @@ pub fn fitted_change(points: &[(f64, f64)]) -> Option<f64> {
 }
 
 /// What was lost since the best of the earlier scores: above zero is worse, whichever way the metric is better.
-/// Source: Chaudhry et al. 2018, `f = max over earlier l of R[l] − R[T]`. Nothing without an earlier score.
+/// Source: Chaudhry et al. 2018, `f = max over earlier l of R[l] − R[T]`. `None` without an earlier score.
 pub fn forgetting(earlier: &[f64], last: f64, better: Better) -> Option<f64> {
     let lost = earlier.iter().map(|score| -signed(better, last - score));
     lost.reduce(f64::max)
@@ -35,7 +35,7 @@ pub fn forgetting(earlier: &[f64], last: f64, better: Better) -> Option<f64> {
 /// Backward transfer: what later stages did to scores, the mean over stages but the last of (score after the last stage −
 /// score after the stage itself); above zero is better, whichever way the metric is.
 /// Source: Lopez-Paz and Ranzato 2017 (GEM), `1/(T−1) · Σ R[T][j] − R[j][j]`; here `ends` has one score after each stage.
-/// Nothing for fewer than two stages.
+/// `None` for fewer than two stages.
 pub fn backward_transfer(ends: &[f64], better: Better) -> Option<f64> {
     let (last, before) = ends.split_last()?;
     let changes: f64 = before.iter().map(|score| signed(better, last - score)).sum();

@@ -1,4 +1,4 @@
-//! Removes what no name and no lock reaches.
+//! Deletes what no node name and no lock refers to.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -16,11 +16,11 @@ pub struct Collected {
 }
 
 impl Store {
-    /// Removes results that neither a name of the store nor `keep` (the keys of the locks) reaches, and whatever lies
-    /// in `tmp/`. With `dry`, only counts.
+    /// Deletes results that neither a name of the store nor `keep` (the keys of the locks) refers to, and everything in
+    /// `tmp/`. With `dry`, only counts.
     ///
     /// # Errors
-    /// A run is using the store, or a file cannot be listed or removed.
+    /// A run is using the store, or a file cannot be listed or deleted.
     pub fn collect(&self, keep: &BTreeSet<Key>, dry: bool) -> Result<Collected, StoreError> {
         let path = self.root.join("locks").join("store");
         let alone = File::create(&path).map_err(failed("lock", &path))?;

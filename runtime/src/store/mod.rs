@@ -1,19 +1,19 @@
 //! The store: content-addressed objects, results by key, names, unfinished work.
 //!
-//! In: folders that a node has filled, and keys. Out: verified files. Knows nothing of what the bytes mean.
+//! In: folders that a node has filled, and keys. Out: verified files. Does not interpret the bytes.
 //!
 //! ```text
 //! cas/ab/cdef…       objects by the BLAKE3 of their bytes; read-only
-//! actions/KEY        result of a node: names and contents of its files, and what its key was made of
+//! actions/KEY        result of a node: names and contents of its files, and the content of its key
 //! realised/KEY       the same results by the contents of their inputs (early cut-off)
 //! partial/KEY        an unfinished checkpoint of a node
 //! names/EXP/NODE     key under which a node of this name was last built
-//! locks/             one file a node being built, locked while it is; `store` is shared by runs, held alone by gc
-//! tmp/               half-written things; nothing here is ever believed
-//! verified           which objects were found whole, with the file status they had then
+//! locks/             one file per node, locked while it is built; runs share the lock `store`, gc holds it exclusively
+//! tmp/               partial files; nothing here is ever read
+//! verified           objects that were found undamaged, with the status of their files at that time
 //! ```
 //!
-//! Publishing: write under `tmp/`, sync, rename into `cas/`, and the record last. Records carry their own BLAKE3.
+//! Publishing: write under `tmp/`, sync, rename into `cas/`, and the record last. Records contain their own BLAKE3.
 
 mod gc;
 mod sealed;
@@ -54,23 +54,23 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Something to do about it, where there is something.
+    /// What to do about it, if anything.
     pub fn help(&self) -> Option<&'static str> {
         match self {
             Self::Io { source, .. } => help_with(source.kind()),
             Self::Damaged { .. } | Self::Missing { .. } | Self::Record { .. } => {
-                Some("`aurora verify` lists what is damaged; `aurora run` makes it again")
+                Some("`aurora verify` lists what is damaged; `aurora run` builds it again")
             }
             Self::Busy { .. } => Some("wait for the other process to end"),
         }
     }
 }
 
-/// Something to do about a disk that does not do as it is told.
+/// What to do if a disk refuses.
 pub(crate) fn help_with(kind: io::ErrorKind) -> Option<&'static str> {
     match kind {
         io::ErrorKind::StorageFull => {
-            Some("free space on that disk (`aurora gc` helps) and run again: what is published stays whole")
+            Some("free space on that disk (`aurora gc` helps) and run again: published results are complete")
         }
         io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
             Some("make the store writable for this user, or name another one with `--store DIR`")
@@ -93,7 +93,7 @@ pub struct Object {
     pub bytes: u64,
 }
 
-/// A result: what a node left behind.
+/// The record of a result.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Record {
@@ -104,15 +104,15 @@ pub struct Record {
     pub digest: Key,
     pub outputs: BTreeMap<String, Object>,
     pub preimage: Preimage,
-    /// For an unfinished checkpoint: the step after which it stands.
+    /// For an unfinished checkpoint: its last completed step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<u64>,
-    /// What the numerics stood on that it was computed with; nothing where it does not matter.
+    /// What the numerics depended on that it was computed with; none if it does not matter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub made_on: Option<String>,
 }
 
-/// What is known of a node when its result is published.
+/// A node whose result is published.
 pub struct Publication<'a> {
     pub experiment: &'a str,
     pub node: &'a str,
@@ -145,17 +145,17 @@ pub struct Store {
     verified: Mutex<verified::Verified>,
 }
 
-/// A lock that ends with this value.
+/// A lock; dropping it releases it.
 #[must_use]
 pub struct Held(#[expect(dead_code, reason = "dropping the file releases the lock")] File);
 
 const FOLDERS: [&str; 7] = ["cas", "actions", "realised", "partial", "names", "locks", "tmp"];
 
 impl Store {
-    /// Opens the store, making its folders where they are missing.
+    /// Opens the store, and creates missing folders.
     ///
     /// # Errors
-    /// The folder cannot be made or written to.
+    /// The folder cannot be created or written to.
     pub fn open(root: &Utf8Path) -> Result<Self, StoreError> {
         for folder in FOLDERS {
             let path = root.join(folder);
@@ -169,8 +169,8 @@ impl Store {
         })
     }
 
-    /// Opens the store for looking only: one that is not there yet is an empty one.
-    pub fn look(root: &Utf8Path) -> Self {
+    /// Opens the store read-only: a store that does not exist is empty.
+    pub fn open_read_only(root: &Utf8Path) -> Self {
         Self {
             root: root.to_owned(),
             verified: Mutex::new(verified::Verified::load(&root.join("verified"))),
@@ -181,7 +181,7 @@ impl Store {
         &self.root
     }
 
-    /// The place of an object, which may or may not be there.
+    /// The path of an object, which may not exist.
     pub fn object_path(&self, content: &str) -> Utf8PathBuf {
         let (folder, rest) = content.split_at(2.min(content.len()));
         self.root.join("cas").join(folder).join(rest)
@@ -200,7 +200,7 @@ impl Store {
         sealed::read(&self.action_path(key)).ok().flatten()
     }
 
-    /// Returns the record of an unfinished checkpoint whose objects are all whole.
+    /// Returns the record of an unfinished checkpoint whose objects are all undamaged.
     pub fn partial(&self, key: Key) -> Option<Record> {
         let record: Record = sealed::read(&self.root.join("partial").join(key.to_hex()))
             .ok()
@@ -208,7 +208,7 @@ impl Store {
         (self.whole(&record) == CachedResult::Complete).then_some(record)
     }
 
-    /// Returns the result that was made from inputs of the same contents, if it is whole.
+    /// Returns the undamaged result that was made from inputs with the same contents, if there is one.
     pub fn realised(&self, realised: Key) -> Option<Record> {
         let key: Key = sealed::read(&self.root.join("realised").join(realised.to_hex()))
             .ok()
@@ -217,8 +217,8 @@ impl Store {
         (self.whole(&record) == CachedResult::Complete).then_some(record)
     }
 
-    /// Says whether every object of a record has the bytes it was published with. An object whose file has not been
-    /// touched since it was last found whole is not read again.
+    /// Checks whether every object of a record has the bytes it was published with. An object whose file has not changed
+    /// since its last check is not read again.
     pub fn whole(&self, record: &Record) -> CachedResult {
         for object in record.outputs.values() {
             match self.check(object) {
@@ -250,7 +250,7 @@ impl Store {
         Ok(())
     }
 
-    /// Returns the places of a result's files, each verified.
+    /// Returns the paths of a result's files, each verified.
     ///
     /// # Errors
     /// An object is damaged or missing.
@@ -263,16 +263,16 @@ impl Store {
         Ok(files)
     }
 
-    /// Makes an empty folder for half-written things; it goes with the value.
+    /// Creates an empty folder for partial files, which is deleted with the value.
     ///
     /// # Errors
-    /// The folder cannot be made.
+    /// The folder cannot be created.
     pub fn scratch(&self) -> Result<Scratch, StoreError> {
         let tmp = self.root.join("tmp");
         let folder = tempfile::Builder::new()
             .prefix("work-")
             .tempdir_in(&tmp)
-            .map_err(failed("make a folder in", &tmp))?;
+            .map_err(failed("create a folder in", &tmp))?;
         Ok(Scratch(folder))
     }
 
@@ -286,7 +286,7 @@ impl Store {
         Ok(record)
     }
 
-    /// Makes known objects the result of a node.
+    /// Makes existing objects the result of a node.
     ///
     /// # Errors
     /// The record cannot be written.
@@ -312,7 +312,7 @@ impl Store {
         self.write(&self.root.join("partial").join(of.key.to_hex()), &record)
     }
 
-    /// Notes under which key a node of this name was last built.
+    /// Records the key under which a node of this name was last built.
     ///
     /// # Errors
     /// The name cannot be written.
@@ -357,10 +357,10 @@ impl Store {
         Ok(outputs)
     }
 
-    /// Waits until no other process builds this node, and keeps others away from it.
+    /// Waits until no other process builds this node, and locks it.
     ///
     /// # Errors
-    /// The lock file cannot be made.
+    /// The lock file cannot be created.
     pub fn hold(&self, key: Key) -> Result<Held, StoreError> {
         let path = self.root.join("locks").join(key.to_hex());
         let file = File::create(&path).map_err(failed("lock", &path))?;
@@ -368,10 +368,10 @@ impl Store {
         Ok(Held(file))
     }
 
-    /// Keeps garbage collection away while a run goes on.
+    /// Prevents garbage collection during a run.
     ///
     /// # Errors
-    /// The lock file cannot be made, or a collection is going on.
+    /// The lock file cannot be created, or a garbage collection is running.
     pub fn share(&self) -> Result<Held, StoreError> {
         let path = self.root.join("locks").join("store");
         let file = File::create(&path).map_err(failed("lock", &path))?;
@@ -394,7 +394,7 @@ impl Scratch {
     }
 }
 
-/// What a store has of one experiment.
+/// The results of one experiment in a store.
 pub struct View<'a> {
     pub store: &'a Store,
     pub experiment: &'a str,
@@ -419,7 +419,7 @@ impl ResultCache for View<'_> {
     }
 }
 
-/// BLAKE3 of a file's bytes, on all cores for a big one.
+/// BLAKE3 of a file's bytes, on all cores for a large file.
 ///
 /// # Errors
 /// The file cannot be read.

@@ -1,4 +1,4 @@
-//! Small records that know whether they are whole: JSON, and on a last line the BLAKE3 of the bytes before it.
+//! Small records that show whether they are complete: JSON, then a line with the BLAKE3 of the bytes before it.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -20,18 +20,18 @@ pub fn read<T: DeserializeOwned>(path: &Utf8Path) -> Result<Option<T>, String> {
         Err(error) => return Err(error.to_string()),
     };
     let Some((body, seal)) = text.trim_end_matches('\n').rsplit_once('\n') else {
-        return Err("it has no seal".to_string());
+        return Err("it does not have a checksum".to_string());
     };
     if blake3::hash(body.as_bytes()).to_hex().as_str() != seal || !text.ends_with('\n') {
-        return Err("its bytes are not those that were written".to_string());
+        return Err("its bytes are not the ones that were written".to_string());
     }
     serde_json::from_str(body).map(Some).map_err(|error| error.to_string())
 }
 
-/// Writes a record under a temporary name, syncs it and gives it its own.
+/// Writes a record to a temporary file, syncs it and renames it.
 ///
 /// # Errors
-/// Any of these fails; the older record, if there was one, is then still there.
+/// One of these fails; then an older record still exists.
 pub fn write<T: Serialize>(tmp: &Utf8Path, path: &Utf8Path, value: &T) -> io::Result<()> {
     let body = serde_json::to_string(value).map_err(io::Error::other)?;
     let mut file = tempfile::Builder::new().prefix("record-").tempfile_in(tmp)?;

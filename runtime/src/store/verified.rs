@@ -1,8 +1,8 @@
-//! Remembers which objects were read and found whole, and the file status they had then.
+//! Records which objects were found undamaged, with the status of their files at that time.
 //!
-//! Writing to a file changes its status (the change time cannot be set back), so an untouched status means untouched
-//! bytes. The file is appended to, a short line at a time, which is safe for several processes; a lost line only costs
-//! reading an object once more.
+//! Writing to a file changes its status (the change time cannot be set back), so the same status means the same
+//! bytes. Short lines are appended to the file, which is safe for several processes; a lost line only means that an object
+//! is read once more.
 
 use std::collections::HashMap;
 use std::fs::{File, Metadata, OpenOptions};
@@ -57,7 +57,7 @@ impl Verified {
             self.file = OpenOptions::new().append(true).create(true).open(&self.path).ok();
         }
         if let Some(file) = &mut self.file {
-            // A store that cannot be written to is still read: the note is only a saving.
+            // A read-only store still works: the line only saves time.
             drop(file.write_all(format!("{content} {line}\n").as_bytes()));
         }
         self.known.insert(content.to_string(), line);

@@ -1,4 +1,4 @@
-//! Reads every byte of the store and names what is not as it was published.
+//! Reads every byte of the store, and lists what differs from what was published.
 
 use std::fs;
 

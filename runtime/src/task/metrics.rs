@@ -1,8 +1,8 @@
-//! How far a text is the expected one.
+//! How similar a text is to the expected one.
 //!
 //! Exact match compares texts without the white space at their ends. F1 is that of words (Rajpurkar et al. 2016) in lower
 //! case and without punctuation; no articles are dropped, as only English has those. chrF is chrF2 of Popović 2015 over a
-//! whole set, with the averages of precision and recall over orders 1 to 6 that sacreBLEU takes.
+//! complete set, averaging precision and recall over orders 1 to 6 as sacreBLEU does.
 
 use std::collections::HashMap;
 
@@ -21,7 +21,7 @@ fn words(text: &str) -> Vec<String> {
     words.filter(|word| !word.is_empty()).collect()
 }
 
-/// Marks that are written on letters, as the vowel signs of Devanagari.
+/// Combining marks, such as the vowel signs of Devanagari.
 fn is_mark(c: char) -> bool {
     !c.is_alphanumeric() && !c.is_ascii() && !c.is_whitespace() && !is_punctuation(c)
 }
@@ -39,7 +39,7 @@ fn counts<T: std::hash::Hash + Eq>(all: impl Iterator<Item = T>) -> HashMap<T, u
 }
 
 fn common<T: std::hash::Hash + Eq>(a: &HashMap<T, u64>, b: &HashMap<T, u64>) -> u64 {
-    // A sum does not depend on the order in which a map is read.
+    // A sum does not depend on the order of a map.
     a.iter()
         .map(|(one, count)| (*count).min(b.get(one).copied().unwrap_or(0)))
         .sum()
@@ -60,7 +60,7 @@ pub fn f1(text: &str, expected: &[String]) -> f64 {
 }
 
 const ORDERS: usize = 6;
-/// Recall counts as much as precision, times this square.
+/// The weight of recall relative to precision, squared.
 const BETA_SQUARED: f64 = 4.0;
 
 /// Counts of character n-grams by order: in the text, in the expected one, in both.
@@ -68,7 +68,7 @@ const BETA_SQUARED: f64 = 4.0;
 pub struct Grams([[u64; 3]; ORDERS]);
 
 impl Grams {
-    /// Of a text and that of the expected ones which it is nearest to.
+    /// Of a text and the most similar expected text.
     pub fn of(text: &str, expected: &[String]) -> Self {
         let characters = |text: &str| text.chars().filter(|c| !c.is_whitespace()).collect::<Vec<char>>();
         let own = characters(text);
@@ -87,7 +87,7 @@ impl Grams {
         best
     }
 
-    /// Numbers that [`Grams::counts`] gives.
+    /// The length of [`Grams::counts`].
     pub const COUNTS: usize = 3 * ORDERS;
 
     /// Order by order: of the text, of the expected one, of both. Their sums over texts are again grams.
@@ -95,7 +95,7 @@ impl Grams {
         self.0.iter().flatten().map(|count| *count as f64).collect()
     }
 
-    /// Grams from such whole numbers.
+    /// Grams from the result of [`Grams::counts`].
     pub fn of_counts(counts: &[f64]) -> Self {
         let mut grams = Self::default();
         let places = grams.0.iter_mut().flatten();
@@ -128,7 +128,7 @@ impl Grams {
     }
 }
 
-/// The mean, and its standard error with n − 1, which one number alone does not have.
+/// The mean, and its standard error with n − 1, which needs two numbers.
 pub fn mean(values: &[f64]) -> (f64, Option<f64>) {
     let count = values.len() as f64;
     let mean = values.iter().sum::<f64>() / count;

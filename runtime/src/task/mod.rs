@@ -1,26 +1,29 @@
 //! Tasks: from items to questions, from a model's answers to scores.
 //!
 //! In: a task's fields, the files of its items, a tokenizer; later the answers. Out: requests (token ids), then scores by
-//! category and what became of each item. Every rank makes the same requests from the same files; which rank answers
-//! which is of no consequence. Not here: how a model answers (`aurora-train`).
+//! category and the result of each item. Every rank makes the same requests from the same files; the scores do not depend
+//! on which rank answers which. Not here: how a model answers (`aurora-train`).
 
 mod metrics;
 mod pass;
 mod read;
 mod score;
 
-use aurora_compiler::fields::{Asks, TaskFields};
+use std::collections::BTreeSet;
+
+use aurora_compiler::fields::{Asks, Attack, TaskFields};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::data::encoder::Encoder;
 use crate::data::random::Key;
 use crate::data::template::{Template, TemplateError};
-use crate::source::archive::{ArchiveError, InputFile};
+use crate::job::ItemFile;
+use crate::source::archive::ArchiveError;
 
 pub use metrics::Grams;
 pub use pass::pass_at_k;
-pub use read::read;
+pub use read::{item_files, read};
 pub use score::{ItemResult, Verdict, means, score};
 
 #[derive(Debug, thiserror::Error)]
@@ -33,14 +36,16 @@ pub enum TaskError {
         #[source]
         source: std::io::Error,
     },
-    #[error("line {line} of `{file}` is no item: {cause}")]
+    #[error("the items have two files `{file}`")]
+    TwoFiles { file: String },
+    #[error("line {line} of `{file}` is not a valid item: {cause}")]
     NoItem { file: String, line: u64, cause: String },
     #[error("no file of the items matches {}; there is for example `{}`", .patterns.join(", "), .example.as_deref().unwrap_or("none"))]
     NoFiles {
         patterns: Vec<String>,
         example: Option<String>,
     },
-    #[error("there is no item in the files that match {}", .patterns.join(", "))]
+    #[error("the files that match {} have no items", .patterns.join(", "))]
     NoItems { patterns: Vec<String> },
     #[error("{item}")]
     Template {
@@ -48,17 +53,17 @@ pub enum TaskError {
         #[source]
         source: TemplateError,
     },
-    #[error("{item}: the answer `{answer}` is none of the choices {choices:?}, nor the number or letter of one")]
+    #[error("{item}: the answer `{answer}` is not one of the choices {choices:?}, or the number or letter of one")]
     NoChoice {
         item: String,
         answer: String,
         choices: Vec<String>,
     },
-    #[error("{item}: scores are told by `{member}`, and it has no text of this name")]
+    #[error("{item}: scores are grouped by `{member}`, but the item does not have a text with this name")]
     NoSet { item: String, member: String },
     #[error("{item}: its `{member}` is `{set}`, the name of an attack")]
     TwoSets { item: String, member: String, set: String },
-    #[error("{shots} solved examples are asked for, and there are {found} to choose from")]
+    #[error("{shots} solved examples are needed, but there are only {found}")]
     FewShots { shots: u32, found: usize },
     #[error("{item}: the tokenizer cannot encode it: {cause}")]
     Encode { item: String, cause: String },
@@ -66,7 +71,7 @@ pub enum TaskError {
     Long { item: String, answer: usize, window: usize },
 }
 
-/// What is asked.
+/// The question of an item.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Question {
     Choices {
@@ -76,24 +81,24 @@ pub enum Question {
     Text {
         expected: Vec<String>,
     },
-    /// Whatever comes is judged elsewhere.
+    /// A judge scores the answer.
     Open,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Item {
-    /// `FILE:LINE`.
+    /// `FILE:LINE`, with the source or archive in front if an eval has several.
     pub name: String,
-    /// The attack in whose words it is asked.
+    /// The attack that rewrote its prompt.
     pub attack: Option<String>,
-    /// Names under which its scores are told, beside those of all items: categories, the attack.
+    /// Sets whose scores it counts for, besides that of all items: categories, the attack.
     pub sets: Vec<String>,
-    /// Solved examples and all.
+    /// Including solved examples.
     pub prompt: String,
     pub question: Question,
 }
 
-/// A question to a model, in tokens.
+/// A request to a model, in tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
     /// ln p of `continuation` after `context`.
@@ -102,7 +107,7 @@ pub enum Request {
         context: Vec<u32>,
         continuation: Vec<u32>,
     },
-    /// The text after `prompt`; random numbers of the item and the sample choose it.
+    /// The text after `prompt`; sampled with the random numbers of the item and the sample.
     Text { item: usize, sample: u32, prompt: Vec<u32> },
 }
 
@@ -123,32 +128,47 @@ struct Solved {
     question: Question,
 }
 
-/// Reads the items of a task and puts their questions into words.
-///
-/// # Errors
-/// [`TaskError`]: the first item that is not as the templates need it, with its file and line.
-pub fn items(fields: &TaskFields, files: &[InputFile]) -> Result<Vec<Item>, TaskError> {
-    let whole = |source| TaskError::Template {
-        item: "the eval".to_owned(),
-        source,
-    };
-    let prompt = Template::new(&fields.prompt).map_err(whole)?;
-    let answer = fields.answer.as_deref().map(Template::new).transpose().map_err(whole)?;
-    let choices = match &fields.asks {
-        Asks::Choices(choices) => choices
-            .iter()
-            .map(|choice| Template::new(choice))
-            .collect::<Result<Vec<_>, _>>(),
-        Asks::Text { .. } => Ok(Vec::new()),
-    };
-    let choices = choices.map_err(whole)?;
-    let solve = |(name, value): (String, Value)| -> Result<Solved, TaskError> {
+/// The templates of a task.
+struct Templates {
+    prompt: Template,
+    answer: Option<Template>,
+    choices: Vec<Template>,
+}
+
+impl Templates {
+    fn new(fields: &TaskFields) -> Result<Self, TaskError> {
+        let of_eval = |source| TaskError::Template {
+            item: "the eval".to_owned(),
+            source,
+        };
+        let choices = match &fields.asks {
+            Asks::Choices(choices) => choices.as_slice(),
+            Asks::Text { .. } => &[],
+        };
+        Ok(Self {
+            prompt: Template::new(&fields.prompt).map_err(of_eval)?,
+            answer: fields
+                .answer
+                .as_deref()
+                .map(Template::new)
+                .transpose()
+                .map_err(of_eval)?,
+            choices: choices
+                .iter()
+                .map(|choice| Template::new(choice))
+                .collect::<Result<_, _>>()
+                .map_err(of_eval)?,
+        })
+    }
+
+    /// Fills in an item's question and its right answer.
+    fn solve(&self, fields: &TaskFields, name: String, value: Value) -> Result<Solved, TaskError> {
         let wrap = |source| TaskError::Template {
             item: name.clone(),
             source,
         };
-        let prompt = prompt.fill(&value).map_err(wrap)?;
-        let Some(answer) = &answer else {
+        let prompt = self.prompt.fill(&value).map_err(wrap)?;
+        let Some(answer) = &self.answer else {
             return Ok(Solved {
                 solved: prompt.clone(),
                 question: Question::Open,
@@ -157,23 +177,23 @@ pub fn items(fields: &TaskFields, files: &[InputFile]) -> Result<Vec<Item>, Task
                 prompt,
             });
         };
-        let (question, right) = if choices.is_empty() {
+        let (question, right) = if self.choices.is_empty() {
             let expected = answer.fill_all(&value).map_err(wrap)?;
             let first = expected.first().cloned().unwrap_or_default();
             (Question::Text { expected }, first)
         } else {
-            let mut all = Vec::new();
-            for choice in &choices {
-                all.extend(choice.fill_all(&value).map_err(wrap)?);
+            let mut choices = Vec::new();
+            for choice in &self.choices {
+                choices.extend(choice.fill_all(&value).map_err(wrap)?);
             }
             let answer = answer.fill(&value).map_err(wrap)?;
-            let right = place(&answer, &all).ok_or_else(|| TaskError::NoChoice {
+            let right = choice_index(&answer, &choices).ok_or_else(|| TaskError::NoChoice {
                 item: name.clone(),
                 answer,
-                choices: all.clone(),
+                choices: choices.clone(),
             })?;
-            let text = all[right].clone();
-            (Question::Choices { choices: all, right }, text)
+            let text = choices[right].clone();
+            (Question::Choices { choices, right }, text)
         };
         Ok(Solved {
             solved: format!("{prompt}{}{right}", fields.delimiter),
@@ -182,30 +202,32 @@ pub fn items(fields: &TaskFields, files: &[InputFile]) -> Result<Vec<Item>, Task
             prompt,
             question,
         })
+    }
+}
+
+/// Reads the items of a task and makes their questions.
+///
+/// # Errors
+/// [`TaskError`]: the first item that does not fit the templates, with its file and line.
+pub fn items(fields: &TaskFields, files: &[ItemFile]) -> Result<Vec<Item>, TaskError> {
+    let templates = Templates::new(fields)?;
+    let solve = |items: Vec<(String, Value)>| -> Result<Vec<Solved>, TaskError> {
+        let solved = items
+            .into_iter()
+            .map(|(name, value)| templates.solve(fields, name, value));
+        solved.collect()
     };
     let mut wanted = read(files, &fields.files)?;
     if let Some(limit) = fields.limit {
         keep(&mut wanted, limit as usize);
     }
-    let own = wanted.into_iter().map(solve).collect::<Result<Vec<_>, _>>()?;
+    let own = solve(wanted)?;
     let given = if fields.shot_files.is_empty() {
         None
     } else {
-        Some(
-            read(files, &fields.shot_files)?
-                .into_iter()
-                .map(solve)
-                .collect::<Result<Vec<_>, _>>()?,
-        )
+        Some(solve(read(files, &fields.shot_files)?)?)
     };
-    let attacks = fields.attacks.iter().map(|attack| {
-        let template = Template::new(&attack.template).map_err(whole)?;
-        Ok((Some(attack.name.as_str()), Some(template)))
-    });
-    let mut attacks = attacks.collect::<Result<Vec<_>, TaskError>>()?;
-    if attacks.is_empty() {
-        attacks.push((None, None));
-    }
+    let attacks = attacks(fields)?;
     let mut items = Vec::new();
     for (number, item) in own.iter().enumerate() {
         let mut before = String::new();
@@ -217,7 +239,7 @@ pub fn items(fields: &TaskFields, files: &[InputFile]) -> Result<Vec<Item>, Task
         for (attack, template) in &attacks {
             let prompt = match template {
                 None => item.prompt.clone(),
-                Some(template) => in_words(template, item)?,
+                Some(template) => rewritten(template, item)?,
             };
             items.push(Item {
                 name: item.name.clone(),
@@ -231,16 +253,33 @@ pub fn items(fields: &TaskFields, files: &[InputFile]) -> Result<Vec<Item>, Task
     Ok(items)
 }
 
-/// Keeps so many items, those with the smallest hashes, in their order: which they are does not hang on where they stand.
+/// The attacks with their templates; without attacks, each item is asked once as it is.
+fn attacks(fields: &TaskFields) -> Result<Vec<(Option<&str>, Option<Template>)>, TaskError> {
+    if fields.attacks.is_empty() {
+        return Ok(vec![(None, None)]);
+    }
+    let attack = |attack: &'_ Attack| {
+        Template::new(&attack.template).map_err(|source| TaskError::Template {
+            item: "the eval".to_owned(),
+            source,
+        })
+    };
+    let attacks = fields
+        .attacks
+        .iter()
+        .map(|own| Ok((Some(own.name.as_str()), Some(attack(own)?))));
+    attacks.collect()
+}
+
+/// Keeps the `limit` items with the smallest content hashes, in file order, so that the choice does not depend on position.
+/// Of items with the same content, the first ones are kept.
 fn keep(items: &mut Vec<(String, Value)>, limit: usize) {
     let hash = |(_, value): &(String, Value)| crate::content_of(value.to_string().as_bytes());
-    let hashes: Vec<_> = items.iter().map(hash).collect();
-    let mut sorted: Vec<_> = hashes.iter().collect();
-    sorted.sort_unstable();
-    if let Some(&bound) = sorted.get(limit) {
-        let mut hashes = hashes.iter();
-        items.retain(|_| hashes.next().is_some_and(|own| own < bound));
-    }
+    let mut order: Vec<(String, usize)> = items.iter().map(hash).zip(0..).collect();
+    order.sort_unstable();
+    let kept: BTreeSet<usize> = order.into_iter().take(limit).map(|(_, position)| position).collect();
+    let mut position = 0..;
+    items.retain(|_| position.next().is_some_and(|position| kept.contains(&position)));
 }
 
 /// The sets that an item's members put it into.
@@ -263,8 +302,8 @@ fn sets_of(fields: &TaskFields, item: &Solved) -> Result<Vec<String>, TaskError>
     fields.by.iter().map(set).collect()
 }
 
-/// A prompt in the words of an attack.
-fn in_words(template: &Template, item: &Solved) -> Result<String, TaskError> {
+/// A prompt, rewritten by an attack.
+fn rewritten(template: &Template, item: &Solved) -> Result<String, TaskError> {
     let mut members = item.value.clone();
     if let Value::Object(members) = &mut members {
         members.insert("prompt".to_owned(), Value::String(item.prompt.clone()));
@@ -276,7 +315,7 @@ fn in_words(template: &Template, item: &Solved) -> Result<String, TaskError> {
 }
 
 /// Which choice an answer names: by its text, its number or its letter.
-fn place(answer: &str, choices: &[String]) -> Option<usize> {
+fn choice_index(answer: &str, choices: &[String]) -> Option<usize> {
     let by_text = choices.iter().position(|choice| choice == answer);
     let by_number = || answer.trim().parse::<usize>().ok();
     let by_letter = || match answer.trim().as_bytes() {
@@ -289,7 +328,7 @@ fn place(answer: &str, choices: &[String]) -> Option<usize> {
         .filter(|place| *place < choices.len())
 }
 
-/// The solved examples in front of an item: given ones from the first on, or other items in an order of its own.
+/// The solved examples before an item: the first given ones, or other items in a random order.
 fn examples<'s>(
     fields: &TaskFields,
     number: usize,
@@ -314,7 +353,7 @@ fn examples<'s>(
         return Err(few(own.len().saturating_sub(1)));
     }
     let key = Key::derive(fields.seed, "solved examples");
-    // Distinct others, drawn one after another; few are drawn of many.
+    // Distinct other items, drawn one by one; only few of many are drawn.
     let mut chosen: Vec<usize> = Vec::new();
     let mut counter = 0u32;
     while chosen.len() < shots {
@@ -329,8 +368,8 @@ fn examples<'s>(
     Ok(chosen.into_iter().map(|place| &own[place]).collect())
 }
 
-/// The requests of a task, those of an item side by side, in the items' order. `end` ends a document: an empty prompt
-/// stands after it. `window` is the most that a model reads; of a longer prompt the end counts.
+/// The requests of a task, in the order of the items; requests of one item are adjacent. `end` ends a document and precedes
+/// an empty prompt. `window` is the most tokens that a model reads; only the end of a longer prompt is used.
 ///
 /// # Errors
 /// [`TaskError::Encode`], [`TaskError::Long`].
@@ -398,10 +437,10 @@ pub fn requests(
     Ok(all)
 }
 
-/// A prompt's ids in a turn of a conversation. Special entries count in the turn's own words only: a prompt that spells one
-/// does not end its turn.
+/// A prompt's ids in a turn of a conversation. Only the turn's own text has special tokens: text of a special token in the
+/// prompt does not end the turn.
 fn in_turn(chat: &str, prompt: &[u32], encoder: &Encoder) -> Result<Vec<u32>, String> {
-    let (before, after) = chat.split_once("{prompt}").ok_or("it has no `{prompt}`")?;
+    let (before, after) = chat.split_once("{prompt}").ok_or("it does not contain `{prompt}`")?;
     Ok([&encoder.encode_markup(before)?, prompt, &encoder.encode_markup(after)?].concat())
 }
 

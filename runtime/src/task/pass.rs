@@ -1,4 +1,4 @@
-//! pass@k: how likely one of k programs passes, from n that were tried.
+//! pass@k: the probability that one of k programs passes, estimated from n programs.
 
 /// The unbiased estimate 1 − C(n − c, k) / C(n, k) of n samples, of which c are correct; 1 where fewer than k are wrong.
 /// NaN where fewer than k were drawn: then there is no estimate.
@@ -61,8 +61,8 @@ mod tests {
         }
     }
 
-    /// Six samples of one problem, three correct: what the README of openai/human-eval prints for its examples, and not
-    /// the half that exact arithmetic gives.
+    /// Six samples of one problem, three correct: the value that the README of openai/human-eval prints for its
+    /// examples, which is not exactly 1/2.
     #[test]
     fn it_is_the_published_value() {
         assert_eq!(pass_at_k(6, 3, 1), 0.4999999999999999);

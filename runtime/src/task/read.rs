@@ -1,25 +1,73 @@
-//! The items of a task, out of the files of its sources.
+//! The items of a task, read from the files of its sources.
 
+use std::collections::BTreeSet;
 use std::io::Read;
 
 use serde_json::Value;
 
 use super::TaskError;
 use crate::data::items;
+use crate::job::{Files, ItemFile};
 use crate::progress::Watch;
-use crate::source::archive::{InputFile, Selection, walk};
+use crate::source::archive::{InputFile, Selection, is_plain, walk};
 
 /// The largest file of items, bytes.
 const FILE_LIMIT: u64 = 1 << 30;
 
-/// Reads the items of the files that match `patterns` ([`items::parse`]), each with its name, `FILE:LINE`.
+impl From<&InputFile> for ItemFile {
+    fn from(file: &InputFile) -> Self {
+        Self {
+            prefix: String::new(),
+            name: file.name.clone(),
+            path: file.path.clone(),
+        }
+    }
+}
+
+/// The files of an eval's sources, each source with its name.
+///
+/// Two sources, or two archives of one source, may have members of the same path. The names of their items then differ by a
+/// prefix; an eval with one source and at most one archive has none.
+pub fn item_files(sources: Vec<(String, Files)>) -> Vec<ItemFile> {
+    let several_sources = sources.len() > 1;
+    let mut all = Vec::new();
+    for (source, files) in sources {
+        let several_archives = files.keys().filter(|name| !is_plain(name)).count() > 1;
+        all.extend(files.into_iter().map(|(name, path)| {
+            let mut prefix = String::new();
+            if several_sources {
+                prefix.push_str(&format!("{source}/"));
+            }
+            if several_archives && !is_plain(&name) {
+                prefix.push_str(&format!("{name}/"));
+            }
+            ItemFile { prefix, name, path }
+        }));
+    }
+    all
+}
+
+/// Reads the items of the files that match `patterns` ([`items::parse`]), each with its name: the file's prefix, then
+/// `PATH:LINE` of the member.
 ///
 /// # Errors
-/// No file matches, one cannot be read, or a line is no item.
-pub fn read(files: &[InputFile], patterns: &[String]) -> Result<Vec<(String, Value)>, TaskError> {
+/// No file matches, one cannot be read, a line is not a valid item, or two items have one name.
+pub fn read(files: &[ItemFile], patterns: &[String]) -> Result<Vec<(String, Value)>, TaskError> {
     let selection = Selection::new(patterns, &[])?;
     let mut found = Vec::new();
-    let walked = walk::<TaskError>(files, &selection, Watch::nobody(), &mut |_, path, reader| {
+    let mut members = BTreeSet::new();
+    let inputs: Vec<InputFile> = files
+        .iter()
+        .map(|file| InputFile {
+            name: file.name.clone(),
+            path: file.path.clone(),
+        })
+        .collect();
+    let walked = walk::<TaskError>(&inputs, &selection, Watch::none(), &mut |number, path, reader| {
+        let member = format!("{}{path}", files[number].prefix);
+        if !members.insert(member.clone()) {
+            return Err(TaskError::TwoFiles { file: member });
+        }
         let mut text = String::new();
         let read = Read::take(reader, FILE_LIMIT).read_to_string(&mut text);
         read.map_err(|source| TaskError::Read {
@@ -28,11 +76,11 @@ pub fn read(files: &[InputFile], patterns: &[String]) -> Result<Vec<(String, Val
         })?;
         for item in items::parse(path, &text) {
             let (line, value) = item.map_err(|(line, cause)| TaskError::NoItem {
-                file: path.to_owned(),
+                file: member.clone(),
                 line,
                 cause,
             })?;
-            found.push((format!("{path}:{line}"), value));
+            found.push((format!("{member}:{line}"), value));
         }
         Ok(())
     })?;

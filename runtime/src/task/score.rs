@@ -1,7 +1,7 @@
 //! From answers to scores.
 //!
 //! Formulas of multiple choice: the choice with the largest ln p; the same divided by the choice's characters
-//! (`accuracy_norm`) or its UTF-8 bytes (`accuracy_bytes`), the delimiter not counted. Of equals the first counts. These
+//! (`accuracy_norm`) or its UTF-8 bytes (`accuracy_bytes`), the delimiter not counted. Ties go to the first. These
 //! are lm-evaluation-harness' acc, acc_norm and acc_bytes.
 
 use std::collections::BTreeMap;
@@ -14,19 +14,19 @@ use super::{Answer, Item, Question};
 use crate::data::encoder::Encoder;
 use crate::job::{Measure, Scores};
 
-/// A line of `items.jsonl`: what became of an item.
+/// A line of `items.jsonl`: the result of an item.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ItemResult {
     pub item: String,
-    /// The attack in whose words it is asked.
+    /// The attack that rewrote its prompt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attack: Option<String>,
-    /// Names under which its scores are told, beside those of all items.
+    /// Sets whose scores it counts for, besides that of all items.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sets: Vec<String>,
     pub prompt: String,
-    /// The choices with their ln p (nats), or nothing.
+    /// The choices with their ln p (nats).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub choices: Vec<(String, f64)>,
     /// The right choice's number.
@@ -39,31 +39,31 @@ pub struct ItemResult {
     /// Answers that are judged, or have been.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub answers: Vec<String>,
-    /// What the judge says of each answer.
+    /// The verdict on each answer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub verdicts: Vec<Verdict>,
     /// By metric; that of chrF is of the item alone.
     pub scores: BTreeMap<String, f64>,
 }
 
-/// What a judge says of an answer.
+/// A judge's verdict on an answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Verdict {
     pub score: f64,
-    /// Why, in its words.
+    /// The reason as text.
     pub words: String,
 }
 
 impl ItemResult {
-    /// Whether it counts for a set; all count for the set without a name.
+    /// Whether it counts for a set; all items count for the set without a name.
     pub fn is_in(&self, set: &str) -> bool {
         set.is_empty() || self.sets.iter().any(|own| own == set)
     }
 }
 
-/// The means of every metric over the items of every set that have it. What is told of all attacks together
-/// (`any_…`) is not told of one.
+/// The mean of every metric over the items of every set that have it. Metrics of all attacks together (`any_…`) are not
+/// reported for a single attack.
 pub fn means(results: &[ItemResult]) -> BTreeMap<String, BTreeMap<String, Measure>> {
     let mut values: BTreeMap<&str, BTreeMap<&str, Vec<f64>>> = BTreeMap::new();
     for result in results {
@@ -92,7 +92,7 @@ pub fn means(results: &[ItemResult]) -> BTreeMap<String, BTreeMap<String, Measur
     values.into_iter().map(of_set).collect()
 }
 
-/// The next answer, which is a text.
+/// The next answer, which must be a text.
 fn answer_text<'a>(
     rest: &mut impl Iterator<Item = &'a Answer>,
     fields: &TaskFields,
@@ -109,7 +109,7 @@ fn answer_text<'a>(
     Ok(encoder.decode_until(ids, stop)?.0)
 }
 
-/// The first of the largest.
+/// The index of the largest value. Ties go to the first.
 fn largest(values: impl Iterator<Item = f64>) -> usize {
     let mut best = (0, f64::NEG_INFINITY);
     for (number, value) in values.enumerate() {
@@ -120,7 +120,7 @@ fn largest(values: impl Iterator<Item = f64>) -> usize {
     best.0
 }
 
-/// Scores the answers to a task's requests, which stand in the requests' order.
+/// Scores the answers to a task's requests, in the order of the requests.
 ///
 /// # Errors
 /// An answer is missing, or cannot be decoded.
@@ -187,7 +187,7 @@ pub fn score(
         results.push(result);
     }
     let mut measures = means(&results);
-    // chrF is a measure of all texts of a set together.
+    // chrF is computed over all texts of a set together.
     for (set, own) in &mut measures {
         if let Some(chrf) = own.get_mut("chrf") {
             let mut all = Grams::default();

@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::data::encoder::Encoder;
+use crate::source::archive::InputFile;
 use aurora_compiler::fields::{Asks, Attack};
 use camino::Utf8PathBuf;
 
@@ -27,11 +28,11 @@ fn choices() -> Asks {
     Asks::Choices(vec!["{c}".to_owned()])
 }
 
-fn file(lines: &str) -> (tempfile::TempDir, Vec<InputFile>) {
+fn file(lines: &str) -> (tempfile::TempDir, Vec<ItemFile>) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = Utf8PathBuf::try_from(folder.path().join("x.jsonl")).expect("UTF-8");
     std::fs::write(&path, lines).expect("written");
-    (folder, vec![InputFile::from(path.as_path())])
+    (folder, vec![ItemFile::from(&InputFile::from(path.as_path()))])
 }
 
 /// One token a byte.
@@ -114,8 +115,16 @@ fn a_wrong_item_is_named_by_file_and_line() {
     let nothing: fn(&mut TaskFields) = |_| {};
     let good = "{\"q\": \"one\", \"c\": [\"x\", \"y\"], \"a\": 0}\n";
     for (lines, change, expected) in [
-        (format!("{good}[1]\n"), nothing, "line 2 of `x.jsonl` is no item"),
-        (format!("{good}{{\n"), nothing, "line 2 of `x.jsonl` is no item"),
+        (
+            format!("{good}[1]\n"),
+            nothing,
+            "line 2 of `x.jsonl` is not a valid item",
+        ),
+        (
+            format!("{good}{{\n"),
+            nothing,
+            "line 2 of `x.jsonl` is not a valid item",
+        ),
         (
             format!("{good}{{\"q\": 1}}\n"),
             nothing,
@@ -315,7 +324,7 @@ fn items_are_read_from_tables_and_lines() {
     let put = |name: &str, text: &str| {
         let path = Utf8PathBuf::try_from(folder.path().join(name)).expect("UTF-8");
         std::fs::write(&path, text).expect("written");
-        InputFile::from(path.as_path())
+        ItemFile::from(&InputFile::from(path.as_path()))
     };
     let table = "# a comment\nprompt,category\n\"one, two\",k\nthree,\"l\nm\"\n";
     let files = [put("a.csv", table), put("b.txt", "first\n\nsecond\n")];
@@ -331,7 +340,7 @@ fn items_are_read_from_tables_and_lines() {
     assert_eq!(told, expected);
     let short = [put("c.csv", "prompt,category\nonly\n")];
     let error = read(&short, &patterns).expect_err("a short row").to_string();
-    assert!(error.contains("line 2 of `c.csv` is no item"), "{error}");
+    assert!(error.contains("line 2 of `c.csv` is not a valid item"), "{error}");
 }
 
 /// The same items, wherever they stand in their files.
@@ -355,4 +364,74 @@ fn a_limit_chooses_by_what_items_say() {
     assert!(again != chosen, "in the order of the file");
     chosen.reverse();
     assert_eq!(again, chosen);
+}
+
+#[test]
+fn a_limit_counts_items_with_the_same_content() {
+    let line = "{\"q\": \"one\", \"c\": [\"x\", \"y\"], \"a\": 0}\n";
+    let (_guard, files) = file(&line.repeat(9));
+    let mut task = fields(choices());
+    task.limit = Some(4);
+    let names: Vec<String> = items(&task, &files)
+        .expect("items")
+        .into_iter()
+        .map(|item| item.name)
+        .collect();
+    assert_eq!(names, ["x.jsonl:1", "x.jsonl:2", "x.jsonl:3", "x.jsonl:4"]);
+}
+
+/// Files of one source, all with the same item.
+fn source(name: &str, files: &[&str], folder: &camino::Utf8Path) -> (String, crate::job::Files) {
+    let line = "{\"q\": \"one\", \"c\": [\"x\", \"y\"], \"a\": 0}\n";
+    let file = |file: &&str| {
+        let path = folder.join(format!("{name}-{file}"));
+        if file.ends_with(".tar") {
+            let mut archive = tar::Builder::new(std::fs::File::create(&path).expect("created"));
+            let mut header = tar::Header::new_gnu();
+            header.set_size(line.len() as u64);
+            header.set_mode(0o644);
+            archive
+                .append_data(&mut header, "m.jsonl", line.as_bytes())
+                .expect("a member");
+            archive.finish().expect("written");
+        } else {
+            std::fs::write(&path, line).expect("written");
+        }
+        ((*file).to_owned(), path)
+    };
+    (name.to_owned(), files.iter().map(file).collect())
+}
+
+#[test]
+fn items_of_several_sources_or_archives_have_different_names() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let folder = camino::Utf8Path::from_path(folder.path()).expect("UTF-8");
+    let names = |sources: Vec<(String, crate::job::Files)>| -> Vec<String> {
+        let items = read(&item_files(sources), &["**".to_owned()]).expect("items");
+        items.into_iter().map(|(name, _)| name).collect()
+    };
+    let of = |name: &str, files: &[&str]| source(name, files, folder);
+    // One source with at most one archive: the path and the line.
+    assert_eq!(
+        names(vec![of("a", &["x.jsonl", "y.jsonl", "z.tar"])]),
+        ["x.jsonl:1", "y.jsonl:1", "m.jsonl:1"]
+    );
+    assert_eq!(
+        names(vec![of("a", &["x.jsonl"]), of("b", &["x.jsonl"])]),
+        ["a/x.jsonl:1", "b/x.jsonl:1"]
+    );
+    assert_eq!(
+        names(vec![of("a", &["y.tar", "z.tar"])]),
+        ["y.tar/m.jsonl:1", "z.tar/m.jsonl:1"]
+    );
+    assert_eq!(
+        names(vec![of("a", &["y.tar", "z.tar"]), of("b", &["y.tar"])]),
+        ["a/y.tar/m.jsonl:1", "a/z.tar/m.jsonl:1", "b/m.jsonl:1"]
+    );
+    // A plain file and a member of the same path are refused.
+    let error = read(&item_files(vec![of("a", &["m.jsonl", "z.tar"])]), &["**".to_owned()]);
+    assert_eq!(
+        error.expect_err("twice").to_string(),
+        "the items have two files `m.jsonl`"
+    );
 }

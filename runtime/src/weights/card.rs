@@ -1,42 +1,42 @@
-//! The card of an exported model: what it is, how it came about, and how to make it again.
+//! The card of an exported model: what it is, how it was made, and how to make it again.
 
 use std::fmt::Write;
 
 use aurora_compiler::fields::ModelFields;
 
-/// What is known of a checkpoint's making.
+/// How a checkpoint was made.
 #[derive(Clone, Debug, Default)]
 pub struct Card {
     /// `EXPERIMENT/NODE`, or the file that was imported.
     pub name: String,
-    /// The spec's own words on the experiment.
+    /// The spec's description of the experiment.
     pub about: String,
     /// Content key of the node.
     pub key: Option<String>,
     /// Path of the lock and the BLAKE3 of its text.
     pub lock: Option<(String, String)>,
-    /// Where its first weights came from.
+    /// The origin of its initial weights.
     pub base: Option<String>,
     /// Stages up to the checkpoint, in the order of training.
     pub stages: Vec<Trained>,
-    /// What the numerics stood on.
+    /// What the numerics depended on.
     pub made_on: Option<String>,
     /// Sources that were read, with their terms.
     pub sources: Vec<(String, String)>,
 }
 
-/// A stage, as far as the checkpoint goes.
+/// A stage, up to the checkpoint.
 #[derive(Clone, Debug)]
 pub struct Trained {
     pub stage: String,
     pub steps: u64,
     pub tokens: u64,
-    /// Component and parts in a million.
+    /// Components and their weights in millionths.
     pub mixture: Vec<(String, u32)>,
 }
 
 impl Card {
-    /// The card as Markdown with the head that the hub reads.
+    /// The card as Markdown with the header that the hub reads.
     pub(super) fn text(&self, model: &ModelFields) -> String {
         let mut text =
             String::from("---\nlibrary_name: transformers\npipeline_tag: text-generation\ntags:\n- aurora\n---\n\n");
@@ -62,7 +62,7 @@ impl Card {
         ));
         line(format_args!("## Training record\n"));
         if let Some(base) = &self.base {
-            line(format_args!("- First weights: {base}"));
+            line(format_args!("- Initial weights: {base}"));
         }
         if self.stages.is_empty() {
             line(format_args!("- Not trained by Aurora."));
@@ -90,7 +90,7 @@ impl Card {
         if let Some((path, digest)) = &self.lock {
             line(format_args!("- Lock: `{path}`, BLAKE3 `{digest}`"));
             line(format_args!(
-                "\n`aurora rerun {path}` makes it again and compares every result."
+                "\n`aurora rerun {path}` repeats the run and compares every result."
             ));
         }
         if !self.sources.is_empty() {

@@ -1,17 +1,18 @@
 //! `config.json` of Hugging Face's models, read and written.
 //!
-//! In: its text. Out: the model as a spec has it. What would make another model than Aurora computes is refused by name:
-//! scaled rotary positions, biases in llama, heads of another width. transformers' defaults are used where a file may
-//! leave a field out, and are written out in full on export.
+//! In: its text. Out: the model as in a spec. Models that Aurora does not compute are refused with the reason: scaled
+//! rotary positions, biases in llama, heads of another width. Missing fields have transformers' defaults; an export writes
+//! all fields.
 
-use aurora_compiler::fields::{Activation, Architecture, Exact, ModelFields};
+use aurora_compiler::exact::Exact;
+use aurora_compiler::fields::{Activation, Architecture, ModelFields};
 use serde_json::{Map, Value, json};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    #[error("it is no JSON object: {0}")]
+    #[error("it is not a JSON object: {0}")]
     NoJson(String),
-    #[error("it has no `{0}`")]
+    #[error("it does not have `{0}`")]
     Missing(&'static str),
     #[error("`{field}` is {found}, expected {expected}")]
     Value {
@@ -60,7 +61,7 @@ impl Config {
         }
     }
 
-    /// A flag that has to be as Aurora computes.
+    /// A flag that must have the value that Aurora implements.
     fn only(&self, field: &'static str, wanted: bool, why: &'static str) -> Result<(), ConfigError> {
         match self.flag(field, wanted)? {
             flag if flag == wanted => Ok(()),
@@ -174,7 +175,7 @@ fn llama(config: &Config) -> Result<ModelFields, ConfigError> {
             why: "Aurora's heads have the width `hidden` ÷ `heads`",
         });
     }
-    // transformers 5 nests what stood beside each other before.
+    // transformers 5 nests fields that were not nested before.
     let nested = match config.get("rope_parameters") {
         Some(Value::Object(nested)) => Some(Config(nested.clone())),
         Some(other) => return Err(Config::wrong("rope_parameters", other, "an object")),
@@ -219,7 +220,7 @@ fn llama(config: &Config) -> Result<ModelFields, ConfigError> {
     })
 }
 
-/// Writes a `config.json`, every field that transformers has a default for included. `end` is the token that ends a
+/// Writes a `config.json`, with every field for which transformers has a default. `end` is the token that ends a
 /// document, if it is known.
 pub fn write_config(model: &ModelFields, end: Option<u32>) -> String {
     let number = |exact: Exact| json!(exact.to_f64());

@@ -1,9 +1,9 @@
-//! A checkpoint becomes a model that Hugging Face's tools load.
+//! Exports a checkpoint as a model that Hugging Face's tools load.
 //!
-//! In: a model, a checkpoint's files, a tokenizer, a card. Out: a folder with `config.json`, safetensors (in several files
-//! with an index where one would be too large), `tokenizer.json` and its companions, `generation_config.json` and the
-//! card. The same bytes for the same checkpoint; numbers stay `f32`, so that what is imported again is what was there. The
-//! folder appears whole or not at all.
+//! In: a model, a checkpoint's files, a tokenizer, a card. Out: a folder with `config.json`, safetensors (several files
+//! with an index if one would be too large), `tokenizer.json` and its configuration, `generation_config.json` and the card.
+//! The same bytes for the same checkpoint; numbers stay `f32`, so that an import gives the same weights. The folder is
+//! created in one step.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,12 +17,12 @@ use crate::checkpoint::{CheckpointError, Group, TensorInfo, groups, read, write_
 use crate::data::tokenizer::TokenizerMeta;
 use crate::job::Files;
 
-/// Bytes of one file of weights at most, as the hub has them: one group of layers is never cut.
+/// The largest file of weights, as on the hub. A group of layers is never split.
 pub const SHARD_BYTES: u64 = 5_000_000_000;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
-    #[error("`{path}` is there and not empty: name another folder")]
+    #[error("`{path}` is not empty: name another folder")]
     NotEmpty { path: Utf8PathBuf },
     #[error("cannot write `{path}`")]
     Write {
@@ -34,7 +34,7 @@ pub enum ExportError {
     Checkpoint(#[from] CheckpointError),
 }
 
-/// What was written.
+/// The written files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exported {
     /// Names and bytes.
@@ -46,11 +46,11 @@ fn writing(path: &Utf8Path) -> impl FnOnce(io::Error) -> ExportError {
     move |source| ExportError::Write { path, source }
 }
 
-/// Writes the model into the folder `out`, which must not be there or be empty. `tokenizer` is the `tokenizer.json` with
-/// what ends its documents.
+/// Writes the model to the folder `out`, which must be empty or missing. `tokenizer` is the `tokenizer.json` with its
+/// metadata.
 ///
 /// # Errors
-/// [`ExportError`]; then nothing stands at `out`.
+/// [`ExportError`]; then `out` is not created.
 pub fn export(
     model: &ModelFields,
     files: &Files,
@@ -89,7 +89,7 @@ pub fn export(
     if let Some((path, meta)) = tokenizer {
         let to = within.join("tokenizer.json");
         let mut from = std::fs::File::open(path).map_err(writing(path))?;
-        // Not a copy of the store's file, which nobody may write to.
+        // Not a copy of the store's file, which is read-only.
         let mut new = std::fs::File::create(&to).map_err(writing(&to))?;
         io::copy(&mut from, &mut new).map_err(writing(&to))?;
         let end = &meta.end_of_document;
@@ -113,12 +113,12 @@ pub fn export(
     }
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(within, std::fs::Permissions::from_mode(0o755)).map_err(writing(within))?;
-    // A rename takes the place of an empty folder.
+    // A rename replaces an empty folder.
     std::fs::rename(folder.keep(), out).map_err(writing(out))?;
     Ok(Exported { files: written })
 }
 
-/// Writes the weights, and the index where they are several files.
+/// Writes the weights, and an index if there are several files.
 fn weights(model: &ModelFields, files: &Files, shard_bytes: u64, out: &Utf8Path) -> Result<(), ExportError> {
     let groups = groups(model);
     let bytes = |group: &Group| 4 * group.tensors.iter().map(TensorInfo::count).sum::<usize>() as u64;

@@ -1,7 +1,7 @@
-//! Weights in Hugging Face's layout: `config.json`, and safetensors in one file or in several with an index.
+//! Weights in Hugging Face's format: `config.json`, and safetensors in one file or in several with an index.
 //!
-//! In: the files of a source. Out: [`Foreign`] weights. Files are mapped and never unpacked, and safetensors' own reader
-//! checks header, offsets and lengths before a tensor is looked at. Pickles (`*.bin`, `*.pt`) are never opened.
+//! In: the files of a source. Out: [`PublishedWeights`] weights. Files are mapped and never unpacked, and the safetensors reader
+//! checks header, offsets and lengths before a tensor is read. Pickles (`*.bin`, `*.pt`) are never opened.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -14,7 +14,7 @@ use safetensors::{Dtype, SafeTensorError, SafeTensors};
 use serde::Deserialize;
 
 use super::config::{ConfigError, read_config};
-use super::import::Foreign;
+use super::import::PublishedWeights;
 use super::{WeightsError, quantised};
 use crate::checkpoint::TensorInfo;
 use crate::source::archive::{InputFile, is_plain};
@@ -26,19 +26,19 @@ const INDEX: &str = "model.safetensors.index.json";
 #[derive(Debug, thiserror::Error)]
 pub enum HuggingFaceError {
     #[error(
-        "there is no `config.json` among the files ({}); name a source whose files are those of a Hugging Face model",
+        "there is no `config.json` among the files ({}); name a source with the files of a Hugging Face model",
         some(files)
     )]
     NoConfig { files: Vec<String> },
     #[error(
-        "there is more than one `config.json` ({}); name a source that holds one model",
+        "there is more than one `config.json` ({}); name a source with one model",
         some(files)
     )]
     ManyConfigs { files: Vec<String> },
     #[error("`{path}` does not describe a model that can be imported: {cause}")]
     Config { path: String, cause: ConfigError },
     #[error(
-        "there are no weights as safetensors beside `{config}`{}; convert them with the tools of their authors",
+        "the folder of `{config}` has no safetensors{}; convert the weights with the tools of their authors",
         if *pickles { ", only pickles, which are never opened" } else { "" }
     )]
     NoWeights { config: String, pickles: bool },
@@ -48,33 +48,33 @@ pub enum HuggingFaceError {
         #[source]
         source: io::Error,
     },
-    #[error("`{path}` has {found} bytes, more than the {JSON_LIMIT} that are read")]
+    #[error("`{path}` has {found} bytes, more than the limit of {JSON_LIMIT}")]
     Large { path: Utf8PathBuf, found: u64 },
-    #[error("`{path}` is no whole safetensors file ({cause}): fetch it again")]
+    #[error("`{path}` is not a complete safetensors file ({cause}): fetch it again")]
     Damaged { path: Utf8PathBuf, cause: SafeTensorError },
-    #[error("`{path}` is no index of weights: {cause}")]
+    #[error("`{path}` is not a valid index of weights: {cause}")]
     Index { path: String, cause: String },
-    #[error("`{index}` says that `{tensor}` stands in `{file}`, which {fault}: fetch the model whole")]
+    #[error("according to `{index}`, `{tensor}` is in `{file}`, which {problem}: fetch the complete model")]
     Misplaced {
         index: String,
         tensor: String,
         file: String,
-        fault: &'static str,
+        problem: &'static str,
     },
-    #[error("tensor `{tensor}` stands in `{first}` and in `{second}`: without an index only one of them can be meant")]
+    #[error("tensor `{tensor}` is in `{first}` and in `{second}`: without an index, it must be in one file only")]
     Twice {
         tensor: String,
         first: String,
         second: String,
     },
-    #[error("tensor `{tensor}` of `{path}` is {found}; F32, F16 and BF16 are read")]
+    #[error("tensor `{tensor}` of `{path}` is {found}; supported are F32, F16 and BF16")]
     Type {
         path: Utf8PathBuf,
         tensor: String,
         found: String,
     },
     #[error(
-        "`{first}` and `{second}` are tied in `config.json`, and their numbers differ: write `tied_embeddings = false` there"
+        "`{first}` and `{second}` are tied in `config.json`, but their numbers differ: set `tied_embeddings = false` there"
     )]
     NotTied { first: &'static str, second: &'static str },
 }
@@ -93,7 +93,7 @@ pub struct HuggingFace {
     folder: String,
     model: ModelFields,
     shards: Vec<Shard>,
-    /// Where each tensor stands.
+    /// The location of each tensor.
     tensors: BTreeMap<String, Place>,
 }
 
@@ -108,7 +108,7 @@ struct Place {
     shard: usize,
     dtype: Dtype,
     shape: Vec<usize>,
-    /// In the shard's bytes.
+    /// The range in the shard's bytes.
     range: std::ops::Range<usize>,
 }
 
@@ -186,18 +186,18 @@ impl HuggingFace {
             path: index.name.clone(),
             cause: error.to_string(),
         })?;
-        let misplaced = |tensor: &str, file: &str, fault| HuggingFaceError::Misplaced {
+        let misplaced = |tensor: &str, file: &str, problem| HuggingFaceError::Misplaced {
             index: index.name.clone(),
             tensor: tensor.to_owned(),
             file: file.to_owned(),
-            fault,
+            problem,
         };
         let mut opened: BTreeMap<&str, usize> = BTreeMap::new();
         for (tensor, file) in &read.weight_map {
             if !opened.contains_key(file.as_str()) {
                 let name = format!("{}{file}", self.folder);
                 let found = weights.iter().find(|weights| weights.name == name);
-                let found = found.ok_or_else(|| misplaced(tensor, file, "is not there"))?;
+                let found = found.ok_or_else(|| misplaced(tensor, file, "is missing"))?;
                 self.open_shard(found)?;
                 opened.insert(file, self.shards.len() - 1);
             }
@@ -205,7 +205,7 @@ impl HuggingFace {
         for (tensor, file) in &read.weight_map {
             match self.tensors.get(tensor) {
                 Some(place) if place.shard == opened[file.as_str()] => {}
-                _ => return Err(misplaced(tensor, file, "has no such tensor")),
+                _ => return Err(misplaced(tensor, file, "does not have this tensor")),
             }
         }
         Ok(())
@@ -217,8 +217,8 @@ impl HuggingFace {
             source,
         };
         let open = File::open(&file.path).map_err(reading)?;
-        // SAFETY: files of a source stand where nothing changes them. `aurora import` reads a user's own, and a file that
-        // is cut short meanwhile ends that command.
+        // SAFETY: nothing changes the files of a source. `aurora import` reads a user's own files; one that is truncated
+        // meanwhile ends that command.
         let bytes = unsafe { Mmap::map(&open) }.map_err(reading)?;
         let damaged = |cause| HuggingFaceError::Damaged {
             path: file.path.clone(),
@@ -231,7 +231,7 @@ impl HuggingFace {
             let range = start + info.data_offsets.0..start + info.data_offsets.1;
             found.push((name, info.dtype, info.shape.clone(), range));
         }
-        // What the header promises has to be there: only the whole reader compares the two.
+        // Only the complete reader compares the header with the length of the file.
         SafeTensors::deserialize(&bytes).map_err(damaged)?;
         for (name, dtype, shape, range) in found {
             if !matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) && !is_buffer(&name) {
@@ -263,7 +263,7 @@ impl HuggingFace {
         Ok(())
     }
 
-    /// Leaves out what transformers makes anew when it loads a model: masks and angles, and the output layer where it is
+    /// Leaves out tensors that transformers recomputes when it loads a model: masks and angles, and the output layer if it is
     /// the word embedding.
     fn drop_aliases(&mut self) -> Result<(), HuggingFaceError> {
         self.tensors.retain(|name, _| !is_buffer(name));
@@ -310,7 +310,7 @@ fn small(file: &InputFile) -> Result<Vec<u8>, HuggingFaceError> {
     std::fs::read(&file.path).map_err(reading)
 }
 
-impl Foreign for HuggingFace {
+impl PublishedWeights for HuggingFace {
     fn place(&self) -> String {
         match self.folder.trim_end_matches('/') {
             "" => "the Hugging Face model".to_owned(),

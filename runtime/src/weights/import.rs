@@ -1,7 +1,7 @@
-//! Foreign weights become a checkpoint's files.
+//! Converts published weights to a checkpoint's files.
 //!
-//! In: tensors under the names of Hugging Face's models, and what their file says of the model. Out: the same numbers in
-//! `f32`, group by group. Everything is compared with the spec's model before a byte is written.
+//! In: tensors under the names of Hugging Face's models, and the model that their file describes. Out: the same numbers
+//! in `f32`, group by group. Everything is compared with the spec's model before a byte is written.
 
 use std::fmt;
 
@@ -11,25 +11,25 @@ use camino::Utf8Path;
 use super::{WeightsError, weights_folder};
 use crate::checkpoint::{TensorInfo, groups, write};
 
-/// Weights that somebody else has written.
-pub trait Foreign {
-    /// Where they come from, in words.
+/// Weights that others have published.
+pub trait PublishedWeights {
+    /// Their origin, for messages.
     fn place(&self) -> String;
 
-    /// What they say of their model.
+    /// The model that they describe.
     fn model(&self) -> &ModelFields;
 
-    /// Every tensor there is, by the name that checkpoints use.
+    /// All tensors, by the names that checkpoints use.
     fn tensors(&self) -> Vec<TensorInfo>;
 
-    /// The numbers of a tensor that is there.
+    /// The numbers of one of the tensors.
     ///
     /// # Errors
     /// It cannot be read.
     fn numbers(&self, name: &str) -> Result<Vec<f32>, WeightsError>;
 }
 
-/// A fact in which a file and a spec differ.
+/// A field in which a file and a spec differ.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
     pub field: &'static str,
@@ -40,11 +40,11 @@ pub struct Difference {
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { field, file, spec } = self;
-        write!(f, "`{field}` is {file} there and {spec} here")
+        write!(f, "`{field}` is {file} in the file and {spec} in the spec")
     }
 }
 
-/// The word that a spec has for a plain value.
+/// The text of a plain value in a spec.
 fn word<T: serde::Serialize>(value: &T) -> String {
     match serde_json::to_value(value) {
         Ok(serde_json::Value::String(word)) => word,
@@ -52,7 +52,7 @@ fn word<T: serde::Serialize>(value: &T) -> String {
     }
 }
 
-/// Facts in which the two differ, each with its name in a spec; the activation is told apart.
+/// The fields in which the two differ, by their names in a spec, except for the activation.
 pub(super) fn differences(file: &ModelFields, spec: &ModelFields) -> Vec<Difference> {
     let mut found = Vec::new();
     let mut compare = |field: &'static str, equal: bool, file: String, spec: String| {
@@ -76,8 +76,8 @@ pub(super) fn differences(file: &ModelFields, spec: &ModelFields) -> Vec<Differe
     // A shorter context reads fewer positions of the same model.
     let fits = spec.context <= file.context;
     compare("context", fits, file.context.to_string(), spec.context.to_string());
-    // Files hold these as f32.
-    let single = |exact: aurora_compiler::fields::Exact| exact.to_f64() as f32;
+    // Files have these as f32.
+    let single = |exact: aurora_compiler::exact::Exact| exact.to_f64() as f32;
     let same = single(file.norm_epsilon) == single(spec.norm_epsilon);
     compare(
         "norm_epsilon",
@@ -101,25 +101,25 @@ pub(super) fn differences(file: &ModelFields, spec: &ModelFields) -> Vec<Differe
 /// Compares the files with the model, and writes `weights/<group>.safetensors` below `out`.
 pub(super) fn import(
     model: &ModelFields,
-    foreign: &dyn Foreign,
+    published: &dyn PublishedWeights,
     out: &Utf8Path,
     note: &dyn Fn(&str),
 ) -> Result<(), WeightsError> {
-    let place = foreign.place();
-    let differences = differences(foreign.model(), model);
+    let place = published.place();
+    let differences = differences(published.model(), model);
     if !differences.is_empty() {
         return Err(WeightsError::OtherModel { place, differences });
     }
-    // Published configurations name the wrong one (StarCoder's says `gelu`, and `gelu_tanh` was trained): the spec decides.
-    let (file, spec) = (foreign.model().activation, model.activation);
+    // Published configurations may be wrong (StarCoder's has `gelu`, but `gelu_tanh` was trained): the spec decides.
+    let (file, spec) = (published.model().activation, model.activation);
     if file != spec {
         let (file, spec) = (word(&file), word(&spec));
         note(&format!(
-            "{place} says activation `{file}`, the spec `{spec}`: the spec's is used"
+            "{place} has activation `{file}`, the spec `{spec}`: the spec's is used"
         ));
     }
     let groups = groups(model);
-    let found = foreign.tensors();
+    let found = published.tensors();
     for tensor in groups.iter().flat_map(|group| &group.tensors) {
         let theirs = found.iter().find(|theirs| theirs.name == tensor.name);
         let theirs = theirs.ok_or_else(|| WeightsError::NoTensor {
@@ -147,19 +147,19 @@ pub(super) fn import(
             .flat_map(|group| &group.tensors)
             .any(|tensor| tensor.name == name)
     };
-    if let Some(foreign) = found.iter().find(|tensor| !known(&tensor.name)) {
-        let tensor = foreign.name.clone();
+    if let Some(published) = found.iter().find(|tensor| !known(&tensor.name)) {
+        let tensor = published.name.clone();
         return Err(WeightsError::ForeignTensor { place, tensor });
     }
-    if model.context < foreign.model().context {
-        let (all, used) = (foreign.model().context, model.context);
+    if model.context < published.model().context {
+        let (all, used) = (published.model().context, model.context);
         note(&format!("{place} has {all} positions, the model uses the first {used}"));
     }
     weights_folder(out)?;
     for group in &groups {
         let mut numbers = Vec::new();
         for tensor in &group.tensors {
-            let mut own = foreign.numbers(&tensor.name)?;
+            let mut own = published.numbers(&tensor.name)?;
             own.truncate(tensor.count());
             if own.iter().any(|number| !number.is_finite()) {
                 let tensor = tensor.name.clone();
@@ -176,7 +176,7 @@ pub(super) fn import(
     Ok(())
 }
 
-/// Learned positions, of which a model with a shorter context takes the first ones.
+/// Learned positions; a model with a shorter context uses the first ones.
 fn is_positions(model: &ModelFields, tensor: &TensorInfo) -> bool {
     model.architecture == Architecture::GptBigcode && tensor.name == "transformer.wpe.weight"
 }

@@ -1,10 +1,11 @@
 //! Initial weights of a model.
 //!
-//! In: a model, a seed, a standard deviation. Out: `weights/<group>.safetensors`, the layout of a checkpoint. Every
-//! number depends only on the seed, its tensor's name and its place in the whole tensor, so that no cut of the model
-//! can change it. Not here: imported weights.
+//! In: a model, a seed, a standard deviation. Out: `weights/<group>.safetensors`, the format of a checkpoint. Every
+//! number depends only on the seed, its tensor's name and its position in the complete tensor, so that splitting the model
+//! does not change it. Not here: imported weights.
 
-use aurora_compiler::fields::{Exact, ModelFields};
+use aurora_compiler::exact::Exact;
+use aurora_compiler::fields::ModelFields;
 use camino::Utf8Path;
 use rayon::prelude::*;
 
@@ -15,7 +16,7 @@ use crate::data::random::{Key, normal};
 /// Writes the initial weights below `out`.
 ///
 /// # Errors
-/// [`WeightsError`]; then `out` holds a part of the files.
+/// [`WeightsError`]; then `out` has some of the files.
 pub(super) fn initial_weights(
     model: &ModelFields,
     seed: u64,

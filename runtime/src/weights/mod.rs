@@ -1,9 +1,9 @@
-//! First weights of a model: drawn at random, or imported from files that others have published.
+//! Initial weights of a model: random, or imported from published files.
 //!
-//! In: a model, and how its weights come about; for imported ones the files of a source. Out:
-//! `weights/<group>.safetensors`, the layout of a checkpoint, in `f32`. Exported again they are what came in
-//! (`export`). No pickle is ever opened: Hugging Face weights are read from safetensors alone. Not here: how files are
-//! fetched (`source`), how shards are cut (`aurora-train`).
+//! In: a model and the kind of its weights; for imported ones the files of a source. Out: `weights/<group>.safetensors`, the
+//! format of a checkpoint, in `f32`. An export gives the imported weights again (`export`). Pickles are never opened:
+//! Hugging Face weights are read from safetensors only. Not here: how files are fetched (`source`), how the model is split
+//! (`aurora-train`).
 
 mod card;
 mod config;
@@ -29,12 +29,12 @@ pub use config::{ConfigError, read_config, write_config};
 pub use export::{ExportError, Exported, SHARD_BYTES, export};
 pub use gguf::{Gguf, GgufError};
 pub use huggingface::{HuggingFace, HuggingFaceError};
-pub use import::{Difference, Foreign};
+pub use import::{Difference, PublishedWeights};
 pub use vocabulary::{PublishedTokenizerError, VocabularyError, published_tokenizer, tokenizer_json};
 
 #[derive(Debug, thiserror::Error)]
 pub enum WeightsError {
-    #[error("weights are imported from a source, and there is none")]
+    #[error("importing weights needs a source")]
     NoSource,
     #[error("cannot create the folder `{path}`")]
     Folder {
@@ -49,7 +49,7 @@ pub enum WeightsError {
     #[error(transparent)]
     Gguf(#[from] GgufError),
     #[error(
-        "{place} describes another model than the spec: {}; write in the model what the file says",
+        "{place} describes another model than the spec: {}; change the spec's model to match the file",
         list(differences)
     )]
     OtherModel {
@@ -57,10 +57,10 @@ pub enum WeightsError {
         differences: Vec<Difference>,
     },
     #[error(
-        "{place} has no tensor `{tensor}`, which the model needs; is `architecture`, `layers` or `tied_embeddings` another?"
+        "{place} does not have the tensor `{tensor}` that the model needs; check `architecture`, `layers` and `tied_embeddings`"
     )]
     NoTensor { place: String, tensor: String },
-    #[error("{place} has a tensor `{tensor}` that the model has not: using it without would be another model")]
+    #[error("{place} has a tensor `{tensor}` that the model does not have: without it, this would be another model")]
     ForeignTensor { place: String, tensor: String },
     #[error("tensor `{tensor}` of {place} has shape {found:?}, the model's has {expected:?}")]
     Shape {
@@ -70,7 +70,7 @@ pub enum WeightsError {
         expected: Vec<usize>,
     },
     #[error(
-        "tensor `{tensor}` of {place} holds numbers that are not finite: the file is damaged, or was never a trained model"
+        "tensor `{tensor}` of {place} has numbers that are not finite: the file is damaged, or is not a trained model"
     )]
     NotFinite { place: String, tensor: String },
     #[error("cannot write the weights")]
@@ -82,11 +82,11 @@ fn list(differences: &[Difference]) -> String {
     each.join(", ")
 }
 
-/// Writes a model's first weights below `out`. `files` are those of the source, for imported weights; `note` is told what
-/// a reader of the run should know.
+/// Writes a model's initial weights below `out`. `files` are those of the source, for imported weights; `note` receives
+/// notes for the user.
 ///
 /// # Errors
-/// [`WeightsError`]; then `out` holds a part of the files.
+/// [`WeightsError`]; then `out` has some of the files.
 pub fn weights(
     fields: &WeightsFields,
     files: Option<&[InputFile]>,
@@ -101,7 +101,7 @@ pub fn weights(
     }
 }
 
-/// JSON with its members by name, whatever order the parser of this build keeps.
+/// JSON with its members sorted by name.
 fn pretty(value: &serde_json::Value) -> String {
     let members: Option<std::collections::BTreeMap<_, _>> = value.as_object().map(|object| object.iter().collect());
     let text = members.map_or_else(
@@ -111,12 +111,12 @@ fn pretty(value: &serde_json::Value) -> String {
     text.expect("names and numbers are JSON") + "\n"
 }
 
-/// Writes foreign weights below `out` as they are.
+/// Writes published weights below `out` unchanged.
 ///
 /// # Errors
-/// [`WeightsError`]; then `out` holds a part of the files.
-pub fn take(foreign: &dyn Foreign, out: &Utf8Path) -> Result<(), WeightsError> {
-    import::import(foreign.model(), foreign, out, &|_| {})
+/// [`WeightsError`]; then `out` has some of the files.
+pub fn convert(published: &dyn PublishedWeights, out: &Utf8Path) -> Result<(), WeightsError> {
+    import::import(published.model(), published, out, &|_| {})
 }
 
 fn weights_folder(out: &Utf8Path) -> Result<(), WeightsError> {

@@ -1,7 +1,7 @@
-//! Numbers as files store them: f32, f16, bf16, and blocks of 32 that share a scale. All little-endian.
+//! Stored number formats: f32, f16, bf16, and blocks of 32 that share a scale. All little-endian.
 //!
 //! The blocks are those of ggml: q8_0 is a scale (f16) and 32 signed bytes; q4_0 a scale and 16 bytes with two numbers
-//! each, the first sixteen in the low halves, 8 taken off; q4_1 a scale, a minimum and the same 16 bytes.
+//! each, the first sixteen in the low halves, minus 8; q4_1 a scale, a minimum and the same 16 bytes.
 
 use half::{bf16 as Bf16, f16 as F16};
 

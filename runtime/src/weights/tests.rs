@@ -140,11 +140,11 @@ fn a_folder_that_holds_something_is_left_alone() {
     export(model, &missing, None, &Card::default(), SHARD_BYTES, &root.join("new")).expect_err("no weights");
     assert!(
         !root.join("new").exists() && listed(&root).len() == 2,
-        "nothing half-written stays"
+        "no partial files remain"
     );
 }
 
-/// Each fault of a published model, and what is said about it.
+/// Each error in a published model, and its message.
 #[test]
 fn a_wrong_model_is_refused_with_place_and_cause() {
     let (_guard, root) = folder();
@@ -179,12 +179,17 @@ fn a_wrong_model_is_refused_with_place_and_cause() {
             None,
             "there is no `config.json` among the files",
         ),
-        ("not JSON", "config.json", Some(b"{".to_vec()), "it is no JSON object"),
+        (
+            "not JSON",
+            "config.json",
+            Some(b"{".to_vec()),
+            "it is not a JSON object",
+        ),
         (
             "no width",
             "config.json",
             Some(config.replace("hidden_size", "size").into_bytes()),
-            "it has no `hidden_size`",
+            "it does not have `hidden_size`",
         ),
         (
             "other width",
@@ -194,7 +199,7 @@ fn a_wrong_model_is_refused_with_place_and_cause() {
                     .replace("\"intermediate_size\": 48", "\"intermediate_size\": 52")
                     .into_bytes(),
             ),
-            "`feed_forward` is 52 there and 48 here",
+            "`feed_forward` is 52 in the file and 48 in the spec",
         ),
         (
             "huge width",
@@ -235,38 +240,43 @@ fn a_wrong_model_is_refused_with_place_and_cause() {
             "a missing shard",
             shard.as_str(),
             None,
-            "which is not there: fetch the model whole",
+            "which is missing: fetch the complete model",
         ),
         (
             "a cut shard",
             &shard,
             Some(weights[..weights.len() - 4].to_vec()),
-            "is no whole safetensors file",
+            "is not a complete safetensors file",
         ),
         (
             "an empty shard",
             &shard,
             Some(Vec::new()),
-            "is no whole safetensors file",
+            "is not a complete safetensors file",
         ),
-        ("a huge header", &shard, Some(huge), "is no whole safetensors file"),
+        (
+            "a huge header",
+            &shard,
+            Some(huge),
+            "is not a complete safetensors file",
+        ),
         (
             "overlapping tensors",
             &shard,
             Some(overlapping),
-            "is no whole safetensors file",
+            "is not a complete safetensors file",
         ),
         (
             "a number too large",
             &shard,
             Some(infinite),
-            "holds numbers that are not finite",
+            "has numbers that are not finite",
         ),
         (
             "an index of another place",
             "model.safetensors.index.json",
             Some(index.replace("model-00001", "../model-00001").into_bytes()),
-            "which is not there",
+            "which is missing",
         ),
         (
             "an index of a tensor too many",
@@ -276,13 +286,13 @@ fn a_wrong_model_is_refused_with_place_and_cause() {
                     .replacen("model.norm.weight", "model.abnorm.weight", 1)
                     .into_bytes(),
             ),
-            "which has no such tensor",
+            "which does not have this tensor",
         ),
         (
             "no index",
             "model.safetensors.index.json",
             Some(b"[]".to_vec()),
-            "is no index of weights",
+            "is not a valid index of weights",
         ),
     ];
     for (number, (fault, file, bytes, said)) in faults.into_iter().enumerate() {
@@ -301,7 +311,7 @@ fn a_wrong_model_is_refused_with_place_and_cause() {
         if fault != "a number too large" {
             assert!(
                 !root.join(format!("out{number}")).exists(),
-                "{fault}: nothing is written before all is compared"
+                "{fault}: nothing is written before everything is compared"
             );
         }
     }
@@ -319,7 +329,7 @@ fn pickles_are_never_opened() {
     assert!(error.contains("only pickles, which are never opened"), "{error}");
 }
 
-/// A tied output layer may be stored once more, if it is the same; masks are made anew.
+/// A tied output layer may be stored too, if it is the same; masks are recomputed.
 #[test]
 fn what_transformers_makes_anew_is_left_out() {
     use crate::checkpoint::{TensorInfo, write};
@@ -351,7 +361,7 @@ fn what_transformers_makes_anew_is_left_out() {
     }
 }
 
-/// As Aurora-M did with StarCoderPlus: 8192 positions were published, 2048 used.
+/// Aurora-M used 2048 of the 8192 published positions of StarCoderPlus.
 #[test]
 fn a_shorter_context_takes_the_first_positions() {
     let (_guard, root) = folder();
@@ -376,7 +386,7 @@ fn a_shorter_context_takes_the_first_positions() {
 mod gguf {
     use super::*;
 
-    /// Writes the values of a GGUF file one after another.
+    /// Writes the values of a GGUF file.
     #[derive(Default)]
     struct Writer(Vec<u8>);
 
@@ -455,7 +465,7 @@ mod gguf {
         }
     }
 
-    /// A small model; `change` may spoil what the file says of a tensor.
+    /// A small model; `change` may damage the entry of a tensor.
     fn file(change: impl Fn(&str, &mut Vec<u64>, &mut u32, &mut u64)) -> Vec<u8> {
         let mut to = head(TENSORS.len() as u64);
         let mut offset = 0u64;
@@ -514,7 +524,7 @@ mod gguf {
             }
         })
         .expect("read");
-        // Row 1 of a head of eight is the file's row 2: neighbours have become halves.
+        // Row 1 of a head of eight is the file's row 2: neighbours became halves.
         let path = root.join("x.gguf");
         let gguf = Gguf::open(&[InputFile::from(path.as_path())], "x.gguf").expect("opened");
         assert_eq!(gguf.model(), &model());
@@ -552,21 +562,25 @@ mod gguf {
         for (fault, bytes, said) in [
             ("lists", lists, "a list of 5242880 elements"),
             ("no GGUF", with(0, b"GGML"), "it does not begin with `GGUF`"),
-            ("old", with(4, &1u32.to_le_bytes()), "GGUF version 1; 2 and 3 are read"),
-            ("big-endian", with(4, &3u32.to_be_bytes()), "2 and 3 are read"),
+            (
+                "old",
+                with(4, &1u32.to_le_bytes()),
+                "GGUF version 1; supported are 2 and 3",
+            ),
+            ("big-endian", with(4, &3u32.to_be_bytes()), "supported are 2 and 3"),
             ("tensors", with(8, &u64::MAX.to_le_bytes()), "damaged at byte 24"),
             ("facts", with(16, &(1u64 << 40).to_le_bytes()), "damaged at byte 24"),
             (
                 "a long key",
                 with(24, &u64::MAX.to_le_bytes()),
-                "more is promised than the",
+                "it announces more than the",
             ),
             (
                 "an unknown kind",
                 with(24 + 8 + 20, &77u32.to_le_bytes()),
                 "a value of unknown type 77",
             ),
-            ("cut", good[..good.len() - 64].to_vec(), "reaches beyond the"),
+            ("cut", good[..good.len() - 64].to_vec(), "extends beyond the"),
             (
                 "overlap",
                 file(|name, _, _, at| {
@@ -583,7 +597,7 @@ mod gguf {
                         *at = u64::MAX - 31
                     }
                 }),
-                "reaches beyond the",
+                "extends beyond the",
             ),
             (
                 "crooked",
@@ -601,7 +615,7 @@ mod gguf {
                         *dims = vec![1 << 40, 1 << 40]
                     }
                 }),
-                "reaches beyond the",
+                "extends beyond the",
             ),
             (
                 "half a block",
@@ -628,7 +642,7 @@ mod gguf {
                         *kind = 12
                     }
                 }),
-                "is stored as type 12; F32, F16, BF16",
+                "is stored as type 12; supported are F32, F16, BF16",
             ),
             (
                 "another shape",
@@ -643,7 +657,7 @@ mod gguf {
             let found = text(fault, &bytes);
             assert!(found.contains(said), "{fault}: {found}");
         }
-        // Every cut is found out, and none makes the reader ask for more than there is.
+        // Every truncation is detected, and none makes the reader allocate more than there is.
         for cut in (0..good.len()).step_by(7) {
             imported(&good[..cut], &root).expect_err("cut");
         }

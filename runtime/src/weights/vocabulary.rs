@@ -1,7 +1,7 @@
 //! The tokenizer inside a GGUF file, as a `tokenizer.json`.
 //!
-//! In: a GGUF file. Out: the same vocabulary and merges in Hugging Face's format. Only byte-level BPE whose words are cut
-//! in a way that is known by name is taken over: another cut would give other tokens without a word.
+//! In: a GGUF file. Out: the same vocabulary and merges in Hugging Face's format. Only byte-level BPE with a known
+//! pre-tokenizer is supported: another one would silently give other tokens.
 
 use std::collections::BTreeMap;
 
@@ -40,11 +40,11 @@ pub fn published_tokenizer(files: &[InputFile], member: &str) -> Result<Vec<u8>,
 
 #[derive(Debug, thiserror::Error)]
 pub enum VocabularyError {
-    #[error("`{file}` has no tokenizer inside (`{key}` is missing): load a `tokenizer.json` instead")]
+    #[error("`{file}` does not contain a tokenizer (`{key}` is missing): load a `tokenizer.json` instead")]
     Missing { file: String, key: &'static str },
     #[error(
-        "the tokenizer of `{file}` is of kind `{found}`; byte-level BPE with the cuts `gpt-2`, `smollm`, `starcoder` and \
-         `refact` is read: load its `tokenizer.json` instead"
+        "the tokenizer of `{file}` is of kind `{found}`; supported is byte-level BPE with the pre-tokenizers `gpt-2`, \
+         `smollm`, `starcoder` and `refact`: load its `tokenizer.json` instead"
     )]
     Kind { file: String, found: String },
     #[error("the tokenizer of `{file}` is damaged: {what}; fetch it again")]
@@ -92,7 +92,7 @@ pub fn tokenizer_json(gguf: &Gguf) -> Result<String, VocabularyError> {
     let kinds = list("tokenizer.ggml.token_type")?;
     if kinds.len() != tokens.len() {
         return Err(damaged(format!(
-            "{} tokens, and kinds of {}",
+            "{} tokens, but kinds of {}",
             tokens.len(),
             kinds.len()
         )));
@@ -101,10 +101,10 @@ pub fn tokenizer_json(gguf: &Gguf) -> Result<String, VocabularyError> {
     let mut added: Vec<Value> = Vec::new();
     for (id, (token, kind)) in tokens.iter().zip(kinds).enumerate() {
         let Fact::Text(token) = token else {
-            return Err(damaged(format!("token {id} is no text")));
+            return Err(damaged(format!("token {id} is not a text")));
         };
         if vocabulary.insert(token, id).is_some() {
-            return Err(damaged(format!("token `{token}` stands twice")));
+            return Err(damaged(format!("token `{token}` occurs twice")));
         }
         let special = *kind == Fact::Whole(CONTROL);
         if special || *kind == Fact::Whole(USER_DEFINED) {
@@ -117,13 +117,13 @@ pub fn tokenizer_json(gguf: &Gguf) -> Result<String, VocabularyError> {
     let mut pairs = Vec::new();
     for merge in merges {
         let Fact::Text(merge) = merge else {
-            return Err(damaged("a merge is no text".to_owned()));
+            return Err(damaged("a merge is not a text".to_owned()));
         };
         let pair = merge.split_once(' ');
         let known = |part: &str| vocabulary.contains_key(part);
         match pair.filter(|(left, right)| known(left) && known(right) && known(&format!("{left}{right}"))) {
             Some((left, right)) => pairs.push(json!([left, right])),
-            None => return Err(damaged(format!("merge `{merge}` joins what are no tokens"))),
+            None => return Err(damaged(format!("merge `{merge}` does not join two tokens to a token"))),
         }
     }
     let tokenizer = json!({
@@ -141,7 +141,7 @@ pub fn tokenizer_json(gguf: &Gguf) -> Result<String, VocabularyError> {
             "vocab": vocabulary, "merges": pairs,
         },
     });
-    // Read and written by the crate, which alone knows what is a tokenizer, and in which order its own files stand.
+    // Parsed and written by the crate, which checks the tokenizer and determines the order of its file.
     let wrong = |error: tokenizers::Error| damaged(error.to_string());
     let read = Tokenizer::from_bytes(tokenizer.to_string()).map_err(wrong)?;
     let mut text = read.to_string(true).map_err(wrong)?;

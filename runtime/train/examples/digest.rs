@@ -1,7 +1,7 @@
-//! Digests of what this crate's kernels give, at every instruction set of this machine: to be compared with another's.
+//! Prints digests of this crate's kernels with every instruction set of this machine, to compare machines.
 //!
-//! Exits with 1 if the instruction sets of this machine do not agree. Other processors can be had from QEMU's user
-//! mode, 7.2 or later: `qemu-x86_64 -cpu Haswell digest`, and `-cpu EPYC`, `-cpu Nehalem`.
+//! Exits with 1 if the instruction sets of this machine differ. QEMU's user mode (7.2 or later) emulates other
+//! processors: `qemu-x86_64 -cpu Haswell digest`, and `-cpu EPYC`, `-cpu Nehalem`.
 
 use std::process::ExitCode;
 

@@ -1,12 +1,12 @@
-//! GFLOP/s of this crate's matrix product beside libtorch's, on one thread.
+//! GFLOP/s of this crate's matrix product and libtorch's, on one thread.
 //!
-//! `gemm [LEVEL]`: the product at an instruction set, `baseline`, `avx2` or `avx512`; the widest without one.
+//! `gemm [LEVEL]`: with the instruction set `baseline`, `avx2` or `avx512`; the widest by default.
 
 use std::error::Error;
 use std::hint::black_box;
 use std::time::Instant;
 
-use aurora_train::kernels::{Element, Finish, Level, Matrix, level, product_at, product_of_few_at};
+use aurora_train::kernels::{Element, Epilogue, Level, Matrix, level, matmul_at, matmul_few_rows_at};
 use half::bf16;
 use tch::{Device, Kind, Tensor};
 
@@ -34,8 +34,8 @@ enum Form {
     Plain,
     Right,
     Left,
-    /// As `Right`, by the products of a few rows: steps of a generation.
-    Few,
+    /// As `Right`, with the kernels for few rows: steps of generation.
+    FewRows,
 }
 
 fn ours<E: Element>(level: Level, form: Form, [m, k, n]: [usize; 3]) -> f64 {
@@ -44,13 +44,13 @@ fn ours<E: Element>(level: Level, form: Form, [m, k, n]: [usize; 3]) -> f64 {
     let (left, right) = match form {
         Form::Plain => (Matrix::new(&left, m, k, k), Matrix::new(&right, k, n, n)),
         Form::Right => (Matrix::new(&left, m, k, k), Matrix::new(&right, n, k, k).transposed()),
-        Form::Few => {
+        Form::FewRows => {
             let (left, right) = (Matrix::new(&left, m, k, k), Matrix::new(&right, n, k, k));
-            return fastest(|| product_of_few_at(level, left, right, black_box(&mut out), n, None));
+            return fastest(|| matmul_few_rows_at(level, left, right, black_box(&mut out), n, None));
         }
         Form::Left => (Matrix::new(&left, k, m, m).transposed(), Matrix::new(&right, k, n, n)),
     };
-    fastest(|| product_at(level, left, right, black_box(&mut out), n, Finish::Store))
+    fastest(|| matmul_at(level, left, right, black_box(&mut out), n, Epilogue::Store))
 }
 
 fn theirs(kind: Kind, form: Form, shape: [usize; 3]) -> Result<f64, Box<dyn Error>> {
@@ -58,7 +58,7 @@ fn theirs(kind: Kind, form: Form, shape: [usize; 3]) -> Result<f64, Box<dyn Erro
     let random = |rows, columns| Tensor::f_randn([rows, columns], (Kind::Float, Device::Cpu))?.f_to_kind(kind);
     let (left, right) = match form {
         Form::Plain => (random(m, k)?, random(k, n)?),
-        Form::Right | Form::Few => (random(m, k)?, random(n, k)?.f_transpose(0, 1)?),
+        Form::Right | Form::FewRows => (random(m, k)?, random(n, k)?.f_transpose(0, 1)?),
         Form::Left => (random(k, m)?.f_transpose(0, 1)?, random(k, n)?),
     };
     let out = random(m, n)?;
@@ -74,7 +74,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         Some("avx512") => Level::Avx512,
         Some("avx2") => Level::Avx2,
         Some("baseline") => Level::Baseline,
-        Some(other) => return Err(format!("no level `{other}`: baseline, avx2 or avx512").into()),
+        Some(other) => return Err(format!("unknown level `{other}`: use baseline, avx2 or avx512").into()),
     };
     tch::set_num_threads(1);
     println!("{level:?}; rows x inner x columns, GFLOP/s: ours, libtorch's, ratio");
@@ -97,7 +97,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     ];
     let forms = [Form::Plain, Form::Right, Form::Left];
     let all = shapes.into_iter().flat_map(|shape| forms.map(|form| (shape, form)));
-    for (shape @ [m, k, n], form) in all.chain(few.map(|shape| (shape, Form::Few))) {
+    for (shape @ [m, k, n], form) in all.chain(few.map(|shape| (shape, Form::FewRows))) {
         let work = (2 * m * k * n) as f64 / 1e9;
         let floats = (
             work / ours::<f32>(level, form, shape),

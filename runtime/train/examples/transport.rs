@@ -1,4 +1,4 @@
-//! Times messages between two processes of one host: Gloo, and for scale a TCP and a UNIX socket.
+//! Times messages between two processes of one host: Gloo, and for comparison a TCP and a UNIX socket.
 //!
 //! `transport [ROUNDS]`: the number of rounds of the smallest message, 2000 unless given; longer ones take fewer.
 
@@ -10,17 +10,17 @@ use std::process::Command;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use aurora_train::parallel::transport::{Axis, Gloo, Store, Transport};
+use aurora_train::parallel::transport::{Axis, Gloo, RendezvousStore, Transport};
 use tch::{Device, Kind, Tensor};
 
 const HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const LIMIT: Duration = Duration::from_secs(60);
-/// Bytes each way of an exchange, and the part of the rounds that it takes.
+/// Bytes in each direction, and the divisor of the number of rounds.
 const EXCHANGES: [(usize, usize); 3] = [(64 << 10, 2), (2 << 20, 10), (64 << 20, 100)];
 
 type Failed = Box<dyn Error>;
 
-/// Two ends, each of which sends and receives.
+/// One end of a connection.
 trait Link {
     fn name(&self) -> &'static str;
     fn send(&mut self, bytes: usize) -> Result<(), Failed>;
@@ -49,7 +49,7 @@ impl Mesh {
         let peer = 1 - self.gloo.rank();
         let sent = self.sent.narrow(0, 0, send as i64);
         let received = self.received.narrow(0, 0, receive as i64);
-        // An empty tensor is no message.
+        // An empty tensor is not sent.
         Ok(self.gloo.exchange(Axis::Data, &[(peer, &sent)], &[(peer, &received)])?)
     }
 }
@@ -72,22 +72,22 @@ impl Link for Mesh {
     }
 }
 
-/// A socket, with a thread that writes while this one reads.
+/// A socket with a thread that writes while this one reads.
 struct Socket<S> {
     name: &'static str,
     stream: S,
     buffer: Vec<u8>,
-    orders: Sender<usize>,
+    lengths: Sender<usize>,
     written: Receiver<std::io::Result<()>>,
 }
 
 impl<S: Read + Write + Send + 'static> Socket<S> {
     fn new(name: &'static str, stream: S, mut writer: S) -> Self {
-        let (orders, lengths) = channel::<usize>();
+        let (lengths, requested) = channel::<usize>();
         let (results, written) = channel();
         std::thread::spawn(move || {
             let content = vec![0; 64 << 20];
-            for length in lengths {
+            for length in requested {
                 if results.send(writer.write_all(&content[..length])).is_err() {
                     break;
                 }
@@ -97,7 +97,7 @@ impl<S: Read + Write + Send + 'static> Socket<S> {
             name,
             stream,
             buffer: vec![0; 64 << 20],
-            orders,
+            lengths,
             written,
         }
     }
@@ -117,13 +117,13 @@ impl<S: Read + Write + Send + 'static> Link for Socket<S> {
     }
 
     fn exchange(&mut self, bytes: usize) -> Result<(), Failed> {
-        self.orders.send(bytes)?;
+        self.lengths.send(bytes)?;
         self.stream.read_exact(&mut self.buffer[..bytes])?;
         Ok(self.written.recv()??)
     }
 }
 
-/// Runs the same rounds at both ends; the first one prints.
+/// Runs the same rounds on both ends; the first one prints.
 fn rounds(rank: usize, mut link: Box<dyn Link>, rounds: usize) -> Result<(), Failed> {
     let ping = |link: &mut dyn Link| match rank {
         0 => link.send(4).and_then(|()| link.receive(4)),
@@ -138,7 +138,7 @@ fn rounds(rank: usize, mut link: Box<dyn Link>, rounds: usize) -> Result<(), Fai
     Ok(())
 }
 
-/// Seconds of each round, in increasing order, after some that do not count.
+/// Sorted times of the rounds in seconds, without some warm-up rounds.
 fn time(rounds: usize, mut round: impl FnMut() -> Result<(), Failed>) -> Result<Vec<f64>, Failed> {
     for _ in 0..rounds / 10 + 1 {
         round()?;
@@ -155,7 +155,7 @@ fn time(rounds: usize, mut round: impl FnMut() -> Result<(), Failed>) -> Result<
 
 fn report(rank: usize, name: &str, what: &str, times: &[f64]) {
     if rank == 0 {
-        let at = |share: f64| 1e6 * times[(share * (times.len() - 1) as f64) as usize];
+        let at = |fraction: f64| 1e6 * times[(fraction * (times.len() - 1) as f64) as usize];
         println!(
             "{name:5} {what:22} median {:9.1} µs, 10 % to 90 %: {:9.1} to {:9.1} µs, {} rounds",
             at(0.5),
@@ -168,7 +168,7 @@ fn report(rank: usize, name: &str, what: &str, times: &[f64]) {
 
 fn run(
     rank: usize,
-    store: &Store,
+    store: &RendezvousStore,
     tcp: (TcpStream, TcpStream),
     unix: (UnixStream, UnixStream),
     count: usize,
@@ -186,7 +186,7 @@ fn main() -> Result<(), Failed> {
     if let [second, count, store, tcp, unix] = arguments.as_slice()
         && second == "second"
     {
-        let store = Store::connect("127.0.0.1", store.parse()?, LIMIT)?;
+        let store = RendezvousStore::connect("127.0.0.1", store.parse()?, LIMIT)?;
         let tcp = TcpStream::connect((HOST, tcp.parse()?))?;
         let unix = UnixStream::connect(unix)?;
         return run(
@@ -203,7 +203,7 @@ fn main() -> Result<(), Failed> {
     let path = folder.join("socket");
     let unix = UnixListener::bind(&path)?;
     let tcp = TcpListener::bind((HOST, 0))?;
-    let (store, port) = Store::serve(HOST, LIMIT)?;
+    let (store, port) = RendezvousStore::serve(HOST, LIMIT)?;
     let mut second = Command::new(std::env::current_exe()?)
         .args([
             "second",

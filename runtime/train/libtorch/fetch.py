@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Puts a libtorch folder into the user's cache and prints its path.
 
-The wheels are pinned by hash in requirements.txt and fetched by pip; only the CPU library, its headers and what it
-needs to load are taken out (490 MB). A folder that is there already is used as it is: it carries its final name only
-when it is complete.
+`pip` downloads the wheels, whose hashes are in requirements.txt. Only the CPU library, its headers and the libraries
+that it loads are extracted (490 MB). An existing folder is used unchanged: a folder gets its final name only when it
+is complete.
 """
 
 import os

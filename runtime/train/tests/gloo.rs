@@ -1,5 +1,5 @@
-//! Gloo between processes. This program is its own worker: started with `rank CASE RANK SIZE PORT` it becomes one rank
-//! of a case; rank 0 says on which port it serves the store. A rank says what happened to it in a line.
+//! Gloo between processes. This program is its own rank: started with `rank CASE RANK SIZE PORT` it runs one rank of a
+//! case; rank 0 prints the port on which it serves the store. A rank prints the result of each operation.
 
 #![allow(clippy::unwrap_used)]
 
@@ -8,7 +8,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
 use std::time::Duration;
 
-use aurora_train::parallel::transport::{Axis, Gloo, Store, Transport, TransportError};
+use aurora_train::parallel::transport::{Axis, Gloo, RendezvousStore, Transport, TransportError};
+use libtest_mimic::Trial;
 use tch::{Device, Kind, Tensor};
 
 const HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -16,13 +17,12 @@ const HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const PATIENT: Duration = Duration::from_secs(60);
 /// For peers that do not.
 const SHORT: Duration = Duration::from_secs(1);
-/// The longest message that is sent whole, in bytes.
-const PIECE: i64 = 1 << 24;
+/// The longest message that is sent in one part, in bytes.
+const MAX_MESSAGE: i64 = 1 << 24;
 
-type Case = fn(rank: usize, size: usize, store: &Store);
-type Test = fn();
+type Case = fn(rank: usize, size: usize, store: &RendezvousStore);
 
-const CASES: [(&str, Case); 13] = [
+const CASES: [(&str, Case); 12] = [
     ("exchange", exchange),
     ("long", long),
     ("crossing", crossing),
@@ -31,34 +31,44 @@ const CASES: [(&str, Case); 13] = [
     ("mismatch", mismatch),
     ("killed", |rank, size, store| rounds(rank, size, store, PATIENT)),
     ("stopped", |rank, size, store| rounds(rank, size, store, SHORT)),
-    ("halfway sent", |rank, size, store| halfway(rank, size, store, 1)),
-    ("halfway received", |rank, size, store| halfway(rank, size, store, 0)),
-    ("abandoned", abandoned),
+    ("partially sent", |rank, size, store| partial(rank, size, store, 1)),
+    ("partially received", |rank, size, store| partial(rank, size, store, 0)),
+    ("dropped", dropped),
     ("missing", missing),
-    ("sums", sums),
 ];
 
-const TESTS: [(&str, Test); 12] = [
-    ("all_kinds_and_sizes_arrive", all_kinds_and_sizes_arrive),
-    ("long_messages_arrive", || succeed("long", 2)),
-    ("order_matters_only_within_a_size", || succeed("crossing", 2)),
-    ("every_thread_has_its_group", || succeed("threads", 2)),
-    ("what_cannot_be_sent_is_refused", || succeed("refused", 2)),
-    ("a_size_mismatch_is_silence", a_size_mismatch_is_silence),
-    ("a_killed_peer_is_named", || {
-        lose_the_last("killed", libc::SIGKILL, "gone 2")
-    }),
-    ("a_stopped_peer_is_named", || {
-        lose_the_last("stopped", libc::SIGSTOP, "rank 2 has not answered for 1 s")
-    }),
-    ("a_peer_killed_halfway_is_named", a_peer_killed_halfway_is_named),
-    (
-        "an_abandoned_transfer_ends_the_group",
-        an_abandoned_transfer_ends_the_group,
-    ),
-    ("a_missing_peer_is_named", a_missing_peer_is_named),
-    ("sums_are_over_everyone", sums_are_over_everyone),
-];
+fn trials() -> Vec<Trial> {
+    let tests: [(&str, fn()); 11] = [
+        ("all_types_and_sizes_arrive", all_types_and_sizes_arrive),
+        ("long_messages_arrive", || succeed("long", 2)),
+        ("order_matters_only_within_a_size", || succeed("crossing", 2)),
+        ("every_thread_has_its_group", || succeed("threads", 2)),
+        ("invalid_transfers_are_refused", || succeed("refused", 2)),
+        ("unequal_sizes_are_silence", unequal_sizes_are_silence),
+        ("a_killed_peer_is_named", || {
+            lose_the_last("killed", libc::SIGKILL, "lost 2")
+        }),
+        ("a_stopped_peer_is_named", || {
+            lose_the_last("stopped", libc::SIGSTOP, "rank 2 did not answer for 1 s")
+        }),
+        (
+            "a_peer_killed_during_a_message_is_named",
+            a_peer_killed_during_a_message_is_named,
+        ),
+        (
+            "a_dropped_transfer_closes_the_group",
+            a_dropped_transfer_closes_the_group,
+        ),
+        ("a_missing_peer_is_named", a_missing_peer_is_named),
+    ];
+    let trial = |(name, test): (&str, fn())| {
+        Trial::test(name, move || {
+            test();
+            Ok(())
+        })
+    };
+    tests.map(trial).into()
+}
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -68,32 +78,25 @@ fn main() -> ExitCode {
         let limit = if case == "missing" { SHORT } else { PATIENT };
         let case = CASES.iter().find(|(name, _)| name == case).unwrap().1;
         let (rank, size) = (rank.parse().unwrap(), size.parse().unwrap());
-        // As the worker's threads do.
+        // As in the worker's threads.
         tch::set_num_threads(1);
         let store = if rank == 0 {
-            let (store, port) = Store::serve(HOST, limit).unwrap();
-            say(port);
+            let (store, port) = RendezvousStore::serve(HOST, limit).unwrap();
+            print_line(port);
             store
         } else {
-            Store::connect("127.0.0.1", port.parse().unwrap(), limit).unwrap()
+            RendezvousStore::connect("127.0.0.1", port.parse().unwrap(), limit).unwrap()
         };
         case(rank, size, &store);
-        say("end");
-        // Rank 0 serves the store: it ends when it is told to.
+        print_line("end");
+        // Rank 0 serves the store, so every rank waits until its input is closed.
         stdin().lines().for_each(drop);
         return ExitCode::SUCCESS;
     }
-    let filter: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
-    for (name, test) in TESTS {
-        if filter.is_empty() || filter.iter().any(|filter| name.contains(filter.as_str())) {
-            test();
-            println!("test {name} ... ok");
-        }
-    }
-    ExitCode::SUCCESS
+    libtest_mimic::run(&libtest_mimic::Arguments::from_args(), trials()).exit_code()
 }
 
-/// A rank: a process of its own.
+/// A rank in its own process.
 struct Rank {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
@@ -111,7 +114,7 @@ impl Rank {
         Self { child, lines }
     }
 
-    fn hear(&mut self) -> String {
+    fn next_line(&mut self) -> String {
         self.lines.next().expect("the rank has ended").unwrap()
     }
 
@@ -120,9 +123,9 @@ impl Rank {
         assert_eq!(unsafe { libc::kill(self.child.id() as i32, signal) }, 0);
     }
 
-    /// Ends a rank whose case is over.
+    /// Ends a rank whose case has completed.
     fn end(mut self) {
-        assert_eq!(self.hear(), "end");
+        assert_eq!(self.next_line(), "end");
         drop(self.child.stdin.take());
         assert_eq!(self.child.wait().unwrap().code(), Some(0));
     }
@@ -137,37 +140,37 @@ impl Drop for Rank {
 
 fn ranks(case: &str, size: usize) -> Vec<Rank> {
     let mut first = Rank::start(case, 0, size, "0");
-    let port = first.hear();
+    let port = first.next_line();
     let others = (1..size).map(|rank| Rank::start(case, rank, size, &port));
     [first].into_iter().chain(others).collect()
 }
 
 fn pair(case: &str) -> [Rank; 2] {
     let Ok(pair) = ranks(case, 2).try_into() else {
-        unreachable!("two were asked for")
+        unreachable!("two ranks were started")
     };
     pair
 }
 
-/// A case in which every rank looks after itself.
+/// A case in which every rank checks its own results.
 fn succeed(case: &str, size: usize) {
     ranks(case, size).into_iter().for_each(Rank::end);
 }
 
-fn say(line: impl std::fmt::Display) {
+fn print_line(line: impl std::fmt::Display) {
     println!("{line}");
     std::io::stdout().flush().unwrap();
 }
 
-fn say_error(result: Result<(), TransportError>) {
+fn print_error(result: Result<(), TransportError>) {
     match result {
-        Err(TransportError::Gone { rank, .. }) => say(format!("gone {rank}")),
-        Err(error) => say(error),
-        Ok(()) => say("nothing happened"),
+        Err(TransportError::Lost { rank, .. }) => print_line(format!("lost {rank}")),
+        Err(error) => print_line(error),
+        Ok(()) => print_line("no error"),
     }
 }
 
-fn join(rank: usize, size: usize, store: &Store, limit: Duration) -> Gloo {
+fn join(rank: usize, size: usize, store: &RendezvousStore, limit: Duration) -> Gloo {
     Gloo::join(rank, size, store, "test", HOST, limit).unwrap()
 }
 
@@ -185,7 +188,7 @@ fn bytes(tensor: &Tensor) -> Vec<u8> {
 }
 
 /// Between every two ranks, both directions at once.
-fn exchange(rank: usize, size: usize, store: &Store) {
+fn exchange(rank: usize, size: usize, store: &RendezvousStore) {
     let gloo = join(rank, size, store, PATIENT);
     assert_eq!((gloo.rank(), gloo.size()), (rank, size));
     let seed = |from: usize, to: usize| from * size + to;
@@ -208,7 +211,7 @@ fn exchange(rank: usize, size: usize, store: &Store) {
             }
         }
     }
-    // A tensor without dimensions; a transfer of nothing; one that ends at a gap-free part of something larger.
+    // A tensor without dimensions; an empty transfer; a contiguous part of a larger tensor.
     let scalar = Tensor::from(rank as f32);
     let received = Tensor::from(-1f32);
     let (next, previous) = ((rank + 1) % size, (rank + size - 1) % size);
@@ -227,27 +230,27 @@ fn exchange(rank: usize, size: usize, store: &Store) {
     assert_eq!(Vec::<i64>::try_from(table.flatten(0, -1)).unwrap(), expected);
 }
 
-fn all_kinds_and_sizes_arrive() {
+fn all_types_and_sizes_arrive() {
     for size in [2, 3, 4] {
         succeed("exchange", size);
     }
 }
 
-/// Longer than a piece by an odd number of bytes.
-fn long(rank: usize, size: usize, store: &Store) {
+/// Longer than the maximum by an odd number of bytes.
+fn long(rank: usize, size: usize, store: &RendezvousStore) {
     let gloo = join(rank, size, store, PATIENT);
-    let received = Tensor::zeros([PIECE + 3], (Kind::Uint8, Device::Cpu));
+    let received = Tensor::zeros([MAX_MESSAGE + 3], (Kind::Uint8, Device::Cpu));
     let mut sent = received.full_like(rank as i64 + 1);
-    let _ = sent.narrow(0, PIECE, 3).fill_(9);
+    let _ = sent.narrow(0, MAX_MESSAGE, 3).fill_(9);
     gloo.exchange(Axis::Data, &[(1 - rank, &sent)], &[(1 - rank, &received)])
         .unwrap();
     let expected = sent.fill_(2 - rank as i64);
-    let _ = expected.narrow(0, PIECE, 3).fill_(9);
+    let _ = expected.narrow(0, MAX_MESSAGE, 3).fill_(9);
     assert!(received.equal(&expected));
 }
 
-/// Started in one order and received in another, by axis and by size; those of one axis and size keep theirs.
-fn crossing(rank: usize, size: usize, store: &Store) {
+/// Started in one order and received in another, by axis and by size; messages of one axis and size keep their order.
+fn crossing(rank: usize, size: usize, store: &RendezvousStore) {
     let gloo = join(rank, size, store, PATIENT);
     let peer = 1 - rank;
     let of = |seed: usize, count: i64| tensor(Kind::Float, count, seed);
@@ -277,8 +280,8 @@ fn crossing(rank: usize, size: usize, store: &Store) {
     }
 }
 
-/// Groups side by side, made in no particular order.
-fn threads(rank: usize, size: usize, store: &Store) {
+/// Several groups, created in no particular order.
+fn threads(rank: usize, size: usize, store: &RendezvousStore) {
     std::thread::scope(|scope| {
         for thread in 0..4 {
             scope.spawn(move || {
@@ -295,10 +298,10 @@ fn threads(rank: usize, size: usize, store: &Store) {
     });
 }
 
-fn refused(rank: usize, size: usize, store: &Store) {
+fn refused(rank: usize, size: usize, store: &RendezvousStore) {
     let gloo = join(rank, size, store, PATIENT);
-    let whole = tensor(Kind::Float, 12, 1).view([3, 4]);
-    let columns = whole.narrow(1, 0, 2);
+    let all = tensor(Kind::Float, 12, 1).view([3, 4]);
+    let columns = all.narrow(1, 0, 2);
     let error = gloo.exchange(Axis::Data, &[(1 - rank, &columns)], &[]).unwrap_err();
     assert!(
         matches!(&error, TransportError::Strided(shape) if *shape == [3, 2]),
@@ -308,54 +311,50 @@ fn refused(rank: usize, size: usize, store: &Store) {
         gloo.exchange(Axis::Data, &[], &[(1 - rank, &columns)]),
         Err(TransportError::Strided(_))
     ));
-    assert!(matches!(
-        gloo.sum(Axis::World, &columns),
-        Err(TransportError::Strided(_))
-    ));
     for peer in [rank, size] {
-        let error = gloo.exchange(Axis::Data, &[(peer, &whole)], &[]).unwrap_err();
+        let error = gloo.exchange(Axis::Data, &[(peer, &all)], &[]).unwrap_err();
         let text = format!("transfer failed: rank {rank} of 2 cannot exchange tensors with rank {peer}");
         assert_eq!(error.to_string(), text);
     }
-    // Nothing has moved, so everything still works.
-    let received = whole.zeros_like();
-    gloo.exchange(Axis::Data, &[(1 - rank, &whole)], &[(1 - rank, &received)])
+    // Nothing was moved, so everything still works.
+    let received = all.zeros_like();
+    gloo.exchange(Axis::Data, &[(1 - rank, &all)], &[(1 - rank, &received)])
         .unwrap();
-    assert!(bytes(&received) == bytes(&whole));
+    assert!(bytes(&received) == bytes(&all));
 }
 
-/// Rank 0 sends more than rank 1 has room for, and gives up first.
-fn mismatch(rank: usize, size: usize, store: &Store) {
+/// Rank 0 sends more than rank 1 receives, and times out first.
+fn mismatch(rank: usize, size: usize, store: &RendezvousStore) {
     let gloo = join(rank, size, store, [SHORT, PATIENT][rank]);
     let zeros = Tensor::zeros([[1000, 999][rank]], (Kind::Float, Device::Cpu));
     if rank == 0 {
-        say_error(gloo.exchange(Axis::Data, &[(1, &zeros)], &[]));
+        print_error(gloo.exchange(Axis::Data, &[(1, &zeros)], &[]));
     } else {
-        say_error(gloo.exchange(Axis::Data, &[], &[(0, &zeros)]));
+        print_error(gloo.exchange(Axis::Data, &[], &[(0, &zeros)]));
     }
-    say_error(gloo.exchange(Axis::Data, &[(1 - rank, &zeros)], &[]));
+    print_error(gloo.exchange(Axis::Data, &[(1 - rank, &zeros)], &[]));
 }
 
-fn a_size_mismatch_is_silence() {
+fn unequal_sizes_are_silence() {
     let [mut first, mut second] = pair("mismatch");
-    let silent = "rank 1 has not answered for 1 s";
-    assert_eq!(first.hear(), silent);
+    let silent = "rank 1 did not answer for 1 s";
+    assert_eq!(first.next_line(), silent);
     assert_eq!(
-        first.hear(),
-        format!("transfer failed: an earlier one failed: {silent}")
+        first.next_line(),
+        format!("transfer failed: an earlier transfer failed: {silent}")
     );
-    assert_eq!(second.hear(), "gone 0");
+    assert_eq!(second.next_line(), "lost 0");
     assert!(
         second
-            .hear()
-            .starts_with("transfer failed: an earlier one failed: rank 0 has gone (")
+            .next_line()
+            .starts_with("transfer failed: an earlier transfer failed: lost rank 0 (")
     );
     first.end();
     second.end();
 }
 
-/// The last rank exchanges with all others, over and over. It is patient, so that it is never the one that gives up.
-fn rounds(rank: usize, size: usize, store: &Store, limit: Duration) {
+/// The last rank exchanges with all others repeatedly. Its time limit is long, so that it never gives up first.
+fn rounds(rank: usize, size: usize, store: &RendezvousStore, limit: Duration) {
     let last = size - 1;
     let gloo = join(rank, size, store, if rank == last { PATIENT } else { limit });
     let sent = tensor(Kind::Float, 1000, rank);
@@ -365,34 +364,39 @@ fn rounds(rank: usize, size: usize, store: &Store, limit: Duration) {
     let receives: Vec<(usize, &Tensor)> = peers.map(|peer| (peer, &received[peer])).collect();
     let round = || gloo.exchange(Axis::World, &sends, &receives);
     round().unwrap();
-    say("going");
-    say_error(std::iter::repeat_with(round).find(Result::is_err).unwrap());
-    say_error(round());
+    print_line("running");
+    print_error(std::iter::repeat_with(round).find(Result::is_err).unwrap());
+    print_error(round());
 }
 
-fn lose_the_last(case: &str, signal: i32, told: &str) {
+fn lose_the_last(case: &str, signal: i32, expected: &str) {
     let mut all = ranks(case, 3);
     for rank in &mut all {
-        assert_eq!(rank.hear(), "going");
+        assert_eq!(rank.next_line(), "running");
     }
     all[2].signal(signal);
     for mut rank in all.drain(..2) {
-        assert_eq!(rank.hear(), told);
+        assert_eq!(rank.next_line(), expected);
         assert!(
-            rank.hear()
-                .starts_with("transfer failed: an earlier one failed: rank 2 has ")
+            rank.next_line()
+                .starts_with("transfer failed: an earlier transfer failed: ")
         );
         rank.end();
     }
 }
 
-/// Rank 1 ends in the middle of a message: one that it sends, or one that it receives. Its half of the message ends where
-/// a piece does, so that however slowly it dies the message is never whole.
-fn halfway(rank: usize, size: usize, store: &Store, sender: usize) {
-    let pieces = [8, 4][rank];
-    let message = Tensor::full([pieces * PIECE], (rank == sender) as i64, (Kind::Uint8, Device::Cpu));
+/// Rank 1 ends during a message that it sends or receives. Its part ends at a multiple of the maximum length, so that
+/// the message is never complete, however late the process ends.
+fn partial(rank: usize, size: usize, store: &RendezvousStore, sender: usize) {
+    let messages = [8, 4][rank];
+    let message = Tensor::full(
+        [messages * MAX_MESSAGE],
+        (rank == sender) as i64,
+        (Kind::Uint8, Device::Cpu),
+    );
     let ready = Tensor::zeros([1], (Kind::Uint8, Device::Cpu));
-    // Gloo tells nobody of a piece that was under way: its time has to pass, and the process has to be gone by then.
+    // Gloo does not report a part that was in progress: its time limit must pass, and the process must have ended by
+    // then.
     let gloo = join(rank, size, store, 3 * SHORT);
     let receiver = 1 - sender;
     let transfer = if rank == receiver {
@@ -404,116 +408,69 @@ fn halfway(rank: usize, size: usize, store: &Store, sender: usize) {
         gloo.start(Axis::Data, &[(receiver, &message)], &[]).unwrap()
     };
     if rank == 1 {
-        // The first byte that comes is followed by many more; those that are sent are not yet through.
+        // The first received byte is followed by many more; those that are sent are not complete yet.
         while message.int64_value(&[0]) == 0 {
             std::thread::yield_now();
         }
         // SAFETY: ends this process.
         unsafe { libc::raise(libc::SIGKILL) };
     }
-    say_error(transfer.wait());
+    print_error(transfer.wait());
 }
 
-fn a_peer_killed_halfway_is_named() {
-    // Both at once, for they take their time.
-    for [mut first, _second] in ["halfway sent", "halfway received"].map(pair) {
-        assert_eq!(first.hear(), "gone 1");
+fn a_peer_killed_during_a_message_is_named() {
+    // Both at once, since they wait for time limits.
+    for [mut first, _second] in ["partially sent", "partially received"].map(pair) {
+        assert_eq!(first.next_line(), "lost 1");
         first.end();
     }
 }
 
-fn abandoned(rank: usize, size: usize, store: &Store) {
+fn dropped(rank: usize, size: usize, store: &RendezvousStore) {
     let gloo = join(rank, size, store, PATIENT);
     let zeros = Tensor::zeros([10], (Kind::Float, Device::Cpu));
     let transfer = gloo.start(Axis::Data, &[], &[(1 - rank, &zeros)]).unwrap();
     if rank == 0 {
         drop(transfer);
-        say_error(gloo.exchange(Axis::Data, &[], &[]));
+        print_error(gloo.exchange(Axis::Data, &[], &[]));
     } else {
-        say_error(transfer.wait());
+        print_error(transfer.wait());
     }
 }
 
-fn an_abandoned_transfer_ends_the_group() {
-    let [mut first, mut second] = pair("abandoned");
+fn a_dropped_transfer_closes_the_group() {
+    let [mut first, mut second] = pair("dropped");
     assert_eq!(
-        first.hear(),
-        "transfer failed: an earlier one failed: it was dropped before its end"
+        first.next_line(),
+        "transfer failed: an earlier transfer failed: the transfer was dropped before it completed"
     );
-    assert_eq!(second.hear(), "gone 0");
+    assert_eq!(second.next_line(), "lost 0");
     first.end();
     second.end();
 }
 
 /// Rank 2 is never started.
-fn missing(rank: usize, size: usize, store: &Store) {
-    say_error(Gloo::join(rank, size, store, "test", HOST, PATIENT).map(drop));
+fn missing(rank: usize, size: usize, store: &RendezvousStore) {
+    print_error(Gloo::join(rank, size, store, "test", HOST, PATIENT).map(drop));
 }
 
 fn a_missing_peer_is_named() {
     let mut first = Rank::start("missing", 0, 3, "0");
-    let second = Rank::start("missing", 1, 3, &first.hear());
+    let second = Rank::start("missing", 1, 3, &first.next_line());
     let mut both = [first, second];
     for rank in &mut both {
-        let text = rank.hear();
-        // Where the machine is slow the other one can be late as well.
+        let text = rank.next_line();
+        // On a slow machine the other rank can be late too.
         assert!(text.starts_with("cannot join the other workers: rank"), "{text}");
-        assert!(
-            text.contains(" 2 ha") && text.ends_with(" not come within 1 s"),
-            "{text}"
-        );
+        assert!(text.contains(" 2 did not join within 1 s"), "{text}");
     }
     both.into_iter().for_each(Rank::end);
-    let nobody = std::net::TcpListener::bind((HOST, 0))
+    let closed = std::net::TcpListener::bind((HOST, 0))
         .unwrap()
         .local_addr()
         .unwrap()
         .port();
-    let error = Store::connect("127.0.0.1", nobody, Duration::from_millis(200)).unwrap_err();
-    let text = format!("cannot join the other workers: nobody answers at 127.0.0.1:{nobody}: ");
+    let error = RendezvousStore::connect("127.0.0.1", closed, Duration::from_millis(200)).unwrap_err();
+    let text = format!("cannot join the other workers: 127.0.0.1:{closed} does not answer: ");
     assert!(error.to_string().starts_with(&text), "{error}");
-}
-
-fn sums(rank: usize, size: usize, store: &Store) {
-    let gloo = join(rank, size, store, PATIENT);
-    for kind in [Kind::Float, Kind::BFloat16, Kind::Int64] {
-        let sum = Tensor::arange(100_000 % 251, (kind, Device::Cpu));
-        let expected = &sum * size as i64;
-        assert!(!gloo.sum(Axis::Data, &sum).unwrap());
-        assert!(gloo.sum(Axis::World, &sum).unwrap());
-        assert!(sum.equal(&expected), "{kind:?}");
-    }
-    // One that does not agree.
-    let odd = Tensor::zeros([1000 + (rank == 1) as i64], (Kind::Float, Device::Cpu));
-    match gloo.sum(Axis::World, &odd) {
-        Ok(_) => say("agreed"),
-        Err(error) => say_error(Err(error)),
-    }
-}
-
-fn sums_are_over_everyone() {
-    let mut alone = Rank::start("sums", 0, 1, "0");
-    alone.hear();
-    assert_eq!(alone.hear(), "agreed");
-    alone.end();
-    let heard: Vec<String> = ranks("sums", 4)
-        .into_iter()
-        .map(|mut rank| {
-            let heard = rank.hear();
-            rank.end();
-            heard
-        })
-        .collect();
-    assert!(
-        heard
-            .iter()
-            .all(|text| text.starts_with("gone ") || text.contains(" sums another ")),
-        "{heard:?}"
-    );
-    assert!(
-        heard
-            .iter()
-            .any(|text| text.contains(" sums another kind or number of elements than ")),
-        "{heard:?}"
-    );
 }

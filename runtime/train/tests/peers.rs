@@ -1,6 +1,6 @@
-//! The losses of the first steps against those of Hugging Face transformers, which `tests/peers/train_speed.py` left in
-//! `tests/peers/losses.json`: same initial weights, batches and optimizer. And logits, which `tests/peers/weights.py` left in
-//! `tests/peers/logits.json`.
+//! Losses of the first steps against Hugging Face transformers, which `tests/peers/train_speed.py` wrote to
+//! `tests/peers/losses.json`: same initial weights, batches and optimizer. And logits, which `tests/peers/weights.py`
+//! wrote to `tests/peers/logits.json`.
 
 #[path = "../examples/logits/shapes.rs"]
 mod models;
@@ -13,12 +13,12 @@ use std::sync::atomic::AtomicBool;
 
 use aurora_compiler::fields::{Contract, Numerics, Precision};
 use aurora_runtime::job::{Placement, Recompute};
-use aurora_train::model::{Pass, Workspace};
+use aurora_train::model::{PassContext, Workspace};
 use aurora_train::parallel::Peers;
 use aurora_train::train::TrainError;
-use aurora_train::train::state::{State, network};
 use aurora_train::train::step::Trainer;
-use aurora_train::train::team::Team;
+use aurora_train::train::thread_pool::ThreadPool;
+use aurora_train::train::train_state::{TrainState, network};
 use camino::Utf8Path;
 use serde::Deserialize;
 
@@ -44,10 +44,10 @@ fn losses(name: &str, reference: &Reference, steps: usize) -> Result<Vec<f64>, B
     };
     let placement = Placement::one(2, Recompute::None);
     let network = network(&shape.model, &numerics, Precision::F32, &placement, 0)?;
-    let mut state = State::new(network, &shape.model, 0, true, false)?;
+    let mut state = TrainState::new(network, &shape.model, 0, true, false)?;
     state.load_weights(&files)?;
     let optimizer = shapes::optimizer()?;
-    let (team, peers) = (Team::new(2)?, vec![Peers::alone(), Peers::alone()]);
+    let (pool, peers) = (ThreadPool::new(2)?, vec![Peers::alone(), Peers::alone()]);
     let count = reference.micro_batches;
     let mut trainer = Trainer::new(state, peers, &optimizer, shape.sequence, count, Recompute::None)?;
     let mut step = |step: u64| -> Result<f64, Box<dyn Error>> {
@@ -60,7 +60,7 @@ fn losses(name: &str, reference: &Reference, steps: usize) -> Result<Vec<f64>, B
         };
         let stop = AtomicBool::new(false);
         let outcome = trainer.step(
-            &team,
+            &pool,
             &mut batch,
             &optimizer,
             reference.learning_rate,
@@ -83,7 +83,7 @@ struct Rows {
     logits: Vec<Vec<f64>>,
 }
 
-/// Logits of one of the models that `tests/peers/weights.py` has exported, row by row.
+/// Logits of one of the models that `tests/peers/weights.py` exported, by row.
 fn logits(shape: &str) -> Result<Vec<Vec<f32>>, Box<dyn Error>> {
     let model = models::model(shape).ok_or("an unknown shape")?;
     let folder = tempfile::tempdir()?;
@@ -95,13 +95,13 @@ fn logits(shape: &str) -> Result<Vec<Vec<f32>>, Box<dyn Error>> {
     let rows: Vec<i64> = (0..ids.len() as i64).collect();
     let _guard = tch::no_grad_guard();
     let mut workspace = Workspace::new(&state.network, 1, ids.len(), Recompute::None, 0)?;
-    let mut pass = Pass {
+    let mut pass = PassContext {
         workspace: &mut workspace,
         peers: &Peers::alone(),
         slot: 0,
-        ids: &tch::Tensor::f_from_slice(&ids)?,
+        ids_t: &tch::Tensor::f_from_slice(&ids)?,
         positions: None,
-        spot: None,
+        trace: None,
     };
     let weights = state.weights()?;
     state.network.forward(&weights, &mut pass)?;
@@ -114,7 +114,7 @@ fn logits(shape: &str) -> Result<Vec<Vec<f32>>, Box<dyn Error>> {
 }
 
 #[test]
-fn logits_are_those_of_transformers() {
+fn logits_match_transformers() {
     let reference: Logits = serde_json::from_str(include_str!("../../../tests/peers/logits.json")).unwrap();
     assert_eq!(reference.shapes.len(), 5);
     for (shape, theirs) in &reference.shapes {
@@ -130,7 +130,7 @@ fn logits_are_those_of_transformers() {
 }
 
 #[test]
-fn losses_are_those_of_transformers() {
+fn losses_match_transformers() {
     let reference: Reference = serde_json::from_str(include_str!("../../../tests/peers/losses.json")).unwrap();
     assert_eq!(reference.losses.keys().collect::<Vec<_>>(), ["llama", "small"]);
     for (name, theirs) in &reference.losses {

@@ -1,35 +1,35 @@
-//! Faults as other systems read them: annotations of a GitHub workflow, SARIF 2.1.0.
+//! Diagnostics in the formats of other systems: annotations of a GitHub workflow, SARIF 2.1.0.
 
 use std::collections::BTreeSet;
 
 use aurora_lang::diagnostics::{DiagnosticJson, HelpJson, Severity, explain};
 use serde_json::{Value, json};
 
-/// One line that a GitHub workflow shows beside the file.
-pub fn github(fault: &DiagnosticJson) -> String {
-    let level = level(fault.severity);
+/// One line that a GitHub workflow shows as an annotation of the file.
+pub fn github(diagnostic: &DiagnosticJson) -> String {
+    let level = level(diagnostic.severity);
     let data = |text: &str| text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A");
     let property = |text: &str| data(text).replace(':', "%3A").replace(',', "%2C");
-    let place = fault.labels.first().map_or(String::new(), |label| {
+    let place = diagnostic.labels.first().map_or(String::new(), |label| {
         format!(
             ",line={},col={},endLine={},endColumn={}",
             label.start.line, label.start.column, label.end.line, label.end.column
         )
     });
-    let helps = fault.helps.iter().map(|help| format!("\nhelp: {}", help.text));
-    let message = fault.message.clone() + &helps.collect::<String>();
+    let helps = diagnostic.helps.iter().map(|help| format!("\nhelp: {}", help.text));
+    let message = diagnostic.message.clone() + &helps.collect::<String>();
     format!(
         "::{level} file={}{place},title={}::{}",
-        property(&fault.file),
-        property(fault.code),
+        property(&diagnostic.file),
+        property(diagnostic.code),
         data(&message)
     )
 }
 
 /// A SARIF log with one run.
-pub fn sarif(faults: impl Iterator<Item = DiagnosticJson>) -> Value {
-    let faults: Vec<DiagnosticJson> = faults.collect();
-    let codes: BTreeSet<&str> = faults.iter().map(|fault| fault.code).collect();
+pub fn sarif(diagnostics: impl Iterator<Item = DiagnosticJson>) -> Value {
+    let diagnostics: Vec<DiagnosticJson> = diagnostics.collect();
+    let codes: BTreeSet<&str> = diagnostics.iter().map(|diagnostic| diagnostic.code).collect();
     let rules: Vec<Value> = codes
         .into_iter()
         .filter_map(explain)
@@ -41,7 +41,7 @@ pub fn sarif(faults: impl Iterator<Item = DiagnosticJson>) -> Value {
             })
         })
         .collect();
-    let results: Vec<Value> = faults.iter().map(result).collect();
+    let results: Vec<Value> = diagnostics.iter().map(result).collect();
     json!({
         "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
         "version": "2.1.0",
@@ -57,7 +57,7 @@ pub fn sarif(faults: impl Iterator<Item = DiagnosticJson>) -> Value {
     })
 }
 
-fn result(fault: &DiagnosticJson) -> Value {
+fn result(diagnostic: &DiagnosticJson) -> Value {
     let place = |file: &str, label: &aurora_lang::diagnostics::LabelJson| {
         json!({
             "physicalLocation": {
@@ -72,30 +72,34 @@ fn result(fault: &DiagnosticJson) -> Value {
             "message": { "text": label.text },
         })
     };
-    let places: Vec<Value> = fault
+    let places: Vec<Value> = diagnostic
         .labels
         .iter()
-        .map(|label| place(label.file.as_deref().unwrap_or(&fault.file), label))
+        .map(|label| place(label.file.as_deref().unwrap_or(&diagnostic.file), label))
         .collect();
     let (first, others) = places.split_at(places.len().min(1));
-    let fixes: Vec<Value> = fault.helps.iter().filter_map(|help| fix(fault, help)).collect();
+    let fixes: Vec<Value> = diagnostic
+        .helps
+        .iter()
+        .filter_map(|help| fix(diagnostic, help))
+        .collect();
     json!({
-        "ruleId": fault.code,
-        "level": level(fault.severity),
-        "message": { "text": fault.message },
+        "ruleId": diagnostic.code,
+        "level": level(diagnostic.severity),
+        "message": { "text": diagnostic.message },
         "locations": first,
         "relatedLocations": others,
         "fixes": fixes,
     })
 }
 
-/// An edit that a fault suggests; `applicability` says whether it can only be what was meant.
-fn fix(fault: &DiagnosticJson, help: &HelpJson) -> Option<Value> {
+/// An edit that a diagnostic suggests; `applicability` tells whether it is unambiguous.
+fn fix(diagnostic: &DiagnosticJson, help: &HelpJson) -> Option<Value> {
     let edit = help.edit.as_ref()?;
     Some(json!({
         "description": { "text": help.text },
         "artifactChanges": [{
-            "artifactLocation": { "uri": edit.file.as_deref().unwrap_or(&fault.file) },
+            "artifactLocation": { "uri": edit.file.as_deref().unwrap_or(&diagnostic.file) },
             "replacements": [{
                 "deletedRegion": {
                     "startLine": edit.start.line,

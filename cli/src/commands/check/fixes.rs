@@ -1,8 +1,8 @@
-//! `aurora check --fix`: makes the edits that faults suggest.
+//! `aurora check --fix`: applies the edits that diagnostics suggest.
 //!
-//! An edit is made where its fault suggests that one alone, where it can only be what was meant, and where no edit before it
-//! touches the same text. What the edit does is told, so that it can be looked at; an edit that may mean something else is
-//! told as well, and made where that is asked for.
+//! An edit is applied if its diagnostic suggests only this one, if it is unambiguous, and if no earlier edit changes the same
+//! text. Every applied edit is printed. Edits that may change the meaning are printed too, and applied with
+//! `--unsafe-fixes`.
 
 use aurora_compiler::compose::Bundle;
 use aurora_compiler::compose::remote::is_remote;
@@ -11,21 +11,21 @@ use camino::Utf8Path;
 
 use crate::failure::Failure;
 
-/// Edits the files of a spec, `with_unsafe` edits as well; says what was edited, in order.
+/// Edits the files of a spec, `with_unsafe` also with unsafe edits. Returns a line for each applied edit, in order.
 pub fn apply(bundle: &Bundle, found: &[Diagnostic], with_unsafe: bool) -> Result<Vec<String>, Failure> {
     let view = bundle.sources().view();
-    let made = |edit: &&Edit| with_unsafe || edit.applicability == Applicability::Safe;
-    let mut edits: Vec<&Edit> = found.iter().filter_map(only_edit).filter(made).collect();
+    let applies = |edit: &&Edit| with_unsafe || edit.applicability == Applicability::Safe;
+    let mut edits: Vec<&Edit> = found.iter().filter_map(only_edit).filter(applies).collect();
     edits.sort_by_key(|edit| edit.span);
     edits.dedup();
-    let mut told = Vec::new();
+    let mut applied = Vec::new();
     for (index, name) in bundle.file_names().enumerate() {
         let own: Vec<&Edit> = edits
             .iter()
             .copied()
             .filter(|edit| view.file(edit.span.start).0 == index)
             .collect();
-        // A file of the web or of a package is not the user's to edit.
+        // The user cannot edit a remote file.
         let Some(first) = own.first().filter(|_| !is_remote(name)) else {
             continue;
         };
@@ -41,34 +41,34 @@ pub fn apply(bundle: &Bundle, found: &[Diagnostic], with_unsafe: bool) -> Result
             text.push_str(&old[at..start]);
             text.push_str(&edit.replacement);
             at = end;
-            told.push(words(edit, view));
+            applied.push(line(edit, view));
         }
         text.push_str(&old[at..]);
-        aurora_runtime::write_whole(Utf8Path::new(name), text.as_bytes())
+        aurora_runtime::write_atomically(Utf8Path::new(name), text.as_bytes())
             .map_err(|error| Failure::error(format!("cannot write `{name}`: {error}")))?;
     }
-    Ok(told)
+    Ok(applied)
 }
 
-/// The edits that were left, because they may mean something else.
-pub fn left(bundle: &Bundle, found: &[Diagnostic]) -> Vec<String> {
+/// A line for each edit that was not applied because it may change the meaning.
+pub fn unsafe_edits(bundle: &Bundle, found: &[Diagnostic]) -> Vec<String> {
     let view = bundle.sources().view();
     let edits = found.iter().filter_map(only_edit);
-    let left = edits.filter(|edit| edit.applicability == Applicability::Unsafe);
-    left.map(|edit| words(edit, view)).collect()
+    let edits = edits.filter(|edit| edit.applicability == Applicability::Unsafe);
+    edits.map(|edit| line(edit, view)).collect()
 }
 
 /// `FILE:LINE: `old` → `new``
-fn words(edit: &Edit, view: Source<'_>) -> String {
+fn line(edit: &Edit, view: Source<'_>) -> String {
     let (_, name, range) = view.file(edit.span.start);
-    let line = view.text[range.start..edit.span.start].matches('\n').count() + 1;
+    let number = view.text[range.start..edit.span.start].matches('\n').count() + 1;
     let old = &view.text[edit.span.start..edit.span.end];
-    format!("{name}:{line}: `{old}` → `{}`", edit.replacement)
+    format!("{name}:{number}: `{old}` → `{}`", edit.replacement)
 }
 
-/// The edit of a fault that suggests one and no other.
-fn only_edit(fault: &Diagnostic) -> Option<&Edit> {
-    let mut edits = fault.helps.iter().filter_map(|help| help.edit.as_ref());
+/// The edit of a diagnostic that suggests exactly one.
+fn only_edit(diagnostic: &Diagnostic) -> Option<&Edit> {
+    let mut edits = diagnostic.helps.iter().filter_map(|help| help.edit.as_ref());
     let only = edits.next()?;
     edits.next().is_none().then_some(only)
 }

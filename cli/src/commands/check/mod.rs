@@ -1,7 +1,9 @@
-//! `aurora check`: all faults of specs at once, and what they assume.
+//! `aurora check`: all errors of specs at once, and what the specs assume.
 
 mod annotations;
 mod fixes;
+
+use std::io;
 
 use aurora_compiler::check::{Assumption, AssumptionKind, assumptions};
 use aurora_compiler::compose::Bundle;
@@ -15,11 +17,12 @@ use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output;
 use crate::project::bundle;
+use crate::stdio::{errln, outln};
 
-/// Rounds of edits: one edit may bring out the next fault.
+/// Rounds of edits: an edit may reveal the next error.
 const MOST_ROUNDS: usize = 20;
 
-/// Which of the suggested edits are made.
+/// Which of the suggested edits are applied.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Fix {
     None,
@@ -27,13 +30,13 @@ pub enum Fix {
     Unsafe,
 }
 
-/// A spec and what was found in it.
+/// A checked spec and its diagnostics.
 struct Checked {
     path: Utf8PathBuf,
     bundle: Bundle,
     found: Vec<Diagnostic>,
     assumed: Vec<Assumption>,
-    sound: bool,
+    ok: bool,
 }
 
 pub fn run(
@@ -53,29 +56,33 @@ pub fn run(
                     break;
                 }
                 for line in edited {
-                    eprintln!("{line}");
+                    errln!("{line}");
                 }
                 checked = check(context, path, selection)?;
             }
             if fix == Fix::Safe {
-                for line in fixes::left(&checked.bundle, &checked.found) {
-                    eprintln!("{line}  (may mean something else: left; `--unsafe-fixes` makes it)");
+                for line in fixes::unsafe_edits(&checked.bundle, &checked.found) {
+                    errln!("{line}  (not applied: may change the meaning; `--unsafe-fixes` applies it)");
                 }
             }
         }
         if !context.json && format == Format::Text {
-            print(&checked);
+            print(&checked)?;
         }
         all.push(checked);
     }
-    let faults = || {
+    let diagnostics = || {
         all.iter()
             .flat_map(|checked| to_json(&checked.found, checked.bundle.sources().view()))
     };
     match format {
         Format::Text => {}
-        Format::Github => faults().for_each(|fault| println!("{}", annotations::github(&fault))),
-        Format::Sarif => println!("{}", annotations::sarif(faults())),
+        Format::Github => {
+            for diagnostic in diagnostics() {
+                outln!("{}", annotations::github(&diagnostic))?;
+            }
+        }
+        Format::Sarif => outln!("{}", annotations::sarif(diagnostics()))?,
     }
     if context.json {
         let files = all.iter().map(|checked| CheckedFile {
@@ -83,9 +90,9 @@ pub fn run(
             diagnostics: to_json(&checked.found, checked.bundle.sources().view()),
             assumptions: checked.assumed.clone(),
         });
-        output::json(json!(Diagnostics { files: files.collect() }));
+        output::json(json!(Diagnostics { files: files.collect() }))?;
     }
-    Ok(if all.iter().all(|checked| checked.sound) {
+    Ok(if all.iter().all(|checked| checked.ok) {
         Exit::Done
     } else {
         Exit::Error
@@ -94,7 +101,7 @@ pub fn run(
 
 fn check(context: &Context, path: &Utf8PathBuf, selection: &Selection) -> Result<Checked, Failure> {
     let (bundle, _) = bundle(path, selection, context.reach())?;
-    let (found, assumed, sound) = match bundle.check(&selection.choice()) {
+    let (found, assumed, ok) = match bundle.check(&selection.choice()) {
         Ok(spec) => (spec.warnings.clone(), assumptions(&spec), true),
         Err(found) => (found, Vec::new(), false),
     };
@@ -103,21 +110,22 @@ fn check(context: &Context, path: &Utf8PathBuf, selection: &Selection) -> Result
         bundle,
         found,
         assumed,
-        sound,
+        ok,
     })
 }
 
-fn print(checked: &Checked) {
+fn print(checked: &Checked) -> io::Result<()> {
     output::diagnostics(&checked.found, checked.bundle.sources().view());
-    if checked.sound {
+    if checked.ok {
         let count = |kind: AssumptionKind| checked.assumed.iter().filter(|a| a.kind == kind).count();
-        println!(
-            "{}: sound ({} published, {} inferred, {} assumed, {} unknown)",
+        outln!(
+            "{}: ok ({} published, {} inferred, {} assumed, {} unknown)",
             checked.path,
             count(AssumptionKind::Published),
             count(AssumptionKind::Inferred),
             count(AssumptionKind::Assumed),
             count(AssumptionKind::Unknown)
-        );
+        )?;
     }
+    Ok(())
 }

@@ -2,7 +2,7 @@
 
 use super::by_default;
 use crate::check::Checker;
-use crate::fields::Exact;
+use crate::exact::Exact;
 use crate::schema::EvalKind;
 use crate::spec::{Block, BlockId, BlockKind, Field, Spec, Unit, Value};
 
@@ -42,7 +42,7 @@ impl Checker<'_> {
                         .map(|id| by_default(Value::Reference(id.clone())))
                         .collect();
                     fill(block, "stages", Value::List(all), failed);
-                    let Some(kind) = block.eval_kind() else { continue };
+                    let Some(kind) = EvalKind::of(block) else { continue };
                     for (field, value) in of_kind(kind) {
                         fill(block, field, value, failed);
                     }

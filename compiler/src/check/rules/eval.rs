@@ -11,7 +11,7 @@ use crate::spec::{Block, BlockId, BlockKind, Field, Spec, Unit, Value};
 
 impl Checker<'_> {
     pub(super) fn eval(&mut self, id: &BlockId, block: &Block, spec: &Spec) {
-        let Some(kind) = block.eval_kind() else { return };
+        let Some(kind) = EvalKind::of(block) else { return };
         for field in schema::block(BlockKind::Eval).fields {
             let field_use = kind.has_field(field.name);
             if field_use == FieldUse::NoEffect {
@@ -83,7 +83,8 @@ impl Checker<'_> {
         let Some(arguments) = block.field("judge").and_then(Field::arguments) else {
             return;
         };
-        if block.eval_kind() == Some(EvalKind::PlugIn) && block.field("judge").and_then(Field::word) == Some("refusals")
+        if EvalKind::of(block) == Some(EvalKind::PlugIn)
+            && block.field("judge").and_then(Field::word) == Some("refusals")
         {
             self.error(
                 Diagnostic::new(

@@ -6,7 +6,8 @@ use aurora_lang::ast::{self, Name, Span};
 use aurora_lang::diagnostics::{Code, Diagnostic};
 
 use super::gate::Amount;
-use crate::check::{Checker, suggest};
+use crate::check::Checker;
+use crate::names::suggest;
 use crate::schema::{FUNCTIONS, FunctionSchema};
 use crate::spec::{Better, Block, BlockId, BlockKind, Expression, Field, Function, Metric, Spec, Value};
 

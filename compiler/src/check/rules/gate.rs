@@ -3,10 +3,12 @@
 use aurora_lang::ast::{self, ExpressionKind, Name, Operator};
 use aurora_lang::diagnostics::{Code, Diagnostic};
 
-use crate::check::{Checker, set_names, suggest};
-use crate::fields::Exact;
+use crate::check::Checker;
+use crate::exact::Exact;
+use crate::names::suggest;
 use crate::number::Counted;
 use crate::schema::{EvalKind, Range};
+use crate::spec::set_names;
 use crate::spec::{Better, Block, BlockId, BlockKind, Expression, Field, Gate, Metric, Relation, Spec, Value};
 
 /// The interval's ends are quantiles of two thousand replicates: at 99% ten lie beyond each.
@@ -176,7 +178,7 @@ impl Checker<'_> {
             }
             return None;
         };
-        let kind = eval.eval_kind()?;
+        let kind = EvalKind::of(eval)?;
         let [metric_name, rest @ ..] = rest else {
             self.error(incomplete(span, "a metric"));
             return None;

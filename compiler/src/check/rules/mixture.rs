@@ -5,7 +5,7 @@ use rust_decimal::Decimal;
 
 use crate::check::Checker;
 use crate::check::collect::Draft;
-use crate::fields::Exact;
+use crate::exact::Exact;
 use crate::spec::{Block, BlockId, Field, Value};
 
 impl Checker<'_> {
@@ -26,69 +26,70 @@ impl Checker<'_> {
         if draft.is_incomplete {
             return;
         }
-        // At the beginning of a stage, and at its end.
-        let mut sums = [Decimal::ZERO; 2];
+        let Some(weights) = self.weights(block, draft) else {
+            return;
+        };
+        match (weights.first_tokens, weights.first_percentage) {
+            (Some(tokens), Some(percentage)) => self.error(
+                Diagnostic::new(
+                    Code::WEIGHTS,
+                    format!("mixture `{}` has weights in tokens and in percent", id.name),
+                )
+                .label(percentage.span().unwrap_or(block.span), "a percentage")
+                .label(tokens.span().unwrap_or(block.span), "tokens")
+                .help("write all of them in tokens, or all of them in percent"),
+            ),
+            (Some(_), None) => {}
+            (None, _) => self.weights_sum(id, block, draft, &weights),
+        }
+    }
+
+    /// Adds up the weights of a mixture; none if one of them could not be read.
+    fn weights<'b>(&mut self, block: &'b Block, draft: &Draft) -> Option<Weights<'b>> {
+        let mut weights = Weights::default();
         let mut too_fine = false;
-        let mut unknown = 0;
-        // The first weight in tokens, and the first that is a share.
-        let mut kinds: [Option<&Field>; 2] = [None; 2];
         for component in &draft.components {
-            // A component that could not be read: its weight is not known.
-            let Some(weight) = block
-                .field(&component.name.text)
-                .and_then(|field| field.argument("weight"))
-            else {
-                return;
-            };
-            let shares = match &weight.value {
+            let weight = block.field(&component.name.text)?.argument("weight")?;
+            let percentages = match &weight.value {
                 Value::Unknown => {
-                    unknown += 1;
+                    weights.unknown += 1;
                     continue;
                 }
                 Value::Quantity(..) => {
-                    kinds[0].get_or_insert(weight);
+                    weights.first_tokens.get_or_insert(weight);
                     continue;
                 }
                 Value::Call { .. } => ["start", "end"].map(|name| weight.argument(name)),
                 _ => [Some(weight); 2],
             };
-            kinds[1].get_or_insert(weight);
-            if shares.iter().flatten().any(|share| share.value == Value::Unknown) {
-                unknown += 1;
+            weights.first_percentage.get_or_insert(weight);
+            if percentages.iter().flatten().any(|field| field.value == Value::Unknown) {
+                weights.unknown += 1;
                 continue;
             }
-            for (sum, share) in sums.iter_mut().zip(shares) {
-                let Some(share) = share.and_then(Field::number) else {
-                    return;
-                };
-                *sum += share.decimal();
-                if share.decimal().normalize().scale() > 4 && !too_fine {
+            for (sum, percentage) in weights.sums.iter_mut().zip(percentages) {
+                let percentage = percentage?.number()?;
+                *sum += percentage.decimal();
+                if percentage.decimal().normalize().scale() > 4 && !too_fine {
                     too_fine = true;
                     self.error(
-                        Diagnostic::new(Code::OUT_OF_RANGE, format!("weight {share}% is finer than 0.0001%"))
-                            .label(weight.span().unwrap_or(block.span), "too fine")
-                            .note("weights are held in parts of a million"),
+                        Diagnostic::new(
+                            Code::OUT_OF_RANGE,
+                            format!("weight {percentage}% is finer than 0.0001%"),
+                        )
+                        .label(weight.span().unwrap_or(block.span), "too fine")
+                        .note("weights are stored in millionths"),
                     );
                 }
             }
         }
-        if let [Some(tokens), Some(share)] = kinds {
-            self.error(
-                Diagnostic::new(
-                    Code::WEIGHTS,
-                    format!("mixture `{}` has weights in tokens and in shares", id.name),
-                )
-                .label(share.span().unwrap_or(block.span), "a share")
-                .label(tokens.span().unwrap_or(block.span), "tokens")
-                .help("write all of them in tokens, or all of them as shares"),
-            );
-            return;
-        }
-        if kinds[0].is_some() {
-            return;
-        }
-        let whole = Decimal::ONE_HUNDRED;
-        let holds = |sum: &Decimal| if unknown == 0 { *sum == whole } else { *sum < whole };
+        Some(weights)
+    }
+
+    fn weights_sum(&mut self, id: &BlockId, block: &Block, draft: &Draft, weights: &Weights<'_>) {
+        let (sums, unknown) = (weights.sums, weights.unknown);
+        let all = Decimal::ONE_HUNDRED;
+        let holds = |sum: &Decimal| if unknown == 0 { *sum == all } else { *sum < all };
         let Some(at) = sums.iter().position(|sum| !holds(sum)) else {
             return;
         };
@@ -98,15 +99,14 @@ impl Checker<'_> {
         } else {
             [" at the beginning of the stage", " at the end of the stage"][at]
         };
-        let shares: Vec<String> = draft
+        let written: Vec<&Field> = draft
             .components
             .iter()
             .filter_map(|component| block.field(&component.name.text)?.argument("weight"))
-            .map(|weight| weight.value.to_string())
             .collect();
         let total = Exact::new(sum);
-        let difference = Exact::new((whole - sum).abs());
-        let message = match (unknown, sum < whole) {
+        let difference = Exact::new((all - sum).abs());
+        let message = match (unknown, sum < all) {
             (0, true) => format!(
                 "the weights of mixture `{}` sum to {total}%{when}: {difference}% are missing",
                 id.name
@@ -121,16 +121,24 @@ impl Checker<'_> {
             ),
         };
         let mut diagnostic = Diagnostic::new(Code::WEIGHTS, message).label(block.span, "must sum to exactly 100%");
-        let last = draft
-            .components
-            .last()
-            .and_then(|component| block.field(&component.name.text)?.argument("weight"));
-        if let (0, true, Some(last)) = (unknown, sum < whole, last)
-            && let (Some(span), Some(share)) = (last.span(), last.number())
+        if let (0, true, Some(last)) = (unknown, sum < all, written.last())
+            && let (Some(span), Some(weight)) = (last.span(), last.number())
         {
-            let mended = Exact::new(share.decimal() + whole - sum);
-            diagnostic = diagnostic.label(span, format!("{mended}% here would do"));
+            let fitting = Exact::new(weight.decimal() + all - sum);
+            diagnostic = diagnostic.label(span, format!("{fitting}% here would do"));
         }
-        self.error(diagnostic.note(format!("{} = {total}%", shares.join(" + "))));
+        let terms: Vec<String> = written.iter().map(|weight| weight.value.to_string()).collect();
+        self.error(diagnostic.note(format!("{} = {total}%", terms.join(" + "))));
     }
+}
+
+/// The weights of a mixture.
+#[derive(Default)]
+struct Weights<'b> {
+    /// In percent, at the beginning of a stage and at its end.
+    sums: [Decimal; 2],
+    /// How many are `unknown`.
+    unknown: usize,
+    first_tokens: Option<&'b Field>,
+    first_percentage: Option<&'b Field>,
 }

@@ -9,6 +9,7 @@ mod gate;
 mod layout;
 mod mixture;
 mod model;
+mod size;
 mod stage;
 
 use std::collections::BTreeSet;
@@ -36,7 +37,10 @@ impl Checker<'_> {
         for (id, block) in &spec.blocks {
             match id.kind {
                 BlockKind::Tokenizer => self.tokenizer(id, block),
-                BlockKind::Model => self.model(block, spec),
+                BlockKind::Model => {
+                    self.model(block, spec);
+                    self.parameters_fit(id, block, spec);
+                }
                 BlockKind::Mixture => self.mixture(id, block, drafts),
                 BlockKind::Stage => self.stage(id, block, spec),
                 BlockKind::Eval => self.eval(id, block, spec),
@@ -46,6 +50,7 @@ impl Checker<'_> {
             }
         }
         self.stage_cycles(spec);
+        self.graph_fits(spec);
         self.unused(spec);
     }
 

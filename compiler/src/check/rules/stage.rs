@@ -7,7 +7,7 @@ use aurora_lang::diagnostics::{Code, Diagnostic};
 
 use super::nearest_multiples;
 use crate::check::Checker;
-use crate::check::access::StageBatch;
+use crate::spec::StageBatch;
 use crate::spec::{Block, BlockId, BlockKind, Field, Spec, Unit, Value};
 
 impl Checker<'_> {
@@ -49,6 +49,7 @@ impl Checker<'_> {
         if let Some(checkpoint) = block.field("checkpoint") {
             self.whole_steps("checkpoint", checkpoint, batch);
         }
+        self.budget_fits(block, batch, budget);
         self.schedule_fits(block, batch, budget);
     }
 
@@ -70,7 +71,7 @@ impl Checker<'_> {
                     ),
                 )
                 .label(block.place("sequence"), format!("{} too long", sequence - context))
-                .label(place, "the model's learned positions")
+                .label(place, "the model's positions")
                 .help(format!("write at most {context} tokens")),
             );
         }

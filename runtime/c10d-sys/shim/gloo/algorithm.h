@@ -1,4 +1,4 @@
-// Stands in for Gloo's header of this name: c10d's headers get the standard ones through it.
+// Replaces Gloo's header of this name. c10d's headers need the standard headers that it includes.
 #pragma once
 #include <chrono>
 #include <condition_variable>

@@ -1,4 +1,4 @@
-// Stands in for Gloo's header of this name. c10d's headers hold a Context by pointer alone.
+// Replaces Gloo's header of this name. c10d's headers only use pointers to a Context.
 #pragma once
 #include <chrono>
 

@@ -1,16 +1,16 @@
-// A test double of RCCL and of the HIP runtime: not the real thing, and good for tests alone.
+// A test double of RCCL and of the HIP runtime.
 //
-// It has the functions that this project calls, for processes of one machine with tensors in host memory. Streams are
-// threads that run what they are given in order; a communicator's ranks meet in a file that all of them map. A transfer
-// ends only when its partner takes part, whatever its size, which is stricter than RCCL. What RCCL would answer with
-// undefined behaviour (calls on null or freed communicators, sends outside a group, sizes that differ, work given to a
-// stream while a launch is under way) is written down as misuse.
+// It implements the functions that this project calls, for processes of one machine with tensors in host memory. Streams
+// are threads that execute their work in order; a communicator's ranks communicate through a file that all of them map. A
+// transfer completes only when its partner takes part, whatever its size, which is stricter than RCCL. Calls that are
+// undefined behaviour in RCCL (with null or freed communicators, sends outside a group, unequal sizes, new work on a stream
+// during a launch) are recorded as misuse.
 //
-// Environment: DOUBLE_DEVICES, how many devices there are. DOUBLE_FAULTS, errors to make: `FUNCTION:N:CODE`, separated by
-// commas, for the N-th call of a function; the function `async` stands for the N-th group or sum, whose transfers then fail
-// after they have been launched.
+// Environment: DOUBLE_DEVICES is the number of devices. DOUBLE_FAULTS are injected errors: `FUNCTION:N:CODE`, separated by
+// commas, for the N-th call of a function; the function `async` is the N-th group, whose transfers then fail after their
+// launch.
 //
-// Compiled with -DOLD it lacks what RCCL 5.4.3 lacks; -DDEVICES=0 makes a machine without devices.
+// Compiled with -DOLD it lacks the functions that RCCL 5.4.3 lacks; -DDEVICES=0 simulates a machine without devices.
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -32,14 +32,14 @@
 
 enum { SUCCESS = 0, INTERNAL = 3, ARGUMENT = 4, USAGE = 5, REMOTE = 6, IN_PROGRESS = 7 };
 enum { HIP_INVALID = 1, HIP_NO_DEVICE = 100, HIP_NOT_READY = 600 };
-enum { MOST_RANKS = 8, CHUNK = 1 << 16, POLLS = 3, BYTES = 1, PART_OF_SUM = 2 };
+enum { MAX_RANKS = 8, CHUNK = 1 << 16, POLLS = 3, BYTES = 1 };
 
 typedef struct { char internal[128]; } UniqueId;
 typedef struct { size_t size; unsigned magic, version; int blocking; } Configuration;
 
-// ---- Books: counted calls, misuse, faults ----
+// ---- Records: counted calls, misuse, injected errors ----
 
-static pthread_mutex_t books = PTHREAD_MUTEX_INITIALIZER;
+static pthread_mutex_t records = PTHREAD_MUTEX_INITIALIZER;
 static struct { char name[40]; long calls; } counts[64];
 static char misuse_text[4096], last_error[256] = "";
 
@@ -49,10 +49,10 @@ static void misuse(const char *format, ...) {
   va_start(arguments, format);
   vsnprintf(line, sizeof line, format, arguments);
   va_end(arguments);
-  pthread_mutex_lock(&books);
+  pthread_mutex_lock(&records);
   strncat(misuse_text, line, sizeof misuse_text - strlen(misuse_text) - 1);
   strncat(misuse_text, "\n", sizeof misuse_text - strlen(misuse_text) - 1);
-  pthread_mutex_unlock(&books);
+  pthread_mutex_unlock(&records);
 }
 
 static long *count_of(const char *name) {
@@ -63,18 +63,18 @@ static long *count_of(const char *name) {
   abort();
 }
 
-// Counts a call, and gives the code with which it is to fail, or 0.
+// Counts a call, and returns the code with which it must fail, or 0.
 static int called(const char *name) {
-  pthread_mutex_lock(&books);
+  pthread_mutex_lock(&records);
   long calls = ++*count_of(name);
-  pthread_mutex_unlock(&books);
+  pthread_mutex_unlock(&records);
   const char *faults = getenv("DOUBLE_FAULTS");
   for (const char *fault = faults; fault && *fault; fault = strchr(fault, ',') ? strchr(fault, ',') + 1 : NULL) {
     char function[40];
     long nth;
     int code;
     if (sscanf(fault, "%39[^:]:%ld:%d", function, &nth, &code) == 3 && !strcmp(function, name) && nth == calls) {
-      snprintf(last_error, sizeof last_error, "the double was told to fail");
+      snprintf(last_error, sizeof last_error, "an injected error");
       return code;
     }
   }
@@ -83,14 +83,14 @@ static int called(const char *name) {
 #define CALLED() do { int code_ = called(__func__); if (code_) return code_; } while (0)
 
 long double_calls(const char *name) {
-  pthread_mutex_lock(&books);
+  pthread_mutex_lock(&records);
   long calls = *count_of(name);
-  pthread_mutex_unlock(&books);
+  pthread_mutex_unlock(&records);
   return calls;
 }
 const char *double_misuse(void) { return misuse_text; }
 
-// ---- The file in which the ranks of a communicator meet ----
+// ---- The file through which the ranks of a communicator communicate ----
 
 typedef struct {
   atomic_int full;
@@ -101,7 +101,7 @@ typedef struct {
 
 typedef struct {
   atomic_int joined;
-  atomic_int taken[MOST_RANKS], gone[MOST_RANKS];
+  atomic_int taken[MAX_RANKS], lost[MAX_RANKS];
   Box box[]; // from × size + to
 } Meeting;
 
@@ -115,13 +115,9 @@ typedef struct Work {
   Comm *comm; // of transfers
   int num_transfers;
   Transfer *transfers;
-  int sum_of; // data type, or -1
-  size_t elements;
-  const void *from;
-  void *into, *own, *parts;
-  Event *event; // to wait for, or to have happened
+  Event *event; // to wait for, or to record
   int waits;
-  long turn;
+  long sequence;
 } Work;
 
 struct Comm {
@@ -129,7 +125,7 @@ struct Comm {
   Meeting *meeting;
   int rank, size, nonblocking, finalized, freed;
   atomic_int error, aborted, running, polls;
-  Work *launch; // given to its stream once it has been asked for often enough
+  Work *launch; // passed to its stream after it was polled often enough
   Stream *on;
 };
 
@@ -171,16 +167,16 @@ static void fail(Comm *comm, int code, const char *format, ...) {
   atomic_store(&comm->error, code);
 }
 
-// Moves a transfer on; whether anything moved.
+// Advances a transfer; returns whether anything moved.
 static int advance(Comm *comm, Transfer *transfer) {
   Meeting *meeting = comm->meeting;
   int me = comm->rank, peer = transfer->peer;
   Box *box = transfer->sends ? &meeting->box[me * comm->size + peer] : &meeting->box[peer * comm->size + me];
-  int gone = atomic_load(&meeting->gone[peer]), full = atomic_load(&box->full);
+  int lost = atomic_load(&meeting->lost[peer]), full = atomic_load(&box->full);
   uint64_t left = transfer->total - transfer->at; // never 0 at first
   if (transfer->sends && !full) {
     if (!left) return transfer->over = 1;
-    if (!gone) {
+    if (!lost) {
       box->length = left < CHUNK ? left : CHUNK;
       box->total = transfer->total;
       box->kind = transfer->kind;
@@ -202,36 +198,19 @@ static int advance(Comm *comm, Transfer *transfer) {
     atomic_store(&box->full, 0);
     return 1;
   }
-  if (gone && !transfer->over && atomic_load(&box->full) == full) fail(comm, REMOTE, "rank %d has gone", peer);
+  if (lost && !transfer->over && atomic_load(&box->full) == full) fail(comm, REMOTE, "lost rank %d", peer);
   return 0;
-}
-
-static void add_up(Work *work) {
-  for (size_t i = 0; i < work->elements; i++) {
-    double real = 0;
-    int64_t whole = 0;
-    for (int rank = 0; rank < work->comm->size; rank++) {
-      size_t at = rank * work->elements + i;
-      if (work->sum_of == 7) real += ((float *)work->parts)[at];
-      else if (work->sum_of == 8) real += ((double *)work->parts)[at];
-      else whole += ((int64_t *)work->parts)[at];
-    }
-    if (work->sum_of == 7) ((float *)work->into)[i] = (float)real;
-    else if (work->sum_of == 8) ((double *)work->into)[i] = real;
-    else ((int64_t *)work->into)[i] = whole;
-  }
 }
 
 static void transfer_all(Work *work) {
   Comm *comm = work->comm;
-  if (work->sum_of >= 0) memcpy(work->own, work->from, work->elements * (work->sum_of == 7 ? 4 : 8));
   for (;;) {
     int moved = 0, left = 0;
     for (int i = 0; i < work->num_transfers; i++) {
       Transfer *transfer = &work->transfers[i];
       if (transfer->over) continue;
       left++;
-      int first = 1; // of those between these two, in this direction
+      int first = 1; // first of the transfers between these two ranks in this direction
       for (int j = 0; j < i; j++) {
         Transfer *other = &work->transfers[j];
         if (!other->over && other->peer == transfer->peer && other->sends == transfer->sends) first = 0;
@@ -250,7 +229,6 @@ static void transfer_all(Work *work) {
     }
     if (!moved) usleep(50);
   }
-  if (work->sum_of >= 0) add_up(work);
 }
 
 static void *run(void *argument) {
@@ -266,12 +244,11 @@ static void *run(void *argument) {
       transfer_all(work);
       atomic_fetch_sub(&work->comm->running, 1);
     } else if (work->waits) {
-      while (atomic_load(&work->event->done) < work->turn) usleep(50);
+      while (atomic_load(&work->event->done) < work->sequence) usleep(50);
     } else {
-      atomic_store(&work->event->done, work->turn);
+      atomic_store(&work->event->done, work->sequence);
     }
     free(work->transfers);
-    free(work->parts);
     free(work);
   }
 }
@@ -334,7 +311,7 @@ int hipStreamDestroy(Stream *stream) {
   CALLED();
   if (!stream || !known(stream, __func__)) return HIP_INVALID;
   pthread_mutex_lock(&stream->lock);
-  stream->ended = 1; // its thread ends when it has done all; the stream stays known as ended
+  stream->ended = 1; // its thread ends after all its work; the stream is kept as ended
   pthread_cond_signal(&stream->more);
   pthread_mutex_unlock(&stream->lock);
   return SUCCESS;
@@ -345,7 +322,7 @@ int hipEventCreateWithFlags(Event **event, unsigned flags) {
   *event = calloc(1, sizeof **event);
   return SUCCESS;
 }
-int hipEventDestroy(Event *event) { CALLED(); (void)event; return SUCCESS; } // streams may still come to it
+int hipEventDestroy(Event *event) { CALLED(); (void)event; return SUCCESS; } // streams may still reach it
 int hipEventQuery(Event *event) {
   CALLED();
   return atomic_load(&event->done) >= event->recorded ? SUCCESS : HIP_NOT_READY;
@@ -356,7 +333,7 @@ static int at_event(Stream *stream, Event *event, int waits, const char *functio
   Work *work = calloc(1, sizeof *work);
   work->event = event;
   work->waits = waits;
-  work->turn = waits ? event->recorded : ++event->recorded;
+  work->sequence = waits ? event->recorded : ++event->recorded;
   give(stream, work);
   return SUCCESS;
 }
@@ -377,7 +354,7 @@ const char *ncclGetErrorString(int code) {
   return code >= 0 && code < 8 ? texts[code] : "unknown result code";
 }
 
-// The id is the name of a file beside the double itself.
+// The id is the name of a file next to the double itself.
 int ncclGetUniqueId(UniqueId *id) {
   CALLED();
   Dl_info own;
@@ -392,7 +369,7 @@ int ncclGetUniqueId(UniqueId *id) {
 
 static int join(Comm **out, int size, UniqueId id, int rank, int nonblocking) {
   *out = NULL;
-  if (rank < 0 || rank >= size || size > MOST_RANKS) return ARGUMENT;
+  if (rank < 0 || rank >= size || size > MAX_RANKS) return ARGUMENT;
   size_t length = sizeof(Meeting) + sizeof(Box) * size * size;
   int file = open(id.internal, O_RDWR);
   if (file < 0 || ftruncate(file, length)) return INTERNAL;
@@ -435,17 +412,17 @@ int ncclCommGetAsyncError(Comm *comm, int *state) {
 }
 
 static void end(Comm *comm) {
-  for (int looks = 0; atomic_load(&comm->running); looks++) {
-    if (looks == 50000) return misuse("a communicator does not end: its work is queued behind another's");
+  for (int polls = 0; atomic_load(&comm->running); polls++) {
+    if (polls == 50000) return misuse("a communicator does not end: its work is queued behind another's");
     usleep(100);
   }
-  atomic_store(&comm->meeting->gone[comm->rank], 1);
+  atomic_store(&comm->meeting->lost[comm->rank], 1);
   comm->freed = 1;
 }
 int ncclCommAbort(Comm *comm) {
   CALLED();
   if (!(comm = alive(comm, __func__))) return ARGUMENT;
-  if (comm->launch) atomic_fetch_sub(&comm->running, 1); // never given to its stream
+  if (comm->launch) atomic_fetch_sub(&comm->running, 1); // never passed to its stream
   comm->launch = NULL;
   atomic_store(&comm->aborted, 1);
   end(comm);
@@ -481,7 +458,7 @@ static int launch(Comm *comm, Stream *stream, Work *work) {
   work->comm = comm;
   atomic_fetch_add(&comm->running, 1);
   int late = called("async");
-  if (late) fail(comm, late, "the double was told to fail");
+  if (late) fail(comm, late, "an injected error");
   if (!comm->nonblocking) return give(stream, work), SUCCESS;
   comm->launch = work;
   comm->on = stream;
@@ -505,7 +482,6 @@ int ncclGroupEnd(void) {
   if (depth-- != 1) return misuse("ncclGroupEnd: no group, or one inside another"), depth = 0, USAGE;
   if (!num_grouped) return misuse("ncclGroupEnd: empty group"), 1;
   Work *work = calloc(1, sizeof *work);
-  work->sum_of = -1;
   work->num_transfers = num_grouped;
   work->transfers = calloc(num_grouped, sizeof(Transfer));
   memcpy(work->transfers, grouped, num_grouped * sizeof(Transfer));
@@ -532,26 +508,4 @@ int ncclSend(const void *data, size_t count, int type, int peer, Comm *comm, Str
 int ncclRecv(void *data, size_t count, int type, int peer, Comm *comm, Stream *stream) {
   CALLED();
   return group(0, data, count, type, peer, comm, stream, __func__);
-}
-
-// Every rank sends its part to all others and adds them up in the order of ranks.
-int ncclAllReduce(const void *from, void *into, size_t count, int type, int op, Comm *comm, Stream *stream) {
-  CALLED();
-  int code = usable(comm, &stream, __func__);
-  if (code) return code;
-  size_t bytes = count * (type == 7 ? 4 : 8);
-  if (op != 0 || (type != 4 && type != 7 && type != 8) || !from || !into) return ARGUMENT;
-  Work *work = calloc(1, sizeof *work);
-  work->sum_of = type, work->elements = count, work->from = from, work->into = into;
-  work->parts = malloc(bytes * comm->size);
-  work->own = (char *)work->parts + bytes * comm->rank;
-  work->num_transfers = 2 * (comm->size - 1);
-  work->transfers = calloc(work->num_transfers + 1, sizeof(Transfer));
-  for (int peer = 0, i = 0; peer < comm->size; peer++) {
-    if (peer == comm->rank) continue;
-    char *theirs = (char *)work->parts + bytes * peer;
-    work->transfers[i++] = (Transfer){.sends = 1, .peer = peer, .kind = PART_OF_SUM, .data = work->own, .total = bytes};
-    work->transfers[i++] = (Transfer){.sends = 0, .peer = peer, .kind = PART_OF_SUM, .data = theirs, .total = bytes};
-  }
-  return launch(comm, stream, work);
 }

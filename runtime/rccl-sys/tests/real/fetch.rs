@@ -1,12 +1,12 @@
-//! Brings the real libraries into the user's cache, once: NCCL and the CUDA runtime as wheels, RCCL and the HIP runtime as
-//! Debian packages with all they need, the C library included. Nothing is installed.
+//! Fetches the real libraries into the user's cache, once: NCCL and the CUDA runtime as wheels, RCCL and the HIP
+//! runtime as Debian packages with all dependencies, including the C library. Nothing is installed.
 
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The folder for what can be fetched again, as everywhere in this project.
+/// Aurora's cache folder.
 fn cache() -> PathBuf {
     let set = |name: &str| {
         std::env::var_os(name)
@@ -19,7 +19,7 @@ fn cache() -> PathBuf {
         .unwrap_or_else(|| ".aurora-cache".into())
 }
 
-/// A folder of the cache, made if it is not there; it gets its name when it is complete.
+/// A folder of the cache, created if it is missing; it is renamed when it is complete.
 fn once(name: &str, make: impl FnOnce(&Path) -> Result<(), String>) -> Result<PathBuf, String> {
     let folder = cache().join(name);
     if folder.is_dir() {
@@ -34,14 +34,14 @@ fn once(name: &str, make: impl FnOnce(&Path) -> Result<(), String>) -> Result<Pa
     let made = scratch.path().join("made");
     fs::create_dir(&made).map_err(|error| error.to_string())?;
     make(&made)?;
-    // Another process may have been faster.
+    // Another process may have created it first.
     match fs::rename(&made, &folder) {
         Err(error) if !folder.is_dir() => Err(error.to_string()),
         _ => Ok(folder),
     }
 }
 
-/// Runs a program to its end and gives what it wrote.
+/// Runs a program and returns its output.
 fn run<A: AsRef<OsStr>>(command: &mut Command, arguments: &[A]) -> Result<String, String> {
     let output = command.args(arguments).output();
     let name = command.get_program().to_string_lossy().into_owned();
@@ -59,7 +59,7 @@ fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
     listing.map(|entry| entry.path()).filter(ends).collect()
 }
 
-/// `nvidia/nccl` and `nvidia/cu13`, with `include` and `lib` each.
+/// A folder with `nvidia/nccl` and `nvidia/cu13`.
 pub fn nccl() -> Result<PathBuf, String> {
     once("nccl-2.32.3", |made| {
         let pip = [
@@ -91,7 +91,7 @@ pub fn nccl() -> Result<PathBuf, String> {
     })
 }
 
-/// A root folder with Debian trixie's `librccl1`, the headers of RCCL and HIP, and all that they need to run.
+/// A root folder with Debian trixie's `librccl1`, the headers of RCCL and HIP, and all run-time dependencies.
 pub fn rccl() -> Result<PathBuf, String> {
     once("rccl-trixie", |made| {
         let apt = made.with_file_name("apt");
@@ -127,7 +127,7 @@ pub fn rccl() -> Result<PathBuf, String> {
             get
         };
         run(&mut get(), &["update", "-q"])?;
-        // The status is empty, so this is everything down to the C library.
+        // The status is empty, so this downloads all dependencies, including the C library.
         let closure = [
             "install",
             "-q",
@@ -145,7 +145,7 @@ pub fn rccl() -> Result<PathBuf, String> {
     })
 }
 
-/// The mirror from which the system itself takes Debian's packages.
+/// The Debian mirror that the system uses.
 fn mirror() -> Result<String, String> {
     let format = "$(REPO_URI) $(CODENAME) $(COMPONENT)";
     let listed = run(&mut Command::new("apt-get"), &["indextargets", "--format", format])?;
@@ -157,5 +157,5 @@ fn mirror() -> Result<String, String> {
     });
     main.map(str::to_owned)
         .next()
-        .ok_or_else(|| "the system has no mirror of Debian".to_owned())
+        .ok_or_else(|| "the system has no Debian mirror".to_owned())
 }

@@ -1,4 +1,4 @@
-# Leaves a command running behind, deaf to what would end it.
+# Leaves a background command running that ignores signals.
 import subprocess
 from target import marker
 

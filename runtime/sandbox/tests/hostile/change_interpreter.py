@@ -1,4 +1,4 @@
-# Leaves code behind where the next program will load it.
+# Leaves code behind that the next program's interpreter would load.
 import os
 import sys
 from target import attempt

@@ -1,4 +1,4 @@
-# Changes owner, mode, times and attributes of files, which is no writing.
+# Changes owner, mode, times and attributes of files, without writing to them.
 import os
 from target import attempt, secrets
 

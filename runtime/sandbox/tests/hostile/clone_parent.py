@@ -1,4 +1,4 @@
-# Makes a process that is the child of the parent, beside itself.
+# Creates a process that is a child of its parent, not of itself.
 import ctypes
 import time
 from target import broken, call

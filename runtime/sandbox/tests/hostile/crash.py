@@ -1,4 +1,4 @@
-# Crashes, with much in memory, to leave a core dump.
+# Crashes with much memory in use, to leave a core dump.
 import ctypes
 import resource
 from target import attempt

@@ -1,4 +1,4 @@
-# Leaves a process of a session of its own behind.
+# Leaves a process with its own session behind.
 import os
 import time
 from target import outside

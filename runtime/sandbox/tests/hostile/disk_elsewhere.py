@@ -1,4 +1,4 @@
-# Writes to the places where everybody may write.
+# Writes to folders that every user can write to.
 import os
 from target import attempt, marker, outside
 

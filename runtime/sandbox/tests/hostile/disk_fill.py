@@ -1,4 +1,4 @@
-# Writes a file without end.
+# Writes an endless file.
 from target import broken, files
 
 written = 0

@@ -1,4 +1,4 @@
-# Makes small files without end.
+# Creates small files endlessly.
 from target import broken, files
 
 made = 0

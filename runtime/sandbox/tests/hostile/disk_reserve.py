@@ -1,4 +1,4 @@
-# Reserves room on the disk without writing.
+# Reserves disk space without writing.
 import os
 from target import broken, files
 

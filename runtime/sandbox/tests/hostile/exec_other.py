@@ -1,4 +1,4 @@
-# Becomes another program, to be rid of what holds this one.
+# Executes another program, to lose its own restrictions.
 import os
 from target import outside, secrets
 

@@ -1,4 +1,4 @@
-# Forks without end, and so does every child.
+# Forks endlessly, and so does every child.
 import os
 
 while True:

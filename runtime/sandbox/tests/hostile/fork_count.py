@@ -1,4 +1,4 @@
-# Has more processes than it may.
+# Starts more processes than are allowed.
 import os
 import time
 from target import broken, processes

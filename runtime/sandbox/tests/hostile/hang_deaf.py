@@ -1,4 +1,4 @@
-# Sleeps on and ignores every signal that can be ignored.
+# Sleeps and ignores every signal that can be ignored.
 import signal
 import time
 

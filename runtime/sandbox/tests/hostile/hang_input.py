@@ -1,4 +1,4 @@
-# Waits for an input and a child that never come.
+# Waits for input and for a child, which never come.
 import os
 import select
 

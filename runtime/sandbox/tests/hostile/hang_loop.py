@@ -1,3 +1,3 @@
-# Computes without end.
+# Computes endlessly.
 while True:
     pass

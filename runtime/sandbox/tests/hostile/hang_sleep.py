@@ -1,4 +1,4 @@
-# Sleeps longer than anybody waits.
+# Sleeps longer than the time limit.
 import time
 
 time.sleep(1000)

@@ -1,4 +1,4 @@
-# Gives a file of the store a second name in its own folder.
+# Creates a hard link in its own folder to a file of the store.
 import os
 from target import outside, secrets
 

@@ -1,4 +1,4 @@
-# Tries the parts of the kernel that have had most holes.
+# Uses the parts of the kernel that had most vulnerabilities.
 import ctypes
 from target import attempt, call, text
 

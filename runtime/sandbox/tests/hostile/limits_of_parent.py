@@ -1,4 +1,4 @@
-# Takes its parent's limits, priority and processors away.
+# Reduces its parent's limits, priority and processors.
 import os
 import resource
 from target import attempt, parent

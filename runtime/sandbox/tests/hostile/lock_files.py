@@ -1,4 +1,4 @@
-# Locks files that others need.
+# Locks files that other programs need.
 import fcntl
 import sys
 from target import attempt

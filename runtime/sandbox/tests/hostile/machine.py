@@ -1,4 +1,4 @@
-# Changes the machine: its clock, its name, its power.
+# Changes the machine's clock, name and power state.
 import ctypes
 import socket
 import time

@@ -1,4 +1,4 @@
-# Takes memory in small pieces until there is no more.
+# Allocates memory in small pieces until there is no more.
 from target import broken, memory
 
 taken = []

@@ -1,4 +1,4 @@
-# Keeps memory from being swapped out.
+# Locks memory, so that it cannot be swapped out.
 import ctypes
 from target import attempt, call
 

@@ -1,4 +1,4 @@
-# Takes memory in one large piece.
+# Allocates memory in one large piece.
 from target import attempt, memory
 
 attempt("more memory than it may have", bytearray, memory)

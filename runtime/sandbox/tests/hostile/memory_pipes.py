@@ -1,4 +1,4 @@
-# Fills pipes, whose contents belong to the kernel.
+# Fills pipes, whose contents are in kernel memory.
 import fcntl
 import os
 from target import broken

@@ -1,4 +1,4 @@
-# Takes memory that no process owns.
+# Allocates memory that belongs to no process.
 import mmap
 import os
 from target import attempt, call, memory

@@ -1,4 +1,4 @@
-# Changes the view: mounts, another root, a way back to the old one.
+# Changes the file system: mounts, another root, a way back to the old one.
 import os
 from target import attempt, call, text
 

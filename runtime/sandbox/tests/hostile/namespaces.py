@@ -1,4 +1,4 @@
-# Becomes root in a namespace of its own, to have more to attack.
+# Becomes root in its own namespace, to have more to attack.
 from target import attempt, call
 
 for flag in [0x10000000, 0x20000, 0x40000000, 0x20000000, 0x10000000 | 0x20000]:

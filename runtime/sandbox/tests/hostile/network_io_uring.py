@@ -1,4 +1,4 @@
-# Opens a socket by a ring, past a filter of system calls.
+# Opens a socket through io_uring, which a filter of system calls does not see.
 import ctypes
 from target import attempt, call
 

@@ -1,4 +1,4 @@
-# Opens a port for others to come in.
+# Listens on a port.
 import socket
 from target import attempt
 

@@ -1,4 +1,4 @@
-# Asks for a name, whose question would carry data out.
+# Resolves a host name; the query itself would carry data out.
 import socket
 from target import attempt
 

@@ -1,4 +1,4 @@
-# Speaks to the kernel by sockets of rarer kinds.
+# Opens sockets of rare kinds.
 import socket
 from target import attempt
 

@@ -1,4 +1,4 @@
-# Sends a datagram to this machine and to a broadcast address.
+# Sends a datagram to this machine and to the broadcast address.
 import socket
 from target import attempt, port
 

@@ -1,4 +1,4 @@
-# Connects to a server of this machine without a network.
+# Connects to a server of this machine through a UNIX socket.
 import socket
 from target import attempt, socket_name, socket_path
 

@@ -1,4 +1,4 @@
-# Writes bytes that are no text, and ends as if all were well.
+# Writes bytes that are not text, and ends successfully.
 import os
 
 os.write(1, bytes(range(256)) * 4)

@@ -1,3 +1,3 @@
-# Writes without end.
+# Writes endlessly.
 while True:
     print("x" * 1000)

@@ -1,4 +1,4 @@
-# Writes to stderr without end, in large pieces, as fast as it can.
+# Writes to stderr endlessly, in large pieces, as fast as possible.
 import os
 
 while True:

@@ -1,4 +1,4 @@
-# Becomes root by programs and calls that allow it.
+# Becomes root through programs and calls that allow it.
 import os
 from target import attempt, broken, call
 

@@ -1,4 +1,4 @@
-# Climbs out of its folder to the store.
+# Leaves its folder by `..` and reads the store.
 import os
 from target import secrets
 

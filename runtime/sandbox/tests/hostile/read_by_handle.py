@@ -1,4 +1,4 @@
-# Opens a file of the store by its number in the file system.
+# Opens a file of the store by its file handle.
 import ctypes
 import os
 from target import call, secrets

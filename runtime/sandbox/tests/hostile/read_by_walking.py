@@ -1,4 +1,4 @@
-# Walks all that it can list, and reads what looks like a secret.
+# Lists all folders and reads what looks like a secret.
 import os
 
 for folder, _, names in os.walk("/"):

@@ -1,4 +1,4 @@
-# Reads whatever its parent has left open.
+# Reads from the descriptors that its parent left open.
 import os
 
 for number in range(3, 1024):

@@ -1,4 +1,4 @@
-# Looks for secrets in its environment, and in that of others.
+# Looks for secrets in its environment and in those of other processes.
 import os
 from target import parent
 

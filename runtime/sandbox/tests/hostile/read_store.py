@@ -1,4 +1,4 @@
-# Reads the store and the home folder by their paths.
+# Reads the store and the home folder by path.
 import os
 from target import secrets
 

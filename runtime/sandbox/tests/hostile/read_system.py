@@ -1,4 +1,4 @@
-# Reads what tells of the machine and its users.
+# Reads information about the machine and its users.
 import os
 
 for path in ["/etc/passwd", "/etc/shadow", "/etc/hostname", "/root/.bashrc", "/proc/1/environ", "/sys/kernel/notes"]:

@@ -1,4 +1,4 @@
-# Overflows the stack of the interpreter, beyond what it watches itself.
+# Overflows the interpreter's stack, beyond the interpreter's own check.
 import sys
 
 sys.setrecursionlimit(1 << 30)

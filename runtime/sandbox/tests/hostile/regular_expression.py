@@ -1,4 +1,4 @@
-# Hangs inside the interpreter, where no handler of Python's own comes through.
+# Hangs inside the interpreter, where Python's signal handlers do not run.
 import re
 
 re.match(r"(a+)+$", "a" * 64 + "b")

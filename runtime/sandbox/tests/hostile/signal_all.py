@@ -1,4 +1,4 @@
-# Ends every process that it may.
+# Sends a signal to every process that it may.
 import os
 import signal
 

@@ -1,4 +1,4 @@
-# Ends its parent with signals.
+# Sends signals to its parent.
 import os
 import signal
 from target import attempt, call, parent, processes

@@ -1,4 +1,4 @@
-# Reads the store through a link in its own folder.
+# Reads the store through a symbolic link in its own folder.
 import os
 from target import secrets
 

@@ -1,4 +1,4 @@
-# Writes outside through a link, and links what it writes to the outside.
+# Writes outside through a symbolic link in its own folder, and creates a symbolic link outside.
 import os
 from target import attempt, outside
 

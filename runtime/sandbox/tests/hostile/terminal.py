@@ -1,4 +1,4 @@
-# Types into the terminal of whoever started it.
+# Types into the terminal of the user who started it.
 import ctypes
 import fcntl
 import termios

@@ -1,4 +1,4 @@
-# Has more threads than it may.
+# Starts more threads than are allowed.
 import threading
 import time
 from target import broken, processes

@@ -1,20 +1,20 @@
-//! What a caller may do: run from several threads, be busy meanwhile, and die.
+//! Callers run programs from several threads, are busy meanwhile, and die.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use aurora_sandbox::{Ended, Limits};
+use aurora_sandbox::{Limits, ProgramEnd};
 
-use crate::elsewhere::{NAMESPACES, again, lack_what_is_said};
+use crate::elsewhere::{NAMESPACES, again, apply_lacks};
 use crate::outside::processes;
-use crate::{limits, offered, python};
+use crate::{available, limits, python};
 
 const MARKER: &str = "AURORA_SANDBOX_TEST_MARKER";
 
-/// A fork takes with it the locks that other threads hold at that moment.
+/// A forked process inherits locks that other threads hold at that moment.
 #[test]
 fn a_caller_may_allocate_in_other_threads() {
-    let Some(protection) = offered(&[]) else { return };
+    let Some(protection) = available(&[]) else { return };
     let mut program = python(&[], &[("note", "a note")]);
     program.command = ["/usr/bin/cat", "note"].map(str::to_owned).to_vec();
     let running = AtomicBool::new(true);
@@ -35,13 +35,13 @@ fn a_caller_may_allocate_in_other_threads() {
             let outcome = outcome.expect("it runs");
             assert_eq!(
                 (outcome.ended, outcome.output.as_slice()),
-                (Ended::Exit(0), &b"a note"[..])
+                (ProgramEnd::Exit(0), &b"a note"[..])
             );
         }
     });
 }
 
-/// Turns until something is so, or nobody would believe that it still comes.
+/// Waits until a condition is true, up to 30 s.
 fn becomes(is: impl Fn() -> bool) -> bool {
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(30) {
@@ -54,26 +54,26 @@ fn becomes(is: impl Fn() -> bool) -> bool {
 }
 
 #[test]
-fn a_program_dies_with_its_caller() {
-    if lack_what_is_said() {
+fn a_program_ends_with_its_caller() {
+    if apply_lacks() {
         let marker = std::env::var(MARKER).expect("a marker");
         let long = Limits {
             wall: Duration::from_secs(600),
             ..limits()
         };
-        if let Some(protection) = offered(&[]) {
+        if let Some(protection) = available(&[]) {
             let outcome = protection.run(&python(&["-c", "import time; time.sleep(600)", &marker], &[]), &long);
             panic!("{outcome:?}");
         }
         return;
     }
-    if offered(&[]).is_none() {
+    if available(&[]).is_none() {
         return;
     }
     for lacks in [&[][..], &[NAMESPACES]] {
         let folder = tempfile::tempdir().expect("a folder");
         let marker = format!("orphan-{}-{}", std::process::id(), lacks.len());
-        let mut caller = again("callers::a_program_dies_with_its_caller", lacks, folder.path());
+        let mut caller = again("callers::a_program_ends_with_its_caller", lacks, folder.path());
         let mut caller = caller.env(MARKER, &marker).spawn().expect("it starts");
         assert!(becomes(|| !processes(&marker).is_empty()), "it has not started");
         caller.kill().expect("it may be killed");

@@ -1,22 +1,22 @@
-//! Other machines: this test started again, in a process to which the kernel refuses what a machine may lack.
+//! Simulates other machines: restarts this test in a process to which the kernel refuses what a machine may lack.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
-use aurora_sandbox::{Ended, SandboxError, Unprotected, protection};
+use aurora_sandbox::{ProgramEnd, SandboxError, Unprotected, protection};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
 };
 
-use crate::{limits, python, said};
+use crate::{limits, output_text, python};
 
-/// Names what the started test lacks.
+/// Variable with the features that the restarted test lacks.
 const LACKS: &str = "AURORA_SANDBOX_TEST_LACKS";
 pub const NAMESPACES: &str = "namespaces";
 pub const LANDLOCK: &str = "landlock";
 
-/// This test program, to run one test in a process that lacks some things and keeps temporary files in `folder`.
+/// This test program, for one test in a process that lacks some features and has its temporary files in `folder`.
 pub fn again(test: &str, lacks: &[&str], folder: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("this program"));
     command.args(["--exact", test, "--nocapture"]);
@@ -24,9 +24,9 @@ pub fn again(test: &str, lacks: &[&str], folder: &Path) -> Command {
     command
 }
 
-/// In a test that was started by [`again`]: makes the kernel refuse it to this thread and those that it starts, as the
-/// filter of a container does. Says whether this is such a test.
-pub fn lack_what_is_said() -> bool {
+/// In a test that was started by [`again`]: makes the kernel refuse the features to this thread and threads that it
+/// starts, as a container's filter does. Returns whether this is such a test.
+pub fn apply_lacks() -> bool {
     let Ok(lacks) = std::env::var(LACKS) else {
         return false;
     };
@@ -53,7 +53,7 @@ pub fn lack_what_is_said() -> bool {
 
 #[test]
 fn nothing_runs_where_nothing_protects() {
-    if !lack_what_is_said() {
+    if !apply_lacks() {
         let folder = tempfile::tempdir().expect("a folder");
         let test = "elsewhere::nothing_runs_where_nothing_protects";
         let output = again(test, &[NAMESPACES, LANDLOCK], folder.path())
@@ -71,14 +71,14 @@ fn nothing_runs_where_nothing_protects() {
     let text = why.to_string();
     assert!(matches!(why, Unprotected::Machine { .. }));
     assert!(
-        text.contains("with namespaces, the sandbox was not set up: cannot make namespaces"),
+        text.contains("with namespaces, the sandbox was not set up: cannot create namespaces"),
         "{text}"
     );
     assert!(
         text.contains("with Landlock, the sandbox was not set up: Landlock:"),
         "{text}"
     );
-    // Whoever takes the risk still has the limits and the filter.
+    // With accepted risk, the limits and the filter still apply.
     let anyway = why.anyway();
     assert!(!anyway.contained());
     assert_eq!(
@@ -88,14 +88,14 @@ fn nothing_runs_where_nothing_protects() {
     let code = "import socket\ntry: socket.socket()\nexcept OSError as error: print(error)";
     let outcome = anyway.run(&python(&["-c", code], &[]), &limits()).expect("it runs");
     assert_eq!(
-        (outcome.ended, said(&outcome).as_str()),
-        (Ended::Exit(0), "[Errno 38] Function not implemented\n")
+        (outcome.ended, output_text(&outcome).as_str()),
+        (ProgramEnd::Exit(0), "[Errno 38] Function not implemented\n")
     );
 }
 
 #[test]
 fn without_namespaces_only_one_process_without_files_is_run() {
-    if !lack_what_is_said() {
+    if !apply_lacks() {
         let folder = tempfile::tempdir().expect("a folder");
         let test = "elsewhere::without_namespaces_only_one_process_without_files_is_run";
         let output = again(test, &[NAMESPACES], folder.path()).output().expect("it starts");
@@ -121,5 +121,8 @@ fn without_namespaces_only_one_process_without_files_is_run() {
         protection.run(&program, &more),
         Err(SandboxError::NeedsNamespaces)
     ));
-    assert_eq!(said(&protection.run(&program, &limits()).expect("it runs")), "1\n");
+    assert_eq!(
+        output_text(&protection.run(&program, &limits()).expect("it runs")),
+        "1\n"
+    );
 }

@@ -1,21 +1,21 @@
-//! Each program of `hostile/` tries what its first line says: with namespaces and without, and with namespaces also where
-//! it may have a few processes and files. Whether it succeeded is seen from outside and from what it wrote.
+//! Each program in `hostile/` tries what its first line states: with and without namespaces, and with namespaces also
+//! with several processes and files. The result is observed from outside and in its output.
 
 use std::fs;
 use std::path::Path;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use aurora_sandbox::{Ended, Limits, Protection};
+use aurora_sandbox::{Limits, ProgramEnd, Protection};
 
-use crate::elsewhere::{NAMESPACES, again, lack_what_is_said};
+use crate::elsewhere::{NAMESPACES, again, apply_lacks};
 use crate::outside::{CANARY, Outside, litter, processes};
-use crate::{limits, offered, python, said};
+use crate::{available, limits, output_text, python};
 
-/// How many run at a time.
+/// Programs that run at a time.
 const AT_ONCE: usize = 4;
 
-/// What the programs call by name.
+/// Numbers of the system calls that the programs use.
 fn calls() -> String {
     macro_rules! numbers {
         ($($name:ident)*) => { [$((&stringify!($name)["SYS_".len()..], libc::$name)),*] };
@@ -34,32 +34,35 @@ fn calls() -> String {
     format!("calls = {{{}}}\n", entries.join(", "))
 }
 
-/// How the programs end that do not end by themselves.
-fn expected(name: &str) -> Option<Ended> {
+/// Expected ends of programs that do not end by themselves.
+fn expected(name: &str) -> Option<ProgramEnd> {
     match name {
-        "fork_bomb" | "regular_expression" => Some(Ended::OutOfTime),
-        "output_endless" | "output_errors" => Some(Ended::TooMuchOutput),
-        name => name.starts_with("hang_").then_some(Ended::OutOfTime),
+        "fork_bomb" | "regular_expression" => Some(ProgramEnd::OutOfTime),
+        "output_endless" | "output_errors" => Some(ProgramEnd::TooMuchOutput),
+        name => name.starts_with("hang_").then_some(ProgramEnd::OutOfTime),
     }
 }
 
-/// Runs one program and says what it broke.
+/// Runs one program and returns what it broke.
 fn attack(protection: &Protection, outside: &Outside, path: &Path, limits: &Limits) -> Vec<String> {
     let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
     let marker = format!("hostile-{}-{name}-{}", std::process::id(), limits.processes);
     let expected = expected(&name);
-    let told = format!(
+    let constants = format!(
         "{}{}{}marker = {marker:?}\nmemory = {}\nprocesses = {}\nfiles = {}\n",
         include_str!("target.py"),
-        outside.told(),
+        outside.python_constants(),
         calls(),
         limits.memory / u64::from(limits.processes),
         limits.processes,
         limits.files,
     );
     let code = fs::read_to_string(path).expect("a program");
-    let program = python(&["hostile.py", &marker], &[("hostile.py", &code), ("target.py", &told)]);
-    let wall = if expected == Some(Ended::OutOfTime) {
+    let program = python(
+        &["hostile.py", &marker],
+        &[("hostile.py", &code), ("target.py", &constants)],
+    );
+    let wall = if expected == Some(ProgramEnd::OutOfTime) {
         Duration::from_secs(1)
     } else {
         limits.wall
@@ -69,13 +72,13 @@ fn attack(protection: &Protection, outside: &Outside, path: &Path, limits: &Limi
         Ok(outcome) => outcome,
         Err(error) => return vec![format!("{name}: {error}")],
     };
-    let text = said(&outcome);
-    let mut faults = Vec::new();
+    let text = output_text(&outcome);
+    let mut failures = Vec::new();
     if outcome.output.len() as u64 > limits.output || text.contains(CANARY) || text.contains("BROKEN") {
-        faults.push(format!("{:?}", outcome.ended));
+        failures.push(format!("{:?}", outcome.ended));
     }
-    // A mistake in the program would prove nothing.
-    let mistakes = [
+    // An error in the program would prove nothing.
+    let program_errors = [
         "SyntaxError",
         "NameError",
         "AttributeError",
@@ -83,41 +86,41 @@ fn attack(protection: &Protection, outside: &Outside, path: &Path, limits: &Limi
         "ImportError",
         "KeyError",
     ];
-    if mistakes.iter().any(|mistake| text.contains(mistake)) {
-        faults.push("the program is wrong".to_owned());
+    if program_errors.iter().any(|error| text.contains(error)) {
+        failures.push("the program has an error".to_owned());
     }
     let as_expected = match expected {
-        // Where it may not even fork, it is the loop that is ended.
+        // If it cannot fork, its loop reaches the limit.
         Some(expected) => outcome.ended == expected,
-        None => !matches!(outcome.ended, Ended::OutOfTime | Ended::TooMuchOutput),
+        None => !matches!(outcome.ended, ProgramEnd::OutOfTime | ProgramEnd::TooMuchOutput),
     };
     if !as_expected {
-        faults.push(format!("ended by {:?}", outcome.ended));
+        failures.push(format!("ended by {:?}", outcome.ended));
     }
-    faults.extend(
+    failures.extend(
         processes(&marker)
             .into_iter()
             .map(|left| format!("left behind: {left}")),
     );
-    faults.extend(
+    failures.extend(
         litter(&marker)
             .into_iter()
             .map(|left| format!("left behind: {}", left.display())),
     );
-    if !faults.is_empty() {
-        faults.push(text);
+    if !failures.is_empty() {
+        failures.push(text);
     }
-    faults
+    failures
         .into_iter()
-        .map(|fault| format!("{name} with {} processes: {fault}", limits.processes))
+        .map(|failure| format!("{name} with {} processes: {failure}", limits.processes))
         .collect()
 }
 
 #[test]
 fn hostile_programs_are_contained() {
-    lack_what_is_said();
+    apply_lacks();
     let outside = Outside::new();
-    let Some(protection) = offered(&[&outside.path("store"), &outside.path("home")]) else {
+    let Some(protection) = available(&[&outside.path("store"), &outside.path("home")]) else {
         return;
     };
     println!("with {protection}");
@@ -129,17 +132,17 @@ fn hostile_programs_are_contained() {
     paths.sort();
     assert!(paths.len() >= 40, "{} programs", paths.len());
     let mut work: Vec<_> = paths.iter().map(|path| (path, limits())).collect();
-    let some_room = Limits {
+    let some_space = Limits {
         memory: 512 << 20,
         processes: 8,
         files: 1 << 20,
         ..limits()
     };
-    if protection.run(&python(&["-c", ""], &[]), &some_room).is_ok() {
-        work.extend(paths.iter().map(|path| (path, some_room.clone())));
+    if protection.run(&python(&["-c", ""], &[]), &some_space).is_ok() {
+        work.extend(paths.iter().map(|path| (path, some_space.clone())));
     }
     let work = Mutex::new(work);
-    let faults = Mutex::new(Vec::new());
+    let failures = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
@@ -147,20 +150,20 @@ fn hostile_programs_are_contained() {
                     let next = work.lock().expect("no thread has panicked").pop();
                     let Some((path, limits)) = next else { break };
                     let found = attack(&protection, &outside, path, &limits);
-                    faults.lock().expect("no thread has panicked").extend(found);
+                    failures.lock().expect("no thread has panicked").extend(found);
                 }
             });
         }
     });
-    let mut faults = faults.into_inner().expect("no thread has panicked");
-    faults.extend(outside.reached());
-    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    let mut failures = failures.into_inner().expect("no thread has panicked");
+    failures.extend(outside.reached());
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
-/// The same as in a plain container. Nothing stays of the folders that programs then have on the machine.
+/// As in a plain container. Nothing remains of the folders that programs then have on the machine.
 #[test]
 fn hostile_programs_are_contained_without_namespaces() {
-    if offered(&[]).is_none() {
+    if available(&[]).is_none() {
         return;
     }
     let folder = tempfile::tempdir().expect("a folder");
@@ -173,7 +176,7 @@ fn hostile_programs_are_contained_without_namespaces() {
         String::from_utf8_lossy(&output.stderr)
     );
     let contained = text.contains("with Landlock; seccomp; one process; resource limits");
-    assert!(contained || text.contains("skipped: "), "{text}");
+    assert!(contained || text.contains("missing tool: "), "{text}");
     let left: Vec<_> = fs::read_dir(folder.path()).expect("the folder").collect();
     assert!(left.is_empty(), "{left:?}");
 }

@@ -1,17 +1,21 @@
-//! Programs that try to break out, programs that have to come to their end, and what is left when a caller dies.
+//! Programs that try to break out, programs that must run to their end, and what remains after a caller dies.
 
 mod callers;
 mod elsewhere;
 mod hostile;
+#[path = "../../../../tests/missing_tools.rs"]
+mod missing_tools;
 mod ordinary;
 mod outside;
 
 use std::path::Path;
 use std::time::Duration;
 
-use aurora_sandbox::{Limits, Outcome, Program, Protection, protection};
+use missing_tools::missing_tool;
 
-/// Room for an ordinary small program.
+use aurora_sandbox::{Limits, Program, ProgramOutcome, Protection, protection};
+
+/// Limits for an ordinary small program.
 fn limits() -> Limits {
     Limits {
         wall: Duration::from_secs(10),
@@ -23,11 +27,11 @@ fn limits() -> Limits {
     }
 }
 
-/// What this machine offers; the tests of the sandbox mean nothing where it offers none.
-fn offered(hidden: &[&Path]) -> Option<Protection> {
+/// The protection of this machine; without one the tests of the sandbox have no meaning.
+fn available(hidden: &[&Path]) -> Option<Protection> {
     let found = protection(hidden);
     if let Err(why) = &found {
-        println!("skipped: {why}; {}", why.help());
+        missing_tool(&format!("a sandbox ({why}; {})", why.help()), "programs in it");
     }
     found.ok()
 }
@@ -44,6 +48,6 @@ fn python(arguments: &[&str], files: &[(&str, &str)]) -> Program {
     }
 }
 
-fn said(outcome: &Outcome) -> String {
+fn output_text(outcome: &ProgramOutcome) -> String {
     String::from_utf8_lossy(&outcome.output).into_owned()
 }

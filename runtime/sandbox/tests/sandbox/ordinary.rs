@@ -1,86 +1,89 @@
-//! Programs that mean no harm: what they get, and when they have passed.
+//! Harmless programs: what they get, and when they pass.
 
 use aurora_sandbox::Protection;
-use aurora_sandbox::python::{Python, Verdict};
-use aurora_sandbox::{Ended, Limits, Outcome, Program, SandboxError, Unprotected, protection};
+use aurora_sandbox::python::{Python, PythonVerdict};
+use aurora_sandbox::{Limits, Program, ProgramEnd, ProgramOutcome, SandboxError, Unprotected, protection};
 
-use crate::{limits, offered, python, said};
+use crate::{available, limits, output_text, python};
 
-fn run(protection: &Protection, code: &str, limits: &Limits) -> Outcome {
+fn run(protection: &Protection, code: &str, limits: &Limits) -> ProgramOutcome {
     protection
         .run(&python(&["program.py"], &[("program.py", code)]), limits)
         .expect("it runs")
 }
 
-fn check(code: &str, limits: &Limits) -> Option<Verdict> {
-    let protection = offered(&[])?;
+fn check(code: &str, limits: &Limits) -> Option<PythonVerdict> {
+    let protection = available(&[])?;
     let python = Python::find(&protection)
-        .expect("it can be looked for")
-        .expect("Python is there");
+        .expect("the sandbox works")
+        .expect("Python is installed");
     Some(python.check(&protection, code, limits).expect("it runs"))
 }
 
 #[test]
 fn a_program_gets_its_files_and_nothing_of_the_caller() {
-    let Some(protection) = offered(&[]) else { return };
+    let Some(protection) = available(&[]) else { return };
     let code =
         "import os, sys; print(sorted(os.environ.items()), sys.stdin.read(), open('note').read(), os.getcwd()[:1])";
     let mut program = python(&["-c", code], &[("note", "a note")]);
     program.stdin = b"an input".to_vec();
     let outcome = protection.run(&program, &limits()).expect("it runs");
     let environment = "[('LANG', 'C.UTF-8'), ('PATH', '/usr/local/bin:/usr/bin:/bin'), ('PYTHONHASHSEED', '0')]";
-    assert_eq!(said(&outcome), format!("{environment} an input a note /\n"));
-    assert_eq!(outcome.ended, Ended::Exit(0));
+    assert_eq!(output_text(&outcome), format!("{environment} an input a note /\n"));
+    assert_eq!(outcome.ended, ProgramEnd::Exit(0));
 }
 
 #[test]
-fn what_is_ordered_by_hashes_has_one_order() {
-    let Some(protection) = offered(&[]) else { return };
+fn hash_orders_are_equal_in_every_run() {
+    let Some(protection) = available(&[]) else { return };
     let code = "print({'one', 'two', 'three', 'four'}, {object() for _ in range(3)})";
     let first = run(&protection, code, &limits());
-    assert_eq!(first.ended, Ended::Exit(0));
+    assert_eq!(first.ended, ProgramEnd::Exit(0));
     for _ in 0..3 {
-        assert_eq!(said(&run(&protection, code, &limits())), said(&first));
+        assert_eq!(output_text(&run(&protection, code, &limits())), output_text(&first));
     }
 }
 
 #[test]
-fn an_end_is_told_as_it_was() {
-    let Some(protection) = offered(&[]) else { return };
+fn the_end_of_a_program_is_reported() {
+    let Some(protection) = available(&[]) else { return };
     let ended = |code: &str| run(&protection, code, &limits()).ended;
-    assert_eq!(ended(""), Ended::Exit(0));
-    assert_eq!(ended("raise SystemExit(3)"), Ended::Exit(3));
+    assert_eq!(ended(""), ProgramEnd::Exit(0));
+    assert_eq!(ended("raise SystemExit(3)"), ProgramEnd::Exit(3));
     assert_eq!(
         ended("import ctypes; ctypes.string_at(0)"),
-        Ended::Signal(libc::SIGSEGV)
+        ProgramEnd::Signal(libc::SIGSEGV)
     );
     let short = Limits {
         cpu: std::time::Duration::from_secs(1),
         ..limits()
     };
-    assert_eq!(run(&protection, "while True: pass", &short).ended, Ended::OutOfTime);
+    assert_eq!(
+        run(&protection, "while True: pass", &short).ended,
+        ProgramEnd::OutOfTime
+    );
 }
 
 #[test]
 fn output_is_kept_up_to_the_limit_and_not_beyond() {
-    let Some(protection) = offered(&[]) else { return };
+    let Some(protection) = available(&[]) else { return };
     let ten = Limits { output: 10, ..limits() };
     let outcome = run(&protection, "print('123456789')", &ten);
     assert_eq!(
-        (outcome.ended, said(&outcome).as_str()),
-        (Ended::Exit(0), "123456789\n")
+        (outcome.ended, output_text(&outcome).as_str()),
+        (ProgramEnd::Exit(0), "123456789\n")
     );
     let outcome = run(&protection, "print('1234567890')", &ten);
     assert_eq!(
-        (outcome.ended, said(&outcome).as_str()),
-        (Ended::TooMuchOutput, "1234567890")
+        (outcome.ended, output_text(&outcome).as_str()),
+        (ProgramEnd::TooMuchOutput, "1234567890")
     );
 }
 
 #[test]
-fn more_processes_and_files_are_to_be_had_with_namespaces() {
-    let Some(protection) = offered(&[]) else { return };
-    let room = Limits {
+fn namespaces_allow_processes_and_files() {
+    let Some(protection) = available(&[]) else { return };
+    let more = Limits {
         processes: 4,
         files: 1 << 20,
         ..limits()
@@ -90,29 +93,29 @@ fn more_processes_and_files_are_to_be_had_with_namespaces() {
                 os.rename('own', 'other')\n\
                 print(subprocess.run(['cat', 'other'], capture_output=True, text=True).stdout, os.listdir('.').__len__())";
     let program = python(&["program.py"], &[("program.py", code)]);
-    match protection.run(&program, &room) {
-        Ok(outcome) => assert_eq!(said(&outcome), "text 2\n"),
+    match protection.run(&program, &more) {
+        Ok(outcome) => assert_eq!(output_text(&outcome), "text 2\n"),
         Err(SandboxError::NeedsNamespaces) => assert!(protection.to_string().contains("one process")),
         Err(error) => panic!("{error}"),
     }
 }
 
 #[test]
-fn a_program_passes_only_at_its_end() {
+fn a_program_passes_only_if_it_reaches_its_end() {
     let ends = |code: &str| check(code, &limits()).map(|verdict| (verdict.passed, verdict.outcome.ended));
-    if offered(&[]).is_none() {
+    if available(&[]).is_none() {
         return;
     }
     let tests = "\nassert add(1, 2) == 3\n";
     assert_eq!(
         ends(&format!("def add(a, b): return a + b{tests}")),
-        Some((true, Ended::Exit(0)))
+        Some((true, ProgramEnd::Exit(0)))
     );
     assert_eq!(
         ends(&format!("def add(a, b): return a - b{tests}")),
-        Some((false, Ended::Exit(1)))
+        Some((false, ProgramEnd::Exit(1)))
     );
-    // None of these fails its tests; none comes to them.
+    // None of these fails its tests, because none reaches them.
     for early in [
         "import os; os._exit(0)",
         "import sys; sys.exit(0)",
@@ -125,15 +128,15 @@ fn a_program_passes_only_at_its_end() {
         let verdict = ends(&format!("{early}\ndef add(a, b): return 0{tests}")).expect("protection");
         assert!(!verdict.0, "{early}: {verdict:?}");
     }
-    // Nor one that goes wrong after them.
+    // Nor does one pass that fails after them.
     assert_eq!(
         ends("import atexit, os; atexit.register(os._exit, 3)"),
-        Some((false, Ended::Exit(3)))
+        Some((false, ProgramEnd::Exit(3)))
     );
-    // A guard for a start as a program is not taken, as in the published harness.
+    // Code guarded by `__name__` is not run, as in the published harness.
     assert_eq!(
         ends("if __name__ == '__main__': raise Exception"),
-        Some((true, Ended::Exit(0)))
+        Some((true, ProgramEnd::Exit(0)))
     );
 }
 
@@ -142,16 +145,19 @@ fn the_word_of_the_driver_is_not_in_the_output() {
     let Some(verdict) = check("print('out', end='')", &Limits { output: 3, ..limits() }) else {
         return;
     };
-    assert_eq!((verdict.passed, said(&verdict.outcome).as_str()), (true, "out"));
+    assert_eq!((verdict.passed, output_text(&verdict.outcome).as_str()), (true, "out"));
     let Some(verdict) = check("print('out')", &Limits { output: 3, ..limits() }) else {
         return;
     };
-    assert_eq!((verdict.passed, verdict.outcome.ended), (false, Ended::TooMuchOutput));
+    assert_eq!(
+        (verdict.passed, verdict.outcome.ended),
+        (false, ProgramEnd::TooMuchOutput)
+    );
 }
 
 #[test]
-fn what_cannot_be_run_is_refused() {
-    let Some(protection) = offered(&[]) else { return };
+fn invalid_programs_are_refused() {
+    let Some(protection) = available(&[]) else { return };
     let refused = |program: &Program| {
         protection
             .run(program, &limits())
@@ -159,14 +165,14 @@ fn what_cannot_be_run_is_refused() {
             .to_string()
     };
     for name in ["", ".", "..", "a/b", "/etc/passwd"] {
-        assert!(refused(&python(&[], &[(name, "")])).contains("not the plain name"));
+        assert!(refused(&python(&[], &[(name, "")])).contains("not a plain file name"));
     }
     assert!(refused(&python(&["a\0b"], &[])).contains("NUL"));
     let mut program = python(&[], &[]);
     program.command = vec!["/etc/passwd".to_owned()];
     assert!(refused(&program).contains("cannot start `/etc/passwd`"));
     program.command.clear();
-    assert!(refused(&program).contains("no program"));
+    assert!(refused(&program).contains("no program is given"));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What hostile programs aim at: a store, a home, servers, the test itself; and whether it was reached.
+//! Targets of hostile programs: a store, a home, servers, the test itself; and checks whether they were reached.
 
 use std::fs;
 use std::io::{Read, Seek, SeekFrom};
@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-/// A word that no program may ever write: it stands in the files that it must not read.
+/// A word that no program may ever print: it is in the files that it must not read.
 pub const CANARY: &str = "canary-5f1e8c";
 
 pub struct Outside {
     folder: TempDir,
-    /// Inherited by every process that this one starts, if nothing closes it.
+    /// Inherited by every process that this one starts, unless it is closed.
     _open: OwnedFd,
     tcp: TcpListener,
     udp: UdpSocket,
@@ -37,7 +37,7 @@ impl Outside {
         fs::set_permissions(folder.path().join("open"), anybody).expect("a mode");
         let mut secret = fs::File::open(folder.path().join("store/secret")).expect("the file");
         secret.seek(SeekFrom::Start(0)).expect("its beginning");
-        // SAFETY: a new descriptor, which is owned here; without the flag that would close it.
+        // SAFETY: a new descriptor, which is owned here, without close-on-exec.
         let open = unsafe { OwnedFd::from_raw_fd(libc::dup(secret.as_raw_fd())) };
         let tcp = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
         let udp = UdpSocket::bind(tcp.local_addr().expect("an address")).expect("the same port");
@@ -69,8 +69,8 @@ impl Outside {
         self.folder.path().join(name)
     }
 
-    /// What programs are told, in Python.
-    pub fn told(&self) -> String {
+    /// Constants for the programs, as Python code.
+    pub fn python_constants(&self) -> String {
         format!(
             "secrets = [{:?}, {:?}]\noutside = {:?}\nport = {}\nsocket_name = {:?}\nsocket_path = {:?}\nparent = {}\n",
             self.path("store/secret"),
@@ -83,7 +83,7 @@ impl Outside {
         )
     }
 
-    /// All that hostile programs could have changed, as text.
+    /// Everything that hostile programs could have changed, as text.
     fn state(&self) -> String {
         let mut state = String::new();
         let mut files = vec![
@@ -109,13 +109,13 @@ impl Outside {
         let processors = status.lines().filter(|line| line.starts_with("Cpus_allowed"));
         state.extend(processors.map(|line| format!("{line}\n")));
         state.push_str(&fs::read_to_string("/proc/self/limits").expect("this process"));
-        // SAFETY: asks for a number.
+        // SAFETY: returns a number.
         let priority = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
         state.push_str(&format!("priority {priority}\n"));
         state
     }
 
-    /// What has been reached, if anything.
+    /// Targets that were reached.
     pub fn reached(&self) -> Vec<String> {
         let mut reached = Vec::new();
         let after = self.state();
@@ -135,14 +135,14 @@ impl Outside {
     }
 }
 
-/// The processes that carry a word in their command, but for this one; what of them can be read.
+/// Other processes with a word in their command, as far as they can be read.
 pub fn processes(word: &str) -> Vec<String> {
     let own = std::process::id().to_string();
     let listed = fs::read_dir("/proc").expect("processes").flatten();
     let of_others = listed.filter(|entry| entry.file_name() != own.as_str());
     let found = of_others.filter_map(|entry| {
         let mut command = Vec::new();
-        // It may end while it is looked at.
+        // It may end meanwhile.
         fs::File::open(entry.path().join("cmdline"))
             .ok()?
             .read_to_end(&mut command)
@@ -155,7 +155,7 @@ pub fn processes(word: &str) -> Vec<String> {
     found.collect()
 }
 
-/// Files with a word in their names where everybody may write.
+/// Files with a word in their names in folders that everyone can write.
 pub fn litter(word: &str) -> Vec<PathBuf> {
     let places = ["/tmp", "/var/tmp", "/dev/shm", "/dev/mqueue", "/run", "/", "/usr/lib"].map(Path::new);
     let entries = places

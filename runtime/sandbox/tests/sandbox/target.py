@@ -1,4 +1,4 @@
-# What a hostile program is told of its target, and how it tries. The test writes the rest of this file.
+# Helpers of the hostile programs, and data about their targets. The test appends the data to this file.
 import ctypes
 
 library = ctypes.CDLL(None, use_errno=True)
@@ -9,7 +9,7 @@ def broken(what):
 
 
 def attempt(what, function, *arguments):
-    """Calls what must not succeed."""
+    """Calls a function that must fail."""
     try:
         result = function(*arguments)
     except (OSError, ValueError, MemoryError, OverflowError) as error:
@@ -19,7 +19,7 @@ def attempt(what, function, *arguments):
 
 
 def call(name, *arguments):
-    """A system call by its name or number."""
+    """Makes a system call by name or number."""
     number = calls[name] if isinstance(name, str) else name
     arguments = [ctypes.c_long(value) for value in arguments]
     result = library.syscall(ctypes.c_long(number), *arguments)
@@ -29,7 +29,7 @@ def call(name, *arguments):
 
 
 def text(value):
-    """The address of a text that stays."""
+    """Returns the address of a string that is kept in memory."""
     kept.append(ctypes.create_string_buffer(value.encode()))
     return ctypes.addressof(kept[-1])
 

@@ -1,7 +1,7 @@
 //! Pages of HTML (and of XML that reads as HTML, such as Mallard): elements by CSS selector.
 //!
-//! One paragraph a block element. In translated manuals whatever has not been translated stands in the original language:
-//! with reference pages, a paragraph counts only if it differs from the reference paragraph of the same `id`.
+//! One paragraph per block element. Untranslated paragraphs of translated manuals are in the original language: with
+//! reference pages, a paragraph counts only if it differs from the reference paragraph with the same `id`.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,7 +25,7 @@ pub(super) struct Pages {
 
 struct Reference {
     pairing: PageReference,
-    /// The first 16 bytes of BLAKE3 over path, id and text: 16 bytes a paragraph instead of the pages themselves.
+    /// The first 16 bytes of BLAKE3 over path, id and text: 16 bytes per paragraph instead of the pages themselves.
     paragraphs: HashSet<[u8; 16]>,
     /// As `paragraphs`, of the pages' paths.
     pages: HashSet<[u8; 16]>,
@@ -47,7 +47,7 @@ impl Pages {
         })
     }
 
-    /// Reads the pages that the patterns name once `own` has been replaced in them as it is in paths.
+    /// Reads the pages that match the patterns after `own` is replaced in them as in paths.
     pub(super) fn read_reference(
         &mut self,
         fields: &ExtractFields,
@@ -131,7 +131,7 @@ impl Pages {
         extracted
     }
 
-    /// Refuses a pairing that pairs nothing: every untranslated paragraph would count as a translation.
+    /// Fails if no page has a reference page: every untranslated paragraph would count as a translation.
     pub(super) fn check_pairs(&self, pages: u64) -> Result<(), ExtractError> {
         match &self.reference {
             Some(reference) if pages > 0 && reference.pairs.load(Ordering::Relaxed) == 0 => {
@@ -147,7 +147,7 @@ impl Pages {
     fn paragraphs(&self, page: &str) -> Vec<Paragraph> {
         let html = Html::parse_document(page);
         let mut paragraphs = Vec::new();
-        // The end of what has been read: an element inside it was read with it.
+        // The end of the element that was read: elements inside it were read with it.
         let selected: HashSet<_> = html.select(&self.select).map(|element| element.id()).collect();
         for element in html.select(&self.select) {
             if !element.ancestors().any(|ancestor| selected.contains(&ancestor.id())) {
@@ -157,7 +157,7 @@ impl Pages {
         paragraphs
     }
 
-    /// Walks an element without recursion: pages may be nested as deeply as they like.
+    /// Walks an element without recursion: pages may be nested deeply.
     fn element(&self, element: ElementRef<'_>, paragraphs: &mut Vec<Paragraph>) {
         let mut blocks: Vec<Option<&str>> = Vec::new();
         let mut text = String::new();
@@ -228,7 +228,7 @@ fn digest(parts: &[&str]) -> [u8; 16] {
     digest
 }
 
-/// Elements that start a paragraph of their own; those of Mallard among them.
+/// Elements that start a paragraph, including Mallard's.
 fn is_block(name: &str) -> bool {
     matches!(
         name,

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::text::push_paragraph;
 use super::{Extracted, Skip};
 
-/// The string in member `field` of one line's object, its own lines kept as paragraphs.
+/// The string in member `field` of one line's object; its lines are paragraphs.
 pub(super) fn read_line(line: &[u8], field: &str) -> Extracted {
     if line.iter().all(u8::is_ascii_whitespace) {
         return Extracted::default();
@@ -56,7 +56,7 @@ fn collect<'a>(value: &'a Value, field: Option<&str>, wanted: bool, found: &mut 
     }
 }
 
-/// A text that has its own line breaks keeps them as paragraphs.
+/// The lines of a text are paragraphs.
 fn lines(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for line in text.lines() {

@@ -1,6 +1,6 @@
 //! GNU message catalogues (`.mo`).
 //!
-//! A document is [`MESSAGES`] translations, one a line: a catalogue is one long list, and a corpus of a few catalogues
+//! A document has [`MESSAGES`] translations, one per line: a catalogue is one long list, and a corpus of a few catalogues
 //! could not be split into training and held-out documents otherwise. Source: "The Format of GNU MO Files", gettext
 //! manual.
 
@@ -57,10 +57,10 @@ fn translated(original: &str, translation: &str) -> Option<String> {
     Some(without_accelerators(original, translation))
 }
 
-/// Takes out the mark of the key that opens a menu item: `_File`, `&File`, `~File`, `ファイル(_F)`.
+/// Removes the mark of the key that opens a menu item: `_File`, `&File`, `~File`, `ファイル(_F)`.
 ///
-/// A mark inside a word is taken for one only in short messages and if the original has just one as well: a longer
-/// message with `snake_case` in it is prose.
+/// A mark inside a word counts only in short messages whose original has exactly one too: a longer message with `snake_case`
+/// is prose.
 fn without_accelerators(original: &str, translation: &str) -> String {
     let characters: Vec<char> = translation.chars().collect();
     let mark = |c: char| matches!(c, '_' | '&' | '~');
@@ -91,7 +91,7 @@ fn without_accelerators(original: &str, translation: &str) -> String {
 
 type Message<'a> = (&'a [u8], &'a [u8]);
 
-/// All pairs of original and translation; nothing if the file is no catalogue or points outside itself.
+/// All pairs of original and translation; `None` if the file is not a catalogue or has offsets outside the file.
 fn messages(bytes: &[u8]) -> Option<Vec<Message<'_>>> {
     let big = match bytes.get(..4)? {
         [0xde, 0x12, 0x04, 0x95] => false,

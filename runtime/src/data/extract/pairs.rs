@@ -1,4 +1,4 @@
-//! Prompts with their answers, out of items.
+//! Prompts with their answers, from items.
 
 use aurora_compiler::fields::Only;
 use serde_json::Value;
@@ -7,7 +7,7 @@ use super::{Extracted, Skip};
 use crate::data::items;
 use crate::data::template::{Template, TemplateError};
 
-/// What is made of an item.
+/// How an item becomes a document.
 pub(super) struct Pairs {
     prompt: Template,
     answer: Template,
@@ -16,7 +16,7 @@ pub(super) struct Pairs {
 
 impl Pairs {
     /// # Errors
-    /// A template that is none.
+    /// A template is malformed.
     pub fn new(prompt: &str, answer: &str, only: Option<&Only>) -> Result<Self, TemplateError> {
         Ok(Self {
             prompt: Template::new(prompt)?,
@@ -25,7 +25,7 @@ impl Pairs {
         })
     }
 
-    /// The documents of a file; an answer without a word is none.
+    /// The documents of a file; items with an empty answer are left out.
     pub fn read(&self, member: &str, text: &str) -> Extracted {
         let mut extracted = Extracted::default();
         for item in items::parse(member, text) {

@@ -1,14 +1,14 @@
 //! Manual pages in roff.
 //!
-//! Text lines are joined to paragraphs, which end at an empty line or a request. Of requests only the font macros leave
-//! their text. Tables, equations, definitions and the examples of `.EX` are left out. Source: groff_man(7), groff(7).
+//! Text lines are joined to paragraphs, which end at an empty line or a request. Of the requests, only the text of
+//! font macros is kept. Tables, equations, definitions and the examples of `.EX` are left out. Source: groff_man(7), groff(7).
 
 use super::text::push_paragraph;
 
 pub(super) fn read(page: &str) -> String {
     let mut out = String::with_capacity(page.len());
     let mut paragraph = String::new();
-    // Ends a part that is left out: the request that closes it.
+    // The request that ends a part that is left out.
     let mut until: Option<&str> = None;
     let mut as_typed = false;
     for line in page.lines() {
@@ -57,12 +57,12 @@ pub(super) fn read(page: &str) -> String {
     out
 }
 
-/// How the arguments of a font macro are put together.
+/// How the arguments of a font macro are joined.
 #[derive(Clone, Copy)]
 enum Fonts {
-    /// One font: words stay apart.
+    /// One font: with spaces between the words.
     One,
-    /// Two fonts in turn: arguments are set without a space between them.
+    /// Two alternating fonts: arguments are joined without spaces.
     Alternate,
 }
 
@@ -84,7 +84,7 @@ fn add_arguments(paragraph: &mut String, rest: &str, fonts: Fonts) {
     paragraph.push(' ');
 }
 
-/// Words of a request line; double quotes hold words together, and a doubled quote inside them is a quote.
+/// Words of a request line; double quotes group words, and a doubled quote inside them is a quote.
 fn arguments(rest: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut characters = rest.trim_start().chars().peekable();
@@ -174,7 +174,7 @@ fn unescape(out: &mut String, line: &str) {
             's' => rest = size(rest),
             'h' | 'v' | 'w' | 'o' | 'l' | 'L' | 'b' | 'x' | 'X' | 'D' | 'N' | 'S' | 'H' | 'A' | 'B' | 'C' | 'Z'
             | 'R' => {
-                // Quoted by whatever character comes next.
+                // The next character is the quote.
                 if let Some(quote) = rest.chars().next() {
                     let inner = &rest[quote.len_utf8()..];
                     rest = inner.split_once(quote).map_or("", |(_, after)| after);
@@ -224,7 +224,7 @@ fn size(rest: &str) -> &str {
     .1
 }
 
-/// A named character; nothing if it is not known.
+/// A named character; `None` if it is unknown.
 fn special(name: &str) -> String {
     if let Some(code) = name.strip_prefix('u')
         && let Some(character) = u32::from_str_radix(code, 16).ok().and_then(char::from_u32)
@@ -344,7 +344,7 @@ loppu\c
         );
     }
 
-    /// Whatever stands behind a backslash: no panic, and text without backslashes stays.
+    /// Any text after a backslash: no panic, and text without backslashes stays.
     #[test]
     fn odd_escapes_do_no_harm() {
         for escape in [

@@ -45,7 +45,7 @@ fn run(
     reference: Option<&[InputFile]>,
 ) -> Result<(Vec<(String, String)>, ExtractReport), ExtractError> {
     let (_guard, out) = folder();
-    let report = extract(fields, files, reference, &out, Watch::nobody())?;
+    let report = extract(fields, files, reference, &out, Watch::none())?;
     let mut names: Vec<String> = out
         .read_dir_utf8()
         .expect("read")
@@ -351,7 +351,7 @@ fn pairs_keep_the_place_of_the_answer() {
         }),
     };
     let (_guard, out) = folder();
-    let report = extract(&fields(&["**"], format), &files, None, &out, Watch::nobody()).expect("extracted");
+    let report = extract(&fields(&["**"], format), &files, None, &out, Watch::none()).expect("extracted");
     let text = std::fs::read_to_string(out.join("documents.jsonl")).expect("documents");
     let documents: Vec<Document> = text
         .lines()

@@ -28,7 +28,7 @@ pub(super) fn paragraphs(text: &str) -> String {
     out
 }
 
-/// Adds a paragraph as a line of its own, unless nothing is in it.
+/// Adds a paragraph as a line, unless it is empty.
 pub(super) fn push_paragraph(out: &mut String, paragraph: &str) {
     let before = out.len();
     for word in paragraph.split_whitespace() {

@@ -1,4 +1,4 @@
-//! `tokens.mask`: a byte a token, 1 where it is trained on.
+//! `tokens.mask`: one byte per token, 1 if it is trained on.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -7,7 +7,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 
 use super::{TokensError, create, writing};
 
-/// Writes which tokens are trained on; nothing, if all are.
+/// Writes which tokens are trained on; writes no file if all are.
 pub struct Mask {
     path: Utf8PathBuf,
     file: BufWriter<File>,
@@ -16,7 +16,7 @@ pub struct Mask {
 
 impl Mask {
     /// # Errors
-    /// If the file cannot be made.
+    /// If the file cannot be created.
     pub fn create(path: &Utf8Path) -> Result<Self, TokensError> {
         Ok(Self {
             path: path.to_owned(),
@@ -25,10 +25,10 @@ impl Mask {
         })
     }
 
-    /// Adds a document: tokens that are only read, and those that are trained on.
+    /// Adds a document: the number of tokens that are only read, and of those that are trained on.
     ///
     /// # Errors
-    /// If the disk does not take it.
+    /// If it cannot be written.
     pub fn push(&mut self, read: usize, trained: usize) -> Result<(), TokensError> {
         self.some_are_read |= read > 0;
         let bytes: Vec<u8> = std::iter::repeat_n(0, read)
@@ -39,10 +39,10 @@ impl Mask {
             .map_err(|source| writing(&self.path, source))
     }
 
-    /// Closes the file, or removes it.
+    /// Closes the file, or deletes it if all tokens are trained on.
     ///
     /// # Errors
-    /// If the disk does not take it.
+    /// If it cannot be written.
     pub fn finish(mut self) -> Result<(), TokensError> {
         let path = self.path.clone();
         let done = self.file.flush().and_then(|()| {

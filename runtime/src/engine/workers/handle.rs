@@ -10,7 +10,7 @@ use std::time::Instant;
 use camino::{Utf8Path, Utf8PathBuf};
 
 use crate::engine::RunError;
-use crate::job::{Event, Order};
+use crate::job::{Event, WorkerCommand};
 
 /// What the reading thread of a worker passes on.
 #[derive(Debug)]
@@ -120,7 +120,7 @@ impl WorkerHandle {
     }
 
     /// Sends a command; `false` if the worker does not take it.
-    pub fn send(&mut self, order: &Order) -> bool {
+    pub fn send(&mut self, order: &WorkerCommand) -> bool {
         let Ok(line) = serde_json::to_string(order) else {
             return false;
         };

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use self::handle::{WorkerHandle, WorkerMessage};
 use self::srun::Srun;
 use super::{RunError, Stop};
-use crate::job::{Event, Fingerprint, Join, Order, Placement};
+use crate::job::{Event, Fingerprint, Join, Placement, WorkerCommand};
 
 pub use self::launch::{LaunchMethod, WorkerLaunch};
 pub use self::listener::WorkerListener;
@@ -115,15 +115,15 @@ impl WorkerPool {
                 how: "before it started: the run has no workers".to_owned(),
             });
         };
-        let own = first.of(portable);
-        match all.find(|(_, other)| other.of(portable) != own) {
+        let own = first.text(portable);
+        match all.find(|(_, other)| other.text(portable) != own) {
             None => Ok(first),
             Some((rank, other)) => Err(RunError::Launch {
                 text: format!(
                     "the workers have different numerics: rank 0 on {} has {own}; rank {rank} on {} has {}",
                     self.workers[0].host,
                     self.workers[rank].host,
-                    other.of(portable)
+                    other.text(portable)
                 ),
                 help: "start all workers on one kind of processor with one libtorch".to_owned(),
             }),
@@ -139,19 +139,19 @@ impl WorkerPool {
             host: worker.address.clone(),
             timeout: u32::try_from(launch.transfer.as_secs()).unwrap_or(u32::MAX),
         };
-        let first = Order::Join(join(&self.workers[0], 0, None));
+        let first = WorkerCommand::Join(join(&self.workers[0], 0, None));
         if !self.workers[0].send(&first) {
             return Err(self.lost_worker(0));
         }
         let port = loop {
             match self.event_within(0, launch.start, stop)? {
-                (0, Event::Store { port }) => break port,
+                (0, Event::StoreReady { port }) => break port,
                 (rank, event) => self.fail_on_failure(rank, event)?,
             }
         };
         let store = format!("{}:{port}", self.workers[0].address);
         for rank in 1..self.workers.len() {
-            let order = Order::Join(join(&self.workers[rank], rank, Some(store.clone())));
+            let order = WorkerCommand::Join(join(&self.workers[rank], rank, Some(store.clone())));
             if !self.workers[rank].send(&order) {
                 return Err(self.lost_worker(rank));
             }
@@ -209,7 +209,7 @@ impl WorkerPool {
     ///
     /// # Errors
     /// A worker has ended.
-    pub fn send(&mut self, order: &Order) -> Result<(), RunError> {
+    pub fn send(&mut self, order: &WorkerCommand) -> Result<(), RunError> {
         for rank in 0..self.workers.len() {
             if !self.workers[rank].send(order) {
                 return Err(self.lost_worker(rank));
@@ -225,7 +225,7 @@ impl WorkerPool {
     pub fn next_event(&mut self, stop: &Stop) -> Result<Option<(usize, Event)>, RunError> {
         if stop.is_requested() && !stop.is_at_once() && !self.stopping {
             self.stopping = true;
-            self.send(&Order::Stop)?;
+            self.send(&WorkerCommand::Stop)?;
         }
         self.receive(stop)
     }

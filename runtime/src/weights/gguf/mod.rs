@@ -1,9 +1,9 @@
-//! GGUF: llama.cpp's file of a model, its numbers and its tokenizer.
+//! GGUF: llama.cpp's format for a model and its tokenizer.
 //!
-//! In: a file, whole or as the member of an archive. Out: [`Foreign`] weights under Hugging Face's names, and the file's
-//! own facts for `vocabulary`. Every length is compared with the bytes that are there before anything is set aside for
-//! it. llama.cpp stores the rows of query and key heads in another order (for rotary positions that turn neighbours);
-//! here they come in the order of Hugging Face.
+//! In: a file or a member of an archive. Out: [`PublishedWeights`] under Hugging Face's names, and the file's metadata for
+//! `vocabulary`. Every length is compared with the available bytes before memory is allocated for it. llama.cpp stores the
+//! rows of query and key heads in another order (for rotary positions that rotate neighbours); they are returned in Hugging
+//! Face's order.
 //!
 //! Source: the GGUF specification of ggml, versions 2 and 3.
 
@@ -13,13 +13,14 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::ops::Range;
 
-use aurora_compiler::fields::{Activation, Architecture, Exact, ModelFields};
+use aurora_compiler::exact::Exact;
+use aurora_compiler::fields::{Activation, Architecture, ModelFields};
 use memmap2::Mmap;
 
 pub(super) use read::Fact;
 use read::{Info, Reader};
 
-use super::import::Foreign;
+use super::import::PublishedWeights;
 use super::{WeightsError, quantised};
 use crate::checkpoint::TensorInfo;
 use crate::source::archive::{InputFile, is_plain, read_member};
@@ -28,13 +29,13 @@ use crate::source::archive::{InputFile, is_plain, read_member};
 const MEMBER_LIMIT: u64 = 32 << 30;
 #[derive(Debug, thiserror::Error)]
 pub enum GgufError {
-    #[error("`{file}` is no GGUF file: it does not begin with `GGUF`")]
+    #[error("`{file}` is not a GGUF file: it does not begin with `GGUF`")]
     NoGguf { file: String },
-    #[error("`{file}` has GGUF version {version}; 2 and 3 are read: convert it with a newer llama.cpp")]
+    #[error("`{file}` has GGUF version {version}; supported are 2 and 3: convert it with a newer llama.cpp")]
     Version { file: String, version: u32 },
     #[error("`{file}` is damaged at byte {at}: {what}; fetch it again")]
     Damaged { file: String, at: usize, what: String },
-    #[error("`{file}` has no `{key}`, which is needed")]
+    #[error("`{file}` does not have `{key}`, which is required")]
     NoKey { file: String, key: String },
     #[error("`{key}` of `{file}` is {found}, expected {expected}")]
     Value {
@@ -43,14 +44,14 @@ pub enum GgufError {
         found: String,
         expected: &'static str,
     },
-    #[error("`{file}` holds a model of architecture `{found}`; `llama` is imported from GGUF")]
+    #[error("`{file}` has a model of architecture `{found}`; only `llama` is supported in GGUF")]
     Architecture { file: String, found: String },
     #[error(
-        "tensor `{tensor}` of `{file}` is stored as type {found}; F32, F16, BF16, Q8_0, Q4_0 and Q4_1 are read: \
-         take a file of one of these"
+        "tensor `{tensor}` of `{file}` is stored as type {found}; supported are F32, F16, BF16, Q8_0, Q4_0 and Q4_1: \
+         use a file with one of these"
     )]
     Type { file: String, tensor: String, found: u32 },
-    #[error("`{file}` has rotary positions that are scaled (`{what}`), which Aurora does not compute")]
+    #[error("`{file}` has scaled rotary positions (`{what}`), which Aurora does not support")]
     Scaled { file: String, what: String },
     #[error("cannot read `{file}`")]
     Read {
@@ -127,12 +128,12 @@ impl Stored {
 #[derive(Clone, Debug)]
 struct Place {
     stored: Stored,
-    /// As Hugging Face has it: the slowest dimension first.
+    /// In Hugging Face's order: the slowest dimension first.
     shape: Vec<usize>,
     range: Range<usize>,
 }
 
-/// A GGUF file, read up to its numbers.
+/// A GGUF file, parsed up to its numbers.
 #[derive(Debug)]
 pub struct Gguf {
     file: String,
@@ -159,8 +160,8 @@ impl Gguf {
                     source,
                 };
                 let open = File::open(&file.path).map_err(reading)?;
-                // SAFETY: files of a source stand where nothing changes them. `aurora import` reads a user's own, and a file that
-                // is cut short meanwhile ends that command.
+                // SAFETY: nothing changes the files of a source. `aurora import` reads a user's own files; one that is truncated
+                // meanwhile ends that command.
                 Bytes::Mapped(unsafe { Mmap::map(&open) }.map_err(reading)?)
             }
             None => Bytes::Owned(read_member(files, member, MEMBER_LIMIT)?),
@@ -207,7 +208,7 @@ impl Gguf {
     }
 }
 
-/// Where each tensor's numbers stand: inside the file, none over another.
+/// The location of each tensor's numbers: inside the file, without overlaps.
 fn places(
     file: &str,
     infos: &[Info],
@@ -249,7 +250,7 @@ fn places(
             .zip(size)
             .and_then(|(begin, size)| Some(begin..begin.checked_add(size)?));
         let range = range.filter(|range| range.end <= length);
-        let range = range.ok_or_else(|| damaged(format!("reaches beyond the {length} bytes of the file")))?;
+        let range = range.ok_or_else(|| damaged(format!("extends beyond the {length} bytes of the file")))?;
         if !(range.start - start).is_multiple_of(alignment) {
             return Err(damaged(format!(
                 "begins at {}, which is not aligned to {alignment}",
@@ -263,7 +264,7 @@ fn places(
                     file: file.to_owned(),
                     what: info.name.clone(),
                 },
-                _ => damaged("is none of a llama model".to_owned()),
+                _ => damaged("does not belong to a llama model".to_owned()),
             });
         };
         if found.insert(name, Place { stored, shape, range }).is_some() {
@@ -409,7 +410,7 @@ impl Facts<'_> {
             vocabulary,
             activation: Activation::SwiGlu,
             norm_epsilon: self.exact("llama.attention.layer_norm_rms_epsilon")?,
-            // Files of llama 1 and 2 leave it out.
+            // Files of llama 1 and 2 omit it.
             rotary_base: Some(match self.facts.get(base) {
                 Some(_) => self.exact(base)?,
                 None => Exact::new(10_000.into()),
@@ -419,7 +420,7 @@ impl Facts<'_> {
     }
 }
 
-impl Foreign for Gguf {
+impl PublishedWeights for Gguf {
     fn place(&self) -> String {
         format!("`{}`", self.file)
     }
@@ -456,7 +457,7 @@ impl Foreign for Gguf {
     }
 }
 
-/// Puts the rows of each head, stored as neighbours to turn together, into first and second halves.
+/// Reorders the rows of each head from rotated pairs of neighbours to first and second halves.
 fn halves(numbers: &[f32], heads: usize, columns: usize) -> Vec<f32> {
     let rows = numbers.len().checked_div(columns).unwrap_or(0);
     let width = rows.checked_div(heads).unwrap_or(0);
@@ -469,7 +470,7 @@ fn halves(numbers: &[f32], heads: usize, columns: usize) -> Vec<f32> {
             }
         }
     }
-    // Rows that do not divide into pairs of heads are of another model, which their shape tells.
+    // Rows that cannot be split into pairs belong to another model; the check of the shape reports that.
     if turned.len() == numbers.len() {
         turned
     } else {

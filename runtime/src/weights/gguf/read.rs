@@ -1,18 +1,18 @@
-//! What a GGUF file says before its numbers: facts, and the list of its tensors.
+//! The header of a GGUF file: metadata, and the list of its tensors.
 //!
-//! In: bytes, whatever they are. Out: plain data. Every length is compared with the bytes that are there before anything
-//! is set aside for it. Not here: what facts mean.
+//! In: any bytes. Out: plain data. Every length is compared with the available bytes before memory is allocated for it. Not
+//! here: what the metadata means.
 
 use std::collections::BTreeMap;
 
 use super::GgufError;
 
-/// Far above what files have: a vocabulary has some 10⁵ entries, a model some 10³ tensors. Elements of all lists together:
-/// each takes more memory than its bytes in the file.
+/// Elements of all lists together, each of which takes more memory than its bytes in the file. Files have far fewer: a
+/// vocabulary has about 10⁵ entries, a model about 10³ tensors.
 const MOST_ELEMENTS: u64 = 1 << 23;
 const MOST_ENTRIES: u64 = 1 << 16;
 
-/// A fact that a file states.
+/// A metadata value.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fact {
     Whole(i128),
@@ -42,7 +42,7 @@ pub struct Info {
     pub dimensions: Vec<u64>,
     pub code: u32,
     pub offset: u64,
-    /// Where it is listed.
+    /// The position of its entry.
     pub at: usize,
 }
 
@@ -64,7 +64,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The byte behind what has been read.
+    /// The position of the next byte.
     pub fn at(&self) -> usize {
         self.at
     }
@@ -80,7 +80,8 @@ impl<'a> Reader<'a> {
     fn take(&mut self, count: u64) -> Result<&'a [u8], GgufError> {
         let left = self.bytes.len() - self.at;
         let count = usize::try_from(count).ok().filter(|count| *count <= left);
-        let count = count.ok_or_else(|| self.damaged(format!("more is promised than the {left} bytes that follow")))?;
+        let count =
+            count.ok_or_else(|| self.damaged(format!("it announces more than the {left} bytes that follow")))?;
         let taken = &self.bytes[self.at..self.at + count];
         self.at += count;
         Ok(taken)
@@ -117,7 +118,7 @@ impl<'a> Reader<'a> {
             5 => Fact::Whole(i32::from_le_bytes(self.array()?).into()),
             6 => {
                 let number = f32::from_le_bytes(self.array()?);
-                // What somebody wrote down as 1e-5, not the binary number beside it.
+                // The decimal number, such as 1e-5, not the nearest binary number.
                 Fact::Number(number.to_string().parse().unwrap_or(f64::from(number)))
             }
             7 => Fact::Flag(self.array::<1>()?[0] != 0),
@@ -142,7 +143,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Facts and the list of tensors.
+    /// The metadata and the list of tensors.
     pub fn head(&mut self) -> Result<(BTreeMap<String, Fact>, Vec<Info>), GgufError> {
         if self.take(4).ok() != Some(b"GGUF") {
             return Err(GgufError::NoGguf {
@@ -165,7 +166,7 @@ impl<'a> Reader<'a> {
             let (key, kind) = (self.text()?, self.u32()?);
             let fact = self.fact(kind)?;
             if facts.insert(key.clone(), fact).is_some() {
-                return Err(self.damaged(format!("`{key}` is stated twice")));
+                return Err(self.damaged(format!("`{key}` occurs twice")));
             }
         }
         let mut infos: Vec<Info> = Vec::new();

@@ -1,8 +1,8 @@
 //! Logits, losses and greedy continuations of a checkpoint, for a comparison with another implementation.
 //!
 //! `logits --shape NAME FOLDER` draws the weights of a small model into FOLDER (a checkpoint with its `model.json`, and
-//! below `hf` the same exported), and prints its ids.
-//! `logits CHECKPOINT IDS OUT [--generate N]` reads a folder that `aurora import` has written and a JSON list of lists of
+//! the same exported in `hf`), and prints its ids.
+//! `logits CHECKPOINT IDS OUT [--generate N]` reads a folder that `aurora import` wrote and a JSON list of lists of
 //! ids, writes all logits to OUT (f32, little-endian) and prints the mean loss of each list and N ids after it.
 
 #[path = "shapes.rs"]
@@ -14,7 +14,7 @@ use aurora_compiler::fields::ModelFields;
 use aurora_runtime::checkpoint::as_bytes;
 use aurora_runtime::job::Recompute;
 use aurora_runtime::weights::{Card, SHARD_BYTES, export, weights};
-use aurora_train::model::{Cache, Next, Pass, Workspace};
+use aurora_train::model::{KvCache, NextToken, PassContext, Workspace};
 use aurora_train::parallel::Peers;
 use camino::Utf8Path;
 use tch::{Kind, Tensor};
@@ -62,13 +62,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     for list in &lists {
         let ids = Tensor::f_from_slice(list)?;
         let mut workspace = Workspace::new(network, 1, list.len(), Recompute::None, 0)?;
-        let mut pass = Pass {
+        let mut pass = PassContext {
             workspace: &mut workspace,
             peers: &peers,
             slot: 0,
-            ids: &ids,
+            ids_t: &ids,
             positions: None,
-            spot: None,
+            trace: None,
         };
         network.forward(&weights, &mut pass)?;
         let rows: Vec<i64> = (0..list.len() as i64).collect();
@@ -80,7 +80,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         losses.push(scored.iter().sum::<f64>() / scored.len() as f64);
         bytes.extend_from_slice(&as_bytes(&Vec::<f32>::try_from(&logits.f_view([-1])?)?));
         if generate > 0 {
-            let mut cache = Cache::new(network, 2, list.len() + generate)?;
+            let mut cache = KvCache::new(network, 2, list.len() + generate)?;
             let mut last = network.prefill(&weights, &mut pass, &mut cache, 1, list.len())?;
             let mut own = Vec::new();
             for step in 0..generate {
@@ -91,7 +91,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 own.push(token);
                 let next = [
                     None,
-                    Some(Next {
+                    Some(NextToken {
                         token,
                         position: list.len() + step,
                     }),

@@ -1,4 +1,4 @@
-//! Small models of both families with weights that depend on nothing but a seed, and ids to read.
+//! Small models of both architectures with weights that depend on a seed only, and ids.
 
 use aurora_compiler::fields::{
     Activation, Architecture, Contract, ModelFields, Numerics, Precision, WeightsFields, WeightsHow,
@@ -6,7 +6,7 @@ use aurora_compiler::fields::{
 use aurora_runtime::checkpoint::groups;
 use aurora_runtime::job::{Files, Placement, Recompute};
 use aurora_train::train::TrainError;
-use aurora_train::train::state::{State, network};
+use aurora_train::train::train_state::{TrainState, network};
 use camino::Utf8Path;
 
 pub fn model(shape: &str) -> Option<ModelFields> {
@@ -52,7 +52,7 @@ pub fn model(shape: &str) -> Option<ModelFields> {
     })
 }
 
-/// Weights large enough that every part of the model shows in its logits.
+/// Weights large enough that every part of the model affects its logits.
 pub fn weights(model: &ModelFields) -> Option<WeightsFields> {
     Some(WeightsFields {
         model: model.clone(),
@@ -63,14 +63,14 @@ pub fn weights(model: &ModelFields) -> Option<WeightsFields> {
     })
 }
 
-/// As many ids as the context has.
+/// Ids that fill the context.
 pub fn ids(model: &ModelFields) -> Vec<i64> {
     (0..i64::from(model.context))
         .map(|i| (i * i * 7 + i * 3 + 1) % i64::from(model.vocabulary))
         .collect()
 }
 
-/// The weights of a model below a folder, as checkpoints have them.
+/// The weight files of a checkpoint in a folder.
 pub fn files(model: &ModelFields, folder: &Utf8Path) -> Files {
     groups(model)
         .iter()
@@ -78,8 +78,8 @@ pub fn files(model: &ModelFields, folder: &Utf8Path) -> Files {
         .collect()
 }
 
-/// One worker with these weights, in `f32` on a grid of one.
-pub fn state(model: &ModelFields, folder: &Utf8Path) -> Result<State, TrainError> {
+/// A single worker with these weights, in `f32` on a grid of one.
+pub fn state(model: &ModelFields, folder: &Utf8Path) -> Result<TrainState, TrainError> {
     let numerics = Numerics {
         contract: Contract::Invariant,
         tensor: 1,
@@ -88,7 +88,7 @@ pub fn state(model: &ModelFields, folder: &Utf8Path) -> Result<State, TrainError
     };
     let placement = Placement::one(1, Recompute::None);
     let network = network(model, &numerics, Precision::F32, &placement, 0)?;
-    let mut state = State::new(network, model, 0, false, false)?;
+    let mut state = TrainState::new(network, model, 0, false, false)?;
     state.load_weights(&files(model, folder))?;
     Ok(state)
 }

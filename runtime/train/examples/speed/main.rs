@@ -5,11 +5,11 @@
 //! [--recompute none|selective|full] [--mesh TENSOR,PIPELINE,DATA] [--sequence-parallel] [--distributed-optimizer]
 //! [--checkpoint] [--dump FOLDER]`
 //!
-//! `--tensor` and `--lanes` are the logical grid. With `--mesh` as many processes are started, and every rank's time in
-//! transfers is told. `--checkpoint` writes the state at the end and reads it again, beside a plain file of as many bytes.
-//! `--dump` leaves initial weights, batches and losses in a folder, for a comparison with another trainer.
+//! `--tensor` and `--lanes` define the logical grid. `--mesh` starts several processes and prints every rank's time in
+//! transfers. `--checkpoint` writes the final state and reads it again, next to a plain file of the same size. `--dump`
+//! writes initial weights, batches and losses to a folder, for a comparison with another trainer.
 
-mod meet;
+mod ranks;
 mod shapes;
 
 use std::error::Error;
@@ -20,22 +20,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-use aurora_compiler::fields::{Contract, ModelFields, Numerics, OptimizerState, Precision, TrainFields};
+use aurora_compiler::fields::{AdamW, Contract, ModelFields, Numerics, OptimizerState, Precision, TrainFields};
 use aurora_compiler::memory::memory;
 use aurora_runtime::checkpoint::groups;
 use aurora_runtime::job::{Files, Placement, Recompute};
 use aurora_train::train::TrainError;
 use aurora_train::train::checkpoint::Snapshot;
-use aurora_train::train::state::{State, mesh, network};
 use aurora_train::train::step::Trainer;
-use aurora_train::train::team::Team;
+use aurora_train::train::thread_pool::ThreadPool;
+use aurora_train::train::train_state::{TrainState, mesh, network};
 use camino::{Utf8Path, Utf8PathBuf};
-use meet::meet;
-use shapes::{Shape, batch, shape};
+use ranks::connect;
+use shapes::{BenchShape, batch, shape};
 
 /// Processor time of all threads of this process, in seconds.
 fn processor_seconds() -> f64 {
-    // SAFETY: `clock_gettime` fills the structure that it is given.
+    // SAFETY: `clock_gettime` fills the given structure.
     let time = unsafe {
         let mut time: libc::timespec = std::mem::zeroed();
         libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time);
@@ -44,7 +44,7 @@ fn processor_seconds() -> f64 {
     time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
 }
 
-/// A figure of this process, in MiB: `VmHWM`, the most memory that it has held, or `VmRSS`, what it holds.
+/// Memory of this process in MiB: `VmHWM` is the peak, `VmRSS` the current value.
 fn resident(figure: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status
@@ -55,14 +55,14 @@ fn resident(figure: &str) -> u64 {
         / 1024
 }
 
-/// What `aurora plan` says of this rank's memory, in MiB.
+/// This rank's memory in MiB as `aurora plan` predicts it.
 fn planned(
-    shape: &Shape,
+    shape: &BenchShape,
     numerics: Numerics,
     precision: Precision,
     placement: &Placement,
     micro_batches: usize,
-    stage: u32,
+    pp_rank: u32,
 ) -> Result<u64, Box<dyn Error>> {
     let fields = TrainFields {
         model: shape.model.clone(),
@@ -75,12 +75,12 @@ fn planned(
         global_batch: u32::try_from(micro_batches)? * shape.micro_batch,
         sequence: u32::try_from(shape.sequence)?,
     };
-    Ok(memory(&fields, placement, stage).total() >> 20)
+    Ok(memory(&fields, placement, pp_rank).total() >> 20)
 }
 
-/// Seconds that a checkpoint takes to copy, to write and sync, and to load; and those to write and sync, and to read, a
-/// plain file of as many bytes.
-fn checkpoint(state: &mut State, model: &ModelFields, folder: &Utf8Path) -> Result<String, Box<dyn Error>> {
+/// Seconds to copy a checkpoint, to write and sync it, and to load it; and to write and sync, and to read, a plain file
+/// of the same size.
+fn checkpoint(state: &mut TrainState, model: &ModelFields, folder: &Utf8Path) -> Result<String, Box<dyn Error>> {
     let names: Vec<_> = groups(model)
         .iter()
         .flat_map(|group| [group.weights(), group.optimizer()])
@@ -116,123 +116,200 @@ fn checkpoint(state: &mut State, model: &ModelFields, folder: &Utf8Path) -> Resu
     ))
 }
 
+/// The options of the command line.
+struct Options {
+    arguments: Vec<String>,
+    shape: BenchShape,
+    numerics: Numerics,
+    precision: Precision,
+    placement: Placement,
+    rank: usize,
+    steps: u64,
+    micro_batches: usize,
+    port: u16,
+    /// Empty for none.
+    dump: String,
+    checkpoint: bool,
+}
+
+impl Options {
+    fn parse() -> Result<Self, Box<dyn Error>> {
+        let arguments: Vec<String> = std::env::args().skip(1).collect();
+        let get = |name: &str, default: &str| -> String {
+            let at = arguments.iter().position(|argument| argument == &format!("--{name}"));
+            at.and_then(|at| arguments.get(at + 1))
+                .map_or(default, String::as_str)
+                .to_owned()
+        };
+        let flag = |name: &str| arguments.iter().any(|argument| argument == &format!("--{name}"));
+        let mut shape = shape(&get("shape", "small"))?;
+        shape.micro_batch = get("micro-batch", &shape.micro_batch.to_string()).parse()?;
+        let numerics = Numerics {
+            contract: Contract::named(&get("numerics", "invariant")).ok_or("no such numerics")?,
+            tensor: get("tensor", "1").parse()?,
+            lanes: get("lanes", "2").parse()?,
+            micro_batch: shape.micro_batch,
+        };
+        let precision = if get("precision", "f32") == "bf16" {
+            Precision::Bf16
+        } else {
+            Precision::F32
+        };
+        let recompute =
+            Recompute::from_word(&get("recompute", "none")).ok_or("recompute is none, selective or full")?;
+        let degrees: Vec<u32> = get("mesh", "1,1,1")
+            .split(',')
+            .map(str::parse)
+            .collect::<Result<_, _>>()?;
+        let &[tensor, pipeline, data] = &degrees[..] else {
+            return Err("--mesh takes TENSOR,PIPELINE,DATA".into());
+        };
+        let placement = Placement {
+            tensor,
+            pipeline,
+            data,
+            threads: get("threads", "2").parse()?,
+            recompute,
+            sequence_parallel: flag("sequence-parallel"),
+            distributed_optimizer: flag("distributed-optimizer"),
+        };
+        let rank: usize = get("rank", "0").parse()?;
+        Ok(Self {
+            shape,
+            numerics,
+            precision,
+            placement,
+            rank,
+            steps: get("steps", "8").parse()?,
+            micro_batches: get("micro-batches", "2").parse()?,
+            port: get("port", "0").parse()?,
+            dump: if rank == 0 { get("dump", "") } else { String::new() },
+            checkpoint: flag("checkpoint"),
+            arguments,
+        })
+    }
+}
+
+/// What was measured of each step, and its results.
+#[derive(Default)]
+struct Measured {
+    seconds: Vec<f64>,
+    processor: Vec<f64>,
+    /// The fraction of the step in transfers.
+    waits: Vec<f64>,
+    tokens: Vec<i64>,
+    losses: String,
+}
+
+impl Measured {
+    /// Runs the steps.
+    fn run(
+        options: &Options,
+        trainer: &mut Trainer,
+        optimizer: &AdamW,
+        waited: &AtomicU64,
+    ) -> Result<Self, Box<dyn Error>> {
+        let threads = options.placement.threads;
+        let pool = ThreadPool::new(threads as usize)?;
+        let stop = AtomicBool::new(false);
+        let mut measured = Self::default();
+        for step in 0..options.steps {
+            let (mut batch, ids) = batch(&options.shape, options.micro_batches, step)?;
+            let (began, used) = (Instant::now(), processor_seconds());
+            let before = waited.load(Ordering::Relaxed);
+            let not_finite = |what, value| TrainError::NotFinite {
+                what,
+                step,
+                value,
+                batch: String::new(),
+            };
+            let outcome = trainer.step(&pool, &mut batch, optimizer, 1e-3, &stop, not_finite)?;
+            let all = began.elapsed().as_secs_f64();
+            measured.seconds.push(all);
+            measured.processor.push(processor_seconds() - used);
+            let wait = (waited.load(Ordering::Relaxed) - before) as f64 * 1e-9 / f64::from(threads);
+            measured.waits.push(wait / all);
+            writeln!(measured.losses, "{} {}", outcome.loss, outcome.grad_norm)?;
+            measured.tokens.extend(ids);
+        }
+        for times in [&mut measured.seconds, &mut measured.processor, &mut measured.waits] {
+            times.drain(..(times.len() / 4).max(1).min(times.len() - 1));
+            times.sort_by(f64::total_cmp);
+        }
+        Ok(measured)
+    }
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     aurora_train::worker::settle()?;
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let get = |name: &str, default: &str| -> String {
-        let at = arguments.iter().position(|argument| argument == &format!("--{name}"));
-        at.and_then(|at| arguments.get(at + 1))
-            .map_or(default, String::as_str)
-            .to_owned()
-    };
-    let flag = |name: &str| arguments.iter().any(|argument| argument == &format!("--{name}"));
-    let mut shape = shape(&get("shape", "small"))?;
-    shape.micro_batch = get("micro-batch", &shape.micro_batch.to_string()).parse()?;
-    let (threads, lanes): (u32, u32) = (get("threads", "2").parse()?, get("lanes", "2").parse()?);
-    let tensor: u32 = get("tensor", "1").parse()?;
-    let micro_batch = shape.micro_batch;
-    let contract = get("numerics", "invariant");
-    let numerics = Numerics {
-        contract: Contract::named(&contract).ok_or("no such numerics")?,
-        tensor,
-        lanes,
-        micro_batch,
-    };
-    let precision = if get("precision", "f32") == "bf16" {
-        Precision::Bf16
-    } else {
-        Precision::F32
-    };
-    let recompute = Recompute::from_word(&get("recompute", "none")).ok_or("recompute is none, selective or full")?;
-    let degrees: Vec<u32> = get("mesh", "1,1,1")
-        .split(',')
-        .map(str::parse)
-        .collect::<Result<_, _>>()?;
-    let &[tensor_ranks, pipeline, data] = &degrees[..] else {
-        return Err("--mesh takes TENSOR,PIPELINE,DATA".into());
-    };
-    let placement = Placement {
-        tensor: tensor_ranks,
-        pipeline,
-        data,
-        threads,
-        recompute,
-        sequence_parallel: flag("sequence-parallel"),
-        distributed_optimizer: flag("distributed-optimizer"),
-    };
-    let mesh = mesh(&placement);
-    let rank: usize = get("rank", "0").parse()?;
-    let steps: u64 = get("steps", "8").parse()?;
-    let micro_batches: usize = get("micro-batches", "2").parse()?;
-    let dump = if rank == 0 { get("dump", "") } else { String::new() };
-
+    let options = Options::parse()?;
+    let Options {
+        shape,
+        numerics,
+        precision,
+        placement,
+        rank,
+        micro_batches,
+        dump,
+        ..
+    } = &options;
+    let (precision, rank, micro_batches) = (*precision, *rank, *micro_batches);
+    let mesh = mesh(placement);
     let scratch = std::env::temp_dir().join(format!("aurora-speed-{}", std::process::id()));
     let scratch = Utf8PathBuf::from_path_buf(scratch).map_err(|path| format!("{} is not UTF-8", path.display()))?;
     let folder = if dump.is_empty() {
         scratch.clone()
     } else {
-        Utf8PathBuf::from(&dump)
+        Utf8PathBuf::from(dump)
     };
     let files = shape.draw(&folder)?;
     let waited = Arc::new(AtomicU64::new(0));
-    let (peers, others) = meet(
-        &arguments,
+    let (peers, others) = connect(
+        &options.arguments,
         mesh,
         rank,
-        threads as usize,
-        get("port", "0").parse()?,
+        placement.threads as usize,
+        options.port,
         &waited,
     )?;
-    let (before, stage) = (resident("VmRSS"), u32::try_from(mesh.coordinates(rank).pipeline)?);
-    // The peak begins anew.
+    let (before, pp_rank) = (resident("VmRSS"), u32::try_from(mesh.coordinates(rank).pipeline)?);
+    // Resets the peak.
     std::fs::write("/proc/self/clear_refs", "5")?;
-    let planned = planned(&shape, numerics.clone(), precision, &placement, micro_batches, stage)?;
-    let team = Team::new(threads as usize)?;
-    let network = network(&shape.model, &numerics, precision, &placement, rank)?;
-    let mut state = State::new(
+    let planned = planned(shape, numerics.clone(), precision, placement, micro_batches, pp_rank)?;
+    let network = network(&shape.model, numerics, precision, placement, rank)?;
+    let mut state = TrainState::new(
         network,
         &shape.model,
         rank,
         true,
-        placement.distributed_optimizer && data > 1,
+        placement.distributed_optimizer && placement.data > 1,
     )?;
     state.load_weights(&files)?;
     let optimizer = shapes::optimizer()?;
-    let mut trainer = Trainer::new(state, peers, &optimizer, shape.sequence, micro_batches, recompute)?;
-    let stop = AtomicBool::new(false);
-    let (mut seconds, mut processor, mut waits) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut tokens, mut losses) = (Vec::new(), String::new());
-    for step in 0..steps {
-        let (mut batch, ids) = batch(&shape, micro_batches, step)?;
-        let (began, used) = (Instant::now(), processor_seconds());
-        let before = waited.load(Ordering::Relaxed);
-        let not_finite = |what, value| TrainError::NotFinite {
-            what,
-            step,
-            value,
-            batch: String::new(),
-        };
-        let outcome = trainer.step(&team, &mut batch, &optimizer, 1e-3, &stop, not_finite)?;
-        let all = began.elapsed().as_secs_f64();
-        seconds.push(all);
-        processor.push(processor_seconds() - used);
-        let wait = (waited.load(Ordering::Relaxed) - before) as f64 * 1e-9 / f64::from(threads);
-        waits.push(wait / all);
-        writeln!(losses, "{} {}", outcome.loss, outcome.grad_norm)?;
-        tokens.extend(ids);
-    }
+    let mut trainer = Trainer::new(
+        state,
+        peers,
+        &optimizer,
+        shape.sequence,
+        micro_batches,
+        placement.recompute,
+    )?;
+    let measured = Measured::run(&options, &mut trainer, &optimizer, &waited)?;
+    let Measured {
+        seconds,
+        processor,
+        waits,
+        tokens,
+        losses,
+    } = &measured;
     if !dump.is_empty() {
-        leave(&folder, &tokens, &losses)?;
+        leave(&folder, tokens, losses)?;
     }
-    for times in [&mut seconds, &mut processor, &mut waits] {
-        times.drain(..(times.len() / 4).max(1).min(times.len() - 1));
-        times.sort_by(f64::total_cmp);
-    }
-    let middle = |times: &[f64]| times[times.len() / 2];
+    let median = |times: &[f64]| times[times.len() / 2];
     let peak = resident("VmHWM");
     let grown = peak.saturating_sub(before);
     let (mut state, _) = trainer.into_parts();
-    let written = if flag("checkpoint") && mesh.world() == 1 {
+    let written = if options.checkpoint && mesh.world() == 1 {
         checkpoint(&mut state, &shape.model, &folder.join("checkpoint"))?
     } else {
         String::new()
@@ -243,7 +320,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     if rank > 0 {
         eprintln!(
             "rank {rank}: {:.3} of a step in transfers, memory {grown} MiB of {planned} planned",
-            middle(&waits)
+            median(waits)
         );
         return Ok(());
     }
@@ -253,10 +330,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         "{{\"median_tokens_per_second\": {:.1}, \"best_tokens_per_second\": {:.1}, \
          \"tokens_per_processor_second\": {:.1}, \"peak_mib\": {peak}, \"grown_mib\": {grown}, \
          \"planned_mib\": {planned}, \"in_transfers\": {:.4}{written}}}",
-        each / middle(&seconds),
+        each / median(seconds),
         each / seconds[0],
-        each / middle(&processor),
-        middle(&waits)
+        each / median(processor),
+        median(waits)
     );
     Ok(())
 }

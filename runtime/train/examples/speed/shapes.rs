@@ -1,23 +1,23 @@
-//! The models and batches that are measured, and compared with another trainer's.
+//! Models and batches of the benchmark, also used to compare with another trainer.
 
 use std::error::Error;
 
 use aurora_compiler::fields::{Activation, AdamW, Architecture, ModelFields, WeightsFields, WeightsHow};
 use aurora_runtime::checkpoint::groups;
 use aurora_runtime::job::Files;
-use aurora_train::train::batch::{Batch, MicroBatch};
+use aurora_train::train::batch::{MicroBatch, StepBatch};
 use camino::Utf8Path;
 use tch::Tensor;
 
 /// A model and its batches.
-pub struct Shape {
+pub struct BenchShape {
     pub model: ModelFields,
     pub sequence: usize,
     pub micro_batch: u32,
 }
 
-impl Shape {
-    /// Draws first weights into a folder.
+impl BenchShape {
+    /// Draws initial weights into a folder.
     pub fn draw(&self, folder: &Utf8Path) -> Result<Files, Box<dyn Error>> {
         let weights = WeightsFields {
             model: self.model.clone(),
@@ -46,7 +46,7 @@ pub fn optimizer() -> Result<AdamW, Box<dyn Error>> {
 }
 
 /// A shape by its name.
-pub fn shape(name: &str) -> Result<Shape, Box<dyn Error>> {
+pub fn shape(name: &str) -> Result<BenchShape, Box<dyn Error>> {
     let bigcode = |layers, hidden, heads, vocabulary, context| -> Result<ModelFields, Box<dyn Error>> {
         Ok(ModelFields {
             architecture: Architecture::GptBigcode,
@@ -64,17 +64,17 @@ pub fn shape(name: &str) -> Result<Shape, Box<dyn Error>> {
         })
     };
     match name {
-        "large" => Ok(Shape {
+        "large" => Ok(BenchShape {
             model: bigcode(8, 512, 8, 16_384, 512)?,
             sequence: 512,
             micro_batch: 4,
         }),
-        "small" => Ok(Shape {
+        "small" => Ok(BenchShape {
             model: bigcode(4, 128, 4, 4096, 128)?,
             sequence: 128,
             micro_batch: 32,
         }),
-        "llama" => Ok(Shape {
+        "llama" => Ok(BenchShape {
             model: ModelFields {
                 architecture: Architecture::Llama,
                 kv_heads: 2,
@@ -87,7 +87,7 @@ pub fn shape(name: &str) -> Result<Shape, Box<dyn Error>> {
             sequence: 128,
             micro_batch: 32,
         }),
-        "smollm2" => Ok(Shape {
+        "smollm2" => Ok(BenchShape {
             model: ModelFields {
                 architecture: Architecture::Llama,
                 kv_heads: 3,
@@ -99,7 +99,7 @@ pub fn shape(name: &str) -> Result<Shape, Box<dyn Error>> {
             sequence: 256,
             micro_batch: 4,
         }),
-        _ => Err(format!("no shape `{name}`: small, large, llama or smollm2").into()),
+        _ => Err(format!("unknown shape `{name}`: use small, large, llama or smollm2").into()),
     }
 }
 
@@ -119,7 +119,7 @@ fn ids(count: usize, vocabulary: u32, seed: u64) -> Vec<i64> {
 }
 
 /// The batch of a step, and all its ids: of each sample, one more than the sequence.
-pub fn batch(shape: &Shape, micro_batches: usize, step: u64) -> Result<(Batch, Vec<i64>), Box<dyn Error>> {
+pub fn batch(shape: &BenchShape, micro_batches: usize, step: u64) -> Result<(StepBatch, Vec<i64>), Box<dyn Error>> {
     let row = shape.sequence + 1;
     let all = ids(
         micro_batches * shape.micro_batch as usize * row,
@@ -133,13 +133,13 @@ pub fn batch(shape: &Shape, micro_batches: usize, step: u64) -> Result<(Batch, V
                 .collect()
         };
         Ok(Some(MicroBatch {
-            ids: Tensor::f_from_slice(&part(0))?,
-            targets: Tensor::f_from_slice(&part(1))?,
+            ids_t: Tensor::f_from_slice(&part(0))?,
+            targets_t: Tensor::f_from_slice(&part(1))?,
         }))
     });
     let micro_batches = micro_batches.collect::<Result<Vec<_>, tch::TchError>>()?;
     Ok((
-        Batch {
+        StepBatch {
             targets: (micro_batches.len() * shape.micro_batch as usize * shape.sequence) as u64,
             micro_batches,
             samples: Vec::new(),

@@ -1,8 +1,9 @@
-//! A model's answers to the questions of a task.
+//! A model's answers to the requests of a task.
 //!
-//! In: a checkpoint, requests. Out: scores, and what became of each item. Every worker holds the whole model, as one worker
-//! alone would, and requests are spread over all threads of all workers; an answer depends on its own item (a choice's on
-//! the choices before it as well, behind the same reading of the prompt), not on what is answered beside it. Not here: what is asked and how it is scored (`aurora_runtime::task`).
+//! In: a checkpoint, requests. Out: scores, and the result of each item. Every worker holds the complete model, as a
+//! single worker would, and requests are distributed over all threads of all workers. An answer depends on its own item
+//! only (a choice also on the choices before it, which share the reading of the prompt), not on requests that are
+//! answered at the same time. Not here: what is requested and how it is scored (`aurora_runtime::task`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,23 +14,22 @@ use aurora_runtime::data::encoder::Encoder;
 use aurora_runtime::data::random::Key;
 use aurora_runtime::data::tokenizer;
 use aurora_runtime::job::{EvalJob, Scores, TaskPaths};
-use aurora_runtime::source::archive::InputFile;
 use aurora_runtime::task::{self, Answer, Item, ItemResult, Request};
 use tch::Tensor;
 
 use super::sample::{Sampling, choose};
 use super::{padded, sequences, workspace};
-use crate::model::{Branches, Cache, Network, Next, Pass, Weights, Workspace};
+use crate::model::{Branches, KvCache, Network, NextToken, PassContext, Weights, Workspace};
 use crate::parallel::Peers;
 use crate::train::TrainError;
-use crate::train::state::State;
-use crate::train::team::Team;
+use crate::train::thread_pool::ThreadPool;
+use crate::train::train_state::TrainState;
 
-/// Sequences that are generated at a time by one thread.
-const PLACES: usize = 32;
+/// Sequences that one thread generates at a time.
+const SLOTS: usize = 32;
 
-/// A task, read.
-pub struct Task {
+/// A task with its items and requests.
+pub struct EvalTask {
     fields: Arc<TaskFields>,
     items: Vec<Item>,
     requests: Arc<Vec<Request>>,
@@ -38,33 +38,24 @@ pub struct Task {
     window: usize,
 }
 
-fn unfit(error: &(dyn std::error::Error + 'static)) -> TrainError {
-    TrainError::Unfit(aurora_runtime::errors::chain(error))
-}
-
-impl Task {
-    /// Reads items and tokenizer, and makes the requests.
+impl EvalTask {
+    /// Reads items and tokenizer, and creates the requests.
     ///
     /// # Errors
-    /// [`TrainError::Unfit`] with the item that is at fault.
+    /// [`TrainError::Tokenizer`], [`TrainError::Task`] with the invalid item, [`TrainError::Job`].
     pub fn open(job: &EvalJob, fields: &TaskFields, paths: &TaskPaths) -> Result<Self, TrainError> {
-        let encoder = tokenizer::load(&paths.tokenizer).map_err(|error| unfit(&error))?;
+        let encoder = tokenizer::load(&paths.tokenizer)?;
         let vocabulary = job.fields.model.vocabulary;
         if encoder.vocabulary() > vocabulary {
             let found = encoder.vocabulary();
-            return Err(TrainError::Unfit(format!(
+            return Err(TrainError::Job(format!(
                 "the tokenizer has {found} entries, the model {vocabulary}"
             )));
         }
-        let file = |(name, path): &(String, camino::Utf8PathBuf)| InputFile {
-            name: name.clone(),
-            path: path.clone(),
-        };
-        let files: Vec<InputFile> = paths.files.iter().map(file).collect();
-        let items = task::items(fields, &files).map_err(|error| unfit(&error))?;
+        let items = task::items(fields, &paths.files)?;
         let window = job.fields.window as usize;
         let end = paths.end_of_document;
-        let requests = task::requests(fields, &items, &encoder, end, window).map_err(|error| unfit(&error))?;
+        let requests = task::requests(fields, &items, &encoder, end, window)?;
         Ok(Self {
             fields: Arc::new(fields.clone()),
             items,
@@ -75,10 +66,10 @@ impl Task {
         })
     }
 
-    /// Requests that are answered side by side, for so many threads: sequences of one padded length, or some texts.
-    fn batches(&self, threads: usize) -> Vec<Batch> {
+    /// Groups requests into batches for `threads` threads: sequences of one padded length, or texts.
+    fn batches(&self, threads: usize) -> Vec<RequestBatch> {
         let mut texts = Vec::new();
-        let mut sequences: Vec<Sequence> = Vec::new();
+        let mut sequences: Vec<BranchedSequence> = Vec::new();
         for (number, request) in self.requests.iter().enumerate() {
             let (item, context, continuation) = match request {
                 Request::Text { .. } => {
@@ -91,9 +82,9 @@ impl Task {
                     continuation,
                 } => (*item, context.len(), continuation.len()),
             };
-            // The last token of a continuation is only predicted.
+            // The last token of a continuation is predicted, not read.
             let read = continuation.saturating_sub(1);
-            // An item's continuations of one context stand behind it side by side, as far as there is room.
+            // An item's continuations of one context follow it in one sequence, as far as they fit.
             let before = sequences.last_mut().filter(|before| {
                 before.item == item
                     && before.length() + read <= self.window
@@ -104,7 +95,7 @@ impl Task {
                     before.requests.push(number);
                     before.branches.lengths.push(read);
                 }
-                None => sequences.push(Sequence {
+                None => sequences.push(BranchedSequence {
                     item,
                     requests: vec![number],
                     branches: Branches {
@@ -114,7 +105,7 @@ impl Task {
                 }),
             }
         }
-        let mut by_length: BTreeMap<usize, Vec<Sequence>> = BTreeMap::new();
+        let mut by_length: BTreeMap<usize, Vec<BranchedSequence>> = BTreeMap::new();
         for sequence in sequences {
             let length = padded(sequence.length(), self.window);
             by_length.entry(length).or_default().push(sequence);
@@ -122,14 +113,14 @@ impl Task {
         let mut batches = Vec::new();
         for (length, all) in by_length {
             let some = all.chunks(super::sequences(length)).map(<[_]>::to_vec);
-            batches.extend(some.map(|sequences| Batch::Likelihoods { length, sequences }));
+            batches.extend(some.map(|sequences| RequestBatch::Likelihoods { length, sequences }));
         }
-        let share = texts.len().div_ceil(threads).clamp(1, 2 * PLACES);
-        batches.extend(texts.chunks(share).map(|chunk| Batch::Texts(chunk.to_vec())));
+        let size = texts.len().div_ceil(threads).clamp(1, 2 * SLOTS);
+        batches.extend(texts.chunks(size).map(|chunk| RequestBatch::Texts(chunk.to_vec())));
         batches
     }
 
-    /// Batches that each thread works on before progress is reported and a stop is seen.
+    /// Batches that each thread answers before progress is reported and a stop is noticed.
     fn round(&self) -> usize {
         match self.fields.asks {
             Asks::Choices(_) => 8,
@@ -145,7 +136,7 @@ impl Task {
         }
     }
 
-    /// The key of the random numbers that choose a text.
+    /// The key of the random numbers for a text.
     fn key(&self, item: usize, sample: u32) -> Key {
         let Item { name, attack, .. } = &self.items[item];
         let mut purpose = format!("answer {name}");
@@ -158,7 +149,7 @@ impl Task {
         Key::derive(self.fields.seed, &purpose)
     }
 
-    /// How tokens of a text are chosen, where it stops, and how long it may become.
+    /// How tokens of a text are chosen, its stop strings, and its maximum length.
     fn text(&self) -> (Sampling, &[String], usize) {
         match &self.fields.asks {
             Asks::Text {
@@ -185,15 +176,15 @@ impl Task {
     }
 }
 
-/// A context and the continuations of it whose likelihoods are asked.
+/// A context and the continuations whose likelihoods are requested.
 #[derive(Clone, Debug)]
-struct Sequence {
+struct BranchedSequence {
     item: usize,
     requests: Vec<usize>,
     branches: Branches,
 }
 
-impl Sequence {
+impl BranchedSequence {
     /// Tokens that are read.
     fn length(&self) -> usize {
         self.branches.context + self.branches.lengths.iter().sum::<usize>()
@@ -201,31 +192,34 @@ impl Sequence {
 }
 
 #[derive(Clone, Debug)]
-enum Batch {
-    Likelihoods { length: usize, sequences: Vec<Sequence> },
+enum RequestBatch {
+    Likelihoods {
+        length: usize,
+        sequences: Vec<BranchedSequence>,
+    },
     Texts(Vec<usize>),
 }
 
-/// What one thread works with.
-struct Seat {
+/// Weights and buffers of one thread.
+struct AnswerThread {
     weights: Weights,
     workspace: Option<Workspace>,
-    cache: Option<Cache>,
+    cache: Option<KvCache>,
     peers: Peers,
 }
 
-/// The scores of a task's answers and a line an item, or nothing if some rank was asked to stop on the way.
+/// The scores of a task's answers and the result of each item; none if a rank received a stop command.
 pub type Answered = Option<(Scores, Vec<ItemResult>)>;
 
-/// Answers a task, all ranks together; `state` is the whole model. `peers` are those of the mesh, through which the ranks
-/// tell each other; `progress` is told how many of how many requests are answered.
+/// Answers a task, all ranks together. `state` is the complete model; the ranks exchange answers through `peers`, which
+/// are those of the mesh. `progress` receives the numbers of answered and of all requests.
 ///
 /// # Errors
-/// [`TrainError::Model`], [`TrainError::Unfit`].
+/// [`TrainError::Model`], [`TrainError::Scoring`], [`TrainError::Answers`].
 pub fn answer(
-    task: Task,
-    state: &State,
-    team: &Team,
+    task: EvalTask,
+    state: &TrainState,
+    pool: &ThreadPool,
     peers: &Peers,
     ranks: (usize, usize),
     stop: &AtomicBool,
@@ -233,10 +227,10 @@ pub fn answer(
 ) -> Result<Answered, TrainError> {
     let (rank, world) = ranks;
     let (network, task) = (Arc::new(state.network.clone()), Arc::new(task));
-    let threads = team.threads();
-    let mut seats = Vec::new();
+    let threads = pool.threads();
+    let mut answer_threads = Vec::new();
     for _ in 0..threads {
-        seats.push(Seat {
+        answer_threads.push(AnswerThread {
             weights: state.weights()?,
             workspace: None,
             cache: None,
@@ -247,28 +241,29 @@ pub fn answer(
     let batches = task.batches(threads * world);
     let mut done = 0;
     for round in batches.chunks(task.round() * threads * world) {
-        let mut shares: Vec<(Seat, Vec<Batch>)> = seats.drain(..).map(|seat| (seat, Vec::new())).collect();
+        let mut work: Vec<(AnswerThread, Vec<RequestBatch>)> =
+            answer_threads.drain(..).map(|thread| (thread, Vec::new())).collect();
         for (index, batch) in round.iter().enumerate() {
-            let seat = index % (threads * world);
-            if seat / threads == rank {
-                shares[seat % threads].1.push(batch.clone());
+            let position = index % (threads * world);
+            if position / threads == rank {
+                work[position % threads].1.push(batch.clone());
             }
         }
         let (network, own_task) = (Arc::clone(&network), Arc::clone(&task));
         let mut own: Vec<(usize, Answer)> = Vec::new();
-        for result in team.run(shares, move |(seat, batches)| {
-            one_thread(&network, &own_task, seat, &batches)
+        for result in pool.run(work, move |(thread, batches)| {
+            one_thread(&network, &own_task, thread, &batches)
         })? {
-            let (seat, answered) = result?;
-            seats.push(seat);
+            let (thread, answered) = result?;
+            answer_threads.push(thread);
             own.extend(answered);
         }
-        let told = (stop.load(Ordering::SeqCst), own);
-        let told = serde_json::to_vec(&told).map_err(|error| TrainError::Unfit(error.to_string()))?;
+        let own = (stop.load(Ordering::SeqCst), own);
+        let own = serde_json::to_vec(&own).map_err(TrainError::Answers)?;
         let mut stopped = false;
-        for told in peers.gather_world(&told)? {
+        for theirs in peers.all_gather_bytes(&own)? {
             let (stop, theirs): (bool, Vec<(usize, Answer)>) =
-                serde_json::from_slice(&told).map_err(|error| TrainError::Unfit(error.to_string()))?;
+                serde_json::from_slice(&theirs).map_err(TrainError::Answers)?;
             stopped |= stop;
             done += theirs.len() as u64;
             for (number, answer) in theirs {
@@ -281,71 +276,73 @@ pub fn answer(
         progress(done, answers.len() as u64);
     }
     let answers: Option<Vec<Answer>> = answers.into_iter().collect();
-    let answers = answers.ok_or_else(|| TrainError::Unfit("a request was not answered".to_owned()))?;
+    let answers = answers.ok_or(TrainError::Bug("a request was not answered"))?;
     task::score(&task.fields, &task.items, &answers, &task.encoder)
         .map(Some)
-        .map_err(TrainError::Unfit)
+        .map_err(TrainError::Scoring)
 }
 
 fn one_thread(
     network: &Network,
-    task: &Task,
-    mut seat: Seat,
-    batches: &[Batch],
-) -> Result<(Seat, Vec<(usize, Answer)>), TrainError> {
+    task: &EvalTask,
+    mut thread: AnswerThread,
+    batches: &[RequestBatch],
+) -> Result<(AnswerThread, Vec<(usize, Answer)>), TrainError> {
     let mut answered = Vec::new();
     for batch in batches {
         answered.extend(match batch {
-            Batch::Texts(numbers) => texts(network, task, &mut seat, numbers)?,
-            Batch::Likelihoods { length, sequences } => likelihoods(network, task, &mut seat, *length, sequences)?,
+            RequestBatch::Texts(numbers) => texts(network, task, &mut thread, numbers)?,
+            RequestBatch::Likelihoods { length, sequences } => {
+                likelihoods(network, task, &mut thread, *length, sequences)?
+            }
         });
     }
-    Ok((seat, answered))
+    Ok((thread, answered))
 }
 
 /// ln p of the continuations of a batch of sequences of one padded length.
 fn likelihoods(
     network: &Network,
-    task: &Task,
-    seat: &mut Seat,
+    task: &EvalTask,
+    thread: &mut AnswerThread,
     length: usize,
-    batch: &[Sequence],
+    batch: &[BranchedSequence],
 ) -> Result<Vec<(usize, Answer)>, TrainError> {
     let mut ids = vec![0i64; sequences(length) * length];
-    // Each request with the number of its tokens; and all of them, each after the row that predicts it.
+    // Requests with the number of their tokens; and all tokens, each with the row that predicts it.
     let mut requests: Vec<(usize, usize)> = Vec::new();
-    let mut asked: Vec<(i64, i64)> = Vec::new();
+    let mut pairs: Vec<(i64, i64)> = Vec::new();
     let put = |ids: &mut [i64], own: &[u32]| ids.iter_mut().zip(own).for_each(|(id, own)| *id = i64::from(*own));
     for (row, sequence) in batch.iter().enumerate() {
         let start = row * length;
         put(&mut ids[start..], task.context(sequence.requests[0]));
         let mut at = start + sequence.branches.context;
-        let behind = at as i64 - 1;
+        let last_of_context = at as i64 - 1;
         for number in &sequence.requests {
             let Request::Likelihood { continuation, .. } = &task.requests[*number] else {
-                return Err(TrainError::Unfit("a text among likelihoods".to_owned()));
+                return Err(TrainError::Bug("a text among likelihoods"));
             };
             let read = continuation.len().saturating_sub(1);
             put(&mut ids[at..], &continuation[..read]);
-            let rows = std::iter::once(behind).chain(at as i64..);
-            asked.extend(rows.zip(continuation.iter().copied().map(i64::from)));
+            let rows = std::iter::once(last_of_context).chain(at as i64..);
+            pairs.extend(rows.zip(continuation.iter().copied().map(i64::from)));
             requests.push((*number, continuation.len()));
             at += read;
         }
     }
-    let workspace = workspace(network, &mut seat.workspace, sequences(length), length)?;
+    let workspace = workspace(network, &mut thread.workspace, sequences(length), length)?;
     let branches: Vec<_> = batch.iter().map(|sequence| sequence.branches.clone()).collect();
     let positions = network.branches(workspace, &branches)?;
-    let mut pass = Pass {
+    let mut pass = PassContext {
         workspace,
-        peers: &seat.peers,
+        peers: &thread.peers,
         slot: 0,
-        ids: &Tensor::f_from_slice(&ids)?,
+        ids_t: &Tensor::f_from_slice(&ids)?,
         positions: Some(&positions),
-        spot: None,
+        trace: None,
     };
-    network.forward(&seat.weights, &mut pass)?;
-    let losses = network.losses(&seat.weights, &pass, &asked)?;
+    network.forward(&thread.weights, &mut pass)?;
+    let losses = network.losses(&thread.weights, &pass, &pairs)?;
     let mut losses = losses.into_iter();
     let answer = |(number, tokens): (usize, usize)| {
         let ln: f64 = losses.by_ref().take(tokens).map(|loss| -loss).sum();
@@ -354,29 +351,34 @@ fn likelihoods(
     Ok(requests.into_iter().map(answer).collect())
 }
 
-/// A text under way in a place of the cache.
-struct Growing {
+/// A text that is generated in a slot of the cache.
+struct GeneratedText {
     number: usize,
     key: Key,
     prompt: usize,
     ids: Vec<u32>,
 }
 
-/// Generates the texts of a batch: a place that is done takes the next prompt.
-fn texts(network: &Network, task: &Task, seat: &mut Seat, batch: &[usize]) -> Result<Vec<(usize, Answer)>, TrainError> {
+/// Generates the texts of a batch: a free slot takes the next prompt.
+fn texts(
+    network: &Network,
+    task: &EvalTask,
+    thread: &mut AnswerThread,
+    batch: &[usize],
+) -> Result<Vec<(usize, Answer)>, TrainError> {
     let (how, stop, maximum) = task.text();
     let longest = task.requests.iter().map(|request| match request {
         Request::Text { prompt, .. } => prompt.len(),
         Request::Likelihood { .. } => 0,
     });
     let positions = (longest.max().unwrap_or(0) + maximum).min(task.window);
-    let mut cache = match seat.cache.take() {
+    let mut cache = match thread.cache.take() {
         Some(cache) => cache,
-        None => Cache::new(network, PLACES, positions)?,
+        None => KvCache::new(network, SLOTS, positions)?,
     };
-    let ended = |growing: &Growing| -> Result<bool, TrainError> {
-        let last = growing.ids.last().copied();
-        let full = growing.ids.len() >= maximum || growing.prompt + growing.ids.len() > positions;
+    let ended = |text: &GeneratedText| -> Result<bool, TrainError> {
+        let last = text.ids.last().copied();
+        let full = text.ids.len() >= maximum || text.prompt + text.ids.len() > positions;
         if full || last == Some(task.end) {
             return Ok(true);
         }
@@ -385,34 +387,34 @@ fn texts(network: &Network, task: &Task, seat: &mut Seat, batch: &[usize]) -> Re
         }
         let (_, stopped) = task
             .encoder
-            .decode_until(&growing.ids, stop)
-            .map_err(TrainError::Unfit)?;
+            .decode_until(&text.ids, stop)
+            .map_err(TrainError::Scoring)?;
         Ok(stopped)
     };
     let mut queue = batch.iter();
-    // The prompt that was read last, where, and what it predicts: the next sample's is often the same.
+    // The last prompt, its slot, and the logits after it: the next sample often has the same prompt.
     let mut last: Option<(usize, usize, Vec<f32>)> = None;
-    let mut places: Vec<Option<Growing>> = (0..PLACES).map(|_| None).collect();
+    let mut slots: Vec<Option<GeneratedText>> = (0..SLOTS).map(|_| None).collect();
     let mut answered = Vec::new();
     loop {
-        for (place, growing) in places.iter_mut().enumerate() {
-            while growing.is_none() {
+        for (slot, text) in slots.iter_mut().enumerate() {
+            while text.is_none() {
                 let Some(number) = queue.next() else { break };
                 let Request::Text { item, sample, prompt } = &task.requests[*number] else {
-                    return Err(TrainError::Unfit("a likelihood among texts".to_owned()));
+                    return Err(TrainError::Bug("a likelihood among texts"));
                 };
                 let same = last.take_if(
                     |(read, ..)| matches!(&task.requests[*read], Request::Text { prompt: read, .. } if read == prompt),
                 );
                 let logits = match same {
                     Some((_, from, logits)) => {
-                        cache.copy(from, place, prompt.len())?;
+                        cache.copy(from, slot, prompt.len())?;
                         logits
                     }
-                    None => prefill(network, task, seat, &mut cache, place, prompt)?,
+                    None => prefill(network, task, thread, &mut cache, slot, prompt)?,
                 };
                 let key = task.key(*item, *sample);
-                let new = Growing {
+                let new = GeneratedText {
                     number: *number,
                     key,
                     prompt: prompt.len(),
@@ -421,59 +423,59 @@ fn texts(network: &Network, task: &Task, seat: &mut Seat, batch: &[usize]) -> Re
                 if ended(&new)? {
                     answered.push((*number, Answer::Text(finished(new.ids, task.end))));
                 } else {
-                    *growing = Some(new);
+                    *text = Some(new);
                 }
-                last = Some((*number, place, logits));
+                last = Some((*number, slot, logits));
             }
         }
-        if places.iter().all(Option::is_none) {
+        if slots.iter().all(Option::is_none) {
             break;
         }
-        let read = |growing: &Growing| Next {
-            token: growing.ids.last().copied().map_or(0, i64::from),
-            position: growing.prompt + growing.ids.len() - 1,
+        let read = |text: &GeneratedText| NextToken {
+            token: text.ids.last().copied().map_or(0, i64::from),
+            position: text.prompt + text.ids.len() - 1,
         };
-        let next: Vec<Option<Next>> = places.iter().map(|growing| growing.as_ref().map(read)).collect();
-        let logits = cache.step(&seat.weights, &seat.peers, &next)?;
-        for (place, logits) in places.iter_mut().zip(&logits) {
-            let Some(growing) = place else { continue };
-            let position = growing.ids.len() as u32;
-            growing.ids.push(choose(logits, how, growing.key, position));
-            if ended(growing)?
-                && let Some(growing) = place.take()
+        let next: Vec<Option<NextToken>> = slots.iter().map(|text| text.as_ref().map(read)).collect();
+        let logits = cache.step(&thread.weights, &thread.peers, &next)?;
+        for (slot, logits) in slots.iter_mut().zip(&logits) {
+            let Some(text) = slot else { continue };
+            let position = text.ids.len() as u32;
+            text.ids.push(choose(logits, how, text.key, position));
+            if ended(text)?
+                && let Some(text) = slot.take()
             {
-                answered.push((growing.number, Answer::Text(finished(growing.ids, task.end))));
+                answered.push((text.number, Answer::Text(finished(text.ids, task.end))));
             }
         }
     }
-    seat.cache = Some(cache);
+    thread.cache = Some(cache);
     Ok(answered)
 }
 
-/// Reads a prompt into a place of the cache; the logits behind it.
+/// Reads a prompt into a slot of the cache; returns the logits after it.
 fn prefill(
     network: &Network,
-    task: &Task,
-    seat: &mut Seat,
-    cache: &mut Cache,
-    place: usize,
+    task: &EvalTask,
+    thread: &mut AnswerThread,
+    cache: &mut KvCache,
+    slot: usize,
     prompt: &[u32],
 ) -> Result<Vec<f32>, TrainError> {
     let length = padded(prompt.len(), task.window);
     let mut ids = vec![0i64; length];
     ids.iter_mut().zip(prompt).for_each(|(id, own)| *id = i64::from(*own));
-    let mut pass = Pass {
-        workspace: workspace(network, &mut seat.workspace, 1, length)?,
-        peers: &seat.peers,
+    let mut pass = PassContext {
+        workspace: workspace(network, &mut thread.workspace, 1, length)?,
+        peers: &thread.peers,
         slot: 0,
-        ids: &Tensor::f_from_slice(&ids)?,
+        ids_t: &Tensor::f_from_slice(&ids)?,
         positions: None,
-        spot: None,
+        trace: None,
     };
-    Ok(network.prefill(&seat.weights, &mut pass, cache, place, prompt.len())?)
+    Ok(network.prefill(&thread.weights, &mut pass, cache, slot, prompt.len())?)
 }
 
-/// A text's tokens without the one that ends a document.
+/// A text's tokens without the end-of-document id.
 fn finished(mut ids: Vec<u32>, end: u32) -> Vec<u32> {
     if ids.last() == Some(&end) {
         ids.pop();

@@ -1,11 +1,12 @@
-//! Evaluation: perplexity and bits per byte of sets of documents; answers to the questions of a task (`answers`).
+//! Evaluation: perplexity and bits per byte of sets of documents; answers to the requests of a task (`answers`).
 //!
-//! In: a model's weights, token files. Out: scores. A document is scored in windows, each token once; a window's input starts
-//! with the token before it (the end-of-document id before the first). Windows of all sets are put into batches of
-//! fixed shapes, so that a window's bits depend on its tokens and its padded length alone. Not here: messages, files.
+//! In: a model's weights, token files. Out: scores. A document is scored in windows, each token once; a window's input
+//! starts with the token before it (the end-of-document id before the first). Windows of all sets are grouped into
+//! batches of fixed shapes, so that a window's bits depend on its tokens and its padded length only. Not here:
+//! messages.
 
 mod answers;
-mod documents;
+mod document_scores;
 mod sample;
 mod windows;
 
@@ -20,114 +21,123 @@ use aurora_runtime::job::{EvalJob, Recompute, Score, Scores};
 use camino::Utf8Path;
 use tch::Tensor;
 
-use crate::model::{Network, Pass, Weights, Workspace};
+use crate::model::{Network, PassContext, Weights, Workspace};
 use crate::parallel::Peers;
 use crate::train::TrainError;
-use crate::train::report::Report;
-use crate::train::state::State;
-use crate::train::team::Team;
-use windows::{Batch, Windows};
+use crate::train::rank_report::RankReport;
+use crate::train::thread_pool::ThreadPool;
+use crate::train::train_state::TrainState;
+use windows::{WindowBatch, Windows};
 
-pub use answers::{Answered, Task, answer};
-pub use documents::read as documents;
+pub use answers::{Answered, EvalTask, answer};
+pub use document_scores::document_scores;
 pub use windows::{padded, sequences};
 
-/// Batches that each thread runs before progress is reported and a stop is seen.
+/// Batches that each thread runs before progress is reported and a stop is noticed.
 const ROUND: usize = 4;
 
 /// A thread's weights and buffers.
-struct Seat {
+struct ScoringThread {
     weights: Weights,
     workspace: Option<Workspace>,
     peers: Peers,
 }
 
-/// What a job's sets are worth.
+/// The scores of a job's sets.
 #[derive(Debug)]
 pub struct Evaluated {
     pub scores: Scores,
-    /// Set by set, the scored tokens of each document and its sum of −ln p.
+    /// By set: the scored tokens of each document and its sum of −ln p.
     pub documents: Vec<Vec<(u64, f64)>>,
 }
 
-/// Scores every set of a job, all ranks together; every rank learns the scores. `progress` is told the set, its scored
-/// tokens and their number. `peers`, one a thread, come back.
+/// Scores every set of a job, all ranks together; every rank gets the scores. `progress` receives the set, its tokens
+/// scored so far, and their total. Also returns `peers`, one per thread.
 ///
-/// Nothing comes back in the place of scores if some rank was asked to stop on the way.
+/// Returns no scores if a rank received a stop command meanwhile.
 ///
 /// # Errors
-/// [`TrainError::Tokens`], [`TrainError::Token`], [`TrainError::Model`], [`TrainError::Unfit`].
+/// [`TrainError::Tokens`], [`TrainError::Token`], [`TrainError::Model`], [`TrainError::Job`].
 pub fn evaluate(
     job: &EvalJob,
-    state: &State,
-    team: &Team,
+    state: &TrainState,
+    pool: &ThreadPool,
     peers: Vec<Peers>,
     stop: &AtomicBool,
     mut progress: impl FnMut(&str, u64, u64),
 ) -> Result<(Option<Evaluated>, Vec<Peers>), TrainError> {
     let windows = Windows::open(job)?;
     let network = Arc::new(state.network.clone());
-    let mut seats = Vec::new();
+    let mut scoring_threads = Vec::new();
     for peers in peers {
-        seats.push(Seat {
+        scoring_threads.push(ScoringThread {
             weights: state.weights()?,
             workspace: None,
             peers,
         });
     }
-    let Some(at) = seats.first().map(|seat| seat.peers.at()) else {
-        return Err(TrainError::Unfit("a worker without threads".to_owned()));
+    let Some(at) = scoring_threads.first().map(|thread| thread.peers.at()) else {
+        return Err(TrainError::Bug("a worker without threads"));
     };
-    let (threads, replicas) = (seats.len(), network.mesh.data);
-    let holding = &network.layout.holding;
+    let (threads, replicas) = (scoring_threads.len(), network.mesh.data);
+    let holding = &network.parameters.holding;
     // −ln p of each window, summed over its tokens in order.
     let mut losses: Vec<Vec<f64>> = windows.sets.iter().map(|set| vec![0.0; set.windows.len()]).collect();
     let mut done = vec![0u64; windows.sets.len()];
     let batches = windows.batches();
     for round in batches.chunks(ROUND * threads * replicas) {
-        let mut items: Vec<(Seat, Vec<Filled>)> = seats.drain(..).map(|seat| (seat, Vec::new())).collect();
+        let mut items: Vec<(ScoringThread, Vec<FilledBatch>)> =
+            scoring_threads.drain(..).map(|thread| (thread, Vec::new())).collect();
         for (index, batch) in round.iter().enumerate() {
-            let seat = index % (threads * replicas);
-            if seat / threads != at.data {
+            let slot = index % (threads * replicas);
+            if slot / threads != at.data {
                 continue;
             }
             let tokens = (holding.first || holding.last)
                 .then(|| windows.read(batch))
                 .transpose()?;
-            items[seat % threads].1.push((batch.clone(), tokens));
+            items[slot % threads].1.push((batch.clone(), tokens));
         }
         let network = Arc::clone(&network);
         let mut scored = Vec::new();
-        for result in team.run(items, move |(seat, batches)| one_thread(&network, seat, batches))? {
-            let (seat, own) = result?;
-            seats.push(seat);
+        for result in pool.run(items, move |(thread, batches)| one_thread(&network, thread, batches))? {
+            let (thread, own) = result?;
+            scoring_threads.push(thread);
             scored.extend(own);
         }
-        let own = Report {
+        let own = RankReport {
             stop: stop.load(Ordering::SeqCst),
             losses: if at.tensor == 0 { scored } else { Vec::new() },
             squares: Vec::new(),
         };
-        let all = seats[0].peers.gather_world(&own.to_bytes())?;
+        let all = scoring_threads[0].peers.all_gather_bytes(&own.to_bytes())?;
         let all = all
             .iter()
-            .map(|bytes| Report::from_bytes(bytes))
+            .map(|bytes| RankReport::from_bytes(bytes))
             .collect::<Result<Vec<_>, _>>()?;
-        for (place, loss) in all.iter().flat_map(|report| report.losses.iter().copied()) {
-            let (set, window) = ((place >> 40) as usize, (place & ((1 << 40) - 1)) as usize);
+        for (index, loss) in all.iter().flat_map(|report| report.losses.iter().copied()) {
+            let (set, window) = ((index >> 40) as usize, (index & ((1 << 40) - 1)) as usize);
             losses[set][window] = loss;
             done[set] += windows.sets[set].windows[window].length as u64;
         }
         if all.iter().any(|report| report.stop) {
-            return Ok((None, seats.into_iter().map(|seat| seat.peers).collect()));
+            return Ok((None, scoring_threads.into_iter().map(|thread| thread.peers).collect()));
         }
         if let Some((set, _)) = round.last().and_then(|batch| batch.windows.last()) {
             let set = *set;
             progress(&windows.sets[set].name, done[set], windows.sets[set].tokens);
         }
     }
-    let scores = windows.sets.iter().zip(&losses).map(|(set, losses)| {
-        // Windows stand in document order: a plain sum from the first to the last.
+    Ok((
+        Some(summarize(&windows, &losses)),
+        scoring_threads.into_iter().map(|thread| thread.peers).collect(),
+    ))
+}
+
+/// The scores of the sets, from the losses of their windows.
+fn summarize(windows: &Windows, losses: &[Vec<f64>]) -> Evaluated {
+    let scores = windows.sets.iter().zip(losses).map(|(set, losses)| {
+        // Windows are in document order: a plain sum from the first to the last.
         let negative_log_likelihood: f64 = losses.iter().sum();
         let score = Score {
             documents: set.documents,
@@ -143,7 +153,7 @@ pub fn evaluate(
         sets: scores.collect(),
         measures: BTreeMap::new(),
     };
-    let documents = windows.sets.iter().zip(&losses).map(|(set, losses)| {
+    let documents = windows.sets.iter().zip(losses).map(|(set, losses)| {
         let mut documents = vec![(0, 0.0); set.documents as usize];
         for (window, loss) in set.windows.iter().zip(losses) {
             let (tokens, sum) = &mut documents[window.document];
@@ -152,12 +162,13 @@ pub fn evaluate(
         }
         documents
     });
-    let documents = documents.collect();
-    let evaluated = Evaluated { scores, documents };
-    Ok((Some(evaluated), seats.into_iter().map(|seat| seat.peers).collect()))
+    Evaluated {
+        scores,
+        documents: documents.collect(),
+    }
 }
 
-/// Writes and syncs `scores.json` below `out`.
+/// Writes and syncs `scores.json` in `out`.
 ///
 /// # Errors
 /// [`TrainError::Checkpoint`].
@@ -167,7 +178,7 @@ pub fn write(scores: &Scores, out: &Utf8Path) -> Result<(), TrainError> {
     put(&out.join("scores.json"), &text, out)
 }
 
-/// Writes and syncs `items.jsonl` below `out`: a line an item of a task, or a document.
+/// Writes and syncs `items.jsonl` in `out`: one line per item of a task, or per document.
 ///
 /// # Errors
 /// [`TrainError::Checkpoint`].
@@ -193,8 +204,7 @@ fn put(path: &Utf8Path, text: &str, out: &Utf8Path) -> Result<(), TrainError> {
     })?)
 }
 
-/// The workspace of a shape: the last one that was used, as batches of one shape follow each other, or a new one in its
-/// place.
+/// A workspace of the given shape: the last one, since batches of one shape follow each other, or a new one.
 fn workspace<'s>(
     network: &Network,
     last: &'s mut Option<Workspace>,
@@ -209,43 +219,47 @@ fn workspace<'s>(
     Ok(last.insert(workspace))
 }
 
-/// A batch with its ids and targets, which the first and the last stage know.
-type Filled = (Batch, Option<(Vec<i64>, Vec<i64>)>);
-/// Set and window (set in the upper 24 bits of 64), and the window's loss.
-type Scored = Vec<(u64, f64)>;
+/// A batch with its ids and targets, which only the first and the last pipeline rank read.
+type FilledBatch = (WindowBatch, Option<(Vec<i64>, Vec<i64>)>);
+/// Index of the set (upper 24 bits) and the window (lower 40 bits), and the window's loss.
+type WindowLosses = Vec<(u64, f64)>;
 
-fn one_thread(network: &Network, mut seat: Seat, batches: Vec<Filled>) -> Result<(Seat, Scored), TrainError> {
-    let (first, last) = (network.layout.holding.first, network.layout.holding.last);
+fn one_thread(
+    network: &Network,
+    mut thread: ScoringThread,
+    batches: Vec<FilledBatch>,
+) -> Result<(ScoringThread, WindowLosses), TrainError> {
+    let (first, last) = (network.parameters.holding.first, network.parameters.holding.last);
     let mut scored = Vec::new();
     for (batch, tokens) in batches {
         let length = batch.length;
-        let workspace = workspace(network, &mut seat.workspace, sequences(length), length)?;
+        let workspace = workspace(network, &mut thread.workspace, sequences(length), length)?;
         let tensor = |ids: &[i64]| Tensor::f_from_slice(ids);
         let (ids, targets) = tokens.unwrap_or_default();
-        let mut pass = Pass {
+        let mut pass = PassContext {
             workspace,
-            peers: &seat.peers,
+            peers: &thread.peers,
             slot: 0,
-            ids: &tensor(&ids)?,
+            ids_t: &tensor(&ids)?,
             positions: None,
-            spot: None,
+            trace: None,
         };
         if !first {
             let input = pass.workspace.incoming(0)?;
-            seat.peers.receive_forward(&input).and_then(|sent| sent.wait())?;
+            thread.peers.receive_forward(&input).and_then(|sent| sent.wait())?;
             network.fill_input(&pass)?;
         }
-        network.forward(&seat.weights, &mut pass)?;
+        network.forward(&thread.weights, &mut pass)?;
         if !last {
             let output = pass.workspace.outgoing(0)?;
-            seat.peers.send_forward(&output).and_then(|sent| sent.wait())?;
+            thread.peers.send_forward(&output).and_then(|sent| sent.wait())?;
             continue;
         }
         let mut losses = vec![0.0; targets.len()];
-        network.head(&seat.weights, &mut pass, &tensor(&targets)?, &mut losses, None)?;
+        network.head(&thread.weights, &mut pass, &tensor(&targets)?, &mut losses, None)?;
         for (rows, (set, window, scored_rows)) in losses.chunks_exact(length).zip(batch.own()) {
             scored.push(((set as u64) << 40 | window as u64, rows[scored_rows].iter().sum()));
         }
     }
-    Ok((seat, scored))
+    Ok((thread, scored))
 }

@@ -1,18 +1,19 @@
-//! The next token of a generated text: the likeliest, or one drawn by a random number of its own place.
+//! The next token of a generated text: the most likely one, or one drawn with a random number that belongs to its
+//! position.
 
 use aurora_runtime::data::random::Key;
 
 /// How tokens are chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampling {
-    /// Nothing: the likeliest.
+    /// None: always the most likely token.
     pub temperature: Option<f64>,
-    /// Only the likeliest tokens up to this share.
+    /// Only the most likely tokens with this total probability.
     pub top_p: f64,
 }
 
-/// The likeliest token, of equals the first.
-fn likeliest(logits: &[f32]) -> usize {
+/// The most likely token. Ties go to the first.
+fn most_likely(logits: &[f32]) -> usize {
     let mut best = 0;
     for (id, logit) in logits.iter().enumerate() {
         if *logit > logits[best] {
@@ -22,38 +23,38 @@ fn likeliest(logits: &[f32]) -> usize {
     best
 }
 
-/// Chooses token `position` of the answer that `key` stands for. The same logits give the same token on every machine.
+/// Chooses token `position` of the answer with random key `key`. The same logits give the same token on every machine.
 pub fn choose(logits: &[f32], how: Sampling, key: Key, position: u32) -> u32 {
-    let best = likeliest(logits);
+    let best = most_likely(logits);
     let Some(temperature) = how.temperature else {
         return best as u32;
     };
-    let most = f64::from(logits[best]);
-    let mut powers: Vec<(f64, usize)> = logits
+    let maximum = f64::from(logits[best]);
+    let mut exps: Vec<(f64, usize)> = logits
         .iter()
-        .map(|logit| libm::exp((f64::from(*logit) - most) / temperature))
+        .map(|logit| libm::exp((f64::from(*logit) - maximum) / temperature))
         .zip(0..)
         .collect();
-    // The likeliest first, of equals the first.
-    powers.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-    let all: f64 = powers.iter().map(|(power, _)| power).sum();
+    // Most likely first. Ties go to the first.
+    exps.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+    let all: f64 = exps.iter().map(|(value, _)| value).sum();
     let mut kept = 0.0;
     let mut count = 0;
-    while count < powers.len() && (count == 0 || kept < how.top_p * all) {
-        kept += powers[count].0;
+    while count < exps.len() && (count == 0 || kept < how.top_p * all) {
+        kept += exps[count].0;
         count += 1;
     }
     let [low, high, ..] = key.lanes([position, 0, 0, 0]);
     const STEP: f64 = 1.0 / (1u64 << 53) as f64;
     let random = ((u64::from(high) << 32 | u64::from(low)) >> 11) as f64 * STEP;
     let mut left = random * kept;
-    for (power, id) in &powers[..count] {
-        left -= power;
+    for (value, id) in &exps[..count] {
+        left -= value;
         if left < 0.0 {
             return *id as u32;
         }
     }
-    powers[count - 1].1 as u32
+    exps[count - 1].1 as u32
 }
 
 #[cfg(test)]
@@ -61,8 +62,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn draws_follow_the_shares_and_repeat() {
-        // Shares 1/2, 1/4, 1/4.
+    fn draws_follow_the_probabilities_and_repeat() {
+        // Probabilities 1/4, 1/2, 1/4.
         let logits = [0.0, (2.0f32).ln(), 0.0];
         let key = Key::derive(7, "answer");
         let draw = |how: Sampling| {
@@ -86,7 +87,7 @@ mod tests {
         for (count, expected) in counts.iter().zip([1000, 2000, 1000]) {
             assert!(count.abs_diff(expected) < 130, "{counts:?}");
         }
-        // Half is reached by the first; the first two make three quarters.
+        // The first token reaches 1/2; the first two together 3/4.
         assert_eq!(draw(Sampling { top_p: 0.5, ..warm }), [0, 4000, 0]);
         let counts = draw(Sampling { top_p: 0.75, ..warm });
         assert!(counts[2] == 0 && counts[0].abs_diff(1333) < 130, "{counts:?}");

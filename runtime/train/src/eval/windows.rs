@@ -1,4 +1,4 @@
-//! Documents cut into windows, windows put into batches of fixed shapes.
+//! Divides documents into windows, and groups windows into batches of fixed shapes.
 
 use std::ops::Range;
 
@@ -7,11 +7,11 @@ use aurora_runtime::job::EvalJob;
 
 use crate::train::TrainError;
 
-/// Tokens of one batch, padding included: part of the arithmetic, as it fixes the shapes that kernels see.
+/// Tokens of one batch, padding included. Part of the arithmetic: it determines the shapes that kernels get.
 const BATCH_TOKENS: usize = 256;
 
-/// The length that a window is padded to: steps of 16, and of a sixteenth of an octave where that is more; at most
-/// `window`.
+/// The length that a window is padded to: a multiple of 16, or of a sixteenth of the next power of two if that is more;
+/// at most `window`.
 pub fn padded(length: usize, window: usize) -> usize {
     let step = (length.next_power_of_two() / 16).max(16);
     length.max(1).next_multiple_of(step).min(window)
@@ -22,24 +22,24 @@ pub fn sequences(length: usize) -> usize {
     (BATCH_TOKENS / length).max(1)
 }
 
-/// A stretch of a document whose tokens are scored. Windows are full: a document's last one, which scores the rest, reads tokens
-/// before it again, as lm-evaluation-harness does in rolling.
+/// A range of a document whose tokens are scored. Windows are full: a document's last window, which scores the rest,
+/// reads tokens before it again, as lm-evaluation-harness does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
     /// Position in the set's token stream.
     pub start: u64,
     /// Scored tokens.
     pub length: usize,
-    /// Tokens in front of them that are read again.
+    /// Tokens before them that are read again.
     pub before: usize,
-    /// It begins a document.
+    /// Whether it starts a document.
     pub first: bool,
-    /// Number of its document in the set.
+    /// Index of its document in the set.
     pub document: usize,
 }
 
 #[derive(Debug)]
-pub struct Set {
+pub struct ScoredSet {
     pub name: String,
     stream: TokenStream,
     end_of_document: i64,
@@ -53,16 +53,16 @@ pub struct Set {
 
 /// Windows of one padded length.
 #[derive(Clone, Debug)]
-pub struct Batch {
+pub struct WindowBatch {
     pub length: usize,
-    /// Set and place of each window, with its length.
+    /// Set and index of each window.
     pub windows: Vec<(usize, usize)>,
     /// Rows of each window that are scored.
     rows: Vec<Range<usize>>,
 }
 
-impl Batch {
-    /// Set and place of each window, and its rows that are scored.
+impl WindowBatch {
+    /// Set and index of each window, and its rows that are scored.
     pub fn own(&self) -> impl Iterator<Item = (usize, usize, Range<usize>)> + '_ {
         self.windows
             .iter()
@@ -74,23 +74,23 @@ impl Batch {
 /// All windows of a job.
 #[derive(Debug)]
 pub struct Windows {
-    pub sets: Vec<Set>,
+    pub sets: Vec<ScoredSet>,
     window: usize,
     vocabulary: i64,
 }
 
 impl Windows {
     /// # Errors
-    /// [`TrainError::Unfit`] if sets and files don't match or a set is empty, [`TrainError::Tokens`].
+    /// [`TrainError::Job`] if sets and files do not match or a set is empty, [`TrainError::Tokens`].
     pub fn open(job: &EvalJob) -> Result<Self, TrainError> {
         let window = job.fields.window as usize;
         if job.fields.sets.len() != job.sets.len() || window == 0 {
             let text = format!(
-                "{} sets with files of {}, windows of {window}",
+                "{} sets, files of {} sets, windows of {window} tokens",
                 job.fields.sets.len(),
                 job.sets.len()
             );
-            return Err(TrainError::Unfit(text));
+            return Err(TrainError::Job(text));
         }
         let mut sets = Vec::new();
         for (fields, paths) in job.fields.sets.iter().zip(&job.sets) {
@@ -102,7 +102,7 @@ impl Windows {
             let files = paths.files.iter().map(|file| (file.bin.as_path(), file.idx.as_path()));
             let stream = TokenStream::open(files).map_err(wrap)?;
             let end_of_document = i64::from(paths.end_of_document);
-            let mut set = Set {
+            let mut set = ScoredSet {
                 name: name.clone(),
                 end_of_document,
                 windows: Vec::new(),
@@ -121,7 +121,7 @@ impl Windows {
                     }
                     if last[0] != end_of_document {
                         let text = format!("document {document} of `{name}` does not end with id {end_of_document}");
-                        return Err(TrainError::Unfit(text));
+                        return Err(TrainError::Job(text));
                     }
                     set.documents += 1;
                     let scored = end.saturating_sub(start + 1);
@@ -141,7 +141,7 @@ impl Windows {
                 offset += file.num_tokens();
             }
             if set.tokens == 0 || set.bytes == 0 {
-                return Err(TrainError::Unfit(format!("there is nothing to score in `{name}`")));
+                return Err(TrainError::Job(format!("`{name}` has no tokens to score")));
             }
             sets.push(set);
         }
@@ -152,8 +152,8 @@ impl Windows {
         })
     }
 
-    /// The batches: padded lengths upwards; inside one, windows in the order of sets and documents.
-    pub fn batches(&self) -> Vec<Batch> {
+    /// The batches: in order of padded length; within one length, windows in the order of sets and documents.
+    pub fn batches(&self) -> Vec<WindowBatch> {
         let mut all: Vec<(usize, usize, usize)> = Vec::new();
         for (set, own) in self.sets.iter().enumerate() {
             let of = |(at, window): (usize, &Window)| (padded(window.before + window.length, self.window), set, at);
@@ -167,7 +167,7 @@ impl Windows {
                     let Window { before, length, .. } = self.sets[set].windows[at];
                     before..before + length
                 };
-                batches.push(Batch {
+                batches.push(WindowBatch {
                     length: bucket[0].0,
                     windows: chunk.iter().map(|&(_, set, at)| (set, at)).collect(),
                     rows: chunk.iter().map(rows).collect(),
@@ -177,17 +177,17 @@ impl Windows {
         batches
     }
 
-    /// Ids and targets of a batch, of its full shape; places beyond a window hold id 0.
+    /// Ids and targets of a batch in its full shape; padding has id 0.
     ///
     /// # Errors
     /// [`TrainError::Tokens`], [`TrainError::Token`].
-    pub fn read(&self, batch: &Batch) -> Result<(Vec<i64>, Vec<i64>), TrainError> {
+    pub fn read(&self, batch: &WindowBatch) -> Result<(Vec<i64>, Vec<i64>), TrainError> {
         let size = sequences(batch.length) * batch.length;
         let (mut ids, mut targets) = (vec![0; size], vec![0; size]);
-        let places = ids
+        let rows = ids
             .chunks_exact_mut(batch.length)
             .zip(targets.chunks_exact_mut(batch.length));
-        for ((ids, targets), &(set, at)) in places.zip(&batch.windows) {
+        for ((ids, targets), &(set, at)) in rows.zip(&batch.windows) {
             let set = &self.sets[set];
             let window = set.windows[at];
             let read = |start: u64, out: &mut [i64]| {

@@ -1,9 +1,9 @@
-//! GELU, exact and in the tanh form, with the bias of the layer before it.
+//! GELU, exact and with the tanh approximation, including the bias of the layer before it.
 
 use super::math::exp;
 use super::{Element, dispatch};
 
-/// Which of the two functions goes by the name.
+/// The two functions called GELU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gelu {
     /// x · Φ(x).
@@ -59,10 +59,10 @@ const TAIL: [f32; 8] = [
 ];
 
 #[inline(always)]
-fn forward<E: Element>(form: impl Fn(f32) -> (f32, f32), z: &mut [E], bias: &[E], out: &mut [E]) {
-    let width = bias.len();
-    for (z, out) in z.chunks_exact_mut(width).zip(out.chunks_exact_mut(width)) {
-        for ((z, out), bias) in z.iter_mut().zip(out).zip(bias) {
+fn forward<E: Element>(form: impl Fn(f32) -> (f32, f32), z_tf: &mut [E], bias_f: &[E], out_tf: &mut [E]) {
+    let width = bias_f.len();
+    for (z, out) in z_tf.chunks_exact_mut(width).zip(out_tf.chunks_exact_mut(width)) {
+        for ((z, out), bias) in z.iter_mut().zip(out).zip(bias_f) {
             *z = E::store(z.load() + bias.load());
             *out = E::store(form(z.load()).0);
         }
@@ -70,8 +70,8 @@ fn forward<E: Element>(form: impl Fn(f32) -> (f32, f32), z: &mut [E], bias: &[E]
 }
 
 #[inline(always)]
-fn backward<E: Element>(form: impl Fn(f32) -> (f32, f32), z: &[E], gradient: &mut [E], out: &mut [E]) {
-    for ((&z, gradient), out) in z.iter().zip(gradient).zip(out) {
+fn backward<E: Element>(form: impl Fn(f32) -> (f32, f32), z_tf: &[E], gradient_tf: &mut [E], out_tf: &mut [E]) {
+    for ((&z, gradient), out) in z_tf.iter().zip(gradient_tf).zip(out_tf) {
         let (value, slope) = form(z.load());
         *out = E::store(value);
         *gradient = E::store(gradient.load() * slope);
@@ -79,21 +79,21 @@ fn backward<E: Element>(form: impl Fn(f32) -> (f32, f32), z: &[E], gradient: &mu
 }
 
 dispatch! {
-/// Adds `bias` to each row of `z` in place, and writes the function of it to `out`.
-pub fn gelu_forward [E: Element] (kind: Gelu, z: &mut [E], bias: &[E], out: &mut [E]) {
-    match kind {
-        Gelu::Erf => forward(erf_form, z, bias, out),
-        Gelu::Tanh => forward(tanh_form, z, bias, out),
+/// Adds `bias_f` to each row of `z_tf` in place, and writes its GELU to `out_tf`.
+pub fn gelu_forward [E: Element] (gelu: Gelu, z_tf: &mut [E], bias_f: &[E], out_tf: &mut [E]) {
+    match gelu {
+        Gelu::Erf => forward(erf_form, z_tf, bias_f, out_tf),
+        Gelu::Tanh => forward(tanh_form, z_tf, bias_f, out_tf),
     }
 }
 }
 
 dispatch! {
-/// Multiplies `gradient` by the derivative at `z` in place, and writes the function's value to `out` once more.
-pub fn gelu_backward [E: Element] (kind: Gelu, z: &[E], gradient: &mut [E], out: &mut [E]) {
-    match kind {
-        Gelu::Erf => backward(erf_form, z, gradient, out),
-        Gelu::Tanh => backward(tanh_form, z, gradient, out),
+/// Multiplies `gradient_tf` by the derivative at `z_tf` in place, and writes the function's value to `out_tf` again.
+pub fn gelu_backward [E: Element] (gelu: Gelu, z_tf: &[E], gradient_tf: &mut [E], out_tf: &mut [E]) {
+    match gelu {
+        Gelu::Erf => backward(erf_form, z_tf, gradient_tf, out_tf),
+        Gelu::Tanh => backward(tanh_form, z_tf, gradient_tf, out_tf),
     }
 }
 }

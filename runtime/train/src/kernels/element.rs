@@ -3,7 +3,7 @@
 use half::bf16;
 use tch::Kind;
 
-/// A type that tensors hold.
+/// An element type of tensors.
 pub trait Stored: Copy + 'static {
     const KIND: Kind;
 }
@@ -16,19 +16,19 @@ impl Stored for bf16 {
     const KIND: Kind = Kind::BFloat16;
 }
 
-/// Ids and places.
+/// Ids and positions.
 impl Stored for i64 {
     const KIND: Kind = Kind::Int64;
 }
 
-/// A floating-point type that kernels read and write; they compute in `f32` whatever it is.
+/// A floating-point type that kernels read and write; they always compute in `f32`.
 pub trait Element: Stored + Default + PartialEq + Send + Sync + std::fmt::Debug {
     fn load(self) -> f32;
     /// Rounds to nearest, ties to even.
     fn store(value: f32) -> Self;
-    /// The same numbers, if this type is `f32`.
+    /// The slice itself, if this type is `f32`.
     fn floats(values: &[Self]) -> Option<&[f32]>;
-    /// The same numbers, if this type is `f32`.
+    /// The slice itself, if this type is `f32`.
     fn as_floats(values: &mut [Self]) -> Option<&mut [f32]>;
 }
 
@@ -54,7 +54,7 @@ impl Element for bf16 {
     fn load(self) -> f32 {
         f32::from_bits(u32::from(self.to_bits()) << 16)
     }
-    // Without branches, unlike `bf16::from_f32`, so that loops over it become vector code.
+    // Without branches, unlike `bf16::from_f32`, so that loops become vector code.
     #[inline(always)]
     fn store(value: f32) -> Self {
         let bits = value.to_bits();

@@ -3,32 +3,32 @@
 use super::{Element, dispatch};
 
 dispatch! {
-/// `out[row] = word[id − first] (+ position[row mod sequence])` for the rows whose id lies in this shard's
-/// `first..first + n`.
+/// `out[row] = word[id − first] (+ position[row mod sequence])` for the rows whose id is in this shard, `first..first +
+/// v`.
 pub fn embed_rows [E: Element] (
-    ids: &[i64],
+    ids_t: &[i64],
     sequence: usize,
     first: i64,
-    word: &[E],
-    position: Option<&[E]>,
+    word_vh: &[E],
+    position_sh: Option<&[E]>,
     hidden: usize,
-    out: &mut [f32],
+    out_th: &mut [f32],
 ) {
-    let count = (word.len() / hidden) as i64;
-    for (row, (&id, out)) in ids.iter().zip(out.chunks_exact_mut(hidden)).enumerate() {
+    let count = (word_vh.len() / hidden) as i64;
+    for (row, (&id, out)) in ids_t.iter().zip(out_th.chunks_exact_mut(hidden)).enumerate() {
         if id < first || id >= first + count {
             continue;
         }
         let at = (id - first) as usize * hidden;
-        let word = &word[at..at + hidden];
-        let Some(position) = position else {
+        let word = &word_vh[at..at + hidden];
+        let Some(position_sh) = position_sh else {
             for (out, word) in out.iter_mut().zip(word) {
                 *out = word.load();
             }
             continue;
         };
-        let place = row % sequence * hidden;
-        for ((out, word), position) in out.iter_mut().zip(word).zip(&position[place..place + hidden]) {
+        let at = row % sequence * hidden;
+        for ((out, word), position) in out.iter_mut().zip(word).zip(&position_sh[at..at + hidden]) {
             *out = word.load() + position.load();
         }
     }
@@ -36,15 +36,15 @@ pub fn embed_rows [E: Element] (
 }
 
 dispatch! {
-/// `gradient[id − first] += dx[row]` for the rows whose id lies in this shard, rows in order.
-pub fn embedding_gradient [] (ids: &[i64], first: i64, dx: &[f32], hidden: usize, gradient: &mut [f32]) {
-    let count = (gradient.len() / hidden) as i64;
-    for (&id, dx) in ids.iter().zip(dx.chunks_exact(hidden)) {
+/// `dword[id − first] += dx[row]` for the rows whose id is in this shard, rows in order.
+pub fn embedding_gradient [] (ids_t: &[i64], first: i64, dx_th: &[f32], hidden: usize, dword_vh: &mut [f32]) {
+    let count = (dword_vh.len() / hidden) as i64;
+    for (&id, dx) in ids_t.iter().zip(dx_th.chunks_exact(hidden)) {
         if id < first || id >= first + count {
             continue;
         }
         let at = (id - first) as usize * hidden;
-        for (gradient, dx) in gradient[at..at + hidden].iter_mut().zip(dx) {
+        for (gradient, dx) in dword_vh[at..at + hidden].iter_mut().zip(dx) {
             *gradient += dx;
         }
     }
@@ -52,11 +52,11 @@ pub fn embedding_gradient [] (ids: &[i64], first: i64, dx: &[f32], hidden: usize
 }
 
 dispatch! {
-/// Adds `dx` over the rows at each position to `out` (`sequence` × `hidden`), rows in order.
-pub fn position_gradient [] (dx: &[f32], sequence: usize, hidden: usize, out: &mut [f32]) {
-    for (row, dx) in dx.chunks_exact(hidden).enumerate() {
+/// Adds `dx_th` over the rows at each position to `out_sh`, rows in order.
+pub fn position_gradient [] (dx_th: &[f32], sequence: usize, hidden: usize, out_sh: &mut [f32]) {
+    for (row, dx) in dx_th.chunks_exact(hidden).enumerate() {
         let at = row % sequence * hidden;
-        for (out, dx) in out[at..at + hidden].iter_mut().zip(dx) {
+        for (out, dx) in out_sh[at..at + hidden].iter_mut().zip(dx) {
             *out += dx;
         }
     }

@@ -1,14 +1,14 @@
-//! Softmax cross-entropy over a vocabulary that is cut into shards.
+//! Softmax cross-entropy over a sharded vocabulary.
 //!
-//! In the order of use: maxima per shard, their maximum over shards (exact, any order), exponentials and row sums per
+//! In the order of use: maxima by shard, their maximum over shards (exact, any order), exponentials and row sums by
 //! shard, tree sum over shards, losses, gradient.
 
 use super::{Element, LANES, dispatch, exp, join, log};
 
 dispatch! {
-/// Raises `maxima` to the largest logit of each row.
-pub fn row_maxima [E: Element] (logits: &[E], width: usize, maxima: &mut [f32]) {
-    for (row, maximum) in logits.chunks_exact(width).zip(maxima) {
+/// Raises `maxima_r` to the largest logit of each row.
+pub fn row_maxima [E: Element] (logits_rv: &[E], width: usize, maxima_r: &mut [f32]) {
+    for (row, maximum) in logits_rv.chunks_exact(width).zip(maxima_r) {
         let mut lanes = [f32::NEG_INFINITY; LANES];
         let chunks = row.chunks_exact(LANES);
         let tail = chunks.remainder();
@@ -29,28 +29,30 @@ pub fn row_maxima [E: Element] (logits: &[E], width: usize, maxima: &mut [f32]) 
 }
 
 dispatch! {
-/// Writes exp(logit − maximum) over the logits (if `keep`) and the sum of each row to `sums`.
-pub fn row_sums [E: Element] (logits: &mut [E], width: usize, maxima: &[f32], sums: &mut [f32], keep: bool) {
-    for ((row, &maximum), sum) in logits.chunks_exact_mut(width).zip(maxima).zip(sums) {
+/// Writes the sum over each row of exp(logit − maximum) to `sums_r`; with `keep` the exponentials replace the logits.
+pub fn row_sums [E: Element] (
+    logits_rv: &mut [E], width: usize, maxima_r: &[f32], sums_r: &mut [f32], keep: bool,
+) {
+    for ((row, &maximum), sum) in logits_rv.chunks_exact_mut(width).zip(maxima_r).zip(sums_r) {
         let mut lanes = [0.0f32; LANES];
         let mut chunks = row.chunks_exact_mut(LANES);
         for chunk in &mut chunks {
-            let mut powers = [0.0f32; LANES];
+            let mut exps = [0.0f32; LANES];
             for i in 0..LANES {
-                powers[i] = exp(chunk[i].load() - maximum);
-                lanes[i] += powers[i];
+                exps[i] = exp(chunk[i].load() - maximum);
+                lanes[i] += exps[i];
             }
             if keep {
                 for i in 0..LANES {
-                    chunk[i] = E::store(powers[i]);
+                    chunk[i] = E::store(exps[i]);
                 }
             }
         }
         for (lane, value) in lanes.iter_mut().zip(chunks.into_remainder()) {
-            let power = exp(value.load() - maximum);
-            *lane += power;
+            let exp_value = exp(value.load() - maximum);
+            *lane += exp_value;
             if keep {
-                *value = E::store(power);
+                *value = E::store(exp_value);
             }
         }
         *sum = join(lanes);
@@ -59,17 +61,17 @@ pub fn row_sums [E: Element] (logits: &mut [E], width: usize, maxima: &[f32], su
 }
 
 /// −ln p of each row's target, in nats: ln(sum) + maximum − target's logit.
-pub fn row_losses(sums: &[f32], maxima: &[f32], targets: &[f32], losses: &mut [f64]) {
-    for (((loss, &sum), &maximum), &target) in losses.iter_mut().zip(sums).zip(maxima).zip(targets) {
+pub fn row_losses(sums_r: &[f32], maxima_r: &[f32], target_logits_r: &[f32], losses: &mut [f64]) {
+    for (((loss, &sum), &maximum), &target) in losses.iter_mut().zip(sums_r).zip(maxima_r).zip(target_logits_r) {
         *loss = log(f64::from(sum)) + f64::from(maximum) - f64::from(target);
     }
 }
 
 dispatch! {
-/// Turns exponentials into the gradient of −ln p by the logits, in place: exponential / sum, less 1 at the target.
-/// `targets` are places within this shard; what lies outside it belongs to another.
-pub fn loss_gradient [E: Element] (exponentials: &mut [E], width: usize, sums: &[f32], targets: &[i64]) {
-    for ((row, &sum), &target) in exponentials.chunks_exact_mut(width).zip(sums).zip(targets) {
+/// Replaces exponentials by the gradient of −ln p: exponential / sum, minus 1 at the target. `targets_r` are columns of
+/// this shard; a target outside belongs to another shard.
+pub fn loss_gradient [E: Element] (exps_rv: &mut [E], width: usize, sums_r: &[f32], targets_r: &[i64]) {
+    for ((row, &sum), &target) in exps_rv.chunks_exact_mut(width).zip(sums_r).zip(targets_r) {
         let scale = 1.0 / sum;
         let at_target = usize::try_from(target).ok().and_then(|at| Some((at, row.get(at)?.load() * scale - 1.0)));
         for value in row.iter_mut() {

@@ -1,6 +1,6 @@
-//! Functions of one number whose bits depend on nothing but the number.
+//! Scalar functions whose bits depend on the argument only.
 
-/// e to the power of `x`, for one number; within 2 units in the last place; 0 below −87.3, infinite above 88.37.
+/// eˣ, within 2 units in the last place; 0 below −87.3, infinite above 88.37.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
     const SHIFT: f32 = 12_582_912.0; // 1.5 × 2²³: adding it rounds to an integer
@@ -12,7 +12,7 @@ pub fn exp(x: f32) -> f32 {
     let shifted = bounded * std::f32::consts::LOG2_E + SHIFT;
     let n = shifted - SHIFT;
     let r = (bounded - n * LN2_HIGH) - n * LN2_LOW;
-    // The series of eʳ for |r| ≤ ½ ln 2; what is left out is below 1e-8.
+    // The series of eʳ for |r| ≤ ½ ln 2; the remainder is below 1e-8.
     let mut p = 1.0 / 5040.0;
     p = p * r + 1.0 / 720.0;
     p = p * r + 1.0 / 120.0;

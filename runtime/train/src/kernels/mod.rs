@@ -1,14 +1,15 @@
-//! Elementwise and row kernels in plain Rust: slices in, slices out.
+//! Kernels in plain Rust: slices in, slices out.
 //!
-//! Every result is fixed by the arguments alone: each sum has a written-down order (sixteen interleaved accumulators,
-//! joined as a tree), no multiplication and addition are contracted, and every function comes from here, not from the
-//! C library. Where multiplications and additions are fused (`gemm`), the source says so, and they are fused on every
-//! processor. The same source is compiled for several instruction sets and the widest one at hand runs: with no
-//! contraction and no reordering they give the same bits.
+//! Every result depends on the arguments only: each sum has a defined order (sixteen interleaved accumulators, added as
+//! a tree), multiplications and additions are not contracted, and every function is implemented here, not in the C
+//! library. Where multiplications and additions are fused (`gemm`), the source says so, and they are fused on every
+//! processor. The same source is compiled for several instruction sets and the widest available one runs; without
+//! contraction and reordering all give the same bits.
 //!
-//! Not here: tensors (`model::ops` binds these to tensors and holds their twins made of ATen operations), threads.
+//! Shape letters: see `model`. Not here: tensors (`model::ops` binds these kernels to tensors and contains their ATen
+//! equivalents), threads.
 
-// Loops over an index into several slices of one length are what turns into vector code.
+// Loops over one index into several slices of the same length become vector code.
 #![allow(clippy::needless_range_loop)]
 
 mod activation;
@@ -28,22 +29,22 @@ mod update;
 
 pub use activation::{Gelu, gelu_backward, gelu_forward};
 pub use attention::{
-    Attended, Attention, AttentionGradients, Heads, HeadsOut, Steps, attention_backward, attention_forward,
-    attention_step,
+    AttentionGradients, AttentionOutput, AttentionShape, HeadStrides, Heads, HeadsOut, attention_backward,
+    attention_forward, attention_step,
 };
 
 pub use element::{Element, Stored};
 pub use embedding::{embed_rows, embedding_gradient, position_gradient};
-pub use gemm::{Finish, Matrix, product, product_at, product_of_few, product_of_few_at, reach};
+pub use gemm::{Epilogue, Matrix, extent, matmul, matmul_at, matmul_few_rows, matmul_few_rows_at};
 pub use loss::{loss_gradient, row_losses, row_maxima, row_sums};
 pub use math::{exp, log};
 pub use norm::{norm_apply, norm_backward, norm_forward};
 pub use probe::{probe, probe_at};
 pub use rms_norm::{rms_norm_apply, rms_norm_backward, rms_norm_forward};
-pub use rotary::{Turned, rotary_tables, rotate};
+pub use rotary::{RotatedHeads, rotary_tables, rotate};
 pub use sums::{accumulate, add_residual, cast, column_sums, fold_heads, sum_partials, sum_squares};
 pub use swiglu::{swiglu_backward, swiglu_forward};
-pub use update::{Update, adamw, tree_into};
+pub use update::{AdamWCoefficients, adamw, tree_into};
 
 #[cfg(test)]
 mod tests;
@@ -56,7 +57,7 @@ pub enum Level {
     Avx512,
 }
 
-/// The widest instruction set of this machine.
+/// The widest instruction set of this processor.
 pub fn level() -> Level {
     #[cfg(target_arch = "x86_64")]
     {
@@ -74,8 +75,8 @@ pub fn level() -> Level {
     Level::Baseline
 }
 
-/// Compiles a function for each [`Level`]. The function of the given name runs the widest; `NAME::at(level, …)` runs a
-/// given one, which must be at hand.
+/// Compiles a function for each [`Level`]. `NAME(…)` runs the widest one; `NAME::at(level, …)` runs a given one, or the
+/// widest if this processor does not have it.
 macro_rules! dispatch {
     ($(#[$meta:meta])* pub fn $name:ident [$($generic:ident : $bound:path),*] ($($arg:ident : $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
         $(#[$meta])*
@@ -84,7 +85,7 @@ macro_rules! dispatch {
             $name::at::<$($generic),*>($crate::kernels::level(), $($arg),*)
         }
 
-        #[allow(dead_code)] // `at` is for tests
+        #[allow(dead_code)] // some kernels are called through `at` only
         #[allow(clippy::too_many_arguments)]
         pub(super) mod $name {
             #[allow(unused_imports)]
@@ -108,7 +109,7 @@ macro_rules! dispatch {
             pub fn at<$($generic: $bound),*>(level: $crate::kernels::Level, $($arg: $ty),*) $(-> $ret)? {
                 let level = level.min($crate::kernels::level());
                 match level {
-                    // SAFETY: `level()` has found these instruction sets on this machine.
+                    // SAFETY: `level()` has detected these instruction sets.
                     #[cfg(target_arch = "x86_64")]
                     $crate::kernels::Level::Avx512 => unsafe { avx512::<$($generic),*>($($arg),*) },
                     // SAFETY: as above.
@@ -122,10 +123,10 @@ macro_rules! dispatch {
 }
 pub(crate) use dispatch;
 
-/// Interleaved accumulators of every row sum.
+/// Interleaved accumulators of a row sum.
 pub(crate) const LANES: usize = 16;
 
-/// Joins the sixteen accumulators of a row sum: a binary tree over neighbours.
+/// Adds the sixteen accumulators of a row sum: a binary tree over neighbours.
 #[inline(always)]
 pub(crate) fn join(mut lanes: [f32; LANES]) -> f32 {
     let mut width = LANES;

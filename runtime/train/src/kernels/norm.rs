@@ -1,4 +1,4 @@
-//! Layer normalisation over rows.
+//! Layer normalization over rows.
 
 use super::{Element, LANES, dispatch, join};
 
@@ -26,82 +26,83 @@ fn apply_row<E: Element>(row: &[f32], mean: f32, rstd: f32, weight: &[E], bias: 
 }
 
 dispatch! {
-/// `out = (x − mean) / √(variance + ε) · weight + bias` for each row of `hidden` elements; keeps the mean and the
-/// reciprocal of the root.
+/// `out = (x − mean) / √(variance + ε) · weight + bias` for each row of `hidden` elements. Also writes each row's mean
+/// and 1 / √(variance + ε).
 pub fn norm_forward [E: Element] (
-    x: &[f32],
+    x_th: &[f32],
     hidden: usize,
     epsilon: f32,
-    weight: &[E],
-    bias: &[E],
-    out: &mut [E],
-    mean: &mut [f32],
-    rstd: &mut [f32],
+    weight_h: &[E],
+    bias_h: &[E],
+    out_th: &mut [E],
+    mean_t: &mut [f32],
+    rstd_t: &mut [f32],
 ) {
     let count = hidden as f32;
-    let rows = x.chunks_exact(hidden).zip(out.chunks_exact_mut(hidden)).zip(mean.iter_mut().zip(rstd));
+    let rows = x_th.chunks_exact(hidden).zip(out_th.chunks_exact_mut(hidden)).zip(mean_t.iter_mut().zip(rstd_t));
     for ((row, out), (mean, rstd)) in rows {
         let centre = row_sum(row, |x| x) / count;
         let variance = row_sum(row, |x| (x - centre) * (x - centre)) / count;
         *mean = centre;
         *rstd = 1.0 / (variance + epsilon).sqrt();
-        apply_row(row, *mean, *rstd, weight, bias, out);
+        apply_row(row, *mean, *rstd, weight_h, bias_h, out);
     }
 }
 }
 
 dispatch! {
-/// The output of [`norm_forward`] once more, from what it kept: the same bits.
+/// The output of [`norm_forward`] again, from its mean and reciprocal standard deviation: the same bits.
 pub fn norm_apply [E: Element] (
-    x: &[f32],
+    x_th: &[f32],
     hidden: usize,
-    mean: &[f32],
-    rstd: &[f32],
-    weight: &[E],
-    bias: &[E],
-    out: &mut [E],
+    mean_t: &[f32],
+    rstd_t: &[f32],
+    weight_h: &[E],
+    bias_h: &[E],
+    out_th: &mut [E],
 ) {
-    let rows = x.chunks_exact(hidden).zip(out.chunks_exact_mut(hidden)).zip(mean.iter().zip(rstd));
+    let rows = x_th.chunks_exact(hidden).zip(out_th.chunks_exact_mut(hidden)).zip(mean_t.iter().zip(rstd_t));
     for ((row, out), (&mean, &rstd)) in rows {
-        apply_row(row, mean, rstd, weight, bias, out);
+        apply_row(row, mean, rstd, weight_h, bias_h, out);
     }
 }
 }
 
 dispatch! {
-/// Adds the input's gradient to `dx`, and the gradients of weight and bias of these rows to `dweight` and `dbias`.
+/// Adds the input's gradient to `dx_th`, and the gradients of weight and bias over these rows to `dweight_h` and
+/// `dbias_h`.
 pub fn norm_backward [E: Element] (
-    dy: &[f32],
-    x: &[f32],
+    dy_th: &[f32],
+    x_th: &[f32],
     hidden: usize,
-    mean: &[f32],
-    rstd: &[f32],
-    weight: &[E],
-    dx: &mut [f32],
-    dweight: &mut [f32],
-    dbias: &mut [f32],
+    mean_t: &[f32],
+    rstd_t: &[f32],
+    weight_h: &[E],
+    dx_th: &mut [f32],
+    dweight_h: &mut [f32],
+    dbias_h: &mut [f32],
 ) {
     let count = hidden as f32;
-    let rows = dy.chunks_exact(hidden).zip(x.chunks_exact(hidden)).zip(dx.chunks_exact_mut(hidden));
-    for (((dy, x), dx), (&mean, &rstd)) in rows.zip(mean.iter().zip(rstd)) {
+    let rows = dy_th.chunks_exact(hidden).zip(x_th.chunks_exact(hidden)).zip(dx_th.chunks_exact_mut(hidden));
+    for (((dy, x), dx), (&mean, &rstd)) in rows.zip(mean_t.iter().zip(rstd_t)) {
         let (mut sums, mut products) = ([0.0f32; LANES], [0.0f32; LANES]);
-        let whole = hidden / LANES * LANES;
-        for start in (0..whole).step_by(LANES) {
-            let (dy, x, weight) = (&dy[start..start + LANES], &x[start..start + LANES], &weight[start..start + LANES]);
+        let full = hidden / LANES * LANES;
+        for start in (0..full).step_by(LANES) {
+            let (dy, x, weight) = (&dy[start..start + LANES], &x[start..start + LANES], &weight_h[start..start + LANES]);
             for i in 0..LANES {
                 let g = dy[i] * weight[i].load();
                 sums[i] += g;
                 products[i] += g * ((x[i] - mean) * rstd);
             }
         }
-        for (i, j) in (whole..hidden).enumerate() {
-            let g = dy[j] * weight[j].load();
+        for (i, j) in (full..hidden).enumerate() {
+            let g = dy[j] * weight_h[j].load();
             sums[i] += g;
             products[i] += g * ((x[j] - mean) * rstd);
         }
         let (sum, product) = (join(sums) / count, join(products) / count);
-        let (dweight, dbias) = (&mut dweight[..hidden], &mut dbias[..hidden]);
-        let (dy, x, weight, dx) = (&dy[..hidden], &x[..hidden], &weight[..hidden], &mut dx[..hidden]);
+        let (dweight, dbias) = (&mut dweight_h[..hidden], &mut dbias_h[..hidden]);
+        let (dy, x, weight, dx) = (&dy[..hidden], &x[..hidden], &weight_h[..hidden], &mut dx[..hidden]);
         for j in 0..hidden {
             let normal = (x[j] - mean) * rstd;
             let g = dy[j] * weight[j].load();

@@ -1,31 +1,31 @@
-//! Digests of what the kernels give for fixed numbers: equal digests, equal kernels.
+//! Digests of the kernels' results for fixed inputs: equal digests mean equal kernels.
 //!
-//! The same on every processor that runs them. What a run stands on can be compared by them before it goes on.
+//! The same on every processor. A run compares them to decide whether results of another machine are comparable.
 
 use std::cell::Cell;
 
 use half::bf16;
 
 use super::{
-    Attended, Attention, AttentionGradients, Element, Finish, Gelu, Heads, HeadsOut, Level, Matrix, Steps, Turned,
-    Update, activation, attention, embedding, gemm, level, loss, norm, rms_norm, rotary, rotary_tables, row_losses,
-    sums, swiglu, update,
+    AdamWCoefficients, AttentionGradients, AttentionOutput, AttentionShape, Element, Epilogue, Gelu, HeadStrides,
+    Heads, HeadsOut, Level, Matrix, RotatedHeads, activation, attention, embedding, gemm, level, loss, norm, rms_norm,
+    rotary, rotary_tables, row_losses, sums, swiglu, update,
 };
 
-/// Rows and row length of what is probed: not whole vectors, nor whole blocks.
+/// Rows and row length of the inputs: not multiples of vectors or blocks.
 const ROWS: usize = 70;
 const WIDTH: usize = 150;
 const SIZE: usize = ROWS * WIDTH;
 
-/// BLAKE3 of the results of each group of kernels, by the widest instructions of this machine.
+/// BLAKE3 of the results of each group of kernels, with the widest instruction set.
 pub fn probe() -> Vec<(&'static str, blake3::Hash)> {
     probe_at(level())
 }
 
-/// [`probe`] by the instructions of a given level.
+/// [`probe`] with a given instruction set.
 pub fn probe_at(level: Level) -> Vec<(&'static str, blake3::Hash)> {
-    type Group = fn(Level, &mut Results);
-    let groups: [(&str, [Group; 2]); 9] = [
+    type Probe = fn(Level, &mut Results);
+    let groups: [(&str, [Probe; 2]); 9] = [
         ("products", [products::<f32>, products::<bf16>]),
         ("attention", [attend::<f32>, attend::<bf16>]),
         ("norms", [norms::<f32>, norms::<bf16>]),
@@ -36,12 +36,12 @@ pub fn probe_at(level: Level) -> Vec<(&'static str, blake3::Hash)> {
         ("sums", [totals::<f32>, totals::<bf16>]),
         ("update", [updates::<f32>, updates::<bf16>]),
     ];
-    let digest = |group: [Group; 2]| {
+    let digest = |probes: [Probe; 2]| {
         let mut results = Results(blake3::Hasher::new());
-        group.into_iter().for_each(|group| group(level, &mut results));
+        probes.into_iter().for_each(|probe| probe(level, &mut results));
         results.0.finalize()
     };
-    groups.map(|(name, group)| (name, digest(group))).to_vec()
+    groups.map(|(name, probes)| (name, digest(probes))).to_vec()
 }
 
 struct Results(blake3::Hasher);
@@ -54,7 +54,7 @@ impl Results {
     }
 }
 
-/// Numbers between −2 and 2 from a fixed generator.
+/// Values between −2 and 2 from a fixed generator.
 fn numbers<E: Element>(count: usize, seed: u32) -> Vec<E> {
     let mut state = seed.wrapping_mul(747_796_405) | 1;
     let next = |_| {
@@ -71,74 +71,77 @@ fn products<E: Element>(level: Level, results: &mut Results) {
     let rights = [Matrix::new(&right, k, n, n), Matrix::new(&right, n, k, k).transposed()];
     for (left, right) in [(lefts[0], rights[0]), (lefts[0], rights[1]), (lefts[1], rights[0])] {
         let mut out = numbers::<E>(SIZE, 4);
-        gemm::product_at(level, left, right, &mut out, n, Finish::Store);
+        gemm::matmul_at(level, left, right, &mut out, n, Epilogue::Store);
         results.add(&out);
-        gemm::product_at(level, left, right, &mut out, n, Finish::Bias(&bias));
+        gemm::matmul_at(level, left, right, &mut out, n, Epilogue::Bias(&bias));
         results.add(&out);
         let mut sum = numbers::<f32>(SIZE, 5);
-        gemm::product_at(level, left, right, &mut sum, n, Finish::Add);
+        gemm::matmul_at(level, left, right, &mut sum, n, Epilogue::Add);
         results.add(&sum);
     }
 }
 
 fn attend<E: Element>(level: Level, results: &mut Results) {
-    let sizes = Attention {
+    let shape = AttentionShape {
         sequences: 2,
         sequence: ROWS,
         heads: 6,
         kv_heads: 2,
         d: 20,
     };
-    let steps = |heads: usize| Steps {
-        sequence: sizes.sequence * heads * sizes.d,
-        row: heads * sizes.d,
-        head: sizes.d,
+    let strides = |heads: usize| HeadStrides {
+        sequence: shape.sequence * heads * shape.d,
+        row: heads * shape.d,
+        head: shape.d,
     };
-    let (steps, kv_steps) = (steps(sizes.heads), steps(sizes.kv_heads));
-    let (size, kv_size) = (sizes.sequences * steps.sequence, sizes.sequences * kv_steps.sequence);
+    let (strides, kv_strides) = (strides(shape.heads), strides(shape.kv_heads));
+    let (size, kv_size) = (
+        shape.sequences * strides.sequence,
+        shape.sequences * kv_strides.sequence,
+    );
     let (query, gradient) = (numbers::<E>(size, 1), numbers::<E>(size, 2));
     let (key, value) = (numbers::<E>(kv_size, 3), numbers::<E>(kv_size, 4));
-    let [query, gradient] = [&query, &gradient].map(|values| Heads { values, steps });
+    let [query, gradient] = [&query, &gradient].map(|values| Heads { values, strides });
     let [key, value] = [&key, &value].map(|values| Heads {
         values,
-        steps: kv_steps,
+        strides: kv_strides,
     });
-    let (mut out, mut logs) = (numbers::<E>(size, 0), vec![0.0; size / sizes.d]);
+    let (mut out, mut lse) = (numbers::<E>(size, 0), vec![0.0; size / shape.d]);
     let cells = Cell::from_mut(&mut out[..]).as_slice_of_cells();
     attention::attention_forward_at(
         level,
-        sizes,
+        shape,
         query,
         key,
         value,
         &[],
-        HeadsOut { values: cells, steps },
-        &mut logs,
+        HeadsOut { values: cells, strides },
+        &mut lse,
     );
     let (mut dquery, mut dkey, mut dvalue) = (numbers::<E>(size, 0), numbers::<E>(kv_size, 0), numbers(kv_size, 0));
-    let attended = Attended {
-        out: Heads { values: &out, steps },
-        logs: &logs,
+    let output = AttentionOutput {
+        out: Heads { values: &out, strides },
+        lse: &lse,
     };
     let to = AttentionGradients {
         query: HeadsOut {
             values: Cell::from_mut(&mut dquery[..]).as_slice_of_cells(),
-            steps,
+            strides,
         },
         key: HeadsOut {
             values: Cell::from_mut(&mut dkey[..]).as_slice_of_cells(),
-            steps: kv_steps,
+            strides: kv_strides,
         },
         value: HeadsOut {
             values: Cell::from_mut(&mut dvalue[..]).as_slice_of_cells(),
-            steps: kv_steps,
+            strides: kv_strides,
         },
     };
-    attention::attention_backward_at(level, sizes, query, key, value, attended, gradient, to);
+    attention::attention_backward_at(level, shape, query, key, value, output, gradient, to);
     for values in [&out, &dquery, &dkey, &dvalue] {
         results.add(values);
     }
-    results.add(&logs);
+    results.add(&lse);
 }
 
 fn norms<E: Element>(level: Level, results: &mut Results) {
@@ -189,18 +192,18 @@ fn activations<E: Element>(level: Level, results: &mut Results) {
 }
 
 fn positions<E: Element>(level: Level, results: &mut Results) {
-    let turned = Turned {
+    let rotated = RotatedHeads {
         width: WIDTH,
         first: 10,
         heads: 5,
         d: 22,
     };
-    let (cos, sin) = rotary_tables(2048, turned.d, 1e4);
+    let (cos, sin) = rotary_tables(2048, rotated.d, 1e4);
     results.add(&cos);
     results.add(&sin);
     let mut rows = numbers::<E>(SIZE, 1);
     for inverse in [false, true] {
-        rotary::rotate::at(level, &mut rows, turned, 35, &cos, &sin, inverse);
+        rotary::rotate::at(level, &mut rows, rotated, 35, &cos, &sin, inverse);
         results.add(&rows);
     }
 }
@@ -223,18 +226,18 @@ fn embeddings<E: Element>(level: Level, results: &mut Results) {
 
 fn losses<E: Element>(level: Level, results: &mut Results) {
     let mut logits = numbers::<E>(SIZE, 1);
-    let (mut maxima, mut powers) = (vec![f32::NEG_INFINITY; ROWS], vec![0.0; ROWS]);
+    let (mut maxima, mut sums) = (vec![f32::NEG_INFINITY; ROWS], vec![0.0; ROWS]);
     loss::row_maxima::at(level, &logits, WIDTH, &mut maxima);
-    loss::row_sums::at(level, &mut logits, WIDTH, &maxima, &mut powers, true);
+    loss::row_sums::at(level, &mut logits, WIDTH, &maxima, &mut sums, true);
     let mut losses = vec![0.0f64; ROWS];
-    row_losses(&powers, &maxima, &numbers::<f32>(ROWS, 2), &mut losses);
+    row_losses(&sums, &maxima, &numbers::<f32>(ROWS, 2), &mut losses);
     for loss in losses {
         results.0.update(&loss.to_bits().to_le_bytes());
     }
     let targets: Vec<i64> = (0..ROWS as i64).map(|row| row * 3 - 20).collect();
-    loss::loss_gradient::at(level, &mut logits, WIDTH, &powers, &targets);
+    loss::loss_gradient::at(level, &mut logits, WIDTH, &sums, &targets);
     results.add(&maxima);
-    results.add(&powers);
+    results.add(&sums);
     results.add(&logits);
 }
 
@@ -271,22 +274,22 @@ fn updates<E: Element>(level: Level, results: &mut Results) {
     let lanes: Vec<&[f32]> = lanes.iter().map(Vec::as_slice).collect();
     let mut gradient = numbers::<f32>(SIZE, 1);
     update::tree_into::at(level, &mut gradient, &lanes[1..]);
-    let with = Update {
+    let coefficients = AdamWCoefficients {
         scale: 0.37,
         beta1: 0.9,
         beta2: 0.95,
-        rest1: 0.1,
-        rest2: 0.05,
+        one_minus_beta1: 0.1,
+        one_minus_beta2: 0.05,
         epsilon: 1e-8,
-        step: 1e-3,
-        root2: 0.3,
-        keep: 0.9999,
+        alpha_hat: 1e-3,
+        sqrt_correction2: 0.3,
+        decay: 0.9999,
     };
     let (mut weight, mut first, mut second) = (numbers::<f32>(SIZE, 2), numbers::<f32>(SIZE, 3), vec![0.5; SIZE]);
     let mut rounded = numbers::<E>(SIZE, 0);
     update::adamw::at(
         level,
-        with,
+        coefficients,
         &mut weight,
         &gradient,
         &mut first,
@@ -303,8 +306,8 @@ fn updates<E: Element>(level: Level, results: &mut Results) {
 mod tests {
     use super::*;
 
-    /// What every x86-64 processor gives. Where one of these changes, so do the weights of every run: a new version of
-    /// `portable` numerics.
+    /// The digests of every x86-64 processor. A changed digest means that the weights of every run change too: a new
+    /// version of `portable` numerics.
     const DIGESTS: [(&str, &str); 9] = [
         (
             "products",
@@ -345,7 +348,7 @@ mod tests {
     ];
 
     #[test]
-    fn digests_are_those_of_every_processor() {
+    fn digests_are_the_same_on_every_processor() {
         for level in [Level::Baseline, Level::Avx2, Level::Avx512] {
             for ((name, digest), expected) in probe_at(level).iter().zip(DIGESTS) {
                 assert_eq!((*name, digest.to_hex().as_str()), expected, "{level:?}");

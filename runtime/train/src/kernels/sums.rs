@@ -1,40 +1,40 @@
-//! Sums: of partial results over shards, of columns, of squares; and the casts that go with them.
+//! Sums of partial results over shards, of columns and of squares, and casts.
 
 use super::{Element, LANES, dispatch};
 
-/// Columns that a pass over rows keeps in registers.
+/// Columns whose sums stay in registers during a pass over rows.
 const STRIP: usize = 64;
-/// Rows that are added up before they join a column's total.
+/// Rows that are added before their sum is added to a column's total.
 const RUN: usize = 32;
 
-/// Element `j` of the tree sum of the slices: neighbours first, the odd one goes up as it is.
+/// Element `j` of the tree sum of the slices: neighbours are added first, an odd one moves up unchanged.
 #[inline(always)]
-fn tree_at<E: Element>(parts: &[&[E]], j: usize) -> f32 {
-    match parts {
+fn tree_at<E: Element>(partials: &[&[E]], j: usize) -> f32 {
+    match partials {
         [a] => a[j].load(),
         [a, b] => a[j].load() + b[j].load(),
         [a, b, c, d] => (a[j].load() + b[j].load()) + (c[j].load() + d[j].load()),
         _ => {
-            let half = crate::parallel::tree_split(parts.len());
-            tree_strip(&parts[..half], j) + tree_strip(&parts[half..], j)
+            let half = crate::parallel::tree_split(partials.len());
+            tree_strip(&partials[..half], j) + tree_strip(&partials[half..], j)
         }
     }
 }
 
-fn tree_strip<E: Element>(parts: &[&[E]], j: usize) -> f32 {
-    match parts {
+fn tree_strip<E: Element>(partials: &[&[E]], j: usize) -> f32 {
+    match partials {
         [a] => a[j].load(),
         _ => {
-            let half = crate::parallel::tree_split(parts.len());
-            tree_strip(&parts[..half], j) + tree_strip(&parts[half..], j)
+            let half = crate::parallel::tree_split(partials.len());
+            tree_strip(&partials[..half], j) + tree_strip(&partials[half..], j)
         }
     }
 }
 
 #[inline(always)]
-fn for_strips<E: Element>(parts: &[&[E]], length: usize, mut each: impl FnMut(usize, f32)) {
-    // One arm a width, so that each loop is vector code.
-    match *parts {
+fn for_strips<E: Element>(partials: &[&[E]], length: usize, mut each: impl FnMut(usize, f32)) {
+    // One arm per number of partials, so that each loop becomes vector code.
+    match *partials {
         [a] => {
             let a = &a[..length];
             for j in 0..length {
@@ -55,52 +55,53 @@ fn for_strips<E: Element>(parts: &[&[E]], length: usize, mut each: impl FnMut(us
         }
         _ => {
             for j in 0..length {
-                each(j, tree_at(parts, j));
+                each(j, tree_at(partials, j));
             }
         }
     }
 }
 
 dispatch! {
-/// `out = tree sum of the parts (+ extra)`, in `f32`.
-pub fn sum_partials [P: Element, E: Element] (parts: &[&[P]], extra: Option<&[E]>, out: &mut [f32]) {
+/// `out = tree sum of the partials (+ extra)`, in `f32`.
+pub fn sum_partials [P: Element, E: Element] (partials: &[&[P]], extra: Option<&[E]>, out: &mut [f32]) {
     let length = out.len();
     match extra {
-        None => for_strips(parts, length, |j, sum| out[j] = sum),
+        None => for_strips(partials, length, |j, sum| out[j] = sum),
         Some(extra) => {
             let extra = &extra[..length];
-            for_strips(parts, length, |j, sum| out[j] = sum + extra[j].load());
+            for_strips(partials, length, |j, sum| out[j] = sum + extra[j].load());
         }
     }
 }
 }
 
 dispatch! {
-/// `out = residual + (tree sum of the parts (+ bias))`, row by row of `width` elements.
+/// `out = residual + (tree sum of the partials (+ bias))`, in rows of `width` elements.
 pub fn add_residual [P: Element, E: Element] (
-    parts: &[&[P]], width: usize, bias: Option<&[E]>, residual: &[f32], out: &mut [f32],
+    partials: &[&[P]], width: usize, bias_h: Option<&[E]>, residual_th: &[f32], out_th: &mut [f32],
 ) {
-    let Some(bias) = bias else {
-        let residual = &residual[..out.len()];
-        return for_strips(parts, out.len(), |j, sum| out[j] = residual[j] + sum);
+    let Some(bias) = bias_h else {
+        let residual = &residual_th[..out_th.len()];
+        return for_strips(partials, out_th.len(), |j, sum| out_th[j] = residual[j] + sum);
     };
     let bias = &bias[..width];
-    for (row, (out, residual)) in out.chunks_exact_mut(width).zip(residual.chunks_exact(width)).enumerate() {
+    let rows = out_th.chunks_exact_mut(width).zip(residual_th.chunks_exact(width));
+    for (row, (out, residual)) in rows.enumerate() {
         let range = row * width..(row + 1) * width;
-        // Parts of this row, without an allocation for the usual numbers of them.
-        match *parts {
+        // The partials of this row, without an allocation for usual numbers of shards.
+        match *partials {
             [a] => for_strips(&[&a[range]], width, |j, sum| out[j] = residual[j] + (sum + bias[j].load())),
             [a, b] => {
-                let parts = [&a[range.clone()], &b[range]];
-                for_strips(&parts, width, |j, sum| out[j] = residual[j] + (sum + bias[j].load()));
+                let partials = [&a[range.clone()], &b[range]];
+                for_strips(&partials, width, |j, sum| out[j] = residual[j] + (sum + bias[j].load()));
             }
             [a, b, c, d] => {
-                let parts = [&a[range.clone()], &b[range.clone()], &c[range.clone()], &d[range]];
-                for_strips(&parts, width, |j, sum| out[j] = residual[j] + (sum + bias[j].load()));
+                let partials = [&a[range.clone()], &b[range.clone()], &c[range.clone()], &d[range]];
+                for_strips(&partials, width, |j, sum| out[j] = residual[j] + (sum + bias[j].load()));
             }
             _ => {
                 for j in 0..width {
-                    out[j] = residual[j] + (tree_at(parts, range.start + j) + bias[j].load());
+                    out[j] = residual[j] + (tree_at(partials, range.start + j) + bias[j].load());
                 }
             }
         }
@@ -109,8 +110,8 @@ pub fn add_residual [P: Element, E: Element] (
 }
 
 dispatch! {
-/// Adds the sum over rows of each column of `values` (rows of `out.len()` elements) to `out`: rows in order, in runs
-/// of 32.
+/// Adds the sum over rows of each column of `values` (rows of `out.len()` elements) to `out`: rows in order, in runs of
+/// 32.
 pub fn column_sums [E: Element] (values: &[E], out: &mut [f32]) {
     let width = out.len();
     for run in values.chunks(width * RUN) {
@@ -158,10 +159,12 @@ pub fn cast [E: Element] (from: &[f32], to: &mut [E]) {
 }
 
 dispatch! {
-/// Adds up the heads of each row: `out[row, offset..offset + d] = Σ values[row, head, 0..d]`, heads in order.
-/// Rows of `out` hold `width` elements.
-pub fn fold_heads [E: Element] (values: &[E], heads: usize, d: usize, out: &mut [f32], width: usize, offset: usize) {
-    for (row, out) in values.chunks_exact(heads * d).zip(out.chunks_exact_mut(width)) {
+/// Adds the heads of each row: `out[row, offset..offset + d] = Σ values_ta[row, head, 0..d]`, heads in order. Rows of
+/// `out` have `width` elements.
+pub fn fold_heads [E: Element] (
+    values_ta: &[E], heads: usize, d: usize, out: &mut [f32], width: usize, offset: usize,
+) {
+    for (row, out) in values_ta.chunks_exact(heads * d).zip(out.chunks_exact_mut(width)) {
         let out = &mut out[offset..offset + d];
         for (out, value) in out.iter_mut().zip(&row[..d]) {
             *out = value.load();
@@ -176,7 +179,7 @@ pub fn fold_heads [E: Element] (values: &[E], heads: usize, d: usize, out: &mut 
 }
 
 dispatch! {
-/// Sum of squares in `f64`: sixteen interleaved accumulators, joined as a tree.
+/// Sum of squares in `f64`: sixteen interleaved accumulators, added as a tree.
 pub fn sum_squares [] (values: &[f32]) -> f64 {
     let mut lanes = [0.0f64; LANES];
     let chunks = values.chunks_exact(LANES);

@@ -10,11 +10,11 @@ fn logistic(x: f32) -> f32 {
 }
 
 dispatch! {
-/// `out = silu(gate) · up`; each row of `z` holds `width` gates, then as many ups.
+/// `out = silu(gate) · up`; each row of `z_tu` contains `width` gates, then `width` ups.
 ///
 /// Source: Shazeer 2020, eq. 6, with silu(x) = x / (1 + exp(−x)).
-pub fn swiglu_forward [E: Element] (z: &[E], width: usize, out: &mut [E]) {
-    for (z, out) in z.chunks_exact(2 * width).zip(out.chunks_exact_mut(width)) {
+pub fn swiglu_forward [E: Element] (z_tu: &[E], width: usize, out_tf: &mut [E]) {
+    for (z, out) in z_tu.chunks_exact(2 * width).zip(out_tf.chunks_exact_mut(width)) {
         let (gates, ups) = z.split_at(width);
         for ((out, gate), up) in out.iter_mut().zip(gates).zip(ups) {
             let gate = gate.load();
@@ -25,10 +25,12 @@ pub fn swiglu_forward [E: Element] (z: &[E], width: usize, out: &mut [E]) {
 }
 
 dispatch! {
-/// Writes the gradient by `z` to `dz`, for the gradient `d` by the output, and the output once more to `out`.
-pub fn swiglu_backward [E: Element] (z: &[E], d: &[E], width: usize, dz: &mut [E], out: &mut [E]) {
-    let rows = z.chunks_exact(2 * width).zip(d.chunks_exact(width));
-    let written = dz.chunks_exact_mut(2 * width).zip(out.chunks_exact_mut(width));
+/// Writes the gradient of `z_tu` to `dz_tu`, given the gradient of the output, and the output again to `out_tf`.
+pub fn swiglu_backward [E: Element] (
+    z_tu: &[E], gradient_tf: &[E], width: usize, dz_tu: &mut [E], out_tf: &mut [E],
+) {
+    let rows = z_tu.chunks_exact(2 * width).zip(gradient_tf.chunks_exact(width));
+    let written = dz_tu.chunks_exact_mut(2 * width).zip(out_tf.chunks_exact_mut(width));
     for ((z, d), (dz, out)) in rows.zip(written) {
         let (gates, ups) = z.split_at(width);
         let (dgates, dups) = dz.split_at_mut(width);
@@ -36,11 +38,11 @@ pub fn swiglu_backward [E: Element] (z: &[E], d: &[E], width: usize, dz: &mut [E
         let (dgates, dups, out) = (&mut dgates[..width], &mut dups[..width], &mut out[..width]);
         for j in 0..width {
             let (gate, up, d) = (gates[j].load(), ups[j].load(), d[j].load());
-            let share = logistic(gate);
-            let silu = gate * share;
+            let logistic_gate = logistic(gate);
+            let silu = gate * logistic_gate;
             out[j] = E::store(silu * up);
             dups[j] = E::store(d * silu);
-            dgates[j] = E::store(d * up * (share * (1.0 + gate * (1.0 - share))));
+            dgates[j] = E::store(d * up * (logistic_gate * (1.0 + gate * (1.0 - logistic_gate))));
         }
     }
 }

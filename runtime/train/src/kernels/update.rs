@@ -1,29 +1,33 @@
-//! The optimizer's loops: join the lanes' gradients, then one AdamW update.
+//! The optimizer's loops: the sum of the lanes' gradients, then one AdamW update.
 
 use super::{Element, dispatch};
 
-/// The numbers of one update, each rounded once from `f64`.
+/// Coefficients of one AdamW update, each rounded once from `f64`. Letters as in the paper: learning rate α, decay
+/// rates β₁ and β₂, weight decay λ, update number t (from 1).
+///
+/// Source: Loshchilov and Hutter 2019, algorithm 2.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Update {
-    /// What a summed gradient is multiplied by: clipping / tokens.
+pub struct AdamWCoefficients {
+    /// Factor of the summed gradient: clipping / tokens.
     pub scale: f32,
     pub beta1: f32,
     pub beta2: f32,
-    /// 1 − beta1 and 1 − beta2.
-    pub rest1: f32,
-    pub rest2: f32,
+    /// 1 − β₁.
+    pub one_minus_beta1: f32,
+    /// 1 − β₂.
+    pub one_minus_beta2: f32,
     pub epsilon: f32,
-    /// learning rate / (1 − beta1ᵏ).
-    pub step: f32,
-    /// √(1 − beta2ᵏ).
-    pub root2: f32,
-    /// 1 − learning rate × weight decay.
-    pub keep: f32,
+    /// α / (1 − β₁ᵗ).
+    pub alpha_hat: f32,
+    /// √(1 − β₂ᵗ).
+    pub sqrt_correction2: f32,
+    /// 1 − α · λ.
+    pub decay: f32,
 }
 
 dispatch! {
-/// `first = tree sum of first and others`, in this order. Other orders that turn whole subtrees round give the same
-/// bits, since an addition does not mind the order of its two numbers.
+/// `first = tree sum of first and others`, in this order. Orders that swap complete subtrees give the same bits, since
+/// addition is commutative.
 pub fn tree_into [] (first: &mut [f32], others: &[&[f32]]) {
     let length = first.len();
     match *others {
@@ -51,27 +55,29 @@ pub fn tree_into [] (first: &mut [f32], others: &[&[f32]]) {
 }
 
 dispatch! {
-/// One AdamW update of `weight`, with decoupled weight decay; also writes the rounded copy that the model computes with.
+/// One AdamW update of the weights `theta`, given the summed gradient `g` and the moments `m` and `v`, with decoupled
+/// weight decay. Also writes the rounded weights that the model computes with to `compute`.
 pub fn adamw [E: Element] (
-    update: Update,
-    weight: &mut [f32],
-    gradient: &[f32],
-    first: &mut [f32],
-    second: &mut [f32],
+    coefficients: AdamWCoefficients,
+    theta: &mut [f32],
+    g: &[f32],
+    m: &mut [f32],
+    v: &mut [f32],
     compute: Option<&mut [E]>,
 ) {
-    let length = weight.len();
-    let (gradient, first, second) = (&gradient[..length], &mut first[..length], &mut second[..length]);
+    let c = coefficients;
+    let length = theta.len();
+    let (g, m, v) = (&g[..length], &mut m[..length], &mut v[..length]);
     for j in 0..length {
-        let g = gradient[j] * update.scale;
-        first[j] = update.beta1 * first[j] + update.rest1 * g;
-        second[j] = update.beta2 * second[j] + update.rest2 * (g * g);
-        let denominator = second[j].sqrt() / update.root2 + update.epsilon;
-        weight[j] = weight[j] * update.keep - update.step * (first[j] / denominator);
+        let g = g[j] * c.scale;
+        m[j] = c.beta1 * m[j] + c.one_minus_beta1 * g;
+        v[j] = c.beta2 * v[j] + c.one_minus_beta2 * (g * g);
+        let denominator = v[j].sqrt() / c.sqrt_correction2 + c.epsilon;
+        theta[j] = theta[j] * c.decay - c.alpha_hat * (m[j] / denominator);
     }
     if let Some(compute) = compute {
-        for (compute, &weight) in compute.iter_mut().zip(weight.iter()) {
-            *compute = E::store(weight);
+        for (compute, &theta) in compute.iter_mut().zip(theta.iter()) {
+            *compute = E::store(theta);
         }
     }
 }

@@ -1,53 +1,56 @@
-//! Attention of one layer, forward and backward, shard by shard.
+//! Attention of one layer, forward and backward, shard by shard. Shape letters: see `model`.
 //!
-//! Queries are cut by heads, and so are keys and values where a shard has heads of its own. Where a key and value head
-//! serves several shards, their projection is whole: every rank runs it for all rows, and its gradient is the tree sum
-//! over row blocks of the tree sum over the shards that share a head.
+//! Shards have separate query heads, and separate key and value heads if there are enough of them. Otherwise several
+//! shards share a key and value head: its projection is replicated, every rank computes it for all rows, and its
+//! gradient is the tree sum over row blocks of the tree sum over the shards that share the head.
 
 use aurora_runtime::trace::Operation;
 use tch::{Kind, Tensor};
 
-use super::layout::Heads;
-use super::network::{Descent, Pass};
-use super::ops::Stats;
-use super::portable::{self, Projected};
+use super::ops::NormStats;
+use super::parameter_map::HeadArrangement;
+use super::pass_context::PassContext;
+use super::passes::SublayerBackward;
+use super::portable::{self, QueryKeyValue};
 use super::views::{Layer, Linear};
-use super::workspace::{Kept, Workspace};
+use super::workspace::{Attended, LayerActivations, Workspace};
 use super::{Kernels, ModelError, Network};
+use crate::parallel::mesh;
 
-/// Query, key and value of one shard as `[b, s, heads, d]`; keys and values have as many heads as the shard sees.
+/// Views of one shard's queries, keys and values; keys and values of all heads that the shard uses.
 pub(super) struct Views {
-    pub query: Tensor,
-    pub key: Tensor,
-    pub value: Tensor,
+    pub query_bsnd: Tensor,
+    pub key_bsgd: Tensor,
+    pub value_bsgd: Tensor,
 }
 
 impl Views {
-    fn projected(&self) -> Projected<'_> {
-        Projected {
-            query: &self.query,
-            key: &self.key,
-            value: &self.value,
+    fn by_reference(&self) -> QueryKeyValue<'_> {
+        QueryKeyValue {
+            query_bsnd: &self.query_bsnd,
+            key_bsgd: &self.key_bsgd,
+            value_bsgd: &self.value_bsgd,
         }
     }
 
-    /// As libtorch takes them: `[b, n, s, d]`, each key and value head for as many heads as share it.
+    /// In libtorch's form `[b, n, s, d]`, with each key and value head repeated for the query heads that share it.
     fn expanded(&self) -> Result<[Tensor; 3], ModelError> {
-        let query = self.query.f_transpose(1, 2)?;
-        let n = query.size()[1];
-        let key = repeat(&self.key.f_transpose(1, 2)?, n)?;
-        Ok([query, key, repeat(&self.value.f_transpose(1, 2)?, n)?])
+        let query_bnsd = self.query_bsnd.f_transpose(1, 2)?;
+        let n = query_bnsd.size()[1];
+        let key_bnsd = repeat(&self.key_bsgd.f_transpose(1, 2)?, n)?;
+        let value_bnsd = repeat(&self.value_bsgd.f_transpose(1, 2)?, n)?;
+        Ok([query_bnsd, key_bnsd, value_bnsd])
     }
 }
 
 /// `[b, g, s, d]` → `[b, n, s, d]`, each head `n / g` times.
-fn repeat(heads: &Tensor, n: i64) -> Result<Tensor, ModelError> {
-    let size = heads.size();
+fn repeat(heads_bgsd: &Tensor, n: i64) -> Result<Tensor, ModelError> {
+    let size = heads_bgsd.size();
     let [b, g, s, d] = [size[0], size[1], size[2], size[3]];
     if g == n {
-        return Ok(heads.shallow_clone());
+        return Ok(heads_bgsd.shallow_clone());
     }
-    let each = heads.f_unsqueeze(2)?.f_expand([b, g, n / g, s, d], false)?;
+    let each = heads_bgsd.f_unsqueeze(2)?.f_expand([b, g, n / g, s, d], false)?;
     Ok(if g == 1 {
         each.f_squeeze_dim(1)?
     } else {
@@ -57,75 +60,75 @@ fn repeat(heads: &Tensor, n: i64) -> Result<Tensor, ModelError> {
 
 impl Network {
     fn shard_heads(&self) -> i64 {
-        self.layout.shape.shard_heads() as i64
+        self.parameters.shape.shard_heads() as i64
     }
 
     fn head_size(&self) -> i64 {
-        self.layout.shape.head_size as i64
+        self.parameters.shape.head_size as i64
     }
 
     /// The shared key and value head that a shard's heads use.
     fn shared_head(&self, shard: usize) -> i64 {
-        let shape = &self.layout.shape;
-        ((self.layout.holding.shards.start + shard) * shape.kv_heads / shape.tensor) as i64
+        let shape = &self.parameters.shape;
+        ((self.parameters.holding.shards.start + shard) * shape.kv_heads / shape.tensor) as i64
     }
 
-    /// The parts of a shard's projection (or of its gradient), and of the keys and values that it shares, if it does.
+    /// Splits a shard's projection (or its gradient), and the shared keys and values if there are any.
     pub(super) fn views(
         &self,
-        own: &Tensor,
-        shared: &Tensor,
+        projection_tp: &Tensor,
+        shared_tk: &Tensor,
         workspace: &Workspace,
         shard: usize,
     ) -> Result<Views, ModelError> {
         let (b, s) = (workspace.sequences as i64, workspace.sequence as i64);
         let (n, d) = (self.shard_heads(), self.head_size());
-        Ok(match self.layout.shape.arrangement {
-            Heads::Shared => {
-                let g = self.layout.shape.kv_heads as i64;
-                let all = shared.f_view([b, s, 2 * g, d])?;
+        Ok(match self.parameters.shape.arrangement {
+            HeadArrangement::Shared => {
+                let g = self.parameters.shape.kv_heads as i64;
+                let all = shared_tk.f_view([b, s, 2 * g, d])?;
                 let head = self.shared_head(shard);
                 Views {
-                    query: own.f_view([b, s, n, d])?,
-                    key: all.f_narrow(2, head, 1)?,
-                    value: all.f_narrow(2, g + head, 1)?,
+                    query_bsnd: projection_tp.f_view([b, s, n, d])?,
+                    key_bsgd: all.f_narrow(2, head, 1)?,
+                    value_bsgd: all.f_narrow(2, g + head, 1)?,
                 }
             }
-            Heads::PerHead => {
-                let all = own.f_view([b, s, n, 3 * d])?;
+            HeadArrangement::PerHead => {
+                let all = projection_tp.f_view([b, s, n, 3 * d])?;
                 Views {
-                    query: all.f_narrow(3, 0, d)?,
-                    key: all.f_narrow(3, d, d)?,
-                    value: all.f_narrow(3, 2 * d, d)?,
+                    query_bsnd: all.f_narrow(3, 0, d)?,
+                    key_bsgd: all.f_narrow(3, d, d)?,
+                    value_bsgd: all.f_narrow(3, 2 * d, d)?,
                 }
             }
-            Heads::Stacked => {
-                let g = self.layout.shape.shard_kv_heads() as i64;
-                let all = own.f_view([b, s, n + 2 * g, d])?;
+            HeadArrangement::Stacked => {
+                let g = self.parameters.shape.shard_kv_heads() as i64;
+                let all = projection_tp.f_view([b, s, n + 2 * g, d])?;
                 Views {
-                    query: all.f_narrow(2, 0, n)?,
-                    key: all.f_narrow(2, n, g)?,
-                    value: all.f_narrow(2, n + g, g)?,
+                    query_bsnd: all.f_narrow(2, 0, n)?,
+                    key_bsgd: all.f_narrow(2, n, g)?,
+                    value_bsgd: all.f_narrow(2, n + g, g)?,
                 }
             }
         })
     }
 
-    /// Attention of one shard: `[t, n·d]`, and the logarithms of the sums of its powers.
-    fn attention(&self, views: &Views, pass: &Pass<'_>) -> Result<(Tensor, Tensor), ModelError> {
+    /// Attention of one shard.
+    fn attention(&self, views: &Views, pass: &PassContext<'_>) -> Result<Attended, ModelError> {
         let workspace = &*pass.workspace;
         let (n, d, rows) = (self.shard_heads(), self.head_size(), workspace.rows() as i64);
         if self.kernels == Kernels::Portable {
             let (b, s) = (workspace.sequences as i64, workspace.sequence as i64);
-            let out = Tensor::f_empty([rows, n * d], (self.kind, self.device))?;
-            let logs = Tensor::f_empty([b, n, s], (Kind::Float, self.device))?;
+            let out_ta = Tensor::f_empty([rows, n * d], (self.kind, self.device))?;
+            let lse_bns = Tensor::f_empty([b, n, s], (Kind::Float, self.device))?;
             let hidden = pass.positions.map_or(&[][..], |positions| &positions.hidden);
-            portable::attention_forward(views.projected(), hidden, &out, &logs)?;
-            return Ok((out, logs));
+            portable::attention_forward(views.by_reference(), hidden, &out_ta, &lse_bns)?;
+            return Ok(Attended { out_ta, lse_bns });
         }
         let [query, key, value] = views.expanded()?;
         let mask = pass.positions.and_then(|positions| positions.mask.as_ref());
-        let (out, logs) = Tensor::f_internal_scaled_dot_product_flash_attention_for_cpu::<&Tensor>(
+        let (out_bnsd, lse_bns) = Tensor::f_internal_scaled_dot_product_flash_attention_for_cpu::<&Tensor>(
             &query,
             &key,
             &value,
@@ -134,188 +137,214 @@ impl Network {
             mask,
             None,
         )?;
-        // libtorch leaves it in this order: no copy.
-        let out = out.f_transpose(1, 2)?.f_contiguous()?.f_view([rows, n * d])?;
-        Ok((out, logs))
+        // libtorch's result already has this memory order, so this does not copy.
+        let out_ta = out_bnsd.f_transpose(1, 2)?.f_contiguous()?.f_view([rows, n * d])?;
+        Ok(Attended { out_ta, lse_bns })
     }
 
-    /// Turns the heads that stand in the first columns of `rows` by their positions, or back.
-    fn rotate(&self, pass: &Pass<'_>, rows: &Tensor, heads: usize, inverse: bool) -> Result<(), ModelError> {
-        // A line for each row, or for each place of a sequence.
-        let (rotary, lines) = match pass.positions {
+    /// Rotates the heads in the first columns of `rows` by their positions, or back.
+    fn rotate(&self, pass: &PassContext<'_>, rows: &Tensor, heads: usize, inverse: bool) -> Result<(), ModelError> {
+        // One line of the tables for each row, or for each token of a sequence.
+        let (rotary, sequence) = match pass.positions {
             Some(positions) => (&positions.rotary, pass.workspace.rows()),
             None => (&pass.workspace.rotary, pass.workspace.sequence),
         };
         match rotary {
-            Some(rotary) => self.kernels.rotate(rows, rotary, lines, 0, heads, inverse),
+            Some(rotary) => self.kernels.rotate(rows, rotary, sequence, 0, heads, inverse),
             None => Ok(()),
         }
     }
 
-    /// First norm and projections, turned by their positions: fills what the layer keeps of them.
-    pub(super) fn project_heads(&self, own: &Layer, pass: &Pass<'_>, layer: usize) -> Result<(), ModelError> {
+    /// First norm and projections, rotated by their positions: writes the layer's activations.
+    pub(super) fn project_heads(
+        &self,
+        weights: &Layer,
+        pass: &PassContext<'_>,
+        layer: usize,
+    ) -> Result<(), ModelError> {
         let workspace = &*pass.workspace;
-        let kept = workspace.kept(pass.slot, layer);
-        let stats = Stats {
-            mean: &kept.mean1,
-            rstd: &kept.rstd1,
+        let activations = workspace.layer(pass.slot, layer);
+        let stats = NormStats {
+            mean_t: &activations.mean1_t,
+            rstd_t: &activations.rstd1_t,
         };
-        let normed = &workspace.normed;
-        self.norm(pass, workspace.input(pass.slot, layer), &own.norm1, stats)?;
-        self.record_rows(pass, Some(layer), Operation::FirstNorm, normed)?;
-        let shape = &self.layout.shape;
-        let own_keys = if shape.arrangement == Heads::Stacked {
+        let normed_th = &workspace.normed_th;
+        self.norm(pass, workspace.input(pass.slot, layer), &weights.norm1, stats)?;
+        self.record_rows(pass, Some(layer), Operation::FirstNorm, normed_th)?;
+        let shape = &self.parameters.shape;
+        let own_keys = if shape.arrangement == HeadArrangement::Stacked {
             shape.shard_kv_heads()
         } else {
             0
         };
-        for (shard, out) in kept.query.iter().enumerate() {
-            self.kernels
-                .project_with_bias(out, normed, &own.query.weight[shard], own.query.bias.get(shard))?;
+        for (shard, out) in activations.query_tp.iter().enumerate() {
+            self.kernels.linear_with_bias(
+                out,
+                normed_th,
+                &weights.query.weight_oi[shard],
+                weights.query.bias_o.get(shard),
+            )?;
             self.rotate(pass, out, shape.shard_heads() + own_keys, false)?;
             self.record_shard(pass, Some(layer), Operation::Query, shard, out)?;
         }
-        if let Some(projection) = &own.key_value {
+        if let Some(projection) = &weights.key_value {
             for block in self.blocks(workspace.rows()) {
                 let (start, length) = (block.start as i64, block.len() as i64);
-                let out = kept.key_value.f_narrow(0, start, length)?;
-                let rows = normed.f_narrow(0, start, length)?;
+                let out = activations.key_value_tk.f_narrow(0, start, length)?;
+                let rows = normed_th.f_narrow(0, start, length)?;
                 self.kernels
-                    .project_with_bias(&out, &rows, &projection.weight[0], projection.bias.first())?;
+                    .linear_with_bias(&out, &rows, &projection.weight_oi[0], projection.bias_o.first())?;
             }
-            self.rotate(pass, &kept.key_value, shape.kv_heads, false)?;
-            self.record_rows(pass, Some(layer), Operation::KeyValue, &kept.key_value)?;
+            self.rotate(pass, &activations.key_value_tk, shape.kv_heads, false)?;
+            self.record_rows(pass, Some(layer), Operation::KeyValue, &activations.key_value_tk)?;
         }
         Ok(())
     }
 
-    /// First norm, projections and attention: fills what the layer keeps of them.
-    pub(super) fn attend(&self, own: &Layer, pass: &mut Pass<'_>, layer: usize) -> Result<(), ModelError> {
-        self.project_heads(own, pass, layer)?;
+    /// First norm, projections and attention: writes the layer's activations.
+    pub(super) fn attend(&self, weights: &Layer, pass: &mut PassContext<'_>, layer: usize) -> Result<(), ModelError> {
+        self.project_heads(weights, pass, layer)?;
         let workspace = &*pass.workspace;
-        let kept = workspace.kept(pass.slot, layer);
-        let mut attended = Vec::with_capacity(kept.query.len());
-        for shard in 0..kept.query.len() {
-            let views = self.views(&kept.query[shard], &kept.key_value, workspace, shard)?;
-            let (out, logs) = self.attention(&views, pass)?;
-            self.record_shard(pass, Some(layer), Operation::Attention, shard, &out)?;
-            attended.push((out, logs));
+        let activations = workspace.layer(pass.slot, layer);
+        let mut attended = Vec::with_capacity(activations.query_tp.len());
+        for shard in 0..activations.query_tp.len() {
+            let views = self.views(
+                &activations.query_tp[shard],
+                &activations.key_value_tk,
+                workspace,
+                shard,
+            )?;
+            let output = self.attention(&views, pass)?;
+            self.record_shard(pass, Some(layer), Operation::Attention, shard, &output.out_ta)?;
+            attended.push(output);
         }
-        pass.workspace.kept_mut(pass.slot, layer).attended = attended;
+        pass.workspace.layer_mut(pass.slot, layer).attended = attended;
         Ok(())
     }
 
     pub(super) fn attention_backward(
         &self,
-        own: &Layer,
-        pass: &Pass<'_>,
+        weights: &Layer,
+        pass: &PassContext<'_>,
         layer: usize,
         gradient: &Layer,
     ) -> Result<(), ModelError> {
         let workspace = &*pass.workspace;
         let backward = workspace.backward()?;
-        let kept = workspace.kept(pass.slot, layer);
-        let stats = Stats {
-            mean: &kept.mean1,
-            rstd: &kept.rstd1,
+        let activations = workspace.layer(pass.slot, layer);
+        let stats = NormStats {
+            mean_t: &activations.mean1_t,
+            rstd_t: &activations.rstd1_t,
         };
-        let (normed, x) = (&workspace.normed, workspace.input(pass.slot, layer));
-        self.norm_again(pass, x, &own.norm1, stats)?;
-        self.record_rows(pass, Some(layer), Operation::FirstNorm, normed)?;
+        let (normed_th, x_th) = (&workspace.normed_th, workspace.input(pass.slot, layer));
+        self.norm_again(pass, x_th, &weights.norm1, stats)?;
+        self.record_rows(pass, Some(layer), Operation::FirstNorm, normed_th)?;
         self.fill_dy(pass, layer, Operation::AttentionSumGradient)?;
-        self.bias_backward(pass, &gradient.out.bias)?;
+        self.bias_backward(pass, &gradient.out.bias_o)?;
         let mut sum = None;
-        for (shard, partial) in workspace.partials.iter().enumerate() {
+        for (shard, partial_th) in workspace.partials_th.iter().enumerate() {
             self.kernels
-                .multiply(&backward.dattended, &backward.dy, &own.out.weight[shard])?;
+                .matmul(&backward.dattended_ta, &backward.dy_th, &weights.out.weight_oi[shard])?;
             self.record_shard(
                 pass,
                 Some(layer),
                 Operation::AttentionOutputGradient,
                 shard,
-                &backward.dattended,
+                &backward.dattended_ta,
             )?;
-            let dquery = self.one_shard_backward(pass, kept, shard)?;
-            self.record_shard(pass, Some(layer), Operation::AttentionGradient, shard, &dquery)?;
-            if own.key_value.is_some() {
+            let dquery_tp = self.one_shard_backward(pass, activations, shard)?;
+            self.record_shard(pass, Some(layer), Operation::AttentionGradient, shard, &dquery_tp)?;
+            if weights.key_value.is_some() {
                 self.record_shard(
                     pass,
                     Some(layer),
                     Operation::KeyValueGradient,
                     shard,
-                    &backward.dkv[shard],
+                    &backward.dkv_te[shard],
                 )?;
             }
-            self.kernels.multiply(partial, &dquery, &own.query.weight[shard])?;
-            self.record_shard(pass, Some(layer), Operation::QueryGradient, shard, partial)?;
-            if shard + 1 == workspace.partials.len() {
-                // On its way while the weights' gradients are computed.
-                sum = Some(self.own_parts(pass, Operation::QueryGradientSum)?);
-            }
-            let (attended, _) = &kept.attended[shard];
             self.kernels
-                .add_product(&gradient.out.weight[shard], &backward.dy, attended)?;
-            if let Some(bias) = gradient.query.bias.get(shard) {
-                let all = Self::all(workspace.rows());
-                self.kernels.column_sums(&dquery, &all, std::slice::from_ref(bias))?;
+                .matmul(partial_th, &dquery_tp, &weights.query.weight_oi[shard])?;
+            self.record_shard(pass, Some(layer), Operation::QueryGradient, shard, partial_th)?;
+            if shard + 1 == workspace.partials_th.len() {
+                // Sent while the weights' gradients are computed.
+                sum = Some(self.own_rows_of_partials(pass, Operation::QueryGradientSum)?);
+            }
+            let attended_ta = &activations.attended[shard].out_ta;
+            self.kernels
+                .add_matmul(&gradient.out.weight_oi[shard], &backward.dy_th, attended_ta)?;
+            if let Some(bias) = gradient.query.bias_o.get(shard) {
+                let all = Self::one_block(workspace.rows());
+                self.kernels.column_sums(&dquery_tp, &all, std::slice::from_ref(bias))?;
             }
             self.kernels
-                .add_product(&gradient.query.weight[shard], &dquery, normed)?;
+                .add_matmul(&gradient.query.weight_oi[shard], &dquery_tp, normed_th)?;
         }
         let mut extra = None;
-        if let (Some(projection), Some(gradient)) = (&own.key_value, &gradient.key_value) {
+        if let (Some(projection), Some(gradient)) = (&weights.key_value, &gradient.key_value) {
             self.shared_backward(pass, projection, gradient)?;
-            self.record_own(pass, Some(layer), Operation::KeyValueGradientSum, &backward.dkv_sum)?;
-            self.record_own(pass, Some(layer), Operation::KeyValueInputGradient, &backward.extra)?;
-            extra = Some(&backward.extra);
+            self.record_own(pass, Some(layer), Operation::KeyValueGradientSum, &backward.dkv_sum_tk)?;
+            self.record_own(
+                pass,
+                Some(layer),
+                Operation::KeyValueInputGradient,
+                &backward.key_value_dnorm_th,
+            )?;
+            extra = Some(&backward.key_value_dnorm_th);
         }
-        let of = Descent {
+        let of = SublayerBackward {
             layer: Some(layer),
             sum: Operation::QueryGradientSum,
             result: Operation::FirstNormGradient,
             extra,
         };
         if let Some(sum) = sum {
-            self.sum_dnorm(pass, &of, sum)?;
+            self.sum_norm_gradient(pass, &of, sum)?;
         }
-        self.norm_backward(pass, &of, x, &own.norm1, stats, &gradient.norm1)
+        self.norm_backward(pass, &of, x_th, &weights.norm1, stats, &gradient.norm1)
     }
 
-    /// Backward of the projection of shared keys and values, on the own rows: its gradients, and that of its input
-    /// (`extra`).
-    fn shared_backward(&self, pass: &Pass<'_>, projection: &Linear, gradient: &Linear) -> Result<(), ModelError> {
+    /// Backward pass of the projection of shared keys and values, on the own rows: its gradients, and that of its input
+    /// (`key_value_dnorm_th`).
+    fn shared_backward(
+        &self,
+        pass: &PassContext<'_>,
+        projection: &Linear,
+        gradient: &Linear,
+    ) -> Result<(), ModelError> {
         let workspace = &*pass.workspace;
         let (rows, backward) = (&workspace.rows, workspace.backward()?);
         self.sum_shared(pass)?;
         let blocks = self.own_blocks(rows);
-        if !gradient.bias.is_empty() {
-            self.kernels.column_sums(&backward.dkv_sum, &blocks, &gradient.bias)?;
+        if !gradient.bias_o.is_empty() {
+            self.kernels
+                .column_sums(&backward.dkv_sum_tk, &blocks, &gradient.bias_o)?;
         }
         let dkv = if self.kind == Kind::Float {
-            &backward.dkv_sum
+            &backward.dkv_sum_tk
         } else {
-            self.kernels.cast(&backward.dkv_sum, &backward.dkv_cast)?;
-            &backward.dkv_cast
+            self.kernels.cast(&backward.dkv_sum_tk, &backward.dkv_cast_tk)?;
+            &backward.dkv_cast_tk
         };
-        let normed = rows.own_of_all(&workspace.normed)?;
-        for (block, gradient) in blocks.iter().zip(&gradient.weight) {
+        let normed_th = rows.own_of_all(&workspace.normed_th)?;
+        for (block, gradient) in blocks.iter().zip(&gradient.weight_oi) {
             let cut = |tensor: &Tensor| tensor.f_narrow(0, block.start as i64, block.len() as i64);
             let own = cut(dkv)?;
             self.kernels
-                .multiply(&cut(&backward.extra)?, &own, &projection.weight[0])?;
-            self.kernels.add_product(gradient, &own, &cut(&normed)?)?;
+                .matmul(&cut(&backward.key_value_dnorm_th)?, &own, &projection.weight_oi[0])?;
+            self.kernels.add_matmul(gradient, &own, &cut(&normed_th)?)?;
         }
         Ok(())
     }
 
-    /// Own rows of the gradient of the shared keys and values: for each head the tree sum over the shards that use it.
-    fn sum_shared(&self, pass: &Pass<'_>) -> Result<(), ModelError> {
+    /// Own rows of the gradient of shared keys and values: for each head the tree sum over the shards that use it.
+    fn sum_shared(&self, pass: &PassContext<'_>) -> Result<(), ModelError> {
         let workspace = &*pass.workspace;
         let (rows, backward) = (&workspace.rows, workspace.backward()?);
-        let (d, shape) = (self.head_size(), &self.layout.shape);
+        let (d, shape) = (self.head_size(), &self.parameters.shape);
         let (g, width) = (shape.kv_heads as i64, (shape.tensor / shape.kv_heads) as i64);
-        let shards = &self.layout.holding.shards;
-        // Shards that share a head stand next to each other, and so do the ranks that hold them.
+        let shards = &self.parameters.holding.shards;
+        // Shards that share a head are adjacent, and so are the ranks that hold them.
         let head_of = |shard: usize| shard as i64 / width;
         let sum = |parts: &[Tensor], head: i64, out: &Tensor| -> Result<(), ModelError> {
             let rows = parts[0].size()[0];
@@ -329,26 +358,26 @@ impl Network {
         let heads = head_of(shards.start)..=head_of(shards.end - 1);
         let local = |head: i64| -> Vec<Tensor> {
             let of_head = |(i, _): &(usize, &Tensor)| head_of(shards.start + i) == head;
-            let own = backward.dkv.iter().enumerate().filter(of_head);
+            let own = backward.dkv_te.iter().enumerate().filter(of_head);
             own.map(|(_, part)| part.shallow_clone()).collect()
         };
         if self.mesh.tensor == 1 {
             for head in heads {
-                sum(&local(head), head, &backward.dkv_sum)?;
+                sum(&local(head), head, &backward.dkv_sum_tk)?;
             }
             return Ok(());
         }
         for head in heads {
-            sum(&local(head), head, &backward.dkv_root)?;
+            sum(&local(head), head, &backward.dkv_partial_tk)?;
         }
         let parts = pass
             .peers
             .tensor_group()
-            .scatter(&backward.dkv_root, &rows.shares, &backward.dkv_incoming)?
+            .start_all_to_all_rows(&backward.dkv_partial_tk, &rows.by_rank, &backward.dkv_incoming_tk)?
             .wait()?;
         for head in 0..g {
             let holds = |rank: usize| {
-                let shards = crate::parallel::mesh::share(shape.tensor, self.mesh.tensor, rank);
+                let shards = mesh::split_range(shape.tensor, self.mesh.tensor, rank);
                 head_of(shards.start) <= head && head <= head_of(shards.end - 1)
             };
             let of_head = |column: i64| -> Result<Vec<Tensor>, ModelError> {
@@ -358,59 +387,76 @@ impl Network {
             };
             for column in [head, g + head] {
                 let out = Tensor::f_empty([rows.own.len() as i64, d], (Kind::Float, self.device))?;
-                let parts = self.parts_of(Operation::KeyValueGradientSum, of_head(column)?)?;
+                let parts = self.with_fault(Operation::KeyValueGradientSum, of_head(column)?)?;
                 self.kernels.sum_partials(&parts, None, &out)?;
-                backward.dkv_sum.f_narrow(1, column * d, d)?.f_copy_(&out)?;
+                backward.dkv_sum_tk.f_narrow(1, column * d, d)?.f_copy_(&out)?;
             }
         }
         Ok(())
     }
 
-    /// The gradient of one shard's query projection, in the order of its outputs; that of shared keys and values goes to
-    /// the shard's buffer.
-    fn one_shard_backward(&self, pass: &Pass<'_>, kept: &Kept, shard: usize) -> Result<Tensor, ModelError> {
+    /// The gradient of one shard's query projection; that of shared keys and values goes to the shard's buffer.
+    fn one_shard_backward(
+        &self,
+        pass: &PassContext<'_>,
+        activations: &LayerActivations,
+        shard: usize,
+    ) -> Result<Tensor, ModelError> {
         let workspace = &*pass.workspace;
         let backward = workspace.backward()?;
         let rows = workspace.rows() as i64;
-        let shape = &self.layout.shape;
-        let views = self.views(&kept.query[shard], &kept.key_value, workspace, shard)?;
-        let dquery = Tensor::f_empty([rows, shape.projected() as i64], (self.kind, self.device))?;
-        let shared = &backward.dkv[shard];
+        let shape = &self.parameters.shape;
+        let views = self.views(
+            &activations.query_tp[shard],
+            &activations.key_value_tk,
+            workspace,
+            shard,
+        )?;
+        let dquery_tp = Tensor::f_empty([rows, shape.projected() as i64], (self.kind, self.device))?;
+        let dkv_te = &backward.dkv_te[shard];
         if self.kernels == Kernels::Portable {
-            let mut into = self.views(&dquery, &kept.key_value, workspace, shard)?;
-            if shape.arrangement == Heads::Shared {
+            let mut into = self.views(&dquery_tp, &activations.key_value_tk, workspace, shard)?;
+            if shape.arrangement == HeadArrangement::Shared {
                 let (b, s, d) = (workspace.sequences as i64, workspace.sequence as i64, self.head_size());
-                let both = shared.f_view([b, s, 2, d])?;
-                into.key = both.f_narrow(2, 0, 1)?;
-                into.value = both.f_narrow(2, 1, 1)?;
+                let both = dkv_te.f_view([b, s, 2, d])?;
+                into.key_bsgd = both.f_narrow(2, 0, 1)?;
+                into.value_bsgd = both.f_narrow(2, 1, 1)?;
             }
-            let (out, logs) = &kept.attended[shard];
-            portable::attention_backward(views.projected(), out, logs, &backward.dattended, into.projected())?;
+            let Attended { out_ta, lse_bns } = &activations.attended[shard];
+            let gradients = into.by_reference();
+            portable::attention_backward(views.by_reference(), out_ta, lse_bns, &backward.dattended_ta, gradients)?;
         } else {
-            self.flash_backward(workspace, &views, &kept.attended[shard], shared, &dquery, shard)?;
+            self.flash_backward(
+                workspace,
+                &views,
+                &activations.attended[shard],
+                dkv_te,
+                &dquery_tp,
+                shard,
+            )?;
         }
         match shape.arrangement {
-            Heads::Shared => {
-                self.rotate(pass, shared, 1, true)?;
-                self.rotate(pass, &dquery, shape.shard_heads(), true)?;
+            HeadArrangement::Shared => {
+                self.rotate(pass, dkv_te, 1, true)?;
+                self.rotate(pass, &dquery_tp, shape.shard_heads(), true)?;
             }
-            Heads::PerHead => {}
-            Heads::Stacked => {
-                let turned = shape.shard_heads() + shape.shard_kv_heads();
-                self.rotate(pass, &dquery, turned, true)?;
+            HeadArrangement::PerHead => {}
+            HeadArrangement::Stacked => {
+                let heads = shape.shard_heads() + shape.shard_kv_heads();
+                self.rotate(pass, &dquery_tp, heads, true)?;
             }
         }
-        Ok(dquery)
+        Ok(dquery_tp)
     }
 
-    /// libtorch's backward; what it gives for each head is added up over the heads that share a key and value head.
+    /// libtorch's backward pass. Its gradients of each head are added over the heads that share a key and value head.
     fn flash_backward(
         &self,
         workspace: &Workspace,
         views: &Views,
-        attended: &(Tensor, Tensor),
-        shared: &Tensor,
-        dquery: &Tensor,
+        attended: &Attended,
+        dkv_te: &Tensor,
+        dquery_tp: &Tensor,
         shard: usize,
     ) -> Result<(), ModelError> {
         let (b, s, rows) = (
@@ -421,14 +467,13 @@ impl Network {
         let (n, d) = (self.shard_heads(), self.head_size());
         let [query, key, value] = views.expanded()?;
         let heads = |rows: &Tensor| rows.f_view([b, s, n, d])?.f_transpose(1, 2);
-        let (out, logs) = attended;
         let (dq, dk, dv) = Tensor::f_internal_scaled_dot_product_flash_attention_for_cpu_backward::<&Tensor>(
-            &heads(&workspace.backward()?.dattended)?,
+            &heads(&workspace.backward()?.dattended_ta)?,
             &query,
             &key,
             &value,
-            &heads(out)?,
-            logs,
+            &heads(&attended.out_ta)?,
+            &attended.lse_bns,
             0.0,
             true,
             None,
@@ -442,25 +487,25 @@ impl Network {
                 .f_view([rows * groups, n / groups * d]);
             Ok(rows?)
         };
-        // Where keys and values are shared, the second tensor is not looked at.
-        let into = self.views(dquery, &workspace.kept(0, 0).key_value, workspace, shard)?;
-        put(&into.query, &dq.f_transpose(1, 2)?)?;
-        match self.layout.shape.arrangement {
-            Heads::Shared => self
+        // With shared keys and values the second argument is not used.
+        let into = self.views(dquery_tp, &workspace.layer(0, 0).key_value_tk, workspace, shard)?;
+        put(&into.query_bsnd, &dq.f_transpose(1, 2)?)?;
+        match self.parameters.shape.arrangement {
+            HeadArrangement::Shared => self
                 .kernels
-                .fold_heads(&flat(&dk, 1)?, &flat(&dv, 1)?, n as usize, shared)?,
-            Heads::PerHead => {
-                put(&into.key, &dk.f_transpose(1, 2)?)?;
-                put(&into.value, &dv.f_transpose(1, 2)?)?;
+                .fold_heads(&flat(&dk, 1)?, &flat(&dv, 1)?, n as usize, dkv_te)?,
+            HeadArrangement::PerHead => {
+                put(&into.key_bsgd, &dk.f_transpose(1, 2)?)?;
+                put(&into.value_bsgd, &dv.f_transpose(1, 2)?)?;
             }
-            Heads::Stacked => {
-                let g = self.layout.shape.shard_kv_heads() as i64;
+            HeadArrangement::Stacked => {
+                let g = self.parameters.shape.shard_kv_heads() as i64;
                 let folded = Tensor::f_empty([rows * g, 2 * d], (Kind::Float, self.device))?;
                 self.kernels
                     .fold_heads(&flat(&dk, g)?, &flat(&dv, g)?, (n / g) as usize, &folded)?;
                 let both = folded.f_view([b, s, g, 2 * d])?;
-                put(&into.key, &both.f_narrow(3, 0, d)?)?;
-                put(&into.value, &both.f_narrow(3, d, d)?)?;
+                put(&into.key_bsgd, &both.f_narrow(3, 0, d)?)?;
+                put(&into.value_bsgd, &both.f_narrow(3, d, d)?)?;
             }
         }
         Ok(())

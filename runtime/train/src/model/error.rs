@@ -1,18 +1,36 @@
-//! What can go wrong while tensors are computed.
+//! Errors while tensors are computed.
 
-use tch::{Kind, TchError};
+use std::ops::Range;
+
+use tch::{Device, Kind, TchError};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     /// libtorch's message without its stack trace.
     #[error("libtorch: {0}")]
     Torch(String),
-    #[error("a kernel was given {found:?} numbers, not {expected:?}")]
+    #[error("a kernel got a tensor of {found:?} elements, expected {expected:?}")]
     Kind { found: Kind, expected: Kind },
-    #[error("a kernel was given a tensor of shape {0:?} that is not contiguous")]
+    #[error("a kernel got a tensor of shape {0:?} that is not contiguous")]
     Strided(Vec<i64>),
+    #[error("a CPU kernel got a tensor on {0:?}")]
+    Device(Device),
+    #[error("elements {range:?} exceed a tensor of {length} elements")]
+    OutOfRange { range: Range<usize>, length: usize },
+    #[error("a kernel would write to memory that another of its arguments uses")]
+    Aliased,
+    /// A kernel's arguments do not match in shape.
+    #[error("{operation} does not support tensors of shapes {shapes:?}")]
+    Shapes { operation: String, shapes: Vec<Vec<i64>> },
+    /// The model cannot be computed on this logical grid.
     #[error("{0}")]
-    Unfit(String),
+    Grid(String),
+    /// A request exceeds what the model or its buffers hold.
+    #[error("{0}")]
+    Size(String),
+    /// This rank lacks what the operation needs.
+    #[error("{0}")]
+    NotHeld(&'static str),
     #[error(transparent)]
     Peers(#[from] crate::parallel::transport::TransportError),
 }

@@ -1,224 +1,230 @@
-//! Final norm, output layer and loss, over fixed blocks of rows: all logits of a micro-batch never exist at once.
+//! Final norm, output layer and loss, block by block of rows: the logits of a complete micro-batch never exist at once.
+//! Shape letters: see `model`.
 
 use aurora_runtime::trace::Operation;
 use tch::{Kind, Tensor};
 
-use super::network::{Descent, Pass};
-use super::ops::Stats;
+use super::ops::NormStats;
+use super::pass_context::PassContext;
+use super::passes::SublayerBackward;
 use super::views::Weights;
 use super::workspace::{HEAD_ROWS, Workspace};
 use super::{Gradients, ModelError, Network};
 use crate::parallel::Mesh;
 
-/// Rows whose likelihoods are computed at a time: part of the arithmetic, as it fixes the shapes that kernels see.
+/// Rows whose likelihoods are computed at a time. Part of the arithmetic: it determines the shapes that kernels get.
 const LIKELIHOOD_ROWS: usize = 64;
 
 impl Network {
-    /// The final norm of all rows of a pass that has gone through all layers, on one worker alone.
-    fn finished(&self, weights: &Weights, pass: &Pass<'_>) -> Result<(), ModelError> {
+    /// Applies the final norm to all rows of a completed forward pass; on a single worker only.
+    fn final_norm(&self, weights: &Weights, pass: &PassContext<'_>) -> Result<(), ModelError> {
         let workspace = &*pass.workspace;
         let Some(norm) = weights.final_norm.as_ref().filter(|_| self.mesh == Mesh::ONE) else {
-            return Err(ModelError::Unfit(
-                "this worker does not hold the whole model".to_owned(),
-            ));
+            return Err(ModelError::NotHeld("this worker does not hold the complete model"));
         };
-        let stats = Stats {
-            mean: &workspace.mean,
-            rstd: &workspace.rstd,
+        let stats = NormStats {
+            mean_t: &workspace.mean_t,
+            rstd_t: &workspace.rstd_t,
         };
         self.norm(pass, workspace.input(pass.slot, weights.layers.len()), norm, stats)
     }
 
-    /// Logits of some rows of a pass that has gone through all layers, `[rows, v]`, in the numbers that the model
-    /// computes with; on one worker alone.
+    /// Logits of some rows of a completed forward pass, `[rows, v]`, in the model's element type; on a single worker
+    /// only.
     ///
     /// # Errors
     /// [`ModelError`].
-    pub fn logits(&self, weights: &Weights, pass: &Pass<'_>, rows: &[i64]) -> Result<Tensor, ModelError> {
-        self.finished(weights, pass)?;
-        let normed = pass.workspace.normed.f_index_select(0, &Tensor::f_from_slice(rows)?)?;
+    pub fn logits(&self, weights: &Weights, pass: &PassContext<'_>, rows: &[i64]) -> Result<Tensor, ModelError> {
+        self.final_norm(weights, pass)?;
+        let normed = pass
+            .workspace
+            .normed_th
+            .f_index_select(0, &Tensor::f_from_slice(rows)?)?;
         let mut shards = Vec::new();
-        for output in &weights.output {
+        for output in &weights.output_vh {
             let out = Tensor::f_empty([rows.len() as i64, output.size()[0]], (self.kind, self.device))?;
-            self.kernels.project(&out, &normed, output)?;
+            self.kernels.linear(&out, &normed, output)?;
             shards.push(out);
         }
         Ok(Tensor::f_cat(&shards, 1)?)
     }
 
-    /// −ln p of each target after its row (rows and targets), in nats, for a pass that has gone through all layers; on one
-    /// worker alone. Their bits depend on neither what else is asked nor on how much.
+    /// −ln p, in nats, of each target after its row (pairs of row and target) of a completed forward pass; on a single
+    /// worker only. The bits of a loss do not depend on the other pairs.
     ///
     /// # Errors
     /// [`ModelError`].
-    pub fn losses(&self, weights: &Weights, pass: &Pass<'_>, asked: &[(i64, i64)]) -> Result<Vec<f64>, ModelError> {
-        self.finished(weights, pass)?;
+    pub fn losses(
+        &self,
+        weights: &Weights,
+        pass: &PassContext<'_>,
+        pairs: &[(i64, i64)],
+    ) -> Result<Vec<f64>, ModelError> {
+        self.final_norm(weights, pass)?;
         let workspace = &*pass.workspace;
         let count = LIKELIHOOD_ROWS.min(workspace.rows());
-        let mut losses = Vec::with_capacity(asked.len());
-        for asked in asked.chunks(count) {
+        let mut losses = Vec::with_capacity(pairs.len());
+        for chunk in pairs.chunks(count) {
             let (mut rows, mut targets) = (vec![0; count], vec![0; count]);
-            for (at, &(row, target)) in asked.iter().enumerate() {
+            for (at, &(row, target)) in chunk.iter().enumerate() {
                 (rows[at], targets[at]) = (row, target);
             }
-            let normed = workspace.normed.f_index_select(0, &Tensor::f_from_slice(&rows)?)?;
+            let normed = workspace.normed_th.f_index_select(0, &Tensor::f_from_slice(&rows)?)?;
             let logits = self.block_logits(weights, workspace, &normed)?;
             let mut own = vec![0.0; count];
             self.loss(pass, &logits, &Tensor::f_from_slice(&targets)?, &mut own, false)?;
-            losses.extend_from_slice(&own[..asked.len()]);
+            losses.extend_from_slice(&own[..chunk.len()]);
         }
         Ok(losses)
     }
 
-    /// Logits of a block of normed rows, a shard each, in the workspace's room.
+    /// Logits of a block of normalized rows by shard, in the workspace's buffers.
     fn block_logits(
         &self,
         weights: &Weights,
         workspace: &Workspace,
-        normed: &Tensor,
+        normed_rh: &Tensor,
     ) -> Result<Vec<Tensor>, ModelError> {
-        let shards = weights.output.iter().zip(&workspace.logits);
+        let shards = weights.output_vh.iter().zip(&workspace.logits_rv);
         shards
-            .map(|(output, room)| {
-                let block = room.f_narrow(0, 0, normed.size()[0])?;
-                self.kernels.project(&block, normed, output)?;
+            .map(|(output_vh, buffer_rv)| {
+                let block = buffer_rv.f_narrow(0, 0, normed_rh.size()[0])?;
+                self.kernels.linear(&block, normed_rh, output_vh)?;
                 Ok(block)
             })
             .collect()
     }
 
-    /// −ln p of each target (`[t]`) to `losses` (nats, one a row), nothing for a target below zero; with gradients also the backward down to the last
-    /// layer's output (own rows of `dx`).
+    /// Writes −ln p of each target to `losses` (in nats, one per row), 0 for a target below zero. With `gradients` also
+    /// runs the backward pass down to the last layer's output (own rows of `dx_th`).
     ///
     /// # Errors
     /// [`ModelError`].
     pub fn head(
         &self,
         weights: &Weights,
-        pass: &mut Pass<'_>,
-        targets: &Tensor,
+        pass: &mut PassContext<'_>,
+        targets_t: &Tensor,
         losses: &mut [f64],
         gradients: Option<&Gradients>,
     ) -> Result<(), ModelError> {
         let workspace = &*pass.workspace;
         let rows = workspace.rows();
         if losses.len() != rows {
-            return Err(ModelError::Unfit(format!(
-                "{} places for the losses of {rows} rows",
+            return Err(ModelError::Size(format!(
+                "a buffer of {} losses for {rows} rows",
                 losses.len()
             )));
         }
         let Some(norm) = &weights.final_norm else {
-            return Err(ModelError::Unfit("this rank does not hold the output layer".to_owned()));
+            return Err(ModelError::NotHeld("this rank does not hold the output layer"));
         };
-        let x = workspace.input(pass.slot, weights.layers.len());
-        let stats = Stats {
-            mean: &workspace.mean,
-            rstd: &workspace.rstd,
+        let x_th = workspace.input(pass.slot, weights.layers.len());
+        let stats = NormStats {
+            mean_t: &workspace.mean_t,
+            rstd_t: &workspace.rstd_t,
         };
-        self.norm(pass, x, norm, stats)?;
-        self.record_rows(pass, None, Operation::FinalNorm, &workspace.normed)?;
+        self.norm(pass, x_th, norm, stats)?;
+        self.record_rows(pass, None, Operation::FinalNorm, &workspace.normed_th)?;
         for start in (0..rows).step_by(HEAD_ROWS) {
             let count = HEAD_ROWS.min(rows - start);
             let cut = |tensor: &Tensor| tensor.f_narrow(0, start as i64, count as i64);
-            let normed = cut(&workspace.normed)?;
-            let logits = self.block_logits(weights, workspace, &normed)?;
+            let normed_rh = cut(&workspace.normed_th)?;
+            let logits = self.block_logits(weights, workspace, &normed_rh)?;
             for (shard, logits) in logits.iter().enumerate() {
                 self.record_logits(pass, Operation::Logits, shard, start, logits)?;
             }
             let losses = &mut losses[start..start + count];
-            let targets = cut(targets)?;
-            self.loss(pass, &logits, &targets, losses, gradients.is_some())?;
-            leave_out(&targets, losses, gradients.is_some().then_some(&logits))?;
+            let targets_r = cut(targets_t)?;
+            self.loss(pass, &logits, &targets_r, losses, gradients.is_some())?;
+            mask_losses(&targets_r, losses, gradients.is_some().then_some(&logits))?;
             let Some(gradients) = gradients else { continue };
             for (shard, logits) in logits.iter().enumerate() {
                 self.record_logits(pass, Operation::LogitsGradient, shard, start, logits)?;
-                self.kernels.add_product(&gradients.of.output[shard], logits, &normed)?;
                 self.kernels
-                    .multiply(&cut(&workspace.partials[shard])?, logits, &weights.output[shard])?;
+                    .add_matmul(&gradients.views.output_vh[shard], logits, &normed_rh)?;
+                self.kernels
+                    .matmul(&cut(&workspace.partials_th[shard])?, logits, &weights.output_vh[shard])?;
             }
         }
         self.record_losses(pass, losses);
         let Some(gradients) = gradients else { return Ok(()) };
-        for (shard, partial) in workspace.partials.iter().enumerate() {
-            self.record_shard(pass, None, Operation::OutputGradient, shard, partial)?;
+        for (shard, partial_th) in workspace.partials_th.iter().enumerate() {
+            self.record_shard(pass, None, Operation::OutputGradient, shard, partial_th)?;
         }
-        let Some(into) = &gradients.of.final_norm else {
-            return Err(ModelError::Unfit(
-                "there is no room for the final norm's gradient".to_owned(),
-            ));
+        let Some(into) = &gradients.views.final_norm else {
+            return Err(ModelError::NotHeld("these gradients have no final norm"));
         };
-        let _ = workspace.backward()?.dx.shallow_clone().f_zero_()?;
-        let of = Descent {
+        let _ = workspace.backward()?.dx_th.shallow_clone().f_zero_()?;
+        let of = SublayerBackward {
             layer: None,
             sum: Operation::OutputGradientSum,
             result: Operation::FinalNormGradient,
             extra: None,
         };
-        self.sum_dnorm(pass, &of, self.own_parts(pass, of.sum)?)?;
-        self.norm_backward(pass, &of, x, norm, stats, into)
+        self.sum_norm_gradient(pass, &of, self.own_rows_of_partials(pass, of.sum)?)?;
+        self.norm_backward(pass, &of, x_th, norm, stats, into)
     }
 
-    /// Softmax cross-entropy over a vocabulary whose shards stand on several ranks: maxima, sums of exponentials and
-    /// targets' logits meet; the logits turn into their gradient if `gradient`.
+    /// Softmax cross-entropy over a vocabulary whose shards are on several ranks, which exchange maxima, sums of
+    /// exponentials and targets' logits. With `gradient` the gradient replaces the logits.
     fn loss(
         &self,
-        pass: &Pass<'_>,
-        logits: &[Tensor],
-        targets: &Tensor,
+        pass: &PassContext<'_>,
+        logits_rv: &[Tensor],
+        targets_r: &Tensor,
         losses: &mut [f64],
         gradient: bool,
     ) -> Result<(), ModelError> {
         let rows = losses.len() as i64;
         let new = |lines: i64| Tensor::f_empty([lines, rows], (Kind::Float, self.device));
-        let first = self.first_id(self.layout.holding.shards.start);
-        let maxima = new(1)?;
-        self.kernels.row_maxima(logits, &maxima)?;
-        let maxima = if self.mesh.tensor == 1 {
-            maxima
+        let first = self.first_id(self.parameters.holding.shards.start);
+        let maxima_r = new(1)?;
+        self.kernels.row_maxima(logits_rv, &maxima_r)?;
+        let maxima_r = if self.mesh.tensor == 1 {
+            maxima_r
         } else {
-            Tensor::f_cat(&pass.peers.tensor_group().share(&maxima)?, 0)?.f_amax(&[0i64][..], true)?
+            Tensor::f_cat(&pass.peers.tensor_group().all_gather(&maxima_r)?, 0)?.f_amax(&[0i64][..], true)?
         };
-        // Sums of exponentials, then the targets' logits.
-        let both = new(2)?;
+        // Row 0: sums of exponentials. Row 1: the targets' logits.
+        let sums_2r = new(2)?;
         self.kernels
-            .row_sums(logits, targets, first, &maxima, &both, gradient)?;
-        let both = if self.mesh.tensor == 1 {
-            both
+            .row_sums(logits_rv, targets_r, first, &maxima_r, &sums_2r, gradient)?;
+        let sums_2r = if self.mesh.tensor == 1 {
+            sums_2r
         } else {
-            let parts = pass.peers.tensor_group().share(&both)?;
-            let line = |at: i64| {
+            let parts = pass.peers.tensor_group().all_gather(&sums_2r)?;
+            let row_of = |at: i64| {
                 parts
                     .iter()
                     .map(|part| part.f_narrow(0, at, 1))
                     .collect::<Result<Vec<_>, _>>()
             };
-            let (sums, chosen) = (line(0)?, line(1)?);
-            let both = new(2)?;
-            self.kernels.sum_partials(&sums, None, &both.f_narrow(0, 0, 1)?)?;
-            let chosen = Tensor::f_cat(&chosen, 0)?.f_amax(&[0i64][..], true)?;
-            both.f_narrow(0, 1, 1)?.f_copy_(&chosen)?;
-            both
+            let (sums, target_logits) = (row_of(0)?, row_of(1)?);
+            let sums_2r = new(2)?;
+            self.kernels.sum_partials(&sums, None, &sums_2r.f_narrow(0, 0, 1)?)?;
+            let target_logits = Tensor::f_cat(&target_logits, 0)?.f_amax(&[0i64][..], true)?;
+            sums_2r.f_narrow(0, 1, 1)?.f_copy_(&target_logits)?;
+            sums_2r
         };
         self.kernels
-            .finish_loss(logits, targets, first, &maxima, &both, losses, gradient)
+            .finish_loss(logits_rv, targets_r, first, &maxima_r, &sums_2r, losses, gradient)
     }
 }
 
-/// Takes the rows whose target is below zero out of the losses and, if there are some, out of the logits' gradients: times 0,
-/// and the others times 1, which is exact.
-fn leave_out(targets: &Tensor, losses: &mut [f64], gradients: Option<&Vec<Tensor>>) -> Result<(), ModelError> {
-    let places = Vec::<i64>::try_from(&targets.f_to_device(tch::Device::Cpu)?)?;
-    if places.iter().all(|&place| place >= 0) {
+/// Sets the losses of rows whose target is below zero to 0, and their gradients too: factors 0 and 1, which are exact.
+fn mask_losses(targets_r: &Tensor, losses: &mut [f64], gradients: Option<&Vec<Tensor>>) -> Result<(), ModelError> {
+    let targets = Vec::<i64>::try_from(&targets_r.f_to_device(tch::Device::Cpu)?)?;
+    if targets.iter().all(|&target| target >= 0) {
         return Ok(());
     }
-    for (loss, place) in losses.iter_mut().zip(places) {
-        if place < 0 {
+    for (loss, target) in losses.iter_mut().zip(targets) {
+        if target < 0 {
             *loss = 0.0;
         }
     }
     for gradient in gradients.into_iter().flatten() {
-        let kept = targets.f_ge(0)?.f_to_kind(gradient.kind())?.f_view([-1, 1])?;
+        let kept = targets_r.f_ge(0)?.f_to_kind(gradient.kind())?.f_view([-1, 1])?;
         let _ = gradient.shallow_clone().f_mul_(&kept)?;
     }
     Ok(())

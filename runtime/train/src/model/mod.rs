@@ -1,36 +1,47 @@
 //! GPT-BigCode and Llama: tensors to tensors, written for one device, one logical shard at a time.
 //!
 //! In: the logical shards of weights that a rank holds, a micro-batch of ids, the rank's peers. Out: losses, and
-//! gradients added to one lane's buffer. Forward and backward are written out layer by layer (no autograd), so that
-//! every sum across shards, row blocks and micro-batches has the order of the logical grid (`parallel`). Not here: lanes,
-//! threads, the order of a pipeline's micro-batches, the optimizer (`train`), files.
+//! gradients added to one lane's buffer. Forward and backward passes are written out layer by layer, without autograd,
+//! so that every sum over shards, row blocks and micro-batches has the order of the logical grid (`parallel`). Not
+//! here: lanes, threads, the pipeline schedule, the optimizer (`train`), files.
 //!
-//! Shape letters: `b` sequences of a micro-batch, `s` tokens of a sequence, `t` = b·s rows, `h` hidden, `n` heads of a
-//! shard, `g` key and value heads, `d` head dimension, `f` feed-forward of a shard, `v` vocabulary of a shard.
+//! Shape letters, as suffixes of tensors and slices: `b` sequences of a micro-batch, `s` tokens of a sequence, `t` =
+//! b·s rows, `r` rows of a block, `h` hidden, `n` query heads of a shard, `g` key and value heads, `d` head dimension,
+//! `a` = n·d, `p` columns of a shard's query projection (with its own keys and values), `k` = 2·g·d columns of shared
+//! keys and values, `e` = 2·d, `f` feed-forward of a shard, `u` outputs of the first feed-forward product (f, or 2·f
+//! with gates), `v` vocabulary of a shard. A letter names a logical
+//! dimension even if a rank holds only a part of it.
 
-mod access;
 mod attention;
 mod decode;
 mod error;
+mod fault;
 mod head;
-mod layout;
+mod host_access;
+mod matmul;
 mod network;
 mod ops;
+mod parameter_map;
+mod pass_context;
+mod passes;
 mod portable;
 mod positions;
-mod product;
 mod record;
+mod row_partition;
+mod trace_recorder;
 mod views;
 pub(crate) mod workspace;
 
-pub use access::{elements, elements_mut, part, part_mut};
-pub use decode::{Cache, Next};
+pub use decode::{KvCache, NextToken};
 pub use error::ModelError;
-pub use layout::{Chunk, Holding, Layout, Part, Shape, Share, Split, reported};
-pub use network::{Network, Pass};
+pub use fault::Fault;
+pub(crate) use host_access::HostAccess;
+pub use network::Network;
 pub use ops::Kernels;
+pub use parameter_map::{Chunk, Holding, ModelShape, OwnedRange, ParameterMap, ParameterPart, Sharding, reported};
+pub use pass_context::PassContext;
 pub use positions::{Branches, Positions};
-pub use record::{Recorder, Spot};
+pub use trace_recorder::{TraceRecorder, TraceTarget};
 pub use views::{Gradients, Weights};
 pub use workspace::Workspace;
 

@@ -1,7 +1,7 @@
-//! Matrix products and attention by this crate's kernels: the same bits on every x86-64 processor.
+//! Matrix products and attention with this crate's kernels: bitwise identical on every x86-64 processor.
 //!
-//! The functions of `product` and the attention of libtorch, for CPU tensors. What goes for the kernels goes for these:
-//! bits depend neither on the instruction set nor on how rows, columns, heads or sequences are cut into calls.
+//! The same functions as in `matmul`, and libtorch's attention, for CPU tensors. As for the kernels, bits depend neither on
+//! the instruction set nor on how rows, columns, heads or sequences are divided among calls. Shape letters: see `model`.
 
 use std::cell::Cell;
 use std::ops::Range;
@@ -9,83 +9,101 @@ use std::ops::Range;
 use tch::Tensor;
 
 use super::ModelError;
-use super::access::{cells, elements, elements_mut, spread};
+use super::host_access::HostAccess;
 use super::ops::by_kind;
 use crate::kernels::{
-    self, Attended, Attention, AttentionGradients, Element, Finish, Heads, HeadsOut, Matrix, Steps, Stored,
+    self, AttentionGradients, AttentionOutput, AttentionShape, Element, Epilogue, HeadStrides, Heads, HeadsOut, Matrix,
+    Stored,
 };
 
+/// Borrows of one kernel call.
+fn host_access() -> HostAccess {
+    // SAFETY: see "Memory" in `ops`: a kernel call's buffers belong to the calling thread, weights are written between
+    // steps only, and the callers below make no other call until the kernel has returned.
+    unsafe { HostAccess::new() }
+}
+
 /// `out = left · right`.
-pub(super) fn multiply(out: &Tensor, left: &Tensor, right: &Tensor) -> Result<(), ModelError> {
-    by_kind!(left.kind(), E => product::<E, E>(out, left, right, Finish::Store))
+pub(super) fn matmul(out: &Tensor, left: &Tensor, right: &Tensor) -> Result<(), ModelError> {
+    by_kind!(left.kind(), E => any_matmul::<E, E>(&host_access(), out, left, right, Epilogue::Store))
 }
 
 /// `out = rows · weightᵀ + bias`.
-pub(super) fn project_with_bias(out: &Tensor, rows: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<(), ModelError> {
-    let weight = weight.f_transpose(0, 1)?;
+pub(super) fn linear_with_bias(
+    out: &Tensor,
+    rows: &Tensor,
+    weight_oi: &Tensor,
+    bias_o: &Tensor,
+) -> Result<(), ModelError> {
+    let weight_io = weight_oi.f_transpose(0, 1)?;
     by_kind!(rows.kind(), E => {
-        let bias = elements::<E>(bias)?;
-        if bias.len() as i64 != weight.size()[1] {
-            return Err(unfit("a bias", &[&weight]));
+        if bias_o.numel() as i64 != weight_io.size()[1] {
+            return Err(shapes("a bias", &[&weight_io]));
         }
-        product::<E, E>(out, rows, &weight, Finish::Bias(bias))
+        let host = host_access();
+        any_matmul::<E, E>(&host, out, rows, &weight_io, Epilogue::Bias(host.read(bias_o)?))
     })
 }
 
 /// `out = rows · weightᵀ (+ bias)`, for a few rows.
-pub(super) fn project_few(
+pub(super) fn linear_few_rows(
     out: &Tensor,
     rows: &Tensor,
-    weight: &Tensor,
-    bias: Option<&Tensor>,
+    weight_oi: &Tensor,
+    bias_o: Option<&Tensor>,
 ) -> Result<(), ModelError> {
-    match (&rows.size()[..], &weight.size()[..], &out.size()[..]) {
+    match (&rows.size()[..], &weight_oi.size()[..], &out.size()[..]) {
         (&[count, depth], &[columns, inner], to) if depth == inner && to == [count, columns] => {
             by_kind!(rows.kind(), E => {
-                let bias = bias.map(elements::<E>).transpose()?;
+                let host = host_access();
+                let bias = bias_o.map(|bias_o| host.read::<E>(bias_o)).transpose()?;
                 if bias.is_some_and(|bias| bias.len() as i64 != columns) {
-                    return Err(unfit("a bias", &[weight]));
+                    return Err(shapes("a bias", &[weight_oi]));
                 }
-                kernels::product_of_few(matrix(rows)?, matrix(weight)?, elements_mut(out)?, columns as usize, bias);
+                let (rows, weight) = (matrix(&host, rows)?, matrix(&host, weight_oi)?);
+                kernels::matmul_few_rows(rows, weight, host.write(out)?, columns as usize, bias);
                 Ok(())
             })
         }
-        _ => Err(unfit("a product", &[out, rows, weight])),
+        _ => Err(shapes("a matrix product", &[out, rows, weight_oi])),
     }
 }
 
-/// `gradient += leftᵀ · right`, all rows in one product; the gradient is `f32`.
-pub(super) fn add_product(gradient: &Tensor, left: &Tensor, right: &Tensor) -> Result<(), ModelError> {
+/// `gradient += leftᵀ · right`, all rows in one product; `gradient` is `f32`.
+pub(super) fn add_matmul(gradient: &Tensor, left: &Tensor, right: &Tensor) -> Result<(), ModelError> {
     let left = left.f_transpose(0, 1)?;
-    by_kind!(right.kind(), E => product::<E, f32>(gradient, &left, right, Finish::Add))
+    by_kind!(right.kind(), E => any_matmul::<E, f32>(&host_access(), gradient, &left, right, Epilogue::Add))
 }
 
-fn unfit(what: &str, tensors: &[&Tensor]) -> ModelError {
-    let shapes: Vec<_> = tensors.iter().map(|tensor| tensor.size()).collect();
-    ModelError::Unfit(format!("{what} does not fit tensors of shapes {shapes:?}"))
+fn shapes(operation: &str, tensors: &[&Tensor]) -> ModelError {
+    ModelError::Shapes {
+        operation: operation.to_owned(),
+        shapes: tensors.iter().map(|tensor| tensor.size()).collect(),
+    }
 }
 
-fn product<E: Element, C: Element>(
+fn any_matmul<E: Element, C: Element>(
+    host: &HostAccess,
     out: &Tensor,
     left: &Tensor,
     right: &Tensor,
-    finish: Finish<'_, C>,
+    epilogue: Epilogue<'_, C>,
 ) -> Result<(), ModelError> {
     match (&left.size()[..], &right.size()[..], &out.size()[..]) {
         (&[rows, depth], &[inner, columns], to) if depth == inner && to == [rows, columns] => {
-            let (left, right) = (matrix::<E>(left)?, matrix::<E>(right)?);
-            kernels::product(left, right, elements_mut(out)?, columns as usize, finish);
+            let (left, right) = (matrix::<E>(host, left)?, matrix::<E>(host, right)?);
+            kernels::matmul(left, right, host.write(out)?, columns as usize, epilogue);
             Ok(())
         }
-        _ => Err(unfit("a product", &[out, left, right])),
+        _ => Err(shapes("a matrix product", &[out, left, right])),
     }
 }
 
-/// A tensor of two dimensions, one of which has no gaps.
-fn matrix<E: Stored>(tensor: &Tensor) -> Result<Matrix<'_, E>, ModelError> {
+/// A tensor of two dimensions, one of which is contiguous.
+fn matrix<'a, E: Stored>(host: &'a HostAccess, tensor: &'a Tensor) -> Result<Matrix<'a, E>, ModelError> {
     let (size, stride) = (tensor.size(), tensor.stride());
     let [rows, columns] = [size[0] as usize, size[1] as usize];
-    let values = spread(tensor)?;
+    let values = host.read_strided(tensor)?;
     if stride[1] == 1 || columns == 1 {
         Ok(Matrix::new(values, rows, columns, stride[0] as usize))
     } else if stride[0] == 1 || rows == 1 {
@@ -95,27 +113,27 @@ fn matrix<E: Stored>(tensor: &Tensor) -> Result<Matrix<'_, E>, ModelError> {
     }
 }
 
-/// Queries, keys and values, each `[b, s, heads, d]` with the elements of a head side by side; they may stand in the
-/// rows of one projection. Keys and values have as many heads as divide those of the queries.
+/// Queries (`[b, s, n, d]`), keys and values (`[b, s, g, d]`), where `g` divides `n`. Elements of a head are contiguous;
+/// the three tensors may be parts of the rows of one projection.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Projected<'a> {
-    pub query: &'a Tensor,
-    pub key: &'a Tensor,
-    pub value: &'a Tensor,
+pub(super) struct QueryKeyValue<'a> {
+    pub query_bsnd: &'a Tensor,
+    pub key_bsgd: &'a Tensor,
+    pub value_bsgd: &'a Tensor,
 }
 
-impl Projected<'_> {
-    fn sizes(&self) -> Result<Attention, ModelError> {
-        let all = [self.query, self.key, self.value];
-        match (&self.query.size()[..], &self.key.size()[..], &self.value.size()[..]) {
-            (&[b, s, heads, d], &[b2, s2, kv_heads, d2], values)
+impl QueryKeyValue<'_> {
+    fn shape(&self) -> Result<AttentionShape, ModelError> {
+        let all = [self.query_bsnd, self.key_bsgd, self.value_bsgd];
+        match all.map(Tensor::size).each_ref().map(Vec::as_slice) {
+            [&[b, s, heads, d], &[b2, s2, kv_heads, d2], values]
                 if [b, s, d] == [b2, s2, d2]
                     && values == [b, s, kv_heads, d]
                     && kv_heads > 0
                     && heads % kv_heads == 0
-                    && all.iter().all(|part| part.stride()[3] == 1 || d == 1) =>
+                    && all.iter().all(|tensor| tensor.stride()[3] == 1 || d == 1) =>
             {
-                Ok(Attention {
+                Ok(AttentionShape {
                     sequences: b as usize,
                     sequence: s as usize,
                     heads: heads as usize,
@@ -123,104 +141,112 @@ impl Projected<'_> {
                     d: d as usize,
                 })
             }
-            _ => Err(unfit("attention", &all)),
+            _ => Err(shapes("attention", &all)),
         }
     }
 }
 
-fn steps(tensor: &Tensor) -> Steps {
+fn strides(tensor: &Tensor) -> HeadStrides {
     let stride = tensor.stride();
-    Steps {
+    HeadStrides {
         sequence: stride[0] as usize,
         row: stride[1] as usize,
         head: stride[2] as usize,
     }
 }
 
-fn heads<E: Stored>(tensor: &Tensor) -> Result<Heads<'_, E>, ModelError> {
+fn heads<'a, E: Stored>(host: &'a HostAccess, tensor: &'a Tensor) -> Result<Heads<'a, E>, ModelError> {
     Ok(Heads {
-        values: spread(tensor)?,
-        steps: steps(tensor),
+        values: host.read_strided(tensor)?,
+        strides: strides(tensor),
     })
 }
 
-fn heads_out<E: Stored>(tensor: &Tensor) -> Result<HeadsOut<'_, E>, ModelError> {
+fn heads_out<'a, E: Stored>(host: &'a HostAccess, tensor: &'a Tensor) -> Result<HeadsOut<'a, E>, ModelError> {
     Ok(HeadsOut {
-        values: cells(tensor)?,
-        steps: steps(tensor),
+        values: host.cells(tensor)?,
+        strides: strides(tensor),
     })
 }
 
-/// Rows of `n·d` elements as heads.
-fn whole_rows(sizes: Attention) -> Steps {
-    let row = sizes.heads * sizes.d;
-    Steps {
-        sequence: sizes.sequence * row,
+/// Strides of contiguous rows of `n·d` elements.
+fn contiguous_rows(shape: AttentionShape) -> HeadStrides {
+    let row = shape.heads * shape.d;
+    HeadStrides {
+        sequence: shape.sequence * row,
         row,
-        head: sizes.d,
+        head: shape.d,
     }
 }
 
-fn check_rows(sizes: Attention, rows: &[&Tensor], logs: &Tensor) -> Result<(), ModelError> {
-    let count = sizes.sequences * sizes.sequence * sizes.heads;
-    if rows.iter().any(|rows| rows.numel() != count * sizes.d) || logs.numel() != count {
+fn check_rows(shape: AttentionShape, rows: &[&Tensor], lse_bns: &Tensor) -> Result<(), ModelError> {
+    let count = shape.sequences * shape.sequence * shape.heads;
+    if rows.iter().any(|rows| rows.numel() != count * shape.d) || lse_bns.numel() != count {
         let mut all = rows.to_vec();
-        all.push(logs);
-        return Err(unfit(&format!("attention of {sizes:?}"), &all));
+        all.push(lse_bns);
+        return Err(shapes(&format!("attention of {shape:?}"), &all));
     }
     Ok(())
 }
 
-/// Causal attention: fills `out` (`[t, n·d]`) and `logs` (`f32`, `[b, n, s]`), the logarithms of the sums of powers. What a
-/// row does not see besides what comes after it stands in `hidden`, if in anything, a range a row.
+/// Causal attention: writes `out_ta` and `lse_bns` (`f32`), the log-sum-exp of each row's scores. A non-empty `hidden`
+/// contains a range of earlier positions for each row that the row does not attend to.
 ///
 /// # Errors
-/// [`ModelError`] if shapes or kinds do not fit each other.
+/// [`ModelError`] if shapes or element types do not match.
 pub(super) fn attention_forward(
-    projected: Projected<'_>,
+    inputs: QueryKeyValue<'_>,
     hidden: &[Range<usize>],
-    out: &Tensor,
-    logs: &Tensor,
+    out_ta: &Tensor,
+    lse_bns: &Tensor,
 ) -> Result<(), ModelError> {
-    let sizes = projected.sizes()?;
-    check_rows(sizes, &[out], logs)?;
-    by_kind!(projected.query.kind(), E => {
-        let out = HeadsOut { values: Cell::from_mut(elements_mut::<E>(out)?).as_slice_of_cells(), steps: whole_rows(sizes) };
-        let [query, key, value] = [heads(projected.query)?, heads(projected.key)?, heads(projected.value)?];
-        kernels::attention_forward(sizes, query, key, value, hidden, out, elements_mut(logs)?);
+    let shape = inputs.shape()?;
+    check_rows(shape, &[out_ta], lse_bns)?;
+    by_kind!(inputs.query_bsnd.kind(), E => {
+        let host = host_access();
+        let out = HeadsOut {
+            values: Cell::from_mut(host.write::<E>(out_ta)?).as_slice_of_cells(),
+            strides: contiguous_rows(shape),
+        };
+        let query = heads(&host, inputs.query_bsnd)?;
+        let (key, value) = (heads(&host, inputs.key_bsgd)?, heads(&host, inputs.value_bsgd)?);
+        kernels::attention_forward(shape, query, key, value, hidden, out, host.write(lse_bns)?);
         Ok(())
     })
 }
 
-/// Writes the gradients of queries, keys and values to the tensors of `to`, shaped as those of `projected`. `gradient`
-/// is that of `out`. Gradients of keys and values may be `f32` whatever the others are; heads that share them are added
-/// up in order.
+/// Writes the gradients of queries, keys and values to the tensors of `gradients`, which have the shapes of `inputs`, given
+/// `dout_ta`, the gradient of `out_ta`. Gradients of keys and values may be `f32` regardless of the other element types;
+/// those of heads that share keys and values are added in order.
 ///
 /// # Errors
-/// [`ModelError`] if shapes or kinds do not fit each other.
+/// [`ModelError`] if shapes or element types do not match.
 pub(super) fn attention_backward(
-    projected: Projected<'_>,
-    out: &Tensor,
-    logs: &Tensor,
-    gradient: &Tensor,
-    to: Projected<'_>,
+    inputs: QueryKeyValue<'_>,
+    out_ta: &Tensor,
+    lse_bns: &Tensor,
+    dout_ta: &Tensor,
+    gradients: QueryKeyValue<'_>,
 ) -> Result<(), ModelError> {
-    let sizes = projected.sizes()?;
-    check_rows(sizes, &[out, gradient], logs)?;
-    if to.sizes()? != sizes {
-        return Err(unfit("a gradient of attention", &[to.query, to.key, to.value]));
+    let shape = inputs.shape()?;
+    check_rows(shape, &[out_ta, dout_ta], lse_bns)?;
+    if gradients.shape()? != shape {
+        let all = [gradients.query_bsnd, gradients.key_bsgd, gradients.value_bsgd];
+        return Err(shapes("the gradient of attention", &all));
     }
-    by_kind!(projected.query.kind(), E => by_kind!(to.key.kind(), K => {
-        let rows = |values| Heads { values, steps: whole_rows(sizes) };
-        let [query, key, value] = [heads::<E>(projected.query)?, heads(projected.key)?, heads(projected.value)?];
-        let attended = Attended { out: rows(elements(out)?), logs: elements(logs)? };
-        let gradient = rows(elements(gradient)?);
-        let to = AttentionGradients::<E, K> {
-            query: heads_out(to.query)?,
-            key: heads_out(to.key)?,
-            value: heads_out(to.value)?,
+    by_kind!(inputs.query_bsnd.kind(), E => by_kind!(gradients.key_bsgd.kind(), K => {
+        let host = host_access();
+        let rows = |values| Heads { values, strides: contiguous_rows(shape) };
+        let query = heads::<E>(&host, inputs.query_bsnd)?;
+        let (key, value) = (heads(&host, inputs.key_bsgd)?, heads(&host, inputs.value_bsgd)?);
+        let output = AttentionOutput { out: rows(host.read(out_ta)?), lse: host.read(lse_bns)? };
+        let dout = rows(host.read(dout_ta)?);
+        let gradients = AttentionGradients::<E, K> {
+            query: heads_out(&host, gradients.query_bsnd)?,
+            key: heads_out(&host, gradients.key_bsgd)?,
+            value: heads_out(&host, gradients.value_bsgd)?,
         };
-        kernels::attention_backward(sizes, query, key, value, attended, gradient, to);
+        kernels::attention_backward(shape, query, key, value, output, dout, gradients);
         Ok(())
     }))
 }
@@ -239,7 +265,7 @@ mod tests {
             .to_kind(kind)
     }
 
-    /// Against the largest number: f32 sums in another order; bf16 rounds to 8 bits.
+    /// Distance relative to the largest element: f32 sums in another order; bf16 rounds to 8 bits.
     fn assert_near(what: &str, found: &Tensor, expected: &Tensor) {
         let bound = if found.kind() == Kind::Float { 3e-6 } else { 1e-2 };
         assert_eq!(found.size(), expected.size(), "{what}");
@@ -254,17 +280,17 @@ mod tests {
         for kind in [Kind::Float, Kind::BFloat16] {
             let (rows, inner, outer) = (37, 50, 70);
             let wide = tensor(&[rows, inner + outer], 1, kind);
-            // Columns of wider rows, as the parts of a fused projection are.
+            // Columns of wider rows, as in a fused projection.
             let (x, d) = (wide.narrow(1, 0, inner), wide.narrow(1, inner, outer));
             let (weight, bias) = (tensor(&[outer, inner], 2, kind), tensor(&[outer], 3, kind));
             let out = |columns| tensor(&[rows, columns], 4, kind);
             let (projected, biased, back) = (out(outer), out(outer), out(inner));
-            multiply(&projected, &x, &weight.tr()).unwrap();
-            project_with_bias(&biased, &x, &weight, &bias).unwrap();
-            multiply(&back, &d, &weight).unwrap();
+            matmul(&projected, &x, &weight.tr()).unwrap();
+            linear_with_bias(&biased, &x, &weight, &bias).unwrap();
+            matmul(&back, &d, &weight).unwrap();
             let gradient = tensor(&[outer, inner], 5, Kind::Float);
             let before = gradient.copy();
-            add_product(&gradient, &d, &x).unwrap();
+            add_matmul(&gradient, &d, &x).unwrap();
             let double = |tensor: &Tensor| tensor.to_kind(Kind::Double);
             let [x, d, weight, bias] = [x, d, weight, bias].map(|tensor| double(&tensor));
             assert_near("a projection", &projected, &x.mm(&weight.tr()));
@@ -275,41 +301,41 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_refused() {
+    fn unsuitable_shapes_are_refused() {
         let tensor = |rows, columns| tensor(&[rows, columns], 1, Kind::Float);
-        let said = |result: Result<(), ModelError>| result.unwrap_err().to_string();
+        let error_of = |result: Result<(), ModelError>| result.unwrap_err().to_string();
         assert_eq!(
-            said(multiply(&tensor(3, 4), &tensor(3, 5), &tensor(6, 4))),
-            "a product does not fit tensors of shapes [[3, 4], [3, 5], [6, 4]]"
+            error_of(matmul(&tensor(3, 4), &tensor(3, 5), &tensor(6, 4))),
+            "a matrix product does not support tensors of shapes [[3, 4], [3, 5], [6, 4]]"
         );
         assert_eq!(
-            said(project_with_bias(
+            error_of(linear_with_bias(
                 &tensor(3, 4),
                 &tensor(3, 5),
                 &tensor(4, 5),
                 &tensor(1, 3)
             )),
-            "a bias does not fit tensors of shapes [[5, 4]]"
+            "a bias does not support tensors of shapes [[5, 4]]"
         );
         let sparse = tensor(9, 10).slice(0, None, None, 2).slice(1, None, None, 2);
         assert_eq!(
-            said(multiply(&tensor(5, 4), &sparse, &tensor(5, 4))),
-            "a kernel was given a tensor of shape [5, 5] that is not contiguous"
+            error_of(matmul(&tensor(5, 4), &sparse, &tensor(5, 4))),
+            "a kernel got a tensor of shape [5, 5] that is not contiguous"
         );
         let heads = |n| tensor(2 * 3 * n, 4).view([2, 3, n, 4]);
         let (query, key) = (heads(3), heads(2));
-        let projected = Projected {
-            query: &query,
-            key: &key,
-            value: &key,
+        let inputs = QueryKeyValue {
+            query_bsnd: &query,
+            key_bsgd: &key,
+            value_bsgd: &key,
         };
         assert_eq!(
-            said(attention_forward(projected, &[], &tensor(6, 12), &tensor(6, 3))),
-            "attention does not fit tensors of shapes [[2, 3, 3, 4], [2, 3, 2, 4], [2, 3, 2, 4]]"
+            error_of(attention_forward(inputs, &[], &tensor(6, 12), &tensor(6, 3))),
+            "attention does not support tensors of shapes [[2, 3, 3, 4], [2, 3, 2, 4], [2, 3, 2, 4]]"
         );
     }
 
-    /// A projection of queries, keys and values, and what attention makes of it.
+    /// Attention over one fused projection of queries, keys and values.
     #[test]
     fn attention_is_that_of_libtorch() {
         let (b, s, n, g, d) = (2, 75, 6, 2, 16);
@@ -322,47 +348,47 @@ mod tests {
             let all = tensor(&[b * s, queries + 2 * keys], 1, kind);
             let cut = |all: &Tensor, first, heads| all.narrow(1, first, heads * d).unflatten(1, [heads, d]);
             let cut = |all: &Tensor, first, heads| cut(all, first, heads).unflatten(0, [b, s]);
-            let parts = |all: &Tensor| [cut(all, 0, n), cut(all, queries, g), cut(all, queries + keys, g)];
-            let [query, key, value] = parts(&all);
-            let projected = Projected {
-                query: &query,
-                key: &key,
-                value: &value,
+            let query_key_value = |all: &Tensor| [cut(all, 0, n), cut(all, queries, g), cut(all, queries + keys, g)];
+            let [query, key, value] = query_key_value(&all);
+            let inputs = QueryKeyValue {
+                query_bsnd: &query,
+                key_bsgd: &key,
+                value_bsgd: &value,
             };
             let out = Tensor::zeros([b * s, queries], (kind, Device::Cpu));
-            let logs = Tensor::zeros([b, n, s], (Kind::Float, Device::Cpu));
-            attention_forward(projected, &[], &out, &logs).unwrap();
+            let lse = Tensor::zeros([b, n, s], (Kind::Float, Device::Cpu));
+            attention_forward(inputs, &[], &out, &lse).unwrap();
 
-            let turned = |tensor: &Tensor| tensor.transpose(1, 2);
-            let widened = |tensor: &Tensor| turned(tensor).repeat_interleave_self_int(n / g, 1, None);
-            let (q, k, v) = (turned(&query), widened(&key), widened(&value));
-            let (expected, expected_logs) = Tensor::internal_scaled_dot_product_flash_attention_for_cpu::<&Tensor>(
+            let transposed = |tensor: &Tensor| tensor.transpose(1, 2);
+            let widened = |tensor: &Tensor| transposed(tensor).repeat_interleave_self_int(n / g, 1, None);
+            let (q, k, v) = (transposed(&query), widened(&key), widened(&value));
+            let (expected, expected_lse) = Tensor::internal_scaled_dot_product_flash_attention_for_cpu::<&Tensor>(
                 &q, &k, &v, 0.0, true, None, None,
             );
-            assert_near("attention", &out.view([b, s, n, d]), &turned(&expected));
-            // For bf16 libtorch's exponentials are good to 20 bits; in bf16 the difference does not show.
-            assert_near("the logarithms", &logs.to_kind(kind), &expected_logs.view([b, n, s]));
+            assert_near("attention", &out.view([b, s, n, d]), &transposed(&expected));
+            // libtorch's bf16 exponentials are accurate to 20 bits; the difference disappears in bf16.
+            assert_near("log-sum-exp", &lse.to_kind(kind), &expected_lse.view([b, n, s]));
 
             let gradient = tensor(&[b * s, queries], 2, kind);
             let dall = Tensor::zeros(all.size(), (shared, Device::Cpu));
-            let [mut dquery, dkey, dvalue] = parts(&dall);
+            let [mut dquery, dkey, dvalue] = query_key_value(&dall);
             if shared != kind {
                 dquery = Tensor::zeros(query.size(), (kind, Device::Cpu));
             }
-            let to = Projected {
-                query: &dquery,
-                key: &dkey,
-                value: &dvalue,
+            let gradients = QueryKeyValue {
+                query_bsnd: &dquery,
+                key_bsgd: &dkey,
+                value_bsgd: &dvalue,
             };
-            attention_backward(projected, &out, &logs, &gradient, to).unwrap();
-            let dout = turned(&gradient.view([b, s, n, d]));
+            attention_backward(inputs, &out, &lse, &gradient, gradients).unwrap();
+            let dout = transposed(&gradient.view([b, s, n, d]));
             let (dq, dk, dv) = Tensor::internal_scaled_dot_product_flash_attention_for_cpu_backward::<&Tensor>(
                 &dout,
                 &q,
                 &k,
                 &v,
                 &expected,
-                &expected_logs,
+                &expected_lse,
                 0.0,
                 true,
                 None,
@@ -370,13 +396,13 @@ mod tests {
             );
             let folded = |tensor: &Tensor| {
                 let by_head = tensor.view([b, g, n / g, s, d]);
-                turned(&by_head.sum_dim_intlist(&[2i64][..], false, Kind::Float))
+                transposed(&by_head.sum_dim_intlist(&[2i64][..], false, Kind::Float))
             };
-            // The kernel that this is held against rounds the gradient of each head to bf16.
+            // libtorch's kernel rounds the gradient of each head to bf16.
             let near = |what: &str, found: &Tensor, expected: &Tensor| {
                 assert_near(what, &found.to_kind(kind), expected);
             };
-            near("the queries' gradient", &dquery, &turned(&dq));
+            near("the queries' gradient", &dquery, &transposed(&dq));
             near("the keys' gradient", &dkey, &folded(&dk));
             near("the values' gradient", &dvalue, &folded(&dv));
         }

@@ -1,4 +1,4 @@
-//! Where the rows of a micro-batch stand, if a sequence is not simply its rows in order.
+//! Positions of the rows of a micro-batch whose sequences branch.
 
 use std::ops::Range;
 
@@ -8,37 +8,37 @@ use super::ops::Rotary;
 use super::workspace::Workspace;
 use super::{Kernels, ModelError, Network};
 
-/// A sequence whose first rows are a context, and the others branches of given lengths: each goes on from the context, and
-/// none sees another. What is behind them is padding.
+/// A sequence that starts with a context, followed by branches: each branch continues the context and does not attend
+/// to the others. The rest is padding.
 #[derive(Clone, Debug)]
 pub struct Branches {
     pub context: usize,
     pub lengths: Vec<usize>,
 }
 
-/// The position of each row, and the keys that are hidden from it.
+/// The position of each row, and the earlier rows it does not attend to.
 #[derive(Debug)]
 pub struct Positions {
-    /// `[t]`.
-    pub(super) rows: Tensor,
-    /// Its tables, a line a row.
+    pub(super) rows_t: Tensor,
+    /// Rotary tables with one line per row.
     pub(super) rotary: Option<Rotary>,
-    /// Earlier rows of its sequence that a row does not see; nothing at all: it sees every one.
+    /// By row: the earlier rows of its sequence that it does not attend to. Empty if every row attends to all earlier
+    /// ones.
     pub(super) hidden: Vec<Range<usize>>,
     /// The same for libtorch, `[b, 1, s, s]`: 0 or −∞.
     pub(super) mask: Option<Tensor>,
 }
 
 impl Positions {
-    /// Rows at these positions.
+    /// Rows at the given positions.
     ///
     /// # Errors
     /// [`ModelError`] if one is beyond the tables.
-    pub(super) fn new(rows: &[i64], rotary: Option<&Rotary>) -> Result<Self, ModelError> {
-        let rows = Tensor::f_from_slice(rows)?;
+    pub(super) fn new(positions: &[i64], rotary: Option<&Rotary>) -> Result<Self, ModelError> {
+        let rows_t = Tensor::f_from_slice(positions)?;
         Ok(Self {
-            rotary: rotary.map(|rotary| rotary.at(&rows)).transpose()?,
-            rows,
+            rotary: rotary.map(|rotary| rotary.at(&rows_t)).transpose()?,
+            rows_t,
             hidden: Vec::new(),
             mask: None,
         })
@@ -46,33 +46,36 @@ impl Positions {
 }
 
 impl Network {
-    /// The positions of a workspace's sequences that branch; those that are not named hold nothing.
+    /// The positions of a workspace's sequences, which branch as given; sequences without an entry are padding.
     ///
     /// # Errors
-    /// [`ModelError::Unfit`] if a sequence does not fit.
+    /// [`ModelError::Size`] if a sequence does not fit.
     pub fn branches(&self, workspace: &Workspace, sequences: &[Branches]) -> Result<Positions, ModelError> {
         let (b, s) = (workspace.sequences, workspace.sequence);
         if sequences.len() > b {
-            return Err(ModelError::Unfit(format!("{} sequences for {b}", sequences.len())));
+            return Err(ModelError::Size(format!(
+                "{} sequences exceed a workspace of {b}",
+                sequences.len()
+            )));
         }
-        let mut rows: Vec<i64> = (0..b * s).map(|row| (row % s) as i64).collect();
+        let mut row_positions: Vec<i64> = (0..b * s).map(|row| (row % s) as i64).collect();
         let mut hidden = vec![0..0; b * s];
         for (number, Branches { context, lengths }) in sequences.iter().enumerate() {
-            let mut at = *context;
+            let mut start = *context;
             for length in lengths {
-                if at + length > s {
-                    return Err(ModelError::Unfit(format!(
-                        "branches of {lengths:?} behind {context} in a sequence of {s}"
+                if start + length > s {
+                    return Err(ModelError::Size(format!(
+                        "branches of {lengths:?} tokens after {context} exceed a sequence of {s}"
                     )));
                 }
                 for i in 0..*length {
-                    rows[number * s + at + i] = (context + i) as i64;
-                    hidden[number * s + at + i] = *context..at;
+                    row_positions[number * s + start + i] = (context + i) as i64;
+                    hidden[number * s + start + i] = *context..start;
                 }
-                at += length;
+                start += length;
             }
         }
-        let mut positions = Positions::new(&rows, workspace.rotary.as_ref())?;
+        let mut positions = Positions::new(&row_positions, workspace.rotary.as_ref())?;
         if self.kernels != Kernels::Portable {
             let mut mask = vec![f32::NEG_INFINITY; b * s * s];
             for (row, (keys, hidden)) in mask.chunks_exact_mut(s).zip(&hidden).enumerate() {

@@ -1,4 +1,4 @@
-//! The models against libtorch's own autograd, and against themselves on other grids.
+//! The models against libtorch's autograd, and against themselves on other grids.
 
 use aurora_compiler::fields::{Activation, Architecture, Contract, ModelFields, Numerics};
 use aurora_runtime::job::Recompute;
@@ -7,7 +7,7 @@ use tch::{Device, Kind, Tensor};
 use super::*;
 use crate::parallel::{Grid, Mesh, Peers};
 
-/// Numbers that depend on nothing but `seed` and their place.
+/// Values that depend on `seed` and their index only.
 pub fn numbers(count: usize, seed: u64, scale: f32) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {
@@ -52,22 +52,22 @@ pub fn network(model: &ModelFields, tensor: u32, kernels: Kernels, kind: Kind) -
         lanes: 1,
         micro_batch: 3,
     });
-    let shape = Shape::new(model, &grid).unwrap();
+    let shape = ModelShape::new(model, &grid).unwrap();
     Network {
-        layout: Layout::new(shape, Holding::whole(&shape)),
+        parameters: ParameterMap::new(shape, Holding::complete(&shape)),
         grid,
         mesh: Mesh::ONE,
         kernels,
         kind,
         device: Device::Cpu,
         sequence_parallel: false,
-        fault: None,
+        fault: Fault::default(),
     }
 }
 
-/// Weights by checkpoint tensor, drawn for that tensor: the same model on every grid.
-pub fn weights(model: &ModelFields, layout: &Layout) -> Vec<f32> {
-    let mut buffer = vec![0.0; layout.length];
+/// Weights drawn by checkpoint tensor: the same model on every grid.
+pub fn weights(model: &ModelFields, parameters: &ParameterMap) -> Vec<f32> {
+    let mut buffer = vec![0.0; parameters.length];
     for (seed, tensor) in aurora_runtime::checkpoint::groups(model)
         .iter()
         .flat_map(|g| &g.tensors)
@@ -77,7 +77,7 @@ pub fn weights(model: &ModelFields, layout: &Layout) -> Vec<f32> {
         if (tensor.name.contains("ln_") || tensor.name.contains("norm")) && tensor.name.ends_with("weight") {
             values.iter_mut().for_each(|v| *v += 1.0);
         }
-        layout.scatter(&tensor.name, &values, &mut buffer);
+        parameters.copy_from_tensor(&tensor.name, &values, &mut buffer);
     }
     buffer
 }
@@ -102,20 +102,20 @@ fn run_on(
 ) -> (Vec<f64>, Vec<(String, Vec<f32>)>) {
     let _guard = tch::no_grad_guard();
     let (sequences, sequence) = (3, 20);
-    let buffer = Tensor::from_slice(&weights(model, &network.layout)).to_kind(network.kind);
-    let views = Weights::new(&network.layout, &buffer).unwrap();
-    let gradients = Gradients::new(&network.layout, Device::Cpu).unwrap();
+    let buffer = Tensor::from_slice(&weights(model, &network.parameters)).to_kind(network.kind);
+    let views = Weights::new(&network.parameters, &buffer).unwrap();
+    let gradients = Gradients::new(&network.parameters, Device::Cpu).unwrap();
     let (ids, _) = batch(sequences * sequence, model.vocabulary);
     let peers = Peers::alone();
     let forward = |under_way: usize, recompute: Recompute, gradients: Option<&Gradients>| {
         let mut workspace = Workspace::new(network, sequences, sequence, recompute, under_way).unwrap();
-        let mut pass = Pass {
+        let mut pass = PassContext {
             workspace: &mut workspace,
             peers: &peers,
             slot: 0,
-            ids: &ids,
+            ids_t: &ids,
             positions: None,
-            spot: None,
+            trace: None,
         };
         let mut losses = vec![0.0; sequences * sequence];
         network.forward(&views, &mut pass).unwrap();
@@ -130,14 +130,14 @@ fn run_on(
     let losses = forward(1, recompute, Some(&gradients));
     let scored = forward(0, Recompute::None, None);
     assert_eq!(scored, losses, "the forward of scoring is that of training");
-    let layout = &network.layout;
-    let mut flat = elements::<f32>(&gradients.buffer).unwrap().to_vec();
-    for i in 0..layout.tied.len() {
-        flat[i] += flat[layout.tied.start + i];
+    let parameters = &network.parameters;
+    let mut flat = Vec::<f32>::try_from(&gradients.buffer).unwrap();
+    for i in 0..parameters.tied.len() {
+        flat[i] += flat[parameters.tied.start + i];
     }
-    for part in layout.blocked() {
+    for part in parameters.blocked() {
         for (i, at) in part.shard(0).enumerate() {
-            let block = |block: usize| flat[part.gradients.piece(block, part.shard_length()).start + i];
+            let block = |block: usize| flat[part.gradients.range(block, part.shard_length()).start + i];
             flat[at] = part.gradients.held.clone().map(block).sum();
         }
     }
@@ -146,16 +146,16 @@ fn run_on(
         .flat_map(|g| g.tensors);
     let by_name = tensors.map(|tensor| {
         let mut values = vec![f32::NAN; tensor.count()];
-        layout.gather(&tensor.name, &flat, &mut values);
+        parameters.copy_to_tensor(&tensor.name, &flat, &mut values);
         (tensor.name, values)
     });
     (losses, by_name.collect())
 }
 
-/// The same by autograd, written down from the architecture's definition.
+/// The same by autograd, from the definition of the architecture.
 fn autograd(model: &ModelFields, targets: &Tensor) -> (Vec<f64>, Vec<(String, Vec<f32>)>) {
     let network = network(model, 1, Kernels::Aten, Kind::Float);
-    let buffer = weights(model, &network.layout);
+    let buffer = weights(model, &network.parameters);
     let tensors: Vec<_> = aurora_runtime::checkpoint::groups(model)
         .into_iter()
         .flat_map(|g| g.tensors)
@@ -164,7 +164,7 @@ fn autograd(model: &ModelFields, targets: &Tensor) -> (Vec<f64>, Vec<(String, Ve
         .iter()
         .map(|tensor| {
             let mut values = vec![f32::NAN; tensor.count()];
-            network.layout.gather(&tensor.name, &buffer, &mut values);
+            network.parameters.copy_to_tensor(&tensor.name, &buffer, &mut values);
             let shape: Vec<i64> = tensor.shape.iter().map(|&n| n as i64).collect();
             Tensor::from_slice(&values)
                 .view(shape.as_slice())
@@ -201,8 +201,8 @@ fn attend(q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
     let (s, d) = (q.size()[2], q.size()[3]);
     let scores = q.matmul(&k.transpose(2, 3)) / (d as f64).sqrt();
     let mask = Tensor::ones([s, s], (Kind::Bool, Device::Cpu)).triu(1);
-    let share = scores.masked_fill(&mask, f64::NEG_INFINITY).softmax(-1, Kind::Double);
-    share.matmul(v).transpose(1, 2)
+    let probabilities = scores.masked_fill(&mask, f64::NEG_INFINITY).softmax(-1, Kind::Double);
+    probabilities.matmul(v).transpose(1, 2)
 }
 
 fn bigcode_logits(model: &ModelFields, ids: &Tensor, get: &dyn Fn(&str) -> Tensor) -> Tensor {
@@ -214,19 +214,19 @@ fn bigcode_logits(model: &ModelFields, ids: &Tensor, get: &dyn Fn(&str) -> Tenso
     };
     let (b, s, h) = (3, 20, i64::from(model.hidden));
     let (n, d) = (i64::from(model.heads), h / i64::from(model.heads));
-    let places = Tensor::arange(s, (Kind::Int64, Device::Cpu));
+    let positions = Tensor::arange(s, (Kind::Int64, Device::Cpu));
     let word = get("wte.weight");
-    let mut x = word.index_select(0, ids).view([b, s, h]) + get("wpe.weight").index_select(0, &places);
+    let mut x = word.index_select(0, ids).view([b, s, h]) + get("wpe.weight").index_select(0, &positions);
     for layer in 0..model.layers {
         let name = |part: &str| format!("h.{layer}.{part}");
         let all = linear(&norm(&x, &name("ln_1")), &name("attn.c_attn"));
         let (q, k, v) = if model.kv_heads == 1 {
             let parts = all.split_with_sizes([h, d, d], 2);
-            let share = |t: &Tensor| t.unsqueeze(1).expand([b, n, s, d], false);
+            let repeat = |t: &Tensor| t.unsqueeze(1).expand([b, n, s, d], false);
             (
                 parts[0].view([b, s, n, d]).transpose(1, 2),
-                share(&parts[1]),
-                share(&parts[2]),
+                repeat(&parts[1]),
+                repeat(&parts[2]),
             )
         } else {
             let parts = all.view([b, s, n, 3 * d]).transpose(1, 2).split(d, 3);
@@ -262,10 +262,10 @@ fn llama_logits(model: &ModelFields, ids: &Tensor, get: &dyn Fn(&str) -> Tensor)
         let steps = Tensor::arange_start_step(0, d, 2, (Kind::Double, Device::Cpu)) / d as f64;
         let base = model.rotary_base.unwrap().to_f64();
         let rates = (steps * -base.ln()).exp();
-        let places = Tensor::arange(s, (Kind::Double, Device::Cpu)).unsqueeze(1);
-        Tensor::cat(&[&places * &rates, &places * &rates], 1)
+        let positions = Tensor::arange(s, (Kind::Double, Device::Cpu)).unsqueeze(1);
+        Tensor::cat(&[&positions * &rates, &positions * &rates], 1)
     };
-    let turn = |x: &Tensor| {
+    let rotate = |x: &Tensor| {
         let halves = x.split(d / 2, 3);
         x * angles.cos() + Tensor::cat(&[-&halves[1], halves[0].shallow_clone()], 3) * angles.sin()
     };
@@ -275,7 +275,7 @@ fn llama_logits(model: &ModelFields, ids: &Tensor, get: &dyn Fn(&str) -> Tensor)
         let normed = norm(&x, &name("input_layernorm"));
         let heads = |part: &str, count: i64| {
             let heads = linear(&normed, &name(part)).view([b, s, count, d]).transpose(1, 2);
-            if part.contains("v_proj") { heads } else { turn(&heads) }
+            if part.contains("v_proj") { heads } else { rotate(&heads) }
         };
         let each = |heads: Tensor| {
             heads
@@ -304,7 +304,7 @@ fn llama_logits(model: &ModelFields, ids: &Tensor, get: &dyn Fn(&str) -> Tensor)
         .matmul(&get(output).transpose(0, 1))
 }
 
-/// The largest difference, against the largest number of the tensor.
+/// The largest difference relative to the largest element.
 fn distance(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
     let largest = b.iter().fold(1e-6f32, |m, v| m.max(v.abs()));
@@ -321,7 +321,7 @@ fn compare_on(what: &str, model: &ModelFields, network: &Network, bound: f32, ta
     for (loss, expected) in losses.iter().zip(&expected_losses) {
         assert!(
             (loss - expected).abs() <= f64::from(bound) * expected,
-            "{what}: loss {loss}, autograd says {expected}"
+            "{what}: loss {loss}, autograd: {expected}"
         );
     }
     for ((name, values), (_, expected)) in gradients.iter().zip(&expected) {
@@ -331,7 +331,7 @@ fn compare_on(what: &str, model: &ModelFields, network: &Network, bound: f32, ta
 }
 
 #[test]
-fn losses_and_gradients_are_those_of_autograd() {
+fn losses_and_gradients_match_autograd() {
     for (heads, kv_heads) in [(4, 1), (4, 4), (1, 1), (8, 1)] {
         for activation in [Activation::Gelu, Activation::GeluTanh] {
             for tensor in [1, 2, 4] {
@@ -354,7 +354,7 @@ fn losses_and_gradients_are_those_of_autograd() {
 }
 
 #[test]
-fn llamas_losses_and_gradients_are_those_of_autograd() {
+fn losses_and_gradients_of_llama_match_autograd() {
     for (heads, kv_heads) in [(4, 1), (4, 2), (4, 4), (8, 2)] {
         for tensor in [1, 2, 4] {
             for kernels in [Kernels::Own, Kernels::Aten] {
@@ -371,9 +371,9 @@ fn llamas_losses_and_gradients_are_those_of_autograd() {
     }
 }
 
-/// Targets that are only read have no part in losses and gradients.
+/// Masked targets do not contribute to losses and gradients.
 #[test]
-fn what_is_only_read_has_no_gradient() {
+fn masked_targets_have_no_gradient() {
     let targets = batch(60, 48).1;
     let kept = Tensor::from_slice(&(0..60).map(|i| i64::from(i % 3 > 0 && i < 50)).collect::<Vec<_>>());
     let targets = &targets * &kept + (&kept - 1);
@@ -404,15 +404,15 @@ fn bf16_stays_near_autograd() {
             compare(&format!("bf16 {kv_heads} {kernels:?}"), &model, &network, 4e-2);
             let model = llama(4, kv_heads, false);
             let network = self::network(&model, 2, kernels, Kind::BFloat16);
-            // Gates and rotations round once more each.
+            // Gates and rotations add one rounding each.
             compare(&format!("bf16 llama {kv_heads} {kernels:?}"), &model, &network, 6e-2);
         }
     }
 }
 
-/// Logits after each of some tokens: of the whole sequence at once, and one token after another in a place of a cache.
+/// Logits after each token: of a complete sequence at once, and token by token in a slot of a cache.
 #[test]
-fn a_cache_gives_the_logits_of_the_whole_sequence() {
+fn a_cache_gives_the_logits_of_the_complete_sequence() {
     let _guard = tch::no_grad_guard();
     let (length, prompt) = (20, 7);
     let models = [
@@ -428,62 +428,62 @@ fn a_cache_gives_the_logits_of_the_whole_sequence() {
             (1, Kind::BFloat16, 0.15),
         ] {
             let network = network(model, tensor, Kernels::Own, kind);
-            let buffer = Tensor::from_slice(&weights(model, &network.layout)).to_kind(kind);
-            let views = Weights::new(&network.layout, &buffer).unwrap();
+            let buffer = Tensor::from_slice(&weights(model, &network.parameters)).to_kind(kind);
+            let views = Weights::new(&network.parameters, &buffer).unwrap();
             let peers = Peers::alone();
             let tokens: Vec<i64> = (0..length).map(|i| (i * i * 5 + i + 3) % 96).collect();
-            let pass_of = |workspace: &mut Workspace, ids: &Tensor, work: &mut dyn FnMut(&mut Pass<'_>)| {
-                let mut pass = Pass {
+            let pass_of = |workspace: &mut Workspace, ids: &Tensor, work: &mut dyn FnMut(&mut PassContext<'_>)| {
+                let mut pass = PassContext {
                     workspace,
                     peers: &peers,
                     slot: 0,
-                    ids,
+                    ids_t: ids,
                     positions: None,
-                    spot: None,
+                    trace: None,
                 };
                 work(&mut pass);
             };
-            let mut whole = Vec::new();
+            let mut complete = Vec::new();
             let mut workspace = Workspace::new(&network, 1, length as usize, Recompute::None, 0).unwrap();
             pass_of(&mut workspace, &Tensor::from_slice(&tokens), &mut |pass| {
                 network.forward(&views, pass).unwrap();
                 let rows: Vec<i64> = (0..length).collect();
                 let logits = network.logits(&views, pass, &rows).unwrap().to_kind(Kind::Float);
-                whole = Vec::<f32>::try_from(&logits.view([-1])).unwrap();
+                complete = Vec::<f32>::try_from(&logits.view([-1])).unwrap();
             });
-            let of = |row: usize| &whole[row * 96..(row + 1) * 96];
-            // The same sequence in places of caches of one size, beside other sequences or alone.
+            let of = |row: usize| &complete[row * 96..(row + 1) * 96];
+            // The same sequence in several slots of equal caches, with other sequences or alone.
             let mut found: Vec<Vec<Vec<f32>>> = Vec::new();
-            for (place, beside) in [(2, false), (0, true), (3, true)] {
-                let mut cache = Cache::new(&network, 4, 24).unwrap();
+            for (slot, with_others) in [(2, false), (0, true), (3, true)] {
+                let mut cache = KvCache::new(&network, 4, 24).unwrap();
                 let mut workspace = Workspace::new(&network, 1, 16, Recompute::None, 0).unwrap();
                 let mut padded = tokens[..prompt].to_vec();
                 padded.resize(16, 9);
                 let mut own = Vec::new();
                 pass_of(&mut workspace, &Tensor::from_slice(&padded), &mut |pass| {
-                    if beside {
+                    if with_others {
                         network.prefill(&views, pass, &mut cache, 1, 11).unwrap();
                     }
-                    own.push(network.prefill(&views, pass, &mut cache, place, prompt).unwrap());
+                    own.push(network.prefill(&views, pass, &mut cache, slot, prompt).unwrap());
                 });
                 for (position, token) in tokens.iter().copied().enumerate().skip(prompt) {
                     let mut next = [None; 4];
-                    if beside {
-                        next[1] = Some(Next {
+                    if with_others {
+                        next[1] = Some(NextToken {
                             token: position as i64,
                             position: (position + 4).min(23),
                         });
                     }
-                    next[place] = Some(Next { token, position });
-                    own.push(cache.step(&views, &peers, &next).unwrap().remove(place));
+                    next[slot] = Some(NextToken { token, position });
+                    own.push(cache.step(&views, &peers, &next).unwrap().remove(slot));
                 }
                 found.push(own);
-                if beside {
-                    // A prompt that is copied goes on as the one that was read.
-                    let to = if place == 0 { 3 } else { 0 };
-                    cache.copy(place, to, prompt).unwrap();
+                if with_others {
+                    // A copied prompt continues like the one that was read.
+                    let to = if slot == 0 { 3 } else { 0 };
+                    cache.copy(slot, to, prompt).unwrap();
                     let mut next = [None; 4];
-                    next[to] = Some(Next {
+                    next[to] = Some(NextToken {
                         token: tokens[prompt],
                         position: prompt,
                     });
@@ -496,11 +496,11 @@ fn a_cache_gives_the_logits_of_the_whole_sequence() {
                 "model {number}, {tensor} shards, {kind:?}: bits"
             );
             for (step, logits) in found[0].iter().enumerate() {
-                for (own, whole) in logits.iter().zip(of(prompt - 1 + step)) {
-                    let apart = (own - whole).abs();
+                for (own, complete) in logits.iter().zip(of(prompt - 1 + step)) {
+                    let apart = (own - complete).abs();
                     assert!(
                         apart < near,
-                        "model {number}, {tensor} shards, {kind:?}, step {step}: {own}, not {whole}"
+                        "model {number}, {tensor} shards, {kind:?}, step {step}: {own}, not {complete}"
                     );
                 }
             }
@@ -508,10 +508,10 @@ fn a_cache_gives_the_logits_of_the_whole_sequence() {
     }
 }
 
-/// Branches behind one context have the likelihoods of sequences of their own; their bits depend on neither the sequences
-/// beside them nor on what else is asked.
+/// Branches of one context have the likelihoods of separate sequences; their bits do not depend on other sequences or
+/// on the other requested pairs.
 #[test]
-fn branches_are_what_each_is_alone() {
+fn branches_match_separate_sequences() {
     let _guard = tch::no_grad_guard();
     let models = [model(4, 1, Activation::GeluTanh), llama(4, 2, false), llama(4, 1, true)];
     let token = |at: usize| ((at * at * 5 + at + 3) % 96) as i64;
@@ -532,23 +532,23 @@ fn branches_are_what_each_is_alone() {
         .enumerate()
     {
         let network = network(model, 2, kernels, kind);
-        let buffer = Tensor::from_slice(&weights(model, &network.layout)).to_kind(kind);
-        let views = Weights::new(&network.layout, &buffer).unwrap();
+        let buffer = Tensor::from_slice(&weights(model, &network.parameters)).to_kind(kind);
+        let views = Weights::new(&network.parameters, &buffer).unwrap();
         let peers = Peers::alone();
-        // −ln p of what is asked, where sequences of 20 tokens branch.
-        let losses = |ids: &[i64], sequences: &[Branches], asked: &[(i64, i64)]| {
+        // −ln p of the requested pairs for sequences of 20 tokens that branch.
+        let losses = |ids: &[i64], sequences: &[Branches], pairs: &[(i64, i64)]| {
             let mut workspace = Workspace::new(&network, ids.len() / 20, 20, Recompute::None, 0).unwrap();
             let positions = network.branches(&workspace, sequences).unwrap();
-            let mut pass = Pass {
+            let mut pass = PassContext {
                 workspace: &mut workspace,
                 peers: &peers,
                 slot: 0,
-                ids: &Tensor::from_slice(ids),
+                ids_t: &Tensor::from_slice(ids),
                 positions: Some(&positions),
-                spot: None,
+                trace: None,
             };
             network.forward(&views, &mut pass).unwrap();
-            network.losses(&views, &pass, asked).unwrap()
+            network.losses(&views, &pass, pairs).unwrap()
         };
         let sequence = |parts: &[&[i64]]| {
             let mut ids = parts.concat();
@@ -556,14 +556,18 @@ fn branches_are_what_each_is_alone() {
             ids
         };
         let read: Vec<&[i64]> = continuations.iter().map(|own| &own[..own.len() - 1]).collect();
-        let whole = sequence(&[&[&context[..]], &read[..]].concat());
-        let (mut asked, mut at) = (Vec::new(), context.len());
+        let complete = sequence(&[&[&context[..]], &read[..]].concat());
+        let (mut pairs, mut at) = (Vec::new(), context.len());
         for own in &continuations {
             let rows = std::iter::once(context.len() - 1).chain(at..);
-            asked.extend(rows.map(|row| row as i64).zip(own.iter().copied()));
+            pairs.extend(rows.map(|row| row as i64).zip(own.iter().copied()));
             at += own.len() - 1;
         }
-        let found = losses(&[&whole[..], &whole].concat(), std::slice::from_ref(&branches), &asked);
+        let found = losses(
+            &[&complete[..], &complete].concat(),
+            std::slice::from_ref(&branches),
+            &pairs,
+        );
         let mut expected = Vec::new();
         for own in &continuations {
             let alone = Branches {
@@ -571,20 +575,20 @@ fn branches_are_what_each_is_alone() {
                 lengths: vec![own.len() - 1],
             };
             let ids = sequence(&[&context, &own[..own.len() - 1]]);
-            let asked: Vec<_> = (context.len() as i64 - 1..).zip(own.iter().copied()).collect();
-            let beside = sequence(&[]);
-            expected.extend(losses(&[ids, beside].concat(), &[alone], &asked));
+            let pairs: Vec<_> = (context.len() as i64 - 1..).zip(own.iter().copied()).collect();
+            let with_others = sequence(&[]);
+            expected.extend(losses(&[ids, with_others].concat(), &[alone], &pairs));
         }
         for (own, alone) in found.iter().zip(&expected) {
             assert!((own - alone).abs() < near, "case {number}: {own}, not {alone}");
         }
-        // Second of two, beside another sequence, and one question at a time.
+        // As the second of two sequences, one pair at a time.
         let other = Branches {
             context: 3,
             lengths: vec![5, 5],
         };
-        let ids = [sequence(&[&continuations[2]]), whole].concat();
-        for (question, expected) in asked.iter().zip(&found) {
+        let ids = [sequence(&[&continuations[2]]), complete].concat();
+        for (question, expected) in pairs.iter().zip(&found) {
             let own = losses(
                 &ids,
                 &[other.clone(), branches.clone()],
@@ -613,7 +617,7 @@ fn recomputing_gives_the_same_bits() {
 }
 
 #[test]
-fn a_model_that_does_not_fit_the_grid_is_refused() {
+fn a_model_that_the_grid_does_not_divide_is_refused() {
     let refuse = |change: fn(&mut ModelFields), tensor: u32| {
         let mut model = model(4, 1, Activation::Gelu);
         change(&mut model);
@@ -623,10 +627,10 @@ fn a_model_that_does_not_fit_the_grid_is_refused() {
             lanes: 1,
             micro_batch: 1,
         });
-        Shape::new(&model, &grid).unwrap_err().to_string()
+        ModelShape::new(&model, &grid).unwrap_err().to_string()
     };
     assert_eq!(refuse(|_| (), 8), "heads 4 does not divide by 8 logical tensor shards");
-    assert_eq!(refuse(|_| (), 3), "3 logical tensor shards are no power of two");
+    assert_eq!(refuse(|_| (), 3), "3 logical tensor shards: not a power of two");
     assert_eq!(
         refuse(|m| m.kv_heads = 2, 1),
         "gpt_bigcode has 1 or 4 key and value heads, not 2"

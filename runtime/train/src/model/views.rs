@@ -1,25 +1,26 @@
-//! A flat buffer seen as the pieces of every parameter that a rank holds.
+//! Views of a flat buffer as the parameters that a rank holds. Shape letters: see `model`; `o` and `i` are a layer's
+//! outputs and inputs.
 
 use std::ops::Range;
 
 use tch::Tensor;
 
-use super::layout::{Fused, LinearParts, NormParts};
-use super::{Layout, ModelError};
+use super::parameter_map::{Fused, LinearParts, NormParts};
+use super::{ModelError, ParameterMap};
 
-/// The pieces of a linear layer that stand here: logical shards, or the row blocks of a replicated layer's gradient.
+/// The parts of a linear layer on this rank: logical shards, or the row blocks of a replicated layer's gradient.
 #[derive(Debug)]
 pub struct Linear {
-    pub weight: Vec<Tensor>,
-    /// One a piece; a row-parallel layer's is whole. None if the family has no biases.
-    pub bias: Vec<Tensor>,
+    pub weight_oi: Vec<Tensor>,
+    /// One per shard or block; a row-parallel layer has one. Empty if the architecture has no biases.
+    pub bias_o: Vec<Tensor>,
 }
 
-/// Weight and bias of a norm; of its gradient, by row blocks. Without a bias it is a root-mean-square norm.
+/// Weight and bias of a norm, or their gradients by row blocks. A norm without a bias is a root-mean-square norm.
 #[derive(Debug)]
 pub struct Norm {
-    pub weight: Vec<Tensor>,
-    pub bias: Vec<Tensor>,
+    pub weight_h: Vec<Tensor>,
+    pub bias_h: Vec<Tensor>,
 }
 
 #[derive(Debug)]
@@ -33,39 +34,44 @@ pub struct Layer {
     pub down: Linear,
 }
 
-/// The weights that stand here (in the numbers that the model computes with), or one lane's gradients of them.
+/// The weights on this rank (in the model's element type), or one lane's gradients of them.
 #[derive(Debug)]
 pub struct Weights {
-    /// Shards of the vocabulary; none beyond the first stage.
-    pub word: Vec<Tensor>,
-    pub position: Option<Tensor>,
-    /// The layers held here.
+    /// Shards of the word embedding; empty except on the first pipeline rank.
+    pub word_vh: Vec<Tensor>,
+    pub position_sh: Option<Tensor>,
+    /// The layers on this rank.
     pub layers: Vec<Layer>,
-    /// Nothing before the last stage.
+    /// On the last pipeline rank only.
     pub final_norm: Option<Norm>,
-    /// Shards of the output layer; none before the last stage. A tied layer's gradient has an accumulator of its own.
-    pub output: Vec<Tensor>,
+    /// Shards of the output layer; empty except on the last pipeline rank. The gradient of a tied layer has its own
+    /// accumulator.
+    pub output_vh: Vec<Tensor>,
 }
 
-/// What a buffer holds.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Of {
+enum Content {
     Weights,
     Gradients,
 }
 
-fn pieces(layout: &Layout, buffer: &Tensor, fused: &Fused, of: Of) -> Result<Vec<Tensor>, ModelError> {
-    let part = &layout.parts[fused.first];
-    let place = match of {
-        Of::Weights => &part.weights,
-        Of::Gradients => &part.gradients,
+fn views(
+    parameters: &ParameterMap,
+    buffer: &Tensor,
+    fused: &Fused,
+    content: Content,
+) -> Result<Vec<Tensor>, ModelError> {
+    let part = &parameters.parts[fused.first];
+    let offsets = match content {
+        Content::Weights => &part.weights,
+        Content::Gradients => &part.gradients,
     };
     let length = fused.rows * fused.columns.max(1);
-    let view = |index: usize| piece(buffer, &place.piece(index, length), fused);
-    place.held.clone().map(view).collect()
+    let view = |index: usize| self::view(buffer, &offsets.range(index, length), fused);
+    offsets.held.clone().map(view).collect()
 }
 
-fn piece(buffer: &Tensor, range: &Range<usize>, fused: &Fused) -> Result<Tensor, ModelError> {
+fn view(buffer: &Tensor, range: &Range<usize>, fused: &Fused) -> Result<Tensor, ModelError> {
     let flat = buffer.f_narrow(0, range.start as i64, range.len() as i64)?;
     Ok(if fused.columns == 0 {
         flat
@@ -75,31 +81,31 @@ fn piece(buffer: &Tensor, range: &Range<usize>, fused: &Fused) -> Result<Tensor,
 }
 
 impl Weights {
-    /// Views into `buffer`, which has at least the length of the layout.
+    /// Views of `buffer`, which is at least as long as the parameter map.
     ///
     /// # Errors
     /// [`ModelError::Torch`] if the buffer is too short.
-    pub fn new(layout: &Layout, buffer: &Tensor) -> Result<Self, ModelError> {
-        Self::of(layout, buffer, Of::Weights)
+    pub fn new(parameters: &ParameterMap, buffer: &Tensor) -> Result<Self, ModelError> {
+        Self::with_content(parameters, buffer, Content::Weights)
     }
 
-    fn of(layout: &Layout, buffer: &Tensor, of: Of) -> Result<Self, ModelError> {
-        let get = |fused: &Fused| pieces(layout, buffer, fused, of);
+    fn with_content(parameters: &ParameterMap, buffer: &Tensor, content: Content) -> Result<Self, ModelError> {
+        let get = |fused: &Fused| views(parameters, buffer, fused, content);
         let some = |fused: &Option<Fused>| fused.as_ref().map_or(Ok(Vec::new()), get);
         let linear = |parts: &LinearParts| -> Result<Linear, ModelError> {
             Ok(Linear {
-                weight: get(&parts.weight)?,
-                bias: some(&parts.bias)?,
+                weight_oi: get(&parts.weight)?,
+                bias_o: some(&parts.bias)?,
             })
         };
         let norm = |parts: &NormParts| -> Result<Norm, ModelError> {
             Ok(Norm {
-                weight: get(&parts.weight)?,
-                bias: some(&parts.bias)?,
+                weight_h: get(&parts.weight)?,
+                bias_h: some(&parts.bias)?,
             })
         };
-        let layers = layout.holding.layers.clone().map(|layer| {
-            let layer = &layout.layers[layer];
+        let layers = parameters.holding.layers.clone().map(|layer| {
+            let layer = &parameters.layers[layer];
             Ok(Layer {
                 norm1: norm(&layer.norm1)?,
                 query: linear(&layer.query)?,
@@ -110,49 +116,49 @@ impl Weights {
                 down: linear(&layer.down)?,
             })
         });
-        let (first, last) = (layout.holding.first, layout.holding.last);
-        let output = match (&layout.output, of) {
+        let (first, last) = (parameters.holding.first, parameters.holding.last);
+        let output_vh = match (&parameters.output, content) {
             (Some(own), _) => get(own)?,
             (None, _) if !last => Vec::new(),
-            (None, Of::Weights) => get(&layout.word)?,
-            (None, Of::Gradients) => {
-                let (part, word) = (&layout.parts[layout.word.first], &layout.word);
+            (None, Content::Weights) => get(&parameters.word)?,
+            (None, Content::Gradients) => {
+                let (part, word) = (&parameters.parts[parameters.word.first], &parameters.word);
                 let length = word.rows * word.columns;
-                let second = |index: usize| {
-                    let range = part.weights.piece(index, length);
-                    piece(
+                let accumulator = |index: usize| {
+                    let range = part.weights.range(index, length);
+                    view(
                         buffer,
-                        &(layout.tied.start + range.start..layout.tied.start + range.end),
+                        &(parameters.tied.start + range.start..parameters.tied.start + range.end),
                         word,
                     )
                 };
-                part.weights.held.clone().map(second).collect::<Result<_, _>>()?
+                part.weights.held.clone().map(accumulator).collect::<Result<_, _>>()?
             }
         };
         Ok(Self {
-            word: if first { get(&layout.word)? } else { Vec::new() },
-            position: some(&layout.position)?.pop(),
+            word_vh: if first { get(&parameters.word)? } else { Vec::new() },
+            position_sh: some(&parameters.position)?.pop(),
             layers: layers.collect::<Result<_, ModelError>>()?,
-            final_norm: last.then(|| norm(&layout.final_norm)).transpose()?,
-            output,
+            final_norm: last.then(|| norm(&parameters.final_norm)).transpose()?,
+            output_vh,
         })
     }
 }
 
-/// One lane's gradients, in `f32`: sums over tokens, not yet divided by their number.
+/// One lane's gradients in `f32`: sums over tokens, not yet divided by their number.
 #[derive(Debug)]
 pub struct Gradients {
     pub buffer: Tensor,
-    pub of: Weights,
+    pub views: Weights,
 }
 
 impl Gradients {
     /// # Errors
     /// [`ModelError::Torch`] if memory runs out.
-    pub fn new(layout: &Layout, device: tch::Device) -> Result<Self, ModelError> {
-        let buffer = Tensor::f_zeros([layout.gradient_length() as i64], (tch::Kind::Float, device))?;
+    pub fn new(parameters: &ParameterMap, device: tch::Device) -> Result<Self, ModelError> {
+        let buffer = Tensor::f_zeros([parameters.gradient_length() as i64], (tch::Kind::Float, device))?;
         Ok(Self {
-            of: Weights::of(layout, &buffer, Of::Gradients)?,
+            views: Weights::with_content(parameters, &buffer, Content::Gradients)?,
             buffer,
         })
     }

@@ -1,77 +1,54 @@
-//! The buffers of one thread: what a micro-batch's forward keeps for its backward, and scratch. Allocated once.
-
-use std::ops::Range;
+//! The buffers of one thread: activations that a forward pass keeps for the backward pass, and scratch. Allocated once.
+//!
+//! Shape letters: see `model`. A buffer whose rows are *held* has the rows of the residual stream that this rank keeps; one
+//! with *own* rows has the rows of this rank's row blocks.
 
 use aurora_runtime::job::Recompute;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::ops::Rotary;
+use super::row_partition::RowPartition;
 use super::{ModelError, Network};
 
-/// Rows of which logits exist at one time. Part of the arithmetic: it cuts the sum over rows of the output layer's
-/// weight gradient.
+/// Rows whose logits exist at the same time. Part of the arithmetic: it divides the sum over rows in the gradient of the
+/// output layer's weight.
 pub const HEAD_ROWS: usize = aurora_compiler::memory::HEAD_ROWS as usize;
 
-/// What one layer keeps besides its input.
+/// What attention of one shard returns.
 #[derive(Debug)]
-pub(super) struct Kept {
-    pub mean1: Tensor,
-    pub rstd1: Tensor,
-    /// `[t, (n + 2·own key heads)·d]` a shard.
-    pub query: Vec<Tensor>,
-    /// `[t, 2·g·d]`: all shared keys, then all shared values.
-    pub key_value: Tensor,
-    /// Output and row sums (log) of attention, a shard; libtorch allocates them.
-    pub attended: Vec<(Tensor, Tensor)>,
-    pub mid: Tensor,
-    pub mean2: Tensor,
-    pub rstd2: Tensor,
+pub(super) struct Attended {
+    pub out_ta: Tensor,
+    /// Log-sum-exp of each row's scores.
+    pub lse_bns: Tensor,
 }
 
-/// What one micro-batch keeps between its forward and its backward; a pipeline has several under way.
+/// Activations of one layer, besides its input.
 #[derive(Debug)]
-pub(super) struct Slot {
-    /// Input of each layer held here, and the output of the last; the held rows.
-    pub x: Vec<Tensor>,
-    /// By layer; empty where everything is computed again.
-    pub kept: Vec<Kept>,
-    /// Input of the activation, by layer and shard; empty where it is computed again.
-    pub z: Vec<Vec<Tensor>>,
+pub(super) struct LayerActivations {
+    /// Mean and reciprocal standard deviation of the first norm; held rows.
+    pub mean1_t: Tensor,
+    pub rstd1_t: Tensor,
+    /// By shard; with the shard's own keys and values, if it has some.
+    pub query_tp: Vec<Tensor>,
+    /// All shared keys, then all shared values.
+    pub key_value_tk: Tensor,
+    /// By shard; allocated by the kernels.
+    pub attended: Vec<Attended>,
+    /// Residual stream between the two sublayers; held rows.
+    pub mid_th: Tensor,
+    pub mean2_t: Tensor,
+    pub rstd2_t: Tensor,
 }
 
-/// Which rows of a micro-batch a rank keeps, and which it alone sums up.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Rows {
-    pub all: usize,
-    /// Rows of the residual stream that stand here: all, or this rank's own under sequence parallelism.
-    pub held: Range<usize>,
-    /// This rank's row blocks.
-    pub own: Range<usize>,
-    /// The rows of each tensor rank.
-    pub shares: Vec<Range<usize>>,
-}
-
-impl Rows {
-    /// The own rows of a tensor that holds the held ones.
-    pub fn own_of(&self, held: &Tensor) -> Result<Tensor, ModelError> {
-        let start = self.own.start - self.held.start;
-        Ok(held.f_narrow(0, start as i64, self.own.len() as i64)?)
-    }
-
-    /// The own rows of a tensor that holds all.
-    pub fn own_of_all(&self, all: &Tensor) -> Result<Tensor, ModelError> {
-        Ok(all.f_narrow(0, self.own.start as i64, self.own.len() as i64)?)
-    }
-
-    /// The held rows of a tensor that holds all.
-    pub fn held_of_all(&self, all: &Tensor) -> Result<Tensor, ModelError> {
-        Ok(all.f_narrow(0, self.held.start as i64, self.held.len() as i64)?)
-    }
-
-    /// Whether this rank holds no more than its own.
-    pub fn cut(&self) -> bool {
-        self.held.len() < self.all
-    }
+/// Activations of one micro-batch between its forward and backward pass; a pipeline has several at a time.
+#[derive(Debug)]
+pub(super) struct MicroBatchActivations {
+    /// Input of each layer on this rank, and output of the last; held rows.
+    pub x_th: Vec<Tensor>,
+    /// By layer; empty with full recomputation.
+    pub layers: Vec<LayerActivations>,
+    /// Input of the activation function, by layer and shard; empty if recomputed.
+    pub z_tu: Vec<Vec<Tensor>>,
 }
 
 /// Buffers for micro-batches of one shape.
@@ -80,173 +57,202 @@ pub struct Workspace {
     pub(super) sequences: usize,
     pub(super) sequence: usize,
     pub(super) recompute: Recompute,
-    pub(super) rows: Rows,
+    pub(super) rows: RowPartition,
     /// Tables of rotary positions, if the model has them.
     pub(super) rotary: Option<Rotary>,
-    pub(super) slots: Vec<Slot>,
-    /// What a layer keeps, where slots keep nothing.
-    pub(super) spare: Option<Kept>,
-    pub(super) spare_z: Vec<Tensor>,
-    /// Of the final norm.
-    pub(super) mean: Tensor,
-    pub(super) rstd: Tensor,
+    pub(super) slots: Vec<MicroBatchActivations>,
+    /// Used by all layers if slots keep no activations.
+    pub(super) recomputed: Option<LayerActivations>,
+    pub(super) recomputed_z_tu: Vec<Tensor>,
+    /// Of the final norm; held rows.
+    pub(super) mean_t: Tensor,
+    pub(super) rstd_t: Tensor,
     /// All rows.
-    pub(super) normed: Tensor,
-    pub(super) activated: Tensor,
-    /// All rows, a shard.
-    pub(super) partials: Vec<Tensor>,
-    /// Sum of this rank's partials, on its way to the others.
-    pub(super) root: Tensor,
+    pub(super) normed_th: Tensor,
+    pub(super) activated_tf: Tensor,
+    /// All rows, by shard.
+    pub(super) partials_th: Vec<Tensor>,
+    /// Sum of this rank's partials, which is sent to the other tensor ranks.
+    pub(super) partial_sum_th: Tensor,
     /// Own rows of the other tensor ranks' sums.
-    pub(super) incoming: Vec<Tensor>,
-    pub(super) logits: Vec<Tensor>,
-    pub(super) backward: Option<Backward>,
+    pub(super) incoming_th: Vec<Tensor>,
+    /// By shard.
+    pub(super) logits_rv: Vec<Tensor>,
+    pub(super) backward: Option<BackwardBuffers>,
 }
 
 #[derive(Debug)]
-pub(super) struct Backward {
-    /// The own rows of it are kept up to date; the others are filled in where all are needed.
-    pub dx: Tensor,
-    /// All rows of `dx` in the numbers that the model computes with; `dx` itself if they are `f32`.
-    pub dy: Tensor,
+pub(super) struct BackwardBuffers {
+    /// Gradient of the residual stream in `f32`. The own rows are always up to date; others only where all are needed.
+    pub dx_th: Tensor,
+    /// All rows of `dx_th` in the element type of the model; `dx_th` itself if that is `f32`.
+    pub dy_th: Tensor,
     /// Own rows.
-    pub dnorm: Tensor,
-    pub dz: Tensor,
-    /// Gradient of the activation's output, where it has another width than its input.
-    pub dactivated: Tensor,
-    pub dattended: Tensor,
+    pub dnorm_th: Tensor,
+    pub dz_tu: Tensor,
+    /// Gradient of the activation's output, if its width differs from its input's.
+    pub dactivated_tf: Tensor,
+    pub dattended_ta: Tensor,
+    /// Own rows: the part of a norm's output gradient that comes from shared keys and values.
+    pub key_value_dnorm_th: Tensor,
+    /// By shard: gradient of the key and value head that the shard's heads share.
+    pub dkv_te: Vec<Tensor>,
+    /// This rank's sum of `dkv_te` for every head, which is sent to the other tensor ranks.
+    pub dkv_partial_tk: Tensor,
+    pub dkv_incoming_tk: Vec<Tensor>,
     /// Own rows.
-    pub extra: Tensor,
-    /// `[t, 2d]` a shard: of the key and value head that its heads share.
-    pub dkv: Vec<Tensor>,
-    pub dkv_root: Tensor,
-    pub dkv_incoming: Vec<Tensor>,
-    /// Own rows of `[t, 2·g·d]`.
-    pub dkv_sum: Tensor,
-    pub dkv_cast: Tensor,
+    pub dkv_sum_tk: Tensor,
+    pub dkv_cast_tk: Tensor,
+}
+
+/// Allocates buffers with the sizes of one network and micro-batch shape.
+struct Allocator<'n> {
+    network: &'n Network,
+    rows: &'n RowPartition,
+}
+
+impl Allocator<'_> {
+    fn tensor(&self, dims: &[usize], kind: Kind) -> Result<Tensor, ModelError> {
+        let dims: Vec<i64> = dims.iter().map(|&n| n as i64).collect();
+        Ok(Tensor::f_empty(dims.as_slice(), (kind, self.network.device))?)
+    }
+
+    fn tensors(&self, count: usize, dims: &[usize], kind: Kind) -> Result<Vec<Tensor>, ModelError> {
+        (0..count).map(|_| self.tensor(dims, kind)).collect()
+    }
+
+    fn shards(&self) -> usize {
+        self.network.parameters.holding.shards.len()
+    }
+
+    fn other_ranks(&self) -> usize {
+        self.rows.by_rank.len() - 1
+    }
+
+    /// Rows of a buffer for the other tensor ranks: none without such ranks.
+    fn rows_to_send(&self) -> usize {
+        if self.other_ranks() > 0 { self.rows.all } else { 0 }
+    }
+
+    fn layer(&self) -> Result<LayerActivations, ModelError> {
+        let (shape, kind) = (&self.network.parameters.shape, self.network.kind);
+        let (all, held) = (self.rows.all, self.rows.held.len());
+        Ok(LayerActivations {
+            mean1_t: self.tensor(&[held], Kind::Float)?,
+            rstd1_t: self.tensor(&[held], Kind::Float)?,
+            query_tp: self.tensors(self.shards(), &[all, shape.projected()], kind)?,
+            key_value_tk: self.tensor(&[all, shape.shared()], kind)?,
+            attended: Vec::new(),
+            mid_th: self.tensor(&[held, shape.hidden], Kind::Float)?,
+            mean2_t: self.tensor(&[held], Kind::Float)?,
+            rstd2_t: self.tensor(&[held], Kind::Float)?,
+        })
+    }
+
+    fn z_tu(&self) -> Result<Vec<Tensor>, ModelError> {
+        let up = self.network.parameters.shape.up();
+        self.tensors(self.shards(), &[self.rows.all, up], self.network.kind)
+    }
+
+    fn micro_batch(&self, recompute: Recompute, with_backward: bool) -> Result<MicroBatchActivations, ModelError> {
+        let layers = self.network.parameters.holding.layers.len();
+        let inputs = if with_backward { layers + 1 } else { 1 };
+        let kept = if recompute == Recompute::Full { 0 } else { layers };
+        let activations = if recompute == Recompute::None { layers } else { 0 };
+        let hidden = self.network.parameters.shape.hidden;
+        Ok(MicroBatchActivations {
+            x_th: self.tensors(inputs, &[self.rows.held.len(), hidden], Kind::Float)?,
+            layers: (0..kept).map(|_| self.layer()).collect::<Result<_, _>>()?,
+            z_tu: (0..activations).map(|_| self.z_tu()).collect::<Result<_, _>>()?,
+        })
+    }
+
+    fn backward(&self) -> Result<BackwardBuffers, ModelError> {
+        let (shape, kind) = (&self.network.parameters.shape, self.network.kind);
+        let (all, own, hidden) = (self.rows.all, self.rows.own.len(), shape.hidden);
+        let (width, shared) = (shape.feed_forward / shape.tensor, shape.shared());
+        let gated_rows = if shape.up() == width { 0 } else { all };
+        let shared_width = if shared > 0 { 2 * shape.head_size } else { 0 };
+        let dx_th = self.tensor(&[all, hidden], Kind::Float)?;
+        Ok(BackwardBuffers {
+            dy_th: if kind == Kind::Float {
+                dx_th.shallow_clone()
+            } else {
+                self.tensor(&[all, hidden], kind)?
+            },
+            dx_th,
+            dnorm_th: self.tensor(&[own, hidden], Kind::Float)?,
+            dz_tu: self.tensor(&[all, shape.up()], kind)?,
+            dactivated_tf: self.tensor(&[gated_rows, width], kind)?,
+            dattended_ta: self.tensor(&[all, shape.shard_heads() * shape.head_size], kind)?,
+            key_value_dnorm_th: self.tensor(&[own, hidden], kind)?,
+            dkv_te: self.tensors(self.shards(), &[all, shared_width], Kind::Float)?,
+            dkv_partial_tk: self.tensor(&[self.rows_to_send(), shared], Kind::Float)?,
+            dkv_incoming_tk: self.tensors(self.other_ranks(), &[own, shared], Kind::Float)?,
+            dkv_sum_tk: self.tensor(&[own, shared], Kind::Float)?,
+            dkv_cast_tk: self.tensor(&[own, shared], kind)?,
+        })
+    }
 }
 
 impl Workspace {
-    /// For micro-batches of `sequences` × `sequence` tokens. `under_way` is how many of them are between their forward and
-    /// their backward at most; 0 makes room for forwards only.
+    /// Buffers for micro-batches of `sequences` × `sequence` tokens, of which up to `in_flight` are between their forward
+    /// and backward pass; 0 allocates buffers for forward passes only.
     ///
     /// # Errors
-    /// [`ModelError::Unfit`] if a sequence exceeds the model's positions, [`ModelError::Torch`] if memory runs out.
+    /// [`ModelError::Size`] if a sequence exceeds the model's context, [`ModelError::Torch`] if memory runs out.
     pub fn new(
         network: &Network,
         sequences: usize,
         sequence: usize,
         recompute: Recompute,
-        under_way: usize,
+        in_flight: usize,
     ) -> Result<Self, ModelError> {
-        let (shape, holding) = (&network.layout.shape, &network.layout.holding);
+        let shape = &network.parameters.shape;
         if sequence > shape.context {
             let context = shape.context;
-            return Err(ModelError::Unfit(format!(
+            return Err(ModelError::Size(format!(
                 "a sequence of {sequence} tokens exceeds the context of {context}"
             )));
         }
-        let (device, kind) = (network.device, network.kind);
-        let all = sequences * sequence;
-        let rows = network.rows(all);
-        let (held, own) = (rows.held.len(), rows.own.len());
-        let new = |dims: &[usize], kind: Kind| -> Result<Tensor, ModelError> {
-            let dims: Vec<i64> = dims.iter().map(|&n| n as i64).collect();
-            Ok(Tensor::f_empty(dims.as_slice(), (kind, device))?)
-        };
-        let each = |count: usize, dims: &[usize], kind: Kind| -> Result<Vec<Tensor>, ModelError> {
-            (0..count).map(|_| new(dims, kind)).collect()
-        };
-        let (shards, layers) = (holding.shards.len(), holding.layers.len());
-        let others = rows.shares.len() - 1;
-        let hidden = shape.hidden;
-        let width = shape.feed_forward / shape.tensor;
-        let attention = shape.shard_heads() * shape.head_size;
-        let shared = shape.shared();
-        let backward = under_way > 0;
-        // Without a backward nothing is kept for one.
-        let recompute = if backward { recompute } else { Recompute::Full };
-        let kept = || {
-            Ok::<_, ModelError>(Kept {
-                mean1: new(&[held], Kind::Float)?,
-                rstd1: new(&[held], Kind::Float)?,
-                query: each(shards, &[all, shape.projected()], kind)?,
-                key_value: new(&[all, shared], kind)?,
-                attended: Vec::new(),
-                mid: new(&[held, hidden], Kind::Float)?,
-                mean2: new(&[held], Kind::Float)?,
-                rstd2: new(&[held], Kind::Float)?,
-            })
-        };
-        let z = || each(shards, &[all, shape.up()], kind);
-        let slot = || {
-            let inputs = if backward { layers + 1 } else { 1 };
-            let keeps = if recompute == Recompute::Full { 0 } else { layers };
-            let activations = if recompute == Recompute::None { layers } else { 0 };
-            Ok::<_, ModelError>(Slot {
-                x: each(inputs, &[held, hidden], Kind::Float)?,
-                kept: (0..keeps).map(|_| kept()).collect::<Result<_, _>>()?,
-                z: (0..activations).map(|_| z()).collect::<Result<_, _>>()?,
-            })
-        };
-        let room = if backward {
-            let dx = new(&[all, hidden], Kind::Float)?;
-            let gated = shape.up() != width;
-            Some(Backward {
-                dy: if kind == Kind::Float {
-                    dx.shallow_clone()
-                } else {
-                    new(&[all, hidden], kind)?
-                },
-                dx,
-                dnorm: new(&[own, hidden], Kind::Float)?,
-                dz: new(&[all, shape.up()], kind)?,
-                dactivated: new(&[if gated { all } else { 0 }, width], kind)?,
-                dattended: new(&[all, attention], kind)?,
-                extra: new(&[own, hidden], kind)?,
-                dkv: each(
-                    shards,
-                    &[all, if shared > 0 { 2 * shape.head_size } else { 0 }],
-                    Kind::Float,
-                )?,
-                dkv_root: new(&[if others > 0 { all } else { 0 }, shared], Kind::Float)?,
-                dkv_incoming: each(others, &[own, shared], Kind::Float)?,
-                dkv_sum: new(&[own, shared], Kind::Float)?,
-                dkv_cast: new(&[own, shared], kind)?,
-            })
-        } else {
-            None
-        };
-        let vocabulary = if holding.last {
+        let rows = network.rows(sequences * sequence);
+        let new = Allocator { network, rows: &rows };
+        let with_backward = in_flight > 0;
+        // Without a backward pass no activations are kept.
+        let recompute = if with_backward { recompute } else { Recompute::Full };
+        let (all, held, hidden, kind) = (rows.all, rows.held.len(), shape.hidden, network.kind);
+        let vocabulary = if network.parameters.holding.last {
             shape.vocabulary / shape.tensor
         } else {
             0
         };
+        let slots = (0..in_flight.max(1)).map(|_| new.micro_batch(recompute, with_backward));
         Ok(Self {
             sequences,
             sequence,
             recompute,
-            rotary: shape
-                .rotary
-                .map(|base| Rotary::new(sequence, shape.head_size, base, device))
-                .transpose()?,
-            slots: (0..under_way.max(1)).map(|_| slot()).collect::<Result<_, _>>()?,
-            spare: (recompute == Recompute::Full).then(kept).transpose()?,
-            spare_z: if recompute == Recompute::None { Vec::new() } else { z()? },
-            mean: new(&[held], Kind::Float)?,
-            rstd: new(&[held], Kind::Float)?,
-            normed: new(&[all, hidden], kind)?,
-            activated: new(&[all, width], kind)?,
-            partials: each(shards, &[all, hidden], kind)?,
-            root: new(&[if others > 0 { all } else { 0 }, hidden], Kind::Float)?,
-            incoming: each(others, &[own, hidden], Kind::Float)?,
-            logits: each(shards, &[all.min(HEAD_ROWS), vocabulary], kind)?,
-            backward: room,
+            rotary: rotary(network, sequence, network.device)?,
+            slots: slots.collect::<Result<_, _>>()?,
+            recomputed: (recompute == Recompute::Full).then(|| new.layer()).transpose()?,
+            recomputed_z_tu: if recompute == Recompute::None {
+                Vec::new()
+            } else {
+                new.z_tu()?
+            },
+            mean_t: new.tensor(&[held], Kind::Float)?,
+            rstd_t: new.tensor(&[held], Kind::Float)?,
+            normed_th: new.tensor(&[all, hidden], kind)?,
+            activated_tf: new.tensor(&[all, shape.feed_forward / shape.tensor], kind)?,
+            partials_th: new.tensors(new.shards(), &[all, hidden], kind)?,
+            partial_sum_th: new.tensor(&[new.rows_to_send(), hidden], Kind::Float)?,
+            incoming_th: new.tensors(new.other_ranks(), &[rows.own.len(), hidden], Kind::Float)?,
+            logits_rv: new.tensors(new.shards(), &[all.min(HEAD_ROWS), vocabulary], kind)?,
+            backward: with_backward.then(|| new.backward()).transpose()?,
             rows,
         })
     }
 
-    /// Sequences, and tokens of each.
+    /// Number of sequences, and tokens of each.
     pub fn shape(&self) -> (usize, usize) {
         (self.sequences, self.sequence)
     }
@@ -256,12 +262,12 @@ impl Workspace {
         self.rows.all
     }
 
-    /// How many micro-batches can be under way.
+    /// Micro-batches that can be in flight.
     pub fn slots(&self) -> usize {
         self.slots.len()
     }
 
-    /// Own rows of the first layer's input: what the stage before sends.
+    /// Own rows of the first layer's input, which the previous pipeline rank sends.
     ///
     /// # Errors
     /// [`ModelError::Torch`].
@@ -269,7 +275,7 @@ impl Workspace {
         self.rows.own_of(self.input(slot, 0))
     }
 
-    /// Own rows of the last layer's output: what the next stage is sent.
+    /// Own rows of the last layer's output, which go to the next pipeline rank.
     ///
     /// # Errors
     /// [`ModelError::Torch`].
@@ -277,90 +283,108 @@ impl Workspace {
         self.rows.own_of(self.input(slot, usize::MAX))
     }
 
-    /// Own rows of the gradient that goes from layer to layer.
+    /// Own rows of the residual stream's gradient.
     ///
     /// # Errors
-    /// [`ModelError::Unfit`] if there is no room for gradients.
+    /// [`ModelError::NotHeld`] without buffers for a backward pass.
     pub fn gradient_rows(&self) -> Result<Tensor, ModelError> {
-        self.rows.own_of_all(&self.backward()?.dx)
+        self.rows.own_of_all(&self.backward()?.dx_th)
     }
 
-    /// Bytes of what forwards keep, of scratch, and of what goes to other ranks.
+    /// Bytes of activations, of scratch, and of buffers for transfers.
     #[cfg(test)]
     pub fn bytes(&self) -> [u64; 3] {
-        let layer = |kept: &Kept| {
-            let Kept {
-                mean1,
-                rstd1,
-                query,
-                key_value,
+        let layer = |layer: &LayerActivations| {
+            let LayerActivations {
+                mean1_t,
+                rstd1_t,
+                query_tp,
+                key_value_tk,
                 attended,
-                mid,
-                mean2,
-                rstd2,
-            } = kept;
-            let attended = attended.iter().flat_map(|(out, logs)| [out, logs]);
-            let own = [mean1, rstd1, key_value, mid, mean2, rstd2];
-            own.into_iter().chain(query).chain(attended).map(bytes).sum::<u64>()
+                mid_th,
+                mean2_t,
+                rstd2_t,
+            } = layer;
+            let attended = attended
+                .iter()
+                .flat_map(|attended| [&attended.out_ta, &attended.lse_bns]);
+            let own = [mean1_t, rstd1_t, key_value_tk, mid_th, mean2_t, rstd2_t];
+            own.into_iter().chain(query_tp).chain(attended).map(bytes).sum::<u64>()
         };
-        let slot = |slot: &Slot| {
-            let tensors = slot.x.iter().chain(slot.z.iter().flatten());
-            tensors.map(bytes).sum::<u64>() + slot.kept.iter().map(layer).sum::<u64>()
+        let slot = |slot: &MicroBatchActivations| {
+            let tensors = slot.x_th.iter().chain(slot.z_tu.iter().flatten());
+            tensors.map(bytes).sum::<u64>() + slot.layers.iter().map(layer).sum::<u64>()
         };
-        let mut scratch: Vec<&Tensor> = vec![&self.mean, &self.rstd, &self.normed, &self.activated];
-        scratch.extend(self.spare_z.iter().chain(&self.partials).chain(&self.logits));
-        let mut transfers: Vec<&Tensor> = self.incoming.iter().chain([&self.root]).collect();
-        if let Some(room) = &self.backward {
+        let mut scratch: Vec<&Tensor> = vec![&self.mean_t, &self.rstd_t, &self.normed_th, &self.activated_tf];
+        scratch.extend(
+            self.recomputed_z_tu
+                .iter()
+                .chain(&self.partials_th)
+                .chain(&self.logits_rv),
+        );
+        let mut transfers: Vec<&Tensor> = self.incoming_th.iter().chain([&self.partial_sum_th]).collect();
+        if let Some(backward) = &self.backward {
             scratch.extend([
-                &room.dx,
-                &room.dnorm,
-                &room.dz,
-                &room.dactivated,
-                &room.dattended,
-                &room.extra,
+                &backward.dx_th,
+                &backward.dnorm_th,
+                &backward.dz_tu,
+                &backward.dactivated_tf,
+                &backward.dattended_ta,
+                &backward.key_value_dnorm_th,
             ]);
-            scratch.extend(room.dkv.iter().chain([&room.dkv_sum, &room.dkv_cast]));
-            scratch.extend((room.dy.data_ptr() != room.dx.data_ptr()).then_some(&room.dy));
-            transfers.extend(room.dkv_incoming.iter().chain([&room.dkv_root]));
+            scratch.extend(
+                backward
+                    .dkv_te
+                    .iter()
+                    .chain([&backward.dkv_sum_tk, &backward.dkv_cast_tk]),
+            );
+            scratch.extend((backward.dy_th.data_ptr() != backward.dx_th.data_ptr()).then_some(&backward.dy_th));
+            transfers.extend(backward.dkv_incoming_tk.iter().chain([&backward.dkv_partial_tk]));
         }
         let sum = |tensors: Vec<&Tensor>| tensors.into_iter().map(bytes).sum::<u64>();
         let tables = self.rotary.as_ref().map_or(0, Rotary::bytes);
-        let spare = self.spare.as_ref().map_or(0, layer);
+        let recomputed = self.recomputed.as_ref().map_or(0, layer);
         [
             self.slots.iter().map(slot).sum(),
-            sum(scratch) + tables + spare,
+            sum(scratch) + tables + recomputed,
             sum(transfers),
         ]
     }
 
     pub(super) fn input(&self, slot: usize, layer: usize) -> &Tensor {
-        let x = &self.slots[slot].x;
-        &x[layer.min(x.len() - 1)]
+        let x_th = &self.slots[slot].x_th;
+        &x_th[layer.min(x_th.len() - 1)]
     }
 
-    pub(super) fn kept(&self, slot: usize, layer: usize) -> &Kept {
-        match &self.spare {
-            Some(spare) => spare,
-            None => &self.slots[slot].kept[layer],
+    pub(super) fn layer(&self, slot: usize, layer: usize) -> &LayerActivations {
+        match &self.recomputed {
+            Some(recomputed) => recomputed,
+            None => &self.slots[slot].layers[layer],
         }
     }
 
-    pub(super) fn kept_mut(&mut self, slot: usize, layer: usize) -> &mut Kept {
-        match &mut self.spare {
-            Some(spare) => spare,
-            None => &mut self.slots[slot].kept[layer],
+    pub(super) fn layer_mut(&mut self, slot: usize, layer: usize) -> &mut LayerActivations {
+        match &mut self.recomputed {
+            Some(recomputed) => recomputed,
+            None => &mut self.slots[slot].layers[layer],
         }
     }
 
-    pub(super) fn z(&self, slot: usize, layer: usize, shard: usize) -> &Tensor {
-        &self.slots[slot].z.get(layer).unwrap_or(&self.spare_z)[shard]
+    pub(super) fn z_tu(&self, slot: usize, layer: usize, shard: usize) -> &Tensor {
+        &self.slots[slot].z_tu.get(layer).unwrap_or(&self.recomputed_z_tu)[shard]
     }
 
-    pub(super) fn backward(&self) -> Result<&Backward, ModelError> {
+    pub(super) fn backward(&self) -> Result<&BackwardBuffers, ModelError> {
         self.backward
             .as_ref()
-            .ok_or_else(|| ModelError::Unfit("this workspace has no room for gradients".to_owned()))
+            .ok_or(ModelError::NotHeld("this workspace has no buffers for a backward pass"))
     }
+}
+
+fn rotary(network: &Network, sequence: usize, device: Device) -> Result<Option<Rotary>, ModelError> {
+    let shape = &network.parameters.shape;
+    let tables = |base| Rotary::new(sequence, shape.head_size, base, device);
+    shape.rotary.map(tables).transpose()
 }
 
 /// Bytes of a tensor's elements.

@@ -1,14 +1,13 @@
-//! The logical grid and the fixed tree: plain functions of numbers.
+//! The logical grid and the fixed summation tree: plain functions of numbers.
 //!
-//! In: how many shards, lanes, rows, micro-batches. Out: which rows form a block, which lane owns a micro-batch, in
-//! which order sums are taken. What is worked out here holds for any number of workers and threads; nobody here knows
-//! how many there are.
+//! In: the numbers of shards, lanes, rows and micro-batches. Out: the rows of a block, the micro-batches of a lane, the
+//! order of sums. The results hold for any number of workers and threads.
 
 use std::ops::{Add, Range};
 
 use aurora_compiler::fields::Numerics;
 
-/// The grid on which sums are ordered.
+/// The grid that defines the order of sums.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grid {
     /// Logical tensor shards; also the row blocks of replicated tensors' gradients.
@@ -34,15 +33,15 @@ impl Grid {
         rows * index / self.tensor..rows * (index + 1) / self.tensor
     }
 
-    /// The micro-batches of a lane, in the order in which they are added, out of `count` of a step.
+    /// The micro-batches of a lane, in the order in which they are added, out of `count` in a step.
     pub fn micro_batches(&self, lane: usize, count: usize) -> impl Iterator<Item = usize> + use<> {
         (lane..count).step_by(self.lanes)
     }
 }
 
-/// Where the tree over `count > 1` leaves parts: the largest power of two below `count` goes to the left.
+/// Leaves in the left subtree of a tree over `count > 1` leaves: the largest power of two below `count`.
 ///
-/// For a power of two that is the tree of neighbours: (0+1), (2+3), … and so on upwards.
+/// For a power of two this adds neighbours: (0+1), (2+3), and so on.
 #[inline(always)]
 pub fn tree_split(count: usize) -> usize {
     count.next_power_of_two() / 2
@@ -70,22 +69,22 @@ pub fn tree_sum<T: Copy + Add<Output = T> + Default>(leaves: &[T]) -> T {
     tree_by(leaves.len(), &|i| leaves[i])
 }
 
-/// Takes leaves one after another and joins two subtrees as soon as both are whole, so that at most
-/// log2(leaves) + 1 values are held: the way a worker sums the block of leaves it owns.
+/// Adds leaves one after the other in the order of the tree: two subtrees are added as soon as both are complete, so at
+/// most log2(leaves) + 1 values exist. A worker sums its block of leaves this way.
 #[derive(Debug)]
-pub struct Carry<T> {
-    /// Subtrees and the number of leaves below each, largest first.
+pub struct TreeAccumulator<T> {
+    /// Subtrees and the number of their leaves, largest first.
     held: Vec<(usize, T)>,
 }
 
-impl<T> Default for Carry<T> {
+impl<T> Default for TreeAccumulator<T> {
     fn default() -> Self {
         Self { held: Vec::new() }
     }
 }
 
-impl<T> Carry<T> {
-    /// Adds the next leaf. `join(left, right)` gives the sum of two neighbouring subtrees.
+impl<T> TreeAccumulator<T> {
+    /// Adds the next leaf. `join(left, right)` returns the sum of two neighbouring subtrees.
     pub fn push<E>(&mut self, leaf: T, mut join: impl FnMut(T, T) -> Result<T, E>) -> Result<(), E> {
         let (mut count, mut value) = (1, leaf);
         while self.held.last().is_some_and(|(held, _)| *held == count) {
@@ -97,7 +96,7 @@ impl<T> Carry<T> {
         Ok(())
     }
 
-    /// The sum of all leaves; nothing if there was none.
+    /// The sum of all leaves, if there are any.
     pub fn finish<E>(mut self, mut join: impl FnMut(T, T) -> Result<T, E>) -> Result<Option<T>, E> {
         let Some((_, mut value)) = self.held.pop() else {
             return Ok(None);
@@ -108,7 +107,7 @@ impl<T> Carry<T> {
         Ok(Some(value))
     }
 
-    /// How many values are held.
+    /// Number of values that exist.
     pub fn held(&self) -> usize {
         self.held.len()
     }
@@ -126,32 +125,32 @@ mod tests {
 
     /// A worker's sum of its block of leaves.
     fn block(leaves: &[f32]) -> f32 {
-        let mut carry = Carry::default();
+        let mut accumulator = TreeAccumulator::default();
         for &leaf in leaves {
-            carry.push(leaf, join).unwrap();
-            assert!(carry.held() <= leaves.len().ilog2() as usize + 1);
+            accumulator.push(leaf, join).unwrap();
+            assert!(accumulator.held() <= leaves.len().ilog2() as usize + 1);
         }
-        carry.finish(join).unwrap().unwrap()
+        accumulator.finish(join).unwrap().unwrap()
     }
 
     proptest! {
-        /// However many workers share the leaves, the sum has the bits of the tree over all of them.
+        /// The sum has the bits of the tree over all leaves, for any number of workers.
         #[test]
         fn the_tree_does_not_depend_on_the_number_of_workers(
             leaves in (0u32..6).prop_flat_map(|log| prop::collection::vec(-1e6f32..1e6, 1 << log)),
         ) {
-            let whole = tree_sum(&leaves);
+            let complete = tree_sum(&leaves);
             let mut workers = 1;
             while workers <= leaves.len() {
                 let roots: Vec<f32> = leaves.chunks(leaves.len() / workers).map(block).collect();
-                prop_assert_eq!(tree_sum(&roots).to_bits(), whole.to_bits());
+                prop_assert_eq!(tree_sum(&roots).to_bits(), complete.to_bits());
                 workers *= 2;
             }
         }
 
-        /// One leaf after another gives the same tree for any number of leaves.
+        /// Adding one leaf after the other gives the same tree for any number of leaves.
         #[test]
-        fn carrying_is_the_tree(leaves in prop::collection::vec(-1e6f32..1e6, 1..70)) {
+        fn accumulation_matches_the_tree(leaves in prop::collection::vec(-1e6f32..1e6, 1..70)) {
             prop_assert_eq!(block(&leaves).to_bits(), tree_sum(&leaves).to_bits());
         }
 
@@ -167,14 +166,14 @@ mod tests {
     }
 
     #[test]
-    fn the_tree_joins_neighbours() {
+    fn the_tree_adds_neighbours() {
         let leaves: Vec<String> = (0..5).map(|i| i.to_string()).collect();
-        let mut carry = Carry::default();
+        let mut accumulator = TreeAccumulator::default();
         let join = |left: String, right: String| Ok::<_, ()>(format!("({left}+{right})"));
         for leaf in leaves {
-            carry.push(leaf, join).unwrap();
+            accumulator.push(leaf, join).unwrap();
         }
-        assert_eq!(carry.finish(join).unwrap().unwrap(), "(((0+1)+(2+3))+4)");
+        assert_eq!(accumulator.finish(join).unwrap().unwrap(), "(((0+1)+(2+3))+4)");
         assert!(tree_sum::<f32>(&[]) == 0.0);
         // The order matters: added from left to right this would be 0.
         assert_eq!(

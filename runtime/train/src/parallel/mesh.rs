@@ -1,7 +1,7 @@
-//! Ranks and their places on the mesh: plain arithmetic.
+//! Ranks and their coordinates on the mesh: plain arithmetic.
 //!
-//! Rank order: the tensor axis fastest, then data, then pipeline, as Megatron-LM orders its groups, so that ranks that
-//! talk most stand next to each other.
+//! Rank order: the tensor axis varies fastest, then data, then pipeline, as in Megatron-LM, so that ranks that
+//! communicate most are adjacent.
 
 use std::ops::Range;
 
@@ -13,7 +13,7 @@ pub struct Mesh {
     pub pipeline: usize,
 }
 
-/// Where a rank stands on each axis.
+/// Coordinates of a rank on each axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Coordinates {
     pub tensor: usize,
@@ -34,7 +34,7 @@ impl Mesh {
         self.tensor * self.data * self.pipeline
     }
 
-    /// The place of a rank, which is below [`Mesh::world`].
+    /// Coordinates of a rank, which is below [`Mesh::world`].
     pub fn coordinates(&self, rank: usize) -> Coordinates {
         Coordinates {
             tensor: rank % self.tensor,
@@ -43,12 +43,12 @@ impl Mesh {
         }
     }
 
-    /// The rank that stands at a place.
+    /// The rank with the given coordinates.
     pub fn rank(&self, at: Coordinates) -> usize {
         (at.pipeline * self.data + at.data) * self.tensor + at.tensor
     }
 
-    /// The ranks that differ from `at` on the tensor axis alone, in its order; with `at` itself.
+    /// The ranks that differ from `at` at most on the tensor axis, in its order.
     pub fn tensor_ranks(&self, at: Coordinates) -> Vec<usize> {
         let of = |tensor| self.rank(Coordinates { tensor, ..at });
         (0..self.tensor).map(of).collect()
@@ -60,14 +60,15 @@ impl Mesh {
         (0..self.data).map(of).collect()
     }
 
-    /// The rank at the same place of another pipeline stage.
-    pub fn at_stage(&self, at: Coordinates, pipeline: usize) -> usize {
+    /// The rank with the same coordinates on another pipeline rank.
+    pub fn on_pipeline_rank(&self, at: Coordinates, pipeline: usize) -> usize {
         self.rank(Coordinates { pipeline, ..at })
     }
 }
 
-/// The `index`-th of `parts` contiguous shares of `0..count`; shares differ by one at most, later ones are longer.
-pub fn share(count: usize, parts: usize, index: usize) -> Range<usize> {
+/// The `index`-th of `parts` contiguous ranges of `0..count`, whose lengths differ by one at most; longer ones come
+/// last.
+pub fn split_range(count: usize, parts: usize, index: usize) -> Range<usize> {
     count * index / parts..count * (index + 1) / parts
 }
 
@@ -79,24 +80,24 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_place_has_one_rank(tensor in 1usize..5, data in 1usize..5, pipeline in 1usize..5) {
+        fn coordinates_have_one_rank(tensor in 1usize..5, data in 1usize..5, pipeline in 1usize..5) {
             let mesh = Mesh { tensor, data, pipeline };
             for rank in 0..mesh.world() {
                 let at = mesh.coordinates(rank);
                 prop_assert!(at.tensor < tensor && at.data < data && at.pipeline < pipeline);
                 prop_assert_eq!(mesh.rank(at), rank);
                 let tensors = mesh.tensor_ranks(at);
-                // The ranks of a tensor group stand next to each other.
+                // The ranks of a tensor group are adjacent.
                 prop_assert!(tensors.windows(2).all(|pair| pair[1] == pair[0] + 1));
                 prop_assert_eq!(tensors[at.tensor], rank);
                 prop_assert_eq!(mesh.data_ranks(at)[at.data], rank);
-                prop_assert_eq!(mesh.at_stage(at, at.pipeline), rank);
+                prop_assert_eq!(mesh.on_pipeline_rank(at, at.pipeline), rank);
             }
         }
 
         #[test]
-        fn shares_cover_everything_once(count in 0usize..100, parts in 1usize..9) {
-            let all: Vec<usize> = (0..parts).flat_map(|i| share(count, parts, i)).collect();
+        fn ranges_cover_everything_once(count in 0usize..100, parts in 1usize..9) {
+            let all: Vec<usize> = (0..parts).flat_map(|i| split_range(count, parts, i)).collect();
             prop_assert_eq!(all, (0..count).collect::<Vec<_>>());
         }
     }

@@ -1,13 +1,13 @@
-//! The logical grid, the mesh of ranks, and what moves bytes between them.
+//! The logical grid, the mesh of ranks, and the transports between them.
 //!
-//! `grid` and `mesh` are plain functions of numbers: nobody opens a connection to work out a rank. `transport` moves
-//! bytes and never adds: every sum is taken by this crate, in the order of the grid.
+//! `grid` and `mesh` are plain functions of numbers: computing a rank needs no connection. A `transport` moves bytes
+//! and never adds: this crate computes every sum, in the order of the grid.
 
 mod grid;
 pub mod mesh;
 mod peers;
 pub mod transport;
 
-pub use grid::{Carry, Grid, tree_by, tree_split, tree_sum};
+pub use grid::{Grid, TreeAccumulator, tree_by, tree_split, tree_sum};
 pub use mesh::{Coordinates, Mesh};
-pub use peers::{Arriving, Peers};
+pub use peers::{Peers, PendingParts};

@@ -1,4 +1,4 @@
-//! What one thread of a rank says to the same thread of other ranks, axis by axis. Bytes move; nothing is added here.
+//! Communication of one thread with the same thread of other ranks, axis by axis. Moves bytes; adds nothing.
 
 use std::ops::Range;
 
@@ -7,21 +7,21 @@ use tch::{Device, Kind, Tensor};
 use super::transport::{Axis, Transfer, Transport, TransportError};
 use super::{Coordinates, Mesh};
 
-/// One tensor of each rank of a line, of which the other ranks' may still be on their way.
+/// One tensor of each rank of a group; those of other ranks may still be in transfer.
 #[must_use]
 #[derive(Debug)]
-pub struct Arriving {
+pub struct PendingParts {
     parts: Vec<Tensor>,
     transfer: Option<Box<dyn Transfer>>,
 }
 
-impl Arriving {
-    /// What is here already.
-    pub fn here(parts: Vec<Tensor>) -> Self {
+impl PendingParts {
+    /// Tensors that are complete already.
+    pub fn complete(parts: Vec<Tensor>) -> Self {
         Self { parts, transfer: None }
     }
 
-    /// All parts, in the order of ranks.
+    /// Waits for all parts and returns them in the order of ranks.
     ///
     /// # Errors
     /// [`TransportError`].
@@ -33,7 +33,7 @@ impl Arriving {
     }
 }
 
-/// A rank's thread and its peers; a rank alone has none and exchanges nothing.
+/// A rank's thread and its connections to other ranks; a single rank has none and exchanges nothing.
 #[derive(Debug)]
 pub struct Peers {
     mesh: Mesh,
@@ -52,7 +52,7 @@ fn rows(tensor: &Tensor, range: &Range<usize>) -> Result<Tensor, TransportError>
 }
 
 impl Peers {
-    /// One worker.
+    /// A single worker.
     pub fn alone() -> Self {
         Self {
             mesh: Mesh::ONE,
@@ -61,7 +61,7 @@ impl Peers {
         }
     }
 
-    /// The ranks of a mesh; `transport` connects as many.
+    /// The ranks of a mesh, which `transport` connects.
     pub fn new(mesh: Mesh, transport: Box<dyn Transport>) -> Self {
         Self {
             mesh,
@@ -78,7 +78,7 @@ impl Peers {
         self.at
     }
 
-    /// Nothing, if there is nothing to move.
+    /// Starts a transfer; none if there is nothing to move.
     fn start(
         &self,
         axis: Axis,
@@ -105,18 +105,18 @@ impl Peers {
         }
     }
 
-    /// The tensor ranks of this rank's replica and stage, in their order.
-    pub fn tensor_group(&self) -> Group<'_> {
+    /// The tensor ranks with this rank's data and pipeline coordinates, in order.
+    pub fn tensor_group(&self) -> RankGroup<'_> {
         self.group(Axis::Tensor, self.mesh.tensor_ranks(self.at), self.at.tensor)
     }
 
-    /// The replicas of what this rank holds, in their order.
-    pub fn data_group(&self) -> Group<'_> {
+    /// The data-parallel replicas of this rank, in order.
+    pub fn data_group(&self) -> RankGroup<'_> {
         self.group(Axis::Data, self.mesh.data_ranks(self.at), self.at.data)
     }
 
-    fn group(&self, axis: Axis, ranks: Vec<usize>, own: usize) -> Group<'_> {
-        Group {
+    fn group(&self, axis: Axis, ranks: Vec<usize>, own: usize) -> RankGroup<'_> {
+        RankGroup {
             peers: self,
             axis,
             ranks,
@@ -124,7 +124,7 @@ impl Peers {
         }
     }
 
-    /// Starts sending activations to the next pipeline stage.
+    /// Starts sending activations to the next pipeline rank.
     ///
     /// # Errors
     /// [`TransportError`].
@@ -132,7 +132,7 @@ impl Peers {
         self.pipe(Axis::Forward, self.at.pipeline + 1, Some(tensor), None)
     }
 
-    /// Starts receiving activations from the stage before.
+    /// Starts receiving activations from the previous pipeline rank.
     ///
     /// # Errors
     /// [`TransportError`].
@@ -140,7 +140,7 @@ impl Peers {
         self.pipe(Axis::Forward, self.at.pipeline.wrapping_sub(1), None, Some(tensor))
     }
 
-    /// Starts sending gradients to the stage before.
+    /// Starts sending gradients to the previous pipeline rank.
     ///
     /// # Errors
     /// [`TransportError`].
@@ -148,7 +148,7 @@ impl Peers {
         self.pipe(Axis::Backward, self.at.pipeline.wrapping_sub(1), Some(tensor), None)
     }
 
-    /// Starts receiving gradients from the next stage.
+    /// Starts receiving gradients from the next pipeline rank.
     ///
     /// # Errors
     /// [`TransportError`].
@@ -159,88 +159,91 @@ impl Peers {
     fn pipe(
         &self,
         axis: Axis,
-        stage: usize,
+        pp_rank: usize,
         send: Option<&Tensor>,
         receive: Option<&Tensor>,
     ) -> Result<Box<dyn Transfer>, TransportError> {
-        let Some(transport) = self.transport.as_ref().filter(|_| stage < self.mesh.pipeline) else {
-            return Err(TransportError::Other("there is no such pipeline stage".to_owned()));
+        let Some(transport) = self.transport.as_ref().filter(|_| pp_rank < self.mesh.pipeline) else {
+            return Err(TransportError::Other(format!("pipeline rank {pp_rank} does not exist")));
         };
-        let rank = self.mesh.at_stage(self.at, stage);
+        let rank = self.mesh.on_pipeline_rank(self.at, pp_rank);
         let [sends, receives] = [send, receive].map(|tensor| tensor.map(|tensor| (rank, tensor)));
         transport.start(axis, sends.as_slice(), receives.as_slice())
     }
 
-    /// Trades a tensor of one shape with the same place of the pipeline's other end: first with last.
+    /// Exchanges the gradient of a tied embedding between the first and the last pipeline rank: sends `own` and
+    /// receives `other`, of the same shape.
     ///
     /// # Errors
     /// [`TransportError`].
-    pub fn trade_ends(&self, own: &Tensor, other: &Tensor) -> Result<(), TransportError> {
-        let stage = self.mesh.pipeline - 1 - self.at.pipeline;
-        let rank = self.mesh.at_stage(self.at, stage);
+    pub fn exchange_end_gradients(&self, own: &Tensor, other: &Tensor) -> Result<(), TransportError> {
+        let pp_rank = self.mesh.pipeline - 1 - self.at.pipeline;
+        let rank = self.mesh.on_pipeline_rank(self.at, pp_rank);
         self.exchange(Axis::World, &[(rank, own)], &[(rank, other)])
     }
 
-    /// Brings a few bytes of every rank to all, in the order of ranks: along one axis after another.
+    /// All-gather of a few bytes over all ranks, in the order of ranks: along one axis after the other.
     ///
     /// # Errors
     /// [`TransportError`].
-    pub fn gather_world(&self, own: &[u8]) -> Result<Vec<Vec<u8>>, TransportError> {
+    pub fn all_gather_bytes(&self, own: &[u8]) -> Result<Vec<Vec<u8>>, TransportError> {
         let (mesh, at) = (&self.mesh, self.at);
-        let stages = (0..mesh.pipeline).map(|stage| mesh.at_stage(at, stage)).collect();
+        let pipeline_ranks = (0..mesh.pipeline)
+            .map(|pp_rank| mesh.on_pipeline_rank(at, pp_rank))
+            .collect();
         let groups = [
             (mesh.tensor_ranks(at), at.tensor),
             (mesh.data_ranks(at), at.data),
-            (stages, at.pipeline),
+            (pipeline_ranks, at.pipeline),
         ];
         groups.into_iter().try_fold(vec![own.to_vec()], |all, (ranks, own)| {
-            self.group(Axis::World, ranks, own).gather_lists(all)
+            self.group(Axis::World, ranks, own).all_gather_lists(all)
         })
     }
 }
 
-/// This rank and those that differ from it in one coordinate alone.
+/// This rank and the ranks that differ from it in one coordinate.
 #[derive(Debug)]
-pub struct Group<'p> {
+pub struct RankGroup<'p> {
     peers: &'p Peers,
     axis: Axis,
     ranks: Vec<usize>,
-    /// This rank's place in the group.
+    /// This rank's index in the group.
     own: usize,
 }
 
-impl Group<'_> {
-    /// Places of the others.
+impl RankGroup<'_> {
+    /// Indices of the other ranks.
     fn others(&self) -> impl Iterator<Item = usize> {
         (0..self.ranks.len()).filter(|&i| i != self.own)
     }
 
-    /// Starts sending each rank its rows of `whole` (`shares`, by place in the group), and receiving this rank's rows from
-    /// each.
+    /// Starts an all-to-all of rows: sends rank `i` its rows of `all` (`by_rank[i]`) and receives this rank's rows from
+    /// every rank. It is the sending half of a reduce-scatter; the caller adds the parts in the order of the tree.
     ///
-    /// Gives this rank's rows of every rank's tensor, in their order. `into` are buffers for those of the others.
+    /// Returns this rank's rows of every rank's tensor, in order. `into` are buffers for those of the other ranks.
     ///
     /// # Errors
     /// [`TransportError`].
-    pub fn scatter(
+    pub fn start_all_to_all_rows(
         &self,
-        whole: &Tensor,
-        shares: &[Range<usize>],
+        all: &Tensor,
+        by_rank: &[Range<usize>],
         into: &[Tensor],
-    ) -> Result<Arriving, TransportError> {
-        let slices = shares
+    ) -> Result<PendingParts, TransportError> {
+        let slices = by_rank
             .iter()
-            .map(|share| rows(whole, share))
+            .map(|range| rows(all, range))
             .collect::<Result<Vec<_>, _>>()?;
         let sends: Vec<_> = self
             .others()
-            .filter(|&i| !shares[i].is_empty())
+            .filter(|&i| !by_rank[i].is_empty())
             .map(|i| (self.ranks[i], &slices[i]))
             .collect();
         let receives: Vec<_> = self
             .others()
             .zip(into)
-            .filter(|_| !shares[self.own].is_empty())
+            .filter(|_| !by_rank[self.own].is_empty())
             .map(|(i, into)| (self.ranks[i], into))
             .collect();
         let transfer = self.peers.start(self.axis, &sends, &receives)?;
@@ -253,22 +256,23 @@ impl Group<'_> {
             }
         };
         let parts = (0..self.ranks.len()).filter_map(part).collect();
-        Ok(Arriving { parts, transfer })
+        Ok(PendingParts { parts, transfer })
     }
 
-    /// Fills the other ranks' rows of `whole` (`shares`, by place in the group), and sends them this rank's.
+    /// All-gather of rows in place: sends this rank's rows of `all` (`by_rank`) and receives the rows of the other
+    /// ranks.
     ///
     /// # Errors
     /// [`TransportError`].
-    pub fn gather(&self, whole: &Tensor, shares: &[Range<usize>]) -> Result<(), TransportError> {
+    pub fn all_gather_rows(&self, all: &Tensor, by_rank: &[Range<usize>]) -> Result<(), TransportError> {
         if self.ranks.len() == 1 {
             return Ok(());
         }
-        let slices = shares
+        let slices = by_rank
             .iter()
-            .map(|share| rows(whole, share))
+            .map(|range| rows(all, range))
             .collect::<Result<Vec<_>, _>>()?;
-        let some = |i: usize| !shares[i].is_empty();
+        let some = |i: usize| !by_rank[i].is_empty();
         let receives: Vec<_> = self
             .others()
             .filter(|&i| some(i))
@@ -282,38 +286,38 @@ impl Group<'_> {
         self.peers.exchange(self.axis, &sends, &receives)
     }
 
-    /// Shares one tensor of every rank with all of them; all have one shape. In their order.
+    /// All-gather of one tensor of the same shape per rank, in order.
     ///
     /// # Errors
     /// [`TransportError`].
-    pub fn share(&self, own: &Tensor) -> Result<Vec<Tensor>, TransportError> {
-        let room = |i: usize| {
+    pub fn all_gather(&self, own: &Tensor) -> Result<Vec<Tensor>, TransportError> {
+        let buffer = |i: usize| {
             if i == self.own {
                 Ok(own.shallow_clone())
             } else {
                 own.f_empty_like().map_err(torch)
             }
         };
-        let all = (0..self.ranks.len()).map(room).collect::<Result<Vec<_>, _>>()?;
+        let all = (0..self.ranks.len()).map(buffer).collect::<Result<Vec<_>, _>>()?;
         let sends: Vec<_> = self.others().map(|i| (self.ranks[i], own)).collect();
         let receives: Vec<_> = self.others().map(|i| (self.ranks[i], &all[i])).collect();
         self.peers.exchange(self.axis, &sends, &receives)?;
         Ok(all)
     }
 
-    /// The lists of all ranks, one after another; all are equally long, whatever their elements.
-    fn gather_lists(&self, list: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>, TransportError> {
+    /// All-gather of lists of byte strings; all lists have the same length.
+    fn all_gather_lists(&self, list: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>, TransportError> {
         if self.ranks.len() == 1 {
             return Ok(list);
         }
         let lengths: Vec<i64> = list.iter().map(|bytes| bytes.len() as i64).collect();
-        let lengths = self.share(&Tensor::f_from_slice(&lengths).map_err(torch)?)?;
+        let lengths = self.all_gather(&Tensor::f_from_slice(&lengths).map_err(torch)?)?;
         let lengths = lengths
             .iter()
             .map(|lengths| Vec::<i64>::try_from(lengths).map_err(torch))
             .collect::<Result<Vec<_>, _>>()?;
         let mut total = 0;
-        let shares: Vec<Range<usize>> = lengths
+        let ranges: Vec<Range<usize>> = lengths
             .iter()
             .map(|lengths| {
                 let start = total;
@@ -321,12 +325,12 @@ impl Group<'_> {
                 start..total
             })
             .collect();
-        let whole = Tensor::f_empty([total as i64], (Kind::Uint8, Device::Cpu)).map_err(torch)?;
+        let all = Tensor::f_empty([total as i64], (Kind::Uint8, Device::Cpu)).map_err(torch)?;
         let own = Tensor::f_from_slice(&list.concat()).map_err(torch)?;
-        rows(&whole, &shares[self.own])?.f_copy_(&own).map_err(torch)?;
-        self.gather(&whole, &shares)?;
-        let whole = Vec::<u8>::try_from(&whole).map_err(torch)?;
-        let mut rest = &whole[..];
+        rows(&all, &ranges[self.own])?.f_copy_(&own).map_err(torch)?;
+        self.all_gather_rows(&all, &ranges)?;
+        let all = Vec::<u8>::try_from(&all).map_err(torch)?;
+        let mut rest = &all[..];
         let element = |&length: &i64| {
             let (bytes, later) = rest.split_at(length as usize);
             rest = later;

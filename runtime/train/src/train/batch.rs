@@ -1,4 +1,4 @@
-//! The batch of a step, out of token files and the data order.
+//! The batch of a step, from token files and the data order.
 
 use aurora_runtime::data::order::Order;
 use aurora_runtime::data::tokens::{TokenFile, TokenStream};
@@ -10,27 +10,27 @@ use super::TrainError;
 /// Ids and targets of one micro-batch, `[b·s]` each; a target that is not trained on is −1.
 #[derive(Debug)]
 pub struct MicroBatch {
-    pub ids: Tensor,
-    pub targets: Tensor,
+    pub ids_t: Tensor,
+    pub targets_t: Tensor,
 }
 
-/// The micro-batches of a step.
+/// The micro-batches of one optimizer step.
 #[derive(Debug)]
-pub struct Batch {
-    /// In order; nothing in the place of one that was not asked for.
+pub struct StepBatch {
+    /// In order; none for those that were not read.
     pub micro_batches: Vec<Option<MicroBatch>>,
-    /// Samples by component of the order.
+    /// Samples by component of the data order.
     pub samples: Vec<u64>,
     /// Targets that are trained on, in all micro-batches.
     pub targets: u64,
-    /// BLAKE3 (hex) of the samples' token ids (u32, little-endian), the last target included, in sample order; if all
-    /// micro-batches were read.
+    /// BLAKE3 (hex) of the samples' token ids (u32, little-endian), including the last target, in sample order; only if
+    /// all micro-batches were read.
     pub digest: Option<String>,
 }
 
-/// Where batches come from. Holds no position: a step's batch is a function of the step.
+/// Reads batches. Has no position: a step's batch is a function of the step.
 #[derive(Debug)]
-pub struct Batches {
+pub struct StepBatches {
     order: Order,
     streams: Vec<TokenStream>,
     names: Vec<String>,
@@ -40,9 +40,9 @@ pub struct Batches {
     vocabulary: usize,
 }
 
-impl Batches {
+impl StepBatches {
     /// # Errors
-    /// [`TrainError::Tokens`] if a file is not what it should be, [`TrainError::Order`], [`TrainError::Unfit`].
+    /// [`TrainError::Tokens`] if a file is invalid, [`TrainError::Order`], [`TrainError::Job`].
     pub fn new(job: &TrainJob, micro_batch: usize) -> Result<Self, TrainError> {
         let names: Vec<String> = job
             .order
@@ -52,18 +52,18 @@ impl Batches {
             .collect();
         if job.tokens.len() != names.len() {
             let text = format!(
-                "{} components have {} sets of token files",
+                "{} components, but {} sets of token files",
                 names.len(),
                 job.tokens.len()
             );
-            return Err(TrainError::Unfit(text));
+            return Err(TrainError::Job(text));
         }
         if job.order.sequence != job.fields.sequence {
             let text = format!(
-                "an order of samples of {} tokens for {}",
+                "the data order has samples of {} tokens, the job {}",
                 job.order.sequence, job.fields.sequence
             );
-            return Err(TrainError::Unfit(text));
+            return Err(TrainError::Job(text));
         }
         let open = |(component, files): (&String, &Vec<TokenPaths>)| {
             let open = |file: &TokenPaths| {
@@ -100,11 +100,12 @@ impl Batches {
         self.global_batch as usize / self.micro_batch
     }
 
-    /// The batch of step `step`, counted from 0: the micro-batches that are `own`, or all of them with their digest.
+    /// The batch of step `step`, counted from 0: the micro-batches that `own` selects, or with `all` every one and
+    /// their digest.
     ///
     /// # Errors
     /// [`TrainError::Tokens`] if a file cannot be read, [`TrainError::Token`] if an id is outside the vocabulary.
-    pub fn batch(&self, step: u64, own: impl Fn(usize) -> bool, all: bool) -> Result<Batch, TrainError> {
+    pub fn batch(&self, step: u64, own: impl Fn(usize) -> bool, all: bool) -> Result<StepBatch, TrainError> {
         let mut samples = vec![0; self.names.len()];
         let mut micro_batches = Vec::new();
         let mut tokens = vec![0i64; self.sequence + 1];
@@ -137,14 +138,14 @@ impl Batches {
             let tensor = |ids: &[i64]| Tensor::f_from_slice(ids);
             micro_batches.push(if wanted {
                 Some(MicroBatch {
-                    ids: tensor(&ids)?,
-                    targets: tensor(&targets)?,
+                    ids_t: tensor(&ids)?,
+                    targets_t: tensor(&targets)?,
                 })
             } else {
                 None
             });
         }
-        Ok(Batch {
+        Ok(StepBatch {
             micro_batches,
             samples,
             targets: all_targets,
@@ -152,7 +153,7 @@ impl Batches {
         })
     }
 
-    /// Says which targets of a sample are trained on, and how many.
+    /// Writes which targets of a sample are trained on; returns their number.
     fn trained(&self, component: usize, index: u64, trained: &mut [bool]) -> Result<u64, TrainError> {
         let stream = &self.streams[component];
         if !stream.is_masked() {
@@ -167,7 +168,7 @@ impl Batches {
         Ok(trained.iter().filter(|trained| **trained).count() as u64)
     }
 
-    /// The tokens of a sample and the one after them.
+    /// Reads the tokens of a sample and the one after them.
     fn read(&self, component: usize, index: u64, tokens: &mut [i64]) -> Result<(), TrainError> {
         let start = index * self.sequence as u64;
         self.streams[component]
@@ -190,7 +191,7 @@ impl Batches {
         }
     }
 
-    /// What a batch holds, in words.
+    /// Describes a batch as text.
     pub fn describe(&self, samples: &[u64]) -> String {
         let each = self.names.iter().zip(samples).filter(|(_, count)| **count > 0);
         let parts: Vec<String> = each.map(|(name, count)| format!("`{name}` × {count}")).collect();

@@ -1,5 +1,5 @@
-//! Checkpoints: copied at a step's boundary, written by a thread of their own while training goes on. Every rank writes
-//! what it speaks for, into files that all ranks share.
+//! Checkpoints: copied between two steps, and written by a separate thread while training continues. Every rank writes
+//! the chunks that it reports, into files that all ranks write to.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -7,46 +7,49 @@ use std::io::{self, Write};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::{self, JoinHandle};
 
-use aurora_runtime::checkpoint::{CheckpointError, Run, STATE, TRAIL, TensorInfo, write_part};
+use aurora_runtime::checkpoint::{CheckpointError, Run, STATE, STEP_LOG, TensorInfo, write_part};
 use aurora_runtime::job;
 use camino::{Utf8Path, Utf8PathBuf};
 
 use super::TrainError;
-use super::state::State;
-use super::trail::Trail;
-use crate::model::{Chunk, elements};
+use super::step_log::StepLog;
+use super::train_state::TrainState;
+use crate::model::{Chunk, HostAccess};
 
-/// What this rank writes of one file, copied: runs of numbers in the order of the file.
+/// This rank's part of one file, copied: runs of elements in the order of the file.
 #[derive(Debug)]
-struct Copied {
+struct FilePart {
     path: String,
     tensors: Vec<TensorInfo>,
-    /// Place in the file (elements behind the header) and number of elements of each run.
+    /// Offset in the file (elements after the header) and number of elements of each run.
     runs: Vec<(usize, usize)>,
-    numbers: Vec<f32>,
+    values: Vec<f32>,
 }
 
-/// What this rank writes of a checkpoint, in memory.
+/// This rank's part of a checkpoint, in memory.
 #[derive(Debug)]
 pub struct Snapshot {
-    files: Vec<Copied>,
-    /// `state.json` and the trail, which rank 0 writes.
-    state: Option<(job::State, Trail)>,
+    files: Vec<FilePart>,
+    /// `state.json` and the step log, which rank 0 writes.
+    state: Option<(job::CheckpointState, StepLog)>,
 }
 
 impl Snapshot {
-    /// Copies what this rank writes of a checkpoint after `step` steps of the stage; `trail` on rank 0.
+    /// Copies this rank's part of a checkpoint after `step` steps of the training stage; with the step log on rank 0.
     ///
     /// # Errors
     /// [`TrainError::Model`].
-    pub fn take(state: &State, step: u64, trail: Option<&Trail>) -> Result<Self, TrainError> {
-        let (layout, master) = (&state.network.layout, elements::<f32>(&state.master)?);
+    pub fn take(state: &TrainState, step: u64, step_log: Option<&StepLog>) -> Result<Self, TrainError> {
+        let parameters = &state.network.parameters;
+        // SAFETY: no thread computes while a snapshot is taken, and this is the only access.
+        let host = unsafe { HostAccess::new() };
+        let master = host.read::<f32>(&state.master)?;
         let [first, second] = &state.moments;
-        let (first, second) = (elements::<f32>(first)?, elements::<f32>(second)?);
+        let (first, second) = (host.read::<f32>(first)?, host.read::<f32>(second)?);
         let mut of_tensor: BTreeMap<&str, Vec<&Chunk>> = BTreeMap::new();
         for chunk in &state.reported {
             of_tensor
-                .entry(&layout.parts[chunk.part].tensor)
+                .entry(&parameters.parts[chunk.part].tensor)
                 .or_default()
                 .push(chunk);
         }
@@ -58,39 +61,39 @@ impl Snapshot {
             for tensor in &group.tensors {
                 for chunk in of_tensor.get(tensor.name.as_str()).into_iter().flatten() {
                     let own = &master[state.in_master(&chunk.range)];
-                    let inside = state.kept.inside(&chunk.range);
-                    for (at, run) in layout.parts[chunk.part].runs(chunk.shard, chunk.of_shard.clone()) {
+                    let local = state.kept.local(&chunk.range);
+                    for (at, run) in parameters.parts[chunk.part].runs(chunk.shard, chunk.of_shard.clone()) {
                         let run = run.start - chunk.of_shard.start..run.end - chunk.of_shard.start;
                         weights.push((before + at, &own[run.clone()]));
-                        moments.push((2 * before + at, &first[inside.clone()][run.clone()]));
-                        moments.push((2 * before + tensor.count() + at, &second[inside.clone()][run]));
+                        moments.push((2 * before + at, &first[local.clone()][run.clone()]));
+                        moments.push((2 * before + tensor.count() + at, &second[local.clone()][run]));
                     }
                 }
                 before += tensor.count();
             }
             if !weights.is_empty() {
-                files.push(copied(group.weights(), group.tensors.clone(), weights));
-                files.push(copied(group.optimizer(), group.moments(), moments));
+                files.push(file_part(group.weights(), group.tensors.clone(), weights));
+                files.push(file_part(group.optimizer(), group.moments(), moments));
             }
         }
         let updates = state.updates;
         Ok(Self {
             files,
-            state: trail.map(|trail| (job::State { step, updates }, trail.clone())),
+            state: step_log.map(|step_log| (job::CheckpointState { step, updates }, step_log.clone())),
         })
     }
 
-    /// Writes and syncs this rank's parts of the files below `out`.
+    /// Writes and syncs this rank's parts of the files in `out`.
     ///
     /// # Errors
-    /// [`CheckpointError::Write`]; then `out` holds a part of the files.
+    /// [`CheckpointError::Write`]; `out` then contains incomplete files.
     pub fn write(&self, out: &Utf8Path) -> Result<(), CheckpointError> {
         let wrap = |path: Utf8PathBuf| move |source: io::Error| CheckpointError::Write { path, source };
         for folder in ["weights", "optimizer"].map(|name| out.join(name)) {
             std::fs::create_dir_all(&folder).map_err(wrap(folder))?;
         }
         for file in &self.files {
-            let mut rest = &file.numbers[..];
+            let mut rest = &file.values[..];
             let runs = file.runs.iter().map(|&(at, count)| {
                 let (own, later) = rest.split_at(count);
                 rest = later;
@@ -98,10 +101,10 @@ impl Snapshot {
             });
             write_part(&out.join(&file.path), &file.tensors, runs)?;
         }
-        if let Some((state, trail)) = &self.state {
+        if let Some((state, step_log)) = &self.state {
             let mut state = serde_json::to_string(state).expect("numbers are JSON");
             state.push('\n');
-            for (name, text) in [(STATE, state), (TRAIL, trail.text())] {
+            for (name, text) in [(STATE, state), (STEP_LOG, step_log.text())] {
                 let path = out.join(name);
                 let put = |path: &Utf8Path| -> io::Result<()> {
                     let mut file = File::create(path)?;
@@ -120,36 +123,33 @@ impl Snapshot {
     }
 }
 
-/// Copies runs in the order of the file; those that touch become one.
-fn copied(path: String, tensors: Vec<TensorInfo>, mut own: Vec<Run<'_>>) -> Copied {
+/// Copies runs in the order of the file and merges adjacent ones.
+fn file_part(path: String, tensors: Vec<TensorInfo>, mut own: Vec<Run<'_>>) -> FilePart {
     own.sort_unstable_by_key(|(at, _)| *at);
-    let mut numbers = Vec::with_capacity(own.iter().map(|(_, run)| run.len()).sum());
+    let mut values = Vec::with_capacity(own.iter().map(|(_, run)| run.len()).sum());
     let mut runs: Vec<(usize, usize)> = Vec::new();
     for (at, run) in own {
-        numbers.extend_from_slice(run);
+        values.extend_from_slice(run);
         match runs.last_mut() {
             Some((start, count)) if *start + *count == at => *count += run.len(),
             _ => runs.push((at, run.len())),
         }
     }
-    Copied {
+    FilePart {
         path,
         tensors,
         runs,
-        numbers,
+        values,
     }
 }
 
 /// Reads the step count of a checkpoint.
 ///
 /// # Errors
-/// [`TrainError::Checkpoint`] without the file, [`TrainError::State`] if it is not what it should be.
-pub fn read_state(files: &job::Files) -> Result<job::State, TrainError> {
+/// [`TrainError::Checkpoint`] without the file, [`TrainError::StateSyntax`] if it is not valid.
+pub fn read_state(files: &job::Files) -> Result<job::CheckpointState, TrainError> {
     let text = read_text(files, STATE)?;
-    serde_json::from_str(&text).map_err(|error| TrainError::State {
-        file: STATE,
-        cause: error.to_string(),
-    })
+    serde_json::from_str(&text).map_err(|source| TrainError::StateSyntax { file: STATE, source })
 }
 
 /// Reads a text file of a checkpoint.
@@ -166,22 +166,22 @@ pub fn read_text(files: &job::Files, name: &str) -> Result<String, TrainError> {
     })?)
 }
 
-/// What is called when a snapshot has been written, or could not be.
-pub type Report = Box<dyn FnOnce(Result<(), CheckpointError>) + Send>;
+/// Called when a snapshot has been written, or could not be.
+pub type WriteCallback = Box<dyn FnOnce(Result<(), CheckpointError>) + Send>;
 
-enum Task {
+enum WriterTask {
     Write {
         snapshot: Box<Snapshot>,
         out: Utf8PathBuf,
-        report: Report,
+        report: WriteCallback,
     },
-    /// Answered when all before it is done.
-    Settle(Sender<()>),
+    /// Answered when all earlier tasks are done.
+    Flush(Sender<()>),
 }
 
-/// The writing thread. At most one snapshot waits while another is being written, so that memory is bounded.
+/// The writer thread. At most one snapshot waits while another is written, which bounds memory.
 pub struct Writer {
-    tasks: Option<SyncSender<Task>>,
+    tasks: Option<SyncSender<WriterTask>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -189,12 +189,12 @@ impl Writer {
     /// # Errors
     /// [`TrainError::Thread`].
     pub fn new() -> Result<Self, TrainError> {
-        let (tasks, inbox): (SyncSender<Task>, Receiver<Task>) = sync_channel(1);
+        let (tasks, inbox): (SyncSender<WriterTask>, Receiver<WriterTask>) = sync_channel(1);
         let run = move || {
             for task in inbox {
                 match task {
-                    Task::Write { snapshot, out, report } => report(snapshot.write(&out)),
-                    Task::Settle(answer) => {
+                    WriterTask::Write { snapshot, out, report } => report(snapshot.write(&out)),
+                    WriterTask::Flush(answer) => {
                         let _ = answer.send(());
                     }
                 }
@@ -208,10 +208,10 @@ impl Writer {
         })
     }
 
-    /// Writes in the background; waits only if two are being written already.
-    pub fn write(&self, snapshot: Snapshot, out: Utf8PathBuf, report: Report) {
+    /// Writes in the background; blocks only if two snapshots are being written.
+    pub fn write(&self, snapshot: Snapshot, out: Utf8PathBuf, report: WriteCallback) {
         if let Some(tasks) = &self.tasks {
-            let _ = tasks.send(Task::Write {
+            let _ = tasks.send(WriterTask::Write {
                 snapshot: Box::new(snapshot),
                 out,
                 report,
@@ -219,11 +219,11 @@ impl Writer {
         }
     }
 
-    /// Waits until everything handed over has been written.
-    pub fn settle(&self) {
+    /// Waits until all snapshots have been written.
+    pub fn flush(&self) {
         let (answer, done) = channel();
         if let Some(tasks) = &self.tasks
-            && tasks.send(Task::Settle(answer)).is_ok()
+            && tasks.send(WriterTask::Flush(answer)).is_ok()
         {
             let _ = done.recv();
         }

@@ -1,9 +1,11 @@
-//! What can go wrong in a segment.
+//! Errors of training and evaluation.
 
 use aurora_runtime::checkpoint::CheckpointError;
 use aurora_runtime::data::documents::DocumentsError;
 use aurora_runtime::data::order::OrderError;
+use aurora_runtime::data::tokenizer::TokenizerError;
 use aurora_runtime::data::tokens::TokensError;
+use aurora_runtime::task::TaskError;
 
 use crate::model::ModelError;
 use crate::parallel::transport::TransportError;
@@ -26,13 +28,40 @@ pub enum TrainError {
         #[source]
         source: DocumentsError,
     },
-    #[error("cannot make the data order")]
+    #[error("cannot compute the data order")]
     Order(#[from] OrderError),
-    #[error("`{file}` of the checkpoint is damaged: {cause}")]
-    State { file: &'static str, cause: String },
-    #[error("the job does not fit: {0}")]
-    Unfit(String),
-    #[error("token {token} at position {position} of `{component}` lies outside the vocabulary of {vocabulary}")]
+    #[error("cannot parse `{file}` of the checkpoint")]
+    StateSyntax {
+        file: &'static str,
+        #[source]
+        source: serde_json::Error,
+    },
+    #[error("`{file}` of the checkpoint is damaged: {problem}")]
+    State { file: &'static str, problem: String },
+    /// The job's settings contradict each other or this worker's placement.
+    #[error("invalid job: {0}")]
+    Job(String),
+    #[error("cannot read the task")]
+    Task(#[from] TaskError),
+    #[error("cannot read the tokenizer")]
+    Tokenizer(#[from] TokenizerError),
+    #[error("cannot score the answers: {0}")]
+    Scoring(String),
+    #[error("cannot resolve host `{host}`")]
+    Host {
+        host: String,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("`{0}` is not a valid HOST:PORT")]
+    Address(String),
+    #[error("cannot exchange answers with the other workers")]
+    Answers(#[source] serde_json::Error),
+    #[error("another worker sent a malformed report")]
+    Report,
+    #[error("bug in Aurora: {0}")]
+    Bug(&'static str),
+    #[error("token {token} at position {position} of `{component}` is not in the vocabulary of {vocabulary}")]
     Token {
         component: String,
         position: u64,

@@ -1,4 +1,4 @@
-//! One thread's lanes through its pipeline stage: forwards and backwards in the schedule's order.
+//! The lanes of one thread on its pipeline rank: forward and backward passes in the order of the pipeline schedule.
 
 use std::ops::Range;
 
@@ -6,226 +6,320 @@ use tch::{Kind, Tensor};
 
 use super::TrainError;
 use super::batch::MicroBatch;
-use super::pipeline::{Work, one_forward_one_backward};
+use super::pipeline::{ScheduledPass, one_forward_one_backward};
 use crate::kernels::accumulate;
-use crate::model::{Gradients, ModelError, Network, Pass, Recorder, Spot, Weights, Workspace, elements, elements_mut};
+use crate::model::{
+    Gradients, HostAccess, ModelError, Network, PassContext, TraceRecorder, TraceTarget, Weights, Workspace,
+};
 use crate::parallel::transport::Transfer;
-use crate::parallel::{Carry, Peers};
+use crate::parallel::{Peers, TreeAccumulator};
 
 /// What one thread keeps between steps.
-pub struct Seat {
+pub struct ThreadBuffers {
     pub weights: Weights,
     pub workspace: Workspace,
     pub peers: Peers,
-    /// Gradient buffers not in use.
+    /// Unused gradient buffers.
     pub free: Vec<Gradients>,
-    /// Own rows of the gradient that is on its way to the stage before.
-    pub outgoing: Tensor,
-    /// Own rows of the input that is on its way from the stage before, and of the gradient from the next. Received ahead
-    /// of their turn, so they have rooms of their own.
-    pub incoming: [Tensor; 2],
+    /// Own rows of the gradient that is being sent to the previous pipeline rank.
+    pub outgoing_th: Tensor,
+    /// Own rows of the input that is received from the previous pipeline rank, and of the gradient from the next one.
+    /// Received ahead of time, so they have their own buffers.
+    pub incoming_th: [Tensor; 2],
 }
 
-/// A micro-batch of a lane: the lane's place among the thread's own, and the micro-batch's place in the batch.
-pub struct Item {
+/// A micro-batch of a lane.
+pub struct LaneMicroBatch {
+    /// Index of the lane among the thread's lanes.
     pub lane: usize,
+    /// Index in the batch.
     pub index: usize,
-    /// Known to the first and the last stage.
+    /// On the first and the last pipeline rank only.
     pub tokens: Option<MicroBatch>,
 }
 
-/// What a thread brings back from its lanes.
-pub struct Harvest {
-    pub seat: Seat,
-    /// The joined gradients of its lanes.
+/// Results of a thread's lanes.
+pub struct LaneOutput {
+    pub buffers: ThreadBuffers,
+    /// Sum of the lanes' gradients.
     pub gradients: Gradients,
-    /// Losses of each micro-batch's rows, on the last stage.
+    /// By micro-batch: the losses of its rows; on the last pipeline rank only.
     pub losses: Vec<(usize, Vec<f64>)>,
 }
 
-/// Transfers under way.
-type Sent = Option<Box<dyn Transfer>>;
+/// A transfer in progress, if there is one.
+type PendingTransfer = Option<Box<dyn Transfer>>;
 
-fn arrived(sent: &mut Sent) -> Result<(), ModelError> {
-    match sent.take() {
+fn complete(pending: &mut PendingTransfer) -> Result<(), ModelError> {
+    match pending.take() {
         Some(transfer) => Ok(transfer.wait()?),
         None => Ok(()),
     }
 }
 
-/// Runs all micro-batches of a thread's lanes (by their places among all); `items` stand lane by lane.
+/// Runs all micro-batches of a thread's lanes. `lanes` are their indices among all lanes; `micro_batches` are ordered by
+/// lane.
 ///
 /// # Errors
 /// [`TrainError::Model`].
 pub fn run(
     network: &Network,
-    mut seat: Seat,
+    buffers: ThreadBuffers,
     lanes: Range<usize>,
-    items: &[Item],
-    recorder: Option<&Recorder>,
-) -> Result<Harvest, TrainError> {
-    let at = seat.peers.at();
-    let stages = seat.peers.mesh().pipeline;
-    let (first, last) = (network.layout.holding.first, network.layout.holding.last);
-    let slots = seat.workspace.slots();
-    let nothing = Tensor::f_empty([0], (Kind::Int64, network.device))?;
-    let tokens = |item: &'_ Item| match &item.tokens {
-        Some(MicroBatch { ids, targets }) => (ids.shallow_clone(), targets.shallow_clone()),
-        None => (nothing.shallow_clone(), nothing.shallow_clone()),
-    };
-    // The next input and the next gradient are on their way while a micro-batch is computed.
-    let [input, gradient] = seat.incoming.each_ref().map(Tensor::shallow_clone);
-    let receive = |peers: &Peers, work: Work| -> Result<Sent, ModelError> {
-        Ok(match work {
-            Work::Forward(place) if !first && place < items.len() => Some(peers.receive_forward(&input)?),
-            Work::Backward(place) if !last && place < items.len() => Some(peers.receive_backward(&gradient)?),
-            _ => None,
-        })
-    };
-    let mut forward_coming = receive(&seat.peers, Work::Forward(0))?;
-    let mut backward_coming = receive(&seat.peers, Work::Backward(0))?;
-    let mut forward_sent: Vec<Sent> = (0..slots).map(|_| None).collect();
-    let mut backward_sent: Sent = None;
-    let mut losses = Vec::new();
-    let mut carry = Carry::default();
-    let mut spare = Vec::new();
-    let mut lane = Lane {
-        current: None,
-        first: lanes.start,
-        network,
-        recorder,
-    };
-    for work in one_forward_one_backward(stages, at.pipeline, items.len()) {
-        let (Work::Forward(place) | Work::Backward(place)) = work;
-        let (item, slot) = (&items[place], place % slots);
-        let (ids, targets) = tokens(item);
-        let mut pass = Pass {
-            workspace: &mut seat.workspace,
-            peers: &seat.peers,
-            slot,
-            ids: &ids,
-            positions: None,
-            spot: recorder.map(|recorder| Spot {
-                recorder,
-                micro_batch: item.index,
-            }),
-        };
-        match work {
-            Work::Forward(_) => {
-                arrived(&mut forward_sent[slot])?;
-                if !first {
-                    arrived(&mut forward_coming)?;
-                    pass.workspace.incoming(slot)?.f_copy_(&input)?;
-                    forward_coming = receive(pass.peers, Work::Forward(place + 1))?;
-                    network.fill_input(&pass)?;
-                }
-                network.forward(&seat.weights, &mut pass)?;
-                if !last {
-                    let output = pass.workspace.outgoing(slot)?;
-                    forward_sent[slot] = Some(pass.peers.send_forward(&output)?);
-                }
-            }
-            Work::Backward(_) => {
-                let gradients = lane.enter(item.lane, &mut carry, &mut seat.free, &mut spare)?;
-                if last {
-                    let mut own = vec![0.0; pass.workspace.rows()];
-                    network.head(&seat.weights, &mut pass, &targets, &mut own, Some(gradients))?;
-                    losses.push((item.index, own));
-                } else {
-                    arrived(&mut backward_coming)?;
-                    pass.workspace.gradient_rows()?.f_copy_(&gradient)?;
-                    backward_coming = receive(pass.peers, Work::Backward(place + 1))?;
-                }
-                network.backward(&seat.weights, &mut pass, gradients)?;
-                if !first {
-                    arrived(&mut backward_sent)?;
-                    let rows = pass.workspace.gradient_rows()?;
-                    seat.outgoing.f_copy_(&rows)?;
-                    backward_sent = Some(seat.peers.send_backward(&seat.outgoing)?);
-                }
-            }
+    micro_batches: &[LaneMicroBatch],
+    recorder: Option<&TraceRecorder>,
+) -> Result<LaneOutput, TrainError> {
+    let (pipeline, pp_rank) = (buffers.peers.mesh().pipeline, buffers.peers.at().pipeline);
+    let mut lane_run = LaneRun::new(network, buffers, &lanes, micro_batches, recorder)?;
+    for pass in one_forward_one_backward(pipeline, pp_rank, micro_batches.len()) {
+        match pass {
+            ScheduledPass::Forward(index) => lane_run.forward(index)?,
+            ScheduledPass::Backward(index) => lane_run.backward(index)?,
         }
     }
-    for sent in &mut forward_sent {
-        arrived(sent)?;
-    }
-    arrived(&mut backward_sent)?;
-    // A lane without micro-batches counts as a leaf of zeros.
-    for rest in lane.next()..lanes.len() {
-        lane.enter(rest, &mut carry, &mut seat.free, &mut spare)?;
-    }
-    let gradients = lane.finish(carry, &mut spare)?;
-    seat.free.extend(spare);
-    Ok(Harvest {
-        seat,
-        gradients,
-        losses,
-    })
+    lane_run.finish(lanes.len())
 }
 
-/// The lane whose backwards are under way.
-struct Lane<'a> {
+/// The state of a thread's lanes within a step.
+struct LaneRun<'a> {
+    network: &'a Network,
+    buffers: ThreadBuffers,
+    micro_batches: &'a [LaneMicroBatch],
+    recorder: Option<&'a TraceRecorder>,
+    /// The ids and targets of a pipeline rank that has none.
+    no_tokens: Tensor,
+    /// The next input and the next gradient are received while a micro-batch is computed.
+    input: PendingTransfer,
+    gradient: PendingTransfer,
+    /// By slot.
+    forward_sent: Vec<PendingTransfer>,
+    backward_sent: PendingTransfer,
+    losses: Vec<(usize, Vec<f64>)>,
+    sums: LaneSums<'a>,
+}
+
+impl<'a> LaneRun<'a> {
+    fn new(
+        network: &'a Network,
+        buffers: ThreadBuffers,
+        lanes: &Range<usize>,
+        micro_batches: &'a [LaneMicroBatch],
+        recorder: Option<&'a TraceRecorder>,
+    ) -> Result<Self, ModelError> {
+        let slots = buffers.workspace.slots();
+        let mut run = Self {
+            network,
+            buffers,
+            micro_batches,
+            recorder,
+            no_tokens: Tensor::f_empty([0], (Kind::Int64, network.device))?,
+            input: None,
+            gradient: None,
+            forward_sent: (0..slots).map(|_| None).collect(),
+            backward_sent: None,
+            losses: Vec::new(),
+            sums: LaneSums {
+                current: None,
+                first: lanes.start,
+                network,
+                recorder,
+                accumulator: TreeAccumulator::default(),
+                spare: Vec::new(),
+            },
+        };
+        run.receive_input(0)?;
+        run.receive_gradient(0)?;
+        Ok(run)
+    }
+
+    fn is_first(&self) -> bool {
+        self.network.parameters.holding.first
+    }
+
+    fn is_last(&self) -> bool {
+        self.network.parameters.holding.last
+    }
+
+    fn receive_input(&mut self, index: usize) -> Result<(), ModelError> {
+        if !self.is_first() && index < self.micro_batches.len() {
+            self.input = Some(self.buffers.peers.receive_forward(&self.buffers.incoming_th[0])?);
+        }
+        Ok(())
+    }
+
+    fn receive_gradient(&mut self, index: usize) -> Result<(), ModelError> {
+        if !self.is_last() && index < self.micro_batches.len() {
+            self.gradient = Some(self.buffers.peers.receive_backward(&self.buffers.incoming_th[1])?);
+        }
+        Ok(())
+    }
+
+    /// Slot, ids and targets of a micro-batch.
+    fn inputs(&self, index: usize) -> (usize, Tensor, Tensor) {
+        let slot = index % self.buffers.workspace.slots();
+        let (ids_t, targets_t) = match &self.micro_batches[index].tokens {
+            Some(MicroBatch { ids_t, targets_t }) => (ids_t, targets_t),
+            None => (&self.no_tokens, &self.no_tokens),
+        };
+        (slot, ids_t.shallow_clone(), targets_t.shallow_clone())
+    }
+
+    fn trace(&self, index: usize) -> Option<TraceTarget<'a>> {
+        let micro_batch = self.micro_batches[index].index;
+        self.recorder.map(|recorder| TraceTarget { recorder, micro_batch })
+    }
+
+    fn forward(&mut self, index: usize) -> Result<(), ModelError> {
+        let (slot, ids_t, _) = self.inputs(index);
+        complete(&mut self.forward_sent[slot])?;
+        if !self.is_first() {
+            complete(&mut self.input)?;
+            let mut own_th = self.buffers.workspace.incoming(slot)?;
+            own_th.f_copy_(&self.buffers.incoming_th[0])?;
+            self.receive_input(index + 1)?;
+        }
+        let trace = self.trace(index);
+        let (first, last) = (self.is_first(), self.is_last());
+        let mut pass = PassContext {
+            workspace: &mut self.buffers.workspace,
+            peers: &self.buffers.peers,
+            slot,
+            ids_t: &ids_t,
+            positions: None,
+            trace,
+        };
+        if !first {
+            self.network.fill_input(&pass)?;
+        }
+        self.network.forward(&self.buffers.weights, &mut pass)?;
+        if !last {
+            let output_th = pass.workspace.outgoing(slot)?;
+            self.forward_sent[slot] = Some(pass.peers.send_forward(&output_th)?);
+        }
+        Ok(())
+    }
+
+    fn backward(&mut self, index: usize) -> Result<(), ModelError> {
+        let (slot, ids_t, targets_t) = self.inputs(index);
+        if !self.is_last() {
+            complete(&mut self.gradient)?;
+            let mut own_th = self.buffers.workspace.gradient_rows()?;
+            own_th.f_copy_(&self.buffers.incoming_th[1])?;
+            self.receive_gradient(index + 1)?;
+        }
+        let trace = self.trace(index);
+        let (first, last) = (self.is_first(), self.is_last());
+        let micro_batch = &self.micro_batches[index];
+        let gradients = self.sums.enter(micro_batch.lane, &mut self.buffers.free)?;
+        let mut pass = PassContext {
+            workspace: &mut self.buffers.workspace,
+            peers: &self.buffers.peers,
+            slot,
+            ids_t: &ids_t,
+            positions: None,
+            trace,
+        };
+        let weights = &self.buffers.weights;
+        if last {
+            let mut losses = vec![0.0; pass.workspace.rows()];
+            self.network
+                .head(weights, &mut pass, &targets_t, &mut losses, Some(gradients))?;
+            self.losses.push((micro_batch.index, losses));
+        }
+        self.network.backward(weights, &mut pass, gradients)?;
+        if !first {
+            complete(&mut self.backward_sent)?;
+            let rows_th = pass.workspace.gradient_rows()?;
+            self.buffers.outgoing_th.f_copy_(&rows_th)?;
+            self.backward_sent = Some(self.buffers.peers.send_backward(&self.buffers.outgoing_th)?);
+        }
+        Ok(())
+    }
+
+    fn finish(mut self, lanes: usize) -> Result<LaneOutput, TrainError> {
+        for sent in &mut self.forward_sent {
+            complete(sent)?;
+        }
+        complete(&mut self.backward_sent)?;
+        // A lane without micro-batches is a leaf of zeros.
+        for lane in self.sums.next()..lanes {
+            self.sums.enter(lane, &mut self.buffers.free)?;
+        }
+        let (gradients, spare) = self.sums.finish()?;
+        self.buffers.free.extend(spare);
+        Ok(LaneOutput {
+            buffers: self.buffers,
+            gradients,
+            losses: self.losses,
+        })
+    }
+}
+
+/// The gradients of the current lane, and the sums of those before it.
+struct LaneSums<'a> {
     current: Option<(usize, Gradients)>,
-    /// The place of the thread's first lane among all.
+    /// Index of the thread's first lane among all lanes.
     first: usize,
     network: &'a Network,
-    recorder: Option<&'a Recorder>,
+    recorder: Option<&'a TraceRecorder>,
+    accumulator: TreeAccumulator<Gradients>,
+    /// Buffers whose gradients have been added to others.
+    spare: Vec<Gradients>,
 }
 
-impl Lane<'_> {
-    /// The first lane that has not begun.
+impl LaneSums<'_> {
+    /// The first lane that has not started.
     fn next(&self) -> usize {
         self.current.as_ref().map_or(0, |(lane, _)| lane + 1)
     }
 
-    /// The gradients of `lane`. Lanes before it are done and join the carry.
-    fn enter(
-        &mut self,
-        lane: usize,
-        carry: &mut Carry<Gradients>,
-        free: &mut Vec<Gradients>,
-        spare: &mut Vec<Gradients>,
-    ) -> Result<&Gradients, ModelError> {
+    /// The gradients of `lane`, zeroed if it starts now. Lanes before it are complete and are added to the sum.
+    fn enter(&mut self, lane: usize, free: &mut Vec<Gradients>) -> Result<&Gradients, ModelError> {
         while self.next() <= lane {
             let next = self.next();
-            if let Some((_, done)) = self.take()? {
-                carry.push(done, |left, right| joined(left, right, spare))?;
-            }
-            let gradients = match spare.pop().or_else(|| free.pop()) {
+            self.close()?;
+            let gradients = match self.spare.pop().or_else(|| free.pop()) {
                 Some(mut gradients) => {
                     gradients.zero()?;
                     gradients
                 }
-                None => Gradients::new(&self.network.layout, self.network.device)?,
+                None => Gradients::new(&self.network.parameters, self.network.device)?,
             };
             self.current = Some((next, gradients));
         }
         match &self.current {
             Some((current, gradients)) if *current == lane => Ok(gradients),
-            _ => Err(ModelError::Unfit("lanes out of order".to_owned())),
+            _ => Err(ModelError::NotHeld("lanes are out of order")),
         }
     }
 
-    /// The lane that is done.
-    fn take(&mut self) -> Result<Option<(usize, Gradients)>, ModelError> {
-        if let (Some((lane, done)), Some(recorder)) = (&self.current, self.recorder) {
-            self.network.record_lane(recorder, self.first + lane, &done.buffer)?;
+    /// Adds the current lane to the sum.
+    fn close(&mut self) -> Result<(), ModelError> {
+        let Some((lane, gradients)) = self.current.take() else {
+            return Ok(());
+        };
+        if let Some(recorder) = self.recorder {
+            self.network
+                .record_lane(recorder, self.first + lane, &gradients.buffer)?;
         }
-        Ok(self.current.take())
+        let spare = &mut self.spare;
+        self.accumulator.push(gradients, |left, right| add(left, right, spare))
     }
 
-    fn finish(mut self, mut carry: Carry<Gradients>, spare: &mut Vec<Gradients>) -> Result<Gradients, ModelError> {
-        if let Some((_, done)) = self.take()? {
-            carry.push(done, |left, right| joined(left, right, spare))?;
-        }
-        carry
-            .finish(|left, right| joined(left, right, spare))?
-            .ok_or_else(|| ModelError::Unfit("a worker without lanes".to_owned()))
+    fn finish(mut self) -> Result<(Gradients, Vec<Gradients>), ModelError> {
+        self.close()?;
+        let spare = &mut self.spare;
+        let sum = self.accumulator.finish(|left, right| add(left, right, spare))?;
+        let sum = sum.ok_or(ModelError::NotHeld("a worker has no lanes"))?;
+        Ok((sum, self.spare))
     }
 }
 
-fn joined(left: Gradients, right: Gradients, spare: &mut Vec<Gradients>) -> Result<Gradients, ModelError> {
-    accumulate(elements_mut::<f32>(&left.buffer)?, elements::<f32>(&right.buffer)?);
+fn add(left: Gradients, right: Gradients, spare: &mut Vec<Gradients>) -> Result<Gradients, ModelError> {
+    // SAFETY: this thread owns both, and no kernel runs meanwhile.
+    let host = unsafe { HostAccess::new() };
+    accumulate(host.write::<f32>(&left.buffer)?, host.read::<f32>(&right.buffer)?);
+    drop(host);
     spare.push(right);
     Ok(left)
 }

@@ -1,6 +1,6 @@
-//! Training: batches, steps, the optimizer, checkpoints, the trail.
+//! Training: batches, steps, the optimizer, checkpoints, the step log.
 //!
-//! In: a job and its token files. Out: steps' figures, checkpoints. Not here: a layer's arithmetic (`model`), messages
+//! In: a job and its token files. Out: step metrics, checkpoints. Not here: a layer's arithmetic (`model`), messages
 //! (`worker`).
 
 pub mod batch;
@@ -8,12 +8,12 @@ pub mod checkpoint;
 mod error;
 mod lanes;
 pub mod pipeline;
-pub mod report;
+pub mod rank_report;
 pub mod schedule;
-pub mod state;
 pub mod step;
-pub mod team;
-pub mod trail;
+pub mod step_log;
+pub mod thread_pool;
+pub mod train_state;
 
 pub use error::TrainError;
 

@@ -1,28 +1,30 @@
-//! The order in which a pipeline stage runs the forwards and backwards of its micro-batches: one forward, one backward.
+//! The order in which a pipeline rank runs the forward and backward passes of its micro-batches: one forward, one
+//! backward.
 //!
-//! Source: Narayanan et al. 2021 (Megatron-LM, PipeDream-Flush), the non-interleaved schedule. Backwards run in
-//! increasing order on every stage, so that gradients add up in the same order under any number of stages.
+//! Source: Narayanan et al. 2021 (Megatron-LM, PipeDream-Flush), the non-interleaved schedule. Backward passes run in
+//! increasing order on every pipeline rank, so that gradients are added in the same order for any number of pipeline
+//! ranks.
 
-/// One piece of a stage's work, by the micro-batch's place in its stream.
+/// One pass of a pipeline rank, with the micro-batch's index in its list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Work {
+pub enum ScheduledPass {
     Forward(usize),
     Backward(usize),
 }
 
-/// Micro-batches between their forward and their backward on a stage, at most.
-pub fn under_way(stages: usize, stage: usize, count: usize) -> usize {
-    (stages - stage).min(count).max(1)
+/// Maximum number of micro-batches between their forward and backward pass on a pipeline rank.
+pub fn in_flight(pipeline: usize, pp_rank: usize, count: usize) -> usize {
+    (pipeline - pp_rank).min(count).max(1)
 }
 
-/// What stage `stage` of `stages` does with `count` micro-batches, in order.
-pub fn one_forward_one_backward(stages: usize, stage: usize, count: usize) -> impl Iterator<Item = Work> {
-    let warm_up = (stages - stage - 1).min(count);
-    let steady = (warm_up..count).flat_map(move |i| [Work::Forward(i), Work::Backward(i - warm_up)]);
+/// The passes of `pp_rank` of `pipeline` ranks with `count` micro-batches, in order.
+pub fn one_forward_one_backward(pipeline: usize, pp_rank: usize, count: usize) -> impl Iterator<Item = ScheduledPass> {
+    let warm_up = (pipeline - pp_rank - 1).min(count);
+    let steady = (warm_up..count).flat_map(move |i| [ScheduledPass::Forward(i), ScheduledPass::Backward(i - warm_up)]);
     (0..warm_up)
-        .map(Work::Forward)
+        .map(ScheduledPass::Forward)
         .chain(steady)
-        .chain((count - warm_up..count).map(Work::Backward))
+        .chain((count - warm_up..count).map(ScheduledPass::Backward))
 }
 
 #[cfg(test)]
@@ -32,41 +34,41 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Every stage does everything once, in order, within its room; and nobody waits for ever.
+        /// Every pipeline rank runs every pass once, in order, within its buffers, and none waits forever.
         #[test]
-        fn stages_come_to_an_end(stages in 1usize..7, count in 0usize..20) {
-            let works: Vec<Vec<Work>> =
-                (0..stages).map(|stage| one_forward_one_backward(stages, stage, count).collect()).collect();
-            for (stage, works) in works.iter().enumerate() {
-                let of = |kind: fn(&Work) -> Option<usize>| works.iter().filter_map(kind).collect::<Vec<_>>();
-                let forwards = of(|work| if let Work::Forward(i) = work { Some(*i) } else { None });
-                let backwards = of(|work| if let Work::Backward(i) = work { Some(*i) } else { None });
+        fn schedules_complete(pipeline in 1usize..7, count in 0usize..20) {
+            let schedules: Vec<Vec<ScheduledPass>> =
+                (0..pipeline).map(|pp_rank| one_forward_one_backward(pipeline, pp_rank, count).collect()).collect();
+            for (pp_rank, schedules) in schedules.iter().enumerate() {
+                let of = |kind: fn(&ScheduledPass) -> Option<usize>| schedules.iter().filter_map(kind).collect::<Vec<_>>();
+                let forwards = of(|pass| if let ScheduledPass::Forward(i) = pass { Some(*i) } else { None });
+                let backwards = of(|pass| if let ScheduledPass::Backward(i) = pass { Some(*i) } else { None });
                 prop_assert_eq!(&forwards, &(0..count).collect::<Vec<_>>());
                 prop_assert_eq!(&backwards, &forwards);
-                let mut room = 0usize;
-                for work in works {
-                    room = if matches!(work, Work::Forward(_)) { room + 1 } else { room - 1 };
-                    prop_assert!(room <= under_way(stages, stage, count));
+                let mut running = 0usize;
+                for pass in schedules {
+                    running = if matches!(pass, ScheduledPass::Forward(_)) { running + 1 } else { running - 1 };
+                    prop_assert!(running <= in_flight(pipeline, pp_rank, count));
                 }
             }
-            // Each stage goes on as soon as what it waits for has been done: by the stage before, or the one after.
-            let mut at = vec![0; stages];
-            let done = |stage: usize, work: Work, at: &[usize]| works[stage][..at[stage]].contains(&work);
+            // A pipeline rank continues when the pass it waits for has completed on the previous or the next rank.
+            let mut at = vec![0; pipeline];
+            let done = |pp_rank: usize, pass: ScheduledPass, at: &[usize]| schedules[pp_rank][..at[pp_rank]].contains(&pass);
             loop {
                 let before = at.clone();
-                for stage in 0..stages {
-                    let Some(&work) = works[stage].get(at[stage]) else { continue };
-                    let ready = match work {
-                        Work::Forward(_) => stage == 0 || done(stage - 1, work, &at),
-                        Work::Backward(_) => stage + 1 == stages || done(stage + 1, work, &at),
+                for pp_rank in 0..pipeline {
+                    let Some(&pass) = schedules[pp_rank].get(at[pp_rank]) else { continue };
+                    let ready = match pass {
+                        ScheduledPass::Forward(_) => pp_rank == 0 || done(pp_rank - 1, pass, &at),
+                        ScheduledPass::Backward(_) => pp_rank + 1 == pipeline || done(pp_rank + 1, pass, &at),
                     };
-                    at[stage] += usize::from(ready);
+                    at[pp_rank] += usize::from(ready);
                 }
                 if at == before {
                     break;
                 }
             }
-            prop_assert!(at.iter().zip(&works).all(|(at, works)| *at == works.len()), "stuck at {:?}", at);
+            prop_assert!(at.iter().zip(&schedules).all(|(at, schedules)| *at == schedules.len()), "stuck at {:?}", at);
         }
     }
 }

@@ -1,10 +1,10 @@
-//! The learning rate of a step, from the pieces of the schedule.
+//! The learning rate of a step, from the pieces of the learning-rate schedule.
 
 use aurora_compiler::fields::Piece;
 
-/// The rate that update `step` (counted from 0) uses, in `f64`; 0 before the first piece.
+/// The rate of update `step` (counted from 0) in `f64`; 0 before the first piece.
 ///
-/// A line or a cosine keeps its end after `to`, until the next piece.
+/// A linear or cosine piece keeps its final rate after `to`, until the next piece.
 pub fn rate(schedule: &[Piece], step: u64) -> f64 {
     let from = |piece: &Piece| match *piece {
         Piece::Constant { from, .. } | Piece::Linear { from, .. } | Piece::Cosine { from, .. } => from,
@@ -19,26 +19,26 @@ pub fn rate(schedule: &[Piece], step: u64) -> f64 {
                 return end.to_f64();
             }
             let (start, end) = (start.to_f64(), end.to_f64());
-            start + (end - start) * share(from, to, step)
+            start + (end - start) * fraction(from, to, step)
         }
         Piece::Cosine { from, to, start, end } => {
             if step >= to {
                 return end.to_f64();
             }
             let (start, end) = (start.to_f64(), end.to_f64());
-            end + (start - end) * (0.5 * (1.0 + libm::cos(std::f64::consts::PI * share(from, to, step))))
+            end + (start - end) * (0.5 * (1.0 + libm::cos(std::f64::consts::PI * fraction(from, to, step))))
         }
     }
 }
 
-fn share(from: u64, to: u64, step: u64) -> f64 {
+fn fraction(from: u64, to: u64, step: u64) -> f64 {
     (step - from) as f64 / (to - from) as f64
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use aurora_compiler::fields::Exact;
+    use aurora_compiler::exact::Exact;
 
     fn exact(text: &str) -> Exact {
         text.parse().unwrap()

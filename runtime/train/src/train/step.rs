@@ -1,10 +1,10 @@
 //! One optimizer step: lanes on threads, the tree over lanes, the gradient norm, AdamW.
 //!
-//! A thread owns an aligned block of its rank's lanes, a rank an aligned block of all lanes; each joins its own as the
-//! tree asks. What lies above is joined in shares: each replica gets its share of the gradients of all replicas, and adds
-//! them in the tree's order. Row blocks of replicated parts go to all tensor ranks, and the two accumulators of a tied
-//! embedding meet between the pipeline's ends. The figures of a step are sums over all ranks' reports, in the order of
-//! samples and chunks.
+//! A thread owns an aligned block of its rank's lanes, and a rank an aligned block of all lanes; each adds its own in
+//! the order of the tree. The levels above are a reduce-scatter over replicas: each replica receives its range of the
+//! gradients of all replicas and adds them in the order of the tree. Row blocks of replicated parts go to all tensor
+//! ranks, and the first and last pipeline rank exchange the two accumulators of a tied embedding. The metrics of a step
+//! are sums over all ranks' reports, in the order of samples and chunks.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,32 +17,32 @@ use aurora_runtime::trace::Operation;
 use tch::{Kind, Tensor};
 
 use super::TrainError;
-use super::batch::Batch;
-use super::lanes::{self, Harvest, Item, Seat};
-use super::pipeline::under_way;
-use super::report::Report;
-use super::state::State;
-use super::team::Team;
-use crate::kernels::{Update, adamw, sum_partials, sum_squares, tree_into};
-use crate::model::{Gradients, ModelError, Network, Recorder, Share, Workspace, elements, part, part_mut};
+use super::batch::StepBatch;
+use super::lanes::{self, LaneMicroBatch, LaneOutput, ThreadBuffers};
+use super::pipeline::in_flight;
+use super::rank_report::RankReport;
+use super::thread_pool::ThreadPool;
+use super::train_state::TrainState;
+use crate::kernels::{AdamWCoefficients, adamw, sum_partials, sum_squares, tree_into};
+use crate::model::{Gradients, HostAccess, ModelError, Network, OwnedRange, TraceRecorder, Workspace};
 use crate::parallel::{Coordinates, Peers, tree_sum};
 
-/// Elements that a thread takes at a time of work over a whole buffer.
-const STRETCH: usize = 65_536;
+/// Elements per work unit when a loop over a buffer is divided among threads.
+const UNIT: usize = 65_536;
 
-/// The figures of a step.
+/// The metrics of a step.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Outcome {
-    /// Mean over the batch's tokens, nats.
+pub struct StepResult {
+    /// Mean over the batch's tokens, in nats.
     pub loss: f64,
     /// Before clipping.
     pub grad_norm: f64,
-    /// Some rank was asked to stop.
+    /// A rank received a stop command.
     pub stop: bool,
 }
 
-/// One piece of the optimizer's work.
-struct Piece {
+/// A chunk of the optimizer update.
+struct UpdateChunk {
     /// In a buffer of weights.
     range: Range<usize>,
     master: Range<usize>,
@@ -52,27 +52,27 @@ struct Piece {
 
 /// Runs steps on a state.
 pub struct Trainer {
-    pub state: State,
-    /// Where the results of the next steps are recorded, if they are.
-    pub recorder: Option<Arc<Recorder>>,
+    pub state: TrainState,
+    /// Recorder of the next steps' results, if they are traced.
+    pub recorder: Option<Arc<TraceRecorder>>,
     network: Arc<Network>,
-    seats: Vec<Seat>,
-    /// Those of threads that have no lane.
-    idle: Vec<Peers>,
+    buffers: Vec<ThreadBuffers>,
+    /// Peers of threads without lanes.
+    unused_peers: Vec<Peers>,
     at: Coordinates,
     /// By replica.
-    shares: Vec<Share>,
-    pieces: Arc<Vec<Piece>>,
-    /// Number and place of each chunk that this rank counts.
+    owned: Vec<OwnedRange>,
+    update_chunks: Arc<Vec<UpdateChunk>>,
+    /// Number and range of each chunk that this rank reports.
     squares: Arc<Vec<(u64, Range<usize>)>>,
-    incoming: Incoming,
+    received: ReceiveBuffers,
     sequence: usize,
-    /// Products of the betas over the updates so far.
-    powers: [f64; 2],
+    /// β₁ᵗ and β₂ᵗ after `t` updates.
+    beta_powers: [f64; 2],
 }
 
-/// Room for the other replicas' gradients of this one's share, and for the pipeline's other end.
-struct Incoming {
+/// Buffers for the other replicas' gradients of this replica's range, and for the other end of the pipeline.
+struct ReceiveBuffers {
     word: Vec<Tensor>,
     tied: Vec<Tensor>,
     rest: Vec<Tensor>,
@@ -80,12 +80,12 @@ struct Incoming {
 }
 
 impl Trainer {
-    /// `peers`, one a thread, connect with the same threads of the other ranks.
+    /// `peers`, one per thread, connect with the same threads of the other ranks.
     ///
     /// # Errors
     /// [`TrainError::Model`] if a sequence is too long, or memory runs out.
     pub fn new(
-        state: State,
+        state: TrainState,
         peers: Vec<Peers>,
         optimizer: &AdamW,
         sequence: usize,
@@ -93,170 +93,184 @@ impl Trainer {
         recompute: Recompute,
     ) -> Result<Self, TrainError> {
         let network = Arc::new(state.network.clone());
-        let (layout, mesh) = (&network.layout, network.mesh);
+        let (parameters, mesh) = (&network.parameters, network.mesh);
         let Some(at) = peers.first().map(Peers::at) else {
-            return Err(TrainError::Unfit("a worker without threads".to_owned()));
+            return Err(TrainError::Bug("a worker without threads"));
         };
-        // Each thread has a whole subtree of the lanes.
+        // Each thread has a complete subtree of the lanes.
         let mut peers = peers;
-        let idle = peers.split_off(1 << peers.len().min(network.grid.lanes / mesh.data).ilog2());
-        // What a lane has at most, times the lanes of a thread.
+        let unused_peers = peers.split_off(1 << peers.len().min(network.grid.lanes / mesh.data).ilog2());
+        // Maximum micro-batches of a lane, times the lanes of a thread.
         let each = micro_batches.div_ceil(network.grid.lanes) * (network.grid.lanes / mesh.data).div_ceil(peers.len());
-        let room = under_way(mesh.pipeline, at.pipeline, each);
-        let seat = |peers: Peers| {
-            let workspace = Workspace::new(&network, network.grid.micro_batch, sequence, recompute, room)?;
+        let in_flight = in_flight(mesh.pipeline, at.pipeline, each);
+        let thread_buffers = |peers: Peers| {
+            let workspace = Workspace::new(&network, network.grid.micro_batch, sequence, recompute, in_flight)?;
             let rows = |needed: bool| {
                 let rows = workspace.gradient_rows()?;
                 let rows = if needed { rows } else { rows.f_narrow(0, 0, 0)? };
                 Ok::<_, ModelError>(rows.f_empty_like()?)
             };
-            Ok(Seat {
+            Ok(ThreadBuffers {
                 weights: state.weights()?,
-                outgoing: rows(at.pipeline > 0)?,
-                incoming: [rows(at.pipeline > 0)?, rows(at.pipeline + 1 < mesh.pipeline)?],
+                outgoing_th: rows(at.pipeline > 0)?,
+                incoming_th: [rows(at.pipeline > 0)?, rows(at.pipeline + 1 < mesh.pipeline)?],
                 workspace,
                 peers,
                 free: Vec::new(),
             })
         };
-        let seats = peers.into_iter().map(seat).collect::<Result<_, TrainError>>()?;
-        let pieces = state.kept.chunks.iter().map(|chunk| Piece {
+        let buffers = peers
+            .into_iter()
+            .map(thread_buffers)
+            .collect::<Result<_, TrainError>>()?;
+        let update_chunks = state.kept.chunks.iter().map(|chunk| UpdateChunk {
             range: chunk.range.clone(),
             master: state.in_master(&chunk.range),
-            moments: state.kept.inside(&chunk.range),
-            decays: layout.parts[chunk.part].decays(),
+            moments: state.kept.local(&chunk.range),
+            decays: parameters.parts[chunk.part].decays(),
         });
         let squares = state
             .reported
             .iter()
             .map(|chunk| (chunk.number as u64, chunk.range.clone()));
-        let buffers = |length: usize| -> Result<Vec<Tensor>, ModelError> {
+        let new_buffers = |length: usize| -> Result<Vec<Tensor>, ModelError> {
             let new = |_| Ok(Tensor::f_empty([length as i64], (Kind::Float, network.device))?);
             (1..mesh.data).map(new).collect()
         };
-        let share = &state.share;
-        let ends = if mesh.pipeline > 1 && layout.shape.tied {
-            share.word.len()
+        let owned = &state.owned;
+        let ends = if mesh.pipeline > 1 && parameters.shape.tied {
+            owned.word.len()
         } else {
             0
         };
-        let incoming = Incoming {
-            word: buffers(share.word.len())?,
-            tied: buffers(if layout.tied.is_empty() { 0 } else { share.word.len() })?,
-            rest: buffers(share.rest.len())?,
+        let received = ReceiveBuffers {
+            word: new_buffers(owned.word.len())?,
+            tied: new_buffers(if parameters.tied.is_empty() {
+                0
+            } else {
+                owned.word.len()
+            })?,
+            rest: new_buffers(owned.rest.len())?,
             end: Tensor::f_empty([ends as i64], (Kind::Float, network.device))?,
         };
-        let mut powers = [1.0; 2];
+        let mut beta_powers = [1.0; 2];
         for _ in 0..state.updates {
-            advance(&mut powers, optimizer);
+            advance(&mut beta_powers, optimizer);
         }
         Ok(Self {
-            shares: (0..mesh.data).map(|replica| layout.share(mesh.data, replica)).collect(),
-            pieces: Arc::new(pieces.collect()),
+            owned: (0..mesh.data)
+                .map(|replica| parameters.owned_range(mesh.data, replica))
+                .collect(),
+            update_chunks: Arc::new(update_chunks.collect()),
             squares: Arc::new(squares.collect()),
-            seats,
-            idle,
+            buffers,
+            unused_peers,
             at,
-            incoming,
+            received,
             sequence,
-            powers,
+            beta_powers,
             network,
             state,
             recorder: None,
         })
     }
 
-    /// What is held between steps.
+    /// Memory between steps.
     #[cfg(test)]
     pub(super) fn held(&self) -> aurora_compiler::memory::Memory {
         use crate::model::workspace::bytes;
         let sum = |tensors: Vec<&Tensor>| tensors.into_iter().map(bytes).sum::<u64>();
-        let State {
+        let TrainState {
             master,
             compute,
             moments: [first, second],
             ..
         } = &self.state;
         let own = (master.data_ptr() != compute.data_ptr()).then_some(master);
-        let Incoming { word, tied, rest, end } = &self.incoming;
+        let ReceiveBuffers { word, tied, rest, end } = &self.received;
         let mut held = aurora_compiler::memory::Memory {
             weights: bytes(compute),
             optimizer: sum([first, second].into_iter().chain(own).collect()),
             transfers: sum(word.iter().chain(tied).chain(rest).chain([end]).collect()),
             ..Default::default()
         };
-        for seat in &self.seats {
-            let [activations, scratch, transfers] = seat.workspace.bytes();
-            held.gradients += sum(seat.free.iter().map(|gradients| &gradients.buffer).collect());
+        for thread_buffers in &self.buffers {
+            let [activations, scratch, transfers] = thread_buffers.workspace.bytes();
+            held.gradients += sum(thread_buffers.free.iter().map(|gradients| &gradients.buffer).collect());
             held.activations += activations;
             held.scratch += scratch;
-            held.transfers += transfers + sum(seat.incoming.iter().chain([&seat.outgoing]).collect());
+            held.transfers += transfers
+                + sum(thread_buffers
+                    .incoming_th
+                    .iter()
+                    .chain([&thread_buffers.outgoing_th])
+                    .collect());
         }
         held
     }
 
-    /// The state, and the peers that were given.
-    pub fn into_parts(self) -> (State, Vec<Peers>) {
-        let peers = self.seats.into_iter().map(|seat| seat.peers);
-        (self.state, peers.chain(self.idle).collect())
+    /// Returns the state and the peers.
+    pub fn into_parts(self) -> (TrainState, Vec<Peers>) {
+        let peers = self.buffers.into_iter().map(|thread_buffers| thread_buffers.peers);
+        (self.state, peers.chain(self.unused_peers).collect())
     }
 
     /// The peers of the first thread.
     pub fn peers(&self) -> Result<&Peers, TrainError> {
-        let seat = self.seats.first().map(|seat| &seat.peers);
-        seat.ok_or_else(|| TrainError::Unfit("a step before it failed".to_owned()))
+        let thread_buffers = self.buffers.first().map(|thread_buffers| &thread_buffers.peers);
+        thread_buffers.ok_or(TrainError::Bug("a step after a failed one"))
     }
 
-    /// Whether this rank computes the micro-batch at a place of the batch, and needs its tokens.
+    /// Whether this rank computes the micro-batch with an index in the batch, and needs its tokens.
     pub fn reads(network: &Network, replica: usize, index: usize) -> bool {
         let lanes = network.grid.lanes / network.mesh.data;
-        let holding = &network.layout.holding;
+        let holding = &network.parameters.holding;
         (holding.first || holding.last) && index % network.grid.lanes / lanes == replica
     }
 
-    /// Forward, backward and update over one batch. All ranks do it together.
+    /// Forward and backward passes and the update for one batch. All ranks call it together.
     ///
     /// # Errors
-    /// [`TrainError::NotFinite`] (from `not_finite`) before the state is touched; [`TrainError::Model`],
+    /// [`TrainError::NotFinite`] (from `not_finite`) before the state changes; [`TrainError::Model`],
     /// [`TrainError::Panicked`].
     pub fn step(
         &mut self,
-        team: &Team,
-        batch: &mut Batch,
+        pool: &ThreadPool,
+        batch: &mut StepBatch,
         optimizer: &AdamW,
         rate: f64,
         stop: &AtomicBool,
         not_finite: impl Fn(&'static str, f64) -> TrainError,
-    ) -> Result<Outcome, TrainError> {
+    ) -> Result<StepResult, TrainError> {
         let count = batch.micro_batches.len();
         let mut losses = Vec::new();
         let mut roots = Vec::new();
-        for harvest in self.run_lanes(team, batch)? {
-            let Harvest {
-                seat,
+        for output in self.run_lanes(pool, batch)? {
+            let LaneOutput {
+                buffers,
                 gradients,
                 losses: own,
-            } = harvest;
+            } = output;
             losses.extend(own);
             roots.push(gradients);
-            self.seats.push(seat);
+            self.buffers.push(buffers);
         }
-        self.join(team, &roots)?;
-        let own = Report {
+        self.reduce(pool, &roots)?;
+        let own = RankReport {
             stop: stop.load(Ordering::SeqCst),
             losses: if self.at.tensor == 0 {
                 self.sample_losses(losses)
             } else {
                 Vec::new()
             },
-            squares: self.squares(team, &roots[0])?,
+            squares: self.squares(pool, &roots[0])?,
         };
-        let all = self.peers()?.gather_world(&own.to_bytes())?;
+        let all = self.peers()?.all_gather_bytes(&own.to_bytes())?;
         let all = all
             .iter()
-            .map(|bytes| Report::from_bytes(bytes))
+            .map(|bytes| RankReport::from_bytes(bytes))
             .collect::<Result<Vec<_>, _>>()?;
-        // A batch of nothing but prompts has no gradient; its weights only decay.
+        // A batch of prompts only has no gradient; its weights only decay.
         let tokens = batch.targets.max(1) as f64;
         let loss = self.total(&all, count)?;
         self.record_number(Operation::Loss, loss);
@@ -268,56 +282,60 @@ impl Trainer {
         if !grad_norm.is_finite() {
             return Err(not_finite("gradient norm", grad_norm));
         }
-        self.update(team, &roots[0], optimizer, rate, grad_norm, tokens)?;
+        self.update(pool, &roots[0], optimizer, rate, grad_norm, tokens)?;
         if let Some(recorder) = &self.recorder {
             let digests = self.state.digests()?.into_iter().map(|(_, digest)| digest);
             let chunks = self.state.reported.iter().zip(digests);
             self.network.record_chunks(recorder, Operation::Weights, chunks);
         }
-        for (seat, root) in self.seats.iter_mut().zip(roots) {
-            seat.free.push(root);
+        for (thread_buffers, root) in self.buffers.iter_mut().zip(roots) {
+            thread_buffers.free.push(root);
         }
-        Ok(Outcome {
+        Ok(StepResult {
             loss: loss / tokens,
             grad_norm,
             stop: all.iter().any(|report| report.stop),
         })
     }
 
-    /// Each thread's lanes. Takes the seats and the batch's micro-batches.
-    fn run_lanes(&mut self, team: &Team, batch: &mut Batch) -> Result<Vec<Harvest>, TrainError> {
+    /// Runs each thread's lanes. Takes the threads' buffers and the batch's micro-batches.
+    fn run_lanes(&mut self, pool: &ThreadPool, batch: &mut StepBatch) -> Result<Vec<LaneOutput>, TrainError> {
         let network = Arc::clone(&self.network);
         let count = batch.micro_batches.len();
         let own = network.grid.lanes / network.mesh.data;
-        let each = own / self.seats.len();
+        let each = own / self.buffers.len();
         let recorder = self.recorder.clone();
-        let items: Vec<(Seat, Range<usize>, Vec<Item>)> = self
-            .seats
+        let items: Vec<(ThreadBuffers, Range<usize>, Vec<LaneMicroBatch>)> = self
+            .buffers
             .drain(..)
             .enumerate()
-            .map(|(thread, seat)| {
+            .map(|(thread, thread_buffers)| {
                 let first = self.at.data * own + thread * each;
                 let of_lane = |lane: usize| {
                     let micro_batches = network.grid.micro_batches(first + lane, count);
                     micro_batches.map(move |index| (lane, index))
                 };
-                let places: Vec<(usize, usize)> = (0..each).flat_map(of_lane).collect();
-                let item = |(lane, index): (usize, usize)| Item {
+                let indices: Vec<(usize, usize)> = (0..each).flat_map(of_lane).collect();
+                let micro_batch = |(lane, index): (usize, usize)| LaneMicroBatch {
                     lane,
                     index,
                     tokens: batch.micro_batches[index].take(),
                 };
-                (seat, first..first + each, places.into_iter().map(item).collect())
+                (
+                    thread_buffers,
+                    first..first + each,
+                    indices.into_iter().map(micro_batch).collect(),
+                )
             })
             .collect();
-        team.run(items, move |(seat, lanes, items)| {
-            lanes::run(&network, seat, lanes, &items, recorder.as_deref())
+        pool.run(items, move |(thread_buffers, lanes, micro_batches)| {
+            lanes::run(&network, thread_buffers, lanes, &micro_batches, recorder.as_deref())
         })?
         .into_iter()
         .collect()
     }
 
-    /// The loss of each sample: its tokens in order.
+    /// The loss of each sample: the sum over its tokens in order.
     fn sample_losses(&self, losses: Vec<(usize, Vec<f64>)>) -> Vec<(u64, f64)> {
         let micro_batch = self.network.grid.micro_batch;
         let samples = losses.iter().flat_map(|(index, rows)| {
@@ -328,42 +346,44 @@ impl Trainer {
     }
 
     /// Sum over the batch's tokens: samples as a tree in global order.
-    fn total(&self, all: &[Report], count: usize) -> Result<f64, TrainError> {
+    fn total(&self, all: &[RankReport], count: usize) -> Result<f64, TrainError> {
         let mut losses: Vec<(u64, f64)> = all.iter().flat_map(|report| report.losses.iter().copied()).collect();
         losses.sort_unstable_by_key(|(sample, _)| *sample);
         let expected = 0..(count * self.network.grid.micro_batch) as u64;
         if !losses.iter().map(|(sample, _)| *sample).eq(expected) {
-            return Err(TrainError::Unfit("not every sample has one loss".to_owned()));
+            return Err(TrainError::Bug("a sample does not have exactly one loss"));
         }
         let losses: Vec<f64> = losses.into_iter().map(|(_, loss)| loss).collect();
         Ok(tree_sum(&losses))
     }
 
-    /// Sum of the squares of all gradients, added in the order of chunks.
-    fn norm(&self, all: &[Report]) -> Result<f64, TrainError> {
+    /// Sum of the squares of all gradients, in the order of chunks.
+    fn norm(&self, all: &[RankReport]) -> Result<f64, TrainError> {
         let mut squares: Vec<(u64, f64)> = all.iter().flat_map(|report| report.squares.iter().copied()).collect();
         squares.sort_unstable_by_key(|(chunk, _)| *chunk);
-        let expected = 0..self.network.layout.num_chunks() as u64;
+        let expected = 0..self.network.parameters.num_chunks() as u64;
         if !squares.iter().map(|(chunk, _)| *chunk).eq(expected) {
-            return Err(TrainError::Unfit("not every chunk is counted once".to_owned()));
+            return Err(TrainError::Bug("a chunk is not counted exactly once"));
         }
         Ok(squares.iter().map(|(_, square)| square).sum())
     }
 
-    /// Joins the threads' gradients, the replicas', the row blocks' and the tied embedding's, in the first root: this
-    /// replica's share of everything, and all replicated parts.
-    fn join(&self, team: &Team, roots: &[Gradients]) -> Result<(), TrainError> {
+    /// Adds the gradients of threads and replicas, the row blocks and the tied embedding's accumulators, into the first
+    /// root: this replica's range of everything, and all replicated parts.
+    fn reduce(&self, pool: &ThreadPool, roots: &[Gradients]) -> Result<(), TrainError> {
         let root = &roots[0].buffer;
         let others: Vec<Tensor> = roots[1..].iter().map(|root| root.buffer.shallow_clone()).collect();
-        tree(team, root, 0, &others, 0..root.numel())?;
-        self.join_replicas(team, root)?;
+        add_tree(pool, root, 0, &others, 0..root.numel())?;
+        self.reduce_replicas(pool, root)?;
         if let Some(recorder) = &self.recorder {
-            self.network.record_lanes(recorder, &self.state.share, root)?;
+            self.network.record_lanes(recorder, &self.state.owned, root)?;
         }
-        self.join_blocks(root)?;
-        self.join_tied(team, root)?;
+        self.reduce_blocks(root)?;
+        self.reduce_tied(pool, root)?;
         if let Some(recorder) = &self.recorder {
-            let flat = elements::<f32>(root)?;
+            // SAFETY: no thread computes while gradients are recorded.
+            let host = unsafe { HostAccess::new() };
+            let flat = host.read::<f32>(root)?;
             let digest = |range: &Range<usize>| blake3::hash(&as_bytes(&flat[range.clone()]));
             let chunks = self.state.reported.iter().map(|chunk| (chunk, digest(&chunk.range)));
             self.network.record_chunks(recorder, Operation::Gradient, chunks);
@@ -377,218 +397,257 @@ impl Trainer {
         }
     }
 
-    /// Sums over replicas. Leaves are taken in the order `i ^ own`: the tree turned round, so that this replica's own
-    /// comes first.
-    fn join_replicas(&self, team: &Team, root: &Tensor) -> Result<(), TrainError> {
-        let (replicas, own) = (self.shares.len(), self.at.data);
+    /// Sums over replicas. Leaves are in the order `i ^ own`: the tree with swapped subtrees, so that this replica's
+    /// own leaf comes first.
+    fn reduce_replicas(&self, pool: &ThreadPool, root: &Tensor) -> Result<(), TrainError> {
+        let (replicas, own) = (self.owned.len(), self.at.data);
         if replicas == 1 {
             return Ok(());
         }
-        let (layout, peers) = (&self.network.layout, self.peers()?);
-        let turned =
+        let (parameters, peers) = (&self.network.parameters, self.peers()?);
+        let by_distance =
             |parts: Vec<Tensor>| -> Vec<Tensor> { (1..replicas).map(|i| parts[i ^ own].shallow_clone()).collect() };
         let word = |start: usize| -> Vec<Range<usize>> {
-            let shares = self.shares.iter().map(|share| &share.word);
-            shares.map(|word| start + word.start..start + word.end).collect()
+            let words = self.owned.iter().map(|owned| &owned.word);
+            words.map(|word| start + word.start..start + word.end).collect()
         };
-        let rest: Vec<Range<usize>> = self.shares.iter().map(|share| share.rest.clone()).collect();
-        let mut lists = vec![(rest, &self.incoming.rest)];
-        if layout.holding.first {
-            lists.push((word(0), &self.incoming.word));
+        let rest: Vec<Range<usize>> = self.owned.iter().map(|owned| owned.rest.clone()).collect();
+        let mut lists = vec![(rest, &self.received.rest)];
+        if parameters.holding.first {
+            lists.push((word(0), &self.received.word));
         }
-        if !layout.tied.is_empty() {
-            lists.push((word(layout.tied.start), &self.incoming.tied));
+        if !parameters.tied.is_empty() {
+            lists.push((word(parameters.tied.start), &self.received.tied));
         }
-        for (shares, incoming) in lists {
-            let parts = peers.data_group().scatter(root, &shares, incoming)?.wait()?;
-            let range = shares[own].clone();
+        for (ranges, received) in lists {
+            let parts = peers
+                .data_group()
+                .start_all_to_all_rows(root, &ranges, received)?
+                .wait()?;
+            let range = ranges[own].clone();
             if !range.is_empty() {
-                tree(team, root, range.start, &turned(parts), range)?;
+                add_tree(pool, root, range.start, &by_distance(parts), range)?;
             }
         }
-        if !layout.blocks.is_empty() {
-            let blocks = range_of(root, &layout.blocks)?;
-            let parts = peers.data_group().share(&blocks)?;
-            tree(team, root, layout.blocks.start, &turned(parts), layout.blocks.clone())?;
+        if !parameters.blocks.is_empty() {
+            let blocks = range_of(root, &parameters.blocks)?;
+            let parts = peers.data_group().all_gather(&blocks)?;
+            add_tree(
+                pool,
+                root,
+                parameters.blocks.start,
+                &by_distance(parts),
+                parameters.blocks.clone(),
+            )?;
         }
         Ok(())
     }
 
-    /// Sums the row blocks of replicated parts, from all tensor ranks, into their places among the weights.
-    fn join_blocks(&self, root: &Tensor) -> Result<(), TrainError> {
-        let layout = &self.network.layout;
-        if layout.blocks.is_empty() {
+    /// Adds the row blocks of replicated parts from all tensor ranks, and writes the sums to the parts' ranges among
+    /// the weights.
+    fn reduce_blocks(&self, root: &Tensor) -> Result<(), TrainError> {
+        let parameters = &self.network.parameters;
+        if parameters.blocks.is_empty() {
             return Ok(());
         }
-        let blocks = range_of(root, &layout.blocks)?;
-        let ranks = self.peers()?.tensor_group().share(&blocks)?;
-        let ranks = ranks.iter().map(elements::<f32>).collect::<Result<Vec<_>, _>>()?;
-        for part in layout.blocked() {
-            let (start, each) = (part.gradients.offset - layout.blocks.start, part.gradients.held.len());
+        let blocks = range_of(root, &parameters.blocks)?;
+        let ranks = self.peers()?.tensor_group().all_gather(&blocks)?;
+        // SAFETY: this thread alone works while row blocks are added, and no transfer is in progress.
+        let host = unsafe { HostAccess::new() };
+        let ranks = ranks
+            .iter()
+            .map(|rank| host.read::<f32>(rank))
+            .collect::<Result<Vec<_>, _>>()?;
+        for part in parameters.blocked() {
+            let (start, each) = (
+                part.gradients.offset - parameters.blocks.start,
+                part.gradients.held.len(),
+            );
             let length = part.shard_length();
             let leaf = |block: usize| {
                 let start = start + block % each * part.gradients.stride;
                 &ranks[block / each][start..start + length]
             };
-            let leaves: Vec<&[f32]> = (0..layout.shape.tensor).map(leaf).collect();
-            sum_partials(&leaves, None::<&[f32]>, part_mut(root, part.shard(0))?);
+            let leaves: Vec<&[f32]> = (0..parameters.shape.tensor).map(leaf).collect();
+            sum_partials(&leaves, None::<&[f32]>, host.write_range(root, part.shard(0))?);
         }
         Ok(())
     }
 
-    /// Adds the two accumulators of a tied word embedding, within this replica's share.
-    fn join_tied(&self, team: &Team, root: &Tensor) -> Result<(), TrainError> {
-        let (layout, word) = (&self.network.layout, &self.state.share.word);
-        let holding = &layout.holding;
-        if !layout.shape.tied || word.is_empty() {
+    /// Adds the two accumulators of a tied word embedding, within this replica's range.
+    fn reduce_tied(&self, pool: &ThreadPool, root: &Tensor) -> Result<(), TrainError> {
+        let (parameters, word) = (&self.network.parameters, &self.state.owned.word);
+        let holding = &parameters.holding;
+        if !parameters.shape.tied || word.is_empty() {
             return Ok(());
         }
         let (input, output) = (
             word.clone(),
-            layout.tied.start + word.start..layout.tied.start + word.end,
+            parameters.tied.start + word.start..parameters.tied.start + word.end,
         );
         if holding.first && holding.last {
-            return tree(team, root, word.start, &[range_of(root, &output)?], input);
+            return add_tree(pool, root, word.start, &[range_of(root, &output)?], input);
         }
-        let end = &self.incoming.end;
+        let end = &self.received.end;
         if holding.first {
             let own = range_of(root, &input)?;
-            self.peers()?.trade_ends(&own, end)?;
-            return tree(team, root, word.start, &[end.shallow_clone()], input);
+            self.peers()?.exchange_end_gradients(&own, end)?;
+            return add_tree(pool, root, word.start, &[end.shallow_clone()], input);
         }
         if holding.last {
             let own = range_of(root, &output)?;
-            self.peers()?.trade_ends(&own, end)?;
-            part_mut::<f32>(root, input.clone())?.copy_from_slice(elements(&own)?);
-            return tree(team, root, word.start, &[end.shallow_clone()], input);
+            self.peers()?.exchange_end_gradients(&own, end)?;
+            // SAFETY: this thread alone works, and the transfer has completed.
+            let host = unsafe { HostAccess::new() };
+            host.write_range::<f32>(root, input.clone())?
+                .copy_from_slice(host.read(&own)?);
+            drop(host);
+            return add_tree(pool, root, word.start, &[end.shallow_clone()], input);
         }
         Ok(())
     }
 
-    /// Sums of squares of the chunks that this rank counts, in `f64`.
-    fn squares(&self, team: &Team, root: &Gradients) -> Result<Vec<(u64, f64)>, TrainError> {
+    /// Sums of squares of the chunks that this rank reports, in `f64`.
+    fn squares(&self, pool: &ThreadPool, root: &Gradients) -> Result<Vec<(u64, f64)>, TrainError> {
         let squares = Arc::clone(&self.squares);
-        let items = shares(squares.len(), team.threads())
-            .map(|share| (share, root.buffer.shallow_clone()))
+        let items = split(squares.len(), pool.threads())
+            .map(|range| (range, root.buffer.shallow_clone()))
             .collect();
-        let work = move |(share, root): (Range<usize>, Tensor)| -> Result<Vec<(u64, f64)>, ModelError> {
-            let of = |(number, range): &(u64, Range<usize>)| Ok((*number, sum_squares(part(&root, range.clone())?)));
-            squares[share].iter().map(of).collect()
+        let work = move |(range, root): (Range<usize>, Tensor)| -> Result<Vec<(u64, f64)>, ModelError> {
+            // SAFETY: nothing writes to the gradients while the threads read them.
+            let host = unsafe { HostAccess::new() };
+            let of = |(number, range): &(u64, Range<usize>)| {
+                Ok((*number, sum_squares(host.read_range(&root, range.clone())?)))
+            };
+            squares[range].iter().map(of).collect()
         };
-        let each = team.run(items, work)?.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let each = pool.run(items, work)?.into_iter().collect::<Result<Vec<_>, _>>()?;
         Ok(each.concat())
     }
 
     fn update(
         &mut self,
-        team: &Team,
+        pool: &ThreadPool,
         root: &Gradients,
         optimizer: &AdamW,
         rate: f64,
         grad_norm: f64,
         tokens: f64,
     ) -> Result<(), TrainError> {
-        let distributed = self.state.kept == self.state.share;
-        let [word, rest] = [|share: &Share| share.word.clone(), |share: &Share| share.rest.clone()]
-            .map(|of| self.shares.iter().map(of).collect::<Vec<_>>());
-        let gather = |whole: &Tensor| -> Result<(), TrainError> {
-            for shares in [&word, &rest] {
-                self.peers()?.data_group().gather(whole, shares)?;
+        let distributed = self.state.kept == self.state.owned;
+        let [word, rest] = [
+            |owned: &OwnedRange| owned.word.clone(),
+            |owned: &OwnedRange| owned.rest.clone(),
+        ]
+        .map(|of| self.owned.iter().map(of).collect::<Vec<_>>());
+        let all_gather = |buffer: &Tensor| -> Result<(), TrainError> {
+            for ranges in [&word, &rest] {
+                self.peers()?.data_group().all_gather_rows(buffer, ranges)?;
             }
             Ok(())
         };
         if !distributed {
-            gather(&root.buffer)?;
+            all_gather(&root.buffer)?;
         }
         let clip = optimizer
             .clip
             .map_or(1.0, |bound| (bound.to_f64() / (grad_norm + 1e-6)).min(1.0));
         let (beta1, beta2) = (optimizer.beta1.to_f64(), optimizer.beta2.to_f64());
-        let mut powers = self.powers;
-        advance(&mut powers, optimizer);
-        let numbers = Update {
+        let mut beta_powers = self.beta_powers;
+        advance(&mut beta_powers, optimizer);
+        let coefficients = AdamWCoefficients {
             scale: (clip / tokens) as f32,
             beta1: beta1 as f32,
             beta2: beta2 as f32,
-            rest1: (1.0 - beta1) as f32,
-            rest2: (1.0 - beta2) as f32,
+            one_minus_beta1: (1.0 - beta1) as f32,
+            one_minus_beta2: (1.0 - beta2) as f32,
             epsilon: optimizer.epsilon.to_f64() as f32,
-            step: (rate / (1.0 - powers[0])) as f32,
-            root2: (1.0 - powers[1]).sqrt() as f32,
-            keep: (1.0 - rate * optimizer.weight_decay.to_f64()) as f32,
+            alpha_hat: (rate / (1.0 - beta_powers[0])) as f32,
+            sqrt_correction2: (1.0 - beta_powers[1]).sqrt() as f32,
+            decay: (1.0 - rate * optimizer.weight_decay.to_f64()) as f32,
         };
         let state = &self.state;
         let handles = || {
             let [first, second] = &state.moments;
             [&state.master, &root.buffer, first, second, &state.compute].map(Tensor::shallow_clone)
         };
-        let items = shares(self.pieces.len(), team.threads())
-            .map(|share| (share, handles()))
+        let items = split(self.update_chunks.len(), pool.threads())
+            .map(|range| (range, handles()))
             .collect();
-        let (kind, pieces) = (self.network.kind, Arc::clone(&self.pieces));
-        let work = move |(share, [master, gradient, first, second, compute]): (Range<usize>, [Tensor; 5])| {
-            for piece in &pieces[share] {
-                let keep = if piece.decays { numbers.keep } else { 1.0 };
-                let numbers = Update { keep, ..numbers };
-                let master = part_mut::<f32>(&master, piece.master.clone())?;
-                let gradient = part::<f32>(&gradient, piece.range.clone())?;
-                let first = part_mut(&first, piece.moments.clone())?;
-                let second = part_mut(&second, piece.moments.clone())?;
+        let (kind, update_chunks) = (self.network.kind, Arc::clone(&self.update_chunks));
+        let work = move |(range, [master, gradient, first, second, compute]): (Range<usize>, [Tensor; 5])| {
+            for chunk in &update_chunks[range] {
+                let decay = if chunk.decays { coefficients.decay } else { 1.0 };
+                let coefficients = AdamWCoefficients { decay, ..coefficients };
+                // SAFETY: every chunk is updated by one thread, and chunks do not overlap.
+                let host = unsafe { HostAccess::new() };
+                let master = host.write_range::<f32>(&master, chunk.master.clone())?;
+                let gradient = host.read_range::<f32>(&gradient, chunk.range.clone())?;
+                let first = host.write_range(&first, chunk.moments.clone())?;
+                let second = host.write_range(&second, chunk.moments.clone())?;
                 if kind == Kind::BFloat16 {
-                    let compute = part_mut::<half::bf16>(&compute, piece.range.clone())?;
-                    adamw(numbers, master, gradient, first, second, Some(compute));
+                    let compute = host.write_range::<half::bf16>(&compute, chunk.range.clone())?;
+                    adamw(coefficients, master, gradient, first, second, Some(compute));
                 } else {
-                    adamw::<f32>(numbers, master, gradient, first, second, None);
+                    adamw::<f32>(coefficients, master, gradient, first, second, None);
                 }
             }
             Ok::<(), TrainError>(())
         };
-        team.run(items, work)?.into_iter().collect::<Result<(), _>>()?;
+        pool.run(items, work)?.into_iter().collect::<Result<(), _>>()?;
         if distributed {
-            gather(&self.state.compute)?;
+            all_gather(&self.state.compute)?;
         }
-        self.powers = powers;
+        self.beta_powers = beta_powers;
         self.state.updates += 1;
         Ok(())
     }
 }
 
-fn advance(powers: &mut [f64; 2], optimizer: &AdamW) {
-    powers[0] *= optimizer.beta1.to_f64();
-    powers[1] *= optimizer.beta2.to_f64();
+fn advance(beta_powers: &mut [f64; 2], optimizer: &AdamW) {
+    beta_powers[0] *= optimizer.beta1.to_f64();
+    beta_powers[1] *= optimizer.beta2.to_f64();
 }
 
 fn range_of(tensor: &Tensor, range: &Range<usize>) -> Result<Tensor, ModelError> {
     Ok(tensor.f_narrow(0, range.start as i64, range.len() as i64)?)
 }
 
-/// Contiguous shares of `count` pieces of work, one a thread.
-fn shares(count: usize, threads: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..threads).map(move |i| crate::parallel::mesh::share(count, threads, i))
+/// Divides `count` units of work into a contiguous range per thread.
+fn split(count: usize, threads: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..threads).map(move |i| crate::parallel::mesh::split_range(count, threads, i))
 }
 
 /// `root[range] = tree sum of it and of others`, on all threads. Element `range.start` of the root is element
 /// `range.start − offset` of the others.
-fn tree(team: &Team, root: &Tensor, offset: usize, others: &[Tensor], range: Range<usize>) -> Result<(), TrainError> {
+fn add_tree(
+    pool: &ThreadPool,
+    root: &Tensor,
+    offset: usize,
+    others: &[Tensor],
+    range: Range<usize>,
+) -> Result<(), TrainError> {
     if others.is_empty() {
         return Ok(());
     }
     let clones =
         || -> (Tensor, Vec<Tensor>) { (root.shallow_clone(), others.iter().map(Tensor::shallow_clone).collect()) };
-    let count = range.len().div_ceil(STRETCH);
-    let items = shares(count, team.threads()).map(|share| (share, clones())).collect();
-    let work = move |(share, (root, others)): (Range<usize>, (Tensor, Vec<Tensor>))| -> Result<(), ModelError> {
-        for stretch in share {
-            let start = range.start + stretch * STRETCH;
-            let own = start..range.end.min(start + STRETCH);
+    let count = range.len().div_ceil(UNIT);
+    let items = split(count, pool.threads()).map(|units| (units, clones())).collect();
+    let work = move |(units, (root, others)): (Range<usize>, (Tensor, Vec<Tensor>))| -> Result<(), ModelError> {
+        for unit in units {
+            let start = range.start + unit * UNIT;
+            let own = start..range.end.min(start + UNIT);
             let theirs = own.start - offset..own.end - offset;
+            // SAFETY: every thread adds its own units, and units do not overlap.
+            let host = unsafe { HostAccess::new() };
             let leaves = others
                 .iter()
-                .map(|other| part(other, theirs.clone()))
+                .map(|other| host.read_range(other, theirs.clone()))
                 .collect::<Result<Vec<_>, _>>()?;
-            tree_into(part_mut(&root, own)?, &leaves);
+            tree_into(host.write_range(&root, own)?, &leaves);
         }
         Ok(())
     };
-    Ok(team.run(items, work)?.into_iter().collect::<Result<(), _>>()?)
+    Ok(pool.run(items, work)?.into_iter().collect::<Result<(), _>>()?)
 }

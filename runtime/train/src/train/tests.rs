@@ -1,5 +1,7 @@
-//! Whole steps on meshes inside of one process: the same bits as on one worker.
+//! Complete steps on meshes within one process: the same bits as on one worker.
 
+#[path = "../../../../tests/missing_tools.rs"]
+mod missing_tools;
 mod trace;
 
 use std::collections::BTreeMap;
@@ -14,11 +16,12 @@ use aurora_compiler::memory::{Memory, memory};
 use aurora_runtime::job::{Placement, Recompute};
 use tch::Tensor;
 
-use super::batch::{Batch, MicroBatch};
-use super::state::{State, mesh, network};
+use self::missing_tools::missing_tool;
+use super::batch::{MicroBatch, StepBatch};
 use super::step::Trainer;
-use super::team::Team;
-use crate::model::{Network, elements};
+use super::thread_pool::ThreadPool;
+use super::train_state::{TrainState, mesh, network};
+use crate::model::Network;
 use crate::parallel::Peers;
 use crate::parallel::transport::channels;
 
@@ -31,7 +34,7 @@ fn model(architecture: Architecture, kv_heads: u32, tied: bool) -> ModelFields {
     let bigcode = architecture == Architecture::GptBigcode;
     ModelFields {
         architecture,
-        // Not a multiple of the stages.
+        // Not a multiple of the pipeline ranks.
         layers: 5,
         hidden: 32,
         heads: 4,
@@ -71,23 +74,23 @@ fn optimizer() -> AdamW {
     }
 }
 
-/// Loss and gradient norm of each step as bits, and all tensors after the last: weights, then both moments.
-type Outcome = (Vec<[u64; 2]>, BTreeMap<String, [Vec<u32>; 3]>);
+/// Loss and gradient norm of each step as bits, and all tensors after the last step: weights, then both moments.
+type RunResult = (Vec<[u64; 2]>, BTreeMap<String, [Vec<u32>; 3]>);
 
-/// One rank's part of the tensors: places and bits.
-type Part = Vec<(String, usize, [Vec<u32>; 3])>;
+/// One rank's part of the tensors: offsets and bits.
+type TensorPart = Vec<(String, usize, [Vec<u32>; 3])>;
 
 /// One rank before its first step.
 fn trainer(model: &ModelFields, network: Network, rank: usize, placement: &Placement, peers: Vec<Peers>) -> Trainer {
     let distributed = placement.distributed_optimizer && placement.data > 1;
-    let mut state = State::new(network, model, rank, true, distributed).unwrap();
+    let mut state = TrainState::new(network, model, rank, true, distributed).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let folder = camino::Utf8Path::from_path(folder.path()).unwrap();
     state.load_weights(&files(model, folder)).unwrap();
     Trainer::new(state, peers, &optimizer(), SEQUENCE, MICRO_BATCHES, placement.recompute).unwrap()
 }
 
-/// What is trained on.
+/// Which targets are trained on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Targets {
     All,
@@ -96,9 +99,9 @@ enum Targets {
 }
 
 /// Loss and gradient norm of a step.
-fn step(trainer: &mut Trainer, team: &Team, step: usize, targets: Targets) -> [u64; 2] {
+fn step(trainer: &mut Trainer, pool: &ThreadPool, step: usize, targets: Targets) -> [u64; 2] {
     let network = &trainer.state.network;
-    let (vocabulary, replica) = (network.layout.shape.vocabulary, trainer.peers().unwrap().at().data);
+    let (vocabulary, replica) = (network.parameters.shape.vocabulary, trainer.peers().unwrap().at().data);
     let micro_batch = |index: usize| {
         let token = |i: usize| ((step * 7919 + index * 104_729 + i * i * 31 + i * 17) % vocabulary) as i64;
         let ids: Vec<i64> = (0..MICRO_BATCH * SEQUENCE).map(token).collect();
@@ -106,11 +109,11 @@ fn step(trainer: &mut Trainer, team: &Team, step: usize, targets: Targets) -> [u
         let target = |i: usize| if is_trained(i) { token(i) } else { -1 };
         let targets: Vec<i64> = (1..=MICRO_BATCH * SEQUENCE).map(target).collect();
         Trainer::reads(network, replica, index).then(|| MicroBatch {
-            ids: Tensor::from_slice(&ids),
-            targets: Tensor::from_slice(&targets),
+            ids_t: Tensor::from_slice(&ids),
+            targets_t: Tensor::from_slice(&targets),
         })
     };
-    let mut batch = Batch {
+    let mut batch = StepBatch {
         micro_batches: (0..MICRO_BATCHES).map(micro_batch).collect(),
         samples: Vec::new(),
         targets: match targets {
@@ -121,7 +124,7 @@ fn step(trainer: &mut Trainer, team: &Team, step: usize, targets: Targets) -> [u
     };
     let outcome = trainer
         .step(
-            team,
+            pool,
             &mut batch,
             &optimizer(),
             1e-2,
@@ -132,7 +135,7 @@ fn step(trainer: &mut Trainer, team: &Team, step: usize, targets: Targets) -> [u
     [outcome.loss.to_bits(), outcome.grad_norm.to_bits()]
 }
 
-/// One rank after its last step, with the figures of each.
+/// One rank after its last step, with the metrics of each.
 fn trained(
     model: &ModelFields,
     numerics: &Numerics,
@@ -144,9 +147,9 @@ fn trained(
     let _guard = tch::no_grad_guard();
     let me = mesh(placement).rank(peers[0].at());
     let network = network(model, numerics, precision, placement, me).unwrap();
-    let team = Team::new(placement.threads as usize).unwrap();
+    let pool = ThreadPool::new(placement.threads as usize).unwrap();
     let mut trainer = trainer(model, network, me, placement, peers);
-    let figures = (0..STEPS).map(|at| step(&mut trainer, &team, at, targets)).collect();
+    let figures = (0..STEPS).map(|at| step(&mut trainer, &pool, at, targets)).collect();
     (figures, trainer)
 }
 
@@ -157,18 +160,18 @@ fn rank(
     placement: &Placement,
     peers: Vec<Peers>,
     targets: Targets,
-) -> (Vec<[u64; 2]>, Part) {
+) -> (Vec<[u64; 2]>, TensorPart) {
     let (figures, trainer) = trained(model, numerics, precision, placement, peers, targets);
     let state = &trainer.state;
     let [first, second] = &state.moments;
-    let buffers = [&state.master, first, second].map(|tensor| elements::<f32>(tensor).unwrap());
+    let buffers = [&state.master, first, second].map(|tensor| Vec::<f32>::try_from(tensor).unwrap());
     let mut own = Vec::new();
     for chunk in &state.reported {
-        let part = &state.network.layout.parts[chunk.part];
+        let part = &state.network.parameters.parts[chunk.part];
         let places = [
             state.in_master(&chunk.range),
-            state.kept.inside(&chunk.range),
-            state.kept.inside(&chunk.range),
+            state.kept.local(&chunk.range),
+            state.kept.local(&chunk.range),
         ];
         for (at, run) in part.runs(chunk.shard, chunk.of_shard.clone()) {
             let bits = |which: usize| {
@@ -208,7 +211,7 @@ fn files(model: &ModelFields, folder: &camino::Utf8Path) -> aurora_runtime::job:
     files
 }
 
-/// What every rank gives, each on a thread.
+/// Runs every rank on a thread and returns the results.
 fn on_ranks<T: Send>(placement: &Placement, rank: impl Fn(Vec<Peers>) -> T + Sync) -> Vec<T> {
     let (mesh, threads) = (mesh(placement), placement.threads as usize);
     let mut by_rank: Vec<Vec<Peers>> = (0..mesh.world()).map(|_| Vec::new()).collect();
@@ -227,7 +230,7 @@ fn on_ranks<T: Send>(placement: &Placement, rank: impl Fn(Vec<Peers>) -> T + Syn
     })
 }
 
-fn run(model: &ModelFields, numerics: &Numerics, precision: Precision, placement: &Placement) -> Outcome {
+fn run(model: &ModelFields, numerics: &Numerics, precision: Precision, placement: &Placement) -> RunResult {
     run_on(model, numerics, precision, placement, Targets::All)
 }
 
@@ -237,12 +240,12 @@ fn run_on(
     precision: Precision,
     placement: &Placement,
     targets: Targets,
-) -> Outcome {
+) -> RunResult {
     let results = on_ranks(placement, |peers| {
         rank(model, numerics, precision, placement, peers, targets)
     });
     for (figures, _) in &results {
-        assert_eq!(figures, &results[0].0, "all ranks tell the same figures");
+        assert_eq!(figures, &results[0].0, "all ranks have the same metrics");
     }
     let mut tensors: BTreeMap<String, [Vec<u32>; 3]> = BTreeMap::new();
     for tensor in aurora_runtime::checkpoint::groups(model)
@@ -256,7 +259,7 @@ fn run_on(
         let tensor = tensors.get_mut(name).unwrap();
         for (into, bits) in tensor.iter_mut().zip(bits) {
             let into = &mut into[*at..at + bits.len()];
-            assert!(into.iter().all(|bits| *bits == u32::MAX), "{name} is told of once");
+            assert!(into.iter().all(|bits| *bits == u32::MAX), "{name} is reported once");
             into.copy_from_slice(bits);
         }
     }
@@ -285,7 +288,10 @@ fn placement(tensor: u32, pipeline: u32, data: u32) -> Placement {
 fn every_layout_gives_the_bits_of_one_worker() {
     let models = [
         ("bigcode", model(Architecture::GptBigcode, 1, true)),
-        ("bigcode, a key head each", model(Architecture::GptBigcode, 4, true)),
+        (
+            "bigcode, one key head per head",
+            model(Architecture::GptBigcode, 4, true),
+        ),
         ("llama, shared key heads", model(Architecture::Llama, 2, false)),
         ("llama, own key heads, tied", model(Architecture::Llama, 4, true)),
     ];
@@ -346,9 +352,9 @@ fn every_layout_gives_the_bits_of_one_worker() {
     }
 }
 
-/// Training on answers only is the same everywhere too, and is not training on everything.
+/// Training on answers only is equal for every layout, and differs from training on everything.
 #[test]
-fn every_layout_reads_prompts_alike() {
+fn every_layout_masks_prompts_equally() {
     for model in [
         model(Architecture::GptBigcode, 1, true),
         model(Architecture::Llama, 2, false),
@@ -368,9 +374,9 @@ fn every_layout_reads_prompts_alike() {
     }
 }
 
-/// Grids that are not all of one size: fewer key heads than shards, one lane, shards without a partner.
+/// Unequal grids: fewer key heads than shards, one lane, shards without a partner.
 #[test]
-fn other_grids_as_well() {
+fn other_grids_are_bitwise_equal_too() {
     for (tensor, lanes) in [(1, 1), (2, 1), (1, 8), (4, 2)] {
         for model in [
             model(Architecture::GptBigcode, 1, true),
@@ -388,9 +394,9 @@ fn other_grids_as_well() {
     }
 }
 
-/// The buffers that are there after some steps against the formula that `aurora plan` shows.
+/// The allocated buffers after some steps against the formula that `aurora plan` shows.
 #[test]
-fn memory_is_what_the_plan_says() {
+fn memory_matches_the_plan() {
     let layouts = [
         Placement {
             threads: 2,
@@ -422,7 +428,7 @@ fn memory_is_what_the_plan_says() {
         (Architecture::Llama, 2, false),
         (Architecture::Llama, 4, true),
     ] {
-        // Large enough for parts of several chunks, which replicas share.
+        // Large enough for parts of several chunks, which replicas divide.
         let model = ModelFields {
             layers: 6,
             hidden: 128,
@@ -447,16 +453,16 @@ fn memory_is_what_the_plan_says() {
                 sequence: SEQUENCE as u32,
             };
             let by_rank = on_ranks(layout, |peers| {
-                let stage = peers[0].at().pipeline as u32;
+                let pp_rank = peers[0].at().pipeline as u32;
                 (
-                    stage,
+                    pp_rank,
                     trained(&model, &numerics, precision, layout, peers, Targets::All)
                         .1
                         .held(),
                 )
             });
-            for (stage, held) in by_rank {
-                let planned = memory(&fields, layout, stage);
+            for (pp_rank, held) in by_rank {
+                let planned = memory(&fields, layout, pp_rank);
                 let figures = |m: &Memory| {
                     [
                         m.weights,
@@ -471,7 +477,7 @@ fn memory_is_what_the_plan_says() {
                 for (of_plan, of_rank) in figures(&planned).into_iter().zip(figures(&held)) {
                     assert!(
                         of_plan.abs_diff(of_rank) * 10 <= of_rank,
-                        "{architecture:?}, {kv_heads} key heads, {precision:?}, {layout:?}, stage {stage}: \
+                        "{architecture:?}, {kv_heads} key heads, {precision:?}, {layout:?}, pipeline rank {pp_rank}: \
                          {of_plan} planned, {of_rank} held\n{planned:?}\n{held:?}"
                     );
                 }
@@ -481,7 +487,7 @@ fn memory_is_what_the_plan_says() {
 }
 
 /// BLAKE3 of losses, norms and all tensors.
-fn digest(outcome: &Outcome) -> String {
+fn digest(outcome: &RunResult) -> String {
     let mut hasher = blake3::Hasher::new();
     for figure in outcome.0.iter().flatten() {
         hasher.update(&figure.to_le_bytes());
@@ -495,8 +501,8 @@ fn digest(outcome: &Outcome) -> String {
     hasher.finalize().to_hex().to_string()
 }
 
-/// The same on every processor. Another digest means that `portable` numerics have another meaning: then the version of
-/// `train` nodes is raised, and CHANGELOG says so.
+/// The same on every processor. A changed digest means that `portable` numerics changed: then the version of `train`
+/// nodes must be raised, and CHANGELOG must say so.
 #[test]
 fn portable_runs_have_these_bits() {
     let portable = Numerics {
@@ -527,7 +533,7 @@ fn portable_runs_have_these_bits() {
     insta::assert_snapshot!(digests.join("\n"));
 }
 
-/// The golden runs by other makers' instructions, under QEMU where it is installed.
+/// The golden runs with other processors' instruction sets, under QEMU if it is installed.
 #[test]
 fn portable_runs_have_these_bits_on_other_processors() {
     use std::process::Command;
@@ -537,11 +543,14 @@ fn portable_runs_have_these_bits_on_other_processors() {
         command.args(["-cpu", processor]).arg(&program);
         command.args(["--exact", "train::tests::portable_runs_have_these_bits"]);
         let Ok(output) = command.output() else {
-            println!("skipped: there is no qemu-x86_64 (Debian's qemu-user)");
+            missing_tool(
+                "qemu-x86_64 (package qemu-user)",
+                "portable numerics on other processors",
+            );
             return;
         };
-        let said = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success(), "{processor}: {said}");
-        assert!(said.contains("1 passed"), "{processor}: {said}");
+        let output_text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{processor}: {output_text}");
+        assert!(output_text.contains("1 passed"), "{processor}: {output_text}");
     }
 }

@@ -1,4 +1,4 @@
-//! How a worker meets the engine and the other workers.
+//! Connections of a worker to the engine and to the other workers.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{IpAddr, TcpStream, ToSocketAddrs};
@@ -6,52 +6,54 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use aurora_runtime::job::{Event, Hello, Join, TOKEN};
-use aurora_runtime::launch::identity;
+use aurora_runtime::launch::{EnvironmentError, identity};
 
 use super::Events;
 use crate::parallel::Peers;
-use crate::parallel::transport::{Gloo, Store};
+use crate::parallel::transport::{Gloo, RendezvousStore};
 use crate::train::TrainError;
-use crate::train::state;
+use crate::train::train_state;
 
-/// How long workers wait for each other, and for the engine, when they start.
-const START: Duration = Duration::from_secs(60);
+/// How long workers wait for each other, and for the engine, at the start.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How often a worker says that it lives.
-const ALIVE: Duration = Duration::from_millis(500);
+/// Time between heartbeats.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(500);
 
-/// An engine that takes no sign of life for so long is gone.
+/// An engine that does not acknowledge heartbeats for this long is lost.
 const ENGINE_SILENCE: Duration = Duration::from_secs(10);
 
-/// The store through which the workers of this one have met; closed when it is dropped.
+/// Connections to the other workers, and the store through which they were made, which closes when it is dropped.
 #[derive(Debug)]
-pub struct Met {
+pub struct ConnectedPeers {
     pub peers: Vec<Peers>,
-    pub store: Store,
+    pub store: RendezvousStore,
 }
 
-/// Connects with the other workers of the mesh: peers for each thread.
+/// Connects to the other workers of the mesh. Returns peers for each thread.
 ///
 /// # Errors
-/// [`TrainError`] if they cannot be reached in time.
-pub fn connect(join: &Join, events: &Events) -> Result<Met, TrainError> {
-    let failed = |cause: String| TrainError::Unfit(format!("cannot join the other workers: {cause}"));
-    let address = resolve(&join.host).map_err(|error| failed(format!("`{}`: {error}", join.host)))?;
+/// [`TrainError`] if a worker cannot be reached in time.
+pub fn connect(join: &Join, events: &Events) -> Result<ConnectedPeers, TrainError> {
+    let address = resolve(&join.host).map_err(|source| TrainError::Host {
+        host: join.host.clone(),
+        source,
+    })?;
     let store = match &join.store {
         None => {
-            let (store, port) = Store::serve(address, START)?;
-            events.send(&Event::Store { port });
+            let (store, port) = RendezvousStore::serve(address, START_TIMEOUT)?;
+            events.send(&Event::StoreReady { port });
             store
         }
         Some(store) => {
             let parts = store
                 .rsplit_once(':')
                 .and_then(|(host, port)| Some((host, port.parse().ok()?)));
-            let (host, port) = parts.ok_or_else(|| failed(format!("`{store}` is no host and port")))?;
-            Store::connect(host, port, START)?
+            let (host, port) = parts.ok_or_else(|| TrainError::Address(store.clone()))?;
+            RendezvousStore::connect(host, port, START_TIMEOUT)?
         }
     };
-    let mesh = state::mesh(&join.placement);
+    let mesh = train_state::mesh(&join.placement);
     let limit = Duration::from_secs(u64::from(join.timeout));
     let thread = |index: u32| {
         let (rank, name) = (join.rank as usize, format!("thread {index}"));
@@ -61,58 +63,75 @@ pub fn connect(join: &Join, events: &Events) -> Result<Met, TrainError> {
     let peers = (0..join.placement.threads.max(1))
         .map(thread)
         .collect::<Result<_, TrainError>>()?;
-    Ok(Met { peers, store })
+    Ok(ConnectedPeers { peers, store })
 }
 
 fn resolve(host: &str) -> io::Result<IpAddr> {
     let mut found = (host, 0u16).to_socket_addrs()?;
-    let first = found.next().ok_or_else(|| io::Error::other("no such host"))?;
+    let first = found
+        .next()
+        .ok_or_else(|| io::Error::other("the host has no address"))?;
     Ok(first.ip())
 }
 
-/// Says every half second that this worker lives, until nobody hears it.
+/// Starts the thread that sends heartbeats until the connection closes; then it ends the process.
 ///
 /// # Errors
-/// The system's, if it gives no thread.
-pub fn stay_alive(events: &Events) -> io::Result<()> {
+/// The system's, if it cannot start a thread.
+pub fn send_heartbeats(events: &Events) -> io::Result<()> {
     let events = events.clone();
-    thread::Builder::new().name("alive".to_owned()).spawn(move || {
-        while events.send(&Event::Alive) {
-            thread::park_timeout(ALIVE);
+    thread::Builder::new().name("heartbeats".to_owned()).spawn(move || {
+        while events.send(&Event::Heartbeat) {
+            thread::park_timeout(HEARTBEAT_INTERVAL);
         }
-        // Nobody takes what is made here.
+        // Nothing receives the results of this worker any more.
         super::inbox::end(1);
     })?;
     Ok(())
 }
 
-/// Orders come from here, events go there.
+/// Where commands come from and where events go.
 pub type Line = (Box<dyn BufRead + Send>, Box<dyn Write + Send>);
 
-/// Connects to an engine that has not started this worker itself, at `host:port`; an empty host is the one that the
-/// launcher names. Who this worker is stands in the launcher's variables.
+/// Why a worker cannot connect to the engine.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    #[error(transparent)]
+    Environment(#[from] EnvironmentError),
+    #[error("neither srun nor torchrun started this worker: their variables are not set")]
+    NoLauncher,
+    #[error("`{0}` is not a valid HOST:PORT")]
+    Address(String),
+    #[error("the engine does not answer at {hosts}")]
+    Unreachable {
+        hosts: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the connection to the engine failed")]
+    Connection(#[from] io::Error),
+}
+
+/// Connects to an engine that did not start this worker itself, at `HOST:PORT`; for an empty host, at the one that the
+/// launcher names. The launcher's variables identify this worker.
 ///
 /// # Errors
-/// In words.
-pub fn call(engine: &str) -> Result<Line, String> {
-    let found = identity(&|name| std::env::var(name).ok()).map_err(|error| error.to_string())?;
-    let me = found.ok_or("neither srun nor torchrun has started this worker: their variables are not set")?;
-    let (host, port) = engine
-        .rsplit_once(':')
-        .ok_or_else(|| format!("`{engine}` is no host and port"))?;
-    let port: u16 = port.parse().map_err(|_| format!("`{port}` is no port"))?;
+/// [`ConnectError`].
+pub fn call(engine: &str) -> Result<Line, ConnectError> {
+    let found = identity(&|name| std::env::var(name).ok())?;
+    let me = found.ok_or(ConnectError::NoLauncher)?;
+    let invalid = || ConnectError::Address(engine.to_owned());
+    let (host, port) = engine.rsplit_once(':').ok_or_else(invalid)?;
+    let port: u16 = port.parse().map_err(|_| invalid())?;
     let hosts = if host.is_empty() {
         me.rendezvous.hosts.clone()
     } else {
         vec![host.to_owned()]
     };
     let stream = reach(&hosts, port)?;
-    let prepare = || -> io::Result<(TcpStream, TcpStream)> {
-        stream.set_nodelay(true)?;
-        close_when_silent(&stream, ENGINE_SILENCE)?;
-        Ok((stream.try_clone()?, stream.try_clone()?))
-    };
-    let (read, mut write) = prepare().map_err(|error| error.to_string())?;
+    stream.set_nodelay(true)?;
+    close_when_silent(&stream, ENGINE_SILENCE)?;
+    let (read, mut write) = (stream.try_clone()?, stream.try_clone()?);
     let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let hello = Hello {
         token: std::env::var(TOKEN).unwrap_or(me.run),
@@ -120,33 +139,40 @@ pub fn call(engine: &str) -> Result<Line, String> {
         world: number(me.world),
         host: hostname(),
     };
-    let line = serde_json::to_string(&hello).map_err(|error| error.to_string())?;
-    writeln!(write, "{line}").map_err(|error| error.to_string())?;
+    let line = serde_json::to_string(&hello).expect("names and numbers are JSON");
+    writeln!(write, "{line}")?;
     Ok((Box::new(BufReader::new(read)), Box::new(write)))
 }
 
-/// Connects to the first host that answers; the engine may come a little later than its workers.
-fn reach(hosts: &[String], port: u16) -> Result<TcpStream, String> {
-    let until = Instant::now() + START;
-    let mut last = "no host is named".to_owned();
+/// Connects to the first host that answers; the engine may start a little later than its workers.
+fn reach(hosts: &[String], port: u16) -> Result<TcpStream, ConnectError> {
+    let until = Instant::now() + START_TIMEOUT;
+    let mut last = io::Error::other("the launcher names no host");
     loop {
         for host in hosts {
             let addresses = (host.as_str(), port).to_socket_addrs();
             for address in addresses.into_iter().flatten() {
                 match TcpStream::connect_timeout(&address, Duration::from_secs(2)) {
                     Ok(stream) => return Ok(stream),
-                    Err(error) => last = format!("{host}:{port}: {error}"),
+                    Err(error) => last = error,
                 }
             }
         }
         if Instant::now() > until {
-            return Err(format!("the engine does not answer at {} ({last})", hosts.join(", ")));
+            return Err(ConnectError::Unreachable {
+                hosts: hosts
+                    .iter()
+                    .map(|host| format!("{host}:{port}"))
+                    .collect::<Vec<_>>()
+                    .join(", "),
+                source: last,
+            });
         }
         thread::park_timeout(Duration::from_millis(100));
     }
 }
 
-/// Has the system close a connection whose other end has not answered for so long, whether something was sent or not.
+/// Makes the system close a connection whose other end has not answered for `limit`, whether data was sent or not.
 fn close_when_silent(stream: &TcpStream, limit: Duration) -> io::Result<()> {
     let number = |n: u128| libc::c_int::try_from(n).unwrap_or(libc::c_int::MAX);
     set_option(stream, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;

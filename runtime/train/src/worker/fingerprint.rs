@@ -1,15 +1,15 @@
-//! What the bits of a run stand on: library, processor, and the results of real kernel calls.
+//! What the bits of a run depend on: library, processor, and the results of kernel calls.
 
 use aurora_runtime::job::Fingerprint;
 use tch::{Kind, Tensor};
 
 use crate::kernels::{self, Level};
-use crate::model::{ModelError, elements};
+use crate::model::ModelError;
 
 /// The version of libtorch that this worker is built for; tch refuses any other when it is built.
 const LIBTORCH: &str = "2.13.0";
 
-/// Products whose bits tell kernels apart: rows, inner, columns.
+/// Matrix products whose bits distinguish kernels: rows, inner dimension, columns.
 const PRODUCTS: [[i64; 3]; 5] = [
     [64, 64, 64],
     [128, 192, 256],
@@ -45,7 +45,7 @@ fn portable() -> String {
     hasher.finalize().to_hex().to_string()
 }
 
-/// Vendor, family, model and name as the system tells them.
+/// Vendor, family, model and name of the processor, as the system reports them.
 fn processor() -> String {
     let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let get = |name: &str| {
@@ -68,7 +68,7 @@ fn processor() -> String {
     )
 }
 
-/// Numbers from a fixed generator: libtorch's own depend on the processor.
+/// Values from a fixed generator: libtorch's own depend on the processor.
 fn numbers(count: i64, seed: u32) -> Vec<f32> {
     let mut state = seed;
     let next = |_| {
@@ -83,13 +83,13 @@ fn matrix(rows: i64, columns: i64, seed: u32, kind: Kind) -> Result<Tensor, Mode
     Ok(tensor.f_view([rows, columns])?.f_to_kind(kind)?)
 }
 
-/// BLAKE3 of what a fixed set of kernel calls gives.
+/// BLAKE3 of the results of a fixed set of kernel calls.
 fn probe() -> Result<String, ModelError> {
     let _guard = tch::no_grad_guard();
     let mut hasher = blake3::Hasher::new();
     let mut add = |tensor: &Tensor| -> Result<(), ModelError> {
         let flat = tensor.f_contiguous()?.f_to_kind(Kind::Float)?;
-        for value in elements::<f32>(&flat)? {
+        for value in Vec::<f32>::try_from(&flat.f_view([-1])?)? {
             hasher.update(&value.to_bits().to_le_bytes());
         }
         Ok(())
@@ -108,13 +108,13 @@ fn probe() -> Result<String, ModelError> {
                 .map_err(ModelError::from)
         };
         let (query, key, value) = (heads(5)?, heads(6)?, heads(7)?);
-        let (out, sums) = Tensor::f_internal_scaled_dot_product_flash_attention_for_cpu::<&Tensor>(
+        let (out, lse) = Tensor::f_internal_scaled_dot_product_flash_attention_for_cpu::<&Tensor>(
             &query, &key, &value, 0.0, true, None, None,
         )?;
         let (dq, dk, dv) = Tensor::f_internal_scaled_dot_product_flash_attention_for_cpu_backward::<&Tensor>(
-            &value, &query, &key, &value, &out, &sums, 0.0, true, None, None,
+            &value, &query, &key, &value, &out, &lse, 0.0, true, None, None,
         )?;
-        for tensor in [out, sums, dq, dk, dv] {
+        for tensor in [out, lse, dq, dk, dv] {
             add(&tensor)?;
         }
     }

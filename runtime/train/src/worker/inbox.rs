@@ -1,4 +1,4 @@
-//! Orders as they come in: a thread reads them, so that a stop is seen while a step runs.
+//! Incoming commands: a thread reads them, so that a stop is noticed while a step runs.
 
 use std::cell::Cell;
 use std::io::{self, BufRead};
@@ -7,26 +7,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
-use aurora_runtime::job::{Event, Order};
+use aurora_runtime::job::{Event, WorkerCommand};
 
 use super::Events;
 
-/// Ends the process at once. Other threads may be inside libtorch, so nothing is torn down in an orderly way: every
-/// event has been flushed, and a file that is half-written is in a folder that nobody publishes.
+/// Ends the process at once, without destructors: other threads may be inside libtorch. Every event has been flushed,
+/// and a partial file is in a folder that nothing publishes.
 pub fn end(status: i32) -> ! {
-    #[cfg(unix)]
-    // SAFETY: ends the process and runs nothing.
-    unsafe {
-        libc::_exit(status)
-    }
-    #[cfg(not(unix))]
-    std::process::exit(status)
+    // SAFETY: ends the process without running anything.
+    unsafe { libc::_exit(status) }
 }
 
 pub struct Inbox {
-    orders: Receiver<Order>,
+    commands: Receiver<WorkerCommand>,
     stop: Arc<AtomicBool>,
-    /// The stop that raised the flag has been taken out of the queue.
+    /// The stop that set the flag has been taken from the queue.
     taken: Cell<bool>,
 }
 
@@ -34,25 +29,25 @@ impl Inbox {
     /// Starts reading. The process ends when the input ends, and at a second stop before the first is answered.
     ///
     /// # Errors
-    /// The system's, if it gives no thread.
+    /// The system's, if it cannot start a thread.
     pub fn open(events: &Events, input: Box<dyn BufRead + Send>) -> io::Result<Self> {
-        let (sender, orders) = channel();
+        let (sender, commands) = channel();
         let stop = Arc::new(AtomicBool::new(false));
         let (flag, events) = (Arc::clone(&stop), events.clone());
         let read = move || {
             for line in input.lines() {
                 let Ok(line) = line else { break };
-                match serde_json::from_str::<Order>(&line) {
-                    Ok(order) => {
-                        if matches!(order, Order::Stop) && flag.swap(true, Ordering::SeqCst) {
+                match serde_json::from_str::<WorkerCommand>(&line) {
+                    Ok(command) => {
+                        if matches!(command, WorkerCommand::Stop) && flag.swap(true, Ordering::SeqCst) {
                             end(1);
                         }
-                        if sender.send(order).is_err() {
+                        if sender.send(command).is_err() {
                             return;
                         }
                     }
                     Err(error) => {
-                        let cause = format!("an order that is none: {error}");
+                        let cause = format!("malformed command: {error}");
                         events.send(&Event::Failed {
                             node: String::new(),
                             cause,
@@ -61,25 +56,25 @@ impl Inbox {
                     }
                 }
             }
-            // The engine is gone, and with it whoever would publish what is being made here.
+            // The engine is lost, and nothing else publishes the results of this worker.
             end(0);
         };
-        thread::Builder::new().name("orders".to_owned()).spawn(read)?;
+        thread::Builder::new().name("commands".to_owned()).spawn(read)?;
         Ok(Self {
-            orders,
+            commands,
             stop,
             taken: Cell::new(false),
         })
     }
 
-    /// The next order; nothing if none can come.
-    pub fn next(&self) -> Option<Order> {
-        let order = self.orders.recv().ok();
-        self.taken.set(matches!(order, Some(Order::Stop)));
-        order
+    /// The next command; nothing after the end of the input.
+    pub fn next(&self) -> Option<WorkerCommand> {
+        let command = self.commands.recv().ok();
+        self.taken.set(matches!(command, Some(WorkerCommand::Stop)));
+        command
     }
 
-    /// Raised by a stop.
+    /// Set by a stop.
     pub fn stop(&self) -> &Arc<AtomicBool> {
         &self.stop
     }
@@ -88,11 +83,11 @@ impl Inbox {
         self.stop.load(Ordering::SeqCst)
     }
 
-    /// Drops what is queued, up to and with the stop, and lowers the flag.
+    /// Drops queued commands up to and including the stop, and clears the flag.
     pub fn skip_to_stop(&self) {
         if !self.taken.get() {
-            while let Ok(order) = self.orders.recv() {
-                if matches!(order, Order::Stop) {
+            while let Ok(command) = self.commands.recv() {
+                if matches!(command, WorkerCommand::Stop) {
                     break;
                 }
             }

@@ -1,27 +1,32 @@
-//! The worker process: orders on standard input, events on standard output, one order after another.
+//! The worker process: reads commands, sends events, and executes one command after the other.
 //!
 //! Not here: how a segment is trained (`train`) or a set is scored (`eval`).
 
+mod arguments;
 mod connect;
-mod environment;
 mod fingerprint;
 mod inbox;
+mod process;
 mod session;
 
-use std::error::Error;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
-use aurora_runtime::job::{Event, Order};
-use aurora_runtime::trace::Operation;
+use aurora_runtime::errors::chain;
+use aurora_runtime::job::{Event, WorkerCommand};
 
-pub use environment::{EnvironmentError, settle};
+pub use arguments::Arguments;
 pub use fingerprint::fingerprint;
-use inbox::Inbox;
-use session::{Ended, Session};
+pub use process::{ProcessError, settle};
 
-/// Events, one JSON line each, flushed at once. Threads share it.
+use crate::model::ModelError;
+use crate::train::TrainError;
+use connect::ConnectError;
+use inbox::Inbox;
+use session::{CommandEnd, Session};
+
+/// Sends events: one JSON line each, flushed at once. Threads share it.
 #[derive(Clone)]
 pub struct Events {
     out: Arc<Mutex<Box<dyn Write + Send>>>,
@@ -34,8 +39,8 @@ impl Events {
         }
     }
 
-    /// Sends an event. `false`: the line is closed, so the engine is gone; the end of the input, which follows, ends the
-    /// worker.
+    /// Sends an event. Returns `false` if the connection is closed, so the engine is lost; the end of the input, which
+    /// follows, ends the worker.
     pub fn send(&self, event: &Event) -> bool {
         let mut line = serde_json::to_vec(event).expect("names and numbers are JSON");
         line.push(b'\n');
@@ -44,89 +49,74 @@ impl Events {
     }
 }
 
-/// An error with its causes, on one line.
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
+/// The program: returns when no more commands can come. [`aurora_runtime::job`] describes the messages, which go
+/// through standard input and output, or through a connection to the engine.
+pub fn main(arguments: &Arguments) -> ExitCode {
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {}", chain(&error));
+            ExitCode::FAILURE
+        }
     }
-    text
 }
 
-/// The program: returns when nothing more can come. See [`aurora_runtime::job`] for what is said, and through what:
-/// standard input and output, or a connection to the engine at `HOST:PORT`. With a `fault`, for tests alone, that sum is
-/// added in another order.
-pub fn main(engine: Option<&str>, fault: Option<Operation>) -> ExitCode {
-    if let Err(error) = environment::settle() {
-        eprintln!("error: {}", chain(&error));
-        return ExitCode::FAILURE;
-    }
-    environment::detach_signals();
-    let line = match engine {
+/// Why a worker could not start.
+#[derive(Debug, thiserror::Error)]
+enum StartError {
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    #[error("cannot connect to the engine")]
+    Connect(#[from] ConnectError),
+    #[error("cannot start the thread that {task}")]
+    Thread {
+        task: &'static str,
+        #[source]
+        source: io::Error,
+    },
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    #[error(transparent)]
+    Train(#[from] TrainError),
+}
+
+fn run(arguments: &Arguments) -> Result<(), StartError> {
+    process::settle()?;
+    process::detach_signals();
+    let (input, output): connect::Line = match &arguments.engine {
         None => {
-            environment::die_with_parent();
-            let input: Box<dyn io::BufRead + Send> = Box::new(io::BufReader::new(io::stdin()));
-            Ok((input, Box::new(io::stdout()) as _))
+            process::die_with_parent();
+            (Box::new(io::BufReader::new(io::stdin())), Box::new(io::stdout()))
         }
-        Some(engine) => connect::call(engine),
-    };
-    let (input, output) = match line {
-        Ok(line) => line,
-        Err(error) => {
-            eprintln!("error: {error}");
-            return ExitCode::FAILURE;
-        }
+        Some(engine) => connect::call(engine)?,
     };
     let events = Events::new(output);
-    // From its first moment on: a worker that is lost while others start is missed like any other.
-    if let Err(error) = connect::stay_alive(&events) {
-        eprintln!("error: cannot start the thread that says that this worker lives: {error}");
-        return ExitCode::FAILURE;
-    }
+    let thread = |task: &'static str| move |source: io::Error| StartError::Thread { task, source };
+    // First of all: a worker that is lost while others start must be noticed too.
+    connect::send_heartbeats(&events).map_err(thread("sends heartbeats"))?;
     tch::set_num_threads(1);
     let _guard = tch::no_grad_guard();
-    let fingerprint = match fingerprint() {
-        Ok(fingerprint) => fingerprint,
-        Err(error) => {
-            eprintln!("error: {}", chain(&error));
-            return ExitCode::FAILURE;
-        }
-    };
-    let inbox = match Inbox::open(&events, input) {
-        Ok(inbox) => inbox,
-        Err(error) => {
-            eprintln!("error: cannot start the thread that reads orders: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
+    let fingerprint = fingerprint()?;
+    let inbox = Inbox::open(&events, input).map_err(thread("reads commands"))?;
     events.send(&Event::Ready { fingerprint });
-    let mut session = match Session::new(events.clone(), fault) {
-        Ok(session) => session,
-        Err(error) => {
-            eprintln!("error: {}", chain(&error));
-            return ExitCode::FAILURE;
-        }
-    };
-    while let Some(order) = inbox.next() {
-        let ended = match order {
-            Order::Join(join) => session.join(&join),
-            Order::Train(job) => session.train(&job, inbox.stop()),
-            Order::Trace(trace) => session.trace(&trace, inbox.stop()),
-            Order::Eval(job) => session.evaluate(&job, inbox.stop()),
-            Order::Stop => session.stop(),
+    let mut session = Session::new(events.clone(), arguments.fault)?;
+    while let Some(command) = inbox.next() {
+        let end = match command {
+            WorkerCommand::Join(join) => session.join(&join),
+            WorkerCommand::Train(job) => session.train(&job, inbox.stop()),
+            WorkerCommand::Trace(trace) => session.trace(&trace, inbox.stop()),
+            WorkerCommand::Eval(job) => session.evaluate(&job, inbox.stop()),
+            WorkerCommand::Stop => session.stop(),
         };
-        // After a stop nothing that was queued before it runs.
+        // After a stop, commands that were queued before it are dropped.
         if session.stops(inbox.stopping()) {
-            session.settle();
+            session.flush();
             inbox.skip_to_stop();
-            events.send(&match ended {
-                Ended::Stopped { node, step } => Event::Stopped { node, step },
-                Ended::Done | Ended::Idle => Event::Idle,
+            events.send(&match end {
+                CommandEnd::Stopped { node, step } => Event::Stopped { node, step },
+                CommandEnd::Done | CommandEnd::Idle => Event::Idle,
             });
         }
     }
-    ExitCode::SUCCESS
+    Ok(())
 }

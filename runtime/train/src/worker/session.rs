@@ -1,4 +1,4 @@
-//! What the worker holds from one order to the next, and how it carries an order out.
+//! The worker's state between commands, and the execution of commands.
 
 mod segment;
 mod trace;
@@ -6,64 +6,63 @@ mod trace;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use aurora_compiler::fields::{ModelFields, Numerics, Precision};
+use aurora_runtime::errors::chain;
 use aurora_runtime::job::{EvalJob, Event, Join, Placement, Recompute, TraceJob, TrainJob};
-use aurora_runtime::trace::Operation;
 
-use super::connect::{Met, connect};
-use super::{Events, chain};
+use super::Events;
+use super::connect::{ConnectedPeers, connect};
 use crate::eval;
-use crate::model::{ModelError, Network};
+use crate::model::{Fault, ModelError, Network};
 use crate::parallel::Peers;
-use crate::parallel::transport::{Store, TransportError};
+use crate::parallel::transport::{RendezvousStore, TransportError};
 use crate::train::TrainError;
 use crate::train::checkpoint::Writer;
-use crate::train::state::{self, State};
-use crate::train::team::Team;
+use crate::train::thread_pool::ThreadPool;
+use crate::train::train_state::{self, TrainState};
 
-/// How an order ended.
+/// How a command ended.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// Answered with `Finished` (now or when all is written) or `Failed`.
+pub enum CommandEnd {
+    /// Answered with `Finished` (now or when all files are written) or `Failed`.
     Done,
-    /// A checkpoint at `step` stands in the folder of `node`.
+    /// The folder of `node` contains a checkpoint at `step`.
     Stopped { node: String, step: u64 },
     /// Stopped with nothing to save.
     Idle,
 }
 
-/// The state after the last segment, by that segment's key.
-struct Held {
+/// The state after the last segment, with that segment's key.
+struct HeldState {
     key: String,
     model: ModelFields,
-    state: State,
+    state: TrainState,
 }
 
 pub struct Session {
     events: Events,
     writer: Writer,
-    team: Option<Team>,
-    held: Option<Held>,
+    pool: Option<ThreadPool>,
+    held: Option<HeldState>,
     rank: usize,
-    /// How the workers that this one has joined are placed.
+    /// Placement of the connected workers, if this one has joined others.
     joined: Option<Placement>,
-    /// One a thread; taken while an order is carried out.
+    /// One per thread; taken while a command is executed.
     peers: Vec<Peers>,
-    /// Open as long as the workers know each other.
-    store: Option<Store>,
+    /// Kept open as long as the workers are connected.
+    store: Option<RendezvousStore>,
     /// All workers have agreed to stop.
     agreed: bool,
-    /// The sum that is added in another order, in tests.
-    fault: Option<Operation>,
+    fault: Fault,
 }
 
 impl Session {
     /// # Errors
     /// [`TrainError::Thread`].
-    pub fn new(events: Events, fault: Option<Operation>) -> Result<Self, TrainError> {
+    pub fn new(events: Events, fault: Fault) -> Result<Self, TrainError> {
         Ok(Self {
             events,
             writer: Writer::new()?,
-            team: None,
+            pool: None,
             held: None,
             rank: 0,
             joined: None,
@@ -74,83 +73,83 @@ impl Session {
         })
     }
 
-    /// Connects with the other workers.
-    pub fn join(&mut self, join: &Join) -> Ended {
+    /// Connects to the other workers.
+    pub fn join(&mut self, join: &Join) -> CommandEnd {
         match connect(join, &self.events) {
-            Ok(Met { peers, store }) => {
+            Ok(ConnectedPeers { peers, store }) => {
                 self.rank = join.rank as usize;
                 self.joined = Some(join.placement.clone());
                 self.peers = peers;
                 self.store = Some(store);
                 self.events.send(&Event::Joined);
-                Ended::Done
+                CommandEnd::Done
             }
             Err(error) => self.failed("", &error),
         }
     }
 
-    /// A stop with nothing under way: every worker gets it at the same place of its orders.
-    pub fn stop(&mut self) -> Ended {
+    /// A stop while nothing runs: every worker receives it at the same point of its commands.
+    pub fn stop(&mut self) -> CommandEnd {
         self.agreed = true;
-        Ended::Idle
+        CommandEnd::Idle
     }
 
-    /// Whether a stop that was asked for is to be answered now: by all workers at the same place of their orders.
-    pub fn stops(&mut self, asked: bool) -> bool {
+    /// Whether a requested stop is to be answered now: by all workers at the same point of their commands.
+    pub fn stops(&mut self, requested: bool) -> bool {
         if self.joined.is_none() {
-            asked
+            requested
         } else {
             std::mem::take(&mut self.agreed)
         }
     }
 
-    /// Tells the others whether a stop was asked for; whether one was anywhere.
+    /// Exchanges with the other workers whether a stop was requested; returns whether any worker received one.
     fn agree(&mut self, stop: &AtomicBool) -> Result<bool, TrainError> {
         let Some(peers) = self.peers.first() else {
             return Ok(stop.load(Ordering::SeqCst));
         };
         let own = [u8::from(stop.load(Ordering::SeqCst))];
-        let all = peers.gather_world(&own)?;
+        let all = peers.all_gather_bytes(&own)?;
         self.agreed = all.concat().contains(&1);
         Ok(self.agreed)
     }
 
-    /// Waits until every finished segment stands in its folder.
-    pub fn settle(&self) {
-        self.writer.settle();
+    /// Waits until the files of every finished segment are written.
+    pub fn flush(&self) {
+        self.writer.flush();
     }
 
-    /// Trains a segment and has its checkpoint written.
-    pub fn train(&mut self, job: &TrainJob, stop: &AtomicBool) -> Ended {
-        self.carry_out(&job.node, stop, |session| session.segment(job, stop))
+    /// Trains a segment and starts writing its checkpoint.
+    pub fn train(&mut self, job: &TrainJob, stop: &AtomicBool) -> CommandEnd {
+        self.execute(&job.node, stop, |session| session.segment(job, stop))
     }
 
     /// Scores sets of documents and writes `scores.json` and `items.jsonl`.
-    pub fn evaluate(&mut self, job: &EvalJob, stop: &AtomicBool) -> Ended {
-        self.carry_out(&job.node, stop, |session| session.scores(job, stop))
+    pub fn evaluate(&mut self, job: &EvalJob, stop: &AtomicBool) -> CommandEnd {
+        self.execute(&job.node, stop, |session| session.scores(job, stop))
     }
 
-    /// Repeats steps of a segment and writes what every operation gave.
-    pub fn trace(&mut self, trace: &TraceJob, stop: &AtomicBool) -> Ended {
-        self.carry_out(&trace.job.node, stop, |session| session.record(trace, stop))
+    /// Repeats steps of a segment and writes a digest of every operation's result.
+    pub fn trace(&mut self, trace: &TraceJob, stop: &AtomicBool) -> CommandEnd {
+        self.execute(&trace.job.node, stop, |session| session.record(trace, stop))
     }
 
-    /// Does an order's work, unless a stop was asked for anywhere.
-    fn carry_out(
+    /// Executes a command, unless a stop was requested on any worker.
+    fn execute(
         &mut self,
         node: &str,
         stop: &AtomicBool,
-        work: impl FnOnce(&mut Self) -> Result<Ended, TrainError>,
-    ) -> Ended {
-        let ended = match self.agree(stop) {
+        work: impl FnOnce(&mut Self) -> Result<CommandEnd, TrainError>,
+    ) -> CommandEnd {
+        let end = match self.agree(stop) {
             Ok(false) => work(self),
-            Ok(true) => Ok(Ended::Idle),
+            Ok(true) => Ok(CommandEnd::Idle),
             Err(error) => Err(error),
         };
-        ended.unwrap_or_else(|error| self.failed(node, &error))
+        end.unwrap_or_else(|error| self.failed(node, &error))
     }
 
-    /// What an order computes with on this rank.
+    /// The network of a command on this rank.
     fn network(
         &self,
         model: &ModelFields,
@@ -158,17 +157,17 @@ impl Session {
         precision: Precision,
         placement: &Placement,
     ) -> Result<Network, TrainError> {
-        let network = state::network(model, numerics, precision, placement, self.rank)?;
+        let network = train_state::network(model, numerics, precision, placement, self.rank)?;
         Ok(Network {
             fault: self.fault,
             ..network
         })
     }
 
-    fn failed(&self, node: &str, error: &TrainError) -> Ended {
+    fn failed(&self, node: &str, error: &TrainError) -> CommandEnd {
         let peer = match error {
             TrainError::Model(ModelError::Peers(
-                TransportError::Gone { rank, .. } | TransportError::Silent { rank, .. },
+                TransportError::Lost { rank, .. } | TransportError::Silent { rank, .. },
             )) => u32::try_from(*rank).ok(),
             _ => None,
         };
@@ -177,53 +176,55 @@ impl Session {
             cause: chain(error),
             peer,
         });
-        Ended::Done
+        CommandEnd::Done
     }
 
-    /// A team of so many threads; the last one if it fits.
-    fn take_team(&mut self, threads: usize) -> Result<Team, TrainError> {
-        match self.team.take() {
-            Some(team) if team.threads() == threads => Ok(team),
-            _ => Team::new(threads),
+    /// A pool of `threads` threads; the last one if it matches.
+    fn take_pool(&mut self, threads: usize) -> Result<ThreadPool, TrainError> {
+        match self.pool.take() {
+            Some(pool) if pool.threads() == threads => Ok(pool),
+            _ => ThreadPool::new(threads),
         }
     }
 
-    /// The threads and their peers for an order.
-    fn take(&mut self, placement: &Placement) -> Result<(Team, Vec<Peers>), TrainError> {
+    /// Takes the threads and their peers for a command.
+    fn take(&mut self, placement: &Placement) -> Result<(ThreadPool, Vec<Peers>), TrainError> {
         let threads = placement.threads.max(1) as usize;
         let peers = match &self.joined {
             Some(joined) if joined != placement => {
-                return Err(TrainError::Unfit(
-                    "an order for workers placed in another way".to_owned(),
+                return Err(TrainError::Job(
+                    "its placement differs from that of the connected workers".to_owned(),
                 ));
             }
             Some(_) if self.peers.is_empty() => {
-                return Err(TrainError::Unfit("the workers have lost each other".to_owned()));
+                return Err(TrainError::Job(
+                    "the connections to the other workers are lost".to_owned(),
+                ));
             }
             Some(_) => std::mem::take(&mut self.peers),
             None if placement.world() > 1 => {
-                return Err(TrainError::Unfit(
-                    "an order for several workers, and this one has joined none".to_owned(),
+                return Err(TrainError::Job(
+                    "it needs several workers, and this one has joined none".to_owned(),
                 ));
             }
             None => (0..threads).map(|_| Peers::alone()).collect(),
         };
-        Ok((self.take_team(threads)?, peers))
+        Ok((self.take_pool(threads)?, peers))
     }
 
-    fn give_back(&mut self, team: Team, peers: Vec<Peers>) {
-        self.team = Some(team);
+    fn give_back(&mut self, pool: ThreadPool, peers: Vec<Peers>) {
+        self.pool = Some(pool);
         if self.joined.is_some() {
             self.peers = peers;
         }
     }
 
-    fn scores(&mut self, job: &EvalJob, stop: &AtomicBool) -> Result<Ended, TrainError> {
+    fn scores(&mut self, job: &EvalJob, stop: &AtomicBool) -> Result<CommandEnd, TrainError> {
         if let (Some(fields), Some(paths)) = (&job.fields.task, &job.task) {
-            return self.task(job, eval::Task::open(job, fields, paths)?, stop);
+            return self.task(job, eval::EvalTask::open(job, fields, paths)?, stop);
         }
         let fields = &job.fields;
-        let (team, peers) = self.take(&job.placement)?;
+        let (pool, peers) = self.take(&job.placement)?;
         let network = self.network(&fields.model, &fields.numerics, fields.precision, &job.placement)?;
         let leads = self.rank == 0;
         if leads {
@@ -232,7 +233,7 @@ impl Session {
                 step: 0,
             });
         }
-        let fits = |held: &&Held| {
+        let fits = |held: &&HeldState| {
             held.key == job.checkpoint.key
                 && held.model == fields.model
                 && same_arithmetic(&held.state.network, &network)
@@ -241,46 +242,46 @@ impl Session {
         let state = match self.held.as_ref().filter(fits) {
             Some(held) => &held.state,
             None => {
-                let mut new = State::new(network, &fields.model, self.rank, false, false)?;
+                let mut new = TrainState::new(network, &fields.model, self.rank, false, false)?;
                 new.load_weights(&job.checkpoint.files)?;
                 loaded = new;
                 &loaded
             }
         };
-        let progress = |set: &str, tokens: u64, of: u64| {
+        let progress = |set: &str, done: u64, total: u64| {
             if leads {
                 self.events.send(&Event::EvalProgress {
                     node: job.node.clone(),
                     set: set.to_owned(),
-                    tokens,
-                    of,
+                    done,
+                    total,
                 });
             }
         };
-        let (evaluated, peers) = eval::evaluate(job, state, &team, peers, stop, progress)?;
-        self.give_back(team, peers);
+        let (evaluated, peers) = eval::evaluate(job, state, &pool, peers, stop, progress)?;
+        self.give_back(pool, peers);
         let Some(evaluated) = evaluated else {
             self.agreed = true;
-            return Ok(Ended::Idle);
+            return Ok(CommandEnd::Idle);
         };
         if leads {
-            eval::write_items(&eval::documents(job, &evaluated)?, &job.out)?;
+            eval::write_items(&eval::document_scores(job, &evaluated)?, &job.out)?;
             eval::write(&evaluated.scores, &job.out)?;
         }
         self.events.send(&Event::Finished { node: job.node.clone() });
-        Ok(Ended::Done)
+        Ok(CommandEnd::Done)
     }
 }
 
 impl Session {
-    /// Answers a task's questions. Each worker computes the whole model, and answers its share of the requests.
-    fn task(&mut self, job: &EvalJob, task: eval::Task, stop: &AtomicBool) -> Result<Ended, TrainError> {
+    /// Answers a task's requests. Each worker computes the complete model, and answers its part of the requests.
+    fn task(&mut self, job: &EvalJob, task: eval::EvalTask, stop: &AtomicBool) -> Result<CommandEnd, TrainError> {
         let fields = &job.fields;
-        let (team, peers) = self.take(&job.placement)?;
+        let (pool, peers) = self.take(&job.placement)?;
         let alone = Placement::one(job.placement.threads, Recompute::None);
-        let network = state::network(&fields.model, &fields.numerics, fields.precision, &alone, 0)?;
-        let mut whole = State::new(network, &fields.model, 0, false, false)?;
-        whole.load_weights(&job.checkpoint.files)?;
+        let network = train_state::network(&fields.model, &fields.numerics, fields.precision, &alone, 0)?;
+        let mut complete = TrainState::new(network, &fields.model, 0, false, false)?;
+        complete.load_weights(&job.checkpoint.files)?;
         let leads = self.rank == 0;
         if leads {
             self.events.send(&Event::Started {
@@ -288,39 +289,39 @@ impl Session {
                 step: 0,
             });
         }
-        let progress = |done: u64, of: u64| {
+        let progress = |done: u64, total: u64| {
             if leads {
                 self.events.send(&Event::EvalProgress {
                     node: job.node.clone(),
                     set: "requests".to_owned(),
-                    tokens: done,
-                    of,
+                    done,
+                    total,
                 });
             }
         };
         let Some(first) = peers.first() else {
-            return Err(TrainError::Unfit("a worker without threads".to_owned()));
+            return Err(TrainError::Bug("a worker without threads"));
         };
         let ranks = (self.rank, job.placement.world() as usize);
-        let answered = eval::answer(task, &whole, &team, first, ranks, stop, progress)?;
-        self.give_back(team, peers);
+        let answered = eval::answer(task, &complete, &pool, first, ranks, stop, progress)?;
+        self.give_back(pool, peers);
         let Some((scores, items)) = answered else {
             self.agreed = true;
-            return Ok(Ended::Idle);
+            return Ok(CommandEnd::Idle);
         };
         if leads {
             eval::write_items(&items, &job.out)?;
-            // Answers that are judged have no scores yet.
+            // Answers that are judged later have no scores yet.
             if !scores.measures.is_empty() {
                 eval::write(&scores, &job.out)?;
             }
         }
         self.events.send(&Event::Finished { node: job.node.clone() });
-        Ok(Ended::Done)
+        Ok(CommandEnd::Done)
     }
 }
 
-/// Whether buffers of one serve the other; lanes and micro-batches don't matter to them.
+/// Whether buffers allocated for `a` can be used for `b`. Lanes and micro-batch size do not affect their shapes.
 fn same_arithmetic(a: &Network, b: &Network) -> bool {
-    a.layout == b.layout && a.kind == b.kind && a.kernels == b.kernels && a.mesh == b.mesh
+    a.parameters == b.parameters && a.kind == b.kind && a.kernels == b.kernels && a.mesh == b.mesh
 }

@@ -1,17 +1,25 @@
-//! `Rccl` against a test double of RCCL and HIP (`rccl-sys/tests/double`): real processes, host memory. This program is
-//! its own ranks: started with the argument `rank` it becomes one.
+//! `Rccl` against a test double of RCCL and HIP (`rccl-sys/tests/double`): separate processes, host memory. This
+//! program is its own rank if its first argument is `rank`.
 
 #![allow(clippy::unwrap_used)]
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use aurora_train::parallel::Mesh;
+use libtest_mimic::Trial;
 
+use self::missing_tools::missing_tool;
 use self::rank::Rank;
 use self::world::World;
 
+#[path = "../../../../tests/missing_tools.rs"]
+mod missing_tools;
 mod rank;
 mod world;
+
+/// A name and a function.
+type TestCase = (&'static str, fn(&World));
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
@@ -19,46 +27,41 @@ fn main() -> ExitCode {
         Rank::from_environment().run(&arguments[2]);
         return ExitCode::SUCCESS;
     }
-    let filter: Vec<&String> = arguments[1..]
-        .iter()
-        .filter(|argument| !argument.starts_with('-'))
-        .collect();
-    let tests: [(&str, Test); 11] = [
-        ("bytes_and_sums_are_right", bytes_and_sums_are_right),
-        (
-            "the_two_directions_do_not_wait_for_each_other",
-            the_two_directions_do_not_wait_for_each_other,
-        ),
+    let mut arguments = libtest_mimic::Arguments::from_args();
+    // Each test starts up to four processes and measures timeouts.
+    arguments.test_threads.get_or_insert(1);
+    let tests: [TestCase; 11] = [
+        ("bytes_are_right", bytes_are_right),
+        ("the_two_directions_are_independent", the_two_directions_are_independent),
         ("a_silent_peer_is_named", a_silent_peer_is_named),
-        ("what_is_queued_ends_too", what_is_queued_ends_too),
-        ("a_peer_that_has_gone_is_named", a_peer_that_has_gone_is_named),
+        ("queued_transfers_end_too", queued_transfers_end_too),
+        ("a_lost_peer_is_named", a_lost_peer_is_named),
         ("errors_abort_everything", errors_abort_everything),
-        ("sizes_that_differ_are_an_error", sizes_that_differ_are_an_error),
+        ("unequal_sizes_are_an_error", unequal_sizes_are_an_error),
         (
-            "a_rank_that_does_not_come_is_an_error",
-            a_rank_that_does_not_come_is_an_error,
+            "a_rank_that_does_not_join_is_an_error",
+            a_rank_that_does_not_join_is_an_error,
         ),
         ("without_a_device_nothing_is_called", without_a_device_nothing_is_called),
         (
             "a_dropped_transfer_closes_the_transport",
             a_dropped_transfer_closes_the_transport,
         ),
-        ("what_cannot_be_sent_breaks_nothing", what_cannot_be_sent_breaks_nothing),
+        ("invalid_transfers_have_no_effect", invalid_transfers_have_no_effect),
     ];
-    let Some(world) = World::new() else {
-        println!("skipped: there is no C compiler (`cc`) to build the test double with");
-        return ExitCode::SUCCESS;
-    };
-    for (name, test) in tests {
-        if filter.is_empty() || filter.iter().any(|filter| name.contains(filter.as_str())) {
-            test(&world);
-            println!("test {name} ... ok");
-        }
+    let world = World::new().map(Arc::new);
+    if world.is_none() {
+        missing_tool("cc", "the RCCL transport, with a test double written in C");
     }
-    ExitCode::SUCCESS
+    let trial = |(name, test): TestCase| match world.clone() {
+        Some(world) => Trial::test(name, move || {
+            test(&world);
+            Ok(())
+        }),
+        None => Trial::test(name, || Ok(())).with_ignored_flag(true),
+    };
+    libtest_mimic::run(&arguments, tests.map(trial).into()).exit_code()
 }
-
-type Test = fn(&World);
 
 fn mesh(tensor: usize, data: usize, pipeline: usize) -> Mesh {
     Mesh { tensor, data, pipeline }
@@ -68,25 +71,25 @@ fn same(_: usize) -> Vec<(&'static str, &'static str)> {
     Vec::new()
 }
 
-fn bytes_and_sums_are_right(world: &World) {
+fn bytes_are_right(world: &World) {
     let all = [
-        (mesh(2, 1, 1), "2 lanes"),
-        (mesh(1, 1, 2), "3 lanes"),
-        (mesh(2, 1, 2), "4 lanes"),
-        (mesh(1, 2, 2), "4 lanes"),
-        (mesh(1, 4, 1), "2 lanes"),
+        (mesh(2, 1, 1), "2 communicators"),
+        (mesh(1, 1, 2), "3 communicators"),
+        (mesh(2, 1, 2), "4 communicators"),
+        (mesh(1, 2, 2), "4 communicators"),
+        (mesh(1, 4, 1), "2 communicators"),
     ];
-    for (mesh, lanes) in all {
+    for (mesh, communicators) in all {
         for rank in world.run("everything", mesh, same) {
-            assert_eq!(rank, [lanes]);
+            assert_eq!(rank, [communicators]);
         }
     }
-    // A library without calls that come back at once.
+    // A library without non-blocking calls.
     let old: &'static str = world.folder.path().join("old.so").to_str().unwrap().to_owned().leak();
     world.run("everything", mesh(2, 1, 2), |_| vec![("DOUBLE", old)]);
 }
 
-fn the_two_directions_do_not_wait_for_each_other(world: &World) {
+fn the_two_directions_are_independent(world: &World) {
     world.run("directions", mesh(1, 1, 2), |_| vec![("LIMIT", "10")]);
 }
 
@@ -97,12 +100,12 @@ fn a_silent_peer_is_named(world: &World) {
         let limit = if rank == 0 { "1" } else { "60" };
         vec![("PEER", "stays silent"), ("LIMIT", limit)]
     };
-    let said = world.run("send", mesh(2, 1, 1), settings);
-    let silent = &said[0][0];
-    assert!(silent.starts_with("rank 1 has not answered for "), "{silent}");
+    let printed = world.run("send", mesh(2, 1, 1), settings);
+    let silent = &printed[0][0];
+    assert!(silent.starts_with("rank 1 did not answer for "), "{silent}");
     let closed = format!("{CLOSED}{silent}");
     assert_eq!(
-        said[0][1..],
+        printed[0][1..],
         [
             &closed,
             &closed,
@@ -113,42 +116,42 @@ fn a_silent_peer_is_named(world: &World) {
     );
 }
 
-fn what_is_queued_ends_too(world: &World) {
-    let said = world.run("queue", mesh(2, 1, 1), |rank| {
+fn queued_transfers_end_too(world: &World) {
+    let printed = world.run("queue", mesh(2, 1, 1), |rank| {
         vec![("LIMIT", if rank == 0 { "1" } else { "60" })]
     });
-    let silent = &said[0][0];
-    assert!(silent.starts_with("rank 1 has not answered for "), "{silent}");
+    let silent = &printed[0][0];
+    assert!(silent.starts_with("rank 1 did not answer for "), "{silent}");
     let unfinished = "unfinished: rank 0, send of 8 bytes with rank 1";
     assert_eq!(
-        said[0][1..],
+        printed[0][1..],
         [&format!("{CLOSED}{silent}"), "2 aborted", unfinished, unfinished]
     );
 }
 
-fn a_peer_that_has_gone_is_named(world: &World) {
-    let said = world.run("send", mesh(2, 1, 1), |_| vec![("PEER", "goes")]);
-    let gone = "rank 1 has gone (`ncclCommGetAsyncError` failed: remote process exited or there was a network error \
-                (rank 1 has gone))";
-    assert_eq!(said[0][0], gone);
-    assert_eq!(said[0][1], format!("{CLOSED}{gone}"));
-    assert_eq!(said[0][3..5], ["2 aborted", "0 destroyed"]);
+fn a_lost_peer_is_named(world: &World) {
+    let printed = world.run("send", mesh(2, 1, 1), |_| vec![("PEER", "ends")]);
+    let lost = "lost rank 1 (`ncclCommGetAsyncError` failed: remote process exited or there was a network error \
+                (lost rank 1))";
+    assert_eq!(printed[0][0], lost);
+    assert_eq!(printed[0][1], format!("{CLOSED}{lost}"));
+    assert_eq!(printed[0][3..5], ["2 aborted", "0 destroyed"]);
 }
 
-/// Wherever an error comes from, it is named, everything is aborted, and the peer hears of it.
+/// Every error is named and aborts everything, and the peer notices.
 fn errors_abort_everything(world: &World) {
     let cases = [
         (
             "ncclGroupEnd:2:2",
-            "with rank 1: `ncclGroupEnd` failed: unhandled system error (the double was told to fail)",
+            "with rank 1: `ncclGroupEnd` failed: unhandled system error (an injected error)",
         ),
         (
             "ncclSend:2:5",
-            "with rank 1: `ncclSend` failed: invalid usage (the double was told to fail)",
+            "with rank 1: `ncclSend` failed: invalid usage (an injected error)",
         ),
         (
             "async:2:1",
-            "with rank 1: `ncclCommGetAsyncError` failed: unhandled cuda error (the double was told to fail)",
+            "with rank 1: `ncclCommGetAsyncError` failed: unhandled cuda error (an injected error)",
         ),
         (
             "hipEventRecord:2:1",
@@ -160,66 +163,65 @@ fn errors_abort_everything(world: &World) {
             0 => vec![("PEER", "receives"), ("DOUBLE_FAULTS", fault)],
             _ => vec![("PEER", "receives")],
         };
-        let said = world.run("send", mesh(2, 1, 1), settings);
+        let printed = world.run("send", mesh(2, 1, 1), settings);
         let (failed, closed) = (format!("transfer failed: {cause}"), format!("{CLOSED}{cause}"));
-        assert_eq!(said[0][..4], ["sent", &failed, &closed, "2 aborted"]);
-        assert!(said[1][0].starts_with("rank 0 has gone ("), "{said:?}");
+        assert_eq!(printed[0][..4], ["sent", &failed, &closed, "2 aborted"]);
+        assert!(printed[1][0].starts_with("lost rank 0 ("), "{printed:?}");
     }
 }
 
-fn sizes_that_differ_are_an_error(world: &World) {
-    let said = world.run("sizes", mesh(2, 1, 1), same);
-    assert!(said[0][0].starts_with("rank 1 has gone"), "{said:?}");
-    assert!(said[1][0].contains("invalid usage (sizes differ)"), "{said:?}");
+fn unequal_sizes_are_an_error(world: &World) {
+    let printed = world.run("sizes", mesh(2, 1, 1), same);
+    assert!(printed[0][0].starts_with("lost rank 1"), "{printed:?}");
+    assert!(printed[1][0].contains("invalid usage (sizes differ)"), "{printed:?}");
     assert_eq!(
-        said[1][1],
+        printed[1][1],
         "rank 1 gets 8 bytes (kind 1) from rank 0 and expects 9 (kind 1)"
     );
 }
 
-fn a_rank_that_does_not_come_is_an_error(world: &World) {
-    // The second one has no device, and so never comes.
+fn a_rank_that_does_not_join_is_an_error(world: &World) {
+    // The second rank has no device, so it never joins.
     let settings = |rank| {
         vec![
             ("DOUBLE_DEVICES", if rank == 0 { "1" } else { "0" }),
             ("JOIN_LIMIT", "1"),
         ]
     };
-    let said = world.run("join", mesh(1, 2, 1), settings);
-    let late = &said[0][0];
+    let printed = world.run("join", mesh(1, 2, 1), settings);
+    let late = &printed[0][0];
     assert!(
-        late.starts_with("cannot join the other workers: Data axis, ranks 0, 1: not all have come within "),
+        late.starts_with("cannot join the other workers: Data axis, ranks 0, 1: not all ranks joined within "),
         "{late}"
     );
 }
 
 fn without_a_device_nothing_is_called(world: &World) {
-    let said = world.run("join", mesh(2, 1, 1), |_| vec![("DOUBLE_DEVICES", "0")]);
-    let none = "cannot join the other workers: there is no device: no ROCm-capable device is detected";
-    assert_eq!(said[0], [none, "[0, 0, 0]"]);
+    let printed = world.run("join", mesh(2, 1, 1), |_| vec![("DOUBLE_DEVICES", "0")]);
+    let none = "cannot join the other workers: no device is available: no ROCm-capable device is detected";
+    assert_eq!(printed[0], [none, "[0, 0, 0]"]);
 }
 
 fn a_dropped_transfer_closes_the_transport(world: &World) {
-    let said = world.run("drop", mesh(2, 1, 1), |_| vec![("LIMIT", "10")]);
+    let printed = world.run("drop", mesh(2, 1, 1), |_| vec![("LIMIT", "10")]);
     assert_eq!(
-        said[0],
+        printed[0],
         [
-            &format!("{CLOSED}a transfer was dropped before it was waited for"),
+            &format!("{CLOSED}a transfer was dropped before it completed"),
             "2 aborted"
         ]
     );
 }
 
-fn what_cannot_be_sent_breaks_nothing(world: &World) {
-    let said = world.run("refused", mesh(2, 1, 1), same);
+fn invalid_transfers_have_no_effect(world: &World) {
+    let printed = world.run("refused", mesh(2, 1, 1), same);
     assert_eq!(
-        said[0],
+        printed[0],
         [
-            "a tensor of shape [6, 4] has gaps and cannot be sent as it stands",
-            "transfer failed: rank 0 is no peer of rank 0 on the Tensor axis",
-            "transfer failed: rank 7 is no peer of rank 0 on the Tensor axis",
-            "transfer failed: rank 1 is no peer of rank 0 on the Forward axis",
-            "transfer failed: RCCL takes no sum of Bool",
+            "cannot send a tensor of shape [6, 4], which is not contiguous",
+            "transfer failed: rank 0 is not a peer of rank 0 on the Tensor axis",
+            "transfer failed: rank 7 is not a peer of rank 0 on the Tensor axis",
+            "transfer failed: rank 1 is not a peer of rank 0 on the Forward axis",
         ]
     );
 }

@@ -1,4 +1,4 @@
-//! What a rank does: one scenario, said on standard output as far as the test has to know.
+//! What a rank does: one scenario, with its results on standard output.
 
 use std::ffi::{CStr, CString, c_char, c_long};
 use std::io::{BufRead, BufReader, Write};
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aurora_train::parallel::Mesh;
-use aurora_train::parallel::transport::rccl::{Joining, Rccl};
+use aurora_train::parallel::transport::rccl::{Rccl, RcclOptions};
 use aurora_train::parallel::transport::{Axis, Transport, TransportError};
 use rccl_sys::{Library, Platform, Search};
 use tch::{Device, Kind, Tensor};
@@ -19,7 +19,7 @@ const AXES: [Axis; 5] = [Axis::Tensor, Axis::Forward, Axis::Backward, Axis::Data
 
 /// This process as a rank.
 pub struct Rank {
-    joining: Joining,
+    options: RcclOptions,
     double: PathBuf,
 }
 
@@ -42,7 +42,7 @@ impl Rank {
         let seconds =
             |name: &str| std::env::var(name).map_or(PATIENT, |limit| Duration::from_secs(limit.parse().unwrap()));
         Self {
-            joining: Joining {
+            options: RcclOptions {
                 library: Arc::new(Library::open(Platform::Rocm, &search).unwrap()),
                 device: Device::Cpu,
                 mesh: Mesh { tensor, data, pipeline },
@@ -63,7 +63,7 @@ impl Rank {
     }
 
     fn join(&self) -> Result<Rccl, TransportError> {
-        Rccl::join(&self.joining, &mut |name, id| {
+        Rccl::join(&self.options, &mut |name, id| {
             if let Some(id) = id {
                 self.store(&format!("{name} {}", id.map(|byte| format!("{byte:02x}")).concat()));
                 return Ok(id);
@@ -74,7 +74,7 @@ impl Rank {
         })
     }
 
-    /// How often the double's function was called.
+    /// Number of calls of a function of the double.
     fn calls(&self, function: &str) -> c_long {
         let name = CString::new(function).unwrap();
         // SAFETY: the double has this function with this type.
@@ -87,7 +87,7 @@ impl Rank {
         }
     }
 
-    /// What the double has found wrong with the calls so far.
+    /// Wrong calls that the double has found so far.
     fn misuse(&self) -> String {
         // SAFETY: as above; the text is never freed.
         unsafe {
@@ -117,20 +117,23 @@ impl Rank {
         }
     }
 
-    /// After the transport is gone: everything was ended as it should be, and nothing was called wrongly.
-    fn took_leave(&self, lanes: c_long) {
+    /// Checks, after the transport was dropped, that everything was freed and nothing was called wrongly.
+    fn check_end(&self, communicators: c_long) {
         assert_eq!(self.misuse(), "");
-        assert_eq!((self.calls("ncclCommDestroy"), self.calls("ncclCommAbort")), (lanes, 0));
+        assert_eq!(
+            (self.calls("ncclCommDestroy"), self.calls("ncclCommAbort")),
+            (communicators, 0)
+        );
         assert_eq!(self.calls("ncclGroupStart"), self.calls("ncclGroupEnd"));
         assert_eq!(self.calls("hipStreamCreateWithFlags"), self.calls("hipStreamDestroy"));
         assert_eq!(self.calls("hipEventCreateWithFlags"), self.calls("hipEventDestroy"));
     }
 
-    /// The ranks this one meets on an axis, told from coordinates alone.
+    /// This rank's peers on an axis, derived from coordinates only.
     fn peers(&self, axis: Axis) -> Vec<usize> {
-        let (mesh, own) = (self.joining.mesh, self.joining.rank);
+        let (mesh, own) = (self.options.mesh, self.options.rank);
         let at = mesh.coordinates(own);
-        let met = |other: usize| {
+        let is_peer = |other: usize| {
             let there = mesh.coordinates(other);
             let same = (
                 there.tensor == at.tensor,
@@ -144,28 +147,30 @@ impl Rank {
                 Axis::World => true,
             }
         };
-        (0..mesh.world()).filter(|&other| other != own && met(other)).collect()
+        (0..mesh.world())
+            .filter(|&other| other != own && is_peer(other))
+            .collect()
     }
 
     fn everything(&self) {
         let transport = self.join().unwrap();
         assert_eq!(
             (transport.rank(), transport.size()),
-            (self.joining.rank, self.joining.mesh.world())
+            (self.options.rank, self.options.mesh.world())
         );
         let own = transport.rank();
-        let mut lanes = 0;
+        let mut communicators = 0;
         for axis in AXES {
             let peers = self.peers(axis);
-            lanes += c_long::from(!peers.is_empty());
-            // Several kinds and sizes, above and below a piece of the double's, all of them under way at once.
+            communicators += c_long::from(!peers.is_empty());
+            // Several types and sizes, above and below the double's chunk size, all in progress at once.
             let all: Vec<(Kind, i64)> = vec![
                 (Kind::Float, 1),
                 (Kind::BFloat16, 999),
                 (Kind::Float, 0),
                 (Kind::Int64, 40_000),
             ];
-            let mut under_way = Vec::new();
+            let mut transfers = Vec::new();
             for &(kind, length) in &all {
                 let made = |from: usize, to: usize| pattern(kind, length, from, to, axis);
                 let sent: Vec<Tensor> = peers.iter().map(|&peer| made(own, peer)).collect();
@@ -185,35 +190,29 @@ impl Rank {
                 let receives: Vec<(usize, &Tensor)> = receives.iter().map(|(peer, tensor)| (*peer, tensor)).collect();
                 let transfer = transport.start(axis, &sends, &receives).unwrap();
                 let expected: Vec<Tensor> = peers.iter().map(|&peer| made(peer, own)).collect();
-                under_way.push((transfer, received, expected));
+                transfers.push((transfer, received, expected));
             }
-            for (transfer, received, expected) in under_way {
+            for (transfer, received, expected) in transfers {
                 transfer.wait().unwrap();
                 assert_eq!(received, expected);
             }
-            let ranks: Vec<usize> = peers.iter().copied().chain([own]).collect();
-            for kind in [Kind::Float, Kind::Double, Kind::Int64] {
-                let part = |rank: usize| Tensor::arange(5000, (kind, Device::Cpu)) * (rank as i64 + 1);
-                let sum = part(own);
-                assert!(transport.sum(axis, &sum).unwrap());
-                assert_eq!(
-                    sum,
-                    ranks
-                        .iter()
-                        .map(|&rank| part(rank))
-                        .reduce(|left, right| left + right)
-                        .unwrap()
-                );
-            }
         }
         let config = self.calls("ncclCommInitRankConfig");
-        assert_eq!(config, if self.double.ends_with("old.so") { 0 } else { lanes });
+        assert_eq!(
+            config,
+            if self.double.ends_with("old.so") {
+                0
+            } else {
+                communicators
+            }
+        );
         drop(transport);
-        self.took_leave(lanes);
-        println!("{lanes} lanes");
+        self.check_end(communicators);
+        println!("{communicators} communicators");
     }
 
-    /// The first stage sends forward and then receives backward, the second one sends backward and then receives forward.
+    /// The first pipeline rank sends forward and then receives backward; the second one sends backward and then
+    /// receives forward.
     fn directions(&self) {
         let transport = self.join().unwrap();
         let (own, other) = (transport.rank(), 1 - transport.rank());
@@ -234,16 +233,16 @@ impl Rank {
             received,
             Tensor::full([100_000], other as i64, (Kind::Int64, Device::Cpu))
         );
-        // Their own streams run nothing before libtorch's stream has come as far as it was then.
+        // Their streams wait for the work that libtorch's stream contained at the start.
         assert_eq!(
             (self.calls("hipStreamCreateWithFlags"), self.calls("hipStreamWaitEvent")),
             (2, 2)
         );
         drop(transport);
-        self.took_leave(3);
+        self.check_end(3);
     }
 
-    /// Two transfers on one stream, and the second one's communicator is aborted first.
+    /// Two transfers on one stream; the second one's communicator is aborted first.
     fn queue(&self) {
         let transport = self.join().unwrap();
         if transport.rank() == 1 {
@@ -260,13 +259,13 @@ impl Rank {
         self.store("done 1");
     }
 
-    /// Rank 0 sends to rank 1 three times. What rank 1 does says `PEER`: it receives, stays silent, or goes.
+    /// Rank 0 sends to rank 1 three times. `PEER` defines what rank 1 does: it receives, stays silent, or ends.
     fn send(&self) {
         let mut transport = Some(self.join().unwrap());
         let peer = std::env::var("PEER").unwrap();
         let tensor = Tensor::ones([1000], (Kind::Float, Device::Cpu));
-        if self.joining.rank > 0 {
-            if peer == "goes" {
+        if self.options.rank > 0 {
+            if peer == "ends" {
                 transport = None;
             }
             while let Some(open) = transport.take_if(|_| peer == "receives") {
@@ -286,7 +285,7 @@ impl Rank {
                 }
             }
         }
-        // Both communicators, the tensor axis' and the world's, and before the transport is dropped.
+        // Both communicators, of the tensor axis and the world, before the transport is dropped.
         println!("{} aborted", self.calls("ncclCommAbort"));
         drop(transport);
         println!("{} destroyed", self.calls("ncclCommDestroy"));
@@ -325,34 +324,27 @@ impl Rank {
         let transport = self.join().unwrap();
         let (own, other) = (transport.rank(), 1 - transport.rank());
         let options = (Kind::Float, Device::Cpu);
-        let whole = Tensor::ones([4, 6], options);
+        let all = Tensor::ones([4, 6], options);
         let refuse = |axis: Axis, peer: usize, tensor: &Tensor| {
             println!("{}", transport.start(axis, &[(peer, tensor)], &[]).unwrap_err());
         };
-        refuse(Axis::Tensor, other, &whole.transpose(0, 1));
-        refuse(Axis::Tensor, own, &whole);
-        refuse(Axis::Tensor, 7, &whole);
-        refuse(Axis::Forward, other, &whole);
-        println!(
-            "{}",
-            transport.sum(Axis::Tensor, &whole.to_kind(Kind::Bool)).unwrap_err()
-        );
-        // A sum over this rank alone changes nothing.
-        assert!(transport.sum(Axis::Data, &whole).unwrap());
-        assert_eq!(whole, Tensor::ones([4, 6], options));
-        // All of it was refused before anything was called.
-        assert_eq!(self.calls("ncclGroupStart") + self.calls("ncclAllReduce"), 0);
+        refuse(Axis::Tensor, other, &all.transpose(0, 1));
+        refuse(Axis::Tensor, own, &all);
+        refuse(Axis::Tensor, 7, &all);
+        refuse(Axis::Forward, other, &all);
+        // Everything was refused before any call.
+        assert_eq!(self.calls("ncclGroupStart"), 0);
         let received = Tensor::zeros([4, 6], options);
         transport
-            .exchange(Axis::Tensor, &[(other, &whole)], &[(other, &received)])
+            .exchange(Axis::Tensor, &[(other, &all)], &[(other, &received)])
             .unwrap();
-        assert_eq!(received, whole);
+        assert_eq!(received, all);
         drop(transport);
-        self.took_leave(2);
+        self.check_end(2);
     }
 }
 
-/// Other numbers for every pair, direction, axis and kind.
+/// Different values for every pair, direction, axis and type.
 fn pattern(kind: Kind, length: i64, from: usize, to: usize, axis: Axis) -> Tensor {
     let start = (from * 7 + to * 31 + axis as usize * 101) as i64;
     Tensor::arange_start(start, start + length, (Kind::Int64, Device::Cpu))

@@ -1,25 +1,28 @@
-//! Builds the double, starts ranks, and carries values between them.
+//! Builds the double, starts ranks, and passes values between them.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use aurora_train::parallel::Mesh;
 
-/// Long enough for any rank to answer.
+/// Long enough for any rank.
 pub const PATIENT: Duration = Duration::from_secs(60);
 
-/// The double, built in two ages, and a folder for its files.
+/// The double, built as a new and an old library, and a folder for its files.
 pub struct World {
     pub folder: tempfile::TempDir,
+    /// Runs so far: each has a socket of its own.
+    runs: AtomicUsize,
 }
 
-/// What a rank printed.
-pub type Said = Vec<Vec<String>>;
+/// The lines that each rank printed.
+pub type RankOutputs = Vec<Vec<String>>;
 
 impl World {
     pub fn new() -> Option<Self> {
@@ -43,17 +46,23 @@ impl World {
             let status = compiler.arg(folder.path().join(name)).status().ok()?;
             assert!(status.success());
         }
-        Some(Self { folder })
+        Some(Self {
+            folder,
+            runs: AtomicUsize::new(0),
+        })
     }
 
-    /// Runs `scenario` in one process a rank, each with its own settings, and gives what each of them said.
+    /// Runs `scenario` with one process per rank, each with its own settings, and returns their output.
     pub fn run(
         &self,
         scenario: &str,
         mesh: Mesh,
         settings: impl Fn(usize) -> Vec<(&'static str, &'static str)>,
-    ) -> Said {
-        let store = Store::start(&self.folder.path().join("store"));
+    ) -> RankOutputs {
+        let store = {
+            let run = self.runs.fetch_add(1, Ordering::Relaxed);
+            Store::start(&self.folder.path().join(format!("store-{run}")))
+        };
         let start = |rank: usize| {
             Command::new(std::env::current_exe().unwrap())
                 .args(["rank", scenario])
@@ -69,20 +78,21 @@ impl World {
                 .unwrap()
         };
         let ranks: Vec<_> = (0..mesh.world()).map(start).collect();
-        let said = ranks.into_iter().map(|rank| {
+        let outputs = ranks.into_iter().map(|rank| {
             let output = rank.wait_with_output().unwrap();
             assert!(output.status.success(), "{scenario}: {output:?}");
             let text = String::from_utf8(output.stdout).unwrap();
             text.lines().map(str::to_owned).collect()
         });
-        let said = said.collect();
-        // Ranks that have met leave no files behind.
+        let outputs = outputs.collect();
+        // Ranks leave no files behind.
         std::fs::remove_file(store).unwrap();
-        said
+        outputs
     }
 }
 
-/// Names and values for the ranks of one run, behind a socket: a line `name value` sets, a line `name` waits and answers.
+/// Names and values for the ranks of one run, behind a socket: a line `name value` sets a value, a line `name` waits
+/// for it and returns it.
 struct Store;
 
 impl Store {

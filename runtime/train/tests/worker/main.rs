@@ -1,5 +1,4 @@
-//! The worker through its standard input and output. This program is its own worker: started with the argument
-//! `worker` it becomes one.
+//! The worker through its standard input and output. This program is its own worker if its first argument is `worker`.
 
 #![allow(clippy::unwrap_used)]
 
@@ -8,109 +7,107 @@ mod world;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use aurora_compiler::fields::{Asks, Contract, Numerics, OptimizerState, Piece, Precision, TaskFields};
 use aurora_runtime::job::{
-    DocumentScore, EvalJob, Event, Order, Placement, Recompute, Scores, Start, State, TaskPaths, TraceJob, TrailStep,
-    TrainJob,
+    CheckpointState, DocumentScore, EvalJob, Event, ItemFile, NodeFiles, Placement, Recompute, Scores, StepLogLine,
+    TaskPaths, TraceJob, TrainJob, WorkerCommand,
 };
 use aurora_runtime::trace::Entry;
+use aurora_train::worker::Arguments;
 use camino::Utf8Path;
+use libtest_mimic::Trial;
 use world::{VOCABULARY, Worker, World};
-
-type Test = fn(&World);
 
 fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some("worker") {
-        return aurora_train::worker::main(None, None);
+        return aurora_train::worker::main(&Arguments::default());
     }
-    let filter: Vec<String> = std::env::args()
-        .skip(1)
-        .filter(|argument| !argument.starts_with('-'))
-        .collect();
-    let tests: [(&str, Test); 11] = [
-        (
+    let world = Arc::new(World::new());
+    let trial = |name: &str, test: fn(&World)| {
+        let world = Arc::clone(&world);
+        Trial::test(name, move || {
+            test(&world);
+            Ok(())
+        })
+    };
+    let trials = vec![
+        trial(
             "segments_and_threads_do_not_change_bits",
             segments_and_threads_do_not_change_bits,
         ),
-        ("a_stop_changes_nothing", a_stop_changes_nothing),
-        (
+        trial("a_stop_does_not_change_bits", a_stop_does_not_change_bits),
+        trial(
             "a_trace_repeats_the_steps_it_records",
             a_trace_repeats_the_steps_it_records,
         ),
-        ("placement_does_not_change_bits", placement_does_not_change_bits),
-        (
+        trial("placement_does_not_change_bits", placement_does_not_change_bits),
+        trial(
             "scores_do_not_depend_on_threads_or_batches",
             scores_do_not_depend_on_threads_or_batches,
         ),
-        (
-            "answers_do_not_depend_on_threads_or_company",
-            answers_do_not_depend_on_threads_or_company,
+        trial(
+            "answers_do_not_depend_on_threads_or_other_items",
+            answers_do_not_depend_on_threads_or_other_items,
         ),
-        ("bf16_resumes_exactly", bf16_resumes_exactly),
-        ("native_learns_too", native_learns_too),
-        ("what_is_wrong_is_named", what_is_wrong_is_named),
-        (
+        trial("bf16_resumes_exactly", bf16_resumes_exactly),
+        trial("native_learns_too", native_learns_too),
+        trial("errors_name_their_cause", errors_name_their_cause),
+        trial(
             "a_gradient_that_is_not_finite_is_an_error",
             a_gradient_that_is_not_finite_is_an_error,
         ),
-        ("the_end_of_input_ends_the_worker", the_end_of_input_ends_the_worker),
+        trial("the_end_of_input_ends_the_worker", the_end_of_input_ends_the_worker),
     ];
-    let world = World::new();
-    for (name, test) in tests {
-        if filter.is_empty() || filter.iter().any(|filter| name.contains(filter.as_str())) {
-            test(&world);
-            println!("test {name} ... ok");
-        }
-    }
-    ExitCode::SUCCESS
+    libtest_mimic::run(&libtest_mimic::Arguments::from_args(), trials).exit_code()
 }
 
-fn loss(step: &TrailStep) -> f64 {
+fn loss(step: &StepLogLine) -> f64 {
     f64::from_bits(u64::from_str_radix(&step.loss, 16).unwrap())
 }
 
 fn segments_and_threads_do_not_change_bits(world: &World) {
     // One segment, on one thread.
-    let mut job = world.job("whole", 0..12, world.start());
+    let mut job = world.job("complete", 0..12, world.start());
     job.placement.threads = 1;
-    let whole = world.train(job);
-    let trail = world.trail("whole");
+    let complete = world.train(job);
+    let step_log = world.step_log("complete");
     assert_eq!(
-        trail.iter().map(|step| step.step).collect::<Vec<_>>(),
+        step_log.iter().map(|step| step.step).collect::<Vec<_>>(),
         (1..=12).collect::<Vec<_>>()
     );
     assert!(
-        loss(&trail[0]) > 4.0 && loss(&trail[11]) < loss(&trail[0]) - 0.3,
+        loss(&step_log[0]) > 4.0 && loss(&step_log[11]) < loss(&step_log[0]) - 0.3,
         "it learns"
     );
     assert_eq!(
-        trail
+        step_log
             .iter()
             .filter(|step| step.groups.len() == 4)
             .map(|step| step.step)
             .collect::<Vec<_>>(),
         [10]
     );
-    // The digests of a step are those of the numbers in a checkpoint at that step: of chunks, each a tensor here.
+    // The digests of a step match a checkpoint at that step: of chunks, each one a tensor here.
     world.train(world.job("ten", 0..10, world.start()));
-    assert_eq!(world.trail("ten"), trail[..10]);
+    assert_eq!(world.step_log("ten"), step_log[..10]);
     let bytes = std::fs::read(world.path("ten").join("weights/final_norm.safetensors")).unwrap();
     let numbers = &bytes[8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize..];
     let mut digest = blake3::Hasher::new();
     for tensor in numbers.chunks(numbers.len() / 2) {
         digest.update(blake3::hash(tensor).as_bytes());
     }
-    assert_eq!(trail[9].groups["final_norm"], digest.finalize().to_hex().to_string());
-    // Two segments, queued ahead, the second from memory; an eval in between.
+    assert_eq!(step_log[9].groups["final_norm"], digest.finalize().to_hex().to_string());
+    // Two segments in the queue, the second from memory; an eval in between.
     let mut worker = Worker::start();
-    worker.send(&Order::Train(Box::new(world.job("first", 0..5, world.start()))));
-    worker.send(&Order::Eval(Box::new(world.eval(
+    worker.send(&WorkerCommand::Train(Box::new(world.job("first", 0..5, world.start()))));
+    worker.send(&WorkerCommand::Eval(Box::new(world.eval(
         "first eval",
         world.after("first"),
         2,
     ))));
-    worker.send(&Order::Train(Box::new(world.job(
+    worker.send(&WorkerCommand::Train(Box::new(world.job(
         "second",
         5..12,
         world.after("first"),
@@ -129,28 +126,28 @@ fn segments_and_threads_do_not_change_bits(world: &World) {
     let mut job = world.job("second again", 5..12, world.after("first"));
     job.placement.threads = 4;
     assert!(world.train(job) == world.bytes("second"));
-    let without_trail = |files: Vec<(String, Vec<u8>)>| {
+    let without_step_log = |files: Vec<(String, Vec<u8>)>| {
         files
             .into_iter()
             .filter(|(name, _)| name != "trail.jsonl")
             .collect::<Vec<_>>()
     };
-    assert!(without_trail(whole) == without_trail(world.bytes("second")));
-    let both: Vec<String> = [world.trail("first"), world.trail("second")]
+    assert!(without_step_log(complete) == without_step_log(world.bytes("second")));
+    let both: Vec<String> = [world.step_log("first"), world.step_log("second")]
         .concat()
         .into_iter()
         .map(|step| format!("{} {} {} {}", step.step, step.batch, step.loss, step.grad_norm))
         .collect();
-    let expected = trail
+    let expected = step_log
         .iter()
         .map(|step| format!("{} {} {} {}", step.step, step.batch, step.loss, step.grad_norm));
     assert_eq!(both, expected.collect::<Vec<_>>());
 }
 
-fn a_stop_changes_nothing(world: &World) {
+fn a_stop_does_not_change_bits(world: &World) {
     let straight = world.train(world.job("straight", 0..300, world.start()));
     let mut worker = Worker::start();
-    let job = |out: &str, start: Start| TrainJob {
+    let job = |out: &str, start: NodeFiles| TrainJob {
         out: world.out(out),
         ..world.job("stopped", 0..300, start)
     };
@@ -159,9 +156,13 @@ fn a_stop_changes_nothing(world: &World) {
     let mut done = 0;
     loop {
         let out = format!("stopped {stops}");
-        worker.send(&Order::Train(Box::new(job(&out, start))));
-        // Queued behind, and skipped by the stop.
-        worker.send(&Order::Eval(Box::new(world.eval("skipped", world.after("stopped"), 1))));
+        worker.send(&WorkerCommand::Train(Box::new(job(&out, start))));
+        // Queued after it, and dropped by the stop.
+        worker.send(&WorkerCommand::Eval(Box::new(world.eval(
+            "skipped",
+            world.after("stopped"),
+            1,
+        ))));
         let reached = done + 30;
         let events = worker.until(|event| match event {
             Event::Step(step) => step.step >= reached,
@@ -176,19 +177,19 @@ fn a_stop_changes_nothing(world: &World) {
             assert!(world.bytes(&out) == straight);
             return;
         }
-        worker.send(&Order::Stop);
+        worker.send(&WorkerCommand::Stop);
         let events = worker.until(|event| matches!(event, Event::Stopped { .. } | Event::Idle));
         let Some(Event::Stopped { node, step }) = events.last() else {
             panic!("{events:?}")
         };
         assert_eq!(node, "stopped");
         assert!(*step >= reached && *step < 300);
-        let state: State =
+        let state: CheckpointState =
             serde_json::from_slice(&std::fs::read(world.path(&out).join("state.json")).unwrap()).unwrap();
         assert_eq!(state.step, *step);
-        assert_eq!(world.trail(&out).len() as u64, *step);
+        assert_eq!(world.step_log(&out).len() as u64, *step);
         done = *step;
-        start = Start {
+        start = NodeFiles {
             key: "stopped".to_owned(),
             files: world.files(&out),
         };
@@ -200,16 +201,16 @@ fn a_trace_repeats_the_steps_it_records(world: &World) {
     world.train(world.job("to repeat", 0..12, world.start()));
     let job = world.job("traced", 0..12, world.start());
     let mut worker = Worker::start();
-    worker.send(&Order::Trace(Box::new(TraceJob {
+    worker.send(&WorkerCommand::Trace(Box::new(TraceJob {
         job,
         after: 8,
         last: 10,
     })));
     worker.finish("traced");
     assert_eq!(
-        world.trail("traced"),
-        world.trail("to repeat")[8..10],
-        "with the weights' digests of step 10"
+        world.step_log("traced"),
+        world.step_log("to repeat")[8..10],
+        "with digests of the weights at step 10"
     );
     let text = std::fs::read_to_string(world.path("traced").join("trace-0.jsonl")).unwrap();
     let entries: Vec<Entry> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -236,7 +237,7 @@ fn placement_does_not_change_bits(world: &World) {
 fn scores_do_not_depend_on_threads_or_batches(world: &World) {
     let mut worker = Worker::start();
     let mut score = |name: &str, job: EvalJob| -> Scores {
-        worker.send(&Order::Eval(Box::new(job)));
+        worker.send(&WorkerCommand::Eval(Box::new(job)));
         worker.finish(name);
         serde_json::from_slice(&std::fs::read(world.path(name).join("scores.json")).unwrap()).unwrap()
     };
@@ -249,14 +250,14 @@ fn scores_do_not_depend_on_threads_or_batches(world: &World) {
         one.sets["one"].tokens,
         (0..60).map(|document| 3 + (document * 7) % 41).sum::<u64>()
     );
-    // Beginners' scores: every token is about as likely as any other.
+    // Scores of untrained weights: every token is about equally likely.
     assert!((one.sets["one"].perplexity / f64::from(VOCABULARY) - 1.0).abs() < 0.2);
     let set = &one.sets["two"];
     assert_eq!(
         set.bits_per_byte,
         set.negative_log_likelihood / (std::f64::consts::LN_2 * 5000.0)
     );
-    // What each document is worth, by its name; the same for any number of threads.
+    // Scores of each document with its name; the same for any number of threads.
     assert_eq!(world.bytes("eval 1"), world.bytes("eval 3"));
     let items = std::fs::read_to_string(world.path("eval 1").join("items.jsonl")).unwrap();
     let items: Vec<DocumentScore> = items.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -269,14 +270,14 @@ fn scores_do_not_depend_on_threads_or_batches(world: &World) {
     assert_eq!(own.iter().map(|item| item.tokens).sum::<u64>(), set.tokens);
     let sum: f64 = own.iter().map(|item| item.negative_log_likelihood).sum();
     assert!((sum / set.negative_log_likelihood - 1.0).abs() < 1e-12);
-    // A set alone, so that its windows stand elsewhere in other batches, has the same bits.
+    // A set alone, so that its windows are in other batches, has the same bits.
     let mut job = world.eval("eval alone", world.start(), 2);
     job.fields.sets.remove(0);
     job.sets.remove(0);
     assert_eq!(score("eval alone", job).sets["two"], one.sets["two"]);
 }
 
-/// Each letter and sign is a token.
+/// A tokenizer with one token per character.
 fn letters() -> String {
     let alphabet = ('a'..='z').chain(['Ġ', 'Ċ', ':', '.']);
     let mut vocabulary: BTreeMap<String, u32> = alphabet.map(String::from).zip(1..).collect();
@@ -295,7 +296,7 @@ fn letters() -> String {
     .to_string()
 }
 
-fn answers_do_not_depend_on_threads_or_company(world: &World) {
+fn answers_do_not_depend_on_threads_or_other_items(world: &World) {
     let words = ["one", "two", "three", "four", "five", "six", "seven"];
     let item = |number: usize| {
         let (word, other) = (words[number % 7], words[(number * 3 + 1) % 7]);
@@ -333,11 +334,15 @@ fn answers_do_not_depend_on_threads_or_company(world: &World) {
             asks: asks.clone(),
         });
         job.task = Some(TaskPaths {
-            files: vec![("x.jsonl".to_owned(), file.to_owned())],
+            files: vec![ItemFile {
+                prefix: String::new(),
+                name: "x.jsonl".to_owned(),
+                path: file.to_owned(),
+            }],
             tokenizer: tokenizer.clone(),
             end_of_document: 0,
         });
-        worker.send(&Order::Eval(Box::new(job)));
+        worker.send(&WorkerCommand::Eval(Box::new(job)));
         worker.finish(name);
         let read = |file: &str| std::fs::read_to_string(world.path(name).join(file)).unwrap();
         (read("scores.json"), read("items.jsonl"))
@@ -360,7 +365,7 @@ fn answers_do_not_depend_on_threads_or_company(world: &World) {
         assert_eq!(
             alone.1.lines().collect::<Vec<_>>(),
             first,
-            "three questions alone have the same answers"
+            "three items alone have the same answers"
         );
     }
     let texts = |number: usize| {
@@ -372,14 +377,14 @@ fn answers_do_not_depend_on_threads_or_company(world: &World) {
 }
 
 fn bf16_resumes_exactly(world: &World) {
-    let job = |name: &str, steps: std::ops::Range<u64>, start: Start| {
+    let job = |name: &str, steps: std::ops::Range<u64>, start: NodeFiles| {
         let mut job = world.job(name, steps, start);
         job.fields.precision = Precision::Bf16;
         job
     };
-    let whole = world.train(job("bf16 whole", 0..6, world.start()));
-    let trail = world.trail("bf16 whole");
-    assert!(loss(&trail[5]) < loss(&trail[0]));
+    let complete = world.train(job("bf16 complete", 0..6, world.start()));
+    let step_log = world.step_log("bf16 complete");
+    assert!(loss(&step_log[5]) < loss(&step_log[0]));
     world.train(job("bf16 first", 0..3, world.start()));
     let mut second = job("bf16 second", 3..6, world.after("bf16 first"));
     second.placement.threads = 1;
@@ -390,7 +395,7 @@ fn bf16_resumes_exactly(world: &World) {
             .filter(|(name, _)| name != "trail.jsonl")
             .collect::<Vec<_>>()
     };
-    assert!(weights(second) == weights(whole));
+    assert!(weights(second) == weights(complete));
 }
 
 fn native_learns_too(world: &World) {
@@ -403,24 +408,24 @@ fn native_learns_too(world: &World) {
     };
     world.train(job);
     world.train(world.job("invariant", 0..6, world.start()));
-    for (native, invariant) in world.trail("native").iter().zip(world.trail("invariant")) {
+    for (native, invariant) in world.step_log("native").iter().zip(world.step_log("invariant")) {
         assert!((loss(native) - loss(&invariant)).abs() < 1e-5 * loss(&invariant));
         assert_eq!(native.batch, invariant.batch);
     }
 }
 
-fn what_is_wrong_is_named(world: &World) {
+fn errors_name_their_cause(world: &World) {
     let mut worker = Worker::start();
     let mut fail = |change: &dyn Fn(&mut TrainJob)| {
         let mut job = world.job("wrong", 0..3, world.start());
         change(&mut job);
-        worker.send(&Order::Train(Box::new(job)));
+        worker.send(&WorkerCommand::Train(Box::new(job)));
         worker.failure()
     };
     let text = fail(&|job| job.fields.global_batch = 13);
     assert_eq!(
         text,
-        "the job does not fit: a global batch of 13 does not divide into micro-batches of 2"
+        "invalid job: a global batch of 13 is not a multiple of micro-batches of 2"
     );
     let text = fail(&|job| {
         job.fields.numerics = Numerics {
@@ -437,19 +442,19 @@ fn what_is_wrong_is_named(world: &World) {
     let text = fail(&|job| job.placement.tensor = 2);
     assert_eq!(
         text,
-        "the job does not fit: an order for several workers, and this one has joined none"
+        "invalid job: it needs several workers, and this one has joined none"
     );
     let text = fail(&|job| job.optimizer_state = OptimizerState::Keep);
     assert_eq!(
         text,
-        "cannot use the checkpoint: the checkpoint has no file `optimizer/embeddings.safetensors`"
+        "cannot use the checkpoint: the checkpoint does not have a file `optimizer/embeddings.safetensors`"
     );
     let text = fail(&|job| {
         job.start.files.remove("weights/layer.001.safetensors");
     });
     assert_eq!(
         text,
-        "cannot use the checkpoint: the checkpoint has no file `weights/layer.001.safetensors`"
+        "cannot use the checkpoint: the checkpoint does not have a file `weights/layer.001.safetensors`"
     );
     let damaged = world.path("damaged");
     std::fs::write(&damaged, b"not a checkpoint").unwrap();
@@ -458,7 +463,7 @@ fn what_is_wrong_is_named(world: &World) {
             .files
             .insert("weights/final_norm.safetensors".to_owned(), damaged.clone());
     });
-    assert!(text.contains("is no whole safetensors file"), "{text}");
+    assert!(text.contains("safetensors file"), "{text}");
     let text = fail(&|job| job.tokens[0][0].bin = world.path("nowhere.bin"));
     assert!(
         text.starts_with("cannot read tokens of `x`") && text.contains("nowhere.bin"),
@@ -473,14 +478,14 @@ fn what_is_wrong_is_named(world: &World) {
         "cannot compute: a sequence of 32 tokens exceeds the context of 16"
     );
     worker
-        .orders
+        .commands
         .as_mut()
         .unwrap()
-        .write_all(b"{\"message\":\"dance\"}\n")
+        .write_all(b"{\"command\":\"dance\"}\n")
         .unwrap();
-    assert!(worker.failure().starts_with("an order that is none"));
+    assert!(worker.failure().starts_with("malformed command: "));
     // It still works.
-    worker.send(&Order::Train(Box::new(world.job("right", 0..2, world.start()))));
+    worker.send(&WorkerCommand::Train(Box::new(world.job("right", 0..2, world.start()))));
     worker.finish("right");
 }
 
@@ -491,7 +496,7 @@ fn a_gradient_that_is_not_finite_is_an_error(world: &World) {
         from: 0,
         rate: "1e25".parse().unwrap(),
     }];
-    worker.send(&Order::Train(Box::new(job)));
+    worker.send(&WorkerCommand::Train(Box::new(job)));
     let text = worker.failure();
     assert!(
         text.contains("of step 2 is") && text.contains("(the batch holds `x` × "),
@@ -502,7 +507,7 @@ fn a_gradient_that_is_not_finite_is_an_error(world: &World) {
 fn the_end_of_input_ends_the_worker(world: &World) {
     assert_eq!(Worker::start().end(), Some(0));
     let mut worker = Worker::start();
-    worker.send(&Order::Train(Box::new(world.job(
+    worker.send(&WorkerCommand::Train(Box::new(world.job(
         "endless",
         0..1_000_000,
         world.start(),
@@ -510,7 +515,7 @@ fn the_end_of_input_ends_the_worker(world: &World) {
     worker.until(|event| matches!(event, Event::Step(_)));
     assert_eq!(worker.end(), Some(0));
     let mut worker = Worker::start();
-    worker.send(&Order::Stop);
+    worker.send(&WorkerCommand::Stop);
     assert!(matches!(worker.next(), Event::Idle));
     assert_eq!(worker.end(), Some(0));
 }

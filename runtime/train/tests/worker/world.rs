@@ -1,4 +1,4 @@
-//! A worker that is driven, and the small world that it works on: token files, a model, a place for results.
+//! A worker under test, and its environment: token files, a model, folders for results.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -10,21 +10,22 @@ use aurora_compiler::fields::{
 };
 use aurora_runtime::data::tokens::TokenWriter;
 use aurora_runtime::job::{
-    EvalJob, EvalSetPaths, Event, Files, Order, Placement, Recompute, Start, TokenPaths, TrailStep, TrainJob,
+    EvalJob, EvalSetPaths, Event, Files, NodeFiles, Placement, Recompute, StepLogLine, TokenPaths, TrainJob,
+    WorkerCommand,
 };
 use camino::{Utf8Path, Utf8PathBuf};
 
 /// A running worker.
 pub struct Worker {
     pub child: Child,
-    pub orders: Option<ChildStdin>,
+    pub commands: Option<ChildStdin>,
     events: Receiver<Event>,
 }
 
 impl Worker {
     pub fn start() -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        // Settings that the worker must not take over.
+        // Settings that the worker must override.
         command
             .arg("worker")
             .env("OMP_NUM_THREADS", "2")
@@ -35,14 +36,14 @@ impl Worker {
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
                 let event: Event = serde_json::from_str(&line).unwrap();
-                // Signs of life come whenever they come.
-                if !matches!(event, Event::Alive) {
+                // Heartbeats come at any time.
+                if !matches!(event, Event::Heartbeat) {
                     let _ = sender.send(event);
                 }
             }
         });
         let worker = Self {
-            orders: child.stdin.take(),
+            commands: child.stdin.take(),
             child,
             events,
         };
@@ -50,10 +51,10 @@ impl Worker {
         worker
     }
 
-    pub fn send(&mut self, order: &Order) {
-        let mut line = serde_json::to_string(order).unwrap();
+    pub fn send(&mut self, command: &WorkerCommand) {
+        let mut line = serde_json::to_string(command).unwrap();
         line.push('\n');
-        self.orders.as_mut().unwrap().write_all(line.as_bytes()).unwrap();
+        self.commands.as_mut().unwrap().write_all(line.as_bytes()).unwrap();
     }
 
     pub fn next(&self) -> Event {
@@ -88,14 +89,14 @@ impl Worker {
     }
 
     pub fn end(mut self) -> Option<i32> {
-        self.orders = None;
+        self.commands = None;
         self.child.wait().unwrap().code()
     }
 }
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        self.orders = None;
+        self.commands = None;
         let _ = self.child.wait();
     }
 }
@@ -132,7 +133,7 @@ impl World {
         for (at, name) in ["a", "b", "c"].into_iter().enumerate() {
             let TokenPaths { bin, idx, .. } = world.tokens(name);
             let mut writer = TokenWriter::create(&bin, &idx, VOCABULARY).unwrap();
-            // Texts with a pattern, so that there is something to learn.
+            // Texts with a pattern that can be learned.
             for document in 0..60u32 {
                 let length = 3 + (document * 7) % 41;
                 let token = |i: u32| 1 + (document * 5 + i * (3 + at as u32)) % (VOCABULARY - 1);
@@ -206,27 +207,27 @@ impl World {
         path
     }
 
-    pub fn start(&self) -> Start {
-        Start {
+    pub fn start(&self) -> NodeFiles {
+        NodeFiles {
             key: "start".to_owned(),
             files: self.files("start"),
         }
     }
 
-    /// The output of the node `name` as a start; with files only if they stand there.
-    pub fn after(&self, name: &str) -> Start {
+    /// The output of node `name` as an input; without files if there are none yet.
+    pub fn after(&self, name: &str) -> NodeFiles {
         let files = if self.path(name).join("state.json").exists() {
             self.files(name)
         } else {
             Files::new()
         };
-        Start {
+        NodeFiles {
             key: name.to_owned(),
             files,
         }
     }
 
-    pub fn job(&self, name: &str, steps: std::ops::Range<u64>, start: Start) -> TrainJob {
+    pub fn job(&self, name: &str, steps: std::ops::Range<u64>, start: NodeFiles) -> TrainJob {
         let optimizer_state = if steps.start == 0 {
             OptimizerState::Reset
         } else {
@@ -281,7 +282,7 @@ impl World {
         }
     }
 
-    pub fn eval(&self, name: &str, checkpoint: Start, threads: u32) -> EvalJob {
+    pub fn eval(&self, name: &str, checkpoint: NodeFiles, threads: u32) -> EvalJob {
         let set = |files: &[&str]| EvalSetPaths {
             files: files.iter().map(|name| self.tokens(name)).collect(),
             documents: files.iter().map(|name| self.documents(name)).collect(),
@@ -315,12 +316,12 @@ impl World {
     pub fn train(&self, job: TrainJob) -> Vec<(String, Vec<u8>)> {
         let mut worker = Worker::start();
         let name = job.node.clone();
-        worker.send(&Order::Train(Box::new(job)));
+        worker.send(&WorkerCommand::Train(Box::new(job)));
         worker.finish(&name);
         self.bytes(&name)
     }
 
-    pub fn trail(&self, name: &str) -> Vec<TrailStep> {
+    pub fn step_log(&self, name: &str) -> Vec<StepLogLine> {
         let text = std::fs::read_to_string(self.path(name).join("trail.jsonl")).unwrap();
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }

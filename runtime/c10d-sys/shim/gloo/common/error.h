@@ -1,2 +1,2 @@
-// Stands in for Gloo's header of this name; c10d's headers use nothing of it.
+// Replaces Gloo's header of this name. c10d's headers use nothing from it.
 #pragma once

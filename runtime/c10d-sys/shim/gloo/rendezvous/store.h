@@ -1,4 +1,4 @@
-// Stands in for Gloo's header of this name: the interface that c10d's GlooStore derives from. The shim never makes one.
+// Replaces Gloo's header of this name: the interface that c10d's GlooStore implements. The shim never creates one.
 #pragma once
 #include <chrono>
 #include <string>

@@ -1,4 +1,4 @@
-//! Attention against autograd, and its bits at every level and in parts.
+//! Attention against autograd; bits with every instruction set and for parts of the work.
 
 use std::ops::Range;
 
@@ -8,65 +8,65 @@ use tch::{Kind, Tensor};
 use super::*;
 use crate::kernels::tests::{bits, numbers, stored};
 
-/// One projection that queries, keys and values stand in, as in the models.
+/// One projection that contains queries, keys and values, as in the models.
 #[derive(Clone, Copy, Debug)]
 struct Projection {
-    sizes: Attention,
+    shape: AttentionShape,
     /// Elements of a row.
     width: usize,
-    /// Column of the first head and elements between heads: of queries, keys, values.
+    /// First column and stride between heads: of queries, keys, values.
     columns: [(usize, usize); 3],
 }
 
 impl Projection {
     /// All queries, then all keys, then all values.
-    fn in_turn(sizes: Attention) -> Self {
-        let (queries, keys) = (sizes.heads * sizes.d, sizes.kv_heads * sizes.d);
+    fn stacked(shape: AttentionShape) -> Self {
+        let (queries, keys) = (shape.heads * shape.d, shape.kv_heads * shape.d);
         Self {
-            sizes,
+            shape,
             width: queries + 2 * keys + 3,
-            columns: [(0, sizes.d), (queries + 1, sizes.d), (queries + keys + 2, sizes.d)],
+            columns: [(0, shape.d), (queries + 1, shape.d), (queries + keys + 2, shape.d)],
         }
     }
 
     /// Head by head: query, key, value.
-    fn by_head(sizes: Attention) -> Self {
-        let d = sizes.d;
-        assert_eq!(sizes.heads, sizes.kv_heads);
+    fn by_head(shape: AttentionShape) -> Self {
+        let d = shape.d;
+        assert_eq!(shape.heads, shape.kv_heads);
         Self {
-            sizes,
-            width: 3 * d * sizes.heads,
+            shape,
+            width: 3 * d * shape.heads,
             columns: [(0, 3 * d), (d, 3 * d), (2 * d, 3 * d)],
         }
     }
 
     fn rows(&self) -> usize {
-        self.sizes.sequences * self.sizes.sequence
+        self.shape.sequences * self.shape.sequence
     }
 
     fn heads(&self, part: usize) -> usize {
         if part == 0 {
-            self.sizes.heads
+            self.shape.heads
         } else {
-            self.sizes.kv_heads
+            self.shape.kv_heads
         }
     }
 
-    /// First element and steps of queries (0), keys (1) or values (2).
-    fn place(&self, part: usize) -> (usize, Steps) {
+    /// First element and strides of queries (0), keys (1) or values (2).
+    fn offset(&self, part: usize) -> (usize, HeadStrides) {
         let (first, head) = self.columns[part];
-        let steps = Steps {
-            sequence: self.sizes.sequence * self.width,
+        let strides = HeadStrides {
+            sequence: self.shape.sequence * self.width,
             row: self.width,
             head,
         };
-        (first, steps)
+        (first, strides)
     }
 
-    /// Steps of the result and of its gradient.
-    fn result(&self) -> Steps {
-        let Attention { sequence, heads, d, .. } = self.sizes;
-        Steps {
+    /// HeadStrides of the result and of its gradient.
+    fn result(&self) -> HeadStrides {
+        let AttentionShape { sequence, heads, d, .. } = self.shape;
+        HeadStrides {
             sequence: sequence * heads * d,
             row: heads * d,
             head: d,
@@ -74,61 +74,61 @@ impl Projection {
     }
 }
 
-/// What an attention writes; gradients of queries, keys and values in rows like theirs.
+/// Outputs of attention; the gradients have the layout of the projection.
 struct Written<E> {
     out: Vec<E>,
-    logs: Vec<f32>,
+    lse: Vec<f32>,
     gradients: Vec<E>,
 }
 
-/// Which sequences and which kv heads stand in one call.
-type Cut = (Range<usize>, Range<usize>);
+/// The sequences and key and value heads of one call.
+type Call = (Range<usize>, Range<usize>);
 
-/// Runs attention cut by cut; every cut reads and writes its own places.
-fn run<E: Element>(level: Level, projection: Projection, values: &[E], dout: &[E], cuts: &[Cut]) -> Written<E> {
-    let sizes = projection.sizes;
-    let (s, n) = (sizes.sequence, sizes.heads);
+/// Runs attention in several calls, each for its own sequences and heads.
+fn run<E: Element>(level: Level, projection: Projection, values: &[E], dout: &[E], calls: &[Call]) -> Written<E> {
+    let shape = projection.shape;
+    let (s, n) = (shape.sequence, shape.heads);
     let mut written = Written {
         out: vec![E::default(); dout.len()],
-        logs: vec![0.0; sizes.sequences * n * s],
+        lse: vec![0.0; shape.sequences * n * s],
         gradients: vec![E::default(); values.len()],
     };
-    let shared = n / sizes.kv_heads;
-    for (sequences, kv_heads) in cuts {
-        let cut = Attention {
+    let shared = n / shape.kv_heads;
+    for (sequences, kv_heads) in calls {
+        let call_shape = AttentionShape {
             sequences: sequences.len(),
             heads: kv_heads.len() * shared,
             kv_heads: kv_heads.len(),
-            ..sizes
+            ..shape
         };
         let first_head = kv_heads.start * shared;
         let place = |part| {
-            let (first, steps) = projection.place(part);
+            let (first, strides) = projection.offset(part);
             let head = if part == 0 { first_head } else { kv_heads.start };
-            (first + steps.at(sequences.start, head, 0), steps)
+            (first + strides.at(sequences.start, head, 0), strides)
         };
         let read = |part| {
-            let (first, steps) = place(part);
+            let (first, strides) = place(part);
             Heads {
                 values: &values[first..],
-                steps,
+                strides,
             }
         };
-        let steps = projection.result();
-        let start = steps.at(sequences.start, first_head, 0);
-        let mut logs = vec![0.0; cut.sequences * cut.heads * s];
+        let strides = projection.result();
+        let start = strides.at(sequences.start, first_head, 0);
+        let mut lse = vec![0.0; call_shape.sequences * call_shape.heads * s];
         let out = HeadsOut {
             values: &Cell::from_mut(&mut written.out[..]).as_slice_of_cells()[start..],
-            steps,
+            strides,
         };
         let [query, key, value] = [read(0), read(1), read(2)];
-        attention_forward_at(level, cut, query, key, value, &[], out, &mut logs);
+        attention_forward_at(level, call_shape, query, key, value, &[], out, &mut lse);
         let gradients = Cell::from_mut(&mut written.gradients[..]).as_slice_of_cells();
         let write = |part| {
-            let (first, steps) = place(part);
+            let (first, strides) = place(part);
             HeadsOut {
                 values: &gradients[first..],
-                steps,
+                strides,
             }
         };
         let to = AttentionGradients {
@@ -136,35 +136,35 @@ fn run<E: Element>(level: Level, projection: Projection, values: &[E], dout: &[E
             key: write(1),
             value: write(2),
         };
-        let attended = Attended {
+        let output = AttentionOutput {
             out: Heads {
                 values: &written.out[start..],
-                steps,
+                strides,
             },
-            logs: &logs,
+            lse: &lse,
         };
         let gradient = Heads {
             values: &dout[start..],
-            steps,
+            strides,
         };
-        attention_backward_at(level, cut, query, key, value, attended, gradient, to);
+        attention_backward_at(level, call_shape, query, key, value, output, gradient, to);
         for (b, sequence) in sequences.clone().enumerate() {
             let at = (sequence * n + first_head) * s;
-            let numbers = &logs[b * cut.heads * s..][..cut.heads * s];
-            written.logs[at..at + numbers.len()].copy_from_slice(numbers);
+            let numbers = &lse[b * call_shape.heads * s..][..call_shape.heads * s];
+            written.lse[at..at + numbers.len()].copy_from_slice(numbers);
         }
     }
     written
 }
 
 fn arguments<E: Element>(projection: Projection) -> (Vec<E>, Vec<E>) {
-    let Attention { heads, d, .. } = projection.sizes;
+    let AttentionShape { heads, d, .. } = projection.shape;
     let rows = projection.rows();
     (stored(rows * projection.width, 1), stored(rows * heads * d, 2))
 }
 
 fn projections() -> Vec<Projection> {
-    let sizes = |sequences, sequence, heads, kv_heads, d| Attention {
+    let shape = |sequences, sequence, heads, kv_heads, d| AttentionShape {
         sequences,
         sequence,
         heads,
@@ -172,23 +172,23 @@ fn projections() -> Vec<Projection> {
         d,
     };
     vec![
-        Projection::in_turn(sizes(3, 20, 4, 1, 16)),
-        Projection::in_turn(sizes(2, BLOCK + 13, 6, 2, 8)),
-        Projection::in_turn(sizes(2, 2 * BLOCK, 4, 4, 32)),
-        Projection::by_head(sizes(2, 70, 3, 3, 5)),
-        Projection::in_turn(sizes(2, 1, 2, 2, 4)),
+        Projection::stacked(shape(3, 20, 4, 1, 16)),
+        Projection::stacked(shape(2, BLOCK + 13, 6, 2, 8)),
+        Projection::stacked(shape(2, 2 * BLOCK, 4, 4, 32)),
+        Projection::by_head(shape(2, 70, 3, 3, 5)),
+        Projection::stacked(shape(2, 1, 2, 2, 4)),
     ]
 }
 
-/// Result, logarithms of sums, and gradients in the rows of the projection, by autograd in `f64`.
+/// Result, log-sum-exp, and gradients arranged like the projection, by autograd in `f64`.
 fn autograd<E: Element>(projection: Projection, values: &[E], dout: &[E]) -> [Tensor; 3] {
-    let Attention {
+    let AttentionShape {
         sequences,
         sequence,
         heads,
         d,
         ..
-    } = projection.sizes;
+    } = projection.shape;
     let [b, s, n, d] = [sequences, sequence, heads, d].map(|size| size as i64);
     let double = |values: &[E]| {
         let values: Vec<f64> = values.iter().map(|value| f64::from(value.load())).collect();
@@ -196,9 +196,9 @@ fn autograd<E: Element>(projection: Projection, values: &[E], dout: &[E]) -> [Te
     };
     let all = double(values).set_requires_grad(true);
     let part = |part| {
-        let (first, steps) = projection.place(part);
+        let (first, strides) = projection.offset(part);
         let heads = projection.heads(part) as i64;
-        let strides = [steps.sequence as i64, steps.head as i64, steps.row as i64, 1];
+        let strides = [strides.sequence as i64, strides.head as i64, strides.row as i64, 1];
         let taken = all.as_strided([b, heads, s, d], strides, first as i64);
         taken.repeat_interleave_self_int(n / heads, 1, None)
     };
@@ -209,8 +209,8 @@ fn autograd<E: Element>(projection: Projection, values: &[E], dout: &[E]) -> [Te
     let out = scores.softmax(-1, Kind::Double).matmul(&value).transpose(1, 2);
     let dout = double(dout).view([b, s, n, d]);
     (&out * dout).sum(Kind::Double).backward();
-    let logs = scores.logsumexp(&[-1i64][..], false);
-    [out.detach().reshape([-1]), logs.detach().view([-1]), all.grad()]
+    let lse = scores.logsumexp(&[-1i64][..], false);
+    [out.detach().reshape([-1]), lse.detach().view([-1]), all.grad()]
 }
 
 fn distance<E: Element>(found: &[E], expected: &Tensor) -> f64 {
@@ -219,18 +219,18 @@ fn distance<E: Element>(found: &[E], expected: &Tensor) -> f64 {
     (Tensor::from_slice(&found) - expected).abs().max().double_value(&[]) / largest
 }
 
-/// Against the largest number of each result. f32: sums of up to 128 products. bf16: the result is rounded to 8 bits,
-/// and so is what the backward takes for it.
+/// Distance relative to the largest element. f32: sums of up to 128 products. bf16: the result is rounded to 8 bits,
+/// and the backward pass uses the rounded result.
 fn assert_near<E: Element>(bound: f64) {
     for projection in projections() {
         let (values, dout) = arguments::<E>(projection);
-        let sizes = projection.sizes;
-        let whole = [(0..sizes.sequences, 0..sizes.kv_heads)];
-        let written = run(level(), projection, &values, &dout, &whole);
-        let [out, logs, gradients] = autograd(projection, &values, &dout);
+        let shape = projection.shape;
+        let complete = [(0..shape.sequences, 0..shape.kv_heads)];
+        let written = run(level(), projection, &values, &dout, &complete);
+        let [out, lse, gradients] = autograd(projection, &values, &dout);
         for (what, distance) in [
             ("the result", distance(&written.out, &out)),
-            ("the logarithms", distance(&written.logs, &logs)),
+            ("log-sum-exp", distance(&written.lse, &lse)),
             ("the gradients", distance(&written.gradients, &gradients)),
         ] {
             assert!(distance < bound, "{projection:?}: {what}, {distance:e} off");
@@ -239,7 +239,7 @@ fn assert_near<E: Element>(bound: f64) {
 }
 
 #[test]
-fn attention_is_that_of_autograd() {
+fn attention_matches_autograd() {
     assert_near::<f32>(2e-6);
     assert_near::<bf16>(1e-2);
 }
@@ -247,18 +247,18 @@ fn attention_is_that_of_autograd() {
 fn assert_same<E: Element>() {
     for projection in projections() {
         let (values, dout) = arguments::<E>(projection);
-        let sizes = projection.sizes;
-        let (all, kv_heads) = (0..sizes.sequences, 0..sizes.kv_heads);
-        let by_heads: Vec<Cut> = kv_heads.clone().map(|head| (all.clone(), head..head + 1)).collect();
-        let by_sequences: Vec<Cut> = all.clone().map(|b| (b..b + 1, kv_heads.clone())).collect();
-        let whole = vec![(all, kv_heads)];
-        let run = |level, cuts: &[Cut]| {
-            let written = run(level, projection, &values, &dout, cuts);
-            [bits(&[&written.out, &written.gradients]), bits(&[&written.logs[..]])].concat()
+        let shape = projection.shape;
+        let (all, kv_heads) = (0..shape.sequences, 0..shape.kv_heads);
+        let by_heads: Vec<Call> = kv_heads.clone().map(|head| (all.clone(), head..head + 1)).collect();
+        let by_sequences: Vec<Call> = all.clone().map(|b| (b..b + 1, kv_heads.clone())).collect();
+        let complete = vec![(all, kv_heads)];
+        let run = |level, calls: &[Call]| {
+            let written = run(level, projection, &values, &dout, calls);
+            [bits(&[&written.out, &written.gradients]), bits(&[&written.lse[..]])].concat()
         };
-        let expected = run(Level::Baseline, &whole);
+        let expected = run(Level::Baseline, &complete);
         for level in [Level::Avx2, Level::Avx512] {
-            assert!(run(level, &whole) == expected, "{projection:?} at {level:?}");
+            assert!(run(level, &complete) == expected, "{projection:?} at {level:?}");
         }
         assert!(run(level(), &by_heads) == expected, "{projection:?} by heads");
         assert!(run(level(), &by_sequences) == expected, "{projection:?} by sequences");
@@ -266,35 +266,35 @@ fn assert_same<E: Element>() {
 }
 
 #[test]
-fn attention_has_the_same_bits_at_every_level_and_in_parts() {
+fn attention_is_bitwise_equal_for_every_level_and_division() {
     assert_same::<f32>();
     assert_same::<bf16>();
 }
 
-/// Heads that share keys and values: their gradients are the sums, in order, of those of each head alone.
+/// Gradients of shared keys and values are the sums, in order, of the gradients by each head.
 #[test]
 fn shared_heads_add_up_in_order() {
-    let sizes = Attention {
+    let shape = AttentionShape {
         sequences: 2,
         sequence: BLOCK + 50,
         heads: 3,
         kv_heads: 1,
         d: 8,
     };
-    let projection = Projection::in_turn(sizes);
+    let projection = Projection::stacked(shape);
     let (values, dout) = arguments::<f32>(projection);
-    let whole = run(level(), projection, &values, &dout, &[(0..2, 0..1)]);
-    let (queries, keys) = (sizes.heads * sizes.d, sizes.kv_heads * sizes.d);
+    let complete = run(level(), projection, &values, &dout, &[(0..2, 0..1)]);
+    let (queries, keys) = (shape.heads * shape.d, shape.kv_heads * shape.d);
     let mut sum = vec![0.0f32; projection.rows() * 2 * keys];
-    for head in 0..sizes.heads {
+    for head in 0..shape.heads {
         let alone = Projection {
-            sizes: Attention { heads: 1, ..sizes },
-            columns: [(head * sizes.d, sizes.d), projection.columns[1], projection.columns[2]],
+            shape: AttentionShape { heads: 1, ..shape },
+            columns: [(head * shape.d, shape.d), projection.columns[1], projection.columns[2]],
             ..projection
         };
         let dout: Vec<f32> = dout
             .chunks_exact(queries)
-            .flat_map(|row| row[head * sizes.d..][..sizes.d].to_vec())
+            .flat_map(|row| row[head * shape.d..][..shape.d].to_vec())
             .collect();
         let one = run(level(), alone, &values, &dout, &[(0..2, 0..1)]);
         for (row, sum) in one
@@ -308,7 +308,7 @@ fn shared_heads_add_up_in_order() {
             }
         }
     }
-    for (row, sum) in whole
+    for (row, sum) in complete
         .gradients
         .chunks_exact(projection.width)
         .zip(sum.chunks_exact(2 * keys))
@@ -320,59 +320,59 @@ fn shared_heads_add_up_in_order() {
     }
 }
 
-/// A step is the last row of the attention of its whole sequence; its bits are those of every level.
+/// One step equals the last row of attention over the complete sequence; its bits do not depend on the level.
 #[test]
-fn a_step_is_the_last_row() {
+fn a_step_equals_the_last_row() {
     let (s, heads, d) = (37, 3, 24);
-    let sizes = Attention {
+    let shape = AttentionShape {
         sequences: 1,
         sequence: s,
         heads,
         kv_heads: 1,
         d,
     };
-    let steps = |heads: usize| Steps {
+    let strides = |heads: usize| HeadStrides {
         sequence: s * heads * d,
         row: heads * d,
         head: d,
     };
     let query = numbers(s * heads * d, 1);
     let [key, value] = [2, 3].map(|seed| numbers(s * d, seed));
-    let (mut whole, mut logs) = (vec![0.0f32; query.len()], vec![0.0; heads * s]);
+    let (mut complete, mut lse) = (vec![0.0f32; query.len()], vec![0.0; heads * s]);
     let out = HeadsOut {
-        values: Cell::from_mut(&mut whole[..]).as_slice_of_cells(),
-        steps: steps(heads),
+        values: Cell::from_mut(&mut complete[..]).as_slice_of_cells(),
+        strides: strides(heads),
     };
     let read = |values, heads| Heads {
         values,
-        steps: steps(heads),
+        strides: strides(heads),
     };
     attention_forward(
-        sizes,
+        shape,
         read(&query[..], heads),
         read(&key, 1),
         read(&value, 1),
         &[],
         out,
-        &mut logs,
+        &mut lse,
     );
-    // Room for more keys than are read.
-    let room = s + 4;
-    let mut columns = vec![f32::NAN; d * room];
+    // Capacity for more keys than are used.
+    let capacity = s + 4;
+    let mut columns = vec![f32::NAN; d * capacity];
     for (position, key) in key.chunks_exact(d).enumerate() {
         for (element, key) in key.iter().enumerate() {
-            columns[element * room + position] = *key;
+            columns[element * capacity + position] = *key;
         }
     }
     let last = &query[(s - 1) * heads * d..];
     let step = |level| {
-        let (mut shares, mut out) = (vec![0.0; s], vec![0.0f32; heads * d]);
-        attention_step::at(level, last, &columns, room, &value, d, &mut shares, &mut out);
+        let (mut probabilities, mut out) = (vec![0.0; s], vec![0.0f32; heads * d]);
+        attention_step::at(level, last, &columns, capacity, &value, d, &mut probabilities, &mut out);
         out
     };
     let out = step(Level::Baseline);
-    for (own, whole) in out.iter().zip(&whole[(s - 1) * heads * d..]) {
-        assert!((own - whole).abs() < 2e-5, "{own}, not {whole}");
+    for (own, complete) in out.iter().zip(&complete[(s - 1) * heads * d..]) {
+        assert!((own - complete).abs() < 2e-5, "{own}, not {complete}");
     }
     for level in [Level::Avx2, Level::Avx512] {
         assert!(bits(&[&step(level)]) == bits(&[&out]), "{level:?}");

@@ -1,85 +1,87 @@
-//! Matrix products whose bits depend on nothing but the numbers.
+//! Matrix products whose bits depend on the operands only.
 //!
-//! Every element of a product is one chain of fused multiply-adds over the inner dimension, in increasing order, from
-//! 0; then whatever is added to it, by one addition; then one rounding to the element type. A fused multiply-add rounds
-//! once, on every processor, so neither instruction set nor blocking, nor how rows and columns are cut into calls,
-//! changes a bit. Between blocks of the inner dimension the chains wait in memory as `f32`, which is what they are.
+//! Every element of a product is one chain of fused multiply-adds over the inner dimension, in increasing order,
+//! starting from 0; then one addition of whatever is added to it; then one rounding to the element type. A fused
+//! multiply-add rounds once, on every processor, so neither instruction set, nor blocking, nor the division of rows and
+//! columns among calls changes a bit. Between blocks of the inner dimension the intermediate sums are stored as `f32`,
+//! which is exact.
 //!
 //! In the order of use: `panels` copies blocks of both operands in the order in which they are read, `tile` multiplies,
-//! `finish` adds and rounds.
+//! `apply_epilogue` adds and rounds.
 
-mod few;
+mod few_rows;
 mod panels;
 #[cfg(test)]
 mod tests;
 mod tile;
+mod vector;
 
 use std::cell::RefCell;
 use std::ops::Range;
 
-pub use few::{product_of_few, product_of_few_at};
+pub use few_rows::{matmul_few_rows, matmul_few_rows_at};
 use panels::{Panels, pack};
-use tile::{Size, multiply_panels};
+use tile::{PanelSize, multiply_panels};
 
 use super::{Element, Level, dispatch, level};
 
-/// Rows and columns of a block of the product, and the inner dimension's share that is multiplied at a time. The
-/// copies of both operands then stay in the second-level cache or near it; tuned on Zen 4.
+/// Rows and columns of a block of the product, and the part of the inner dimension that is multiplied at a time. The
+/// copies of both operands then stay in or near the second-level cache; tuned on Zen 4.
 const BLOCK_ROWS: usize = 768;
 const BLOCK_COLUMNS: usize = 768;
 const BLOCK_DEPTH: usize = 256;
 
-/// A matrix that is read: row-major with any distance between rows, or such a one transposed.
+/// A read-only matrix: row-major with any row stride, or the transpose of one.
 #[derive(Clone, Copy, Debug)]
 pub struct Matrix<'a, E> {
     values: &'a [E],
     rows: usize,
     columns: usize,
-    /// Elements between neighbours of a column, and of a row; one of the two is 1.
-    row_step: usize,
-    column_step: usize,
+    /// Strides between rows and between columns; one of them is 1.
+    row_stride: usize,
+    column_stride: usize,
 }
 
 impl<'a, E> Matrix<'a, E> {
-    /// `rows` × `columns` elements; row `i` begins at element `i · stride`.
+    /// `rows` × `columns` elements; row `i` starts at element `i · stride`.
     ///
     /// # Panics
-    /// If `values` ends before the last row does.
+    /// If `values` ends before the last row.
     pub fn new(values: &'a [E], rows: usize, columns: usize, stride: usize) -> Self {
         assert!(
-            reach(rows, columns, stride) <= values.len(),
-            "a matrix reaches past its numbers"
+            extent(rows, columns, stride) <= values.len(),
+            "a matrix exceeds its values"
         );
         Self {
             values,
             rows,
             columns,
-            row_step: stride,
-            column_step: 1,
+            row_stride: stride,
+            column_stride: 1,
         }
     }
 
-    /// The same numbers with rows and columns exchanged.
+    /// The transpose, without a copy.
     #[must_use]
     pub fn transposed(self) -> Self {
         Self {
             rows: self.columns,
             columns: self.rows,
-            row_step: self.column_step,
-            column_step: self.row_step,
+            row_stride: self.column_stride,
+            column_stride: self.row_stride,
             ..self
         }
     }
 
     /// Row `i` of a matrix that is not transposed.
     pub(super) fn row(self, i: usize) -> &'a [E] {
-        let start = if self.columns == 0 { 0 } else { i * self.row_step };
+        let start = if self.columns == 0 { 0 } else { i * self.row_stride };
         &self.values[start..][..self.columns]
     }
 
-    /// A part of it; it has numbers of its own only if it is not empty.
+    /// A part of the matrix; possibly empty.
     fn part(self, rows: &Range<usize>, columns: &Range<usize>) -> Self {
-        let start = rows.start * self.row_step + columns.start * self.column_step;
+        let start = rows.start * self.row_stride + columns.start * self.column_stride;
         Self {
             values: self.values.get(start..).unwrap_or_default(),
             rows: rows.len(),
@@ -89,8 +91,8 @@ impl<'a, E> Matrix<'a, E> {
     }
 }
 
-/// Elements from the first of a matrix to its last.
-pub fn reach(rows: usize, columns: usize, stride: usize) -> usize {
+/// Elements from the first to the last of a matrix.
+pub fn extent(rows: usize, columns: usize, stride: usize) -> usize {
     if rows == 0 || columns == 0 {
         0
     } else {
@@ -98,55 +100,55 @@ pub fn reach(rows: usize, columns: usize, stride: usize) -> usize {
     }
 }
 
-/// What becomes of a product.
+/// What happens to a product.
 #[derive(Clone, Copy, Debug)]
-pub enum Finish<'a, E> {
-    /// It replaces what is there.
+pub enum Epilogue<'a, E> {
+    /// Replaces the output.
     Store,
-    /// It replaces what is there, after this row was added to each of its rows.
+    /// Replaces the output, after this row was added to each of its rows.
     Bias(&'a [E]),
-    /// It is added to what is there.
+    /// Is added to the output.
     Add,
 }
 
-/// Writes `left · right` to rows of `out` that begin `stride` elements apart.
+/// Writes `left · right` to rows of `out` that start `stride` elements apart.
 ///
 /// # Panics
-/// If the shapes of operands, bias and `out` do not fit each other.
-pub fn product<A: Element, B: Element, C: Element>(
+/// If the shapes of operands, bias and `out` do not match.
+pub fn matmul<A: Element, B: Element, C: Element>(
     left: Matrix<'_, A>,
     right: Matrix<'_, B>,
     out: &mut [C],
     stride: usize,
-    finish: Finish<'_, C>,
+    epilogue: Epilogue<'_, C>,
 ) {
-    product_at(level(), left, right, out, stride, finish);
+    matmul_at(level(), left, right, out, stride, epilogue);
 }
 
-/// [`product`] by the instructions of a given level.
-pub fn product_at<A: Element, B: Element, C: Element>(
+/// [`matmul`] with a given instruction set.
+pub fn matmul_at<A: Element, B: Element, C: Element>(
     level: Level,
     left: Matrix<'_, A>,
     right: Matrix<'_, B>,
     out: &mut [C],
     stride: usize,
-    finish: Finish<'_, C>,
+    epilogue: Epilogue<'_, C>,
 ) {
     let level = level.min(super::level());
     let (rows, depth, columns) = (left.rows, left.columns, right.columns);
-    assert_eq!(depth, right.rows, "operands of a product do not fit each other");
+    assert_eq!(depth, right.rows, "the operands of a product do not match");
     assert!(
-        columns <= stride && reach(rows, columns, stride) <= out.len(),
-        "a product reaches past its place"
+        columns <= stride && extent(rows, columns, stride) <= out.len(),
+        "a product exceeds its output"
     );
-    if let Finish::Bias(bias) = finish {
-        assert_eq!(bias.len(), columns, "a bias has one number a column");
+    if let Epilogue::Bias(bias) = epilogue {
+        assert_eq!(bias.len(), columns, "a bias has one element per column");
     }
     BUFFERS.with_borrow_mut(|buffers| {
         for row in blocks(rows, BLOCK_ROWS) {
             for column in blocks(columns, BLOCK_COLUMNS) {
-                let finish = match finish {
-                    Finish::Bias(bias) => Finish::Bias(&bias[column.clone()]),
+                let epilogue = match epilogue {
+                    Epilogue::Bias(bias) => Epilogue::Bias(&bias[column.clone()]),
                     other => other,
                 };
                 let out = &mut out[row.start * stride + column.start..];
@@ -157,7 +159,7 @@ pub fn product_at<A: Element, B: Element, C: Element>(
                     right.part(&(0..depth), &column),
                     out,
                     stride,
-                    finish,
+                    epilogue,
                 );
             }
         }
@@ -172,10 +174,10 @@ fn block<A: Element, B: Element, C: Element>(
     right: Matrix<'_, B>,
     out: &mut [C],
     stride: usize,
-    finish: Finish<'_, C>,
+    epilogue: Epilogue<'_, C>,
 ) {
-    // Sums that are the result are taken where they belong.
-    if let (Finish::Store, Some(floats)) = (finish, C::as_floats(out)) {
+    // Sums that are the result are computed in place.
+    if let (Epilogue::Store, Some(floats)) = (epilogue, C::as_floats(out)) {
         sum_block(
             level,
             &mut buffers.left,
@@ -190,10 +192,10 @@ fn block<A: Element, B: Element, C: Element>(
     let columns = right.columns;
     let sums = buffers.sums.take(left.rows * columns);
     sum_block(level, &mut buffers.left, &mut buffers.right, left, right, sums, columns);
-    finish_rows::at(level, sums, columns, out, stride, finish);
+    apply_epilogue::at(level, sums, columns, out, stride, epilogue);
 }
 
-/// The chains of one block, written to rows of `sums`.
+/// Computes the chains of one block in rows of `sums`.
 fn sum_block<A: Element, B: Element>(
     level: Level,
     left_panels: &mut Scratch,
@@ -204,20 +206,20 @@ fn sum_block<A: Element, B: Element>(
     stride: usize,
 ) {
     let (rows, columns) = (left.rows, right.columns);
-    let (across, down) = (Panels::rows(level), Panels::columns(level));
-    // An empty inner dimension has sums as well.
+    let (left_layout, right_layout) = (Panels::rows(level), Panels::columns(level));
+    // An empty inner dimension has sums (0) too.
     for depth in blocks(left.columns.max(1), BLOCK_DEPTH) {
         let depth = depth.start..depth.end.min(left.columns);
-        let left_panels = left_panels.take(across.padded(rows) * depth.len());
-        pack::at(level, left.part(&(0..rows), &depth), across, left_panels);
-        let right_panels = right_panels.take(down.padded(columns) * depth.len());
+        let left_panels = left_panels.take(left_layout.padded(rows) * depth.len());
+        pack::at(level, left.part(&(0..rows), &depth), left_layout, left_panels);
+        let right_panels = right_panels.take(right_layout.padded(columns) * depth.len());
         pack::at(
             level,
             right.part(&depth, &(0..columns)).transposed(),
-            down,
+            right_layout,
             right_panels,
         );
-        let size = Size {
+        let size = PanelSize {
             rows,
             depth: depth.len(),
             columns,
@@ -227,24 +229,24 @@ fn sum_block<A: Element, B: Element>(
 }
 
 dispatch! {
-/// Adds to rows of sums what is to be added, and rounds them once.
+/// Applies the epilogue to rows of sums and rounds them once.
 #[allow(dead_code)] // only `at` is called
-pub fn finish_rows [C: Element] (sums: &[f32], columns: usize, out: &mut [C], stride: usize, finish: Finish<'_, C>) {
+pub fn apply_epilogue [C: Element] (sums: &[f32], columns: usize, out: &mut [C], stride: usize, epilogue: Epilogue<'_, C>) {
     for (sums, out) in sums.chunks_exact(columns).zip(out.chunks_mut(stride)) {
         let out = &mut out[..columns];
-        match finish {
-            Finish::Store => {
+        match epilogue {
+            Epilogue::Store => {
                 for j in 0..columns {
                     out[j] = C::store(sums[j]);
                 }
             }
-            Finish::Bias(bias) => {
+            Epilogue::Bias(bias) => {
                 let bias = &bias[..columns];
                 for j in 0..columns {
                     out[j] = C::store(sums[j] + bias[j].load());
                 }
             }
-            Finish::Add => {
+            Epilogue::Add => {
                 for j in 0..columns {
                     out[j] = C::store(out[j].load() + sums[j]);
                 }
@@ -254,14 +256,14 @@ pub fn finish_rows [C: Element] (sums: &[f32], columns: usize, out: &mut [C], st
 }
 }
 
-/// `0..length` in blocks of a size, the last one shorter.
+/// `0..length` in blocks of `size`, the last one shorter.
 pub(super) fn blocks(length: usize, size: usize) -> impl Iterator<Item = Range<usize>> {
     (0..length)
         .step_by(size)
         .map(move |start| start..length.min(start + size))
 }
 
-/// Copies of operands, and sums that wait; kept from call to call, one set a thread.
+/// Copies of operands and intermediate sums; reused by later calls, one set per thread.
 #[derive(Default)]
 struct Buffers {
     left: Scratch,
@@ -277,7 +279,7 @@ thread_local! {
 struct Scratch(Vec<f32>);
 
 impl Scratch {
-    /// Numbers of any value, from the start of a cache line on.
+    /// Scratch with arbitrary contents, aligned to a cache line.
     fn take(&mut self, length: usize) -> &mut [f32] {
         const LINE: usize = 64;
         if self.0.len() < length + LINE {

@@ -1,33 +1,33 @@
-//! Operands of a product, copied in the order in which they are read.
+//! Copies of a product's operands in the order in which they are read.
 //!
-//! A panel holds a few neighbouring lines (rows of the left operand, columns of the right one): for each step of the
-//! inner dimension one number of each line. bf16 is widened on the way, which is exact.
+//! A panel contains a few adjacent lines (rows of the left operand, columns of the right one): for each step of the
+//! inner dimension one element of each line. bf16 is widened by the copy, which is exact.
 
 use super::{Level, Matrix};
 use crate::kernels::{Element, dispatch};
 
-/// How many lines stand in a panel.
+/// How many lines a panel has.
 #[derive(Clone, Copy, Debug)]
 pub enum Panels {
-    /// Of the left operand: `wide`, and what is left in fours and ones.
+    /// Of the left operand: `wide`; the remainder in fours and ones.
     Rows { wide: usize },
-    /// Of the right operand: `wide`, and what is left filled up to whole vectors; with zeros, which are never slow.
+    /// Of the right operand: `wide`; the remainder is padded to a multiple of `vector` with zeros.
     Columns { wide: usize, vector: usize },
 }
 
 impl Panels {
     pub fn rows(level: Level) -> Self {
         Self::Rows {
-            wide: super::tile::rows(level),
+            wide: super::vector::rows(level),
         }
     }
 
     pub fn columns(level: Level) -> Self {
-        let (wide, vector) = super::tile::columns(level);
+        let (wide, vector) = super::vector::columns(level);
         Self::Columns { wide, vector }
     }
 
-    /// Lines of the next panel when so many are left, and the numbers it holds for each step.
+    /// Lines of the next panel if `left` lines remain, and the elements it has for each step.
     #[inline(always)]
     pub fn next(self, left: usize) -> (usize, usize) {
         match self {
@@ -48,11 +48,11 @@ impl Panels {
         }
     }
 
-    /// Numbers for each step in the panels of so many lines.
+    /// Elements for each step in the panels of `lines` lines.
     pub fn padded(self, lines: usize) -> usize {
         match self {
             Self::Rows { .. } => lines,
-            // Whole panels are whole vectors.
+            // Full panels are multiples of a vector.
             Self::Columns { vector, .. } => lines.next_multiple_of(vector),
         }
     }
@@ -63,8 +63,8 @@ const STEPS: usize = 16;
 
 /// Copies `L` lines that are contiguous along the inner dimension to columns `0..L` of a panel.
 #[inline(always)]
-fn turn<E: Element, const L: usize>(values: &[E], step: usize, count: usize, panel: &mut [f32], width: usize) {
-    let lines: [&[E]; L] = std::array::from_fn(|i| &values[i * step..i * step + count]);
+fn transpose<E: Element, const L: usize>(values: &[E], stride: usize, count: usize, panel: &mut [f32], width: usize) {
+    let lines: [&[E]; L] = std::array::from_fn(|i| &values[i * stride..i * stride + count]);
     let mut k = 0;
     while k + 4 <= count {
         let four: [[f32; 4]; L] = std::array::from_fn(|i| std::array::from_fn(|j| lines[i][k + j].load()));
@@ -84,7 +84,7 @@ fn turn<E: Element, const L: usize>(values: &[E], step: usize, count: usize, pan
 }
 
 dispatch! {
-/// Copies the rows of `source` to panels, one after another.
+/// Copies the rows of `source` to panels, one after the other.
 #[allow(dead_code)] // only `at` is called
 pub fn pack [E: Element] (source: Matrix<'_, E>, panels: Panels, out: &mut [f32]) {
     let depth = source.columns;
@@ -96,9 +96,9 @@ pub fn pack [E: Element] (source: Matrix<'_, E>, panels: Panels, out: &mut [f32]
         let (lines, width) = panels.next(source.rows - line);
         let (panel, rest) = out.split_at_mut(width * depth);
         out = rest;
-        if source.row_step == 1 {
+        if source.row_stride == 1 {
             for (k, to) in panel.chunks_exact_mut(width).enumerate() {
-                let from = &source.values[line + k * source.column_step..][..lines];
+                let from = &source.values[line + k * source.column_stride..][..lines];
                 let (to, zeros) = to.split_at_mut(lines);
                 for i in 0..lines {
                     to[i] = from[i].load();
@@ -109,14 +109,14 @@ pub fn pack [E: Element] (source: Matrix<'_, E>, panels: Panels, out: &mut [f32]
             for start in (0..depth).step_by(STEPS) {
                 let count = STEPS.min(depth - start);
                 let steps = &mut panel[start * width..(start + count) * width];
-                let from = |i: usize| &source.values[(line + i) * source.row_step + start..];
+                let from = |i: usize| &source.values[(line + i) * source.row_stride + start..];
                 let mut i = 0;
                 while i + 4 <= lines {
-                    turn::<E, 4>(from(i), source.row_step, count, &mut steps[i..], width);
+                    transpose::<E, 4>(from(i), source.row_stride, count, &mut steps[i..], width);
                     i += 4;
                 }
                 while i < lines {
-                    turn::<E, 1>(from(i), source.row_step, count, &mut steps[i..], width);
+                    transpose::<E, 1>(from(i), source.row_stride, count, &mut steps[i..], width);
                     i += 1;
                 }
                 if lines < width {

@@ -1,4 +1,5 @@
-//! Every product is its definition, bit for bit: at every level, in every form, whole and in parts.
+//! Every product equals its definition bit for bit: with every instruction set, for every arrangement, and divided into
+//! parts.
 
 use half::bf16;
 use proptest::prelude::*;
@@ -8,49 +9,49 @@ use crate::kernels::tests::{bits, stored};
 
 const LEVELS: [Level; 3] = [Level::Baseline, Level::Avx2, Level::Avx512];
 
-/// What of a product is stored how.
+/// How the matrices of a product are stored.
 #[derive(Clone, Copy, Debug)]
 struct Case {
     rows: usize,
     depth: usize,
     columns: usize,
-    turn_left: bool,
-    turn_right: bool,
-    /// Elements between the end of a row and the next one, in all three.
+    transpose_left: bool,
+    transpose_right: bool,
+    /// Gap between rows, in all three matrices.
     gap: usize,
-    finish: usize,
+    epilogue: usize,
 }
 
-/// An operand, the way it is stored.
+/// A stored operand.
 struct Operand<E> {
     values: Vec<E>,
     rows: usize,
     columns: usize,
     stride: usize,
-    turned: bool,
+    transposed: bool,
 }
 
 impl<E: Element> Operand<E> {
-    fn new(rows: usize, columns: usize, gap: usize, turned: bool, seed: u32) -> Self {
-        let (rows, columns) = if turned { (columns, rows) } else { (rows, columns) };
+    fn new(rows: usize, columns: usize, gap: usize, transposed: bool, seed: u32) -> Self {
+        let (rows, columns) = if transposed { (columns, rows) } else { (rows, columns) };
         let stride = columns + gap;
-        let values = stored(reach(rows, columns, stride), seed);
+        let values = stored(extent(rows, columns, stride), seed);
         Self {
             values,
             rows,
             columns,
             stride,
-            turned,
+            transposed,
         }
     }
 
     fn matrix(&self) -> Matrix<'_, E> {
         let matrix = Matrix::new(&self.values, self.rows, self.columns, self.stride);
-        if self.turned { matrix.transposed() } else { matrix }
+        if self.transposed { matrix.transposed() } else { matrix }
     }
 
     fn at(&self, i: usize, j: usize) -> f32 {
-        let (i, j) = if self.turned { (j, i) } else { (i, j) };
+        let (i, j) = if self.transposed { (j, i) } else { (i, j) };
         self.values[i * self.stride + j].load()
     }
 }
@@ -63,12 +64,12 @@ fn check<A: Element, B: Element, C: Element>(case: Case) {
         gap,
         ..
     } = case;
-    let left = Operand::<A>::new(rows, depth, gap, case.turn_left, 1);
-    let right = Operand::<B>::new(depth, columns, gap, case.turn_right, 2);
+    let left = Operand::<A>::new(rows, depth, gap, case.transpose_left, 1);
+    let right = Operand::<B>::new(depth, columns, gap, case.transpose_right, 2);
     let bias = stored::<C>(columns, 3);
-    let finish = [Finish::Store, Finish::Bias(&bias), Finish::Add][case.finish];
+    let epilogue = [Epilogue::Store, Epilogue::Bias(&bias), Epilogue::Add][case.epilogue];
     let stride = columns + gap;
-    let before = stored::<C>(reach(rows, columns, stride), 4);
+    let before = stored::<C>(extent(rows, columns, stride), 4);
     let mut expected = before.clone();
     for i in 0..rows {
         for j in 0..columns {
@@ -77,32 +78,32 @@ fn check<A: Element, B: Element, C: Element>(case: Case) {
                 sum = left.at(i, k).mul_add(right.at(k, j), sum);
             }
             let out = &mut expected[i * stride + j];
-            *out = C::store(match finish {
-                Finish::Store => sum,
-                Finish::Bias(bias) => sum + bias[j].load(),
-                Finish::Add => out.load() + sum,
+            *out = C::store(match epilogue {
+                Epilogue::Store => sum,
+                Epilogue::Bias(bias) => sum + bias[j].load(),
+                Epilogue::Add => out.load() + sum,
             });
         }
     }
     for level in LEVELS {
         let mut out = before.clone();
-        product_at(level, left.matrix(), right.matrix(), &mut out, stride, finish);
+        matmul_at(level, left.matrix(), right.matrix(), &mut out, stride, epilogue);
         assert!(bits(&[&out]) == bits(&[&expected]), "{case:?} at {level:?}");
     }
     let (mut by_rows, mut by_columns) = (before.clone(), before);
     for rows in [0..rows / 3, rows / 3..rows] {
         let at = (rows.start * stride).min(by_rows.len());
         let left = left.matrix().part(&rows, &(0..depth));
-        product(left, right.matrix(), &mut by_rows[at..], stride, finish);
+        matmul(left, right.matrix(), &mut by_rows[at..], stride, epilogue);
     }
     for part in [0..columns / 3, columns / 3..columns] {
-        let finish = match finish {
-            Finish::Bias(bias) => Finish::Bias(&bias[part.clone()]),
+        let epilogue = match epilogue {
+            Epilogue::Bias(bias) => Epilogue::Bias(&bias[part.clone()]),
             other => other,
         };
         let at = part.start.min(by_columns.len());
         let right = right.matrix().part(&(0..depth), &part);
-        product(left.matrix(), right, &mut by_columns[at..], stride, finish);
+        matmul(left.matrix(), right, &mut by_columns[at..], stride, epilogue);
     }
     assert!(bits(&[&by_rows]) == bits(&[&expected]), "{case:?} by rows");
     assert!(bits(&[&by_columns]) == bits(&[&expected]), "{case:?} by columns");
@@ -124,15 +125,15 @@ proptest! {
     #[test]
     fn products_are_chains_of_fused_multiply_adds(
         (rows, depth, columns) in (size(), size(), size()),
-        (turn_left, turn_right) in any::<(bool, bool)>(),
+        (transpose_left, transpose_right) in any::<(bool, bool)>(),
         gap in 0..5usize,
-        finish in 0..3usize,
+        epilogue in 0..3usize,
     ) {
-        all_types(Case { rows, depth, columns, turn_left, turn_right, gap, finish });
+        all_types(Case { rows, depth, columns, transpose_left, transpose_right, gap, epilogue });
     }
 }
 
-/// Each dimension in turn is longer than a block of it.
+/// One dimension at a time is longer than a block.
 #[test]
 fn blocks_do_not_change_chains() {
     let long = [
@@ -141,16 +142,16 @@ fn blocks_do_not_change_chains() {
         (5, 3, BLOCK_COLUMNS + 45),
     ];
     for (rows, depth, columns) in long {
-        for finish in 0..3 {
-            for (turn_left, turn_right) in [(false, false), (false, true), (true, false)] {
+        for epilogue in 0..3 {
+            for (transpose_left, transpose_right) in [(false, false), (false, true), (true, false)] {
                 all_types(Case {
                     rows,
                     depth,
                     columns,
-                    turn_left,
-                    turn_right,
+                    transpose_left,
+                    transpose_right,
                     gap: 1,
-                    finish,
+                    epilogue,
                 });
             }
         }
@@ -158,11 +159,11 @@ fn blocks_do_not_change_chains() {
 }
 
 #[test]
-#[should_panic(expected = "operands of a product do not fit each other")]
-fn operands_have_to_fit() {
+#[should_panic(expected = "the operands of a product do not match")]
+fn operands_have_to_match() {
     let values = [0.0f32; 12];
     let (left, right) = (Matrix::new(&values, 3, 4, 4), Matrix::new(&values, 3, 4, 4));
-    product(left, right, &mut [0.0f32; 12], 4, Finish::Store);
+    matmul(left, right, &mut [0.0f32; 12], 4, Epilogue::Store);
 }
 
 fn check_few<E: Element>(rows: usize, depth: usize, columns: usize, gap: usize, with_bias: bool) {
@@ -173,7 +174,7 @@ fn check_few<E: Element>(rows: usize, depth: usize, columns: usize, gap: usize, 
     let bias = stored::<E>(columns, 3);
     let bias = with_bias.then_some(&bias[..]);
     let stride = columns + gap;
-    let before = stored::<E>(reach(rows, columns, stride), 4);
+    let before = stored::<E>(extent(rows, columns, stride), 4);
     let mut expected = before.clone();
     for i in 0..rows {
         for j in 0..columns {
@@ -188,7 +189,7 @@ fn check_few<E: Element>(rows: usize, depth: usize, columns: usize, gap: usize, 
     }
     for level in LEVELS {
         let mut out = before.clone();
-        product_of_few_at(level, left.matrix(), right.matrix(), &mut out, stride, bias);
+        matmul_few_rows_at(level, left.matrix(), right.matrix(), &mut out, stride, bias);
         assert!(
             bits(&[&out]) == bits(&[&expected]),
             "{rows} x {depth} x {columns}, {gap}, {with_bias}, {level:?}"

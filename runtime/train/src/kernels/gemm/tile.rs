@@ -1,183 +1,38 @@
-//! Multiplies panels: tiles of sums that stay in registers while they run along the inner dimension.
+//! Multiplies panels: the sums of a tile stay in registers along the inner dimension.
 
 #[cfg(target_arch = "x86_64")]
-use std::arch::x86_64::{
-    __m256, __m512, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps,
-    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
-};
+use std::arch::x86_64::{__m256, __m512};
 
 use super::Level;
 use super::panels::Panels;
+use super::vector::Vector;
 
-/// A few neighbouring columns of a row of sums, in one register.
-///
-/// Written with the processor's own instructions, because whether the compiler makes vector code out of arrays here
-/// hangs on the tile's size: it did for 12 × 32 sums and not for 8 × 32, at a fiftieth of the speed.
-pub(super) trait Vector: Copy {
-    const COUNT: usize;
-    /// Rows of a tile, and vectors in each of them: what fits the registers, and hides the time of a multiply-add.
-    const ROWS: usize;
-    const VECTORS: usize;
-
-    fn zero() -> Self;
-    fn splat(value: f32) -> Self;
-    /// The first [`Vector::COUNT`] numbers.
-    fn load(from: &[f32]) -> Self;
-    fn store(self, to: &mut [f32]);
-    /// `self · b + c`, rounded once.
-    fn mul_add(self, b: Self, c: Self) -> Self;
-}
-
-/// By the processor where it can, otherwise by the C library: the same bits.
-impl Vector for [f32; 4] {
-    const COUNT: usize = 4;
-    const ROWS: usize = 4;
-    const VECTORS: usize = 2;
-
-    #[inline(always)]
-    fn zero() -> Self {
-        [0.0; 4]
-    }
-    #[inline(always)]
-    fn splat(value: f32) -> Self {
-        [value; 4]
-    }
-    #[inline(always)]
-    fn load(from: &[f32]) -> Self {
-        [from[0], from[1], from[2], from[3]]
-    }
-    #[inline(always)]
-    fn store(self, to: &mut [f32]) {
-        to[..4].copy_from_slice(&self);
-    }
-    #[inline(always)]
-    fn mul_add(self, b: Self, c: Self) -> Self {
-        std::array::from_fn(|i| self[i].mul_add(b[i], c[i]))
-    }
-}
-
-/// Implements [`Vector`] for a register. Its functions become part of functions that are compiled for, and called at, a
-/// level that has these instructions.
-#[cfg(target_arch = "x86_64")]
-macro_rules! register {
-    ($ty:ty, $count:literal, $rows:literal, $zero:ident, $splat:ident, $load:ident, $store:ident, $mul_add:ident) => {
-        impl Vector for $ty {
-            const COUNT: usize = $count;
-            const ROWS: usize = $rows;
-            const VECTORS: usize = 2;
-
-            #[inline(always)]
-            fn zero() -> Self {
-                // SAFETY: the level has the instruction, see the macro.
-                unsafe { $zero() }
-            }
-            #[inline(always)]
-            fn splat(value: f32) -> Self {
-                // SAFETY: as above.
-                unsafe { $splat(value) }
-            }
-            #[inline(always)]
-            fn load(from: &[f32]) -> Self {
-                let from = &from[..$count];
-                // SAFETY: as above; there are as many numbers as the register holds.
-                unsafe { $load(from.as_ptr()) }
-            }
-            #[inline(always)]
-            fn store(self, to: &mut [f32]) {
-                let to = &mut to[..$count];
-                // SAFETY: as above; there are as many places as the register holds.
-                unsafe { $store(to.as_mut_ptr(), self) }
-            }
-            #[inline(always)]
-            fn mul_add(self, b: Self, c: Self) -> Self {
-                // SAFETY: as above.
-                unsafe { $mul_add(self, b, c) }
-            }
-        }
-    };
-}
-
-#[cfg(target_arch = "x86_64")]
-register!(
-    __m256,
-    8,
-    6,
-    _mm256_setzero_ps,
-    _mm256_set1_ps,
-    _mm256_loadu_ps,
-    _mm256_storeu_ps,
-    _mm256_fmadd_ps
-);
-#[cfg(target_arch = "x86_64")]
-register!(
-    __m512,
-    16,
-    12,
-    _mm512_setzero_ps,
-    _mm512_set1_ps,
-    _mm512_loadu_ps,
-    _mm512_storeu_ps,
-    _mm512_fmadd_ps
-);
-
-/// Calls a generic function for the vectors of a level.
-macro_rules! by_level {
-    ($level:expr, $vector:ident => $body:expr) => {
-        match $level {
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => {
-                type $vector = __m512;
-                $body
-            }
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => {
-                type $vector = __m256;
-                $body
-            }
-            _ => {
-                type $vector = [f32; 4];
-                $body
-            }
-        }
-    };
-}
-
-/// Rows of a panel of the left operand.
-pub fn rows(level: Level) -> usize {
-    by_level!(level, V => V::ROWS)
-}
-
-/// Columns of a panel of the right operand, and of a vector.
-pub fn columns(level: Level) -> (usize, usize) {
-    by_level!(level, V => (V::VECTORS * V::COUNT, V::COUNT))
-}
-
-/// What panels hold.
+/// Dimensions of a block in panels.
 #[derive(Clone, Copy, Debug)]
-pub struct Size {
+pub struct PanelSize {
     pub rows: usize,
     pub depth: usize,
     pub columns: usize,
 }
 
-/// Where a tile's sums stand: rows `stride` apart, of which `columns` are wanted.
-struct Place<'a> {
+/// Where a tile's sums are: rows `stride` apart, of which `columns` are used.
+struct TileTarget<'a> {
     sums: &'a mut [f32],
     stride: usize,
     columns: usize,
 }
 
-/// Runs the chains of a tile on along its panels: from 0 if they are the first, from `place` otherwise.
+/// Continues the chains of a tile along its panels: from 0 if they are the first, otherwise from `target`.
 #[inline(always)]
-fn tile<V: Vector, const R: usize, const C: usize>(left: &[f32], right: &[f32], place: Place<'_>, first: bool) {
-    let Place { sums, stride, columns } = place;
+fn tile<V: Vector, const R: usize, const C: usize>(left: &[f32], right: &[f32], target: TileTarget<'_>, first: bool) {
+    let TileTarget { sums, stride, columns } = target;
     let mut chains = [[V::zero(); C]; R];
-    let whole = columns == C * V::COUNT;
-    // Tiles at the right edge are as wide as the others here, and their own width in memory.
+    let full = columns == C * V::COUNT;
+    // Tiles at the right edge have full width here, and their own width in memory.
     let mut edge = [[0.0f32; 32]; R];
     if !first {
         for i in 0..R {
-            if whole {
+            if full {
                 for c in 0..C {
                     chains[i][c] = V::load(&sums[i * stride + c * V::COUNT..]);
                 }
@@ -199,7 +54,7 @@ fn tile<V: Vector, const R: usize, const C: usize>(left: &[f32], right: &[f32], 
         }
     }
     for i in 0..R {
-        if whole {
+        if full {
             for c in 0..C {
                 chains[i][c].store(&mut sums[i * stride + c * V::COUNT..]);
             }
@@ -213,34 +68,34 @@ fn tile<V: Vector, const R: usize, const C: usize>(left: &[f32], right: &[f32], 
 }
 
 #[inline(always)]
-fn tiles<V: Vector>(left: &[f32], right: &[f32], size: Size, sums: &mut [f32], stride: usize, first: bool) {
-    let across = Panels::Columns {
+fn tiles<V: Vector>(left: &[f32], right: &[f32], size: PanelSize, sums: &mut [f32], stride: usize, first: bool) {
+    let right_layout = Panels::Columns {
         wide: V::VECTORS * V::COUNT,
         vector: V::COUNT,
     };
-    let down = Panels::Rows { wide: V::ROWS };
+    let left_layout = Panels::Rows { wide: V::ROWS };
     let (mut column, mut right) = (0, right);
     while column < size.columns {
-        let (columns, width) = across.next(size.columns - column);
+        let (columns, width) = right_layout.next(size.columns - column);
         let (right_panel, right_rest) = right.split_at(width * size.depth);
         let (mut row, mut left) = (0, left);
         while row < size.rows {
-            let (rows, _) = down.next(size.rows - row);
+            let (rows, _) = left_layout.next(size.rows - row);
             let (left_panel, left_rest) = left.split_at(rows * size.depth);
-            let place = Place {
+            let target = TileTarget {
                 sums: &mut sums[row * stride + column..],
                 stride,
                 columns,
             };
             match (rows, width > V::COUNT) {
-                (12, true) if V::ROWS == 12 => tile::<V, 12, 2>(left_panel, right_panel, place, first),
-                (12, false) if V::ROWS == 12 => tile::<V, 12, 1>(left_panel, right_panel, place, first),
-                (6, true) if V::ROWS == 6 => tile::<V, 6, 2>(left_panel, right_panel, place, first),
-                (6, false) if V::ROWS == 6 => tile::<V, 6, 1>(left_panel, right_panel, place, first),
-                (4, true) => tile::<V, 4, 2>(left_panel, right_panel, place, first),
-                (4, false) => tile::<V, 4, 1>(left_panel, right_panel, place, first),
-                (_, true) => tile::<V, 1, 2>(left_panel, right_panel, place, first),
-                (_, false) => tile::<V, 1, 1>(left_panel, right_panel, place, first),
+                (12, true) if V::ROWS == 12 => tile::<V, 12, 2>(left_panel, right_panel, target, first),
+                (12, false) if V::ROWS == 12 => tile::<V, 12, 1>(left_panel, right_panel, target, first),
+                (6, true) if V::ROWS == 6 => tile::<V, 6, 2>(left_panel, right_panel, target, first),
+                (6, false) if V::ROWS == 6 => tile::<V, 6, 1>(left_panel, right_panel, target, first),
+                (4, true) => tile::<V, 4, 2>(left_panel, right_panel, target, first),
+                (4, false) => tile::<V, 4, 1>(left_panel, right_panel, target, first),
+                (_, true) => tile::<V, 1, 2>(left_panel, right_panel, target, first),
+                (_, false) => tile::<V, 1, 1>(left_panel, right_panel, target, first),
             }
             row += rows;
             left = left_rest;
@@ -252,29 +107,29 @@ fn tiles<V: Vector>(left: &[f32], right: &[f32], size: Size, sums: &mut [f32], s
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-fn avx512(left: &[f32], right: &[f32], size: Size, sums: &mut [f32], stride: usize, first: bool) {
+fn avx512(left: &[f32], right: &[f32], size: PanelSize, sums: &mut [f32], stride: usize, first: bool) {
     tiles::<__m512>(left, right, size, sums, stride, first);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-fn avx2(left: &[f32], right: &[f32], size: Size, sums: &mut [f32], stride: usize, first: bool) {
+fn avx2(left: &[f32], right: &[f32], size: PanelSize, sums: &mut [f32], stride: usize, first: bool) {
     tiles::<__m256>(left, right, size, sums, stride, first);
 }
 
-/// Runs the chains of a block on along its panels, packed for the same level: from 0 if they are the `first` ones, from
-/// what stands in `sums` otherwise.
+/// Continues the chains of a block along its panels, which were packed for the same level: from 0 if they are the
+/// `first`, otherwise from `sums`.
 pub fn multiply_panels(
     level: Level,
     left: &[f32],
     right: &[f32],
-    size: Size,
+    size: PanelSize,
     sums: &mut [f32],
     stride: usize,
     first: bool,
 ) {
     match level {
-        // SAFETY: `product_at` has made sure that this machine has the level.
+        // SAFETY: `matmul_at` has checked that this processor has the level.
         #[cfg(target_arch = "x86_64")]
         Level::Avx512 => unsafe { avx512(left, right, size, sums, stride, first) },
         // SAFETY: as above.

@@ -1,10 +1,11 @@
-//! The same operations out of libtorch's, for any device.
+//! The operations with libtorch's operations, for any device: the ATen equivalents of `own`. Shape letters: see
+//! `model`.
 
 use std::ops::Range;
 
 use tch::{Kind, Tensor};
 
-use super::{Rotary, Stats};
+use super::{NormStats, Rotary};
 use crate::kernels::Gelu;
 use crate::model::ModelError;
 use crate::model::views::Norm;
@@ -33,7 +34,7 @@ fn rows(tensor: &Tensor, block: &Range<usize>) -> Result<Tensor, ModelError> {
 /// Tree sum in `f32`.
 fn tree(parts: &[Tensor]) -> Result<Tensor, ModelError> {
     match parts {
-        [] => Err(ModelError::Unfit("a sum of nothing".to_owned())),
+        [] => Err(ModelError::NotHeld("a sum has no terms")),
         [one] => float(one),
         _ => {
             let (left, right) = parts.split_at(tree_split(parts.len()));
@@ -42,8 +43,8 @@ fn tree(parts: &[Tensor]) -> Result<Tensor, ModelError> {
     }
 }
 
-/// The shards of a table as one.
-fn whole(shards: &[Tensor]) -> Result<Tensor, ModelError> {
+/// Concatenates the shards of a table.
+fn concatenated(shards: &[Tensor]) -> Result<Tensor, ModelError> {
     Ok(match shards {
         [one] => one.shallow_clone(),
         _ => Tensor::f_cat(shards, 0)?,
@@ -51,151 +52,156 @@ fn whole(shards: &[Tensor]) -> Result<Tensor, ModelError> {
 }
 
 pub fn embed(
-    ids: &Tensor,
+    ids_t: &Tensor,
     sequence: usize,
     first: i64,
-    word: &[Tensor],
-    position: Option<&Tensor>,
-    out: &Tensor,
+    word_vh: &[Tensor],
+    position_sh: Option<&Tensor>,
+    out_th: &Tensor,
 ) -> Done {
-    let hidden = out.size()[1];
-    let table = whole(word)?;
-    // An id of another rank's takes any row.
-    let places = ids.f_sub_scalar(first)?.f_clamp(0, table.size()[0] - 1)?;
-    let words = float(&table.f_index_select(0, &places)?)?;
-    let Some(position) = position else {
-        return put(out, &words);
+    let hidden = out_th.size()[1];
+    let table = concatenated(word_vh)?;
+    // Ids of other ranks take an arbitrary row.
+    let rows = ids_t.f_sub_scalar(first)?.f_clamp(0, table.size()[0] - 1)?;
+    let words_th = float(&table.f_index_select(0, &rows)?)?;
+    let Some(position_sh) = position_sh else {
+        return put(out_th, &words_th);
     };
-    let places = float(&position.f_narrow(0, 0, sequence as i64)?)?;
-    let sum = words.f_view([-1, sequence as i64, hidden])?.f_add(&places)?;
-    put(out, &sum.f_view([-1, hidden])?)
+    let positions_sh = float(&position_sh.f_narrow(0, 0, sequence as i64)?)?;
+    let sum = words_th.f_view([-1, sequence as i64, hidden])?.f_add(&positions_sh)?;
+    put(out_th, &sum.f_view([-1, hidden])?)
 }
 
 pub fn embed_backward(
-    ids: &Tensor,
+    ids_t: &Tensor,
     sequence: usize,
     first: i64,
-    dx: &Tensor,
-    word: &[Tensor],
-    position: Option<&Tensor>,
+    dx_th: &Tensor,
+    dword_vh: &[Tensor],
+    dposition_sh: Option<&Tensor>,
 ) -> Done {
-    let count: i64 = word.iter().map(|shard| shard.size()[0]).sum();
-    let places = ids.f_sub_scalar(first)?;
-    let own = places.f_ge(0)?.f_logical_and(&places.f_lt(count)?)?;
-    // What belongs to another rank goes to a row of its own.
-    let places = places.f_where_self(&own, &ids.f_full_like(count)?)?;
-    let gradient = Tensor::f_embedding_dense_backward(dx, &places, count + 1, -1, false)?;
+    let count: i64 = dword_vh.iter().map(|shard| shard.size()[0]).sum();
+    let rows = ids_t.f_sub_scalar(first)?;
+    let own = rows.f_ge(0)?.f_logical_and(&rows.f_lt(count)?)?;
+    // Ids of other ranks go to an extra row.
+    let rows = rows.f_where_self(&own, &ids_t.f_full_like(count)?)?;
+    let gradient = Tensor::f_embedding_dense_backward(dx_th, &rows, count + 1, -1, false)?;
     let mut first = 0;
-    for shard in word {
+    for shard in dword_vh {
         add_to(shard, &gradient.f_narrow(0, first, shard.size()[0])?)?;
         first += shard.size()[0];
     }
-    let Some(position) = position else { return Ok(()) };
-    let sum = dx
-        .f_view([-1, sequence as i64, dx.size()[1]])?
-        .f_sum_dim_intlist(&[0i64][..], false, Kind::Float)?;
-    add_to(&position.f_narrow(0, 0, sequence as i64)?, &sum)
-}
-
-pub fn norm_forward(x: &Tensor, norm: &Norm, epsilon: f32, out: &Tensor, stats: Stats<'_>) -> Done {
-    let weight = float(&norm.weight[0])?;
-    let Some(bias) = norm.bias.first() else {
-        let square = x.f_square()?.f_mean_dim(&[1i64][..], false, Kind::Float)?;
-        put(stats.rstd, &square.f_add_scalar(f64::from(epsilon))?.f_rsqrt()?)?;
-        return norm_apply(x, norm, out, stats);
+    let Some(dposition_sh) = dposition_sh else {
+        return Ok(());
     };
-    let hidden = [x.size()[1]];
-    let (value, mean, rstd) =
-        x.f_native_layer_norm(&hidden[..], Some(&weight), Some(&float(bias)?), f64::from(epsilon))?;
-    put(out, &value)?;
-    put(stats.mean, &mean.f_view([-1])?)?;
-    put(stats.rstd, &rstd.f_view([-1])?)
+    let sum = dx_th
+        .f_view([-1, sequence as i64, dx_th.size()[1]])?
+        .f_sum_dim_intlist(&[0i64][..], false, Kind::Float)?;
+    add_to(&dposition_sh.f_narrow(0, 0, sequence as i64)?, &sum)
 }
 
-/// The rows before weight and bias.
-fn normal(x: &Tensor, norm: &Norm, stats: Stats<'_>) -> Result<Tensor, ModelError> {
-    let rstd = stats.rstd.f_unsqueeze(1)?;
-    Ok(if norm.bias.is_empty() {
-        x.f_mul(&rstd)?
+pub fn norm_forward(x_th: &Tensor, norm: &Norm, epsilon: f32, out_th: &Tensor, stats: NormStats<'_>) -> Done {
+    let weight = float(&norm.weight_h[0])?;
+    let Some(bias) = norm.bias_h.first() else {
+        let square = x_th.f_square()?.f_mean_dim(&[1i64][..], false, Kind::Float)?;
+        put(stats.rstd_t, &square.f_add_scalar(f64::from(epsilon))?.f_rsqrt()?)?;
+        return norm_apply(x_th, norm, out_th, stats);
+    };
+    let hidden = [x_th.size()[1]];
+    let (value, mean, rstd) =
+        x_th.f_native_layer_norm(&hidden[..], Some(&weight), Some(&float(bias)?), f64::from(epsilon))?;
+    put(out_th, &value)?;
+    put(stats.mean_t, &mean.f_view([-1])?)?;
+    put(stats.rstd_t, &rstd.f_view([-1])?)
+}
+
+/// The normalized rows before weight and bias are applied.
+fn normal(x_th: &Tensor, norm: &Norm, stats: NormStats<'_>) -> Result<Tensor, ModelError> {
+    let rstd = stats.rstd_t.f_unsqueeze(1)?;
+    Ok(if norm.bias_h.is_empty() {
+        x_th.f_mul(&rstd)?
     } else {
-        x.f_sub(&stats.mean.f_unsqueeze(1)?)?.f_mul(&rstd)?
+        x_th.f_sub(&stats.mean_t.f_unsqueeze(1)?)?.f_mul(&rstd)?
     })
 }
 
-pub fn norm_apply(x: &Tensor, norm: &Norm, out: &Tensor, stats: Stats<'_>) -> Done {
-    let value = normal(x, norm, stats)?.f_mul(&float(&norm.weight[0])?)?;
-    match norm.bias.first() {
-        Some(bias) => put(out, &value.f_add(&float(bias)?)?),
-        None => put(out, &value),
+pub fn norm_apply(x_th: &Tensor, norm: &Norm, out_th: &Tensor, stats: NormStats<'_>) -> Done {
+    let value = normal(x_th, norm, stats)?.f_mul(&float(&norm.weight_h[0])?)?;
+    match norm.bias_h.first() {
+        Some(bias) => put(out_th, &value.f_add(&float(bias)?)?),
+        None => put(out_th, &value),
     }
 }
 
 pub fn norm_backward(
-    dy: &Tensor,
-    x: &Tensor,
+    dy_th: &Tensor,
+    x_th: &Tensor,
     norm: &Norm,
-    stats: Stats<'_>,
+    stats: NormStats<'_>,
     blocks: &[Range<usize>],
-    dx: &Tensor,
+    dx_th: &Tensor,
     gradient: &Norm,
 ) -> Done {
-    let normal = normal(x, norm, stats)?;
-    let g = dy.f_mul(&float(&norm.weight[0])?)?;
+    let normal = normal(x_th, norm, stats)?;
+    let g = dy_th.f_mul(&float(&norm.weight_h[0])?)?;
     let mean = |value: &Tensor| value.f_mean_dim(&[1i64][..], true, Kind::Float);
-    let along = normal.f_mul(&mean(&g.f_mul(&normal)?)?)?;
-    let centred = if norm.bias.is_empty() {
-        g.f_sub(&along)?
+    let projection = normal.f_mul(&mean(&g.f_mul(&normal)?)?)?;
+    let centred = if norm.bias_h.is_empty() {
+        g.f_sub(&projection)?
     } else {
-        g.f_sub(&mean(&g)?)?.f_sub(&along)?
+        g.f_sub(&mean(&g)?)?.f_sub(&projection)?
     };
-    add_to(dx, &centred.f_mul(&stats.rstd.f_unsqueeze(1)?)?)?;
-    column_sums(&dy.f_mul(&normal)?, blocks, &gradient.weight)?;
-    if gradient.bias.is_empty() {
+    add_to(dx_th, &centred.f_mul(&stats.rstd_t.f_unsqueeze(1)?)?)?;
+    column_sums(&dy_th.f_mul(&normal)?, blocks, &gradient.weight_h)?;
+    if gradient.bias_h.is_empty() {
         return Ok(());
     }
-    column_sums(dy, blocks, &gradient.bias)
+    column_sums(dy_th, blocks, &gradient.bias_h)
 }
 
-fn form(gelu: Gelu) -> &'static str {
+fn approximation(gelu: Gelu) -> &'static str {
     match gelu {
         Gelu::Erf => "none",
         Gelu::Tanh => "tanh",
     }
 }
 
-pub fn gelu_forward(gelu: Gelu, z: &Tensor, bias: &Tensor, out: &Tensor) -> Done {
-    add_to(z, bias)?;
-    put(out, &z.f_gelu(form(gelu))?)
+pub fn gelu_forward(gelu: Gelu, z_tf: &Tensor, bias_f: &Tensor, out_tf: &Tensor) -> Done {
+    add_to(z_tf, bias_f)?;
+    put(out_tf, &z_tf.f_gelu(approximation(gelu))?)
 }
 
-pub fn gelu_backward(gelu: Gelu, z: &Tensor, gradient: &Tensor, out: &Tensor) -> Done {
-    put(out, &z.f_gelu(form(gelu))?)?;
-    put(gradient, &z.f_gelu_backward(gradient, form(gelu))?)
+pub fn gelu_backward(gelu: Gelu, z_tf: &Tensor, gradient_tf: &Tensor, out_tf: &Tensor) -> Done {
+    put(out_tf, &z_tf.f_gelu(approximation(gelu))?)?;
+    put(gradient_tf, &z_tf.f_gelu_backward(gradient_tf, approximation(gelu))?)
 }
 
-/// Gates and ups in `f32`.
-fn halves(z: &Tensor) -> Result<(Tensor, Tensor), ModelError> {
-    let width = z.size()[1] / 2;
-    Ok((float(&z.f_narrow(1, 0, width)?)?, float(&z.f_narrow(1, width, width)?)?))
+/// Gates and ups, in `f32`.
+fn gate_and_up(z_tu: &Tensor) -> Result<(Tensor, Tensor), ModelError> {
+    let width = z_tu.size()[1] / 2;
+    Ok((
+        float(&z_tu.f_narrow(1, 0, width)?)?,
+        float(&z_tu.f_narrow(1, width, width)?)?,
+    ))
 }
 
-pub fn swiglu_forward(z: &Tensor, out: &Tensor) -> Done {
-    let (gate, up) = halves(z)?;
-    put(out, &gate.f_silu()?.f_mul(&up)?)
+pub fn swiglu_forward(z_tu: &Tensor, out_tf: &Tensor) -> Done {
+    let (gate, up) = gate_and_up(z_tu)?;
+    put(out_tf, &gate.f_silu()?.f_mul(&up)?)
 }
 
-pub fn swiglu_backward(z: &Tensor, gradient: &Tensor, dz: &Tensor, out: &Tensor) -> Done {
-    let ((gate, up), d) = (halves(z)?, float(gradient)?);
+pub fn swiglu_backward(z_tu: &Tensor, gradient_tf: &Tensor, dz_tu: &Tensor, out_tf: &Tensor) -> Done {
+    let ((gate, up), d) = (gate_and_up(z_tu)?, float(gradient_tf)?);
     let silu = gate.f_silu()?;
-    put(out, &silu.f_mul(&up)?)?;
+    put(out_tf, &silu.f_mul(&up)?)?;
     let width = gate.size()[1];
-    put(&dz.f_narrow(1, 0, width)?, &gate.f_silu_backward(&d.f_mul(&up)?)?)?;
-    put(&dz.f_narrow(1, width, width)?, &d.f_mul(&silu)?)
+    put(&dz_tu.f_narrow(1, 0, width)?, &gate.f_silu_backward(&d.f_mul(&up)?)?)?;
+    put(&dz_tu.f_narrow(1, width, width)?, &d.f_mul(&silu)?)
 }
 
 pub fn rotate(rows: &Tensor, rotary: &Rotary, sequence: usize, first: usize, heads: usize, inverse: bool) -> Done {
-    let turned = rotary.turned(rows.size()[1] as usize, first, heads);
-    let (s, n, half) = (sequence as i64, heads as i64, turned.d as i64 / 2);
+    let rotated = rotary.rotated(rows.size()[1] as usize, first, heads);
+    let (s, n, half) = (sequence as i64, heads as i64, rotated.d as i64 / 2);
     let columns = rows.f_narrow(1, first as i64, 2 * half * n)?;
     let all = columns.f_reshape([-1, s, n, 2, half])?;
     let (low, high) = (float(&all.f_select(3, 0)?)?, float(&all.f_select(3, 1)?)?);
@@ -204,23 +210,23 @@ pub fn rotate(rows: &Tensor, rotary: &Rotary, sequence: usize, first: usize, hea
     if inverse {
         sin = sin.f_neg()?;
     }
-    let turned_low = low.f_mul(&cos)?.f_sub(&high.f_mul(&sin)?)?;
-    let turned_high = high.f_mul(&cos)?.f_add(&low.f_mul(&sin)?)?;
-    let value = Tensor::f_stack(&[turned_low, turned_high], 3)?.f_view([-1, 2 * half * n])?;
+    let rotated_low = low.f_mul(&cos)?.f_sub(&high.f_mul(&sin)?)?;
+    let rotated_high = high.f_mul(&cos)?.f_add(&low.f_mul(&sin)?)?;
+    let value = Tensor::f_stack(&[rotated_low, rotated_high], 3)?.f_view([-1, 2 * half * n])?;
     put(&columns, &value)
 }
 
-pub fn add_residual(parts: &[Tensor], bias: Option<&Tensor>, residual: &Tensor, out: &Tensor) -> Done {
-    let sum = tree(parts)?;
-    let sum = match bias {
-        Some(bias) => sum.f_add(&float(bias)?)?,
+pub fn add_residual(partials_th: &[Tensor], bias_h: Option<&Tensor>, residual_th: &Tensor, out_th: &Tensor) -> Done {
+    let sum = tree(partials_th)?;
+    let sum = match bias_h {
+        Some(bias_h) => sum.f_add(&float(bias_h)?)?,
         None => sum,
     };
-    put(out, &sum.f_add(residual)?)
+    put(out_th, &sum.f_add(residual_th)?)
 }
 
-pub fn sum_partials(parts: &[Tensor], extra: Option<&Tensor>, out: &Tensor) -> Done {
-    let sum = tree(parts)?;
+pub fn sum_partials(partials: &[Tensor], extra: Option<&Tensor>, out: &Tensor) -> Done {
+    let sum = tree(partials)?;
     put(
         out,
         &if let Some(extra) = extra {
@@ -239,17 +245,17 @@ pub fn column_sums(values: &Tensor, blocks: &[Range<usize>], gradients: &[Tensor
     Ok(())
 }
 
-pub fn add_partials(parts: &[Tensor], gradient: &Tensor) -> Done {
-    add_to(gradient, &tree(parts)?)
+pub fn add_partials(partials: &[Tensor], gradient: &Tensor) -> Done {
+    add_to(gradient, &tree(partials)?)
 }
 
-pub fn fold_heads(dk: &Tensor, dv: &Tensor, heads: usize, out: &Tensor) -> Done {
-    let d = dk.size()[1] / heads as i64;
-    for (part, offset) in [(dk, 0), (dv, d)] {
-        let sum = part
+pub fn fold_heads(dk_ta: &Tensor, dv_ta: &Tensor, heads: usize, out_te: &Tensor) -> Done {
+    let d = dk_ta.size()[1] / heads as i64;
+    for (gradient, offset) in [(dk_ta, 0), (dv_ta, d)] {
+        let sum = gradient
             .f_view([-1, heads as i64, d])?
             .f_sum_dim_intlist(&[1i64][..], false, Kind::Float)?;
-        put(&out.f_narrow(1, offset, d)?, &sum)?;
+        put(&out_te.f_narrow(1, offset, d)?, &sum)?;
     }
     Ok(())
 }
@@ -261,62 +267,72 @@ pub fn cast(from: &Tensor, to: &Tensor) -> Done {
     put(to, from)
 }
 
-pub fn row_maxima(logits: &[Tensor], maxima: &Tensor) -> Done {
-    let each = logits.iter().map(|shard| float(&shard.f_amax(&[1i64][..], false)?));
-    let each = each.collect::<Result<Vec<_>, ModelError>>()?;
-    put(maxima, &Tensor::f_stack(&each, 0)?.f_amax(&[0i64][..], true)?)
+pub fn row_maxima(logits_rv: &[Tensor], maxima_r: &Tensor) -> Done {
+    let by_shard = logits_rv.iter().map(|shard| float(&shard.f_amax(&[1i64][..], false)?));
+    let by_shard = by_shard.collect::<Result<Vec<_>, ModelError>>()?;
+    put(maxima_r, &Tensor::f_stack(&by_shard, 0)?.f_amax(&[0i64][..], true)?)
 }
 
-/// Where each target stands in a shard that begins with id `first`: whether it does, and its place, both `[t, 1]`.
-fn places(targets: &Tensor, first: i64, width: i64) -> Result<(Tensor, Tensor), ModelError> {
-    let place = targets.f_sub_scalar(first)?;
-    let inside = place.f_ge(0)?.f_logical_and(&place.f_lt(width)?)?.f_unsqueeze(1)?;
-    Ok((inside, place.f_clamp(0, width - 1)?.f_unsqueeze(1)?))
+/// Whether each target is in the shard that starts with id `first`, and its column there, both `[r, 1]`.
+fn columns_of(targets_r: &Tensor, first: i64, width: i64) -> Result<(Tensor, Tensor), ModelError> {
+    let column = targets_r.f_sub_scalar(first)?;
+    let inside = column.f_ge(0)?.f_logical_and(&column.f_lt(width)?)?.f_unsqueeze(1)?;
+    Ok((inside, column.f_clamp(0, width - 1)?.f_unsqueeze(1)?))
 }
 
-pub fn row_sums(logits: &[Tensor], targets: &Tensor, first: i64, maxima: &Tensor, out: &Tensor, keep: bool) -> Done {
-    let column = maxima.f_view([-1, 1])?;
-    let mut chosen = column.f_full_like(f64::NEG_INFINITY)?;
+pub fn row_sums(
+    logits_rv: &[Tensor],
+    targets_r: &Tensor,
+    first: i64,
+    maxima_r: &Tensor,
+    out_2r: &Tensor,
+    keep: bool,
+) -> Done {
+    let maxima_r1 = maxima_r.f_view([-1, 1])?;
+    let mut target_logit = maxima_r1.f_full_like(f64::NEG_INFINITY)?;
     let (mut sums, mut first) = (Vec::new(), first);
-    for shard in logits {
+    for shard in logits_rv {
         let width = shard.size()[1];
-        let (inside, place) = places(targets, first, width)?;
-        let logit = float(&shard.f_gather(1, &place, false)?)?;
-        chosen = logit.f_where_self(&inside, &chosen)?;
-        let power = float(shard)?.f_sub(&column)?.f_exp()?;
-        sums.push(power.f_sum_dim_intlist(&[1i64][..], false, Kind::Float)?);
+        let (inside, column) = columns_of(targets_r, first, width)?;
+        let logit = float(&shard.f_gather(1, &column, false)?)?;
+        target_logit = logit.f_where_self(&inside, &target_logit)?;
+        let exps = float(shard)?.f_sub(&maxima_r1)?.f_exp()?;
+        sums.push(exps.f_sum_dim_intlist(&[1i64][..], false, Kind::Float)?);
         if keep {
-            put(shard, &power)?;
+            put(shard, &exps)?;
         }
         first += width;
     }
-    put(out, &Tensor::f_stack(&[tree(&sums)?, chosen.f_view([-1])?], 0)?)
+    put(
+        out_2r,
+        &Tensor::f_stack(&[tree(&sums)?, target_logit.f_view([-1])?], 0)?,
+    )
 }
 
 pub fn finish_loss(
-    logits: &[Tensor],
-    targets: &Tensor,
+    logits_rv: &[Tensor],
+    targets_r: &Tensor,
     first: i64,
-    maxima: &Tensor,
-    both: &Tensor,
+    maxima_r: &Tensor,
+    sums_2r: &Tensor,
     losses: &mut [f64],
     gradient: bool,
 ) -> Done {
     let double = |tensor: &Tensor| tensor.f_view([-1])?.f_to_kind(Kind::Double);
-    let line = |at: i64| both.f_narrow(0, at, 1);
-    let loss = double(&line(0)?)?
+    let row = |at: i64| sums_2r.f_narrow(0, at, 1);
+    let loss = double(&row(0)?)?
         .f_log()?
-        .f_add(&double(maxima)?)?
-        .f_sub(&double(&line(1)?)?)?;
+        .f_add(&double(maxima_r)?)?
+        .f_sub(&double(&row(1)?)?)?;
     let values = Vec::<f64>::try_from(&loss.f_to_device(tch::Device::Cpu)?)?;
     losses.copy_from_slice(&values);
     if gradient {
-        let (sums, mut first) = (line(0)?.f_view([-1, 1])?, first);
-        for shard in logits {
-            let (inside, place) = places(targets, first, shard.size()[1])?;
-            let mut share = float(shard)?.f_div(&sums)?;
+        let (sums, mut first) = (row(0)?.f_view([-1, 1])?, first);
+        for shard in logits_rv {
+            let (inside, column) = columns_of(targets_r, first, shard.size()[1])?;
+            let mut gradient_rv = float(shard)?.f_div(&sums)?;
             let one = inside.f_to_kind(Kind::Float)?.f_neg()?;
-            put(shard, &share.f_scatter_add_(1, &place, &one)?)?;
+            put(shard, &gradient_rv.f_scatter_add_(1, &column, &one)?)?;
             first += shard.size()[1];
         }
     }

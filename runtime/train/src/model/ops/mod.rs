@@ -1,7 +1,13 @@
-//! The operations that are no matrix products: one list, two implementations.
+//! Operations other than matrix products, in two implementations.
 //!
-//! `own` calls the kernels of this crate (CPU, fixed order of every sum); `aten` is made of libtorch's operations and
-//! runs on any device. Matrix products are called in `product`, attention in `attention`.
+//! `own` calls this crate's kernels (CPU, fixed order of every sum); `aten` uses libtorch's operations and runs on any
+//! device. `matmul` contains the matrix products, `attention` the attention.
+//!
+//! # Memory
+//! The kernels of `own` work on slices of the tensors ([`HostAccess`]). Every buffer has one owner while kernels run: a
+//! thread's workspace, gradients and recorded activations belong to that thread, which makes one kernel call at a time.
+//! Weights are shared by threads and written between steps only. So no other thread and no call of libtorch uses what a
+//! kernel call writes.
 
 mod aten;
 mod own;
@@ -10,31 +16,33 @@ mod tests;
 
 use std::ops::Range;
 
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 use super::ModelError;
+use super::host_access::HostAccess;
 use super::views::Norm;
-use crate::kernels::{Element, Gelu, Turned, rotary_tables};
+use crate::kernels::{Gelu, RotatedHeads, rotary_tables};
 
-/// Which implementation runs.
+/// Which kernels compute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kernels {
     Own,
-    /// As `Own`, with matrix products and attention of this crate as well: the same bits on every processor.
+    /// As `Own`, also for matrix products and attention: bitwise identical on every processor.
     Portable,
-    /// As `Own`, with products of a few rows, whose bits don't depend on their number: for the steps of a generation.
-    Few,
+    /// As `Own`, with matrix products whose bits do not depend on the number of rows: for generation.
+    FewRows,
     Aten,
 }
 
-/// What a layer norm keeps of its forward, and the width of a row.
+/// Mean and reciprocal standard deviation of each row, which a norm keeps for its backward pass. A root-mean-square
+/// norm has no mean.
 #[derive(Clone, Copy)]
-pub(super) struct Stats<'a> {
-    pub mean: &'a Tensor,
-    pub rstd: &'a Tensor,
+pub(super) struct NormStats<'a> {
+    pub mean_t: &'a Tensor,
+    pub rstd_t: &'a Tensor,
 }
 
-/// The tables of rotary positions, each `[sequence, d/2]`.
+/// Cosines and sines of rotary positions, each `[sequence, d/2]`.
 #[derive(Debug)]
 pub(super) struct Rotary {
     cos: Tensor,
@@ -42,14 +50,14 @@ pub(super) struct Rotary {
 }
 
 impl Rotary {
-    /// The tables of heads of `d` elements for up to `sequence` positions.
+    /// Tables of heads of `d` elements for up to `sequence` positions.
     ///
     /// # Errors
     /// [`ModelError`] if `d` is odd, or the device is out of memory.
     pub fn new(sequence: usize, d: usize, theta: f64, device: Device) -> Result<Self, ModelError> {
         if !d.is_multiple_of(2) {
-            return Err(ModelError::Unfit(format!(
-                "rotary positions need heads of an even size, not {d}"
+            return Err(ModelError::Grid(format!(
+                "rotary positions need an even head dimension, not {d}"
             )));
         }
         let (cos, sin) = rotary_tables(sequence, d, theta);
@@ -68,7 +76,7 @@ impl Rotary {
         [&self.cos, &self.sin].map(crate::model::workspace::bytes).iter().sum()
     }
 
-    /// The tables of a row each, which stand at these positions.
+    /// Tables with one row for each of `positions`.
     ///
     /// # Errors
     /// [`ModelError`] if a position is beyond the tables.
@@ -79,10 +87,10 @@ impl Rotary {
         })
     }
 
-    /// What of rows of `width` elements these tables turn: `heads` heads from column `first` on.
-    fn turned(&self, width: usize, first: usize, heads: usize) -> Turned {
+    /// The part of rows of `width` elements that is rotated: `heads` heads starting at column `first`.
+    fn rotated(&self, width: usize, first: usize, heads: usize) -> RotatedHeads {
         let d = 2 * self.cos.size()[1] as usize;
-        Turned { width, first, heads, d }
+        RotatedHeads { width, first, heads, d }
     }
 }
 
@@ -114,7 +122,11 @@ macro_rules! operations {
             #[allow(clippy::too_many_arguments)]
             pub(super) fn $name(self, $($arg: $ty),*) -> Result<(), ModelError> {
                 match self {
-                    Self::Own | Self::Portable | Self::Few => own::$name($($arg),*),
+                    Self::Own | Self::Portable | Self::FewRows => {
+                        // SAFETY: see "Memory" in this module's documentation.
+                        let host = unsafe { HostAccess::new() };
+                        own::$name(&host, $($arg),*)
+                    }
                     Self::Aten => aten::$name($($arg),*),
                 }
             })*
@@ -123,82 +135,74 @@ macro_rules! operations {
 }
 
 operations! {
-    /// `out[t, h] = word[id] (+ position[place])` for the rows whose id lies in these shards of the vocabulary, the first of
-    /// which begins with `first`; other rows may hold anything.
+    /// `out[t, h] = word[id] (+ position[row mod sequence])` for the rows whose id is in these shards of the vocabulary, the
+    /// first of which starts at id `first`; other rows are undefined.
     fn embed(
-        ids: &Tensor, sequence: usize, first: i64, word: &[Tensor], position: Option<&Tensor>, out: &Tensor,
+        ids_t: &Tensor, sequence: usize, first: i64, word_vh: &[Tensor], position_sh: Option<&Tensor>, out_th: &Tensor,
     );
 
-    /// Adds the gradients of the embeddings' input side.
+    /// Adds the gradients of the input embeddings to `dword_vh` and `dposition_sh`.
     fn embed_backward(
-        ids: &Tensor, sequence: usize, first: i64, dx: &Tensor, word: &[Tensor], position: Option<&Tensor>,
+        ids_t: &Tensor, sequence: usize, first: i64, dx_th: &Tensor, dword_vh: &[Tensor], dposition_sh: Option<&Tensor>,
     );
 
-    /// Norm of `x` (`f32`) into `out`; fills `stats`.
-    fn norm_forward(x: &Tensor, norm: &Norm, epsilon: f32, out: &Tensor, stats: Stats<'_>);
+    /// Normalizes `x_th` (`f32`) into `out_th` and writes `stats`.
+    fn norm_forward(x_th: &Tensor, norm: &Norm, epsilon: f32, out_th: &Tensor, stats: NormStats<'_>);
 
-    /// The same output once more, from `stats`.
-    fn norm_apply(x: &Tensor, norm: &Norm, out: &Tensor, stats: Stats<'_>);
+    /// Computes the same output again from `stats`.
+    fn norm_apply(x_th: &Tensor, norm: &Norm, out_th: &Tensor, stats: NormStats<'_>);
 
-    /// Adds the input's gradient to `dx`, and those of weight and bias by row blocks.
+    /// Adds the input's gradient to `dx_th`, and the gradients of weight and bias by row blocks to `gradient`.
     fn norm_backward(
-        dy: &Tensor, x: &Tensor, norm: &Norm, stats: Stats<'_>, blocks: &[Range<usize>], dx: &Tensor, gradient: &Norm,
+        dy_th: &Tensor, x_th: &Tensor, norm: &Norm, stats: NormStats<'_>, blocks: &[Range<usize>], dx_th: &Tensor,
+        gradient: &Norm,
     );
 
     /// `z += bias` in place; `out = gelu(z)`.
-    fn gelu_forward(gelu: Gelu, z: &Tensor, bias: &Tensor, out: &Tensor);
+    fn gelu_forward(gelu: Gelu, z_tf: &Tensor, bias_f: &Tensor, out_tf: &Tensor);
 
     /// `gradient *= gelu'(z)` in place; `out = gelu(z)`.
-    fn gelu_backward(gelu: Gelu, z: &Tensor, gradient: &Tensor, out: &Tensor);
+    fn gelu_backward(gelu: Gelu, z_tf: &Tensor, gradient_tf: &Tensor, out_tf: &Tensor);
 
-    /// `out[t, f] = silu(gate) · up`, for `z` = `[t, 2f]`, gates first.
-    fn swiglu_forward(z: &Tensor, out: &Tensor);
+    /// `out = silu(gate) · up`, where each row of `z` holds the gates, then the ups.
+    fn swiglu_forward(z_tu: &Tensor, out_tf: &Tensor);
 
-    /// `dz` = the gradient by `z` for `gradient` by the output; `out` = the output.
-    fn swiglu_backward(z: &Tensor, gradient: &Tensor, dz: &Tensor, out: &Tensor);
+    /// Writes the gradient of `z` to `dz`, given the gradient of the output; `out` = the output.
+    fn swiglu_backward(z_tu: &Tensor, gradient_tf: &Tensor, dz_tu: &Tensor, out_tf: &Tensor);
 
-    /// Turns `heads` heads from column `first` of `rows` on by the angles of their positions (row mod `sequence`), in
-    /// place; `inverse` turns back.
+    /// Rotates `heads` heads starting at column `first` of `rows` by the angles of their positions (row mod `sequence`), in
+    /// place; `inverse` rotates back.
     fn rotate(rows: &Tensor, rotary: &Rotary, sequence: usize, first: usize, heads: usize, inverse: bool);
 
-    /// `out = residual + (tree sum of parts (+ bias))`.
-    fn add_residual(parts: &[Tensor], bias: Option<&Tensor>, residual: &Tensor, out: &Tensor);
+    /// `out = residual + (tree sum of the partials (+ bias))`.
+    fn add_residual(partials_th: &[Tensor], bias_h: Option<&Tensor>, residual_th: &Tensor, out_th: &Tensor);
 
-    /// `out = tree sum of parts (+ extra)`, in `f32`.
-    fn sum_partials(parts: &[Tensor], extra: Option<&Tensor>, out: &Tensor);
+    /// `out = tree sum of the partials (+ extra)`, in `f32`.
+    fn sum_partials(partials: &[Tensor], extra: Option<&Tensor>, out: &Tensor);
 
-    /// Adds to each gradient the sum of its block's rows.
+    /// Adds to each gradient the sum of the rows of its block.
     fn column_sums(values: &Tensor, blocks: &[Range<usize>], gradients: &[Tensor]);
 
-    /// `gradient += ` tree sum of parts.
-    fn add_partials(parts: &[Tensor], gradient: &Tensor);
+    /// `gradient +=` tree sum of the partials.
+    fn add_partials(partials: &[Tensor], gradient: &Tensor);
 
-    /// `out[t, 0..d]` and `out[t, d..2d]` = the sums over heads of `dk` and `dv` (`[t, n·d]`).
-    fn fold_heads(dk: &Tensor, dv: &Tensor, heads: usize, out: &Tensor);
+    /// `out[t, 0..d]` and `out[t, d..2d]` = the sums over heads of `dk` and `dv`.
+    fn fold_heads(dk_ta: &Tensor, dv_ta: &Tensor, heads: usize, out_te: &Tensor);
 
-    /// Rounds `from` (`f32`) to the numbers of `to`; nothing if both are the same.
+    /// Rounds `from` (`f32`) to the element type of `to`; does nothing if both are the same tensor.
     fn cast(from: &Tensor, to: &Tensor);
 
     /// The largest logit of each row over all shards.
-    fn row_maxima(logits: &[Tensor], maxima: &Tensor);
+    fn row_maxima(logits_rv: &[Tensor], maxima_r: &Tensor);
 
-    /// `out[0]`: for each row the tree sum over shards of Σ exp(logit − maximum); with `keep` the logits turn into these
-    /// exponentials. `out[1]`: the target's logit, or −∞ where the target is not in these shards, which begin at `first`.
-    fn row_sums(logits: &[Tensor], targets: &Tensor, first: i64, maxima: &Tensor, out: &Tensor, keep: bool);
+    /// `out[0]`: for each row the tree sum over shards of Σ exp(logit − maximum); with `keep` these exponentials replace
+    /// the logits. `out[1]`: the target's logit, or −∞ if the target is not in these shards, which start at id `first`.
+    fn row_sums(logits_rv: &[Tensor], targets_r: &Tensor, first: i64, maxima_r: &Tensor, out_2r: &Tensor, keep: bool);
 
-    /// −ln p of each row's target into `losses`, from the maxima and from sums and targets' logits (`both`); with `gradient`
-    /// the exponentials turn into the gradient of the losses' sum.
+    /// Writes −ln p of each row's target to `losses`, given the maxima and the result of `row_sums`; with `gradient` the
+    /// gradient of the sum of losses replaces the exponentials.
     fn finish_loss(
-        logits: &[Tensor], targets: &Tensor, first: i64, maxima: &Tensor, both: &Tensor, losses: &mut [f64], gradient: bool,
+        logits_rv: &[Tensor], targets_r: &Tensor, first: i64, maxima_r: &Tensor, sums_2r: &Tensor, losses: &mut [f64],
+        gradient: bool,
     );
-}
-
-/// The number type of a tensor, checked against what kernels know.
-fn kind_of(tensor: &Tensor) -> Kind {
-    tensor.kind()
-}
-
-/// Numbers of the tensor's element type, as a slice.
-fn slices<E: Element>(tensors: &[Tensor]) -> Result<Vec<&[E]>, ModelError> {
-    tensors.iter().map(super::access::elements::<E>).collect()
 }

@@ -1,4 +1,4 @@
-//! Operations against their twins, and against libtorch's autograd.
+//! Operations against their ATen equivalents, and against libtorch's autograd.
 
 use tch::{Device, Kind, Tensor};
 
@@ -17,8 +17,7 @@ fn zeros(rows: usize, width: usize, kind: Kind) -> Tensor {
     Tensor::zeros([rows as i64, width as i64], (kind, Device::Cpu))
 }
 
-/// Rounding to the kind, in units of the largest number: half a unit in the last place, of which the f32 sums
-/// take several.
+/// Rounding error relative to the largest element: half a unit in the last place, of which f32 sums accumulate several.
 fn bound(kind: Kind) -> f64 {
     if kind == Kind::Float { 2e-6 } else { 8e-3 }
 }
@@ -28,34 +27,34 @@ fn assert_near(what: &str, found: &[Tensor], expected: &[Tensor], bound: f64) {
     for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
         let (found, expected) = (found.to_kind(Kind::Double), expected.to_kind(Kind::Double));
         let largest = expected.abs().max().double_value(&[]);
-        assert!(largest > 0.0, "{what}: result {i} is nothing but zeros");
+        assert!(largest > 0.0, "{what}: result {i} contains only zeros");
         let distance = (found - expected).abs().max().double_value(&[]) / largest;
         assert!(distance < bound, "{what}: result {i} is {distance:e} off");
     }
 }
 
-/// The results of own kernels, of their twins, and by autograd in `f64`, for both kinds.
+/// Compares the results of own kernels with their ATen equivalents and with autograd in `f64`, for both element types.
 fn compare(what: &str, run: impl Fn(Kernels, Kind) -> Vec<Tensor>, autograd: impl Fn(Kind) -> Vec<Tensor>) {
     for kind in [Kind::Float, Kind::BFloat16] {
-        let (own, twin) = (run(Kernels::Own, kind), run(Kernels::Aten, kind));
+        let (own, aten) = (run(Kernels::Own, kind), run(Kernels::Aten, kind));
         let what = format!("{what}, {kind:?}");
-        assert_near(&format!("{what}, against the twin"), &own, &twin, bound(kind));
+        assert_near(&format!("{what}, against ATen"), &own, &aten, bound(kind));
         assert_near(&format!("{what}, against autograd"), &own, &autograd(kind), bound(kind));
     }
 }
 
-/// A leaf of autograd with these numbers.
+/// An autograd leaf with these values.
 fn leaf(values: &Tensor) -> Tensor {
     values.to_kind(Kind::Double).set_requires_grad(true)
 }
 
 #[test]
-fn rms_norm_is_its_definition() {
+fn rms_norm_matches_its_definition() {
     let arguments = |kind| {
         let (x, dy) = (tensor(ROWS, WIDTH, 1, Kind::Float), tensor(ROWS, WIDTH, 2, Kind::Float));
         (x, dy, tensor(1, WIDTH, 3, kind).view([-1]))
     };
-    // What is in the gradients before is kept.
+    // Earlier contents of the gradients are kept.
     let before = || {
         (
             tensor(ROWS, WIDTH, 4, Kind::Float),
@@ -69,17 +68,17 @@ fn rms_norm_is_its_definition() {
             let (out, again) = (zeros(ROWS, WIDTH, kind), zeros(ROWS, WIDTH, kind));
             let rstd = zeros(1, ROWS, Kind::Float).view([-1]);
             let norm = |weight: Vec<Tensor>| Norm {
-                weight,
-                bias: Vec::new(),
+                weight_h: weight,
+                bias_h: Vec::new(),
             };
             let (mean, weights) = (zeros(1, 0, Kind::Float), norm(vec![weight]));
-            let stats = Stats {
-                mean: &mean,
-                rstd: &rstd,
+            let stats = NormStats {
+                mean_t: &mean,
+                rstd_t: &rstd,
             };
             kernels.norm_forward(&x, &weights, 1e-5, &out, stats).unwrap();
             kernels.norm_apply(&x, &weights, &again, stats).unwrap();
-            assert!(out.equal(&again), "the output once more");
+            assert!(out.equal(&again), "the output again");
             let (dx, dweight) = before();
             let blocks = norm(vec![
                 dweight,
@@ -90,7 +89,7 @@ fn rms_norm_is_its_definition() {
                 .norm_backward(&dy, &x, &weights, stats, &[0..10, 10..16, 16..ROWS], &dx, &blocks)
                 .unwrap();
             let dweight = blocks
-                .weight
+                .weight_h
                 .iter()
                 .fold(Tensor::zeros([1], (Kind::Float, Device::Cpu)), |sum, block| sum + block);
             vec![out, dx, dweight]
@@ -108,7 +107,7 @@ fn rms_norm_is_its_definition() {
 }
 
 #[test]
-fn swiglu_is_its_definition() {
+fn swiglu_matches_its_definition() {
     let arguments = |kind| (tensor(ROWS, 2 * WIDTH, 6, kind) * 4.0, tensor(ROWS, WIDTH, 7, kind));
     compare(
         "swiglu",
@@ -121,7 +120,7 @@ fn swiglu_is_its_definition() {
             );
             kernels.swiglu_forward(&z, &out).unwrap();
             kernels.swiglu_backward(&z, &d, &dz, &again).unwrap();
-            assert!(out.equal(&again), "the output once more");
+            assert!(out.equal(&again), "the output again");
             vec![out, dz]
         },
         |kind| {
@@ -136,7 +135,7 @@ fn swiglu_is_its_definition() {
 }
 
 #[test]
-fn rotation_is_that_of_hugging_face() {
+fn rotation_matches_hugging_face() {
     let (sequence, d, heads, first) = (8, 6, 3, 10);
     let rotary = Rotary::new(11, d, 1e4, Device::Cpu).unwrap();
     let columns = |rows: &Tensor| rows.narrow(1, first as i64, (heads * d) as i64);
@@ -144,31 +143,31 @@ fn rotation_is_that_of_hugging_face() {
         "rotary",
         |kernels, kind| {
             let rows = tensor(ROWS, WIDTH, 8, kind);
-            let turn = |rows: &Tensor, inverse| {
+            let rotate = |rows: &Tensor, inverse| {
                 kernels.rotate(rows, &rotary, sequence, first, heads, inverse).unwrap();
             };
-            turn(&rows, false);
+            rotate(&rows, false);
             let untouched = tensor(ROWS, WIDTH, 8, kind);
             columns(&untouched).copy_(&columns(&rows));
-            assert!(untouched.equal(&rows), "other columns stay");
+            assert!(untouched.equal(&rows), "other columns do not change");
             let back = rows.copy();
-            turn(&back, true);
+            rotate(&back, true);
             vec![rows, back]
         },
         |kind| {
             let rows = tensor(ROWS, WIDTH, 8, kind).to_kind(Kind::Double);
             // cat(angles, angles), and cat(−second half, first half), as in `apply_rotary_pos_emb`.
             let exponents = Tensor::arange(d as i64 / 2, (Kind::Double, Device::Cpu)) * (-2.0 / d as f64);
-            let speeds = Tensor::from(1e4f64).pow(&exponents);
-            let angles = Tensor::arange(sequence as i64, (Kind::Double, Device::Cpu)).outer(&speeds);
+            let frequencies = Tensor::from(1e4f64).pow(&exponents);
+            let angles = Tensor::arange(sequence as i64, (Kind::Double, Device::Cpu)).outer(&frequencies);
             let angles = Tensor::cat(&[&angles, &angles], 1).unsqueeze(1);
             let x = columns(&rows).reshape([-1, sequence as i64, heads as i64, d as i64]);
             let halves = x.chunk(2, 3);
             let other = Tensor::cat(&[&-&halves[1], &halves[0]], 3);
-            let turned = &x * angles.cos() + other * angles.sin();
-            let whole = rows.copy();
-            columns(&whole).copy_(&turned.view([ROWS as i64, -1]));
-            vec![whole, rows]
+            let rotated = &x * angles.cos() + other * angles.sin();
+            let expected = rows.copy();
+            columns(&expected).copy_(&rotated.view([ROWS as i64, -1]));
+            vec![expected, rows]
         },
     );
 }
@@ -176,5 +175,5 @@ fn rotation_is_that_of_hugging_face() {
 #[test]
 fn rotary_positions_need_an_even_head() {
     let error = Rotary::new(4, 5, 1e4, Device::Cpu).unwrap_err();
-    assert_eq!(error.to_string(), "rotary positions need heads of an even size, not 5");
+    assert_eq!(error.to_string(), "rotary positions need an even head dimension, not 5");
 }

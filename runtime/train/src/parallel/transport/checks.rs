@@ -1,21 +1,25 @@
-//! What every transport checks before anything moves.
+//! Checks of every transport before anything moves.
 
 use tch::{Device, Kind, TchError, Tensor};
 
 use super::TransportError;
 
-/// A tensor of a transfer: the peer, and the tensor's memory.
+/// A tensor of a transfer.
 #[derive(Debug)]
-pub(super) struct Part {
+pub(super) struct PeerBuffer {
     pub peer: usize,
-    /// Shape `[length]`, kind u8; the same memory as the tensor's.
+    /// Shape `[length]`, type u8; shares the tensor's memory.
     pub bytes: Tensor,
     pub length: usize,
 }
 
-/// Looks through the tensors of a transfer. Empty ones are left out: there is nothing to move, at neither end.
-pub(super) fn parts(rank: usize, size: usize, tensors: &[(usize, &Tensor)]) -> Result<Vec<Part>, TransportError> {
-    let mut parts = Vec::with_capacity(tensors.len());
+/// Checks the tensors of a transfer. Empty ones are left out, at both ends.
+pub(super) fn buffers(
+    rank: usize,
+    size: usize,
+    tensors: &[(usize, &Tensor)],
+) -> Result<Vec<PeerBuffer>, TransportError> {
+    let mut buffers = Vec::with_capacity(tensors.len());
     for (peer, tensor) in tensors {
         if *peer >= size || *peer == rank {
             let text = format!("rank {rank} of {size} cannot exchange tensors with rank {peer}");
@@ -23,26 +27,26 @@ pub(super) fn parts(rank: usize, size: usize, tensors: &[(usize, &Tensor)]) -> R
         }
         check(tensor)?;
         if tensor.numel() > 0 {
-            // Flat first: a tensor without dimensions has no bytes to be seen.
+            // Flattened first: a tensor without dimensions cannot be viewed as bytes.
             let bytes = tensor
                 .f_view([-1])
                 .and_then(|flat| flat.f_view_dtype(Kind::Uint8))
                 .map_err(torch)?;
             let length = bytes.numel();
-            parts.push(Part {
+            buffers.push(PeerBuffer {
                 peer: *peer,
                 bytes,
                 length,
             });
         }
     }
-    Ok(parts)
+    Ok(buffers)
 }
 
-/// Transports move memory as it stands: it must be on the CPU and without gaps.
-pub(super) fn check(tensor: &Tensor) -> Result<(), TransportError> {
+/// Transports move CPU memory: the tensor must be there and contiguous.
+fn check(tensor: &Tensor) -> Result<(), TransportError> {
     if tensor.device() != Device::Cpu {
-        let text = format!("a tensor on {:?} cannot be sent from there", tensor.device());
+        let text = format!("cannot send a tensor on {:?}", tensor.device());
         return Err(TransportError::Other(text));
     }
     if !tensor.is_contiguous() {
@@ -55,10 +59,10 @@ pub(super) fn torch(error: TchError) -> TransportError {
     TransportError::Other(error.to_string())
 }
 
-/// What is said of transfers after a failed one.
+/// The error of every transfer after a failed one.
 pub(super) fn earlier(cause: &str) -> TransportError {
-    TransportError::Other(format!("an earlier one failed: {cause}"))
+    TransportError::Other(format!("an earlier transfer failed: {cause}"))
 }
 
-/// Why a transport failed whose transfer nobody waited for.
-pub(super) const DROPPED: &str = "it was dropped before its end";
+/// The cause if a transfer was dropped.
+pub(super) const DROPPED: &str = "the transfer was dropped before it completed";

@@ -1,50 +1,53 @@
 //! [`Transport`] over RCCL (or NCCL): bytes between the memories of devices.
 //!
-//! In: a loaded library, a mesh, a way to hand ids round. Out: one communicator for each axis on which this rank has
-//! peers. Everything is put on the default stream, which libtorch uses, so that it is ordered with libtorch's own work on
-//! the tensors. The two directions of a pipeline have streams of their own beside it: a stage sends forward while the next
-//! one sends backward, and on one stream each would wait for the other. Three streams stay below the four hardware queues
-//! that HIP has by default (GPU_MAX_HW_QUEUES), so that none of them waits behind another after all.
+//! In: a loaded library, a mesh, a function that exchanges ids. Out: one communicator for each axis on which this rank has
+//! peers. Transfers are enqueued on the default stream, which libtorch uses, so they are ordered with libtorch's own work
+//! on the tensors. The two directions of a pipeline have their own streams: a pipeline rank sends forward while the next
+//! one sends backward, and on one stream each would wait for the other. Three streams are below the four hardware queues
+//! that HIP has by default (GPU_MAX_HW_QUEUES), so that none of them waits behind another.
 //!
-//! Calls come back at once where the library can do that (NCCL 2.14 and later), and are then asked after: no peer that has
-//! gone or stands still holds this rank for longer than the time limit. After any error every communicator is aborted.
+//! Calls return at once if the library supports it (NCCL 2.14 and later) and are then polled: a lost or stopped peer blocks
+//! this rank no longer than the time limit. After any error every communicator is aborted.
 //!
-//! Sends and receives of two ranks that wait for one another belong into one [`Transport::start`].
+//! Sends and receives of two ranks that wait for each other belong in one [`Transport::start`].
+//!
+//! The worker does not use this transport yet, since it has no device to run on; its tests do, with a test double.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use rccl_sys::{Communicator, DataType, Error, Library, Stream, UniqueId};
-use tch::{Device, Kind, Tensor};
+use rccl_sys::{Communicator, DeviceStream, Error, Library, UniqueId};
+use tch::{Device, Tensor};
 
-use self::lanes::{Lanes, UnderWay};
+use self::communicators::{Communicators, RcclTransfer};
 use super::{Axis, Transfer, Transport, TransportError};
 use crate::parallel::Mesh;
 
-mod lanes;
+mod communicators;
 
-/// Hands the id of a group round: given an id, publishes it under the group's name; given none, waits for what the group's
-/// first rank has published. Gives the id.
-pub type ShareId<'a> = &'a mut dyn FnMut(&str, Option<[u8; UniqueId::BYTES]>) -> Result<[u8; UniqueId::BYTES], String>;
+/// Exchanges the id of a group: publishes a given id under the group's name, or waits for the id that the group's first
+/// rank publishes. Returns the id.
+pub type ExchangeId<'a> =
+    &'a mut dyn FnMut(&str, Option<[u8; UniqueId::BYTES]>) -> Result<[u8; UniqueId::BYTES], String>;
 
-/// What a rank needs to join the others.
+/// Settings with which a rank joins the others.
 #[derive(Clone, Debug)]
-pub struct Joining {
+pub struct RcclOptions {
     pub library: Arc<Library>,
-    /// Where the tensors are.
+    /// The device of the tensors.
     pub device: Device,
     pub mesh: Mesh,
     pub rank: usize,
-    /// How long a rank waits for the others to come; they may have to load much before.
+    /// How long a rank waits for the others to join; they may have to load libraries first.
     pub join_limit: Duration,
-    /// How long a rank waits for its peers once they have joined, each time.
+    /// How long a transfer waits for its peers.
     pub limit: Duration,
 }
 
 /// Connects the ranks of a mesh through RCCL.
 #[derive(Debug)]
 pub struct Rccl {
-    lanes: Arc<Lanes>,
+    communicators: Arc<Communicators>,
     /// Ranks of each axis, by their rank in its communicator.
     groups: [Vec<usize>; AXES.len()],
     rank: usize,
@@ -54,34 +57,36 @@ pub struct Rccl {
 
 const AXES: [Axis; 5] = [Axis::Tensor, Axis::Forward, Axis::Backward, Axis::Data, Axis::World];
 
-/// The ranks that a rank meets on an axis, itself among them.
+/// The ranks in a rank's group on an axis, including itself.
 fn group(mesh: &Mesh, rank: usize, axis: Axis) -> Vec<usize> {
     let at = mesh.coordinates(rank);
     match axis {
         Axis::Tensor => mesh.tensor_ranks(at),
-        Axis::Forward | Axis::Backward => (0..mesh.pipeline).map(|stage| mesh.at_stage(at, stage)).collect(),
+        Axis::Forward | Axis::Backward => (0..mesh.pipeline)
+            .map(|pp_rank| mesh.on_pipeline_rank(at, pp_rank))
+            .collect(),
         Axis::Data => mesh.data_ranks(at),
         Axis::World => (0..mesh.world()).collect(),
     }
 }
 
 impl Rccl {
-    /// Joins the other ranks of the mesh; all call this at the same time.
+    /// Joins the other ranks of the mesh, which call this at the same time.
     ///
     /// # Errors
-    /// [`TransportError::Join`] with the cause; also where not all ranks have come within their limit.
-    pub fn join(joining: &Joining, share: ShareId<'_>) -> Result<Self, TransportError> {
-        let groups = AXES.map(|axis| group(&joining.mesh, joining.rank, axis));
+    /// [`TransportError::Join`] with the cause; also if not all ranks join within the limit.
+    pub fn join(options: &RcclOptions, exchange: ExchangeId<'_>) -> Result<Self, TransportError> {
+        let groups = AXES.map(|axis| group(&options.mesh, options.rank, axis));
         Ok(Self {
-            lanes: Arc::new(Lanes::join(joining, &groups, share)?),
+            communicators: Arc::new(Communicators::join(options, &groups, exchange)?),
             groups,
-            rank: joining.rank,
-            size: joining.mesh.world(),
-            device: joining.device,
+            rank: options.rank,
+            size: options.mesh.world(),
+            device: options.device,
         })
     }
 
-    /// What can be sent as it stands: without gaps, and where this transport's device reaches it.
+    /// Fails unless the tensor is contiguous and on this transport's device.
     fn check(&self, tensor: &Tensor) -> Result<(), TransportError> {
         if !tensor.is_contiguous() {
             return Err(TransportError::Strided(tensor.size()));
@@ -91,11 +96,11 @@ impl Rccl {
             return Ok(());
         }
         Err(TransportError::Other(format!(
-            "a tensor on {there:?} does not go through a transport on {here:?}"
+            "a transport on {here:?} cannot send a tensor on {there:?}"
         )))
     }
 
-    /// Checks tensors, drops empty ones, and finds each one's peer in the communicator.
+    /// Checks tensors, drops empty ones, and looks up each peer's number in the communicator.
     fn addressed<'a>(
         &self,
         axis: Axis,
@@ -111,7 +116,7 @@ impl Rccl {
                 None => {
                     let own = self.rank;
                     return Err(TransportError::Other(format!(
-                        "rank {peer} is no peer of rank {own} on the {axis:?} axis"
+                        "rank {peer} is not a peer of rank {own} on the {axis:?} axis"
                     )));
                 }
             }
@@ -119,16 +124,23 @@ impl Rccl {
         Ok(addressed)
     }
 
-    /// Puts calls on the stream of an axis. Gives what waits for them, and keeps the tensors until then.
+    /// Enqueues calls on the stream of an axis. Returns a transfer that waits for them and keeps the tensors until
+    /// then.
     fn launch(
         &self,
         axis: Axis,
         peers: Vec<usize>,
         tensors: Vec<Tensor>,
-        calls: impl FnOnce(&Communicator, &Stream) -> Result<(), Error>,
-    ) -> Result<UnderWay, TransportError> {
-        let done = self.lanes.launch(axis, &peers, calls)?;
-        Ok(UnderWay::new(Arc::clone(&self.lanes), axis, peers, done, tensors))
+        calls: impl FnOnce(&Communicator, &DeviceStream) -> Result<(), Error>,
+    ) -> Result<RcclTransfer, TransportError> {
+        let done = self.communicators.launch(axis, &peers, calls)?;
+        Ok(RcclTransfer::new(
+            Arc::clone(&self.communicators),
+            axis,
+            peers,
+            done,
+            tensors,
+        ))
     }
 }
 
@@ -157,52 +169,32 @@ impl Transport for Rccl {
             .map(|(_, tensor)| tensor.shallow_clone())
             .collect();
         if tensors.is_empty() {
-            return Ok(Box::new(Nothing));
+            return Ok(Box::new(EmptyTransfer));
         }
-        let library = self.lanes.library();
-        let under_way = self.launch(axis, peers, tensors, |communicator, stream| {
+        let library = self.communicators.library();
+        let transfer = self.launch(axis, peers, tensors, |communicator, stream| {
             library.group(|| {
                 for (peer, tensor) in &sends {
-                    // SAFETY: the tensor is whole and on the device; it is kept until the transfer has been waited for or
-                    // aborted, and the caller does not write to it before.
+                    // SAFETY: the tensor is contiguous and on the device; it is kept until the transfer has completed
+                    // or was aborted, and the caller does not write to it before.
                     unsafe { communicator.send(tensor.data_ptr(), bytes(tensor), *peer, stream)? };
                 }
                 for (peer, tensor) in &receives {
-                    // SAFETY: as above; the caller does not read from it before.
+                    // SAFETY: as above; the caller does not read it before.
                     unsafe { communicator.receive(tensor.data_ptr(), bytes(tensor), *peer, stream)? };
                 }
                 Ok(())
             })
         })?;
-        Ok(Box::new(under_way))
-    }
-
-    /// The sum in RCCL's own order, which depends on the number of ranks and on the machine.
-    fn sum(&self, axis: Axis, tensor: &Tensor) -> Result<bool, TransportError> {
-        self.check(tensor)?;
-        let kind = data_type(tensor.kind())?;
-        let peers: Vec<usize> = self.groups[axis as usize]
-            .iter()
-            .copied()
-            .filter(|&rank| rank != self.rank)
-            .collect();
-        if peers.is_empty() || tensor.numel() == 0 {
-            return Ok(true);
-        }
-        let under_way = self.launch(axis, peers, vec![tensor.shallow_clone()], |communicator, stream| {
-            // SAFETY: as in `start`.
-            unsafe { communicator.sum(tensor.data_ptr(), tensor.numel(), kind, stream) }
-        })?;
-        Box::new(under_way).wait()?;
-        Ok(true)
+        Ok(Box::new(transfer))
     }
 }
 
 /// A transfer of no bytes.
 #[derive(Debug)]
-struct Nothing;
+struct EmptyTransfer;
 
-impl Transfer for Nothing {
+impl Transfer for EmptyTransfer {
     fn wait(self: Box<Self>) -> Result<(), TransportError> {
         Ok(())
     }
@@ -210,18 +202,4 @@ impl Transfer for Nothing {
 
 fn bytes(tensor: &Tensor) -> usize {
     tensor.numel() * tensor.kind().elt_size_in_bytes()
-}
-
-fn data_type(kind: Kind) -> Result<DataType, TransportError> {
-    Ok(match kind {
-        Kind::Int8 => DataType::I8,
-        Kind::Uint8 => DataType::U8,
-        Kind::Int => DataType::I32,
-        Kind::Int64 => DataType::I64,
-        Kind::Half => DataType::F16,
-        Kind::Float => DataType::F32,
-        Kind::Double => DataType::F64,
-        Kind::BFloat16 => DataType::Bf16,
-        other => return Err(TransportError::Other(format!("RCCL takes no sum of {other:?}"))),
-    })
 }

@@ -1,52 +1,50 @@
-//! Where ranks find each other before they are connected.
+//! The store through which ranks find each other before they are connected.
 
 use std::net::{IpAddr, TcpStream, ToSocketAddrs};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use c10d_sys::Kind;
+use c10d_sys::ErrorKind;
 
 use super::TransportError;
 
-/// Between two tries to reach a store that is not up yet.
+/// Pause between attempts to reach a store that does not listen yet.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// A small key-value store over TCP, which one process serves to all. Threads may share it.
+/// A small key-value store over TCP that one process serves. Threads may share it.
 #[derive(Debug)]
-pub struct Store {
-    store: c10d_sys::Store,
+pub struct RendezvousStore {
+    store: c10d_sys::TcpStore,
     limit: Duration,
 }
 
-impl Store {
-    /// Serves a store from this process, on a free port of one of its addresses, until it is dropped: not before everyone
-    /// has joined. Returns the port.
+impl RendezvousStore {
+    /// Serves a store on a free port of `address` until it is dropped, which must not happen before all ranks have
+    /// joined. Returns the port.
     ///
-    /// `limit` is how long ranks wait for each other when they join.
+    /// `limit` is how long ranks wait for each other.
     ///
     /// # Errors
-    /// [`TransportError::Join`], if nobody can listen there.
+    /// [`TransportError::Join`] if this process cannot listen there.
     pub fn serve(address: IpAddr, limit: Duration) -> Result<(Self, u16), TransportError> {
-        let (store, port) = c10d_sys::Store::serve(address, limit).map_err(join)?;
+        let (store, port) = c10d_sys::TcpStore::serve(address, limit).map_err(join)?;
         Ok((Self { store, limit }, port))
     }
 
-    /// Connects to a store that is served, or will be within `limit`; as in [`Store::serve`].
+    /// Connects to a store that listens within `limit`, which applies as in [`RendezvousStore::serve`].
     ///
     /// # Errors
     /// [`TransportError::Join`].
     pub fn connect(host: &str, port: u16, limit: Duration) -> Result<Self, TransportError> {
-        // c10d's own tries take up to three times the limit.
+        // c10d's own attempts take up to three times the limit.
         let deadline = Instant::now() + limit;
         while let Err(error) = reach(host, port, deadline) {
             if Instant::now() + PAUSE >= deadline {
-                return Err(TransportError::Join(format!(
-                    "nobody answers at {host}:{port}: {error}"
-                )));
+                return Err(TransportError::Join(format!("{host}:{port} does not answer: {error}")));
             }
             thread::sleep(PAUSE);
         }
-        let store = c10d_sys::Store::connect(host, port, limit).map_err(join)?;
+        let store = c10d_sys::TcpStore::connect(host, port, limit).map_err(join)?;
         Ok(Self { store, limit })
     }
 
@@ -54,8 +52,13 @@ impl Store {
         self.limit
     }
 
-    /// Announces a rank of the group `name` and returns when all its ranks have been announced.
-    pub(super) fn gather(&self, name: &str, rank: usize, size: usize) -> Result<c10d_sys::Store, TransportError> {
+    /// Announces a rank of the group `name` and returns when all its ranks have done so.
+    pub(super) fn wait_for_all(
+        &self,
+        name: &str,
+        rank: usize,
+        size: usize,
+    ) -> Result<c10d_sys::TcpStore, TransportError> {
         let key = |rank: usize| format!("here/{rank}");
         let deadline = Instant::now() + self.limit;
         let store = self.store.under(&format!("{name}/")).map_err(join)?;
@@ -64,7 +67,7 @@ impl Store {
         for peer in 0..size {
             match store.wait(&key(peer), deadline.saturating_duration_since(Instant::now())) {
                 Ok(()) => {}
-                Err(error) if error.kind() == Kind::TimedOut => missing.push(peer.to_string()),
+                Err(error) if error.kind() == ErrorKind::TimedOut => missing.push(peer.to_string()),
                 Err(error) => return Err(join(error)),
             }
         }
@@ -72,19 +75,19 @@ impl Store {
         match missing.as_slice() {
             [] => Ok(store),
             [one] => Err(TransportError::Join(format!(
-                "rank {one} has not come within {waited} s"
+                "rank {one} did not join within {waited} s"
             ))),
             several => {
                 let ranks = several.join(", ");
                 Err(TransportError::Join(format!(
-                    "ranks {ranks} have not come within {waited} s"
+                    "ranks {ranks} did not join within {waited} s"
                 )))
             }
         }
     }
 }
 
-/// Whether somebody listens.
+/// Whether the address accepts connections.
 fn reach(host: &str, port: u16, deadline: Instant) -> std::io::Result<()> {
     let mut result = Err(std::io::ErrorKind::NotFound.into());
     for address in (host, port).to_socket_addrs()? {

@@ -1,30 +1,30 @@
-//! Traces of steps: the same names and digests under every layout, and a fault where it was put.
+//! Traces of steps: the same names and digests for every layout, and the first difference at an injected fault.
 
 use std::sync::Arc;
 
 use aurora_runtime::trace::{Operation, Trace};
 
 use super::*;
-use crate::model::Recorder;
+use crate::model::{Fault, TraceRecorder};
 
-/// What all ranks record of the second step, with one sum in another order.
+/// Records the second step on all ranks, with one sum in another order.
 fn traced(model: &ModelFields, precision: Precision, placement: &Placement, fault: Option<Operation>) -> Trace {
     let entries = on_ranks(placement, |peers| {
         let _guard = tch::no_grad_guard();
         let me = mesh(placement).rank(peers[0].at());
         let network = Network {
-            fault,
+            fault: Fault { sum: fault },
             ..network(model, &invariant(4, 4), precision, placement, me).unwrap()
         };
-        let team = Team::new(placement.threads as usize).unwrap();
+        let pool = ThreadPool::new(placement.threads as usize).unwrap();
         let mut trainer = trainer(model, network, me, placement, peers);
         if fault.is_none() {
-            step(&mut trainer, &team, 0, Targets::All);
+            step(&mut trainer, &pool, 0, Targets::All);
         }
-        let recorder = Arc::new(Recorder::default());
+        let recorder = Arc::new(TraceRecorder::default());
         recorder.begin(2);
         trainer.recorder = Some(Arc::clone(&recorder));
-        step(&mut trainer, &team, 1, Targets::All);
+        step(&mut trainer, &pool, 1, Targets::All);
         recorder.take()
     });
     let mut trace = Trace::default();
@@ -68,7 +68,7 @@ fn every_layout_leaves_the_trace_of_one_worker() {
             assert_eq!(comparison.first, None, "{:?} {layout:?}", model.architecture);
             assert!(
                 found == expected,
-                "{:?} {layout:?}: the same results have names",
+                "{:?} {layout:?}: the same results are named",
                 model.architecture
             );
         }

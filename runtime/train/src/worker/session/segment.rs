@@ -1,48 +1,48 @@
-//! A segment's steps, from the state that it starts from to the checkpoint that it leaves.
+//! The steps of a segment, from its initial state to its checkpoint.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use aurora_compiler::fields::OptimizerState;
-use aurora_runtime::checkpoint::TRAIL;
-use aurora_runtime::job::{Event, Step, TrailStep, TrainJob};
+use aurora_runtime::checkpoint::STEP_LOG;
+use aurora_runtime::errors::chain;
+use aurora_runtime::job::{Event, StepLogLine, StepMetrics, TrainJob};
 
-use super::{Ended, Held, Session, same_arithmetic};
+use super::{CommandEnd, HeldState, Session, same_arithmetic};
 use crate::model::Network;
 use crate::train::TrainError;
-use crate::train::batch::Batches;
+use crate::train::batch::StepBatches;
 use crate::train::checkpoint::{Snapshot, read_state, read_text};
 use crate::train::schedule::rate;
-use crate::train::state::{State, check};
-use crate::train::step::{Outcome, Trainer};
-use crate::train::team::Team;
-use crate::train::trail::{INTERVAL, Trail, bits};
-use crate::worker::chain;
+use crate::train::step::{StepResult, Trainer};
+use crate::train::step_log::{INTERVAL, StepLog, bits};
+use crate::train::thread_pool::ThreadPool;
+use crate::train::train_state::{TrainState, check};
 
-/// A segment under way on this rank.
+/// A segment that runs on this rank.
 pub(super) struct Segment<'j> {
     job: &'j TrainJob,
-    batches: Batches,
-    team: Team,
+    batches: StepBatches,
+    pool: ThreadPool,
     pub(super) trainer: Trainer,
-    /// This rank reads every sample, and keeps the trail.
+    /// This rank reads every sample and keeps the step log.
     leads: bool,
 }
 
-/// What a step did.
-pub(super) struct Done {
-    pub(super) outcome: Outcome,
+/// Results of a step.
+pub(super) struct SegmentStep {
+    pub(super) outcome: StepResult,
     pub(super) learning_rate: f64,
-    /// Samples by component of the order.
+    /// Samples by component of the data order.
     samples: Vec<u64>,
-    /// On the rank that keeps the trail.
-    pub(super) line: Option<TrailStep>,
+    /// On the rank that keeps the step log.
+    pub(super) line: Option<StepLogLine>,
 }
 
 impl Segment<'_> {
-    /// The step after `step` steps of the stage.
-    pub(super) fn step(&mut self, step: u64, stop: &AtomicBool) -> Result<Done, TrainError> {
+    /// Runs the step after `step` completed steps of the training stage.
+    pub(super) fn step(&mut self, step: u64, stop: &AtomicBool) -> Result<SegmentStep, TrainError> {
         let fields = &self.job.fields;
         let (network, replica) = (&self.trainer.state.network, self.trainer.peers()?.at().data);
         let reads = |index| Trainer::reads(network, replica, index);
@@ -55,17 +55,17 @@ impl Segment<'_> {
             value,
             batch: batches.describe(&samples),
         };
-        let (team, optimizer) = (&self.team, &fields.optimizer);
+        let (pool, optimizer) = (&self.pool, &fields.optimizer);
         let outcome = self
             .trainer
-            .step(team, &mut batch, optimizer, learning_rate, stop, not_finite)?;
-        // Not at the end of a segment: the trail of a stage is the same wherever the stage was cut.
+            .step(pool, &mut batch, optimizer, learning_rate, stop, not_finite)?;
+        // Not at the end of a segment: the step log of a stage is the same for any division into segments.
         let groups = if done.is_multiple_of(INTERVAL) {
             group_digests(&self.trainer)?
         } else {
             BTreeMap::new()
         };
-        let line = batch.digest.map(|batch| TrailStep {
+        let line = batch.digest.map(|batch| StepLogLine {
             step: done,
             batch,
             loss: bits(outcome.loss),
@@ -73,7 +73,7 @@ impl Segment<'_> {
             learning_rate: bits(learning_rate),
             groups,
         });
-        Ok(Done {
+        Ok(SegmentStep {
             outcome,
             learning_rate,
             samples,
@@ -83,14 +83,14 @@ impl Segment<'_> {
 }
 
 impl Session {
-    /// Makes a segment's steps ready: from its first that is not done, with the trail so far.
-    pub(super) fn begin<'j>(&mut self, job: &'j TrainJob) -> Result<(Segment<'j>, u64, Trail), TrainError> {
+    /// Prepares a segment: returns its first step that is not done, and the step log so far.
+    pub(super) fn begin<'j>(&mut self, job: &'j TrainJob) -> Result<(Segment<'j>, u64, StepLog), TrainError> {
         let fields = &job.fields;
         check(fields)?;
-        let (team, peers) = self.take(&job.placement)?;
+        let (pool, peers) = self.take(&job.placement)?;
         let network = self.network(&fields.model, &fields.numerics, fields.precision, &job.placement)?;
-        let batches = Batches::new(job, network.grid.micro_batch)?;
-        let (state, first, trail) = self.start(job, network)?;
+        let batches = StepBatches::new(job, network.grid.micro_batch)?;
+        let (state, first, step_log) = self.start(job, network)?;
         let trainer = Trainer::new(
             state,
             peers,
@@ -102,22 +102,22 @@ impl Session {
         let segment = Segment {
             job,
             batches,
-            team,
+            pool,
             trainer,
             leads: self.rank == 0,
         };
-        Ok((segment, first, trail))
+        Ok((segment, first, step_log))
     }
 
-    /// Takes threads and peers back, and leaves the state.
-    pub(super) fn end(&mut self, segment: Segment<'_>) -> State {
+    /// Takes threads and peers back, and returns the state.
+    pub(super) fn end(&mut self, segment: Segment<'_>) -> TrainState {
         let (state, peers) = segment.trainer.into_parts();
-        self.give_back(segment.team, peers);
+        self.give_back(segment.pool, peers);
         state
     }
 
-    pub(super) fn segment(&mut self, job: &TrainJob, stop: &AtomicBool) -> Result<Ended, TrainError> {
-        let (mut segment, first, mut trail) = self.begin(job)?;
+    pub(super) fn segment(&mut self, job: &TrainJob, stop: &AtomicBool) -> Result<CommandEnd, TrainError> {
+        let (mut segment, first, mut step_log) = self.begin(job)?;
         let last = job.fields.last_step;
         if segment.leads {
             self.events.send(&Event::Started {
@@ -129,8 +129,8 @@ impl Session {
             let began = Instant::now();
             let done = segment.step(step, stop)?;
             if let Some(line) = &done.line {
-                trail.push(line);
-                self.events.send(&Event::Step(Step {
+                step_log.push(line);
+                self.events.send(&Event::Step(StepMetrics {
                     node: job.node.clone(),
                     step: line.step,
                     loss: done.outcome.loss,
@@ -143,11 +143,11 @@ impl Session {
             if done.outcome.stop && step + 1 < last {
                 let state = self.end(segment);
                 self.agreed = true;
-                return self.partial(job, &state, step + 1, &trail);
+                return self.partial(job, &state, step + 1, &step_log);
             }
         }
         let state = self.end(segment);
-        let snapshot = Snapshot::take(&state, last, (self.rank == 0).then_some(&trail))?;
+        let snapshot = Snapshot::take(&state, last, (self.rank == 0).then_some(&step_log))?;
         let (events, node) = (self.events.clone(), job.node.clone());
         let report = move |result: Result<(), _>| {
             events.send(&match result {
@@ -160,73 +160,82 @@ impl Session {
             });
         };
         self.writer.write(snapshot, job.out.clone(), Box::new(report));
-        self.held = Some(Held {
+        self.held = Some(HeldState {
             key: job.key.clone(),
             model: job.fields.model.clone(),
             state,
         });
-        Ok(Ended::Done)
+        Ok(CommandEnd::Done)
     }
 
-    /// The checkpoint of an interrupted segment.
-    fn partial(&self, job: &TrainJob, state: &State, done: u64, trail: &Trail) -> Result<Ended, TrainError> {
-        Snapshot::take(state, done, (self.rank == 0).then_some(trail))?.write(&job.out)?;
-        Ok(Ended::Stopped {
+    /// Writes the checkpoint of an interrupted segment.
+    fn partial(
+        &self,
+        job: &TrainJob,
+        state: &TrainState,
+        done: u64,
+        step_log: &StepLog,
+    ) -> Result<CommandEnd, TrainError> {
+        Snapshot::take(state, done, (self.rank == 0).then_some(step_log))?.write(&job.out)?;
+        Ok(CommandEnd::Stopped {
             node: job.node.clone(),
             step: done,
         })
     }
 
-    /// The state that a segment starts from, its first step that is not done, and the trail so far.
-    fn start(&mut self, job: &TrainJob, network: Network) -> Result<(State, u64, Trail), TrainError> {
+    /// The initial state of a segment, its first step that is not done, and the step log so far.
+    fn start(&mut self, job: &TrainJob, network: Network) -> Result<(TrainState, u64, StepLog), TrainError> {
         let fields = &job.fields;
         let reset = job.optimizer_state == OptimizerState::Reset;
         if let Some(held) = self.held.take_if(|held| held.key == job.start.key) {
             if held.model != fields.model || !same_arithmetic(&held.state.network, &network) {
-                return Err(TrainError::Unfit("the segment before trained another model".to_owned()));
+                return Err(TrainError::Job("the previous segment trained another model".to_owned()));
             }
-            let mut state = State { network, ..held.state };
+            let mut state = TrainState { network, ..held.state };
             if reset {
                 state.reset_moments()?;
             }
-            return Ok((state, job.first_step, Trail::default()));
+            return Ok((state, job.first_step, StepLog::default()));
         }
-        // Before new buffers are made: what is held is of no use to this segment.
+        // Freed before new buffers are allocated: this segment does not use it.
         self.held = None;
         let files = &job.start.files;
         let distributed = job.placement.distributed_optimizer && job.placement.data > 1;
-        let mut state = State::new(network, &fields.model, self.rank, true, distributed)?;
+        let mut state = TrainState::new(network, &fields.model, self.rank, true, distributed)?;
         state.load_weights(files)?;
         if job.start.key == job.key {
             let at = read_state(files)?;
             if at.step <= job.first_step || at.step >= fields.last_step {
-                let cause = format!("step {} of a segment {}..{}", at.step, job.first_step, fields.last_step);
+                let problem = format!(
+                    "step {} is not within the segment {}..{}",
+                    at.step, job.first_step, fields.last_step
+                );
                 return Err(TrainError::State {
                     file: aurora_runtime::checkpoint::STATE,
-                    cause,
+                    problem,
                 });
             }
             state.load_moments(files)?;
             state.updates = at.updates;
-            let trail = Trail::resume(&read_text(files, TRAIL)?, job.first_step, at.step)?;
-            return Ok((state, at.step, trail));
+            let step_log = StepLog::resume(&read_text(files, STEP_LOG)?, job.first_step, at.step)?;
+            return Ok((state, at.step, step_log));
         }
         if !reset {
             state.load_moments(files)?;
             state.updates = read_state(files)?.updates;
         }
-        Ok((state, job.first_step, Trail::default()))
+        Ok((state, job.first_step, StepLog::default()))
     }
 }
 
-/// The digests of all ranks' weights, by group.
+/// Digests of all ranks' weights by group.
 fn group_digests(trainer: &Trainer) -> Result<BTreeMap<String, String>, TrainError> {
     let mut bytes = Vec::new();
     for (number, digest) in trainer.state.digests()? {
         bytes.extend_from_slice(&(number as u64).to_le_bytes());
         bytes.extend_from_slice(digest.as_bytes());
     }
-    let all = trainer.peers()?.gather_world(&bytes)?.concat();
+    let all = trainer.peers()?.all_gather_bytes(&bytes)?.concat();
     let chunk = |bytes: &[u8]| -> Option<(usize, blake3::Hash)> {
         let (number, digest) = bytes.split_first_chunk::<8>()?;
         let digest: [u8; 32] = digest.try_into().ok()?;

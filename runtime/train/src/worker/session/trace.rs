@@ -1,27 +1,27 @@
-//! Steps of a segment once more, with the digest of every operation's result.
+//! HeadStrides of a segment once more, with the digest of every operation's result.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use aurora_runtime::checkpoint::{CheckpointError, TRAIL};
+use aurora_runtime::checkpoint::{CheckpointError, STEP_LOG};
 use aurora_runtime::job::{Event, TraceJob};
 use aurora_runtime::trace::{Entry, Operation};
 use camino::Utf8Path;
 
-use super::{Ended, Session};
-use crate::model::Recorder;
+use super::{CommandEnd, Session};
+use crate::model::TraceRecorder;
 use crate::train::TrainError;
-use crate::train::trail::Trail;
+use crate::train::step_log::StepLog;
 
 impl Session {
-    /// Repeats the segment's steps from its start to the last that is asked for.
-    pub(super) fn record(&mut self, trace: &TraceJob, stop: &AtomicBool) -> Result<Ended, TrainError> {
+    /// Repeats the segment's steps from its start to the last requested one.
+    pub(super) fn record(&mut self, trace: &TraceJob, stop: &AtomicBool) -> Result<CommandEnd, TrainError> {
         let job = &trace.job;
         let (mut segment, first, _) = self.begin(job)?;
-        let recorder = Arc::new(Recorder::default());
-        let mut trail = Trail::default();
+        let recorder = Arc::new(TraceRecorder::default());
+        let mut step_log = StepLog::default();
         for step in first..trace.last.min(job.fields.last_step) {
             let recorded = step >= trace.after;
             segment.trainer.recorder = recorded.then(|| Arc::clone(&recorder));
@@ -30,7 +30,7 @@ impl Session {
             if done.outcome.stop {
                 self.end(segment);
                 self.agreed = true;
-                return Ok(Ended::Idle);
+                return Ok(CommandEnd::Idle);
             }
             if !recorded {
                 continue;
@@ -38,8 +38,8 @@ impl Session {
             let rate = done.learning_rate.to_le_bytes();
             recorder.add(recorder.name(Operation::LearningRate), &rate);
             if let Some(line) = &done.line {
-                recorder.put(recorder.name(Operation::Batch), line.batch.clone());
-                trail.push(line);
+                recorder.add_digest(recorder.name(Operation::Batch), line.batch.clone());
+                step_log.push(line);
             }
         }
         self.end(segment);
@@ -50,10 +50,10 @@ impl Session {
         };
         write(&path, &recorder.take()).map_err(failed)?;
         if self.rank == 0 {
-            std::fs::write(job.out.join(TRAIL), trail.text()).map_err(failed)?;
+            std::fs::write(job.out.join(STEP_LOG), step_log.text()).map_err(failed)?;
         }
         self.events.send(&Event::Finished { node: job.node.clone() });
-        Ok(Ended::Done)
+        Ok(CommandEnd::Done)
     }
 }
 

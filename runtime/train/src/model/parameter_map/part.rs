@@ -1,86 +1,86 @@
-//! A part of the model: a tensor of the checkpoint, or some of its rows, and where its logical shards stand.
+//! A part of a model's parameters: a tensor of the checkpoint, or some of its rows, and where its logical shards are.
 
 use std::ops::Range;
 
-/// How a tensor is cut into logical shards.
+/// How a tensor is divided into logical shards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Split {
+pub enum Sharding {
     /// Each shard holds some rows (outputs): column-parallel layers and the vocabulary.
     Rows,
     /// Each shard holds some columns (inputs): row-parallel layers.
     Columns,
-    /// There is one shard, and it is whole.
+    /// One shard with all elements.
     Replicated,
 }
 
-/// Where the pieces of a part stand in a flat buffer: its shards, or the row blocks of its gradient.
+/// Where the shards of a part, or the row blocks of its gradient, are in a flat buffer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// Which pieces stand here.
+pub struct ShardOffsets {
+    /// The shards or blocks in this buffer.
     pub held: Range<usize>,
-    /// Place of the first of them; the next ones follow at `stride`.
+    /// Offset of the first; the others follow at `stride`.
     pub offset: usize,
     pub stride: usize,
 }
 
-impl Place {
-    /// Where piece `index`, of `length` elements, stands.
-    pub fn piece(&self, index: usize, length: usize) -> Range<usize> {
+impl ShardOffsets {
+    /// Elements of shard or block `index`, which has `length` of them.
+    pub fn range(&self, index: usize, length: usize) -> Range<usize> {
         let start = self.offset + (index - self.held.start) * self.stride;
         start..start + length
     }
 }
 
-/// A parameter, or the part of a checkpoint's tensor that is cut in one way.
+/// A parameter, or the rows of a checkpoint's tensor that are sharded in one way.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Part {
-    /// The checkpoint's tensor, and the first of its rows that belong here.
+pub struct ParameterPart {
+    /// The checkpoint's tensor, and the first row of this part.
     pub tensor: String,
     pub first_row: usize,
     pub rows: usize,
     /// 0 for a vector.
     pub columns: usize,
-    pub split: Split,
-    /// Logical shards of the whole part, wherever they are.
+    pub split: Sharding,
+    /// Logical shards on all ranks.
     pub shards: usize,
-    /// In a buffer of weights, or of gradients that have been joined.
-    pub weights: Place,
-    /// In a lane's buffer of gradients: shards, or row blocks of a replicated part.
-    pub gradients: Place,
+    /// In a buffer of weights, or of gradients whose row blocks have been added.
+    pub weights: ShardOffsets,
+    /// In a lane's buffer of gradients: shards, or row blocks if the part is replicated.
+    pub gradients: ShardOffsets,
 }
 
-impl Part {
+impl ParameterPart {
     /// Elements of one shard.
     pub fn shard_length(&self) -> usize {
         self.rows * self.columns.max(1) / self.shards
     }
 
-    /// Where shard `index`, which is held here, stands in a buffer of weights.
+    /// Elements of shard `index`, which this rank holds, in a buffer of weights.
     pub fn shard(&self, index: usize) -> Range<usize> {
-        self.weights.piece(index, self.shard_length())
+        self.weights.range(index, self.shard_length())
     }
 
-    /// Weight decay is for matrices only.
+    /// Whether weight decay applies: to matrices only.
     pub fn decays(&self) -> bool {
         self.columns > 0
     }
 
-    /// Elements of the part in the checkpoint's tensor before its own.
+    /// Elements of the checkpoint's tensor before this part.
     pub fn first_element(&self) -> usize {
         self.first_row * self.columns.max(1)
     }
 
-    /// The runs of the checkpoint's tensor that elements `range` of shard `index` stand in: place in the tensor, and the
-    /// elements of the shard.
+    /// The contiguous runs of the checkpoint's tensor that contain elements `range` of shard `index`: offset in the
+    /// tensor, and the elements of the shard.
     pub fn runs(&self, index: usize, range: Range<usize>) -> impl Iterator<Item = (usize, Range<usize>)> + use<> {
         let (run, step, first) = match self.split {
             // One run: the shard is contiguous in the tensor.
-            Split::Rows | Split::Replicated => (
+            Sharding::Rows | Sharding::Replicated => (
                 self.shard_length().max(1),
                 self.shard_length(),
                 self.first_element() + index * self.shard_length(),
             ),
-            Split::Columns => {
+            Sharding::Columns => {
                 let width = self.columns / self.shards;
                 (width, self.columns, self.first_element() + index * width)
             }

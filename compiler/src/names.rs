@@ -1,12 +1,12 @@
-//! Which name a misspelt one was probably meant to be.
+//! Misspelt names: what was probably meant, and whether a fix is safe.
 
-use aurora_lang::ast::Name;
+use aurora_lang::ast;
 use aurora_lang::diagnostics::{Applicability, Diagnostic};
 
-/// Shorter names are similar without being misspelt: `en` and `fi`, `KB` and `MB`.
+/// Shorter names are near each other without being misspelt: `en` and `fi`, `KB` and `MB`.
 const SHORTEST_TYPO: usize = 4;
 
-/// Whether a misspelt name can only be this candidate: it is one edit away, and no other candidate is near.
+/// Whether a misspelt name can only have meant this candidate: no other one is near, and it is one slip of the keys away.
 pub(crate) fn applicability<'a>(name: &str, similar: &str, candidates: impl Iterator<Item = &'a str>) -> Applicability {
     let others = candidates.filter(|candidate| *candidate != similar);
     let is_slip = name.chars().count() >= SHORTEST_TYPO && strsim::damerau_levenshtein(name, similar) == 1;
@@ -16,7 +16,7 @@ pub(crate) fn applicability<'a>(name: &str, similar: &str, candidates: impl Iter
     }
 }
 
-/// The candidate that is nearest to a misspelt name, if one is near.
+/// Returns the candidate that a misspelt name is nearest to, if one is near.
 pub fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let near = |candidate: &&str| strsim::damerau_levenshtein(name, candidate) <= (name.chars().count() / 3).max(1);
     candidates
@@ -24,10 +24,10 @@ pub fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Opt
         .min_by_key(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate.len()))
 }
 
-/// Adds the help that a similar name exists, or a list of the names that exist.
+/// Adds "a field with a similar name exists" if one does, else what there is.
 pub(crate) fn suggest<'a>(
     diagnostic: Diagnostic,
-    written: &Name,
+    written: &ast::Name,
     candidates: impl Iterator<Item = &'a str> + Clone,
     what: &str,
 ) -> Diagnostic {

@@ -1,4 +1,4 @@
-//! What each document of a set is worth, by its name.
+//! Scores of the documents of each set, with their names.
 
 use aurora_runtime::data::documents::{Batches, Document};
 use aurora_runtime::job::{DocumentScore, EvalJob};
@@ -6,11 +6,12 @@ use aurora_runtime::job::{DocumentScore, EvalJob};
 use super::Evaluated;
 use crate::train::TrainError;
 
-/// Joins the sums of documents with their names and bytes: a line of `items.jsonl` a document, in the order of the sets.
+/// Combines the sums of documents with their names and bytes: one line of `items.jsonl` per document, in the order of
+/// the sets.
 ///
 /// # Errors
-/// [`TrainError::Documents`]; [`TrainError::Unfit`] if there are more or fewer documents than the token files hold.
-pub fn read(job: &EvalJob, evaluated: &Evaluated) -> Result<Vec<DocumentScore>, TrainError> {
+/// [`TrainError::Documents`]; [`TrainError::Job`] if the token files have another number of documents.
+pub fn document_scores(job: &EvalJob, evaluated: &Evaluated) -> Result<Vec<DocumentScore>, TrainError> {
     let mut all = Vec::new();
     for ((set, paths), sums) in job.fields.sets.iter().zip(&job.sets).zip(&evaluated.documents) {
         let wrap = |source| TrainError::Documents {
@@ -26,17 +27,17 @@ pub fn read(job: &EvalJob, evaluated: &Evaluated) -> Result<Vec<DocumentScore>, 
             }
         }
         if known.len() != sums.len() {
-            return Err(TrainError::Unfit(format!(
-                "{} documents of `{}`, and tokens of {}",
-                known.len(),
+            return Err(TrainError::Job(format!(
+                "`{}` has {} documents, but tokens of {}",
                 set.name,
+                known.len(),
                 sums.len()
             )));
         }
         let scores = known.into_iter().zip(sums).enumerate();
-        all.extend(scores.map(|(place, ((id, bytes), &(tokens, sum)))| DocumentScore {
+        all.extend(scores.map(|(index, ((id, bytes), &(tokens, sum)))| DocumentScore {
             set: set.name.clone(),
-            document: format!("{place} {id}"),
+            document: format!("{index} {id}"),
             tokens,
             bytes,
             negative_log_likelihood: sum,

@@ -1,19 +1,19 @@
-//! What ranks tell each other at the end of a step: a few numbers, as bytes.
+//! What ranks exchange at the end of a step: a few numbers, as bytes.
 
 use super::TrainError;
 
-/// One rank's part of a step's figures.
+/// One rank's contribution to a step's results.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Report {
-    /// A stop was asked for.
+pub struct RankReport {
+    /// This rank received a stop command.
     pub stop: bool,
-    /// Place of a sample in the batch, and the sum of its tokens' losses, nats.
+    /// Index of a sample in the batch, and the sum of its tokens' losses in nats.
     pub losses: Vec<(u64, f64)>,
-    /// Number of a chunk, and the sum of its gradient's squares.
+    /// Number of a chunk, and its gradient's sum of squares.
     pub squares: Vec<(u64, f64)>,
 }
 
-impl Report {
+impl RankReport {
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = vec![u8::from(self.stop)];
         for list in [&self.losses, &self.squares] {
@@ -27,10 +27,9 @@ impl Report {
     }
 
     /// # Errors
-    /// [`TrainError::Unfit`] if the bytes are not a report.
+    /// [`TrainError::Report`] if the bytes are not a valid report.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, TrainError> {
-        let damaged = || TrainError::Unfit("another worker's report is not one".to_owned());
-        let mut rest = bytes.get(1..).ok_or_else(damaged)?;
+        let mut rest = bytes.get(1..).ok_or(TrainError::Report)?;
         let mut word = || {
             let (word, later) = rest.split_first_chunk::<8>()?;
             rest = later;
@@ -40,7 +39,7 @@ impl Report {
             let count = word()?;
             (0..count).map(|_| Some((word()?, f64::from_bits(word()?)))).collect()
         };
-        let (losses, squares) = (list().ok_or_else(damaged)?, list().ok_or_else(damaged)?);
+        let (losses, squares) = (list().ok_or(TrainError::Report)?, list().ok_or(TrainError::Report)?);
         Ok(Self {
             stop: bytes[0] != 0,
             losses,
@@ -54,16 +53,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_report_comes_back_and_a_part_of_one_does_not() {
-        let report = Report {
+    fn reports_survive_encoding_and_partial_ones_are_refused() {
+        let report = RankReport {
             stop: true,
             losses: vec![(3, 1.5), (9, -0.0)],
             squares: vec![(7, f64::MIN_POSITIVE)],
         };
         let bytes = report.to_bytes();
-        assert_eq!(Report::from_bytes(&bytes).unwrap(), report);
+        assert_eq!(RankReport::from_bytes(&bytes).unwrap(), report);
         for cut in 0..bytes.len() {
-            assert!(Report::from_bytes(&bytes[..cut]).is_err(), "{cut}");
+            assert!(RankReport::from_bytes(&bytes[..cut]).is_err(), "{cut}");
         }
     }
 }

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 
 use aurora_lang::ast::Span;
 
-use crate::fields::Exact;
-use crate::schema::EvalKind;
-use crate::spec::{Block, BlockId, BlockKind, Cause, Field, Origin, Spec, Unit, Value};
+use super::{Block, BlockId, BlockKind, Cause, Field, Origin, Spec, Unit, Value};
+use crate::exact::Exact;
 
 impl Field {
     /// Where the value was written.
@@ -103,11 +102,6 @@ impl Block {
 
     pub fn word(&self, name: &str) -> Option<&str> {
         self.field(name).and_then(Field::word)
-    }
-
-    /// The kind of an `eval` block.
-    pub fn eval_kind(&self) -> Option<EvalKind> {
-        self.word("kind").and_then(EvalKind::named)
     }
 
     pub fn reference(&self, name: &str) -> Option<&BlockId> {

@@ -1,7 +1,7 @@
-//! Where each logical shard of each parameter stands in a rank's flat buffers of weights, gradients and moments.
+//! Where each logical shard of each parameter is in a rank's flat buffers of weights, gradients and moments.
 //!
-//! Every logical shard is one contiguous block of fixed shape and strides, whoever holds it. The list of parts is that
-//! of the whole model on every rank; what a rank does not hold has no place there.
+//! Every logical shard is one contiguous block whose shape and strides do not depend on the rank. The list of parts
+//! covers the complete model on every rank; parts that a rank does not hold have no elements in its buffers.
 
 mod chunks;
 mod part;
@@ -11,19 +11,19 @@ use std::ops::Range;
 
 use aurora_compiler::fields::Architecture;
 
-pub use chunks::{Chunk, Share, reported};
-pub use part::{Part, Place, Split};
-pub use shape::{FeedForward, Heads, Holding, Shape};
+pub use chunks::{Chunk, OwnedRange, reported};
+pub use part::{ParameterPart, ShardOffsets, Sharding};
+pub use shape::{FeedForward, HeadArrangement, Holding, ModelShape};
 
-/// Blocks start at multiples of so many elements (64 bytes of `f32`, 64 of bf16 pairs).
+/// Blocks start at multiples of this number of elements (128 bytes of `f32`, 64 of bf16).
 const ALIGNMENT: usize = 32;
 
-/// Some parts whose shards stand next to each other and are used as one matrix or vector.
+/// Parts whose shards are adjacent and used as one matrix or vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fused {
-    /// The first of them in [`Layout::parts`].
+    /// Index of the first in [`ParameterMap::parts`].
     pub first: usize,
-    /// Of one shard, all parts together.
+    /// Rows of one shard, all parts together.
     pub rows: usize,
     /// 0 for a vector.
     pub columns: usize,
@@ -47,7 +47,7 @@ pub struct NormParts {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LayerParts {
     pub norm1: NormParts,
-    /// Queries; also keys and values where a shard has its own.
+    /// Queries; with keys and values if a shard has its own.
     pub query: LinearParts,
     /// Keys and values that several shards share.
     pub key_value: Option<LinearParts>,
@@ -57,62 +57,63 @@ pub struct LayerParts {
     pub down: LinearParts,
 }
 
-/// All parts of a model, their order (also the order of the gradient norm's sum), and their places on one rank.
+/// All parts of a model in the order in which the gradient norm is summed, and their offsets on one rank.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Layout {
-    pub shape: Shape,
+pub struct ParameterMap {
+    pub shape: ModelShape,
     pub holding: Holding,
-    pub parts: Vec<Part>,
+    pub parts: Vec<ParameterPart>,
     pub word: Fused,
     /// Learned positions.
     pub position: Option<Fused>,
     pub layers: Vec<LayerParts>,
     pub final_norm: NormParts,
-    /// The output layer's own weights, where it is not the word embedding.
+    /// The output layer's own weights, if it is not tied to the word embedding.
     pub output: Option<Fused>,
-    /// Elements of a buffer of weights. The word embedding, which two stages may hold, stands in front of all others.
+    /// Elements of a buffer of weights. The word embedding, which two pipeline ranks may hold, comes first.
     pub length: usize,
-    /// Where the word embedding ends.
+    /// End of the word embedding.
     pub word_end: usize,
-    /// Row blocks of replicated parts' gradients, behind the weights' places in a buffer of gradients.
+    /// Row blocks of replicated parts' gradients, after the weights' ranges in a buffer of gradients.
     pub blocks: Range<usize>,
-    /// The tied output layer's own accumulator of the word embedding's gradient, behind them.
+    /// The tied output layer's own accumulator of the word embedding's gradient, after the row blocks.
     pub tied: Range<usize>,
 }
 
-/// A tensor of the checkpoint, the first of its rows that is meant, and how many rows are.
-type Rows = (String, usize, usize);
+/// A tensor of the checkpoint, its first row in this part, and the number of rows.
+type TensorRows = (String, usize, usize);
 
 struct Builder {
-    shape: Shape,
+    shape: ModelShape,
     holding: Holding,
-    parts: Vec<Part>,
+    parts: Vec<ParameterPart>,
     length: usize,
-    /// Elements of row blocks so far, and the parts that they belong to: they are moved behind the weights in the end.
+    /// Elements of row blocks so far, and the indices of their parts; the blocks are moved after the weights at the
+    /// end.
     blocks: usize,
     blocked: Vec<usize>,
 }
 
 impl Builder {
-    /// Adds parts that stand next to each other in each shard. `by_blocks`: the gradient is kept by row blocks.
-    fn fused(&mut self, own: &[Rows], columns: usize, split: Split, here: bool, by_blocks: bool) -> Fused {
+    /// Adds parts that are adjacent in each shard. With `by_blocks` the gradient is kept by row blocks.
+    fn fused(&mut self, own: &[TensorRows], columns: usize, split: Sharding, here: bool, by_blocks: bool) -> Fused {
         let (first, width) = (self.parts.len(), columns.max(1));
-        let shards = if split == Split::Replicated {
+        let shards = if split == Sharding::Replicated {
             1
         } else {
             self.shape.tensor
         };
-        let whole: usize = own.iter().map(|(_, _, rows)| rows * width).sum();
-        let stride = (whole / shards).next_multiple_of(ALIGNMENT);
+        let elements: usize = own.iter().map(|(_, _, rows)| rows * width).sum();
+        let stride = (elements / shards).next_multiple_of(ALIGNMENT);
         let held = match (here, split) {
             (false, _) => 0..0,
-            (true, Split::Replicated) => 0..1,
+            (true, Sharding::Replicated) => 0..1,
             (true, _) => self.holding.shards.clone(),
         };
         let by_blocks = by_blocks && here;
         let mut inside = 0;
         for (tensor, first_row, rows) in own {
-            let weights = Place {
+            let weights = ShardOffsets {
                 held: held.clone(),
                 offset: self.length + inside,
                 stride,
@@ -124,7 +125,7 @@ impl Builder {
                 gradients.offset = self.blocks + inside;
             }
             inside += rows * width / shards;
-            self.parts.push(Part {
+            self.parts.push(ParameterPart {
                 tensor: tensor.clone(),
                 first_row: *first_row,
                 rows: *rows,
@@ -140,31 +141,31 @@ impl Builder {
             self.blocks += stride * self.holding.shards.len();
         }
         let (rows, columns) = match split {
-            Split::Rows => (whole / width / shards, columns),
-            Split::Columns => (whole / width, columns / shards),
-            Split::Replicated => (whole / width, columns),
+            Sharding::Rows => (elements / width / shards, columns),
+            Sharding::Columns => (elements / width, columns / shards),
+            Sharding::Replicated => (elements / width, columns),
         };
         Fused { first, rows, columns }
     }
 
-    /// A linear layer of a layer of the model. Names stand without `.weight`.
-    fn linear(&mut self, layer: usize, own: &[(&str, usize, usize)], inputs: usize, split: Split) -> LinearParts {
+    /// Adds a linear layer of a transformer layer. Names are without `.weight`.
+    fn linear(&mut self, layer: usize, own: &[(&str, usize, usize)], inputs: usize, split: Sharding) -> LinearParts {
         let here = self.holding.layers.contains(&layer);
-        let named = |end: &str| -> Vec<Rows> {
+        let named = |end: &str| -> Vec<TensorRows> {
             let of = |(name, first, rows): &(&str, usize, usize)| (self.layer_name(layer, name, end), *first, *rows);
             own.iter().map(of).collect()
         };
         let (weight, bias) = (named("weight"), named("bias"));
-        let weight = self.fused(&weight, inputs, split, here, split == Split::Replicated);
-        // The bias of a row-parallel layer is added once, after the sum: it is whole.
-        let split = if split == Split::Columns {
-            Split::Replicated
+        let weight = self.fused(&weight, inputs, split, here, split == Sharding::Replicated);
+        // The bias of a row-parallel layer is added once, after the sum over shards: it is replicated.
+        let split = if split == Sharding::Columns {
+            Sharding::Replicated
         } else {
             split
         };
         let bias = self
             .biased()
-            .then(|| self.fused(&bias, 0, split, here, split == Split::Replicated));
+            .then(|| self.fused(&bias, 0, split, here, split == Sharding::Replicated));
         LinearParts { weight, bias }
     }
 
@@ -172,10 +173,10 @@ impl Builder {
         let rows = |end: &str| [(format!("{name}.{end}"), 0, self.shape.hidden)];
         let (weight, bias) = (rows("weight"), rows("bias"));
         NormParts {
-            weight: self.fused(&weight, 0, Split::Replicated, here, true),
+            weight: self.fused(&weight, 0, Sharding::Replicated, here, true),
             bias: self
                 .biased()
-                .then(|| self.fused(&bias, 0, Split::Replicated, here, true)),
+                .then(|| self.fused(&bias, 0, Sharding::Replicated, here, true)),
         }
     }
 
@@ -201,54 +202,54 @@ impl Builder {
     }
 
     fn bigcode_layer(&mut self, layer: usize) -> LayerParts {
-        let Shape {
+        let ModelShape {
             hidden, feed_forward, ..
         } = self.shape;
         let shared = self.shape.shared();
         let queries = if shared > 0 { hidden } else { 3 * hidden };
         LayerParts {
             norm1: self.layer_norm(layer, "ln_1"),
-            query: self.linear(layer, &[("attn.c_attn", 0, queries)], hidden, Split::Rows),
+            query: self.linear(layer, &[("attn.c_attn", 0, queries)], hidden, Sharding::Rows),
             key_value: (shared > 0)
-                .then(|| self.linear(layer, &[("attn.c_attn", hidden, shared)], hidden, Split::Replicated)),
-            out: self.linear(layer, &[("attn.c_proj", 0, hidden)], hidden, Split::Columns),
+                .then(|| self.linear(layer, &[("attn.c_attn", hidden, shared)], hidden, Sharding::Replicated)),
+            out: self.linear(layer, &[("attn.c_proj", 0, hidden)], hidden, Sharding::Columns),
             norm2: self.layer_norm(layer, "ln_2"),
-            up: self.linear(layer, &[("mlp.c_fc", 0, feed_forward)], hidden, Split::Rows),
-            down: self.linear(layer, &[("mlp.c_proj", 0, hidden)], feed_forward, Split::Columns),
+            up: self.linear(layer, &[("mlp.c_fc", 0, feed_forward)], hidden, Sharding::Rows),
+            down: self.linear(layer, &[("mlp.c_proj", 0, hidden)], feed_forward, Sharding::Columns),
         }
     }
 
     fn llama_layer(&mut self, layer: usize) -> LayerParts {
-        let Shape {
+        let ModelShape {
             hidden, feed_forward, ..
         } = self.shape;
         let keys = self.shape.kv_heads * self.shape.head_size;
         let query = ("self_attn.q_proj", 0, hidden);
         let shared = [("self_attn.k_proj", 0, keys), ("self_attn.v_proj", 0, keys)];
-        let apart = self.shape.shared() > 0;
+        let separate = self.shape.shared() > 0;
         let gates = [("mlp.gate_proj", 0, feed_forward), ("mlp.up_proj", 0, feed_forward)];
         let norm1 = self.layer_norm(layer, "input_layernorm");
-        let (query, key_value) = if apart {
-            let query = self.linear(layer, &[query], hidden, Split::Rows);
-            (query, Some(self.linear(layer, &shared, hidden, Split::Replicated)))
+        let (query, key_value) = if separate {
+            let query = self.linear(layer, &[query], hidden, Sharding::Rows);
+            (query, Some(self.linear(layer, &shared, hidden, Sharding::Replicated)))
         } else {
             let all = [query, shared[0], shared[1]];
-            (self.linear(layer, &all, hidden, Split::Rows), None)
+            (self.linear(layer, &all, hidden, Sharding::Rows), None)
         };
         LayerParts {
             norm1,
             query,
             key_value,
-            out: self.linear(layer, &[("self_attn.o_proj", 0, hidden)], hidden, Split::Columns),
+            out: self.linear(layer, &[("self_attn.o_proj", 0, hidden)], hidden, Sharding::Columns),
             norm2: self.layer_norm(layer, "post_attention_layernorm"),
-            up: self.linear(layer, &gates, hidden, Split::Rows),
-            down: self.linear(layer, &[("mlp.down_proj", 0, hidden)], feed_forward, Split::Columns),
+            up: self.linear(layer, &gates, hidden, Sharding::Rows),
+            down: self.linear(layer, &[("mlp.down_proj", 0, hidden)], feed_forward, Sharding::Columns),
         }
     }
 }
 
-impl Layout {
-    pub fn new(shape: Shape, holding: Holding) -> Self {
+impl ParameterMap {
+    pub fn new(shape: ModelShape, holding: Holding) -> Self {
         let mut to = Builder {
             shape,
             holding: holding.clone(),
@@ -268,15 +269,15 @@ impl Layout {
         let word = to.fused(
             &[(name.to_owned(), 0, shape.vocabulary)],
             hidden,
-            Split::Rows,
+            Sharding::Rows,
             word_here,
             false,
         );
         let word_end = to.length;
         let position = shape.rotary.is_none().then(|| {
-            // Every rank sees all rows where this gradient is taken: it needs no blocks.
+            // Every rank has all rows when this gradient is taken, so it needs no row blocks.
             let own = [("transformer.wpe.weight".to_owned(), 0, shape.context)];
-            to.fused(&own, hidden, Split::Replicated, holding.first, false)
+            to.fused(&own, hidden, Sharding::Replicated, holding.first, false)
         });
         let layers = (0..shape.layers)
             .map(|layer| {
@@ -290,7 +291,7 @@ impl Layout {
         let final_norm = to.norm(if bigcode { "transformer.ln_f" } else { "model.norm" }, holding.last);
         let output = (!shape.tied).then(|| {
             let own = [("lm_head.weight".to_owned(), 0, shape.vocabulary)];
-            to.fused(&own, hidden, Split::Rows, holding.last, false)
+            to.fused(&own, hidden, Sharding::Rows, holding.last, false)
         });
         let length = to.length;
         let blocks = length..length + to.blocks;
@@ -320,43 +321,43 @@ impl Layout {
         self.tied.end
     }
 
-    /// The parts held here whose gradients are kept by row blocks.
-    pub fn blocked(&self) -> impl Iterator<Item = &Part> {
-        let held = |part: &&Part| !part.weights.held.is_empty();
+    /// The parts on this rank whose gradients are kept by row blocks.
+    pub fn blocked(&self) -> impl Iterator<Item = &ParameterPart> {
+        let held = |part: &&ParameterPart| !part.weights.held.is_empty();
         self.parts.iter().filter(|part| self.by_blocks(part)).filter(held)
     }
 
     /// Whether a part's gradient is kept by row blocks.
-    pub fn by_blocks(&self, part: &Part) -> bool {
+    pub fn by_blocks(&self, part: &ParameterPart) -> bool {
         self.blocks.contains(&part.gradients.offset)
     }
 
-    /// The parts that make up a tensor of a checkpoint, in the order of their rows.
-    pub fn parts_of<'a>(&'a self, tensor: &'a str) -> impl Iterator<Item = &'a Part> {
+    /// The parts of a checkpoint's tensor, in the order of their rows.
+    pub fn parts_of<'a>(&'a self, tensor: &'a str) -> impl Iterator<Item = &'a ParameterPart> {
         self.parts.iter().filter(move |part| part.tensor == tensor)
     }
 
-    /// Takes apart a checkpoint's tensor of `numbers`: what is held here goes to a buffer of weights.
-    pub fn scatter(&self, tensor: &str, numbers: &[f32], buffer: &mut [f32]) {
+    /// Copies the part of a checkpoint's tensor that this rank holds to a buffer of weights.
+    pub fn copy_from_tensor(&self, tensor: &str, values: &[f32], buffer: &mut [f32]) {
         for part in self.parts_of(tensor) {
             for shard in part.weights.held.clone() {
                 let to = &mut buffer[part.shard(shard)];
                 for (at, own) in part.runs(shard, 0..part.shard_length()) {
                     let count = own.len();
-                    to[own].copy_from_slice(&numbers[at..at + count]);
+                    to[own].copy_from_slice(&values[at..at + count]);
                 }
             }
         }
     }
 
-    /// Puts what is held of a checkpoint's tensor in its place in `numbers`.
-    pub fn gather(&self, tensor: &str, buffer: &[f32], numbers: &mut [f32]) {
+    /// Copies the part of a checkpoint's tensor that this rank holds from a buffer to `values`.
+    pub fn copy_to_tensor(&self, tensor: &str, buffer: &[f32], values: &mut [f32]) {
         for part in self.parts_of(tensor) {
             for shard in part.weights.held.clone() {
                 let from = &buffer[part.shard(shard)];
                 for (at, own) in part.runs(shard, 0..part.shard_length()) {
                     let count = own.len();
-                    numbers[at..at + count].copy_from_slice(&from[own]);
+                    values[at..at + count].copy_from_slice(&from[own]);
                 }
             }
         }

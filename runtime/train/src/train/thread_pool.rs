@@ -1,7 +1,7 @@
-//! A fixed set of threads that live as long as the worker.
+//! A fixed set of threads that exist as long as the worker.
 //!
-//! libtorch keeps memory and settings by thread, so threads are kept. Each runs its kernels alone (one intra-op thread):
-//! work is cut by the logical grid, never by what a kernel thinks fit.
+//! libtorch keeps memory and settings per thread, so threads are reused. Each runs its kernels alone (one intra-op
+//! thread): work is divided by the logical grid, never by a kernel.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,20 +11,20 @@ use std::thread;
 
 use super::TrainError;
 
-type Task = Box<dyn FnOnce() + Send>;
+type ThreadTask = Box<dyn FnOnce() + Send>;
 
 #[derive(Debug)]
-pub struct Team {
-    inboxes: Vec<Sender<Task>>,
+pub struct ThreadPool {
+    inboxes: Vec<Sender<ThreadTask>>,
 }
 
-impl Team {
+impl ThreadPool {
     /// # Errors
-    /// [`TrainError::Thread`] if the system gives no more threads.
+    /// [`TrainError::Thread`] if the system cannot start another thread.
     pub fn new(threads: usize) -> Result<Self, TrainError> {
         let mut inboxes = Vec::new();
         for index in 0..threads.max(1) {
-            let (inbox, tasks) = channel::<Task>();
+            let (inbox, tasks) = channel::<ThreadTask>();
             let run = move || {
                 tch::set_num_threads(1);
                 let _guard = tch::no_grad_guard();
@@ -47,10 +47,10 @@ impl Team {
     }
 
     /// Runs `work` on every item, item `i` on thread `i` modulo the number of threads, and returns the results in the
-    /// items' order.
+    /// order of the items.
     ///
     /// # Errors
-    /// [`TrainError::Panicked`] if a call panicked; the others have ended too.
+    /// [`TrainError::Panicked`] if a call panicked, after the others have ended.
     pub fn run<T, R>(&self, items: Vec<T>, work: impl Fn(T) -> R + Send + Sync + 'static) -> Result<Vec<R>, TrainError>
     where
         T: Send + 'static,
@@ -61,9 +61,9 @@ impl Team {
         let (sender, results) = channel();
         for (index, item) in items.into_iter().enumerate() {
             let (work, sender) = (Arc::clone(&work), sender.clone());
-            let task: Task = Box::new(move || {
+            let task: ThreadTask = Box::new(move || {
                 let result = catch_unwind(AssertUnwindSafe(|| work(item)));
-                // What the closure holds is given up before the result is known, so that the caller owns it alone.
+                // The closure's captures are dropped before the result is sent, so that the caller is their only owner.
                 drop(work);
                 let _ = sender.send((index, result));
             });
@@ -73,18 +73,18 @@ impl Team {
                 .map_err(|_| TrainError::Panicked("its inbox is closed".to_owned()))?;
         }
         drop(sender);
-        let mut places: Vec<Option<R>> = (0..count).map(|_| None).collect();
+        let mut by_index: Vec<Option<R>> = (0..count).map(|_| None).collect();
         let mut panicked = None;
         for (index, result) in results {
             match result {
-                Ok(result) => places[index] = Some(result),
+                Ok(result) => by_index[index] = Some(result),
                 Err(payload) => panicked = Some(text(payload.as_ref())),
             }
         }
         if let Some(text) = panicked {
             return Err(TrainError::Panicked(text));
         }
-        places
+        by_index
             .into_iter()
             .collect::<Option<Vec<R>>>()
             .ok_or_else(|| TrainError::Panicked("no result".to_owned()))
@@ -102,12 +102,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn results_come_in_order_and_a_panic_is_an_error() {
-        let team = Team::new(3).unwrap();
-        let squares = team.run((0..50u64).collect(), |i| i * i).unwrap();
+    fn results_are_in_order_and_a_panic_is_an_error() {
+        let pool = ThreadPool::new(3).unwrap();
+        let squares = pool.run((0..50u64).collect(), |i| i * i).unwrap();
         assert_eq!(squares, (0..50u64).map(|i| i * i).collect::<Vec<_>>());
-        let error = team.run(vec![1, 2], |i| assert!(i != 2, "two")).unwrap_err();
+        let error = pool.run(vec![1, 2], |i| assert!(i != 2, "two")).unwrap_err();
         assert_eq!(error.to_string(), "a thread of the worker panicked: two");
-        assert_eq!(team.run(vec![7], |i| i).unwrap(), [7]);
+        assert_eq!(pool.run(vec![7], |i| i).unwrap(), [7]);
     }
 }

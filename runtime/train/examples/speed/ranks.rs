@@ -1,4 +1,4 @@
-//! The ranks of a measurement: processes of this program, each of which tells how long it waits for the others.
+//! The ranks of a measurement: processes of this program, which measure how long they wait for each other.
 
 use std::error::Error;
 use std::net::IpAddr;
@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use aurora_train::parallel::transport::{Axis, Gloo, Store, Transfer, Transport, TransportError};
+use aurora_train::parallel::transport::{Axis, Gloo, RendezvousStore, Transfer, Transport, TransportError};
 use aurora_train::parallel::{Mesh, Peers};
 use tch::Tensor;
 
-/// Counts the time that is spent in waiting for transfers.
+/// Measures the time that is spent waiting for transfers.
 #[derive(Debug)]
-struct Timed {
+struct TimedGloo {
     inner: Gloo,
     nanoseconds: Arc<AtomicU64>,
 }
@@ -30,7 +30,7 @@ impl Transfer for TimedTransfer {
     }
 }
 
-impl Transport for Timed {
+impl Transport for TimedGloo {
     fn rank(&self) -> usize {
         self.inner.rank()
     }
@@ -53,10 +53,10 @@ impl Transport for Timed {
     }
 }
 
-/// The ranks that this process has started, and the store, which has to be there until all of them have joined.
-pub struct Others(Vec<Child>, Option<Store>);
+/// The ranks that this process started, and the store, which must exist until all of them have joined.
+pub struct OtherRanks(Vec<Child>, Option<RendezvousStore>);
 
-impl Drop for Others {
+impl Drop for OtherRanks {
     fn drop(&mut self) {
         for child in &mut self.0 {
             let _ = child.wait();
@@ -64,22 +64,22 @@ impl Drop for Others {
     }
 }
 
-/// This rank's peers, a thread; rank 0 starts the other ranks with the same arguments.
-pub fn meet(
+/// This rank's peers, one per thread; rank 0 starts the other ranks with the same arguments.
+pub fn connect(
     arguments: &[String],
     mesh: Mesh,
     rank: usize,
     threads: usize,
     port: u16,
     waited: &Arc<AtomicU64>,
-) -> Result<(Vec<Peers>, Others), Box<dyn Error>> {
-    let mut others = Others(Vec::new(), None);
+) -> Result<(Vec<Peers>, OtherRanks), Box<dyn Error>> {
+    let mut others = OtherRanks(Vec::new(), None);
     if mesh.world() == 1 {
         return Ok(((0..threads).map(|_| Peers::alone()).collect(), others));
     }
     let (here, limit) = (IpAddr::from([127, 0, 0, 1]), Duration::from_secs(120));
     let store = if rank == 0 {
-        let (store, port) = Store::serve(here, limit)?;
+        let (store, port) = RendezvousStore::serve(here, limit)?;
         for rank in 1..mesh.world() {
             let mut command = Command::new(std::env::current_exe()?);
             command
@@ -89,12 +89,12 @@ pub fn meet(
         }
         store
     } else {
-        Store::connect("127.0.0.1", port, limit)?
+        RendezvousStore::connect("127.0.0.1", port, limit)?
     };
     let peers = (0..threads).map(|thread| {
         let inner = Gloo::join(rank, mesh.world(), &store, &format!("thread {thread}"), here, limit)?;
         let nanoseconds = Arc::clone(waited);
-        Ok(Peers::new(mesh, Box::new(Timed { inner, nanoseconds })))
+        Ok(Peers::new(mesh, Box::new(TimedGloo { inner, nanoseconds })))
     });
     let peers = peers.collect::<Result<_, TransportError>>()?;
     others.1 = Some(store);

@@ -4,6 +4,8 @@
 //! of a block's schema is present; a field that was not written holds its default.
 //! Not here: what a field means (`schema`), what work follows from it (`graph`).
 
+mod access;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -11,7 +13,9 @@ use aurora_lang::ast::Span;
 use aurora_lang::diagnostics::SourceFile;
 use serde::Serialize;
 
-use crate::fields::Exact;
+pub use access::{StageBatch, set_names};
+
+use crate::exact::Exact;
 
 #[derive(Clone, Debug)]
 pub struct Spec {

@@ -1,36 +1,36 @@
-//! Products of a few rows: the right operand, which is much larger, is read once and where it stands.
+//! Products with few rows: the right operand, which is much larger, is read once and in place.
 //!
-//! Every element is the tree sum of sixteen interleaved chains of fused multiply-adds over the inner dimension, each from 0
-//! and in increasing order; then a bias, by one addition; then one rounding. That is another sum than [`super::product`]'s;
-//! it depends as little on the instruction set and on the rows beside it.
+//! Every element is the tree sum of sixteen interleaved chains of fused multiply-adds over the inner dimension, each
+//! starting from 0 and in increasing order; then one addition of a bias; then one rounding. This is a different sum
+//! from that of [`super::matmul`]; it does not depend on the instruction set or on other rows either.
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::__m256;
 
-use super::tile::Vector;
-use super::{BUFFERS, Buffers, Element, Level, Matrix, blocks, level, reach};
+use super::vector::Vector;
+use super::{BUFFERS, Buffers, Element, Level, Matrix, blocks, extent, level};
 use crate::kernels::{LANES, join};
 
-/// Columns whose sums wait side by side until they are written: rows of `out` often begin a power of two apart, where each
-/// drives the others from the cache.
+/// Columns whose sums are buffered before they are written: rows of `out` often start a power of two apart, so writing
+/// them alternately would evict each other's cache lines.
 const COLUMNS: usize = 64;
 
-/// Writes `left · rightᵀ (+ bias)` to rows of `out` that begin `stride` elements apart.
+/// Writes `left · rightᵀ (+ bias)` to rows of `out` that start `stride` elements apart.
 ///
 /// # Panics
-/// If an operand is transposed, or the shapes of operands, bias and `out` do not fit each other.
-pub fn product_of_few<E: Element>(
+/// If an operand is transposed, or the shapes of operands, bias and `out` do not match.
+pub fn matmul_few_rows<E: Element>(
     left: Matrix<'_, E>,
     right: Matrix<'_, E>,
     out: &mut [E],
     stride: usize,
     bias: Option<&[E]>,
 ) {
-    product_of_few_at(level(), left, right, out, stride, bias);
+    matmul_few_rows_at(level(), left, right, out, stride, bias);
 }
 
-/// [`product_of_few`] by the instructions of a given level.
-pub fn product_of_few_at<E: Element>(
+/// [`matmul_few_rows`] with a given instruction set.
+pub fn matmul_few_rows_at<E: Element>(
     level: Level,
     left: Matrix<'_, E>,
     right: Matrix<'_, E>,
@@ -40,35 +40,35 @@ pub fn product_of_few_at<E: Element>(
 ) {
     let columns = right.rows;
     assert!(
-        left.columns == right.columns && left.column_step == 1 && right.column_step == 1,
-        "operands of a product do not fit each other"
+        left.columns == right.columns && left.column_stride == 1 && right.column_stride == 1,
+        "the operands of a product do not match"
     );
     assert!(
-        columns <= stride && reach(left.rows, columns, stride) <= out.len(),
-        "a product reaches past its place"
+        columns <= stride && extent(left.rows, columns, stride) <= out.len(),
+        "a product exceeds its output"
     );
     assert!(
         bias.is_none_or(|bias| bias.len() == columns),
-        "a bias has one number a column"
+        "a bias has one element per column"
     );
-    let work = Work {
+    let operands = Operands {
         left,
         right,
         stride,
         bias,
     };
-    // Not inside of what is compiled for a level: a closure there would not be.
+    // Outside of the functions that are compiled for a level: a closure inside them would not be.
     BUFFERS.with_borrow_mut(|buffers| match level.min(super::level()) {
-        // SAFETY: `level()` has found these instruction sets on this machine. Wider vectors are slower here: sums across
-        // their lanes take longer, and tiles are too large for what the compiler keeps in registers.
+        // SAFETY: `level()` has detected these instruction sets. Wider vectors are slower here: sums across their lanes
+        // take longer, and tiles do not fit the registers.
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 | Level::Avx2 => unsafe { avx2(work, buffers, out) },
-        _ => run::<[f32; 4], E, 2, 2, 4>(work, buffers, out),
+        Level::Avx512 | Level::Avx2 => unsafe { avx2(operands, buffers, out) },
+        _ => run::<[f32; 4], E, 2, 2, 4>(operands, buffers, out),
     });
 }
 
 #[derive(Clone, Copy)]
-struct Work<'a, E> {
+struct Operands<'a, E> {
     left: Matrix<'a, E>,
     right: Matrix<'a, E>,
     stride: usize,
@@ -77,33 +77,33 @@ struct Work<'a, E> {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-fn avx2<E: Element>(work: Work<'_, E>, buffers: &mut Buffers, out: &mut [E]) {
-    run::<__m256, E, 3, 2, 2>(work, buffers, out);
+fn avx2<E: Element>(operands: Operands<'_, E>, buffers: &mut Buffers, out: &mut [E]) {
+    run::<__m256, E, 3, 2, 2>(operands, buffers, out);
 }
 
-/// In tiles of `R` rows and `C` columns at most; sixteen lanes are `L` vectors.
+/// Computes tiles of up to `R` rows and `C` columns; sixteen lanes are `L` vectors.
 #[inline(always)]
 fn run<V: Vector, E: Element, const R: usize, const C: usize, const L: usize>(
-    work: Work<'_, E>,
+    operands: Operands<'_, E>,
     buffers: &mut Buffers,
     out: &mut [E],
 ) {
-    let (rows, columns, depth) = (work.left.rows, work.right.rows, work.left.columns);
-    // Zeros behind a row add nothing.
+    let (rows, columns, depth) = (operands.left.rows, operands.right.rows, operands.left.columns);
+    // Zero padding of a row adds nothing.
     let padded = depth.next_multiple_of(LANES);
     let wide_left = buffers.left.take(rows * padded);
     for row in 0..rows {
-        widen(work.left.row(row), &mut wide_left[row * padded..][..padded]);
+        widen(operands.left.row(row), &mut wide_left[row * padded..][..padded]);
     }
     let wide_right = buffers.right.take(C * padded);
     let sums = buffers.sums.take(rows * COLUMNS);
     for block in blocks(columns, COLUMNS) {
         for column in block.clone().step_by(C) {
-            let many = C.min(block.end - column);
+            let count = C.min(block.end - column);
             let mut right: [&[f32]; C] = [&[]; C];
             let mut scratch = wide_right.chunks_exact_mut(padded.max(1));
             for (i, right) in right.iter_mut().enumerate() {
-                let own = work.right.row(column + i.min(many - 1));
+                let own = operands.right.row(column + i.min(count - 1));
                 *right = match E::floats(own) {
                     Some(own) if own.len() == padded => own,
                     _ => {
@@ -117,22 +117,22 @@ fn run<V: Vector, E: Element, const R: usize, const C: usize, const L: usize>(
             while row < rows {
                 let left = &wide_left[row * padded..];
                 let mut tile_sums = [[0.0f32; C]; R];
-                let some = if rows - row >= R {
+                let tile_rows = if rows - row >= R {
                     tile::<V, R, C, L>(left, right, padded, &mut tile_sums);
                     R
                 } else {
                     tile::<V, 1, C, L>(left, right, padded, &mut tile_sums);
                     1
                 };
-                for (i, own) in tile_sums[..some].iter().enumerate() {
-                    sums[(row + i) * COLUMNS + column - block.start..][..many].copy_from_slice(&own[..many]);
+                for (i, own) in tile_sums[..tile_rows].iter().enumerate() {
+                    sums[(row + i) * COLUMNS + column - block.start..][..count].copy_from_slice(&own[..count]);
                 }
-                row += some;
+                row += tile_rows;
             }
         }
         for (row, sums) in sums.chunks_exact(COLUMNS).enumerate() {
-            let out = &mut out[row * work.stride + block.start..][..block.len()];
-            let bias = work.bias.map(|bias| &bias[block.clone()]);
+            let out = &mut out[row * operands.stride + block.start..][..block.len()];
+            let bias = operands.bias.map(|bias| &bias[block.clone()]);
             for j in 0..out.len() {
                 out[j] = E::store(bias.map_or(sums[j], |bias| sums[j] + bias[j].load()));
             }
@@ -149,7 +149,7 @@ fn widen<E: Element>(from: &[E], to: &mut [f32]) {
     rest.fill(0.0);
 }
 
-/// The sums of `R` neighbouring rows of `left` with the rows of `right`, all of `depth` numbers.
+/// The sums of `R` adjacent rows of `left` with the rows of `right`, which all have `depth` elements.
 #[inline(always)]
 fn tile<V: Vector, const R: usize, const C: usize, const L: usize>(
     left: &[f32],

@@ -1,4 +1,4 @@
-//! What training carries from step to step on one rank: master weights, moments, the copy that the model computes with.
+//! State of training on one rank: master weights, moments, and the weights that the model computes with.
 
 use aurora_compiler::fields::{Contract, ModelFields, Numerics, Precision, TrainFields};
 use aurora_runtime::checkpoint::{Group, groups, read};
@@ -6,10 +6,12 @@ use aurora_runtime::job::{Files, Placement};
 use tch::{Device, Kind, Tensor};
 
 use super::TrainError;
-use crate::model::{Chunk, Holding, Kernels, Layout, Network, Shape, Share, Weights, elements, elements_mut, reported};
+use crate::model::{
+    Chunk, Fault, Holding, HostAccess, Kernels, ModelShape, Network, OwnedRange, ParameterMap, Weights, reported,
+};
 use crate::parallel::{Grid, Mesh};
 
-/// The mesh that a placement asks for.
+/// The mesh of a placement.
 pub fn mesh(placement: &Placement) -> Mesh {
     Mesh {
         tensor: placement.tensor as usize,
@@ -18,11 +20,11 @@ pub fn mesh(placement: &Placement) -> Mesh {
     }
 }
 
-/// What a model computes with on one rank: architecture, grid, numbers, what is held.
+/// The network of one rank: architecture, grid, element type, and the part of the model that it holds.
 ///
 /// # Errors
-/// [`TrainError::Model`] if the model does not divide over the grid, [`TrainError::Unfit`] if the mesh does not divide
-/// the grid.
+/// [`TrainError::Model`] if the grid does not divide the model, [`TrainError::Job`] if the mesh does not divide the
+/// grid.
 pub fn network(
     model: &ModelFields,
     numerics: &Numerics,
@@ -34,30 +36,30 @@ pub fn network(
     let grid = Grid::new(numerics);
     if !grid.lanes.is_power_of_two() || grid.micro_batch == 0 {
         let Grid { lanes, micro_batch, .. } = grid;
-        return Err(TrainError::Unfit(format!(
-            "{lanes} gradient lanes of micro-batches of {micro_batch} sequences"
+        return Err(TrainError::Job(format!(
+            "{lanes} gradient lanes (not a power of two), or micro-batches of {micro_batch} sequences"
         )));
     }
-    let shape = Shape::new(model, &grid)?;
-    for (degree, name, whole) in [(mesh.tensor, "tensor", grid.tensor), (mesh.data, "data", grid.lanes)] {
-        if degree == 0 || whole % degree != 0 {
-            return Err(TrainError::Unfit(format!(
-                "{name} {degree} does not divide the {whole} of the logical grid"
+    let shape = ModelShape::new(model, &grid)?;
+    for (degree, name, total) in [(mesh.tensor, "tensor", grid.tensor), (mesh.data, "data", grid.lanes)] {
+        if degree == 0 || total % degree != 0 {
+            return Err(TrainError::Job(format!(
+                "{name} = {degree} does not divide the logical grid of {total}"
             )));
         }
     }
     if mesh.pipeline == 0 || mesh.pipeline > shape.layers {
-        let (stages, layers) = (mesh.pipeline, shape.layers);
-        return Err(TrainError::Unfit(format!(
-            "{stages} pipeline stages of {layers} layers"
+        let (pipeline, layers) = (mesh.pipeline, shape.layers);
+        return Err(TrainError::Job(format!(
+            "{pipeline} pipeline ranks for {layers} layers"
         )));
     }
     if rank >= mesh.world() {
         let world = mesh.world();
-        return Err(TrainError::Unfit(format!("rank {rank} of {world}")));
+        return Err(TrainError::Job(format!("rank {rank} of {world} does not exist")));
     }
     Ok(Network {
-        layout: Layout::new(shape, Holding::new(&shape, &mesh, rank)),
+        parameters: ParameterMap::new(shape, Holding::new(&shape, &mesh, rank)),
         kernels: match numerics.contract {
             Contract::Native => Kernels::Aten,
             Contract::Invariant => Kernels::Own,
@@ -69,36 +71,36 @@ pub fn network(
         },
         device: Device::Cpu,
         sequence_parallel: placement.sequence_parallel && mesh.tensor > 1,
-        fault: None,
+        fault: Fault::default(),
         grid,
         mesh,
     })
 }
 
-/// The flat buffers of a rank's part of a model in training.
+/// The flat buffers of a rank's part of a model.
 #[derive(Debug)]
-pub struct State {
+pub struct TrainState {
     pub network: Network,
-    /// Files of the checkpoint, in which something is held here or not.
+    /// All files of a checkpoint, whether this rank holds a part of them or not.
     pub groups: Vec<Group>,
-    /// What this rank joins gradients for and, with a distributed optimizer, all that it updates.
-    pub share: Share,
-    /// What masters and moments are kept of: `share`, or all that is held.
-    pub kept: Share,
-    /// Chunks that this rank alone writes, digests and counts.
+    /// The range whose gradients this rank reduces and, with a distributed optimizer, that it updates.
+    pub owned: OwnedRange,
+    /// The range of the master weights and moments: `owned`, or everything on this rank.
+    pub kept: OwnedRange,
+    /// Chunks that this rank writes, digests and counts.
     pub reported: Vec<Chunk>,
-    /// Weights in `f32`: `compute` itself if the model computes in `f32`, else of `kept` alone.
+    /// Weights in `f32`: `compute` itself if the model computes in `f32`, otherwise those of `kept`.
     pub master: Tensor,
-    /// All weights held here, in the numbers that the model computes with.
+    /// All weights on this rank in the model's element type.
     pub compute: Tensor,
-    /// First and second moments of `kept`; empty in a model that is only evaluated.
+    /// First and second moments of `kept`; empty if the model is only evaluated.
     pub moments: [Tensor; 2],
-    /// Optimizer updates since the moments were last zero.
+    /// Optimizer updates since the moments were zero.
     pub updates: u64,
 }
 
-impl State {
-    /// A state of zeros for `rank`. `distributed` keeps no more than the replica's share of the optimizer's state.
+impl TrainState {
+    /// A state of zeros for `rank`. With `distributed` it has only the replica's range of the optimizer state.
     ///
     /// # Errors
     /// [`TrainError::Model`] if memory runs out.
@@ -112,23 +114,27 @@ impl State {
         let zeros = |length: usize, kind: Kind| {
             Tensor::f_zeros([length as i64], (kind, network.device)).map_err(|error| TrainError::Model(error.into()))
         };
-        let layout = &network.layout;
+        let parameters = &network.parameters;
         let replica = network.mesh.coordinates(rank).data;
-        let share = layout.share(network.mesh.data, replica);
-        let kept = if distributed { share.clone() } else { layout.share(1, 0) };
-        let room = if trained { kept.length() } else { 0 };
-        let compute = zeros(layout.length, network.kind)?;
+        let owned = parameters.owned_range(network.mesh.data, replica);
+        let kept = if distributed {
+            owned.clone()
+        } else {
+            parameters.owned_range(1, 0)
+        };
+        let length = if trained { kept.length() } else { 0 };
+        let compute = zeros(parameters.length, network.kind)?;
         let master = if network.kind == Kind::Float {
             compute.shallow_clone()
         } else {
-            zeros(room, Kind::Float)?
+            zeros(length, Kind::Float)?
         };
-        let moments = [zeros(room, Kind::Float)?, zeros(room, Kind::Float)?];
+        let moments = [zeros(length, Kind::Float)?, zeros(length, Kind::Float)?];
         Ok(Self {
             groups: groups(model),
-            reported: reported(&layout.shape, &network.mesh, rank),
+            reported: reported(&parameters.shape, &network.mesh, rank),
             network,
-            share,
+            owned,
             kept,
             master,
             compute,
@@ -137,67 +143,71 @@ impl State {
         })
     }
 
-    /// Where the elements of a range of a buffer of weights stand in `master`.
+    /// Maps a range of a buffer of weights to `master`.
     pub fn in_master(&self, range: &std::ops::Range<usize>) -> std::ops::Range<usize> {
         if self.network.kind == Kind::Float {
             range.clone()
         } else {
-            self.kept.inside(range)
+            self.kept.local(range)
         }
     }
 
-    /// Whether anything of a file of the checkpoint is held here.
+    /// Whether this rank holds a part of a file of the checkpoint.
     fn holds(&self, group: &Group) -> bool {
-        let layout = &self.network.layout;
-        let held = |name: &str| layout.parts_of(name).any(|part| !part.weights.held.is_empty());
+        let parameters = &self.network.parameters;
+        let held = |name: &str| parameters.parts_of(name).any(|part| !part.weights.held.is_empty());
         group.tensors.iter().any(|tensor| held(&tensor.name))
     }
 
-    /// Fills the weights from a checkpoint's files.
+    /// Loads the weights from a checkpoint's files.
     ///
     /// # Errors
-    /// [`TrainError::Checkpoint`] if a file does not hold what the model asks for.
+    /// [`TrainError::Checkpoint`] if a file does not match the model.
     pub fn load_weights(&mut self, files: &Files) -> Result<(), TrainError> {
-        let layout = &self.network.layout;
+        let parameters = &self.network.parameters;
+        // SAFETY: no thread computes while the state is loaded, reset or digested, and this is the only access.
+        let host = unsafe { HostAccess::new() };
         let float = self.network.kind == Kind::Float;
-        let mut numbers = vec![0.0f32; if float { 0 } else { layout.length }];
+        let mut values = vec![0.0f32; if float { 0 } else { parameters.length }];
         let buffer = if float {
-            elements_mut(&self.master)?
+            host.write(&self.master)?
         } else {
-            &mut numbers[..]
+            &mut values[..]
         };
         for group in self.groups.iter().filter(|group| self.holds(group)) {
             read(files, &group.weights(), &group.tensors, |tensor, values| {
-                layout.scatter(&tensor.name, values, buffer);
+                parameters.copy_from_tensor(&tensor.name, values, buffer);
             })?;
         }
         if float {
             return Ok(());
         }
-        crate::kernels::cast::<half::bf16>(&numbers, elements_mut(&self.compute)?);
-        let master = elements_mut::<f32>(&self.master)?;
+        crate::kernels::cast::<half::bf16>(&values, host.write(&self.compute)?);
+        let master = host.write::<f32>(&self.master)?;
         if !master.is_empty() {
             for chunk in &self.kept.chunks {
-                master[self.kept.inside(&chunk.range)].copy_from_slice(&numbers[chunk.range.clone()]);
+                master[self.kept.local(&chunk.range)].copy_from_slice(&values[chunk.range.clone()]);
             }
         }
         Ok(())
     }
 
-    /// Fills the moments from a checkpoint's files.
+    /// Loads the moments from a checkpoint's files.
     ///
     /// # Errors
-    /// As [`State::load_weights`].
+    /// As [`TrainState::load_weights`].
     pub fn load_moments(&mut self, files: &Files) -> Result<(), TrainError> {
-        let layout = &self.network.layout;
+        let parameters = &self.network.parameters;
+        // SAFETY: no thread computes while the state is loaded, reset or digested, and this is the only access.
+        let host = unsafe { HostAccess::new() };
         let [first, second] = &self.moments;
-        let mut into = [elements_mut::<f32>(first)?, elements_mut::<f32>(second)?];
+        let mut into = [host.write::<f32>(first)?, host.write::<f32>(second)?];
         let kept = &self.kept;
         let take = |tensor: &str, values: &[f32], into: &mut [f32]| {
-            let of_tensor = |chunk: &&Chunk| layout.parts[chunk.part].tensor == tensor;
+            let of_tensor = |chunk: &&Chunk| parameters.parts[chunk.part].tensor == tensor;
             for chunk in kept.chunks.iter().filter(of_tensor) {
-                let into = &mut into[kept.inside(&chunk.range)];
-                for (at, own) in layout.parts[chunk.part].runs(chunk.shard, chunk.of_shard.clone()) {
+                let into = &mut into[kept.local(&chunk.range)];
+                for (at, own) in parameters.parts[chunk.part].runs(chunk.shard, chunk.of_shard.clone()) {
                     let own = own.start - chunk.of_shard.start..own.end - chunk.of_shard.start;
                     let count = own.len();
                     into[own].copy_from_slice(&values[at..at + count]);
@@ -221,47 +231,51 @@ impl State {
     /// # Errors
     /// [`TrainError::Model`].
     pub fn reset_moments(&mut self) -> Result<(), TrainError> {
+        // SAFETY: no thread computes while the state is loaded, reset or digested, and this is the only access.
+        let host = unsafe { HostAccess::new() };
         for moment in &self.moments {
-            elements_mut::<f32>(moment)?.fill(0.0);
+            host.write::<f32>(moment)?.fill(0.0);
         }
         self.updates = 0;
         Ok(())
     }
 
-    /// The weights as the model takes them, for one thread.
+    /// Views of the weights for one thread.
     ///
     /// # Errors
     /// [`TrainError::Model`].
     pub fn weights(&self) -> Result<Weights, TrainError> {
-        Ok(Weights::new(&self.network.layout, &self.compute)?)
+        Ok(Weights::new(&self.network.parameters, &self.compute)?)
     }
 
-    /// BLAKE3 of the master weights of each chunk that this rank speaks for.
+    /// BLAKE3 of the master weights of each chunk that this rank reports.
     ///
     /// # Errors
     /// [`TrainError::Model`].
     pub fn digests(&self) -> Result<Vec<(usize, blake3::Hash)>, TrainError> {
-        let master = elements::<f32>(&self.master)?;
+        // SAFETY: no thread computes while the state is loaded, reset or digested, and this is the only access.
+        let host = unsafe { HostAccess::new() };
+        let master = host.read::<f32>(&self.master)?;
         let digest = |chunk: &Chunk| {
-            let numbers = &master[self.in_master(&chunk.range)];
+            let values = &master[self.in_master(&chunk.range)];
             (
                 chunk.number,
-                blake3::hash(&aurora_runtime::checkpoint::as_bytes(numbers)),
+                blake3::hash(&aurora_runtime::checkpoint::as_bytes(values)),
             )
         };
         Ok(self.reported.iter().map(digest).collect())
     }
 
-    /// BLAKE3 (hex) over the digests of each group's chunks, from those of all ranks.
+    /// BLAKE3 (hex) over the digests of each group's chunks, given those of all ranks.
     pub fn group_digests(&self, chunks: &[(usize, blake3::Hash)]) -> std::collections::BTreeMap<String, String> {
-        let layout = &self.network.layout;
-        let mut of_number = vec![None; layout.num_chunks()];
+        let parameters = &self.network.parameters;
+        let mut of_number = vec![None; parameters.num_chunks()];
         for (number, digest) in chunks {
             of_number[*number] = Some(digest);
         }
         let mut numbers = std::collections::BTreeMap::new();
         let mut number = 0;
-        for part in &layout.parts {
+        for part in &parameters.parts {
             let count = part.num_chunks();
             let of_tensor: &mut Vec<usize> = numbers.entry(part.tensor.as_str()).or_default();
             of_tensor.extend(number..number + count);
@@ -279,16 +293,16 @@ impl State {
     }
 }
 
-/// Checks what a job's fields ask of each other.
+/// Checks that a job's fields are consistent.
 ///
 /// # Errors
-/// [`TrainError::Unfit`].
+/// [`TrainError::Job`].
 pub fn check(fields: &TrainFields) -> Result<(), TrainError> {
     let micro_batch = fields.numerics.micro_batch;
     if micro_batch == 0 || fields.global_batch == 0 || !fields.global_batch.is_multiple_of(micro_batch) {
         let batch = fields.global_batch;
-        return Err(TrainError::Unfit(format!(
-            "a global batch of {batch} does not divide into micro-batches of {micro_batch}"
+        return Err(TrainError::Job(format!(
+            "a global batch of {batch} is not a multiple of micro-batches of {micro_batch}"
         )));
     }
     Ok(())

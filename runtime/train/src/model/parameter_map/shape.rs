@@ -1,4 +1,4 @@
-//! The numbers of a model on a grid, and what a rank holds of it.
+//! The dimensions of a model on a logical grid, and the part that a rank holds.
 
 use std::ops::Range;
 
@@ -9,7 +9,7 @@ use crate::kernels::Gelu;
 use crate::model::ModelError;
 use crate::parallel::{Grid, Mesh, mesh};
 
-/// What stands between a feed-forward block's two products.
+/// The function between a feed-forward block's two matrix products.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FeedForward {
     Gelu(Gelu),
@@ -17,23 +17,24 @@ pub enum FeedForward {
     SwiGlu,
 }
 
-/// How queries, keys and values stand in the projections of a logical shard.
+/// How queries, keys and values are arranged in the projections of a logical shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heads {
-    /// A key and value head serves the heads of several shards: their projection is whole, and apart from the queries'.
+pub enum HeadArrangement {
+    /// A key and value head is shared by several shards: a projection of its own, which every shard computes
+    /// completely.
     Shared,
-    /// Each head's query, key and value stand together (GPT-BigCode without multi-query).
+    /// Each head's query, key and value are adjacent (GPT-BigCode without multi-query attention).
     PerHead,
     /// All queries, then all keys, then all values of the shard.
     Stacked,
 }
 
-/// The numbers of a model on a grid.
+/// The dimensions of a model on a logical grid.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Shape {
+pub struct ModelShape {
     pub architecture: Architecture,
     pub layers: usize,
-    /// What pipeline stages share out.
+    /// How layers are divided among pipeline ranks.
     pub work: Work,
     pub hidden: usize,
     pub heads: usize,
@@ -43,8 +44,8 @@ pub struct Shape {
     pub context: usize,
     pub vocabulary: usize,
     pub activation: FeedForward,
-    pub arrangement: Heads,
-    /// Base of the rotary positions; without one, positions are learned.
+    pub arrangement: HeadArrangement,
+    /// Base of rotary positions; without one, positions are learned.
     pub rotary: Option<f64>,
     /// The output layer is the word embedding.
     pub tied: bool,
@@ -53,16 +54,16 @@ pub struct Shape {
     pub tensor: usize,
 }
 
-impl Shape {
+impl ModelShape {
     /// # Errors
-    /// [`ModelError::Unfit`] if the model does not divide over the grid.
+    /// [`ModelError::Grid`] if the grid does not divide the model.
     pub fn new(model: &ModelFields, grid: &Grid) -> Result<Self, ModelError> {
         let [layers, hidden, heads, kv_heads] =
             [model.layers, model.hidden, model.heads, model.kv_heads].map(|n| n as usize);
         let [feed_forward, context, vocabulary] =
             [model.feed_forward, model.context, model.vocabulary].map(|n| n as usize);
         let tensor = grid.tensor;
-        let unfit = |text: String| Err(ModelError::Unfit(text));
+        let invalid = |text: String| Err(ModelError::Grid(text));
         if [
             layers,
             hidden,
@@ -75,16 +76,16 @@ impl Shape {
         ]
         .contains(&0)
         {
-            return unfit("a model of size zero".to_owned());
+            return invalid("a dimension of the model is 0".to_owned());
         }
         if !tensor.is_power_of_two() {
-            return unfit(format!("{tensor} logical tensor shards are no power of two"));
+            return invalid(format!("{tensor} logical tensor shards: not a power of two"));
         }
         if hidden % heads != 0 {
-            return unfit(format!("hidden {hidden} does not divide by {heads} heads"));
+            return invalid(format!("hidden {hidden} does not divide by {heads} heads"));
         }
         if heads % kv_heads != 0 {
-            return unfit(format!("{heads} heads do not divide by {kv_heads} key and value heads"));
+            return invalid(format!("{heads} heads do not divide by {kv_heads} key and value heads"));
         }
         for (name, count) in [
             ("heads", heads),
@@ -92,38 +93,38 @@ impl Shape {
             ("vocabulary", vocabulary),
         ] {
             if count % tensor != 0 {
-                return unfit(format!(
+                return invalid(format!(
                     "{name} {count} does not divide by {tensor} logical tensor shards"
                 ));
             }
         }
         let bigcode = model.architecture == Architecture::GptBigcode;
         if bigcode != (model.activation != Activation::SwiGlu) || bigcode != model.rotary_base.is_none() {
-            return unfit(
+            return invalid(
                 "gpt_bigcode has gelu and learned positions, llama has swiglu and rotary positions".to_owned(),
             );
         }
         if bigcode && !model.tied_embeddings {
-            return unfit("the output layer of gpt_bigcode is its word embedding".to_owned());
+            return invalid("the output layer of gpt_bigcode is its word embedding".to_owned());
         }
         if !bigcode && (hidden / heads) % 2 != 0 {
-            return unfit(format!(
-                "rotary positions turn pairs: a head of {} numbers",
+            return invalid(format!(
+                "rotary positions need an even head dimension, not {}",
                 hidden / heads
             ));
         }
         let arrangement = if bigcode && kv_heads == heads {
-            Heads::PerHead
+            HeadArrangement::PerHead
         } else if bigcode && kv_heads != 1 {
-            return unfit(format!(
+            return invalid(format!(
                 "gpt_bigcode has 1 or {heads} key and value heads, not {kv_heads}"
             ));
         } else if !bigcode && kv_heads.is_multiple_of(tensor) {
-            Heads::Stacked
+            HeadArrangement::Stacked
         } else if tensor.is_multiple_of(kv_heads) {
-            Heads::Shared
+            HeadArrangement::Shared
         } else {
-            return unfit(format!(
+            return invalid(format!(
                 "{kv_heads} key and value heads do not divide over {tensor} logical tensor shards"
             ));
         };
@@ -151,7 +152,7 @@ impl Shape {
         })
     }
 
-    /// Heads of one logical shard.
+    /// HeadArrangement of one logical shard.
     pub fn shard_heads(&self) -> usize {
         self.heads / self.tensor
     }
@@ -159,20 +160,20 @@ impl Shape {
     /// Key and value heads of one logical shard; 0 if they are shared.
     pub fn shard_kv_heads(&self) -> usize {
         match self.arrangement {
-            Heads::Shared => 0,
-            Heads::PerHead => self.shard_heads(),
-            Heads::Stacked => self.kv_heads / self.tensor,
+            HeadArrangement::Shared => 0,
+            HeadArrangement::PerHead => self.shard_heads(),
+            HeadArrangement::Stacked => self.kv_heads / self.tensor,
         }
     }
 
-    /// Outputs of one shard's query projection, with the shard's own keys and values.
+    /// Columns of one shard's query projection, with the shard's own keys and values.
     pub fn projected(&self) -> usize {
         (self.shard_heads() + 2 * self.shard_kv_heads()) * self.head_size
     }
 
-    /// Outputs of the shared projection of keys and values; 0 if there is none.
+    /// Columns of the shared projection of keys and values; 0 without one.
     pub fn shared(&self) -> usize {
-        if self.arrangement == Heads::Shared {
+        if self.arrangement == HeadArrangement::Shared {
             2 * self.kv_heads * self.head_size
         } else {
             0
@@ -190,18 +191,19 @@ impl Shape {
     }
 }
 
-/// What one rank holds of a model: logical shards, layers, and whether it begins or ends the pipeline.
+/// The part of a model that one rank holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holding {
     pub shards: Range<usize>,
     pub layers: Range<usize>,
+    /// The first and the last pipeline rank.
     pub first: bool,
     pub last: bool,
 }
 
 impl Holding {
-    /// All of it, on one rank.
-    pub fn whole(shape: &Shape) -> Self {
+    /// The complete model on one rank.
+    pub fn complete(shape: &ModelShape) -> Self {
         Self {
             shards: 0..shape.tensor,
             layers: 0..shape.layers,
@@ -210,12 +212,12 @@ impl Holding {
         }
     }
 
-    /// What `rank` of a mesh holds. How layers are spread over pipeline stages: [`Work::stage`].
-    pub fn new(shape: &Shape, of: &Mesh, rank: usize) -> Self {
+    /// The part that `rank` of a mesh holds. [`Work::stage`] divides the layers among pipeline ranks.
+    pub fn new(shape: &ModelShape, of: &Mesh, rank: usize) -> Self {
         let at = of.coordinates(rank);
         let layers = shape.work.stage(of.pipeline as u32, at.pipeline as u32);
         Self {
-            shards: mesh::share(shape.tensor, of.tensor, at.tensor),
+            shards: mesh::split_range(shape.tensor, of.tensor, at.tensor),
             layers: layers.start as usize..layers.end as usize,
             first: at.pipeline == 0,
             last: at.pipeline + 1 == of.pipeline,

@@ -1,11 +1,11 @@
-//! Chunks: the pieces of optimizer work, of the gradient norm, of digests and of checkpoint writing.
+//! Chunks: the units of the optimizer update, the gradient norm, weight digests and checkpoint writing.
 //!
-//! A chunk is some elements of one logical shard and has a number that is the same on every rank of every mesh. Sums
-//! over chunks are taken in the order of these numbers.
+//! A chunk is a range of one logical shard and has a number that is the same on every rank of every mesh. Sums over
+//! chunks are taken in the order of these numbers.
 
 use std::ops::Range;
 
-use super::{Holding, Layout, Part, Shape, Split};
+use super::{Holding, ModelShape, ParameterMap, ParameterPart, Sharding};
 use crate::parallel::Mesh;
 
 /// Elements of a chunk, at most.
@@ -13,36 +13,36 @@ pub const CHUNK: usize = 65_536;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chunk {
-    /// Its place in the order (part, shard, chunk) of the whole model.
+    /// Position in the order (part, shard, chunk) of the complete model.
     pub number: usize,
-    /// Place in [`Layout::parts`].
+    /// Index into [`ParameterMap::parts`].
     pub part: usize,
     pub shard: usize,
-    /// Elements of the shard.
+    /// Elements within the shard.
     pub of_shard: Range<usize>,
     /// The same elements in a buffer of weights.
     pub range: Range<usize>,
 }
 
-/// What one data-parallel replica does of a rank's optimizer work: chunks of the word embedding (which the first and
-/// last stage cut alike), and of the rest.
+/// The chunks that one data-parallel replica reduces and updates: a range of the word embedding (the same on the first
+/// and last pipeline rank), and a range of all other parameters.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Share {
+pub struct OwnedRange {
     pub chunks: Vec<Chunk>,
-    /// The chunks' elements and what lies between, in a buffer of weights; both may be empty.
+    /// Elements of the chunks and padding between them, in a buffer of weights; both may be empty.
     pub word: Range<usize>,
     pub rest: Range<usize>,
 }
 
-impl Part {
-    /// Chunks of all its shards, wherever they are.
+impl ParameterPart {
+    /// Chunks of all shards, on all ranks.
     pub fn num_chunks(&self) -> usize {
         self.shards * self.shard_length().div_ceil(CHUNK)
     }
 }
 
-impl Layout {
-    /// The chunks held here, in order.
+impl ParameterMap {
+    /// The chunks on this rank, in order.
     pub fn chunks(&self) -> Vec<Chunk> {
         let mut chunks = Vec::new();
         let mut number = 0;
@@ -67,20 +67,20 @@ impl Layout {
         chunks
     }
 
-    /// Chunks of the whole model.
+    /// Chunks of the complete model.
     pub fn num_chunks(&self) -> usize {
-        self.parts.iter().map(Part::num_chunks).sum()
+        self.parts.iter().map(ParameterPart::num_chunks).sum()
     }
 
-    /// The share of replica `index` of `replicas`.
-    pub fn share(&self, replicas: usize, index: usize) -> Share {
+    /// The range of replica `index` out of `replicas`.
+    pub fn owned_range(&self, replicas: usize, index: usize) -> OwnedRange {
         let mut chunks = self.chunks();
-        // As they stand in the buffer, which is another order where parts are fused: a share is one stretch of it.
+        // In the order of the buffer, which differs if parts are fused: the result is one contiguous range.
         chunks.sort_unstable_by_key(|chunk| chunk.range.start);
         let (word, rest): (Vec<Chunk>, Vec<Chunk>) =
             chunks.into_iter().partition(|chunk| chunk.part == self.word.first);
-        // By elements, not by chunks: those of norms and biases are small.
-        let cut = |chunks: &[Chunk]| -> Vec<Chunk> {
+        // By elements, not by chunks: chunks of norms and biases are small.
+        let own_chunks = |chunks: &[Chunk]| -> Vec<Chunk> {
             let total: usize = chunks.iter().map(|chunk| chunk.range.len()).sum();
             let mut before = 0;
             let own = |chunk: &&Chunk| {
@@ -94,8 +94,8 @@ impl Layout {
             (Some(first), Some(last)) => first.range.start..last.range.end,
             _ => 0..0,
         };
-        let (word, rest) = (cut(&word), cut(&rest));
-        Share {
+        let (word, rest) = (own_chunks(&word), own_chunks(&rest));
+        OwnedRange {
             word: bounds(&word),
             rest: bounds(&rest),
             chunks: word.into_iter().chain(rest).collect(),
@@ -103,14 +103,14 @@ impl Layout {
     }
 }
 
-impl Share {
-    /// Elements of a buffer that holds nothing but this share.
+impl OwnedRange {
+    /// Elements of a buffer for this range alone.
     pub fn length(&self) -> usize {
         self.word.len() + self.rest.len()
     }
 
-    /// Where a range of a buffer of weights stands in a buffer of this share alone.
-    pub fn inside(&self, range: &Range<usize>) -> Range<usize> {
+    /// Maps a range of a buffer of weights to a buffer for this range alone.
+    pub fn local(&self, range: &Range<usize>) -> Range<usize> {
         let start = if self.word.contains(&range.start) {
             range.start - self.word.start
         } else {
@@ -120,16 +120,21 @@ impl Share {
     }
 }
 
-/// The chunks that `rank` speaks for: those of its share that no other rank speaks for. Over all ranks of a mesh every
-/// chunk has one speaker.
-pub fn reported(shape: &Shape, of: &Mesh, rank: usize) -> Vec<Chunk> {
+/// The chunks that `rank` counts, digests and writes: those of its range that no other rank reports. Every chunk is
+/// reported by exactly one rank of a mesh.
+pub fn reported(shape: &ModelShape, of: &Mesh, rank: usize) -> Vec<Chunk> {
     let at = of.coordinates(rank);
     let holding = Holding::new(shape, of, rank);
-    let word_is_elsewhere = !holding.first;
-    let layout = Layout::new(*shape, holding);
+    let word_elsewhere = !holding.first;
+    let parameters = ParameterMap::new(*shape, holding);
     let own = |chunk: &Chunk| {
-        let replicated = layout.parts[chunk.part].split == Split::Replicated;
-        (!replicated || at.tensor == 0) && !(chunk.part == layout.word.first && word_is_elsewhere)
+        let replicated = parameters.parts[chunk.part].split == Sharding::Replicated;
+        (!replicated || at.tensor == 0) && !(chunk.part == parameters.word.first && word_elsewhere)
     };
-    layout.share(of.data, at.data).chunks.into_iter().filter(own).collect()
+    parameters
+        .owned_range(of.data, at.data)
+        .chunks
+        .into_iter()
+        .filter(own)
+        .collect()
 }

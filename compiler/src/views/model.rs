@@ -1,0 +1,132 @@
+//! The experiment's own fields, and models.
+
+use super::ViewError;
+use super::reader::{Reader, Trace};
+use crate::exact::Exact;
+use crate::fields::{Activation, Architecture, Contract, ModelFields, Numerics, Precision};
+use crate::spec::{BlockId, BlockKind, Spec};
+
+pub struct ExperimentView {
+    pub seed: u64,
+    pub seed_trace: Trace,
+    pub numerics: Numerics,
+    pub precision: Precision,
+    /// Of numerics and precision.
+    pub trace: Trace,
+}
+
+pub fn experiment(spec: &Spec) -> Result<ExperimentView, ViewError> {
+    let id = BlockId {
+        kind: BlockKind::Experiment,
+        name: spec.name.clone(),
+    };
+    let mut read = Reader::new(spec);
+    let seed = read.whole(&read.at(&id, "seed")?)?;
+    let seed_trace = std::mem::take(&mut read.trace);
+    let at = read.at(&id, "numerics")?;
+    let micro_batch = read.count(&read.argument(&at, "micro_batch")?)?;
+    let tensor = read.count(&read.argument(&at, "tensor")?)?;
+    let lanes = read.count(&read.argument(&at, "lanes")?)?;
+    let contract = read.call_name(&at).and_then(Contract::named);
+    Ok(ExperimentView {
+        seed,
+        seed_trace,
+        numerics: Numerics {
+            contract: contract.ok_or_else(|| at.error("a numerics contract"))?,
+            tensor,
+            lanes,
+            micro_batch,
+        },
+        precision: read.word(&read.at(&id, "precision")?, Precision::F32)?,
+        trace: read.trace,
+    })
+}
+
+pub struct ModelView {
+    pub fields: ModelFields,
+    pub trace: Trace,
+    pub tokenizer: BlockId,
+    pub tokenizer_trace: Trace,
+    pub vocabulary_trace: Trace,
+    pub weights: WeightsView,
+    pub weights_trace: Trace,
+}
+
+/// Where a model's first weights come from.
+pub enum WeightsView {
+    Random {
+        std: Exact,
+    },
+    /// A repository of the Hugging Face hub, which is a source named after the model.
+    Hub {
+        repository: String,
+        revision: String,
+        trace: Trace,
+    },
+    Import {
+        source: BlockId,
+    },
+    Gguf {
+        source: BlockId,
+        member: String,
+    },
+}
+
+/// The name under which the weights that a model takes from the hub are pinned.
+pub fn hub_source(model: &BlockId) -> String {
+    format!("{}.weights", model.name)
+}
+
+pub fn model(spec: &Spec, id: &BlockId) -> Result<ModelView, ViewError> {
+    let mut read = Reader::new(spec);
+    let fields = ModelFields {
+        architecture: read.word(&read.at(id, "architecture")?, Architecture::GptBigcode)?,
+        layers: read.count(&read.at(id, "layers")?)?,
+        hidden: read.count(&read.at(id, "hidden")?)?,
+        heads: read.count(&read.at(id, "heads")?)?,
+        kv_heads: read.count(&read.at(id, "kv_heads")?)?,
+        feed_forward: read.count(&read.at(id, "feed_forward")?)?,
+        context: read.count(&read.at(id, "context")?)?,
+        vocabulary: read.count(&read.at(id, "vocabulary")?)?,
+        activation: read.word(&read.at(id, "activation")?, Activation::Gelu)?,
+        norm_epsilon: read.exact(&read.at(id, "norm_epsilon")?)?,
+        rotary_base: read.optional(&read.at(id, "rotary_base")?, Reader::exact)?,
+        tied_embeddings: read.flag(&read.at(id, "tied_embeddings")?)?,
+    };
+    let trace = std::mem::take(&mut read.trace);
+    let tokenizer = read.reference(&read.at(id, "tokenizer")?)?;
+    let tokenizer_trace = std::mem::take(&mut read.trace);
+    read.count(&read.at(id, "vocabulary")?)?;
+    let vocabulary_trace = std::mem::take(&mut read.trace);
+    let how = read.at(id, "weights")?;
+    let weights = match read.call_name(&how) {
+        Some("random") => WeightsView::Random {
+            std: read.exact(&read.argument(&how, "std")?)?,
+        },
+        Some("hf") => {
+            let mut hub = Reader::new(spec);
+            WeightsView::Hub {
+                repository: hub.text(&hub.argument(&how, "repository")?)?,
+                revision: hub.text(&hub.argument(&how, "revision")?)?,
+                trace: hub.trace,
+            }
+        }
+        Some("gguf") => WeightsView::Gguf {
+            source: read.reference(&read.argument(&how, "source")?)?,
+            member: read.text(&read.argument(&how, "member")?)?,
+        },
+        Some("safetensors") => WeightsView::Import {
+            source: read.reference(&read.argument(&how, "source")?)?,
+        },
+        _ => return Err(how.error("a way to get weights")),
+    };
+    Ok(ModelView {
+        fields,
+        trace,
+        tokenizer,
+        tokenizer_trace,
+        vocabulary_trace,
+        weights,
+        weights_trace: read.trace,
+    })
+}
