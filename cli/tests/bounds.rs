@@ -173,7 +173,10 @@ fn boundary_values_in_every_field_are_answered() {
     write("data/items.jsonl", "{}\n");
     let base = limited(folder.path(), &["check", "base.aur"]);
     assert!(base.status.success(), "{}", String::from_utf8_lossy(&base.stderr));
-    let missing: Vec<&str> = numeric_fields().into_iter().filter(|name| !SPEC.contains(name)).collect();
+    let missing: Vec<&str> = numeric_fields()
+        .into_iter()
+        .filter(|name| !SPEC.contains(name))
+        .collect();
     assert!(missing.is_empty(), "the spec of this test does not have {missing:?}");
     let cases: Vec<(usize, String)> = changed_specs().into_iter().enumerate().collect();
     let next = std::sync::atomic::AtomicUsize::new(0);
@@ -218,7 +221,11 @@ fn answers(folder: &Path, name: &str, text: &str) {
 
 fn limited(folder: &Path, arguments: &[&str]) -> Output {
     Command::new("sh")
-        .args(["-c", "ulimit -v 512000 -t 2; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_aurora")])
+        .args([
+            "-c",
+            "ulimit -v 512000 -t 2; exec \"$0\" \"$@\"",
+            env!("CARGO_BIN_EXE_aurora"),
+        ])
         .args(arguments)
         .current_dir(folder)
         .env("RAYON_NUM_THREADS", "2")
@@ -284,7 +291,11 @@ fn numeric_fields() -> BTreeSet<&'static str> {
     }
     fn is_numeric(kind: &Type) -> bool {
         match kind {
-            Type::Integer { .. } | Type::Decimal { .. } | Type::Percent { .. } | Type::Quantity { .. } | Type::Every(_) => true,
+            Type::Integer { .. }
+            | Type::Decimal { .. }
+            | Type::Percent { .. }
+            | Type::Quantity { .. }
+            | Type::Every(_) => true,
             Type::List { of, .. } => is_numeric(of),
             Type::OneOf(types) => types.iter().any(is_numeric),
             _ => false,

@@ -72,8 +72,8 @@ fn neovim_talks_to_the_server() {
         .env("XDG_STATE_HOME", folder.path().join("state"))
         .output()
         .expect("nvim runs");
-    let text =
-        std::fs::read_to_string(&report).unwrap_or_else(|_| panic!("nvim: {}", String::from_utf8_lossy(&output.stderr)));
+    let text = std::fs::read_to_string(&report)
+        .unwrap_or_else(|_| panic!("nvim: {}", String::from_utf8_lossy(&output.stderr)));
     let expected = "hover yes\ndefinition data.aur 5\ndiagnostic E0203 no field `bugdet` in a stage\n";
     assert!(text.starts_with(expected), "{text}");
 }
