@@ -25,6 +25,10 @@ pub mod task;
 pub mod trace;
 pub mod weights;
 
+#[cfg(test)]
+#[path = "../../tests/missing_tools.rs"]
+mod missing_tools;
+
 use camino::{Utf8Path, Utf8PathBuf};
 
 /// Replaces a file in one step: a reader sees either all old or all new bytes.

@@ -1,6 +1,6 @@
 //! Pins: which bytes each source of a spec has.
 //!
-//! In: a spec, the pins of its lock, the local files as they are now. Out: a pin for every source, and the files of
+//! In: a spec, the pins of its lock, the current local files. Out: a pin for every source, and the files of
 //! those that had to be fetched. Not here: how a reference is fetched (`source`), the lock's text (`compiler::lock`).
 
 use std::collections::BTreeMap;
@@ -18,9 +18,9 @@ use crate::store::{Scratch, Store, StoreError};
 
 #[derive(Debug, thiserror::Error)]
 pub enum PinError {
-    #[error("source `{name}` cannot be read")]
+    #[error("cannot read source `{name}`")]
     Local { name: String, source: FetchError },
-    #[error("source `{name}` cannot be fetched")]
+    #[error("cannot fetch source `{name}`")]
     Fetch { name: String, source: FetchError },
     #[error("sources are not pinned: {}", names.join(", "))]
     NotPinned { names: Vec<String> },
@@ -82,7 +82,7 @@ fn pin_of(from: &str, fetched: &Fetched) -> Pin {
     }
 }
 
-/// Pins the local files of a spec to what they hold now.
+/// Pins the local files of a spec to their current content.
 ///
 /// # Errors
 /// A file is missing or cannot be read.

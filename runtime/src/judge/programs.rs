@@ -1,4 +1,4 @@
-//! Programs that a model has completed: each is run, and has passed if it comes to its end.
+//! Runs programs that a model has completed; a program passes if it runs to its end.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,23 +21,23 @@ pub enum ProgramsError {
     Items(#[from] TaskError),
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
-    #[error("the program of {item}: {source}")]
+    #[error("cannot fill in the program of {item}")]
     Program { item: String, source: TemplateError },
-    #[error("{item} is none of the items")]
+    #[error("{item} is not one of the items")]
     NoItem { item: String },
-    #[error("programs of a model are not run here: {why}; {}, or say `unprotected = true` in the eval to take the risk", .why.help())]
+    #[error("programs of a model are not run here: {why}; {}, or set `unprotected = true` in the eval to accept the risk", .why.help())]
     Unprotected { why: Unprotected },
-    #[error("no Python runs in the sandbox: it is looked for as /usr/bin/python3 and /usr/local/bin/python3")]
+    #[error("no Python runs in the sandbox: it must be /usr/bin/python3 or /usr/local/bin/python3")]
     NoPython,
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
 }
 
-/// Bytes of a program's words that are read; more end it.
+/// Bytes of a program's output; a program with more is killed.
 const OUTPUT: u64 = 1 << 20;
 
-/// Runs the programs of all answers, each once, and scores the items. Returns what the scores stand on: the interpreter
-/// and what shuts it in.
+/// Runs the programs of all answers, each once, and scores the items. Returns what the scores depend on: the interpreter
+/// and its sandbox.
 pub(super) fn run(
     fields: &JudgeFields,
     results: &mut [ItemResult],
@@ -60,8 +60,8 @@ pub(super) fn run(
         Err(why) => return Err(ProgramsError::Unprotected { why }),
     };
     let time = Duration::from_secs(u64::from(*seconds));
-    // By the clock more, as the machine may be busy with others: a verdict should not hang on that.
-    // The same on a machine without namespaces: one process, and no file but its own.
+    // More wall-clock time, because a verdict must not depend on the load of the machine.
+    // The same limits on a machine without namespaces: one process, and no file besides its own.
     let limits = Limits {
         wall: 4 * time,
         cpu: time,
@@ -118,7 +118,7 @@ pub(super) fn run(
     Ok(format!("Python {}, {protection}", python.version))
 }
 
-/// What became of a program, in words: for one that failed, the last line that it wrote.
+/// The verdict of a program as text: for a failed one, the last line of its output.
 fn words(verdict: &python::PythonVerdict) -> Verdict {
     let output = String::from_utf8_lossy(&verdict.outcome.output);
     let last = output.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();

@@ -1,7 +1,7 @@
-//! Who am I: rank, world and rendezvous of a worker, from what its launcher has put into the environment.
+//! Identity of a worker: rank, world and rendezvous, from the environment variables of its launcher.
 //!
-//! In: a function that looks a variable up. Out: an [`Identity`], or nothing where no launcher has spoken. Variables that
-//! contradict one another are errors: a worker with a wrong rank would wait for ever, or write over another's work.
+//! In: a function that reads a variable. Out: an [`Identity`], or `None` without a launcher. Contradictory variables are
+//! errors: a worker with a wrong rank would wait for ever, or overwrite the work of another one.
 //! Sources: torchrun's documentation (docs.pytorch.org/docs/stable/elastic/run.html, Environment Variables) and the man
 //! page srun(1), OUTPUT ENVIRONMENT VARIABLES; checked against Slurm 22.05.
 
@@ -24,7 +24,7 @@ impl fmt::Display for Launcher {
     }
 }
 
-/// One worker among those of a run.
+/// One worker of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     pub launcher: Launcher,
@@ -39,18 +39,18 @@ pub struct Identity {
     /// Index of this node among those of the run.
     pub node: usize,
     pub rendezvous: Rendezvous,
-    /// Tells this run's workers from those of another: torchrun's run id, or Slurm's job and step. A restart keeps it.
+    /// Identifies the run: torchrun's run id, or Slurm's job and step. It is the same after a restart.
     pub run: String,
-    /// How often the workers have been started anew.
+    /// How often the workers have been restarted.
     pub restarts: u32,
-    /// Threads that the launcher leaves to this worker, where it says so.
+    /// Threads that the launcher assigns to this worker, if it sets them.
     pub threads: Option<usize>,
 }
 
-/// Where the workers of a run meet.
+/// The address where the workers of a run connect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rendezvous {
-    /// Names or addresses of the node of the engine, best first: take the first one that answers.
+    /// Names or addresses of the node of the engine, in order of preference: use the first one that answers.
     pub hosts: Vec<String>,
     pub port: u16,
 }
@@ -71,7 +71,7 @@ pub enum EnvironmentError {
     },
     #[error("{cause}")]
     Contradiction { launcher: Launcher, cause: String },
-    #[error("`{name}` cannot be read")]
+    #[error("cannot parse `{name}`")]
     List {
         name: &'static str,
         #[source]
@@ -80,7 +80,7 @@ pub enum EnvironmentError {
 }
 
 impl EnvironmentError {
-    /// Something to do about it.
+    /// What to do about it.
     pub fn help(&self) -> String {
         match self {
             Self::HalfSet {
@@ -102,7 +102,7 @@ impl EnvironmentError {
             Self::Value { name, .. } => format!("unset `{name}`, or let the launcher set it"),
             Self::Contradiction { launcher, .. } => {
                 format!(
-                    "leave these variables to `{launcher}`: a shell or a profile that exports them changes them for all"
+                    "let `{launcher}` set these variables: a shell or a profile that exports them changes them for all workers"
                 )
             }
             Self::List { name, .. } => format!("unset `{name}` and let `srun` set it"),
@@ -122,16 +122,16 @@ fn list(names: &[&'static str], one: &str, many: &str) -> String {
         .to_owned()
 }
 
-/// Looks an environment variable up.
+/// Reads an environment variable.
 pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// The identity that a launcher has given this process; nothing if there was none.
+/// The identity that a launcher gave this process; `None` without a launcher.
 ///
-/// torchrun goes before Slurm, as it may itself run inside a step. The batch part of a Slurm job is no worker, although
-/// Slurm gives it the rank 0: only a step counts.
+/// torchrun takes precedence over Slurm, because it may run inside a step. The batch script of a Slurm job is not a worker,
+/// although Slurm gives it rank 0: only a step counts.
 ///
 /// # Errors
-/// [`EnvironmentError`] for variables that are half set, no numbers, or contradict one another.
+/// [`EnvironmentError`] for variables that are incomplete, not numbers, or contradictory.
 pub fn identity(lookup: Lookup<'_>) -> Result<Option<Identity>, EnvironmentError> {
     let variables = Variables { lookup };
     if ["RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"]
@@ -166,7 +166,7 @@ fn torchrun(variables: &Variables<'_>) -> Result<Identity, EnvironmentError> {
         let cause = format!("`LOCAL_WORLD_SIZE` is {local_world} but `WORLD_SIZE` is only {world}");
         return Err(EnvironmentError::Contradiction { launcher, cause });
     }
-    // Without GROUP_RANK, nodes are taken to be equal, as torchrun makes them.
+    // Without GROUP_RANK, all nodes have the same number of workers, as with torchrun.
     let node = variables.number("GROUP_RANK")?.unwrap_or(rank / local_world);
     Ok(Identity {
         launcher,
@@ -189,7 +189,7 @@ fn torchrun(variables: &Variables<'_>) -> Result<Identity, EnvironmentError> {
 
 fn slurm(variables: &Variables<'_>) -> Result<Identity, EnvironmentError> {
     let launcher = Launcher::Slurm;
-    // Older and newer names; a step's own go before the job's.
+    // Older and newer names; those of a step take precedence over those of the job.
     let world = variables.first_of("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS");
     let nodes = variables.first_of("SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST");
     let tasks = variables.first_of("SLURM_STEP_TASKS_PER_NODE", "SLURM_TASKS_PER_NODE");
@@ -242,8 +242,8 @@ fn slurm(variables: &Variables<'_>) -> Result<Identity, EnvironmentError> {
     let job = variables.need("SLURM_JOB_ID")?;
     let mut meeting: Vec<String> = variables.text("MASTER_ADDR").into_iter().collect();
     if meeting.is_empty() {
-        // The engine starts `srun`, so it is where that was started: the first node in a batch job, perhaps a login node
-        // behind an interactive allocation. An address needs no resolving.
+        // The engine starts `srun`, so it is on the host where `srun` was started: the first node of a batch job, or perhaps
+        // a login node with an interactive allocation. An address needs no name resolution.
         meeting.extend(variables.text("SLURM_LAUNCH_NODE_IPADDR"));
         meeting.extend(hosts.into_iter().next());
     }
@@ -303,12 +303,12 @@ impl Variables<'_> {
         text.parse().map(Some).map_err(value)
     }
 
-    /// A number that [`Variables::complete`] has found to be there.
+    /// A number that [`Variables::complete`] has checked.
     fn need(&self, name: &'static str) -> Result<usize, EnvironmentError> {
         Ok(self.number(name)?.unwrap_or_default())
     }
 
-    /// A rank and the number of ranks that it is one of.
+    /// A rank below the number of ranks.
     fn below(&self, launcher: Launcher, name: &'static str, of: &'static str) -> Result<usize, EnvironmentError> {
         let (rank, size) = (self.need(name)?, self.need(of)?);
         if rank >= size {

@@ -1,21 +1,21 @@
 //! Slurm's compressed lists of host names and of tasks per node.
 //!
-//! `nid[0001-0003,0007],node2` stands for five hosts. Zeros in front of a range's first number are kept as a width. Slurm
-//! itself refuses names that go on after a bracket with anything but another bracket (`nid[1-2]-ib`); here they are read.
+//! `nid[0001-0003,0007],node2` means five hosts. Leading zeros of a range's first number set the width. Slurm itself
+//! refuses text after a bracket other than another bracket (`nid[1-2]-ib`); this parser accepts it.
 //! Source: the man pages scontrol(1), `show hostnames`, and srun(1), SLURM_TASKS_PER_NODE; and what Slurm 22.05 answers.
 
-/// The most names that a list may stand for: Slurm's own limit for one range (MAX_RANGE).
+/// The most names in a list: Slurm's limit for one range (MAX_RANGE).
 pub const MAX_HOSTS: usize = 65_536;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HostListError {
-    #[error("host list `{list}`: `{part}` has a bracket without its other half")]
+    #[error("host list `{list}`: `{part}` has an unmatched bracket")]
     Bracket { list: String, part: String },
-    #[error("host list `{list}`: `{range}` is no number and no range of numbers")]
+    #[error("host list `{list}`: `{range}` is not a number or a range of numbers")]
     Range { list: String, range: String },
-    #[error("host list `{list}`: range `{range}` runs backwards")]
+    #[error("host list `{list}`: range `{range}` is descending")]
     Backwards { list: String, range: String },
-    #[error("host list `{list}` stands for more than {MAX_HOSTS} hosts")]
+    #[error("host list `{list}` has more than {MAX_HOSTS} hosts")]
     TooMany { list: String },
     #[error("host list `{list}` is empty")]
     Empty { list: String },
@@ -23,10 +23,10 @@ pub enum HostListError {
     Tasks { list: String, part: String },
 }
 
-/// Writes out a host list, in the order in which Slurm numbers the nodes: leftmost bracket slowest.
+/// Expands a host list, in the order in which Slurm numbers the nodes: the leftmost bracket changes slowest.
 ///
 /// # Errors
-/// [`HostListError`] for text that is no list, and for one of more than [`MAX_HOSTS`] names.
+/// [`HostListError`] for text that is not a list, and for a list of more than [`MAX_HOSTS`] names.
 pub fn expand(list: &str) -> Result<Vec<String>, HostListError> {
     let mut hosts = Vec::new();
     for part in parts(list)? {
@@ -42,7 +42,7 @@ pub fn expand(list: &str) -> Result<Vec<String>, HostListError> {
     Ok(hosts)
 }
 
-/// Splits at commas outside brackets; empty parts fall away, as in Slurm.
+/// Splits at commas outside brackets; empty parts are ignored, as in Slurm.
 fn parts(list: &str) -> Result<Vec<&str>, HostListError> {
     let unpaired = |part: &str| HostListError::Bracket {
         list: list.to_owned(),
@@ -69,7 +69,7 @@ fn parts(list: &str) -> Result<Vec<&str>, HostListError> {
     Ok(parts)
 }
 
-/// The names of one part: text and brackets by turns.
+/// The names of one part: alternating text and brackets.
 fn names(list: &str, part: &str) -> Result<Vec<String>, HostListError> {
     let mut names = vec![String::new()];
     for piece in part.split_inclusive(['[', ']']) {
@@ -121,7 +121,7 @@ fn numbers(list: &str, ranges: &str, most: usize) -> Result<Vec<String>, HostLis
 /// Tasks on each node, from `2(x3),1`.
 ///
 /// # Errors
-/// [`HostListError`] for text that is no such list, and for one of more than [`MAX_HOSTS`] nodes.
+/// [`HostListError`] for text that is not such a list, and for a list of more than [`MAX_HOSTS`] nodes.
 pub fn tasks_per_node(list: &str) -> Result<Vec<usize>, HostListError> {
     let mut tasks = Vec::new();
     for part in list.split(',') {
@@ -150,6 +150,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::missing_tools::missing_tool;
 
     /// Width, first and last number.
     type Range = (usize, u64, u64);
@@ -174,7 +175,7 @@ mod tests {
             self.0.iter().map(piece).collect::<String>() + &self.1
         }
 
-        /// The same names, written out by counting like an odometer.
+        /// The same names, expanded by counting.
         fn names(&self) -> Vec<String> {
             let wheels: Vec<Vec<String>> = self
                 .0
@@ -269,7 +270,7 @@ mod tests {
         }
     }
 
-    /// Absurd lists are refused before their names are made.
+    /// Huge lists are refused before their names are expanded.
     #[test]
     fn absurd_lists_are_refused() {
         assert_eq!(expand("a[1-65536]").map(|hosts| hosts.len()), Ok(MAX_HOSTS));
@@ -290,13 +291,12 @@ mod tests {
         ));
     }
 
-    /// The same names as Slurm's own program, where it is installed. Slurm has no suffixes, and orders the names of
-    /// three brackets and more in a way of its own.
+    /// The same names as Slurm's program, if it is installed. Slurm does not support suffixes, and orders the names of three
+    /// or more brackets differently.
     #[test]
     fn the_same_as_scontrol() {
         if Command::new("scontrol").arg("--version").output().is_err() {
-            println!("skipped: Slurm's `scontrol` is not installed");
-            return;
+            return missing_tool("scontrol", "expansion of host lists");
         }
         let folder = tempfile::tempdir().expect("a temporary folder");
         let configuration = folder.path().join("slurm.conf");

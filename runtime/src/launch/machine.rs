@@ -1,7 +1,7 @@
-//! Machines that a Slurm job can be written for: which tasks get which cores and devices, and what the fabric wants.
+//! Machines of Slurm jobs: cores and devices of each task, and settings of the network.
 //!
-//! A node of LUMI-G and of Frontier has one 64-core EPYC and four MI250X, which are eight GCDs. The GCDs are not in the
-//! order of the cores beside them, and the first core of every group of eight belongs to the system.
+//! A node of LUMI-G and of Frontier has one 64-core EPYC and four MI250X, which are eight GCDs. The order of the GCDs
+//! differs from that of the nearest cores, and the first core of every group of eight belongs to the system.
 //! Sources: LUMI AI Guide (github.com/Lumi-supercomputer/LUMI-AI-Guide) for masks, wrapper and LUMI's variables; OLCF,
 //! "PyTorch on Frontier" (docs.olcf.ornl.gov/software/analytics/pytorch_frontier.html) for Frontier's.
 
@@ -15,13 +15,13 @@ pub struct TooManyTasks {
     pub most: u32,
 }
 
-/// What a job's nodes are like.
+/// The kind of a job's nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Machine {
-    /// LUMI-G, on whole nodes.
+    /// LUMI-G, with exclusive nodes.
     Lumi,
     Frontier,
-    /// Any other cluster under Slurm: no devices, no binding.
+    /// Any other Slurm cluster: without devices and binding.
     Plain {
         cpus_per_task: NonZeroU32,
     },
@@ -39,17 +39,17 @@ const CORES_OF_GCD: [&str; 8] = [
     "0x0000fe0000000000",
 ];
 
-/// MIOpen's caches lie on each node, in a folder that the batch script names; `srun` makes it there.
+/// MIOpen's caches are on each node, in a folder that the batch script names; each task creates it.
 const OWN_FOLDER: &str = r#"mkdir -p "${MIOPEN_USER_DB_PATH:-/tmp}""#;
 
-/// Gives each task its own GCD. Slurm's binding would do it with cgroups, and then the tasks of a node cannot reach one
-/// another's memory. The variable works below HIP_VISIBLE_DEVICES; with both set, a task might see none.
+/// Gives each task its own GCD. Slurm's binding uses cgroups, which would keep the tasks of a node from accessing each
+/// other's memory. The variable applies before HIP_VISIBLE_DEVICES; with both set, a task might see no device.
 const OWN_GCD: &str = "unset HIP_VISIBLE_DEVICES; export ROCR_VISIBLE_DEVICES=$SLURM_LOCALID";
 
 const EXEC: &str = r#"exec "$0" "$@""#;
 
 impl Machine {
-    /// Tasks that fit on a node; nothing if that is not known.
+    /// Tasks that fit on a node; `None` if unknown.
     pub(super) fn most_tasks(self) -> Option<u32> {
         match self {
             Self::Lumi | Self::Frontier => Some(CORES_OF_GCD.len() as u32),
@@ -64,10 +64,10 @@ impl Machine {
         }
     }
 
-    /// What the job asks for beside nodes, tasks and cores.
+    /// Requests of the job besides nodes, tasks and cores.
     pub(super) fn requests(self) -> &'static [&'static str] {
         match self {
-            // Masks count the node's cores: they hold only where the whole node is the job's.
+            // Masks refer to the node's cores, so the job needs the complete node.
             Self::Lumi => &["--gpus-per-node=8", "--mem=480G", "--exclusive"],
             // With FI_CXI_RDZV_PROTO=alt_read.
             Self::Frontier => &["--network=disable_rdzv_get"],
@@ -108,13 +108,13 @@ impl Machine {
         }
     }
 
-    /// Whether tasks may use MIOpen, whose caches must not lie on a parallel file system.
+    /// Whether tasks may use MIOpen, whose caches must not be on a parallel file system.
     pub(super) fn has_miopen(self) -> bool {
         matches!(self, Self::Lumi | Self::Frontier)
     }
 }
 
-/// Tasks on the nodes of a machine that they fit on.
+/// Tasks on the nodes of a machine, checked to fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tasks {
     machine: Machine,
@@ -152,17 +152,17 @@ impl Tasks {
     }
 }
 
-/// Arguments that make `srun` start `command` once for every task, inside a job that has the nodes.
+/// Arguments with which `srun` starts `command` once for every task, inside a job that has the nodes.
 ///
-/// A task that fails ends all. Output comes line by line as it is written. Each task sees one device, as number 0, and runs
-/// on the cores beside it.
+/// A failed task ends all tasks. Output is line-buffered. Each task sees one device, as number 0, and runs on the cores
+/// next to it.
 pub fn srun_arguments(tasks: &Tasks, command: &[String]) -> Vec<String> {
     let num_tasks = u64::from(tasks.nodes()) * u64::from(tasks.per_node());
     let mut arguments = vec![
         format!("--nodes={}", tasks.nodes()),
         format!("--ntasks={num_tasks}"),
         format!("--ntasks-per-node={}", tasks.per_node()),
-        // Slurm 22.05 and later do not pass this on from the job.
+        // Slurm 22.05 and later do not inherit this from the job.
         format!("--cpus-per-task={}", tasks.machine.cpus_per_task()),
         "--kill-on-bad-exit=1".to_owned(),
         "--unbuffered".to_owned(),
@@ -186,7 +186,7 @@ pub fn srun_arguments(tasks: &Tasks, command: &[String]) -> Vec<String> {
     arguments
 }
 
-/// A shell that does a few things in each task and then becomes the command.
+/// A shell that prepares each task and then executes the command.
 fn wrapper(lines: &[&str]) -> [String; 3] {
     ["sh".to_owned(), "-c".to_owned(), lines.join("; ")]
 }
@@ -224,7 +224,7 @@ mod tests {
         insta::assert_snapshot!(text.concat());
     }
 
-    /// GCD n has the cores that the guide says, seven of a group of eight, and no two GCDs share one.
+    /// GCD n has the cores of the guide, seven of a group of eight, and no two GCDs share a core.
     #[test]
     fn masks_are_the_guides() {
         let groups = [48, 56, 16, 24, 0, 8, 32, 40];
@@ -237,7 +237,7 @@ mod tests {
         assert_eq!(all.count_ones(), 56);
     }
 
-    /// The wrapper hands words on as they are, with the device of the local rank alone, and makes the folder.
+    /// The wrapper passes arguments unchanged, with only the device of the local rank, and creates the folder.
     #[test]
     fn the_wrapper_prepares_a_task() {
         let folder = tempfile::tempdir().expect("a temporary folder");

@@ -1,7 +1,7 @@
-//! Launching on machines of others: who a worker is, and what a batch system is told.
+//! Other launchers: the identity of a worker, and batch scripts. Used by `cli` and the workers only.
 //!
 //! In: environment variables (as a function, never the process's own) and plain structs. Out: ranks, host names, a batch
-//! script, arguments for `srun`. No process is started here and no connection opened.
+//! script, arguments for `srun`. It starts no process and opens no connection.
 
 pub mod environment;
 pub mod hostlist;

@@ -1,6 +1,6 @@
-//! A batch script for Slurm that runs Aurora, saves before the time limit, and queues itself again.
+//! A batch script for Slurm that runs Aurora, saves a checkpoint before the time limit, and requeues itself.
 //!
-//! In: a plain struct. Out: the script's text. The script starts the engine alone; the engine starts the workers
+//! In: a plain struct. Out: the script's text. The script starts the engine, and the engine starts the workers
 //! ([`super::srun_arguments`]). Slurm warns the batch shell (`--signal=B:USR1@…`), which passes the warning on; the engine
 //! then writes a checkpoint and ends with status 75, and the script has the job requeued. Every other status ends the job.
 
@@ -8,30 +8,30 @@ use std::time::Duration;
 
 use super::machine::Tasks;
 
-/// The engine's exit status for "stopped, and can go on".
+/// The engine's exit status for "stopped, can resume".
 const RESUMABLE: u8 = 75;
 
-/// Slurm may give its warning this much early (sbatch(1), `--signal`).
+/// Slurm may send its signal this much early (sbatch(1), `--signal`).
 const EARLY: Duration = Duration::from_secs(60);
 
-/// The most that Slurm takes as the time of a warning.
+/// Slurm's maximum for the time of the signal.
 const MOST_GRACE: Duration = Duration::from_secs(65_535);
 
 #[derive(Clone, Debug)]
 pub struct BatchScript {
     pub job_name: String,
     pub account: Option<String>,
-    /// The cluster's own default if there is none.
+    /// `None` for the cluster's default.
     pub partition: Option<String>,
     pub tasks: Tasks,
-    /// How long the job may run; Slurm counts whole minutes, so it is rounded up to them.
+    /// How long the job may run; rounded up to minutes, as in Slurm.
     pub time_limit: Duration,
-    /// How long before the limit the engine is told to save, in whole seconds. Must cover a step, a checkpoint, and the
-    /// minute by which Slurm may be early.
+    /// How long before the limit the engine saves a checkpoint, in seconds. Must cover a step, a checkpoint, and the minute by
+    /// which Slurm may be early.
     pub grace: Duration,
-    /// How often the job is queued again before it stays ended.
+    /// How often the job may be requeued.
     pub max_restarts: u32,
-    /// Lines of shell before the engine starts: modules, a container, a virtual environment.
+    /// Shell commands before the engine starts: modules, a container, a virtual environment.
     pub setup: Vec<String>,
     /// The engine and its arguments, such as `aurora run SPEC --launcher srun`.
     pub command: Vec<String>,
@@ -39,19 +39,19 @@ pub struct BatchScript {
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ScriptError {
-    #[error("{what} `{value}` cannot stand in a batch script: letters, digits and `{marks}` can")]
+    #[error("{what} `{value}` is not valid in a batch script: use letters, digits and `{marks}`")]
     Name {
         what: &'static str,
         value: String,
         marks: &'static str,
     },
-    #[error("a warning {} s before the end leaves no time to work in {} s", grace.as_secs(), limit.as_secs())]
+    #[error("a grace time of {} s leaves no time to work in {} s", grace.as_secs(), limit.as_secs())]
     Grace { grace: Duration, limit: Duration },
-    #[error("a warning {} s before the end is more than Slurm's {} s", grace.as_secs(), MOST_GRACE.as_secs())]
+    #[error("a grace time of {} s is more than Slurm's maximum of {} s", grace.as_secs(), MOST_GRACE.as_secs())]
     LongGrace { grace: Duration },
     #[error("there is no command to run")]
     NoCommand,
-    #[error("the command has a word with a NUL byte")]
+    #[error("the command has an argument with a NUL byte")]
     Nul,
 }
 
@@ -59,8 +59,7 @@ impl BatchScript {
     /// The script's text.
     ///
     /// # Errors
-    /// [`ScriptError`] for names that Slurm or the shell would read as something else, and for a warning that would come
-    /// before the job has begun to work.
+    /// [`ScriptError`] for names that Slurm or the shell would misinterpret, and for a grace time that leaves no time to work.
     pub fn text(&self) -> Result<String, ScriptError> {
         let command = self.checked_command()?;
         let machine = self.tasks.machine();
@@ -125,7 +124,7 @@ impl BatchScript {
     }
 }
 
-/// A name that is one word to Slurm and to the shell, and no option.
+/// A name that is a single word for Slurm and the shell, and not an option.
 fn word<'a>(what: &'static str, value: &'a str, marks: &'static str) -> Result<&'a str, ScriptError> {
     let fits = |character: char| character.is_ascii_alphanumeric() || marks.contains(character);
     if value.starts_with(|first: char| first.is_ascii_alphanumeric()) && value.chars().all(fits) {
@@ -138,13 +137,13 @@ fn word<'a>(what: &'static str, value: &'a str, marks: &'static str) -> Result<&
     })
 }
 
-/// Each task makes the folder on its node (`srun_arguments`).
+/// Each task creates the folder on its node (`srun_arguments`).
 const MIOPEN: &str = r#"
 # MIOpen's caches lie on the node: on a parallel file system its locks stall.
 export MIOPEN_USER_DB_PATH="/tmp/miopen-$SLURM_JOB_ID"
 export MIOPEN_CUSTOM_CACHE_DIR="$MIOPEN_USER_DB_PATH""#;
 
-/// Before the engine: passes signals on to the last thing started, which is the engine from its first moment on.
+/// Before the engine: passes signals on to the last background process, which is the engine.
 const FORWARD: &str = r#"
 # USR1 is Slurm's warning before the time limit, TERM its word that the job is being ended.
 asked='' ended=''
@@ -152,7 +151,7 @@ trap 'asked=1; kill -s USR1 "$!" 2>/dev/null' USR1
 trap 'asked=1; ended=1; kill -s TERM "$!" 2>/dev/null' TERM
 "#;
 
-/// After the engine: leaves its exit status in `status`.
+/// After the engine: its exit status is in `status`.
 const WAIT: &str = r#"
 # A signal ends `wait` early: then wait again.
 while
@@ -163,15 +162,15 @@ while
 do :; done
 "#;
 
-/// After `resumable=… most=…`: a job that somebody ends (`ended`) is not brought back.
+/// After `resumable=… most=…`: a cancelled job (`ended`) is not requeued.
 const REQUEUE: &str = r#"restarts=${SLURM_RESTART_COUNT:-0}
 if [ "$status" -eq "$resumable" ] && [ -z "$ended" ]; then
     if [ "$restarts" -ge "$most" ]; then
-        echo "aurora can go on, but the job has been restarted $restarts times already: not requeued" >&2
+        echo "aurora can resume, but the job has already been restarted $restarts times: not requeued" >&2
     elif scontrol requeue "$SLURM_JOB_ID"; then
-        echo "aurora has saved and goes on in restart $((restarts + 1)) of at most $most" >&2
+        echo "aurora saved a checkpoint and resumes in restart $((restarts + 1)) of at most $most" >&2
     else
-        echo "aurora can go on, but the job cannot be requeued: submit it again" >&2
+        echo "aurora can resume, but the job cannot be requeued: submit it again" >&2
     fi
 fi
 exit "$status""#;

@@ -1,7 +1,7 @@
-//! A run's metrics, sent to a tracking server of MLflow over REST.
+//! Sends a run's metrics to an MLflow tracking server over REST.
 //!
 //! In: the record of a run and the report of its experiment. Out: a run on the server, with every step's metrics and every
-//! score at its tokens, so that all share one axis. Sent afterwards and as a whole: training waits for no server.
+//! score at its tokens, on one common axis. They are sent after the run, so that training never waits for a server.
 
 use serde_json::{Value, json};
 
@@ -12,16 +12,16 @@ use crate::report::Story;
 use crate::source::client::ClientError;
 use crate::source::web::{self, PostError};
 
-/// Metrics of one request: what the server takes at most.
+/// Metrics of one request: the server's limit.
 const BATCH: usize = 1000;
 
 #[derive(Debug, thiserror::Error)]
 pub enum MlflowError {
     #[error(transparent)]
     Client(#[from] ClientError),
-    #[error("`{url}` does not do it: {cause}")]
+    #[error("`{url}` refuses the request: {cause}")]
     Server { url: String, cause: String },
-    #[error("`{url}` answers without `{member}`: is it a tracking server of MLflow?")]
+    #[error("the answer of `{url}` does not have `{member}`: is it an MLflow tracking server?")]
     Answer { url: String, member: &'static str },
     #[error(transparent)]
     Cancelled(#[from] crate::progress::Cancelled),
@@ -53,7 +53,7 @@ impl Server<'_> {
         })
     }
 
-    /// The experiment of this name, made if it is not there.
+    /// The experiment of this name, created if it is missing.
     fn experiment(&self, name: &str) -> Result<String, MlflowError> {
         let search = json!({ "max_results": 1, "filter": format!("name = '{name}'") });
         let found = self.post("experiments/search", &search)?;
@@ -126,13 +126,13 @@ fn params(story: &Story) -> Vec<(String, String)> {
     params
 }
 
-/// What the server allows in a name; anything else becomes `_`.
+/// A name with `_` for every character that the server does not allow.
 fn key(name: &str) -> String {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "_-. :/".contains(c);
     name.chars().map(|c| if allowed(c) { c } else { '_' }).collect()
 }
 
-/// Metrics at the tokens that had been trained on.
+/// Metrics by tokens trained.
 fn metrics(started: u64, steps: &[(&str, &StepMetrics)], story: &Story) -> Vec<Value> {
     let mut metrics = Vec::new();
     let mut time = started as f64;

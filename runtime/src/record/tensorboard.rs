@@ -1,6 +1,6 @@
 //! TensorBoard event files: records of (length, masked CRC-32C, bytes, masked CRC-32C), each a protobuf `Event`.
 //!
-//! Written by hand because the message is five fields; TensorBoard itself is the test's reader.
+//! Written by hand because the message has only five fields. TensorBoard reads the test's file.
 
 use std::fs::{self, File};
 use std::io::{self, Write};

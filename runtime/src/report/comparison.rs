@@ -1,7 +1,7 @@
 //! Several runs side by side: their losses and scores on common axes, and the last scores of each in one table.
 //!
-//! In: the reports of the runs. Out: a page that needs no other. What is paired by items (a checkpoint against another) stands
-//! in the report of one run; runs are compared by their intervals.
+//! In: the reports of the runs. Out: a self-contained page. Comparisons paired by items (of two checkpoints) are in the report
+//! of one run; runs are compared by their intervals.
 
 use std::collections::BTreeSet;
 
@@ -18,18 +18,18 @@ pub struct Compared {
     pub story: Story,
 }
 
-/// A score by its eval, set and metric.
-type Place = (String, String, String);
+/// A score's eval, set and metric.
+type ScoreName = (String, String, String);
 
 impl Compared {
-    /// The last score at a place, with its interval.
-    fn last(&self, (eval, set, metric): &Place) -> Option<(f64, Option<Interval>)> {
+    /// The last value of a score, with its interval.
+    fn last(&self, (eval, set, metric): &ScoreName) -> Option<(f64, Option<Interval>)> {
         let eval = self.story.evals.iter().find(|own| own.name == *eval)?;
         let point = eval.points.last()?;
         Some((value(point, set, metric)?, point.interval(set, metric)))
     }
 
-    fn line(&self, place: &Place, colour: usize) -> Option<Line> {
+    fn line(&self, place: &ScoreName, colour: usize) -> Option<Line> {
         let (eval, set, metric) = place;
         let eval = self.story.evals.iter().find(|own| own.name == *eval)?;
         let points = eval.points.iter();
@@ -57,8 +57,8 @@ fn value(point: &Point, set: &str, metric: &str) -> Option<f64> {
     Some(point.measures.get(set)?.get(metric)?.value)
 }
 
-/// Every score that some run has.
-fn places(runs: &[Compared]) -> Vec<Place> {
+/// The scores of all runs.
+fn places(runs: &[Compared]) -> Vec<ScoreName> {
     let mut found = BTreeSet::new();
     for eval in runs.iter().flat_map(|run| &run.story.evals) {
         for point in &eval.points {
@@ -72,7 +72,7 @@ fn places(runs: &[Compared]) -> Vec<Place> {
     found.into_iter().collect()
 }
 
-/// Rows of the comparison: each score's place, then its last value in every run.
+/// Rows of the comparison: each score's name, then its last value in every run.
 pub fn table(runs: &[Compared]) -> Vec<Vec<String>> {
     let mut rows = vec![vec!["score".to_owned()]];
     rows[0].extend(runs.iter().map(|run| run.name.clone()));
@@ -81,13 +81,13 @@ pub fn table(runs: &[Compared]) -> Vec<Vec<String>> {
         let names = [eval.as_str(), set.as_str(), metric.as_str()];
         let names: Vec<&str> = names.into_iter().filter(|name| !name.is_empty()).collect();
         let mut row = vec![names.join(" ")];
-        row.extend(runs.iter().map(|run| run.last(&place).map_or(String::new(), words)));
+        row.extend(runs.iter().map(|run| run.last(&place).map_or(String::new(), text)));
         rows.push(row);
     }
     rows
 }
 
-fn words((value, interval): (f64, Option<Interval>)) -> String {
+fn text((value, interval): (f64, Option<Interval>)) -> String {
     let within = interval.map_or(String::new(), |interval| format!(" ± {:.3}", interval.half()));
     format!("{value:.3}{within}")
 }
@@ -139,8 +139,8 @@ fn losses(runs: &[Compared]) -> Plot<'static> {
     }
 }
 
-/// The scores of one place against tokens, where some run has more than one.
-fn plot(runs: &[Compared], place: &Place) -> Result<Markup, PlotError> {
+/// A score against tokens, if a run has more than one value.
+fn plot(runs: &[Compared], place: &ScoreName) -> Result<Markup, PlotError> {
     let lines = runs.iter().enumerate();
     let lines: Vec<Line> = lines.filter_map(|(colour, run)| run.line(place, colour)).collect();
     if lines.iter().all(|line| line.points.len() < 2) {

@@ -1,4 +1,4 @@
-//! Items of evals, shown: what was asked, and what the first and the last checkpoint said.
+//! Example items of evals: the prompt, and the answers of the first and the last checkpoint.
 
 use maud::{Markup, html};
 
@@ -11,7 +11,7 @@ const SHOWN: usize = 6;
 /// Characters of a text that it shows.
 const LENGTH: usize = 600;
 
-/// Chooses items by the hash of their names, so that nobody chooses them, and gathers what checkpoints said to them.
+/// Chooses items by the hash of their names, for an unbiased choice, and collects the answers of the checkpoints.
 pub(super) fn choose(checkpoints: &[(String, Vec<ItemResult>)]) -> Vec<Example> {
     let Some((_, items)) = checkpoints.last() else {
         return Vec::new();
@@ -49,7 +49,7 @@ pub(super) fn choose(checkpoints: &[(String, Vec<ItemResult>)]) -> Vec<Example> 
     chosen.into_iter().map(example).collect()
 }
 
-/// The text of an answer, the first of several; of choices the likeliest.
+/// The text of an answer: the first of several, or the likeliest choice.
 fn answer(item: &ItemResult) -> String {
     let likeliest = item
         .choices
@@ -76,7 +76,7 @@ fn cut(text: &str) -> String {
     shown
 }
 
-/// The examples of an eval, folded.
+/// The examples of an eval, collapsed.
 pub(super) fn table(eval: &EvalStory) -> Markup {
     html! {
         @if let Some(judge) = &eval.judge { (agreement(judge)) }
@@ -110,7 +110,7 @@ fn agreement(judge: &JudgeReport) -> Markup {
     }
 }
 
-/// Where the page shows items: one line of links.
+/// One line of links to the items on the page.
 pub(super) fn contents(story: &Story) -> Markup {
     let shown: Vec<&EvalStory> = story.evals.iter().filter(|eval| !eval.examples.is_empty()).collect();
     html! {

@@ -13,7 +13,7 @@ use crate::data::order::{ComponentSizes, Order};
 use crate::job::StepLogLine;
 use crate::results::{ResultError, Results};
 
-/// What is known of the checkpoints of a graph.
+/// The checkpoints of a graph.
 struct Checkpoints<'a> {
     /// Tokens trained up to each checkpoint; a stage begins at the tokens of its start.
     tokens: BTreeMap<NodeId, u64>,

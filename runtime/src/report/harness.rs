@@ -1,9 +1,9 @@
-//! The results of evals in lm-evaluation-harness' layout, for the tools that read it.
+//! The results of evals in the format of lm-evaluation-harness.
 //!
-//! In: the results of a graph. Out: a folder for each checkpoint that was measured, with `results_aurora.json` and a
-//! `samples_TASK_aurora.jsonl` for each task of items. A set of an eval is a task of its own, `EVAL_SET`, in the group
-//! `EVAL`. No times stand in them: the same results give the same files. Whether a choice is the greedy continuation is not
-//! known here, and left `null`.
+//! In: the results of a graph. Out: a folder for each evaluated checkpoint, with `results_aurora.json` and a
+//! `samples_TASK_aurora.jsonl` for each task of items. A set of an eval is a separate task, `EVAL_SET`, in the group
+//! `EVAL`. The files contain no times: the same results give the same files. Whether a choice is the greedy continuation is
+//! unknown, and `null`.
 
 use std::collections::BTreeMap;
 
@@ -14,6 +14,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::errors::FileError;
 use crate::job::Scores;
 use crate::store::{Store, StoreError};
 use crate::task::ItemResult;
@@ -22,15 +23,18 @@ use crate::task::ItemResult;
 pub enum HarnessError {
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("cannot read `{path}`: {cause}")]
-    Read { path: Utf8PathBuf, cause: String },
-    #[error("cannot write `{path}`: {source}")]
-    Write { path: Utf8PathBuf, source: std::io::Error },
-    #[error("no eval of `{experiment}` has been made as the spec stands now")]
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error("`{path}` is damaged")]
+    Damaged {
+        path: Utf8PathBuf,
+        source: serde_json::Error,
+    },
+    #[error("no eval of `{experiment}` has been built from the current spec")]
     Nothing { experiment: String },
 }
 
-/// What `results_*.json` says, by its members.
+/// The members of `results_*.json`.
 #[derive(Default)]
 struct Results {
     results: Map<String, Value>,
@@ -44,7 +48,7 @@ struct Results {
     items: BTreeMap<String, String>,
 }
 
-/// Writes the results that are there below `folder`, and returns the files.
+/// Writes the available results below `folder`, and returns the files.
 ///
 /// # Errors
 /// [`HarnessError`].
@@ -70,14 +74,11 @@ pub fn write(
         let read = |name: &str| -> Result<Option<String>, HarnessError> {
             let Some(path) = files.get(name) else { return Ok(None) };
             let text = std::fs::read_to_string(path);
-            text.map(Some).map_err(|error| HarnessError::Read {
-                path: path.clone(),
-                cause: error.to_string(),
-            })
+            Ok(text.map(Some).map_err(FileError::reading(path))?)
         };
-        let damaged = |error: serde_json::Error| HarnessError::Read {
+        let damaged = |source: serde_json::Error| HarnessError::Damaged {
             path: files.values().next().cloned().unwrap_or_default(),
-            cause: error.to_string(),
+            source,
         };
         let scores: Scores = match read("scores.json")? {
             Some(text) => serde_json::from_str(&text).map_err(damaged)?,
@@ -85,7 +86,7 @@ pub fn write(
         };
         let results = found.entry(at.to_string()).or_default();
         add(results, eval, keyed, id, &scores);
-        // Of perplexity, items are documents, without prompts.
+        // Items of perplexity are documents, without prompts.
         if let (false, Some(text)) = (scores.measures.is_empty(), read("items.jsonl")?) {
             let items = text
                 .lines()
@@ -108,10 +109,7 @@ pub fn write(
         let mut put = |name: String, text: String| {
             let path = folder.join(name);
             let write = std::fs::create_dir_all(&folder).and_then(|()| std::fs::write(&path, text));
-            write.map_err(|source| HarnessError::Write {
-                path: path.clone(),
-                source,
-            })?;
+            write.map_err(FileError::writing(&path))?;
             written.push(path);
             Ok::<_, HarnessError>(())
         };
@@ -137,7 +135,7 @@ pub fn write(
     Ok(written)
 }
 
-/// The harness' name of a metric.
+/// The harness's name of a metric.
 fn metric_name(metric: &str) -> &str {
     match metric {
         "accuracy" => "acc",

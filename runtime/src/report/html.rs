@@ -1,4 +1,4 @@
-//! The page: one HTML file without scripts, fonts or anything to fetch.
+//! The report page: one self-contained HTML file, without scripts and fonts.
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
@@ -71,7 +71,7 @@ pub fn page(story: &Story) -> Result<String, PlotError> {
     Ok(body.into_string())
 }
 
-/// What stands before the body of a page.
+/// The head of a page.
 pub(super) fn head(title: &str) -> Markup {
     html! {
         head {
@@ -83,7 +83,7 @@ pub(super) fn head(title: &str) -> Markup {
     }
 }
 
-/// The losses of a run's steps, at the tokens trained on.
+/// The losses of a run's steps, by tokens trained.
 pub(super) fn loss_points(story: &Story) -> Vec<(f64, f64)> {
     let points = story.stages.iter().flat_map(|stage| {
         let at = |index: usize| (stage.tokens_before + (index as u64 + 1) * stage.tokens_per_step) as f64;
@@ -164,7 +164,7 @@ fn scores(eval: &EvalStory, story: &Story) -> Plot<'static> {
     }
 }
 
-/// A task's scores over all of its items, but for those on another scale than from 0 to 1; nothing for a single checkpoint.
+/// A task's scores over all of its items, except those on another scale than 0 to 1; `None` for a single checkpoint.
 fn measures(eval: &EvalStory, story: &Story) -> Option<Plot<'static>> {
     let all = eval.points.iter().filter_map(|point| point.measures.get(""));
     let mut names: Vec<&String> = all.flat_map(|own| own.keys()).collect();
@@ -213,7 +213,7 @@ fn score_table(eval: &EvalStory) -> Markup {
     }
 }
 
-/// What a task has measured.
+/// The measures of a task.
 fn measure_table(eval: &EvalStory) -> Markup {
     let names: std::collections::BTreeSet<(&String, &String)> = eval
         .points

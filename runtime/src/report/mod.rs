@@ -1,7 +1,7 @@
-//! The report of an experiment: what was trained, what it did to every language, and where it all came from.
+//! The report of an experiment: training, scores and lineage.
 //!
-//! In: the results of a graph. Out: `report.json` and `report.html`, one file that needs no other. Holds nothing that
-//! differs between two runs of one lock: no times, hosts or speeds (the run record has those).
+//! In: the results of a graph. Out: `report.json` and `report.html`, which is self-contained. Contains nothing that
+//! differs between two runs of one lock: times, hosts and speeds are in the run record.
 
 pub mod comparison;
 mod examples;

@@ -1,4 +1,4 @@
-//! Plots as SVG text, drawn with plotters; colours after Okabe and Ito, told apart without red and green.
+//! Plots as SVG text, drawn with plotters; colours after Okabe and Ito, distinguishable without red and green.
 
 use plotters::prelude::*;
 
@@ -6,20 +6,20 @@ use plotters::prelude::*;
 pub struct Line {
     pub name: String,
     pub points: Vec<(f64, f64)>,
-    /// Upright bars from low to high, at some places across.
+    /// Vertical bars: position, low, high.
     pub bars: Vec<(f64, f64, f64)>,
-    /// Which colour: the same name has the same one in every plot of a page.
+    /// Index of the colour: the same name has the same colour in every plot of a page.
     pub colour: usize,
-    /// Small circles at the points, for scores; a bare line for losses.
+    /// Small circles at the points, for scores; without for losses.
     pub marked: bool,
 }
 
 pub struct Plot<'a> {
-    /// What stands along the bottom and up the side.
+    /// The labels of the axes.
     pub across: &'a str,
     pub up: &'a str,
     pub lines: Vec<Line>,
-    /// Upright lines with a name: the seams between stages.
+    /// Vertical lines with a name: the starts of stages.
     pub seams: Vec<(f64, String)>,
 }
 
@@ -56,7 +56,7 @@ impl<E: std::error::Error + Send + Sync> From<DrawingAreaErrorKind<E>> for PlotE
     }
 }
 
-/// Draws the plot as an `<svg>` element, which takes the width of its place.
+/// Draws the plot as an `<svg>` element, which fills the available width.
 ///
 /// # Errors
 /// Drawing fails.

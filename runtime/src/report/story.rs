@@ -36,7 +36,7 @@ pub struct StageStory {
     pub components: Vec<MixtureUsage>,
 }
 
-/// How much of a component the mixture asks for, and how much the data order contains.
+/// The fraction of a component in the mixture, and in the data order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MixtureUsage {
     pub component: String,
@@ -62,7 +62,7 @@ pub struct EvalStory {
     pub judge: Option<JudgeReport>,
 }
 
-/// An item, and what became of it.
+/// An item, and the answers of some checkpoints.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Example {
     /// `FILE:LINE`.
@@ -80,7 +80,7 @@ pub struct Example {
 pub struct Said {
     pub at: String,
     pub answer: String,
-    /// What was made of it: a judge's words, or the scores.
+    /// The judge's verdict, or the scores.
     pub verdict: String,
 }
 
@@ -90,7 +90,7 @@ pub struct Noise {
     /// Every score of every stage's start and end.
     pub changes: Vec<Change>,
     pub forgotten: Vec<Forgotten>,
-    /// Where stages follow one another and a score was measured after two of them or more.
+    /// For consecutive stages, if a score was measured after two or more of them.
     pub transfers: Vec<Transfer>,
     /// For gates with a confidence: two-sided p that the comparison does not hold, corrected for all of them.
     pub gates: BTreeMap<String, f64>,
@@ -154,7 +154,7 @@ pub struct Transfer {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Point {
-    /// The checkpoint's name, `cap@120`, or the model's for its first weights.
+    /// The checkpoint's name, `cap@120`, or the model's name for its initial weights.
     pub at: String,
     pub tokens: u64,
     /// The last checkpoint of a stage.

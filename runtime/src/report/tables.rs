@@ -1,4 +1,4 @@
-//! Tables of what is noise and what is not: gates, changes, forgetting, transfer.
+//! Tables of gates, changes, forgetting and transfer, with their significance.
 
 use maud::{Markup, html};
 

@@ -1,9 +1,9 @@
-//! Mixtures by tokens and over time, trained for real.
+//! Mixtures by tokens and over time, in real training.
 
 use crate::project::Project;
 
 #[test]
-fn weights_that_change_over_a_stage_are_dealt_exactly() {
+fn weights_that_change_over_a_stage_are_exact() {
     let project = Project::new();
     for (old, new) in [
         (
@@ -22,10 +22,10 @@ fn weights_that_change_over_a_stage_are_dealt_exactly() {
     project.aurora(&["check", "specs/small.aur"]).exits(0);
     project
         .aurora(&["show", "specs/small.aur", "--resolved"])
-        .says("// 8,000 tokens: en 25%, fi 75%");
+        .prints("// 8,000 tokens: en 25%, fi 75%");
     project.run();
     let page = std::fs::read_to_string(project.path(".aurora/runs/latest/report.html")).expect("the report");
-    // 128 samples: 35% and 45% of them over the whole stage.
+    // 128 samples: 35% and 45% of them over the complete stage.
     for part in ["35.00%", "45.00%", "20.00%"] {
         assert!(page.contains(part), "{part} is asked for");
     }
@@ -38,7 +38,7 @@ fn weights_that_change_over_a_stage_are_dealt_exactly() {
         "none",
     ];
     project.aurora(&layout).exits(0);
-    // A longer stage is another line, and so another order from its first place on.
+    // A longer stage has another slope, and therefore another order from the start.
     let before = project.keys();
     project.edit("budget        = 16 steps", "budget        = 24 steps");
     let after = project.keys();

@@ -92,7 +92,7 @@ eval heldout {
 expect learned { cap.heldout.bits_per_byte.en < tiny.heldout.bits_per_byte.en }
 "#;
 
-/// Sentences that differ, in an order that is always the same.
+/// Different sentences in a fixed order.
 fn sentences(openings: &[&str], middles: &[&str], ends: &[&str]) -> String {
     let mut text = String::new();
     for (index, opening) in openings.iter().cycle().take(240).enumerate() {
@@ -169,10 +169,10 @@ impl Project {
         std::fs::read_to_string(self.path(inside)).unwrap_or_else(|error| panic!("{inside}: {error}"))
     }
 
-    /// Replaces text of the spec that stands there exactly once.
+    /// Replaces text that occurs exactly once in the spec.
     pub fn edit(&self, old: &str, new: &str) {
         let spec = self.read("specs/small.aur");
-        assert_eq!(spec.matches(old).count(), 1, "`{old}` stands once in the spec");
+        assert_eq!(spec.matches(old).count(), 1, "`{old}` occurs once in the spec");
         self.write("specs/small.aur", &spec.replace(old, new));
     }
 
@@ -189,14 +189,14 @@ impl Project {
         Done(self.command(arguments).output().expect("the binary starts"))
     }
 
-    /// Runs the spec to its end.
+    /// Runs the spec completely.
     pub fn run(&self) -> Done {
         let done = self.aurora(&["run", "specs/small.aur", "--progress", "plain"]);
         done.exits(0);
         done
     }
 
-    /// Starts a run with more arguments; what it says on its standard error can be read.
+    /// Starts a run with more arguments; its standard error can be read.
     pub fn start_with(&self, more: &[&str]) -> Child {
         let mut command = self.command(&["run", "specs/small.aur", "--progress", "none"]);
         command
@@ -235,13 +235,13 @@ impl Project {
             .collect()
     }
 
-    /// Result digests by node, as the lock has them.
+    /// Result digests by node, from the lock.
     pub fn results(&self) -> String {
         let lock = self.read("lockfiles/small.lock");
         lock.split_once("[result]").expect("results").1.to_string()
     }
 
-    /// All files of the store that hold results.
+    /// All files of results in the store.
     pub fn objects(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();
         for folder in std::fs::read_dir(self.path(".aurora/cas")).expect("objects").flatten() {
@@ -280,7 +280,7 @@ impl Done {
     }
 
     #[track_caller]
-    pub fn says(&self, text: &str) {
+    pub fn prints(&self, text: &str) {
         let all = self.out() + &self.err();
         assert!(all.contains(text), "`{text}` is not in:\n{all}");
     }

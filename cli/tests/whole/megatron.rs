@@ -1,11 +1,11 @@
-//! A launch script on the command line: the spec on standard output or in a file, the rest on standard error.
+//! `aurora import megatron`: the spec on standard output or in a file, the findings on standard error.
 
 use crate::project::Project;
 
-const SCRIPT: &str = include_str!("../../compiler/src/megatron/tests/starcoder.slurm");
+const SCRIPT: &str = include_str!("../../../compiler/src/megatron/tests/starcoder.slurm");
 
 #[test]
-fn a_launch_script_becomes_a_spec_that_is_sound() {
+fn a_launch_script_becomes_a_spec_without_errors() {
     let project = Project::new();
     project.write("starcoder.slurm", SCRIPT);
     let printed = project.aurora(&["import", "megatron", "starcoder.slurm", "--vocabulary", "49152"]);
@@ -38,32 +38,32 @@ fn a_launch_script_becomes_a_spec_that_is_sound() {
     project.aurora(&["fmt", "--check", "specs/starcoder.aur"]).exits(0);
     project
         .aurora(&["show", "specs/starcoder.aur", "--resolved"])
-        .says("15,517,456,384 parameters");
-    // A file is not written over.
+        .prints("15,517,456,384 parameters");
+    // A file is not overwritten.
     let again = project.aurora(&["import", "megatron", "starcoder.slurm", "-o", "specs/starcoder.aur"]);
     again.exits(1);
-    again.says("`specs/starcoder.aur` is there already");
+    again.prints("`specs/starcoder.aur` already exists");
     let json = project
         .aurora(&["import", "megatron", "starcoder.slurm", "--json"])
         .json();
     let findings = json["findings"].as_array().expect("findings");
     let fim = findings.iter().find(|finding| finding["what"] == "--fim-rate 0.5");
     assert_eq!(fim.expect("it is told")["kind"], "changes_result");
-    // Without the vocabulary the one thing that is missing is said, and where.
+    // Without the vocabulary, the spec reports what is missing, and where.
     project
         .aurora(&["import", "megatron", "starcoder.slurm", "-o", "specs/open.aur"])
-        .says("the tokenizer's entries: say them with `--vocabulary`");
+        .prints("the tokenizer's entries: say them with `--vocabulary`");
     let open = project.aurora(&["check", "specs/open.aur"]);
     open.exits(1);
-    open.says("`vocabulary` cannot be `unknown`");
+    open.prints("`vocabulary` cannot be `unknown`");
 }
 
 #[test]
-fn what_trains_no_gpt_is_refused() {
+fn a_script_without_pretrain_gpt_is_refused() {
     let project = Project::new();
     project.write("job.sh", "#!/bin/bash\necho pretrain_gpt.py --num-layers 4\n");
     let done = project.aurora(&["import", "megatron", "job.sh"]);
     done.exits(1);
-    done.says("job.sh: no command of the script runs `pretrain_gpt.py` with its flags");
+    done.prints("job.sh: no command of the script runs `pretrain_gpt.py` with its flags");
     project.aurora(&["import", "megatron", "nothing.sh"]).exits(1);
 }

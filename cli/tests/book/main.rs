@@ -1,15 +1,22 @@
-//! The book's `console` blocks, run page by page.
+//! The book's `console` blocks: one test per page.
 //!
-//! A page is a project of its own: a fence such as ```` ```aur file=specs/first.aur ```` writes that file, a `$ aurora …`
-//! line runs the binary, and what follows is what it must print. `[..]` stands for any text within a line, a line `...`
-//! for any lines; `? 5` after the output is the exit code, 0 if it is not said. The specs of the repository are there.
+//! Each page has its own project: a fence such as ```` ```aur file=specs/first.aur ```` writes that file, a `$ aurora …`
+//! line runs the binary, and the following lines are the expected output. `[..]` matches any text within a line, a line
+//! `...` any lines; `? 5` after the output is the expected exit code, 0 by default. The project has the specs of the
+//! repository.
 
 use std::path::{Path, PathBuf};
 
-use crate::project::Project;
+use libtest_mimic::{Arguments, Trial};
 
-/// One command of a page, and what the page says of it.
-struct Said {
+#[allow(dead_code, reason = "shared with the end-to-end tests, which use the rest")]
+#[path = "../whole/project.rs"]
+mod project;
+
+use project::Project;
+
+/// One command of a page, with the expected output.
+struct Command {
     line: usize,
     command: String,
     output: Vec<String>,
@@ -18,7 +25,7 @@ struct Said {
 
 enum Step {
     File { path: String, text: String },
-    Command(Said),
+    Command(Command),
 }
 
 fn steps(page: &str) -> Vec<Step> {
@@ -48,11 +55,11 @@ fn steps(page: &str) -> Vec<Step> {
     steps
 }
 
-fn commands(body: &[(usize, &str)]) -> Vec<Said> {
-    let mut found: Vec<Said> = Vec::new();
+fn commands(body: &[(usize, &str)]) -> Vec<Command> {
+    let mut found: Vec<Command> = Vec::new();
     for (number, line) in body {
         if let Some(command) = line.strip_prefix("$ ") {
-            found.push(Said {
+            found.push(Command {
                 line: *number,
                 command: command.to_string(),
                 output: Vec::new(),
@@ -110,7 +117,11 @@ fn pages(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-fn check(page: &Path) -> usize {
+/// Runs the commands of a page.
+///
+/// # Panics
+/// A command prints something else than the page.
+fn check(page: &Path) {
     let text = std::fs::read_to_string(page).expect("a page");
     let project = Project::new();
     let specs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../specs");
@@ -130,44 +141,52 @@ fn check(page: &Path) -> usize {
             project.write(&format!("book/src/{}", entry.file_name().to_string_lossy()), &text);
         }
     }
-    let mut run = 0;
     for step in steps(&text) {
-        let said = match step {
+        let expected = match step {
             Step::File { path, text } => {
                 project.write(&path, &text);
                 continue;
             }
-            Step::Command(said) => said,
+            Step::Command(command) => command,
         };
-        let words: Vec<&str> = said.command.split_whitespace().collect();
+        let words: Vec<&str> = expected.command.split_whitespace().collect();
         let (&program, arguments) = words.split_first().expect("a command");
         assert_eq!(
             program,
             "aurora",
             "{}:{}: pages run `aurora` alone",
             page.display(),
-            said.line
+            expected.line
         );
         let done = project.aurora(arguments);
         let all = done.out() + &done.err();
         let lines: Vec<&str> = all.lines().collect();
-        let place = format!("{}:{}: $ {}", page.display(), said.line, said.command);
-        assert_eq!(done.0.status.code(), Some(said.code), "{place}\nprints\n{all}");
+        let place = format!("{}:{}: $ {}", page.display(), expected.line, expected.command);
+        assert_eq!(done.0.status.code(), Some(expected.code), "{place}\nprints\n{all}");
         assert!(
-            matches(&said.output, &lines),
-            "{place}\nprints\n{all}\nthe page says\n{}",
-            said.output.join("\n")
+            matches(&expected.output, &lines),
+            "{place}\nprints\n{all}\nthe page expects\n{}",
+            expected.output.join("\n")
         );
-        run += 1;
     }
-    run
 }
 
-#[test]
-fn the_pages_say_what_the_commands_print() {
+fn main() {
+    let arguments = Arguments::from_args();
+    let book = Path::new(env!("CARGO_MANIFEST_DIR")).join("../book/src");
     let mut found = Vec::new();
-    pages(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../book/src"), &mut found);
+    pages(&book, &mut found);
     found.sort();
-    let run: usize = found.iter().map(|page| check(page)).sum();
-    assert!(run >= 8, "the book runs commands, {run} of them");
+    let with_commands = found.into_iter().filter(|page| {
+        let text = std::fs::read_to_string(page).expect("a page");
+        steps(&text).iter().any(|step| matches!(step, Step::Command(_)))
+    });
+    let tests = with_commands.map(|page| {
+        let name = page.strip_prefix(&book).unwrap_or(&page).display().to_string();
+        Trial::test(name, move || {
+            check(&page);
+            Ok(())
+        })
+    });
+    libtest_mimic::run(&arguments, tests.collect()).exit();
 }

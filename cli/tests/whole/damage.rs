@@ -1,9 +1,10 @@
-//! Bytes that change by themselves, disks that fill, stores that cannot be written.
+//! Damaged bytes, full disks, read-only stores.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
+use crate::missing_tools::missing_tool;
 use crate::project::Project;
 
 fn flip(path: &std::path::Path) {
@@ -15,7 +16,7 @@ fn flip(path: &std::path::Path) {
 }
 
 #[test]
-fn a_flipped_byte_is_named_and_never_used() {
+fn a_flipped_byte_is_reported_and_never_used() {
     let project = Project::new();
     project.run();
     let results = project.results();
@@ -32,7 +33,7 @@ fn a_flipped_byte_is_named_and_never_used() {
             .into_owned();
         let done = project.aurora(&["verify"]);
         done.exits(1);
-        done.says(&format!(
+        done.prints(&format!(
             "damaged: cas/{name}/{}",
             path.file_name().expect("a name").to_string_lossy()
         ));
@@ -43,7 +44,7 @@ fn a_flipped_byte_is_named_and_never_used() {
 }
 
 #[test]
-fn damaged_records_are_named_and_made_again() {
+fn damaged_records_are_reported_and_rebuilt() {
     let project = Project::new();
     project.run();
     let results = project.results();
@@ -61,7 +62,7 @@ fn damaged_records_are_named_and_made_again() {
 }
 
 #[test]
-fn a_store_that_cannot_be_written_or_is_full_is_said_and_stays_whole() {
+fn a_full_or_read_only_disk_is_reported_and_damages_nothing() {
     let project = Project::new();
     project.run();
     let mount = |arguments: &[&str]| {
@@ -75,8 +76,7 @@ fn a_store_that_cannot_be_written_or_is_full_is_said_and_stays_whole() {
     fs::create_dir_all(&small).expect("a folder");
     let small = small.to_string_lossy().into_owned();
     if !mount(&["-t", "tmpfs", "-o", "size=600k", "tmpfs", &small]) {
-        eprintln!("skipped: this user may not mount");
-        return;
+        return missing_tool("mount", "full and read-only disks");
     }
     let store = format!("{small}/store");
     let done = project.aurora(&["run", "specs/small.aur", "--store", &store, "--progress", "none"]);
@@ -86,12 +86,12 @@ fn a_store_that_cannot_be_written_or_is_full_is_said_and_stays_whole() {
     let still = project.aurora(&["verify", "--store", &store]);
     unmount(&small);
     done.exits(4);
-    done.says("No space left on device");
-    done.says("help: free space");
+    done.prints("No space left on device");
+    done.prints("help: free space");
     verified.exits(0);
     assert!(read_only);
     refused.exits(4);
-    refused.says("Read-only file system");
-    refused.says("help: make the store writable");
+    refused.prints("Read-only file system");
+    refused.prints("help: make the store writable");
     still.exits(0);
 }

@@ -1,4 +1,4 @@
-//! Weights out and in again, and tasks put to them.
+//! Exporting and importing weights, and evaluating them.
 
 use crate::project::{Project, SPEC};
 
@@ -16,7 +16,7 @@ fn bytes(project: &Project, folder: &str) -> Vec<(String, Vec<u8>)> {
     found
 }
 
-/// A spec that goes on from what another experiment has exported, with two tasks.
+/// A spec that starts from the export of another experiment, with two tasks.
 fn continued() -> String {
     let spec = SPEC
         .replace("experiment small", "experiment next")
@@ -62,18 +62,18 @@ const ITEMS: &str = r#"{"q": "The people of the village", "c": ["said that", "wa
 "#;
 
 #[test]
-fn what_was_exported_is_started_from_with_the_same_bits() {
+fn an_experiment_starts_from_an_export_with_the_same_bits() {
     let project = Project::new();
     project.run();
     let exported = project.aurora(&["export", "hf", "small/cat", "data/hf"]);
     exported.exits(0);
-    exported.says("parameters of small/cat@8");
+    exported.prints("parameters of small/cat@8");
     let card = project.read("data/hf/README.md");
     let lock = blake3_of(&project.read("lockfiles/small.lock"));
     for part in [
         "# small/cat@8",
         "Stage `cap`: 16 steps, 4096 tokens of en 50%",
-        "First weights: random, seed 7",
+        "Initial weights: random, seed 7",
         &lock,
     ] {
         assert!(card.contains(part), "{part}: {card}");
@@ -81,7 +81,7 @@ fn what_was_exported_is_started_from_with_the_same_bits() {
     // Imported without a spec, and exported again: the same model.
     project
         .aurora(&["import", "hf", "data/hf", "imported"])
-        .says("weights         = safetensors(SOURCE)");
+        .prints("weights         = safetensors(SOURCE)");
     project.aurora(&["export", "hf", "imported", "again"]).exits(0);
     let without_card = |folder: &str| {
         bytes(&project, folder)
@@ -90,13 +90,13 @@ fn what_was_exported_is_started_from_with_the_same_bits() {
             .collect::<Vec<_>>()
     };
     assert_eq!(without_card("data/hf"), without_card("again"));
-    // An experiment that starts from it scores it as the first did.
+    // An experiment that starts from it has the same scores.
     project.write("data/items.jsonl", ITEMS);
     project.write("specs/next.aur", &continued());
     let done = project.aurora(&["run", "specs/next.aur", "--progress", "plain"]);
     done.exits(0);
-    done.says("gate chosen: holds");
-    done.says("accuracy_norm");
+    done.prints("gate chosen: holds");
+    done.prints("accuracy_norm");
     let score = |checkpoint: &str, eval: &str| {
         let done = project.aurora(&["eval", checkpoint, eval, "--json", "--progress", "none"]);
         done.exits(0);
@@ -107,7 +107,7 @@ fn what_was_exported_is_started_from_with_the_same_bits() {
         score("next/tiny", "heldout")["sets"]["en"]["tokens"]
     );
     assert_eq!(score("small/cat", "heldout"), score("next/tiny", "heldout"));
-    // A checkpoint that the spec does not measure; one worker or four give the same answers.
+    // A checkpoint that the spec does not evaluate; one and four workers give the same answers.
     let one = score("next/cap@8", "choice");
     assert_eq!(one["measures"]["en"]["accuracy"]["items"], 2);
     assert_eq!(one["measures"][""]["accuracy"]["items"], 3);
@@ -147,32 +147,35 @@ fn blake3_of(text: &str) -> String {
 }
 
 #[test]
-fn what_is_no_checkpoint_is_said() {
+fn invalid_checkpoints_are_errors() {
     let project = Project::new();
-    let refused = |arguments: &[&str], said: &str| {
+    let refused = |arguments: &[&str], message: &str| {
         let done = project.aurora(arguments);
         done.exits(1);
-        done.says(said);
+        done.prints(message);
     };
     refused(
         &["export", "hf", "small/cat", "out"],
-        "`small/cat` is no checkpoint: there is no",
+        "`small/cat` is not a checkpoint: ",
     );
     refused(&["import", "hf", "data"], "there is no `config.json` among the files");
-    refused(&["import", "gguf", "data/english.txt"], "`english.txt` is no GGUF file");
+    refused(
+        &["import", "gguf", "data/english.txt"],
+        "`english.txt` is not a GGUF file",
+    );
     project.run();
     refused(
         &["export", "hf", "small/dog", "out"],
-        "there are: weights/tiny, cap@8, cap@16, cat@8",
+        "its checkpoints: weights/tiny, cap@8, cap@16, cat@8",
     );
-    refused(&["eval", "small/cat", "nothing"], "there are: heldout");
-    refused(&["export", "hf", "small/cat", "data"], "is there and not empty");
+    refused(&["eval", "small/cat", "nothing"], "its evals: heldout");
+    refused(&["export", "hf", "small/cat", "data"], "is not empty");
     project.edit(
         "budget        = 8 steps",
         "budget        = 8 steps\n  optimizer_state = reset",
     );
     refused(
         &["export", "hf", "small/cat", "out"],
-        "has not been made as the spec stands now",
+        "has not been built from the current spec",
     );
 }

@@ -47,7 +47,7 @@ fn blocks_in_another_order_are_the_same_spec() {
 }
 
 #[test]
-fn the_second_stage_alone_follows_its_learning_rate() {
+fn a_learning_rate_changes_only_its_own_stage() {
     let project = Project::new();
     let found = changed(&project, |project| project.edit("peak = 1e-3", "peak = 2e-3"));
     assert_eq!(found, ["cat@8", "eval/heldout/cat@8", "report"]);
@@ -116,7 +116,7 @@ fn a_byte_of_a_file_changes_exactly_its_descendants() {
             "{name} does not follow from the program: {found:?}"
         );
     }
-    // The tokenizer learns from the program, and everything stands on the tokenizer.
+    // The tokenizer is trained on the program, and all other nodes depend on the tokenizer.
     for name in [
         "source/program",
         "extract/py/program",
@@ -140,29 +140,29 @@ fn why_names_the_field_old_and_new() {
     project.edit("peak = 1e-3", "peak = 2e-3");
     let done = project.aurora(&["why", "specs/small.aur", "cat@8"]);
     done.exits(0);
-    done.says("stage.cat.learning_rate.peak: 1e-3 → 2e-3");
+    done.prints("stage.cat.learning_rate.peak: 1e-3 → 2e-3");
     let done = project.aurora(&["why", "specs/small.aur", "eval/heldout/cat@8"]);
-    done.says("first cause in cat@8: stage.cat.learning_rate.peak: 1e-3 → 2e-3");
+    done.prints("first cause in cat@8: stage.cat.learning_rate.peak: 1e-3 → 2e-3");
     let text = project.read("data/english.txt");
     project.write("data/english.txt", &text.replacen("village", "Village", 1));
     let done = project.aurora(&["why", "specs/small.aur", "source/english"]);
-    done.says("content: ");
-    done.says(" → ");
+    done.prints("content: ");
+    done.prints(" → ");
 }
 
 #[test]
-fn an_edit_and_its_undoing_need_no_work() {
+fn undoing_an_edit_needs_no_work() {
     let project = Project::new();
     project.run();
     project.edit("peak = 1e-3", "peak = 2e-3");
     project.run();
     project.edit("peak = 2e-3", "peak = 1e-3");
     let done = project.run();
-    done.says("0 built");
+    done.prints("0 built");
 }
 
 #[test]
-fn inputs_that_come_out_the_same_stop_the_change() {
+fn unchanged_results_stop_a_change() {
     let project = Project::new();
     project.run();
     // A sentence too short to be kept: another source and other documents, but the same filtered corpus.
@@ -171,6 +171,6 @@ fn inputs_that_come_out_the_same_stop_the_change() {
     let text = project.read("data/english.txt");
     project.write("data/english.txt", &format!("{text}Too short.\n"));
     let done = project.run();
-    done.says("reused   tokens/bpe/en");
-    done.says("reused   cap@16");
+    done.prints("reused   tokens/bpe/en");
+    done.prints("reused   cap@16");
 }

@@ -1,6 +1,6 @@
-//! Random ranks lost at random moments: every run ends in a clean stop, or goes on with new workers to the same bits.
+//! Random ranks are lost at random moments: every run stops cleanly, or continues with new workers to the same bits.
 //!
-//! `AURORA_KILLS` is their number, `AURORA_SEED` draws them anew; with `--nocapture` each is told.
+//! `AURORA_KILLS` is their number, `AURORA_SEED` the seed; `--nocapture` prints each.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ fn setting(name: &str, default: u64) -> u64 {
         .unwrap_or(default)
 }
 
-/// Numbers that look random and are the same for a seed (Knuth's MMIX constants).
+/// Pseudo-random numbers from a seed (Knuth's MMIX constants).
 struct Draw(u64);
 
 impl Draw {
@@ -37,7 +37,7 @@ fn long_project() -> Project {
 }
 
 #[test]
-fn a_rank_lost_at_any_moment_never_leaves_a_hang_or_another_result() {
+fn a_lost_rank_never_causes_a_hang_or_another_result() {
     let mut draw = Draw(setting("AURORA_SEED", 1));
     let layout = ["--layout", "tensor=2,pipeline=2", "--threads", "1", "--silence", "2"];
     let undisturbed = long_project();
@@ -46,7 +46,7 @@ fn a_rank_lost_at_any_moment_never_leaves_a_hang_or_another_result() {
     assert!(first.wait().expect("the run ends").success());
     let length = u64::try_from(began.elapsed().as_millis()).expect("a short run");
     let expected = undisturbed.results();
-    // One that is stopped before its first word is waited for two minutes: not in every test.
+    // The engine waits two minutes for a worker that is stopped before its first message: not in every test.
     let early = std::env::var_os("AURORA_KILLS").is_some();
     let stepped = |project: &Project| {
         std::fs::metadata(project.path(".aurora/runs/latest/metrics.jsonl")).is_ok_and(|metrics| metrics.len() > 0)
@@ -76,7 +76,7 @@ fn a_rank_lost_at_any_moment_never_leaves_a_hang_or_another_result() {
         }
         let since = Instant::now();
         let place = format!("kill {kill}: {how} of rank {rank} after {moment:?}, {restarts} restarts");
-        // One that was stopped before it could say a word is waited for two minutes, as it may be starting.
+        // The engine waits two minutes for a worker that was stopped before its first message, because it may be starting.
         let mut gone = || until(|| child.try_wait().expect("a child").is_some());
         let ended = gone() || gone();
         let took = since.elapsed().as_secs_f64();
@@ -87,15 +87,15 @@ fn a_rank_lost_at_any_moment_never_leaves_a_hang_or_another_result() {
         assert!(ended, "{place}: it hangs: {}", done.err());
         assert!(!all.iter().any(|pid| lives(*pid)), "{place}: a worker is left");
         project.aurora(&["verify"]).exits(0);
-        let became = match done.0.status.code() {
+        let result = match done.0.status.code() {
             Some(0) if over => "it had ended",
-            Some(0) if done.err().contains("going on from the last checkpoint") => "went on",
-            Some(0) => "nobody was missed",
+            Some(0) if done.err().contains("resuming from the last checkpoint") => "resumed",
+            Some(0) => "no worker was lost",
             Some(4) => "stopped",
             code => panic!("{place}: {code:?}: {}", done.err()),
         };
-        eprintln!("{place}: {became}, {took:.2} s");
-        if became == "stopped" {
+        eprintln!("{place}: {result}, {took:.2} s");
+        if result == "stopped" {
             assert!(
                 done.err().contains(&format!("rank {rank} on 127.0.0.1")),
                 "{place}: {}",

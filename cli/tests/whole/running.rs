@@ -1,15 +1,16 @@
-//! Running, repeating, gates, and the commands that look at a run.
+//! Running, repeating, gates, and the commands that show a run.
 
+use crate::missing_tools::missing_tool;
 use crate::project::{Project, SPEC};
 
 #[test]
 fn a_run_ends_with_lock_report_and_an_identical_rerun() {
     let project = Project::new();
     let done = project.run();
-    done.says("gate learned: holds");
-    done.says("repeat: aurora rerun lockfiles/small.lock");
+    done.prints("gate learned: holds");
+    done.prints("repeat: aurora rerun lockfiles/small.lock");
     let again = project.run();
-    again.says("0 built");
+    again.prints("0 built");
     let rerun = project.aurora(&["rerun", "lockfiles/small.lock", "--json", "--progress", "none"]);
     rerun.exits(0);
     let document = rerun.json();
@@ -27,7 +28,7 @@ fn a_run_ends_with_lock_report_and_an_identical_rerun() {
         "links stay in the page"
     );
     project.aurora(&["verify"]).exits(0);
-    project.aurora(&["status"]).says("finished");
+    project.aurora(&["status"]).prints("finished");
     project.aurora(&["lock", "specs/small.aur", "--check"]).exits(0);
     project
         .aurora(&["run", "specs/small.aur", "--locked", "--progress", "none"])
@@ -67,10 +68,10 @@ fn a_failed_gate_exits_with_5_and_keeps_everything() {
     project.edit("<", ">");
     let done = project.aurora(&["run", "specs/small.aur", "--progress", "none"]);
     done.exits(5);
-    done.says("gate learned: FAILS");
+    done.prints("gate learned: FAILS");
     let again = project.aurora(&["run", "specs/small.aur", "--progress", "none"]);
     again.exits(5);
-    again.says("0 built");
+    again.prints("0 built");
 }
 
 #[test]
@@ -82,21 +83,21 @@ fn unknown_values_keep_a_spec_from_running() {
     );
     project
         .aurora(&["build", "specs/small.aur"])
-        .says("stage.cap.optimizer.weight_decay");
+        .prints("stage.cap.optimizer.weight_decay");
     let done = project.aurora(&["run", "specs/small.aur"]);
     done.exits(1);
-    done.says("stage.cap.optimizer.weight_decay (specs/small.aur:");
+    done.prints("stage.cap.optimizer.weight_decay (specs/small.aur:");
 }
 
 #[test]
-fn a_mixture_may_not_repeat_more_than_it_says() {
+fn a_mixture_may_not_repeat_more_than_max_epochs() {
     let project = Project::new();
     project.edit("en from [en] weight 50%", "en from [en] weight 20%");
     project.edit("py from [py] weight 20%", "py from [py] weight 50% max_epochs 1");
     let done = project.aurora(&["run", "specs/small.aur", "--progress", "none"]);
     done.exits(4);
-    done.says("`max_epochs` allows 1");
-    done.says("component `py`");
+    done.prints("`max_epochs` allows 1");
+    done.prints("component `py`");
 }
 
 #[test]
@@ -151,14 +152,14 @@ fn two_processes_on_one_store_share_the_work() {
     let mut first = project.start();
     let second = project.run();
     assert!(first.wait().expect("the first run").success());
-    second.says("gate learned: holds");
+    second.prints("gate learned: holds");
     project.aurora(&["verify"]).exits(0);
     let rerun = project.aurora(&["rerun", "lockfiles/small.lock", "--progress", "none"]);
-    rerun.says("rerun: identical");
+    rerun.prints("rerun: identical");
 }
 
 #[test]
-fn gc_removes_what_nothing_reaches_and_nothing_else() {
+fn gc_deletes_only_unreferenced_objects() {
     let project = Project::new();
     project.run();
     let all = project.objects().len();
@@ -167,16 +168,15 @@ fn gc_removes_what_nothing_reaches_and_nothing_else() {
     assert!(project.objects().len() > all);
     project.aurora(&["gc"]).exits(0);
     project.aurora(&["verify"]).exits(0);
-    project.run().says("0 built");
+    project.run().prints("0 built");
     project.edit("peak = 2e-3", "peak = 1e-3");
-    project.run().says("cat@8");
+    project.run().prints("cat@8");
 }
 
 #[test]
 fn a_browser_shows_the_report() {
     let Ok(found) = std::process::Command::new("chromium").arg("--version").output() else {
-        eprintln!("skipped: there is no chromium here");
-        return;
+        return missing_tool("chromium", "the report in a browser");
     };
     assert!(found.status.success());
     let project = Project::new();
@@ -203,7 +203,7 @@ fn a_browser_shows_the_report() {
 }
 
 #[test]
-fn a_reader_that_leaves_is_no_bug() {
+fn a_closed_output_pipe_ends_a_command_silently() {
     let project = Project::new();
     let (reader, writer) = std::io::pipe().expect("a pipe");
     drop(reader);
@@ -213,14 +213,14 @@ fn a_reader_that_leaves_is_no_bug() {
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
 }
 
-/// A stage and an eval that another name has as well are worked on once.
+/// A stage and an eval with two names are built once.
 #[test]
-fn one_work_may_have_two_names() {
+fn nodes_with_one_key_are_built_once() {
     let project = Project::new();
     let start = SPEC.find("stage cap").expect("a stage");
     let stage = &SPEC[start..SPEC.find("stage cat").expect("another")];
-    let twins = stage.replace("stage cap", "stage twin") + "eval again {\n  kind = perplexity\n  data = [en, fi]\n}\n";
-    project.edit("expect learned", &format!("{twins}\nexpect learned"));
+    let copies = stage.replace("stage cap", "stage copy") + "eval again {\n  kind = perplexity\n  data = [en, fi]\n}\n";
+    project.edit("expect learned", &format!("{copies}\nexpect learned"));
     project.run();
     let results = project.results();
     let digest = |name: &str| {
@@ -229,15 +229,15 @@ fn one_work_may_have_two_names() {
             .split(" = ")
             .nth(1)
     };
-    assert_eq!(digest("cap@16"), digest("twin@16"));
-    assert_eq!(digest("eval/heldout/cap@16"), digest("eval/again/twin@16"));
+    assert_eq!(digest("cap@16"), digest("copy@16"));
+    assert_eq!(digest("eval/heldout/cap@16"), digest("eval/again/copy@16"));
     project
         .aurora(&["rerun", "lockfiles/small.lock", "--progress", "none"])
         .exits(0);
 }
 
 #[test]
-fn gates_and_the_report_say_what_is_noise() {
+fn gates_and_the_report_have_significance() {
     let project = Project::new();
     project.edit(
         "expect learned { cap.heldout.bits_per_byte.en < tiny.heldout.bits_per_byte.en }",
@@ -265,7 +265,7 @@ fn gates_and_the_report_say_what_is_noise() {
         (&true.into(), &false.into())
     );
     assert_eq!(gate("even")["verdict"], "fails clearly");
-    // Every score has its interval, every stage its tests.
+    // Every score has an interval, every stage has tests.
     let points = document["evals"][0]["points"].as_array().expect("points");
     assert!(
         points

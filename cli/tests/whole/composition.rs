@@ -1,4 +1,4 @@
-//! Parameters, points and faults as commands show them: locks of their own, reruns that choose the same, machine formats.
+//! Parameters, sweep points and diagnostics: separate locks, reruns with the same selection, machine-readable formats.
 
 use serde_json::Value;
 
@@ -15,15 +15,15 @@ fn schema(project: &Project, of: &str) -> jsonschema::Validator {
 }
 
 fn assert_valid(validator: &jsonschema::Validator, value: &Value, what: &str) {
-    let faults: Vec<String> = validator
+    let errors: Vec<String> = validator
         .iter_errors(value)
         .map(|error| format!("{}: {error}", error.instance_path))
         .collect();
-    assert!(faults.is_empty(), "{what}: {faults:#?}\n{value:#}");
+    assert!(errors.is_empty(), "{what}: {errors:#?}\n{value:#}");
 }
 
 #[test]
-fn what_is_set_has_a_lock_of_its_own_and_is_set_again_in_a_rerun() {
+fn settings_have_a_separate_lock_and_a_rerun_applies_them() {
     let project = Project::new();
     let lock = "lockfiles/small.stage_cap_budget_8_steps.lock";
     let done = project.aurora(&[
@@ -38,14 +38,14 @@ fn what_is_set_has_a_lock_of_its_own_and_is_set_again_in_a_rerun() {
     let text = project.read(lock);
     assert!(text.contains("set = [\"stage.cap.budget=8 steps\"]"), "{text}");
     project.aurora(&["rerun", lock, "--progress", "none"]).exits(0);
-    // The spec without it has a lock of its own, too.
+    // The spec without the setting has a separate lock too.
     project.run().exits(0);
     assert!(!project.read("lockfiles/small.lock").contains("set ="));
-    assert_eq!(project.read(lock), text, "the other lock is left alone");
+    assert_eq!(project.read(lock), text, "the other lock stays the same");
 }
 
 #[test]
-fn a_point_is_an_experiment_of_its_own_that_shares_the_rest() {
+fn a_sweep_point_is_an_experiment_that_shares_nodes() {
     let project = Project::new();
     let spec = project.read("specs/small.aur") + SWEEP;
     project.write("specs/small.aur", &spec);
@@ -70,8 +70,8 @@ fn a_point_is_an_experiment_of_its_own_that_shares_the_rest() {
     project.aurora(&["rerun", lock, "--progress", "none"]).exits(0);
     let swept = project.aurora(&["sweep", "specs/small.aur", "--json"]).json();
     assert_eq!(swept["points"].as_array().map(Vec::len), Some(2));
-    let [asked, different] = ["asked", "different"].map(|name| swept["nodes"][name].as_u64().expect("a count"));
-    assert!(different < asked, "points share work: {different} of {asked}");
+    let [total, distinct] = ["total", "distinct"].map(|name| swept["nodes"][name].as_u64().expect("a count"));
+    assert!(distinct < total, "points share work: {distinct} of {total}");
 }
 
 #[test]
@@ -84,11 +84,11 @@ fn imports_stay_in_the_project() {
     let done = project.aurora(&["check", "specs/reach.aur"]);
     done.exits(1);
     assert!(done.err().contains("E0220"), "{}", done.err());
-    assert!(done.err().contains("outside of the project"), "{}", done.err());
+    assert!(done.err().contains("outside the project"), "{}", done.err());
 }
 
 #[test]
-fn faults_are_told_to_machines_and_mended() {
+fn diagnostics_have_machine_formats_and_fixes() {
     let project = Project::new();
     let sound = project.read("specs/small.aur");
     let broken = sound
@@ -121,10 +121,10 @@ fn faults_are_told_to_machines_and_mended() {
 }
 
 #[test]
-fn guesses_are_made_only_where_that_is_asked_for() {
+fn unsafe_fixes_need_an_option() {
     let project = Project::new();
     let sound = project.read("specs/small.aur");
-    // A unit of two that count, and a field near one that is there: neither can only have meant one thing.
+    // A missing unit, and a field similar to an existing one: both fixes are ambiguous.
     let broken = sound
         .replacen("budget        = 16 steps", "budget        = 16", 1)
         .replacen("  layers       = 2\n", "  layers       = 2\n  layer        = 3\n", 1);
@@ -132,9 +132,9 @@ fn guesses_are_made_only_where_that_is_asked_for() {
     let fixed = project.aurora(&["check", "specs/small.aur", "--fix"]);
     fixed.exits(1);
     assert_eq!(project.read("specs/small.aur"), broken, "nothing is edited");
-    for left in ["`16` → `16 tokens`", "`layer` → `layers`"] {
-        fixed.says(&format!(
-            "{left}  (may mean something else: left; `--unsafe-fixes` makes it)"
+    for unapplied in ["`16` → `16 tokens`", "`layer` → `layers`"] {
+        fixed.prints(&format!(
+            "{unapplied}  (may mean something else: left; `--unsafe-fixes` makes it)"
         ));
     }
     let json = project.aurora(&["check", "specs/small.aur", "--json"]).json();
@@ -153,7 +153,7 @@ fn guesses_are_made_only_where_that_is_asked_for() {
     assert_eq!(fix["artifactChanges"][0]["artifactLocation"]["uri"], "specs/small.aur");
     let fixed = project.aurora(&["check", "specs/small.aur", "--fix", "--unsafe-fixes"]);
     fixed.exits(1);
-    fixed.says("`layers` is set twice");
+    fixed.prints("`layers` is set twice");
     assert!(project.read("specs/small.aur").contains("budget        = 16 tokens"));
     project.aurora(&["check", "specs/small.aur", "--unsafe-fixes"]).exits(2);
 }
@@ -181,13 +181,13 @@ fn documents_follow_their_schemas() {
     assert_valid(
         &diagnostics,
         &project.aurora(&["check", spec, "--json"]).json(),
-        "a sound spec",
+        "a spec without errors",
     );
     project.write(spec, &project.read(spec).replace("global_batch", "glboal_batch"));
     assert_valid(
         &diagnostics,
         &project.aurora(&["check", spec, "--json"]).json(),
-        "a faulty spec",
+        "a spec with errors",
     );
     let lock: toml::Value = toml::from_str(&project.read("lockfiles/small.lock")).expect("TOML");
     let lock = serde_json::to_value(lock).expect("plain data");
@@ -195,7 +195,7 @@ fn documents_follow_their_schemas() {
     let record = std::fs::read_to_string(project.path(".aurora/runs/latest/run.json")).expect("a record");
     let record: Value = serde_json::from_str(&record).expect("a JSON document");
     assert_valid(&schema(&project, "record"), &record, "the record of a run");
-    // The schemas refuse what is not such a document.
+    // The schemas refuse other documents.
     assert!(!graph.is_valid(&serde_json::json!({ "format_version": "1.0" })));
     assert!(!plan.is_valid(&lock));
 }

@@ -1,4 +1,4 @@
-//! Locks that are not what Aurora wrote.
+//! Locks with changes that Aurora did not write.
 
 use crate::project::Project;
 
@@ -14,7 +14,7 @@ fn with_lock(change: impl FnOnce(&str) -> String) -> Project {
 }
 
 #[track_caller]
-fn refused(project: &Project, code: &str, says: &str) {
+fn refused(project: &Project, code: &str, message: &str) {
     for arguments in [
         &["run", "specs/small.aur", "--progress", "none"][..],
         &["rerun", "lockfiles/small.lock", "--progress", "none"],
@@ -22,8 +22,8 @@ fn refused(project: &Project, code: &str, says: &str) {
     ] {
         let done = project.aurora(arguments);
         done.exits(1);
-        done.says(says);
-        done.says(code);
+        done.prints(message);
+        done.prints(code);
     }
     project.aurora(&["explain", code]).exits(0);
 }
@@ -83,11 +83,11 @@ fn an_edited_result() {
     });
     let done = project.aurora(&["run", "specs/small.aur", "--progress", "none"]);
     done.exits(1);
-    done.says("E0505");
-    done.says("cap@8");
+    done.prints("E0505");
+    done.prints("cap@8");
     let rerun = project.aurora(&["rerun", "lockfiles/small.lock", "--progress", "none"]);
     rerun.exits(1);
-    rerun.says("first difference: node `cap@8`");
+    rerun.prints("first difference: node `cap@8`");
 }
 
 #[test]
@@ -95,25 +95,25 @@ fn the_lock_of_another_spec() {
     let project = with_lock(|lock| lock.replacen("experiment = \"small\"", "experiment = \"large\"", 1));
     let done = project.aurora(&["run", "specs/small.aur"]);
     done.exits(1);
-    done.says("E0504");
+    done.prints("E0504");
 }
 
 #[test]
-fn a_spec_that_has_moved_on() {
+fn a_changed_spec() {
     let project = Project::new();
     project.run();
     project.edit("peak = 1e-3", "peak = 2e-3");
     let locked = project.aurora(&["run", "specs/small.aur", "--locked"]);
     locked.exits(1);
-    locked.says("E0506");
-    locked.says("cat@8");
+    locked.prints("E0506");
+    locked.prints("cat@8");
     let rerun = project.aurora(&["rerun", "lockfiles/small.lock"]);
     rerun.exits(1);
-    rerun.says("has changed since the lock was written");
+    rerun.prints("has changed since the lock was written");
 }
 
 #[test]
-fn results_of_another_kind_of_machine_are_not_taken_for_this_ones() {
+fn results_of_another_kind_of_machine_are_reported() {
     let project = with_lock(|lock| {
         let at = lock.find("\"cap@8\" = \"").expect("a result") + 11;
         let digit = if &lock[at..=at] == "0" { "1" } else { "0" };
@@ -123,7 +123,7 @@ fn results_of_another_kind_of_machine_are_not_taken_for_this_ones() {
     std::fs::remove_dir_all(project.path(".aurora")).expect("a store");
     let done = project.aurora(&["run", "specs/small.aur", "--progress", "plain"]);
     done.exits(0);
-    done.says("made on another kind of machine");
+    done.prints("made on another kind of machine");
     let rerun = project.aurora(&["rerun", "lockfiles/small.lock", "--progress", "none"]);
-    rerun.says("rerun: identical");
+    rerun.prints("rerun: identical");
 }

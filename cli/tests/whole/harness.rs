@@ -1,5 +1,5 @@
-//! Evals against the numbers of lm-evaluation-harness, which `make peers` keeps (`tests/peers/harness.json`): the same small
-//! project, trained under `portable` numerics, so that the same weights are there on any processor.
+//! Evals compared with the numbers of lm-evaluation-harness, which `make peers` writes (`tests/peers/harness.json`): the same
+//! small project, trained with `portable` numerics, so that every processor gives the same weights.
 
 use serde_json::Value;
 
@@ -31,7 +31,7 @@ fn scores_are_those_of_lm_evaluation_harness() {
         let text = std::fs::read_to_string(format!("{peers}/harness/{file}")).expect("a file of the project");
         project.write(file, &text);
     }
-    let kept = std::fs::read_to_string(format!("{peers}/harness.json")).expect("the harness' numbers");
+    let kept = std::fs::read_to_string(format!("{peers}/harness.json")).expect("the harness's numbers");
     let kept: Value = serde_json::from_str(&kept).expect("JSON");
     project.aurora(&["run", "harness.aur", "--progress", "none"]).exits(0);
     project.aurora(&["export", "lm-eval", "harness.aur", "out"]).exits(0);

@@ -1,5 +1,5 @@
-//! A run's metrics on a tracking server. The server here speaks the few paths of MLflow's REST interface that are used, and
-//! is a stand-in: `make peers` sends to the real one.
+//! A run's metrics on a tracking server. The server here implements the few paths of MLflow's REST interface that are used;
+//! `make peers` sends to a real one.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::project::Project;
 
-/// Serves until nobody listens any more; what is posted comes out, with its path.
+/// Serves until the receiver is dropped; returns the address, and the posted values with their paths.
 fn serve() -> (String, Receiver<(String, Value)>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = format!("http://{}", listener.local_addr().expect("an address"));
@@ -59,13 +59,13 @@ fn serve() -> (String, Receiver<(String, Value)>) {
 }
 
 #[test]
-fn a_run_is_sent_as_a_whole() {
+fn a_complete_run_is_sent() {
     let project = Project::new();
     project.run();
     let (address, posted) = serve();
     let done = project.aurora(&["export", "mlflow", "specs/small.aur", &address]);
     done.exits(0);
-    done.says("is run abc at");
+    done.prints("is run abc at");
     let posted: Vec<(String, Value)> = posted.try_iter().collect();
     let paths: Vec<&str> = posted.iter().map(|(path, _)| path.as_str()).collect();
     assert_eq!(
@@ -84,7 +84,7 @@ fn a_run_is_sent_as_a_whole() {
     let of = |key: &str| metrics.iter().filter(|metric| metric["key"] == key).collect::<Vec<_>>();
     let losses = of("train/loss");
     assert_eq!(losses.len(), 24, "16 steps of cap, 8 of cat");
-    // 8 sequences of 32 tokens a step; cat goes on where cap has ended.
+    // 8 sequences of 32 tokens per step; cat continues where cap ended.
     assert_eq!(
         (&losses[0]["step"], &losses[23]["step"]),
         (&json!(256), &json!(24 * 256))
@@ -93,5 +93,5 @@ fn a_run_is_sent_as_a_whole() {
     assert_eq!(posted[5].1["status"], "FINISHED");
     let done = project.aurora(&["export", "mlflow", "specs/small.aur", "http://127.0.0.1:9"]);
     done.exits(1);
-    done.says("does not do it");
+    done.prints("refuses the request");
 }

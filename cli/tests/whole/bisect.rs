@@ -1,4 +1,4 @@
-//! A run on one worker, its repetition on several, and a worker program that adds one sum in another order.
+//! `aurora bisect`: a run on one worker, its repetition on several, and a worker that adds one sum in another order.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::project::{Done, Project};
 
-/// Four shards, so that the order of a sum shows.
+/// Four shards, so that the order of a sum changes its bits.
 fn project() -> Project {
     let project = Project::new();
     project.edit("tensor = 2, lanes = 2", "tensor = 4, lanes = 2");
@@ -22,7 +22,7 @@ fn run_id(project: &Project) -> String {
     latest.to_string_lossy().into_owned()
 }
 
-/// A copy of the program beside a worker with a fault.
+/// A copy of the program next to a worker with `--fault`.
 fn faulty(project: &Project, fault: &str, arguments: &[&str]) -> Done {
     let own = Path::new(env!("CARGO_BIN_EXE_aurora"));
     let folder = project.path("faulty");
@@ -61,8 +61,8 @@ fn the_first_operation_that_differs_is_named() {
     let fault = "feed-forward-down-sum-over-shards";
     let rerun = faulty(&project, fault, &[&REPEAT[..], &["--into", "again"]].concat());
     rerun.exits(1);
-    rerun.says("rerun: DIFFERENT");
-    rerun.says("node `cap@8`, step 1 (loss), tensor `");
+    rerun.prints("rerun: DIFFERENT");
+    rerun.prints("node `cap@8`, step 1 (loss), tensor `");
 
     let found = faulty(
         &project,
@@ -85,19 +85,19 @@ fn the_first_operation_that_differs_is_named() {
 
     let words = faulty(&project, fault, &["bisect", &run[..6], "again", "--progress", "none"]);
     words.exits(1);
-    words.says(&format!("first difference: {text}\n"));
-    words.says("tensor=4,pipeline=1,data=2 threads=1)");
-    words.says("operations before it agree");
+    words.prints(&format!("first difference: {text}\n"));
+    words.prints("tensor=4,pipeline=1,data=2 threads=1)");
+    words.prints("operations before it agree");
 
-    // A worker without the fault: nothing differs any more.
-    let sound = project.aurora(&["bisect", &run, "again", "--progress", "none"]);
-    sound.exits(1);
-    sound.says("not repeatable: the fault was not in the arithmetic of this build on this machine");
-    sound.says(&format!("the repetition agrees with {run}\n"));
+    // A worker without `--fault`: no difference.
+    let correct = project.aurora(&["bisect", &run, "again", "--progress", "none"]);
+    correct.exits(1);
+    correct.prints("not repeatable: the cause was not the arithmetic of this build on this machine");
+    correct.prints(&format!("the repetition agrees with {run}\n"));
 }
 
 #[test]
-fn without_a_fault_executions_are_identical_and_what_is_no_execution_is_refused() {
+fn identical_executions_are_reported_and_invalid_names_are_errors() {
     let project = project();
     let run = run_id(&project);
     project.aurora(&[&REPEAT[..], &["--into", "again"]].concat()).exits(0);
@@ -106,18 +106,18 @@ fn without_a_fault_executions_are_identical_and_what_is_no_execution_is_refused(
     let document = done.json();
     assert_eq!(document["identical"], true);
     assert_eq!(document["nodes_compared"], project.keys().len());
-    project.aurora(&["bisect", ".", "again"]).says("bisect: identical");
+    project.aurora(&["bisect", ".", "again"]).prints("bisect: identical");
 
     let one = project.aurora(&["bisect", &run, "."]);
     one.exits(1);
-    one.says("are one store");
+    one.prints("are the same store");
     let none = project.aurora(&["bisect", "zz", "again"]);
     none.exits(1);
-    none.says("neither a folder with an execution nor a run");
+    none.prints("neither a folder with an execution nor a run");
     project.run();
     let cached = project.aurora(&["bisect", &run_id(&project), "again"]);
     cached.exits(1);
-    cached.says("has computed nothing");
+    cached.prints("has computed nothing");
     let folder = project.aurora(&["bisect", "data", "again"]);
     folder.exits(1);
 }

@@ -4,7 +4,7 @@ use std::process::{Command, Output};
 
 use crate::project::Project;
 
-/// A project in a repository that has the drivers.
+/// A project in a repository with the drivers.
 struct Repository {
     project: Project,
 }
@@ -39,7 +39,7 @@ impl Repository {
     #[track_caller]
     fn git(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
-        assert!(output.status.success(), "{arguments:?}: {}", said(&output));
+        assert!(output.status.success(), "{arguments:?}: {}", text(&output));
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
@@ -49,7 +49,7 @@ impl Repository {
         self.git(&["commit", "--quiet", "--message", message]);
     }
 
-    /// Makes a branch `theirs` and a change on main, and merges the one into the other.
+    /// Makes a branch `theirs` and a change on main, and merges them.
     fn merge(&self, ours: &dyn Fn(&Project), theirs: &dyn Fn(&Project)) -> Output {
         self.git(&["switch", "--quiet", "--create", "theirs"]);
         theirs(&self.project);
@@ -61,7 +61,7 @@ impl Repository {
     }
 }
 
-fn said(output: &Output) -> String {
+fn text(output: &Output) -> String {
     format!(
         "{}{}",
         String::from_utf8_lossy(&output.stdout),
@@ -69,15 +69,15 @@ fn said(output: &Output) -> String {
     )
 }
 
-/// Replacements of text in the spec, each of which has one place.
+/// Replacements of text that occurs once in the spec.
 type Edits = &'static [(&'static str, &'static str)];
 
 enum Ends {
     /// Merged; these lines are in the spec.
     With(&'static [&'static str]),
-    /// Both have changed these.
+    /// Both sides changed these.
     Conflict(&'static [&'static str]),
-    /// Merged to something that does not check, and said so.
+    /// Merged to a spec with errors, which is reported.
     Wrong(&'static str),
 }
 use Ends::{Conflict, With, Wrong};
@@ -88,7 +88,7 @@ fn edit(project: &Project, edits: Edits) {
     }
 }
 
-/// What both sides do to `SPEC`, and how it ends.
+/// The changes of both sides to `SPEC`, and the result.
 const CASES: &[(&str, Edits, Edits, Ends)] = &[
     (
         "two stages",
@@ -211,7 +211,7 @@ const CASES: &[(&str, Edits, Edits, Ends)] = &[
         With(&["layers       = 4", "source program"]),
     ),
     (
-        "shares that are right alone and wrong together",
+        "weights that are valid alone and wrong together",
         &[
             ("en from [en] weight 50%", "en from [en] weight 60%"),
             ("fi from [fi] weight 30%", "fi from [fi] weight 20%"),
@@ -276,18 +276,18 @@ const CASES: &[(&str, Edits, Edits, Ends)] = &[
 ];
 
 #[test]
-fn specs_are_merged_by_what_they_say() {
+fn specs_are_merged_by_their_meaning() {
     assert!(CASES.len() >= 20);
     for (name, ours, theirs, ends) in CASES {
         let repository = Repository::new();
         let output = repository.merge(&|project| edit(project, ours), &|project| edit(project, theirs));
-        let (all, spec) = (said(&output), repository.project.read("specs/small.aur"));
+        let (all, spec) = (text(&output), repository.project.read("specs/small.aur"));
         let status = repository.git(&["status", "--porcelain"]);
         match ends {
             With(lines) => {
                 assert!(output.status.success(), "{name}: {all}");
                 for line in *lines {
-                    // The formatter may have aligned it anew.
+                    // The formatter may have changed the alignment.
                     let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
                     assert!(words(&spec).contains(&words(line)), "{name}: {line}\n{spec}");
                 }
@@ -306,7 +306,10 @@ fn specs_are_merged_by_what_they_say() {
             }
             Wrong(text) => {
                 assert!(!output.status.success(), "{name}: {all}");
-                assert!(all.contains("right alone, and wrong together"), "{name}: {all}");
+                assert!(
+                    all.contains("each side is valid, but the merged spec is not"),
+                    "{name}: {all}"
+                );
                 assert!(all.contains(text), "{name}: {all}");
                 assert!(!spec.contains("<<<<<<<"), "{name}: {spec}");
                 assert!(status.contains("UU specs/small.aur"), "{name}: {status}");
@@ -315,7 +318,7 @@ fn specs_are_merged_by_what_they_say() {
     }
 }
 
-/// Another content of a source, and the lock for it.
+/// Changes the content of a source, and updates the lock.
 fn moved(project: &Project, file: &str, words: &str) {
     let text = project.read(file);
     project.write(file, &format!("{words}\n{text}"));
@@ -323,7 +326,7 @@ fn moved(project: &Project, file: &str, words: &str) {
 }
 
 #[test]
-fn locks_keep_what_both_sides_agree_on() {
+fn merged_locks_keep_common_pins() {
     let repository = Repository::new();
     repository.project.run();
     repository.commit("lock");
@@ -331,7 +334,7 @@ fn locks_keep_what_both_sides_agree_on() {
         &|project| moved(project, "data/english.txt", "One more line about the river."),
         &|project| moved(project, "data/finnish.txt", "Yksi rivi lisää joesta."),
     );
-    assert!(output.status.success(), "{}", said(&output));
+    assert!(output.status.success(), "{}", text(&output));
     let merged = repository.project.read("lockfiles/small.lock");
     repository.project.aurora(&["lock", "specs/small.aur"]).exits(0);
     let fresh = repository.project.read("lockfiles/small.lock");
@@ -346,7 +349,7 @@ fn locks_keep_what_both_sides_agree_on() {
 }
 
 #[test]
-fn a_pin_that_both_sides_have_moved_is_named_and_pinned_anew() {
+fn a_pin_that_both_sides_changed_is_reported_and_pinned_again() {
     let repository = Repository::new();
     repository.project.aurora(&["lock", "specs/small.aur"]).exits(0);
     repository.commit("lock");
@@ -354,12 +357,9 @@ fn a_pin_that_both_sides_have_moved_is_named_and_pinned_anew() {
         &|project| moved(project, "data/english.txt", "One more line about the river."),
         &|project| moved(project, "data/english.txt", "Another line about the house."),
     );
-    let all = said(&output);
+    let all = text(&output);
     assert!(!output.status.success(), "{all}");
-    assert!(
-        all.contains("both sides have changed the pin of source `english`"),
-        "{all}"
-    );
+    assert!(all.contains("both sides changed the pin of source `english`"), "{all}");
     assert!(all.contains("help: run `aurora lock specs/small.aur`"), "{all}");
     repository.git(&["checkout", "--quiet", "--ours", "data/english.txt"]);
     repository.project.aurora(&["lock", "specs/small.aur"]).exits(0);
@@ -383,7 +383,7 @@ fn git_shows_what_differs() {
     assert!(shown.contains("+experiment broken {"), "{shown}");
 }
 
-/// The shell of one step of a workflow: what stands deeper than its `run: |`.
+/// The shell script of one step of a workflow: the lines indented deeper than its `run: |`.
 fn step(workflow: &str, name: &str) -> String {
     let (_, rest) = workflow.split_once(&format!("- name: {name}\n")).expect("the step");
     let (_, script) = rest.split_once("run: |\n").expect("its shell");
@@ -425,7 +425,7 @@ fn the_workflow_comments_what_a_branch_changes() {
         .env("GITHUB_STEP_SUMMARY", project.path("summary.md"))
         .output()
         .expect("bash starts");
-    assert!(output.status.success(), "{}", said(&output));
+    assert!(output.status.success(), "{}", text(&output));
     let comment = project.read("comment.md");
     for part in [
         "| `stage.cat.learning_rate.peak` | `1e-3` | `2e-3` |",

@@ -1,17 +1,17 @@
-//! Pairs of specs: `aurora diff` names exactly the values that an edit changes, and exactly the nodes that follow from them.
+//! Pairs of specs: `aurora diff` reports exactly the changed values, and exactly the nodes that depend on them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::project::{Project, SPEC};
 
-/// Replacements of text that stands once in `SPEC`.
+/// Replacements of text that occurs once in `SPEC`.
 type Edits = &'static [(&'static str, &'static str)];
 
 struct Pair {
     edits: Edits,
-    /// Paths of the values that differ; one that ends with `*` stands for all that begin so.
+    /// Paths of the values that differ; one that ends with `*` matches all with this prefix.
     changed: &'static [&'static str],
-    /// Nodes whose own fields or inputs differ; whatever is made from them reruns as well.
+    /// Nodes whose own fields or inputs differ; their descendants rerun too.
     roots: &'static [&'static str],
 }
 
@@ -27,7 +27,7 @@ const MODEL: &[&str] = &["weights/tiny", "cap@*", "cat@*", "eval/*"];
 
 #[rustfmt::skip]
 const PAIRS: &[Pair] = &[
-    // Words and places: no node.
+    // Comments and order: no node.
     pair(&[("experiment small {", "// a comment\nexperiment small {")], &[], &[]),
     pair(&[("  seed     = 7\n", ""), ("micro_batch = 2 sequences)\n", "micro_batch = 2 sequences)\n  seed = 7\n")], &[], &[]),
     pair(&[("heads        = 4", "heads        = 4\n  kv_heads     = 1")], &[], &[]),
@@ -44,7 +44,7 @@ const PAIRS: &[Pair] = &[
     pair(&[("invariant(", "portable(")], &["experiment.small.numerics"], &["cap@*", "cat@*", "eval/*"]),
     pair(&[("seed     = 7", "seed     = 7\n  precision = bf16")], &["experiment.small.precision"], &["cap@*", "cat@*", "eval/*"]),
     pair(&[("experiment small {", "experiment other {")], &["experiment"], &["report"]),
-    // Data. A source is known by what it holds: another one has held the same before.
+    // Data. A source is identified by its content.
     pair(&[("file:data/english.txt", "file:data/program.py")], &["source.english.from"], &["extract/en/english"]),
     pair(&[("file:data/program.py", "file:data/finnish.txt")], &["source.program.from"], &["extract/py/program"]),
     pair(&[("  held_out = 10%\n}\ncorpus fi", "  held_out = 20%\n}\ncorpus fi")], &["corpus.en.held_out"], &["filter/en"]),
@@ -105,7 +105,7 @@ const PAIRS: &[Pair] = &[
     pair(&[(GATE, "")], &["expect.learned*"], &["report"]),
 ];
 
-/// The roots and everything that is made from them.
+/// The roots and their descendants.
 fn descendants(project: &Project, roots: &[&str]) -> BTreeSet<String> {
     let is_root = |name: &str| {
         roots.iter().any(|root| match root.strip_suffix('*') {
@@ -128,7 +128,7 @@ fn descendants(project: &Project, roots: &[&str]) -> BTreeSet<String> {
         })
         .collect();
     let mut found: BTreeSet<String> = BTreeSet::new();
-    // As long as something is added: the longest way through the graph is short.
+    // Until nothing is added: the longest path in the graph is short.
     loop {
         let before = found.len();
         for (name, inputs) in &inputs {
@@ -148,7 +148,7 @@ fn strings(value: &serde_json::Value) -> BTreeSet<String> {
 }
 
 #[test]
-fn exactly_what_an_edit_changes_is_named() {
+fn diff_reports_exactly_what_an_edit_changes() {
     assert!(PAIRS.len() >= 60);
     let project = Project::new();
     project.write("specs/before.aur", SPEC);
@@ -222,7 +222,7 @@ fn exactly_what_an_edit_changes_is_named() {
 }
 
 #[test]
-fn what_the_plan_calls_unchanged_is_not_executed() {
+fn nodes_that_the_plan_calls_unchanged_are_not_executed() {
     let project = Project::new();
     project.run();
     for Pair { edits, .. } in PAIRS.iter().step_by(6) {
@@ -254,30 +254,30 @@ fn locks_and_runs_are_compared() {
     let first = status["runs"][0]["run"]["id"].as_str().expect("a run").to_owned();
     project
         .aurora(&["diff", &first, "lockfiles/small.lock"])
-        .says("nothing differs");
+        .prints("no difference");
     project
         .aurora(&["diff", &first, "specs/small.aur"])
-        .says("nothing differs");
+        .prints("no difference");
     project.edit("peak = 1e-3", "peak = 2e-3");
     let done = project.aurora(&["diff", &first, "specs/small.aur"]);
     done.exits(1);
-    done.says("reruns  cat@8: its key differs");
+    done.prints("reruns  cat@8: its key differs");
     project.run();
     let done = project.aurora(&["diff", &first, "lockfiles/small.lock"]);
     done.exits(1);
-    // What both were made of is in the store.
-    done.says("reruns  cat@8: stage.cat.learning_rate.peak: 1e-3 → 2e-3");
+    // The store has the fields of both.
+    done.prints("reruns  cat@8: stage.cat.learning_rate.peak: 1e-3 → 2e-3");
     let old = project.read("lockfiles/small.lock");
     let text = project.read("data/english.txt");
     project.write("data/english.txt", &format!("One more line.\n{text}"));
     project.aurora(&["lock", "specs/small.aur"]).exits(0);
     project.write("before.lock", &old);
     let done = project.aurora(&["diff", "before.lock", "lockfiles/small.lock"]);
-    done.says("source.english: ");
-    done.says("reruns  source/english");
+    done.prints("source.english: ");
+    done.prints("reruns  source/english");
     project
         .aurora(&["diff", "nothing", "specs/small.aur"])
-        .says("neither a file nor a run");
+        .prints("neither a file nor a run");
 }
 
 #[test]
@@ -291,11 +291,11 @@ fn a_review_reads_markdown() {
     );
     let done = project.aurora(&["diff", "specs/before.aur", "specs/small.aur", "--format", "markdown"]);
     done.exits(1);
-    done.says("| `stage.cat.budget` | `8 steps` | `16 steps` |");
-    done.says("| `stage.cat.learning_rate.peak` | – | assumed: a \\| guess |");
-    done.says("<details><summary>nodes that rerun: ");
-    done.says("to train: 4,096 tokens");
+    done.prints("| `stage.cat.budget` | `8 steps` | `16 steps` |");
+    done.prints("| `stage.cat.learning_rate.peak` | – | assumed: a \\| guess |");
+    done.prints("<details><summary>nodes that rerun: ");
+    done.prints("to train: 4,096 tokens");
     let shared = project.aurora(&["diff", "specs/before.aur", "specs/before.aur", "--format", "markdown"]);
     shared.exits(0);
-    shared.says("**nothing differs**");
+    shared.prints("**no difference**");
 }

@@ -1,11 +1,11 @@
-//! Imports from the web: pinned by the lock, read out of the store, refused when they change.
+//! Remote imports: pinned by the lock, read from the store, refused if they change.
 
 use std::io::{BufRead, BufReader, Write};
 use std::sync::{Arc, Mutex};
 
 use crate::project::{Done, Project};
 
-/// A server of one folder in memory, and what it was asked for.
+/// A server of files in memory, and the requests that it received.
 struct Server {
     address: String,
     files: Arc<Mutex<Vec<(&'static str, String)>>>,
@@ -40,7 +40,7 @@ impl Server {
                 let status = if found.is_some() { "200 OK" } else { "404 Not Found" };
                 let body = found.unwrap_or_default();
                 let length = body.len();
-                // A client that has gone is no fault of the server.
+                // A client may close the connection.
                 let _ = write!(
                     stream,
                     "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
@@ -56,7 +56,7 @@ impl Server {
         files.push((path, text.to_owned()));
     }
 
-    fn asked(&self) -> Vec<String> {
+    fn requests(&self) -> Vec<String> {
         std::mem::take(&mut *self.asked.lock().expect("no thread panicked"))
     }
 }
@@ -80,29 +80,29 @@ fn store_of(project: &Project) -> std::path::PathBuf {
 }
 
 #[test]
-fn a_text_of_the_web_is_pinned_and_read_out_of_the_store() {
+fn a_remote_text_is_pinned_and_read_from_the_store() {
     let server = Server::start();
     let project = project(&server);
     let plain_keys = Project::new().keys();
-    // Nothing but `lock` and `run` asks the web for what no lock pins.
+    // Only `lock` and `run` fetch texts that no lock pins.
     let check = |more: &[&str]| -> Done { project.aurora(&[&["check", "specs/small.aur"], more].concat()) };
     let unpinned = check(&[]);
     unpinned.exits(1);
-    unpinned.says("no lock pins its text; `aurora lock SPEC` does");
+    unpinned.prints("no lock pins its text; run `aurora lock SPEC` to pin it");
     project
         .aurora(&["run", "specs/small.aur", "--locked", "--progress", "none"])
         .exits(1);
     project.aurora(&["lock", "specs/small.aur", "--offline"]).exits(1);
-    assert_eq!(server.asked(), [""; 0]);
+    assert_eq!(server.requests(), [""; 0]);
     project.aurora(&["lock", "specs/small.aur"]).exits(0);
-    assert_eq!(server.asked(), ["/lib/schedules.aur", "/lib/deep/rates.aur"]);
+    assert_eq!(server.requests(), ["/lib/schedules.aur", "/lib/deep/rates.aur"]);
     let lock = project.read("lockfiles/small.lock");
     let pin = format!("[import.\"{}/lib/deep/rates.aur\"]", server.address);
     assert!(lock.contains(&pin), "{lock}");
     assert!(lock.contains(&blake3_of("let rate = 3e-3\n")), "{lock}");
-    // What the values are is what counts, not where they were written.
+    // The values count, not where they were written.
     assert_eq!(project.keys(), plain_keys);
-    // A text that changes meanwhile changes nothing here.
+    // A remote change has no effect.
     server.put("/lib/deep/rates.aur", "let rate = 1e-3\n");
     check(&[]).exits(0);
     let run = project.aurora(&["run", "specs/small.aur", "--locked", "--offline", "--progress", "none"]);
@@ -112,14 +112,14 @@ fn a_text_of_the_web_is_pinned_and_read_out_of_the_store() {
     project
         .aurora(&["rerun", "lockfiles/small.lock", "--offline", "--progress", "none"])
         .exits(0);
-    assert_eq!(server.asked(), [""; 0]);
-    // A clone without a store fetches what the lock pins; another text is an error that names both.
+    assert_eq!(server.requests(), [""; 0]);
+    // A clone without a store fetches what the lock pins; another text is an error that reports both.
     std::fs::remove_dir_all(store_of(&project)).expect("removed");
-    check(&[]).says("is not in the store; `aurora lock SPEC` brings it");
+    check(&[]).prints("is not in the store; run `aurora lock SPEC` to fetch it");
     let changed = project.aurora(&["run", "specs/small.aur", "--locked", "--progress", "none"]);
     changed.exits(1);
     for content in ["let rate = 3e-3\n", "let rate = 1e-3\n"] {
-        changed.says(&blake3_of(content));
+        changed.prints(&blake3_of(content));
     }
     let address = format!("{}/lib/deep/rates.aur", server.address);
     project
@@ -133,39 +133,39 @@ fn a_text_of_the_web_is_pinned_and_read_out_of_the_store() {
     assert_ne!(project.keys(), plain_keys);
     let nothing = project.aurora(&["lock", "specs/small.aur", "--upgrade", "https://example.org/x.aur"]);
     nothing.exits(1);
-    nothing.says("the spec does not import `https://example.org/x.aur`");
+    nothing.prints("the spec does not import `https://example.org/x.aur`");
 }
 
 #[test]
-fn a_damaged_text_of_the_store_is_not_believed() {
+fn a_damaged_text_of_the_store_is_not_used() {
     let server = Server::start();
     let project = project(&server);
     project.aurora(&["lock", "specs/small.aur"]).exits(0);
-    server.asked();
+    server.requests();
     for entry in std::fs::read_dir(store_of(&project)).expect("texts").flatten() {
         std::fs::write(entry.path(), "let rate = 9\n").expect("written");
     }
     project
         .aurora(&["check", "specs/small.aur"])
-        .says("is not in the store");
+        .prints("is not in the store");
     project.aurora(&["lock", "specs/small.aur"]).exits(0);
-    assert_eq!(server.asked().len(), 2);
+    assert_eq!(server.requests().len(), 2);
     project.aurora(&["check", "specs/small.aur"]).exits(0);
-    // What no lock pins any more goes.
+    // Texts that no lock pins are deleted.
     std::fs::remove_file(project.path("lockfiles/small.lock")).expect("removed");
     project.aurora(&["gc"]).exits(0);
     assert_eq!(std::fs::read_dir(store_of(&project)).expect("the folder").count(), 0);
 }
 
 #[test]
-fn a_text_that_is_not_there_is_said() {
+fn a_missing_text_is_reported() {
     let server = Server::start();
     let project = project(&server);
     project.edit("lib/schedules.aur", "lib/nothing.aur");
     let done = project.aurora(&["lock", "specs/small.aur"]);
     done.exits(1);
-    done.says("/lib/nothing.aur`");
-    done.says("404");
+    done.prints("/lib/nothing.aur`");
+    done.prints("404");
 }
 
 fn blake3_of(text: &str) -> String {

@@ -1,11 +1,11 @@
-//! Killing, stopping, and going on.
+//! Killing, stopping and resuming runs.
 
 use std::process::Child;
 use std::time::{Duration, Instant};
 
 use crate::project::Project;
 
-/// Waits until the store holds so many results, or the run ends.
+/// Waits until the number of results in the store satisfies `reached`, or the run ends.
 fn until(project: &Project, child: &mut Child, reached: impl Fn(usize) -> bool) {
     let began = Instant::now();
     loop {
@@ -21,7 +21,7 @@ fn until(project: &Project, child: &mut Child, reached: impl Fn(usize) -> bool) 
 }
 
 #[test]
-fn killed_at_any_moment_it_goes_on_and_ends_the_same() {
+fn a_killed_run_resumes_with_the_same_results() {
     let undisturbed = Project::new();
     undisturbed.run();
     let project = Project::new();
@@ -40,7 +40,7 @@ fn killed_at_any_moment_it_goes_on_and_ends_the_same() {
 }
 
 #[test]
-fn told_to_stop_it_saves_and_exits_with_75() {
+fn a_stopped_run_saves_and_exits_with_75() {
     let undisturbed = Project::new();
     undisturbed.edit("budget        = 16 steps", "budget        = 400 steps");
     undisturbed.edit("checkpoint    = every 8 steps", "checkpoint    = every 100 steps");
@@ -51,7 +51,7 @@ fn told_to_stop_it_saves_and_exits_with_75() {
     project.write("specs/small.aur", &spec);
     let mut child = project.start();
     let began = Instant::now();
-    // In the middle of the second segment, so that what is saved has a checkpoint before it.
+    // In the middle of the second segment, so that an earlier checkpoint exists.
     let metrics = project.path(".aurora/runs/latest/metrics.jsonl");
     let steps = || std::fs::read_to_string(&metrics).map_or(0, |text| text.lines().count());
     while steps() < 120 && began.elapsed() < Duration::from_secs(120) {
@@ -65,14 +65,14 @@ fn told_to_stop_it_saves_and_exits_with_75() {
     assert!(told.success());
     assert_eq!(child.wait().expect("the run ends").code(), Some(75));
     project.aurora(&["verify"]).exits(0);
-    project.aurora(&["plan", "specs/small.aur"]).says("goes on from step");
+    project.aurora(&["plan", "specs/small.aur"]).prints("goes on from step");
     let done = project.run();
-    done.says("resuming cap@200 at step");
+    done.prints("resuming cap@200 at step");
     assert_eq!(project.results(), undisturbed.results());
 }
 
 #[test]
-fn where_a_stage_is_cut_changes_no_result() {
+fn checkpoint_intervals_change_no_result() {
     let often = Project::new();
     often.edit("[start, every 8 steps, end]", "[start, end]");
     let rarely = Project::new();

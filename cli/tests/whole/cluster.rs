@@ -1,18 +1,19 @@
 //! Several hosts: a real Slurm, and two hosts in network namespaces.
 //!
-//! Both need root and what is not on every machine; where it is missing they say so and pass.
+//! Both need root and tools that not every machine has; missing tools are reported.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use crate::layouts::{long_project as longer_project, until_step};
+use crate::missing_tools::missing_tool;
 use crate::project::{Done, Project};
 use crate::slurm::{Slurm, lacks, until, working_in};
 
 const LAYOUT: &str = "tensor=2,pipeline=2";
 
-/// Long enough to be disturbed twice.
+/// Long enough for two interruptions.
 fn long_project() -> Project {
     let project = longer_project();
     project.edit("budget        = 200 steps", "budget        = 80 steps");
@@ -20,25 +21,24 @@ fn long_project() -> Project {
     project
 }
 
-/// Waits for so many steps in a run of this project beside those there were, or the job's end; the run.
+/// Waits until a run of this project other than `before` has done `steps` steps, or the job has ended. Returns the run.
 fn until_steps(project: &Project, slurm: &Slurm, job: &str, steps: usize, before: &Path) -> PathBuf {
     let latest = || std::fs::canonicalize(project.path(".aurora/runs/latest")).unwrap_or_default();
     let done = || std::fs::read_to_string(latest().join("metrics.jsonl")).map_or(0, |text| text.lines().count());
     let came = until(|| latest() != before && done() >= steps || slurm.of_job(job, "JobState") == "COMPLETED");
-    assert!(came, "{steps} steps: {}", said(project, job));
+    assert!(came, "{steps} steps: {}", output(project, job));
     latest()
 }
 
-fn said(project: &Project, job: &str) -> String {
+fn output(project: &Project, job: &str) -> String {
     std::fs::read_to_string(project.path(&format!("small-{job}.out"))).unwrap_or_default()
 }
 
-/// Two nodes of two workers; a warning before the time limit, and a node lost, on the way.
+/// Two nodes of two workers; a signal before the time limit, and a lost node.
 #[test]
-fn a_job_of_slurm_goes_on_through_requeues_and_ends_the_same() {
+fn a_job_of_slurm_resumes_after_requeues_with_the_same_results() {
     if let Some(why) = Slurm::lacks() {
-        eprintln!("skipped: {why}");
-        return;
+        return missing_tool(&why, "jobs of Slurm");
     }
     let undisturbed = long_project();
     undisturbed.run();
@@ -74,17 +74,17 @@ fn a_job_of_slurm_goes_on_through_requeues_and_ends_the_same() {
     );
 
     let run = until_steps(&project, &slurm, &job, 25, Path::new(""));
-    let nodes = slurm.says("squeue", &["-h", "-s", "-o", "%N"]);
+    let nodes = slurm.answer("squeue", &["-h", "-s", "-o", "%N"]);
     assert!(
         nodes.contains("node[1-2]"),
         "workers are on both nodes: {nodes} {}",
-        said(&project, &job)
+        output(&project, &job)
     );
     slurm.done("scancel", &["--signal=USR1", "--batch", &job]);
     slurm.begins_again(&job, "1");
-    let first = said(&project, &job);
+    let first = output(&project, &job);
     assert!(
-        first.contains("is kept") && first.contains("goes on in restart 1 of at most 100"),
+        first.contains("is kept") && first.contains("resumes in restart 1 of at most 100"),
         "{first}"
     );
 
@@ -93,29 +93,29 @@ fn a_job_of_slurm_goes_on_through_requeues_and_ends_the_same() {
     assert!(
         until(|| slurm.of_job(&job, "JobState") == "PENDING"),
         "{}",
-        said(&project, &job)
+        output(&project, &job)
     );
-    // The node may have come back by itself, as its daemon answers.
+    // The node may already be available again, because its daemon answers.
     let back = || {
-        slurm.says("scontrol", &["update", "nodename=node2", "state=resume"]);
-        !slurm.says("sinfo", &["-h", "-N", "-o", "%T"]).contains("down")
+        slurm.answer("scontrol", &["update", "nodename=node2", "state=resume"]);
+        !slurm.answer("sinfo", &["-h", "-N", "-o", "%T"]).contains("down")
     };
-    assert!(until(back), "{}", slurm.says("sinfo", &["-N", "-l"]));
+    assert!(until(back), "{}", slurm.answer("sinfo", &["-N", "-l"]));
     slurm.begins_again(&job, "2");
 
     assert!(
         until(|| slurm.of_job(&job, "JobState") == "COMPLETED"),
         "{}",
-        said(&project, &job)
+        output(&project, &job)
     );
-    let all = said(&project, &job);
+    let all = output(&project, &job);
     assert!(all.contains("resuming cap@"), "{all}");
     assert_eq!(project.results(), undisturbed.results(), "{all}");
     project.aurora(&["verify"]).exits(0);
     assert!(until(|| working_in(project.root()).is_empty()), "no process is left");
 }
 
-/// Two network namespaces with a wire between them; a host each.
+/// Two hosts: network namespaces with a virtual cable between them.
 struct Hosts {
     names: [String; 2],
 }
@@ -132,7 +132,7 @@ fn ip(arguments: &str) -> bool {
 }
 
 impl Hosts {
-    /// Nothing where this machine does not allow it.
+    /// `None` if this machine does not allow it.
     fn new() -> Option<Self> {
         let id = std::process::id();
         let hosts = Self {
@@ -150,7 +150,7 @@ impl Hosts {
         made.then_some(hosts)
     }
 
-    /// A program on a host, which has a name of its own.
+    /// A program on a host, with the name of the host.
     fn on(&self, host: usize, program: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new("ip");
         let name = ["one", "two"][host];
@@ -171,7 +171,7 @@ impl Hosts {
         command
     }
 
-    /// Starts what torchrun would: two processes on each host, with its variables.
+    /// Starts two processes on each host with torchrun's variables.
     fn start(&self, project: &Project, port: u16) -> Vec<Child> {
         let start = |rank: usize| {
             let arguments = [
@@ -209,7 +209,7 @@ impl Hosts {
         (0..4).map(start).collect()
     }
 
-    /// Ports that something listens on.
+    /// Ports with a listener.
     fn listening(&self, host: usize) -> String {
         let table = self
             .on(host, "cat", &["/proc/net/tcp", "/proc/net/tcp6"])
@@ -229,7 +229,7 @@ impl Drop for Hosts {
     }
 }
 
-/// What became of the processes of a run, by rank.
+/// The results of the processes of a run, by rank.
 fn ended(project: &Project, processes: Vec<Child>) -> Vec<Done> {
     let gone = until(|| working_in(project.root()).is_empty());
     for pid in working_in(project.root()) {
@@ -243,14 +243,14 @@ fn ended(project: &Project, processes: Vec<Child>) -> Vec<Done> {
 }
 
 #[test]
-fn two_hosts_give_the_same_bits_and_a_cut_wire_is_named() {
+fn two_hosts_give_the_same_bits_and_a_cut_connection_is_reported() {
     let hosts = match lacks(&["ip", "unshare"]) {
         None => Hosts::new().ok_or_else(|| "no network namespace can be made".to_owned()),
         Some(why) => Err(why),
     };
     let hosts = match hosts {
         Ok(hosts) => hosts,
-        Err(why) => return eprintln!("skipped: {why}"),
+        Err(why) => return missing_tool(&why, "two hosts"),
     };
     let undisturbed = long_project();
     undisturbed.run();
@@ -273,9 +273,9 @@ fn two_hosts_give_the_same_bits_and_a_cut_wire_is_named() {
         cut.elapsed().as_secs_f64()
     );
     all[0].exits(4);
-    let said = all[0].err();
-    let named = said.contains("rank 2 on two (10.77.0.2)") || said.contains("rank 3 on two (10.77.0.2)");
-    assert!(named && said.contains("after step "), "{said}");
+    let errors = all[0].err();
+    let named = errors.contains("rank 2 on two (10.77.0.2)") || errors.contains("rank 3 on two (10.77.0.2)");
+    assert!(named && errors.contains("after step "), "{errors}");
     for host in 0..2 {
         assert_eq!(hosts.listening(host), "", "no port is left");
     }
@@ -290,7 +290,7 @@ fn two_hosts_give_the_same_bits_and_a_cut_wire_is_named() {
         done.exits(0);
     }
     assert_eq!(project.results(), undisturbed.results());
-    // With nothing left to do, the workers that have come are sent away.
+    // With nothing left to do, connected workers are dismissed.
     for done in ended(&project, hosts.start(&project, 29_500)) {
         done.exits(0);
     }

@@ -1,4 +1,4 @@
-//! The same run on many layouts: workers are processes, and no bit depends on how they are arranged.
+//! The same run on many layouts: the workers are processes, and no bit depends on the layout.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::project::{Project, SPEC};
 
-/// The families, each on a grid of four shards and four lanes.
+/// The architectures, each with four logical shards and four lanes.
 #[derive(Clone, Copy)]
 enum Family {
     Bigcode,
@@ -39,7 +39,7 @@ fn project(family: Family, precision: &str) -> Project {
     project
 }
 
-/// Layouts and numbers of threads: every degree by itself, and pairs of all the rest.
+/// Layouts and thread counts: every degree alone, and pairs of all others.
 const LAYOUTS: [(&str, &str); 12] = [
     ("tensor=2", "1"),
     ("tensor=4,sequence_parallel", "1"),
@@ -102,7 +102,7 @@ fn latest(project: &Project) -> Option<PathBuf> {
     std::fs::canonicalize(project.path(".aurora/runs/latest")).ok()
 }
 
-/// Starts a run and waits until it has done so many steps, or has ended.
+/// Starts a run and waits until it has done `step` steps, or has ended.
 fn start_until_step(project: &Project, more: &[&str], step: usize) -> Child {
     let before = latest(project);
     let mut child = project.start_with(more);
@@ -110,7 +110,7 @@ fn start_until_step(project: &Project, more: &[&str], step: usize) -> Child {
     child
 }
 
-/// Waits until a run that comes after another has done so many steps, or has ended.
+/// Waits until a later run has done `step` steps, or has ended.
 pub fn until_step(project: &Project, child: &mut Child, before: Option<&Path>, step: usize) {
     let began = Instant::now();
     let steps = || {
@@ -121,17 +121,17 @@ pub fn until_step(project: &Project, child: &mut Child, before: Option<&Path>, s
         && child.try_wait().expect("a child").is_none()
         && began.elapsed() < Duration::from_secs(120)
     {
-        // The workers need the processor more.
+        // Leave the processor to the workers.
         std::thread::park_timeout(Duration::from_millis(10));
     }
 }
 
 pub fn signal(pid: u32, name: &str) {
-    let told = Command::new("kill")
+    let signalled = Command::new("kill")
         .args([name, &pid.to_string()])
         .status()
         .expect("kill");
-    assert!(told.success(), "kill {name} {pid}");
+    assert!(signalled.success(), "kill {name} {pid}");
 }
 
 pub fn long_project() -> Project {
@@ -163,7 +163,7 @@ fn a_run_changes_its_layout_at_every_interruption() {
         "plain",
     ]);
     done.exits(0);
-    done.says("resuming cap@");
+    done.prints("resuming cap@");
     assert_eq!(project.results(), undisturbed.results());
 }
 
@@ -173,7 +173,7 @@ pub fn workers(child: &Child) -> Vec<u32> {
     let of = |entry: std::io::Result<std::fs::DirEntry>| {
         let pid: u32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // Behind the name: state, then the parent.
+        // After the name: state, then the parent.
         let (_, rest) = stat.rsplit_once(") ")?;
         rest.get(1..)?.starts_with(&parent).then_some(pid)
     };
@@ -186,38 +186,38 @@ pub fn workers(child: &Child) -> Vec<u32> {
     all
 }
 
-/// A process that is neither gone nor waits to be buried.
+/// Whether a process runs and is not a zombie.
 pub fn lives(pid: u32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }
 
 #[test]
-fn a_lost_worker_is_named_and_the_run_goes_on_with_fewer() {
+fn a_lost_worker_is_reported_and_the_run_continues_with_fewer() {
     let undisturbed = long_project();
     undisturbed.run();
     for how in ["-KILL", "-STOP"] {
         let project = long_project();
-        // It stops cleanly, and says who was lost.
+        // It stops cleanly, and reports the lost worker.
         let child = start_until_step(&project, &["--layout", "pipeline=2,data=2", "--silence", "2"], 70);
         let all = workers(&child);
-        assert_eq!(all.len(), 4, "one process a rank");
+        assert_eq!(all.len(), 4, "one process per rank");
         signal(all[2], how);
         let output = child.wait_with_output().expect("the run ends");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(4), "{how}: {said}");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(4), "{how}: {errors}");
         let cause = if how == "-KILL" {
             "has ended (signal: 9"
         } else {
             "has not been heard for 2 s"
         };
         assert!(
-            said.contains("rank 2 on 127.0.0.1") && said.contains(cause),
-            "{how}: {said}"
+            errors.contains("rank 2 on 127.0.0.1") && errors.contains(cause),
+            "{how}: {errors}"
         );
-        assert!(said.contains("after step "), "{how}: {said}");
+        assert!(errors.contains("after step "), "{how}: {errors}");
         assert!(!all.iter().any(|pid| lives(*pid)), "{how}: no worker is left");
         project.aurora(&["verify"]).exits(0);
-        // Another is lost on the way, and half of the workers end it.
+        // Another worker is lost, and half of the workers complete the run.
         let more = [
             "--layout",
             "pipeline=2,data=2",
@@ -230,18 +230,18 @@ fn a_lost_worker_is_named_and_the_run_goes_on_with_fewer() {
         let child = start_until_step(&project, &more, 20);
         signal(workers(&child)[1], how);
         let output = child.wait_with_output().expect("the run ends");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{how}: {said}");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{how}: {errors}");
         assert!(
-            said.contains("going on from the last checkpoint with 2 workers"),
-            "{how}: {said}"
+            errors.contains("resuming from the last checkpoint with 2 workers"),
+            "{how}: {errors}"
         );
         assert_eq!(project.results(), undisturbed.results(), "{how}");
     }
 }
 
 #[test]
-fn what_a_layout_asks_for_has_to_be_there() {
+fn an_impossible_layout_is_an_error() {
     let project = project(Family::Bigcode, "f32");
     let refuse = |arguments: &[&str], code: i32, text: &str| {
         let mut all = vec!["run", "specs/small.aur", "--progress", "none"];
@@ -252,8 +252,12 @@ fn what_a_layout_asks_for_has_to_be_there() {
     };
     refuse(&["--layout", "tensor=3"], 1, "tensor 3 does not divide");
     refuse(&["--layout", "data=8"], 1, "data 8 does not divide");
-    refuse(&["--layout", "pipeline=6"], 1, "6 pipeline stages are more");
-    refuse(&["--layout", "tensr=2"], 2, "a layout has tensor, pipeline, data");
+    refuse(&["--layout", "pipeline=6"], 1, "6 pipeline ranks are more");
+    refuse(
+        &["--layout", "tensr=2"],
+        2,
+        "unknown entry `tensr=2`; a layout has tensor, pipeline, data",
+    );
     refuse(&["--launcher", "torchrun"], 1, "torchrun's variables are not set");
     let spec = format!(
         "{}\nlayout big {{\n  machine  = mi250x\n  tensor   = 4\n  pipeline = 2\n}}\n",
@@ -263,13 +267,13 @@ fn what_a_layout_asks_for_has_to_be_there() {
     refuse(&[], 1, "the layout is for MI250X");
 }
 
-/// Puts another processor into what a worker says of itself.
+/// A worker that reports another processor.
 fn pretend_another_processor(project: &Project) -> PathBuf {
     let folder = project.path("elsewhere");
     std::fs::create_dir_all(&folder).expect("a folder");
     std::fs::copy(env!("CARGO_BIN_EXE_aurora"), folder.join("aurora")).expect("the program");
     let script = format!(
-        "#!/bin/sh\n{} \"$@\" | sed -u 's/\"cpu\":\"[^\"]*\"/\"cpu\":\"of another kind\"/'\n",
+        "#!/bin/sh\n{} \"$@\" | sed -u 's/\"cpu\":\"[^\"]*\"/\"cpu\":\"of the kind that made it\"/'\n",
         env!("CARGO_BIN_EXE_aurora-worker")
     );
     project.write("elsewhere/aurora-worker", &script);
@@ -281,7 +285,7 @@ fn pretend_another_processor(project: &Project) -> PathBuf {
 }
 
 #[test]
-fn a_checkpoint_of_other_numerics_is_not_gone_on_from() {
+fn a_run_does_not_resume_with_other_numerics() {
     for (numerics, code) in [("invariant", 4), ("portable", 0)] {
         let project = long_project();
         project.edit("invariant(", &format!("{numerics}("));
@@ -294,25 +298,25 @@ fn a_checkpoint_of_other_numerics_is_not_gone_on_from() {
             .current_dir(project.root())
             .output()
             .expect("the binary starts");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(code), "{numerics}: {said}");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{numerics}: {errors}");
         if code == 4 {
-            assert!(said.contains("was computed with other numerics"), "{said}");
-            assert!(said.contains("of another kind"), "{said}");
+            assert!(errors.contains("was computed with other numerics"), "{errors}");
+            assert!(errors.contains("of the kind that made it"), "{errors}");
         }
     }
 }
 
 #[test]
-fn the_plan_tells_what_a_worker_needs() {
+fn the_plan_has_the_memory_of_a_worker() {
     let project = Project::new();
     let without = project.aurora(&["plan", "specs/small.aur", "--json"]).json();
-    assert!(without["memory"].is_null(), "no layout, no worker to tell of");
+    assert!(without["memory"].is_null(), "no layout, no memory");
     let spec = project.read("specs/small.aur") + "layout four { tensor = 2 pipeline = 2 }\n";
     project.write("specs/small.aur", &spec);
     project
         .aurora(&["plan", "specs/small.aur"])
-        .says("tensor 2 × pipeline 2 × data 1, threads 1), GiB:");
+        .prints("tensor 2 × pipeline 2 × data 1, threads 1), GiB:");
     let plan = project.aurora(&["plan", "specs/small.aur", "--json"]).json();
     let ranks = plan["memory"]["ranks"].as_array().expect("a rank of each stage");
     let stages: Vec<_> = ranks.iter().map(|rank| rank["stage"].as_u64()).collect();

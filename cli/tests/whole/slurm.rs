@@ -1,22 +1,22 @@
-//! A Slurm of two nodes on this host: its daemons, its commands, and their end.
+//! A Slurm of two nodes on this host: its daemons and commands.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-/// What has to be installed.
+/// The programs that must be installed.
 const PROGRAMS: [&str; 6] = ["munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol"];
 
 pub struct Slurm {
     folder: tempfile::TempDir,
 }
 
-/// Why something cannot be tried here; nothing if it can.
+/// What is missing on this machine; `None` if nothing is.
 pub fn lacks(programs: &[&str]) -> Option<String> {
-    // Files of a process are its user's.
+    // A process owns its files in /proc.
     let root = std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
     if !root {
-        return Some("it needs root".to_owned());
+        return Some("root".to_owned());
     }
     let there = |program: &str| {
         ["/usr/sbin", "/usr/bin", "/sbin", "/bin"]
@@ -26,23 +26,23 @@ pub fn lacks(programs: &[&str]) -> Option<String> {
     programs
         .iter()
         .find(|program| !there(program))
-        .map(|program| format!("there is no `{program}`"))
+        .map(|program| (*program).to_owned())
 }
 
-/// Waits until something is so; `false` if it has not come to be in two minutes.
+/// Waits until a condition holds; `false` after two minutes.
 pub fn until(mut so: impl FnMut() -> bool) -> bool {
     let end = Instant::now() + Duration::from_secs(120);
     while !so() {
         if Instant::now() > end {
             return false;
         }
-        // The workers need the processor more.
+        // Leave the processor to the workers.
         std::thread::park_timeout(Duration::from_millis(20));
     }
     true
 }
 
-/// Processes, but for dead ones, that work in this folder.
+/// Live processes in this folder.
 pub fn working_in(folder: &Path) -> Vec<u32> {
     let of = |entry: std::io::Result<std::fs::DirEntry>| {
         let pid: u32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
@@ -58,10 +58,10 @@ pub fn working_in(folder: &Path) -> Vec<u32> {
 
 impl Slurm {
     pub fn lacks() -> Option<String> {
-        // Slurm 22.05 reads it whatever it is told to confine jobs by.
+        // Slurm 22.05 always reads it.
         let cgroups =
             std::fs::read_to_string("/proc/self/mounts").is_ok_and(|mounts| mounts.contains(" /sys/fs/cgroup "));
-        lacks(&PROGRAMS).or((!cgroups).then(|| "/sys/fs/cgroup is not mounted".to_owned()))
+        lacks(&PROGRAMS).or((!cgroups).then(|| "mounted /sys/fs/cgroup".to_owned()))
     }
 
     pub fn start() -> Self {
@@ -100,7 +100,7 @@ impl Slurm {
         }
         let idle = || {
             slurm
-                .says("sinfo", &["-h", "-N", "-o", "%T"])
+                .answer("sinfo", &["-h", "-N", "-o", "%T"])
                 .lines()
                 .filter(|state| *state == "idle")
                 .count()
@@ -108,7 +108,7 @@ impl Slurm {
         assert!(
             until(|| idle() == 2),
             "two nodes: {}",
-            slurm.says("sinfo", &["-N", "-l"])
+            slurm.answer("sinfo", &["-N", "-l"])
         );
         slurm
     }
@@ -138,7 +138,7 @@ impl Slurm {
         )
     }
 
-    /// One of its programs, told where its settings are.
+    /// One of its programs, with its settings.
     pub fn command(&self, program: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(program);
         command.args(arguments).env("SLURM_CONF", self.path("slurm.conf"));
@@ -151,7 +151,7 @@ impl Slurm {
             .unwrap_or_else(|error| panic!("{program}: {error}"))
     }
 
-    /// Runs one of its programs to a good end.
+    /// Runs one of its programs successfully.
     #[track_caller]
     pub fn done(&self, program: &str, arguments: &[&str]) {
         let output = self.output(program, arguments);
@@ -159,13 +159,13 @@ impl Slurm {
         assert!(output.status.success(), "{program} {arguments:?}: {said}");
     }
 
-    pub fn says(&self, program: &str, arguments: &[&str]) -> String {
+    pub fn answer(&self, program: &str, arguments: &[&str]) -> String {
         String::from_utf8_lossy(&self.output(program, arguments).stdout).into_owned()
     }
 
     /// A field of a job, such as its `JobState`.
     pub fn of_job(&self, job: &str, field: &str) -> String {
-        let all = self.says("scontrol", &["show", "job", "-o", job]);
+        let all = self.answer("scontrol", &["show", "job", "-o", job]);
         let mut words = all.split_whitespace();
         words
             .find_map(|word| word.strip_prefix(field)?.strip_prefix('='))
@@ -173,17 +173,17 @@ impl Slurm {
             .to_owned()
     }
 
-    /// Has a job that has queued itself again begin now; Slurm would let it wait for two minutes.
+    /// Starts a requeued job now; Slurm would wait for two minutes.
     pub fn begins_again(&self, job: &str, restart: &str) {
         let came = until(|| self.of_job(job, "JobState") == "PENDING" && self.of_job(job, "Restarts") == restart);
-        assert!(came, "{}", self.says("scontrol", &["show", "job", job]));
-        // Not in the second in which it has ended: the nodes would take its credential for the one that was revoked then.
+        assert!(came, "{}", self.answer("scontrol", &["show", "job", job]));
+        // Not in the second in which it ended: the nodes would treat its credential as the revoked one.
         let asked = || {
             self.output("scontrol", &["update", &format!("JobId={job}"), "StartTime=now+3"])
                 .status
                 .success()
         };
-        assert!(until(asked), "{}", self.says("scontrol", &["show", "job", job]));
+        assert!(until(asked), "{}", self.answer("scontrol", &["show", "job", job]));
         until(|| self.of_job(job, "JobState") != "PENDING");
         assert_eq!(self.of_job(job, "JobState"), "RUNNING");
     }
@@ -192,9 +192,9 @@ impl Slurm {
 impl Drop for Slurm {
     fn drop(&mut self) {
         drop(self.output("scancel", &["--user=root"]));
-        let empty = until(|| self.says("squeue", &["-h"]).trim().is_empty());
+        let empty = until(|| self.answer("squeue", &["-h"]).trim().is_empty());
         if !empty {
-            eprintln!("jobs are left: {}", self.says("squeue", &[]));
+            eprintln!("jobs are left: {}", self.answer("squeue", &[]));
         }
         for daemon in ["slurmd.node1", "slurmd.node2", "slurmctld", "munge"] {
             let Ok(pid) = std::fs::read_to_string(self.path(&format!("{daemon}.pid"))) else {

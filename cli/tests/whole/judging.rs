@@ -1,4 +1,4 @@
-//! Answers and their judges: rules, a program whose mind changes, and programs of a model that are run.
+//! Judges: rules, an external program with changing verdicts, and running programs of a model.
 
 use crate::project::{Project, SPEC};
 
@@ -62,7 +62,7 @@ expect learned"#,
         "{\"prompt\": \"Why?\", \"response\": \"I cannot help with that.\", \"refusal\": true}\n\
          {\"prompt\": \"What is a river?\", \"response\": \"A river is water.\", \"refusal\": false}\n",
     );
-    // One problem that any text solves, and one that none does.
+    // One problem that any text solves, and one that no text solves.
     project.write(
         "data/problems.jsonl",
         "{\"prompt\": \"def f\", \"test\": \"assert isinstance(text, str)\"}\n\
@@ -78,13 +78,13 @@ expect learned"#,
 fn judged_evals_run_and_repeat() {
     let project = judged();
     let done = project.run();
-    done.says("solved");
-    done.says("pass@1");
-    done.says("attack_success_rate");
+    done.prints("solved");
+    done.prints("pass@1");
+    done.prints("attack_success_rate");
     let first = project.results();
     let done = project.aurora(&["export", "lm-eval", "specs/small.aur", "out", "--json"]);
     done.exits(0);
-    done.says("small__cap@16/samples_red_aurora.jsonl");
+    done.prints("small__cap@16/samples_red_aurora.jsonl");
     let results: serde_json::Value =
         serde_json::from_str(&project.read("out/small__cap@16/results_aurora.json")).expect("JSON");
     assert_eq!(results["results"]["problems"]["pass@1,none"], 0.5);
@@ -103,7 +103,7 @@ fn judged_evals_run_and_repeat() {
     ] {
         assert!(page.contains(part), "{part}");
     }
-    // Two runs side by side: this one, and the same with another seed.
+    // Two runs side by side: this one, and one with another seed.
     let runs = |project: &Project| -> Vec<String> {
         let found = project.aurora(&["status", "--json"]).json();
         let runs = found["runs"].as_array().expect("runs").iter();
@@ -117,12 +117,12 @@ fn judged_evals_run_and_repeat() {
     let two = runs(&project).into_iter().find(|id| *id != one).expect("another run");
     let done = project.aurora(&["report", &one, &two, "--output", "both.html"]);
     done.exits(0);
-    done.says(&format!("small ({two})"));
-    done.says("problems pass@1");
+    done.prints(&format!("small ({two})"));
+    done.prints("problems pass@1");
     assert!(project.read("both.html").contains("<svg"));
     project.edit("seed     = 8", "seed     = 7");
     project.write("lockfiles/small.lock", &lock);
-    // A judge that says something else each time is not asked again.
+    // A judge with other verdicts each time is not asked again.
     let done = project.aurora(&[
         "rerun",
         "lockfiles/small.lock",
@@ -132,14 +132,14 @@ fn judged_evals_run_and_repeat() {
         "plain",
     ]);
     done.exits(0);
-    done.says("rerun: identical");
-    done.says("recorded answers are taken");
+    done.prints("rerun: identical");
+    done.prints("uses the judge's recorded answers");
     assert_eq!(project.results(), first);
 }
 
-/// Instruction data: of a corpus of pairs the answers alone are trained on, under any layout.
+/// Instruction data: only the answers of a corpus of pairs are trained on, under any layout.
 #[test]
-fn answers_alone_are_trained_on() {
+fn only_answers_are_trained_on() {
     let project = Project::new();
     let pairs: String = (0..80)
         .map(|n| format!("{{\"ask\": \"How is house {n}?\", \"say\": \"It was the same as {n} before.\"}}\n"))
@@ -160,8 +160,8 @@ fn answers_alone_are_trained_on() {
         "--progress",
         "none",
     ];
-    project.aurora(&rerun).says("rerun: identical");
-    // The same text, all of it trained on, is another training: the prompts have their part.
+    project.aurora(&rerun).prints("rerun: identical");
+    // Training on all of the same text is another training, which includes the prompts.
     project.edit(
         "prompt = \"{ask}\\n\", answer = \"{say}\"",
         "prompt = \"\\n\", answer = \"{ask}\\n{say}\"",

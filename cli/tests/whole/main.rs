@@ -1,0 +1,29 @@
+//! End-to-end tests: the real binary on a project in a temporary folder, from spec to rerun.
+//!
+//! In: a small spec with two stages over generated text. Out: what a user sees. Not here: what one module can show (unit
+//! tests), the book (`book`), real corpora (`make demo`).
+
+mod bisect;
+mod bounds;
+mod cluster;
+mod composition;
+mod damage;
+mod difference;
+mod harness;
+mod identity;
+mod imports;
+mod interruption;
+mod judging;
+mod kills;
+mod layouts;
+mod locks;
+mod megatron;
+mod merging;
+#[path = "../../../tests/missing_tools.rs"]
+mod missing_tools;
+mod mixtures;
+mod project;
+mod running;
+mod slurm;
+mod tracking;
+mod weights;
