@@ -1,7 +1,7 @@
-//! Why a node has another key than before, in words.
+//! Why the key of a node has changed.
 //!
-//! In: what the key was made of then and now. Out: the changes, first causes first. Not here: where the older pre-image
-//! was kept (the store).
+//! In: the old and the new pre-image of the key. Out: the changes, causes first. Not here: where the old pre-image is kept
+//! (the store).
 
 use std::fmt;
 
@@ -20,23 +20,23 @@ pub fn list_changes(changes: &[Change]) -> String {
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(tag = "what", rename_all = "snake_case")]
 pub enum Change {
-    /// A value of the spec, by its path there.
+    /// A value of the spec, by its path.
     Spec {
         path: String,
         old: Option<String>,
         new: Option<String>,
     },
-    /// A field of the node that no value of the spec explains (the content of a source, say).
+    /// A field of the node that does not come from a value of the spec, such as the content of a source.
     Field {
         path: String,
         old: Option<String>,
         new: Option<String>,
     },
-    /// An input is another piece of work than before.
+    /// An input has another key than before.
     Input { role: String, name: String },
-    /// An input came or went.
+    /// Inputs were added or removed.
     Inputs { old: Vec<String>, new: Vec<String> },
-    /// Aurora itself means something else by this kind of node.
+    /// Aurora has changed the meaning of this kind of node.
     Meaning { kind: String, old: u32, new: u32 },
 }
 
@@ -76,7 +76,7 @@ fn differences<'a>(
         .filter(|(_, old, new)| old != new)
 }
 
-/// Returns what differs, in the order: Aurora's meaning, own fields, inputs. Empty if nothing does.
+/// Returns the differences in this order: the kind's version, the node's own fields, its inputs.
 pub fn changes(old: &Preimage, new: &Preimage) -> Vec<Change> {
     let mut found = Vec::new();
     if (&old.kind, old.version) != (&new.kind, new.version) {
@@ -88,7 +88,7 @@ pub fn changes(old: &Preimage, new: &Preimage) -> Vec<Change> {
     }
     if old.fields != new.fields || old.unknown != new.unknown {
         let spec: Vec<Change> = differences(&old.spec, &new.spec)
-            // A call or a list is shown by its changed parts, which are values of their own.
+            // A call or a list is shown by its changed arguments or elements, which have paths of their own.
             .filter(|(path, _, _)| {
                 let below = format!("{path}.");
                 !differences(&old.spec, &new.spec).any(|(other, _, _)| other.starts_with(&below))

@@ -5,9 +5,9 @@ use std::io;
 use aurora_compiler::diff::{Cost, segment_cost};
 use aurora_compiler::documents::{self, RankMemory, WorkerMemory};
 use aurora_compiler::hash::Keyed;
-use aurora_compiler::memory::{Memory, by_stage};
+use aurora_compiler::memory::{Memory, by_pipeline_rank};
 use aurora_compiler::placement::Placement;
-use aurora_compiler::plan::{PlannedNode, State, plan};
+use aurora_compiler::plan::{NodeState, PlannedNode, plan};
 use aurora_compiler::spec::Spec;
 use aurora_runtime::store::{Store, View};
 use serde_json::json;
@@ -78,9 +78,9 @@ pub fn run(context: &Context, argument: &SpecArgument, exit_code: bool) -> Resul
 fn symbol(planned: &PlannedNode) -> char {
     match planned.state() {
         _ if planned.resumes_from.is_some() => '>',
-        State::Cached => '=',
-        State::Run => '+',
-        State::Changed => '~',
+        NodeState::Cached => '=',
+        NodeState::Run => '+',
+        NodeState::Changed => '~',
     }
 }
 
@@ -112,7 +112,7 @@ fn worker_memory(spec: &Spec, keyed: &Keyed) -> Option<WorkerMemory> {
         let micro_batch = &mut fields.numerics.micro_batch;
         let micro_batch_unknown = *micro_batch == 0;
         *micro_batch = (*micro_batch).max(1);
-        let ranks = by_stage(&fields, &placement).into_iter();
+        let ranks = by_pipeline_rank(&fields, &placement).into_iter();
         Some(WorkerMemory {
             node: node.name().to_owned(),
             placement: placement.clone(),

@@ -2,7 +2,9 @@
 
 use super::ViewError;
 use super::reader::{At, Reader, Trace};
-use crate::fields::{ExtractFields, FilterFields, Format, Language, Only, PageReference, TokenizerFields, Unit};
+use crate::fields::{
+    ExtractFields, FilterFields, Format, Language, MemberFilter, PageReference, TokenizerFields, Unit,
+};
 use crate::spec::{BlockId, Spec};
 
 pub struct SourceView {
@@ -22,7 +24,7 @@ pub fn source(spec: &Spec, id: &BlockId) -> Result<SourceView, ViewError> {
 pub struct CorpusView {
     pub filter: FilterFields,
     pub extractions: Vec<ExtractionView>,
-    /// Of the filter.
+    /// The values that the filter's fields were read from.
     pub trace: Trace,
 }
 
@@ -88,7 +90,7 @@ fn extraction<'a>(spec: &'a Spec, call: &At<'a>) -> Result<ExtractionView, ViewE
             answer: read.text(&read.argument(call, "answer")?)?,
             only: read.optional(&read.argument(call, "only")?, Reader::text)?.map(|only| {
                 let (member, text) = only.split_once('=').unwrap_or((&only, ""));
-                Only {
+                MemberFilter {
                     member: member.trim().to_owned(),
                     text: text.trim().to_owned(),
                 }

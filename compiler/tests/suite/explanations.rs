@@ -1,11 +1,11 @@
-//! Every code's wrong example gives that code, and its right example does not.
+//! The wrong example of every code gives that code, and its right example does not.
 
 use aurora_compiler::names::nearest;
 use aurora_lang::ast::{Block, Body, Entry};
 use aurora_lang::diagnostics::{Code, Severity, TABLE, explain};
 use aurora_lang::parse;
 
-/// Codes that no spec alone can show.
+/// Codes that a spec alone cannot cause.
 const WITHOUT_EXAMPLE: [Code; 10] = [
     Code::FILE_TOO_LARGE,
     Code::UNKNOWN_PROFILE,
@@ -19,8 +19,8 @@ const WITHOUT_EXAMPLE: [Code; 10] = [
     Code::SOURCE_NOT_PINNED,
 ];
 
-/// Lays an example over `specs/tiny.aur`: its blocks take the place of those of the same kind and name, and where one
-/// has a line `// …`, the fields that it does not write stay.
+/// Applies an example to `specs/tiny.aur`: its blocks replace those of the same kind and name. If a block has a line
+/// `// …`, the fields that it does not write are kept.
 fn complete(example: &str) -> String {
     let base = crate::read("specs/tiny.aur");
     let (old, new) = (parse(&base, None).file.items, parse(example, None).file.items);
@@ -41,7 +41,7 @@ fn complete(example: &str) -> String {
         };
         let names: Vec<&str> = written.iter().filter_map(name_of).collect();
         let old_names: Vec<&str> = old.iter().filter_map(name_of).collect();
-        // A misspelt field of an example takes the place of the field that it means.
+        // A misspelt field of an example replaces the field that it means.
         let misspelt = |name: &str| {
             names
                 .iter()
@@ -77,7 +77,7 @@ fn codes(text: &str) -> Vec<Code> {
 
 #[test]
 fn examples_show_their_code() {
-    let mut faults: Vec<String> = Vec::new();
+    let mut failures: Vec<String> = Vec::new();
     for entry in TABLE {
         if WITHOUT_EXAMPLE.contains(&entry.code) {
             assert!(
@@ -87,14 +87,14 @@ fn examples_show_their_code() {
             );
             continue;
         }
-        // What does not parse cannot be laid over a base.
+        // An example that does not parse cannot be applied to a base.
         let wrong = if entry.code.as_str().starts_with("E01") {
             entry.wrong.to_owned()
         } else {
             complete(entry.wrong)
         };
         if !codes(&wrong).contains(&entry.code) {
-            faults.push(format!("{}: the wrong example gives {:?}", entry.code, codes(&wrong)));
+            failures.push(format!("{}: the wrong example gives {:?}", entry.code, codes(&wrong)));
         }
         let right = complete(entry.right);
         let errors: Vec<Code> = codes(&right)
@@ -102,10 +102,10 @@ fn examples_show_their_code() {
             .filter(|code| code.severity() == Severity::Error || *code == entry.code)
             .collect();
         if !errors.is_empty() {
-            faults.push(format!("{}: the right example gives {errors:?}", entry.code));
+            failures.push(format!("{}: the right example gives {errors:?}", entry.code));
         }
     }
-    assert!(faults.is_empty(), "{faults:#?}");
+    assert!(failures.is_empty(), "{failures:#?}");
 }
 
 #[test]
@@ -113,7 +113,7 @@ fn codes_are_unique_sorted_and_explained() {
     for pair in TABLE.windows(2) {
         assert!(
             pair[0].code < pair[1].code,
-            "{} stands before {}",
+            "{} is before {}",
             pair[0].code,
             pair[1].code
         );
@@ -140,7 +140,7 @@ fn the_book_has_a_page_for_every_code() {
         crate::assert_page(&format!("book/src/diagnostics/{}.md", entry.code), &entry.page());
     }
     crate::assert_page("book/src/diagnostics/index.md", &index);
-    // mdBook makes only the pages that its summary lists.
+    // mdBook only renders the pages that its summary lists.
     let summary = crate::read("book/src/SUMMARY.md");
     for entry in TABLE {
         let link = format!("({0}/{1}.md)", "diagnostics", entry.code);

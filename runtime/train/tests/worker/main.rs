@@ -9,7 +9,7 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use aurora_compiler::fields::{Asks, Contract, Numerics, OptimizerState, Piece, Precision, TaskFields};
+use aurora_compiler::fields::{AnswerMode, Contract, Numerics, OptimizerState, Piece, Precision, TaskFields};
 use aurora_runtime::job::{
     CheckpointState, DocumentScore, EvalJob, Event, ItemFile, NodeFiles, Placement, Recompute, Scores, StepLogLine,
     TaskPaths, TraceJob, TrainJob, WorkerCommand,
@@ -312,12 +312,16 @@ fn answers_do_not_depend_on_threads_or_other_items(world: &World) {
     let many = put("many.jsonl", &(0..40).map(item).collect::<String>());
     let few = put("few.jsonl", &(0..3).map(item).collect::<String>());
     let mut worker = Worker::start();
-    let mut answer = |name: &str, threads: u32, file: &Utf8Path, asks: &Asks| {
+    let mut answer = |name: &str, threads: u32, file: &Utf8Path, asks: &AnswerMode| {
         let mut job = world.eval(name, world.start(), threads);
         job.fields.sets.clear();
         job.sets.clear();
         job.fields.window = job.fields.model.context;
-        let answer = if matches!(asks, Asks::Choices(_)) { "{a}" } else { "{q}" };
+        let answer = if matches!(asks, AnswerMode::Choices(_)) {
+            "{a}"
+        } else {
+            "{q}"
+        };
         job.fields.task = Some(TaskFields {
             files: vec!["*.jsonl".to_owned()],
             shot_files: Vec::new(),
@@ -347,14 +351,18 @@ fn answers_do_not_depend_on_threads_or_other_items(world: &World) {
         let read = |file: &str| std::fs::read_to_string(world.path(name).join(file)).unwrap();
         (read("scores.json"), read("items.jsonl"))
     };
-    let text = |temperature: Option<&str>| Asks::Text {
+    let text = |temperature: Option<&str>| AnswerMode::Text {
         stop: vec![".".to_owned()],
         maximum: 6,
         temperature: temperature.map(|temperature| temperature.parse().unwrap()),
         top_p: temperature.map(|_| "0.9".parse().unwrap()),
         samples: 1,
     };
-    let kinds = [Asks::Choices(vec!["{c}".to_owned()]), text(None), text(Some("1.5"))];
+    let kinds = [
+        AnswerMode::Choices(vec!["{c}".to_owned()]),
+        text(None),
+        text(Some("1.5")),
+    ];
     for (number, asks) in kinds.iter().enumerate() {
         let one = answer(&format!("answers {number} 1"), 1, &many, asks);
         let three = answer(&format!("answers {number} 3"), 3, &many, asks);
