@@ -15,6 +15,7 @@ use crate::lock::{Lock, LockedSource};
 use crate::spec::Spec;
 use crate::why::{changes, list_changes};
 
+/// The differences between two specs or two locks.
 #[derive(Clone, Debug, Serialize)]
 pub struct Diff {
     pub changed: Vec<ChangedValue>,
@@ -24,6 +25,7 @@ pub struct Diff {
     pub severity: Severity,
 }
 
+/// A value of a spec or a lock that differs, by its path.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ChangedValue {
     pub path: String,
@@ -42,6 +44,7 @@ pub struct ChangedAssumption {
     pub new: Option<String>,
 }
 
+/// Nodes by name: which rerun, which are reused, which no longer exist.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct ChangedNodes {
     pub rerun: Vec<Rerun>,
@@ -65,6 +68,7 @@ impl ChangedNodes {
     }
 }
 
+/// A node that reruns, and the reason as text.
 #[derive(Clone, Debug, Serialize)]
 pub struct Rerun {
     pub name: String,
@@ -81,6 +85,7 @@ pub struct Cost {
     pub checkpoint_bytes: u64,
 }
 
+/// The strongest effect of a difference, from the weakest to the strongest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {

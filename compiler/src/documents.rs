@@ -10,10 +10,10 @@ use crate::check::Assumption;
 use crate::diff::Cost;
 use crate::graph::Kind;
 use crate::hash::Key;
+use crate::layout::Layout;
 use crate::memory::Memory;
-use crate::placement::Placement;
 use crate::plan::NodeState;
-use crate::why::Change;
+use crate::why::KeyChange;
 
 /// `aurora build --json`: the graph of a spec.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
@@ -58,7 +58,7 @@ pub struct Node {
     pub reason: Option<String>,
     /// The same as data: what has changed since it was last built.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub changes: Option<Vec<Change>>,
+    pub changes: Option<Vec<KeyChange>>,
 }
 
 /// `aurora plan --json`: what a run would do.
@@ -78,7 +78,7 @@ pub struct Plan {
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct WorkerMemory {
     pub node: String,
-    pub placement: Placement,
+    pub layout: Layout,
     /// The spec does not state the micro-batch: the memory is for one sequence, the minimum.
     pub micro_batch_unknown: bool,
     pub ranks: Vec<RankMemory>,

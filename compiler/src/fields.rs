@@ -78,6 +78,7 @@ pub enum Format {
     },
 }
 
+/// Selects items whose member `member` equals `text`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MemberFilter {
@@ -85,6 +86,7 @@ pub struct MemberFilter {
     pub text: String,
 }
 
+/// The part of a page's path that names its language, and its replacement in the reference language.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PageReference {
@@ -101,7 +103,7 @@ pub struct FilterFields {
     pub language_filter: bool,
     /// Unicode characters; shorter units are dropped.
     pub minimum_characters: u32,
-    pub unit: Unit,
+    pub unit: FilterUnit,
     /// Drop exact repeats of a unit across the whole corpus; the first one stays.
     pub deduplicate: bool,
     /// Fraction of documents held out, in 0..1, by the hash of the document's text.
@@ -111,9 +113,10 @@ pub struct FilterFields {
     pub limit_bytes: Option<u64>,
 }
 
+/// The unit of text that a filter keeps or drops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Unit {
+pub enum FilterUnit {
     Paragraph,
     Document,
 }
@@ -131,6 +134,7 @@ pub enum Language {
     Other,
 }
 
+/// How a tokenizer is made.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "how", rename_all = "snake_case", deny_unknown_fields)]
 pub enum TokenizerFields {
@@ -144,6 +148,7 @@ pub enum TokenizerFields {
     Load { member: String, end_of_document: String },
 }
 
+/// The tokens of a corpus' documents.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokensFields {
@@ -152,6 +157,7 @@ pub struct TokensFields {
     pub vocabulary: u32,
 }
 
+/// Which documents of a corpus are used, by the hash that holds documents out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Split {
@@ -184,6 +190,7 @@ impl OrderFields {
     }
 }
 
+/// A component of a mixture.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Component {
@@ -195,6 +202,7 @@ pub struct Component {
     pub until_ppm: Option<u32>,
 }
 
+/// The shape of a model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelFields {
@@ -242,6 +250,7 @@ pub enum Activation {
     SwiGlu,
 }
 
+/// The first weights of a model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WeightsFields {
@@ -305,6 +314,7 @@ pub enum Precision {
     Bf16,
 }
 
+/// Hyper-parameters of AdamW (Loshchilov and Hutter 2019).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AdamW {
@@ -359,6 +369,7 @@ pub struct TrainFields {
     pub sequence: u32,
 }
 
+/// Whether a stage continues with the optimizer state of the stage before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OptimizerState {
@@ -381,6 +392,7 @@ pub struct EvalFields {
     pub task: Option<TaskFields>,
 }
 
+/// A set of documents of a perplexity eval.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EvalSet {
@@ -400,6 +412,7 @@ pub struct ExpectFields {
     pub confidence: Option<Exact>,
 }
 
+/// A side of a gate. Metrics are read from inputs by their position.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Term {

@@ -83,6 +83,7 @@ pub trait KeyVisitor {
     fn unknown(&mut self, path: &str);
 }
 
+/// A leaf of a node's fields.
 #[derive(Clone, Copy, Debug)]
 pub enum Scalar<'a> {
     Text(&'a str),
@@ -252,6 +253,7 @@ pub struct Preimage {
     pub spec: BTreeMap<String, String>,
 }
 
+/// An input in a pre-image.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PreimageInput {

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::fields::{Architecture, ModelFields, Numerics, Precision, TrainFields};
-use crate::placement::{LayerCosts, Placement, Recompute};
+use crate::layout::{LayerCosts, Layout, Recompute};
 
 /// Rows whose logits the runtime computes at a time.
 pub const HEAD_ROWS: u64 = 1024;
@@ -135,12 +135,12 @@ impl Widths {
 /// Calculates the memory of a rank with this pipeline rank. It is the same for all tensor ranks and replicas.
 ///
 /// Assumes that degrees divide what they split, which `check` ensures.
-pub fn memory(fields: &TrainFields, placement: &Placement, pp_rank: u32) -> Memory {
+pub fn memory(fields: &TrainFields, layout: &Layout, pp_rank: u32) -> Memory {
     let model = &fields.model;
     let grid = Grid::new(&fields.numerics);
-    let [tensor, pipeline, data] = [placement.tensor, placement.pipeline, placement.data].map(|n| u128::from(n.max(1)));
+    let [tensor, pipeline, data] = [layout.tensor, layout.pipeline, layout.data].map(|n| u128::from(n.max(1)));
     let element = if fields.precision == Precision::F32 { 4 } else { 2 };
-    let layers = LayerCosts::of(model).layers_of(placement.pipeline, pp_rank).len() as u128;
+    let layers = LayerCosts::of(model).layers_of(layout.pipeline, pp_rank).len() as u128;
     let pp_rank = u128::from(pp_rank);
     let (first, last) = (pp_rank == 0, pp_rank + 1 == pipeline);
     let widths = Widths::new(model, &grid);
@@ -151,10 +151,10 @@ pub fn memory(fields: &TrainFields, placement: &Placement, pp_rank: u32) -> Memo
 
     // Each thread has a complete subtree of the rank's lanes, and a buffer for each level of it.
     let lanes = (grid.lanes / data).max(1);
-    let threads = 1 << u128::from(placement.threads.max(1)).min(lanes).ilog2();
+    let threads = 1 << u128::from(layout.threads.max(1)).min(lanes).ilog2();
     let buffers = u128::from((lanes / threads).max(1).ilog2()) + 1;
 
-    let distributed = placement.distributed_optimizer && data > 1;
+    let distributed = layout.distributed_optimizer && data > 1;
     let kept = if distributed {
         on_rank.weights.div_ceil(data)
     } else {
@@ -162,7 +162,7 @@ pub fn memory(fields: &TrainFields, placement: &Placement, pp_rank: u32) -> Memo
     };
     let master = if fields.precision == Precision::F32 { 0 } else { kept };
 
-    let per_thread = PerThread::new(fields, placement, &grid, &widths, last);
+    let per_thread = PerThread::new(fields, layout, &grid, &widths, last);
     let micro_batches = u128::from(fields.global_batch) / grid.micro_batch.max(1);
     let each = micro_batches.div_ceil(grid.lanes.max(1)) * lanes.div_ceil(threads);
     let slots = (pipeline - pp_rank).min(each).max(1);
@@ -180,8 +180,8 @@ pub fn memory(fields: &TrainFields, placement: &Placement, pp_rank: u32) -> Memo
         weights: bytes(on_rank.weights * element),
         gradients: bytes(4 * gradient * buffers * threads),
         optimizer: bytes(4 * (master + 2 * kept)),
-        activations: bytes(threads * per_thread.activations(slots, placement.recompute, layers)),
-        scratch: bytes(threads * per_thread.scratch(placement.recompute)),
+        activations: bytes(threads * per_thread.activations(slots, layout.recompute, layers)),
+        scratch: bytes(threads * per_thread.scratch(layout.recompute)),
         transfers: bytes(
             4 * (replicas + end) + threads * (per_thread.transfers + neighbours * per_thread.own * widths.hidden * 4),
         ),
@@ -209,7 +209,7 @@ struct PerThread {
 }
 
 impl PerThread {
-    fn new(fields: &TrainFields, placement: &Placement, grid: &Grid, widths: &Widths, last: bool) -> Self {
+    fn new(fields: &TrainFields, layout: &Layout, grid: &Grid, widths: &Widths, last: bool) -> Self {
         let &Widths {
             hidden,
             head_size,
@@ -220,10 +220,10 @@ impl PerThread {
             ..
         } = widths;
         let element = if fields.precision == Precision::F32 { 4 } else { 2 };
-        let tensor = u128::from(placement.tensor).max(1);
+        let tensor = u128::from(layout.tensor).max(1);
         let rows = grid.micro_batch * u128::from(fields.sequence);
         let own = rows / tensor;
-        let stream = if placement.sequence_parallel { own } else { rows };
+        let stream = if layout.sequence_parallel { own } else { rows };
         let shards = (grid.tensor / tensor).max(1);
         let input = stream * hidden * 4;
         let heads = u128::from(fields.model.heads) / tensor;
@@ -295,9 +295,9 @@ impl PerThread {
 }
 
 /// The memory of the pipeline ranks that differ: the first, the one in the middle that needs most, the last.
-pub fn by_pipeline_rank(fields: &TrainFields, placement: &Placement) -> Vec<(u32, Memory)> {
-    let pp_ranks = placement.pipeline.max(1);
-    let of = |pp_rank: u32| (pp_rank, memory(fields, placement, pp_rank));
+pub fn by_pipeline_rank(fields: &TrainFields, layout: &Layout) -> Vec<(u32, Memory)> {
+    let pp_ranks = layout.pipeline.max(1);
+    let of = |pp_rank: u32| (pp_rank, memory(fields, layout, pp_rank));
     let middle = (1..pp_ranks.saturating_sub(1))
         .map(of)
         .max_by_key(|(pp_rank, memory)| (memory.total(), u32::MAX - pp_rank));
@@ -349,22 +349,22 @@ mod tests {
         }
     }
 
-    fn four_by_four() -> Placement {
-        Placement {
+    fn four_by_four() -> Layout {
+        Layout {
             tensor: 4,
             pipeline: 4,
             data: 32,
             sequence_parallel: true,
-            ..Placement::one(1, Recompute::Selective)
+            ..Layout::one(1, Recompute::Selective)
         }
     }
 
     #[test]
     fn weights_of_all_pipeline_ranks_are_the_parameters() {
         let fields = starcoder();
-        let (one, parameters) = (Placement::one(1, Recompute::None), fields.model.parameters());
+        let (one, parameters) = (Layout::one(1, Recompute::None), fields.model.parameters());
         assert_eq!(memory(&fields, &one, 0).weights, 2 * parameters);
-        let pp_ranks = Placement { pipeline: 4, ..one };
+        let pp_ranks = Layout { pipeline: 4, ..one };
         let all: u64 = (0..4).map(|pp_rank| memory(&fields, &pp_ranks, pp_rank).weights).sum();
         // The first and the last pipeline rank hold the word embedding.
         assert_eq!(all, 2 * (parameters + 49_152 * 6144));
@@ -376,7 +376,7 @@ mod tests {
         let plain = memory(&fields, &four_by_four(), 0);
         let distributed = memory(
             &fields,
-            &Placement {
+            &Layout {
                 distributed_optimizer: true,
                 ..four_by_four()
             },
@@ -386,7 +386,7 @@ mod tests {
         assert_eq!(distributed.weights, plain.weights);
         let full = memory(
             &fields,
-            &Placement {
+            &Layout {
                 recompute: Recompute::Full,
                 ..four_by_four()
             },
@@ -394,7 +394,7 @@ mod tests {
         );
         let none = memory(
             &fields,
-            &Placement {
+            &Layout {
                 recompute: Recompute::None,
                 ..four_by_four()
             },
@@ -403,7 +403,7 @@ mod tests {
         assert!(full.activations < plain.activations && plain.activations < none.activations);
         let replicated = memory(
             &fields,
-            &Placement {
+            &Layout {
                 sequence_parallel: false,
                 ..four_by_four()
             },
@@ -416,7 +416,7 @@ mod tests {
         // Lanes one after another: a buffer for each level of their tree.
         let fewer = memory(
             &fields,
-            &Placement {
+            &Layout {
                 data: 4,
                 ..four_by_four()
             },
@@ -428,11 +428,11 @@ mod tests {
     #[test]
     fn first_fullest_and_last_pipeline_ranks_are_shown() {
         let pp_ranks = |pipeline| -> Vec<u32> {
-            let placement = Placement {
+            let layout = Layout {
                 pipeline,
                 ..four_by_four()
             };
-            by_pipeline_rank(&starcoder(), &placement)
+            by_pipeline_rank(&starcoder(), &layout)
                 .into_iter()
                 .map(|(pp_rank, _)| pp_rank)
                 .collect()

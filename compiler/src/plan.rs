@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::graph::{Kind, NodeId};
 use crate::hash::{Key, Keyed, Preimage};
-use crate::why::{Change, list_changes};
+use crate::why::{KeyChange, list_changes};
 
 /// Earlier results.
 pub trait ResultCache {
@@ -20,6 +20,7 @@ pub trait ResultCache {
     fn partial(&self, key: Key) -> Option<u64>;
 }
 
+/// The state of a result in the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CachedResult {
     Complete,
@@ -30,6 +31,7 @@ pub enum CachedResult {
     },
 }
 
+/// What a run would do with a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum NodeState {
@@ -47,12 +49,13 @@ pub enum Reason {
     NotBuilt,
     /// It was built from the same inputs before.
     Removed,
-    Changed(Vec<Change>),
+    Changed(Vec<KeyChange>),
     Damaged {
         object: String,
     },
 }
 
+/// A node, and why it would run.
 #[derive(Clone, Debug)]
 pub struct PlannedNode {
     pub id: NodeId,
@@ -72,7 +75,7 @@ impl PlannedNode {
     }
 
     /// The differences from the node that was last built under this name.
-    pub fn changes(&self) -> &[Change] {
+    pub fn changes(&self) -> &[KeyChange] {
         match &self.reason {
             Some(Reason::Changed(changes)) => changes,
             _ => &[],

@@ -45,6 +45,7 @@ pub struct SchedulePart {
     pub over: Option<u64>,
 }
 
+/// The shape of a piece; `to` is the learning rate at its end.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Shape {
     Hold,

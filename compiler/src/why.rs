@@ -11,15 +11,15 @@ use serde::Serialize;
 use crate::hash::Preimage;
 
 /// Changes as one line of text.
-pub fn list_changes(changes: &[Change]) -> String {
-    let texts: Vec<String> = changes.iter().map(Change::to_string).collect();
+pub fn list_changes(changes: &[KeyChange]) -> String {
+    let texts: Vec<String> = changes.iter().map(KeyChange::to_string).collect();
     texts.join("; ")
 }
 
 /// One difference between two pre-images of a node.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(tag = "what", rename_all = "snake_case")]
-pub enum Change {
+pub enum KeyChange {
     /// A value of the spec, by its path.
     Spec {
         path: String,
@@ -54,7 +54,7 @@ fn shorten(value: &str) -> String {
     }
 }
 
-impl fmt::Display for Change {
+impl fmt::Display for KeyChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Spec { path, old, new } | Self::Field { path, old, new } => arrow(f, path, old, new),
@@ -77,30 +77,30 @@ fn differences<'a>(
 }
 
 /// Returns the differences in this order: the kind's version, the node's own fields, its inputs.
-pub fn changes(old: &Preimage, new: &Preimage) -> Vec<Change> {
+pub fn changes(old: &Preimage, new: &Preimage) -> Vec<KeyChange> {
     let mut found = Vec::new();
     if (&old.kind, old.version) != (&new.kind, new.version) {
-        found.push(Change::Meaning {
+        found.push(KeyChange::Meaning {
             kind: new.kind.clone(),
             old: old.version,
             new: new.version,
         });
     }
     if old.fields != new.fields || old.unknown != new.unknown {
-        let spec: Vec<Change> = differences(&old.spec, &new.spec)
+        let spec: Vec<KeyChange> = differences(&old.spec, &new.spec)
             // A call or a list is shown by its changed arguments or elements, which have paths of their own.
             .filter(|(path, _, _)| {
                 let below = format!("{path}.");
                 !differences(&old.spec, &new.spec).any(|(other, _, _)| other.starts_with(&below))
             })
-            .map(|(path, old, new)| Change::Spec {
+            .map(|(path, old, new)| KeyChange::Spec {
                 path: path.clone(),
                 old: old.cloned(),
                 new: new.cloned(),
             })
             .collect();
         let fields = || {
-            differences(&old.fields, &new.fields).map(|(path, old, new)| Change::Field {
+            differences(&old.fields, &new.fields).map(|(path, old, new)| KeyChange::Field {
                 path: path.clone(),
                 old: old.cloned(),
                 new: new.cloned(),
@@ -125,7 +125,7 @@ pub fn changes(old: &Preimage, new: &Preimage) -> Vec<Change> {
             .iter()
             .zip(&new.inputs)
             .filter(|(old, new)| old.key != new.key);
-        found.extend(changed.map(|(_, new)| Change::Input {
+        found.extend(changed.map(|(_, new)| KeyChange::Input {
             role: new.role.clone(),
             name: new.name.clone(),
         }));
@@ -134,7 +134,7 @@ pub fn changes(old: &Preimage, new: &Preimage) -> Vec<Change> {
             let there = names(there);
             names(here).into_iter().filter(|name| !there.contains(name)).collect()
         };
-        found.push(Change::Inputs {
+        found.push(KeyChange::Inputs {
             old: only(old, new),
             new: only(new, old),
         });
@@ -143,7 +143,7 @@ pub fn changes(old: &Preimage, new: &Preimage) -> Vec<Change> {
                 .iter()
                 .any(|before| (&before.role, &before.name) == (&input.role, &input.name) && before.key != input.key)
         });
-        found.extend(changed.map(|input| Change::Input {
+        found.extend(changed.map(|input| KeyChange::Input {
             role: input.role.clone(),
             name: input.name.clone(),
         }));

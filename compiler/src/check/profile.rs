@@ -16,7 +16,7 @@ use crate::schema;
 use crate::spec::{BlockId, BlockKind};
 
 /// One value of a profile, and the field or argument that it changes.
-struct Change {
+struct FieldChange {
     block: usize,
     /// Field, then argument if any.
     path: Vec<Name>,
@@ -39,7 +39,7 @@ impl Checker<'_> {
         }
     }
 
-    fn changes(&mut self, entry: &Entry, drafts: &[Draft], seen: &mut BTreeMap<String, Span>) -> Vec<Change> {
+    fn changes(&mut self, entry: &Entry, drafts: &[Draft], seen: &mut BTreeMap<String, Span>) -> Vec<FieldChange> {
         let mut changes = Vec::new();
         match entry {
             Entry::Field(field) => {
@@ -138,7 +138,7 @@ impl Checker<'_> {
         value: ast::Value,
         drafts: &[Draft],
         seen: &mut BTreeMap<String, Span>,
-    ) -> Option<Change> {
+    ) -> Option<FieldChange> {
         let draft = &drafts[block];
         let names: Vec<&str> = path.iter().map(|name| name.text.as_str()).collect();
         let span = path[0].span.to(path[path.len() - 1].span);
@@ -167,7 +167,7 @@ impl Checker<'_> {
             );
             return None;
         }
-        Some(Change { block, path, value })
+        Some(FieldChange { block, path, value })
     }
 
     fn once(&mut self, path: &str, span: Span, seen: &mut BTreeMap<String, Span>) -> Option<()> {
@@ -186,7 +186,7 @@ impl Checker<'_> {
         Some(())
     }
 
-    fn apply(&mut self, draft: &mut Draft, change: &Change) {
+    fn apply(&mut self, draft: &mut Draft, change: &FieldChange) {
         let [first, rest @ ..] = change.path.as_slice() else {
             return;
         };
@@ -286,7 +286,7 @@ impl Checker<'_> {
     }
 
     /// Reads a value of a profile that is not selected, only for its errors.
-    fn try_out(&mut self, draft: &Draft, change: &Change) {
+    fn try_out(&mut self, draft: &Draft, change: &FieldChange) {
         let Some(name) = change.path.first() else { return };
         let mut scratch = Draft {
             id: draft.id.clone(),

@@ -70,6 +70,7 @@ pub struct Input {
     pub node: NodeId,
 }
 
+/// An acyclic graph of nodes; its order puts inputs before users.
 #[derive(Clone, Debug, Default)]
 pub struct Graph {
     nodes: DiGraph<Node, Edge>,

@@ -21,6 +21,7 @@ pub use merge::{Conflict, merge};
 /// Version of the format that this build reads and writes.
 pub const VERSION: u32 = 1;
 
+/// A parsed lock file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Lock {
@@ -61,6 +62,7 @@ pub struct Lock {
     pub result: BTreeMap<String, Key>,
 }
 
+/// The pin of a source.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LockedSource {
@@ -106,6 +108,7 @@ pub struct LockedOrder {
     pub commitment: String,
 }
 
+/// A node of the graph with its key.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LockedNode {
@@ -122,6 +125,7 @@ impl LockedNode {
     }
 }
 
+/// How exactly the content behind a node is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Confidence {

@@ -70,6 +70,7 @@ pub struct Block {
     pub position: usize,
 }
 
+/// A value with its evidence and origin.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Field {
     pub value: Value,
@@ -77,6 +78,7 @@ pub struct Field {
     pub evidence: Option<Evidence>,
 }
 
+/// Where a value was written.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Origin {
     Default,
@@ -124,6 +126,7 @@ impl fmt::Display for Cause {
     }
 }
 
+/// A mark on a value, with its text.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "kind", content = "text", rename_all = "snake_case")]
 pub enum Evidence {
@@ -228,6 +231,7 @@ pub enum Function {
     Gap,
 }
 
+/// One side of a gate.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Expression {
     Metric(Metric),

@@ -3,7 +3,7 @@
 use super::ViewError;
 use super::reader::{At, Reader, Trace};
 use crate::fields::{
-    ExtractFields, FilterFields, Format, Language, MemberFilter, PageReference, TokenizerFields, Unit,
+    ExtractFields, FilterFields, FilterUnit, Format, Language, MemberFilter, PageReference, TokenizerFields,
 };
 use crate::spec::{BlockId, Spec};
 
@@ -43,7 +43,7 @@ pub fn corpus(spec: &Spec, id: &BlockId) -> Result<CorpusView, ViewError> {
         language: read.word(&read.at(id, "language")?, Language::Other)?,
         language_filter: read.flag(&read.at(id, "language_filter")?)?,
         minimum_characters: read.count(&read.at(id, "minimum")?)?,
-        unit: read.word(&read.at(id, "unit")?, Unit::Paragraph)?,
+        unit: read.word(&read.at(id, "unit")?, FilterUnit::Paragraph)?,
         deduplicate: read.flag(&read.at(id, "deduplicate")?)?,
         held_out: read.exact(&read.at(id, "held_out")?)?,
         limit_bytes: read.optional(&read.at(id, "limit")?, Reader::whole)?,

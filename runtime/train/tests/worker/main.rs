@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use aurora_compiler::fields::{AnswerMode, Contract, Numerics, OptimizerState, Piece, Precision, TaskFields};
 use aurora_runtime::job::{
-    CheckpointState, DocumentScore, EvalJob, Event, ItemFile, NodeFiles, Placement, Recompute, Scores, StepLogLine,
+    CheckpointState, DocumentScore, EvalJob, Event, ItemFile, Layout, NodeFiles, Recompute, Scores, StepLogLine,
     TaskPaths, TraceJob, TrainJob, WorkerCommand,
 };
 use aurora_runtime::trace::Entry;
@@ -42,7 +42,7 @@ fn main() -> ExitCode {
             "a_trace_repeats_the_steps_it_records",
             a_trace_repeats_the_steps_it_records,
         ),
-        trial("placement_does_not_change_bits", placement_does_not_change_bits),
+        trial("layout_does_not_change_bits", layout_does_not_change_bits),
         trial(
             "scores_do_not_depend_on_threads_or_batches",
             scores_do_not_depend_on_threads_or_batches,
@@ -70,7 +70,7 @@ fn loss(step: &StepLogLine) -> f64 {
 fn segments_and_threads_do_not_change_bits(world: &World) {
     // One segment, on one thread.
     let mut job = world.job("complete", 0..12, world.start());
-    job.placement.threads = 1;
+    job.layout.threads = 1;
     let complete = world.train(job);
     let step_log = world.step_log("complete");
     assert_eq!(
@@ -124,7 +124,7 @@ fn segments_and_threads_do_not_change_bits(world: &World) {
     drop(worker);
     // The second segment again, from files, in another process, on four threads.
     let mut job = world.job("second again", 5..12, world.after("first"));
-    job.placement.threads = 4;
+    job.layout.threads = 4;
     assert!(world.train(job) == world.bytes("second"));
     let without_step_log = |files: Vec<(String, Vec<u8>)>| {
         files
@@ -224,12 +224,12 @@ fn a_trace_repeats_the_steps_it_records(world: &World) {
     assert_eq!(worker.end(), Some(0));
 }
 
-fn placement_does_not_change_bits(world: &World) {
+fn layout_does_not_change_bits(world: &World) {
     let expected = world.train(world.job("plain", 0..3, world.start()));
     for recompute in [Recompute::Selective, Recompute::Full] {
         let name = format!("{recompute:?}");
         let mut job = world.job(&name, 0..3, world.start());
-        job.placement = Placement::one(3, recompute);
+        job.layout = Layout::one(3, recompute);
         assert!(world.train(job) == expected, "{name}");
     }
 }
@@ -395,7 +395,7 @@ fn bf16_resumes_exactly(world: &World) {
     assert!(loss(&step_log[5]) < loss(&step_log[0]));
     world.train(job("bf16 first", 0..3, world.start()));
     let mut second = job("bf16 second", 3..6, world.after("bf16 first"));
-    second.placement.threads = 1;
+    second.layout.threads = 1;
     let second = world.train(second);
     let weights = |files: Vec<(String, Vec<u8>)>| {
         files
@@ -447,7 +447,7 @@ fn errors_name_their_cause(world: &World) {
         text,
         "cannot compute: heads 4 does not divide by 8 logical tensor shards"
     );
-    let text = fail(&|job| job.placement.tensor = 2);
+    let text = fail(&|job| job.layout.tensor = 2);
     assert_eq!(
         text,
         "invalid job: it needs several workers, and this one has joined none"

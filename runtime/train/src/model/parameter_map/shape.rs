@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use aurora_compiler::fields::{Activation, Architecture, ModelFields};
-use aurora_compiler::placement::LayerCosts;
+use aurora_compiler::layout::LayerCosts;
 
 use crate::kernels::Gelu;
 use crate::model::ModelError;

@@ -10,7 +10,7 @@ use crate::fields::ModelFields;
 /// Degrees of the mesh, and options that change memory and speed. All workers of a run have the same layout.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Placement {
+pub struct Layout {
     pub tensor: u32,
     pub pipeline: u32,
     pub data: u32,
@@ -21,7 +21,7 @@ pub struct Placement {
     pub distributed_optimizer: bool,
 }
 
-impl Placement {
+impl Layout {
     /// One worker with this number of threads.
     pub fn one(threads: u32, recompute: Recompute) -> Self {
         Self {
