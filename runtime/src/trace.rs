@@ -2,7 +2,7 @@
 //!
 //! In: the entries of each rank. Out: the first operation, in the order in which one worker computes, whose results differ.
 //! A name has the step, the micro-batch's index in the batch, the layer, the operation, and the logical shard, row block or
-//! chunk: it does not depend on the placement. Not here: which results are recorded (`aurora-train`), which steps are
+//! chunk: it does not depend on the layout. Not here: which results are recorded (`aurora-train`), which steps are
 //! traced (`bisect`).
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -81,7 +81,7 @@ fn the_first_operation_that_differs_is_named() {
     assert_ne!(first["operation"]["a"], first["operation"]["b"]);
     assert_eq!(document["repeats"], serde_json::json!([true, true]));
     assert!(document["operations"]["agreeing_before"].as_u64().expect("a number") > 20);
-    assert_eq!(document["executions"][1]["placement"]["data"], 2);
+    assert_eq!(document["executions"][1]["layout"]["data"], 2);
 
     let words = faulty(&project, fault, &["bisect", &run[..6], "again", "--progress", "none"]);
     words.exits(1);

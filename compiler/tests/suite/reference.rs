@@ -1,4 +1,4 @@
-//! The reference is what the tables say, and the tables are sound.
+//! The reference is up to date with the tables, and the tables are valid.
 
 use aurora_compiler::schema::{BLOCKS, Default, FieldSchema, Type, reference};
 use aurora_lang::parse::{parse, parse_value};
@@ -35,7 +35,7 @@ fn each_field(visit: &mut dyn FnMut(&str, &FieldSchema)) {
 }
 
 #[test]
-fn every_field_says_what_it_means() {
+fn every_field_is_documented() {
     let mut count = 0;
     each_field(&mut |place, field| {
         count += 1;
@@ -51,7 +51,7 @@ fn every_field_says_what_it_means() {
             );
         }
     });
-    assert!(count > 80, "only {count} fields were seen");
+    assert!(count > 80, "only {count} fields were visited");
 }
 
 #[test]

@@ -404,7 +404,7 @@ mod tests {
             prop_assert_eq!(counts.iter().sum::<u64>(), samples);
             for (at, component) in fields.components.iter().enumerate() {
                 // The mean of both weights, to one sample.
-                let asked = fields.asked(component, samples) * samples as f64;
+                let asked = fields.configured_fraction(component, samples) * samples as f64;
                 prop_assert!((counts[at] as f64 - asked).abs() < 1.0 + 1e-6, "{} of {}", counts[at], asked);
             }
             // Any position alone has the same sample as in the sequence.

@@ -187,7 +187,7 @@ fn stage(
         .zip(&sizes.samples)
         .map(|((component, &count), &available)| MixtureUsage {
             component: component.name.clone(),
-            asked: order_fields.asked(component, samples),
+            asked: order_fields.configured_fraction(component, samples),
             samples: count,
             dealt: count as f64 / samples.max(1) as f64,
             epochs: count as f64 / available.max(1) as f64,

@@ -11,7 +11,7 @@ mod score;
 
 use std::collections::BTreeSet;
 
-use aurora_compiler::fields::{Asks, Attack, TaskFields};
+use aurora_compiler::fields::{AnswerMode, Attack, TaskFields};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -142,8 +142,8 @@ impl Templates {
             source,
         };
         let choices = match &fields.asks {
-            Asks::Choices(choices) => choices.as_slice(),
-            Asks::Text { .. } => &[],
+            AnswerMode::Choices(choices) => choices.as_slice(),
+            AnswerMode::Text { .. } => &[],
         };
         Ok(Self {
             prompt: Template::new(&fields.prompt).map_err(of_eval)?,
@@ -416,7 +416,7 @@ pub fn requests(
                     });
                 }
             }
-            (Question::Text { .. } | Question::Open, Asks::Text { maximum, samples, .. }) => {
+            (Question::Text { .. } | Question::Open, AnswerMode::Text { maximum, samples, .. }) => {
                 let mut ids = encode(&item.prompt)?;
                 if let Some(chat) = &fields.chat {
                     ids = in_turn(chat, &ids, encoder).map_err(|cause| TaskError::Encode {
@@ -431,7 +431,7 @@ pub fn requests(
                     prompt: prompt.clone(),
                 }));
             }
-            (Question::Text { .. } | Question::Open, Asks::Choices(_)) => {}
+            (Question::Text { .. } | Question::Open, AnswerMode::Choices(_)) => {}
         }
     }
     Ok(all)

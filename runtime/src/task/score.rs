@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use aurora_compiler::fields::{Asks, TaskFields};
+use aurora_compiler::fields::{AnswerMode, TaskFields};
 use serde::{Deserialize, Serialize};
 
 use super::metrics::{Grams, exact_match, f1, mean};
@@ -103,8 +103,8 @@ fn answer_text<'a>(
         return Err(format!("{} has no answer", item.name));
     };
     let stop: &[String] = match &fields.asks {
-        Asks::Text { stop, .. } => stop,
-        Asks::Choices(_) => &[],
+        AnswerMode::Text { stop, .. } => stop,
+        AnswerMode::Choices(_) => &[],
     };
     Ok(encoder.decode_until(ids, stop)?.0)
 }
@@ -176,8 +176,8 @@ pub fn score(
             }
             Question::Open => {
                 let samples = match &fields.asks {
-                    Asks::Text { samples, .. } => *samples,
-                    Asks::Choices(_) => 0,
+                    AnswerMode::Text { samples, .. } => *samples,
+                    AnswerMode::Choices(_) => 0,
                 };
                 for _ in 0..samples {
                     result.answers.push(answer_text(&mut rest, fields, item, encoder)?);

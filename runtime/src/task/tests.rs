@@ -3,10 +3,10 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::data::encoder::Encoder;
 use crate::source::archive::InputFile;
-use aurora_compiler::fields::{Asks, Attack};
+use aurora_compiler::fields::{AnswerMode, Attack};
 use camino::Utf8PathBuf;
 
-fn fields(asks: Asks) -> TaskFields {
+fn fields(asks: AnswerMode) -> TaskFields {
     TaskFields {
         files: vec!["*.jsonl".to_owned()],
         shot_files: Vec::new(),
@@ -24,8 +24,8 @@ fn fields(asks: Asks) -> TaskFields {
     }
 }
 
-fn choices() -> Asks {
-    Asks::Choices(vec!["{c}".to_owned()])
+fn choices() -> AnswerMode {
+    AnswerMode::Choices(vec!["{c}".to_owned()])
 }
 
 fn file(lines: &str) -> (tempfile::TempDir, Vec<ItemFile>) {
@@ -187,7 +187,7 @@ fn requests_split_where_the_answer_begins() {
     let open = TaskFields {
         prompt: String::new(),
         answer: Some("{c}".to_owned()),
-        ..fields(Asks::Text {
+        ..fields(AnswerMode::Text {
             stop: vec![".".to_owned()],
             maximum: 4,
             temperature: None,
@@ -257,7 +257,7 @@ fn open_questions_are_asked_in_the_words_of_attacks() {
             attack("plain", "{prompt}"),
             attack("story", "A {category} story: {prompt}"),
         ],
-        ..fields(Asks::Text {
+        ..fields(AnswerMode::Text {
             stop: Vec::new(),
             maximum: 4,
             temperature: None,

@@ -345,7 +345,7 @@ fn pairs_keep_the_place_of_the_answer() {
     let format = Format::Pairs {
         prompt: "Q: {ask}\nA:".to_owned(),
         answer: " {say}".to_owned(),
-        only: Some(aurora_compiler::fields::Only {
+        only: Some(aurora_compiler::fields::MemberFilter {
             member: "good".to_owned(),
             text: "1".to_owned(),
         }),

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use aurora_compiler::fields::{Asks, TaskFields};
+use aurora_compiler::fields::{AnswerMode, TaskFields};
 use aurora_runtime::data::encoder::Encoder;
 use aurora_runtime::data::random::Key;
 use aurora_runtime::data::tokenizer;
@@ -123,8 +123,8 @@ impl EvalTask {
     /// Batches that each thread answers before progress is reported and a stop is noticed.
     fn round(&self) -> usize {
         match self.fields.asks {
-            Asks::Choices(_) => 8,
-            Asks::Text { .. } => 1,
+            AnswerMode::Choices(_) => 8,
+            AnswerMode::Text { .. } => 1,
         }
     }
 
@@ -152,7 +152,7 @@ impl EvalTask {
     /// How tokens of a text are chosen, its stop strings, and its maximum length.
     fn text(&self) -> (Sampling, &[String], usize) {
         match &self.fields.asks {
-            Asks::Text {
+            AnswerMode::Text {
                 stop,
                 maximum,
                 temperature,
@@ -165,7 +165,7 @@ impl EvalTask {
                 };
                 (how, stop, *maximum as usize)
             }
-            Asks::Choices(_) => {
+            AnswerMode::Choices(_) => {
                 let how = Sampling {
                     temperature: None,
                     top_p: 1.0,

@@ -38,7 +38,7 @@ pub enum TrainError {
     },
     #[error("`{file}` of the checkpoint is damaged: {problem}")]
     State { file: &'static str, problem: String },
-    /// The job's settings contradict each other or this worker's placement.
+    /// The job's settings contradict each other or this worker's layout.
     #[error("invalid job: {0}")]
     Job(String),
     #[error("cannot read the task")]
