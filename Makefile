@@ -25,7 +25,7 @@ check: libtorch
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	$(CARGO) clippy -p aurora-cli --no-default-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
-	python3 tests/structure/cycles.py && python3 tests/structure/lengths.py
+	python3 tests/structure/cycles.py && python3 tests/structure/lengths.py && python3 tests/structure/wording.py
 
 build: libtorch
 	$(CARGO) build --release -p aurora-cli

@@ -31,7 +31,7 @@ fn every_error_of_a_file_is_shown_at_its_place() {
         message.contains("no field `bugdet`") && message.contains("help: a field with a similar name exists: `budget`"),
         "{message}"
     );
-    // All mended.
+    // All fixed.
     assert_eq!(editor.change("specs/demo.aur", SPEC).len(), 0);
 }
 
@@ -82,7 +82,7 @@ fn the_text_of_an_open_library_is_used() {
 #[test]
 fn a_library_has_its_own_errors_and_those_of_the_specs_that_use_it() {
     let mut editor = Editor::new(&FILES);
-    // It has no experiment and offers more than it uses: no faults of a library.
+    // It has no experiment and offers more than it uses: no errors of a library.
     assert_eq!(editor.open_file("specs/lib/data.aur").len(), 0);
     let found = editor.change("specs/lib/data.aur", &LIBRARY.replace("language = fi", "langauge = fi"));
     assert_eq!(codes(&found), ["E0203"]);
@@ -90,7 +90,7 @@ fn a_library_has_its_own_errors_and_those_of_the_specs_that_use_it() {
     let found = editor.change("specs/lib/data.aur", &LIBRARY.replacen("held_out = held\n", "\n", 1));
     let spec = editor.uri("specs/demo.aur");
     assert_eq!((codes(&found), codes(&editor.shown[&spec])), (vec![], vec!["E0314"]));
-    // And the fault goes where it is no more.
+    // The error is reported where it is now.
     editor.change("specs/lib/data.aur", LIBRARY);
     assert_eq!(editor.shown[&spec].len(), 0);
 }

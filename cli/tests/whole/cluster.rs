@@ -283,7 +283,7 @@ fn two_hosts_give_the_same_bits_and_a_cut_connection_is_reported() {
 
     assert!(
         ip(&format!("-n {} link set wire up", hosts.names[0])),
-        "the wire is mended"
+        "the link is up again"
     );
     let all = ended(&project, hosts.start(&project, 29_500));
     for done in &all {

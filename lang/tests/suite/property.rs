@@ -9,7 +9,7 @@ use aurora_lang::{merge, parse};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-/// A random piece of white space, with comments if they may stand there.
+/// A random piece of white space, with comments if they are allowed there.
 fn gap() -> impl Strategy<Value = String> {
     prop_oneof![
         6 => Just(" ".to_owned()),

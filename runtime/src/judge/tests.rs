@@ -113,7 +113,7 @@ fn attacks_are_counted_by_category_by_attack_and_together() {
     assert_eq!(scores.measures[""]["refusal_rate"].value, 1.5 / 4.0);
 }
 
-/// What the rules are worth stands beside the scores: here they agree with people on two of three.
+/// The report has the precision and recall of the rules: here they agree with people on two of three.
 #[test]
 fn rules_are_measured_on_labelled_responses() {
     let labelled = "prompt,response,refused\n\

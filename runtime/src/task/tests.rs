@@ -202,7 +202,7 @@ fn requests_split_where_the_answer_begins() {
         sample: 0,
         prompt: vec![0],
     };
-    assert_eq!(found[0], expected, "an empty prompt stands after the end of a document");
+    assert_eq!(found[0], expected, "an empty prompt follows the end of a document");
     let answer = |text: &str| Answer::Text(ids(text));
     let answers = [answer("uno. Due"), answer("acht"), answer("kolm")];
     let (scores, results) = score(&open, &all, &answers, &encoder).expect("scores");
@@ -343,7 +343,7 @@ fn items_are_read_from_tables_and_lines() {
     assert!(error.contains("line 2 of `c.csv` is not a valid item"), "{error}");
 }
 
-/// The same items, wherever they stand in their files.
+/// The same items, wherever they are in their files.
 #[test]
 fn a_limit_chooses_by_what_items_say() {
     let lines: Vec<String> = (0..20)

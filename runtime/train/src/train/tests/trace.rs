@@ -1,4 +1,4 @@
-//! Traces of steps: the same names and digests for every layout, and the first difference at an injected fault.
+//! Traces of steps: the same names and digests for every layout, and the first difference at an injected error.
 
 use std::sync::Arc;
 
