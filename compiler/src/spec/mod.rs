@@ -148,7 +148,7 @@ impl Evidence {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
-    /// Written as `unknown`: has not been published it.
+    /// Written as `unknown`: the value has not been published.
     Unknown,
     /// An optional field that is not set.
     None,
