@@ -96,8 +96,7 @@ pub enum Scalar<'a> {
 
 /// Visits a node's kind and fields.
 fn visit_work(node: &Node, to: &mut dyn KeyVisitor) {
-    let kind = node.kind();
-    to.enter(kind.name(), kind.version());
+    to.enter(node.kind().name(), node.version);
     for (path, scalar) in flatten(&encoded(&node.work)) {
         to.field(&path, scalar);
     }

@@ -239,18 +239,18 @@ fn a_rename_that_causes_an_error_is_refused() {
     );
     assert_eq!(
         refused("first {", "a b"),
-        "`a b` is no name: letters, digits and `_`, a letter first"
+        "`a b` is not a valid name: use letters, digits and `_`, and start with a letter or `_`"
     );
-    assert_eq!(refused("length =", "gelu"), "`gelu` is a word of the language already");
+    assert_eq!(refused("length =", "gelu"), "`gelu` is a word of the language");
     assert_eq!(
         refused("budget", "x"),
-        "only names of blocks, `let` and `param` are renamed"
+        "only names of blocks, `let` and `param` can be renamed"
     );
     let broken = SPEC.replace("seed = 7 }", "seed = }");
     editor.change("specs/demo.aur", &broken);
     let why = rename(&mut editor, "specs/demo.aur", find(&broken, "first {", 0), "x").expect_err("refused");
     assert_eq!(
         why,
-        "a file has syntax errors, and the name may stand in what cannot be read"
+        "a file has syntax errors, and the name may be used in a block that cannot be parsed"
     );
 }

@@ -134,7 +134,7 @@ fn unsafe_fixes_need_an_option() {
     assert_eq!(project.read("specs/small.aur"), broken, "nothing is edited");
     for unapplied in ["`16` → `16 tokens`", "`layer` → `layers`"] {
         fixed.prints(&format!(
-            "{unapplied}  (may mean something else: left; `--unsafe-fixes` makes it)"
+            "{unapplied}  (not applied: may change the meaning; `--unsafe-fixes` applies it)"
         ));
     }
     let json = project.aurora(&["check", "specs/small.aur", "--json"]).json();

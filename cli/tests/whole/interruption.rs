@@ -58,14 +58,14 @@ fn a_stopped_run_saves_and_exits_with_75() {
         std::thread::yield_now();
     }
     let pid = child.id().to_string();
-    let told = std::process::Command::new("kill")
+    let signalled = std::process::Command::new("kill")
         .args(["-TERM", &pid])
         .status()
         .expect("kill");
-    assert!(told.success());
+    assert!(signalled.success());
     assert_eq!(child.wait().expect("the run ends").code(), Some(75));
     project.aurora(&["verify"]).exits(0);
-    project.aurora(&["plan", "specs/small.aur"]).prints("goes on from step");
+    project.aurora(&["plan", "specs/small.aur"]).prints("resumes from step");
     let done = project.run();
     done.prints("resuming cap@200 at step");
     assert_eq!(project.results(), undisturbed.results());

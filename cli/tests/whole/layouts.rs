@@ -208,7 +208,7 @@ fn a_lost_worker_is_reported_and_the_run_continues_with_fewer() {
         let cause = if how == "-KILL" {
             "has ended (signal: 9"
         } else {
-            "has not been heard for 2 s"
+            "has sent no heartbeat for 2 s"
         };
         assert!(
             errors.contains("rank 2 on 127.0.0.1") && errors.contains(cause),
@@ -319,7 +319,7 @@ fn the_plan_has_the_memory_of_a_worker() {
         .prints("tensor 2 × pipeline 2 × data 1, threads 1), GiB:");
     let plan = project.aurora(&["plan", "specs/small.aur", "--json"]).json();
     let ranks = plan["memory"]["ranks"].as_array().expect("a rank of each stage");
-    let stages: Vec<_> = ranks.iter().map(|rank| rank["stage"].as_u64()).collect();
+    let stages: Vec<_> = ranks.iter().map(|rank| rank["pp_rank"].as_u64()).collect();
     assert_eq!(stages, [Some(0), Some(1)]);
     for rank in ranks {
         let bytes = rank["bytes"].as_object().expect("bytes by purpose");

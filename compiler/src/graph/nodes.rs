@@ -13,6 +13,7 @@ impl Node {
         Self {
             name: origin.to_string(),
             origin,
+            version: work.kind().version(),
             work,
             unknown: trace.unknown,
             spec_values: trace.values,

@@ -461,6 +461,7 @@ mod tests {
         let error = filter(&fields(), &[path], &out, Watch::none())
             .expect_err("refused")
             .to_string();
-        assert!(error.ends_with("x.jsonl` holds no document in line 2"), "{error}");
+        assert!(error.starts_with("line 2 of `"), "{error}");
+        assert!(error.ends_with("x.jsonl` is not a valid document"), "{error}");
     }
 }

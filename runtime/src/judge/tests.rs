@@ -137,7 +137,7 @@ fn rules_are_measured_on_labelled_responses() {
     let error = bench.judge(&judge(&own), None).expect_err("no such column").to_string();
     assert_eq!(
         error,
-        "people.csv:2 has no `human` to compare with; it has prompt, refused, response"
+        "people.csv:2 does not have `human` to compare with; it has prompt, refused, response"
     );
 }
 
@@ -157,13 +157,13 @@ fn a_program_judges_line_by_line() {
     assert_eq!(items[1].verdicts[0].words, "x:1");
     assert_eq!(items[1].scores["score"], (16.0 + 11.0) / 2.0);
     assert_eq!(scores.measures["story"]["score"].items, 2);
-    let said = |program: &str| bench.judge(&with(program), None).expect_err("no verdicts").to_string();
+    let message = |program: &str| bench.judge(&with(program), None).expect_err("no verdicts").to_string();
     assert_eq!(
-        said("short.py"),
+        message("short.py"),
         "the judge `python3 short.py` wrote 1 lines for 8 answers"
     );
-    assert!(said("bad.py").contains("ZeroDivisionError"), "{}", said("bad.py"));
-    assert!(said("none.py").contains("No such file"), "{}", said("none.py"));
+    assert!(message("bad.py").contains("ZeroDivisionError"), "{}", message("bad.py"));
+    assert!(message("none.py").contains("No such file"), "{}", message("none.py"));
 }
 
 /// A server that speaks the interface: it says yes where the question speaks of the ocean.
@@ -297,7 +297,7 @@ fn programs_of_two_sources_are_not_mixed_up() {
         let files = bench.files.iter();
         files.map(|file| (file.name.clone(), file.path.clone())).collect()
     };
-    let files = crate::task::item_files(vec![("a".to_owned(), of(&first)), ("b".to_owned(), of(&second))]);
+    let files = crate::task::item_files(vec![of(&first), of(&second)]);
     let fields = JudgeFields::Programs {
         files: vec!["*.jsonl".to_owned()],
         program: "{completion}\n{test}\n".to_owned(),
@@ -307,8 +307,8 @@ fn programs_of_two_sources_are_not_mixed_up() {
         unprotected: false,
     };
     let mut results = vec![
-        result("a/p.jsonl:1", "", "", &["def f(): return 4"]),
-        result("b/p.jsonl:1", "", "", &["def f(): return 5"]),
+        result("1/p.jsonl:1", "", "", &["def f(): return 4"]),
+        result("2/p.jsonl:1", "", "", &["def f(): return 5"]),
     ];
     let inputs = Inputs {
         items: &files,

@@ -79,7 +79,10 @@ fn a_changed_file_is_refused_with_both_contents() {
 fn offline_fetches_nothing() {
     let (_guard, root) = folder();
     let error = get(&root, "pkg:pypi/x@1", None, true).expect_err("offline").to_string();
-    assert_eq!(error, "`pkg:pypi/x@1` is not here and `--offline` forbids to fetch it");
+    assert_eq!(
+        error,
+        "`pkg:pypi/x@1` is not available here, and `--offline` forbids fetching it"
+    );
 }
 
 /// A hub with the paths that the tests need: answers until it is dropped. Counts requests by path.

@@ -380,7 +380,10 @@ fn a_shorter_context_takes_the_first_positions() {
     let error = import(&long, &root.join("hf"), &root.join("long"))
         .expect_err("too long")
         .to_string();
-    assert!(error.contains("`context` is 32 there and 64 here"), "{error}");
+    assert!(
+        error.contains("`context` is 32 in the file and 64 in the spec"),
+        "{error}"
+    );
 }
 
 mod gguf {

@@ -248,7 +248,7 @@ fn deep_nesting_does_not_overflow() {
 }
 
 #[test]
-fn mistakes_are_told() {
+fn mistakes_are_reported() {
     let (_guard, path) = folder();
     let file = input(&path, "x.tar", &tar(&[("a/b.txt", b"text")]));
     let error = |fields: &ExtractFields| {
@@ -259,7 +259,7 @@ fn mistakes_are_told() {
     let text = || Format::Text { by_line: false };
     assert_eq!(
         error(&fields(&["*.txt"], text())),
-        "no member matches `*.txt`; a member is called `a/b.txt`"
+        "no member matches `*.txt`; there is for example `a/b.txt`"
     );
     assert_eq!(
         error(&fields(&["a/["], text())),

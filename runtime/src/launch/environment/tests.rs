@@ -210,7 +210,7 @@ fn half_set_variables_are_named() {
 }
 
 #[test]
-fn contradictions_are_said() {
+fn contradictions_are_reported() {
     let cases: &[(&Set, &str, &str, &str)] = &[
         (TORCHRUN, "RANK", "4", "`RANK` is 4 but `WORLD_SIZE` is 4"),
         (
@@ -279,13 +279,13 @@ fn contradictions_are_said() {
             STEP,
             "SLURM_STEP_NODELIST",
             "node[1",
-            "`SLURM_STEP_NODELIST` cannot be read",
+            "cannot parse `SLURM_STEP_NODELIST`",
         ),
         (
             STEP,
             "SLURM_STEP_TASKS_PER_NODE",
             "two",
-            "`SLURM_STEP_TASKS_PER_NODE` cannot be read",
+            "cannot parse `SLURM_STEP_TASKS_PER_NODE`",
         ),
         (
             STEP,
