@@ -1,6 +1,6 @@
 //! Memory of each worker in training, calculated from a model's shape and a layout.
 //!
-//! In: a training node's fields and a layout. Out: bytes by purpose, for one rank of each pipeline rank. They cover the
+//! In: a training node's fields and a layout. Out: bytes by purpose, for each pipeline rank. They cover the
 //! buffers that the runtime keeps from step to step. Not here: temporary buffers of kernels, and libtorch itself.
 
 use schemars::JsonSchema;
