@@ -27,7 +27,7 @@ pub enum Status {
     GateFailed,
 }
 
-/// The process of a run. Its start time tells it from a later one with the same id.
+/// The process of a run. Its start time distinguishes it from a later one with the same id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Process {
     pub host: String,
