@@ -95,8 +95,7 @@ pub enum Scalar<'a> {
 
 /// Describes a node up to its inputs.
 fn describe_work(node: &Node, to: &mut dyn Listener) {
-    let kind = node.kind();
-    to.enter(kind.name(), kind.version());
+    to.enter(node.kind().name(), node.version);
     for (path, scalar) in flatten(&encoded(&node.work)) {
         to.field(&path, scalar);
     }

@@ -154,7 +154,8 @@ pub struct TaskPaths {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ItemFile {
-    /// What the names of its items begin with, where an eval has several sources or archives: `SOURCE/`, `ARCHIVE/`, or both.
+    /// What the names of its items begin with, where an eval has several sources or archives: `NUMBER/` of the
+    /// source, `ARCHIVE/`, or both.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub prefix: String,
     /// Its name in the source.

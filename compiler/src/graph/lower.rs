@@ -56,6 +56,14 @@ pub(super) fn input(role: Role, node: NodeId) -> Input {
     Input { role, node }
 }
 
+/// Whether the files of a source include the members of this one instead of the file itself.
+pub fn is_archive(name: &str) -> bool {
+    let endings = [
+        ".deb", ".whl", ".zip", ".tar", ".tar.gz", ".tgz", ".crate", ".tar.xz", ".tar.zst",
+    ];
+    endings.iter().any(|ending| name.ends_with(ending))
+}
+
 impl<'a> Lowering<'a> {
     /// Everything but the report.
     fn of(spec: &'a Spec, pins: &'a Pins) -> Self {
@@ -391,13 +399,30 @@ impl<'a> Lowering<'a> {
             task: view.task,
             model: model.fields,
         };
+        let is_prefixed = self.has_prefixed_items(&view.data);
+        let versioned = |mut node: Node| {
+            if is_prefixed {
+                node.version = node.kind().version_of_prefixed_items();
+            }
+            node
+        };
         let (Some(judge), NodeOrigin::Eval { eval, .. }) = (view.judge, &origin) else {
-            return (Node::new(origin, Work::Eval(fields), trace), inputs);
+            return (versioned(Node::new(origin, Work::Eval(fields), trace)), inputs);
         };
         let eval = eval.clone();
         let answers = Node::new(NodeOrigin::Answers { eval, at }, Work::Answers(fields), trace);
-        let answers = self.graph.add(answers, inputs);
-        self.judge(origin, judge, answers, items)
+        let answers = self.graph.add(versioned(answers), inputs);
+        let (judge, inputs) = self.judge(origin, judge, answers, items);
+        (versioned(judge), inputs)
+    }
+
+    /// Whether the names of an eval's items begin with their source or archive.
+    fn has_prefixed_items(&self, sources: &[BlockId]) -> bool {
+        let archives = |source: &BlockId| {
+            let files = self.pins.get(&source.name).map_or(&[][..], |pin| &pin.files);
+            files.iter().filter(|name| is_archive(name)).count()
+        };
+        sources.len() > 1 || sources.iter().any(|source| archives(source) > 1)
     }
 
     fn judge(

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 pub use changed::changed_nodes;
 pub use facts::{model_fields, stage_plan};
-pub use lower::{lower, lower_eval};
+pub use lower::{is_archive, lower, lower_eval};
 pub(crate) use nodes::millionths;
 pub use origin::{CheckpointOrigin, NodeOrigin};
 pub use role::Role;
@@ -44,6 +44,8 @@ impl NodeId {
 pub struct Node {
     pub origin: NodeOrigin,
     pub work: Work,
+    /// Version of the work's semantics, part of the key.
+    pub version: u32,
     /// Paths of the spec's `unknown` values that this node needs; `work` holds a placeholder for each.
     pub unknown: Vec<String>,
     /// The values of the spec that the fields came from, by spec path, as text. Not identity.

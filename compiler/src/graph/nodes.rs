@@ -14,6 +14,7 @@ impl Node {
         Self {
             name: origin.to_string(),
             origin,
+            version: work.kind().version(),
             work,
             unknown: trace.unknown,
             spec_values: trace.values,

@@ -125,4 +125,17 @@ impl Kind {
             _ => 1,
         }
     }
+
+    /// Version of an eval whose items come from several sources or archives.
+    ///
+    /// The names of these items begin with their source and archive, so that items of one path are distinct. Evals with
+    /// one source and at most one archive are not affected and keep their version.
+    pub fn version_of_prefixed_items(self) -> u32 {
+        match self {
+            Self::Eval => 5,
+            Self::Answers => 3,
+            Self::Judge => 2,
+            other => other.version(),
+        }
+    }
 }

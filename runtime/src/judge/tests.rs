@@ -297,7 +297,7 @@ fn programs_of_two_sources_are_not_mixed_up() {
         let files = bench.files.iter();
         files.map(|file| (file.name.clone(), file.path.clone())).collect()
     };
-    let files = crate::task::item_files(vec![("a".to_owned(), of(&first)), ("b".to_owned(), of(&second))]);
+    let files = crate::task::item_files(vec![of(&first), of(&second)]);
     let fields = JudgeFields::Programs {
         files: vec!["*.jsonl".to_owned()],
         program: "{completion}\n{test}\n".to_owned(),
@@ -307,8 +307,8 @@ fn programs_of_two_sources_are_not_mixed_up() {
         unprotected: false,
     };
     let mut results = vec![
-        result("a/p.jsonl:1", "", "", &["def f(): return 4"]),
-        result("b/p.jsonl:1", "", "", &["def f(): return 5"]),
+        result("1/p.jsonl:1", "", "", &["def f(): return 4"]),
+        result("2/p.jsonl:1", "", "", &["def f(): return 5"]),
     ];
     let inputs = Inputs {
         items: &files,

@@ -381,7 +381,7 @@ fn a_limit_counts_items_with_the_same_content() {
 }
 
 /// Files of one source, all with the same item.
-fn source(name: &str, files: &[&str], folder: &camino::Utf8Path) -> (String, crate::job::Files) {
+fn source(name: &str, files: &[&str], folder: &camino::Utf8Path) -> crate::job::Files {
     let line = "{\"q\": \"one\", \"c\": [\"x\", \"y\"], \"a\": 0}\n";
     let file = |file: &&str| {
         let path = folder.join(format!("{name}-{file}"));
@@ -399,14 +399,14 @@ fn source(name: &str, files: &[&str], folder: &camino::Utf8Path) -> (String, cra
         }
         ((*file).to_owned(), path)
     };
-    (name.to_owned(), files.iter().map(file).collect())
+    files.iter().map(file).collect()
 }
 
 #[test]
 fn items_of_several_sources_or_archives_have_different_names() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let folder = camino::Utf8Path::from_path(folder.path()).expect("UTF-8");
-    let names = |sources: Vec<(String, crate::job::Files)>| -> Vec<String> {
+    let names = |sources: Vec<crate::job::Files>| -> Vec<String> {
         let items = read(&item_files(sources), &["**".to_owned()]).expect("items");
         items.into_iter().map(|(name, _)| name).collect()
     };
@@ -418,7 +418,7 @@ fn items_of_several_sources_or_archives_have_different_names() {
     );
     assert_eq!(
         names(vec![of("a", &["x.jsonl"]), of("b", &["x.jsonl"])]),
-        ["a/x.jsonl:1", "b/x.jsonl:1"]
+        ["1/x.jsonl:1", "2/x.jsonl:1"]
     );
     assert_eq!(
         names(vec![of("a", &["y.tar", "z.tar"])]),
@@ -426,7 +426,7 @@ fn items_of_several_sources_or_archives_have_different_names() {
     );
     assert_eq!(
         names(vec![of("a", &["y.tar", "z.tar"]), of("b", &["y.tar"])]),
-        ["a/y.tar/m.jsonl:1", "a/z.tar/m.jsonl:1", "b/m.jsonl:1"]
+        ["1/y.tar/m.jsonl:1", "1/z.tar/m.jsonl:1", "2/m.jsonl:1"]
     );
     // A plain file and a member of the same path are refused.
     let error = read(&item_files(vec![of("a", &["m.jsonl", "z.tar"])]), &["**".to_owned()]);
