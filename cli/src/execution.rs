@@ -118,7 +118,7 @@ impl Execution<'_> {
             self.watch.line(&format!(
                 "note: the lock's results were made on another kind of machine ({there}): they may differ"
             ));
-            // A run records the results of its own machine; a repetition compares with the lock's all the same.
+            // A run records the results of its own machine; a rerun still compares with the results in the lock.
             if self.lock_path.is_some() {
                 fresh.result.clear();
             }

@@ -46,7 +46,7 @@ impl<'a> Results<'a> {
     /// Whether the node's result is in the store, complete and undamaged.
     pub fn is_built(&self, id: NodeId) -> bool {
         let record = self.store.record(self.keyed.key(id));
-        record.is_some_and(|record| self.store.whole(&record) == CachedResult::Complete)
+        record.is_some_and(|record| self.store.state_of(&record) == CachedResult::Complete)
     }
 
     /// The record of a node that has been built.

@@ -55,7 +55,7 @@ pub fn run(context: &Context, names: [&str; 2], lock: Option<&Utf8Path>, progres
             "`{}` and `{}` are the same store, which has one result of every node",
             a.name, b.name
         ))
-        .help("repeat the lock in a folder of its own: `aurora rerun LOCK --into DIR`"));
+        .help("repeat the lock in a separate folder: `aurora rerun LOCK --into DIR`"));
     }
     let lock_path = match (lock, &a.facts.lock) {
         (Some(lock), _) => lock.to_owned(),

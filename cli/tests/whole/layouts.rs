@@ -144,8 +144,8 @@ pub fn long_project() -> Project {
 
 #[test]
 fn a_run_changes_its_layout_at_every_interruption() {
-    let undisturbed = long_project();
-    undisturbed.run();
+    let uninterrupted = long_project();
+    uninterrupted.run();
     let project = long_project();
     let layouts = ["tensor=2", "pipeline=2,data=2", "data=4,distributed_optimizer"];
     for (at, layout) in layouts.iter().enumerate() {
@@ -164,7 +164,7 @@ fn a_run_changes_its_layout_at_every_interruption() {
     ]);
     done.exits(0);
     done.prints("resuming cap@");
-    assert_eq!(project.results(), undisturbed.results());
+    assert_eq!(project.results(), uninterrupted.results());
 }
 
 /// The worker processes of a run, by rank: they are started in that order.
@@ -193,8 +193,8 @@ pub fn lives(pid: u32) -> bool {
 
 #[test]
 fn a_lost_worker_is_reported_and_the_run_continues_with_fewer() {
-    let undisturbed = long_project();
-    undisturbed.run();
+    let uninterrupted = long_project();
+    uninterrupted.run();
     for how in ["-KILL", "-STOP"] {
         let project = long_project();
         // It stops cleanly, and reports the lost worker.
@@ -236,7 +236,7 @@ fn a_lost_worker_is_reported_and_the_run_continues_with_fewer() {
             errors.contains("resuming from the last checkpoint with 2 workers"),
             "{how}: {errors}"
         );
-        assert_eq!(project.results(), undisturbed.results(), "{how}");
+        assert_eq!(project.results(), uninterrupted.results(), "{how}");
     }
 }
 

@@ -434,7 +434,7 @@ fn the_workflow_comments_what_a_branch_changes() {
     }
     assert!(
         !comment.contains("same.aur"),
-        "what does not change is not told:\n{comment}"
+        "an unchanged spec is not listed:\n{comment}"
     );
     assert_eq!(project.read("summary.md"), comment);
 }

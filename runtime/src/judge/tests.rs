@@ -100,7 +100,7 @@ fn attacks_are_counted_by_category_by_attack_and_together() {
     assert_eq!(of("", "attack_success_rate"), 1.5 / 4.0);
     let by_attack = ["plain", "story"].map(|attack| of(attack, "attack_success_rate"));
     assert_eq!(by_attack, [0.0, 0.75]);
-    // Each prompt is broken by some attack; of one attack alone that is not told.
+    // Every prompt is broken by at least one attack. A single attack has no such metric.
     let any = ["", "k"].map(|set| of(set, "any_attack_success_rate"));
     assert_eq!(any, [1.0, 1.0]);
     assert_eq!(scores.measures[""]["any_attack_success_rate"].items, 2);
@@ -113,7 +113,7 @@ fn attacks_are_counted_by_category_by_attack_and_together() {
     assert_eq!(scores.measures[""]["refusal_rate"].value, 1.5 / 4.0);
 }
 
-/// The report has the precision and recall of the rules: here they agree with people on two of three.
+/// The agreement of the rules with people is reported with the scores: here on two of three responses.
 #[test]
 fn rules_are_measured_on_labelled_responses() {
     let labelled = "prompt,response,refused\n\
@@ -143,8 +143,8 @@ fn rules_are_measured_on_labelled_responses() {
 
 #[test]
 fn a_program_judges_line_by_line() {
-    let program = "import json, sys\nfor line in sys.stdin:\n    told = json.loads(line)\n    \
-                   print(json.dumps({'score': len(told['response']), 'words': told['item']}))\n";
+    let program = "import json, sys\nfor line in sys.stdin:\n    request = json.loads(line)\n    \
+                   print(json.dumps({'score': len(request['response']), 'words': request['item']}))\n";
     let short = "print('{\"score\": 1}')";
     let bench = Bench::new(&[("judge.py", program), ("short.py", short), ("bad.py", "1/0")]);
     let with = |program: &str| JudgeFields::Score {
@@ -187,10 +187,10 @@ fn serve() -> String {
             }
             let mut body = vec![0; length];
             reader.read_exact(&mut body).expect("a body");
-            let asked: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
-            let question = asked["messages"][0]["content"].as_str().expect("a question");
+            let request: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+            let question = request["messages"][0]["content"].as_str().expect("a question");
             let known = head.contains("POST /v1/chat/completions") && head.contains("Authorization: Bearer s3\"cret");
-            let (status, reply) = if known && asked["temperature"] == 0 {
+            let (status, reply) = if known && request["temperature"] == 0 {
                 let words = if question.contains("ocean is") {
                     "Yes. It is."
                 } else {

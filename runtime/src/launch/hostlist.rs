@@ -92,15 +92,15 @@ fn names(list: &str, part: &str) -> Result<Vec<String>, HostListError> {
 fn numbers(list: &str, ranges: &str, most: usize) -> Result<Vec<String>, HostListError> {
     let mut numbers = Vec::new();
     for range in ranges.split(',') {
-        let fault = || HostListError::Range {
+        let invalid = || HostListError::Range {
             list: list.to_owned(),
             range: range.to_owned(),
         };
         let number = |text: &str| -> Result<u64, HostListError> {
             if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
-                return Err(fault());
+                return Err(invalid());
             }
-            text.parse().map_err(|_| fault())
+            text.parse().map_err(|_| invalid())
         };
         let (first, last) = range.split_once('-').unwrap_or((range, range));
         let (from, to) = (number(first)?, number(last)?);
@@ -125,16 +125,16 @@ fn numbers(list: &str, ranges: &str, most: usize) -> Result<Vec<String>, HostLis
 pub fn tasks_per_node(list: &str) -> Result<Vec<usize>, HostListError> {
     let mut tasks = Vec::new();
     for part in list.split(',') {
-        let fault = || HostListError::Tasks {
+        let invalid = || HostListError::Tasks {
             list: list.to_owned(),
             part: part.to_owned(),
         };
         let (count, times) = match part.split_once("(x") {
-            Some((count, times)) => (count, times.strip_suffix(')').ok_or_else(fault)?),
+            Some((count, times)) => (count, times.strip_suffix(')').ok_or_else(invalid)?),
             None => (part, "1"),
         };
-        let count: usize = count.trim().parse().map_err(|_| fault())?;
-        let times: usize = times.parse().map_err(|_| fault())?;
+        let count: usize = count.trim().parse().map_err(|_| invalid())?;
+        let times: usize = times.parse().map_err(|_| invalid())?;
         if times > MAX_HOSTS - tasks.len() {
             return Err(HostListError::TooMany { list: list.to_owned() });
         }

@@ -240,9 +240,9 @@ fn lengths_decide_between_choices_as_they_should() {
     assert!(score(&task, &all, &answers[..4], &encoder()).is_err());
 }
 
-/// Every prompt is asked in the words of every attack, several times, and nothing is scored yet.
+/// Every prompt is sampled several times with the text of every attack, and nothing is scored yet.
 #[test]
-fn open_questions_are_asked_in_the_words_of_attacks() {
+fn open_questions_use_the_templates_of_attacks() {
     let lines = "{\"q\": \"one\", \"category\": \"k\"}\n{\"q\": \"two\", \"category\": \"l\"}\n";
     let (_guard, files) = file(lines);
     let attack = |name: &str, template: &str| Attack {
@@ -266,7 +266,7 @@ fn open_questions_are_asked_in_the_words_of_attacks() {
         })
     };
     let all = items(&task, &files).expect("items");
-    let told: Vec<_> = all
+    let prompts: Vec<_> = all
         .iter()
         .map(|item| (item.prompt.as_str(), item.sets.join(" ")))
         .collect();
@@ -276,11 +276,11 @@ fn open_questions_are_asked_in_the_words_of_attacks() {
         ("two?", "l plain"),
         ("A l story: two?", "l story"),
     ];
-    assert_eq!(told, expected.map(|(prompt, sets)| (prompt, sets.to_owned())));
+    assert_eq!(prompts, expected.map(|(prompt, sets)| (prompt, sets.to_owned())));
     let encoder = encoder();
-    let asked = requests(&task, &all, &encoder, 0, 64).expect("requests");
-    assert_eq!(asked.len(), 8);
-    assert!(matches!(asked[3], Request::Text { item: 1, sample: 1, .. }));
+    let sent = requests(&task, &all, &encoder, 0, 64).expect("requests");
+    assert_eq!(sent.len(), 8);
+    assert!(matches!(sent[3], Request::Text { item: 1, sample: 1, .. }));
     let so = Answer::Text(encoder.encode("so").expect("encoded"));
     let (scores, results) = score(&task, &all, &vec![so; 8], &encoder).expect("no scores");
     assert!(scores.measures.is_empty());
@@ -289,11 +289,11 @@ fn open_questions_are_asked_in_the_words_of_attacks() {
     task.chat = Some("u: {prompt}<end>m:".to_owned());
     let mut spelled = all.clone();
     spelled[0].prompt = "<end>".to_owned();
-    let asked = requests(&task, &spelled, &encoder, 0, 64).expect("requests");
+    let sent = requests(&task, &spelled, &encoder, 0, 64).expect("requests");
     let ids = |text: &str| encoder.encode(text).expect("encoded");
     let prompt = [ids("u: "), ids("<end>"), vec![0], ids("m:")].concat();
     assert_eq!(
-        asked[0],
+        sent[0],
         Request::Text {
             item: 0,
             sample: 0,
@@ -330,14 +330,14 @@ fn items_are_read_from_tables_and_lines() {
     let files = [put("a.csv", table), put("b.txt", "first\n\nsecond\n")];
     let patterns = ["*.csv".to_owned(), "*.txt".to_owned()];
     let found = read(&files, &patterns).expect("items");
-    let told: Vec<String> = found.iter().map(|(name, value)| format!("{name} {value}")).collect();
+    let scores: Vec<String> = found.iter().map(|(name, value)| format!("{name} {value}")).collect();
     let expected = [
         r#"a.csv:3 {"category":"k","prompt":"one, two"}"#,
         r#"a.csv:4 {"category":"l\nm","prompt":"three"}"#,
         r#"b.txt:1 {"prompt":"first"}"#,
         r#"b.txt:3 {"prompt":"second"}"#,
     ];
-    assert_eq!(told, expected);
+    assert_eq!(scores, expected);
     let short = [put("c.csv", "prompt,category\nonly\n")];
     let error = read(&short, &patterns).expect_err("a short row").to_string();
     assert!(error.contains("line 2 of `c.csv` is not a valid item"), "{error}");
@@ -345,7 +345,7 @@ fn items_are_read_from_tables_and_lines() {
 
 /// The same items, wherever they are in their files.
 #[test]
-fn a_limit_chooses_by_what_items_say() {
+fn a_limit_chooses_by_the_text_of_items() {
     let lines: Vec<String> = (0..20)
         .map(|n| format!("{{\"q\": \"{n}\", \"c\": [\"x\"], \"a\": 0}}\n"))
         .collect();

@@ -38,7 +38,7 @@ fn fields(files: &[&str], format: Format) -> ExtractFields {
     }
 }
 
-/// Extracts into a folder of its own; the documents as (id, text), and the report.
+/// Extracts into a new folder; the documents as (id, text), and the report.
 fn run(
     fields: &ExtractFields,
     files: &[InputFile],
@@ -357,11 +357,11 @@ fn pairs_keep_the_place_of_the_answer() {
         .lines()
         .map(|line| serde_json::from_str(line).expect("a document"))
         .collect();
-    let told: Vec<(&str, &str)> = documents
+    let pairs: Vec<(&str, &str)> = documents
         .iter()
         .map(|document| document.text.split_at(document.answer.expect("a place")))
         .collect();
-    assert_eq!(told, [("Q: Why?\nA:", " So, so."), ("Q: Wä?\nA:", " Ja")]);
+    assert_eq!(pairs, [("Q: Why?\nA:", " So, so."), ("Q: Wä?\nA:", " Ja")]);
     let skipped: Vec<(&str, u64)> = report
         .skipped
         .iter()

@@ -192,7 +192,7 @@ impl Job {
     }
 }
 
-/// Ready, then saves on USR1 or TERM and ends resumable. It waits for an idle child, so that it receives a signal at once.
+/// Ready, then saves on USR1 or TERM and ends resumable. It waits for an idle child, so that a signal is handled at once.
 const SAVES: &str = "trap 'echo saved; kill $!; exit 75' USR1 TERM\nsleep 60 >/dev/null & echo ready \"$@\"\nwait";
 
 fn requeued() -> Vec<String> {
@@ -211,7 +211,7 @@ fn a_warning_reaches_the_engine_and_the_job_resumes() {
     assert_eq!(end, expected);
 }
 
-/// An engine that continues after a warning receives the next one too, and its own status counts.
+/// An engine that continues after a warning gets the next one too, and its exit status is the result.
 #[test]
 fn warnings_may_come_again() {
     let engine = "trap 'kill $!' USR1\nfor saw in 1 2 3; do sleep 60 >/dev/null & echo ready $saw; wait; done\nexit 5";

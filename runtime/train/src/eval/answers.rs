@@ -279,7 +279,7 @@ pub fn answer(
     let answers = answers.ok_or(TrainError::Bug("a request was not answered"))?;
     task::score(&task.fields, &task.items, &answers, &task.encoder)
         .map(Some)
-        .map_err(TrainError::Scoring)
+        .map_err(|error| TrainError::Scoring(error.into()))
 }
 
 fn one_thread(
@@ -388,7 +388,7 @@ fn texts(
         let (_, stopped) = task
             .encoder
             .decode_until(&text.ids, stop)
-            .map_err(TrainError::Scoring)?;
+            .map_err(|error| TrainError::Scoring(error.into()))?;
         Ok(stopped)
     };
     let mut queue = batch.iter();

@@ -5,6 +5,7 @@ use aurora_runtime::data::documents::DocumentsError;
 use aurora_runtime::data::order::OrderError;
 use aurora_runtime::data::tokenizer::TokenizerError;
 use aurora_runtime::data::tokens::TokensError;
+use aurora_runtime::errors::BoxedError;
 use aurora_runtime::task::TaskError;
 
 use crate::model::ModelError;
@@ -45,8 +46,8 @@ pub enum TrainError {
     Task(#[from] TaskError),
     #[error("cannot read the tokenizer")]
     Tokenizer(#[from] TokenizerError),
-    #[error("cannot score the answers: {0}")]
-    Scoring(String),
+    #[error("cannot score the answers")]
+    Scoring(#[source] BoxedError),
     #[error("cannot resolve host `{host}`")]
     Host {
         host: String,
