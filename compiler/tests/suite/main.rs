@@ -1,4 +1,4 @@
-//! The checker as its users see it: messages, explanations, reference, and odd input.
+//! Tests of the compiler: messages, explanations, reference, keys, locks, and invalid input.
 
 // The crate is pure; its tests read their files.
 #![allow(clippy::disallowed_methods)]
@@ -22,7 +22,7 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()))
 }
 
-/// The bundle of a text that stands in a folder of this repository, imports included.
+/// The bundle of a text in a folder of this repository, with its imports.
 fn bundle_in(folder: &str, name: &str, text: &str) -> Bundle {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(folder);
     Bundle::read(name, text, &mut |path| {
@@ -34,16 +34,16 @@ fn check_in(folder: &str, name: &str, text: &str) -> Result<Spec, Vec<Diagnostic
     bundle_in(folder, name, text).check(&Choice::default())
 }
 
-/// Compares a page of the book with the tables it is made from; with `AURORA_UPDATE_BOOK` set, writes it.
+/// Compares a generated page of the book. With `AURORA_UPDATE_BOOK` set, writes it.
 fn assert_page(path: &str, expected: &str) {
     let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
     if std::env::var_os("AURORA_UPDATE_BOOK").is_some() {
-        std::fs::create_dir_all(file.parent().expect("a page lies in a folder")).expect("the folder of the page");
+        std::fs::create_dir_all(file.parent().expect("a page is in a folder")).expect("the folder of the page");
         std::fs::write(&file, expected).expect("the page can be written");
     }
     assert_eq!(
         read(path),
         expected,
-        "{path} is not what the tables say; set AURORA_UPDATE_BOOK=1 to write it"
+        "{path} is out of date; set AURORA_UPDATE_BOOK=1 to write it"
     );
 }
