@@ -282,11 +282,11 @@ pub fn position(before: &str) -> Value {
 }
 
 /// The start of the nth occurrence of a part of a text.
-pub fn find(text: &str, piece: &str, nth: usize) -> Value {
+pub fn find(text: &str, part: &str, nth: usize) -> Value {
     let (at, _) = text
-        .match_indices(piece)
+        .match_indices(part)
         .nth(nth)
-        .unwrap_or_else(|| panic!("`{piece}` is not there {nth} times"));
+        .unwrap_or_else(|| panic!("`{part}` does not occur {nth} times"));
     position(&text[..at])
 }
 

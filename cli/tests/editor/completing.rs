@@ -4,9 +4,9 @@ use crate::client::Editor;
 use crate::specs::{FILES, SPEC};
 
 /// Replaces a part of the spec by a text with a cursor, and completes there.
-fn labels(piece: &str, marked: &str) -> Vec<String> {
-    assert!(SPEC.contains(piece), "{piece}");
-    Editor::new(&FILES).labels("specs/demo.aur", &SPEC.replacen(piece, marked, 1))
+fn labels(part: &str, marked: &str) -> Vec<String> {
+    assert!(SPEC.contains(part), "{part}");
+    Editor::new(&FILES).labels("specs/demo.aur", &SPEC.replacen(part, marked, 1))
 }
 
 fn added(marked: &str) -> Vec<String> {
@@ -48,7 +48,7 @@ fn fields_that_a_block_does_not_have() {
         found.contains(&"mixture".to_owned()) && !found.contains(&"budget".to_owned()),
         "{found:?}"
     );
-    // In a block that is only begun, with nothing behind it.
+    // In an unclosed block at the end of the file.
     let found = added("\nlayout here {\n  nodes = 4\n  |");
     assert!(
         found.contains(&"machine".to_owned()) && !found.contains(&"nodes".to_owned()),
@@ -75,7 +75,7 @@ fn values_by_the_type_of_their_field() {
     assert!(added("\neval e { at = [|").starts_with(&["start".to_owned(), "end".to_owned(), "every".to_owned()]));
     let found = added("\nmodel m { tied_embeddings = |");
     assert!(found.starts_with(&["true".to_owned(), "false".to_owned()]), "{found:?}");
-    // `unknown` where it may stand; the names of blocks that cannot be read.
+    // `unknown` where it is allowed; the names of blocks with syntax errors.
     assert!(added("\nlayout here { recompute = |").contains(&"unknown".to_owned()));
     let found = added("\nstage third { = }\nstage fourth { start = |");
     assert!(found.contains(&"third".to_owned()), "{found:?}");

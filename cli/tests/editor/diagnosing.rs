@@ -8,7 +8,7 @@ use crate::specs::{FILES, LIBRARY, SPEC};
 fn codes(found: &[Value]) -> Vec<&str> {
     found
         .iter()
-        .map(|fault| fault["code"].as_str().expect("a code"))
+        .map(|error| error["code"].as_str().expect("a code"))
         .collect()
 }
 
@@ -59,7 +59,7 @@ fn other_places_of_an_error_are_related_information() {
     let found = editor.change("specs/demo.aur", &format!("{SPEC}\ncorpus fi {{ language = en }}\n"));
     let uris: Vec<&Value> = found
         .iter()
-        .flat_map(|fault| fault["relatedInformation"].as_array())
+        .flat_map(|error| error["relatedInformation"].as_array())
         .flatten()
         .map(|related| &related["location"]["uri"])
         .collect();
@@ -82,7 +82,7 @@ fn the_text_of_an_open_library_is_used() {
 #[test]
 fn a_library_has_its_own_errors_and_those_of_the_specs_that_use_it() {
     let mut editor = Editor::new(&FILES);
-    // It has no experiment and offers more than it uses: no errors of a library.
+    // A library needs no experiment, and may have unused names.
     assert_eq!(editor.open_file("specs/lib/data.aur").len(), 0);
     let found = editor.change("specs/lib/data.aur", &LIBRARY.replace("language = fi", "langauge = fi"));
     assert_eq!(codes(&found), ["E0203"]);
@@ -90,7 +90,7 @@ fn a_library_has_its_own_errors_and_those_of_the_specs_that_use_it() {
     let found = editor.change("specs/lib/data.aur", &LIBRARY.replacen("held_out = held\n", "\n", 1));
     let spec = editor.uri("specs/demo.aur");
     assert_eq!((codes(&found), codes(&editor.shown[&spec])), (vec![], vec!["E0314"]));
-    // The error is reported where it is now.
+    // The diagnostics are removed when the error is fixed.
     editor.change("specs/lib/data.aur", LIBRARY);
     assert_eq!(editor.shown[&spec].len(), 0);
 }
@@ -146,18 +146,18 @@ fn missing_fields_are_added() {
             "Add `mixture`"
         ]
     );
-    let whole = edited(&text, &all[1]["edit"]["documentChanges"][0]["edits"]);
-    assert_eq!(editor.change("specs/demo.aur", &whole).len(), 0, "{whole}");
+    let edited_text = edited(&text, &all[1]["edit"]["documentChanges"][0]["edits"]);
+    assert_eq!(editor.change("specs/demo.aur", &edited_text).len(), 0, "{edited_text}");
     // A block on one line.
     let text = format!("{SPEC}eval more {{ kind = perplexity }}\n");
     let found = editor.change("specs/demo.aur", &text);
     let all = actions(&mut editor, "specs/demo.aur", &found);
-    let whole = edited(&text, &all[0]["edit"]["documentChanges"][0]["edits"]);
+    let edited_text = edited(&text, &all[0]["edit"]["documentChanges"][0]["edits"]);
     assert!(
-        whole.ends_with("eval more { kind = perplexity  data = [en, fi] }\n"),
-        "{whole}"
+        edited_text.ends_with("eval more { kind = perplexity  data = [en, fi] }\n"),
+        "{edited_text}"
     );
-    assert_eq!(editor.change("specs/demo.aur", &whole).len(), 0);
+    assert_eq!(editor.change("specs/demo.aur", &edited_text).len(), 0);
 }
 
 #[test]

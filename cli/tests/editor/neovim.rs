@@ -14,19 +14,19 @@ vim.cmd('edit specs/demo.aur')
 local id = vim.lsp.start_client({ name = 'aurora', cmd = { vim.env.AURORA, 'lsp' }, root_dir = vim.fn.getcwd() })
 local buffer = vim.api.nvim_get_current_buf()
 vim.lsp.buf_attach_client(buffer, id)
-local function ask(method, line, character)
+local function request(method, line, character)
   local params = { textDocument = vim.lsp.util.make_text_document_params(buffer), position = { line = line, character = character }, context = { includeDeclaration = true } }
   local answers = vim.lsp.buf_request_sync(buffer, method, params, 5000) or {}
   for _, answer in pairs(answers) do return answer.result end
 end
 local ok = false
 for _ = 1, 500 do
-  ok = ask('textDocument/hover', 0, 0) ~= nil
+  ok = request('textDocument/hover', 0, 0) ~= nil
   if ok then break end
   vim.wait(20)
 end
 report('hover', ok and 'yes' or 'no')
-local place = ask('textDocument/definition', 0, 24)[1]
+local place = request('textDocument/definition', 0, 24)[1]
 report('definition', place.uri:match('[^/]*$'), place.range.start.line)
 local lines = vim.api.nvim_buf_get_lines(buffer, 0, -1, false)
 for number, line in ipairs(lines) do

@@ -5,15 +5,15 @@ use serde_json::{Value, json};
 use crate::client::{Editor, edited, find, position, slice};
 use crate::specs::{FILES, LIBRARY, SPEC};
 
-fn hover(piece: &str, nth: usize) -> String {
+fn hover(part: &str, nth: usize) -> String {
     let mut editor = Editor::new(&FILES);
     editor.open_file("specs/demo.aur");
-    editor.hover("specs/demo.aur", find(SPEC, piece, nth))
+    editor.hover("specs/demo.aur", find(SPEC, part, nth))
 }
 
-fn contains(text: &str, pieces: &[&str]) {
-    for piece in pieces {
-        assert!(text.contains(piece), "`{piece}` is not in:\n{text}");
+fn contains(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "`{part}` is not in:\n{text}");
     }
 }
 
@@ -188,18 +188,18 @@ fn hints_show_values_in_another_unit() {
         hints(&mut editor, SPEC),
         expected.map(|(value, hint)| (value.to_owned(), hint.to_owned()))
     );
-    // The shares of a mixture that one stage reads.
+    // The weights of a mixture that one stage uses.
     let one = SPEC.replace(
         "start         = first\n  budget        = 327_680 tokens\n  mixture       = cap",
         "start         = first\n  budget        = 327_680 tokens\n  mixture       = cat",
     ) + "mixture cat { fi from [fi] weight 100% }\n";
     editor.change("specs/demo.aur", &one);
-    let shares: Vec<String> = hints(&mut editor, &one)
+    let tokens: Vec<String> = hints(&mut editor, &one)
         .into_iter()
         .filter(|(value, _)| value.ends_with('%'))
         .map(|(_, hint)| hint)
         .collect();
-    assert_eq!(shares, ["≈ 245,760 tokens", "≈ 737,280 tokens", "≈ 327,680 tokens"]);
+    assert_eq!(tokens, ["≈ 245,760 tokens", "≈ 737,280 tokens", "≈ 327,680 tokens"]);
 }
 
 #[test]

@@ -44,8 +44,8 @@ fn places(found: &Value) -> Vec<String> {
 fn a_name_leads_to_its_declaration_in_another_file() {
     let mut editor = Editor::new(&files());
     editor.open_file("specs/demo.aur");
-    let go = |editor: &mut Editor, piece: &str, nth: usize| {
-        places(&editor.at("textDocument/definition", "specs/demo.aur", find(SPEC, piece, nth)))
+    let go = |editor: &mut Editor, part: &str, nth: usize| {
+        places(&editor.at("textDocument/definition", "specs/demo.aur", find(SPEC, part, nth)))
     };
     assert_eq!(go(&mut editor, "fi, en", 0), ["lib/data.aur:6:fi"]);
     assert_eq!(go(&mut editor, "fi] weight", 0), ["lib/data.aur:6:fi"]);
@@ -174,20 +174,20 @@ fn renaming_changes_every_file_and_keeps_the_specs_valid() {
 fn blocks_lets_and_params_are_renamed() {
     let mut editor = Editor::new(&files());
     editor.open_file("specs/demo.aur");
-    let one = |editor: &mut Editor, piece: &str, new: &str| {
-        rename(editor, "specs/demo.aur", find(SPEC, piece, 0), new)
+    let one = |editor: &mut Editor, part: &str, new: &str| {
+        rename(editor, "specs/demo.aur", find(SPEC, part, 0), new)
             .expect("it can be renamed")
             .remove(0)
             .1
     };
     let stage = one(&mut editor, "first {", "warm");
-    for piece in [
+    for part in [
         "stage warm {",
         "start         = warm\n",
         "<= warm.held_out",
         "stage.warm.budget",
     ] {
-        assert!(stage.contains(piece), "{piece}: {stage}");
+        assert!(stage.contains(part), "{part}: {stage}");
     }
     assert!(!stage.contains("first"), "{stage}");
     let param = one(&mut editor, "length =", "reach");
@@ -231,7 +231,7 @@ fn a_rename_that_causes_an_error_is_refused() {
     let mut editor = Editor::new(&files());
     editor.open_file("specs/demo.aur");
     let mut refused =
-        |piece: &str, new: &str| rename(&mut editor, "specs/demo.aur", find(SPEC, piece, 0), new).expect_err("refused");
+        |part: &str, new: &str| rename(&mut editor, "specs/demo.aur", find(SPEC, part, 0), new).expect_err("refused");
     assert_eq!(refused("first {", "second"), "there are two blocks `stage second`");
     assert_eq!(
         refused("first {", "small"),

@@ -41,11 +41,11 @@ fn positions_are_utf_16_unless_the_client_supports_utf_8() {
     let text = "experiment e { seed = 1 }\n// 😀é\nsource /* */ x { from = \"😀é\" form = 1 }\n".replace("/* */ ", "");
     let column = |editor: &mut Editor| {
         let found = editor.open("specs/a.aur", &text);
-        let fault = found
+        let error = found
             .iter()
-            .find(|fault| fault["code"] == "E0203")
+            .find(|error| error["code"] == "E0203")
             .expect("an unknown field");
-        fault["range"]["start"]["character"].clone()
+        error["range"]["start"]["character"].clone()
     };
     let mut sixteen = Editor::new(&[]);
     assert_eq!(sixteen.capabilities["positionEncoding"], "utf-16");
@@ -61,7 +61,7 @@ fn positions_are_utf_16_unless_the_client_supports_utf_8() {
 fn typing_changes_the_text_incrementally() {
     let mut editor = Editor::new(&FILES);
     assert_eq!(editor.open_file("specs/demo.aur").len(), 0);
-    // Two edits in one notification, the second in the text that the first leaves; a third right behind.
+    // Two edits in one notification, the second in the text after the first; then a third.
     let [line, character] = ["line", "character"].map(|part| find(SPEC, "budget", 0)[part].as_u64().expect("a number"));
     let range = |from: u64, to: u64| json!({ "start": { "line": line, "character": character + from }, "end": { "line": line, "character": character + to } });
     editor.type_in(
@@ -99,7 +99,7 @@ fn the_server_watches_files_where_the_client_can() {
         json!({ "changes": [{ "uri": uri, "type": 2 }] }),
     );
     let found = editor.diagnostics("specs/demo.aur");
-    assert!(found.iter().any(|fault| fault["code"] == "E0221"), "{found:?}");
+    assert!(found.iter().any(|error| error["code"] == "E0221"), "{found:?}");
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn no_text_ends_the_session() {
     editor.open_file("specs/demo.aur");
     let end = |text: &str| crate::client::position(text);
     for length in (0..SPEC.len()).step_by(5) {
-        // A text that stops anywhere; and one that lacks a piece.
+        // A text that ends anywhere, and one with a missing part.
         let stopped = &SPEC[..length];
         let without = [stopped, &SPEC[(length + 9).min(SPEC.len())..]].concat();
         for text in [stopped, &without] {

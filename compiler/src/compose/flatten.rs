@@ -299,10 +299,10 @@ impl Bundle {
             let fields = fields.into_iter();
             chosen.extend(fields.filter(|field| field.path.len() == 1).map(|field| (0, field)));
         }
-        let mut seen: Vec<&Field> = Vec::new();
+        let mut earlier: Vec<&Field> = Vec::new();
         for field in &self.settings {
             let path = |field: &Field| field.path.iter().map(|name| name.text.clone()).collect::<Vec<_>>();
-            if let Some(first) = seen.iter().find(|first| path(first) == path(field)) {
+            if let Some(first) = earlier.iter().find(|first| path(first) == path(field)) {
                 errors.push(
                     Diagnostic::new(Code::BAD_SETTING, format!("`{}` is set twice", path(field).join(".")))
                         .label(field.span, "set again")
@@ -310,7 +310,7 @@ impl Bundle {
                         .help("use `--set` once for each name"),
                 );
             }
-            seen.push(field);
+            earlier.push(field);
             let [name] = field.path.as_slice() else { continue };
             if names.param(0, &name.text).is_none() {
                 errors.push(no_param(name, names));

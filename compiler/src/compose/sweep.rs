@@ -189,10 +189,10 @@ impl Dimension {
 
 /// Reports points with the same name, because they would be the same experiment.
 pub(super) fn distinct(sweeps: &[Sweep], errors: &mut Vec<Diagnostic>) {
-    let mut seen: BTreeMap<String, &Sweep> = BTreeMap::new();
+    let mut names: BTreeMap<String, &Sweep> = BTreeMap::new();
     for sweep in sweeps {
         for point in sweep.points() {
-            if let Some(first) = seen.get(&point.name) {
+            if let Some(first) = names.get(&point.name) {
                 let message = format!("two points have the name `{}`", point.name);
                 let mut diagnostic = Diagnostic::new(Code::BAD_SWEEP, message).label(sweep.name.span, "second point");
                 if first.name.span != sweep.name.span {
@@ -201,7 +201,7 @@ pub(super) fn distinct(sweeps: &[Sweep], errors: &mut Vec<Diagnostic>) {
                 errors.push(diagnostic.help("remove the repeated value, or one of the sweeps"));
                 break;
             }
-            seen.insert(point.name, sweep);
+            names.insert(point.name, sweep);
         }
     }
 }

@@ -91,7 +91,7 @@ fn every_flag_has_one_class_and_is_in_the_result() {
     let names: BTreeSet<&str> = FLAGS.iter().map(|flag| flag.name).collect();
     assert_eq!(names.len(), FLAGS.len(), "a flag is in the table once");
     for flag in FLAGS {
-        // The flag alone, last in a script that says everything else.
+        // The flag, at the end of a script with all required flags.
         let value = match (flag.takes, flag.name) {
             (FlagValues::Nothing, _) => "",
             (_, "--position-embedding-type") => " rope",

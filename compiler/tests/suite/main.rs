@@ -1,4 +1,4 @@
-//! Tests of the checker through its public interface: messages, explanations, reference, and odd input.
+//! Tests of the compiler: messages, explanations, reference, keys, locks, and invalid input.
 
 // The crate reads no files, but its tests do.
 #![allow(clippy::disallowed_methods)]
@@ -34,7 +34,7 @@ fn check_in(folder: &str, name: &str, text: &str) -> Result<Spec, Vec<Diagnostic
     bundle_in(folder, name, text).check(&Choice::default())
 }
 
-/// Compares a page of the book with its tables. If `AURORA_UPDATE_BOOK` is set, writes it.
+/// Compares a generated page of the book. With `AURORA_UPDATE_BOOK` set, writes it.
 fn assert_page(path: &str, expected: &str) {
     let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
     if std::env::var_os("AURORA_UPDATE_BOOK").is_some() {

@@ -1,4 +1,4 @@
-//! The reference is up to date with the tables, and the tables are valid.
+//! The language reference is up to date, and the schema is consistent.
 
 use aurora_compiler::schema::{BLOCKS, Default, FieldSchema, Type, reference};
 use aurora_lang::parse::{parse, parse_value};
@@ -35,7 +35,7 @@ fn each_field(visit: &mut dyn FnMut(&str, &FieldSchema)) {
 }
 
 #[test]
-fn every_field_is_documented() {
+fn every_field_has_a_meaning() {
     let mut count = 0;
     each_field(&mut |place, field| {
         count += 1;
@@ -51,11 +51,11 @@ fn every_field_is_documented() {
             );
         }
     });
-    assert!(count > 80, "only {count} fields were visited");
+    assert!(count > 80, "only {count} fields");
 }
 
 #[test]
-fn block_examples_parse_in_canonical_layout() {
+fn block_examples_are_formatted() {
     for block in BLOCKS {
         let parsed = parse(block.example, None);
         assert!(parsed.errors.is_empty(), "{}: {:?}", block.kind, parsed.errors);

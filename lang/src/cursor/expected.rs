@@ -1,6 +1,6 @@
 //! What may be written at a cursor.
 //!
-//! A word in the place of the cursor makes the text complete enough to be parsed: the role of that word determines which
+//! A word in the place of the cursor makes the text complete enough to be parsed: the role of that word shows which
 //! field, value or call the cursor is in. What may follow the text before the cursor is what the grammar expects there.
 
 use super::roles::Roles;

@@ -49,7 +49,7 @@ refer to it with a `source`."#,
         wrong r#"source english { from = "file:data/english.txt }"#,
         right r#"source english { from = "file:data/english.txt" }"#;
     UNKNOWN_ESCAPE = "E0106", "unknown escape",
-        r#"In a text, a backslash starts an escape: `\"`, `\\`, `\n` or `\t`. A lone backslash is written twice."#,
+        r#"In a text, a backslash starts an escape: `\"`, `\\`, `\n` or `\t`. A single backslash is written twice."#,
         wrong r#"source english { from = "file:data\english.txt" }"#,
         right r#"source english { from = "file:data/english.txt" }"#;
     NOT_SUPPORTED = "E0107", "not supported yet",

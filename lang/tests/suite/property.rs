@@ -1,5 +1,5 @@
-//! Random files in random layouts: the formatter changes neither tree nor comments, and formatting twice changes nothing; a
-//! merge takes a whole side where the other has changed nothing.
+//! Random files with random white space: the formatter changes neither tree nor comments, and formatting twice changes
+//! nothing; a merge takes all changes of a side if the other side has none.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use aurora_lang::{merge, parse};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-/// A random piece of white space, with comments if they are allowed there.
+/// Random white space with comments.
 fn gap() -> impl Strategy<Value = String> {
     prop_oneof![
         6 => Just(" ".to_owned()),
@@ -109,7 +109,7 @@ fn block() -> impl Strategy<Value = String> {
     prop_oneof![5 => plain, 1 => gate]
 }
 
-/// A statement; between its words stand blanks alone, because its line ends it.
+/// A statement. Its words are separated by spaces, because it ends with its line.
 fn statement() -> impl Strategy<Value = String> {
     let line = (word(), value(), marks()).prop_map(|(name, value, marks)| format!("let {name} = {value}{marks}"));
     let range = prop_oneof![
@@ -239,8 +239,8 @@ proptest! {
         prop_assert_eq!(&third, &first);
         // As part of a longer text.
         let moved = parse(&text, None).moved(before.len() + 1);
-        let whole = format!("{before}\n{text}");
-        prop_assert_eq!(&parse(&text, Some(Previous { text: &whole, parsed: &moved })), &first);
+        let longer = format!("{before}\n{text}");
+        prop_assert_eq!(&parse(&text, Some(Previous { text: &longer, parsed: &moved })), &first);
     }
 
     #[test]

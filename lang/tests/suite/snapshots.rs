@@ -1,4 +1,4 @@
-//! What the parser reads and refuses, and how the formatter lays it out.
+//! Snapshots of syntax trees, formatted text and errors.
 
 use aurora_lang::ast::{Block, Body, Entry, Expression, ExpressionKind, Value, ValueKind};
 use aurora_lang::diagnostics::{Source, render_text};
@@ -34,13 +34,13 @@ fn err() {
             .map(|item| format!("{} {}", item.keyword.text, item.name.text))
             .collect();
         let drawn = render_text(&parsed.errors, Source::new(name, &text), false);
-        insta::assert_snapshot!(format!("{drawn}-- read all the same: {}\n", items.join(", ")));
+        insta::assert_snapshot!(format!("{drawn}-- parsed blocks: {}\n", items.join(", ")));
         assert!(!parsed.errors.is_empty());
         assert_eq!(aurora_lang::format(&text), Err(parsed.errors));
     });
 }
 
-/// The tree without places.
+/// The syntax tree without spans.
 fn outline(block: &Block, level: usize) -> String {
     let margin = "  ".repeat(level);
     let mut out = format!(
@@ -50,10 +50,10 @@ fn outline(block: &Block, level: usize) -> String {
     match &block.body {
         Body::Gate(gate) => {
             let (left, right) = (expression(&gate.left), expression(&gate.right));
-            let asked = gate.confidence.as_ref();
-            let asked = asked.map_or(String::new(), |asked| format!(" with {}", asked.number.digits));
+            let confidence = gate.confidence.as_ref();
+            let confidence = confidence.map_or(String::new(), |found| format!(" with {}", found.number.digits));
             out.push_str(&format!(
-                "{margin}  {left} {} {right}{asked}{}\n",
+                "{margin}  {left} {} {right}{confidence}{}\n",
                 gate.relation.text,
                 marks(&gate.marks)
             ));

@@ -9,8 +9,8 @@ const MI250X_DEVICES: u64 = 8;
 
 impl Translation<'_> {
     pub(super) fn layout(&mut self) -> String {
-        let tensor = self.or("--tensor-model-parallel-size", Self::whole, 1);
-        let pipeline = self.or("--pipeline-model-parallel-size", Self::whole, 1);
+        let tensor = self.or("--tensor-model-parallel-size", Self::integer, 1);
+        let pipeline = self.or("--pipeline-model-parallel-size", Self::integer, 1);
         let nodes = self.nodes();
         let devices = self.devices();
         let micro_batch = self.micro_batch();
@@ -149,7 +149,7 @@ impl Translation<'_> {
         nodes: &Option<WithOrigin<u64>>,
         devices: &Option<WithOrigin<u64>>,
     ) -> WithOrigin<u64> {
-        let context = self.or("--context-parallel-size", Self::whole, 1);
+        let context = self.or("--context-parallel-size", Self::integer, 1);
         let value = |read: &Option<WithOrigin<u64>>| read.as_ref().and_then(|read| read.value);
         let (Some(nodes), Some(devices)) = (value(nodes), value(devices)) else {
             self.report(

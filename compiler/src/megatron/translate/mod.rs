@@ -148,7 +148,7 @@ impl<'a> Translation<'a> {
 
     fn experiment(&mut self, name: &str) -> String {
         let mut block = Block::new(format!("experiment {name}"));
-        let seed = self.or("--seed", Self::whole, 1234);
+        let seed = self.or("--seed", Self::integer, 1234);
         block.read("seed", &seed);
         let micro_batch = match self.facts.micro_batch {
             Some(size) => format!("{size} sequences"),
@@ -261,7 +261,7 @@ impl<'a> Translation<'a> {
         })
     }
 
-    fn whole(&mut self, name: &str) -> Option<WithOrigin<u64>> {
+    fn integer(&mut self, name: &str) -> Option<WithOrigin<u64>> {
         self.parsed(name, "whole number", |text| text.replace('_', "").parse().ok())
     }
 
@@ -281,7 +281,7 @@ impl<'a> Translation<'a> {
 
     /// The value of a required flag. Without the flag it is unknown, which is reported.
     fn required(&mut self, name: &str) -> WithOrigin<u64> {
-        match self.whole(name) {
+        match self.integer(name) {
             Some(read) => read,
             None => {
                 self.report(FindingKind::Unknown, 0, name, "it is not given, but a spec requires it");

@@ -150,7 +150,7 @@ impl Translation<'_> {
                 origin: format!("{DEFAULT}: the number of heads"),
             };
         }
-        let groups = self.or("--num-query-groups", Self::whole, 1);
+        let groups = self.or("--num-query-groups", Self::integer, 1);
         if let (Some(groups), Some(heads), false) = (groups.value, heads.value, llama)
             && groups != 1
             && groups != heads
@@ -169,7 +169,7 @@ impl Translation<'_> {
     }
 
     fn head_width(&mut self, hidden: &WithOrigin<u64>, heads: &WithOrigin<u64>) {
-        let Some(width) = self.whole("--kv-channels") else {
+        let Some(width) = self.integer("--kv-channels") else {
             return;
         };
         let (Some(width), Some(hidden), Some(heads)) = (width.value, hidden.value, heads.value) else {
@@ -192,7 +192,7 @@ impl Translation<'_> {
     }
 
     fn feed_forward(&mut self, hidden: &WithOrigin<u64>) -> WithOrigin<u64> {
-        if let Some(given) = self.whole("--ffn-hidden-size") {
+        if let Some(given) = self.integer("--ffn-hidden-size") {
             return given;
         }
         // Source: `validate_args`: 4·h, or with a gate two thirds of that, rounded down to a multiple of 64.
@@ -218,8 +218,8 @@ impl Translation<'_> {
     ///
     /// Source: `_vocab_size_with_padding`: the next multiple of divisor × tensor degree.
     fn vocabulary(&mut self) -> WithOrigin<u64> {
-        let divisor = self.or("--make-vocab-size-divisible-by", Self::whole, 128);
-        let entries = match (self.whole("--vocab-size"), self.options.vocabulary) {
+        let divisor = self.or("--make-vocab-size-divisible-by", Self::integer, 128);
+        let entries = match (self.integer("--vocab-size"), self.options.vocabulary) {
             (given, Some(entries)) => {
                 if given.is_some_and(|given| given.value != Some(entries)) {
                     self.report_flag(

@@ -71,7 +71,7 @@ impl Translation<'_> {
         block.shown("global_batch", &batch, |count| format!("{count} sequences"));
         self.learning_rate(&mut block, batch.value, &budget);
         self.optimizer(&mut block);
-        let saves = self.whole("--save-interval");
+        let saves = self.integer("--save-interval");
         if let Some(saves) = &saves {
             block.shown("checkpoint", saves, |count| format!("every {}", steps(*count)));
         }
@@ -80,7 +80,7 @@ impl Translation<'_> {
     }
 
     fn global_batch(&mut self) -> WithOrigin<u64> {
-        if let Some(given) = self.whole("--global-batch-size") {
+        if let Some(given) = self.integer("--global-batch-size") {
             return given;
         }
         let (micro_batch, replicas) = (self.facts.micro_batch, self.facts.replicas);
@@ -117,10 +117,10 @@ impl Translation<'_> {
 
     /// A length in iterations or in samples.
     fn length(&mut self, iterations: &str, samples: &str, batch: Option<u64>) -> Option<WithOrigin<u64>> {
-        if let Some(given) = self.whole(iterations) {
+        if let Some(given) = self.integer(iterations) {
             return Some(given);
         }
-        let given = self.whole(samples)?;
+        let given = self.integer(samples)?;
         Some(self.in_steps(samples, given, batch))
     }
 
@@ -321,7 +321,7 @@ impl Translation<'_> {
 
     /// An eval of the held-out data, if there is any.
     fn eval(&mut self, saves: Option<u64>) -> String {
-        let interval = self.whole("--eval-interval");
+        let interval = self.integer("--eval-interval");
         if !self.facts.held_out {
             if interval.is_some() {
                 let why = "the script has no held-out data that Aurora supports; write an `eval`";
