@@ -230,7 +230,7 @@ impl WorkerPool {
         self.receive(stop)
     }
 
-    /// Whether the workers have been told to stop.
+    /// Whether the workers received a request to stop.
     pub fn is_stopping(&self) -> bool {
         self.stopping
     }
