@@ -112,11 +112,13 @@ fn visit_inputs<'a>(node: &Node, inputs: impl IntoIterator<Item = (&'a Role, &'a
     }
 }
 
-/// The fields of a node's work in the form that is hashed. Where it differs from the struct:
+/// The fields of a node's work in the form that is hashed: the struct as JSON, with these differences.
 ///
-/// | Encoded | Struct |
-/// |---|---|
-/// | `train`: `first_step` is 0 | none: a checkpoint is defined by all steps from the start of its stage |
+/// | Kind | Encoded | In the struct |
+/// |---|---|---|
+/// | `train` | `first_step`, always 0 | absent: removing it from the encoding would change every key of a checkpoint |
+///
+/// A new field must be left out of the encoding at its default (`skip_serializing_if`), or the kind's version rises.
 pub fn encoded(work: &Work) -> Value {
     fn plain(fields: &impl Serialize) -> Value {
         serde_json::to_value(fields).expect("the fields of a node are plain data with text keys")

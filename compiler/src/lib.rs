@@ -4,6 +4,23 @@
 //! text → (compose) ast::File of every file → (check) Spec → (lower) Graph → (hash) Keyed → (plan) Plan
 //! ```
 //!
+//! | Module | What it has |
+//! |---|---|
+//! | `schema` | the tables of the language: every block, field, call, unit and eval kind |
+//! | `compose` | joins files, profiles, sweeps and settings to one spec |
+//! | `check` | every error of a spec, or the checked spec |
+//! | `spec`, `views` | the checked spec as one tree, and as typed values for lowering |
+//! | `fields` | the fields of each kind of node, as they are hashed |
+//! | `graph` | nodes (`Work`, `NodeOrigin`), edges (`Role`), and lowering |
+//! | `hash` | keys and what they are made of |
+//! | `plan`, `why`, `diff` | what runs, why, and what changed |
+//! | `lock` | the lock file |
+//! | `layout`, `memory` | parallel layouts, and the memory of a rank |
+//! | `schedule` | learning-rate schedules |
+//! | `documents` | the JSON documents that commands print |
+//! | `points` | the keys of a sweep |
+//! | `exact`, `number`, `names`, `text` | decimal numbers, misspelt names, text for people |
+//!
 //! Beside it, a launch script of Megatron-LM as a spec (`megatron`). Pure: text and values in, values out; no file, clock or
 //! environment.
 

@@ -19,7 +19,7 @@ pub type Files = BTreeMap<String, Utf8PathBuf>;
 #[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
 pub enum WorkerCommand {
     /// Connect to the other workers of the mesh; the first command if there are any. Answered with `Joined`; rank 0
-    /// sends `StoreReady` before.
+    /// sends `RendezvousReady` before.
     Join(Join),
     Train(Box<TrainJob>),
     Eval(Box<EvalJob>),
@@ -168,7 +168,7 @@ pub struct ItemFile {
 #[serde(deny_unknown_fields)]
 pub struct Scores {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub sets: BTreeMap<String, Score>,
+    pub sets: BTreeMap<String, PerplexityScore>,
     /// Measures of a task: by category (the empty name covers all items), then by metric.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub measures: BTreeMap<String, BTreeMap<String, Measure>>,
@@ -201,7 +201,7 @@ pub struct Measure {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Score {
+pub struct PerplexityScore {
     pub documents: u64,
     pub tokens: u64,
     pub bytes: u64,
@@ -221,7 +221,7 @@ pub enum Event {
         fingerprint: Fingerprint,
     },
     /// Rank 0's rendezvous store listens on this port.
-    StoreReady {
+    RendezvousReady {
         port: u16,
     },
     /// Connected to all other workers.

@@ -2,6 +2,19 @@
 //!
 //! In: a planned graph. Out: artifacts in the store, a lock, a run record. Not here: tensors (`aurora-train`, the worker
 //! process), printing (`cli`).
+//!
+//! | Module | What it has |
+//! |---|---|
+//! | `engine` | runs a graph: data nodes in this process, train and eval nodes on workers (`engine::workers`) |
+//! | `job` | the messages between engine and workers: `WorkerCommand`, `Event` |
+//! | `store`, `results` | the result store; results as engine and report read them |
+//! | `source`, `pin`, `remote_specs` | fetches and pins sources and imported specs |
+//! | `data` | documents, filters, tokenizers, tokens, data order |
+//! | `weights`, `checkpoint` | weights in and out, checkpoint files |
+//! | `task`, `judge`, `statistics` | items and scores of evals, judges, intervals and gates |
+//! | `report`, `record` | the report; run records, metrics, MLflow |
+//! | `launch` | Slurm, torchrun and local launchers |
+//! | `trace`, `bisect`, `compare` | finds where two executions differ |
 
 pub mod bisect;
 pub mod checkpoint;

@@ -13,7 +13,7 @@ use aurora_compiler::views::hub_source;
 use camino::Utf8Path;
 
 use crate::progress::Watch;
-use crate::source::{self, Context, FetchError, Fetched, Reference};
+use crate::source::{self, Context, FetchError, Fetched, SourceAddress};
 use crate::store::{Scratch, Store, StoreError};
 
 #[derive(Debug, thiserror::Error)]
@@ -109,7 +109,7 @@ pub fn local(spec: &Spec, root: &Utf8Path) -> Result<Pins, PinError> {
     .collect()
 }
 
-fn parse(reference: &str) -> Result<Reference, FetchError> {
+fn parse(reference: &str) -> Result<SourceAddress, FetchError> {
     reference.parse().map_err(FetchError::from)
 }
 
@@ -201,7 +201,7 @@ impl Pinning<'_> {
             source,
         };
         let mut reference = parse(from).map_err(wrap)?;
-        if newest && let Reference::Package(package) = &mut reference {
+        if newest && let SourceAddress::Package(package) = &mut reference {
             package.version = None;
         }
         if !is_local(from) {

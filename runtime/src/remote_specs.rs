@@ -12,7 +12,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use crate::errors::chain;
 use crate::progress::Watch;
 use crate::source::archive::read_member;
-use crate::source::{self, Context, Reference, web};
+use crate::source::{self, Context, SourceAddress, web};
 
 /// The largest file.
 const LARGEST: u64 = 4 << 20;
@@ -144,7 +144,7 @@ fn fetch(address: &str) -> Result<String, String> {
 
 fn of_package(address: &str, scratch: &Utf8Path) -> Result<Vec<u8>, String> {
     let (package, member) = split(address).ok_or("it does not name a file of a package")?;
-    let reference: Reference = package
+    let reference: SourceAddress = package
         .parse()
         .map_err(|error: source::ReferenceError| error.to_string())?;
     let context = Context {

@@ -9,7 +9,7 @@ use aurora_runtime::engine::Outcome;
 use aurora_runtime::pin::from_lock;
 use aurora_runtime::record::{RunRecord, Status};
 use aurora_runtime::remote_specs::Fetch;
-use aurora_runtime::report::Story;
+use aurora_runtime::report::ReportContent;
 use aurora_runtime::store::{Store, StoreError};
 use serde_json::json;
 
@@ -29,7 +29,7 @@ struct Finished<'a> {
     experiment: &'a str,
     keyed: &'a Keyed,
     outcome: &'a Outcome,
-    story: &'a Story,
+    story: &'a ReportContent,
     lock: &'a Lock,
     lock_path: &'a str,
     report: &'a str,
@@ -166,7 +166,7 @@ impl Finished<'_> {
 }
 
 /// Records every score as an event of TensorBoard.
-fn record_scores(record: &mut RunRecord, story: &Story) -> Result<(), Failure> {
+fn record_scores(record: &mut RunRecord, story: &ReportContent) -> Result<(), Failure> {
     let points = story
         .evals
         .iter()

@@ -46,7 +46,7 @@ fn the_same_bits_everywhere() {
             .env("TZ", zone)
             .env("LC_ALL", language)
             .env("LANG", language)
-            .env("USER", "another")
+            .env("USER", "tester")
             .env("HOME", other.root());
         command
             .env("OMP_NUM_THREADS", "3")

@@ -16,7 +16,7 @@ use crate::views::{self, ExpectView};
 
 impl Lowering<'_> {
     pub(super) fn expect(&mut self, id: &BlockId) {
-        let ExpectView { gate, trace } = checked(views::expect(self.spec, id));
+        let ExpectView { gate, values } = checked(views::expect(self.spec, id));
         let mut inputs = Vec::new();
         let left = self.term(&gate.left, &mut inputs);
         let right = self.term(&gate.right, &mut inputs);
@@ -27,7 +27,7 @@ impl Lowering<'_> {
             confidence: gate.confidence.map(Exact::hundredth),
         };
         let origin = NodeOrigin::Expect { gate: id.name.clone() };
-        let node = Node::new(origin, Work::Expect(fields), trace);
+        let node = Node::new(origin, Work::Expect(fields), values);
         self.graph.add(node, inputs);
     }
 

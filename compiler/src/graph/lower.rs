@@ -6,7 +6,7 @@ use super::nodes::{checked, order_node, report_node, segment_nodes};
 use super::{CheckpointOrigin, Graph, Input, Kind, Node, NodeId, NodeOrigin, Pins, Role, Work};
 use crate::fields::{EvalFields, EvalSet, JudgeFields, SourceFields, Split, TokensFields, WeightsFields, WeightsHow};
 use crate::spec::{BlockId, BlockKind, Spec, set_names};
-use crate::views::{self, EvalView, ExperimentView, JudgeView, MeasuredAt, TokenizerInputs, Trace, WeightsView};
+use crate::views::{self, EvalView, ExperimentView, JudgeView, MeasuredAt, SpecValues, TokenizerInputs, WeightsView};
 
 /// Returns the graph of a spec. Sources that `pins` does not contain stay declared.
 pub fn lower(spec: &Spec, pins: &Pins) -> Graph {
@@ -102,11 +102,11 @@ impl<'a> Lowering<'a> {
 
     fn source(&mut self, id: &BlockId) -> NodeId {
         let view = checked(views::source(self.spec, id));
-        self.pinned_source(&id.name, view.from, view.trace)
+        self.pinned_source(&id.name, view.from, view.values)
     }
 
     /// A source by its name, with its reference in the spec.
-    fn pinned_source(&mut self, name: &str, declared: String, trace: Trace) -> NodeId {
+    fn pinned_source(&mut self, name: &str, declared: String, values: SpecValues) -> NodeId {
         let origin = NodeOrigin::Source {
             source: name.to_owned(),
         };
@@ -115,7 +115,7 @@ impl<'a> Lowering<'a> {
                 Some(pin) => SourceFields::Content(pin.content.clone()),
                 None => SourceFields::Declared(declared),
             };
-            (Node::new(origin, Work::Source(fields), trace), Vec::new())
+            (Node::new(origin, Work::Source(fields), values), Vec::new())
         })
     }
 
@@ -133,7 +133,7 @@ impl<'a> Lowering<'a> {
         let repeats = self.graph.find(&origin(None).to_string()).is_some();
         let origin = origin(repeats.then_some(index));
         self.graph
-            .add(Node::new(origin, Work::Extract(view.fields), view.trace), inputs)
+            .add(Node::new(origin, Work::Extract(view.fields), view.values), inputs)
     }
 
     fn corpus(&mut self, id: &BlockId) -> NodeId {
@@ -146,7 +146,7 @@ impl<'a> Lowering<'a> {
             let inputs = extractions
                 .map(|(index, extraction)| input(Role::Documents, this.extract(id, index, extraction)))
                 .collect();
-            (Node::new(origin, Work::Filter(view.filter), view.trace), inputs)
+            (Node::new(origin, Work::Filter(view.filter), view.values), inputs)
         })
     }
 
@@ -163,7 +163,7 @@ impl<'a> Lowering<'a> {
                     .collect(),
                 TokenizerInputs::Source(source) => vec![input(Role::Source, this.source(source))],
             };
-            (Node::new(origin, Work::Tokenizer(view.fields), view.trace), inputs)
+            (Node::new(origin, Work::Tokenizer(view.fields), view.values), inputs)
         })
     }
 
@@ -183,9 +183,9 @@ impl<'a> Lowering<'a> {
                 input(Role::Documents, this.corpus(corpus)),
                 input(Role::Tokenizer, this.tokenizer(&model.tokenizer)),
             ];
-            let mut trace = model.tokenizer_trace;
-            trace.extend(&model.vocabulary_trace);
-            (Node::new(origin, Work::Tokens(fields), trace), inputs)
+            let mut values = model.tokenizer_values;
+            values.extend(&model.vocabulary_values);
+            (Node::new(origin, Work::Tokens(fields), values), inputs)
         })
     }
 
@@ -193,11 +193,11 @@ impl<'a> Lowering<'a> {
         let origin = NodeOrigin::Checkpoint(CheckpointOrigin::Initial { model: id.name.clone() });
         self.once(origin, |this, origin| {
             let model = checked(views::model(this.spec, id));
-            let mut trace = model.trace;
+            let mut values = model.values;
             let mut inputs = Vec::new();
             let how = match model.weights {
                 WeightsView::Random { std } => {
-                    trace.extend(&this.experiment.seed_trace);
+                    values.extend(&this.experiment.seed_values);
                     WeightsHow::Random {
                         seed: this.experiment.seed,
                         std,
@@ -206,10 +206,10 @@ impl<'a> Lowering<'a> {
                 WeightsView::Hub {
                     repository,
                     revision,
-                    trace,
+                    values,
                 } => {
                     let declared = format!("hf:{repository}@{revision}");
-                    let source = this.pinned_source(&views::hub_source(id), declared, trace);
+                    let source = this.pinned_source(&views::hub_source(id), declared, values);
                     inputs.push(input(Role::Source, source));
                     WeightsHow::Import
                 }
@@ -222,12 +222,12 @@ impl<'a> Lowering<'a> {
                     WeightsHow::Gguf { member }
                 }
             };
-            trace.extend(&model.weights_trace);
+            values.extend(&model.weights_values);
             let fields = WeightsFields {
                 model: model.fields,
                 how,
             };
-            (Node::new(origin, Work::Weights(fields), trace), inputs)
+            (Node::new(origin, Work::Weights(fields), values), inputs)
         })
     }
 
@@ -355,10 +355,10 @@ impl<'a> Lowering<'a> {
             inputs.push(input(Role::Set, self.tokens(corpus, model, view.split)));
         }
         let model = checked(views::model(self.spec, model));
-        let mut trace = view.trace;
-        trace.extend(&model.trace);
-        trace.extend(&self.experiment.trace);
-        trace.extend(&view.window_trace);
+        let mut values = view.values;
+        values.extend(&model.values);
+        values.extend(&self.experiment.values);
+        values.extend(&view.window_values);
         let fields = EvalFields {
             model: model.fields,
             numerics: self.experiment.numerics.clone(),
@@ -367,7 +367,7 @@ impl<'a> Lowering<'a> {
             sets: sets.into_iter().map(|(name, _)| EvalSet { name }).collect(),
             task: None,
         };
-        (Node::new(origin, Work::Eval(fields), trace), inputs)
+        (Node::new(origin, Work::Eval(fields), values), inputs)
     }
 
     /// The node of a task. If a judge scores its answers, the node of the judge, whose input is the node of the answers.
@@ -387,10 +387,10 @@ impl<'a> Lowering<'a> {
         inputs.extend(items.iter().cloned());
         let model = checked(views::model(self.spec, model));
         inputs.push(input(Role::Tokenizer, self.tokenizer(&model.tokenizer)));
-        let mut trace = view.trace;
-        trace.extend(&model.tokenizer_trace);
-        trace.extend(&model.trace);
-        trace.extend(&self.experiment.trace);
+        let mut values = view.values;
+        values.extend(&model.tokenizer_values);
+        values.extend(&model.values);
+        values.extend(&self.experiment.values);
         let fields = EvalFields {
             numerics: self.experiment.numerics.clone(),
             precision: self.experiment.precision,
@@ -407,10 +407,10 @@ impl<'a> Lowering<'a> {
             node
         };
         let (Some(judge), NodeOrigin::Eval { eval, .. }) = (view.judge, &origin) else {
-            return (versioned(Node::new(origin, Work::Eval(fields), trace)), inputs);
+            return (versioned(Node::new(origin, Work::Eval(fields), values)), inputs);
         };
         let eval = eval.clone();
-        let answers = Node::new(NodeOrigin::Answers { eval, at }, Work::Answers(fields), trace);
+        let answers = Node::new(NodeOrigin::Answers { eval, at }, Work::Answers(fields), values);
         let answers = self.graph.add(versioned(answers), inputs);
         let (judge, inputs) = self.judge(origin, judge, answers, items);
         (versioned(judge), inputs)
@@ -439,7 +439,7 @@ impl<'a> Lowering<'a> {
         for (role, source) in [(Role::Judge, judge.program), (Role::Labelled, judge.labelled)] {
             inputs.extend(source.map(|source| input(role, self.source(&source))));
         }
-        (Node::new(origin, Work::Judge(judge.fields), judge.trace), inputs)
+        (Node::new(origin, Work::Judge(judge.fields), judge.values), inputs)
     }
 
     fn report(&mut self) {

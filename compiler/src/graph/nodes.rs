@@ -6,17 +6,17 @@ use super::{CheckpointOrigin, Node, NodeOrigin, Work};
 use crate::exact::Exact;
 use crate::fields::{Component, OrderFields, ReportFields, TrainFields};
 use crate::spec::{BlockId, Spec};
-use crate::views::{self, ExperimentView, MixtureView, ModelView, StageView, Trace, ViewError, Weight};
+use crate::views::{self, ExperimentView, MixtureView, ModelView, SpecValues, StageView, ViewError, Weight};
 
 impl Node {
-    pub(super) fn new(origin: NodeOrigin, work: Work, trace: Trace) -> Self {
+    pub(super) fn new(origin: NodeOrigin, work: Work, values: SpecValues) -> Self {
         Self {
             name: origin.to_string(),
             origin,
             version: work.kind().version(),
             work,
-            unknown: trace.unknown,
-            spec_values: trace.values,
+            unknown: values.unknown,
+            spec_values: values.by_path,
         }
     }
 }
@@ -64,10 +64,10 @@ pub(super) fn order_node(id: &BlockId, stage: &StageView, mixture: &MixtureView,
         samples: changes.then(|| stage.samples()),
     };
     let origin = NodeOrigin::Order { stage: id.name.clone() };
-    let mut trace = stage.mixture_trace.clone();
-    trace.extend(&mixture.trace);
-    trace.extend(&experiment.seed_trace);
-    Node::new(origin, Work::Order(fields), trace)
+    let mut values = stage.mixture_values.clone();
+    values.extend(&mixture.values);
+    values.extend(&experiment.seed_values);
+    Node::new(origin, Work::Order(fields), values)
 }
 
 /// A fraction in 0..1 as millionths, rounded to the nearest.
@@ -106,11 +106,11 @@ pub(super) fn segment_nodes(
     model: &ModelView,
     experiment: &ExperimentView,
 ) -> Vec<(u64, Node)> {
-    let mut trace = stage.schedule_trace.clone();
-    trace.extend(&model.trace);
-    trace.extend(&experiment.trace);
-    trace.extend(&stage.state_trace);
-    trace.extend(&stage.batch_trace);
+    let mut values = stage.schedule_values.clone();
+    values.extend(&model.values);
+    values.extend(&experiment.values);
+    values.extend(&stage.state_values);
+    values.extend(&stage.batch_values);
     let node = |last_step: u64| {
         let fields = TrainFields {
             model: model.fields.clone(),
@@ -127,7 +127,7 @@ pub(super) fn segment_nodes(
             stage: id.name.clone(),
             step: last_step,
         });
-        (last_step, Node::new(origin, Work::Train(fields), trace.clone()))
+        (last_step, Node::new(origin, Work::Train(fields), values.clone()))
     };
     stage.checkpoints().into_iter().map(node).collect()
 }
@@ -136,5 +136,5 @@ pub(super) fn report_node(spec: &Spec) -> Node {
     let fields = ReportFields {
         experiment: spec.name.clone(),
     };
-    Node::new(NodeOrigin::Report, Work::Report(fields), Trace::default())
+    Node::new(NodeOrigin::Report, Work::Report(fields), SpecValues::default())
 }

@@ -27,7 +27,7 @@ pub const VERSION: u32 = 1;
 pub struct Lock {
     /// Refused if unknown.
     pub version: u32,
-    /// Raised when the format gains entries that older versions can ignore.
+    /// Always 0. An entry that older versions do not know raises `version`, because a lock has no unknown entries.
     pub revision: u32,
     pub experiment: String,
     /// Path of the spec, relative to the folder that holds `lockfiles/`.
@@ -66,7 +66,7 @@ pub struct Lock {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LockedSource {
-    pub confidence: Confidence,
+    pub confidence: Resolution,
     /// The reference in the spec.
     pub from: String,
     /// The reference with its exact version.
@@ -113,7 +113,7 @@ pub struct LockedOrder {
 #[serde(deny_unknown_fields)]
 pub struct LockedNode {
     pub kind: Kind,
-    pub confidence: Confidence,
+    pub confidence: Resolution,
     pub key: Key,
 }
 
@@ -128,7 +128,7 @@ impl LockedNode {
 /// How exactly the content behind a node is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Confidence {
+pub enum Resolution {
     /// Pinned by content.
     Exact,
     /// Named by the spec, not pinned yet.
@@ -137,7 +137,7 @@ pub enum Confidence {
     Unresolved,
 }
 
-impl Confidence {
+impl Resolution {
     fn name(self) -> &'static str {
         match self {
             Self::Exact => "exact",
@@ -194,7 +194,7 @@ impl LockError {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Edit {
     /// The confidence of a source and the entries of its pin disagree.
-    Pin { source: String, confidence: Confidence },
+    Pin { source: String, confidence: Resolution },
     /// A result whose name is not a node of the lock.
     Result { name: String },
     /// Entries that do not follow from the spec and the pins: the first one, and the number of others.
@@ -208,8 +208,8 @@ impl fmt::Display for Edit {
         match self {
             Self::Pin { source, confidence } => {
                 let pin = match confidence {
-                    Confidence::Exact => "incomplete",
-                    Confidence::Declared | Confidence::Unresolved => "complete",
+                    Resolution::Exact => "incomplete",
+                    Resolution::Declared | Resolution::Unresolved => "complete",
                 };
                 write!(
                     f,
@@ -310,7 +310,7 @@ impl Lock {
     fn agrees_with_itself(&self) -> Result<(), LockError> {
         for (name, source) in &self.source {
             let pinned = source.content.is_some() && source.bytes.is_some() && !source.files.is_empty();
-            if pinned != (source.confidence == Confidence::Exact) {
+            if pinned != (source.confidence == Resolution::Exact) {
                 return Err(LockError::Edited(Edit::Pin {
                     source: name.clone(),
                     confidence: source.confidence,
@@ -449,7 +449,7 @@ pub fn intent(spec: &crate::spec::Spec) -> Key {
 
 /// Returns the lock of a graph, without results.
 pub fn lock(keyed: &Keyed, spec: &crate::spec::Spec, spec_path: &str, pins: &Pins, libtorch: &str) -> Lock {
-    let mut confidence: Vec<Confidence> = Vec::new();
+    let mut confidence: Vec<Resolution> = Vec::new();
     let mut node = BTreeMap::new();
     let mut source = BTreeMap::new();
     for id in keyed.graph.ids() {
@@ -459,9 +459,9 @@ pub fn lock(keyed: &Keyed, spec: &crate::spec::Spec, spec_path: &str, pins: &Pin
             _ => None,
         };
         let own = match name {
-            _ if !this.unknown.is_empty() => Confidence::Unresolved,
-            Some(name) if !pins.contains_key(name) => Confidence::Declared,
-            _ => Confidence::Exact,
+            _ if !this.unknown.is_empty() => Resolution::Unresolved,
+            Some(name) if !pins.contains_key(name) => Resolution::Declared,
+            _ => Resolution::Exact,
         };
         let worst = keyed
             .graph

@@ -1,7 +1,7 @@
 //! Sources, corpora and tokenizers.
 
 use super::ViewError;
-use super::reader::{At, Reader, Trace};
+use super::reader::{At, Reader, SpecValues};
 use crate::fields::{
     ExtractFields, FilterFields, FilterUnit, Format, Language, MemberFilter, PageReference, TokenizerFields,
 };
@@ -9,7 +9,7 @@ use crate::spec::{BlockId, Spec};
 
 pub struct SourceView {
     pub from: String,
-    pub trace: Trace,
+    pub values: SpecValues,
 }
 
 pub fn source(spec: &Spec, id: &BlockId) -> Result<SourceView, ViewError> {
@@ -17,7 +17,7 @@ pub fn source(spec: &Spec, id: &BlockId) -> Result<SourceView, ViewError> {
     let from = read.text(&read.at(id, "from")?)?;
     Ok(SourceView {
         from,
-        trace: read.trace,
+        values: read.values,
     })
 }
 
@@ -25,7 +25,7 @@ pub struct CorpusView {
     pub filter: FilterFields,
     pub extractions: Vec<ExtractionView>,
     /// The values that the filter's fields were read from.
-    pub trace: Trace,
+    pub values: SpecValues,
 }
 
 /// How documents are read from one source.
@@ -34,7 +34,7 @@ pub struct ExtractionView {
     /// The source of the same pages in the reference language.
     pub reference: Option<BlockId>,
     pub fields: ExtractFields,
-    pub trace: Trace,
+    pub values: SpecValues,
 }
 
 pub fn corpus(spec: &Spec, id: &BlockId) -> Result<CorpusView, ViewError> {
@@ -53,7 +53,7 @@ pub fn corpus(spec: &Spec, id: &BlockId) -> Result<CorpusView, ViewError> {
     Ok(CorpusView {
         filter,
         extractions: extractions.collect::<Result<_, _>>()?,
-        trace: read.trace,
+        values: read.values,
     })
 }
 
@@ -109,14 +109,14 @@ fn extraction<'a>(spec: &'a Spec, call: &At<'a>) -> Result<ExtractionView, ViewE
             exclude: read.texts(&read.argument(call, "exclude")?)?,
             format,
         },
-        trace: read.trace,
+        values: read.values,
     })
 }
 
 pub struct TokenizerView {
     pub fields: TokenizerFields,
     pub inputs: TokenizerInputs,
-    pub trace: Trace,
+    pub values: SpecValues,
 }
 
 pub enum TokenizerInputs {
@@ -150,6 +150,6 @@ pub fn tokenizer(spec: &Spec, id: &BlockId) -> Result<TokenizerView, ViewError> 
     Ok(TokenizerView {
         fields,
         inputs,
-        trace: read.trace,
+        values: read.values,
     })
 }

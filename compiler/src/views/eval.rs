@@ -1,7 +1,7 @@
 //! Evals.
 
 use super::ViewError;
-use super::reader::{At, Reader, Trace};
+use super::reader::{At, Reader, SpecValues};
 use super::stage::interval;
 use crate::fields::{AnswerMode, Attack, Judge, JudgeFields, Labelled, Split, TaskFields};
 use crate::schema::EvalKind;
@@ -22,8 +22,8 @@ pub struct EvalView {
     /// The judge that scores the answers, if any.
     pub judge: Option<JudgeView>,
     /// The values that the fields of the eval's node, or of the node of its answers, were read from.
-    pub trace: Trace,
-    pub window_trace: Trace,
+    pub values: SpecValues,
+    pub window_values: SpecValues,
 }
 
 pub struct JudgeView {
@@ -32,7 +32,7 @@ pub struct JudgeView {
     pub program: Option<BlockId>,
     /// The source of labelled responses.
     pub labelled: Option<BlockId>,
-    pub trace: Trace,
+    pub values: SpecValues,
 }
 
 /// Checkpoints of a stage at which an eval measures.
@@ -65,14 +65,14 @@ pub fn eval(spec: &Spec, id: &BlockId) -> Result<EvalView, ViewError> {
         .collect::<Result<_, _>>()?;
     let stages = outside.references(&outside.at(id, "stages")?)?;
     let (mut split, mut window, mut task, mut judge) = (Split::HeldOut, None, None, None);
-    let mut window_trace = Trace::default();
+    let mut window_values = SpecValues::default();
     let data;
     if kind == EvalKind::Perplexity {
         split = read.word(&read.at(id, "split")?, Split::HeldOut)?;
         data = outside.references(&outside.at(id, "data")?)?;
         let mut own = Reader::new(spec);
         window = own.optional(&own.at(id, "window")?, Reader::count)?;
-        window_trace = own.trace;
+        window_values = own.values;
     } else {
         task = Some(task_fields(&mut read, id, kind, spec)?);
         data = read.references(&read.at(id, "data")?)?;
@@ -89,8 +89,8 @@ pub fn eval(spec: &Spec, id: &BlockId) -> Result<EvalView, ViewError> {
         window,
         task,
         judge,
-        trace: read.trace,
-        window_trace,
+        values: read.values,
+        window_values,
     })
 }
 
@@ -198,7 +198,7 @@ fn judge_view(spec: &Spec, eval: &BlockId, kind: EvalKind) -> Result<JudgeView, 
         fields,
         program,
         labelled,
-        trace: read.trace,
+        values: read.values,
     })
 }
 

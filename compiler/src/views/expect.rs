@@ -1,12 +1,12 @@
 //! Gates.
 
 use super::ViewError;
-use super::reader::{Reader, Trace};
+use super::reader::{Reader, SpecValues};
 use crate::spec::{BlockId, Gate, Spec, Value};
 
 pub struct ExpectView {
     pub gate: Gate,
-    pub trace: Trace,
+    pub values: SpecValues,
 }
 
 pub fn expect(spec: &Spec, id: &BlockId) -> Result<ExpectView, ViewError> {
@@ -15,7 +15,7 @@ pub fn expect(spec: &Spec, id: &BlockId) -> Result<ExpectView, ViewError> {
     match read.value(&at) {
         Some(Value::Gate(gate)) => Ok(ExpectView {
             gate: gate.as_ref().clone(),
-            trace: read.trace,
+            values: read.values,
         }),
         _ => Err(at.error("a comparison")),
     }

@@ -1,6 +1,6 @@
 //! Typed views of a checked spec: what each block means, as types that lowering uses directly.
 //!
-//! In: a [`Spec`] and the name of a block. Out: a view with typed values and the [`Trace`] of the values that it was read
+//! In: a [`Spec`] and the name of a block. Out: a view with typed values and the [`SpecValues`] of the values that it was read
 //! from. `check` reads every view once, so that a value of the wrong type becomes a diagnostic there and never a panic
 //! later. This is the only module that looks fields up by name for lowering.
 //! Not here: rules between blocks (`check`), nodes (`graph`).
@@ -18,7 +18,7 @@ pub use corpus::{CorpusView, ExtractionView, SourceView, TokenizerInputs, Tokeni
 pub use eval::{EvalView, JudgeView, MeasuredAt, eval};
 pub use expect::{ExpectView, expect};
 pub use model::{ExperimentView, ModelView, WeightsView, experiment, hub_source, model};
-pub use reader::Trace;
+pub use reader::SpecValues;
 pub use stage::{MixtureComponent, MixtureView, StageView, Weight, mixture, stage};
 
 use crate::spec::{BlockId, BlockKind, Spec};

@@ -1,18 +1,18 @@
 //! The experiment's own fields, and models.
 
 use super::ViewError;
-use super::reader::{Reader, Trace};
+use super::reader::{Reader, SpecValues};
 use crate::exact::Exact;
 use crate::fields::{Activation, Architecture, Contract, ModelFields, Numerics, Precision};
 use crate::spec::{BlockId, BlockKind, Spec};
 
 pub struct ExperimentView {
     pub seed: u64,
-    pub seed_trace: Trace,
+    pub seed_values: SpecValues,
     pub numerics: Numerics,
     pub precision: Precision,
     /// The values that numerics and precision were read from.
-    pub trace: Trace,
+    pub values: SpecValues,
 }
 
 pub fn experiment(spec: &Spec) -> Result<ExperimentView, ViewError> {
@@ -22,7 +22,7 @@ pub fn experiment(spec: &Spec) -> Result<ExperimentView, ViewError> {
     };
     let mut read = Reader::new(spec);
     let seed = read.whole(&read.at(&id, "seed")?)?;
-    let seed_trace = std::mem::take(&mut read.trace);
+    let seed_values = std::mem::take(&mut read.values);
     let at = read.at(&id, "numerics")?;
     let micro_batch = read.count(&read.argument(&at, "micro_batch")?)?;
     let tensor = read.count(&read.argument(&at, "tensor")?)?;
@@ -30,7 +30,7 @@ pub fn experiment(spec: &Spec) -> Result<ExperimentView, ViewError> {
     let contract = read.call_name(&at).and_then(Contract::named);
     Ok(ExperimentView {
         seed,
-        seed_trace,
+        seed_values,
         numerics: Numerics {
             contract: contract.ok_or_else(|| at.error("a numerics contract"))?,
             tensor,
@@ -38,18 +38,18 @@ pub fn experiment(spec: &Spec) -> Result<ExperimentView, ViewError> {
             micro_batch,
         },
         precision: read.word(&read.at(&id, "precision")?, Precision::F32)?,
-        trace: read.trace,
+        values: read.values,
     })
 }
 
 pub struct ModelView {
     pub fields: ModelFields,
-    pub trace: Trace,
+    pub values: SpecValues,
     pub tokenizer: BlockId,
-    pub tokenizer_trace: Trace,
-    pub vocabulary_trace: Trace,
+    pub tokenizer_values: SpecValues,
+    pub vocabulary_values: SpecValues,
     pub weights: WeightsView,
-    pub weights_trace: Trace,
+    pub weights_values: SpecValues,
 }
 
 /// Where a model's first weights come from.
@@ -61,7 +61,7 @@ pub enum WeightsView {
     Hub {
         repository: String,
         revision: String,
-        trace: Trace,
+        values: SpecValues,
     },
     Import {
         source: BlockId,
@@ -93,11 +93,11 @@ pub fn model(spec: &Spec, id: &BlockId) -> Result<ModelView, ViewError> {
         rotary_base: read.optional(&read.at(id, "rotary_base")?, Reader::exact)?,
         tied_embeddings: read.flag(&read.at(id, "tied_embeddings")?)?,
     };
-    let trace = std::mem::take(&mut read.trace);
+    let values = std::mem::take(&mut read.values);
     let tokenizer = read.reference(&read.at(id, "tokenizer")?)?;
-    let tokenizer_trace = std::mem::take(&mut read.trace);
+    let tokenizer_values = std::mem::take(&mut read.values);
     read.count(&read.at(id, "vocabulary")?)?;
-    let vocabulary_trace = std::mem::take(&mut read.trace);
+    let vocabulary_values = std::mem::take(&mut read.values);
     let how = read.at(id, "weights")?;
     let weights = match read.call_name(&how) {
         Some("random") => WeightsView::Random {
@@ -108,7 +108,7 @@ pub fn model(spec: &Spec, id: &BlockId) -> Result<ModelView, ViewError> {
             WeightsView::Hub {
                 repository: hub.text(&hub.argument(&how, "repository")?)?,
                 revision: hub.text(&hub.argument(&how, "revision")?)?,
-                trace: hub.trace,
+                values: hub.values,
             }
         }
         Some("gguf") => WeightsView::Gguf {
@@ -122,11 +122,11 @@ pub fn model(spec: &Spec, id: &BlockId) -> Result<ModelView, ViewError> {
     };
     Ok(ModelView {
         fields,
-        trace,
+        values,
         tokenizer,
-        tokenizer_trace,
-        vocabulary_trace,
+        tokenizer_values,
+        vocabulary_values,
         weights,
-        weights_trace: read.trace,
+        weights_values: read.values,
     })
 }

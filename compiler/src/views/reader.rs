@@ -12,30 +12,30 @@ use crate::spec::{BlockId, Field, Spec, Unit, Value};
 
 /// The values of the spec that a view was read from.
 #[derive(Clone, Debug, Default)]
-pub struct Trace {
+pub struct SpecValues {
     /// Paths of values that are `unknown`, in the order of reading; the view holds a placeholder for each.
     pub unknown: Vec<String>,
     /// All values by path, as text.
-    pub values: Arc<BTreeMap<String, String>>,
+    pub by_path: Arc<BTreeMap<String, String>>,
 }
 
-impl Trace {
+impl SpecValues {
     /// Adds the values of a view that was read after this one.
     pub fn extend(&mut self, other: &Self) {
         self.unknown.extend(other.unknown.iter().cloned());
-        if self.values.is_empty() {
-            self.values = Arc::clone(&other.values);
+        if self.by_path.is_empty() {
+            self.by_path = Arc::clone(&other.by_path);
             return;
         }
-        let values = other.values.iter().map(|(path, value)| (path.clone(), value.clone()));
-        Arc::make_mut(&mut self.values).extend(values);
+        let values = other.by_path.iter().map(|(path, value)| (path.clone(), value.clone()));
+        Arc::make_mut(&mut self.by_path).extend(values);
     }
 }
 
 /// Reads one view.
 pub(super) struct Reader<'a> {
     spec: &'a Spec,
-    pub(super) trace: Trace,
+    pub(super) values: SpecValues,
 }
 
 /// A field and its path in the spec.
@@ -67,7 +67,7 @@ impl<'a> Reader<'a> {
     pub(super) fn new(spec: &'a Spec) -> Self {
         Self {
             spec,
-            trace: Trace::default(),
+            values: SpecValues::default(),
         }
     }
 
@@ -112,14 +112,14 @@ impl<'a> Reader<'a> {
     }
 
     fn note(&mut self, at: &At<'a>) {
-        Arc::make_mut(&mut self.trace.values).insert(at.path.clone(), at.field.value.to_string());
+        Arc::make_mut(&mut self.values.by_path).insert(at.path.clone(), at.field.value.to_string());
     }
 
     /// The value, or none if it is `unknown`.
     pub(super) fn value(&mut self, at: &At<'a>) -> Option<&'a Value> {
         self.note(at);
         if at.field.value == Value::Unknown {
-            self.trace.unknown.push(at.path.clone());
+            self.values.unknown.push(at.path.clone());
             return None;
         }
         Some(&at.field.value)

@@ -1,7 +1,7 @@
 //! Stages and mixtures.
 
 use super::ViewError;
-use super::reader::{At, Reader, Trace, steps_of};
+use super::reader::{At, Reader, SpecValues, steps_of};
 use crate::exact::Exact;
 use crate::fields::{AdamW, OptimizerState};
 use crate::schedule::{Schedule, SchedulePart, Shape};
@@ -22,11 +22,11 @@ pub struct StageView {
     pub schedule: Schedule,
     pub optimizer: AdamW,
     pub optimizer_state: OptimizerState,
-    pub mixture_trace: Trace,
+    pub mixture_values: SpecValues,
     /// Learning rate and optimizer. A train node records its traces in the order of these fields.
-    pub schedule_trace: Trace,
-    pub state_trace: Trace,
-    pub batch_trace: Trace,
+    pub schedule_values: SpecValues,
+    pub state_values: SpecValues,
+    pub batch_values: SpecValues,
 }
 
 impl StageView {
@@ -60,7 +60,7 @@ pub fn stage(spec: &Spec, id: &BlockId) -> Result<StageView, ViewError> {
     let start = read.reference(&read.at(id, "start")?)?;
     let mut read = Reader::new(spec);
     let mixture = read.reference(&read.at(id, "mixture")?)?;
-    let mixture_trace = std::mem::take(&mut read.trace);
+    let mixture_values = std::mem::take(&mut read.values);
     // The batch is recorded before the sequence.
     let batch_at = read.at(id, "global_batch")?;
     let batch = read.value(&batch_at);
@@ -75,7 +75,7 @@ pub fn stage(spec: &Spec, id: &BlockId) -> Result<StageView, ViewError> {
         Some(_) => None,
     };
     let global_batch = global_batch.ok_or_else(|| batch_at.error("a number of sequences of at most 32 bits"))?;
-    let batch_trace = std::mem::take(&mut read.trace);
+    let batch_values = std::mem::take(&mut read.values);
     let tokens_per_step = u64::from(sequence) * u64::from(global_batch);
     let steps = read.steps(&read.at(id, "budget")?, tokens_per_step)?;
     let checkpoint_every = read.optional(&read.at(id, "checkpoint")?, |read, at| read.steps(at, tokens_per_step))?;
@@ -83,7 +83,7 @@ pub fn stage(spec: &Spec, id: &BlockId) -> Result<StageView, ViewError> {
     let (rate, method) = (read.at(id, "learning_rate")?, read.at(id, "optimizer")?);
     let schedule = schedule(&mut read, &rate, tokens_per_step)?;
     let optimizer = optimizer(&mut read, &method)?;
-    let schedule_trace = std::mem::take(&mut read.trace);
+    let schedule_values = std::mem::take(&mut read.values);
     let optimizer_state = read.word(&read.at(id, "optimizer_state")?, OptimizerState::Reset)?;
     Ok(StageView {
         start,
@@ -95,10 +95,10 @@ pub fn stage(spec: &Spec, id: &BlockId) -> Result<StageView, ViewError> {
         schedule,
         optimizer,
         optimizer_state,
-        mixture_trace,
-        schedule_trace,
-        state_trace: read.trace,
-        batch_trace,
+        mixture_values,
+        schedule_values,
+        state_values: read.values,
+        batch_values,
     })
 }
 
@@ -170,7 +170,7 @@ fn schedule_part<'a>(read: &mut Reader<'a>, piece: &At<'a>, tokens_per_step: u64
 pub struct MixtureView {
     /// In the order of their names.
     pub components: Vec<MixtureComponent>,
-    pub trace: Trace,
+    pub values: SpecValues,
 }
 
 pub struct MixtureComponent {
@@ -213,7 +213,7 @@ pub fn mixture(spec: &Spec, id: &BlockId) -> Result<MixtureView, ViewError> {
     }
     Ok(MixtureView {
         components,
-        trace: read.trace,
+        values: read.values,
     })
 }
 

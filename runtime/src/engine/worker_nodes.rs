@@ -396,7 +396,7 @@ impl Session<'_, '_> {
             }
             // Answers to other commands, and heartbeats.
             Event::Ready { .. }
-            | Event::StoreReady { .. }
+            | Event::RendezvousReady { .. }
             | Event::Joined
             | Event::Heartbeat
             | Event::Failed { .. }

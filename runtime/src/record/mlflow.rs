@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::RunFacts;
 use crate::job::StepMetrics;
 use crate::progress::{Unit, Watch};
-use crate::report::Story;
+use crate::report::ReportContent;
 use crate::source::client::ClientError;
 use crate::source::web::{self, PostError};
 
@@ -68,7 +68,12 @@ impl Server<'_> {
     ///
     /// # Errors
     /// The server cannot be reached, or refuses something.
-    pub fn send(&self, facts: &RunFacts, steps: &[(&str, &StepMetrics)], story: &Story) -> Result<String, MlflowError> {
+    pub fn send(
+        &self,
+        facts: &RunFacts,
+        steps: &[(&str, &StepMetrics)],
+        story: &ReportContent,
+    ) -> Result<String, MlflowError> {
         let experiment = self.experiment(&facts.experiment)?;
         let started = facts.started * 1000;
         let tag = |key: &str, value: &str| json!({ "key": key, "value": value });
@@ -114,7 +119,7 @@ impl Server<'_> {
     }
 }
 
-fn params(story: &Story) -> Vec<(String, String)> {
+fn params(story: &ReportContent) -> Vec<(String, String)> {
     let mut params = vec![("parameters".to_owned(), story.parameters.to_string())];
     for stage in &story.stages {
         params.push((format!("{}.steps", stage.name), stage.steps.to_string()));
@@ -133,7 +138,7 @@ fn key(name: &str) -> String {
 }
 
 /// Metrics by tokens trained.
-fn metrics(started: u64, steps: &[(&str, &StepMetrics)], story: &Story) -> Vec<Value> {
+fn metrics(started: u64, steps: &[(&str, &StepMetrics)], story: &ReportContent) -> Vec<Value> {
     let mut metrics = Vec::new();
     let mut time = started as f64;
     let mut add = |name: &str, value: f64, time: f64, tokens: u64| {

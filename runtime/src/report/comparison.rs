@@ -7,15 +7,15 @@ use std::collections::BTreeSet;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
+use super::content::{Point, ReportContent};
 use super::html::{head, loss_points};
 use super::plots::{Line, Plot, PlotError, draw};
-use super::story::{Point, Story};
 use crate::statistics::Interval;
 
 /// A run and its name on the page.
 pub struct Compared {
     pub name: String,
-    pub story: Story,
+    pub story: ReportContent,
 }
 
 /// A score's eval, set and metric.

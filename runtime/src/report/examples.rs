@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::story::{EvalStory, Example, ExampleAnswer, Story};
+use super::content::{EvalReport, Example, ExampleAnswer, ReportContent};
 use crate::judge::JudgeReport;
 use crate::task::ItemResult;
 
@@ -77,7 +77,7 @@ fn cut(text: &str) -> String {
 }
 
 /// The examples of an eval, collapsed.
-pub(super) fn table(eval: &EvalStory) -> Markup {
+pub(super) fn table(eval: &EvalReport) -> Markup {
     html! {
         @if let Some(judge) = &eval.judge { (agreement(judge)) }
         @if !eval.examples.is_empty() {
@@ -111,8 +111,8 @@ fn agreement(judge: &JudgeReport) -> Markup {
 }
 
 /// One line of links to the items on the page.
-pub(super) fn contents(story: &Story) -> Markup {
-    let shown: Vec<&EvalStory> = story.evals.iter().filter(|eval| !eval.examples.is_empty()).collect();
+pub(super) fn contents(story: &ReportContent) -> Markup {
+    let shown: Vec<&EvalReport> = story.evals.iter().filter(|eval| !eval.examples.is_empty()).collect();
     html! {
         @if !shown.is_empty() {
             p { "Items: " @for eval in shown { a href=(format!("#examples-{}", eval.name)) { (eval.name) } " " } }

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use aurora_compiler::fields::TrainFields;
 use aurora_compiler::graph::{Graph, Kind, NodeId, NodeOrigin, Role};
 
+use super::content::{EvalReport, LineageNode, MixtureUsage, Noise, Point, ReportContent, StageReport};
 use super::examples;
 use super::noise::{CheckpointScore, StageEnds};
-use super::story::{EvalStory, LineageNode, MixtureUsage, Noise, Point, StageStory, Story};
 use crate::checkpoint::STEP_LOG;
 use crate::data::order::{ComponentSizes, Order};
 use crate::job::StepLogLine;
@@ -22,9 +22,9 @@ struct Checkpoints<'a> {
     stages: Vec<StageEnds<'a>>,
 }
 
-pub(super) fn gather(results: &Results<'_>, report: NodeId) -> Result<Story, ResultError> {
+pub(super) fn gather(results: &Results<'_>, report: NodeId) -> Result<ReportContent, ResultError> {
     let graph = &results.keyed.graph;
-    let mut story = Story {
+    let mut story = ReportContent {
         experiment: results.experiment.to_string(),
         parameters: 0,
         stages: Vec::new(),
@@ -57,7 +57,7 @@ fn of_kind(graph: &Graph, kind: Kind) -> impl Iterator<Item = NodeId> {
 }
 
 /// Adds the stages, in the order of training, to the story.
-fn stages<'a>(results: &Results<'a>, story: &mut Story) -> Result<Checkpoints<'a>, ResultError> {
+fn stages<'a>(results: &Results<'a>, story: &mut ReportContent) -> Result<Checkpoints<'a>, ResultError> {
     let graph = &results.keyed.graph;
     let mut found = Checkpoints {
         tokens: of_kind(graph, Kind::Weights).map(|id| (id, 0)).collect(),
@@ -124,7 +124,7 @@ fn scores(
 }
 
 /// One eval, from its scores in the order of tokens.
-fn eval(results: &Results<'_>, name: String, scores: Vec<CheckpointScore>) -> Result<EvalStory, ResultError> {
+fn eval(results: &Results<'_>, name: String, scores: Vec<CheckpointScore>) -> Result<EvalReport, ResultError> {
     let ends: Vec<&CheckpointScore> = match scores.as_slice() {
         [first, .., last] => vec![first, last],
         few => few.iter().collect(),
@@ -139,7 +139,7 @@ fn eval(results: &Results<'_>, name: String, scores: Vec<CheckpointScore>) -> Re
         }
         _ => None,
     };
-    Ok(EvalStory {
+    Ok(EvalReport {
         name,
         examples: examples::choose(&checkpoints),
         judge,
@@ -168,7 +168,7 @@ fn stage(
     fields: &TrainFields,
     before: u64,
     per_step: u64,
-) -> Result<StageStory, ResultError> {
+) -> Result<StageReport, ResultError> {
     let mut loss = Vec::new();
     for step in results.json_lines::<StepLogLine>(last, STEP_LOG)? {
         let bits = u64::from_str_radix(&step.loss, 16).map_err(|error| results.fail(last, error))?;
@@ -193,7 +193,7 @@ fn stage(
             epochs: count as f64 / available.max(1) as f64,
         })
         .collect();
-    Ok(StageStory {
+    Ok(StageReport {
         name: name.to_owned(),
         steps: fields.last_step,
         tokens_per_step: per_step,

@@ -2,8 +2,8 @@
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
+use super::content::{EvalReport, Point, ReportContent, StageReport};
 use super::plots::{Line, Plot, PlotError, draw, short};
-use super::story::{EvalStory, Point, StageStory, Story};
 use super::{examples, lineage, tables};
 use crate::statistics::Interval;
 
@@ -23,7 +23,7 @@ pre{white-space:pre-wrap;overflow-wrap:anywhere;font-size:13px;margin:.2rem 0} a
 @media print{body{max-width:none;margin:0} h2{break-after:avoid} .plot,table{break-inside:avoid}}
 ";
 
-pub fn page(story: &Story) -> Result<String, PlotError> {
+pub fn page(story: &ReportContent) -> Result<String, PlotError> {
     let total: u64 = story
         .stages
         .iter()
@@ -84,7 +84,7 @@ pub(super) fn head(title: &str) -> Markup {
 }
 
 /// The losses of a run's steps, by tokens trained.
-pub(super) fn loss_points(story: &Story) -> Vec<(f64, f64)> {
+pub(super) fn loss_points(story: &ReportContent) -> Vec<(f64, f64)> {
     let points = story.stages.iter().flat_map(|stage| {
         let at = |index: usize| (stage.tokens_before + (index as u64 + 1) * stage.tokens_per_step) as f64;
         let losses = stage.loss.iter().enumerate();
@@ -93,7 +93,7 @@ pub(super) fn loss_points(story: &Story) -> Vec<(f64, f64)> {
     points.collect()
 }
 
-fn seams(story: &Story) -> Vec<(f64, String)> {
+fn seams(story: &ReportContent) -> Vec<(f64, String)> {
     story
         .stages
         .iter()
@@ -101,7 +101,7 @@ fn seams(story: &Story) -> Vec<(f64, String)> {
         .collect()
 }
 
-fn losses(story: &Story) -> Plot<'static> {
+fn losses(story: &ReportContent) -> Plot<'static> {
     let line = Line {
         name: "loss".to_string(),
         points: loss_points(story),
@@ -117,7 +117,7 @@ fn losses(story: &Story) -> Plot<'static> {
     }
 }
 
-fn set_names(eval: &EvalStory) -> Vec<String> {
+fn set_names(eval: &EvalReport) -> Vec<String> {
     let mut names: Vec<String> = eval
         .points
         .iter()
@@ -128,7 +128,7 @@ fn set_names(eval: &EvalStory) -> Vec<String> {
     names
 }
 
-fn bits(eval: &EvalStory, set: &str) -> Vec<(f64, f64)> {
+fn bits(eval: &EvalReport, set: &str) -> Vec<(f64, f64)> {
     let scored = eval
         .points
         .iter()
@@ -136,7 +136,7 @@ fn bits(eval: &EvalStory, set: &str) -> Vec<(f64, f64)> {
     scored.collect()
 }
 
-fn bars(eval: &EvalStory, set: &str, metric: &str) -> Vec<(f64, f64, f64)> {
+fn bars(eval: &EvalReport, set: &str, metric: &str) -> Vec<(f64, f64, f64)> {
     let found = eval.points.iter().filter_map(|point| {
         let interval = point.interval(set, metric)?;
         Some((point.tokens as f64, interval.low, interval.high))
@@ -144,7 +144,7 @@ fn bars(eval: &EvalStory, set: &str, metric: &str) -> Vec<(f64, f64, f64)> {
     found.collect()
 }
 
-fn scores(eval: &EvalStory, story: &Story) -> Plot<'static> {
+fn scores(eval: &EvalReport, story: &ReportContent) -> Plot<'static> {
     let mut all: Vec<String> = story.evals.iter().flat_map(set_names).collect();
     all.sort();
     all.dedup();
@@ -165,7 +165,7 @@ fn scores(eval: &EvalStory, story: &Story) -> Plot<'static> {
 }
 
 /// A task's scores over all of its items, except those on another scale than 0 to 1; `None` for a single checkpoint.
-fn measures(eval: &EvalStory, story: &Story) -> Option<Plot<'static>> {
+fn measures(eval: &EvalReport, story: &ReportContent) -> Option<Plot<'static>> {
     let all = eval.points.iter().filter_map(|point| point.measures.get(""));
     let mut names: Vec<&String> = all.flat_map(|own| own.keys()).collect();
     names.sort();
@@ -192,7 +192,7 @@ fn measures(eval: &EvalStory, story: &Story) -> Option<Plot<'static>> {
     })
 }
 
-fn score_table(eval: &EvalStory) -> Markup {
+fn score_table(eval: &EvalReport) -> Markup {
     html! {
         div class="wide" { table {
             caption { "Bits per byte ± half of the 95% interval (perplexity by token)" }
@@ -214,7 +214,7 @@ fn score_table(eval: &EvalStory) -> Markup {
 }
 
 /// The measures of a task.
-fn measure_table(eval: &EvalStory) -> Markup {
+fn measure_table(eval: &EvalReport) -> Markup {
     let names: std::collections::BTreeSet<(&String, &String)> = eval
         .points
         .iter()
@@ -246,7 +246,7 @@ fn plus_minus(interval: Option<Interval>) -> String {
     interval.map_or(String::new(), |interval| format!(" ± {:.3}", interval.half()))
 }
 
-fn ledger(stage: &StageStory) -> Markup {
+fn ledger(stage: &StageReport) -> Markup {
     html! {
         table {
             caption { (stage.name) ": " (stage.steps) " steps of " (stage.tokens_per_step) " tokens" }
@@ -264,7 +264,7 @@ fn ledger(stage: &StageStory) -> Markup {
     }
 }
 
-fn corpora(story: &Story) -> Markup {
+fn corpora(story: &ReportContent) -> Markup {
     let mut columns: Vec<String> = Vec::new();
     let mut rows: Vec<(&String, Vec<(String, String)>)> = Vec::new();
     for (name, report) in &story.corpora {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use aurora_compiler::graph::Kind;
 
-use super::story::LineageNode;
+use super::content::LineageNode;
 
 const COLUMN: usize = 190;
 const ROW: usize = 22;

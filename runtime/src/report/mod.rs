@@ -4,6 +4,7 @@
 //! differs between two runs of one lock: times, hosts and speeds are in the run record.
 
 pub mod comparison;
+mod content;
 mod examples;
 mod gather;
 pub mod harness;
@@ -11,7 +12,6 @@ mod html;
 mod lineage;
 mod noise;
 mod plots;
-mod story;
 mod tables;
 
 use aurora_compiler::graph::NodeId;
@@ -22,8 +22,9 @@ use crate::errors::{BoxedError, FileError};
 use crate::results::{ResultError, Results};
 use crate::store::Store;
 
-pub use story::{
-    Change, EvalStory, Example, ExampleAnswer, Forgotten, MixtureUsage, Noise, Point, StageStory, Story, Transfer,
+pub use content::{
+    Change, EvalReport, Example, ExampleAnswer, Forgotten, MixtureUsage, Noise, Point, ReportContent, StageReport,
+    Transfer,
 };
 
 /// Writes the report of a graph whose other nodes are built.
@@ -46,7 +47,7 @@ pub fn build(results: &Results<'_>, id: NodeId, out: &Utf8Path) -> Result<(), Re
 ///
 /// # Errors
 /// It is missing, or cannot be read.
-pub fn load(store: &Store, keyed: &Keyed) -> Result<Story, ResultError> {
+pub fn load(store: &Store, keyed: &Keyed) -> Result<ReportContent, ResultError> {
     let id = keyed.graph.find("report");
     let id = id.ok_or_else(|| failed("the graph has no report"))?;
     load_key(store, keyed.key(id))
@@ -56,7 +57,7 @@ pub fn load(store: &Store, keyed: &Keyed) -> Result<Story, ResultError> {
 ///
 /// # Errors
 /// It is missing, or cannot be read.
-pub fn load_key(store: &Store, key: Key) -> Result<Story, ResultError> {
+pub fn load_key(store: &Store, key: Key) -> Result<ReportContent, ResultError> {
     let record = store.record(key).ok_or_else(|| failed("it is not built"))?;
     let files = store.files(&record)?;
     let path = files

@@ -6,7 +6,7 @@ use aurora_compiler::graph::NodeId;
 use aurora_compiler::schema;
 use aurora_compiler::spec::Better;
 
-use super::story::{Change, Forgotten, Noise, Point, Transfer};
+use super::content::{Change, Forgotten, Noise, Point, Transfer};
 use crate::statistics::{
     Gate, Interval, LEVEL, REPLICATES, Sample, Scored, backward_transfer, forgetting, holm, paired, replicates,
 };

@@ -2,13 +2,13 @@
 
 use maud::{Markup, html};
 
-use super::story::{Change, Story};
+use super::content::{Change, ReportContent};
 use crate::statistics::{Interval, Tested};
 
 /// Rows that are below this after the correction are marked.
 const SIGNIFICANT: f64 = 0.05;
 
-pub(super) fn gates(story: &Story) -> Markup {
+pub(super) fn gates(story: &ReportContent) -> Markup {
     let family = story.noise.gates.len();
     html! {
         @if !story.gates.is_empty() {
@@ -34,7 +34,7 @@ pub(super) fn gates(story: &Story) -> Markup {
     }
 }
 
-pub(super) fn changes(story: &Story) -> Markup {
+pub(super) fn changes(story: &ReportContent) -> Markup {
     let rows = &story.noise.changes;
     html! {
         @if !rows.is_empty() {
@@ -79,7 +79,7 @@ fn judged(row: &Change) -> Markup {
     }
 }
 
-pub(super) fn forgotten(story: &Story) -> Markup {
+pub(super) fn forgotten(story: &ReportContent) -> Markup {
     let rows = &story.noise.forgotten;
     html! {
         @if !rows.is_empty() {
@@ -102,7 +102,7 @@ pub(super) fn forgotten(story: &Story) -> Markup {
     }
 }
 
-pub(super) fn transfers(story: &Story) -> Markup {
+pub(super) fn transfers(story: &ReportContent) -> Markup {
     let rows = &story.noise.transfers;
     html! {
         @if !rows.is_empty() {

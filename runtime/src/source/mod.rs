@@ -9,7 +9,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 
 use crate::progress::{Cancelled, Unit, Watch};
 use archive::InputFile;
-pub use reference::{Package, Reference, ReferenceError, Registry};
+pub use reference::{Package, ReferenceError, Registry, SourceAddress};
 
 pub mod archive;
 pub(crate) mod client;
@@ -24,7 +24,7 @@ pub(crate) mod web;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fetched {
     /// The reference with its exact version: what a lock pins.
-    pub reference: Reference,
+    pub reference: SourceAddress,
     /// Sorted by name.
     pub files: Vec<InputFile>,
     pub bytes: u64,
@@ -127,7 +127,7 @@ pub enum FetchError {
 /// If a client is missing (with the remedy), the registry cannot be reached, the version is not available, or the content is not
 /// the pinned one.
 pub fn fetch(
-    reference: &Reference,
+    reference: &SourceAddress,
     pinned: Option<&Pin>,
     context: Context<'_>,
     watch: Watch<'_>,
@@ -137,7 +137,7 @@ pub fn fetch(
         Some(pin) => pin.reference.parse()?,
         None => reference.clone(),
     };
-    if let Reference::Package(Package {
+    if let SourceAddress::Package(Package {
         registry: Registry::Deb { suite: suite @ None },
         ..
     }) = &mut wanted
@@ -146,14 +146,14 @@ pub fn fetch(
         *suite = Some(debian::own_suite()?);
     }
     let (reference, files) = match &wanted {
-        Reference::Hub { repository, revision } => {
+        SourceAddress::Hub { repository, revision } => {
             let pinned: Option<&[String]> = pinned.map(|pin| &pin.files[..]);
             let hub = hub::Hub::of_environment();
             let (commit, files) = hub.fetch(repository, revision.as_deref(), pinned, context, watch)?;
             (wanted.with_version(&commit), files)
         }
-        Reference::File { pattern } => (wanted.clone(), files::find(pattern, context.project)?),
-        Reference::Package(package) => {
+        SourceAddress::File { pattern } => (wanted.clone(), files::find(pattern, context.project)?),
+        SourceAddress::Package(package) => {
             if context.offline {
                 return Err(FetchError::Offline {
                     reference: wanted.to_string(),

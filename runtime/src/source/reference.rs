@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 /// One source.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reference {
+pub enum SourceAddress {
     /// A path or a glob pattern, relative to the folder of the project.
     File {
         pattern: String,
@@ -46,7 +46,7 @@ pub struct ReferenceError {
     pub why: String,
 }
 
-impl Reference {
+impl SourceAddress {
     /// The same source at a certain version.
     pub fn with_version(&self, version: &str) -> Self {
         match self {
@@ -63,7 +63,7 @@ impl Reference {
     }
 }
 
-impl FromStr for Reference {
+impl FromStr for SourceAddress {
     type Err = ReferenceError;
 
     fn from_str(text: &str) -> Result<Self, ReferenceError> {
@@ -87,20 +87,20 @@ impl FromStr for Reference {
 type Invalid = std::borrow::Cow<'static, str>;
 
 /// Parses what follows `file:`.
-fn parse_file(pattern: &str) -> Result<Reference, Invalid> {
+fn parse_file(pattern: &str) -> Result<SourceAddress, Invalid> {
     let pattern = pattern.strip_prefix("//").unwrap_or(pattern);
     if pattern.is_empty() || pattern.starts_with('/') || pattern.split('/').any(|part| part == "..") {
         return Err(Invalid::from(
             "a file path must be relative to the folder of the project, and inside it",
         ));
     }
-    Ok(Reference::File {
+    Ok(SourceAddress::File {
         pattern: pattern.trim_start_matches("./").to_owned(),
     })
 }
 
 /// Parses what follows `hf:`.
-fn parse_hub(rest: &str) -> Result<Reference, Invalid> {
+fn parse_hub(rest: &str) -> Result<SourceAddress, Invalid> {
     let (repository, revision) = rest.split_once('@').map_or((rest, None), |(name, at)| (name, Some(at)));
     let named = repository
         .split_once('/')
@@ -118,14 +118,14 @@ fn parse_hub(rest: &str) -> Result<Reference, Invalid> {
             "`{revision}` is not a valid commit, branch or tag"
         )));
     }
-    Ok(Reference::Hub {
+    Ok(SourceAddress::Hub {
         repository: repository.to_owned(),
         revision: revision.map(str::to_owned),
     })
 }
 
 /// Parses what follows `pkg:`.
-fn parse_package(rest: &str) -> Result<Reference, Invalid> {
+fn parse_package(rest: &str) -> Result<SourceAddress, Invalid> {
     let (rest, query) = rest
         .split_once('?')
         .map_or((rest, None), |(rest, query)| (rest, Some(query)));
@@ -187,7 +187,7 @@ fn parse_package(rest: &str) -> Result<Reference, Invalid> {
     {
         return Err(Invalid::from(format!("`{version}` is not an exact version")));
     }
-    Ok(Reference::Package(Package {
+    Ok(SourceAddress::Package(Package {
         registry,
         name,
         version,
@@ -215,7 +215,7 @@ fn percent_decode(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-impl fmt::Display for Reference {
+impl fmt::Display for SourceAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File { pattern } => write!(f, "file:{pattern}"),
@@ -278,9 +278,9 @@ mod tests {
             ("hf:bigcode/starcoderplus", "hf:bigcode/starcoderplus"),
             ("hf:a/b.c@refs/pr/1", "hf:a/b.c@refs/pr/1"),
         ] {
-            let reference: Reference = text.parse().expect("a reference");
+            let reference: SourceAddress = text.parse().expect("a reference");
             assert_eq!(reference.to_string(), same);
-            assert_eq!(same.parse::<Reference>().expect("a reference"), reference);
+            assert_eq!(same.parse::<SourceAddress>().expect("a reference"), reference);
         }
     }
 
@@ -313,7 +313,7 @@ mod tests {
             "hf:a/b@",
             "hf:a/b@x y",
         ] {
-            assert!(text.parse::<Reference>().is_err(), "{text}");
+            assert!(text.parse::<SourceAddress>().is_err(), "{text}");
         }
     }
 }

@@ -145,7 +145,7 @@ impl WorkerPool {
         }
         let port = loop {
             match self.event_within(0, launch.start, stop)? {
-                (0, Event::StoreReady { port }) => break port,
+                (0, Event::RendezvousReady { port }) => break port,
                 (rank, event) => self.fail_on_failure(rank, event)?,
             }
         };
@@ -209,9 +209,9 @@ impl WorkerPool {
     ///
     /// # Errors
     /// A worker has ended.
-    pub fn send(&mut self, order: &WorkerCommand) -> Result<(), RunError> {
+    pub fn send(&mut self, command: &WorkerCommand) -> Result<(), RunError> {
         for rank in 0..self.workers.len() {
-            if !self.workers[rank].send(order) {
+            if !self.workers[rank].send(command) {
                 return Err(self.lost_worker(rank));
             }
         }
@@ -230,7 +230,7 @@ impl WorkerPool {
         self.receive(stop)
     }
 
-    /// Whether the workers have received the command to stop.
+    /// Whether the workers received a request to stop.
     pub fn is_stopping(&self) -> bool {
         self.stopping
     }

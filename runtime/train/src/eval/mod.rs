@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use aurora_runtime::checkpoint::CheckpointError;
-use aurora_runtime::job::{EvalJob, Recompute, Score, Scores};
+use aurora_runtime::job::{EvalJob, PerplexityScore, Recompute, Scores};
 use camino::Utf8Path;
 use tch::Tensor;
 
@@ -139,7 +139,7 @@ fn summarize(windows: &Windows, losses: &[Vec<f64>]) -> Evaluated {
     let scores = windows.sets.iter().zip(losses).map(|(set, losses)| {
         // Windows are in document order: a plain sum from the first to the last.
         let negative_log_likelihood: f64 = losses.iter().sum();
-        let score = Score {
+        let score = PerplexityScore {
             documents: set.documents,
             tokens: set.tokens,
             bytes: set.bytes,

@@ -1,4 +1,4 @@
-//! The logical grid, the mesh of ranks, and the transports between them.
+//! The logical grid, the mesh of ranks, the collectives of a rank (`peers`), and the transports that they use.
 //!
 //! `grid` and `mesh` are plain functions of numbers: computing a rank needs no connection. A `transport` moves bytes
 //! and never adds: this crate computes every sum, in the order of the grid.

@@ -42,7 +42,7 @@ pub fn connect(join: &Join, events: &Events) -> Result<ConnectedPeers, TrainErro
     let store = match &join.store {
         None => {
             let (store, port) = RendezvousStore::serve(address, START_TIMEOUT)?;
-            events.send(&Event::StoreReady { port });
+            events.send(&Event::RendezvousReady { port });
             store
         }
         Some(store) => {

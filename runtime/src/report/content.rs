@@ -6,17 +6,17 @@ use aurora_compiler::graph::Kind;
 use aurora_compiler::spec::Better;
 use serde::{Deserialize, Serialize};
 
-use crate::job::{Measure, Score};
+use crate::job::{Measure, PerplexityScore};
 use crate::judge::JudgeReport;
 use crate::statistics::{Gate, Interval, Tested};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Story {
+pub struct ReportContent {
     pub experiment: String,
     pub parameters: u64,
     /// In the order of training.
-    pub stages: Vec<StageStory>,
-    pub evals: Vec<EvalStory>,
+    pub stages: Vec<StageReport>,
+    pub evals: Vec<EvalReport>,
     /// What extraction and filtering kept and dropped, by corpus, as the filter reported it.
     pub corpora: BTreeMap<String, serde_json::Value>,
     pub gates: Vec<Gate>,
@@ -26,7 +26,7 @@ pub struct Story {
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct StageStory {
+pub struct StageReport {
     pub name: String,
     pub steps: u64,
     pub tokens_per_step: u64,
@@ -52,7 +52,7 @@ pub struct MixtureUsage {
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct EvalStory {
+pub struct EvalReport {
     pub name: String,
     /// By tokens trained.
     pub points: Vec<Point>,
@@ -162,7 +162,7 @@ pub struct Point {
     pub tokens: u64,
     /// The last checkpoint of a stage.
     pub ends_stage: bool,
-    pub sets: BTreeMap<String, Score>,
+    pub sets: BTreeMap<String, PerplexityScore>,
     /// Of a task: by category, then metric.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub measures: BTreeMap<String, BTreeMap<String, Measure>>,
@@ -201,7 +201,7 @@ pub struct LineageNode {
     pub inputs: Vec<String>,
 }
 
-impl Story {
+impl ReportContent {
     /// Rows of the closing table: for each eval and set, bits per byte at the start, at the end of each stage, and the
     /// change; for each of a task's metrics, its value.
     pub fn table(&self) -> Vec<Vec<String>> {
