@@ -259,8 +259,11 @@ pub fn items(fields: &TaskFields, files: &[ItemFile]) -> Result<Vec<Item>, TaskE
     Ok(items)
 }
 
+/// The name and the template of an attack; none of either for a prompt as it is.
+type AttackTemplate<'a> = (Option<&'a str>, Option<Template>);
+
 /// The attacks with their templates; without attacks, each item has one unchanged prompt.
-fn attacks(fields: &TaskFields) -> Result<Vec<(Option<&str>, Option<Template>)>, TaskError> {
+fn attacks(fields: &TaskFields) -> Result<Vec<AttackTemplate<'_>>, TaskError> {
     if fields.attacks.is_empty() {
         return Ok(vec![(None, None)]);
     }
