@@ -251,7 +251,7 @@ fn card(spec: &Spec, keyed: &Keyed, pins: &Pins, id: NodeId, made_on: Option<Str
         let order = order.and_then(|order| graph.node(order).work.order());
         let samples = fields.last_step * u64::from(fields.global_batch);
         let mixture = |order: &OrderFields| {
-            let parts = |component| (order.asked(component, samples) * 1e6).round() as u32;
+            let parts = |component| (order.configured_fraction(component, samples) * 1e6).round() as u32;
             let components = order.components.iter();
             components
                 .map(|component| (component.name.clone(), parts(component)))

@@ -25,7 +25,7 @@ use camino::Utf8Path;
 
 use crate::arguments::RunArguments;
 use crate::failure::Failure;
-use crate::placement::{PlacementRequest, check, placement};
+use crate::layout::{LayoutRequest, check, layout};
 use crate::project::{LIBTORCH, Loaded, Project, write_lock};
 use crate::watch::Watch;
 use crate::worker_launch::{TorchrunListener, worker_launch};
@@ -118,7 +118,7 @@ impl Execution<'_> {
             self.watch.line(&format!(
                 "note: the lock's results were made on another kind of machine ({there}): they may differ"
             ));
-            // A run records the results of its own machine; a repetition compares with the lock's all the same.
+            // A run records the results of its own machine; a rerun still compares with the results in the lock.
             if self.lock_path.is_some() {
                 fresh.result.clear();
             }
@@ -194,11 +194,11 @@ pub fn worker_options(
     torchrun: Option<&TorchrunListener>,
     logs: Option<&Utf8Path>,
 ) -> Result<WorkerOptions, Failure> {
-    let placement = placement(spec, PlacementRequest::by(options));
-    check(spec, &placement)?;
+    let layout = layout(spec, LayoutRequest::by(options));
+    check(spec, &layout)?;
     Ok(WorkerOptions {
-        launch: worker_launch(spec, options, &placement, torchrun, logs.map(Utf8Path::to_owned))?,
-        placement,
+        launch: worker_launch(spec, options, &layout, torchrun, logs.map(Utf8Path::to_owned))?,
+        layout,
         portable: portable(spec),
         restarts: options.restarts,
         fewer: options.fewer,

@@ -2,18 +2,18 @@
 
 use aurora_compiler::documents;
 use aurora_compiler::hash::Keyed;
-use aurora_compiler::plan::{Plan, State};
+use aurora_compiler::plan::{NodeState, Plan};
 
-pub fn state_name(state: State) -> &'static str {
+pub fn state_name(state: NodeState) -> &'static str {
     match state {
-        State::Cached => "cached",
-        State::Run => "run",
-        State::Changed => "changed",
+        NodeState::Cached => "cached",
+        NodeState::Run => "run",
+        NodeState::Changed => "changed",
     }
 }
 
 pub fn summary(plan: &Plan) -> String {
-    let [cached, run, changed] = [State::Cached, State::Run, State::Changed].map(|state| plan.count(state));
+    let [cached, run, changed] = [NodeState::Cached, NodeState::Run, NodeState::Changed].map(|state| plan.count(state));
     format!(
         "{} nodes: {cached} cached, {run} to run, {changed} changed",
         plan.nodes.len()

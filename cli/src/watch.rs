@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use aurora_compiler::graph::Kind;
 use aurora_runtime::engine::{Observer, RunEvent};
-use aurora_runtime::job::{Placement, StepMetrics};
+use aurora_runtime::job::{Layout, StepMetrics};
 use aurora_runtime::record::RunRecord;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -162,18 +162,18 @@ impl Observer for Watch {
                 total => format!("{node}: {} of {} {unit}", grouped(done), grouped(total)),
             }),
             RunEvent::Built { node, seconds, .. } => self.line(&format!("built    {node} ({seconds:.1} s)")),
-            RunEvent::WorkersReady { fingerprint, placement } => {
+            RunEvent::WorkersReady { fingerprint, layout } => {
                 let mut state = self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-                self.note(&mut state, |record| record.placed(placement));
+                self.note(&mut state, |record| record.placed(layout));
                 drop(state);
-                let Placement {
+                let Layout {
                     tensor,
                     pipeline,
                     data,
                     threads,
                     ..
-                } = placement;
-                let workers = match placement.world() {
+                } = layout;
+                let workers = match layout.world() {
                     1 => "worker   ".to_owned(),
                     world => format!("workers  {world} = tensor {tensor} × pipeline {pipeline} × data {data}, "),
                 };

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use aurora_compiler::spec::Spec;
 use aurora_runtime::engine::workers::{LaunchMethod, WorkerLaunch, WorkerListener};
-use aurora_runtime::job::Placement;
+use aurora_runtime::job::Layout;
 use aurora_runtime::launch::{Identity, Launcher, Machine, identity, srun_arguments};
 use camino::{Utf8Path, Utf8PathBuf};
 
 use crate::arguments::{LauncherArgument, RunArguments};
 use crate::failure::Failure;
-use crate::placement::{PlacementRequest, count, nodes, on_devices, tasks};
+use crate::layout::{LayoutRequest, count, nodes, on_devices, tasks};
 
 /// How long workers may take to start.
 const START: Duration = Duration::from_secs(120);
@@ -19,11 +19,11 @@ const START: Duration = Duration::from_secs(120);
 /// How long a worker may keep another one waiting in a transfer.
 const TRANSFER: Duration = Duration::from_secs(1800);
 
-/// How the workers of a placement are started.
+/// How the workers of a layout are started.
 pub fn worker_launch(
     spec: &Spec,
     options: &RunArguments,
-    placement: &Placement,
+    layout: &Layout,
     torchrun: Option<&TorchrunListener>,
     logs: Option<Utf8PathBuf>,
 ) -> Result<WorkerLaunch, Failure> {
@@ -36,16 +36,16 @@ pub fn worker_launch(
         LauncherArgument::Local => LaunchMethod::Local,
         LauncherArgument::Srun => {
             let machine = Machine::Plain {
-                cpus_per_task: count(placement.threads),
+                cpus_per_task: count(layout.threads),
             };
-            let nodes = nodes(spec, PlacementRequest::by(options));
-            LaunchMethod::Srun(srun_arguments(&tasks(machine, placement, nodes)?, &[]))
+            let nodes = nodes(spec, LayoutRequest::by(options));
+            LaunchMethod::Srun(srun_arguments(&tasks(machine, layout, nodes)?, &[]))
         }
         LauncherArgument::Torchrun => {
             let TorchrunListener { identity, listener } =
                 torchrun.ok_or_else(|| Failure::error("torchrun's workers have no port to connect to"))?;
-            if identity.world != placement.world() as usize {
-                let (started, workers) = (identity.world, placement.world());
+            if identity.world != layout.world() as usize {
+                let (started, workers) = (identity.world, layout.world());
                 return Err(Failure::error(format!(
                     "torchrun has started {started} processes, and the layout has {workers} workers"
                 ))

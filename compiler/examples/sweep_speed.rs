@@ -26,7 +26,7 @@ fn main() {
     let start = Instant::now();
     let bundle = Bundle::alone("tiny.aur", &swept);
     let keys = bundle.sweep_keys(None, &Pins::new());
-    let keys = keys.unwrap_or_else(|found| panic!("the sweep has faults: {:?}", found.first()));
+    let keys = keys.unwrap_or_else(|found| panic!("the sweep has errors: {:?}", found.first()));
     let sweep_seconds = start.elapsed().as_secs_f64();
     let different: BTreeSet<_> = keys.iter().flat_map(|point| &point.keys).collect();
     // 2,000 lines: a stage after another, each with its mixture.
@@ -44,7 +44,7 @@ fn main() {
     }
     let long = long.replace("every 10 steps, end]", "end]");
     let start = Instant::now();
-    let spec = check("long.aur", &long, None).unwrap_or_else(|found| panic!("the long spec has faults: {found:?}"));
+    let spec = check("long.aur", &long, None).unwrap_or_else(|found| panic!("the long spec has errors: {found:?}"));
     let check_seconds = start.elapsed().as_secs_f64();
     let faulty = long.replace("steps", "stops");
     let start = Instant::now();

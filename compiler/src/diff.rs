@@ -1,7 +1,7 @@
-//! What changes between two specs: values, and the work that follows.
+//! What changes between two specs: values, and the nodes that follow from them.
 //!
 //! In: two checked specs with their pins, or two locks. Out: changed values with old and new, and which nodes rerun, are
-//! reused or fall away. Not here: git (`cli`), stores (a diff speaks of keys, not of what happens to be cached).
+//! reused or removed. Not here: git (`cli`), stores (a diff compares keys, not cached results).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,6 +15,7 @@ use crate::lock::{Lock, LockedSource};
 use crate::spec::Spec;
 use crate::why::{changes, list_changes};
 
+/// The differences between two specs or two locks.
 #[derive(Clone, Debug, Serialize)]
 pub struct Diff {
     pub changed: Vec<ChangedValue>,
@@ -24,16 +25,17 @@ pub struct Diff {
     pub severity: Severity,
 }
 
+/// A value of a spec or a lock that differs, by its path.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ChangedValue {
     pub path: String,
     pub old: Option<String>,
     pub new: Option<String>,
-    /// Where the new value (the old one, if there is no new one) stands.
+    /// Where the new value is written, or the old one if there is no new one.
     pub origin: String,
 }
 
-/// What one of the specs assumes or does not know, and the other does not.
+/// A value that is assumed or unknown in only one of the specs, or for another reason.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ChangedAssumption {
     pub path: String,
@@ -42,17 +44,18 @@ pub struct ChangedAssumption {
     pub new: Option<String>,
 }
 
+/// Nodes by name: which rerun, which are reused, which no longer exist.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct ChangedNodes {
     pub rerun: Vec<Rerun>,
     pub reused: Vec<String>,
     pub removed: Vec<String>,
-    /// Stages that rerun from a step on: the last step that both have in common.
+    /// Stages that rerun from some step on, with the last step that both have in common.
     pub shared: BTreeMap<String, u64>,
 }
 
 impl ChangedNodes {
-    /// Finds the stages of which the beginning is reused; `trained` gives the stage and step of a checkpoint by its name.
+    /// Finds the stages whose first steps are reused; `trained` gives the stage and step of a checkpoint by its name.
     fn find_shared<'a>(&mut self, trained: impl Fn(&str) -> Option<(&'a str, u64)>) {
         let reruns = self.rerun.iter().filter_map(|rerun| trained(&rerun.name));
         let stages: BTreeSet<&str> = reruns.map(|(stage, _)| stage).collect();
@@ -65,32 +68,34 @@ impl ChangedNodes {
     }
 }
 
+/// A node that reruns, and the reason as text.
 #[derive(Clone, Debug, Serialize)]
 pub struct Rerun {
     pub name: String,
     pub reason: String,
 }
 
-/// What the nodes that rerun train.
+/// Cost of the training nodes that rerun.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct Cost {
     pub tokens: u64,
     /// 6 × parameters × tokens.
     pub flops: f64,
-    /// Of checkpoints: weights and two moments in f32.
+    /// Size of the new checkpoints: weights and two moments in f32.
     pub checkpoint_bytes: u64,
 }
 
+/// The strongest effect of a difference, from the weakest to the strongest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
     /// Nothing differs.
     None,
-    /// Words, layout or placement: no bit of a result.
+    /// Names, comments or the parallel layout: results stay bitwise identical.
     Same,
-    /// Evals, gates or reports.
+    /// Evals, gates or reports change.
     Measured,
-    /// Data, tokens or training.
+    /// Data, tokens or training change.
     Trained,
 }
 
@@ -142,7 +147,7 @@ pub fn diff([old, new]: [&Spec; 2], [old_pins, new_pins]: [&Pins; 2]) -> Diff {
 }
 
 impl Severity {
-    /// What it means that a node of a kind reruns.
+    /// The severity of rerunning a node of this kind.
     fn of(kind: Kind) -> Self {
         match kind {
             Kind::Eval | Kind::Answers | Kind::Judge | Kind::Expect | Kind::Report => Self::Measured,
@@ -151,7 +156,7 @@ impl Severity {
     }
 }
 
-/// Compares two locks: pins, keys, and results of equal keys. `made` tells what a key was made of, where that is known.
+/// Compares two locks: pins, keys, and results of equal keys. `made` returns the pre-image of a key, if it is known.
 pub fn locks(old: &Lock, new: &Lock, made: &dyn Fn(Key) -> Option<Preimage>) -> Diff {
     let mut changed = Vec::new();
     let mut differ = |path: String, old: Option<String>, new: Option<String>| {
@@ -219,24 +224,24 @@ pub fn locks(old: &Lock, new: &Lock, made: &dyn Fn(Key) -> Option<Preimage>) -> 
         changed,
         assumptions: Vec::new(),
         nodes,
-        // A lock does not say how large its models are.
+        // A lock does not contain the size of its models.
         cost: Cost::default(),
         severity,
     }
 }
 
-/// What only one of two specs assumes or does not know.
+/// Assumed and unknown values that differ between two specs.
 fn changed_assumptions(old: &Spec, new: &Spec) -> Vec<ChangedAssumption> {
     let open = |spec: &Spec| -> BTreeMap<String, String> {
         let weak = |found: &Assumption| matches!(found.kind, AssumptionKind::Assumed | AssumptionKind::Unknown);
-        let said = |found: Assumption| {
+        let described = |found: Assumption| {
             let text = match found.kind {
                 AssumptionKind::Unknown => found.kind.to_string(),
                 _ => format!("{}: {}", found.kind, found.text),
             };
             (found.path, text)
         };
-        assumptions(spec).into_iter().filter(weak).map(said).collect()
+        assumptions(spec).into_iter().filter(weak).map(described).collect()
     };
     let (old, new) = (open(old), open(new));
     let paths: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
@@ -248,7 +253,7 @@ fn changed_assumptions(old: &Spec, new: &Spec) -> Vec<ChangedAssumption> {
     paths.into_iter().filter_map(change).collect()
 }
 
-/// Values of an experiment of another name are the same values.
+/// Maps paths of the old experiment to the new one's name, so that a rename alone changes no value.
 struct Rename {
     old: String,
     new: String,
@@ -293,7 +298,7 @@ impl Cost {
     }
 }
 
-/// Returns what one segment trains, from the checkpoint before it to its own.
+/// Returns the cost of one training segment, from the checkpoint before it to its own.
 pub fn segment_cost(keyed: &Keyed, id: NodeId) -> Cost {
     let graph = &keyed.graph;
     let Work::Train(fields) = &graph.node(id).work else {
@@ -330,7 +335,7 @@ fn changed_values(old: &Spec, new: &Spec) -> Vec<ChangedValue> {
         });
     }
     for path in &differing {
-        // A call or list is shown by those of its parts that differ.
+        // A call or list is shown by its arguments or elements that differ.
         let below = format!("{path}.");
         if differing.iter().any(|other| other.starts_with(&below)) {
             continue;

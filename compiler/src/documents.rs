@@ -1,7 +1,6 @@
-//! The shapes of what commands print under `--json`, for their schemas.
+//! Types of the documents that commands print with `--json`; their JSON schemas are generated from these.
 //!
-//! In: nothing. Out: types that are written as the documents are; a lock and the record of a run have types of their own
-//! elsewhere ([`Lock`](crate::lock::Lock)). Every document starts with `format_version`, which the printer adds.
+//! Not here: a lock and the record of a run, whose types are elsewhere ([`Lock`](crate::lock::Lock)). Every document starts with `format_version`, which the printer adds.
 
 use aurora_lang::diagnostics::DiagnosticJson;
 use schemars::JsonSchema;
@@ -11,10 +10,10 @@ use crate::check::Assumption;
 use crate::diff::Cost;
 use crate::graph::Kind;
 use crate::hash::Key;
+use crate::layout::Layout;
 use crate::memory::Memory;
-use crate::placement::Placement;
-use crate::plan::State;
-use crate::why::Change;
+use crate::plan::NodeState;
+use crate::why::KeyChange;
 
 /// `aurora build --json`: the graph of a spec.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
@@ -41,7 +40,7 @@ pub struct Stage {
     /// Tokens of all steps.
     pub tokens: u64,
     pub tokens_per_step: u64,
-    /// How many are kept.
+    /// Number of checkpoints that are kept.
     pub checkpoints: usize,
 }
 
@@ -53,13 +52,13 @@ pub struct Node {
     pub key: Key,
     /// Names of the nodes whose results are part of the key.
     pub inputs: Vec<String>,
-    pub state: State,
-    /// Why it would run, in words.
+    pub state: NodeState,
+    /// Why it would run, as text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// The same as data: what has changed since it was built last.
+    /// The same as data: what has changed since it was last built.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub changes: Option<Vec<Change>>,
+    pub changes: Option<Vec<KeyChange>>,
 }
 
 /// `aurora plan --json`: what a run would do.
@@ -67,7 +66,7 @@ pub struct Node {
 pub struct Plan {
     pub experiment: String,
     pub nodes: Vec<Node>,
-    /// Of the nodes that are not there yet.
+    /// Of the nodes that have no result yet.
     pub cost: Cost,
     /// None if the spec has no layout or does not train.
     pub memory: Option<WorkerMemory>,
@@ -79,8 +78,8 @@ pub struct Plan {
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct WorkerMemory {
     pub node: String,
-    pub placement: Placement,
-    /// The spec does not state the micro-batch: the memory is that of one sequence, the least possible.
+    pub layout: Layout,
+    /// The spec does not state the micro-batch: the memory is for one sequence, the minimum.
     pub micro_batch_unknown: bool,
     pub ranks: Vec<RankMemory>,
 }
@@ -92,7 +91,7 @@ pub struct RankMemory {
     pub total: u64,
 }
 
-/// `aurora check --json`: the faults of each spec.
+/// `aurora check --json`: the diagnostics of each spec.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Diagnostics {
     pub files: Vec<CheckedFile>,
@@ -102,6 +101,6 @@ pub struct Diagnostics {
 pub struct CheckedFile {
     pub file: String,
     pub diagnostics: Vec<DiagnosticJson>,
-    /// None of a spec with errors.
+    /// Empty if the spec has errors.
     pub assumptions: Vec<Assumption>,
 }

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
-/// An exact decimal number; written as text, so that 0.1 is the same key on every machine.
+/// An exact decimal number. It is serialised as text, so that 0.1 gives the same key on every machine.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Exact(Decimal);
 
@@ -15,7 +15,7 @@ impl Exact {
         Self(value.normalize())
     }
 
-    /// The hundredth part: of a percentage, the fraction.
+    /// Divides by 100: a percentage becomes a fraction.
     #[must_use]
     pub fn hundredth(self) -> Self {
         Self::new(self.0 / Decimal::ONE_HUNDRED)
@@ -25,7 +25,7 @@ impl Exact {
         self.0
     }
 
-    /// The nearest `f64`; the one place where a number of a spec becomes binary.
+    /// The nearest `f64`. This is the only place where a number of a spec becomes binary.
     pub fn to_f64(self) -> f64 {
         self.0.to_string().parse().expect("a decimal's text is a float's text")
     }
@@ -69,7 +69,7 @@ impl<'de> Deserialize<'de> for Exact {
     }
 }
 
-/// Digits with `_`, point and exponent to the exact number; none if it has more than 28 digits.
+/// Parses digits with `_`, point and exponent. `None` if the exact number needs more than 28 digits.
 pub fn parse_digits(digits: &str) -> Option<Decimal> {
     let digits: String = digits.chars().filter(|&digit| digit != '_').collect();
     let (mantissa, exponent) = match digits.split_once(['e', 'E']) {

@@ -1,8 +1,7 @@
-//! What each kind of node is told: one plain struct a kind.
+//! The fields that define the work of a node: one plain struct per kind.
 //!
-//! In: numbers and names that `check` has found sound. Out: the same as JSON, from which the key is computed, and from
-//! which the runtime reads its orders back. Whatever stands here can change a result; placement (threads, layout,
-//! paths) does not stand here.
+//! In: checked values. Out: JSON, from which the key is computed and which the runtime reads back. Every field can change
+//! a result. Not here: what cannot, such as threads, the parallel layout and paths.
 
 mod task;
 
@@ -10,15 +9,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::exact::Exact;
 
-pub use task::{Asks, Attack, Judge, JudgeFields, Labelled, TaskFields};
+pub use task::{AnswerMode, Attack, Judge, JudgeFields, Labelled, TaskFields};
 
-/// A source is its bytes: the same bytes from another place are the same source.
+/// A source is identified by its bytes, wherever they come from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum SourceFields {
     /// BLAKE3 (hex) of the pinned file, or of the manifest of the pinned files.
     Content(String),
-    /// Nothing is pinned yet: the reference stands for the content.
+    /// Not pinned yet: the reference takes the place of the content.
     Declared(String),
 }
 
@@ -34,15 +33,15 @@ pub struct ExtractFields {
     pub format: Format,
 }
 
-/// One document a member, but for `Text { by_line }` and JSON, which give one a line or value.
+/// A member is one document, except for `Text { by_line }` (one per line) and the JSON formats (one per value).
 /// A document's paragraphs are its lines: extraction joins wrapped lines and collapses white space.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "name", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Format {
-    /// Elements matching `select` (CSS), without what matches `drop`; one paragraph a block element.
-    /// With `reference`, the input of role `reference` holds the same pages in the reference language, under the same path
-    /// once `reference.own` has been replaced by `reference.other`: a paragraph counts only if it differs from the
-    /// reference paragraph of the same `id`.
+    /// Elements matching `select` (CSS), without those matching `drop`; a block element is one paragraph.
+    /// With `reference`, the input of role `reference` holds the same pages in the reference language, under the
+    /// path with `reference.own` replaced by `reference.other`. A paragraph is kept only if it differs from the reference
+    /// paragraph of the same `id`.
     Html {
         select: String,
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -50,7 +49,7 @@ pub enum Format {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reference: Option<PageReference>,
     },
-    /// Manual pages: text of requests dropped but for that of font macros, escapes resolved, lines joined.
+    /// Manual pages: keeps the text of font macros and drops that of other requests, resolves escapes, joins lines.
     Roff,
     /// GNU message catalogues: the translations that differ from their originals, without accelerator marks.
     Mo,
@@ -60,17 +59,18 @@ pub enum Format {
     },
     /// Source code, kept byte for byte.
     Code,
-    /// One JSON object a line; `field` is the member that holds the text.
+    /// One JSON object per line; `field` is the member that holds the text.
     Jsonl { field: String },
-    /// One item a document: a prompt, which is read, and an answer, which is trained on, as templates over its members.
+    /// One item per document: a prompt, which is only context, and an answer, which is trained on. Both are templates over
+    /// the item's members.
     Pairs {
         prompt: String,
         answer: String,
-        /// Only items whose member has this text.
+        /// Reads only the items whose member has this text.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        only: Option<Only>,
+        only: Option<MemberFilter>,
     },
-    /// One JSON value a file; each string found under a member called `field` at any depth is a document; without
+    /// One JSON value per file; each string found under a member called `field` at any depth is a document; without
     /// `field`, every string value of the file is a paragraph of one document (message catalogues).
     Json {
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -78,13 +78,15 @@ pub enum Format {
     },
 }
 
+/// Selects items whose member `member` equals `text`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Only {
+pub struct MemberFilter {
     pub member: String,
     pub text: String,
 }
 
+/// The part of a page's path that names its language, and its replacement in the reference language.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PageReference {
@@ -92,7 +94,7 @@ pub struct PageReference {
     pub other: String,
 }
 
-/// What is kept of a corpus. Counts of what was dropped, and why, are an output.
+/// Rules for the text that a corpus keeps. Counts of dropped units by reason are an output.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FilterFields {
@@ -101,24 +103,25 @@ pub struct FilterFields {
     pub language_filter: bool,
     /// Unicode characters; shorter units are dropped.
     pub minimum_characters: u32,
-    pub unit: Unit,
+    pub unit: FilterUnit,
     /// Drop exact repeats of a unit across the whole corpus; the first one stays.
     pub deduplicate: bool,
-    /// Share of documents held out, in 0..1, by the hash of the document's text.
+    /// Fraction of documents held out, in 0..1, by the hash of the document's text.
     pub held_out: Exact,
-    /// Stop after so many bytes of kept text.
+    /// Stops after this number of bytes of kept text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit_bytes: Option<u64>,
 }
 
+/// The unit of text that a filter keeps or drops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Unit {
+pub enum FilterUnit {
     Paragraph,
     Document,
 }
 
-/// Languages whose text Aurora can tell; `Other` is not filtered.
+/// Languages whose text Aurora can detect; `Other` is not filtered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Language {
@@ -131,6 +134,7 @@ pub enum Language {
     Other,
 }
 
+/// How a tokenizer is made.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "how", rename_all = "snake_case", deny_unknown_fields)]
 pub enum TokenizerFields {
@@ -144,6 +148,7 @@ pub enum TokenizerFields {
     Load { member: String, end_of_document: String },
 }
 
+/// The tokens of a corpus' documents.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokensFields {
@@ -152,6 +157,7 @@ pub struct TokensFields {
     pub vocabulary: u32,
 }
 
+/// Which documents of a corpus are used, by the hash that holds documents out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Split {
@@ -160,7 +166,7 @@ pub enum Split {
     All,
 }
 
-/// The data order of a stage: which sample of which component each place of the sample stream holds.
+/// The data order of a stage: which sample of which component is at each position of the sample stream.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OrderFields {
@@ -168,33 +174,35 @@ pub struct OrderFields {
     /// Tokens of one sample (one more is read, for the last target).
     pub sequence: u32,
     pub components: Vec<Component>,
-    /// Samples of the stage, over which weights change; only where one does.
+    /// Samples of the stage; set only if a weight changes over the stage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub samples: Option<u64>,
 }
 
 impl OrderFields {
-    /// The share of a component that is asked for over the first `length` samples, in 0..1.
-    pub fn asked(&self, component: &Component, length: u64) -> f64 {
+    /// The configured fraction of a component over the first `length` samples, in 0..1.
+    pub fn configured_fraction(&self, component: &Component, length: u64) -> f64 {
         let start = f64::from(component.weight_ppm);
         let end = component.until_ppm.map_or(start, f64::from);
-        let whole = self.samples.unwrap_or(1).max(1);
-        let part = length.min(whole) as f64 / whole as f64;
-        (start + (end - start) * part / 2.0) / 1e6
+        let samples = self.samples.unwrap_or(1).max(1);
+        let progress = length.min(samples) as f64 / samples as f64;
+        (start + (end - start) * progress / 2.0) / 1e6
     }
 }
 
+/// A component of a mixture.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Component {
     pub name: String,
-    /// Parts in a million of the stage's tokens; those of a mixture sum to a million.
+    /// Millionths of the stage's tokens; the weights of a mixture sum to a million.
     pub weight_ppm: u32,
-    /// What the weight has become at the end of the stage, in a straight line; these sum to a million as well.
+    /// The weight at the end of the stage, if it changes (linearly); these sum to a million too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until_ppm: Option<u32>,
 }
 
+/// The shape of a model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelFields {
@@ -204,7 +212,7 @@ pub struct ModelFields {
     pub heads: u32,
     pub kv_heads: u32,
     pub feed_forward: u32,
-    /// Positions; learned ones in gpt_bigcode.
+    /// Longest sequence in tokens; gpt_bigcode learns an embedding for each position.
     pub context: u32,
     pub vocabulary: u32,
     pub activation: Activation,
@@ -221,7 +229,7 @@ fn tied() -> bool {
     true
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref)] // serde hands a reference over
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde passes a reference
 fn is_tied(tied: &bool) -> bool {
     *tied
 }
@@ -242,6 +250,7 @@ pub enum Activation {
     SwiGlu,
 }
 
+/// The first weights of a model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WeightsFields {
@@ -261,33 +270,33 @@ pub enum WeightsHow {
     Gguf { member: String },
 }
 
-/// What fixes the order of every floating-point sum: a contract over a logical grid.
+/// Fixes the order of every floating-point sum: a contract and a logical grid.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Numerics {
     pub contract: Contract,
     /// Logical tensor shards (a power of two that divides heads, feed-forward and vocabulary).
     pub tensor: u32,
-    /// Logical gradient lanes (a power of two).
+    /// Logical gradient lanes: independent partial sums over micro-batches (a power of two).
     pub lanes: u32,
     /// Sequences of one micro-batch.
     pub micro_batch: u32,
 }
 
-/// For what the bits of a result hold.
+/// Where results are bitwise identical.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Contract {
-    /// Any layout and number of threads on one kind of processor: sums follow the logical grid.
+    /// For any layout and number of threads on one kind of processor: sums follow the logical grid.
     Invariant,
-    /// As `invariant`, on every x86-64-v3 processor: every kernel is Aurora's own.
+    /// As `invariant`, and on every x86-64-v3 processor: Aurora uses only its own kernels.
     Portable,
-    /// The library's fastest kernels; sums across shards and lanes follow the grid all the same.
+    /// Uses the fastest kernels of libtorch; sums across shards and lanes still follow the grid.
     Native,
 }
 
 impl Contract {
-    /// The contract that the language calls this.
+    /// The contract with this name in specs.
     pub fn named(name: &str) -> Option<Self> {
         match name {
             "invariant" => Some(Self::Invariant),
@@ -305,6 +314,7 @@ pub enum Precision {
     Bf16,
 }
 
+/// Hyper-parameters of AdamW (Loshchilov and Hutter 2019).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AdamW {
@@ -312,7 +322,7 @@ pub struct AdamW {
     pub beta2: Exact,
     pub epsilon: Exact,
     pub weight_decay: Exact,
-    /// Bound of the global gradient norm.
+    /// Maximum of the global gradient norm.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clip: Option<Exact>,
 }
@@ -321,7 +331,7 @@ pub struct AdamW {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "shape", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Piece {
-    /// From step `from` on, for good or until the next piece.
+    /// From step `from` until the next piece or the end.
     Constant { from: u64, rate: Exact },
     /// A straight line from `start` at step `from` to `end` at step `to`.
     Linear {
@@ -339,8 +349,8 @@ pub enum Piece {
     },
 }
 
-/// A stage up to a checkpoint: its first `last_step` steps. Where a run resumes is no part of this: the engine decides it
-/// and states it in the job of the worker.
+/// A stage up to a checkpoint: its first `last_step` steps. The step at which a run resumes is not a field: the engine
+/// puts it in the worker's job.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainFields {
@@ -348,7 +358,7 @@ pub struct TrainFields {
     pub numerics: Numerics,
     pub precision: Precision,
     pub optimizer: AdamW,
-    /// The optimizer's moments before the stage's first step: taken from the input, or zero.
+    /// The optimizer's moments before the stage's first step: those of the input, or zero.
     pub optimizer_state: OptimizerState,
     /// The pieces up to `last_step`, in order.
     pub schedule: Vec<Piece>,
@@ -359,6 +369,7 @@ pub struct TrainFields {
     pub sequence: u32,
 }
 
+/// Whether a stage continues with the optimizer state of the stage before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OptimizerState {
@@ -381,10 +392,11 @@ pub struct EvalFields {
     pub task: Option<TaskFields>,
 }
 
+/// A set of documents of a perplexity eval.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EvalSet {
-    /// The name under which its metrics are reported (a language, as a rule).
+    /// The name under which its metrics are reported (usually a language).
     pub name: String,
 }
 
@@ -395,11 +407,12 @@ pub struct ExpectFields {
     pub left: Term,
     pub relation: crate::spec::Relation,
     pub right: Term,
-    /// It has to hold in the whole interval of this level, in 0..1.
+    /// Confidence level in 0..1: the relation must hold in the complete confidence interval.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confidence: Option<Exact>,
 }
 
+/// A side of a gate. Metrics are read from inputs by their position.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Term {
@@ -408,10 +421,10 @@ pub enum Term {
         metric: String,
         set: String,
     },
-    /// A metric at several checkpoints, each with its tokens since the start of the stage; the fitted change from the first
-    /// to the last.
+    /// A metric at several checkpoints, each with its tokens since the start of the stage. The value is the fitted
+    /// change from the first to the last.
     Trend(Vec<(u64, Term)>),
-    /// What is lost at the last since the best of the earlier ones.
+    /// How much worse the last is than the best of the earlier ones.
     Forgetting {
         earlier: Vec<Term>,
         last: Box<Term>,
@@ -429,7 +442,7 @@ pub enum Term {
     Multiply(Box<Term>, Box<Term>),
 }
 
-/// The deterministic part of a report: which nodes it tells of, in the order of the page.
+/// The deterministic part of a report: the nodes that it shows, in the order of the page.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReportFields {

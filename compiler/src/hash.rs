@@ -1,4 +1,4 @@
-//! Content keys: one walk over a node with two listeners, one that hashes and one that explains.
+//! Content keys: one walk over a node with two visitors, one that hashes and one that explains.
 //!
 //! The encoding, version 1, of what is hashed (integers little-endian, lengths before bytes):
 //!
@@ -24,7 +24,7 @@ use serde_json::Value;
 
 use crate::graph::{Graph, Input, Node, NodeId, Role, Work};
 
-/// What makes two nodes the same work: BLAKE3 of the encoding above.
+/// The content key of a node: BLAKE3 of the encoding above. Nodes with equal keys do the same work.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key([u8; 32]);
 
@@ -74,8 +74,8 @@ impl<'de> Deserialize<'de> for Key {
     }
 }
 
-/// Hears what a node's identity consists of.
-pub trait Listener {
+/// Receives everything that a key is computed from.
+pub trait KeyVisitor {
     fn enter(&mut self, kind: &str, version: u32);
     /// `value` is a scalar, or the count of a list.
     fn field(&mut self, path: &str, value: Scalar<'_>);
@@ -83,6 +83,7 @@ pub trait Listener {
     fn unknown(&mut self, path: &str);
 }
 
+/// A leaf of a node's fields.
 #[derive(Clone, Copy, Debug)]
 pub enum Scalar<'a> {
     Text(&'a str),
@@ -93,17 +94,16 @@ pub enum Scalar<'a> {
     Count(u64),
 }
 
-/// Describes a node up to its inputs.
-fn describe_work(node: &Node, to: &mut dyn Listener) {
-    let kind = node.kind();
-    to.enter(kind.name(), kind.version());
+/// Visits a node's kind and fields.
+fn visit_work(node: &Node, to: &mut dyn KeyVisitor) {
+    to.enter(node.kind().name(), node.version);
     for (path, scalar) in flatten(&encoded(&node.work)) {
         to.field(&path, scalar);
     }
 }
 
-/// Describes the rest of a node: `inputs` are those of its identity, with their names and keys.
-fn describe_inputs<'a>(node: &Node, inputs: impl IntoIterator<Item = (&'a Role, &'a str, Key)>, to: &mut dyn Listener) {
+/// Visits the rest of a node: `inputs` are those in the key, with their names and keys.
+fn visit_inputs<'a>(node: &Node, inputs: impl IntoIterator<Item = (&'a Role, &'a str, Key)>, to: &mut dyn KeyVisitor) {
     for (role, name, key) in inputs {
         to.input(&role.name(), name, key);
     }
@@ -192,7 +192,7 @@ impl Hashing {
     }
 }
 
-impl Listener for Hashing {
+impl KeyVisitor for Hashing {
     fn enter(&mut self, kind: &str, version: u32) {
         self.0.update(b"K");
         self.string(kind);
@@ -237,7 +237,7 @@ impl Listener for Hashing {
     }
 }
 
-/// What a key was made of; kept beside every result, so that a change can be explained later.
+/// Everything that a key was computed from. It is kept with every result, so that a later change can be explained.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Preimage {
@@ -247,11 +247,12 @@ pub struct Preimage {
     pub inputs: Vec<PreimageInput>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unknown: Vec<String>,
-    /// The values of the spec that these fields came from, by spec path. Not hashed: they word the explanation.
+    /// The values of the spec that these fields came from, by spec path. Not hashed: only for explanations.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub spec: BTreeMap<String, String>,
 }
 
+/// An input in a pre-image.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PreimageInput {
@@ -262,7 +263,7 @@ pub struct PreimageInput {
 
 struct Explaining(Preimage);
 
-impl Listener for Explaining {
+impl KeyVisitor for Explaining {
     fn enter(&mut self, kind: &str, version: u32) {
         self.0.kind = kind.to_string();
         self.0.version = version;
@@ -305,7 +306,7 @@ impl Keyed {
         self.keys[id.index()]
     }
 
-    /// Returns what the node's key was made of.
+    /// Returns the pre-image of the node's key.
     pub fn preimage(&self, id: NodeId) -> Preimage {
         let node = self.graph.node(id);
         let inputs = identity_inputs(&self.graph, id);
@@ -313,14 +314,14 @@ impl Keyed {
             .iter()
             .map(|input| (&input.role, self.graph.node(input.node).name(), self.key(input.node)));
         let mut listener = Explaining(Preimage::default());
-        describe_work(node, &mut listener);
-        describe_inputs(node, named, &mut listener);
+        visit_work(node, &mut listener);
+        visit_inputs(node, named, &mut listener);
         listener.0.spec = node.spec_values.as_ref().clone();
         listener.0
     }
 
-    /// Returns the key that the node would have if its inputs were known by `digests` of their results: two nodes
-    /// with equal realised keys have equal results even where their inputs came about in different ways.
+    /// Returns the key that the node would have if its inputs were identified by the `digests` of their results. Two
+    /// nodes with equal realised keys have equal results, even if their inputs were computed in different ways.
     pub fn realised(&self, id: NodeId, digests: &dyn Fn(NodeId) -> Key) -> Key {
         let node = self.graph.node(id);
         finish(
@@ -332,7 +333,7 @@ impl Keyed {
     }
 }
 
-/// The inputs that are part of a node's identity, in their order.
+/// The inputs that are part of a node's key, in their order.
 fn identity_inputs(graph: &Graph, id: NodeId) -> Vec<Input> {
     graph.inputs(id).filter(|input| input.role.is_identity()).collect()
 }
@@ -341,14 +342,14 @@ fn identity_inputs(graph: &Graph, id: NodeId) -> Vec<Input> {
 fn hash_work(domain: &str, node: &Node) -> Hashing {
     let mut listener = Hashing(blake3::Hasher::new());
     listener.0.update(domain.as_bytes());
-    describe_work(node, &mut listener);
+    visit_work(node, &mut listener);
     listener
 }
 
 /// Completes the hash of a node whose inputs have these keys.
 fn finish(mut listener: Hashing, node: &Node, inputs: &[Input], key: impl Fn(NodeId) -> Key) -> Key {
     let inputs = inputs.iter().map(|input| (&input.role, "", key(input.node)));
-    describe_inputs(node, inputs, &mut listener);
+    visit_inputs(node, inputs, &mut listener);
     Key(*listener.0.finalize().as_bytes())
 }
 
@@ -368,7 +369,7 @@ pub fn hash(graph: Graph) -> Keyed {
     Keyed { graph, keys }
 }
 
-/// A keyed graph from which others with few differences are keyed: the hash of every node up to its inputs is kept.
+/// A keyed graph that speeds up hashing similar graphs: it keeps the hash of every node up to its inputs.
 pub struct Base {
     keyed: Keyed,
     works: Vec<Hashing>,
@@ -385,7 +386,7 @@ impl Base {
         &self.keyed.graph
     }
 
-    /// Keys of all nodes, in the graph's order, with these in place of the nodes that it has.
+    /// Keys of all nodes, in the graph's order, after these nodes replace those of the graph.
     pub fn keys_with(&self, changed: &[(NodeId, Node)]) -> Vec<Key> {
         let mut keys = self.keyed.keys.clone();
         let graph = &self.keyed.graph;

@@ -1,37 +1,37 @@
-//! Memory of each worker in training, from the numbers of a model and a layout.
+//! Memory of each worker in training, calculated from a model's shape and a layout.
 //!
-//! In: a training node's fields and a placement. Out: bytes by purpose, for one rank of each pipeline stage. These are the
-//! buffers that the runtime keeps from step to step; what a kernel needs for a moment, and libtorch itself, are not here.
+//! In: a training node's fields and a layout. Out: bytes by purpose, for each pipeline rank. They cover the
+//! buffers that the runtime keeps from step to step. Not here: temporary buffers of kernels, and libtorch itself.
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::fields::{Architecture, ModelFields, Numerics, Precision, TrainFields};
-use crate::placement::{Placement, Recompute, Work};
+use crate::layout::{LayerCosts, Layout, Recompute};
 
-/// Rows of which the runtime holds logits at one time.
+/// Rows whose logits the runtime computes at a time.
 pub const HEAD_ROWS: u64 = 1024;
 
-/// Bytes of one rank.
+/// Memory of one rank, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Memory {
-    /// In the numbers that the model computes with.
+    /// In the precision that the model computes with.
     pub weights: u64,
-    /// `f32`: of one lane, times the buffers that its threads hold.
+    /// In `f32`: one lane's gradient, times the number of gradient buffers of all threads.
     pub gradients: u64,
-    /// Weights in `f32` (nothing where the model computes in `f32`) and two moments.
+    /// Two moments, and `f32` weights if the model does not compute in `f32`.
     pub optimizer: u64,
-    /// What forwards keep for their backwards, of all micro-batches under way.
+    /// Kept by forward passes for their backward passes, for all micro-batches in flight.
     pub activations: u64,
-    /// Scratch of forward and backward, logits among it.
+    /// Scratch of forward and backward passes, logits included.
     pub scratch: u64,
-    /// What is received from other ranks, or on its way to them.
+    /// Receive and send buffers.
     pub transfers: u64,
 }
 
 impl Memory {
     pub fn total(&self) -> u64 {
-        let parts = [
+        let purposes = [
             self.weights,
             self.gradients,
             self.optimizer,
@@ -39,11 +39,11 @@ impl Memory {
             self.scratch,
             self.transfers,
         ];
-        parts.into_iter().fold(0, u64::saturating_add)
+        purposes.into_iter().fold(0, u64::saturating_add)
     }
 }
 
-/// The grid on which a node's sums are ordered.
+/// The logical grid that fixes the order of a node's sums.
 struct Grid {
     tensor: u128,
     lanes: u128,
@@ -61,31 +61,31 @@ impl Grid {
     }
 }
 
-/// One rank's part of a model, in elements.
-struct Held {
-    /// Of the word embedding; the first stage's, and the last one's if they are tied.
+/// The weights on one rank, in elements.
+struct RankWeights {
+    /// Word embedding: on the first pipeline rank, and on the last one if it is tied.
     word: u128,
     /// All weights.
     weights: u128,
-    /// Weights of which every tensor rank has all, and whose gradient is summed by row blocks.
+    /// Weights that every tensor rank holds completely; their gradients are summed by row blocks.
     blocked: u128,
 }
 
-/// A model's numbers, as `u64`.
-struct Numbers {
+/// Widths of a model's layers.
+struct Widths {
     hidden: u128,
     head_size: u128,
-    /// Outputs of the projection of keys and values that several shards share; 0 if every shard has its own.
+    /// Outputs of the key and value projection, if shards have it in common; else 0.
     shared: u128,
-    /// Outputs of all shards' projections of queries, and of keys and values of their own.
+    /// Outputs of the projections that are split into shards: queries, and keys and values unless `shared`.
     projected: u128,
-    /// Outputs of the first feed-forward product: twice as many with gates.
+    /// Outputs of the first feed-forward product; doubled by gates.
     up: u128,
     feed_forward: u128,
     biased: bool,
 }
 
-impl Numbers {
+impl Widths {
     fn new(model: &ModelFields, grid: &Grid) -> Self {
         let [hidden, heads, kv_heads, feed_forward] =
             [model.hidden, model.heads, model.kv_heads, model.feed_forward].map(u128::from);
@@ -108,12 +108,12 @@ impl Numbers {
         }
     }
 
-    fn held(&self, model: &ModelFields, layers: u128, first: bool, last: bool, tensor: u128) -> Held {
+    fn on_rank(&self, model: &ModelFields, layers: u128, first: bool, last: bool, tensor: u128) -> RankWeights {
         let h = self.hidden;
         let bias = u128::from(self.biased);
         let norm = h * (1 + bias);
         let split = (self.projected * (h + bias) + h * h + self.up * (h + bias) + self.feed_forward * h) / tensor;
-        // Two norms, shared keys and values, and the biases behind the two sums over shards.
+        // Two norms, shared keys and values, and the biases added after the two sums over shards.
         let blocked = layers * (2 * norm + self.shared * (h + bias) + 2 * h * bias) + if last { norm } else { 0 };
         let vocabulary = u128::from(model.vocabulary) * h / tensor;
         let tied = model.tied_embeddings;
@@ -124,7 +124,7 @@ impl Numbers {
             0
         };
         let output = if last && !tied { vocabulary } else { 0 };
-        Held {
+        RankWeights {
             word,
             weights: word + positions + layers * split + blocked + output,
             blocked,
@@ -132,84 +132,85 @@ impl Numbers {
     }
 }
 
-/// The memory of a rank of pipeline stage `stage`; all tensor ranks and replicas of a stage have as much.
+/// Calculates the memory of a rank with this pipeline rank. It is the same for all tensor ranks and replicas.
 ///
-/// Degrees are taken to divide what they split, as `check` has seen to.
-pub fn memory(fields: &TrainFields, placement: &Placement, stage: u32) -> Memory {
+/// Assumes that degrees divide what they split, which `check` ensures.
+pub fn memory(fields: &TrainFields, layout: &Layout, pp_rank: u32) -> Memory {
     let model = &fields.model;
     let grid = Grid::new(&fields.numerics);
-    let [tensor, pipeline, data] = [placement.tensor, placement.pipeline, placement.data].map(|n| u128::from(n.max(1)));
+    let [tensor, pipeline, data] = [layout.tensor, layout.pipeline, layout.data].map(|n| u128::from(n.max(1)));
     let element = if fields.precision == Precision::F32 { 4 } else { 2 };
-    let layers = Work::of(model).stage(placement.pipeline, stage).len() as u128;
-    let stage = u128::from(stage);
-    let (first, last) = (stage == 0, stage + 1 == pipeline);
-    let numbers = Numbers::new(model, &grid);
-    let held = numbers.held(model, layers, first, last, tensor);
+    let layers = LayerCosts::of(model).layers_of(layout.pipeline, pp_rank).len() as u128;
+    let pp_rank = u128::from(pp_rank);
+    let (first, last) = (pp_rank == 0, pp_rank + 1 == pipeline);
+    let widths = Widths::new(model, &grid);
+    let on_rank = widths.on_rank(model, layers, first, last, tensor);
     let shards = (grid.tensor / tensor).max(1);
-    let tied = if model.tied_embeddings && last { held.word } else { 0 };
-    let gradient = held.weights + held.blocked * shards + tied;
+    let tied = if model.tied_embeddings && last { on_rank.word } else { 0 };
+    let gradient = on_rank.weights + on_rank.blocked * shards + tied;
 
-    // Each thread has a whole subtree of the rank's lanes, and a buffer for each level of it.
+    // Each thread has a complete subtree of the rank's lanes, and a buffer for each level of it.
     let lanes = (grid.lanes / data).max(1);
-    let threads = 1 << u128::from(placement.threads.max(1)).min(lanes).ilog2();
+    let threads = 1 << u128::from(layout.threads.max(1)).min(lanes).ilog2();
     let buffers = u128::from((lanes / threads).max(1).ilog2()) + 1;
 
-    let distributed = placement.distributed_optimizer && data > 1;
+    let distributed = layout.distributed_optimizer && data > 1;
     let kept = if distributed {
-        held.weights.div_ceil(data)
+        on_rank.weights.div_ceil(data)
     } else {
-        held.weights
+        on_rank.weights
     };
     let master = if fields.precision == Precision::F32 { 0 } else { kept };
 
-    let seat = Seat::new(fields, placement, &grid, &numbers, last);
+    let per_thread = PerThread::new(fields, layout, &grid, &widths, last);
     let micro_batches = u128::from(fields.global_batch) / grid.micro_batch.max(1);
     let each = micro_batches.div_ceil(grid.lanes.max(1)) * lanes.div_ceil(threads);
-    let slots = (pipeline - stage).min(each).max(1);
+    let slots = (pipeline - pp_rank).min(each).max(1);
 
-    // The other replicas' gradients of this one's share, and the other end's of the tied embedding.
-    let replicas = (data - 1) * (held.weights + tied).div_ceil(data);
+    // Gradients received from other replicas for this one's range, and the tied embedding's from the other end.
+    let replicas = (data - 1) * (on_rank.weights + tied).div_ceil(data);
     let end = if pipeline > 1 && model.tied_embeddings {
-        held.word.div_ceil(data)
+        on_rank.word.div_ceil(data)
     } else {
         0
     };
-    // Rows to and from the neighbours.
+    // Rows sent to and received from neighbouring pipeline ranks.
     let neighbours = 2 * u128::from(!first) + u128::from(!last);
     Memory {
-        weights: bytes(held.weights * element),
+        weights: bytes(on_rank.weights * element),
         gradients: bytes(4 * gradient * buffers * threads),
         optimizer: bytes(4 * (master + 2 * kept)),
-        activations: bytes(threads * seat.activations(slots, placement.recompute, layers)),
-        scratch: bytes(threads * seat.scratch(placement.recompute)),
+        activations: bytes(threads * per_thread.activations(slots, layout.recompute, layers)),
+        scratch: bytes(threads * per_thread.scratch(layout.recompute)),
         transfers: bytes(
-            4 * (replicas + end) + threads * (seat.transfers + neighbours * seat.own * numbers.hidden * 4),
+            4 * (replicas + end) + threads * (per_thread.transfers + neighbours * per_thread.own * widths.hidden * 4),
         ),
     }
 }
 
-/// Bytes as a number of 64 bits, or the largest one: no machine has as much.
+/// Saturates at 64 bits: no machine has that much memory.
 fn bytes(count: u128) -> u64 {
     u64::try_from(count).unwrap_or(u64::MAX)
 }
 
-/// What one thread holds for micro-batches, in bytes.
-struct Seat {
-    /// Rows of the residual stream that this rank alone sums up.
+/// Buffers of one thread for its micro-batches, in bytes.
+struct PerThread {
+    /// Rows of the residual stream that only this rank sums (a count, not bytes).
     own: u128,
     /// One layer's input.
     input: u128,
-    /// What attention and norms of a layer keep besides.
+    /// Other tensors that a layer's attention and norms keep.
     kept: u128,
     /// Inputs of a layer's activation.
     z: u128,
+    /// Scratch that does not depend on recomputation.
     fixed: u128,
     transfers: u128,
 }
 
-impl Seat {
-    fn new(fields: &TrainFields, placement: &Placement, grid: &Grid, numbers: &Numbers, last: bool) -> Self {
-        let &Numbers {
+impl PerThread {
+    fn new(fields: &TrainFields, layout: &Layout, grid: &Grid, widths: &Widths, last: bool) -> Self {
+        let &Widths {
             hidden,
             head_size,
             shared,
@@ -217,16 +218,16 @@ impl Seat {
             up,
             feed_forward,
             ..
-        } = numbers;
+        } = widths;
         let element = if fields.precision == Precision::F32 { 4 } else { 2 };
-        let tensor = u128::from(placement.tensor).max(1);
+        let tensor = u128::from(layout.tensor).max(1);
         let rows = grid.micro_batch * u128::from(fields.sequence);
         let own = rows / tensor;
-        let stream = if placement.sequence_parallel { own } else { rows };
+        let stream = if layout.sequence_parallel { own } else { rows };
         let shards = (grid.tensor / tensor).max(1);
         let input = stream * hidden * 4;
         let heads = u128::from(fields.model.heads) / tensor;
-        // Projections and attention's output, and its sums of powers; the residual stream after it; two norms' figures.
+        // Projections, the output of attention and its log-sum-exps; the residual stream after it; statistics of two norms.
         let attention = rows * (projected / tensor + shared + hidden / tensor) * element + rows * heads * 4;
         let width = feed_forward / grid.tensor.max(1);
         let one_up = up / grid.tensor.max(1);
@@ -258,7 +259,7 @@ impl Seat {
             + rows * (one_up + gated + one_attention) * element
             + shards * rows * pair * 4
             + own * shared * (4 + element);
-        let crossing = if tensor > 1 {
+        let exchanged = if tensor > 1 {
             (rows + (tensor - 1) * own) * (hidden + shared) * 4
         } else {
             0
@@ -269,7 +270,7 @@ impl Seat {
             kept: attention + input + 4 * stream * 4,
             z: rows * up / tensor * element,
             fixed: forward + backward,
-            transfers: crossing,
+            transfers: exchanged,
         }
     }
 
@@ -282,7 +283,7 @@ impl Seat {
         slots * ((layers + 1) * self.input + layers * a_layer)
     }
 
-    /// With what is computed again for one layer at a time.
+    /// Includes what is recomputed, for one layer at a time.
     fn scratch(&self, recompute: Recompute) -> u128 {
         self.fixed
             + match recompute {
@@ -293,14 +294,14 @@ impl Seat {
     }
 }
 
-/// The stages that differ, with the memory of a rank of each: the first, the fullest in the middle, the last.
-pub fn by_stage(fields: &TrainFields, placement: &Placement) -> Vec<(u32, Memory)> {
-    let stages = placement.pipeline.max(1);
-    let of = |stage: u32| (stage, memory(fields, placement, stage));
-    let middle = (1..stages.saturating_sub(1))
+/// The memory of the pipeline ranks that differ: the first, the one in the middle that needs most, the last.
+pub fn by_pipeline_rank(fields: &TrainFields, layout: &Layout) -> Vec<(u32, Memory)> {
+    let pp_ranks = layout.pipeline.max(1);
+    let of = |pp_rank: u32| (pp_rank, memory(fields, layout, pp_rank));
+    let middle = (1..pp_ranks.saturating_sub(1))
         .map(of)
-        .max_by_key(|(stage, memory)| (memory.total(), u32::MAX - stage));
-    let last = (stages > 1).then(|| of(stages - 1));
+        .max_by_key(|(pp_rank, memory)| (memory.total(), u32::MAX - pp_rank));
+    let last = (pp_ranks > 1).then(|| of(pp_ranks - 1));
     std::iter::once(of(0)).chain(middle).chain(last).collect()
 }
 
@@ -309,7 +310,7 @@ mod tests {
     use super::*;
     use crate::fields::{Activation, AdamW, Contract, OptimizerState};
 
-    /// StarCoder, as its paper (Li et al. 2023, table 3) and its `config.json` have it.
+    /// StarCoder, after its paper (Li et al. 2023, table 3) and its `config.json`.
     fn starcoder() -> TrainFields {
         TrainFields {
             model: ModelFields {
@@ -348,34 +349,34 @@ mod tests {
         }
     }
 
-    fn four_by_four() -> Placement {
-        Placement {
+    fn four_by_four() -> Layout {
+        Layout {
             tensor: 4,
             pipeline: 4,
             data: 32,
             sequence_parallel: true,
-            ..Placement::one(1, Recompute::Selective)
+            ..Layout::one(1, Recompute::Selective)
         }
     }
 
     #[test]
-    fn weights_of_all_stages_are_the_parameters() {
+    fn weights_of_all_pipeline_ranks_are_the_parameters() {
         let fields = starcoder();
-        let (one, parameters) = (Placement::one(1, Recompute::None), fields.model.parameters());
+        let (one, parameters) = (Layout::one(1, Recompute::None), fields.model.parameters());
         assert_eq!(memory(&fields, &one, 0).weights, 2 * parameters);
-        let stages = Placement { pipeline: 4, ..one };
-        let all: u64 = (0..4).map(|stage| memory(&fields, &stages, stage).weights).sum();
-        // The first and the last stage hold the word embedding.
+        let pp_ranks = Layout { pipeline: 4, ..one };
+        let all: u64 = (0..4).map(|pp_rank| memory(&fields, &pp_ranks, pp_rank).weights).sum();
+        // The first and the last pipeline rank hold the word embedding.
         assert_eq!(all, 2 * (parameters + 49_152 * 6144));
     }
 
     #[test]
-    fn each_saving_saves_what_it_is_for() {
+    fn each_option_saves_its_kind_of_memory() {
         let fields = starcoder();
         let plain = memory(&fields, &four_by_four(), 0);
         let distributed = memory(
             &fields,
-            &Placement {
+            &Layout {
                 distributed_optimizer: true,
                 ..four_by_four()
             },
@@ -385,7 +386,7 @@ mod tests {
         assert_eq!(distributed.weights, plain.weights);
         let full = memory(
             &fields,
-            &Placement {
+            &Layout {
                 recompute: Recompute::Full,
                 ..four_by_four()
             },
@@ -393,29 +394,29 @@ mod tests {
         );
         let none = memory(
             &fields,
-            &Placement {
+            &Layout {
                 recompute: Recompute::None,
                 ..four_by_four()
             },
             0,
         );
         assert!(full.activations < plain.activations && plain.activations < none.activations);
-        let whole = memory(
+        let replicated = memory(
             &fields,
-            &Placement {
+            &Layout {
                 sequence_parallel: false,
                 ..four_by_four()
             },
             0,
         );
-        assert!(plain.activations < whole.activations);
-        // As many micro-batches are under way as there are stages from here on.
+        assert!(plain.activations < replicated.activations);
+        // The number of micro-batches in flight is the number of pipeline ranks from this one on.
         let (first, last) = (plain.activations, memory(&fields, &four_by_four(), 3).activations);
         assert_eq!(first, 4 * last);
         // Lanes one after another: a buffer for each level of their tree.
         let fewer = memory(
             &fields,
-            &Placement {
+            &Layout {
                 data: 4,
                 ..four_by_four()
             },
@@ -425,17 +426,20 @@ mod tests {
     }
 
     #[test]
-    fn the_stages_shown_are_the_first_the_fullest_and_the_last() {
-        let stages = |pipeline| -> Vec<u32> {
-            let placement = Placement {
+    fn first_fullest_and_last_pipeline_ranks_are_shown() {
+        let pp_ranks = |pipeline| -> Vec<u32> {
+            let layout = Layout {
                 pipeline,
                 ..four_by_four()
             };
-            by_stage(&starcoder(), &placement)
+            by_pipeline_rank(&starcoder(), &layout)
                 .into_iter()
-                .map(|(stage, _)| stage)
+                .map(|(pp_rank, _)| pp_rank)
                 .collect()
         };
-        assert_eq!([stages(1), stages(2), stages(4)], [vec![0], vec![0, 1], vec![0, 1, 3]]);
+        assert_eq!(
+            [pp_ranks(1), pp_ranks(2), pp_ranks(4)],
+            [vec![0], vec![0, 1], vec![0, 1, 3]]
+        );
     }
 }

@@ -1,22 +1,22 @@
-//! Misspelt names: what was probably meant, and whether a fix is safe.
+//! Misspelt names: the most similar name, and whether the fix is safe.
 
 use aurora_lang::ast;
 use aurora_lang::diagnostics::{Applicability, Diagnostic};
 
-/// Shorter names are near each other without being misspelt: `en` and `fi`, `KB` and `MB`.
+/// Shorter names can be similar without being misspelt: `en` and `fi`, `KB` and `MB`.
 const SHORTEST_TYPO: usize = 4;
 
-/// Whether a misspelt name can only have meant this candidate: no other one is near, and it is one slip of the keys away.
+/// Safe if the candidate is one edit away and no other candidate is similar.
 pub(crate) fn applicability<'a>(name: &str, similar: &str, candidates: impl Iterator<Item = &'a str>) -> Applicability {
     let others = candidates.filter(|candidate| *candidate != similar);
-    let is_slip = name.chars().count() >= SHORTEST_TYPO && strsim::damerau_levenshtein(name, similar) == 1;
-    match is_slip && nearest(name, others).is_none() {
+    let is_typo = name.chars().count() >= SHORTEST_TYPO && strsim::damerau_levenshtein(name, similar) == 1;
+    match is_typo && nearest(name, others).is_none() {
         true => Applicability::Safe,
         false => Applicability::Unsafe,
     }
 }
 
-/// Returns the candidate that a misspelt name is nearest to, if one is near.
+/// Returns the candidate that is most similar to a misspelt name, if any is similar enough.
 pub fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let near = |candidate: &&str| strsim::damerau_levenshtein(name, candidate) <= (name.chars().count() / 3).max(1);
     candidates
@@ -24,7 +24,7 @@ pub fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Opt
         .min_by_key(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate.len()))
 }
 
-/// Adds "a field with a similar name exists" if one does, else what there is.
+/// Adds a help with the most similar candidate; if there is none, with up to 20 candidates.
 pub(crate) fn suggest<'a>(
     diagnostic: Diagnostic,
     written: &ast::Name,

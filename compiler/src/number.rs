@@ -1,4 +1,4 @@
-//! The exact value of a written number, and what it counts.
+//! The exact value of a written number, and its unit.
 
 use aurora_lang::ast::Number;
 use rust_decimal::Decimal;
@@ -6,7 +6,7 @@ use rust_decimal::Decimal;
 use crate::exact::parse_digits;
 use crate::schema::{WrittenUnit, written_unit};
 
-/// The suffixes of a number, with what each multiplies it by.
+/// The suffixes of a number, each with its factor.
 pub(crate) const SUFFIXES: [(char, u64); 4] = [
     ('K', 1_000),
     ('M', 1_000_000),
@@ -14,7 +14,7 @@ pub(crate) const SUFFIXES: [(char, u64); 4] = [
     ('T', 1_000_000_000_000),
 ];
 
-/// What a written number counts.
+/// The unit of a written number.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Counted {
     Plain,
@@ -24,7 +24,7 @@ pub(crate) enum Counted {
     Unit(WrittenUnit),
 }
 
-/// What a number counts. `None` if its unit does not exist, or if a percentage has one.
+/// The unit of a number. `None` if its unit does not exist, or if a percentage has one.
 pub(crate) fn counted(number: &Number) -> Option<Counted> {
     match (&number.unit, number.percent) {
         (None, false) => Some(Counted::Plain),

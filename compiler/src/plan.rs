@@ -1,7 +1,6 @@
 //! What a run would do: every node with its state and, where it has to run, the reason.
 //!
-//! In: a keyed graph and what a store has. Out: a [`Plan`]. Not here: the store itself, which answers through
-//! [`ResultCache`].
+//! In: a keyed graph and a [`ResultCache`], which the store implements. Out: a [`Plan`].
 
 use std::fmt;
 
@@ -10,17 +9,18 @@ use serde::Serialize;
 
 use crate::graph::{Kind, NodeId};
 use crate::hash::{Key, Keyed, Preimage};
-use crate::why::{Change, list_changes};
+use crate::why::{KeyChange, list_changes};
 
-/// What is known of earlier results.
+/// Earlier results.
 pub trait ResultCache {
     fn result(&self, key: Key) -> CachedResult;
-    /// What the key of the node of this name was made of when the node was last built.
+    /// The pre-image of the key that the node of this name had when it was last built.
     fn last(&self, name: &str) -> Option<Preimage>;
     /// The step of a partial checkpoint of this training node.
     fn partial(&self, key: Key) -> Option<u64>;
 }
 
+/// The state of a result in the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CachedResult {
     Complete,
@@ -31,14 +31,15 @@ pub enum CachedResult {
     },
 }
 
+/// What a run would do with a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum State {
+pub enum NodeState {
     /// The result is in the store.
     Cached,
     /// Never built, or its result was removed.
     Run,
-    /// Built before from something else, or damaged since.
+    /// Built before from other inputs, or damaged since.
     Changed,
 }
 
@@ -48,39 +49,40 @@ pub enum Reason {
     NotBuilt,
     /// It was built from the same inputs before.
     Removed,
-    Changed(Vec<Change>),
+    Changed(Vec<KeyChange>),
     Damaged {
         object: String,
     },
 }
 
+/// A node, and why it would run.
 #[derive(Clone, Debug)]
 pub struct PlannedNode {
     pub id: NodeId,
-    /// None if the result is there.
+    /// None if the result is in the store.
     pub reason: Option<Reason>,
     /// The step of the partial checkpoint from which it resumes.
     pub resumes_from: Option<u64>,
 }
 
 impl PlannedNode {
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> NodeState {
         match self.reason {
-            None => State::Cached,
-            Some(Reason::NotBuilt | Reason::Removed) => State::Run,
-            Some(Reason::Changed(_) | Reason::Damaged { .. }) => State::Changed,
+            None => NodeState::Cached,
+            Some(Reason::NotBuilt | Reason::Removed) => NodeState::Run,
+            Some(Reason::Changed(_) | Reason::Damaged { .. }) => NodeState::Changed,
         }
     }
 
-    /// What differs from the node that was last built under this name.
-    pub fn changes(&self) -> &[Change] {
+    /// The differences from the node that was last built under this name.
+    pub fn changes(&self) -> &[KeyChange] {
         match &self.reason {
             Some(Reason::Changed(changes)) => changes,
             _ => &[],
         }
     }
 
-    /// The reason, and where it resumes, as text.
+    /// The reason, and the step from which it resumes, as text.
     pub fn explanation(&self) -> Option<String> {
         let reason = self.reason.as_ref()?;
         Some(match self.resumes_from {
@@ -108,7 +110,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    pub fn count(&self, state: State) -> usize {
+    pub fn count(&self, state: NodeState) -> usize {
         self.nodes.iter().filter(|node| node.state() == state).count()
     }
 
@@ -117,7 +119,7 @@ impl Plan {
     }
 }
 
-/// Compares a graph with what is there.
+/// Compares a graph with earlier results.
 pub fn plan(keyed: &Keyed, cache: &dyn ResultCache) -> Plan {
     let nodes = keyed.graph.ids().map(|id| plan_node(keyed, cache, id)).collect();
     Plan { nodes }

@@ -1,7 +1,7 @@
 //! The keys of every point of a spec's sweeps.
 //!
 //! In: the files of a spec. Out: each point with the keys of its graph's nodes. Points share most nodes: only those that a
-//! point changes are made and hashed again. Not here: the check of the points (`check`).
+//! point changes are lowered and hashed again. Not here: the check of the points (`check`).
 
 use aurora_lang::diagnostics::Diagnostic;
 
@@ -13,7 +13,7 @@ use crate::hash::{Base, Key, hash};
 #[derive(Clone, Debug)]
 pub struct PointKeys {
     pub point: Point,
-    /// Its own name.
+    /// The experiment's name at this point.
     pub experiment: String,
     pub keys: Vec<Key>,
 }
@@ -22,7 +22,7 @@ impl Bundle {
     /// Compiles every point of the spec's sweeps, in order.
     ///
     /// # Errors
-    /// The faults of the spec, or of the first point that has some.
+    /// The errors of the spec, or of the first point that has any.
     pub fn sweep_keys(&self, profile: Option<&str>, pins: &Pins) -> Result<Vec<PointKeys>, Vec<Diagnostic>> {
         let base = self.check(&Choice { profile, point: None })?;
         let base = Base::of(hash(lower(&base, pins)));

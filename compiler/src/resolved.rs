@@ -1,8 +1,8 @@
-//! A checked spec as one file that says everything: made for review.
+//! A checked spec as one complete file, for review.
 //!
 //! In: a [`Spec`]. Out: its text without imports, names for values, parameters, profiles and sweeps, every default spelled
-//! out, blocks and fields in the order of the tables. It is a spec itself, and has the keys of the one it was made from.
-//! What the values amount to stands above the blocks as comments.
+//! out, blocks and fields in the order of the tables. It is a spec itself, with the same keys as the original.
+//! Comments above the blocks give totals that follow from the values.
 //! Not here: where a value was written (`aurora show --origins`).
 
 use std::fmt::Write as _;
@@ -63,7 +63,7 @@ fn line(name: &str, field: &Field) -> Option<String> {
     }
 }
 
-/// A value with its evidence, and that of its parts.
+/// A value with its evidence, and the evidence of its elements and arguments.
 fn value(field: &Field) -> String {
     let text = match &field.value {
         Value::List(elements) => {
@@ -101,7 +101,7 @@ fn mark(field: &Field) -> String {
         .map_or(String::new(), |evidence| format!(" {}", evidence.mark()))
 }
 
-/// What the values of a block amount to, if all of them are known.
+/// Totals that follow from the values of a block, if all of them are known.
 fn fact(spec: &Spec, id: &BlockId, block: &Block) -> Option<String> {
     match id.kind {
         BlockKind::Model => {
@@ -131,16 +131,16 @@ fn fact(spec: &Spec, id: &BlockId, block: &Block) -> Option<String> {
             let counts: Option<Vec<u64>> = block.fields.values().map(count).collect();
             let counts = counts.filter(|counts| !counts.is_empty())?;
             let total: u64 = counts.iter().fold(0, |sum, count| sum.saturating_add(*count));
-            let shares = block
+            let fractions = block
                 .fields
                 .keys()
                 .zip(crate::graph::millionths(&counts))
-                .map(|(name, share)| {
-                    let percent = Exact::new(rust_decimal::Decimal::new(share.into(), 4));
+                .map(|(name, fraction)| {
+                    let percent = Exact::new(rust_decimal::Decimal::new(fraction.into(), 4));
                     format!("{name} {percent}%")
                 });
-            let shares: Vec<String> = shares.collect();
-            Some(format!("{} tokens: {}", grouped(total), shares.join(", ")))
+            let fractions: Vec<String> = fractions.collect();
+            Some(format!("{} tokens: {}", grouped(total), fractions.join(", ")))
         }
         _ => None,
     }

@@ -1,12 +1,12 @@
 //! Learning-rate schedules as pieces over the steps of a stage.
 //!
-//! In: a schedule's parameters in steps. Out: its pieces, and the pieces that touch the first so many steps: a node's
-//! key sees only those, so that a longer budget leaves the shared prefix alone where the schedule does.
+//! In: a schedule's parameters in steps. Out: its pieces, and the pieces that set the rates of the first N steps. A node's
+//! key contains only the latter, so that a longer budget keeps the keys of a common prefix wherever the schedule allows it.
 
 use crate::exact::Exact;
 use crate::fields::Piece;
 
-/// A whole schedule, in steps of its stage.
+/// A complete schedule, in steps of its stage.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Schedule {
     Constant {
@@ -37,14 +37,15 @@ pub enum Schedule {
     },
 }
 
-/// A piece that knows its end, not yet its place.
+/// A piece with a length but without a first step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SchedulePart {
     pub shape: Shape,
-    /// Steps; to the end of the stage without.
+    /// Steps; none for a piece that runs to the end of the stage.
     pub over: Option<u64>,
 }
 
+/// The shape of a piece; `to` is the learning rate at its end.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Shape {
     Hold,
@@ -113,7 +114,7 @@ impl Schedule {
         }
     }
 
-    /// Returns the pieces that decide the rates of the steps `0..last`.
+    /// Returns the pieces that set the rates of the steps `0..last`.
     pub fn pieces_before(&self, total: u64, last: u64) -> Vec<Piece> {
         self.pieces(total)
             .into_iter()
@@ -122,7 +123,7 @@ impl Schedule {
     }
 }
 
-/// Parts at their places; those of no length are left out.
+/// Gives each part its first step; parts without steps are left out.
 fn placed(start: Exact, parts: &[SchedulePart], total: u64) -> Vec<Piece> {
     let (mut from, mut rate) = (0_u64, start);
     let mut pieces = Vec::new();
@@ -201,7 +202,7 @@ mod tests {
             [line.clone(), Piece::Constant { from: 10, rate: high }, cosine]
         );
         assert_eq!(schedule.pieces_before(100, 5), [line]);
-        // The last rate stays.
+        // The last rate is kept.
         let short = Schedule::Piecewise {
             start: high,
             pieces: vec![part(Shape::Line { to: low }, Some(5))],
@@ -210,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_longer_budget_leaves_the_prefix_alone_where_the_shape_does() {
+    fn a_longer_budget_keeps_the_prefix_where_the_shape_allows() {
         let (peak, floor) = (exact("1e-3"), exact("1e-4"));
         let constant = Schedule::Constant { rate: peak, warmup: 10 };
         assert_eq!(constant.pieces_before(100, 50), constant.pieces_before(200, 50));
@@ -230,7 +231,7 @@ mod tests {
         assert_eq!(
             cosine.pieces_before(100, 10),
             cosine.pieces_before(200, 10),
-            "warm-up alone is the same"
+            "the warm-up is the same"
         );
         assert_ne!(cosine.pieces_before(100, 50), cosine.pieces_before(200, 50));
     }

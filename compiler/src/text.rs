@@ -1,4 +1,4 @@
-//! Numbers and lists as text for people.
+//! Numbers and lists as text.
 
 /// The digits of a number in groups of three: `15,479,707,648`.
 pub fn grouped(number: u64) -> String {

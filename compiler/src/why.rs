@@ -1,7 +1,7 @@
-//! Why a node has another key than before, in words.
+//! Why the key of a node has changed.
 //!
-//! In: what the key was made of then and now. Out: the changes, first causes first. Not here: where the older pre-image
-//! was kept (the store).
+//! In: the old and the new pre-image of the key. Out: the changes, causes first. Not here: where the old pre-image is kept
+//! (the store).
 
 use std::fmt;
 
@@ -11,32 +11,32 @@ use serde::Serialize;
 use crate::hash::Preimage;
 
 /// Changes as one line of text.
-pub fn list_changes(changes: &[Change]) -> String {
-    let texts: Vec<String> = changes.iter().map(Change::to_string).collect();
+pub fn list_changes(changes: &[KeyChange]) -> String {
+    let texts: Vec<String> = changes.iter().map(KeyChange::to_string).collect();
     texts.join("; ")
 }
 
 /// One difference between two pre-images of a node.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(tag = "what", rename_all = "snake_case")]
-pub enum Change {
-    /// A value of the spec, by its path there.
+pub enum KeyChange {
+    /// A value of the spec, by its path.
     Spec {
         path: String,
         old: Option<String>,
         new: Option<String>,
     },
-    /// A field of the node that no value of the spec explains (the content of a source, say).
+    /// A field of the node that does not come from a value of the spec, such as the content of a source.
     Field {
         path: String,
         old: Option<String>,
         new: Option<String>,
     },
-    /// An input is another piece of work than before.
+    /// An input has another key than before.
     Input { role: String, name: String },
-    /// An input came or went.
+    /// Inputs were added or removed.
     Inputs { old: Vec<String>, new: Vec<String> },
-    /// Aurora itself means something else by this kind of node.
+    /// Aurora has changed the meaning of this kind of node.
     Meaning { kind: String, old: u32, new: u32 },
 }
 
@@ -54,7 +54,7 @@ fn shorten(value: &str) -> String {
     }
 }
 
-impl fmt::Display for Change {
+impl fmt::Display for KeyChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Spec { path, old, new } | Self::Field { path, old, new } => arrow(f, path, old, new),
@@ -76,31 +76,31 @@ fn differences<'a>(
         .filter(|(_, old, new)| old != new)
 }
 
-/// Returns what differs, in the order: Aurora's meaning, own fields, inputs. Empty if nothing does.
-pub fn changes(old: &Preimage, new: &Preimage) -> Vec<Change> {
+/// Returns the differences in this order: the kind's version, the node's own fields, its inputs.
+pub fn changes(old: &Preimage, new: &Preimage) -> Vec<KeyChange> {
     let mut found = Vec::new();
     if (&old.kind, old.version) != (&new.kind, new.version) {
-        found.push(Change::Meaning {
+        found.push(KeyChange::Meaning {
             kind: new.kind.clone(),
             old: old.version,
             new: new.version,
         });
     }
     if old.fields != new.fields || old.unknown != new.unknown {
-        let spec: Vec<Change> = differences(&old.spec, &new.spec)
-            // A call or a list is shown by its changed parts, which are values of their own.
+        let spec: Vec<KeyChange> = differences(&old.spec, &new.spec)
+            // A call or a list is shown by its changed arguments or elements, which have paths of their own.
             .filter(|(path, _, _)| {
                 let below = format!("{path}.");
                 !differences(&old.spec, &new.spec).any(|(other, _, _)| other.starts_with(&below))
             })
-            .map(|(path, old, new)| Change::Spec {
+            .map(|(path, old, new)| KeyChange::Spec {
                 path: path.clone(),
                 old: old.cloned(),
                 new: new.cloned(),
             })
             .collect();
         let fields = || {
-            differences(&old.fields, &new.fields).map(|(path, old, new)| Change::Field {
+            differences(&old.fields, &new.fields).map(|(path, old, new)| KeyChange::Field {
                 path: path.clone(),
                 old: old.cloned(),
                 new: new.cloned(),
@@ -125,7 +125,7 @@ pub fn changes(old: &Preimage, new: &Preimage) -> Vec<Change> {
             .iter()
             .zip(&new.inputs)
             .filter(|(old, new)| old.key != new.key);
-        found.extend(changed.map(|(_, new)| Change::Input {
+        found.extend(changed.map(|(_, new)| KeyChange::Input {
             role: new.role.clone(),
             name: new.name.clone(),
         }));
@@ -134,7 +134,7 @@ pub fn changes(old: &Preimage, new: &Preimage) -> Vec<Change> {
             let there = names(there);
             names(here).into_iter().filter(|name| !there.contains(name)).collect()
         };
-        found.push(Change::Inputs {
+        found.push(KeyChange::Inputs {
             old: only(old, new),
             new: only(new, old),
         });
@@ -143,7 +143,7 @@ pub fn changes(old: &Preimage, new: &Preimage) -> Vec<Change> {
                 .iter()
                 .any(|before| (&before.role, &before.name) == (&input.role, &input.name) && before.key != input.key)
         });
-        found.extend(changed.map(|input| Change::Input {
+        found.extend(changed.map(|input| KeyChange::Input {
             role: input.role.clone(),
             name: input.name.clone(),
         }));

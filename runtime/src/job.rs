@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use aurora_compiler::fields::{EvalFields, OptimizerState, TrainFields};
-pub use aurora_compiler::placement::{Placement, Recompute};
+pub use aurora_compiler::layout::{Layout, Recompute};
 use camino::Utf8PathBuf;
 use serde::{Deserialize, Serialize};
 
@@ -49,7 +49,7 @@ pub struct Hello {
 #[serde(deny_unknown_fields)]
 pub struct Join {
     pub rank: u32,
-    pub placement: Placement,
+    pub layout: Layout,
     /// `host:port` of rank 0's rendezvous store; none for rank 0, which serves it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store: Option<String>,
@@ -76,7 +76,7 @@ pub struct TrainJob {
     /// Token files of each component of the data order; the files of a component are read as one stream.
     pub tokens: Vec<Vec<TokenPaths>>,
     /// Never changes a result.
-    pub placement: Placement,
+    pub layout: Layout,
     /// Empty folder for `weights/*.safetensors`, `optimizer/*.safetensors`, `state.json` and `trail.jsonl`.
     pub out: Utf8PathBuf,
 }
@@ -124,7 +124,7 @@ pub struct EvalJob {
     /// Files of the task, if the eval has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<TaskPaths>,
-    pub placement: Placement,
+    pub layout: Layout,
     /// Empty folder for `scores.json` and `items.jsonl`.
     pub out: Utf8PathBuf,
 }
@@ -154,7 +154,8 @@ pub struct TaskPaths {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ItemFile {
-    /// What the names of its items begin with, where an eval has several sources or archives: `SOURCE/`, `ARCHIVE/`, or both.
+    /// What the names of its items begin with, where an eval has several sources or archives: `NUMBER/` of the
+    /// source, `ARCHIVE/`, or both.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub prefix: String,
     /// Its name in the source.
@@ -301,7 +302,7 @@ impl Fingerprint {
 }
 
 /// One line of a checkpoint's step log (`trail.jsonl`): the results of a step as bits. Contains no time and nothing
-/// about the placement.
+/// about the layout.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StepLogLine {

@@ -13,7 +13,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::job::{Placement, StepMetrics};
+use crate::job::{Layout, StepMetrics};
 use crate::write_atomically;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -27,7 +27,7 @@ pub enum Status {
     GateFailed,
 }
 
-/// The process of a run. Its start time tells it from a later one with the same id.
+/// The process of a run. Its start time distinguishes it from a later one with the same id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Process {
     pub host: String,
@@ -82,9 +82,9 @@ pub struct RunFacts {
     /// The lock of the experiment, as the project sees it.
     #[serde(default)]
     pub lock: Option<String>,
-    /// The placement of the last workers; none if no worker was needed.
+    /// The layout of the last workers; none if no worker was needed.
     #[serde(default)]
-    pub placement: Option<Placement>,
+    pub layout: Option<Layout>,
 }
 
 /// The lock in a run's folder.
@@ -127,7 +127,7 @@ impl RunRecord {
             last_step: None,
             error: None,
             lock: Some(lock.to_string()),
-            placement: None,
+            layout: None,
         };
         let metrics = OpenOptions::new()
             .create(true)
@@ -183,12 +183,12 @@ impl RunRecord {
         if due { self.save() } else { Ok(()) }
     }
 
-    /// Records the placement of the workers.
+    /// Records the layout of the workers.
     ///
     /// # Errors
     /// The record cannot be written.
-    pub fn placed(&mut self, placement: &Placement) -> io::Result<()> {
-        self.facts.placement = Some(placement.clone());
+    pub fn placed(&mut self, layout: &Layout) -> io::Result<()> {
+        self.facts.layout = Some(layout.clone());
         self.save()
     }
 
@@ -301,7 +301,7 @@ mod tests {
             last_step: None,
             error: None,
             lock: None,
-            placement: None,
+            layout: None,
         };
         facts.state()
     }

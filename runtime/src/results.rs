@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use aurora_compiler::fields::{EvalFields, OrderFields, TrainFields};
-use aurora_compiler::graph::{Kind, Node, NodeId, NodeOrigin, Role};
+use aurora_compiler::graph::{Kind, Node, NodeId, Role};
 use aurora_compiler::hash::{Key, Keyed, digest_of};
 use aurora_compiler::plan::CachedResult;
 use camino::Utf8PathBuf;
@@ -46,7 +46,7 @@ impl<'a> Results<'a> {
     /// Whether the node's result is in the store, complete and undamaged.
     pub fn is_built(&self, id: NodeId) -> bool {
         let record = self.store.record(self.keyed.key(id));
-        record.is_some_and(|record| self.store.whole(&record) == CachedResult::Complete)
+        record.is_some_and(|record| self.store.state_of(&record) == CachedResult::Complete)
     }
 
     /// The record of a node that has been built.
@@ -120,10 +120,7 @@ impl<'a> Results<'a> {
     pub fn item_files(&self, id: NodeId) -> Result<Vec<ItemFile>, ResultError> {
         let mut sources = Vec::new();
         for input in self.inputs(id, &Role::Items) {
-            let NodeOrigin::Source { source } = &self.node(input).origin else {
-                return Err(self.fail(input, "it is not a source"));
-            };
-            sources.push((source.clone(), self.files(input)?));
+            sources.push(self.files(input)?);
         }
         Ok(item_files(sources))
     }

@@ -2,7 +2,7 @@
 //!
 //! In: the entries of each rank. Out: the first operation, in the order in which one worker computes, whose results differ.
 //! A name has the step, the micro-batch's index in the batch, the layer, the operation, and the logical shard, row block or
-//! chunk: it does not depend on the placement. Not here: which results are recorded (`aurora-train`), which steps are
+//! chunk: it does not depend on the layout. Not here: which results are recorded (`aurora-train`), which steps are
 //! traced (`bisect`).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,20 +11,20 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 macro_rules! operations {
-    ($($(#[$doc:meta])* $name:ident => $words:literal,)*) => {
+    ($($(#[$doc:meta])* $name:ident => $text:literal,)*) => {
         /// What is computed, in the order in which it is computed within its pass and layer.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
         pub enum Operation {
-            $($(#[$doc])* #[serde(rename = $words)] $name,)*
+            $($(#[$doc])* #[serde(rename = $text)] $name,)*
         }
 
         impl Operation {
             pub const ALL: &[Self] = &[$(Self::$name,)*];
 
             /// Its name as text.
-            pub fn words(self) -> &'static str {
+            pub fn text(self) -> &'static str {
                 match self {
-                    $(Self::$name => $words,)*
+                    $(Self::$name => $text,)*
                 }
             }
         }
@@ -80,7 +80,7 @@ operations! {
 impl Operation {
     /// Whether it is a sum over tensor shards, which is computed between ranks.
     pub fn is_sum_over_shards(self) -> bool {
-        self.words().ends_with("sum over shards")
+        self.text().ends_with("sum over shards")
     }
 
     /// The part of a step that it belongs to.
@@ -96,7 +96,7 @@ impl Operation {
 
     /// Its name as an argument, with `-` between the words.
     pub fn argument(self) -> String {
-        self.words().replace(", ", "-").replace(' ', "-")
+        self.text().replace(", ", "-").replace(' ', "-")
     }
 }
 
@@ -215,7 +215,7 @@ impl fmt::Display for Name {
         if let Some(layer) = self.layer {
             write!(f, ", layer {layer}")?;
         }
-        write!(f, ", {}", self.operation.words())?;
+        write!(f, ", {}", self.operation.text())?;
         if let Some(lane) = self.lane {
             write!(f, ", lane {lane}")?;
         }
@@ -359,20 +359,20 @@ mod tests {
     #[test]
     fn names_read_as_sentences_and_survive_json() {
         let name = name(3, Some(1), Operation::UpGradientSum, Piece::Block(2));
-        let words = "step 17, micro-batch 3, backward, layer 1, feed-forward up, input gradient, sum over shards, rows of block 2";
-        assert_eq!(name.to_string(), words);
+        let text = "step 17, micro-batch 3, backward, layer 1, feed-forward up, input gradient, sum over shards, rows of block 2";
+        assert_eq!(name.to_string(), text);
         for name in in_order() {
             let text = serde_json::to_string(&name).unwrap();
             assert_eq!(serde_json::from_str::<Name>(&text).unwrap(), name, "{text}");
         }
-        let faults: Vec<String> = Operation::ALL
+        let operations: Vec<String> = Operation::ALL
             .iter()
             .filter(|operation| operation.is_sum_over_shards())
             .map(|operation| operation.argument())
             .collect();
         assert!(
-            faults.contains(&"feed-forward-down-sum-over-shards".to_owned()),
-            "{faults:?}"
+            operations.contains(&"feed-forward-down-sum-over-shards".to_owned()),
+            "{operations:?}"
         );
     }
 

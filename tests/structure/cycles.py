@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Modules must not depend on each other in a cycle.
 
-A module is a folder; a file directly under `src` is a module of its own. Dependencies are the `use` paths and the inline
+A module is a folder; a file directly under `src` is a module too. Dependencies are the `use` paths and the inline
 `crate::…`, `super::…` and `self::…` paths, through re-exports. The root file of a folder (`mod.rs`) is its interface:
 dependencies between it and its parts do not count. Tests do not count.
 

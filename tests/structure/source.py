@@ -39,6 +39,15 @@ def code(text):
     return text
 
 
+def words(text):
+    """The comments and strings of a file: code is blank."""
+    kept, place = "", 0
+    for found in HIDDEN.finditer(text):
+        kept += blank(text[place : found.start()]) + found.group()
+        place = found.end()
+    return kept + blank(text[place:])
+
+
 def crates():
     """The source folders of all crates."""
     return sorted(path.parent / "src" for path in ROOT.rglob("Cargo.toml") if is_ours(path) and (path.parent / "src").is_dir())

@@ -8,7 +8,7 @@ use aurora_runtime::bisect::{Fork, Stretch, locate};
 use aurora_runtime::checkpoint::STEP_LOG;
 use aurora_runtime::compare::{Difference, first_step_of, read_step_log};
 use aurora_runtime::engine::{ExternalInputs, Run, Traced, WorkerOptions};
-use aurora_runtime::job::{Placement, Recompute};
+use aurora_runtime::job::{Layout, Recompute};
 use aurora_runtime::record::{RunFacts, runs};
 use aurora_runtime::results::Results;
 use aurora_runtime::store::Store;
@@ -34,7 +34,7 @@ struct Execution {
     name: String,
     store: Utf8PathBuf,
     facts: RunFacts,
-    placement: Placement,
+    layout: Layout,
 }
 
 /// The result of executing the steps again.
@@ -55,7 +55,7 @@ pub fn run(context: &Context, names: [&str; 2], lock: Option<&Utf8Path>, progres
             "`{}` and `{}` are the same store, which has one result of every node",
             a.name, b.name
         ))
-        .help("repeat the lock in a folder of its own: `aurora rerun LOCK --into DIR`"));
+        .help("repeat the lock in a separate folder: `aurora rerun LOCK --into DIR`"));
     }
     let lock_path = match (lock, &a.facts.lock) {
         (Some(lock), _) => lock.to_owned(),
@@ -147,16 +147,16 @@ fn execution(project: &Project, name: &str) -> Result<Execution, Failure> {
         named.retain(|facts| facts.id.starts_with(id));
     }
     let several = named.len() > 1;
-    let mut computed = named.iter().filter_map(|facts| Some((facts, facts.placement.clone()?)));
+    let mut computed = named.iter().filter_map(|facts| Some((facts, facts.layout.clone()?)));
     match (computed.next(), of, several) {
         (_, Some(_), true) => {
             Err(Failure::error(format!("several runs begin with `{name}`")).help("`aurora status` lists them"))
         }
-        (Some((facts, placement)), ..) => Ok(Execution {
+        (Some((facts, layout)), ..) => Ok(Execution {
             name: name.to_owned(),
             store,
             facts: facts.clone(),
-            placement,
+            layout,
         }),
         (None, ..) if named.is_empty() => Err(Failure::error(format!(
             "`{name}` is neither a folder with an execution nor a run of this project"
@@ -182,12 +182,12 @@ struct Repetition<'a> {
 
 impl Repetition<'_> {
     fn trace(&self, execution: &Execution) -> Result<Traced, Failure> {
-        let (Stretch { node, after, last, .. }, placement) = (self.stretch, &execution.placement);
+        let (Stretch { node, after, last, .. }, layout) = (self.stretch, &execution.layout);
         let text = format!(
             "executing steps {} to {last} again as {}: {}",
             after + 1,
             execution.name,
-            DisplayPlacement(placement)
+            DisplayLayout(layout)
         );
         self.watch.line(&text);
         let pins = aurora_compiler::graph::Pins::new();
@@ -206,7 +206,7 @@ impl Repetition<'_> {
             },
             workers: WorkerOptions {
                 launch: local_launch(SILENCE)?,
-                placement: placement.clone(),
+                layout: layout.clone(),
                 portable: portable(&self.loaded.spec),
                 restarts: 0,
                 fewer: false,
@@ -235,7 +235,7 @@ fn report_node(context: &Context, executions: [&Execution; 2], difference: &Diff
 
 impl Execution {
     fn json(&self) -> Value {
-        json!({ "name": self.name, "run": self.facts.id, "placement": self.placement })
+        json!({ "name": self.name, "run": self.facts.id, "layout": self.layout })
     }
 }
 
@@ -300,7 +300,7 @@ impl Divergence {
                 "  {}: {} ({})",
                 execution.name,
                 short(digests),
-                DisplayPlacement(&execution.placement)
+                DisplayLayout(&execution.layout)
             )?;
         }
         outln!(
@@ -330,12 +330,12 @@ fn short(digests: &BTreeSet<String>) -> String {
     short.join(" and ")
 }
 
-/// A placement in the format of `--layout`.
-struct DisplayPlacement<'a>(&'a Placement);
+/// A layout in the format of `--layout`.
+struct DisplayLayout<'a>(&'a Layout);
 
-impl fmt::Display for DisplayPlacement<'_> {
+impl fmt::Display for DisplayLayout<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Placement {
+        let Layout {
             tensor,
             pipeline,
             data,

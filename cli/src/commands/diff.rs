@@ -18,7 +18,7 @@ pub fn run(
     let found = difference(context, [old, new], selection)?;
     if context.json {
         let mut value = serde_json::to_value(&found).map_err(|error| Failure::from_error(&error))?;
-        // Under `nodes` are names only, as in every other list of nodes; the reasons are in a list of their own.
+        // `nodes` only has names, like every other list of nodes; the reasons are in a separate list.
         let names: Vec<&str> = found.nodes.rerun.iter().map(|rerun| rerun.name.as_str()).collect();
         value["reasons"] = value["nodes"]["rerun"].clone();
         value["nodes"]["rerun"] = serde_json::json!(names);

@@ -18,8 +18,8 @@ use crate::arguments::{Cluster, SlurmArguments, SpecArgument};
 use crate::checkpoint::Checkpoint;
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
+use crate::layout::{LayoutRequest, as_argument, check, count, layout, nodes, on_devices, tasks};
 use crate::output;
-use crate::placement::{PlacementRequest, as_argument, check, count, nodes, on_devices, placement, tasks};
 use crate::project::compile;
 use crate::stdio::{out, outln};
 
@@ -128,21 +128,21 @@ pub fn mlflow(
 pub fn slurm(context: &Context, argument: &SpecArgument, job: &SlurmArguments) -> Result<Exit, Failure> {
     let (_, loaded) = context.open(argument)?;
     let spec = &loaded.spec;
-    let layout = job.layout.unwrap_or_default();
-    let request = PlacementRequest {
-        layout,
+    let overrides = job.layout.unwrap_or_default();
+    let request = LayoutRequest {
+        overrides,
         threads: job.threads,
         cpus_per_task: Some(1),
         nodes: job.nodes,
     };
-    let placement = placement(spec, request);
-    check(spec, &placement)?;
-    let devices = on_devices(spec, layout);
+    let layout = layout(spec, request);
+    check(spec, &layout)?;
+    let devices = on_devices(spec, overrides);
     let machine = match job.cluster {
         Cluster::Lumi if devices => Machine::Lumi,
         Cluster::Frontier if devices => Machine::Frontier,
         Cluster::Plain if !devices => Machine::Plain {
-            cpus_per_task: count(placement.threads),
+            cpus_per_task: count(layout.threads),
         },
         Cluster::Plain => {
             return Err(Failure::error("the layout is for MI250X, and a plain cluster has none")
@@ -159,7 +159,7 @@ pub fn slurm(context: &Context, argument: &SpecArgument, job: &SlurmArguments) -
         job_name: job.job_name.clone().unwrap_or_else(|| spec.name.clone()),
         account: job.account.clone(),
         partition: job.partition.clone(),
-        tasks: tasks(machine, &placement, nodes(spec, request))?,
+        tasks: tasks(machine, &layout, nodes(spec, request))?,
         time_limit: job.time,
         grace: Duration::from_secs(job.grace),
         max_restarts: job.requeues,
@@ -168,8 +168,8 @@ pub fn slurm(context: &Context, argument: &SpecArgument, job: &SlurmArguments) -
             context,
             argument,
             job,
-            &as_argument(&placement, layout.cpu),
-            placement.threads,
+            &as_argument(&layout, overrides.cpu),
+            layout.threads,
         )?,
     };
     let text = script.text().map_err(|error| Failure::error(error.to_string()))?;

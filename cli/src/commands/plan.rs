@@ -5,9 +5,9 @@ use std::io;
 use aurora_compiler::diff::{Cost, segment_cost};
 use aurora_compiler::documents::{self, RankMemory, WorkerMemory};
 use aurora_compiler::hash::Keyed;
-use aurora_compiler::memory::{Memory, by_stage};
-use aurora_compiler::placement::Placement;
-use aurora_compiler::plan::{PlannedNode, State, plan};
+use aurora_compiler::layout::Layout;
+use aurora_compiler::memory::{Memory, by_pipeline_rank};
+use aurora_compiler::plan::{NodeState, PlannedNode, plan};
 use aurora_compiler::spec::Spec;
 use aurora_runtime::store::{Store, View};
 use serde_json::json;
@@ -15,8 +15,8 @@ use serde_json::json;
 use crate::arguments::SpecArgument;
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
+use crate::layout::{LayoutRequest, layout, layout_block, number};
 use crate::output::{self, grouped};
-use crate::placement::{PlacementRequest, layout, number, placement};
 use crate::plan_nodes::{nodes, summary};
 use crate::project::compile;
 use crate::stdio::{out, outln};
@@ -78,9 +78,9 @@ pub fn run(context: &Context, argument: &SpecArgument, exit_code: bool) -> Resul
 fn symbol(planned: &PlannedNode) -> char {
     match planned.state() {
         _ if planned.resumes_from.is_some() => '>',
-        State::Cached => '=',
-        State::Run => '+',
-        State::Changed => '~',
+        NodeState::Cached => '=',
+        NodeState::Run => '+',
+        NodeState::Changed => '~',
     }
 }
 
@@ -100,22 +100,22 @@ fn unknown(keyed: &Keyed) -> Vec<String> {
 /// not train.
 fn worker_memory(spec: &Spec, keyed: &Keyed) -> Option<WorkerMemory> {
     // The same on every machine: one thread, unless the layout sets `threads`.
-    let threads = number(layout(spec)?, "threads").unwrap_or(1);
-    let request = PlacementRequest {
+    let threads = number(layout_block(spec)?, "threads").unwrap_or(1);
+    let request = LayoutRequest {
         threads: Some(threads),
-        ..PlacementRequest::default()
+        ..LayoutRequest::default()
     };
-    let placement = placement(spec, request);
+    let layout = layout(spec, request);
     let of = |id| {
         let node = keyed.graph.node(id);
         let mut fields = node.work.train()?.clone();
         let micro_batch = &mut fields.numerics.micro_batch;
         let micro_batch_unknown = *micro_batch == 0;
         *micro_batch = (*micro_batch).max(1);
-        let ranks = by_stage(&fields, &placement).into_iter();
+        let ranks = by_pipeline_rank(&fields, &layout).into_iter();
         Some(WorkerMemory {
             node: node.name().to_owned(),
-            placement: placement.clone(),
+            layout: layout.clone(),
             micro_batch_unknown,
             ranks: ranks
                 .map(|(pp_rank, bytes)| RankMemory {
@@ -133,13 +133,13 @@ fn worker_memory(spec: &Spec, keyed: &Keyed) -> Option<WorkerMemory> {
 }
 
 fn print_memory(memory: &WorkerMemory) -> io::Result<()> {
-    let Placement {
+    let Layout {
         tensor,
         pipeline,
         data,
         threads,
         ..
-    } = memory.placement;
+    } = memory.layout;
     outln!(
         "memory of a worker at {} (tensor {tensor} × pipeline {pipeline} × data {data}, threads {threads}), GiB:",
         memory.node

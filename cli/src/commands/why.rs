@@ -44,7 +44,7 @@ pub fn run(context: &Context, argument: &SpecArgument, name: &str) -> Result<Exi
         let own: Vec<String> = plan.nodes[at.index()]
             .changes()
             .iter()
-            .filter(|change| !matches!(change, aurora_compiler::why::Change::Input { .. }))
+            .filter(|change| !matches!(change, aurora_compiler::why::KeyChange::Input { .. }))
             .map(ToString::to_string)
             .collect();
         if !own.is_empty() && at != id {

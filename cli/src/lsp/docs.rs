@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use aurora_compiler::schema::{
-    self, BlockSchema, CallSchema, Default, FieldSchema, FunctionSchema, Role, unit_names, written_unit,
+    self, BlockSchema, CallSchema, Default, FieldEffect, FieldSchema, FunctionSchema, unit_names, written_unit,
 };
 
 /// Marks of evidence: the word, its argument, and its meaning.
@@ -88,10 +88,10 @@ pub fn field(field: &FieldSchema) -> String {
     if let Some(when) = field.ignored {
         let _ = write!(text, " It would have no effect and is {when}.");
     }
-    match field.role {
-        Role::Semantic => {}
-        Role::Placement => text.push_str(" Placement: does not change results."),
-        Role::Description => text.push_str(" Only documentation, never part of a key."),
+    match field.effect {
+        FieldEffect::Semantic => {}
+        FieldEffect::Placement => text.push_str(" Placement: does not change results."),
+        FieldEffect::Description => text.push_str(" Only documentation, never part of a key."),
     }
     text
 }

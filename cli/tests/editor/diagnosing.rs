@@ -31,7 +31,7 @@ fn every_error_of_a_file_is_shown_at_its_place() {
         message.contains("no field `bugdet`") && message.contains("help: a field with a similar name exists: `budget`"),
         "{message}"
     );
-    // All mended.
+    // All fixed.
     assert_eq!(editor.change("specs/demo.aur", SPEC).len(), 0);
 }
 

@@ -81,13 +81,13 @@ fn the_first_operation_that_differs_is_named() {
     assert_ne!(first["operation"]["a"], first["operation"]["b"]);
     assert_eq!(document["repeats"], serde_json::json!([true, true]));
     assert!(document["operations"]["agreeing_before"].as_u64().expect("a number") > 20);
-    assert_eq!(document["executions"][1]["placement"]["data"], 2);
+    assert_eq!(document["executions"][1]["layout"]["data"], 2);
 
-    let words = faulty(&project, fault, &["bisect", &run[..6], "again", "--progress", "none"]);
-    words.exits(1);
-    words.prints(&format!("first difference: {text}\n"));
-    words.prints("tensor=4,pipeline=1,data=2 threads=1)");
-    words.prints("operations before it agree");
+    let text_output = faulty(&project, fault, &["bisect", &run[..6], "again", "--progress", "none"]);
+    text_output.exits(1);
+    text_output.prints(&format!("first difference: {text}\n"));
+    text_output.prints("tensor=4,pipeline=1,data=2 threads=1)");
+    text_output.prints("operations before it agree");
 
     // A worker without `--fault`: no difference.
     let correct = project.aurora(&["bisect", &run, "again", "--progress", "none"]);

@@ -40,8 +40,8 @@ fn a_job_of_slurm_resumes_after_requeues_with_the_same_results() {
     if let Some(why) = Slurm::lacks() {
         return missing_tool(&why, "jobs of Slurm");
     }
-    let undisturbed = long_project();
-    undisturbed.run();
+    let uninterrupted = long_project();
+    uninterrupted.run();
     let slurm = Slurm::start();
     let project = long_project();
     let script = project.aurora(&[
@@ -110,7 +110,7 @@ fn a_job_of_slurm_resumes_after_requeues_with_the_same_results() {
     );
     let all = output(&project, &job);
     assert!(all.contains("resuming cap@"), "{all}");
-    assert_eq!(project.results(), undisturbed.results(), "{all}");
+    assert_eq!(project.results(), uninterrupted.results(), "{all}");
     project.aurora(&["verify"]).exits(0);
     assert!(until(|| working_in(project.root()).is_empty()), "no process is left");
 }
@@ -252,8 +252,8 @@ fn two_hosts_give_the_same_bits_and_a_cut_connection_is_reported() {
         Ok(hosts) => hosts,
         Err(why) => return missing_tool(&why, "two hosts"),
     };
-    let undisturbed = long_project();
-    undisturbed.run();
+    let uninterrupted = long_project();
+    uninterrupted.run();
     let project = long_project();
     let mut processes = hosts.start(&project, 29_500);
     until_step(&project, &mut processes[0], None, 50);
@@ -283,13 +283,13 @@ fn two_hosts_give_the_same_bits_and_a_cut_connection_is_reported() {
 
     assert!(
         ip(&format!("-n {} link set wire up", hosts.names[0])),
-        "the wire is mended"
+        "the link is up again"
     );
     let all = ended(&project, hosts.start(&project, 29_500));
     for done in &all {
         done.exits(0);
     }
-    assert_eq!(project.results(), undisturbed.results());
+    assert_eq!(project.results(), uninterrupted.results());
     // With nothing left to do, connected workers are dismissed.
     for done in ended(&project, hosts.start(&project, 29_500)) {
         done.exits(0);

@@ -134,14 +134,14 @@ fn unsafe_fixes_need_an_option() {
     assert_eq!(project.read("specs/small.aur"), broken, "nothing is edited");
     for unapplied in ["`16` → `16 tokens`", "`layer` → `layers`"] {
         fixed.prints(&format!(
-            "{unapplied}  (may mean something else: left; `--unsafe-fixes` makes it)"
+            "{unapplied}  (not applied: may change the meaning; `--unsafe-fixes` applies it)"
         ));
     }
     let json = project.aurora(&["check", "specs/small.aur", "--json"]).json();
-    let found = json["files"][0]["diagnostics"].as_array().expect("faults").clone();
+    let found = json["files"][0]["diagnostics"].as_array().expect("diagnostics").clone();
     let edits: Vec<&Value> = found
         .iter()
-        .flat_map(|fault| fault["helps"].as_array().expect("helps"))
+        .flat_map(|diagnostic| diagnostic["helps"].as_array().expect("helps"))
         .filter_map(|help| help.get("edit"))
         .collect();
     assert_eq!(edits.len(), 2);

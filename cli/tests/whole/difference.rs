@@ -176,16 +176,16 @@ fn diff_reports_exactly_what_an_edit_changes() {
             .iter()
             .filter_map(|value| Some(value["path"].as_str()?.to_owned()))
             .collect();
-        let stands = |path: &str, pattern: &str| match pattern.strip_suffix('*') {
+        let matches = |path: &str, pattern: &str| match pattern.strip_suffix('*') {
             Some(begin) => path.starts_with(begin),
             None => path == pattern,
         };
         let all_named = changed
             .iter()
-            .all(|pattern| paths.iter().any(|path| stands(path, pattern)));
+            .all(|pattern| paths.iter().any(|path| matches(path, pattern)));
         let no_other = paths
             .iter()
-            .all(|path| changed.iter().any(|pattern| stands(path, pattern)));
+            .all(|path| changed.iter().any(|pattern| matches(path, pattern)));
         if !all_named || !no_other {
             wrong.push(format!("{edits:?}: expected {changed:?}, found {paths:?}"));
         }

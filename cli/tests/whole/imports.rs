@@ -9,7 +9,7 @@ use crate::project::{Done, Project};
 struct Server {
     address: String,
     files: Arc<Mutex<Vec<(&'static str, String)>>>,
-    asked: Arc<Mutex<Vec<String>>>,
+    requested: Arc<Mutex<Vec<String>>>,
 }
 
 impl Server {
@@ -18,9 +18,9 @@ impl Server {
         let server = Self {
             address: format!("http://{}", listener.local_addr().expect("an address")),
             files: Arc::default(),
-            asked: Arc::default(),
+            requested: Arc::default(),
         };
-        let (files, asked) = (Arc::clone(&server.files), Arc::clone(&server.asked));
+        let (files, requested) = (Arc::clone(&server.files), Arc::clone(&server.requested));
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let Ok(mut stream) = stream else { return };
@@ -36,7 +36,7 @@ impl Server {
                     .iter()
                     .find(|(name, _)| *name == path)
                     .map(|(_, text)| text.clone());
-                asked.lock().expect("no thread panicked").push(path);
+                requested.lock().expect("no thread panicked").push(path);
                 let status = if found.is_some() { "200 OK" } else { "404 Not Found" };
                 let body = found.unwrap_or_default();
                 let length = body.len();
@@ -57,7 +57,7 @@ impl Server {
     }
 
     fn requests(&self) -> Vec<String> {
-        std::mem::take(&mut *self.asked.lock().expect("no thread panicked"))
+        std::mem::take(&mut *self.requested.lock().expect("no thread panicked"))
     }
 }
 

@@ -22,10 +22,10 @@ fn until(project: &Project, child: &mut Child, reached: impl Fn(usize) -> bool) 
 
 #[test]
 fn a_killed_run_resumes_with_the_same_results() {
-    let undisturbed = Project::new();
-    undisturbed.run();
+    let uninterrupted = Project::new();
+    uninterrupted.run();
     let project = Project::new();
-    let total = undisturbed.keys().len();
+    let total = uninterrupted.keys().len();
     // After every second result: while fetching, extracting, tokenizing, training, writing, evaluating.
     for after in (1..total).step_by(2) {
         let mut child = project.start();
@@ -35,18 +35,18 @@ fn a_killed_run_resumes_with_the_same_results() {
         project.aurora(&["verify"]).exits(0);
     }
     project.run();
-    assert_eq!(project.results(), undisturbed.results());
+    assert_eq!(project.results(), uninterrupted.results());
     project.aurora(&["verify"]).exits(0);
 }
 
 #[test]
 fn a_stopped_run_saves_and_exits_with_75() {
-    let undisturbed = Project::new();
-    undisturbed.edit("budget        = 16 steps", "budget        = 400 steps");
-    undisturbed.edit("checkpoint    = every 8 steps", "checkpoint    = every 100 steps");
-    undisturbed.edit("[start, every 8 steps, end]", "[start, end]");
-    let spec = undisturbed.read("specs/small.aur");
-    undisturbed.run();
+    let uninterrupted = Project::new();
+    uninterrupted.edit("budget        = 16 steps", "budget        = 400 steps");
+    uninterrupted.edit("checkpoint    = every 8 steps", "checkpoint    = every 100 steps");
+    uninterrupted.edit("[start, every 8 steps, end]", "[start, end]");
+    let spec = uninterrupted.read("specs/small.aur");
+    uninterrupted.run();
     let project = Project::new();
     project.write("specs/small.aur", &spec);
     let mut child = project.start();
@@ -58,17 +58,17 @@ fn a_stopped_run_saves_and_exits_with_75() {
         std::thread::yield_now();
     }
     let pid = child.id().to_string();
-    let told = std::process::Command::new("kill")
+    let signalled = std::process::Command::new("kill")
         .args(["-TERM", &pid])
         .status()
         .expect("kill");
-    assert!(told.success());
+    assert!(signalled.success());
     assert_eq!(child.wait().expect("the run ends").code(), Some(75));
     project.aurora(&["verify"]).exits(0);
-    project.aurora(&["plan", "specs/small.aur"]).prints("goes on from step");
+    project.aurora(&["plan", "specs/small.aur"]).prints("resumes from step");
     let done = project.run();
     done.prints("resuming cap@200 at step");
-    assert_eq!(project.results(), undisturbed.results());
+    assert_eq!(project.results(), uninterrupted.results());
 }
 
 #[test]

@@ -122,7 +122,7 @@ fn judged_evals_run_and_repeat() {
     assert!(project.read("both.html").contains("<svg"));
     project.edit("seed     = 8", "seed     = 7");
     project.write("lockfiles/small.lock", &lock);
-    // A judge with other verdicts each time is not asked again.
+    // The rerun takes the verdicts of a judge that may answer differently each time from the lock, and does not run it.
     let done = project.aurora(&[
         "rerun",
         "lockfiles/small.lock",

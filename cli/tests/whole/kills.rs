@@ -40,12 +40,12 @@ fn long_project() -> Project {
 fn a_lost_rank_never_causes_a_hang_or_another_result() {
     let mut draw = Draw(setting("AURORA_SEED", 1));
     let layout = ["--layout", "tensor=2,pipeline=2", "--threads", "1", "--silence", "2"];
-    let undisturbed = long_project();
+    let uninterrupted = long_project();
     let began = Instant::now();
-    let mut first = undisturbed.start_with(&layout);
+    let mut first = uninterrupted.start_with(&layout);
     assert!(first.wait().expect("the run ends").success());
     let length = u64::try_from(began.elapsed().as_millis()).expect("a short run");
-    let expected = undisturbed.results();
+    let expected = uninterrupted.results();
     // The engine waits two minutes for a worker that is stopped before its first message: not in every test.
     let early = std::env::var_os("AURORA_KILLS").is_some();
     let stepped = |project: &Project| {

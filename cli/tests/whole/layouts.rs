@@ -144,8 +144,8 @@ pub fn long_project() -> Project {
 
 #[test]
 fn a_run_changes_its_layout_at_every_interruption() {
-    let undisturbed = long_project();
-    undisturbed.run();
+    let uninterrupted = long_project();
+    uninterrupted.run();
     let project = long_project();
     let layouts = ["tensor=2", "pipeline=2,data=2", "data=4,distributed_optimizer"];
     for (at, layout) in layouts.iter().enumerate() {
@@ -164,7 +164,7 @@ fn a_run_changes_its_layout_at_every_interruption() {
     ]);
     done.exits(0);
     done.prints("resuming cap@");
-    assert_eq!(project.results(), undisturbed.results());
+    assert_eq!(project.results(), uninterrupted.results());
 }
 
 /// The worker processes of a run, by rank: they are started in that order.
@@ -193,8 +193,8 @@ pub fn lives(pid: u32) -> bool {
 
 #[test]
 fn a_lost_worker_is_reported_and_the_run_continues_with_fewer() {
-    let undisturbed = long_project();
-    undisturbed.run();
+    let uninterrupted = long_project();
+    uninterrupted.run();
     for how in ["-KILL", "-STOP"] {
         let project = long_project();
         // It stops cleanly, and reports the lost worker.
@@ -208,7 +208,7 @@ fn a_lost_worker_is_reported_and_the_run_continues_with_fewer() {
         let cause = if how == "-KILL" {
             "has ended (signal: 9"
         } else {
-            "has not been heard for 2 s"
+            "has sent no heartbeat for 2 s"
         };
         assert!(
             errors.contains("rank 2 on 127.0.0.1") && errors.contains(cause),
@@ -236,7 +236,7 @@ fn a_lost_worker_is_reported_and_the_run_continues_with_fewer() {
             errors.contains("resuming from the last checkpoint with 2 workers"),
             "{how}: {errors}"
         );
-        assert_eq!(project.results(), undisturbed.results(), "{how}");
+        assert_eq!(project.results(), uninterrupted.results(), "{how}");
     }
 }
 
@@ -319,7 +319,7 @@ fn the_plan_has_the_memory_of_a_worker() {
         .prints("tensor 2 × pipeline 2 × data 1, threads 1), GiB:");
     let plan = project.aurora(&["plan", "specs/small.aur", "--json"]).json();
     let ranks = plan["memory"]["ranks"].as_array().expect("a rank of each stage");
-    let stages: Vec<_> = ranks.iter().map(|rank| rank["stage"].as_u64()).collect();
+    let stages: Vec<_> = ranks.iter().map(|rank| rank["pp_rank"].as_u64()).collect();
     assert_eq!(stages, [Some(0), Some(1)]);
     for rank in ranks {
         let bytes = rank["bytes"].as_object().expect("bytes by purpose");

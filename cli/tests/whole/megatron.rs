@@ -48,7 +48,7 @@ fn a_launch_script_becomes_a_spec_without_errors() {
         .json();
     let findings = json["findings"].as_array().expect("findings");
     let fim = findings.iter().find(|finding| finding["what"] == "--fim-rate 0.5");
-    assert_eq!(fim.expect("it is told")["kind"], "changes_result");
+    assert_eq!(fim.expect("a difference for it")["kind"], "changes_result");
     // Without the vocabulary, the spec reports what is missing, and where.
     project
         .aurora(&["import", "megatron", "starcoder.slurm", "-o", "specs/open.aur"])

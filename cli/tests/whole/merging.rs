@@ -296,10 +296,7 @@ fn specs_are_merged_by_their_meaning() {
             Conflict(paths) => {
                 assert!(!output.status.success(), "{name}: {all}");
                 for path in *paths {
-                    assert!(
-                        all.contains(&format!("both sides have changed {path}\n")),
-                        "{name}: {all}"
-                    );
+                    assert!(all.contains(&format!("both sides changed {path}\n")), "{name}: {all}");
                 }
                 assert_eq!(spec.matches("<<<<<<<").count(), paths.len(), "{name}: {spec}");
                 assert!(status.contains("UU specs/small.aur"), "{name}: {status}");
@@ -437,7 +434,7 @@ fn the_workflow_comments_what_a_branch_changes() {
     }
     assert!(
         !comment.contains("same.aur"),
-        "what does not change is not told:\n{comment}"
+        "an unchanged spec is not listed:\n{comment}"
     );
     assert_eq!(project.read("summary.md"), comment);
 }

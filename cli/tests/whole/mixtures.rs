@@ -27,7 +27,7 @@ fn weights_that_change_over_a_stage_are_exact() {
     let page = std::fs::read_to_string(project.path(".aurora/runs/latest/report.html")).expect("the report");
     // 128 samples: 35% and 45% of them over the complete stage.
     for part in ["35.00%", "45.00%", "20.00%"] {
-        assert!(page.contains(part), "{part} is asked for");
+        assert!(page.contains(part), "the share {part}");
     }
     let layout = [
         "rerun",

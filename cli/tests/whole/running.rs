@@ -46,7 +46,7 @@ fn the_same_bits_everywhere() {
             .env("TZ", zone)
             .env("LC_ALL", language)
             .env("LANG", language)
-            .env("USER", "somebody")
+            .env("USER", "another")
             .env("HOME", other.root());
         command
             .env("OMP_NUM_THREADS", "3")

@@ -155,8 +155,8 @@ impl Slurm {
     #[track_caller]
     pub fn done(&self, program: &str, arguments: &[&str]) {
         let output = self.output(program, arguments);
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{program} {arguments:?}: {said}");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{program} {arguments:?}: {errors}");
     }
 
     pub fn answer(&self, program: &str, arguments: &[&str]) -> String {
@@ -178,12 +178,12 @@ impl Slurm {
         let came = until(|| self.of_job(job, "JobState") == "PENDING" && self.of_job(job, "Restarts") == restart);
         assert!(came, "{}", self.answer("scontrol", &["show", "job", job]));
         // Not in the second in which it ended: the nodes would treat its credential as the revoked one.
-        let asked = || {
+        let reported = || {
             self.output("scontrol", &["update", &format!("JobId={job}"), "StartTime=now+3"])
                 .status
                 .success()
         };
-        assert!(until(asked), "{}", self.answer("scontrol", &["show", "job", job]));
+        assert!(until(reported), "{}", self.answer("scontrol", &["show", "job", job]));
         until(|| self.of_job(job, "JobState") != "PENDING");
         assert_eq!(self.of_job(job, "JobState"), "RUNNING");
     }

@@ -1,17 +1,17 @@
-//! What a spec rests on: every value that is assumed, inferred, published or unknown.
+//! The assumptions of a spec: every value that is assumed, inferred, published or unknown.
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::spec::{Evidence, Field, Origin, Spec, Value};
 
-/// A value and its evidence, at its place in the file.
+/// A value, its evidence, and its position in the file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Assumption {
     /// Such as `stage.cap.learning_rate.peak`.
     pub path: String,
     pub kind: AssumptionKind,
-    /// What the mark says; empty for `unknown`.
+    /// The text of the mark; empty for `unknown`.
     pub text: String,
     pub file: String,
     pub line: u32,
@@ -19,7 +19,7 @@ pub struct Assumption {
     pub value: String,
 }
 
-/// From the weakest to the strongest.
+/// The kind of evidence, from the weakest to the strongest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AssumptionKind {

@@ -18,14 +18,14 @@ pub(super) struct Draft {
     pub id: BlockId,
     pub name_span: Span,
     pub position: usize,
-    /// Each name once, all of them in the table.
+    /// Unique names that the table has.
     pub fields: Vec<DraftField>,
     /// Lines of a mixture.
     pub components: Vec<Component>,
     pub gate: Option<Gate>,
     /// Names of fields that the table does not have.
     pub unknown: Vec<String>,
-    /// A component is missing because it could not be taken in.
+    /// A component is missing because of an error.
     pub is_incomplete: bool,
 }
 
@@ -33,7 +33,7 @@ pub(super) struct Draft {
 pub(super) struct DraftField {
     pub name: Name,
     pub value: Value,
-    /// Where the field ends, as it was written; its value may stand elsewhere.
+    /// Where the field ends in the text; its value may be written elsewhere.
     pub end: usize,
 }
 
@@ -107,7 +107,7 @@ impl Checker<'_> {
         collected
     }
 
-    /// A block that could not be read: its name exists, under the kind it was most likely meant to be.
+    /// Declares the name of a block that could not be read, under the most similar kind.
     fn declare_broken(&mut self, keyword: &str, name: &str, collected: &mut Collected) {
         let words = keywords();
         let kind = nearest(keyword, words.iter().map(String::as_str)).and_then(schema::kind);
@@ -125,7 +125,7 @@ impl Checker<'_> {
             .or_insert(None);
     }
 
-    /// Refuses two profiles of one name, and one that is asked for and not there.
+    /// Reports profiles with equal names, and a selected profile that does not exist.
     pub(super) fn know_profile(&mut self, profiles: &[Block], chosen: Option<&str>) {
         for (index, profile) in profiles.iter().enumerate() {
             let name = &profile.name;
@@ -161,15 +161,18 @@ impl Checker<'_> {
                 let [name] = field.path.as_slice() else {
                     let (first, last) = (&field.path[0], &field.path[field.path.len() - 1]);
                     self.error(
-                        Diagnostic::new(Code::PATH_OUTSIDE_PROFILE, "a path of names stands only in a `profile`")
-                            .label(first.span.to(last.span), "not the name of a field")
-                            .help(format!("write the field's own name: `{} = …`", last.text)),
+                        Diagnostic::new(
+                            Code::PATH_OUTSIDE_PROFILE,
+                            "a path of names is only allowed in a `profile`",
+                        )
+                        .label(first.span.to(last.span), "not the name of a field")
+                        .help(format!("write the field's own name: `{} = …`", last.text)),
                     );
                     return;
                 };
                 if !self.known_field(kind, name, all) {
                     draft.unknown.push(name.text.clone());
-                } else if self.not_yet_there(draft, name) {
+                } else if self.is_first(draft, name) {
                     draft.fields.push(DraftField {
                         name: name.clone(),
                         value: field.value.clone(),
@@ -197,7 +200,7 @@ impl Checker<'_> {
                         format!("{} has no components", schema::with_article(kind)),
                     )
                     .label(component.name.span, "a line of a mixture")
-                    .help("lines such as `en from [english] weight 30%` stand in a `mixture`"),
+                    .help("lines such as `en from [english] weight 30%` belong in a `mixture`"),
                 );
             }
             Entry::Block(block) => {
@@ -206,9 +209,9 @@ impl Checker<'_> {
                         Code::NESTED_BLOCK,
                         format!("a block inside {}", schema::with_article(kind)),
                     )
-                    .label(block.keyword.span.to(block.name.span), "blocks stand on the top level")
+                    .label(block.keyword.span.to(block.name.span), "blocks belong on the top level")
                     .help(format!(
-                        "move it out of `{kind} {}`; only a `profile` holds blocks",
+                        "move it out of `{kind} {}`; only a `profile` contains blocks",
                         draft.id.name
                     )),
                 );
@@ -216,8 +219,8 @@ impl Checker<'_> {
         }
     }
 
-    /// Whether the table of `kind` has the field; says so if not. `beside` stands in the same block: a suggestion that is
-    /// there already is a guess.
+    /// Whether the table of `kind` has the field; reports an error if not. `beside` are the entries of the same block: a
+    /// suggestion that is already one of them is not safe.
     pub(super) fn known_field(&mut self, kind: BlockKind, name: &Name, beside: &[Entry]) -> bool {
         let table = schema::block(kind);
         if table.field(&name.text).is_some() {
@@ -227,14 +230,14 @@ impl Checker<'_> {
         let diagnostic = Diagnostic::new(Code::UNKNOWN_FIELD, message).label(name.span, "unknown field");
         let diagnostic = if kind == BlockKind::Mixture {
             diagnostic.help(
-                "a line of a mixture is `NAME from [CORPORA] weight SHARE`, such as `en from [english] weight 30%`",
+                "a line of a mixture is `NAME from [CORPORA] weight WEIGHT`, such as `en from [english] weight 30%`",
             )
         } else {
             let mut diagnostic = suggest(diagnostic, name, table.fields.iter().map(|field| field.name), "a field");
             for edit in diagnostic.helps.iter_mut().filter_map(|help| help.edit.as_mut()) {
-                let is_there =
+                let is_set =
                     |entry: &Entry| matches!(entry, Entry::Field(field) if field.path[0].text == edit.replacement);
-                if beside.iter().any(is_there) {
+                if beside.iter().any(is_set) {
                     edit.applicability = Applicability::Unsafe;
                 }
             }
@@ -244,7 +247,7 @@ impl Checker<'_> {
         false
     }
 
-    fn not_yet_there(&mut self, draft: &Draft, name: &Name) -> bool {
+    fn is_first(&mut self, draft: &Draft, name: &Name) -> bool {
         let Some(first) = draft.fields.iter().find(|first| first.name.text == name.text) else {
             return true;
         };

@@ -1,11 +1,11 @@
-//! Checks a spec: every fault at once, or the checked spec.
+//! Checks a spec: returns the checked spec, or all of its errors.
 //!
-//! In: the files of a spec ([`Bundle`]) and what is chosen of it. Out: a [`Spec`] with every name resolved, unit applied and default
-//! filled in; or every fault, ordered by place, one cause each.
-//! How: blocks are collected (`collect`), the profile and other changes are laid over them (`profile`), each value is read against the
-//! tables (`value`), and then the rules that look at several values (`rules`) see what could be read. A value that could
-//! not be read is absent from there on, and rules that need it stay silent: that keeps one cause to one error.
-//! Not here: what work follows from a spec (`graph`), and what it costs.
+//! In: the files of a spec ([`Bundle`]), and the selected profile and point. Out: a [`Spec`] with every name resolved, unit
+//! applied and default filled in; or all errors, ordered by position, one per cause.
+//! How: `collect` collects the blocks, `profile` applies the profile and other changes, `value` reads each value against
+//! the tables, and `rules` checks rules between values. A value that could not be read is absent afterwards, and rules that
+//! need it report nothing, so that one cause gives one error.
+//! Not here: the nodes that follow from a spec (`graph`), and their cost.
 
 mod assumptions;
 mod collect;
@@ -31,30 +31,30 @@ use crate::spec::{Block, BlockId, BlockKind, Field, Origin, Spec, Value};
 use crate::views;
 use collect::{Collected, Draft};
 
-/// Checks the text of a spec that imports nothing, with one profile laid over it if `profile` names one.
+/// Checks the text of a spec that imports nothing, with the profile `profile` applied, if any.
 ///
 /// # Errors
-/// All errors of the file, ordered by place. Warnings come with them only if there is no error, in [`Spec::warnings`].
+/// All errors of the file, ordered by position. Warnings are in [`Spec::warnings`] and only reported without errors.
 pub fn check(file_name: &str, text: &str, profile: Option<&str>) -> Result<Spec, Vec<Diagnostic>> {
     Bundle::alone(file_name, text).check(&Choice { profile, point: None })
 }
 
 impl Bundle {
-    /// Checks the spec with what is chosen.
+    /// Checks the spec with the selected profile and point.
     ///
     /// # Errors
-    /// As [`check()`]; places are those of [`Bundle::sources`].
+    /// As [`check()`]; positions are those of [`Bundle::sources`].
     pub fn check(&self, choice: &Choice<'_>) -> Result<Spec, Vec<Diagnostic>> {
         let flat = self.flatten(choice)?;
-        self.check_flat(&flat, choice).sound()
+        self.check_flat(&flat, choice).into_result()
     }
 
-    /// Reads what can be read of a spec, whatever its faults: for editors, which look at a spec while it is written.
+    /// Reads as much of a spec as possible despite errors: for editors, in which a spec is often incomplete.
     pub fn examine(&self, choice: &Choice<'_>) -> Examined {
         let (flat, errors) = self.join(choice);
         let examined = self.check_flat(&flat, choice);
         match errors {
-            // Files that are no one spec: what else is wrong may follow from that.
+            // The files do not form one spec: other errors may follow from that.
             Some(errors) => Examined { errors, ..examined },
             None => examined,
         }
@@ -96,7 +96,7 @@ impl Checker<'_> {
         }
     }
 
-    /// Reports values that pass the tables and the rules and yet do not have the type of their view.
+    /// Reports values that pass the tables and the rules but do not have the type of their view.
     fn verify_views<'s>(&mut self, spec: &'s Spec, blocks: impl Iterator<Item = &'s BlockId>) {
         for error in views::verify(spec, blocks) {
             let block = spec.blocks.get(&error.block).map(|block| block.span);
@@ -123,17 +123,17 @@ impl Checker<'_> {
     }
 }
 
-/// What could be read of a spec, and what is wrong with it.
+/// The readable part of a spec, and its errors.
 #[derive(Clone, Debug)]
 pub struct Examined {
     /// If there are errors, fields that could not be read are absent.
     pub spec: Spec,
-    /// All of them, sorted by place.
+    /// All errors, sorted by position.
     pub errors: Vec<Diagnostic>,
 }
 
 impl Examined {
-    fn sound(self) -> Result<Spec, Vec<Diagnostic>> {
+    fn into_result(self) -> Result<Spec, Vec<Diagnostic>> {
         if self.errors.is_empty() {
             Ok(self.spec)
         } else {
@@ -142,7 +142,7 @@ impl Examined {
     }
 }
 
-/// What the parts of the check share.
+/// The state of a check.
 struct Checker<'t> {
     text: &'t str,
     positions: Positions<'t>,
@@ -151,20 +151,20 @@ struct Checker<'t> {
     names: Names,
     /// Parsed defaults, by their text.
     defaults: BTreeMap<&'static str, Option<ast::Value>>,
-    /// Where values come from at the moment.
+    /// The value being read is a default.
     reading_default: bool,
-    /// The range of the spec's own file: blocks of others need not be used.
+    /// The range of the spec's own file: blocks of imported files may be unused.
     own: Span,
-    /// Words of profiles and sweeps: blocks that these name are used, chosen or not.
+    /// Words of profiles and sweeps: the blocks that they name count as used, even if they are not selected.
     mentioned: BTreeSet<String>,
     /// Fields that are written but could not be read.
     failed: BTreeSet<(BlockId, String)>,
 }
 
-/// Which blocks exist, those that could not be read included.
+/// The blocks that exist, including those that could not be read.
 #[derive(Debug, std::default::Default)]
 struct Names {
-    /// With the place of the name; none for a block that could not be read.
+    /// With the position of the name; none for a block that could not be read.
     declared: BTreeMap<BlockId, Option<Span>>,
     /// Names of blocks whose kind is not known: they may be anything.
     anything: BTreeSet<String>,
@@ -219,11 +219,11 @@ impl<'t> Checker<'t> {
             };
             let before = self.errors.len();
             let field = self.field(&written.value, schema);
-            // A fault of a value that stands elsewhere, in a `let` or `param`, is also one of the place of its use.
-            for fault in &mut self.errors[before..] {
+            // An error in a value that is written elsewhere, in a `let` or `param`, also gets a label where it is used.
+            for error in &mut self.errors[before..] {
                 let elsewhere = |place: Span| place.end < written.name.span.start || place.start > written.end;
-                if fault.place().is_some_and(elsewhere) {
-                    fault.labels.push(Label {
+                if error.place().is_some_and(elsewhere) {
+                    error.labels.push(Label {
                         span: written.name.span,
                         text: "used here".to_owned(),
                     });
@@ -266,7 +266,7 @@ impl<'t> Checker<'t> {
                         fields.insert(schema.name.to_owned(), field);
                     }
                 }
-                // `rules` works these out when every written field is there.
+                // `rules` derives these after all written fields have been read.
                 Default::Derived(_) => {}
             }
         }

@@ -1,4 +1,4 @@
-//! Numbers and units as they were written to exact values.
+//! Reads written numbers and units as exact values.
 
 use std::ops::RangeInclusive;
 
@@ -20,15 +20,15 @@ impl Checker<'_> {
         let value = decimal(number);
         if value.is_none() {
             self.error(
-                Diagnostic::new(Code::NUMBER_OUT_OF_REACH, "this number cannot be held exactly")
-                    .label(span, "too large or too fine")
+                Diagnostic::new(Code::NUMBER_OUT_OF_REACH, "this number cannot be represented exactly")
+                    .label(span, "too large or too precise")
                     .note("numbers are exact decimals of at most 28 digits"),
             );
         }
         value
     }
 
-    /// What the number counts, or an error for a unit that does not exist.
+    /// The number's unit, or an error for a unit that does not exist.
     pub(super) fn counted(&mut self, number: &Number) -> Option<Counted> {
         if let Some(counted) = counted(number) {
             return Some(counted);
@@ -37,7 +37,7 @@ impl Checker<'_> {
         if number.percent {
             self.error(
                 Diagnostic::new(Code::UNKNOWN_UNIT, format!("a percentage has no unit `{}`", name.text))
-                    .label(name.span, "not behind `%`")
+                    .label(name.span, "not allowed after `%`")
                     .help("remove the unit, or the `%`"),
             );
             return None;
@@ -77,7 +77,7 @@ impl Checker<'_> {
             Counted::Plain => {
                 let unit = units[0];
                 let text = plain(number);
-                // Where several units count, the first one is a guess.
+                // If several units are allowed, the first one is only a guess.
                 let applicability = if units.len() == 1 {
                     Applicability::Safe
                 } else {
@@ -126,7 +126,7 @@ impl Checker<'_> {
         }
         let total = value.checked_mul(written.factor.into()).map(|total| total.normalize());
         let why = match total {
-            _ if value.is_sign_negative() && !value.is_zero() => Some("less than none"),
+            _ if value.is_sign_negative() && !value.is_zero() => Some("negative"),
             Some(total) if !total.is_integer() => Some("not a whole number"),
             _ => None,
         };
@@ -140,7 +140,7 @@ impl Checker<'_> {
             );
             return None;
         }
-        // A number beyond 64 bits is beyond every bound.
+        // A number above 64 bits is above every bound.
         let count = total.and_then(|total| total.to_u64()).unwrap_or(u64::MAX);
         let (least, most) = (*range.start(), (*range.end()).min(largest(written.unit)));
         let bounds = if count < least {
@@ -195,7 +195,7 @@ impl Checker<'_> {
         self.in_range(value, span, range, "")
     }
 
-    /// 12.5% is 12.5.
+    /// Reads a percentage: 12.5% gives 12.5.
     pub(super) fn percent(&mut self, number: &Number, span: Span, range: &Range) -> Option<Exact> {
         match self.counted(number)? {
             Counted::Percent => {
@@ -215,7 +215,7 @@ impl Checker<'_> {
                 self.error(
                     Diagnostic::new(Code::WRONG_UNIT, "expected a percentage, found percentage points")
                         .label(span, "expected a percentage")
-                        .help("`pp` stands only in an `expect`"),
+                        .help("`pp` is only allowed in an `expect`"),
                 );
                 None
             }

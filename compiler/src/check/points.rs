@@ -1,7 +1,7 @@
-//! Every point of a spec's sweeps, checked one after the other.
+//! Checks every point of a spec's sweeps.
 //!
-//! The files are joined and their blocks read once; a point reads again only the blocks that it changes. A point that
-//! gives a parameter another value is checked from the start, because any block may use it.
+//! The files are joined and their blocks read only once; for each point, only the blocks that it changes are read again. A
+//! point that changes a parameter is checked from the start, because any block may use the parameter.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,21 +14,21 @@ use super::collect::Draft;
 use crate::compose::{Bundle, Choice, Flat, Layer, LayerKind, Point, Sweep};
 use crate::spec::{Block, BlockId, BlockKind, Spec};
 
-/// What points of a sweep share.
+/// The common part of all points of a sweep.
 struct Shared<'b> {
     bundle: &'b Bundle,
     choice: Choice<'b>,
     flat: &'b Flat,
-    /// With every change but those of a point and of `--set`.
+    /// With every change except those of a point and of `--set`.
     drafts: Vec<Draft>,
-    /// As they were read from these drafts.
+    /// The blocks that were read from `drafts`.
     blocks: Vec<(BlockId, Block)>,
     failed: BTreeSet<(BlockId, String)>,
 }
 
 impl Bundle {
-    /// Checks every point and hands it over with the fields that it changes, if these are all; results are in the order
-    /// of the points.
+    /// Checks every point and calls `each` with it. The second argument is the fields that the point changes; none if more
+    /// may have changed. Results are in the order of the points.
     pub(crate) fn each_point<T: Send>(
         &self,
         profile: Option<&str>,
@@ -82,7 +82,7 @@ impl Bundle {
 
 fn checker_of<'b>(shared: &Shared<'b>) -> Checker<'b> {
     let mut checker = Checker::new(shared.bundle);
-    // The names of all blocks; their faults have been told.
+    // Declares the names of all blocks; their errors have already been reported.
     checker.collect(shared.flat);
     checker.errors.clear();
     checker
@@ -161,7 +161,7 @@ impl Checker<'_> {
     }
 }
 
-/// The field that a path of a sweep changes; none of a parameter, which may be anywhere.
+/// The field that a path of a sweep changes; none for a parameter, which any block may use.
 fn changed_field(field: &Field) -> Option<(BlockId, String)> {
     let [kind, name, changed, ..] = field.path.as_slice() else {
         return None;

@@ -1,8 +1,7 @@
-//! Lays changes over the blocks of a spec: those of a profile, of `extends`, of a point of a sweep, of `--set`.
+//! Applies changes to the blocks of a spec: those of a profile, of `extends`, of a point of a sweep, of `--set`.
 //!
-//! A profile changes values that exist in the language: `stage.cap.budget = 1M tokens`, or blocks with some of their
-//! fields. The profiles that are not asked for are checked too, each value against its table, but not together with
-//! the rest of the file.
+//! A profile changes single values (`stage.cap.budget = 1M tokens`) or some fields of a block. Profiles that are not
+//! selected are checked too: each value against its table, but not together with the rest of the file.
 
 use std::collections::BTreeMap;
 
@@ -16,8 +15,8 @@ use crate::names::suggest;
 use crate::schema;
 use crate::spec::{BlockId, BlockKind};
 
-/// One value of a profile and where it goes.
-struct Change {
+/// One value of a profile, and the field or argument that it changes.
+struct FieldChange {
     block: usize,
     /// Field, then argument if any.
     path: Vec<Name>,
@@ -40,7 +39,7 @@ impl Checker<'_> {
         }
     }
 
-    fn changes(&mut self, entry: &Entry, drafts: &[Draft], seen: &mut BTreeMap<String, Span>) -> Vec<Change> {
+    fn changes(&mut self, entry: &Entry, drafts: &[Draft], seen: &mut BTreeMap<String, Span>) -> Vec<FieldChange> {
         let mut changes = Vec::new();
         match entry {
             Entry::Field(field) => {
@@ -74,7 +73,7 @@ impl Checker<'_> {
                         Entry::Component(component) if drafts[found].id.kind == BlockKind::Mixture => {
                             let path = format!("{}.{}", drafts[found].id, component.name.text);
                             self.once(&path, component.name.span, seen);
-                            // Read for its faults; the mixture itself is read again when the profile is chosen.
+                            // Read only for its errors; the mixture is read again if the profile is selected.
                             self.component(component);
                         }
                         Entry::Component(component) => {
@@ -87,7 +86,7 @@ impl Checker<'_> {
                         Entry::Block(inner) => self.error(
                             Diagnostic::new(Code::NESTED_BLOCK, "a block inside a block of a profile")
                                 .label(inner.keyword.span.to(inner.name.span), "one level too deep")
-                                .help("a profile holds blocks, and those hold fields"),
+                                .help("a profile contains blocks, and blocks contain fields"),
                         ),
                     }
                 }
@@ -97,7 +96,7 @@ impl Checker<'_> {
         changes
     }
 
-    /// The block that a profile means.
+    /// The block that a profile changes.
     fn block_of(&mut self, keyword: &Name, name: &Name, drafts: &[Draft]) -> Option<usize> {
         let Some(kind) = schema::kind(&keyword.text) else {
             let words: Vec<String> = schema::BLOCKS.iter().map(|block| block.kind.to_string()).collect();
@@ -109,7 +108,7 @@ impl Checker<'_> {
         if kind == BlockKind::Expect {
             self.error(
                 Diagnostic::new(Code::BAD_PROFILE, "an `expect` cannot be changed")
-                    .label(keyword.span.to(name.span), "gates hold in every profile and point"),
+                    .label(keyword.span.to(name.span), "gates apply in every profile and point"),
             );
             return None;
         }
@@ -139,7 +138,7 @@ impl Checker<'_> {
         value: ast::Value,
         drafts: &[Draft],
         seen: &mut BTreeMap<String, Span>,
-    ) -> Option<Change> {
+    ) -> Option<FieldChange> {
         let draft = &drafts[block];
         let names: Vec<&str> = path.iter().map(|name| name.text.as_str()).collect();
         let span = path[0].span.to(path[path.len() - 1].span);
@@ -154,7 +153,7 @@ impl Checker<'_> {
                 let message = format!("no `{}` in mixture `{}`", names.join("."), draft.id.name);
                 let diagnostic =
                     Diagnostic::new(Code::UNKNOWN_FIELD, message).label(span, "unknown component or setting");
-                self.error(diagnostic.help("write `mixture.NAME.COMPONENT.weight = SHARE`"));
+                self.error(diagnostic.help("write `mixture.NAME.COMPONENT.weight = WEIGHT`"));
                 return None;
             }
         } else if !self.known_field(draft.id.kind, &path[0], &[]) {
@@ -162,13 +161,13 @@ impl Checker<'_> {
         }
         if path.len() > 2 {
             self.error(
-                Diagnostic::new(Code::BAD_PROFILE, "this path goes too deep")
+                Diagnostic::new(Code::BAD_PROFILE, "this path has too many parts")
                     .label(path[2].span, "a field or an argument has no parts")
-                    .help("write the whole value of the field"),
+                    .help("write the complete value of the field"),
             );
             return None;
         }
-        Some(Change { block, path, value })
+        Some(FieldChange { block, path, value })
     }
 
     fn once(&mut self, path: &str, span: Span, seen: &mut BTreeMap<String, Span>) -> Option<()> {
@@ -187,7 +186,7 @@ impl Checker<'_> {
         Some(())
     }
 
-    fn apply(&mut self, draft: &mut Draft, change: &Change) {
+    fn apply(&mut self, draft: &mut Draft, change: &FieldChange) {
         let [first, rest @ ..] = change.path.as_slice() else {
             return;
         };
@@ -286,8 +285,8 @@ impl Checker<'_> {
         }
     }
 
-    /// Reads a value of a profile that is not chosen, for its faults alone.
-    fn try_out(&mut self, draft: &Draft, change: &Change) {
+    /// Reads a value of a profile that is not selected, only for its errors.
+    fn try_out(&mut self, draft: &Draft, change: &FieldChange) {
         let Some(name) = change.path.first() else { return };
         let mut scratch = Draft {
             id: draft.id.clone(),
@@ -322,7 +321,7 @@ impl Checker<'_> {
         {
             self.component(component);
         }
-        // A fault of the block itself is told once, where the block is read.
+        // An error in the block itself is reported only once, when the block is read.
         let is_own =
             |place: Span| change.value.span.contains(place) || change.path.iter().any(|name| name.span.contains(place));
         let mut kept = self.errors.split_off(before);
@@ -371,7 +370,7 @@ fn replace_components(block: &ast::Block, drafts: &mut [Draft]) {
 fn not_a_path(span: Span, written: &str) -> Diagnostic {
     Diagnostic::new(
         Code::BAD_PROFILE,
-        format!("`{written}` does not say which field of which block it changes"),
+        format!("`{written}` is not the path of a field of a block"),
     )
     .label(span, "expected a kind, a name and a field")
     .help("write a path such as `stage.cap.budget = 1M tokens`, or a block such as `model small { layers = 2 }`")
@@ -380,5 +379,5 @@ fn not_a_path(span: Span, written: &str) -> Diagnostic {
 fn no_arguments(field: &str, span: Span) -> Diagnostic {
     Diagnostic::new(Code::BAD_PROFILE, format!("the value of `{field}` has no arguments"))
         .label(span, "not part of the field's value")
-        .help("write the whole value of the field")
+        .help("write the complete value of the field")
 }

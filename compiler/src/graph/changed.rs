@@ -1,15 +1,15 @@
-//! The nodes that become others where a few fields of a spec change: points of a sweep share all the rest.
+//! The nodes that change with a few fields of a spec, so that the points of a sweep can reuse all others.
 //!
-//! In: a spec, the graph of the one that it was, and the fields that differ. Out: the nodes to put in their places, or
-//! nothing where more than nodes' own fields may differ; then the spec is lowered as every other.
+//! In: a spec, the graph of the unchanged spec, and the fields that differ. Out: the nodes that replace those of the graph, or
+//! none if more than the fields of nodes may differ; then the complete spec must be lowered.
 
 use super::nodes::{checked, order_node, report_node, segment_nodes};
 use super::{Graph, Node, NodeId, NodeOrigin, Role};
 use crate::spec::{BlockId, BlockKind, Spec};
 use crate::views;
 
-/// The nodes of a graph that are others where only these fields of the spec, `(block, field)`, have changed since it
-/// was lowered; none if more than their own fields may have changed.
+/// The nodes that replace those of the graph if only these fields of the spec, `(block, field)`, have changed since it
+/// was lowered. None if inputs may have changed too.
 pub fn changed_nodes(spec: &Spec, graph: &Graph, changed: &[(BlockId, String)]) -> Option<Vec<(NodeId, Node)>> {
     let mut nodes = vec![(graph.find("report")?, report_node(spec))];
     let experiment = checked(views::experiment(spec));
@@ -38,7 +38,7 @@ pub fn changed_nodes(spec: &Spec, graph: &Graph, changed: &[(BlockId, String)]) 
         let mixture = checked(views::mixture(spec, &view.mixture));
         let node = order_node(stage, &view, &mixture, &experiment);
         let id = graph.find(node.name())?;
-        // Other components or corpora are other inputs.
+        // Other components or corpora change the inputs.
         let reads = |input: super::Input| match (input.role, &graph.node(input.node).origin) {
             (Role::Tokens(component), NodeOrigin::Tokens { corpus, .. }) => Some((component, corpus.clone())),
             _ => None,

@@ -1,7 +1,7 @@
 //! Gates: the terms of a comparison, and the evals that they read.
 //!
-//! In: a checked `expect`. Out: its node, behind the nodes of all evals that its metrics and functions name, measured by the
-//! spec otherwise or not. Not here: what a function comes to (`aurora-runtime`).
+//! In: a checked `expect`. Out: its node, after the nodes of all evals that its metrics and functions read, which are
+//! created if they do not exist yet. Not here: the values of functions (`aurora-runtime`).
 
 use std::collections::BTreeMap;
 
@@ -87,7 +87,7 @@ impl Lowering<'_> {
         }
     }
 
-    /// Which way an argument is better, of those that check lets through.
+    /// The better direction of an argument that `check` has accepted.
     fn better(&self, expression: &Expression) -> Better {
         match expression {
             Expression::Metric(metric) => {
@@ -104,7 +104,7 @@ impl Lowering<'_> {
         }
     }
 
-    /// A metric wherever its eval looks at its stage, each with its tokens since the stage began.
+    /// A metric at each checkpoint where its eval measures its stage, with the tokens since the start of the stage.
     fn points(&mut self, metric: &Metric, inputs: &mut Vec<Input>) -> Vec<(u64, Term)> {
         let eval = eval_of(metric);
         let stage = &self.stages[&metric.at.name];
@@ -122,7 +122,7 @@ impl Lowering<'_> {
         terms
     }
 
-    /// The evals of a metric before the end of its stage: in the stage, and in those that it builds on.
+    /// The evals of a metric before the end of its stage, in the stage and in those before it.
     fn earlier(&mut self, metric: &Metric, end: NodeId) -> Vec<NodeId> {
         let eval = eval_of(metric);
         let view = checked(views::eval(self.spec, &eval));
@@ -169,7 +169,7 @@ fn eval_of(metric: &Metric) -> BlockId {
     }
 }
 
-/// A metric as read from the node `scores`, which is an input once however often it is read.
+/// A metric of the node `scores`, which becomes an input only once even if several metrics are read from it.
 fn metric_term(metric: &Metric, scores: NodeId, inputs: &mut Vec<Input>) -> Term {
     let known = inputs.iter().position(|input| input.node == scores);
     let index = known.unwrap_or_else(|| {

@@ -8,15 +8,15 @@ use crate::fields::{EvalFields, EvalSet, JudgeFields, SourceFields, Split, Token
 use crate::spec::{BlockId, BlockKind, Spec, set_names};
 use crate::views::{self, EvalView, ExperimentView, JudgeView, MeasuredAt, TokenizerInputs, Trace, WeightsView};
 
-/// Returns the graph of a spec whose sources are pinned as far as `pins` has them.
+/// Returns the graph of a spec. Sources that `pins` does not contain stay declared.
 pub fn lower(spec: &Spec, pins: &Pins) -> Graph {
     let mut lowering = Lowering::of(spec, pins);
     lowering.report();
     lowering.graph
 }
 
-/// Returns the graph of a spec without its report, and in it the node of eval `eval` at the checkpoint `checkpoint`, whether
-/// the spec measures there or not; nothing if no stage has such a checkpoint.
+/// Returns the graph of a spec without its report, and in it the node of eval `eval` at the checkpoint `checkpoint`, even
+/// if the spec does not measure there. None if no stage has such a checkpoint.
 pub fn lower_eval(spec: &Spec, pins: &Pins, checkpoint: &str, eval: &BlockId) -> Option<(Graph, NodeId)> {
     let mut lowering = Lowering::of(spec, pins);
     let node = lowering.graph.find(checkpoint)?;
@@ -54,6 +54,14 @@ impl LoweredStage {
 
 pub(super) fn input(role: Role, node: NodeId) -> Input {
     Input { role, node }
+}
+
+/// Whether the files of a source include the members of this one instead of the file itself.
+pub fn is_archive(name: &str) -> bool {
+    let endings = [
+        ".deb", ".whl", ".zip", ".tar", ".tar.gz", ".tgz", ".crate", ".tar.xz", ".tar.zst",
+    ];
+    endings.iter().any(|ending| name.ends_with(ending))
 }
 
 impl<'a> Lowering<'a> {
@@ -97,7 +105,7 @@ impl<'a> Lowering<'a> {
         self.pinned_source(&id.name, view.from, view.trace)
     }
 
-    /// A source by its name, with the reference that the spec has of it.
+    /// A source by its name, with its reference in the spec.
     fn pinned_source(&mut self, name: &str, declared: String, trace: Trace) -> NodeId {
         let origin = NodeOrigin::Source {
             source: name.to_owned(),
@@ -362,7 +370,7 @@ impl<'a> Lowering<'a> {
         (Node::new(origin, Work::Eval(fields), trace), inputs)
     }
 
-    /// The node of a task; if a judge scores its answers, the node of the judge, behind that of the answers.
+    /// The node of a task. If a judge scores its answers, the node of the judge, whose input is the node of the answers.
     fn task(
         &mut self,
         origin: NodeOrigin,
@@ -391,13 +399,30 @@ impl<'a> Lowering<'a> {
             task: view.task,
             model: model.fields,
         };
+        let is_prefixed = self.has_prefixed_items(&view.data);
+        let versioned = |mut node: Node| {
+            if is_prefixed {
+                node.version = node.kind().version_of_prefixed_items();
+            }
+            node
+        };
         let (Some(judge), NodeOrigin::Eval { eval, .. }) = (view.judge, &origin) else {
-            return (Node::new(origin, Work::Eval(fields), trace), inputs);
+            return (versioned(Node::new(origin, Work::Eval(fields), trace)), inputs);
         };
         let eval = eval.clone();
         let answers = Node::new(NodeOrigin::Answers { eval, at }, Work::Answers(fields), trace);
-        let answers = self.graph.add(answers, inputs);
-        self.judge(origin, judge, answers, items)
+        let answers = self.graph.add(versioned(answers), inputs);
+        let (judge, inputs) = self.judge(origin, judge, answers, items);
+        (versioned(judge), inputs)
+    }
+
+    /// Whether the names of an eval's items begin with their source or archive.
+    fn has_prefixed_items(&self, sources: &[BlockId]) -> bool {
+        let archives = |source: &BlockId| {
+            let files = self.pins.get(&source.name).map_or(&[][..], |pin| &pin.files);
+            files.iter().filter(|name| is_archive(name)).count()
+        };
+        sources.len() > 1 || sources.iter().any(|source| archives(source) > 1)
     }
 
     fn judge(

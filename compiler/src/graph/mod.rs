@@ -1,8 +1,8 @@
 //! The execution graph: one node per step of work.
 //!
 //! In: a checked [`Spec`](crate::spec::Spec) and the pins of its sources. Out: a [`Graph`] whose nodes come after their
-//! inputs. Cannot fail: everything that can be wrong with a spec has been found by `check`.
-//! Not here: keys (`hash`), what is already done (`plan`), files (nowhere in this crate).
+//! inputs. Lowering cannot fail: `check` finds every error of a spec.
+//! Not here: keys (`hash`), what is already done (`plan`), files (this crate reads none).
 
 mod changed;
 mod facts;
@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 pub use changed::changed_nodes;
 pub use facts::{model_fields, stage_plan};
-pub use lower::{lower, lower_eval};
+pub use lower::{is_archive, lower, lower_eval};
 pub(crate) use nodes::millionths;
 pub use origin::{CheckpointOrigin, NodeOrigin};
 pub use role::Role;
@@ -44,16 +44,18 @@ impl NodeId {
 pub struct Node {
     pub origin: NodeOrigin,
     pub work: Work,
+    /// Version of the work's semantics, part of the key.
+    pub version: u32,
     /// Paths of the spec's `unknown` values that this node needs; `work` holds a placeholder for each.
     pub unknown: Vec<String>,
-    /// The values of the spec that the fields came from, by spec path, as text. Not identity.
+    /// The values of the spec that the fields came from, by spec path, as text. Not part of the key.
     pub spec_values: Arc<BTreeMap<String, String>>,
-    /// The origin as text, which graphs are searched by.
+    /// The origin as text, for searches by name.
     name: String,
 }
 
 impl Node {
-    /// For people; unique in its graph. Nothing parses it: facts are in `origin`.
+    /// The readable name, unique in its graph. Never parse it: use `origin`.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -70,6 +72,7 @@ pub struct Input {
     pub node: NodeId,
 }
 
+/// An acyclic graph of nodes; its order puts inputs before users.
 #[derive(Clone, Debug, Default)]
 pub struct Graph {
     nodes: DiGraph<Node, Edge>,
@@ -143,7 +146,7 @@ impl Graph {
             .map(|input| input.node)
     }
 
-    /// The nodes that use this one, identity or not.
+    /// The nodes that use this one, including inputs that are not part of a key.
     pub fn users(&self, id: NodeId) -> impl Iterator<Item = NodeId> + use<'_> {
         self.nodes.neighbors_directed(id.0, Direction::Outgoing).map(NodeId)
     }
@@ -153,7 +156,7 @@ impl Graph {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pin {
-    /// The reference as the spec has it.
+    /// The reference in the spec.
     pub from: String,
     /// The reference with its exact version.
     pub reference: String,

@@ -1,7 +1,6 @@
-//! Nodes by themselves: the fields of one, from the views of the blocks that it comes from.
+//! Single nodes: their fields, from the views of the blocks that they come from.
 //!
-//! In: views of a checked spec. Out: nodes without inputs. Not here: which nodes there are and what leads to what
-//! (`lower`).
+//! In: views of a checked spec. Out: nodes without inputs. Not here: which nodes exist and their edges (`lower`).
 
 use super::{CheckpointOrigin, Node, NodeOrigin, Work};
 use crate::exact::Exact;
@@ -14,6 +13,7 @@ impl Node {
         Self {
             name: origin.to_string(),
             origin,
+            version: work.kind().version(),
             work,
             unknown: trace.unknown,
             spec_values: trace.values,
@@ -24,7 +24,7 @@ impl Node {
 /// A view of a spec that has been checked.
 ///
 /// # Panics
-/// Never: `check` reads every view, and a spec of which one cannot be read has an error.
+/// Never: `check` reads every view, and a spec with an unreadable view has an error.
 pub(super) fn checked<T>(view: Result<T, ViewError>) -> T {
     view.expect("check has read every view of the spec")
 }
@@ -85,17 +85,17 @@ pub(crate) fn millionths(counts: &[u64]) -> Vec<u32> {
         return vec![0; counts.len()];
     }
     let exact: Vec<u128> = counts.iter().map(|&count| u128::from(count) * MILLION).collect();
-    let mut parts: Vec<u32> = exact
+    let mut millionths: Vec<u32> = exact
         .iter()
         .map(|count| u32::try_from(count / total).expect("a part of a million is at most a million"))
         .collect();
     let mut order: Vec<usize> = (0..counts.len()).collect();
     order.sort_by_key(|&at| (std::cmp::Reverse(exact[at] % total), at));
-    let left = 1_000_000 - parts.iter().sum::<u32>();
+    let left = 1_000_000 - millionths.iter().sum::<u32>();
     for &at in order.iter().take(left as usize) {
-        parts[at] += 1;
+        millionths[at] += 1;
     }
-    parts
+    millionths
 }
 
 /// The training nodes of a stage, by their last steps. A checkpoint is defined by everything that leads to it from the

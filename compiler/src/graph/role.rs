@@ -1,4 +1,4 @@
-//! Edge roles: what an input is to the node that reads it.
+//! Edge roles: how a node uses an input.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,7 +12,7 @@ pub enum Role {
     Reference,
     Documents,
     Tokenizer,
-    /// The tokens of a mixture's component of this name.
+    /// The tokens of the mixture component with this name.
     Tokens(String),
     Order,
     /// The weights, and the optimizer state if the stage keeps it, before the first step of a stage.

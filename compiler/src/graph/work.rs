@@ -19,7 +19,7 @@ pub enum Work {
     Order(OrderFields),
     Weights(WeightsFields),
     Train(TrainFields),
-    /// Perplexity, or a task whose answers have one right form: scored where they are made.
+    /// Perplexity, or a task whose answers are scored by comparison, in the same worker.
     Eval(EvalFields),
     /// The answers to a task that a judge scores.
     Answers(EvalFields),
@@ -72,6 +72,7 @@ impl Work {
     }
 }
 
+/// The kind of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
@@ -91,7 +92,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The word of the encoding, and of every output.
+    /// The word in the encoding and in every output.
     pub fn name(self) -> &'static str {
         match self {
             Self::Source => "source",
@@ -118,11 +119,24 @@ impl Kind {
             Self::Train => 2,
             // 2: perplexity records each document's score; gates and the report state the noise.
             Self::Expect | Self::Report => 2,
-            // 3: a document's last window reads earlier tokens again. 4: the choices of an item share the pass over its prompt.
+            // 3: a document's last window reads earlier tokens again. 4: the choices of an item reuse one pass over its prompt.
             Self::Eval => 4,
-            // 2: the matrix products of a step are those of few rows.
+            // 2: a decoding step uses the matrix products for few rows.
             Self::Answers => 2,
             _ => 1,
+        }
+    }
+
+    /// Version of an eval whose items come from several sources or archives.
+    ///
+    /// The names of these items begin with their source and archive, so that items of one path are distinct. Evals with
+    /// one source and at most one archive are not affected and keep their version.
+    pub fn version_of_prefixed_items(self) -> u32 {
+        match self {
+            Self::Eval => 5,
+            Self::Answers => 3,
+            Self::Judge => 2,
+            other => other.version(),
         }
     }
 }

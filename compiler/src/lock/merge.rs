@@ -1,8 +1,9 @@
-//! Two changes of one lock, joined entry by entry.
+//! A three-way merge of locks, entry by entry.
 //!
-//! In: the lock that both sides began with, and theirs. Out: a lock that keeps what both agree on or one side alone has
-//! changed, and the pins that both have moved in different ways. What follows from pins and spec (keys, results, orders)
-//! is no conflict: where the sides differ it is left out, and `aurora lock` or `aurora run` states it anew.
+//! In: the common base, and the locks of both sides. Out: a lock with the entries that both sides agree on or only one side
+//! has changed, and the conflicts: pins that both sides have changed in different ways. Entries that follow from pins and
+//! spec (keys, results, orders) never conflict: where the sides differ they are left out, and `aurora lock` or `aurora run`
+//! writes them again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +12,7 @@ use serde::Serialize;
 use super::{Lock, LockedImport, LockedSource};
 use crate::hash::digest_of;
 
-/// Both sides have moved one thing in different ways.
+/// Both sides have changed one value in different ways.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conflict {
     pub what: String,
@@ -19,7 +20,7 @@ pub struct Conflict {
     pub theirs: String,
 }
 
-/// What both sides agree on, or one of them alone has changed.
+/// The value that both sides agree on, or that only one of them has changed.
 enum Chosen<T> {
     One(T),
     Differ,
@@ -37,7 +38,7 @@ fn choose<T: Clone + PartialEq>(base: Option<&T>, ours: Option<&T>, theirs: Opti
 
 type Table<T> = BTreeMap<String, T>;
 
-/// Joins tables; `differ` hears of the entries that both sides have changed in different ways, which are left out.
+/// Joins tables; `differ` is called for the entries that both sides have changed in different ways, which are left out.
 fn tables<T: Clone + PartialEq>(
     (base, ours, theirs): (Option<&Lock>, &Lock, &Lock),
     of: fn(&Lock) -> &Table<T>,
@@ -58,7 +59,7 @@ fn tables<T: Clone + PartialEq>(
     joined
 }
 
-/// One of a lock's own facts; ours, if both sides have changed it in different ways.
+/// Merges a value of the header; keeps ours if both sides have changed it in different ways.
 fn header<T: Clone + PartialEq + Serialize>(
     what: &str,
     (base, ours, theirs): (Option<&Lock>, &Lock, &Lock),
@@ -68,20 +69,20 @@ fn header<T: Clone + PartialEq + Serialize>(
     match choose(base.map(of), Some(of(ours)), Some(of(theirs))) {
         Chosen::One(Some(chosen)) => chosen,
         _ => {
-            let said = |lock| serde_json::to_string(of(lock)).unwrap_or_default();
+            let shown = |lock| serde_json::to_string(of(lock)).unwrap_or_default();
             conflicts.push(Conflict {
                 what: what.to_owned(),
-                ours: said(ours),
-                theirs: said(theirs),
+                ours: shown(ours),
+                theirs: shown(theirs),
             });
             of(ours).clone()
         }
     }
 }
 
-/// Joins two changes of `base`; without one, both sides have made the lock.
+/// Merges two changes of `base`, or two new locks if there is no base.
 ///
-/// A pin that both sides have moved is left out, so that `aurora lock` pins it anew.
+/// A pin that both sides have changed is left out, so that `aurora lock` pins it again.
 pub fn merge(base: Option<&Lock>, ours: &Lock, theirs: &Lock) -> (Lock, Vec<Conflict>) {
     let mut conflicts = Vec::new();
     let all = (base, ours, theirs);
@@ -95,11 +96,11 @@ pub fn merge(base: Option<&Lock>, ours: &Lock, theirs: &Lock) -> (Lock, Vec<Conf
         all,
         |lock| &lock.source,
         |name, ours, theirs| {
-            let said = |pin: Option<&LockedSource>| pin.map_or("no pin".to_owned(), LockedSource::brief);
+            let shown = |pin: Option<&LockedSource>| pin.map_or("no pin".to_owned(), LockedSource::brief);
             conflicts.push(Conflict {
                 what: format!("the pin of source `{name}`"),
-                ours: said(ours),
-                theirs: said(theirs),
+                ours: shown(ours),
+                theirs: shown(theirs),
             });
         },
     );
@@ -107,16 +108,16 @@ pub fn merge(base: Option<&Lock>, ours: &Lock, theirs: &Lock) -> (Lock, Vec<Conf
         all,
         |lock| &lock.import,
         |address, ours, theirs| {
-            let said = |pin: Option<&LockedImport>| pin.map_or("no pin".to_owned(), |pin| pin.content.clone());
+            let shown = |pin: Option<&LockedImport>| pin.map_or("no pin".to_owned(), |pin| pin.content.clone());
             conflicts.push(Conflict {
                 what: format!("the pin of import `{address}`"),
-                ours: said(ours),
-                theirs: said(theirs),
+                ours: shown(ours),
+                theirs: shown(theirs),
             });
         },
     );
     let node = tables(all, |lock| &lock.node, |_, _, _| {});
-    // Results of two kinds of machine are not comparable: those of neither stay.
+    // Results of two kinds of machine are not comparable: neither side's are kept.
     let (fingerprint, comparable) = match choose(
         base.and_then(|base| base.fingerprint.as_ref()),
         ours.fingerprint.as_ref(),
@@ -148,7 +149,7 @@ pub fn merge(base: Option<&Lock>, ours: &Lock, theirs: &Lock) -> (Lock, Vec<Conf
     if joined != *theirs {
         joined.intent = ours.intent;
         if joined != *ours {
-            // No spec's: what the joined spec asks for is not known here, so the lock counts as one to be brought up to date.
+            // The intent of the merged spec is not known here. This matches no spec, so `aurora lock` updates the lock.
             let both = [("ours", ours.intent.to_hex()), ("theirs", theirs.intent.to_hex())];
             joined.intent = digest_of(both.iter().map(|(side, key)| (*side, 0, key.as_str())));
         }
@@ -164,7 +165,7 @@ mod tests {
     use crate::hash::hash;
 
     fn made(libtorch: &str) -> Lock {
-        let spec = check("a.aur", "experiment a { seed = 1 }", None).expect("a sound spec");
+        let spec = check("a.aur", "experiment a { seed = 1 }", None).expect("a valid spec");
         let pins = Pins::new();
         super::super::lock(&hash(lower(&spec, &pins)), &spec, "a.aur", &pins, libtorch)
     }
@@ -176,7 +177,7 @@ mod tests {
             let (joined, conflicts) = merge(Some(base), ours, theirs);
             assert_eq!((joined.libtorch.as_str(), conflicts), ("2", Vec::new()));
         }
-        // Without a common beginning, too, neither side is the other's.
+        // Without a common base, the sides also conflict.
         for base in [Some(&old), None] {
             let (_, conflicts) = merge(base, &new, &other);
             assert_eq!(conflicts.len(), 1);

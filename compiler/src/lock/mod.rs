@@ -1,8 +1,8 @@
-//! The lock: what a spec's names stood for, as text for review and merging.
+//! The lock: the exact content behind a spec's names, as text for review and merging.
 //!
-//! In: a keyed graph with pins, and after a run the digests of its results. Out: TOML with sorted tables, one entry a
-//! line, no times, hosts, users or absolute paths. Reading is strict: whatever this version would not have written is
-//! an error with its place.
+//! In: a keyed graph with pins, and after a run the digests of its results. Out: TOML with sorted tables, one entry per
+//! line, without times, hosts, users or absolute paths. Reading is strict: text that this version would not write is an
+//! error with its line.
 
 mod merge;
 
@@ -21,12 +21,13 @@ pub use merge::{Conflict, merge};
 /// Version of the format that this build reads and writes.
 pub const VERSION: u32 = 1;
 
+/// A parsed lock file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Lock {
     /// Refused if unknown.
     pub version: u32,
-    /// Raised when the format only grows.
+    /// Raised when the format gains entries that older versions can ignore.
     pub revision: u32,
     pub experiment: String,
     /// Path of the spec, relative to the folder that holds `lockfiles/`.
@@ -42,10 +43,10 @@ pub struct Lock {
     /// Version of the library whose kernels compute the results.
     pub libtorch: String,
     /// The kind of CPU that computed the results, and the digest of a probe of its kernels. Another kind may round
-    /// otherwise, so results are compared only with results of the same fingerprint.
+    /// differently, so results are compared only if their fingerprints are equal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<String>,
-    /// Digest of what the spec asks for, whatever its sources contain. It distinguishes a changed spec from a changed lock.
+    /// Digest of the spec's graph without the content of sources. It distinguishes a changed spec from a changed lock.
     pub intent: Key,
     /// Files that the spec imports from the web and from packages, by their addresses.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -56,18 +57,19 @@ pub struct Lock {
     pub order: BTreeMap<String, LockedOrder>,
     #[serde(default)]
     pub node: BTreeMap<String, LockedNode>,
-    /// After a run: the digest of each node's result, a line a node.
+    /// After a run: the digest of each node's result, one line per node.
     #[serde(default)]
     pub result: BTreeMap<String, Key>,
 }
 
+/// The pin of a source.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LockedSource {
     pub confidence: Confidence,
-    /// As the spec has it.
+    /// The reference in the spec.
     pub from: String,
-    /// With its exact version.
+    /// The reference with its exact version.
     pub reference: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
@@ -87,7 +89,7 @@ pub struct LockedImport {
 }
 
 impl LockedSource {
-    /// Its version and the beginning of its content's digest, for messages.
+    /// Its version and a prefix of its content's digest, for messages.
     pub fn brief(&self) -> String {
         match &self.content {
             Some(content) => format!("{} ({})", self.reference, content.get(..12).unwrap_or(content)),
@@ -106,6 +108,7 @@ pub struct LockedOrder {
     pub commitment: String,
 }
 
+/// A node of the graph with its key.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LockedNode {
@@ -115,13 +118,14 @@ pub struct LockedNode {
 }
 
 impl LockedNode {
-    /// The stage and the step of a checkpoint, which in a lock is known by its name `STAGE@STEP` alone.
+    /// The stage and the step of a checkpoint, which a lock stores only in its name `STAGE@STEP`.
     pub fn trained<'a>(&self, name: &'a str) -> Option<(&'a str, u64)> {
         let (stage, step) = name.split_once('@').filter(|_| self.kind == Kind::Train)?;
         Some((stage, step.parse().ok()?))
     }
 }
 
+/// How exactly the content behind a node is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Confidence {
@@ -143,7 +147,7 @@ impl Confidence {
     }
 }
 
-/// Why a text is not a lock that can be used.
+/// Why a text is not a usable lock.
 #[derive(Debug, PartialEq, thiserror::Error)]
 pub enum LockError {
     #[error("the lock has merge conflicts (line {line})")]
@@ -161,7 +165,7 @@ pub enum LockError {
 }
 
 impl LockError {
-    /// Something to do about it.
+    /// How to fix it.
     pub fn help(&self) -> &'static str {
         match self {
             Self::Conflict { .. } => "take either side completely, then run `aurora lock` to bring it up to date",
@@ -170,7 +174,7 @@ impl LockError {
                 "restore it from version control, or delete it and run `aurora lock`"
             }
             Self::OtherSpec { .. } => "name the lock of this spec, or the spec of this lock",
-            Self::Edited(_) => "a lock is not edited by hand: restore it, or run `aurora lock --upgrade NAME`",
+            Self::Edited(_) => "do not edit a lock: restore it, or run `aurora lock --upgrade NAME`",
         }
     }
 
@@ -186,14 +190,14 @@ impl LockError {
     }
 }
 
-/// What in a lock does not follow from the rest of it: somebody changed the text.
+/// An entry that does not follow from the rest of the lock, because the text was edited.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Edit {
     /// The confidence of a source and the entries of its pin disagree.
     Pin { source: String, confidence: Confidence },
-    /// A result of something that is not a node of the lock.
+    /// A result whose name is not a node of the lock.
     Result { name: String },
-    /// Entries that the spec and the pins do not give: the first one, and how many more there are.
+    /// Entries that do not follow from the spec and the pins: the first one, and the number of others.
     Entries { first: LockChange, more: usize },
     /// The result in the lock, and the one in the store.
     Digest { name: String, locked: Key, stored: Key },
@@ -223,7 +227,7 @@ impl fmt::Display for Edit {
     }
 }
 
-/// One way in which a lock is not what its spec and pins give.
+/// A difference between a lock and the lock that its spec and pins give.
 #[derive(Clone, Debug, PartialEq)]
 pub enum LockChange {
     /// There is no lock yet.
@@ -342,10 +346,10 @@ impl Lock {
             .collect()
     }
 
-    /// Refuses a lock whose entries do not follow from its own pins, if it was written for this very spec.
+    /// Rejects a lock whose entries do not follow from its own pins, if it was written for exactly this spec.
     ///
     /// # Errors
-    /// Names the first entries that somebody has changed.
+    /// The first entry that was edited, and the number of others.
     pub fn check_against(&self, spec: &crate::spec::Spec) -> Result<(), LockError> {
         if self.intent != intent(spec) {
             return Ok(());
@@ -363,7 +367,7 @@ impl Lock {
         }
     }
 
-    /// Finds what in this lock is not what the spec and the lock's own pins give: a stale lock, or one edited by hand.
+    /// Finds the differences from the lock that the spec and this lock's own pins give: it is stale, or was edited.
     pub fn changes(&self, fresh: &Lock) -> Vec<LockChange> {
         let mut found = Vec::new();
         let header = [
@@ -385,7 +389,7 @@ impl Lock {
         found
     }
 
-    /// Keeps what still holds of an older lock: results and order commitments of nodes whose keys are the same.
+    /// Takes over what is still valid from an older lock: results and order digests of nodes with equal keys.
     pub fn keep_from(&mut self, old: &Lock) {
         let same = |name: &str| matches!((self.node.get(name), old.node.get(name)), (Some(new), Some(old)) if new.key == old.key);
         let results: Vec<_> = old
@@ -432,7 +436,7 @@ fn compare<T: PartialEq + std::fmt::Debug>(
     }
 }
 
-/// Returns the digest of what a spec asks for, its sources being only names.
+/// Returns the digest of the spec's graph, in which sources are only names.
 pub fn intent(spec: &crate::spec::Spec) -> Key {
     let keyed = hash(lower(spec, &Pins::new()));
     let named: Vec<_> = keyed

@@ -43,7 +43,7 @@ pub struct FieldSchema {
     pub meaning: &'static str,
     /// What a value without an effect is, such as "an error with `load`". `None` if the field always has an effect.
     pub ignored: Option<&'static str>,
-    pub role: Role,
+    pub effect: FieldEffect,
     /// Whether the value may be `unknown`, that is, not published.
     pub unknown: bool,
 }
@@ -61,7 +61,7 @@ pub enum Default {
 
 /// How a field can affect a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
+pub enum FieldEffect {
     /// It can change a result, and is part of keys.
     Semantic,
     /// Where a run is executed. Never part of a key.
@@ -259,7 +259,7 @@ const fn field(name: &'static str, kind: Type, meaning: &'static str) -> FieldSc
         default: Default::Required,
         meaning,
         ignored: None,
-        role: Role::Semantic,
+        effect: FieldEffect::Semantic,
         unknown: false,
     }
 }
@@ -295,14 +295,14 @@ impl FieldSchema {
 
     const fn placement(self) -> Self {
         Self {
-            role: Role::Placement,
+            effect: FieldEffect::Placement,
             ..self
         }
     }
 
     const fn description(self) -> Self {
         Self {
-            role: Role::Description,
+            effect: FieldEffect::Description,
             ..self
         }
     }

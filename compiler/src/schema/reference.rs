@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::calls::ALL;
 use super::eval_kind::EvalKind;
-use super::{BLOCKS, CallSchema, Default, FUNCTIONS, FieldSchema, Role, Type, UNITS, component, unit_names};
+use super::{BLOCKS, CallSchema, Default, FUNCTIONS, FieldEffect, FieldSchema, Type, UNITS, component, unit_names};
 use crate::spec::{Better, BlockKind};
 
 const HEAD: &str = "\
@@ -107,10 +107,10 @@ fn fields<'a>(out: &mut String, all: impl Iterator<Item = &'a FieldSchema>) {
         if field.unknown {
             meaning.push_str(" May be `unknown`.");
         }
-        match field.role {
-            Role::Semantic => {}
-            Role::Placement => meaning.push_str(" *Placement.*"),
-            Role::Description => meaning.push_str(" *Only documentation, never part of a key.*"),
+        match field.effect {
+            FieldEffect::Semantic => {}
+            FieldEffect::Placement => meaning.push_str(" *Placement.*"),
+            FieldEffect::Description => meaning.push_str(" *Only documentation, never part of a key.*"),
         }
         let default = match field.default {
             Default::Required => "required".to_owned(),

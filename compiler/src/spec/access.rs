@@ -1,4 +1,4 @@
-//! Short ways to the values of a checked spec; each gives nothing where the value is absent, unknown or of another type.
+//! Accessors for the values of a checked spec. Each returns none if the value is absent, unknown or of another type.
 
 use std::collections::BTreeMap;
 
@@ -28,7 +28,7 @@ impl Field {
         }
     }
 
-    /// A count and its unit; that of an interval (`every …`) too.
+    /// A count and its unit, also of an interval (`every …`).
     pub fn quantity(&self) -> Option<(u64, Unit)> {
         match &self.value {
             Value::Quantity(count, unit) => Some((*count, *unit)),
@@ -170,7 +170,7 @@ impl Spec {
         self.block(BlockKind::Experiment, &self.name)
     }
 
-    /// The model that a stage trains, through all the stages before it; none if they go in a circle.
+    /// The model that a stage trains, through all the stages before it; none if they form a cycle.
     pub fn model_of(&self, stage: &BlockId) -> Option<&BlockId> {
         let mut at = self.blocks.get(stage)?.reference("start")?;
         for _ in 0..=self.blocks.len() {
@@ -199,7 +199,7 @@ impl Spec {
     }
 }
 
-/// What one optimizer step of a stage reads.
+/// The batch of one optimizer step of a stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StageBatch {
     pub sequences: u64,
@@ -210,7 +210,7 @@ pub struct StageBatch {
 }
 
 impl StageBatch {
-    /// So many steps or tokens in steps; none if it is not a whole number of steps.
+    /// Converts a number of steps or tokens to steps; none if it is not a whole number of steps.
     pub fn steps(self, (count, unit): (u64, Unit)) -> Option<u64> {
         match unit {
             Unit::Steps => Some(count),
@@ -220,8 +220,8 @@ impl StageBatch {
     }
 }
 
-/// The name under which an eval reports each corpus: its language where that is unique among the eval's corpora, else
-/// the corpus' own name.
+/// The name under which an eval reports each corpus: its language if no other corpus of the eval has the same,
+/// else the name of the corpus.
 pub fn set_names(spec: &Spec, eval: &Block) -> Vec<(String, BlockId)> {
     let corpora: Vec<&BlockId> = eval
         .references("data")

@@ -1,6 +1,6 @@
 //! The checked spec: names resolved, units applied, defaults filled in.
 //!
-//! In: what `check` found sound. Out: one generic tree for lowering, diff, `show` and the reference tables. Every field
+//! In: the values that `check` has accepted. Out: one generic tree for lowering, diff, `show` and the reference tables. Every field
 //! of a block's schema is present; a field that was not written holds its default.
 //! Not here: what a field means (`schema`), what work follows from it (`graph`).
 
@@ -21,20 +21,20 @@ use crate::exact::Exact;
 pub struct Spec {
     /// Name of the `experiment` block.
     pub name: String,
-    /// The file as it was named to the compiler; only for messages.
+    /// The file name as given to the compiler; only for messages.
     pub file: String,
-    /// Every file that has its say, the spec's own first, with the place where each starts in the common text.
+    /// Every file of the spec, its own first, each with its offset in the common text.
     pub files: Vec<SourceFile>,
-    /// Which ranges of the text are more than the spec's own lines, and what they are.
+    /// Ranges of the text that are not ordinary lines of the spec, each with its cause.
     pub causes: Vec<(Span, Cause)>,
-    /// The profile laid over the file, if one was asked for.
+    /// The profile that was applied, if any.
     pub profile: Option<String>,
-    /// The point of a sweep, if one was asked for.
+    /// The point of a sweep that was selected, if any.
     pub point: Option<String>,
-    /// What the command line set, as it was written.
+    /// The values of `--set`, as they were written.
     pub settings: Vec<String>,
     pub blocks: BTreeMap<BlockId, Block>,
-    /// Calculated facts that `check` had to work out anyway, such as a model's parameters.
+    /// Warnings, ordered by position.
     pub warnings: Vec<aurora_lang::diagnostics::Diagnostic>,
 }
 
@@ -64,12 +64,13 @@ pub struct Block {
     /// By field name. A mixture's components are fields under their own names, each a `Call` named `component`; an
     /// `expect` block has the one field `gate`.
     pub fields: BTreeMap<String, Field>,
-    /// Where the block's name stands (byte range in the file).
+    /// The block's name (byte range in the common text).
     pub span: aurora_lang::ast::Span,
-    /// Order of blocks in the file, for things that follow it (none of them identity).
+    /// Position among the blocks of the file, for output in that order. Not part of a key.
     pub position: usize,
 }
 
+/// A value with its evidence and origin.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Field {
     pub value: Value,
@@ -77,6 +78,7 @@ pub struct Field {
     pub evidence: Option<Evidence>,
 }
 
+/// Where a value was written.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Origin {
     Default,
@@ -92,9 +94,9 @@ pub enum Origin {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "why", content = "name", rename_all = "snake_case")]
 pub enum Cause {
-    /// Nobody wrote it.
+    /// Not written: the default.
     Default,
-    /// Written where it holds.
+    /// Written in the block itself.
     Spec,
     Let(String),
     Param(String),
@@ -124,6 +126,7 @@ impl fmt::Display for Cause {
     }
 }
 
+/// A mark on a value, with its text.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "kind", content = "text", rename_all = "snake_case")]
 pub enum Evidence {
@@ -145,7 +148,7 @@ impl Evidence {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
-    /// The spec says that nobody has published it.
+    /// Written as `unknown`: the value has not been published.
     Unknown,
     /// An optional field that is not set.
     None,
@@ -192,7 +195,7 @@ pub struct Gate {
     pub left: Expression,
     pub relation: Relation,
     pub right: Expression,
-    /// The level at which it has to hold whatever the noise, in percent.
+    /// Confidence level in percent; none if noise is ignored.
     pub confidence: Option<Exact>,
     /// The gate as written, in the formatter's layout.
     pub text: String,
@@ -210,7 +213,7 @@ pub enum Relation {
     AtLeast,
 }
 
-/// Which way a metric is better.
+/// The better direction of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Better {
@@ -218,7 +221,7 @@ pub enum Better {
     Lower,
 }
 
-/// What a gate can make of metrics; `schema::FUNCTIONS` says what each is.
+/// Functions of metrics in gates; `schema::FUNCTIONS` documents each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Function {
     Trend,
@@ -228,12 +231,13 @@ pub enum Function {
     Gap,
 }
 
+/// One side of a gate.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Expression {
     Metric(Metric),
     Function(Function, Vec<Expression>),
     Number(Exact),
-    /// Percentage points: added to a metric that is a share, 2 pp = 0.02.
+    /// Percentage points: added to a metric that is a fraction, 2 pp = 0.02.
     Points(Exact),
     Add(Box<Expression>, Box<Expression>),
     Subtract(Box<Expression>, Box<Expression>),

@@ -2,7 +2,9 @@
 
 use super::ViewError;
 use super::reader::{At, Reader, Trace};
-use crate::fields::{ExtractFields, FilterFields, Format, Language, Only, PageReference, TokenizerFields, Unit};
+use crate::fields::{
+    ExtractFields, FilterFields, FilterUnit, Format, Language, MemberFilter, PageReference, TokenizerFields,
+};
 use crate::spec::{BlockId, Spec};
 
 pub struct SourceView {
@@ -22,7 +24,7 @@ pub fn source(spec: &Spec, id: &BlockId) -> Result<SourceView, ViewError> {
 pub struct CorpusView {
     pub filter: FilterFields,
     pub extractions: Vec<ExtractionView>,
-    /// Of the filter.
+    /// The values that the filter's fields were read from.
     pub trace: Trace,
 }
 
@@ -41,7 +43,7 @@ pub fn corpus(spec: &Spec, id: &BlockId) -> Result<CorpusView, ViewError> {
         language: read.word(&read.at(id, "language")?, Language::Other)?,
         language_filter: read.flag(&read.at(id, "language_filter")?)?,
         minimum_characters: read.count(&read.at(id, "minimum")?)?,
-        unit: read.word(&read.at(id, "unit")?, Unit::Paragraph)?,
+        unit: read.word(&read.at(id, "unit")?, FilterUnit::Paragraph)?,
         deduplicate: read.flag(&read.at(id, "deduplicate")?)?,
         held_out: read.exact(&read.at(id, "held_out")?)?,
         limit_bytes: read.optional(&read.at(id, "limit")?, Reader::whole)?,
@@ -88,7 +90,7 @@ fn extraction<'a>(spec: &'a Spec, call: &At<'a>) -> Result<ExtractionView, ViewE
             answer: read.text(&read.argument(call, "answer")?)?,
             only: read.optional(&read.argument(call, "only")?, Reader::text)?.map(|only| {
                 let (member, text) = only.split_once('=').unwrap_or((&only, ""));
-                Only {
+                MemberFilter {
                     member: member.trim().to_owned(),
                     text: text.trim().to_owned(),
                 }

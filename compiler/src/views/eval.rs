@@ -3,7 +3,7 @@
 use super::ViewError;
 use super::reader::{At, Reader, Trace};
 use super::stage::interval;
-use crate::fields::{Asks, Attack, Judge, JudgeFields, Labelled, Split, TaskFields};
+use crate::fields::{AnswerMode, Attack, Judge, JudgeFields, Labelled, Split, TaskFields};
 use crate::schema::EvalKind;
 use crate::spec::{Better, BlockId, BlockKind, Spec, Value};
 
@@ -17,11 +17,11 @@ pub struct EvalView {
     pub split: Split,
     /// Tokens of one window of a perplexity eval; none for the stage's own sequence length.
     pub window: Option<u32>,
-    /// What any eval but perplexity asks.
+    /// The task of any eval other than perplexity.
     pub task: Option<TaskFields>,
-    /// What scores the answers, if a judge does.
+    /// The judge that scores the answers, if any.
     pub judge: Option<JudgeView>,
-    /// Of what the node of the eval reads, or the node of its answers.
+    /// The values that the fields of the eval's node, or of the node of its answers, were read from.
     pub trace: Trace,
     pub window_trace: Trace,
 }
@@ -110,11 +110,11 @@ fn task_fields<'a>(
     spec: &Spec,
 ) -> Result<TaskFields, ViewError> {
     let asks = if kind == EvalKind::MultipleChoice {
-        Asks::Choices(read.texts(&read.at(eval, "choices")?)?)
+        AnswerMode::Choices(read.texts(&read.at(eval, "choices")?)?)
     } else {
         let temperature = read.optional(&read.at(eval, "temperature")?, Reader::exact)?;
         let top_p = read.optional(&read.at(eval, "top_p")?, Reader::exact)?;
-        Asks::Text {
+        AnswerMode::Text {
             stop: read.texts(&read.at(eval, "stop")?)?,
             maximum: read.count(&read.at(eval, "maximum")?)?,
             temperature: temperature.filter(|temperature| !temperature.decimal().is_zero()),
@@ -202,7 +202,7 @@ fn judge_view(spec: &Spec, eval: &BlockId, kind: EvalKind) -> Result<JudgeView, 
     })
 }
 
-/// Reads who judges, and the sources that it needs.
+/// Reads the judge, and the sources that it needs.
 fn judge<'a>(
     read: &mut Reader<'a>,
     at: &At<'a>,

@@ -1,8 +1,8 @@
 //! Typed views of a checked spec: what each block means, as types that lowering uses directly.
 //!
 //! In: a [`Spec`] and the name of a block. Out: a view with typed values and the [`Trace`] of the values that it was read
-//! from. `check` reads every view once, so that a value that does not have the type of its view is a diagnostic there and
-//! never a panic later. This is the only module that looks fields up by name for lowering.
+//! from. `check` reads every view once, so that a value of the wrong type becomes a diagnostic there and never a panic
+//! later. This is the only module that looks fields up by name for lowering.
 //! Not here: rules between blocks (`check`), nodes (`graph`).
 
 mod corpus;
@@ -34,7 +34,7 @@ pub struct ViewError {
     pub expected: &'static str,
 }
 
-/// Reads the views of these blocks, and returns of each the first value that does not have the type of its view.
+/// Reads the views of these blocks, and returns the first value of the wrong type in each.
 pub fn verify<'s>(spec: &'s Spec, blocks: impl Iterator<Item = &'s BlockId>) -> Vec<ViewError> {
     let mut errors = Vec::new();
     for id in blocks {

@@ -11,7 +11,7 @@ pub struct ExperimentView {
     pub seed_trace: Trace,
     pub numerics: Numerics,
     pub precision: Precision,
-    /// Of numerics and precision.
+    /// The values that numerics and precision were read from.
     pub trace: Trace,
 }
 

@@ -23,7 +23,7 @@ pub struct StageView {
     pub optimizer: AdamW,
     pub optimizer_state: OptimizerState,
     pub mixture_trace: Trace,
-    /// Of learning rate and optimizer, of the optimizer state, of the batch: in the order of a train node's fields.
+    /// Learning rate and optimizer. A train node records its traces in the order of these fields.
     pub schedule_trace: Trace,
     pub state_trace: Trace,
     pub batch_trace: Trace,
@@ -179,7 +179,7 @@ pub struct MixtureComponent {
     pub weight: Weight,
 }
 
-/// How much of a stage's tokens a component gives.
+/// How many of a stage's tokens come from a component.
 pub enum Weight {
     /// In 0..1; 0 if it is `unknown`.
     Fraction(Exact),

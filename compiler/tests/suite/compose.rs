@@ -9,7 +9,7 @@ use aurora_compiler::spec::{Cause, Spec};
 use aurora_lang::diagnostics::render_text;
 use proptest::prelude::*;
 
-/// A bundle of files that exist nowhere but here; the first is the spec.
+/// A bundle of files that exist only in this test; the first is the spec.
 fn bundle(files: &[(&str, &str)]) -> Bundle {
     let (name, text) = files[0];
     Bundle::read(name, text, &mut |path| {
@@ -20,14 +20,14 @@ fn bundle(files: &[(&str, &str)]) -> Bundle {
     })
 }
 
-fn sound(bundle: &Bundle, choice: Choice<'_>) -> Spec {
+fn checked_spec(bundle: &Bundle, choice: Choice<'_>) -> Spec {
     bundle
         .check(&choice)
         .unwrap_or_else(|errors| panic!("{}", render_text(&errors, bundle.sources().view(), false)))
 }
 
 fn spec(files: &[(&str, &str)]) -> Spec {
-    sound(&bundle(files), Choice::default())
+    checked_spec(&bundle(files), Choice::default())
 }
 
 /// Every node with its key.
@@ -53,7 +53,7 @@ fn tiny() -> String {
     crate::read("specs/tiny.aur")
 }
 
-/// The same spec in two files, with values in lines of their own.
+/// The same spec in two files, with some values moved to `let` and `param`.
 fn split(text: &str) -> (String, String) {
     let at = text.find("tokenizer bpe").expect("the small spec trains a tokenizer");
     let experiment = text.find("source ").expect("the small spec has sources");
@@ -70,7 +70,7 @@ fn split(text: &str) -> (String, String) {
 }
 
 #[test]
-fn cutting_a_spec_into_files_changes_no_key() {
+fn splitting_a_spec_into_files_changes_no_key() {
     let text = tiny();
     let (own, library) = split(&text);
     let files = [("specs/tiny.aur", own.as_str()), ("specs/lib/corpora.aur", &library)];
@@ -78,7 +78,7 @@ fn cutting_a_spec_into_files_changes_no_key() {
 }
 
 #[test]
-fn every_value_says_where_it_is_from() {
+fn every_value_has_an_origin() {
     let (own, library) = split(&tiny());
     let own = own + "\nsweep rates { stage.cap.optimizer.clip = [0.5, 2.0] }\n";
     let files = [("specs/tiny.aur", own.as_str()), ("specs/lib/corpora.aur", &library)];
@@ -89,7 +89,7 @@ fn every_value_says_where_it_is_from() {
         profile: Some("smoke"),
         point: Some("clip_0_5"),
     };
-    let spec = sound(&bundle, choice);
+    let spec = checked_spec(&bundle, choice);
     assert_eq!(spec.name, "tiny_clip_0_5");
     assert_eq!(spec.settings, ["peak=2e-3", "stage.cat.learning_rate.rate = 3e-4"]);
     let place = |file: &str, line: &str, word: &str| {
@@ -154,13 +154,13 @@ fn every_value_says_where_it_is_from() {
 }
 
 #[test]
-fn a_parameter_keeps_its_own_value_until_it_is_given_another() {
+fn a_parameter_has_its_default_until_it_is_set() {
     let (own, library) = split(&tiny());
     let own = own.replace("profile smoke {", "profile smoke {\n  peak = 5e-3");
     let mut bundle = bundle(&[("specs/tiny.aur", own.as_str()), ("specs/lib/corpora.aur", &library)]);
     let peak = |bundle: &Bundle, profile| {
         value(
-            &sound(bundle, Choice { profile, point: None }),
+            &checked_spec(bundle, Choice { profile, point: None }),
             "stage.cap.learning_rate.peak",
         )
     };
@@ -171,7 +171,7 @@ fn a_parameter_keeps_its_own_value_until_it_is_given_another() {
 }
 
 #[test]
-fn settings_that_cannot_be_made_say_why() {
+fn invalid_settings_are_explained() {
     let (own, library) = split(&tiny());
     let files = [("specs/tiny.aur", own.as_str()), ("specs/lib/corpora.aur", &library)];
     let mut drawn = String::new();
@@ -216,7 +216,7 @@ fn an_experiment_extends_another() {
     let seed = |spec: &Spec, name: &str| value(spec, &format!("experiment.{name}.seed"));
     let plain = spec(&[("specs/tiny.aur", &base)]);
     assert_eq!(seed(&extended, "larger"), seed(&plain, "tiny"));
-    // The same by hand.
+    // The same spec, written by hand.
     let by_hand = base
         .replace("experiment tiny {", "experiment larger {\n  precision = bf16")
         .replacen("budget        = 20 steps", "budget = 40 steps", 1)
@@ -225,7 +225,7 @@ fn an_experiment_extends_another() {
     assert_eq!(keys(&extended), keys(&spec(&[("specs/larger.aur", &by_hand)])));
     let cause = origin(&extended, "stage.cap.budget").0;
     assert_eq!(cause, Cause::Extends("tiny.aur".to_owned()));
-    // And once more: the outermost change wins.
+    // With a second level of `extends`, the outermost change wins.
     let third = "experiment largest {}\n\nextends \"larger.aur\" { stage.cap.budget = 60 steps }\n";
     let third = spec(&[
         ("specs/largest.aur", third),
@@ -238,7 +238,7 @@ fn an_experiment_extends_another() {
 }
 
 #[test]
-fn what_is_imported_and_not_used_is_left_out() {
+fn unused_imports_are_left_out() {
     let own = tiny() + "\nimport \"lib/more.aur\"\n";
     let library = "source unused { from = \"file:data/x.txt\" }\n";
     let spec = spec(&[("specs/tiny.aur", &own), ("specs/lib/more.aur", library)]);
@@ -262,7 +262,7 @@ fn points_are_a_product_of_paths_and_zips() {
             "seed_2_cap_budget_20_steps",
         ]
     );
-    let point = sound(
+    let point = checked_spec(
         &bundle,
         Choice {
             profile: None,
@@ -275,7 +275,7 @@ fn points_are_a_product_of_paths_and_zips() {
     assert_eq!(value(&point, "stage.cat.budget"), "10 steps");
 }
 
-/// A path of the small spec, how it is written there, and values that it may have.
+/// A path of the small spec, its text there, and other valid values.
 const PATHS: [(&str, &str, [&str; 3]); 6] = [
     ("experiment.tiny.seed", "seed     = 7", ["8", "9", "10"]),
     ("stage.cap.learning_rate.peak", "peak = 1e-3", ["2e-3", "3e-3", "4e-3"]),
@@ -306,7 +306,7 @@ fn by_hand(text: &str, path: &str, written: &str, new: &str) -> String {
         None => old,
     };
     let own = own.trim_end_matches(')');
-    let start = at + written.rfind(own).expect("the value stands there");
+    let start = at + written.rfind(own).expect("the value is in the text");
     let mut text = text.to_owned();
     text.replace_range(start..start + own.len(), new);
     text
@@ -315,9 +315,9 @@ fn by_hand(text: &str, path: &str, written: &str, new: &str) -> String {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Every node of a point has the key that it would have if the point had been written by hand.
+    /// Every node of a point has the same key as in a spec with the point's values written by hand.
     #[test]
-    fn points_are_what_they_would_be_by_hand(
+    fn points_equal_specs_written_by_hand(
         chosen in proptest::sample::subsequence((0..PATHS.len()).collect::<Vec<_>>(), 1..=4),
         zipped in any::<bool>(),
         count in 1..=2_usize,
@@ -335,7 +335,7 @@ proptest! {
         prop_assert_eq!(points.len(), expected);
         let base = keys(&spec(&[("tiny.aur", &text)]));
         for (index, point) in points.iter().enumerate() {
-            let checked = sound(&bundle, Choice { profile: None, point: Some(&point.name) });
+            let checked = checked_spec(&bundle, Choice { profile: None, point: Some(&point.name) });
             let mut hand = text.clone();
             let mut rest = index;
             for &at in chosen.iter().rev() {
@@ -347,19 +347,19 @@ proptest! {
             let hand = hand.replace("experiment tiny {", &format!("experiment tiny_{} {{", point.name));
             let hand = spec(&[("tiny.aur", &hand)]);
             prop_assert_eq!(keys(&checked), keys(&hand), "{}", point.name);
-            // What the point does not touch is shared with the others.
+            // Nodes that the point does not change have the keys of the base.
             prop_assert_eq!(&keys(&checked)["source/english"], &base["source/english"]);
         }
     }
 }
 
 #[test]
-fn points_keyed_together_have_the_keys_of_each_by_itself() {
+fn points_keyed_together_have_the_same_keys_as_alone() {
     let text = tiny();
     let sweeps = [
         "stage.cap.learning_rate.floor = [1e-5, 2e-5]\n  stage.cat.optimizer.clip = [0.5, none]",
         "mixture.mostly_english.fi.from = [[fi], [fi, en]]",
-        "zip shares {\n    mixture.mostly_english.en.weight = [70%, 60%]\n    mixture.mostly_english.fi.weight = [30%, 40%]\n  }",
+        "zip weights {\n    mixture.mostly_english.en.weight = [70%, 60%]\n    mixture.mostly_english.fi.weight = [30%, 40%]\n  }",
         "model.small.layers = [1, 2]\n  experiment.tiny.seed = [1, 2]",
         "stage.cap.learning_rate = [constant(rate = 1e-3), cosine(peak = 1e-3, floor = 1e-4, warmup = 1 steps)]",
         "stage.cap.budget = [10 steps, 30 steps]",
@@ -373,7 +373,10 @@ fn points_keyed_together_have_the_keys_of_each_by_itself() {
         assert_eq!(together.len(), bundle.points().len());
         for found in together {
             let point = Some(found.point.name.as_str());
-            let alone = hash(lower(&sound(&bundle, Choice { profile: None, point }), &Pins::new()));
+            let alone = hash(lower(
+                &checked_spec(&bundle, Choice { profile: None, point }),
+                &Pins::new(),
+            ));
             let alone: Vec<_> = alone.graph.ids().map(|id| alone.key(id)).collect();
             assert_eq!(found.keys, alone, "{sweep}: {}", found.experiment);
         }

@@ -1,4 +1,4 @@
-//! Broken, odd and hostile input: never a panic, always a place, and work bounded by limits of the parser.
+//! Broken, odd and hostile input: never a panic, always a position, and time bounded by limits of the parser.
 
 use aurora_compiler::check::check;
 use aurora_compiler::compose::Choice;
@@ -134,13 +134,13 @@ fn mutate(text: &str, mutations: &[Mutation]) -> String {
             Mutation::Swap(first, second) => tokens.swap(first % length, second % length),
             Mutation::Replace(at, text) => tokens[at % length].clone_from(text),
             Mutation::Insert(at, text) => tokens.insert(at % length, text.clone()),
-            Mutation::Truncate(share) => tokens.truncate(length - length * share / 100),
+            Mutation::Truncate(percent) => tokens.truncate(length - length * percent / 100),
         }
     }
     tokens.concat()
 }
 
-/// Checks a text, draws what is found, and formats it if it parses.
+/// Checks a text, renders its diagnostics, and formats it if it parses.
 fn try_all(text: &str) {
     for profile in [None, Some("smoke")] {
         let bundle = crate::bundle_in("specs", "fuzz.aur", text);
@@ -178,16 +178,16 @@ fn try_all(text: &str) {
             Ok(&formatted),
             "formatting twice changes nothing"
         );
-        let faults = |text: &str| match crate::check_in("specs", "fuzz.aur", text) {
+        let errors = |text: &str| match crate::check_in("specs", "fuzz.aur", text) {
             Ok(_) => Vec::new(),
             Err(errors) => {
-                // The order of two faults at one place, and figures of places, may differ.
+                // The order of two errors at one position, and the positions, may differ.
                 let mut codes: Vec<_> = errors.iter().map(|error| error.code).collect();
                 codes.sort_unstable();
                 codes
             }
         };
-        assert_eq!(faults(&formatted), faults(text), "formatting changes no fault");
+        assert_eq!(errors(&formatted), errors(text), "formatting changes no error");
     }
 }
 
@@ -220,7 +220,7 @@ proptest! {
 }
 
 #[test]
-fn deep_and_long_input_ends() {
+fn deep_and_long_input_terminates() {
     let deep = [
         "(".repeat(100_000),
         format!("expect g {{ {}1 <= 2 }}", "(".repeat(1000)),
@@ -242,13 +242,13 @@ fn deep_and_long_input_ends() {
 }
 
 #[test]
-fn too_large_a_file_is_refused_unread() {
+fn too_large_a_file_is_refused_without_reading() {
     let errors = check("large.aur", &" ".repeat(MOST_BYTES + 1), None).expect_err("too large");
     assert_eq!(errors.iter().map(|error| error.code.as_str()).next(), Some("E0104"));
 }
 
 #[test]
-fn syntax_faults_are_counted_up_to_a_bound() {
+fn the_number_of_syntax_errors_is_bounded() {
     let parsed = parse(&"stage s { x }\n".repeat(1000), None);
     assert_eq!(parsed.errors.len(), MOST_ERRORS);
 }
@@ -289,7 +289,7 @@ fn a_misspelt_key_is_named_by_the_suggestion() {
         for block in &parse(&text, None).file.items {
             let Body::Entries(entries) = &block.body else { continue };
             for entry in entries {
-                // A name of a mixture's component is free.
+                // Names of mixture components are not in a table.
                 let Entry::Field(field) = entry else { continue };
                 let [name] = &field.path[..] else { continue };
                 for word in misspelt(&name.text) {
@@ -304,7 +304,7 @@ fn a_misspelt_key_is_named_by_the_suggestion() {
                             .first()
                             .is_some_and(|label| label.span.start == name.span.start)
                     };
-                    // One that is another field's name is no misspelling.
+                    // The name of another field is not a misspelling.
                     let Some(error) = errors.iter().find(at_place) else {
                         continue;
                     };

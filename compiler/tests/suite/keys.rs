@@ -1,4 +1,4 @@
-//! Golden keys: when one of these changes, the meaning of a key has changed, and CHANGELOG.md has to say so.
+//! Golden keys: if one changes, the meaning of keys has changed, and CHANGELOG.md must document it.
 
 use aurora_compiler::graph::{Pins, lower};
 use aurora_compiler::hash::hash;
@@ -6,7 +6,7 @@ use aurora_compiler::hash::hash;
 fn keys(name: &str) -> String {
     let path = format!("specs/{name}.aur");
     let spec =
-        crate::check_in("", &path, &crate::read(&path)).unwrap_or_else(|found| panic!("{name} has faults: {found:?}"));
+        crate::check_in("", &path, &crate::read(&path)).unwrap_or_else(|found| panic!("{name} has errors: {found:?}"));
     let keyed = hash(lower(&spec, &Pins::new()));
     let lines = keyed
         .graph

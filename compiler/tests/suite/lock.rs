@@ -1,4 +1,4 @@
-//! The lock's text: golden, read back, and read when it is not what Aurora wrote.
+//! The text of a lock: golden, parsed again, and parsed after edits.
 
 use aurora_compiler::check::check;
 use aurora_compiler::graph::{Pin, Pins, lower};
@@ -9,7 +9,7 @@ use aurora_lang::diagnostics::Code;
 use proptest::prelude::*;
 
 fn spec() -> Spec {
-    check("specs/tiny.aur", &crate::read("specs/tiny.aur"), None).expect("a sound spec")
+    check("specs/tiny.aur", &crate::read("specs/tiny.aur"), None).expect("a valid spec")
 }
 
 fn pins() -> Pins {
@@ -26,7 +26,7 @@ fn pins() -> Pins {
         .collect()
 }
 
-/// Any 64 digits will do for a content.
+/// Any 64 digits are valid as a content digest.
 fn blake3_of(name: &str) -> String {
     format!("{:064x}", name.len())
 }
@@ -40,7 +40,7 @@ fn locked(pins: &Pins) -> Lock {
 fn the_text_is_golden_and_reads_back() {
     let made = locked(&pins());
     insta::assert_snapshot!(made.to_text());
-    assert_eq!(Lock::parse(&made.to_text()).expect("its own text"), made);
+    assert_eq!(Lock::parse(&made.to_text()).expect("the text that Aurora wrote"), made);
     assert_eq!(made.pins(), pins());
     made.check_against(&spec()).expect("it follows from its own pins");
 }
@@ -54,14 +54,14 @@ fn without_pins_everything_is_only_declared() {
 }
 
 #[test]
-fn every_line_that_is_changed_is_found() {
+fn every_edited_line_is_found() {
     let text = locked(&pins()).to_text();
     for (number, line) in text.lines().enumerate() {
         let Some((field, value)) = line.split_once(" = ") else {
             continue;
         };
-        // The spec's path is a fact of the project, not of the graph; the command that opens the lock looks at it.
-        // A revision only adds to the format: a reader takes a later one as it is.
+        // The graph does not contain the spec's path; the command that opens the lock checks it.
+        // A revision only adds to the format: a reader accepts a later one.
         if field == "spec" || field == "libtorch" || field == "revision" {
             continue;
         }
@@ -90,7 +90,7 @@ fn every_line_that_is_changed_is_found() {
                     || lock.experiment != "tiny"
             }
         };
-        // `from`, `reference` and `bytes` of a local file say where it was and how long: the file itself is looked at.
+        // `from`, `reference` and `bytes` of a local file only describe the file, whose content is checked.
         assert!(
             found || ["from", "reference", "bytes", "files"].contains(&field),
             "line {}: {line}",
@@ -100,9 +100,9 @@ fn every_line_that_is_changed_is_found() {
 }
 
 #[test]
-fn faults_have_codes() {
+fn errors_have_codes() {
     let text = locked(&pins()).to_text();
-    let code = |text: String| Lock::parse(&text).expect_err("a fault").code();
+    let code = |text: String| Lock::parse(&text).expect_err("an error").code();
     assert_eq!(code(format!("<<<<<<< ours\n{text}")), Code::LOCK_CONFLICT);
     assert_eq!(code(text.replacen("version = 1", "version = 9", 1)), Code::LOCK_TOO_NEW);
     assert_eq!(code(text.replacen("version = 1", "", 1)), Code::LOCK_MALFORMED);
@@ -114,7 +114,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
-    fn whatever_happens_to_the_text_the_reader_answers(at in any::<prop::sample::Index>(), cut in 0usize..40, put in "\\PC{0,12}") {
+    fn an_edited_text_never_panics(at in any::<prop::sample::Index>(), cut in 0usize..40, put in "\\PC{0,12}") {
         let text = locked(&pins()).to_text();
         let characters: Vec<char> = text.chars().collect();
         let at = at.index(characters.len());
@@ -130,7 +130,7 @@ proptest! {
     }
 
     #[test]
-    fn any_text_at_all_is_answered(text in "(\\PC|\n){0,400}") {
+    fn any_text_never_panics(text in "(\\PC|\n){0,400}") {
         drop(Lock::parse(&text));
     }
 }

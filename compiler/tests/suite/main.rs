@@ -1,6 +1,6 @@
 //! Tests of the compiler: messages, explanations, reference, keys, locks, and invalid input.
 
-// The crate is pure; its tests read their files.
+// The crate reads no files, but its tests do.
 #![allow(clippy::disallowed_methods)]
 
 mod compose;

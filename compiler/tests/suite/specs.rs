@@ -1,4 +1,4 @@
-//! The specs of this repository, checked.
+//! Checks of the specs in this repository.
 
 use aurora_compiler::check::{AssumptionKind, assumptions, check};
 use aurora_compiler::compose::{Bundle, Choice};
@@ -29,7 +29,7 @@ const SPECS: [&str; 14] = [
     "specs/tinyllama.aur",
 ];
 
-/// What these share.
+/// Libraries that they import.
 const LIBRARIES: [&str; 8] = [
     "specs/lib/aurora-m-data.aur",
     "specs/lib/aurora-m-evals.aur",
@@ -53,7 +53,7 @@ fn spec(path: &str, profile: Option<&str>) -> Spec {
         .unwrap_or_else(|errors| panic!("{}", render_text(&errors, bundle.sources().view(), false)))
 }
 
-/// The spec of a text that stands in place of the file.
+/// The spec of a text that replaces the file.
 fn again(path: &str, text: &str) -> Spec {
     crate::check_in("", path, text).unwrap_or_else(|errors| panic!("{path}: {errors:#?}"))
 }
@@ -97,7 +97,7 @@ fn every_field_of_a_table_is_present() {
 }
 
 #[test]
-fn a_profile_is_laid_over() {
+fn a_profile_is_applied() {
     let plain = spec("specs/tiny.aur", None);
     let smoke = spec("specs/tiny.aur", Some("smoke"));
     let cap = |spec: &Spec| {
@@ -124,7 +124,7 @@ fn a_profile_is_laid_over() {
         layers.origin
     );
     assert_eq!(smoke.cause(&layers.origin), Cause::Profile("smoke".to_owned()));
-    // What the profile leaves alone is the same.
+    // Everything else is the same.
     let changed: Vec<String> = plain
         .resolved()
         .into_iter()
@@ -158,7 +158,7 @@ fn a_profile_reaches_arguments_and_components() {
 }
 
 #[test]
-fn aurora_m_says_where_everything_is_from() {
+fn every_value_of_aurora_m_has_an_origin() {
     let spec = spec("specs/aurora-m.aur", None);
     let list: Vec<String> = assumptions(&spec)
         .iter()
@@ -175,7 +175,7 @@ fn aurora_m_says_where_everything_is_from() {
     assert!(count(AssumptionKind::Published) > 15);
 }
 
-/// Experiments of Aurora's own, which stand for nobody's.
+/// Aurora's own experiments, which reproduce no published one.
 const OURS: [&str; 4] = [
     "specs/tiny.aur",
     "specs/demo.aur",
@@ -198,7 +198,7 @@ fn every_number_of_a_real_experiment_is_marked_or_unknown() {
                     field.value,
                     Value::Integer(_) | Value::Decimal(_) | Value::Percent(_) | Value::Quantity(..) | Value::Every(_)
                 );
-                // One corpus alone needs no figure, and `held_out` of the small library is the demo's.
+                // A single corpus has a weight of 100%, and `held_out` of the small library belongs to the demo.
                 let is_plain = value == "100%" || path.starts_with("corpus.") && *file == "specs/replay.aur";
                 assert!(
                     !is_number || !field.is_written() || field.evidence.is_some() || is_plain,
@@ -257,13 +257,13 @@ fn a_resolved_spec_is_a_spec_with_the_same_keys() {
 }
 
 #[test]
-fn snapshots_are_what_the_specs_resolve_to() {
+fn snapshots_are_up_to_date() {
     for path in SPECS {
         let snapshot = path.replace("specs/", "specs/snapshots/");
         let text = resolved(&spec(path, None));
         assert!(
             crate::read(&snapshot) == text,
-            "{snapshot} is not what {path} resolves to; `aurora test --update NAME` writes it"
+            "{snapshot} is out of date with {path}; `aurora test --update NAME` writes it"
         );
     }
 }
@@ -277,7 +277,7 @@ fn values_read_back_as_written() {
         let mut edits: Vec<(usize, usize, String)> = Vec::new();
         for (value, field) in spec.resolved().into_values() {
             let is_scalar = !matches!(field.value, Value::Call { .. } | Value::List(_) | Value::Gate(_));
-            // Values of other files, and those that a name stands for, are written elsewhere.
+            // Values of other files, and values behind names, are written elsewhere.
             let is_here = spec.cause(&field.origin) == Cause::Spec;
             if let (Some(span), true) = (field.span(), is_scalar && is_here) {
                 edits.push((span.start, span.end, value));
@@ -345,13 +345,13 @@ fn order_comments_and_defaults_change_no_value() {
 }
 
 #[test]
-fn every_default_may_be_spelled_out() {
+fn every_default_can_be_written() {
     let mut total = 0;
     for path in SPECS {
         let text = crate::read(path);
         let plain = spec(path, None);
         let mut spelled = text.clone();
-        // From the end, so that places before stay what they were.
+        // From the end, so that earlier positions stay valid.
         let mut items = aurora_lang::parse(&text, None).file.items;
         items.reverse();
         let mut count = 0;
@@ -412,16 +412,16 @@ fn a_warning_is_silenced_with_a_reason() {
         let keyed = hash(lower(&spec, &Pins::new()));
         keyed.graph.ids().map(|id| keyed.key(id)).collect::<Vec<_>>()
     };
-    assert_eq!(keys(&silenced), keys(&spare), "what is told is no part of a key");
+    assert_eq!(keys(&silenced), keys(&spare), "a silenced warning is not part of a key");
 }
 
 #[test]
-fn functions_of_checkpoints_read_every_measured_one() {
+fn functions_of_checkpoints_read_every_measured_checkpoint() {
     let text = crate::read("specs/tiny.aur")
         + "\nexpect falls { trend(cap.heldout.bits_per_byte.fi) < 0 with 90% confidence }\n\
            expect kept { forgetting(cat.heldout.bits_per_byte.en) <= worst(0.1 * cap.heldout.perplexity.en, cap.heldout.perplexity.fi) }\n";
-    let faults = check("tiny.aur", &text, None).expect_err("a product is better in no direction");
-    assert_eq!(faults.len(), 1);
+    let errors = check("tiny.aur", &text, None).expect_err("a product is better in no direction");
+    assert_eq!(errors.len(), 1);
     let text = text.replace("worst(0.1 * ", "worst(");
     let spec = check("tiny.aur", &text, None).unwrap_or_else(|errors| panic!("{errors:#?}"));
     let graph = lower(&spec, &Pins::new());
@@ -461,38 +461,38 @@ fn functions_of_checkpoints_read_every_measured_one() {
 }
 
 #[test]
-fn points_are_compared_with_differences_of_shares_alone() {
-    let faults = |gate: &str| {
+fn points_are_only_compared_with_differences_of_fractions() {
+    let errors = |gate: &str| {
         let text = crate::read("specs/aurora-m.aur") + &format!("\nexpect extra {{ {gate} }}\n");
         let checked = crate::check_in("specs", "aurora-m.aur", &text);
         checked
             .err()
             .unwrap_or_default()
             .iter()
-            .map(|fault| fault.code)
+            .map(|error| error.code)
             .collect::<Vec<_>>()
     };
-    for sound in [
+    for valid in [
         "forgetting(cat.humaneval.pass@1) <= 2 pp",
         "gap(cat.redteam.attack_success_rate.en, cat.redteam.attack_success_rate.fi) <= 5 pp",
         "cap.humaneval.pass@1 - cat.humaneval.pass@1 <= 2 pp",
         "2 pp >= mean(forgetting(cat.humaneval.pass@1), forgetting(cat.mbpp.pass@1))",
     ] {
-        assert_eq!(faults(sound), [], "{sound}");
+        assert_eq!(errors(valid), [], "{valid}");
     }
-    for unsound in [
+    for invalid in [
         "cat.humaneval.pass@1 >= 2 pp",
         "cap.humaneval.pass@1 + cat.humaneval.pass@1 <= 2 pp",
         "trend(cap.heldout.bits_per_byte.fi) < 2 pp",
         "mean(forgetting(cat.humaneval.pass@1), cat.mbpp.pass@1) <= 2 pp",
     ] {
-        assert_eq!(faults(unsound), [aurora_lang::diagnostics::Code::BAD_GATE], "{unsound}");
+        assert_eq!(errors(invalid), [aurora_lang::diagnostics::Code::BAD_GATE], "{invalid}");
     }
 }
 
-/// Weights in tokens are shares of their sum; a ramp is told to the order, with the length of its stage.
+/// Weights in tokens become fractions of their sum. An order node has a ramp's end weights and the stage's samples.
 #[test]
-fn weights_are_shares_tokens_or_ramps() {
+fn weights_are_fractions_tokens_or_ramps() {
     let text = crate::read("specs/tiny.aur");
     let order = |en: &str, fi: &str| {
         let text = text
@@ -503,12 +503,12 @@ fn weights_are_shares_tokens_or_ramps() {
         let id = keyed.graph.find("order/cap").expect("the order of a stage");
         (keyed.key(id), encoded(&keyed.graph.node(id).work))
     };
-    let (shares, plain) = order("80%", "20%");
+    let (fractions, plain) = order("80%", "20%");
     assert!(plain.get("samples").is_none(), "{plain}");
-    assert_eq!(order("4000 tokens", "1000 tokens").0, shares, "the same shares");
+    assert_eq!(order("4000 tokens", "1000 tokens").0, fractions, "the same fractions");
     assert_eq!(
         order("ramp(start = 80%, end = 80%)", "20%").0,
-        shares,
+        fractions,
         "nothing changes"
     );
     let (_, thirds) = order("2B tokens", "1B tokens");

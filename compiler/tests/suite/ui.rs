@@ -1,11 +1,11 @@
-//! Malformed specs, one fault each: the rendered diagnostics are golden.
+//! Malformed specs with one error each: the rendered diagnostics are golden.
 
 use aurora_compiler::check::check;
 use aurora_compiler::compose::Choice;
 use aurora_lang::diagnostics::{Source, render_text};
 
-/// Files with more than one fault, on purpose.
-const SEVERAL: [&str; 2] = ["many_faults", "more_than_twenty"];
+/// Files that have several errors on purpose.
+const SEVERAL: [&str; 2] = ["many_errors", "more_than_twenty"];
 
 #[test]
 fn ui() {
@@ -45,8 +45,8 @@ fn json_has_lines_columns_and_edits() {
 
 #[test]
 fn colour_changes_nothing_but_colour() {
-    let text = crate::read("compiler/tests/ui/many_faults.aur");
-    let errors = check("spec.aur", &text, None).expect_err("faults");
+    let text = crate::read("compiler/tests/ui/many_errors.aur");
+    let errors = check("spec.aur", &text, None).expect_err("errors");
     let plain = render_text(&errors, Source::new("spec.aur", &text), false);
     let coloured = render_text(&errors, Source::new("spec.aur", &text), true);
     let mut stripped = String::new();

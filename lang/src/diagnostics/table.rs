@@ -222,7 +222,7 @@ name. The braces of `extends`, the paths of a `sweep` and `--set` change values 
         wrong r#"profile smoke { budget = 10 steps }"#,
         right r#"profile smoke { stage.cap.budget = 10 steps }"#;
     PATH_OUTSIDE_PROFILE = "E0218", "path outside a profile",
-        r#"A path with dots tells a profile which field of which block to change. Inside its own block, a field is written by its name
+        r#"In a profile, a path with dots names the block and the field to change. Inside its own block, a field is written by its name
 alone."#,
         wrong r#"stage cat {
   optimizer.beta1 = 0.9

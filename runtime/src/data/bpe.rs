@@ -110,7 +110,7 @@ pub fn learn(
     merges
 }
 
-/// Merges one pair in the given words; the pairs that became more frequent.
+/// Merges one pair in the given words. Returns the pairs that are more frequent now.
 fn apply(
     words: &mut Words,
     mut holders: Vec<u32>,

@@ -16,6 +16,8 @@ use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{Model, SplitDelimiterBehavior, Tokenizer};
 
+use crate::errors::BoxedError;
+
 /// Where a word ends: letters with the marks written on them and one character before, digits one by one, signs with the
 /// line ends after them, line ends, other white space (an indentation is one word). No look-around, so that it runs as a
 /// plain automaton; every character belongs to some word.
@@ -26,19 +28,36 @@ const REMEMBERED_BYTES: usize = 64;
 /// Words that one thread caches before it clears its cache: about 20 MB.
 const REMEMBERED_WORDS: usize = 1 << 17;
 
+/// The tokenizer library reports an error.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action}")]
+pub struct EncoderError {
+    action: &'static str,
+    source: BoxedError,
+}
+
+impl EncoderError {
+    fn of<E: Into<BoxedError>>(action: &'static str) -> impl Fn(E) -> Self {
+        move |source| Self {
+            action,
+            source: source.into(),
+        }
+    }
+}
+
 /// Words of a text in Aurora's own tokenizers.
-pub(super) fn words() -> Result<Regex, String> {
-    Regex::new(WORD).map_err(|error| error.to_string())
+pub(super) fn words() -> Result<Regex, EncoderError> {
+    Regex::new(WORD).map_err(EncoderError::of("split words"))
 }
 
 /// The pre-tokenizer of `tokenizer.json` that splits these words.
-pub(super) fn pre_tokenizer() -> Result<Sequence, String> {
+pub(super) fn pre_tokenizer() -> Result<Sequence, EncoderError> {
     let split = Split::new(
         SplitPattern::Regex(WORD.to_owned()),
         SplitDelimiterBehavior::Isolated,
         false,
     );
-    let split = split.map_err(|error| error.to_string())?;
+    let split = split.map_err(EncoderError::of("split words"))?;
     Ok(Sequence::new(vec![
         split.into(),
         ByteLevel::new(false, false, false).into(),
@@ -77,15 +96,15 @@ impl Encoder {
     ///
     /// # Errors
     /// If they are not a tokenizer.
-    pub fn new(json: &[u8]) -> Result<Self, String> {
-        let mut tokenizer = Tokenizer::from_bytes(json).map_err(|error| error.to_string())?;
+    pub fn new(json: &[u8]) -> Result<Self, EncoderError> {
+        let mut tokenizer = Tokenizer::from_bytes(json).map_err(EncoderError::of("parse the tokenizer"))?;
         // Text of a special token in a document must not end the document.
         tokenizer.set_encode_special_tokens(true);
         // Truncation and padding are for serving; a corpus is encoded completely.
         tokenizer
             .with_padding(None)
             .with_truncation(None)
-            .map_err(|error| error.to_string())?;
+            .map_err(EncoderError::of("configure the tokenizer"))?;
         let own = if is_own(&tokenizer)? {
             Some(Own {
                 words: words()?,
@@ -127,7 +146,7 @@ impl Encoder {
     ///
     /// # Errors
     /// As [`Encoder::encode`].
-    pub fn encode_markup(&self, markup: &str) -> Result<Vec<u32>, String> {
+    pub fn encode_markup(&self, markup: &str) -> Result<Vec<u32>, EncoderError> {
         let special = self.special();
         let (mut ids, mut rest) = (Vec::new(), markup);
         loop {
@@ -151,8 +170,9 @@ impl Encoder {
     ///
     /// # Errors
     /// The tokenizer cannot decode them.
-    pub fn decode_until(&self, ids: &[u32], stop: &[String]) -> Result<(String, bool), String> {
-        let decoded = self.tokenizer.decode(ids, false).map_err(|error| error.to_string())?;
+    pub fn decode_until(&self, ids: &[u32], stop: &[String]) -> Result<(String, bool), EncoderError> {
+        let decoded = self.tokenizer.decode(ids, false);
+        let decoded = decoded.map_err(EncoderError::of("decode the text"))?;
         let first = stop.iter().filter_map(|stop| decoded.find(stop.as_str())).min();
         let mut text = decoded[..first.unwrap_or(decoded.len())].to_owned();
         for (name, _) in self.special() {
@@ -167,12 +187,12 @@ impl Encoder {
     ///
     /// # Errors
     /// If the tokenizer has no ids for the text.
-    pub fn encode(&self, text: &str) -> Result<Vec<u32>, String> {
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, EncoderError> {
         let (Some(own), ModelWrapper::BPE(model)) = (&self.own, self.tokenizer.get_model()) else {
             let encoding = self
                 .tokenizer
                 .encode_fast(text, false)
-                .map_err(|error| error.to_string())?;
+                .map_err(EncoderError::of("encode the text"))?;
             return Ok(encoding.get_ids().to_vec());
         };
         let lock = || own.remembered.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -191,7 +211,7 @@ impl Encoder {
             ids.extend(
                 model
                     .tokenize(&spelled)
-                    .map_err(|error| error.to_string())?
+                    .map_err(EncoderError::of("encode the text"))?
                     .iter()
                     .map(|token| token.id),
             );
@@ -208,7 +228,7 @@ impl Encoder {
 }
 
 /// Whether a tokenizer only does what [`Encoder::encode`] implements: the words above, bytes, merges.
-fn is_own(tokenizer: &Tokenizer) -> Result<bool, String> {
+fn is_own(tokenizer: &Tokenizer) -> Result<bool, EncoderError> {
     let ModelWrapper::BPE(model) = tokenizer.get_model() else {
         return Ok(false);
     };
@@ -216,7 +236,9 @@ fn is_own(tokenizer: &Tokenizer) -> Result<bool, String> {
     let only_specials = specials.get_added_tokens_decoder().values().all(|token| token.special);
     let same = match tokenizer.get_pre_tokenizer() {
         Some(theirs) => {
-            let json = |value: &PreTokenizerWrapper| serde_json::to_value(value).map_err(|error| error.to_string());
+            let json = |value: &PreTokenizerWrapper| {
+                serde_json::to_value(value).map_err(EncoderError::of("compare the tokenizer"))
+            };
             json(theirs)? == json(&pre_tokenizer()?.into())?
         }
         None => false,

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 
 use aurora_compiler::exact::Exact;
-use aurora_compiler::fields::{FilterFields, Unit};
+use aurora_compiler::fields::{FilterFields, FilterUnit};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::{Deserialize, Serialize};
 
@@ -149,8 +149,8 @@ fn held_out_bound(share: Exact) -> u128 {
 fn judge(fields: &FilterFields, below: u128, document: Document) -> Judged {
     let text = &document.text;
     let ranges: Vec<std::ops::Range<usize>> = match fields.unit {
-        Unit::Document => std::iter::once(0..text.len()).collect(),
-        Unit::Paragraph => {
+        FilterUnit::Document => std::iter::once(0..text.len()).collect(),
+        FilterUnit::Paragraph => {
             let mut start = 0;
             text.split('\n')
                 .map(|line| {
@@ -318,7 +318,7 @@ mod tests {
             language: Language::Fi,
             language_filter: true,
             minimum_characters: 12,
-            unit: Unit::Paragraph,
+            unit: FilterUnit::Paragraph,
             deduplicate: true,
             held_out: "0".parse().expect("a number"),
             limit_bytes: None,
@@ -388,7 +388,7 @@ mod tests {
         );
 
         let mut whole = fields();
-        whole.unit = Unit::Document;
+        whole.unit = FilterUnit::Document;
         let (train, _, report) = run(&whole, &[&[&first], &[A, A, B]]);
         assert_eq!(train.lines().count(), 2);
         assert_eq!(
@@ -461,6 +461,7 @@ mod tests {
         let error = filter(&fields(), &[path], &out, Watch::none())
             .expect_err("refused")
             .to_string();
-        assert!(error.ends_with("x.jsonl` holds no document in line 2"), "{error}");
+        assert!(error.starts_with("line 2 of `"), "{error}");
+        assert!(error.ends_with("x.jsonl` is not a valid document"), "{error}");
     }
 }

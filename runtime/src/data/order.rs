@@ -404,8 +404,8 @@ mod tests {
             prop_assert_eq!(counts.iter().sum::<u64>(), samples);
             for (at, component) in fields.components.iter().enumerate() {
                 // The mean of both weights, to one sample.
-                let asked = fields.asked(component, samples) * samples as f64;
-                prop_assert!((counts[at] as f64 - asked).abs() < 1.0 + 1e-6, "{} of {}", counts[at], asked);
+                let expected = fields.configured_fraction(component, samples) * samples as f64;
+                prop_assert!((counts[at] as f64 - expected).abs() < 1.0 + 1e-6, "{} of {}", counts[at], expected);
             }
             // Any position alone has the same sample as in the sequence.
             for i in (0..samples).step_by(97) {
@@ -423,11 +423,11 @@ mod tests {
             }
             // A range of the stage has the same samples however it is read.
             let part = samples / 3;
-            let dealt = forward[..part as usize].iter().fold(vec![0u64; start.len()], |mut counts, sample| {
+            let counted = forward[..part as usize].iter().fold(vec![0u64; start.len()], |mut counts, sample| {
                 counts[sample.component] += 1;
                 counts
             });
-            prop_assert_eq!(order.counts(part), dealt);
+            prop_assert_eq!(order.counts(part), counted);
         }
 
         /// Weights that change to themselves give the same order as constant weights.

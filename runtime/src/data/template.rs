@@ -148,7 +148,7 @@ mod tests {
             Err(TemplateError::NoText { found: "a list", .. })
         ));
         let error = fill("{c.7}").expect_err("no such element").to_string();
-        assert_eq!(error, "the item has no `c.7`; it has c, n, o, q");
+        assert_eq!(error, "the item does not have `c.7`; it has c, n, o, q");
         for (wrong, message) in [("{q", "without its `}`"), ("q}", "without its `{`")] {
             let error = Template::new(wrong).expect_err("malformed").to_string();
             assert!(error.contains(message), "{error}");

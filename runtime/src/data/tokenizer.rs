@@ -16,8 +16,9 @@ use tokenizers::{AddedToken, Tokenizer};
 
 use super::bpe;
 use super::documents::{Batches, Document, DocumentsError};
-use super::encoder::{Encoder, byte_characters, pre_tokenizer, words};
+use super::encoder::{Encoder, EncoderError, byte_characters, pre_tokenizer, words};
 use super::tokens::{Mask, TokenWriter, TokensError};
+use crate::errors::BoxedError;
 use crate::progress::{Cancelled, Unit, Watch};
 
 #[derive(Debug, thiserror::Error)]
@@ -34,16 +35,26 @@ pub enum TokenizerError {
     Special(String),
     #[error("a vocabulary of {vocabulary} is too small for 256 bytes and {special} special tokens")]
     SmallVocabulary { vocabulary: u32, special: usize },
-    #[error("`{path}` is no tokenizer: {cause}")]
-    NoTokenizer { path: String, cause: String },
+    #[error("`{path}` is not a valid tokenizer")]
+    NoTokenizer {
+        path: String,
+        #[source]
+        source: EncoderError,
+    },
     #[error("the tokenizer does not have the end-of-document token `{token}`")]
     NoEnd { token: String },
     #[error("the tokenizer has {found} entries, but the model's vocabulary only has {vocabulary}")]
     TooLarge { found: u32, vocabulary: u32 },
-    #[error("cannot encode document `{id}`: {cause}")]
-    Encode { id: String, cause: String },
-    #[error("cannot create the tokenizer: {0}")]
-    Make(String),
+    #[error("cannot encode document `{id}`")]
+    Encode {
+        id: String,
+        #[source]
+        source: EncoderError,
+    },
+    #[error("document `{id}`: its answer does not begin at a character")]
+    SplitCharacter { id: String },
+    #[error("cannot create the tokenizer")]
+    Make(#[source] BoxedError),
     #[error("cannot read `{path}`")]
     Read {
         path: Utf8PathBuf,
@@ -143,9 +154,9 @@ fn write_meta(out: &Utf8Path, meta: &impl Serialize) -> Result<(), TokenizerErro
 }
 
 fn parse(path: &str, json: &[u8]) -> Result<Encoder, TokenizerError> {
-    Encoder::new(json).map_err(|cause| TokenizerError::NoTokenizer {
+    Encoder::new(json).map_err(|source| TokenizerError::NoTokenizer {
         path: path.to_owned(),
-        cause,
+        source,
     })
 }
 
@@ -168,7 +179,7 @@ fn train(
     documents: &[Utf8PathBuf],
     watch: Watch<'_>,
 ) -> Result<String, TokenizerError> {
-    let make = |error: tokenizers::Error| TokenizerError::Make(error.to_string());
+    let make = TokenizerError::Make;
     let characters = byte_characters();
     let mut alphabet = characters;
     alphabet.sort_unstable();
@@ -226,7 +237,7 @@ fn train(
     let entries: tokenizers::models::bpe::Vocab = texts.iter().cloned().zip(0..).collect();
     let model = BPE::builder().vocab_and_merges(entries, rules).build().map_err(make)?;
     let mut tokenizer = Tokenizer::new(model);
-    tokenizer.with_pre_tokenizer(Some(pre_tokenizer().map_err(TokenizerError::Make)?));
+    tokenizer.with_pre_tokenizer(Some(pre_tokenizer().map_err(|error| make(error.into()))?));
     tokenizer.with_decoder(Some(ByteLevel::new(false, false, false)));
     tokenizer.add_special_tokens(
         &special
@@ -242,7 +253,7 @@ fn train(
 /// How often each word occurs in the documents. Words are split as the tokenizer's pre-tokenizer splits them, but without
 /// its offsets, which take ten times as long.
 fn count(documents: &[Utf8PathBuf], watch: Watch<'_>) -> Result<BTreeMap<String, u64>, TokenizerError> {
-    let pattern = words().map_err(TokenizerError::Make)?;
+    let pattern = words().map_err(|error| TokenizerError::Make(error.into()))?;
     let mut total: HashMap<String, u64> = HashMap::new();
     let mut done = 0;
     for path in documents {
@@ -300,9 +311,9 @@ pub fn tokens(
     for path in documents {
         let mut batches = Batches::open(path)?;
         let encode = |document: Document| {
-            let failed = |cause: String| TokenizerError::Encode {
+            let failed = |source| TokenizerError::Encode {
                 id: document.id.clone(),
-                cause,
+                source,
             };
             // Special tokens in the text of pairs separate the turns of a conversation.
             let encode = |text: &str| match document.answer {
@@ -310,8 +321,9 @@ pub fn tokens(
                 None => encoder.encode(text).map_err(failed),
             };
             let parts = document.text.split_at_checked(document.answer.unwrap_or(0));
-            let (prompt, answer) =
-                parts.ok_or_else(|| failed("its answer does not begin at a character".to_owned()))?;
+            let (prompt, answer) = parts.ok_or_else(|| TokenizerError::SplitCharacter {
+                id: document.id.clone(),
+            })?;
             let mut ids = encode(prompt)?;
             let read = ids.len();
             ids.extend(encode(answer)?);

@@ -74,7 +74,7 @@ impl Run<'_> {
                 Err(self.fail(id, format!("`{}` nodes run on workers", node.kind().name())))
             }
         };
-        // Cancelled work has an error of its own; the run reports the stop instead.
+        // Cancelled work returns an error; the run reports the stop instead.
         self.check_stop()?;
         built?;
         self.publish(

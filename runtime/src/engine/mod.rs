@@ -18,7 +18,7 @@ use aurora_compiler::graph::{Kind, NodeId, Pins};
 use camino::{Utf8Path, Utf8PathBuf};
 
 use crate::errors::{BoxedError, io_kinds};
-use crate::job::{Fingerprint, Placement, StepMetrics};
+use crate::job::{Fingerprint, Layout, StepMetrics};
 use crate::results::{ResultError, Results};
 use crate::statistics::Gate;
 use crate::store::{Publication, Store, StoreError};
@@ -56,7 +56,7 @@ pub enum RunEvent<'a> {
     },
     WorkersReady {
         fingerprint: &'a Fingerprint,
-        placement: &'a Placement,
+        layout: &'a Layout,
     },
     Resumed {
         node: &'a str,
@@ -223,7 +223,7 @@ pub struct ExternalInputs<'a> {
 #[derive(Clone, Debug)]
 pub struct WorkerOptions {
     pub launch: WorkerLaunch,
-    pub placement: Placement,
+    pub layout: Layout,
     /// The numerics are `portable`: results use only Aurora's own kernels.
     pub portable: bool,
     /// How often the run continues with new workers after it lost one.

@@ -1,4 +1,4 @@
-//! Trains some steps of a train node again under a placement, and records the digest of every operation's result.
+//! Trains some steps of a train node again under a layout, and records the digest of every operation's result.
 
 use std::fs::{File, read_to_string};
 use std::io::{BufRead, BufReader};
@@ -37,9 +37,9 @@ impl Run<'_> {
             files: results.files(from)?,
         };
         let scratch = results.store.scratch()?;
-        let placement = &self.workers.placement;
-        let job = self.train_job(id, start, placement, scratch.path())?;
-        let mut pool = WorkerPool::start(&self.workers.launch, placement, self.workers.portable, self.stop)?;
+        let layout = &self.workers.layout;
+        let job = self.train_job(id, start, layout, scratch.path())?;
+        let mut pool = WorkerPool::start(&self.workers.launch, layout, self.workers.portable, self.stop)?;
         pool.send(&WorkerCommand::Trace(Box::new(TraceJob { job, after, last })))?;
         let mut finished = 0;
         while finished < pool.world() {

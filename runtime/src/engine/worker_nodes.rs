@@ -19,8 +19,7 @@ use crate::checkpoint::STEP_LOG;
 use crate::data::tokenizer::{TokenizerMeta, TokensMeta};
 use crate::errors::chain;
 use crate::job::{
-    EvalJob, EvalSetPaths, Event, Files, NodeFiles, Placement, StepLogLine, TaskPaths, TokenPaths, TrainJob,
-    WorkerCommand,
+    EvalJob, EvalSetPaths, Event, Files, Layout, NodeFiles, StepLogLine, TaskPaths, TokenPaths, TrainJob, WorkerCommand,
 };
 use crate::store::{Held, Scratch};
 
@@ -38,7 +37,7 @@ struct InFlightNode {
 struct Session<'r, 'a> {
     run: &'r Run<'a>,
     pool: WorkerPool,
-    placement: Placement,
+    layout: Layout,
     /// What this run's numerics depend on.
     made_on: String,
     in_flight: BTreeMap<String, InFlightNode>,
@@ -53,18 +52,18 @@ impl Run<'_> {
         evals: &[NodeId],
         outcome: &mut Outcome,
     ) -> Result<(), RunError> {
-        let mut placement = self.workers.placement.clone();
+        let mut layout = self.workers.layout.clone();
         let mut left = self.workers.restarts;
         loop {
-            let lost = match self.with_workers(&placement, training, evals, outcome) {
+            let lost = match self.with_workers(&layout, training, evals, outcome) {
                 Err(lost @ RunError::Lost { .. }) if left > 0 && !self.stop.is_requested() => lost,
                 ended => return ended,
             };
             left -= 1;
             if self.workers.fewer {
-                placement = fewer(&placement);
+                layout = fewer(&layout);
             }
-            let (world, text) = (placement.world(), chain(&lost));
+            let (world, text) = (layout.world(), chain(&lost));
             let text = format!("{text}; resuming from the last checkpoint with {world} workers ({left} restarts left)");
             self.observer.on_event(RunEvent::Restart { text: &text });
         }
@@ -72,22 +71,22 @@ impl Run<'_> {
 
     fn with_workers(
         &self,
-        placement: &Placement,
+        layout: &Layout,
         training: &[NodeId],
         evals: &[NodeId],
         outcome: &mut Outcome,
     ) -> Result<(), RunError> {
         self.check_stop()?;
         let portable = self.workers.portable;
-        let pool = WorkerPool::start(&self.workers.launch, placement, portable, self.stop)?;
+        let pool = WorkerPool::start(&self.workers.launch, layout, portable, self.stop)?;
         self.observer.on_event(RunEvent::WorkersReady {
             fingerprint: &pool.fingerprint,
-            placement,
+            layout,
         });
         outcome.fingerprint = Some(pool.fingerprint.clone());
         let mut session = Session {
             run: self,
-            placement: placement.clone(),
+            layout: layout.clone(),
             made_on: pool.fingerprint.text(portable),
             pool,
             in_flight: BTreeMap::new(),
@@ -121,7 +120,7 @@ impl Run<'_> {
         &self,
         id: NodeId,
         start: NodeFiles,
-        placement: &Placement,
+        layout: &Layout,
         out: &Utf8Path,
     ) -> Result<TrainJob, RunError> {
         let fields = self.results.train_fields(id)?.clone();
@@ -146,7 +145,7 @@ impl Run<'_> {
             start,
             order,
             tokens,
-            placement: placement.clone(),
+            layout: layout.clone(),
             out: out.to_owned(),
         })
     }
@@ -164,9 +163,9 @@ impl Run<'_> {
     }
 }
 
-/// A placement with half of the workers: halves data, else pipeline, else tensor parallelism. The result has the same bits.
-fn fewer(placement: &Placement) -> Placement {
-    let mut fewer = placement.clone();
+/// A layout with half of the workers: halves data, else pipeline, else tensor parallelism. The result has the same bits.
+fn fewer(layout: &Layout) -> Layout {
+    let mut fewer = layout.clone();
     for degree in [&mut fewer.data, &mut fewer.pipeline, &mut fewer.tensor] {
         if *degree > 1 {
             *degree /= 2;
@@ -246,7 +245,7 @@ impl Session<'_, '_> {
             },
         };
         let out = self.folder(id)?;
-        let job = run.train_job(id, start, &self.placement, &out)?;
+        let job = run.train_job(id, start, &self.layout, &out)?;
         queued.insert(key);
         self.submit(id, out, held, &WorkerCommand::Train(Box::new(job)))
     }
@@ -292,7 +291,7 @@ impl Session<'_, '_> {
             },
             sets,
             task: self.task_paths(id)?,
-            placement: self.placement.clone(),
+            layout: self.layout.clone(),
             out: out.clone(),
         };
         self.submit(id, out, held, &WorkerCommand::Eval(Box::new(job)))

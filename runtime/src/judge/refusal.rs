@@ -100,8 +100,8 @@ pub fn no_answer(prompt: &str, response: &str) -> Option<String> {
     if let Some(words) = refusal(response) {
         return Some(format!("refused: {words}"));
     }
-    let asked = stems(prompt);
-    let off_topic = !asked.is_empty() && asked.is_disjoint(&stems(response));
+    let prompt_stems = stems(prompt);
+    let off_topic = !prompt_stems.is_empty() && prompt_stems.is_disjoint(&stems(response));
     off_topic.then(|| "no word in common with the prompt".to_owned())
 }
 

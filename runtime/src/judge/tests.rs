@@ -100,7 +100,7 @@ fn attacks_are_counted_by_category_by_attack_and_together() {
     assert_eq!(of("", "attack_success_rate"), 1.5 / 4.0);
     let by_attack = ["plain", "story"].map(|attack| of(attack, "attack_success_rate"));
     assert_eq!(by_attack, [0.0, 0.75]);
-    // Each prompt is broken by some attack; of one attack alone that is not told.
+    // Every prompt is broken by at least one attack. A single attack has no such metric.
     let any = ["", "k"].map(|set| of(set, "any_attack_success_rate"));
     assert_eq!(any, [1.0, 1.0]);
     assert_eq!(scores.measures[""]["any_attack_success_rate"].items, 2);
@@ -113,7 +113,7 @@ fn attacks_are_counted_by_category_by_attack_and_together() {
     assert_eq!(scores.measures[""]["refusal_rate"].value, 1.5 / 4.0);
 }
 
-/// What the rules are worth stands beside the scores: here they agree with people on two of three.
+/// The agreement of the rules with people is reported with the scores: here on two of three responses.
 #[test]
 fn rules_are_measured_on_labelled_responses() {
     let labelled = "prompt,response,refused\n\
@@ -137,14 +137,14 @@ fn rules_are_measured_on_labelled_responses() {
     let error = bench.judge(&judge(&own), None).expect_err("no such column").to_string();
     assert_eq!(
         error,
-        "people.csv:2 has no `human` to compare with; it has prompt, refused, response"
+        "people.csv:2 does not have `human` to compare with; it has prompt, refused, response"
     );
 }
 
 #[test]
 fn a_program_judges_line_by_line() {
-    let program = "import json, sys\nfor line in sys.stdin:\n    told = json.loads(line)\n    \
-                   print(json.dumps({'score': len(told['response']), 'words': told['item']}))\n";
+    let program = "import json, sys\nfor line in sys.stdin:\n    request = json.loads(line)\n    \
+                   print(json.dumps({'score': len(request['response']), 'words': request['item']}))\n";
     let short = "print('{\"score\": 1}')";
     let bench = Bench::new(&[("judge.py", program), ("short.py", short), ("bad.py", "1/0")]);
     let with = |program: &str| JudgeFields::Score {
@@ -157,13 +157,13 @@ fn a_program_judges_line_by_line() {
     assert_eq!(items[1].verdicts[0].words, "x:1");
     assert_eq!(items[1].scores["score"], (16.0 + 11.0) / 2.0);
     assert_eq!(scores.measures["story"]["score"].items, 2);
-    let said = |program: &str| bench.judge(&with(program), None).expect_err("no verdicts").to_string();
+    let message = |program: &str| bench.judge(&with(program), None).expect_err("no verdicts").to_string();
     assert_eq!(
-        said("short.py"),
+        message("short.py"),
         "the judge `python3 short.py` wrote 1 lines for 8 answers"
     );
-    assert!(said("bad.py").contains("ZeroDivisionError"), "{}", said("bad.py"));
-    assert!(said("none.py").contains("No such file"), "{}", said("none.py"));
+    assert!(message("bad.py").contains("ZeroDivisionError"), "{}", message("bad.py"));
+    assert!(message("none.py").contains("No such file"), "{}", message("none.py"));
 }
 
 /// A server that speaks the interface: it says yes where the question speaks of the ocean.
@@ -187,10 +187,10 @@ fn serve() -> String {
             }
             let mut body = vec![0; length];
             reader.read_exact(&mut body).expect("a body");
-            let asked: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
-            let question = asked["messages"][0]["content"].as_str().expect("a question");
+            let request: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+            let question = request["messages"][0]["content"].as_str().expect("a question");
             let known = head.contains("POST /v1/chat/completions") && head.contains("Authorization: Bearer s3\"cret");
-            let (status, reply) = if known && asked["temperature"] == 0 {
+            let (status, reply) = if known && request["temperature"] == 0 {
                 let words = if question.contains("ocean is") {
                     "Yes. It is."
                 } else {
@@ -297,7 +297,7 @@ fn programs_of_two_sources_are_not_mixed_up() {
         let files = bench.files.iter();
         files.map(|file| (file.name.clone(), file.path.clone())).collect()
     };
-    let files = crate::task::item_files(vec![("a".to_owned(), of(&first)), ("b".to_owned(), of(&second))]);
+    let files = crate::task::item_files(vec![of(&first), of(&second)]);
     let fields = JudgeFields::Programs {
         files: vec!["*.jsonl".to_owned()],
         program: "{completion}\n{test}\n".to_owned(),
@@ -307,8 +307,8 @@ fn programs_of_two_sources_are_not_mixed_up() {
         unprotected: false,
     };
     let mut results = vec![
-        result("a/p.jsonl:1", "", "", &["def f(): return 4"]),
-        result("b/p.jsonl:1", "", "", &["def f(): return 5"]),
+        result("1/p.jsonl:1", "", "", &["def f(): return 4"]),
+        result("2/p.jsonl:1", "", "", &["def f(): return 5"]),
     ];
     let inputs = Inputs {
         items: &files,

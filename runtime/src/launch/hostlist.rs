@@ -92,15 +92,15 @@ fn names(list: &str, part: &str) -> Result<Vec<String>, HostListError> {
 fn numbers(list: &str, ranges: &str, most: usize) -> Result<Vec<String>, HostListError> {
     let mut numbers = Vec::new();
     for range in ranges.split(',') {
-        let fault = || HostListError::Range {
+        let invalid = || HostListError::Range {
             list: list.to_owned(),
             range: range.to_owned(),
         };
         let number = |text: &str| -> Result<u64, HostListError> {
             if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
-                return Err(fault());
+                return Err(invalid());
             }
-            text.parse().map_err(|_| fault())
+            text.parse().map_err(|_| invalid())
         };
         let (first, last) = range.split_once('-').unwrap_or((range, range));
         let (from, to) = (number(first)?, number(last)?);
@@ -125,16 +125,16 @@ fn numbers(list: &str, ranges: &str, most: usize) -> Result<Vec<String>, HostLis
 pub fn tasks_per_node(list: &str) -> Result<Vec<usize>, HostListError> {
     let mut tasks = Vec::new();
     for part in list.split(',') {
-        let fault = || HostListError::Tasks {
+        let invalid = || HostListError::Tasks {
             list: list.to_owned(),
             part: part.to_owned(),
         };
         let (count, times) = match part.split_once("(x") {
-            Some((count, times)) => (count, times.strip_suffix(')').ok_or_else(fault)?),
+            Some((count, times)) => (count, times.strip_suffix(')').ok_or_else(invalid)?),
             None => (part, "1"),
         };
-        let count: usize = count.trim().parse().map_err(|_| fault())?;
-        let times: usize = times.parse().map_err(|_| fault())?;
+        let count: usize = count.trim().parse().map_err(|_| invalid())?;
+        let times: usize = times.parse().map_err(|_| invalid())?;
         if times > MAX_HOSTS - tasks.len() {
             return Err(HostListError::TooMany { list: list.to_owned() });
         }
@@ -247,10 +247,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_list_is_said() {
+    fn invalid_lists_are_refused() {
         let message = |list| expand(list).expect_err("an error").to_string();
         for list in ["a[1", "a1]", "a[[1]]", "a]1["] {
-            assert!(message(list).contains("a bracket without its other half"), "{list}");
+            assert!(message(list).contains("has an unmatched bracket"), "{list}");
         }
         for list in [
             "a[]",
@@ -261,9 +261,12 @@ mod tests {
             "a[+1]",
             "a[99999999999999999999]",
         ] {
-            assert!(message(list).contains("is no number and no range"), "{list}");
+            assert!(
+                message(list).contains("is not a number or a range of numbers"),
+                "{list}"
+            );
         }
-        assert_eq!(message("a[3-1]"), "host list `a[3-1]`: range `3-1` runs backwards");
+        assert_eq!(message("a[3-1]"), "host list `a[3-1]`: range `3-1` is descending");
         assert!(message(" , ").contains("is empty"));
         for list in ["", "2(x", "2(y3)", "(x2)", "-1", "2,"] {
             assert!(tasks_per_node(list).is_err(), "{list}");

@@ -146,19 +146,19 @@ export MIOPEN_CUSTOM_CACHE_DIR="$MIOPEN_USER_DB_PATH""#;
 /// Before the engine: passes signals on to the last background process, which is the engine.
 const FORWARD: &str = r#"
 # USR1 is Slurm's warning before the time limit, TERM its word that the job is being ended.
-asked='' ended=''
-trap 'asked=1; kill -s USR1 "$!" 2>/dev/null' USR1
-trap 'asked=1; ended=1; kill -s TERM "$!" 2>/dev/null' TERM
+signalled='' ended=''
+trap 'signalled=1; kill -s USR1 "$!" 2>/dev/null' USR1
+trap 'signalled=1; ended=1; kill -s TERM "$!" 2>/dev/null' TERM
 "#;
 
 /// After the engine: its exit status is in `status`.
 const WAIT: &str = r#"
 # A signal ends `wait` early: then wait again.
 while
-    asked=''
+    signalled=''
     wait "$!"
     status=$?
-    [ -n "$asked" ]
+    [ -n "$signalled" ]
 do :; done
 "#;
 

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::story::{EvalStory, Example, Said, Story};
+use super::story::{EvalStory, Example, ExampleAnswer, Story};
 use crate::judge::JudgeReport;
 use crate::task::ItemResult;
 
@@ -22,9 +22,9 @@ pub(super) fn choose(checkpoints: &[(String, Vec<ItemResult>)]) -> Vec<Example> 
     chosen.truncate(SHOWN);
     chosen.sort_by_key(|item| name(item));
     let example = |item: &ItemResult| {
-        let said = checkpoints.iter().filter_map(|(at, items)| {
+        let answers = checkpoints.iter().filter_map(|(at, items)| {
             let own = items.iter().find(|own| name(own) == name(item))?;
-            Some(Said {
+            Some(ExampleAnswer {
                 at: at.clone(),
                 answer: cut(&answer(own)),
                 verdict: verdict(own),
@@ -43,7 +43,7 @@ pub(super) fn choose(checkpoints: &[(String, Vec<ItemResult>)]) -> Vec<Example> 
                     .collect(),
                 None => item.expected.iter().map(|text| cut(text)).collect(),
             },
-            said: said.collect(),
+            answers: answers.collect(),
         }
     };
     chosen.into_iter().map(example).collect()
@@ -88,9 +88,9 @@ pub(super) fn table(eval: &EvalStory) -> Markup {
                         p { code { (example.item) } @if let Some(attack) = &example.attack { " as " (attack) } }
                         pre { (example.prompt) }
                         @for expected in &example.expected { p { "expected: " (expected) } }
-                        @for said in &example.said {
-                            p { strong { (said.at) } ": " (said.verdict) }
-                            pre { (said.answer) }
+                        @for answer in &example.answers {
+                            p { strong { (answer.at) } ": " (answer.verdict) }
+                            pre { (answer.answer) }
                         }
                     }
                 }
@@ -137,12 +137,12 @@ mod tests {
         let examples = choose(&[("a".to_owned(), first), ("b".to_owned(), last)]);
         assert_eq!(examples.len(), SHOWN);
         for example in &examples {
-            let told: Vec<(&str, usize)> = example
-                .said
+            let lengths: Vec<(&str, usize)> = example
+                .answers
                 .iter()
-                .map(|said| (said.at.as_str(), said.answer.chars().count()))
+                .map(|answer| (answer.at.as_str(), answer.answer.chars().count()))
                 .collect();
-            assert_eq!(told, [("a", 5), ("b", LENGTH + 1)]);
+            assert_eq!(lengths, [("a", 5), ("b", LENGTH + 1)]);
         }
         assert!(choose(&[]).is_empty());
     }

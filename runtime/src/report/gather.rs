@@ -187,9 +187,9 @@ fn stage(
         .zip(&sizes.samples)
         .map(|((component, &count), &available)| MixtureUsage {
             component: component.name.clone(),
-            asked: order_fields.asked(component, samples),
+            expected: order_fields.configured_fraction(component, samples),
             samples: count,
-            dealt: count as f64 / samples.max(1) as f64,
+            actual: count as f64 / samples.max(1) as f64,
             epochs: count as f64 / available.max(1) as f64,
         })
         .collect();

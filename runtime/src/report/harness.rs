@@ -182,7 +182,7 @@ fn add(results: &mut Results, eval: &str, keyed: &Keyed, id: NodeId, scores: &Sc
             name.clone(),
             json!({ "task": name, "aurora": fields, "key": keyed.key(id).to_hex() }),
         );
-        results.versions.insert(name.clone(), json!(node.kind().version()));
+        results.versions.insert(name.clone(), json!(node.version));
         results.shots.insert(name.clone(), json!(shots));
         results
             .samples

@@ -254,8 +254,8 @@ fn ledger(stage: &StageStory) -> Markup {
             @for row in &stage.components {
                 tr {
                     td { (row.component) }
-                    td { (format!("{:.2}%", row.asked * 100.0)) }
-                    td { (format!("{:.2}%", row.dealt * 100.0)) }
+                    td { (format!("{:.2}%", row.expected * 100.0)) }
+                    td { (format!("{:.2}%", row.actual * 100.0)) }
                     td { (row.samples) }
                     td { (format!("{:.2}", row.epochs)) }
                 }

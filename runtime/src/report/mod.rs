@@ -22,7 +22,9 @@ use crate::errors::{BoxedError, FileError};
 use crate::results::{ResultError, Results};
 use crate::store::Store;
 
-pub use story::{Change, EvalStory, Example, Forgotten, MixtureUsage, Noise, Point, Said, StageStory, Story, Transfer};
+pub use story::{
+    Change, EvalStory, Example, ExampleAnswer, Forgotten, MixtureUsage, Noise, Point, StageStory, Story, Transfer,
+};
 
 /// Writes the report of a graph whose other nodes are built.
 ///

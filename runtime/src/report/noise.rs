@@ -98,13 +98,13 @@ impl Noise {
         for (change, corrected) in rows.zip(holm(&tested)) {
             change.corrected = Some(corrected);
         }
-        let asked = gates.iter().filter(|gate| gate.found.asked);
+        let with_level = gates.iter().filter(|gate| gate.found.level_is_set);
         let of = |gate: &Gate| {
             let against = gate.found.doubt.map(|doubt| doubt * REPLICATES as f64);
             let one_sided = against.map_or(1.0, |against| (1.0 + against) / (1.0 + REPLICATES as f64));
             (gate.name.clone(), (2.0 * one_sided).min(1.0))
         };
-        let (names, values): (Vec<String>, Vec<f64>) = asked.map(of).unzip();
+        let (names, values): (Vec<String>, Vec<f64>) = with_level.map(of).unzip();
         self.gates = names.into_iter().zip(holm(&values)).collect();
     }
 }

@@ -41,10 +41,12 @@ pub struct StageStory {
 pub struct MixtureUsage {
     pub component: String,
     /// Fraction of the mixture, in 0..1.
-    pub asked: f64,
+    #[serde(rename = "asked")]
+    pub expected: f64,
     pub samples: u64,
     /// Fraction of the data order, in 0..1.
-    pub dealt: f64,
+    #[serde(rename = "dealt")]
+    pub actual: f64,
     /// Passes over the component's samples.
     pub epochs: f64,
 }
@@ -73,11 +75,12 @@ pub struct Example {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub expected: Vec<String>,
     /// By checkpoint.
-    pub said: Vec<Said>,
+    #[serde(rename = "said")]
+    pub answers: Vec<ExampleAnswer>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Said {
+pub struct ExampleAnswer {
     pub at: String,
     pub answer: String,
     /// The judge's verdict, or the scores.

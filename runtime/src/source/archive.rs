@@ -8,6 +8,7 @@
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 
+use aurora_compiler::graph::is_archive;
 use camino::{Utf8Path, Utf8PathBuf};
 use flate2::read::MultiGzDecoder;
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
@@ -176,7 +177,7 @@ enum Compression {
 
 /// Whether a file with this name is not an archive, but its own only member.
 pub fn is_plain(name: &str) -> bool {
-    matches!(kind(name), Kind::Plain)
+    !is_archive(name)
 }
 
 fn kind(name: &str) -> Kind {

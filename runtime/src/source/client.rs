@@ -51,7 +51,7 @@ impl Output {
     }
 }
 
-/// Runs a client until it ends. `remedy` tells the user how to install it if it is missing.
+/// Runs a client until it ends. `remedy` explains how to install it if it is missing.
 ///
 /// # Errors
 /// If it is not installed or cannot be run, or the work is cancelled. A client that fails is an [`Output`].

@@ -67,106 +67,131 @@ impl FromStr for Reference {
     type Err = ReferenceError;
 
     fn from_str(text: &str) -> Result<Self, ReferenceError> {
-        let error = |why: &str| ReferenceError {
+        let parsed = if let Some(pattern) = text.strip_prefix("file:") {
+            parse_file(pattern)
+        } else if let Some(rest) = text.strip_prefix("hf:") {
+            parse_hub(rest)
+        } else if let Some(rest) = text.strip_prefix("pkg:") {
+            parse_package(rest)
+        } else {
+            Err(Invalid::from("it must start with `file:`, `pkg:` or `hf:`"))
+        };
+        parsed.map_err(|why| ReferenceError {
             text: text.to_owned(),
-            why: why.to_owned(),
-        };
-        if let Some(pattern) = text.strip_prefix("file:") {
-            let pattern = pattern.strip_prefix("//").unwrap_or(pattern);
-            if pattern.is_empty() || pattern.starts_with('/') || pattern.split('/').any(|part| part == "..") {
-                return Err(error(
-                    "a file path must be relative to the folder of the project, and inside it",
-                ));
-            }
-            return Ok(Self::File {
-                pattern: pattern.trim_start_matches("./").to_owned(),
-            });
-        }
-        if let Some(rest) = text.strip_prefix("hf:") {
-            let (repository, revision) = rest.split_once('@').map_or((rest, None), |(name, at)| (name, Some(at)));
-            let named = repository
-                .split_once('/')
-                .is_some_and(|(owner, name)| word(owner) && word(name));
-            if !named || repository.contains("..") {
-                return Err(error("a repository of the hub is `hf:ORGANISATION/NAME@REVISION`"));
-            }
-            // A branch may have slashes; it becomes part of an address and of a path in the cache.
-            if let Some(revision) = revision
-                && (!revision.split('/').all(word) || revision.contains(".."))
-            {
-                return Err(error(&format!("`{revision}` is not a valid commit, branch or tag")));
-            }
-            return Ok(Self::Hub {
-                repository: repository.to_owned(),
-                revision: revision.map(str::to_owned),
-            });
-        }
-        let Some(rest) = text.strip_prefix("pkg:") else {
-            return Err(error("it must start with `file:`, `pkg:` or `hf:`"));
-        };
-        let (rest, query) = rest
-            .split_once('?')
-            .map_or((rest, None), |(rest, query)| (rest, Some(query)));
-        let (kind, path) = rest
-            .split_once('/')
-            .ok_or_else(|| error("a package URL is `pkg:REGISTRY/NAME@VERSION`"))?;
-        // An npm scope starts with `@`, written plainly or as %40; the version's `@` is never the first of a segment.
-        let at = path.rfind('@').filter(|&at| at > 0 && !path[..at].ends_with('/'));
-        let (name, version) = match at {
-            Some(at) => (&path[..at], Some(&path[at + 1..])),
-            None => (path, None),
-        };
-        let name = percent_decode(name).ok_or_else(|| error("a `%` is not followed by two hexadecimal digits"))?;
-        let version = version
-            .map(|version| {
-                percent_decode(version).ok_or_else(|| error("a `%` is not followed by two hexadecimal digits"))
-            })
-            .transpose()?;
-        let mut suite = None;
-        for pair in query.into_iter().flat_map(|query| query.split('&')) {
-            match pair.split_once('=') {
-                Some(("suite", value)) if kind == "deb" && word(value) => suite = Some(value.to_owned()),
-                _ => return Err(error(&format!("`{pair}` is not a valid qualifier of a {kind} package"))),
-            }
-        }
-        let (registry, name) = match kind {
-            "deb" => match name.split_once('/') {
-                Some(("debian", name)) => (Registry::Deb { suite }, name.to_owned()),
-                _ => return Err(error("a Debian package is `pkg:deb/debian/NAME`")),
-            },
-            "pypi" => (Registry::PyPi, name),
-            "cargo" => (Registry::Cargo, name),
-            "npm" => (Registry::Npm, name),
+            why: why.into_owned(),
+        })
+    }
+}
+
+/// Why a reference is invalid.
+type Invalid = std::borrow::Cow<'static, str>;
+
+/// Parses what follows `file:`.
+fn parse_file(pattern: &str) -> Result<Reference, Invalid> {
+    let pattern = pattern.strip_prefix("//").unwrap_or(pattern);
+    if pattern.is_empty() || pattern.starts_with('/') || pattern.split('/').any(|part| part == "..") {
+        return Err(Invalid::from(
+            "a file path must be relative to the folder of the project, and inside it",
+        ));
+    }
+    Ok(Reference::File {
+        pattern: pattern.trim_start_matches("./").to_owned(),
+    })
+}
+
+/// Parses what follows `hf:`.
+fn parse_hub(rest: &str) -> Result<Reference, Invalid> {
+    let (repository, revision) = rest.split_once('@').map_or((rest, None), |(name, at)| (name, Some(at)));
+    let named = repository
+        .split_once('/')
+        .is_some_and(|(owner, name)| word(owner) && word(name));
+    if !named || repository.contains("..") {
+        return Err(Invalid::from(
+            "a repository of the hub is `hf:ORGANISATION/NAME@REVISION`",
+        ));
+    }
+    // A branch may have slashes; it becomes part of an address and of a path in the cache.
+    if let Some(revision) = revision
+        && (!revision.split('/').all(word) || revision.contains(".."))
+    {
+        return Err(Invalid::from(format!(
+            "`{revision}` is not a valid commit, branch or tag"
+        )));
+    }
+    Ok(Reference::Hub {
+        repository: repository.to_owned(),
+        revision: revision.map(str::to_owned),
+    })
+}
+
+/// Parses what follows `pkg:`.
+fn parse_package(rest: &str) -> Result<Reference, Invalid> {
+    let (rest, query) = rest
+        .split_once('?')
+        .map_or((rest, None), |(rest, query)| (rest, Some(query)));
+    let (kind, path) = rest
+        .split_once('/')
+        .ok_or_else(|| Invalid::from("a package URL is `pkg:REGISTRY/NAME@VERSION`"))?;
+    // An npm scope starts with `@`, written plainly or as %40; the version's `@` is never the first of a segment.
+    let at = path.rfind('@').filter(|&at| at > 0 && !path[..at].ends_with('/'));
+    let (name, version) = match at {
+        Some(at) => (&path[..at], Some(&path[at + 1..])),
+        None => (path, None),
+    };
+    let name = percent_decode(name).ok_or_else(|| Invalid::from("a `%` is not followed by two hexadecimal digits"))?;
+    let version = version
+        .map(|version| {
+            percent_decode(version).ok_or_else(|| Invalid::from("a `%` is not followed by two hexadecimal digits"))
+        })
+        .transpose()?;
+    let mut suite = None;
+    for pair in query.into_iter().flat_map(|query| query.split('&')) {
+        match pair.split_once('=') {
+            Some(("suite", value)) if kind == "deb" && word(value) => suite = Some(value.to_owned()),
             _ => {
-                return Err(error(&format!(
-                    "unknown registry `{kind}`; the registries are deb, pypi, cargo and npm"
+                return Err(Invalid::from(format!(
+                    "`{pair}` is not a valid qualifier of a {kind} package"
                 )));
             }
-        };
-        // The name becomes an argument of another program, so it must not look like an option or a path.
-        let plain = match (&registry, name.strip_prefix('@')) {
-            (Registry::Npm, Some(scoped)) => scoped
-                .split_once('/')
-                .is_some_and(|(scope, name)| word(scope) && word(name)),
-            _ => word(&name),
-        };
-        if !plain {
-            return Err(error(&format!("`{name}` is not a valid package name")));
         }
-        if let Some(version) = &version
-            && !(version.starts_with(|c: char| c.is_ascii_alphanumeric())
-                && version
-                    .chars()
-                    .all(|c| c.is_ascii_alphanumeric() || ".+-~:_!".contains(c)))
-        {
-            return Err(error(&format!("`{version}` is not an exact version")));
-        }
-        Ok(Self::Package(Package {
-            registry,
-            name,
-            version,
-        }))
     }
+    let (registry, name) = match kind {
+        "deb" => match name.split_once('/') {
+            Some(("debian", name)) => (Registry::Deb { suite }, name.to_owned()),
+            _ => return Err(Invalid::from("a Debian package is `pkg:deb/debian/NAME`")),
+        },
+        "pypi" => (Registry::PyPi, name),
+        "cargo" => (Registry::Cargo, name),
+        "npm" => (Registry::Npm, name),
+        _ => {
+            return Err(Invalid::from(format!(
+                "unknown registry `{kind}`; the registries are deb, pypi, cargo and npm"
+            )));
+        }
+    };
+    // The name becomes an argument of another program, so it must not look like an option or a path.
+    let plain = match (&registry, name.strip_prefix('@')) {
+        (Registry::Npm, Some(scoped)) => scoped
+            .split_once('/')
+            .is_some_and(|(scope, name)| word(scope) && word(name)),
+        _ => word(&name),
+    };
+    if !plain {
+        return Err(Invalid::from(format!("`{name}` is not a valid package name")));
+    }
+    if let Some(version) = &version
+        && !(version.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && version
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || ".+-~:_!".contains(c)))
+    {
+        return Err(Invalid::from(format!("`{version}` is not an exact version")));
+    }
+    Ok(Reference::Package(Package {
+        registry,
+        name,
+        version,
+    }))
 }
 
 fn word(text: &str) -> bool {

@@ -333,13 +333,13 @@ pub(super) fn npm(
         }
         return Err(failed(package, output.cause()));
     }
-    let told: serde_json::Value = serde_json::from_str(&output.out).unwrap_or_default();
+    let packed: serde_json::Value = serde_json::from_str(&output.out).unwrap_or_default();
     // Some versions of npm answer with a list, others with an object by name.
-    let told = told
+    let packed = packed
         .get(0)
-        .or_else(|| told.as_object()?.values().next())
-        .unwrap_or(&told);
-    let version = told
+        .or_else(|| packed.as_object()?.values().next())
+        .unwrap_or(&packed);
+    let version = packed
         .get("version")
         .and_then(serde_json::Value::as_str)
         .map(str::to_owned)

@@ -79,7 +79,10 @@ fn a_changed_file_is_refused_with_both_contents() {
 fn offline_fetches_nothing() {
     let (_guard, root) = folder();
     let error = get(&root, "pkg:pypi/x@1", None, true).expect_err("offline").to_string();
-    assert_eq!(error, "`pkg:pypi/x@1` is not here and `--offline` forbids to fetch it");
+    assert_eq!(
+        error,
+        "`pkg:pypi/x@1` is not available here, and `--offline` forbids fetching it"
+    );
 }
 
 /// A hub with the paths that the tests need: answers until it is dropped. Counts requests by path.
@@ -96,7 +99,7 @@ impl HubServer {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
         let seen: std::sync::Arc<std::sync::Mutex<Vec<String>>> = std::sync::Arc::default();
-        let told = std::sync::Arc::clone(&seen);
+        let log = std::sync::Arc::clone(&seen);
         let stated = {
             use sha2::Digest;
             let digest = sha2::Sha256::digest(b"weights");
@@ -113,7 +116,7 @@ impl HubServer {
                     .take_while(|line| !line.is_empty())
                     .for_each(drop);
                 let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
-                told.lock().expect("no thread panicked").push(path.clone());
+                log.lock().expect("no thread panicked").push(path.clone());
                 let info = format!(
                     "{{\"sha\":\"{COMMIT}\",\"siblings\":[{{\"rfilename\":\"config.json\",\"blobId\":\"abc1\",\"size\":2}},\
                      {{\"rfilename\":\"sub/model.safetensors\",\"blobId\":\"abc2\",\"size\":7,\"lfs\":{{\"sha256\":\"{stated}\"}}}},\
@@ -176,14 +179,14 @@ fn a_repository_of_the_hub_comes_into_the_cache_and_stays_there() {
     let link = std::fs::read_link(cache.join("snapshots").join(COMMIT).join("config.json")).expect("a link");
     assert_eq!(link.to_str(), Some("../../blobs/abc1"));
     // Files pinned by a commit come from the cache without a request; offline, a branch does too.
-    let asked = || server.seen.lock().expect("no thread panicked").len();
-    let before = asked();
+    let request_count = || server.seen.lock().expect("no thread panicked").len();
+    let before = request_count();
     assert_eq!(
         get(COMMIT, Some(&names), false).expect("cached"),
         (commit.clone(), files.clone())
     );
     assert_eq!(get("main", None, true).expect("cached"), (commit, files));
-    assert_eq!(asked(), before);
+    assert_eq!(request_count(), before);
     assert!(
         !server
             .seen

@@ -105,7 +105,8 @@ pub struct Judgement {
     /// In 0..1.
     pub level: f64,
     /// Whether the spec sets this level.
-    pub asked: bool,
+    #[serde(rename = "asked")]
+    pub level_is_set: bool,
     /// Fraction of the replicates in which the comparison does not hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub doubt: Option<f64>,
@@ -155,15 +156,15 @@ pub fn judge(fields: &ExpectFields, evals: &[Scored]) -> Result<Judgement, GateE
         (false, Some([false, false])) => Verdict::FailsClearly,
         (false, _) => Verdict::FailsWithinNoise,
     };
-    let asked = fields.confidence.is_some();
+    let level_is_set = fields.confidence.is_some();
     Ok(Judgement {
-        holds: by_point && (!asked || verdict == Verdict::HoldsClearly),
+        holds: by_point && (!level_is_set || verdict == Verdict::HoldsClearly),
         left,
         right,
         difference: left - right,
         interval,
         level,
-        asked,
+        level_is_set,
         doubt,
         verdict,
     })

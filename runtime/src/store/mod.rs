@@ -205,7 +205,7 @@ impl Store {
         let record: Record = sealed::read(&self.root.join("partial").join(key.to_hex()))
             .ok()
             .flatten()?;
-        (self.whole(&record) == CachedResult::Complete).then_some(record)
+        (self.state_of(&record) == CachedResult::Complete).then_some(record)
     }
 
     /// Returns the undamaged result that was made from inputs with the same contents, if there is one.
@@ -214,12 +214,12 @@ impl Store {
             .ok()
             .flatten()?;
         let record = self.record(key)?;
-        (self.whole(&record) == CachedResult::Complete).then_some(record)
+        (self.state_of(&record) == CachedResult::Complete).then_some(record)
     }
 
     /// Checks whether every object of a record has the bytes it was published with. An object whose file has not changed
     /// since its last check is not read again.
-    pub fn whole(&self, record: &Record) -> CachedResult {
+    pub fn state_of(&self, record: &Record) -> CachedResult {
         for object in record.outputs.values() {
             match self.check(object) {
                 Ok(()) => {}
@@ -404,7 +404,7 @@ impl ResultCache for View<'_> {
     fn result(&self, key: Key) -> CachedResult {
         self.store
             .record(key)
-            .map_or(CachedResult::Missing, |record| self.store.whole(&record))
+            .map_or(CachedResult::Missing, |record| self.store.state_of(&record))
     }
 
     fn last(&self, name: &str) -> Option<Preimage> {

@@ -11,11 +11,11 @@ mod score;
 
 use std::collections::BTreeSet;
 
-use aurora_compiler::fields::{Asks, Attack, TaskFields};
+use aurora_compiler::fields::{AnswerMode, Attack, TaskFields};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::data::encoder::Encoder;
+use crate::data::encoder::{Encoder, EncoderError};
 use crate::data::random::Key;
 use crate::data::template::{Template, TemplateError};
 use crate::job::ItemFile;
@@ -24,7 +24,7 @@ use crate::source::archive::ArchiveError;
 pub use metrics::Grams;
 pub use pass::pass_at_k;
 pub use read::{item_files, read};
-pub use score::{ItemResult, Verdict, means, score};
+pub use score::{ItemResult, ScoringError, Verdict, means, score};
 
 #[derive(Debug, thiserror::Error)]
 pub enum TaskError {
@@ -65,8 +65,14 @@ pub enum TaskError {
     TwoSets { item: String, member: String, set: String },
     #[error("{shots} solved examples are needed, but there are only {found}")]
     FewShots { shots: u32, found: usize },
-    #[error("{item}: the tokenizer cannot encode it: {cause}")]
-    Encode { item: String, cause: String },
+    #[error("{item}")]
+    Encode {
+        item: String,
+        #[source]
+        source: EncoderError,
+    },
+    #[error("the eval's `chat` does not contain `{{prompt}}`")]
+    ChatWithoutPrompt,
     #[error("{item}: its answer of {answer} tokens does not fit into the window of {window}")]
     Long { item: String, answer: usize, window: usize },
 }
@@ -142,8 +148,8 @@ impl Templates {
             source,
         };
         let choices = match &fields.asks {
-            Asks::Choices(choices) => choices.as_slice(),
-            Asks::Text { .. } => &[],
+            AnswerMode::Choices(choices) => choices.as_slice(),
+            AnswerMode::Text { .. } => &[],
         };
         Ok(Self {
             prompt: Template::new(&fields.prompt).map_err(of_eval)?,
@@ -253,7 +259,7 @@ pub fn items(fields: &TaskFields, files: &[ItemFile]) -> Result<Vec<Item>, TaskE
     Ok(items)
 }
 
-/// The attacks with their templates; without attacks, each item is asked once as it is.
+/// The attacks with their templates; without attacks, each item has one unchanged prompt.
 fn attacks(fields: &TaskFields) -> Result<Vec<(Option<&str>, Option<Template>)>, TaskError> {
     if fields.attacks.is_empty() {
         return Ok(vec![(None, None)]);
@@ -383,9 +389,9 @@ pub fn requests(
     let mut all = Vec::new();
     for (number, item) in items.iter().enumerate() {
         let encode = |text: &str| {
-            encoder.encode(text).map_err(|cause| TaskError::Encode {
+            encoder.encode(text).map_err(|source| TaskError::Encode {
                 item: item.name.clone(),
-                cause,
+                source,
             })
         };
         let cut = |ids: &[u32], answer: usize| -> Result<Vec<u32>, TaskError> {
@@ -416,13 +422,10 @@ pub fn requests(
                     });
                 }
             }
-            (Question::Text { .. } | Question::Open, Asks::Text { maximum, samples, .. }) => {
+            (Question::Text { .. } | Question::Open, AnswerMode::Text { maximum, samples, .. }) => {
                 let mut ids = encode(&item.prompt)?;
                 if let Some(chat) = &fields.chat {
-                    ids = in_turn(chat, &ids, encoder).map_err(|cause| TaskError::Encode {
-                        item: "the eval's `chat`".to_owned(),
-                        cause,
-                    })?;
+                    ids = in_turn(chat, &ids, encoder)?;
                 }
                 let prompt = cut(&ids, *maximum as usize)?;
                 all.extend((0..*samples).map(|sample| Request::Text {
@@ -431,7 +434,7 @@ pub fn requests(
                     prompt: prompt.clone(),
                 }));
             }
-            (Question::Text { .. } | Question::Open, Asks::Choices(_)) => {}
+            (Question::Text { .. } | Question::Open, AnswerMode::Choices(_)) => {}
         }
     }
     Ok(all)
@@ -439,9 +442,15 @@ pub fn requests(
 
 /// A prompt's ids in a turn of a conversation. Only the turn's own text has special tokens: text of a special token in the
 /// prompt does not end the turn.
-fn in_turn(chat: &str, prompt: &[u32], encoder: &Encoder) -> Result<Vec<u32>, String> {
-    let (before, after) = chat.split_once("{prompt}").ok_or("it does not contain `{prompt}`")?;
-    Ok([&encoder.encode_markup(before)?, prompt, &encoder.encode_markup(after)?].concat())
+fn in_turn(chat: &str, prompt: &[u32], encoder: &Encoder) -> Result<Vec<u32>, TaskError> {
+    let (before, after) = chat.split_once("{prompt}").ok_or(TaskError::ChatWithoutPrompt)?;
+    let markup = |text: &str| {
+        encoder.encode_markup(text).map_err(|source| TaskError::Encode {
+            item: "the eval's `chat`".to_owned(),
+            source,
+        })
+    };
+    Ok([&markup(before)?, prompt, &markup(after)?].concat())
 }
 
 #[cfg(test)]

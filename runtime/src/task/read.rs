@@ -24,19 +24,20 @@ impl From<&InputFile> for ItemFile {
     }
 }
 
-/// The files of an eval's sources, each source with its name.
+/// The files of an eval's sources.
 ///
 /// Two sources, or two archives of one source, may have members of the same path. The names of their items then differ by a
-/// prefix; an eval with one source and at most one archive has none.
-pub fn item_files(sources: Vec<(String, Files)>) -> Vec<ItemFile> {
+/// prefix: the number of the source (from 1; its name is not part of a key), and the name of the archive. An eval with one
+/// source and at most one archive has none.
+pub fn item_files(sources: Vec<Files>) -> Vec<ItemFile> {
     let several_sources = sources.len() > 1;
     let mut all = Vec::new();
-    for (source, files) in sources {
+    for (number, files) in (1..).zip(sources) {
         let several_archives = files.keys().filter(|name| !is_plain(name)).count() > 1;
         all.extend(files.into_iter().map(|(name, path)| {
             let mut prefix = String::new();
             if several_sources {
-                prefix.push_str(&format!("{source}/"));
+                prefix.push_str(&format!("{number}/"));
             }
             if several_archives && !is_plain(&name) {
                 prefix.push_str(&format!("{name}/"));

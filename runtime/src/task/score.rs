@@ -6,13 +6,34 @@
 
 use std::collections::BTreeMap;
 
-use aurora_compiler::fields::{Asks, TaskFields};
+use aurora_compiler::fields::{AnswerMode, TaskFields};
 use serde::{Deserialize, Serialize};
 
 use super::metrics::{Grams, exact_match, f1, mean};
 use super::{Answer, Item, Question};
-use crate::data::encoder::Encoder;
+use crate::data::encoder::{Encoder, EncoderError};
 use crate::job::{Measure, Scores};
+
+/// Answers cannot be scored.
+#[derive(Debug, thiserror::Error)]
+pub enum ScoringError {
+    #[error("{item} has no answer")]
+    NoAnswer { item: String },
+    #[error("{item}")]
+    Decode {
+        item: String,
+        #[source]
+        source: EncoderError,
+    },
+}
+
+impl ScoringError {
+    fn no_answer(item: &Item) -> Self {
+        Self::NoAnswer {
+            item: item.name.clone(),
+        }
+    }
+}
 
 /// A line of `items.jsonl`: the result of an item.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -98,15 +119,20 @@ fn answer_text<'a>(
     fields: &TaskFields,
     item: &Item,
     encoder: &Encoder,
-) -> Result<String, String> {
+) -> Result<String, ScoringError> {
     let Some(Answer::Text(ids)) = rest.next() else {
-        return Err(format!("{} has no answer", item.name));
+        return Err(ScoringError::no_answer(item));
     };
     let stop: &[String] = match &fields.asks {
-        Asks::Text { stop, .. } => stop,
-        Asks::Choices(_) => &[],
+        AnswerMode::Text { stop, .. } => stop,
+        AnswerMode::Choices(_) => &[],
     };
-    Ok(encoder.decode_until(ids, stop)?.0)
+    let decoded = encoder.decode_until(ids, stop);
+    let (text, _) = decoded.map_err(|source| ScoringError::Decode {
+        item: item.name.clone(),
+        source,
+    })?;
+    Ok(text)
 }
 
 /// The index of the largest value. Ties go to the first.
@@ -129,7 +155,7 @@ pub fn score(
     items: &[Item],
     answers: &[Answer],
     encoder: &Encoder,
-) -> Result<(Scores, Vec<ItemResult>), String> {
+) -> Result<(Scores, Vec<ItemResult>), ScoringError> {
     let mut rest = answers.iter();
     let mut results = Vec::new();
     let mut grams = Vec::new();
@@ -145,7 +171,7 @@ pub fn score(
             Question::Choices { choices, right } => {
                 for choice in choices {
                     let Some(Answer::Likelihood(bits)) = rest.next() else {
-                        return Err(format!("{} has no answer", item.name));
+                        return Err(ScoringError::no_answer(item));
                     };
                     result.choices.push((choice.clone(), f64::from_bits(*bits)));
                 }
@@ -176,8 +202,8 @@ pub fn score(
             }
             Question::Open => {
                 let samples = match &fields.asks {
-                    Asks::Text { samples, .. } => *samples,
-                    Asks::Choices(_) => 0,
+                    AnswerMode::Text { samples, .. } => *samples,
+                    AnswerMode::Choices(_) => 0,
                 };
                 for _ in 0..samples {
                     result.answers.push(answer_text(&mut rest, fields, item, encoder)?);

@@ -3,10 +3,10 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::data::encoder::Encoder;
 use crate::source::archive::InputFile;
-use aurora_compiler::fields::{Asks, Attack};
+use aurora_compiler::fields::{AnswerMode, Attack};
 use camino::Utf8PathBuf;
 
-fn fields(asks: Asks) -> TaskFields {
+fn fields(asks: AnswerMode) -> TaskFields {
     TaskFields {
         files: vec!["*.jsonl".to_owned()],
         shot_files: Vec::new(),
@@ -24,8 +24,8 @@ fn fields(asks: Asks) -> TaskFields {
     }
 }
 
-fn choices() -> Asks {
-    Asks::Choices(vec!["{c}".to_owned()])
+fn choices() -> AnswerMode {
+    AnswerMode::Choices(vec!["{c}".to_owned()])
 }
 
 fn file(lines: &str) -> (tempfile::TempDir, Vec<ItemFile>) {
@@ -106,7 +106,7 @@ fn questions_are_put_into_words() {
 
 #[test]
 fn a_wrong_item_is_named_by_file_and_line() {
-    let said = |lines: &str, change: fn(&mut TaskFields)| {
+    let message = |lines: &str, change: fn(&mut TaskFields)| {
         let (_guard, files) = file(lines);
         let mut task = fields(choices());
         change(&mut task);
@@ -128,31 +128,31 @@ fn a_wrong_item_is_named_by_file_and_line() {
         (
             format!("{good}{{\"q\": 1}}\n"),
             nothing,
-            "x.jsonl:2: the item has no `c`; it has q",
+            "x.jsonl:2: the item does not have `c`; it has q",
         ),
         (
             good.replace('0', "2"),
             nothing,
-            "x.jsonl:1: the answer `2` is none of the choices",
+            "x.jsonl:1: the answer `2` is not one of the choices",
         ),
         (
             good.to_owned(),
             |task| task.by = vec!["category".to_owned()],
-            "x.jsonl:1: scores are told by `category`",
+            "x.jsonl:1: scores are grouped by `category`",
         ),
         (
             good.to_owned(),
             |task| task.shots = 1,
-            "1 solved examples are asked for, and there are 0",
+            "1 solved examples are needed, but there are only 0",
         ),
         (
             good.to_owned(),
             |task| task.files = vec!["*.json".to_owned()],
             "there is for example `x.jsonl`",
         ),
-        (String::new(), nothing, "there is no item in the files"),
+        (String::new(), nothing, "the files that match"),
     ] {
-        let found = said(&lines, change);
+        let found = message(&lines, change);
         assert!(found.contains(expected), "{found}");
     }
 }
@@ -187,7 +187,7 @@ fn requests_split_where_the_answer_begins() {
     let open = TaskFields {
         prompt: String::new(),
         answer: Some("{c}".to_owned()),
-        ..fields(Asks::Text {
+        ..fields(AnswerMode::Text {
             stop: vec![".".to_owned()],
             maximum: 4,
             temperature: None,
@@ -202,7 +202,7 @@ fn requests_split_where_the_answer_begins() {
         sample: 0,
         prompt: vec![0],
     };
-    assert_eq!(found[0], expected, "an empty prompt stands after the end of a document");
+    assert_eq!(found[0], expected, "an empty prompt follows the end of a document");
     let answer = |text: &str| Answer::Text(ids(text));
     let answers = [answer("uno. Due"), answer("acht"), answer("kolm")];
     let (scores, results) = score(&open, &all, &answers, &encoder).expect("scores");
@@ -240,9 +240,9 @@ fn lengths_decide_between_choices_as_they_should() {
     assert!(score(&task, &all, &answers[..4], &encoder()).is_err());
 }
 
-/// Every prompt is asked in the words of every attack, several times, and nothing is scored yet.
+/// Every prompt is sampled several times with the text of every attack, and nothing is scored yet.
 #[test]
-fn open_questions_are_asked_in_the_words_of_attacks() {
+fn open_questions_use_the_templates_of_attacks() {
     let lines = "{\"q\": \"one\", \"category\": \"k\"}\n{\"q\": \"two\", \"category\": \"l\"}\n";
     let (_guard, files) = file(lines);
     let attack = |name: &str, template: &str| Attack {
@@ -257,7 +257,7 @@ fn open_questions_are_asked_in_the_words_of_attacks() {
             attack("plain", "{prompt}"),
             attack("story", "A {category} story: {prompt}"),
         ],
-        ..fields(Asks::Text {
+        ..fields(AnswerMode::Text {
             stop: Vec::new(),
             maximum: 4,
             temperature: None,
@@ -266,7 +266,7 @@ fn open_questions_are_asked_in_the_words_of_attacks() {
         })
     };
     let all = items(&task, &files).expect("items");
-    let told: Vec<_> = all
+    let prompts: Vec<_> = all
         .iter()
         .map(|item| (item.prompt.as_str(), item.sets.join(" ")))
         .collect();
@@ -276,11 +276,11 @@ fn open_questions_are_asked_in_the_words_of_attacks() {
         ("two?", "l plain"),
         ("A l story: two?", "l story"),
     ];
-    assert_eq!(told, expected.map(|(prompt, sets)| (prompt, sets.to_owned())));
+    assert_eq!(prompts, expected.map(|(prompt, sets)| (prompt, sets.to_owned())));
     let encoder = encoder();
-    let asked = requests(&task, &all, &encoder, 0, 64).expect("requests");
-    assert_eq!(asked.len(), 8);
-    assert!(matches!(asked[3], Request::Text { item: 1, sample: 1, .. }));
+    let sent = requests(&task, &all, &encoder, 0, 64).expect("requests");
+    assert_eq!(sent.len(), 8);
+    assert!(matches!(sent[3], Request::Text { item: 1, sample: 1, .. }));
     let so = Answer::Text(encoder.encode("so").expect("encoded"));
     let (scores, results) = score(&task, &all, &vec![so; 8], &encoder).expect("no scores");
     assert!(scores.measures.is_empty());
@@ -289,11 +289,11 @@ fn open_questions_are_asked_in_the_words_of_attacks() {
     task.chat = Some("u: {prompt}<end>m:".to_owned());
     let mut spelled = all.clone();
     spelled[0].prompt = "<end>".to_owned();
-    let asked = requests(&task, &spelled, &encoder, 0, 64).expect("requests");
+    let sent = requests(&task, &spelled, &encoder, 0, 64).expect("requests");
     let ids = |text: &str| encoder.encode(text).expect("encoded");
     let prompt = [ids("u: "), ids("<end>"), vec![0], ids("m:")].concat();
     assert_eq!(
-        asked[0],
+        sent[0],
         Request::Text {
             item: 0,
             sample: 0,
@@ -330,22 +330,22 @@ fn items_are_read_from_tables_and_lines() {
     let files = [put("a.csv", table), put("b.txt", "first\n\nsecond\n")];
     let patterns = ["*.csv".to_owned(), "*.txt".to_owned()];
     let found = read(&files, &patterns).expect("items");
-    let told: Vec<String> = found.iter().map(|(name, value)| format!("{name} {value}")).collect();
+    let scores: Vec<String> = found.iter().map(|(name, value)| format!("{name} {value}")).collect();
     let expected = [
         r#"a.csv:3 {"category":"k","prompt":"one, two"}"#,
         r#"a.csv:4 {"category":"l\nm","prompt":"three"}"#,
         r#"b.txt:1 {"prompt":"first"}"#,
         r#"b.txt:3 {"prompt":"second"}"#,
     ];
-    assert_eq!(told, expected);
+    assert_eq!(scores, expected);
     let short = [put("c.csv", "prompt,category\nonly\n")];
     let error = read(&short, &patterns).expect_err("a short row").to_string();
     assert!(error.contains("line 2 of `c.csv` is not a valid item"), "{error}");
 }
 
-/// The same items, wherever they stand in their files.
+/// The same items, wherever they are in their files.
 #[test]
-fn a_limit_chooses_by_what_items_say() {
+fn a_limit_chooses_by_the_text_of_items() {
     let lines: Vec<String> = (0..20)
         .map(|n| format!("{{\"q\": \"{n}\", \"c\": [\"x\"], \"a\": 0}}\n"))
         .collect();
@@ -381,7 +381,7 @@ fn a_limit_counts_items_with_the_same_content() {
 }
 
 /// Files of one source, all with the same item.
-fn source(name: &str, files: &[&str], folder: &camino::Utf8Path) -> (String, crate::job::Files) {
+fn source(name: &str, files: &[&str], folder: &camino::Utf8Path) -> crate::job::Files {
     let line = "{\"q\": \"one\", \"c\": [\"x\", \"y\"], \"a\": 0}\n";
     let file = |file: &&str| {
         let path = folder.join(format!("{name}-{file}"));
@@ -399,14 +399,14 @@ fn source(name: &str, files: &[&str], folder: &camino::Utf8Path) -> (String, cra
         }
         ((*file).to_owned(), path)
     };
-    (name.to_owned(), files.iter().map(file).collect())
+    files.iter().map(file).collect()
 }
 
 #[test]
 fn items_of_several_sources_or_archives_have_different_names() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let folder = camino::Utf8Path::from_path(folder.path()).expect("UTF-8");
-    let names = |sources: Vec<(String, crate::job::Files)>| -> Vec<String> {
+    let names = |sources: Vec<crate::job::Files>| -> Vec<String> {
         let items = read(&item_files(sources), &["**".to_owned()]).expect("items");
         items.into_iter().map(|(name, _)| name).collect()
     };
@@ -418,7 +418,7 @@ fn items_of_several_sources_or_archives_have_different_names() {
     );
     assert_eq!(
         names(vec![of("a", &["x.jsonl"]), of("b", &["x.jsonl"])]),
-        ["a/x.jsonl:1", "b/x.jsonl:1"]
+        ["1/x.jsonl:1", "2/x.jsonl:1"]
     );
     assert_eq!(
         names(vec![of("a", &["y.tar", "z.tar"])]),
@@ -426,7 +426,7 @@ fn items_of_several_sources_or_archives_have_different_names() {
     );
     assert_eq!(
         names(vec![of("a", &["y.tar", "z.tar"]), of("b", &["y.tar"])]),
-        ["a/y.tar/m.jsonl:1", "a/z.tar/m.jsonl:1", "b/m.jsonl:1"]
+        ["1/y.tar/m.jsonl:1", "1/z.tar/m.jsonl:1", "2/m.jsonl:1"]
     );
     // A plain file and a member of the same path are refused.
     let error = read(&item_files(vec![of("a", &["m.jsonl", "z.tar"])]), &["**".to_owned()]);

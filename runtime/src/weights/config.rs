@@ -120,11 +120,7 @@ fn bigcode(config: &Config) -> Result<ModelFields, ConfigError> {
         true,
         "attention is scaled by the root of a head's width",
     )?;
-    config.only(
-        "tie_word_embeddings",
-        true,
-        "gpt_bigcode has no output layer of its own",
-    )?;
+    config.only("tie_word_embeddings", true, "gpt_bigcode has no separate output layer")?;
     let (hidden, heads) = (config.count("n_embd")?, config.count("n_head")?);
     let activation = match config.text("activation_function")?.unwrap_or("gelu_pytorch_tanh") {
         "gelu" => Activation::Gelu,

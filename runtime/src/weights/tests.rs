@@ -172,7 +172,7 @@ fn a_wrong_model_is_refused_with_place_and_cause() {
     let overlapping = with_header(&text.replacen("\"data_offsets\":[0,", "\"data_offsets\":[4,", 1));
     let mut infinite = weights.clone();
     infinite[8 + header..8 + header + 4].copy_from_slice(&f32::INFINITY.to_le_bytes());
-    let faults: Vec<(&str, &str, Option<Vec<u8>>, &str)> = vec![
+    let cases: Vec<(&str, &str, Option<Vec<u8>>, &str)> = vec![
         (
             "no config",
             "config.json",
@@ -295,7 +295,7 @@ fn a_wrong_model_is_refused_with_place_and_cause() {
             "is not a valid index of weights",
         ),
     ];
-    for (number, (fault, file, bytes, said)) in faults.into_iter().enumerate() {
+    for (number, (case, file, bytes, expected)) in cases.into_iter().enumerate() {
         let bad = root.join(format!("bad{number}"));
         std::fs::create_dir(&bad).expect("made");
         for good in listed(&whole) {
@@ -305,13 +305,13 @@ fn a_wrong_model_is_refused_with_place_and_cause() {
             Some(bytes) => std::fs::write(bad.join(file), bytes).expect("written"),
             None => std::fs::remove_file(bad.join(file)).expect("removed"),
         }
-        let error = import(model, &bad, &root.join(format!("out{number}"))).expect_err(fault);
+        let error = import(model, &bad, &root.join(format!("out{number}"))).expect_err(case);
         let text = crate::errors::chain(&error);
-        assert!(text.contains(said), "{fault}: {text}");
-        if fault != "a number too large" {
+        assert!(text.contains(expected), "{case}: {text}");
+        if case != "a number too large" {
             assert!(
                 !root.join(format!("out{number}")).exists(),
-                "{fault}: nothing is written before everything is compared"
+                "{case}: nothing is written before everything is compared"
             );
         }
     }
@@ -331,7 +331,7 @@ fn pickles_are_never_opened() {
 
 /// A tied output layer may be stored too, if it is the same; masks are recomputed.
 #[test]
-fn what_transformers_makes_anew_is_left_out() {
+fn tensors_that_transformers_recomputes_are_skipped() {
     use crate::checkpoint::{TensorInfo, write};
     let (_guard, root) = folder();
     let (_, model) = &models()[0];
@@ -342,7 +342,7 @@ fn what_transformers_makes_anew_is_left_out() {
         .expect("opened")
         .numbers("transformer.wte.weight")
         .expect("there");
-    for (numbers, said) in [(words.clone(), None), (vec![0.5; words.len()], Some("tied"))] {
+    for (numbers, expected) in [(words.clone(), None), (vec![0.5; words.len()], Some("tied"))] {
         let alias = TensorInfo {
             name: "lm_head.weight".to_owned(),
             shape: vec![64, 16],
@@ -354,9 +354,9 @@ fn what_transformers_makes_anew_is_left_out() {
         let other = hf.join("other.safetensors");
         write(&other, &[alias, mask], [&numbers[..], &[0.0, 1.0]]).expect("written");
         let result = import(model, &hf, &root.join("out"));
-        match said {
+        match expected {
             None => result.expect("imported"),
-            Some(said) => assert!(result.expect_err("differs").to_string().contains(said)),
+            Some(expected) => assert!(result.expect_err("differs").to_string().contains(expected)),
         }
     }
 }
@@ -380,7 +380,10 @@ fn a_shorter_context_takes_the_first_positions() {
     let error = import(&long, &root.join("hf"), &root.join("long"))
         .expect_err("too long")
         .to_string();
-    assert!(error.contains("`context` is 32 there and 64 here"), "{error}");
+    assert!(
+        error.contains("`context` is 32 in the file and 64 in the spec"),
+        "{error}"
+    );
 }
 
 mod gguf {
@@ -524,7 +527,7 @@ mod gguf {
             }
         })
         .expect("read");
-        // Row 1 of a head of eight is the file's row 2: neighbours became halves.
+        // Row 1 of a head of eight is the file's row 2: adjacent rows became halves.
         let path = root.join("x.gguf");
         let gguf = Gguf::open(&[InputFile::from(path.as_path())], "x.gguf").expect("opened");
         assert_eq!(gguf.model(), &model());
@@ -538,8 +541,8 @@ mod gguf {
     fn a_hostile_file_is_refused_where_it_is_wrong() {
         let (_guard, root) = folder();
         let good = file(plain);
-        let text = |fault: &str, bytes: &[u8]| {
-            let error = imported(bytes, &root).expect_err(fault);
+        let text = |case: &str, bytes: &[u8]| {
+            let error = imported(bytes, &root).expect_err(case);
             crate::errors::chain(&error)
         };
         let with = |at: usize, value: &[u8]| {
@@ -559,7 +562,7 @@ mod gguf {
             }
             bytes
         };
-        for (fault, bytes, said) in [
+        for (case, bytes, expected) in [
             ("lists", lists, "a list of 5242880 elements"),
             ("no GGUF", with(0, b"GGML"), "it does not begin with `GGUF`"),
             (
@@ -654,8 +657,8 @@ mod gguf {
                 "has shape [32, 64], the model's has [64, 32]",
             ),
         ] {
-            let found = text(fault, &bytes);
-            assert!(found.contains(said), "{fault}: {found}");
+            let found = text(case, &bytes);
+            assert!(found.contains(expected), "{case}: {found}");
         }
         // Every truncation is detected, and none makes the reader allocate more than there is.
         for cut in (0..good.len()).step_by(7) {

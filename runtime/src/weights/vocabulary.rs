@@ -106,8 +106,8 @@ pub fn tokenizer_json(gguf: &Gguf) -> Result<String, VocabularyError> {
         if vocabulary.insert(token, id).is_some() {
             return Err(damaged(format!("token `{token}` occurs twice")));
         }
-        let special = *kind == Fact::Whole(CONTROL);
-        if special || *kind == Fact::Whole(USER_DEFINED) {
+        let special = *kind == Fact::Integer(CONTROL);
+        if special || *kind == Fact::Integer(USER_DEFINED) {
             added.push(json!({
                 "id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false,
                 "normalized": false, "special": special,

@@ -12,7 +12,7 @@ use std::error::Error;
 use std::sync::atomic::AtomicBool;
 
 use aurora_compiler::fields::{Contract, Numerics, Precision};
-use aurora_runtime::job::{Placement, Recompute};
+use aurora_runtime::job::{Layout, Recompute};
 use aurora_train::model::{PassContext, Workspace};
 use aurora_train::parallel::Peers;
 use aurora_train::train::TrainError;
@@ -42,8 +42,8 @@ fn losses(name: &str, reference: &Reference, steps: usize) -> Result<Vec<f64>, B
         lanes: 2,
         micro_batch: shape.micro_batch,
     };
-    let placement = Placement::one(2, Recompute::None);
-    let network = network(&shape.model, &numerics, Precision::F32, &placement, 0)?;
+    let layout = Layout::one(2, Recompute::None);
+    let network = network(&shape.model, &numerics, Precision::F32, &layout, 0)?;
     let mut state = TrainState::new(network, &shape.model, 0, true, false)?;
     state.load_weights(&files)?;
     let optimizer = shapes::optimizer()?;

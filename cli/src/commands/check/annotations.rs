@@ -93,7 +93,7 @@ fn result(diagnostic: &DiagnosticJson) -> Value {
     })
 }
 
-/// An edit that a diagnostic suggests; `applicability` tells whether it is unambiguous.
+/// An edit that a diagnostic suggests; `applicability` is whether it is unambiguous.
 fn fix(diagnostic: &DiagnosticJson, help: &HelpJson) -> Option<Value> {
     let edit = help.edit.as_ref()?;
     Some(json!({

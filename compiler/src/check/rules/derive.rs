@@ -8,7 +8,7 @@ use crate::spec::{Block, BlockId, BlockKind, Field, Spec, Unit, Value};
 
 impl Checker<'_> {
     pub(super) fn derive_defaults(&mut self, spec: &mut Spec) {
-        // By name, so that the order of the file does not matter.
+        // In order of names, so that the order of the file does not matter.
         let stages: Vec<BlockId> = spec.of_kind(BlockKind::Stage).map(|(id, _)| id.clone()).collect();
         for (id, block) in &mut spec.blocks {
             let failed = |name: &str| self.failed.contains(&(id.clone(), name.to_owned()));
@@ -53,7 +53,7 @@ impl Checker<'_> {
     }
 }
 
-/// What an eval has by its kind; `None` for what other kinds have.
+/// Defaults of an eval by its kind; `None` for fields of other kinds.
 fn of_kind(kind: EvalKind) -> [(&'static str, Value); 9] {
     let text = |text: &str| Value::Text(text.to_owned());
     let only = |applies: bool, value: Value| if applies { value } else { Value::None };
@@ -79,7 +79,7 @@ fn of_kind(kind: EvalKind) -> [(&'static str, Value); 9] {
     ]
 }
 
-/// A batch that is written in tokens is held in sequences, if it is a whole number of them.
+/// Converts a batch in tokens to sequences, if it is a whole number of them.
 fn batch_in_sequences(block: &mut Block) {
     let (Some((tokens, Unit::Tokens)), Some((sequence, _))) =
         (block.quantity("global_batch"), block.quantity("sequence"))

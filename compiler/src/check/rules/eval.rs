@@ -1,4 +1,4 @@
-//! Evals: fields that belong to the kind, data that may be read, and checkpoints that exist.
+//! Evals: fields of the kind, data that the eval may read, and checkpoints that exist.
 
 use std::collections::BTreeSet;
 
@@ -51,14 +51,14 @@ impl Checker<'_> {
         }
     }
 
-    /// A turn of a conversation has a place for the prompt, and attacks have names of their own.
+    /// `chat` contains the prompt once, and attacks have unique names.
     fn eval_words(&mut self, block: &Block) {
         if let Some(chat) = block.field("chat")
             && let (Value::Text(text), Some(span)) = (&chat.value, chat.span())
             && text.matches("{prompt}").count() != 1
         {
             self.error(
-                Diagnostic::new(Code::BAD_ARGUMENT, "`chat` has no one place for the prompt")
+                Diagnostic::new(Code::BAD_ARGUMENT, "`chat` must contain the prompt once")
                     .label(span, "expected `{prompt}` once")
                     .help("such as `\"<|user|>{prompt}<|assistant|>\"`"),
             );
@@ -72,13 +72,13 @@ impl Checker<'_> {
                 self.error(
                     Diagnostic::new(Code::BAD_LIST, format!("two attacks are called `{text}`"))
                         .label(name.and_then(Field::span).unwrap_or(block.span), "the second one")
-                        .help("scores are told by these names: give each its own"),
+                        .help("scores are reported under these names: give each attack its own"),
                 );
             }
         }
     }
 
-    /// How labelled responses are read has no effect where there are none.
+    /// Arguments about labelled responses have no effect without them.
     fn eval_judge(&mut self, block: &Block) {
         let Some(arguments) = block.field("judge").and_then(Field::arguments) else {
             return;
@@ -89,9 +89,9 @@ impl Checker<'_> {
             self.error(
                 Diagnostic::new(
                     Code::WRONG_KIND,
-                    "a `plug_in` is scored outside of Aurora, and `refusals` is its own",
+                    "`refusals` cannot judge a `plug_in`, which is scored outside of Aurora",
                 )
-                .label(block.place("judge"), "no judge of a `plug_in`")
+                .label(block.place("judge"), "not a judge for a `plug_in`")
                 .help("write `command(…)` or `endpoint(…)`, or an eval of kind `refusal`"),
             );
             return;
@@ -144,11 +144,11 @@ impl Checker<'_> {
             };
             match block.word("split") {
                 Some("held_out") => {
-                    let share = corpus.field("held_out").and_then(Field::number);
-                    if share.is_some_and(|share| share.decimal().is_zero()) {
+                    let fraction = corpus.field("held_out").and_then(Field::number);
+                    if fraction.is_some_and(|fraction| fraction.decimal().is_zero()) {
                         let mut diagnostic = Diagnostic::new(
                             Code::NOTHING_HELD_OUT,
-                            format!("corpus `{}` holds nothing out", id.name),
+                            format!("corpus `{}` has no held-out documents", id.name),
                         )
                         .label(span, "its held-out split is empty")
                         .label(corpus.place("held_out"), "`held_out` is 0%");
@@ -179,7 +179,7 @@ impl Checker<'_> {
         }
     }
 
-    /// A checkpoint can be measured only where one is kept.
+    /// A checkpoint can only be measured if it is kept.
     fn eval_points(&mut self, block: &Block, spec: &Spec) {
         for point in block.field("at").map_or(&[][..], Field::elements) {
             let (Value::Every(_), Some(quantity), Some(span)) = (&point.value, point.quantity(), point.span()) else {
@@ -201,12 +201,12 @@ impl Checker<'_> {
                     .and_then(Field::quantity)
                     .and_then(|quantity| batch.steps(quantity));
                 let is_known = checkpoint.is_some_and(|field| field.value != Value::Unknown);
-                // No point of the interval lies before the stage's last checkpoint.
+                // The interval is longer than the stage.
                 let steps = stage.quantity("budget").and_then(|quantity| batch.steps(quantity));
                 if steps.is_some_and(|steps| every >= steps) {
                     continue;
                 }
-                let fault = match kept {
+                let reason = match kept {
                     Some(kept) if every % kept != 0 => {
                         format!("stage `{}` keeps one every {kept} steps", stage_id.name)
                     }
@@ -223,9 +223,9 @@ impl Checker<'_> {
                 self.error(
                     Diagnostic::new(
                         Code::EVAL_BETWEEN_CHECKPOINTS,
-                        format!("there is no checkpoint every {every} steps: {fault}"),
+                        format!("there is no checkpoint every {every} steps: {reason}"),
                     )
-                    .label(span, "measured where nothing is kept")
+                    .label(span, "no checkpoint is kept there")
                     .label(place, "where checkpoints are kept")
                     .help(help),
                 );

@@ -1,4 +1,4 @@
-//! What gates make of metrics: functions with the right number and kind of arguments, and checkpoints enough to look at.
+//! Functions in gates: number and kind of arguments, and enough measured checkpoints.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use crate::names::suggest;
 use crate::schema::{FUNCTIONS, FunctionSchema};
 use crate::spec::{Better, Block, BlockId, BlockKind, Expression, Field, Function, Metric, Spec, Value};
 
-/// Points through which a trend is more than a difference.
+/// Fewer points would make a trend only a difference.
 const LEAST_POINTS: usize = 3;
 
 impl Checker<'_> {
@@ -40,18 +40,18 @@ impl Checker<'_> {
             let metric = match arguments.as_slice() {
                 [Expression::Metric(metric)] if metric.at.kind == BlockKind::Stage => metric,
                 _ => {
-                    self.error(bad(table, span, "is made of one metric of a stage"));
+                    self.error(bad(table, span, "takes one metric of a stage"));
                     return None;
                 }
             };
             self.enough_checkpoints(table, metric, span, spec)?;
         } else if arguments.len() < 2 || !amounts.iter().all(|amount| matches!(amount, Amount::Metric { .. })) {
-            self.error(bad(table, span, "is made of two metrics or more"));
+            self.error(bad(table, span, "takes two or more metrics"));
             return None;
         }
-        let share = amounts
+        let is_fraction = amounts
             .iter()
-            .all(|amount| matches!(amount, Amount::Metric { share: true, .. }));
+            .all(|amount| matches!(amount, Amount::Metric { is_fraction: true, .. }));
         let direction = |amount: &Amount| match amount {
             Amount::Metric { better, .. } => *better,
             _ => None,
@@ -68,23 +68,22 @@ impl Checker<'_> {
         };
         if table.function == Function::Worst && better.is_none() {
             let found = bad(table, span, "needs metrics that are better in the same direction");
-            self.error(
-                found
-                    .help("name metrics of one kind, not sums of several; the reference says which way each is better"),
-            );
+            self.error(found.help(
+                "name metrics of one kind, not sums of several; the reference lists the better direction of each",
+            ));
             return None;
         }
         Some((
             Expression::Function(table.function, arguments),
             Amount::Metric {
-                share,
+                is_fraction,
                 better,
                 difference,
             },
         ))
     }
 
-    /// A fault if the eval looks at too few of the stage's checkpoints. Silent where it cannot be known.
+    /// Reports an error if the eval measures too few of the stage's checkpoints, as far as that is known.
     fn enough_checkpoints(&mut self, table: &FunctionSchema, metric: &Metric, span: Span, spec: &Spec) -> Option<()> {
         let eval_id = BlockId {
             kind: BlockKind::Eval,
@@ -93,7 +92,7 @@ impl Checker<'_> {
         let eval = spec.blocks.get(&eval_id)?;
         let found = match table.function {
             Function::Trend => measured(spec, eval, &metric.at)?.1,
-            // The stage's own end is the last; what stands before it counts.
+            // The end of the stage is the last checkpoint; only earlier ones count.
             _ => {
                 let (steps, all) = measured(spec, eval, &metric.at)?;
                 let mut earlier = all.into_iter().filter(|step| *step < steps).collect::<BTreeSet<u64>>();
@@ -117,11 +116,11 @@ impl Checker<'_> {
                 found.len()
             );
             let message = message.replace("there are 1", "there is 1");
-            let mut fault = Diagnostic::new(Code::TOO_FEW_CHECKPOINTS, message).label(span, "too few");
+            let mut error = Diagnostic::new(Code::TOO_FEW_CHECKPOINTS, message).label(span, "too few");
             if let Some(at) = eval.field("at").and_then(Field::span) {
-                fault = fault.label(at, format!("where `{}` looks", metric.eval));
+                error = error.label(at, format!("where `{}` measures", metric.eval));
             }
-            self.error(fault.help("measure at more checkpoints, such as `at = [start, every 10 steps, end]`"));
+            self.error(error.help("measure at more checkpoints, such as `at = [start, every 10 steps, end]`"));
             return None;
         }
         Some(())
@@ -134,7 +133,7 @@ fn bad(table: &FunctionSchema, span: Span, what: &str) -> Diagnostic {
         .help(format!("write `{}`", table.example))
 }
 
-/// A stage's steps, and those of its checkpoints at which an eval looks; 0 is its start.
+/// A stage's steps, and the steps of the checkpoints that an eval measures; 0 is the start.
 fn measured(spec: &Spec, eval: &Block, stage: &BlockId) -> Option<(u64, BTreeSet<u64>)> {
     let (block, batch) = (spec.blocks.get(stage)?, spec.batch_of(stage)?);
     let steps = batch.steps(block.quantity("budget")?)?;
@@ -150,7 +149,7 @@ fn measured(spec: &Spec, eval: &Block, stage: &BlockId) -> Option<(u64, BTreeSet
                 let all = (1..=steps / every).map(|number| number * every);
                 let is_kept =
                     |step: &u64| *step == steps || kept.is_some_and(|kept| kept > 0 && step.is_multiple_of(kept));
-                // No more than a trend asks for: a stage may have a million.
+                // A trend needs no more than these, and a stage may have a million.
                 found.extend(all.filter(is_kept).take(LEAST_POINTS));
             }
             (Value::Word(word), _) if word == "start" => drop(found.insert(0)),

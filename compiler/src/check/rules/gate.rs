@@ -11,7 +11,7 @@ use crate::schema::{EvalKind, Range};
 use crate::spec::set_names;
 use crate::spec::{Better, Block, BlockId, BlockKind, Expression, Field, Gate, Metric, Relation, Spec, Value};
 
-/// The interval's ends are quantiles of two thousand replicates: at 99% ten lie beyond each.
+/// The ends of the interval are quantiles of two thousand replicates: at 99%, ten are outside of each end.
 const CONFIDENCE: Range = Range {
     least: "50",
     includes_least: true,
@@ -19,20 +19,22 @@ const CONFIDENCE: Range = Range {
     includes_most: true,
 };
 
-/// What an expression amounts to.
+/// The kind of quantity that an expression gives.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Amount {
     Number,
     Points,
-    /// A metric, or what is made of some: whether it lies between 0 and 1, which way it is better, if that can be said, and
-    /// whether it is a difference, which can be as small as points are.
+    /// A metric, or an expression of metrics.
     Metric {
-        share: bool,
+        /// It is between 0 and 1.
+        is_fraction: bool,
+        /// The better direction, if there is one.
         better: Option<Better>,
+        /// It is a difference, which can be compared with percentage points.
         difference: bool,
     },
     /// Could not be read.
-    Fault,
+    Invalid,
 }
 
 impl Checker<'_> {
@@ -45,7 +47,7 @@ impl Checker<'_> {
         if !matches!(left_amount, Amount::Metric { .. }) && !matches!(right_amount, Amount::Metric { .. }) {
             self.error(
                 Diagnostic::new(Code::BAD_GATE, "this gate compares no metric")
-                    .label(written.span, "holds always, or never")
+                    .label(written.span, "always true or always false")
                     .help("write a metric such as `cap.heldout.bits_per_byte.en`"),
             );
             return None;
@@ -57,7 +59,7 @@ impl Checker<'_> {
             let fits = matches!(
                 other,
                 Amount::Metric {
-                    share: true,
+                    is_fraction: true,
                     difference: true,
                     ..
                 }
@@ -74,11 +76,11 @@ impl Checker<'_> {
             _ => Relation::AtLeast,
         };
         let confidence = match &written.confidence {
-            Some(asked) => Some(self.percent(&asked.number, asked.span, &CONFIDENCE)?),
+            Some(level) => Some(self.percent(&level.number, level.span, &CONFIDENCE)?),
             None => None,
         };
-        let asked = confidence.map_or(String::new(), |level| format!(" with {level}% confidence"));
-        let text = format!("{left} {relation} {right}{asked}");
+        let suffix = confidence.map_or(String::new(), |level| format!(" with {level}% confidence"));
+        let text = format!("{left} {relation} {right}{suffix}");
         let value = Value::Gate(Box::new(Gate {
             left,
             relation,
@@ -107,12 +109,12 @@ impl Checker<'_> {
                     Counted::Plain => Some((Expression::Number(value), Amount::Number)),
                     Counted::Points => Some((Expression::Points(value), Amount::Points)),
                     Counted::Percent => {
-                        let share = Exact::new(value.decimal() / rust_decimal::Decimal::ONE_HUNDRED);
+                        let fraction = Exact::new(value.decimal() / rust_decimal::Decimal::ONE_HUNDRED);
                         self.error(
                             Diagnostic::new(Code::BAD_GATE, "a percentage in a gate can mean two things")
-                                .label(written.span, "a share of the metric, or points?")
+                                .label(written.span, "a fraction of the metric, or points?")
                                 .help(format!(
-                                    "multiply by `{share}`, or write `{value} pp` for percentage points"
+                                    "multiply by `{fraction}`, or write `{value} pp` for percentage points"
                                 )),
                         );
                         None
@@ -131,15 +133,15 @@ impl Checker<'_> {
                 let (left_value, left_amount) = read_left?;
                 let (right_value, right_amount) = read_right?;
                 let amount = combine(*operator, left_amount, right_amount);
-                if amount == Amount::Fault {
+                if amount == Amount::Invalid {
                     let points = if right_amount == Amount::Points { right } else { left };
                     self.error(
                         Diagnostic::new(
                             Code::BAD_GATE,
-                            "percentage points can only be added to or taken from a share",
+                            "percentage points can only be added to or subtracted from a fraction",
                         )
                         .label(points.span, "percentage points")
-                        .note("shares are `pass@k`, `accuracy`, `accuracy_norm` and `attack_success_rate`")
+                        .note("fractions are `pass@k`, `accuracy`, `accuracy_norm` and `attack_success_rate`")
                         .help("for another metric, multiply it: `* 1.05`"),
                     );
                     return None;
@@ -155,7 +157,7 @@ impl Checker<'_> {
         }
     }
 
-    /// `WEIGHTS.EVAL.METRIC.SET`, and what it amounts to.
+    /// Reads `WEIGHTS.EVAL.METRIC.SET`, and the kind of its value.
     fn metric(&mut self, path: &[Name], spec: &Spec) -> Option<(Metric, Amount)> {
         let (at_name, rest) = path.split_first()?;
         let at = self.metric_weights(at_name, spec)?;
@@ -239,7 +241,7 @@ impl Checker<'_> {
                 None => metric.better,
             };
             let amount = Amount::Metric {
-                share: metric.is_fraction,
+                is_fraction: metric.is_fraction,
                 better: Some(better),
                 difference: false,
             };
@@ -335,40 +337,56 @@ fn incomplete(span: ast::Span, what: &str) -> Diagnostic {
 fn bare_points(side: &ast::Expression) -> Diagnostic {
     Diagnostic::new(Code::BAD_GATE, "percentage points alone are not compared with a metric")
         .label(side.span, "only a difference")
-        .help("write the share itself, such as `0.02`")
+        .help("write the fraction itself, such as `0.02`")
 }
 
 fn combine(operator: Operator, left: Amount, right: Amount) -> Amount {
-    use Amount::{Fault, Metric, Number, Points};
+    use Amount::{Invalid, Metric, Number, Points};
     match (operator, left, right) {
-        (_, Fault, _) | (_, _, Fault) => Fault,
+        (_, Invalid, _) | (_, _, Invalid) => Invalid,
         (_, Number, Number) => Number,
-        (Operator::Multiply, Points, _) | (Operator::Multiply, _, Points) => Fault,
+        (Operator::Multiply, Points, _) | (Operator::Multiply, _, Points) => Invalid,
         (_, Points, Points) => Points,
-        (_, sum @ Metric { share: true, .. }, Points) | (Operator::Add, Points, sum @ Metric { share: true, .. }) => {
-            sum
-        }
-        (_, Points, _) | (_, _, Points) => Fault,
-        // A factor or a difference may turn a metric round.
-        (_, Metric { share, difference, .. }, Number) | (_, Number, Metric { share, difference, .. }) => Metric {
-            share,
+        (_, sum @ Metric { is_fraction: true, .. }, Points)
+        | (Operator::Add, Points, sum @ Metric { is_fraction: true, .. }) => sum,
+        (_, Points, _) | (_, _, Points) => Invalid,
+        // A factor or a difference may reverse the better direction of a metric.
+        (
+            _,
+            Metric {
+                is_fraction,
+                difference,
+                ..
+            },
+            Number,
+        )
+        | (
+            _,
+            Number,
+            Metric {
+                is_fraction,
+                difference,
+                ..
+            },
+        ) => Metric {
+            is_fraction,
             better: None,
             difference,
         },
         (
             _,
             Metric {
-                share: first,
+                is_fraction: first,
                 difference: of_first,
                 ..
             },
             Metric {
-                share: second,
+                is_fraction: second,
                 difference: of_second,
                 ..
             },
         ) => Metric {
-            share: first && second,
+            is_fraction: first && second,
             better: None,
             difference: match operator {
                 Operator::Add => of_first && of_second,

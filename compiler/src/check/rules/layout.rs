@@ -1,4 +1,4 @@
-//! Layouts: degrees that divide what they split, and a world that fits the machine.
+//! Layouts: degrees that divide the model and the grid, and workers that fit on the machine.
 
 use aurora_lang::diagnostics::{Code, Diagnostic};
 
@@ -6,7 +6,7 @@ use super::nearest_divisors;
 use crate::check::Checker;
 use crate::spec::{Block, BlockId, BlockKind, Field, Spec};
 
-/// Devices of one node of a machine; none where any number of processes may run.
+/// Devices of one node of a machine; none if any number of processes can run.
 fn devices_per_node(machine: &str) -> Option<u64> {
     (machine == "mi250x").then_some(8)
 }
@@ -83,7 +83,7 @@ impl Checker<'_> {
                             id.name
                         ),
                     )
-                    .label(block.place("pipeline"), "stages without a layer")
+                    .label(block.place("pipeline"), "pipeline ranks without a layer")
                     .label(model.place("layers"), "the layers")
                     .help(format!("write at most {layers}")),
                 );
@@ -91,7 +91,7 @@ impl Checker<'_> {
         }
     }
 
-    /// Data-parallel replicas; an error if the world does not fit the machine.
+    /// Data-parallel replicas; an error if the workers do not fit on the machine.
     fn replicas(&mut self, block: &Block, tensor: u64, pipeline: u64, nodes: u64) -> Option<u64> {
         let data = block.field("data")?;
         let per_node = devices_per_node(block.word("machine")?);
@@ -147,23 +147,25 @@ impl Checker<'_> {
     }
 
     fn layout_micro_batch(&mut self, block: &Block, numerics: Option<&Field>) {
-        let asked = block.quantity("micro_batch").map(|(count, _)| count);
-        let said = numerics.and_then(Field::quantity).map(|(count, _)| count);
-        if let (Some(asked), Some(said)) = (asked, said)
-            && asked != said
+        let in_layout = block.quantity("micro_batch").map(|(count, _)| count);
+        let in_numerics = numerics.and_then(Field::quantity).map(|(count, _)| count);
+        if let (Some(in_layout), Some(in_numerics)) = (in_layout, in_numerics)
+            && in_layout != in_numerics
         {
             let mut diagnostic = Diagnostic::new(
                 Code::LAYOUT_MICRO_BATCH,
-                format!("the layout asks for micro-batches of {asked} sequences, and `numerics` says {said}"),
+                format!("the layout has micro-batches of {in_layout} sequences, and `numerics` of {in_numerics}"),
             )
-            .label(block.place("micro_batch"), format!("{asked} sequences"));
+            .label(block.place("micro_batch"), format!("{in_layout} sequences"));
             if let Some(span) = numerics.and_then(Field::span) {
-                diagnostic = diagnostic.label(span, format!("{said} sequences"));
+                diagnostic = diagnostic.label(span, format!("{in_numerics} sequences"));
             }
             self.error(
                 diagnostic
                     .note("the micro-batch decides the order of sums: it belongs to `numerics`")
-                    .help(format!("write `micro_batch = {said} sequences`, or leave it out")),
+                    .help(format!(
+                        "write `micro_batch = {in_numerics} sequences`, or leave it out"
+                    )),
             );
         }
     }

@@ -1,4 +1,4 @@
-//! Mixtures: weights that sum to exactly 100%, or are all in tokens.
+//! Mixtures: weights sum to exactly 100%, or are all in tokens.
 
 use aurora_lang::diagnostics::{Code, Diagnostic};
 use rust_decimal::Decimal;
@@ -125,7 +125,7 @@ impl Checker<'_> {
             && let (Some(span), Some(weight)) = (last.span(), last.number())
         {
             let fitting = Exact::new(weight.decimal() + all - sum);
-            diagnostic = diagnostic.label(span, format!("{fitting}% here would do"));
+            diagnostic = diagnostic.label(span, format!("{fitting}% here makes the sum 100%"));
         }
         let terms: Vec<String> = written.iter().map(|weight| weight.value.to_string()).collect();
         self.error(diagnostic.note(format!("{} = {total}%", terms.join(" + "))));
@@ -137,7 +137,7 @@ impl Checker<'_> {
 struct Weights<'b> {
     /// In percent, at the beginning of a stage and at its end.
     sums: [Decimal; 2],
-    /// How many are `unknown`.
+    /// The number of `unknown` weights.
     unknown: usize,
     first_tokens: Option<&'b Field>,
     first_percentage: Option<&'b Field>,

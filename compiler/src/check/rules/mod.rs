@@ -66,7 +66,7 @@ impl Checker<'_> {
             [first, others @ ..] => {
                 for other in others {
                     self.error(
-                        Diagnostic::new(Code::EXPERIMENT_COUNT, "a file holds one `experiment`")
+                        Diagnostic::new(Code::EXPERIMENT_COUNT, "a file has one `experiment`")
                             .label(other.span, "a second one")
                             .label(first.span, "the first one")
                             .help("put it into a file of its own; for a variant, write a `profile`"),
@@ -76,7 +76,7 @@ impl Checker<'_> {
         }
     }
 
-    /// Stages and models share their names: `start = NAME` and `NAME.EVAL.METRIC` mean either.
+    /// A stage and a model cannot have the same name: `start = NAME` and `NAME.EVAL.METRIC` can mean either.
     fn names_of_weights(&mut self, spec: &Spec) {
         for (id, stage) in spec.of_kind(BlockKind::Stage) {
             if let Some(model) = spec.block(BlockKind::Model, &id.name) {
@@ -94,7 +94,7 @@ impl Checker<'_> {
         }
     }
 
-    /// A field that is written where it does nothing.
+    /// Reports a field that has no effect where it is written.
     fn no_effect(&mut self, block: &Block, name: &str, why: &str) {
         let Some(span) = block
             .field(name)
@@ -128,12 +128,12 @@ impl Checker<'_> {
             let (kind, why) = match id.kind {
                 BlockKind::Source => ("source", "no corpus, tokenizer or eval reads it"),
                 BlockKind::Corpus => ("corpus", "no mixture, tokenizer or eval reads it"),
-                BlockKind::Tokenizer => ("tokenizer", "no model reads with it"),
+                BlockKind::Tokenizer => ("tokenizer", "no model uses it"),
                 BlockKind::Model => ("model", "no stage starts from it"),
                 BlockKind::Mixture => ("mixture", "no stage reads it"),
                 _ => continue,
             };
-            // A library offers more than one spec uses.
+            // A spec need not use everything in a library.
             if !used.contains(id) && self.own.contains(block.span) && !self.mentioned.contains(&id.name) {
                 occurs = true;
                 let mut found = Diagnostic::new(Code::UNUSED, format!("{kind} `{}` is never used", id.name))
@@ -162,7 +162,7 @@ impl Checker<'_> {
                 "it does not occur"
             };
             self.warnings.push(
-                Diagnostic::new(Code::NOTHING_TO_SILENCE, "no warning `unused` is silenced by this")
+                Diagnostic::new(Code::NOTHING_TO_SILENCE, "this silences no warning `unused`")
                     .label(span, why)
                     .help("remove it"),
             );

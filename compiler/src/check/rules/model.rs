@@ -64,7 +64,7 @@ impl Checker<'_> {
         }
     }
 
-    /// What only one of the families has.
+    /// Fields that only one architecture has.
     fn family(&mut self, block: &Block) {
         let Some(family @ ("gpt_bigcode" | "llama")) = block.word("architecture") else {
             return;
@@ -96,10 +96,10 @@ impl Checker<'_> {
                 self.error(
                     Diagnostic::new(
                         Code::FAMILY,
-                        format!("a head of {} numbers cannot be rotated", hidden / heads),
+                        format!("rotary positions need an even head size, not {}", hidden / heads),
                     )
                     .label(block.place("heads"), format!("{hidden} ÷ {heads} = {}", hidden / heads))
-                    .help("rotary positions turn pairs of numbers: choose `heads` so that a head has an even number"),
+                    .help("rotary positions rotate pairs of numbers: choose `heads` so that hidden ÷ heads is even"),
                 );
             }
             return;
@@ -110,7 +110,7 @@ impl Checker<'_> {
             .is_some_and(|field| field.value == Value::Bool(false))
         {
             self.error(
-                Diagnostic::new(Code::FAMILY, "gpt_bigcode has no output layer of its own")
+                Diagnostic::new(Code::FAMILY, "gpt_bigcode has no separate output layer")
                     .label(block.place("tied_embeddings"), "its output layer is the word embedding")
                     .help("leave it out, or write `architecture = llama`"),
             );
@@ -176,7 +176,7 @@ impl Checker<'_> {
                     ),
                 )
                 .label(block.place("kv_heads"), "neither divides the other")
-                .help("a shard has whole heads, or whole shards share one"),
+                .help("a shard must hold complete heads, or several shards hold the same head"),
             );
         }
     }
@@ -226,9 +226,9 @@ impl Checker<'_> {
         }
         if super::derive::has_pairs(block) && block.word("unit") == Some("paragraph") {
             self.error(
-                Diagnostic::new(Code::NO_EFFECT, "paragraphs would be cut out of prompts and answers")
+                Diagnostic::new(Code::NO_EFFECT, "a filter by paragraph would cut prompts and answers")
                     .label(block.place("unit"), "not with `pairs`")
-                    .help("leave it out: a pair is kept or dropped as a whole"),
+                    .help("leave it out: a complete pair is kept or dropped"),
             );
         }
         for call in block.field("from").map_or(&[][..], Field::elements) {
@@ -243,7 +243,7 @@ impl Checker<'_> {
                 && text.split_once('=').is_none_or(|(member, _)| member.trim().is_empty())
             {
                 self.error(
-                    Diagnostic::new(Code::BAD_ARGUMENT, "`only` names no member and its text")
+                    Diagnostic::new(Code::BAD_ARGUMENT, "`only` does not have the form `MEMBER=TEXT`")
                         .label(span, "expected `MEMBER=TEXT`")
                         .help("such as `only = \"label=good\"`"),
                 );
@@ -257,7 +257,7 @@ impl Checker<'_> {
                     self.error(
                         Diagnostic::new(Code::BAD_ARGUMENT, format!("`html` with a `reference` has no `{name}`"))
                             .label(arguments["reference"].span().unwrap_or(block.span), format!("needs `{name}`"))
-                            .help("`own` names the page's language in its path, `other` what stands there in the reference: `own = \"/fi/\", other = \"/en-US/\"`"),
+                            .help("`own` names the page's language in its path, `other` the reference language in the same place: `own = \"/fi/\", other = \"/en-US/\"`"),
                     );
                 } else if !is_set("reference")
                     && is_set(name)

@@ -1,4 +1,4 @@
-//! Bounds of what a spec asks for as a whole: parameters of a model, tokens of a stage, nodes of the graph.
+//! Bounds of totals: parameters of a model, tokens of a stage, nodes of the graph.
 //!
 //! The tables bound each value. These rules bound products of values, so that later arithmetic fits 64 bits and a graph
 //! stays small enough to plan in seconds.
@@ -63,7 +63,7 @@ impl Checker<'_> {
         }
     }
 
-    /// The nodes that checkpoints and evals make: all others are as many as the blocks of the spec.
+    /// Bounds the nodes for checkpoints and evals: the number of all others follows from the number of blocks.
     pub(super) fn graph_fits(&mut self, spec: &Spec) {
         let mut nodes = spec.blocks.len() as u64;
         let mut largest_stage: Option<(&BlockId, &Block, u64)> = None;

@@ -1,4 +1,4 @@
-//! Stages: whole steps, batches that split evenly, schedules that fit, and no circles.
+//! Stages: whole steps, batches that split evenly, schedules that fit, and no cycles.
 
 use std::collections::BTreeSet;
 
@@ -21,7 +21,7 @@ impl Checker<'_> {
             self.error(
                 Diagnostic::new(Code::NO_STATE_TO_KEEP, "there is no optimizer state to keep")
                     .label(block.place("optimizer_state"), "needs a stage before it")
-                    .label(block.place("start"), "a model brings weights only")
+                    .label(block.place("start"), "a model has weights only")
                     .help("write `optimizer_state = reset`, or leave it out"),
             );
         }
@@ -139,9 +139,12 @@ impl Checker<'_> {
             if length.value == Value::None {
                 if index + 1 < pieces.len() {
                     self.error(
-                        Diagnostic::new(Code::BAD_ARGUMENT, "only the last piece may go to the end of the stage")
-                            .label(piece.span().unwrap_or(block.span), "needs `over`")
-                            .help("add `over = … steps`"),
+                        Diagnostic::new(
+                            Code::BAD_ARGUMENT,
+                            "only the last piece may run to the end of the stage",
+                        )
+                        .label(piece.span().unwrap_or(block.span), "needs `over`")
+                        .help("add `over = … steps`"),
                     );
                     return;
                 }
@@ -167,7 +170,7 @@ impl Checker<'_> {
                 Diagnostic::new(Code::OUT_OF_RANGE, "the floor of the learning rate is above its peak")
                     .label(floor.span().unwrap_or(block.span), "higher than the peak")
                     .label(peak.span().unwrap_or(block.span), "the peak")
-                    .help("exchange the two"),
+                    .help("swap the two"),
             );
         }
         let Some(budget) = budget else { return };
@@ -219,25 +222,25 @@ impl Checker<'_> {
                 at = before(stage);
             }
             if let Some(first) = at.filter(|stage| on_path.contains(stage)) {
-                let circle: Vec<&BlockId> = path.iter().copied().skip_while(|stage| *stage != first).collect();
-                self.circle(&circle, spec);
+                let cycle: Vec<&BlockId> = path.iter().copied().skip_while(|stage| *stage != first).collect();
+                self.cycle(&cycle, spec);
             }
             done.extend(path);
         }
     }
 
-    fn circle(&mut self, circle: &[&BlockId], spec: &Spec) {
-        let shown = circle.iter().take(6).chain(circle.first());
+    fn cycle(&mut self, cycle: &[&BlockId], spec: &Spec) {
+        let shown = cycle.iter().take(6).chain(cycle.first());
         let names: Vec<&str> = shown.map(|id| id.name.as_str()).collect();
         let mut diagnostic = Diagnostic::new(
             Code::CYCLE,
             format!("stages start from each other: {}", names.join(" ← ")),
         );
-        for (index, id) in circle.iter().take(5).enumerate() {
+        for (index, id) in cycle.iter().take(5).enumerate() {
             let text = if index == 0 {
                 "leads back to itself"
             } else {
-                "by way of this"
+                "through this stage"
             };
             if let Some(block) = spec.blocks.get(*id) {
                 diagnostic = diagnostic.label(block.place("start"), text);

@@ -1,6 +1,6 @@
 //! Prompts with their answers, from items.
 
-use aurora_compiler::fields::Only;
+use aurora_compiler::fields::MemberFilter;
 use serde_json::Value;
 
 use super::{Extracted, Skip};
@@ -11,13 +11,13 @@ use crate::data::template::{Template, TemplateError};
 pub(super) struct Pairs {
     prompt: Template,
     answer: Template,
-    only: Option<Only>,
+    only: Option<MemberFilter>,
 }
 
 impl Pairs {
     /// # Errors
     /// A template is malformed.
-    pub fn new(prompt: &str, answer: &str, only: Option<&Only>) -> Result<Self, TemplateError> {
+    pub fn new(prompt: &str, answer: &str, only: Option<&MemberFilter>) -> Result<Self, TemplateError> {
         Ok(Self {
             prompt: Template::new(prompt)?,
             answer: Template::new(answer)?,

@@ -38,7 +38,7 @@ fn fields(files: &[&str], format: Format) -> ExtractFields {
     }
 }
 
-/// Extracts into a folder of its own; the documents as (id, text), and the report.
+/// Extracts into a new folder; the documents as (id, text), and the report.
 fn run(
     fields: &ExtractFields,
     files: &[InputFile],
@@ -248,7 +248,7 @@ fn deep_nesting_does_not_overflow() {
 }
 
 #[test]
-fn mistakes_are_told() {
+fn mistakes_are_reported() {
     let (_guard, path) = folder();
     let file = input(&path, "x.tar", &tar(&[("a/b.txt", b"text")]));
     let error = |fields: &ExtractFields| {
@@ -259,7 +259,7 @@ fn mistakes_are_told() {
     let text = || Format::Text { by_line: false };
     assert_eq!(
         error(&fields(&["*.txt"], text())),
-        "no member matches `*.txt`; a member is called `a/b.txt`"
+        "no member matches `*.txt`; there is for example `a/b.txt`"
     );
     assert_eq!(
         error(&fields(&["a/["], text())),
@@ -345,7 +345,7 @@ fn pairs_keep_the_place_of_the_answer() {
     let format = Format::Pairs {
         prompt: "Q: {ask}\nA:".to_owned(),
         answer: " {say}".to_owned(),
-        only: Some(aurora_compiler::fields::Only {
+        only: Some(aurora_compiler::fields::MemberFilter {
             member: "good".to_owned(),
             text: "1".to_owned(),
         }),
@@ -357,11 +357,11 @@ fn pairs_keep_the_place_of_the_answer() {
         .lines()
         .map(|line| serde_json::from_str(line).expect("a document"))
         .collect();
-    let told: Vec<(&str, &str)> = documents
+    let pairs: Vec<(&str, &str)> = documents
         .iter()
         .map(|document| document.text.split_at(document.answer.expect("a place")))
         .collect();
-    assert_eq!(told, [("Q: Why?\nA:", " So, so."), ("Q: Wä?\nA:", " Ja")]);
+    assert_eq!(pairs, [("Q: Why?\nA:", " So, so."), ("Q: Wä?\nA:", " Ja")]);
     let skipped: Vec<(&str, u64)> = report
         .skipped
         .iter()

@@ -218,7 +218,7 @@ fn what_does_not_fit_is_refused() {
     .expect_err("refused");
     assert_eq!(
         error.to_string(),
-        "the tokenizer has 400 entries, the model's vocabulary only 399"
+        "the tokenizer has 400 entries, but the model's vocabulary only has 399"
     );
 }
 

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use self::handle::{WorkerHandle, WorkerMessage};
 use self::srun::Srun;
 use super::{RunError, Stop};
-use crate::job::{Event, Fingerprint, Join, Placement, WorkerCommand};
+use crate::job::{Event, Fingerprint, Join, Layout, WorkerCommand};
 
 pub use self::launch::{LaunchMethod, WorkerLaunch};
 pub use self::listener::WorkerListener;
@@ -65,12 +65,12 @@ impl WorkerPool {
     ///
     /// # Errors
     /// One cannot be started, does not connect in time, or has other numerics than the rest.
-    pub fn start(launch: &WorkerLaunch, placement: &Placement, portable: bool, stop: &Stop) -> Result<Self, RunError> {
+    pub fn start(launch: &WorkerLaunch, layout: &Layout, portable: bool, stop: &Stop) -> Result<Self, RunError> {
         if !launch.program.is_file() {
             let path = launch.program.clone();
             return Err(RunError::NoWorker { path });
         }
-        let world = placement.world() as usize;
+        let world = layout.world() as usize;
         let (sender, messages) = channel();
         let (mut workers, srun) = launch.start(world, &sender, stop)?;
         // Workers on other hosts reach a worker of this host by the engine's address, not by loopback.
@@ -94,7 +94,7 @@ impl WorkerPool {
         };
         pool.fingerprint = pool.common_fingerprint(launch.start, portable, stop)?;
         if world > 1 {
-            pool.connect(launch, placement, stop)?;
+            pool.connect(launch, layout, stop)?;
         }
         Ok(pool)
     }
@@ -131,10 +131,10 @@ impl WorkerPool {
     }
 
     /// Connects the workers with each other: rank 0 opens a store, through which the others find each other.
-    fn connect(&mut self, launch: &WorkerLaunch, placement: &Placement, stop: &Stop) -> Result<(), RunError> {
+    fn connect(&mut self, launch: &WorkerLaunch, layout: &Layout, stop: &Stop) -> Result<(), RunError> {
         let join = |worker: &WorkerHandle, rank: usize, store: Option<String>| Join {
             rank: u32::try_from(rank).unwrap_or(u32::MAX),
-            placement: placement.clone(),
+            layout: layout.clone(),
             store,
             host: worker.address.clone(),
             timeout: u32::try_from(launch.transfer.as_secs()).unwrap_or(u32::MAX),
@@ -230,7 +230,7 @@ impl WorkerPool {
         self.receive(stop)
     }
 
-    /// Whether the workers have been asked to stop.
+    /// Whether the workers have received the command to stop.
     pub fn is_stopping(&self) -> bool {
         self.stopping
     }

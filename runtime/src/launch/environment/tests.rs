@@ -54,7 +54,7 @@ fn read(base: &[(&str, &str)], changes: &[(&str, &str)]) -> Result<Option<Identi
     })
 }
 
-fn fault(base: &[(&str, &str)], changes: &[(&str, &str)]) -> String {
+fn message(base: &[(&str, &str)], changes: &[(&str, &str)]) -> String {
     let error = read(base, changes).expect_err("an error");
     assert!(!error.help().is_empty());
     error.to_string()
@@ -142,7 +142,7 @@ fn a_steps_variables_are_read() {
     assert_eq!(read(STEP, &more), Ok(Some(expected)));
 }
 
-/// Every task of a large step finds a place of its own.
+/// Every task of a large step gets a different place.
 #[test]
 fn every_task_has_its_place() {
     let mut places = std::collections::BTreeSet::new();
@@ -185,7 +185,7 @@ fn torchrun_inside_a_step_goes_first() {
 #[test]
 fn half_set_variables_are_named() {
     assert_eq!(
-        fault(&[], &[("RANK", "0")]),
+        message(&[], &[("RANK", "0")]),
         "`RANK` is set but not `WORLD_SIZE`, `LOCAL_RANK`, `LOCAL_WORLD_SIZE`, `MASTER_ADDR` and `MASTER_PORT`"
     );
     let error = read(STEP, &[("WORLD_SIZE", "4"), ("LOCAL_WORLD_SIZE", "2")]).expect_err("half set");
@@ -203,14 +203,14 @@ fn half_set_variables_are_named() {
         }
     }
     assert_eq!(
-        fault(STEP, &[("SLURM_LOCALID", ""), ("SLURM_JOB_ID", "")]),
+        message(STEP, &[("SLURM_LOCALID", ""), ("SLURM_JOB_ID", "")]),
         "`SLURM_STEP_ID`, `SLURM_PROCID`, `SLURM_NODEID`, `SLURM_STEP_NUM_TASKS`, `SLURM_STEP_NODELIST` and \
          `SLURM_STEP_TASKS_PER_NODE` are set but not `SLURM_JOB_ID` and `SLURM_LOCALID`"
     );
 }
 
 #[test]
-fn contradictions_are_said() {
+fn contradictions_are_reported() {
     let cases: &[(&Set, &str, &str, &str)] = &[
         (TORCHRUN, "RANK", "4", "`RANK` is 4 but `WORLD_SIZE` is 4"),
         (
@@ -279,13 +279,13 @@ fn contradictions_are_said() {
             STEP,
             "SLURM_STEP_NODELIST",
             "node[1",
-            "`SLURM_STEP_NODELIST` cannot be read",
+            "cannot parse `SLURM_STEP_NODELIST`",
         ),
         (
             STEP,
             "SLURM_STEP_TASKS_PER_NODE",
             "two",
-            "`SLURM_STEP_TASKS_PER_NODE` cannot be read",
+            "cannot parse `SLURM_STEP_TASKS_PER_NODE`",
         ),
         (
             STEP,
@@ -295,6 +295,6 @@ fn contradictions_are_said() {
         ),
     ];
     for (base, name, value, expected) in cases {
-        assert_eq!(fault(base, &[(name, value)]), *expected);
+        assert_eq!(message(base, &[(name, value)]), *expected);
     }
 }

@@ -79,8 +79,8 @@ fn checked_by(program: &str, arguments: &[&str]) -> bool {
             println!("skipped: `{program}` is not installed");
             return false;
         };
-        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success() && said.is_empty(), "{name}: {said}");
+        let messages = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && messages.is_empty(), "{name}: {messages}");
     }
     true
 }
@@ -92,41 +92,44 @@ fn scripts_are_sound_bash() {
 }
 
 #[test]
-fn what_cannot_stand_in_a_script_is_said() {
-    let fault = |change: &dyn Fn(&mut BatchScript)| {
+fn values_that_are_invalid_in_a_script_are_refused() {
+    let error = |change: &dyn Fn(&mut BatchScript)| {
         let mut script = script(PLAIN);
         change(&mut script);
         script.text().expect_err("an error").to_string()
     };
     for name in ["", "two words", "-x", "a\n#SBATCH --wrap=x", "a$b", "naïve", "%j"] {
-        let said = fault(&|script| script.job_name = name.to_owned());
-        assert!(said.starts_with(&format!("job name `{name}` cannot stand")), "{said}");
+        let message = error(&|script| script.job_name = name.to_owned());
+        assert!(
+            message.starts_with(&format!("job name `{name}` is not valid in a batch script")),
+            "{message}"
+        );
     }
-    assert!(fault(&|script| script.account = Some("a b".to_owned())).starts_with("account `a b`"));
-    assert!(fault(&|script| script.partition = Some("a;b".to_owned())).starts_with("partition `a;b`"));
+    assert!(error(&|script| script.account = Some("a b".to_owned())).starts_with("account `a b`"));
+    assert!(error(&|script| script.partition = Some("a;b".to_owned())).starts_with("partition `a;b`"));
     assert_eq!(
-        fault(&|script| script.grace = 48 * HOUR),
-        "a warning 172800 s before the end is more than Slurm's 65535 s"
+        error(&|script| script.grace = 48 * HOUR),
+        "a grace time of 172800 s is more than Slurm's maximum of 65535 s"
     );
     assert_eq!(
-        fault(&|script| (script.grace, script.time_limit) = (Duration::from_secs(540), Duration::from_secs(541))),
-        "a warning 540 s before the end leaves no time to work in 600 s"
+        error(&|script| (script.grace, script.time_limit) = (Duration::from_secs(540), Duration::from_secs(541))),
+        "a grace time of 540 s leaves no time to work in 600 s"
     );
-    assert_eq!(fault(&|script| script.command.clear()), "there is no command to run");
+    assert_eq!(error(&|script| script.command.clear()), "there is no command to run");
     assert_eq!(
-        fault(&|script| script.command.push("a\0b".to_owned())),
-        "the command has a word with a NUL byte"
+        error(&|script| script.command.push("a\0b".to_owned())),
+        "the command has an argument with a NUL byte"
     );
 }
 
-/// A script with stand-ins for the engine and for Slurm's program: functions of the shell, so that no file has to be
-/// executed while another thread may still be forking with it open.
+/// A script in which shell functions replace the engine and Slurm's program. Executable files could be busy: a process
+/// that another thread forks may still have them open for writing.
 struct Job {
     engine: String,
     scontrol: u8,
 }
 
-/// What became of a job.
+/// The result of a job.
 #[derive(Debug, PartialEq, Eq)]
 struct End {
     status: Option<i32>,
@@ -189,7 +192,7 @@ impl Job {
     }
 }
 
-/// Ready, then saves on USR1 or TERM and ends resumable. It waits for an idle child, so that a signal is heard at once.
+/// Ready, then saves on USR1 or TERM and ends resumable. It waits for an idle child, so that a signal is handled at once.
 const SAVES: &str = "trap 'echo saved; kill $!; exit 75' USR1 TERM\nsleep 60 >/dev/null & echo ready \"$@\"\nwait";
 
 fn requeued() -> Vec<String> {
@@ -197,18 +200,18 @@ fn requeued() -> Vec<String> {
 }
 
 #[test]
-fn a_warning_reaches_the_engine_and_the_job_goes_on() {
+fn a_warning_reaches_the_engine_and_the_job_resumes() {
     let end = Job::new(SAVES, 0).run(None, Some("USR1"));
     let expected = End {
         status: Some(75),
         out: "ready run specs/aurora_m.aur --launcher srun\nsaved\n".to_owned(),
-        error: "aurora has saved and goes on in restart 1 of at most 20\n".to_owned(),
+        error: "aurora saved a checkpoint and resumes in restart 1 of at most 20\n".to_owned(),
         requeued: requeued(),
     };
     assert_eq!(end, expected);
 }
 
-/// An engine that goes on after a warning hears the next one too, and its own status counts.
+/// An engine that continues after a warning gets the next one too, and its exit status is the result.
 #[test]
 fn warnings_may_come_again() {
     let engine = "trap 'kill $!' USR1\nfor saw in 1 2 3; do sleep 60 >/dev/null & echo ready $saw; wait; done\nexit 5";
@@ -223,18 +226,18 @@ fn restarts_are_counted() {
     assert_eq!((end.status, end.requeued), (Some(75), Vec::new()));
     assert_eq!(
         end.error,
-        "aurora can go on, but the job has been restarted 20 times already: not requeued\n"
+        "aurora can resume, but the job has already been restarted 20 times: not requeued\n"
     );
     let end = Job::new(SAVES, 0).run(Some("19"), Some("USR1"));
     assert_eq!((end.status, end.requeued), (Some(75), requeued()));
 }
 
 #[test]
-fn a_requeue_that_fails_is_said() {
+fn a_failed_requeue_is_reported() {
     let end = Job::new(SAVES, 1).run(None, Some("USR1"));
     assert_eq!(
         end.error,
-        "aurora can go on, but the job cannot be requeued: submit it again\n"
+        "aurora can resume, but the job cannot be requeued: submit it again\n"
     );
     assert_eq!((end.status, end.requeued), (Some(75), requeued()));
 }

@@ -174,7 +174,9 @@ impl Gguf {
         let (facts, infos) = read.head()?;
         let alignment = match facts.get("general.alignment") {
             None => 32,
-            Some(Fact::Whole(alignment)) if *alignment > 0 && alignment.count_ones() == 1 && *alignment <= 1 << 20 => {
+            Some(Fact::Integer(alignment))
+                if *alignment > 0 && alignment.count_ones() == 1 && *alignment <= 1 << 20 =>
+            {
                 usize::try_from(*alignment).unwrap_or(32)
             }
             Some(other) => {
@@ -334,7 +336,7 @@ impl Facts<'_> {
     fn count(&self, key: &str) -> Result<u32, GgufError> {
         let fact = self.get(key)?;
         let count = match fact {
-            Fact::Whole(count) => u32::try_from(*count).ok().filter(|count| (1..=1 << 24).contains(count)),
+            Fact::Integer(count) => u32::try_from(*count).ok().filter(|count| (1..=1 << 24).contains(count)),
             _ => None,
         };
         count.ok_or_else(|| self.wrong(key, fact, "a whole number from 1 to 16777216"))
@@ -377,7 +379,7 @@ impl Facts<'_> {
         );
         let key = "llama.rope.dimension_count";
         if let Some(fact) = self.facts.get(key)
-            && *fact != Fact::Whole(i128::from(hidden / heads))
+            && *fact != Fact::Integer(i128::from(hidden / heads))
         {
             return Err(self.wrong(key, fact, "the width of a head, `embedding_length` ÷ `head_count`"));
         }
@@ -484,7 +486,7 @@ mod tests {
 
     #[test]
     fn rows_come_in_halves() {
-        // Two heads of four rows, one column: neighbours 0 1, 2 3 become halves 0 2, 1 3.
+        // Two heads of four rows, one column: adjacent rows 0 1, 2 3 become halves 0 2, 1 3.
         let numbers = [0.0, 1.0, 2.0, 3.0, 10.0, 11.0, 12.0, 13.0];
         assert_eq!(halves(&numbers, 2, 1), [0.0, 2.0, 1.0, 3.0, 10.0, 12.0, 11.0, 13.0]);
     }

@@ -15,7 +15,7 @@ const MOST_ENTRIES: u64 = 1 << 16;
 /// A metadata value.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fact {
-    Whole(i128),
+    Integer(i128),
     Number(f64),
     Flag(bool),
     Text(String),
@@ -26,7 +26,7 @@ impl Fact {
     /// Its kind and beginning, for messages.
     pub fn describe(&self) -> String {
         match self {
-            Self::Whole(value) => value.to_string(),
+            Self::Integer(value) => value.to_string(),
             Self::Number(value) => value.to_string(),
             Self::Flag(value) => value.to_string(),
             Self::Text(text) => format!("`{}`", text.chars().take(40).collect::<String>()),
@@ -110,12 +110,12 @@ impl<'a> Reader<'a> {
 
     fn fact(&mut self, kind: u32) -> Result<Fact, GgufError> {
         Ok(match kind {
-            0 => Fact::Whole(self.array::<1>()?[0].into()),
-            1 => Fact::Whole(i8::from_le_bytes(self.array()?).into()),
-            2 => Fact::Whole(u16::from_le_bytes(self.array()?).into()),
-            3 => Fact::Whole(i16::from_le_bytes(self.array()?).into()),
-            4 => Fact::Whole(self.u32()?.into()),
-            5 => Fact::Whole(i32::from_le_bytes(self.array()?).into()),
+            0 => Fact::Integer(self.array::<1>()?[0].into()),
+            1 => Fact::Integer(i8::from_le_bytes(self.array()?).into()),
+            2 => Fact::Integer(u16::from_le_bytes(self.array()?).into()),
+            3 => Fact::Integer(i16::from_le_bytes(self.array()?).into()),
+            4 => Fact::Integer(self.u32()?.into()),
+            5 => Fact::Integer(i32::from_le_bytes(self.array()?).into()),
             6 => {
                 let number = f32::from_le_bytes(self.array()?);
                 // The decimal number, such as 1e-5, not the nearest binary number.
@@ -136,8 +136,8 @@ impl<'a> Reader<'a> {
                 }
                 Fact::List((0..count).map(|_| self.fact(kind)).collect::<Result<_, _>>()?)
             }
-            10 => Fact::Whole(self.u64()?.into()),
-            11 => Fact::Whole(i64::from_le_bytes(self.array()?).into()),
+            10 => Fact::Integer(self.u64()?.into()),
+            11 => Fact::Integer(i64::from_le_bytes(self.array()?).into()),
             12 => Fact::Number(f64::from_le_bytes(self.array()?)),
             other => return Err(self.damaged(format!("a value of unknown type {other}"))),
         })

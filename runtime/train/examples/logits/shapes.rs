@@ -4,7 +4,7 @@ use aurora_compiler::fields::{
     Activation, Architecture, Contract, ModelFields, Numerics, Precision, WeightsFields, WeightsHow,
 };
 use aurora_runtime::checkpoint::groups;
-use aurora_runtime::job::{Files, Placement, Recompute};
+use aurora_runtime::job::{Files, Layout, Recompute};
 use aurora_train::train::TrainError;
 use aurora_train::train::train_state::{TrainState, network};
 use camino::Utf8Path;
@@ -86,8 +86,8 @@ pub fn state(model: &ModelFields, folder: &Utf8Path) -> Result<TrainState, Train
         lanes: 1,
         micro_batch: 1,
     };
-    let placement = Placement::one(1, Recompute::None);
-    let network = network(model, &numerics, Precision::F32, &placement, 0)?;
+    let layout = Layout::one(1, Recompute::None);
+    let network = network(model, &numerics, Precision::F32, &layout, 0)?;
     let mut state = TrainState::new(network, model, 0, false, false)?;
     state.load_weights(&files(model, folder))?;
     Ok(state)

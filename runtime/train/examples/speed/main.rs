@@ -23,7 +23,7 @@ use std::time::Instant;
 use aurora_compiler::fields::{AdamW, Contract, ModelFields, Numerics, OptimizerState, Precision, TrainFields};
 use aurora_compiler::memory::memory;
 use aurora_runtime::checkpoint::groups;
-use aurora_runtime::job::{Files, Placement, Recompute};
+use aurora_runtime::job::{Files, Layout, Recompute};
 use aurora_train::train::TrainError;
 use aurora_train::train::checkpoint::Snapshot;
 use aurora_train::train::step::Trainer;
@@ -60,7 +60,7 @@ fn planned(
     shape: &BenchShape,
     numerics: Numerics,
     precision: Precision,
-    placement: &Placement,
+    layout: &Layout,
     micro_batches: usize,
     pp_rank: u32,
 ) -> Result<u64, Box<dyn Error>> {
@@ -75,7 +75,7 @@ fn planned(
         global_batch: u32::try_from(micro_batches)? * shape.micro_batch,
         sequence: u32::try_from(shape.sequence)?,
     };
-    Ok(memory(&fields, placement, pp_rank).total() >> 20)
+    Ok(memory(&fields, layout, pp_rank).total() >> 20)
 }
 
 /// Seconds to copy a checkpoint, to write and sync it, and to load it; and to write and sync, and to read, a plain file
@@ -122,7 +122,7 @@ struct Options {
     shape: BenchShape,
     numerics: Numerics,
     precision: Precision,
-    placement: Placement,
+    layout: Layout,
     rank: usize,
     steps: u64,
     micro_batches: usize,
@@ -164,7 +164,7 @@ impl Options {
         let &[tensor, pipeline, data] = &degrees[..] else {
             return Err("--mesh takes TENSOR,PIPELINE,DATA".into());
         };
-        let placement = Placement {
+        let layout = Layout {
             tensor,
             pipeline,
             data,
@@ -178,7 +178,7 @@ impl Options {
             shape,
             numerics,
             precision,
-            placement,
+            layout,
             rank,
             steps: get("steps", "8").parse()?,
             micro_batches: get("micro-batches", "2").parse()?,
@@ -209,7 +209,7 @@ impl Measured {
         optimizer: &AdamW,
         waited: &AtomicU64,
     ) -> Result<Self, Box<dyn Error>> {
-        let threads = options.placement.threads;
+        let threads = options.layout.threads;
         let pool = ThreadPool::new(threads as usize)?;
         let stop = AtomicBool::new(false);
         let mut measured = Self::default();
@@ -247,14 +247,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         shape,
         numerics,
         precision,
-        placement,
+        layout,
         rank,
         micro_batches,
         dump,
         ..
     } = &options;
     let (precision, rank, micro_batches) = (*precision, *rank, *micro_batches);
-    let mesh = mesh(placement);
+    let mesh = mesh(layout);
     let scratch = std::env::temp_dir().join(format!("aurora-speed-{}", std::process::id()));
     let scratch = Utf8PathBuf::from_path_buf(scratch).map_err(|path| format!("{} is not UTF-8", path.display()))?;
     let folder = if dump.is_empty() {
@@ -268,21 +268,21 @@ fn main() -> Result<(), Box<dyn Error>> {
         &options.arguments,
         mesh,
         rank,
-        placement.threads as usize,
+        layout.threads as usize,
         options.port,
         &waited,
     )?;
     let (before, pp_rank) = (resident("VmRSS"), u32::try_from(mesh.coordinates(rank).pipeline)?);
     // Resets the peak.
     std::fs::write("/proc/self/clear_refs", "5")?;
-    let planned = planned(shape, numerics.clone(), precision, placement, micro_batches, pp_rank)?;
-    let network = network(&shape.model, numerics, precision, placement, rank)?;
+    let planned = planned(shape, numerics.clone(), precision, layout, micro_batches, pp_rank)?;
+    let network = network(&shape.model, numerics, precision, layout, rank)?;
     let mut state = TrainState::new(
         network,
         &shape.model,
         rank,
         true,
-        placement.distributed_optimizer && placement.data > 1,
+        layout.distributed_optimizer && layout.data > 1,
     )?;
     state.load_weights(&files)?;
     let optimizer = shapes::optimizer()?;
@@ -292,7 +292,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         &optimizer,
         shape.sequence,
         micro_batches,
-        placement.recompute,
+        layout.recompute,
     )?;
     let measured = Measured::run(&options, &mut trainer, &optimizer, &waited)?;
     let Measured {

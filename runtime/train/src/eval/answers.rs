@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use aurora_compiler::fields::{Asks, TaskFields};
+use aurora_compiler::fields::{AnswerMode, TaskFields};
 use aurora_runtime::data::encoder::Encoder;
 use aurora_runtime::data::random::Key;
 use aurora_runtime::data::tokenizer;
@@ -123,8 +123,8 @@ impl EvalTask {
     /// Batches that each thread answers before progress is reported and a stop is noticed.
     fn round(&self) -> usize {
         match self.fields.asks {
-            Asks::Choices(_) => 8,
-            Asks::Text { .. } => 1,
+            AnswerMode::Choices(_) => 8,
+            AnswerMode::Text { .. } => 1,
         }
     }
 
@@ -152,7 +152,7 @@ impl EvalTask {
     /// How tokens of a text are chosen, its stop strings, and its maximum length.
     fn text(&self) -> (Sampling, &[String], usize) {
         match &self.fields.asks {
-            Asks::Text {
+            AnswerMode::Text {
                 stop,
                 maximum,
                 temperature,
@@ -165,7 +165,7 @@ impl EvalTask {
                 };
                 (how, stop, *maximum as usize)
             }
-            Asks::Choices(_) => {
+            AnswerMode::Choices(_) => {
                 let how = Sampling {
                     temperature: None,
                     top_p: 1.0,
@@ -279,7 +279,7 @@ pub fn answer(
     let answers = answers.ok_or(TrainError::Bug("a request was not answered"))?;
     task::score(&task.fields, &task.items, &answers, &task.encoder)
         .map(Some)
-        .map_err(TrainError::Scoring)
+        .map_err(|error| TrainError::Scoring(error.into()))
 }
 
 fn one_thread(
@@ -388,7 +388,7 @@ fn texts(
         let (_, stopped) = task
             .encoder
             .decode_until(&text.ids, stop)
-            .map_err(TrainError::Scoring)?;
+            .map_err(|error| TrainError::Scoring(error.into()))?;
         Ok(stopped)
     };
     let mut queue = batch.iter();

@@ -165,7 +165,7 @@ impl Network {
         Ok(parts)
     }
 
-    /// The ranks' terms of a sum over shards in the order of the tree; with a fault, their sum from the last to the
+    /// The ranks' terms of a sum over shards in the order of the tree; with an injected error, their sum from the last to the
     /// first.
     pub(super) fn with_fault(&self, sum: Operation, parts: Vec<Tensor>) -> Result<Vec<Tensor>, ModelError> {
         if !self.fault.reverses(sum) {

@@ -5,6 +5,7 @@ use aurora_runtime::data::documents::DocumentsError;
 use aurora_runtime::data::order::OrderError;
 use aurora_runtime::data::tokenizer::TokenizerError;
 use aurora_runtime::data::tokens::TokensError;
+use aurora_runtime::errors::BoxedError;
 use aurora_runtime::task::TaskError;
 
 use crate::model::ModelError;
@@ -38,15 +39,15 @@ pub enum TrainError {
     },
     #[error("`{file}` of the checkpoint is damaged: {problem}")]
     State { file: &'static str, problem: String },
-    /// The job's settings contradict each other or this worker's placement.
+    /// The job's settings contradict each other or this worker's layout.
     #[error("invalid job: {0}")]
     Job(String),
     #[error("cannot read the task")]
     Task(#[from] TaskError),
     #[error("cannot read the tokenizer")]
     Tokenizer(#[from] TokenizerError),
-    #[error("cannot score the answers: {0}")]
-    Scoring(String),
+    #[error("cannot score the answers")]
+    Scoring(#[source] BoxedError),
     #[error("cannot resolve host `{host}`")]
     Host {
         host: String,

@@ -13,7 +13,7 @@ use aurora_compiler::fields::{
     Activation, AdamW, Architecture, Contract, ModelFields, Numerics, OptimizerState, Precision, TrainFields,
 };
 use aurora_compiler::memory::{Memory, memory};
-use aurora_runtime::job::{Placement, Recompute};
+use aurora_runtime::job::{Layout, Recompute};
 use tch::Tensor;
 
 use self::missing_tools::missing_tool;
@@ -81,13 +81,13 @@ type RunResult = (Vec<[u64; 2]>, BTreeMap<String, [Vec<u32>; 3]>);
 type TensorPart = Vec<(String, usize, [Vec<u32>; 3])>;
 
 /// One rank before its first step.
-fn trainer(model: &ModelFields, network: Network, rank: usize, placement: &Placement, peers: Vec<Peers>) -> Trainer {
-    let distributed = placement.distributed_optimizer && placement.data > 1;
+fn trainer(model: &ModelFields, network: Network, rank: usize, layout: &Layout, peers: Vec<Peers>) -> Trainer {
+    let distributed = layout.distributed_optimizer && layout.data > 1;
     let mut state = TrainState::new(network, model, rank, true, distributed).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let folder = camino::Utf8Path::from_path(folder.path()).unwrap();
     state.load_weights(&files(model, folder)).unwrap();
-    Trainer::new(state, peers, &optimizer(), SEQUENCE, MICRO_BATCHES, placement.recompute).unwrap()
+    Trainer::new(state, peers, &optimizer(), SEQUENCE, MICRO_BATCHES, layout.recompute).unwrap()
 }
 
 /// Which targets are trained on.
@@ -140,15 +140,15 @@ fn trained(
     model: &ModelFields,
     numerics: &Numerics,
     precision: Precision,
-    placement: &Placement,
+    layout: &Layout,
     peers: Vec<Peers>,
     targets: Targets,
 ) -> (Vec<[u64; 2]>, Trainer) {
     let _guard = tch::no_grad_guard();
-    let me = mesh(placement).rank(peers[0].at());
-    let network = network(model, numerics, precision, placement, me).unwrap();
-    let pool = ThreadPool::new(placement.threads as usize).unwrap();
-    let mut trainer = trainer(model, network, me, placement, peers);
+    let me = mesh(layout).rank(peers[0].at());
+    let network = network(model, numerics, precision, layout, me).unwrap();
+    let pool = ThreadPool::new(layout.threads as usize).unwrap();
+    let mut trainer = trainer(model, network, me, layout, peers);
     let figures = (0..STEPS).map(|at| step(&mut trainer, &pool, at, targets)).collect();
     (figures, trainer)
 }
@@ -157,11 +157,11 @@ fn rank(
     model: &ModelFields,
     numerics: &Numerics,
     precision: Precision,
-    placement: &Placement,
+    layout: &Layout,
     peers: Vec<Peers>,
     targets: Targets,
 ) -> (Vec<[u64; 2]>, TensorPart) {
-    let (figures, trainer) = trained(model, numerics, precision, placement, peers, targets);
+    let (figures, trainer) = trained(model, numerics, precision, layout, peers, targets);
     let state = &trainer.state;
     let [first, second] = &state.moments;
     let buffers = [&state.master, first, second].map(|tensor| Vec::<f32>::try_from(tensor).unwrap());
@@ -212,8 +212,8 @@ fn files(model: &ModelFields, folder: &camino::Utf8Path) -> aurora_runtime::job:
 }
 
 /// Runs every rank on a thread and returns the results.
-fn on_ranks<T: Send>(placement: &Placement, rank: impl Fn(Vec<Peers>) -> T + Sync) -> Vec<T> {
-    let (mesh, threads) = (mesh(placement), placement.threads as usize);
+fn on_ranks<T: Send>(layout: &Layout, rank: impl Fn(Vec<Peers>) -> T + Sync) -> Vec<T> {
+    let (mesh, threads) = (mesh(layout), layout.threads as usize);
     let mut by_rank: Vec<Vec<Peers>> = (0..mesh.world()).map(|_| Vec::new()).collect();
     for _ in 0..threads {
         for (rank, end) in channels(mesh.world(), Duration::from_secs(60)).into_iter().enumerate() {
@@ -230,20 +230,18 @@ fn on_ranks<T: Send>(placement: &Placement, rank: impl Fn(Vec<Peers>) -> T + Syn
     })
 }
 
-fn run(model: &ModelFields, numerics: &Numerics, precision: Precision, placement: &Placement) -> RunResult {
-    run_on(model, numerics, precision, placement, Targets::All)
+fn run(model: &ModelFields, numerics: &Numerics, precision: Precision, layout: &Layout) -> RunResult {
+    run_on(model, numerics, precision, layout, Targets::All)
 }
 
 fn run_on(
     model: &ModelFields,
     numerics: &Numerics,
     precision: Precision,
-    placement: &Placement,
+    layout: &Layout,
     targets: Targets,
 ) -> RunResult {
-    let results = on_ranks(placement, |peers| {
-        rank(model, numerics, precision, placement, peers, targets)
-    });
+    let results = on_ranks(layout, |peers| rank(model, numerics, precision, layout, peers, targets));
     for (figures, _) in &results {
         assert_eq!(figures, &results[0].0, "all ranks have the same metrics");
     }
@@ -275,12 +273,12 @@ fn invariant(tensor: u32, lanes: u32) -> Numerics {
     }
 }
 
-fn placement(tensor: u32, pipeline: u32, data: u32) -> Placement {
-    Placement {
+fn layout(tensor: u32, pipeline: u32, data: u32) -> Layout {
+    Layout {
         tensor,
         pipeline,
         data,
-        ..Placement::one(1, Recompute::None)
+        ..Layout::one(1, Recompute::None)
     }
 }
 
@@ -296,51 +294,51 @@ fn every_layout_gives_the_bits_of_one_worker() {
         ("llama, own key heads, tied", model(Architecture::Llama, 4, true)),
     ];
     let layouts = [
-        placement(2, 1, 1),
-        placement(4, 1, 1),
-        placement(1, 2, 1),
-        placement(1, 4, 1),
-        placement(1, 1, 2),
-        placement(1, 1, 4),
-        placement(2, 2, 2),
-        Placement {
+        layout(2, 1, 1),
+        layout(4, 1, 1),
+        layout(1, 2, 1),
+        layout(1, 4, 1),
+        layout(1, 1, 2),
+        layout(1, 1, 4),
+        layout(2, 2, 2),
+        Layout {
             sequence_parallel: true,
-            ..placement(2, 1, 1)
+            ..layout(2, 1, 1)
         },
-        Placement {
+        Layout {
             sequence_parallel: true,
-            ..placement(4, 2, 1)
+            ..layout(4, 2, 1)
         },
-        Placement {
+        Layout {
             distributed_optimizer: true,
-            ..placement(1, 1, 2)
+            ..layout(1, 1, 2)
         },
-        Placement {
+        Layout {
             distributed_optimizer: true,
             sequence_parallel: true,
             recompute: Recompute::Full,
-            ..placement(2, 2, 2)
+            ..layout(2, 2, 2)
         },
-        Placement {
+        Layout {
             recompute: Recompute::Selective,
-            ..placement(1, 2, 1)
+            ..layout(1, 2, 1)
         },
-        Placement {
+        Layout {
             threads: 2,
-            ..placement(1, 1, 1)
+            ..layout(1, 1, 1)
         },
-        Placement {
+        Layout {
             threads: 2,
-            ..placement(2, 2, 1)
+            ..layout(2, 2, 1)
         },
-        Placement {
+        Layout {
             threads: 2,
-            ..placement(1, 1, 2)
+            ..layout(1, 1, 2)
         },
     ];
     for (name, model) in &models {
         for precision in [Precision::F32, Precision::Bf16] {
-            let expected = run(model, &invariant(4, 4), precision, &placement(1, 1, 1));
+            let expected = run(model, &invariant(4, 4), precision, &layout(1, 1, 1));
             for layout in &layouts {
                 let found = run(model, &invariant(4, 4), precision, layout);
                 assert_eq!(found.0, expected.0, "{name}, {precision:?}, {layout:?}: loss and norm");
@@ -359,18 +357,12 @@ fn every_layout_masks_prompts_equally() {
         model(Architecture::GptBigcode, 1, true),
         model(Architecture::Llama, 2, false),
     ] {
-        let on =
-            |layout: &Placement, targets: Targets| run_on(&model, &invariant(4, 4), Precision::F32, layout, targets);
-        let expected = on(&placement(1, 1, 1), Targets::Answers);
-        for layout in [
-            placement(2, 1, 1),
-            placement(1, 2, 1),
-            placement(1, 1, 4),
-            placement(2, 2, 2),
-        ] {
+        let on = |layout: &Layout, targets: Targets| run_on(&model, &invariant(4, 4), Precision::F32, layout, targets);
+        let expected = on(&layout(1, 1, 1), Targets::Answers);
+        for layout in [layout(2, 1, 1), layout(1, 2, 1), layout(1, 1, 4), layout(2, 2, 2)] {
             assert!(on(&layout, Targets::Answers) == expected, "{layout:?}");
         }
-        assert!(on(&placement(1, 1, 1), Targets::All) != expected);
+        assert!(on(&layout(1, 1, 1), Targets::All) != expected);
     }
 }
 
@@ -383,8 +375,8 @@ fn other_grids_are_bitwise_equal_too() {
             model(Architecture::Llama, 1, false),
         ] {
             let numerics = invariant(tensor, lanes);
-            let expected = run(&model, &numerics, Precision::F32, &placement(1, 1, 1));
-            let found = run(&model, &numerics, Precision::F32, &placement(tensor, 2, lanes.min(2)));
+            let expected = run(&model, &numerics, Precision::F32, &layout(1, 1, 1));
+            let found = run(&model, &numerics, Precision::F32, &layout(tensor, 2, lanes.min(2)));
             assert!(
                 found == expected,
                 "{tensor} shards, {lanes} lanes, {:?}",
@@ -398,28 +390,28 @@ fn other_grids_are_bitwise_equal_too() {
 #[test]
 fn memory_matches_the_plan() {
     let layouts = [
-        Placement {
+        Layout {
             threads: 2,
-            ..placement(1, 1, 1)
+            ..layout(1, 1, 1)
         },
-        placement(2, 1, 1),
-        placement(1, 2, 1),
-        placement(1, 3, 1),
-        placement(1, 1, 2),
-        Placement {
+        layout(2, 1, 1),
+        layout(1, 2, 1),
+        layout(1, 3, 1),
+        layout(1, 1, 2),
+        Layout {
             sequence_parallel: true,
             recompute: Recompute::Selective,
-            ..placement(4, 2, 1)
+            ..layout(4, 2, 1)
         },
-        Placement {
+        Layout {
             distributed_optimizer: true,
-            ..placement(1, 1, 2)
+            ..layout(1, 1, 2)
         },
-        Placement {
+        Layout {
             distributed_optimizer: true,
             sequence_parallel: true,
             recompute: Recompute::Full,
-            ..placement(2, 2, 2)
+            ..layout(2, 2, 2)
         },
     ];
     for (architecture, kv_heads, tied) in [
@@ -524,8 +516,8 @@ fn portable_runs_have_these_bits() {
     let digests: Vec<String> = models
         .iter()
         .map(|(model, precision, name)| {
-            let one = run(model, &portable, *precision, &placement(1, 1, 1));
-            let mesh = run(model, &portable, *precision, &placement(2, 2, 2));
+            let one = run(model, &portable, *precision, &layout(1, 1, 1));
+            let mesh = run(model, &portable, *precision, &layout(2, 2, 2));
             assert!(one == mesh, "{name}: on a mesh");
             format!("{name} {}", digest(&one))
         })

@@ -2,7 +2,7 @@
 
 use aurora_compiler::fields::{Contract, ModelFields, Numerics, Precision, TrainFields};
 use aurora_runtime::checkpoint::{Group, groups, read};
-use aurora_runtime::job::{Files, Placement};
+use aurora_runtime::job::{Files, Layout};
 use tch::{Device, Kind, Tensor};
 
 use super::TrainError;
@@ -11,12 +11,12 @@ use crate::model::{
 };
 use crate::parallel::{Grid, Mesh};
 
-/// The mesh of a placement.
-pub fn mesh(placement: &Placement) -> Mesh {
+/// The mesh of a layout.
+pub fn mesh(layout: &Layout) -> Mesh {
     Mesh {
-        tensor: placement.tensor as usize,
-        data: placement.data as usize,
-        pipeline: placement.pipeline as usize,
+        tensor: layout.tensor as usize,
+        data: layout.data as usize,
+        pipeline: layout.pipeline as usize,
     }
 }
 
@@ -29,10 +29,10 @@ pub fn network(
     model: &ModelFields,
     numerics: &Numerics,
     precision: Precision,
-    placement: &Placement,
+    layout: &Layout,
     rank: usize,
 ) -> Result<Network, TrainError> {
-    let mesh = mesh(placement);
+    let mesh = mesh(layout);
     let grid = Grid::new(numerics);
     if !grid.lanes.is_power_of_two() || grid.micro_batch == 0 {
         let Grid { lanes, micro_batch, .. } = grid;
@@ -70,7 +70,7 @@ pub fn network(
             Precision::Bf16 => Kind::BFloat16,
         },
         device: Device::Cpu,
-        sequence_parallel: placement.sequence_parallel && mesh.tensor > 1,
+        sequence_parallel: layout.sequence_parallel && mesh.tensor > 1,
         fault: Fault::default(),
         grid,
         mesh,

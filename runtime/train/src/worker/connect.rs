@@ -53,14 +53,14 @@ pub fn connect(join: &Join, events: &Events) -> Result<ConnectedPeers, TrainErro
             RendezvousStore::connect(host, port, START_TIMEOUT)?
         }
     };
-    let mesh = train_state::mesh(&join.placement);
+    let mesh = train_state::mesh(&join.layout);
     let limit = Duration::from_secs(u64::from(join.timeout));
     let thread = |index: u32| {
         let (rank, name) = (join.rank as usize, format!("thread {index}"));
         let gloo = Gloo::join(rank, mesh.world(), &store, &name, address, limit)?;
         Ok(Peers::new(mesh, Box::new(gloo)))
     };
-    let peers = (0..join.placement.threads.max(1))
+    let peers = (0..join.layout.threads.max(1))
         .map(thread)
         .collect::<Result<_, TrainError>>()?;
     Ok(ConnectedPeers { peers, store })

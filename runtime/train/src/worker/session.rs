@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use aurora_compiler::fields::{ModelFields, Numerics, Precision};
 use aurora_runtime::errors::chain;
-use aurora_runtime::job::{EvalJob, Event, Join, Placement, Recompute, TraceJob, TrainJob};
+use aurora_runtime::job::{EvalJob, Event, Join, Layout, Recompute, TraceJob, TrainJob};
 
 use super::Events;
 use super::connect::{ConnectedPeers, connect};
@@ -44,8 +44,8 @@ pub struct Session {
     pool: Option<ThreadPool>,
     held: Option<HeldState>,
     rank: usize,
-    /// Placement of the connected workers, if this one has joined others.
-    joined: Option<Placement>,
+    /// Layout of the connected workers, if this one has joined others.
+    joined: Option<Layout>,
     /// One per thread; taken while a command is executed.
     peers: Vec<Peers>,
     /// Kept open as long as the workers are connected.
@@ -78,7 +78,7 @@ impl Session {
         match connect(join, &self.events) {
             Ok(ConnectedPeers { peers, store }) => {
                 self.rank = join.rank as usize;
-                self.joined = Some(join.placement.clone());
+                self.joined = Some(join.layout.clone());
                 self.peers = peers;
                 self.store = Some(store);
                 self.events.send(&Event::Joined);
@@ -155,9 +155,9 @@ impl Session {
         model: &ModelFields,
         numerics: &Numerics,
         precision: Precision,
-        placement: &Placement,
+        layout: &Layout,
     ) -> Result<Network, TrainError> {
-        let network = train_state::network(model, numerics, precision, placement, self.rank)?;
+        let network = train_state::network(model, numerics, precision, layout, self.rank)?;
         Ok(Network {
             fault: self.fault,
             ..network
@@ -188,12 +188,12 @@ impl Session {
     }
 
     /// Takes the threads and their peers for a command.
-    fn take(&mut self, placement: &Placement) -> Result<(ThreadPool, Vec<Peers>), TrainError> {
-        let threads = placement.threads.max(1) as usize;
+    fn take(&mut self, layout: &Layout) -> Result<(ThreadPool, Vec<Peers>), TrainError> {
+        let threads = layout.threads.max(1) as usize;
         let peers = match &self.joined {
-            Some(joined) if joined != placement => {
+            Some(joined) if joined != layout => {
                 return Err(TrainError::Job(
-                    "its placement differs from that of the connected workers".to_owned(),
+                    "its layout differs from that of the connected workers".to_owned(),
                 ));
             }
             Some(_) if self.peers.is_empty() => {
@@ -202,7 +202,7 @@ impl Session {
                 ));
             }
             Some(_) => std::mem::take(&mut self.peers),
-            None if placement.world() > 1 => {
+            None if layout.world() > 1 => {
                 return Err(TrainError::Job(
                     "it needs several workers, and this one has joined none".to_owned(),
                 ));
@@ -224,8 +224,8 @@ impl Session {
             return self.task(job, eval::EvalTask::open(job, fields, paths)?, stop);
         }
         let fields = &job.fields;
-        let (pool, peers) = self.take(&job.placement)?;
-        let network = self.network(&fields.model, &fields.numerics, fields.precision, &job.placement)?;
+        let (pool, peers) = self.take(&job.layout)?;
+        let network = self.network(&fields.model, &fields.numerics, fields.precision, &job.layout)?;
         let leads = self.rank == 0;
         if leads {
             self.events.send(&Event::Started {
@@ -277,8 +277,8 @@ impl Session {
     /// Answers a task's requests. Each worker computes the complete model, and answers its part of the requests.
     fn task(&mut self, job: &EvalJob, task: eval::EvalTask, stop: &AtomicBool) -> Result<CommandEnd, TrainError> {
         let fields = &job.fields;
-        let (pool, peers) = self.take(&job.placement)?;
-        let alone = Placement::one(job.placement.threads, Recompute::None);
+        let (pool, peers) = self.take(&job.layout)?;
+        let alone = Layout::one(job.layout.threads, Recompute::None);
         let network = train_state::network(&fields.model, &fields.numerics, fields.precision, &alone, 0)?;
         let mut complete = TrainState::new(network, &fields.model, 0, false, false)?;
         complete.load_weights(&job.checkpoint.files)?;
@@ -302,7 +302,7 @@ impl Session {
         let Some(first) = peers.first() else {
             return Err(TrainError::Bug("a worker without threads"));
         };
-        let ranks = (self.rank, job.placement.world() as usize);
+        let ranks = (self.rank, job.layout.world() as usize);
         let answered = eval::answer(task, &complete, &pool, first, ranks, stop, progress)?;
         self.give_back(pool, peers);
         let Some((scores, items)) = answered else {

@@ -9,9 +9,9 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use aurora_compiler::fields::{Asks, Contract, Numerics, OptimizerState, Piece, Precision, TaskFields};
+use aurora_compiler::fields::{AnswerMode, Contract, Numerics, OptimizerState, Piece, Precision, TaskFields};
 use aurora_runtime::job::{
-    CheckpointState, DocumentScore, EvalJob, Event, ItemFile, NodeFiles, Placement, Recompute, Scores, StepLogLine,
+    CheckpointState, DocumentScore, EvalJob, Event, ItemFile, Layout, NodeFiles, Recompute, Scores, StepLogLine,
     TaskPaths, TraceJob, TrainJob, WorkerCommand,
 };
 use aurora_runtime::trace::Entry;
@@ -42,7 +42,7 @@ fn main() -> ExitCode {
             "a_trace_repeats_the_steps_it_records",
             a_trace_repeats_the_steps_it_records,
         ),
-        trial("placement_does_not_change_bits", placement_does_not_change_bits),
+        trial("layout_does_not_change_bits", layout_does_not_change_bits),
         trial(
             "scores_do_not_depend_on_threads_or_batches",
             scores_do_not_depend_on_threads_or_batches,
@@ -70,7 +70,7 @@ fn loss(step: &StepLogLine) -> f64 {
 fn segments_and_threads_do_not_change_bits(world: &World) {
     // One segment, on one thread.
     let mut job = world.job("complete", 0..12, world.start());
-    job.placement.threads = 1;
+    job.layout.threads = 1;
     let complete = world.train(job);
     let step_log = world.step_log("complete");
     assert_eq!(
@@ -124,7 +124,7 @@ fn segments_and_threads_do_not_change_bits(world: &World) {
     drop(worker);
     // The second segment again, from files, in another process, on four threads.
     let mut job = world.job("second again", 5..12, world.after("first"));
-    job.placement.threads = 4;
+    job.layout.threads = 4;
     assert!(world.train(job) == world.bytes("second"));
     let without_step_log = |files: Vec<(String, Vec<u8>)>| {
         files
@@ -224,12 +224,12 @@ fn a_trace_repeats_the_steps_it_records(world: &World) {
     assert_eq!(worker.end(), Some(0));
 }
 
-fn placement_does_not_change_bits(world: &World) {
+fn layout_does_not_change_bits(world: &World) {
     let expected = world.train(world.job("plain", 0..3, world.start()));
     for recompute in [Recompute::Selective, Recompute::Full] {
         let name = format!("{recompute:?}");
         let mut job = world.job(&name, 0..3, world.start());
-        job.placement = Placement::one(3, recompute);
+        job.layout = Layout::one(3, recompute);
         assert!(world.train(job) == expected, "{name}");
     }
 }
@@ -312,12 +312,16 @@ fn answers_do_not_depend_on_threads_or_other_items(world: &World) {
     let many = put("many.jsonl", &(0..40).map(item).collect::<String>());
     let few = put("few.jsonl", &(0..3).map(item).collect::<String>());
     let mut worker = Worker::start();
-    let mut answer = |name: &str, threads: u32, file: &Utf8Path, asks: &Asks| {
+    let mut answer = |name: &str, threads: u32, file: &Utf8Path, asks: &AnswerMode| {
         let mut job = world.eval(name, world.start(), threads);
         job.fields.sets.clear();
         job.sets.clear();
         job.fields.window = job.fields.model.context;
-        let answer = if matches!(asks, Asks::Choices(_)) { "{a}" } else { "{q}" };
+        let answer = if matches!(asks, AnswerMode::Choices(_)) {
+            "{a}"
+        } else {
+            "{q}"
+        };
         job.fields.task = Some(TaskFields {
             files: vec!["*.jsonl".to_owned()],
             shot_files: Vec::new(),
@@ -347,14 +351,18 @@ fn answers_do_not_depend_on_threads_or_other_items(world: &World) {
         let read = |file: &str| std::fs::read_to_string(world.path(name).join(file)).unwrap();
         (read("scores.json"), read("items.jsonl"))
     };
-    let text = |temperature: Option<&str>| Asks::Text {
+    let text = |temperature: Option<&str>| AnswerMode::Text {
         stop: vec![".".to_owned()],
         maximum: 6,
         temperature: temperature.map(|temperature| temperature.parse().unwrap()),
         top_p: temperature.map(|_| "0.9".parse().unwrap()),
         samples: 1,
     };
-    let kinds = [Asks::Choices(vec!["{c}".to_owned()]), text(None), text(Some("1.5"))];
+    let kinds = [
+        AnswerMode::Choices(vec!["{c}".to_owned()]),
+        text(None),
+        text(Some("1.5")),
+    ];
     for (number, asks) in kinds.iter().enumerate() {
         let one = answer(&format!("answers {number} 1"), 1, &many, asks);
         let three = answer(&format!("answers {number} 3"), 3, &many, asks);
@@ -387,7 +395,7 @@ fn bf16_resumes_exactly(world: &World) {
     assert!(loss(&step_log[5]) < loss(&step_log[0]));
     world.train(job("bf16 first", 0..3, world.start()));
     let mut second = job("bf16 second", 3..6, world.after("bf16 first"));
-    second.placement.threads = 1;
+    second.layout.threads = 1;
     let second = world.train(second);
     let weights = |files: Vec<(String, Vec<u8>)>| {
         files
@@ -439,7 +447,7 @@ fn errors_name_their_cause(world: &World) {
         text,
         "cannot compute: heads 4 does not divide by 8 logical tensor shards"
     );
-    let text = fail(&|job| job.placement.tensor = 2);
+    let text = fail(&|job| job.layout.tensor = 2);
     assert_eq!(
         text,
         "invalid job: it needs several workers, and this one has joined none"

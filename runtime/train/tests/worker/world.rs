@@ -10,8 +10,7 @@ use aurora_compiler::fields::{
 };
 use aurora_runtime::data::tokens::TokenWriter;
 use aurora_runtime::job::{
-    EvalJob, EvalSetPaths, Event, Files, NodeFiles, Placement, Recompute, StepLogLine, TokenPaths, TrainJob,
-    WorkerCommand,
+    EvalJob, EvalSetPaths, Event, Files, Layout, NodeFiles, Recompute, StepLogLine, TokenPaths, TrainJob, WorkerCommand,
 };
 use camino::{Utf8Path, Utf8PathBuf};
 
@@ -277,7 +276,7 @@ impl World {
                 samples: None,
             },
             tokens: vec![vec![self.tokens("a")], vec![self.tokens("b"), self.tokens("c")]],
-            placement: Placement::one(2, Recompute::None),
+            layout: Layout::one(2, Recompute::None),
             out: self.out(name),
         }
     }
@@ -308,7 +307,7 @@ impl World {
             checkpoint,
             sets: vec![set(&["a"]), set(&["b", "c"])],
             task: None,
-            placement: Placement::one(threads, Recompute::None),
+            layout: Layout::one(threads, Recompute::None),
             out: self.out(name),
         }
     }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use aurora_compiler::fields::{Activation, Architecture, ModelFields};
-use aurora_compiler::placement::Work;
+use aurora_compiler::layout::LayerCosts;
 
 use crate::kernels::Gelu;
 use crate::model::ModelError;
@@ -35,7 +35,7 @@ pub struct ModelShape {
     pub architecture: Architecture,
     pub layers: usize,
     /// How layers are divided among pipeline ranks.
-    pub work: Work,
+    pub work: LayerCosts,
     pub hidden: usize,
     pub heads: usize,
     pub kv_heads: usize,
@@ -131,7 +131,7 @@ impl ModelShape {
         Ok(Self {
             architecture: model.architecture,
             layers,
-            work: Work::of(model),
+            work: LayerCosts::of(model),
             hidden,
             heads,
             kv_heads,
@@ -212,10 +212,10 @@ impl Holding {
         }
     }
 
-    /// The part that `rank` of a mesh holds. [`Work::stage`] divides the layers among pipeline ranks.
+    /// The part that `rank` of a mesh holds. [`LayerCosts::layers_of`] divides the layers among pipeline ranks.
     pub fn new(shape: &ModelShape, of: &Mesh, rank: usize) -> Self {
         let at = of.coordinates(rank);
-        let layers = shape.work.stage(of.pipeline as u32, at.pipeline as u32);
+        let layers = shape.work.layers_of(of.pipeline as u32, at.pipeline as u32);
         Self {
             shards: mesh::split_range(shape.tensor, of.tensor, at.tensor),
             layers: layers.start as usize..layers.end as usize,

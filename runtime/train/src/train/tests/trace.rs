@@ -1,4 +1,4 @@
-//! Traces of steps: the same names and digests for every layout, and the first difference at an injected fault.
+//! Traces of steps: the same names and digests for every layout, and the first difference at an injected error.
 
 use std::sync::Arc;
 
@@ -8,16 +8,16 @@ use super::*;
 use crate::model::{Fault, TraceRecorder};
 
 /// Records the second step on all ranks, with one sum in another order.
-fn traced(model: &ModelFields, precision: Precision, placement: &Placement, fault: Option<Operation>) -> Trace {
-    let entries = on_ranks(placement, |peers| {
+fn traced(model: &ModelFields, precision: Precision, layout: &Layout, fault: Option<Operation>) -> Trace {
+    let entries = on_ranks(layout, |peers| {
         let _guard = tch::no_grad_guard();
-        let me = mesh(placement).rank(peers[0].at());
+        let me = mesh(layout).rank(peers[0].at());
         let network = Network {
             fault: Fault { sum: fault },
-            ..network(model, &invariant(4, 4), precision, placement, me).unwrap()
+            ..network(model, &invariant(4, 4), precision, layout, me).unwrap()
         };
-        let pool = ThreadPool::new(placement.threads as usize).unwrap();
-        let mut trainer = trainer(model, network, me, placement, peers);
+        let pool = ThreadPool::new(layout.threads as usize).unwrap();
+        let mut trainer = trainer(model, network, me, layout, peers);
         if fault.is_none() {
             step(&mut trainer, &pool, 0, Targets::All);
         }
@@ -40,27 +40,27 @@ fn every_layout_leaves_the_trace_of_one_worker() {
         (model(Architecture::Llama, 4, true), Precision::F32),
     ];
     let layouts = [
-        placement(4, 1, 1),
-        placement(1, 4, 1),
-        placement(1, 1, 4),
-        Placement {
+        layout(4, 1, 1),
+        layout(1, 4, 1),
+        layout(1, 1, 4),
+        Layout {
             sequence_parallel: true,
-            ..placement(4, 2, 1)
+            ..layout(4, 2, 1)
         },
-        Placement {
+        Layout {
             distributed_optimizer: true,
             sequence_parallel: true,
             recompute: Recompute::Full,
-            ..placement(2, 2, 2)
+            ..layout(2, 2, 2)
         },
-        Placement {
+        Layout {
             threads: 2,
             recompute: Recompute::Selective,
-            ..placement(1, 2, 1)
+            ..layout(1, 2, 1)
         },
     ];
     for (model, precision) in &models {
-        let expected = traced(model, *precision, &placement(1, 1, 1), None);
+        let expected = traced(model, *precision, &layout(1, 1, 1), None);
         assert!(!expected.is_empty());
         for layout in &layouts {
             let found = traced(model, *precision, layout, None);
@@ -83,8 +83,8 @@ fn a_sum_in_another_order_is_the_first_difference() {
         .copied()
         .filter(|operation| operation.is_sum_over_shards());
     for fault in faults {
-        let [one, four] = [placement(1, 1, 1), placement(4, 1, 2)]
-            .map(|placement| traced(&model, Precision::F32, &placement, Some(fault)));
+        let [one, four] =
+            [layout(1, 1, 1), layout(4, 1, 2)].map(|layout| traced(&model, Precision::F32, &layout, Some(fault)));
         let found = one.compare(&four);
         let first = found.first.unwrap_or_else(|| panic!("{fault:?} changes something"));
         assert_eq!(first.name.operation, fault, "{}", first.name);

@@ -87,8 +87,8 @@ impl Session {
     pub(super) fn begin<'j>(&mut self, job: &'j TrainJob) -> Result<(Segment<'j>, u64, StepLog), TrainError> {
         let fields = &job.fields;
         check(fields)?;
-        let (pool, peers) = self.take(&job.placement)?;
-        let network = self.network(&fields.model, &fields.numerics, fields.precision, &job.placement)?;
+        let (pool, peers) = self.take(&job.layout)?;
+        let network = self.network(&fields.model, &fields.numerics, fields.precision, &job.layout)?;
         let batches = StepBatches::new(job, network.grid.micro_batch)?;
         let (state, first, step_log) = self.start(job, network)?;
         let trainer = Trainer::new(
@@ -97,7 +97,7 @@ impl Session {
             &fields.optimizer,
             fields.sequence as usize,
             batches.count(),
-            job.placement.recompute,
+            job.layout.recompute,
         )?;
         let segment = Segment {
             job,
@@ -200,7 +200,7 @@ impl Session {
         // Freed before new buffers are allocated: this segment does not use it.
         self.held = None;
         let files = &job.start.files;
-        let distributed = job.placement.distributed_optimizer && job.placement.data > 1;
+        let distributed = job.layout.distributed_optimizer && job.layout.data > 1;
         let mut state = TrainState::new(network, &fields.model, self.rank, true, distributed)?;
         state.load_weights(files)?;
         if job.start.key == job.key {

@@ -1,4 +1,4 @@
-//! How training is spread over workers. No part of a node's identity: it never changes a result.
+//! The parallel layout: how training is split among workers. It is not part of a key, because it never changes a result.
 
 use std::ops::Range;
 
@@ -7,22 +7,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::fields::ModelFields;
 
-/// Degrees of the mesh and what else of a layout workers are told. All workers of a run have the same.
+/// Degrees of the mesh, and options that change memory and speed. All workers of a run have the same layout.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Placement {
+pub struct Layout {
     pub tensor: u32,
     pub pipeline: u32,
     pub data: u32,
-    /// Of one worker.
+    /// Threads of one worker.
     pub threads: u32,
     pub recompute: Recompute,
     pub sequence_parallel: bool,
     pub distributed_optimizer: bool,
 }
 
-impl Placement {
-    /// One worker of so many threads.
+impl Layout {
+    /// One worker with this number of threads.
     pub fn one(threads: u32, recompute: Recompute) -> Self {
         Self {
             tensor: 1,
@@ -35,12 +35,13 @@ impl Placement {
         }
     }
 
-    /// Number of workers.
+    /// Returns the number of workers.
     pub fn world(&self) -> u32 {
         self.tensor.saturating_mul(self.pipeline).saturating_mul(self.data)
     }
 }
 
+/// Which activations the backward pass computes again instead of keeping them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Recompute {
@@ -52,7 +53,7 @@ pub enum Recompute {
 impl Recompute {
     const ALL: [Self; 3] = [Self::None, Self::Selective, Self::Full];
 
-    /// As specs and `--layout` write it.
+    /// The word in specs and in `--layout`.
     pub fn word(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -66,33 +67,33 @@ impl Recompute {
     }
 }
 
-/// What of a model is spread over pipeline stages, in multiplications for a token.
+/// Costs by which layers are split among pipeline ranks, in multiplications per token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Work {
+pub struct LayerCosts {
     pub layers: u32,
-    /// Of a layer.
+    /// Cost of one layer.
     pub layer: u64,
-    /// Of the output layer.
+    /// Cost of the output layer.
     pub head: u64,
 }
 
-impl Work {
+impl LayerCosts {
     pub fn of(model: &ModelFields) -> Self {
         Self {
             layers: model.layers,
-            // Attention: two products with half of the positions, on average.
+            // Attention has two products, with half of the positions on average.
             layer: model.layer_weights() + u64::from(model.context) * u64::from(model.hidden),
             head: model.head_weights(),
         }
     }
 
-    /// The layers of one of so many pipeline stages; there are at least as many layers.
+    /// The layers of one pipeline rank; there must be at least one layer per rank.
     ///
-    /// A pipeline is as fast as its slowest stage. The last one also has the output layer, so it has fewer layers where that
-    /// makes the slowest stage faster. The others are spread as evenly as they can be, and later stages have one more:
-    /// earlier ones hold more micro-batches.
-    pub fn stage(&self, stages: u32, stage: u32) -> Range<u32> {
-        let others = stages.saturating_sub(1);
+    /// A pipeline is as fast as its slowest rank. The last rank also has the output layer, so it gets fewer layers where
+    /// that makes the slowest rank faster. The other layers are split as evenly as possible. Later ranks get the extra
+    /// layers, because earlier ranks keep more micro-batches.
+    pub fn layers_of(&self, pp_ranks: u32, pp_rank: u32) -> Range<u32> {
+        let others = pp_ranks.saturating_sub(1);
         if others == 0 {
             return 0..self.layers;
         }
@@ -100,16 +101,16 @@ impl Work {
             let before = u64::from((self.layers - last).div_ceil(others));
             (before * self.layer).max(u64::from(last) * self.layer + self.head)
         };
-        // Of equals the one with most layers at the end.
+        // Ties go to the one with the most layers on the last rank.
         let most = self.layers.saturating_sub(others).max(1);
         let last = (1..=most).rev().min_by_key(|&last| slowest(last)).unwrap_or(1);
         let before = self.layers.saturating_sub(last);
-        let start = |stage: u32| {
-            let start = u64::from(before) * u64::from(stage) / u64::from(others);
+        let start = |pp_rank: u32| {
+            let start = u64::from(before) * u64::from(pp_rank) / u64::from(others);
             u32::try_from(start).unwrap_or(before)
         };
-        if stage < others {
-            start(stage)..start(stage + 1)
+        if pp_rank < others {
+            start(pp_rank)..start(pp_rank + 1)
         } else {
             before..self.layers
         }
@@ -140,17 +141,17 @@ mod tests {
         }
     }
 
-    fn counts(model: &ModelFields, stages: u32) -> Vec<usize> {
-        (0..stages)
-            .map(|stage| Work::of(model).stage(stages, stage).len())
+    fn counts(model: &ModelFields, pp_ranks: u32) -> Vec<usize> {
+        (0..pp_ranks)
+            .map(|pp_rank| LayerCosts::of(model).layers_of(pp_ranks, pp_rank).len())
             .collect()
     }
 
     #[test]
-    fn the_output_layer_takes_the_place_of_layers() {
-        // 2.9 M a layer and 8.4 M of the output layer.
+    fn the_last_rank_has_fewer_layers() {
+        // 2.9 M per layer and 8.4 M for the output layer.
         assert_eq!(counts(&model(8, 512, 16_384), 2), [5, 3]);
-        // StarCoder: 302 M of the output layer are less than one of its layers.
+        // StarCoder: the output layer (302 M) costs less than one of its layers.
         assert_eq!(counts(&model(40, 6144, 49_152), 4), [10, 10, 10, 10]);
         assert_eq!(counts(&model(9, 6144, 1024), 2), [5, 4]);
         assert_eq!(counts(&model(4, 128, 50_000), 4), [1, 1, 1, 1]);
@@ -158,12 +159,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn stages_have_every_layer_once(layers in 1u32..64, stages in 1u32..16, vocabulary in 1u32..100_000) {
-            prop_assume!(stages <= layers);
+        fn ranks_have_every_layer_once(layers in 1u32..64, pp_ranks in 1u32..16, vocabulary in 1u32..100_000) {
+            prop_assume!(pp_ranks <= layers);
             let model = model(layers, 64, vocabulary);
-            let all: Vec<u32> = (0..stages).flat_map(|stage| Work::of(&model).stage(stages, stage)).collect();
+            let all: Vec<u32> = (0..pp_ranks).flat_map(|pp_rank| LayerCosts::of(&model).layers_of(pp_ranks, pp_rank)).collect();
             prop_assert_eq!(all, (0..layers).collect::<Vec<_>>());
-            prop_assert!(counts(&model, stages).iter().all(|count| *count > 0));
+            prop_assert!(counts(&model, pp_ranks).iter().all(|count| *count > 0));
         }
     }
 }

@@ -1,9 +1,9 @@
-//! The placement of a run's workers: from the spec's layout, the command line, and Slurm's allocation.
+//! The layout of a run's workers: from the spec's layout, the command line, and Slurm's allocation.
 
 use std::num::NonZeroU32;
 
 use aurora_compiler::spec::{Block, BlockKind, Field, Spec, Value};
-use aurora_runtime::job::{Placement, Recompute};
+use aurora_runtime::job::{Layout, Recompute};
 use aurora_runtime::launch::{Machine, Tasks};
 
 use crate::arguments::{LauncherArgument, LayoutArgument, RunArguments};
@@ -13,7 +13,7 @@ use crate::failure::Failure;
 const GCDS: u32 = 8;
 
 /// The layout of a spec, if it has one.
-pub fn layout(spec: &Spec) -> Option<&Block> {
+pub fn layout_block(spec: &Spec) -> Option<&Block> {
     let mut layouts = spec.blocks.iter().filter(|(id, _)| id.kind == BlockKind::Layout);
     layouts.next().map(|(_, block)| block)
 }
@@ -24,8 +24,8 @@ pub fn number(block: &Block, name: &str) -> Option<u32> {
 
 /// What the command line and Slurm request in addition to the spec's layout.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct PlacementRequest {
-    pub layout: LayoutArgument,
+pub struct LayoutRequest {
+    pub overrides: LayoutArgument,
     /// Threads of each worker, instead of the layout's.
     pub threads: Option<u32>,
     /// Threads of each worker if neither the command line nor the layout sets them: the launcher's cores per task.
@@ -34,7 +34,7 @@ pub struct PlacementRequest {
     pub nodes: Option<u32>,
 }
 
-impl PlacementRequest {
+impl LayoutRequest {
     /// The request of the command line, and of Slurm's allocation if `srun` starts the workers.
     pub fn by(options: &RunArguments) -> Self {
         let of = |name: &str| std::env::var(name).ok()?.parse().ok().filter(|number| *number > 0);
@@ -46,7 +46,7 @@ impl PlacementRequest {
             }
         };
         Self {
-            layout: options.layout.unwrap_or_default(),
+            overrides: options.layout.unwrap_or_default(),
             threads: options.threads,
             cpus_per_task: slurm("SLURM_CPUS_PER_TASK"),
             nodes: slurm("SLURM_JOB_NUM_NODES"),
@@ -55,36 +55,36 @@ impl PlacementRequest {
 }
 
 /// Nodes that the workers are spread over.
-pub fn nodes(spec: &Spec, request: PlacementRequest) -> u32 {
+pub fn nodes(spec: &Spec, request: LayoutRequest) -> u32 {
     request
         .nodes
-        .or(layout(spec).and_then(|block| number(block, "nodes")))
+        .or(layout_block(spec).and_then(|block| number(block, "nodes")))
         .unwrap_or(1)
         .max(1)
 }
 
 /// Whether the layout is for devices.
 pub fn on_devices(spec: &Spec, changed: LayoutArgument) -> bool {
-    layout(spec).and_then(|block| block.word("machine")) == Some("mi250x") && !changed.cpu
+    layout_block(spec).and_then(|block| block.word("machine")) == Some("mi250x") && !changed.cpu
 }
 
-/// The placement that a spec and a request give.
-pub fn placement(spec: &Spec, request: PlacementRequest) -> Placement {
-    let block = layout(spec);
+/// The layout that a spec and a request give.
+pub fn layout(spec: &Spec, request: LayoutRequest) -> Layout {
+    let block = layout_block(spec);
     let of = |name: &str| block.and_then(|block| number(block, name));
     let flag = |name: &str| {
         block
             .and_then(|block| block.field(name))
             .is_some_and(|field| field.value == Value::Bool(true))
     };
-    let (layout, nodes) = (request.layout, nodes(spec, request));
-    let tensor = layout.tensor.or(of("tensor")).unwrap_or(1);
-    let pipeline = layout.pipeline.or(of("pipeline")).unwrap_or(1);
+    let (overrides, nodes) = (request.overrides, nodes(spec, request));
+    let tensor = overrides.tensor.or(of("tensor")).unwrap_or(1);
+    let pipeline = overrides.pipeline.or(of("pipeline")).unwrap_or(1);
     let fill = match block.and_then(|block| block.word("machine")) {
         Some("mi250x") => (nodes * GCDS / (tensor * pipeline).max(1)).max(1),
         _ => 1,
     };
-    let data = layout.data.or(of("data")).unwrap_or(fill);
+    let data = overrides.data.or(of("data")).unwrap_or(fill);
     let recompute = block.and_then(|block| block.word("recompute"));
     let recompute = recompute.and_then(Recompute::from_word).unwrap_or(Recompute::None);
     let world = tensor.saturating_mul(pipeline).saturating_mul(data).max(1);
@@ -94,21 +94,21 @@ pub fn placement(spec: &Spec, request: PlacementRequest) -> Placement {
         .or(of("threads"))
         .or(request.cpus_per_task)
         .unwrap_or_else(|| (cores() / world.div_ceil(nodes)).max(1));
-    Placement {
+    Layout {
         tensor,
         pipeline,
         data,
         threads,
-        recompute: layout.recompute.unwrap_or(recompute),
-        sequence_parallel: layout.sequence_parallel.unwrap_or_else(|| flag("sequence_parallel")),
-        distributed_optimizer: layout
+        recompute: overrides.recompute.unwrap_or(recompute),
+        sequence_parallel: overrides.sequence_parallel.unwrap_or_else(|| flag("sequence_parallel")),
+        distributed_optimizer: overrides
             .distributed_optimizer
             .unwrap_or_else(|| flag("distributed_optimizer")),
     }
 }
 
 /// Fails if a degree does not divide what it splits. `check` has checked the spec's own layout; this is for `--layout`.
-pub fn check(spec: &Spec, placement: &Placement) -> Result<(), Failure> {
+pub fn check(spec: &Spec, layout: &Layout) -> Result<(), Failure> {
     let numerics = spec.experiment().and_then(|experiment| experiment.field("numerics"));
     let grid = |name: &str| {
         let argument = numerics
@@ -117,8 +117,8 @@ pub fn check(spec: &Spec, placement: &Placement) -> Result<(), Failure> {
         argument.and_then(|value| u32::try_from(value).ok())
     };
     for (name, degree, whole, what) in [
-        ("tensor", placement.tensor, grid("tensor"), "logical tensor shards"),
-        ("data", placement.data, grid("lanes"), "logical lanes"),
+        ("tensor", layout.tensor, grid("tensor"), "logical tensor shards"),
+        ("data", layout.data, grid("lanes"), "logical lanes"),
     ] {
         let Some(whole) = whole.filter(|whole| whole % degree != 0) else {
             continue;
@@ -139,8 +139,8 @@ pub fn check(spec: &Spec, placement: &Placement) -> Result<(), Failure> {
     }
     let models = spec.blocks.iter().filter(|(id, _)| id.kind == BlockKind::Model);
     for (id, model) in models {
-        if let Some(layers) = number(model, "layers").filter(|layers| *layers < placement.pipeline) {
-            let (degree, name) = (placement.pipeline, &id.name);
+        if let Some(layers) = number(model, "layers").filter(|layers| *layers < layout.pipeline) {
+            let (degree, name) = (layout.pipeline, &id.name);
             return Err(Failure::error(format!(
                 "{degree} pipeline ranks are more than the {layers} layers of `{name}`"
             ))
@@ -155,8 +155,8 @@ fn cores() -> u32 {
 }
 
 /// Spreads workers over nodes.
-pub fn tasks(machine: Machine, placement: &Placement, nodes: u32) -> Result<Tasks, Failure> {
-    let world = placement.world();
+pub fn tasks(machine: Machine, layout: &Layout, nodes: u32) -> Result<Tasks, Failure> {
+    let world = layout.world();
     if !world.is_multiple_of(nodes) {
         return Err(
             Failure::error(format!("{world} workers cannot be spread evenly over {nodes} nodes"))
@@ -170,15 +170,15 @@ pub fn count(number: u32) -> NonZeroU32 {
     NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN)
 }
 
-/// A placement in the format of `--layout`.
-pub fn as_argument(placement: &Placement, cpu: bool) -> String {
+/// A layout in the format of `--layout`.
+pub fn as_argument(layout: &Layout, cpu: bool) -> String {
     let mut words = vec![
-        format!("tensor={}", placement.tensor),
-        format!("pipeline={}", placement.pipeline),
-        format!("data={}", placement.data),
-        format!("recompute={}", placement.recompute.word()),
-        format!("sequence_parallel={}", placement.sequence_parallel),
-        format!("distributed_optimizer={}", placement.distributed_optimizer),
+        format!("tensor={}", layout.tensor),
+        format!("pipeline={}", layout.pipeline),
+        format!("data={}", layout.data),
+        format!("recompute={}", layout.recompute.word()),
+        format!("sequence_parallel={}", layout.sequence_parallel),
+        format!("distributed_optimizer={}", layout.distributed_optimizer),
     ];
     if cpu {
         words.push("machine=cpu".to_owned());
