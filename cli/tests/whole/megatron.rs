@@ -52,7 +52,7 @@ fn a_launch_script_becomes_a_spec_without_errors() {
     // Without the vocabulary, the spec reports what is missing, and where.
     project
         .aurora(&["import", "megatron", "starcoder.slurm", "-o", "specs/open.aur"])
-        .prints("the tokenizer's entries: say them with `--vocabulary`");
+        .prints("the number of entries of the tokenizer: set it with `--vocabulary`");
     let open = project.aurora(&["check", "specs/open.aur"]);
     open.exits(1);
     open.prints("`vocabulary` cannot be `unknown`");
