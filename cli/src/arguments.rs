@@ -517,7 +517,7 @@ pub struct SpecArgument {
     pub selection: Selection,
 }
 
-/// How a spec is run. No option changes a bit of the result.
+/// Options of `run`, `rerun` and `eval`; those of `run` alone are in [`Command::Run`]. No option changes a bit of the result.
 #[derive(Args, Debug)]
 pub struct RunArguments {
     /// Threads of each worker [default: the layout's, or this machine's cores divided by its workers].

@@ -279,6 +279,7 @@ impl FieldSchema {
         }
     }
 
+    /// The default follows from other fields: `check/rules/derive.rs` computes it, and `rule` describes it in the book.
     const fn or_derived(self, rule: &'static str) -> Self {
         Self {
             default: Default::Derived(rule),

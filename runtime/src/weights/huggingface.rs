@@ -1,6 +1,6 @@
 //! Weights in Hugging Face's format: `config.json`, and safetensors in one file or in several with an index.
 //!
-//! In: the files of a source. Out: [`PublishedWeights`] weights. Files are mapped and never unpacked, and the safetensors reader
+//! In: the files of a source. Out: [`PublishedWeights`]. Files are mapped and never unpacked, and the safetensors reader
 //! checks header, offsets and lengths before a tensor is read. Pickles (`*.bin`, `*.pt`) are never opened.
 
 use std::collections::BTreeMap;

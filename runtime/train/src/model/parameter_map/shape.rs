@@ -152,7 +152,7 @@ impl ModelShape {
         })
     }
 
-    /// HeadArrangement of one logical shard.
+    /// Heads of one logical shard.
     pub fn shard_heads(&self) -> usize {
         self.heads / self.tensor
     }
