@@ -54,7 +54,7 @@ impl<'t> Roles<'t> {
     pub fn chunk(&mut self, chunk: Span, file: &File, removed: &[usize]) {
         let first = self.tokens.partition_point(|token| token.span.start < chunk.start);
         for (token, role) in self.tokens[first..].iter().zip(&mut self.all[first..]) {
-            // A word that is no name, value or unit of the tree is a word of the grammar.
+            // A word that the tree has neither as a name, a value nor a unit is a keyword.
             let is_keyword = token.kind == TokenKind::Word && !removed.contains(&token.span.start);
             if token.span.start < chunk.end && is_keyword {
                 *role = Role::Keyword;

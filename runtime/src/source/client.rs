@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::progress::{Cancelled, Watch};
 
 /// How often a running client is polled.
-const LOOK: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Bytes that are kept of a client's output.
 const OUTPUT_LIMIT: u64 = 64 << 20;
@@ -139,7 +139,7 @@ fn run_reading(
             let _ = child.wait();
             return Err(cancelled.into());
         }
-        std::thread::sleep(LOOK);
+        std::thread::sleep(POLL_INTERVAL);
     };
     Ok(Output {
         status,

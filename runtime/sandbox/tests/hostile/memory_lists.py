@@ -1,4 +1,4 @@
-# Allocates memory in small pieces until there is no more.
+# Allocates memory in small blocks until the allocation fails.
 from target import broken, memory
 
 taken = []

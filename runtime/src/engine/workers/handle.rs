@@ -179,7 +179,7 @@ fn read_messages(output: impl Read + Send + 'static, rank: usize, messages: Mess
                 return;
             }
         }
-        // Nobody receives it if the pool was dropped meanwhile.
+        // Fails only if the pool was dropped meanwhile; then the end of the worker no longer matters.
         let _ = messages.send((rank, WorkerMessage::End));
     });
 }
