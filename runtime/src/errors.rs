@@ -28,6 +28,11 @@ pub fn io_kinds<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = io
     causes(error).filter_map(|error| Some(error.downcast_ref::<io::Error>()?.kind()))
 }
 
+/// The code of the operating system behind an error, for a process that gets the error as text.
+pub fn os_error(error: &(dyn Error + 'static)) -> Option<i32> {
+    causes(error).find_map(|error| error.downcast_ref::<io::Error>()?.raw_os_error())
+}
+
 /// A file could not be read or written.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} `{path}`")]

@@ -251,13 +251,23 @@ pub enum Event {
     },
     /// After `Stop` with nothing to save.
     Idle,
-    Failed {
-        node: String,
-        cause: String,
-        /// The rank that did not answer, if a transfer failed.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        peer: Option<u32>,
-    },
+    Failed(JobFailure),
+}
+
+/// Why a job, or the reading of a command, failed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JobFailure {
+    /// Empty if the error belongs to no job.
+    pub node: String,
+    /// The error with its causes, as text.
+    pub cause: String,
+    /// The operating system's code behind the error, such as that of a full disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub os_error: Option<i32>,
+    /// The rank that did not answer, if a transfer failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<u32>,
 }
 
 /// One line of `metrics.jsonl`.

@@ -201,7 +201,9 @@ fn disk_help(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> 
     let reported = crate::errors::causes(error)
         .find_map(|error| error.downcast_ref::<WorkerFailure>()?.os_error)
         .map(|code| io::Error::from_raw_os_error(code).kind());
-    let mut kinds = io_kinds(error).chain(reported);
+    // A refused permission may be that of a source's file: the advice about the store would mislead.
+    let refused = |kind: &io::ErrorKind| matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::ReadOnlyFilesystem);
+    let mut kinds = io_kinds(error).chain(reported).filter(refused);
     kinds.find_map(crate::store::help_with)
 }
 
@@ -379,5 +381,28 @@ impl<'a> Run<'a> {
 
     fn fail(&self, id: NodeId, cause: impl Into<BoxedError>) -> RunError {
         self.results.fail(id, cause).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_refuses_a_worker_has_advice() {
+        let help = |os_error| {
+            let text = "cannot write the checkpoint".to_owned();
+            let error = RunError::Node {
+                node: "cap@8".to_owned(),
+                source: WorkerFailure { text, os_error }.into(),
+            };
+            error.help()
+        };
+        // ENOSPC and EROFS.
+        assert!(help(Some(28)).is_some_and(|text| text.contains("free space")));
+        assert!(help(Some(30)).is_some_and(|text| text.contains("writable")));
+        // EACCES, and no code.
+        assert_eq!(help(Some(13)), None);
+        assert_eq!(help(None), None);
     }
 }

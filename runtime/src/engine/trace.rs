@@ -49,7 +49,7 @@ impl Run<'_> {
             match event {
                 Event::Finished { .. } => finished += 1,
                 Event::Idle => return Err(RunError::Stopped { at: None }),
-                Event::Failed { node, cause, peer } => return Err(pool.first_cause(rank, node, cause, peer)),
+                Event::Failed(failure) => return Err(pool.first_cause(rank, failure)),
                 _ => {}
             }
         }

@@ -326,7 +326,7 @@ impl Session<'_, '_> {
                     stopped += 1;
                     stopped_at = Some((node, step));
                 }
-                Event::Failed { node, cause, peer } => return Err(self.pool.first_cause(rank, node, cause, peer)),
+                Event::Failed(failure) => return Err(self.pool.first_cause(rank, failure)),
                 event => self.on_event(event, outcome)?,
             }
             if stopped == self.pool.world() {
@@ -399,7 +399,7 @@ impl Session<'_, '_> {
             | Event::RendezvousReady { .. }
             | Event::Joined
             | Event::Heartbeat
-            | Event::Failed { .. }
+            | Event::Failed(_)
             | Event::Stopped { .. }
             | Event::Idle => {}
         }

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use self::handle::{WorkerHandle, WorkerMessage};
 use self::srun::Srun;
 use super::{RunError, Stop};
-use crate::job::{Event, Fingerprint, Join, Layout, WorkerCommand};
+use crate::job::{Event, Fingerprint, JobFailure, Join, Layout, WorkerCommand};
 
 pub use self::launch::{LaunchMethod, WorkerLaunch};
 pub use self::listener::WorkerListener;
@@ -35,15 +35,6 @@ pub struct WorkerFailure {
     pub text: String,
     /// The operating system's error code behind it, if there is one.
     pub os_error: Option<i32>,
-}
-
-/// A failed node as its worker reports it.
-struct Failure {
-    rank: usize,
-    node: String,
-    cause: WorkerFailure,
-    /// The rank that the worker waited for.
-    peer: Option<usize>,
 }
 
 pub struct WorkerPool {
@@ -146,7 +137,8 @@ impl WorkerPool {
         let port = loop {
             match self.event_within(0, launch.start, stop)? {
                 (0, Event::RendezvousReady { port }) => break port,
-                (rank, event) => self.fail_on_failure(rank, event)?,
+                (rank, Event::Failed(failure)) => return Err(self.first_cause(rank, failure)),
+                _ => {}
             }
         };
         let store = format!("{}:{port}", self.workers[0].address);
@@ -176,9 +168,10 @@ impl WorkerPool {
             let missing = (0..).find(|rank| !values.contains_key(rank)).unwrap_or_default();
             let left = until.saturating_duration_since(Instant::now());
             let (rank, event) = self.event_within(missing, left, stop)?;
-            if matches!(event, Event::Failed { .. }) {
-                self.fail_on_failure(rank, event)?;
-            } else if let Some(value) = take(event) {
+            if let Event::Failed(failure) = event {
+                return Err(self.first_cause(rank, failure));
+            }
+            if let Some(value) = take(event) {
                 values.insert(rank, value);
             }
         }
@@ -195,13 +188,6 @@ impl WorkerPool {
             if Instant::now() >= until {
                 return Err(self.lost(missing, "has not started in time".to_owned()));
             }
-        }
-    }
-
-    fn fail_on_failure(&mut self, rank: usize, event: Event) -> Result<(), RunError> {
-        match event {
-            Event::Failed { node, cause, peer } => Err(self.first_cause(rank, node, cause, peer)),
-            _ => Ok(()),
         }
     }
 
@@ -314,47 +300,47 @@ impl WorkerPool {
 
     /// The first cause of a worker's failure, from all failures within the settle time. A worker's own error comes before
     /// one of a worker that waited for another, and a worker that has ended before those that waited for it.
-    pub fn first_cause(&mut self, rank: usize, node: String, cause: String, peer: Option<u32>) -> RunError {
-        let failure = |rank, node, text, peer: Option<u32>| Failure {
-            rank,
-            node,
-            cause: WorkerFailure { text, os_error: None },
-            peer: peer.map(|peer| peer as usize),
-        };
-        let mut failures = vec![failure(rank, node, cause, peer)];
+    pub fn first_cause(&mut self, rank: usize, failure: JobFailure) -> RunError {
+        let mut failures = vec![(rank, failure)];
         let until = Instant::now() + SETTLE_TIME;
-        while failures.iter().all(|failure| failure.peer.is_some()) && failures.len() < self.workers.len() {
+        while failures.iter().all(|(_, failure)| failure.peer.is_some()) && failures.len() < self.workers.len() {
             let left = until.saturating_duration_since(Instant::now());
             match self.messages.recv_timeout(left) {
                 Ok((rank, WorkerMessage::End)) => return self.lost_worker(rank),
                 Ok((rank, WorkerMessage::Event(event))) => {
-                    if let Event::Failed { node, cause, peer } = *event {
-                        failures.push(failure(rank, node, cause, peer));
+                    if let Event::Failed(failure) = *event {
+                        failures.push((rank, failure));
                     }
                 }
                 Ok((_, WorkerMessage::Invalid(_))) => {}
                 Err(_) => break,
             }
         }
-        if let Some(own) = failures.iter().position(|failure| failure.peer.is_none()) {
-            let Failure {
-                rank, node, mut cause, ..
-            } = failures.swap_remove(own);
-            if self.workers.len() > 1 {
-                cause.text = format!("rank {rank} on {}: {}", self.workers[rank].host, cause.text);
-            }
-            let source = cause.into();
+        if let Some(own) = failures.iter().position(|(_, failure)| failure.peer.is_none()) {
+            let (
+                rank,
+                JobFailure {
+                    node, cause, os_error, ..
+                },
+            ) = failures.swap_remove(own);
+            let text = match self.workers.len() {
+                1 => cause,
+                _ => format!("rank {rank} on {}: {cause}", self.workers[rank].host),
+            };
+            let source = WorkerFailure { text, os_error }.into();
             return RunError::Node { node, source };
         }
         // The rank that others wait for but that itself waits for no one is the cause.
-        let waits = |rank: usize| failures.iter().any(|failure| failure.rank == rank);
-        let first = failures
+        let waits = |peer: usize| failures.iter().any(|(rank, _)| *rank == peer);
+        let mut peers = failures
             .iter()
-            .filter_map(|failure| failure.peer)
-            .find(|rank| !waits(*rank));
-        let Failure { rank, cause, peer, .. } = &failures[0];
-        let lost = first.or(*peer).unwrap_or(*rank);
-        self.lost(lost, format!("does not answer the others (rank {rank}: {cause})"))
+            .filter_map(|(_, failure)| failure.peer.map(|peer| peer as usize));
+        let (rank, JobFailure { cause, peer, .. }) = &failures[0];
+        let first = peers.find(|peer| !waits(*peer)).or(peer.map(|peer| peer as usize));
+        self.lost(
+            first.unwrap_or(*rank),
+            format!("does not answer the others (rank {rank}: {cause})"),
+        )
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
-use aurora_runtime::job::{Event, WorkerCommand};
+use aurora_runtime::job::{Event, JobFailure, WorkerCommand};
 
 use super::Events;
 
@@ -48,11 +48,12 @@ impl Inbox {
                     }
                     Err(error) => {
                         let cause = format!("malformed command: {error}");
-                        events.send(&Event::Failed {
+                        events.send(&Event::Failed(JobFailure {
                             node: String::new(),
                             cause,
+                            os_error: None,
                             peer: None,
-                        });
+                        }));
                     }
                 }
             }

@@ -6,8 +6,8 @@ mod trace;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use aurora_compiler::fields::{ModelFields, Numerics, Precision};
-use aurora_runtime::errors::chain;
-use aurora_runtime::job::{EvalJob, Event, Join, Layout, Recompute, TraceJob, TrainJob};
+use aurora_runtime::errors::{chain, os_error};
+use aurora_runtime::job::{EvalJob, Event, JobFailure, Join, Layout, Recompute, TraceJob, TrainJob};
 
 use super::Events;
 use super::connect::{ConnectedPeers, connect};
@@ -171,11 +171,12 @@ impl Session {
             )) => u32::try_from(*rank).ok(),
             _ => None,
         };
-        self.events.send(&Event::Failed {
+        self.events.send(&Event::Failed(JobFailure {
             node: node.to_owned(),
             cause: chain(error),
+            os_error: os_error(error),
             peer,
-        });
+        }));
         CommandEnd::Done
     }
 

@@ -55,6 +55,10 @@ fn main() -> ExitCode {
         trial("native_learns_too", native_learns_too),
         trial("errors_name_their_cause", errors_name_their_cause),
         trial(
+            "the_code_of_the_operating_system_is_reported",
+            the_code_of_the_operating_system_is_reported,
+        ),
+        trial(
             "a_gradient_that_is_not_finite_is_an_error",
             a_gradient_that_is_not_finite_is_an_error,
         ),
@@ -167,7 +171,7 @@ fn a_stop_does_not_change_bits(world: &World) {
         let events = worker.until(|event| match event {
             Event::Step(step) => step.step >= reached,
             Event::Finished { .. } => true,
-            Event::Failed { cause, .. } => panic!("{cause}"),
+            Event::Failed(failure) => panic!("{}", failure.cause),
             _ => false,
         });
         if stops == 3 {
@@ -495,6 +499,25 @@ fn errors_name_their_cause(world: &World) {
     // It still works.
     worker.send(&WorkerCommand::Train(Box::new(world.job("right", 0..2, world.start()))));
     worker.finish("right");
+}
+
+/// The engine needs the code for its advice: of a full disk, say. The checkpoint is written by another thread than the
+/// one that trains, and both report it.
+fn the_code_of_the_operating_system_is_reported(world: &World) {
+    let mut worker = Worker::start();
+    let mut fail = |change: &dyn Fn(&mut TrainJob)| {
+        let mut job = world.job("unwritable", 0..3, world.start());
+        change(&mut job);
+        worker.send(&WorkerCommand::Train(Box::new(job)));
+        worker.job_failure().os_error
+    };
+    assert_eq!(
+        fail(&|job| job.out = "/dev/full/checkpoint".into()),
+        Some(libc::ENOTDIR)
+    );
+    let missing = |job: &mut TrainJob| job.tokens[0][0].bin = "/nowhere/tokens.bin".into();
+    assert_eq!(fail(&missing), Some(libc::ENOENT));
+    assert_eq!(fail(&|job| job.fields.global_batch = 13), None);
 }
 
 fn a_gradient_that_is_not_finite_is_an_error(world: &World) {

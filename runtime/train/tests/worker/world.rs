@@ -10,7 +10,8 @@ use aurora_compiler::fields::{
 };
 use aurora_runtime::data::tokens::TokenWriter;
 use aurora_runtime::job::{
-    EvalJob, EvalSetPaths, Event, Files, Layout, NodeFiles, Recompute, StepLogLine, TokenPaths, TrainJob, WorkerCommand,
+    EvalJob, EvalSetPaths, Event, Files, JobFailure, Layout, NodeFiles, Recompute, StepLogLine, TokenPaths, TrainJob,
+    WorkerCommand,
 };
 use camino::{Utf8Path, Utf8PathBuf};
 
@@ -74,15 +75,20 @@ impl Worker {
     pub fn finish(&self, node: &str) -> Vec<Event> {
         self.until(|event| match event {
             Event::Finished { node: finished } => finished == node,
-            Event::Failed { node, cause, .. } => panic!("{node} failed: {cause}"),
+            Event::Failed(failure) => panic!("{} failed: {}", failure.node, failure.cause),
             _ => false,
         })
     }
 
+    /// The cause of the next failure, as text.
     pub fn failure(&self) -> String {
-        let events = self.until(|event| matches!(event, Event::Failed { .. } | Event::Finished { .. }));
+        self.job_failure().cause
+    }
+
+    pub fn job_failure(&self) -> JobFailure {
+        let events = self.until(|event| matches!(event, Event::Failed(_) | Event::Finished { .. }));
         match events.last() {
-            Some(Event::Failed { cause, .. }) => cause.clone(),
+            Some(Event::Failed(failure)) => failure.clone(),
             other => panic!("{other:?} instead of a failure"),
         }
     }

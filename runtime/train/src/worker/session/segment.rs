@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use aurora_compiler::fields::OptimizerState;
 use aurora_runtime::checkpoint::STEP_LOG;
-use aurora_runtime::errors::chain;
-use aurora_runtime::job::{Event, StepLogLine, StepMetrics, TrainJob};
+use aurora_runtime::errors::{chain, os_error};
+use aurora_runtime::job::{Event, JobFailure, StepLogLine, StepMetrics, TrainJob};
 
 use super::{CommandEnd, HeldState, Session, same_arithmetic};
 use crate::model::Network;
@@ -152,11 +152,12 @@ impl Session {
         let report = move |result: Result<(), _>| {
             events.send(&match result {
                 Ok(()) => Event::Finished { node },
-                Err(error) => Event::Failed {
+                Err(error) => Event::Failed(JobFailure {
                     node,
                     cause: chain(&error),
+                    os_error: os_error(&error),
                     peer: None,
-                },
+                }),
             });
         };
         self.writer.write(snapshot, job.out.clone(), Box::new(report));
