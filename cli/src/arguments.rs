@@ -537,8 +537,8 @@ pub struct RunArguments {
     #[arg(long, requires = "restarts")]
     pub fewer: bool,
     /// Treat a worker as lost after this many seconds without a heartbeat.
-    #[arg(long, value_name = "SECONDS", default_value_t = 5.0, value_parser = silence)]
-    pub silence: f64,
+    #[arg(long, value_name = "SECONDS", default_value_t = 5.0, value_parser = heartbeat_timeout)]
+    pub heartbeat_timeout: f64,
     /// Fetch nothing.
     #[arg(long)]
     pub offline: bool,
@@ -547,7 +547,7 @@ pub struct RunArguments {
     pub progress: Progress,
 }
 
-fn silence(text: &str) -> Result<f64, String> {
+fn heartbeat_timeout(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(seconds) if (1.0..=3600.0).contains(&seconds) => Ok(seconds),
         _ => Err("expected a number of seconds from 1 to 3600".to_owned()),

@@ -57,21 +57,21 @@ pub fn worker_launch(
             }
         }
     };
-    let silence = Duration::from_secs_f64(options.silence);
+    let heartbeat_timeout = Duration::from_secs_f64(options.heartbeat_timeout);
     Ok(WorkerLaunch {
         method,
         logs,
-        ..local_launch(silence)?
+        ..local_launch(heartbeat_timeout)?
     })
 }
 
 /// Workers on this machine, without logs.
-pub fn local_launch(silence: Duration) -> Result<WorkerLaunch, Failure> {
+pub fn local_launch(heartbeat_timeout: Duration) -> Result<WorkerLaunch, Failure> {
     Ok(WorkerLaunch {
         method: LaunchMethod::Local,
         program: worker_program()?,
         logs: None,
-        silence,
+        heartbeat_timeout,
         start: START,
         transfer: TRANSFER,
     })

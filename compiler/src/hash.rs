@@ -239,7 +239,8 @@ impl KeyVisitor for Hashing {
     }
 }
 
-/// Everything that a key was computed from. It is kept with every result, so that a later change can be explained.
+/// What a key is the hash of, in readable form (the pre-image of the hash): kept with every result, so that a later change
+/// can be explained, and printed by `aurora why`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Preimage {

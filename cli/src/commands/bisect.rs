@@ -26,8 +26,8 @@ use crate::stdio::outln;
 use crate::watch::Watch;
 use crate::worker_launch::local_launch;
 
-/// A worker without a heartbeat for this long is lost.
-const SILENCE: std::time::Duration = std::time::Duration::from_secs(30);
+/// Longer than the default of `run`: the two executions that bisect repeats may share the cores with a run.
+const HEARTBEAT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// One execution, as the user named it.
 struct Execution {
@@ -205,7 +205,7 @@ impl Repetition<'_> {
                 recorded: None,
             },
             workers: WorkerOptions {
-                launch: local_launch(SILENCE)?,
+                launch: local_launch(HEARTBEAT_TIMEOUT)?,
                 layout: layout.clone(),
                 portable: portable(&self.loaded.spec),
                 restarts: 0,

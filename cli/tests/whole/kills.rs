@@ -39,7 +39,14 @@ fn long_project() -> Project {
 #[test]
 fn a_lost_rank_never_causes_a_hang_or_another_result() {
     let mut draw = Draw(setting("AURORA_SEED", 1));
-    let layout = ["--layout", "tensor=2,pipeline=2", "--threads", "1", "--silence", "2"];
+    let layout = [
+        "--layout",
+        "tensor=2,pipeline=2",
+        "--threads",
+        "1",
+        "--heartbeat-timeout",
+        "2",
+    ];
     let uninterrupted = long_project();
     let began = Instant::now();
     let mut first = uninterrupted.start_with(&layout);

@@ -198,7 +198,11 @@ fn a_lost_worker_is_reported_and_the_run_continues_with_fewer() {
     for how in ["-KILL", "-STOP"] {
         let project = long_project();
         // It stops cleanly, and reports the lost worker.
-        let child = start_until_step(&project, &["--layout", "pipeline=2,data=2", "--silence", "2"], 70);
+        let child = start_until_step(
+            &project,
+            &["--layout", "pipeline=2,data=2", "--heartbeat-timeout", "2"],
+            70,
+        );
         let all = workers(&child);
         assert_eq!(all.len(), 4, "one process per rank");
         signal(all[2], how);
@@ -221,7 +225,7 @@ fn a_lost_worker_is_reported_and_the_run_continues_with_fewer() {
         let more = [
             "--layout",
             "pipeline=2,data=2",
-            "--silence",
+            "--heartbeat-timeout",
             "2",
             "--restarts",
             "2",

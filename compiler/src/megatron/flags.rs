@@ -408,12 +408,12 @@ pub const FLAGS: &[Flag] = &[
     without(
         "--distributed-timeout-minutes",
         One,
-        "a worker without a heartbeat is treated as lost (`--silence`)",
+        "a worker without a heartbeat is treated as lost (`--heartbeat-timeout`)",
     ),
     without(
         "--distributed-timeout",
         One,
-        "a worker without a heartbeat is treated as lost (`--silence`)",
+        "a worker without a heartbeat is treated as lost (`--heartbeat-timeout`)",
     ),
     without("--fix-infiniband", Nothing, "transports only move bytes"),
     without("--local_rank", One, "the launcher sets it for each worker"),

@@ -284,13 +284,13 @@ pub(super) const LEARNING_RATES: &[CallSchema] = &[
         name: "linear",
         meaning: "Linear decay from the peak to the floor at the end of the stage.",
         first: None,
-        arguments: FALLING,
+        arguments: DECAY_ARGUMENTS,
     },
     CallSchema {
         name: "cosine",
         meaning: "Cosine decay from the peak to the floor at the end of the stage.",
         first: None,
-        arguments: FALLING,
+        arguments: DECAY_ARGUMENTS,
     },
     CallSchema {
         name: "wsd",
@@ -438,7 +438,7 @@ const FLOOR: FieldSchema = field("floor", between("0", "10"), "The rate at the e
 const WARMUP: FieldSchema = field("warmup", STEPS, "Length of the linear warm-up from zero to the peak.")
     .or("0 steps")
     .may_be_unknown();
-const FALLING: &[FieldSchema] = &[PEAK, FLOOR, WARMUP];
+const DECAY_ARGUMENTS: &[FieldSchema] = &[PEAK, FLOOR, WARMUP];
 
 /// A fraction below one.
 const BETA: Type = Type::Decimal {

@@ -64,8 +64,9 @@ pub struct FilterReport {
     pub dropped: BTreeMap<String, Units>,
 }
 
+/// Why a unit (a document or a paragraph) is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Drop {
+enum DropReason {
     Empty,
     TooShort,
     Language,
@@ -73,7 +74,7 @@ enum Drop {
     Limit,
 }
 
-impl Drop {
+impl DropReason {
     const ALL: [Self; 5] = [
         Self::Empty,
         Self::TooShort,
@@ -94,10 +95,10 @@ impl Drop {
 }
 
 /// A document as a thread returns it: each unit with its hash, or the reason why it is dropped.
-struct Judged {
+struct UnitsOfDocument {
     document: Document,
     /// The end of each unit in the text.
-    units: Vec<(std::ops::Range<usize>, Result<u128, Drop>)>,
+    units: Vec<(std::ops::Range<usize>, Result<u128, DropReason>)>,
     held_out: bool,
 }
 
@@ -113,13 +114,13 @@ pub fn filter(
     watch: Watch<'_>,
 ) -> Result<FilterReport, FilterError> {
     let mut sink = Sink::new(fields, out)?;
-    let below = held_out_bound(fields.held_out);
+    let bound = held_out_bound(fields.held_out);
     for path in inputs {
         let mut batches = Batches::open(path)?;
-        while let Some(judged) = batches.next(|document| judge(fields, below, document))? {
+        while let Some(documents) = batches.next(|document| units_of(fields, bound, document))? {
             watch.check()?;
-            for judged in judged {
-                sink.take(judged)?;
+            for document in documents {
+                sink.take(document)?;
             }
             watch.report(sink.report.read.documents, None, progress::Unit::Documents);
         }
@@ -146,7 +147,7 @@ fn held_out_bound(share: Exact) -> u128 {
     bound
 }
 
-fn judge(fields: &FilterFields, below: u128, document: Document) -> Judged {
+fn units_of(fields: &FilterFields, held_out_bound: u128, document: Document) -> UnitsOfDocument {
     let text = &document.text;
     let ranges: Vec<std::ops::Range<usize>> = match fields.unit {
         FilterUnit::Document => std::iter::once(0..text.len()).collect(),
@@ -164,30 +165,32 @@ fn judge(fields: &FilterFields, below: u128, document: Document) -> Judged {
     let units = ranges
         .into_iter()
         .map(|range| {
-            let verdict = verdict(fields, &text[range.clone()]);
-            (range, verdict)
+            let kept = unit_hash(fields, &text[range.clone()]);
+            (range, kept)
         })
         .collect();
     // By the text as read: which other documents are kept does not move a document to the other split.
     let hash = blake3::hash(text.as_bytes());
     let mut word = [0; 8];
     word.copy_from_slice(&hash.as_bytes()[..8]);
-    Judged {
+    UnitsOfDocument {
         units,
-        held_out: u128::from(u64::from_le_bytes(word)) < below,
+        held_out: u128::from(u64::from_le_bytes(word)) < held_out_bound,
         document,
     }
 }
 
-fn verdict(fields: &FilterFields, unit: &str) -> Result<u128, Drop> {
+/// The hash of a unit that the rules keep, or why they drop it. Repeats and the limit depend on earlier units and are checked
+/// in order by `Sink::take`.
+fn unit_hash(fields: &FilterFields, unit: &str) -> Result<u128, DropReason> {
     if unit.trim().is_empty() {
-        return Err(Drop::Empty);
+        return Err(DropReason::Empty);
     }
     if unit.chars().take(fields.minimum_characters as usize).count() < fields.minimum_characters as usize {
-        return Err(Drop::TooShort);
+        return Err(DropReason::TooShort);
     }
     if fields.language_filter && !looks_like(fields.language, unit) {
-        return Err(Drop::Language);
+        return Err(DropReason::Language);
     }
     let mut digest = [0; 16];
     blake3::Hasher::new()
@@ -204,7 +207,7 @@ struct Sink<'a> {
     seen: HashSet<u128>,
     full: bool,
     report: FilterReport,
-    dropped: [Units; Drop::ALL.len()],
+    dropped: [Units; DropReason::ALL.len()],
     out: &'a Utf8Path,
 }
 
@@ -233,28 +236,28 @@ impl<'a> Sink<'a> {
         })
     }
 
-    fn drop(&mut self, why: Drop, bytes: usize) {
+    fn drop(&mut self, why: DropReason, bytes: usize) {
         let units = &mut self.dropped[why as usize];
         units.units += 1;
         units.bytes += bytes as u64;
     }
 
-    fn take(&mut self, judged: Judged) -> Result<(), FilterError> {
-        let Judged {
+    fn take(&mut self, judged: UnitsOfDocument) -> Result<(), FilterError> {
+        let UnitsOfDocument {
             document,
             units,
             held_out,
         } = judged;
         self.report.read.add(document.text.len());
         let mut kept = String::with_capacity(document.text.len());
-        for (range, verdict) in units {
+        for (range, hash) in units {
             let unit = &document.text[range];
-            let verdict = match verdict {
-                Ok(_) if self.full => Err(Drop::Limit),
-                Ok(hash) if self.fields.deduplicate && !self.seen.insert(hash) => Err(Drop::Duplicate),
+            let kept = match hash {
+                Ok(_) if self.full => Err(DropReason::Limit),
+                Ok(hash) if self.fields.deduplicate && !self.seen.insert(hash) => Err(DropReason::Duplicate),
                 other => other,
             };
-            match verdict {
+            match kept {
                 Ok(_) => {
                     if !kept.is_empty() {
                         kept.push('\n');
@@ -300,7 +303,7 @@ impl<'a> Sink<'a> {
                 source,
             })?;
         }
-        let dropped = Drop::ALL.map(|why| (why.name().to_owned(), self.dropped[why as usize]));
+        let dropped = DropReason::ALL.map(|why| (why.name().to_owned(), self.dropped[why as usize]));
         self.report.dropped = dropped.into_iter().filter(|(_, units)| units.units > 0).collect();
         let path = out.join("report.json");
         super::write_json(&path, &self.report).map_err(|source| FilterError::Write { path, source })?;

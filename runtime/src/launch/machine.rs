@@ -64,8 +64,8 @@ impl Machine {
         }
     }
 
-    /// Requests of the job besides nodes, tasks and cores.
-    pub(super) fn requests(self) -> &'static [&'static str] {
+    /// `#SBATCH` directives of the job besides nodes, tasks and cores.
+    pub(super) fn directives(self) -> &'static [&'static str] {
         match self {
             // Masks refer to the node's cores, so the job needs the complete node.
             Self::Lumi => &["--gpus-per-node=8", "--mem=480G", "--exclusive"],

@@ -64,7 +64,11 @@ impl BatchScript {
         let command = self.checked_command()?;
         let machine = self.tasks.machine();
         let mut lines = vec!["#!/bin/bash".to_owned()];
-        lines.extend(self.requests()?.iter().map(|request| format!("#SBATCH {request}")));
+        lines.extend(
+            self.directives()?
+                .iter()
+                .map(|directive| format!("#SBATCH {directive}")),
+        );
         let settings = machine.settings();
         if !settings.is_empty() {
             lines.push("\n# RCCL and libfabric on Slingshot.".to_owned());
@@ -90,7 +94,7 @@ impl BatchScript {
         shlex::try_join(words).map_err(|_| ScriptError::Nul)
     }
 
-    fn requests(&self) -> Result<Vec<String>, ScriptError> {
+    fn directives(&self) -> Result<Vec<String>, ScriptError> {
         let (tasks, machine) = (&self.tasks, self.tasks.machine());
         let minutes = self.time_limit.as_secs().div_ceil(60);
         let (grace, limit) = (self.grace, Duration::from_secs(minutes * 60));
@@ -100,27 +104,27 @@ impl BatchScript {
         if grace + EARLY >= limit {
             return Err(ScriptError::Grace { grace, limit });
         }
-        let mut requests = vec![format!("--job-name={}", word("job name", &self.job_name, "._-")?)];
+        let mut directives = vec![format!("--job-name={}", word("job name", &self.job_name, "._-")?)];
         if let Some(account) = &self.account {
-            requests.push(format!("--account={}", word("account", account, "._-")?));
+            directives.push(format!("--account={}", word("account", account, "._-")?));
         }
         if let Some(partition) = &self.partition {
-            requests.push(format!("--partition={}", word("partition", partition, "._-,")?));
+            directives.push(format!("--partition={}", word("partition", partition, "._-,")?));
         }
-        requests.extend([
+        directives.extend([
             format!("--nodes={}", tasks.nodes()),
             format!("--ntasks-per-node={}", tasks.per_node()),
             format!("--cpus-per-task={}", machine.cpus_per_task()),
         ]);
-        requests.extend(machine.requests().iter().map(|request| (*request).to_owned()));
-        requests.extend([
+        directives.extend(machine.directives().iter().map(|directive| (*directive).to_owned()));
+        directives.extend([
             format!("--time={:02}:{:02}:00", minutes / 60, minutes % 60),
             format!("--signal=B:USR1@{}", grace.as_secs()),
             "--requeue".to_owned(),
             "--open-mode=append".to_owned(),
             "--output=%x-%j.out".to_owned(),
         ]);
-        Ok(requests)
+        Ok(directives)
     }
 }
 

@@ -3,7 +3,8 @@
 //! In: a model, a checkpoint's files, a tokenizer, a card. Out: a folder with `config.json`, safetensors (several files
 //! with an index if one would be too large), `tokenizer.json` and its configuration, `generation_config.json` and the card.
 //! The same bytes for the same checkpoint; numbers stay `f32`, so that an import gives the same weights. The folder is
-//! created in one step.
+//! created in one step. `config.rs` next to this file maps the fields of `config.json` in both directions; `checkpoint.rs`
+//! names the tensors.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -36,7 +36,7 @@ pub struct WorkerLaunch {
     /// Folder for each worker's log.
     pub logs: Option<Utf8PathBuf>,
     /// A worker without a heartbeat for this long is lost.
-    pub silence: Duration,
+    pub heartbeat_timeout: Duration,
     /// How long all workers may take to start.
     pub start: Duration,
     /// How long a worker waits for another one in a transfer before it reports it as lost.

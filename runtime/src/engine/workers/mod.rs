@@ -40,7 +40,7 @@ pub struct WorkerFailure {
 pub struct WorkerPool {
     workers: Vec<WorkerHandle>,
     messages: Receiver<(usize, WorkerMessage)>,
-    silence: Duration,
+    heartbeat_timeout: Duration,
     last_check: Instant,
     /// A stop has been passed on.
     stopping: bool,
@@ -76,7 +76,7 @@ impl WorkerPool {
         let mut pool = Self {
             workers,
             messages,
-            silence: launch.silence,
+            heartbeat_timeout: launch.heartbeat_timeout,
             last_check: Instant::now(),
             stopping: false,
             last_step: None,
@@ -247,12 +247,12 @@ impl WorkerPool {
         }
     }
 
-    /// Fails if a worker that has sent a heartbeat has been silent longer than `silence`. A single worker is exempt: nothing
-    /// waits for it.
+    /// Fails if the last heartbeat of a worker is older than `heartbeat_timeout`. A single worker is exempt: nothing waits
+    /// for it.
     fn check_heartbeats(&mut self) -> Result<(), RunError> {
         let now = Instant::now();
         // This process itself was suspended for a while, and has not read what came meanwhile.
-        let suspended = now.duration_since(self.last_check) > self.silence / 2;
+        let suspended = now.duration_since(self.last_check) > self.heartbeat_timeout / 2;
         self.last_check = now;
         if suspended {
             let times = self
@@ -264,12 +264,12 @@ impl WorkerPool {
         let silent = |worker: &WorkerHandle| {
             worker
                 .last_message
-                .is_some_and(|time| now.duration_since(time) > self.silence)
+                .is_some_and(|time| now.duration_since(time) > self.heartbeat_timeout)
         };
         match self.workers.iter().position(silent) {
             Some(rank) if self.workers.len() > 1 => Err(self.lost(
                 rank,
-                format!("has sent no heartbeat for {} s", self.silence.as_secs_f64()),
+                format!("has sent no heartbeat for {} s", self.heartbeat_timeout.as_secs_f64()),
             )),
             _ => Ok(()),
         }
