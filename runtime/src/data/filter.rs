@@ -252,12 +252,12 @@ impl<'a> Sink<'a> {
         let mut kept = String::with_capacity(document.text.len());
         for (range, hash) in units {
             let unit = &document.text[range];
-            let kept = match hash {
+            let hash = match hash {
                 Ok(_) if self.full => Err(DropReason::Limit),
                 Ok(hash) if self.fields.deduplicate && !self.seen.insert(hash) => Err(DropReason::Duplicate),
                 other => other,
             };
-            match kept {
+            match hash {
                 Ok(_) => {
                     if !kept.is_empty() {
                         kept.push('\n');
