@@ -36,7 +36,7 @@ pub enum Command {
         #[arg(required = true, value_name = "SPEC")]
         specs: Vec<Utf8PathBuf>,
         #[command(flatten)]
-        selection: Selection,
+        selection: VariantSelection,
         /// Apply suggested fixes that are unambiguous.
         #[arg(long)]
         fix: bool,
@@ -45,7 +45,7 @@ pub enum Command {
         unsafe_fixes: bool,
         /// Output format of diagnostics: text, annotations of a GitHub workflow, or SARIF 2.1.0.
         #[arg(long, value_enum, default_value = "text", conflicts_with = "json")]
-        format: Format,
+        format: DiagnosticFormat,
     },
     /// Format specs in the canonical style.
     #[command(after_help = "Example:  aurora fmt --check specs/*.aur")]
@@ -181,7 +181,7 @@ Example:  aurora rerun lockfiles/demo.lock --layout tensor=4,data=2 --into again
         lock: Option<Utf8PathBuf>,
         /// How to show progress.
         #[arg(long, value_enum, default_value = "auto")]
-        progress: Progress,
+        progress: ProgressMode,
     },
     /// Evaluate a checkpoint with an eval of its experiment, even if the spec does not evaluate it there.
     ///
@@ -216,7 +216,7 @@ Example:  aurora rerun lockfiles/demo.lock --layout tensor=4,data=2 --into again
         old: String,
         new: String,
         #[command(flatten)]
-        selection: Selection,
+        selection: VariantSelection,
         #[arg(long, value_enum, default_value_t = DiffFormat::Text)]
         format: DiffFormat,
     },
@@ -267,7 +267,7 @@ Example:  aurora rerun lockfiles/demo.lock --layout tensor=4,data=2 --into again
     Doctor,
     /// Print the JSON Schema of a document that Aurora writes.
     #[command(after_help = "Example:  aurora schema lock > aurora-lock.schema.json")]
-    Schema { of: Document },
+    Schema { of: SchemaDocument },
     /// Explain a diagnostic code.
     #[command(after_help = "Example:  aurora explain E0203")]
     Explain { code: String },
@@ -489,7 +489,7 @@ fn slurm_time(text: &str) -> Result<std::time::Duration, String> {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Document {
+pub enum SchemaDocument {
     /// A file of `lockfiles/`, in TOML.
     Lock,
     /// `aurora build --json`.
@@ -503,7 +503,7 @@ pub enum Document {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Format {
+pub enum DiagnosticFormat {
     Text,
     Github,
     Sarif,
@@ -514,7 +514,7 @@ pub struct SpecArgument {
     #[arg(value_name = "SPEC")]
     pub spec: Utf8PathBuf,
     #[command(flatten)]
-    pub selection: Selection,
+    pub selection: VariantSelection,
 }
 
 /// Options of `run`, `rerun` and `eval`; those of `run` alone are in [`Command::Run`]. No option changes a bit of the result.
@@ -544,7 +544,7 @@ pub struct RunArguments {
     pub offline: bool,
     /// How to show progress.
     #[arg(long, value_enum, default_value = "auto")]
-    pub progress: Progress,
+    pub progress: ProgressMode,
 }
 
 fn heartbeat_timeout(text: &str) -> Result<f64, String> {
@@ -578,7 +578,7 @@ pub enum LauncherArgument {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Progress {
+pub enum ProgressMode {
     /// A live line on a terminal, plain lines otherwise.
     Auto,
     Plain,
@@ -587,7 +587,7 @@ pub enum Progress {
 
 /// The variant of a spec that the command line or a lock selects.
 #[derive(Args, Clone, Debug, Default)]
-pub struct Selection {
+pub struct VariantSelection {
     /// Apply this profile to the spec.
     #[arg(long)]
     pub profile: Option<String>,
@@ -599,7 +599,7 @@ pub struct Selection {
     pub set: Vec<String>,
 }
 
-impl Selection {
+impl VariantSelection {
     pub fn of(lock: &Lock) -> Self {
         Self {
             profile: lock.profile.clone(),

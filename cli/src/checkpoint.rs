@@ -16,7 +16,7 @@ use aurora_runtime::store::Store;
 use aurora_runtime::weights::{Card, Trained};
 use camino::{Utf8Path, Utf8PathBuf};
 
-use crate::arguments::Selection;
+use crate::arguments::VariantSelection;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::project::{Loaded, Project, Reach, compile, load, read_lock};
@@ -33,7 +33,7 @@ pub struct Checkpoint {
 }
 
 /// A checkpoint in the graph of its experiment, built or not.
-pub struct Named {
+pub struct NamedCheckpoint {
     pub project: Project,
     pub loaded: Loaded,
     pub keyed: Keyed,
@@ -43,7 +43,7 @@ pub struct Named {
     pub lock: Utf8PathBuf,
 }
 
-impl Named {
+impl NamedCheckpoint {
     /// Finds `EXPERIMENT/NODE` in the project of the current folder.
     pub fn find(context: &Context, name: &str) -> Result<Self, Failure> {
         let (experiment, node) = name.split_once('/').unwrap_or((name, ""));
@@ -63,7 +63,7 @@ impl Named {
         };
         let loaded = load(
             &project.root.join(&lock.spec),
-            &Selection::of(&lock),
+            &VariantSelection::of(&lock),
             context.json,
             reach,
         )?;
@@ -87,14 +87,14 @@ impl Checkpoint {
         if path.join(MODEL).is_file() {
             return Self::imported(path);
         }
-        let Named {
+        let NamedCheckpoint {
             project,
             loaded,
             keyed,
             pins,
             id,
             lock,
-        } = Named::find(context, name)?;
+        } = NamedCheckpoint::find(context, name)?;
         let mut found = Self::of(&project, &loaded, &keyed, &pins, id)?;
         let text = std::fs::read(&lock).map_err(|error| Failure::error(format!("cannot read `{lock}`: {error}")))?;
         found.card.lock = Some((project.relative(&lock), aurora_runtime::content_of(&text)));

@@ -1,7 +1,7 @@
 //! Executes a spec in a store: what `run`, `rerun`, `eval`, `bisect` and `lock` share.
 //!
 //! In: a loaded spec, a store, the options of a run. Out: results in the store and the lock with their digests. Not here:
-//! arguments (`arguments`), what a run prints (`commands`, `watch`).
+//! arguments (`arguments`), what a run prints (`commands`, `progress_display`).
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -10,14 +10,14 @@ use aurora_compiler::check::AssumptionKind;
 use aurora_compiler::exact::Exact;
 use aurora_compiler::graph::{NodeId, NodeOrigin, Pins, lower, stage_plan};
 use aurora_compiler::hash::{Keyed, hash};
-use aurora_compiler::lock::{Edit, Lock, LockChange, LockError, LockedOrder, lock};
+use aurora_compiler::lock::{Lock, LockChange, LockEdit, LockError, LockedOrder, lock};
 use aurora_compiler::spec::{Block, BlockId, BlockKind, Spec, Value};
 use aurora_lang::diagnostics::Code;
 use aurora_runtime::engine::{
     ExternalInputs, Observer, Outcome, Run, RunError, RunEvent, Stop, WorkerOptions, commit_order, place_source,
 };
 use aurora_runtime::pin::{Pinning, from_lock, local};
-use aurora_runtime::progress;
+use aurora_runtime::progress::ProgressReporter;
 use aurora_runtime::results::Results;
 use aurora_runtime::source::Fetched;
 use aurora_runtime::store::{Publication, Store};
@@ -26,8 +26,8 @@ use camino::Utf8Path;
 use crate::arguments::RunArguments;
 use crate::failure::Failure;
 use crate::layout::{LayoutRequest, check, layout};
+use crate::progress_display::ProgressDisplay;
 use crate::project::{LIBTORCH, Loaded, Project, write_lock};
-use crate::watch::Watch;
 use crate::worker_launch::{TorchrunListener, worker_launch};
 
 /// Set by the signals that stop a run.
@@ -54,7 +54,7 @@ pub struct Execution<'a> {
     pub options: &'a RunArguments,
     /// The lock to keep to; its data orders are compared before training.
     pub old: Option<&'a Lock>,
-    pub watch: &'a Watch,
+    pub watch: &'a ProgressDisplay,
     /// Where workers that torchrun started connect.
     pub torchrun: Option<&'a TorchrunListener>,
     /// Folder of the workers' logs.
@@ -130,7 +130,7 @@ impl Execution<'_> {
             if let (Some(locked), Some(_)) = (fresh.result.get(&name), self.lock_path)
                 && *locked != digest
             {
-                return Err(LockError::Edited(Edit::Digest {
+                return Err(LockError::Edited(LockEdit::Digest {
                     name,
                     locked: *locked,
                     stored: digest,
@@ -274,7 +274,7 @@ pub fn pin(execution: &Execution<'_>, have: Pins) -> Result<(Keyed, Pins), Failu
         store: execution.store,
         offline: execution.options.offline,
         note: &|text| execution.watch.line(text),
-        watch: progress::Watch::none(),
+        watch: ProgressReporter::none(),
     };
     let (pins, fetched) = pinning.complete(spec, have, &[])?;
     let keyed = hash(lower(spec, &pins));

@@ -13,9 +13,9 @@ mod layout;
 mod lsp;
 mod output;
 mod plan_nodes;
+mod progress_display;
 mod project;
 mod stdio;
-mod watch;
 mod worker_launch;
 
 use clap::Parser;

@@ -21,7 +21,7 @@ pub fn summary(plan: &Plan) -> String {
 }
 
 /// Every node, in the graph's order.
-pub fn nodes(keyed: &Keyed, plan: &Plan) -> Vec<documents::Node> {
+pub fn nodes(keyed: &Keyed, plan: &Plan) -> Vec<documents::NodeDocument> {
     let name = |id| keyed.graph.node(id).name().to_owned();
     plan.nodes
         .iter()
@@ -33,7 +33,7 @@ pub fn nodes(keyed: &Keyed, plan: &Plan) -> Vec<documents::Node> {
                 .filter(|input| input.role.is_identity())
                 .map(|input| name(input.node))
                 .collect();
-            documents::Node {
+            documents::NodeDocument {
                 name: node.name().to_owned(),
                 kind: node.kind(),
                 key: keyed.key(planned.id),

@@ -15,7 +15,7 @@ use aurora_runtime::errors::FileError;
 use aurora_runtime::remote_specs::{Fetch, Imports};
 use camino::{Utf8Path, Utf8PathBuf};
 
-use crate::arguments::Selection;
+use crate::arguments::VariantSelection;
 use crate::failure::Failure;
 use crate::output;
 
@@ -80,7 +80,7 @@ impl Project {
 
     /// The pins of imports in the locks of a spec. The lock of this selection takes precedence; an address on which the other
     /// locks disagree is not pinned.
-    fn import_pins(&self, spec: &Utf8Path, selection: &Selection) -> ImportPins {
+    fn import_pins(&self, spec: &Utf8Path, selection: &VariantSelection) -> ImportPins {
         let name = self.relative(spec);
         let entries = self
             .root
@@ -209,7 +209,7 @@ impl<'a> Reach<'a> {
     }
 
     /// The imports of a spec.
-    pub fn imports(&self, path: &Utf8Path, selection: &Selection) -> Result<Imports, Failure> {
+    pub fn imports(&self, path: &Utf8Path, selection: &VariantSelection) -> Result<Imports, Failure> {
         let project = Project::of(path, self.store)?;
         let mut pinned = match self.lock {
             Some(lock) => lock.import.clone(),
@@ -226,7 +226,11 @@ impl<'a> Reach<'a> {
 }
 
 /// Reads a spec with the files that it imports, and applies the selection's settings.
-pub fn bundle(path: &Utf8Path, selection: &Selection, reach: Reach<'_>) -> Result<(Bundle, ImportPins), Failure> {
+pub fn bundle(
+    path: &Utf8Path,
+    selection: &VariantSelection,
+    reach: Reach<'_>,
+) -> Result<(Bundle, ImportPins), Failure> {
     let (mut bundle, imports) = bundle_of(path, &read_text(path)?, selection, reach)?;
     for setting in &selection.set {
         bundle.set(setting);
@@ -238,7 +242,7 @@ pub fn bundle(path: &Utf8Path, selection: &Selection, reach: Reach<'_>) -> Resul
 pub fn bundle_of(
     path: &Utf8Path,
     text: &str,
-    selection: &Selection,
+    selection: &VariantSelection,
     reach: Reach<'_>,
 ) -> Result<(Bundle, ImportPins), Failure> {
     let root = Project::of(path, None)?.root;
@@ -275,7 +279,7 @@ fn without_parents(path: &Utf8Path) -> Utf8PathBuf {
 }
 
 /// Reads and checks a spec, and prints its warnings.
-pub fn load(path: &Utf8Path, selection: &Selection, json: bool, reach: Reach<'_>) -> Result<Loaded, Failure> {
+pub fn load(path: &Utf8Path, selection: &VariantSelection, json: bool, reach: Reach<'_>) -> Result<Loaded, Failure> {
     let (bundle, imports) = bundle(path, selection, reach)?;
     match bundle.check(&selection.choice()) {
         Ok(spec) => {

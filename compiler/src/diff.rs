@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::check::{Assumption, AssumptionKind, assumptions};
-use crate::graph::{Kind, NodeId, Pins, Role, Work, lower};
+use crate::graph::{NodeId, NodeKind, Pins, Role, Work, lower};
 use crate::hash::{Key, Keyed, Preimage, hash};
 use crate::lock::{Lock, LockedSource};
 use crate::spec::Spec;
@@ -22,7 +22,7 @@ pub struct Diff {
     pub assumptions: Vec<ChangedAssumption>,
     pub nodes: ChangedNodes,
     pub cost: Cost,
-    pub severity: Severity,
+    pub severity: DiffEffect,
 }
 
 /// A value of a spec or a lock that differs, by its path.
@@ -88,7 +88,7 @@ pub struct Cost {
 /// The strongest effect of a difference, from the weakest to the strongest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Severity {
+pub enum DiffEffect {
     /// Nothing differs.
     None,
     /// Names, comments or the parallel layout: results stay bitwise identical.
@@ -109,9 +109,9 @@ pub fn diff([old, new]: [&Spec; 2], [old_pins, new_pins]: [&Pins; 2]) -> Diff {
     let had: BTreeSet<Key> = old.graph.ids().map(|id| old.key(id)).collect();
     let mut nodes = ChangedNodes::default();
     let mut severity = if changed.is_empty() {
-        Severity::None
+        DiffEffect::None
     } else {
-        Severity::Same
+        DiffEffect::Same
     };
     let mut cost = Cost::default();
     for id in new.graph.ids() {
@@ -120,8 +120,8 @@ pub fn diff([old, new]: [&Spec; 2], [old_pins, new_pins]: [&Pins; 2]) -> Diff {
             nodes.reused.push(node.name().to_owned());
             continue;
         }
-        severity = severity.max(Severity::of(node.kind()));
-        if node.kind() == Kind::Train {
+        severity = severity.max(DiffEffect::of(node.kind()));
+        if node.kind() == NodeKind::Train {
             cost = cost.plus(segment_cost(&new, id));
         }
         nodes.rerun.push(Rerun {
@@ -146,11 +146,13 @@ pub fn diff([old, new]: [&Spec; 2], [old_pins, new_pins]: [&Pins; 2]) -> Diff {
     }
 }
 
-impl Severity {
+impl DiffEffect {
     /// The severity of rerunning a node of this kind.
-    fn of(kind: Kind) -> Self {
+    fn of(kind: NodeKind) -> Self {
         match kind {
-            Kind::Eval | Kind::Answers | Kind::Judge | Kind::Expect | Kind::Report => Self::Measured,
+            NodeKind::Eval | NodeKind::Answers | NodeKind::Judge | NodeKind::Expect | NodeKind::Report => {
+                Self::Measured
+            }
             _ => Self::Trained,
         }
     }
@@ -182,7 +184,7 @@ pub fn locks(old: &Lock, new: &Lock, made: &dyn Fn(Key) -> Option<Preimage>) -> 
         differ(format!("source.{name}"), before, after);
     }
     let mut nodes = ChangedNodes::default();
-    let mut severity = Severity::None;
+    let mut severity = DiffEffect::None;
     for (name, node) in &new.node {
         let before = old.node.get(name);
         if before.is_some_and(|before| before.key == node.key) {
@@ -190,13 +192,13 @@ pub fn locks(old: &Lock, new: &Lock, made: &dyn Fn(Key) -> Option<Preimage>) -> 
             if let (Some(old), Some(new)) = (result(old), result(new))
                 && old != new
             {
-                severity = severity.max(Severity::of(node.kind));
+                severity = severity.max(DiffEffect::of(node.kind));
                 differ(format!("result.{name}"), Some(old), Some(new));
             }
             nodes.reused.push(name.clone());
             continue;
         }
-        severity = severity.max(Severity::of(node.kind));
+        severity = severity.max(DiffEffect::of(node.kind));
         let reason = match before.map(|before| (made(before.key), made(node.key))) {
             None => "new".to_string(),
             Some((Some(old), Some(new))) => list_changes(&changes(&old, &new)),
@@ -218,7 +220,7 @@ pub fn locks(old: &Lock, new: &Lock, made: &dyn Fn(Key) -> Option<Preimage>) -> 
         node.trained(name)
     });
     if !changed.is_empty() || !nodes.removed.is_empty() {
-        severity = severity.max(Severity::Same);
+        severity = severity.max(DiffEffect::Same);
     }
     Diff {
         changed,

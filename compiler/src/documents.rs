@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::check::Assumption;
 use crate::diff::Cost;
-use crate::graph::Kind;
+use crate::graph::NodeKind;
 use crate::hash::Key;
 use crate::layout::Layout;
 use crate::memory::Memory;
@@ -17,12 +17,13 @@ use crate::why::KeyChange;
 
 /// `aurora build --json`: the graph of a spec.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
-pub struct Graph {
+#[schemars(rename = "Graph")]
+pub struct GraphDocument {
     pub experiment: String,
     pub models: Vec<Model>,
     pub stages: Vec<Stage>,
     /// In the graph's order: inputs before users.
-    pub nodes: Vec<Node>,
+    pub nodes: Vec<NodeDocument>,
     /// What the spec assumes, infers, takes from publications, or does not know.
     pub assumptions: Vec<Assumption>,
 }
@@ -45,10 +46,11 @@ pub struct Stage {
 }
 
 #[derive(Clone, Debug, Serialize, JsonSchema)]
-pub struct Node {
+#[schemars(rename = "Node")]
+pub struct NodeDocument {
     /// Unique in its graph.
     pub name: String,
-    pub kind: Kind,
+    pub kind: NodeKind,
     pub key: Key,
     /// Names of the nodes whose results are part of the key.
     pub inputs: Vec<String>,
@@ -63,9 +65,10 @@ pub struct Node {
 
 /// `aurora plan --json`: what a run would do.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
-pub struct Plan {
+#[schemars(rename = "Plan")]
+pub struct PlanDocument {
     pub experiment: String,
-    pub nodes: Vec<Node>,
+    pub nodes: Vec<NodeDocument>,
     /// Of the nodes that have no result yet.
     pub cost: Cost,
     /// None if the spec has no layout or does not train.

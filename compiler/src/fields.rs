@@ -173,7 +173,7 @@ pub struct OrderFields {
     pub seed: u64,
     /// Tokens of one sample (one more is read, for the last target).
     pub sequence: u32,
-    pub components: Vec<Component>,
+    pub components: Vec<OrderComponent>,
     /// Samples of the stage; set only if a weight changes over the stage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub samples: Option<u64>,
@@ -181,7 +181,7 @@ pub struct OrderFields {
 
 impl OrderFields {
     /// The configured fraction of a component over the first `length` samples, in 0..1.
-    pub fn configured_fraction(&self, component: &Component, length: u64) -> f64 {
+    pub fn configured_fraction(&self, component: &OrderComponent, length: u64) -> f64 {
         let start = f64::from(component.weight_ppm);
         let end = component.until_ppm.map_or(start, f64::from);
         let samples = self.samples.unwrap_or(1).max(1);
@@ -193,7 +193,7 @@ impl OrderFields {
 /// A component of a mixture.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Component {
+pub struct OrderComponent {
     pub name: String,
     /// Millionths of the stage's tokens; the weights of a mixture sum to a million.
     pub weight_ppm: u32,
@@ -330,7 +330,7 @@ pub struct AdamW {
 /// A part of a learning-rate schedule over the steps of a stage, counted from 0. Update `k` uses the rate at step `k`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "shape", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Piece {
+pub enum SchedulePiece {
     /// From step `from` until the next piece or the end.
     Constant { from: u64, rate: Exact },
     /// A straight line from `start` at step `from` to `end` at step `to`.
@@ -361,7 +361,7 @@ pub struct TrainFields {
     /// The optimizer's moments before the stage's first step: those of the input, or zero.
     pub optimizer_state: OptimizerState,
     /// The pieces up to `last_step`, in order.
-    pub schedule: Vec<Piece>,
+    pub schedule: Vec<SchedulePiece>,
     pub last_step: u64,
     /// Sequences.
     pub global_batch: u32,

@@ -7,7 +7,7 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::graph::{Kind, NodeId};
+use crate::graph::{NodeId, NodeKind};
 use crate::hash::{Key, Keyed, Preimage};
 use crate::why::{KeyChange, list_changes};
 
@@ -139,7 +139,7 @@ fn plan_node(keyed: &Keyed, cache: &dyn ResultCache, id: NodeId) -> PlannedNode 
             },
         }),
     };
-    let can_resume = reason.is_some() && node.kind() == Kind::Train;
+    let can_resume = reason.is_some() && node.kind() == NodeKind::Train;
     PlannedNode {
         id,
         reason,

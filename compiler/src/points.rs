@@ -5,14 +5,14 @@
 
 use aurora_lang::diagnostics::Diagnostic;
 
-use crate::compose::{Bundle, Choice, Point};
+use crate::compose::{Bundle, Choice, SweepPoint};
 use crate::graph::{Pins, changed_nodes, lower};
 use crate::hash::{Base, Key, hash};
 
 /// A point, and the keys of its graph's nodes.
 #[derive(Clone, Debug)]
 pub struct PointKeys {
-    pub point: Point,
+    pub point: SweepPoint,
     /// The experiment's name at this point.
     pub experiment: String,
     pub keys: Vec<Key>,

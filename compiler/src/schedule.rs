@@ -4,7 +4,7 @@
 //! key contains only the latter, so that a longer budget keeps the keys of a common prefix wherever the schedule allows it.
 
 use crate::exact::Exact;
-use crate::fields::Piece;
+use crate::fields::SchedulePiece;
 
 /// A complete schedule, in steps of its stage.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,9 +59,9 @@ fn zero() -> Exact {
 
 impl Schedule {
     /// Returns the pieces of a stage of `total` steps, in order of their first steps.
-    pub fn pieces(&self, total: u64) -> Vec<Piece> {
+    pub fn pieces(&self, total: u64) -> Vec<SchedulePiece> {
         let warm = |warmup: u64, peak: Exact| {
-            (warmup > 0).then(|| Piece::Linear {
+            (warmup > 0).then(|| SchedulePiece::Linear {
                 from: 0,
                 to: warmup,
                 start: zero(),
@@ -71,11 +71,11 @@ impl Schedule {
         match *self {
             Self::Constant { rate, warmup } => warm(warmup, rate)
                 .into_iter()
-                .chain([Piece::Constant { from: warmup, rate }])
+                .chain([SchedulePiece::Constant { from: warmup, rate }])
                 .collect(),
             Self::Linear { peak, floor, warmup } => warm(warmup, peak)
                 .into_iter()
-                .chain([Piece::Linear {
+                .chain([SchedulePiece::Linear {
                     from: warmup,
                     to: total,
                     start: peak,
@@ -84,7 +84,7 @@ impl Schedule {
                 .collect(),
             Self::Cosine { peak, floor, warmup } => warm(warmup, peak)
                 .into_iter()
-                .chain([Piece::Cosine {
+                .chain([SchedulePiece::Cosine {
                     from: warmup,
                     to: total,
                     start: peak,
@@ -98,11 +98,11 @@ impl Schedule {
                 decay,
             } => {
                 let start = total.saturating_sub(decay);
-                let stable = (start > warmup || decay == 0).then_some(Piece::Constant {
+                let stable = (start > warmup || decay == 0).then_some(SchedulePiece::Constant {
                     from: warmup,
                     rate: peak,
                 });
-                let down = (decay > 0).then_some(Piece::Linear {
+                let down = (decay > 0).then_some(SchedulePiece::Linear {
                     from: start,
                     to: total,
                     start: peak,
@@ -115,7 +115,7 @@ impl Schedule {
     }
 
     /// Returns the pieces that set the rates of the steps `0..last`.
-    pub fn pieces_before(&self, total: u64, last: u64) -> Vec<Piece> {
+    pub fn pieces_before(&self, total: u64, last: u64) -> Vec<SchedulePiece> {
         self.pieces(total)
             .into_iter()
             .filter(|piece| first_step(piece) < last)
@@ -124,7 +124,7 @@ impl Schedule {
 }
 
 /// Gives each part its first step; parts without steps are left out.
-fn placed(start: Exact, parts: &[SchedulePart], total: u64) -> Vec<Piece> {
+fn placed(start: Exact, parts: &[SchedulePart], total: u64) -> Vec<SchedulePiece> {
     let (mut from, mut rate) = (0_u64, start);
     let mut pieces = Vec::new();
     for part in parts {
@@ -135,14 +135,14 @@ fn placed(start: Exact, parts: &[SchedulePart], total: u64) -> Vec<Piece> {
         };
         if to > from {
             pieces.push(match part.shape {
-                Shape::Hold => Piece::Constant { from, rate },
-                Shape::Line { .. } => Piece::Linear {
+                Shape::Hold => SchedulePiece::Constant { from, rate },
+                Shape::Line { .. } => SchedulePiece::Linear {
                     from,
                     to,
                     start: rate,
                     end,
                 },
-                Shape::HalfCosine { .. } => Piece::Cosine {
+                Shape::HalfCosine { .. } => SchedulePiece::Cosine {
                     from,
                     to,
                     start: rate,
@@ -153,14 +153,16 @@ fn placed(start: Exact, parts: &[SchedulePart], total: u64) -> Vec<Piece> {
         (from, rate) = (to, end);
     }
     if from < total {
-        pieces.push(Piece::Constant { from, rate });
+        pieces.push(SchedulePiece::Constant { from, rate });
     }
     pieces
 }
 
-fn first_step(piece: &Piece) -> u64 {
+fn first_step(piece: &SchedulePiece) -> u64 {
     match *piece {
-        Piece::Constant { from, .. } | Piece::Linear { from, .. } | Piece::Cosine { from, .. } => from,
+        SchedulePiece::Constant { from, .. }
+        | SchedulePiece::Linear { from, .. }
+        | SchedulePiece::Cosine { from, .. } => from,
     }
 }
 
@@ -185,13 +187,13 @@ mod tests {
                 part(Shape::HalfCosine { to: low }, None),
             ],
         };
-        let line = Piece::Linear {
+        let line = SchedulePiece::Linear {
             from: 0,
             to: 10,
             start: low,
             end: high,
         };
-        let cosine = Piece::Cosine {
+        let cosine = SchedulePiece::Cosine {
             from: 30,
             to: 100,
             start: high,
@@ -199,7 +201,7 @@ mod tests {
         };
         assert_eq!(
             schedule.pieces(100),
-            [line.clone(), Piece::Constant { from: 10, rate: high }, cosine]
+            [line.clone(), SchedulePiece::Constant { from: 10, rate: high }, cosine]
         );
         assert_eq!(schedule.pieces_before(100, 5), [line]);
         // The last rate is kept.
@@ -207,7 +209,10 @@ mod tests {
             start: high,
             pieces: vec![part(Shape::Line { to: low }, Some(5))],
         };
-        assert_eq!(short.pieces(8).last(), Some(&Piece::Constant { from: 5, rate: low }));
+        assert_eq!(
+            short.pieces(8).last(),
+            Some(&SchedulePiece::Constant { from: 5, rate: low })
+        );
     }
 
     #[test]

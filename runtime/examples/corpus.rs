@@ -8,9 +8,9 @@ use aurora_compiler::fields::{ExtractFields, FilterFields, Split, TokenizerField
 use aurora_runtime::data::extract::extract;
 use aurora_runtime::data::filter::filter;
 use aurora_runtime::data::tokenizer::{TokenizerInput, load, tokenizer, tokens};
-use aurora_runtime::progress::Watch;
+use aurora_runtime::progress::ProgressReporter;
 use aurora_runtime::source::archive::InputFile;
-use aurora_runtime::source::{Context, fetch};
+use aurora_runtime::source::{SourceContext, fetch};
 use camino::{Utf8Path, Utf8PathBuf};
 
 #[derive(serde::Deserialize)]
@@ -53,14 +53,14 @@ fn source(name: &str, reference: &str, root: &Utf8Path) -> Result<InputFile, Box
     }
     let start = Instant::now();
     let cache = root.join("cache");
-    let context = Context {
+    let context = SourceContext {
         name,
         project: root,
         scratch: empty(&folder)?,
         cache: &cache,
         offline: false,
     };
-    let fetched = fetch(&reference.parse()?, None, context, Watch::none())?;
+    let fetched = fetch(&reference.parse()?, None, context, ProgressReporter::none())?;
     println!(
         "{:>10} B {:>6.2} s  {}  {}",
         fetched.bytes,
@@ -97,7 +97,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 std::slice::from_ref(files.get(&from.source).ok_or("no such source")?),
                 None,
                 empty(&out)?,
-                Watch::none(),
+                ProgressReporter::none(),
             )?;
             println!(
                 "  {:<22} {:>6} members {:>6} documents {:>9} B {:?}",
@@ -106,7 +106,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             inputs.push(out.join("documents.jsonl"));
         }
         let out = root.join("filter").join(&corpus.name);
-        let report = filter(&corpus.filter, &inputs, empty(&out)?, Watch::none())?;
+        let report = filter(&corpus.filter, &inputs, empty(&out)?, ProgressReporter::none())?;
         println!(
             "{:<12} train {:?} held out {:?}",
             corpus.name, report.train, report.held_out
@@ -130,7 +130,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         minimum_frequency: 2,
         special: vec!["<|endoftext|>".into()],
     };
-    let meta = tokenizer(&fields, TokenizerInput::Documents(&kept), empty(&out)?, Watch::none())?;
+    let meta = tokenizer(
+        &fields,
+        TokenizerInput::Documents(&kept),
+        empty(&out)?,
+        ProgressReporter::none(),
+    )?;
     println!(
         "tokenizer: {} entries, {:.2} s",
         meta.vocabulary,
@@ -151,7 +156,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             &json,
             meta.end_of_document_id,
             empty(&out)?,
-            Watch::none(),
+            ProgressReporter::none(),
         )?;
         println!(
             "{:<12} {:>9} tokens {:>9} B, {:.2} bytes a token",

@@ -1,8 +1,8 @@
 //! Fetches one reference into a folder: `fetch REFERENCE FOLDER [CACHE]`.
 use std::time::Instant;
 
-use aurora_runtime::progress::Watch;
-use aurora_runtime::source::{Context, fetch};
+use aurora_runtime::progress::ProgressReporter;
+use aurora_runtime::source::{SourceContext, fetch};
 use camino::Utf8PathBuf;
 
 fn main() {
@@ -12,7 +12,7 @@ fn main() {
     };
     let folder = Utf8PathBuf::from(folder);
     let cache = rest.first().map_or_else(|| folder.join("cache"), Utf8PathBuf::from);
-    let context = Context {
+    let context = SourceContext {
         name: "example",
         project: &folder,
         scratch: &folder,
@@ -23,7 +23,7 @@ fn main() {
     let result = reference
         .parse()
         .map_err(Into::into)
-        .and_then(|r| fetch(&r, None, context, Watch::none()));
+        .and_then(|r| fetch(&r, None, context, ProgressReporter::none()));
     match result {
         Ok(fetched) => println!(
             "{} {} {} {:?}",

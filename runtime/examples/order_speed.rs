@@ -2,11 +2,11 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use aurora_compiler::fields::{Component, OrderFields};
+use aurora_compiler::fields::{OrderComponent, OrderFields};
 use aurora_runtime::data::order::{Order, commitment};
 
 fn main() {
-    let component = |(at, weight_ppm): (usize, u32)| Component {
+    let component = |(at, weight_ppm): (usize, u32)| OrderComponent {
         name: format!("c{at}"),
         weight_ppm,
         until_ppm: None,

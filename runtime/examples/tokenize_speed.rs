@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use aurora_compiler::fields::TokenizerFields;
 use aurora_runtime::data::tokenizer::{TokenizerInput, load, tokenizer};
-use aurora_runtime::progress::Watch;
+use aurora_runtime::progress::ProgressReporter;
 use camino::{Utf8Path, Utf8PathBuf};
 use rayon::prelude::*;
 
@@ -47,7 +47,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         minimum_frequency: 2,
         special,
     };
-    tokenizer(&fields, TokenizerInput::Documents(&[documents]), &out, Watch::none())?;
+    tokenizer(
+        &fields,
+        TokenizerInput::Documents(&[documents]),
+        &out,
+        ProgressReporter::none(),
+    )?;
     let ours = load(&out.join("tokenizer.json"))?;
     let bytes: usize = all.iter().map(String::len).sum();
     let rate = |seconds: f64| bytes as f64 / seconds / 1e6;

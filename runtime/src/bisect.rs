@@ -8,7 +8,7 @@ use aurora_compiler::hash::Keyed;
 use camino::Utf8PathBuf;
 
 use crate::checkpoint::STEP_LOG;
-use crate::compare::{Difference, first_difference, first_step_of, read_step_log};
+use crate::compare::{ResultDifference, first_difference, first_step_of, read_step_log};
 use crate::job::StepLogLine;
 use crate::store::{Record, Store};
 
@@ -32,7 +32,7 @@ pub enum Fork {
         nodes: usize,
     },
     /// In a node without training steps.
-    Node(Difference),
+    Node(ResultDifference),
     Steps(Stretch),
 }
 

@@ -7,12 +7,13 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{BufWriter, Write};
 
 use aurora_compiler::fields::{Architecture, ModelFields};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::Serialize;
 
+use crate::errors::FileError;
 use crate::job::Files;
 
 /// The progress of a stage, in a checkpoint.
@@ -25,18 +26,8 @@ pub const STEP_LOG: &str = "trail.jsonl";
 pub enum CheckpointError {
     #[error("the checkpoint does not have a file `{name}`")]
     NoFile { name: String },
-    #[error("cannot read `{path}`")]
-    Read {
-        path: Utf8PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    #[error("cannot write `{path}`")]
-    Write {
-        path: Utf8PathBuf,
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     #[error("`{path}` is not a complete safetensors file")]
     Damaged {
         path: Utf8PathBuf,
@@ -254,22 +245,19 @@ pub fn header(tensors: &[TensorInfo]) -> Vec<u8> {
 /// Writes one file and syncs it. `numbers` are the tensors' numbers in the tensors' order, in any number of slices.
 ///
 /// # Errors
-/// [`CheckpointError::Write`]; [`CheckpointError::Length`] if the slices have another length in total.
+/// [`CheckpointError::File`]; [`CheckpointError::Length`] if the slices have another length in total.
 pub fn write<'a>(
     path: &Utf8Path,
     tensors: &[TensorInfo],
     numbers: impl IntoIterator<Item = &'a [f32]>,
 ) -> Result<(), CheckpointError> {
-    let wrap = |source| CheckpointError::Write {
-        path: path.to_owned(),
-        source,
-    };
-    let mut file = BufWriter::with_capacity(1 << 20, File::create(path).map_err(wrap)?);
-    file.write_all(&header(tensors)).map_err(wrap)?;
+    let writing = FileError::writing(path);
+    let mut file = BufWriter::with_capacity(1 << 20, File::create(path).map_err(writing)?);
+    file.write_all(&header(tensors)).map_err(writing)?;
     let mut found = 0;
     for piece in numbers {
         found += piece.len();
-        file.write_all(&as_bytes(piece)).map_err(wrap)?;
+        file.write_all(&as_bytes(piece)).map_err(writing)?;
     }
     let expected: usize = tensors.iter().map(TensorInfo::count).sum();
     if found != expected {
@@ -281,10 +269,8 @@ pub fn write<'a>(
             expected,
         });
     }
-    file.into_inner()
-        .map_err(|error| wrap(error.into_error()))?
-        .sync_all()
-        .map_err(wrap)
+    let file = file.into_inner().map_err(|error| writing(error.into_error()))?;
+    Ok(file.sync_all().map_err(writing)?)
 }
 
 /// A range of a file's numbers: its offset after the header, in elements, and the numbers.
@@ -294,29 +280,31 @@ pub type Run<'a> = (usize, &'a [f32]);
 /// file with its full length; each writes the same header.
 ///
 /// # Errors
-/// [`CheckpointError::Write`].
+/// [`CheckpointError::File`].
 pub fn write_part<'a>(
     path: &Utf8Path,
     tensors: &[TensorInfo],
     runs: impl IntoIterator<Item = Run<'a>>,
 ) -> Result<(), CheckpointError> {
     use std::os::unix::fs::FileExt;
-    let wrap = |source| CheckpointError::Write {
-        path: path.to_owned(),
-        source,
-    };
+    let writing = FileError::writing(path);
     let header = header(tensors);
     let count: usize = tensors.iter().map(TensorInfo::count).sum();
     let mut open = File::options();
     // Not truncated: other processes write other ranges.
-    let file = open.write(true).create(true).truncate(false).open(path).map_err(wrap)?;
-    file.set_len((header.len() + 4 * count) as u64).map_err(wrap)?;
-    file.write_all_at(&header, 0).map_err(wrap)?;
+    let file = open
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+        .map_err(writing)?;
+    file.set_len((header.len() + 4 * count) as u64).map_err(writing)?;
+    file.write_all_at(&header, 0).map_err(writing)?;
     for (at, numbers) in runs {
         file.write_all_at(&as_bytes(numbers), (header.len() + 4 * at) as u64)
-            .map_err(wrap)?;
+            .map_err(writing)?;
     }
-    file.sync_all().map_err(wrap)
+    Ok(file.sync_all().map_err(writing)?)
 }
 
 /// Little-endian bytes of numbers, without a copy on a little-endian machine.
@@ -343,13 +331,10 @@ pub fn read(
     let path = files
         .get(name)
         .ok_or_else(|| CheckpointError::NoFile { name: name.to_owned() })?;
-    let wrap = |source| CheckpointError::Read {
-        path: path.clone(),
-        source,
-    };
-    let file = File::open(path).map_err(wrap)?;
+    let reading = FileError::reading(path);
+    let file = File::open(path).map_err(reading)?;
     // SAFETY: artifacts are written once, under a temporary name, and never changed.
-    let bytes = unsafe { memmap2::Mmap::map(&file) }.map_err(wrap)?;
+    let bytes = unsafe { memmap2::Mmap::map(&file) }.map_err(reading)?;
     let damaged = |source| CheckpointError::Damaged {
         path: path.clone(),
         source,
@@ -508,7 +493,7 @@ mod tests {
             std::fs::write(&path, &whole[..cut]).unwrap();
             let error = refuse("x", &all[1].tensors);
             assert!(
-                matches!(error, CheckpointError::Damaged { .. } | CheckpointError::Read { .. }),
+                matches!(error, CheckpointError::Damaged { .. } | CheckpointError::File { .. }),
                 "{cut}: {error}"
             );
         }

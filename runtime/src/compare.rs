@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use aurora_compiler::graph::{Kind, NodeId};
+use aurora_compiler::graph::{NodeId, NodeKind};
 use aurora_compiler::hash::Keyed;
 use camino::Utf8Path;
 use serde::Serialize;
@@ -14,7 +14,7 @@ use crate::store::{Record, Store};
 
 /// The first thing that differs between two results of a node.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Difference {
+pub struct ResultDifference {
     pub node: String,
     /// First file whose bytes differ.
     pub file: Option<String>,
@@ -27,7 +27,7 @@ pub struct Difference {
     pub note: Option<String>,
 }
 
-impl fmt::Display for Difference {
+impl fmt::Display for ResultDifference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "node `{}`", self.node)?;
         if let Some(step) = self.step {
@@ -50,11 +50,11 @@ impl fmt::Display for Difference {
 }
 
 /// Finds the first difference of a node between the store of the first run and that of its repetition.
-pub fn first_difference(keyed: &Keyed, id: NodeId, first: &Store, second: &Store) -> Difference {
+pub fn first_difference(keyed: &Keyed, id: NodeId, first: &Store, second: &Store) -> ResultDifference {
     let node = keyed.graph.node(id);
-    let mut found = Difference {
+    let mut found = ResultDifference {
         node: node.name().to_owned(),
-        ..Difference::default()
+        ..ResultDifference::default()
     };
     let (Some(old), Some(new)) = (first.record(keyed.key(id)), second.record(keyed.key(id))) else {
         found.note = Some("the first run's result is not in the store, only its digest in the lock".to_string());
@@ -70,7 +70,7 @@ pub fn first_difference(keyed: &Keyed, id: NodeId, first: &Store, second: &Store
         found.note = Some("the store agrees with the repetition, but the digest in the lock differs".to_string());
         return found;
     }
-    if node.kind() == Kind::Train {
+    if node.kind() == NodeKind::Train {
         let path =
             |store: &Store, record: &Record, name: &str| Some(store.object_path(&record.outputs.get(name)?.content));
         if let (Some(old_log), Some(new_log)) = (path(first, &old, STEP_LOG), path(second, &new, STEP_LOG))

@@ -45,16 +45,16 @@ pub struct FileError {
 
 impl FileError {
     /// Turns the I/O error of reading `path` into this one.
-    pub fn reading(path: &Utf8Path) -> impl Fn(io::Error) -> Self {
+    pub fn reading(path: &Utf8Path) -> impl Fn(io::Error) -> Self + Copy {
         Self::of("read", path)
     }
 
     /// Turns the I/O error of writing `path` into this one.
-    pub fn writing(path: &Utf8Path) -> impl Fn(io::Error) -> Self {
+    pub fn writing(path: &Utf8Path) -> impl Fn(io::Error) -> Self + Copy {
         Self::of("write", path)
     }
 
-    fn of(action: &'static str, path: &Utf8Path) -> impl Fn(io::Error) -> Self {
+    fn of(action: &'static str, path: &Utf8Path) -> impl Fn(io::Error) -> Self + Copy {
         move |source| Self {
             action,
             path: path.to_owned(),

@@ -82,8 +82,8 @@ pub struct TrainJob {
 }
 
 /// Repeats steps of a segment from its start and records them. Every rank writes `trace-RANK.jsonl` (one
-/// [`crate::trace::Entry`] per line) to the job's folder, and rank 0 the step log of the recorded steps; there is no
-/// checkpoint.
+/// [`crate::trace::TraceEntry`] per line) to the job's folder, and rank 0 the step log of the recorded steps; there is
+/// no checkpoint.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TraceJob {

@@ -12,8 +12,8 @@ use aurora_compiler::spec::{BlockKind, Spec, Value};
 use aurora_compiler::views::hub_source;
 use camino::Utf8Path;
 
-use crate::progress::Watch;
-use crate::source::{self, Context, FetchError, Fetched, SourceAddress};
+use crate::progress::ProgressReporter;
+use crate::source::{self, FetchError, Fetched, SourceAddress, SourceContext};
 use crate::store::{Scratch, Store, StoreError};
 
 #[derive(Debug, thiserror::Error)]
@@ -94,7 +94,7 @@ pub fn local(spec: &Spec, root: &Utf8Path) -> Result<Pins, PinError> {
             source,
         };
         // A local file is read in place: nothing is written to the folders that a fetch would use.
-        let context = Context {
+        let context = SourceContext {
             name: &name,
             project: root,
             scratch: root,
@@ -102,7 +102,7 @@ pub fn local(spec: &Spec, root: &Utf8Path) -> Result<Pins, PinError> {
             offline: true,
         };
         let reference = parse(&from).map_err(wrap)?;
-        let fetched = source::fetch(&reference, None, context, Watch::none()).map_err(wrap)?;
+        let fetched = source::fetch(&reference, None, context, ProgressReporter::none()).map_err(wrap)?;
         let pin = pin_of(&from, &fetched);
         Ok((name, pin))
     })
@@ -126,7 +126,7 @@ pub struct Pinning<'a> {
     pub offline: bool,
     /// Receives a line for each source that is fetched.
     pub note: &'a (dyn Fn(&str) + Sync),
-    pub watch: Watch<'a>,
+    pub watch: ProgressReporter<'a>,
 }
 
 /// Sources fetched at a time; the network is the bottleneck.
@@ -207,7 +207,7 @@ impl Pinning<'_> {
         if !is_local(from) {
             (self.note)(&format!("fetching {name} ({reference})"));
         }
-        let context = Context {
+        let context = SourceContext {
             name,
             project: self.root,
             scratch: scratch.path(),

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The unit of a count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unit {
+pub enum ProgressUnit {
     Bytes,
     Members,
     Documents,
@@ -18,7 +18,7 @@ pub enum Unit {
     Programs,
 }
 
-impl Unit {
+impl ProgressUnit {
     /// The unit as it is shown.
     pub fn name(self) -> &'static str {
         match self {
@@ -39,7 +39,7 @@ impl Unit {
 pub struct Progress {
     pub done: u64,
     pub total: Option<u64>,
-    pub unit: Unit,
+    pub unit: ProgressUnit,
 }
 
 /// The caller cancelled the work. Nothing that it has written may be used.
@@ -49,18 +49,18 @@ pub struct Cancelled;
 
 /// Receives the progress of a long function, and cancels it.
 #[derive(Clone, Copy)]
-pub struct Watch<'a> {
+pub struct ProgressReporter<'a> {
     report: &'a (dyn Fn(Progress) + Sync),
     cancel: &'a AtomicBool,
 }
 
-impl<'a> Watch<'a> {
+impl<'a> ProgressReporter<'a> {
     /// `report` may be called from any thread; `cancel` is polled often enough for a person at a terminal.
     pub fn new(report: &'a (dyn Fn(Progress) + Sync), cancel: &'a AtomicBool) -> Self {
         Self { report, cancel }
     }
 
-    pub fn report(&self, done: u64, total: Option<u64>, unit: Unit) {
+    pub fn report(&self, done: u64, total: Option<u64>, unit: ProgressUnit) {
         (self.report)(Progress { done, total, unit });
     }
 
@@ -75,7 +75,7 @@ impl<'a> Watch<'a> {
     }
 }
 
-impl Watch<'static> {
+impl ProgressReporter<'static> {
     /// Ignores the progress and never cancels.
     pub fn none() -> Self {
         static NEVER: AtomicBool = AtomicBool::new(false);

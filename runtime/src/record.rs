@@ -29,14 +29,15 @@ pub enum Status {
 
 /// The process of a run. Its start time distinguishes it from a later one with the same id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Process {
+#[schemars(rename = "Process")]
+pub struct ProcessIdentity {
     pub host: String,
     pub id: u32,
     /// Clock ticks from the start of the host to that of the process; none if the host does not report it.
     pub started: Option<u64>,
 }
 
-impl Process {
+impl ProcessIdentity {
     fn own() -> Self {
         let id = std::process::id();
         Self {
@@ -75,7 +76,7 @@ pub struct RunFacts {
     /// Seconds since 1970.
     pub started: u64,
     pub ended: Option<u64>,
-    pub process: Process,
+    pub process: ProcessIdentity,
     /// The last step: node, step of the stage, loss.
     pub last_step: Option<(String, u64, f64)>,
     pub error: Option<String>,
@@ -94,7 +95,7 @@ pub struct RunRecord {
     folder: Utf8PathBuf,
     facts: RunFacts,
     metrics: File,
-    events: tensorboard::Events,
+    events: tensorboard::EventFile,
 }
 
 fn now() -> u64 {
@@ -109,7 +110,7 @@ impl RunRecord {
     /// # Errors
     /// The folder or a file cannot be created.
     pub fn begin(store: &Utf8Path, experiment: &str, spec: &str, lock: &str) -> io::Result<Self> {
-        let process = Process::own();
+        let process = ProcessIdentity::own();
         let started = now();
         let unique = format!("{experiment} {spec} {} {started} {:?}", process.id, SystemTime::now());
         let id = blake3::hash(unique.as_bytes()).to_hex()[..8].to_string();
@@ -133,7 +134,7 @@ impl RunRecord {
             .create(true)
             .append(true)
             .open(folder.join("metrics.jsonl"))?;
-        let events = tensorboard::Events::create(&folder.join("tensorboard"), started)?;
+        let events = tensorboard::EventFile::create(&folder.join("tensorboard"), started)?;
         let record = Self {
             folder,
             facts,
@@ -288,7 +289,7 @@ impl RunFacts {
 mod tests {
     use super::*;
 
-    fn state(process: Process) -> &'static str {
+    fn state(process: ProcessIdentity) -> &'static str {
         let facts = RunFacts {
             format_version: "1.0".to_owned(),
             id: "x".to_owned(),
@@ -308,17 +309,17 @@ mod tests {
 
     #[test]
     fn a_run_is_running_while_its_own_process_is() {
-        assert_eq!(state(Process::own()), "running");
+        assert_eq!(state(ProcessIdentity::own()), "running");
         // Another process got the id of the run's process.
-        let started = Process::own().started.map(|ticks| ticks - 1);
-        let later = Process {
+        let started = ProcessIdentity::own().started.map(|ticks| ticks - 1);
+        let later = ProcessIdentity {
             started,
-            ..Process::own()
+            ..ProcessIdentity::own()
         };
         assert_eq!(state(later), "interrupted");
-        let elsewhere = Process {
+        let elsewhere = ProcessIdentity {
             host: "elsewhere.example".to_owned(),
-            ..Process::own()
+            ..ProcessIdentity::own()
         };
         assert_eq!(state(elsewhere), "on another host");
     }

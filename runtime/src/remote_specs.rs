@@ -10,9 +10,9 @@ use aurora_compiler::lock::LockedImport;
 use camino::{Utf8Path, Utf8PathBuf};
 
 use crate::errors::chain;
-use crate::progress::Watch;
+use crate::progress::ProgressReporter;
 use crate::source::archive::read_member;
-use crate::source::{self, Context, SourceAddress, web};
+use crate::source::{self, SourceAddress, SourceContext, web};
 
 /// The largest file.
 const LARGEST: u64 = 4 << 20;
@@ -147,20 +147,20 @@ fn of_package(address: &str, scratch: &Utf8Path) -> Result<Vec<u8>, String> {
     let reference: SourceAddress = package
         .parse()
         .map_err(|error: source::ReferenceError| error.to_string())?;
-    let context = Context {
+    let context = SourceContext {
         name: address,
         project: scratch,
         scratch,
         cache: &crate::cache_folder(),
         offline: false,
     };
-    let fetched = source::fetch(&reference, None, context, Watch::none()).map_err(|error| chain(&error))?;
+    let fetched = source::fetch(&reference, None, context, ProgressReporter::none()).map_err(|error| chain(&error))?;
     read_member(&fetched.files, member, LARGEST).map_err(|error| chain(&error))
 }
 
 fn of_web(address: &str, scratch: &Utf8Path) -> Result<Vec<u8>, String> {
     let came = scratch.join("came");
-    let output = web::get(address, &came, Some(LARGEST), Watch::none()).map_err(|error| chain(&error))?;
+    let output = web::get(address, &came, Some(LARGEST), ProgressReporter::none()).map_err(|error| chain(&error))?;
     if !output.status.success() {
         return Err(output.cause());
     }

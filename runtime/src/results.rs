@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use aurora_compiler::fields::{EvalFields, OrderFields, TrainFields};
-use aurora_compiler::graph::{Kind, Node, NodeId, Role};
+use aurora_compiler::graph::{Node, NodeId, NodeKind, Role};
 use aurora_compiler::hash::{Key, Keyed, digest_of};
 use aurora_compiler::plan::CachedResult;
 use camino::Utf8PathBuf;
@@ -157,7 +157,7 @@ impl<'a> Results<'a> {
     /// # Errors
     /// An input is missing.
     pub fn realised(&self, id: NodeId) -> Result<Key, ResultError> {
-        let reads_reports = self.node(id).kind() == Kind::Report;
+        let reads_reports = self.node(id).kind() == NodeKind::Report;
         let mut digests = BTreeMap::new();
         for input in self.keyed.graph.inputs(id).filter(|input| input.role.is_identity()) {
             let outputs = self.record(input.node)?.outputs;

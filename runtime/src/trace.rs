@@ -115,7 +115,7 @@ pub enum Phase {
 /// The range of a result that a digest covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Piece {
+pub enum TracedRange {
     Whole,
     /// Logical tensor shard.
     Shard(u32),
@@ -133,7 +133,7 @@ pub enum Piece {
 /// The logical name of a result. Members that do not apply are `None`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Name {
+pub struct TraceName {
     /// The step of the stage.
     pub step: u64,
     pub phase: Phase,
@@ -149,10 +149,10 @@ pub struct Name {
     /// The checkpoint's tensor, of gradients and weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tensor: Option<String>,
-    pub piece: Piece,
+    pub piece: TracedRange,
 }
 
-impl Name {
+impl TraceName {
     /// The complete result of an operation that occurs once in a step.
     pub fn new(step: u64, operation: Operation) -> Self {
         Self {
@@ -163,7 +163,7 @@ impl Name {
             layer: None,
             operation,
             tensor: None,
-            piece: Piece::Whole,
+            piece: TracedRange::Whole,
         }
     }
 
@@ -188,19 +188,19 @@ impl Name {
     }
 }
 
-impl PartialOrd for Name {
+impl PartialOrd for TraceName {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Name {
+impl Ord for TraceName {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         self.place().cmp(&other.place())
     }
 }
 
-impl fmt::Display for Name {
+impl fmt::Display for TraceName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "step {}", self.step)?;
         if let Some(index) = self.micro_batch {
@@ -223,11 +223,11 @@ impl fmt::Display for Name {
             write!(f, ", `{tensor}`")?;
         }
         match self.piece {
-            Piece::Whole => Ok(()),
-            Piece::Shard(shard) => write!(f, ", shard {shard}"),
-            Piece::ShardRows { shard, row } => write!(f, ", shard {shard}, rows from {row} on"),
-            Piece::Block(block) => write!(f, ", rows of block {block}"),
-            Piece::Chunk(chunk) => write!(f, ", chunk {chunk}"),
+            TracedRange::Whole => Ok(()),
+            TracedRange::Shard(shard) => write!(f, ", shard {shard}"),
+            TracedRange::ShardRows { shard, row } => write!(f, ", shard {shard}, rows from {row} on"),
+            TracedRange::Block(block) => write!(f, ", rows of block {block}"),
+            TracedRange::Chunk(chunk) => write!(f, ", chunk {chunk}"),
         }
     }
 }
@@ -235,8 +235,8 @@ impl fmt::Display for Name {
 /// One line of `trace-RANK.jsonl`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Entry {
-    pub name: Name,
+pub struct TraceEntry {
+    pub name: TraceName,
     /// BLAKE3 (hex) of the numbers' bytes.
     pub digest: String,
 }
@@ -245,12 +245,12 @@ pub struct Entry {
 /// results differ.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trace {
-    digests: BTreeMap<Name, BTreeSet<String>>,
+    digests: BTreeMap<TraceName, BTreeSet<String>>,
 }
 
-impl Extend<Entry> for Trace {
-    fn extend<T: IntoIterator<Item = Entry>>(&mut self, entries: T) {
-        for Entry { name, digest } in entries {
+impl Extend<TraceEntry> for Trace {
+    fn extend<T: IntoIterator<Item = TraceEntry>>(&mut self, entries: T) {
+        for TraceEntry { name, digest } in entries {
             self.digests.entry(name).or_default().insert(digest);
         }
     }
@@ -260,7 +260,7 @@ impl Extend<Entry> for Trace {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Parting {
     #[serde(flatten)]
-    pub name: Name,
+    pub name: TraceName,
     /// Digests of the result on each side.
     pub a: BTreeSet<String>,
     pub b: BTreeSet<String>,
@@ -308,42 +308,42 @@ impl Trace {
 mod tests {
     use super::*;
 
-    fn name(micro_batch: u32, layer: Option<u32>, operation: Operation, piece: Piece) -> Name {
-        Name {
+    fn name(micro_batch: u32, layer: Option<u32>, operation: Operation, piece: TracedRange) -> TraceName {
+        TraceName {
             micro_batch: Some(micro_batch),
             layer,
             piece,
-            ..Name::new(17, operation)
+            ..TraceName::new(17, operation)
         }
     }
 
-    fn in_order() -> Vec<Name> {
+    fn in_order() -> Vec<TraceName> {
         use Operation as O;
-        let gradient = Name {
+        let gradient = TraceName {
             lane: Some(1),
             tensor: Some("ln.weight".to_owned()),
-            piece: Piece::Block(0),
-            ..Name::new(17, O::LaneGradient)
+            piece: TracedRange::Block(0),
+            ..TraceName::new(17, O::LaneGradient)
         };
         vec![
-            Name::new(17, O::Batch),
-            name(0, None, O::Embedding, Piece::Block(0)),
-            name(0, Some(0), O::FirstNorm, Piece::Block(0)),
-            name(0, Some(0), O::Down, Piece::Shard(1)),
-            name(0, Some(0), O::DownSum, Piece::Block(0)),
-            name(0, Some(0), O::DownSum, Piece::Block(1)),
-            name(0, Some(1), O::FirstNorm, Piece::Block(0)),
-            name(0, None, O::Logits, Piece::ShardRows { shard: 0, row: 1024 }),
-            name(0, None, O::FinalNormGradient, Piece::Block(0)),
-            name(0, Some(1), O::DownGradient, Piece::Shard(2)),
-            name(0, Some(1), O::FirstNormGradient, Piece::Block(0)),
-            name(0, Some(0), O::DownGradient, Piece::Shard(0)),
-            name(0, None, O::EmbeddingGradient, Piece::Block(0)),
-            name(1, None, O::Embedding, Piece::Block(0)),
+            TraceName::new(17, O::Batch),
+            name(0, None, O::Embedding, TracedRange::Block(0)),
+            name(0, Some(0), O::FirstNorm, TracedRange::Block(0)),
+            name(0, Some(0), O::Down, TracedRange::Shard(1)),
+            name(0, Some(0), O::DownSum, TracedRange::Block(0)),
+            name(0, Some(0), O::DownSum, TracedRange::Block(1)),
+            name(0, Some(1), O::FirstNorm, TracedRange::Block(0)),
+            name(0, None, O::Logits, TracedRange::ShardRows { shard: 0, row: 1024 }),
+            name(0, None, O::FinalNormGradient, TracedRange::Block(0)),
+            name(0, Some(1), O::DownGradient, TracedRange::Shard(2)),
+            name(0, Some(1), O::FirstNormGradient, TracedRange::Block(0)),
+            name(0, Some(0), O::DownGradient, TracedRange::Shard(0)),
+            name(0, None, O::EmbeddingGradient, TracedRange::Block(0)),
+            name(1, None, O::Embedding, TracedRange::Block(0)),
             gradient,
-            Name::new(17, O::GradientNorm),
-            Name::new(17, O::Weights),
-            Name::new(18, O::Batch),
+            TraceName::new(17, O::GradientNorm),
+            TraceName::new(17, O::Weights),
+            TraceName::new(18, O::Batch),
         ]
     }
 
@@ -358,12 +358,12 @@ mod tests {
 
     #[test]
     fn names_read_as_sentences_and_survive_json() {
-        let name = name(3, Some(1), Operation::UpGradientSum, Piece::Block(2));
+        let name = name(3, Some(1), Operation::UpGradientSum, TracedRange::Block(2));
         let text = "step 17, micro-batch 3, backward, layer 1, feed-forward up, input gradient, sum over shards, rows of block 2";
         assert_eq!(name.to_string(), text);
         for name in in_order() {
             let text = serde_json::to_string(&name).unwrap();
-            assert_eq!(serde_json::from_str::<Name>(&text).unwrap(), name, "{text}");
+            assert_eq!(serde_json::from_str::<TraceName>(&text).unwrap(), name, "{text}");
         }
         let operations: Vec<String> = Operation::ALL
             .iter()
@@ -382,7 +382,7 @@ mod tests {
             let names = in_order();
             let mut trace = Trace::default();
             // Ranks record in any order.
-            trace.extend(digests.iter().rev().map(|(at, digest)| Entry {
+            trace.extend(digests.iter().rev().map(|(at, digest)| TraceEntry {
                 name: names[*at].clone(),
                 digest: (*digest).to_owned(),
             }));

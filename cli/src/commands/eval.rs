@@ -10,25 +10,25 @@ use aurora_runtime::store::Store;
 use serde_json::json;
 
 use crate::arguments::RunArguments;
-use crate::checkpoint::Named;
+use crate::checkpoint::NamedCheckpoint;
 use crate::context::Context;
 use crate::execution::{STOP, install_signal_handlers, secrets, worker_options};
 use crate::failure::{Exit, Failure};
 use crate::output;
+use crate::progress_display::ProgressDisplay;
 use crate::stdio::out;
-use crate::watch::Watch;
 use crate::worker_launch::torchrun_listener;
 
 pub fn run(context: &Context, checkpoint: &str, eval: &str, options: &RunArguments) -> Result<Exit, Failure> {
     let torchrun = torchrun_listener(options)?;
-    let Named {
+    let NamedCheckpoint {
         project,
         loaded,
         keyed,
         pins,
         id,
         ..
-    } = Named::find(context, checkpoint)?;
+    } = NamedCheckpoint::find(context, checkpoint)?;
     let spec = &loaded.spec;
     let name = keyed.graph.node(id).name();
     let block = BlockId {
@@ -48,7 +48,7 @@ pub fn run(context: &Context, checkpoint: &str, eval: &str, options: &RunArgumen
         .ok_or_else(|| Failure::error(format!("no stage of `{}` has the checkpoint `{name}`", spec.name)))?;
     install_signal_handlers()?;
     let keyed = hash(graph);
-    let watch = Watch::new(options.progress, None);
+    let watch = ProgressDisplay::new(options.progress, None);
     let results = Results {
         experiment: &spec.name,
         keyed: &keyed,

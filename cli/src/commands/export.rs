@@ -5,9 +5,9 @@ use std::time::Duration;
 use aurora_compiler::hash::Keyed;
 use aurora_runtime::job::StepMetrics;
 use aurora_runtime::launch::{BatchScript, Machine};
-use aurora_runtime::progress::Watch as Progress;
+use aurora_runtime::progress::ProgressReporter;
 use aurora_runtime::record;
-use aurora_runtime::record::mlflow::Server;
+use aurora_runtime::record::mlflow::MlflowServer;
 use aurora_runtime::report::harness::{self, HarnessError};
 use aurora_runtime::store::Store;
 use aurora_runtime::weights::{SHARD_BYTES, export};
@@ -107,10 +107,10 @@ pub fn mlflow(
     let token = token.transpose()?;
     let steps = record::steps(&project.store, &facts.id)?;
     let story = aurora_runtime::report::load(&Store::open_read_only(&project.store), &keyed)?;
-    let server = Server {
+    let server = MlflowServer {
         url,
         token: token.as_deref(),
-        watch: Progress::none(),
+        watch: ProgressReporter::none(),
     };
     let sent = server
         .send(&facts, &stage_steps(&keyed, &steps), &story)

@@ -11,7 +11,7 @@ use aurora_lang::merge::{Merged, merge};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde_json::json;
 
-use crate::arguments::{MergeDriver, Selection};
+use crate::arguments::{MergeDriver, VariantSelection};
 use crate::context::Context;
 use crate::diff::{between, text};
 use crate::failure::{Exit, Failure};
@@ -150,7 +150,7 @@ fn locks(arguments: &MergeDriver, texts: &[String; 3]) -> Result<Exit, Failure> 
     };
     let (joined, conflicts) = lock::merge(base.as_ref(), &our, &their);
     write(ours, &joined.to_text())?;
-    for lock::Conflict { what, ours, theirs } in &conflicts {
+    for lock::LockConflict { what, ours, theirs } in &conflicts {
         errln!("{path}: both sides changed {what}\n  ours    {ours}\n  theirs  {theirs}");
     }
     if !conflicts.is_empty() {
@@ -213,5 +213,5 @@ pub fn diff_driver(context: &Context, arguments: &[Utf8PathBuf]) -> Result<Exit,
 
 /// A spec's text with its local imports.
 fn merged_bundle(path: &Utf8Path, text: &str) -> Result<Bundle, Failure> {
-    Ok(bundle_of(path, text, &Selection::default(), Reach::store(None))?.0)
+    Ok(bundle_of(path, text, &VariantSelection::default(), Reach::store(None))?.0)
 }

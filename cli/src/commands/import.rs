@@ -1,9 +1,9 @@
 //! `aurora import`: reads a published model or a launch script, and prints it as a spec.
 
 use aurora_compiler::fields::{ModelFields, TokenizerFields};
-use aurora_compiler::megatron::{FindingKind, Options, import};
+use aurora_compiler::megatron::{FindingKind, TranslateOptions, import};
 use aurora_runtime::data::tokenizer::{TokenizerInput, tokenizer};
-use aurora_runtime::progress::Watch;
+use aurora_runtime::progress::ProgressReporter;
 use aurora_runtime::source::archive::InputFile;
 use aurora_runtime::weights::{Gguf, HuggingFace, PublishedWeights, convert, published_tokenizer};
 use camino::Utf8Path;
@@ -57,7 +57,7 @@ pub fn megatron(
 ) -> Result<Exit, Failure> {
     let bytes = std::fs::read(script).map_err(|error| Failure::error(format!("cannot read `{script}`: {error}")))?;
     let text = String::from_utf8_lossy(&bytes);
-    let imported = import(script.as_str(), &text, Options { vocabulary }).map_err(|error| {
+    let imported = import(script.as_str(), &text, TranslateOptions { vocabulary }).map_err(|error| {
         let failure = Failure::from_error(&error);
         Failure {
             message: format!("{script}: {}", failure.message),
@@ -114,7 +114,7 @@ fn finish(
                 end_of_document: into.end_of_document.clone(),
             };
             let json = published_tokenizer(files, member).map_err(failure)?;
-            tokenizer(&fields, TokenizerInput::Json(&json), folder, Watch::none())
+            tokenizer(&fields, TokenizerInput::Json(&json), folder, ProgressReporter::none())
                 .map_err(|error| failure(error).help("name the token that ends a document with `--end-of-document`"))?;
         }
         // Last: a folder without this file is not a checkpoint.

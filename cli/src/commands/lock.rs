@@ -5,7 +5,7 @@ use aurora_compiler::graph::lower;
 use aurora_compiler::hash::hash;
 use aurora_compiler::lock::LockChange;
 use aurora_runtime::pin::{Pinning, from_lock};
-use aurora_runtime::progress::Watch;
+use aurora_runtime::progress::ProgressReporter;
 use aurora_runtime::remote_specs::Fetch;
 use aurora_runtime::store::Store;
 use serde_json::json;
@@ -45,7 +45,7 @@ pub fn run(
         store: &store,
         offline: offline || check,
         note: &|text| errln!("{text}"),
-        watch: Watch::none(),
+        watch: ProgressReporter::none(),
     };
     let (pins, fetched) = pinning.complete(&loaded.spec, have, &upgrade)?;
     let keyed = hash(lower(&loaded.spec, &pins));

@@ -38,7 +38,7 @@ pub fn run(context: &Context, argument: &SpecArgument, exit_code: bool) -> Resul
     });
     let memory = worker_memory(&loaded.spec, &keyed);
     if context.json {
-        output::json(json!(documents::Plan {
+        output::json(json!(documents::PlanDocument {
             experiment: loaded.spec.name.clone(),
             nodes: nodes(&keyed, &plan),
             cost,

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::arguments::SpecArgument;
 use crate::context::Context;
-use crate::diff::{Side, side};
+use crate::diff::{DiffSide, side};
 use crate::failure::{Exit, Failure};
 use crate::output;
 use crate::project::compile;
@@ -59,11 +59,11 @@ pub fn compare(
     let mut runs = Vec::new();
     for name in std::iter::once(first.spec.as_str()).chain(others.iter().map(String::as_str)) {
         let key = match side(context, name, &first.selection)? {
-            Side::Spec(spec, _) => {
+            DiffSide::Spec(spec, _) => {
                 let (keyed, _, _) = compile(&project, &spec)?;
                 keyed.graph.find("report").map(|id| keyed.key(id))
             }
-            Side::Lock(lock) => lock.node.get("report").map(|node| node.key),
+            DiffSide::Lock(lock) => lock.node.get("report").map(|node| node.key),
         };
         let story = key.and_then(|key| load_key(&store, key).ok()).ok_or_else(|| {
             Failure::error(format!("`{name}` has no report in this store")).help("run it with `aurora run SPEC`")

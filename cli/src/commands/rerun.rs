@@ -4,7 +4,7 @@ use std::io;
 
 use aurora_compiler::graph::{NodeId, NodeOrigin, Pins};
 use aurora_compiler::hash::Keyed;
-use aurora_runtime::compare::{Difference, first_difference};
+use aurora_runtime::compare::{ResultDifference, first_difference};
 use aurora_runtime::record::{RunRecord, Status};
 use aurora_runtime::remote_specs::Fetch;
 use aurora_runtime::source::archive::InputFile;
@@ -12,14 +12,14 @@ use aurora_runtime::store::Store;
 use camino::Utf8Path;
 use serde_json::json;
 
-use crate::arguments::{RunArguments, Selection};
+use crate::arguments::{RunArguments, VariantSelection};
 use crate::context::Context;
 use crate::execution::{Execution, install_signal_handlers, publish_source, refuse_unknown};
 use crate::failure::{Exit, Failure};
 use crate::output;
+use crate::progress_display::{ProgressDisplay, duration};
 use crate::project::{Reach, load, locked_graph, read_lock};
 use crate::stdio::outln;
-use crate::watch::{Watch, duration};
 use crate::worker_launch::torchrun_listener;
 
 pub fn run(
@@ -37,7 +37,7 @@ pub fn run(
     let project = context.project(Some(lock_path))?;
     let path = project.root.join(&lock.spec);
     // Another profile than the lock's may change the layout only: the keys are compared.
-    let mut selection = Selection::of(&lock);
+    let mut selection = VariantSelection::of(&lock);
     if let Some(profile) = profile {
         selection.profile = Some(profile.to_owned());
     }
@@ -68,7 +68,7 @@ pub fn run(
     let record = into
         .map(|into| RunRecord::begin(into, &loaded.spec.name, &lock.spec, &project.relative(lock_path)))
         .transpose()?;
-    let watch = Watch::new(options.progress, record);
+    let watch = ProgressDisplay::new(options.progress, record);
     let execution = Execution {
         project: &project,
         loaded: &loaded,
@@ -122,7 +122,7 @@ fn report(
     context: &Context,
     compared: usize,
     differing: usize,
-    first: Option<&Difference>,
+    first: Option<&ResultDifference>,
     seconds: f64,
 ) -> io::Result<()> {
     if context.json {

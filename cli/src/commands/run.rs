@@ -18,9 +18,9 @@ use crate::context::Context;
 use crate::execution::{Execution, install_signal_handlers, pin, refuse_changes, refuse_unknown};
 use crate::failure::{Exit, Failure};
 use crate::output;
+use crate::progress_display::{ProgressDisplay, duration};
 use crate::project::{Project, Reach};
 use crate::stdio::{errln, out, outln};
-use crate::watch::{Watch, duration};
 use crate::worker_launch::torchrun_listener;
 
 /// A run that has ended without an error.
@@ -64,7 +64,7 @@ pub fn run(context: &Context, argument: &SpecArgument, options: &RunArguments, l
     let id = record.id().to_string();
     let logs = record.folder().join("logs");
     std::fs::create_dir_all(&logs)?;
-    let watch = Watch::new(options.progress, Some(record));
+    let watch = ProgressDisplay::new(options.progress, Some(record));
     let execution = Execution {
         project: &project,
         loaded: &loaded,

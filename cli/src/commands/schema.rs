@@ -1,22 +1,22 @@
 //! `aurora schema`: the JSON Schema of a document that Aurora writes.
 
-use aurora_compiler::documents::{Diagnostics, Graph, Plan};
+use aurora_compiler::documents::{Diagnostics, GraphDocument, PlanDocument};
 use aurora_compiler::lock::Lock;
 use aurora_runtime::record::RunFacts;
 use schemars::{Schema, schema_for};
 use serde_json::{Value, json};
 
-use crate::arguments::Document;
+use crate::arguments::SchemaDocument;
 use crate::failure::{Exit, Failure};
 use crate::stdio::outln;
 
-pub fn run(of: Document) -> Result<Exit, Failure> {
+pub fn run(of: SchemaDocument) -> Result<Exit, Failure> {
     let schema = match of {
-        Document::Lock => schema_for!(Lock),
-        Document::Record => schema_for!(RunFacts),
-        Document::Graph => printed(schema_for!(Graph)),
-        Document::Diagnostics => printed(schema_for!(Diagnostics)),
-        Document::Plan => printed(schema_for!(Plan)),
+        SchemaDocument::Lock => schema_for!(Lock),
+        SchemaDocument::Record => schema_for!(RunFacts),
+        SchemaDocument::Graph => printed(schema_for!(GraphDocument)),
+        SchemaDocument::Diagnostics => printed(schema_for!(Diagnostics)),
+        SchemaDocument::Plan => printed(schema_for!(PlanDocument)),
     };
     let text = serde_json::to_string_pretty(&schema).map_err(|error| Failure::error(error.to_string()))?;
     outln!("{text}")?;

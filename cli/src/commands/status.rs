@@ -7,8 +7,8 @@ use serde_json::json;
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output;
+use crate::progress_display::duration;
 use crate::stdio::{out, outln};
-use crate::watch::duration;
 
 pub fn run(context: &Context, of: Option<&Utf8Path>) -> Result<Exit, Failure> {
     let project = context.project(of)?;

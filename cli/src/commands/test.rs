@@ -6,7 +6,7 @@ use aurora_compiler::resolved::resolved;
 use camino::{Utf8Path, Utf8PathBuf};
 use serde_json::json;
 
-use crate::arguments::Selection;
+use crate::arguments::VariantSelection;
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output;
@@ -41,7 +41,7 @@ pub fn run(context: &Context, names: &[String], update: &[String]) -> Result<Exi
     let mut rows = Vec::new();
     let mut all_same = true;
     for spec in specs(context, wanted)? {
-        let loaded = load(&spec, &Selection::default(), context.json, context.reach())?;
+        let loaded = load(&spec, &VariantSelection::default(), context.json, context.reach())?;
         let text = resolved(&loaded.spec);
         let path = snapshot(&spec);
         let old = std::fs::read_to_string(&path).ok();

@@ -15,7 +15,7 @@ use aurora_runtime::record;
 use aurora_runtime::store::Store;
 use camino::{Utf8Path, Utf8PathBuf};
 
-use crate::arguments::Selection;
+use crate::arguments::VariantSelection;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output;
@@ -24,28 +24,28 @@ use crate::project::{LIBTORCH, Project, bundle, read_lock};
 pub use text::{markdown, text};
 
 /// One side of a comparison.
-pub enum Side {
+pub enum DiffSide {
     /// A checked spec and its path in the working tree.
     Spec(Box<Spec>, Utf8PathBuf),
     Lock(Box<Lock>),
 }
 
 /// The difference of two sides, each by the name that the user gave it.
-pub fn difference(context: &Context, [old, new]: [&str; 2], selection: &Selection) -> Result<Diff, Failure> {
+pub fn difference(context: &Context, [old, new]: [&str; 2], selection: &VariantSelection) -> Result<Diff, Failure> {
     match (side(context, old, selection)?, side(context, new, selection)?) {
-        (Side::Spec(old, old_path), Side::Spec(new, new_path)) => {
+        (DiffSide::Spec(old, old_path), DiffSide::Spec(new, new_path)) => {
             let path = if new_path.exists() { &new_path } else { &old_path };
             between(context, &old, &new, path)
         }
         (old, new) => {
             let project = context.project(match [&old, &new] {
-                [Side::Spec(_, path), _] | [_, Side::Spec(_, path)] => Some(path),
+                [DiffSide::Spec(_, path), _] | [_, DiffSide::Spec(_, path)] => Some(path),
                 _ => None,
             })?;
             let store = Store::open_read_only(&project.store);
             let made = |key| store.record(key).map(|record| record.preimage);
             let known = match [&old, &new] {
-                [Side::Lock(lock), _] | [_, Side::Lock(lock)] => Some(lock.clone()),
+                [DiffSide::Lock(lock), _] | [_, DiffSide::Lock(lock)] => Some(lock.clone()),
                 _ => None,
             };
             let of = |side| as_lock(&project, side, known.as_deref());
@@ -73,10 +73,10 @@ pub fn between(context: &Context, old: &Spec, new: &Spec, path: &Utf8Path) -> Re
 }
 
 /// The lock that a spec would have, with the pins of the lock that it is compared with and its current local files.
-fn as_lock(project: &Project, side: Side, other: Option<&Lock>) -> Result<Lock, Failure> {
+fn as_lock(project: &Project, side: DiffSide, other: Option<&Lock>) -> Result<Lock, Failure> {
     match side {
-        Side::Lock(lock) => Ok(*lock),
-        Side::Spec(spec, path) => {
+        DiffSide::Lock(lock) => Ok(*lock),
+        DiffSide::Spec(spec, path) => {
             let mut pins = pin::from_lock(&spec, other);
             pins.extend(pin::local(&spec, &project.root)?);
             let keyed = aurora_compiler::hash::hash(aurora_compiler::graph::lower(&spec, &pins));
@@ -88,7 +88,7 @@ fn as_lock(project: &Project, side: Side, other: Option<&Lock>) -> Result<Lock, 
 }
 
 /// Reads and checks one side.
-pub fn side(context: &Context, name: &str, selection: &Selection) -> Result<Side, Failure> {
+pub fn side(context: &Context, name: &str, selection: &VariantSelection) -> Result<DiffSide, Failure> {
     let path = Utf8Path::new(name);
     if path.is_file() && path.extension() == Some("lock") {
         return locked(path);
@@ -98,7 +98,7 @@ pub fn side(context: &Context, name: &str, selection: &Selection) -> Result<Side
     } else if let Some((revision, path)) = name.split_once(':') {
         let (text, path) = at_revision(revision, path)?;
         if path.extension() == Some("lock") {
-            return Ok(Side::Lock(Box::new(Lock::parse(&text)?)));
+            return Ok(DiffSide::Lock(Box::new(Lock::parse(&text)?)));
         }
         // Its imports are read from the same revision; their names begin with the revision, as the spec's does.
         let mut imports = context.reach().imports(&path, selection)?;
@@ -116,18 +116,18 @@ pub fn side(context: &Context, name: &str, selection: &Selection) -> Result<Side
         return of_run(context, name);
     };
     match bundle.check(&selection.choice()) {
-        Ok(spec) => Ok(Side::Spec(Box::new(spec), path)),
+        Ok(spec) => Ok(DiffSide::Spec(Box::new(spec), path)),
         Err(found) => Err(output::refused(&found, bundle.sources().view(), context.json)),
     }
 }
 
-fn locked(path: &Utf8Path) -> Result<Side, Failure> {
+fn locked(path: &Utf8Path) -> Result<DiffSide, Failure> {
     let lock = read_lock(path)?.ok_or_else(|| Failure::error(format!("there is no lock `{path}`")))?;
-    Ok(Side::Lock(Box::new(lock)))
+    Ok(DiffSide::Lock(Box::new(lock)))
 }
 
 /// The lock of a run, by the beginning of the run's id.
-fn of_run(context: &Context, name: &str) -> Result<Side, Failure> {
+fn of_run(context: &Context, name: &str) -> Result<DiffSide, Failure> {
     let project = context.project(None)?;
     let runs = record::runs(&project.store)?;
     let mut named = runs.iter().filter(|facts| facts.id.starts_with(name));

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use aurora_compiler::diff::{Diff, Severity};
+use aurora_compiler::diff::{Diff, DiffEffect};
 
 use crate::output::grouped;
 
@@ -35,10 +35,10 @@ fn summary(found: &Diff) -> String {
         )
     };
     match found.severity {
-        Severity::None => "no difference".to_owned(),
-        Severity::Same => "bitwise identical results: no node reruns".to_owned(),
-        Severity::Measured => format!("same training, different evaluation: {}", work()),
-        Severity::Trained => work(),
+        DiffEffect::None => "no difference".to_owned(),
+        DiffEffect::Same => "bitwise identical results: no node reruns".to_owned(),
+        DiffEffect::Measured => format!("same training, different evaluation: {}", work()),
+        DiffEffect::Trained => work(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use aurora_compiler::schema::{self, BlockSchema};
 use aurora_lang::ast::{Block, Body, Entry, Span};
-use aurora_lang::diagnostics::{Applicability, Code, Diagnostic, Edit};
+use aurora_lang::diagnostics::{Applicability, Code, Diagnostic, TextEdit};
 use camino::Utf8Path;
 
 use super::analysis::Analysis;
@@ -10,7 +10,7 @@ use super::analysis::Analysis;
 pub struct Action {
     pub title: String,
     /// In the concatenated text of the spec.
-    pub edits: Vec<Edit>,
+    pub edits: Vec<TextEdit>,
     pub fixes: Diagnostic,
     /// Whether it is the only edit of the diagnostic, and a safe one.
     pub preferred: bool,
@@ -44,7 +44,7 @@ pub fn actions(analysis: &Analysis, path: &Utf8Path, range: Span) -> Vec<Action>
 }
 
 /// The title of an edit: an instruction instead of "a field with a similar name exists: `budget`".
-fn title(help: &str, edit: &Edit) -> String {
+fn title(help: &str, edit: &TextEdit) -> String {
     if help.contains("similar name") {
         return format!("Change to `{}`", edit.replacement);
     }
@@ -100,7 +100,7 @@ fn field_of(error: &Diagnostic) -> Option<&str> {
 }
 
 /// Inserts fields before the closing brace, with the values of the example in the schema.
-fn insertion(text: &str, block: &Block, fields: &[&str]) -> Option<Edit> {
+fn insertion(text: &str, block: &Block, fields: &[&str]) -> Option<TextEdit> {
     let block_schema = schema::block(schema::kind(&block.keyword.text)?);
     let lines: Vec<String> = fields
         .iter()
@@ -111,7 +111,7 @@ fn insertion(text: &str, block: &Block, fields: &[&str]) -> Option<Edit> {
     let replacement = if line.trim().is_empty() {
         let start = brace - line.len();
         let inner: String = lines.iter().map(|one| format!("{line}  {one}\n")).collect();
-        return Some(Edit {
+        return Some(TextEdit {
             span: Span::new(start, start),
             replacement: inner,
             applicability: Applicability::Unsafe,
@@ -119,7 +119,7 @@ fn insertion(text: &str, block: &Block, fields: &[&str]) -> Option<Edit> {
     } else {
         format!(" {} ", lines.join("  "))
     };
-    Some(Edit {
+    Some(TextEdit {
         span: Span::new(brace, brace),
         replacement,
         // The values are only examples.

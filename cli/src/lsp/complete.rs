@@ -3,7 +3,7 @@
 use aurora_compiler::schema::{self, BLOCKS, CallSchema, Default, EvalKind, FieldSchema, Type, UNITS};
 use aurora_compiler::spec::{BlockKind, Unit};
 use aurora_lang::ast::{Body, Entry, Span, ValueKind};
-use aurora_lang::cursor::{self, Expected, FieldPath, Role, Step};
+use aurora_lang::cursor::{self, CursorRole, Expected, FieldPath, PathStep};
 use aurora_lang::token::TokenKind;
 use camino::Utf8Path;
 
@@ -47,7 +47,7 @@ pub fn complete(workspace: &mut Workspace, path: &Utf8Path, byte: usize) -> Opti
             TokenKind::Comment | TokenKind::Number => return None,
             TokenKind::Text { closed } => {
                 let is_inside = !closed || byte < token.span.end;
-                return (is_inside && spot.role(index) == Role::ImportPath).then(|| {
+                return (is_inside && spot.role(index) == CursorRole::ImportPath).then(|| {
                     let replaced = Span::new(token.span.start + 1, token.span.end - usize::from(closed));
                     (replaced, files(workspace, path, true))
                 });
@@ -118,7 +118,7 @@ impl Completer<'_> {
                     .collect()
             }
             Expected::Value { path } => match path.steps.last() {
-                Some(Step::Argument { call, index, name })
+                Some(PathStep::Argument { call, index, name })
                     if types::argument(call, name.as_deref(), *index).is_none() =>
                 {
                     Vec::new()

@@ -8,7 +8,7 @@ use camino::Utf8PathBuf;
 use lsp_types::{
     CodeDescription, CompletionItem, CompletionItemKind, CompletionTextEdit, Diagnostic, DiagnosticRelatedInformation,
     DiagnosticSeverity, DocumentSymbol, Documentation, FoldingRange, FoldingRangeKind, InsertTextFormat, Location,
-    MarkupContent, MarkupKind, NumberOrString, Range, SemanticToken, SymbolKind, TextEdit,
+    MarkupContent, MarkupKind, NumberOrString, Range, SemanticToken, SymbolKind,
 };
 
 use super::analysis::{Analysis, FileRange};
@@ -110,7 +110,7 @@ pub fn completion(suggestion: Suggestion, range: Range, order: usize, snippets: 
         } else {
             InsertTextFormat::PLAIN_TEXT
         }),
-        text_edit: Some(CompletionTextEdit::Edit(TextEdit { range, new_text })),
+        text_edit: Some(CompletionTextEdit::Edit(lsp_types::TextEdit { range, new_text })),
         ..CompletionItem::default()
     }
 }
@@ -206,7 +206,7 @@ pub fn semantic_tokens(text: &Text, encoding: Encoding) -> Vec<SemanticToken> {
 }
 
 /// The edit that turns one text into another: the lines that differ.
-pub fn replacement(old: &Text, new: &str, encoding: Encoding) -> Vec<TextEdit> {
+pub fn replacement(old: &Text, new: &str, encoding: Encoding) -> Vec<lsp_types::TextEdit> {
     let text = old.as_str();
     if text == new {
         return Vec::new();
@@ -227,7 +227,7 @@ pub fn replacement(old: &Text, new: &str, encoding: Encoding) -> Vec<TextEdit> {
         length(&before[..head]),
         text.len() - length(&before[before.len() - tail..]),
     );
-    vec![TextEdit {
+    vec![lsp_types::TextEdit {
         range: old.range(span, encoding),
         new_text: after[head..after.len() - tail].concat(),
     }]
@@ -247,9 +247,9 @@ pub fn workspace_edit(
             continue;
         };
         let open = workspace.documents.get(&path);
-        let edits: Vec<TextEdit> = edits
+        let edits: Vec<lsp_types::TextEdit> = edits
             .into_iter()
-            .map(|(span, new_text)| TextEdit {
+            .map(|(span, new_text)| lsp_types::TextEdit {
                 range: text.range(span, encoding),
                 new_text,
             })

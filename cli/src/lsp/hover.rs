@@ -4,7 +4,7 @@ use aurora_compiler::compose::{Declared, DeclaredItem};
 use aurora_compiler::schema::{self, FieldSchema, Type};
 use aurora_compiler::spec::{BlockId, Cause};
 use aurora_lang::ast::Span;
-use aurora_lang::cursor::{Role, Step};
+use aurora_lang::cursor::{CursorRole, PathStep};
 use aurora_lang::diagnostics::explain;
 use camino::Utf8Path;
 
@@ -22,46 +22,46 @@ pub fn hover(workspace: &mut Workspace, path: &Utf8Path, byte: usize) -> Option<
     let analysis = workspace.best(path)?;
     let mut parts: Vec<String> = Vec::new();
     match place.role(index) {
-        Role::Keyword => parts.extend(keyword(&word)),
-        Role::Declared { .. } | Role::Block | Role::ImportName { .. } | Role::Metric { .. } => {
+        CursorRole::Keyword => parts.extend(keyword(&word)),
+        CursorRole::Declared { .. } | CursorRole::Block | CursorRole::ImportName { .. } | CursorRole::Metric { .. } => {
             parts.extend(names(&analysis, path, byte));
         }
-        Role::Field { path: field, is_last } => match types::change_part(&field, is_last) {
+        CursorRole::Field { path: field, is_last } => match types::change_part(&field, is_last) {
             Some(ChangePart::Kind) => parts.extend(keyword(&word)),
             Some(ChangePart::Name) => parts.extend(names(&analysis, path, byte)),
             None => parts.extend(value(&analysis, &types::spec_path(&field), types::field(&field))),
         },
-        Role::Argument { path } => {
+        CursorRole::Argument { path } => {
             let schema = match path.steps.last() {
-                Some(Step::Argument { call, index, name }) => types::argument(call, name.as_deref(), *index),
+                Some(PathStep::Argument { call, index, name }) => types::argument(call, name.as_deref(), *index),
                 _ => None,
             };
             parts.extend(value(&analysis, &types::argument_path(&path), schema));
         }
-        Role::Component { path } => parts.extend(component(&analysis, &types::spec_path(&path))),
-        Role::Call { name } => {
+        CursorRole::Component { path } => parts.extend(component(&analysis, &types::spec_path(&path))),
+        CursorRole::Call { name } => {
             let function = schema::FUNCTIONS.iter().find(|table| table.name == name);
             parts.extend(function.map(docs::function));
             parts.extend(schema::call(&name).filter(|_| function.is_none()).map(docs::call));
         }
-        Role::Word { path: value } => {
+        CursorRole::Word { path: value } => {
             parts.extend(names(&analysis, path, byte));
             if parts.is_empty() {
                 let types = types::value(&value).types;
                 parts.extend(types.iter().filter_map(|kind| closed_word(kind, &word)));
             }
         }
-        Role::Unit { .. } => parts.push(format!("**{word}**: {}", docs::unit(&word))),
-        Role::Number => parts.extend(number(&analysis, path, place.tokens[index].span)),
-        Role::Mark => {
+        CursorRole::Unit { .. } => parts.push(format!("**{word}**: {}", docs::unit(&word))),
+        CursorRole::Number => parts.extend(number(&analysis, path, place.tokens[index].span)),
+        CursorRole::Mark => {
             let word = if word == "@" { place.word(index + 1) } else { &word };
             let mark = docs::MARKS.iter().find(|(name, _, _)| name == &word);
             parts.extend(mark.map(|(name, argument, meaning)| {
                 format!("**@{name}(\"{argument}\")**: {meaning} Evidence never changes a result.")
             }));
         }
-        Role::ImportPath => parts.extend(import(&analysis, path, place.tokens[index].span)),
-        Role::Other | Role::Comment | Role::Text => {}
+        CursorRole::ImportPath => parts.extend(import(&analysis, path, place.tokens[index].span)),
+        CursorRole::Other | CursorRole::Comment | CursorRole::Text => {}
     }
     parts.extend(explanations(&analysis, path, place.tokens[index].span));
     parts.retain(|part| !part.is_empty());

@@ -1,7 +1,7 @@
 //! Document symbols, folding ranges and semantic tokens of a file.
 
 use aurora_lang::ast::{Block, Body, Entry, Span, StatementKind};
-use aurora_lang::cursor::{Role, roles};
+use aurora_lang::cursor::{CursorRole, roles};
 use aurora_lang::token::{TokenKind, tokens};
 
 use super::analysis::Analysis;
@@ -146,20 +146,20 @@ pub fn semantic_tokens(text: &str) -> Vec<(Span, usize, bool)> {
     let roles = roles(text, &tokens);
     let all = tokens.iter().zip(roles).filter_map(|(token, role)| {
         let (kind, declares) = match role {
-            Role::Comment => ("comment", false),
-            Role::Keyword => ("keyword", false),
-            Role::Declared { keyword } if matches!(keyword.as_str(), "let" | "param") => ("variable", true),
-            Role::Declared { .. } => ("class", true),
-            Role::Block | Role::ImportName { .. } => ("class", false),
-            Role::Field { path, is_last } => match types::change_part(&path, is_last) {
+            CursorRole::Comment => ("comment", false),
+            CursorRole::Keyword => ("keyword", false),
+            CursorRole::Declared { keyword } if matches!(keyword.as_str(), "let" | "param") => ("variable", true),
+            CursorRole::Declared { .. } => ("class", true),
+            CursorRole::Block | CursorRole::ImportName { .. } => ("class", false),
+            CursorRole::Field { path, is_last } => match types::change_part(&path, is_last) {
                 Some(ChangePart::Kind) => ("keyword", false),
                 Some(ChangePart::Name) => ("class", false),
                 None => ("property", false),
             },
-            Role::Component { .. } => ("property", false),
-            Role::Call { .. } => ("function", false),
-            Role::Argument { .. } => ("parameter", false),
-            Role::Word { path } => {
+            CursorRole::Component { .. } => ("property", false),
+            CursorRole::Call { .. } => ("function", false),
+            CursorRole::Argument { .. } => ("parameter", false),
+            CursorRole::Word { path } => {
                 let word = token.text(text);
                 let closed = matches!(word, "true" | "false" | "unknown" | "none")
                     || types::value(&path)
@@ -168,12 +168,12 @@ pub fn semantic_tokens(text: &str) -> Vec<(Span, usize, bool)> {
                         .any(|kind| matches!(kind, Type::Word(words) if words.iter().any(|(known, _)| *known == word)));
                 (if closed { "enumMember" } else { "variable" }, false)
             }
-            Role::Number => ("number", false),
-            Role::Unit { .. } => ("type", false),
-            Role::Text | Role::ImportPath => ("string", false),
-            Role::Mark => ("decorator", false),
-            Role::Metric { .. } => ("variable", false),
-            Role::Other => return None,
+            CursorRole::Number => ("number", false),
+            CursorRole::Unit { .. } => ("type", false),
+            CursorRole::Text | CursorRole::ImportPath => ("string", false),
+            CursorRole::Mark => ("decorator", false),
+            CursorRole::Metric { .. } => ("variable", false),
+            CursorRole::Other => return None,
         };
         let kind = TOKEN_TYPES.iter().position(|known| *known == kind)?;
         Some((token.span, kind, declares))

@@ -5,14 +5,14 @@ use std::rc::Rc;
 
 use aurora_compiler::compose::{Occurrence, OccurrenceRole};
 use aurora_lang::ast::Span;
-use aurora_lang::cursor::Role;
+use aurora_lang::cursor::CursorRole;
 use aurora_lang::diagnostics::{Code, Diagnostic};
 use camino::{Utf8Path, Utf8PathBuf};
 
 use super::analysis::FileRange;
 use super::scope::CursorPlace;
 use super::text::Text;
-use super::workspace::{Document, Workspace};
+use super::workspace::{OpenDocument, Workspace};
 
 /// A use or declaration of a name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,7 +62,7 @@ fn by_word(workspace: &mut Workspace, path: &Utf8Path, byte: usize) -> Option<Ve
     if !is_broken
         || !matches!(
             place.role(index),
-            Role::Word { .. } | Role::Block | Role::Field { .. } | Role::Metric { .. }
+            CursorRole::Word { .. } | CursorRole::Block | CursorRole::Field { .. } | CursorRole::Metric { .. }
         )
     {
         return None;
@@ -208,7 +208,7 @@ fn verify(
         let uri = super::uri::of(path).ok_or("a file has no URI")?;
         after.documents.insert(
             path.clone(),
-            Document {
+            OpenDocument {
                 uri,
                 version: 0,
                 text: Rc::new(Text::new(changed)),

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use aurora_compiler::compose::{Declared, DeclaredItem};
 use aurora_compiler::schema;
 use aurora_compiler::spec::BlockKind;
-use aurora_lang::cursor::{Role, roles};
+use aurora_lang::cursor::{CursorRole, roles};
 use aurora_lang::token::{Token, TokenKind, tokens};
 use camino::Utf8Path;
 
@@ -44,9 +44,9 @@ impl CursorPlace {
         token.map_or("", |token| token.text(self.text.as_str()))
     }
 
-    pub fn role(&self, index: usize) -> Role {
+    pub fn role(&self, index: usize) -> CursorRole {
         let roles = roles(self.text.as_str(), &self.tokens);
-        roles.into_iter().nth(index).unwrap_or(Role::Other)
+        roles.into_iter().nth(index).unwrap_or(CursorRole::Other)
     }
 }
 

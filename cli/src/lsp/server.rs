@@ -21,7 +21,7 @@ use lsp_types::{
 use super::explanations::Explanations;
 use super::publish::{Published, publish};
 use super::text::{Encoding, Text};
-use super::workspace::{Document, Workspace};
+use super::workspace::{OpenDocument, Workspace};
 use super::{actions, complete, convert, hints, hover, outline, rename, uri};
 
 /// The capabilities of the client.
@@ -122,7 +122,7 @@ impl Server {
                 {
                     let opened = params.text_document;
                     let text = Rc::new(Text::new(opened.text));
-                    let document = Document {
+                    let document = OpenDocument {
                         uri: opened.uri,
                         version: opened.version,
                         text,

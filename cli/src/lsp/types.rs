@@ -1,7 +1,7 @@
 //! The schema at a path: which field or value a role of `aurora_lang::cursor` refers to.
 
 use aurora_compiler::schema::{self, FieldSchema, Type};
-use aurora_lang::cursor::{FieldPath, Step, ValuePath};
+use aurora_lang::cursor::{FieldPath, PathStep, ValuePath};
 use aurora_lang::parse::Heading;
 
 /// What a value may be.
@@ -66,9 +66,9 @@ pub fn argument(call: &str, name: Option<&str>, index: usize) -> Option<&'static
 pub fn argument_path(path: &ValuePath) -> Vec<String> {
     let mut names = path.field.as_ref().map(spec_path).unwrap_or_default();
     names.extend(path.steps.iter().filter_map(|step| match step {
-        Step::Setting(word) => Some(word.clone()),
-        Step::Element(index) => Some(index.to_string()),
-        Step::Argument { name, .. } => name.clone(),
+        PathStep::Setting(word) => Some(word.clone()),
+        PathStep::Element(index) => Some(index.to_string()),
+        PathStep::Argument { name, .. } => name.clone(),
     }));
     names
 }
@@ -85,16 +85,16 @@ pub fn value(path: &ValuePath) -> ValueTypes {
     found.is_sweep = matches!(owner, "sweep" | "zip");
     for step in &path.steps {
         found = match step {
-            Step::Setting(word) => of_field(schema::component().all().find(|field| field.name == word)),
-            Step::Element(_) if found.is_sweep => ValueTypes {
+            PathStep::Setting(word) => of_field(schema::component().all().find(|field| field.name == word)),
+            PathStep::Element(_) if found.is_sweep => ValueTypes {
                 is_sweep: false,
                 ..found
             },
-            Step::Element(_) => ValueTypes {
+            PathStep::Element(_) => ValueTypes {
                 types: elements(&found.types),
                 ..ValueTypes::default()
             },
-            Step::Argument { call, name, index } => of_field(argument(call, name.as_deref(), *index)),
+            PathStep::Argument { call, name, index } => of_field(argument(call, name.as_deref(), *index)),
         };
     }
     found

@@ -15,7 +15,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use super::analysis::Analysis;
 use super::text::Text;
 use super::uri;
-use crate::arguments::Selection;
+use crate::arguments::VariantSelection;
 use crate::project::{Project, Reach};
 
 /// The limit of files and folders in the search for specs.
@@ -26,7 +26,7 @@ const DEEPEST: usize = 8;
 pub const MOST_SPECS: usize = 16;
 
 /// A document that the client has open.
-pub struct Document {
+pub struct OpenDocument {
     pub uri: lsp_types::Uri,
     pub version: i32,
     pub text: Rc<Text>,
@@ -43,7 +43,7 @@ struct FileImports {
 #[derive(Default)]
 pub struct Workspace {
     pub folders: Vec<Utf8PathBuf>,
-    pub documents: BTreeMap<Utf8PathBuf, Document>,
+    pub documents: BTreeMap<Utf8PathBuf, OpenDocument>,
     /// Texts of files on disk.
     disk: BTreeMap<Utf8PathBuf, Option<Rc<Text>>>,
     analyses: BTreeMap<Utf8PathBuf, Rc<Analysis>>,
@@ -62,7 +62,7 @@ impl Workspace {
         }
     }
 
-    pub fn open(&mut self, path: Utf8PathBuf, document: Document) {
+    pub fn open(&mut self, path: Utf8PathBuf, document: OpenDocument) {
         self.documents.insert(path, document);
         // It may be an import that could not be read.
         self.forget_analyses();
@@ -112,7 +112,7 @@ impl Workspace {
 
     /// A copy with the same folders and documents, to test a change.
     pub fn trial(&self) -> Self {
-        let copy = |document: &Document| Document {
+        let copy = |document: &OpenDocument| OpenDocument {
             uri: document.uri.clone(),
             version: document.version,
             text: document.text.clone(),
@@ -147,7 +147,7 @@ impl Workspace {
             if is_remote(name) {
                 if imports.is_none() {
                     let reach = Reach::store(None);
-                    imports = reach.imports(path, &Selection::default()).ok();
+                    imports = reach.imports(path, &VariantSelection::default()).ok();
                 }
                 let imports = imports.as_mut().ok_or("the project's locks cannot be read")?;
                 return imports.text(name);

@@ -37,15 +37,15 @@ pub(super) struct DraftField {
     pub end: usize,
 }
 
-pub(super) struct Collected {
+pub(super) struct CollectedBlocks {
     pub drafts: Vec<Draft>,
     /// Kinds of which a block could not be read.
     pub broken_kinds: BTreeSet<BlockKind>,
 }
 
 impl Checker<'_> {
-    pub(super) fn collect(&mut self, flat: &Flat) -> Collected {
-        let mut collected = Collected {
+    pub(super) fn collect(&mut self, flat: &Flat) -> CollectedBlocks {
+        let mut collected = CollectedBlocks {
             drafts: Vec::new(),
             broken_kinds: BTreeSet::new(),
         };
@@ -108,7 +108,7 @@ impl Checker<'_> {
     }
 
     /// Declares the name of a block that could not be read, under the most similar kind.
-    fn declare_broken(&mut self, keyword: &str, name: &str, collected: &mut Collected) {
+    fn declare_broken(&mut self, keyword: &str, name: &str, collected: &mut CollectedBlocks) {
         let words = keywords();
         let kind = nearest(keyword, words.iter().map(String::as_str)).and_then(schema::kind);
         let Some(kind) = kind else {

@@ -29,7 +29,7 @@ use crate::names::nearest;
 use crate::schema::{self, Default};
 use crate::spec::{Block, BlockId, BlockKind, Field, Origin, Spec, Value};
 use crate::views;
-use collect::{Collected, Draft};
+use collect::{CollectedBlocks, Draft};
 
 /// Checks the text of a spec that imports nothing, with the profile `profile` applied, if any.
 ///
@@ -73,7 +73,7 @@ impl Bundle {
 }
 
 impl Checker<'_> {
-    fn finish(mut self, bundle: &Bundle, choice: &Choice<'_>, collected: &Collected) -> Examined {
+    fn finish(mut self, bundle: &Bundle, choice: &Choice<'_>, collected: &CollectedBlocks) -> Examined {
         let mut spec = self.empty_spec(bundle, choice);
         for draft in &collected.drafts {
             let block = self.block(draft);

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use super::Checker;
 use super::collect::Draft;
-use crate::compose::{Bundle, Choice, Flat, Layer, LayerKind, Point, Sweep};
+use crate::compose::{Bundle, Choice, Flat, LayerKind, SpecLayer, Sweep, SweepPoint};
 use crate::spec::{Block, BlockId, BlockKind, Spec};
 
 /// The common part of all points of a sweep.
@@ -32,7 +32,7 @@ impl Bundle {
     pub(crate) fn each_point<T: Send>(
         &self,
         profile: Option<&str>,
-        each: impl Fn(&Point, Option<&[(BlockId, String)]>, &Spec) -> T + Sync,
+        each: impl Fn(&SweepPoint, Option<&[(BlockId, String)]>, &Spec) -> T + Sync,
     ) -> Result<Vec<T>, Vec<Diagnostic>> {
         let choice = Choice { profile, point: None };
         let flat = self.flatten(&choice)?;
@@ -60,7 +60,7 @@ impl Bundle {
             blocks,
             failed: checker.failed,
         };
-        let points: Vec<(&Sweep, Point)> = flat
+        let points: Vec<(&Sweep, SweepPoint)> = flat
             .sweeps
             .iter()
             .flat_map(|sweep| sweep.points().map(move |point| (sweep, point)))
@@ -93,8 +93,8 @@ impl Checker<'_> {
         &mut self,
         shared: &Shared<'_>,
         sweep: &Sweep,
-        point: &Point,
-        settings: &[Layer],
+        point: &SweepPoint,
+        settings: &[SpecLayer],
     ) -> Result<Spec, Vec<Diagnostic>> {
         let fields = sweep.fields(point.index());
         if fields.iter().any(|field| field.path.len() == 1) {
@@ -105,7 +105,7 @@ impl Checker<'_> {
         }
         self.warnings.clear();
         self.failed.clone_from(&shared.failed);
-        let changes = Layer {
+        let changes = SpecLayer {
             kind: LayerKind::Applied,
             entries: fields.into_iter().map(Entry::Field).collect(),
         };

@@ -10,7 +10,7 @@ use aurora_lang::diagnostics::{Code, Diagnostic};
 
 use super::Checker;
 use super::collect::{Draft, DraftField, duplicate};
-use crate::compose::{Layer, LayerKind};
+use crate::compose::{LayerKind, SpecLayer};
 use crate::names::suggest;
 use crate::schema;
 use crate::spec::{BlockId, BlockKind};
@@ -24,7 +24,7 @@ struct FieldChange {
 }
 
 impl Checker<'_> {
-    pub(super) fn lay_over(&mut self, drafts: &mut [Draft], layer: &Layer) {
+    pub(super) fn lay_over(&mut self, drafts: &mut [Draft], layer: &SpecLayer) {
         let mut seen: BTreeMap<String, Span> = BTreeMap::new();
         for entry in &layer.entries {
             for change in self.changes(entry, drafts, &mut seen) {

@@ -10,7 +10,7 @@ use aurora_lang::parse::Heading;
 use super::names::{Names, Target};
 use super::references::{references, words};
 use super::sweep::{Sweep, distinct};
-use super::{Bundle, Choice, Point};
+use super::{Bundle, Choice, SweepPoint};
 use crate::names::{applicability, nearest};
 use crate::schema;
 
@@ -19,7 +19,7 @@ use crate::schema;
 pub(crate) struct Flat {
     pub blocks: Vec<Block>,
     /// The changes to apply to the blocks, in order.
-    pub layers: Vec<Layer>,
+    pub layers: Vec<SpecLayer>,
     pub profiles: Vec<Block>,
     pub sweeps: Vec<Sweep>,
     /// The blocks with syntax errors.
@@ -28,7 +28,7 @@ pub(crate) struct Flat {
 
 /// A set of changes to values of the blocks.
 #[derive(Clone, Debug)]
-pub(crate) struct Layer {
+pub(crate) struct SpecLayer {
     pub kind: LayerKind,
     pub entries: Vec<Entry>,
 }
@@ -50,7 +50,7 @@ struct Changes<'b> {
     /// The chosen one.
     profile: Option<&'b str>,
     sweeps: &'b [Sweep],
-    point: Option<&'b Point>,
+    point: Option<&'b SweepPoint>,
 }
 
 impl Changes<'_> {
@@ -129,7 +129,7 @@ impl Bundle {
     }
 
     /// Every point of the sweeps of a spec. Sweeps with errors have no points.
-    pub fn points(&self) -> Vec<Point> {
+    pub fn points(&self) -> Vec<SweepPoint> {
         let mut names = Names::of(self);
         let (sweeps, _) = self.sweeps(&mut names, &Choice::default(), &mut Vec::new());
         sweeps.iter().flat_map(Sweep::points).collect()
@@ -208,7 +208,7 @@ impl Bundle {
         names: &mut Names<'_>,
         choice: &Choice<'_>,
         errors: &mut Vec<Diagnostic>,
-    ) -> (Vec<Sweep>, Option<Point>) {
+    ) -> (Vec<Sweep>, Option<SweepPoint>) {
         let mut sweeps: Vec<Sweep> = Vec::new();
         let errors_before = errors.len();
         for block in self.blocks_of(0, "sweep") {
@@ -236,7 +236,7 @@ impl Bundle {
             .blocks_of(0, "experiment")
             .next()
             .map(|block| block.name.text.as_str());
-        let is_wanted = |point: &Point| {
+        let is_wanted = |point: &SweepPoint| {
             point.name == wanted
                 || experiment
                     .and_then(|experiment| wanted.strip_prefix(experiment)?.strip_prefix('_'))
@@ -395,7 +395,7 @@ impl Bundle {
             let is_param = |entry: &Entry| matches!(entry, Entry::Field(field) if field.path.len() == 1 && names.param(file, &field.path[0].text).is_some());
             let mut entries: Vec<Entry> = entries.iter().filter(|entry| !is_param(entry)).cloned().collect();
             names.replace_entries(file, &mut entries);
-            flat.layers.push(Layer { kind, entries });
+            flat.layers.push(SpecLayer { kind, entries });
         };
         for &file in changes.chain.iter().rev() {
             for statement in &self.files[file].parsed.file.statements {

@@ -14,10 +14,10 @@ mod references;
 pub mod remote;
 mod sweep;
 
-pub(crate) use flatten::{Flat, Layer, LayerKind};
+pub(crate) use flatten::{Flat, LayerKind, SpecLayer};
 pub use occurrences::{BundledFile, Declared, DeclaredItem, Occurrence, OccurrenceRole};
-pub use sweep::Point;
 pub(crate) use sweep::Sweep;
+pub use sweep::SweepPoint;
 pub use sweep::slug;
 
 use aurora_lang::ast::{Field, Span};

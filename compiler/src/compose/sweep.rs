@@ -30,7 +30,7 @@ pub(crate) struct Dimension {
 
 /// One experiment of a sweep.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Point {
+pub struct SweepPoint {
     pub sweep: String,
     /// The suffix of the name of the experiment, such as `peak_5e_5`.
     pub name: String,
@@ -148,8 +148,8 @@ impl Sweep {
         indices
     }
 
-    pub(crate) fn points(&self) -> impl Iterator<Item = Point> {
-        (0..self.len()).map(|index| Point {
+    pub(crate) fn points(&self) -> impl Iterator<Item = SweepPoint> {
+        (0..self.len()).map(|index| SweepPoint {
             sweep: self.name.text.clone(),
             name: self.point_name(index),
             index,
@@ -175,7 +175,7 @@ impl Sweep {
     }
 }
 
-impl Point {
+impl SweepPoint {
     pub(crate) fn index(&self) -> usize {
         self.index
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::nodes::{checked, order_node, report_node, segment_nodes};
-use super::{CheckpointOrigin, Graph, Input, Kind, Node, NodeId, NodeOrigin, Pins, Role, Work};
+use super::{CheckpointOrigin, Graph, Input, Node, NodeId, NodeKind, NodeOrigin, Pins, Role, Work};
 use crate::fields::{EvalFields, EvalSet, JudgeFields, SourceFields, Split, TokensFields, WeightsFields, WeightsHow};
 use crate::spec::{BlockId, BlockKind, Spec, set_names};
 use crate::views::{self, EvalView, ExperimentView, JudgeView, MeasuredAt, SpecValues, TokenizerInputs, WeightsView};
@@ -447,7 +447,7 @@ impl<'a> Lowering<'a> {
             let kind = self.graph.node(id).kind();
             let is_shown = matches!(
                 kind,
-                Kind::Train | Kind::Eval | Kind::Judge | Kind::Expect | Kind::Filter
+                NodeKind::Train | NodeKind::Eval | NodeKind::Judge | NodeKind::Expect | NodeKind::Filter
             );
             is_shown.then(|| input(Role::Reported(kind), id))
         };

@@ -27,7 +27,7 @@ pub use lower::{is_archive, lower, lower_eval};
 pub(crate) use nodes::millionths;
 pub use origin::{CheckpointOrigin, NodeOrigin};
 pub use role::Role;
-pub use work::{Kind, Work};
+pub use work::{NodeKind, Work};
 
 /// A node of one graph; inputs have smaller ids than their users.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -60,7 +60,7 @@ impl Node {
         &self.name
     }
 
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> NodeKind {
         self.work.kind()
     }
 }

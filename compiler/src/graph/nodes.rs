@@ -4,7 +4,7 @@
 
 use super::{CheckpointOrigin, Node, NodeOrigin, Work};
 use crate::exact::Exact;
-use crate::fields::{Component, OrderFields, ReportFields, TrainFields};
+use crate::fields::{OrderComponent, OrderFields, ReportFields, TrainFields};
 use crate::spec::{BlockId, Spec};
 use crate::views::{self, ExperimentView, MixtureView, ModelView, SpecValues, StageView, ViewError, Weight};
 
@@ -49,13 +49,13 @@ pub(super) fn order_node(id: &BlockId, stage: &StageView, mixture: &MixtureView,
                 (start, (end != start).then_some(end))
             }
         };
-        Component {
+        OrderComponent {
             name: component.name.clone(),
             weight_ppm,
             until_ppm,
         }
     };
-    let components: Vec<Component> = mixture.components.iter().map(component).collect();
+    let components: Vec<OrderComponent> = mixture.components.iter().map(component).collect();
     let changes = components.iter().any(|component| component.until_ppm.is_some());
     let fields = OrderFields {
         seed: experiment.seed,

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use super::Kind;
+use super::NodeKind;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -30,7 +30,7 @@ pub enum Role {
     Judge,
     Scores,
     /// A node that the report shows, by its kind.
-    Reported(Kind),
+    Reported(NodeKind),
 }
 
 impl Role {

@@ -53,21 +53,21 @@ impl Work {
         }
     }
 
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> NodeKind {
         match self {
-            Self::Source(_) => Kind::Source,
-            Self::Extract(_) => Kind::Extract,
-            Self::Filter(_) => Kind::Filter,
-            Self::Tokenizer(_) => Kind::Tokenizer,
-            Self::Tokens(_) => Kind::Tokens,
-            Self::Order(_) => Kind::Order,
-            Self::Weights(_) => Kind::Weights,
-            Self::Train(_) => Kind::Train,
-            Self::Eval(_) => Kind::Eval,
-            Self::Answers(_) => Kind::Answers,
-            Self::Judge(_) => Kind::Judge,
-            Self::Expect(_) => Kind::Expect,
-            Self::Report(_) => Kind::Report,
+            Self::Source(_) => NodeKind::Source,
+            Self::Extract(_) => NodeKind::Extract,
+            Self::Filter(_) => NodeKind::Filter,
+            Self::Tokenizer(_) => NodeKind::Tokenizer,
+            Self::Tokens(_) => NodeKind::Tokens,
+            Self::Order(_) => NodeKind::Order,
+            Self::Weights(_) => NodeKind::Weights,
+            Self::Train(_) => NodeKind::Train,
+            Self::Eval(_) => NodeKind::Eval,
+            Self::Answers(_) => NodeKind::Answers,
+            Self::Judge(_) => NodeKind::Judge,
+            Self::Expect(_) => NodeKind::Expect,
+            Self::Report(_) => NodeKind::Report,
         }
     }
 }
@@ -75,7 +75,8 @@ impl Work {
 /// The kind of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+#[schemars(rename = "Kind")]
+pub enum NodeKind {
     Source,
     Extract,
     Filter,
@@ -91,7 +92,7 @@ pub enum Kind {
     Report,
 }
 
-impl Kind {
+impl NodeKind {
     /// The word in the encoding and in every output.
     pub fn name(self) -> &'static str {
         match self {

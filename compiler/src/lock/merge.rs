@@ -14,7 +14,7 @@ use crate::hash::digest_of;
 
 /// Both sides have changed one value in different ways.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Conflict {
+pub struct LockConflict {
     pub what: String,
     pub ours: String,
     pub theirs: String,
@@ -64,13 +64,13 @@ fn header<T: Clone + PartialEq + Serialize>(
     what: &str,
     (base, ours, theirs): (Option<&Lock>, &Lock, &Lock),
     of: fn(&Lock) -> &T,
-    conflicts: &mut Vec<Conflict>,
+    conflicts: &mut Vec<LockConflict>,
 ) -> T {
     match choose(base.map(of), Some(of(ours)), Some(of(theirs))) {
         Chosen::One(Some(chosen)) => chosen,
         _ => {
             let shown = |lock| serde_json::to_string(of(lock)).unwrap_or_default();
-            conflicts.push(Conflict {
+            conflicts.push(LockConflict {
                 what: what.to_owned(),
                 ours: shown(ours),
                 theirs: shown(theirs),
@@ -83,7 +83,7 @@ fn header<T: Clone + PartialEq + Serialize>(
 /// Merges two changes of `base`, or two new locks if there is no base.
 ///
 /// A pin that both sides have changed is left out, so that `aurora lock` pins it again.
-pub fn merge(base: Option<&Lock>, ours: &Lock, theirs: &Lock) -> (Lock, Vec<Conflict>) {
+pub fn merge(base: Option<&Lock>, ours: &Lock, theirs: &Lock) -> (Lock, Vec<LockConflict>) {
     let mut conflicts = Vec::new();
     let all = (base, ours, theirs);
     let experiment = header("experiment", all, |lock| &lock.experiment, &mut conflicts);
@@ -97,7 +97,7 @@ pub fn merge(base: Option<&Lock>, ours: &Lock, theirs: &Lock) -> (Lock, Vec<Conf
         |lock| &lock.source,
         |name, ours, theirs| {
             let shown = |pin: Option<&LockedSource>| pin.map_or("no pin".to_owned(), LockedSource::brief);
-            conflicts.push(Conflict {
+            conflicts.push(LockConflict {
                 what: format!("the pin of source `{name}`"),
                 ours: shown(ours),
                 theirs: shown(theirs),
@@ -109,7 +109,7 @@ pub fn merge(base: Option<&Lock>, ours: &Lock, theirs: &Lock) -> (Lock, Vec<Conf
         |lock| &lock.import,
         |address, ours, theirs| {
             let shown = |pin: Option<&LockedImport>| pin.map_or("no pin".to_owned(), |pin| pin.content.clone());
-            conflicts.push(Conflict {
+            conflicts.push(LockConflict {
                 what: format!("the pin of import `{address}`"),
                 ours: shown(ours),
                 theirs: shown(theirs),

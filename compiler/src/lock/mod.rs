@@ -14,9 +14,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::fields::SourceFields;
-use crate::graph::{Kind, NodeOrigin, Pin, Pins, Work, lower};
+use crate::graph::{NodeKind, NodeOrigin, Pin, Pins, Work, lower};
 use crate::hash::{Key, Keyed, digest_of, hash};
-pub use merge::{Conflict, merge};
+pub use merge::{LockConflict, merge};
 
 /// Version of the format that this build reads and writes.
 pub const VERSION: u32 = 1;
@@ -112,7 +112,7 @@ pub struct LockedOrder {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LockedNode {
-    pub kind: Kind,
+    pub kind: NodeKind,
     pub confidence: Resolution,
     pub key: Key,
 }
@@ -120,7 +120,7 @@ pub struct LockedNode {
 impl LockedNode {
     /// The stage and the step of a checkpoint, which a lock stores only in its name `STAGE@STEP`.
     pub fn trained<'a>(&self, name: &'a str) -> Option<(&'a str, u64)> {
-        let (stage, step) = name.split_once('@').filter(|_| self.kind == Kind::Train)?;
+        let (stage, step) = name.split_once('@').filter(|_| self.kind == NodeKind::Train)?;
         Some((stage, step.parse().ok()?))
     }
 }
@@ -161,7 +161,7 @@ pub enum LockError {
     #[error("the lock is for experiment `{found}`, the spec is `{expected}`")]
     OtherSpec { found: String, expected: String },
     #[error("the lock does not agree with itself: {0}")]
-    Edited(Edit),
+    Edited(LockEdit),
 }
 
 impl LockError {
@@ -192,7 +192,7 @@ impl LockError {
 
 /// An entry that does not follow from the rest of the lock, because the text was edited.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Edit {
+pub enum LockEdit {
     /// The confidence of a source and the entries of its pin disagree.
     Pin { source: String, confidence: Resolution },
     /// A result whose name is not a node of the lock.
@@ -203,7 +203,7 @@ pub enum Edit {
     Digest { name: String, locked: Key, stored: Key },
 }
 
-impl fmt::Display for Edit {
+impl fmt::Display for LockEdit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Pin { source, confidence } => {
@@ -311,14 +311,14 @@ impl Lock {
         for (name, source) in &self.source {
             let pinned = source.content.is_some() && source.bytes.is_some() && !source.files.is_empty();
             if pinned != (source.confidence == Resolution::Exact) {
-                return Err(LockError::Edited(Edit::Pin {
+                return Err(LockError::Edited(LockEdit::Pin {
                     source: name.clone(),
                     confidence: source.confidence,
                 }));
             }
         }
         if let Some(name) = self.result.keys().find(|name| !self.node.contains_key(*name)) {
-            return Err(LockError::Edited(Edit::Result { name: name.clone() }));
+            return Err(LockError::Edited(LockEdit::Result { name: name.clone() }));
         }
         Ok(())
     }
@@ -360,7 +360,7 @@ impl Lock {
         let mut changes = self.changes(&fresh).into_iter();
         match changes.next() {
             None => Ok(()),
-            Some(first) => Err(LockError::Edited(Edit::Entries {
+            Some(first) => Err(LockError::Edited(LockEdit::Entries {
                 first,
                 more: changes.len(),
             })),

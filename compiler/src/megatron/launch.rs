@@ -9,7 +9,7 @@ use super::text::{SourceChar, SourceText, first_unknown, plain};
 
 /// A value of a flag.
 #[derive(Clone, Debug)]
-pub struct Argument {
+pub struct LaunchArgument {
     pub text: String,
     pub line: u32,
     /// Why its value is unknown, if it is.
@@ -21,7 +21,7 @@ pub struct Argument {
 pub struct FlagUse {
     pub flag: &'static Flag,
     pub line: u32,
-    pub values: Vec<Argument>,
+    pub values: Vec<LaunchArgument>,
 }
 
 impl FlagUse {
@@ -40,7 +40,7 @@ impl FlagUse {
 #[derive(Debug, Default)]
 pub struct MegatronLaunch {
     /// The options of the launcher, such as `nnodes`, without dashes.
-    pub launcher: BTreeMap<String, Argument>,
+    pub launcher: BTreeMap<String, LaunchArgument>,
     pub given: BTreeMap<&'static str, FlagUse>,
     pub findings: Vec<Finding>,
 }
@@ -106,7 +106,7 @@ fn program(command: &Command) -> Option<(usize, String)> {
 
 fn read(command: &Command, program: usize, shell: &Shell) -> MegatronLaunch {
     let mut launch = MegatronLaunch::default();
-    let word = |text: &[SourceChar], line: u32| Argument {
+    let word = |text: &[SourceChar], line: u32| LaunchArgument {
         text: shown(text),
         line: text.first().map_or(line, |sign| sign.line),
         unknown: first_unknown(text).map(|number| shell.reason(number).to_owned()),
@@ -135,7 +135,7 @@ fn read(command: &Command, program: usize, shell: &Shell) -> MegatronLaunch {
             _ => (written.as_str(), None),
         };
         let known = flag(name);
-        let mut values: Vec<Argument> = attached.into_iter().collect();
+        let mut values: Vec<LaunchArgument> = attached.into_iter().collect();
         let most = match known.map(|flag| flag.takes) {
             Some(FlagValues::Nothing) => 0,
             Some(FlagValues::One) => 1,
@@ -172,7 +172,7 @@ impl MegatronLaunch {
         });
     }
 
-    fn take(&mut self, flag: &'static Flag, line: u32, values: Vec<Argument>) {
+    fn take(&mut self, flag: &'static Flag, line: u32, values: Vec<LaunchArgument>) {
         let given = FlagUse { flag, line, values };
         let empty = given.values.is_empty() && flag.takes != FlagValues::Nothing;
         if empty {
@@ -188,7 +188,7 @@ impl MegatronLaunch {
         }
     }
 
-    fn not_understood(&mut self, name: &str, text: &[SourceChar], line: u32, values: &[Argument], shell: &Shell) {
+    fn not_understood(&mut self, name: &str, text: &[SourceChar], line: u32, values: &[LaunchArgument], shell: &Shell) {
         if let Some(number) = first_unknown(text) {
             let why = format!("more arguments: {}", shell.reason(number));
             return self.report(FindingKind::Unknown, line, shown(text), why);

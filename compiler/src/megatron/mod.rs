@@ -17,7 +17,7 @@ use serde::Serialize;
 
 pub use findings::{Finding, FindingKind};
 pub use launch::NoLaunch;
-pub use translate::Options;
+pub use translate::TranslateOptions;
 
 /// The maximum size of a script in bytes.
 const LARGEST: usize = 1 << 20;
@@ -44,7 +44,7 @@ pub enum MegatronError {
 ///
 /// # Errors
 /// It does not start training of a GPT.
-pub fn import(name: &str, script: &str, options: Options) -> Result<Imported, MegatronError> {
+pub fn import(name: &str, script: &str, options: TranslateOptions) -> Result<Imported, MegatronError> {
     if script.len() > LARGEST {
         return Err(MegatronError::TooLarge(script.len()));
     }

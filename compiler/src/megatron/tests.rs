@@ -31,7 +31,7 @@ fn checked(imported: &Imported) -> Result<Spec, Vec<String>> {
 }
 
 fn with_vocabulary(name: &str, script: &str) -> Imported {
-    let options = Options {
+    let options = TranslateOptions {
         vocabulary: Some(49_152),
     };
     import(name, script, options).expect("a launch")
@@ -68,7 +68,7 @@ fn starcoder_has_its_published_parameters() {
 
 #[test]
 fn without_a_vocabulary_only_that_is_missing() {
-    let imported = import("starcoder.slurm", STARCODER, Options::default()).expect("a launch");
+    let imported = import("starcoder.slurm", STARCODER, TranslateOptions::default()).expect("a launch");
     let errors = checked(&imported).expect_err("a model has a vocabulary");
     assert_eq!(errors, ["E0306: `vocabulary` cannot be `unknown`"]);
 }
@@ -123,7 +123,7 @@ fn every_flag_has_one_class_and_is_in_the_result() {
             "torchrun --nproc_per_node 16 --nnodes 1 pretrain_gpt.py {most} {horizon} {}{value}",
             flag.name
         );
-        let imported = import("script.sh", &script, Options::default()).expect("a launch");
+        let imported = import("script.sh", &script, TranslateOptions::default()).expect("a launch");
         let findings: Vec<&Finding> = imported
             .findings
             .iter()
@@ -204,7 +204,7 @@ fn the_flags_of_both_lines_are_known() {
 #[test]
 fn a_script_that_does_not_train_a_gpt_is_refused() {
     let refused = |script: &str| {
-        import("x.sh", script, Options::default())
+        import("x.sh", script, TranslateOptions::default())
             .expect_err("no launch")
             .to_string()
     };
@@ -238,7 +238,7 @@ fn texts_that_grow_and_functions_that_call_themselves_end() {
         "(".repeat(50_000),
         "{ ".repeat(50_000),
     ] {
-        let _ = import("x.sh", &script, Options::default());
+        let _ = import("x.sh", &script, TranslateOptions::default());
     }
 }
 
@@ -258,7 +258,7 @@ proptest! {
             script.splice(at..end, text.chars());
         }
         let script: String = script.into_iter().collect();
-        if let Ok(imported) = import("any.sh", &script, Options::default()) {
+        if let Ok(imported) = import("any.sh", &script, TranslateOptions::default()) {
             let again = aurora_lang::format::format(&imported.spec);
             prop_assert_eq!(again.as_deref(), Ok(imported.spec.as_str()), "a spec without syntax errors");
         }
@@ -266,7 +266,8 @@ proptest! {
 
     #[test]
     fn any_text_has_an_answer(script in "\\PC{0,200}") {
-        let _ = import("any.sh", &script, Options::default());
-        let _ = import("any.sh", &format!("torchrun pretrain_gpt.py --num-layers {script}"), Options::default());
+        let _ = import("any.sh", &script, TranslateOptions::default());
+        let script = format!("torchrun pretrain_gpt.py --num-layers {script}");
+        let _ = import("any.sh", &script, TranslateOptions::default());
     }
 }

@@ -109,9 +109,9 @@ impl EvalKind {
     }
 
     /// Its metrics; `pass@` represents one metric for each k.
-    pub fn metrics(self) -> &'static [Metric] {
-        const fn metric(name: &'static str, is_fraction: bool, better: Better) -> Metric {
-            Metric {
+    pub fn metrics(self) -> &'static [MetricSchema] {
+        const fn metric(name: &'static str, is_fraction: bool, better: Better) -> MetricSchema {
+            MetricSchema {
                 name,
                 is_fraction,
                 better,
@@ -177,7 +177,7 @@ pub enum FieldUse {
 
 /// A number that an eval reports.
 #[derive(Clone, Copy, Debug)]
-pub struct Metric {
+pub struct MetricSchema {
     pub name: &'static str,
     /// Whether it is between 0 and 1, so that percentage points can be added to it.
     pub is_fraction: bool,

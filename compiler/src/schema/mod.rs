@@ -14,7 +14,7 @@ mod types;
 mod units;
 
 pub use blocks::{BLOCKS, component};
-pub use eval_kind::{EvalKind, FieldUse, Metric, better};
+pub use eval_kind::{EvalKind, FieldUse, MetricSchema, better};
 pub use functions::{FUNCTIONS, FunctionSchema, function};
 pub use reference::reference;
 pub use units::{UNITS, WrittenUnit, largest, written_unit};

@@ -4,7 +4,7 @@
 //! field, value or call the cursor is in. What may follow the text before the cursor is what the grammar expects there.
 
 use super::roles::Roles;
-use super::{FieldPath, Role, Step, ValuePath};
+use super::{CursorRole, FieldPath, PathStep, ValuePath};
 use crate::ast::Span;
 use crate::parse::{Expects, chunks, repair};
 use crate::token::{Token, TokenKind, tokens};
@@ -109,8 +109,8 @@ pub fn at(text: &str, byte: usize) -> Cursor {
 
 /// The word in the place of the cursor, and the token before it.
 struct Place<'r> {
-    before: Option<(&'r Token, &'r Role)>,
-    role: &'r Role,
+    before: Option<(&'r Token, &'r CursorRole)>,
+    role: &'r CursorRole,
     settings: &'r [String],
     text: &'r str,
 }
@@ -121,23 +121,25 @@ impl Place<'_> {
         let is = |expected: Expects| expects.contains(&expected);
         let mut all = Vec::new();
         match self.role {
-            Role::Word { path } if is(Expects::Argument) => {
-                if let Some(Step::Argument { call, .. }) = path.steps.last() {
+            CursorRole::Word { path } if is(Expects::Argument) => {
+                if let Some(PathStep::Argument { call, .. }) = path.steps.last() {
                     all.push(Expected::Argument { call: call.clone() });
                 }
                 all.push(Expected::Value { path: path.clone() });
             }
-            Role::Word { path } if is(Expects::Value) => all.push(Expected::Value { path: path.clone() }),
+            CursorRole::Word { path } if is(Expects::Value) => all.push(Expected::Value { path: path.clone() }),
             // The grammar accepts a unit after a percentage, but no value has one.
-            Role::Unit { path } if is(Expects::Unit) && !before.ends_with('%') => {
+            CursorRole::Unit { path } if is(Expects::Unit) && !before.ends_with('%') => {
                 all.push(Expected::Unit { path: path.clone() });
             }
-            Role::Metric { names } if is(Expects::Metric) => all.push(Expected::Metric {
+            CursorRole::Metric { names } if is(Expects::Metric) => all.push(Expected::Metric {
                 names: names[..names.len() - 1].to_vec(),
             }),
-            Role::Call { .. } if is(Expects::Metric) => all.push(Expected::Metric { names: Vec::new() }),
-            Role::ImportName { file } if is(Expects::Name) => all.push(Expected::ImportName { file: file.clone() }),
-            Role::Mark if is(Expects::Name) => all.push(Expected::Mark { has_sign: true }),
+            CursorRole::Call { .. } if is(Expects::Metric) => all.push(Expected::Metric { names: Vec::new() }),
+            CursorRole::ImportName { file } if is(Expects::Name) => {
+                all.push(Expected::ImportName { file: file.clone() })
+            }
+            CursorRole::Mark if is(Expects::Name) => all.push(Expected::Mark { has_sign: true }),
             _ => {}
         }
         if is(Expects::Mark) {
@@ -149,15 +151,15 @@ impl Place<'_> {
             });
         }
         match (self.role, self.before) {
-            (Role::Field { path, .. } | Role::Component { path }, _) if is(Expects::Name) => {
+            (CursorRole::Field { path, .. } | CursorRole::Component { path }, _) if is(Expects::Name) => {
                 let mut path = path.clone();
                 path.names.pop();
                 all.push(Expected::FieldName { path });
             }
-            (_, Some((_, Role::Field { path, .. }))) if is(Expects::Equals) && !is(Expects::Value) => {
+            (_, Some((_, CursorRole::Field { path, .. }))) if is(Expects::Equals) && !is(Expects::Value) => {
                 all.push(Expected::AfterName { path: path.clone() });
             }
-            (_, Some((_, Role::Keyword))) if is(Expects::Text) => all.push(Expected::ImportPath),
+            (_, Some((_, CursorRole::Keyword))) if is(Expects::Text) => all.push(Expected::ImportPath),
             _ => {}
         }
         all

@@ -21,7 +21,7 @@ pub struct FieldPath {
 
 /// A step from a value to one of its parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum PathStep {
     /// The value after `from`, `weight` or `max_epochs`.
     Setting(String),
     /// An element of a list, from 0.
@@ -39,12 +39,12 @@ pub enum Step {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ValuePath {
     pub field: Option<FieldPath>,
-    pub steps: Vec<Step>,
+    pub steps: Vec<PathStep>,
 }
 
 /// What a token is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Role {
+pub enum CursorRole {
     /// Punctuation, and what the grammar cannot use.
     Other,
     Comment,

@@ -1,6 +1,6 @@
 //! The role of each token, from the syntax tree.
 
-use super::{FieldPath, Role, Step, ValuePath};
+use super::{CursorRole, FieldPath, PathStep, ValuePath};
 use crate::ast::{
     Allowed, Block, Body, Component, Entry, Expression, ExpressionKind, File, Gate, Mark, Name, Number, Span,
     Statement, StatementKind, Value, ValueKind,
@@ -9,7 +9,7 @@ use crate::parse::{Heading, chunks, repair};
 use crate::token::{Token, TokenKind};
 
 /// The roles of all tokens of a text.
-pub fn roles(text: &str, tokens: &[Token]) -> Vec<Role> {
+pub fn roles(text: &str, tokens: &[Token]) -> Vec<CursorRole> {
     let mut roles = Roles::new(text, tokens);
     for chunk in chunks(text, tokens) {
         if let Some(repaired) = repair(text, chunk) {
@@ -22,7 +22,7 @@ pub fn roles(text: &str, tokens: &[Token]) -> Vec<Role> {
 /// Visits syntax trees and records what the names in them are.
 pub(super) struct Roles<'t> {
     tokens: &'t [Token],
-    pub all: Vec<Role>,
+    pub all: Vec<CursorRole>,
     /// The place for which `present` is collected.
     pub cursor: Option<usize>,
     /// The fields, arguments or names of the innermost block, call or import that contains the cursor, without the
@@ -35,11 +35,11 @@ pub(super) struct Roles<'t> {
 impl<'t> Roles<'t> {
     pub fn new(text: &str, tokens: &'t [Token]) -> Self {
         let all = tokens.iter().map(|token| match token.kind {
-            TokenKind::Comment => Role::Comment,
-            TokenKind::Number => Role::Number,
-            TokenKind::Text { .. } => Role::Text,
-            TokenKind::Sign if token.text(text) == "@" => Role::Mark,
-            TokenKind::Word | TokenKind::Open(_) | TokenKind::Close(_) | TokenKind::Sign => Role::Other,
+            TokenKind::Comment => CursorRole::Comment,
+            TokenKind::Number => CursorRole::Number,
+            TokenKind::Text { .. } => CursorRole::Text,
+            TokenKind::Sign if token.text(text) == "@" => CursorRole::Mark,
+            TokenKind::Word | TokenKind::Open(_) | TokenKind::Close(_) | TokenKind::Sign => CursorRole::Other,
         });
         Self {
             tokens,
@@ -57,19 +57,19 @@ impl<'t> Roles<'t> {
             // A word that the tree has neither as a name, a value nor a unit is a keyword.
             let is_keyword = token.kind == TokenKind::Word && !removed.contains(&token.span.start);
             if token.span.start < chunk.end && is_keyword {
-                *role = Role::Keyword;
+                *role = CursorRole::Keyword;
             }
         }
         for block in &file.items {
             let keyword = block.keyword.text.clone();
-            self.block(block, Role::Declared { keyword });
+            self.block(block, CursorRole::Declared { keyword });
         }
         for statement in &file.statements {
             self.statement(statement);
         }
     }
 
-    fn set(&mut self, span: Span, role: Role) {
+    fn set(&mut self, span: Span, role: CursorRole) {
         let first = self.tokens.partition_point(|token| token.span.start < span.start);
         for (token, of_token) in self.tokens[first..].iter().zip(&mut self.all[first..]) {
             if token.span.start >= span.end {
@@ -92,15 +92,15 @@ impl<'t> Roles<'t> {
         let keyword = statement.kind.keyword().to_owned();
         match &statement.kind {
             StatementKind::Import { path, names } => {
-                self.set(path.span, Role::ImportPath);
+                self.set(path.span, CursorRole::ImportPath);
                 self.collect(statement.span, names.iter().flatten());
                 for name in names.iter().flatten() {
                     let file = path.text.clone();
-                    self.set(name.span, Role::ImportName { file });
+                    self.set(name.span, CursorRole::ImportName { file });
                 }
             }
             StatementKind::Extends { path, entries } => {
-                self.set(path.span, Role::ImportPath);
+                self.set(path.span, CursorRole::ImportPath);
                 let owner = Heading {
                     keyword,
                     name: String::new(),
@@ -108,11 +108,11 @@ impl<'t> Roles<'t> {
                 self.entries(statement.span, entries, &owner);
             }
             StatementKind::Let { name, value } => {
-                self.set(name.span, Role::Declared { keyword });
+                self.set(name.span, CursorRole::Declared { keyword });
                 self.value(value, &ValuePath::default());
             }
             StatementKind::Param { name, value, allowed } => {
-                self.set(name.span, Role::Declared { keyword });
+                self.set(name.span, CursorRole::Declared { keyword });
                 self.value(value, &ValuePath::default());
                 match allowed.as_deref() {
                     Some(Allowed::Between(least, most)) => {
@@ -128,7 +128,7 @@ impl<'t> Roles<'t> {
         }
     }
 
-    fn block(&mut self, block: &Block, name: Role) {
+    fn block(&mut self, block: &Block, name: CursorRole) {
         self.set(block.name.span, name);
         let owner = Heading {
             keyword: block.keyword.text.clone(),
@@ -153,10 +153,10 @@ impl<'t> Roles<'t> {
         };
         for entry in entries {
             match entry {
-                Entry::Block(block) => self.block(block, Role::Block),
+                Entry::Block(block) => self.block(block, CursorRole::Block),
                 Entry::Field(field) => {
                     for (index, name) in field.path.iter().enumerate() {
-                        let role = Role::Field {
+                        let role = CursorRole::Field {
                             path: path(&field.path[..=index]),
                             is_last: index + 1 == field.path.len(),
                         };
@@ -180,10 +180,10 @@ impl<'t> Roles<'t> {
             let words = component.settings.iter().map(|(word, _)| word.text.clone());
             self.settings = words.chain(["from".to_owned()]).collect();
         }
-        self.set(component.name.span, Role::Component { path: path.clone() });
+        self.set(component.name.span, CursorRole::Component { path: path.clone() });
         let setting = |word: &str| ValuePath {
             field: Some(path.clone()),
-            steps: vec![Step::Setting(word.to_owned())],
+            steps: vec![PathStep::Setting(word.to_owned())],
         };
         self.value(&component.from, &setting("from"));
         for (word, value) in &component.settings {
@@ -193,33 +193,33 @@ impl<'t> Roles<'t> {
 
     fn value(&mut self, value: &Value, path: &ValuePath) {
         self.marks(&value.marks);
-        let part = |step: Step| ValuePath {
+        let part = |step: PathStep| ValuePath {
             field: path.field.clone(),
             steps: path.steps.iter().cloned().chain([step]).collect(),
         };
         match &value.kind {
             ValueKind::Number(number) => self.number(number, path),
-            ValueKind::Word(_) => self.set(value.span, Role::Word { path: path.clone() }),
+            ValueKind::Word(_) => self.set(value.span, CursorRole::Word { path: path.clone() }),
             ValueKind::Text(_) => {}
             ValueKind::Every(inner) => self.value(inner, path),
             ValueKind::List(elements) => {
                 for (index, element) in elements.iter().enumerate() {
-                    self.value(element, &part(Step::Element(index)));
+                    self.value(element, &part(PathStep::Element(index)));
                 }
             }
             ValueKind::Call(call) => {
                 let name = call.name.text.clone();
-                self.set(call.name.span, Role::Call { name });
+                self.set(call.name.span, CursorRole::Call { name });
                 let names = call.arguments.iter().filter_map(|argument| argument.name.as_ref());
                 self.collect(Span::new(call.name.span.end, value.span.end), names);
                 for (index, argument) in call.arguments.iter().enumerate() {
-                    let path = part(Step::Argument {
+                    let path = part(PathStep::Argument {
                         call: call.name.text.clone(),
                         index,
                         name: argument.name.as_ref().map(|name| name.text.clone()),
                     });
                     if let Some(name) = &argument.name {
-                        self.set(name.span, Role::Argument { path: path.clone() });
+                        self.set(name.span, CursorRole::Argument { path: path.clone() });
                     }
                     self.value(&argument.value, &path);
                 }
@@ -229,13 +229,13 @@ impl<'t> Roles<'t> {
 
     fn number(&mut self, number: &Number, path: &ValuePath) {
         if let Some(unit) = &number.unit {
-            self.set(unit.span, Role::Unit { path: path.clone() });
+            self.set(unit.span, CursorRole::Unit { path: path.clone() });
         }
     }
 
     fn marks(&mut self, marks: &[Mark]) {
         for mark in marks {
-            self.set(mark.name.span, Role::Mark);
+            self.set(mark.name.span, CursorRole::Mark);
         }
     }
 
@@ -251,11 +251,11 @@ impl<'t> Roles<'t> {
             ExpressionKind::Metric(path) => {
                 for (index, name) in path.iter().enumerate() {
                     let names = path[..=index].iter().map(|name| name.text.clone()).collect();
-                    self.set(name.span, Role::Metric { names });
+                    self.set(name.span, CursorRole::Metric { names });
                 }
             }
             ExpressionKind::Function { name, arguments } => {
-                let call = Role::Call {
+                let call = CursorRole::Call {
                     name: name.text.clone(),
                 };
                 self.set(name.span, call);

@@ -53,12 +53,12 @@ pub struct Label {
 pub struct Help {
     pub text: String,
     /// The edit that the text describes, if there is one.
-    pub edit: Option<Edit>,
+    pub edit: Option<TextEdit>,
 }
 
 /// A replacement of the text at `span`.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Edit {
+pub struct TextEdit {
     pub span: Span,
     pub replacement: String,
     pub applicability: Applicability,
@@ -123,7 +123,7 @@ impl Diagnostic {
     ) -> Self {
         self.helps.push(Help {
             text: text.into(),
-            edit: Some(Edit {
+            edit: Some(TextEdit {
                 span,
                 replacement: replacement.into(),
                 applicability,

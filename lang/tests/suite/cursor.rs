@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use aurora_lang::ast::{Block, Body, Entry, Name, StatementKind, Value, ValueKind};
-use aurora_lang::cursor::{Expected, FieldPath, Role, Step, ValuePath, at, roles};
+use aurora_lang::cursor::{CursorRole, Expected, FieldPath, PathStep, ValuePath, at, roles};
 
 use aurora_lang::parse::{Heading, parse};
 use aurora_lang::token::{Token, TokenKind, tokens};
@@ -38,11 +38,11 @@ fn valid_files() -> Vec<(PathBuf, String)> {
 /// The tokens of a text with their roles.
 struct Found<'t> {
     tokens: &'t [Token],
-    roles: Vec<Role>,
+    roles: Vec<CursorRole>,
 }
 
 impl Found<'_> {
-    fn at(&self, start: usize) -> &Role {
+    fn at(&self, start: usize) -> &CursorRole {
         let index = self.tokens.binary_search_by_key(&start, |token| token.span.start);
         &self.roles[index.expect("a token starts here")]
     }
@@ -50,21 +50,21 @@ impl Found<'_> {
     fn value(&self, value: &Value) {
         let role = self.at(value.span.start);
         match &value.kind {
-            ValueKind::Word(_) => assert!(matches!(role, Role::Word { .. }), "{value:?}: {role:?}"),
+            ValueKind::Word(_) => assert!(matches!(role, CursorRole::Word { .. }), "{value:?}: {role:?}"),
             ValueKind::Call(call) => {
                 assert_eq!(
                     role,
-                    &Role::Call {
+                    &CursorRole::Call {
                         name: call.name.text.clone()
                     }
                 );
                 for (index, argument) in call.arguments.iter().enumerate() {
                     if let Some(name) = &argument.name {
                         let role = self.at(name.span.start);
-                        let Role::Argument { path } = role else {
+                        let CursorRole::Argument { path } = role else {
                             panic!("{name:?}: {role:?}")
                         };
-                        let step = Step::Argument {
+                        let step = PathStep::Argument {
                             call: call.name.text.clone(),
                             index,
                             name: Some(name.text.clone()),
@@ -76,18 +76,18 @@ impl Found<'_> {
             }
             ValueKind::List(elements) => elements.iter().for_each(|element| self.value(element)),
             ValueKind::Every(inner) => {
-                assert_eq!(role, &Role::Keyword);
+                assert_eq!(role, &CursorRole::Keyword);
                 self.value(inner);
             }
             ValueKind::Number(number) => {
                 if let Some(unit) = &number.unit {
-                    assert!(matches!(self.at(unit.span.start), Role::Unit { .. }), "{unit:?}");
+                    assert!(matches!(self.at(unit.span.start), CursorRole::Unit { .. }), "{unit:?}");
                 }
             }
-            ValueKind::Text(_) => assert_eq!(role, &Role::Text),
+            ValueKind::Text(_) => assert_eq!(role, &CursorRole::Text),
         }
         for mark in &value.marks {
-            assert_eq!(self.at(mark.name.span.start), &Role::Mark);
+            assert_eq!(self.at(mark.name.span.start), &CursorRole::Mark);
         }
     }
 
@@ -97,7 +97,7 @@ impl Found<'_> {
             match entry {
                 Entry::Field(field) => {
                     let name = field.path.last().expect("a field has a name");
-                    let expected = Role::Field {
+                    let expected = CursorRole::Field {
                         path: FieldPath {
                             owner: owner.clone(),
                             names: texts(&field.path),
@@ -109,15 +109,15 @@ impl Found<'_> {
                 }
                 Entry::Component(component) => {
                     let role = self.at(component.name.span.start);
-                    assert!(matches!(role, Role::Component { .. }), "{role:?}");
+                    assert!(matches!(role, CursorRole::Component { .. }), "{role:?}");
                     self.value(&component.from);
                     for (word, value) in &component.settings {
-                        assert_eq!(self.at(word.span.start), &Role::Keyword);
+                        assert_eq!(self.at(word.span.start), &CursorRole::Keyword);
                         self.value(value);
                     }
                 }
                 Entry::Block(block) => {
-                    assert_eq!(self.at(block.name.span.start), &Role::Block);
+                    assert_eq!(self.at(block.name.span.start), &CursorRole::Block);
                     self.block(block);
                 }
             }
@@ -125,7 +125,7 @@ impl Found<'_> {
     }
 
     fn block(&self, block: &Block) {
-        assert_eq!(self.at(block.keyword.span.start), &Role::Keyword);
+        assert_eq!(self.at(block.keyword.span.start), &CursorRole::Keyword);
         let owner = Heading {
             keyword: block.keyword.text.clone(),
             name: block.name.text.clone(),
@@ -147,15 +147,15 @@ fn roles_are_those_of_the_syntax_tree() {
         let file = parse(&text, None).file;
         for block in &file.items {
             let keyword = block.keyword.text.clone();
-            assert_eq!(found.at(block.name.span.start), &Role::Declared { keyword });
+            assert_eq!(found.at(block.name.span.start), &CursorRole::Declared { keyword });
             found.block(block);
         }
         for statement in &file.statements {
             match &statement.kind {
                 StatementKind::Let { value, .. } | StatementKind::Param { value, .. } => found.value(value),
-                StatementKind::Import { path, .. } => assert_eq!(found.at(path.span.start), &Role::ImportPath),
+                StatementKind::Import { path, .. } => assert_eq!(found.at(path.span.start), &CursorRole::ImportPath),
                 StatementKind::Extends { path, entries } => {
-                    assert_eq!(found.at(path.span.start), &Role::ImportPath);
+                    assert_eq!(found.at(path.span.start), &CursorRole::ImportPath);
                     let owner = Heading {
                         keyword: "extends".to_owned(),
                         name: String::new(),
@@ -166,7 +166,7 @@ fn roles_are_those_of_the_syntax_tree() {
         }
         let unknown = tokens.iter().zip(&found.roles).find(|(token, role)| {
             let is_plain = matches!(token.kind, TokenKind::Word | TokenKind::Number | TokenKind::Text { .. });
-            is_plain && matches!(role, Role::Other)
+            is_plain && matches!(role, CursorRole::Other)
         });
         assert_eq!(unknown, None, "{}", path.display());
     }
@@ -258,7 +258,7 @@ fn what_is_expected_comes_from_the_grammar() {
         owner: owner.clone(),
         names: names.iter().map(|name| (*name).to_owned()).collect(),
     };
-    let budget = |steps: Vec<Step>| ValuePath {
+    let budget = |steps: Vec<PathStep>| ValuePath {
         field: Some(field(&["budget"])),
         steps,
     };
@@ -279,7 +279,7 @@ fn what_is_expected_comes_from_the_grammar() {
     assert_eq!(
         expected("stage a { budget = [b, |"),
         [Expected::Value {
-            path: budget(vec![Step::Element(1)])
+            path: budget(vec![PathStep::Element(1)])
         }]
     );
     assert_eq!(

@@ -1,8 +1,8 @@
 //! What the forked process does before it becomes the program.
 //!
 //! The caller has other threads, one of which may have held a lock during the fork: this code must not allocate, lock
-//! or panic. It only makes system calls with what [`Plan`] has prepared. The order matters: each layer forbids what
-//! earlier layers need.
+//! or panic. It only makes system calls with what [`SandboxPlan`] has prepared. The order matters: each layer forbids
+//! what earlier layers need.
 
 use std::ffi::CStr;
 use std::mem::zeroed;
@@ -21,7 +21,7 @@ use rustix::thread::{
     set_thread_res_uid,
 };
 
-use crate::plan::{Plan, ProgramFolder, Root, RootStep};
+use crate::plan::{ProgramFolder, Root, RootStep, SandboxPlan};
 
 /// The user and group of a program in its namespace; "nobody" on most machines.
 pub const NOBODY: u32 = 65534;
@@ -119,7 +119,7 @@ pub fn read_report(bytes: [u8; 8]) -> Option<(SetupStep, i32)> {
 ///
 /// # Safety
 /// Call it only in a process that has just been forked.
-pub unsafe fn become_program(plan: &Plan, ends: PipeEnds<'_>, probe: Option<&dyn Fn() -> i32>) -> ! {
+pub unsafe fn become_program(plan: &SandboxPlan, ends: PipeEnds<'_>, probe: Option<&dyn Fn() -> i32>) -> ! {
     let (step, number) = match confine(plan, ends) {
         Err((step, error)) => (step, error.raw_os_error()),
         Ok(()) => match probe {
@@ -147,7 +147,7 @@ fn called(result: c_long) -> Result<()> {
     if result < 0 { Err(errno()) } else { Ok(()) }
 }
 
-fn confine(plan: &Plan, ends: PipeEnds<'_>) -> std::result::Result<(), (SetupStep, Errno)> {
+fn confine(plan: &SandboxPlan, ends: PipeEnds<'_>) -> std::result::Result<(), (SetupStep, Errno)> {
     let at = |step: SetupStep| move |error: Errno| (step, error);
     reset_signals();
     die_with(plan.parent.as_fd()).map_err(at(SetupStep::Parent))?;
@@ -316,7 +316,7 @@ struct PathBeneath {
 }
 
 /// Adds the working folder, which exists only now, to the rules, and applies them.
-fn landlock(plan: &Plan) -> Result<()> {
+fn landlock(plan: &SandboxPlan) -> Result<()> {
     let Some(ruleset) = &plan.ruleset else {
         return Ok(());
     };
@@ -340,7 +340,7 @@ fn landlock(plan: &Plan) -> Result<()> {
     }
 }
 
-fn streams(plan: &Plan, ends: PipeEnds<'_>) -> Result<()> {
+fn streams(plan: &SandboxPlan, ends: PipeEnds<'_>) -> Result<()> {
     rustix::stdio::dup2_stdin(&plan.stdin)?;
     rustix::stdio::dup2_stdout(ends.output)?;
     rustix::stdio::dup2_stderr(ends.output)?;

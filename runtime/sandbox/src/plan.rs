@@ -91,7 +91,7 @@ pub enum ProgramFolder {
     Here { path: CString, _folder: TempDir },
 }
 
-pub struct Plan {
+pub struct SandboxPlan {
     pub command: Strings,
     pub environment: Strings,
     pub stdin: OwnedFd,
@@ -116,7 +116,7 @@ fn path(path: &Path) -> Result<CString, SandboxError> {
     })
 }
 
-impl Plan {
+impl SandboxPlan {
     pub fn new(layers: Layers, program: &Program, limits: &Limits) -> Result<Self, SandboxError> {
         if (limits.processes > 1 && !layers.many_processes) || (limits.files > 0 && !layers.namespaces) {
             return Err(SandboxError::NeedsNamespaces);

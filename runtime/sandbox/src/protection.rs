@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::child::SetupStep;
-use crate::plan::{Layers, Plan};
+use crate::plan::{Layers, SandboxPlan};
 use crate::watch::{ProcessResult, fork, watch};
 use crate::{Limits, Program, ProgramOutcome, SandboxError, view};
 
@@ -90,7 +90,7 @@ impl Protection {
     /// # Errors
     /// [`SandboxError`] if the program could not be started in the sandbox; never because of what it did.
     pub fn run(&self, program: &Program, limits: &Limits) -> Result<ProgramOutcome, SandboxError> {
-        let plan = Plan::new(self.layers, program, limits)?;
+        let plan = SandboxPlan::new(self.layers, program, limits)?;
         match watch(&plan, limits, None)? {
             ProcessResult::Program(outcome) => Ok(outcome),
             ProcessResult::Report(step, number) => Err(failed(step, number, program)),
@@ -267,6 +267,6 @@ fn probe(layers: Layers, processes: u32) -> Result<ProcessResult, SandboxError> 
         }
         breaches
     };
-    let plan = Plan::new(layers, &nothing(), &limits)?;
+    let plan = SandboxPlan::new(layers, &nothing(), &limits)?;
     watch(&plan, &limits, Some(&attempt))
 }

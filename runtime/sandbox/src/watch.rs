@@ -15,7 +15,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, getegid, geteuid, kill_process, k
 
 use crate::child::{NOBODY, PipeEnds, SetupStep, become_program, read_report};
 use crate::filter::NAMESPACES;
-use crate::plan::{Plan, ProgramFolder};
+use crate::plan::{ProgramFolder, SandboxPlan};
 use crate::{Limits, ProgramEnd, ProgramOutcome, SandboxError};
 
 /// Maximum wall-clock limit, so that the deadline can be represented.
@@ -122,7 +122,11 @@ fn pipe() -> Result<(OwnedFd, OwnedFd), SandboxError> {
 }
 
 /// Runs the process of a plan until it ends; a probe replaces the program.
-pub fn watch(plan: &Plan, limits: &Limits, probe: Option<&dyn Fn() -> i32>) -> Result<ProcessResult, SandboxError> {
+pub fn watch(
+    plan: &SandboxPlan,
+    limits: &Limits,
+    probe: Option<&dyn Fn() -> i32>,
+) -> Result<ProcessResult, SandboxError> {
     let start = Instant::now();
     let deadline = start + limits.wall.min(MAX_WALL);
     let (go_out, go) = pipe()?;

@@ -3,11 +3,13 @@
 //! In: a file. Out: its documents in batches, parsed on all threads, in the order of the file. Memory: one batch.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io::{BufRead, BufReader};
 
 use camino::{Utf8Path, Utf8PathBuf};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+
+use crate::errors::FileError;
 
 /// Bytes of a batch, before its last line is completed.
 const BATCH: usize = 16 << 20;
@@ -27,12 +29,8 @@ pub struct Document {
 
 #[derive(Debug, thiserror::Error)]
 pub enum DocumentsError {
-    #[error("cannot read `{path}`")]
-    Read {
-        path: Utf8PathBuf,
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     #[error("line {line} of `{path}` is not a valid document")]
     Malformed {
         path: Utf8PathBuf,
@@ -54,10 +52,7 @@ impl Batches {
     /// # Errors
     /// If the file cannot be opened.
     pub fn open(path: &Utf8Path) -> Result<Self, DocumentsError> {
-        let file = File::open(path).map_err(|source| DocumentsError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
+        let file = File::open(path).map_err(FileError::reading(path))?;
         Ok(Self {
             path: path.to_owned(),
             lines: BufReader::with_capacity(1 << 20, file),
@@ -74,11 +69,7 @@ impl Batches {
         while size < BATCH {
             let mut line = Vec::new();
             let read = self.lines.read_until(b'\n', &mut line);
-            if read.map_err(|source| DocumentsError::Read {
-                path: self.path.clone(),
-                source,
-            })? == 0
-            {
+            if read.map_err(FileError::reading(&self.path))? == 0 {
                 break;
             }
             size += line.len();

@@ -10,14 +10,15 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 
 use aurora_compiler::fields::{ExtractFields, Format};
-use camino::{Utf8Path, Utf8PathBuf};
+use camino::Utf8Path;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::documents::Document;
 use super::template::TemplateError;
-use crate::progress::{Cancelled, Unit, Watch};
-use crate::source::archive::{self, ArchiveError, InputFile, Selection, read_whole, walk};
+use crate::errors::FileError;
+use crate::progress::{Cancelled, ProgressReporter, ProgressUnit};
+use crate::source::archive::{self, ArchiveError, InputFile, MemberSelection, read_whole, walk};
 
 mod html;
 mod json;
@@ -65,12 +66,8 @@ pub enum ExtractError {
     NoReference,
     #[error("no page has a reference page: replacing `{own}` by `{other}` gives the path of no member")]
     NoPairs { own: String, other: String },
-    #[error("cannot write `{path}`")]
-    Write {
-        path: Utf8PathBuf,
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
 }
@@ -190,9 +187,9 @@ pub fn extract(
     files: &[InputFile],
     reference: Option<&[InputFile]>,
     out: &Utf8Path,
-    watch: Watch<'_>,
+    watch: ProgressReporter<'_>,
 ) -> Result<ExtractReport, ExtractError> {
-    let selection = Selection::new(&fields.files, &fields.exclude)?;
+    let selection = MemberSelection::new(&fields.files, &fields.exclude)?;
     let reader = reader(fields, reference, watch)?;
     let mut gather = Gather::new(&reader, files, out, watch)?;
     let walked = walk::<ExtractError>(files, &selection, watch, &mut |file, path, bytes| {
@@ -217,7 +214,11 @@ pub fn extract(
     gather.finish(out)
 }
 
-fn reader(fields: &ExtractFields, reference: Option<&[InputFile]>, watch: Watch<'_>) -> Result<Reader, ExtractError> {
+fn reader(
+    fields: &ExtractFields,
+    reference: Option<&[InputFile]>,
+    watch: ProgressReporter<'_>,
+) -> Result<Reader, ExtractError> {
     Ok(match &fields.format {
         Format::Html {
             select,
@@ -256,7 +257,7 @@ struct Entry {
 struct Gather<'a> {
     reader: &'a Reader,
     files: &'a [InputFile],
-    watch: Watch<'a>,
+    watch: ProgressReporter<'a>,
     report: ExtractReport,
     members: Vec<Entry>,
     /// Number of the member, the bytes to work on.
@@ -274,9 +275,9 @@ impl<'a> Gather<'a> {
         reader: &'a Reader,
         files: &'a [InputFile],
         out: &'a Utf8Path,
-        watch: Watch<'a>,
+        watch: ProgressReporter<'a>,
     ) -> Result<Self, ExtractError> {
-        let spool = tempfile::tempfile_in(out).map_err(|source| writing(out, source))?;
+        let spool = tempfile::tempfile_in(out).map_err(FileError::writing(out))?;
         Ok(Self {
             reader,
             files,
@@ -390,17 +391,15 @@ impl<'a> Gather<'a> {
                 self.number.1 += 1;
                 self.report.documents += 1;
                 self.report.bytes += text.len() as u64;
-                let mut line =
-                    serde_json::to_vec(&Document { id, text, answer }).map_err(|e| writing(self.out, e.into()))?;
+                let mut line = serde_json::to_vec(&Document { id, text, answer })
+                    .map_err(|error| FileError::writing(self.out)(error.into()))?;
                 line.push(b'\n');
-                self.spool
-                    .write_all(&line)
-                    .map_err(|source| writing(self.out, source))?;
+                self.spool.write_all(&line).map_err(FileError::writing(self.out))?;
                 self.spooled += line.len() as u64;
             }
             self.members[member].end = self.spooled;
         }
-        self.watch.report(self.report.documents, None, Unit::Documents);
+        self.watch.report(self.report.documents, None, ProgressUnit::Documents);
         Ok(())
     }
 
@@ -418,17 +417,10 @@ impl<'a> Gather<'a> {
             }
             documents.flush()
         };
-        write().map_err(|source| writing(&path, source))?;
+        write().map_err(FileError::writing(&path))?;
         super::write_json(&out.join("report.json"), &self.report)
-            .map_err(|source| writing(&out.join("report.json"), source))?;
+            .map_err(FileError::writing(&out.join("report.json")))?;
         Ok(self.report)
-    }
-}
-
-fn writing(path: &Utf8Path, source: io::Error) -> ExtractError {
-    ExtractError::Write {
-        path: path.to_owned(),
-        source,
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{BufWriter, Write};
 
 use aurora_compiler::exact::Exact;
 use aurora_compiler::fields::{FilterFields, FilterUnit};
@@ -15,18 +15,15 @@ use serde::{Deserialize, Serialize};
 
 use super::documents::{Batches, Document, DocumentsError};
 use super::language::looks_like;
-use crate::progress::{self, Cancelled, Watch};
+use crate::errors::FileError;
+use crate::progress::{Cancelled, ProgressReporter, ProgressUnit};
 
 #[derive(Debug, thiserror::Error)]
 pub enum FilterError {
     #[error(transparent)]
     Documents(#[from] DocumentsError),
-    #[error("cannot write `{path}`")]
-    Write {
-        path: Utf8PathBuf,
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
 }
@@ -34,12 +31,12 @@ pub enum FilterError {
 /// Documents and the UTF-8 bytes of their texts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Amount {
+pub struct DocumentCount {
     pub documents: u64,
     pub bytes: u64,
 }
 
-impl Amount {
+impl DocumentCount {
     fn add(&mut self, bytes: usize) {
         self.documents += 1;
         self.bytes += bytes as u64;
@@ -57,9 +54,9 @@ pub struct Units {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FilterReport {
-    pub read: Amount,
-    pub train: Amount,
-    pub held_out: Amount,
+    pub read: DocumentCount,
+    pub train: DocumentCount,
+    pub held_out: DocumentCount,
     /// By reason: `empty`, `too_short`, `language`, `duplicate`, `limit`.
     pub dropped: BTreeMap<String, Units>,
 }
@@ -111,7 +108,7 @@ pub fn filter(
     fields: &FilterFields,
     inputs: &[Utf8PathBuf],
     out: &Utf8Path,
-    watch: Watch<'_>,
+    watch: ProgressReporter<'_>,
 ) -> Result<FilterReport, FilterError> {
     let mut sink = Sink::new(fields, out)?;
     let bound = held_out_bound(fields.held_out);
@@ -122,7 +119,7 @@ pub fn filter(
             for document in documents {
                 sink.take(document)?;
             }
-            watch.report(sink.report.read.documents, None, progress::Unit::Documents);
+            watch.report(sink.report.read.documents, None, ProgressUnit::Documents);
         }
     }
     sink.finish(out)
@@ -217,7 +214,7 @@ impl<'a> Sink<'a> {
             let path = out.join(name);
             File::create(&path)
                 .map(BufWriter::new)
-                .map_err(|source| FilterError::Write { path, source })
+                .map_err(FileError::writing(&path))
         };
         Ok(Self {
             fields,
@@ -226,9 +223,9 @@ impl<'a> Sink<'a> {
             seen: HashSet::new(),
             full: false,
             report: FilterReport {
-                read: Amount::default(),
-                train: Amount::default(),
-                held_out: Amount::default(),
+                read: DocumentCount::default(),
+                train: DocumentCount::default(),
+                held_out: DocumentCount::default(),
                 dropped: BTreeMap::new(),
             },
             dropped: Default::default(),
@@ -277,10 +274,8 @@ impl<'a> Sink<'a> {
         };
         amount.add(kept.len());
         let name = if held_out { "held_out.jsonl" } else { "train.jsonl" };
-        let writing = |source| FilterError::Write {
-            path: self.out.join(name),
-            source,
-        };
+        let path = self.out.join(name);
+        let writing = FileError::writing(&path);
         let mut line = serde_json::to_vec(&Document {
             id: document.id,
             // Pairs are never cut, so that the start of the answer stays valid.
@@ -298,15 +293,13 @@ impl<'a> Sink<'a> {
 
     fn finish(mut self, out: &Utf8Path) -> Result<FilterReport, FilterError> {
         for (file, name) in [(&mut self.train, "train.jsonl"), (&mut self.held_out, "held_out.jsonl")] {
-            file.flush().map_err(|source| FilterError::Write {
-                path: out.join(name),
-                source,
-            })?;
+            let path = out.join(name);
+            file.flush().map_err(FileError::writing(&path))?;
         }
         let dropped = DropReason::ALL.map(|why| (why.name().to_owned(), self.dropped[why as usize]));
         self.report.dropped = dropped.into_iter().filter(|(_, units)| units.units > 0).collect();
         let path = out.join("report.json");
-        super::write_json(&path, &self.report).map_err(|source| FilterError::Write { path, source })?;
+        super::write_json(&path, &self.report).map_err(FileError::writing(&path))?;
         Ok(self.report)
     }
 }
@@ -350,7 +343,7 @@ mod tests {
         }
         let out = path.join("out");
         std::fs::create_dir(&out).expect("created");
-        let report = filter(fields, &paths, &out, Watch::none()).expect("filtered");
+        let report = filter(fields, &paths, &out, ProgressReporter::none()).expect("filtered");
         let read = |name: &str| std::fs::read_to_string(out.join(name)).expect("read");
         (read("train.jsonl"), read("held_out.jsonl"), report)
     }
@@ -384,7 +377,7 @@ mod tests {
         assert_eq!(report.read.documents, 3);
         assert_eq!(
             report.train,
-            Amount {
+            DocumentCount {
                 documents: 1,
                 bytes: (A.len() + B.len() + 1) as u64
             }
@@ -461,7 +454,7 @@ mod tests {
         let path = Utf8PathBuf::try_from(guard.path().join("x.jsonl")).expect("UTF-8");
         std::fs::write(&path, "{\"id\":\"a\",\"text\":\"b\"}\n{\"id\":").expect("written");
         let out = path.parent().expect("a folder").to_owned();
-        let error = filter(&fields(), &[path], &out, Watch::none())
+        let error = filter(&fields(), &[path], &out, ProgressReporter::none())
             .expect_err("refused")
             .to_string();
         assert!(error.starts_with("line 2 of `"), "{error}");

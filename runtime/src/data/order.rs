@@ -16,7 +16,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::permutation::Permutation;
-use super::random::Key;
+use super::random::PhiloxKey;
 
 /// Positions of a block.
 pub const BLOCK: u64 = 1000;
@@ -60,7 +60,7 @@ pub enum OrderError {
 struct Part {
     /// Samples in a complete period.
     total: u64,
-    key: Key,
+    key: PhiloxKey,
     epoch: Permutation,
 }
 
@@ -75,7 +75,7 @@ pub struct Order {
     blocks: Permutation,
     /// The positions of a period's last block, which may be shorter.
     last: Permutation,
-    blocks_key: Key,
+    blocks_key: PhiloxKey,
 }
 
 /// The weight of a component over the positions of a period.
@@ -161,7 +161,7 @@ impl Order {
             }
             parts.push(Part {
                 total: 0,
-                key: Key::derive(fields.seed, &format!("order.component.{}", component.name)),
+                key: PhiloxKey::derive(fields.seed, &format!("order.component.{}", component.name)),
                 epoch: Permutation::new(samples),
             });
         }
@@ -175,7 +175,7 @@ impl Order {
             period,
             blocks: Permutation::new(BLOCK),
             last: Permutation::new((period - 1) % BLOCK + 1),
-            blocks_key: Key::derive(fields.seed, "order.blocks"),
+            blocks_key: PhiloxKey::derive(fields.seed, "order.blocks"),
         })
     }
 
@@ -320,11 +320,11 @@ pub fn commitment(order: &Order, range: Range<u64>) -> blake3::Hash {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use aurora_compiler::fields::Component;
+    use aurora_compiler::fields::OrderComponent;
     use proptest::prelude::*;
 
     fn fields(seed: u64, weights: &[u32]) -> OrderFields {
-        let components = weights.iter().enumerate().map(|(at, &weight_ppm)| Component {
+        let components = weights.iter().enumerate().map(|(at, &weight_ppm)| OrderComponent {
             name: format!("c{at}"),
             weight_ppm,
             until_ppm: None,

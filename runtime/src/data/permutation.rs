@@ -4,7 +4,7 @@
 //! right) of nearly equal ranges whose product is barely more than `n`; a result outside `0..n` is mapped again
 //! (Black and Rogaway 2002, "Ciphers with arbitrary finite domains"). Not here: what the positions mean (`order`).
 
-use super::random::Key;
+use super::random::PhiloxKey;
 
 /// Enough rounds for every pair of positions to appear independent (the tests count); more rounds only take time.
 const ROUNDS: u32 = 8;
@@ -41,7 +41,7 @@ impl Permutation {
     /// # Panics
     /// If `place` is not below the length.
     #[inline]
-    pub fn apply(&self, key: Key, tweak: u64, place: u64) -> u64 {
+    pub fn apply(&self, key: PhiloxKey, tweak: u64, place: u64) -> u64 {
         assert!(place < self.length, "place {place} of a permutation of {}", self.length);
         let mut at = place;
         loop {
@@ -55,7 +55,7 @@ impl Permutation {
     /// One pass over the whole rectangle `left` × `right`: a bijection of it, as each round only adds to one half a
     /// number that depends on the other.
     #[inline]
-    fn once(&self, key: Key, tweak: u64, at: u64) -> u64 {
+    fn once(&self, key: PhiloxKey, tweak: u64, at: u64) -> u64 {
         let (mut left, mut right) = (at / self.right, at % self.right);
         for round in (0..ROUNDS).step_by(2) {
             left = add(left, draw(key, tweak, round, right, self.left), self.left);
@@ -73,7 +73,7 @@ fn add(a: u64, b: u64, modulus: u64) -> u64 {
 
 /// A number in `0..bound`. Both halves are below 2³², so each fits in one counter word.
 #[inline]
-fn draw(key: Key, tweak: u64, round: u32, half: u64, bound: u64) -> u64 {
+fn draw(key: PhiloxKey, tweak: u64, round: u32, half: u64, bound: u64) -> u64 {
     let lanes = key.lanes([half as u32, round, tweak as u32, (tweak >> 32) as u32]);
     let word = u64::from(lanes[1]) << 32 | u64::from(lanes[0]);
     ((u128::from(word) * u128::from(bound)) >> 64) as u64
@@ -88,7 +88,7 @@ mod tests {
         #[test]
         fn is_a_bijection(length in 1u64..5000, seed: u64, tweak: u64) {
             let permutation = Permutation::new(length);
-            let key = Key::derive(seed, "test");
+            let key = PhiloxKey::derive(seed, "test");
             let mut seen = vec![false; length as usize];
             for place in 0..length {
                 let to = permutation.apply(key, tweak, place) as usize;
@@ -100,7 +100,7 @@ mod tests {
         fn keeps_its_range_at_any_length(length in 1u64..(1 << 63), seed: u64, part in 0.0f64..1.0) {
             let permutation = Permutation::new(length);
             let place = ((length as f64 * part) as u64).min(length - 1);
-            prop_assert!(permutation.apply(Key::derive(seed, "test"), 3, place) < length);
+            prop_assert!(permutation.apply(PhiloxKey::derive(seed, "test"), 3, place) < length);
             prop_assert!(u128::from(permutation.left) * u128::from(permutation.right) >= u128::from(length));
             prop_assert!(permutation.left <= 1 << 32 && permutation.right <= 1 << 32);
         }
@@ -110,7 +110,7 @@ mod tests {
     #[test]
     fn small_permutations_are_uniform() {
         let permutation = Permutation::new(4);
-        let key = Key::derive(1, "uniform");
+        let key = PhiloxKey::derive(1, "uniform");
         let mut counts = std::collections::BTreeMap::new();
         let tries = 24_000u64;
         for tweak in 0..tries {
@@ -131,7 +131,7 @@ mod tests {
     fn neighbours_and_epochs_are_independent() {
         let length = 100_003u64;
         let permutation = Permutation::new(length);
-        let key = Key::derive(2, "independent");
+        let key = PhiloxKey::derive(2, "independent");
         let mut tables = [[0u64; 256]; 2];
         for place in 0..length - 1 {
             let cell = |at: u64| (at * 16 / length) as usize;

@@ -6,11 +6,11 @@
 
 /// A Philox key: one stream of numbers for one purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Key([u32; 2]);
+pub struct PhiloxKey([u32; 2]);
 
 const CONTEXT: &str = "aurora rng v1";
 
-impl Key {
+impl PhiloxKey {
     /// Derives the key of one purpose (`layer.17.attention_dropout`, a tensor's name) from the run's seed: the first 8
     /// bytes of BLAKE3 in derive-key mode over the seed (u64, little-endian) and the label's bytes.
     pub fn derive(seed: u64, label: &str) -> Self {
@@ -60,7 +60,7 @@ pub fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
 ///
 /// Only + − × ÷, square root and the `libm` crate's ln are used: the same bits on every machine.
 #[inline]
-pub fn normal(key: Key, index: u64) -> f64 {
+pub fn normal(key: PhiloxKey, index: u64) -> f64 {
     let block = index / 2;
     let lanes = key.lanes([block as u32, (block >> 32) as u32, 0, 0]);
     let (low, high) = if index.is_multiple_of(2) {
@@ -216,21 +216,21 @@ mod tests {
 
     #[test]
     fn keys_and_normals_are_pinned() {
-        let key = Key::derive(1234, "transformer.wte.weight");
+        let key = PhiloxKey::derive(1234, "transformer.wte.weight");
         let bits: Vec<String> = [0, 1, 2, 1 << 40]
             .map(|i| format!("{:016x}", normal(key, i).to_bits()))
             .to_vec();
         assert_eq!(
             format!("{key:?} {}", bits.join(" ")),
-            "Key([238988147, 2578913983]) bfd7ad43f317739b 3ff611e537ecd423 bfeebe26b59340a3 bfa0081e6468d9a5"
+            "PhiloxKey([238988147, 2578913983]) bfd7ad43f317739b 3ff611e537ecd423 bfeebe26b59340a3 bfa0081e6468d9a5"
         );
-        assert_ne!(key, Key::derive(1235, "transformer.wte.weight"));
-        assert_ne!(key, Key::derive(1234, "transformer.wpe.weight"));
+        assert_ne!(key, PhiloxKey::derive(1235, "transformer.wte.weight"));
+        assert_ne!(key, PhiloxKey::derive(1234, "transformer.wpe.weight"));
     }
 
     #[test]
     fn normals_have_the_moments_of_a_normal_distribution() {
-        let key = Key::derive(7, "moments");
+        let key = PhiloxKey::derive(7, "moments");
         let count = 200_000u64;
         let values: Vec<f64> = (0..count).map(|i| normal(key, i)).collect();
         let mean = values.iter().sum::<f64>() / count as f64;

@@ -5,7 +5,6 @@
 //! files (`tokens`).
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::io;
 
 use aurora_compiler::fields::{TokenizerFields, TokensFields};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -18,8 +17,8 @@ use super::bpe;
 use super::documents::{Batches, Document, DocumentsError};
 use super::encoder::{Encoder, EncoderError, byte_characters, pre_tokenizer, words};
 use super::tokens::{Mask, TokenWriter, TokensError};
-use crate::errors::BoxedError;
-use crate::progress::{Cancelled, Unit, Watch};
+use crate::errors::{BoxedError, FileError};
+use crate::progress::{Cancelled, ProgressReporter, ProgressUnit};
 
 #[derive(Debug, thiserror::Error)]
 pub enum TokenizerError {
@@ -55,18 +54,8 @@ pub enum TokenizerError {
     SplitCharacter { id: String },
     #[error("cannot create the tokenizer")]
     Make(#[source] BoxedError),
-    #[error("cannot read `{path}`")]
-    Read {
-        path: Utf8PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    #[error("cannot write `{path}`")]
-    Write {
-        path: Utf8PathBuf,
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
 }
@@ -113,7 +102,7 @@ pub fn tokenizer(
     fields: &TokenizerFields,
     input: TokenizerInput<'_>,
     out: &Utf8Path,
-    watch: Watch<'_>,
+    watch: ProgressReporter<'_>,
 ) -> Result<TokenizerMeta, TokenizerError> {
     let (json, end_of_document) = match (fields, input) {
         (
@@ -143,14 +132,14 @@ pub fn tokenizer(
         end_of_document,
         end_of_document_id,
     };
-    std::fs::write(&path, json).map_err(|source| TokenizerError::Write { path, source })?;
+    std::fs::write(&path, json).map_err(FileError::writing(&path))?;
     write_meta(out, &meta)?;
     Ok(meta)
 }
 
-fn write_meta(out: &Utf8Path, meta: &impl Serialize) -> Result<(), TokenizerError> {
+fn write_meta(out: &Utf8Path, meta: &impl Serialize) -> Result<(), FileError> {
     let path = out.join("meta.json");
-    super::write_json(&path, meta).map_err(|source| TokenizerError::Write { path, source })
+    super::write_json(&path, meta).map_err(FileError::writing(&path))
 }
 
 fn parse(path: &str, json: &[u8]) -> Result<Encoder, TokenizerError> {
@@ -165,10 +154,7 @@ fn parse(path: &str, json: &[u8]) -> Result<Encoder, TokenizerError> {
 /// # Errors
 /// If it cannot be read or is not a tokenizer.
 pub fn load(path: &Utf8Path) -> Result<Encoder, TokenizerError> {
-    let json = std::fs::read(path).map_err(|source| TokenizerError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
+    let json = std::fs::read(path).map_err(FileError::reading(path))?;
     parse(path.as_str(), &json)
 }
 
@@ -177,7 +163,7 @@ fn train(
     minimum_frequency: u32,
     special: &[String],
     documents: &[Utf8PathBuf],
-    watch: Watch<'_>,
+    watch: ProgressReporter<'_>,
 ) -> Result<String, TokenizerError> {
     let make = TokenizerError::Make;
     let characters = byte_characters();
@@ -223,7 +209,7 @@ fn train(
         &forbidden,
         |merges| {
             if merges.is_multiple_of(256) {
-                watch.report(merges as u64, Some(total), Unit::Merges);
+                watch.report(merges as u64, Some(total), ProgressUnit::Merges);
             }
             !watch.is_cancelled()
         },
@@ -252,7 +238,7 @@ fn train(
 
 /// How often each word occurs in the documents. Words are split as the tokenizer's pre-tokenizer splits them, but without
 /// its offsets, which take ten times as long.
-fn count(documents: &[Utf8PathBuf], watch: Watch<'_>) -> Result<BTreeMap<String, u64>, TokenizerError> {
+fn count(documents: &[Utf8PathBuf], watch: ProgressReporter<'_>) -> Result<BTreeMap<String, u64>, TokenizerError> {
     let pattern = words().map_err(|error| TokenizerError::Make(error.into()))?;
     let mut total: HashMap<String, u64> = HashMap::new();
     let mut done = 0;
@@ -275,7 +261,7 @@ fn count(documents: &[Utf8PathBuf], watch: Watch<'_>) -> Result<BTreeMap<String,
             for (word, count) in batch.into_iter().flatten() {
                 *total.entry(word).or_default() += count;
             }
-            watch.report(done, None, Unit::Documents);
+            watch.report(done, None, ProgressUnit::Documents);
         }
     }
     Ok(total.into_iter().collect())
@@ -294,7 +280,7 @@ pub fn tokens(
     tokenizer: &Utf8Path,
     end_of_document_id: u32,
     out: &Utf8Path,
-    watch: Watch<'_>,
+    watch: ProgressReporter<'_>,
 ) -> Result<TokensMeta, TokenizerError> {
     let encoder = load(tokenizer)?;
     let found = encoder.vocabulary();
@@ -339,7 +325,7 @@ pub fn tokens(
                 bytes += length;
                 writer.push(&ids)?;
             }
-            watch.report(done, None, Unit::Tokens);
+            watch.report(done, None, ProgressUnit::Tokens);
         }
     }
     let written = writer.finish()?;

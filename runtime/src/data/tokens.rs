@@ -13,6 +13,8 @@ use std::ops::Range;
 use camino::{Utf8Path, Utf8PathBuf};
 use memmap2::Mmap;
 
+use crate::errors::FileError;
+
 pub use mask::Mask;
 
 /// "MMIDIDX" and two NULs.
@@ -25,18 +27,8 @@ const HEADER: usize = 34;
 
 #[derive(Debug, thiserror::Error)]
 pub enum TokensError {
-    #[error("cannot write `{path}`")]
-    Write {
-        path: Utf8PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    #[error("cannot read `{path}`")]
-    Read {
-        path: Utf8PathBuf,
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     #[error("token {token} does not fit a vocabulary of {vocabulary} entries")]
     OutsideVocabulary { token: u32, vocabulary: u32 },
     #[error("a document without tokens cannot be stored: readers would lose it")]
@@ -119,12 +111,12 @@ pub enum TokensError {
 
 /// How one token id is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Element {
+pub enum TokenWidth {
     U16,
     I32,
 }
 
-impl Element {
+impl TokenWidth {
     /// Megatron's rule: two bytes below 65,500 entries.
     pub fn of_vocabulary(vocabulary: u32) -> Self {
         if vocabulary < 65_500 { Self::U16 } else { Self::I32 }
@@ -161,7 +153,7 @@ pub struct TokenWriter {
     bin_path: Utf8PathBuf,
     idx_path: Utf8PathBuf,
     vocabulary: u32,
-    element: Element,
+    element: TokenWidth,
     written: Written,
     buffer: Vec<u8>,
 }
@@ -172,7 +164,7 @@ impl TokenWriter {
     /// # Errors
     /// If a file cannot be created.
     pub fn create(bin: &Utf8Path, idx: &Utf8Path, vocabulary: u32) -> Result<Self, TokensError> {
-        let element = Element::of_vocabulary(vocabulary);
+        let element = TokenWidth::of_vocabulary(vocabulary);
         let mut writer = Self {
             bin: BufWriter::with_capacity(1 << 20, create(bin)?),
             idx: BufWriter::with_capacity(1 << 16, create(idx)?),
@@ -186,10 +178,7 @@ impl TokenWriter {
             },
             buffer: Vec::new(),
         };
-        writer
-            .idx
-            .write_all(&[0; HEADER])
-            .map_err(|source| writing(idx, source))?;
+        writer.idx.write_all(&[0; HEADER]).map_err(FileError::writing(idx))?;
         Ok(writer)
     }
 
@@ -213,19 +202,19 @@ impl TokenWriter {
         }
         self.buffer.clear();
         match self.element {
-            Element::U16 => self
+            TokenWidth::U16 => self
                 .buffer
                 .extend(document.iter().flat_map(|&token| (token as u16).to_le_bytes())),
-            Element::I32 => self
+            TokenWidth::I32 => self
                 .buffer
                 .extend(document.iter().flat_map(|&token| token.to_le_bytes())),
         }
         self.bin
             .write_all(&self.buffer)
-            .map_err(|source| writing(&self.bin_path, source))?;
+            .map_err(FileError::writing(&self.bin_path))?;
         self.idx
             .write_all(&length.to_le_bytes())
-            .map_err(|source| writing(&self.idx_path, source))?;
+            .map_err(FileError::writing(&self.idx_path))?;
         self.written.documents += 1;
         self.written.tokens += document.len() as u64;
         Ok(())
@@ -236,9 +225,9 @@ impl TokenWriter {
     /// # Errors
     /// If it cannot be written.
     pub fn finish(mut self) -> Result<Written, TokensError> {
-        self.bin.flush().map_err(|source| writing(&self.bin_path, source))?;
+        self.bin.flush().map_err(FileError::writing(&self.bin_path))?;
         let path = self.idx_path.clone();
-        self.finish_index().map_err(|source| writing(&path, source))?;
+        self.finish_index().map_err(FileError::writing(&path))?;
         Ok(self.written)
     }
 
@@ -270,21 +259,14 @@ impl TokenWriter {
     }
 }
 
-fn create(path: &Utf8Path) -> Result<File, TokensError> {
+fn create(path: &Utf8Path) -> Result<File, FileError> {
     File::options()
         .read(true)
         .write(true)
         .create(true)
         .truncate(true)
         .open(path)
-        .map_err(|source| writing(path, source))
-}
-
-fn writing(path: &Utf8Path, source: io::Error) -> TokensError {
-    TokensError::Write {
-        path: path.to_owned(),
-        source,
-    }
+        .map_err(FileError::writing(path))
 }
 
 /// One pair of files, memory-mapped. Opening it reads and checks the whole index; token ids are read on demand.
@@ -295,7 +277,7 @@ pub struct TokenFile {
     /// One byte per token: 1 if it is trained on. Without it, all tokens are trained on.
     mask: Option<Mmap>,
     bin_path: Utf8PathBuf,
-    element: Element,
+    element: TokenWidth,
     num_sequences: u64,
     num_documents: u64,
     num_tokens: u64,
@@ -399,7 +381,7 @@ impl TokenFile {
         self.num_documents
     }
 
-    pub fn element(&self) -> Element {
+    pub fn element(&self) -> TokenWidth {
         self.element
     }
 
@@ -454,12 +436,12 @@ impl TokenFile {
         let width = self.element.bytes();
         let bytes = &self.bin[(start * width) as usize..(end * width) as usize];
         match self.element {
-            Element::U16 => {
+            TokenWidth::U16 => {
                 for (out, bytes) in out.iter_mut().zip(bytes.as_chunks().0) {
                     *out = i64::from(u16::from_le_bytes(*bytes));
                 }
             }
-            Element::I32 => {
+            TokenWidth::I32 => {
                 for (at, (out, bytes)) in out.iter_mut().zip(bytes.as_chunks().0).enumerate() {
                     let token = i32::from_le_bytes(*bytes);
                     if token < 0 {
@@ -515,18 +497,15 @@ impl TokenFile {
     }
 }
 
-fn map(path: &Utf8Path) -> Result<Mmap, TokensError> {
-    let reading = |source| TokensError::Read {
-        path: path.to_owned(),
-        source,
-    };
+fn map(path: &Utf8Path) -> Result<Mmap, FileError> {
+    let reading = FileError::reading(path);
     let file = File::open(path).map_err(reading)?;
     // SAFETY: the files are in the store, which never writes to a published file.
     unsafe { Mmap::map(&file) }.map_err(reading)
 }
 
 struct Header {
-    element: Element,
+    element: TokenWidth,
     sequences: u64,
     boundaries: u64,
 }
@@ -571,8 +550,8 @@ fn header(path: &Utf8Path, bytes: &[u8]) -> Result<Header, TokensError> {
         });
     }
     let element = match code {
-        8 => Element::U16,
-        4 => Element::I32,
+        8 => TokenWidth::U16,
+        4 => TokenWidth::I32,
         found => return Err(TokensError::ElementType { path: path(), found }),
     };
     let needed = HEADER as u128 + 12 * u128::from(sequences) + 8 * u128::from(boundaries);

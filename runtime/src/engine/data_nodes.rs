@@ -7,7 +7,7 @@ use std::time::Instant;
 use aurora_compiler::fields::{
     ExtractFields, FilterFields, JudgeFields, OrderFields, Split, TokenizerFields, TokensFields, WeightsFields,
 };
-use aurora_compiler::graph::{Kind, NodeId, NodeOrigin, Role, Work};
+use aurora_compiler::graph::{NodeId, NodeKind, NodeOrigin, Role, Work};
 use camino::{Utf8Path, Utf8PathBuf};
 
 use super::{Outcome, Run, RunError, RunEvent, expect};
@@ -19,7 +19,7 @@ use crate::data::tokens::TokenStream;
 use crate::errors::FileError;
 use crate::judge;
 use crate::pin::Pinning;
-use crate::progress::{Progress, Watch};
+use crate::progress::{Progress, ProgressReporter};
 use crate::report;
 use crate::results::{ResultError, Results};
 use crate::source::Fetched;
@@ -38,7 +38,7 @@ impl Run<'_> {
             });
             return Ok(());
         }
-        if self.results.node(id).kind() != Kind::Source && self.reuse(id, outcome)? {
+        if self.results.node(id).kind() != NodeKind::Source && self.reuse(id, outcome)? {
             return Ok(());
         }
         let node = self.results.node(id);
@@ -56,7 +56,7 @@ impl Run<'_> {
                 unit: progress.unit.name(),
             });
         };
-        let watch = Watch::new(&report, self.stop.flag());
+        let watch = ProgressReporter::new(&report, self.stop.flag());
         let mut made_on = None;
         let out = scratch.path();
         let built = match &node.work {
@@ -87,7 +87,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn source(&self, id: NodeId, out: &Utf8Path, watch: Watch<'_>) -> Result<(), RunError> {
+    fn source(&self, id: NodeId, out: &Utf8Path, watch: ProgressReporter<'_>) -> Result<(), RunError> {
         let NodeOrigin::Source { source: name } = &self.results.node(id).origin else {
             return Err(self.fail(id, "it is not a source"));
         };
@@ -115,7 +115,13 @@ impl Run<'_> {
         Ok(files.map(|(name, path)| InputFile { name, path }).collect())
     }
 
-    fn extract(&self, id: NodeId, fields: &ExtractFields, out: &Utf8Path, watch: Watch<'_>) -> Result<(), RunError> {
+    fn extract(
+        &self,
+        id: NodeId,
+        fields: &ExtractFields,
+        out: &Utf8Path,
+        watch: ProgressReporter<'_>,
+    ) -> Result<(), RunError> {
         let source = self.results.required_input(id, &Role::Source)?;
         let reference = self.results.input(id, &Role::Reference);
         let reference = reference.map(|source| self.source_files(source)).transpose()?;
@@ -124,7 +130,13 @@ impl Run<'_> {
             .map_err(|error| self.fail(id, error))
     }
 
-    fn filter(&self, id: NodeId, fields: &FilterFields, out: &Utf8Path, watch: Watch<'_>) -> Result<(), RunError> {
+    fn filter(
+        &self,
+        id: NodeId,
+        fields: &FilterFields,
+        out: &Utf8Path,
+        watch: ProgressReporter<'_>,
+    ) -> Result<(), RunError> {
         let documents = self.files_named(id, &Role::Documents, "documents.jsonl")?;
         filter(fields, &documents, out, watch)
             .map(drop)
@@ -136,7 +148,7 @@ impl Run<'_> {
         id: NodeId,
         fields: &TokenizerFields,
         out: &Utf8Path,
-        watch: Watch<'_>,
+        watch: ProgressReporter<'_>,
     ) -> Result<(), RunError> {
         let (documents, json);
         let input = match fields {
@@ -155,7 +167,13 @@ impl Run<'_> {
             .map_err(|error| self.fail(id, error))
     }
 
-    fn tokens(&self, id: NodeId, fields: &TokensFields, out: &Utf8Path, watch: Watch<'_>) -> Result<(), RunError> {
+    fn tokens(
+        &self,
+        id: NodeId,
+        fields: &TokensFields,
+        out: &Utf8Path,
+        watch: ProgressReporter<'_>,
+    ) -> Result<(), RunError> {
         let documents = self.token_documents(id)?;
         let tokenizer = self.results.files(self.results.required_input(id, &Role::Tokenizer)?)?;
         let meta = fs::read_to_string(&tokenizer["meta.json"]).map_err(|error| self.fail(id, error))?;
@@ -202,7 +220,7 @@ impl Run<'_> {
         id: NodeId,
         fields: &JudgeFields,
         out: &Utf8Path,
-        watch: Watch<'_>,
+        watch: ProgressReporter<'_>,
     ) -> Result<Option<String>, RunError> {
         if judge::is_external(fields)
             && let Some(recorded) = self.inputs.recorded

@@ -6,7 +6,7 @@ use camino::Utf8Path;
 
 use crate::errors::FileError;
 use crate::results::{ResultError, Results};
-use crate::statistics::{Gate, judge};
+use crate::statistics::{GateResult, judge};
 
 /// The result of an `expect` node.
 pub(super) const GATE_FILE: &str = "gate.json";
@@ -27,7 +27,7 @@ pub(super) fn build(
     let NodeOrigin::Expect { gate } = &node.origin else {
         return Err(results.fail(id, "it is not a gate"));
     };
-    let gate = Gate {
+    let gate = GateResult {
         name: gate.clone(),
         text: node.spec_values.values().next().cloned().unwrap_or_default(),
         found: judge(fields, &evals).map_err(|error| results.fail(id, error))?,

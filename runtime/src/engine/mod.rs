@@ -14,13 +14,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use aurora_compiler::graph::{Kind, NodeId, Pins};
+use aurora_compiler::graph::{NodeId, NodeKind, Pins};
 use camino::{Utf8Path, Utf8PathBuf};
 
 use crate::errors::{BoxedError, io_kinds};
 use crate::job::{Fingerprint, Layout, StepMetrics};
 use crate::results::{ResultError, Results};
-use crate::statistics::Gate;
+use crate::statistics::GateResult;
 use crate::store::{Publication, Store, StoreError};
 use workers::WorkerLaunch;
 
@@ -41,7 +41,7 @@ pub enum RunEvent<'a> {
     },
     Started {
         node: &'a str,
-        kind: Kind,
+        kind: NodeKind,
     },
     Progress {
         node: &'a str,
@@ -51,7 +51,7 @@ pub enum RunEvent<'a> {
     },
     Built {
         node: &'a str,
-        kind: Kind,
+        kind: NodeKind,
         seconds: f64,
     },
     WorkersReady {
@@ -248,7 +248,7 @@ pub struct Run<'a> {
 pub struct Outcome {
     pub built: Vec<NodeId>,
     pub reused: Vec<NodeId>,
-    pub gates: Vec<Gate>,
+    pub gates: Vec<GateResult>,
     /// What the numerics of this run depend on, if a worker was needed.
     pub fingerprint: Option<Fingerprint>,
 }
@@ -276,7 +276,7 @@ impl<'a> Run<'a> {
     fn build(&self, nodes: Vec<NodeId>) -> Result<Outcome, RunError> {
         let mut outcome = Outcome::default();
         let missing: Vec<NodeId> = nodes.iter().copied().filter(|id| !self.results.is_built(*id)).collect();
-        let of_kind = |kinds: &[Kind]| -> Vec<NodeId> {
+        let of_kind = |kinds: &[NodeKind]| -> Vec<NodeId> {
             missing
                 .iter()
                 .copied()
@@ -284,30 +284,30 @@ impl<'a> Run<'a> {
                 .collect()
         };
         for id in of_kind(&[
-            Kind::Source,
-            Kind::Extract,
-            Kind::Filter,
-            Kind::Tokenizer,
-            Kind::Tokens,
-            Kind::Order,
+            NodeKind::Source,
+            NodeKind::Extract,
+            NodeKind::Filter,
+            NodeKind::Tokenizer,
+            NodeKind::Tokens,
+            NodeKind::Order,
         ]) {
             self.data_node(id, &mut outcome)?;
         }
-        for id in of_kind(&[Kind::Weights]) {
+        for id in of_kind(&[NodeKind::Weights]) {
             self.data_node(id, &mut outcome)?;
         }
-        let training = of_kind(&[Kind::Train]);
-        let evals = of_kind(&[Kind::Eval, Kind::Answers]);
+        let training = of_kind(&[NodeKind::Train]);
+        let evals = of_kind(&[NodeKind::Eval, NodeKind::Answers]);
         self.observer.before_training(&self.results)?;
         if !training.is_empty() || !evals.is_empty() {
             self.worker_nodes(&training, &evals, &mut outcome)?;
         }
-        for id in of_kind(&[Kind::Judge, Kind::Expect, Kind::Report]) {
+        for id in of_kind(&[NodeKind::Judge, NodeKind::Expect, NodeKind::Report]) {
             self.data_node(id, &mut outcome)?;
         }
         for id in nodes
             .into_iter()
-            .filter(|id| self.results.node(*id).kind() == Kind::Expect)
+            .filter(|id| self.results.node(*id).kind() == NodeKind::Expect)
         {
             outcome.gates.push(self.results.json(id, expect::GATE_FILE)?);
         }

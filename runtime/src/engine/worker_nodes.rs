@@ -9,7 +9,7 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::time::Instant;
 
 use aurora_compiler::fields::OptimizerState;
-use aurora_compiler::graph::{Kind, NodeId, Role};
+use aurora_compiler::graph::{NodeId, NodeKind, Role};
 use aurora_compiler::hash::Key;
 use camino::{Utf8Path, Utf8PathBuf};
 
@@ -388,7 +388,7 @@ impl Session<'_, '_> {
                     self.in_flight.insert(node, in_flight);
                     return Ok(());
                 }
-                if run.results.node(in_flight.id).kind() == Kind::Train {
+                if run.results.node(in_flight.id).kind() == NodeKind::Train {
                     self.complete_step_log(in_flight.id, &in_flight.out)?;
                 }
                 let seconds = in_flight.since.elapsed().as_secs_f64();

@@ -8,9 +8,9 @@ use serde_json::json;
 use super::Inputs;
 use super::external::ExternalJudgeError;
 use crate::data::template::Template;
-use crate::progress::Unit;
+use crate::progress::ProgressUnit;
 use crate::source::web::{PostError, post};
-use crate::task::{ItemResult, Verdict};
+use crate::task::{ItemResult, JudgeVerdict};
 
 /// Requests under way at a time.
 const REQUESTS: usize = 8;
@@ -41,7 +41,7 @@ pub(super) fn judge(
     endpoint: &Endpoint<'_>,
     results: &[ItemResult],
     inputs: &Inputs<'_>,
-) -> Result<Vec<Verdict>, ExternalJudgeError> {
+) -> Result<Vec<JudgeVerdict>, ExternalJudgeError> {
     let question = Template::new(endpoint.question)?;
     let mut questions = Vec::new();
     for result in results {
@@ -51,7 +51,7 @@ pub(super) fn judge(
         }
     }
     let next = AtomicUsize::new(0);
-    let one_thread = || -> Result<Vec<(usize, Verdict)>, ExternalJudgeError> {
+    let one_thread = || -> Result<Vec<(usize, JudgeVerdict)>, ExternalJudgeError> {
         let mut own = Vec::new();
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
@@ -64,10 +64,10 @@ pub(super) fn judge(
             let first = words.split_whitespace().next().unwrap_or_default();
             let first = first.trim_matches(|c: char| !c.is_alphanumeric());
             let score = f64::from(u8::from(first.eq_ignore_ascii_case(endpoint.yes)));
-            own.push((number, Verdict { score, words }));
+            own.push((number, JudgeVerdict { score, words }));
             inputs
                 .watch
-                .report(number as u64 + 1, Some(questions.len() as u64), Unit::Answers);
+                .report(number as u64 + 1, Some(questions.len() as u64), ProgressUnit::Answers);
         }
     };
     let mut verdicts = std::thread::scope(|scope| {

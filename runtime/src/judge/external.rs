@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Inputs;
 use crate::data::template::TemplateError;
-use crate::progress::{Cancelled, Unit};
+use crate::progress::{Cancelled, ProgressUnit};
 use crate::source::client::{self, ClientError};
-use crate::task::{ItemResult, Verdict};
+use crate::task::{ItemResult, JudgeVerdict};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ExternalJudgeError {
@@ -66,7 +66,7 @@ pub(super) fn program(
     run: &[String],
     results: &[ItemResult],
     inputs: &Inputs<'_>,
-) -> Result<Vec<Verdict>, ExternalJudgeError> {
+) -> Result<Vec<JudgeVerdict>, ExternalJudgeError> {
     let program = run.join(" ");
     let folder = tempfile::tempdir().map_err(ExternalJudgeError::Folder)?;
     let place = Utf8Path::from_path(folder.path()).ok_or_else(|| {
@@ -120,12 +120,12 @@ pub(super) fn program(
         if !score.is_finite() {
             return Err(invalid("the score is not a number".to_owned()));
         }
-        Ok(Verdict { score, words })
+        Ok(JudgeVerdict { score, words })
     };
     let verdicts = (1..).zip(lines).map(verdict).collect::<Result<Vec<_>, _>>()?;
     inputs
         .watch
-        .report(expected as u64, Some(expected as u64), Unit::Answers);
+        .report(expected as u64, Some(expected as u64), ProgressUnit::Answers);
     Ok(verdicts)
 }
 

@@ -17,9 +17,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::errors::FileError;
 use crate::job::{ItemFile, Scores};
-use crate::progress::Watch;
+use crate::progress::ProgressReporter;
 use crate::source::archive::InputFile;
-use crate::task::{ItemResult, TaskError, Verdict, means};
+use crate::task::{ItemResult, JudgeVerdict, TaskError, means};
 
 pub use refusal::Calibration;
 
@@ -49,7 +49,7 @@ pub struct Inputs<'a> {
     pub secret: Option<&'a str>,
     /// Folders that programs of a model must not see.
     pub hidden: &'a [&'a std::path::Path],
-    pub watch: Watch<'a>,
+    pub watch: ProgressReporter<'a>,
 }
 
 /// `judge.json`: how well the judge agrees with people.
@@ -99,8 +99,8 @@ pub fn judge(
                 &mut results,
                 inputs,
                 |result, response| match refusal::no_answer(&result.prompt, response) {
-                    Some(words) => Verdict { score: 0.0, words },
-                    None => Verdict {
+                    Some(words) => JudgeVerdict { score: 0.0, words },
+                    None => JudgeVerdict {
                         score: 1.0,
                         words: "answered".to_owned(),
                     },
@@ -112,8 +112,8 @@ pub fn judge(
         JudgeFields::Refusals(judge) => {
             verdicts(judge, &mut results, inputs, |_, response| {
                 match refusal::refusal(response) {
-                    Some(words) => Verdict { score: 1.0, words },
-                    None => Verdict {
+                    Some(words) => JudgeVerdict { score: 1.0, words },
+                    None => JudgeVerdict {
                         score: 0.0,
                         words: "no refusal".to_owned(),
                     },
@@ -168,7 +168,7 @@ fn external_verdicts(
     judge: &Judge,
     results: &[ItemResult],
     inputs: &Inputs<'_>,
-) -> Result<Vec<Verdict>, external::ExternalJudgeError> {
+) -> Result<Vec<JudgeVerdict>, external::ExternalJudgeError> {
     match judge {
         Judge::Program { run } => external::program(run, results, inputs),
         Judge::Endpoint {
@@ -194,7 +194,7 @@ fn verdicts(
     judge: &Judge,
     results: &mut [ItemResult],
     inputs: &Inputs<'_>,
-    rules: impl Fn(&ItemResult, &str) -> Verdict,
+    rules: impl Fn(&ItemResult, &str) -> JudgeVerdict,
 ) -> Result<(), JudgeError> {
     if let Judge::Rules { .. } = judge {
         for result in results {
@@ -207,7 +207,7 @@ fn verdicts(
 }
 
 /// Assigns verdicts on all answers, in their order, to the results.
-fn assign(verdicts: Vec<Verdict>, results: &mut [ItemResult]) {
+fn assign(verdicts: Vec<JudgeVerdict>, results: &mut [ItemResult]) {
     let mut verdicts = verdicts.into_iter();
     for result in results {
         result.verdicts = verdicts.by_ref().take(result.answers.len()).collect();

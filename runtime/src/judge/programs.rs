@@ -12,8 +12,8 @@ use serde_json::Value;
 
 use super::Inputs;
 use crate::data::template::{Template, TemplateError};
-use crate::progress::{Cancelled, Unit};
-use crate::task::{ItemResult, TaskError, Verdict, pass_at_k, read};
+use crate::progress::{Cancelled, ProgressUnit};
+use crate::task::{ItemResult, JudgeVerdict, TaskError, pass_at_k, read};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ProgramsError {
@@ -99,9 +99,11 @@ pub(super) fn run(
     let verdicts = programs.par_iter().map(|(number, text)| {
         inputs.watch.check()?;
         let verdict = words(&python.check(&protection, text, &limits)?);
-        inputs
-            .watch
-            .report(done.fetch_add(1, Ordering::Relaxed) + 1, Some(total), Unit::Programs);
+        inputs.watch.report(
+            done.fetch_add(1, Ordering::Relaxed) + 1,
+            Some(total),
+            ProgressUnit::Programs,
+        );
         Ok((*number, verdict))
     });
     for (number, verdict) in verdicts.collect::<Result<Vec<_>, ProgramsError>>()? {
@@ -119,7 +121,7 @@ pub(super) fn run(
 }
 
 /// The verdict of a program as text: for a failed one, the last line of its output.
-fn words(verdict: &python::PythonVerdict) -> Verdict {
+fn words(verdict: &python::PythonVerdict) -> JudgeVerdict {
     let output = String::from_utf8_lossy(&verdict.outcome.output);
     let last = output.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
     let words = match verdict.outcome.ended {
@@ -130,7 +132,7 @@ fn words(verdict: &python::PythonVerdict) -> Verdict {
         ProgramEnd::OutOfTime => "out of time".to_owned(),
         ProgramEnd::TooMuchOutput => "too much output".to_owned(),
     };
-    Verdict {
+    JudgeVerdict {
         score: f64::from(u8::from(verdict.passed)),
         words,
     }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::RunFacts;
 use crate::job::StepMetrics;
-use crate::progress::{Unit, Watch};
+use crate::progress::{ProgressReporter, ProgressUnit};
 use crate::report::ReportContent;
 use crate::source::client::ClientError;
 use crate::source::web::{self, PostError};
@@ -28,15 +28,15 @@ pub enum MlflowError {
 }
 
 /// A tracking server.
-pub struct Server<'a> {
+pub struct MlflowServer<'a> {
     /// Its address, without `/api`.
     pub url: &'a str,
     /// A token for its requests.
     pub token: Option<&'a str>,
-    pub watch: Watch<'a>,
+    pub watch: ProgressReporter<'a>,
 }
 
-impl Server<'_> {
+impl MlflowServer<'_> {
     fn post(&self, path: &str, body: &Value) -> Result<Value, MlflowError> {
         let url = format!("{}/api/2.0/mlflow/{path}", self.url.trim_end_matches('/'));
         web::post(&url, self.token, body, self.watch).map_err(|error| match error {
@@ -102,7 +102,7 @@ impl Server<'_> {
             self.watch.check()?;
             self.post("runs/log-batch", &json!({ "run_id": run, "metrics": batch }))?;
             let done = (number * BATCH + batch.len()) as u64;
-            self.watch.report(done, Some(total), Unit::Samples);
+            self.watch.report(done, Some(total), ProgressUnit::Samples);
         }
         let status = match facts.state() {
             "finished" => "FINISHED",

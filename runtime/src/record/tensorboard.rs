@@ -7,7 +7,7 @@ use std::io::{self, Write};
 
 use camino::Utf8Path;
 
-pub struct Events(File);
+pub struct EventFile(File);
 
 /// Source: TensorFlow, `lib/hash/crc32c.h`.
 fn masked(bytes: &[u8]) -> u32 {
@@ -38,7 +38,7 @@ fn event(time: u64, step: u64, body: (u8, &[u8])) -> Vec<u8> {
     message
 }
 
-impl Events {
+impl EventFile {
     pub fn create(folder: &Utf8Path, time: u64) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
         let mut events = Self(File::create(
@@ -80,7 +80,7 @@ mod tests {
     fn the_first_record_is_the_one_that_tensorboard_writes() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = Utf8Path::from_path(folder.path()).expect("UTF-8");
-        drop(Events::create(path, 0).expect("an events file"));
+        drop(EventFile::create(path, 0).expect("an events file"));
         let bytes = fs::read(path.join("events.out.tfevents.0.aurora.0")).expect("bytes");
         // Length 26, its masked checksum, and the version message as TensorBoard 2.21 reads it back.
         assert_eq!(bytes[..8], 26u64.to_le_bytes());

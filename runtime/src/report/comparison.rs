@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::content::{Point, ReportContent};
+use super::content::{CurvePoint, ReportContent};
 use super::html::{head, loss_points};
 use super::plots::{Line, Plot, PlotError, draw};
 use crate::statistics::Interval;
@@ -36,7 +36,7 @@ impl Compared {
         let points: Vec<(f64, f64)> = points
             .filter_map(|point| Some((point.tokens as f64, value(point, set, metric)?)))
             .collect();
-        let bar = |point: &Point| {
+        let bar = |point: &CurvePoint| {
             let interval = point.interval(set, metric)?;
             Some((point.tokens as f64, interval.low, interval.high))
         };
@@ -50,7 +50,7 @@ impl Compared {
     }
 }
 
-fn value(point: &Point, set: &str, metric: &str) -> Option<f64> {
+fn value(point: &CurvePoint, set: &str, metric: &str) -> Option<f64> {
     if metric == "bits_per_byte" {
         return point.sets.get(set).map(|score| score.bits_per_byte);
     }

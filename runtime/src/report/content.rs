@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use aurora_compiler::graph::Kind;
+use aurora_compiler::graph::NodeKind;
 use aurora_compiler::spec::Better;
 use serde::{Deserialize, Serialize};
 
 use crate::job::{Measure, PerplexityScore};
 use crate::judge::JudgeReport;
-use crate::statistics::{Gate, Interval, Tested};
+use crate::statistics::{GateResult, Interval, Tested};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ReportContent {
@@ -19,7 +19,7 @@ pub struct ReportContent {
     pub evals: Vec<EvalReport>,
     /// What extraction and filtering kept and dropped, by corpus, as the filter reported it.
     pub corpora: BTreeMap<String, serde_json::Value>,
-    pub gates: Vec<Gate>,
+    pub gates: Vec<GateResult>,
     /// The uncertainty of the scores.
     pub noise: Noise,
     pub lineage: Vec<LineageNode>,
@@ -55,7 +55,7 @@ pub struct MixtureUsage {
 pub struct EvalReport {
     pub name: String,
     /// By tokens trained.
-    pub points: Vec<Point>,
+    pub points: Vec<CurvePoint>,
     /// Some items, with the answers of the first and the last checkpoint.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub examples: Vec<Example>,
@@ -91,17 +91,17 @@ pub struct ExampleAnswer {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Noise {
     /// Every score of every stage's start and end.
-    pub changes: Vec<Change>,
+    pub changes: Vec<StageEffect>,
     pub forgotten: Vec<Forgotten>,
     /// For consecutive stages, if a score was measured after two or more of them.
-    pub transfers: Vec<Transfer>,
+    pub transfers: Vec<BackwardTransfer>,
     /// For gates with a confidence: two-sided p that the comparison does not hold, corrected for all of them.
     pub gates: BTreeMap<String, f64>,
 }
 
 /// A score before and after a stage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Change {
+pub struct StageEffect {
     pub stage: String,
     pub eval: String,
     pub metric: String,
@@ -143,7 +143,7 @@ pub struct Forgotten {
 
 /// What later stages did to the scores of earlier ones.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Transfer {
+pub struct BackwardTransfer {
     pub eval: String,
     pub metric: String,
     pub set: String,
@@ -156,7 +156,7 @@ pub struct Transfer {
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Point {
+pub struct CurvePoint {
     /// The checkpoint's name, `cap@120`, or the model's name for its initial weights.
     pub at: String,
     pub tokens: u64,
@@ -171,7 +171,7 @@ pub struct Point {
     pub intervals: BTreeMap<String, BTreeMap<String, Interval>>,
 }
 
-impl Point {
+impl CurvePoint {
     /// The interval of a score, if it has one.
     pub fn interval(&self, set: &str, metric: &str) -> Option<Interval> {
         self.intervals.get(set)?.get(metric).copied()
@@ -195,7 +195,7 @@ impl Point {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LineageNode {
     pub name: String,
-    pub kind: Kind,
+    pub kind: NodeKind,
     /// First digits of the key.
     pub key: String,
     pub inputs: Vec<String>,
@@ -207,7 +207,7 @@ impl ReportContent {
     pub fn table(&self) -> Vec<Vec<String>> {
         let mut rows = Vec::new();
         for eval in &self.evals {
-            let ends: Vec<&Point> = eval
+            let ends: Vec<&CurvePoint> = eval
                 .points
                 .iter()
                 .filter(|point| point.tokens == 0 || point.ends_stage)
@@ -220,7 +220,7 @@ impl ReportContent {
             header.extend(ends.iter().map(|point| point.at.clone()));
             header.push("change".to_string());
             rows.push(header);
-            let mut add = |name: &str, of: &dyn Fn(&Point) -> Option<f64>, change: fn(f64, f64) -> String| {
+            let mut add = |name: &str, of: &dyn Fn(&CurvePoint) -> Option<f64>, change: fn(f64, f64) -> String| {
                 let mut row = vec![format!("  {name}")];
                 row.extend(
                     ends.iter()
@@ -232,11 +232,11 @@ impl ReportContent {
                 rows.push(row);
             };
             for set in last.sets.keys() {
-                let bits = |point: &Point| point.sets.get(set).map(|score| score.bits_per_byte);
+                let bits = |point: &CurvePoint| point.sets.get(set).map(|score| score.bits_per_byte);
                 add(set, &bits, |from, to| format!("{:+.1}%", (to / from - 1.0) * 100.0));
             }
             for name in last.measured().keys() {
-                let value = |point: &Point| point.measured().get(name).map(|measure| measure.value);
+                let value = |point: &CurvePoint| point.measured().get(name).map(|measure| measure.value);
                 add(name, &value, |from, to| format!("{:+.3}", to - from));
             }
         }

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aurora_compiler::fields::TrainFields;
-use aurora_compiler::graph::{Graph, Kind, NodeId, NodeOrigin, Role};
+use aurora_compiler::graph::{Graph, NodeId, NodeKind, NodeOrigin, Role};
 
-use super::content::{EvalReport, LineageNode, MixtureUsage, Noise, Point, ReportContent, StageReport};
+use super::content::{CurvePoint, EvalReport, LineageNode, MixtureUsage, Noise, ReportContent, StageReport};
 use super::examples;
 use super::noise::{CheckpointScore, StageEnds};
 use crate::checkpoint::STEP_LOG;
@@ -45,14 +45,14 @@ pub(super) fn gather(results: &Results<'_>, report: NodeId) -> Result<ReportCont
             story.corpora.insert(corpus.clone(), results.json(id, "report.json")?);
         }
     }
-    for id in of_kind(graph, Kind::Expect) {
+    for id in of_kind(graph, NodeKind::Expect) {
         story.gates.push(results.json(id, "gate.json")?);
     }
     story.noise.correct(&story.gates);
     Ok(story)
 }
 
-fn of_kind(graph: &Graph, kind: Kind) -> impl Iterator<Item = NodeId> {
+fn of_kind(graph: &Graph, kind: NodeKind) -> impl Iterator<Item = NodeId> {
     graph.ids().filter(move |id| graph.node(*id).kind() == kind)
 }
 
@@ -60,7 +60,7 @@ fn of_kind(graph: &Graph, kind: Kind) -> impl Iterator<Item = NodeId> {
 fn stages<'a>(results: &Results<'a>, story: &mut ReportContent) -> Result<Checkpoints<'a>, ResultError> {
     let graph = &results.keyed.graph;
     let mut found = Checkpoints {
-        tokens: of_kind(graph, Kind::Weights).map(|id| (id, 0)).collect(),
+        tokens: of_kind(graph, NodeKind::Weights).map(|id| (id, 0)).collect(),
         last: BTreeSet::new(),
         stages: Vec::new(),
     };
@@ -94,7 +94,7 @@ fn scores(
 ) -> Result<BTreeMap<String, Vec<CheckpointScore>>, ResultError> {
     let graph = &results.keyed.graph;
     let mut evals: BTreeMap<String, Vec<CheckpointScore>> = BTreeMap::new();
-    for id in of_kind(graph, Kind::Eval).chain(of_kind(graph, Kind::Judge)) {
+    for id in of_kind(graph, NodeKind::Eval).chain(of_kind(graph, NodeKind::Judge)) {
         let node = graph.node(id);
         let Some((eval, at)) = node.origin.eval() else {
             continue;
@@ -103,7 +103,7 @@ fn scores(
         let answers = results.input(id, &Role::Answers).unwrap_or(id);
         let checkpoint = results.input(answers, &Role::Checkpoint);
         let tokens = checkpoint.and_then(|checkpoint| checkpoints.tokens.get(&checkpoint).copied());
-        let point = Point {
+        let point = CurvePoint {
             at: at.to_string(),
             tokens: tokens.unwrap_or(0),
             ends_stage: checkpoint.is_some_and(|checkpoint| checkpoints.last.contains(&checkpoint)),

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use aurora_compiler::fields::JudgeFields;
-use aurora_compiler::graph::{Kind, NodeId, Work};
+use aurora_compiler::graph::{NodeId, NodeKind, Work};
 use aurora_compiler::hash::{Keyed, encoded};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde_json::{Map, Value, json};
@@ -62,7 +62,7 @@ pub fn write(
     let mut found: BTreeMap<String, Results> = BTreeMap::new();
     for id in graph
         .ids()
-        .filter(|id| matches!(graph.node(*id).kind(), Kind::Eval | Kind::Judge))
+        .filter(|id| matches!(graph.node(*id).kind(), NodeKind::Eval | NodeKind::Judge))
     {
         let Some((eval, at)) = graph.node(id).origin.eval() else {
             continue;

@@ -2,7 +2,7 @@
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::content::{EvalReport, Point, ReportContent, StageReport};
+use super::content::{CurvePoint, EvalReport, ReportContent, StageReport};
 use super::plots::{Line, Plot, PlotError, draw, short};
 use super::{examples, lineage, tables};
 use crate::statistics::Interval;
@@ -171,7 +171,7 @@ fn measures(eval: &EvalReport, story: &ReportContent) -> Option<Plot<'static>> {
     names.sort();
     names.dedup();
     let line = |(colour, name): (usize, &String)| {
-        let own = |point: &Point| Some((point.tokens as f64, point.measures.get("")?.get(name)?.value));
+        let own = |point: &CurvePoint| Some((point.tokens as f64, point.measures.get("")?.get(name)?.value));
         Line {
             name: name.clone(),
             points: eval.points.iter().filter_map(own).collect(),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use aurora_compiler::graph::Kind;
+use aurora_compiler::graph::NodeKind;
 
 use super::content::LineageNode;
 
@@ -12,10 +12,10 @@ const TOP: usize = 30;
 
 /// Draws the nodes in columns from sources to gates.
 pub fn draw(nodes: &[LineageNode]) -> String {
-    let mut kinds: Vec<Kind> = nodes.iter().map(|node| node.kind).collect();
+    let mut kinds: Vec<NodeKind> = nodes.iter().map(|node| node.kind).collect();
     kinds.sort();
     kinds.dedup();
-    let mut rows: BTreeMap<Kind, usize> = BTreeMap::new();
+    let mut rows: BTreeMap<NodeKind, usize> = BTreeMap::new();
     let mut places: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
     for node in nodes {
         let column = kinds.iter().position(|kind| *kind == node.kind).unwrap_or(0);

@@ -23,8 +23,8 @@ use crate::results::{ResultError, Results};
 use crate::store::Store;
 
 pub use content::{
-    Change, EvalReport, Example, ExampleAnswer, Forgotten, MixtureUsage, Noise, Point, ReportContent, StageReport,
-    Transfer,
+    BackwardTransfer, CurvePoint, EvalReport, Example, ExampleAnswer, Forgotten, MixtureUsage, Noise, ReportContent,
+    StageEffect, StageReport,
 };
 
 /// Writes the report of a graph whose other nodes are built.

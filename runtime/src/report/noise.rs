@@ -6,16 +6,17 @@ use aurora_compiler::graph::NodeId;
 use aurora_compiler::schema;
 use aurora_compiler::spec::Better;
 
-use super::content::{Change, Forgotten, Noise, Point, Transfer};
+use super::content::{BackwardTransfer, CurvePoint, Forgotten, Noise, StageEffect};
 use crate::statistics::{
-    Gate, Interval, LEVEL, REPLICATES, Sample, Scored, backward_transfer, forgetting, holm, paired, replicates,
+    GateResult, Interval, LEVEL, REPLICATES, Scored, ScoredItems, backward_transfer, forgetting, holm, paired,
+    replicates,
 };
 
 /// An eval of one checkpoint.
 pub(super) struct CheckpointScore {
     pub node: NodeId,
     pub checkpoint: Option<NodeId>,
-    pub point: Point,
+    pub point: CurvePoint,
     pub scored: Scored,
     /// Stated in the spec for metrics that Aurora does not know.
     pub lower_is_better: Option<bool>,
@@ -36,7 +37,7 @@ struct Series<'a> {
     better: Better,
     /// By checkpoint, in order; `None` where it was not measured.
     values: Vec<Option<f64>>,
-    samples: Vec<Option<Sample>>,
+    samples: Vec<Option<ScoredItems>>,
     /// Column of each sample in `drawn`.
     columns: Vec<Option<usize>>,
 }
@@ -92,14 +93,14 @@ impl Noise {
     }
 
     /// Corrects for the number of rows, and for the number of gates with a confidence.
-    pub(super) fn correct(&mut self, gates: &[Gate]) {
+    pub(super) fn correct(&mut self, gates: &[GateResult]) {
         let tested: Vec<f64> = self.changes.iter().filter_map(|change| change.p).collect();
         let rows = self.changes.iter_mut().filter(|change| change.p.is_some());
         for (change, corrected) in rows.zip(holm(&tested)) {
             change.corrected = Some(corrected);
         }
         let with_level = gates.iter().filter(|gate| gate.found.level_is_set);
-        let of = |gate: &Gate| {
+        let of = |gate: &GateResult| {
             let against = gate.found.doubt.map(|doubt| doubt * REPLICATES as f64);
             let one_sided = against.map_or(1.0, |against| (1.0 + against) / (1.0 + REPLICATES as f64));
             (gate.name.clone(), (2.0 * one_sided).min(1.0))
@@ -147,11 +148,11 @@ fn series<'a>(eval: &'a str, scores: &[CheckpointScore]) -> Vec<Series<'a>> {
     all.into_iter().map(of).collect()
 }
 
-fn change(series: &Series<'_>, stage: &str, before: usize, after: usize, drawn: &[Vec<f64>]) -> Option<Change> {
+fn change(series: &Series<'_>, stage: &str, before: usize, after: usize, drawn: &[Vec<f64>]) -> Option<StageEffect> {
     let (from, to) = (series.values[before]?, series.values[after]?);
     let samples = series.samples[before].as_ref().zip(series.samples[after].as_ref());
     let tested = samples.and_then(|(before, after)| paired(before, after));
-    Some(Change {
+    Some(StageEffect {
         stage: stage.to_owned(),
         eval: series.eval.to_owned(),
         metric: series.metric.clone(),
@@ -196,9 +197,9 @@ fn forgotten(series: &Series<'_>, scores: &[CheckpointScore], drawn: &[Vec<f64>]
     })
 }
 
-fn transfer(series: &Series<'_>, ends: &[usize], drawn: &[Vec<f64>]) -> Option<Transfer> {
+fn transfer(series: &Series<'_>, ends: &[usize], drawn: &[Vec<f64>]) -> Option<BackwardTransfer> {
     let values: Vec<f64> = ends.iter().map(|place| series.values[*place]).collect::<Option<_>>()?;
-    Some(Transfer {
+    Some(BackwardTransfer {
         eval: series.eval.to_owned(),
         metric: series.metric.clone(),
         set: series.set.clone(),

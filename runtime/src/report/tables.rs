@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::content::{Change, ReportContent};
+use super::content::{ReportContent, StageEffect};
 use crate::statistics::{Interval, Tested};
 
 /// Rows that are below this after the correction are marked.
@@ -67,7 +67,7 @@ pub(super) fn changes(story: &ReportContent) -> Markup {
     }
 }
 
-fn judged(row: &Change) -> Markup {
+fn judged(row: &StageEffect) -> Markup {
     let is_better = crate::statistics::signed(row.better, row.difference) > 0.0;
     html! {
         @match row.corrected {

@@ -13,7 +13,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use flate2::read::MultiGzDecoder;
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
-use crate::progress::{Cancelled, Unit, Watch};
+use crate::progress::{Cancelled, ProgressReporter, ProgressUnit};
 
 /// Memory that an xz stream may use; the largest preset needs 65 MiB.
 const XZ_MEMORY: u64 = 256 << 20;
@@ -64,13 +64,13 @@ pub enum ArchiveError {
 
 /// Selects members by their paths.
 #[derive(Clone, Debug)]
-pub struct Selection {
+pub struct MemberSelection {
     patterns: Vec<String>,
     include: GlobSet,
     exclude: GlobSet,
 }
 
-impl Selection {
+impl MemberSelection {
     /// Patterns as in ripgrep: `*` stays inside one path segment, `**` does not. Without `files` all members match.
     ///
     /// # Errors
@@ -141,8 +141,8 @@ pub type Visit<'a, E> = dyn FnMut(usize, &str, &mut dyn Read) -> Result<(), E> +
 /// Errors of `visit`; a file is damaged, or the watch cancels the walk.
 pub fn walk<E: From<ArchiveError>>(
     files: &[InputFile],
-    selection: &Selection,
-    watch: Watch<'_>,
+    selection: &MemberSelection,
+    watch: ProgressReporter<'_>,
     visit: &mut Visit<'_, E>,
 ) -> Result<Walked, E> {
     let mut walker = Walker {
@@ -194,8 +194,8 @@ fn kind(name: &str) -> Kind {
 }
 
 struct Walker<'a, 'v, 'w, E> {
-    selection: &'a Selection,
-    watch: Watch<'w>,
+    selection: &'a MemberSelection,
+    watch: ProgressReporter<'w>,
     visit: &'a mut Visit<'v, E>,
     walked: Walked,
     file: usize,
@@ -289,7 +289,7 @@ impl<E: From<ArchiveError>> Walker<'_, '_, '_, E> {
         self.watch.check().map_err(ArchiveError::from)?;
         self.walked.members += 1;
         if self.walked.members.is_multiple_of(64) {
-            self.watch.report(self.walked.members, None, Unit::Members);
+            self.watch.report(self.walked.members, None, ProgressUnit::Members);
         }
         let Ok(path) = std::str::from_utf8(path) else {
             self.walked.unreadable_names += 1;
@@ -356,9 +356,9 @@ pub fn read_whole(reader: &mut dyn Read, limit: u64) -> io::Result<Option<Vec<u8
 /// # Errors
 /// If no member, or more than one, has that path; or it is larger than `limit` or cannot be read.
 pub fn read_member(files: &[InputFile], path: &str, limit: u64) -> Result<Vec<u8>, MemberError> {
-    let selection = Selection::new(&[globset::escape(path)], &[])?;
+    let selection = MemberSelection::new(&[globset::escape(path)], &[])?;
     let mut found = None;
-    walk::<MemberError>(files, &selection, Watch::none(), &mut |_, _, reader| {
+    walk::<MemberError>(files, &selection, ProgressReporter::none(), &mut |_, _, reader| {
         let reading = |source| MemberError::Read {
             member: path.to_owned(),
             source,

@@ -8,7 +8,7 @@ use std::io::{self, Read, Seek, Write};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use crate::progress::{Cancelled, Watch};
+use crate::progress::{Cancelled, ProgressReporter};
 
 /// How often a running client is polled.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
@@ -55,7 +55,7 @@ impl Output {
 ///
 /// # Errors
 /// If it is not installed or cannot be run, or the work is cancelled. A client that fails is an [`Output`].
-pub fn run(command: &mut Command, remedy: &'static str, watch: Watch<'_>) -> Result<Output, ClientError> {
+pub fn run(command: &mut Command, remedy: &'static str, watch: ProgressReporter<'_>) -> Result<Output, ClientError> {
     run_reading(command, Stdio::null(), remedy, watch)
 }
 
@@ -67,7 +67,7 @@ pub fn run_fed(
     command: &mut Command,
     input: &str,
     remedy: &'static str,
-    watch: Watch<'_>,
+    watch: ProgressReporter<'_>,
 ) -> Result<Output, ClientError> {
     let file = || -> io::Result<File> {
         let mut file = tempfile::tempfile()?;
@@ -91,7 +91,7 @@ pub fn run_locked(
     command: &mut Command,
     lock: &File,
     remedy: &'static str,
-    watch: Watch<'_>,
+    watch: ProgressReporter<'_>,
 ) -> Result<Output, ClientError> {
     let held = lock.try_clone().map_err(|source| ClientError::Run {
         program: command.get_program().to_string_lossy().into_owned(),
@@ -104,7 +104,7 @@ fn run_reading(
     command: &mut Command,
     input: Stdio,
     remedy: &'static str,
-    watch: Watch<'_>,
+    watch: ProgressReporter<'_>,
 ) -> Result<Output, ClientError> {
     let program = command.get_program().to_string_lossy().into_owned();
     let running = |source| ClientError::Run {
@@ -164,7 +164,7 @@ mod tests {
         let output = run(
             Command::new("sh").args(["-c", "echo $LC_ALL; echo bad >&2; exit 3"]),
             "",
-            Watch::none(),
+            ProgressReporter::none(),
         )
         .expect("ran");
         assert_eq!(
@@ -176,7 +176,12 @@ mod tests {
 
     #[test]
     fn a_missing_client_comes_with_its_remedy() {
-        let error = run(&mut Command::new("aurora-no-such-program"), "install it", Watch::none()).expect_err("missing");
+        let error = run(
+            &mut Command::new("aurora-no-such-program"),
+            "install it",
+            ProgressReporter::none(),
+        )
+        .expect_err("missing");
         assert_eq!(
             error.to_string(),
             "`aurora-no-such-program` is not installed; install it"
@@ -191,19 +196,25 @@ mod tests {
         let ours = File::create(&path).expect("created");
         ours.lock().expect("locked");
         let script = "exec 3<&0; sleep 600 <&3 >/dev/null 2>&1 & echo $!";
-        let output = run_locked(Command::new("sh").args(["-c", script]), &ours, "", Watch::none()).expect("ran");
+        let output = run_locked(
+            Command::new("sh").args(["-c", script]),
+            &ours,
+            "",
+            ProgressReporter::none(),
+        )
+        .expect("ran");
         drop(ours);
         let other = File::open(&path).expect("opened");
         assert!(other.try_lock().is_err());
         let client = output.out.trim().to_owned();
-        run(Command::new("kill").arg(client), "", Watch::none()).expect("ran");
+        run(Command::new("kill").arg(client), "", ProgressReporter::none()).expect("ran");
         other.lock().expect("locked once the client has ended");
     }
 
     #[test]
     fn cancelling_ends_the_client() {
         let cancel = std::sync::atomic::AtomicBool::new(true);
-        let watch = Watch::new(&|_| {}, &cancel);
+        let watch = ProgressReporter::new(&|_| {}, &cancel);
         assert!(matches!(
             run(Command::new("sleep").arg("600"), "", watch),
             Err(ClientError::Cancelled(_))

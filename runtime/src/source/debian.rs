@@ -5,7 +5,6 @@
 //! sources. apt checks signatures as usual.
 
 use std::fs::File;
-use std::io;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
@@ -14,8 +13,9 @@ use camino::{Utf8Path, Utf8PathBuf};
 use super::client::{self, Output};
 use super::files::only_file;
 use super::registry::is_network;
-use super::{Context, FetchError, Package};
-use crate::progress::Watch;
+use super::{FetchError, Package, SourceContext};
+use crate::errors::FileError;
+use crate::progress::ProgressReporter;
 
 /// Package lists older than this are fetched again to find the newest version. A pinned version that is in the lists is
 /// fetched with them at any age.
@@ -27,8 +27,8 @@ const DEFAULT_KEY: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 pub(super) fn fetch(
     package: &Package,
     suite: Option<&str>,
-    context: Context<'_>,
-    watch: Watch<'_>,
+    context: SourceContext<'_>,
+    watch: ProgressReporter<'_>,
 ) -> Result<(String, Utf8PathBuf), FetchError> {
     let mirror = Mirror::of_system(Utf8Path::new("/"), suite)?;
     let state = State::open(&mirror, context.cache)?;
@@ -232,9 +232,9 @@ impl State {
         hasher.update(format!("{mirror:?}").as_bytes());
         let name = format!("{}-{}", mirror.suite, &hasher.finalize().to_hex()[..16]);
         let folder = cache.join("apt").join(name);
-        let write = |path: Utf8PathBuf, text: &str| -> Result<(), FetchError> {
+        let write = |path: Utf8PathBuf, text: &str| -> Result<(), FileError> {
             // Another thread or process may write the same text: replace the file in one step.
-            crate::write_atomically(&path, text.as_bytes()).map_err(|source| FetchError::Write { path, source })
+            crate::write_atomically(&path, text.as_bytes()).map_err(FileError::writing(&path))
         };
         for part in [
             "state/lists/partial",
@@ -243,7 +243,7 @@ impl State {
             "etc/preferences.d",
         ] {
             let path = folder.join(part);
-            std::fs::create_dir_all(&path).map_err(|source| FetchError::Write { path, source })?;
+            std::fs::create_dir_all(&path).map_err(FileError::writing(&path))?;
         }
         let signed_by = match &mirror.key {
             Key::File(path) => format!("[signed-by={path}] "),
@@ -300,7 +300,7 @@ impl State {
         self.age().is_some_and(|age| age < Duration::from_secs(600))
     }
 
-    fn lock_file(&self) -> Result<File, FetchError> {
+    fn lock_file(&self) -> Result<File, FileError> {
         let path = self.folder.join("lock");
         File::options()
             .create(true)
@@ -308,16 +308,14 @@ impl State {
             .read(true)
             .write(true)
             .open(&path)
-            .map_err(|source| FetchError::Write { path, source })
+            .map_err(FileError::writing(&path))
     }
 
     /// Fetches the package lists under a lock; a process that waited for it finds new lists.
-    fn update(&self, package: &Package, watch: Watch<'_>) -> Result<(), FetchError> {
+    fn update(&self, package: &Package, watch: ProgressReporter<'_>) -> Result<(), FetchError> {
         let lock = self.lock_file()?;
-        let locking = |source: io::Error| FetchError::Write {
-            path: self.folder.join("lock"),
-            source,
-        };
+        let path = self.folder.join("lock");
+        let locking = FileError::writing(&path);
         let before = self.age();
         lock.lock().map_err(locking)?;
         let after = self.age();
@@ -336,18 +334,18 @@ impl State {
                 FetchError::Failed { reference, cause }
             });
         }
-        std::fs::write(self.stamp(), "").map_err(|source| FetchError::Write {
-            path: self.stamp(),
-            source,
-        })
+        Ok(std::fs::write(self.stamp(), "").map_err(FileError::writing(&self.stamp()))?)
     }
 
-    fn download(&self, package: &Package, context: Context<'_>, watch: Watch<'_>) -> Result<Downloaded, FetchError> {
+    fn download(
+        &self,
+        package: &Package,
+        context: SourceContext<'_>,
+        watch: ProgressReporter<'_>,
+    ) -> Result<Downloaded, FetchError> {
         let lock = self.lock_file()?;
-        lock.lock_shared().map_err(|source| FetchError::Write {
-            path: self.folder.join("lock"),
-            source,
-        })?;
+        lock.lock_shared()
+            .map_err(FileError::writing(&self.folder.join("lock")))?;
         let wanted = match &package.version {
             Some(version) => format!("{}={version}", package.name),
             None => package.name.clone(),
@@ -395,9 +393,9 @@ impl State {
     fn gone(
         &self,
         package: &Package,
-        context: Context<'_>,
+        context: SourceContext<'_>,
         output: &Output,
-        watch: Watch<'_>,
+        watch: ProgressReporter<'_>,
     ) -> Result<FetchError, FetchError> {
         let listed = client::run(
             self.apt("apt-cache").args(["madison", "--", &package.name]),

@@ -10,6 +10,7 @@ use globset::GlobBuilder;
 
 use super::FetchError;
 use super::archive::InputFile;
+use crate::errors::FileError;
 
 /// The files that match a pattern, relative to `root`; names use `/` on every system.
 pub(super) fn find(pattern: &str, root: &Utf8Path) -> Result<Vec<InputFile>, FetchError> {
@@ -33,14 +34,12 @@ pub(super) fn find(pattern: &str, root: &Utf8Path) -> Result<Vec<InputFile>, Fet
     let mut found = Vec::new();
     let mut folders = vec![start.to_owned()];
     while let Some(folder) = folders.pop() {
-        let reading = |source: io::Error| FetchError::Read {
-            path: root.join(&folder),
-            source,
-        };
+        let path = root.join(&folder);
+        let reading = FileError::reading(&path);
         let listing = match root.join(&folder).read_dir_utf8() {
             Ok(listing) => listing,
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(reading(error)),
+            Err(error) => return Err(reading(error).into()),
         };
         for entry in listing {
             let entry = entry.map_err(reading)?;
@@ -75,10 +74,7 @@ pub(super) fn content(files: &[InputFile]) -> Result<(u64, String), FetchError> 
     let mut hashes = Vec::with_capacity(files.len());
     let mut bytes = 0;
     for file in files {
-        let reading = |source| FetchError::Read {
-            path: file.path.clone(),
-            source,
-        };
+        let reading = FileError::reading(&file.path);
         let length = std::fs::metadata(&file.path).map_err(reading)?.len();
         let mut hasher = blake3::Hasher::new();
         hasher.update_mmap_rayon(&file.path).map_err(reading)?;
@@ -100,10 +96,7 @@ pub(super) fn content(files: &[InputFile]) -> Result<(u64, String), FetchError> 
 
 /// The only file in a folder that a client has written.
 pub(super) fn only_file(folder: &Utf8Path, ending: &str) -> Result<Option<Utf8PathBuf>, FetchError> {
-    let reading = |source| FetchError::Read {
-        path: folder.to_owned(),
-        source,
-    };
+    let reading = FileError::reading(folder);
     let mut found = Vec::new();
     for entry in folder.read_dir_utf8().map_err(reading)? {
         let entry = entry.map_err(reading)?;

@@ -22,8 +22,9 @@ use sha2::{Digest, Sha256};
 
 use super::archive::InputFile;
 use super::web;
-use super::{Context, FetchError};
-use crate::progress::{Unit, Watch};
+use super::{FetchError, SourceContext};
+use crate::errors::FileError;
+use crate::progress::{ProgressReporter, ProgressUnit};
 
 /// Extensions of files with pickles, code, or the weights for other frameworks.
 const LEFT_OUT: [&str; 14] = [
@@ -40,7 +41,7 @@ pub(super) struct Hub {
 
 /// The hub's answer about a revision.
 #[derive(Deserialize)]
-struct Info {
+struct HubRevision {
     sha: String,
     siblings: Vec<Sibling>,
 }
@@ -93,8 +94,8 @@ impl Hub {
         repository: &str,
         revision: Option<&str>,
         pinned: Option<&[String]>,
-        context: Context<'_>,
-        watch: Watch<'_>,
+        context: SourceContext<'_>,
+        watch: ProgressReporter<'_>,
     ) -> Result<(String, Vec<InputFile>), FetchError> {
         let revision = revision.unwrap_or("main");
         Repository {
@@ -117,8 +118,8 @@ struct Repository<'a> {
     reference: String,
     /// In the cache.
     folder: Utf8PathBuf,
-    context: Context<'a>,
-    watch: Watch<'a>,
+    context: SourceContext<'a>,
+    watch: ProgressReporter<'a>,
 }
 
 impl Repository<'_> {
@@ -169,8 +170,8 @@ impl Repository<'_> {
         files.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         if !is_commit(revision) {
             let path = reference();
-            fs::create_dir_all(path.parent().unwrap_or(&self.folder)).map_err(writing(&path))?;
-            crate::write_atomically(&path, info.sha.as_bytes()).map_err(writing(&path))?;
+            fs::create_dir_all(path.parent().unwrap_or(&self.folder)).map_err(FileError::writing(&path))?;
+            crate::write_atomically(&path, info.sha.as_bytes()).map_err(FileError::writing(&path))?;
         }
         Ok((info.sha, files))
     }
@@ -186,7 +187,7 @@ impl Repository<'_> {
     }
 
     /// The hub's answer about a revision.
-    fn info(&self, revision: &str) -> Result<Info, FetchError> {
+    fn info(&self, revision: &str) -> Result<HubRevision, FetchError> {
         let address = format!(
             "{}/api/models/{}/revision/{}?blobs=true",
             self.hub.endpoint,
@@ -195,8 +196,8 @@ impl Repository<'_> {
         );
         let answer = self.context.scratch.join("revision.json");
         self.get(&address, &answer)?;
-        let text = fs::read(&answer).map_err(reading(&answer))?;
-        let info: Info =
+        let text = fs::read(&answer).map_err(FileError::reading(&answer))?;
+        let info: HubRevision =
             serde_json::from_slice(&text).map_err(|error| self.failed(format!("the hub's answer: {error}")))?;
         if !is_commit(&info.sha) {
             return Err(self.failed(format!("the hub names `{}` as its commit", info.sha)));
@@ -221,8 +222,8 @@ impl Repository<'_> {
             let came = self.context.scratch.join("file");
             let address = format!("{}/{}/resolve/{commit}/{}", self.hub.endpoint, self.name, escaped(name));
             self.get(&address, &came)?;
-            let length = fs::metadata(&came).map_err(reading(&came))?.len();
-            self.watch.report(length, sibling.size, Unit::Bytes);
+            let length = fs::metadata(&came).map_err(FileError::reading(&came))?.len();
+            self.watch.report(length, sibling.size, ProgressUnit::Bytes);
             if let Some(size) = sibling.size.filter(|size| *size != length) {
                 let cause = format!("`{name}` has {length} bytes, but the hub states {size}");
                 return Err(self.failed(cause));
@@ -240,10 +241,10 @@ impl Repository<'_> {
             put(&came, &blob)?;
         }
         let parent = link.parent().unwrap_or(folder);
-        fs::create_dir_all(parent).map_err(writing(parent))?;
+        fs::create_dir_all(parent).map_err(FileError::writing(parent))?;
         let up = "../".repeat(2 + name.matches('/').count());
         match std::os::unix::fs::symlink(format!("{up}blobs/{etag}"), &link) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(writing(&link)(error)),
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(FileError::writing(&link)(error).into()),
             _ => Ok(link),
         }
     }
@@ -269,16 +270,6 @@ impl Repository<'_> {
     }
 }
 
-fn reading(path: &Utf8Path) -> impl FnOnce(io::Error) -> FetchError {
-    let path = path.to_owned();
-    move |source| FetchError::Read { path, source }
-}
-
-fn writing(path: &Utf8Path) -> impl FnOnce(io::Error) -> FetchError {
-    let path = path.to_owned();
-    move |source| FetchError::Write { path, source }
-}
-
 /// A path, encoded for an address.
 fn escaped(path: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
@@ -296,20 +287,20 @@ fn escaped(path: &str) -> String {
 /// Moves a file into the cache, which may be on another disk.
 fn put(from: &Utf8Path, to: &Utf8Path) -> Result<(), FetchError> {
     let folder = to.parent().unwrap_or(to);
-    fs::create_dir_all(folder).map_err(writing(folder))?;
-    let mut own = tempfile::NamedTempFile::new_in(folder).map_err(writing(folder))?;
-    let mut bytes = fs::File::open(from).map_err(reading(from))?;
-    io::copy(&mut bytes, &mut own).map_err(writing(to))?;
-    own.as_file().sync_all().map_err(writing(to))?;
-    own.persist(to).map_err(|error| writing(to)(error.error))?;
+    fs::create_dir_all(folder).map_err(FileError::writing(folder))?;
+    let mut own = tempfile::NamedTempFile::new_in(folder).map_err(FileError::writing(folder))?;
+    let mut bytes = fs::File::open(from).map_err(FileError::reading(from))?;
+    io::copy(&mut bytes, &mut own).map_err(FileError::writing(to))?;
+    own.as_file().sync_all().map_err(FileError::writing(to))?;
+    own.persist(to).map_err(|error| FileError::writing(to)(error.error))?;
     Ok(())
 }
 
 fn sha256(path: &Utf8Path) -> Result<String, FetchError> {
-    let mut file = fs::File::open(path).map_err(reading(path))?;
+    let mut file = fs::File::open(path).map_err(FileError::reading(path))?;
     let (mut hasher, mut buffer) = (Sha256::new(), vec![0; 1 << 20]);
     loop {
-        match file.read(&mut buffer).map_err(reading(path))? {
+        match file.read(&mut buffer).map_err(FileError::reading(path))? {
             0 => break,
             count => hasher.update(&buffer[..count]),
         }
@@ -326,10 +317,10 @@ fn snapshot(root: &Utf8Path) -> Result<Vec<InputFile>, FetchError> {
         let listing = match path.read_dir_utf8() {
             Ok(listing) => listing,
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(reading(&path)(error)),
+            Err(error) => return Err(FileError::reading(&path)(error).into()),
         };
         for entry in listing {
-            let entry = entry.map_err(reading(&path))?;
+            let entry = entry.map_err(FileError::reading(&path))?;
             let name = format!("{folder}{}", entry.file_name());
             if entry.path().is_dir() {
                 folders.push(format!("{name}/"));

@@ -2,12 +2,11 @@
 //!
 //! In: a reference of a spec, and a pin of a lock. Out: files with their BLAKE3, or the members of such files. Nothing is installed and nothing runs as another user. Not here: the store, what members mean (`data`).
 
-use std::io;
-
 use aurora_compiler::graph::Pin;
 use camino::{Utf8Path, Utf8PathBuf};
 
-use crate::progress::{Cancelled, Unit, Watch};
+use crate::errors::FileError;
+use crate::progress::{Cancelled, ProgressReporter, ProgressUnit};
 use archive::InputFile;
 pub use reference::{Package, ReferenceError, Registry, SourceAddress};
 
@@ -34,7 +33,7 @@ pub struct Fetched {
 
 /// The context of a fetch.
 #[derive(Clone, Copy, Debug)]
-pub struct Context<'a> {
+pub struct SourceContext<'a> {
     /// The name of the `source` block, for messages.
     pub name: &'a str,
     /// The folder that `file:` is relative to.
@@ -59,18 +58,8 @@ pub enum FetchError {
     },
     #[error("no file matches `{pattern}` in `{root}`")]
     NoFile { pattern: String, root: Utf8PathBuf },
-    #[error("cannot read `{path}`")]
-    Read {
-        path: Utf8PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    #[error("cannot write `{path}`")]
-    Write {
-        path: Utf8PathBuf,
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     #[error("`{reference}` is not available here, and `--offline` forbids fetching it")]
     Offline { reference: String },
     #[error(transparent)]
@@ -129,8 +118,8 @@ pub enum FetchError {
 pub fn fetch(
     reference: &SourceAddress,
     pinned: Option<&Pin>,
-    context: Context<'_>,
-    watch: Watch<'_>,
+    context: SourceContext<'_>,
+    watch: ProgressReporter<'_>,
 ) -> Result<Fetched, FetchError> {
     watch.check()?;
     let mut wanted = match pinned {
@@ -169,7 +158,7 @@ pub fn fetch(
         }
     };
     let (bytes, content) = files::content(&files)?;
-    watch.report(bytes, Some(bytes), Unit::Bytes);
+    watch.report(bytes, Some(bytes), ProgressUnit::Bytes);
     if let Some(pin) = pinned
         && pin.content != content
     {

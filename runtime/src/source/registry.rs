@@ -11,8 +11,9 @@ use sha2::{Digest, Sha256};
 
 use super::client::{self, Output};
 use super::files::only_file;
-use super::{Context, FetchError, Package};
-use crate::progress::Watch;
+use super::{FetchError, Package, SourceContext};
+use crate::errors::FileError;
+use crate::progress::ProgressReporter;
 
 /// Texts with which a client reports a network error.
 const NETWORK: [&str; 22] = [
@@ -54,7 +55,7 @@ fn network(package: &Package, output: &Output) -> FetchError {
 }
 
 /// The version, or an error that names the newest version.
-fn gone(package: &Package, context: Context<'_>, newest: Option<String>, output: &Output) -> FetchError {
+fn gone(package: &Package, context: SourceContext<'_>, newest: Option<String>, output: &Output) -> FetchError {
     if package.version.is_none() || newest.is_none() {
         return FetchError::NoPackage {
             reference: package.to_string(),
@@ -79,8 +80,8 @@ const PIP: &str = "on Debian, run `apt-get install python3-pip`";
 
 pub(super) fn pypi(
     package: &Package,
-    context: Context<'_>,
-    watch: Watch<'_>,
+    context: SourceContext<'_>,
+    watch: ProgressReporter<'_>,
 ) -> Result<(String, Utf8PathBuf), FetchError> {
     let wanted = match &package.version {
         Some(version) => format!("{}=={version}", package.name),
@@ -173,8 +174,8 @@ fn version_in_name(path: &Utf8Path) -> Option<String> {
 
 pub(super) fn cargo(
     package: &Package,
-    context: Context<'_>,
-    watch: Watch<'_>,
+    context: SourceContext<'_>,
+    watch: ProgressReporter<'_>,
 ) -> Result<(String, Utf8PathBuf), FetchError> {
     let folder = context.scratch.join("package");
     let requirement = package
@@ -188,12 +189,9 @@ pub(super) fn cargo(
     );
     let write = |name: &str, text: &str| {
         let path = folder.join(name);
-        std::fs::write(&path, text).map_err(|source| FetchError::Write { path, source })
+        std::fs::write(&path, text).map_err(FileError::writing(&path))
     };
-    std::fs::create_dir(&folder).map_err(|source| FetchError::Write {
-        path: folder.clone(),
-        source,
-    })?;
+    std::fs::create_dir(&folder).map_err(FileError::writing(&folder))?;
     write("Cargo.toml", &manifest)?;
     write("lib.rs", "")?;
     // A private registry home would ignore the user's locks, settings and mirrors.
@@ -218,26 +216,20 @@ pub(super) fn cargo(
         return Err(failed(package, output.cause()));
     }
     let lock = folder.join("Cargo.lock");
-    let text = std::fs::read_to_string(&lock).map_err(|source| FetchError::Read { path: lock, source })?;
+    let text = std::fs::read_to_string(&lock).map_err(FileError::reading(&lock))?;
     let (version, stated) =
         locked(&text, &package.name).ok_or_else(|| failed(package, "cargo's lock does not name it with a checksum"))?;
     let home = cargo_home().ok_or_else(|| failed(package, "neither CARGO_HOME nor HOME is set"))?;
     let cache = home.join("registry/cache");
     let name = format!("{}-{version}.crate", package.name);
-    let reading = |source| FetchError::Read {
-        path: cache.clone(),
-        source,
-    };
+    let reading = FileError::reading(&cache);
     // One folder for each registry that this user has ever used; the checksum says which file it is.
     for entry in cache.read_dir_utf8().map_err(reading)? {
         let path = entry.map_err(reading)?.path().join(&name);
         if !path.is_file() {
             continue;
         }
-        let bytes = std::fs::read(&path).map_err(|source| FetchError::Read {
-            path: path.clone(),
-            source,
-        })?;
+        let bytes = std::fs::read(&path).map_err(FileError::reading(&path))?;
         let found: String = Sha256::digest(&bytes)
             .iter()
             .map(|byte| format!("{byte:02x}"))
@@ -246,10 +238,7 @@ pub(super) fn cargo(
             return Err(FetchError::Checksum { path, found, stated });
         }
         let copy = context.scratch.join(&name);
-        std::fs::write(&copy, bytes).map_err(|source| FetchError::Write {
-            path: copy.clone(),
-            source,
-        })?;
+        std::fs::write(&copy, bytes).map_err(FileError::writing(&copy))?;
         return Ok((version, copy));
     }
     Err(failed(
@@ -291,8 +280,8 @@ fn cargo_home() -> Option<Utf8PathBuf> {
 
 pub(super) fn npm(
     package: &Package,
-    context: Context<'_>,
-    watch: Watch<'_>,
+    context: SourceContext<'_>,
+    watch: ProgressReporter<'_>,
 ) -> Result<(String, Utf8PathBuf), FetchError> {
     let wanted = match &package.version {
         Some(version) => format!("{}@{version}", package.name),

@@ -17,14 +17,19 @@ fn folder() -> (tempfile::TempDir, Utf8PathBuf) {
 }
 
 fn get(root: &Utf8Path, text: &str, pinned: Option<&Pin>, offline: bool) -> Result<Fetched, FetchError> {
-    let context = Context {
+    let context = SourceContext {
         name: "finnish",
         project: root,
         scratch: root,
         cache: root,
         offline,
     };
-    fetch(&text.parse().expect("a reference"), pinned, context, Watch::none())
+    fetch(
+        &text.parse().expect("a reference"),
+        pinned,
+        context,
+        ProgressReporter::none(),
+    )
 }
 
 #[test]
@@ -155,14 +160,14 @@ fn a_repository_of_the_hub_comes_into_the_cache_and_stays_there() {
     let scratch = root.join("scratch");
     std::fs::create_dir(&scratch).expect("made");
     let get = |revision: &str, pinned: Option<&[String]>, offline: bool| {
-        let context = Context {
+        let context = SourceContext {
             name: "weights",
             project: &root,
             scratch: &scratch,
             cache: &root,
             offline,
         };
-        hub.fetch("maker/model", Some(revision), pinned, context, Watch::none())
+        hub.fetch("maker/model", Some(revision), pinned, context, ProgressReporter::none())
     };
     assert!(
         matches!(get("main", None, true), Err(FetchError::Offline { .. })),
@@ -209,7 +214,7 @@ fn other_bytes_than_the_hub_states_are_refused() {
         endpoint: server.endpoint,
         cache: root.join("hub"),
     };
-    let context = Context {
+    let context = SourceContext {
         name: "weights",
         project: &root,
         scratch: &root,
@@ -217,7 +222,7 @@ fn other_bytes_than_the_hub_states_are_refused() {
         offline: false,
     };
     let error = hub
-        .fetch("maker/model", None, None, context, Watch::none())
+        .fetch("maker/model", None, None, context, ProgressReporter::none())
         .expect_err("other bytes");
     assert!(matches!(error, FetchError::Checksum { .. }), "{error}");
     assert!(

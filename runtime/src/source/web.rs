@@ -9,7 +9,7 @@ use camino::Utf8Path;
 use serde_json::Value;
 
 use super::client::{self, ClientError, Output};
-use crate::progress::Watch;
+use crate::progress::ProgressReporter;
 
 const CURL: &str = "on Debian, run `apt-get install curl`";
 
@@ -40,7 +40,12 @@ fn curl(protocols: &str) -> Command {
 ///
 /// # Errors
 /// [`ClientError`]; a server that refuses is an [`Output`].
-pub fn get(address: &str, to: &Utf8Path, limit: Option<u64>, watch: Watch<'_>) -> Result<Output, ClientError> {
+pub fn get(
+    address: &str,
+    to: &Utf8Path,
+    limit: Option<u64>,
+    watch: ProgressReporter<'_>,
+) -> Result<Output, ClientError> {
     let protocols = if address.starts_with("https:") {
         "=https"
     } else {
@@ -60,7 +65,7 @@ pub fn get(address: &str, to: &Utf8Path, limit: Option<u64>, watch: Watch<'_>) -
 ///
 /// # Errors
 /// `curl` is missing, or the server cannot be reached, refuses, or answers something else.
-pub fn post(url: &str, key: Option<&str>, body: &Value, watch: Watch<'_>) -> Result<Value, PostError> {
+pub fn post(url: &str, key: Option<&str>, body: &Value, watch: ProgressReporter<'_>) -> Result<Value, PostError> {
     let refused = |cause: String| PostError::Refused { cause };
     let mut file = tempfile::NamedTempFile::new().map_err(|error| refused(error.to_string()))?;
     file.write_all(body.to_string().as_bytes())

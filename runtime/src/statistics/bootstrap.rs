@@ -2,15 +2,15 @@
 
 use rayon::prelude::*;
 
-use super::sample::{Sample, Stratum};
-use crate::data::random::Key;
+use super::sample::{ScoredItems, Stratum};
+use crate::data::random::PhiloxKey;
 
 /// Replicates of every interval: at 99%, ten are beyond each end.
 pub const REPLICATES: usize = 2000;
 
 /// How often each of `items` items is drawn in a replicate of as many draws. Draw `d` is lane `d mod 4` of the counter
 /// (`d ÷ 4`, replicate, 0, 0), scaled to the items.
-fn draw(key: Key, replicate: u32, times: &mut [f64]) {
+fn draw(key: PhiloxKey, replicate: u32, times: &mut [f64]) {
     times.fill(0.0);
     let items = times.len() as u64;
     for block in 0..items.div_ceil(4) {
@@ -23,7 +23,7 @@ fn draw(key: Key, replicate: u32, times: &mut [f64]) {
 
 /// The scores of each replicate, in the order of `samples`. Scores whose items have the same names are drawn together, so
 /// that any function of a row is a paired replicate of that function.
-pub fn replicates(samples: &[&Sample]) -> Vec<Vec<f64>> {
+pub fn replicates(samples: &[&ScoredItems]) -> Vec<Vec<f64>> {
     let mut drawn: Vec<&Stratum> = Vec::new();
     let mut uses: Vec<Vec<(usize, &Stratum)>> = Vec::new();
     for (number, sample) in samples.iter().enumerate() {
@@ -37,7 +37,7 @@ pub fn replicates(samples: &[&Sample]) -> Vec<Vec<f64>> {
             }
         }
     }
-    let keys: Vec<Key> = drawn.iter().map(|stratum| stratum.key("bootstrap")).collect();
+    let keys: Vec<PhiloxKey> = drawn.iter().map(|stratum| stratum.key("bootstrap")).collect();
     let one = |replicate: usize| {
         let mut sums: Vec<Vec<f64>> = samples.iter().map(|sample| vec![0.0; sample.form.width()]).collect();
         let mut times = Vec::new();

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::sample::Sample;
+use super::sample::ScoredItems;
 
 /// Random exchanges of a permutation test: no p is below one in ten thousand.
 const EXCHANGES: u32 = 9999;
@@ -20,7 +20,7 @@ pub enum Tested {
 
 /// Two-sided p of the difference of two scores over the same items, under the hypothesis that it does not matter which
 /// checkpoint gave which of an item's two results. `None` if the items' names differ.
-pub fn paired(before: &Sample, after: &Sample) -> Option<(f64, Tested)> {
+pub fn paired(before: &ScoredItems, after: &ScoredItems) -> Option<(f64, Tested)> {
     if !before.pairs_with(after) {
         return None;
     }
@@ -39,7 +39,7 @@ pub fn paired(before: &Sample, after: &Sample) -> Option<(f64, Tested)> {
 
 /// p = (1 + exchanges that differ as much) ÷ (1 + exchanges); item `i` of a stratum is exchanged if bit `i mod 128` of the
 /// counter (`i ÷ 128`, exchange, 0, 0) is set. For a mean this is the sign-flip test of the items' differences.
-fn permutation(before: &Sample, after: &Sample) -> f64 {
+fn permutation(before: &ScoredItems, after: &ScoredItems) -> f64 {
     let width = before.form.width();
     let mut sums = [vec![0.0; width], vec![0.0; width]];
     let mut strata = Vec::new();

@@ -6,7 +6,7 @@ use aurora_compiler::fields::{ExpectFields, Term};
 use aurora_compiler::spec::{Better, Relation};
 use serde::{Deserialize, Serialize};
 
-use super::{Interval, LEVEL, Sample, ScoreError, Scored, fitted_change, forgetting, replicates, signed};
+use super::{Interval, LEVEL, ScoreError, Scored, ScoredItems, fitted_change, forgetting, replicates, signed};
 
 /// A gate cannot be evaluated.
 #[derive(Debug, thiserror::Error)]
@@ -23,7 +23,7 @@ pub enum GateError {
 
 /// The result of a gate, and whether resampled items would change it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Verdict {
+pub enum GateVerdict {
     /// In the complete interval.
     #[serde(rename = "holds clearly")]
     HoldsClearly,
@@ -36,7 +36,7 @@ pub enum Verdict {
     FailsClearly,
 }
 
-impl std::fmt::Display for Verdict {
+impl std::fmt::Display for GateVerdict {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::HoldsClearly => "holds clearly",
@@ -49,7 +49,7 @@ impl std::fmt::Display for Verdict {
 
 /// The result of a gate: `gate.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Gate {
+pub struct GateResult {
     pub name: String,
     /// The gate as the spec states it.
     pub text: String,
@@ -57,12 +57,12 @@ pub struct Gate {
     pub found: Judgement,
 }
 
-impl Gate {
+impl GateResult {
     /// The verdict as text.
     pub fn verdict(&self) -> String {
         let found = &self.found;
         match (found.holds, found.verdict) {
-            (false, Verdict::HoldsWithinNoise) => {
+            (false, GateVerdict::HoldsWithinNoise) => {
                 format!(
                     "FAILS: it holds within the noise, and asks for {} confidence",
                     self.level()
@@ -110,7 +110,7 @@ pub struct Judgement {
     /// Fraction of the replicates in which the comparison does not hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub doubt: Option<f64>,
-    pub verdict: Verdict,
+    pub verdict: GateVerdict,
 }
 
 /// A metric's input, set and name.
@@ -134,7 +134,7 @@ pub fn judge(fields: &ExpectFields, evals: &[Scored]) -> Result<Judgement, GateE
     places.sort();
     places.dedup();
     let sample = |place: &ScoreName| evals.get(place.0)?.sample(&place.1, &place.2);
-    let samples: Option<Vec<&Sample>> = places.iter().map(sample).collect();
+    let samples: Option<Vec<&ScoredItems>> = places.iter().map(sample).collect();
     let drawn = samples.map(|samples| sides(fields, &places, &samples)).transpose()?;
     let differences = drawn
         .iter()
@@ -151,14 +151,14 @@ pub fn judge(fields: &ExpectFields, evals: &[Scored]) -> Result<Judgement, GateE
     let by_point = holds(fields.relation, left, right);
     let ends = interval.map(|interval| [interval.low, interval.high].map(|end| holds(fields.relation, end, 0.0)));
     let verdict = match (by_point, ends) {
-        (true, Some([true, true])) => Verdict::HoldsClearly,
-        (true, _) => Verdict::HoldsWithinNoise,
-        (false, Some([false, false])) => Verdict::FailsClearly,
-        (false, _) => Verdict::FailsWithinNoise,
+        (true, Some([true, true])) => GateVerdict::HoldsClearly,
+        (true, _) => GateVerdict::HoldsWithinNoise,
+        (false, Some([false, false])) => GateVerdict::FailsClearly,
+        (false, _) => GateVerdict::FailsWithinNoise,
     };
     let level_is_set = fields.confidence.is_some();
     Ok(Judgement {
-        holds: by_point && (!level_is_set || verdict == Verdict::HoldsClearly),
+        holds: by_point && (!level_is_set || verdict == GateVerdict::HoldsClearly),
         left,
         right,
         difference: left - right,
@@ -171,7 +171,7 @@ pub fn judge(fields: &ExpectFields, evals: &[Scored]) -> Result<Judgement, GateE
 }
 
 /// Both sides of each replicate.
-fn sides(fields: &ExpectFields, places: &[ScoreName], samples: &[&Sample]) -> Result<Vec<(f64, f64)>, GateError> {
+fn sides(fields: &ExpectFields, places: &[ScoreName], samples: &[&ScoredItems]) -> Result<Vec<(f64, f64)>, GateError> {
     let columns: BTreeMap<&ScoreName, usize> = places.iter().zip(0..).collect();
     let sides = |row: Vec<f64>| {
         let of = |place: &ScoreName| Ok(row[columns[place]]);
@@ -303,19 +303,19 @@ mod tests {
             let found = judge(&at_least(least, confidence), &evals).expect("it is measured");
             (found.verdict, found.holds)
         };
-        assert_eq!(verdict("0.4", None), (Verdict::HoldsClearly, true));
-        assert_eq!(verdict("0.58", None), (Verdict::HoldsWithinNoise, true));
-        assert_eq!(verdict("0.62", None), (Verdict::FailsWithinNoise, false));
-        assert_eq!(verdict("0.8", None), (Verdict::FailsClearly, false));
+        assert_eq!(verdict("0.4", None), (GateVerdict::HoldsClearly, true));
+        assert_eq!(verdict("0.58", None), (GateVerdict::HoldsWithinNoise, true));
+        assert_eq!(verdict("0.62", None), (GateVerdict::FailsWithinNoise, false));
+        assert_eq!(verdict("0.8", None), (GateVerdict::FailsClearly, false));
         // The end that fails is the upper one here.
         let at_most = |most: &str| judge(&gate(accuracy(0), Relation::AtMost, number(most), None), &evals);
         let verdict_below = |most: &str| at_most(most).expect("it is measured").verdict;
-        assert_eq!(verdict_below("0.62"), Verdict::HoldsWithinNoise);
-        assert_eq!(verdict_below("0.58"), Verdict::FailsWithinNoise);
-        assert_eq!(verdict_below("0.8"), Verdict::HoldsClearly);
+        assert_eq!(verdict_below("0.62"), GateVerdict::HoldsWithinNoise);
+        assert_eq!(verdict_below("0.58"), GateVerdict::FailsWithinNoise);
+        assert_eq!(verdict_below("0.8"), GateVerdict::HoldsClearly);
         // The binomial standard error is 0.049: 0.52 lies within 95%, and outside of 50%.
-        assert_eq!(verdict("0.52", Some("0.95")), (Verdict::HoldsWithinNoise, false));
-        assert_eq!(verdict("0.52", Some("0.5")), (Verdict::HoldsClearly, true));
+        assert_eq!(verdict("0.52", Some("0.95")), (GateVerdict::HoldsWithinNoise, false));
+        assert_eq!(verdict("0.52", Some("0.5")), (GateVerdict::HoldsClearly, true));
         let found = judge(&at_least("0.5", None), &evals).expect("it is measured");
         let interval = found.interval.expect("a hundred items");
         assert!(
@@ -336,12 +336,12 @@ mod tests {
         let evals = [eval(100, 60), eval(100, 61), eval(99, 61)];
         let paired = gate(accuracy(1), Relation::AtLeast, accuracy(0), Some("0.99"));
         let found = judge(&paired, &evals).expect("both are measured");
-        assert_eq!((found.verdict, found.holds), (Verdict::HoldsClearly, true));
+        assert_eq!((found.verdict, found.holds), (GateVerdict::HoldsClearly, true));
         // Other items are other items.
         let apart = gate(accuracy(2), Relation::AtLeast, accuracy(0), None);
         assert_eq!(
             judge(&apart, &evals).expect("both are measured").verdict,
-            Verdict::HoldsWithinNoise
+            GateVerdict::HoldsWithinNoise
         );
         // One item does not show how scores vary.
         let one = judge(
@@ -351,7 +351,7 @@ mod tests {
         let one = one.expect("it is measured");
         assert_eq!(
             (one.verdict, one.interval, one.doubt),
-            (Verdict::HoldsWithinNoise, None, None)
+            (GateVerdict::HoldsWithinNoise, None, None)
         );
         assert!(judge(&gate(accuracy(7), Relation::Less, number("1"), None), &evals).is_err());
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::sample::{Form, Sample};
+use super::sample::{ScoreFunction, ScoredItems};
 use crate::job::{DocumentScore, Scores};
 use crate::task::{Grams, ItemResult};
 
@@ -25,7 +25,7 @@ pub enum ScoreError {
 pub struct Scored {
     pub scores: Scores,
     /// By set or category (all of a task's items under the empty name), then by metric.
-    pub samples: BTreeMap<String, BTreeMap<String, Sample>>,
+    pub samples: BTreeMap<String, BTreeMap<String, ScoredItems>>,
 }
 
 impl Scored {
@@ -66,7 +66,7 @@ impl Scored {
     }
 
     /// The items of a score, if there are two or more: one item does not show how scores vary.
-    pub fn sample(&self, set: &str, metric: &str) -> Option<&Sample> {
+    pub fn sample(&self, set: &str, metric: &str) -> Option<&ScoredItems> {
         self.samples.get(set)?.get(metric).filter(|sample| sample.items() > 1)
     }
 }
@@ -78,13 +78,13 @@ fn parse<T: serde::de::DeserializeOwned>(lines: &str) -> Result<Vec<T>, ScoreErr
     items.collect()
 }
 
-fn of_documents(documents: &[DocumentScore]) -> BTreeMap<String, BTreeMap<String, Sample>> {
+fn of_documents(documents: &[DocumentScore]) -> BTreeMap<String, BTreeMap<String, ScoredItems>> {
     let mut sets: BTreeMap<&str, Vec<&DocumentScore>> = BTreeMap::new();
     for document in documents {
         sets.entry(&document.set).or_default().push(document);
     }
     let by_metric = |(set, documents): (&str, Vec<&DocumentScore>)| {
-        let sample = |form: Form, of: fn(&DocumentScore) -> u64| {
+        let sample = |form: ScoreFunction, of: fn(&DocumentScore) -> u64| {
             // Documents of two sets may have the same name: each set is a category.
             let rows = documents.iter().map(|document| -> Row<'_> {
                 (
@@ -93,16 +93,16 @@ fn of_documents(documents: &[DocumentScore]) -> BTreeMap<String, BTreeMap<String
                     vec![document.negative_log_likelihood, of(document) as f64],
                 )
             });
-            Sample::new(form, rows)
+            ScoredItems::new(form, rows)
         };
         let own = BTreeMap::from([
             (
                 "perplexity".to_owned(),
-                sample(Form::Perplexity, |document| document.tokens),
+                sample(ScoreFunction::Perplexity, |document| document.tokens),
             ),
             (
                 "bits_per_byte".to_owned(),
-                sample(Form::BitsPerByte, |document| document.bytes),
+                sample(ScoreFunction::BitsPerByte, |document| document.bytes),
             ),
         ]);
         (set.to_owned(), own)
@@ -110,7 +110,7 @@ fn of_documents(documents: &[DocumentScore]) -> BTreeMap<String, BTreeMap<String
     sets.into_iter().map(by_metric).collect()
 }
 
-fn of_items(scores: &Scores, items: &[ItemResult]) -> BTreeMap<String, BTreeMap<String, Sample>> {
+fn of_items(scores: &Scores, items: &[ItemResult]) -> BTreeMap<String, BTreeMap<String, ScoredItems>> {
     // The prompts that several attacks make of one item are drawn together.
     let category = |item: &ItemResult| {
         let sets = item.sets.iter().filter(|set| item.attack.as_ref() != Some(*set));
@@ -125,11 +125,15 @@ fn of_items(scores: &Scores, items: &[ItemResult]) -> BTreeMap<String, BTreeMap<
         grams.insert(number, Grams::of(text, &item.expected).counts());
     }
     let sample = |set: &str, metric: &str| {
-        let form = if metric == "chrf" { Form::Chrf } else { Form::Mean };
+        let form = if metric == "chrf" {
+            ScoreFunction::Chrf
+        } else {
+            ScoreFunction::Mean
+        };
         let mut rows: BTreeMap<(&str, &str), Vec<f64>> = BTreeMap::new();
         for (number, item) in items.iter().enumerate().filter(|(_, item)| item.is_in(set)) {
             let row = match form {
-                Form::Chrf => grams.get(&number).cloned(),
+                ScoreFunction::Chrf => grams.get(&number).cloned(),
                 _ => item.scores.get(metric).map(|value| vec![*value, 1.0]),
             };
             let Some(row) = row else { continue };
@@ -138,7 +142,7 @@ fn of_items(scores: &Scores, items: &[ItemResult]) -> BTreeMap<String, BTreeMap<
                 .or_insert_with(|| vec![0.0; row.len()]);
             sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
         }
-        Sample::new(
+        ScoredItems::new(
             form,
             rows.into_iter().map(|((category, item), row)| (category, item, row)),
         )

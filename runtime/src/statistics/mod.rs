@@ -16,9 +16,9 @@ use serde::{Deserialize, Serialize};
 
 pub use bootstrap::{REPLICATES, replicates};
 pub use difference::{Tested, holm, mcnemar, paired};
-pub use gate::{Gate, GateError, Judgement, Verdict, judge};
+pub use gate::{GateError, GateResult, GateVerdict, Judgement, judge};
 pub use items::{ScoreError, Scored};
-pub use sample::{Form, Sample};
+pub use sample::{ScoreFunction, ScoredItems};
 pub use trend::{backward_transfer, fitted_change, forgetting, signed};
 
 /// The default level of intervals.

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use crate::data::random::Key;
+use crate::data::random::PhiloxKey;
 use crate::task::Grams;
 
 /// The function from the sums over a set's items to a score. Each item has a row of numbers; a score depends only on the sum
 /// of the rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub enum ScoreFunction {
     /// Rows of value and 1: the mean.
     Mean,
     /// Rows of −ln p (nats) and tokens: exp of their ratio.
@@ -19,7 +19,7 @@ pub enum Form {
     Chrf,
 }
 
-impl Form {
+impl ScoreFunction {
     /// Numbers of a row.
     pub(super) fn width(self) -> usize {
         match self {
@@ -50,8 +50,8 @@ pub(super) struct Stratum {
 
 impl Stratum {
     /// The random numbers of one purpose.
-    pub fn key(&self, purpose: &str) -> Key {
-        Key::derive(
+    pub fn key(&self, purpose: &str) -> PhiloxKey {
+        PhiloxKey::derive(
             0,
             &format!("{purpose} {}", blake3::Hash::from_bytes(self.names).to_hex()),
         )
@@ -60,14 +60,14 @@ impl Stratum {
 
 /// The items of one score.
 #[derive(Clone, Debug)]
-pub struct Sample {
-    pub(super) form: Form,
+pub struct ScoredItems {
+    pub(super) form: ScoreFunction,
     pub(super) strata: Vec<Stratum>,
 }
 
-impl Sample {
+impl ScoredItems {
     /// Collects items: each with its category (empty for none), its name and its row, whose width depends on the form.
-    pub fn new<'a>(form: Form, items: impl IntoIterator<Item = (&'a str, &'a str, Vec<f64>)>) -> Self {
+    pub fn new<'a>(form: ScoreFunction, items: impl IntoIterator<Item = (&'a str, &'a str, Vec<f64>)>) -> Self {
         let mut by_category: BTreeMap<&str, Vec<(&str, Vec<f64>)>> = BTreeMap::new();
         for (category, name, row) in items {
             debug_assert_eq!(row.len(), form.width());
@@ -118,6 +118,6 @@ impl Sample {
     /// Whether each item is right or wrong.
     pub(super) fn is_binary(&self) -> bool {
         let rows = self.strata.iter().flat_map(|stratum| stratum.rows.chunks_exact(2));
-        self.form == Form::Mean && rows.into_iter().all(|row| row[0] == 0.0 || row[0] == 1.0)
+        self.form == ScoreFunction::Mean && rows.into_iter().all(|row| row[0] == 0.0 || row[0] == 1.0)
     }
 }

@@ -4,7 +4,7 @@
 use aurora_compiler::spec::Better;
 
 use super::*;
-use crate::data::random::{Key, normal};
+use crate::data::random::{PhiloxKey, normal};
 use crate::task::Grams;
 
 const ITEMS: usize = 60;
@@ -17,15 +17,15 @@ fn lattice() -> (Vec<f64>, Vec<f64>, Vec<f64>) {
     (before, after, (0..ITEMS).map(|i| (5 + i * 17 % 23) as f64).collect())
 }
 
-fn sample(form: Form, values: &[f64], weights: &[f64]) -> Sample {
+fn sample(form: ScoreFunction, values: &[f64], weights: &[f64]) -> ScoredItems {
     let names: Vec<String> = (0..values.len()).map(|i| format!("item {i}")).collect();
     let rows = values.iter().zip(weights).map(|(value, weight)| vec![*value, *weight]);
     let items: Vec<(&str, &str, Vec<f64>)> = names.iter().zip(rows).map(|(name, row)| ("", &**name, row)).collect();
-    Sample::new(form, items)
+    ScoredItems::new(form, items)
 }
 
-fn of_mean(values: &[f64]) -> Sample {
-    sample(Form::Mean, values, &vec![1.0; values.len()])
+fn of_mean(values: &[f64]) -> ScoredItems {
+    sample(ScoreFunction::Mean, values, &vec![1.0; values.len()])
 }
 
 fn near(found: f64, expected: f64, tolerance: f64) {
@@ -36,7 +36,7 @@ fn near(found: f64, expected: f64, tolerance: f64) {
 }
 
 /// Interval of a function of two scores at 95% and 99%, against low and high ends and a standard deviation.
-fn intervals(samples: [&Sample; 2], function: fn(&[f64]) -> f64, ends: [f64; 4], deviation: f64) {
+fn intervals(samples: [&ScoredItems; 2], function: fn(&[f64]) -> f64, ends: [f64; 4], deviation: f64) {
     let drawn: Vec<f64> = replicates(&samples).iter().map(|row| function(row)).collect();
     let found = |level: f64| Interval::of(&drawn, level).expect("all are finite");
     near(found(0.99).low, ends[0], 0.5 * deviation);
@@ -52,7 +52,7 @@ fn intervals_are_those_of_scipy() {
     near(means[0].score(), 4.951_666_666_666_666, 1e-12);
     intervals(means, |row| row[0], [3.9817, 4.2133, 5.6900, 5.9183], 0.3769);
     intervals(means, |row| row[1] - row[0], [-0.0883, -0.0217, 0.4083, 0.4750], 0.1100);
-    let bits = [&before, &after].map(|values| sample(Form::BitsPerByte, values, &weights));
+    let bits = [&before, &after].map(|values| sample(ScoreFunction::BitsPerByte, values, &weights));
     near(bits[0].score(), 0.440_518_701_591_069_9, 1e-12);
     intervals(
         [&bits[0], &bits[1]],
@@ -60,7 +60,7 @@ fn intervals_are_those_of_scipy() {
         [0.3464, 0.3674, 0.5244, 0.5542],
         0.0401,
     );
-    let perplexity = [&before, &after].map(|values| sample(Form::Perplexity, values, &weights));
+    let perplexity = [&before, &after].map(|values| sample(ScoreFunction::Perplexity, values, &weights));
     near(
         perplexity[1].score() - perplexity[0].score(),
         0.016_275_932_103_640_978,
@@ -169,7 +169,7 @@ fn losses_follow_their_formulas_in_both_directions() {
 fn an_interval_covers_the_truth_as_often_as_it_says() {
     let mut covered = 0;
     for trial in 0..400 {
-        let key = Key::derive(trial, "coverage");
+        let key = PhiloxKey::derive(trial, "coverage");
         let values: Vec<f64> = (0..100).map(|i| 1.0 + 2.0 * normal(key, i)).collect();
         let drawn: Vec<f64> = replicates(&[&of_mean(&values)]).iter().map(|row| row[0]).collect();
         let interval = Interval::of(&drawn, LEVEL).expect("all are finite");
@@ -197,7 +197,10 @@ fn replicates_depend_on_names_and_numbers_alone() {
     );
     let names: Vec<String> = (0..ITEMS).map(|i| format!("item {i}")).collect();
     let backwards = (0..ITEMS).rev().map(|i| ("", &*names[i], vec![before[i], 1.0]));
-    assert_eq!(replicates(&[&Sample::new(Form::Mean, backwards), &other]), both);
+    assert_eq!(
+        replicates(&[&ScoredItems::new(ScoreFunction::Mean, backwards), &other]),
+        both
+    );
     let bits: Vec<String> = both[..2]
         .iter()
         .map(|row| format!("{:016x}", row[0].to_bits()))
@@ -209,8 +212,14 @@ fn replicates_depend_on_names_and_numbers_alone() {
         .iter()
         .zip(&before)
         .map(|(name, value)| ("fi", &**name, vec![*value, 1.0]));
-    assert_ne!(replicates(&[&Sample::new(Form::Mean, renamed)])[0][0], both[0][0]);
-    assert_ne!(replicates(&[&Sample::new(Form::Mean, elsewhere)])[0][0], both[0][0]);
+    assert_ne!(
+        replicates(&[&ScoredItems::new(ScoreFunction::Mean, renamed)])[0][0],
+        both[0][0]
+    );
+    assert_ne!(
+        replicates(&[&ScoredItems::new(ScoreFunction::Mean, elsewhere)])[0][0],
+        both[0][0]
+    );
 }
 
 const PINNED: &str = "401386d3a06d3a06 40133d70a3d70a3c";
@@ -226,7 +235,7 @@ fn categories_keep_their_sizes() {
             vec![f64::from(u8::from(i < 5)), 1.0],
         )
     };
-    let all = Sample::new(Form::Mean, (0..20).map(item));
+    let all = ScoredItems::new(ScoreFunction::Mean, (0..20).map(item));
     assert!(replicates(&[&all]).iter().all(|row| row[0] == 0.25));
     // A category alone is drawn as it is drawn among all.
     let values = |i: usize| {
@@ -237,8 +246,8 @@ fn categories_keep_their_sizes() {
         )
     };
     let (whole, part) = (
-        Sample::new(Form::Mean, (0..20).map(values)),
-        Sample::new(Form::Mean, (0..5).map(values)),
+        ScoredItems::new(ScoreFunction::Mean, (0..20).map(values)),
+        ScoredItems::new(ScoreFunction::Mean, (0..5).map(values)),
     );
     assert!(
         replicates(&[&whole, &part])
@@ -260,8 +269,8 @@ fn a_score_of_a_corpus_is_drawn_by_items() {
         .map(|(own, other)| Grams::of(own, &[(*other).to_owned()]))
         .collect();
     let names = ["0", "1", "2", "3"];
-    let sample = Sample::new(
-        Form::Chrf,
+    let sample = ScoredItems::new(
+        ScoreFunction::Chrf,
         names
             .iter()
             .zip(&grams)

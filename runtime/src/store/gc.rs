@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{Record, Store, StoreError, failed, files_below, sealed};
 
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct Collected {
+pub struct GarbageReport {
     pub objects: u64,
     pub bytes: u64,
     pub records: u64,
@@ -21,7 +21,7 @@ impl Store {
     ///
     /// # Errors
     /// A run is using the store, or a file cannot be listed or deleted.
-    pub fn collect(&self, keep: &BTreeSet<Key>, dry: bool) -> Result<Collected, StoreError> {
+    pub fn collect(&self, keep: &BTreeSet<Key>, dry: bool) -> Result<GarbageReport, StoreError> {
         let path = self.root.join("locks").join("store");
         let alone = File::create(&path).map_err(failed("lock", &path))?;
         if alone.try_lock().is_err() {
@@ -44,9 +44,9 @@ impl Store {
                 _ => gone.push(path),
             }
         }
-        let mut collected = Collected {
+        let mut collected = GarbageReport {
             records: gone.len() as u64,
-            ..Collected::default()
+            ..GarbageReport::default()
         };
         for path in list("realised")? {
             let key = sealed::read::<Key>(&path).ok().flatten();

@@ -30,8 +30,8 @@ use aurora_compiler::plan::{CachedResult, ResultCache};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::{Deserialize, Serialize};
 
-pub use gc::Collected;
-pub use verify::{Problem, Verified};
+pub use gc::GarbageReport;
+pub use verify::{StoreProblem, StoreReport};
 
 use crate::job::Files;
 
@@ -142,7 +142,7 @@ impl Record {
 
 pub struct Store {
     root: Utf8PathBuf,
-    verified: Mutex<verified::Verified>,
+    verified: Mutex<verified::VerifiedFiles>,
 }
 
 /// A lock; dropping it releases it.
@@ -165,7 +165,7 @@ impl Store {
         }
         Ok(Self {
             root: root.to_owned(),
-            verified: Mutex::new(verified::Verified::load(&root.join("verified"))),
+            verified: Mutex::new(verified::VerifiedFiles::load(&root.join("verified"))),
         })
     }
 
@@ -173,7 +173,7 @@ impl Store {
     pub fn open_read_only(root: &Utf8Path) -> Self {
         Self {
             root: root.to_owned(),
-            verified: Mutex::new(verified::Verified::load(&root.join("verified"))),
+            verified: Mutex::new(verified::VerifiedFiles::load(&root.join("verified"))),
         }
     }
 

@@ -11,7 +11,7 @@ use std::os::unix::fs::MetadataExt;
 
 use camino::{Utf8Path, Utf8PathBuf};
 
-pub struct Verified {
+pub struct VerifiedFiles {
     path: Utf8PathBuf,
     file: Option<File>,
     known: HashMap<String, String>,
@@ -30,7 +30,7 @@ fn status_line(status: &Metadata) -> String {
     )
 }
 
-impl Verified {
+impl VerifiedFiles {
     pub fn load(path: &Utf8Path) -> Self {
         let text = std::fs::read_to_string(path).unwrap_or_default();
         let known = text

@@ -10,7 +10,7 @@ use aurora_compiler::hash::Key;
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub struct Problem {
+pub struct StoreProblem {
     /// Path inside the store.
     pub path: Utf8PathBuf,
     pub cause: String,
@@ -19,11 +19,11 @@ pub struct Problem {
 }
 
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct Verified {
+pub struct StoreReport {
     pub objects: u64,
     pub bytes: u64,
     pub records: u64,
-    pub problems: Vec<Problem>,
+    pub problems: Vec<StoreProblem>,
 }
 
 impl Store {
@@ -31,8 +31,8 @@ impl Store {
     ///
     /// # Errors
     /// A folder cannot be listed; a file that cannot be read is a problem of the store instead.
-    pub fn verify(&self) -> Result<Verified, StoreError> {
-        let mut report = Verified::default();
+    pub fn verify(&self) -> Result<StoreReport, StoreError> {
+        let mut report = StoreReport::default();
         let mut users: std::collections::BTreeMap<String, Vec<String>> = std::collections::BTreeMap::new();
         let listed = |folder: &str| {
             let path = self.root.join(folder);
@@ -91,10 +91,10 @@ impl Store {
         Ok(report)
     }
 
-    fn problem(&self, report: &mut Verified, path: Utf8PathBuf, cause: String, mut nodes: Vec<String>) {
+    fn problem(&self, report: &mut StoreReport, path: Utf8PathBuf, cause: String, mut nodes: Vec<String>) {
         let path = path.strip_prefix(&self.root).map(ToOwned::to_owned).unwrap_or(path);
         nodes.sort();
         nodes.dedup();
-        report.problems.push(Problem { path, cause, nodes });
+        report.problems.push(StoreProblem { path, cause, nodes });
     }
 }

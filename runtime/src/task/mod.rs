@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::data::encoder::{Encoder, EncoderError};
-use crate::data::random::Key;
+use crate::data::random::PhiloxKey;
 use crate::data::template::{Template, TemplateError};
 use crate::job::ItemFile;
 use crate::source::archive::ArchiveError;
@@ -24,7 +24,7 @@ use crate::source::archive::ArchiveError;
 pub use metrics::Grams;
 pub use pass::pass_at_k;
 pub use read::{item_files, read};
-pub use score::{ItemResult, ScoringError, Verdict, means, score};
+pub use score::{ItemResult, JudgeVerdict, ScoringError, means, score};
 
 #[derive(Debug, thiserror::Error)]
 pub enum TaskError {
@@ -361,7 +361,7 @@ fn examples<'s>(
     if own.len() <= shots {
         return Err(few(own.len().saturating_sub(1)));
     }
-    let key = Key::derive(fields.seed, "solved examples");
+    let key = PhiloxKey::derive(fields.seed, "solved examples");
     // Distinct other items, drawn one by one; only few of many are drawn.
     let mut chosen: Vec<usize> = Vec::new();
     let mut counter = 0u32;

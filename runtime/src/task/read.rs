@@ -8,8 +8,8 @@ use serde_json::Value;
 use super::TaskError;
 use crate::data::items;
 use crate::job::{Files, ItemFile};
-use crate::progress::Watch;
-use crate::source::archive::{InputFile, Selection, is_plain, walk};
+use crate::progress::ProgressReporter;
+use crate::source::archive::{InputFile, MemberSelection, is_plain, walk};
 
 /// The largest file of items, bytes.
 const FILE_LIMIT: u64 = 1 << 30;
@@ -54,7 +54,7 @@ pub fn item_files(sources: Vec<Files>) -> Vec<ItemFile> {
 /// # Errors
 /// No file matches, one cannot be read, a line is not a valid item, or two items have one name.
 pub fn read(files: &[ItemFile], patterns: &[String]) -> Result<Vec<(String, Value)>, TaskError> {
-    let selection = Selection::new(patterns, &[])?;
+    let selection = MemberSelection::new(patterns, &[])?;
     let mut found = Vec::new();
     let mut members = BTreeSet::new();
     let inputs: Vec<InputFile> = files
@@ -64,27 +64,32 @@ pub fn read(files: &[ItemFile], patterns: &[String]) -> Result<Vec<(String, Valu
             path: file.path.clone(),
         })
         .collect();
-    let walked = walk::<TaskError>(&inputs, &selection, Watch::none(), &mut |number, path, reader| {
-        let member = format!("{}{path}", files[number].prefix);
-        if !members.insert(member.clone()) {
-            return Err(TaskError::TwoFiles { file: member });
-        }
-        let mut text = String::new();
-        let read = Read::take(reader, FILE_LIMIT).read_to_string(&mut text);
-        read.map_err(|source| TaskError::Read {
-            file: path.to_owned(),
-            source,
-        })?;
-        for item in items::parse(path, &text) {
-            let (line, value) = item.map_err(|(line, cause)| TaskError::NoItem {
-                file: member.clone(),
-                line,
-                cause,
+    let walked = walk::<TaskError>(
+        &inputs,
+        &selection,
+        ProgressReporter::none(),
+        &mut |number, path, reader| {
+            let member = format!("{}{path}", files[number].prefix);
+            if !members.insert(member.clone()) {
+                return Err(TaskError::TwoFiles { file: member });
+            }
+            let mut text = String::new();
+            let read = Read::take(reader, FILE_LIMIT).read_to_string(&mut text);
+            read.map_err(|source| TaskError::Read {
+                file: path.to_owned(),
+                source,
             })?;
-            found.push((format!("{member}:{line}"), value));
-        }
-        Ok(())
-    })?;
+            for item in items::parse(path, &text) {
+                let (line, value) = item.map_err(|(line, cause)| TaskError::NoItem {
+                    file: member.clone(),
+                    line,
+                    cause,
+                })?;
+                found.push((format!("{member}:{line}"), value));
+            }
+            Ok(())
+        },
+    )?;
     if walked.matched == 0 {
         return Err(TaskError::NoFiles {
             patterns: patterns.to_vec(),

@@ -62,7 +62,7 @@ pub struct ItemResult {
     pub answers: Vec<String>,
     /// The verdict on each answer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub verdicts: Vec<Verdict>,
+    pub verdicts: Vec<JudgeVerdict>,
     /// By metric; that of chrF is of the item alone.
     pub scores: BTreeMap<String, f64>,
 }
@@ -70,7 +70,7 @@ pub struct ItemResult {
 /// A judge's verdict on an answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Verdict {
+pub struct JudgeVerdict {
     pub score: f64,
     /// The reason as text.
     pub words: String,

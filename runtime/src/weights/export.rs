@@ -16,6 +16,7 @@ use serde_json::json;
 use super::{Card, pretty, write_config};
 use crate::checkpoint::{CheckpointError, Group, TensorInfo, groups, read, write_part};
 use crate::data::tokenizer::TokenizerMeta;
+use crate::errors::FileError;
 use crate::job::Files;
 
 /// The largest file of weights, as on the hub. A group of layers is never split.
@@ -25,12 +26,8 @@ pub const SHARD_BYTES: u64 = 5_000_000_000;
 pub enum ExportError {
     #[error("`{path}` is not empty: name another folder")]
     NotEmpty { path: Utf8PathBuf },
-    #[error("cannot write `{path}`")]
-    Write {
-        path: Utf8PathBuf,
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
 }
@@ -40,11 +37,6 @@ pub enum ExportError {
 pub struct Exported {
     /// Names and bytes.
     pub files: BTreeMap<String, u64>,
-}
-
-fn writing(path: &Utf8Path) -> impl FnOnce(io::Error) -> ExportError {
-    let path = path.to_owned();
-    move |source| ExportError::Write { path, source }
 }
 
 /// Writes the model to the folder `out`, which must be empty or missing. `tokenizer` is the `tokenizer.json` with its
@@ -68,17 +60,17 @@ pub fn export(
         .parent()
         .filter(|parent| !parent.as_str().is_empty())
         .unwrap_or(Utf8Path::new("."));
-    std::fs::create_dir_all(parent).map_err(writing(parent))?;
+    std::fs::create_dir_all(parent).map_err(FileError::writing(parent))?;
     let folder = tempfile::Builder::new()
         .prefix(".aurora-export-")
         .tempdir_in(parent)
-        .map_err(writing(parent))?;
+        .map_err(FileError::writing(parent))?;
     let within =
         Utf8Path::from_path(folder.path()).expect("a folder with a plain name inside of one whose path is UTF-8");
     weights(model, files, shard_bytes, within)?;
     let put = |name: &str, text: &str| {
         let path = within.join(name);
-        std::fs::write(&path, text).map_err(writing(&path))
+        std::fs::write(&path, text).map_err(FileError::writing(&path))
     };
     let end = tokenizer.map(|(_, meta)| meta.end_of_document_id);
     put("config.json", &write_config(model, end))?;
@@ -89,10 +81,10 @@ pub fn export(
     put("README.md", &card.text(model))?;
     if let Some((path, meta)) = tokenizer {
         let to = within.join("tokenizer.json");
-        let mut from = std::fs::File::open(path).map_err(writing(path))?;
+        let mut from = std::fs::File::open(path).map_err(FileError::writing(path))?;
         // Not a copy of the store's file, which is read-only.
-        let mut new = std::fs::File::create(&to).map_err(writing(&to))?;
-        io::copy(&mut from, &mut new).map_err(writing(&to))?;
+        let mut new = std::fs::File::create(&to).map_err(FileError::writing(&to))?;
+        io::copy(&mut from, &mut new).map_err(FileError::writing(&to))?;
         let end = &meta.end_of_document;
         put(
             "special_tokens_map.json",
@@ -105,17 +97,17 @@ pub fn export(
         put("tokenizer_config.json", &pretty(&companion))?;
     }
     let mut written = BTreeMap::new();
-    for entry in within.read_dir_utf8().map_err(writing(within))? {
-        let entry = entry.map_err(writing(within))?;
-        let file = std::fs::File::open(entry.path()).map_err(writing(entry.path()))?;
-        file.sync_all().map_err(writing(entry.path()))?;
-        let bytes = entry.metadata().map_err(writing(entry.path()))?.len();
+    for entry in within.read_dir_utf8().map_err(FileError::writing(within))? {
+        let entry = entry.map_err(FileError::writing(within))?;
+        let file = std::fs::File::open(entry.path()).map_err(FileError::writing(entry.path()))?;
+        file.sync_all().map_err(FileError::writing(entry.path()))?;
+        let bytes = entry.metadata().map_err(FileError::writing(entry.path()))?.len();
         written.insert(entry.file_name().to_owned(), bytes);
     }
     use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(within, std::fs::Permissions::from_mode(0o755)).map_err(writing(within))?;
+    std::fs::set_permissions(within, std::fs::Permissions::from_mode(0o755)).map_err(FileError::writing(within))?;
     // A rename replaces an empty folder.
-    std::fs::rename(folder.keep(), out).map_err(writing(out))?;
+    std::fs::rename(folder.keep(), out).map_err(FileError::writing(out))?;
     Ok(Exported { files: written })
 }
 
@@ -162,7 +154,7 @@ fn weights(model: &ModelFields, files: &Files, shard_bytes: u64, out: &Utf8Path)
         let total: u64 = groups.iter().map(bytes).sum();
         let index = json!({"metadata": {"total_size": total}, "weight_map": map});
         let path = out.join("model.safetensors.index.json");
-        std::fs::write(&path, pretty(&index)).map_err(writing(&path))?;
+        std::fs::write(&path, pretty(&index)).map_err(FileError::writing(&path))?;
     }
     Ok(())
 }

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io;
 
 use aurora_compiler::fields::ModelFields;
 use camino::Utf8PathBuf;
@@ -17,6 +16,7 @@ use super::config::{ConfigError, read_config};
 use super::import::PublishedWeights;
 use super::{WeightsError, quantised};
 use crate::checkpoint::TensorInfo;
+use crate::errors::FileError;
 use crate::source::archive::{InputFile, is_plain};
 
 /// The largest `config.json` or index that is read: those of the largest models are a few MB.
@@ -42,12 +42,8 @@ pub enum HuggingFaceError {
         if *pickles { ", only pickles, which are never opened" } else { "" }
     )]
     NoWeights { config: String, pickles: bool },
-    #[error("cannot read `{path}`")]
-    Read {
-        path: Utf8PathBuf,
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     #[error("`{path}` has {found} bytes, more than the limit of {JSON_LIMIT}")]
     Large { path: Utf8PathBuf, found: u64 },
     #[error("`{path}` is not a complete safetensors file ({cause}): fetch it again")]
@@ -212,10 +208,7 @@ impl HuggingFace {
     }
 
     fn open_shard(&mut self, file: &InputFile) -> Result<(), HuggingFaceError> {
-        let reading = |source| HuggingFaceError::Read {
-            path: file.path.clone(),
-            source,
-        };
+        let reading = FileError::reading(&file.path);
         let open = File::open(&file.path).map_err(reading)?;
         // SAFETY: nothing changes the files of a source. `aurora import` reads a user's own files; one that is truncated
         // meanwhile ends that command.
@@ -298,16 +291,13 @@ fn is_buffer(name: &str) -> bool {
 }
 
 fn small(file: &InputFile) -> Result<Vec<u8>, HuggingFaceError> {
-    let reading = |source| HuggingFaceError::Read {
-        path: file.path.clone(),
-        source,
-    };
+    let reading = FileError::reading(&file.path);
     let found = std::fs::metadata(&file.path).map_err(reading)?.len();
     if found > JSON_LIMIT {
         let path = file.path.clone();
         return Err(HuggingFaceError::Large { path, found });
     }
-    std::fs::read(&file.path).map_err(reading)
+    Ok(std::fs::read(&file.path).map_err(reading)?)
 }
 
 impl PublishedWeights for HuggingFace {

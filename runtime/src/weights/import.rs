@@ -31,13 +31,13 @@ pub trait PublishedWeights {
 
 /// A field in which a file and a spec differ.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Difference {
+pub struct ConfigDifference {
     pub field: &'static str,
     pub file: String,
     pub spec: String,
 }
 
-impl fmt::Display for Difference {
+impl fmt::Display for ConfigDifference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { field, file, spec } = self;
         write!(f, "`{field}` is {file} in the file and {spec} in the spec")
@@ -53,11 +53,11 @@ fn word<T: serde::Serialize>(value: &T) -> String {
 }
 
 /// The fields in which the two differ, by their names in a spec, except for the activation.
-pub(super) fn differences(file: &ModelFields, spec: &ModelFields) -> Vec<Difference> {
+pub(super) fn differences(file: &ModelFields, spec: &ModelFields) -> Vec<ConfigDifference> {
     let mut found = Vec::new();
     let mut compare = |field: &'static str, equal: bool, file: String, spec: String| {
         if !equal {
-            found.push(Difference { field, file, spec });
+            found.push(ConfigDifference { field, file, spec });
         }
     };
     let same = file.architecture == spec.architecture;

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use super::{WeightsError, weights_folder};
 use crate::checkpoint::{TensorInfo, groups, write};
-use crate::data::random::{Key, normal};
+use crate::data::random::{PhiloxKey, normal};
 
 /// Writes the initial weights below `out`.
 ///
@@ -56,7 +56,7 @@ fn initial(tensor: &TensorInfo, seed: u64, deviation: f64, layers: u32) -> Vec<f
     } else {
         deviation
     };
-    let key = Key::derive(seed, &tensor.name);
+    let key = PhiloxKey::derive(seed, &tensor.name);
     let mut numbers = vec![0.0f32; count];
     numbers.par_chunks_mut(16_384).enumerate().for_each(|(chunk, numbers)| {
         for (at, number) in numbers.iter_mut().enumerate() {

@@ -29,7 +29,7 @@ pub use config::{ConfigError, read_config, write_config};
 pub use export::{ExportError, Exported, SHARD_BYTES, export};
 pub use gguf::{Gguf, GgufError};
 pub use huggingface::{HuggingFace, HuggingFaceError};
-pub use import::{Difference, PublishedWeights};
+pub use import::{ConfigDifference, PublishedWeights};
 pub use vocabulary::{PublishedTokenizerError, VocabularyError, published_tokenizer, tokenizer_json};
 
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +54,7 @@ pub enum WeightsError {
     )]
     OtherModel {
         place: String,
-        differences: Vec<Difference>,
+        differences: Vec<ConfigDifference>,
     },
     #[error(
         "{place} does not have the tensor `{tensor}` that the model needs; check `architecture`, `layers` and `tied_embeddings`"
@@ -77,7 +77,7 @@ pub enum WeightsError {
     Write(#[from] CheckpointError),
 }
 
-fn list(differences: &[Difference]) -> String {
+fn list(differences: &[ConfigDifference]) -> String {
     let each: Vec<String> = differences.iter().map(ToString::to_string).collect();
     each.join(", ")
 }

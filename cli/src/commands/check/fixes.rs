@@ -6,7 +6,7 @@
 
 use aurora_compiler::compose::Bundle;
 use aurora_compiler::compose::remote::is_remote;
-use aurora_lang::diagnostics::{Applicability, Diagnostic, Edit, Source};
+use aurora_lang::diagnostics::{Applicability, Diagnostic, Source, TextEdit};
 use camino::Utf8Path;
 
 use crate::failure::Failure;
@@ -14,13 +14,13 @@ use crate::failure::Failure;
 /// Edits the files of a spec, `with_unsafe` also with unsafe edits. Returns a line for each applied edit, in order.
 pub fn apply(bundle: &Bundle, found: &[Diagnostic], with_unsafe: bool) -> Result<Vec<String>, Failure> {
     let view = bundle.sources().view();
-    let applies = |edit: &&Edit| with_unsafe || edit.applicability == Applicability::Safe;
-    let mut edits: Vec<&Edit> = found.iter().filter_map(only_edit).filter(applies).collect();
+    let applies = |edit: &&TextEdit| with_unsafe || edit.applicability == Applicability::Safe;
+    let mut edits: Vec<&TextEdit> = found.iter().filter_map(only_edit).filter(applies).collect();
     edits.sort_by_key(|edit| edit.span);
     edits.dedup();
     let mut applied = Vec::new();
     for (index, name) in bundle.file_names().enumerate() {
-        let own: Vec<&Edit> = edits
+        let own: Vec<&TextEdit> = edits
             .iter()
             .copied()
             .filter(|edit| view.file(edit.span.start).0 == index)
@@ -59,7 +59,7 @@ pub fn unsafe_edits(bundle: &Bundle, found: &[Diagnostic]) -> Vec<String> {
 }
 
 /// `FILE:LINE: `old` → `new``
-fn line(edit: &Edit, view: Source<'_>) -> String {
+fn line(edit: &TextEdit, view: Source<'_>) -> String {
     let (_, name, range) = view.file(edit.span.start);
     let number = view.text[range.start..edit.span.start].matches('\n').count() + 1;
     let old = &view.text[edit.span.start..edit.span.end];
@@ -67,7 +67,7 @@ fn line(edit: &Edit, view: Source<'_>) -> String {
 }
 
 /// The edit of a diagnostic that suggests exactly one.
-fn only_edit(diagnostic: &Diagnostic) -> Option<&Edit> {
+fn only_edit(diagnostic: &Diagnostic) -> Option<&TextEdit> {
     let mut edits = diagnostic.helps.iter().filter_map(|help| help.edit.as_ref());
     let only = edits.next()?;
     edits.next().is_none().then_some(only)

@@ -12,7 +12,7 @@ use aurora_lang::diagnostics::{Diagnostic, to_json};
 use camino::Utf8PathBuf;
 use serde_json::json;
 
-use crate::arguments::{Format, Selection};
+use crate::arguments::{DiagnosticFormat, VariantSelection};
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output;
@@ -42,9 +42,9 @@ struct Checked {
 pub fn run(
     context: &Context,
     specs: &[Utf8PathBuf],
-    selection: &Selection,
+    selection: &VariantSelection,
     fix: Fix,
-    format: Format,
+    format: DiagnosticFormat,
 ) -> Result<Exit, Failure> {
     let mut all = Vec::new();
     for path in specs {
@@ -66,7 +66,7 @@ pub fn run(
                 }
             }
         }
-        if !context.json && format == Format::Text {
+        if !context.json && format == DiagnosticFormat::Text {
             print(&checked)?;
         }
         all.push(checked);
@@ -76,13 +76,13 @@ pub fn run(
             .flat_map(|checked| to_json(&checked.found, checked.bundle.sources().view()))
     };
     match format {
-        Format::Text => {}
-        Format::Github => {
+        DiagnosticFormat::Text => {}
+        DiagnosticFormat::Github => {
             for diagnostic in diagnostics() {
                 outln!("{}", annotations::github(&diagnostic))?;
             }
         }
-        Format::Sarif => outln!("{}", annotations::sarif(diagnostics()))?,
+        DiagnosticFormat::Sarif => outln!("{}", annotations::sarif(diagnostics()))?,
     }
     if context.json {
         let files = all.iter().map(|checked| CheckedFile {
@@ -99,7 +99,7 @@ pub fn run(
     })
 }
 
-fn check(context: &Context, path: &Utf8PathBuf, selection: &Selection) -> Result<Checked, Failure> {
+fn check(context: &Context, path: &Utf8PathBuf, selection: &VariantSelection) -> Result<Checked, Failure> {
     let (bundle, _) = bundle(path, selection, context.reach())?;
     let (found, assumed, ok) = match bundle.check(&selection.choice()) {
         Ok(spec) => (spec.warnings.clone(), assumptions(&spec), true),

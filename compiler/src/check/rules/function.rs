@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use aurora_lang::ast::{self, Name, Span};
 use aurora_lang::diagnostics::{Code, Diagnostic};
 
-use super::gate::Amount;
+use super::gate::ExpressionType;
 use crate::check::Checker;
 use crate::names::suggest;
 use crate::schema::{FUNCTIONS, FunctionSchema};
@@ -21,7 +21,7 @@ impl Checker<'_> {
         written: &[ast::Expression],
         span: Span,
         spec: &Spec,
-    ) -> Option<(Expression, Amount)> {
+    ) -> Option<(Expression, ExpressionType)> {
         let Some(table) = FUNCTIONS.iter().find(|known| known.name == name.text) else {
             let message = format!("there is no function `{}`", name.text);
             let diagnostic = Diagnostic::new(Code::UNKNOWN_CALL, message).label(name.span, "unknown function");
@@ -34,8 +34,8 @@ impl Checker<'_> {
             return None;
         };
         let read: Vec<_> = written.iter().map(|argument| self.expression(argument, spec)).collect();
-        let read: Vec<(Expression, Amount)> = read.into_iter().collect::<Option<_>>()?;
-        let (arguments, amounts): (Vec<Expression>, Vec<Amount>) = read.into_iter().unzip();
+        let read: Vec<(Expression, ExpressionType)> = read.into_iter().collect::<Option<_>>()?;
+        let (arguments, amounts): (Vec<Expression>, Vec<ExpressionType>) = read.into_iter().unzip();
         if table.of_checkpoints {
             let metric = match arguments.as_slice() {
                 [Expression::Metric(metric)] if metric.at.kind == BlockKind::Stage => metric,
@@ -45,22 +45,26 @@ impl Checker<'_> {
                 }
             };
             self.enough_checkpoints(table, metric, span, spec)?;
-        } else if arguments.len() < 2 || !amounts.iter().all(|amount| matches!(amount, Amount::Metric { .. })) {
+        } else if arguments.len() < 2
+            || !amounts
+                .iter()
+                .all(|amount| matches!(amount, ExpressionType::Metric { .. }))
+        {
             self.error(bad(table, span, "takes two or more metrics"));
             return None;
         }
         let is_fraction = amounts
             .iter()
-            .all(|amount| matches!(amount, Amount::Metric { is_fraction: true, .. }));
-        let direction = |amount: &Amount| match amount {
-            Amount::Metric { better, .. } => *better,
+            .all(|amount| matches!(amount, ExpressionType::Metric { is_fraction: true, .. }));
+        let direction = |amount: &ExpressionType| match amount {
+            ExpressionType::Metric { better, .. } => *better,
             _ => None,
         };
         let directions = amounts.iter().map(direction);
         let common = directions.reduce(|a, b| a.filter(|a| Some(*a) == b)).flatten();
         let differ = amounts
             .iter()
-            .all(|amount| matches!(amount, Amount::Metric { difference: true, .. }));
+            .all(|amount| matches!(amount, ExpressionType::Metric { difference: true, .. }));
         let (better, difference) = match table.function {
             Function::Forgetting | Function::Gap => (Some(Better::Lower), true),
             Function::Trend => (common, true),
@@ -75,7 +79,7 @@ impl Checker<'_> {
         }
         Some((
             Expression::Function(table.function, arguments),
-            Amount::Metric {
+            ExpressionType::Metric {
                 is_fraction,
                 better,
                 difference,

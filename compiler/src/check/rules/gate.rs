@@ -21,7 +21,7 @@ const CONFIDENCE: Range = Range {
 
 /// The kind of quantity that an expression gives.
 #[derive(Clone, Copy, PartialEq)]
-pub(super) enum Amount {
+pub(super) enum ExpressionType {
     Number,
     Points,
     /// A metric, or an expression of metrics.
@@ -44,7 +44,9 @@ impl Checker<'_> {
         let right = self.expression(&written.right, spec);
         let (left, left_amount) = left?;
         let (right, right_amount) = right?;
-        if !matches!(left_amount, Amount::Metric { .. }) && !matches!(right_amount, Amount::Metric { .. }) {
+        if !matches!(left_amount, ExpressionType::Metric { .. })
+            && !matches!(right_amount, ExpressionType::Metric { .. })
+        {
             self.error(
                 Diagnostic::new(Code::BAD_GATE, "this gate compares no metric")
                     .label(written.span, "always true or always false")
@@ -58,13 +60,13 @@ impl Checker<'_> {
         ] {
             let fits = matches!(
                 other,
-                Amount::Metric {
+                ExpressionType::Metric {
                     is_fraction: true,
                     difference: true,
                     ..
                 }
             );
-            if amount == Amount::Points && !fits {
+            if amount == ExpressionType::Points && !fits {
                 self.error(bare_points(side));
                 return None;
             }
@@ -95,7 +97,11 @@ impl Checker<'_> {
         })
     }
 
-    pub(super) fn expression(&mut self, written: &ast::Expression, spec: &Spec) -> Option<(Expression, Amount)> {
+    pub(super) fn expression(
+        &mut self,
+        written: &ast::Expression,
+        spec: &Spec,
+    ) -> Option<(Expression, ExpressionType)> {
         match &written.kind {
             ExpressionKind::Group(inner) => self.expression(inner, spec),
             ExpressionKind::Metric(path) => {
@@ -106,8 +112,8 @@ impl Checker<'_> {
             ExpressionKind::Number(number) => {
                 let value = Exact::new(self.decimal(number, written.span)?);
                 match self.counted(number)? {
-                    Counted::Plain => Some((Expression::Number(value), Amount::Number)),
-                    Counted::Points => Some((Expression::Points(value), Amount::Points)),
+                    Counted::Plain => Some((Expression::Number(value), ExpressionType::Number)),
+                    Counted::Points => Some((Expression::Points(value), ExpressionType::Points)),
                     Counted::Percent => {
                         let fraction = Exact::new(value.decimal() / rust_decimal::Decimal::ONE_HUNDRED);
                         self.error(
@@ -133,8 +139,12 @@ impl Checker<'_> {
                 let (left_value, left_amount) = read_left?;
                 let (right_value, right_amount) = read_right?;
                 let amount = combine(*operator, left_amount, right_amount);
-                if amount == Amount::Invalid {
-                    let points = if right_amount == Amount::Points { right } else { left };
+                if amount == ExpressionType::Invalid {
+                    let points = if right_amount == ExpressionType::Points {
+                        right
+                    } else {
+                        left
+                    };
                     self.error(
                         Diagnostic::new(
                             Code::BAD_GATE,
@@ -158,7 +168,7 @@ impl Checker<'_> {
     }
 
     /// Reads `WEIGHTS.EVAL.METRIC.SET`, and the kind of its value.
-    fn metric(&mut self, path: &[Name], spec: &Spec) -> Option<(Metric, Amount)> {
+    fn metric(&mut self, path: &[Name], spec: &Spec) -> Option<(Metric, ExpressionType)> {
         let (at_name, rest) = path.split_first()?;
         let at = self.metric_weights(at_name, spec)?;
         let span = at_name.span.to(path[path.len() - 1].span);
@@ -232,15 +242,15 @@ impl Checker<'_> {
         None
     }
 
-    fn metric_of_kind(&mut self, name: &Name, kind: EvalKind, eval: &Block) -> Option<Amount> {
-        let mut all: Vec<(String, Amount)> = Vec::new();
+    fn metric_of_kind(&mut self, name: &Name, kind: EvalKind, eval: &Block) -> Option<ExpressionType> {
+        let mut all: Vec<(String, ExpressionType)> = Vec::new();
         for metric in kind.metrics() {
             let better = match eval.word("better") {
                 Some("lower") => Better::Lower,
                 Some(_) => Better::Higher,
                 None => metric.better,
             };
-            let amount = Amount::Metric {
+            let amount = ExpressionType::Metric {
                 is_fraction: metric.is_fraction,
                 better: Some(better),
                 difference: false,
@@ -340,8 +350,8 @@ fn bare_points(side: &ast::Expression) -> Diagnostic {
         .help("write the fraction itself, such as `0.02`")
 }
 
-fn combine(operator: Operator, left: Amount, right: Amount) -> Amount {
-    use Amount::{Invalid, Metric, Number, Points};
+fn combine(operator: Operator, left: ExpressionType, right: ExpressionType) -> ExpressionType {
+    use ExpressionType::{Invalid, Metric, Number, Points};
     match (operator, left, right) {
         (_, Invalid, _) | (_, _, Invalid) => Invalid,
         (_, Number, Number) => Number,

@@ -2,9 +2,9 @@
 
 use rust_decimal::Decimal;
 
-use super::{Block, DEFAULT, Translation, WithOrigin, decimal};
+use super::{DEFAULT, TranslatedBlock, Translation, WithOrigin, decimal};
 use crate::megatron::findings::FindingKind;
-use crate::megatron::launch::Argument;
+use crate::megatron::launch::LaunchArgument;
 
 /// Decimals of a percentage: weights have a precision of parts per million.
 const DECIMALS: u32 = 4;
@@ -26,7 +26,7 @@ impl Translation<'_> {
             .as_ref()
             .is_some_and(|share| share.value.is_some_and(|share| !share.is_zero()));
         let mut text = String::new();
-        let mut mixture = Block::new("mixture blend");
+        let mut mixture = TranslatedBlock::new("mixture blend");
         let weights: Option<Vec<Decimal>> = parts.iter().map(|part| part.weight).collect();
         let shares = weights.as_deref().and_then(percentages);
         if weights.is_some() && shares.is_none() {
@@ -43,10 +43,10 @@ impl Translation<'_> {
             } else {
                 format!("{}:{line} {flag} {path}", self.file)
             };
-            let mut source = Block::new(format!("source {name}_files"));
+            let mut source = TranslatedBlock::new(format!("source {name}_files"));
             source.field("from", "unknown", &origin);
             text.push_str(&source.done());
-            let mut corpus = Block::new(format!("corpus {name}"));
+            let mut corpus = TranslatedBlock::new(format!("corpus {name}"));
             corpus.field("language", "other", "the script does not contain the language");
             corpus.field(
                 "from",
@@ -149,9 +149,9 @@ impl Translation<'_> {
 const WEIGHTS_FILE: &str = "--train-weighted-split-paths-path";
 
 /// Parses `WEIGHT PATH WEIGHT PATH …`, or only paths.
-fn blend(values: &[Argument]) -> Vec<DataSet> {
+fn blend(values: &[LaunchArgument]) -> Vec<DataSet> {
     let pairs = values.len().is_multiple_of(2) && values.iter().step_by(2).all(|word| decimal(&word.text).is_some());
-    let part = |path: &Argument, weight: Option<Decimal>| DataSet {
+    let part = |path: &LaunchArgument, weight: Option<Decimal>| DataSet {
         name: String::new(),
         path: path.text.clone(),
         weight,
@@ -167,7 +167,7 @@ fn blend(values: &[Argument]) -> Vec<DataSet> {
 }
 
 /// Parses `NAME: WEIGHT START:END PATH, WEIGHT START:END PATH`.
-fn groups(values: &[Argument]) -> Vec<DataSet> {
+fn groups(values: &[LaunchArgument]) -> Vec<DataSet> {
     let text: Vec<&str> = values.iter().map(|word| word.text.as_str()).collect();
     let text = text.join(" ");
     let list = text.split_once(':').map_or(text.as_str(), |(_, list)| list);

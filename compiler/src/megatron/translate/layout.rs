@@ -1,6 +1,6 @@
 //! Translates the parallelism of the run to a layout: degrees, devices, replicas.
 
-use super::{Block, DEFAULT, Translation, WithOrigin};
+use super::{DEFAULT, TranslatedBlock, Translation, WithOrigin};
 use crate::megatron::findings::FindingKind;
 use crate::megatron::slurm::{SbatchOption, number};
 
@@ -31,7 +31,7 @@ impl Translation<'_> {
             );
             self.report(FindingKind::ChangesPlacement, 0, "data-parallel replicas", why);
         }
-        let mut block = Block::new("layout cluster");
+        let mut block = TranslatedBlock::new("layout cluster");
         self.machine(&mut block, &devices);
         block.read(
             "nodes",
@@ -117,7 +117,7 @@ impl Translation<'_> {
         self.required("--micro-batch-size")
     }
 
-    fn machine(&mut self, block: &mut Block, devices: &Option<WithOrigin<u64>>) {
+    fn machine(&mut self, block: &mut TranslatedBlock, devices: &Option<WithOrigin<u64>>) {
         let batch = self.batch;
         let kind = batch.devices.as_ref().filter(|option| option.value.contains("mi250"));
         match kind {
@@ -178,7 +178,7 @@ impl Translation<'_> {
         WithOrigin::new(world / replica, arithmetic)
     }
 
-    fn recompute(&mut self, block: &mut Block) {
+    fn recompute(&mut self, block: &mut TranslatedBlock) {
         if let Some(origin) = self.switch("--recompute-activations") {
             return block.field("recompute", "selective", &origin);
         }

@@ -21,7 +21,7 @@ const DEFAULT: &str = "Megatron's default";
 
 /// Values that the script does not contain.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Options {
+pub struct TranslateOptions {
     /// The number of entries of the tokenizer.
     pub vocabulary: Option<u64>,
 }
@@ -43,11 +43,11 @@ impl<T> WithOrigin<T> {
 }
 
 /// The text of a block.
-struct Block {
+struct TranslatedBlock {
     text: String,
 }
 
-impl Block {
+impl TranslatedBlock {
     fn new(head: impl Display) -> Self {
         Self {
             text: format!("{head} {{\n"),
@@ -104,7 +104,7 @@ pub(super) fn one_line(text: &str) -> String {
 
 /// Values that several blocks need.
 #[derive(Default)]
-struct Facts {
+struct SharedValues {
     tensor: u64,
     lanes: u64,
     /// The data-parallel replicas of the run; the logical grid may have fewer.
@@ -119,20 +119,25 @@ pub(super) struct Translation<'a> {
     launch: &'a MegatronLaunch,
     batch: &'a SbatchOptions,
     file: &'a str,
-    options: Options,
+    options: TranslateOptions,
     pub(super) findings: Vec<Finding>,
-    facts: Facts,
+    facts: SharedValues,
 }
 
 impl<'a> Translation<'a> {
-    pub(super) fn new(launch: &'a MegatronLaunch, batch: &'a SbatchOptions, file: &'a str, options: Options) -> Self {
+    pub(super) fn new(
+        launch: &'a MegatronLaunch,
+        batch: &'a SbatchOptions,
+        file: &'a str,
+        options: TranslateOptions,
+    ) -> Self {
         Self {
             launch,
             batch,
             file,
             options,
             findings: Vec::new(),
-            facts: Facts::default(),
+            facts: SharedValues::default(),
         }
     }
 
@@ -147,7 +152,7 @@ impl<'a> Translation<'a> {
     }
 
     fn experiment(&mut self, name: &str) -> String {
-        let mut block = Block::new(format!("experiment {name}"));
+        let mut block = TranslatedBlock::new(format!("experiment {name}"));
         let seed = self.or("--seed", Self::integer, 1234);
         block.read("seed", &seed);
         let micro_batch = match self.facts.micro_batch {

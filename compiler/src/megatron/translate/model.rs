@@ -2,7 +2,7 @@
 
 use rust_decimal::Decimal;
 
-use super::{Block, DEFAULT, Translation, WithOrigin, number_text};
+use super::{DEFAULT, TranslatedBlock, Translation, WithOrigin, number_text};
 use crate::megatron::findings::FindingKind;
 
 /// The differences between the two architectures, with the origin of each flag.
@@ -16,7 +16,7 @@ struct ArchitectureFlags {
 impl Translation<'_> {
     pub(super) fn model(&mut self) -> String {
         let tokenizer = self.tokenizer();
-        let mut block = Block::new("model base");
+        let mut block = TranslatedBlock::new("model base");
         let llama = self.architecture(&mut block);
         let layers = self.required("--num-layers");
         block.read("layers", &layers);
@@ -68,7 +68,7 @@ impl Translation<'_> {
     }
 
     /// The architecture of the network. What is different from it is reported.
-    fn architecture(&mut self, block: &mut Block) -> bool {
+    fn architecture(&mut self, block: &mut TranslatedBlock) -> bool {
         let positions = self.text("--position-embedding-type");
         let position = positions.as_ref().and_then(|read| read.value.as_deref());
         let rope = (position == Some("rope")).then(|| self.origin_of("--position-embedding-type"));
@@ -314,10 +314,10 @@ impl Translation<'_> {
                 "Aurora loads a `tokenizer.json`; convert it to one",
             );
         }
-        let mut source = Block::new("source tokenizer_files");
+        let mut source = TranslatedBlock::new("source tokenizer_files");
         let what = path.value.as_deref().unwrap_or_default();
         source.field("from", "unknown", format!("{} {what}", path.origin).trim());
-        let mut block = Block::new("tokenizer tokens");
+        let mut block = TranslatedBlock::new("tokenizer tokens");
         let member = what
             .rsplit('/')
             .next()
@@ -339,7 +339,7 @@ impl Translation<'_> {
     }
 
     /// The initial weights. If they are loaded, also the text of their source.
-    fn weights(&mut self, block: &mut Block) -> String {
+    fn weights(&mut self, block: &mut TranslatedBlock) -> String {
         let pretrained = self.text("--pretrained-checkpoint");
         let loaded = self.text("--load");
         let finetune = self.given("--finetune").is_some();
@@ -373,7 +373,7 @@ impl Translation<'_> {
             return String::new();
         };
         self.no_effect_if_given("--init-method-std", "loaded weights are not initialized");
-        let mut source = Block::new("source first_weights");
+        let mut source = TranslatedBlock::new("source first_weights");
         source.comment("convert the Megatron checkpoint to the Hugging Face format first");
         let what = from.value.as_deref().unwrap_or_default();
         let finetune = self

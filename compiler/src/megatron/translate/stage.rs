@@ -3,7 +3,7 @@
 use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive;
 
-use super::{Block, DEFAULT, Translation, WithOrigin, number_text};
+use super::{DEFAULT, TranslatedBlock, Translation, WithOrigin, number_text};
 use crate::megatron::findings::FindingKind;
 
 /// Arguments of a call: name, value, origin.
@@ -60,7 +60,7 @@ fn steps(count: u64) -> String {
 
 impl Translation<'_> {
     pub(super) fn stage(&mut self) -> String {
-        let mut block = Block::new("stage pretrain");
+        let mut block = TranslatedBlock::new("stage pretrain");
         block.field("start", "base", "");
         let batch = self.global_batch();
         let budget = self.budget(batch.value);
@@ -124,7 +124,7 @@ impl Translation<'_> {
         Some(self.in_steps(samples, given, batch))
     }
 
-    fn learning_rate(&mut self, block: &mut Block, batch: Option<u64>, budget: &WithOrigin<u64>) {
+    fn learning_rate(&mut self, block: &mut TranslatedBlock, batch: Option<u64>, budget: &WithOrigin<u64>) {
         let decay = self.length("--lr-decay-iters", "--lr-decay-samples", batch);
         let decay = decay.unwrap_or(WithOrigin {
             value: budget.value,
@@ -197,7 +197,7 @@ impl Translation<'_> {
     }
 
     /// Warm-up, stable, decay. Source: `OptimizerParamScheduler.get_lr`: the decay starts this number of steps before the floor.
-    fn stable(&mut self, block: &mut Block, batch: Option<u64>, rate: &Rate, total: u64) {
+    fn stable(&mut self, block: &mut TranslatedBlock, batch: Option<u64>, rate: &Rate, total: u64) {
         let length = self.length("--lr-wsd-decay-iters", "--lr-wsd-decay-samples", batch);
         let length = length.unwrap_or_else(|| {
             let name = "--lr-wsd-decay-iters";
@@ -229,7 +229,14 @@ impl Translation<'_> {
 
     /// Writes a schedule with a decay to the floor, over its last `length` steps if that is given. Uses the name of the schedule
     /// if it starts from zero and ends at the floor, and pieces otherwise.
-    fn falling(&mut self, block: &mut Block, rate: &Rate, fall: Decay, length: Option<WithOrigin<u64>>, total: u64) {
+    fn falling(
+        &mut self,
+        block: &mut TranslatedBlock,
+        rate: &Rate,
+        fall: Decay,
+        length: Option<WithOrigin<u64>>,
+        total: u64,
+    ) {
         let warmup = rate.warmup.value.unwrap_or(0);
         let decay = rate.decay.value.unwrap_or(total);
         let from_zero = warmup == 0 || rate.start.value.is_some_and(|start| start.is_zero());
@@ -288,7 +295,7 @@ impl Translation<'_> {
         block.call("learning_rate", "piecewise", &[start, pieces]);
     }
 
-    fn optimizer(&mut self, block: &mut Block) {
+    fn optimizer(&mut self, block: &mut TranslatedBlock) {
         let name = self.or("--optimizer", Self::text, "adam".to_owned());
         if let Some(other) = name.value.as_deref().filter(|name| *name != "adam") {
             let why = format!("the optimizer is AdamW, not `{other}`");
@@ -332,7 +339,7 @@ impl Translation<'_> {
         let interval =
             interval.unwrap_or_else(|| WithOrigin::new(1000, format!("{DEFAULT}; --eval-interval is not given")));
         let is_given = self.given("--eval-interval").is_some();
-        let mut block = Block::new("eval validation");
+        let mut block = TranslatedBlock::new("eval validation");
         block.field("kind", "perplexity", "");
         block.field("data", format!("[{}]", self.facts.corpora.join(", ")), "");
         let fits = |every: u64| saves.is_some_and(|saves| saves > 0 && every.is_multiple_of(saves));

@@ -13,8 +13,8 @@ use scraper::{ElementRef, Html, Node, Selector};
 
 use super::text::{collapse, push_paragraph};
 use super::{BATCH, ExtractError, Extracted, MEMBER_LIMIT, Skip};
-use crate::progress::Watch;
-use crate::source::archive::{InputFile, Selection, read_whole, walk};
+use crate::progress::ProgressReporter;
+use crate::source::archive::{InputFile, MemberSelection, read_whole, walk};
 
 /// What to read from pages, and the paragraphs of the reference pages.
 pub(super) struct Pages {
@@ -53,7 +53,7 @@ impl Pages {
         fields: &ExtractFields,
         pairing: &PageReference,
         files: &[InputFile],
-        watch: Watch<'_>,
+        watch: ProgressReporter<'_>,
     ) -> Result<(), ExtractError> {
         let replaced = |patterns: &[String]| -> Vec<String> {
             patterns
@@ -61,7 +61,7 @@ impl Pages {
                 .map(|pattern| pattern.replace(&pairing.own, &pairing.other))
                 .collect()
         };
-        let selection = Selection::new(&replaced(&fields.files), &replaced(&fields.exclude))?;
+        let selection = MemberSelection::new(&replaced(&fields.files), &replaced(&fields.exclude))?;
         let mut reference = Reference {
             pairing: pairing.clone(),
             paragraphs: HashSet::new(),

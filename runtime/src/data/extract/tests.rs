@@ -1,5 +1,6 @@
 use super::*;
 use aurora_compiler::fields::PageReference;
+use camino::Utf8PathBuf;
 
 fn folder() -> (tempfile::TempDir, Utf8PathBuf) {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -45,7 +46,7 @@ fn run(
     reference: Option<&[InputFile]>,
 ) -> Result<(Vec<(String, String)>, ExtractReport), ExtractError> {
     let (_guard, out) = folder();
-    let report = extract(fields, files, reference, &out, Watch::none())?;
+    let report = extract(fields, files, reference, &out, ProgressReporter::none())?;
     let mut names: Vec<String> = out
         .read_dir_utf8()
         .expect("read")
@@ -324,7 +325,7 @@ fn a_raised_flag_stops_the_work() {
     let (_guard, path) = folder();
     let file = input(&path, "x.tar", &tar(&[("a", b"text")]));
     let cancel = std::sync::atomic::AtomicBool::new(true);
-    let watch = Watch::new(&|_| {}, &cancel);
+    let watch = ProgressReporter::new(&|_| {}, &cancel);
     let (_out_guard, out) = folder();
     let stopped = extract(&fields(&[], Format::Code), &[file], None, &out, watch);
     assert!(matches!(
@@ -351,7 +352,7 @@ fn pairs_keep_the_place_of_the_answer() {
         }),
     };
     let (_guard, out) = folder();
-    let report = extract(&fields(&["**"], format), &files, None, &out, Watch::none()).expect("extracted");
+    let report = extract(&fields(&["**"], format), &files, None, &out, ProgressReporter::none()).expect("extracted");
     let text = std::fs::read_to_string(out.join("documents.jsonl")).expect("documents");
     let documents: Vec<Document> = text
         .lines()

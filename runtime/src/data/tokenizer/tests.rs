@@ -57,7 +57,7 @@ fn trained(texts: &[String], vocabulary: u32, threads: usize) -> (String, Tokeni
                 &bpe(vocabulary),
                 TokenizerInput::Documents(&documents),
                 &path,
-                Watch::none(),
+                ProgressReporter::none(),
             )
         })
         .expect("trained");
@@ -94,7 +94,13 @@ fn training_gives_the_same_bytes_on_any_threads_and_in_any_order() {
 fn encoded(texts: &[String], vocabulary: u32, threads: usize) -> (Vec<u8>, Vec<u8>, TokensMeta, Vec<Vec<i64>>) {
     let (_guard, path) = folder();
     let documents = [write(&path, texts)];
-    let trained = tokenizer(&bpe(600), TokenizerInput::Documents(&documents), &path, Watch::none()).expect("trained");
+    let trained = tokenizer(
+        &bpe(600),
+        TokenizerInput::Documents(&documents),
+        &path,
+        ProgressReporter::none(),
+    )
+    .expect("trained");
     let out = path.join("out");
     std::fs::create_dir(&out).expect("created");
     let fields = TokensFields {
@@ -108,7 +114,7 @@ fn encoded(texts: &[String], vocabulary: u32, threads: usize) -> (Vec<u8>, Vec<u
         .expect("threads");
     let id = trained.end_of_document_id;
     let meta = pool
-        .install(|| tokens(&fields, &documents, &json, id, &out, Watch::none()))
+        .install(|| tokens(&fields, &documents, &json, id, &out, ProgressReporter::none()))
         .expect("encoded");
     let (bin, idx) = (out.join("tokens.bin"), out.join("tokens.idx"));
     let file = TokenFile::open(&bin, &idx).expect("opened");
@@ -164,7 +170,7 @@ fn a_given_tokenizer_is_taken_as_it_is() {
     };
     let make = |fields: &TokenizerFields| {
         let json = std::fs::read(&given).expect("read");
-        tokenizer(fields, TokenizerInput::Json(&json), &out, Watch::none())
+        tokenizer(fields, TokenizerInput::Json(&json), &out, ProgressReporter::none())
     };
     let meta = make(&load("given.json", "<|pad|>")).expect("loaded");
     assert_eq!((meta.vocabulary, meta.end_of_document_id), (400, 1));
@@ -186,9 +192,14 @@ fn what_does_not_fit_is_refused() {
     let (_guard, path) = folder();
     let documents = [write(&path, &corpus())];
     let train = |fields: &TokenizerFields| {
-        tokenizer(fields, TokenizerInput::Documents(&documents), &path, Watch::none())
-            .expect_err("refused")
-            .to_string()
+        tokenizer(
+            fields,
+            TokenizerInput::Documents(&documents),
+            &path,
+            ProgressReporter::none(),
+        )
+        .expect_err("refused")
+        .to_string()
     };
     assert_eq!(
         train(&bpe(257)),
@@ -202,7 +213,13 @@ fn what_does_not_fit_is_refused() {
     assert!(train(&special(&[])).contains("there must be one"));
     assert!(train(&special(&[END, END])).contains("occurs twice"));
     assert!(train(&special(&["a"])).contains("single character"));
-    tokenizer(&bpe(400), TokenizerInput::Documents(&documents), &path, Watch::none()).expect("trained");
+    tokenizer(
+        &bpe(400),
+        TokenizerInput::Documents(&documents),
+        &path,
+        ProgressReporter::none(),
+    )
+    .expect("trained");
     let fields = TokensFields {
         split: Part::All,
         vocabulary: 399,
@@ -213,7 +230,7 @@ fn what_does_not_fit_is_refused() {
         &path.join("tokenizer.json"),
         0,
         &path,
-        Watch::none(),
+        ProgressReporter::none(),
     )
     .expect_err("refused");
     assert_eq!(
@@ -233,7 +250,7 @@ fn a_mask_says_what_is_trained_on() {
         &bpe(600),
         TokenizerInput::Documents(std::slice::from_ref(&plain)),
         &tokenizer_folder,
-        Watch::none(),
+        ProgressReporter::none(),
     )
     .expect("a tokenizer");
     let fields = TokensFields {
@@ -250,7 +267,7 @@ fn a_mask_says_what_is_trained_on() {
             &json,
             meta.end_of_document_id,
             &out,
-            Watch::none(),
+            ProgressReporter::none(),
         );
         found.map(|_| out)
     };

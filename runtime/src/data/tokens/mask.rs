@@ -5,7 +5,8 @@ use std::io::{BufWriter, Write};
 
 use camino::{Utf8Path, Utf8PathBuf};
 
-use super::{TokensError, create, writing};
+use super::{TokensError, create};
+use crate::errors::FileError;
 
 /// Writes which tokens are trained on; writes no file if all are.
 pub struct Mask {
@@ -34,9 +35,7 @@ impl Mask {
         let bytes: Vec<u8> = std::iter::repeat_n(0, read)
             .chain(std::iter::repeat_n(1, trained))
             .collect();
-        self.file
-            .write_all(&bytes)
-            .map_err(|source| writing(&self.path, source))
+        Ok(self.file.write_all(&bytes).map_err(FileError::writing(&self.path))?)
     }
 
     /// Closes the file, or deletes it if all tokens are trained on.
@@ -52,6 +51,6 @@ impl Mask {
                 std::fs::remove_file(&path)
             }
         });
-        done.map_err(|source| writing(&path, source))
+        Ok(done.map_err(FileError::writing(&path))?)
     }
 }

@@ -46,7 +46,7 @@ fn element_type_follows_the_vocabulary() {
     let (bin, idx) = write(&path, "wide", 65_500, &[vec![65_499]]);
     assert_eq!(hex(&bin), "dbff0000");
     let file = TokenFile::open(&bin, &idx).expect("opened");
-    assert_eq!(file.element(), Element::I32);
+    assert_eq!(file.element(), TokenWidth::I32);
     let mut out = [0];
     file.read(0, &mut out).expect("read");
     assert_eq!(out, [65_499]);

@@ -18,7 +18,7 @@ use aurora_compiler::fields::{Activation, Architecture, ModelFields};
 use memmap2::Mmap;
 
 pub(super) use read::Fact;
-use read::{Info, Reader};
+use read::{GgufTensor, Reader};
 
 use super::import::PublishedWeights;
 use super::{WeightsError, quantised};
@@ -213,7 +213,7 @@ impl Gguf {
 /// The location of each tensor's numbers: inside the file, without overlaps.
 fn places(
     file: &str,
-    infos: &[Info],
+    infos: &[GgufTensor],
     start: usize,
     alignment: usize,
     length: usize,
@@ -351,7 +351,7 @@ impl Facts<'_> {
         exact.ok_or_else(|| self.wrong(key, fact, "a number above zero"))
     }
 
-    fn model(&self, tensors: &[Info]) -> Result<ModelFields, GgufError> {
+    fn model(&self, tensors: &[GgufTensor]) -> Result<ModelFields, GgufError> {
         match self.get("general.architecture")? {
             Fact::Text(text) if text == "llama" => {}
             other => {
@@ -383,7 +383,7 @@ impl Facts<'_> {
         {
             return Err(self.wrong(key, fact, "the width of a head, `embedding_length` ÷ `head_count`"));
         }
-        let rows = |info: &Info| {
+        let rows = |info: &GgufTensor| {
             info.dimensions
                 .last()
                 .copied()

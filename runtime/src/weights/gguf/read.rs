@@ -36,7 +36,7 @@ impl Fact {
 }
 
 /// A tensor as the file lists it.
-pub struct Info {
+pub struct GgufTensor {
     pub name: String,
     /// The fastest dimension first.
     pub dimensions: Vec<u64>,
@@ -144,7 +144,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The metadata and the list of tensors.
-    pub fn head(&mut self) -> Result<(BTreeMap<String, Fact>, Vec<Info>), GgufError> {
+    pub fn head(&mut self) -> Result<(BTreeMap<String, Fact>, Vec<GgufTensor>), GgufError> {
         if self.take(4).ok() != Some(b"GGUF") {
             return Err(GgufError::NoGguf {
                 file: self.file.to_owned(),
@@ -169,7 +169,7 @@ impl<'a> Reader<'a> {
                 return Err(self.damaged(format!("`{key}` occurs twice")));
             }
         }
-        let mut infos: Vec<Info> = Vec::new();
+        let mut infos: Vec<GgufTensor> = Vec::new();
         for _ in 0..tensors {
             let at = self.at;
             let name = self.text()?;
@@ -179,7 +179,7 @@ impl<'a> Reader<'a> {
             }
             let dimensions = (0..count).map(|_| self.u64()).collect::<Result<_, _>>()?;
             let (code, offset) = (self.u32()?, self.u64()?);
-            infos.push(Info {
+            infos.push(GgufTensor {
                 name,
                 dimensions,
                 code,

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use aurora_compiler::fields::{AnswerMode, TaskFields};
 use aurora_runtime::data::encoder::Encoder;
-use aurora_runtime::data::random::Key;
+use aurora_runtime::data::random::PhiloxKey;
 use aurora_runtime::data::tokenizer;
 use aurora_runtime::job::{EvalJob, Scores, TaskPaths};
 use aurora_runtime::task::{self, Answer, Item, ItemResult, Request};
@@ -137,7 +137,7 @@ impl EvalTask {
     }
 
     /// The key of the random numbers for a text.
-    fn key(&self, item: usize, sample: u32) -> Key {
+    fn key(&self, item: usize, sample: u32) -> PhiloxKey {
         let Item { name, attack, .. } = &self.items[item];
         let mut purpose = format!("answer {name}");
         if let Some(attack) = attack {
@@ -146,7 +146,7 @@ impl EvalTask {
         if sample > 0 {
             purpose.push_str(&format!(" {sample}"));
         }
-        Key::derive(self.fields.seed, &purpose)
+        PhiloxKey::derive(self.fields.seed, &purpose)
     }
 
     /// How tokens of a text are chosen, its stop strings, and its maximum length.
@@ -354,7 +354,7 @@ fn likelihoods(
 /// A text that is generated in a slot of the cache.
 struct GeneratedText {
     number: usize,
-    key: Key,
+    key: PhiloxKey,
     prompt: usize,
     ids: Vec<u32>,
 }

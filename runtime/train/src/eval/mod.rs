@@ -16,7 +16,7 @@ use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use aurora_runtime::checkpoint::CheckpointError;
+use aurora_runtime::errors::FileError;
 use aurora_runtime::job::{EvalJob, PerplexityScore, Recompute, Scores};
 use camino::Utf8Path;
 use tch::Tensor;
@@ -198,10 +198,7 @@ fn put(path: &Utf8Path, text: &str, out: &Utf8Path) -> Result<(), TrainError> {
         file.sync_all()?;
         File::open(out)?.sync_all()
     };
-    Ok(put().map_err(|source| CheckpointError::Write {
-        path: path.to_owned(),
-        source,
-    })?)
+    Ok(put().map_err(FileError::writing(path))?)
 }
 
 /// A workspace of the given shape: the last one, since batches of one shape follow each other, or a new one.

@@ -1,7 +1,7 @@
 //! The next token of a generated text: the most likely one, or one drawn with a random number that belongs to its
 //! position.
 
-use aurora_runtime::data::random::Key;
+use aurora_runtime::data::random::PhiloxKey;
 
 /// How tokens are chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -24,7 +24,7 @@ fn most_likely(logits: &[f32]) -> usize {
 }
 
 /// Chooses token `position` of the answer with random key `key`. The same logits give the same token on every machine.
-pub fn choose(logits: &[f32], how: Sampling, key: Key, position: u32) -> u32 {
+pub fn choose(logits: &[f32], how: Sampling, key: PhiloxKey, position: u32) -> u32 {
     let best = most_likely(logits);
     let Some(temperature) = how.temperature else {
         return best as u32;
@@ -65,7 +65,7 @@ mod tests {
     fn draws_follow_the_probabilities_and_repeat() {
         // Probabilities 1/4, 1/2, 1/4.
         let logits = [0.0, (2.0f32).ln(), 0.0];
-        let key = Key::derive(7, "answer");
+        let key = PhiloxKey::derive(7, "answer");
         let draw = |how: Sampling| {
             let mut counts = [0u32; 3];
             for position in 0..4000 {

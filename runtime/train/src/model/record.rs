@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use aurora_runtime::trace::{Name, Operation, Piece};
+use aurora_runtime::trace::{Operation, TraceName, TracedRange};
 use tch::Tensor;
 
 use super::pass_context::PassContext;
@@ -18,8 +18,14 @@ fn number(index: usize) -> u32 {
 
 impl Network {
     /// Name of a result. `layer` is relative to the first layer on this rank.
-    fn name(&self, target: &TraceTarget<'_>, layer: Option<usize>, operation: Operation, piece: Piece) -> Name {
-        Name {
+    fn name(
+        &self,
+        target: &TraceTarget<'_>,
+        layer: Option<usize>,
+        operation: Operation,
+        piece: TracedRange,
+    ) -> TraceName {
+        TraceName {
             micro_batch: Some(number(target.micro_batch)),
             layer: layer.map(|layer| number(self.parameters.holding.layers.start + layer)),
             piece,
@@ -37,7 +43,7 @@ impl Network {
         result: &Tensor,
     ) -> Result<(), ModelError> {
         let Some(target) = &pass.trace else { return Ok(()) };
-        let piece = Piece::Shard(number(self.parameters.holding.shards.start + shard));
+        let piece = TracedRange::Shard(number(self.parameters.holding.shards.start + shard));
         target
             .recorder
             .tensor(self.name(target, layer, operation, piece), result)
@@ -56,7 +62,7 @@ impl Network {
         let shard = number(self.parameters.holding.shards.start + shard);
         let row = number(row);
         target.recorder.tensor(
-            self.name(target, None, operation, Piece::ShardRows { shard, row }),
+            self.name(target, None, operation, TracedRange::ShardRows { shard, row }),
             result,
         )
     }
@@ -71,7 +77,7 @@ impl Network {
     ) -> Result<(), ModelError> {
         let Some(target) = &pass.trace else { return Ok(()) };
         for (block, rows) in self.blocks(pass.workspace.rows()).into_iter().enumerate() {
-            let name = self.name(target, layer, operation, Piece::Block(number(block)));
+            let name = self.name(target, layer, operation, TracedRange::Block(number(block)));
             target
                 .recorder
                 .tensor(name, &all.f_narrow(0, rows.start as i64, rows.len() as i64)?)?;
@@ -90,7 +96,7 @@ impl Network {
         let Some(target) = &pass.trace else { return Ok(()) };
         let blocks = self.own_blocks(&pass.workspace.rows);
         for (block, rows) in self.parameters.holding.shards.clone().zip(blocks) {
-            let name = self.name(target, layer, operation, Piece::Block(number(block)));
+            let name = self.name(target, layer, operation, TracedRange::Block(number(block)));
             target
                 .recorder
                 .tensor(name, &own.f_narrow(0, rows.start as i64, rows.len() as i64)?)?;
@@ -104,7 +110,7 @@ impl Network {
         let bytes: Vec<u8> = losses.iter().flat_map(|loss| loss.to_le_bytes()).collect();
         target
             .recorder
-            .add(self.name(target, None, Operation::Losses, Piece::Whole), &bytes);
+            .add(self.name(target, None, Operation::Losses, TracedRange::Whole), &bytes);
     }
 
     /// Records a lane's gradients: shards, and row blocks of replicated parts.
@@ -121,12 +127,12 @@ impl Network {
             for piece in part.gradients.held.clone() {
                 let range = part.gradients.range(piece, part.shard_length());
                 let piece = if by_blocks {
-                    Piece::Block(number(piece))
+                    TracedRange::Block(number(piece))
                 } else {
-                    Piece::Shard(number(piece))
+                    TracedRange::Shard(number(piece))
                 };
                 for (tensor, range) in self.accumulators(index, range) {
-                    let name = Name {
+                    let name = TraceName {
                         lane: Some(number(lane)),
                         tensor: Some(tensor),
                         piece,
@@ -153,7 +159,7 @@ impl Network {
         // SAFETY: the caller's thread owns the gradients, and nothing writes to them before this returns.
         let host = unsafe { HostAccess::new() };
         let flat = host.read::<f32>(gradients)?;
-        let name = |tensor: String, piece: Piece| Name {
+        let name = |tensor: String, piece: TracedRange| TraceName {
             tensor: Some(tensor),
             piece,
             ..recorder.name(Operation::LanesGradient)
@@ -163,13 +169,13 @@ impl Network {
                 continue;
             }
             for (tensor, range) in self.accumulators(chunk.part, chunk.range.clone()) {
-                recorder.add_elements(name(tensor, Piece::Chunk(number(chunk.number))), &flat[range]);
+                recorder.add_elements(name(tensor, TracedRange::Chunk(number(chunk.number))), &flat[range]);
             }
         }
         for part in parameters.blocked() {
             for block in part.gradients.held.clone() {
                 let range = part.gradients.range(block, part.shard_length());
-                recorder.add_elements(name(part_name(part), Piece::Block(number(block))), &flat[range]);
+                recorder.add_elements(name(part_name(part), TracedRange::Block(number(block))), &flat[range]);
             }
         }
         Ok(())
@@ -183,9 +189,9 @@ impl Network {
         chunks: impl Iterator<Item = (&'c Chunk, blake3::Hash)>,
     ) {
         for (chunk, digest) in chunks {
-            let name = Name {
+            let name = TraceName {
                 tensor: Some(part_name(&self.parameters.parts[chunk.part])),
-                piece: Piece::Chunk(number(chunk.number)),
+                piece: TracedRange::Chunk(number(chunk.number)),
                 ..recorder.name(operation)
             };
             recorder.add_digest(name, digest.to_hex().to_string());

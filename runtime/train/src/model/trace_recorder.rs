@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use aurora_runtime::trace::{Entry, Name, Operation};
+use aurora_runtime::trace::{Operation, TraceEntry, TraceName};
 use tch::{Device, Tensor};
 
 use super::ModelError;
@@ -12,7 +12,7 @@ use super::ModelError;
 #[derive(Debug, Default)]
 pub struct TraceRecorder {
     step: AtomicU64,
-    entries: Mutex<Vec<Entry>>,
+    entries: Mutex<Vec<TraceEntry>>,
 }
 
 /// Where the results of one micro-batch are recorded.
@@ -30,28 +30,28 @@ impl TraceRecorder {
     }
 
     /// Name of an operation's complete result in the current step.
-    pub fn name(&self, operation: Operation) -> Name {
-        Name::new(self.step.load(Ordering::SeqCst), operation)
+    pub fn name(&self, operation: Operation) -> TraceName {
+        TraceName::new(self.step.load(Ordering::SeqCst), operation)
     }
 
-    pub fn add(&self, name: Name, bytes: &[u8]) {
+    pub fn add(&self, name: TraceName, bytes: &[u8]) {
         self.add_digest(name, blake3::hash(bytes).to_hex().to_string());
     }
 
     /// Adds a digest that was computed elsewhere.
-    pub fn add_digest(&self, name: Name, digest: String) {
+    pub fn add_digest(&self, name: TraceName, digest: String) {
         let mut entries = self.entries.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        entries.push(Entry { name, digest });
+        entries.push(TraceEntry { name, digest });
     }
 
     /// Adds elements in CPU memory.
-    pub fn add_elements(&self, name: Name, elements: &[f32]) {
+    pub fn add_elements(&self, name: TraceName, elements: &[f32]) {
         self.add(name, &aurora_runtime::checkpoint::as_bytes(elements));
     }
 
     /// # Errors
     /// [`ModelError::Torch`] if the tensor cannot be copied to the CPU.
-    pub(super) fn tensor(&self, name: Name, tensor: &Tensor) -> Result<(), ModelError> {
+    pub(super) fn tensor(&self, name: TraceName, tensor: &Tensor) -> Result<(), ModelError> {
         let tensor = tensor.f_to_device(Device::Cpu)?.f_contiguous()?;
         let length = tensor.numel() * tensor.kind().elt_size_in_bytes();
         // SAFETY: a contiguous tensor on the CPU has this number of initialized bytes as long as it exists, and the
@@ -65,7 +65,7 @@ impl TraceRecorder {
     }
 
     /// Takes all entries recorded so far.
-    pub fn take(&self) -> Vec<Entry> {
+    pub fn take(&self) -> Vec<TraceEntry> {
         std::mem::take(&mut self.entries.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 }

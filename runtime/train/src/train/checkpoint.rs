@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::{self, JoinHandle};
 
 use aurora_runtime::checkpoint::{CheckpointError, Run, STATE, STEP_LOG, TensorInfo, write_part};
+use aurora_runtime::errors::FileError;
 use aurora_runtime::job;
 use camino::{Utf8Path, Utf8PathBuf};
 
@@ -86,11 +87,10 @@ impl Snapshot {
     /// Writes and syncs this rank's parts of the files in `out`.
     ///
     /// # Errors
-    /// [`CheckpointError::Write`]; `out` then contains incomplete files.
+    /// [`CheckpointError::File`]; `out` then contains incomplete files.
     pub fn write(&self, out: &Utf8Path) -> Result<(), CheckpointError> {
-        let wrap = |path: Utf8PathBuf| move |source: io::Error| CheckpointError::Write { path, source };
         for folder in ["weights", "optimizer"].map(|name| out.join(name)) {
-            std::fs::create_dir_all(&folder).map_err(wrap(folder))?;
+            std::fs::create_dir_all(&folder).map_err(FileError::writing(&folder))?;
         }
         for file in &self.files {
             let mut rest = &file.values[..];
@@ -111,13 +111,13 @@ impl Snapshot {
                     file.write_all(text.as_bytes())?;
                     file.sync_all()
                 };
-                put(&path).map_err(wrap(path.clone()))?;
+                put(&path).map_err(FileError::writing(&path))?;
             }
         }
         for folder in [out.to_owned(), out.join("weights"), out.join("optimizer")] {
             File::open(&folder)
                 .and_then(|folder| folder.sync_all())
-                .map_err(wrap(folder))?;
+                .map_err(FileError::writing(&folder))?;
         }
         Ok(())
     }
@@ -160,10 +160,7 @@ pub fn read_text(files: &job::Files, name: &str) -> Result<String, TrainError> {
     let path = files
         .get(name)
         .ok_or_else(|| CheckpointError::NoFile { name: name.to_owned() })?;
-    Ok(std::fs::read_to_string(path).map_err(|source| CheckpointError::Read {
-        path: path.clone(),
-        source,
-    })?)
+    Ok(std::fs::read_to_string(path).map_err(FileError::reading(path))?)
 }
 
 /// Called when a snapshot has been written, or could not be.

@@ -6,6 +6,7 @@ use aurora_runtime::data::order::OrderError;
 use aurora_runtime::data::tokenizer::TokenizerError;
 use aurora_runtime::data::tokens::TokensError;
 use aurora_runtime::errors::BoxedError;
+use aurora_runtime::errors::FileError;
 use aurora_runtime::task::TaskError;
 
 use crate::model::ModelError;
@@ -17,6 +18,8 @@ pub enum TrainError {
     Model(#[from] ModelError),
     #[error("cannot use the checkpoint")]
     Checkpoint(#[from] CheckpointError),
+    #[error(transparent)]
+    File(#[from] FileError),
     #[error("cannot read tokens of `{component}`")]
     Tokens {
         component: String,

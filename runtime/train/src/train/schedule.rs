@@ -1,27 +1,29 @@
 //! The learning rate of a step, from the pieces of the learning-rate schedule.
 
-use aurora_compiler::fields::Piece;
+use aurora_compiler::fields::SchedulePiece;
 
 /// The rate of update `step` (counted from 0) in `f64`; 0 before the first piece.
 ///
 /// A linear or cosine piece keeps its final rate after `to`, until the next piece.
-pub fn rate(schedule: &[Piece], step: u64) -> f64 {
-    let from = |piece: &Piece| match *piece {
-        Piece::Constant { from, .. } | Piece::Linear { from, .. } | Piece::Cosine { from, .. } => from,
+pub fn rate(schedule: &[SchedulePiece], step: u64) -> f64 {
+    let from = |piece: &SchedulePiece| match *piece {
+        SchedulePiece::Constant { from, .. }
+        | SchedulePiece::Linear { from, .. }
+        | SchedulePiece::Cosine { from, .. } => from,
     };
     let Some(piece) = schedule.iter().rev().find(|piece| from(piece) <= step) else {
         return 0.0;
     };
     match *piece {
-        Piece::Constant { rate, .. } => rate.to_f64(),
-        Piece::Linear { from, to, start, end } => {
+        SchedulePiece::Constant { rate, .. } => rate.to_f64(),
+        SchedulePiece::Linear { from, to, start, end } => {
             if step >= to {
                 return end.to_f64();
             }
             let (start, end) = (start.to_f64(), end.to_f64());
             start + (end - start) * fraction(from, to, step)
         }
-        Piece::Cosine { from, to, start, end } => {
+        SchedulePiece::Cosine { from, to, start, end } => {
             if step >= to {
                 return end.to_f64();
             }
@@ -47,19 +49,19 @@ mod tests {
     #[test]
     fn rates_are_as_documented() {
         let schedule = [
-            Piece::Linear {
+            SchedulePiece::Linear {
                 from: 0,
                 to: 4,
                 start: exact("0"),
                 end: exact("8e-4"),
             },
-            Piece::Cosine {
+            SchedulePiece::Cosine {
                 from: 4,
                 to: 8,
                 start: exact("8e-4"),
                 end: exact("0"),
             },
-            Piece::Constant {
+            SchedulePiece::Constant {
                 from: 10,
                 rate: exact("1e-5"),
             },
@@ -85,7 +87,7 @@ mod tests {
         assert_eq!(rate(&schedule[2..], 3), 0.0);
         assert_eq!(
             rate(
-                &[Piece::Linear {
+                &[SchedulePiece::Linear {
                     from: 2,
                     to: 2,
                     start: exact("1"),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use aurora_runtime::job::{Event, Hello, Join, TOKEN};
 use aurora_runtime::launch::{EnvironmentError, identity};
 
-use super::Events;
+use super::EventSink;
 use crate::parallel::Peers;
 use crate::parallel::transport::{Gloo, RendezvousStore};
 use crate::train::TrainError;
@@ -34,7 +34,7 @@ pub struct ConnectedPeers {
 ///
 /// # Errors
 /// [`TrainError`] if a worker cannot be reached in time.
-pub fn connect(join: &Join, events: &Events) -> Result<ConnectedPeers, TrainError> {
+pub fn connect(join: &Join, events: &EventSink) -> Result<ConnectedPeers, TrainError> {
     let address = resolve(&join.host).map_err(|source| TrainError::Host {
         host: join.host.clone(),
         source,
@@ -78,7 +78,7 @@ fn resolve(host: &str) -> io::Result<IpAddr> {
 ///
 /// # Errors
 /// The system's, if it cannot start a thread.
-pub fn send_heartbeats(events: &Events) -> io::Result<()> {
+pub fn send_heartbeats(events: &EventSink) -> io::Result<()> {
     let events = events.clone();
     thread::Builder::new().name("heartbeats".to_owned()).spawn(move || {
         while events.send(&Event::Heartbeat) {

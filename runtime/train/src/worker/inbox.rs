@@ -9,7 +9,7 @@ use std::thread;
 
 use aurora_runtime::job::{Event, JobFailure, WorkerCommand};
 
-use super::Events;
+use super::EventSink;
 
 /// Ends the process at once, without destructors: other threads may be inside libtorch. Every event has been flushed,
 /// and a partial file is in a folder that nothing publishes.
@@ -30,7 +30,7 @@ impl Inbox {
     ///
     /// # Errors
     /// The system's, if it cannot start a thread.
-    pub fn open(events: &Events, input: Box<dyn BufRead + Send>) -> io::Result<Self> {
+    pub fn open(events: &EventSink, input: Box<dyn BufRead + Send>) -> io::Result<Self> {
         let (sender, commands) = channel();
         let stop = Arc::new(AtomicBool::new(false));
         let (flag, events) = (Arc::clone(&stop), events.clone());

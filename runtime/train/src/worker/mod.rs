@@ -28,11 +28,11 @@ use session::{CommandEnd, Session};
 
 /// Sends events: one JSON line each, flushed at once. Threads share it.
 #[derive(Clone)]
-pub struct Events {
+pub struct EventSink {
     out: Arc<Mutex<Box<dyn Write + Send>>>,
 }
 
-impl Events {
+impl EventSink {
     pub fn new(out: Box<dyn Write + Send>) -> Self {
         Self {
             out: Arc::new(Mutex::new(out)),
@@ -90,7 +90,7 @@ fn run(arguments: &Arguments) -> Result<(), StartError> {
         }
         Some(engine) => connect::call(engine)?,
     };
-    let events = Events::new(output);
+    let events = EventSink::new(output);
     let thread = |task: &'static str| move |source: io::Error| StartError::Thread { task, source };
     // First of all: a worker that is lost while others start must be noticed too.
     connect::send_heartbeats(&events).map_err(thread("sends heartbeats"))?;

@@ -9,7 +9,7 @@ use aurora_compiler::fields::{ModelFields, Numerics, Precision};
 use aurora_runtime::errors::{chain, os_error};
 use aurora_runtime::job::{EvalJob, Event, JobFailure, Join, Layout, Recompute, TraceJob, TrainJob};
 
-use super::Events;
+use super::EventSink;
 use super::connect::{ConnectedPeers, connect};
 use crate::eval;
 use crate::model::{Fault, ModelError, Network};
@@ -39,7 +39,7 @@ struct HeldState {
 }
 
 pub struct Session {
-    events: Events,
+    events: EventSink,
     writer: Writer,
     pool: Option<ThreadPool>,
     held: Option<HeldState>,
@@ -58,7 +58,7 @@ pub struct Session {
 impl Session {
     /// # Errors
     /// [`TrainError::Thread`].
-    pub fn new(events: Events, fault: Fault) -> Result<Self, TrainError> {
+    pub fn new(events: EventSink, fault: Fault) -> Result<Self, TrainError> {
         Ok(Self {
             events,
             writer: Writer::new()?,

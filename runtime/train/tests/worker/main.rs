@@ -9,12 +9,12 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use aurora_compiler::fields::{AnswerMode, Contract, Numerics, OptimizerState, Piece, Precision, TaskFields};
+use aurora_compiler::fields::{AnswerMode, Contract, Numerics, OptimizerState, Precision, SchedulePiece, TaskFields};
 use aurora_runtime::job::{
     CheckpointState, DocumentScore, EvalJob, Event, ItemFile, Layout, NodeFiles, Recompute, Scores, StepLogLine,
     TaskPaths, TraceJob, TrainJob, WorkerCommand,
 };
-use aurora_runtime::trace::Entry;
+use aurora_runtime::trace::TraceEntry;
 use aurora_train::worker::Arguments;
 use camino::Utf8Path;
 use libtest_mimic::Trial;
@@ -217,7 +217,7 @@ fn a_trace_repeats_the_steps_it_records(world: &World) {
         "with digests of the weights at step 10"
     );
     let text = std::fs::read_to_string(world.path("traced").join("trace-0.jsonl")).unwrap();
-    let entries: Vec<Entry> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let entries: Vec<TraceEntry> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let of = |step: u64| entries.iter().filter(|entry| entry.name.step == step).count();
     assert_eq!(of(9) + of(10), entries.len(), "two steps are recorded");
     assert!(of(9) == of(10) && of(9) > 100);
@@ -523,7 +523,7 @@ fn the_code_of_the_operating_system_is_reported(world: &World) {
 fn a_gradient_that_is_not_finite_is_an_error(world: &World) {
     let mut worker = Worker::start();
     let mut job = world.job("diverges", 0..50, world.start());
-    job.fields.schedule = vec![Piece::Constant {
+    job.fields.schedule = vec![SchedulePiece::Constant {
         from: 0,
         rate: "1e25".parse().unwrap(),
     }];

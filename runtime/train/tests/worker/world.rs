@@ -5,8 +5,8 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 
 use aurora_compiler::fields::{
-    Activation, AdamW, Architecture, Component, Contract, EvalFields, EvalSet, ModelFields, Numerics, OptimizerState,
-    OrderFields, Piece, Precision, TrainFields, WeightsFields, WeightsHow,
+    Activation, AdamW, Architecture, Contract, EvalFields, EvalSet, ModelFields, Numerics, OptimizerState,
+    OrderComponent, OrderFields, Precision, SchedulePiece, TrainFields, WeightsFields, WeightsHow,
 };
 use aurora_runtime::data::tokens::TokenWriter;
 use aurora_runtime::job::{
@@ -258,7 +258,7 @@ impl World {
                     clip: Some("1".parse().unwrap()),
                 },
                 optimizer_state: OptimizerState::Reset,
-                schedule: vec![Piece::Constant {
+                schedule: vec![SchedulePiece::Constant {
                     from: 0,
                     rate: "3e-3".parse().unwrap(),
                 }],
@@ -273,7 +273,7 @@ impl World {
                 seed: 3,
                 sequence: 16,
                 components: [("x", 700_000), ("y", 300_000)]
-                    .map(|(name, weight_ppm)| Component {
+                    .map(|(name, weight_ppm)| OrderComponent {
                         name: name.to_owned(),
                         weight_ppm,
                         until_ppm: None,

@@ -5,9 +5,10 @@ use std::io::{self, BufWriter, Write};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use aurora_runtime::checkpoint::{CheckpointError, STEP_LOG};
+use aurora_runtime::checkpoint::STEP_LOG;
+use aurora_runtime::errors::FileError;
 use aurora_runtime::job::{Event, TraceJob};
-use aurora_runtime::trace::{Entry, Operation};
+use aurora_runtime::trace::{Operation, TraceEntry};
 use camino::Utf8Path;
 
 use super::{CommandEnd, Session};
@@ -44,10 +45,7 @@ impl Session {
         }
         self.end(segment);
         let path = job.out.join(format!("trace-{}.jsonl", self.rank));
-        let failed = |source| CheckpointError::Write {
-            path: path.clone(),
-            source,
-        };
+        let failed = FileError::writing(&path);
         write(&path, &recorder.take()).map_err(failed)?;
         if self.rank == 0 {
             std::fs::write(job.out.join(STEP_LOG), step_log.text()).map_err(failed)?;
@@ -57,7 +55,7 @@ impl Session {
     }
 }
 
-fn write(path: &Utf8Path, entries: &[Entry]) -> io::Result<()> {
+fn write(path: &Utf8Path, entries: &[TraceEntry]) -> io::Result<()> {
     let mut file = BufWriter::new(File::create(path)?);
     for entry in entries {
         serde_json::to_writer(&mut file, entry)?;

@@ -7,20 +7,20 @@ use std::io::IsTerminal;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use aurora_compiler::graph::Kind;
+use aurora_compiler::graph::NodeKind;
 use aurora_runtime::engine::{Observer, RunEvent};
 use aurora_runtime::job::{Layout, StepMetrics};
 use aurora_runtime::record::RunRecord;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::arguments::Progress;
+use crate::arguments::ProgressMode;
 use crate::output::grouped;
 use crate::stdio::errln;
 
 /// How often a plain line is written while training.
 const PLAIN_EVERY: Duration = Duration::from_secs(10);
 
-pub struct Watch {
+pub struct ProgressDisplay {
     style: Style,
     state: Mutex<State>,
 }
@@ -40,12 +40,12 @@ struct State {
     cached: usize,
 }
 
-impl Watch {
-    pub fn new(progress: Progress, record: Option<RunRecord>) -> Self {
+impl ProgressDisplay {
+    pub fn new(progress: ProgressMode, record: Option<RunRecord>) -> Self {
         let terminal = std::io::stderr().is_terminal();
         let style = match progress {
-            Progress::None => Style::Silent,
-            Progress::Auto if terminal => {
+            ProgressMode::None => Style::Silent,
+            ProgressMode::Auto if terminal => {
                 let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
                 bar.set_style(
                     ProgressStyle::with_template("{spinner} {wide_msg}").unwrap_or(ProgressStyle::default_bar()),
@@ -139,7 +139,7 @@ impl Watch {
     }
 }
 
-impl Observer for Watch {
+impl Observer for ProgressDisplay {
     fn on_event(&self, event: RunEvent<'_>) {
         match event {
             RunEvent::Cached { .. } => {
@@ -203,21 +203,21 @@ impl Observer for Watch {
     }
 }
 
-fn activity(kind: Kind) -> &'static str {
+fn activity(kind: NodeKind) -> &'static str {
     match kind {
-        Kind::Source => "fetching",
-        Kind::Extract => "extracting",
-        Kind::Filter => "filtering",
-        Kind::Tokenizer => "training",
-        Kind::Tokens => "tokenizing",
-        Kind::Order => "ordering",
-        Kind::Weights => "initialising",
-        Kind::Train => "training",
-        Kind::Eval => "evaluating",
-        Kind::Answers => "answering",
-        Kind::Judge => "judging",
-        Kind::Expect => "comparing",
-        Kind::Report => "writing",
+        NodeKind::Source => "fetching",
+        NodeKind::Extract => "extracting",
+        NodeKind::Filter => "filtering",
+        NodeKind::Tokenizer => "training",
+        NodeKind::Tokens => "tokenizing",
+        NodeKind::Order => "ordering",
+        NodeKind::Weights => "initialising",
+        NodeKind::Train => "training",
+        NodeKind::Eval => "evaluating",
+        NodeKind::Answers => "answering",
+        NodeKind::Judge => "judging",
+        NodeKind::Expect => "comparing",
+        NodeKind::Report => "writing",
     }
 }
 
