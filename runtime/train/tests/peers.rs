@@ -13,7 +13,7 @@ use std::sync::atomic::AtomicBool;
 
 use aurora_compiler::fields::{Contract, Numerics, Precision};
 use aurora_runtime::job::{Layout, Recompute};
-use aurora_train::model::{PassContext, Workspace};
+use aurora_train::model::{ComputeDevice, PassContext, Workspace};
 use aurora_train::parallel::Peers;
 use aurora_train::train::TrainError;
 use aurora_train::train::step::Trainer;
@@ -43,7 +43,7 @@ fn losses(name: &str, reference: &Reference, steps: usize) -> Result<Vec<f64>, B
         micro_batch: shape.micro_batch,
     };
     let layout = Layout::one(2, Recompute::None);
-    let network = network(&shape.model, &numerics, Precision::F32, &layout, 0)?;
+    let network = network(&shape.model, &numerics, Precision::F32, &layout, 0, ComputeDevice::Cpu)?;
     let mut state = TrainState::new(network, &shape.model, 0, true, false)?;
     state.load_weights(&files)?;
     let optimizer = shapes::optimizer()?;

@@ -5,6 +5,7 @@ use aurora_compiler::fields::{
 };
 use aurora_runtime::checkpoint::groups;
 use aurora_runtime::job::{Files, Layout, Recompute};
+use aurora_train::model::ComputeDevice;
 use aurora_train::train::TrainError;
 use aurora_train::train::train_state::{TrainState, network};
 use camino::Utf8Path;
@@ -87,7 +88,7 @@ pub fn state(model: &ModelFields, folder: &Utf8Path) -> Result<TrainState, Train
         micro_batch: 1,
     };
     let layout = Layout::one(1, Recompute::None);
-    let network = network(model, &numerics, Precision::F32, &layout, 0)?;
+    let network = network(model, &numerics, Precision::F32, &layout, 0, ComputeDevice::Cpu)?;
     let mut state = TrainState::new(network, model, 0, false, false)?;
     state.load_weights(&files(model, folder))?;
     Ok(state)

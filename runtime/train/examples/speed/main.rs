@@ -24,6 +24,7 @@ use aurora_compiler::fields::{AdamW, Contract, ModelFields, Numerics, OptimizerS
 use aurora_compiler::memory::memory;
 use aurora_runtime::checkpoint::groups;
 use aurora_runtime::job::{Files, Layout, Recompute};
+use aurora_train::model::ComputeDevice;
 use aurora_train::train::TrainError;
 use aurora_train::train::checkpoint::Snapshot;
 use aurora_train::train::step::Trainer;
@@ -276,7 +277,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     // Resets the peak.
     std::fs::write("/proc/self/clear_refs", "5")?;
     let planned = planned(shape, numerics.clone(), precision, layout, micro_batches, pp_rank)?;
-    let network = network(&shape.model, numerics, precision, layout, rank)?;
+    let network = network(&shape.model, numerics, precision, layout, rank, ComputeDevice::Cpu)?;
     let mut state = TrainState::new(
         network,
         &shape.model,

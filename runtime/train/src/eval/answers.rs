@@ -15,11 +15,10 @@ use aurora_runtime::data::random::PhiloxKey;
 use aurora_runtime::data::tokenizer;
 use aurora_runtime::job::{EvalJob, Scores, TaskPaths};
 use aurora_runtime::task::{self, Answer, Item, ItemResult, Request};
-use tch::Tensor;
 
 use super::sample::{Sampling, choose};
 use super::{padded, sequences, workspace};
-use crate::model::{Branches, KvCache, Network, NextToken, PassContext, Weights, Workspace};
+use crate::model::{Branches, KvCache, Network, NextToken, PassContext, Weights, Workspace, to_device};
 use crate::parallel::Peers;
 use crate::train::TrainError;
 use crate::train::thread_pool::ThreadPool;
@@ -337,7 +336,7 @@ fn likelihoods(
         workspace,
         peers: &thread.peers,
         slot: 0,
-        ids_t: &Tensor::f_from_slice(&ids)?,
+        ids_t: &to_device(&ids, network.device)?,
         positions: Some(&positions),
         trace: None,
     };
@@ -468,7 +467,7 @@ fn prefill(
         workspace: workspace(network, &mut thread.workspace, 1, length)?,
         peers: &thread.peers,
         slot: 0,
-        ids_t: &Tensor::f_from_slice(&ids)?,
+        ids_t: &to_device(&ids, network.device)?,
         positions: None,
         trace: None,
     };

@@ -19,9 +19,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use aurora_runtime::errors::FileError;
 use aurora_runtime::job::{EvalJob, PerplexityScore, Recompute, Scores};
 use camino::Utf8Path;
-use tch::Tensor;
 
-use crate::model::{Network, PassContext, Weights, Workspace};
+use crate::model::{Network, PassContext, Weights, Workspace, to_device};
 use crate::parallel::Peers;
 use crate::train::TrainError;
 use crate::train::rank_report::RankReport;
@@ -231,7 +230,7 @@ fn one_thread(
     for (batch, tokens) in batches {
         let length = batch.length;
         let workspace = workspace(network, &mut thread.workspace, sequences(length), length)?;
-        let tensor = |ids: &[i64]| Tensor::f_from_slice(ids);
+        let tensor = |ids: &[i64]| to_device(ids, network.device);
         let (ids, targets) = tokens.unwrap_or_default();
         let mut pass = PassContext {
             workspace,

@@ -14,7 +14,7 @@ use super::passes::SublayerBackward;
 use super::portable::{self, QueryKeyValue};
 use super::views::{Layer, Linear};
 use super::workspace::{Attended, LayerActivations, Workspace};
-use super::{Kernels, ModelError, Network};
+use super::{Kernels, ModelError, Network, composed_attention};
 use crate::parallel::mesh;
 
 /// Views of one shard's queries, keys and values; keys and values of all heads that the shard uses.
@@ -126,8 +126,13 @@ impl Network {
             portable::attention_forward(views.by_reference(), hidden, &out_ta, &lse_bns)?;
             return Ok(Attended { out_ta, lse_bns });
         }
-        let [query, key, value] = views.expanded()?;
         let mask = pass.positions.and_then(|positions| positions.mask.as_ref());
+        if self.kernels == Kernels::Device {
+            let (out_bnsd, lse_bns) = composed_attention::forward(&views.expanded()?, mask)?;
+            let out_ta = out_bnsd.f_transpose(1, 2)?.f_contiguous()?.f_view([rows, n * d])?;
+            return Ok(Attended { out_ta, lse_bns });
+        }
+        let [query, key, value] = views.expanded()?;
         let (out_bnsd, lse_bns) = Tensor::f_internal_scaled_dot_product_flash_attention_for_cpu::<&Tensor>(
             &query,
             &key,
@@ -467,18 +472,24 @@ impl Network {
         let (n, d) = (self.shard_heads(), self.head_size());
         let [query, key, value] = views.expanded()?;
         let heads = |rows: &Tensor| rows.f_view([b, s, n, d])?.f_transpose(1, 2);
-        let (dq, dk, dv) = Tensor::f_internal_scaled_dot_product_flash_attention_for_cpu_backward::<&Tensor>(
-            &heads(&workspace.backward()?.dattended_ta)?,
-            &query,
-            &key,
-            &value,
-            &heads(&attended.out_ta)?,
-            &attended.lse_bns,
-            0.0,
-            true,
-            None,
-            None,
-        )?;
+        let (dout, out) = (heads(&workspace.backward()?.dattended_ta)?, heads(&attended.out_ta)?);
+        let (dq, dk, dv) = if self.kernels == Kernels::Device {
+            let output = [&out, &attended.lse_bns];
+            composed_attention::backward(&dout, &[query, key, value], output)?
+        } else {
+            Tensor::f_internal_scaled_dot_product_flash_attention_for_cpu_backward::<&Tensor>(
+                &dout,
+                &query,
+                &key,
+                &value,
+                &out,
+                &attended.lse_bns,
+                0.0,
+                true,
+                None,
+                None,
+            )?
+        };
         let put = |to: &Tensor, from: &Tensor| to.shallow_clone().f_copy_(from);
         let flat = |part: &Tensor, groups: i64| -> Result<Tensor, ModelError> {
             let rows = part

@@ -19,7 +19,7 @@ use super::pass_context::PassContext;
 use super::positions::Positions;
 use super::views::Weights;
 use super::workspace::{Attended, Workspace};
-use super::{Kernels, ModelError, Network};
+use super::{Kernels, ModelError, Network, to_device, to_host};
 use crate::kernels::attention_step;
 use crate::parallel::{Mesh, Peers};
 
@@ -140,7 +140,7 @@ impl KvCache {
                 .transpose()?,
             network: Network {
                 kernels: match network.kernels {
-                    Kernels::Aten => Kernels::Aten,
+                    kernels @ (Kernels::Aten | Kernels::Device) => kernels,
                     Kernels::Own | Kernels::Portable | Kernels::FewRows => Kernels::FewRows,
                 },
                 ..network.clone()
@@ -182,8 +182,7 @@ impl KvCache {
 
 /// A tensor's elements in `f32`, row by row.
 fn to_f32(tensor: &Tensor) -> Result<Vec<f32>, ModelError> {
-    let flat = tensor.f_to_kind(Kind::Float)?.f_contiguous()?.f_view([-1])?;
-    Ok(Vec::<f32>::try_from(&flat)?)
+    to_host(&tensor.f_to_kind(Kind::Float)?)
 }
 
 impl Network {
@@ -282,7 +281,7 @@ impl KvCache {
                 .filter_map(|(slot, next)| Some((slot, (*next)?)))
         };
         let rows = match network.kernels {
-            Kernels::Aten => *slots,
+            Kernels::Aten | Kernels::Device => *slots,
             _ => used().count(),
         };
         let list = |of: fn(NextToken) -> i64| {
@@ -290,7 +289,7 @@ impl KvCache {
             list.resize(rows, 0);
             list
         };
-        let positions = Positions::new(&list(|next| next.position as i64), rotary.as_ref())?;
+        let positions = Positions::new(&list(|next| next.position as i64), rotary.as_ref(), network.device)?;
         let workspace = match workspaces.entry(rows) {
             Entry::Occupied(found) => found.into_mut(),
             Entry::Vacant(entry) => entry.insert(Workspace::new(network, rows, 1, Recompute::None, 0)?),
@@ -299,7 +298,7 @@ impl KvCache {
             workspace,
             peers,
             slot: 0,
-            ids_t: &Tensor::f_from_slice(&list(|next| next.token))?,
+            ids_t: &to_device(&list(|next| next.token), network.device)?,
             positions: Some(&positions),
             trace: None,
         };
@@ -324,7 +323,7 @@ impl KvCache {
                 let next = used().map(|(slot, next)| (slot, next.position));
                 let out = cached.attend(dimensions, next, rows, [&query, &key, &value], &mut probabilities);
                 let width = (out.len() / rows) as i64;
-                let out_ta = Tensor::f_from_slice(&out)?.f_view([rows as i64, width])?;
+                let out_ta = to_device(&out, network.device)?.f_view([rows as i64, width])?;
                 attended.push(Attended {
                     out_ta: out_ta.f_to_kind(network.kind)?,
                     lse_bns: Tensor::f_empty([0], (Kind::Float, network.device))?,

@@ -13,7 +13,7 @@ pub enum ModelError {
     Kind { found: Kind, expected: Kind },
     #[error("a kernel got a tensor of shape {0:?} that is not contiguous")]
     Strided(Vec<i64>),
-    #[error("a CPU kernel got a tensor on {0:?}")]
+    #[error("the host cannot access the memory of a tensor on a device ({0:?})")]
     Device(Device),
     #[error("elements {range:?} exceed a tensor of {length} elements")]
     OutOfRange { range: Range<usize>, length: usize },

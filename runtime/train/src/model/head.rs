@@ -9,7 +9,7 @@ use super::pass_context::PassContext;
 use super::passes::SublayerBackward;
 use super::views::Weights;
 use super::workspace::{HEAD_ROWS, Workspace};
-use super::{Gradients, ModelError, Network};
+use super::{Gradients, ModelError, Network, to_device, to_host};
 use crate::parallel::Mesh;
 
 /// Rows whose likelihoods are computed at a time. Part of the arithmetic: it determines the shapes that kernels get.
@@ -39,7 +39,7 @@ impl Network {
         let normed = pass
             .workspace
             .normed_th
-            .f_index_select(0, &Tensor::f_from_slice(rows)?)?;
+            .f_index_select(0, &to_device(rows, self.device)?)?;
         let mut shards = Vec::new();
         for output in &weights.output_vh {
             let out = Tensor::f_empty([rows.len() as i64, output.size()[0]], (self.kind, self.device))?;
@@ -69,10 +69,10 @@ impl Network {
             for (at, &(row, target)) in chunk.iter().enumerate() {
                 (rows[at], targets[at]) = (row, target);
             }
-            let normed = workspace.normed_th.f_index_select(0, &Tensor::f_from_slice(&rows)?)?;
+            let normed = workspace.normed_th.f_index_select(0, &to_device(&rows, self.device)?)?;
             let logits = self.block_logits(weights, workspace, &normed)?;
             let mut own = vec![0.0; count];
-            self.loss(pass, &logits, &Tensor::f_from_slice(&targets)?, &mut own, false)?;
+            self.loss(pass, &logits, &to_device(&targets, self.device)?, &mut own, false)?;
             losses.extend_from_slice(&own[..chunk.len()]);
         }
         Ok(losses)
@@ -214,7 +214,7 @@ impl Network {
 
 /// Sets the losses of rows whose target is below zero to 0, and their gradients too: factors 0 and 1, which are exact.
 fn mask_losses(targets_r: &Tensor, losses: &mut [f64], gradients: Option<&Vec<Tensor>>) -> Result<(), ModelError> {
-    let targets = Vec::<i64>::try_from(&targets_r.f_to_device(tch::Device::Cpu)?)?;
+    let targets = to_host::<i64>(targets_r)?;
     if targets.iter().all(|&target| target >= 0) {
         return Ok(());
     }

@@ -7,9 +7,10 @@
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
 
-use tch::{Device, Tensor};
+use tch::Tensor;
 
 use super::ModelError;
+use super::device::is_on_device;
 use crate::kernels::Stored;
 
 /// How borrowed memory is used. Only borrows that both read, or both use cells, may overlap.
@@ -139,7 +140,7 @@ fn pointer<E: Stored>(tensor: &Tensor) -> Result<*mut E, ModelError> {
             expected: E::KIND,
         });
     }
-    if tensor.device() != Device::Cpu {
+    if is_on_device(tensor) {
         return Err(ModelError::Device(tensor.device()));
     }
     Ok(tensor.data_ptr().cast())
@@ -161,7 +162,7 @@ fn extent(tensor: &Tensor) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use tch::Kind;
+    use tch::{Device, Kind};
 
     use super::*;
 

@@ -13,7 +13,9 @@
 //! dimension even if a rank holds only a part of it.
 
 mod attention;
+mod composed_attention;
 mod decode;
+mod device;
 mod error;
 mod fault;
 mod head;
@@ -33,6 +35,7 @@ mod views;
 pub(crate) mod workspace;
 
 pub use decode::{KvCache, NextToken};
+pub use device::{ComputeDevice, to_device, to_host};
 pub use error::ModelError;
 pub use fault::Fault;
 pub(crate) use host_access::HostAccess;

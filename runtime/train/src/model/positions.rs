@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use super::ops::Rotary;
 use super::workspace::Workspace;
-use super::{Kernels, ModelError, Network};
+use super::{Kernels, ModelError, Network, to_device};
 
 /// A sequence that starts with a context, followed by branches: each branch continues the context and does not attend
 /// to the others. The rest is padding.
@@ -34,8 +34,8 @@ impl Positions {
     ///
     /// # Errors
     /// [`ModelError`] if one is beyond the tables.
-    pub(super) fn new(positions: &[i64], rotary: Option<&Rotary>) -> Result<Self, ModelError> {
-        let rows_t = Tensor::f_from_slice(positions)?;
+    pub(super) fn new(positions: &[i64], rotary: Option<&Rotary>, device: Device) -> Result<Self, ModelError> {
+        let rows_t = to_device(positions, device)?;
         Ok(Self {
             rotary: rotary.map(|rotary| rotary.at(&rows_t)).transpose()?,
             rows_t,
@@ -75,15 +75,15 @@ impl Network {
                 start += length;
             }
         }
-        let mut positions = Positions::new(&row_positions, workspace.rotary.as_ref())?;
+        let mut positions = Positions::new(&row_positions, workspace.rotary.as_ref(), self.device)?;
         if self.kernels != Kernels::Portable {
             let mut mask = vec![f32::NEG_INFINITY; b * s * s];
             for (row, (keys, hidden)) in mask.chunks_exact_mut(s).zip(&hidden).enumerate() {
                 keys[..=row % s].fill(0.0);
                 keys[hidden.clone()].fill(f32::NEG_INFINITY);
             }
-            let mask = Tensor::f_from_slice(&mask)?.f_view([b as i64, 1, s as i64, s as i64])?;
-            positions.mask = Some(mask.f_to_kind(self.kind)?.f_to_device(self.device)?);
+            let mask = to_device(&mask, self.device)?.f_view([b as i64, 1, s as i64, s as i64])?;
+            positions.mask = Some(mask.f_to_kind(self.kind)?);
         }
         positions.hidden = hidden;
         Ok(positions)

@@ -10,7 +10,7 @@ use tch::Tensor;
 
 use super::pass_context::PassContext;
 use super::trace_recorder::{TraceRecorder, TraceTarget};
-use super::{Chunk, HostAccess, ModelError, Network, OwnedRange, ParameterPart};
+use super::{Chunk, ModelError, Network, OwnedRange, ParameterPart, to_host};
 
 fn number(index: usize) -> u32 {
     u32::try_from(index).unwrap_or(u32::MAX)
@@ -119,9 +119,7 @@ impl Network {
     /// [`ModelError`].
     pub fn record_lane(&self, recorder: &TraceRecorder, lane: usize, gradients: &Tensor) -> Result<(), ModelError> {
         let parameters = &self.parameters;
-        // SAFETY: the caller's thread owns the gradients, and nothing writes to them before this returns.
-        let host = unsafe { HostAccess::new() };
-        let flat = host.read::<f32>(gradients)?;
+        let flat = to_host::<f32>(gradients)?;
         for (index, part) in parameters.parts.iter().enumerate() {
             let by_blocks = parameters.by_blocks(part);
             for piece in part.gradients.held.clone() {
@@ -156,9 +154,7 @@ impl Network {
         gradients: &Tensor,
     ) -> Result<(), ModelError> {
         let parameters = &self.parameters;
-        // SAFETY: the caller's thread owns the gradients, and nothing writes to them before this returns.
-        let host = unsafe { HostAccess::new() };
-        let flat = host.read::<f32>(gradients)?;
+        let flat = to_host::<f32>(gradients)?;
         let name = |tensor: String, piece: TracedRange| TraceName {
             tensor: Some(tensor),
             piece,

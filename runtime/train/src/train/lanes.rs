@@ -7,10 +7,7 @@ use tch::{Kind, Tensor};
 use super::TrainError;
 use super::batch::MicroBatch;
 use super::pipeline::{ScheduledPass, one_forward_one_backward};
-use crate::kernels::accumulate;
-use crate::model::{
-    Gradients, HostAccess, ModelError, Network, PassContext, TraceRecorder, TraceTarget, Weights, Workspace,
-};
+use crate::model::{Gradients, ModelError, Network, PassContext, TraceRecorder, TraceTarget, Weights, Workspace};
 use crate::parallel::transport::Transfer;
 use crate::parallel::{Peers, TreeAccumulator};
 
@@ -154,14 +151,15 @@ impl<'a> LaneRun<'a> {
         Ok(())
     }
 
-    /// Slot, ids and targets of a micro-batch.
-    fn inputs(&self, index: usize) -> (usize, Tensor, Tensor) {
+    /// Slot, ids and targets of a micro-batch, on the device.
+    fn inputs(&self, index: usize) -> Result<(usize, Tensor, Tensor), ModelError> {
         let slot = index % self.buffers.workspace.slots();
         let (ids_t, targets_t) = match &self.micro_batches[index].tokens {
             Some(MicroBatch { ids_t, targets_t }) => (ids_t, targets_t),
             None => (&self.no_tokens, &self.no_tokens),
         };
-        (slot, ids_t.shallow_clone(), targets_t.shallow_clone())
+        let device = self.network.device;
+        Ok((slot, ids_t.f_to_device(device)?, targets_t.f_to_device(device)?))
     }
 
     fn trace(&self, index: usize) -> Option<TraceTarget<'a>> {
@@ -170,7 +168,7 @@ impl<'a> LaneRun<'a> {
     }
 
     fn forward(&mut self, index: usize) -> Result<(), ModelError> {
-        let (slot, ids_t, _) = self.inputs(index);
+        let (slot, ids_t, _) = self.inputs(index)?;
         complete(&mut self.forward_sent[slot])?;
         if !self.is_first() {
             complete(&mut self.input)?;
@@ -200,7 +198,7 @@ impl<'a> LaneRun<'a> {
     }
 
     fn backward(&mut self, index: usize) -> Result<(), ModelError> {
-        let (slot, ids_t, targets_t) = self.inputs(index);
+        let (slot, ids_t, targets_t) = self.inputs(index)?;
         if !self.is_last() {
             complete(&mut self.gradient)?;
             let mut own_th = self.buffers.workspace.gradient_rows()?;
@@ -303,23 +301,30 @@ impl LaneSums<'_> {
                 .record_lane(recorder, self.first + lane, &gradients.buffer)?;
         }
         let spare = &mut self.spare;
-        self.accumulator.push(gradients, |left, right| add(left, right, spare))
+        let network = self.network;
+        self.accumulator
+            .push(gradients, |left, right| add(network, left, right, spare))
     }
 
     fn finish(mut self) -> Result<(Gradients, Vec<Gradients>), ModelError> {
         self.close()?;
         let spare = &mut self.spare;
-        let sum = self.accumulator.finish(|left, right| add(left, right, spare))?;
+        let network = self.network;
+        let sum = self
+            .accumulator
+            .finish(|left, right| add(network, left, right, spare))?;
         let sum = sum.ok_or(ModelError::NotHeld("a worker has no lanes"))?;
         Ok((sum, self.spare))
     }
 }
 
-fn add(left: Gradients, right: Gradients, spare: &mut Vec<Gradients>) -> Result<Gradients, ModelError> {
-    // SAFETY: this thread owns both, and no kernel runs meanwhile.
-    let host = unsafe { HostAccess::new() };
-    accumulate(host.write::<f32>(&left.buffer)?, host.read::<f32>(&right.buffer)?);
-    drop(host);
+fn add(
+    network: &Network,
+    left: Gradients,
+    right: Gradients,
+    spare: &mut Vec<Gradients>,
+) -> Result<Gradients, ModelError> {
+    network.kernels.accumulate(&left.buffer, &right.buffer)?;
     spare.push(right);
     Ok(left)
 }

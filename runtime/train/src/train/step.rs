@@ -23,8 +23,10 @@ use super::pipeline::in_flight;
 use super::rank_report::RankReport;
 use super::thread_pool::ThreadPool;
 use super::train_state::TrainState;
-use crate::kernels::{AdamWCoefficients, adamw, sum_partials, sum_squares, tree_into};
-use crate::model::{Gradients, HostAccess, ModelError, Network, OwnedRange, TraceRecorder, Workspace};
+use crate::kernels::{AdamWCoefficients, sum_squares};
+use crate::model::{
+    Gradients, HostAccess, Kernels, ModelError, Network, OwnedRange, TraceRecorder, Workspace, to_host,
+};
 use crate::parallel::{Coordinates, Peers, tree_sum};
 
 /// Elements per work unit when a loop over a buffer is divided among threads.
@@ -373,7 +375,7 @@ impl Trainer {
     fn reduce(&self, pool: &ThreadPool, roots: &[Gradients]) -> Result<(), TrainError> {
         let root = &roots[0].buffer;
         let others: Vec<Tensor> = roots[1..].iter().map(|root| root.buffer.shallow_clone()).collect();
-        add_tree(pool, root, 0, &others, 0..root.numel())?;
+        add_tree(self.network.kernels, pool, root, 0, &others, 0..root.numel())?;
         self.reduce_replicas(pool, root)?;
         if let Some(recorder) = &self.recorder {
             self.network.record_lanes(recorder, &self.state.owned, root)?;
@@ -381,9 +383,7 @@ impl Trainer {
         self.reduce_blocks(root)?;
         self.reduce_tied(pool, root)?;
         if let Some(recorder) = &self.recorder {
-            // SAFETY: no thread computes while gradients are recorded.
-            let host = unsafe { HostAccess::new() };
-            let flat = host.read::<f32>(root)?;
+            let flat = to_host::<f32>(root)?;
             let digest = |range: &Range<usize>| blake3::hash(&as_bytes(&flat[range.clone()]));
             let chunks = self.state.reported.iter().map(|chunk| (chunk, digest(&chunk.range)));
             self.network.record_chunks(recorder, Operation::Gradient, chunks);
@@ -426,13 +426,21 @@ impl Trainer {
                 .wait()?;
             let range = ranges[own].clone();
             if !range.is_empty() {
-                add_tree(pool, root, range.start, &by_distance(parts), range)?;
+                add_tree(
+                    self.network.kernels,
+                    pool,
+                    root,
+                    range.start,
+                    &by_distance(parts),
+                    range,
+                )?;
             }
         }
         if !parameters.blocks.is_empty() {
             let blocks = range_of(root, &parameters.blocks)?;
             let parts = peers.data_group().all_gather(&blocks)?;
             add_tree(
+                self.network.kernels,
                 pool,
                 root,
                 parameters.blocks.start,
@@ -452,12 +460,6 @@ impl Trainer {
         }
         let blocks = range_of(root, &parameters.blocks)?;
         let ranks = self.peers()?.tensor_group().all_gather(&blocks)?;
-        // SAFETY: this thread alone works while row blocks are added, and no transfer is in progress.
-        let host = unsafe { HostAccess::new() };
-        let ranks = ranks
-            .iter()
-            .map(|rank| host.read::<f32>(rank))
-            .collect::<Result<Vec<_>, _>>()?;
         for part in parameters.blocked() {
             let (start, each) = (
                 part.gradients.offset - parameters.blocks.start,
@@ -466,10 +468,11 @@ impl Trainer {
             let length = part.shard_length();
             let leaf = |block: usize| {
                 let start = start + block % each * part.gradients.stride;
-                &ranks[block / each][start..start + length]
+                range_of(&ranks[block / each], &(start..start + length))
             };
-            let leaves: Vec<&[f32]> = (0..parameters.shape.tensor).map(leaf).collect();
-            sum_partials(&leaves, None::<&[f32]>, host.write_range(root, part.shard(0))?);
+            let leaves = (0..parameters.shape.tensor).map(leaf).collect::<Result<Vec<_>, _>>()?;
+            let sum = range_of(root, &part.shard(0))?;
+            self.network.kernels.sum_partials(&leaves, None, &sum)?;
         }
         Ok(())
     }
@@ -486,29 +489,59 @@ impl Trainer {
             parameters.tied.start + word.start..parameters.tied.start + word.end,
         );
         if holding.first && holding.last {
-            return add_tree(pool, root, word.start, &[range_of(root, &output)?], input);
+            return add_tree(
+                self.network.kernels,
+                pool,
+                root,
+                word.start,
+                &[range_of(root, &output)?],
+                input,
+            );
         }
         let end = &self.received.end;
         if holding.first {
             let own = range_of(root, &input)?;
             self.peers()?.exchange_end_gradients(&own, end)?;
-            return add_tree(pool, root, word.start, &[end.shallow_clone()], input);
+            return add_tree(
+                self.network.kernels,
+                pool,
+                root,
+                word.start,
+                &[end.shallow_clone()],
+                input,
+            );
         }
         if holding.last {
             let own = range_of(root, &output)?;
             self.peers()?.exchange_end_gradients(&own, end)?;
-            // SAFETY: this thread alone works, and the transfer has completed.
-            let host = unsafe { HostAccess::new() };
-            host.write_range::<f32>(root, input.clone())?
-                .copy_from_slice(host.read(&own)?);
-            drop(host);
-            return add_tree(pool, root, word.start, &[end.shallow_clone()], input);
+            range_of(root, &input)?.f_copy_(&own).map_err(ModelError::from)?;
+            return add_tree(
+                self.network.kernels,
+                pool,
+                root,
+                word.start,
+                &[end.shallow_clone()],
+                input,
+            );
         }
         Ok(())
     }
 
     /// Sums of squares of the chunks that this rank reports, in `f64`.
     fn squares(&self, pool: &ThreadPool, root: &Gradients) -> Result<Vec<(u64, f64)>, TrainError> {
+        if self.network.kernels == Kernels::Device {
+            let of = |(_, range): &(u64, Range<usize>)| -> Result<Tensor, ModelError> {
+                let chunk = range_of(&root.buffer, range)?.f_to_kind(Kind::Double)?;
+                Ok(chunk.f_square()?.f_sum(Kind::Double)?)
+            };
+            let sums = self.squares.iter().map(of).collect::<Result<Vec<_>, _>>()?;
+            if sums.is_empty() {
+                return Ok(Vec::new());
+            }
+            let sums = to_host::<f64>(&Tensor::f_stack(&sums, 0).map_err(ModelError::from)?)?;
+            let numbers = self.squares.iter().map(|(number, _)| *number);
+            return Ok(numbers.zip(sums).collect());
+        }
         let squares = Arc::clone(&self.squares);
         let items = split(squares.len(), pool.threads())
             .map(|range| (range, root.buffer.shallow_clone()))
@@ -574,23 +607,20 @@ impl Trainer {
         let items = split(self.update_chunks.len(), pool.threads())
             .map(|range| (range, handles()))
             .collect();
-        let (kind, update_chunks) = (self.network.kind, Arc::clone(&self.update_chunks));
+        let (kernels, update_chunks) = (self.network.kernels, Arc::clone(&self.update_chunks));
         let work = move |(range, [master, gradient, first, second, compute]): (Range<usize>, [Tensor; 5])| {
             for chunk in &update_chunks[range] {
                 let decay = if chunk.decays { coefficients.decay } else { 1.0 };
                 let coefficients = AdamWCoefficients { decay, ..coefficients };
-                // SAFETY: every chunk is updated by one thread, and chunks do not overlap.
-                let host = unsafe { HostAccess::new() };
-                let master = host.write_range::<f32>(&master, chunk.master.clone())?;
-                let gradient = host.read_range::<f32>(&gradient, chunk.range.clone())?;
-                let first = host.write_range(&first, chunk.moments.clone())?;
-                let second = host.write_range(&second, chunk.moments.clone())?;
-                if kind == Kind::BFloat16 {
-                    let compute = host.write_range::<half::bf16>(&compute, chunk.range.clone())?;
-                    adamw(coefficients, master, gradient, first, second, Some(compute));
-                } else {
-                    adamw::<f32>(coefficients, master, gradient, first, second, None);
-                }
+                // Every chunk is updated by one thread, and chunks do not overlap.
+                kernels.adamw(
+                    coefficients,
+                    &range_of(&master, &chunk.master)?,
+                    &range_of(&gradient, &chunk.range)?,
+                    &range_of(&first, &chunk.moments)?,
+                    &range_of(&second, &chunk.moments)?,
+                    &range_of(&compute, &chunk.range)?,
+                )?;
             }
             Ok::<(), TrainError>(())
         };
@@ -621,6 +651,7 @@ fn split(count: usize, threads: usize) -> impl Iterator<Item = Range<usize>> {
 /// `root[range] = tree sum of it and of others`, on all threads. Element `range.start` of the root is element
 /// `range.start − offset` of the others.
 fn add_tree(
+    kernels: Kernels,
     pool: &ThreadPool,
     root: &Tensor,
     offset: usize,
@@ -632,20 +663,25 @@ fn add_tree(
     }
     let clones =
         || -> (Tensor, Vec<Tensor>) { (root.shallow_clone(), others.iter().map(Tensor::shallow_clone).collect()) };
-    let count = range.len().div_ceil(UNIT);
+    // A device computes a range at once.
+    let unit_length = if kernels == Kernels::Device {
+        range.len().max(1)
+    } else {
+        UNIT
+    };
+    let count = range.len().div_ceil(unit_length);
     let items = split(count, pool.threads()).map(|units| (units, clones())).collect();
     let work = move |(units, (root, others)): (Range<usize>, (Tensor, Vec<Tensor>))| -> Result<(), ModelError> {
         for unit in units {
-            let start = range.start + unit * UNIT;
-            let own = start..range.end.min(start + UNIT);
+            let start = range.start + unit * unit_length;
+            let own = start..range.end.min(start + unit_length);
             let theirs = own.start - offset..own.end - offset;
-            // SAFETY: every thread adds its own units, and units do not overlap.
-            let host = unsafe { HostAccess::new() };
+            // Every thread adds its own units, and units do not overlap.
             let leaves = others
                 .iter()
-                .map(|other| host.read_range(other, theirs.clone()))
+                .map(|other| range_of(other, &theirs))
                 .collect::<Result<Vec<_>, _>>()?;
-            tree_into(host.write_range(&root, own)?, &leaves);
+            kernels.add_tree(&range_of(&root, &own)?, &leaves)?;
         }
         Ok(())
     };

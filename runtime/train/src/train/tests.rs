@@ -21,7 +21,7 @@ use super::batch::{MicroBatch, StepBatch};
 use super::step::Trainer;
 use super::thread_pool::ThreadPool;
 use super::train_state::{TrainState, mesh, network};
-use crate::model::Network;
+use crate::model::{ComputeDevice, Network};
 use crate::parallel::Peers;
 use crate::parallel::transport::channels;
 
@@ -146,7 +146,7 @@ fn trained(
 ) -> (Vec<[u64; 2]>, Trainer) {
     let _guard = tch::no_grad_guard();
     let me = mesh(layout).rank(peers[0].at());
-    let network = network(model, numerics, precision, layout, me).unwrap();
+    let network = network(model, numerics, precision, layout, me, ComputeDevice::Cpu).unwrap();
     let pool = ThreadPool::new(layout.threads as usize).unwrap();
     let mut trainer = trainer(model, network, me, layout, peers);
     let figures = (0..STEPS).map(|at| step(&mut trainer, &pool, at, targets)).collect();

@@ -3,11 +3,12 @@
 use aurora_compiler::fields::{Contract, ModelFields, Numerics, Precision, TrainFields};
 use aurora_runtime::checkpoint::{Group, groups, read};
 use aurora_runtime::job::{Files, Layout};
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use super::TrainError;
 use crate::model::{
-    Chunk, Fault, Holding, HostAccess, Kernels, ModelShape, Network, OwnedRange, ParameterMap, Weights, reported,
+    Chunk, ComputeDevice, Fault, Holding, HostAccess, Kernels, ModelError, ModelShape, Network, OwnedRange,
+    ParameterMap, Weights, reported, to_device, to_host,
 };
 use crate::parallel::{Grid, Mesh};
 
@@ -20,7 +21,7 @@ pub fn mesh(layout: &Layout) -> Mesh {
     }
 }
 
-/// The network of one rank: architecture, grid, element type, and the part of the model that it holds.
+/// The network of one rank: architecture, grid, element type, and the part of the model that it holds, on its device.
 ///
 /// # Errors
 /// [`TrainError::Model`] if the grid does not divide the model, [`TrainError::Job`] if the mesh does not divide the
@@ -31,6 +32,7 @@ pub fn network(
     precision: Precision,
     layout: &Layout,
     rank: usize,
+    device: ComputeDevice,
 ) -> Result<Network, TrainError> {
     let mesh = mesh(layout);
     let grid = Grid::new(numerics);
@@ -61,15 +63,21 @@ pub fn network(
     Ok(Network {
         parameters: ParameterMap::new(shape, Holding::new(&shape, &mesh, rank)),
         kernels: match numerics.contract {
+            Contract::Native | Contract::Invariant if !device.is_host() => Kernels::Device,
             Contract::Native => Kernels::Aten,
             Contract::Invariant => Kernels::Own,
-            Contract::Portable => Kernels::Portable,
+            Contract::Portable if device.is_host() => Kernels::Portable,
+            Contract::Portable => {
+                return Err(TrainError::Job(
+                    "`portable` numerics are for CPUs; use `invariant` on a device".to_owned(),
+                ));
+            }
         },
         kind: match precision {
             Precision::F32 => Kind::Float,
             Precision::Bf16 => Kind::BFloat16,
         },
-        device: Device::Cpu,
+        device: device.tensors(),
         sequence_parallel: layout.sequence_parallel && mesh.tensor > 1,
         fault: Fault::default(),
         grid,
@@ -165,31 +173,49 @@ impl TrainState {
     /// [`TrainError::Checkpoint`] if a file does not match the model.
     pub fn load_weights(&mut self, files: &Files) -> Result<(), TrainError> {
         let parameters = &self.network.parameters;
+        let float = self.network.kind == Kind::Float;
+        if self.network.kernels == Kernels::Device {
+            let mut values = vec![0.0f32; parameters.length];
+            self.read_weights(files, &mut values)?;
+            self.compute.f_copy_(&to_device(&values, self.network.device)?)?;
+            if !float && self.master.numel() > 0 {
+                let mut master = vec![0.0f32; self.master.numel()];
+                self.kept_of(&values, &mut master);
+                self.master.f_copy_(&to_device(&master, self.network.device)?)?;
+            }
+            return Ok(());
+        }
         // SAFETY: no thread computes while the state is loaded, reset or digested, and this is the only access.
         let host = unsafe { HostAccess::new() };
-        let float = self.network.kind == Kind::Float;
-        let mut values = vec![0.0f32; if float { 0 } else { parameters.length }];
-        let buffer = if float {
-            host.write(&self.master)?
-        } else {
-            &mut values[..]
-        };
+        if float {
+            return self.read_weights(files, host.write(&self.master)?);
+        }
+        let mut values = vec![0.0f32; parameters.length];
+        self.read_weights(files, &mut values)?;
+        crate::kernels::cast::<half::bf16>(&values, host.write(&self.compute)?);
+        let master = host.write::<f32>(&self.master)?;
+        if !master.is_empty() {
+            self.kept_of(&values, master);
+        }
+        Ok(())
+    }
+
+    /// Reads this rank's weights from a checkpoint's files.
+    fn read_weights(&self, files: &Files, buffer: &mut [f32]) -> Result<(), TrainError> {
+        let parameters = &self.network.parameters;
         for group in self.groups.iter().filter(|group| self.holds(group)) {
             read(files, &group.weights(), &group.tensors, |tensor, values| {
                 parameters.copy_from_tensor(&tensor.name, values, buffer);
             })?;
         }
-        if float {
-            return Ok(());
-        }
-        crate::kernels::cast::<half::bf16>(&values, host.write(&self.compute)?);
-        let master = host.write::<f32>(&self.master)?;
-        if !master.is_empty() {
-            for chunk in &self.kept.chunks {
-                master[self.kept.local(&chunk.range)].copy_from_slice(&values[chunk.range.clone()]);
-            }
-        }
         Ok(())
+    }
+
+    /// Copies the range of the master weights from all weights on this rank.
+    fn kept_of(&self, values: &[f32], master: &mut [f32]) {
+        for chunk in &self.kept.chunks {
+            master[self.kept.local(&chunk.range)].copy_from_slice(&values[chunk.range.clone()]);
+        }
     }
 
     /// Loads the moments from a checkpoint's files.
@@ -197,12 +223,25 @@ impl TrainState {
     /// # Errors
     /// As [`TrainState::load_weights`].
     pub fn load_moments(&mut self, files: &Files) -> Result<(), TrainError> {
-        let parameters = &self.network.parameters;
+        let [first, second] = &self.moments;
+        if self.network.kernels == Kernels::Device {
+            let length = self.kept.length();
+            let mut values = [vec![0.0f32; length], vec![0.0f32; length]];
+            let [into_first, into_second] = &mut values;
+            self.read_moments(files, [into_first, into_second])?;
+            for (moment, values) in self.moments.iter_mut().zip(&values) {
+                moment.f_copy_(&to_device(values, self.network.device)?)?;
+            }
+            return Ok(());
+        }
         // SAFETY: no thread computes while the state is loaded, reset or digested, and this is the only access.
         let host = unsafe { HostAccess::new() };
-        let [first, second] = &self.moments;
-        let mut into = [host.write::<f32>(first)?, host.write::<f32>(second)?];
-        let kept = &self.kept;
+        self.read_moments(files, [host.write::<f32>(first)?, host.write::<f32>(second)?])
+    }
+
+    /// Reads the moments of the range that this rank keeps.
+    fn read_moments(&self, files: &Files, mut into: [&mut [f32]; 2]) -> Result<(), TrainError> {
+        let (parameters, kept) = (&self.network.parameters, &self.kept);
         let take = |tensor: &str, values: &[f32], into: &mut [f32]| {
             let of_tensor = |chunk: &&Chunk| parameters.parts[chunk.part].tensor == tensor;
             for chunk in kept.chunks.iter().filter(of_tensor) {
@@ -231,10 +270,8 @@ impl TrainState {
     /// # Errors
     /// [`TrainError::Model`].
     pub fn reset_moments(&mut self) -> Result<(), TrainError> {
-        // SAFETY: no thread computes while the state is loaded, reset or digested, and this is the only access.
-        let host = unsafe { HostAccess::new() };
-        for moment in &self.moments {
-            host.write::<f32>(moment)?.fill(0.0);
+        for moment in &mut self.moments {
+            let _ = moment.f_zero_().map_err(ModelError::from)?;
         }
         self.updates = 0;
         Ok(())
@@ -253,9 +290,15 @@ impl TrainState {
     /// # Errors
     /// [`TrainError::Model`].
     pub fn digests(&self) -> Result<Vec<(usize, blake3::Hash)>, TrainError> {
+        let copied;
         // SAFETY: no thread computes while the state is loaded, reset or digested, and this is the only access.
         let host = unsafe { HostAccess::new() };
-        let master = host.read::<f32>(&self.master)?;
+        let master = if self.network.kernels == Kernels::Device {
+            copied = to_host::<f32>(&self.master)?;
+            &copied[..]
+        } else {
+            host.read::<f32>(&self.master)?
+        };
         let digest = |chunk: &Chunk| {
             let values = &master[self.in_master(&chunk.range)];
             (

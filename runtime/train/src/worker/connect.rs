@@ -9,8 +9,9 @@ use aurora_runtime::job::{Event, Hello, Join, TOKEN};
 use aurora_runtime::launch::{EnvironmentError, identity};
 
 use super::EventSink;
+use crate::model::ComputeDevice;
 use crate::parallel::Peers;
-use crate::parallel::transport::{Gloo, RendezvousStore};
+use crate::parallel::transport::{Gloo, RendezvousStore, Staged, Transport};
 use crate::train::TrainError;
 use crate::train::train_state;
 
@@ -34,7 +35,7 @@ pub struct ConnectedPeers {
 ///
 /// # Errors
 /// [`TrainError`] if a worker cannot be reached in time.
-pub fn connect(join: &Join, events: &EventSink) -> Result<ConnectedPeers, TrainError> {
+pub fn connect(join: &Join, events: &EventSink, device: ComputeDevice) -> Result<ConnectedPeers, TrainError> {
     let address = resolve(&join.host).map_err(|source| TrainError::Host {
         host: join.host.clone(),
         source,
@@ -58,7 +59,12 @@ pub fn connect(join: &Join, events: &EventSink) -> Result<ConnectedPeers, TrainE
     let thread = |index: u32| {
         let (rank, name) = (join.rank as usize, format!("thread {index}"));
         let gloo = Gloo::join(rank, mesh.world(), &store, &name, address, limit)?;
-        Ok(Peers::new(mesh, Box::new(gloo)))
+        let transport: Box<dyn Transport> = if device.is_host() {
+            Box::new(gloo)
+        } else {
+            Box::new(Staged::new(gloo))
+        };
+        Ok(Peers::new(mesh, transport))
     };
     let peers = (0..join.layout.threads.max(1))
         .map(thread)

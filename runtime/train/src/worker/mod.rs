@@ -97,9 +97,10 @@ fn run(arguments: &Arguments) -> Result<(), StartError> {
     tch::set_num_threads(1);
     let _guard = tch::no_grad_guard();
     let fingerprint = fingerprint()?;
+    arguments.device.refuse_host_access();
     let inbox = Inbox::open(&events, input).map_err(thread("reads commands"))?;
     events.send(&Event::Ready { fingerprint });
-    let mut session = Session::new(events.clone(), arguments.fault)?;
+    let mut session = Session::new(events.clone(), arguments.fault, arguments.device)?;
     while let Some(command) = inbox.next() {
         let end = match command {
             WorkerCommand::Join(join) => session.join(&join),

@@ -12,7 +12,7 @@ use aurora_runtime::job::{EvalJob, Event, JobFailure, Join, Layout, Recompute, T
 use super::EventSink;
 use super::connect::{ConnectedPeers, connect};
 use crate::eval;
-use crate::model::{Fault, ModelError, Network};
+use crate::model::{ComputeDevice, Fault, ModelError, Network};
 use crate::parallel::Peers;
 use crate::parallel::transport::{RendezvousStore, TransportError};
 use crate::train::TrainError;
@@ -53,12 +53,13 @@ pub struct Session {
     /// All workers have agreed to stop.
     agreed: bool,
     fault: Fault,
+    device: ComputeDevice,
 }
 
 impl Session {
     /// # Errors
     /// [`TrainError::Thread`].
-    pub fn new(events: EventSink, fault: Fault) -> Result<Self, TrainError> {
+    pub fn new(events: EventSink, fault: Fault, device: ComputeDevice) -> Result<Self, TrainError> {
         Ok(Self {
             events,
             writer: Writer::new()?,
@@ -70,12 +71,13 @@ impl Session {
             store: None,
             agreed: false,
             fault,
+            device,
         })
     }
 
     /// Connects to the other workers.
     pub fn join(&mut self, join: &Join) -> CommandEnd {
-        match connect(join, &self.events) {
+        match connect(join, &self.events, self.device) {
             Ok(ConnectedPeers { peers, store }) => {
                 self.rank = join.rank as usize;
                 self.joined = Some(join.layout.clone());
@@ -157,7 +159,7 @@ impl Session {
         precision: Precision,
         layout: &Layout,
     ) -> Result<Network, TrainError> {
-        let network = train_state::network(model, numerics, precision, layout, self.rank)?;
+        let network = train_state::network(model, numerics, precision, layout, self.rank, self.device)?;
         Ok(Network {
             fault: self.fault,
             ..network
@@ -280,7 +282,14 @@ impl Session {
         let fields = &job.fields;
         let (pool, peers) = self.take(&job.layout)?;
         let alone = Layout::one(job.layout.threads, Recompute::None);
-        let network = train_state::network(&fields.model, &fields.numerics, fields.precision, &alone, 0)?;
+        let network = train_state::network(
+            &fields.model,
+            &fields.numerics,
+            fields.precision,
+            &alone,
+            0,
+            self.device,
+        )?;
         let mut complete = TrainState::new(network, &fields.model, 0, false, false)?;
         complete.load_weights(&job.checkpoint.files)?;
         let leads = self.rank == 0;

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod device;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,13 +17,16 @@ use aurora_runtime::job::{
 };
 use aurora_runtime::trace::TraceEntry;
 use aurora_train::worker::Arguments;
-use camino::Utf8Path;
+use camino::{Utf8Path, Utf8PathBuf};
 use libtest_mimic::Trial;
 use world::{VOCABULARY, Worker, World};
 
 fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some("worker") {
-        return aurora_train::worker::main(&Arguments::default());
+        let Some(arguments) = Arguments::parse(std::env::args().skip(2)) else {
+            return ExitCode::FAILURE;
+        };
+        return aurora_train::worker::main(&arguments);
     }
     let world = Arc::new(World::new());
     let trial = |name: &str, test: fn(&World)| {
@@ -53,6 +57,16 @@ fn main() -> ExitCode {
         ),
         trial("bf16_resumes_exactly", bf16_resumes_exactly),
         trial("native_learns_too", native_learns_too),
+        trial("device_losses_agree_with_the_host", device::losses_agree_with_the_host),
+        trial(
+            "device_layouts_and_resume_do_not_change_bits",
+            device::layouts_and_resume_do_not_change_bits,
+        ),
+        trial("device_scores_agree_with_the_host", device::scores_agree_with_the_host),
+        trial(
+            "device_portable_numerics_are_refused",
+            device::portable_numerics_are_refused,
+        ),
         trial("errors_name_their_cause", errors_name_their_cause),
         trial(
             "the_code_of_the_operating_system_is_reported",
@@ -300,56 +314,65 @@ fn letters() -> String {
     .to_string()
 }
 
-fn answers_do_not_depend_on_threads_or_other_items(world: &World) {
+/// A file of items with a question, three choices and the number of the right one.
+fn items_file(world: &World, name: &str, count: usize) -> Utf8PathBuf {
     let words = ["one", "two", "three", "four", "five", "six", "seven"];
     let item = |number: usize| {
         let (word, other) = (words[number % 7], words[(number * 3 + 1) % 7]);
         let line = serde_json::json!({"q": word.repeat(1 + number % 3), "c": [word, other, "x"], "a": number % 3});
         line.to_string() + "\n"
     };
-    let put = |name: &str, text: &str| {
-        let path = world.path(name);
-        std::fs::write(&path, text).unwrap();
-        path
+    let path = world.path(name);
+    std::fs::write(&path, (0..count).map(item).collect::<String>()).unwrap();
+    path
+}
+
+/// An eval that answers the items of a file.
+fn answers_job(world: &World, name: &str, threads: u32, file: &Utf8Path, asks: &AnswerMode) -> EvalJob {
+    let tokenizer = world.path(&format!("{name} tokenizer.json"));
+    std::fs::write(&tokenizer, letters()).unwrap();
+    let mut job = world.eval(name, world.start(), threads);
+    job.fields.sets.clear();
+    job.sets.clear();
+    job.fields.window = job.fields.model.context;
+    let answer = if matches!(asks, AnswerMode::Choices(_)) {
+        "{a}"
+    } else {
+        "{q}"
     };
-    let tokenizer = put("letters.json", &letters());
-    let many = put("many.jsonl", &(0..40).map(item).collect::<String>());
-    let few = put("few.jsonl", &(0..3).map(item).collect::<String>());
+    job.fields.task = Some(TaskFields {
+        files: vec!["*.jsonl".to_owned()],
+        shot_files: Vec::new(),
+        prompt: "q: {q}\na:".to_owned(),
+        limit: None,
+        attacks: Vec::new(),
+        chat: None,
+        answer: Some(answer.to_owned()),
+        shots: 0,
+        separator: "\n".to_owned(),
+        delimiter: " ".to_owned(),
+        by: Vec::new(),
+        seed: 5,
+        asks: asks.clone(),
+    });
+    job.task = Some(TaskPaths {
+        files: vec![ItemFile {
+            prefix: String::new(),
+            name: "x.jsonl".to_owned(),
+            path: file.to_owned(),
+        }],
+        tokenizer,
+        end_of_document: 0,
+    });
+    job
+}
+
+fn answers_do_not_depend_on_threads_or_other_items(world: &World) {
+    let many = items_file(world, "many.jsonl", 40);
+    let few = items_file(world, "few.jsonl", 3);
     let mut worker = Worker::start();
     let mut answer = |name: &str, threads: u32, file: &Utf8Path, asks: &AnswerMode| {
-        let mut job = world.eval(name, world.start(), threads);
-        job.fields.sets.clear();
-        job.sets.clear();
-        job.fields.window = job.fields.model.context;
-        let answer = if matches!(asks, AnswerMode::Choices(_)) {
-            "{a}"
-        } else {
-            "{q}"
-        };
-        job.fields.task = Some(TaskFields {
-            files: vec!["*.jsonl".to_owned()],
-            shot_files: Vec::new(),
-            prompt: "q: {q}\na:".to_owned(),
-            limit: None,
-            attacks: Vec::new(),
-            chat: None,
-            answer: Some(answer.to_owned()),
-            shots: 0,
-            separator: "\n".to_owned(),
-            delimiter: " ".to_owned(),
-            by: Vec::new(),
-            seed: 5,
-            asks: asks.clone(),
-        });
-        job.task = Some(TaskPaths {
-            files: vec![ItemFile {
-                prefix: String::new(),
-                name: "x.jsonl".to_owned(),
-                path: file.to_owned(),
-            }],
-            tokenizer: tokenizer.clone(),
-            end_of_document: 0,
-        });
+        let job = answers_job(world, name, threads, file, asks);
         worker.send(&WorkerCommand::Eval(Box::new(job)));
         worker.finish(name);
         let read = |file: &str| std::fs::read_to_string(world.path(name).join(file)).unwrap();

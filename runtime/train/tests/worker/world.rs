@@ -24,10 +24,15 @@ pub struct Worker {
 
 impl Worker {
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    pub fn start_with(arguments: &[&str]) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         // Settings that the worker must override.
         command
             .arg("worker")
+            .args(arguments)
             .env("OMP_NUM_THREADS", "2")
             .env_remove("MKL_NUM_THREADS");
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -155,13 +160,19 @@ impl World {
             };
             std::fs::write(world.documents(name), (0..60).map(line).collect::<String>()).unwrap();
         }
+        world.weights(&model(), "start");
+        world
+    }
+
+    /// Random weights of a model in a new folder.
+    pub fn weights(&self, model: &ModelFields, folder: &str) {
         let how = WeightsHow::Random {
             seed: 5,
             std: "0.05".parse().unwrap(),
         };
-        let fields = WeightsFields { model: model(), how };
-        aurora_runtime::weights::weights(&fields, None, &world.path("start"), &|_| {}).unwrap();
-        world
+        let model = model.clone();
+        let fields = WeightsFields { model, how };
+        aurora_runtime::weights::weights(&fields, None, &self.path(folder), &|_| {}).unwrap();
     }
 
     pub fn path(&self, name: &str) -> Utf8PathBuf {

@@ -6,9 +6,9 @@ use std::ops::Range;
 use tch::{Kind, Tensor};
 
 use super::{NormStats, Rotary};
-use crate::kernels::Gelu;
-use crate::model::ModelError;
+use crate::kernels::{AdamWCoefficients, Gelu};
 use crate::model::views::Norm;
+use crate::model::{ModelError, to_host};
 use crate::parallel::tree_split;
 
 type Done = Result<(), ModelError>;
@@ -249,6 +249,33 @@ pub fn add_partials(partials: &[Tensor], gradient: &Tensor) -> Done {
     add_to(gradient, &tree(partials)?)
 }
 
+pub fn accumulate(to: &Tensor, from: &Tensor) -> Done {
+    add_to(to, from)
+}
+
+pub fn add_tree(first: &Tensor, others: &[Tensor]) -> Done {
+    let all: Vec<Tensor> = std::iter::once(first)
+        .chain(others)
+        .map(Tensor::shallow_clone)
+        .collect();
+    put(first, &tree(&all)?)
+}
+
+pub fn adamw(c: AdamWCoefficients, theta: &Tensor, g: &Tensor, m: &Tensor, v: &Tensor, compute: &Tensor) -> Done {
+    let g = g.f_mul_scalar(f64::from(c.scale))?;
+    let weighted = |moment: &Tensor, beta: f32, new: &Tensor, rest: f32| {
+        let kept = moment.f_mul_scalar(f64::from(beta))?;
+        kept.f_add(&new.f_mul_scalar(f64::from(rest))?)
+    };
+    put(m, &weighted(m, c.beta1, &g, c.one_minus_beta1)?)?;
+    put(v, &weighted(v, c.beta2, &g.f_mul(&g)?, c.one_minus_beta2)?)?;
+    let root = v.f_sqrt()?.f_div_scalar(f64::from(c.sqrt_correction2))?;
+    let change = m.f_div(&root.f_add_scalar(f64::from(c.epsilon))?)?;
+    let change = change.f_mul_scalar(f64::from(c.alpha_hat))?;
+    put(theta, &theta.f_mul_scalar(f64::from(c.decay))?.f_sub(&change)?)?;
+    cast(theta, compute)
+}
+
 pub fn fold_heads(dk_ta: &Tensor, dv_ta: &Tensor, heads: usize, out_te: &Tensor) -> Done {
     let d = dk_ta.size()[1] / heads as i64;
     for (gradient, offset) in [(dk_ta, 0), (dv_ta, d)] {
@@ -324,8 +351,7 @@ pub fn finish_loss(
         .f_log()?
         .f_add(&double(maxima_r)?)?
         .f_sub(&double(&row(1)?)?)?;
-    let values = Vec::<f64>::try_from(&loss.f_to_device(tch::Device::Cpu)?)?;
-    losses.copy_from_slice(&values);
+    losses.copy_from_slice(&to_host::<f64>(&loss)?);
     if gradient {
         let (sums, mut first) = (row(0)?.f_view([-1, 1])?, first);
         for shard in logits_rv {

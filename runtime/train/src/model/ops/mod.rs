@@ -21,7 +21,7 @@ use tch::{Device, Tensor};
 use super::ModelError;
 use super::host_access::HostAccess;
 use super::views::Norm;
-use crate::kernels::{Gelu, RotatedHeads, rotary_tables};
+use crate::kernels::{AdamWCoefficients, Gelu, RotatedHeads, rotary_tables};
 
 /// Which kernels compute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +32,8 @@ pub enum Kernels {
     /// As `Own`, with matrix products whose bits do not depend on the number of rows: for generation.
     FewRows,
     Aten,
+    /// libtorch's operations for everything, attention included: no host access.
+    Device,
 }
 
 /// Mean and reciprocal standard deviation of each row, which a norm keeps for its backward pass. A root-mean-square
@@ -116,18 +118,18 @@ macro_rules! by_kind {
 pub(crate) use by_kind;
 
 macro_rules! operations {
-    ($($(#[$meta:meta])* fn $name:ident($($arg:ident : $ty:ty),* $(,)?);)*) => {
+    ($($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident : $ty:ty),* $(,)?);)*) => {
         impl Kernels {
             $($(#[$meta])*
             #[allow(clippy::too_many_arguments)]
-            pub(super) fn $name(self, $($arg: $ty),*) -> Result<(), ModelError> {
+            $vis fn $name(self, $($arg: $ty),*) -> Result<(), ModelError> {
                 match self {
                     Self::Own | Self::Portable | Self::FewRows => {
                         // SAFETY: see "Memory" in this module's documentation.
                         let host = unsafe { HostAccess::new() };
                         own::$name(&host, $($arg),*)
                     }
-                    Self::Aten => aten::$name($($arg),*),
+                    Self::Aten | Self::Device => aten::$name($($arg),*),
                 }
             })*
         }
@@ -137,71 +139,81 @@ macro_rules! operations {
 operations! {
     /// `out[t, h] = word[id] (+ position[row mod sequence])` for the rows whose id is in these shards of the vocabulary, the
     /// first of which starts at id `first`; other rows are undefined.
-    fn embed(
+    pub(super) fn embed(
         ids_t: &Tensor, sequence: usize, first: i64, word_vh: &[Tensor], position_sh: Option<&Tensor>, out_th: &Tensor,
     );
 
     /// Adds the gradients of the input embeddings to `dword_vh` and `dposition_sh`.
-    fn embed_backward(
+    pub(super) fn embed_backward(
         ids_t: &Tensor, sequence: usize, first: i64, dx_th: &Tensor, dword_vh: &[Tensor], dposition_sh: Option<&Tensor>,
     );
 
     /// Normalizes `x_th` (`f32`) into `out_th` and writes `stats`.
-    fn norm_forward(x_th: &Tensor, norm: &Norm, epsilon: f32, out_th: &Tensor, stats: NormStats<'_>);
+    pub(super) fn norm_forward(x_th: &Tensor, norm: &Norm, epsilon: f32, out_th: &Tensor, stats: NormStats<'_>);
 
     /// Computes the same output again from `stats`.
-    fn norm_apply(x_th: &Tensor, norm: &Norm, out_th: &Tensor, stats: NormStats<'_>);
+    pub(super) fn norm_apply(x_th: &Tensor, norm: &Norm, out_th: &Tensor, stats: NormStats<'_>);
 
     /// Adds the input's gradient to `dx_th`, and the gradients of weight and bias by row blocks to `gradient`.
-    fn norm_backward(
+    pub(super) fn norm_backward(
         dy_th: &Tensor, x_th: &Tensor, norm: &Norm, stats: NormStats<'_>, blocks: &[Range<usize>], dx_th: &Tensor,
         gradient: &Norm,
     );
 
     /// `z += bias` in place; `out = gelu(z)`.
-    fn gelu_forward(gelu: Gelu, z_tf: &Tensor, bias_f: &Tensor, out_tf: &Tensor);
+    pub(super) fn gelu_forward(gelu: Gelu, z_tf: &Tensor, bias_f: &Tensor, out_tf: &Tensor);
 
     /// `gradient *= gelu'(z)` in place; `out = gelu(z)`.
-    fn gelu_backward(gelu: Gelu, z_tf: &Tensor, gradient_tf: &Tensor, out_tf: &Tensor);
+    pub(super) fn gelu_backward(gelu: Gelu, z_tf: &Tensor, gradient_tf: &Tensor, out_tf: &Tensor);
 
     /// `out = silu(gate) · up`, where each row of `z` holds the gates, then the ups.
-    fn swiglu_forward(z_tu: &Tensor, out_tf: &Tensor);
+    pub(super) fn swiglu_forward(z_tu: &Tensor, out_tf: &Tensor);
 
     /// Writes the gradient of `z` to `dz`, given the gradient of the output; `out` = the output.
-    fn swiglu_backward(z_tu: &Tensor, gradient_tf: &Tensor, dz_tu: &Tensor, out_tf: &Tensor);
+    pub(super) fn swiglu_backward(z_tu: &Tensor, gradient_tf: &Tensor, dz_tu: &Tensor, out_tf: &Tensor);
 
     /// Rotates `heads` heads starting at column `first` of `rows` by the angles of their positions (row mod `sequence`), in
     /// place; `inverse` rotates back.
-    fn rotate(rows: &Tensor, rotary: &Rotary, sequence: usize, first: usize, heads: usize, inverse: bool);
+    pub(super) fn rotate(rows: &Tensor, rotary: &Rotary, sequence: usize, first: usize, heads: usize, inverse: bool);
 
     /// `out = residual + (tree sum of the partials (+ bias))`.
-    fn add_residual(partials_th: &[Tensor], bias_h: Option<&Tensor>, residual_th: &Tensor, out_th: &Tensor);
+    pub(super) fn add_residual(partials_th: &[Tensor], bias_h: Option<&Tensor>, residual_th: &Tensor, out_th: &Tensor);
 
     /// `out = tree sum of the partials (+ extra)`, in `f32`.
-    fn sum_partials(partials: &[Tensor], extra: Option<&Tensor>, out: &Tensor);
+    pub(crate) fn sum_partials(partials: &[Tensor], extra: Option<&Tensor>, out: &Tensor);
 
     /// Adds to each gradient the sum of the rows of its block.
-    fn column_sums(values: &Tensor, blocks: &[Range<usize>], gradients: &[Tensor]);
+    pub(super) fn column_sums(values: &Tensor, blocks: &[Range<usize>], gradients: &[Tensor]);
 
     /// `gradient +=` tree sum of the partials.
-    fn add_partials(partials: &[Tensor], gradient: &Tensor);
+    pub(super) fn add_partials(partials: &[Tensor], gradient: &Tensor);
+
+    /// `to += from`, both `f32`.
+    pub(crate) fn accumulate(to: &Tensor, from: &Tensor);
+
+    /// `first = tree sum of first and others`, all `f32`.
+    pub(crate) fn add_tree(first: &Tensor, others: &[Tensor]);
+
+    /// One AdamW update of a chunk: `theta` from the gradient `g` and the moments `m` and `v`; `compute` gets the rounded
+    /// weights unless it is `theta` itself.
+    pub(crate) fn adamw(coefficients: AdamWCoefficients, theta: &Tensor, g: &Tensor, m: &Tensor, v: &Tensor, compute: &Tensor);
 
     /// `out[t, 0..d]` and `out[t, d..2d]` = the sums over heads of `dk` and `dv`.
-    fn fold_heads(dk_ta: &Tensor, dv_ta: &Tensor, heads: usize, out_te: &Tensor);
+    pub(super) fn fold_heads(dk_ta: &Tensor, dv_ta: &Tensor, heads: usize, out_te: &Tensor);
 
     /// Rounds `from` (`f32`) to the element type of `to`; does nothing if both are the same tensor.
-    fn cast(from: &Tensor, to: &Tensor);
+    pub(super) fn cast(from: &Tensor, to: &Tensor);
 
     /// The largest logit of each row over all shards.
-    fn row_maxima(logits_rv: &[Tensor], maxima_r: &Tensor);
+    pub(super) fn row_maxima(logits_rv: &[Tensor], maxima_r: &Tensor);
 
     /// `out[0]`: for each row the tree sum over shards of Σ exp(logit − maximum); with `keep` these exponentials replace
     /// the logits. `out[1]`: the target's logit, or −∞ if the target is not in these shards, which start at id `first`.
-    fn row_sums(logits_rv: &[Tensor], targets_r: &Tensor, first: i64, maxima_r: &Tensor, out_2r: &Tensor, keep: bool);
+    pub(super) fn row_sums(logits_rv: &[Tensor], targets_r: &Tensor, first: i64, maxima_r: &Tensor, out_2r: &Tensor, keep: bool);
 
     /// Writes −ln p of each row's target to `losses`, given the maxima and the result of `row_sums`; with `gradient` the
     /// gradient of the sum of losses replaces the exponentials.
-    fn finish_loss(
+    pub(super) fn finish_loss(
         logits_rv: &[Tensor], targets_r: &Tensor, first: i64, maxima_r: &Tensor, sums_2r: &Tensor, losses: &mut [f64],
         gradient: bool,
     );

@@ -5,7 +5,7 @@ use std::ops::Range;
 use tch::Tensor;
 
 use super::{NormStats, Rotary, by_kind};
-use crate::kernels::{self, Element, Gelu};
+use crate::kernels::{self, AdamWCoefficients, Element, Gelu};
 use crate::model::ModelError;
 use crate::model::host_access::HostAccess;
 use crate::model::views::Norm;
@@ -262,6 +262,35 @@ pub fn add_partials(host: &HostAccess, partials: &[Tensor], gradient: &Tensor) -
         kernels::accumulate(host.write(gradient)?, &sum);
         Ok(())
     })
+}
+
+pub fn accumulate(host: &HostAccess, to: &Tensor, from: &Tensor) -> Done {
+    kernels::accumulate(host.write::<f32>(to)?, host.read::<f32>(from)?);
+    Ok(())
+}
+
+pub fn add_tree(host: &HostAccess, first: &Tensor, others: &[Tensor]) -> Done {
+    kernels::tree_into(host.write(first)?, &read_all::<f32>(host, others)?);
+    Ok(())
+}
+
+pub fn adamw(
+    host: &HostAccess,
+    coefficients: AdamWCoefficients,
+    theta: &Tensor,
+    g: &Tensor,
+    m: &Tensor,
+    v: &Tensor,
+    compute: &Tensor,
+) -> Done {
+    let (g, theta) = (host.read::<f32>(g)?, host.write::<f32>(theta)?);
+    let (m, v) = (host.write::<f32>(m)?, host.write::<f32>(v)?);
+    if compute.kind() == tch::Kind::BFloat16 {
+        kernels::adamw(coefficients, theta, g, m, v, Some(host.write::<half::bf16>(compute)?));
+    } else {
+        kernels::adamw::<f32>(coefficients, theta, g, m, v, None);
+    }
+    Ok(())
 }
 
 pub fn fold_heads(host: &HostAccess, dk_ta: &Tensor, dv_ta: &Tensor, heads: usize, out_te: &Tensor) -> Done {

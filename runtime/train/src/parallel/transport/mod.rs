@@ -8,6 +8,7 @@ mod channel;
 mod checks;
 mod gloo;
 pub mod rccl;
+mod staged;
 mod store;
 
 use std::fmt::Debug;
@@ -18,6 +19,7 @@ use tch::Tensor;
 #[cfg(test)]
 pub use channel::{Channel, channels};
 pub use gloo::Gloo;
+pub use staged::Staged;
 pub use store::RendezvousStore;
 
 /// What a transfer is for. Transfers of different axes are matched separately, in any order.

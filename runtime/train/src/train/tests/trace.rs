@@ -5,6 +5,7 @@ use std::sync::Arc;
 use aurora_runtime::trace::{Operation, Trace};
 
 use super::*;
+use crate::model::ComputeDevice;
 use crate::model::{Fault, TraceRecorder};
 
 /// Records the second step on all ranks, with one sum in another order.
@@ -14,7 +15,7 @@ fn traced(model: &ModelFields, precision: Precision, layout: &Layout, fault: Opt
         let me = mesh(layout).rank(peers[0].at());
         let network = Network {
             fault: Fault { sum: fault },
-            ..network(model, &invariant(4, 4), precision, layout, me).unwrap()
+            ..network(model, &invariant(4, 4), precision, layout, me, ComputeDevice::Cpu).unwrap()
         };
         let pool = ThreadPool::new(layout.threads as usize).unwrap();
         let mut trainer = trainer(model, network, me, layout, peers);
