@@ -274,7 +274,7 @@ pub fn write<'a>(
 }
 
 /// A range of a file's numbers: its offset after the header, in elements, and the numbers.
-pub type Run<'a> = (usize, &'a [f32]);
+pub type FileRange<'a> = (usize, &'a [f32]);
 
 /// Writes ranges of a file and syncs it; other processes may write the rest at the same time. The first one creates the
 /// file with its full length; each writes the same header.
@@ -284,7 +284,7 @@ pub type Run<'a> = (usize, &'a [f32]);
 pub fn write_part<'a>(
     path: &Utf8Path,
     tensors: &[TensorInfo],
-    runs: impl IntoIterator<Item = Run<'a>>,
+    ranges: impl IntoIterator<Item = FileRange<'a>>,
 ) -> Result<(), CheckpointError> {
     use std::os::unix::fs::FileExt;
     let writing = FileError::writing(path);
@@ -300,7 +300,7 @@ pub fn write_part<'a>(
         .map_err(writing)?;
     file.set_len((header.len() + 4 * count) as u64).map_err(writing)?;
     file.write_all_at(&header, 0).map_err(writing)?;
-    for (at, numbers) in runs {
+    for (at, numbers) in ranges {
         file.write_all_at(&as_bytes(numbers), (header.len() + 4 * at) as u64)
             .map_err(writing)?;
     }

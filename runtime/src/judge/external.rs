@@ -97,7 +97,7 @@ pub(super) fn program(
     let mut command = Command::new(name);
     command.args(arguments).current_dir(place);
     let remedy = "the spec names it as the judge's program";
-    let output = client::run_fed(&mut command, &lines, remedy, inputs.watch)?;
+    let output = client::run_fed(&mut command, &lines, remedy, inputs.progress)?;
     if !output.status.success() {
         let cause = output.cause();
         return Err(ExternalJudgeError::Failed { program, cause });
@@ -124,7 +124,7 @@ pub(super) fn program(
     };
     let verdicts = (1..).zip(lines).map(verdict).collect::<Result<Vec<_>, _>>()?;
     inputs
-        .watch
+        .progress
         .report(expected as u64, Some(expected as u64), ProgressUnit::Answers);
     Ok(verdicts)
 }

@@ -142,12 +142,12 @@ pub type Visit<'a, E> = dyn FnMut(usize, &str, &mut dyn Read) -> Result<(), E> +
 pub fn walk<E: From<ArchiveError>>(
     files: &[InputFile],
     selection: &MemberSelection,
-    watch: ProgressReporter<'_>,
+    progress: ProgressReporter<'_>,
     visit: &mut Visit<'_, E>,
 ) -> Result<Walked, E> {
     let mut walker = Walker {
         selection,
-        watch,
+        progress,
         visit,
         walked: Walked::default(),
         file: 0,
@@ -195,7 +195,7 @@ fn kind(name: &str) -> Kind {
 
 struct Walker<'a, 'v, 'w, E> {
     selection: &'a MemberSelection,
-    watch: ProgressReporter<'w>,
+    progress: ProgressReporter<'w>,
     visit: &'a mut Visit<'v, E>,
     walked: Walked,
     file: usize,
@@ -286,10 +286,10 @@ impl<E: From<ArchiveError>> Walker<'_, '_, '_, E> {
     }
 
     fn member(&mut self, name: &str, path: &[u8], reader: &mut dyn Read) -> Result<(), E> {
-        self.watch.check().map_err(ArchiveError::from)?;
+        self.progress.check().map_err(ArchiveError::from)?;
         self.walked.members += 1;
         if self.walked.members.is_multiple_of(64) {
-            self.watch.report(self.walked.members, None, ProgressUnit::Members);
+            self.progress.report(self.walked.members, None, ProgressUnit::Members);
         }
         let Ok(path) = std::str::from_utf8(path) else {
             self.walked.unreadable_names += 1;

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::sample::{ScoredItems, Stratum};
+use super::scored_items::{ScoredItems, Stratum};
 use crate::data::random::PhiloxKey;
 
 /// Replicates of every interval: at 99%, ten are beyond each end.
@@ -14,9 +14,9 @@ fn draw(key: PhiloxKey, replicate: u32, times: &mut [f64]) {
     times.fill(0.0);
     let items = times.len() as u64;
     for block in 0..items.div_ceil(4) {
-        let lanes = key.lanes([block as u32, replicate, (block >> 32) as u32, 0]);
-        for lane in lanes.into_iter().take((items - 4 * block).min(4) as usize) {
-            times[((u64::from(lane) * items) >> 32) as usize] += 1.0;
+        let words = key.words([block as u32, replicate, (block >> 32) as u32, 0]);
+        for word in words.into_iter().take((items - 4 * block).min(4) as usize) {
+            times[((u64::from(word) * items) >> 32) as usize] += 1.0;
         }
     }
 }

@@ -395,12 +395,12 @@ impl Scratch {
 }
 
 /// The results of one experiment in a store.
-pub struct View<'a> {
+pub struct ExperimentResults<'a> {
     pub store: &'a Store,
     pub experiment: &'a str,
 }
 
-impl ResultCache for View<'_> {
+impl ResultCache for ExperimentResults<'_> {
     fn result(&self, key: Key) -> CachedResult {
         self.store
             .record(key)
