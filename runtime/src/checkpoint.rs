@@ -1,9 +1,10 @@
-//! Checkpoint files: the tensors of each file, and the files' bytes.
+//! The format of checkpoints: the tensors of each file, and the files' bytes.
 //!
 //! In: a model, full logical tensors in `f32`. Out: `weights/<group>.safetensors` and `optimizer/<group>.safetensors`,
 //! the same bytes for the same numbers: tensors by name, without times, hosts and layout. Reading checks every name, shape,
-//! type and length before a number is used. Not here: how tensors are cut (`aurora-train`),
-//! the store.
+//! type and length before a number is used. Not here: how tensors are divided among ranks (`model::parameter_map` of
+//! `aurora-train`), which rank writes what and when (`train::checkpoint` of `aurora-train`), which checkpoint a command
+//! names (`cli/src/checkpoint.rs`), the store.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -320,8 +321,8 @@ pub fn as_bytes(numbers: &[f32]) -> std::borrow::Cow<'_, [u8]> {
 /// Reads the file `name` of a checkpoint and passes each of `tensors` to `take`, in their order.
 ///
 /// # Errors
-/// All of [`CheckpointError`] but `Write`: no tensor is passed before the names, shapes, types and lengths of the complete
-/// file are checked.
+/// All of [`CheckpointError`] except `Length`: no tensor is passed before the names, shapes, types and lengths of the
+/// complete file are checked.
 pub fn read(
     files: &Files,
     name: &str,

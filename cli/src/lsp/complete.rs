@@ -69,7 +69,7 @@ pub fn complete(workspace: &mut Workspace, path: &Utf8Path, byte: usize) -> Opti
     let continues_component = expected.iter().any(|one| matches!(one, Expected::Setting { .. }));
     let mut items = Vec::new();
     for expected in expected {
-        // DeclaredItem continues the field before the cursor is only offered on its line, the next line of a mixture only on a
+        // What continues the field before the cursor is only offered on its line, the next line of a mixture only on a
         // line of its own.
         let is_unlikely = match (expected, line.trim().is_empty()) {
             (Expected::Mark { .. }, true) => starts_field,

@@ -1,4 +1,6 @@
 //! External judges: what can go wrong with them, and judging by a program that reads answers and writes verdicts.
+//!
+//! Not here: programs that a model has completed (`programs`), judging by a model behind an API (`endpoint`).
 
 use std::process::Command;
 

@@ -1,4 +1,6 @@
 //! Runs programs that a model has completed; a program passes if it runs to its end.
+//!
+//! Not here: a program of the user that judges answers (`external`), the sandbox (`aurora-sandbox`).
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};

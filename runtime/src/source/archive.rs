@@ -1,9 +1,10 @@
 //! Reads the members of archives, one at a time.
 //!
 //! In: files by name and path, glob patterns. Out: each matching member's path and bytes, in the archive's own order.
-//! Nothing is unpacked to disk, so a member's path is only a name; memory holds one member, never an archive. The name of an
-//! archive determines its kind: `.deb`, `.whl` and `.zip`, `.tar`, `.tar.gz`, `.tgz`, `.crate`, `.tar.xz`, `.tar.zst`; any
-//! other file is its own only member. A member `.gz` is decompressed and named without that extension. Links are skipped. Not here: what the bytes mean (`data::extract`).
+//! Nothing is unpacked to disk, so a member's path is only a name; memory holds one member, never an archive. The name
+//! of an archive determines its kind: `.deb`, `.whl` and `.zip`, `.tar`, `.tar.gz`, `.tgz`, `.crate`, `.tar.xz`,
+//! `.tar.zst`; any other file is its own only member. A member `.gz` is decompressed and named without that extension.
+//! Links are skipped. Not here: what the bytes mean (`data::extract`).
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -138,7 +139,7 @@ pub type Visit<'a, E> = dyn FnMut(usize, &str, &mut dyn Read) -> Result<(), E> +
 /// Calls `visit` with the file's index, the path and the bytes of every selected member.
 ///
 /// # Errors
-/// Errors of `visit`; a file is damaged, or the watch cancels the walk.
+/// Errors of `visit`; a file is damaged, or `progress` cancels the walk.
 pub fn walk<E: From<ArchiveError>>(
     files: &[InputFile],
     selection: &MemberSelection,

@@ -1,4 +1,8 @@
-//! The bootstrap: scores of items drawn with repetition (Efron 1979), within each category, for several scores together.
+//! The replicates of the bootstrap: scores of items drawn with repetition (Efron 1979), within each category, for
+//! several scores together.
+//!
+//! Not here: the intervals of replicates ([`Interval`](super::Interval)), and which scores get one
+//! (`report::uncertainty`, `gate`).
 
 use rayon::prelude::*;
 
@@ -8,7 +12,7 @@ use crate::data::random::PhiloxKey;
 /// Replicates of every interval: at 99%, ten are beyond each end.
 pub const REPLICATES: usize = 2000;
 
-/// How often each of `items` items is drawn in a replicate of as many draws. Draw `d` is lane `d mod 4` of the counter
+/// How often each of `items` items is drawn in a replicate of as many draws. Draw `d` is word `d mod 4` of the counter
 /// (`d ÷ 4`, replicate, 0, 0), scaled to the items.
 fn draw(key: PhiloxKey, replicate: u32, times: &mut [f64]) {
     times.fill(0.0);

@@ -1,5 +1,8 @@
-//! Checkpoints: copied between two steps, and written by a separate thread while training continues. Every rank writes
-//! the chunks that it reports, into files that all ranks write to.
+//! Writing of checkpoints: copied between two steps, and written by a separate thread while training continues. Every
+//! rank writes the chunks that it reports, into files that all ranks write to.
+//!
+//! Not here: which chunks (`parameter_map::reported`), the format of the files (`aurora_runtime::checkpoint`), which
+//! checkpoint a command names (`cli/src/checkpoint.rs`).
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -17,7 +20,7 @@ use super::step_log::StepLog;
 use super::train_state::TrainState;
 use crate::model::{Chunk, HostAccess};
 
-/// This rank's part of one file, copied: runs of elements in the order of the file.
+/// This rank's part of one file, copied: ranges of elements in the order of the file.
 #[derive(Debug)]
 struct FilePart {
     path: String,
