@@ -232,7 +232,7 @@ Example:  aurora rerun lockfiles/demo.lock --layout tensor=4,data=2 --into again
         #[arg(short, long, value_name = "FILE")]
         output: Option<Utf8PathBuf>,
     },
-    /// Delete store objects that no node name and no lock refers to.
+    /// Delete store objects that no node name, no lock and no unfinished checkpoint refers to.
     Gc {
         #[arg(value_name = "SPEC|LOCK")]
         of: Option<Utf8PathBuf>,

@@ -1,8 +1,9 @@
 //! Finds the checkpoint that a command names.
 //!
 //! In: `EXPERIMENT/NODE`, or a folder that `aurora import` has written. Out: the model, the weights' files, the tokenizer,
-//! and the content of its model card. A name refers to the current spec and lock of the experiment: a checkpoint of an older
-//! spec is an error.
+//! and the content of its model card. A name refers to the current spec and lock of the experiment: a checkpoint of an
+//! older spec is an error. Not here: the format of the files (`runtime/src/checkpoint.rs`), writing them
+//! (`runtime/train/src/train/checkpoint.rs`).
 
 use aurora_compiler::fields::{ModelFields, OrderFields, WeightsHow};
 use aurora_compiler::graph::{CheckpointOrigin, NodeId, NodeOrigin, Pins, Role, Work, model_fields};

@@ -54,7 +54,7 @@ pub struct Execution<'a> {
     pub options: &'a RunArguments,
     /// The lock to keep to; its data orders are compared before training.
     pub old: Option<&'a Lock>,
-    pub watch: &'a ProgressDisplay,
+    pub display: &'a ProgressDisplay,
     /// Where workers that torchrun started connect.
     pub torchrun: Option<&'a TorchrunListener>,
     /// Folder of the workers' logs.
@@ -115,7 +115,7 @@ impl Execution<'_> {
         if let (Some(here), Some(there)) = (&here, &fresh.fingerprint)
             && here != there
         {
-            self.watch.line(&format!(
+            self.display.line(&format!(
                 "note: the lock's results were made on another kind of machine ({there}): they may differ"
             ));
             // A run records the results of its own machine; a rerun still compares with the results in the lock.
@@ -154,7 +154,7 @@ struct LockingObserver<'a> {
 
 impl Observer for LockingObserver<'_> {
     fn on_event(&self, event: RunEvent<'_>) {
-        self.execution.watch.on_event(event);
+        self.execution.display.on_event(event);
     }
 
     /// Compares the data orders with the lock, and writes the lock.
@@ -273,8 +273,8 @@ pub fn pin(execution: &Execution<'_>, have: Pins) -> Result<(Keyed, Pins), Failu
         root: &execution.project.root,
         store: execution.store,
         offline: execution.options.offline,
-        note: &|text| execution.watch.line(text),
-        watch: ProgressReporter::none(),
+        note: &|text| execution.display.line(text),
+        progress: ProgressReporter::none(),
     };
     let (pins, fetched) = pinning.complete(spec, have, &[])?;
     let keyed = hash(lower(spec, &pins));

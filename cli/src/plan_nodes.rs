@@ -1,7 +1,7 @@
 //! The nodes of a plan, as `build`, `plan` and `why` print them.
 
-use aurora_compiler::documents;
 use aurora_compiler::hash::Keyed;
+use aurora_compiler::json_output;
 use aurora_compiler::plan::{NodeState, Plan};
 
 pub fn state_name(state: NodeState) -> &'static str {
@@ -21,7 +21,7 @@ pub fn summary(plan: &Plan) -> String {
 }
 
 /// Every node, in the graph's order.
-pub fn nodes(keyed: &Keyed, plan: &Plan) -> Vec<documents::NodeDocument> {
+pub fn nodes(keyed: &Keyed, plan: &Plan) -> Vec<json_output::NodeDocument> {
     let name = |id| keyed.graph.node(id).name().to_owned();
     plan.nodes
         .iter()
@@ -33,7 +33,7 @@ pub fn nodes(keyed: &Keyed, plan: &Plan) -> Vec<documents::NodeDocument> {
                 .filter(|input| input.role.is_identity())
                 .map(|input| name(input.node))
                 .collect();
-            documents::NodeDocument {
+            json_output::NodeDocument {
                 name: node.name().to_owned(),
                 kind: node.kind(),
                 key: keyed.key(planned.id),

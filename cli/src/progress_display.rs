@@ -1,6 +1,8 @@
 //! Shows the progress of a run, and writes its record.
 //!
-//! In: the events of a run. Out: one live line on a terminal, plain lines otherwise; `metrics.jsonl` and TensorBoard events.
+//! In: the events of a run. Out: one live line on a terminal, plain lines otherwise; `metrics.jsonl` and TensorBoard
+//! events. The progress inside a node of data (documents extracted, tokens encoded) and of an eval is only in the live
+//! line: without a terminal, such a node prints one line when it is built.
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;

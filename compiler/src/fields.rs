@@ -121,7 +121,8 @@ pub enum FilterUnit {
     Document,
 }
 
-/// Languages whose text Aurora can detect; `Other` is not filtered.
+/// Languages of corpora. Aurora can detect the text of each except `Code` and `Other`, which are not filtered by
+/// language.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Language {

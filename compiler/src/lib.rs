@@ -17,7 +17,7 @@
 //! | `lock` | the lock file |
 //! | `layout`, `memory` | parallel layouts, and the memory of a rank |
 //! | `schedule` | learning-rate schedules |
-//! | `documents` | the JSON documents that commands print |
+//! | `json_output` | the JSON documents that commands print |
 //! | `points` | the keys of a sweep |
 //! | `exact`, `number`, `names`, `text` | decimal numbers, misspelt names, text for people |
 //!
@@ -27,11 +27,11 @@
 pub mod check;
 pub mod compose;
 pub mod diff;
-pub mod documents;
 pub mod exact;
 pub mod fields;
 pub mod graph;
 pub mod hash;
+pub mod json_output;
 pub mod layout;
 pub mod lock;
 pub mod megatron;

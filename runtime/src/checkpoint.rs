@@ -1,9 +1,10 @@
-//! Checkpoint files: the tensors of each file, and the files' bytes.
+//! The format of checkpoints: the tensors of each file, and the files' bytes.
 //!
 //! In: a model, full logical tensors in `f32`. Out: `weights/<group>.safetensors` and `optimizer/<group>.safetensors`,
 //! the same bytes for the same numbers: tensors by name, without times, hosts and layout. Reading checks every name, shape,
-//! type and length before a number is used. Not here: how tensors are cut (`aurora-train`),
-//! the store.
+//! type and length before a number is used. Not here: how tensors are divided among ranks (`model::parameter_map` of
+//! `aurora-train`), which rank writes what and when (`train::checkpoint` of `aurora-train`), which checkpoint a command
+//! names (`cli/src/checkpoint.rs`), the store.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -274,7 +275,7 @@ pub fn write<'a>(
 }
 
 /// A range of a file's numbers: its offset after the header, in elements, and the numbers.
-pub type Run<'a> = (usize, &'a [f32]);
+pub type FileRange<'a> = (usize, &'a [f32]);
 
 /// Writes ranges of a file and syncs it; other processes may write the rest at the same time. The first one creates the
 /// file with its full length; each writes the same header.
@@ -284,7 +285,7 @@ pub type Run<'a> = (usize, &'a [f32]);
 pub fn write_part<'a>(
     path: &Utf8Path,
     tensors: &[TensorInfo],
-    runs: impl IntoIterator<Item = Run<'a>>,
+    ranges: impl IntoIterator<Item = FileRange<'a>>,
 ) -> Result<(), CheckpointError> {
     use std::os::unix::fs::FileExt;
     let writing = FileError::writing(path);
@@ -300,7 +301,7 @@ pub fn write_part<'a>(
         .map_err(writing)?;
     file.set_len((header.len() + 4 * count) as u64).map_err(writing)?;
     file.write_all_at(&header, 0).map_err(writing)?;
-    for (at, numbers) in runs {
+    for (at, numbers) in ranges {
         file.write_all_at(&as_bytes(numbers), (header.len() + 4 * at) as u64)
             .map_err(writing)?;
     }
@@ -320,8 +321,8 @@ pub fn as_bytes(numbers: &[f32]) -> std::borrow::Cow<'_, [u8]> {
 /// Reads the file `name` of a checkpoint and passes each of `tensors` to `take`, in their order.
 ///
 /// # Errors
-/// All of [`CheckpointError`] but `Write`: no tensor is passed before the names, shapes, types and lengths of the complete
-/// file are checked.
+/// All of [`CheckpointError`] except `Length`: no tensor is passed before the names, shapes, types and lengths of the
+/// complete file are checked.
 pub fn read(
     files: &Files,
     name: &str,

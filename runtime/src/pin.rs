@@ -126,7 +126,7 @@ pub struct Pinning<'a> {
     pub offline: bool,
     /// Receives a line for each source that is fetched.
     pub note: &'a (dyn Fn(&str) + Sync),
-    pub watch: ProgressReporter<'a>,
+    pub progress: ProgressReporter<'a>,
 }
 
 /// Sources fetched at a time; the network is the bottleneck.
@@ -214,7 +214,7 @@ impl Pinning<'_> {
             cache: &crate::cache_folder(),
             offline: self.offline,
         };
-        let source = source::fetch(&reference, pin, context, self.watch).map_err(wrap)?;
+        let source = source::fetch(&reference, pin, context, self.progress).map_err(wrap)?;
         Ok(FetchedFiles {
             source,
             _scratch: scratch,

@@ -1,7 +1,7 @@
 //! Progress reports and cancellation of long work.
 //!
-//! In: the caller's callback and flag. Out: the work calls the callback and polls the flag. Not here: drawing, clocks,
-//! signals.
+//! In: the caller's callback and flag. Out: the work calls the callback and polls the flag. Not here: drawing
+//! (`cli/src/progress_display.rs`), clocks, signals.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -108,17 +108,17 @@ pub fn run(
         }
         Fork::Steps(stretch) => {
             install_signal_handlers()?;
-            let watch = ProgressDisplay::new(progress, None);
+            let display = ProgressDisplay::new(progress, None);
             let repetition = Repetition {
                 project: &project,
                 loaded: &loaded,
                 keyed: &keyed,
                 store: &first,
-                watch: &watch,
+                display: &display,
                 stretch: &stretch,
             };
             let traced = repetition.trace(&a).and_then(|of_a| Ok([of_a, repetition.trace(&b)?]));
-            watch.finish();
+            display.finish();
             let [of_a, of_b] = traced?;
             let repeats = |store: &Store, traced: &Traced| -> Result<bool, Failure> {
                 let record = store.record(keyed.key(stretch.node));
@@ -181,7 +181,7 @@ struct Repetition<'a> {
     keyed: &'a Keyed,
     /// The first execution's: both agree up to these steps.
     store: &'a Store,
-    watch: &'a ProgressDisplay,
+    display: &'a ProgressDisplay,
     stretch: &'a Stretch,
 }
 
@@ -194,7 +194,7 @@ impl Repetition<'_> {
             execution.name,
             DisplayLayout(layout)
         );
-        self.watch.line(&text);
+        self.display.line(&text);
         let pins = aurora_compiler::graph::Pins::new();
         let run = Run {
             results: Results {
@@ -216,7 +216,7 @@ impl Repetition<'_> {
                 restarts: 0,
                 fewer: false,
             },
-            observer: self.watch,
+            observer: self.display,
             stop: &STOP,
         };
         Ok(run.trace(*node, *after, *last)?)

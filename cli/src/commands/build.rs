@@ -3,11 +3,11 @@
 use std::io;
 
 use aurora_compiler::check::{AssumptionKind, assumptions};
-use aurora_compiler::documents;
 use aurora_compiler::graph::{Graph, NodeId, NodeKind, model_fields, stage_plan};
+use aurora_compiler::json_output;
 use aurora_compiler::plan::plan;
 use aurora_compiler::spec::{BlockKind, Spec};
-use aurora_runtime::store::{Store, View};
+use aurora_runtime::store::{ExperimentResults, Store};
 use serde_json::json;
 
 use crate::arguments::SpecArgument;
@@ -24,14 +24,14 @@ pub fn run(context: &Context, argument: &SpecArgument) -> Result<Exit, Failure> 
     let store = Store::open_read_only(&project.store);
     let plan = plan(
         &keyed,
-        &View {
+        &ExperimentResults {
             store: &store,
             experiment: &loaded.spec.name,
         },
     );
     let assumed = assumptions(&loaded.spec);
     if context.json {
-        output::json(json!(documents::GraphDocument {
+        output::json(json!(json_output::GraphDocument {
             experiment: loaded.spec.name.clone(),
             models: models(&loaded.spec),
             stages: stages(&loaded.spec),
@@ -78,22 +78,22 @@ pub fn run(context: &Context, argument: &SpecArgument) -> Result<Exit, Failure> 
     Ok(Exit::Done)
 }
 
-fn models(spec: &Spec) -> Vec<documents::Model> {
+fn models(spec: &Spec) -> Vec<json_output::Model> {
     let of_kind = spec.blocks.keys().filter(|id| id.kind == BlockKind::Model);
     of_kind
-        .map(|id| documents::Model {
+        .map(|id| json_output::Model {
             name: id.name.clone(),
             parameters: model_fields(spec, id).parameters(),
         })
         .collect()
 }
 
-fn stages(spec: &Spec) -> Vec<documents::Stage> {
+fn stages(spec: &Spec) -> Vec<json_output::Stage> {
     let of_kind = spec.blocks.keys().filter(|id| id.kind == BlockKind::Stage);
     of_kind
         .map(|id| {
             let plan = stage_plan(spec, id);
-            documents::Stage {
+            json_output::Stage {
                 name: id.name.clone(),
                 steps: plan.steps,
                 tokens: plan.steps * plan.tokens_per_step(),

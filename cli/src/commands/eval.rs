@@ -48,7 +48,7 @@ pub fn run(context: &Context, checkpoint: &str, eval: &str, options: &RunArgumen
         .ok_or_else(|| Failure::error(format!("no stage of `{}` has the checkpoint `{name}`", spec.name)))?;
     install_signal_handlers()?;
     let keyed = hash(graph);
-    let watch = ProgressDisplay::new(options.progress, None);
+    let display = ProgressDisplay::new(options.progress, None);
     let results = Results {
         experiment: &spec.name,
         keyed: &keyed,
@@ -64,11 +64,11 @@ pub fn run(context: &Context, checkpoint: &str, eval: &str, options: &RunArgumen
             recorded: None,
         },
         workers: worker_options(spec, options, torchrun.as_ref(), None)?,
-        observer: &watch,
+        observer: &display,
         stop: &STOP,
     };
     let done = run.run_node(node);
-    watch.finish();
+    display.finish();
     done?;
     if let Some(torchrun) = &torchrun {
         torchrun.dismiss();

@@ -110,7 +110,7 @@ pub fn mlflow(
     let server = MlflowServer {
         url,
         token: token.as_deref(),
-        watch: ProgressReporter::none(),
+        progress: ProgressReporter::none(),
     };
     let sent = server
         .send(&facts, &stage_steps(&keyed, &steps), &story)

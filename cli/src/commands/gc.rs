@@ -1,4 +1,4 @@
-//! `aurora gc`: deletes store objects that no node name and no lock refers to.
+//! `aurora gc`: deletes store objects that no node name, no lock and no unfinished checkpoint refers to.
 
 use std::collections::BTreeSet;
 

@@ -45,7 +45,7 @@ pub fn run(
         store: &store,
         offline: offline || check,
         note: &|text| errln!("{text}"),
-        watch: ProgressReporter::none(),
+        progress: ProgressReporter::none(),
     };
     let (pins, fetched) = pinning.complete(&loaded.spec, have, &upgrade)?;
     let keyed = hash(lower(&loaded.spec, &pins));

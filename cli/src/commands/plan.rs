@@ -3,13 +3,13 @@
 use std::io;
 
 use aurora_compiler::diff::{Cost, segment_cost};
-use aurora_compiler::documents::{self, RankMemory, WorkerMemory};
 use aurora_compiler::hash::Keyed;
+use aurora_compiler::json_output::{self, RankMemory, WorkerMemory};
 use aurora_compiler::layout::Layout;
 use aurora_compiler::memory::{Memory, by_pipeline_rank};
 use aurora_compiler::plan::{NodeState, PlannedNode, plan};
 use aurora_compiler::spec::Spec;
-use aurora_runtime::store::{Store, View};
+use aurora_runtime::store::{ExperimentResults, Store};
 use serde_json::json;
 
 use crate::arguments::SpecArgument;
@@ -27,7 +27,7 @@ pub fn run(context: &Context, argument: &SpecArgument, exit_code: bool) -> Resul
     let store = Store::open_read_only(&project.store);
     let plan = plan(
         &keyed,
-        &View {
+        &ExperimentResults {
             store: &store,
             experiment: &loaded.spec.name,
         },
@@ -38,7 +38,7 @@ pub fn run(context: &Context, argument: &SpecArgument, exit_code: bool) -> Resul
     });
     let memory = worker_memory(&loaded.spec, &keyed);
     if context.json {
-        output::json(json!(documents::PlanDocument {
+        output::json(json!(json_output::PlanDocument {
             experiment: loaded.spec.name.clone(),
             nodes: nodes(&keyed, &plan),
             cost,

@@ -33,9 +33,13 @@ pub fn run(context: &Context, argument: &SpecArgument, to: Option<&Utf8Path>) ->
     };
     let story = aurora_runtime::report::load(&store, &keyed)?;
     if context.json {
-        output::json(
-            json!({ "page": place, "evals": story.evals, "gates": story.gates, "noise": story.noise, "stages": story.stages }),
-        )?;
+        output::json(json!({
+            "page": place,
+            "evals": story.evals,
+            "gates": story.gates,
+            "noise": story.uncertainty,
+            "stages": story.stages,
+        }))?;
     } else {
         out!("{}", output::table(&story.table()))?;
         outln!("report: {place}")?;

@@ -68,14 +68,14 @@ pub fn run(
     let record = into
         .map(|into| RunRecord::begin(into, &loaded.spec.name, &lock.spec, &project.relative(lock_path)))
         .transpose()?;
-    let watch = ProgressDisplay::new(options.progress, record);
+    let display = ProgressDisplay::new(options.progress, record);
     let execution = Execution {
         project: &project,
         loaded: &loaded,
         store: &store,
         options,
         old: Some(&lock),
-        watch: &watch,
+        display: &display,
         torchrun: torchrun.as_ref(),
         logs: None,
         lock_path: None,
@@ -83,7 +83,7 @@ pub fn run(
     };
     let since = std::time::Instant::now();
     let done = execution.run(&keyed, &pins);
-    if let Some(mut record) = watch.finish() {
+    if let Some(mut record) = display.finish() {
         match &done {
             Ok(_) => record.end(Status::Finished, None)?,
             Err(failure) => record.end(Status::Failed, Some(failure.message.clone()))?,

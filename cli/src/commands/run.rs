@@ -64,14 +64,14 @@ pub fn run(context: &Context, argument: &SpecArgument, options: &RunArguments, l
     let id = record.id().to_string();
     let logs = record.folder().join("logs");
     std::fs::create_dir_all(&logs)?;
-    let watch = ProgressDisplay::new(options.progress, Some(record));
+    let display = ProgressDisplay::new(options.progress, Some(record));
     let execution = Execution {
         project: &project,
         loaded: &loaded,
         store: &store,
         options,
         old: old.as_ref(),
-        watch: &watch,
+        display: &display,
         torchrun: torchrun.as_ref(),
         logs: Some(&logs),
         lock_path: Some(&lock_path),
@@ -79,7 +79,7 @@ pub fn run(context: &Context, argument: &SpecArgument, options: &RunArguments, l
     };
     let since = std::time::Instant::now();
     let done = pin(&execution, have).and_then(|(keyed, pins)| Ok((execution.run(&keyed, &pins)?, keyed)));
-    let record = watch.finish();
+    let record = display.finish();
     let ((outcome, fresh), keyed) = match done {
         Ok(done) => done,
         Err(failure) => {
@@ -136,7 +136,7 @@ impl Finished<'_> {
                 "reused": names(reused),
                 "gates": gates,
                 "evals": self.story.evals,
-                "noise": self.story.noise,
+                "noise": self.story.uncertainty,
                 "results": self.lock.result,
                 "lock": self.lock_path,
                 "report": self.report,

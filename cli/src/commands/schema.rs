@@ -1,6 +1,6 @@
 //! `aurora schema`: the JSON Schema of a document that Aurora writes.
 
-use aurora_compiler::documents::{Diagnostics, GraphDocument, PlanDocument};
+use aurora_compiler::json_output::{Diagnostics, GraphDocument, PlanDocument};
 use aurora_compiler::lock::Lock;
 use aurora_runtime::record::RunFacts;
 use schemars::{Schema, schema_for};

@@ -1,7 +1,7 @@
 //! `aurora why`: the reason for a node's state, and what its key is made of.
 
 use aurora_compiler::plan::plan;
-use aurora_runtime::store::{Store, View};
+use aurora_runtime::store::{ExperimentResults, Store};
 use serde_json::json;
 
 use crate::arguments::SpecArgument;
@@ -27,7 +27,7 @@ pub fn run(context: &Context, argument: &SpecArgument, name: &str) -> Result<Exi
     let store = Store::open_read_only(&project.store);
     let plan = plan(
         &keyed,
-        &View {
+        &ExperimentResults {
             store: &store,
             experiment: &loaded.spec.name,
         },

@@ -69,7 +69,7 @@ pub fn complete(workspace: &mut Workspace, path: &Utf8Path, byte: usize) -> Opti
     let continues_component = expected.iter().any(|one| matches!(one, Expected::Setting { .. }));
     let mut items = Vec::new();
     for expected in expected {
-        // DeclaredItem continues the field before the cursor is only offered on its line, the next line of a mixture only on a
+        // What continues the field before the cursor is only offered on its line, the next line of a mixture only on a
         // line of its own.
         let is_unlikely = match (expected, line.trim().is_empty()) {
             (Expected::Mark { .. }, true) => starts_field,
@@ -196,7 +196,7 @@ impl Completer<'_> {
         let names = self
             .scope
             .iter()
-            .filter(|known| known.is_line() || value.types.is_empty() && known.kind().is_some());
+            .filter(|known| known.is_value_declaration() || value.types.is_empty() && known.kind().is_some());
         items.extend(names.map(name));
         items
     }
@@ -359,9 +359,9 @@ fn units(types: &[&'static Type]) -> Vec<Suggestion> {
         .iter()
         .filter(|written| fits(written.unit))
         .map(|written| written.text);
-    let points = types.is_empty().then_some("pp");
+    let percentage_points = types.is_empty().then_some("pp");
     fitting
-        .chain(points)
+        .chain(percentage_points)
         .map(|unit| item(unit, SuggestionKind::Unit, &docs::unit(unit), ""))
         .collect()
 }
@@ -496,7 +496,7 @@ fn metric(analysis: &Analysis, file: &Utf8Path, scope: &[KnownName], path: &[Str
     match path {
         [] => {
             let mut all = of_kinds(&[BlockKind::Stage, BlockKind::Model]);
-            all.extend(scope.iter().filter(|known| known.is_line()).map(name));
+            all.extend(scope.iter().filter(|known| known.is_value_declaration()).map(name));
             all.extend(schema::FUNCTIONS.iter().map(function));
             all
         }

@@ -99,7 +99,8 @@ impl KnownName {
         schema::kind(&self.keyword)
     }
 
-    pub fn is_line(&self) -> bool {
+    /// Whether a `let` or a `param` declares it: the name of a value, not of a block.
+    pub fn is_value_declaration(&self) -> bool {
         matches!(self.keyword.as_str(), "let" | "param")
     }
 }

@@ -38,7 +38,8 @@ pub struct Server {
     pub client: ClientCapabilities,
     pub explanations: Explanations,
     pub published: Published,
-    /// Whether something has changed since the last diagnostics.
+    /// Whether a text, a file on disk or the set of open documents has changed since the last diagnostics were
+    /// computed.
     pub stale: bool,
 }
 

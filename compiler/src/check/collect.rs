@@ -12,7 +12,12 @@ use crate::names::suggest;
 use crate::schema::{self, keywords};
 use crate::spec::{BlockId, BlockKind};
 
-/// A block before its values are read.
+/// A block as it was written, after its fields have been collected and before their values are read.
+///
+/// `collect` makes one draft for each block with a known kind and a new name. `profile` applies the changes of a
+/// profile, a sweep or the command line to drafts, and `Checker::block` reads each draft to a
+/// [`Block`](crate::spec::Block), with errors and defaults. A draft may lack required fields, and its values may have
+/// the wrong type.
 #[derive(Clone, Debug)]
 pub(super) struct Draft {
     pub id: BlockId,

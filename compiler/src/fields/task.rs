@@ -92,7 +92,7 @@ pub enum JudgeFields {
         /// The program, as a template over the item's members and `{completion}`.
         program: String,
         k: Vec<u32>,
-        /// CPU-time limit of a program.
+        /// CPU-time limit of a program: the field `timeout` of the spec.
         seconds: u32,
         /// Memory limit of a program, in bytes.
         memory: u64,

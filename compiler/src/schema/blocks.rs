@@ -114,7 +114,7 @@ const CORPUS: BlockSchema = BlockSchema {
         field(
             "language_filter",
             Type::Bool,
-            "Drop units that are not detected as `language`.",
+            "Drop paragraphs or documents that are not detected as `language`.",
         )
         .or_derived("`true`; `false` for `code` and `other`")
         .ignored("an error with `code` and `other`"),
@@ -125,7 +125,7 @@ const CORPUS: BlockSchema = BlockSchema {
                 least: 0,
                 most: u64::MAX,
             },
-            "Drop units that are shorter.",
+            "Drop paragraphs or documents that are shorter.",
         )
         .or_derived("30 characters; 12 for `ja`, 0 for `code`"),
         field(
@@ -140,7 +140,7 @@ const CORPUS: BlockSchema = BlockSchema {
         field(
             "deduplicate",
             Type::Bool,
-            "Drop exact duplicates of a unit and keep the first.",
+            "Drop exact duplicates of paragraphs or documents and keep the first.",
         )
         .or("true"),
         field(

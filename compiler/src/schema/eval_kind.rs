@@ -85,6 +85,9 @@ impl EvalKind {
     }
 
     /// Whether an eval of this kind has a field, and whether it is required.
+    ///
+    /// # Panics
+    /// If no arm names the field, which a test excludes for the fields of the schema.
     pub fn has_field(self, name: &str) -> FieldUse {
         let (has, required) = match name {
             "split" | "window" => (self == Self::Perplexity, false),
@@ -99,7 +102,8 @@ impl EvalKind {
             "attacks" => (self == Self::AttackSuccess, false),
             "judge" => (self.is_judged() && self != Self::PassAtK, true),
             "better" => (self == Self::PlugIn, true),
-            _ => (true, false),
+            "kind" | "data" | "at" | "stages" => (true, false),
+            _ => unreachable!("`{name}` is not a field of `eval`, or has no arm here"),
         };
         match (has, required) {
             (false, _) => FieldUse::NoEffect,
@@ -189,4 +193,19 @@ pub fn better(metric: &str) -> Better {
     let mut all = EvalKind::ALL.into_iter().flat_map(EvalKind::metrics);
     all.find(|known| known.name == metric || known.name == "pass@" && metric.starts_with("pass@"))
         .map_or(Better::Higher, |known| known.better)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every field of the schema has an arm in `has_field`, and at least one kind uses it.
+    #[test]
+    fn every_field_of_evals_is_known() {
+        for field in crate::schema::block(BlockKind::Eval).fields {
+            let is_used = |kind: EvalKind| kind.has_field(field.name) != FieldUse::NoEffect;
+            let uses = EvalKind::ALL.map(is_used);
+            assert!(uses.contains(&true), "{}", field.name);
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! What the forked process does before it becomes the program.
 //!
 //! The caller has other threads, one of which may have held a lock during the fork: this code must not allocate, lock
-//! or panic. It only makes system calls with what [`SandboxPlan`] has prepared. The order matters: each layer forbids
+//! or panic. It only makes system calls with what is in the [`PreparedSandbox`]. The order matters: each layer forbids
 //! what earlier layers need.
 
 use std::ffi::CStr;
@@ -21,7 +21,7 @@ use rustix::thread::{
     set_thread_res_uid,
 };
 
-use crate::plan::{ProgramFolder, Root, RootStep, SandboxPlan};
+use crate::prepared::{PreparedSandbox, ProgramFolder, Root, RootStep};
 
 /// The user and group of a program in its namespace; "nobody" on most machines.
 pub const NOBODY: u32 = 65534;
@@ -119,14 +119,20 @@ pub fn read_report(bytes: [u8; 8]) -> Option<(SetupStep, i32)> {
 ///
 /// # Safety
 /// Call it only in a process that has just been forked.
-pub unsafe fn become_program(plan: &SandboxPlan, ends: PipeEnds<'_>, probe: Option<&dyn Fn() -> i32>) -> ! {
-    let (step, number) = match confine(plan, ends) {
+pub unsafe fn become_program(prepared: &PreparedSandbox, ends: PipeEnds<'_>, probe: Option<&dyn Fn() -> i32>) -> ! {
+    let (step, number) = match confine(prepared, ends) {
         Err((step, error)) => (step, error.raw_os_error()),
         Ok(()) => match probe {
             Some(probe) => (SetupStep::Probe, probe()),
             None => {
                 // SAFETY: NUL-terminated strings and arrays that end with a null pointer, alive until exec.
-                unsafe { libc::execve(plan.command.first(), plan.command.as_ptr(), plan.environment.as_ptr()) };
+                unsafe {
+                    libc::execve(
+                        prepared.command.first(),
+                        prepared.command.as_ptr(),
+                        prepared.environment.as_ptr(),
+                    )
+                };
                 (SetupStep::Start, errno().raw_os_error())
             }
         },
@@ -147,11 +153,11 @@ fn called(result: c_long) -> Result<()> {
     if result < 0 { Err(errno()) } else { Ok(()) }
 }
 
-fn confine(plan: &SandboxPlan, ends: PipeEnds<'_>) -> std::result::Result<(), (SetupStep, Errno)> {
+fn confine(prepared: &PreparedSandbox, ends: PipeEnds<'_>) -> std::result::Result<(), (SetupStep, Errno)> {
     let at = |step: SetupStep| move |error: Errno| (step, error);
     reset_signals();
-    die_with(plan.parent.as_fd()).map_err(at(SetupStep::Parent))?;
-    let folder = match &plan.place {
+    die_with(prepared.parent.as_fd()).map_err(at(SetupStep::Parent))?;
+    let folder = match &prepared.place {
         ProgramFolder::Own(root) => {
             become_nobody(ends.go).map_err(at(SetupStep::User))?;
             make_root(root).map_err(at(SetupStep::Mount))?;
@@ -165,12 +171,12 @@ fn confine(plan: &SandboxPlan, ends: PipeEnds<'_>) -> std::result::Result<(), (S
     setsid().map_err(at(SetupStep::Session))?;
     chdir(folder).map_err(at(SetupStep::Folder))?;
     set_no_new_privs(true).map_err(at(SetupStep::Landlock))?;
-    landlock(plan).map_err(at(SetupStep::Landlock))?;
-    streams(plan, ends).map_err(at(SetupStep::Streams))?;
+    landlock(prepared).map_err(at(SetupStep::Landlock))?;
+    streams(prepared, ends).map_err(at(SetupStep::Streams))?;
     // The same addresses in every run, so that orders that depend on them are equal. A container may forbid it; then
     // only this property is lost.
     unsafe { libc::personality(libc::ADDR_NO_RANDOMIZE as libc::c_ulong) };
-    for (resource, limit) in &plan.limits {
+    for (resource, limit) in &prepared.limits {
         setrlimit(*resource, *limit).map_err(at(SetupStep::Limits))?;
     }
     let none = CapabilitySets {
@@ -180,8 +186,8 @@ fn confine(plan: &SandboxPlan, ends: PipeEnds<'_>) -> std::result::Result<(), (S
     };
     set_capabilities(None, none).map_err(at(SetupStep::Capabilities))?;
     // Again: changes of the user and of capabilities have reset it.
-    die_with(plan.parent.as_fd()).map_err(at(SetupStep::Parent))?;
-    if let Some(filter) = &plan.filter {
+    die_with(prepared.parent.as_fd()).map_err(at(SetupStep::Parent))?;
+    if let Some(filter) = &prepared.filter {
         seccompiler::apply_filter(filter).map_err(|_| (SetupStep::Seccomp, errno()))?;
     }
     Ok(())
@@ -220,7 +226,7 @@ fn become_nobody(go: BorrowedFd<'_>) -> Result<()> {
         return Err(Errno::SRCH);
     }
     // Refused if an unprivileged user created the namespace. The user's groups then remain, and give no access to
-    // anything in the view that others cannot read.
+    // any visible file that others cannot read.
     let _ = set_thread_groups(&[]);
     let (user, group) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
     set_thread_res_gid(group, group, group)?;
@@ -249,7 +255,7 @@ fn set_mount(path: &CStr, attributes: u64, below: bool) -> Result<()> {
     })
 }
 
-/// Creates a small file system in memory with the view, and makes it the working folder.
+/// Creates a small file system in memory with the visible files, and makes it the working folder.
 fn make_root(root: &Root) -> Result<()> {
     let plain = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
@@ -316,13 +322,13 @@ struct PathBeneath {
 }
 
 /// Adds the working folder, which exists only now, to the rules, and applies them.
-fn landlock(plan: &SandboxPlan) -> Result<()> {
-    let Some(ruleset) = &plan.ruleset else {
+fn landlock(prepared: &PreparedSandbox) -> Result<()> {
+    let Some(ruleset) = &prepared.ruleset else {
         return Ok(());
     };
     let here = open(c".", OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     let rule = PathBeneath {
-        allowed_access: plan.own_access,
+        allowed_access: prepared.own_access,
         parent_fd: here.as_raw_fd(),
     };
     const PATH_BENEATH: i32 = 1;
@@ -340,8 +346,8 @@ fn landlock(plan: &SandboxPlan) -> Result<()> {
     }
 }
 
-fn streams(plan: &SandboxPlan, ends: PipeEnds<'_>) -> Result<()> {
-    rustix::stdio::dup2_stdin(&plan.stdin)?;
+fn streams(prepared: &PreparedSandbox, ends: PipeEnds<'_>) -> Result<()> {
+    rustix::stdio::dup2_stdin(&prepared.stdin)?;
     rustix::stdio::dup2_stdout(ends.output)?;
     rustix::stdio::dup2_stderr(ends.output)?;
     // `exec` closes all others; if it fails, the report still has to be sent.

@@ -42,7 +42,7 @@ const ALWAYS: &[c_long] = &[
     libc::SYS_readv,
     libc::SYS_write,
     libc::SYS_writev,
-    // Files by name; the view and Landlock decide which are accessible.
+    // Files by name; the root and Landlock decide which are accessible.
     libc::SYS_chdir,
     libc::SYS_execve,
     libc::SYS_faccessat,
@@ -120,7 +120,7 @@ const ALWAYS_OLD: &[c_long] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const ALWAYS_OLD: &[c_long] = &[];
 
-/// With files of its own; the view then lets it change only those.
+/// With files of its own; the root then lets it change only those.
 const WITH_FILES: &[c_long] = &[
     libc::SYS_fallocate,
     libc::SYS_fchmod,

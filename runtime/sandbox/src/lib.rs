@@ -10,14 +10,14 @@
 //! namespaces (in a plain container) these three restrict a program with one process that writes no files; it can then
 //! test whether a path exists, but not read it. The set-up runs in the forked process itself, not in a second start of
 //! the caller's program, so that callers need no entry in `main`; everything that allocates is prepared before the fork
-//! (`plan`). Not here: the meaning of a program's output, except that it ran to its end ([`python`]).
+//! (`prepared`). Not here: the meaning of a program's output, except that it ran to its end ([`python`]).
 
 mod child;
 mod filter;
-mod plan;
+mod prepared;
 mod protection;
 pub mod python;
-mod view;
+mod visible_files;
 mod watch;
 
 use std::io;

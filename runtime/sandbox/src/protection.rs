@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::child::SetupStep;
-use crate::plan::{Layers, SandboxPlan};
+use crate::prepared::{Layers, PreparedSandbox};
 use crate::watch::{ProcessResult, fork, watch};
-use crate::{Limits, Program, ProgramOutcome, SandboxError, view};
+use crate::{Limits, Program, ProgramOutcome, SandboxError, visible_files};
 
 /// Permission to run programs: this machine was tested to contain them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,8 +90,8 @@ impl Protection {
     /// # Errors
     /// [`SandboxError`] if the program could not be started in the sandbox; never because of what it did.
     pub fn run(&self, program: &Program, limits: &Limits) -> Result<ProgramOutcome, SandboxError> {
-        let plan = SandboxPlan::new(self.layers, program, limits)?;
-        match watch(&plan, limits, None)? {
+        let prepared = PreparedSandbox::new(self.layers, program, limits)?;
+        match watch(&prepared, limits, None)? {
             ProcessResult::Program(outcome) => Ok(outcome),
             ProcessResult::Report(step, number) => Err(failed(step, number, program)),
         }
@@ -122,11 +122,14 @@ fn failed(step: SetupStep, number: i32, program: &Program) -> SandboxError {
 /// # Errors
 /// [`Unprotected`] with what is missing, or with a hidden folder that is among the visible libraries.
 pub fn protection(hidden: &[&Path]) -> Result<Protection, Unprotected> {
-    if let Some((path, folder)) = hidden.iter().find_map(|path| Some((path, view::visible(path)?))) {
+    if let Some((path, folder)) = hidden
+        .iter()
+        .find_map(|path| Some((path, visible_files::visible(path)?)))
+    {
         let path = path.to_path_buf();
         return Err(Unprotected::Visible { path, folder });
     }
-    let landlock = view::ruleset().is_ok();
+    let landlock = visible_files::ruleset().is_ok();
     let namespaces = Layers {
         namespaces: true,
         landlock,
@@ -267,6 +270,6 @@ fn probe(layers: Layers, processes: u32) -> Result<ProcessResult, SandboxError> 
         }
         breaches
     };
-    let plan = SandboxPlan::new(layers, &nothing(), &limits)?;
-    watch(&plan, &limits, Some(&attempt))
+    let prepared = PreparedSandbox::new(layers, &nothing(), &limits)?;
+    watch(&prepared, &limits, Some(&attempt))
 }

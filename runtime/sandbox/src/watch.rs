@@ -1,4 +1,4 @@
-//! Starts the process of a plan, sets its user, and watches it until nothing of it is left.
+//! Starts the process of a prepared sandbox, sets its user, and watches it until nothing of it is left.
 
 use std::fs;
 use std::io;
@@ -15,7 +15,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, getegid, geteuid, kill_process, k
 
 use crate::child::{NOBODY, PipeEnds, SetupStep, become_program, read_report};
 use crate::filter::NAMESPACES;
-use crate::plan::{ProgramFolder, SandboxPlan};
+use crate::prepared::{PreparedSandbox, ProgramFolder};
 use crate::{Limits, ProgramEnd, ProgramOutcome, SandboxError};
 
 /// Maximum wall-clock limit, so that the deadline can be represented.
@@ -121,9 +121,9 @@ fn pipe() -> Result<(OwnedFd, OwnedFd), SandboxError> {
     pipe_with(PipeFlags::CLOEXEC).map_err(SandboxError::set_up("create a pipe"))
 }
 
-/// Runs the process of a plan until it ends; a probe replaces the program.
+/// Runs the process of a prepared sandbox until it ends; a probe replaces the program.
 pub fn watch(
-    plan: &SandboxPlan,
+    prepared: &PreparedSandbox,
     limits: &Limits,
     probe: Option<&dyn Fn() -> i32>,
 ) -> Result<ProcessResult, SandboxError> {
@@ -140,11 +140,11 @@ pub fn watch(
         output: output_in.as_fd(),
         report: report_in.as_fd(),
     };
-    let own = matches!(plan.place, ProgramFolder::Own(_));
+    let own = matches!(prepared.place, ProgramFolder::Own(_));
     // SAFETY: the closure is `become_program`, which is written for this and does not return.
     let process = unsafe {
         ForkedProcess::start(if own { NAMESPACES } else { 0 }, !own, || {
-            become_program(plan, ends, probe);
+            become_program(prepared, ends, probe);
         })
     };
     let process = process.map_err(|source| SandboxError::SetUp {

@@ -187,13 +187,13 @@ pub fn extract(
     files: &[InputFile],
     reference: Option<&[InputFile]>,
     out: &Utf8Path,
-    watch: ProgressReporter<'_>,
+    progress: ProgressReporter<'_>,
 ) -> Result<ExtractReport, ExtractError> {
     let selection = MemberSelection::new(&fields.files, &fields.exclude)?;
-    let reader = reader(fields, reference, watch)?;
-    let mut gather = Gather::new(&reader, files, out, watch)?;
-    let walked = walk::<ExtractError>(files, &selection, watch, &mut |file, path, bytes| {
-        gather.member(file, path, bytes)
+    let reader = reader(fields, reference, progress)?;
+    let mut writer = DocumentWriter::new(&reader, files, out, progress)?;
+    let walked = walk::<ExtractError>(files, &selection, progress, &mut |file, path, bytes| {
+        writer.member(file, path, bytes)
     })?;
     for (pattern, &hits) in selection.patterns().iter().zip(&walked.hits) {
         if hits == 0 {
@@ -203,21 +203,21 @@ pub fn extract(
             });
         }
     }
-    gather.flush()?;
+    writer.flush()?;
     if let Reader::Html(pages) = &reader {
         pages.check_pairs(walked.matched)?;
     }
-    gather.count(Skip::Link, walked.links);
-    gather.count(Skip::UnreadableName, walked.unreadable_names);
-    gather.report.members = walked.members;
-    gather.report.matched = walked.matched;
-    gather.finish(out)
+    writer.count(Skip::Link, walked.links);
+    writer.count(Skip::UnreadableName, walked.unreadable_names);
+    writer.report.members = walked.members;
+    writer.report.matched = walked.matched;
+    writer.finish(out)
 }
 
 fn reader(
     fields: &ExtractFields,
     reference: Option<&[InputFile]>,
-    watch: ProgressReporter<'_>,
+    progress: ProgressReporter<'_>,
 ) -> Result<Reader, ExtractError> {
     Ok(match &fields.format {
         Format::Html {
@@ -227,7 +227,7 @@ fn reader(
         } => {
             let mut pages = html::Pages::new(select, drop.as_deref())?;
             if let Some(pairing) = pairing {
-                pages.read_reference(fields, pairing, reference.ok_or(ExtractError::NoReference)?, watch)?;
+                pages.read_reference(fields, pairing, reference.ok_or(ExtractError::NoReference)?, progress)?;
             }
             Reader::Html(pages)
         }
@@ -254,10 +254,10 @@ struct Entry {
 
 /// Collects members in batches, and their documents in an unnamed temporary file; at the end the documents are copied in the
 /// order of their members' paths. Memory: one batch, and one entry per member.
-struct Gather<'a> {
+struct DocumentWriter<'a> {
     reader: &'a Reader,
     files: &'a [InputFile],
-    watch: ProgressReporter<'a>,
+    progress: ProgressReporter<'a>,
     report: ExtractReport,
     members: Vec<Entry>,
     /// Number of the member, the bytes to work on.
@@ -270,18 +270,18 @@ struct Gather<'a> {
     out: &'a Utf8Path,
 }
 
-impl<'a> Gather<'a> {
+impl<'a> DocumentWriter<'a> {
     fn new(
         reader: &'a Reader,
         files: &'a [InputFile],
         out: &'a Utf8Path,
-        watch: ProgressReporter<'a>,
+        progress: ProgressReporter<'a>,
     ) -> Result<Self, ExtractError> {
         let spool = tempfile::tempfile_in(out).map_err(FileError::writing(out))?;
         Ok(Self {
             reader,
             files,
-            watch,
+            progress,
             report: ExtractReport::default(),
             members: Vec::new(),
             batch: Vec::new(),
@@ -352,7 +352,7 @@ impl<'a> Gather<'a> {
     }
 
     fn flush(&mut self) -> Result<(), ExtractError> {
-        self.watch.check()?;
+        self.progress.check()?;
         self.batch_bytes = 0;
         let batch = std::mem::take(&mut self.batch);
         let (reader, members) = (self.reader, &self.members);
@@ -399,7 +399,8 @@ impl<'a> Gather<'a> {
             }
             self.members[member].end = self.spooled;
         }
-        self.watch.report(self.report.documents, None, ProgressUnit::Documents);
+        self.progress
+            .report(self.report.documents, None, ProgressUnit::Documents);
         Ok(())
     }
 

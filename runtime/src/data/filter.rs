@@ -108,18 +108,18 @@ pub fn filter(
     fields: &FilterFields,
     inputs: &[Utf8PathBuf],
     out: &Utf8Path,
-    watch: ProgressReporter<'_>,
+    progress: ProgressReporter<'_>,
 ) -> Result<FilterReport, FilterError> {
     let mut sink = Sink::new(fields, out)?;
     let bound = held_out_bound(fields.held_out);
     for path in inputs {
         let mut batches = Batches::open(path)?;
         while let Some(documents) = batches.next(|document| units_of(fields, bound, document))? {
-            watch.check()?;
+            progress.check()?;
             for document in documents {
                 sink.take(document)?;
             }
-            watch.report(sink.report.read.documents, None, ProgressUnit::Documents);
+            progress.report(sink.report.read.documents, None, ProgressUnit::Documents);
         }
     }
     sink.finish(out)

@@ -112,12 +112,13 @@ fn words(text: &str) -> impl Iterator<Item = String> {
 struct Vocabulary {
     words: &'static [&'static str],
     endings: &'static [&'static str],
-    /// Points that a hundred words must have; a word has 4 points, an ending 2.
+    /// Score that a hundred words must have.
     least: usize,
 }
 
 impl Vocabulary {
-    fn points(&self, word: &str) -> usize {
+    /// The score of a word: 4 for one of the list, 2 for an ending, otherwise 0.
+    fn score(&self, word: &str) -> usize {
         if self.words.contains(&word) {
             4
         } else if word.chars().count() > 4 && self.endings.iter().any(|ending| word.ends_with(ending)) {
@@ -128,19 +129,19 @@ impl Vocabulary {
     }
 }
 
-/// Whether `own` has enough points, and at least as many as each of the others.
+/// Whether the score of `own` is high enough, and at least as high as that of each of the others.
 fn best(text: &str, own: &Vocabulary, others: &[&Vocabulary]) -> bool {
     let mut count = 0;
-    let mut points = 0;
-    let mut others_points = vec![0; others.len()];
+    let mut score = 0;
+    let mut other_scores = vec![0; others.len()];
     for word in words(text) {
         count += 1;
-        points += own.points(&word);
-        for (sum, other) in others_points.iter_mut().zip(others) {
-            *sum += other.points(&word);
+        score += own.score(&word);
+        for (sum, other) in other_scores.iter_mut().zip(others) {
+            *sum += other.score(&word);
         }
     }
-    100 * points >= own.least * count && others_points.iter().all(|&other| points >= other)
+    100 * score >= own.least * count && other_scores.iter().all(|&other| score >= other)
 }
 
 const ENGLISH: Vocabulary = Vocabulary {

@@ -74,8 +74,8 @@ fn add(a: u64, b: u64, modulus: u64) -> u64 {
 /// A number in `0..bound`. Both halves are below 2³², so each fits in one counter word.
 #[inline]
 fn draw(key: PhiloxKey, tweak: u64, round: u32, half: u64, bound: u64) -> u64 {
-    let lanes = key.lanes([half as u32, round, tweak as u32, (tweak >> 32) as u32]);
-    let word = u64::from(lanes[1]) << 32 | u64::from(lanes[0]);
+    let words = key.words([half as u32, round, tweak as u32, (tweak >> 32) as u32]);
+    let word = u64::from(words[1]) << 32 | u64::from(words[0]);
     ((u128::from(word) * u128::from(bound)) >> 64) as u64
 }
 

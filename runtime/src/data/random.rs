@@ -27,9 +27,9 @@ impl PhiloxKey {
         Self(words)
     }
 
-    /// The four lanes of one counter.
+    /// The four words of one counter.
     #[inline]
-    pub fn lanes(self, counter: [u32; 4]) -> [u32; 4] {
+    pub fn words(self, counter: [u32; 4]) -> [u32; 4] {
         philox(counter, self.0)
     }
 }
@@ -62,11 +62,11 @@ pub fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
 #[inline]
 pub fn normal(key: PhiloxKey, index: u64) -> f64 {
     let block = index / 2;
-    let lanes = key.lanes([block as u32, (block >> 32) as u32, 0, 0]);
+    let words = key.words([block as u32, (block >> 32) as u32, 0, 0]);
     let (low, high) = if index.is_multiple_of(2) {
-        (lanes[0], lanes[1])
+        (words[0], words[1])
     } else {
-        (lanes[2], lanes[3])
+        (words[2], words[3])
     };
     // 52 bits, so that adding 1/2, which excludes 0 and 1, does not round.
     let bits = (u64::from(high) << 32 | u64::from(low)) >> 12;

@@ -102,7 +102,7 @@ pub fn tokenizer(
     fields: &TokenizerFields,
     input: TokenizerInput<'_>,
     out: &Utf8Path,
-    watch: ProgressReporter<'_>,
+    progress: ProgressReporter<'_>,
 ) -> Result<TokenizerMeta, TokenizerError> {
     let (json, end_of_document) = match (fields, input) {
         (
@@ -113,7 +113,7 @@ pub fn tokenizer(
             },
             TokenizerInput::Documents(documents),
         ) => {
-            let json = train(*vocabulary, *minimum_frequency, special, documents, watch)?;
+            let json = train(*vocabulary, *minimum_frequency, special, documents, progress)?;
             (json.into_bytes(), special[0].clone())
         }
         (TokenizerFields::Load { end_of_document, .. }, TokenizerInput::Json(json)) => {
@@ -163,7 +163,7 @@ fn train(
     minimum_frequency: u32,
     special: &[String],
     documents: &[Utf8PathBuf],
-    watch: ProgressReporter<'_>,
+    progress: ProgressReporter<'_>,
 ) -> Result<String, TokenizerError> {
     let make = TokenizerError::Make;
     let characters = byte_characters();
@@ -194,7 +194,7 @@ fn train(
     texts.extend(alphabet.iter().map(|c| c.to_string()));
     // In the order of the characters, as Hugging Face's trainer numbers them.
     let ids = characters.map(|c| (special.len() + alphabet.partition_point(|&other| other < c)) as u32);
-    let symbols = count(documents, watch)?.into_iter().map(|(word, count)| {
+    let symbols = count(documents, progress)?.into_iter().map(|(word, count)| {
         (
             word.bytes().map(|byte| ids[usize::from(byte)]).collect::<Vec<u32>>(),
             count,
@@ -209,12 +209,12 @@ fn train(
         &forbidden,
         |merges| {
             if merges.is_multiple_of(256) {
-                watch.report(merges as u64, Some(total), ProgressUnit::Merges);
+                progress.report(merges as u64, Some(total), ProgressUnit::Merges);
             }
-            !watch.is_cancelled()
+            !progress.is_cancelled()
         },
     );
-    watch.check()?;
+    progress.check()?;
     let text = |id: u32| texts[id as usize].clone();
     let rules: Vec<(String, String)> = merges
         .iter()
@@ -238,7 +238,7 @@ fn train(
 
 /// How often each word occurs in the documents. Words are split as the tokenizer's pre-tokenizer splits them, but without
 /// its offsets, which take ten times as long.
-fn count(documents: &[Utf8PathBuf], watch: ProgressReporter<'_>) -> Result<BTreeMap<String, u64>, TokenizerError> {
+fn count(documents: &[Utf8PathBuf], progress: ProgressReporter<'_>) -> Result<BTreeMap<String, u64>, TokenizerError> {
     let pattern = words().map_err(|error| TokenizerError::Make(error.into()))?;
     let mut total: HashMap<String, u64> = HashMap::new();
     let mut done = 0;
@@ -255,13 +255,13 @@ fn count(documents: &[Utf8PathBuf], watch: ProgressReporter<'_>) -> Result<BTree
             counts
         };
         while let Some(batch) = batches.next(counted)? {
-            watch.check()?;
+            progress.check()?;
             done += batch.len() as u64;
             // Sums do not depend on the order of a map.
             for (word, count) in batch.into_iter().flatten() {
                 *total.entry(word).or_default() += count;
             }
-            watch.report(done, None, ProgressUnit::Documents);
+            progress.report(done, None, ProgressUnit::Documents);
         }
     }
     Ok(total.into_iter().collect())
@@ -280,7 +280,7 @@ pub fn tokens(
     tokenizer: &Utf8Path,
     end_of_document_id: u32,
     out: &Utf8Path,
-    watch: ProgressReporter<'_>,
+    progress: ProgressReporter<'_>,
 ) -> Result<TokensMeta, TokenizerError> {
     let encoder = load(tokenizer)?;
     let found = encoder.vocabulary();
@@ -317,7 +317,7 @@ pub fn tokens(
             Ok::<_, TokenizerError>((ids, read, document.text.len() as u64))
         };
         while let Some(batch) = batches.next(encode)? {
-            watch.check()?;
+            progress.check()?;
             for encoded in batch {
                 let (ids, read, length) = encoded?;
                 mask.push(read, ids.len() - read)?;
@@ -325,7 +325,7 @@ pub fn tokens(
                 bytes += length;
                 writer.push(&ids)?;
             }
-            watch.report(done, None, ProgressUnit::Tokens);
+            progress.report(done, None, ProgressUnit::Tokens);
         }
     }
     let written = writer.finish()?;

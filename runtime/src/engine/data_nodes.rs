@@ -48,26 +48,26 @@ impl Run<'_> {
         });
         let since = Instant::now();
         let scratch = self.results.store.scratch()?;
-        let report = |progress: Progress| {
+        let report = |at: Progress| {
             self.observer.on_event(RunEvent::Progress {
                 node: node.name(),
-                done: progress.done,
-                total: progress.total.unwrap_or(0),
-                unit: progress.unit.name(),
+                done: at.done,
+                total: at.total.unwrap_or(0),
+                unit: at.unit.name(),
             });
         };
-        let watch = ProgressReporter::new(&report, self.stop.flag());
+        let progress = ProgressReporter::new(&report, self.stop.flag());
         let mut made_on = None;
         let out = scratch.path();
         let built = match &node.work {
-            Work::Source(_) => self.source(id, out, watch),
-            Work::Extract(fields) => self.extract(id, fields, out, watch),
-            Work::Filter(fields) => self.filter(id, fields, out, watch),
-            Work::Tokenizer(fields) => self.tokenizer(id, fields, out, watch),
-            Work::Tokens(fields) => self.tokens(id, fields, out, watch),
+            Work::Source(_) => self.source(id, out, progress),
+            Work::Extract(fields) => self.extract(id, fields, out, progress),
+            Work::Filter(fields) => self.filter(id, fields, out, progress),
+            Work::Tokenizer(fields) => self.tokenizer(id, fields, out, progress),
+            Work::Tokens(fields) => self.tokens(id, fields, out, progress),
             Work::Weights(fields) => self.weights(id, fields, out),
             Work::Order(fields) => self.order(id, fields, out),
-            Work::Judge(fields) => self.judge(id, fields, out, watch).map(|on| made_on = on),
+            Work::Judge(fields) => self.judge(id, fields, out, progress).map(|on| made_on = on),
             Work::Expect(fields) => expect::build(&self.results, id, fields, out).map_err(RunError::from),
             Work::Report(_) => report::build(&self.results, id, out).map_err(RunError::from),
             Work::Train(_) | Work::Eval(_) | Work::Answers(_) => {
@@ -87,7 +87,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn source(&self, id: NodeId, out: &Utf8Path, watch: ProgressReporter<'_>) -> Result<(), RunError> {
+    fn source(&self, id: NodeId, out: &Utf8Path, progress: ProgressReporter<'_>) -> Result<(), RunError> {
         let NodeOrigin::Source { source: name } = &self.results.node(id).origin else {
             return Err(self.fail(id, "it is not a source"));
         };
@@ -101,7 +101,7 @@ impl Run<'_> {
             store: self.results.store,
             offline: self.inputs.offline,
             note: &|text| self.observer.on_event(RunEvent::Note { text }),
-            watch,
+            progress,
         };
         let fetched = pinning
             .fetch(name, &pin.from, Some(pin), false)
@@ -120,12 +120,12 @@ impl Run<'_> {
         id: NodeId,
         fields: &ExtractFields,
         out: &Utf8Path,
-        watch: ProgressReporter<'_>,
+        progress: ProgressReporter<'_>,
     ) -> Result<(), RunError> {
         let source = self.results.required_input(id, &Role::Source)?;
         let reference = self.results.input(id, &Role::Reference);
         let reference = reference.map(|source| self.source_files(source)).transpose()?;
-        extract(fields, &self.source_files(source)?, reference.as_deref(), out, watch)
+        extract(fields, &self.source_files(source)?, reference.as_deref(), out, progress)
             .map(drop)
             .map_err(|error| self.fail(id, error))
     }
@@ -135,10 +135,10 @@ impl Run<'_> {
         id: NodeId,
         fields: &FilterFields,
         out: &Utf8Path,
-        watch: ProgressReporter<'_>,
+        progress: ProgressReporter<'_>,
     ) -> Result<(), RunError> {
         let documents = self.files_named(id, &Role::Documents, "documents.jsonl")?;
-        filter(fields, &documents, out, watch)
+        filter(fields, &documents, out, progress)
             .map(drop)
             .map_err(|error| self.fail(id, error))
     }
@@ -148,7 +148,7 @@ impl Run<'_> {
         id: NodeId,
         fields: &TokenizerFields,
         out: &Utf8Path,
-        watch: ProgressReporter<'_>,
+        progress: ProgressReporter<'_>,
     ) -> Result<(), RunError> {
         let (documents, json);
         let input = match fields {
@@ -162,7 +162,7 @@ impl Run<'_> {
                 TokenizerInput::Documents(&documents)
             }
         };
-        tokenizer(fields, input, out, watch)
+        tokenizer(fields, input, out, progress)
             .map(drop)
             .map_err(|error| self.fail(id, error))
     }
@@ -172,7 +172,7 @@ impl Run<'_> {
         id: NodeId,
         fields: &TokensFields,
         out: &Utf8Path,
-        watch: ProgressReporter<'_>,
+        progress: ProgressReporter<'_>,
     ) -> Result<(), RunError> {
         let documents = self.token_documents(id)?;
         let tokenizer = self.results.files(self.results.required_input(id, &Role::Tokenizer)?)?;
@@ -184,7 +184,7 @@ impl Run<'_> {
             &tokenizer["tokenizer.json"],
             meta.end_of_document_id,
             out,
-            watch,
+            progress,
         )
         .map(drop)
         .map_err(|error| self.fail(id, error))
@@ -220,7 +220,7 @@ impl Run<'_> {
         id: NodeId,
         fields: &JudgeFields,
         out: &Utf8Path,
-        watch: ProgressReporter<'_>,
+        progress: ProgressReporter<'_>,
     ) -> Result<Option<String>, RunError> {
         if judge::is_external(fields)
             && let Some(recorded) = self.inputs.recorded
@@ -258,7 +258,7 @@ impl Run<'_> {
             labelled: &files(&Role::Labelled)?,
             secret: secret.as_deref(),
             hidden: &[self.results.store.root().as_std_path(), self.inputs.root.as_std_path()],
-            watch,
+            progress,
         };
         judge::judge(fields, items, &inputs, out).map_err(|error| self.fail(id, error))
     }

@@ -66,7 +66,7 @@ pub(super) fn judge(
             let score = f64::from(u8::from(first.eq_ignore_ascii_case(endpoint.yes)));
             own.push((number, JudgeVerdict { score, words }));
             inputs
-                .watch
+                .progress
                 .report(number as u64 + 1, Some(questions.len() as u64), ProgressUnit::Answers);
         }
     };
@@ -97,7 +97,7 @@ fn ask(endpoint: &Endpoint<'_>, question: &str, inputs: &Inputs<'_>) -> Result<S
         "seed": 0,
     });
     let url = format!("{}/chat/completions", endpoint.url.trim_end_matches('/'));
-    let reply = post(&url, inputs.secret, &body, inputs.watch).map_err(|error| match error {
+    let reply = post(&url, inputs.secret, &body, inputs.progress).map_err(|error| match error {
         PostError::Client(error) => error.into(),
         PostError::Refused { cause } => failed(cause),
     })?;

@@ -1,4 +1,6 @@
 //! External judges: what can go wrong with them, and judging by a program that reads answers and writes verdicts.
+//!
+//! Not here: programs that a model has completed (`programs`), judging by a model behind an API (`endpoint`).
 
 use std::process::Command;
 
@@ -97,7 +99,7 @@ pub(super) fn program(
     let mut command = Command::new(name);
     command.args(arguments).current_dir(place);
     let remedy = "the spec names it as the judge's program";
-    let output = client::run_fed(&mut command, &lines, remedy, inputs.watch)?;
+    let output = client::run_fed(&mut command, &lines, remedy, inputs.progress)?;
     if !output.status.success() {
         let cause = output.cause();
         return Err(ExternalJudgeError::Failed { program, cause });
@@ -124,7 +126,7 @@ pub(super) fn program(
     };
     let verdicts = (1..).zip(lines).map(verdict).collect::<Result<Vec<_>, _>>()?;
     inputs
-        .watch
+        .progress
         .report(expected as u64, Some(expected as u64), ProgressUnit::Answers);
     Ok(verdicts)
 }

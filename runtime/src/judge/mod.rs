@@ -49,7 +49,7 @@ pub struct Inputs<'a> {
     pub secret: Option<&'a str>,
     /// Folders that programs of a model must not see.
     pub hidden: &'a [&'a std::path::Path],
-    pub watch: ProgressReporter<'a>,
+    pub progress: ProgressReporter<'a>,
 }
 
 /// `judge.json`: how well the judge agrees with people.

@@ -1,4 +1,6 @@
 //! Runs programs that a model has completed; a program passes if it runs to its end.
+//!
+//! Not here: a program of the user that judges answers (`external`), the sandbox (`aurora-sandbox`).
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -97,9 +99,9 @@ pub(super) fn run(
     let done = AtomicU64::new(0);
     let total = programs.len() as u64;
     let verdicts = programs.par_iter().map(|(number, text)| {
-        inputs.watch.check()?;
+        inputs.progress.check()?;
         let verdict = words(&python.check(&protection, text, &limits)?);
-        inputs.watch.report(
+        inputs.progress.report(
             done.fetch_add(1, Ordering::Relaxed) + 1,
             Some(total),
             ProgressUnit::Programs,

@@ -72,7 +72,7 @@ impl Bench {
             labelled: &self.files,
             secret,
             hidden: &[],
-            watch: ProgressReporter::none(),
+            progress: ProgressReporter::none(),
         };
         judge(fields, answers(), &inputs, out)?;
         let scores = std::fs::read_to_string(out.join("scores.json")).expect("scores");
@@ -261,7 +261,7 @@ fn programs_are_run_to_their_end() {
         labelled: &[],
         secret: None,
         hidden: &[bench.folder.path()],
-        watch: ProgressReporter::none(),
+        progress: ProgressReporter::none(),
     };
     let made_on = programs::run(&fields, &mut results, &inputs).expect("run");
     assert!(made_on.starts_with("Python 3."), "{made_on}");
@@ -316,7 +316,7 @@ fn programs_of_two_sources_are_not_mixed_up() {
         labelled: &[],
         secret: None,
         hidden: &[first.folder.path(), second.folder.path()],
-        watch: ProgressReporter::none(),
+        progress: ProgressReporter::none(),
     };
     programs::run(&fields, &mut results, &inputs).expect("run");
     for result in &results {

@@ -33,13 +33,13 @@ pub struct MlflowServer<'a> {
     pub url: &'a str,
     /// A token for its requests.
     pub token: Option<&'a str>,
-    pub watch: ProgressReporter<'a>,
+    pub progress: ProgressReporter<'a>,
 }
 
 impl MlflowServer<'_> {
     fn post(&self, path: &str, body: &Value) -> Result<Value, MlflowError> {
         let url = format!("{}/api/2.0/mlflow/{path}", self.url.trim_end_matches('/'));
-        web::post(&url, self.token, body, self.watch).map_err(|error| match error {
+        web::post(&url, self.token, body, self.progress).map_err(|error| match error {
             PostError::Client(error) => error.into(),
             PostError::Refused { cause } => MlflowError::Server { url, cause },
         })
@@ -99,10 +99,10 @@ impl MlflowServer<'_> {
         let metrics = metrics(started, steps, story);
         let total = metrics.len() as u64;
         for (number, batch) in metrics.chunks(BATCH).enumerate() {
-            self.watch.check()?;
+            self.progress.check()?;
             self.post("runs/log-batch", &json!({ "run_id": run, "metrics": batch }))?;
             let done = (number * BATCH + batch.len()) as u64;
-            self.watch.report(done, Some(total), ProgressUnit::Samples);
+            self.progress.report(done, Some(total), ProgressUnit::Samples);
         }
         let status = match facts.state() {
             "finished" => "FINISHED",

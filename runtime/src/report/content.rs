@@ -21,7 +21,8 @@ pub struct ReportContent {
     pub corpora: BTreeMap<String, serde_json::Value>,
     pub gates: Vec<GateResult>,
     /// The uncertainty of the scores.
-    pub noise: Noise,
+    #[serde(rename = "noise")]
+    pub uncertainty: Uncertainty,
     pub lineage: Vec<LineageNode>,
 }
 
@@ -89,7 +90,7 @@ pub struct ExampleAnswer {
 
 /// The uncertainty of all scores of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Noise {
+pub struct Uncertainty {
     /// Every score of every stage's start and end.
     pub changes: Vec<StageEffect>,
     pub forgotten: Vec<Forgotten>,

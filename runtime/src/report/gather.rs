@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use aurora_compiler::fields::TrainFields;
 use aurora_compiler::graph::{Graph, NodeId, NodeKind, NodeOrigin, Role};
 
-use super::content::{CurvePoint, EvalReport, LineageNode, MixtureUsage, Noise, ReportContent, StageReport};
+use super::content::{CurvePoint, EvalReport, LineageNode, MixtureUsage, ReportContent, StageReport, Uncertainty};
 use super::examples;
-use super::noise::{CheckpointScore, StageEnds};
+use super::uncertainty::{CheckpointScore, StageEnds};
 use crate::checkpoint::STEP_LOG;
 use crate::data::order::{ComponentSizes, Order};
 use crate::job::StepLogLine;
@@ -31,13 +31,13 @@ pub(super) fn gather(results: &Results<'_>, report: NodeId) -> Result<ReportCont
         evals: Vec::new(),
         corpora: BTreeMap::new(),
         gates: Vec::new(),
-        noise: Noise::default(),
+        uncertainty: Uncertainty::default(),
         lineage: lineage(results, report),
     };
     let checkpoints = stages(results, &mut story)?;
     for (name, mut scores) in scores(results, &checkpoints)? {
         scores.sort_by_key(|score| score.point.tokens);
-        story.noise.add_eval(&name, &mut scores, &checkpoints.stages);
+        story.uncertainty.add_eval(&name, &mut scores, &checkpoints.stages);
         story.evals.push(eval(results, name, scores)?);
     }
     for id in graph.ids() {
@@ -48,7 +48,7 @@ pub(super) fn gather(results: &Results<'_>, report: NodeId) -> Result<ReportCont
     for id in of_kind(graph, NodeKind::Expect) {
         story.gates.push(results.json(id, "gate.json")?);
     }
-    story.noise.correct(&story.gates);
+    story.uncertainty.correct(&story.gates);
     Ok(story)
 }
 

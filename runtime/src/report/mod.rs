@@ -10,9 +10,9 @@ mod gather;
 pub mod harness;
 mod html;
 mod lineage;
-mod noise;
 mod plots;
 mod tables;
+mod uncertainty;
 
 use aurora_compiler::graph::NodeId;
 use aurora_compiler::hash::{Key, Keyed};
@@ -23,8 +23,8 @@ use crate::results::{ResultError, Results};
 use crate::store::Store;
 
 pub use content::{
-    BackwardTransfer, CurvePoint, EvalReport, Example, ExampleAnswer, Forgotten, MixtureUsage, Noise, ReportContent,
-    StageEffect, StageReport,
+    BackwardTransfer, CurvePoint, EvalReport, Example, ExampleAnswer, Forgotten, MixtureUsage, ReportContent,
+    StageEffect, StageReport, Uncertainty,
 };
 
 /// Writes the report of a graph whose other nodes are built.

@@ -9,7 +9,7 @@ use crate::statistics::{Interval, Tested};
 const SIGNIFICANT: f64 = 0.05;
 
 pub(super) fn gates(story: &ReportContent) -> Markup {
-    let family = story.noise.gates.len();
+    let family = story.uncertainty.gates.len();
     html! {
         @if !story.gates.is_empty() {
             h2 { "Gates" }
@@ -20,7 +20,9 @@ pub(super) fn gates(story: &ReportContent) -> Markup {
                         td { (gate.name) ": " code { (gate.text) } }
                         td { (gate.figures()) }
                         td { span class=(if gate.found.holds { "holds" } else { "fails" }) { (gate.verdict()) } }
-                        @if family > 0 { td { (story.noise.gates.get(&gate.name).map_or(String::new(), |p| small(*p))) } }
+                        @if family > 0 {
+                            td { (story.uncertainty.gates.get(&gate.name).map_or(String::new(), |p| small(*p))) }
+                        }
                     }
                 }
             } }
@@ -35,7 +37,7 @@ pub(super) fn gates(story: &ReportContent) -> Markup {
 }
 
 pub(super) fn changes(story: &ReportContent) -> Markup {
-    let rows = &story.noise.changes;
+    let rows = &story.uncertainty.changes;
     html! {
         @if !rows.is_empty() {
             h2 { "Before and after" }
@@ -80,7 +82,7 @@ fn judged(row: &StageEffect) -> Markup {
 }
 
 pub(super) fn forgotten(story: &ReportContent) -> Markup {
-    let rows = &story.noise.forgotten;
+    let rows = &story.uncertainty.forgotten;
     html! {
         @if !rows.is_empty() {
             h2 { "What was forgotten" }
@@ -103,7 +105,7 @@ pub(super) fn forgotten(story: &ReportContent) -> Markup {
 }
 
 pub(super) fn transfers(story: &ReportContent) -> Markup {
-    let rows = &story.noise.transfers;
+    let rows = &story.uncertainty.transfers;
     html! {
         @if !rows.is_empty() {
             h2 { "Backward transfer" }

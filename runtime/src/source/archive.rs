@@ -1,9 +1,10 @@
 //! Reads the members of archives, one at a time.
 //!
 //! In: files by name and path, glob patterns. Out: each matching member's path and bytes, in the archive's own order.
-//! Nothing is unpacked to disk, so a member's path is only a name; memory holds one member, never an archive. The name of an
-//! archive determines its kind: `.deb`, `.whl` and `.zip`, `.tar`, `.tar.gz`, `.tgz`, `.crate`, `.tar.xz`, `.tar.zst`; any
-//! other file is its own only member. A member `.gz` is decompressed and named without that extension. Links are skipped. Not here: what the bytes mean (`data::extract`).
+//! Nothing is unpacked to disk, so a member's path is only a name; memory holds one member, never an archive. The name
+//! of an archive determines its kind: `.deb`, `.whl` and `.zip`, `.tar`, `.tar.gz`, `.tgz`, `.crate`, `.tar.xz`,
+//! `.tar.zst`; any other file is its own only member. A member `.gz` is decompressed and named without that extension.
+//! Links are skipped. Not here: what the bytes mean (`data::extract`).
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -138,16 +139,16 @@ pub type Visit<'a, E> = dyn FnMut(usize, &str, &mut dyn Read) -> Result<(), E> +
 /// Calls `visit` with the file's index, the path and the bytes of every selected member.
 ///
 /// # Errors
-/// Errors of `visit`; a file is damaged, or the watch cancels the walk.
+/// Errors of `visit`; a file is damaged, or `progress` cancels the walk.
 pub fn walk<E: From<ArchiveError>>(
     files: &[InputFile],
     selection: &MemberSelection,
-    watch: ProgressReporter<'_>,
+    progress: ProgressReporter<'_>,
     visit: &mut Visit<'_, E>,
 ) -> Result<Walked, E> {
     let mut walker = Walker {
         selection,
-        watch,
+        progress,
         visit,
         walked: Walked::default(),
         file: 0,
@@ -195,7 +196,7 @@ fn kind(name: &str) -> Kind {
 
 struct Walker<'a, 'v, 'w, E> {
     selection: &'a MemberSelection,
-    watch: ProgressReporter<'w>,
+    progress: ProgressReporter<'w>,
     visit: &'a mut Visit<'v, E>,
     walked: Walked,
     file: usize,
@@ -286,10 +287,10 @@ impl<E: From<ArchiveError>> Walker<'_, '_, '_, E> {
     }
 
     fn member(&mut self, name: &str, path: &[u8], reader: &mut dyn Read) -> Result<(), E> {
-        self.watch.check().map_err(ArchiveError::from)?;
+        self.progress.check().map_err(ArchiveError::from)?;
         self.walked.members += 1;
         if self.walked.members.is_multiple_of(64) {
-            self.watch.report(self.walked.members, None, ProgressUnit::Members);
+            self.progress.report(self.walked.members, None, ProgressUnit::Members);
         }
         let Ok(path) = std::str::from_utf8(path) else {
             self.walked.unreadable_names += 1;

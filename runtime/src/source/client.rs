@@ -55,8 +55,8 @@ impl Output {
 ///
 /// # Errors
 /// If it is not installed or cannot be run, or the work is cancelled. A client that fails is an [`Output`].
-pub fn run(command: &mut Command, remedy: &'static str, watch: ProgressReporter<'_>) -> Result<Output, ClientError> {
-    run_reading(command, Stdio::null(), remedy, watch)
+pub fn run(command: &mut Command, remedy: &'static str, progress: ProgressReporter<'_>) -> Result<Output, ClientError> {
+    run_reading(command, Stdio::null(), remedy, progress)
 }
 
 /// As [`run`], for a client that reads `input`.
@@ -67,7 +67,7 @@ pub fn run_fed(
     command: &mut Command,
     input: &str,
     remedy: &'static str,
-    watch: ProgressReporter<'_>,
+    progress: ProgressReporter<'_>,
 ) -> Result<Output, ClientError> {
     let file = || -> io::Result<File> {
         let mut file = tempfile::tempfile()?;
@@ -79,7 +79,7 @@ pub fn run_fed(
         program: command.get_program().to_string_lossy().into_owned(),
         source,
     })?;
-    run_reading(command, file.into(), remedy, watch)
+    run_reading(command, file.into(), remedy, progress)
 }
 
 /// As [`run`], for a client that works in a locked folder: `lock` is an empty file that this process has locked. The
@@ -91,20 +91,20 @@ pub fn run_locked(
     command: &mut Command,
     lock: &File,
     remedy: &'static str,
-    watch: ProgressReporter<'_>,
+    progress: ProgressReporter<'_>,
 ) -> Result<Output, ClientError> {
     let held = lock.try_clone().map_err(|source| ClientError::Run {
         program: command.get_program().to_string_lossy().into_owned(),
         source,
     })?;
-    run_reading(command, held.into(), remedy, watch)
+    run_reading(command, held.into(), remedy, progress)
 }
 
 fn run_reading(
     command: &mut Command,
     input: Stdio,
     remedy: &'static str,
-    watch: ProgressReporter<'_>,
+    progress: ProgressReporter<'_>,
 ) -> Result<Output, ClientError> {
     let program = command.get_program().to_string_lossy().into_owned();
     let running = |source| ClientError::Run {
@@ -133,7 +133,7 @@ fn run_reading(
         if let Some(status) = child.try_wait().map_err(running)? {
             break status;
         }
-        if let Err(cancelled) = watch.check() {
+        if let Err(cancelled) = progress.check() {
             // It may already have ended; wait for it in both cases.
             let _ = child.kill();
             let _ = child.wait();
@@ -214,9 +214,9 @@ mod tests {
     #[test]
     fn cancelling_ends_the_client() {
         let cancel = std::sync::atomic::AtomicBool::new(true);
-        let watch = ProgressReporter::new(&|_| {}, &cancel);
+        let progress = ProgressReporter::new(&|_| {}, &cancel);
         assert!(matches!(
-            run(Command::new("sleep").arg("600"), "", watch),
+            run(Command::new("sleep").arg("600"), "", progress),
             Err(ClientError::Cancelled(_))
         ));
     }

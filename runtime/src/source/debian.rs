@@ -28,25 +28,25 @@ pub(super) fn fetch(
     package: &Package,
     suite: Option<&str>,
     context: SourceContext<'_>,
-    watch: ProgressReporter<'_>,
+    progress: ProgressReporter<'_>,
 ) -> Result<(String, Utf8PathBuf), FetchError> {
     let mirror = Mirror::of_system(Utf8Path::new("/"), suite)?;
     let state = State::open(&mirror, context.cache)?;
     let newest_wanted = package.version.is_none();
     if !state.has_lists() || (newest_wanted && !state.is_fresh()) {
-        state.update(package, watch)?;
+        state.update(package, progress)?;
     }
-    match state.download(package, context, watch)? {
+    match state.download(package, context, progress)? {
         Downloaded::File(version, path) => Ok((version, path)),
         // The lists may be outdated: try again with new ones, unless they are new.
         Downloaded::NotThere(_) if !state.is_new() => {
-            state.update(package, watch)?;
-            match state.download(package, context, watch)? {
+            state.update(package, progress)?;
+            match state.download(package, context, progress)? {
                 Downloaded::File(version, path) => Ok((version, path)),
-                Downloaded::NotThere(output) => Err(state.gone(package, context, &output, watch)?),
+                Downloaded::NotThere(output) => Err(state.gone(package, context, &output, progress)?),
             }
         }
-        Downloaded::NotThere(output) => Err(state.gone(package, context, &output, watch)?),
+        Downloaded::NotThere(output) => Err(state.gone(package, context, &output, progress)?),
     }
 }
 
@@ -312,7 +312,7 @@ impl State {
     }
 
     /// Fetches the package lists under a lock; a process that waited for it finds new lists.
-    fn update(&self, package: &Package, watch: ProgressReporter<'_>) -> Result<(), FetchError> {
+    fn update(&self, package: &Package, progress: ProgressReporter<'_>) -> Result<(), FetchError> {
         let lock = self.lock_file()?;
         let path = self.folder.join("lock");
         let locking = FileError::writing(&path);
@@ -322,7 +322,7 @@ impl State {
         if after.is_some() && after.is_some_and(|after| before.is_none_or(|before| after < before)) {
             return Ok(());
         }
-        let output = client::run_locked(self.apt("apt-get").args(["update", "-q"]), &lock, REMEDY, watch)?;
+        let output = client::run_locked(self.apt("apt-get").args(["update", "-q"]), &lock, REMEDY, progress)?;
         // apt succeeds even if it could not fetch some lists, and keeps the old ones.
         let failed =
             !output.status.success() || output.error.contains("Failed to fetch") || output.error.contains("\nE: ");
@@ -341,7 +341,7 @@ impl State {
         &self,
         package: &Package,
         context: SourceContext<'_>,
-        watch: ProgressReporter<'_>,
+        progress: ProgressReporter<'_>,
     ) -> Result<Downloaded, FetchError> {
         let lock = self.lock_file()?;
         lock.lock_shared()
@@ -354,7 +354,7 @@ impl State {
         command
             .args(["download", "-q", "--", &wanted])
             .current_dir(context.scratch);
-        let output = client::run_locked(&mut command, &lock, REMEDY, watch)?;
+        let output = client::run_locked(&mut command, &lock, REMEDY, progress)?;
         if output.status.success() {
             let path = only_file(context.scratch, ".deb")?.ok_or_else(|| FetchError::Failed {
                 reference: package.to_string(),
@@ -395,12 +395,12 @@ impl State {
         package: &Package,
         context: SourceContext<'_>,
         output: &Output,
-        watch: ProgressReporter<'_>,
+        progress: ProgressReporter<'_>,
     ) -> Result<FetchError, FetchError> {
         let listed = client::run(
             self.apt("apt-cache").args(["madison", "--", &package.name]),
             REMEDY,
-            watch,
+            progress,
         )?;
         let newest = listed
             .out

@@ -95,7 +95,7 @@ impl Hub {
         revision: Option<&str>,
         pinned: Option<&[String]>,
         context: SourceContext<'_>,
-        watch: ProgressReporter<'_>,
+        progress: ProgressReporter<'_>,
     ) -> Result<(String, Vec<InputFile>), FetchError> {
         let revision = revision.unwrap_or("main");
         Repository {
@@ -104,7 +104,7 @@ impl Hub {
             reference: format!("hf:{repository}@{revision}"),
             folder: self.cache.join(format!("models--{}", repository.replace('/', "--"))),
             context,
-            watch,
+            progress,
         }
         .fetch(revision, pinned)
     }
@@ -119,7 +119,7 @@ struct Repository<'a> {
     /// In the cache.
     folder: Utf8PathBuf,
     context: SourceContext<'a>,
-    watch: ProgressReporter<'a>,
+    progress: ProgressReporter<'a>,
 }
 
 impl Repository<'_> {
@@ -223,7 +223,7 @@ impl Repository<'_> {
             let address = format!("{}/{}/resolve/{commit}/{}", self.hub.endpoint, self.name, escaped(name));
             self.get(&address, &came)?;
             let length = fs::metadata(&came).map_err(FileError::reading(&came))?.len();
-            self.watch.report(length, sibling.size, ProgressUnit::Bytes);
+            self.progress.report(length, sibling.size, ProgressUnit::Bytes);
             if let Some(size) = sibling.size.filter(|size| *size != length) {
                 let cause = format!("`{name}` has {length} bytes, but the hub states {size}");
                 return Err(self.failed(cause));
@@ -251,7 +251,7 @@ impl Repository<'_> {
 
     /// Downloads an address to a file.
     fn get(&self, address: &str, to: &Utf8Path) -> Result<(), FetchError> {
-        let output = web::get(address, to, None, self.watch)?;
+        let output = web::get(address, to, None, self.progress)?;
         if output.status.success() {
             return Ok(());
         }

@@ -119,9 +119,9 @@ pub fn fetch(
     reference: &SourceAddress,
     pinned: Option<&Pin>,
     context: SourceContext<'_>,
-    watch: ProgressReporter<'_>,
+    progress: ProgressReporter<'_>,
 ) -> Result<Fetched, FetchError> {
-    watch.check()?;
+    progress.check()?;
     let mut wanted = match pinned {
         Some(pin) => pin.reference.parse()?,
         None => reference.clone(),
@@ -138,7 +138,7 @@ pub fn fetch(
         SourceAddress::Hub { repository, revision } => {
             let pinned: Option<&[String]> = pinned.map(|pin| &pin.files[..]);
             let hub = hub::Hub::of_environment();
-            let (commit, files) = hub.fetch(repository, revision.as_deref(), pinned, context, watch)?;
+            let (commit, files) = hub.fetch(repository, revision.as_deref(), pinned, context, progress)?;
             (wanted.with_version(&commit), files)
         }
         SourceAddress::File { pattern } => (wanted.clone(), files::find(pattern, context.project)?),
@@ -149,16 +149,16 @@ pub fn fetch(
                 });
             }
             let (version, path) = match &package.registry {
-                Registry::Deb { suite } => debian::fetch(package, suite.as_deref(), context, watch)?,
-                Registry::PyPi => registry::pypi(package, context, watch)?,
-                Registry::Cargo => registry::cargo(package, context, watch)?,
-                Registry::Npm => registry::npm(package, context, watch)?,
+                Registry::Deb { suite } => debian::fetch(package, suite.as_deref(), context, progress)?,
+                Registry::PyPi => registry::pypi(package, context, progress)?,
+                Registry::Cargo => registry::cargo(package, context, progress)?,
+                Registry::Npm => registry::npm(package, context, progress)?,
             };
             (wanted.with_version(&version), vec![InputFile::from(path.as_path())])
         }
     };
     let (bytes, content) = files::content(&files)?;
-    watch.report(bytes, Some(bytes), ProgressUnit::Bytes);
+    progress.report(bytes, Some(bytes), ProgressUnit::Bytes);
     if let Some(pin) = pinned
         && pin.content != content
     {

@@ -81,7 +81,7 @@ const PIP: &str = "on Debian, run `apt-get install python3-pip`";
 pub(super) fn pypi(
     package: &Package,
     context: SourceContext<'_>,
-    watch: ProgressReporter<'_>,
+    progress: ProgressReporter<'_>,
 ) -> Result<(String, Utf8PathBuf), FetchError> {
     let wanted = match &package.version {
         Some(version) => format!("{}=={version}", package.name),
@@ -97,7 +97,7 @@ pub(super) fn pypi(
         client::run(
             &mut command,
             "on Debian, run `apt-get install python3 python3-pip`",
-            watch,
+            progress,
         )
     };
     let common = [
@@ -175,7 +175,7 @@ fn version_in_name(path: &Utf8Path) -> Option<String> {
 pub(super) fn cargo(
     package: &Package,
     context: SourceContext<'_>,
-    watch: ProgressReporter<'_>,
+    progress: ProgressReporter<'_>,
 ) -> Result<(String, Utf8PathBuf), FetchError> {
     let folder = context.scratch.join("package");
     let requirement = package
@@ -202,7 +202,7 @@ pub(super) fn cargo(
     let output = client::run(
         &mut command,
         "install it from https://rustup.rs, or on Debian with `apt-get install cargo`",
-        watch,
+        progress,
     )?;
     if !output.status.success() {
         if is_network(&output) {
@@ -281,7 +281,7 @@ fn cargo_home() -> Option<Utf8PathBuf> {
 pub(super) fn npm(
     package: &Package,
     context: SourceContext<'_>,
-    watch: ProgressReporter<'_>,
+    progress: ProgressReporter<'_>,
 ) -> Result<(String, Utf8PathBuf), FetchError> {
     let wanted = match &package.version {
         Some(version) => format!("{}@{version}", package.name),
@@ -290,7 +290,7 @@ pub(super) fn npm(
     let npm = |arguments: &[&str]| {
         let mut command = Command::new("npm");
         command.args(arguments).current_dir(context.scratch);
-        client::run(&mut command, "on Debian, run `apt-get install npm`", watch)
+        client::run(&mut command, "on Debian, run `apt-get install npm`", progress)
     };
     // Its default timeout is minutes long.
     let pack = [

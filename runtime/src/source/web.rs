@@ -44,7 +44,7 @@ pub fn get(
     address: &str,
     to: &Utf8Path,
     limit: Option<u64>,
-    watch: ProgressReporter<'_>,
+    progress: ProgressReporter<'_>,
 ) -> Result<Output, ClientError> {
     let protocols = if address.starts_with("https:") {
         "=https"
@@ -58,14 +58,14 @@ pub fn get(
         command.args(["--max-filesize", &limit.to_string()]);
     }
     command.args(["--output", to.as_str(), "--", address]);
-    client::run(&mut command, CURL, watch)
+    client::run(&mut command, CURL, progress)
 }
 
 /// Posts JSON and reads the JSON answer. The client reads a key from its input, so that process lists do not show it.
 ///
 /// # Errors
 /// `curl` is missing, or the server cannot be reached, refuses, or answers something else.
-pub fn post(url: &str, key: Option<&str>, body: &Value, watch: ProgressReporter<'_>) -> Result<Value, PostError> {
+pub fn post(url: &str, key: Option<&str>, body: &Value, progress: ProgressReporter<'_>) -> Result<Value, PostError> {
     let refused = |cause: String| PostError::Refused { cause };
     let mut file = tempfile::NamedTempFile::new().map_err(|error| refused(error.to_string()))?;
     file.write_all(body.to_string().as_bytes())
@@ -79,7 +79,7 @@ pub fn post(url: &str, key: Option<&str>, body: &Value, watch: ProgressReporter<
     command.args(["--fail-with-body", "--config", "-", "--retry", "3", "--max-time", "300"]);
     command.arg("--data-binary").arg(format!("@{}", file.path().display()));
     command.arg("--").arg(url);
-    let output = client::run_fed(&mut command, &config, CURL, watch)?;
+    let output = client::run_fed(&mut command, &config, CURL, progress)?;
     if !output.status.success() {
         let cause = [output.error.trim(), output.out.trim()].join(" ");
         return Err(refused(cause.trim().to_owned()));

@@ -1,22 +1,26 @@
-//! The bootstrap: scores of items drawn with repetition (Efron 1979), within each category, for several scores together.
+//! The replicates of the bootstrap: scores of items drawn with repetition (Efron 1979), within each category, for
+//! several scores together.
+//!
+//! Not here: the intervals of replicates ([`Interval`](super::Interval)), and which scores get one
+//! (`report::uncertainty`, `gate`).
 
 use rayon::prelude::*;
 
-use super::sample::{ScoredItems, Stratum};
+use super::scored_items::{ScoredItems, Stratum};
 use crate::data::random::PhiloxKey;
 
 /// Replicates of every interval: at 99%, ten are beyond each end.
 pub const REPLICATES: usize = 2000;
 
-/// How often each of `items` items is drawn in a replicate of as many draws. Draw `d` is lane `d mod 4` of the counter
+/// How often each of `items` items is drawn in a replicate of as many draws. Draw `d` is word `d mod 4` of the counter
 /// (`d ÷ 4`, replicate, 0, 0), scaled to the items.
 fn draw(key: PhiloxKey, replicate: u32, times: &mut [f64]) {
     times.fill(0.0);
     let items = times.len() as u64;
     for block in 0..items.div_ceil(4) {
-        let lanes = key.lanes([block as u32, replicate, (block >> 32) as u32, 0]);
-        for lane in lanes.into_iter().take((items - 4 * block).min(4) as usize) {
-            times[((u64::from(lane) * items) >> 32) as usize] += 1.0;
+        let words = key.words([block as u32, replicate, (block >> 32) as u32, 0]);
+        for word in words.into_iter().take((items - 4 * block).min(4) as usize) {
+            times[((u64::from(word) * items) >> 32) as usize] += 1.0;
         }
     }
 }

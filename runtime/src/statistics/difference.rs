@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::sample::ScoredItems;
+use super::scored_items::ScoredItems;
 
 /// Random exchanges of a permutation test: no p is below one in ten thousand.
 const EXCHANGES: u32 = 9999;
@@ -62,9 +62,9 @@ fn permutation(before: &ScoredItems, after: &ScoredItems) -> f64 {
         let mut moved = vec![0.0; width];
         for (key, change) in &strata {
             for (block, rows) in change.chunks(128 * width).enumerate() {
-                let lanes = key.lanes([block as u32, exchange, 0, 0]);
+                let words = key.words([block as u32, exchange, 0, 0]);
                 for (item, row) in rows.chunks_exact(width).enumerate() {
-                    let share = f64::from(lanes[item / 32] >> (item % 32) & 1);
+                    let share = f64::from(words[item / 32] >> (item % 32) & 1);
                     moved.iter_mut().zip(row).for_each(|(sum, value)| *sum += share * value);
                 }
             }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::sample::{ScoreFunction, ScoredItems};
+use super::scored_items::{ScoreFunction, ScoredItems};
 use crate::job::{DocumentScore, Scores};
 use crate::task::{Grams, ItemResult};
 

@@ -9,7 +9,7 @@ mod bootstrap;
 mod difference;
 mod gate;
 mod items;
-mod sample;
+mod scored_items;
 mod trend;
 
 use serde::{Deserialize, Serialize};
@@ -18,7 +18,7 @@ pub use bootstrap::{REPLICATES, replicates};
 pub use difference::{Tested, holm, mcnemar, paired};
 pub use gate::{GateError, GateResult, GateVerdict, Judgement, judge};
 pub use items::{ScoreError, Scored};
-pub use sample::{ScoreFunction, ScoredItems};
+pub use scored_items::{ScoreFunction, ScoredItems};
 pub use trend::{backward_transfer, fitted_change, forgetting, signed};
 
 /// The default level of intervals.

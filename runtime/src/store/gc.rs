@@ -1,4 +1,6 @@
-//! Deletes what no node name and no lock refers to.
+//! Deletes results that no node name and no lock of an experiment refers to. Every unfinished checkpoint is kept.
+//!
+//! Runs share the file lock `locks/store`; a collection holds it exclusively, so that neither starts during the other.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -16,11 +18,12 @@ pub struct GarbageReport {
 }
 
 impl Store {
-    /// Deletes results that neither a name of the store nor `keep` (the keys of the locks) refers to, and everything in
-    /// `tmp/`. With `dry`, only counts.
+    /// Deletes results that neither a name of the store nor `keep` (the keys in the locks of experiments) refers to,
+    /// the file locks of nodes, and everything in `tmp/`. Every unfinished checkpoint is kept, with or without a name.
+    /// With `dry`, only counts.
     ///
     /// # Errors
-    /// A run is using the store, or a file cannot be listed or deleted.
+    /// A run is using the store (it holds the store's file lock), or a file cannot be listed or deleted.
     pub fn collect(&self, keep: &BTreeSet<Key>, dry: bool) -> Result<GarbageReport, StoreError> {
         let path = self.root.join("locks").join("store");
         let alone = File::create(&path).map_err(failed("lock", &path))?;

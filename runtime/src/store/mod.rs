@@ -4,16 +4,19 @@
 //!
 //! ```text
 //! cas/ab/cdef…       objects by the BLAKE3 of their bytes; read-only
-//! actions/KEY        result of a node: names and contents of its files, and the content of its key
-//! realised/KEY       the same results by the contents of their inputs (early cut-off)
-//! partial/KEY        an unfinished checkpoint of a node
+//! actions/KEY        record of the node with this key: names and contents of its result's files, and its pre-image
+//! realised/KEY       key of a result by its realised key, which has the contents of the inputs instead of their keys
+//! partial/KEY        record of an unfinished checkpoint of the node with this key
 //! names/EXP/NODE     key under which a node of this name was last built
-//! locks/             one file per node, locked while it is built; runs share the lock `store`, gc holds it exclusively
+//! locks/             file locks: one per node, held while it is built; runs share `store`, gc holds it exclusively
 //! tmp/               partial files; nothing here is ever read
 //! verified           objects that were found undamaged, with the status of their files at that time
 //! ```
 //!
-//! Publishing: write under `tmp/`, sync, rename into `cas/`, and the record last. Records contain their own BLAKE3.
+//! Publishing: write under `tmp/`, sync, rename into `cas/`, and the record last. Records contain their own BLAKE3. A
+//! node is looked up in `actions` first, then in `realised` (early cut-off: inputs that were computed in another way,
+//! with the same contents), then in `partial`, from which training resumes. `names` is only for explanations and for
+//! gc.
 
 mod gc;
 mod sealed;
@@ -145,7 +148,7 @@ pub struct Store {
     verified: Mutex<verified::VerifiedFiles>,
 }
 
-/// A lock; dropping it releases it.
+/// A file lock; dropping it releases it.
 #[must_use]
 pub struct Held(#[expect(dead_code, reason = "dropping the file releases the lock")] File);
 
@@ -395,12 +398,12 @@ impl Scratch {
 }
 
 /// The results of one experiment in a store.
-pub struct View<'a> {
+pub struct ExperimentResults<'a> {
     pub store: &'a Store,
     pub experiment: &'a str,
 }
 
-impl ResultCache for View<'_> {
+impl ResultCache for ExperimentResults<'_> {
     fn result(&self, key: Key) -> CachedResult {
         self.store
             .record(key)

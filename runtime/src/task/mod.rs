@@ -366,7 +366,7 @@ fn examples<'s>(
     let mut chosen: Vec<usize> = Vec::new();
     let mut counter = 0u32;
     while chosen.len() < shots {
-        let [low, high, ..] = key.lanes([counter, number as u32, (number as u64 >> 32) as u32, 0]);
+        let [low, high, ..] = key.words([counter, number as u32, (number as u64 >> 32) as u32, 0]);
         let random = u64::from(high) << 32 | u64::from(low);
         let place = ((u128::from(random) * own.len() as u128) >> 64) as usize;
         counter = counter.wrapping_add(1);

@@ -7,7 +7,7 @@ use std::io;
 
 use aurora_compiler::check::{Assumption, AssumptionKind, assumptions};
 use aurora_compiler::compose::Bundle;
-use aurora_compiler::documents::{CheckedFile, Diagnostics};
+use aurora_compiler::json_output::{CheckedFile, Diagnostics};
 use aurora_lang::diagnostics::{Diagnostic, to_json};
 use camino::Utf8PathBuf;
 use serde_json::json;

@@ -53,7 +53,7 @@ impl Pages {
         fields: &ExtractFields,
         pairing: &PageReference,
         files: &[InputFile],
-        watch: ProgressReporter<'_>,
+        progress: ProgressReporter<'_>,
     ) -> Result<(), ExtractError> {
         let replaced = |patterns: &[String]| -> Vec<String> {
             patterns
@@ -87,7 +87,7 @@ impl Pages {
                 reference.paragraphs.extend(paragraphs);
             }
         };
-        walk::<ExtractError>(files, &selection, watch, &mut |_, path, reader| {
+        walk::<ExtractError>(files, &selection, progress, &mut |_, path, reader| {
             let bytes = read_whole(reader, MEMBER_LIMIT).map_err(ExtractError::Read)?;
             let bytes = bytes.ok_or_else(|| ExtractError::Large {
                 member: path.to_owned(),

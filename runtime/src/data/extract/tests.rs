@@ -325,9 +325,9 @@ fn a_raised_flag_stops_the_work() {
     let (_guard, path) = folder();
     let file = input(&path, "x.tar", &tar(&[("a", b"text")]));
     let cancel = std::sync::atomic::AtomicBool::new(true);
-    let watch = ProgressReporter::new(&|_| {}, &cancel);
+    let progress = ProgressReporter::new(&|_| {}, &cancel);
     let (_out_guard, out) = folder();
-    let stopped = extract(&fields(&[], Format::Code), &[file], None, &out, watch);
+    let stopped = extract(&fields(&[], Format::Code), &[file], None, &out, progress);
     assert!(matches!(
         stopped,
         Err(ExtractError::Archive(ArchiveError::Cancelled(_)))

@@ -44,7 +44,7 @@ pub fn choose(logits: &[f32], how: Sampling, key: PhiloxKey, position: u32) -> u
         kept += exps[count].0;
         count += 1;
     }
-    let [low, high, ..] = key.lanes([position, 0, 0, 0]);
+    let [low, high, ..] = key.words([position, 0, 0, 0]);
     const STEP: f64 = 1.0 / (1u64 << 53) as f64;
     let random = ((u64::from(high) << 32 | u64::from(low)) >> 11) as f64 * STEP;
     let mut left = random * kept;

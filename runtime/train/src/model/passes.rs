@@ -134,7 +134,7 @@ impl Network {
         Ok(())
     }
 
-    /// Own rows of all ranks' partial_th sums: the terms of the tree sum over shards. Partials must not change until they
+    /// Own rows of all ranks' partial sums: the terms of the tree sum over shards. Partials must not change until they
     /// have arrived.
     pub(super) fn own_rows_of_partials(
         &self,

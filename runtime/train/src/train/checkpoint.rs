@@ -1,5 +1,8 @@
-//! Checkpoints: copied between two steps, and written by a separate thread while training continues. Every rank writes
-//! the chunks that it reports, into files that all ranks write to.
+//! Writing of checkpoints: copied between two steps, and written by a separate thread while training continues. Every
+//! rank writes the chunks that it reports, into files that all ranks write to.
+//!
+//! Not here: which chunks (`parameter_map::reported`), the format of the files (`aurora_runtime::checkpoint`), which
+//! checkpoint a command names (`cli/src/checkpoint.rs`).
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -7,7 +10,7 @@ use std::io::{self, Write};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::{self, JoinHandle};
 
-use aurora_runtime::checkpoint::{CheckpointError, Run, STATE, STEP_LOG, TensorInfo, write_part};
+use aurora_runtime::checkpoint::{CheckpointError, FileRange, STATE, STEP_LOG, TensorInfo, write_part};
 use aurora_runtime::errors::FileError;
 use aurora_runtime::job;
 use camino::{Utf8Path, Utf8PathBuf};
@@ -17,13 +20,13 @@ use super::step_log::StepLog;
 use super::train_state::TrainState;
 use crate::model::{Chunk, HostAccess, Kernels, to_host};
 
-/// This rank's part of one file, copied: runs of elements in the order of the file.
+/// This rank's part of one file, copied: ranges of elements in the order of the file.
 #[derive(Debug)]
 struct FilePart {
     path: String,
     tensors: Vec<TensorInfo>,
-    /// Offset in the file (elements after the header) and number of elements of each run.
-    runs: Vec<(usize, usize)>,
+    /// Offset in the file (elements after the header) and number of elements of each range.
+    file_ranges: Vec<(usize, usize)>,
     values: Vec<f32>,
 }
 
@@ -68,11 +71,12 @@ impl Snapshot {
                 for chunk in of_tensor.get(tensor.name.as_str()).into_iter().flatten() {
                     let own = &master[state.in_master(&chunk.range)];
                     let local = state.kept.local(&chunk.range);
-                    for (at, run) in parameters.parts[chunk.part].runs(chunk.shard, chunk.of_shard.clone()) {
-                        let run = run.start - chunk.of_shard.start..run.end - chunk.of_shard.start;
-                        weights.push((before + at, &own[run.clone()]));
-                        moments.push((2 * before + at, &first[local.clone()][run.clone()]));
-                        moments.push((2 * before + tensor.count() + at, &second[local.clone()][run]));
+                    let part = &parameters.parts[chunk.part];
+                    for (at, range) in part.tensor_ranges(chunk.shard, chunk.of_shard.clone()) {
+                        let range = range.start - chunk.of_shard.start..range.end - chunk.of_shard.start;
+                        weights.push((before + at, &own[range.clone()]));
+                        moments.push((2 * before + at, &first[local.clone()][range.clone()]));
+                        moments.push((2 * before + tensor.count() + at, &second[local.clone()][range]));
                     }
                 }
                 before += tensor.count();
@@ -99,12 +103,12 @@ impl Snapshot {
         }
         for file in &self.files {
             let mut rest = &file.values[..];
-            let runs = file.runs.iter().map(|&(at, count)| {
+            let ranges = file.file_ranges.iter().map(|&(at, count)| {
                 let (own, later) = rest.split_at(count);
                 rest = later;
                 (at, own)
             });
-            write_part(&out.join(&file.path), &file.tensors, runs)?;
+            write_part(&out.join(&file.path), &file.tensors, ranges)?;
         }
         if let Some((state, step_log)) = &self.state {
             let mut state = serde_json::to_string(state).expect("numbers are JSON");
@@ -128,22 +132,22 @@ impl Snapshot {
     }
 }
 
-/// Copies runs in the order of the file and merges adjacent ones.
-fn file_part(path: String, tensors: Vec<TensorInfo>, mut own: Vec<Run<'_>>) -> FilePart {
+/// Copies ranges in the order of the file and merges adjacent ones.
+fn file_part(path: String, tensors: Vec<TensorInfo>, mut own: Vec<FileRange<'_>>) -> FilePart {
     own.sort_unstable_by_key(|(at, _)| *at);
-    let mut values = Vec::with_capacity(own.iter().map(|(_, run)| run.len()).sum());
-    let mut runs: Vec<(usize, usize)> = Vec::new();
-    for (at, run) in own {
-        values.extend_from_slice(run);
-        match runs.last_mut() {
-            Some((start, count)) if *start + *count == at => *count += run.len(),
-            _ => runs.push((at, run.len())),
+    let mut values = Vec::with_capacity(own.iter().map(|(_, numbers)| numbers.len()).sum());
+    let mut file_ranges: Vec<(usize, usize)> = Vec::new();
+    for (at, numbers) in own {
+        values.extend_from_slice(numbers);
+        match file_ranges.last_mut() {
+            Some((start, count)) if *start + *count == at => *count += numbers.len(),
+            _ => file_ranges.push((at, numbers.len())),
         }
     }
     FilePart {
         path,
         tensors,
-        runs,
+        file_ranges,
         values,
     }
 }

@@ -173,10 +173,10 @@ fn rank(
             state.kept.local(&chunk.range),
             state.kept.local(&chunk.range),
         ];
-        for (at, run) in part.runs(chunk.shard, chunk.of_shard.clone()) {
+        for (at, range) in part.tensor_ranges(chunk.shard, chunk.of_shard.clone()) {
             let bits = |which: usize| {
-                let start = places[which].start + run.start - chunk.of_shard.start;
-                buffers[which][start..start + run.len()]
+                let start = places[which].start + range.start - chunk.of_shard.start;
+                buffers[which][start..start + range.len()]
                     .iter()
                     .map(|n| n.to_bits())
                     .collect()

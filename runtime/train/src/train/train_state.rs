@@ -246,7 +246,8 @@ impl TrainState {
             let of_tensor = |chunk: &&Chunk| parameters.parts[chunk.part].tensor == tensor;
             for chunk in kept.chunks.iter().filter(of_tensor) {
                 let into = &mut into[kept.local(&chunk.range)];
-                for (at, own) in parameters.parts[chunk.part].runs(chunk.shard, chunk.of_shard.clone()) {
+                let part = &parameters.parts[chunk.part];
+                for (at, own) in part.tensor_ranges(chunk.shard, chunk.of_shard.clone()) {
                     let own = own.start - chunk.of_shard.start..own.end - chunk.of_shard.start;
                     let count = own.len();
                     into[own].copy_from_slice(&values[at..at + count]);

@@ -63,7 +63,7 @@ impl Projection {
         (first, strides)
     }
 
-    /// HeadStrides of the result and of its gradient.
+    /// Strides of the result and of its gradient.
     fn result(&self) -> HeadStrides {
         let AttentionShape { sequence, heads, d, .. } = self.shape;
         HeadStrides {

@@ -342,7 +342,7 @@ impl ParameterMap {
         for part in self.parts_of(tensor) {
             for shard in part.weights.held.clone() {
                 let to = &mut buffer[part.shard(shard)];
-                for (at, own) in part.runs(shard, 0..part.shard_length()) {
+                for (at, own) in part.tensor_ranges(shard, 0..part.shard_length()) {
                     let count = own.len();
                     to[own].copy_from_slice(&values[at..at + count]);
                 }
@@ -355,7 +355,7 @@ impl ParameterMap {
         for part in self.parts_of(tensor) {
             for shard in part.weights.held.clone() {
                 let from = &buffer[part.shard(shard)];
-                for (at, own) in part.runs(shard, 0..part.shard_length()) {
+                for (at, own) in part.tensor_ranges(shard, 0..part.shard_length()) {
                     let count = own.len();
                     values[at..at + count].copy_from_slice(&from[own]);
                 }

@@ -70,11 +70,15 @@ impl ParameterPart {
         self.first_row * self.columns.max(1)
     }
 
-    /// The contiguous runs of the checkpoint's tensor that contain elements `range` of shard `index`: offset in the
+    /// The contiguous ranges of the checkpoint's tensor that contain elements `range` of shard `index`: offset in the
     /// tensor, and the elements of the shard.
-    pub fn runs(&self, index: usize, range: Range<usize>) -> impl Iterator<Item = (usize, Range<usize>)> + use<> {
-        let (run, step, first) = match self.split {
-            // One run: the shard is contiguous in the tensor.
+    pub fn tensor_ranges(
+        &self,
+        index: usize,
+        range: Range<usize>,
+    ) -> impl Iterator<Item = (usize, Range<usize>)> + use<> {
+        let (length, step, first) = match self.split {
+            // One range: the shard is contiguous in the tensor.
             Sharding::Rows | Sharding::Replicated => (
                 self.shard_length().max(1),
                 self.shard_length(),
@@ -85,9 +89,9 @@ impl ParameterPart {
                 (width, self.columns, self.first_element() + index * width)
             }
         };
-        (range.start / run..range.end.div_ceil(run)).map(move |row| {
-            let own = range.start.max(row * run)..range.end.min((row + 1) * run);
-            (first + row * step + (own.start - row * run), own)
+        (range.start / length..range.end.div_ceil(length)).map(move |row| {
+            let own = range.start.max(row * length)..range.end.min((row + 1) * length);
+            (first + row * step + (own.start - row * length), own)
         })
     }
 }

@@ -1,4 +1,4 @@
-//! HeadStrides of a segment once more, with the digest of every operation's result.
+//! Repeats steps of a segment, with the digest of every operation's result.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};

@@ -13,7 +13,7 @@ use rustix::process::{PidfdFlags, Resource, Rlimit, getpid, getrlimit, pidfd_ope
 use seccompiler::BpfProgram;
 use tempfile::TempDir;
 
-use crate::view::{ViewEntry, entries, own_access, ruleset};
+use crate::visible_files::{VisibleFile, entries, own_access, ruleset};
 use crate::{Limits, Program, SandboxError, filter};
 
 /// Descriptors that a program may have open.
@@ -91,7 +91,8 @@ pub enum ProgramFolder {
     Here { path: CString, _folder: TempDir },
 }
 
-pub struct SandboxPlan {
+/// A program and its limits in the form of system calls.
+pub struct PreparedSandbox {
     pub command: Strings,
     pub environment: Strings,
     pub stdin: OwnedFd,
@@ -116,7 +117,7 @@ fn path(path: &Path) -> Result<CString, SandboxError> {
     })
 }
 
-impl SandboxPlan {
+impl PreparedSandbox {
     pub fn new(layers: Layers, program: &Program, limits: &Limits) -> Result<Self, SandboxError> {
         if (limits.processes > 1 && !layers.many_processes) || (limits.files > 0 && !layers.namespaces) {
             return Err(SandboxError::NeedsNamespaces);
@@ -170,7 +171,7 @@ fn root(program: &Program, limits: &Limits) -> Result<Root, SandboxError> {
     let mut steps = Vec::new();
     let mut created = Vec::new();
     for entry in entries() {
-        let (ViewEntry::Folder(at) | ViewEntry::File(at) | ViewEntry::Link(at, _)) = &entry;
+        let (VisibleFile::Folder(at) | VisibleFile::File(at) | VisibleFile::Link(at, _)) = &entry;
         let relative = Path::new(at.trim_start_matches('/'));
         let mut above: Vec<&Path> = relative.ancestors().skip(1).collect();
         // The last of them is the root itself.
@@ -183,14 +184,14 @@ fn root(program: &Program, limits: &Limits) -> Result<Root, SandboxError> {
         }
         let target = path(relative)?;
         match &entry {
-            ViewEntry::Link(_, to) => steps.push(RootStep::Link {
+            VisibleFile::Link(_, to) => steps.push(RootStep::Link {
                 target: path(to)?,
                 path: target,
             }),
-            ViewEntry::Folder(_) => steps.push(RootStep::Folder(target)),
-            ViewEntry::File(_) => steps.push(RootStep::Empty(target)),
+            VisibleFile::Folder(_) => steps.push(RootStep::Folder(target)),
+            VisibleFile::File(_) => steps.push(RootStep::Empty(target)),
         }
-        if !matches!(entry, ViewEntry::Link(..)) {
+        if !matches!(entry, VisibleFile::Link(..)) {
             steps.push(RootStep::Bind {
                 source: text(at)?,
                 path: path(relative)?,

@@ -6,7 +6,7 @@ use aurora_compiler::graph::NodeId;
 use aurora_compiler::schema;
 use aurora_compiler::spec::Better;
 
-use super::content::{BackwardTransfer, CurvePoint, Forgotten, Noise, StageEffect};
+use super::content::{BackwardTransfer, CurvePoint, Forgotten, StageEffect, Uncertainty};
 use crate::statistics::{
     GateResult, Interval, LEVEL, REPLICATES, Scored, ScoredItems, backward_transfer, forgetting, holm, paired,
     replicates,
@@ -55,7 +55,7 @@ impl Series<'_> {
     }
 }
 
-impl Noise {
+impl Uncertainty {
     /// Adds one eval, whose checkpoints are in the order of tokens, and sets their intervals.
     pub(super) fn add_eval(&mut self, eval: &str, scores: &mut [CheckpointScore], stages: &[StageEnds<'_>]) {
         let mut all = series(eval, scores);

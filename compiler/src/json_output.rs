@@ -1,6 +1,7 @@
 //! Types of the documents that commands print with `--json`; their JSON schemas are generated from these.
 //!
-//! Not here: a lock and the record of a run, whose types are elsewhere ([`Lock`](crate::lock::Lock)). Every document starts with `format_version`, which the printer adds.
+//! Every document starts with `format_version`, which the printer adds. Not here: a lock and the record of a run, whose
+//! types are elsewhere ([`Lock`](crate::lock::Lock)).
 
 use aurora_lang::diagnostics::DiagnosticJson;
 use schemars::JsonSchema;

@@ -29,7 +29,7 @@ const FOLDERS: &[&str] = &[
 const FILES: &[&str] = &["/dev/null", "/dev/zero", "/dev/urandom", "/etc/ld.so.cache"];
 
 /// An entry of the new root; paths are absolute, inside and outside.
-pub enum ViewEntry {
+pub enum VisibleFile {
     /// A folder or a file of this machine.
     Folder(&'static str),
     File(&'static str),
@@ -38,13 +38,13 @@ pub enum ViewEntry {
 }
 
 /// The entries that exist on this machine.
-pub fn entries() -> Vec<ViewEntry> {
+pub fn entries() -> Vec<VisibleFile> {
     let folders = FOLDERS.iter().filter_map(|path| match fs::read_link(path) {
-        Ok(target) => Some(ViewEntry::Link(path, target)),
-        Err(_) => Path::new(path).is_dir().then_some(ViewEntry::Folder(path)),
+        Ok(target) => Some(VisibleFile::Link(path, target)),
+        Err(_) => Path::new(path).is_dir().then_some(VisibleFile::Folder(path)),
     });
     let files = FILES.iter().filter(|path| Path::new(path).exists());
-    folders.chain(files.map(|path| ViewEntry::File(path))).collect()
+    folders.chain(files.map(|path| VisibleFile::File(path))).collect()
 }
 
 /// The visible folder that contains a path, if there is one.
@@ -71,8 +71,8 @@ pub fn own_access(writable: bool) -> BitFlags<AccessFs> {
     if writable { read | write } else { read }
 }
 
-/// A Landlock ruleset that allows the view and nothing else: no file, port, signal or abstract socket. Kernels before
-/// Linux 6.2 are refused: on them a read-only file could be truncated.
+/// A Landlock ruleset that allows the visible files and nothing else: no other file, no port, signal or abstract
+/// socket. Kernels before Linux 6.2 are refused: on them a read-only file could be truncated.
 pub fn ruleset() -> Result<Option<OwnedFd>, RulesetError> {
     // The newest ABI whose rights this code considers.
     let known = ABI::V7;
@@ -86,10 +86,10 @@ pub fn ruleset() -> Result<Option<OwnedFd>, RulesetError> {
         .create()?;
     for entry in entries() {
         let (path, access) = match entry {
-            ViewEntry::Folder(path) => (path, AccessFs::from_read(known)),
-            ViewEntry::File(path) if path.starts_with("/dev/") => (path, AccessFs::ReadFile | AccessFs::WriteFile),
-            ViewEntry::File(path) => (path, AccessFs::ReadFile.into()),
-            ViewEntry::Link(..) => continue,
+            VisibleFile::Folder(path) => (path, AccessFs::from_read(known)),
+            VisibleFile::File(path) if path.starts_with("/dev/") => (path, AccessFs::ReadFile | AccessFs::WriteFile),
+            VisibleFile::File(path) => (path, AccessFs::ReadFile.into()),
+            VisibleFile::Link(..) => continue,
         };
         // A folder that was removed meanwhile is not visible.
         if let Ok(folder) = PathFd::new(path) {
