@@ -2,15 +2,13 @@
 
 use std::num::NonZeroU32;
 
+use aurora_compiler::machine::{DeviceKind, MachineKind};
 use aurora_compiler::spec::{Block, BlockKind, Field, Spec, Value};
 use aurora_runtime::job::{Layout, Recompute};
 use aurora_runtime::launch::{Machine, Tasks};
 
 use crate::arguments::{LauncherArgument, LayoutArgument, RunArguments};
 use crate::failure::Failure;
-
-/// Devices of one node of MI250X.
-const GCDS: u32 = 8;
 
 /// The layout of a spec, if it has one.
 pub fn layout_block(spec: &Spec) -> Option<&Block> {
@@ -63,9 +61,12 @@ pub fn nodes(spec: &Spec, request: LayoutRequest) -> u32 {
         .max(1)
 }
 
-/// Whether the layout is for devices.
-pub fn on_devices(spec: &Spec, changed: LayoutArgument) -> bool {
-    layout_block(spec).and_then(|block| block.word("machine")) == Some("mi250x") && !changed.cpu
+/// The devices that the layout is for, with their number per node; none if it is for CPUs.
+pub fn devices(spec: &Spec, changed: LayoutArgument) -> Option<DeviceKind> {
+    let block = layout_block(spec)?;
+    let kind = MachineKind::named(block.word("machine")?).devices?;
+    let per_node = number(block, "devices").unwrap_or(kind.per_node);
+    (!changed.cpu).then_some(DeviceKind { per_node, ..kind })
 }
 
 /// The layout that a spec and a request give.
@@ -80,10 +81,12 @@ pub fn layout(spec: &Spec, request: LayoutRequest) -> Layout {
     let (overrides, nodes) = (request.overrides, nodes(spec, request));
     let tensor = overrides.tensor.or(of("tensor")).unwrap_or(1);
     let pipeline = overrides.pipeline.or(of("pipeline")).unwrap_or(1);
-    let fill = match block.and_then(|block| block.word("machine")) {
-        Some("mi250x") => (nodes * GCDS / (tensor * pipeline).max(1)).max(1),
-        _ => 1,
-    };
+    // `data = fill` counts the devices of the spec's machine even if the run is on CPUs: the lanes are the same.
+    let devices = devices(spec, LayoutArgument::default());
+    let fill = devices.map_or(1, |devices| {
+        let all = nodes.saturating_mul(devices.per_node);
+        (all / tensor.saturating_mul(pipeline).max(1)).max(1)
+    });
     let data = overrides.data.or(of("data")).unwrap_or(fill);
     let recompute = block.and_then(|block| block.word("recompute"));
     let recompute = recompute.and_then(Recompute::from_word).unwrap_or(Recompute::None);

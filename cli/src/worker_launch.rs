@@ -11,7 +11,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 
 use crate::arguments::{LauncherArgument, RunArguments};
 use crate::failure::Failure;
-use crate::layout::{LayoutRequest, count, nodes, on_devices, tasks};
+use crate::layout::{LayoutRequest, count, devices, nodes, tasks};
 
 /// How long workers may take to start.
 const START: Duration = Duration::from_secs(120);
@@ -27,9 +27,9 @@ pub fn worker_launch(
     torchrun: Option<&TorchrunListener>,
     logs: Option<Utf8PathBuf>,
 ) -> Result<WorkerLaunch, Failure> {
-    if on_devices(spec, options.layout.unwrap_or_default()) {
-        let found = rccl_survey().join("; ");
-        let text = format!("the layout is for MI250X, and this version trains on CPUs (found here: {found})");
+    if let Some(devices) = devices(spec, options.layout.unwrap_or_default()) {
+        let (title, found) = (devices.title, rccl_survey().join("; "));
+        let text = format!("the layout is for {title}, and this version trains on CPUs (found here: {found})");
         return Err(Failure::error(text).help("choose a profile with a layout for CPUs, or `--layout machine=cpu,…`"));
     }
     let method = match options.launcher {

@@ -85,6 +85,8 @@ pub struct WorkerMemory {
     pub layout: Layout,
     /// The spec does not state the micro-batch: the memory is for one sequence, the minimum.
     pub micro_batch_unknown: bool,
+    /// Memory of one device of the layout's machine; none on CPUs.
+    pub device_memory: Option<u64>,
     pub ranks: Vec<RankMemory>,
 }
 

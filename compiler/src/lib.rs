@@ -15,7 +15,7 @@
 //! | `hash` | keys and what they are made of |
 //! | `plan`, `why`, `diff` | what runs, why, and what changed |
 //! | `lock` | the lock file |
-//! | `layout`, `memory` | parallel layouts, and the memory of a rank |
+//! | `layout`, `machine`, `memory` | parallel layouts, the machines they are for, the memory of a rank |
 //! | `schedule` | learning-rate schedules |
 //! | `json_output` | the JSON documents that commands print |
 //! | `points` | the keys of a sweep |
@@ -34,6 +34,7 @@ pub mod hash;
 pub mod json_output;
 pub mod layout;
 pub mod lock;
+pub mod machine;
 pub mod megatron;
 pub mod memory;
 pub mod names;

@@ -18,7 +18,7 @@ use crate::arguments::{Cluster, SlurmArguments, SpecArgument};
 use crate::checkpoint::Checkpoint;
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
-use crate::layout::{LayoutRequest, as_argument, check, count, layout, nodes, on_devices, tasks};
+use crate::layout::{LayoutRequest, as_argument, check, count, devices, layout, nodes, tasks};
 use crate::output;
 use crate::project::compile;
 use crate::stdio::{out, outln};
@@ -137,22 +137,26 @@ pub fn slurm(context: &Context, argument: &SpecArgument, job: &SlurmArguments) -
     };
     let layout = layout(spec, request);
     check(spec, &layout)?;
-    let devices = on_devices(spec, overrides);
+    let devices = devices(spec, overrides);
+    let title = devices.map_or("CPUs", |devices| devices.title);
+    let is_mi250x = title == "MI250X";
     let machine = match job.cluster {
-        Cluster::Lumi if devices => Machine::Lumi,
-        Cluster::Frontier if devices => Machine::Frontier,
-        Cluster::Plain if !devices => Machine::Plain {
+        Cluster::Lumi if is_mi250x => Machine::Lumi,
+        Cluster::Frontier if is_mi250x => Machine::Frontier,
+        Cluster::Plain if devices.is_none() => Machine::Plain {
             cpus_per_task: count(layout.threads),
         },
         Cluster::Plain => {
-            return Err(Failure::error("the layout is for MI250X, and a plain cluster has none")
-                .help("name the cluster (`--cluster lumi`), or run on CPUs (`--layout machine=cpu,…`)"));
+            return Err(
+                Failure::error(format!("the layout is for {title}, and a plain cluster has no devices"))
+                    .help("name the cluster (`--cluster lumi`), or run on CPUs (`--layout machine=cpu,…`)"),
+            );
         }
         Cluster::Lumi | Cluster::Frontier => {
-            return Err(
-                Failure::error("the layout is for CPUs, and the nodes of this cluster have MI250X")
-                    .help("leave `--cluster` out, or set `machine = mi250x` in the layout"),
-            );
+            return Err(Failure::error(format!(
+                "the layout is for {title}, and the nodes of this cluster have MI250X"
+            ))
+            .help("leave `--cluster` out, or set `machine = mi250x` in the layout"));
         }
     };
     let script = BatchScript {

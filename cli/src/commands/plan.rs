@@ -12,10 +12,10 @@ use aurora_compiler::spec::Spec;
 use aurora_runtime::store::{ExperimentResults, Store};
 use serde_json::json;
 
-use crate::arguments::SpecArgument;
+use crate::arguments::{LayoutArgument, SpecArgument};
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
-use crate::layout::{LayoutRequest, layout, layout_block, number};
+use crate::layout::{LayoutRequest, devices, layout, layout_block, number};
 use crate::output::{self, grouped};
 use crate::plan_nodes::{nodes, summary};
 use crate::project::compile;
@@ -106,6 +106,7 @@ fn worker_memory(spec: &Spec, keyed: &Keyed) -> Option<WorkerMemory> {
         ..LayoutRequest::default()
     };
     let layout = layout(spec, request);
+    let device_memory = devices(spec, LayoutArgument::default()).map(|devices| devices.memory);
     let of = |id| {
         let node = keyed.graph.node(id);
         let mut fields = node.work.train()?.clone();
@@ -117,6 +118,7 @@ fn worker_memory(spec: &Spec, keyed: &Keyed) -> Option<WorkerMemory> {
             node: node.name().to_owned(),
             layout: layout.clone(),
             micro_batch_unknown,
+            device_memory,
             ranks: ranks
                 .map(|(pp_rank, bytes)| RankMemory {
                     pp_rank,
@@ -177,6 +179,16 @@ fn print_memory(memory: &WorkerMemory) -> io::Result<()> {
         rows.push([rank.pp_rank.to_string()].into_iter().chain(gib).collect());
     }
     out!("{}", output::table(&rows))?;
+    let most = memory.ranks.iter().map(|rank| rank.total).max().unwrap_or(0);
+    if let Some(device) = memory.device_memory {
+        let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+        let verdict = if most > device { "it does not fit" } else { "it fits" };
+        outln!(
+            "the largest rank needs {:.3} GiB of the {:.3} GiB of a device: {verdict}",
+            gib(most),
+            gib(device)
+        )?;
+    }
     if memory.micro_batch_unknown {
         outln!("the micro-batch is unknown: this is the memory for one sequence")?;
     }

@@ -366,6 +366,9 @@ const LAYOUT: BlockSchema = BlockSchema {
                     "mi250x",
                     "nodes with four AMD MI250X, each with two devices (GCDs) of 64 GB",
                 ),
+                ("mi300x", "nodes with eight AMD MI300X of 192 GB"),
+                ("a100", "nodes with eight NVIDIA A100 of 80 GB"),
+                ("h100", "nodes with eight NVIDIA H100 of 80 GB"),
             ]),
             "The kind of machine.",
         )
@@ -374,6 +377,13 @@ const LAYOUT: BlockSchema = BlockSchema {
         field("nodes", whole(1, 100_000), "Number of nodes.")
             .or("1")
             .placement(),
+        field(
+            "devices",
+            whole(1, 1024),
+            "Devices of a node; each worker has one of its own. Ignored with `cpu`.",
+        )
+        .or_unset("the number of the machine: 8")
+        .placement(),
         field("tensor", whole(1, 1024), "Tensor-parallel degree.")
             .or("1")
             .placement(),

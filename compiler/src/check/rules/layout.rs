@@ -6,11 +6,6 @@ use super::nearest_divisors;
 use crate::check::Checker;
 use crate::spec::{Block, BlockId, BlockKind, Field, Spec};
 
-/// Devices of one node of a machine; none if any number of processes can run.
-fn devices_per_node(machine: &str) -> Option<u64> {
-    (machine == "mi250x").then_some(8)
-}
-
 impl Checker<'_> {
     pub(super) fn layout(&mut self, block: &Block, spec: &Spec) {
         let number = |name: &str| block.integer(name).and_then(|value| u64::try_from(value).ok());
@@ -94,7 +89,9 @@ impl Checker<'_> {
     /// Data-parallel replicas; an error if the workers do not fit on the machine.
     fn replicas(&mut self, block: &Block, tensor: u64, pipeline: u64, nodes: u64) -> Option<u64> {
         let data = block.field("data")?;
-        let per_node = devices_per_node(block.word("machine")?);
+        let devices = crate::machine::MachineKind::named(block.word("machine")?).devices;
+        let stated = block.integer("devices").and_then(|devices| u64::try_from(devices).ok());
+        let per_node = devices.map(|devices| stated.unwrap_or(u64::from(devices.per_node)));
         let replica = tensor.saturating_mul(pipeline);
         let written = data.integer().and_then(|data| u64::try_from(data).ok());
         let Some(per_node) = per_node else {

@@ -1,11 +1,22 @@
 //! Translates the parallelism of the run to a layout: degrees, devices, replicas.
 
 use super::{DEFAULT, TranslatedBlock, Translation, WithOrigin};
+use crate::machine::MachineKind;
 use crate::megatron::findings::FindingKind;
 use crate::megatron::slurm::{SbatchOption, number};
 
-/// Devices per node of the `mi250x` machine.
-const MI250X_DEVICES: u64 = 8;
+/// The machine with the devices that an option of Slurm names (`gpu:mi250:8`), and its devices per node.
+fn device_kind(option: &str) -> Option<(&'static str, u64)> {
+    let names = [
+        ("mi250", "mi250x"),
+        ("mi300", "mi300x"),
+        ("a100", "a100"),
+        ("h100", "h100"),
+    ];
+    let (_, machine) = names.into_iter().find(|(part, _)| option.contains(part))?;
+    let devices = MachineKind::named(machine).devices?;
+    Some((machine, u64::from(devices.per_node)))
+}
 
 impl Translation<'_> {
     pub(super) fn layout(&mut self) -> String {
@@ -119,15 +130,14 @@ impl Translation<'_> {
 
     fn machine(&mut self, block: &mut TranslatedBlock, devices: &Option<WithOrigin<u64>>) {
         let batch = self.batch;
-        let kind = batch.devices.as_ref().filter(|option| option.value.contains("mi250"));
-        match kind {
-            Some(option) => {
+        let named = batch.devices.as_ref();
+        match named.and_then(|option| Some((option, device_kind(&option.value)?))) {
+            Some((option, (machine, per_node))) => {
                 let origin = self.option(option);
-                block.field("machine", "mi250x", &origin);
+                block.field("machine", machine, &origin);
                 let count = devices.as_ref().and_then(|devices| devices.value);
-                if let Some(count) = count.filter(|count| *count != MI250X_DEVICES) {
-                    let why =
-                        format!("a node has {MI250X_DEVICES} devices, but the script starts {count} workers per node");
+                if let Some(count) = count.filter(|count| *count != per_node) {
+                    let why = format!("a node has {per_node} devices, but the script starts {count} workers per node");
                     self.report(FindingKind::ChangesPlacement, option.line, option.option.clone(), why);
                 }
             }
@@ -136,7 +146,7 @@ impl Translation<'_> {
                     Some(option) => (option.line, format!("{} {}", option.option, option.value)),
                     None => (0, "the machine".to_owned()),
                 };
-                let why = "Aurora supports MI250X nodes and CPUs; the layout has CPUs";
+                let why = "the script names no MI250X, MI300X, A100 or H100; the layout has CPUs";
                 self.report(FindingKind::ChangesPlacement, line, what, why);
             }
         }

@@ -108,11 +108,12 @@ pub fn norm_forward(x_th: &Tensor, norm: &Norm, epsilon: f32, out_th: &Tensor, s
         return norm_apply(x_th, norm, out_th, stats);
     };
     let hidden = [x_th.size()[1]];
-    let (value, mean, rstd) =
+    let (_, mean, rstd) =
         x_th.f_native_layer_norm(&hidden[..], Some(&weight), Some(&float(bias)?), f64::from(epsilon))?;
-    put(out_th, &value)?;
     put(stats.mean_t, &mean.f_view([-1])?)?;
-    put(stats.rstd_t, &rstd.f_view([-1])?)
+    put(stats.rstd_t, &rstd.f_view([-1])?)?;
+    // The backward pass repeats the output from the statistics, or from the input if it recomputes the layer: the same bits.
+    norm_apply(x_th, norm, out_th, stats)
 }
 
 /// The normalized rows before weight and bias are applied.
