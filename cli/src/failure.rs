@@ -12,11 +12,13 @@ use aurora_runtime::store::StoreError;
 
 use crate::stdio::{errln, outln};
 
-/// The exit codes, as the book lists them.
+/// The exit codes, as the book lists them (`book/src/commands.md`). Code 2, for an error in the command line, comes
+/// from clap and is in that table too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     Done = 0,
-    /// An error in the spec, the lock or a result.
+    /// An error in the spec, the lock or a result; also: the compared sides differ (`diff`, `rerun`, `bisect`, `test`,
+    /// `fmt --check`, `lock --check`), or not everything is done (`plan --exit-code`).
     Error = 1,
     /// A bug in Aurora.
     Bug = 3,

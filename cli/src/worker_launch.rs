@@ -13,11 +13,13 @@ use crate::arguments::{LauncherArgument, RunArguments};
 use crate::failure::Failure;
 use crate::layout::{LayoutRequest, count, devices, nodes, tasks};
 
-/// How long workers may take to start.
-const START: Duration = Duration::from_secs(120);
+/// How long the engine waits for each step of the start: all workers connect to it, which includes the time in which
+/// Slurm starts them; then they connect to each other. `START_TIMEOUT` in `runtime/train/src/worker/connect.rs` is the
+/// shorter time that a worker waits, once it runs.
+const START_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// How long a worker may keep another one waiting in a transfer.
-const TRANSFER: Duration = Duration::from_secs(1800);
+/// How long a worker may keep another one waiting in a transfer before it counts as lost.
+const TRANSFER_TIMEOUT: Duration = Duration::from_secs(1800);
 
 /// How the workers of a layout are started.
 pub fn worker_launch(
@@ -72,8 +74,8 @@ pub fn local_launch(heartbeat_timeout: Duration) -> Result<WorkerLaunch, Failure
         program: worker_program()?,
         logs: None,
         heartbeat_timeout,
-        start: START,
-        transfer: TRANSFER,
+        start: START_TIMEOUT,
+        transfer_timeout: TRANSFER_TIMEOUT,
     })
 }
 
@@ -99,7 +101,7 @@ pub struct TorchrunListener {
 impl TorchrunListener {
     /// Lets workers end that had nothing to do: the run may end before they have connected.
     pub fn dismiss(&self) {
-        self.listener.dismiss(self.identity.world - 1, START);
+        self.listener.dismiss(self.identity.world - 1, START_TIMEOUT);
     }
 }
 

@@ -158,8 +158,9 @@ impl DiffEffect {
     }
 }
 
-/// Compares two locks: pins, keys, and results of equal keys. `made` returns the pre-image of a key, if it is known.
-pub fn locks(old: &Lock, new: &Lock, made: &dyn Fn(Key) -> Option<Preimage>) -> Diff {
+/// Compares two locks: pins, keys, and results of equal keys. `preimage_of` returns the pre-image of a key, if it is
+/// known.
+pub fn locks(old: &Lock, new: &Lock, preimage_of: &dyn Fn(Key) -> Option<Preimage>) -> Diff {
     let mut changed = Vec::new();
     let mut differ = |path: String, old: Option<String>, new: Option<String>| {
         if old != new {
@@ -199,7 +200,7 @@ pub fn locks(old: &Lock, new: &Lock, made: &dyn Fn(Key) -> Option<Preimage>) -> 
             continue;
         }
         severity = severity.max(DiffEffect::of(node.kind));
-        let reason = match before.map(|before| (made(before.key), made(node.key))) {
+        let reason = match before.map(|before| (preimage_of(before.key), preimage_of(node.key))) {
             None => "new".to_string(),
             Some((Some(old), Some(new))) => list_changes(&changes(&old, &new)),
             Some(_) => "its key differs".to_string(),

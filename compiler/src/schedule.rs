@@ -45,12 +45,12 @@ pub struct SchedulePart {
     pub over: Option<u64>,
 }
 
-/// The shape of a piece; `to` is the learning rate at its end.
+/// The shape of a piece; `end_rate` is the learning rate at its end.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Shape {
     Hold,
-    Line { to: Exact },
-    HalfCosine { to: Exact },
+    Line { end_rate: Exact },
+    HalfCosine { end_rate: Exact },
 }
 
 fn zero() -> Exact {
@@ -97,13 +97,13 @@ impl Schedule {
                 warmup,
                 decay,
             } => {
-                let start = total.saturating_sub(decay);
-                let stable = (start > warmup || decay == 0).then_some(SchedulePiece::Constant {
+                let decay_step = total.saturating_sub(decay);
+                let stable = (decay_step > warmup || decay == 0).then_some(SchedulePiece::Constant {
                     from: warmup,
                     rate: peak,
                 });
                 let down = (decay > 0).then_some(SchedulePiece::Linear {
-                    from: start,
+                    from: decay_step,
                     to: total,
                     start: peak,
                     end: floor,
@@ -125,35 +125,35 @@ impl Schedule {
 
 /// Gives each part its first step; parts without steps are left out.
 fn placed(start: Exact, parts: &[SchedulePart], total: u64) -> Vec<SchedulePiece> {
-    let (mut from, mut rate) = (0_u64, start);
+    let (mut first_step, mut rate) = (0_u64, start);
     let mut pieces = Vec::new();
     for part in parts {
-        let to = part.over.map_or(total, |over| from.saturating_add(over));
-        let end = match part.shape {
+        let end_step = part.over.map_or(total, |over| first_step.saturating_add(over));
+        let end_rate = match part.shape {
             Shape::Hold => rate,
-            Shape::Line { to } | Shape::HalfCosine { to } => to,
+            Shape::Line { end_rate } | Shape::HalfCosine { end_rate } => end_rate,
         };
-        if to > from {
+        if end_step > first_step {
             pieces.push(match part.shape {
-                Shape::Hold => SchedulePiece::Constant { from, rate },
+                Shape::Hold => SchedulePiece::Constant { from: first_step, rate },
                 Shape::Line { .. } => SchedulePiece::Linear {
-                    from,
-                    to,
+                    from: first_step,
+                    to: end_step,
                     start: rate,
-                    end,
+                    end: end_rate,
                 },
                 Shape::HalfCosine { .. } => SchedulePiece::Cosine {
-                    from,
-                    to,
+                    from: first_step,
+                    to: end_step,
                     start: rate,
-                    end,
+                    end: end_rate,
                 },
             });
         }
-        (from, rate) = (to, end);
+        (first_step, rate) = (end_step, end_rate);
     }
-    if from < total {
-        pieces.push(SchedulePiece::Constant { from, rate });
+    if first_step < total {
+        pieces.push(SchedulePiece::Constant { from: first_step, rate });
     }
     pieces
 }
@@ -181,10 +181,10 @@ mod tests {
         let schedule = Schedule::Piecewise {
             start: low,
             pieces: vec![
-                part(Shape::Line { to: high }, Some(10)),
+                part(Shape::Line { end_rate: high }, Some(10)),
                 part(Shape::Hold, Some(0)),
                 part(Shape::Hold, Some(20)),
-                part(Shape::HalfCosine { to: low }, None),
+                part(Shape::HalfCosine { end_rate: low }, None),
             ],
         };
         let line = SchedulePiece::Linear {
@@ -207,7 +207,7 @@ mod tests {
         // The last rate is kept.
         let short = Schedule::Piecewise {
             start: high,
-            pieces: vec![part(Shape::Line { to: low }, Some(5))],
+            pieces: vec![part(Shape::Line { end_rate: low }, Some(5))],
         };
         assert_eq!(
             short.pieces(8).last(),

@@ -56,7 +56,7 @@ pub struct Join {
     /// Address at which the other workers reach this one.
     pub host: String,
     /// Seconds that a transfer waits for a peer before that peer counts as lost.
-    pub timeout: u32,
+    pub transfer_timeout: u32,
 }
 
 /// Trains one segment. If `start` is the segment that this worker has just finished, training continues from the state

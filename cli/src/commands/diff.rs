@@ -1,4 +1,4 @@
-//! `aurora diff`: compares two specs, locks or runs.
+//! `aurora diff`: compares two specs, locks or runs. The printed text is written in `diff/text.rs`.
 
 use aurora_compiler::diff::DiffEffect;
 

@@ -1,7 +1,7 @@
 //! Compares two specs, locks or runs.
 //!
-//! In: what a command names. Out: its spec or lock, and the difference between two of them. Not here: how specs and locks differ
-//! (`aurora_compiler::diff`).
+//! In: what a command names. Out: its spec or lock, and the difference between two of them. Not here: the printed text
+//! (`text`), how specs and locks differ (`aurora_compiler::diff`).
 
 mod text;
 
@@ -43,13 +43,13 @@ pub fn difference(context: &Context, [old, new]: [&str; 2], selection: &VariantS
                 _ => None,
             })?;
             let store = Store::open_read_only(&project.store);
-            let made = |key| store.record(key).map(|record| record.preimage);
+            let preimage_of = |key| store.record(key).map(|record| record.preimage);
             let known = match [&old, &new] {
                 [DiffSide::Lock(lock), _] | [_, DiffSide::Lock(lock)] => Some(lock.clone()),
                 _ => None,
             };
             let of = |side| as_lock(&project, side, known.as_deref());
-            Ok(locks(&of(old)?, &of(new)?, &made))
+            Ok(locks(&of(old)?, &of(new)?, &preimage_of))
         }
     }
 }

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use super::Checker;
 use super::collect::Draft;
-use crate::compose::{Bundle, Choice, Flat, LayerKind, SpecLayer, Sweep, SweepPoint};
+use crate::compose::{Bundle, Choice, Flat, LayerKind, SpecLayer, Sweep, SweepPoint, experiment_at_point};
 use crate::spec::{Block, BlockId, BlockKind, Spec};
 
 /// The common part of all points of a sweep.
@@ -139,7 +139,7 @@ impl Checker<'_> {
             let block = again.get(id).map_or(block, |(block, _)| block).clone();
             let mut id = id.clone();
             if id.kind == BlockKind::Experiment && name.is_empty() {
-                name = format!("{}_{}", id.name, point.name);
+                name = experiment_at_point(&id.name, &point.name);
                 id.name.clone_from(&name);
             }
             blocks.insert(id, block);

@@ -9,7 +9,7 @@ use aurora_lang::parse::Heading;
 
 use super::names::{Names, Target};
 use super::references::{references, words};
-use super::sweep::{Sweep, distinct};
+use super::sweep::{Sweep, distinct, experiment_at_point};
 use super::{Bundle, Choice, SweepPoint};
 use crate::names::{applicability, nearest};
 use crate::schema;
@@ -491,7 +491,7 @@ fn rename_experiment(flat: &mut Flat, point: &str) {
     let own = flat.blocks.iter_mut().find(|block| block.keyword.text == "experiment");
     let Some(own) = own else { return };
     let old = own.name.text.clone();
-    own.name.text = format!("{old}_{point}");
+    own.name.text = experiment_at_point(&old, point);
     let new = own.name.text.clone();
     for layer in &mut flat.layers {
         for entry in &mut layer.entries {

@@ -16,9 +16,9 @@ mod sweep;
 
 pub(crate) use flatten::{Flat, LayerKind, SpecLayer};
 pub use occurrences::{BundledFile, Declared, DeclaredItem, Occurrence, OccurrenceRole};
-pub(crate) use sweep::Sweep;
 pub use sweep::SweepPoint;
 pub use sweep::slug;
+pub(crate) use sweep::{Sweep, experiment_at_point};
 
 use aurora_lang::ast::{Field, Span};
 use aurora_lang::diagnostics::{Code, Diagnostic, Sources};

@@ -175,6 +175,11 @@ impl Sweep {
     }
 }
 
+/// The name of an experiment at a point of a sweep.
+pub(crate) fn experiment_at_point(experiment: &str, point: &str) -> String {
+    format!("{experiment}_{point}")
+}
+
 impl SweepPoint {
     pub(crate) fn index(&self) -> usize {
         self.index

@@ -1,7 +1,9 @@
 //! How the import handles each flag of `pretrain_gpt.py`.
 //!
 //! The table covers BigCode's fork, which trained StarCoder, and Megatron-Core. Every flag is in it once, with one
-//! class. Source: `megatron/arguments.py` of bigcode-project/Megatron-LM, `megatron/training/arguments.py` and the
+//! class. Not here: how flags of the class `Translated` become values of the spec (`translate`).
+//!
+//! Source: `megatron/arguments.py` of bigcode-project/Megatron-LM, `megatron/training/arguments.py` and the
 //! configuration classes of NVIDIA/Megatron-LM.
 
 /// The number of values of a flag.

@@ -67,7 +67,7 @@ pub fn launch(shell: &Shell) -> Result<MegatronLaunch, NoLaunch> {
         let Some((at, program)) = program(command) else {
             continue;
         };
-        let line = command.words[at].first().map_or(0, |sign| sign.line);
+        let line = command.words[at].first().map_or(0, |character| character.line);
         if OTHER_MODELS
             .iter()
             .any(|model| program.starts_with(&format!("pretrain_{model}")))
@@ -108,7 +108,7 @@ fn read(command: &Command, program: usize, shell: &Shell) -> MegatronLaunch {
     let mut launch = MegatronLaunch::default();
     let word = |text: &[SourceChar], line: u32| LaunchArgument {
         text: shown(text),
-        line: text.first().map_or(line, |sign| sign.line),
+        line: text.first().map_or(line, |character| character.line),
         unknown: first_unknown(text).map(|number| shell.reason(number).to_owned()),
     };
     let before = &command.words[..program];
@@ -117,7 +117,7 @@ fn read(command: &Command, program: usize, shell: &Shell) -> MegatronLaunch {
         let Some(name) = written.strip_prefix("--") else {
             continue;
         };
-        let line = text.first().map_or(0, |sign| sign.line);
+        let line = text.first().map_or(0, |character| character.line);
         let (name, value) = match name.split_once('=') {
             Some((name, _)) => (name.to_owned(), Some(word(&text[name.chars().count() + 3..], line))),
             None => (name.to_owned(), before.get(index + 1).map(|value| word(value, line))),
@@ -128,7 +128,7 @@ fn read(command: &Command, program: usize, shell: &Shell) -> MegatronLaunch {
     }
     let mut rest = command.words[program + 1..].iter().peekable();
     while let Some(text) = rest.next() {
-        let line = text.first().map_or(0, |sign| sign.line);
+        let line = text.first().map_or(0, |character| character.line);
         let written = plain(text);
         let (name, attached) = match written.split_once('=') {
             Some((name, _)) if name.starts_with("--") => (name, Some(word(&text[name.chars().count() + 1..], line))),

@@ -16,14 +16,14 @@ const LAST_UNKNOWN: u32 = 0xF_FFFD;
 /// The text of a file, line by line.
 pub fn of_file(text: &str) -> SourceText {
     let mut line = 1;
-    let mut signs = SourceText::new();
+    let mut characters = SourceText::new();
     for char in text.chars() {
         let is_ours = unknown_of(char).is_some();
         let char = if is_ours { char::REPLACEMENT_CHARACTER } else { char };
-        signs.push(SourceChar { char, line });
+        characters.push(SourceChar { char, line });
         line += u32::from(char == '\n');
     }
-    signs
+    characters
 }
 
 /// Text that was computed for a line.
@@ -31,8 +31,8 @@ pub fn at(line: u32, text: &str) -> SourceText {
     text.chars().map(|char| SourceChar { char, line }).collect()
 }
 
-pub fn plain(signs: &[SourceChar]) -> String {
-    signs.iter().map(|sign| sign.char).collect()
+pub fn plain(characters: &[SourceChar]) -> String {
+    characters.iter().map(|character| character.char).collect()
 }
 
 /// The character that represents the unknown value with an index.
@@ -53,6 +53,6 @@ pub fn unknown_of(char: char) -> Option<usize> {
 }
 
 /// The index of the first unknown value in a text.
-pub fn first_unknown(signs: &[SourceChar]) -> Option<usize> {
-    signs.iter().find_map(|sign| unknown_of(sign.char))
+pub fn first_unknown(characters: &[SourceChar]) -> Option<usize> {
+    characters.iter().find_map(|character| unknown_of(character.char))
 }

@@ -23,7 +23,8 @@ pub struct StageView {
     pub optimizer: AdamW,
     pub optimizer_state: OptimizerState,
     pub mixture_values: SpecValues,
-    /// Learning rate and optimizer. A train node records its traces in the order of these fields.
+    /// Learning rate and optimizer. A train node keeps these values, then those of its model and of the experiment,
+    /// then `state_values` and `batch_values`, in this order.
     pub schedule_values: SpecValues,
     pub state_values: SpecValues,
     pub batch_values: SpecValues,
@@ -153,10 +154,10 @@ fn schedule<'a>(read: &mut Reader<'a>, rate: &At<'a>, tokens_per_step: u64) -> R
 fn schedule_part<'a>(read: &mut Reader<'a>, piece: &At<'a>, tokens_per_step: u64) -> Result<SchedulePart, ViewError> {
     let shape = match read.call_name(piece) {
         Some("line") => Shape::Line {
-            to: read.exact(&read.argument(piece, "to")?)?,
+            end_rate: read.exact(&read.argument(piece, "to")?)?,
         },
         Some("half_cosine") => Shape::HalfCosine {
-            to: read.exact(&read.argument(piece, "to")?)?,
+            end_rate: read.exact(&read.argument(piece, "to")?)?,
         },
         Some("hold") => Shape::Hold,
         _ => return Err(piece.error("a piece of a schedule")),

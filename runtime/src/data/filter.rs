@@ -100,7 +100,7 @@ struct UnitsOfDocument {
 }
 
 /// Filters into the empty folder `out`. Memory: a batch of input, and 16 bytes (about 40 with the table around them) for
-/// each kept unit if repeats are dropped.
+/// each kept unit if duplicates are dropped.
 ///
 /// # Errors
 /// If an input cannot be read or the folder cannot be written.
@@ -177,8 +177,8 @@ fn units_of(fields: &FilterFields, held_out_bound: u128, document: Document) -> 
     }
 }
 
-/// The hash of a unit that the rules keep, or why they drop it. Repeats and the limit depend on earlier units and are checked
-/// in order by `Sink::take`.
+/// The hash of a unit that the rules keep, or why they drop it. Duplicates and the limit depend on earlier units and
+/// are checked in order by `Sink::take`.
 fn unit_hash(fields: &FilterFields, unit: &str) -> Result<u128, DropReason> {
     if unit.trim().is_empty() {
         return Err(DropReason::Empty);
@@ -239,12 +239,12 @@ impl<'a> Sink<'a> {
         units.bytes += bytes as u64;
     }
 
-    fn take(&mut self, judged: UnitsOfDocument) -> Result<(), FilterError> {
+    fn take(&mut self, document: UnitsOfDocument) -> Result<(), FilterError> {
         let UnitsOfDocument {
             document,
             units,
             held_out,
-        } = judged;
+        } = document;
         self.report.read.add(document.text.len());
         let mut kept = String::with_capacity(document.text.len());
         for (range, hash) in units {

@@ -29,11 +29,11 @@ impl Words {
             self.open().extend(value);
             return;
         }
-        for sign in value {
-            if sign.char.is_ascii_whitespace() {
+        for character in value {
+            if character.char.is_ascii_whitespace() {
                 self.end_word();
             } else {
-                self.open().push(sign);
+                self.open().push(character);
             }
         }
     }
@@ -44,7 +44,8 @@ impl Words {
                 if self.split {
                     self.end_word();
                 } else {
-                    self.open().extend(at(value.first().map_or(0, |sign| sign.line), " "));
+                    self.open()
+                        .extend(at(value.first().map_or(0, |character| character.line), " "));
                 }
             }
             self.value(value, quoted);
@@ -73,10 +74,10 @@ impl Shell {
 
     fn expand(&mut self, written: &[SourceChar], words: &mut Words, mut quoted: bool) {
         let mut index = 0;
-        while let Some(&sign) = written.get(index) {
-            let next = written.get(index + 1).map(|sign| sign.char);
+        while let Some(&character) = written.get(index) {
+            let next = written.get(index + 1).map(|character| character.char);
             index += 1;
-            match sign.char {
+            match character.char {
                 '\'' if !quoted => {
                     let end = position(&written[index..], '\'');
                     words.open().extend(&written[index..index + end]);
@@ -89,24 +90,25 @@ impl Shell {
                 '\\' => {
                     let escapes = !quoted || matches!(next, Some('$' | '`' | '"' | '\\' | '\n'));
                     if !escapes {
-                        words.open().push(sign);
+                        words.open().push(character);
                         continue;
                     }
-                    if let Some(&escaped) = written.get(index).filter(|sign| sign.char != '\n') {
+                    if let Some(&escaped) = written.get(index).filter(|character| character.char != '\n') {
                         words.open().push(escaped);
                     }
                     index += 1;
                 }
                 '`' => {
                     let end = position(&written[index..], '`');
-                    let unknown = self.command_output(&written[index..(index + end).min(written.len())], sign.line);
+                    let unknown =
+                        self.command_output(&written[index..(index + end).min(written.len())], character.line);
                     words.value(unknown, true);
                     index += end + 1;
                 }
                 '$' if next == Some('\'') && !quoted => {}
                 '$' => index += self.parameter(&written[index - 1..], words, quoted) - 1,
                 char if char.is_ascii_whitespace() && !quoted && words.split => words.end_word(),
-                _ => words.open().push(sign),
+                _ => words.open().push(character),
             }
         }
     }
@@ -114,7 +116,7 @@ impl Shell {
     /// Expands text that starts with `$`, and returns its length in the script.
     fn parameter(&mut self, written: &[SourceChar], words: &mut Words, quoted: bool) -> usize {
         let line = written[0].line;
-        let char = |index: usize| written.get(index).map(|sign| sign.char);
+        let char = |index: usize| written.get(index).map(|character| character.char);
         match (char(1), char(2)) {
             (Some('('), Some('(')) => {
                 let end = closing(&written[1..], '(', ')');
@@ -144,7 +146,7 @@ impl Shell {
             (Some(first), _) if first.is_ascii_alphabetic() || first == '_' => {
                 let name: String = written[1..]
                     .iter()
-                    .map(|sign| sign.char)
+                    .map(|character| character.char)
                     .take_while(|&char| is_name(char))
                     .collect();
                 let value = self.variable(&name, line);
@@ -170,7 +172,7 @@ impl Shell {
 
     /// Expands `${…}`: a name, an array, or a name with a default.
     fn braced(&mut self, inner: &[SourceChar], line: u32, words: &mut Words, quoted: bool) {
-        let length = inner.iter().take_while(|sign| is_name(sign.char)).count();
+        let length = inner.iter().take_while(|character| is_name(character.char)).count();
         let name = plain(&inner[..length]);
         let rest = &inner[length..];
         let tail = plain(rest);
@@ -247,18 +249,21 @@ fn is_name(char: char) -> bool {
     char.is_ascii_alphanumeric() || char == '_'
 }
 
-fn position(signs: &[SourceChar], char: char) -> usize {
-    signs.iter().position(|sign| sign.char == char).unwrap_or(signs.len())
+fn position(characters: &[SourceChar], char: char) -> usize {
+    characters
+        .iter()
+        .position(|character| character.char == char)
+        .unwrap_or(characters.len())
 }
 
 /// The index of the bracket that closes the first bracket of a text, or its end. Quotes and escapes are skipped.
-fn closing(signs: &[SourceChar], open: char, close: char) -> usize {
+fn closing(characters: &[SourceChar], open: char, close: char) -> usize {
     let mut depth = 0_usize;
     let mut index = 0;
-    while let Some(sign) = signs.get(index) {
-        match sign.char {
+    while let Some(character) = characters.get(index) {
+        match character.char {
             '\\' => index += 1,
-            '\'' if open == '(' => index += 1 + position(&signs[index + 1..], '\''),
+            '\'' if open == '(' => index += 1 + position(&characters[index + 1..], '\''),
             char if char == open => depth += 1,
             char if char == close => {
                 depth -= 1;
@@ -270,17 +275,17 @@ fn closing(signs: &[SourceChar], open: char, close: char) -> usize {
         }
         index += 1;
     }
-    signs.len()
+    characters.len()
 }
 
 /// A text for messages, with `…` for its unknown parts.
 pub fn shown(text: &[SourceChar]) -> String {
     text.iter()
-        .map(|sign| {
-            if unknown_of(sign.char).is_some() {
+        .map(|character| {
+            if unknown_of(character.char).is_some() {
                 '…'
             } else {
-                sign.char
+                character.char
             }
         })
         .collect()

@@ -62,27 +62,27 @@ pub struct Shell {
 
 /// A text whose syntax tree has one byte per character.
 struct Source<'a> {
-    signs: &'a [SourceChar],
+    characters: &'a [SourceChar],
 }
 
 impl<'a> Source<'a> {
     fn of(&self, node: Node<'_>) -> &'a [SourceChar] {
-        self.signs.get(node.byte_range()).unwrap_or_default()
+        self.characters.get(node.byte_range()).unwrap_or_default()
     }
 
     fn line(&self, node: Node<'_>) -> u32 {
-        let signs = self.of(node);
-        let first = signs.iter().find(|sign| !sign.char.is_whitespace());
-        first.or(signs.first()).map_or(0, |sign| sign.line)
+        let characters = self.of(node);
+        let first = characters.iter().find(|character| !character.char.is_whitespace());
+        first.or(characters.first()).map_or(0, |character| character.line)
     }
 }
 
 /// The input of the grammar: one byte per character. Letters beyond ASCII are replaced by a letter, because the scanner of
 /// the grammar looks them up in tables that are too short (tree-sitter-bash issue 337).
-fn ascii(signs: &[SourceChar]) -> Vec<u8> {
-    signs
+fn ascii(characters: &[SourceChar]) -> Vec<u8> {
+    characters
         .iter()
-        .map(|sign| u8::try_from(sign.char).ok().filter(u8::is_ascii).unwrap_or(b'x'))
+        .map(|character| u8::try_from(character.char).ok().filter(u8::is_ascii).unwrap_or(b'x'))
         .collect()
 }
 
@@ -111,8 +111,8 @@ impl Shell {
     }
 
     /// Interprets a text.
-    pub fn run(&mut self, signs: &[SourceChar]) {
-        let text = ascii(signs);
+    pub fn run(&mut self, characters: &[SourceChar]) {
+        let text = ascii(characters);
         let mut parser = Parser::new();
         let tree = match parser.set_language(&tree_sitter_bash::LANGUAGE.into()) {
             Ok(()) => parser.parse(&text, None),
@@ -120,12 +120,12 @@ impl Shell {
         };
         let Some(tree) = tree else {
             return self.note(
-                signs.first().map_or(0, |sign| sign.line),
+                characters.first().map_or(0, |character| character.line),
                 "the script",
                 "it cannot be parsed",
             );
         };
-        self.statement(tree.root_node(), &Source { signs });
+        self.statement(tree.root_node(), &Source { characters });
     }
 
     fn note(&mut self, line: u32, what: impl Into<String>, why: impl Into<String>) {

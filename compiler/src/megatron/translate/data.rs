@@ -22,7 +22,7 @@ impl Translation<'_> {
     pub(super) fn data(&mut self) -> String {
         let (flag, parts) = self.data_sets();
         let held_out = self.held_out(flag);
-        self.facts.held_out = held_out
+        self.shared.held_out = held_out
             .as_ref()
             .is_some_and(|share| share.value.is_some_and(|share| !share.is_zero()));
         let mut text = String::new();
@@ -73,7 +73,7 @@ impl Translation<'_> {
             mixture
                 .text
                 .push_str(&format!("  {name} from [{name}] weight {share}{comment}\n"));
-            self.facts.corpora.push(name.clone());
+            self.shared.corpora.push(name.clone());
         }
         text + &mixture.done()
     }

@@ -26,19 +26,19 @@ impl Translation<'_> {
         let devices = self.devices();
         let micro_batch = self.micro_batch();
         let data = self.replicas(&tensor, &pipeline, &nodes, &devices);
-        self.facts.tensor = self.power_of_two("--tensor-model-parallel-size", tensor.value.unwrap_or(1));
-        self.facts.micro_batch = micro_batch.value;
+        self.shared.tensor = self.power_of_two("--tensor-model-parallel-size", tensor.value.unwrap_or(1));
+        self.shared.micro_batch = micro_batch.value;
         let lanes = data.value.unwrap_or(1);
-        self.facts.replicas = lanes;
-        self.facts.lanes = match lanes.is_power_of_two() {
+        self.shared.replicas = lanes;
+        self.shared.lanes = match lanes.is_power_of_two() {
             true => lanes,
             // The largest power of two that divides it also divides the batch.
             false => 1 << lanes.trailing_zeros(),
         };
-        if self.facts.lanes != lanes {
+        if self.shared.lanes != lanes {
             let why = format!(
                 "the logical grid has a power of two of lanes: {} instead of {lanes}",
-                self.facts.lanes
+                self.shared.lanes
             );
             self.report(FindingKind::ChangesPlacement, 0, "data-parallel replicas", why);
         }
@@ -51,18 +51,18 @@ impl Translation<'_> {
                 .unwrap_or(WithOrigin::new(1, "the script does not contain the number of nodes")),
         );
         let tensor_degree = WithOrigin {
-            value: Some(self.facts.tensor),
+            value: Some(self.shared.tensor),
             ..tensor
         };
         block.read("tensor", &tensor_degree);
         block.read("pipeline", &pipeline);
-        block.field("data", self.facts.lanes, &data.origin);
+        block.field("data", self.shared.lanes, &data.origin);
         if micro_batch.value.is_some() {
             block.shown("micro_batch", &micro_batch, |size| format!("{size} sequences"));
         }
         self.recompute(&mut block);
         if let Some(origin) = self.switch("--sequence-parallel") {
-            match self.facts.tensor {
+            match self.shared.tensor {
                 1 => self.report_flag(FindingKind::NoEffect, "--sequence-parallel", "tensor parallelism is 1"),
                 _ => block.field("sequence_parallel", true, &origin),
             }

@@ -121,7 +121,7 @@ pub(super) struct Translation<'a> {
     file: &'a str,
     options: TranslateOptions,
     pub(super) findings: Vec<Finding>,
-    facts: SharedValues,
+    shared: SharedValues,
 }
 
 impl<'a> Translation<'a> {
@@ -137,7 +137,7 @@ impl<'a> Translation<'a> {
             file,
             options,
             findings: Vec::new(),
-            facts: SharedValues::default(),
+            shared: SharedValues::default(),
         }
     }
 
@@ -155,7 +155,7 @@ impl<'a> Translation<'a> {
         let mut block = TranslatedBlock::new(format!("experiment {name}"));
         let seed = self.or("--seed", Self::integer, 1234);
         block.read("seed", &seed);
-        let micro_batch = match self.facts.micro_batch {
+        let micro_batch = match self.shared.micro_batch {
             Some(size) => format!("{size} sequences"),
             None => "unknown".to_owned(),
         };
@@ -163,10 +163,10 @@ impl<'a> Translation<'a> {
             "numerics",
             "native",
             &[
-                ("tensor", self.facts.tensor.to_string(), "as in the layout".to_owned()),
+                ("tensor", self.shared.tensor.to_string(), "as in the layout".to_owned()),
                 (
                     "lanes",
-                    self.facts.lanes.to_string(),
+                    self.shared.lanes.to_string(),
                     "the replicas of the layout".to_owned(),
                 ),
                 ("micro_batch", micro_batch, self.origin_of("--micro-batch-size")),

@@ -242,7 +242,7 @@ impl Translation<'_> {
         };
         let multiple = divisor
             .value
-            .and_then(|divisor| divisor.checked_mul(self.facts.tensor.max(1)));
+            .and_then(|divisor| divisor.checked_mul(self.shared.tensor.max(1)));
         let (Some(count), Some(multiple)) = (entries.value, multiple.filter(|multiple| *multiple > 0)) else {
             return entries;
         };
@@ -251,8 +251,8 @@ impl Translation<'_> {
                 let origin = format!(
                     "{}: {count}, padded to a multiple of {} × tensor {}, {}",
                     entries.origin,
-                    multiple / self.facts.tensor.max(1),
-                    self.facts.tensor.max(1),
+                    multiple / self.shared.tensor.max(1),
+                    self.shared.tensor.max(1),
                     divisor.origin
                 );
                 WithOrigin {

@@ -83,7 +83,7 @@ impl Translation<'_> {
         if let Some(given) = self.integer("--global-batch-size") {
             return given;
         }
-        let (micro_batch, replicas) = (self.facts.micro_batch, self.facts.replicas);
+        let (micro_batch, replicas) = (self.shared.micro_batch, self.shared.replicas);
         WithOrigin {
             value: micro_batch.and_then(|size| size.checked_mul(replicas)),
             origin: format!("{DEFAULT}: micro-batch × {replicas} replicas"),
@@ -329,7 +329,7 @@ impl Translation<'_> {
     /// An eval of the held-out data, if there is any.
     fn eval(&mut self, saves: Option<u64>) -> String {
         let interval = self.integer("--eval-interval");
-        if !self.facts.held_out {
+        if !self.shared.held_out {
             if interval.is_some() {
                 let why = "the script has no held-out data that Aurora supports; write an `eval`";
                 self.report_flag(FindingKind::Resolved, "--eval-interval", why);
@@ -341,7 +341,7 @@ impl Translation<'_> {
         let is_given = self.given("--eval-interval").is_some();
         let mut block = TranslatedBlock::new("eval validation");
         block.field("kind", "perplexity", "");
-        block.field("data", format!("[{}]", self.facts.corpora.join(", ")), "");
+        block.field("data", format!("[{}]", self.shared.corpora.join(", ")), "");
         let fits = |every: u64| saves.is_some_and(|saves| saves > 0 && every.is_multiple_of(saves));
         match interval.value.filter(|every| fits(*every)) {
             Some(every) => block.field("at", format!("[every {every} steps, end]"), &interval.origin),

@@ -40,7 +40,7 @@ pub struct WorkerLaunch {
     /// How long all workers may take to start.
     pub start: Duration,
     /// How long a worker waits for another one in a transfer before it reports it as lost.
-    pub transfer: Duration,
+    pub transfer_timeout: Duration,
 }
 
 impl WorkerLaunch {

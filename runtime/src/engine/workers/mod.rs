@@ -128,7 +128,7 @@ impl WorkerPool {
             layout: layout.clone(),
             store,
             host: worker.address.clone(),
-            timeout: u32::try_from(launch.transfer.as_secs()).unwrap_or(u32::MAX),
+            transfer_timeout: u32::try_from(launch.transfer_timeout.as_secs()).unwrap_or(u32::MAX),
         };
         let first = WorkerCommand::Join(join(&self.workers[0], 0, None));
         if !self.workers[0].send(&first) {

@@ -1,4 +1,5 @@
-//! GELU, exact and with the tanh approximation, including the bias of the layer before it.
+//! GELU, exact and with the tanh approximation, including the bias of the layer before it. The header of `model` has
+//! the shape letters.
 
 use super::math::exp;
 use super::{Element, dispatch};

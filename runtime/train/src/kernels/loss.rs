@@ -3,26 +3,26 @@
 //! In the order of use: maxima by shard, their maximum over shards (exact, any order), exponentials and row sums by
 //! shard, tree sum over shards, losses, gradient.
 
-use super::{Element, LANES, dispatch, exp, join, log};
+use super::{ACCUMULATORS, Element, dispatch, exp, log, sum_accumulators};
 
 dispatch! {
 /// Raises `maxima_r` to the largest logit of each row.
 pub fn row_maxima [E: Element] (logits_rv: &[E], width: usize, maxima_r: &mut [f32]) {
     for (row, maximum) in logits_rv.chunks_exact(width).zip(maxima_r) {
-        let mut lanes = [f32::NEG_INFINITY; LANES];
-        let chunks = row.chunks_exact(LANES);
+        let mut accumulators = [f32::NEG_INFINITY; ACCUMULATORS];
+        let chunks = row.chunks_exact(ACCUMULATORS);
         let tail = chunks.remainder();
         for chunk in chunks {
-            for i in 0..LANES {
+            for i in 0..ACCUMULATORS {
                 let value = chunk[i].load();
-                lanes[i] = if value > lanes[i] { value } else { lanes[i] };
+                accumulators[i] = if value > accumulators[i] { value } else { accumulators[i] };
             }
         }
-        for (lane, value) in lanes.iter_mut().zip(tail) {
-            *lane = if value.load() > *lane { value.load() } else { *lane };
+        for (accumulator, value) in accumulators.iter_mut().zip(tail) {
+            *accumulator = if value.load() > *accumulator { value.load() } else { *accumulator };
         }
-        for lane in lanes {
-            *maximum = if lane > *maximum { lane } else { *maximum };
+        for accumulator in accumulators {
+            *maximum = if accumulator > *maximum { accumulator } else { *maximum };
         }
     }
 }
@@ -34,28 +34,28 @@ pub fn row_sums [E: Element] (
     logits_rv: &mut [E], width: usize, maxima_r: &[f32], sums_r: &mut [f32], keep: bool,
 ) {
     for ((row, &maximum), sum) in logits_rv.chunks_exact_mut(width).zip(maxima_r).zip(sums_r) {
-        let mut lanes = [0.0f32; LANES];
-        let mut chunks = row.chunks_exact_mut(LANES);
+        let mut accumulators = [0.0f32; ACCUMULATORS];
+        let mut chunks = row.chunks_exact_mut(ACCUMULATORS);
         for chunk in &mut chunks {
-            let mut exps = [0.0f32; LANES];
-            for i in 0..LANES {
+            let mut exps = [0.0f32; ACCUMULATORS];
+            for i in 0..ACCUMULATORS {
                 exps[i] = exp(chunk[i].load() - maximum);
-                lanes[i] += exps[i];
+                accumulators[i] += exps[i];
             }
             if keep {
-                for i in 0..LANES {
+                for i in 0..ACCUMULATORS {
                     chunk[i] = E::store(exps[i]);
                 }
             }
         }
-        for (lane, value) in lanes.iter_mut().zip(chunks.into_remainder()) {
+        for (accumulator, value) in accumulators.iter_mut().zip(chunks.into_remainder()) {
             let exp_value = exp(value.load() - maximum);
-            *lane += exp_value;
+            *accumulator += exp_value;
             if keep {
                 *value = E::store(exp_value);
             }
         }
-        *sum = join(lanes);
+        *sum = sum_accumulators(accumulators);
     }
 }
 }

@@ -124,17 +124,17 @@ macro_rules! dispatch {
 pub(crate) use dispatch;
 
 /// Interleaved accumulators of a row sum.
-pub(crate) const LANES: usize = 16;
+pub(crate) const ACCUMULATORS: usize = 16;
 
 /// Adds the sixteen accumulators of a row sum: a binary tree over neighbours.
 #[inline(always)]
-pub(crate) fn join(mut lanes: [f32; LANES]) -> f32 {
-    let mut width = LANES;
+pub(crate) fn sum_accumulators(mut accumulators: [f32; ACCUMULATORS]) -> f32 {
+    let mut width = ACCUMULATORS;
     while width > 1 {
         width /= 2;
         for i in 0..width {
-            lanes[i] = lanes[2 * i] + lanes[2 * i + 1];
+            accumulators[i] = accumulators[2 * i] + accumulators[2 * i + 1];
         }
     }
-    lanes[0]
+    accumulators[0]
 }

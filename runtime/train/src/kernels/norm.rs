@@ -1,21 +1,21 @@
 //! Layer normalization over rows.
 
-use super::{Element, LANES, dispatch, join};
+use super::{ACCUMULATORS, Element, dispatch, sum_accumulators};
 
 #[inline(always)]
 pub(super) fn row_sum(row: &[f32], term: impl Fn(f32) -> f32) -> f32 {
-    let mut lanes = [0.0f32; LANES];
-    let chunks = row.chunks_exact(LANES);
+    let mut accumulators = [0.0f32; ACCUMULATORS];
+    let chunks = row.chunks_exact(ACCUMULATORS);
     let tail = chunks.remainder();
     for chunk in chunks {
-        for i in 0..LANES {
-            lanes[i] += term(chunk[i]);
+        for i in 0..ACCUMULATORS {
+            accumulators[i] += term(chunk[i]);
         }
     }
-    for (lane, &value) in lanes.iter_mut().zip(tail) {
-        *lane += term(value);
+    for (accumulator, &value) in accumulators.iter_mut().zip(tail) {
+        *accumulator += term(value);
     }
-    join(lanes)
+    sum_accumulators(accumulators)
 }
 
 #[inline(always)]
@@ -85,11 +85,12 @@ pub fn norm_backward [E: Element] (
     let count = hidden as f32;
     let rows = dy_th.chunks_exact(hidden).zip(x_th.chunks_exact(hidden)).zip(dx_th.chunks_exact_mut(hidden));
     for (((dy, x), dx), (&mean, &rstd)) in rows.zip(mean_t.iter().zip(rstd_t)) {
-        let (mut sums, mut products) = ([0.0f32; LANES], [0.0f32; LANES]);
-        let full = hidden / LANES * LANES;
-        for start in (0..full).step_by(LANES) {
-            let (dy, x, weight) = (&dy[start..start + LANES], &x[start..start + LANES], &weight_h[start..start + LANES]);
-            for i in 0..LANES {
+        let (mut sums, mut products) = ([0.0f32; ACCUMULATORS], [0.0f32; ACCUMULATORS]);
+        let full = hidden / ACCUMULATORS * ACCUMULATORS;
+        for start in (0..full).step_by(ACCUMULATORS) {
+            let end = start + ACCUMULATORS;
+            let (dy, x, weight) = (&dy[start..end], &x[start..end], &weight_h[start..end]);
+            for i in 0..ACCUMULATORS {
                 let g = dy[i] * weight[i].load();
                 sums[i] += g;
                 products[i] += g * ((x[i] - mean) * rstd);
@@ -100,7 +101,7 @@ pub fn norm_backward [E: Element] (
             sums[i] += g;
             products[i] += g * ((x[j] - mean) * rstd);
         }
-        let (sum, product) = (join(sums) / count, join(products) / count);
+        let (sum, product) = (sum_accumulators(sums) / count, sum_accumulators(products) / count);
         let (dweight, dbias) = (&mut dweight_h[..hidden], &mut dbias_h[..hidden]);
         let (dy, x, weight, dx) = (&dy[..hidden], &x[..hidden], &weight_h[..hidden], &mut dx[..hidden]);
         for j in 0..hidden {

@@ -1,7 +1,7 @@
 //! Root-mean-square normalization over rows, as in Llama: no mean, no bias.
 
 use super::norm::row_sum;
-use super::{Element, LANES, dispatch, join};
+use super::{ACCUMULATORS, Element, dispatch, sum_accumulators};
 
 #[inline(always)]
 fn apply_row<E: Element>(row: &[f32], rstd: f32, weight: &[E], out: &mut [E]) {
@@ -57,18 +57,19 @@ pub fn rms_norm_backward [E: Element] (
     let count = hidden as f32;
     let rows = dy_th.chunks_exact(hidden).zip(x_th.chunks_exact(hidden)).zip(dx_th.chunks_exact_mut(hidden));
     for (((dy, x), dx), &rstd) in rows.zip(rstd_t) {
-        let mut products = [0.0f32; LANES];
-        let full = hidden / LANES * LANES;
-        for start in (0..full).step_by(LANES) {
-            let (dy, x, weight) = (&dy[start..start + LANES], &x[start..start + LANES], &weight_h[start..start + LANES]);
-            for i in 0..LANES {
+        let mut products = [0.0f32; ACCUMULATORS];
+        let full = hidden / ACCUMULATORS * ACCUMULATORS;
+        for start in (0..full).step_by(ACCUMULATORS) {
+            let end = start + ACCUMULATORS;
+            let (dy, x, weight) = (&dy[start..end], &x[start..end], &weight_h[start..end]);
+            for i in 0..ACCUMULATORS {
                 products[i] += dy[i] * weight[i].load() * (x[i] * rstd);
             }
         }
         for (i, j) in (full..hidden).enumerate() {
             products[i] += dy[j] * weight_h[j].load() * (x[j] * rstd);
         }
-        let product = join(products) / count;
+        let product = sum_accumulators(products) / count;
         let (dy, x, weight) = (&dy[..hidden], &x[..hidden], &weight_h[..hidden]);
         let (dx, dweight) = (&mut dx[..hidden], &mut dweight_h[..hidden]);
         for j in 0..hidden {

@@ -1,6 +1,6 @@
 //! Sums of partial results over shards, of columns and of squares, and casts.
 
-use super::{Element, LANES, dispatch};
+use super::{ACCUMULATORS, Element, dispatch};
 
 /// Columns whose sums stay in registers during a pass over rows.
 const STRIP: usize = 64;
@@ -181,18 +181,18 @@ pub fn fold_heads [E: Element] (
 dispatch! {
 /// Sum of squares in `f64`: sixteen interleaved accumulators, added as a tree.
 pub fn sum_squares [] (values: &[f32]) -> f64 {
-    let mut lanes = [0.0f64; LANES];
-    let chunks = values.chunks_exact(LANES);
+    let mut accumulators = [0.0f64; ACCUMULATORS];
+    let chunks = values.chunks_exact(ACCUMULATORS);
     let tail = chunks.remainder();
     for chunk in chunks {
-        for i in 0..LANES {
+        for i in 0..ACCUMULATORS {
             let value = f64::from(chunk[i]);
-            lanes[i] += value * value;
+            accumulators[i] += value * value;
         }
     }
-    for (lane, &value) in lanes.iter_mut().zip(tail) {
-        *lane += f64::from(value) * f64::from(value);
+    for (accumulator, &value) in accumulators.iter_mut().zip(tail) {
+        *accumulator += f64::from(value) * f64::from(value);
     }
-    crate::parallel::tree_sum(&lanes)
+    crate::parallel::tree_sum(&accumulators)
 }
 }

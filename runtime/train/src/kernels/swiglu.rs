@@ -1,4 +1,4 @@
-//! The gated activation of Llama's feed-forward: silu(gate) · up.
+//! The gated activation of Llama's feed-forward: silu(gate) · up. The header of `model` has the shape letters.
 
 use super::math::exp;
 use super::{Element, dispatch};

@@ -122,8 +122,8 @@ impl Network {
             let (b, s) = (workspace.sequences as i64, workspace.sequence as i64);
             let out_ta = Tensor::f_empty([rows, n * d], (self.kind, self.device))?;
             let lse_bns = Tensor::f_empty([b, n, s], (Kind::Float, self.device))?;
-            let hidden = pass.positions.map_or(&[][..], |positions| &positions.hidden);
-            portable::attention_forward(views.by_reference(), hidden, &out_ta, &lse_bns)?;
+            let excluded = pass.positions.map_or(&[][..], |positions| &positions.excluded);
+            portable::attention_forward(views.by_reference(), excluded, &out_ta, &lse_bns)?;
             return Ok(Attended { out_ta, lse_bns });
         }
         let mask = pass.positions.and_then(|positions| positions.mask.as_ref());

@@ -5,7 +5,7 @@ use aurora_runtime::trace::Operation;
 use tch::{Kind, Tensor};
 
 use super::ops::NormStats;
-use super::parameter_map::FeedForward;
+use super::parameter_map::FeedForwardActivation;
 use super::pass_context::PassContext;
 use super::views::{Layer, Linear, Norm, Weights};
 use super::{Gradients, ModelError, Network};
@@ -339,11 +339,11 @@ impl Network {
         self.kernels.linear(z_tu, &workspace.normed_th, &up.weight_oi[shard])?;
         self.record_shard(pass, Some(layer), Operation::Up, shard, z_tu)?;
         match self.parameters.shape.activation {
-            FeedForward::Gelu(gelu) => {
+            FeedForwardActivation::Gelu(gelu) => {
                 self.kernels
                     .gelu_forward(gelu, z_tu, &up.bias_o[shard], &workspace.activated_tf)?
             }
-            FeedForward::SwiGlu => self.kernels.swiglu_forward(z_tu, &workspace.activated_tf)?,
+            FeedForwardActivation::SwiGlu => self.kernels.swiglu_forward(z_tu, &workspace.activated_tf)?,
         }
         self.record_shard(pass, Some(layer), Operation::Activation, shard, &workspace.activated_tf)
     }
@@ -392,14 +392,14 @@ impl Network {
             }
             let z_tu = workspace.z_tu(pass.slot, layer, shard);
             match self.parameters.shape.activation {
-                FeedForward::Gelu(gelu) => {
+                FeedForwardActivation::Gelu(gelu) => {
                     self.kernels
                         .matmul(&backward.dz_tu, &backward.dy_th, &weights.down.weight_oi[shard])?;
                     self.record_shard(pass, Some(layer), Operation::DownGradient, shard, &backward.dz_tu)?;
                     self.kernels
                         .gelu_backward(gelu, z_tu, &backward.dz_tu, &workspace.activated_tf)?;
                 }
-                FeedForward::SwiGlu => {
+                FeedForwardActivation::SwiGlu => {
                     self.kernels
                         .matmul(&backward.dactivated_tf, &backward.dy_th, &weights.down.weight_oi[shard])?;
                     self.record_shard(

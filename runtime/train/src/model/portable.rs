@@ -189,14 +189,14 @@ fn check_rows(shape: AttentionShape, rows: &[&Tensor], lse_bns: &Tensor) -> Resu
     Ok(())
 }
 
-/// Causal attention: writes `out_ta` and `lse_bns` (`f32`), the log-sum-exp of each row's scores. A non-empty `hidden`
-/// contains a range of earlier positions for each row that the row does not attend to.
+/// Causal attention: writes `out_ta` and `lse_bns` (`f32`), the log-sum-exp of each row's scores. A non-empty
+/// `excluded` contains a range of earlier positions for each row that the row does not attend to.
 ///
 /// # Errors
 /// [`ModelError`] if shapes or element types do not match.
 pub(super) fn attention_forward(
     inputs: QueryKeyValue<'_>,
-    hidden: &[Range<usize>],
+    excluded: &[Range<usize>],
     out_ta: &Tensor,
     lse_bns: &Tensor,
 ) -> Result<(), ModelError> {
@@ -210,7 +210,7 @@ pub(super) fn attention_forward(
         };
         let query = heads(&host, inputs.query_bsnd)?;
         let (key, value) = (heads(&host, inputs.key_bsgd)?, heads(&host, inputs.value_bsgd)?);
-        kernels::attention_forward(shape, query, key, value, hidden, out, host.write(lse_bns)?);
+        kernels::attention_forward(shape, query, key, value, excluded, out, host.write(lse_bns)?);
         Ok(())
     })
 }

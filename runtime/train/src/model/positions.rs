@@ -24,7 +24,7 @@ pub struct Positions {
     pub(super) rotary: Option<Rotary>,
     /// By row: the earlier rows of its sequence that it does not attend to. Empty if every row attends to all earlier
     /// ones.
-    pub(super) hidden: Vec<Range<usize>>,
+    pub(super) excluded: Vec<Range<usize>>,
     /// The same for libtorch, `[b, 1, s, s]`: 0 or −∞.
     pub(super) mask: Option<Tensor>,
 }
@@ -39,7 +39,7 @@ impl Positions {
         Ok(Self {
             rotary: rotary.map(|rotary| rotary.at(&rows_t)).transpose()?,
             rows_t,
-            hidden: Vec::new(),
+            excluded: Vec::new(),
             mask: None,
         })
     }
@@ -59,7 +59,7 @@ impl Network {
             )));
         }
         let mut row_positions: Vec<i64> = (0..b * s).map(|row| (row % s) as i64).collect();
-        let mut hidden = vec![0..0; b * s];
+        let mut excluded = vec![0..0; b * s];
         for (number, Branches { context, lengths }) in sequences.iter().enumerate() {
             let mut start = *context;
             for length in lengths {
@@ -70,7 +70,7 @@ impl Network {
                 }
                 for i in 0..*length {
                     row_positions[number * s + start + i] = (context + i) as i64;
-                    hidden[number * s + start + i] = *context..start;
+                    excluded[number * s + start + i] = *context..start;
                 }
                 start += length;
             }
@@ -78,14 +78,14 @@ impl Network {
         let mut positions = Positions::new(&row_positions, workspace.rotary.as_ref(), self.device)?;
         if self.kernels != Kernels::Portable {
             let mut mask = vec![f32::NEG_INFINITY; b * s * s];
-            for (row, (keys, hidden)) in mask.chunks_exact_mut(s).zip(&hidden).enumerate() {
+            for (row, (keys, excluded)) in mask.chunks_exact_mut(s).zip(&excluded).enumerate() {
                 keys[..=row % s].fill(0.0);
-                keys[hidden.clone()].fill(f32::NEG_INFINITY);
+                keys[excluded.clone()].fill(f32::NEG_INFINITY);
             }
             let mask = to_device(&mask, self.device)?.f_view([b as i64, 1, s as i64, s as i64])?;
             positions.mask = Some(mask.f_to_kind(self.kind)?);
         }
-        positions.hidden = hidden;
+        positions.excluded = excluded;
         Ok(positions)
     }
 }

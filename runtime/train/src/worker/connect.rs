@@ -15,7 +15,8 @@ use crate::parallel::transport::{Gloo, RendezvousStore, Staged, Transport};
 use crate::train::TrainError;
 use crate::train::train_state;
 
-/// How long workers wait for each other, and for the engine, at the start.
+/// How long a worker, once it runs, waits for the engine to answer and for the other workers to join. `START_TIMEOUT`
+/// in `cli/src/worker_launch.rs` is the longer time that the engine waits for all workers.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Time between heartbeats.
@@ -55,10 +56,10 @@ pub fn connect(join: &Join, events: &EventSink, device: ComputeDevice) -> Result
         }
     };
     let mesh = train_state::mesh(&join.layout);
-    let limit = Duration::from_secs(u64::from(join.timeout));
+    let transfer_timeout = Duration::from_secs(u64::from(join.transfer_timeout));
     let thread = |index: u32| {
         let (rank, name) = (join.rank as usize, format!("thread {index}"));
-        let gloo = Gloo::join(rank, mesh.world(), &store, &name, address, limit)?;
+        let gloo = Gloo::join(rank, mesh.world(), &store, &name, address, transfer_timeout)?;
         let transport: Box<dyn Transport> = if device.is_host() {
             Box::new(gloo)
         } else {

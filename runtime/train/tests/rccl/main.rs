@@ -90,7 +90,7 @@ fn bytes_are_right(world: &World) {
 }
 
 fn the_two_directions_are_independent(world: &World) {
-    world.run("directions", mesh(1, 1, 2), |_| vec![("LIMIT", "10")]);
+    world.run("directions", mesh(1, 1, 2), |_| vec![("TRANSFER_TIMEOUT", "10")]);
 }
 
 const CLOSED: &str = "transfer failed: closed after an earlier error: ";
@@ -98,7 +98,7 @@ const CLOSED: &str = "transfer failed: closed after an earlier error: ";
 fn a_silent_peer_is_named(world: &World) {
     let settings = |rank| {
         let limit = if rank == 0 { "1" } else { "60" };
-        vec![("PEER", "stays silent"), ("LIMIT", limit)]
+        vec![("PEER", "stays silent"), ("TRANSFER_TIMEOUT", limit)]
     };
     let printed = world.run("send", mesh(2, 1, 1), settings);
     let silent = &printed[0][0];
@@ -118,7 +118,7 @@ fn a_silent_peer_is_named(world: &World) {
 
 fn queued_transfers_end_too(world: &World) {
     let printed = world.run("queue", mesh(2, 1, 1), |rank| {
-        vec![("LIMIT", if rank == 0 { "1" } else { "60" })]
+        vec![("TRANSFER_TIMEOUT", if rank == 0 { "1" } else { "60" })]
     });
     let silent = &printed[0][0];
     assert!(silent.starts_with("rank 1 did not answer for "), "{silent}");
@@ -185,7 +185,7 @@ fn a_rank_that_does_not_join_is_an_error(world: &World) {
     let settings = |rank| {
         vec![
             ("DOUBLE_DEVICES", if rank == 0 { "1" } else { "0" }),
-            ("JOIN_LIMIT", "1"),
+            ("JOIN_TIMEOUT", "1"),
         ]
     };
     let printed = world.run("join", mesh(1, 2, 1), settings);
@@ -203,7 +203,7 @@ fn without_a_device_nothing_is_called(world: &World) {
 }
 
 fn a_dropped_transfer_closes_the_transport(world: &World) {
-    let printed = world.run("drop", mesh(2, 1, 1), |_| vec![("LIMIT", "10")]);
+    let printed = world.run("drop", mesh(2, 1, 1), |_| vec![("TRANSFER_TIMEOUT", "10")]);
     assert_eq!(
         printed[0],
         [

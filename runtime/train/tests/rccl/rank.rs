@@ -47,8 +47,8 @@ impl Rank {
                 device: Device::Cpu,
                 mesh: Mesh { tensor, data, pipeline },
                 rank,
-                join_limit: seconds("JOIN_LIMIT"),
-                limit: seconds("LIMIT"),
+                join_timeout: seconds("JOIN_TIMEOUT"),
+                transfer_timeout: seconds("TRANSFER_TIMEOUT"),
             },
             double,
         }

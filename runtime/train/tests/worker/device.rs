@@ -42,7 +42,7 @@ fn train(world: &World, job: TrainJob, arguments: &[&str]) -> Vec<(String, Vec<u
                 layout: layout.clone(),
                 host: "127.0.0.1".to_owned(),
                 store,
-                timeout: 60,
+                transfer_timeout: 60,
             })
         };
         workers[0].send(&join(0, None));

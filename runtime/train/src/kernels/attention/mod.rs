@@ -17,7 +17,7 @@ pub use step::attention_step;
 
 use super::gemm::{blocks, matmul_at};
 use super::sums::accumulate;
-use super::{Element, Epilogue, LANES, Level, Matrix, dispatch, exp, join, level, log};
+use super::{ACCUMULATORS, Element, Epilogue, Level, Matrix, dispatch, exp, level, log, sum_accumulators};
 
 /// Query rows per block. Part of the result: the gradients of keys and values by a head are added block by block.
 const BLOCK: usize = 64;
@@ -102,8 +102,8 @@ pub struct AttentionOutput<'a, E> {
 }
 
 /// Writes the result of attention to `out` (`[b, s, n, d]`) and the log-sum-exp of each row's scores to `lse_bns`. A
-/// row attends to the keys up to its own position; if `hidden` has a range for each of the `b·s` rows, not to those in
-/// the range.
+/// row attends to the keys up to its own position; if `excluded` has a range for each of the `b·s` rows, not to those
+/// in the range.
 ///
 /// # Panics
 /// If a slice ends before its last row, or the number of query heads is not a multiple of the key and value heads.
@@ -112,11 +112,11 @@ pub fn attention_forward<E: Element>(
     query: Heads<'_, E>,
     key: Heads<'_, E>,
     value: Heads<'_, E>,
-    hidden: &[Range<usize>],
+    excluded: &[Range<usize>],
     out: HeadsOut<'_, E>,
     lse_bns: &mut [f32],
 ) {
-    attention_forward_at(level(), shape, query, key, value, hidden, out, lse_bns);
+    attention_forward_at(level(), shape, query, key, value, excluded, out, lse_bns);
 }
 
 /// [`attention_forward`] with a given instruction set.
@@ -127,7 +127,7 @@ pub(super) fn attention_forward_at<E: Element>(
     query: Heads<'_, E>,
     key: Heads<'_, E>,
     value: Heads<'_, E>,
-    hidden: &[Range<usize>],
+    excluded: &[Range<usize>],
     out: HeadsOut<'_, E>,
     lse_bns: &mut [f32],
 ) {
@@ -153,8 +153,8 @@ pub(super) fn attention_forward_at<E: Element>(
             );
             let lse_s = &mut lse_bns[(b * shape.heads + head) * s..][rows.clone()];
             let first = b * s + rows.start;
-            let hidden = hidden.get(first..first + rows.len()).unwrap_or_default();
-            softmax_causal::at(level, scores, rows.start, hidden, scale, lse_s);
+            let excluded = excluded.get(first..first + rows.len()).unwrap_or_default();
+            softmax_causal::at(level, scores, rows.start, excluded, scale, lse_s);
             let probabilities = Matrix::new(scores, rows.len(), keys.len(), keys.len());
             matmul_at(
                 level,
@@ -268,17 +268,17 @@ fn heads(shape: AttentionShape) -> impl Iterator<Item = (usize, usize)> {
 
 dispatch! {
 /// Softmax of rows of scores, in place; also writes each row's log-sum-exp. Row `i` is at position `first + i` and
-/// attends to the keys up to it, except those of range `i` of `hidden`, if there is one; other keys get 0.
+/// attends to the keys up to it, except those of range `i` of `excluded`, if there is one; other keys get 0.
 #[allow(dead_code)] // only `at` is called, as for the next two
 pub fn softmax_causal [] (
-    scores: &mut [f32], first: usize, hidden: &[Range<usize>], scale: f32, lse_s: &mut [f32],
+    scores: &mut [f32], first: usize, excluded: &[Range<usize>], scale: f32, lse_s: &mut [f32],
 ) {
     let keys = scores.len() / lse_s.len().max(1);
     for (i, (row, log_sum_exp)) in scores.chunks_exact_mut(keys.max(1)).zip(lse_s).enumerate() {
         let (row, later) = row.split_at_mut(first + i + 1);
         later.fill(0.0);
-        if let Some(hidden) = hidden.get(i) {
-            row[hidden.clone()].fill(f32::NEG_INFINITY);
+        if let Some(excluded) = excluded.get(i) {
+            row[excluded.clone()].fill(f32::NEG_INFINITY);
         }
         let (maximum, sum) = exps(row, scale);
         *log_sum_exp = maximum + log(f64::from(sum)) as f32;
@@ -294,28 +294,32 @@ pub fn softmax_causal [] (
 /// row.
 #[inline(always)]
 fn exps(row: &mut [f32], scale: f32) -> (f32, f32) {
-    let mut lanes = [f32::NEG_INFINITY; LANES];
-    by_lanes(row, |i, value| {
+    let mut accumulators = [f32::NEG_INFINITY; ACCUMULATORS];
+    by_accumulators(row, |i, value| {
         *value *= scale;
-        lanes[i] = if *value > lanes[i] { *value } else { lanes[i] };
+        accumulators[i] = if *value > accumulators[i] {
+            *value
+        } else {
+            accumulators[i]
+        };
     });
-    let maximum = lanes
+    let maximum = accumulators
         .into_iter()
         .fold(f32::NEG_INFINITY, |a, b| if b > a { b } else { a });
-    let mut sums = [0.0f32; LANES];
-    by_lanes(row, |i, value| {
+    let mut sums = [0.0f32; ACCUMULATORS];
+    by_accumulators(row, |i, value| {
         *value = exp(*value - maximum);
         sums[i] += *value;
     });
-    (maximum, join(sums))
+    (maximum, sum_accumulators(sums))
 }
 
 /// Calls `each` for every element of a row, with the index of its accumulator.
 #[inline(always)]
-fn by_lanes(row: &mut [f32], mut each: impl FnMut(usize, &mut f32)) {
-    let (chunks, tail) = row.as_chunks_mut::<LANES>();
+fn by_accumulators(row: &mut [f32], mut each: impl FnMut(usize, &mut f32)) {
+    let (chunks, tail) = row.as_chunks_mut::<ACCUMULATORS>();
     for chunk in chunks {
-        for i in 0..LANES {
+        for i in 0..ACCUMULATORS {
             each(i, &mut chunk[i]);
         }
     }
@@ -340,20 +344,21 @@ pub fn score_gradients [E: Element] (
     let keys = scores.len() / lse_s.len().max(1);
     let rows = scores.chunks_exact_mut(keys.max(1)).zip(gradients.chunks_exact_mut(keys.max(1)));
     for (i, ((scores, gradients), &log_sum_exp)) in rows.zip(lse_s).enumerate() {
-        let (scores, hidden) = scores.split_at_mut(first + i + 1);
-        hidden.fill(0.0);
-        let (gradients, hidden) = gradients.split_at_mut(first + i + 1);
-        hidden.fill(0.0);
-        let mut lanes = [0.0f32; LANES];
-        for (out, dout) in out.row(i).chunks(LANES).zip(dout.row(i).chunks(LANES)) {
-            for ((lane, out), dout) in lanes.iter_mut().zip(out).zip(dout) {
-                *lane += out.load() * dout.load();
+        let (scores, later) = scores.split_at_mut(first + i + 1);
+        later.fill(0.0);
+        let (gradients, later) = gradients.split_at_mut(first + i + 1);
+        later.fill(0.0);
+        let mut accumulators = [0.0f32; ACCUMULATORS];
+        for (out, dout) in out.row(i).chunks(ACCUMULATORS).zip(dout.row(i).chunks(ACCUMULATORS)) {
+            for ((accumulator, out), dout) in accumulators.iter_mut().zip(out).zip(dout) {
+                *accumulator += out.load() * dout.load();
             }
         }
-        let mean = join(lanes);
+        // Σ out·dout, which equals Σ probability·gradient over the row.
+        let out_dot_dout = sum_accumulators(accumulators);
         for (score, gradient) in scores.iter_mut().zip(gradients) {
             *score = exp(*score * scale - log_sum_exp);
-            *gradient = *score * (*gradient - mean) * scale;
+            *gradient = *score * (*gradient - out_dot_dout) * scale;
         }
     }
 }

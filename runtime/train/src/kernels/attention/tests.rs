@@ -204,8 +204,8 @@ fn autograd<E: Element>(projection: Projection, values: &[E], dout: &[E]) -> [Te
     };
     let (query, key, value) = (part(0), part(1), part(2));
     let scores = query.matmul(&key.transpose(2, 3)) / (d as f64).sqrt();
-    let hidden = Tensor::ones([s, s], (Kind::Bool, tch::Device::Cpu)).triu(1);
-    let scores = scores.masked_fill(&hidden, f64::NEG_INFINITY);
+    let later = Tensor::ones([s, s], (Kind::Bool, tch::Device::Cpu)).triu(1);
+    let scores = scores.masked_fill(&later, f64::NEG_INFINITY);
     let out = scores.softmax(-1, Kind::Double).matmul(&value).transpose(1, 2);
     let dout = double(dout).view([b, s, n, d]);
     (&out * dout).sum(Kind::Double).backward();

@@ -9,7 +9,7 @@ use std::arch::x86_64::__m256;
 
 use super::vector::Vector;
 use super::{BUFFERS, Buffers, Element, Level, Matrix, blocks, extent, level};
-use crate::kernels::{LANES, join};
+use crate::kernels::{ACCUMULATORS, sum_accumulators};
 
 /// Columns whose sums are buffered before they are written: rows of `out` often start a power of two apart, so writing
 /// them alternately would evict each other's cache lines.
@@ -59,8 +59,8 @@ pub fn matmul_few_rows_at<E: Element>(
     };
     // Outside of the functions that are compiled for a level: a closure inside them would not be.
     BUFFERS.with_borrow_mut(|buffers| match level.min(super::level()) {
-        // SAFETY: `level()` has detected these instruction sets. Wider vectors are slower here: sums across their lanes
-        // take longer, and tiles do not fit the registers.
+        // SAFETY: `level()` has detected these instruction sets. Wider vectors are slower here: sums across their
+        // elements take longer, and tiles do not fit the registers.
         #[cfg(target_arch = "x86_64")]
         Level::Avx512 | Level::Avx2 => unsafe { avx2(operands, buffers, out) },
         _ => run::<[f32; 4], E, 2, 2, 4>(operands, buffers, out),
@@ -81,7 +81,7 @@ fn avx2<E: Element>(operands: Operands<'_, E>, buffers: &mut Buffers, out: &mut 
     run::<__m256, E, 3, 2, 2>(operands, buffers, out);
 }
 
-/// Computes tiles of up to `R` rows and `C` columns; sixteen lanes are `L` vectors.
+/// Computes tiles of up to `R` rows and `C` columns; sixteen accumulators are `L` vectors.
 #[inline(always)]
 fn run<V: Vector, E: Element, const R: usize, const C: usize, const L: usize>(
     operands: Operands<'_, E>,
@@ -90,7 +90,7 @@ fn run<V: Vector, E: Element, const R: usize, const C: usize, const L: usize>(
 ) {
     let (rows, columns, depth) = (operands.left.rows, operands.right.rows, operands.left.columns);
     // Zero padding of a row adds nothing.
-    let padded = depth.next_multiple_of(LANES);
+    let padded = depth.next_multiple_of(ACCUMULATORS);
     let wide_left = buffers.left.take(rows * padded);
     for row in 0..rows {
         widen(operands.left.row(row), &mut wide_left[row * padded..][..padded]);
@@ -172,15 +172,15 @@ fn tile<V: Vector, const R: usize, const C: usize, const L: usize>(
                 }
             }
         }
-        k += LANES;
+        k += ACCUMULATORS;
     }
     for r in 0..R {
         for c in 0..C {
-            let mut lanes = [0.0f32; LANES];
+            let mut accumulators = [0.0f32; ACCUMULATORS];
             for l in 0..L {
-                chains[r][c][l].store(&mut lanes[l * V::COUNT..]);
+                chains[r][c][l].store(&mut accumulators[l * V::COUNT..]);
             }
-            sums[r][c] = join(lanes);
+            sums[r][c] = sum_accumulators(accumulators);
         }
     }
 }

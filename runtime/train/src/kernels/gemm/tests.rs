@@ -178,12 +178,12 @@ fn check_few<E: Element>(rows: usize, depth: usize, columns: usize, gap: usize, 
     let mut expected = before.clone();
     for i in 0..rows {
         for j in 0..columns {
-            let mut lanes = [0.0f32; crate::kernels::LANES];
+            let mut accumulators = [0.0f32; crate::kernels::ACCUMULATORS];
             for k in 0..depth {
-                let lane = &mut lanes[k % crate::kernels::LANES];
-                *lane = left.at(i, k).mul_add(right.at(j, k), *lane);
+                let accumulator = &mut accumulators[k % crate::kernels::ACCUMULATORS];
+                *accumulator = left.at(i, k).mul_add(right.at(j, k), *accumulator);
             }
-            let sum = crate::kernels::join(lanes);
+            let sum = crate::kernels::sum_accumulators(accumulators);
             expected[i * stride + j] = E::store(bias.map_or(sum, |bias| sum + bias[j].load()));
         }
     }

@@ -13,7 +13,7 @@ use aurora_compiler::fields::Architecture;
 
 pub use chunks::{Chunk, OwnedRange, reported};
 pub use part::{ParameterPart, ShardOffsets, Sharding};
-pub use shape::{FeedForward, HeadArrangement, Holding, ModelShape};
+pub use shape::{FeedForwardActivation, HeadArrangement, Holding, ModelShape};
 
 /// Blocks start at multiples of this number of elements (128 bytes of `f32`, 64 of bf16).
 const ALIGNMENT: usize = 32;

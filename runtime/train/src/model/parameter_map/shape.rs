@@ -11,7 +11,7 @@ use crate::parallel::{Grid, Mesh, mesh};
 
 /// The function between a feed-forward block's two matrix products.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FeedForward {
+pub enum FeedForwardActivation {
     Gelu(Gelu),
     /// silu(gate) · up: the first product has twice as many outputs.
     SwiGlu,
@@ -43,7 +43,7 @@ pub struct ModelShape {
     pub feed_forward: usize,
     pub context: usize,
     pub vocabulary: usize,
-    pub activation: FeedForward,
+    pub activation: FeedForwardActivation,
     pub arrangement: HeadArrangement,
     /// Base of rotary positions; without one, positions are learned.
     pub rotary: Option<f64>,
@@ -140,9 +140,9 @@ impl ModelShape {
             context,
             vocabulary,
             activation: match model.activation {
-                Activation::Gelu => FeedForward::Gelu(Gelu::Erf),
-                Activation::GeluTanh => FeedForward::Gelu(Gelu::Tanh),
-                Activation::SwiGlu => FeedForward::SwiGlu,
+                Activation::Gelu => FeedForwardActivation::Gelu(Gelu::Erf),
+                Activation::GeluTanh => FeedForwardActivation::Gelu(Gelu::Tanh),
+                Activation::SwiGlu => FeedForwardActivation::SwiGlu,
             },
             arrangement,
             rotary: model.rotary_base.map(|base| base.to_f64()),
@@ -183,7 +183,7 @@ impl ModelShape {
     /// Outputs of one shard's first feed-forward product.
     pub fn up(&self) -> usize {
         let width = self.feed_forward / self.tensor;
-        if self.activation == FeedForward::SwiGlu {
+        if self.activation == FeedForwardActivation::SwiGlu {
             2 * width
         } else {
             width

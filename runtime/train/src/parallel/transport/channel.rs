@@ -19,11 +19,11 @@ pub struct Channel {
     hub: Arc<ChannelHub>,
 }
 
-/// The connected ends of `size` ranks. A receive waits up to `limit` for its message.
-pub fn channels(size: usize, limit: Duration) -> Vec<Channel> {
+/// The connected ends of `size` ranks. A receive waits up to `transfer_timeout` for its message.
+pub fn channels(size: usize, transfer_timeout: Duration) -> Vec<Channel> {
     let hub = Arc::new(ChannelHub {
         size,
-        limit,
+        transfer_timeout,
         state: Mutex::new(ChannelState {
             queues: HashMap::new(),
             closed: vec![None; size],
@@ -40,7 +40,7 @@ pub fn channels(size: usize, limit: Duration) -> Vec<Channel> {
 #[derive(Debug)]
 struct ChannelHub {
     size: usize,
-    limit: Duration,
+    transfer_timeout: Duration,
     state: Mutex<ChannelState>,
     changed: Condvar,
 }
@@ -168,7 +168,7 @@ impl ChannelTransfer {
         let (mut state, _) = self
             .hub
             .changed
-            .wait_timeout_while(state, self.hub.limit, waits)
+            .wait_timeout_while(state, self.hub.transfer_timeout, waits)
             .unwrap_or_else(PoisonError::into_inner);
         let message = state
             .queues
@@ -177,7 +177,7 @@ impl ChannelTransfer {
         let Some(message) = message else {
             return Err(state.lost(peer).unwrap_or(TransportError::Silent {
                 rank: peer,
-                waited: self.hub.limit,
+                waited: self.hub.transfer_timeout,
             }));
         };
         drop(state);
@@ -230,8 +230,8 @@ mod tests {
         Tensor::zeros([count as i64], (Kind::Float, Device::Cpu))
     }
 
-    fn pair(limit: Duration) -> (Channel, Channel) {
-        let mut ends = channels(2, limit).into_iter();
+    fn pair(transfer_timeout: Duration) -> (Channel, Channel) {
+        let mut ends = channels(2, transfer_timeout).into_iter();
         (ends.next().unwrap(), ends.next().unwrap())
     }
 

@@ -15,8 +15,8 @@ use super::checks::{DROPPED, PeerBuffer, buffers, earlier, torch};
 use super::store::{RendezvousStore, join};
 use super::{Axis, Transfer, Transport, TransportError};
 
-/// Longer messages are split. A part that moves within the time limit shows that the peer is alive. No measurable cost
-/// at 64 MiB.
+/// Longer messages are split. A part that moves within `transfer_timeout` shows that the peer is alive. No measurable
+/// cost at 64 MiB.
 const MAX_MESSAGE: usize = 1 << 24;
 
 /// Tags have 31 bits: the axis, and this many bits for the number of bytes.
@@ -38,7 +38,7 @@ pub struct Gloo {
 struct GlooLink {
     rank: usize,
     size: usize,
-    limit: Duration,
+    transfer_timeout: Duration,
     state: Mutex<GlooState>,
 }
 
@@ -52,8 +52,8 @@ impl Gloo {
     /// Connects to the other ranks of the group `name`.
     ///
     /// A process has one group for each thread that communicates. Groups share a store under names that are used once.
-    /// `address` is this machine's, as the others reach it. `limit` is how long a transfer waits for a peer without any
-    /// message, or part of one, completing.
+    /// `address` is this machine's, as the others reach it. `transfer_timeout` is how long a transfer waits for a peer
+    /// without any message, or part of one, completing.
     ///
     /// # Errors
     /// [`TransportError::Join`] with the ranks that did not join.
@@ -63,7 +63,7 @@ impl Gloo {
         store: &RendezvousStore,
         name: &str,
         address: IpAddr,
-        limit: Duration,
+        transfer_timeout: Duration,
     ) -> Result<Self, TransportError> {
         if rank >= size {
             return Err(TransportError::Join(format!("rank {rank} of {size} does not exist")));
@@ -75,7 +75,7 @@ impl Gloo {
         let link = GlooLink {
             rank,
             size,
-            limit,
+            transfer_timeout,
             state: Mutex::new(GlooState::Open(group)),
         };
         Ok(Self { link: Arc::new(link) })
@@ -132,7 +132,7 @@ impl Transfer for GlooTransfer {
         let works = std::mem::take(&mut self.works);
         self.link.state().open()?;
         for (peer, work) in &works {
-            if let Err(error) = work.wait(self.link.limit) {
+            if let Err(error) = work.wait(self.link.transfer_timeout) {
                 let mut state = self.link.state();
                 let failure = self.link.failure(state.open()?, *peer, &error);
                 drop(works);
@@ -193,7 +193,7 @@ impl GlooLink {
     /// The meaning of a Gloo error in a transfer with `peer`.
     ///
     /// Gloo does not report a message that was in progress when its connection broke (only those that wait to be sent
-    /// or received); it runs into the time limit. A peer may also be silent because another one was lost. So every
+    /// or received); it runs into `transfer_timeout`. A peer may also be silent because another one was lost. So every
     /// connection is tested, the peer's first: a connection that a time-out did not close returns its error.
     fn failure(&self, group: &ProcessGroup, peer: usize, error: &Error) -> TransportError {
         if error.kind() == ErrorKind::Closed {
@@ -216,7 +216,7 @@ impl GlooLink {
         match error.kind() {
             ErrorKind::TimedOut => TransportError::Silent {
                 rank: peer,
-                waited: self.limit,
+                waited: self.transfer_timeout,
             },
             _ => TransportError::Other(error.to_string()),
         }

@@ -39,7 +39,7 @@ pub enum TransportError {
     /// The peer's process or connection ended.
     #[error("lost rank {rank} ({cause})")]
     Lost { rank: usize, cause: String },
-    /// The peer is stopped, disconnected, or waits for something else.
+    /// The peer did not answer within `transfer_timeout`: it is stopped, disconnected, or waits for something else.
     #[error("rank {rank} did not answer for {} s", waited.as_secs_f64())]
     Silent { rank: usize, waited: Duration },
     #[error("cannot join the other workers: {0}")]

@@ -7,7 +7,7 @@
 //! that HIP has by default (GPU_MAX_HW_QUEUES), so that none of them waits behind another.
 //!
 //! Calls return at once if the library supports it (NCCL 2.14 and later) and are then polled: a lost or stopped peer blocks
-//! this rank no longer than the time limit. After any error every communicator is aborted.
+//! this rank no longer than `transfer_timeout`. After any error every communicator is aborted.
 //!
 //! Sends and receives of two ranks that wait for each other belong in one [`Transport::start`].
 //!
@@ -39,9 +39,9 @@ pub struct RcclOptions {
     pub mesh: Mesh,
     pub rank: usize,
     /// How long a rank waits for the others to join; they may have to load libraries first.
-    pub join_limit: Duration,
+    pub join_timeout: Duration,
     /// How long a transfer waits for its peers.
-    pub limit: Duration,
+    pub transfer_timeout: Duration,
 }
 
 /// Connects the ranks of a mesh through RCCL.
@@ -74,7 +74,7 @@ impl Rccl {
     /// Joins the other ranks of the mesh, which call this at the same time.
     ///
     /// # Errors
-    /// [`TransportError::Join`] with the cause; also if not all ranks join within the limit.
+    /// [`TransportError::Join`] with the cause; also if not all ranks join within `join_timeout`.
     pub fn join(options: &RcclOptions, exchange: ExchangeId<'_>) -> Result<Self, TransportError> {
         let groups = AXES.map(|axis| group(&options.mesh, options.rank, axis));
         Ok(Self {

@@ -14,7 +14,7 @@ use crate::parallel::transport::{Axis, Transfer, TransportError};
 pub(super) struct Communicators {
     library: Arc<Library>,
     device: Device,
-    limit: Duration,
+    transfer_timeout: Duration,
     state: Mutex<RcclState>,
 }
 
@@ -96,7 +96,7 @@ impl AxisCommunicator {
         let id = UniqueId::from_bytes(exchange(&name, own).map_err(failed)?);
         let number = ranks.iter().take_while(|&&rank| rank != options.rank).count();
         let communicator = Communicator::join(library, id, ranks.len() as u32, number as u32).map_err(failed_call)?;
-        until(options.join_limit, || is_settled(&communicator)).map_err(|failure| match failure {
+        until(options.join_timeout, || is_settled(&communicator)).map_err(|failure| match failure {
             CallFailure::Library(error) => failed_call(error),
             CallFailure::Late(waited) => failed(format!("not all ranks joined within {} s", waited.as_secs_f32())),
         })?;
@@ -136,7 +136,7 @@ impl Communicators {
         Ok(Self {
             library: Arc::clone(library),
             device,
-            limit: options.limit,
+            transfer_timeout: options.transfer_timeout,
             state: Mutex::new(state),
         })
     }
@@ -167,7 +167,9 @@ impl Communicators {
         let mut state = self.lock();
         let communicator = &state.channel(axis)?.axis_communicator.communicator;
         // The communicator reports errors of the network and of peers, the event those of the device.
-        let waited = until(self.limit, || Ok(is_settled(communicator)? && done.is_done()?));
+        let waited = until(self.transfer_timeout, || {
+            Ok(is_settled(communicator)? && done.is_done()?)
+        });
         waited.map_err(|failure| state.fail(peers, failure))
     }
 }
@@ -194,7 +196,7 @@ impl AxisChannel<'_> {
         }
         calls(communicator, stream)?;
         // Before this, nothing else may be enqueued on the stream.
-        until(communicators.limit, || is_settled(communicator))?;
+        until(communicators.transfer_timeout, || is_settled(communicator))?;
         let done = DeviceEvent::new(&communicators.library)?;
         done.record(stream)?;
         Ok(done)
@@ -256,7 +258,7 @@ impl RcclState {
 impl Drop for Communicators {
     /// Finalizes the communicators in the order in which they were joined; aborts if that takes too long.
     fn drop(&mut self) {
-        let deadline = Instant::now() + self.limit;
+        let deadline = Instant::now() + self.transfer_timeout;
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         let mut finalize = || -> Result<(), CallFailure> {
             for axis_communicator in state.communicators.iter_mut().filter_map(Option::take) {
