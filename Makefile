@@ -1,6 +1,8 @@
 # `make demo` and `make test` do all the set-up: libtorch (fetched once into the user's cache), the build, the run.
 .SHELLFLAGS := -eu -c
 .PHONY: demo test check bench peers libtorch build
+# The built programs use the libtorch that they were linked with.
+export AURORA_LIBTORCH ?= $(CURDIR)/.libtorch
 
 AURORA := $(CURDIR)/target/release/aurora
 CARGO := cargo

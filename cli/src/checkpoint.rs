@@ -44,12 +44,25 @@ pub struct NamedCheckpoint {
     pub lock: Utf8PathBuf,
 }
 
+/// The lock of the experiment of `EXPERIMENT/NODE`.
+fn lock_path(project: &Project, name: &str) -> Utf8PathBuf {
+    let (experiment, _) = name.split_once('/').unwrap_or((name, ""));
+    project.root.join("lockfiles").join(format!("{experiment}.lock"))
+}
+
 impl NamedCheckpoint {
+    /// The version of libtorch that the lock of `EXPERIMENT/NODE` pins; `None` also if it cannot be read, which `find`
+    /// reports.
+    pub fn pinned_libtorch(context: &Context, name: &str) -> Option<String> {
+        let project = context.project(None).ok()?;
+        Some(read_lock(&lock_path(&project, name)).ok()??.libtorch)
+    }
+
     /// Finds `EXPERIMENT/NODE` in the project of the current folder.
     pub fn find(context: &Context, name: &str) -> Result<Self, Failure> {
-        let (experiment, node) = name.split_once('/').unwrap_or((name, ""));
+        let (_, node) = name.split_once('/').unwrap_or((name, ""));
         let project = context.project(None)?;
-        let path = project.root.join("lockfiles").join(format!("{experiment}.lock"));
+        let path = lock_path(&project, name);
         let Some(lock) = read_lock(&path)? else {
             return Err(
                 Failure::error(format!("`{name}` is not a checkpoint: `{path}` does not exist")).help(

@@ -13,9 +13,11 @@ use aurora_compiler::hash::{Keyed, hash};
 use aurora_compiler::lock::{Lock, LockChange, LockEdit, LockError, LockedOrder, lock};
 use aurora_compiler::spec::{Block, BlockId, BlockKind, Spec, Value};
 use aurora_lang::diagnostics::Code;
+use aurora_runtime::engine::workers::WorkerProgram;
 use aurora_runtime::engine::{
     ExternalInputs, Observer, Outcome, Run, RunError, RunEvent, Stop, WorkerOptions, commit_order, place_source,
 };
+use aurora_runtime::libtorch::LibtorchError;
 use aurora_runtime::pin::{Pinning, from_lock, local};
 use aurora_runtime::progress::ProgressReporter;
 use aurora_runtime::results::Results;
@@ -26,8 +28,9 @@ use camino::Utf8Path;
 use crate::arguments::RunArguments;
 use crate::failure::Failure;
 use crate::layout::{LayoutRequest, check, layout};
+use crate::libtorch::pinned;
 use crate::progress_display::ProgressDisplay;
-use crate::project::{LIBTORCH, Loaded, Project, write_lock};
+use crate::project::{Loaded, Project, write_lock};
 use crate::worker_launch::{TorchrunListener, worker_launch};
 
 /// Set by the signals that stop a run.
@@ -52,6 +55,8 @@ pub struct Execution<'a> {
     pub loaded: &'a Loaded,
     pub store: &'a Store,
     pub options: &'a RunArguments,
+    /// The workers' program; without one only an execution that needs workers fails.
+    pub program: &'a Result<WorkerProgram, LibtorchError>,
     /// The lock to keep to; its data orders are compared before training.
     pub old: Option<&'a Lock>,
     pub display: &'a ProgressDisplay,
@@ -69,7 +74,7 @@ impl Execution<'_> {
     /// Runs the graph and returns its outcome and the lock with all results.
     pub fn run(&self, keyed: &Keyed, pins: &Pins) -> Result<(Outcome, Lock), Failure> {
         let spec = &self.loaded.spec;
-        let mut fresh = fresh_lock(self.project, self.loaded, keyed, pins);
+        let mut fresh = fresh_lock(self.project, self.loaded, keyed, pins, self.libtorch());
         if let Some(old) = self.old {
             fresh.keep_from(old);
         }
@@ -92,7 +97,7 @@ impl Execution<'_> {
                 secrets: &secrets,
                 recorded: self.recorded,
             },
-            workers: worker_options(spec, self.options, self.torchrun, self.logs)?,
+            workers: worker_options(spec, self.options, self.program, self.torchrun, self.logs)?,
             observer: &observer,
             stop: &STOP,
         };
@@ -103,6 +108,14 @@ impl Execution<'_> {
         let fresh = observer.lock.into_inner().unwrap_or_else(PoisonError::into_inner);
         let fresh = self.with_results(fresh, &results, &outcome)?;
         Ok((outcome, fresh))
+    }
+
+    /// The version of libtorch that computes missing results.
+    fn libtorch(&self) -> &str {
+        match self.program {
+            Ok(program) => &program.libtorch,
+            Err(_) => pinned(self.old),
+        }
     }
 
     /// Adds the digests of all results to the lock, and writes it.
@@ -122,6 +135,10 @@ impl Execution<'_> {
             if self.lock_path.is_some() {
                 fresh.result.clear();
             }
+        }
+        if here.is_none() {
+            // Nothing was computed: the version is still the one that computed the results.
+            pinned(self.old).clone_into(&mut fresh.libtorch);
         }
         fresh.fingerprint = here.or(fresh.fingerprint);
         for id in results.keyed.graph.ids() {
@@ -191,13 +208,15 @@ impl Observer for LockingObserver<'_> {
 pub fn worker_options(
     spec: &Spec,
     options: &RunArguments,
+    program: &Result<WorkerProgram, LibtorchError>,
     torchrun: Option<&TorchrunListener>,
     logs: Option<&Utf8Path>,
 ) -> Result<WorkerOptions, Failure> {
+    let logs = logs.map(Utf8Path::to_owned);
     let layout = layout(spec, LayoutRequest::by(options));
     check(spec, &layout)?;
     Ok(WorkerOptions {
-        launch: worker_launch(spec, options, &layout, torchrun, logs.map(Utf8Path::to_owned))?,
+        launch: worker_launch(spec, options, &layout, program.clone(), torchrun, logs)?,
         layout,
         portable: portable(spec),
         restarts: options.restarts,
@@ -309,15 +328,20 @@ pub fn publish_source(
     Ok(())
 }
 
-/// The lock that follows from a spec and its pins, without results.
-pub fn fresh_lock(project: &Project, loaded: &Loaded, keyed: &Keyed, pins: &Pins) -> Lock {
-    let mut fresh = lock(keyed, &loaded.spec, &project.relative(&loaded.path), pins, LIBTORCH);
+/// The lock that follows from a spec, its pins and a version of libtorch, without results.
+pub fn fresh_lock(project: &Project, loaded: &Loaded, keyed: &Keyed, pins: &Pins, libtorch: &str) -> Lock {
+    let mut fresh = lock(keyed, &loaded.spec, &project.relative(&loaded.path), pins, libtorch);
     fresh.import.clone_from(&loaded.imports);
     fresh
 }
 
-/// Fails if the lock would change: for `--locked`.
-pub fn refuse_changes(project: &Project, loaded: &Loaded, old: Option<&Lock>) -> Result<(), Failure> {
+/// Fails if the lock would change: for `--locked`. `program` has the version of libtorch that would compute.
+pub fn refuse_changes(
+    project: &Project,
+    loaded: &Loaded,
+    old: Option<&Lock>,
+    program: &Result<WorkerProgram, LibtorchError>,
+) -> Result<(), Failure> {
     let stale = |message: String| Failure {
         code: Some(Code::LOCK_WOULD_CHANGE),
         ..Failure::error(message)
@@ -328,13 +352,21 @@ pub fn refuse_changes(project: &Project, loaded: &Loaded, old: Option<&Lock>) ->
     let mut pins = from_lock(&loaded.spec, Some(old));
     pins.extend(local(&loaded.spec, &project.root)?);
     let keyed = hash(lower(&loaded.spec, &pins));
-    let changes = old.changes(&fresh_lock(project, loaded, &keyed, &pins));
+    let libtorch = program.as_ref().map_or(&old.libtorch, |program| &program.libtorch);
+    let changes = old.changes(&fresh_lock(project, loaded, &keyed, &pins, libtorch));
     let changes: Vec<String> = changes.iter().map(LockChange::to_string).collect();
     if changes.is_empty() {
         return Ok(());
     }
-    Err(stale(format!("the lock would change:\n  {}", changes.join("\n  ")))
-        .help("run without `--locked`, or `aurora lock SPEC`"))
+    let help = if *libtorch == old.libtorch {
+        "run without `--locked`, or `aurora lock SPEC`".to_owned()
+    } else {
+        format!(
+            "provide libtorch {} (`aurora doctor` lists what was found), or run without `--locked`",
+            old.libtorch
+        )
+    };
+    Err(stale(format!("the lock would change:\n  {}", changes.join("\n  "))).help(help))
 }
 
 /// Fails if the spec has values that are not known: such a spec cannot run.

@@ -10,6 +10,7 @@ mod diff;
 mod execution;
 mod failure;
 mod layout;
+mod libtorch;
 mod lsp;
 mod output;
 mod plan_nodes;

@@ -19,9 +19,6 @@ use crate::arguments::VariantSelection;
 use crate::failure::Failure;
 use crate::output;
 
-/// The libtorch that this Aurora is built for.
-pub const LIBTORCH: &str = "2.13.0";
-
 pub struct Project {
     pub root: Utf8PathBuf,
     pub store: Utf8PathBuf,

@@ -4,14 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aurora_compiler::spec::Spec;
-use aurora_runtime::engine::workers::{LaunchMethod, WorkerLaunch, WorkerListener};
+use aurora_runtime::engine::RunError;
+use aurora_runtime::engine::workers::{LIBRARY_PATH, LaunchMethod, WorkerLaunch, WorkerListener, WorkerProgram};
 use aurora_runtime::job::Layout;
 use aurora_runtime::launch::{Identity, Launcher, Machine, identity, srun_arguments};
-use camino::{Utf8Path, Utf8PathBuf};
+use aurora_runtime::libtorch::LibtorchError;
+use camino::Utf8PathBuf;
 
 use crate::arguments::{LauncherArgument, RunArguments};
 use crate::failure::Failure;
 use crate::layout::{LayoutRequest, count, devices, nodes, tasks};
+use crate::libtorch::worker_program;
 
 /// How long the engine waits for each step of the start: all workers connect to it, which includes the time in which
 /// Slurm starts them; then they connect to each other. `START_TIMEOUT` in `runtime/train/src/worker/connect.rs` is the
@@ -26,6 +29,7 @@ pub fn worker_launch(
     spec: &Spec,
     options: &RunArguments,
     layout: &Layout,
+    program: Result<WorkerProgram, LibtorchError>,
     torchrun: Option<&TorchrunListener>,
     logs: Option<Utf8PathBuf>,
 ) -> Result<WorkerLaunch, Failure> {
@@ -63,27 +67,20 @@ pub fn worker_launch(
     Ok(WorkerLaunch {
         method,
         logs,
-        ..local_launch(heartbeat_timeout)?
+        ..local_launch(program, heartbeat_timeout)
     })
 }
 
 /// Workers on this machine, without logs.
-pub fn local_launch(heartbeat_timeout: Duration) -> Result<WorkerLaunch, Failure> {
-    Ok(WorkerLaunch {
+pub fn local_launch(program: Result<WorkerProgram, LibtorchError>, heartbeat_timeout: Duration) -> WorkerLaunch {
+    WorkerLaunch {
         method: LaunchMethod::Local,
-        program: worker_program()?,
+        program,
         logs: None,
         heartbeat_timeout,
         start: START_TIMEOUT,
         transfer_timeout: TRANSFER_TIMEOUT,
-    })
-}
-
-/// The worker program is in the folder of this one.
-pub fn worker_program() -> Result<Utf8PathBuf, Failure> {
-    let own = std::env::current_exe()?;
-    let own = Utf8PathBuf::try_from(own).map_err(|error| Failure::error(error.to_string()))?;
-    Ok(own.with_file_name("aurora-worker"))
+    }
 }
 
 /// RCCL and its devices on this machine, line by line.
@@ -106,8 +103,12 @@ impl TorchrunListener {
 }
 
 /// Under torchrun, opens the listener in the first process. Every other process becomes a worker of the first one; then
-/// this function does not return.
-pub fn torchrun_listener(options: &RunArguments) -> Result<Option<TorchrunListener>, Failure> {
+/// this function does not return. `pinned` finds the version of libtorch that the lock pins, so that every process chooses
+/// the same one.
+pub fn torchrun_listener(
+    options: &RunArguments,
+    pinned: impl FnOnce() -> Option<String>,
+) -> Result<Option<TorchrunListener>, Failure> {
     if options.launcher != LauncherArgument::Torchrun {
         return Ok(None);
     }
@@ -127,17 +128,20 @@ pub fn torchrun_listener(options: &RunArguments) -> Result<Option<TorchrunListen
     let port = identity.rendezvous.port;
     let port = port.checked_add(1).unwrap_or(port - 1);
     if identity.rank > 0 {
-        return Err(become_worker(&worker_program()?, port));
+        let program = worker_program(pinned().as_deref())?;
+        let program = program.map_err(|error| Failure::from(RunError::from(error)))?;
+        return Err(become_worker(&program, port));
     }
     let listener = Arc::new(WorkerListener::open(port, identity.run.clone())?);
     Ok(Some(TorchrunListener { identity, listener }))
 }
 
 /// Returns only if that fails.
-fn become_worker(program: &Utf8Path, port: u16) -> Failure {
+fn become_worker(program: &WorkerProgram, port: u16) -> Failure {
     use std::os::unix::process::CommandExt;
-    let error = std::process::Command::new(program)
+    let error = std::process::Command::new(&program.path)
         .arg(format!("--join=:{port}"))
+        .env(LIBRARY_PATH, &program.library_path)
         .exec();
-    Failure::error(format!("cannot start `{program}`: {error}"))
+    Failure::error(format!("cannot start `{}`: {error}", program.path))
 }

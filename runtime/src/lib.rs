@@ -14,6 +14,7 @@
 //! | `task`, `judge`, `statistics` | items and scores of evals, judges, intervals and gates |
 //! | `report`, `record` | the report; run records, metrics, MLflow |
 //! | `launch` | Slurm, torchrun and local launchers |
+//! | `libtorch` | finds the libtorch that workers load |
 //! | `trace`, `bisect`, `compare` | finds where two executions differ |
 
 pub mod bisect;
@@ -25,6 +26,7 @@ pub mod errors;
 pub mod job;
 pub mod judge;
 pub mod launch;
+pub mod libtorch;
 pub mod pin;
 pub mod progress;
 pub mod record;

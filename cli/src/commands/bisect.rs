@@ -7,8 +7,10 @@ use aurora_compiler::hash::Keyed;
 use aurora_runtime::bisect::{Fork, Stretch, locate};
 use aurora_runtime::checkpoint::STEP_LOG;
 use aurora_runtime::compare::{ResultDifference, first_step_of, read_step_log};
+use aurora_runtime::engine::workers::WorkerProgram;
 use aurora_runtime::engine::{ExternalInputs, Run, Traced, WorkerOptions};
 use aurora_runtime::job::{Layout, Recompute};
+use aurora_runtime::libtorch::LibtorchError;
 use aurora_runtime::record::{RunFacts, runs};
 use aurora_runtime::results::Results;
 use aurora_runtime::store::Store;
@@ -20,6 +22,7 @@ use crate::arguments::{ProgressMode, VariantSelection};
 use crate::context::Context;
 use crate::execution::{STOP, install_signal_handlers, portable};
 use crate::failure::{Exit, Failure};
+use crate::libtorch::worker_program;
 use crate::output::{self, grouped};
 use crate::progress_display::ProgressDisplay;
 use crate::project::{Loaded, Project, Reach, load, locked_graph, read_lock};
@@ -107,6 +110,7 @@ pub fn run(
             Ok(Exit::Error)
         }
         Fork::Steps(stretch) => {
+            let program = worker_program(Some(&lock.libtorch))?;
             install_signal_handlers()?;
             let display = ProgressDisplay::new(progress, None);
             let repetition = Repetition {
@@ -116,6 +120,7 @@ pub fn run(
                 store: &first,
                 display: &display,
                 stretch: &stretch,
+                program: &program,
             };
             let traced = repetition.trace(&a).and_then(|of_a| Ok([of_a, repetition.trace(&b)?]));
             display.finish();
@@ -183,6 +188,8 @@ struct Repetition<'a> {
     store: &'a Store,
     display: &'a ProgressDisplay,
     stretch: &'a Stretch,
+    /// The workers' program.
+    program: &'a Result<WorkerProgram, LibtorchError>,
 }
 
 impl Repetition<'_> {
@@ -210,7 +217,7 @@ impl Repetition<'_> {
                 recorded: None,
             },
             workers: WorkerOptions {
-                launch: local_launch(HEARTBEAT_TIMEOUT)?,
+                launch: local_launch(self.program.clone(), HEARTBEAT_TIMEOUT),
                 layout: layout.clone(),
                 portable: portable(&self.loaded.spec),
                 restarts: 0,

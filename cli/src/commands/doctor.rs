@@ -1,13 +1,15 @@
 //! `aurora doctor`: what this machine offers, and the current settings.
 
-use serde_json::json;
+use aurora_runtime::libtorch::{Candidate, Devices, Search, VARIABLE, Version};
+use serde_json::{Value, json};
 
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
+use crate::libtorch::search;
 use crate::output;
 use crate::project::Project;
 use crate::stdio::{errln, outln};
-use crate::worker_launch::{rccl_survey, worker_program};
+use crate::worker_launch::rccl_survey;
 
 /// Programs that fetch sources.
 const CLIENTS: [(&str, &str); 4] = [
@@ -17,12 +19,11 @@ const CLIENTS: [(&str, &str); 4] = [
     ("npm", "pkg:npm sources"),
 ];
 
-const KNOWN: [&str; 1] = ["AURORA_CACHE_DIR"];
+const KNOWN: [&str; 2] = ["AURORA_CACHE_DIR", VARIABLE];
 
 pub fn run(context: &Context) -> Result<Exit, Failure> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let worker = worker_program()?;
-    let has_worker = worker.is_file();
+    let libtorch = search(None)?;
     let found: Vec<(&str, &str, bool)> = CLIENTS
         .map(|(program, what)| (program, what, on_path(program)))
         .to_vec();
@@ -39,7 +40,8 @@ pub fn run(context: &Context) -> Result<Exit, Failure> {
         output::json(json!({
             "version": env!("CARGO_PKG_VERSION"),
             "cores": cores,
-            "worker": has_worker,
+            "worker": !libtorch.workers.is_empty(),
+            "libtorch": libtorch_json(&libtorch),
             "rccl": rccl_survey(),
             "sandbox": sandbox(&project).unwrap_or_else(|missing| missing),
             "clients": found.iter().map(|(program, _, there)| json!({ "program": program, "found": there })).collect::<Vec<_>>(),
@@ -53,14 +55,7 @@ pub fn run(context: &Context) -> Result<Exit, Failure> {
     }
     outln!("aurora    {}", env!("CARGO_PKG_VERSION"))?;
     outln!("cores     {cores}")?;
-    outln!(
-        "worker    {}",
-        if has_worker {
-            worker.to_string()
-        } else {
-            format!("missing ({worker}): training is not built in")
-        }
-    )?;
+    libtorch_text(&libtorch)?;
     match sandbox(&project) {
         Ok(layers) => outln!("sandbox   {layers}")?,
         Err(missing) => outln!("sandbox   missing: {missing}; `pass_at_k` runs no programs")?,
@@ -88,6 +83,49 @@ pub fn run(context: &Context) -> Result<Exit, Failure> {
         errln!("warning: `{name}` is not a setting of Aurora");
     }
     Ok(Exit::Done)
+}
+
+/// The worker programs, every place where a libtorch was looked for, and the choice.
+fn libtorch_text(search: &Search) -> Result<(), Failure> {
+    let choice = search.choice();
+    for (at, worker) in search.workers.iter().enumerate() {
+        let label = if at == 0 { "worker" } else { "" };
+        outln!("{label:<9} {}, for libtorch {}", worker.path, worker.series)?;
+    }
+    if search.workers.is_empty() {
+        outln!("worker    missing: training is not built in")?;
+    }
+    for (at, candidate) in search.candidates.iter().enumerate() {
+        let label = if at == 0 { "libtorch" } else { "" };
+        let chosen = choice.as_ref().is_ok_and(|(chosen, _)| *chosen == candidate);
+        outln!("{label:<9} {candidate}{}", if chosen { ": used" } else { "" })?;
+    }
+    if let Err(error) = choice
+        && !search.workers.is_empty()
+    {
+        outln!("          none is used: {}", error.help())?;
+    }
+    Ok(())
+}
+
+fn libtorch_json(search: &Search) -> Value {
+    let choice = search.choice();
+    let candidate = |candidate: &Candidate| {
+        json!({
+            "origin": candidate.origin.to_string(),
+            "folder": candidate.folder,
+            "version": candidate.version.as_ref().map(Version::to_string),
+            "devices": candidate.devices.map(Devices::name),
+            "worker": candidate.worker.as_ref().ok().map(|worker| &worker.path),
+            "reason": candidate.worker.as_ref().err(),
+            "used": choice.as_ref().is_ok_and(|(chosen, _)| *chosen == candidate),
+        })
+    };
+    json!({
+        "workers": search.workers.iter().map(|worker| json!({ "path": worker.path, "version": worker.series })).collect::<Vec<_>>(),
+        "candidates": search.candidates.iter().map(candidate).collect::<Vec<_>>(),
+        "error": choice.as_ref().err().map(ToString::to_string),
+    })
 }
 
 fn on_path(program: &str) -> bool {

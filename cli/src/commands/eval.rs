@@ -14,20 +14,22 @@ use crate::checkpoint::NamedCheckpoint;
 use crate::context::Context;
 use crate::execution::{STOP, install_signal_handlers, secrets, worker_options};
 use crate::failure::{Exit, Failure};
+use crate::libtorch::worker_program;
 use crate::output;
 use crate::progress_display::ProgressDisplay;
+use crate::project::read_lock;
 use crate::stdio::out;
 use crate::worker_launch::torchrun_listener;
 
 pub fn run(context: &Context, checkpoint: &str, eval: &str, options: &RunArguments) -> Result<Exit, Failure> {
-    let torchrun = torchrun_listener(options)?;
+    let torchrun = torchrun_listener(options, || NamedCheckpoint::pinned_libtorch(context, checkpoint))?;
     let NamedCheckpoint {
         project,
         loaded,
         keyed,
         pins,
         id,
-        ..
+        lock,
     } = NamedCheckpoint::find(context, checkpoint)?;
     let spec = &loaded.spec;
     let name = keyed.graph.node(id).name();
@@ -46,6 +48,8 @@ pub fn run(context: &Context, checkpoint: &str, eval: &str, options: &RunArgumen
     }
     let (graph, node) = lower_eval(spec, &pins, name, &block)
         .ok_or_else(|| Failure::error(format!("no stage of `{}` has the checkpoint `{name}`", spec.name)))?;
+    let lock = read_lock(&lock)?;
+    let program = worker_program(lock.as_ref().map(|lock| lock.libtorch.as_str()))?;
     install_signal_handlers()?;
     let keyed = hash(graph);
     let display = ProgressDisplay::new(options.progress, None);
@@ -63,7 +67,7 @@ pub fn run(context: &Context, checkpoint: &str, eval: &str, options: &RunArgumen
             secrets: &secrets(spec),
             recorded: None,
         },
-        workers: worker_options(spec, options, torchrun.as_ref(), None)?,
+        workers: worker_options(spec, options, &program, torchrun.as_ref(), None)?,
         observer: &display,
         stop: &STOP,
     };

@@ -14,6 +14,7 @@ use crate::arguments::SpecArgument;
 use crate::context::Context;
 use crate::execution::{fresh_lock, publish_source};
 use crate::failure::{Exit, Failure};
+use crate::libtorch::version_to_lock;
 use crate::output;
 use crate::project::{Reach, write_lock};
 use crate::stdio::{errln, outln};
@@ -49,7 +50,7 @@ pub fn run(
     };
     let (pins, fetched) = pinning.complete(&loaded.spec, have, &upgrade)?;
     let keyed = hash(lower(&loaded.spec, &pins));
-    let mut fresh = fresh_lock(&project, &loaded, &keyed, &pins);
+    let mut fresh = fresh_lock(&project, &loaded, &keyed, &pins, &version_to_lock(old.as_ref()));
     if let Some(old) = &old {
         fresh.keep_from(old);
     }

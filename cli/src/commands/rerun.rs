@@ -16,6 +16,7 @@ use crate::arguments::{RunArguments, VariantSelection};
 use crate::context::Context;
 use crate::execution::{Execution, install_signal_handlers, publish_source, refuse_unknown};
 use crate::failure::{Exit, Failure};
+use crate::libtorch::worker_program;
 use crate::output;
 use crate::progress_display::{ProgressDisplay, duration};
 use crate::project::{Reach, load, locked_graph, read_lock};
@@ -30,7 +31,8 @@ pub fn run(
     into: Option<&Utf8Path>,
     profile: Option<&str>,
 ) -> Result<Exit, Failure> {
-    let torchrun = torchrun_listener(options)?;
+    let pinned = || Some(read_lock(lock_path).ok()??.libtorch);
+    let torchrun = torchrun_listener(options, pinned)?;
     let Some(lock) = read_lock(lock_path)? else {
         return Err(Failure::error(format!("there is no lock `{lock_path}`")).help("`aurora run SPEC` writes one"));
     };
@@ -53,6 +55,7 @@ pub fn run(
         return Err(Failure::error(format!("`{lock_path}` has no results to compare with"))
             .help("a lock has results after `aurora run SPEC`"));
     }
+    let program = worker_program(Some(&lock.libtorch))?;
     install_signal_handlers()?;
     let original = Store::open_read_only(&project.store);
     let parent = project.store.join("rerun");
@@ -74,6 +77,7 @@ pub fn run(
         loaded: &loaded,
         store: &store,
         options,
+        program: &program,
         old: Some(&lock),
         display: &display,
         torchrun: torchrun.as_ref(),

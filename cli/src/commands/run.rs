@@ -17,9 +17,10 @@ use crate::arguments::{RunArguments, SpecArgument};
 use crate::context::Context;
 use crate::execution::{Execution, install_signal_handlers, pin, refuse_changes, refuse_unknown};
 use crate::failure::{Exit, Failure};
+use crate::libtorch::worker_program;
 use crate::output;
 use crate::progress_display::{ProgressDisplay, duration};
-use crate::project::{Project, Reach};
+use crate::project::{Project, Reach, bundle};
 use crate::stdio::{errln, out, outln};
 use crate::worker_launch::torchrun_listener;
 
@@ -37,7 +38,7 @@ struct Finished<'a> {
 }
 
 pub fn run(context: &Context, argument: &SpecArgument, options: &RunArguments, locked: bool) -> Result<Exit, Failure> {
-    let torchrun = torchrun_listener(options)?;
+    let torchrun = torchrun_listener(options, || pinned_by_lock(context, argument))?;
     let reach = Reach {
         fetch: Fetch::allowed(options.offline, locked),
         ..context.reach()
@@ -46,8 +47,9 @@ pub fn run(context: &Context, argument: &SpecArgument, options: &RunArguments, l
     refuse_unknown(&loaded.spec)?;
     let old = project.lock(&loaded.spec)?;
     let have = from_lock(&loaded.spec, old.as_ref());
+    let program = worker_program(old.as_ref().map(|lock| lock.libtorch.as_str()))?;
     if locked {
-        refuse_changes(&project, &loaded, old.as_ref())?;
+        refuse_changes(&project, &loaded, old.as_ref(), &program)?;
     }
     install_signal_handlers()?;
     let store = Store::open(&project.store)?;
@@ -70,6 +72,7 @@ pub fn run(context: &Context, argument: &SpecArgument, options: &RunArguments, l
         loaded: &loaded,
         store: &store,
         options,
+        program: &program,
         old: old.as_ref(),
         display: &display,
         torchrun: torchrun.as_ref(),
@@ -114,6 +117,15 @@ pub fn run(context: &Context, argument: &SpecArgument, options: &RunArguments, l
     };
     finished.print(context.json)?;
     Ok(if holds { Exit::Done } else { Exit::GateFailed })
+}
+
+/// The version of libtorch that the lock of a spec pins; `None` also if one of the two cannot be read, which the run
+/// reports.
+fn pinned_by_lock(context: &Context, argument: &SpecArgument) -> Option<String> {
+    let (bundle, _) = bundle(&argument.spec, &argument.selection, context.reach()).ok()?;
+    let spec = bundle.check(&argument.selection.choice()).ok()?;
+    let project = context.project(Some(&argument.spec)).ok()?;
+    Some(project.lock(&spec).ok()??.libtorch)
 }
 
 impl Finished<'_> {

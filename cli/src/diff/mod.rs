@@ -18,8 +18,9 @@ use camino::{Utf8Path, Utf8PathBuf};
 use crate::arguments::VariantSelection;
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::libtorch::pinned;
 use crate::output;
-use crate::project::{LIBTORCH, Project, bundle, read_lock};
+use crate::project::{Project, bundle, read_lock};
 
 pub use text::{markdown, text};
 
@@ -80,7 +81,7 @@ fn as_lock(project: &Project, side: DiffSide, other: Option<&Lock>) -> Result<Lo
             let mut pins = pin::from_lock(&spec, other);
             pins.extend(pin::local(&spec, &project.root)?);
             let keyed = aurora_compiler::hash::hash(aurora_compiler::graph::lower(&spec, &pins));
-            let mut fresh = lock(&keyed, &spec, &project.relative(&path), &pins, LIBTORCH);
+            let mut fresh = lock(&keyed, &spec, &project.relative(&path), &pins, pinned(other));
             fresh.fingerprint = other.and_then(|other| other.fingerprint.clone());
             Ok(fresh)
         }

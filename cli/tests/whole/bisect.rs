@@ -2,7 +2,6 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Command;
 
 use crate::project::{Done, Project};
 
@@ -38,8 +37,7 @@ fn faulty(project: &Project, fault: &str, arguments: &[&str]) -> Done {
     );
     let script = folder.join("aurora-worker");
     std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).expect("a program");
-    let mut command = Command::new(aurora);
-    command.args(arguments).current_dir(project.root());
+    let mut command = project.command_of(&aurora, arguments);
     Done(command.output().expect("the binary starts"))
 }
 

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use crate::layouts::{long_project as longer_project, until_step};
 use crate::missing_tools::missing_tool;
-use crate::project::{Done, Project};
+use crate::project::{Done, Project, libtorch};
 use crate::slurm::{Slurm, lacks, until, working_in};
 
 const LAYOUT: &str = "tensor=2,pipeline=2";
@@ -63,6 +63,7 @@ fn a_job_of_slurm_resumes_after_requeues_with_the_same_results() {
     project.write("job.sh", &script.out());
     let submitted = slurm
         .command("sbatch", &["--parsable", "job.sh"])
+        .env("AURORA_LIBTORCH", libtorch())
         .current_dir(project.root())
         .output()
         .expect("sbatch");
@@ -186,6 +187,7 @@ impl Hosts {
             ];
             self.on(rank / 2, env!("CARGO_BIN_EXE_aurora"), &arguments)
                 .current_dir(project.root())
+                .env("AURORA_LIBTORCH", libtorch())
                 .env("RANK", rank.to_string())
                 .env("WORLD_SIZE", "4")
                 .env("LOCAL_RANK", (rank % 2).to_string())

@@ -297,9 +297,8 @@ fn a_run_does_not_resume_with_other_numerics() {
         signal(child.id(), "-TERM");
         assert_eq!(child.wait().expect("the run ends").code(), Some(75));
         let elsewhere = pretend_another_processor(&project);
-        let output = Command::new(elsewhere)
-            .args(["run", "specs/small.aur", "--progress", "none"])
-            .current_dir(project.root())
+        let output = project
+            .command_of(&elsewhere, &["run", "specs/small.aur", "--progress", "none"])
             .output()
             .expect("the binary starts");
         let errors = String::from_utf8_lossy(&output.stderr);

@@ -16,6 +16,7 @@ mod interruption;
 mod judging;
 mod kills;
 mod layouts;
+mod libtorch;
 mod locks;
 mod megatron;
 mod merging;

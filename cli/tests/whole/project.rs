@@ -103,6 +103,11 @@ fn sentences(openings: &[&str], middles: &[&str], ends: &[&str]) -> String {
     text
 }
 
+/// The libtorch that the binaries were linked with.
+pub fn libtorch() -> &'static str {
+    env!("LIBTORCH")
+}
+
 impl Project {
     pub fn new() -> Self {
         let project = Self {
@@ -177,10 +182,16 @@ impl Project {
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_aurora"));
+        self.command_of(Path::new(env!("CARGO_BIN_EXE_aurora")), arguments)
+    }
+
+    /// A command of a copy of the binary.
+    pub fn command_of(&self, aurora: &Path, arguments: &[&str]) -> Command {
+        let mut command = Command::new(aurora);
         command
             .args(arguments)
             .current_dir(self.folder.path())
+            .env("AURORA_LIBTORCH", libtorch())
             .stdin(Stdio::null());
         command
     }

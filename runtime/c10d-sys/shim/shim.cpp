@@ -8,6 +8,7 @@
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 #include <torch/csrc/distributed/c10d/exception.h>
+#include <torch/headeronly/version.h>
 
 #include <pthread.h>
 #include <sched.h>
@@ -190,6 +191,10 @@ int c10d_work_wait(c10d_work* work, int64_t timeout_ms, c10d_text error) {
 
 void c10d_work_free(c10d_work* work) {
   delete work;
+}
+
+uint64_t c10d_libtorch_built_for() {
+  return TORCH_ABI_VERSION;
 }
 
 size_t c10d_size_of_group() {

@@ -1,4 +1,5 @@
-//! The part of libtorch's c10d that Aurora uses: a key-value store over TCP, and Gloo's transfers between processes.
+//! The part of libtorch's c10d that Aurora uses: a key-value store over TCP, and Gloo's transfers between processes. Also
+//! libtorch's version.
 //!
 //! In: tensors of tch, ranks, tags. Out: transfers in progress, errors with their kind. Not here: which ranks
 //! communicate, and how much at once (`aurora-train`).
@@ -8,6 +9,7 @@
 
 mod error;
 pub mod raw;
+mod release;
 
 use std::ffi::{c_int, c_void};
 use std::net::{IpAddr, TcpListener};
@@ -19,6 +21,7 @@ use tch::Tensor;
 
 pub use error::{Error, ErrorKind};
 use error::{attempt, text};
+pub use release::LibtorchRelease;
 
 /// A connection to the key-value store through which ranks find each other. Nothing outlives the serving process.
 #[derive(Debug)]

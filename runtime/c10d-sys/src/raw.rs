@@ -72,4 +72,7 @@ unsafe extern "C" {
     pub fn c10d_work_wait(work: *mut Work, timeout_ms: i64, error: ErrorText) -> c_int;
     pub fn c10d_work_free(work: *mut Work);
     pub fn c10d_size_of_group() -> usize;
+    pub fn c10d_libtorch_built_for() -> u64;
+    /// libtorch's own.
+    pub fn aoti_torch_abi_version() -> u64;
 }

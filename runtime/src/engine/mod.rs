@@ -15,10 +15,11 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use aurora_compiler::graph::{NodeId, NodeKind, Pins};
-use camino::{Utf8Path, Utf8PathBuf};
+use camino::Utf8Path;
 
 use crate::errors::{BoxedError, io_kinds};
 use crate::job::{Fingerprint, Layout, StepMetrics};
+use crate::libtorch::LibtorchError;
 use crate::results::{ResultError, Results};
 use crate::statistics::GateResult;
 use crate::store::{Publication, Store, StoreError};
@@ -144,8 +145,8 @@ pub enum RunError {
     Stopped { at: Option<(String, u64)> },
     #[error("stopped at once; finished results are kept")]
     Killed,
-    #[error("there is no worker program `{path}`")]
-    NoWorker { path: Utf8PathBuf },
+    #[error(transparent)]
+    NoWorker(#[from] LibtorchError),
     #[error("the worker ended {how}")]
     Worker { how: String },
     #[error("rank {rank} on {host} {how}{}", after.as_ref().map(|after| format!(", after {after}")).unwrap_or_default())]
@@ -177,11 +178,7 @@ impl RunError {
     pub fn help(&self) -> Option<String> {
         match self {
             Self::Store(error) => error.help().map(String::from),
-            Self::NoWorker { .. } => Some(
-                "this `aurora` was built without training: build it with the feature `train`, or put `aurora-worker` \
-                 next to it"
-                    .to_string(),
-            ),
+            Self::NoWorker(error) => Some(error.help()),
             Self::Stopped { .. } | Self::Killed => Some("run the same command to resume".to_string()),
             Self::Lost { .. } => Some("run the same command to resume from the last checkpoint".to_string()),
             Self::Numerics { .. } => Some(

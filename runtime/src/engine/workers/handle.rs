@@ -7,8 +7,9 @@ use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use camino::{Utf8Path, Utf8PathBuf};
+use camino::Utf8PathBuf;
 
+use super::program::{LIBRARY_PATH, WorkerProgram};
 use crate::engine::RunError;
 use crate::job::{Event, WorkerCommand};
 
@@ -55,14 +56,15 @@ impl WorkerHandle {
     /// # Errors
     /// It cannot be started.
     pub fn start(
-        program: &Utf8Path,
+        program: &WorkerProgram,
         address: &str,
         rank: usize,
         log: Option<Utf8PathBuf>,
         messages: &MessageSender,
     ) -> Result<Self, RunError> {
-        let mut command = Command::new(program);
+        let mut command = Command::new(&program.path);
         command
+            .env(LIBRARY_PATH, &program.library_path)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());

@@ -9,8 +9,10 @@ use camino::Utf8PathBuf;
 
 use super::handle::{MessageSender, WorkerHandle};
 use super::listener::{Arrival, WorkerListener};
+use super::program::WorkerProgram;
 use super::srun::Srun;
 use crate::engine::{RunError, Stop};
+use crate::libtorch::LibtorchError;
 
 /// Who starts the workers, and where.
 #[derive(Clone, Debug)]
@@ -32,7 +34,8 @@ pub enum LaunchMethod {
 #[derive(Clone, Debug)]
 pub struct WorkerLaunch {
     pub method: LaunchMethod,
-    pub program: Utf8PathBuf,
+    /// Without a libtorch only a run that needs a worker fails.
+    pub program: Result<WorkerProgram, LibtorchError>,
     /// Folder for each worker's log.
     pub logs: Option<Utf8PathBuf>,
     /// A worker without a heartbeat for this long is lost.
@@ -51,11 +54,12 @@ impl WorkerLaunch {
     /// Starts the workers of all ranks; also returns `srun` if it started them.
     pub(super) fn start(
         &self,
+        program: &WorkerProgram,
         world: usize,
         messages: &MessageSender,
         stop: &Stop,
     ) -> Result<(Vec<WorkerHandle>, Option<Srun>), RunError> {
-        let local = |host: &str, rank| WorkerHandle::start(&self.program, host, rank, self.log(rank), messages);
+        let local = |host: &str, rank| WorkerHandle::start(program, host, rank, self.log(rank), messages);
         match &self.method {
             LaunchMethod::Local => {
                 let workers = (0..world).map(|rank| local("127.0.0.1", rank));
@@ -63,7 +67,7 @@ impl WorkerLaunch {
             }
             LaunchMethod::Srun(arguments) => {
                 let listener = WorkerListener::open(0, token())?;
-                let mut srun = Srun::start(arguments, &self.program, self.logs.as_deref(), &listener)?;
+                let mut srun = Srun::start(arguments, program, self.logs.as_deref(), &listener)?;
                 let workers = self.arrivals(&listener, 0..world, messages, stop, Some(&mut srun))?;
                 Ok((workers, Some(srun)))
             }

@@ -8,6 +8,7 @@
 mod handle;
 mod launch;
 mod listener;
+mod program;
 mod srun;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ use crate::job::{Event, Fingerprint, JobFailure, Join, Layout, WorkerCommand};
 
 pub use self::launch::{LaunchMethod, WorkerLaunch};
 pub use self::listener::WorkerListener;
+pub use self::program::{LIBRARY_PATH, WorkerProgram};
 
 /// How long the engine waits for an event before it checks the stop flag again.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
@@ -55,15 +57,13 @@ impl WorkerPool {
     /// Starts all workers and connects them with each other.
     ///
     /// # Errors
-    /// One cannot be started, does not connect in time, or has other numerics than the rest.
+    /// There is no worker program or no libtorch for it; a worker cannot be started, does not connect in time, or has other
+    /// numerics than the rest.
     pub fn start(launch: &WorkerLaunch, layout: &Layout, portable: bool, stop: &Stop) -> Result<Self, RunError> {
-        if !launch.program.is_file() {
-            let path = launch.program.clone();
-            return Err(RunError::NoWorker { path });
-        }
+        let program = launch.program.as_ref().map_err(Clone::clone)?;
         let world = layout.world() as usize;
         let (sender, messages) = channel();
-        let (mut workers, srun) = launch.start(world, &sender, stop)?;
+        let (mut workers, srun) = launch.start(program, world, &sender, stop)?;
         // Workers on other hosts reach a worker of this host by the engine's address, not by loopback.
         if let Some(address) = workers.iter().find_map(WorkerHandle::engine_from_other_host) {
             for worker in workers

@@ -8,6 +8,7 @@ use camino::Utf8Path;
 
 use super::handle::keep_errors;
 use super::listener::WorkerListener;
+use super::program::{LIBRARY_PATH, WorkerProgram};
 use crate::engine::RunError;
 use crate::job::TOKEN;
 
@@ -27,7 +28,7 @@ impl Srun {
     /// There is no `srun`.
     pub fn start(
         arguments: &[String],
-        program: &Utf8Path,
+        program: &WorkerProgram,
         logs: Option<&Utf8Path>,
         listener: &WorkerListener,
     ) -> Result<Self, RunError> {
@@ -41,7 +42,10 @@ impl Srun {
         }
         command
             .args(arguments)
-            .arg(program)
+            // For the tasks only: `srun` itself loads the libraries that it is installed with.
+            .arg("env")
+            .arg(format!("{LIBRARY_PATH}={}", program.library_path))
+            .arg(&program.path)
             .arg(format!("--join=:{}", listener.port()?))
             .env(TOKEN, listener.token())
             .stdin(Stdio::null())

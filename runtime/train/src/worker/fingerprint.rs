@@ -1,13 +1,11 @@
 //! What the bits of a run depend on: library, processor, and the results of kernel calls.
 
 use aurora_runtime::job::Fingerprint;
+use c10d_sys::LibtorchRelease;
 use tch::{Kind, Tensor};
 
 use crate::kernels::{self, Level};
 use crate::model::ModelError;
-
-/// The version of libtorch that this worker is built for; tch refuses any other when it is built.
-const LIBTORCH: &str = "2.13.0";
 
 /// Matrix products whose bits distinguish kernels: rows, inner dimension, columns.
 const PRODUCTS: [[i64; 3]; 5] = [
@@ -22,7 +20,7 @@ const PRODUCTS: [[i64; 3]; 5] = [
 /// [`ModelError::Torch`] if libtorch does not run.
 pub fn fingerprint() -> Result<Fingerprint, ModelError> {
     Ok(Fingerprint {
-        libtorch: LIBTORCH.to_owned(),
+        libtorch: LibtorchRelease::loaded().to_string(),
         cpu: processor(),
         cpu_capability: match kernels::level() {
             Level::Avx512 => "avx512",
@@ -126,4 +124,17 @@ fn probe() -> Result<String, ModelError> {
     kernels::norm_forward(&out, 64, 1e-5, &weight, &bias, &mut normed, &mut mean, &mut rstd);
     add(&Tensor::f_from_slice(&normed)?)?;
     Ok(hasher.finalize().to_hex().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Locks and messages name one version: the one of `aurora` and the one of the worker that is built with it are equal.
+    #[test]
+    fn the_version_is_the_one_that_aurora_expects() {
+        let expected = aurora_runtime::libtorch::BUILT_FOR;
+        assert_eq!(LibtorchRelease::built_for().to_string(), expected);
+        assert_eq!(LibtorchRelease::loaded().to_string(), expected);
+    }
 }

@@ -4,6 +4,7 @@
 
 mod arguments;
 mod connect;
+mod device_libraries;
 mod fingerprint;
 mod inbox;
 mod process;
@@ -15,6 +16,7 @@ use std::sync::{Arc, Mutex};
 
 use aurora_runtime::errors::chain;
 use aurora_runtime::job::{Event, WorkerCommand};
+use c10d_sys::LibtorchRelease;
 
 pub use arguments::Arguments;
 pub use fingerprint::fingerprint;
@@ -23,6 +25,7 @@ pub use process::{ProcessError, settle};
 use crate::model::ModelError;
 use crate::train::TrainError;
 use connect::ConnectError;
+use device_libraries::DeviceLibraries;
 use inbox::Inbox;
 use session::{CommandEnd, Session};
 
@@ -66,6 +69,14 @@ pub fn main(arguments: &Arguments) -> ExitCode {
 enum StartError {
     #[error(transparent)]
     Process(#[from] ProcessError),
+    #[error(
+        "this worker is built for libtorch {built_for}, and libtorch {loaded} is loaded: start it through `aurora`, which \
+         finds one that fits"
+    )]
+    Libtorch {
+        built_for: LibtorchRelease,
+        loaded: LibtorchRelease,
+    },
     #[error("cannot connect to the engine")]
     Connect(#[from] ConnectError),
     #[error("cannot start the thread that {task}")]
@@ -82,6 +93,15 @@ enum StartError {
 
 fn run(arguments: &Arguments) -> Result<(), StartError> {
     process::settle()?;
+    // Before every other call of libtorch.
+    let devices = device_libraries::load();
+    if let DeviceLibraries::Failed { .. } = &devices {
+        eprintln!("warning: this worker computes on CPUs only: {devices}");
+    }
+    let (built_for, loaded) = (LibtorchRelease::built_for(), LibtorchRelease::loaded());
+    if !loaded.is_compatible(built_for) {
+        return Err(StartError::Libtorch { built_for, loaded });
+    }
     process::detach_signals();
     let (input, output): connect::Line = match &arguments.engine {
         None => {

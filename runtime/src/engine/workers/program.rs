@@ -1,0 +1,16 @@
+//! The program that workers run, and the libraries that it loads.
+
+use camino::Utf8PathBuf;
+
+/// The variable with the folders in which the system's loader looks for libraries.
+pub const LIBRARY_PATH: &str = "LD_LIBRARY_PATH";
+
+/// The program that workers run, and its libtorch.
+#[derive(Clone, Debug)]
+pub struct WorkerProgram {
+    pub path: Utf8PathBuf,
+    /// The worker's `LD_LIBRARY_PATH`: libtorch's folder comes first.
+    pub library_path: String,
+    /// The release of its libtorch, such as `2.13.0`.
+    pub libtorch: String,
+}
