@@ -2,7 +2,7 @@
 
 use aurora_compiler::lock::Lock;
 use aurora_runtime::engine::workers::{LIBRARY_PATH, WorkerProgram};
-use aurora_runtime::libtorch::{BUILT_FOR, LibtorchError, Place, Search, Version};
+use aurora_runtime::libtorch::{BUILT_FOR, Devices, LibtorchError, Place, Search, Version};
 use camino::{Utf8Path, Utf8PathBuf};
 
 use crate::failure::Failure;
@@ -32,6 +32,7 @@ pub fn worker_program(pinned: Option<&str>) -> Result<Result<WorkerProgram, Libt
             Ok(Ok(WorkerProgram {
                 path: worker.path.clone(),
                 library_path: folders.into_iter().flatten().collect::<Vec<_>>().join(":"),
+                devices: libtorch.devices.unwrap_or(Devices::Cpu),
                 libtorch: libtorch.version.as_ref().map_or(BUILT_FOR, Version::release).to_owned(),
             }))
         }

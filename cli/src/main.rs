@@ -6,6 +6,7 @@ mod arguments;
 mod checkpoint;
 mod commands;
 mod context;
+mod devices;
 mod diff;
 mod execution;
 mod failure;

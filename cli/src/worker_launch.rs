@@ -6,12 +6,13 @@ use std::time::Duration;
 use aurora_compiler::spec::Spec;
 use aurora_runtime::engine::RunError;
 use aurora_runtime::engine::workers::{LIBRARY_PATH, LaunchMethod, WorkerLaunch, WorkerListener, WorkerProgram};
-use aurora_runtime::job::Layout;
+use aurora_runtime::job::{Layout, WorkerDevice};
 use aurora_runtime::launch::{Identity, Launcher, Machine, identity, srun_arguments};
 use aurora_runtime::libtorch::LibtorchError;
 use camino::Utf8PathBuf;
 
 use crate::arguments::{LauncherArgument, RunArguments};
+use crate::devices::{refuse_portable, worker_device};
 use crate::failure::Failure;
 use crate::layout::{LayoutRequest, count, devices, nodes, tasks};
 use crate::libtorch::worker_program;
@@ -33,16 +34,23 @@ pub fn worker_launch(
     torchrun: Option<&TorchrunListener>,
     logs: Option<Utf8PathBuf>,
 ) -> Result<WorkerLaunch, Failure> {
-    if let Some(devices) = devices(spec, options.layout.unwrap_or_default()) {
-        let (title, found) = (devices.title, rccl_survey().join("; "));
-        let text = format!("the layout is for {title}, and this version trains on CPUs (found here: {found})");
-        return Err(Failure::error(text).help("choose a profile with a layout for CPUs, or `--layout machine=cpu,…`"));
-    }
+    let device = match devices(spec, options.layout.unwrap_or_default()) {
+        Some(kind) => {
+            refuse_portable(spec, kind)?;
+            worker_device(kind, layout, options.launcher, &program)?
+        }
+        None => WorkerDevice::Cpu,
+    };
     let method = match options.launcher {
         LauncherArgument::Local => LaunchMethod::Local,
         LauncherArgument::Srun => {
-            let machine = Machine::Plain {
-                cpus_per_task: count(layout.threads),
+            let cluster = std::env::var("SLURM_CLUSTER_NAME").unwrap_or_default();
+            let machine = match cluster.as_str() {
+                "lumi" if device == WorkerDevice::Gpu => Machine::Lumi,
+                "frontier" if device == WorkerDevice::Gpu => Machine::Frontier,
+                _ => Machine::Plain {
+                    cpus_per_task: count(layout.threads),
+                },
             };
             let nodes = nodes(spec, LayoutRequest::by(options));
             LaunchMethod::Srun(srun_arguments(&tasks(machine, layout, nodes)?, &[]))
@@ -66,6 +74,7 @@ pub fn worker_launch(
     let heartbeat_timeout = Duration::from_secs_f64(options.heartbeat_timeout);
     Ok(WorkerLaunch {
         method,
+        device,
         logs,
         ..local_launch(program, heartbeat_timeout)
     })
@@ -76,6 +85,7 @@ pub fn local_launch(program: Result<WorkerProgram, LibtorchError>, heartbeat_tim
     WorkerLaunch {
         method: LaunchMethod::Local,
         program,
+        device: WorkerDevice::Cpu,
         logs: None,
         heartbeat_timeout,
         start: START_TIMEOUT,

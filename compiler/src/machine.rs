@@ -14,17 +14,26 @@ pub struct MachineKind {
 pub struct DeviceKind {
     /// The name in messages: `MI250X`.
     pub title: &'static str,
+    /// A part of the name by which its driver reports it.
+    pub driver_name: &'static str,
     /// On a usual node; `layout.devices` states another number.
     pub per_node: u32,
     /// Memory of one device in bytes.
     pub memory: u64,
 }
 
-const fn machine(name: &'static str, title: &'static str, per_node: u32, gigabytes: u64) -> MachineKind {
+const fn machine(
+    name: &'static str,
+    title: &'static str,
+    driver_name: &'static str,
+    per_node: u32,
+    gigabytes: u64,
+) -> MachineKind {
     MachineKind {
         name,
         devices: Some(DeviceKind {
             title,
+            driver_name,
             per_node,
             memory: gigabytes * 1_000_000_000,
         }),
@@ -38,10 +47,10 @@ const MACHINES: [MachineKind; 5] = [
         name: "cpu",
         devices: None,
     },
-    machine("mi250x", "MI250X", 8, 64),
-    machine("mi300x", "MI300X", 8, 192),
-    machine("a100", "A100", 8, 80),
-    machine("h100", "H100", 8, 80),
+    machine("mi250x", "MI250X", "gfx90a", 8, 64),
+    machine("mi300x", "MI300X", "gfx942", 8, 192),
+    machine("a100", "A100", "A100", 8, 80),
+    machine("h100", "H100", "H100", 8, 80),
 ];
 
 impl MachineKind {

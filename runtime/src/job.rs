@@ -18,7 +18,9 @@ pub type Files = BTreeMap<String, Utf8PathBuf>;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
 pub enum WorkerCommand {
-    /// Connect to the other workers of the mesh; the first command if there are any. Answered with `Joined`; rank 0
+    /// Prepare the device; the first command. Answered with `Ready`.
+    Start(Start),
+    /// Connect to the other workers of the mesh; the second command if there are any. Answered with `Joined`; rank 0
     /// sends `RendezvousReady` before.
     Join(Join),
     Train(Box<TrainJob>),
@@ -42,6 +44,26 @@ pub struct Hello {
     pub world: u32,
     /// Host name.
     pub host: String,
+}
+
+/// Where a worker computes.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Start {
+    pub device: WorkerDevice,
+    /// The rank among the workers of its machine, which is the index of its device; none if a launcher's variables state it.
+    pub local_rank: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkerDevice {
+    #[default]
+    Cpu,
+    /// A device of CUDA or ROCm, which no other worker uses.
+    Gpu,
+    /// The code for devices, on the processor: for tests of this code. Host access to tensors is an error.
+    Simulated,
 }
 
 /// A worker's rank and how it reaches the others.
@@ -216,7 +238,7 @@ pub struct PerplexityScore {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Event {
-    /// The worker has started. Its fingerprint identifies the library, the processor and the kernels.
+    /// The worker has started. Its fingerprint identifies the library, the processor or device, and the kernels.
     Ready {
         fingerprint: Fingerprint,
     },
@@ -294,6 +316,9 @@ pub struct Fingerprint {
     pub libtorch: String,
     pub cpu: String,
     pub cpu_capability: String,
+    /// The device, if it computes on one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
     /// BLAKE3 of the results of a fixed set of real kernel calls.
     pub probe: String,
     /// The same for Aurora's own kernels, which `portable` numerics use: equal on every processor.
@@ -341,6 +366,9 @@ pub struct CheckpointState {
 impl std::fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let probe: String = self.probe.chars().take(16).collect();
+        if let Some(device) = &self.device {
+            return write!(f, "libtorch {}, {device}, probe {probe}", self.libtorch);
+        }
         write!(
             f,
             "libtorch {}, {}, {}, probe {probe}",

@@ -1,9 +1,12 @@
 //! `aurora doctor`: what this machine offers, and the current settings.
 
+use aurora_runtime::launch::local_devices;
 use aurora_runtime::libtorch::{Candidate, Devices, Search, VARIABLE, Version};
+use camino::Utf8Path;
 use serde_json::{Value, json};
 
 use crate::context::Context;
+use crate::devices::TEST_DEVICES;
 use crate::failure::{Exit, Failure};
 use crate::libtorch::search;
 use crate::output;
@@ -19,7 +22,7 @@ const CLIENTS: [(&str, &str); 4] = [
     ("npm", "pkg:npm sources"),
 ];
 
-const KNOWN: [&str; 2] = ["AURORA_CACHE_DIR", VARIABLE];
+const KNOWN: [&str; 3] = ["AURORA_CACHE_DIR", VARIABLE, TEST_DEVICES];
 
 pub fn run(context: &Context) -> Result<Exit, Failure> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -42,6 +45,8 @@ pub fn run(context: &Context) -> Result<Exit, Failure> {
             "cores": cores,
             "worker": !libtorch.workers.is_empty(),
             "libtorch": libtorch_json(&libtorch),
+            "devices": local_devices(Utf8Path::new("/"), &|name| std::env::var(name).ok())
+                .iter().map(|device| json!({ "name": device.name, "memory": device.memory })).collect::<Vec<_>>(),
             "rccl": rccl_survey(),
             "sandbox": sandbox(&project).unwrap_or_else(|missing| missing),
             "clients": found.iter().map(|(program, _, there)| json!({ "program": program, "found": there })).collect::<Vec<_>>(),
@@ -70,8 +75,22 @@ pub fn run(context: &Context) -> Result<Exit, Failure> {
             }
         )?;
     }
+    let devices = local_devices(Utf8Path::new("/"), &|name| std::env::var(name).ok());
+    if devices.is_empty() {
+        outln!("devices   none")?;
+    }
+    for (at, device) in devices.iter().enumerate() {
+        let memory = device
+            .memory
+            .map_or_else(String::new, |bytes| format!(", {} bytes", output::grouped(bytes)));
+        outln!(
+            "{:<9} {at}: {}{memory}",
+            if at == 0 { "devices" } else { "" },
+            device.name
+        )?;
+    }
     for (at, line) in rccl_survey().iter().enumerate() {
-        outln!("{:<9} {line}", if at == 0 { "devices" } else { "" })?;
+        outln!("{:<9} {line}", if at == 0 { "rccl" } else { "" })?;
     }
     outln!("project   {}", project.root)?;
     outln!("store     {}", project.store)?;

@@ -17,6 +17,7 @@ use serde_json::json;
 use crate::arguments::{Cluster, SlurmArguments, SpecArgument};
 use crate::checkpoint::Checkpoint;
 use crate::context::Context;
+use crate::devices::refuse_portable;
 use crate::failure::{Exit, Failure};
 use crate::layout::{LayoutRequest, as_argument, check, count, devices, layout, nodes, tasks};
 use crate::output;
@@ -138,6 +139,7 @@ pub fn slurm(context: &Context, argument: &SpecArgument, job: &SlurmArguments) -
     let layout = layout(spec, request);
     check(spec, &layout)?;
     let devices = devices(spec, overrides);
+    devices.map_or(Ok(()), |kind| refuse_portable(spec, kind))?;
     let title = devices.map_or("CPUs", |devices| devices.title);
     let is_mi250x = title == "MI250X";
     let machine = match job.cluster {

@@ -12,6 +12,7 @@ use super::listener::{Arrival, WorkerListener};
 use super::program::WorkerProgram;
 use super::srun::Srun;
 use crate::engine::{RunError, Stop};
+use crate::job::WorkerDevice;
 use crate::libtorch::LibtorchError;
 
 /// Who starts the workers, and where.
@@ -36,6 +37,7 @@ pub struct WorkerLaunch {
     pub method: LaunchMethod,
     /// Without a libtorch only a run that needs a worker fails.
     pub program: Result<WorkerProgram, LibtorchError>,
+    pub device: WorkerDevice,
     /// Folder for each worker's log.
     pub logs: Option<Utf8PathBuf>,
     /// A worker without a heartbeat for this long is lost.

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use self::handle::{WorkerHandle, WorkerMessage};
 use self::srun::Srun;
 use super::{RunError, Stop};
-use crate::job::{Event, Fingerprint, JobFailure, Join, Layout, WorkerCommand};
+use crate::job::{Event, Fingerprint, JobFailure, Join, Layout, Start, WorkerCommand};
 
 pub use self::launch::{LaunchMethod, WorkerLaunch};
 pub use self::listener::WorkerListener;
@@ -83,6 +83,7 @@ impl WorkerPool {
             srun,
             fingerprint: Fingerprint::default(),
         };
+        pool.start_devices(launch)?;
         pool.fingerprint = pool.common_fingerprint(launch.start, portable, stop)?;
         if world > 1 {
             pool.connect(launch, layout, stop)?;
@@ -92,6 +93,21 @@ impl WorkerPool {
 
     pub fn world(&self) -> usize {
         self.workers.len()
+    }
+
+    /// Tells every worker where it computes.
+    fn start_devices(&mut self, launch: &WorkerLaunch) -> Result<(), RunError> {
+        for rank in 0..self.workers.len() {
+            let is_local = matches!(launch.method, LaunchMethod::Local);
+            let start = Start {
+                device: launch.device,
+                local_rank: u32::try_from(rank).ok().filter(|_| is_local),
+            };
+            if !self.workers[rank].send(&WorkerCommand::Start(start)) {
+                return Err(self.lost_worker(rank));
+            }
+        }
+        Ok(())
     }
 
     /// Waits until every worker is ready, and checks that all have the same numerics.

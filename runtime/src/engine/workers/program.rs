@@ -2,6 +2,8 @@
 
 use camino::Utf8PathBuf;
 
+use crate::libtorch::Devices;
+
 /// The variable with the folders in which the system's loader looks for libraries.
 pub const LIBRARY_PATH: &str = "LD_LIBRARY_PATH";
 
@@ -13,4 +15,6 @@ pub struct WorkerProgram {
     pub library_path: String,
     /// The release of its libtorch, such as `2.13.0`.
     pub libtorch: String,
+    /// The devices that its libtorch can compute on.
+    pub devices: Devices,
 }

@@ -13,7 +13,7 @@
 //! dimension even if a rank holds only a part of it.
 
 mod attention;
-mod composed_attention;
+pub(crate) mod composed_attention;
 mod decode;
 mod device;
 mod error;

@@ -1,6 +1,6 @@
 //! The worker's command line.
 
-use crate::model::{ComputeDevice, Fault};
+use crate::model::Fault;
 
 /// What a worker is started with.
 #[derive(Clone, Debug, Default)]
@@ -8,12 +8,10 @@ pub struct Arguments {
     /// `HOST:PORT` of the engine if a launcher, not the engine, started the worker.
     pub engine: Option<String>,
     pub fault: Fault,
-    /// Where this worker computes.
-    pub device: ComputeDevice,
 }
 
 impl Arguments {
-    /// Parses `--join=HOST:PORT`, `--device=gpu:INDEX` or `--device=simulated` (for tests of the code for devices), and `--fault NAME` if fault injection is compiled in: the name of a sum over shards, an
+    /// Parses `--join=HOST:PORT`, and `--fault NAME` if fault injection is compiled in: the name of a sum over shards, an
     /// operation of the trace with `-` between its words.
     ///
     /// Returns nothing for other arguments.
@@ -22,8 +20,6 @@ impl Arguments {
         while let Some(argument) = arguments.next() {
             let is_new = if let Some(engine) = argument.strip_prefix("--join=") {
                 parsed.engine.replace(engine.to_owned()).is_none()
-            } else if let Some(device) = argument.strip_prefix("--device=") {
-                parsed.device.is_host() && parsed.compute_on(device)
             } else {
                 argument == "--fault" && parsed.inject(&arguments.next()?)
             };
@@ -32,18 +28,6 @@ impl Arguments {
             }
         }
         Some(parsed)
-    }
-
-    fn compute_on(&mut self, device: &str) -> bool {
-        let found = match device {
-            "simulated" => Some(ComputeDevice::Simulated),
-            _ => device
-                .strip_prefix("gpu:")
-                .and_then(|index| index.parse().ok())
-                .map(ComputeDevice::Gpu),
-        };
-        self.device = found.unwrap_or_default();
-        found.is_some()
     }
 
     #[cfg(any(test, feature = "fault-injection"))]
@@ -74,11 +58,8 @@ mod tests {
         assert_eq!(parse(&["--join=a:1"]).unwrap().engine.unwrap(), "a:1");
         let fault = parse(&["--fault", "feed-forward-down-sum-over-shards"]).unwrap().fault;
         assert!(fault.sum.is_some());
-        assert_eq!(parse(&["--device=gpu:3"]).unwrap().device, ComputeDevice::Gpu(3));
         for refused in [
-            &["--device=gpu:1", "--device=gpu:1"][..],
-            &["--device=cpu:0"],
-            &["--join=a:1", "--join=b:2"],
+            &["--join=a:1", "--join=b:2"][..],
             &["x"],
             &["--fault", "embedding"],
             &["--fault"],

@@ -5,7 +5,7 @@ use c10d_sys::LibtorchRelease;
 use tch::{Kind, Tensor};
 
 use crate::kernels::{self, Level};
-use crate::model::ModelError;
+use crate::model::{ComputeDevice, ModelError, composed_attention, to_host};
 
 /// Matrix products whose bits distinguish kernels: rows, inner dimension, columns.
 const PRODUCTS: [[i64; 3]; 5] = [
@@ -16,9 +16,11 @@ const PRODUCTS: [[i64; 3]; 5] = [
     [33, 1024, 48],
 ];
 
+/// What the bits of this worker's results depend on, on its device.
+///
 /// # Errors
 /// [`ModelError::Torch`] if libtorch does not run.
-pub fn fingerprint() -> Result<Fingerprint, ModelError> {
+pub fn fingerprint(device: ComputeDevice) -> Result<Fingerprint, ModelError> {
     Ok(Fingerprint {
         libtorch: LibtorchRelease::loaded().to_string(),
         cpu: processor(),
@@ -28,7 +30,16 @@ pub fn fingerprint() -> Result<Fingerprint, ModelError> {
             Level::Baseline => "baseline",
         }
         .to_owned(),
-        probe: probe()?,
+        device: match device {
+            ComputeDevice::Cpu => None,
+            ComputeDevice::Gpu(_) => Some("gpu".to_owned()),
+            ComputeDevice::Simulated => Some("simulated device".to_owned()),
+        },
+        probe: if device.is_host() {
+            probe()?
+        } else {
+            device_probe(device)?
+        },
         portable: portable(),
     })
 }
@@ -79,6 +90,36 @@ fn numbers(count: i64, seed: u32) -> Vec<f32> {
 fn matrix(rows: i64, columns: i64, seed: u32, kind: Kind) -> Result<Tensor, ModelError> {
     let tensor = Tensor::f_from_slice(&numbers(rows * columns, seed))?;
     Ok(tensor.f_view([rows, columns])?.f_to_kind(kind)?)
+}
+
+/// BLAKE3 of the results of a fixed set of a device's kernel calls: products and attention.
+fn device_probe(device: ComputeDevice) -> Result<String, ModelError> {
+    let mut hasher = blake3::Hasher::new();
+    let mut add = |tensor: &Tensor| -> Result<(), ModelError> {
+        for value in to_host::<f32>(&tensor.f_to_kind(Kind::Float)?)? {
+            hasher.update(&value.to_bits().to_le_bytes());
+        }
+        Ok(())
+    };
+    let at = |rows, columns, seed, kind| -> Result<Tensor, ModelError> {
+        Ok(matrix(rows, columns, seed, kind)?.f_to_device(device.tensors())?)
+    };
+    for kind in [Kind::Float, Kind::BFloat16] {
+        for [m, k, n] in PRODUCTS {
+            let (left, right) = (at(m, k, 1, kind)?, at(n, k, 2, kind)?);
+            add(&left.f_mm(&right.f_transpose(0, 1)?)?)?;
+            let (tall, wide) = (at(k, m, 3, kind)?, at(k, n, 4, kind)?);
+            add(&tall.f_transpose(0, 1)?.f_mm(&wide)?)?;
+        }
+        let heads = |seed| Ok::<_, ModelError>(at(2 * 3 * 48, 32, seed, kind)?.f_view([2, 3, 48, 32])?);
+        let views = [heads(5)?, heads(6)?, heads(7)?];
+        let (out, lse) = composed_attention::forward(&views, None)?;
+        let (dquery, dkey, dvalue) = composed_attention::backward(&out, &views, [&out, &lse])?;
+        for tensor in [out, lse, dquery, dkey, dvalue] {
+            add(&tensor)?;
+        }
+    }
+    Ok(hasher.finalize().to_hex().to_string())
 }
 
 /// BLAKE3 of the results of a fixed set of kernel calls.

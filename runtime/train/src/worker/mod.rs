@@ -4,6 +4,7 @@
 
 mod arguments;
 mod connect;
+mod device;
 mod device_libraries;
 mod fingerprint;
 mod inbox;
@@ -25,6 +26,7 @@ pub use process::{ProcessError, settle};
 use crate::model::ModelError;
 use crate::train::TrainError;
 use connect::ConnectError;
+use device::DeviceError;
 use device_libraries::DeviceLibraries;
 use inbox::Inbox;
 use session::{CommandEnd, Session};
@@ -85,6 +87,10 @@ enum StartError {
         #[source]
         source: io::Error,
     },
+    #[error("the engine's first command, and no other, must be `start`")]
+    NotStarted,
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     #[error(transparent)]
     Model(#[from] ModelError),
     #[error(transparent)]
@@ -116,13 +122,18 @@ fn run(arguments: &Arguments) -> Result<(), StartError> {
     connect::send_heartbeats(&events).map_err(thread("sends heartbeats"))?;
     tch::set_num_threads(1);
     let _guard = tch::no_grad_guard();
-    let fingerprint = fingerprint()?;
-    arguments.device.refuse_host_access();
     let inbox = Inbox::open(&events, input).map_err(thread("reads commands"))?;
+    let Some(WorkerCommand::Start(start)) = inbox.next() else {
+        return Err(StartError::NotStarted);
+    };
+    let device = device::choose(start, &devices)?;
+    let fingerprint = fingerprint(device)?;
+    device.refuse_host_access();
     events.send(&Event::Ready { fingerprint });
-    let mut session = Session::new(events.clone(), arguments.fault, arguments.device)?;
+    let mut session = Session::new(events.clone(), arguments.fault, device)?;
     while let Some(command) = inbox.next() {
         let end = match command {
+            WorkerCommand::Start(_) => return Err(StartError::NotStarted),
             WorkerCommand::Join(join) => session.join(&join),
             WorkerCommand::Train(job) => session.train(&job, inbox.stop()),
             WorkerCommand::Trace(trace) => session.trace(&trace, inbox.stop()),

@@ -2,13 +2,12 @@
 //! under any layout.
 
 use aurora_compiler::fields::{Activation, AnswerMode, Architecture, Contract, ModelFields, Precision};
-use aurora_runtime::job::{EvalJob, Event, Join, Layout, Recompute, Scores, StepLogLine, TrainJob, WorkerCommand};
+use aurora_runtime::job::{
+    EvalJob, Event, Join, Layout, Recompute, Scores, StepLogLine, TrainJob, WorkerCommand, WorkerDevice,
+};
 
 use crate::world::{Worker, World, model};
 use crate::{answers_job, items_file, loss};
-
-/// Arguments of a worker with a simulated device.
-const SIMULATED: &[&str] = &["--device=simulated"];
 
 /// A small Llama, whose keys and values are stacked with its queries.
 fn llama() -> ModelFields {
@@ -32,9 +31,9 @@ fn job(world: &World, model: &ModelFields, name: &str, steps: std::ops::Range<u6
 }
 
 /// Trains on the workers of a layout; returns the checkpoint without the step log's timings.
-fn train(world: &World, job: TrainJob, arguments: &[&str]) -> Vec<(String, Vec<u8>)> {
+fn train(world: &World, job: TrainJob, on: WorkerDevice) -> Vec<(String, Vec<u8>)> {
     let layout = job.layout.clone();
-    let mut workers: Vec<Worker> = (0..layout.world()).map(|_| Worker::start_with(arguments)).collect();
+    let mut workers: Vec<Worker> = (0..layout.world()).map(|_| Worker::start_on(on)).collect();
     if layout.world() > 1 {
         let join = |rank: u32, store: Option<String>| {
             WorkerCommand::Join(Join {
@@ -77,14 +76,14 @@ pub fn losses_agree_with_the_host(world: &World) {
     for (family, model) in [("bigcode", model()), ("llama", llama())] {
         world.weights(&model, &format!("{family} start"));
         for (precision, bound) in [(Precision::F32, 1e-4), (Precision::Bf16, 2e-2)] {
-            let run = |place: &str, arguments: &[&str]| {
+            let run = |place: &str, on: WorkerDevice| {
                 let name = format!("{family} {precision:?} {place}");
                 let mut job = job(world, &model, &name, 0..20, &format!("{family} start"));
                 job.fields.precision = precision;
-                train(world, job, arguments);
+                train(world, job, on);
                 losses(&world.step_log(&name))
             };
-            let (host, device) = (run("host", &[]), run("device", SIMULATED));
+            let (host, device) = (run("host", WorkerDevice::Cpu), run("device", WorkerDevice::Simulated));
             assert_eq!((host.len(), device.len()), (20, 20));
             assert!(host[19] < host[0] - 0.3, "it learns");
             for (host, device) in host.iter().zip(&device) {
@@ -107,7 +106,7 @@ pub fn layouts_and_resume_do_not_change_bits(world: &World) {
             job.layout = Layout::one(1, Recompute::None);
             job
         };
-        let expected = train(world, of("one", 0..6, &start), SIMULATED);
+        let expected = train(world, of("one", 0..6, &start), WorkerDevice::Simulated);
         let plain = Layout::one(1, Recompute::None);
         let layouts = [
             Layout {
@@ -139,10 +138,17 @@ pub fn layouts_and_resume_do_not_change_bits(world: &World) {
         for (number, layout) in layouts.into_iter().enumerate() {
             let mut job = of(&format!("layout {number}"), 0..6, &start);
             job.layout = layout.clone();
-            assert!(train(world, job, SIMULATED) == expected, "{family}: {layout:?}");
+            assert!(
+                train(world, job, WorkerDevice::Simulated) == expected,
+                "{family}: {layout:?}"
+            );
         }
-        train(world, of("first", 0..3, &start), SIMULATED);
-        let second = train(world, of("second", 3..6, &format!("{family} first")), SIMULATED);
+        train(world, of("first", 0..3, &start), WorkerDevice::Simulated);
+        let second = train(
+            world,
+            of("second", 3..6, &format!("{family} first")),
+            WorkerDevice::Simulated,
+        );
         let files = |all: &[(String, Vec<u8>)]| -> Vec<(String, Vec<u8>)> {
             all.iter().filter(|(name, _)| name != "trail.jsonl").cloned().collect()
         };
@@ -152,16 +158,20 @@ pub fn layouts_and_resume_do_not_change_bits(world: &World) {
 
 /// Perplexity, likelihoods of choices and generated texts.
 pub fn scores_agree_with_the_host(world: &World) {
-    let score = |name: &str, arguments: &[&str], job: EvalJob| -> (Scores, String) {
-        let mut worker = Worker::start_with(arguments);
+    let score = |name: &str, on: WorkerDevice, job: EvalJob| -> (Scores, String) {
+        let mut worker = Worker::start_on(on);
         worker.send(&WorkerCommand::Eval(Box::new(job)));
         worker.finish(name);
         let read = |file: &str| std::fs::read_to_string(world.path(name).join(file)).unwrap();
         (serde_json::from_str(&read("scores.json")).unwrap(), read("items.jsonl"))
     };
     let eval = |name: &str| world.eval(name, world.start(), 1);
-    let (host, _) = score("scores on the host", &[], eval("scores on the host"));
-    let (device, _) = score("scores on a device", SIMULATED, eval("scores on a device"));
+    let (host, _) = score("scores on the host", WorkerDevice::Cpu, eval("scores on the host"));
+    let (device, _) = score(
+        "scores on a device",
+        WorkerDevice::Simulated,
+        eval("scores on a device"),
+    );
     for (set, host) in &host.sets {
         let device = &device.sets[set];
         assert_eq!((host.tokens, host.documents), (device.tokens, device.documents));
@@ -179,11 +189,14 @@ pub fn scores_agree_with_the_host(world: &World) {
         .into_iter()
         .enumerate()
     {
-        let run = |place: &str, arguments: &[&str]| {
+        let run = |place: &str, on: WorkerDevice| {
             let name = format!("answers {number} {place}");
-            score(&name, arguments, answers_job(world, &name, 1, &items, &asks))
+            score(&name, on, answers_job(world, &name, 1, &items, &asks))
         };
-        let (host, device) = (run("on the host", &[]), run("on a device", SIMULATED));
+        let (host, device) = (
+            run("on the host", WorkerDevice::Cpu),
+            run("on a device", WorkerDevice::Simulated),
+        );
         assert_eq!(host.1.lines().count(), device.1.lines().count());
         assert_eq!(
             host.0.measures.keys().collect::<Vec<_>>(),
@@ -197,7 +210,7 @@ pub fn scores_agree_with_the_host(world: &World) {
 
 /// Portable numerics exist for CPUs only.
 pub fn portable_numerics_are_refused(world: &World) {
-    let mut worker = Worker::start_with(SIMULATED);
+    let mut worker = Worker::start_on(WorkerDevice::Simulated);
     let mut job = world.job("portable on a device", 0..1, world.start());
     job.fields.numerics.contract = Contract::Portable;
     worker.send(&WorkerCommand::Train(Box::new(job)));

@@ -23,10 +23,7 @@ use world::{VOCABULARY, Worker, World};
 
 fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some("worker") {
-        let Some(arguments) = Arguments::parse(std::env::args().skip(2)) else {
-            return ExitCode::FAILURE;
-        };
-        return aurora_train::worker::main(&arguments);
+        return aurora_train::worker::main(&Arguments::default());
     }
     let world = Arc::new(World::new());
     let trial = |name: &str, test: fn(&World)| {

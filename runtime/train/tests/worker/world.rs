@@ -10,8 +10,8 @@ use aurora_compiler::fields::{
 };
 use aurora_runtime::data::tokens::TokenWriter;
 use aurora_runtime::job::{
-    EvalJob, EvalSetPaths, Event, Files, JobFailure, Layout, NodeFiles, Recompute, StepLogLine, TokenPaths, TrainJob,
-    WorkerCommand,
+    EvalJob, EvalSetPaths, Event, Files, JobFailure, Layout, NodeFiles, Recompute, Start, StepLogLine, TokenPaths,
+    TrainJob, WorkerCommand, WorkerDevice,
 };
 use camino::{Utf8Path, Utf8PathBuf};
 
@@ -24,15 +24,14 @@ pub struct Worker {
 
 impl Worker {
     pub fn start() -> Self {
-        Self::start_with(&[])
+        Self::start_on(WorkerDevice::Cpu)
     }
 
-    pub fn start_with(arguments: &[&str]) -> Self {
+    pub fn start_on(device: WorkerDevice) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         // Settings that the worker must override.
         command
             .arg("worker")
-            .args(arguments)
             .env("OMP_NUM_THREADS", "2")
             .env_remove("MKL_NUM_THREADS");
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -47,11 +46,13 @@ impl Worker {
                 }
             }
         });
-        let worker = Self {
+        let mut worker = Self {
             commands: child.stdin.take(),
             child,
             events,
         };
+        let local_rank = Some(0);
+        worker.send(&WorkerCommand::Start(Start { device, local_rank }));
         assert!(matches!(worker.next(), Event::Ready { .. }));
         worker
     }

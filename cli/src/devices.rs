@@ -1,0 +1,94 @@
+//! The devices of a run's workers on this machine: whether there are enough of the layout's kind, before any work starts.
+
+use aurora_compiler::machine::DeviceKind;
+use aurora_compiler::spec::Spec;
+use aurora_runtime::engine::workers::WorkerProgram;
+use aurora_runtime::job::{Layout, WorkerDevice};
+use aurora_runtime::launch::{LocalDevice, local_devices};
+use aurora_runtime::libtorch::{Devices, LibtorchError};
+use camino::Utf8Path;
+
+use crate::arguments::LauncherArgument;
+use crate::execution::portable;
+use crate::failure::Failure;
+
+/// For tests of the code for devices: this number of devices, which are simulated on the processor.
+pub const TEST_DEVICES: &str = "AURORA_TEST_DEVICES";
+
+/// What a run on CPUs is started with instead.
+const ON_CPUS: &str = "choose a profile with a layout for CPUs, or `--layout machine=cpu,…`";
+
+/// Fails if results of the spec cannot be computed on devices.
+pub fn refuse_portable(spec: &Spec, kind: DeviceKind) -> Result<(), Failure> {
+    if portable(spec) {
+        let text = format!("`portable` numerics are for CPUs, and the layout is for {}", kind.title);
+        return Err(Failure::error(text).help(format!("write `numerics = invariant(…)`, or {ON_CPUS}")));
+    }
+    Ok(())
+}
+
+/// Where the workers compute, for a layout with devices of this kind. Devices of other machines are checked by the workers
+/// that start there.
+pub fn worker_device(
+    kind: DeviceKind,
+    layout: &Layout,
+    launcher: LauncherArgument,
+    program: &Result<WorkerProgram, LibtorchError>,
+) -> Result<WorkerDevice, Failure> {
+    let simulated = std::env::var(TEST_DEVICES)
+        .ok()
+        .and_then(|count| count.parse::<usize>().ok());
+    let found = match simulated {
+        Some(count) => vec![simulated_device(kind); count],
+        None => local_devices(Utf8Path::new("/"), &|name| std::env::var(name).ok()),
+    };
+    if launcher == LauncherArgument::Local {
+        refuse_missing(kind, layout.world() as usize, &found)?;
+    }
+    if simulated.is_some() {
+        return Ok(WorkerDevice::Simulated);
+    }
+    match program {
+        Ok(program) if program.devices == Devices::Cpu => Err(Failure::error(format!(
+            "the layout is for {}, and libtorch {} in `{}` computes on CPUs only",
+            kind.title, program.libtorch, program.library_path
+        ))
+        .help("set AURORA_LIBTORCH to a libtorch for CUDA or ROCm; `aurora doctor` lists those of this machine")),
+        // Without a libtorch the start of the workers fails, and says where it was looked for.
+        _ => Ok(WorkerDevice::Gpu),
+    }
+}
+
+fn simulated_device(kind: DeviceKind) -> LocalDevice {
+    LocalDevice {
+        name: format!("simulated {}", kind.driver_name),
+        memory: None,
+    }
+}
+
+/// Fails if this machine has too few devices of a kind.
+fn refuse_missing(kind: DeviceKind, wanted: usize, found: &[LocalDevice]) -> Result<(), Failure> {
+    let fitting = found
+        .iter()
+        .filter(|device| device.name.contains(kind.driver_name))
+        .count();
+    if fitting >= wanted {
+        return Ok(());
+    }
+    let mut names: Vec<&str> = found.iter().map(|device| device.name.as_str()).collect();
+    names.dedup();
+    let here = match found.len() {
+        0 => "none".to_owned(),
+        count => format!("{count} ({})", names.join(", ")),
+    };
+    let text = format!(
+        "the layout needs {wanted} devices of the kind {}, and this machine has {here}",
+        kind.title
+    );
+    let help = if fitting > 0 {
+        format!("write a layout of at most {fitting} workers, or {ON_CPUS}")
+    } else {
+        ON_CPUS.to_owned()
+    };
+    Err(Failure::error(text).help(help))
+}

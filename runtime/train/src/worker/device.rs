@@ -1,0 +1,82 @@
+//! The device of this worker: the one with the index of its local rank.
+
+use aurora_runtime::job::{Start, WorkerDevice};
+use aurora_runtime::launch::{EnvironmentError, identity};
+
+use super::device_libraries::DeviceLibraries;
+use crate::model::ComputeDevice;
+
+/// Variables by which a launcher gives each worker one device of its own.
+const OWN_DEVICE: [&str; 3] = ["ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"];
+
+/// Why a worker has no device.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    #[error(transparent)]
+    Environment(#[from] EnvironmentError),
+    #[error("the layout is for devices, and this worker cannot use any: {0}")]
+    NoLibrary(String),
+    #[error("the worker with local rank {local_rank} has no device: libtorch finds {found} on this machine")]
+    TooFew { local_rank: usize, found: usize },
+    #[error("libtorch cannot use device {index}: {cause}")]
+    Unusable { index: usize, cause: String },
+}
+
+/// Where this worker computes. It is the first call that asks libtorch for devices.
+///
+/// # Errors
+/// [`DeviceError`] if there is no device for this worker.
+pub fn choose(start: Start, libraries: &DeviceLibraries) -> Result<ComputeDevice, DeviceError> {
+    match start.device {
+        WorkerDevice::Cpu => Ok(ComputeDevice::Cpu),
+        WorkerDevice::Simulated => Ok(ComputeDevice::Simulated),
+        WorkerDevice::Gpu => gpu(start.local_rank, libraries),
+    }
+}
+
+fn gpu(local_rank: Option<u32>, libraries: &DeviceLibraries) -> Result<ComputeDevice, DeviceError> {
+    if !matches!(libraries, DeviceLibraries::Loaded(_)) {
+        return Err(DeviceError::NoLibrary(libraries.to_string()));
+    }
+    let local_rank = match local_rank {
+        Some(rank) => rank as usize,
+        None => identity(&|name| std::env::var(name).ok())?.map_or(0, |identity| identity.local_rank),
+    };
+    let found = usize::try_from(tch::Cuda::device_count()).unwrap_or(0);
+    let has_own = found == 1 && OWN_DEVICE.iter().any(|name| std::env::var_os(name).is_some());
+    let index = if has_own { 0 } else { local_rank };
+    let device = ComputeDevice::Gpu(index);
+    // A first tensor tells why a device cannot be used: no driver, another architecture, no memory.
+    let first = tch::Tensor::f_zeros([1], (tch::Kind::Float, device.tensors()));
+    match first {
+        _ if index >= found && found > 0 => Err(DeviceError::TooFew { local_rank, found }),
+        Err(error) => Err(DeviceError::Unusable {
+            index,
+            cause: error.to_string().lines().next().unwrap_or_default().to_owned(),
+        }),
+        Ok(_) => Ok(device),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_libtorch_for_cpus_is_named_as_the_reason() {
+        let start = Start {
+            device: WorkerDevice::Gpu,
+            local_rank: Some(0),
+        };
+        let error = choose(start, &DeviceLibraries::NotPresent).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the layout is for devices, and this worker cannot use any: this libtorch computes on CPUs only"
+        );
+        let start = Start {
+            device: WorkerDevice::Cpu,
+            local_rank: None,
+        };
+        assert_eq!(choose(start, &DeviceLibraries::NotPresent).unwrap(), ComputeDevice::Cpu);
+    }
+}
