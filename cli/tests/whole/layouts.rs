@@ -268,7 +268,7 @@ fn an_impossible_layout_is_an_error() {
         project.read("specs/small.aur")
     );
     project.write("specs/small.aur", &spec);
-    refuse(&[], 1, "the layout is for MI250X");
+    refuse(&[], 1, "the layout needs 8 devices of the kind MI250X");
 }
 
 /// A worker that reports another processor.

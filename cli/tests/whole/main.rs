@@ -8,6 +8,7 @@ mod bounds;
 mod cluster;
 mod composition;
 mod damage;
+mod devices;
 mod difference;
 mod harness;
 mod identity;

@@ -9,6 +9,11 @@ pub enum ModelError {
     /// libtorch's message without its stack trace.
     #[error("libtorch: {0}")]
     Torch(String),
+    #[error(
+        "out of memory: `recompute = full`, more tensor or pipeline ranks, or `distributed_optimizer` need less, and \
+         `aurora plan` states how much ({0})"
+    )]
+    OutOfMemory(String),
     #[error("a kernel got a tensor of {found:?} elements, expected {expected:?}")]
     Kind { found: Kind, expected: Kind },
     #[error("a kernel got a tensor of shape {0:?} that is not contiguous")]
@@ -38,6 +43,9 @@ pub enum ModelError {
 impl From<TchError> for ModelError {
     fn from(error: TchError) -> Self {
         let text = error.to_string();
+        if text.contains("out of memory") {
+            return Self::OutOfMemory(text.lines().next().unwrap_or_default().to_owned());
+        }
         Self::Torch(text.lines().next().unwrap_or_default().to_owned())
     }
 }

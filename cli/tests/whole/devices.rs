@@ -1,0 +1,95 @@
+//! Layouts with devices: what is refused before any work, and the code for devices on simulated ones.
+
+use crate::project::{Done, Project, SPEC};
+
+/// The spec with a layout for two devices of one node.
+fn project() -> Project {
+    let project = Project::new();
+    let layout = "layout gpus {\n  machine = h100\n  devices = 2\n  data    = 2\n}\n";
+    project.write("specs/small.aur", &format!("{SPEC}\n{layout}"));
+    project
+}
+
+/// Runs a command with this number of simulated devices.
+fn with_devices(project: &Project, count: &str, arguments: &[&str]) -> Done {
+    let mut command = project.command(arguments);
+    Done(
+        command
+            .env("AURORA_TEST_DEVICES", count)
+            .output()
+            .expect("the binary starts"),
+    )
+}
+
+#[test]
+fn a_run_on_devices_has_the_same_bits_under_any_layout() {
+    let project = project();
+    let run = ["run", "specs/small.aur", "--progress", "none"];
+    with_devices(&project, "2", &run).exits(0);
+    let lock = project.read("lockfiles/small.lock");
+    assert!(lock.contains(", simulated device, probe "), "{lock}");
+    for layout in ["tensor=2,data=1", "pipeline=2,data=1", "data=1,recompute=full"] {
+        let rerun = [
+            "rerun",
+            "lockfiles/small.lock",
+            "--layout",
+            layout,
+            "--progress",
+            "none",
+        ];
+        let done = with_devices(&project, "2", &rerun);
+        done.exits(0);
+        done.prints("rerun: identical");
+    }
+    // On CPUs the numbers are others, and the user is told before.
+    let layout = "machine=cpu,data=1";
+    let done = project.aurora(&[
+        "rerun",
+        "lockfiles/small.lock",
+        "--layout",
+        layout,
+        "--progress",
+        "none",
+    ]);
+    done.prints("the lock's results were made on another kind of machine");
+}
+
+#[test]
+fn missing_devices_are_reported_before_any_work() {
+    let project = project();
+    let refuse = |count: Option<&str>, text: &str, help: &str| {
+        let run = ["run", "specs/small.aur", "--progress", "none"];
+        let done = match count {
+            Some(count) => with_devices(&project, count, &run),
+            None => project.aurora(&run),
+        };
+        done.exits(1);
+        done.prints(text);
+        done.prints(help);
+        assert!(!project.path("lockfiles/small.lock").exists(), "no work is done");
+    };
+    let cpus = "a layout for CPUs, or `--layout machine=cpu,…`";
+    refuse(
+        Some("0"),
+        "needs 2 devices of the kind H100, and this machine has none",
+        cpus,
+    );
+    let text = "needs 2 devices of the kind H100, and this machine has 1 (simulated H100)";
+    refuse(Some("1"), text, "a layout of at most 1 workers");
+    project.edit("invariant(", "portable(");
+    refuse(
+        Some("2"),
+        "`portable` numerics are for CPUs, and the layout is for H100",
+        cpus,
+    );
+}
+
+#[test]
+fn plan_states_whether_a_rank_fits_on_a_device() {
+    let project = project();
+    let done = project.aurora(&["plan", "specs/small.aur"]);
+    done.exits(0);
+    done.prints("GiB of the 74.506 GiB of a device: it fits");
+    let document = project.aurora(&["plan", "specs/small.aur", "--json"]).json();
+    assert_eq!(document["memory"]["device_memory"], 80_000_000_000u64);
+}
