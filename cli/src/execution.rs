@@ -128,9 +128,6 @@ impl Execution<'_> {
         if let (Some(here), Some(there)) = (&here, &fresh.fingerprint)
             && here != there
         {
-            self.display.line(&format!(
-                "note: the lock's results were made on another kind of machine ({there}): they may differ"
-            ));
             // A run records the results of its own machine; a rerun still compares with the results in the lock.
             if self.lock_path.is_some() {
                 fresh.result.clear();
@@ -171,6 +168,16 @@ struct LockingObserver<'a> {
 
 impl Observer for LockingObserver<'_> {
     fn on_event(&self, event: RunEvent<'_>) {
+        if let RunEvent::WorkersReady { fingerprint, .. } = &event
+            && let Some(there) = self.execution.old.and_then(|old| old.fingerprint.as_ref())
+        {
+            let here = fingerprint.text(portable(&self.execution.loaded.spec));
+            if here != *there {
+                self.execution.display.notice(&format!(
+                    "note: the lock's results were made on another kind of machine ({there}; here: {here}): they may differ"
+                ));
+            }
+        }
         self.execution.display.on_event(event);
     }
 

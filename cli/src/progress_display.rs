@@ -79,6 +79,14 @@ impl ProgressDisplay {
         }
     }
 
+    /// A line for the user in every mode, also without progress.
+    pub fn notice(&self, text: &str) {
+        match &self.style {
+            Style::Live(bar) => bar.suspend(|| errln!("{text}")),
+            Style::Plain | Style::Silent => errln!("{text}"),
+        }
+    }
+
     /// Replaces the live line; does nothing without a terminal.
     fn live(&self, text: impl FnOnce() -> String) {
         if let Style::Live(bar) = &self.style {
