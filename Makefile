@@ -21,7 +21,7 @@ demo: build
 # At the end it lists the tools that some tests need and this machine lacks; with AURORA_TESTS=all these tests fail.
 test: libtorch
 	@missing=$$(mktemp); status=0; \
-	  AURORA_MISSING_TOOLS=$$missing $(CARGO) test --workspace || status=$$?; \
+	  AURORA_MISSING_TOOLS=$$missing $(CARGO) test --workspace --no-fail-fast || status=$$?; \
 	  sort -u $$missing >&2; rm $$missing; exit $$status
 
 # What a change has to pass besides the tests.

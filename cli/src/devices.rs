@@ -11,6 +11,7 @@ use camino::Utf8Path;
 use crate::arguments::LauncherArgument;
 use crate::execution::portable;
 use crate::failure::Failure;
+use crate::stdio::errln;
 
 /// For tests of the code for devices: this number of devices, which are simulated on the processor.
 pub const TEST_DEVICES: &str = "AURORA_TEST_DEVICES";
@@ -66,13 +67,16 @@ fn simulated_device(kind: DeviceKind) -> LocalDevice {
     }
 }
 
-/// Fails if this machine has too few devices of a kind.
+/// Fails if this machine has too few devices of a kind; says how many stay idle.
 fn refuse_missing(kind: DeviceKind, wanted: usize, found: &[LocalDevice]) -> Result<(), Failure> {
     let fitting = found
         .iter()
         .filter(|device| device.name.contains(kind.driver_name))
         .count();
     if fitting >= wanted {
+        if fitting > wanted {
+            errln!("note: {} of this machine's {fitting} devices have no worker", fitting - wanted);
+        }
         return Ok(());
     }
     let mut names: Vec<&str> = found.iter().map(|device| device.name.as_str()).collect();
