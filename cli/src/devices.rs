@@ -75,7 +75,10 @@ fn refuse_missing(kind: DeviceKind, wanted: usize, found: &[LocalDevice]) -> Res
         .count();
     if fitting >= wanted {
         if fitting > wanted {
-            errln!("note: {} of this machine's {fitting} devices have no worker", fitting - wanted);
+            errln!(
+                "note: {} of this machine's {fitting} devices have no worker",
+                fitting - wanted
+            );
         }
         return Ok(());
     }

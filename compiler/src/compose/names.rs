@@ -9,6 +9,7 @@ use aurora_lang::ast::{
     Allowed, Block, Body, Entry, Expression, ExpressionKind, Name, Span, Statement, StatementKind, Value, ValueKind,
 };
 use aurora_lang::diagnostics::{Code, Diagnostic};
+use aurora_lang::parse::MOST_NESTING;
 use rust_decimal::Decimal;
 
 use super::Bundle;
@@ -16,6 +17,7 @@ use crate::names::suggest;
 use crate::number::{Counted, counted, decimal};
 use crate::schema::{self, CallSchema, Type};
 use crate::spec::Unit;
+use crate::text::grouped;
 
 /// A block or a statement (`let`, `param`): the index of its file, and its index there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,6 +25,13 @@ pub(super) enum Target {
     Block(usize, usize),
     Statement(usize, usize),
 }
+
+/// Elements that values of `let` and `param` may have in total where they replace names. Values that contain each other would
+/// otherwise grow without bound.
+const MOST_REPLACED: usize = 100_000;
+
+/// Names that a value may depend on one after the other; their values are computed recursively.
+const MOST_DEPENDENCIES: usize = 128;
 
 pub(super) struct Names<'b> {
     bundle: &'b Bundle,
@@ -33,6 +42,10 @@ pub(super) struct Names<'b> {
     open: Vec<Target>,
     /// Values that replace the default of a parameter, each with the file whose names it uses.
     chosen: BTreeMap<Target, (usize, Value)>,
+    /// Elements of all values that have replaced names.
+    replaced: usize,
+    /// A limit was exceeded, which is reported once; names are not replaced any more.
+    is_too_large: bool,
     pub(super) errors: Vec<Diagnostic>,
 }
 
@@ -44,6 +57,8 @@ impl<'b> Names<'b> {
             values: BTreeMap::new(),
             open: Vec::new(),
             chosen: BTreeMap::new(),
+            replaced: 0,
+            is_too_large: false,
             errors: Vec::new(),
         };
         let has_statements = bundle.files.iter().any(|file| !file.parsed.file.statements.is_empty());
@@ -279,6 +294,12 @@ impl<'b> Names<'b> {
         let Target::Statement(own_file, _) = target else {
             return None;
         };
+        if self.open.len() >= MOST_DEPENDENCIES {
+            let place = self.place(target).unwrap_or(statement.span);
+            let text = format!("values depend on more than {MOST_DEPENDENCIES} names one after the other");
+            self.too_large(Diagnostic::new(Code::TOO_DEEP, text).label(place, "depends on still more names"));
+            return None;
+        }
         self.open.push(target);
         let value = match &statement.kind {
             StatementKind::Let { value, .. } => Some(self.replaced(own_file, value)),
@@ -400,14 +421,47 @@ impl<'b> Names<'b> {
         value
     }
 
+    fn too_large(&mut self, diagnostic: Diagnostic) {
+        if !std::mem::replace(&mut self.is_too_large, true) {
+            self.errors
+                .push(diagnostic.help("write the values that the spec needs"));
+        }
+    }
+
+    /// Whether a value fits the limits where it replaces a name at `place`, `depth` lists and calls deep.
+    fn is_allowed(&mut self, found: &Value, place: Span, depth: usize) -> bool {
+        if self.is_too_large {
+            return false;
+        }
+        let size = Size::of(found);
+        self.replaced += size.elements;
+        if self.replaced > MOST_REPLACED {
+            let text = format!(
+                "values of `let` and `param` have more than {} elements in total",
+                grouped(MOST_REPLACED as u64)
+            );
+            self.too_large(Diagnostic::new(Code::FILE_TOO_LARGE, text).label(place, "exceeds the limit"));
+        } else if depth + size.depth > MOST_NESTING {
+            let text = format!("the value of a name is nested more than {MOST_NESTING} deep");
+            self.too_large(Diagnostic::new(Code::TOO_DEEP, text).label(place, "exceeds the limit"));
+        }
+        !self.is_too_large
+    }
+
     fn replace(&mut self, file: usize, value: &mut Value) {
+        self.replace_at(file, value, 0);
+    }
+
+    fn replace_at(&mut self, file: usize, value: &mut Value, depth: usize) {
         match &mut value.kind {
             ValueKind::Word(word) => {
                 let target = self.targets(file, word).first().copied();
                 let Some(target) = target.filter(|target| matches!(target, Target::Statement(..))) else {
                     return;
                 };
-                if let Some(found) = self.value(target) {
+                if let Some(found) = self.value(target)
+                    && self.is_allowed(&found, value.span, depth)
+                {
                     // Evidence at the use replaces that of the declaration.
                     let marks = std::mem::take(&mut value.marks);
                     *value = found;
@@ -416,11 +470,11 @@ impl<'b> Names<'b> {
                     }
                 }
             }
-            ValueKind::List(items) => items.iter_mut().for_each(|item| self.replace(file, item)),
+            ValueKind::List(items) => items.iter_mut().for_each(|item| self.replace_at(file, item, depth + 1)),
             ValueKind::Call(call) => call
                 .arguments
                 .iter_mut()
-                .for_each(|argument| self.replace(file, &mut argument.value)),
+                .for_each(|argument| self.replace_at(file, &mut argument.value, depth + 1)),
             ValueKind::Number(_) | ValueKind::Text(_) | ValueKind::Every(_) => {}
         }
     }
@@ -536,6 +590,32 @@ impl ParamValue {
             Self::Text(_) => "a text".to_owned(),
             Self::Word(_) => "a word".to_owned(),
             Self::Other(what) => (*what).to_owned(),
+        }
+    }
+}
+
+/// The size of a value: its elements, itself included, and how deep lists and calls are nested.
+struct Size {
+    elements: usize,
+    depth: usize,
+}
+
+impl Size {
+    fn of(value: &Value) -> Self {
+        let of_all = |values: &mut dyn Iterator<Item = &Value>| {
+            values
+                .map(Self::of)
+                .fold(Self { elements: 1, depth: 1 }, |sum, size| Self {
+                    elements: sum.elements + size.elements,
+                    depth: sum.depth.max(size.depth + 1),
+                })
+        };
+        match &value.kind {
+            ValueKind::List(items) => of_all(&mut items.iter()),
+            ValueKind::Call(call) => of_all(&mut call.arguments.iter().map(|argument| &argument.value)),
+            ValueKind::Word(_) | ValueKind::Number(_) | ValueKind::Text(_) | ValueKind::Every(_) => {
+                Self { elements: 1, depth: 0 }
+            }
         }
     }
 }

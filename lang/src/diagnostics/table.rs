@@ -32,16 +32,17 @@ source english { from = "file:data/english.txt" }"#,
 
 source english { from = "file:data/english.txt" }"#;
     TOO_DEEP = "E0103", "nested too deeply",
-        r#"More than 32 brackets are open at once, or an expression has more than 64 operators. The limits bound the work of the
-compiler; no field needs more than four levels."#,
+        r#"More than 32 brackets are open at once, also through the values of `let` and `param`, or an expression has more than 64
+operators, or values depend on more than 128 names one after the other. The limits bound the work of the compiler; no field needs
+more than four levels."#,
         wrong r#"eval heldout { data = [[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[en]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]] }"#,
         right r#"eval heldout {
   data = [en, fi]
   // …
 }"#;
     FILE_TOO_LARGE = "E0104", "file, list or block too large",
-        r#"A spec has at most 1 MiB and 2000 blocks, and a list, call or block at most 1000 elements. Data does not belong in a spec:
-refer to it with a `source`."#,
+        r#"A spec has at most 1 MiB and 2000 blocks, and a list, call or block at most 1000 elements. Where values of `let` and `param`
+replace names, they have at most 100,000 elements in total. Data does not belong in a spec: refer to it with a `source`."#,
         wrong r#""#,
         right r#""#;
     UNCLOSED_STRING = "E0105", "text is never closed",
