@@ -159,7 +159,10 @@ impl DiffEffect {
 }
 
 /// Compares two locks: pins, keys, and results of equal keys. `made` returns the pre-image of a key, if it is known.
-pub fn locks(old: &Lock, new: &Lock, made: &dyn Fn(Key) -> Option<Preimage>) -> Diff {
+///
+/// # Errors
+/// Those of `made`.
+pub fn locks<E>(old: &Lock, new: &Lock, made: &dyn Fn(Key) -> Result<Option<Preimage>, E>) -> Result<Diff, E> {
     let mut changed = Vec::new();
     let mut differ = |path: String, old: Option<String>, new: Option<String>| {
         if old != new {
@@ -199,10 +202,12 @@ pub fn locks(old: &Lock, new: &Lock, made: &dyn Fn(Key) -> Option<Preimage>) -> 
             continue;
         }
         severity = severity.max(DiffEffect::of(node.kind));
-        let reason = match before.map(|before| (made(before.key), made(node.key))) {
+        let reason = match before {
             None => "new".to_string(),
-            Some((Some(old), Some(new))) => list_changes(&changes(&old, &new)),
-            Some(_) => "its key differs".to_string(),
+            Some(before) => match (made(before.key)?, made(node.key)?) {
+                (Some(old), Some(new)) => list_changes(&changes(&old, &new)),
+                _ => "its key differs".to_string(),
+            },
         };
         nodes.rerun.push(Rerun {
             name: name.clone(),
@@ -222,14 +227,14 @@ pub fn locks(old: &Lock, new: &Lock, made: &dyn Fn(Key) -> Option<Preimage>) -> 
     if !changed.is_empty() || !nodes.removed.is_empty() {
         severity = severity.max(DiffEffect::Same);
     }
-    Diff {
+    Ok(Diff {
         changed,
         assumptions: Vec::new(),
         nodes,
         // A lock does not contain the size of its models.
         cost: Cost::default(),
         severity,
-    }
+    })
 }
 
 /// Assumed and unknown values that differ between two specs.

@@ -39,7 +39,6 @@ pub fn run(
     let old = project.lock(&loaded.spec)?;
     let have = from_lock(&loaded.spec, old.as_ref());
     let store = Store::open(&project.store)?;
-    let _in_use = store.share()?;
     let pinning = Pinning {
         root: &project.root,
         store: &store,

@@ -54,7 +54,7 @@ pub fn run(
             .help("a lock has results after `aurora run SPEC`"));
     }
     install_signal_handlers()?;
-    let original = Store::open_read_only(&project.store);
+    let original = Store::open_read_only(&project.store)?;
     let parent = project.store.join("rerun");
     std::fs::create_dir_all(&parent)?;
     let scratch = tempfile::Builder::new().prefix("store-").tempdir_in(&parent)?;
@@ -107,7 +107,8 @@ pub fn run(
         .count();
     let first = differing
         .first()
-        .map(|id| first_difference(&keyed, *id, &original, &store));
+        .map(|id| first_difference(&keyed, *id, &original, &store))
+        .transpose()?;
     report(
         context,
         compared,
@@ -150,7 +151,7 @@ fn take_sources(from: &Store, to: &Store, keyed: &Keyed, experiment: &str, pins:
         let NodeOrigin::Source { source: name } = &keyed.graph.node(id).origin else {
             continue;
         };
-        let Some(record) = from.record(keyed.key(id)) else {
+        let Some(record) = from.record(keyed.key(id))? else {
             continue;
         };
         let Ok(files) = from.files(&record) else { continue };
