@@ -77,6 +77,7 @@ pub fn run(context: &Context, argument: &SpecArgument, options: &RunArguments, l
         logs: Some(&logs),
         lock_path: Some(&lock_path),
         recorded: None,
+        locked,
     };
     let since = std::time::Instant::now();
     let done = pin(&execution, have).and_then(|(keyed, pins)| Ok((execution.run(&keyed, &pins)?, keyed)));
