@@ -73,7 +73,7 @@ impl Execution<'_> {
         let spec = &self.loaded.spec;
         let mut fresh = fresh_lock(self.project, self.loaded, keyed, pins);
         if let Some(old) = self.old {
-            fresh.keep_from(old);
+            fresh.keep_from(old, spec);
         }
         let observer = LockingObserver {
             execution: self,

@@ -50,7 +50,7 @@ pub fn run(
     let keyed = hash(lower(&loaded.spec, &pins));
     let mut fresh = fresh_lock(&project, &loaded, &keyed, &pins);
     if let Some(old) = &old {
-        fresh.keep_from(old);
+        fresh.keep_from(old, &loaded.spec);
     }
     let moved = old
         .as_ref()

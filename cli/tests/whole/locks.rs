@@ -249,3 +249,17 @@ fn a_run_without_workers_records_the_fingerprint() {
     project.run().prints("0 built");
     assert_eq!(project.read("lockfiles/small.lock"), lock);
 }
+
+#[test]
+fn a_changed_budget_gives_a_lock_that_can_be_used() {
+    let project = Project::new();
+    project.run();
+    project.edit("budget        = 16 steps", "budget        = 24 steps");
+    project.aurora(&["lock", "specs/small.aur"]).exits(0);
+    project.aurora(&["lock", "specs/small.aur", "--check"]).exits(0);
+    project.run();
+    assert!(project.read("lockfiles/small.lock").contains("results = \"complete\""));
+    project
+        .aurora(&["rerun", "lockfiles/small.lock", "--progress", "none"])
+        .prints("rerun: identical");
+}

@@ -487,15 +487,9 @@ impl Lock {
     /// The number of samples of an order follows from the spec; its commitment depends on the data.
     fn check_samples(&self, spec: &crate::spec::Spec) -> Result<(), LockError> {
         for (stage, order) in &self.order {
-            let block = BlockId {
-                kind: BlockKind::Stage,
-                name: stage.clone(),
-            };
-            if !spec.blocks.contains_key(&block) {
-                continue;
-            }
-            let samples = stage_plan(spec, &block).samples();
-            if samples != order.samples {
+            if let Some(samples) = samples_of(spec, stage)
+                && samples != order.samples
+            {
                 return Err(LockError::Edited(LockEdit::Order {
                     stage: stage.clone(),
                     cause: format!("the lock has {} samples, the spec has {samples}", order.samples),
@@ -527,8 +521,9 @@ impl Lock {
         found
     }
 
-    /// Takes over what is still valid from an older lock: results and order digests of nodes with equal keys.
-    pub fn keep_from(&mut self, old: &Lock) {
+    /// Takes over what is still valid from an older lock: results and data orders of nodes with equal keys. The number of
+    /// samples is not part of an order's key, so an order with another number than the spec's is not valid.
+    pub fn keep_from(&mut self, old: &Lock, spec: &crate::spec::Spec) {
         let same = |name: &str| matches!((self.node.get(name), old.node.get(name)), (Some(new), Some(old)) if new.key == old.key);
         let results: Vec<_> = old
             .result
@@ -539,14 +534,31 @@ impl Lock {
         let orders: Vec<_> = old
             .order
             .iter()
-            .filter(|(stage, _)| same(&order_node(stage)))
+            .filter(|(stage, order)| same(&order_node(stage)) && samples_of(spec, stage) == Some(order.samples))
             .map(|(stage, order)| (stage.clone(), order.clone()))
             .collect();
         self.fingerprint.clone_from(&old.fingerprint);
         self.result.extend(results);
         self.order.extend(orders);
+        let order = &self.order;
+        let has_order = |name: &str| {
+            name.strip_prefix("order/")
+                .is_none_or(|stage| order.contains_key(stage))
+        };
+        self.result.retain(|name, _| has_order(name));
         self.count_results();
     }
+}
+
+/// The samples of a stage of the spec, all steps together.
+fn samples_of(spec: &crate::spec::Spec, stage: &str) -> Option<u64> {
+    let block = BlockId {
+        kind: BlockKind::Stage,
+        name: stage.to_owned(),
+    };
+    spec.blocks
+        .contains_key(&block)
+        .then(|| stage_plan(spec, &block).samples())
 }
 
 /// The node of a stage's data order.

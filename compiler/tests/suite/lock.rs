@@ -186,13 +186,26 @@ fn a_lock_of_a_changed_spec_is_not_damaged() {
 fn a_lock_is_complete_with_all_results() {
     let mut fresh = locked(&pins());
     assert_eq!(fresh.results, Completeness::Partial);
-    fresh.keep_from(&with_results());
+    fresh.keep_from(&with_results(), &spec());
     assert_eq!(fresh, with_results());
     let mut changed = with_results();
     changed.node.get_mut("report").expect("a report").key = changed.intent;
     changed.result.clear();
-    changed.keep_from(&with_results());
+    changed.keep_from(&with_results(), &spec());
     assert_eq!(changed.results, Completeness::Partial);
+}
+
+#[test]
+fn an_order_with_another_number_of_samples_is_not_kept() {
+    let mut old = with_results();
+    let stage = old.order.keys().next().expect("a stage").clone();
+    old.order.get_mut(&stage).expect("an order").samples += 1;
+    let mut fresh = locked(&pins());
+    fresh.keep_from(&old, &spec());
+    assert!(!fresh.order.contains_key(&stage));
+    let read = Lock::parse(&fresh.to_text()).expect("a lock");
+    read.check_against(&spec()).expect("a lock of the spec");
+    assert_eq!(read.results, Completeness::Partial);
 }
 
 #[test]

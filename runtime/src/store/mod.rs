@@ -492,6 +492,10 @@ impl Store {
 
     /// Removes a file, if it is there; a folder in its place is moved to `tmp/`.
     fn remove(&self, path: &Utf8Path) -> Result<(), StoreError> {
+        // Without this, a read-only disk would refuse to remove what is not there.
+        if fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            return Ok(());
+        }
         sealed::move_folder_away(&self.root.join("tmp"), path).map_err(failed("remove", path))?;
         match fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path)(error)),
