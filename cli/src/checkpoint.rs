@@ -12,6 +12,7 @@ use aurora_compiler::spec::{BlockKind, Spec, Value};
 use aurora_compiler::views::hub_source;
 use aurora_runtime::checkpoint::groups;
 use aurora_runtime::data::tokenizer::TokenizerMeta;
+use aurora_runtime::errors::FileError;
 use aurora_runtime::job::Files;
 use aurora_runtime::store::Store;
 use aurora_runtime::weights::{Card, Trained};
@@ -149,9 +150,9 @@ impl Checkpoint {
     fn of(project: &Project, loaded: &Loaded, keyed: &Keyed, pins: &Pins, id: NodeId) -> Result<Self, Failure> {
         let (spec, graph) = (&loaded.spec, &keyed.graph);
         let node = graph.node(id);
-        let store = Store::open_read_only(&project.store);
+        let store = Store::open_read_only(&project.store)?;
         let record = store
-            .record(keyed.key(id))
+            .record(keyed.key(id))?
             .ok_or_else(|| project.not_built(node.name(), loaded))?;
         let model_id = model_of(keyed, spec, id);
         let model_id = model_id.ok_or_else(|| Failure::error(format!("`{}` is not a checkpoint", node.name())))?;
@@ -160,14 +161,21 @@ impl Checkpoint {
             .get(&model_id)
             .and_then(|block| block.field("tokenizer")?.reference());
         let tokenizer = tokenizer.and_then(|tokenizer| graph.find(&format!("tokenizer/{}", tokenizer.name)));
-        let tokenizer = tokenizer.and_then(|id| store.record(keyed.key(id)));
-        let tokenizer = match tokenizer {
+        let tokenizer = tokenizer.map(|id| store.record(keyed.key(id))).transpose()?;
+        let tokenizer = match tokenizer.flatten() {
             Some(record) => {
                 let files = store.files(&record)?;
-                let meta = std::fs::read(&files["meta.json"]).map_err(|error| Failure::error(error.to_string()))?;
+                let file = |name: &str| {
+                    let none = || Failure::error(format!("the result of `{}` has no {name}", record.node));
+                    files.get(name).ok_or_else(none)
+                };
+                let path = file("meta.json")?;
+                let meta = std::fs::read(path).map_err(FileError::reading(path))?;
+                let damaged =
+                    |error| Failure::error(format!("`{path}` is not the description of a tokenizer: {error}"));
                 Some((
-                    files["tokenizer.json"].clone(),
-                    serde_json::from_slice(&meta).map_err(|error| Failure::error(error.to_string()))?,
+                    file("tokenizer.json")?.clone(),
+                    serde_json::from_slice(&meta).map_err(damaged)?,
                 ))
             }
             None => None,

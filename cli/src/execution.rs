@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use aurora_compiler::check::AssumptionKind;
 use aurora_compiler::exact::Exact;
-use aurora_compiler::graph::{NodeId, NodeOrigin, Pins, lower, stage_plan};
+use aurora_compiler::graph::{NodeId, NodeKind, NodeOrigin, Pins, lower, stage_plan};
 use aurora_compiler::hash::{Keyed, hash};
 use aurora_compiler::lock::{Lock, LockChange, LockEdit, LockError, LockedOrder, lock};
 use aurora_compiler::spec::{Block, BlockId, BlockKind, Spec, Value};
@@ -68,6 +68,8 @@ pub struct Execution<'a> {
     pub lock_path: Option<&'a Utf8Path>,
     /// The store of the run that is repeated.
     pub recorded: Option<&'a Store>,
+    /// Only add to the lock: no entry that it has may change.
+    pub locked: bool,
 }
 
 impl Execution<'_> {
@@ -76,7 +78,7 @@ impl Execution<'_> {
         let spec = &self.loaded.spec;
         let mut fresh = fresh_lock(self.project, self.loaded, keyed, pins, self.libtorch());
         if let Some(old) = self.old {
-            fresh.keep_from(old);
+            fresh.keep_from(old, spec);
         }
         let observer = LockingObserver {
             execution: self,
@@ -120,44 +122,76 @@ impl Execution<'_> {
 
     /// Adds the digests of all results to the lock, and writes it.
     fn with_results(&self, mut fresh: Lock, results: &Results<'_>, outcome: &Outcome) -> Result<Lock, Failure> {
-        let portable = portable(&self.loaded.spec);
-        let here = outcome
-            .fingerprint
-            .as_ref()
-            .map(|fingerprint| fingerprint.text(portable));
-        if let (Some(here), Some(there)) = (&here, &fresh.fingerprint)
-            && here != there
-        {
+        let here = self.fingerprint(results, outcome)?;
+        let is_foreign = match (&here, &fresh.fingerprint) {
+            (Some(here), Some(there)) => here != there,
+            _ => false,
+        };
+        if is_foreign {
+            // With workers, the user was told when they were ready.
+            if outcome.fingerprint.is_none() {
+                let there = fresh.fingerprint.as_deref().unwrap_or_default();
+                self.display
+                    .notice(&made_elsewhere(there, here.as_deref().unwrap_or_default()));
+            }
             // A run records the results of its own machine; a rerun still compares with the results in the lock.
-            if self.lock_path.is_some() {
+            if self.lock_path.is_some() && !self.locked {
                 fresh.result.clear();
             }
         }
-        if here.is_none() {
+        if outcome.fingerprint.is_none() {
             // Nothing was computed: the version is still the one that computed the results.
             pinned(self.old).clone_into(&mut fresh.libtorch);
         }
-        fresh.fingerprint = here.or(fresh.fingerprint);
+        if !(is_foreign && self.locked) {
+            fresh.fingerprint = here.or(fresh.fingerprint);
+        }
         for id in results.keyed.graph.ids() {
             let digest = results.record(id)?.digest;
             let name = results.node(id).name().to_owned();
-            if let (Some(locked), Some(_)) = (fresh.result.get(&name), self.lock_path)
-                && *locked != digest
+            let locked = fresh.result.insert(name.clone(), digest);
+            if is_foreign && self.locked && locked != Some(digest) {
+                let what = format!("result of `{name}`, which was made on another kind of machine");
+                return Err(would_change(&[what]));
+            }
+            if let (Some(locked), Some(_)) = (locked, self.lock_path)
+                && locked != digest
             {
                 return Err(LockError::Edited(LockEdit::Digest {
                     name,
-                    locked: *locked,
+                    locked,
                     stored: digest,
                 })
                 .into());
             }
-            fresh.result.insert(name, digest);
         }
+        fresh.count_results();
         if let Some(path) = self.lock_path {
             write_lock(path, &fresh)?;
         }
         Ok(fresh)
     }
+
+    /// What the results depend on: the numerics of this run's workers or, if it needed none, of those that made the
+    /// results.
+    fn fingerprint(&self, results: &Results<'_>, outcome: &Outcome) -> Result<Option<String>, Failure> {
+        if let Some(fingerprint) = &outcome.fingerprint {
+            return Ok(Some(fingerprint.text(portable(&self.loaded.spec))));
+        }
+        for id in results.keyed.graph.ids() {
+            if let NodeKind::Train | NodeKind::Eval | NodeKind::Answers = results.node(id).kind()
+                && let Some(made_on) = results.record(id)?.made_on
+            {
+                return Ok(Some(made_on));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The note about a lock whose results have another fingerprint.
+fn made_elsewhere(there: &str, here: &str) -> String {
+    format!("note: the lock's results were made on another kind of machine ({there}; here: {here}): they may differ")
 }
 
 /// Shows the events of an execution, and completes its lock before training.
@@ -173,9 +207,7 @@ impl Observer for LockingObserver<'_> {
         {
             let here = fingerprint.text(portable(&self.execution.loaded.spec));
             if here != *there {
-                self.execution.display.notice(&format!(
-                    "note: the lock's results were made on another kind of machine ({there}; here: {here}): they may differ"
-                ));
+                self.execution.display.notice(&made_elsewhere(there, &here));
             }
         }
         self.execution.display.on_event(event);
@@ -187,12 +219,11 @@ impl Observer for LockingObserver<'_> {
         let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         for (stage, order) in &orders {
             if let Some(locked) = lock.order.get(stage)
-                && locked.samples == order.samples
-                && locked.commitment != order.commitment
+                && locked != order
             {
                 let text = format!(
-                    "the data order differs from the lock (locked {}, computed {})",
-                    locked.commitment, order.commitment
+                    "the data order differs from the lock (locked {} samples, {}; computed {} samples, {})",
+                    locked.samples, locked.commitment, order.samples, order.commitment
                 );
                 return Err(RunError::Node {
                     node: format!("order/{stage}"),
@@ -349,12 +380,12 @@ pub fn refuse_changes(
     old: Option<&Lock>,
     program: &Result<WorkerProgram, LibtorchError>,
 ) -> Result<(), Failure> {
-    let stale = |message: String| Failure {
-        code: Some(Code::LOCK_WOULD_CHANGE),
-        ..Failure::error(message)
-    };
     let Some(old) = old else {
-        return Err(stale(format!("there is no lock for `{}`", loaded.spec.name)).help("run `aurora lock SPEC` first"));
+        let failure = Failure::error(format!("there is no lock for `{}`", loaded.spec.name));
+        return Err(Failure {
+            code: Some(Code::LOCK_WOULD_CHANGE),
+            ..failure.help("run `aurora lock SPEC` first")
+        });
     };
     let mut pins = from_lock(&loaded.spec, Some(old));
     pins.extend(local(&loaded.spec, &project.root)?);
@@ -365,15 +396,23 @@ pub fn refuse_changes(
     if changes.is_empty() {
         return Ok(());
     }
-    let help = if *libtorch == old.libtorch {
-        "run without `--locked`, or `aurora lock SPEC`".to_owned()
-    } else {
-        format!(
-            "provide libtorch {} (`aurora doctor` lists what was found), or run without `--locked`",
-            old.libtorch
-        )
-    };
-    Err(stale(format!("the lock would change:\n  {}", changes.join("\n  "))).help(help))
+    let failure = would_change(&changes);
+    if *libtorch == old.libtorch {
+        return Err(failure);
+    }
+    Err(failure.help(format!(
+        "provide libtorch {} (`aurora doctor` lists what was found), or run without `--locked`",
+        old.libtorch
+    )))
+}
+
+/// The failure of `--locked`.
+fn would_change(changes: &[String]) -> Failure {
+    let failure = Failure::error(format!("the lock would change:\n  {}", changes.join("\n  ")));
+    Failure {
+        code: Some(Code::LOCK_WOULD_CHANGE),
+        ..failure.help("run without `--locked`, or `aurora lock SPEC`")
+    }
 }
 
 /// Fails if the spec has values that are not known: such a spec cannot run.

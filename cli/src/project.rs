@@ -12,6 +12,7 @@ use aurora_compiler::hash::{Keyed, hash};
 use aurora_compiler::lock::{Lock, LockError, LockedImport};
 use aurora_compiler::spec::Spec;
 use aurora_runtime::errors::FileError;
+use aurora_runtime::record::checks::problems;
 use aurora_runtime::remote_specs::{Fetch, Imports};
 use camino::{Utf8Path, Utf8PathBuf};
 
@@ -164,6 +165,18 @@ pub fn write_file(path: &Utf8Path, text: &str) -> Result<(), FileError> {
         std::fs::create_dir_all(folder).map_err(FileError::writing(path))?;
     }
     aurora_runtime::write_atomically(path, text.as_bytes()).map_err(FileError::writing(path))
+}
+
+/// Fails if a file in the record of a run is damaged.
+pub fn refuse_damaged_run(store: &Utf8Path, run: &str) -> Result<(), Failure> {
+    match problems(store, run).into_iter().next() {
+        None => Ok(()),
+        Some((name, cause)) => {
+            let path = store.join("runs").join(run).join(name);
+            Err(Failure::error(format!("`{path}` is damaged: {cause}"))
+                .help("name another run; `aurora status` lists them"))
+        }
+    }
 }
 
 /// A spec that has been checked.

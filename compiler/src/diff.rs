@@ -160,7 +160,10 @@ impl DiffEffect {
 
 /// Compares two locks: pins, keys, and results of equal keys. `preimage_of` returns the pre-image of a key, if it is
 /// known.
-pub fn locks(old: &Lock, new: &Lock, preimage_of: &dyn Fn(Key) -> Option<Preimage>) -> Diff {
+///
+/// # Errors
+/// Those of `preimage_of`.
+pub fn locks<E>(old: &Lock, new: &Lock, preimage_of: &dyn Fn(Key) -> Result<Option<Preimage>, E>) -> Result<Diff, E> {
     let mut changed = Vec::new();
     let mut differ = |path: String, old: Option<String>, new: Option<String>| {
         if old != new {
@@ -200,10 +203,12 @@ pub fn locks(old: &Lock, new: &Lock, preimage_of: &dyn Fn(Key) -> Option<Preimag
             continue;
         }
         severity = severity.max(DiffEffect::of(node.kind));
-        let reason = match before.map(|before| (preimage_of(before.key), preimage_of(node.key))) {
+        let reason = match before {
             None => "new".to_string(),
-            Some((Some(old), Some(new))) => list_changes(&changes(&old, &new)),
-            Some(_) => "its key differs".to_string(),
+            Some(before) => match (preimage_of(before.key)?, preimage_of(node.key)?) {
+                (Some(old), Some(new)) => list_changes(&changes(&old, &new)),
+                _ => "its key differs".to_string(),
+            },
         };
         nodes.rerun.push(Rerun {
             name: name.clone(),
@@ -223,14 +228,14 @@ pub fn locks(old: &Lock, new: &Lock, preimage_of: &dyn Fn(Key) -> Option<Preimag
     if !changed.is_empty() || !nodes.removed.is_empty() {
         severity = severity.max(DiffEffect::Same);
     }
-    Diff {
+    Ok(Diff {
         changed,
         assumptions: Vec::new(),
         nodes,
         // A lock does not contain the size of its models.
         cost: Cost::default(),
         severity,
-    }
+    })
 }
 
 /// Assumed and unknown values that differ between two specs.

@@ -13,11 +13,24 @@ use crate::why::{KeyChange, list_changes};
 
 /// Earlier results.
 pub trait ResultCache {
-    fn result(&self, key: Key) -> CachedResult;
+    /// Why results cannot be looked up.
+    type Error;
+
+    /// # Errors
+    /// The result cannot be looked up.
+    fn result(&self, key: Key) -> Result<CachedResult, Self::Error>;
+
     /// The pre-image of the key that the node of this name had when it was last built.
-    fn last(&self, name: &str) -> Option<Preimage>;
+    ///
+    /// # Errors
+    /// It cannot be looked up.
+    fn last(&self, name: &str) -> Result<Option<Preimage>, Self::Error>;
+
     /// The step of a partial checkpoint of this training node.
-    fn partial(&self, key: Key) -> Option<u64>;
+    ///
+    /// # Errors
+    /// It cannot be looked up.
+    fn partial(&self, key: Key) -> Result<Option<u64>, Self::Error>;
 }
 
 /// The state of a result in the store.
@@ -120,18 +133,23 @@ impl Plan {
 }
 
 /// Compares a graph with earlier results.
-pub fn plan(keyed: &Keyed, cache: &dyn ResultCache) -> Plan {
-    let nodes = keyed.graph.ids().map(|id| plan_node(keyed, cache, id)).collect();
-    Plan { nodes }
+///
+/// # Errors
+/// An earlier result cannot be looked up.
+pub fn plan<C: ResultCache>(keyed: &Keyed, cache: &C) -> Result<Plan, C::Error> {
+    let nodes = keyed.graph.ids().map(|id| plan_node(keyed, cache, id));
+    Ok(Plan {
+        nodes: nodes.collect::<Result<_, _>>()?,
+    })
 }
 
-fn plan_node(keyed: &Keyed, cache: &dyn ResultCache, id: NodeId) -> PlannedNode {
+fn plan_node<C: ResultCache>(keyed: &Keyed, cache: &C, id: NodeId) -> Result<PlannedNode, C::Error> {
     let key = keyed.key(id);
     let node = keyed.graph.node(id);
-    let reason = match cache.result(key) {
+    let reason = match cache.result(key)? {
         CachedResult::Complete => None,
         CachedResult::Damaged { object } => Some(Reason::Damaged { object }),
-        CachedResult::Missing => Some(match cache.last(node.name()) {
+        CachedResult::Missing => Some(match cache.last(node.name())? {
             None => Reason::NotBuilt,
             Some(old) => match crate::why::changes(&old, &keyed.preimage(id)) {
                 changes if changes.is_empty() => Reason::Removed,
@@ -140,9 +158,9 @@ fn plan_node(keyed: &Keyed, cache: &dyn ResultCache, id: NodeId) -> PlannedNode 
         }),
     };
     let can_resume = reason.is_some() && node.kind() == NodeKind::Train;
-    PlannedNode {
+    Ok(PlannedNode {
         id,
         reason,
-        resumes_from: can_resume.then(|| cache.partial(key)).flatten(),
-    }
+        resumes_from: if can_resume { cache.partial(key)? } else { None },
+    })
 }

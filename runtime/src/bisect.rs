@@ -10,7 +10,7 @@ use camino::Utf8PathBuf;
 use crate::checkpoint::STEP_LOG;
 use crate::compare::{ResultDifference, first_difference, first_step_of, read_step_log};
 use crate::job::StepLogLine;
-use crate::store::{Record, Store};
+use crate::store::{Record, Store, StoreError};
 
 #[derive(Debug, thiserror::Error)]
 pub enum BisectError {
@@ -22,6 +22,8 @@ pub enum BisectError {
         store: Utf8PathBuf,
         source: std::io::Error,
     },
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 /// Where the results of two executions diverge.
@@ -62,7 +64,7 @@ pub fn locate(keyed: &Keyed, a: &Store, b: &Store) -> Result<Fork, BisectError> 
             continue;
         }
         let Some((_, last)) = node.origin.trained() else {
-            return Ok(Fork::Node(first_difference(keyed, id, a, b)));
+            return Ok(Fork::Node(first_difference(keyed, id, a, b)?));
         };
         let logs = (steps(a, &old)?, steps(b, &new)?);
         let before = keyed.graph.input(id, &Role::ResumesFrom);
@@ -90,7 +92,7 @@ fn stretch(node: NodeId, segment: std::ops::Range<u64>, a: &[StepLogLine], b: &[
 }
 
 fn record(keyed: &Keyed, id: NodeId, store: &Store) -> Result<Record, BisectError> {
-    store.record(keyed.key(id)).ok_or_else(|| BisectError::Missing {
+    store.record(keyed.key(id))?.ok_or_else(|| BisectError::Missing {
         node: keyed.graph.node(id).name().to_owned(),
         store: store.root().to_owned(),
     })

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::checkpoint::STEP_LOG;
 use crate::job::StepLogLine;
-use crate::store::{Record, Store};
+use crate::store::{Record, Store, StoreError};
 
 /// The first thing that differs between two results of a node.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -50,15 +50,23 @@ impl fmt::Display for ResultDifference {
 }
 
 /// Finds the first difference of a node between the store of the first run and that of its repetition.
-pub fn first_difference(keyed: &Keyed, id: NodeId, first: &Store, second: &Store) -> ResultDifference {
+///
+/// # Errors
+/// A record of the node cannot be read.
+pub fn first_difference(
+    keyed: &Keyed,
+    id: NodeId,
+    first: &Store,
+    second: &Store,
+) -> Result<ResultDifference, StoreError> {
     let node = keyed.graph.node(id);
     let mut found = ResultDifference {
         node: node.name().to_owned(),
         ..ResultDifference::default()
     };
-    let (Some(old), Some(new)) = (first.record(keyed.key(id)), second.record(keyed.key(id))) else {
+    let (Some(old), Some(new)) = (first.record(keyed.key(id))?, second.record(keyed.key(id))?) else {
         found.note = Some("the first run's result is not in the store, only its digest in the lock".to_string());
-        return found;
+        return Ok(found);
     };
     found.file = old
         .outputs
@@ -68,7 +76,7 @@ pub fn first_difference(keyed: &Keyed, id: NodeId, first: &Store, second: &Store
         .cloned();
     if found.file.is_none() {
         found.note = Some("the store agrees with the repetition, but the digest in the lock differs".to_string());
-        return found;
+        return Ok(found);
     }
     if node.kind() == NodeKind::Train {
         let path =
@@ -86,7 +94,7 @@ pub fn first_difference(keyed: &Keyed, id: NodeId, first: &Store, second: &Store
             }
         }
     }
-    found
+    Ok(found)
 }
 
 fn first_step(old: &Utf8Path, new: &Utf8Path) -> Option<(u64, String)> {

@@ -46,6 +46,9 @@ mod missing_tools;
 
 use camino::{Utf8Path, Utf8PathBuf};
 
+/// How the names of files that are being written begin.
+const PARTIAL: &str = ".aurora-";
+
 /// Replaces a file in one step: a reader sees either all old or all new bytes.
 ///
 /// # Errors
@@ -58,7 +61,7 @@ pub fn write_atomically(path: &Utf8Path, bytes: &[u8]) -> std::io::Result<()> {
         .filter(|folder| !folder.as_str().is_empty())
         .unwrap_or(Utf8Path::new("."));
     let mut file = tempfile::Builder::new()
-        .prefix(".aurora-")
+        .prefix(PARTIAL)
         .permissions(std::fs::Permissions::from_mode(0o644))
         .tempfile_in(folder)?;
     file.write_all(bytes)?;

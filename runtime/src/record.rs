@@ -1,7 +1,9 @@
 //! The record of one run: `runs/<id>/` with `run.json`, `metrics.jsonl` and TensorBoard events.
 //!
-//! In: the events of a run. Out: files for people and tools. Nothing here is part of a key; times and hosts are allowed.
+//! In: the events of a run. Out: files for people and tools, with their digests when the run ends. Nothing here is part
+//! of a key; times and hosts are allowed.
 
+pub mod checks;
 pub mod mlflow;
 mod tensorboard;
 
@@ -13,7 +15,9 @@ use camino::{Utf8Path, Utf8PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::errors::FileError;
 use crate::job::{Layout, StepMetrics};
+use crate::store::regular;
 use crate::write_atomically;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -90,8 +94,15 @@ pub struct RunFacts {
 
 /// The lock in a run's folder.
 pub const LOCK: &str = "run.lock";
+/// The report in a run's folder.
+pub const REPORT: &str = "report.html";
+const FACTS: &str = "run.json";
+const METRICS: &str = "metrics.jsonl";
+/// The version of `run.json`.
+const FORMAT: &str = "1.0";
 
 pub struct RunRecord {
+    store: Utf8PathBuf,
     folder: Utf8PathBuf,
     facts: RunFacts,
     metrics: File,
@@ -117,7 +128,7 @@ impl RunRecord {
         let folder = store.join("runs").join(&id);
         fs::create_dir_all(&folder)?;
         let facts = RunFacts {
-            format_version: "1.0".to_string(),
+            format_version: FORMAT.to_string(),
             id: id.clone(),
             experiment: experiment.to_string(),
             spec: spec.to_string(),
@@ -133,9 +144,10 @@ impl RunRecord {
         let metrics = OpenOptions::new()
             .create(true)
             .append(true)
-            .open(folder.join("metrics.jsonl"))?;
+            .open(folder.join(METRICS))?;
         let events = tensorboard::EventFile::create(&folder.join("tensorboard"), started)?;
         let record = Self {
+            store: store.to_owned(),
             folder,
             facts,
             metrics,
@@ -154,9 +166,12 @@ impl RunRecord {
         &self.folder
     }
 
+    fn text(&self) -> io::Result<String> {
+        Ok(serde_json::to_string_pretty(&self.facts).map_err(io::Error::other)? + "\n")
+    }
+
     fn save(&self) -> io::Result<()> {
-        let text = serde_json::to_string_pretty(&self.facts).map_err(io::Error::other)?;
-        write_atomically(&self.folder.join("run.json"), (text + "\n").as_bytes())
+        write_atomically(&self.folder.join(FACTS), self.text()?.as_bytes())
     }
 
     /// Records a training step, at `tokens` of the whole run.
@@ -218,6 +233,7 @@ impl RunRecord {
         self.facts.ended = Some(now());
         self.facts.error = error;
         self.metrics.flush()?;
+        checks::seal(&self.store, &self.facts.id, &self.text()?)?;
         self.save()
     }
 }
@@ -230,25 +246,56 @@ fn point(link: &Utf8Path, to: &str) -> io::Result<()> {
     fs::rename(&fresh, link)
 }
 
-/// Reads the records of a store, newest first.
+/// The folders of a store's runs.
+fn folders(store: &Utf8Path) -> io::Result<Vec<Utf8PathBuf>> {
+    let listed = match store.join("runs").read_dir_utf8() {
+        Ok(listed) => listed,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut found = Vec::new();
+    for entry in listed {
+        let entry = entry?;
+        // Not `latest`, which is a link.
+        if entry.file_type()?.is_dir() {
+            found.push(entry.into_path());
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Reads `run.json` in the folder of a run; `None` if there is none.
+fn facts(folder: &Utf8Path) -> Result<Option<RunFacts>, FileError> {
+    let path = folder.join(FACTS);
+    let text = match regular::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(FileError::reading(&path)(error)),
+    };
+    let read = || -> Result<RunFacts, String> {
+        let found: RunFacts = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+        if found.format_version != FORMAT {
+            let version = &found.format_version;
+            return Err(format!(
+                "it has version {version} of the format; this Aurora reads version {FORMAT}"
+            ));
+        }
+        Ok(found)
+    };
+    let found = read().map_err(|cause| FileError::reading(&path)(io::Error::other(cause)))?;
+    Ok(Some(found))
+}
+
+/// Reads the records of a store, newest first. Leaves out damaged ones, which [`checks::verify`] finds.
 ///
 /// # Errors
 /// The folder cannot be listed.
 pub fn runs(store: &Utf8Path) -> io::Result<Vec<RunFacts>> {
-    let folder = store.join("runs");
-    if !folder.is_dir() {
-        return Ok(Vec::new());
-    }
-    let mut found = Vec::new();
-    for entry in folder.read_dir_utf8()? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir()
-            && let Ok(text) = fs::read_to_string(entry.path().join("run.json"))
-            && let Ok(facts) = serde_json::from_str::<RunFacts>(&text)
-        {
-            found.push(facts);
-        }
-    }
+    let mut found: Vec<RunFacts> = folders(store)?
+        .iter()
+        .filter_map(|folder| facts(folder).ok().flatten())
+        .collect();
     found.sort_by(|a, b| (b.started, &b.id).cmp(&(a.started, &a.id)));
     Ok(found)
 }
@@ -258,7 +305,7 @@ pub fn runs(store: &Utf8Path) -> io::Result<Vec<RunFacts>> {
 /// # Errors
 /// The file cannot be read, or a line is not a step.
 pub fn steps(store: &Utf8Path, run: &str) -> io::Result<Vec<StepMetrics>> {
-    let text = fs::read_to_string(store.join("runs").join(run).join("metrics.jsonl"))?;
+    let text = regular::read_to_string(&store.join("runs").join(run).join(METRICS))?;
     let step = |line: &str| serde_json::from_str(line).map_err(io::Error::other);
     text.lines().map(step).collect()
 }

@@ -4,6 +4,8 @@
 //! them. A pin never changes silently: another text at the same address is an error that names both.
 
 use std::collections::BTreeMap;
+use std::io;
+use std::time::{Duration, SystemTime};
 
 use aurora_compiler::compose::remote::split;
 use aurora_compiler::lock::LockedImport;
@@ -13,6 +15,7 @@ use crate::errors::chain;
 use crate::progress::ProgressReporter;
 use crate::source::archive::read_member;
 use crate::source::{self, SourceAddress, SourceContext, web};
+use crate::store::{hash_file, regular};
 
 /// The largest file.
 const LARGEST: u64 = 4 << 20;
@@ -105,28 +108,65 @@ impl Imports {
     /// A text of the store, if it is there and undamaged.
     fn kept(&self, pin: &LockedImport) -> Option<String> {
         let is_digest = pin.content.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let text = std::fs::read_to_string(self.path(pin)).ok().filter(|_| is_digest)?;
+        let text = regular::read_to_string(&self.path(pin)).ok().filter(|_| is_digest)?;
         (crate::content_of(text.as_bytes()) == pin.content).then_some(text)
     }
 }
 
-/// Deletes the texts of a store that none of these pins names. Returns their bytes.
+/// The files of a store's folder `imports`, by name.
+fn texts(store: &Utf8Path) -> io::Result<Vec<Utf8PathBuf>> {
+    let listed = match store.join("imports").read_dir_utf8() {
+        Ok(listed) => listed,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut found = listed
+        .map(|entry| entry.map(camino::Utf8DirEntry::into_path))
+        .collect::<io::Result<Vec<_>>>()?;
+    found.sort();
+    Ok(found)
+}
+
+/// Verifies the texts of a store, whose names are their digests. Returns what is wrong, by paths inside the store.
 ///
 /// # Errors
-/// A text cannot be deleted.
-pub fn collect(store: &Utf8Path, pinned: &[LockedImport], dry_run: bool) -> std::io::Result<u64> {
-    let Ok(folder) = store.join("imports").read_dir_utf8() else {
-        return Ok(0);
-    };
+/// The folder of the texts cannot be listed.
+pub fn verify(store: &Utf8Path) -> io::Result<Vec<(Utf8PathBuf, String)>> {
+    let mut found = Vec::new();
+    // A process that was killed while it wrote a text leaves a file with another name.
+    let partial = |path: &Utf8PathBuf| path.file_name().is_some_and(|name| name.starts_with(crate::PARTIAL));
+    for path in texts(store)?.into_iter().filter(|path| !partial(path)) {
+        let cause = match hash_file(&path) {
+            Ok(actual) if path.file_name() == Some(actual.as_str()) => continue,
+            Ok(actual) => format!("its bytes hash to {actual}"),
+            Err(error) => error.to_string(),
+        };
+        let name = path.file_name().unwrap_or_default();
+        found.push((Utf8Path::new("imports").join(name), cause));
+    }
+    Ok(found)
+}
+
+/// Deletes the texts of a store that none of these pins names, if they were written before `since` (seconds since
+/// 1970). Returns their bytes.
+///
+/// # Errors
+/// A text cannot be listed or deleted.
+pub fn collect(store: &Utf8Path, pinned: &[LockedImport], since: Option<u64>, dry_run: bool) -> io::Result<u64> {
+    let since = since.map(|seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
     let mut bytes = 0;
-    for entry in folder {
-        let entry = entry?;
-        if pinned.iter().any(|pin| pin.content == entry.file_name()) {
+    for path in texts(store)? {
+        let status = std::fs::symlink_metadata(&path)?;
+        let young = match since {
+            Some(since) => status.modified()? >= since,
+            None => false,
+        };
+        if young || status.is_dir() || pinned.iter().any(|pin| Some(pin.content.as_str()) == path.file_name()) {
             continue;
         }
-        bytes += entry.metadata()?.len();
+        bytes += status.len();
         if !dry_run {
-            std::fs::remove_file(entry.path())?;
+            std::fs::remove_file(&path)?;
         }
     }
     Ok(bytes)

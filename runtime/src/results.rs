@@ -44,9 +44,25 @@ impl<'a> Results<'a> {
     }
 
     /// Whether the node's result is in the store, complete and undamaged.
-    pub fn is_built(&self, id: NodeId) -> bool {
-        let record = self.store.record(self.keyed.key(id));
-        record.is_some_and(|record| self.store.state_of(&record) == CachedResult::Complete)
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn is_built(&self, id: NodeId) -> Result<bool, ResultError> {
+        Ok(match self.store.record(self.keyed.key(id))? {
+            Some(record) => self.store.state_of(&record)? == CachedResult::Complete,
+            None => false,
+        })
+    }
+
+    /// Writes the records that refer to a node's result again, if they are missing or damaged.
+    ///
+    /// # Errors
+    /// A record cannot be read or written.
+    pub fn restore(&self, id: NodeId) -> Result<(), ResultError> {
+        if let Some(record) = self.store.record(self.keyed.key(id))? {
+            self.store.restore(&record, self.experiment, self.node(id).name())?;
+        }
+        Ok(())
     }
 
     /// The record of a node that has been built.
@@ -54,7 +70,7 @@ impl<'a> Results<'a> {
     /// # Errors
     /// It is missing.
     pub fn record(&self, id: NodeId) -> Result<Record, ResultError> {
-        let record = self.store.record(self.keyed.key(id));
+        let record = self.store.record(self.keyed.key(id))?;
         record.ok_or_else(|| self.fail(id, "its result was removed from the store while it was needed"))
     }
 

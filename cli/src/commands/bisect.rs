@@ -25,7 +25,7 @@ use crate::failure::{Exit, Failure};
 use crate::libtorch::worker_program;
 use crate::output::{self, grouped};
 use crate::progress_display::ProgressDisplay;
-use crate::project::{Loaded, Project, Reach, load, locked_graph, read_lock};
+use crate::project::{Loaded, Project, Reach, load, locked_graph, read_lock, refuse_damaged_run};
 use crate::stdio::outln;
 use crate::worker_launch::local_launch;
 
@@ -90,7 +90,7 @@ pub fn run(
         reach,
     )?;
     let keyed = locked_graph(&lock, &loaded)?;
-    let (first, second) = (Store::open(&a.store)?, Store::open_read_only(&b.store));
+    let (first, second) = (Store::open(&a.store)?, Store::open_read_only(&b.store)?);
     let fork = locate(&keyed, &first, &second).map_err(|error| {
         Failure::from_error(&error).help("compare finished executions of the same lock: `aurora rerun LOCK --into DIR`")
     })?;
@@ -126,7 +126,7 @@ pub fn run(
             display.finish();
             let [of_a, of_b] = traced?;
             let repeats = |store: &Store, traced: &Traced| -> Result<bool, Failure> {
-                let record = store.record(keyed.key(stretch.node));
+                let record = store.record(keyed.key(stretch.node))?;
                 let path = record.and_then(|record| Some(store.object_path(&record.outputs.get(STEP_LOG)?.content)));
                 let recorded = path.map(|path| read_step_log(&path)).transpose()?.unwrap_or_default();
                 Ok(first_step_of(&traced.step_log, &recorded).is_none())
@@ -162,12 +162,15 @@ fn execution(project: &Project, name: &str) -> Result<ComparedRun, Failure> {
         (_, Some(_), true) => {
             Err(Failure::error(format!("several runs begin with `{name}`")).help("`aurora status` lists them"))
         }
-        (Some((facts, layout)), ..) => Ok(ComparedRun {
-            name: name.to_owned(),
-            store,
-            facts: facts.clone(),
-            layout,
-        }),
+        (Some((facts, layout)), ..) => {
+            refuse_damaged_run(&store, &facts.id)?;
+            Ok(ComparedRun {
+                name: name.to_owned(),
+                facts: facts.clone(),
+                store,
+                layout,
+            })
+        }
         (None, ..) if named.is_empty() => Err(Failure::error(format!(
             "`{name}` is neither a folder with an execution nor a run of this project"
         ))

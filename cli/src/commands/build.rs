@@ -21,14 +21,14 @@ use crate::stdio::{out, outln};
 pub fn run(context: &Context, argument: &SpecArgument) -> Result<Exit, Failure> {
     let (project, loaded) = context.open(argument)?;
     let (keyed, _, _) = compile(&project, &loaded.spec)?;
-    let store = Store::open_read_only(&project.store);
+    let store = Store::open_read_only(&project.store)?;
     let plan = plan(
         &keyed,
         &ExperimentResults {
             store: &store,
             experiment: &loaded.spec.name,
         },
-    );
+    )?;
     let assumed = assumptions(&loaded.spec);
     if context.json {
         output::json(json!(json_output::GraphDocument {

@@ -43,7 +43,7 @@ pub fn run(context: &Context, checkpoint: &str, eval: &str, options: &RunArgumen
         return Err(failure.help(format!("its evals: {}", names.join(", "))));
     }
     let store = Store::open(&project.store)?;
-    if store.record(keyed.key(id)).is_none() {
+    if store.record(keyed.key(id))?.is_none() {
         return Err(project.not_built(name, &loaded));
     }
     let (graph, node) = lower_eval(spec, &pins, name, &block)

@@ -21,7 +21,7 @@ use crate::devices::refuse_portable;
 use crate::failure::{Exit, Failure};
 use crate::layout::{LayoutRequest, as_argument, check, count, devices, layout, nodes, tasks};
 use crate::output;
-use crate::project::compile;
+use crate::project::{compile, refuse_damaged_run};
 use crate::stdio::{out, outln};
 
 /// A model in Hugging Face's format.
@@ -51,7 +51,7 @@ pub fn hf(context: &Context, checkpoint: &str, folder: &Utf8Path) -> Result<Exit
 pub fn lm_eval(context: &Context, argument: &SpecArgument, folder: &Utf8Path) -> Result<Exit, Failure> {
     let (project, loaded) = context.open(argument)?;
     let (keyed, _, _) = compile(&project, &loaded.spec)?;
-    let store = Store::open_read_only(&project.store);
+    let store = Store::open_read_only(&project.store)?;
     let files = harness::write(&store, &keyed, &loaded.spec.name, folder).map_err(|error| {
         let nothing = matches!(error, HarnessError::Nothing { .. });
         let failure = Failure::error(error.to_string());
@@ -102,12 +102,13 @@ pub fn mlflow(
         let what = run.map_or_else(|| "no run".to_owned(), |run| format!("no run `{run}`"));
         Failure::error(format!("there is {what} of `{name}`")).help("`aurora status` lists the runs")
     })?;
+    refuse_damaged_run(&project.store, &facts.id)?;
     let token = token.map(|name| {
         std::env::var(name).map_err(|_| Failure::error(format!("the environment variable `{name}` is not set")))
     });
     let token = token.transpose()?;
     let steps = record::steps(&project.store, &facts.id)?;
-    let story = aurora_runtime::report::load(&Store::open_read_only(&project.store), &keyed)?;
+    let story = aurora_runtime::report::load(&Store::open_read_only(&project.store)?, &keyed)?;
     let server = MlflowServer {
         url,
         token: token.as_deref(),

@@ -40,7 +40,6 @@ pub fn run(
     let old = project.lock(&loaded.spec)?;
     let have = from_lock(&loaded.spec, old.as_ref());
     let store = Store::open(&project.store)?;
-    let _in_use = store.share()?;
     let pinning = Pinning {
         root: &project.root,
         store: &store,
@@ -52,7 +51,7 @@ pub fn run(
     let keyed = hash(lower(&loaded.spec, &pins));
     let mut fresh = fresh_lock(&project, &loaded, &keyed, &pins, &version_to_lock(old.as_ref()));
     if let Some(old) = &old {
-        fresh.keep_from(old);
+        fresh.keep_from(old, &loaded.spec);
     }
     let moved = old
         .as_ref()

@@ -24,14 +24,14 @@ use crate::stdio::{out, outln};
 pub fn run(context: &Context, argument: &SpecArgument, exit_code: bool) -> Result<Exit, Failure> {
     let (project, loaded) = context.open(argument)?;
     let (keyed, _, _) = compile(&project, &loaded.spec)?;
-    let store = Store::open_read_only(&project.store);
+    let store = Store::open_read_only(&project.store)?;
     let plan = plan(
         &keyed,
         &ExperimentResults {
             store: &store,
             experiment: &loaded.spec.name,
         },
-    );
+    )?;
     let to_run = plan.nodes.iter().filter(|planned| planned.reason.is_some());
     let cost = to_run.fold(Cost::default(), |cost, planned| {
         cost.plus(segment_cost(&keyed, planned.id))

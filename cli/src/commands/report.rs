@@ -17,11 +17,11 @@ use crate::stdio::{out, outln};
 pub fn run(context: &Context, argument: &SpecArgument, to: Option<&Utf8Path>) -> Result<Exit, Failure> {
     let (project, loaded) = context.open(argument)?;
     let (keyed, _, _) = compile(&project, &loaded.spec)?;
-    let store = Store::open_read_only(&project.store);
+    let store = Store::open_read_only(&project.store)?;
     let not_built =
         || Failure::error(format!("`{}` does not have a finished run", loaded.spec.name)).help("aurora run SPEC");
     let id = keyed.graph.find("report").ok_or_else(not_built)?;
-    let record = store.record(keyed.key(id)).ok_or_else(not_built)?;
+    let record = store.record(keyed.key(id))?.ok_or_else(not_built)?;
     let files = store.files(&record)?;
     let page = files.get("report.html").ok_or_else(not_built)?;
     let place = match to {
@@ -59,7 +59,7 @@ pub fn compare(
             .filter(|path| path.is_file())
             .map(|path| path.as_path()),
     )?;
-    let store = Store::open_read_only(&project.store);
+    let store = Store::open_read_only(&project.store)?;
     let mut runs = Vec::new();
     for name in std::iter::once(first.spec.as_str()).chain(others.iter().map(String::as_str)) {
         let key = match side(context, name, &first.selection)? {

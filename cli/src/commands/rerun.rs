@@ -57,7 +57,7 @@ pub fn run(
     }
     let program = worker_program(Some(&lock.libtorch))?;
     install_signal_handlers()?;
-    let original = Store::open_read_only(&project.store);
+    let original = Store::open_read_only(&project.store)?;
     let parent = project.store.join("rerun");
     std::fs::create_dir_all(&parent)?;
     let scratch = tempfile::Builder::new().prefix("store-").tempdir_in(&parent)?;
@@ -84,6 +84,7 @@ pub fn run(
         logs: None,
         lock_path: None,
         recorded: Some(&original),
+        locked: false,
     };
     let since = std::time::Instant::now();
     let done = execution.run(&keyed, &pins);
@@ -111,41 +112,62 @@ pub fn run(
         .count();
     let first = differing
         .first()
-        .map(|id| first_difference(&keyed, *id, &original, &store));
-    report(
-        context,
+        .map(|id| first_difference(&keyed, *id, &original, &store))
+        .transpose()?;
+    let comparison = Comparison {
+        nodes: keyed.graph.len(),
         compared,
-        differing.len(),
-        first.as_ref(),
-        since.elapsed().as_secs_f64(),
-    )?;
+        differing: differing.len(),
+        first,
+        seconds: since.elapsed().as_secs_f64(),
+    };
+    comparison.report(context)?;
     Ok(if differing.is_empty() { Exit::Done } else { Exit::Error })
 }
 
-fn report(
-    context: &Context,
+/// The results of a repetition, compared with those in the lock.
+struct Comparison {
+    nodes: usize,
+    /// Nodes that have a result in the lock.
     compared: usize,
     differing: usize,
-    first: Option<&ResultDifference>,
+    first: Option<ResultDifference>,
     seconds: f64,
-) -> io::Result<()> {
-    if context.json {
-        output::json(json!({
-            "identical": differing == 0,
-            "nodes_compared": compared,
-            "nodes_differing": differing,
-            "first_difference": first,
-        }))?;
-        return Ok(());
-    }
-    match first {
-        None => outln!("rerun: identical ({compared} nodes compared, {})", duration(seconds))?,
-        Some(first) => {
-            outln!("rerun: DIFFERENT ({differing} of {compared} nodes)")?;
-            outln!("first difference: {first}")?;
+}
+
+impl Comparison {
+    fn report(&self, context: &Context) -> io::Result<()> {
+        let Self {
+            nodes,
+            compared,
+            differing,
+            ..
+        } = self;
+        if context.json {
+            return output::json(json!({
+                "identical": *differing == 0 && compared == nodes,
+                "nodes": nodes,
+                "nodes_compared": compared,
+                "nodes_differing": differing,
+                "first_difference": self.first,
+            }));
+        }
+        let took = duration(self.seconds);
+        match &self.first {
+            None if compared == nodes => outln!("rerun: identical ({nodes} nodes compared, {took})"),
+            None => outln!(
+                "rerun: {compared} of {nodes} nodes compared, none differs ({took}); the lock has no other results"
+            ),
+            Some(first) => {
+                if compared == nodes {
+                    outln!("rerun: DIFFERENT ({differing} of {nodes} nodes)")?;
+                } else {
+                    outln!("rerun: DIFFERENT ({differing} nodes; {compared} of {nodes} nodes compared)")?;
+                }
+                outln!("first difference: {first}")
+            }
         }
     }
-    Ok(())
 }
 
 /// Takes the bytes of sources from the first run's store: the pins verify them.
@@ -154,7 +176,7 @@ fn take_sources(from: &Store, to: &Store, keyed: &Keyed, experiment: &str, pins:
         let NodeOrigin::Source { source: name } = &keyed.graph.node(id).origin else {
             continue;
         };
-        let Some(record) = from.record(keyed.key(id)) else {
+        let Some(record) = from.record(keyed.key(id))? else {
             continue;
         };
         let Ok(files) = from.files(&record) else { continue };

@@ -6,8 +6,9 @@ use aurora_compiler::graph::NodeId;
 use aurora_compiler::hash::Keyed;
 use aurora_compiler::lock::Lock;
 use aurora_runtime::engine::Outcome;
+use aurora_runtime::errors::FileError;
 use aurora_runtime::pin::from_lock;
-use aurora_runtime::record::{RunRecord, Status};
+use aurora_runtime::record::{REPORT, RunRecord, Status};
 use aurora_runtime::remote_specs::Fetch;
 use aurora_runtime::report::ReportContent;
 use aurora_runtime::store::{Store, StoreError};
@@ -79,6 +80,7 @@ pub fn run(context: &Context, argument: &SpecArgument, options: &RunArguments, l
         logs: Some(&logs),
         lock_path: Some(&lock_path),
         recorded: None,
+        locked,
     };
     let since = std::time::Instant::now();
     let done = pin(&execution, have).and_then(|(keyed, pins)| Ok((execution.run(&keyed, &pins)?, keyed)));
@@ -210,10 +212,14 @@ fn place_report(project: &Project, store: &Store, keyed: &Keyed, run: &str) -> R
         .find("report")
         .ok_or_else(|| Failure::error("the graph has no report"))?;
     let record = store
-        .record(keyed.key(id))
+        .record(keyed.key(id))?
         .ok_or_else(|| Failure::error("the report is not in the store"))?;
     let files = store.files(&record)?;
-    let page = project.store.join("runs").join(run).join("report.html");
-    std::fs::write(&page, std::fs::read(&files["report.html"])?)?;
+    let made = files
+        .get(REPORT)
+        .ok_or_else(|| Failure::error("the result of `report` has no report.html"))?;
+    let page = project.store.join("runs").join(run).join(REPORT);
+    let text = std::fs::read(made).map_err(FileError::reading(made))?;
+    std::fs::write(&page, text).map_err(FileError::writing(&page))?;
     Ok(project.relative(&page))
 }

@@ -1,5 +1,7 @@
 //! `aurora verify`: reads every byte of the store.
 
+use aurora_runtime::record::checks;
+use aurora_runtime::remote_specs;
 use aurora_runtime::store::Store;
 use camino::Utf8Path;
 use serde_json::json;
@@ -11,7 +13,13 @@ use crate::stdio::outln;
 
 pub fn run(context: &Context, of: Option<&Utf8Path>) -> Result<Exit, Failure> {
     let project = context.project(of)?;
-    let report = Store::open_read_only(&project.store).verify()?;
+    let mut report = Store::open_read_only(&project.store)?.verify()?;
+    for (path, cause) in checks::verify(&project.store)? {
+        report.add(path, cause, Vec::new());
+    }
+    for (path, cause) in remote_specs::verify(&project.store)? {
+        report.add(path, cause, Vec::new());
+    }
     if context.json {
         output::json(json!({
             "store": project.store,

@@ -24,14 +24,14 @@ pub fn run(context: &Context, argument: &SpecArgument, name: &str) -> Result<Exi
             None => failure.help("`aurora build SPEC` lists the nodes"),
         });
     };
-    let store = Store::open_read_only(&project.store);
+    let store = Store::open_read_only(&project.store)?;
     let plan = plan(
         &keyed,
         &ExperimentResults {
             store: &store,
             experiment: &loaded.spec.name,
         },
-    );
+    )?;
     let planned = &plan.nodes[id.index()];
     // The first cause is the node where the chain of changed inputs begins.
     let mut causes = Vec::new();

@@ -20,7 +20,7 @@ use crate::context::Context;
 use crate::failure::Failure;
 use crate::libtorch::pinned;
 use crate::output;
-use crate::project::{Project, bundle, read_lock};
+use crate::project::{Project, bundle, read_lock, refuse_damaged_run};
 
 pub use text::{markdown, text};
 
@@ -43,14 +43,14 @@ pub fn difference(context: &Context, [old, new]: [&str; 2], selection: &VariantS
                 [DiffSide::Spec(_, path), _] | [_, DiffSide::Spec(_, path)] => Some(path),
                 _ => None,
             })?;
-            let store = Store::open_read_only(&project.store);
-            let preimage_of = |key| store.record(key).map(|record| record.preimage);
+            let store = Store::open_read_only(&project.store)?;
+            let preimage_of = |key| Ok::<_, Failure>(store.record(key)?.map(|record| record.preimage));
             let known = match [&old, &new] {
                 [DiffSide::Lock(lock), _] | [_, DiffSide::Lock(lock)] => Some(lock.clone()),
                 _ => None,
             };
             let of = |side| as_lock(&project, side, known.as_deref());
-            Ok(locks(&of(old)?, &of(new)?, &preimage_of))
+            locks(&of(old)?, &of(new)?, &preimage_of)
         }
     }
 }
@@ -134,6 +134,7 @@ fn of_run(context: &Context, name: &str) -> Result<DiffSide, Failure> {
     let mut named = runs.iter().filter(|facts| facts.id.starts_with(name));
     match (named.next(), named.next()) {
         (Some(facts), None) => {
+            refuse_damaged_run(&project.store, &facts.id)?;
             let path = project.store.join("runs").join(&facts.id).join(record::LOCK);
             if !path.exists() {
                 return Err(Failure::error(format!(

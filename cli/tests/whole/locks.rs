@@ -127,3 +127,139 @@ fn results_of_another_kind_of_machine_are_reported() {
     let rerun = project.aurora(&["rerun", "lockfiles/small.lock", "--progress", "none"]);
     rerun.prints("rerun: identical");
 }
+
+/// The names of the lock's nodes.
+fn nodes(lock: &str) -> usize {
+    lock.matches("\n[node.").count()
+}
+
+/// The lock with only the first of its results.
+fn one_result(lock: &str) -> String {
+    let (head, results) = lock.split_once("[result]\n").expect("results");
+    let first = results.lines().next().expect("a result");
+    format!("{head}[result]\n{first}\n")
+}
+
+#[test]
+fn lost_results_are_found() {
+    refused(&with_lock(one_result), "E0505", "does not have a result");
+    let all = with_lock(|lock| lock.split_once("[result]").expect("results").0.to_owned());
+    refused(&all, "E0505", "does not have a result");
+}
+
+#[test]
+fn a_rerun_of_a_partial_lock_says_how_much_it_compared() {
+    let project = with_lock(|lock| one_result(lock).replacen("results = \"complete\"", "results = \"partial\"", 1));
+    let all = nodes(&project.read("lockfiles/small.lock"));
+    let rerun = project.aurora(&["rerun", "lockfiles/small.lock", "--progress", "none"]);
+    rerun.exits(0);
+    rerun.prints(&format!("1 of {all} nodes compared"));
+    assert!(!rerun.out().contains("identical"), "{}", rerun.out());
+    let rerun = project.aurora(&["rerun", "lockfiles/small.lock", "--progress", "none", "--json"]);
+    let document = rerun.json();
+    assert_eq!(document["identical"], false);
+    assert_eq!(
+        (&document["nodes_compared"], &document["nodes"]),
+        (&1.into(), &all.into())
+    );
+}
+
+#[test]
+fn a_lost_data_order() {
+    let project = with_lock(|lock| {
+        let at = lock.find("[order.cat]").expect("an order");
+        let end = at + lock[at..].find("\n\n").expect("the next table") + 2;
+        format!("{}{}", &lock[..at], &lock[end..])
+    });
+    refused(&project, "E0505", "order `cat`");
+}
+
+#[test]
+fn an_edited_number_of_samples() {
+    let project = with_lock(|lock| lock.replacen("samples = 64\n", "samples = 65\n", 1));
+    refused(&project, "E0505", "order `cat`");
+}
+
+#[test]
+fn an_edited_commitment_is_found_and_kept() {
+    for more in [&[][..], &["--locked"]] {
+        let project = with_lock(|lock| {
+            let at = lock.find("commitment = \"").expect("an order") + 14;
+            let digit = if &lock[at..=at] == "0" { "1" } else { "0" };
+            format!("{}{digit}{}", &lock[..at], &lock[at + 1..])
+        });
+        let edited = project.read("lockfiles/small.lock");
+        let mut arguments = vec!["run", "specs/small.aur", "--progress", "none"];
+        arguments.extend(more);
+        let done = project.aurora(&arguments);
+        done.exits(4);
+        done.prints("the data order differs from the lock");
+        assert_eq!(project.read("lockfiles/small.lock"), edited);
+        let rerun = project.aurora(&["rerun", "lockfiles/small.lock", "--progress", "none"]);
+        rerun.exits(4);
+        rerun.prints("the data order differs from the lock");
+    }
+}
+
+#[test]
+fn an_edited_intent() {
+    let project = with_lock(|lock| {
+        let at = lock.find("intent = \"").expect("the intent") + 10;
+        let digit = if &lock[at..=at] == "0" { "1" } else { "0" };
+        format!("{}{digit}{}", &lock[..at], &lock[at + 1..])
+    });
+    refused(&project, "E0505", "intent");
+}
+
+#[test]
+fn a_locked_run_leaves_the_lock_as_it_is() {
+    let project = Project::new();
+    project.run();
+    let complete = project.read("lockfiles/small.lock");
+    let edited = |lock: &str| {
+        let at = lock.find("\"cap@8\" = \"").expect("a result") + 11;
+        let digit = if &lock[at..=at] == "0" { "1" } else { "0" };
+        let edited = format!("{}{digit}{}", &lock[..at], &lock[at + 1..]);
+        edited.replacen("fingerprint = \"", "fingerprint = \"another, ", 1)
+    };
+    project.write("lockfiles/small.lock", &edited(&complete));
+    std::fs::remove_dir_all(project.path(".aurora")).expect("a store");
+    let done = project.aurora(&["run", "specs/small.aur", "--locked", "--progress", "none"]);
+    done.exits(1);
+    done.prints("cap@8");
+    assert_eq!(project.read("lockfiles/small.lock"), edited(&complete));
+}
+
+#[test]
+fn a_lock_without_its_fingerprint() {
+    let project = with_lock(|lock| {
+        let lines = lock.lines().filter(|line| !line.starts_with("fingerprint"));
+        lines.map(|line| format!("{line}\n")).collect()
+    });
+    refused(&project, "E0505", "fingerprint");
+}
+
+#[test]
+fn a_run_without_workers_records_the_fingerprint() {
+    let project = Project::new();
+    project.run();
+    let lock = project.read("lockfiles/small.lock");
+    assert!(lock.contains("\nfingerprint = "));
+    std::fs::remove_file(project.path("lockfiles/small.lock")).expect("a lock");
+    project.run().prints("0 built");
+    assert_eq!(project.read("lockfiles/small.lock"), lock);
+}
+
+#[test]
+fn a_changed_budget_gives_a_lock_that_can_be_used() {
+    let project = Project::new();
+    project.run();
+    project.edit("budget        = 16 steps", "budget        = 24 steps");
+    project.aurora(&["lock", "specs/small.aur"]).exits(0);
+    project.aurora(&["lock", "specs/small.aur", "--check"]).exits(0);
+    project.run();
+    assert!(project.read("lockfiles/small.lock").contains("results = \"complete\""));
+    project
+        .aurora(&["rerun", "lockfiles/small.lock", "--progress", "none"])
+        .prints("rerun: identical");
+}

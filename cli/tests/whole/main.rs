@@ -27,5 +27,6 @@ mod mixtures;
 mod project;
 mod running;
 mod slurm;
+mod stores;
 mod tracking;
 mod weights;

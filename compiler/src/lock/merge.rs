@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::{Lock, LockedImport, LockedSource};
+use super::{Lock, LockedImport, LockedSource, order_node};
 use crate::hash::digest_of;
 
 /// Both sides have changed one value in different ways.
@@ -126,10 +126,14 @@ pub fn merge(base: Option<&Lock>, ours: &Lock, theirs: &Lock) -> (Lock, Vec<Lock
         Chosen::One(fingerprint) => (fingerprint, true),
         Chosen::Differ => (None, false),
     };
-    let mut result = tables(all, |lock| &lock.result, |_, _, _| {});
-    result.retain(|name, _| comparable && node.contains_key(name));
     let mut order = tables(all, |lock| &lock.order, |_, _, _| {});
-    order.retain(|stage, _| node.contains_key(&format!("order/{stage}")));
+    order.retain(|stage, _| node.contains_key(&order_node(stage)));
+    let mut result = tables(all, |lock| &lock.result, |_, _, _| {});
+    let has_order = |name: &str| {
+        name.strip_prefix("order/")
+            .is_none_or(|stage| order.contains_key(stage))
+    };
+    result.retain(|name, _| comparable && node.contains_key(name) && has_order(name));
     let mut joined = Lock {
         experiment,
         spec,
@@ -146,9 +150,11 @@ pub fn merge(base: Option<&Lock>, ours: &Lock, theirs: &Lock) -> (Lock, Vec<Lock
         result,
         ..theirs.clone()
     };
+    joined.count_results();
     if joined != *theirs {
         joined.intent = ours.intent;
-        if joined != *ours {
+        let follows = |side: &Lock| side.node == joined.node && side.source == joined.source;
+        if joined != *ours && !(ours.intent == theirs.intent && (follows(ours) || follows(theirs))) {
             // The intent of the merged spec is not known here. This matches no spec, so `aurora lock` updates the lock.
             let both = [("ours", ours.intent.to_hex()), ("theirs", theirs.intent.to_hex())];
             joined.intent = digest_of(both.iter().map(|(side, key)| (*side, 0, key.as_str())));
@@ -186,5 +192,23 @@ mod tests {
                 ("\"2\"", "\"3\"")
             );
         }
+    }
+
+    #[test]
+    fn merged_results_are_counted_and_belong_to_the_spec() {
+        let spec = check("a.aur", "experiment a { seed = 1 }", None).expect("a valid spec");
+        let (old, mut ours, mut theirs) = (made("1"), made("1"), made("1"));
+        let name = old.node.keys().next().expect("a node").clone();
+        for (side, result) in [(&mut ours, old.intent), (&mut theirs, old.node[&name].key)] {
+            side.result.insert(name.clone(), result);
+            side.count_results();
+        }
+        let (joined, conflicts) = merge(Some(&old), &ours, &theirs);
+        assert_eq!(conflicts, []);
+        let read = Lock::parse(&joined.to_text()).expect("a lock");
+        assert!(read.result.is_empty());
+        read.check_against(&spec).expect("a lock of the spec");
+        let (joined, _) = merge(Some(&old), &ours, &old);
+        assert_eq!(Lock::parse(&joined.to_text()), Ok(ours));
     }
 }

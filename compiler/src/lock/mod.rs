@@ -14,8 +14,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::fields::SourceFields;
-use crate::graph::{NodeKind, NodeOrigin, Pin, Pins, Work, lower};
+use crate::graph::{NodeKind, NodeOrigin, Pin, Pins, Work, lower, stage_plan};
 use crate::hash::{Key, Keyed, digest_of, hash};
+use crate::spec::{BlockId, BlockKind};
 pub use merge::{LockConflict, merge};
 
 /// Version of the format that this build reads and writes.
@@ -48,6 +49,8 @@ pub struct Lock {
     pub fingerprint: Option<String>,
     /// Digest of the spec's graph without the content of sources. It distinguishes a changed spec from a changed lock.
     pub intent: Key,
+    /// Whether `result` has every node, so that a lost line is found.
+    pub results: Completeness,
     /// Files that the spec imports from the web and from packages, by their addresses.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub import: BTreeMap<String, LockedImport>,
@@ -60,6 +63,16 @@ pub struct Lock {
     /// After a run: the digest of each node's result, one line per node.
     #[serde(default)]
     pub result: BTreeMap<String, Key>,
+}
+
+/// Whether a lock has a result for every node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Completeness {
+    /// Every node has one.
+    Complete,
+    /// The spec has not been run completely since its keys changed.
+    Partial,
 }
 
 /// The pin of a source.
@@ -174,7 +187,7 @@ impl LockError {
                 "restore it from version control, or delete it and run `aurora lock`"
             }
             Self::OtherSpec { .. } => "name the lock of this spec, or the spec of this lock",
-            Self::Edited(_) => "do not edit a lock: restore it, or run `aurora lock --upgrade NAME`",
+            Self::Edited(_) => "restore the lock from version control, or delete it: `aurora run SPEC` writes it again",
         }
     }
 
@@ -197,6 +210,16 @@ pub enum LockEdit {
     Pin { source: String, confidence: Resolution },
     /// A result whose name is not a node of the lock.
     Result { name: String },
+    /// A complete lock without the results of this node and of others.
+    NoResult { name: String, more: usize },
+    /// A partial lock with the results of all nodes.
+    NotPartial,
+    /// A complete lock without the kind of machine that computed the results.
+    NoFingerprint,
+    /// A data order that does not follow from the rest of the lock or from the spec.
+    Order { stage: String, cause: String },
+    /// The intent is not that of the spec, but the keys are.
+    Intent { locked: Key, spec: Key },
     /// Entries that do not follow from the spec and the pins: the first one, and the number of others.
     Entries { first: LockChange, more: usize },
     /// The result in the lock, and the one in the store.
@@ -218,6 +241,20 @@ impl fmt::Display for LockEdit {
                 )
             }
             Self::Result { name } => write!(f, "there is a result of `{name}`, which is not a node"),
+            Self::NoResult { name, more } => {
+                write!(f, "`results` is `complete` but `{name}`")?;
+                if *more > 0 {
+                    write!(f, " (and {more} more)")?;
+                }
+                f.write_str(" does not have a result")
+            }
+            Self::NotPartial => f.write_str("`results` is `partial` but every node has a result"),
+            Self::NoFingerprint => f.write_str("it has the results of training but no `fingerprint`"),
+            Self::Order { stage, cause } => write!(f, "order `{stage}`: {cause}"),
+            Self::Intent { locked, spec } => write!(
+                f,
+                "intent: the lock has {locked}, the spec with the same keys has {spec}"
+            ),
             Self::Entries { first, more: 0 } => first.fmt(f),
             Self::Entries { first, more } => write!(f, "{first} (and {more} more)"),
             Self::Digest { name, locked, stored } => {
@@ -320,7 +357,62 @@ impl Lock {
         if let Some(name) = self.result.keys().find(|name| !self.node.contains_key(*name)) {
             return Err(LockError::Edited(LockEdit::Result { name: name.clone() }));
         }
+        self.results_agree().map_err(LockError::Edited)?;
+        self.orders_agree().map_err(LockError::Edited)
+    }
+
+    fn results_agree(&self) -> Result<(), LockEdit> {
+        let mut missing = self.node.keys().filter(|name| !self.result.contains_key(*name));
+        match (self.results, missing.next()) {
+            (Completeness::Complete, Some(name)) => Err(LockEdit::NoResult {
+                name: name.clone(),
+                more: missing.count(),
+            }),
+            (Completeness::Partial, None) => Err(LockEdit::NotPartial),
+            (Completeness::Complete, None) if self.fingerprint.is_none() && self.has_worker_nodes() => {
+                Err(LockEdit::NoFingerprint)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether results depend on the machine's kernels.
+    fn has_worker_nodes(&self) -> bool {
+        let mut kinds = self.node.values().map(|node| node.kind);
+        kinds.any(|kind| matches!(kind, NodeKind::Train | NodeKind::Eval | NodeKind::Answers))
+    }
+
+    /// An order is written before the result of its node.
+    fn orders_agree(&self) -> Result<(), LockEdit> {
+        let edit = |stage: &str, cause: &str| LockEdit::Order {
+            stage: stage.to_owned(),
+            cause: cause.to_owned(),
+        };
+        if let Some(stage) = self
+            .order
+            .keys()
+            .find(|stage| !self.node.contains_key(&order_node(stage)))
+        {
+            return Err(edit(stage, "it is not the order of a node"));
+        }
+        let is_order = |name: &&String| self.node.get(*name).is_some_and(|node| node.kind == NodeKind::Order);
+        let results = self.result.keys().filter(is_order);
+        for stage in results.filter_map(|name| name.strip_prefix("order/")) {
+            if !self.order.contains_key(stage) {
+                return Err(edit(stage, "it is missing, but its node has a result"));
+            }
+        }
         Ok(())
+    }
+
+    /// Sets `results` by the results that the lock has. To be called after each change of `result` or `node`.
+    pub fn count_results(&mut self) {
+        let complete = self.node.keys().all(|name| self.result.contains_key(name));
+        self.results = if complete {
+            Completeness::Complete
+        } else {
+            Completeness::Partial
+        };
     }
 
     /// Writes the lock; the same lock is the same text on every machine.
@@ -351,9 +443,15 @@ impl Lock {
     /// # Errors
     /// The first entry that was edited, and the number of others.
     pub fn check_against(&self, spec: &crate::spec::Spec) -> Result<(), LockError> {
-        if self.intent != intent(spec) {
+        let of_spec = intent(spec);
+        if self.intent != of_spec {
+            if self.has_keys_of(spec) {
+                let locked = self.intent;
+                return Err(LockError::Edited(LockEdit::Intent { locked, spec: of_spec }));
+            }
             return Ok(());
         }
+        self.check_samples(spec)?;
         let pins = self.pins();
         let mut fresh = lock(&hash(lower(spec, &pins)), spec, &self.spec, &pins, &self.libtorch);
         fresh.import.clone_from(&self.import);
@@ -365,6 +463,40 @@ impl Lock {
                 more: changes.len(),
             })),
         }
+    }
+
+    /// Whether the spec gives the keys of this lock. Then it also gives its intent.
+    fn has_keys_of(&self, spec: &crate::spec::Spec) -> bool {
+        let unpinned = lower(spec, &Pins::new());
+        let references = unpinned.ids().filter_map(|id| {
+            let node = unpinned.node(id);
+            match (&node.origin, &node.work) {
+                (NodeOrigin::Source { source }, Work::Source(SourceFields::Declared(reference))) => {
+                    Some((source.as_str(), reference.as_str()))
+                }
+                _ => None,
+            }
+        });
+        let references: BTreeMap<&str, &str> = references.collect();
+        let mut pins = self.pins();
+        // The key of a pinned source does not depend on its reference.
+        pins.retain(|name, pin| references.get(name.as_str()) == Some(&pin.from.as_str()));
+        lock(&hash(lower(spec, &pins)), spec, &self.spec, &pins, &self.libtorch).node == self.node
+    }
+
+    /// The number of samples of an order follows from the spec; its commitment depends on the data.
+    fn check_samples(&self, spec: &crate::spec::Spec) -> Result<(), LockError> {
+        for (stage, order) in &self.order {
+            if let Some(samples) = samples_of(spec, stage)
+                && samples != order.samples
+            {
+                return Err(LockError::Edited(LockEdit::Order {
+                    stage: stage.clone(),
+                    cause: format!("the lock has {} samples, the spec has {samples}", order.samples),
+                }));
+            }
+        }
+        Ok(())
     }
 
     /// Finds the differences from the lock that the spec and this lock's own pins give: it is stale, or was edited.
@@ -389,8 +521,9 @@ impl Lock {
         found
     }
 
-    /// Takes over what is still valid from an older lock: results and order digests of nodes with equal keys.
-    pub fn keep_from(&mut self, old: &Lock) {
+    /// Takes over what is still valid from an older lock: results and data orders of nodes with equal keys. The number of
+    /// samples is not part of an order's key, so an order with another number than the spec's is not valid.
+    pub fn keep_from(&mut self, old: &Lock, spec: &crate::spec::Spec) {
         let same = |name: &str| matches!((self.node.get(name), old.node.get(name)), (Some(new), Some(old)) if new.key == old.key);
         let results: Vec<_> = old
             .result
@@ -401,20 +534,37 @@ impl Lock {
         let orders: Vec<_> = old
             .order
             .iter()
-            .filter(|(stage, _)| {
-                same(
-                    &NodeOrigin::Order {
-                        stage: (*stage).clone(),
-                    }
-                    .to_string(),
-                )
-            })
+            .filter(|(stage, order)| same(&order_node(stage)) && samples_of(spec, stage) == Some(order.samples))
             .map(|(stage, order)| (stage.clone(), order.clone()))
             .collect();
         self.fingerprint.clone_from(&old.fingerprint);
         self.result.extend(results);
         self.order.extend(orders);
+        let order = &self.order;
+        let has_order = |name: &str| {
+            name.strip_prefix("order/")
+                .is_none_or(|stage| order.contains_key(stage))
+        };
+        self.result.retain(|name, _| has_order(name));
+        self.count_results();
     }
+}
+
+/// The samples of a stage of the spec, all steps together.
+fn samples_of(spec: &crate::spec::Spec, stage: &str) -> Option<u64> {
+    let block = BlockId {
+        kind: BlockKind::Stage,
+        name: stage.to_owned(),
+    };
+    spec.blocks
+        .contains_key(&block)
+        .then(|| stage_plan(spec, &block).samples())
+}
+
+/// The node of a stage's data order.
+fn order_node(stage: &str) -> String {
+    let stage = stage.to_owned();
+    NodeOrigin::Order { stage }.to_string()
 }
 
 fn compare<T: PartialEq + std::fmt::Debug>(
@@ -509,6 +659,7 @@ pub fn lock(keyed: &Keyed, spec: &crate::spec::Spec, spec_path: &str, pins: &Pin
         libtorch: libtorch.to_string(),
         fingerprint: None,
         intent: intent(spec),
+        results: Completeness::Partial,
         import: BTreeMap::new(),
         source,
         order: BTreeMap::new(),

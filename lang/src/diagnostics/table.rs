@@ -707,8 +707,8 @@ side of the lock, and run `aurora lock`: it keeps the pins on which both sides a
         wrong r#""#,
         right r#""#;
     LOCK_ENTRY_DISAGREES = "E0505", "lock entry that does not follow from its spec",
-        r#"An entry of the lock does not follow from the spec and the pins: it was edited by hand, or merged incorrectly. `aurora lock`
-rewrites the entry."#,
+        r#"An entry of the lock does not follow from the spec and the pins, or is missing: the lock was edited by hand,
+damaged, or merged incorrectly. Restore it from version control, or delete it: `aurora run SPEC` writes it again."#,
         wrong r#""#,
         right r#""#;
     LOCK_WOULD_CHANGE = "E0506", "lock is stale",

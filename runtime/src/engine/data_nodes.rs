@@ -32,7 +32,7 @@ impl Run<'_> {
     pub(super) fn data_node(&self, id: NodeId, outcome: &mut Outcome) -> Result<(), RunError> {
         self.check_stop()?;
         let _held = self.results.store.hold(self.results.keyed.key(id))?;
-        if self.results.is_built(id) {
+        if self.results.is_built(id)? {
             self.observer.on_event(RunEvent::Cached {
                 node: self.results.node(id).name(),
             });
@@ -224,7 +224,7 @@ impl Run<'_> {
     ) -> Result<Option<String>, RunError> {
         if judge::is_external(fields)
             && let Some(recorded) = self.inputs.recorded
-            && let Some(record) = recorded.realised(self.results.realised(id)?)
+            && let Some(record) = recorded.realised(self.results.realised(id)?)?
         {
             let text = format!("`{}`: uses the judge's recorded answers", self.results.node(id).name());
             self.observer.on_event(RunEvent::Note { text: &text });
@@ -276,8 +276,8 @@ impl Run<'_> {
         for component in &fields.components {
             let mut pairs = Vec::new();
             for node in self.results.inputs(id, &Role::Tokens(component.name.clone())) {
-                let files = self.results.files(node)?;
-                pairs.push((files["tokens.bin"].clone(), files["tokens.idx"].clone()));
+                let file = |name| self.results.file(node, name);
+                pairs.push((file("tokens.bin")?, file("tokens.idx")?));
             }
             let stream = TokenStream::open(pairs.iter().map(|(bin, idx)| (bin.as_path(), idx.as_path())))
                 .map_err(|error| self.fail(id, error))?;

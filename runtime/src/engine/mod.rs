@@ -256,7 +256,6 @@ impl<'a> Run<'a> {
     /// # Errors
     /// The first node that fails; a signal; a store that cannot be used. Finished nodes stay finished.
     pub fn run(&self) -> Result<Outcome, RunError> {
-        let _in_use = self.results.store.share()?;
         self.build(self.results.keyed.graph.ids().collect())
     }
 
@@ -265,14 +264,20 @@ impl<'a> Run<'a> {
     /// # Errors
     /// As [`run`](Self::run).
     pub fn run_node(&self, id: NodeId) -> Result<Outcome, RunError> {
-        let _in_use = self.results.store.share()?;
-        self.build(self.needed_for(id))
+        self.build(self.needed_for(id)?)
     }
 
     /// Builds those of these nodes whose result is missing. Inputs come first.
     fn build(&self, nodes: Vec<NodeId>) -> Result<Outcome, RunError> {
         let mut outcome = Outcome::default();
-        let missing: Vec<NodeId> = nodes.iter().copied().filter(|id| !self.results.is_built(*id)).collect();
+        let mut missing = Vec::new();
+        for &id in &nodes {
+            if self.results.is_built(id)? {
+                self.results.restore(id)?;
+            } else {
+                missing.push(id);
+            }
+        }
         let of_kind = |kinds: &[NodeKind]| -> Vec<NodeId> {
             missing
                 .iter()
@@ -312,15 +317,15 @@ impl<'a> Run<'a> {
     }
 
     /// A node and the inputs that it needs, inputs first.
-    fn needed_for(&self, id: NodeId) -> Vec<NodeId> {
+    fn needed_for(&self, id: NodeId) -> Result<Vec<NodeId>, RunError> {
         let (mut needed, mut open) = (BTreeSet::new(), vec![id]);
         while let Some(id) = open.pop() {
             // A result that is in the store needs no inputs.
-            if needed.insert(id) && !self.results.is_built(id) {
+            if needed.insert(id) && !self.results.is_built(id)? {
                 open.extend(self.results.keyed.graph.inputs(id).map(|input| input.node));
             }
         }
-        needed.into_iter().collect()
+        Ok(needed.into_iter().collect())
     }
 
     fn publication(&self, id: NodeId, made_on: Option<&str>) -> Result<Publication<'_>, RunError> {
@@ -336,7 +341,7 @@ impl<'a> Run<'a> {
 
     /// Takes over a result made from the same inputs under another key.
     fn reuse(&self, id: NodeId, outcome: &mut Outcome) -> Result<bool, RunError> {
-        let Some(record) = self.results.store.realised(self.results.realised(id)?) else {
+        let Some(record) = self.results.store.realised(self.results.realised(id)?)? else {
             return Ok(false);
         };
         self.results

@@ -26,7 +26,6 @@ impl Run<'_> {
     /// A worker fails or is lost, an input is missing, or a signal comes.
     pub fn trace(&self, id: NodeId, after: u64, last: u64) -> Result<Traced, RunError> {
         let results = &self.results;
-        let _in_use = results.store.share()?;
         self.check_stop()?;
         let from = match results.input(id, &Role::ResumesFrom) {
             Some(before) => before,

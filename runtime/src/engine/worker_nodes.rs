@@ -208,7 +208,7 @@ impl Session<'_, '_> {
             return Ok(());
         }
         let held = results.store.hold(key)?;
-        if results.is_built(id) {
+        if results.is_built(id)? {
             return Ok(());
         }
         let before = results.input(id, &Role::ResumesFrom);
@@ -221,7 +221,7 @@ impl Session<'_, '_> {
         if !in_flight(from) {
             self.check_numerics(from, results.record(from)?.made_on.as_deref())?;
         }
-        let start = match results.store.partial(key) {
+        let start = match results.store.partial(key)? {
             Some(partial) => {
                 self.check_numerics(id, partial.made_on.as_deref())?;
                 let step = partial.step.unwrap_or_default();
@@ -266,7 +266,7 @@ impl Session<'_, '_> {
         let run = self.run;
         let results = &run.results;
         let held = results.store.hold(results.keyed.key(id))?;
-        if results.is_built(id) || run.reuse(id, outcome)? {
+        if results.is_built(id)? || run.reuse(id, outcome)? {
             return Ok(());
         }
         let checkpoint = results.required_input(id, &Role::Checkpoint)?;

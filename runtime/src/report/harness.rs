@@ -67,7 +67,7 @@ pub fn write(
         let Some((eval, at)) = graph.node(id).origin.eval() else {
             continue;
         };
-        let Some(record) = store.record(keyed.key(id)) else {
+        let Some(record) = store.record(keyed.key(id))? else {
             continue;
         };
         let files = store.files(&record)?;

@@ -58,7 +58,7 @@ pub fn load(store: &Store, keyed: &Keyed) -> Result<ReportContent, ResultError> 
 /// # Errors
 /// It is missing, or cannot be read.
 pub fn load_key(store: &Store, key: Key) -> Result<ReportContent, ResultError> {
-    let record = store.record(key).ok_or_else(|| failed("it is not built"))?;
+    let record = store.record(key)?.ok_or_else(|| failed("it is not built"))?;
     let files = store.files(&record)?;
     let path = files
         .get("report.json")

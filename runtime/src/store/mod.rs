@@ -8,32 +8,39 @@
 //! realised/KEY       key of a result by its realised key, which has the contents of the inputs instead of their keys
 //! partial/KEY        record of an unfinished checkpoint of the node with this key
 //! names/EXP/NODE     key under which a node of this name was last built
-//! locks/             file locks: one per node, held while it is built; runs share `store`, gc holds it exclusively
+//! publishing/KEY     exists while the records of a result are written
+//! locks/             file locks: one per node, held while it is built; open stores share `store`, gc holds it alone
 //! tmp/               partial files; nothing here is ever read
 //! verified           objects that were found undamaged, with the status of their files at that time
 //! ```
 //!
-//! Publishing: write under `tmp/`, sync, rename into `cas/`, and the record last. Records contain their own BLAKE3. A
-//! node is looked up in `actions` first, then in `realised` (early cut-off: inputs that were computed in another way,
-//! with the same contents), then in `partial`, from which training resumes. `names` is only for explanations and for
-//! gc.
+//! Publishing: write under `tmp/`, sync, rename into `cas/`, and the records last. Records contain the version of the
+//! format, their own kind and key, and their BLAKE3. A node is looked up in `actions` first, then in `realised` (early
+//! cut-off: inputs that were computed in another way, with the same contents), then in `partial`, from which training
+//! resumes. `names` is only for explanations and for gc. A damaged record counts as missing: the next run writes it
+//! again. A record that cannot be read, or that has another format, is an error.
 
 mod gc;
-mod sealed;
+pub(crate) mod regular;
+pub(crate) mod sealed;
 mod verified;
 mod verify;
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Mutex;
 
 use aurora_compiler::hash::{Key, Preimage, digest_of};
 use aurora_compiler::plan::{CachedResult, ResultCache};
 use camino::{Utf8Path, Utf8PathBuf};
+use memmap2::Mmap;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-pub use gc::GarbageReport;
+pub use gc::{GarbageReport, KeptRecord};
+use sealed::{Address, RecordKind, Unusable};
 pub use verify::{StoreProblem, StoreReport};
 
 use crate::job::Files;
@@ -48,12 +55,22 @@ pub enum StoreError {
     },
     #[error("record `{path}` is damaged: {cause}")]
     Record { path: Utf8PathBuf, cause: String },
-    #[error("object {content} is damaged: its bytes hash to {actual}")]
-    Damaged { content: String, actual: String },
+    #[error("object {content} is damaged: {cause}")]
+    Damaged { content: String, cause: String },
     #[error("object {content} is missing")]
     Missing { content: String },
     #[error("another process is using the store `{root}`")]
     Busy { root: Utf8PathBuf },
+    #[error(
+        "`{path}` has version {found} of the store's format; this Aurora reads version {}",
+        sealed::FORMAT
+    )]
+    Format { path: Utf8PathBuf, found: String },
+    #[error("cannot determine what is in use, nothing was deleted")]
+    NotCollected {
+        #[source]
+        source: Box<StoreError>,
+    },
 }
 
 impl StoreError {
@@ -65,6 +82,8 @@ impl StoreError {
                 Some("`aurora verify` lists what is damaged; `aurora run` builds it again")
             }
             Self::Busy { .. } => Some("wait for the other process to end"),
+            Self::Format { .. } => Some("use the Aurora that wrote it, or another store: `--store DIR`"),
+            Self::NotCollected { source } => source.help(),
         }
     }
 }
@@ -100,9 +119,12 @@ pub struct Object {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Record {
-    pub format_version: String,
+    /// The experiment that built it first.
+    pub experiment: String,
     pub node: String,
     pub key: Key,
+    /// The key by the contents of its inputs.
+    pub realised: Key,
     /// Digest of all outputs.
     pub digest: Key,
     pub outputs: BTreeMap<String, Object>,
@@ -127,57 +149,114 @@ pub struct Publication<'a> {
 
 impl Record {
     fn new(of: &Publication<'_>, outputs: BTreeMap<String, Object>, step: Option<u64>) -> Self {
-        let contents = outputs
-            .iter()
-            .map(|(name, object)| (name.as_str(), object.bytes, object.content.as_str()));
         Self {
-            format_version: "1.0".to_string(),
+            experiment: of.experiment.to_string(),
             node: of.node.to_string(),
             key: of.key,
-            digest: digest_of(contents),
+            realised: of.realised,
+            digest: digest_of_outputs(&outputs),
             outputs,
             preimage: of.preimage.clone(),
             step,
             made_on: of.made_on.clone(),
         }
     }
+
+    /// What is wrong with a record that is at this address.
+    fn problem(&self, address: &Address) -> Option<&'static str> {
+        let is_digest = |object: &Object| Key::from_hex(&object.content).is_some();
+        if self.key.to_hex() != address.key {
+            Some("it has the result of another key")
+        } else if self.step.is_some() != (address.kind == RecordKind::Partial) {
+            Some("a result and an unfinished checkpoint were exchanged")
+        } else if !self.outputs.values().all(is_digest) || self.digest != digest_of_outputs(&self.outputs) {
+            Some("its digest is not that of its files")
+        } else {
+            None
+        }
+    }
+}
+
+fn digest_of_outputs(outputs: &BTreeMap<String, Object>) -> Key {
+    let contents = outputs.iter();
+    digest_of(contents.map(|(name, object)| (name.as_str(), object.bytes, object.content.as_str())))
 }
 
 pub struct Store {
     root: Utf8PathBuf,
     verified: Mutex<verified::VerifiedFiles>,
+    /// The lock of the whole store; none if it was opened read-only.
+    _in_use: Option<Held>,
 }
 
 /// A file lock; dropping it releases it.
 #[must_use]
 pub struct Held(#[expect(dead_code, reason = "dropping the file releases the lock")] File);
 
-const FOLDERS: [&str; 7] = ["cas", "actions", "realised", "partial", "names", "locks", "tmp"];
+const FOLDERS: [&str; 8] = [
+    "cas",
+    "actions",
+    "realised",
+    "partial",
+    "names",
+    "publishing",
+    "locks",
+    "tmp",
+];
 
 impl Store {
-    /// Opens the store, and creates missing folders.
+    /// Opens the store, and creates missing folders. While it is open, nothing is collected.
     ///
     /// # Errors
-    /// The folder cannot be created or written to.
+    /// A folder cannot be created or written to, a garbage collection is running, or the store has another format.
     pub fn open(root: &Utf8Path) -> Result<Self, StoreError> {
+        Self::open_with(root, File::try_lock_shared)
+    }
+
+    /// Opens the store for garbage collection: no other process has it open.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), or another process has the store open.
+    pub fn open_alone(root: &Utf8Path) -> Result<Self, StoreError> {
+        Self::open_with(root, File::try_lock)
+    }
+
+    fn open_with(root: &Utf8Path, lock: fn(&File) -> Result<(), TryLockError>) -> Result<Self, StoreError> {
         for folder in FOLDERS {
             let path = root.join(folder);
             if !path.is_dir() {
                 fs::create_dir_all(&path).map_err(failed("make", &path))?;
             }
         }
-        Ok(Self {
-            root: root.to_owned(),
-            verified: Mutex::new(verified::VerifiedFiles::load(&root.join("verified"))),
-        })
+        let path = root.join("locks").join("store");
+        let file = lock_file(&path)?;
+        match lock(&file) {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(StoreError::Busy { root: root.to_owned() }),
+            Err(TryLockError::Error(error)) => return Err(failed("lock", &path)(error)),
+        }
+        let mut store = Self::open_read_only(root)?;
+        store._in_use = Some(Held(file));
+        Ok(store)
     }
 
     /// Opens the store read-only: a store that does not exist is empty.
-    pub fn open_read_only(root: &Utf8Path) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// The store has another format.
+    pub fn open_read_only(root: &Utf8Path) -> Result<Self, StoreError> {
+        // Every result has a record; one that is undamaged gives the format of the others.
+        let folder = root.join(RecordKind::Result.folder());
+        let records = folder.read_dir_utf8().into_iter().flatten().flatten();
+        let mut formats = records.filter_map(|entry| Some((entry.path().to_owned(), sealed::format_of(entry.path())?)));
+        if let Some((path, found)) = formats.next().filter(|(_, found)| found != sealed::FORMAT) {
+            return Err(StoreError::Format { path, found });
+        }
+        Ok(Self {
             root: root.to_owned(),
             verified: Mutex::new(verified::VerifiedFiles::load(&root.join("verified"))),
-        }
+            _in_use: None,
+        })
     }
 
     pub fn root(&self) -> &Utf8Path {
@@ -186,70 +265,129 @@ impl Store {
 
     /// The path of an object, which may not exist.
     pub fn object_path(&self, content: &str) -> Utf8PathBuf {
-        let (folder, rest) = content.split_at(2.min(content.len()));
+        let (folder, rest) = content.split_at_checked(2).unwrap_or((content, ""));
         self.root.join("cas").join(folder).join(rest)
     }
 
-    fn action_path(&self, key: Key) -> Utf8PathBuf {
-        self.root.join("actions").join(key.to_hex())
+    fn name_of(experiment: &str, node: &str) -> Address {
+        Address::new(RecordKind::Name, format!("{experiment}/{}", node.replace('/', "~")))
     }
 
-    fn name_path(&self, experiment: &str, node: &str) -> Utf8PathBuf {
-        self.root.join("names").join(experiment).join(node.replace('/', "~"))
+    /// Reads a record; `None` if there is none.
+    fn read<T: DeserializeOwned>(&self, address: &Address) -> Result<Option<T>, StoreError> {
+        let path = address.path(&self.root);
+        sealed::read(&self.root, address).map_err(|unusable| match unusable {
+            Unusable::Damaged(cause) => StoreError::Record { path, cause },
+            Unusable::Format(found) => StoreError::Format { path, found },
+            Unusable::Unreadable(source) => failed("read", &path)(source),
+        })
     }
 
-    /// Returns the record of a result, if there is one that can be read.
-    pub fn record(&self, key: Key) -> Option<Record> {
-        sealed::read(&self.action_path(key)).ok().flatten()
+    /// Reads the record of a result or of an unfinished checkpoint.
+    fn read_record(&self, address: &Address) -> Result<Option<Record>, StoreError> {
+        let Some(record) = self.read::<Record>(address)? else {
+            return Ok(None);
+        };
+        match record.problem(address) {
+            None => Ok(Some(record)),
+            Some(problem) => Err(StoreError::Record {
+                path: address.path(&self.root),
+                cause: problem.to_owned(),
+            }),
+        }
+    }
+
+    /// Whether there is anything at an address.
+    fn exists(&self, address: &Address) -> Result<bool, StoreError> {
+        let path = address.path(&self.root);
+        match fs::symlink_metadata(&path) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(failed("read", &path)(error)),
+        }
+    }
+
+    /// Returns the record of a result, if there is one that is undamaged.
+    ///
+    /// # Errors
+    /// It cannot be read, or has another format.
+    pub fn record(&self, key: Key) -> Result<Option<Record>, StoreError> {
+        undamaged(self.read_record(&Address::new(RecordKind::Result, key)))
     }
 
     /// Returns the record of an unfinished checkpoint whose objects are all undamaged.
-    pub fn partial(&self, key: Key) -> Option<Record> {
-        let record: Record = sealed::read(&self.root.join("partial").join(key.to_hex()))
-            .ok()
-            .flatten()?;
-        (self.state_of(&record) == CachedResult::Complete).then_some(record)
+    ///
+    /// # Errors
+    /// The record or an object cannot be read.
+    pub fn partial(&self, key: Key) -> Result<Option<Record>, StoreError> {
+        let record = undamaged(self.read_record(&Address::new(RecordKind::Partial, key)))?;
+        self.complete(record)
     }
 
     /// Returns the undamaged result that was made from inputs with the same contents, if there is one.
-    pub fn realised(&self, realised: Key) -> Option<Record> {
-        let key: Key = sealed::read(&self.root.join("realised").join(realised.to_hex()))
-            .ok()
-            .flatten()?;
-        let record = self.record(key)?;
-        (self.state_of(&record) == CachedResult::Complete).then_some(record)
+    ///
+    /// # Errors
+    /// A record or an object cannot be read.
+    pub fn realised(&self, realised: Key) -> Result<Option<Record>, StoreError> {
+        let address = Address::new(RecordKind::Realised, realised);
+        let Some(key) = undamaged(self.read::<Key>(&address))? else {
+            return Ok(None);
+        };
+        let record = self.record(key)?.filter(|record| record.realised == realised);
+        self.complete(record)
+    }
+
+    /// The record, if all its objects are undamaged.
+    fn complete(&self, record: Option<Record>) -> Result<Option<Record>, StoreError> {
+        let Some(record) = record else { return Ok(None) };
+        let state = self.state_of(&record)?;
+        Ok((state == CachedResult::Complete).then_some(record))
     }
 
     /// Checks whether every object of a record has the bytes it was published with. An object whose file has not changed
     /// since its last check is not read again.
-    pub fn state_of(&self, record: &Record) -> CachedResult {
+    ///
+    /// # Errors
+    /// An object cannot be read.
+    pub fn state_of(&self, record: &Record) -> Result<CachedResult, StoreError> {
         for object in record.outputs.values() {
             match self.check(object) {
                 Ok(()) => {}
-                Err(StoreError::Damaged { content, .. }) => return CachedResult::Damaged { object: content },
-                Err(_) => return CachedResult::Missing,
+                Err(StoreError::Damaged { content, .. }) => return Ok(CachedResult::Damaged { object: content }),
+                Err(StoreError::Missing { .. }) => return Ok(CachedResult::Missing),
+                Err(error) => return Err(error),
             }
         }
-        CachedResult::Complete
+        Ok(CachedResult::Complete)
     }
 
     fn check(&self, object: &Object) -> Result<(), StoreError> {
-        let path = self.object_path(&object.content);
-        let status = fs::metadata(&path).map_err(|_| StoreError::Missing {
-            content: object.content.clone(),
-        })?;
+        let content = &object.content;
+        let path = self.object_path(content);
+        let damaged = |cause: String| StoreError::Damaged {
+            content: content.clone(),
+            cause,
+        };
+        let file = match regular::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(StoreError::Missing {
+                    content: content.clone(),
+                });
+            }
+            Err(error) if regular::is_not_a_file(&error) => return Err(damaged(error.to_string())),
+            Err(error) => return Err(failed("read", &path)(error)),
+        };
+        let status = file.metadata().map_err(failed("read", &path))?;
         let mut verified = self.verified.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if verified.knows(&object.content, &status) {
+        if verified.knows(content, &status) {
             return Ok(());
         }
-        let actual = hash_file(&path).map_err(failed("read", &path))?;
-        if actual != object.content {
-            return Err(StoreError::Damaged {
-                content: object.content.clone(),
-                actual,
-            });
+        let actual = hash_open(&file).map_err(failed("read", &path))?;
+        if actual != *content {
+            return Err(damaged(format!("its bytes hash to {actual}")));
         }
-        verified.note(&object.content, &status);
+        verified.note(content, &status);
         Ok(())
     }
 
@@ -295,13 +433,13 @@ impl Store {
     /// The record cannot be written.
     pub fn adopt(&self, of: Publication<'_>, outputs: BTreeMap<String, Object>) -> Result<Record, StoreError> {
         let record = Record::new(&of, outputs, None);
-        self.write(&self.action_path(of.key), &record)?;
-        self.write(&self.root.join("realised").join(of.realised.to_hex()), &of.key)?;
+        let marker = self.root.join("publishing").join(of.key.to_hex());
+        File::create(&marker).map_err(failed("make", &marker))?;
+        self.write(&Address::new(RecordKind::Result, of.key), &record)?;
+        self.write(&Address::new(RecordKind::Realised, of.realised), &of.key)?;
         self.name(of.experiment, of.node, of.key)?;
-        let partial = self.root.join("partial").join(of.key.to_hex());
-        if partial.exists() {
-            fs::remove_file(&partial).map_err(failed("remove", &partial))?;
-        }
+        self.remove(&Address::new(RecordKind::Partial, of.key).path(&self.root))?;
+        self.remove(&marker)?;
         Ok(record)
     }
 
@@ -312,25 +450,59 @@ impl Store {
     pub fn publish_partial(&self, of: Publication<'_>, step: u64, folder: &Utf8Path) -> Result<(), StoreError> {
         let outputs = self.take_in(folder)?;
         let record = Record::new(&of, outputs, Some(step));
-        self.write(&self.root.join("partial").join(of.key.to_hex()), &record)
+        self.write(&Address::new(RecordKind::Partial, of.key), &record)
+    }
+
+    /// Writes the records that refer to a result again if they are missing or damaged, or refer to a result that is not
+    /// in the store. `experiment` and `node` are the names by which it is used.
+    ///
+    /// # Errors
+    /// A record cannot be read or written.
+    pub fn restore(&self, record: &Record, experiment: &str, node: &str) -> Result<(), StoreError> {
+        let key = record.key;
+        let realised = Address::new(RecordKind::Realised, record.realised);
+        let own = Self::name_of(&record.experiment, &record.node);
+        let used = Self::name_of(experiment, node);
+        for address in [realised, own, used] {
+            let known = match undamaged(self.read::<Key>(&address))? {
+                Some(other) => other == key || self.record(other)?.is_some(),
+                None => false,
+            };
+            if !known {
+                self.write(&address, &key)?;
+            }
+        }
+        self.remove(&self.root.join("publishing").join(key.to_hex()))
     }
 
     /// Records the key under which a node of this name was last built.
-    ///
-    /// # Errors
-    /// The name cannot be written.
-    pub fn name(&self, experiment: &str, node: &str, key: Key) -> Result<(), StoreError> {
-        let path = self.name_path(experiment, node);
-        if sealed::read::<Key>(&path).ok().flatten() == Some(key) {
+    fn name(&self, experiment: &str, node: &str, key: Key) -> Result<(), StoreError> {
+        let address = Self::name_of(experiment, node);
+        if undamaged(self.read::<Key>(&address))? == Some(key) {
             return Ok(());
         }
-        let folder = self.root.join("names").join(experiment);
-        fs::create_dir_all(&folder).map_err(failed("make", &folder))?;
-        self.write(&path, &key)
+        self.write(&address, &key)
     }
 
-    fn write<T: Serialize>(&self, path: &Utf8Path, value: &T) -> Result<(), StoreError> {
-        sealed::write(&self.root.join("tmp"), path, value).map_err(failed("write", path))
+    fn write<T: Serialize>(&self, address: &Address, value: &T) -> Result<(), StoreError> {
+        let path = address.path(&self.root);
+        if let Some(folder) = path.parent().filter(|folder| !folder.is_dir()) {
+            fs::create_dir_all(folder).map_err(failed("make", folder))?;
+        }
+        sealed::write(&self.root, address, value).map_err(failed("write", &path))
+    }
+
+    /// Removes a file, if it is there; a folder in its place is moved to `tmp/`.
+    fn remove(&self, path: &Utf8Path) -> Result<(), StoreError> {
+        // Without this, a read-only disk would refuse to remove what is not there.
+        if fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            return Ok(());
+        }
+        sealed::move_folder_away(&self.root.join("tmp"), path).map_err(failed("remove", path))?;
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path)(error)),
+            _ => Ok(()),
+        }
     }
 
     /// Moves the files of a folder into `cas/`.
@@ -347,6 +519,7 @@ impl Store {
             let mut permissions = file.metadata().map_err(failed("read", &path))?.permissions();
             permissions.set_readonly(true);
             file.set_permissions(permissions).map_err(failed("protect", &path))?;
+            sealed::move_folder_away(&self.root.join("tmp"), &target).map_err(failed("replace", &target))?;
             fs::rename(&path, &target).map_err(failed("move into", &target))?;
             sync_folder(parent).map_err(failed("sync", parent))?;
             let status = fs::metadata(&target).map_err(failed("read", &target))?;
@@ -366,24 +539,28 @@ impl Store {
     /// The lock file cannot be created.
     pub fn hold(&self, key: Key) -> Result<Held, StoreError> {
         let path = self.root.join("locks").join(key.to_hex());
-        let file = File::create(&path).map_err(failed("lock", &path))?;
+        let file = lock_file(&path)?;
         file.lock().map_err(failed("lock", &path))?;
         Ok(Held(file))
     }
+}
 
-    /// Prevents garbage collection during a run.
-    ///
-    /// # Errors
-    /// The lock file cannot be created, or a garbage collection is running.
-    pub fn share(&self) -> Result<Held, StoreError> {
-        let path = self.root.join("locks").join("store");
-        let file = File::create(&path).map_err(failed("lock", &path))?;
-        match file.try_lock_shared() {
-            Ok(()) => Ok(Held(file)),
-            Err(_) => Err(StoreError::Busy {
-                root: self.root.clone(),
-            }),
-        }
+/// Opens the file of a lock. A pipe in its place is an error: opening it does not wait.
+fn lock_file(path: &Utf8Path) -> Result<File, StoreError> {
+    let mut options = OpenOptions::new();
+    options
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .custom_flags(libc::O_NONBLOCK);
+    options.open(path).map_err(failed("lock", path))
+}
+
+/// Treats a damaged record as a missing one.
+fn undamaged<T>(read: Result<Option<T>, StoreError>) -> Result<Option<T>, StoreError> {
+    match read {
+        Err(StoreError::Record { .. }) => Ok(None),
+        read => read,
     }
 }
 
@@ -404,31 +581,47 @@ pub struct ExperimentResults<'a> {
 }
 
 impl ResultCache for ExperimentResults<'_> {
-    fn result(&self, key: Key) -> CachedResult {
-        self.store
-            .record(key)
-            .map_or(CachedResult::Missing, |record| self.store.state_of(&record))
+    type Error = StoreError;
+
+    fn result(&self, key: Key) -> Result<CachedResult, StoreError> {
+        match self.store.record(key)? {
+            Some(record) => self.store.state_of(&record),
+            None => Ok(CachedResult::Missing),
+        }
     }
 
-    fn last(&self, name: &str) -> Option<Preimage> {
-        let key: Key = sealed::read(&self.store.name_path(self.experiment, name))
-            .ok()
-            .flatten()?;
-        self.store.record(key).map(|record| record.preimage)
+    fn last(&self, name: &str) -> Result<Option<Preimage>, StoreError> {
+        let address = Store::name_of(self.experiment, name);
+        let Some(key) = undamaged(self.store.read::<Key>(&address))? else {
+            return Ok(None);
+        };
+        Ok(self.store.record(key)?.map(|record| record.preimage))
     }
 
-    fn partial(&self, key: Key) -> Option<u64> {
-        self.store.partial(key).and_then(|record| record.step)
+    fn partial(&self, key: Key) -> Result<Option<u64>, StoreError> {
+        Ok(self.store.partial(key)?.and_then(|record| record.step))
     }
 }
 
 /// BLAKE3 of a file's bytes, on all cores for a large file.
 ///
 /// # Errors
-/// The file cannot be read.
+/// The file cannot be read, or there is something else in its place.
 pub fn hash_file(path: &Utf8Path) -> io::Result<String> {
+    hash_open(&regular::open(path)?)
+}
+
+fn hash_open(file: &File) -> io::Result<String> {
+    /// Below this, reading is faster than mapping.
+    const MAPPED: u64 = 16 << 10;
     let mut hasher = blake3::Hasher::new();
-    hasher.update_mmap_rayon(path)?;
+    if file.metadata()?.len() < MAPPED {
+        hasher.update_reader(file)?;
+    } else {
+        // SAFETY: nothing changes the objects of a store. A file that is truncated meanwhile ends this process.
+        let bytes = unsafe { Mmap::map(file) }?;
+        hasher.update_rayon(&bytes);
+    }
     Ok(hasher.finalize().to_hex().to_string())
 }
 
@@ -449,6 +642,29 @@ fn files_below(folder: &Utf8Path) -> io::Result<Vec<Utf8PathBuf>> {
     Ok(found)
 }
 
+/// The entries of the folders that are `depth` levels below `folder`, and everything above them that is not a folder.
+fn entries(folder: &Utf8Path, depth: usize) -> io::Result<Vec<Utf8PathBuf>> {
+    let listed = match folder.read_dir_utf8() {
+        Ok(listed) => listed,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut found = Vec::new();
+    for entry in listed {
+        let entry = entry?;
+        if depth > 0 && entry.file_type()?.is_dir() {
+            found.extend(entries(entry.path(), depth - 1)?);
+        } else {
+            found.push(entry.into_path());
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
 fn sync_folder(folder: &Utf8Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
+
+#[cfg(test)]
+mod tests;

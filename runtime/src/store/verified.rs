@@ -5,11 +5,13 @@
 //! is read once more.
 
 use std::collections::HashMap;
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, Metadata};
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 
 use camino::{Utf8Path, Utf8PathBuf};
+
+use super::regular;
 
 pub struct VerifiedFiles {
     path: Utf8PathBuf,
@@ -32,7 +34,7 @@ fn status_line(status: &Metadata) -> String {
 
 impl VerifiedFiles {
     pub fn load(path: &Utf8Path) -> Self {
-        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let text = regular::read_to_string(path).unwrap_or_default();
         let known = text
             .lines()
             .filter_map(|line| line.split_once(' '))
@@ -54,7 +56,7 @@ impl VerifiedFiles {
     pub fn note(&mut self, content: &str, status: &Metadata) {
         let line = status_line(status);
         if self.file.is_none() {
-            self.file = OpenOptions::new().append(true).create(true).open(&self.path).ok();
+            self.file = regular::open_to_append(&self.path).ok();
         }
         if let Some(file) = &mut self.file {
             // A read-only store still works: the line only saves time.

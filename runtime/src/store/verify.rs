@@ -1,12 +1,14 @@
 //! Reads every byte of the store, and lists what differs from what was published.
 
+use std::collections::BTreeMap;
 use std::fs;
 
+use aurora_compiler::hash::Key;
 use camino::Utf8PathBuf;
 use serde::Serialize;
 
-use super::{Record, Store, StoreError, failed, files_below, hash_file, sealed};
-use aurora_compiler::hash::Key;
+use super::sealed::{Address, RecordKind};
+use super::{Record, Store, StoreError, entries, failed, hash_file};
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -26,75 +28,143 @@ pub struct StoreReport {
     pub problems: Vec<StoreProblem>,
 }
 
+impl StoreReport {
+    /// Adds what is wrong with a file, by its path inside the store.
+    pub fn add(&mut self, path: Utf8PathBuf, cause: String, mut nodes: Vec<String>) {
+        nodes.sort();
+        nodes.dedup();
+        self.problems.push(StoreProblem { path, cause, nodes });
+        self.problems.sort_by(|a, b| a.path.cmp(&b.path));
+    }
+}
+
+struct Verification<'a> {
+    store: &'a Store,
+    report: StoreReport,
+    /// The nodes that use an object.
+    users: BTreeMap<String, Vec<String>>,
+}
+
 impl Store {
     /// Reads all objects and records.
     ///
     /// # Errors
-    /// A folder cannot be listed; a file that cannot be read is a problem of the store instead.
+    /// A folder cannot be listed, or a record has another format; a file that cannot be read is a problem of the store
+    /// instead.
     pub fn verify(&self) -> Result<StoreReport, StoreError> {
-        let mut report = StoreReport::default();
-        let mut users: std::collections::BTreeMap<String, Vec<String>> = std::collections::BTreeMap::new();
-        let listed = |folder: &str| {
-            let path = self.root.join(folder);
-            if path.is_dir() {
-                files_below(&path).map_err(failed("list", &path))
-            } else {
-                Ok(Vec::new())
-            }
+        let mut verification = Verification {
+            store: self,
+            report: StoreReport::default(),
+            users: BTreeMap::new(),
         };
-        for folder in ["actions", "partial"] {
-            for path in listed(folder)? {
-                report.records += 1;
-                match sealed::read::<Record>(&path) {
-                    Ok(Some(record)) => {
-                        for object in record.outputs.values() {
-                            users
-                                .entry(object.content.clone())
-                                .or_default()
-                                .push(record.node.clone());
-                        }
-                    }
-                    Ok(None) => {}
-                    Err(cause) => self.problem(&mut report, path, cause, Vec::new()),
-                }
-            }
-        }
-        for folder in ["realised", "names"] {
-            for path in listed(folder)? {
-                report.records += 1;
-                if let Err(cause) = sealed::read::<Key>(&path) {
-                    self.problem(&mut report, path, cause, Vec::new());
-                }
-            }
-        }
-        for path in listed("cas")? {
-            report.objects += 1;
-            report.bytes += fs::metadata(&path).map_or(0, |status| status.len());
-            let named = path
-                .strip_prefix(self.root.join("cas"))
-                .map(|rest| rest.as_str().replace('/', ""));
-            let named = named.unwrap_or_default();
-            let nodes = users.remove(&named).unwrap_or_default();
-            match hash_file(&path) {
-                Ok(actual) if actual == named => {}
-                Ok(actual) => {
-                    self.problem(&mut report, path, format!("its bytes hash to {actual}"), nodes);
-                }
-                Err(error) => self.problem(&mut report, path, error.to_string(), nodes),
-            }
-        }
-        for (content, nodes) in users {
-            let path = self.object_path(&content);
-            self.problem(&mut report, path, "it is missing".to_string(), nodes);
-        }
-        report.problems.sort_by(|a, b| a.path.cmp(&b.path));
-        Ok(report)
+        verification.records(RecordKind::Result)?;
+        verification.records(RecordKind::Partial)?;
+        verification.references(RecordKind::Realised, 0)?;
+        verification.references(RecordKind::Name, 1)?;
+        verification.objects()?;
+        Ok(verification.report)
+    }
+}
+
+impl Verification<'_> {
+    fn list(&self, folder: &str, depth: usize) -> Result<Vec<Utf8PathBuf>, StoreError> {
+        let path = self.store.root.join(folder);
+        entries(&path, depth).map_err(failed("list", &path))
     }
 
-    fn problem(&self, report: &mut StoreReport, path: Utf8PathBuf, cause: String, mut nodes: Vec<String>) {
-        let path = path.strip_prefix(&self.root).map(ToOwned::to_owned).unwrap_or(path);
-        nodes.sort();
-        nodes.dedup();
-        report.problems.push(StoreProblem { path, cause, nodes });
+    fn problem(&mut self, path: &Utf8PathBuf, cause: String, nodes: Vec<String>) {
+        let inside = path.strip_prefix(&self.store.root).unwrap_or(path);
+        self.report.add(inside.to_owned(), cause, nodes);
+    }
+
+    fn records(&mut self, kind: RecordKind) -> Result<(), StoreError> {
+        for path in self.list(kind.folder(), 0)? {
+            self.report.records += 1;
+            let address = Address::of(kind, &self.store.root, &path);
+            match readable(self.store.read_record(&address))? {
+                Ok(Some(record)) => {
+                    if kind == RecordKind::Result {
+                        self.referred(&record)?;
+                    }
+                    for object in record.outputs.into_values() {
+                        self.users.entry(object.content).or_default().push(record.node.clone());
+                    }
+                }
+                // Removed while the store is verified.
+                Ok(None) => {}
+                Err(cause) => self.problem(&path, cause, Vec::new()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds the records that refer to a result. They are written after its own record.
+    fn referred(&mut self, record: &Record) -> Result<(), StoreError> {
+        let root = &self.store.root;
+        let realised = Address::new(RecordKind::Realised, record.realised);
+        let name = Store::name_of(&record.experiment, &record.node);
+        for address in [realised, name] {
+            let marker = root.join("publishing").join(record.key.to_hex());
+            let missing = !self.store.exists(&address)?;
+            // The marker is removed after all records are written.
+            if missing && fs::symlink_metadata(&marker).is_err() && !self.store.exists(&address)? {
+                let path = address.path(root);
+                self.problem(&path, "it is missing".to_owned(), vec![record.node.clone()]);
+            }
+        }
+        Ok(())
+    }
+
+    /// Verifies the records that refer to results.
+    fn references(&mut self, kind: RecordKind, depth: usize) -> Result<(), StoreError> {
+        for path in self.list(kind.folder(), depth)? {
+            self.report.records += 1;
+            let address = Address::of(kind, &self.store.root, &path);
+            match readable(self.store.read::<Key>(&address))? {
+                Ok(Some(key)) => {
+                    let result = Address::new(RecordKind::Result, key);
+                    if !self.store.exists(&result)? {
+                        let cause = format!("it is missing; `{}/{}` refers to it", kind.folder(), address.key);
+                        self.problem(&result.path(&self.store.root), cause, Vec::new());
+                    }
+                }
+                Ok(None) => {}
+                Err(cause) => self.problem(&path, cause, Vec::new()),
+            }
+        }
+        Ok(())
+    }
+
+    fn objects(&mut self) -> Result<(), StoreError> {
+        let root = self.store.root.join("cas");
+        for path in self.list("cas", 1)? {
+            self.report.objects += 1;
+            self.report.bytes += fs::symlink_metadata(&path).map_or(0, |status| status.len());
+            let inside = path.strip_prefix(&root).map(|rest| rest.as_str().replace('/', ""));
+            let named = inside.unwrap_or_default();
+            let nodes = self.users.remove(&named).unwrap_or_default();
+            match hash_file(&path) {
+                Ok(actual) if actual == named => {}
+                Ok(actual) => self.problem(&path, format!("its bytes hash to {actual}"), nodes),
+                Err(error) => self.problem(&path, error.to_string(), nodes),
+            }
+        }
+        for (content, nodes) in std::mem::take(&mut self.users) {
+            let path = self.store.object_path(&content);
+            if fs::symlink_metadata(&path).is_err() {
+                self.problem(&path, "it is missing".to_string(), nodes);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Separates what is wrong with one record from an error of the store.
+fn readable<T>(read: Result<Option<T>, StoreError>) -> Result<Result<Option<T>, String>, StoreError> {
+    match read {
+        Err(StoreError::Record { cause, .. }) => Ok(Err(cause)),
+        Err(StoreError::Io { source, .. }) => Ok(Err(source.to_string())),
+        Err(error) => Err(error),
+        Ok(record) => Ok(Ok(record)),
     }
 }

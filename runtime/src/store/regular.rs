@@ -1,0 +1,58 @@
+//! Opens regular files only. A pipe, a device or a folder in place of a file is an error: it is not read, and opening
+//! it does not wait.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+
+use camino::Utf8Path;
+
+/// In place of a file there is something else.
+#[derive(Debug, thiserror::Error)]
+#[error("it is not a regular file")]
+struct NotAFile;
+
+/// Opens a file for reading.
+///
+/// # Errors
+/// It cannot be opened, or [is not a file](is_not_a_file).
+pub fn open(path: &Utf8Path) -> io::Result<File> {
+    // Without `O_NONBLOCK`, opening a pipe waits for a writer. It changes nothing for files.
+    match OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path) {
+        Ok(file) if file.metadata()?.is_file() => Ok(file),
+        Ok(_) => Err(io::Error::other(NotAFile)),
+        // A socket cannot be opened.
+        Err(error) => Err(match fs::metadata(path) {
+            Ok(status) if !status.is_file() => io::Error::other(NotAFile),
+            _ => error,
+        }),
+    }
+}
+
+/// Opens a file for writing, and creates it if there is none. Does not truncate it.
+///
+/// # Errors
+/// It cannot be opened, or it is a pipe that nothing reads.
+pub fn open_to_append(path: &Utf8Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options
+        .append(true)
+        .create(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
+}
+
+/// Reads a text.
+///
+/// # Errors
+/// It cannot be read, [is not a file](is_not_a_file) or is not UTF-8.
+pub fn read_to_string(path: &Utf8Path) -> io::Result<String> {
+    let mut text = String::new();
+    open(path)?.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// Whether an error of this module says that there is something else in place of a file.
+pub fn is_not_a_file(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|cause| cause.is::<NotAFile>())
+}
