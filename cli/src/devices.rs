@@ -9,8 +9,8 @@ use aurora_runtime::libtorch::{Devices, LibtorchError};
 use camino::Utf8Path;
 
 use crate::arguments::LauncherArgument;
-use crate::execution::portable;
 use crate::failure::Failure;
+use crate::layout::portable;
 use crate::stdio::errln;
 
 /// For tests of the code for devices: this number of devices, which are simulated on the processor.

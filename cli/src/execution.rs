@@ -27,7 +27,7 @@ use camino::Utf8Path;
 
 use crate::arguments::RunArguments;
 use crate::failure::Failure;
-use crate::layout::{LayoutRequest, check, layout};
+use crate::layout::{LayoutRequest, check, layout, portable};
 use crate::libtorch::pinned;
 use crate::progress_display::ProgressDisplay;
 use crate::project::{Loaded, Project, write_lock};
@@ -128,7 +128,7 @@ impl Execution<'_> {
             _ => false,
         };
         if is_foreign {
-            // With workers, the user was told when they were ready.
+            // With workers, the note was printed when they were ready.
             if outcome.fingerprint.is_none() {
                 let there = fresh.fingerprint.as_deref().unwrap_or_default();
                 self.display
@@ -260,11 +260,6 @@ pub fn worker_options(
         restarts: options.restarts,
         fewer: options.fewer,
     })
-}
-
-/// Whether results use only Aurora's own kernels.
-pub fn portable(spec: &Spec) -> bool {
-    spec.experiment().and_then(|block| block.word("numerics")) == Some("portable")
 }
 
 /// The environment variables with the keys of judges' interfaces, by eval.

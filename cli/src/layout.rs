@@ -61,6 +61,11 @@ pub fn nodes(spec: &Spec, request: LayoutRequest) -> u32 {
         .max(1)
 }
 
+/// Whether results use only Aurora's own kernels.
+pub fn portable(spec: &Spec) -> bool {
+    spec.experiment().and_then(|block| block.word("numerics")) == Some("portable")
+}
+
 /// The devices that the layout is for, with their number per node; none if it is for CPUs.
 pub fn devices(spec: &Spec, changed: LayoutArgument) -> Option<DeviceKind> {
     let block = layout_block(spec)?;

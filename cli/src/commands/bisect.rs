@@ -20,8 +20,9 @@ use serde_json::{Value, json};
 
 use crate::arguments::{ProgressMode, VariantSelection};
 use crate::context::Context;
-use crate::execution::{STOP, install_signal_handlers, portable};
+use crate::execution::{STOP, install_signal_handlers};
 use crate::failure::{Exit, Failure};
+use crate::layout::portable;
 use crate::libtorch::worker_program;
 use crate::output::{self, grouped};
 use crate::progress_display::ProgressDisplay;

@@ -105,11 +105,8 @@ pub fn run(
                 .is_some_and(|expected| repeated.result.get(name) != Some(expected))
         })
         .collect();
-    let compared = keyed
-        .graph
-        .names()
-        .filter(|name| lock.result.contains_key(*name))
-        .count();
+    let is_locked = |name: &&str| lock.result.contains_key(*name);
+    let compared = keyed.graph.names().filter(is_locked).count();
     let first = differing
         .first()
         .map(|id| first_difference(&keyed, *id, &original, &store))

@@ -43,7 +43,7 @@ fn a_run_on_devices_has_the_same_bits_under_any_layout() {
         done.exits(0);
         done.prints("rerun: identical");
     }
-    // On CPUs the numbers are others, and the user is told before.
+    // On CPUs the numbers are others, which a note says before.
     let layout = "machine=cpu,data=1";
     let done = project.aurora(&[
         "rerun",

@@ -129,7 +129,7 @@ mod tests {
         assert_eq!(local_devices(root, &none), [h100.clone(), h100.clone(), gcd.clone()]);
         let hidden = |value: &'static str| move |name: &str| (name == "CUDA_VISIBLE_DEVICES").then(|| value.to_owned());
         assert_eq!(local_devices(root, &hidden("1")), [h100.clone(), gcd.clone()]);
-        assert_eq!(local_devices(root, &hidden("")), [gcd.clone()]);
+        assert_eq!(local_devices(root, &hidden("")), std::slice::from_ref(&gcd));
         assert_eq!(local_devices(root, &hidden("-1,0")), [gcd]);
     }
 }

@@ -95,7 +95,7 @@ impl WorkerPool {
         self.workers.len()
     }
 
-    /// Tells every worker where it computes.
+    /// Sends every worker where it computes.
     fn start_devices(&mut self, launch: &WorkerLaunch) -> Result<(), RunError> {
         for rank in 0..self.workers.len() {
             let is_local = matches!(launch.method, LaunchMethod::Local);

@@ -46,7 +46,7 @@ fn gpu(local_rank: Option<u32>, libraries: &DeviceLibraries) -> Result<ComputeDe
     let has_own = found == 1 && OWN_DEVICE.iter().any(|name| std::env::var_os(name).is_some());
     let index = if has_own { 0 } else { local_rank };
     let device = ComputeDevice::Gpu(index);
-    // A first tensor tells why a device cannot be used: no driver, another architecture, no memory.
+    // The error of a first tensor has the reason why a device cannot be used: no driver, another architecture, no memory.
     let first = tch::Tensor::f_zeros([1], (tch::Kind::Float, device.tensors()));
     match first {
         _ if index >= found && found > 0 => Err(DeviceError::TooFew { local_rank, found }),
