@@ -13,6 +13,7 @@ use aurora_compiler::lock::{Lock, LockError, LockedImport};
 use aurora_compiler::spec::Spec;
 use aurora_runtime::errors::FileError;
 use aurora_runtime::record::checks::problems;
+use aurora_runtime::regular;
 use aurora_runtime::remote_specs::{Fetch, Imports};
 use camino::{Utf8Path, Utf8PathBuf};
 
@@ -141,9 +142,15 @@ fn with_path(error: aurora_compiler::lock::LockError, path: &Utf8Path) -> Failur
     }
 }
 
+/// Bytes of the largest spec that is read. The parser has its own, smaller limit with a diagnostic.
+pub const LARGEST_SPEC: u64 = 64 << 20;
+
+/// Bytes of the largest lock that is read; one of 100,000 nodes has about 30 MB.
+const LARGEST_LOCK: u64 = 1 << 30;
+
 /// Reads a lock file; `None` if there is none.
 pub fn read_lock(path: &Utf8Path) -> Result<Option<Lock>, Failure> {
-    match std::fs::read_to_string(path) {
+    match regular::read_text(path, LARGEST_LOCK) {
         Ok(text) => Lock::parse(&text).map(Some).map_err(|error| with_path(error, path)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Failure::error(format!("cannot read `{path}`: {error}"))),
@@ -187,7 +194,7 @@ pub struct Loaded {
 }
 
 pub fn read_text(path: &Utf8Path) -> Result<String, Failure> {
-    std::fs::read_to_string(path).map_err(|error| {
+    regular::read_text(path, LARGEST_SPEC).map_err(|error| {
         Failure::error(format!("cannot read `{path}`: {error}")).help("name a spec, such as specs/demo.aur")
     })
 }
@@ -267,12 +274,19 @@ pub fn bundle_of(
             return imports.text(name);
         }
         let full = camino::absolute_utf8(name).map_err(|error| error.to_string())?;
-        if !without_parents(&full).starts_with(without_parents(&root)) {
+        if !is_inside(&full, &root) {
             return Err(format!("it is outside the project `{root}`"));
         }
-        std::fs::read_to_string(full).map_err(|error| error.to_string())
+        regular::read_text(&full, LARGEST_SPEC).map_err(|error| error.to_string())
     });
     Ok((bundle, imports.map(|imports| imports.taken).unwrap_or_default()))
+}
+
+/// Whether a path is in a folder, also after symbolic links are followed: nothing of another file must be printed.
+pub fn is_inside(path: &Utf8Path, folder: &Utf8Path) -> bool {
+    let resolved = [path.canonicalize_utf8(), folder.canonicalize_utf8()];
+    let leads_out = matches!(&resolved, [Ok(path), Ok(folder)] if !path.starts_with(folder));
+    !leads_out && without_parents(path).starts_with(without_parents(folder))
 }
 
 /// The path with every `..` resolved, so that two paths can be compared.

@@ -30,6 +30,7 @@ pub mod libtorch;
 pub mod pin;
 pub mod progress;
 pub mod record;
+pub mod regular;
 pub mod remote_specs;
 pub mod report;
 pub mod results;
@@ -56,13 +57,17 @@ const PARTIAL: &str = ".aurora-";
 pub fn write_atomically(path: &Utf8Path, bytes: &[u8]) -> std::io::Result<()> {
     use std::io::Write;
     use std::os::unix::fs::PermissionsExt;
+    // The file that a symbolic link leads to is replaced, not the link; its permissions stay.
+    let target = path.canonicalize_utf8();
+    let path = target.as_deref().unwrap_or(path);
+    let mode = std::fs::metadata(path).map_or(0o644, |status| status.permissions().mode() & 0o777);
     let folder = path
         .parent()
         .filter(|folder| !folder.as_str().is_empty())
         .unwrap_or(Utf8Path::new("."));
     let mut file = tempfile::Builder::new()
         .prefix(PARTIAL)
-        .permissions(std::fs::Permissions::from_mode(0o644))
+        .permissions(std::fs::Permissions::from_mode(mode))
         .tempfile_in(folder)?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;

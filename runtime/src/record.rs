@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::errors::FileError;
 use crate::job::{Layout, StepMetrics};
-use crate::store::regular;
+use crate::regular;
 use crate::write_atomically;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -13,9 +13,10 @@ use camino::{Utf8Path, Utf8PathBuf};
 
 use crate::errors::chain;
 use crate::progress::ProgressReporter;
+use crate::regular;
 use crate::source::archive::read_member;
 use crate::source::{self, SourceAddress, SourceContext, web};
-use crate::store::{hash_file, regular};
+use crate::store::hash_file;
 
 /// The largest file.
 const LARGEST: u64 = 4 << 20;

@@ -10,13 +10,14 @@ use std::rc::Rc;
 use aurora_compiler::compose::Bundle;
 use aurora_compiler::compose::remote::is_remote;
 use aurora_lang::token::{TokenKind, tokens};
+use aurora_runtime::regular;
 use camino::{Utf8Path, Utf8PathBuf};
 
 use super::analysis::Analysis;
 use super::text::Text;
 use super::uri;
 use crate::arguments::VariantSelection;
-use crate::project::{Project, Reach};
+use crate::project::{LARGEST_SPEC, Project, Reach, is_inside};
 
 /// The limit of files and folders in the search for specs.
 const MOST_ENTRIES: usize = 20_000;
@@ -105,7 +106,8 @@ impl Workspace {
         if let Some(known) = self.disk.get(path) {
             return known.clone();
         }
-        let read = std::fs::read_to_string(path).ok().map(|text| Rc::new(Text::new(text)));
+        let read = regular::read_text(path, LARGEST_SPEC).ok();
+        let read = read.map(|text| Rc::new(Text::new(text)));
         self.disk.insert(path.to_owned(), read.clone());
         read
     }
@@ -153,7 +155,7 @@ impl Workspace {
                 return imports.text(name);
             }
             let full = uri::normal(&base.join(name));
-            if !full.starts_with(&base) {
+            if !is_inside(&full, &base) {
                 return Err(format!("it is outside the project `{base}`"));
             }
             match self.text(&full) {

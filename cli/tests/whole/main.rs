@@ -11,6 +11,7 @@ mod damage;
 mod devices;
 mod difference;
 mod harness;
+mod hostile;
 mod identity;
 mod imports;
 mod interruption;

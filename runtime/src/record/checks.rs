@@ -8,8 +8,9 @@ use camino::{Utf8Path, Utf8PathBuf};
 use super::{FACTS, LOCK, METRICS, REPORT, RunFacts, Status, facts, folders};
 use crate::errors::{FileError, chain};
 use crate::job::StepMetrics;
+use crate::regular;
+use crate::store::hash_file;
 use crate::store::sealed::{self, Address, RecordKind, Unusable};
-use crate::store::{hash_file, regular};
 
 /// The files that commands read.
 const FILES: [&str; 4] = [FACTS, METRICS, LOCK, REPORT];

@@ -3,7 +3,7 @@
 //! In: a path or a glob pattern. Out: the files, sorted by name. The content of one file is its BLAKE3; that of several
 //! is the BLAKE3 of their manifest, so that renaming a file changes the content.
 
-use std::io;
+use std::io::{self, Read};
 
 use camino::{Utf8Path, Utf8PathBuf};
 use globset::GlobBuilder;
@@ -11,9 +11,29 @@ use globset::GlobBuilder;
 use super::FetchError;
 use super::archive::InputFile;
 use crate::errors::FileError;
+use crate::regular;
+
+/// Bytes that are hashed at once, on all threads.
+const HASHED_AT_ONCE: usize = 8 << 20;
 
 /// The files that match a pattern, relative to `root`; names use `/` on every system.
+///
+/// # Errors
+/// [`FetchError::NoFile`]; [`FetchError::Outside`] if a symbolic link leads out of `root`; a folder cannot be read.
 pub(super) fn find(pattern: &str, root: &Utf8Path) -> Result<Vec<InputFile>, FetchError> {
+    let found = matches(pattern, root)?;
+    let inside = root.canonicalize_utf8().map_err(FileError::reading(root))?;
+    for file in &found {
+        let target = file.path.canonicalize_utf8().map_err(FileError::reading(&file.path))?;
+        if !target.starts_with(&inside) {
+            let path = file.path.clone();
+            return Err(FetchError::Outside { path, target });
+        }
+    }
+    Ok(found)
+}
+
+fn matches(pattern: &str, root: &Utf8Path) -> Result<Vec<InputFile>, FetchError> {
     let path = root.join(pattern);
     if path.is_file() {
         return Ok(vec![InputFile {
@@ -75,11 +95,9 @@ pub(super) fn content(files: &[InputFile]) -> Result<(u64, String), FetchError> 
     let mut bytes = 0;
     for file in files {
         let reading = FileError::reading(&file.path);
-        let length = std::fs::metadata(&file.path).map_err(reading)?.len();
-        let mut hasher = blake3::Hasher::new();
-        hasher.update_mmap_rayon(&file.path).map_err(reading)?;
+        let (length, hash) = hash(&file.path).map_err(reading)?;
         bytes += length;
-        hashes.push((length, hasher.finalize()));
+        hashes.push((length, hash));
     }
     if let [(_, hash)] = hashes.as_slice() {
         return Ok((bytes, hash.to_hex().to_string()));
@@ -92,6 +110,28 @@ pub(super) fn content(files: &[InputFile]) -> Result<(u64, String), FetchError> 
         manifest.update(hash.as_bytes());
     }
     Ok((bytes, manifest.finalize().to_hex().to_string()))
+}
+
+/// Length and BLAKE3 of a file. It is read, not mapped: another process may shorten it meanwhile, and access to a page that
+/// no longer exists would end this one.
+fn hash(path: &Utf8Path) -> io::Result<(u64, blake3::Hash)> {
+    let mut file = regular::open(path)?;
+    let (mut hasher, mut length) = (blake3::Hasher::new(), 0);
+    let mut buffer = vec![0; HASHED_AT_ONCE];
+    loop {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match file.read(&mut buffer[filled..])? {
+                0 => break,
+                count => filled += count,
+            }
+        }
+        if filled == 0 {
+            return Ok((length, hasher.finalize()));
+        }
+        hasher.update_rayon(&buffer[..filled]);
+        length += filled as u64;
+    }
 }
 
 /// The only file in a folder that a client has written.

@@ -58,6 +58,8 @@ pub enum FetchError {
     },
     #[error("no file matches `{pattern}` in `{root}`")]
     NoFile { pattern: String, root: Utf8PathBuf },
+    #[error("`{path}` leads to `{target}`, which is outside the project: copy the file into the project")]
+    Outside { path: Utf8PathBuf, target: Utf8PathBuf },
     #[error(transparent)]
     File(#[from] FileError),
     #[error("`{reference}` is not available here, and `--offline` forbids fetching it")]

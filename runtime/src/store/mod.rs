@@ -21,7 +21,6 @@
 //! again. A record that cannot be read, or that has another format, is an error.
 
 mod gc;
-pub(crate) mod regular;
 pub(crate) mod sealed;
 mod verified;
 mod verify;

@@ -8,7 +8,8 @@ use camino::{Utf8Path, Utf8PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{regular, sync_folder};
+use super::sync_folder;
+use crate::regular;
 
 /// The version of the store's format that this build reads and writes.
 pub const FORMAT: &str = "2.0";

@@ -11,7 +11,7 @@ use std::os::unix::fs::MetadataExt;
 
 use camino::{Utf8Path, Utf8PathBuf};
 
-use super::regular;
+use crate::regular;
 
 pub struct VerifiedFiles {
     path: Utf8PathBuf,

@@ -12,6 +12,11 @@ use camino::Utf8Path;
 #[error("it is not a regular file")]
 struct NotAFile;
 
+/// A text has more bytes than its kind may have.
+#[derive(Debug, thiserror::Error)]
+#[error("it is larger than {0} bytes")]
+struct TooLarge(u64);
+
 /// Opens a file for reading.
 ///
 /// # Errors
@@ -49,6 +54,21 @@ pub fn open_to_append(path: &Utf8Path) -> io::Result<File> {
 pub fn read_to_string(path: &Utf8Path) -> io::Result<String> {
     let mut text = String::new();
     open(path)?.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// Reads a text of at most `limit` bytes.
+///
+/// # Errors
+/// As [`read_to_string`]; or the file is larger.
+pub fn read_text(path: &Utf8Path, limit: u64) -> io::Result<String> {
+    let file = open(path)?;
+    let mut text = String::new();
+    // One byte more shows that there is more: a file can grow while it is read.
+    file.take(limit + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > limit {
+        return Err(io::Error::other(TooLarge(limit)));
+    }
     Ok(text)
 }
 

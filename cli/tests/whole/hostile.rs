@@ -1,0 +1,94 @@
+//! Input that is made to read what it must not, to wait for ever, or to write to the terminal.
+
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+
+use crate::project::{Project, SPEC};
+
+#[test]
+fn pipes_and_devices_in_place_of_a_spec_are_refused() {
+    let project = Project::new();
+    let pipe = project.path("specs/pipe.aur");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.expect("mkfifo").success());
+    symlink("/dev/zero", project.path("specs/zero.aur")).expect("a link");
+    for spec in ["specs/pipe.aur", "specs/zero.aur"] {
+        for command in ["check", "build", "plan", "fmt"] {
+            let done = project.aurora(&[command, spec]);
+            done.exits(1);
+            done.prints("it is not a regular file");
+        }
+    }
+    // As an import of another file.
+    project.write("specs/small.aur", &format!("import \"pipe.aur\"\n{SPEC}"));
+    let done = project.aurora(&["check", "specs/small.aur"]);
+    done.exits(1);
+    done.prints("it is not a regular file");
+}
+
+#[test]
+fn symbolic_links_do_not_lead_out_of_the_project() {
+    let project = Project::new();
+    let outside = tempfile::tempdir().expect("a folder");
+    let secret = outside.path().join("secret.aur");
+    std::fs::write(&secret, "token = hunter2 {\n").expect("a file");
+    symlink(&secret, project.path("specs/library.aur")).expect("a link");
+    project.write("specs/small.aur", &format!("import \"library.aur\"\n{SPEC}"));
+    let done = project.aurora(&["check", "specs/small.aur"]);
+    done.exits(1);
+    done.prints("it is outside the project");
+    assert!(
+        !(done.out() + &done.err()).contains("hunter2"),
+        "nothing of the file is printed"
+    );
+    // A source; also through a linked folder.
+    project.write("specs/small.aur", SPEC);
+    let data = project.path("data/english.txt");
+    let kept = outside.path().join("english.txt");
+    std::fs::rename(&data, &kept).expect("a file");
+    symlink(&kept, &data).expect("a link");
+    let done = project.aurora(&["run", "specs/small.aur", "--progress", "none"]);
+    done.exits(4);
+    done.prints("which is outside the project");
+    symlink(outside.path(), project.path("data/more")).expect("a link");
+    project.edit("file:data/english.txt", "file:data/more/english.txt");
+    let done = project.aurora(&["run", "specs/small.aur", "--progress", "none"]);
+    done.exits(4);
+    done.prints("which is outside the project");
+    // A link inside the project is followed.
+    std::fs::remove_file(&data).expect("the link");
+    std::fs::rename(&kept, project.path("data/original.txt")).expect("a file");
+    symlink("original.txt", &data).expect("a link");
+    project.edit("file:data/more/english.txt", "file:data/english.txt");
+    project.aurora(&["lock", "specs/small.aur"]).exits(0);
+}
+
+#[test]
+fn texts_cannot_control_the_terminal() {
+    let project = Project::new();
+    project.write("specs/small.aur", "experiment x { sead = \"\u{1b}[2J\u{7}forged\" }\n");
+    let done = project.aurora(&["check", "specs/small.aur"]);
+    done.exits(1);
+    let all = done.out() + &done.err();
+    assert!(!all.contains(['\u{1b}', '\u{7}']), "{all:?}");
+    assert!(all.contains("forged"), "{all:?}");
+}
+
+#[test]
+fn fmt_keeps_links_and_permissions() {
+    let project = Project::new();
+    let own = project.path("specs/own.aur");
+    std::fs::write(&own, "experiment   small {   seed = 7 }\n").expect("a file");
+    std::fs::set_permissions(&own, std::fs::Permissions::from_mode(0o600)).expect("permissions");
+    symlink("own.aur", project.path("specs/link.aur")).expect("a link");
+    project.aurora(&["fmt", "specs/link.aur"]).exits(0);
+    let link = std::fs::symlink_metadata(project.path("specs/link.aur")).expect("a link");
+    assert!(link.is_symlink());
+    assert_eq!(
+        std::fs::read_link(project.path("specs/link.aur")).expect("a link"),
+        Path::new("own.aur")
+    );
+    let status = std::fs::metadata(&own).expect("a file");
+    assert_eq!(status.permissions().mode() & 0o777, 0o600);
+    assert!(project.read("specs/own.aur").starts_with("experiment small {"));
+}
