@@ -43,6 +43,7 @@ use sealed::{Address, RecordKind, Unusable};
 pub use verify::{StoreProblem, StoreReport};
 
 use crate::job::Files;
+use crate::regular;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
