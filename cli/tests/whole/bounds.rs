@@ -141,6 +141,7 @@ expect solved { first.programs.pass@1 >= small.programs.pass@1 - 2 pp with 90% c
 layout here {
   machine     = mi250x
   nodes       = 1
+  devices     = 8
   tensor      = 2
   pipeline    = 2
   data        = 2
