@@ -13,7 +13,7 @@ pub enum ComputeDevice {
     Cpu,
     /// A device of CUDA or ROCm, by its index in this process; libtorch has the same name for both.
     Gpu(usize),
-    /// The code for devices on this processor, for tests: tensors are in the host's memory, and [`super::HostAccess`]
+    /// The code for devices on this processor, for tests: tensors are in the host's memory, and `HostAccess`
     /// refuses all of them.
     Simulated,
 }
