@@ -27,6 +27,10 @@ use crate::stdio::errln;
 fn main() -> std::process::ExitCode {
     let arguments = arguments::Arguments::parse();
     let json = arguments.json;
+    // With a handler, the write that exceeds a limit on the size of files (`ulimit -f`) returns an error; without one the
+    // signal ends the process. A handler that cannot be set changes nothing.
+    let exceeded = std::sync::Arc::default();
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, exceeded);
     match std::panic::catch_unwind(|| commands::run(arguments)) {
         Ok(Ok(exit)) => exit.into(),
         Ok(Err(failure)) => failure.print(json).into(),

@@ -37,6 +37,7 @@ pub mod results;
 pub mod source;
 pub mod statistics;
 pub mod store;
+pub(crate) mod strict_json;
 pub mod task;
 pub mod trace;
 pub mod weights;

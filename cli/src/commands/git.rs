@@ -55,8 +55,8 @@ pub fn install(context: &Context) -> Result<Exit, Failure> {
         .into_owned();
     let settings = [
         ("merge.aurora.name", "specs and locks by their meaning".to_owned()),
-        ("merge.aurora.driver", format!("{own} git merge %O %A %B %P")),
-        ("diff.aurora.command", format!("{own} git diff")),
+        ("merge.aurora.driver", format!("{own} git merge -- %O %A %B %P")),
+        ("diff.aurora.command", format!("{own} git diff --")),
     ];
     let mut config = repository
         .config()

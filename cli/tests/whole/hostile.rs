@@ -92,3 +92,20 @@ fn fmt_keeps_links_and_permissions() {
     assert_eq!(status.permissions().mode() & 0o777, 0o600);
     assert!(project.read("specs/own.aur").starts_with("experiment small {"));
 }
+
+#[test]
+fn a_limit_on_the_size_of_files_is_an_error() {
+    let project = Project::new();
+    // 8 blocks of 512 or 1024 bytes: less than a checkpoint or a token file.
+    let script = format!(
+        "ulimit -f 8; exec {} run specs/small.aur --progress none",
+        env!("CARGO_BIN_EXE_aurora")
+    );
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", &script]).current_dir(project.root());
+    let output = command.env("AURORA_LIBTORCH", crate::project::libtorch()).output();
+    let done = crate::project::Done(output.expect("sh starts"));
+    done.exits(4);
+    done.prints("File too large");
+    done.prints("ulimit -f");
+}

@@ -438,3 +438,25 @@ fn the_workflow_comments_what_a_branch_changes() {
     );
     assert_eq!(project.read("summary.md"), comment);
 }
+
+#[test]
+fn files_whose_names_begin_with_a_dash_are_compared_and_merged() {
+    let repository = Repository::new();
+    let spec = repository.project.read("specs/small.aur");
+    repository.project.write("-x.aur", &spec);
+    repository.commit("a dash");
+    repository
+        .project
+        .write("-x.aur", &spec.replace("seed     = 7", "seed     = 8"));
+    let shown = repository.git(&["diff"]);
+    assert!(shown.contains("experiment.small.seed"), "{shown}");
+    repository.git(&["checkout", "--quiet", "--", "-x.aur"]);
+    let change = |old: &'static str, new: &'static str| {
+        move |project: &Project| project.write("-x.aur", &project.read("-x.aur").replace(old, new))
+    };
+    let merged = repository.merge(
+        &change("seed     = 7", "seed     = 8"),
+        &change("budget        = 8 steps", "budget        = 16 steps"),
+    );
+    assert!(merged.status.success(), "{}", text(&merged));
+}

@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value};
 
+use crate::strict_json;
+
 /// The line of an invalid item, and the cause.
 pub type InvalidItem = (u64, String);
 
@@ -18,7 +20,7 @@ pub fn parse(name: &str, text: &str) -> Vec<Result<(u64, Value), InvalidItem>> {
         if name.ends_with(".txt") {
             return Ok((line, object([("prompt", text)])));
         }
-        match serde_json::from_str(text) {
+        match strict_json::parse(text.as_bytes()) {
             Ok(value @ Value::Object(_)) => Ok((line, value)),
             Ok(_) => Err((line, "it is JSON, but not an object".to_owned())),
             Err(error) => Err((line, error.to_string())),
@@ -46,6 +48,12 @@ fn rows(text: &str) -> Vec<Result<(u64, Value), InvalidItem>> {
         Ok(names) => names.clone(),
         Err(error) => return vec![Err(invalid(error))],
     };
+    for (column, name) in names.iter().enumerate() {
+        if let Some(first) = names.iter().take(column).position(|other| other == name) {
+            let text = format!("columns {} and {} have the same name `{name}`", first + 1, column + 1);
+            return vec![Err((1, text))];
+        }
+    }
     let row = |row: Result<csv::StringRecord, csv::Error>| {
         let row = row.map_err(invalid)?;
         let line = row.position().map_or(1, csv::Position::line);

@@ -199,7 +199,12 @@ fn disk_help(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> 
         .find_map(|error| error.downcast_ref::<WorkerFailure>()?.os_error)
         .map(|code| io::Error::from_raw_os_error(code).kind());
     // A refused permission may be that of a source's file: the advice about the store would mislead.
-    let refused = |kind: &io::ErrorKind| matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::ReadOnlyFilesystem);
+    let refused = |kind: &io::ErrorKind| {
+        matches!(
+            kind,
+            io::ErrorKind::StorageFull | io::ErrorKind::FileTooLarge | io::ErrorKind::ReadOnlyFilesystem
+        )
+    };
     let mut kinds = io_kinds(error).chain(reported).filter(refused);
     kinds.find_map(crate::store::help_with)
 }

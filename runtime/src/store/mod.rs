@@ -94,6 +94,9 @@ pub(crate) fn help_with(kind: io::ErrorKind) -> Option<&'static str> {
         io::ErrorKind::StorageFull => {
             Some("free space on that disk (`aurora gc` helps) and run again: published results are complete")
         }
+        io::ErrorKind::FileTooLarge => {
+            Some("raise the limit on the size of files (`ulimit -f`), or use another `--store`")
+        }
         io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
             Some("make the store writable for this user, or name another one with `--store DIR`")
         }

@@ -341,6 +341,23 @@ fn items_are_read_from_tables_and_lines() {
     let short = [put("c.csv", "prompt,category\nonly\n")];
     let error = read(&short, &patterns).expect_err("a short row").to_string();
     assert!(error.contains("line 2 of `c.csv` is not a valid item"), "{error}");
+    // Neither of two values with one name is lost.
+    for (name, text, cause) in [
+        (
+            "d.csv",
+            "prompt,category,prompt\na,b,c\n",
+            "columns 1 and 3 have the same name `prompt`",
+        ),
+        (
+            "e.jsonl",
+            "{\"prompt\": \"a\", \"prompt\": \"b\"}\n",
+            "the key `prompt` occurs twice, with \"a\" and \"b\"",
+        ),
+    ] {
+        let error = read(&[put(name, text)], &["*.csv".to_owned(), "*.jsonl".to_owned()]).expect_err("twice");
+        let error = crate::errors::chain(&error);
+        assert!(error.contains(cause), "{error}");
+    }
 }
 
 /// The same items, wherever they are in their files.

@@ -8,6 +8,8 @@ use aurora_compiler::exact::Exact;
 use aurora_compiler::fields::{Activation, Architecture, ModelFields};
 use serde_json::{Map, Value, json};
 
+use crate::strict_json;
+
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     #[error("it is not a JSON object: {0}")]
@@ -99,8 +101,10 @@ fn positive(field: &'static str, value: &Value) -> Result<Exact, ConfigError> {
 /// # Errors
 /// [`ConfigError`]: it is malformed, or of a model that Aurora does not compute.
 pub fn read_config(text: &[u8]) -> Result<ModelFields, ConfigError> {
-    let config: Map<String, Value> =
-        serde_json::from_slice(text).map_err(|error| ConfigError::NoJson(error.to_string()))?;
+    let config = strict_json::parse(text).map_err(|error| ConfigError::NoJson(error.to_string()))?;
+    let Value::Object(config) = config else {
+        return Err(ConfigError::NoJson("it is JSON, but not an object".to_owned()));
+    };
     let config = Config(config);
     match config.text("model_type")? {
         Some("gpt_bigcode") => bigcode(&config),

@@ -18,6 +18,7 @@ use super::{WeightsError, quantised};
 use crate::checkpoint::TensorInfo;
 use crate::errors::FileError;
 use crate::source::archive::{InputFile, is_plain};
+use crate::strict_json;
 
 /// The largest `config.json` or index that is read: those of the largest models are a few MB.
 const JSON_LIMIT: u64 = 64 << 20;
@@ -178,7 +179,8 @@ impl HuggingFace {
 
     /// Opens the files that an index names.
     fn open_by(&mut self, index: &InputFile, weights: &[&InputFile]) -> Result<(), HuggingFaceError> {
-        let read: Index = serde_json::from_slice(&small(index)?).map_err(|error| HuggingFaceError::Index {
+        let read = strict_json::parse(&small(index)?).and_then(serde_json::from_value);
+        let read: Index = read.map_err(|error| HuggingFaceError::Index {
             path: index.name.clone(),
             cause: error.to_string(),
         })?;

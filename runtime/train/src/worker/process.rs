@@ -87,6 +87,8 @@ pub fn detach_signals() {
         libc::signal(libc::SIGUSR1, libc::SIG_IGN);
         // A closed pipe to the engine is reported by the write.
         libc::signal(libc::SIGPIPE, libc::SIG_IGN);
+        // A limit on the size of files is reported by the write, too.
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
     }
 }
 
