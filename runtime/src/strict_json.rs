@@ -108,7 +108,7 @@ mod tests {
         let error = parse(b"{\"layers\": 2,\n \"hidden\": 4,\n \"layers\": 3}").unwrap_err();
         assert_eq!(
             error.to_string(),
-            "the key `layers` occurs twice, with 2 and 3 at line 3 column 12"
+            "the key `layers` occurs twice, with 2 and 3 at line 3 column 13"
         );
         assert!(
             parse(br#"[{"a": {"b": 1, "b": 1}}]"#).is_err(),
