@@ -18,7 +18,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use super::TrainError;
 use super::step_log::StepLog;
 use super::train_state::TrainState;
-use crate::model::{Chunk, HostAccess, Kernels, to_host};
+use crate::model::{Chunk, HostAccess};
 
 /// This rank's part of one file, copied: ranges of elements in the order of the file.
 #[derive(Debug)]
@@ -46,15 +46,10 @@ impl Snapshot {
     pub fn take(state: &TrainState, step: u64, step_log: Option<&StepLog>) -> Result<Self, TrainError> {
         let parameters = &state.network.parameters;
         let [first, second] = &state.moments;
-        let copies;
         // SAFETY: no thread computes while a snapshot is taken, and this is the only access.
         let host = unsafe { HostAccess::new() };
-        let [master, first, second] = if state.network.kernels == Kernels::Device {
-            copies = [to_host::<f32>(&state.master)?, to_host(first)?, to_host(second)?];
-            copies.each_ref().map(Vec::as_slice)
-        } else {
-            [host.read::<f32>(&state.master)?, host.read(first)?, host.read(second)?]
-        };
+        let on_host = |tensor| state.on_host(&host, tensor);
+        let (master, first, second) = (on_host(&state.master)?, on_host(first)?, on_host(second)?);
         let mut of_tensor: BTreeMap<&str, Vec<&Chunk>> = BTreeMap::new();
         for chunk in &state.reported {
             of_tensor

@@ -375,7 +375,7 @@ impl Trainer {
     fn reduce(&self, pool: &ThreadPool, roots: &[Gradients]) -> Result<(), TrainError> {
         let root = &roots[0].buffer;
         let others: Vec<Tensor> = roots[1..].iter().map(|root| root.buffer.shallow_clone()).collect();
-        add_tree(self.network.kernels, pool, root, 0, &others, 0..root.numel())?;
+        self.add_tree(pool, root, 0, &others, 0..root.numel())?;
         self.reduce_replicas(pool, root)?;
         if let Some(recorder) = &self.recorder {
             self.network.record_lanes(recorder, &self.state.owned, root)?;
@@ -426,21 +426,13 @@ impl Trainer {
                 .wait()?;
             let range = ranges[own].clone();
             if !range.is_empty() {
-                add_tree(
-                    self.network.kernels,
-                    pool,
-                    root,
-                    range.start,
-                    &by_distance(parts),
-                    range,
-                )?;
+                self.add_tree(pool, root, range.start, &by_distance(parts), range)?;
             }
         }
         if !parameters.blocks.is_empty() {
             let blocks = range_of(root, &parameters.blocks)?;
             let parts = peers.data_group().all_gather(&blocks)?;
-            add_tree(
-                self.network.kernels,
+            self.add_tree(
                 pool,
                 root,
                 parameters.blocks.start,
@@ -489,42 +481,62 @@ impl Trainer {
             parameters.tied.start + word.start..parameters.tied.start + word.end,
         );
         if holding.first && holding.last {
-            return add_tree(
-                self.network.kernels,
-                pool,
-                root,
-                word.start,
-                &[range_of(root, &output)?],
-                input,
-            );
+            return self.add_tree(pool, root, word.start, &[range_of(root, &output)?], input);
         }
         let end = &self.received.end;
         if holding.first {
             let own = range_of(root, &input)?;
             self.peers()?.exchange_end_gradients(&own, end)?;
-            return add_tree(
-                self.network.kernels,
-                pool,
-                root,
-                word.start,
-                &[end.shallow_clone()],
-                input,
-            );
+            return self.add_tree(pool, root, word.start, &[end.shallow_clone()], input);
         }
         if holding.last {
             let own = range_of(root, &output)?;
             self.peers()?.exchange_end_gradients(&own, end)?;
             range_of(root, &input)?.f_copy_(&own).map_err(ModelError::from)?;
-            return add_tree(
-                self.network.kernels,
-                pool,
-                root,
-                word.start,
-                &[end.shallow_clone()],
-                input,
-            );
+            return self.add_tree(pool, root, word.start, &[end.shallow_clone()], input);
         }
         Ok(())
+    }
+
+    /// `root[range] = tree sum of it and of others`, on all threads. Element `range.start` of the root is element
+    /// `range.start − offset` of the others.
+    fn add_tree(
+        &self,
+        pool: &ThreadPool,
+        root: &Tensor,
+        offset: usize,
+        others: &[Tensor],
+        range: Range<usize>,
+    ) -> Result<(), TrainError> {
+        if others.is_empty() {
+            return Ok(());
+        }
+        let clones =
+            || -> (Tensor, Vec<Tensor>) { (root.shallow_clone(), others.iter().map(Tensor::shallow_clone).collect()) };
+        let kernels = self.network.kernels;
+        // A device computes a range at once.
+        let unit_length = if kernels == Kernels::Device {
+            range.len().max(1)
+        } else {
+            UNIT
+        };
+        let count = range.len().div_ceil(unit_length);
+        let items = split(count, pool.threads()).map(|units| (units, clones())).collect();
+        let work = move |(units, (root, others)): (Range<usize>, (Tensor, Vec<Tensor>))| -> Result<(), ModelError> {
+            for unit in units {
+                let start = range.start + unit * unit_length;
+                let own = start..range.end.min(start + unit_length);
+                let theirs = own.start - offset..own.end - offset;
+                // Every thread adds its own units, and units do not overlap.
+                let leaves = others
+                    .iter()
+                    .map(|other| range_of(other, &theirs))
+                    .collect::<Result<Vec<_>, _>>()?;
+                kernels.add_tree(&range_of(&root, &own)?, &leaves)?;
+            }
+            Ok(())
+        };
+        Ok(pool.run(items, work)?.into_iter().collect::<Result<(), _>>()?)
     }
 
     /// Sums of squares of the chunks that this rank reports, in `f64`.
@@ -646,44 +658,4 @@ fn range_of(tensor: &Tensor, range: &Range<usize>) -> Result<Tensor, ModelError>
 /// Divides `count` units of work into a contiguous range per thread.
 fn split(count: usize, threads: usize) -> impl Iterator<Item = Range<usize>> {
     (0..threads).map(move |i| crate::parallel::mesh::split_range(count, threads, i))
-}
-
-/// `root[range] = tree sum of it and of others`, on all threads. Element `range.start` of the root is element
-/// `range.start − offset` of the others.
-fn add_tree(
-    kernels: Kernels,
-    pool: &ThreadPool,
-    root: &Tensor,
-    offset: usize,
-    others: &[Tensor],
-    range: Range<usize>,
-) -> Result<(), TrainError> {
-    if others.is_empty() {
-        return Ok(());
-    }
-    let clones =
-        || -> (Tensor, Vec<Tensor>) { (root.shallow_clone(), others.iter().map(Tensor::shallow_clone).collect()) };
-    // A device computes a range at once.
-    let unit_length = if kernels == Kernels::Device {
-        range.len().max(1)
-    } else {
-        UNIT
-    };
-    let count = range.len().div_ceil(unit_length);
-    let items = split(count, pool.threads()).map(|units| (units, clones())).collect();
-    let work = move |(units, (root, others)): (Range<usize>, (Tensor, Vec<Tensor>))| -> Result<(), ModelError> {
-        for unit in units {
-            let start = range.start + unit * unit_length;
-            let own = start..range.end.min(start + unit_length);
-            let theirs = own.start - offset..own.end - offset;
-            // Every thread adds its own units, and units do not overlap.
-            let leaves = others
-                .iter()
-                .map(|other| range_of(other, &theirs))
-                .collect::<Result<Vec<_>, _>>()?;
-            kernels.add_tree(&range_of(&root, &own)?, &leaves)?;
-        }
-        Ok(())
-    };
-    Ok(pool.run(items, work)?.into_iter().collect::<Result<(), _>>()?)
 }

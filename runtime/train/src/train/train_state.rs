@@ -1,5 +1,7 @@
 //! State of training on one rank: master weights, moments, and the weights that the model computes with.
 
+use std::borrow::Cow;
+
 use aurora_compiler::fields::{Contract, ModelFields, Numerics, Precision, TrainFields};
 use aurora_runtime::checkpoint::{Group, groups, read};
 use aurora_runtime::job::{Files, Layout};
@@ -278,6 +280,18 @@ impl TrainState {
         Ok(())
     }
 
+    /// The elements of one of the state's `f32` tensors, copied if it is on a device.
+    ///
+    /// # Errors
+    /// [`ModelError`].
+    pub fn on_host<'a>(&self, host: &'a HostAccess, tensor: &'a Tensor) -> Result<Cow<'a, [f32]>, ModelError> {
+        Ok(if self.network.kernels == Kernels::Device {
+            Cow::Owned(to_host(tensor)?)
+        } else {
+            Cow::Borrowed(host.read(tensor)?)
+        })
+    }
+
     /// Views of the weights for one thread.
     ///
     /// # Errors
@@ -291,15 +305,9 @@ impl TrainState {
     /// # Errors
     /// [`TrainError::Model`].
     pub fn digests(&self) -> Result<Vec<(usize, blake3::Hash)>, TrainError> {
-        let copied;
         // SAFETY: no thread computes while the state is loaded, reset or digested, and this is the only access.
         let host = unsafe { HostAccess::new() };
-        let master = if self.network.kernels == Kernels::Device {
-            copied = to_host::<f32>(&self.master)?;
-            &copied[..]
-        } else {
-            host.read::<f32>(&self.master)?
-        };
+        let master = self.on_host(&host, &self.master)?;
         let digest = |chunk: &Chunk| {
             let values = &master[self.in_master(&chunk.range)];
             (
