@@ -380,8 +380,9 @@ const LAYOUT: BlockSchema = BlockSchema {
         field(
             "devices",
             whole(1, 1024),
-            "Devices of a node; each worker has one of its own. Ignored with `cpu`.",
+            "Devices of a node; each worker has one of its own.",
         )
+        .ignored("an error with `cpu`")
         .or_unset("the number of the machine: 8")
         .placement(),
         field("tensor", whole(1, 1024), "Tensor-parallel degree.")

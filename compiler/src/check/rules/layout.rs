@@ -13,6 +13,9 @@ impl Checker<'_> {
         else {
             return;
         };
+        if block.word("machine") == Some("cpu") {
+            self.no_effect(block, "devices", "on a layout for CPUs");
+        }
         self.layout_stages(block, spec, pipeline);
         let data = self.replicas(block, tensor, pipeline, nodes);
         let numerics = spec.experiment().and_then(|experiment| experiment.field("numerics"));
