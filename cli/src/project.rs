@@ -174,6 +174,11 @@ pub fn write_file(path: &Utf8Path, text: &str) -> Result<(), FileError> {
     aurora_runtime::write_atomically(path, text.as_bytes()).map_err(FileError::writing(path))
 }
 
+/// Writes a spec that the user has named. The file that a symbolic link leads to is replaced, not the link.
+pub fn write_spec(path: &Utf8Path, text: &str) -> Result<(), FileError> {
+    write_file(path.canonicalize_utf8().as_deref().unwrap_or(path), text)
+}
+
 /// Fails if a file in the record of a run is damaged.
 pub fn refuse_damaged_run(store: &Utf8Path, run: &str) -> Result<(), Failure> {
     match problems(store, run).into_iter().next() {

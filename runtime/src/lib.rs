@@ -58,9 +58,6 @@ const PARTIAL: &str = ".aurora-";
 pub fn write_atomically(path: &Utf8Path, bytes: &[u8]) -> std::io::Result<()> {
     use std::io::Write;
     use std::os::unix::fs::PermissionsExt;
-    // The file that a symbolic link leads to is replaced, not the link; its permissions stay.
-    let target = path.canonicalize_utf8();
-    let path = target.as_deref().unwrap_or(path);
     let mode = std::fs::metadata(path).map_or(0o644, |status| status.permissions().mode() & 0o777);
     let folder = path
         .parent()

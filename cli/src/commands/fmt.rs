@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output;
-use crate::project::{read_text, write_file};
+use crate::project::{read_text, write_spec};
 use crate::stdio::outln;
 
 pub fn run(context: &Context, specs: &[Utf8PathBuf], check: bool) -> Result<Exit, Failure> {
@@ -19,7 +19,7 @@ pub fn run(context: &Context, specs: &[Utf8PathBuf], check: bool) -> Result<Exit
             Ok(formatted) if formatted == text => {}
             Ok(formatted) => {
                 if !check {
-                    write_file(path, &formatted)?;
+                    write_spec(path, &formatted)?;
                 }
                 changed.push(path.clone());
             }

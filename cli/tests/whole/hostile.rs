@@ -94,6 +94,28 @@ fn fmt_keeps_links_and_permissions() {
 }
 
 #[test]
+fn a_link_in_place_of_a_written_file_is_replaced() {
+    let project = Project::new();
+    let outside = tempfile::tempdir().expect("a folder");
+    let target = outside.path().join("profile");
+    std::fs::write(&target, "kept\n").expect("a file");
+    symlink(&target, project.path(".gitattributes")).expect("a link");
+    assert!(
+        std::process::Command::new("git")
+            .arg("init")
+            .current_dir(project.root())
+            .output()
+            .is_ok()
+    );
+    project.aurora(&["git", "install"]).exits(0);
+    assert_eq!(
+        std::fs::read_to_string(&target).expect("a file"),
+        "kept\n",
+        "nothing outside is written"
+    );
+}
+
+#[test]
 fn a_limit_on_the_size_of_files_is_an_error() {
     let project = Project::new();
     // 8 blocks of 512 or 1024 bytes: less than a checkpoint or a token file.

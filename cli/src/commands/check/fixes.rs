@@ -10,6 +10,7 @@ use aurora_lang::diagnostics::{Applicability, Diagnostic, Source, TextEdit};
 use camino::Utf8Path;
 
 use crate::failure::Failure;
+use crate::project::write_spec;
 
 /// Edits the files of a spec, `with_unsafe` also with unsafe edits. Returns a line for each applied edit, in order.
 pub fn apply(bundle: &Bundle, found: &[Diagnostic], with_unsafe: bool) -> Result<Vec<String>, Failure> {
@@ -44,8 +45,7 @@ pub fn apply(bundle: &Bundle, found: &[Diagnostic], with_unsafe: bool) -> Result
             applied.push(line(edit, view));
         }
         text.push_str(&old[at..]);
-        aurora_runtime::write_atomically(Utf8Path::new(name), text.as_bytes())
-            .map_err(|error| Failure::error(format!("cannot write `{name}`: {error}")))?;
+        write_spec(Utf8Path::new(name), &text)?;
     }
     Ok(applied)
 }
