@@ -36,9 +36,13 @@ pub fn worker_device(
     launcher: LauncherArgument,
     program: &Result<WorkerProgram, LibtorchError>,
 ) -> Result<WorkerDevice, Failure> {
-    let simulated = std::env::var(TEST_DEVICES)
-        .ok()
-        .and_then(|count| count.parse::<usize>().ok());
+    let simulated = match std::env::var(TEST_DEVICES) {
+        Err(_) => None,
+        Ok(text) => Some(text.parse::<usize>().map_err(|_| {
+            Failure::error(format!("`{TEST_DEVICES}` is `{text}`"))
+                .help("write a number of simulated devices, or unset it")
+        })?),
+    };
     let found = match simulated {
         Some(count) => vec![simulated_device(kind); count],
         None => local_devices(Utf8Path::new("/"), &|name| std::env::var(name).ok()),
@@ -52,7 +56,7 @@ pub fn worker_device(
     match program {
         Ok(program) if program.devices == Devices::Cpu => Err(Failure::error(format!(
             "the layout is for {}, and libtorch {} in `{}` computes on CPUs only",
-            kind.title, program.libtorch, program.library_path
+            kind.title, program.libtorch, program.libraries
         ))
         .help("set AURORA_LIBTORCH to a libtorch for CUDA or ROCm; `aurora doctor` lists those of this machine")),
         // Without a libtorch the start of the workers fails, and says where it was looked for.

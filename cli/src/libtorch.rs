@@ -1,7 +1,7 @@
 //! The libtorch of this machine, and the worker program that loads it.
 
 use aurora_compiler::lock::Lock;
-use aurora_runtime::engine::workers::{LIBRARY_PATH, WorkerProgram};
+use aurora_runtime::engine::workers::WorkerProgram;
 use aurora_runtime::libtorch::{BUILT_FOR, Devices, LibtorchError, Place, Search, Version};
 use camino::{Utf8Path, Utf8PathBuf};
 
@@ -26,16 +26,12 @@ pub fn search(pinned: Option<&str>) -> Result<Search, Failure> {
 pub fn worker_program(pinned: Option<&str>) -> Result<Result<WorkerProgram, LibtorchError>, Failure> {
     let search = search(pinned)?;
     match search.choice() {
-        Ok((libtorch, worker)) => {
-            let more = std::env::var(LIBRARY_PATH).ok().filter(|more| !more.is_empty());
-            let folders = [Some(libtorch.folder.to_string()), more];
-            Ok(Ok(WorkerProgram {
-                path: worker.path.clone(),
-                library_path: folders.into_iter().flatten().collect::<Vec<_>>().join(":"),
-                devices: libtorch.devices.unwrap_or(Devices::Cpu),
-                libtorch: libtorch.version.as_ref().map_or(BUILT_FOR, Version::release).to_owned(),
-            }))
-        }
+        Ok((libtorch, worker)) => Ok(Ok(WorkerProgram {
+            path: worker.path.clone(),
+            libraries: libtorch.folder.clone(),
+            devices: libtorch.devices.unwrap_or(Devices::Cpu),
+            libtorch: libtorch.version.as_ref().map_or(BUILT_FOR, Version::release).to_owned(),
+        })),
         Err(error @ LibtorchError::Explicit { .. }) => Err(Failure::from_error(&error).help(error.help())),
         Err(error) => Ok(Err(error)),
     }

@@ -188,10 +188,7 @@ impl Observer for ProgressDisplay {
                     world => format!("workers  {world} = tensor {tensor} × pipeline {pipeline} × data {data}, "),
                 };
                 let each = if *threads == 1 { "thread" } else { "threads" };
-                self.line(&format!(
-                    "{workers}{threads} {each}, libtorch {}, {}, {}",
-                    fingerprint.libtorch, fingerprint.cpu, fingerprint.cpu_capability
-                ));
+                self.line(&format!("{workers}{threads} {each}, {}", fingerprint.machine()));
             }
             RunEvent::Resumed { node, step } => {
                 self.line(&format!("resuming {node} at step {step} (checkpoint verified)"))

@@ -151,7 +151,7 @@ fn become_worker(program: &WorkerProgram, port: u16) -> Failure {
     use std::os::unix::process::CommandExt;
     let error = std::process::Command::new(&program.path)
         .arg(format!("--join=:{port}"))
-        .env(LIBRARY_PATH, &program.library_path)
+        .env(LIBRARY_PATH, program.library_path())
         .exec();
     Failure::error(format!("cannot start `{}`: {error}", program.path))
 }

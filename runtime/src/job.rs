@@ -326,6 +326,14 @@ pub struct Fingerprint {
 }
 
 impl Fingerprint {
+    /// The library, and the device or processor that computes with it.
+    pub fn machine(&self) -> String {
+        match &self.device {
+            Some(device) => format!("libtorch {}, {device}", self.libtorch),
+            None => format!("libtorch {}, {}, {}", self.libtorch, self.cpu, self.cpu_capability),
+        }
+    }
+
     /// Describes what results depend on, as text: equal texts mean bitwise identical results.
     pub fn text(&self, portable: bool) -> String {
         if portable {
@@ -366,13 +374,6 @@ pub struct CheckpointState {
 impl std::fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let probe: String = self.probe.chars().take(16).collect();
-        if let Some(device) = &self.device {
-            return write!(f, "libtorch {}, {device}, probe {probe}", self.libtorch);
-        }
-        write!(
-            f,
-            "libtorch {}, {}, {}, probe {probe}",
-            self.libtorch, self.cpu, self.cpu_capability
-        )
+        write!(f, "{}, probe {probe}", self.machine())
     }
 }

@@ -112,9 +112,9 @@ pub struct Candidate {
     pub origin: Origin,
     /// The folder with its libraries.
     pub folder: Utf8PathBuf,
-    /// Its version; `None` if there is no libtorch, or no file states its version.
+    /// `None` if the folder has no libtorch, or no file states the version.
     pub version: Option<Version>,
-    /// Its devices; `None` if there is no libtorch.
+    /// `None` if the folder has no libtorch.
     pub devices: Option<Devices>,
     /// The worker program that can load it, or why none can.
     pub worker: Result<Worker, String>,

@@ -64,7 +64,7 @@ impl WorkerHandle {
     ) -> Result<Self, RunError> {
         let mut command = Command::new(&program.path);
         command
-            .env(LIBRARY_PATH, &program.library_path)
+            .env(LIBRARY_PATH, program.library_path())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());

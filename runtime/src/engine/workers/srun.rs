@@ -44,7 +44,7 @@ impl Srun {
             .args(arguments)
             // For the tasks only: `srun` itself loads the libraries that it is installed with.
             .arg("env")
-            .arg(format!("{LIBRARY_PATH}={}", program.library_path))
+            .arg(format!("{LIBRARY_PATH}={}", program.library_path()))
             .arg(&program.path)
             .arg(format!("--join=:{}", listener.port()?))
             .env(TOKEN, listener.token())
