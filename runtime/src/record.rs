@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::errors::FileError;
 use crate::job::{Layout, StepMetrics};
 use crate::regular;
+use crate::store::entries;
 use crate::write_atomically;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -248,19 +249,9 @@ fn point(link: &Utf8Path, to: &str) -> io::Result<()> {
 
 /// The folders of a store's runs.
 fn folders(store: &Utf8Path) -> io::Result<Vec<Utf8PathBuf>> {
-    let listed = match store.join("runs").read_dir_utf8() {
-        Ok(listed) => listed,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
-    let mut found = Vec::new();
-    for entry in listed {
-        let entry = entry?;
-        // Not `latest`, which is a link.
-        if entry.file_type()?.is_dir() {
-            found.push(entry.into_path());
-        }
-    }
+    let mut found = entries(&store.join("runs"), 0)?;
+    // Not `latest`, which is a link.
+    found.retain(|path| fs::symlink_metadata(path).is_ok_and(|status| status.is_dir()));
     found.sort();
     Ok(found)
 }

@@ -73,7 +73,7 @@ fn is_running(folder: &Utf8Path, run: &str) -> bool {
     found.is_some_and(|facts| facts.status == Status::Running && facts.id == run)
 }
 
-/// The problems of a run that has not ended, or was interrupted: its files have no digests yet.
+/// The problems of a run that is running or was interrupted. Digests are written at its end, so only the texts are checked.
 fn problems_before_end(folder: &Utf8Path, run: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut problem = |name: &str, cause: String| found.push((name.to_owned(), cause));

@@ -646,7 +646,7 @@ fn files_below(folder: &Utf8Path) -> io::Result<Vec<Utf8PathBuf>> {
 }
 
 /// The entries of the folders that are `depth` levels below `folder`, and everything above them that is not a folder.
-fn entries(folder: &Utf8Path, depth: usize) -> io::Result<Vec<Utf8PathBuf>> {
+pub(crate) fn entries(folder: &Utf8Path, depth: usize) -> io::Result<Vec<Utf8PathBuf>> {
     let listed = match folder.read_dir_utf8() {
         Ok(listed) => listed,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
