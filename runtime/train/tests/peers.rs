@@ -1,6 +1,6 @@
 //! Losses of the first steps against Hugging Face transformers, which `tests/peers/train_speed.py` wrote to
 //! `tests/peers/losses.json`: same initial weights, batches and optimizer. And logits, which `tests/peers/weights.py`
-//! wrote to `tests/peers/logits.json`.
+//! wrote to `tests/peers/logits.json`. Both with the kernels for CPUs and with the code for devices.
 
 #[path = "../examples/logits/shapes.rs"]
 mod models;
@@ -30,7 +30,10 @@ struct Reference {
     losses: BTreeMap<String, Vec<f64>>,
 }
 
-fn losses(name: &str, reference: &Reference, steps: usize) -> Result<Vec<f64>, Box<dyn Error>> {
+/// Where the losses and logits are computed.
+const DEVICES: [ComputeDevice; 2] = [ComputeDevice::Cpu, ComputeDevice::Simulated];
+
+fn losses(name: &str, reference: &Reference, steps: usize, device: ComputeDevice) -> Result<Vec<f64>, Box<dyn Error>> {
     let mut shape = shapes::shape(name)?;
     shape.micro_batch = reference.micro_batch;
     let folder = tempfile::tempdir()?;
@@ -43,7 +46,7 @@ fn losses(name: &str, reference: &Reference, steps: usize) -> Result<Vec<f64>, B
         micro_batch: shape.micro_batch,
     };
     let layout = Layout::one(2, Recompute::None);
-    let network = network(&shape.model, &numerics, Precision::F32, &layout, 0, ComputeDevice::Cpu)?;
+    let network = network(&shape.model, &numerics, Precision::F32, &layout, 0, device)?;
     let mut state = TrainState::new(network, &shape.model, 0, true, false)?;
     state.load_weights(&files)?;
     let optimizer = shapes::optimizer()?;
@@ -84,13 +87,13 @@ struct Rows {
 }
 
 /// Logits of one of the models that `tests/peers/weights.py` exported, by row.
-fn logits(shape: &str) -> Result<Vec<Vec<f32>>, Box<dyn Error>> {
+fn logits(shape: &str, device: ComputeDevice) -> Result<Vec<Vec<f32>>, Box<dyn Error>> {
     let model = models::model(shape).ok_or("an unknown shape")?;
     let folder = tempfile::tempdir()?;
     let folder = Utf8Path::from_path(folder.path()).ok_or("not UTF-8")?;
     let fields = models::weights(&model).ok_or("no weights")?;
     aurora_runtime::weights::weights(&fields, None, folder, &|_| {})?;
-    let state = models::state(&model, folder)?;
+    let state = models::state(&model, folder, device)?;
     let ids = models::ids(&model);
     let rows: Vec<i64> = (0..ids.len() as i64).collect();
     let _guard = tch::no_grad_guard();
@@ -117,13 +120,19 @@ fn logits(shape: &str) -> Result<Vec<Vec<f32>>, Box<dyn Error>> {
 fn logits_match_transformers() {
     let reference: Logits = serde_json::from_str(include_str!("../../../tests/peers/logits.json")).unwrap();
     assert_eq!(reference.shapes.len(), 5);
-    for (shape, theirs) in &reference.shapes {
-        let ours = logits(shape).unwrap();
+    let cases = DEVICES
+        .iter()
+        .flat_map(|device| reference.shapes.iter().map(move |shape| (*device, shape)));
+    for (device, (shape, theirs)) in cases {
+        let ours = logits(shape, device).unwrap();
         assert_eq!(ours.len().div_ceil(5), theirs.logits.len());
         for (row, theirs) in theirs.logits.iter().enumerate() {
             for (column, theirs) in theirs.iter().enumerate() {
                 let ours = f64::from(ours[5 * row][40 * column]);
-                assert!((ours - theirs).abs() < 1e-4, "{shape}, row {row}: {ours}, not {theirs}");
+                assert!(
+                    (ours - theirs).abs() < 1e-4,
+                    "{device:?}, {shape}, row {row}: {ours}, not {theirs}"
+                );
             }
         }
     }
@@ -133,14 +142,17 @@ fn logits_match_transformers() {
 fn losses_match_transformers() {
     let reference: Reference = serde_json::from_str(include_str!("../../../tests/peers/losses.json")).unwrap();
     assert_eq!(reference.losses.keys().collect::<Vec<_>>(), ["llama", "small"]);
-    for (name, theirs) in &reference.losses {
-        let ours = losses(name, &reference, theirs.len()).unwrap();
+    let cases = DEVICES
+        .iter()
+        .flat_map(|device| reference.losses.iter().map(move |losses| (*device, losses)));
+    for (device, (name, theirs)) in cases {
+        let ours = losses(name, &reference, theirs.len(), device).unwrap();
         assert_eq!(ours.len(), 20);
         for (step, (ours, theirs)) in ours.iter().zip(theirs).enumerate() {
             // f32 sums in another order, over as many updates.
             assert!(
                 (ours / theirs - 1.0).abs() < 1e-4,
-                "{name}, step {step}: {ours}, not {theirs}"
+                "{device:?}, {name}, step {step}: {ours}, not {theirs}"
             );
         }
     }

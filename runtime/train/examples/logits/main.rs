@@ -14,7 +14,7 @@ use aurora_compiler::fields::ModelFields;
 use aurora_runtime::checkpoint::as_bytes;
 use aurora_runtime::job::Recompute;
 use aurora_runtime::weights::{Card, SHARD_BYTES, export, weights};
-use aurora_train::model::{KvCache, NextToken, PassContext, Workspace};
+use aurora_train::model::{ComputeDevice, KvCache, NextToken, PassContext, Workspace};
 use aurora_train::parallel::Peers;
 use camino::Utf8Path;
 use tch::{Kind, Tensor};
@@ -54,7 +54,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let folder = Utf8Path::new(folder);
     let model: ModelFields = serde_json::from_slice(&std::fs::read(folder.join("model.json"))?)?;
     let lists: Vec<Vec<i64>> = serde_json::from_slice(&std::fs::read(ids)?)?;
-    let state = shapes::state(&model, folder)?;
+    let state = shapes::state(&model, folder, ComputeDevice::Cpu)?;
     let (network, weights) = (&state.network, state.weights()?);
     let _guard = tch::no_grad_guard();
     let peers = Peers::alone();

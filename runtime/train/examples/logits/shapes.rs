@@ -80,7 +80,7 @@ pub fn files(model: &ModelFields, folder: &Utf8Path) -> Files {
 }
 
 /// A single worker with these weights, in `f32` on a grid of one.
-pub fn state(model: &ModelFields, folder: &Utf8Path) -> Result<TrainState, TrainError> {
+pub fn state(model: &ModelFields, folder: &Utf8Path, device: ComputeDevice) -> Result<TrainState, TrainError> {
     let numerics = Numerics {
         contract: Contract::Invariant,
         tensor: 1,
@@ -88,7 +88,7 @@ pub fn state(model: &ModelFields, folder: &Utf8Path) -> Result<TrainState, Train
         micro_batch: 1,
     };
     let layout = Layout::one(1, Recompute::None);
-    let network = network(model, &numerics, Precision::F32, &layout, 0, ComputeDevice::Cpu)?;
+    let network = network(model, &numerics, Precision::F32, &layout, 0, device)?;
     let mut state = TrainState::new(network, model, 0, false, false)?;
     state.load_weights(&files(model, folder))?;
     Ok(state)
