@@ -158,6 +158,11 @@ impl Observer for ProgressDisplay {
                     .unwrap_or_else(|poisoned| poisoned.into_inner())
                     .cached += 1;
             }
+            RunEvent::Damaged { node, part } => {
+                self.notice(&format!(
+                    "note: {part} of the result of {node} is damaged: it is built again"
+                ));
+            }
             RunEvent::Reused { node } => self.line(&format!(
                 "reused   {node} (its inputs have the same contents as before)"
             )),

@@ -38,9 +38,10 @@ pub trait ResultCache {
 pub enum CachedResult {
     Complete,
     Missing,
-    /// An object of the result no longer has the bytes it was published with.
+    /// The record or an object of the result no longer has the bytes it was published with.
     Damaged {
-        object: String,
+        /// `record actions/…` or `object …`.
+        part: String,
     },
 }
 
@@ -64,7 +65,8 @@ pub enum Reason {
     Removed,
     Changed(Vec<KeyChange>),
     Damaged {
-        object: String,
+        /// `record actions/…` or `object …`.
+        part: String,
     },
 }
 
@@ -111,7 +113,7 @@ impl fmt::Display for Reason {
             Self::NotBuilt => f.write_str("not built yet"),
             Self::Removed => f.write_str("its result is no longer in the store"),
             Self::Changed(changes) => f.write_str(&list_changes(changes)),
-            Self::Damaged { object } => write!(f, "object {object} of its result is damaged"),
+            Self::Damaged { part } => write!(f, "{part} of its result is damaged"),
         }
     }
 }
@@ -148,7 +150,7 @@ fn plan_node<C: ResultCache>(keyed: &Keyed, cache: &C, id: NodeId) -> Result<Pla
     let node = keyed.graph.node(id);
     let reason = match cache.result(key)? {
         CachedResult::Complete => None,
-        CachedResult::Damaged { object } => Some(Reason::Damaged { object }),
+        CachedResult::Damaged { part } => Some(Reason::Damaged { part }),
         CachedResult::Missing => Some(match cache.last(node.name())? {
             None => Reason::NotBuilt,
             Some(old) => match crate::why::changes(&old, &keyed.preimage(id)) {

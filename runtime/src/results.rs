@@ -48,10 +48,7 @@ impl<'a> Results<'a> {
     /// # Errors
     /// The store cannot be read.
     pub fn is_built(&self, id: NodeId) -> Result<bool, ResultError> {
-        Ok(match self.store.record(self.keyed.key(id))? {
-            Some(record) => self.store.state_of(&record)? == CachedResult::Complete,
-            None => false,
-        })
+        Ok(self.store.state(self.keyed.key(id))? == CachedResult::Complete)
     }
 
     /// Writes the records that refer to a node's result again, if they are missing or damaged.

@@ -148,8 +148,12 @@ fn gc_keeps_a_damaged_record_that_is_in_use() {
     assert_eq!(kept(&project), before);
     collected.exits(0);
     collected.prints(&format!("kept: {}", inside_store(&project, &action)));
+    let part = format!("record {}", inside_store(&project, &action));
+    project
+        .aurora(&["plan", "specs/small.aur"])
+        .prints(&format!("{part} of its result is damaged"));
     // A result that nothing refers to is deleted, damaged or not.
-    project.run();
+    project.run().prints(&format!("note: {part} of the result of"));
     project.edit("peak = 1e-3", "peak = 2e-3");
     let before: BTreeSet<PathBuf> = records(&project, "actions").into_iter().collect();
     project.run();

@@ -15,6 +15,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use aurora_compiler::graph::{NodeId, NodeKind, Pins};
+use aurora_compiler::plan::CachedResult;
 use camino::Utf8Path;
 
 use crate::errors::{BoxedError, io_kinds};
@@ -54,6 +55,11 @@ pub enum RunEvent<'a> {
         node: &'a str,
         kind: NodeKind,
         seconds: f64,
+    },
+    /// A result that is built again.
+    Damaged {
+        node: &'a str,
+        part: &'a str,
     },
     WorkersReady {
         fingerprint: &'a Fingerprint,
@@ -277,11 +283,18 @@ impl<'a> Run<'a> {
         let mut outcome = Outcome::default();
         let mut missing = Vec::new();
         for &id in &nodes {
-            if self.results.is_built(id)? {
-                self.results.restore(id)?;
-            } else {
-                missing.push(id);
+            match self.results.store.state(self.results.keyed.key(id))? {
+                CachedResult::Complete => {
+                    self.results.restore(id)?;
+                    continue;
+                }
+                CachedResult::Damaged { part } => self.observer.on_event(RunEvent::Damaged {
+                    node: self.results.node(id).name(),
+                    part: &part,
+                }),
+                CachedResult::Missing => {}
             }
+            missing.push(id);
         }
         let of_kind = |kinds: &[NodeKind]| -> Vec<NodeId> {
             missing

@@ -356,12 +356,32 @@ impl Store {
         for object in record.outputs.values() {
             match self.check(object) {
                 Ok(()) => {}
-                Err(StoreError::Damaged { content, .. }) => return Ok(CachedResult::Damaged { object: content }),
+                Err(StoreError::Damaged { content, .. }) => {
+                    let part = format!("object {content}");
+                    return Ok(CachedResult::Damaged { part });
+                }
                 Err(StoreError::Missing { .. }) => return Ok(CachedResult::Missing),
                 Err(error) => return Err(error),
             }
         }
         Ok(CachedResult::Complete)
+    }
+
+    /// The state of the result with a key.
+    ///
+    /// # Errors
+    /// Its record or an object cannot be read, or has another format.
+    pub fn state(&self, key: Key) -> Result<CachedResult, StoreError> {
+        match self.read_record(&Address::new(RecordKind::Result, key)) {
+            Ok(Some(record)) => self.state_of(&record),
+            Ok(None) => Ok(CachedResult::Missing),
+            Err(StoreError::Record { path, .. }) => {
+                let path = path.strip_prefix(&self.root).unwrap_or(&path);
+                let part = format!("record {path}");
+                Ok(CachedResult::Damaged { part })
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn check(&self, object: &Object) -> Result<(), StoreError> {
@@ -587,10 +607,7 @@ impl ResultCache for ExperimentResults<'_> {
     type Error = StoreError;
 
     fn result(&self, key: Key) -> Result<CachedResult, StoreError> {
-        match self.store.record(key)? {
-            Some(record) => self.store.state_of(&record),
-            None => Ok(CachedResult::Missing),
-        }
+        self.store.state(key)
     }
 
     fn last(&self, name: &str) -> Result<Option<Preimage>, StoreError> {
