@@ -4,6 +4,7 @@ use aurora_runtime::job::Fingerprint;
 use c10d_sys::LibtorchRelease;
 use tch::{Kind, Tensor};
 
+use crate::gpu;
 use crate::kernels::{self, Level};
 use crate::model::{ComputeDevice, ModelError, composed_attention, to_host};
 
@@ -32,7 +33,10 @@ pub fn fingerprint(device: ComputeDevice) -> Result<Fingerprint, ModelError> {
         .to_owned(),
         device: match device {
             ComputeDevice::Cpu => None,
-            ComputeDevice::Gpu(_) => Some("gpu".to_owned()),
+            ComputeDevice::Gpu(_) => Some(match gpu::current() {
+                Some(gpu) => gpu.description()?,
+                None => "gpu".to_owned(),
+            }),
             ComputeDevice::Simulated => Some("simulated device".to_owned()),
         },
         probe: if device.is_host() {
