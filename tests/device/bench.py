@@ -99,8 +99,8 @@ def summary(records: list[dict]) -> list[str]:
         line = f"{name:34} {medians[name]:10,.0f} tokens/s"
         if "mfu" in found[0]:
             line += f"  MFU {statistics.median(one['mfu'] for one in found):.1%}"
-        if "peak_mib" in found[0]:
-            line += f"  peak {max(one['peak_mib'] for one in found):,} MiB"
+        if "device_peak_mib" in found[0]:
+            line += f"  peak {max(one['device_peak_mib'] for one in found):,} MiB"
         if "first_step_seconds" in found[0]:
             line += f"  first step {found[0]['first_step_seconds']:.1f} s"
         lines.append(line)

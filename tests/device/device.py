@@ -68,7 +68,10 @@ def run(name: str, part: str, measure, machine: Machine, end: float, log: Log) -
 def driver() -> str:
     """Name, driver and memory of the device, as nvidia-smi prints them."""
     query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
-    return subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip()
+    try:
+        return subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError) as error:
+        return f"unknown: {error}"
 
 
 def chosen(machine: Machine, part: str) -> dict:

@@ -134,9 +134,12 @@ class Project:
             file.write(f"\nlayout device {{\nmachine = {machine.kind}\ndevices = {workers}\n{transport}{layout}\n}}\n")
         return cls(folder, spec, settings)
 
-    def command(self, machine: Machine, progress: str = "none") -> list:
-        settings = [part for setting in self.settings for part in ("--set", setting)]
-        return [machine.program("aurora"), "run", f"specs/{self.spec}.aur", "--progress", progress, "--threads", "4", *settings]
+    def arguments(self) -> list[str]:
+        """The spec with its settings, as arguments of a command."""
+        return [f"specs/{self.spec}.aur", *(part for setting in self.settings for part in ("--set", setting))]
+
+    def command(self, machine: Machine, progress: str = "none") -> list[str]:
+        return [machine.program("aurora"), "run", *self.arguments(), "--progress", progress, "--threads", "4"]
 
     def run(self, item: Item, *more: str) -> dict:
         """Runs the spec; the document that `aurora run --json` prints."""

@@ -141,8 +141,8 @@ def main() -> None:
         result = train(of, arguments.mode, arguments.pure_bf16, arguments.steps, arguments.device)
     if arguments.device == "cuda":
         result |= {
-            "peak_mib": torch.cuda.max_memory_allocated() // MIB,
-            "reserved_mib": torch.cuda.max_memory_reserved() // MIB,
+            "device_peak_mib": torch.cuda.max_memory_allocated() // MIB,
+            "device_reserved_mib": torch.cuda.max_memory_reserved() // MIB,
         }
     print(json.dumps({**result, "torch": torch.__version__, "transformers": transformers.__version__}))
 

@@ -21,8 +21,8 @@ LAYOUTS = {
 }
 
 # A run that is long enough to be interrupted, and where.
-LONG = ("stage.read.budget=300 steps", "stage.read.checkpoint=every 50 steps")
-INTERRUPT_AFTER = 70
+LONG = ("stage.read.budget=120 steps", "stage.read.checkpoint=every 30 steps")
+INTERRUPT_AFTER = 45
 
 
 @dataclass
@@ -34,7 +34,7 @@ class Trained:
     # The digest of every result.
     results: dict[str, str]
     losses: list[float]
-    # The learning text's bits per byte after training.
+    # Of the held-out text, after training.
     bits_per_byte: float
     answers: list[str]
 
@@ -45,18 +45,20 @@ def precision_of(family: str, precision: str) -> str:
 
 def train(item: Item, name: str, family: str, settings: tuple[str, ...], layout="data = 1", workers=1, more=()) -> Trained:
     project = Project.new(item.machine, name, family, layout, workers, shared=workers > 1, settings=settings)
-    return read(project, project.run(item, *more))
+    return read(item, project, project.run(item, *more))
 
 
-def read(project: Project, document: dict) -> Trained:
+def read(item: Item, project: Project, document: dict) -> Trained:
     evals = {entry["name"]: entry for entry in document["evals"]}
+    item.run([item.machine.program("aurora"), "export", "lm-eval", *project.arguments(), "out"], project.folder)
+    samples = next(project.folder.glob("out/*/samples_continuation_aurora.jsonl")).read_text().splitlines()
     return Trained(
         project=project,
         lock=document["lock"],
         results=document["results"],
         losses=[line["loss"] for line in project.metrics()],
         bits_per_byte=evals["heldout"]["points"][-1]["sets"]["en"]["bits_per_byte"],
-        answers=[example["said"][0]["answer"] for example in evals["continuation"]["examples"]],
+        answers=[json.loads(sample)["resps"][0][0] for sample in samples],
     )
 
 
@@ -130,7 +132,7 @@ def resume(item: Item) -> dict:
     steps = len(project.metrics())
     project.verify(item)
     document = project.run(item)
-    return {"interrupted_after": steps, **same_results(read(project, document), uninterrupted)}
+    return {"interrupted_after": steps, **same_results(read(item, project, document), uninterrupted)}
 
 
 def refused(item: Item, project: Project, texts: list[str]) -> dict:
