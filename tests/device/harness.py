@@ -26,7 +26,7 @@ SIMULATED_DEVICES = 2
 class Failure(Exception):
     """A check that failed. `details` are recorded with it."""
 
-    def __init__(self, text: str, **details):
+    def __init__(self, text: str, /, **details):
         super().__init__(text)
         self.details = details
 
