@@ -65,7 +65,7 @@ device-bundle:
 	rm -rf $(BUNDLE) && mkdir -p $(BUNDLE)
 	git ls-files tests/device 'book/src/*.md' | tar -cf - -T - | tar -xf - -C $(BUNDLE)
 	mkdir $(BUNDLE)/tests/device/bin
-	cd $(DEVICE_BIN) && cp aurora examples/speed examples/device_check $(BUNDLE)/tests/device/bin
+	cd $(DEVICE_BIN) && cp aurora examples/speed $(BUNDLE)/tests/device/bin
 	cp $(DEVICE_BIN)/aurora-worker $(BUNDLE)/tests/device/bin/aurora-worker-$(DEVICE_LIBTORCH)
 	strip $(BUNDLE)/tests/device/bin/*
 	XZ_OPT=-T0 tar -C $(BUNDLE) -cJf $(BUNDLE).tar.xz .

@@ -28,10 +28,11 @@ pub fn refuse_portable(spec: &Spec, kind: DeviceKind) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Where the workers compute, for a layout with devices of this kind. Devices of other machines are checked by the workers
+/// Where the workers compute, for a layout with devices of this kind, which workers may share if `is_shared`. Devices of other machines are checked by the workers
 /// that start there.
 pub fn worker_device(
     kind: DeviceKind,
+    is_shared: bool,
     layout: &Layout,
     launcher: LauncherArgument,
     program: &Result<WorkerProgram, LibtorchError>,
@@ -48,7 +49,8 @@ pub fn worker_device(
         None => local_devices(Utf8Path::new("/"), &|name| std::env::var(name).ok()),
     };
     if launcher == LauncherArgument::Local {
-        refuse_missing(kind, layout.world() as usize, &found)?;
+        let wanted = if is_shared { 1 } else { layout.world() as usize };
+        refuse_missing(kind, wanted, &found)?;
     }
     if simulated.is_some() {
         return Ok(WorkerDevice::Simulated);
@@ -60,6 +62,7 @@ pub fn worker_device(
         ))
         .help("set AURORA_LIBTORCH to a libtorch for CUDA or ROCm; `aurora doctor` lists those of this machine")),
         // Without a libtorch the start of the workers fails, and says where it was looked for.
+        _ if is_shared => Ok(WorkerDevice::SharedGpu),
         _ => Ok(WorkerDevice::Gpu),
     }
 }

@@ -62,6 +62,8 @@ pub enum WorkerDevice {
     Cpu,
     /// A device of CUDA or ROCm, which no other worker uses.
     Gpu,
+    /// A device of CUDA or ROCm that other workers may use too.
+    SharedGpu,
     /// The code for devices, on the processor: for tests of this code. Host access to tensors is an error.
     Simulated,
 }

@@ -68,6 +68,10 @@ class Machine:
     def program(self, name: str) -> str:
         return str(self.programs / name)
 
+    def worker(self) -> str:
+        """The worker, which has libtorch's version in its name."""
+        return str(next(self.programs.glob("aurora-worker*")))
+
 
 class Item:
     """One item while it runs: its processes end at its time limit."""

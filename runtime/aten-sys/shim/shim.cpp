@@ -94,8 +94,10 @@ int aten_fix_arithmetic(aten_text error) {
     context.setDeterministicFillUninitializedMemory(false);
     context.setAllowTF32CuBLAS(false);
     context.setAllowTF32CuDNN(false);
-    context.setAllowBF16ReductionCuBLAS(false, false);
-    context.setAllowFP16ReductionCuBLAS(false, false);
+    // Sums over parts of the inner dimension are in f32. Without such parts cuBLAS has no kernel for some shapes, and libtorch
+    // refuses the setting.
+    context.setAllowBF16ReductionCuBLAS(false, true);
+    context.setAllowFP16ReductionCuBLAS(false, true);
     context.setAllowFP16AccumulationCuBLAS(false);
     context.setBlasPreferredBackend(at::BlasBackend::Cublas);
   });

@@ -43,7 +43,7 @@ pub enum DeviceError {
 /// [`DeviceError`] if there is none.
 pub fn first_device() -> Result<ComputeDevice, DeviceError> {
     fix_environment();
-    gpu(Some(0), &device_libraries::load())
+    gpu(Some(0), false, &device_libraries::load())
 }
 
 /// Sets the variables that make the vendors' libraries repeat their bits. Must be called before any other thread is started.
@@ -62,11 +62,12 @@ pub fn choose(start: Start, libraries: &DeviceLibraries) -> Result<ComputeDevice
     match start.device {
         WorkerDevice::Cpu => Ok(ComputeDevice::Cpu),
         WorkerDevice::Simulated => Ok(ComputeDevice::Simulated),
-        WorkerDevice::Gpu => gpu(start.local_rank, libraries),
+        WorkerDevice::Gpu => gpu(start.local_rank, false, libraries),
+        WorkerDevice::SharedGpu => gpu(start.local_rank, true, libraries),
     }
 }
 
-fn gpu(local_rank: Option<u32>, libraries: &DeviceLibraries) -> Result<ComputeDevice, DeviceError> {
+fn gpu(local_rank: Option<u32>, is_shared: bool, libraries: &DeviceLibraries) -> Result<ComputeDevice, DeviceError> {
     let DeviceLibraries::Loaded(library) = libraries else {
         return Err(DeviceError::NoLibrary(libraries.to_string()));
     };
@@ -76,7 +77,11 @@ fn gpu(local_rank: Option<u32>, libraries: &DeviceLibraries) -> Result<ComputeDe
     };
     let found = usize::try_from(tch::Cuda::device_count()).unwrap_or(0);
     let has_own = found == 1 && OWN_DEVICE.iter().any(|name| std::env::var_os(name).is_some());
-    let index = if has_own { 0 } else { local_rank };
+    let index = match local_rank {
+        _ if has_own => 0,
+        rank if is_shared => rank % found.max(1),
+        rank => rank,
+    };
     let device = ComputeDevice::Gpu(index);
     // The error of a first tensor has the reason why a device cannot be used: no driver, another architecture, no memory.
     let first = tch::Tensor::f_zeros([1], (tch::Kind::Float, device.tensors()));
