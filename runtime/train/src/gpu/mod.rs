@@ -17,7 +17,9 @@ use tch::Kind;
 
 use crate::model::ComputeDevice;
 
-pub use compiler::{Compiler, SOURCE};
+use compiler::Compiler;
+pub use compiler::{SOURCE, options};
+pub use driver::Vendor;
 use driver::{Driver, Module};
 pub use launch::{Arguments, Grid, MAX_PARTS};
 
