@@ -101,7 +101,7 @@ fn a_model_that_does_not_fit_is_refused_with_what_would_fit() {
     let project = project();
     let spec = project.read("specs/small.aur");
     let large = spec
-        .replace("hidden       = 32", "hidden       = 1024")
+        .replace("hidden       = 32", "hidden       = 704")
         .replace("micro_batch = 2 sequences", "micro_batch = 32768 sequences")
         .replace("global_batch  = 8 sequences", "global_batch  = 131072 sequences");
     project.write("specs/small.aur", &large);

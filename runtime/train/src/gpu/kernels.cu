@@ -19,6 +19,7 @@ typedef long long i64;
 #define MAX_PARTS 16
 // Rows of a block of a norm's backward pass.
 #define NORM_ROWS 32
+#define ROW_GROUPS 4
 
 struct bf16 {
   unsigned short bits;
@@ -49,10 +50,15 @@ __device__ __forceinline__ bf16 from_float<bf16>(float value) {
   return result;
 }
 
+// With bf16 results the short forms of exponential and division are exact enough; both repeat their bits.
 #ifdef ELEMENT_BF16
 typedef bf16 E;
+#define EXP __expf
+#define DIVIDE __fdividef
 #else
 typedef float E;
+#define EXP expf
+#define DIVIDE(a, b) ((a) / (b))
 #endif
 
 // Four neighbouring elements. `count` of them exist; the others are 0 and are not written.
@@ -91,6 +97,42 @@ __device__ __forceinline__ void store4(T* p, i64 count, const Four& four) {
   } else {
     for (int k = 0; k < 4; ++k)
       if (k < count) p[k] = from_float<T>(four.v[k]);
+  }
+}
+
+// Eight neighbouring elements, of which `count` exist: one access of 16 bytes for bf16.
+struct Eight {
+  Four half[2];
+};
+
+template <class T>
+__device__ __forceinline__ Eight load8(const T* p, i64 count) {
+  Eight eight;
+  if (sizeof(T) == 2 && count >= 8 && ((unsigned long long)p & 15) == 0) {
+    struct alignas(16) Wide {
+      T v[8];
+    };
+    const Wide wide = *(const Wide*)p;
+    for (int k = 0; k < 8; ++k) eight.half[k / 4].v[k % 4] = to_float(wide.v[k]);
+  } else {
+    eight.half[0] = load4(p, count);
+    eight.half[1] = load4(p + 4, count - 4);
+  }
+  return eight;
+}
+
+template <class T>
+__device__ __forceinline__ void store8(T* p, i64 count, const Eight& eight) {
+  if (sizeof(T) == 2 && count >= 8 && ((unsigned long long)p & 15) == 0) {
+    struct alignas(16) Wide {
+      T v[8];
+    };
+    Wide wide;
+    for (int k = 0; k < 8; ++k) wide.v[k] = from_float<T>(eight.half[k / 4].v[k % 4]);
+    *(Wide*)p = wide;
+  } else {
+    store4(p, count, eight.half[0]);
+    store4(p + 4, count - 4, eight.half[1]);
   }
 }
 
@@ -294,38 +336,49 @@ __global__ void norm_apply(
   norm_row(x + row * h, h, weight, bias, bias ? mean[row] : 0.0f, rstd[row], out + row * h);
 }
 
-// dx += the gradient of a norm's input. Also the sums over a block's NORM_ROWS rows of dy · normalized x, and of dy if
-// there is a mean: `partials` and `bias_partials`, [blocks, h].
+// dx += the gradient of a norm's input. Also, for each of the ROW_GROUPS parts of a block's NORM_ROWS rows, the sums of dy ·
+// normalized x, and of dy if there is a mean: `partials` and `bias_partials`, [blocks · ROW_GROUPS, h]. A block has
+// ROW_GROUPS · `columns` threads, one for four columns of a part.
 __global__ void norm_backward(
-    const void* dy, int kind, const float* x, i64 rows, i64 h, const E* weight, const float* mean, const float* rstd,
-    float* dx, float* partials, float* bias_partials) {
+    const void* __restrict__ dy, int kind, const float* __restrict__ x, i64 rows, i64 h, const E* __restrict__ weight,
+    const float* __restrict__ mean, const float* __restrict__ rstd, float* __restrict__ dx, float* __restrict__ partials,
+    float* __restrict__ bias_partials, int columns) {
   __shared__ float sums[NORM_ROWS], products[NORM_ROWS];
   const i64 first = (i64)blockIdx.x * NORM_ROWS, end = first + NORM_ROWS < rows ? first + NORM_ROWS : rows;
-  for (i64 row = first + threadIdx.x / GROUP; row < end; row += blockDim.x / GROUP) {
-    const float centre = mean ? mean[row] : 0.0f, scale = rstd[row];
-    float sum = 0.0f, product = 0.0f;
-    for (i64 i = LANE * 4; i < h; i += GROUP * 4) {
-      const Four d = load4_of(dy, kind, row * h + i, h - i), w = load4(weight + i, h - i), v = load4(x + row * h + i, h - i);
-      float g[4], p[4];
-      for (int k = 0; k < 4; ++k) {
-        g[k] = d.v[k] * w.v[k];
-        p[k] = g[k] * ((v.v[k] - centre) * scale);
+  // A last group of lanes that is not complete does not take part.
+  const int groups = blockDim.x / GROUP;
+  if (threadIdx.x / GROUP < groups)
+    for (i64 row = first + threadIdx.x / GROUP; row < end; row += groups) {
+      const float centre = mean ? mean[row] : 0.0f, scale = rstd[row];
+      float sum = 0.0f, product = 0.0f;
+      for (i64 i = LANE * 4; i < h; i += GROUP * 4) {
+        const Four d = load4_of(dy, kind, row * h + i, h - i), w = load4(weight + i, h - i), v = load4(x + row * h + i, h - i);
+        float g[4], p[4];
+        for (int k = 0; k < 4; ++k) {
+          g[k] = d.v[k] * w.v[k];
+          p[k] = g[k] * ((v.v[k] - centre) * scale);
+        }
+        sum += (g[0] + g[1]) + (g[2] + g[3]);
+        product += (p[0] + p[1]) + (p[2] + p[3]);
       }
-      sum += (g[0] + g[1]) + (g[2] + g[3]);
-      product += (p[0] + p[1]) + (p[2] + p[3]);
+      sum = group_sum(sum);
+      product = group_sum(product);
+      if (LANE == 0) {
+        sums[row - first] = mean ? sum / (float)h : 0.0f;
+        products[row - first] = product / (float)h;
+      }
     }
-    sum = group_sum(sum);
-    product = group_sum(product);
-    if (LANE == 0) {
-      sums[row - first] = mean ? sum / (float)h : 0.0f;
-      products[row - first] = product / (float)h;
-    }
-  }
   __syncthreads();
-  for (i64 i = threadIdx.x * 4; i < h; i += blockDim.x * 4) {
+  const int part = threadIdx.x / columns;
+  if (part >= ROW_GROUPS) return;
+  const i64 start = first + part * (NORM_ROWS / ROW_GROUPS), stop = start + NORM_ROWS / ROW_GROUPS;
+  const i64 line = ((i64)blockIdx.x * ROW_GROUPS + part) * h;
+  for (i64 i = threadIdx.x % columns * 4; i < h; i += columns * 4) {
     const Four w = load4(weight + i, h - i);
     Four weights = {}, biases = {};
-    for (i64 row = first; row < end; ++row) {
+#pragma unroll 4
+    for (i64 row = start; row < stop; ++row) {
+      if (row >= end) break;
       const float centre = mean ? mean[row] : 0.0f, scale = rstd[row];
       const float sum = sums[row - first], product = products[row - first];
       const Four d = load4_of(dy, kind, row * h + i, h - i), v = load4(x + row * h + i, h - i);
@@ -338,8 +391,8 @@ __global__ void norm_backward(
       }
       store4(dx + row * h + i, h - i, old);
     }
-    store4(partials + blockIdx.x * h + i, h - i, weights);
-    if (bias_partials) store4(bias_partials + blockIdx.x * h + i, h - i, biases);
+    store4(partials + line + i, h - i, weights);
+    if (bias_partials) store4(bias_partials + line + i, h - i, biases);
   }
 }
 
@@ -426,32 +479,35 @@ __global__ void gelu_backward(int form, const E* z, i64 count, E* gradient, E* o
   store4(out + at, count - at, value);
 }
 
-// out = silu(gate) · up; each row of z has `width` gates, then `width` ups. One thread for four columns of a row.
+// out = silu(gate) · up; each row of z has `width` gates, then `width` ups. One thread for eight columns of a row.
 __global__ void swiglu_forward(const E* z, i64 rows, i64 width, E* out) {
-  const i64 each = (width + 3) / 4, row = THREAD / each, i = THREAD % each * 4;
+  const i64 each = (width + 7) / 8, row = THREAD / each, i = THREAD % each * 8, rest = width - i;
   if (row >= rows) return;
-  const Four g = load4(z + row * 2 * width + i, width - i), u = load4(z + row * 2 * width + width + i, width - i);
-  Four value;
-  for (int k = 0; k < 4; ++k) value.v[k] = g.v[k] * (1.0f / (1.0f + expf(-g.v[k]))) * u.v[k];
-  store4(out + row * width + i, width - i, value);
+  const Eight g = load8(z + row * 2 * width + i, rest), u = load8(z + row * 2 * width + width + i, rest);
+  Eight value;
+  for (int k = 0; k < 8; ++k) {
+    const float gate = g.half[k / 4].v[k % 4];
+    value.half[k / 4].v[k % 4] = DIVIDE(gate, 1.0f + EXP(-gate)) * u.half[k / 4].v[k % 4];
+  }
+  store8(out + row * width + i, rest, value);
 }
 
 __global__ void swiglu_backward(const E* z, const E* gradient, i64 rows, i64 width, E* dz, E* out) {
-  const i64 each = (width + 3) / 4, row = THREAD / each, i = THREAD % each * 4;
+  const i64 each = (width + 7) / 8, row = THREAD / each, i = THREAD % each * 8, rest = width - i;
   if (row >= rows) return;
   const i64 gates = row * 2 * width + i, ups = gates + width;
-  const Four g = load4(z + gates, width - i), u = load4(z + ups, width - i);
-  const Four d = load4(gradient + row * width + i, width - i);
-  Four value, dg, du;
-  for (int k = 0; k < 4; ++k) {
-    const float logistic = 1.0f / (1.0f + expf(-g.v[k])), silu = g.v[k] * logistic;
-    value.v[k] = silu * u.v[k];
-    du.v[k] = d.v[k] * silu;
-    dg.v[k] = d.v[k] * u.v[k] * (logistic * (1.0f + g.v[k] * (1.0f - logistic)));
+  const Eight g = load8(z + gates, rest), u = load8(z + ups, rest), d = load8(gradient + row * width + i, rest);
+  Eight value, dg, du;
+  for (int k = 0; k < 8; ++k) {
+    const int h = k / 4, l = k % 4;
+    const float gate = g.half[h].v[l], logistic = DIVIDE(1.0f, 1.0f + EXP(-gate)), silu = gate * logistic;
+    value.half[h].v[l] = DIVIDE(gate, 1.0f + EXP(-gate)) * u.half[h].v[l];
+    du.half[h].v[l] = d.half[h].v[l] * silu;
+    dg.half[h].v[l] = d.half[h].v[l] * u.half[h].v[l] * (logistic * (1.0f + gate * (1.0f - logistic)));
   }
-  store4(out + row * width + i, width - i, value);
-  store4(dz + gates, width - i, dg);
-  store4(dz + ups, width - i, du);
+  store8(out + row * width + i, rest, value);
+  store8(dz + gates, rest, dg);
+  store8(dz + ups, rest, du);
 }
 
 // Rotates heads in place; `sign` is −1 to rotate back. One thread for four pairs of elements.
@@ -567,7 +623,7 @@ __global__ void row_sums(
   for (i64 i = threadIdx.x * 4; i < v; i += 256 * 4) {
     const Four four = load4(logits + row * v + i, v - i);
     float e[4];
-    for (int k = 0; k < 4; ++k) e[k] = i + k < v ? expf(four.v[k] - maximum) : 0.0f;
+    for (int k = 0; k < 4; ++k) e[k] = i + k < v ? EXP(four.v[k] - maximum) : 0.0f;
     sum += (e[0] + e[1]) + (e[2] + e[3]);
   }
   sum = block_sum(sum, shared);
@@ -598,7 +654,7 @@ __global__ void loss_gradient(
   for (i64 i = threadIdx.x * 4; i < v; i += 256 * 4) {
     Four four = load4(logits + row * v + i, v - i);
     for (int k = 0; k < 4; ++k) {
-      float g = expf(four.v[k] - maximum) * scale;
+      float g = EXP(four.v[k] - maximum) * scale;
       if (i + k == target) g -= 1.0f;
       four.v[k] = counts ? g : 0.0f;
     }
@@ -619,12 +675,12 @@ __global__ void row_loss(E* logits, i64 v, const i64* targets, double* losses, i
     for (int k = 0; k < 4; ++k)
       if (i + k < v) raised = fmaxf(raised, four.v[k]);
     float e[4];
-    for (int k = 0; k < 4; ++k) e[k] = i + k < v ? expf(four.v[k] - raised) : 0.0f;
-    sum = (largest == raised ? sum : sum * expf(largest - raised)) + ((e[0] + e[1]) + (e[2] + e[3]));
+    for (int k = 0; k < 4; ++k) e[k] = i + k < v ? EXP(four.v[k] - raised) : 0.0f;
+    sum = (largest == raised ? sum : sum * EXP(largest - raised)) + ((e[0] + e[1]) + (e[2] + e[3]));
     largest = raised;
   }
   const float maximum = block_max(largest, shared);
-  sum = block_sum(largest == maximum ? sum : sum * expf(largest - maximum), shared);
+  sum = block_sum(largest == maximum ? sum : sum * EXP(largest - maximum), shared);
   if (threadIdx.x == 0)
     losses[row] = target < 0 ? 0.0 : log((double)sum) + (double)maximum - (double)target_logit;
   if (!gradient) return;
@@ -632,7 +688,7 @@ __global__ void row_loss(E* logits, i64 v, const i64* targets, double* losses, i
   for (i64 i = threadIdx.x * 4; i < v; i += 256 * 4) {
     Four four = load4(logits + i, v - i);
     for (int k = 0; k < 4; ++k) {
-      float g = expf(four.v[k] - maximum) * scale;
+      float g = EXP(four.v[k] - maximum) * scale;
       if (i + k == target) g -= 1.0f;
       four.v[k] = target >= 0 ? g : 0.0f;
     }

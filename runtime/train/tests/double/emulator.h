@@ -29,6 +29,11 @@ float exchange(float value, int mask);
 #define __syncthreads() wait_for_block()
 #define __shfl_xor_sync(lanes, value, mask) exchange(value, mask)
 
+#define __restrict__ __restrict
+#define __expf(value) std::exp(static_cast<float>(value))
+inline float __fdividef(float a, float b) {
+  return a / b;
+}
 inline float __uint_as_float(unsigned int bits) {
   float value;
   std::memcpy(&value, &bits, 4);

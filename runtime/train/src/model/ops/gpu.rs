@@ -16,8 +16,9 @@ type Done = Result<(), ModelError>;
 
 /// Rows of a column sum that one thread adds.
 const COLUMN_ROWS: i64 = 64;
-/// Rows of a block of a norm's backward pass; as in `kernels.cu`.
+/// Rows of a block of a norm's backward pass, and the parts of these rows; as in `kernels.cu`.
 const NORM_ROWS: usize = 32;
+const ROW_GROUPS: i64 = 4;
 /// Threads of a block of a column sum.
 const COLUMN_THREADS: u32 = 64;
 
@@ -172,11 +173,13 @@ pub fn norm_backward(
     gradient: &Norm,
 ) -> Done {
     let (_, hidden) = dimensions(x_th);
+    // Threads that divide the columns of a row; a block has at most 1024, and at least one group of lanes.
+    let columns = (hidden as u64).div_ceil(4).clamp(8, 256) as i64;
     let weight_h = &norm.weight_h[0];
     for (at, block) in blocks.iter().enumerate() {
         let (rows, chunks) = (block.len() as i64, block.len().div_ceil(NORM_ROWS) as i64);
         let cut = |tensor: &Tensor| tensor.f_narrow(0, block.start as i64, rows);
-        let partials = || Tensor::f_empty([chunks, hidden], (Kind::Float, x_th.device()));
+        let partials = || Tensor::f_empty([chunks * ROW_GROUPS, hidden], (Kind::Float, x_th.device()));
         let weight_partials = partials()?;
         let bias_partials = gradient.bias_h.get(at).map(|_| partials()).transpose()?;
         let mean_t = bias_partials.as_ref().map(|_| cut(stats.mean_t)).transpose()?;
@@ -191,13 +194,10 @@ pub fn norm_backward(
             .tensor(&cut(stats.rstd_t)?)
             .tensor(&cut(dx_th)?)
             .tensor(&weight_partials)
-            .optional(bias_partials.as_ref());
-        gpu.launch(
-            weight_h.kind(),
-            "norm_backward",
-            Grid::blocks(chunks as u64),
-            &arguments,
-        )?;
+            .optional(bias_partials.as_ref())
+            .int(columns as i32);
+        let grid = Grid::of(chunks as u64, (ROW_GROUPS * columns) as u32);
+        gpu.launch(weight_h.kind(), "norm_backward", grid, &arguments)?;
         add_chunks(gpu, &weight_partials, &gradient.weight_h[at])?;
         if let (Some(partials), Some(gradient_h)) = (&bias_partials, gradient.bias_h.get(at)) {
             add_chunks(gpu, partials, gradient_h)?;
@@ -271,9 +271,9 @@ pub fn gelu_backward(gpu: &Gpu, gelu: Gelu, z_tf: &Tensor, gradient_tf: &Tensor,
     )?)
 }
 
-/// One thread for four columns of a row.
+/// One thread for eight columns of a row.
 fn by_row(rows: i64, width: i64) -> Grid {
-    Grid::threads(rows as u64 * (width as u64).div_ceil(4))
+    Grid::threads(rows as u64 * (width as u64).div_ceil(8))
 }
 
 pub fn swiglu_forward(gpu: &Gpu, z_tu: &Tensor, out_tf: &Tensor) -> Done {
