@@ -8,9 +8,9 @@ use aurora_runtime::launch::{LocalDevice, local_devices};
 use aurora_runtime::libtorch::{Devices, LibtorchError};
 use camino::Utf8Path;
 
-use crate::arguments::LauncherArgument;
+use crate::arguments::{LauncherArgument, LayoutArgument};
 use crate::failure::Failure;
-use crate::layout::portable;
+use crate::layout::{devices, portable};
 use crate::stdio::errln;
 
 /// For tests of the code for devices: this number of devices, which are simulated on the processor.
@@ -26,6 +26,15 @@ pub fn refuse_portable(spec: &Spec, kind: DeviceKind) -> Result<(), Failure> {
         return Err(Failure::error(text).help(format!("write `numerics = invariant(…)`, or {ON_CPUS}")));
     }
     Ok(())
+}
+
+/// Where the workers of a spec would compute on this machine.
+pub fn expected_device(spec: &Spec) -> WorkerDevice {
+    match devices(spec, LayoutArgument::default()) {
+        None => WorkerDevice::Cpu,
+        Some(_) if std::env::var(TEST_DEVICES).is_ok() => WorkerDevice::Simulated,
+        Some(_) => WorkerDevice::Gpu,
+    }
 }
 
 /// Where the workers compute, for a layout with devices of this kind. Devices of other machines are checked by the workers

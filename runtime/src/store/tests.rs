@@ -37,12 +37,16 @@ fn key(text: &str) -> Key {
     digest_of([(text, 0, "")])
 }
 
+fn id(text: &str) -> ResultId {
+    ResultId::without_class(key(text))
+}
+
 /// A node `name` of the experiment `small`, with this key and realised key.
 fn publication<'a>(name: &'a str, own: &str, realised: &str) -> Publication<'a> {
     Publication {
         experiment: "small",
         node: name,
-        key: key(own),
+        id: id(own),
         realised: key(realised),
         preimage: Preimage::default(),
         made_on: None,
@@ -109,8 +113,12 @@ fn another_format_is_refused_with_both_versions() {
             _ => Address::new(kind, key("rb")),
         };
         let text = fs::read(address.path(folder.root())).expect("a record");
-        change(&address.path(folder.root()), "\"2.0\"", "\"9.0\"");
-        let read = store.realised(key("rb"));
+        change(
+            &address.path(folder.root()),
+            &format!("\"{}\"", sealed::FORMAT),
+            "\"9.0\"",
+        );
+        let read = store.realised(id("rb"));
         assert!(matches!(read, Err(StoreError::Format { found, .. }) if found == "9.0"));
         fs::write(address.path(folder.root()), text).expect("a record");
     }
@@ -125,11 +133,11 @@ fn a_record_is_used_only_in_its_own_place() {
     for (kind, [first, second]) in [(RecordKind::Result, ["a", "b"]), (RecordKind::Realised, ["ra", "rb"])] {
         let (first, second) = (path(kind, first), path(kind, second));
         exchange(&first, &second);
-        assert_eq!(store.realised(key("ra")).expect("a store"), None);
+        assert_eq!(store.realised(id("ra")).expect("a store"), None);
         assert_eq!(folder.problems().len(), 2, "{:?}", folder.problems());
         exchange(&first, &second);
     }
-    assert_eq!(store.realised(key("ra")).expect("a store"), Some(a.clone()));
+    assert_eq!(store.realised(id("ra")).expect("a store"), Some(a.clone()));
     // A record that says that it is in its place, but has another result.
     let place = path(RecordKind::Result, "a");
     let text = fs::read(&place).expect("a record");
@@ -140,7 +148,7 @@ fn a_record_is_used_only_in_its_own_place() {
         &format!("\"key\":\"{wrong}\",\"value\""),
         &format!("\"key\":\"{right}\",\"value\""),
     );
-    assert_eq!(store.record(a.key).expect("a store"), None);
+    assert_eq!(store.record(a.id()).expect("a store"), None);
     fs::write(&place, text).expect("a record");
     assert_eq!(folder.problems(), [""; 0]);
     // Unfinished checkpoints.
@@ -150,10 +158,10 @@ fn a_record_is_used_only_in_its_own_place() {
         published.expect("a checkpoint");
     }
     exchange(&path(RecordKind::Partial, "c"), &path(RecordKind::Partial, "d"));
-    assert_eq!(store.partial(key("c")).expect("a store"), None);
+    assert_eq!(store.partial(id("c")).expect("a store"), None);
     assert_eq!(folder.problems().len(), 2);
     fs::copy(&place, path(RecordKind::Partial, "c")).expect("a record");
-    assert_eq!(store.partial(key("c")).expect("a store"), None);
+    assert_eq!(store.partial(id("c")).expect("a store"), None);
 }
 
 #[test]
@@ -204,7 +212,7 @@ fn gc_keeps_what_was_changed_since_a_process_began() {
     assert_eq!((report.records, report.objects, report.young), (1, 1, 1));
     assert!(!action.exists() && object.exists());
     assert_eq!(folder.problems(), [""; 0]);
-    assert!(folder.store().record(new.key).expect("a store").is_some());
+    assert!(folder.store().record(new.id()).expect("a store").is_some());
 }
 
 #[test]
@@ -221,8 +229,8 @@ fn gc_keeps_a_result_with_the_inputs_of_a_deleted_one() {
     fs::remove_file(Store::name_of("small", "a").path(folder.root())).expect("a name");
     folder.collect(&[first.key], None).expect("collected");
     let store = folder.store();
-    assert_eq!(store.record(second.key).expect("a store"), None);
-    assert_eq!(store.realised(key("same")).expect("a store"), Some(first));
+    assert_eq!(store.record(second.id()).expect("a store"), None);
+    assert_eq!(store.realised(id("same")).expect("a store"), Some(first));
 }
 
 #[test]

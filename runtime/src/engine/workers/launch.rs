@@ -14,6 +14,7 @@ use super::srun::Srun;
 use crate::engine::{RunError, Stop};
 use crate::job::WorkerDevice;
 use crate::libtorch::LibtorchError;
+use crate::numerics::MachineDescription;
 
 /// Who starts the workers, and where.
 #[derive(Clone, Debug)]
@@ -49,6 +50,12 @@ pub struct WorkerLaunch {
 }
 
 impl WorkerLaunch {
+    /// Describes the workers that this process would start on this machine; `None` without a libtorch.
+    pub fn machine(&self) -> Option<MachineDescription> {
+        let program = self.program.as_ref().ok()?;
+        Some(MachineDescription::here(&program.libtorch, self.device.name()))
+    }
+
     fn log(&self, rank: usize) -> Option<Utf8PathBuf> {
         self.logs.as_ref().map(|logs| logs.join(format!("rank-{rank}.log")))
     }
