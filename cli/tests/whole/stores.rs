@@ -11,7 +11,7 @@ use crate::project::Project;
 /// The files of a folder of the store and of its folders for numerics classes, by name.
 pub fn records(project: &Project, folder: &str) -> Vec<PathBuf> {
     let listed = |folder: &Path| -> Vec<PathBuf> {
-        let entries = fs::read_dir(folder).expect("a folder of the store");
+        let entries = fs::read_dir(folder).into_iter().flatten();
         entries.flatten().map(|entry| entry.path()).collect()
     };
     let all = listed(&project.path(".aurora").join(folder));
