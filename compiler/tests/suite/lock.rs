@@ -127,6 +127,8 @@ fn every_lost_line_after_a_run_is_found() {
     let lock = with_results();
     let text = lock.to_text();
     assert!(text.contains("results = \"complete\""), "{text}");
+    let header: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).collect();
+    insta::assert_snapshot!("the_header_after_a_run", header.join("\n"));
     assert_eq!(Lock::parse(&text), Ok(lock.clone()));
     lock.check_against(&spec()).expect("nothing was edited");
     let lines: Vec<&str> = text.lines().collect();

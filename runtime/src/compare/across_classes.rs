@@ -46,8 +46,9 @@ struct Pair {
 impl Pair {
     fn agrees(&self, tolerance: f64) -> bool {
         let Self { first, second, .. } = *self;
-        // Equal infinities agree, a number that is not one agrees with nothing.
-        first == second || (first - second).abs() <= tolerance * first.abs().max(second.abs())
+        // Equal infinities agree; no other number agrees with an infinity, and none with one that is not a number.
+        let largest = first.abs().max(second.abs());
+        first == second || largest.is_finite() && (first - second).abs() <= tolerance * largest
     }
 
     fn note(&self, tolerance: f64) -> String {
