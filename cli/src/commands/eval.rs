@@ -91,6 +91,12 @@ pub fn run(context: &Context, checkpoint: &str, eval: &str, options: &RunArgumen
         output::json(json!({ "checkpoint": checkpoint, "eval": eval, "scores": scores }))?;
         return Ok(Exit::Done);
     }
+    out!("{}", output::table(&rows(&scores)))?;
+    Ok(Exit::Done)
+}
+
+/// The lines of the printed table.
+fn rows(scores: &Scores) -> Vec<Vec<String>> {
     let mut rows = Vec::new();
     for (set, score) in &scores.sets {
         rows.push(vec![
@@ -121,6 +127,5 @@ pub fn run(context: &Context, checkpoint: &str, eval: &str, options: &RunArgumen
             ]);
         }
     }
-    out!("{}", output::table(&rows))?;
-    Ok(Exit::Done)
+    rows
 }

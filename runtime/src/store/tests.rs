@@ -3,6 +3,7 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use super::*;
+use crate::numerics::{Fingerprint, MachineDescription};
 
 struct Folder(tempfile::TempDir);
 
@@ -266,5 +267,115 @@ fn an_object_that_is_not_a_file_is_damaged() {
     assert_eq!(folder.problems().len(), 1);
     fs::remove_file(&path).expect("a link");
     publish(&store, "a", "a", "ra");
+    assert_eq!(folder.problems(), [""; 0]);
+}
+
+fn class(digit: &str) -> NumericsClass {
+    NumericsClass::parse(&digit.repeat(16)).expect("a class")
+}
+
+fn in_class(text: &str, digit: &str) -> ResultId {
+    ResultId {
+        key: key(text),
+        class: Some(class(digit)),
+    }
+}
+
+/// Publishes a result of the node `a`, with this key, in a class.
+fn publish_in_class(store: &Store, own: &str, digit: &str) -> Record {
+    let scratch = made(store, &format!("{own} of {digit}"));
+    let of = Publication {
+        id: in_class(own, digit),
+        ..publication("a", own, "realised")
+    };
+    store.publish(of, scratch.path()).expect("a result")
+}
+
+#[test]
+fn results_of_two_classes_are_never_exchanged() {
+    let folder = Folder::new();
+    let store = folder.store();
+    let first = publish_in_class(&store, "a", "1");
+    let scratch = made(&store, "unfinished");
+    let of = Publication {
+        id: in_class("c", "1"),
+        ..publication("c", "c", "c")
+    };
+    store.publish_partial(of, 3, scratch.path()).expect("a checkpoint");
+    assert_eq!(store.record(in_class("a", "1")).expect("a store"), Some(first.clone()));
+    for other in [id("a"), in_class("a", "2")] {
+        assert_eq!(store.record(other).expect("a store"), None);
+        assert_eq!(store.state(other).expect("a store"), CachedResult::Missing);
+    }
+    for other in [id("realised"), in_class("realised", "2")] {
+        assert_eq!(store.realised(other).expect("a store"), None);
+    }
+    assert!(store.partial(in_class("c", "1")).expect("a store").is_some());
+    for other in [id("c"), in_class("c", "2")] {
+        assert_eq!(store.partial(other).expect("a store"), None);
+    }
+    let second = publish_in_class(&store, "a", "2");
+    assert_ne!(first.digest, second.digest);
+    assert_eq!(store.classes_of(key("a")).expect("a store"), [class("1"), class("2")]);
+    for (digit, record) in [("1", first), ("2", second)] {
+        let read = store.realised(in_class("realised", digit)).expect("a store");
+        assert_eq!(read, Some(record));
+    }
+    // A record in the folder of another class.
+    let [from, to] = ["1", "2"].map(|digit| Address::new(RecordKind::Result, in_class("a", digit)).path(folder.root()));
+    fs::copy(from, to).expect("a record");
+    assert_eq!(store.record(in_class("a", "2")).expect("a store"), None);
+    assert!(!folder.problems().is_empty());
+}
+
+#[test]
+fn gc_keeps_the_results_of_all_classes_of_a_key_in_use() {
+    let folder = Folder::new();
+    {
+        let store = folder.store();
+        for (own, digit) in [("old", "1"), ("old", "2"), ("new", "1"), ("new", "2")] {
+            publish_in_class(&store, own, digit);
+        }
+    }
+    let report = folder.collect(&[], None).expect("collected");
+    assert_eq!(report.records, 2);
+    let store = folder.store();
+    assert!(store.classes_of(key("old")).expect("a store").is_empty());
+    assert_eq!(store.classes_of(key("new")).expect("a store").len(), 2);
+    assert_eq!(folder.problems(), [""; 0]);
+}
+
+#[test]
+fn a_machine_has_the_class_that_a_worker_reported_last() {
+    let folder = Folder::new();
+    let store = folder.store();
+    let machine = |cpu: &str| MachineDescription {
+        cpu: cpu.to_owned(),
+        ..MachineDescription::default()
+    };
+    let report = |cpu: &str, digit: &str| {
+        let fingerprint = Fingerprint {
+            machine: machine(cpu),
+            probe: digit.repeat(64),
+            portable: "f".repeat(64),
+        };
+        store.learn_classes(&fingerprint).expect("a record");
+    };
+    let known = |cpu: &str, portable| store.known_class(&machine(cpu), portable).expect("a store");
+    assert_eq!(known("a", false), None);
+    report("a", "1");
+    assert_eq!((known("a", false), known("b", false)), (Some(class("1")), None));
+    assert!(known("a", true).is_some_and(|class| class.to_string() == format!("portable-{}", "f".repeat(16))));
+    report("a", "2");
+    assert_eq!(known("a", false), Some(class("2")));
+    // A damaged record is reported, counts as missing and is written again.
+    let path = entries(&folder.root().join("classes"), 0).expect("records").remove(0);
+    change(&path, "2222", "3333");
+    let text = fs::read_to_string(&path).expect("a record").replace("3333", "4444");
+    fs::write(&path, text).expect("a record");
+    assert_eq!(known("a", false), None);
+    assert_eq!(folder.problems().len(), 1);
+    report("a", "2");
+    assert_eq!(known("a", false), Some(class("2")));
     assert_eq!(folder.problems(), [""; 0]);
 }
