@@ -302,12 +302,14 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// The class of this machine's workers, if one of them has reported it to this store.
+    /// The class of this machine's workers, if one of them has reported it to this store. Without a libtorch there are no
+    /// workers that could have another class than the results in the store.
     fn known_class(&self) -> Result<Option<NumericsClass>, RunError> {
-        let Some(machine) = self.workers.launch.machine() else {
-            return Ok(None);
-        };
-        Ok(self.results.store.known_class(&machine, self.workers.portable)?)
+        let Results { keyed, store, .. } = self.results;
+        Ok(match self.workers.launch.machine() {
+            Some(machine) => store.known_class(&machine, self.workers.portable)?,
+            None => store.class_to_read(keyed, None)?,
+        })
     }
 
     /// Whether the store has results of some class for this graph.

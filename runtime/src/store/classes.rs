@@ -3,7 +3,9 @@
 //! The class of a machine is known once a worker has reported it: a command that needs it before it starts workers looks up
 //! the record of a machine with the same description.
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::PoisonError;
 
 use aurora_compiler::hash::{Key, Keyed, digest_of};
 use aurora_compiler::numerics_class::NumericsClass;
@@ -101,18 +103,33 @@ impl Store {
         Ok(known.map(|known| if portable { known.portable } else { known.native }))
     }
 
-    /// The classes that the store has results of, in order.
+    /// The classes that the store has results of, in order: those that it had when they were first asked for, and those in
+    /// which this process has published since.
     ///
     /// # Errors
     /// The folder of results cannot be listed.
-    pub fn classes(&self) -> Result<Vec<NumericsClass>, StoreError> {
+    pub fn classes(&self) -> Result<BTreeSet<NumericsClass>, StoreError> {
+        let mut known = self.classes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(classes) = &*known {
+            return Ok(classes.clone());
+        }
         let folder = self.root.join(RecordKind::Result.folder());
         let paths = entries(&folder, 0).map_err(failed("list", &folder))?;
         let classes = paths
             .iter()
             .filter(|path| path.is_dir())
             .filter_map(|path| path.file_name());
-        Ok(classes.filter_map(NumericsClass::parse).collect())
+        let classes: BTreeSet<NumericsClass> = classes.filter_map(NumericsClass::parse).collect();
+        *known = Some(classes.clone());
+        Ok(classes)
+    }
+
+    /// Adds the class of a result that is published.
+    pub(super) fn note_class(&self, class: Option<NumericsClass>) {
+        let mut known = self.classes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (Some(classes), Some(class)) = (&mut *known, class) {
+            classes.insert(class);
+        }
     }
 
     /// The classes in which a node with this key has a result.

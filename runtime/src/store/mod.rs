@@ -30,7 +30,7 @@ pub(crate) mod sealed;
 mod verified;
 mod verify;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
@@ -213,6 +213,7 @@ fn digest_of_outputs(outputs: &BTreeMap<String, Object>) -> Key {
 pub struct Store {
     root: Utf8PathBuf,
     verified: Mutex<verified::VerifiedFiles>,
+    classes: Mutex<Option<BTreeSet<NumericsClass>>>,
     /// The lock of the whole store; none if it was opened read-only.
     _in_use: Option<Held>,
 }
@@ -284,6 +285,7 @@ impl Store {
         Ok(Self {
             root: root.to_owned(),
             verified: Mutex::new(verified::VerifiedFiles::load(&root.join("verified"))),
+            classes: Mutex::new(None),
             _in_use: None,
         })
     }
@@ -488,6 +490,7 @@ impl Store {
         let marker = self.marker(of.id);
         File::create(&marker).map_err(failed("make", &marker))?;
         self.write(&Address::new(RecordKind::Result, of.id), &record)?;
+        self.note_class(of.id.class);
         self.write(&realised_address(&record), &of.id.key)?;
         self.name(of.experiment, of.node, of.id.key)?;
         self.remove(&Address::new(RecordKind::Partial, of.id).path(&self.root))?;
