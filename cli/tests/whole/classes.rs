@@ -226,6 +226,24 @@ fn a_checkpoint_of_another_class_is_not_evaluated() {
 }
 
 #[test]
+fn an_eval_decides_what_it_needs_when_the_class_is_known() {
+    let project = project();
+    project.run();
+    forget_classes(&project);
+    // The scores are in the store, and nothing else is needed.
+    for record in std::fs::read_dir(project.path(".aurora/actions")).expect("records").flatten() {
+        if record.path().is_file() {
+            std::fs::remove_file(record.path()).expect("a record");
+        }
+    }
+    let evaluated = ["eval", "small/cap@8", "heldout", "--progress", "plain"];
+    let done = Done(SAME_CLASS.command(&project, &evaluated).output().expect("the binary starts"));
+    done.exits(0);
+    done.prints("bits_per_byte");
+    assert!(!done.err().contains("built "), "{}", done.err());
+}
+
+#[test]
 fn a_rerun_on_another_class_compares_within_a_tolerance() {
     let project = project();
     project.run();
