@@ -231,13 +231,21 @@ fn an_eval_decides_what_it_needs_when_the_class_is_known() {
     project.run();
     forget_classes(&project);
     // The scores are in the store, and nothing else is needed.
-    for record in std::fs::read_dir(project.path(".aurora/actions")).expect("records").flatten() {
+    for record in std::fs::read_dir(project.path(".aurora/actions"))
+        .expect("records")
+        .flatten()
+    {
         if record.path().is_file() {
             std::fs::remove_file(record.path()).expect("a record");
         }
     }
     let evaluated = ["eval", "small/cap@8", "heldout", "--progress", "plain"];
-    let done = Done(SAME_CLASS.command(&project, &evaluated).output().expect("the binary starts"));
+    let done = Done(
+        SAME_CLASS
+            .command(&project, &evaluated)
+            .output()
+            .expect("the binary starts"),
+    );
     done.exits(0);
     done.prints("bits_per_byte");
     assert!(!done.err().contains("built "), "{}", done.err());

@@ -379,3 +379,35 @@ fn a_machine_has_the_class_that_a_worker_reported_last() {
     assert_eq!(known("a", false), Some(class("2")));
     assert_eq!(folder.problems(), [""; 0]);
 }
+
+#[test]
+fn gc_keeps_no_reference_to_a_deleted_result_of_a_class() {
+    let folder = Folder::new();
+    {
+        let store = folder.store();
+        publish_in_class(&store, "new", "1");
+        for digit in ["1", "2"] {
+            publish_in_class(&store, "old", digit);
+        }
+    }
+    fs::remove_file(Store::name_of("small", "a").path(folder.root())).expect("a name");
+    let began = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+    let young = Address::new(RecordKind::Result, in_class("old", "2")).path(folder.root());
+    for path in files_below(folder.root()).expect("files") {
+        let file = File::open(&path).expect("a file");
+        let time = if path == young {
+            began
+        } else {
+            began - Duration::from_secs(1)
+        };
+        file.set_modified(time).expect("a time");
+    }
+    // In class 1 a lock needs another result of the same inputs; in class 2 the old result is young.
+    let report = folder.collect(&[key("new")], Some(1_000_000)).expect("collected");
+    assert_eq!(report.records, 1);
+    assert_eq!(folder.problems(), [""; 0]);
+    let store = folder.store();
+    let read = |digit| store.realised(in_class("realised", digit)).expect("a store");
+    assert_eq!(read("1").map(|record| record.key), Some(key("new")));
+    assert_eq!(read("2").map(|record| record.key), Some(key("old")));
+}
