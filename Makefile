@@ -1,6 +1,6 @@
 # `make demo` and `make test` do all the set-up: libtorch (fetched once into the user's cache), the build, the run.
 .SHELLFLAGS := -eu -c
-.PHONY: demo test check bench peers libtorch build
+.PHONY: demo test check bench peers device-bundle libtorch build
 # The built programs use the libtorch that they were linked with.
 export AURORA_LIBTORCH ?= $(CURDIR)/.libtorch
 
@@ -54,6 +54,22 @@ peers: libtorch
 	$(PEERS)/bin/python tests/peers/harness.py $(AURORA)
 	$(PEERS)/bin/python tests/peers/tracking.py $(AURORA)
 	$(PEERS)/bin/python tests/peers/weights.py $(dir $(AURORA))examples/logits $(AURORA) --gguf $(PEERS)/../*.gguf
+
+# One file with all that tests/device needs on a machine with a GPU, which has no cargo. DEVICE_BIN is the release folder of a
+# build for the libtorch of that machine, as book/src/clusters.md describes.
+DEVICE_LIBTORCH := 2.11
+BUNDLE := $(CURDIR)/target/device-bundle
+device-bundle:
+	@test -n "$(DEVICE_BIN)" || { echo "error: DEVICE_BIN is not set" >&2; \
+	  echo "  = help: name the release folder of a build for libtorch $(DEVICE_LIBTORCH)" >&2; exit 1; }
+	rm -rf $(BUNDLE) && mkdir -p $(BUNDLE)
+	git ls-files tests/device 'book/src/*.md' | tar -cf - -T - | tar -xf - -C $(BUNDLE)
+	mkdir $(BUNDLE)/tests/device/bin
+	cd $(DEVICE_BIN) && cp aurora examples/speed $(BUNDLE)/tests/device/bin
+	cp $(DEVICE_BIN)/aurora-worker $(BUNDLE)/tests/device/bin/aurora-worker-$(DEVICE_LIBTORCH)
+	strip $(BUNDLE)/tests/device/bin/*
+	XZ_OPT=-T0 tar -C $(BUNDLE) -cJf $(BUNDLE).tar.xz .
+	@du -h $(BUNDLE).tar.xz
 
 # `.libtorch` is where .cargo/config.toml looks: the user's LIBTORCH, or the folder fetched once into the cache.
 libtorch:

@@ -37,10 +37,11 @@ pub fn expected_device(spec: &Spec) -> WorkerDevice {
     }
 }
 
-/// Where the workers compute, for a layout with devices of this kind. Devices of other machines are checked by the workers
-/// that start there.
+/// Where the workers compute, for a layout with devices of this kind, which workers may share if `is_shared`. Devices of
+/// other machines are checked by the workers that start there.
 pub fn worker_device(
     kind: DeviceKind,
+    is_shared: bool,
     layout: &Layout,
     launcher: LauncherArgument,
     program: &Result<WorkerProgram, LibtorchError>,
@@ -57,7 +58,8 @@ pub fn worker_device(
         None => local_devices(Utf8Path::new("/"), &|name| std::env::var(name).ok()),
     };
     if launcher == LauncherArgument::Local {
-        refuse_missing(kind, layout.world() as usize, &found)?;
+        let wanted = if is_shared { 1 } else { layout.world() as usize };
+        refuse_missing(kind, wanted, &found)?;
     }
     if simulated.is_some() {
         return Ok(WorkerDevice::Simulated);
@@ -69,6 +71,7 @@ pub fn worker_device(
         ))
         .help("set AURORA_LIBTORCH to a libtorch for CUDA or ROCm; `aurora doctor` lists those of this machine")),
         // Without a libtorch the start of the workers fails, and says where it was looked for.
+        _ if is_shared => Ok(WorkerDevice::SharedGpu),
         _ => Ok(WorkerDevice::Gpu),
     }
 }

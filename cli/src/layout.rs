@@ -74,6 +74,11 @@ pub fn devices(spec: &Spec, changed: LayoutArgument) -> Option<DeviceKind> {
     (!changed.cpu).then_some(DeviceKind { per_node, ..kind })
 }
 
+/// Whether the workers of a node may share its devices.
+pub fn shares_devices(spec: &Spec) -> bool {
+    layout_block(spec).and_then(|block| block.word("transport")) == Some("gloo")
+}
+
 /// The layout that a spec and a request give.
 pub fn layout(spec: &Spec, request: LayoutRequest) -> Layout {
     let block = layout_block(spec);

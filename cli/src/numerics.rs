@@ -10,6 +10,7 @@ use aurora_compiler::lock::Lock;
 use aurora_compiler::numerics_class::NumericsClass;
 use aurora_compiler::plan::joined;
 use aurora_compiler::spec::Spec;
+use aurora_runtime::launch::device_names;
 use aurora_runtime::numerics::MachineDescription;
 use aurora_runtime::results::Results;
 use aurora_runtime::store::Store;
@@ -25,7 +26,7 @@ fn class_here(store: &Store, spec: &Spec, lock: Option<&Lock>) -> Result<Option<
     let Ok(Ok(program)) = worker_program(Some(pinned(lock))) else {
         return Ok(None);
     };
-    let machine = MachineDescription::here(&program.libtorch, expected_device(spec).name());
+    let machine = MachineDescription::here(&program.libtorch, device_names(expected_device(spec)));
     Ok(store.known_class(&machine, portable(spec))?)
 }
 

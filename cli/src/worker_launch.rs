@@ -14,7 +14,7 @@ use camino::Utf8PathBuf;
 use crate::arguments::{LauncherArgument, RunArguments};
 use crate::devices::{refuse_portable, worker_device};
 use crate::failure::Failure;
-use crate::layout::{LayoutRequest, count, devices, nodes, tasks};
+use crate::layout::{LayoutRequest, count, devices, nodes, shares_devices, tasks};
 use crate::libtorch::worker_program;
 
 /// How long the engine waits for each step of the start: all workers connect to it, which includes the time in which
@@ -37,7 +37,7 @@ pub fn worker_launch(
     let device = match devices(spec, options.layout.unwrap_or_default()) {
         Some(kind) => {
             refuse_portable(spec, kind)?;
-            worker_device(kind, layout, options.launcher, &program)?
+            worker_device(kind, shares_devices(spec), layout, options.launcher, &program)?
         }
         None => WorkerDevice::Cpu,
     };
@@ -46,8 +46,8 @@ pub fn worker_launch(
         LauncherArgument::Srun => {
             let cluster = std::env::var("SLURM_CLUSTER_NAME").unwrap_or_default();
             let machine = match cluster.as_str() {
-                "lumi" if device == WorkerDevice::Gpu => Machine::Lumi,
-                "frontier" if device == WorkerDevice::Gpu => Machine::Frontier,
+                "lumi" if device != WorkerDevice::Cpu => Machine::Lumi,
+                "frontier" if device != WorkerDevice::Cpu => Machine::Frontier,
                 _ => Machine::Plain {
                     cpus_per_task: count(layout.threads),
                 },

@@ -41,8 +41,9 @@ const fn machine(
 }
 
 /// All kinds. Sources: LUMI's documentation (an MI250X is two devices of 64 GB); AMD's data sheet of MI300X; NVIDIA's data
-/// sheets of A100 80 GB and H100 SXM.
-const MACHINES: [MachineKind; 5] = [
+/// sheets of A100 80 GB, H100 SXM
+/// and H200 SXM.
+const MACHINES: [MachineKind; 6] = [
     MachineKind {
         name: "cpu",
         devices: None,
@@ -51,6 +52,7 @@ const MACHINES: [MachineKind; 5] = [
     machine("mi300x", "MI300X", "gfx942", 8, 192),
     machine("a100", "A100", "A100", 8, 80),
     machine("h100", "H100", "H100", 8, 80),
+    machine("h200", "H200", "H200", 8, 141),
 ];
 
 impl MachineKind {

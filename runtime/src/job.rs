@@ -64,19 +64,10 @@ pub enum WorkerDevice {
     Cpu,
     /// A device of CUDA or ROCm, which no other worker uses.
     Gpu,
+    /// A device of CUDA or ROCm that other workers may use too.
+    SharedGpu,
     /// The code for devices, on the processor: for tests of this code. Host access to tensors is an error.
     Simulated,
-}
-
-impl WorkerDevice {
-    /// The name of the device in the description of a machine.
-    pub fn name(self) -> Option<&'static str> {
-        match self {
-            Self::Cpu => None,
-            Self::Gpu => Some("gpu"),
-            Self::Simulated => Some("simulated device"),
-        }
-    }
 }
 
 /// A worker's rank and how it reaches the others.

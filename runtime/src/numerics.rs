@@ -22,12 +22,12 @@ pub struct MachineDescription {
 
 impl MachineDescription {
     /// This machine, with this release of libtorch.
-    pub fn here(libtorch: &str, device: Option<&str>) -> Self {
+    pub fn here(libtorch: &str, device: Option<String>) -> Self {
         Self {
             libtorch: libtorch.to_owned(),
             cpu: processor(),
             cpu_capability: capability().to_owned(),
-            device: device.map(str::to_owned),
+            device,
         }
     }
 }

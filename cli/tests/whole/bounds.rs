@@ -142,6 +142,7 @@ layout here {
   machine     = mi250x
   nodes       = 1
   devices     = 8
+  transport   = gloo
   tensor      = 2
   pipeline    = 2
   data        = 2

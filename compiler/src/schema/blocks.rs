@@ -369,6 +369,7 @@ const LAYOUT: BlockSchema = BlockSchema {
                 ("mi300x", "nodes with eight AMD MI300X of 192 GB"),
                 ("a100", "nodes with eight NVIDIA A100 of 80 GB"),
                 ("h100", "nodes with eight NVIDIA H100 of 80 GB"),
+                ("h200", "nodes with eight NVIDIA H200 of 141 GB"),
             ]),
             "The kind of machine.",
         )
@@ -384,6 +385,23 @@ const LAYOUT: BlockSchema = BlockSchema {
         )
         .ignored("an error with `cpu`")
         .or_unset("the number of the machine: 8")
+        .placement(),
+        field(
+            "transport",
+            Type::Word(&[
+                (
+                    "auto",
+                    "what fits the devices; at present always `gloo`, with a device for each worker",
+                ),
+                (
+                    "gloo",
+                    "through the memory of the hosts; workers of a node may share its devices",
+                ),
+            ]),
+            "How workers on devices exchange tensors.",
+        )
+        .ignored("an error with `cpu`")
+        .or("auto")
         .placement(),
         field("tensor", whole(1, 1024), "Tensor-parallel degree.")
             .or("1")

@@ -75,7 +75,12 @@ impl Run<'_> {
     pub(super) fn start_workers(&self, layout: &Layout) -> Result<WorkerPool, RunError> {
         self.check_stop()?;
         let pool = WorkerPool::start(&self.workers.launch, layout, self.workers.portable, self.stop)?;
-        self.results.store.learn_classes(&pool.fingerprint)?;
+        // The next command looks the class up by what it knows without a worker, which names devices less exactly, and names
+        // this machine even if the workers are on others.
+        let machines = self.workers.launch.machine().into_iter();
+        for machine in machines.chain([pool.fingerprint.machine.clone()]) {
+            self.results.store.learn_classes(&machine, &pool.fingerprint)?;
+        }
         Ok(pool)
     }
 

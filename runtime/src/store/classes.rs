@@ -69,17 +69,17 @@ pub(super) struct KnownClasses {
 }
 
 impl Store {
-    /// Records the classes that a worker has reported, in place of an earlier report of such a machine.
+    /// Records the classes that a worker of this machine has reported, in place of an earlier report.
     ///
     /// # Errors
     /// The record cannot be read or written.
-    pub fn learn_classes(&self, fingerprint: &Fingerprint) -> Result<(), StoreError> {
+    pub fn learn_classes(&self, machine: &MachineDescription, fingerprint: &Fingerprint) -> Result<(), StoreError> {
         let (Some(native), Some(portable)) = (fingerprint.class(false), fingerprint.class(true)) else {
             return Ok(());
         };
-        let address = address_of(&fingerprint.machine);
+        let address = address_of(machine);
         let known = KnownClasses {
-            machine: fingerprint.machine.clone(),
+            machine: machine.clone(),
             native,
             portable,
         };

@@ -359,7 +359,9 @@ fn a_machine_has_the_class_that_a_worker_reported_last() {
             probe: digit.repeat(64),
             portable: "f".repeat(64),
         };
-        store.learn_classes(&fingerprint).expect("a record");
+        store
+            .learn_classes(&fingerprint.machine, &fingerprint)
+            .expect("a record");
     };
     let known = |cpu: &str, portable| store.known_class(&machine(cpu), portable).expect("a store");
     assert_eq!(known("a", false), None);
@@ -389,8 +391,8 @@ fn gc_keeps_no_reference_to_a_deleted_result_of_a_class() {
         for digit in ["1", "2"] {
             publish_in_class(&store, "old", digit);
         }
+        store.name("small", "a", key("new")).expect("a name");
     }
-    fs::remove_file(Store::name_of("small", "a").path(folder.root())).expect("a name");
     let began = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
     let young = Address::new(RecordKind::Result, in_class("old", "2")).path(folder.root());
     for path in files_below(folder.root()).expect("files") {
@@ -402,8 +404,8 @@ fn gc_keeps_no_reference_to_a_deleted_result_of_a_class() {
         };
         file.set_modified(time).expect("a time");
     }
-    // In class 1 a lock needs another result of the same inputs; in class 2 the old result is young.
-    let report = folder.collect(&[key("new")], Some(1_000_000)).expect("collected");
+    // In class 1 the name refers to another result of the same inputs; in class 2 the old result is young.
+    let report = folder.collect(&[], Some(1_000_000)).expect("collected");
     assert_eq!(report.records, 1);
     assert_eq!(folder.problems(), [""; 0]);
     let store = folder.store();

@@ -4,6 +4,7 @@
 //! orders name. Not here: the store, the graph, what runs when (`aurora-runtime`).
 
 pub mod eval;
+pub mod gpu;
 pub mod kernels;
 pub mod model;
 pub mod parallel;

@@ -14,7 +14,9 @@ impl Checker<'_> {
             return;
         };
         if block.word("machine") == Some("cpu") {
-            self.no_effect(block, "devices", "on a layout for CPUs");
+            for field in ["devices", "transport"] {
+                self.no_effect(block, field, "on a layout for CPUs");
+            }
         }
         self.layout_stages(block, spec, pipeline);
         let data = self.replicas(block, tensor, pipeline, nodes);

@@ -13,6 +13,7 @@ use super::program::WorkerProgram;
 use super::srun::Srun;
 use crate::engine::{RunError, Stop};
 use crate::job::WorkerDevice;
+use crate::launch::device_names;
 use crate::libtorch::LibtorchError;
 use crate::numerics::MachineDescription;
 
@@ -53,7 +54,7 @@ impl WorkerLaunch {
     /// Describes the workers that this process would start on this machine; `None` without a libtorch.
     pub fn machine(&self) -> Option<MachineDescription> {
         let program = self.program.as_ref().ok()?;
-        Some(MachineDescription::here(&program.libtorch, self.device.name()))
+        Some(MachineDescription::here(&program.libtorch, device_names(self.device)))
     }
 
     fn log(&self, rank: usize) -> Option<Utf8PathBuf> {

@@ -14,7 +14,7 @@ use aurora_compiler::fields::ModelFields;
 use aurora_runtime::checkpoint::as_bytes;
 use aurora_runtime::job::Recompute;
 use aurora_runtime::weights::{Card, SHARD_BYTES, export, weights};
-use aurora_train::model::{ComputeDevice, KvCache, NextToken, PassContext, Workspace};
+use aurora_train::model::{ComputeDevice, KvCache, NextToken, PassContext, Workspace, to_host};
 use aurora_train::parallel::Peers;
 use camino::Utf8Path;
 use tch::{Kind, Tensor};
@@ -74,8 +74,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let rows: Vec<i64> = (0..list.len() as i64).collect();
         let logits = network.logits(&weights, &pass, &rows)?;
         let targets = list.iter().skip(1).copied().chain([0]).collect::<Vec<_>>();
-        let mut each = vec![0.0; list.len()];
-        network.head(&weights, &mut pass, &Tensor::f_from_slice(&targets)?, &mut each, None)?;
+        let each = to_host::<f64>(&network.head(&weights, &mut pass, &Tensor::f_from_slice(&targets)?, None)?)?;
         let scored = &each[..list.len() - 1];
         losses.push(scored.iter().sum::<f64>() / scored.len() as f64);
         bytes.extend_from_slice(&as_bytes(&Vec::<f32>::try_from(&logits.f_view([-1])?)?));

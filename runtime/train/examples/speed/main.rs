@@ -1,6 +1,6 @@
 //! Tokens per second of training steps at a few shapes, and the losses of the first steps.
 //!
-//! `speed [--shape small|large|llama|smollm2] [--numerics invariant|portable|native] [--tensor N] [--lanes N] [--threads N]
+//! `speed [--shape small|large|llama|smollm2|smollm2-2048|llama-1b] [--device cpu|gpu] [--numerics invariant|portable|native] [--tensor N] [--lanes N] [--threads N]
 //! [--steps N] [--micro-batch SEQUENCES] [--micro-batches N] [--precision f32|bf16]
 //! [--recompute none|selective|full] [--mesh TENSOR,PIPELINE,DATA] [--sequence-parallel] [--distributed-optimizer]
 //! [--checkpoint] [--dump FOLDER]`
@@ -30,6 +30,7 @@ use aurora_train::train::checkpoint::Snapshot;
 use aurora_train::train::step::Trainer;
 use aurora_train::train::thread_pool::ThreadPool;
 use aurora_train::train::train_state::{TrainState, mesh, network};
+use aurora_train::worker::first_device;
 use camino::{Utf8Path, Utf8PathBuf};
 use ranks::connect;
 use shapes::{BenchShape, batch, shape};
@@ -131,6 +132,7 @@ struct Options {
     /// Empty for none.
     dump: String,
     checkpoint: bool,
+    device: ComputeDevice,
 }
 
 impl Options {
@@ -186,6 +188,10 @@ impl Options {
             port: get("port", "0").parse()?,
             dump: if rank == 0 { get("dump", "") } else { String::new() },
             checkpoint: flag("checkpoint"),
+            device: match get("device", "cpu").as_str() {
+                "gpu" => first_device()?,
+                _ => ComputeDevice::Cpu,
+            },
             arguments,
         })
     }
@@ -200,6 +206,7 @@ struct Measured {
     waits: Vec<f64>,
     tokens: Vec<i64>,
     losses: String,
+    first_step: f64,
 }
 
 impl Measured {
@@ -233,6 +240,7 @@ impl Measured {
             writeln!(measured.losses, "{} {}", outcome.loss, outcome.grad_norm)?;
             measured.tokens.extend(ids);
         }
+        measured.first_step = measured.seconds.first().copied().unwrap_or(0.0);
         for times in [&mut measured.seconds, &mut measured.processor, &mut measured.waits] {
             times.drain(..(times.len() / 4).max(1).min(times.len() - 1));
             times.sort_by(f64::total_cmp);
@@ -263,7 +271,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     } else {
         Utf8PathBuf::from(dump)
     };
-    let files = shape.draw(&folder)?;
     let waited = Arc::new(AtomicU64::new(0));
     let (peers, others) = connect(
         &options.arguments,
@@ -277,7 +284,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     // Resets the peak.
     std::fs::write("/proc/self/clear_refs", "5")?;
     let planned = planned(shape, numerics.clone(), precision, layout, micro_batches, pp_rank)?;
-    let network = network(&shape.model, numerics, precision, layout, rank, ComputeDevice::Cpu)?;
+    let network = network(&shape.model, numerics, precision, layout, rank, options.device)?;
     let mut state = TrainState::new(
         network,
         &shape.model,
@@ -285,7 +292,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         true,
         layout.distributed_optimizer && layout.data > 1,
     )?;
-    state.load_weights(&files)?;
+    match options.device {
+        // Drawn on the device: as many numbers take minutes on the host.
+        ComputeDevice::Gpu(_) => draw_on_device(&mut state)?,
+        _ => state.load_weights(&shape.draw(&folder)?)?,
+    }
     let optimizer = shapes::optimizer()?;
     let mut trainer = Trainer::new(
         state,
@@ -302,7 +313,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         waits,
         tokens,
         losses,
+        first_step,
     } = &measured;
+    let device_memory = match options.device {
+        ComputeDevice::Gpu(index) => aten_sys::device_memory(index)?,
+        _ => aten_sys::DeviceMemory::default(),
+    };
     if !dump.is_empty() {
         leave(&folder, tokens, losses)?;
     }
@@ -316,7 +332,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         String::new()
     };
     if dump.is_empty() {
-        std::fs::remove_dir_all(&scratch)?;
+        // Nothing was drawn into it for a device.
+        let _ = std::fs::remove_dir_all(&scratch);
     }
     if rank > 0 {
         eprintln!(
@@ -330,12 +347,27 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!(
         "{{\"median_tokens_per_second\": {:.1}, \"best_tokens_per_second\": {:.1}, \
          \"tokens_per_processor_second\": {:.1}, \"peak_mib\": {peak}, \"grown_mib\": {grown}, \
-         \"planned_mib\": {planned}, \"in_transfers\": {:.4}{written}}}",
+         \"planned_mib\": {planned}, \"in_transfers\": {:.4}, \"first_step_seconds\": {first_step:.3}, \
+         \"device_peak_mib\": {}, \"device_reserved_mib\": {}, \"losses\": [{}]{written}}}",
         each / median(seconds),
         each / seconds[0],
         each / median(processor),
-        median(waits)
+        median(waits),
+        device_memory.peak_allocated >> 20,
+        device_memory.peak_reserved >> 20,
+        losses
+            .lines()
+            .filter_map(|line| line.split(' ').next())
+            .collect::<Vec<_>>()
+            .join(", ")
     );
+    Ok(())
+}
+
+/// Draws normal weights on the device.
+fn draw_on_device(state: &mut TrainState) -> Result<(), Box<dyn Error>> {
+    let _ = state.master.f_normal_(0.0, 0.02)?;
+    state.compute.f_copy_(&state.master)?;
     Ok(())
 }
 

@@ -99,7 +99,32 @@ pub fn shape(name: &str) -> Result<BenchShape, Box<dyn Error>> {
             sequence: 256,
             micro_batch: 4,
         }),
-        _ => Err(format!("unknown shape `{name}`: use small, large, llama or smollm2").into()),
+        // For a device.
+        "smollm2-2048" => {
+            let smollm2 = shape("smollm2")?;
+            Ok(BenchShape {
+                model: ModelFields {
+                    context: 2048,
+                    ..smollm2.model
+                },
+                sequence: 2048,
+                micro_batch: 8,
+            })
+        }
+        // The shape of Llama 3.2 1B.
+        "llama-1b" => Ok(BenchShape {
+            model: ModelFields {
+                architecture: Architecture::Llama,
+                kv_heads: 8,
+                feed_forward: 8192,
+                activation: Activation::SwiGlu,
+                rotary_base: Some("500000".parse()?),
+                ..bigcode(16, 2048, 32, 128_256, 2048)?
+            },
+            sequence: 2048,
+            micro_batch: 4,
+        }),
+        _ => Err(format!("unknown shape `{name}`: use small, large, llama, smollm2, smollm2-2048 or llama-1b").into()),
     }
 }
 

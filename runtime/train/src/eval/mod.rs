@@ -20,7 +20,7 @@ use aurora_runtime::errors::FileError;
 use aurora_runtime::job::{EvalJob, PerplexityScore, Recompute, Scores};
 use camino::Utf8Path;
 
-use crate::model::{Network, PassContext, Weights, Workspace, to_device};
+use crate::model::{Network, PassContext, Weights, Workspace, to_device, to_host};
 use crate::parallel::Peers;
 use crate::train::TrainError;
 use crate::train::rank_report::RankReport;
@@ -251,8 +251,7 @@ fn one_thread(
             thread.peers.send_forward(&output).and_then(|sent| sent.wait())?;
             continue;
         }
-        let mut losses = vec![0.0; targets.len()];
-        network.head(&thread.weights, &mut pass, &tensor(&targets)?, &mut losses, None)?;
+        let losses = to_host::<f64>(&network.head(&thread.weights, &mut pass, &tensor(&targets)?, None)?)?;
         for (rows, (set, window, scored_rows)) in losses.chunks_exact(length).zip(batch.own()) {
             scored.push(((set as u64) << 40 | window as u64, rows[scored_rows].iter().sum()));
         }

@@ -21,6 +21,11 @@ impl Stored for i64 {
     const KIND: Kind = Kind::Int64;
 }
 
+/// Losses.
+impl Stored for f64 {
+    const KIND: Kind = Kind::Double;
+}
+
 /// A floating-point type that kernels read and write; they always compute in `f32`.
 pub trait Element: Stored + Default + PartialEq + Send + Sync + std::fmt::Debug {
     fn load(self) -> f32;

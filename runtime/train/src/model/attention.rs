@@ -14,7 +14,7 @@ use super::passes::SublayerBackward;
 use super::portable::{self, QueryKeyValue};
 use super::views::{Layer, Linear};
 use super::workspace::{Attended, LayerActivations, Workspace};
-use super::{Kernels, ModelError, Network, composed_attention};
+use super::{Kernels, ModelError, Network, composed_attention, fused_attention};
 use crate::parallel::mesh;
 
 /// Views of one shard's queries, keys and values; keys and values of all heads that the shard uses.
@@ -33,12 +33,21 @@ impl Views {
         }
     }
 
-    /// In libtorch's form `[b, n, s, d]`, with each key and value head repeated for the query heads that share it.
+    /// In libtorch's form: queries `[b, n, s, d]`, keys and values `[b, g, s, d]`.
+    fn by_head(&self) -> Result<[Tensor; 3], ModelError> {
+        let by_head = |heads: &Tensor| heads.f_transpose(1, 2);
+        Ok([
+            by_head(&self.query_bsnd)?,
+            by_head(&self.key_bsgd)?,
+            by_head(&self.value_bsgd)?,
+        ])
+    }
+
+    /// As `by_head`, all `[b, n, s, d]`, with each key and value head repeated for the query heads that share it.
     fn expanded(&self) -> Result<[Tensor; 3], ModelError> {
-        let query_bnsd = self.query_bsnd.f_transpose(1, 2)?;
+        let [query_bnsd, key_bgsd, value_bgsd] = self.by_head()?;
         let n = query_bnsd.size()[1];
-        let key_bnsd = repeat(&self.key_bsgd.f_transpose(1, 2)?, n)?;
-        let value_bnsd = repeat(&self.value_bsgd.f_transpose(1, 2)?, n)?;
+        let (key_bnsd, value_bnsd) = (repeat(&key_bgsd, n)?, repeat(&value_bgsd, n)?);
         Ok([query_bnsd, key_bnsd, value_bnsd])
     }
 }
@@ -128,7 +137,12 @@ impl Network {
         }
         let mask = pass.positions.and_then(|positions| positions.mask.as_ref());
         if self.kernels == Kernels::Device {
-            let (out_bnsd, lse_bns) = composed_attention::forward(&views.expanded()?, mask)?;
+            let by_head = views.by_head()?;
+            let (out_bnsd, lse_bns) = if fused_attention::fits(&by_head[0], mask) {
+                fused_attention::forward(by_head.each_ref())?
+            } else {
+                composed_attention::forward(&views.expanded()?, mask)?
+            };
             let out_ta = out_bnsd.f_transpose(1, 2)?.f_contiguous()?.f_view([rows, n * d])?;
             return Ok(Attended { out_ta, lse_bns });
         }
@@ -454,7 +468,7 @@ impl Network {
         Ok(dquery_tp)
     }
 
-    /// libtorch's backward pass. Its gradients of each head are added over the heads that share a key and value head.
+    /// libtorch's backward pass. Its gradients are added over the heads that share a key and value head.
     fn flash_backward(
         &self,
         workspace: &Workspace,
@@ -470,13 +484,15 @@ impl Network {
             workspace.rows() as i64,
         );
         let (n, d) = (self.shard_heads(), self.head_size());
-        let [query, key, value] = views.expanded()?;
         let heads = |rows: &Tensor| rows.f_view([b, s, n, d])?.f_transpose(1, 2);
         let (dout, out) = (heads(&workspace.backward()?.dattended_ta)?, heads(&attended.out_ta)?);
-        let (dq, dk, dv) = if self.kernels == Kernels::Device {
-            let output = [&out, &attended.lse_bns];
-            composed_attention::backward(&dout, &[query, key, value], output)?
+        let (by_head, output) = (views.by_head()?, [&out, &attended.lse_bns]);
+        let (dq, dk, dv) = if self.kernels == Kernels::Device && fused_attention::fits(&by_head[0], None) {
+            fused_attention::backward(&dout, by_head.each_ref(), output)?
+        } else if self.kernels == Kernels::Device {
+            composed_attention::backward(&dout, &views.expanded()?, output)?
         } else {
+            let [query, key, value] = views.expanded()?;
             Tensor::f_internal_scaled_dot_product_flash_attention_for_cpu_backward::<&Tensor>(
                 &dout,
                 &query,
@@ -491,29 +507,32 @@ impl Network {
             )?
         };
         let put = |to: &Tensor, from: &Tensor| to.shallow_clone().f_copy_(from);
+        // Heads of the gradients of keys and values: all, or already added over those that share a head.
+        let each = dk.size()[1];
         let flat = |part: &Tensor, groups: i64| -> Result<Tensor, ModelError> {
             let rows = part
                 .f_transpose(1, 2)?
                 .f_contiguous()?
-                .f_view([rows * groups, n / groups * d]);
+                .f_view([rows * groups, each / groups * d]);
             Ok(rows?)
         };
         // With shared keys and values the second argument is not used.
         let into = self.views(dquery_tp, &workspace.layer(0, 0).key_value_tk, workspace, shard)?;
         put(&into.query_bsnd, &dq.f_transpose(1, 2)?)?;
         match self.parameters.shape.arrangement {
-            HeadArrangement::Shared => self
-                .kernels
-                .fold_heads(&flat(&dk, 1)?, &flat(&dv, 1)?, n as usize, dkv_te)?,
-            HeadArrangement::PerHead => {
+            HeadArrangement::Shared => {
+                self.kernels
+                    .fold_heads(&flat(&dk, 1)?, &flat(&dv, 1)?, each as usize, dkv_te)?
+            }
+            HeadArrangement::PerHead | HeadArrangement::Stacked if each == into.key_bsgd.size()[2] => {
                 put(&into.key_bsgd, &dk.f_transpose(1, 2)?)?;
                 put(&into.value_bsgd, &dv.f_transpose(1, 2)?)?;
             }
-            HeadArrangement::Stacked => {
+            HeadArrangement::PerHead | HeadArrangement::Stacked => {
                 let g = self.parameters.shape.shard_kv_heads() as i64;
                 let folded = Tensor::f_empty([rows * g, 2 * d], (Kind::Float, self.device))?;
                 self.kernels
-                    .fold_heads(&flat(&dk, g)?, &flat(&dv, g)?, (n / g) as usize, &folded)?;
+                    .fold_heads(&flat(&dk, g)?, &flat(&dv, g)?, (each / g) as usize, &folded)?;
                 let both = folded.f_view([b, s, g, 2 * d])?;
                 put(&into.key_bsgd, &both.f_narrow(3, 0, d)?)?;
                 put(&into.value_bsgd, &both.f_narrow(3, d, d)?)?;

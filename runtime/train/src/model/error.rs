@@ -37,6 +37,10 @@ pub enum ModelError {
     #[error("{0}")]
     NotHeld(&'static str),
     #[error(transparent)]
+    Gpu(#[from] crate::gpu::GpuError),
+    #[error(transparent)]
+    Aten(#[from] aten_sys::Error),
+    #[error(transparent)]
     Peers(#[from] crate::parallel::transport::TransportError),
 }
 

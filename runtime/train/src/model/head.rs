@@ -63,7 +63,7 @@ impl Network {
         self.final_norm(weights, pass)?;
         let workspace = &*pass.workspace;
         let count = LIKELIHOOD_ROWS.min(workspace.rows());
-        let mut losses = Vec::with_capacity(pairs.len());
+        let mut losses = Vec::new();
         for chunk in pairs.chunks(count) {
             let (mut rows, mut targets) = (vec![0; count], vec![0; count]);
             for (at, &(row, target)) in chunk.iter().enumerate() {
@@ -71,11 +71,14 @@ impl Network {
             }
             let normed = workspace.normed_th.f_index_select(0, &to_device(&rows, self.device)?)?;
             let logits = self.block_logits(weights, workspace, &normed)?;
-            let mut own = vec![0.0; count];
-            self.loss(pass, &logits, &to_device(&targets, self.device)?, &mut own, false)?;
-            losses.extend_from_slice(&own[..chunk.len()]);
+            let own_r = Tensor::f_empty([count as i64], (Kind::Double, self.device))?;
+            self.loss(pass, &logits, &to_device(&targets, self.device)?, &own_r, false)?;
+            losses.push(own_r.f_narrow(0, 0, chunk.len() as i64)?);
         }
-        Ok(losses)
+        if losses.is_empty() {
+            return Ok(Vec::new());
+        }
+        to_host(&Tensor::f_cat(&losses, 0)?)
     }
 
     /// Logits of a block of normalized rows by shard, in the workspace's buffers.
@@ -95,8 +98,8 @@ impl Network {
             .collect()
     }
 
-    /// Writes −ln p of each target to `losses` (in nats, one per row), 0 for a target below zero. With `gradients` also
-    /// runs the backward pass down to the last layer's output (own rows of `dx_th`).
+    /// Returns −ln p of each target (`f64`, in nats, one per row), 0 for a target below zero. With `gradients` also runs
+    /// the backward pass down to the last layer's output (own rows of `dx_th`).
     ///
     /// # Errors
     /// [`ModelError`].
@@ -105,17 +108,17 @@ impl Network {
         weights: &Weights,
         pass: &mut PassContext<'_>,
         targets_t: &Tensor,
-        losses: &mut [f64],
         gradients: Option<&Gradients>,
-    ) -> Result<(), ModelError> {
+    ) -> Result<Tensor, ModelError> {
         let workspace = &*pass.workspace;
         let rows = workspace.rows();
-        if losses.len() != rows {
+        if targets_t.numel() != rows {
             return Err(ModelError::Size(format!(
-                "a buffer of {} losses for {rows} rows",
-                losses.len()
+                "{} targets for {rows} rows",
+                targets_t.numel()
             )));
         }
+        let losses_t = Tensor::f_empty([rows as i64], (Kind::Double, self.device))?;
         let Some(norm) = &weights.final_norm else {
             return Err(ModelError::NotHeld("this rank does not hold the output layer"));
         };
@@ -134,10 +137,7 @@ impl Network {
             for (shard, logits) in logits.iter().enumerate() {
                 self.record_logits(pass, Operation::Logits, shard, start, logits)?;
             }
-            let losses = &mut losses[start..start + count];
-            let targets_r = cut(targets_t)?;
-            self.loss(pass, &logits, &targets_r, losses, gradients.is_some())?;
-            mask_losses(&targets_r, losses, gradients.is_some().then_some(&logits))?;
+            self.loss(pass, &logits, &cut(targets_t)?, &cut(&losses_t)?, gradients.is_some())?;
             let Some(gradients) = gradients else { continue };
             for (shard, logits) in logits.iter().enumerate() {
                 self.record_logits(pass, Operation::LogitsGradient, shard, start, logits)?;
@@ -147,8 +147,10 @@ impl Network {
                     .matmul(&cut(&workspace.partials_th[shard])?, logits, &weights.output_vh[shard])?;
             }
         }
-        self.record_losses(pass, losses);
-        let Some(gradients) = gradients else { return Ok(()) };
+        self.record_losses(pass, &losses_t)?;
+        let Some(gradients) = gradients else {
+            return Ok(losses_t);
+        };
         for (shard, partial_th) in workspace.partials_th.iter().enumerate() {
             self.record_shard(pass, None, Operation::OutputGradient, shard, partial_th)?;
         }
@@ -163,7 +165,8 @@ impl Network {
             extra: None,
         };
         self.sum_norm_gradient(pass, &of, self.own_rows_of_partials(pass, of.sum)?)?;
-        self.norm_backward(pass, &of, x_th, norm, stats, into)
+        self.norm_backward(pass, &of, x_th, norm, stats, into)?;
+        Ok(losses_t)
     }
 
     /// Softmax cross-entropy over a vocabulary whose shards are on several ranks, which exchange maxima, sums of
@@ -173,10 +176,10 @@ impl Network {
         pass: &PassContext<'_>,
         logits_rv: &[Tensor],
         targets_r: &Tensor,
-        losses: &mut [f64],
+        losses_r: &Tensor,
         gradient: bool,
     ) -> Result<(), ModelError> {
-        let rows = losses.len() as i64;
+        let rows = losses_r.numel() as i64;
         let new = |lines: i64| Tensor::f_empty([lines, rows], (Kind::Float, self.device));
         let first = self.first_id(self.parameters.holding.shards.start);
         let maxima_r = new(1)?;
@@ -208,24 +211,6 @@ impl Network {
             sums_2r
         };
         self.kernels
-            .finish_loss(logits_rv, targets_r, first, &maxima_r, &sums_2r, losses, gradient)
+            .finish_loss(logits_rv, targets_r, first, &maxima_r, &sums_2r, losses_r, gradient)
     }
-}
-
-/// Sets the losses of rows whose target is below zero to 0, and their gradients too: factors 0 and 1, which are exact.
-fn mask_losses(targets_r: &Tensor, losses: &mut [f64], gradients: Option<&Vec<Tensor>>) -> Result<(), ModelError> {
-    let targets = to_host::<i64>(targets_r)?;
-    if targets.iter().all(|&target| target >= 0) {
-        return Ok(());
-    }
-    for (loss, target) in losses.iter_mut().zip(targets) {
-        if target < 0 {
-            *loss = 0.0;
-        }
-    }
-    for gradient in gradients.into_iter().flatten() {
-        let kept = targets_r.f_ge(0)?.f_to_kind(gradient.kind())?.f_view([-1, 1])?;
-        let _ = gradient.shallow_clone().f_mul_(&kept)?;
-    }
-    Ok(())
 }

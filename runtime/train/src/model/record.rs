@@ -105,12 +105,16 @@ impl Network {
     }
 
     /// Records the losses of a micro-batch's rows.
-    pub(super) fn record_losses(&self, pass: &PassContext<'_>, losses: &[f64]) {
-        let Some(target) = &pass.trace else { return };
-        let bytes: Vec<u8> = losses.iter().flat_map(|loss| loss.to_le_bytes()).collect();
+    pub(super) fn record_losses(&self, pass: &PassContext<'_>, losses_t: &Tensor) -> Result<(), ModelError> {
+        let Some(target) = &pass.trace else { return Ok(()) };
+        let bytes: Vec<u8> = to_host::<f64>(losses_t)?
+            .iter()
+            .flat_map(|loss| loss.to_le_bytes())
+            .collect();
         target
             .recorder
             .add(self.name(target, None, Operation::Losses, TracedRange::Whole), &bytes);
+        Ok(())
     }
 
     /// Records a lane's gradients: shards, and row blocks of replicated parts.

@@ -117,15 +117,12 @@ fn run_on(
             positions: None,
             trace: None,
         };
-        let mut losses = vec![0.0; sequences * sequence];
         network.forward(&views, &mut pass).unwrap();
-        network
-            .head(&views, &mut pass, &targets, &mut losses, gradients)
-            .unwrap();
+        let losses = network.head(&views, &mut pass, &targets, gradients).unwrap();
         if let Some(gradients) = gradients {
             network.backward(&views, &mut pass, gradients).unwrap();
         }
-        losses
+        to_host::<f64>(&losses).unwrap()
     };
     let losses = forward(1, recompute, Some(&gradients));
     let scored = forward(0, Recompute::None, None);

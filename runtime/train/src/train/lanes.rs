@@ -40,8 +40,8 @@ pub struct LaneOutput {
     pub buffers: ThreadBuffers,
     /// Sum of the lanes' gradients.
     pub gradients: Gradients,
-    /// By micro-batch: the losses of its rows; on the last pipeline rank only.
-    pub losses: Vec<(usize, Vec<f64>)>,
+    /// By micro-batch: the losses of its rows, on the device; on the last pipeline rank only.
+    pub losses: Vec<(usize, Tensor)>,
 }
 
 /// A transfer in progress, if there is one.
@@ -91,7 +91,7 @@ struct LaneRun<'a> {
     /// By slot.
     forward_sent: Vec<PendingTransfer>,
     backward_sent: PendingTransfer,
-    losses: Vec<(usize, Vec<f64>)>,
+    losses: Vec<(usize, Tensor)>,
     sums: LaneSums<'a>,
 }
 
@@ -219,9 +219,7 @@ impl<'a> LaneRun<'a> {
         };
         let weights = &self.buffers.weights;
         if last {
-            let mut losses = vec![0.0; pass.workspace.rows()];
-            self.network
-                .head(weights, &mut pass, &targets_t, &mut losses, Some(gradients))?;
+            let losses = self.network.head(weights, &mut pass, &targets_t, Some(gradients))?;
             self.losses.push((micro_batch.index, losses));
         }
         self.network.backward(weights, &mut pass, gradients)?;

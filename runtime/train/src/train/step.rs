@@ -14,7 +14,7 @@ use aurora_compiler::fields::AdamW;
 use aurora_runtime::checkpoint::as_bytes;
 use aurora_runtime::job::Recompute;
 use aurora_runtime::trace::Operation;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::TrainError;
 use super::batch::StepBatch;
@@ -25,7 +25,8 @@ use super::thread_pool::ThreadPool;
 use super::train_state::TrainState;
 use crate::kernels::{AdamWCoefficients, sum_squares};
 use crate::model::{
-    Gradients, HostAccess, Kernels, ModelError, Network, OwnedRange, TraceRecorder, Workspace, to_host,
+    Gradients, HostAccess, Kernels, ModelError, Network, OwnedRange, TraceRecorder, UpdateChunk, Workspace, to_device,
+    to_host,
 };
 use crate::parallel::{Coordinates, Peers, tree_sum};
 
@@ -43,15 +44,6 @@ pub struct StepResult {
     pub stop: bool,
 }
 
-/// A chunk of the optimizer update.
-struct UpdateChunk {
-    /// In a buffer of weights.
-    range: Range<usize>,
-    master: Range<usize>,
-    moments: Range<usize>,
-    decays: bool,
-}
-
 /// Runs steps on a state.
 pub struct Trainer {
     pub state: TrainState,
@@ -67,10 +59,20 @@ pub struct Trainer {
     update_chunks: Arc<Vec<UpdateChunk>>,
     /// Number and range of each chunk that this rank reports.
     squares: Arc<Vec<(u64, Range<usize>)>>,
+    /// Both as kernels of a device read them.
+    tables: Option<DeviceTables>,
     received: ReceiveBuffers,
     sequence: usize,
     /// β₁ᵗ and β₂ᵗ after `t` updates.
     beta_powers: [f64; 2],
+}
+
+/// Chunks as kernels of a device read them.
+struct DeviceTables {
+    update_chunks: Tensor,
+    /// Starts and lengths.
+    squares: Tensor,
+    ranges: Vec<Range<usize>>,
 }
 
 /// Buffers for the other replicas' gradients of this replica's range, and for the other end of the pipeline.
@@ -159,12 +161,17 @@ impl Trainer {
         for _ in 0..state.updates {
             advance(&mut beta_powers, optimizer);
         }
+        let (update_chunks, squares): (Vec<UpdateChunk>, Vec<_>) = (update_chunks.collect(), squares.collect());
+        let tables = (network.kernels == Kernels::Device)
+            .then(|| DeviceTables::new(&update_chunks, &squares, network.device))
+            .transpose()?;
         Ok(Self {
             owned: (0..mesh.data)
                 .map(|replica| parameters.owned_range(mesh.data, replica))
                 .collect(),
-            update_chunks: Arc::new(update_chunks.collect()),
-            squares: Arc::new(squares.collect()),
+            update_chunks: Arc::new(update_chunks),
+            squares: Arc::new(squares),
+            tables,
             buffers,
             unused_peers,
             at,
@@ -261,7 +268,7 @@ impl Trainer {
         let own = RankReport {
             stop: stop.load(Ordering::SeqCst),
             losses: if self.at.tensor == 0 {
-                self.sample_losses(losses)
+                self.sample_losses(on_host(losses)?)
             } else {
                 Vec::new()
             },
@@ -541,16 +548,9 @@ impl Trainer {
 
     /// Sums of squares of the chunks that this rank reports, in `f64`.
     fn squares(&self, pool: &ThreadPool, root: &Gradients) -> Result<Vec<(u64, f64)>, TrainError> {
-        if self.network.kernels == Kernels::Device {
-            let of = |(_, range): &(u64, Range<usize>)| -> Result<Tensor, ModelError> {
-                let chunk = range_of(&root.buffer, range)?.f_to_kind(Kind::Double)?;
-                Ok(chunk.f_square()?.f_sum(Kind::Double)?)
-            };
-            let sums = self.squares.iter().map(of).collect::<Result<Vec<_>, _>>()?;
-            if sums.is_empty() {
-                return Ok(Vec::new());
-            }
-            let sums = to_host::<f64>(&Tensor::f_stack(&sums, 0).map_err(ModelError::from)?)?;
+        if let Some(tables) = &self.tables {
+            let kernels = self.network.kernels;
+            let sums = to_host::<f64>(&kernels.sum_squares(&root.buffer, &tables.ranges, &tables.squares)?)?;
             let numbers = self.squares.iter().map(|(number, _)| *number);
             return Ok(numbers.zip(sums).collect());
         }
@@ -621,22 +621,17 @@ impl Trainer {
             .collect();
         let (kernels, update_chunks) = (self.network.kernels, Arc::clone(&self.update_chunks));
         let work = move |(range, [master, gradient, first, second, compute]): (Range<usize>, [Tensor; 5])| {
-            for chunk in &update_chunks[range] {
-                let decay = if chunk.decays { coefficients.decay } else { 1.0 };
-                let coefficients = AdamWCoefficients { decay, ..coefficients };
-                // Every chunk is updated by one thread, and chunks do not overlap.
-                kernels.adamw(
-                    coefficients,
-                    &range_of(&master, &chunk.master)?,
-                    &range_of(&gradient, &chunk.range)?,
-                    &range_of(&first, &chunk.moments)?,
-                    &range_of(&second, &chunk.moments)?,
-                    &range_of(&compute, &chunk.range)?,
-                )?;
-            }
-            Ok::<(), TrainError>(())
+            // Every chunk is updated by one thread, and chunks do not overlap.
+            let buffers = [&master, &gradient, &first, &second, &compute];
+            kernels.adamw_chunks(coefficients, &update_chunks[range], None, buffers)
         };
-        pool.run(items, work)?.into_iter().collect::<Result<(), _>>()?;
+        if let Some(tables) = &self.tables {
+            let [master, gradient, first, second, compute] = &handles();
+            let buffers = [master, gradient, first, second, compute];
+            kernels.adamw_chunks(coefficients, &self.update_chunks, Some(&tables.update_chunks), buffers)?;
+        } else {
+            pool.run(items, work)?.into_iter().collect::<Result<(), _>>()?;
+        }
         if distributed {
             all_gather(&self.state.compute)?;
         }
@@ -644,6 +639,33 @@ impl Trainer {
         self.state.updates += 1;
         Ok(())
     }
+}
+
+impl DeviceTables {
+    fn new(update_chunks: &[UpdateChunk], squares: &[(u64, Range<usize>)], device: Device) -> Result<Self, ModelError> {
+        let ranges: Vec<Range<usize>> = squares.iter().map(|(_, range)| range.clone()).collect();
+        let starts = ranges.iter().map(|range| range.start as i64);
+        let numbers: Vec<i64> = starts.chain(ranges.iter().map(|range| range.len() as i64)).collect();
+        Ok(Self {
+            update_chunks: UpdateChunk::table(update_chunks, device)?,
+            squares: to_device(&numbers, device)?.f_view([2, ranges.len() as i64])?,
+            ranges,
+        })
+    }
+}
+
+/// The losses of micro-batches, copied from the device at once.
+fn on_host(losses: Vec<(usize, Tensor)>) -> Result<Vec<(usize, Vec<f64>)>, ModelError> {
+    let (indices, tensors): (Vec<usize>, Vec<Tensor>) = losses.into_iter().unzip();
+    if tensors.is_empty() {
+        return Ok(Vec::new());
+    }
+    let all = to_host::<f64>(&Tensor::f_cat(&tensors, 0)?)?;
+    let rows = all.len() / tensors.len();
+    Ok(indices
+        .into_iter()
+        .zip(all.chunks_exact(rows).map(<[f64]>::to_vec))
+        .collect())
 }
 
 fn advance(beta_powers: &mut [f64; 2], optimizer: &AdamW) {

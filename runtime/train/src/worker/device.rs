@@ -3,8 +3,16 @@
 use aurora_runtime::job::{Start, WorkerDevice};
 use aurora_runtime::launch::{EnvironmentError, identity};
 
-use super::device_libraries::DeviceLibraries;
+use super::device_libraries::{self, DeviceLibraries};
+use crate::gpu::{self, GpuError};
 use crate::model::ComputeDevice;
+
+/// Variables that make the vendors' libraries repeat their bits; they are read at their first matrix product.
+const FIXED: [(&str, &str); 3] = [
+    ("CUBLAS_WORKSPACE_CONFIG", ":4096:8"),
+    ("ROCBLAS_DEFAULT_ATOMICS_MODE", "0"),
+    ("PYTORCH_TUNABLEOP_ENABLED", "0"),
+];
 
 /// Variables by which a launcher gives each worker one device of its own.
 const OWN_DEVICE: [&str; 3] = ["ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"];
@@ -20,6 +28,30 @@ pub enum DeviceError {
     TooFew { local_rank: usize, found: usize },
     #[error("libtorch cannot use device {index}: {cause}")]
     Unusable { index: usize, cause: String },
+    #[error("this worker cannot use its own kernels on device {index}")]
+    Kernels {
+        index: usize,
+        #[source]
+        cause: GpuError,
+    },
+}
+
+/// Prepares the first device of this machine, for programs other than the worker. Must be called before any other thread
+/// is started.
+///
+/// # Errors
+/// [`DeviceError`] if there is none.
+pub fn first_device() -> Result<ComputeDevice, DeviceError> {
+    fix_environment();
+    gpu(Some(0), false, &device_libraries::load())
+}
+
+/// Sets the variables that make the vendors' libraries repeat their bits. Must be called before any other thread is started.
+pub fn fix_environment() {
+    for (name, value) in FIXED {
+        // SAFETY: no other thread reads the environment yet.
+        unsafe { std::env::set_var(name, value) };
+    }
 }
 
 /// Where this worker computes. It is the first call that asks libtorch for devices.
@@ -30,21 +62,26 @@ pub fn choose(start: Start, libraries: &DeviceLibraries) -> Result<ComputeDevice
     match start.device {
         WorkerDevice::Cpu => Ok(ComputeDevice::Cpu),
         WorkerDevice::Simulated => Ok(ComputeDevice::Simulated),
-        WorkerDevice::Gpu => gpu(start.local_rank, libraries),
+        WorkerDevice::Gpu => gpu(start.local_rank, false, libraries),
+        WorkerDevice::SharedGpu => gpu(start.local_rank, true, libraries),
     }
 }
 
-fn gpu(local_rank: Option<u32>, libraries: &DeviceLibraries) -> Result<ComputeDevice, DeviceError> {
-    if !matches!(libraries, DeviceLibraries::Loaded(_)) {
+fn gpu(local_rank: Option<u32>, is_shared: bool, libraries: &DeviceLibraries) -> Result<ComputeDevice, DeviceError> {
+    let DeviceLibraries::Loaded(library) = libraries else {
         return Err(DeviceError::NoLibrary(libraries.to_string()));
-    }
+    };
     let local_rank = match local_rank {
         Some(rank) => rank as usize,
         None => identity(&|name| std::env::var(name).ok())?.map_or(0, |identity| identity.local_rank),
     };
     let found = usize::try_from(tch::Cuda::device_count()).unwrap_or(0);
     let has_own = found == 1 && OWN_DEVICE.iter().any(|name| std::env::var_os(name).is_some());
-    let index = if has_own { 0 } else { local_rank };
+    let index = match local_rank {
+        _ if has_own => 0,
+        rank if is_shared => rank % found.max(1),
+        rank => rank,
+    };
     let device = ComputeDevice::Gpu(index);
     // The error of a first tensor has the reason why a device cannot be used: no driver, another architecture, no memory.
     let first = tch::Tensor::f_zeros([1], (tch::Kind::Float, device.tensors()));
@@ -54,7 +91,12 @@ fn gpu(local_rank: Option<u32>, libraries: &DeviceLibraries) -> Result<ComputeDe
             index,
             cause: error.to_string().lines().next().unwrap_or_default().to_owned(),
         }),
-        Ok(_) => Ok(device),
+        Ok(_) => {
+            let cannot = |cause: GpuError| DeviceError::Kernels { index, cause };
+            aten_sys::fix_arithmetic().map_err(|error| cannot(error.into()))?;
+            gpu::load(library.parent().unwrap_or(library), index).map_err(cannot)?;
+            Ok(device)
+        }
     }
 }
 

@@ -1,10 +1,10 @@
 //! What the bits of a run depend on: library, processor, and the results of kernel calls.
 
-use aurora_runtime::job::WorkerDevice;
 use aurora_runtime::numerics::{Fingerprint, MachineDescription};
 use c10d_sys::LibtorchRelease;
 use tch::{Kind, Tensor};
 
+use crate::gpu;
 use crate::kernels;
 use crate::model::{ComputeDevice, ModelError, composed_attention, to_host};
 
@@ -23,12 +23,15 @@ const PRODUCTS: [[i64; 3]; 5] = [
 /// [`ModelError::Torch`] if libtorch does not run.
 pub fn fingerprint(device: ComputeDevice) -> Result<Fingerprint, ModelError> {
     let name = match device {
-        ComputeDevice::Cpu => WorkerDevice::Cpu,
-        ComputeDevice::Gpu(_) => WorkerDevice::Gpu,
-        ComputeDevice::Simulated => WorkerDevice::Simulated,
+        ComputeDevice::Cpu => None,
+        ComputeDevice::Gpu(_) => Some(match gpu::current() {
+            Some(gpu) => gpu.description()?,
+            None => "gpu".to_owned(),
+        }),
+        ComputeDevice::Simulated => Some("simulated device".to_owned()),
     };
     Ok(Fingerprint {
-        machine: MachineDescription::here(&LibtorchRelease::loaded().to_string(), name.name()),
+        machine: MachineDescription::here(&LibtorchRelease::loaded().to_string(), name),
         probe: if device.is_host() {
             probe()?
         } else {

@@ -16,17 +16,17 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
 use aurora_runtime::errors::chain;
-use aurora_runtime::job::{Event, WorkerCommand};
+use aurora_runtime::job::{Event, Start, WorkerCommand, WorkerDevice};
 use c10d_sys::LibtorchRelease;
 
 pub use arguments::Arguments;
 pub use fingerprint::fingerprint;
 pub use process::{ProcessError, settle};
 
-use crate::model::ModelError;
+use crate::model::{ModelError, self_test};
 use crate::train::TrainError;
 use connect::ConnectError;
-use device::DeviceError;
+pub use device::{DeviceError, first_device};
 use device_libraries::DeviceLibraries;
 use inbox::Inbox;
 use session::{CommandEnd, Session};
@@ -89,6 +89,10 @@ enum StartError {
     },
     #[error("the engine's first command, and no other, must be `start`")]
     NotStarted,
+    #[error("cannot write the results")]
+    Output(#[source] io::Error),
+    #[error("these kernels of the device do not agree with their references: {0}")]
+    WrongKernels(String),
     #[error(transparent)]
     Device(#[from] DeviceError),
     #[error(transparent)]
@@ -97,8 +101,36 @@ enum StartError {
     Train(#[from] TrainError),
 }
 
+/// Compares a device's kernels with their references, and prints a JSON line for each: `name`, `error`, `bound`, `repeats`.
+fn test_device(index: u32, libraries: &DeviceLibraries) -> Result<(), StartError> {
+    let start = Start {
+        device: WorkerDevice::Gpu,
+        local_rank: Some(index),
+    };
+    let device = device::choose(start, libraries)?;
+    let fingerprint = fingerprint(device)?;
+    let checks = self_test(device.tensors())?;
+    let mut out = io::stdout().lock();
+    let mut print = |line: serde_json::Value| writeln!(out, "{line}");
+    let printed = print(serde_json::json!({ "device": fingerprint.machine.device, "probe": fingerprint.probe }))
+        .and_then(|()| checks.iter().try_for_each(|check| print(serde_json::json!(check))));
+    printed.map_err(StartError::Output)?;
+    let failed: Vec<&str> = checks
+        .iter()
+        .filter(|check| !check.passes())
+        .map(|check| check.name.as_str())
+        .collect();
+    if failed.is_empty() {
+        Ok(())
+    } else {
+        Err(StartError::WrongKernels(failed.join("; ")))
+    }
+}
+
 fn run(arguments: &Arguments) -> Result<(), StartError> {
     process::settle()?;
+    // Before any other thread is started.
+    device::fix_environment();
     // Before every other call of libtorch.
     let devices = device_libraries::load();
     if let DeviceLibraries::Failed { .. } = &devices {
@@ -107,6 +139,9 @@ fn run(arguments: &Arguments) -> Result<(), StartError> {
     let (built_for, loaded) = (LibtorchRelease::built_for(), LibtorchRelease::loaded());
     if !loaded.is_compatible(built_for) {
         return Err(StartError::Libtorch { built_for, loaded });
+    }
+    if let Some(index) = arguments.test_device {
+        return test_device(index, &devices);
     }
     process::detach_signals();
     let (input, output): connect::Line = match &arguments.engine {

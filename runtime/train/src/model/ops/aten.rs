@@ -7,8 +7,8 @@ use tch::{Kind, Tensor};
 
 use super::{NormStats, Rotary};
 use crate::kernels::{AdamWCoefficients, Gelu};
+use crate::model::ModelError;
 use crate::model::views::Norm;
-use crate::model::{ModelError, to_host};
 use crate::parallel::tree_split;
 
 type Done = Result<(), ModelError>;
@@ -343,7 +343,7 @@ pub fn finish_loss(
     first: i64,
     maxima_r: &Tensor,
     sums_2r: &Tensor,
-    losses: &mut [f64],
+    losses_r: &Tensor,
     gradient: bool,
 ) -> Done {
     let double = |tensor: &Tensor| tensor.f_view([-1])?.f_to_kind(Kind::Double);
@@ -352,15 +352,17 @@ pub fn finish_loss(
         .f_log()?
         .f_add(&double(maxima_r)?)?
         .f_sub(&double(&row(1)?)?)?;
-    losses.copy_from_slice(&to_host::<f64>(&loss)?);
+    let counts_r = targets_r.f_ge(0)?;
+    put(losses_r, &loss.f_where_self(&counts_r, &loss.f_zeros_like()?)?)?;
     if gradient {
         let (sums, mut first) = (row(0)?.f_view([-1, 1])?, first);
         for shard in logits_rv {
-            let (inside, column) = columns_of(targets_r, first, shard.size()[1])?;
-            let mut gradient_rv = float(shard)?.f_div(&sums)?;
-            let one = inside.f_to_kind(Kind::Float)?.f_neg()?;
-            put(shard, &gradient_rv.f_scatter_add_(1, &column, &one)?)?;
-            first += shard.size()[1];
+            let width = shard.size()[1];
+            let columns = Tensor::f_arange(width, (Kind::Int64, shard.device()))?;
+            let at_target = columns.f_eq_tensor(&targets_r.f_sub_scalar(first)?.f_unsqueeze(1)?)?;
+            let gradient_rv = float(shard)?.f_div(&sums)?.f_sub(&float(&at_target)?)?;
+            put(shard, &gradient_rv.f_mul(&float(&counts_r.f_unsqueeze(1)?)?)?)?;
+            first += width;
         }
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! Operations other than matrix products, in two implementations.
 //!
-//! `own` calls this crate's kernels (CPU, fixed order of every sum); `aten` uses libtorch's operations and runs on any
-//! device. `matmul` contains the matrix products, `attention` the attention.
+//! `own` calls this crate's kernels for CPUs (fixed order of every sum), `gpu` those for devices; `aten` uses libtorch's
+//! operations and runs anywhere: it is the reference of both. `matmul` contains the matrix products, `attention` the attention.
 //!
 //! # Memory
 //! The kernels of `own` work on slices of the tensors ([`HostAccess`]). Every buffer has one owner while kernels run: a
@@ -10,13 +10,14 @@
 //! kernel call writes.
 
 mod aten;
+mod gpu;
 mod own;
 #[cfg(test)]
 mod tests;
 
 use std::ops::Range;
 
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::ModelError;
 use super::host_access::HostAccess;
@@ -32,7 +33,7 @@ pub enum Kernels {
     /// As `Own`, with matrix products whose bits do not depend on the number of rows: for generation.
     FewRows,
     Aten,
-    /// libtorch's operations for everything, attention included: no host access.
+    /// On a device, without host access: this crate's kernels for devices if they are loaded, else libtorch's operations.
     Device,
 }
 
@@ -129,7 +130,11 @@ macro_rules! operations {
                         let host = unsafe { HostAccess::new() };
                         own::$name(&host, $($arg),*)
                     }
-                    Self::Aten | Self::Device => aten::$name($($arg),*),
+                    Self::Aten => aten::$name($($arg),*),
+                    Self::Device => match crate::gpu::current() {
+                        Some(gpu) => gpu::$name(gpu, $($arg),*),
+                        None => aten::$name($($arg),*),
+                    },
                 }
             })*
         }
@@ -208,13 +213,97 @@ operations! {
     pub(super) fn row_maxima(logits_rv: &[Tensor], maxima_r: &Tensor);
 
     /// `out[0]`: for each row the tree sum over shards of Σ exp(logit − maximum); with `keep` these exponentials replace
-    /// the logits. `out[1]`: the target's logit, or −∞ if the target is not in these shards, which start at id `first`.
+    /// the logits, except on a device. `out[1]`: the target's logit, or −∞ if the target is not in these shards, which start at id `first`.
     pub(super) fn row_sums(logits_rv: &[Tensor], targets_r: &Tensor, first: i64, maxima_r: &Tensor, out_2r: &Tensor, keep: bool);
 
-    /// Writes −ln p of each row's target to `losses`, given the maxima and the result of `row_sums`; with `gradient` the
-    /// gradient of the sum of losses replaces the exponentials.
+    /// Writes −ln p of each row's target to `losses_r` (`f64`), 0 for a target below zero, given the maxima and the result
+    /// of `row_sums`; with `gradient` the gradient of the sum of losses replaces the exponentials.
     pub(super) fn finish_loss(
-        logits_rv: &[Tensor], targets_r: &Tensor, first: i64, maxima_r: &Tensor, sums_2r: &Tensor, losses: &mut [f64],
+        logits_rv: &[Tensor], targets_r: &Tensor, first: i64, maxima_r: &Tensor, sums_2r: &Tensor, losses_r: &Tensor,
         gradient: bool,
     );
+}
+
+/// A chunk of the optimizer's update.
+#[derive(Clone, Debug)]
+pub struct UpdateChunk {
+    /// In a buffer of weights.
+    pub range: Range<usize>,
+    pub master: Range<usize>,
+    pub moments: Range<usize>,
+    pub decays: bool,
+}
+
+impl UpdateChunk {
+    /// The chunks as kernels of a device read them: `[chunks, 5]`.
+    ///
+    /// # Errors
+    /// [`ModelError::Torch`] if memory runs out.
+    pub(crate) fn table(chunks: &[Self], device: Device) -> Result<Tensor, ModelError> {
+        let numbers = |chunk: &Self| {
+            [
+                chunk.range.start as i64,
+                chunk.master.start as i64,
+                chunk.moments.start as i64,
+                chunk.range.len() as i64,
+                i64::from(chunk.decays),
+            ]
+        };
+        let numbers: Vec<i64> = chunks.iter().flat_map(numbers).collect();
+        super::to_device(&numbers, device)
+    }
+}
+
+/// The buffers of an update: weights in `f32`, gradients, both moments, and the weights that the model computes with.
+pub(crate) type UpdateBuffers<'a> = [&'a Tensor; 5];
+
+impl Kernels {
+    /// One AdamW update of some chunks, with the decay of `coefficients` for those that decay. `table` is that of the
+    /// chunks, for devices.
+    pub(crate) fn adamw_chunks(
+        self,
+        coefficients: AdamWCoefficients,
+        chunks: &[UpdateChunk],
+        table: Option<&Tensor>,
+        buffers: UpdateBuffers<'_>,
+    ) -> Result<(), ModelError> {
+        if let (Self::Device, Some(gpu), Some(table)) = (self, crate::gpu::current(), table) {
+            return gpu::adamw_chunks(gpu, coefficients, chunks, table, buffers);
+        }
+        let [theta, g, m, v, compute] = buffers;
+        let cut = |tensor: &Tensor, range: &Range<usize>| tensor.f_narrow(0, range.start as i64, range.len() as i64);
+        for chunk in chunks {
+            let decay = if chunk.decays { coefficients.decay } else { 1.0 };
+            self.adamw(
+                AdamWCoefficients { decay, ..coefficients },
+                &cut(theta, &chunk.master)?,
+                &cut(g, &chunk.range)?,
+                &cut(m, &chunk.moments)?,
+                &cut(v, &chunk.moments)?,
+                &cut(compute, &chunk.range)?,
+            )?;
+        }
+        Ok(())
+    }
+
+    /// The sum of the squares of each range of a buffer on a device, in `f64`; `table` has starts and lengths, `[2, n]`.
+    pub(crate) fn sum_squares(
+        self,
+        buffer: &Tensor,
+        ranges: &[Range<usize>],
+        table: &Tensor,
+    ) -> Result<Tensor, ModelError> {
+        if let (Self::Device, Some(gpu)) = (self, crate::gpu::current()) {
+            return gpu::sum_squares(gpu, buffer, [&table.f_select(0, 0)?, &table.f_select(0, 1)?]);
+        }
+        let of = |range: &Range<usize>| -> Result<Tensor, ModelError> {
+            let chunk = buffer.f_narrow(0, range.start as i64, range.len() as i64)?;
+            Ok(chunk.f_to_kind(Kind::Double)?.f_square()?.f_sum(Kind::Double)?)
+        };
+        let sums = ranges.iter().map(of).collect::<Result<Vec<_>, _>>()?;
+        if sums.is_empty() {
+            return Ok(Tensor::f_empty([0], (Kind::Double, buffer.device()))?);
+        }
+        Ok(Tensor::f_stack(&sums, 0)?)
+    }
 }

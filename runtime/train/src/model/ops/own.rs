@@ -364,19 +364,28 @@ pub fn finish_loss(
     first: i64,
     maxima_r: &Tensor,
     sums_2r: &Tensor,
-    losses: &mut [f64],
+    losses_r: &Tensor,
     gradient: bool,
 ) -> Done {
     by_kind!(logits_rv.first().map_or(tch::Kind::Float, Tensor::kind), E => {
         let ids = host.read::<i64>(targets_r)?;
         let (sums, target_logits) = host.read::<f32>(sums_2r)?.split_at(ids.len());
+        let losses = host.write(losses_r)?;
         kernels::row_losses(sums, host.read(maxima_r)?, target_logits, losses);
+        let masked = || ids.iter().enumerate().filter(|(_, id)| **id < 0).map(|(row, _)| row);
+        for row in masked() {
+            losses[row] = 0.0;
+        }
         if gradient {
             let mut first = first;
             for shard_rv in logits_rv {
                 let columns: Vec<i64> = ids.iter().map(|id| id - first).collect();
-                kernels::loss_gradient(host.write::<E>(shard_rv)?, width(shard_rv), sums, &columns);
-                first += width(shard_rv) as i64;
+                let (gradient_rv, width) = (host.write::<E>(shard_rv)?, width(shard_rv));
+                kernels::loss_gradient(gradient_rv, width, sums, &columns);
+                for row in masked() {
+                    gradient_rv[row * width..(row + 1) * width].fill(E::default());
+                }
+                first += width as i64;
             }
         }
         Ok(())
