@@ -33,6 +33,7 @@ use crate::libtorch::pinned;
 use crate::progress_display::ProgressDisplay;
 use crate::project::{Loaded, Project, write_lock};
 use crate::worker_launch::{TorchrunListener, worker_launch};
+use crate::worker_memory::refuse_too_large;
 
 /// Set by the signals that stop a run.
 pub static STOP: Stop = Stop::new();
@@ -77,6 +78,12 @@ impl Execution<'_> {
     /// Runs the graph and returns its outcome and the lock with all results.
     pub fn run(&self, keyed: &Keyed, pins: &Pins) -> Result<(Outcome, Lock), Failure> {
         let spec = &self.loaded.spec;
+        refuse_too_large(
+            spec,
+            keyed,
+            self.options,
+            &layout(spec, LayoutRequest::by(self.options)),
+        )?;
         let mut fresh = fresh_lock(self.project, self.loaded, keyed, pins, self.libtorch());
         if let Some(old) = self.old {
             fresh.keep_from(old, spec);

@@ -20,6 +20,7 @@ mod progress_display;
 mod project;
 mod stdio;
 mod worker_launch;
+mod worker_memory;
 
 use clap::Parser;
 

@@ -90,6 +90,13 @@ pub struct WorkerMemory {
     pub ranks: Vec<RankMemory>,
 }
 
+impl WorkerMemory {
+    /// Bytes of the rank that needs most.
+    pub fn most(&self) -> u64 {
+        self.ranks.iter().map(|rank| rank.total).max().unwrap_or(0)
+    }
+}
+
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct RankMemory {
     pub pp_rank: u32,

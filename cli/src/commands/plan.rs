@@ -4,23 +4,22 @@ use std::io;
 
 use aurora_compiler::diff::{Cost, segment_cost};
 use aurora_compiler::hash::Keyed;
-use aurora_compiler::json_output::{self, RankMemory, WorkerMemory};
+use aurora_compiler::json_output::{self, WorkerMemory};
 use aurora_compiler::layout::Layout;
-use aurora_compiler::memory::{Memory, by_pipeline_rank};
+use aurora_compiler::memory::Memory;
 use aurora_compiler::plan::{NodeState, PlannedNode, plan};
-use aurora_compiler::spec::Spec;
 use aurora_runtime::store::Store;
 use serde_json::json;
 
-use crate::arguments::{LayoutArgument, SpecArgument};
+use crate::arguments::SpecArgument;
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
-use crate::layout::{LayoutRequest, devices, layout, layout_block, number};
 use crate::numerics::results_to_plan;
 use crate::output::{self, grouped};
 use crate::plan_nodes::{nodes, summary};
 use crate::project::compile;
 use crate::stdio::{errln, out, outln};
+use crate::worker_memory::worker_memory;
 
 pub fn run(context: &Context, argument: &SpecArgument, exit_code: bool) -> Result<Exit, Failure> {
     let (project, loaded) = context.open(argument)?;
@@ -95,44 +94,6 @@ fn unknown(keyed: &Keyed) -> Vec<String> {
     paths
 }
 
-/// What each worker needs under the spec's layout, at the node that needs most. `None` if the spec has no layout or does
-/// not train.
-fn worker_memory(spec: &Spec, keyed: &Keyed) -> Option<WorkerMemory> {
-    // The same on every machine: one thread, unless the layout sets `threads`.
-    let threads = number(layout_block(spec)?, "threads").unwrap_or(1);
-    let request = LayoutRequest {
-        threads: Some(threads),
-        ..LayoutRequest::default()
-    };
-    let layout = layout(spec, request);
-    let device_memory = devices(spec, LayoutArgument::default()).map(|devices| devices.memory);
-    let of = |id| {
-        let node = keyed.graph.node(id);
-        let mut fields = node.work.train()?.clone();
-        let micro_batch = &mut fields.numerics.micro_batch;
-        let micro_batch_unknown = *micro_batch == 0;
-        *micro_batch = (*micro_batch).max(1);
-        let ranks = by_pipeline_rank(&fields, &layout).into_iter();
-        Some(WorkerMemory {
-            node: node.name().to_owned(),
-            layout: layout.clone(),
-            micro_batch_unknown,
-            device_memory,
-            ranks: ranks
-                .map(|(pp_rank, bytes)| RankMemory {
-                    pp_rank,
-                    bytes,
-                    total: bytes.total(),
-                })
-                .collect(),
-        })
-    };
-    let largest = |memory: &WorkerMemory| memory.ranks.iter().map(|rank| rank.total).max();
-    // Ties go to the first node.
-    let nodes: Vec<_> = keyed.graph.ids().filter_map(of).collect();
-    nodes.into_iter().rev().max_by_key(largest)
-}
-
 fn print_memory(memory: &WorkerMemory) -> io::Result<()> {
     let Layout {
         tensor,
@@ -178,7 +139,7 @@ fn print_memory(memory: &WorkerMemory) -> io::Result<()> {
         rows.push([rank.pp_rank.to_string()].into_iter().chain(gib).collect());
     }
     out!("{}", output::table(&rows))?;
-    let most = memory.ranks.iter().map(|rank| rank.total).max().unwrap_or(0);
+    let most = memory.most();
     if let Some(device) = memory.device_memory {
         let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
         let verdict = if most > device { "it does not fit" } else { "it fits" };

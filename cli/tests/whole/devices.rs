@@ -97,3 +97,21 @@ fn plan_states_whether_a_rank_fits_on_a_device() {
     let document = project.aurora(&["plan", "specs/small.aur", "--json"]).json();
     assert_eq!(document["memory"]["device_memory"], 80_000_000_000u64);
 }
+
+#[test]
+fn a_model_that_does_not_fit_is_refused_with_what_would_fit() {
+    let project = project();
+    let spec = project.read("specs/small.aur");
+    let large = spec
+        .replace("hidden       = 32", "hidden       = 1024")
+        .replace("micro_batch = 2 sequences", "micro_batch = 32768 sequences")
+        .replace("global_batch  = 8 sequences", "global_batch  = 131072 sequences");
+    project.write("specs/small.aur", &large);
+    let done = with_devices(&project, "2", &["run", "specs/small.aur", "--progress", "none"]);
+    done.exits(1);
+    done.prints("of memory on a device, and the layout's H100 has 74.5 GiB");
+    done.prints("= help: with `tensor = 1`, `pipeline = ");
+    done.prints(", which fits");
+    assert!(!project.path("lockfiles/small.lock").exists(), "no work is done");
+    project.aurora(&["verify"]).exits(0);
+}

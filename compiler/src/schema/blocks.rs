@@ -401,7 +401,7 @@ const LAYOUT: BlockSchema = BlockSchema {
             "How workers on devices exchange tensors.",
         )
         .ignored("an error with `cpu`")
-        .or("auto")
+        .or_unset("as `auto`")
         .placement(),
         field("tensor", whole(1, 1024), "Tensor-parallel degree.")
             .or("1")

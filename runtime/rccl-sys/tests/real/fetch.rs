@@ -60,8 +60,20 @@ fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
 }
 
 /// A folder with `nvidia/nccl` and `nvidia/cu13`.
+#[allow(dead_code)] // other test programs include this file
 pub fn nccl() -> Result<PathBuf, String> {
-    once("nccl-2.32.3", |made| {
+    wheels("nccl-2.32.3", "requirements.txt")
+}
+
+/// A folder with NVRTC in `nvidia/cu13/lib`.
+#[allow(dead_code)] // as above
+pub fn nvrtc() -> Result<PathBuf, String> {
+    wheels("nvrtc-13.0.88", "nvrtc.txt")
+}
+
+/// A folder of the cache with the contents of the wheels in a list.
+fn wheels(name: &str, list: &str) -> Result<PathBuf, String> {
+    once(name, |made| {
         let pip = [
             "-m",
             "pip",
@@ -76,12 +88,16 @@ pub fn nccl() -> Result<PathBuf, String> {
             "--platform",
             "manylinux_2_27_x86_64",
             "--platform",
+            "manylinux_2_12_x86_64",
+            "--platform",
             "manylinux2014_x86_64",
             "-r",
         ];
         let mut python = Command::new("python3");
         python.args(pip).args(patience).args(platforms);
-        python.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/real/requirements.txt"));
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let lists = ["tests/real", "../rccl-sys/tests/real"].map(|folder| here.join(folder).join(list));
+        python.arg(lists.iter().find(|path| path.exists()).unwrap_or(&lists[0]));
         run(python.arg("-d"), &[made])?;
         for wheel in files(made, "whl") {
             run(Command::new("python3").args(["-m", "zipfile", "-e"]), &[&wheel, made])?;

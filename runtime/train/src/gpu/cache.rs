@@ -5,14 +5,14 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use super::GpuError;
-use super::compiler::{Compiler, SOURCE};
+use super::compiler::{Compiler, SOURCE, options};
 
 /// Length of the digest at the start of a file.
 const DIGEST: usize = blake3::OUT_LEN;
 
 /// The kernels for an architecture and an element type, from the cache or compiled now.
 pub fn code(compiler: &Compiler, architecture: &str, is_bf16: bool) -> Result<Vec<u8>, GpuError> {
-    let options = compiler.options(architecture, is_bf16);
+    let options = options(compiler.vendor(), architecture, is_bf16);
     let mut hasher = blake3::Hasher::new();
     for part in options.iter().map(String::as_str).chain([SOURCE, &compiler.version()?]) {
         hasher.update(&(part.len() as u64).to_le_bytes());

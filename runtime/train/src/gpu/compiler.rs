@@ -60,6 +60,23 @@ const HIPRTC: Names = Names {
     version: "hiprtcVersion",
 };
 
+/// The vendor's options for an architecture and an element type.
+pub fn options(vendor: Vendor, architecture: &str, is_bf16: bool) -> Vec<String> {
+    let mut options = match vendor {
+        Vendor::Cuda => vec![format!("--gpu-architecture={architecture}"), "--fmad=false".to_owned()],
+        Vendor::Rocm => vec![
+            format!("--offload-arch={architecture}"),
+            "-ffp-contract=off".to_owned(),
+            "-O3".to_owned(),
+        ],
+    };
+    options.push("-std=c++17".to_owned());
+    if is_bf16 {
+        options.push("-DELEMENT_BF16".to_owned());
+    }
+    options
+}
+
 #[derive(Debug)]
 pub struct Compiler {
     library: Arc<Library>,
@@ -82,6 +99,10 @@ impl Compiler {
         Ok(Self { library, vendor, names })
     }
 
+    pub fn vendor(&self) -> Vendor {
+        self.vendor
+    }
+
     /// The compiler's version.
     ///
     /// # Errors
@@ -96,23 +117,6 @@ impl Compiler {
         };
         self.check(self.names.version, status)?;
         Ok(format!("{major}.{minor}"))
-    }
-
-    /// The compiler's options for an architecture and an element type.
-    pub fn options(&self, architecture: &str, is_bf16: bool) -> Vec<String> {
-        let mut options = match self.vendor {
-            Vendor::Cuda => vec![format!("--gpu-architecture={architecture}"), "--fmad=false".to_owned()],
-            Vendor::Rocm => vec![
-                format!("--offload-arch={architecture}"),
-                "-ffp-contract=off".to_owned(),
-                "-O3".to_owned(),
-            ],
-        };
-        options.push("-std=c++17".to_owned());
-        if is_bf16 {
-            options.push("-DELEMENT_BF16".to_owned());
-        }
-        options
     }
 
     /// Compiles [`SOURCE`] with options; returns code that the driver loads.

@@ -18,7 +18,8 @@ use super::launch::{Arguments, Grid};
 /// these.
 const LIBRARY: &str = "libcaffe2_nvrtc.so";
 
-/// CUDA's numbers of the attributes that name an architecture.
+/// CUDA's numbers of attributes.
+const MULTIPROCESSORS: c_int = 16;
 const MAJOR: c_int = 75;
 const MINOR: c_int = 76;
 
@@ -184,20 +185,30 @@ impl Driver {
                 })
             }
             Vendor::Cuda => {
-                let number = c_int::try_from(index).unwrap_or(c_int::MAX);
-                // SAFETY: the type is that of cuda.h.
-                let attribute: unsafe extern "C" fn(*mut c_int, c_int, c_int) -> c_int =
-                    unsafe { function(&self.library, "cuDeviceGetAttribute")? };
-                let get = |which: c_int| {
-                    let mut value = 0;
-                    // SAFETY: the driver writes one number.
-                    let status = unsafe { attribute(&mut value, which, number) };
-                    check(&self.library, self.vendor, "cuDeviceGetAttribute", status)?;
-                    Ok::<_, GpuError>(value)
-                };
-                Ok(format!("sm_{}{}", get(MAJOR)?, get(MINOR)?))
+                let [major, minor] = [MAJOR, MINOR].map(|which| self.cuda_attribute(index, which));
+                Ok(format!("sm_{}{}", major?, minor?))
             }
         }
+    }
+
+    /// Multiprocessors of a device of CUDA.
+    pub fn multiprocessors(&self, index: usize) -> Result<Option<i64>, GpuError> {
+        match self.vendor {
+            Vendor::Cuda => Ok(Some(i64::from(self.cuda_attribute(index, MULTIPROCESSORS)?))),
+            Vendor::Rocm => Ok(None),
+        }
+    }
+
+    fn cuda_attribute(&self, index: usize, which: c_int) -> Result<c_int, GpuError> {
+        let (mut value, number) = (0, c_int::try_from(index).unwrap_or(c_int::MAX));
+        // SAFETY: the type is that of cuda.h; the driver writes one number.
+        let status = unsafe {
+            let get: unsafe extern "C" fn(*mut c_int, c_int, c_int) -> c_int =
+                function(&self.library, "cuDeviceGetAttribute")?;
+            get(&mut value, which, number)
+        };
+        check(&self.library, self.vendor, "cuDeviceGetAttribute", status)?;
+        Ok(value)
     }
 
     /// The device's name.
@@ -299,6 +310,12 @@ impl Driver {
 }
 
 impl Module {
+    /// The names of the kernels that were asked for.
+    pub fn names(&self) -> Vec<&'static str> {
+        let functions = self.functions.lock().unwrap_or_else(PoisonError::into_inner);
+        functions.keys().copied().collect()
+    }
+
     /// The kernel with a name.
     pub fn function(&self, name: &'static str) -> Result<Function, GpuError> {
         let mut functions = self.functions.lock().unwrap_or_else(PoisonError::into_inner);

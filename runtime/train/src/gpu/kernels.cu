@@ -17,6 +17,8 @@ typedef long long i64;
 #define GROUP 32
 #define INFINITE __uint_as_float(0x7f800000u)
 #define MAX_PARTS 16
+// Rows of a block of a norm's backward pass.
+#define NORM_ROWS 32
 
 struct bf16 {
   unsigned short bits;
@@ -166,6 +168,35 @@ __device__ __forceinline__ float block_max(float value, float* shared) {
 #define ROW_OF_GROUP (THREAD / GROUP)
 #define LANE (threadIdx.x % GROUP)
 
+// Rotates `count` pairs, at most four, whose second elements are `half` after the first ones.
+__device__ __forceinline__ void rotate4(
+    const E* from, E* to, i64 half, i64 count, const float* cosines, const float* sines, float sign) {
+  Four low = load4(from, count), high = load4(from + half, count);
+  const Four c = load4(cosines, count), s = load4(sines, count);
+  for (int k = 0; k < 4; ++k) {
+    const float a = low.v[k], b = high.v[k], sine = sign * s.v[k];
+    low.v[k] = a * c.v[k] - b * sine;
+    high.v[k] = b * c.v[k] + a * sine;
+  }
+  store4(to, count, low);
+  store4(to + half, count, high);
+}
+
+// A group's row of a norm.
+__device__ __forceinline__ void norm_row(
+    const float* x, i64 h, const E* weight, const E* bias, float centre, float scale, E* out) {
+  for (i64 i = LANE * 4; i < h; i += GROUP * 4) {
+    Four four = load4(x + i, h - i);
+    const Four w = load4(weight + i, h - i);
+    for (int k = 0; k < 4; ++k) four.v[k] = (four.v[k] - centre) * scale * w.v[k];
+    if (bias) {
+      const Four b = load4(bias + i, h - i);
+      for (int k = 0; k < 4; ++k) four.v[k] += b.v[k];
+    }
+    store4(out + i, h - i, four);
+  }
+}
+
 extern "C" {
 
 // out[t, h] = word[id] (+ position[t mod sequence]); rows whose id is in no shard get 0 for the word.
@@ -221,13 +252,15 @@ __global__ void position_backward(const float* dx, i64 sequences, i64 sequence, 
   store4(dposition + at, count - at, old);
 }
 
-// mean and rstd of each row; without `mean` those of a root-mean-square norm.
-__global__ void norm_statistics(const float* x, i64 rows, i64 h, float epsilon, float* mean, float* rstd) {
+// out = (x − mean) · rstd · weight (+ bias), and the statistics of each row; without `bias` those of a root-mean-square
+// norm, which has no mean.
+__global__ void norm_forward(
+    const float* x, i64 rows, i64 h, float epsilon, const E* weight, const E* bias, float* mean, float* rstd, E* out) {
   const i64 row = ROW_OF_GROUP;
   if (row >= rows) return;
   x += row * h;
   float centre = 0.0f;
-  if (mean) {
+  if (bias) {
     float sum = 0.0f;
     for (i64 i = LANE * 4; i < h; i += GROUP * 4) {
       const Four four = load4(x + i, h - i);
@@ -245,11 +278,12 @@ __global__ void norm_statistics(const float* x, i64 rows, i64 h, float epsilon, 
     }
     sum += (square[0] + square[1]) + (square[2] + square[3]);
   }
-  const float variance = group_sum(sum) / (float)h;
+  const float scale = 1.0f / sqrtf(group_sum(sum) / (float)h + epsilon);
   if (LANE == 0) {
-    if (mean) mean[row] = centre;
-    rstd[row] = 1.0f / sqrtf(variance + epsilon);
+    if (bias) mean[row] = centre;
+    rstd[row] = scale;
   }
+  norm_row(x, h, weight, bias, centre, scale, out + row * h);
 }
 
 // out = (x − mean) · rstd · weight (+ bias)
@@ -257,77 +291,87 @@ __global__ void norm_apply(
     const float* x, i64 rows, i64 h, const E* weight, const E* bias, const float* mean, const float* rstd, E* out) {
   const i64 row = ROW_OF_GROUP;
   if (row >= rows) return;
-  const float centre = bias ? mean[row] : 0.0f, scale = rstd[row];
-  for (i64 i = LANE * 4; i < h; i += GROUP * 4) {
-    Four four = load4(x + row * h + i, h - i);
-    const Four w = load4(weight + i, h - i);
-    for (int k = 0; k < 4; ++k) four.v[k] = (four.v[k] - centre) * scale * w.v[k];
-    if (bias) {
-      const Four b = load4(bias + i, h - i);
-      for (int k = 0; k < 4; ++k) four.v[k] += b.v[k];
-    }
-    store4(out + row * h + i, h - i, four);
-  }
+  norm_row(x + row * h, h, weight, bias, bias ? mean[row] : 0.0f, rstd[row], out + row * h);
 }
 
-// dx += the gradient of a norm's input.
+// dx += the gradient of a norm's input. Also the sums over a block's NORM_ROWS rows of dy · normalized x, and of dy if
+// there is a mean: `partials` and `bias_partials`, [blocks, h].
 __global__ void norm_backward(
-    const float* dy, const float* x, i64 rows, i64 h, const E* weight, const float* mean, const float* rstd, float* dx) {
-  const i64 row = ROW_OF_GROUP;
-  if (row >= rows) return;
-  const float centre = mean ? mean[row] : 0.0f, scale = rstd[row];
-  float sum = 0.0f, product = 0.0f;
-  for (i64 i = LANE * 4; i < h; i += GROUP * 4) {
-    const Four d = load4(dy + row * h + i, h - i), w = load4(weight + i, h - i), v = load4(x + row * h + i, h - i);
-    float g[4], p[4];
-    for (int k = 0; k < 4; ++k) {
-      g[k] = d.v[k] * w.v[k];
-      p[k] = g[k] * ((v.v[k] - centre) * scale);
+    const void* dy, int kind, const float* x, i64 rows, i64 h, const E* weight, const float* mean, const float* rstd,
+    float* dx, float* partials, float* bias_partials) {
+  __shared__ float sums[NORM_ROWS], products[NORM_ROWS];
+  const i64 first = (i64)blockIdx.x * NORM_ROWS, end = first + NORM_ROWS < rows ? first + NORM_ROWS : rows;
+  for (i64 row = first + threadIdx.x / GROUP; row < end; row += blockDim.x / GROUP) {
+    const float centre = mean ? mean[row] : 0.0f, scale = rstd[row];
+    float sum = 0.0f, product = 0.0f;
+    for (i64 i = LANE * 4; i < h; i += GROUP * 4) {
+      const Four d = load4_of(dy, kind, row * h + i, h - i), w = load4(weight + i, h - i), v = load4(x + row * h + i, h - i);
+      float g[4], p[4];
+      for (int k = 0; k < 4; ++k) {
+        g[k] = d.v[k] * w.v[k];
+        p[k] = g[k] * ((v.v[k] - centre) * scale);
+      }
+      sum += (g[0] + g[1]) + (g[2] + g[3]);
+      product += (p[0] + p[1]) + (p[2] + p[3]);
     }
-    sum += (g[0] + g[1]) + (g[2] + g[3]);
-    product += (p[0] + p[1]) + (p[2] + p[3]);
+    sum = group_sum(sum);
+    product = group_sum(product);
+    if (LANE == 0) {
+      sums[row - first] = mean ? sum / (float)h : 0.0f;
+      products[row - first] = product / (float)h;
+    }
   }
-  sum = mean ? group_sum(sum) / (float)h : 0.0f;
-  product = group_sum(product) / (float)h;
-  for (i64 i = LANE * 4; i < h; i += GROUP * 4) {
-    const Four d = load4(dy + row * h + i, h - i), w = load4(weight + i, h - i), v = load4(x + row * h + i, h - i);
-    Four old = load4(dx + row * h + i, h - i);
-    for (int k = 0; k < 4; ++k) {
-      const float normal = (v.v[k] - centre) * scale;
-      old.v[k] += scale * (d.v[k] * w.v[k] - sum - normal * product);
+  __syncthreads();
+  for (i64 i = threadIdx.x * 4; i < h; i += blockDim.x * 4) {
+    const Four w = load4(weight + i, h - i);
+    Four weights = {}, biases = {};
+    for (i64 row = first; row < end; ++row) {
+      const float centre = mean ? mean[row] : 0.0f, scale = rstd[row];
+      const float sum = sums[row - first], product = products[row - first];
+      const Four d = load4_of(dy, kind, row * h + i, h - i), v = load4(x + row * h + i, h - i);
+      Four old = load4(dx + row * h + i, h - i);
+      for (int k = 0; k < 4; ++k) {
+        const float normal = (v.v[k] - centre) * scale;
+        old.v[k] += scale * (d.v[k] * w.v[k] - sum - normal * product);
+        weights.v[k] += d.v[k] * normal;
+        biases.v[k] += d.v[k];
+      }
+      store4(dx + row * h + i, h - i, old);
     }
-    store4(dx + row * h + i, h - i, old);
+    store4(partials + blockIdx.x * h + i, h - i, weights);
+    if (bias_partials) store4(bias_partials + blockIdx.x * h + i, h - i, biases);
   }
 }
 
-// partials[chunk, h] = Σ over the rows of a chunk of the values (· the normalized x). One thread for four columns.
-__global__ void column_partials(
-    const void* values, int kind, i64 stride, i64 rows, i64 h, i64 chunk_rows, const float* x, const float* mean,
-    const float* rstd, float* partials) {
+// partials[chunk, h] = Σ over the rows of a chunk of the values. One thread for four columns.
+__global__ void column_partials(const void* values, int kind, i64 rows, i64 h, i64 chunk_rows, float* partials) {
   const i64 i = THREAD * 4;
   if (i >= h) return;
   const i64 first = blockIdx.y * chunk_rows, end = first + chunk_rows < rows ? first + chunk_rows : rows;
   Four sum = {};
   for (i64 row = first; row < end; ++row) {
-    const Four d = load4_of(values, kind, row * stride + i, h - i);
-    if (x) {
-      const Four v = load4(x + row * h + i, h - i);
-      const float centre = mean ? mean[row] : 0.0f, scale = rstd[row];
-      for (int k = 0; k < 4; ++k) sum.v[k] += d.v[k] * ((v.v[k] - centre) * scale);
-    } else {
-      for (int k = 0; k < 4; ++k) sum.v[k] += d.v[k];
-    }
+    const Four d = load4_of(values, kind, row * h + i, h - i);
+    for (int k = 0; k < 4; ++k) sum.v[k] += d.v[k];
   }
   store4(partials + blockIdx.y * h + i, h - i, sum);
 }
 
-// gradient += Σ over chunks of the partials, in order.
+// gradient += Σ over chunks of the partials: every 32nd chunk in order, then these 32 sums as a tree. A block has 32
+// columns of 32 threads.
 __global__ void add_columns(const float* partials, i64 chunks, i64 h, float* gradient) {
-  const i64 i = THREAD;
-  if (i >= h) return;
+  __shared__ float shared[32][33];
+  const int column = threadIdx.x % 32, part = threadIdx.x / 32;
+  const i64 i = (i64)blockIdx.x * 32 + column;
   float sum = 0.0f;
-  for (i64 chunk = 0; chunk < chunks; ++chunk) sum += partials[chunk * h + i];
-  gradient[i] += sum;
+  if (i < h)
+    for (i64 chunk = part; chunk < chunks; chunk += 32) sum += partials[chunk * h + i];
+  shared[part][column] = sum;
+  __syncthreads();
+  for (int distance = 16; distance > 0; distance /= 2) {
+    if (part < distance) shared[part][column] += shared[part + distance][column];
+    __syncthreads();
+  }
+  if (part == 0 && i < h) gradient[i] += shared[0][column];
 }
 
 __device__ __forceinline__ void gelu_erf(float x, float* value, float* slope) {
@@ -410,19 +454,41 @@ __global__ void swiglu_backward(const E* z, const E* gradient, i64 rows, i64 wid
   store4(dz + ups, width - i, du);
 }
 
-// Rotates heads in place; `sign` is −1 to rotate back. One thread for a pair of elements.
+// Rotates heads in place; `sign` is −1 to rotate back. One thread for four pairs of elements.
 __global__ void rotate(
     E* rows, i64 stride, i64 count, i64 heads, i64 half, i64 sequence, const float* cosines, const float* sines,
     float sign) {
-  const i64 at = THREAD;
-  if (at >= count) return;
-  const i64 i = at % half, head = at / half % heads, row = at / half / heads, position = row % sequence;
+  const i64 each = (half + 3) / 4, at = THREAD, i = at % each * 4, head = at / each % heads, row = at / each / heads;
+  if (row >= count) return;
   E* low = rows + row * stride + head * 2 * half + i;
-  E* high = low + half;
-  const float c = cosines[position * half + i], s = sign * sines[position * half + i];
-  const float a = to_float(*low), b = to_float(*high);
-  *low = from_float<E>(a * c - b * s);
-  *high = from_float<E>(b * c + a * s);
+  rotate4(low, low, half, half - i, cosines + row % sequence * half + i, sines + row % sequence * half + i, sign);
+}
+
+// Where the heads of a kind are in a row of a projection.
+struct Place {
+  i64 first, step;
+};
+
+// Writes the gradients of heads, [rows, heads, d], to their places in rows of a projection, queries and keys rotated back
+// if there are tables. One thread for four pairs of elements.
+__global__ void pack_heads(
+    const E* dq, const E* dk, const E* dv, i64 rows, i64 n, i64 g, i64 half, i64 sequence, const float* cosines,
+    const float* sines, Place q, Place k, Place v, E* to, i64 stride) {
+  const i64 each = (half + 3) / 4, at = THREAD, i = at % each * 4, all = n + 2 * g;
+  const i64 number = at / each % all, row = at / each / all;
+  if (row >= rows) return;
+  const bool is_query = number < n, is_value = number >= n + g;
+  const i64 head = is_query ? number : is_value ? number - n - g : number - n;
+  const E* from = (is_query ? dq + row * n * 2 * half : (is_value ? dv : dk) + row * g * 2 * half) + head * 2 * half + i;
+  const Place place = is_query ? q : is_value ? v : k;
+  E* low = to + row * stride + place.first + head * place.step + i;
+  if (cosines && !is_value) {
+    const i64 line = row % sequence * half + i;
+    rotate4(from, low, half, half - i, cosines + line, sines + line, -1.0f);
+  } else {
+    store4(low, half - i, load4(from, half - i));
+    store4(low + half, half - i, load4(from + half, half - i));
+  }
 }
 
 // out = residual + (tree sum of the partials (+ bias)); all tensors [rows, h].
@@ -537,6 +603,40 @@ __global__ void loss_gradient(
       four.v[k] = counts ? g : 0.0f;
     }
     store4(logits + row * v + i, v - i, four);
+  }
+}
+
+// All of these at once, for a vocabulary that is not divided: reads the logits once from memory and once from the cache.
+__global__ void row_loss(E* logits, i64 v, const i64* targets, double* losses, int gradient) {
+  __shared__ float shared[256];
+  const i64 row = blockIdx.x, target = targets[row];
+  logits += row * v;
+  const float target_logit = target >= 0 ? to_float(logits[target]) : 0.0f;
+  float largest = -INFINITE, sum = 0.0f;
+  for (i64 i = threadIdx.x * 4; i < v; i += 256 * 4) {
+    const Four four = load4(logits + i, v - i);
+    float raised = largest;
+    for (int k = 0; k < 4; ++k)
+      if (i + k < v) raised = fmaxf(raised, four.v[k]);
+    float e[4];
+    for (int k = 0; k < 4; ++k) e[k] = i + k < v ? expf(four.v[k] - raised) : 0.0f;
+    sum = (largest == raised ? sum : sum * expf(largest - raised)) + ((e[0] + e[1]) + (e[2] + e[3]));
+    largest = raised;
+  }
+  const float maximum = block_max(largest, shared);
+  sum = block_sum(largest == maximum ? sum : sum * expf(largest - maximum), shared);
+  if (threadIdx.x == 0)
+    losses[row] = target < 0 ? 0.0 : log((double)sum) + (double)maximum - (double)target_logit;
+  if (!gradient) return;
+  const float scale = 1.0f / sum;
+  for (i64 i = threadIdx.x * 4; i < v; i += 256 * 4) {
+    Four four = load4(logits + i, v - i);
+    for (int k = 0; k < 4; ++k) {
+      float g = expf(four.v[k] - maximum) * scale;
+      if (i + k == target) g -= 1.0f;
+      four.v[k] = target >= 0 ? g : 0.0f;
+    }
+    store4(logits + i, v - i, four);
   }
 }
 

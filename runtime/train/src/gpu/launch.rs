@@ -52,6 +52,11 @@ impl Grid {
         Self::new(count.div_ceil(4).div_ceil(u64::from(threads)), lines, threads)
     }
 
+    /// Blocks of 32 columns, with 32 threads for each.
+    pub fn columns(count: u64) -> Self {
+        Self::new(count.div_ceil(32), 1, 1024)
+    }
+
     /// Whether there is nothing to do: a driver refuses such a launch.
     pub fn is_empty(self) -> bool {
         self.blocks.contains(&0)
@@ -92,6 +97,13 @@ impl Arguments {
 
     pub fn float(self, value: f32) -> Self {
         self.push(u64::from(value.to_bits()))
+    }
+
+    /// A structure of numbers.
+    pub fn longs<const N: usize>(mut self, values: [i64; N]) -> Self {
+        self.starts.push(self.words.len());
+        self.words.extend(values.map(i64::cast_unsigned));
+        self
     }
 
     /// A structure with the memory of up to [`MAX_PARTS`] tensors.

@@ -9,12 +9,17 @@ mod compiler;
 mod driver;
 mod launch;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::OnceLock;
 
 use tch::Kind;
 
-pub use compiler::{Compiler, SOURCE};
+use crate::model::ComputeDevice;
+
+use compiler::Compiler;
+pub use compiler::{SOURCE, options};
+pub use driver::Vendor;
 use driver::{Driver, Module};
 pub use launch::{Arguments, Grid, MAX_PARTS};
 
@@ -34,10 +39,12 @@ pub enum GpuError {
 /// The kernels of this process's device.
 #[derive(Debug)]
 pub struct Gpu {
-    index: usize,
+    /// None for a simulated device, whose driver computes at once.
+    index: Option<usize>,
     driver: Driver,
     compiler: Compiler,
     architecture: String,
+    multiprocessors: Option<i64>,
     f32_module: OnceLock<Module>,
     bf16_module: OnceLock<Module>,
 }
@@ -45,20 +52,27 @@ pub struct Gpu {
 /// A worker computes on one device.
 static GPU: OnceLock<Gpu> = OnceLock::new();
 
-/// Prepares the device with an index: finds the vendor's libraries in the folder of libtorch. Kernels are compiled when
-/// they are first used.
+/// Prepares a device: finds the vendor's libraries in the folder of libtorch. Kernels are compiled when they are first
+/// used.
 ///
 /// # Errors
 /// [`GpuError`] if a library is missing or there is no such device.
-pub fn load(folder: &Path, index: usize) -> Result<&'static Gpu, GpuError> {
+pub fn load(folder: &Path, device: ComputeDevice) -> Result<&'static Gpu, GpuError> {
     if let Some(gpu) = GPU.get() {
         return Ok(gpu);
     }
+    let own = match device {
+        ComputeDevice::Gpu(index) => Some(index),
+        ComputeDevice::Cpu | ComputeDevice::Simulated => None,
+    };
+    let index = own.unwrap_or(0);
     let driver = Driver::open(folder, index)?;
     let compiler = driver.compiler()?;
     let architecture = driver.architecture(index)?;
+    let multiprocessors = driver.multiprocessors(index)?;
     Ok(GPU.get_or_init(|| Gpu {
-        index,
+        index: own,
+        multiprocessors,
         driver,
         compiler,
         architecture,
@@ -78,6 +92,11 @@ impl Gpu {
         &self.architecture
     }
 
+    /// Multiprocessors of a device of CUDA.
+    pub fn multiprocessors(&self) -> Option<i64> {
+        self.multiprocessors
+    }
+
     /// The device and what computes on it besides libtorch.
     ///
     /// # Errors
@@ -85,7 +104,7 @@ impl Gpu {
     pub fn description(&self) -> Result<String, GpuError> {
         Ok(format!(
             "{} ({}), driver {}, kernels by compiler {}",
-            self.driver.name(self.index)?,
+            self.driver.name(self.index.unwrap_or(0))?,
             self.architecture,
             self.driver.version()?,
             self.compiler.version()?
@@ -106,6 +125,16 @@ impl Gpu {
         Ok(slot.get_or_init(|| module))
     }
 
+    /// The names of the kernels that have been launched.
+    pub fn used(&self) -> BTreeSet<&'static str> {
+        let modules = [&self.f32_module, &self.bf16_module];
+        modules
+            .into_iter()
+            .filter_map(OnceLock::get)
+            .flat_map(Module::names)
+            .collect()
+    }
+
     /// Launches a kernel on libtorch's current stream.
     ///
     /// # Errors
@@ -115,7 +144,10 @@ impl Gpu {
             return Ok(());
         }
         let function = self.module(kind)?.function(name)?;
-        let stream = aten_sys::current_stream(self.index)?;
+        let stream = match self.index {
+            Some(index) => aten_sys::current_stream(index)?,
+            None => std::ptr::null_mut(),
+        };
         self.driver.launch(function, grid, stream, arguments)
     }
 }

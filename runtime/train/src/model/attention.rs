@@ -7,7 +7,7 @@
 use aurora_runtime::trace::Operation;
 use tch::{Kind, Tensor};
 
-use super::ops::NormStats;
+use super::ops::{HeadColumns, NormStats};
 use super::parameter_map::HeadArrangement;
 use super::pass_context::PassContext;
 use super::passes::SublayerBackward;
@@ -317,10 +317,9 @@ impl Network {
             result: Operation::FirstNormGradient,
             extra,
         };
-        if let Some(sum) = sum {
-            self.sum_norm_gradient(pass, &of, sum)?;
-        }
-        self.norm_backward(pass, &of, x_th, &weights.norm1, stats, &gradient.norm1)
+        let sum = sum.ok_or(ModelError::NotHeld("a rank has no shards"))?;
+        let dnorm_th = self.sum_norm_gradient(pass, &of, sum)?;
+        self.norm_backward(pass, &of, (&dnorm_th, x_th), &weights.norm1, stats, &gradient.norm1)
     }
 
     /// Backward pass of the projection of shared keys and values, on the own rows: its gradients, and that of its input
@@ -444,6 +443,11 @@ impl Network {
             let Attended { out_ta, lse_bns } = &activations.attended[shard];
             let gradients = into.by_reference();
             portable::attention_backward(views.by_reference(), out_ta, lse_bns, &backward.dattended_ta, gradients)?;
+        } else if self.kernels == Kernels::Device && fused_attention::fits(&views.query_bsnd.f_transpose(1, 2)?, None) {
+            let attended = &activations.attended[shard];
+            if self.fused_backward(workspace, &views, attended, dkv_te, &dquery_tp, shard)? {
+                return Ok(dquery_tp);
+            }
         } else {
             self.flash_backward(
                 workspace,
@@ -468,7 +472,61 @@ impl Network {
         Ok(dquery_tp)
     }
 
-    /// libtorch's backward pass. Its gradients are added over the heads that share a key and value head.
+    /// The backward pass of the fused kernel; true if the gradients of queries and keys are rotated back already.
+    fn fused_backward(
+        &self,
+        workspace: &Workspace,
+        views: &Views,
+        attended: &Attended,
+        dkv_te: &Tensor,
+        dquery_tp: &Tensor,
+        shard: usize,
+    ) -> Result<bool, ModelError> {
+        let (b, s) = (workspace.sequences as i64, workspace.sequence as i64);
+        let (n, d) = (self.shard_heads(), self.head_size());
+        let heads = |rows: &Tensor| rows.f_view([b, s, n, d])?.f_transpose(1, 2);
+        let (dout, out) = (heads(&workspace.backward()?.dattended_ta)?, heads(&attended.out_ta)?);
+        let by_head = views.by_head()?;
+        let into = self.views(dquery_tp, &workspace.layer(0, 0).key_value_tk, workspace, shard)?;
+        let g = by_head[1].size()[1];
+        let columns = match self.parameters.shape.arrangement {
+            HeadArrangement::Shared => None,
+            HeadArrangement::PerHead => Some([0, d, 2 * d].map(|first| HeadColumns { first, step: 3 * d })),
+            HeadArrangement::Stacked => Some([0, n * d, (n + g) * d].map(|first| HeadColumns { first, step: d })),
+        };
+        let mut is_rotated = false;
+        for slice in fused_attention::slices(&by_head[0]) {
+            let count = slice.end - slice.start;
+            let cut = |tensor: &Tensor| tensor.f_narrow(0, slice.start, count);
+            let [query, key, value] = by_head.each_ref().map(cut);
+            let output = [&cut(&out)?, &cut(&attended.lse_bns)?];
+            let gradients = fused_attention::backward(&cut(&dout)?, [&query?, &key?, &value?], output)?;
+            // The kernel writes `[b, s, heads, d]`.
+            let dense = |heads: &Tensor| -> Result<Tensor, ModelError> {
+                let size = heads.size();
+                Ok(heads
+                    .f_transpose(1, 2)?
+                    .f_contiguous()?
+                    .f_view([count * s, size[1], d])?)
+            };
+            let [dq, dk, dv] = &gradients;
+            let rows = |tensor: &Tensor| tensor.f_narrow(0, slice.start * s, count * s);
+            if let Some(columns) = columns {
+                let heads = [&dense(dq)?, &dense(dk)?, &dense(dv)?];
+                let rotary = workspace.rotary.as_ref();
+                is_rotated = self
+                    .kernels
+                    .pack_heads(heads, rotary, workspace.sequence, columns, &rows(dquery_tp)?)?;
+                continue;
+            }
+            cut(&into.query_bsnd)?.f_copy_(&dq.f_transpose(1, 2)?)?;
+            let flat = |heads: &Tensor| dense(heads)?.f_view([count * s, d]).map_err(ModelError::from);
+            self.kernels.fold_heads(&flat(dk)?, &flat(dv)?, 1, &rows(dkv_te)?)?;
+        }
+        Ok(is_rotated)
+    }
+
+    /// libtorch's backward pass. Its gradients of each head are added over the heads that share a key and value head.
     fn flash_backward(
         &self,
         workspace: &Workspace,
@@ -486,10 +544,8 @@ impl Network {
         let (n, d) = (self.shard_heads(), self.head_size());
         let heads = |rows: &Tensor| rows.f_view([b, s, n, d])?.f_transpose(1, 2);
         let (dout, out) = (heads(&workspace.backward()?.dattended_ta)?, heads(&attended.out_ta)?);
-        let (by_head, output) = (views.by_head()?, [&out, &attended.lse_bns]);
-        let (dq, dk, dv) = if self.kernels == Kernels::Device && fused_attention::fits(&by_head[0], None) {
-            fused_attention::backward(&dout, by_head.each_ref(), output)?
-        } else if self.kernels == Kernels::Device {
+        let (dq, dk, dv) = if self.kernels == Kernels::Device {
+            let output = [&out, &attended.lse_bns];
             composed_attention::backward(&dout, &views.expanded()?, output)?
         } else {
             let [query, key, value] = views.expanded()?;
@@ -507,32 +563,29 @@ impl Network {
             )?
         };
         let put = |to: &Tensor, from: &Tensor| to.shallow_clone().f_copy_(from);
-        // Heads of the gradients of keys and values: all, or already added over those that share a head.
-        let each = dk.size()[1];
         let flat = |part: &Tensor, groups: i64| -> Result<Tensor, ModelError> {
             let rows = part
                 .f_transpose(1, 2)?
                 .f_contiguous()?
-                .f_view([rows * groups, each / groups * d]);
+                .f_view([rows * groups, n / groups * d]);
             Ok(rows?)
         };
         // With shared keys and values the second argument is not used.
         let into = self.views(dquery_tp, &workspace.layer(0, 0).key_value_tk, workspace, shard)?;
         put(&into.query_bsnd, &dq.f_transpose(1, 2)?)?;
         match self.parameters.shape.arrangement {
-            HeadArrangement::Shared => {
-                self.kernels
-                    .fold_heads(&flat(&dk, 1)?, &flat(&dv, 1)?, each as usize, dkv_te)?
-            }
-            HeadArrangement::PerHead | HeadArrangement::Stacked if each == into.key_bsgd.size()[2] => {
+            HeadArrangement::Shared => self
+                .kernels
+                .fold_heads(&flat(&dk, 1)?, &flat(&dv, 1)?, n as usize, dkv_te)?,
+            HeadArrangement::PerHead => {
                 put(&into.key_bsgd, &dk.f_transpose(1, 2)?)?;
                 put(&into.value_bsgd, &dv.f_transpose(1, 2)?)?;
             }
-            HeadArrangement::PerHead | HeadArrangement::Stacked => {
+            HeadArrangement::Stacked => {
                 let g = self.parameters.shape.shard_kv_heads() as i64;
                 let folded = Tensor::f_empty([rows * g, 2 * d], (Kind::Float, self.device))?;
                 self.kernels
-                    .fold_heads(&flat(&dk, g)?, &flat(&dv, g)?, (each / g) as usize, &folded)?;
+                    .fold_heads(&flat(&dk, g)?, &flat(&dv, g)?, (n / g) as usize, &folded)?;
                 let both = folded.f_view([b, s, g, 2 * d])?;
                 put(&into.key_bsgd, &both.f_narrow(3, 0, d)?)?;
                 put(&into.value_bsgd, &both.f_narrow(3, d, d)?)?;

@@ -164,8 +164,8 @@ impl Network {
             result: Operation::FinalNormGradient,
             extra: None,
         };
-        self.sum_norm_gradient(pass, &of, self.own_rows_of_partials(pass, of.sum)?)?;
-        self.norm_backward(pass, &of, x_th, norm, stats, into)?;
+        let dnorm_th = self.sum_norm_gradient(pass, &of, self.own_rows_of_partials(pass, of.sum)?)?;
+        self.norm_backward(pass, &of, (&dnorm_th, x_th), norm, stats, into)?;
         Ok(losses_t)
     }
 
@@ -179,6 +179,9 @@ impl Network {
         losses_r: &Tensor,
         gradient: bool,
     ) -> Result<(), ModelError> {
+        if self.mesh.tensor == 1 && self.kernels.whole_loss(logits_rv, targets_r, losses_r, gradient)? {
+            return Ok(());
+        }
         let rows = losses_r.numel() as i64;
         let new = |lines: i64| Tensor::f_empty([lines, rows], (Kind::Float, self.device));
         let first = self.first_id(self.parameters.holding.shards.start);

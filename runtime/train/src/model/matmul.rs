@@ -53,7 +53,7 @@ impl Kernels {
             let _ = gradient.shallow_clone().f_addmm_(&transposed, right)?;
             return Ok(());
         }
-        if self == Self::Device && crate::gpu::current().is_some() {
+        if self == Self::Device && gradient.device().is_cuda() {
             // The product is added in `f32`.
             let _ = gradient.f_addmm_dtype_out(gradient, &transposed, right, Kind::Float)?;
             return Ok(());

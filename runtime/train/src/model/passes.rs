@@ -8,7 +8,7 @@ use super::ops::NormStats;
 use super::parameter_map::FeedForwardActivation;
 use super::pass_context::PassContext;
 use super::views::{Layer, Linear, Norm, Weights};
-use super::{Gradients, ModelError, Network};
+use super::{Gradients, Kernels, ModelError, Network};
 use crate::parallel::{PendingParts, mesh};
 
 /// The end of a sublayer's backward pass: a sum over shards and the norm that it goes through.
@@ -242,10 +242,16 @@ impl Network {
         pass: &PassContext<'_>,
         of: &SublayerBackward<'_>,
         parts: PendingParts,
-    ) -> Result<(), ModelError> {
+    ) -> Result<Tensor, ModelError> {
+        let parts = parts.wait()?;
+        if let ([one], None, None, Kernels::Device) = (&parts[..], of.extra, &pass.trace, self.kernels) {
+            // A device's kernels read it in the element type that it has: the same numbers.
+            return Ok(one.shallow_clone());
+        }
         let dnorm_th = &pass.workspace.backward()?.dnorm_th;
-        self.kernels.sum_partials(&parts.wait()?, of.extra, dnorm_th)?;
-        self.record_own(pass, of.layer, of.sum, dnorm_th)
+        self.kernels.sum_partials(&parts, of.extra, dnorm_th)?;
+        self.record_own(pass, of.layer, of.sum, dnorm_th)?;
+        Ok(dnorm_th.shallow_clone())
     }
 
     /// Backward pass of a norm: adds the own rows of its input's gradient to `dx_th`; weight and bias by row blocks.
@@ -253,7 +259,7 @@ impl Network {
         &self,
         pass: &PassContext<'_>,
         of: &SublayerBackward<'_>,
-        x_th: &Tensor,
+        (dnorm_th, x_th): (&Tensor, &Tensor),
         norm: &Norm,
         stats: NormStats<'_>,
         gradient: &Norm,
@@ -267,7 +273,7 @@ impl Network {
         };
         let dx_th = rows.own_of_all(&backward.dx_th)?;
         self.kernels.norm_backward(
-            &backward.dnorm_th,
+            dnorm_th,
             &rows.own_of(x_th)?,
             norm,
             stats,
@@ -441,9 +447,9 @@ impl Network {
             result: Operation::SecondNormGradient,
             extra: None,
         };
-        if let Some(sum) = sum {
-            self.sum_norm_gradient(pass, &of, sum)?;
-        }
-        self.norm_backward(pass, &of, &activations.mid_th, &weights.norm2, stats, &gradient.norm2)
+        let sum = sum.ok_or(ModelError::NotHeld("a rank has no shards"))?;
+        let dnorm_th = self.sum_norm_gradient(pass, &of, sum)?;
+        let x_th = &activations.mid_th;
+        self.norm_backward(pass, &of, (&dnorm_th, x_th), &weights.norm2, stats, &gradient.norm2)
     }
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use tch::{Device, Kind, Tensor};
 
-use super::ops::{NormStats, Rotary, UpdateChunk};
+use super::ops::{HeadColumns, NormStats, Rotary, UpdateChunk};
 use super::views::Norm;
 use super::{Kernels, ModelError, composed_attention, fused_attention, to_host};
 use crate::kernels::{AdamWCoefficients, Gelu};
@@ -143,6 +143,7 @@ fn rows(inputs: &Inputs, width: i64) -> Result<Vec<KernelCheck>, ModelError> {
             gradient.bias_h = gradients(6)?;
         }
         let (out, dx) = (inputs.empty(kind, ROWS, width)?, inputs.float(ROWS, width, 7)?);
+        let again = out.copy();
         let (mean, rstd) = (
             inputs.empty(Kind::Float, 1, ROWS)?.f_view([-1])?,
             inputs.empty(Kind::Float, 1, ROWS)?.f_view([-1])?,
@@ -152,8 +153,9 @@ fn rows(inputs: &Inputs, width: i64) -> Result<Vec<KernelCheck>, ModelError> {
             rstd_t: &rstd,
         };
         kernels.norm_forward(&x, &norm, 1e-5, &out, stats)?;
+        kernels.norm_apply(&x, &norm, &again, stats)?;
         kernels.norm_backward(&dy, &x, &norm, stats, &BLOCKS, &dx, &gradient)?;
-        Ok([vec![out, dx, rstd], gradient.weight_h, gradient.bias_h].concat_tensors())
+        Ok([vec![out, again, dx, rstd], gradient.weight_h, gradient.bias_h].concat_tensors())
     };
     let gelu = |form: Gelu, kernels: Kernels| -> Result<Vec<Tensor>, ModelError> {
         let (z, bias) = (inputs.element(ROWS, width, 8)?, inputs.vector(kind, width, 9)?);
@@ -244,6 +246,26 @@ fn sums(inputs: &Inputs, width: i64) -> Result<Vec<KernelCheck>, ModelError> {
         Ok(vec![rows, back])
     };
     checks.push(compare(&format!("rotary, width {width}"), kind, &rotate)?);
+    let pack = |kernels: Kernels| -> Result<Vec<Tensor>, ModelError> {
+        let rotary = Rotary::new(24, 12, 1e4, inputs.device)?;
+        let heads = |n: i64, seed| {
+            inputs
+                .element(ROWS, n * 12, seed)?
+                .f_view([ROWS, n, 12])
+                .map_err(ModelError::from)
+        };
+        let (dq, dk, dv) = (heads(4, 41)?, heads(2, 42)?, heads(2, 43)?);
+        let to = inputs.element(ROWS, 8 * 12, 44)?;
+        let columns = [0, 4 * 12, 6 * 12].map(|first| HeadColumns { first, step: 12 });
+        if !kernels.pack_heads([&dq, &dk, &dv], Some(&rotary), 24, columns, &to)? {
+            let flat = [dq, dk, dv].map(|heads| heads.f_flatten(1, 2));
+            let [dq, dk, dv] = flat;
+            to.shallow_clone().f_copy_(&Tensor::f_cat(&[dq?, dk?, dv?], 1)?)?;
+            kernels.rotate(&to, &rotary, 24, 0, 6, true)?;
+        }
+        Ok(vec![to])
+    };
+    checks.push(compare(&format!("gradients of heads, width {width}"), kind, &pack)?);
     Ok(checks)
 }
 
@@ -287,10 +309,19 @@ fn losses(inputs: &Inputs) -> Result<Vec<KernelCheck>, ModelError> {
         let _ = targets.f_narrow(0, 3, 2)?.f_fill_(-1)?;
         let (maxima, sums) = (inputs.empty(Kind::Float, 1, ROWS)?, inputs.empty(Kind::Float, 2, ROWS)?);
         let own = Tensor::f_full([ROWS], f64::NAN, (Kind::Double, inputs.device))?;
+        let whole: Vec<Tensor> = logits.iter().map(Tensor::copy).collect();
+        let own_whole = own.copy();
+        let is_whole = kernels.whole_loss(&whole, &targets, &own_whole, true)?;
         kernels.row_maxima(&logits, &maxima)?;
         kernels.row_sums(&logits, &targets, 0, &maxima, &sums, true)?;
         kernels.finish_loss(&logits, &targets, 0, &maxima, &sums, &own, true)?;
-        Ok([vec![own, maxima], logits, Vec::new()].concat_tensors())
+        // At once, and in parts: the same.
+        let (own_whole, whole) = if is_whole {
+            (own_whole, whole)
+        } else {
+            (own.copy(), logits.iter().map(Tensor::copy).collect())
+        };
+        Ok([vec![own, own_whole, maxima], logits, whole].concat_tensors())
     };
     let compared = |(shards, width): (i64, i64)| {
         let name = format!("loss, {shards} shards of {width}");
@@ -356,7 +387,7 @@ fn products(inputs: &Inputs) -> Result<Vec<KernelCheck>, ModelError> {
         let fused = kernels == Kernels::Device && fused_attention::fits(&query, None);
         if fused {
             let (out, lse) = fused_attention::forward([&query, &key, &value])?;
-            let (dq, dk, dv) = fused_attention::backward(&dout, [&query, &key, &value], [&out, &lse])?;
+            let [dq, dk, dv] = fused_attention::backward(&dout, [&query, &key, &value], [&out, &lse])?;
             return Ok(vec![out, lse, dq, dk, dv]);
         }
         let each = |heads: &Tensor| -> Result<Tensor, ModelError> {
@@ -390,7 +421,7 @@ mod tests {
     #[test]
     fn the_references_agree_with_themselves() {
         let checks = self_test(Device::Cpu).expect("it runs");
-        assert_eq!(checks.len(), 2 * (3 * (5 + 5) + 2 + 3 + 1 + 2));
+        assert_eq!(checks.len(), 2 * (3 * (5 + 6) + 2 + 3 + 1 + 2));
         for check in checks {
             assert!(check.passes() && check.error == 0.0, "{check:?}");
         }

@@ -61,10 +61,21 @@ pub fn fix_environment() {
 pub fn choose(start: Start, libraries: &DeviceLibraries) -> Result<ComputeDevice, DeviceError> {
     match start.device {
         WorkerDevice::Cpu => Ok(ComputeDevice::Cpu),
-        WorkerDevice::Simulated => Ok(ComputeDevice::Simulated),
+        WorkerDevice::Simulated => simulated(),
         WorkerDevice::Gpu => gpu(start.local_rank, false, libraries),
         WorkerDevice::SharedGpu => gpu(start.local_rank, true, libraries),
     }
+}
+
+/// For tests: a folder with a double of a device's driver, which runs the kernels on the processor.
+const TEST_KERNELS: &str = "AURORA_TEST_KERNELS";
+
+fn simulated() -> Result<ComputeDevice, DeviceError> {
+    let device = ComputeDevice::Simulated;
+    if let Some(folder) = std::env::var_os(TEST_KERNELS) {
+        gpu::load(folder.as_ref(), device).map_err(|cause| DeviceError::Kernels { index: 0, cause })?;
+    }
+    Ok(device)
 }
 
 fn gpu(local_rank: Option<u32>, is_shared: bool, libraries: &DeviceLibraries) -> Result<ComputeDevice, DeviceError> {
@@ -94,7 +105,7 @@ fn gpu(local_rank: Option<u32>, is_shared: bool, libraries: &DeviceLibraries) ->
         Ok(_) => {
             let cannot = |cause: GpuError| DeviceError::Kernels { index, cause };
             aten_sys::fix_arithmetic().map_err(|error| cannot(error.into()))?;
-            gpu::load(library.parent().unwrap_or(library), index).map_err(cannot)?;
+            gpu::load(library.parent().unwrap_or(library), device).map_err(cannot)?;
             Ok(device)
         }
     }

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod device;
+#[path = "../double/build.rs"]
+mod double;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};

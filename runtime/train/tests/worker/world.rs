@@ -1,7 +1,9 @@
 //! A worker under test, and its environment: token files, a model, folders for results.
 
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, channel};
 
 use aurora_compiler::fields::{
@@ -14,6 +16,19 @@ use aurora_runtime::job::{
     TrainJob, WorkerCommand, WorkerDevice,
 };
 use camino::{Utf8Path, Utf8PathBuf};
+
+use crate::double;
+
+/// The folder of the double of a device's driver, which runs the kernels on the processor.
+fn kernels() -> &'static Path {
+    static FOLDER: OnceLock<tempfile::TempDir> = OnceLock::new();
+    let make = || {
+        let folder = tempfile::tempdir().unwrap();
+        double::build(folder.path());
+        folder
+    };
+    FOLDER.get_or_init(make).path()
+}
 
 /// A running worker.
 pub struct Worker {
@@ -34,6 +49,12 @@ impl Worker {
             .arg("worker")
             .env("OMP_NUM_THREADS", "2")
             .env_remove("MKL_NUM_THREADS");
+        if device == WorkerDevice::Simulated {
+            let folder = kernels();
+            command
+                .env("AURORA_TEST_KERNELS", folder)
+                .env("AURORA_CACHE_DIR", folder.join("cache"));
+        }
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let (sender, events) = channel();

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use tch::{Kind, Tensor};
 
-use super::{NormStats, Rotary, UpdateChunk, aten};
+use super::{HeadColumns, NormStats, Rotary, UpdateChunk, aten};
 use crate::gpu::{Arguments, Gpu, Grid, MAX_PARTS};
 use crate::kernels::{AdamWCoefficients, Gelu};
 use crate::model::ModelError;
@@ -16,6 +16,8 @@ type Done = Result<(), ModelError>;
 
 /// Rows of a column sum that one thread adds.
 const COLUMN_ROWS: i64 = 64;
+/// Rows of a block of a norm's backward pass; as in `kernels.cu`.
+const NORM_ROWS: usize = 32;
 /// Threads of a block of a column sum.
 const COLUMN_THREADS: u32 = 64;
 
@@ -131,16 +133,17 @@ pub fn norm_forward(
     stats: NormStats<'_>,
 ) -> Done {
     let (rows, hidden) = dimensions(x_th);
-    let mean_t = (!norm.bias_h.is_empty()).then_some(stats.mean_t);
     let arguments = Arguments::default()
         .tensor(x_th)
         .long(rows)
         .long(hidden)
         .float(epsilon)
-        .optional(mean_t)
-        .tensor(stats.rstd_t);
-    gpu.launch(Kind::Float, "norm_statistics", Grid::rows(rows as u64), &arguments)?;
-    norm_apply(gpu, x_th, norm, out_th, stats)
+        .tensor(&norm.weight_h[0])
+        .optional(norm.bias_h.first())
+        .tensor(stats.mean_t)
+        .tensor(stats.rstd_t)
+        .tensor(out_th);
+    Ok(gpu.launch(out_th.kind(), "norm_forward", Grid::rows(rows as u64), &arguments)?)
 }
 
 pub fn norm_apply(gpu: &Gpu, x_th: &Tensor, norm: &Norm, out_th: &Tensor, stats: NormStats<'_>) -> Done {
@@ -168,66 +171,67 @@ pub fn norm_backward(
     dx_th: &Tensor,
     gradient: &Norm,
 ) -> Done {
-    let (rows, hidden) = dimensions(x_th);
+    let (_, hidden) = dimensions(x_th);
     let weight_h = &norm.weight_h[0];
-    let mean_t = (!norm.bias_h.is_empty()).then_some(stats.mean_t);
-    let arguments = Arguments::default()
-        .tensor(dy_th)
-        .tensor(x_th)
-        .long(rows)
-        .long(hidden)
-        .tensor(weight_h)
-        .optional(mean_t)
-        .tensor(stats.rstd_t)
-        .tensor(dx_th);
-    gpu.launch(weight_h.kind(), "norm_backward", Grid::rows(rows as u64), &arguments)?;
-    for (block, gradient_h) in blocks.iter().zip(&gradient.weight_h) {
-        let cut = |tensor: &Tensor| tensor.f_narrow(0, block.start as i64, block.len() as i64);
-        let normal = Normal {
-            x_th: cut(x_th)?,
-            mean_t: mean_t.map(cut).transpose()?,
-            rstd_t: cut(stats.rstd_t)?,
-        };
-        add_columns(gpu, &cut(dy_th)?, Some(&normal), gradient_h)?;
+    for (at, block) in blocks.iter().enumerate() {
+        let (rows, chunks) = (block.len() as i64, block.len().div_ceil(NORM_ROWS) as i64);
+        let cut = |tensor: &Tensor| tensor.f_narrow(0, block.start as i64, rows);
+        let partials = || Tensor::f_empty([chunks, hidden], (Kind::Float, x_th.device()));
+        let weight_partials = partials()?;
+        let bias_partials = gradient.bias_h.get(at).map(|_| partials()).transpose()?;
+        let mean_t = bias_partials.as_ref().map(|_| cut(stats.mean_t)).transpose()?;
+        let arguments = Arguments::default()
+            .tensor(&cut(dy_th)?)
+            .int(optional_code(Some(dy_th)))
+            .tensor(&cut(x_th)?)
+            .long(rows)
+            .long(hidden)
+            .tensor(weight_h)
+            .optional(mean_t.as_ref())
+            .tensor(&cut(stats.rstd_t)?)
+            .tensor(&cut(dx_th)?)
+            .tensor(&weight_partials)
+            .optional(bias_partials.as_ref());
+        gpu.launch(
+            weight_h.kind(),
+            "norm_backward",
+            Grid::blocks(chunks as u64),
+            &arguments,
+        )?;
+        add_chunks(gpu, &weight_partials, &gradient.weight_h[at])?;
+        if let (Some(partials), Some(gradient_h)) = (&bias_partials, gradient.bias_h.get(at)) {
+            add_chunks(gpu, partials, gradient_h)?;
+        }
     }
-    if gradient.bias_h.is_empty() {
-        return Ok(());
-    }
-    column_sums(gpu, dy_th, blocks, &gradient.bias_h)
+    Ok(())
 }
 
-/// Rows that are normalized again, as factors of a column sum.
-struct Normal {
-    x_th: Tensor,
-    mean_t: Option<Tensor>,
-    rstd_t: Tensor,
-}
-
-/// Adds the sum of the rows of `values` (times the normalized rows) to `gradient`: rows by [`COLUMN_ROWS`], then these
-/// sums, both in order.
-fn add_columns(gpu: &Gpu, values: &Tensor, normal: Option<&Normal>, gradient: &Tensor) -> Done {
+/// Adds the sum of the rows of `values` to `gradient`: rows by [`COLUMN_ROWS`], then these sums.
+fn add_columns(gpu: &Gpu, values: &Tensor, gradient: &Tensor) -> Done {
     let (rows, columns) = dimensions(values);
     let chunks = (rows as u64).div_ceil(COLUMN_ROWS as u64);
     let partials = Tensor::f_empty([chunks as i64, columns], (Kind::Float, values.device()))?;
     let arguments = Arguments::default()
         .tensor(values)
         .int(optional_code(Some(values)))
-        .long(columns)
         .long(rows)
         .long(columns)
         .long(COLUMN_ROWS)
-        .optional(normal.map(|normal| &normal.x_th))
-        .optional(normal.and_then(|normal| normal.mean_t.as_ref()))
-        .optional(normal.map(|normal| &normal.rstd_t))
         .tensor(&partials);
     let grid = Grid::lines(columns as u64, chunks, COLUMN_THREADS);
     gpu.launch(Kind::Float, "column_partials", grid, &arguments)?;
+    add_chunks(gpu, &partials, gradient)
+}
+
+/// Adds the sum of the rows of `partials` to `gradient`.
+fn add_chunks(gpu: &Gpu, partials: &Tensor, gradient: &Tensor) -> Done {
+    let (chunks, columns) = dimensions(partials);
     let arguments = Arguments::default()
-        .tensor(&partials)
-        .long(chunks as i64)
+        .tensor(partials)
+        .long(chunks)
         .long(columns)
         .tensor(gradient);
-    Ok(gpu.launch(Kind::Float, "add_columns", Grid::threads(columns as u64), &arguments)?)
+    Ok(gpu.launch(Kind::Float, "add_columns", Grid::columns(columns as u64), &arguments)?)
 }
 
 fn form(gelu: Gelu) -> i32 {
@@ -305,18 +309,18 @@ pub fn rotate(
     let (count, width) = dimensions(rows);
     let half = rotary.cos.size()[1];
     let columns = rows.f_narrow(1, first as i64, 2 * half * heads as i64)?;
-    let pairs = count * heads as i64 * half;
+    let fours = count * heads as i64 * (half + 3).div_euclid(4);
     let arguments = Arguments::default()
         .tensor(&columns)
         .long(width)
-        .long(pairs)
+        .long(count)
         .long(heads as i64)
         .long(half)
         .long(sequence as i64)
         .tensor(&rotary.cos)
         .tensor(&rotary.sin)
         .float(if inverse { -1.0 } else { 1.0 });
-    Ok(gpu.launch(rows.kind(), "rotate", Grid::threads(pairs as u64), &arguments)?)
+    Ok(gpu.launch(rows.kind(), "rotate", Grid::threads(fours as u64), &arguments)?)
 }
 
 pub fn add_residual(
@@ -377,7 +381,7 @@ pub fn sum_partials(gpu: &Gpu, partials: &[Tensor], extra: Option<&Tensor>, out:
 pub fn column_sums(gpu: &Gpu, values: &Tensor, blocks: &[Range<usize>], gradients: &[Tensor]) -> Done {
     for (block, gradient) in blocks.iter().zip(gradients) {
         let rows = values.f_narrow(0, block.start as i64, block.len() as i64)?;
-        add_columns(gpu, &rows, None, gradient)?;
+        add_columns(gpu, &rows, gradient)?;
     }
     Ok(())
 }
@@ -529,6 +533,48 @@ pub fn finish_loss(
         first += width;
     }
     Ok(())
+}
+
+/// Losses and their gradient for a vocabulary that is not divided.
+pub fn whole_loss(gpu: &Gpu, logits_rv: &Tensor, targets_r: &Tensor, losses_r: &Tensor, gradient: bool) -> Done {
+    let (rows, width) = dimensions(logits_rv);
+    let arguments = Arguments::default()
+        .tensor(logits_rv)
+        .long(width)
+        .tensor(targets_r)
+        .tensor(losses_r)
+        .int(i32::from(gradient));
+    Ok(gpu.launch(logits_rv.kind(), "row_loss", Grid::blocks(rows as u64), &arguments)?)
+}
+
+/// Writes the gradients of heads, each `[rows, heads, d]`, to their columns in the rows of `to`; queries and keys are
+/// rotated back.
+pub fn pack_heads(
+    gpu: &Gpu,
+    [dq, dk, dv]: [&Tensor; 3],
+    rotary: Option<&Rotary>,
+    sequence: usize,
+    [q, k, v]: [HeadColumns; 3],
+    to: &Tensor,
+) -> Done {
+    let (rows, width) = dimensions(to);
+    let size = |heads: &Tensor| heads.size()[1];
+    let half = dq.size()[2] / 2;
+    let fours = rows * (size(dq) + 2 * size(dk)) * (half + 3).div_euclid(4);
+    let place = |arguments: Arguments, of: HeadColumns| arguments.longs([of.first, of.step]);
+    let arguments = Arguments::default()
+        .tensor(dq)
+        .tensor(dk)
+        .tensor(dv)
+        .long(rows)
+        .long(size(dq))
+        .long(size(dk))
+        .long(half)
+        .long(sequence as i64)
+        .optional(rotary.map(|rotary| &rotary.cos))
+        .optional(rotary.map(|rotary| &rotary.sin));
+    let arguments = [q, k, v].into_iter().fold(arguments, place).tensor(to).long(width);
+    Ok(gpu.launch(to.kind(), "pack_heads", Grid::threads(fours as u64), &arguments)?)
 }
 
 pub fn adamw(

@@ -224,6 +224,13 @@ operations! {
     );
 }
 
+/// Where the heads of a kind are in a row: the first column, and the columns from one head to the next.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct HeadColumns {
+    pub first: i64,
+    pub step: i64,
+}
+
 /// A chunk of the optimizer's update.
 #[derive(Clone, Debug)]
 pub struct UpdateChunk {
@@ -284,6 +291,39 @@ impl Kernels {
             )?;
         }
         Ok(())
+    }
+
+    /// `row_maxima`, `row_sums` and `finish_loss` at once for a vocabulary that is not divided; false where no kernel can.
+    pub(super) fn whole_loss(
+        self,
+        logits_rv: &[Tensor],
+        targets_r: &Tensor,
+        losses_r: &Tensor,
+        gradient: bool,
+    ) -> Result<bool, ModelError> {
+        let (Self::Device, Some(gpu), [logits_rv]) = (self, crate::gpu::current(), logits_rv) else {
+            return Ok(false);
+        };
+        gpu::whole_loss(gpu, logits_rv, targets_r, losses_r, gradient)?;
+        Ok(true)
+    }
+
+    /// Writes the gradients of heads, each `[rows, heads, d]` and dense, to their columns in the rows of `to`; queries and
+    /// keys are rotated back by the angles of their positions (row mod `sequence`). False where no kernel can.
+    pub(super) fn pack_heads(
+        self,
+        heads: [&Tensor; 3],
+        rotary: Option<&Rotary>,
+        sequence: usize,
+        columns: [HeadColumns; 3],
+        to: &Tensor,
+    ) -> Result<bool, ModelError> {
+        let dense = heads.iter().all(|heads| heads.is_contiguous()) && to.is_contiguous();
+        let (Self::Device, Some(gpu), true) = (self, crate::gpu::current(), dense) else {
+            return Ok(false);
+        };
+        gpu::pack_heads(gpu, heads, rotary, sequence, columns, to)?;
+        Ok(true)
     }
 
     /// The sum of the squares of each range of a buffer on a device, in `f64`; `table` has starts and lengths, `[2, n]`.
