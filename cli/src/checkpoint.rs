@@ -8,6 +8,7 @@
 use aurora_compiler::fields::{ModelFields, OrderFields, WeightsHow};
 use aurora_compiler::graph::{CheckpointOrigin, NodeId, NodeOrigin, Pins, Role, Work, model_fields};
 use aurora_compiler::hash::Keyed;
+use aurora_compiler::lock::Lock;
 use aurora_compiler::spec::{BlockKind, Spec, Value};
 use aurora_compiler::views::hub_source;
 use aurora_runtime::checkpoint::groups;
@@ -21,6 +22,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use crate::arguments::VariantSelection;
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::numerics::results_to_read;
 use crate::project::{Loaded, Project, Reach, compile, load, read_lock};
 
 /// The file that makes a folder of imported weights a checkpoint.
@@ -110,7 +112,8 @@ impl Checkpoint {
             id,
             lock,
         } = NamedCheckpoint::find(context, name)?;
-        let mut found = Self::of(&project, &loaded, &keyed, &pins, id)?;
+        let locked = read_lock(&lock)?;
+        let mut found = Self::of(&project, &loaded, (&keyed, &pins), id, locked.as_ref())?;
         let text = std::fs::read(&lock).map_err(|error| Failure::error(format!("cannot read `{lock}`: {error}")))?;
         found.card.lock = Some((project.relative(&lock), aurora_runtime::content_of(&text)));
         Ok(found)
@@ -147,12 +150,19 @@ impl Checkpoint {
         })
     }
 
-    fn of(project: &Project, loaded: &Loaded, keyed: &Keyed, pins: &Pins, id: NodeId) -> Result<Self, Failure> {
+    fn of(
+        project: &Project,
+        loaded: &Loaded,
+        (keyed, pins): (&Keyed, &Pins),
+        id: NodeId,
+        lock: Option<&Lock>,
+    ) -> Result<Self, Failure> {
         let (spec, graph) = (&loaded.spec, &keyed.graph);
         let node = graph.node(id);
         let store = Store::open_read_only(&project.store)?;
-        let record = store
-            .record(keyed.key(id))?
+        let results = results_to_read(&store, spec, keyed, lock)?;
+        let record = results
+            .find(id)?
             .ok_or_else(|| project.not_built(node.name(), loaded))?;
         let model_id = model_of(keyed, spec, id);
         let model_id = model_id.ok_or_else(|| Failure::error(format!("`{}` is not a checkpoint", node.name())))?;
@@ -161,7 +171,7 @@ impl Checkpoint {
             .get(&model_id)
             .and_then(|block| block.field("tokenizer")?.reference());
         let tokenizer = tokenizer.and_then(|tokenizer| graph.find(&format!("tokenizer/{}", tokenizer.name)));
-        let tokenizer = tokenizer.map(|id| store.record(keyed.key(id))).transpose()?;
+        let tokenizer = tokenizer.map(|id| results.find(id)).transpose()?;
         let tokenizer = match tokenizer.flatten() {
             Some(record) => {
                 let files = store.files(&record)?;
@@ -184,7 +194,7 @@ impl Checkpoint {
             model: model_fields(spec, &model_id),
             files: store.files(&record)?,
             tokenizer,
-            card: card(spec, keyed, pins, id, record.made_on),
+            card: card(spec, keyed, pins, id, record.numerics()),
         })
     }
 }

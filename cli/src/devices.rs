@@ -8,9 +8,9 @@ use aurora_runtime::launch::{LocalDevice, local_devices};
 use aurora_runtime::libtorch::{Devices, LibtorchError};
 use camino::Utf8Path;
 
-use crate::arguments::LauncherArgument;
+use crate::arguments::{LauncherArgument, LayoutArgument};
 use crate::failure::Failure;
-use crate::layout::portable;
+use crate::layout::{devices, portable};
 use crate::stdio::errln;
 
 /// For tests of the code for devices: this number of devices, which are simulated on the processor.
@@ -28,8 +28,17 @@ pub fn refuse_portable(spec: &Spec, kind: DeviceKind) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Where the workers compute, for a layout with devices of this kind, which workers may share if `is_shared`. Devices of other machines are checked by the workers
-/// that start there.
+/// Where the workers of a spec would compute on this machine.
+pub fn expected_device(spec: &Spec) -> WorkerDevice {
+    match devices(spec, LayoutArgument::default()) {
+        None => WorkerDevice::Cpu,
+        Some(_) if std::env::var(TEST_DEVICES).is_ok() => WorkerDevice::Simulated,
+        Some(_) => WorkerDevice::Gpu,
+    }
+}
+
+/// Where the workers compute, for a layout with devices of this kind, which workers may share if `is_shared`. Devices of
+/// other machines are checked by the workers that start there.
 pub fn worker_device(
     kind: DeviceKind,
     is_shared: bool,

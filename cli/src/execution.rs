@@ -8,9 +8,10 @@ use std::sync::{Mutex, PoisonError};
 
 use aurora_compiler::check::AssumptionKind;
 use aurora_compiler::exact::Exact;
-use aurora_compiler::graph::{NodeId, NodeKind, NodeOrigin, Pins, lower, stage_plan};
+use aurora_compiler::graph::{NodeId, NodeOrigin, Pins, lower, stage_plan};
 use aurora_compiler::hash::{Keyed, hash};
 use aurora_compiler::lock::{Lock, LockChange, LockEdit, LockError, LockedOrder, lock};
+use aurora_compiler::numerics_class::NumericsClass;
 use aurora_compiler::spec::{Block, BlockId, BlockKind, Spec, Value};
 use aurora_lang::diagnostics::Code;
 use aurora_runtime::engine::workers::WorkerProgram;
@@ -22,7 +23,7 @@ use aurora_runtime::pin::{Pinning, from_lock, local};
 use aurora_runtime::progress::ProgressReporter;
 use aurora_runtime::results::Results;
 use aurora_runtime::source::Fetched;
-use aurora_runtime::store::{Publication, Store};
+use aurora_runtime::store::{Publication, ResultId, Store};
 use camino::Utf8Path;
 
 use crate::arguments::RunArguments;
@@ -96,6 +97,7 @@ impl Execution<'_> {
             experiment: &spec.name,
             keyed,
             store: self.store,
+            class: None,
         };
         let run = Run {
             results,
@@ -115,6 +117,10 @@ impl Execution<'_> {
             torchrun.dismiss();
         }
         let fresh = observer.lock.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let results = Results {
+            class: outcome.class,
+            ..results
+        };
         let fresh = self.with_results(fresh, &results, &outcome)?;
         Ok((outcome, fresh))
     }
@@ -129,19 +135,16 @@ impl Execution<'_> {
 
     /// Adds the digests of all results to the lock, and writes it.
     fn with_results(&self, mut fresh: Lock, results: &Results<'_>, outcome: &Outcome) -> Result<Lock, Failure> {
-        let here = self.fingerprint(results, outcome)?;
-        let is_foreign = match (&here, &fresh.fingerprint) {
-            (Some(here), Some(there)) => here != there,
-            _ => false,
+        let foreign = match (results.class, fresh.class) {
+            (Some(here), Some(there)) => (here != there).then_some((there, here)),
+            _ => None,
         };
-        if is_foreign {
+        if let Some((there, here)) = foreign {
             // With workers, the note was printed when they were ready.
             if outcome.fingerprint.is_none() {
-                let there = fresh.fingerprint.as_deref().unwrap_or_default();
-                self.display
-                    .notice(&made_elsewhere(there, here.as_deref().unwrap_or_default()));
+                self.display.notice(&of_another_class(there, here));
             }
-            // A run records the results of its own machine; a rerun still compares with the results in the lock.
+            // A run records the results of its own class; a rerun still compares with the results in the lock.
             if self.lock_path.is_some() && !self.locked {
                 fresh.result.clear();
             }
@@ -150,15 +153,19 @@ impl Execution<'_> {
             // Nothing was computed: the version is still the one that computed the results.
             pinned(self.old).clone_into(&mut fresh.libtorch);
         }
-        if !(is_foreign && self.locked) {
-            fresh.fingerprint = here.or(fresh.fingerprint);
+        if !(foreign.is_some() && self.locked) && results.class.is_some() {
+            // Another machine of the same class has computed nothing new: the lock keeps its text.
+            if foreign.is_some() || fresh.fingerprint.is_none() {
+                fresh.fingerprint = self.description(results, outcome)?;
+            }
+            fresh.class = results.class;
         }
         for id in results.keyed.graph.ids() {
             let digest = results.record(id)?.digest;
             let name = results.node(id).name().to_owned();
             let locked = fresh.result.insert(name.clone(), digest);
-            if is_foreign && self.locked && locked != Some(digest) {
-                let what = format!("result of `{name}`, which was made on another kind of machine");
+            if foreign.is_some() && self.locked && locked != Some(digest) {
+                let what = format!("result of `{name}`, which is of another numerics class");
                 return Err(would_change(&[what]));
             }
             if let (Some(locked), Some(_)) = (locked, self.lock_path)
@@ -179,14 +186,13 @@ impl Execution<'_> {
         Ok(fresh)
     }
 
-    /// What the results depend on: the numerics of this run's workers or, if it needed none, of those that made the
-    /// results.
-    fn fingerprint(&self, results: &Results<'_>, outcome: &Outcome) -> Result<Option<String>, Failure> {
+    /// Describes the machine of this run's workers or, if it needed none, of those that made the results.
+    fn description(&self, results: &Results<'_>, outcome: &Outcome) -> Result<Option<String>, Failure> {
         if let Some(fingerprint) = &outcome.fingerprint {
-            return Ok(Some(fingerprint.text(portable(&self.loaded.spec))));
+            return Ok(Some(fingerprint.description(portable(&self.loaded.spec))));
         }
         for id in results.keyed.graph.ids() {
-            if let NodeKind::Train | NodeKind::Eval | NodeKind::Answers = results.node(id).kind()
+            if results.node(id).kind().runs_on_workers()
                 && let Some(made_on) = results.record(id)?.made_on
             {
                 return Ok(Some(made_on));
@@ -196,9 +202,11 @@ impl Execution<'_> {
     }
 }
 
-/// The note about a lock whose results have another fingerprint.
-fn made_elsewhere(there: &str, here: &str) -> String {
-    format!("note: the lock's results were made on another kind of machine ({there}; here: {here}): they may differ")
+/// The note about a lock whose results are of another numerics class.
+fn of_another_class(there: NumericsClass, here: NumericsClass) -> String {
+    format!(
+        "note: the lock's results are of numerics class {there}, and this machine is of class {here}: they may differ"
+    )
 }
 
 /// Shows the events of an execution, and completes its lock before training.
@@ -210,12 +218,11 @@ struct LockingObserver<'a> {
 impl Observer for LockingObserver<'_> {
     fn on_event(&self, event: RunEvent<'_>) {
         if let RunEvent::WorkersReady { fingerprint, .. } = &event
-            && let Some(there) = self.execution.old.and_then(|old| old.fingerprint.as_ref())
+            && let Some(there) = self.execution.old.and_then(|old| old.class)
+            && let Some(here) = fingerprint.class(portable(&self.execution.loaded.spec))
+            && here != there
         {
-            let here = fingerprint.text(portable(&self.execution.loaded.spec));
-            if here != *there {
-                self.execution.display.notice(&made_elsewhere(there, &here));
-            }
+            self.execution.display.notice(&of_another_class(there, here));
         }
         self.execution.display.on_event(event);
     }
@@ -358,7 +365,7 @@ pub fn publish_source(
     let publication = Publication {
         experiment,
         node: keyed.graph.node(id).name(),
-        key: keyed.key(id),
+        id: ResultId::without_class(keyed.key(id)),
         // A source has no inputs: its realised key needs no digest.
         realised: keyed.realised(id, &|input| keyed.key(input)),
         preimage: keyed.preimage(id),

@@ -13,6 +13,7 @@ mod failure;
 mod layout;
 mod libtorch;
 mod lsp;
+mod numerics;
 mod output;
 mod plan_nodes;
 mod progress_display;

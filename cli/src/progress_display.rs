@@ -193,7 +193,7 @@ impl Observer for ProgressDisplay {
                     world => format!("workers  {world} = tensor {tensor} × pipeline {pipeline} × data {data}, "),
                 };
                 let each = if *threads == 1 { "thread" } else { "threads" };
-                self.line(&format!("{workers}{threads} {each}, {}", fingerprint.machine()));
+                self.line(&format!("{workers}{threads} {each}, {}", fingerprint.machine));
             }
             RunEvent::Resumed { node, step } => {
                 self.line(&format!("resuming {node} at step {step} (checkpoint verified)"))

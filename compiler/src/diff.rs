@@ -178,6 +178,8 @@ pub fn locks<E>(old: &Lock, new: &Lock, preimage_of: &dyn Fn(Key) -> Result<Opti
         Some(old.libtorch.clone()),
         Some(new.libtorch.clone()),
     );
+    let class = |lock: &Lock| lock.class.map(|class| class.to_string());
+    differ("class".to_string(), class(old), class(new));
     differ(
         "fingerprint".to_string(),
         old.fingerprint.clone(),

@@ -288,7 +288,7 @@ pub struct Numerics {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Contract {
-    /// For any layout and number of threads on one kind of processor: sums follow the logical grid.
+    /// For any layout and number of threads in one numerics class: sums follow the logical grid.
     Invariant,
     /// As `invariant`, and on every x86-64-v3 processor: Aurora uses only its own kernels.
     Portable,

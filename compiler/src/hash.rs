@@ -302,11 +302,18 @@ impl KeyVisitor for Explaining {
 pub struct Keyed {
     pub graph: Graph,
     keys: Vec<Key>,
+    /// The nodes whose results depend on the numerics class of the machine, by index.
+    classed: Vec<bool>,
 }
 
 impl Keyed {
     pub fn key(&self, id: NodeId) -> Key {
         self.keys[id.index()]
+    }
+
+    /// Whether the node's result depends on the numerics class of the machine: workers compute it, or one of its inputs.
+    pub fn has_class(&self, id: NodeId) -> bool {
+        self.classed[id.index()]
     }
 
     /// Returns the pre-image of the node's key.
@@ -362,14 +369,16 @@ const RESULT_DOMAIN: &str = "aurora result 1\0";
 /// Gives every node its key. Inputs come before their users in a graph, so one pass is enough.
 pub fn hash(graph: Graph) -> Keyed {
     let mut keys: Vec<Key> = Vec::with_capacity(graph.len());
+    let mut classed: Vec<bool> = Vec::with_capacity(graph.len());
     for id in graph.ids() {
         let node = graph.node(id);
         let inputs = identity_inputs(&graph, id);
+        classed.push(node.kind().runs_on_workers() || inputs.iter().any(|input| classed[input.node.index()]));
         keys.push(finish(hash_work(KEY_DOMAIN, node), node, &inputs, |input| {
             keys[input.index()]
         }));
     }
-    Keyed { graph, keys }
+    Keyed { graph, keys, classed }
 }
 
 /// A keyed graph that speeds up hashing similar graphs: it keeps the hash of every node up to its inputs.

@@ -15,6 +15,7 @@
 //! | `hash` | keys and what they are made of |
 //! | `plan`, `why`, `diff` | what runs, why, and what changed |
 //! | `lock` | the lock file |
+//! | `numerics_class` | which machines compute the same bits |
 //! | `layout`, `machine`, `memory` | parallel layouts, the machines they are for, the memory of a rank |
 //! | `schedule` | learning-rate schedules |
 //! | `json_output` | the JSON documents that commands print |
@@ -39,6 +40,7 @@ pub mod megatron;
 pub mod memory;
 pub mod names;
 mod number;
+pub mod numerics_class;
 pub mod plan;
 pub mod points;
 pub mod resolved;

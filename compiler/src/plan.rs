@@ -8,7 +8,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::graph::{NodeId, NodeKind};
-use crate::hash::{Key, Keyed, Preimage};
+use crate::hash::{Keyed, Preimage};
+use crate::numerics_class::NumericsClass;
 use crate::why::{KeyChange, list_changes};
 
 /// Earlier results.
@@ -16,9 +17,11 @@ pub trait ResultCache {
     /// Why results cannot be looked up.
     type Error;
 
+    /// The state of a node's result.
+    ///
     /// # Errors
     /// The result cannot be looked up.
-    fn result(&self, key: Key) -> Result<CachedResult, Self::Error>;
+    fn result(&self, id: NodeId) -> Result<CachedResult, Self::Error>;
 
     /// The pre-image of the key that the node of this name had when it was last built.
     ///
@@ -30,7 +33,7 @@ pub trait ResultCache {
     ///
     /// # Errors
     /// It cannot be looked up.
-    fn partial(&self, key: Key) -> Result<Option<u64>, Self::Error>;
+    fn partial(&self, id: NodeId) -> Result<Option<u64>, Self::Error>;
 }
 
 /// The state of a result in the store.
@@ -43,6 +46,8 @@ pub enum CachedResult {
         /// `record actions/…` or `object …`.
         part: String,
     },
+    /// There are results of the node, but only of numerics classes that are not this machine's.
+    OtherClasses(Vec<NumericsClass>),
 }
 
 /// What a run would do with a node.
@@ -68,6 +73,8 @@ pub enum Reason {
         /// `record actions/…` or `object …`.
         part: String,
     },
+    /// Its results are of numerics classes that are not this machine's.
+    OtherClasses(Vec<NumericsClass>),
 }
 
 /// A node, and why it would run.
@@ -84,7 +91,7 @@ impl PlannedNode {
     pub fn state(&self) -> NodeState {
         match self.reason {
             None => NodeState::Cached,
-            Some(Reason::NotBuilt | Reason::Removed) => NodeState::Run,
+            Some(Reason::NotBuilt | Reason::Removed | Reason::OtherClasses(_)) => NodeState::Run,
             Some(Reason::Changed(_) | Reason::Damaged { .. }) => NodeState::Changed,
         }
     }
@@ -114,8 +121,15 @@ impl fmt::Display for Reason {
             Self::Removed => f.write_str("its result is no longer in the store"),
             Self::Changed(changes) => f.write_str(&list_changes(changes)),
             Self::Damaged { part } => write!(f, "{part} of its result is damaged"),
+            Self::OtherClasses(classes) => write!(f, "its result is of numerics class {}", joined(classes)),
         }
     }
+}
+
+/// Classes as text, with commas.
+pub fn joined(classes: &[NumericsClass]) -> String {
+    let texts: Vec<String> = classes.iter().map(NumericsClass::to_string).collect();
+    texts.join(", ")
 }
 
 #[derive(Clone, Debug)]
@@ -146,11 +160,11 @@ pub fn plan<C: ResultCache>(keyed: &Keyed, cache: &C) -> Result<Plan, C::Error> 
 }
 
 fn plan_node<C: ResultCache>(keyed: &Keyed, cache: &C, id: NodeId) -> Result<PlannedNode, C::Error> {
-    let key = keyed.key(id);
     let node = keyed.graph.node(id);
-    let reason = match cache.result(key)? {
+    let reason = match cache.result(id)? {
         CachedResult::Complete => None,
         CachedResult::Damaged { part } => Some(Reason::Damaged { part }),
+        CachedResult::OtherClasses(classes) => Some(Reason::OtherClasses(classes)),
         CachedResult::Missing => Some(match cache.last(node.name())? {
             None => Reason::NotBuilt,
             Some(old) => match crate::why::changes(&old, &keyed.preimage(id)) {
@@ -163,6 +177,6 @@ fn plan_node<C: ResultCache>(keyed: &Keyed, cache: &C, id: NodeId) -> Result<Pla
     Ok(PlannedNode {
         id,
         reason,
-        resumes_from: if can_resume { cache.partial(key)? } else { None },
+        resumes_from: if can_resume { cache.partial(id)? } else { None },
     })
 }

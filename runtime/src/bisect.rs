@@ -4,12 +4,12 @@
 //! that contain the first difference. Not here: executing them again (`engine`), what they compute (`trace`).
 
 use aurora_compiler::graph::{NodeId, Role};
-use aurora_compiler::hash::Keyed;
 use camino::Utf8PathBuf;
 
 use crate::checkpoint::STEP_LOG;
 use crate::compare::{ResultDifference, first_difference, first_step_of, read_step_log};
 use crate::job::StepLogLine;
+use crate::results::Results;
 use crate::store::{Record, Store, StoreError};
 
 #[derive(Debug, thiserror::Error)]
@@ -54,19 +54,20 @@ pub struct Stretch {
 ///
 /// # Errors
 /// [`BisectError`] if one of the stores does not have a result.
-pub fn locate(keyed: &Keyed, a: &Store, b: &Store) -> Result<Fork, BisectError> {
+pub fn locate(a: &Results<'_>, b: &Results<'_>) -> Result<Fork, BisectError> {
+    let keyed = a.keyed;
     let mut nodes = 0;
     for id in keyed.graph.ids() {
         let node = keyed.graph.node(id);
-        let (old, new) = (record(keyed, id, a)?, record(keyed, id, b)?);
+        let (old, new) = (record(id, a)?, record(id, b)?);
         nodes += 1;
         if old.digest == new.digest {
             continue;
         }
         let Some((_, last)) = node.origin.trained() else {
-            return Ok(Fork::Node(first_difference(keyed, id, a, b)?));
+            return Ok(Fork::Node(first_difference(id, a, b)?));
         };
-        let logs = (steps(a, &old)?, steps(b, &new)?);
+        let logs = (steps(a.store, &old)?, steps(b.store, &new)?);
         let before = keyed.graph.input(id, &Role::ResumesFrom);
         let first = before
             .and_then(|before| keyed.graph.node(before).origin.trained())
@@ -91,10 +92,10 @@ fn stretch(node: NodeId, segment: std::ops::Range<u64>, a: &[StepLogLine], b: &[
     }
 }
 
-fn record(keyed: &Keyed, id: NodeId, store: &Store) -> Result<Record, BisectError> {
-    store.record(keyed.key(id))?.ok_or_else(|| BisectError::Missing {
-        node: keyed.graph.node(id).name().to_owned(),
-        store: store.root().to_owned(),
+fn record(id: NodeId, results: &Results<'_>) -> Result<Record, BisectError> {
+    results.find(id)?.ok_or_else(|| BisectError::Missing {
+        node: results.node(id).name().to_owned(),
+        store: results.store.root().to_owned(),
     })
 }
 

@@ -12,6 +12,8 @@ pub use aurora_compiler::layout::{Layout, Recompute};
 use camino::Utf8PathBuf;
 use serde::{Deserialize, Serialize};
 
+use crate::numerics::Fingerprint;
+
 /// Files of a node's output, by their names inside it.
 pub type Files = BTreeMap<String, Utf8PathBuf>;
 
@@ -240,7 +242,7 @@ pub struct PerplexityScore {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Event {
-    /// The worker has started. Its fingerprint identifies the library, the processor or device, and the kernels.
+    /// The worker has started.
     Ready {
         fingerprint: Fingerprint,
     },
@@ -311,41 +313,6 @@ pub struct StepMetrics {
     pub seconds: f64,
 }
 
-/// What bitwise identical results depend on.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Fingerprint {
-    pub libtorch: String,
-    pub cpu: String,
-    pub cpu_capability: String,
-    /// The device, if it computes on one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub device: Option<String>,
-    /// BLAKE3 of the results of a fixed set of real kernel calls.
-    pub probe: String,
-    /// The same for Aurora's own kernels, which `portable` numerics use: equal on every processor.
-    pub portable: String,
-}
-
-impl Fingerprint {
-    /// The library, and the device or processor that computes with it.
-    pub fn machine(&self) -> String {
-        match &self.device {
-            Some(device) => format!("libtorch {}, {device}", self.libtorch),
-            None => format!("libtorch {}, {}, {}", self.libtorch, self.cpu, self.cpu_capability),
-        }
-    }
-
-    /// Describes what results depend on, as text: equal texts mean bitwise identical results.
-    pub fn text(&self, portable: bool) -> String {
-        if portable {
-            let probe: String = self.portable.chars().take(16).collect();
-            return format!("portable kernels, probe {probe}");
-        }
-        self.to_string()
-    }
-}
-
 /// One line of a checkpoint's step log (`trail.jsonl`): the results of a step as bits. Contains no time and nothing
 /// about the layout.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -371,11 +338,4 @@ pub struct CheckpointState {
     pub step: u64,
     /// Optimizer updates since the moments were last zero.
     pub updates: u64,
-}
-
-impl std::fmt::Display for Fingerprint {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let probe: String = self.probe.chars().take(16).collect();
-        write!(f, "{}, probe {probe}", self.machine())
-    }
 }

@@ -15,6 +15,7 @@
 //! | `report`, `record` | the report; run records, metrics, MLflow |
 //! | `launch` | Slurm, torchrun and local launchers |
 //! | `libtorch` | finds the libtorch that workers load |
+//! | `numerics` | what the bits of results depend on: numerics classes of machines |
 //! | `trace`, `bisect`, `compare` | finds where two executions differ |
 
 pub mod bisect;
@@ -27,6 +28,7 @@ pub mod job;
 pub mod judge;
 pub mod launch;
 pub mod libtorch;
+pub mod numerics;
 pub mod pin;
 pub mod progress;
 pub mod record;

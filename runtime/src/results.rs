@@ -7,15 +7,16 @@ use std::collections::BTreeMap;
 
 use aurora_compiler::fields::{EvalFields, OrderFields, TrainFields};
 use aurora_compiler::graph::{Node, NodeId, NodeKind, Role};
-use aurora_compiler::hash::{Key, Keyed, digest_of};
-use aurora_compiler::plan::CachedResult;
+use aurora_compiler::hash::{Key, Keyed, Preimage, digest_of};
+use aurora_compiler::numerics_class::NumericsClass;
+use aurora_compiler::plan::{CachedResult, ResultCache};
 use camino::Utf8PathBuf;
 use serde::de::DeserializeOwned;
 
 use crate::errors::{BoxedError, FileError};
 use crate::job::{Files, ItemFile};
 use crate::statistics::Scored;
-use crate::store::{Record, Store, StoreError};
+use crate::store::{Record, ResultId, Store, StoreError};
 use crate::task::item_files;
 
 #[derive(Debug, thiserror::Error)]
@@ -30,15 +31,85 @@ pub enum ResultError {
     Store(#[from] StoreError),
 }
 
-/// The results of one experiment's graph in one store.
+/// The results of one experiment's graph in one store, in one numerics class.
 #[derive(Clone, Copy)]
 pub struct Results<'a> {
     pub experiment: &'a str,
     pub keyed: &'a Keyed,
     pub store: &'a Store,
+    /// The class of the results that depend on one. If it is not known, there are none.
+    pub class: Option<NumericsClass>,
+}
+
+impl ResultCache for Results<'_> {
+    type Error = StoreError;
+
+    fn result(&self, id: NodeId) -> Result<CachedResult, StoreError> {
+        let state = match self.id(id) {
+            Some(id) => self.store.state(id)?,
+            None => CachedResult::Missing,
+        };
+        if state != CachedResult::Missing || !self.keyed.has_class(id) {
+            return Ok(state);
+        }
+        let others = self.store.classes_of(self.keyed.key(id))?;
+        Ok(if others.is_empty() {
+            state
+        } else {
+            CachedResult::OtherClasses(others)
+        })
+    }
+
+    fn last(&self, name: &str) -> Result<Option<Preimage>, StoreError> {
+        self.store.last_built(self.experiment, name)
+    }
+
+    fn partial(&self, id: NodeId) -> Result<Option<u64>, StoreError> {
+        let Some(id) = self.id(id) else { return Ok(None) };
+        Ok(self.store.partial(id)?.and_then(|record| record.step))
+    }
 }
 
 impl<'a> Results<'a> {
+    /// The results of an experiment that are shown: those of the preferred class or, if it has none, of the class that has
+    /// most.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn to_read(
+        experiment: &'a str,
+        keyed: &'a Keyed,
+        store: &'a Store,
+        preferred: Option<NumericsClass>,
+    ) -> Result<Self, StoreError> {
+        Ok(Self {
+            experiment,
+            keyed,
+            store,
+            class: store.class_to_read(keyed, preferred)?,
+        })
+    }
+
+    /// Identifies the result of a node; `None` if it depends on the class, which is not known.
+    pub fn id(&self, id: NodeId) -> Option<ResultId> {
+        let key = self.keyed.key(id);
+        if self.keyed.has_class(id) {
+            let class = Some(self.class?);
+            Some(ResultId { key, class })
+        } else {
+            Some(ResultId::without_class(key))
+        }
+    }
+
+    /// Identifies the result of a node that is built.
+    ///
+    /// # Errors
+    /// It depends on the numerics class, which is not known.
+    pub fn known_id(&self, id: NodeId) -> Result<ResultId, ResultError> {
+        self.id(id)
+            .ok_or_else(|| self.fail(id, "the numerics class of this machine is not known"))
+    }
+
     pub fn node(&self, id: NodeId) -> &'a Node {
         self.keyed.graph.node(id)
     }
@@ -48,7 +119,8 @@ impl<'a> Results<'a> {
     /// # Errors
     /// The store cannot be read.
     pub fn is_built(&self, id: NodeId) -> Result<bool, ResultError> {
-        Ok(self.store.state(self.keyed.key(id))? == CachedResult::Complete)
+        let Some(id) = self.id(id) else { return Ok(false) };
+        Ok(self.store.state(id)? == CachedResult::Complete)
     }
 
     /// Writes the records that refer to a node's result again, if they are missing or damaged.
@@ -56,10 +128,19 @@ impl<'a> Results<'a> {
     /// # Errors
     /// A record cannot be read or written.
     pub fn restore(&self, id: NodeId) -> Result<(), ResultError> {
-        if let Some(record) = self.store.record(self.keyed.key(id))? {
+        if let Some(record) = self.find(id)? {
             self.store.restore(&record, self.experiment, self.node(id).name())?;
         }
         Ok(())
+    }
+
+    /// The record of a node, if it has been built.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn find(&self, id: NodeId) -> Result<Option<Record>, StoreError> {
+        let Some(id) = self.id(id) else { return Ok(None) };
+        self.store.record(id)
     }
 
     /// The record of a node that has been built.
@@ -67,7 +148,7 @@ impl<'a> Results<'a> {
     /// # Errors
     /// It is missing.
     pub fn record(&self, id: NodeId) -> Result<Record, ResultError> {
-        let record = self.store.record(self.keyed.key(id))?;
+        let record = self.find(id)?;
         record.ok_or_else(|| self.fail(id, "its result was removed from the store while it was needed"))
     }
 

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::{fmt, io};
 
-use aurora_compiler::hash::Keyed;
 use aurora_runtime::bisect::{Fork, Stretch, locate};
 use aurora_runtime::checkpoint::STEP_LOG;
 use aurora_runtime::compare::{ResultDifference, first_step_of, read_step_log};
@@ -92,7 +91,9 @@ pub fn run(
     )?;
     let keyed = locked_graph(&lock, &loaded)?;
     let (first, second) = (Store::open(&a.store)?, Store::open_read_only(&b.store)?);
-    let fork = locate(&keyed, &first, &second).map_err(|error| {
+    let of_first = Results::to_read(&loaded.spec.name, &keyed, &first, lock.class)?;
+    let of_second = Results::to_read(&loaded.spec.name, &keyed, &second, lock.class)?;
+    let fork = locate(&of_first, &of_second).map_err(|error| {
         Failure::from_error(&error).help("compare finished executions of the same lock: `aurora rerun LOCK --into DIR`")
     })?;
     match fork {
@@ -117,8 +118,7 @@ pub fn run(
             let repetition = Repetition {
                 project: &project,
                 loaded: &loaded,
-                keyed: &keyed,
-                store: &first,
+                results: of_first,
                 display: &display,
                 stretch: &stretch,
                 program: &program,
@@ -126,16 +126,16 @@ pub fn run(
             let traced = repetition.trace(&a).and_then(|of_a| Ok([of_a, repetition.trace(&b)?]));
             display.finish();
             let [of_a, of_b] = traced?;
-            let repeats = |store: &Store, traced: &Traced| -> Result<bool, Failure> {
-                let record = store.record(keyed.key(stretch.node))?;
-                let path = record.and_then(|record| Some(store.object_path(&record.outputs.get(STEP_LOG)?.content)));
+            let repeats = |of: &Results<'_>, traced: &Traced| -> Result<bool, Failure> {
+                let record = of.find(stretch.node)?;
+                let path = record.and_then(|record| Some(of.store.object_path(&record.outputs.get(STEP_LOG)?.content)));
                 let recorded = path.map(|path| read_step_log(&path)).transpose()?.unwrap_or_default();
                 Ok(first_step_of(&traced.step_log, &recorded).is_none())
             };
             let divergence = Divergence {
                 node: keyed.graph.node(stretch.node).name().to_owned(),
                 comparison: of_a.trace.compare(&of_b.trace),
-                repeats: [repeats(&first, &of_a)?, repeats(&second, &of_b)?],
+                repeats: [repeats(&of_first, &of_a)?, repeats(&of_second, &of_b)?],
                 stretch,
             };
             divergence.report(context, [&a, &b])?;
@@ -187,9 +187,8 @@ fn execution(project: &Project, name: &str) -> Result<ComparedRun, Failure> {
 struct Repetition<'a> {
     project: &'a Project,
     loaded: &'a Loaded,
-    keyed: &'a Keyed,
     /// The first execution's: both agree up to these steps.
-    store: &'a Store,
+    results: Results<'a>,
     display: &'a ProgressDisplay,
     stretch: &'a Stretch,
     /// The workers' program.
@@ -208,11 +207,7 @@ impl Repetition<'_> {
         self.display.line(&text);
         let pins = aurora_compiler::graph::Pins::new();
         let run = Run {
-            results: Results {
-                experiment: &self.loaded.spec.name,
-                keyed: self.keyed,
-                store: self.store,
-            },
+            results: self.results,
             inputs: ExternalInputs {
                 root: &self.project.root,
                 pins: &pins,

@@ -7,28 +7,27 @@ use aurora_compiler::graph::{Graph, NodeId, NodeKind, model_fields, stage_plan};
 use aurora_compiler::json_output;
 use aurora_compiler::plan::plan;
 use aurora_compiler::spec::{BlockKind, Spec};
-use aurora_runtime::store::{ExperimentResults, Store};
+use aurora_runtime::store::Store;
 use serde_json::json;
 
 use crate::arguments::SpecArgument;
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
+use crate::numerics::results_to_plan;
 use crate::output::{self, grouped};
 use crate::plan_nodes::{nodes, state_name, summary};
 use crate::project::compile;
-use crate::stdio::{out, outln};
+use crate::stdio::{errln, out, outln};
 
 pub fn run(context: &Context, argument: &SpecArgument) -> Result<Exit, Failure> {
     let (project, loaded) = context.open(argument)?;
-    let (keyed, _, _) = compile(&project, &loaded.spec)?;
+    let (keyed, _, lock) = compile(&project, &loaded.spec)?;
     let store = Store::open_read_only(&project.store)?;
-    let plan = plan(
-        &keyed,
-        &ExperimentResults {
-            store: &store,
-            experiment: &loaded.spec.name,
-        },
-    )?;
+    let (results, note) = results_to_plan(&store, &loaded.spec, &keyed, lock.as_ref())?;
+    let plan = plan(&keyed, &results)?;
+    if let Some(note) = note {
+        errln!("{note}");
+    }
     let assumed = assumptions(&loaded.spec);
     if context.json {
         output::json(json!(json_output::GraphDocument {

@@ -32,7 +32,8 @@ pub fn run(context: &Context, checkpoint: &str, eval: &str, options: &RunArgumen
         lock,
     } = NamedCheckpoint::find(context, checkpoint)?;
     let spec = &loaded.spec;
-    let name = keyed.graph.node(id).name();
+    let name = keyed.graph.node(id).name().to_owned();
+    let name = name.as_str();
     let block = BlockId {
         kind: BlockKind::Eval,
         name: eval.to_owned(),
@@ -43,7 +44,7 @@ pub fn run(context: &Context, checkpoint: &str, eval: &str, options: &RunArgumen
         return Err(failure.help(format!("its evals: {}", names.join(", "))));
     }
     let store = Store::open(&project.store)?;
-    if store.record(keyed.key(id))?.is_none() {
+    if store.record_of_any_class(keyed.key(id))?.is_none() {
         return Err(project.not_built(name, &loaded));
     }
     let (graph, node) = lower_eval(spec, &pins, name, &block)
@@ -52,11 +53,16 @@ pub fn run(context: &Context, checkpoint: &str, eval: &str, options: &RunArgumen
     let program = worker_program(lock.as_ref().map(|lock| lock.libtorch.as_str()))?;
     install_signal_handlers()?;
     let keyed = hash(graph);
+    let trained = keyed
+        .graph
+        .find(name)
+        .ok_or_else(|| Failure::error(format!("the eval does not read the checkpoint `{name}`")))?;
     let display = ProgressDisplay::new(options.progress, None);
     let results = Results {
         experiment: &spec.name,
         keyed: &keyed,
         store: &store,
+        class: None,
     };
     let run = Run {
         results,
@@ -71,9 +77,12 @@ pub fn run(context: &Context, checkpoint: &str, eval: &str, options: &RunArgumen
         observer: &display,
         stop: &STOP,
     };
-    let done = run.run_node(node);
+    let done = run.evaluate(trained, node);
     display.finish();
-    done?;
+    let results = Results {
+        class: done?.class,
+        ..results
+    };
     if let Some(torchrun) = &torchrun {
         torchrun.dismiss();
     }
@@ -82,6 +91,12 @@ pub fn run(context: &Context, checkpoint: &str, eval: &str, options: &RunArgumen
         output::json(json!({ "checkpoint": checkpoint, "eval": eval, "scores": scores }))?;
         return Ok(Exit::Done);
     }
+    out!("{}", output::table(&rows(&scores)))?;
+    Ok(Exit::Done)
+}
+
+/// The lines of the printed table.
+fn rows(scores: &Scores) -> Vec<Vec<String>> {
     let mut rows = Vec::new();
     for (set, score) in &scores.sets {
         rows.push(vec![
@@ -112,6 +127,5 @@ pub fn run(context: &Context, checkpoint: &str, eval: &str, options: &RunArgumen
             ]);
         }
     }
-    out!("{}", output::table(&rows))?;
-    Ok(Exit::Done)
+    rows
 }

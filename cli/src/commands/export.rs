@@ -20,6 +20,7 @@ use crate::context::Context;
 use crate::devices::refuse_portable;
 use crate::failure::{Exit, Failure};
 use crate::layout::{LayoutRequest, as_argument, check, count, devices, layout, nodes, tasks};
+use crate::numerics::results_to_read;
 use crate::output;
 use crate::project::{compile, refuse_damaged_run};
 use crate::stdio::{out, outln};
@@ -50,9 +51,10 @@ pub fn hf(context: &Context, checkpoint: &str, folder: &Utf8Path) -> Result<Exit
 /// Results in the format of lm-evaluation-harness.
 pub fn lm_eval(context: &Context, argument: &SpecArgument, folder: &Utf8Path) -> Result<Exit, Failure> {
     let (project, loaded) = context.open(argument)?;
-    let (keyed, _, _) = compile(&project, &loaded.spec)?;
+    let (keyed, _, lock) = compile(&project, &loaded.spec)?;
     let store = Store::open_read_only(&project.store)?;
-    let files = harness::write(&store, &keyed, &loaded.spec.name, folder).map_err(|error| {
+    let results = results_to_read(&store, &loaded.spec, &keyed, lock.as_ref())?;
+    let files = harness::write(&results, folder).map_err(|error| {
         let nothing = matches!(error, HarnessError::Nothing { .. });
         let failure = Failure::error(error.to_string());
         if nothing {
@@ -89,7 +91,7 @@ pub fn mlflow(
     token: Option<&str>,
 ) -> Result<Exit, Failure> {
     let (project, loaded) = context.open(argument)?;
-    let (keyed, _, _) = compile(&project, &loaded.spec)?;
+    let (keyed, _, lock) = compile(&project, &loaded.spec)?;
     let name = &loaded.spec.name;
     let mut runs = record::runs(&project.store)?
         .into_iter()
@@ -108,7 +110,8 @@ pub fn mlflow(
     });
     let token = token.transpose()?;
     let steps = record::steps(&project.store, &facts.id)?;
-    let story = aurora_runtime::report::load(&Store::open_read_only(&project.store)?, &keyed)?;
+    let store = Store::open_read_only(&project.store)?;
+    let story = aurora_runtime::report::load(&results_to_read(&store, &loaded.spec, &keyed, lock.as_ref())?)?;
     let server = MlflowServer {
         url,
         token: token.as_deref(),

@@ -8,29 +8,28 @@ use aurora_compiler::json_output::{self, WorkerMemory};
 use aurora_compiler::layout::Layout;
 use aurora_compiler::memory::Memory;
 use aurora_compiler::plan::{NodeState, PlannedNode, plan};
-use aurora_runtime::store::{ExperimentResults, Store};
+use aurora_runtime::store::Store;
 use serde_json::json;
 
 use crate::arguments::SpecArgument;
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
+use crate::numerics::results_to_plan;
 use crate::output::{self, grouped};
 use crate::plan_nodes::{nodes, summary};
 use crate::project::compile;
-use crate::stdio::{out, outln};
+use crate::stdio::{errln, out, outln};
 use crate::worker_memory::worker_memory;
 
 pub fn run(context: &Context, argument: &SpecArgument, exit_code: bool) -> Result<Exit, Failure> {
     let (project, loaded) = context.open(argument)?;
-    let (keyed, _, _) = compile(&project, &loaded.spec)?;
+    let (keyed, _, lock) = compile(&project, &loaded.spec)?;
     let store = Store::open_read_only(&project.store)?;
-    let plan = plan(
-        &keyed,
-        &ExperimentResults {
-            store: &store,
-            experiment: &loaded.spec.name,
-        },
-    )?;
+    let (results, note) = results_to_plan(&store, &loaded.spec, &keyed, lock.as_ref())?;
+    let plan = plan(&keyed, &results)?;
+    if let Some(note) = note {
+        errln!("{note}");
+    }
     let to_run = plan.nodes.iter().filter(|planned| planned.reason.is_some());
     let cost = to_run.fold(Cost::default(), |cost, planned| {
         cost.plus(segment_cost(&keyed, planned.id))

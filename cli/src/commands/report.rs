@@ -1,8 +1,9 @@
 //! `aurora report`: the report of a finished experiment.
 
+use aurora_compiler::lock::Lock;
 use aurora_runtime::report::comparison::{self, Compared};
-use aurora_runtime::report::load_key;
-use aurora_runtime::store::Store;
+use aurora_runtime::report::read;
+use aurora_runtime::store::{Record, ResultId, Store, StoreError};
 use camino::Utf8Path;
 use serde_json::json;
 
@@ -10,18 +11,20 @@ use crate::arguments::SpecArgument;
 use crate::context::Context;
 use crate::diff::{DiffSide, side};
 use crate::failure::{Exit, Failure};
+use crate::numerics::results_to_read;
 use crate::output;
 use crate::project::compile;
 use crate::stdio::{out, outln};
 
 pub fn run(context: &Context, argument: &SpecArgument, to: Option<&Utf8Path>) -> Result<Exit, Failure> {
     let (project, loaded) = context.open(argument)?;
-    let (keyed, _, _) = compile(&project, &loaded.spec)?;
+    let (keyed, _, lock) = compile(&project, &loaded.spec)?;
     let store = Store::open_read_only(&project.store)?;
+    let results = results_to_read(&store, &loaded.spec, &keyed, lock.as_ref())?;
     let not_built =
         || Failure::error(format!("`{}` does not have a finished run", loaded.spec.name)).help("aurora run SPEC");
     let id = keyed.graph.find("report").ok_or_else(not_built)?;
-    let record = store.record(keyed.key(id))?.ok_or_else(not_built)?;
+    let record = results.find(id)?.ok_or_else(not_built)?;
     let files = store.files(&record)?;
     let page = files.get("report.html").ok_or_else(not_built)?;
     let place = match to {
@@ -31,7 +34,7 @@ pub fn run(context: &Context, argument: &SpecArgument, to: Option<&Utf8Path>) ->
         }
         None => page.clone(),
     };
-    let story = aurora_runtime::report::load(&store, &keyed)?;
+    let story = aurora_runtime::report::read(&store, &record)?;
     if context.json {
         output::json(json!({
             "page": place,
@@ -45,6 +48,22 @@ pub fn run(context: &Context, argument: &SpecArgument, to: Option<&Utf8Path>) ->
         outln!("report: {place}")?;
     }
     Ok(Exit::Done)
+}
+
+/// The record of a lock's report, in the lock's numerics class.
+fn report_of(store: &Store, lock: &Lock) -> Result<Option<Record>, StoreError> {
+    let Some(node) = lock.node.get("report") else {
+        return Ok(None);
+    };
+    let id = ResultId {
+        key: node.key,
+        class: lock.class,
+    };
+    match store.record(id)? {
+        // The report of a spec without training does not have a class.
+        None => store.record_of_any_class(node.key),
+        found => Ok(found),
+    }
 }
 
 /// The report of several runs, side by side.
@@ -62,14 +81,20 @@ pub fn compare(
     let store = Store::open_read_only(&project.store)?;
     let mut runs = Vec::new();
     for name in std::iter::once(first.spec.as_str()).chain(others.iter().map(String::as_str)) {
-        let key = match side(context, name, &first.selection)? {
+        let record = match side(context, name, &first.selection)? {
             DiffSide::Spec(spec, _) => {
-                let (keyed, _, _) = compile(&project, &spec)?;
-                keyed.graph.find("report").map(|id| keyed.key(id))
+                let (keyed, _, lock) = compile(&project, &spec)?;
+                let results = results_to_read(&store, &spec, &keyed, lock.as_ref())?;
+                keyed
+                    .graph
+                    .find("report")
+                    .map(|id| results.find(id))
+                    .transpose()?
+                    .flatten()
             }
-            DiffSide::Lock(lock) => lock.node.get("report").map(|node| node.key),
+            DiffSide::Lock(lock) => report_of(&store, &lock)?,
         };
-        let story = key.and_then(|key| load_key(&store, key).ok()).ok_or_else(|| {
+        let story = record.and_then(|record| read(&store, &record).ok()).ok_or_else(|| {
             Failure::error(format!("`{name}` has no report in this store")).help("run it with `aurora run SPEC`")
         })?;
         // Two runs of one experiment differ by the names that the user gave.

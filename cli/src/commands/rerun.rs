@@ -4,13 +4,16 @@ use std::io;
 
 use aurora_compiler::graph::{NodeId, NodeOrigin, Pins};
 use aurora_compiler::hash::Keyed;
-use aurora_runtime::compare::{ResultDifference, first_difference};
+use aurora_compiler::lock::Lock;
+use aurora_compiler::numerics_class::NumericsClass;
+use aurora_runtime::compare::{ClassComparison, ResultDifference, first_difference};
 use aurora_runtime::record::{RunRecord, Status};
 use aurora_runtime::remote_specs::Fetch;
+use aurora_runtime::results::Results;
 use aurora_runtime::source::archive::InputFile;
-use aurora_runtime::store::Store;
+use aurora_runtime::store::{ResultId, Store};
 use camino::Utf8Path;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::arguments::{RunArguments, VariantSelection};
 use crate::context::Context;
@@ -94,32 +97,27 @@ pub fn run(
             Err(failure) => record.end(Status::Failed, Some(failure.message.clone()))?,
         }
     }
-    let (_, repeated) = done?;
-    let differing: Vec<NodeId> = keyed
-        .graph
-        .ids()
-        .filter(|id| {
-            let name = keyed.graph.node(*id).name();
-            lock.result
-                .get(name)
-                .is_some_and(|expected| repeated.result.get(name) != Some(expected))
-        })
-        .collect();
-    let is_locked = |name: &&str| lock.result.contains_key(*name);
-    let compared = keyed.graph.names().filter(is_locked).count();
-    let first = differing
-        .first()
-        .map(|id| first_difference(&keyed, *id, &original, &store))
-        .transpose()?;
-    let comparison = Comparison {
-        nodes: keyed.graph.len(),
-        compared,
-        differing: differing.len(),
-        first,
-        seconds: since.elapsed().as_secs_f64(),
+    let (outcome, repeated) = done?;
+    let results = |store, class| Results {
+        experiment: &loaded.spec.name,
+        keyed: &keyed,
+        store,
+        class,
+    };
+    let both = [results(&original, lock.class), results(&store, outcome.class)];
+    let seconds = since.elapsed().as_secs_f64();
+    let comparison = match (lock.class, outcome.class) {
+        (Some(there), Some(here)) if here != there => {
+            Comparison::of_classes([there, here], &lock, &repeated, both, seconds)?
+        }
+        _ => Comparison::of_bits(&lock, &repeated, both, seconds)?,
     };
     comparison.report(context)?;
-    Ok(if differing.is_empty() { Exit::Done } else { Exit::Error })
+    Ok(if comparison.differing == 0 {
+        Exit::Done
+    } else {
+        Exit::Error
+    })
 }
 
 /// The results of a repetition, compared with those in the lock.
@@ -129,10 +127,80 @@ struct Comparison {
     compared: usize,
     differing: usize,
     first: Option<ResultDifference>,
+    /// If the results are of two numerics classes.
+    classes: Option<TwoClasses>,
     seconds: f64,
 }
 
+/// What is particular to a comparison of two numerics classes.
+struct TwoClasses {
+    /// The lock's class, and that of the repetition.
+    classes: [NumericsClass; 2],
+    /// The tolerance of losses and scores; 0 if none were compared.
+    tolerance: f64,
+    /// Nodes whose bits differ, as they do between classes.
+    not_compared: Vec<String>,
+    /// Nodes with losses or scores that the first run's store does not have.
+    missing: usize,
+}
+
 impl Comparison {
+    /// Compares every result that the lock has bit by bit.
+    fn of_bits(lock: &Lock, repeated: &Lock, [original, own]: [Results<'_>; 2], seconds: f64) -> Result<Self, Failure> {
+        let differing = differing(&own, lock, repeated);
+        let first = differing
+            .first()
+            .map(|id| first_difference(*id, &original, &own))
+            .transpose()?;
+        let graph = &own.keyed.graph;
+        Ok(Self {
+            nodes: graph.len(),
+            compared: graph.names().filter(|name| lock.result.contains_key(*name)).count(),
+            differing: differing.len(),
+            first,
+            classes: None,
+            seconds,
+        })
+    }
+
+    /// Compares results that depend on the class by their losses and scores, and the others bit by bit.
+    fn of_classes(
+        classes: [NumericsClass; 2],
+        lock: &Lock,
+        repeated: &Lock,
+        [original, own]: [Results<'_>; 2],
+        seconds: f64,
+    ) -> Result<Self, Failure> {
+        let keyed = own.keyed;
+        let name = |id: &NodeId| keyed.graph.node(*id).name();
+        let has_class = |id: &NodeId| keyed.has_class(*id);
+        let (rounded, changed): (Vec<NodeId>, Vec<NodeId>) =
+            differing(&own, lock, repeated).into_iter().partition(has_class);
+        let mut found = ClassComparison::default();
+        let locked = keyed.graph.ids().filter(|id| lock.result.contains_key(name(id)));
+        let (classed, others): (Vec<NodeId>, Vec<NodeId>) = locked.partition(has_class);
+        for id in classed {
+            found.add(id, &original, &own)?;
+        }
+        let first = match changed.first() {
+            Some(id) => Some(first_difference(*id, &original, &own)?),
+            None => found.first,
+        };
+        Ok(Self {
+            nodes: keyed.graph.len(),
+            compared: others.len() + found.compared,
+            differing: changed.len() + found.differing,
+            first,
+            classes: Some(TwoClasses {
+                classes,
+                tolerance: found.tolerance,
+                not_compared: rounded.iter().map(|id| name(id).to_owned()).collect(),
+                missing: found.missing,
+            }),
+            seconds,
+        })
+    }
+
     fn report(&self, context: &Context) -> io::Result<()> {
         let Self {
             nodes,
@@ -147,7 +215,11 @@ impl Comparison {
                 "nodes_compared": compared,
                 "nodes_differing": differing,
                 "first_difference": self.first,
+                "classes": self.classes.as_ref().map(TwoClasses::json),
             }));
+        }
+        if let Some(two) = &self.classes {
+            return self.report_classes(two);
         }
         let took = duration(self.seconds);
         match &self.first {
@@ -167,13 +239,69 @@ impl Comparison {
     }
 }
 
+impl Comparison {
+    fn report_classes(&self, two: &TwoClasses) -> io::Result<()> {
+        let [there, here] = two.classes;
+        if !two.not_compared.is_empty() {
+            outln!(
+                "another class: not compared bit by bit: {}",
+                two.not_compared.join(", ")
+            )?;
+        }
+        if two.missing > 0 {
+            outln!(
+                "not compared: the losses and scores of {} nodes, of which the store does not have results of class {there}",
+                two.missing
+            )?;
+        }
+        let Self {
+            compared, differing, ..
+        } = self;
+        let of = format!(
+            "class {here}, the lock's is {there}; {compared} nodes compared, {}",
+            duration(self.seconds)
+        );
+        match &self.first {
+            None if two.tolerance > 0.0 => {
+                outln!("rerun: agrees within {}% ({of})", two.tolerance * 100.0)
+            }
+            None => outln!("rerun: no losses or scores compared; the nodes without a class agree ({of})"),
+            Some(first) => {
+                outln!("rerun: DIFFERENT ({differing} nodes; {of})\nfirst difference: {first}")
+            }
+        }
+    }
+}
+
+impl TwoClasses {
+    fn json(&self) -> Value {
+        json!({
+            "lock": self.classes[0],
+            "rerun": self.classes[1],
+            "tolerance": self.tolerance,
+            "not_compared": self.not_compared,
+            "missing": self.missing,
+        })
+    }
+}
+
+/// The nodes of which the repetition has other bits than the lock.
+fn differing(results: &Results<'_>, lock: &Lock, repeated: &Lock) -> Vec<NodeId> {
+    let differs = |id: &NodeId| {
+        let name = results.node(*id).name();
+        let expected = lock.result.get(name);
+        expected.is_some_and(|expected| repeated.result.get(name) != Some(expected))
+    };
+    results.keyed.graph.ids().filter(differs).collect()
+}
+
 /// Takes the bytes of sources from the first run's store: the pins verify them.
 fn take_sources(from: &Store, to: &Store, keyed: &Keyed, experiment: &str, pins: &Pins) -> Result<(), Failure> {
     for id in keyed.graph.ids() {
         let NodeOrigin::Source { source: name } = &keyed.graph.node(id).origin else {
             continue;
         };
-        let Some(record) = from.record(keyed.key(id))? else {
+        let Some(record) = from.record(ResultId::without_class(keyed.key(id)))? else {
             continue;
         };
         let Ok(files) = from.files(&record) else { continue };

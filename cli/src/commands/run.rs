@@ -11,6 +11,7 @@ use aurora_runtime::pin::from_lock;
 use aurora_runtime::record::{REPORT, RunRecord, Status};
 use aurora_runtime::remote_specs::Fetch;
 use aurora_runtime::report::ReportContent;
+use aurora_runtime::results::Results;
 use aurora_runtime::store::{Store, StoreError};
 use serde_json::json;
 
@@ -98,8 +99,14 @@ pub fn run(context: &Context, argument: &SpecArgument, options: &RunArguments, l
         }
     };
     let holds = outcome.gates.iter().all(|gate| gate.found.holds);
-    let report = place_report(&project, &store, &keyed, &id)?;
-    let story = aurora_runtime::report::load(&store, &keyed)?;
+    let results = Results {
+        experiment: &loaded.spec.name,
+        keyed: &keyed,
+        store: &store,
+        class: outcome.class,
+    };
+    let report = place_report(&project, &results, &id)?;
+    let story = aurora_runtime::report::load(&results)?;
     let mut record = record;
     if let Some(record) = &mut record {
         record_scores(record, &story)?;
@@ -206,15 +213,16 @@ fn end(record: Option<RunRecord>, status: Status, error: Option<String>) {
 }
 
 /// Copies the report to the record of the run, and returns its path.
-fn place_report(project: &Project, store: &Store, keyed: &Keyed, run: &str) -> Result<String, Failure> {
-    let id = keyed
+fn place_report(project: &Project, results: &Results<'_>, run: &str) -> Result<String, Failure> {
+    let id = results
+        .keyed
         .graph
         .find("report")
         .ok_or_else(|| Failure::error("the graph has no report"))?;
-    let record = store
-        .record(keyed.key(id))?
+    let record = results
+        .find(id)?
         .ok_or_else(|| Failure::error("the report is not in the store"))?;
-    let files = store.files(&record)?;
+    let files = results.store.files(&record)?;
     let made = files
         .get(REPORT)
         .ok_or_else(|| Failure::error("the result of `report` has no report.html"))?;

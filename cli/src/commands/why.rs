@@ -1,20 +1,21 @@
 //! `aurora why`: the reason for a node's state, and what its key is made of.
 
 use aurora_compiler::plan::plan;
-use aurora_runtime::store::{ExperimentResults, Store};
+use aurora_runtime::store::Store;
 use serde_json::json;
 
 use crate::arguments::SpecArgument;
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
+use crate::numerics::results_to_plan;
 use crate::output;
 use crate::plan_nodes::state_name;
 use crate::project::compile;
-use crate::stdio::outln;
+use crate::stdio::{errln, outln};
 
 pub fn run(context: &Context, argument: &SpecArgument, name: &str) -> Result<Exit, Failure> {
     let (project, loaded) = context.open(argument)?;
-    let (keyed, _, _) = compile(&project, &loaded.spec)?;
+    let (keyed, _, lock) = compile(&project, &loaded.spec)?;
     let name = name.strip_prefix(&format!("{}/", loaded.spec.name)).unwrap_or(name);
     let Some(id) = keyed.graph.find(name) else {
         let near = aurora_compiler::names::nearest(name, keyed.graph.names());
@@ -25,13 +26,11 @@ pub fn run(context: &Context, argument: &SpecArgument, name: &str) -> Result<Exi
         });
     };
     let store = Store::open_read_only(&project.store)?;
-    let plan = plan(
-        &keyed,
-        &ExperimentResults {
-            store: &store,
-            experiment: &loaded.spec.name,
-        },
-    )?;
+    let (results, note) = results_to_plan(&store, &loaded.spec, &keyed, lock.as_ref())?;
+    let plan = plan(&keyed, &results)?;
+    if let Some(note) = note {
+        errln!("{note}");
+    }
     let planned = &plan.nodes[id.index()];
     // The first cause is the node where the chain of changed inputs begins.
     let mut causes = Vec::new();

@@ -44,7 +44,7 @@ pub fn difference(context: &Context, [old, new]: [&str; 2], selection: &VariantS
                 _ => None,
             })?;
             let store = Store::open_read_only(&project.store)?;
-            let preimage_of = |key| Ok::<_, Failure>(store.record(key)?.map(|record| record.preimage));
+            let preimage_of = |key| Ok::<_, Failure>(store.record_of_any_class(key)?.map(|record| record.preimage));
             let known = match [&old, &new] {
                 [DiffSide::Lock(lock), _] | [_, DiffSide::Lock(lock)] => Some(lock.clone()),
                 _ => None,
@@ -82,6 +82,7 @@ fn as_lock(project: &Project, side: DiffSide, other: Option<&Lock>) -> Result<Lo
             pins.extend(pin::local(&spec, &project.root)?);
             let keyed = aurora_compiler::hash::hash(aurora_compiler::graph::lower(&spec, &pins));
             let mut fresh = lock(&keyed, &spec, &project.relative(&path), &pins, pinned(other));
+            fresh.class = other.and_then(|other| other.class);
             fresh.fingerprint = other.and_then(|other| other.fingerprint.clone());
             Ok(fresh)
         }

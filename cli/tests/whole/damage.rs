@@ -6,6 +6,7 @@ use std::process::Command;
 
 use crate::missing_tools::missing_tool;
 use crate::project::Project;
+use crate::stores::records;
 
 fn flip(path: &std::path::Path) {
     let mut bytes = fs::read(path).expect("an object");
@@ -48,12 +49,9 @@ fn damaged_records_are_reported_and_rebuilt() {
     let project = Project::new();
     project.run();
     let results = project.results();
-    for folder in ["actions", "realised", "names/small"] {
-        for entry in fs::read_dir(project.path(".aurora").join(folder))
-            .expect("records")
-            .flatten()
-        {
-            flip(&entry.path());
+    for folder in ["actions", "realised", "names/small", "classes"] {
+        for path in records(&project, folder) {
+            flip(&path);
         }
     }
     project.aurora(&["verify"]).exits(1);

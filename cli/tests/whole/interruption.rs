@@ -4,12 +4,13 @@ use std::process::Child;
 use std::time::{Duration, Instant};
 
 use crate::project::Project;
+use crate::stores::records;
 
 /// Waits until the number of results in the store satisfies `reached`, or the run ends.
 fn until(project: &Project, child: &mut Child, reached: impl Fn(usize) -> bool) {
     let began = Instant::now();
     loop {
-        let results = std::fs::read_dir(project.path(".aurora/actions")).map_or(0, Iterator::count);
+        let results = records(project, "actions").len();
         if reached(results)
             || child.try_wait().expect("a child").is_some()
             || began.elapsed() > Duration::from_secs(120)

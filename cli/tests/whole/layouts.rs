@@ -103,7 +103,7 @@ fn latest(project: &Project) -> Option<PathBuf> {
 }
 
 /// Starts a run and waits until it has done `step` steps, or has ended.
-fn start_until_step(project: &Project, more: &[&str], step: usize) -> Child {
+pub fn start_until_step(project: &Project, more: &[&str], step: usize) -> Child {
     let before = latest(project);
     let mut child = project.start_with(more);
     until_step(project, &mut child, before.as_deref(), step);
@@ -269,45 +269,6 @@ fn an_impossible_layout_is_an_error() {
     );
     project.write("specs/small.aur", &spec);
     refuse(&[], 1, "the layout needs 8 devices of the kind MI250X");
-}
-
-/// A worker that reports another processor.
-fn pretend_another_processor(project: &Project) -> PathBuf {
-    let folder = project.path("elsewhere");
-    std::fs::create_dir_all(&folder).expect("a folder");
-    std::fs::copy(env!("CARGO_BIN_EXE_aurora"), folder.join("aurora")).expect("the program");
-    let script = format!(
-        "#!/bin/sh\n{} \"$@\" | sed -u 's/\"cpu\":\"[^\"]*\"/\"cpu\":\"of the kind that made it\"/'\n",
-        env!("CARGO_BIN_EXE_aurora-worker")
-    );
-    project.write("elsewhere/aurora-worker", &script);
-    let path = folder.join("aurora-worker");
-    let mut mode = std::fs::metadata(&path).expect("a script").permissions();
-    std::os::unix::fs::PermissionsExt::set_mode(&mut mode, 0o755);
-    std::fs::set_permissions(&path, mode).expect("a script that can be started");
-    folder.join("aurora")
-}
-
-#[test]
-fn a_run_does_not_resume_with_other_numerics() {
-    for (numerics, code) in [("invariant", 4), ("portable", 0)] {
-        let project = long_project();
-        project.edit("invariant(", &format!("{numerics}("));
-        let mut child = start_until_step(&project, &[], 60);
-        signal(child.id(), "-TERM");
-        assert_eq!(child.wait().expect("the run ends").code(), Some(75));
-        let elsewhere = pretend_another_processor(&project);
-        let output = project
-            .command_of(&elsewhere, &["run", "specs/small.aur", "--progress", "none"])
-            .output()
-            .expect("the binary starts");
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(code), "{numerics}: {errors}");
-        if code == 4 {
-            assert!(errors.contains("was computed with other numerics"), "{errors}");
-            assert!(errors.contains("of the kind that made it"), "{errors}");
-        }
-    }
 }
 
 #[test]

@@ -64,6 +64,12 @@ fn copied_binaries_run_with_the_libtorch_next_to_them() {
     with.exits(0);
     let lock = project.read("lockfiles/small.lock");
     assert!(lock.contains("libtorch = \"2.13.0\""), "{lock}");
+    // Results that are in the store need no worker, and no libtorch.
+    std::fs::remove_file(project.path("bin/lib")).expect("the link");
+    let cached = done(command(&project, &aurora, &RUN));
+    cached.exits(0);
+    cached.prints("0 built");
+    assert_eq!(project.read("lockfiles/small.lock"), lock);
 }
 
 #[test]

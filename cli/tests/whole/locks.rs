@@ -36,8 +36,8 @@ fn conflict_markers() {
 
 #[test]
 fn a_newer_version() {
-    let project = with_lock(|lock| lock.replacen("version = 1", "version = 2", 1));
-    refused(&project, "E0503", "version 2");
+    let project = with_lock(|lock| lock.replacen("version = 2", "version = 3", 1));
+    refused(&project, "E0503", "version 3");
 }
 
 #[test]
@@ -112,18 +112,24 @@ fn a_changed_spec() {
     rerun.prints("has changed since the lock was written");
 }
 
+/// The lock, as if its results were of another numerics class.
+fn with_another_class(lock: &str) -> String {
+    let at = lock.find("class = \"").expect("a class") + 9;
+    format!("{}0000000000000000{}", &lock[..at], &lock[at + 16..])
+}
+
 #[test]
-fn results_of_another_kind_of_machine_are_reported() {
+fn results_of_another_class_are_reported() {
     let project = with_lock(|lock| {
         let at = lock.find("\"cap@8\" = \"").expect("a result") + 11;
         let digit = if &lock[at..=at] == "0" { "1" } else { "0" };
         let edited = format!("{}{digit}{}", &lock[..at], &lock[at + 1..]);
-        edited.replacen("fingerprint = \"", "fingerprint = \"another, ", 1)
+        with_another_class(&edited)
     });
     std::fs::remove_dir_all(project.path(".aurora")).expect("a store");
     let done = project.aurora(&["run", "specs/small.aur", "--progress", "plain"]);
     done.exits(0);
-    done.prints("made on another kind of machine");
+    done.prints("numerics class 0000000000000000");
     let rerun = project.aurora(&["rerun", "lockfiles/small.lock", "--progress", "none"]);
     rerun.prints("rerun: identical");
 }
@@ -220,7 +226,7 @@ fn a_locked_run_leaves_the_lock_as_it_is() {
         let at = lock.find("\"cap@8\" = \"").expect("a result") + 11;
         let digit = if &lock[at..=at] == "0" { "1" } else { "0" };
         let edited = format!("{}{digit}{}", &lock[..at], &lock[at + 1..]);
-        edited.replacen("fingerprint = \"", "fingerprint = \"another, ", 1)
+        with_another_class(&edited)
     };
     project.write("lockfiles/small.lock", &edited(&complete));
     std::fs::remove_dir_all(project.path(".aurora")).expect("a store");
@@ -237,6 +243,11 @@ fn a_lock_without_its_fingerprint() {
         lines.map(|line| format!("{line}\n")).collect()
     });
     refused(&project, "E0505", "fingerprint");
+    let project = with_lock(|lock| {
+        let lines = lock.lines().filter(|line| !line.starts_with("class"));
+        lines.map(|line| format!("{line}\n")).collect()
+    });
+    refused(&project, "E0505", "class");
 }
 
 #[test]

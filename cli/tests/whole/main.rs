@@ -5,6 +5,7 @@
 
 mod bisect;
 mod bounds;
+mod classes;
 mod cluster;
 mod composition;
 mod damage;

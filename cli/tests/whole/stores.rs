@@ -8,10 +8,15 @@ use std::process::Command;
 
 use crate::project::Project;
 
-/// The files of a folder of the store, by name.
-fn records(project: &Project, folder: &str) -> Vec<PathBuf> {
-    let entries = fs::read_dir(project.path(".aurora").join(folder)).expect("a folder of the store");
-    let mut found: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+/// The files of a folder of the store and of its folders for numerics classes, by name.
+pub fn records(project: &Project, folder: &str) -> Vec<PathBuf> {
+    let listed = |folder: &Path| -> Vec<PathBuf> {
+        let entries = fs::read_dir(folder).into_iter().flatten();
+        entries.flatten().map(|entry| entry.path()).collect()
+    };
+    let all = listed(&project.path(".aurora").join(folder));
+    let (classes, mut found): (Vec<PathBuf>, Vec<PathBuf>) = all.into_iter().partition(|path| path.is_dir());
+    found.extend(classes.iter().flat_map(|class| listed(class)));
     found.sort();
     found
 }

@@ -112,6 +112,11 @@ impl NodeKind {
         }
     }
 
+    /// Whether workers compute it: its result depends on the numerics class of the machine.
+    pub fn runs_on_workers(self) -> bool {
+        matches!(self, Self::Train | Self::Eval | Self::Answers)
+    }
+
     /// Version of the kind's semantics. It is raised when the same fields and inputs give another result than before, so
     /// that a result of the older semantics is never used for the newer.
     pub fn version(self) -> u32 {

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::{Lock, LockedImport, LockedSource, order_node};
+use super::{Lock, LockedImport, LockedSource, VERSION, order_node};
 use crate::hash::digest_of;
 
 /// Both sides have changed one value in different ways.
@@ -117,15 +117,19 @@ pub fn merge(base: Option<&Lock>, ours: &Lock, theirs: &Lock) -> (Lock, Vec<Lock
         },
     );
     let node = tables(all, |lock| &lock.node, |_, _, _| {});
-    // Results of two kinds of machine are not comparable: neither side's are kept.
-    let (fingerprint, comparable) = match choose(
-        base.and_then(|base| base.fingerprint.as_ref()),
-        ours.fingerprint.as_ref(),
-        theirs.fingerprint.as_ref(),
+    // Results of two numerics classes are not comparable: neither side's are kept.
+    let (class, comparable) = match choose(
+        base.and_then(|base| base.class.as_ref()),
+        ours.class.as_ref(),
+        theirs.class.as_ref(),
     ) {
-        Chosen::One(fingerprint) => (fingerprint, true),
+        Chosen::One(class) => (class, true),
         Chosen::Differ => (None, false),
     };
+    // Both sides may describe different machines of one class.
+    let describes = |side: &&Lock| side.class == class;
+    let fingerprint = [ours, theirs].into_iter().find(describes);
+    let fingerprint = fingerprint.and_then(|side| side.fingerprint.clone());
     let mut order = tables(all, |lock| &lock.order, |_, _, _| {});
     order.retain(|stage, _| node.contains_key(&order_node(stage)));
     let mut result = tables(all, |lock| &lock.result, |_, _, _| {});
@@ -135,12 +139,14 @@ pub fn merge(base: Option<&Lock>, ours: &Lock, theirs: &Lock) -> (Lock, Vec<Lock
     };
     result.retain(|name, _| comparable && node.contains_key(name) && has_order(name));
     let mut joined = Lock {
+        version: VERSION,
         experiment,
         spec,
         profile,
         point,
         set,
         libtorch,
+        class,
         fingerprint,
         intent: theirs.intent,
         import,

@@ -16,11 +16,21 @@ use serde::{Deserialize, Serialize};
 use crate::fields::SourceFields;
 use crate::graph::{NodeKind, NodeOrigin, Pin, Pins, Work, lower, stage_plan};
 use crate::hash::{Key, Keyed, digest_of, hash};
+use crate::numerics_class::NumericsClass;
 use crate::spec::{BlockId, BlockKind};
 pub use merge::{LockConflict, merge};
 
 /// Version of the format that this build reads and writes.
-pub const VERSION: u32 = 1;
+///
+/// 2: the numerics class has an entry of its own. [`Lock::parse`] also reads version 1, in which it was the end of
+/// `fingerprint`.
+pub const VERSION: u32 = 2;
+
+/// The earlier version, whose `fingerprint` ends with the class.
+const CLASS_IN_FINGERPRINT: u32 = 1;
+
+/// The description of the machine under `portable` numerics, which are the same on every processor.
+pub const PORTABLE_MACHINE: &str = "portable kernels";
 
 /// A parsed lock file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -43,8 +53,11 @@ pub struct Lock {
     pub set: Vec<String>,
     /// Version of the library whose kernels compute the results.
     pub libtorch: String,
-    /// The kind of CPU that computed the results, and the digest of a probe of its kernels. Another kind may round
-    /// differently, so results are compared only if their fingerprints are equal.
+    /// The numerics class of the machine that computed the results. All results that depend on a class are of this one. A
+    /// machine of another class may round differently.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<NumericsClass>,
+    /// Describes a machine of this class, for people: the library, and the processor or device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<String>,
     /// Digest of the spec's graph without the content of sources. It distinguishes a changed spec from a changed lock.
@@ -214,8 +227,8 @@ pub enum LockEdit {
     NoResult { name: String, more: usize },
     /// A partial lock with the results of all nodes.
     NotPartial,
-    /// A complete lock without the kind of machine that computed the results.
-    NoFingerprint,
+    /// Results of workers without this entry, which describes the machine that computed them.
+    NoMachine { entry: &'static str },
     /// A data order that does not follow from the rest of the lock or from the spec.
     Order { stage: String, cause: String },
     /// The intent is not that of the spec, but the keys are.
@@ -249,7 +262,7 @@ impl fmt::Display for LockEdit {
                 f.write_str(" does not have a result")
             }
             Self::NotPartial => f.write_str("`results` is `partial` but every node has a result"),
-            Self::NoFingerprint => f.write_str("it has the results of training but no `fingerprint`"),
+            Self::NoMachine { entry } => write!(f, "it has the results of workers but no `{entry}`"),
             Self::Order { stage, cause } => write!(f, "order `{stage}`: {cause}"),
             Self::Intent { locked, spec } => write!(
                 f,
@@ -335,13 +348,25 @@ impl Lock {
         }
         let table: toml::Table = toml::from_str(text).map_err(LockError::Malformed)?;
         match table.get("version").and_then(toml::Value::as_integer) {
-            Some(version) if version == i64::from(VERSION) => {}
+            Some(version) if version == i64::from(VERSION) || version == i64::from(CLASS_IN_FINGERPRINT) => {}
             Some(found) if found > i64::from(VERSION) => return Err(LockError::TooNew { found }),
             _ => return Err(LockError::NoVersion),
         }
-        let lock: Self = toml::from_str(text).map_err(LockError::Malformed)?;
+        let mut lock: Self = toml::from_str(text).map_err(LockError::Malformed)?;
+        if lock.version == CLASS_IN_FINGERPRINT {
+            lock.split_fingerprint();
+        }
         lock.agrees_with_itself()?;
         Ok(lock)
+    }
+
+    /// Takes the class out of the fingerprint of a lock of the earlier version.
+    fn split_fingerprint(&mut self) {
+        let Some((machine, probe)) = self.fingerprint.as_ref().and_then(|text| text.rsplit_once(", probe ")) else {
+            return;
+        };
+        self.class = NumericsClass::of_probe(probe, machine == PORTABLE_MACHINE);
+        self.fingerprint = Some(machine.to_owned());
     }
 
     fn agrees_with_itself(&self) -> Result<(), LockError> {
@@ -369,17 +394,17 @@ impl Lock {
                 more: missing.count(),
             }),
             (Completeness::Partial, None) => Err(LockEdit::NotPartial),
-            (Completeness::Complete, None) if self.fingerprint.is_none() && self.has_worker_nodes() => {
-                Err(LockEdit::NoFingerprint)
-            }
+            _ if !self.has_results_of_workers() => Ok(()),
+            _ if self.class.is_none() => Err(LockEdit::NoMachine { entry: "class" }),
+            _ if self.fingerprint.is_none() => Err(LockEdit::NoMachine { entry: "fingerprint" }),
             _ => Ok(()),
         }
     }
 
-    /// Whether results depend on the machine's kernels.
-    fn has_worker_nodes(&self) -> bool {
-        let mut kinds = self.node.values().map(|node| node.kind);
-        kinds.any(|kind| matches!(kind, NodeKind::Train | NodeKind::Eval | NodeKind::Answers))
+    /// Whether a result depends on the machine's kernels.
+    fn has_results_of_workers(&self) -> bool {
+        let mut nodes = self.result.keys().filter_map(|name| self.node.get(name));
+        nodes.any(|node| node.kind.runs_on_workers())
     }
 
     /// An order is written before the result of its node.
@@ -455,6 +480,8 @@ impl Lock {
         let pins = self.pins();
         let mut fresh = lock(&hash(lower(spec, &pins)), spec, &self.spec, &pins, &self.libtorch);
         fresh.import.clone_from(&self.import);
+        // A lock of the earlier version is out of date, not edited.
+        fresh.version = self.version;
         let mut changes = self.changes(&fresh).into_iter();
         match changes.next() {
             None => Ok(()),
@@ -503,16 +530,13 @@ impl Lock {
     pub fn changes(&self, fresh: &Lock) -> Vec<LockChange> {
         let mut found = Vec::new();
         let header = [
-            ("spec", &self.spec, &fresh.spec),
-            ("libtorch", &self.libtorch, &fresh.libtorch),
+            ("version", self.version.to_string(), fresh.version.to_string()),
+            ("spec", self.spec.clone(), fresh.spec.clone()),
+            ("libtorch", self.libtorch.clone(), fresh.libtorch.clone()),
         ];
-        for (name, old, new) in header {
+        for (field, old, new) in header {
             if old != new {
-                found.push(LockChange::Header {
-                    field: name,
-                    old: old.clone(),
-                    new: new.clone(),
-                });
+                found.push(LockChange::Header { field, old, new });
             }
         }
         compare(Table::Import, &self.import, &fresh.import, &mut found);
@@ -537,6 +561,7 @@ impl Lock {
             .filter(|(stage, order)| same(&order_node(stage)) && samples_of(spec, stage) == Some(order.samples))
             .map(|(stage, order)| (stage.clone(), order.clone()))
             .collect();
+        self.class = old.class;
         self.fingerprint.clone_from(&old.fingerprint);
         self.result.extend(results);
         self.order.extend(orders);
@@ -657,6 +682,7 @@ pub fn lock(keyed: &Keyed, spec: &crate::spec::Spec, spec_path: &str, pins: &Pin
         point: spec.point.clone(),
         set: spec.settings.clone(),
         libtorch: libtorch.to_string(),
+        class: None,
         fingerprint: None,
         intent: intent(spec),
         results: Completeness::Partial,

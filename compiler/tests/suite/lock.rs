@@ -4,6 +4,7 @@ use aurora_compiler::check::check;
 use aurora_compiler::graph::{Pin, Pins, lower, stage_plan};
 use aurora_compiler::hash::hash;
 use aurora_compiler::lock::{Completeness, Lock, LockError, LockedOrder, lock};
+use aurora_compiler::numerics_class::NumericsClass;
 use aurora_compiler::spec::{BlockId, BlockKind, Spec};
 use aurora_lang::diagnostics::Code;
 use proptest::prelude::*;
@@ -98,6 +99,7 @@ fn every_edited_line_is_found() {
 /// The lock after a run.
 fn with_results() -> Lock {
     let mut lock = locked(&pins());
+    lock.class = NumericsClass::parse("f1c4d00686cebbd0");
     lock.fingerprint = Some("a machine".to_owned());
     let keys = lock.node.iter().map(|(name, node)| (name.clone(), node.key));
     lock.result = keys.collect();
@@ -125,6 +127,8 @@ fn every_lost_line_after_a_run_is_found() {
     let lock = with_results();
     let text = lock.to_text();
     assert!(text.contains("results = \"complete\""), "{text}");
+    let header: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).collect();
+    insta::assert_snapshot!("the_header_after_a_run", header.join("\n"));
     assert_eq!(Lock::parse(&text), Ok(lock.clone()));
     lock.check_against(&spec()).expect("nothing was edited");
     let lines: Vec<&str> = text.lines().collect();
@@ -169,8 +173,37 @@ fn lost_and_edited_results_and_orders_are_found() {
     assert!(other.contains("order `other`"), "{other}");
     let lost = found(&|lock| lock.fingerprint = None);
     assert!(lost.contains("fingerprint"), "{lost}");
+    let lost = found(&|lock| lock.class = None);
+    assert!(lost.contains("class"), "{lost}");
     let edited = found(&|lock| lock.intent = lock.node["report"].key);
     assert!(edited.contains("intent"), "{edited}");
+}
+
+#[test]
+fn the_class_of_an_earlier_lock_is_the_end_of_its_fingerprint() {
+    let new = with_results();
+    let class = new.class.expect("a class");
+    let text = new.to_text().replacen("version = 2", "version = 1", 1);
+    let lines = text.lines().filter(|line| !line.starts_with("class = "));
+    let earlier = |machine: &str, probe: &str| {
+        let lines = lines.clone().map(|line| match line.strip_prefix("fingerprint = ") {
+            Some(_) => format!("fingerprint = \"{machine}{probe}\""),
+            None => line.to_owned(),
+        });
+        Lock::parse(&lines.collect::<Vec<_>>().join("\n"))
+    };
+    let read = earlier("a machine", &format!(", probe {class}")).expect("a lock");
+    read.check_against(&spec()).expect("nothing was edited");
+    assert_eq!((read.class, &read.fingerprint), (new.class, &new.fingerprint));
+    // It is out of date, and nothing of it is lost.
+    let mut fresh = locked(&pins());
+    let changes: Vec<String> = read.changes(&fresh).iter().map(ToString::to_string).collect();
+    assert_eq!(changes, ["version: `1` → `2`"]);
+    fresh.keep_from(&read, &spec());
+    assert_eq!(fresh, new);
+    let portable = earlier("portable kernels", &format!(", probe {class}")).expect("a lock");
+    assert_eq!(portable.class, NumericsClass::parse(&format!("portable-{class}")));
+    assert!(earlier("a machine", "").is_err());
 }
 
 #[test]
@@ -213,8 +246,8 @@ fn errors_have_codes() {
     let text = locked(&pins()).to_text();
     let code = |text: String| Lock::parse(&text).expect_err("an error").code();
     assert_eq!(code(format!("<<<<<<< ours\n{text}")), Code::LOCK_CONFLICT);
-    assert_eq!(code(text.replacen("version = 1", "version = 9", 1)), Code::LOCK_TOO_NEW);
-    assert_eq!(code(text.replacen("version = 1", "", 1)), Code::LOCK_MALFORMED);
+    assert_eq!(code(text.replacen("version = 2", "version = 9", 1)), Code::LOCK_TOO_NEW);
+    assert_eq!(code(text.replacen("version = 2", "", 1)), Code::LOCK_MALFORMED);
     assert_eq!(code(text.replacen("revision", "revisoin", 1)), Code::LOCK_MALFORMED);
     assert!(matches!(Lock::parse(""), Err(LockError::NoVersion)));
 }

@@ -31,7 +31,7 @@ use crate::weights::{published_tokenizer, weights};
 impl Run<'_> {
     pub(super) fn data_node(&self, id: NodeId, outcome: &mut Outcome) -> Result<(), RunError> {
         self.check_stop()?;
-        let _held = self.results.store.hold(self.results.keyed.key(id))?;
+        let _held = self.results.store.hold(self.results.known_id(id)?)?;
         if self.results.is_built(id)? {
             self.observer.on_event(RunEvent::Cached {
                 node: self.results.node(id).name(),
@@ -224,7 +224,7 @@ impl Run<'_> {
     ) -> Result<Option<String>, RunError> {
         if judge::is_external(fields)
             && let Some(recorded) = self.inputs.recorded
-            && let Some(record) = recorded.realised(self.results.realised(id)?)?
+            && let Some(record) = recorded.realised_in_any_class(self.results.realised(id)?)?
         {
             let text = format!("`{}`: uses the judge's recorded answers", self.results.node(id).name());
             self.observer.on_event(RunEvent::Note { text: &text });

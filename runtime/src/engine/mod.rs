@@ -15,15 +15,17 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use aurora_compiler::graph::{NodeId, NodeKind, Pins};
-use aurora_compiler::plan::CachedResult;
+use aurora_compiler::numerics_class::NumericsClass;
+use aurora_compiler::plan::{CachedResult, ResultCache, joined};
 use camino::Utf8Path;
 
 use crate::errors::{BoxedError, io_kinds};
-use crate::job::{Fingerprint, Layout, StepMetrics};
+use crate::job::{Layout, StepMetrics};
 use crate::libtorch::LibtorchError;
+use crate::numerics::Fingerprint;
 use crate::results::{ResultError, Results};
 use crate::statistics::GateResult;
-use crate::store::{Publication, Store, StoreError};
+use crate::store::{Publication, ResultId, Store, StoreError};
 use workers::WorkerLaunch;
 
 pub use data_nodes::{commit_order, place_source};
@@ -163,8 +165,8 @@ pub enum RunError {
         /// The last completed step.
         after: Option<String>,
     },
-    #[error("`{node}` was computed with other numerics: {there}; here are {here}")]
-    Numerics { node: String, there: String, here: String },
+    #[error("the store has no result of `{node}` of this machine's numerics class, {here}")]
+    OtherClass { node: String, here: NumericsClass },
     #[error("{text}")]
     Launch { text: String, help: String },
     #[error(transparent)]
@@ -187,9 +189,9 @@ impl RunError {
             Self::NoWorker(error) => Some(error.help()),
             Self::Stopped { .. } | Self::Killed => Some("run the same command to resume".to_string()),
             Self::Lost { .. } => Some("run the same command to resume from the last checkpoint".to_string()),
-            Self::Numerics { .. } => Some(
-                "resuming from it would give other bits: resume on a machine of the kind that made it, start again in \
-                 another `--store`, or write `numerics = portable(…)`"
+            Self::OtherClass { .. } => Some(
+                "evaluate it on a machine of the class that trained it, train it here with `aurora run`, or write \
+                 `numerics = portable(…)`"
                     .to_string(),
             ),
             Self::Launch { help, .. } => Some(help.clone()),
@@ -257,9 +259,14 @@ pub struct Outcome {
     pub built: Vec<NodeId>,
     pub reused: Vec<NodeId>,
     pub gates: Vec<GateResult>,
-    /// What the numerics of this run depend on, if a worker was needed.
+    /// What the workers of this run have reported, if it needed any.
     pub fingerprint: Option<Fingerprint>,
+    /// The numerics class of the results that depend on one.
+    pub class: Option<NumericsClass>,
 }
+
+/// The nodes to build, which may depend on the results that a run has.
+type Selection<'s, 'a> = &'s dyn Fn(&Run<'a>) -> Result<Vec<NodeId>, RunError>;
 
 impl<'a> Run<'a> {
     /// Builds every node whose result is missing.
@@ -267,23 +274,109 @@ impl<'a> Run<'a> {
     /// # Errors
     /// The first node that fails; a signal; a store that cannot be used. Finished nodes stay finished.
     pub fn run(&self) -> Result<Outcome, RunError> {
-        self.build(self.results.keyed.graph.ids().collect())
+        self.build(&|run| Ok(run.results.keyed.graph.ids().collect()))
     }
 
-    /// Builds one node and the missing results that it needs.
+    /// Builds an eval of a checkpoint that is in the store, and the missing results that it needs.
     ///
     /// # Errors
-    /// As [`run`](Self::run).
-    pub fn run_node(&self, id: NodeId) -> Result<Outcome, RunError> {
-        self.build(self.needed_for(id)?)
+    /// As [`run`](Self::run), or the checkpoint is not of the workers' numerics class.
+    pub fn evaluate(&self, checkpoint: NodeId, eval: NodeId) -> Result<Outcome, RunError> {
+        self.build(&|run| match run.results.class {
+            Some(here) if !run.results.is_built(checkpoint)? => Err(RunError::OtherClass {
+                node: run.results.node(checkpoint).name().to_owned(),
+                here,
+            }),
+            _ => run.needed_for(eval),
+        })
     }
 
-    /// Builds those of these nodes whose result is missing. Inputs come first.
-    fn build(&self, nodes: Vec<NodeId>) -> Result<Outcome, RunError> {
+    /// The same run with the results of another class.
+    fn in_class(&self, class: Option<NumericsClass>) -> Self {
+        Self {
+            results: Results { class, ..self.results },
+            inputs: self.inputs,
+            workers: self.workers.clone(),
+            observer: self.observer,
+            stop: self.stop,
+        }
+    }
+
+    /// The class of this machine's workers, if one of them has reported it to this store. Without a libtorch there are no
+    /// workers that could have another class than the results in the store.
+    fn known_class(&self) -> Result<Option<NumericsClass>, RunError> {
+        let Results { keyed, store, .. } = self.results;
+        Ok(match self.workers.launch.machine() {
+            Some(machine) => store.known_class(&machine, self.workers.portable)?,
+            None => store.class_to_read(keyed, None)?,
+        })
+    }
+
+    /// Whether the store has results of some class for this graph.
+    fn has_classed_results(&self) -> Result<bool, RunError> {
+        let Results { keyed, store, .. } = self.results;
+        for id in keyed.graph.ids().filter(|id| keyed.has_class(*id)) {
+            if !store.classes_of(keyed.key(id))?.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Builds those nodes that `select` chooses and whose result is missing. Inputs come first.
+    ///
+    /// What is missing depends on the numerics class of the workers. It is known from the store; if it is not, and the store
+    /// has results of some class, workers are started first. If the workers then report another class, the choice is made
+    /// again.
+    fn build(&self, select: Selection<'_, 'a>) -> Result<Outcome, RunError> {
         let mut outcome = Outcome::default();
+        let mut run = self.in_class(self.known_class()?);
+        let mut started = None;
+        if run.results.class.is_none() && run.has_classed_results()? {
+            let pool = run.start_workers(&self.workers.layout)?;
+            run = run.in_class(Some(pool.class));
+            let text = format!("class    {} (numerics of this machine, from a worker)", pool.class);
+            self.observer.on_event(RunEvent::Note { text: &text });
+            started = Some(pool);
+        }
+        let mut nodes = select(&run)?;
+        let mut missing = run.missing(&nodes)?;
+        run.prepare(&missing, &mut outcome)?;
+        self.observer.before_training(&run.results)?;
+        let on_workers = |id: &NodeId| run.results.node(*id).kind().runs_on_workers();
+        if missing.iter().any(on_workers) {
+            let pool = match started {
+                Some(pool) => pool,
+                None => run.start_workers(&self.workers.layout)?,
+            };
+            if run.results.class != Some(pool.class) {
+                run = run.in_class(Some(pool.class));
+                nodes = select(&run)?;
+                missing = run.missing(&nodes)?;
+                run.prepare(&missing, &mut outcome)?;
+            }
+            let training = run.of_kinds(&missing, &[NodeKind::Train]);
+            let evals = run.of_kinds(&missing, &[NodeKind::Eval, NodeKind::Answers]);
+            if !training.is_empty() || !evals.is_empty() {
+                run.worker_nodes(pool, &training, &evals, &mut outcome)?;
+            }
+        }
+        for id in run.of_kinds(&missing, &[NodeKind::Judge, NodeKind::Expect, NodeKind::Report]) {
+            run.data_node(id, &mut outcome)?;
+        }
+        for id in run.of_kinds(&nodes, &[NodeKind::Expect]) {
+            outcome.gates.push(run.results.json(id, expect::GATE_FILE)?);
+        }
+        outcome.class = run.results.class;
+        Ok(outcome)
+    }
+
+    /// The nodes whose result is not in the store; repairs the records of the others.
+    fn missing(&self, nodes: &[NodeId]) -> Result<Vec<NodeId>, RunError> {
         let mut missing = Vec::new();
-        for &id in &nodes {
-            match self.results.store.state(self.results.keyed.key(id))? {
+        let (mut unused, mut classes) = (0, BTreeSet::new());
+        for &id in nodes {
+            match self.results.result(id)? {
                 CachedResult::Complete => {
                     self.results.restore(id)?;
                     continue;
@@ -292,46 +385,48 @@ impl<'a> Run<'a> {
                     node: self.results.node(id).name(),
                     part: &part,
                 }),
+                CachedResult::OtherClasses(others) => {
+                    unused += 1;
+                    classes.extend(others);
+                }
                 CachedResult::Missing => {}
             }
             missing.push(id);
         }
-        let of_kind = |kinds: &[NodeKind]| -> Vec<NodeId> {
-            missing
-                .iter()
-                .copied()
-                .filter(|id| kinds.contains(&self.results.node(*id).kind()))
-                .collect()
-        };
-        for id in of_kind(&[
+        if let (Some(here), false) = (self.results.class, classes.is_empty()) {
+            let others: Vec<NumericsClass> = classes.into_iter().collect();
+            let text = format!(
+                "note: the results of {unused} nodes in the store are not used: they are of numerics class {}, and this machine \
+                 is of class {here}",
+                joined(&others)
+            );
+            self.observer.on_event(RunEvent::Note { text: &text });
+        }
+        Ok(missing)
+    }
+
+    fn of_kinds(&self, nodes: &[NodeId], kinds: &[NodeKind]) -> Vec<NodeId> {
+        let is_of = |id: &NodeId| kinds.contains(&self.results.node(*id).kind());
+        nodes.iter().copied().filter(is_of).collect()
+    }
+
+    /// Builds what training and evaluation need and this process computes.
+    fn prepare(&self, missing: &[NodeId], outcome: &mut Outcome) -> Result<(), RunError> {
+        let data = [
             NodeKind::Source,
             NodeKind::Extract,
             NodeKind::Filter,
             NodeKind::Tokenizer,
             NodeKind::Tokens,
             NodeKind::Order,
-        ]) {
-            self.data_node(id, &mut outcome)?;
+        ];
+        for id in self.of_kinds(missing, &data) {
+            self.data_node(id, outcome)?;
         }
-        for id in of_kind(&[NodeKind::Weights]) {
-            self.data_node(id, &mut outcome)?;
+        for id in self.of_kinds(missing, &[NodeKind::Weights]) {
+            self.data_node(id, outcome)?;
         }
-        let training = of_kind(&[NodeKind::Train]);
-        let evals = of_kind(&[NodeKind::Eval, NodeKind::Answers]);
-        self.observer.before_training(&self.results)?;
-        if !training.is_empty() || !evals.is_empty() {
-            self.worker_nodes(&training, &evals, &mut outcome)?;
-        }
-        for id in of_kind(&[NodeKind::Judge, NodeKind::Expect, NodeKind::Report]) {
-            self.data_node(id, &mut outcome)?;
-        }
-        for id in nodes
-            .into_iter()
-            .filter(|id| self.results.node(*id).kind() == NodeKind::Expect)
-        {
-            outcome.gates.push(self.results.json(id, expect::GATE_FILE)?);
-        }
-        Ok(outcome)
+        Ok(())
     }
 
     /// A node and the inputs that it needs, inputs first.
@@ -350,7 +445,7 @@ impl<'a> Run<'a> {
         Ok(Publication {
             experiment: self.results.experiment,
             node: self.results.node(id).name(),
-            key: self.results.keyed.key(id),
+            id: self.results.known_id(id)?,
             realised: self.results.realised(id)?,
             preimage: self.results.keyed.preimage(id),
             made_on: made_on.map(str::to_owned),
@@ -359,7 +454,11 @@ impl<'a> Run<'a> {
 
     /// Takes over a result made from the same inputs under another key.
     fn reuse(&self, id: NodeId, outcome: &mut Outcome) -> Result<bool, RunError> {
-        let Some(record) = self.results.store.realised(self.results.realised(id)?)? else {
+        let realised = ResultId {
+            key: self.results.realised(id)?,
+            class: self.results.known_id(id)?.class,
+        };
+        let Some(record) = self.results.store.realised(realised)? else {
             return Ok(false);
         };
         self.results

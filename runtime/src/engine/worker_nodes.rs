@@ -38,24 +38,26 @@ struct Session<'r, 'a> {
     run: &'r Run<'a>,
     pool: WorkerPool,
     layout: Layout,
-    /// What this run's numerics depend on.
+    /// Describes the workers' machine.
     made_on: String,
     in_flight: BTreeMap<String, InFlightNode>,
     scratch: Scratch,
 }
 
 impl Run<'_> {
-    /// Trains and evaluates; starts new workers if one is lost, as often as the options allow.
+    /// Trains and evaluates on `pool`; starts new workers if one is lost, as often as the options allow.
     pub(super) fn worker_nodes(
         &self,
+        pool: WorkerPool,
         training: &[NodeId],
         evals: &[NodeId],
         outcome: &mut Outcome,
     ) -> Result<(), RunError> {
         let mut layout = self.workers.layout.clone();
         let mut left = self.workers.restarts;
+        let mut started = Some(pool);
         loop {
-            let lost = match self.with_workers(&layout, training, evals, outcome) {
+            let lost = match self.with_workers(started.take(), &layout, training, evals, outcome) {
                 Err(lost @ RunError::Lost { .. }) if left > 0 && !self.stop.is_requested() => lost,
                 ended => return ended,
             };
@@ -69,16 +71,37 @@ impl Run<'_> {
         }
     }
 
+    /// Starts workers, and records the class that they report.
+    pub(super) fn start_workers(&self, layout: &Layout) -> Result<WorkerPool, RunError> {
+        self.check_stop()?;
+        let pool = WorkerPool::start(&self.workers.launch, layout, self.workers.portable, self.stop)?;
+        // The next command looks the class up by what it knows without a worker, which names devices less exactly, and names
+        // this machine even if the workers are on others.
+        let machines = self.workers.launch.machine().into_iter();
+        for machine in machines.chain([pool.fingerprint.machine.clone()]) {
+            self.results.store.learn_classes(&machine, &pool.fingerprint)?;
+        }
+        Ok(pool)
+    }
+
     fn with_workers(
         &self,
+        started: Option<WorkerPool>,
         layout: &Layout,
         training: &[NodeId],
         evals: &[NodeId],
         outcome: &mut Outcome,
     ) -> Result<(), RunError> {
-        self.check_stop()?;
-        let portable = self.workers.portable;
-        let pool = WorkerPool::start(&self.workers.launch, layout, portable, self.stop)?;
+        let pool = match started {
+            Some(pool) => pool,
+            None => self.start_workers(layout)?,
+        };
+        if self.results.class != Some(pool.class) {
+            return Err(RunError::Launch {
+                text: format!("the new workers have another numerics class, {}", pool.class),
+                help: "run the same command again: it continues with the results of that class".to_owned(),
+            });
+        }
         self.observer.on_event(RunEvent::WorkersReady {
             fingerprint: &pool.fingerprint,
             layout,
@@ -87,7 +110,7 @@ impl Run<'_> {
         let mut session = Session {
             run: self,
             layout: layout.clone(),
-            made_on: pool.fingerprint.text(portable),
+            made_on: pool.fingerprint.description(self.workers.portable),
             pool,
             in_flight: BTreeMap::new(),
             scratch: self.results.store.scratch()?,
@@ -207,7 +230,8 @@ impl Session<'_, '_> {
         if queued.contains(&key) {
             return Ok(());
         }
-        let held = results.store.hold(key)?;
+        let known = results.known_id(id)?;
+        let held = results.store.hold(known)?;
         if results.is_built(id)? {
             return Ok(());
         }
@@ -218,12 +242,8 @@ impl Session<'_, '_> {
             return Ok(());
         }
         let from = before.unwrap_or(stage_start);
-        if !in_flight(from) {
-            self.check_numerics(from, results.record(from)?.made_on.as_deref())?;
-        }
-        let start = match results.store.partial(key)? {
+        let start = match results.store.partial(known)? {
             Some(partial) => {
-                self.check_numerics(id, partial.made_on.as_deref())?;
                 let step = partial.step.unwrap_or_default();
                 run.observer.on_event(RunEvent::Resumed {
                     node: results.node(id).name(),
@@ -250,22 +270,10 @@ impl Session<'_, '_> {
         self.submit(id, out, held, &WorkerCommand::Train(Box::new(job)))
     }
 
-    /// A run resumes only from a checkpoint that its own numerics could have made.
-    fn check_numerics(&self, id: NodeId, there: Option<&str>) -> Result<(), RunError> {
-        match there {
-            Some(there) if there != self.made_on => Err(RunError::Numerics {
-                node: self.run.results.node(id).name().to_owned(),
-                there: there.to_owned(),
-                here: self.made_on.clone(),
-            }),
-            _ => Ok(()),
-        }
-    }
-
     fn queue_eval(&mut self, id: NodeId, outcome: &mut Outcome) -> Result<(), RunError> {
         let run = self.run;
         let results = &run.results;
-        let held = results.store.hold(results.keyed.key(id))?;
+        let held = results.store.hold(results.known_id(id)?)?;
         if results.is_built(id)? || run.reuse(id, outcome)? {
             return Ok(());
         }
@@ -432,7 +440,7 @@ impl Session<'_, '_> {
         let publication = crate::store::Publication {
             experiment: results.experiment,
             node,
-            key: results.keyed.key(in_flight.id),
+            id: results.known_id(in_flight.id)?,
             realised: results.keyed.key(in_flight.id),
             preimage: results.keyed.preimage(in_flight.id),
             made_on: Some(self.made_on.clone()),

@@ -5,6 +5,8 @@
 
 use camino::Utf8Path;
 
+use crate::job::WorkerDevice;
+
 /// One device that a process can use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalDevice {
@@ -31,6 +33,21 @@ pub fn local_devices(root: &Utf8Path, variable: &dyn Fn(&str) -> Option<String>)
     let mut devices = visible(nvidia(root), &NVIDIA_VARIABLES);
     devices.extend(visible(amd(root), &AMD_VARIABLES));
     devices
+}
+
+/// Names where workers of this machine compute, as far as it is known without one; `None` for the processor.
+pub fn device_names(device: WorkerDevice) -> Option<String> {
+    match device {
+        WorkerDevice::Cpu => None,
+        WorkerDevice::Simulated => Some("simulated device".to_owned()),
+        WorkerDevice::Gpu | WorkerDevice::SharedGpu => {
+            let found = local_devices(Utf8Path::new("/"), &|name| std::env::var(name).ok());
+            let mut names: Vec<String> = found.into_iter().map(|device| device.name).collect();
+            names.sort();
+            names.dedup();
+            Some(format!("gpu {}", names.join(", ")))
+        }
+    }
 }
 
 /// Whether an entry of such a list is an index or an identifier (`GPU-…`, `MIG-…`).

@@ -9,7 +9,7 @@ pub mod hostlist;
 pub mod machine;
 pub mod script;
 
-pub use devices::{LocalDevice, local_devices};
+pub use devices::{LocalDevice, device_names, local_devices};
 pub use environment::{EnvironmentError, Identity, Launcher, Rendezvous, identity};
 pub use machine::{Machine, Tasks, srun_arguments};
 pub use script::{BatchScript, ScriptError};

@@ -16,7 +16,8 @@ use sha2::{Digest, Sha256};
 
 use crate::errors::FileError;
 use crate::job::Scores;
-use crate::store::{Store, StoreError};
+use crate::results;
+use crate::store::StoreError;
 use crate::task::ItemResult;
 
 #[derive(Debug, thiserror::Error)]
@@ -52,12 +53,13 @@ struct Results {
 ///
 /// # Errors
 /// [`HarnessError`].
-pub fn write(
-    store: &Store,
-    keyed: &Keyed,
-    experiment: &str,
-    folder: &Utf8Path,
-) -> Result<Vec<Utf8PathBuf>, HarnessError> {
+pub fn write(built: &results::Results<'_>, folder: &Utf8Path) -> Result<Vec<Utf8PathBuf>, HarnessError> {
+    let results::Results {
+        experiment,
+        keyed,
+        store,
+        ..
+    } = *built;
     let graph = &keyed.graph;
     let mut found: BTreeMap<String, Results> = BTreeMap::new();
     for id in graph
@@ -67,7 +69,7 @@ pub fn write(
         let Some((eval, at)) = graph.node(id).origin.eval() else {
             continue;
         };
-        let Some(record) = store.record(keyed.key(id))? else {
+        let Some(record) = built.find(id)? else {
             continue;
         };
         let files = store.files(&record)?;

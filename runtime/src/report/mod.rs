@@ -15,12 +15,11 @@ mod tables;
 mod uncertainty;
 
 use aurora_compiler::graph::NodeId;
-use aurora_compiler::hash::{Key, Keyed};
 use camino::Utf8Path;
 
 use crate::errors::{BoxedError, FileError};
 use crate::results::{ResultError, Results};
-use crate::store::Store;
+use crate::store::{Record, Store};
 
 pub use content::{
     BackwardTransfer, CurvePoint, EvalReport, Example, ExampleAnswer, Forgotten, MixtureUsage, ReportContent,
@@ -47,19 +46,19 @@ pub fn build(results: &Results<'_>, id: NodeId, out: &Utf8Path) -> Result<(), Re
 ///
 /// # Errors
 /// It is missing, or cannot be read.
-pub fn load(store: &Store, keyed: &Keyed) -> Result<ReportContent, ResultError> {
-    let id = keyed.graph.find("report");
+pub fn load(results: &Results<'_>) -> Result<ReportContent, ResultError> {
+    let id = results.keyed.graph.find("report");
     let id = id.ok_or_else(|| failed("the graph has no report"))?;
-    load_key(store, keyed.key(id))
+    let record = results.find(id)?.ok_or_else(|| failed("it is not built"))?;
+    read(results.store, &record)
 }
 
-/// Reads the story of the report with this key.
+/// Reads the story in the result of a report.
 ///
 /// # Errors
-/// It is missing, or cannot be read.
-pub fn load_key(store: &Store, key: Key) -> Result<ReportContent, ResultError> {
-    let record = store.record(key)?.ok_or_else(|| failed("it is not built"))?;
-    let files = store.files(&record)?;
+/// A file is missing or damaged.
+pub fn read(store: &Store, record: &Record) -> Result<ReportContent, ResultError> {
+    let files = store.files(record)?;
     let path = files
         .get("report.json")
         .ok_or_else(|| failed("its result has no report.json"))?;

@@ -12,7 +12,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use serde::Serialize;
 
 use super::sealed::{Address, RecordKind};
-use super::{Record, Store, StoreError, entries, failed, files_below};
+use super::{Record, ResultId, Store, StoreError, entries, failed, files_below, realised_address};
 
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct GarbageReport {
@@ -39,8 +39,10 @@ struct Found<'a> {
     report: GarbageReport,
     /// Files that were changed at this time or later are kept.
     since: Option<SystemTime>,
-    /// Keys of results that are in use.
+    /// Keys of results that are in use, of every class.
     reached: BTreeSet<Key>,
+    /// Results that are deleted.
+    deleted: BTreeSet<ResultId>,
     /// Contents of objects that are in use.
     objects: BTreeSet<String>,
     /// The keys of results in use, by their realised keys.
@@ -64,6 +66,7 @@ impl Store {
             report: GarbageReport::default(),
             since: since.map(|seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)),
             reached: keep.clone(),
+            deleted: BTreeSet::new(),
             objects: BTreeSet::new(),
             realised: BTreeMap::new(),
             rewritten: Vec::new(),
@@ -157,7 +160,7 @@ impl Found<'_> {
             let Some(key) = self.store.read::<Key>(&address)? else {
                 continue;
             };
-            if self.store.exists(&Address::new(RecordKind::Result, key))? {
+            if self.store.has_result(key)? {
                 self.reached.insert(key);
             } else if !self.reached.contains(&key) {
                 self.discard(path)?;
@@ -169,43 +172,48 @@ impl Found<'_> {
     /// Finds results in use and their objects. Returns the damaged ones among them.
     fn results(&mut self) -> Result<Vec<(Utf8PathBuf, String)>, StoreError> {
         let mut damaged = Vec::new();
-        for path in self.list(RecordKind::Result.folder(), 0)? {
+        for path in self.store.records_of(RecordKind::Result)? {
             let address = Address::of(RecordKind::Result, &self.store.root, &path);
             let record = checked(self.store.read_record(&address))?;
-            let key = Key::from_hex(&address.key);
-            if key.is_some_and(|key| self.reached.contains(&key)) || self.is_young(&path)? {
+            let id = ResultId::parse(&address.key);
+            if id.is_some_and(|id| self.reached.contains(&id.key)) || self.is_young(&path)? {
                 match record {
                     Ok(record) => self.use_record(record),
                     Err(cause) => damaged.push((path, cause)),
                 }
-            } else if key.is_none() {
+                continue;
+            }
+            let Some(id) = id else {
                 self.keep(&path, "its name is not a key".to_owned());
-            } else if self.discard(path)? {
+                continue;
+            };
+            if self.discard(path)? {
                 self.report.records += 1;
-                self.garbage.push(self.store.root.join("publishing").join(&address.key));
+                self.deleted.insert(id);
+                self.garbage.push(self.store.marker(id));
             }
         }
         Ok(damaged)
     }
 
     fn use_record(&mut self, record: Record) {
-        self.objects
-            .extend(record.outputs.into_values().map(|object| object.content));
         if record.step.is_none() {
             self.reached.insert(record.key);
-            self.realised.insert(record.realised.to_hex(), record.key);
+            self.realised.insert(realised_address(&record).key, record.key);
         }
+        self.objects
+            .extend(record.outputs.into_values().map(|object| object.content));
     }
 
     /// Unfinished checkpoints are always in use.
     fn checkpoints(&mut self) -> Result<(), StoreError> {
-        for path in self.list(RecordKind::Partial.folder(), 0)? {
+        for path in self.store.records_of(RecordKind::Partial)? {
             let address = Address::of(RecordKind::Partial, &self.store.root, &path);
             match checked(self.store.read_record(&address))? {
                 Ok(record) => self.use_record(record),
                 Err(cause) => {
-                    let key = Key::from_hex(&address.key);
-                    if key.is_some_and(|key| self.reached.contains(&key)) {
+                    let id = ResultId::parse(&address.key);
+                    if id.is_some_and(|id| self.reached.contains(&id.key)) {
                         self.keep(&path, cause);
                     } else if self.discard(path)? {
                         self.report.records += 1;
@@ -217,11 +225,13 @@ impl Found<'_> {
     }
 
     fn realised(&mut self) -> Result<(), StoreError> {
-        for path in self.list(RecordKind::Realised.folder(), 0)? {
+        for path in self.store.records_of(RecordKind::Realised)? {
             let address = Address::of(RecordKind::Realised, &self.store.root, &path);
             let user = self.realised.get(&address.key).copied();
+            let class = ResultId::parse(&address.key).and_then(|id| id.class);
+            let is_deleted = |key| self.deleted.contains(&ResultId { key, class });
             match (checked(self.store.read::<Key>(&address))?, user) {
-                (Ok(key), _) if self.reached.contains(&key) => {}
+                (Ok(key), _) if self.reached.contains(&key) && !is_deleted(key) => {}
                 // Another result in use has the same inputs.
                 (Ok(_), Some(user)) => self.rewritten.push((address, user)),
                 (Err(cause), Some(_)) => {
@@ -255,11 +265,11 @@ impl Found<'_> {
 impl KeptRecord {
     /// Whether the record has the names of files, not only a key. A file with another name is not a record.
     fn has_files(&self) -> bool {
-        let is_key = self.path.file_name().and_then(Key::from_hex).is_some();
-        is_key
-            && [RecordKind::Result, RecordKind::Partial]
-                .iter()
-                .any(|kind| self.path.starts_with(kind.folder()))
+        let kinds = [RecordKind::Result, RecordKind::Partial];
+        let mut inside = kinds
+            .iter()
+            .filter_map(|kind| self.path.strip_prefix(kind.folder()).ok());
+        inside.any(|inside| ResultId::parse(inside.as_str()).is_some())
     }
 }
 

@@ -4,15 +4,19 @@
 //!
 //! ```text
 //! cas/ab/cdef…       objects by the BLAKE3 of their bytes; read-only
-//! actions/KEY        record of the node with this key: names and contents of its result's files, and its pre-image
-//! realised/KEY       key of a result by its realised key, which has the contents of the inputs instead of their keys
-//! partial/KEY        record of an unfinished checkpoint of the node with this key
+//! actions/ID         record of a result: names and contents of its files, and the pre-image of its key
+//! realised/ID        key of a result by its realised key, which has the contents of the inputs instead of their keys
+//! partial/ID         record of an unfinished checkpoint
 //! names/EXP/NODE     key under which a node of this name was last built
-//! publishing/KEY     exists while the records of a result are written
-//! locks/             file locks: one per node, held while it is built; open stores share `store`, gc holds it alone
+//! classes/MACHINE    numerics class of a machine with this description, as a worker has reported it
+//! publishing/        files that exist while the records of a result are written
+//! locks/             file locks: one per result, held while it is built; open stores share `store`, gc holds it alone
 //! tmp/               partial files; nothing here is ever read
 //! verified           objects that were found undamaged, with the status of their files at that time
 //! ```
+//!
+//! ID is `KEY`, or `CLASS/KEY` for a result that depends on the numerics class of the machine: results of two classes are
+//! kept side by side, and neither is used for the other.
 //!
 //! Publishing: write under `tmp/`, sync, rename into `cas/`, and the records last. Records contain the version of the
 //! format, their own kind and key, and their BLAKE3. A node is looked up in `actions` first, then in `realised` (early
@@ -20,24 +24,27 @@
 //! resumes. `names` is only for explanations and for gc. A damaged record counts as missing: the next run writes it
 //! again. A record that cannot be read, or that has another format, is an error.
 
+mod classes;
 mod gc;
 pub(crate) mod sealed;
 mod verified;
 mod verify;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Mutex;
 
 use aurora_compiler::hash::{Key, Preimage, digest_of};
-use aurora_compiler::plan::{CachedResult, ResultCache};
+use aurora_compiler::numerics_class::NumericsClass;
+use aurora_compiler::plan::CachedResult;
 use camino::{Utf8Path, Utf8PathBuf};
 use memmap2::Mmap;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+pub use classes::ResultId;
 pub use gc::{GarbageReport, KeptRecord};
 use sealed::{Address, RecordKind, Unusable};
 pub use verify::{StoreProblem, StoreReport};
@@ -126,6 +133,9 @@ pub struct Record {
     pub experiment: String,
     pub node: String,
     pub key: Key,
+    /// The numerics class that it was computed in; none if it does not depend on one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<NumericsClass>,
     /// The key by the contents of its inputs.
     pub realised: Key,
     /// Digest of all outputs.
@@ -135,7 +145,7 @@ pub struct Record {
     /// For an unfinished checkpoint: its last completed step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<u64>,
-    /// What the numerics depended on that it was computed with; none if it does not matter.
+    /// Describes the machine or the program that computed it, for people; none if it does not matter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub made_on: Option<String>,
 }
@@ -144,7 +154,7 @@ pub struct Record {
 pub struct Publication<'a> {
     pub experiment: &'a str,
     pub node: &'a str,
-    pub key: Key,
+    pub id: ResultId,
     pub realised: Key,
     pub preimage: Preimage,
     pub made_on: Option<String>,
@@ -155,7 +165,8 @@ impl Record {
         Self {
             experiment: of.experiment.to_string(),
             node: of.node.to_string(),
-            key: of.key,
+            key: of.id.key,
+            class: of.id.class,
             realised: of.realised,
             digest: digest_of_outputs(&outputs),
             outputs,
@@ -165,10 +176,24 @@ impl Record {
         }
     }
 
+    /// What its numerics depend on, as text; none if they depend on nothing.
+    pub fn numerics(&self) -> Option<String> {
+        let class = self.class?;
+        let machine = self.made_on.iter().map(|machine| format!(" ({machine})"));
+        Some(format!("class {class}{}", machine.collect::<String>()))
+    }
+
+    pub fn id(&self) -> ResultId {
+        ResultId {
+            key: self.key,
+            class: self.class,
+        }
+    }
+
     /// What is wrong with a record that is at this address.
     fn problem(&self, address: &Address) -> Option<&'static str> {
         let is_digest = |object: &Object| Key::from_hex(&object.content).is_some();
-        if self.key.to_hex() != address.key {
+        if self.id().to_string() != address.key {
             Some("it has the result of another key")
         } else if self.step.is_some() != (address.kind == RecordKind::Partial) {
             Some("a result and an unfinished checkpoint were exchanged")
@@ -188,6 +213,7 @@ fn digest_of_outputs(outputs: &BTreeMap<String, Object>) -> Key {
 pub struct Store {
     root: Utf8PathBuf,
     verified: Mutex<verified::VerifiedFiles>,
+    classes: Mutex<Option<BTreeSet<NumericsClass>>>,
     /// The lock of the whole store; none if it was opened read-only.
     _in_use: Option<Held>,
 }
@@ -196,12 +222,13 @@ pub struct Store {
 #[must_use]
 pub struct Held(#[expect(dead_code, reason = "dropping the file releases the lock")] File);
 
-const FOLDERS: [&str; 8] = [
+const FOLDERS: [&str; 9] = [
     "cas",
     "actions",
     "realised",
     "partial",
     "names",
+    "classes",
     "publishing",
     "locks",
     "tmp",
@@ -258,6 +285,7 @@ impl Store {
         Ok(Self {
             root: root.to_owned(),
             verified: Mutex::new(verified::VerifiedFiles::load(&root.join("verified"))),
+            classes: Mutex::new(None),
             _in_use: None,
         })
     }
@@ -314,29 +342,32 @@ impl Store {
     ///
     /// # Errors
     /// It cannot be read, or has another format.
-    pub fn record(&self, key: Key) -> Result<Option<Record>, StoreError> {
-        undamaged(self.read_record(&Address::new(RecordKind::Result, key)))
+    pub fn record(&self, id: ResultId) -> Result<Option<Record>, StoreError> {
+        undamaged(self.read_record(&Address::new(RecordKind::Result, id)))
     }
 
     /// Returns the record of an unfinished checkpoint whose objects are all undamaged.
     ///
     /// # Errors
     /// The record or an object cannot be read.
-    pub fn partial(&self, key: Key) -> Result<Option<Record>, StoreError> {
-        let record = undamaged(self.read_record(&Address::new(RecordKind::Partial, key)))?;
+    pub fn partial(&self, id: ResultId) -> Result<Option<Record>, StoreError> {
+        let record = undamaged(self.read_record(&Address::new(RecordKind::Partial, id)))?;
         self.complete(record)
     }
 
-    /// Returns the undamaged result that was made from inputs with the same contents, if there is one.
+    /// Returns the undamaged result of this realised key and class, if there is one: it was made from inputs with the same
+    /// contents.
     ///
     /// # Errors
     /// A record or an object cannot be read.
-    pub fn realised(&self, realised: Key) -> Result<Option<Record>, StoreError> {
+    pub fn realised(&self, realised: ResultId) -> Result<Option<Record>, StoreError> {
         let address = Address::new(RecordKind::Realised, realised);
         let Some(key) = undamaged(self.read::<Key>(&address))? else {
             return Ok(None);
         };
-        let record = self.record(key)?.filter(|record| record.realised == realised);
+        let class = realised.class;
+        let record = self.record(ResultId { key, class })?;
+        let record = record.filter(|record| record.realised == realised.key);
         self.complete(record)
     }
 
@@ -367,12 +398,12 @@ impl Store {
         Ok(CachedResult::Complete)
     }
 
-    /// The state of the result with a key.
+    /// The state of a result.
     ///
     /// # Errors
     /// Its record or an object cannot be read, or has another format.
-    pub fn state(&self, key: Key) -> Result<CachedResult, StoreError> {
-        match self.read_record(&Address::new(RecordKind::Result, key)) {
+    pub fn state(&self, id: ResultId) -> Result<CachedResult, StoreError> {
+        match self.read_record(&Address::new(RecordKind::Result, id)) {
             Ok(Some(record)) => self.state_of(&record),
             Ok(None) => Ok(CachedResult::Missing),
             Err(StoreError::Record { path, .. }) => {
@@ -456,12 +487,13 @@ impl Store {
     /// The record cannot be written.
     pub fn adopt(&self, of: Publication<'_>, outputs: BTreeMap<String, Object>) -> Result<Record, StoreError> {
         let record = Record::new(&of, outputs, None);
-        let marker = self.root.join("publishing").join(of.key.to_hex());
+        let marker = self.marker(of.id);
         File::create(&marker).map_err(failed("make", &marker))?;
-        self.write(&Address::new(RecordKind::Result, of.key), &record)?;
-        self.write(&Address::new(RecordKind::Realised, of.realised), &of.key)?;
-        self.name(of.experiment, of.node, of.key)?;
-        self.remove(&Address::new(RecordKind::Partial, of.key).path(&self.root))?;
+        self.write(&Address::new(RecordKind::Result, of.id), &record)?;
+        self.note_class(of.id.class);
+        self.write(&realised_address(&record), &of.id.key)?;
+        self.name(of.experiment, of.node, of.id.key)?;
+        self.remove(&Address::new(RecordKind::Partial, of.id).path(&self.root))?;
         self.remove(&marker)?;
         Ok(record)
     }
@@ -473,7 +505,7 @@ impl Store {
     pub fn publish_partial(&self, of: Publication<'_>, step: u64, folder: &Utf8Path) -> Result<(), StoreError> {
         let outputs = self.take_in(folder)?;
         let record = Record::new(&of, outputs, Some(step));
-        self.write(&Address::new(RecordKind::Partial, of.key), &record)
+        self.write(&Address::new(RecordKind::Partial, of.id), &record)
     }
 
     /// Writes the records that refer to a result again if they are missing or damaged, or refer to a result that is not
@@ -482,20 +514,37 @@ impl Store {
     /// # Errors
     /// A record cannot be read or written.
     pub fn restore(&self, record: &Record, experiment: &str, node: &str) -> Result<(), StoreError> {
-        let key = record.key;
-        let realised = Address::new(RecordKind::Realised, record.realised);
+        let (key, class) = (record.key, record.class);
         let own = Self::name_of(&record.experiment, &record.node);
         let used = Self::name_of(experiment, node);
-        for address in [realised, own, used] {
+        for address in [realised_address(record), own, used] {
             let known = match undamaged(self.read::<Key>(&address))? {
-                Some(other) => other == key || self.record(other)?.is_some(),
+                Some(other) if other == key => true,
+                Some(key) if address.kind == RecordKind::Realised => self.record(ResultId { key, class })?.is_some(),
+                Some(other) => self.record_of_any_class(other)?.is_some(),
                 None => false,
             };
             if !known {
                 self.write(&address, &key)?;
             }
         }
-        self.remove(&self.root.join("publishing").join(key.to_hex()))
+        self.remove(&self.marker(record.id()))
+    }
+
+    /// The file that exists while the records of a result are written.
+    fn marker(&self, id: ResultId) -> Utf8PathBuf {
+        self.root.join("publishing").join(id.file_name())
+    }
+
+    /// The pre-image of the key under which a node of this name was last built, if its result is in the store.
+    ///
+    /// # Errors
+    /// A record cannot be read, or has another format.
+    pub fn last_built(&self, experiment: &str, node: &str) -> Result<Option<Preimage>, StoreError> {
+        let Some(key) = undamaged(self.read::<Key>(&Self::name_of(experiment, node)))? else {
+            return Ok(None);
+        };
+        Ok(self.record_of_any_class(key)?.map(|record| record.preimage))
     }
 
     /// Records the key under which a node of this name was last built.
@@ -556,16 +605,25 @@ impl Store {
         Ok(outputs)
     }
 
-    /// Waits until no other process builds this node, and locks it.
+    /// Waits until no other process builds this result, and locks it.
     ///
     /// # Errors
     /// The lock file cannot be created.
-    pub fn hold(&self, key: Key) -> Result<Held, StoreError> {
-        let path = self.root.join("locks").join(key.to_hex());
+    pub fn hold(&self, id: ResultId) -> Result<Held, StoreError> {
+        let path = self.root.join("locks").join(id.file_name());
         let file = lock_file(&path)?;
         file.lock().map_err(failed("lock", &path))?;
         Ok(Held(file))
     }
+}
+
+/// The address of the record that refers to a result by its realised key.
+fn realised_address(record: &Record) -> Address {
+    let id = ResultId {
+        key: record.realised,
+        class: record.class,
+    };
+    Address::new(RecordKind::Realised, id)
 }
 
 /// Opens the file of a lock. A pipe in its place is an error: opening it does not wait.
@@ -594,32 +652,6 @@ impl Scratch {
     pub fn path(&self) -> &Utf8Path {
         Utf8Path::from_path(self.0.path())
             .unwrap_or_else(|| unreachable!("the store's path is UTF-8, so is its folder"))
-    }
-}
-
-/// The results of one experiment in a store.
-pub struct ExperimentResults<'a> {
-    pub store: &'a Store,
-    pub experiment: &'a str,
-}
-
-impl ResultCache for ExperimentResults<'_> {
-    type Error = StoreError;
-
-    fn result(&self, key: Key) -> Result<CachedResult, StoreError> {
-        self.store.state(key)
-    }
-
-    fn last(&self, name: &str) -> Result<Option<Preimage>, StoreError> {
-        let address = Store::name_of(self.experiment, name);
-        let Some(key) = undamaged(self.store.read::<Key>(&address))? else {
-            return Ok(None);
-        };
-        Ok(self.store.record(key)?.map(|record| record.preimage))
-    }
-
-    fn partial(&self, key: Key) -> Result<Option<u64>, StoreError> {
-        Ok(self.store.partial(key)?.and_then(|record| record.step))
     }
 }
 

@@ -12,7 +12,7 @@ use super::sync_folder;
 use crate::regular;
 
 /// The version of the store's format that this build reads and writes.
-pub const FORMAT: &str = "2.0";
+pub const FORMAT: &str = "3.0";
 
 /// What a record describes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -28,6 +28,8 @@ pub enum RecordKind {
     Name,
     /// The files of a run.
     Run,
+    /// The numerics classes of a kind of machine.
+    Class,
 }
 
 impl RecordKind {
@@ -39,6 +41,7 @@ impl RecordKind {
             Self::Realised => "realised",
             Self::Name => "names",
             Self::Run => "runs",
+            Self::Class => "classes",
         }
     }
 
@@ -49,6 +52,7 @@ impl RecordKind {
             Self::Realised => "realised",
             Self::Name => "name",
             Self::Run => "run",
+            Self::Class => "class",
         }
     }
 }

@@ -3,6 +3,7 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use super::*;
+use crate::numerics::{Fingerprint, MachineDescription};
 
 struct Folder(tempfile::TempDir);
 
@@ -37,12 +38,16 @@ fn key(text: &str) -> Key {
     digest_of([(text, 0, "")])
 }
 
+fn id(text: &str) -> ResultId {
+    ResultId::without_class(key(text))
+}
+
 /// A node `name` of the experiment `small`, with this key and realised key.
 fn publication<'a>(name: &'a str, own: &str, realised: &str) -> Publication<'a> {
     Publication {
         experiment: "small",
         node: name,
-        key: key(own),
+        id: id(own),
         realised: key(realised),
         preimage: Preimage::default(),
         made_on: None,
@@ -109,8 +114,12 @@ fn another_format_is_refused_with_both_versions() {
             _ => Address::new(kind, key("rb")),
         };
         let text = fs::read(address.path(folder.root())).expect("a record");
-        change(&address.path(folder.root()), "\"2.0\"", "\"9.0\"");
-        let read = store.realised(key("rb"));
+        change(
+            &address.path(folder.root()),
+            &format!("\"{}\"", sealed::FORMAT),
+            "\"9.0\"",
+        );
+        let read = store.realised(id("rb"));
         assert!(matches!(read, Err(StoreError::Format { found, .. }) if found == "9.0"));
         fs::write(address.path(folder.root()), text).expect("a record");
     }
@@ -125,11 +134,11 @@ fn a_record_is_used_only_in_its_own_place() {
     for (kind, [first, second]) in [(RecordKind::Result, ["a", "b"]), (RecordKind::Realised, ["ra", "rb"])] {
         let (first, second) = (path(kind, first), path(kind, second));
         exchange(&first, &second);
-        assert_eq!(store.realised(key("ra")).expect("a store"), None);
+        assert_eq!(store.realised(id("ra")).expect("a store"), None);
         assert_eq!(folder.problems().len(), 2, "{:?}", folder.problems());
         exchange(&first, &second);
     }
-    assert_eq!(store.realised(key("ra")).expect("a store"), Some(a.clone()));
+    assert_eq!(store.realised(id("ra")).expect("a store"), Some(a.clone()));
     // A record that says that it is in its place, but has another result.
     let place = path(RecordKind::Result, "a");
     let text = fs::read(&place).expect("a record");
@@ -140,7 +149,7 @@ fn a_record_is_used_only_in_its_own_place() {
         &format!("\"key\":\"{wrong}\",\"value\""),
         &format!("\"key\":\"{right}\",\"value\""),
     );
-    assert_eq!(store.record(a.key).expect("a store"), None);
+    assert_eq!(store.record(a.id()).expect("a store"), None);
     fs::write(&place, text).expect("a record");
     assert_eq!(folder.problems(), [""; 0]);
     // Unfinished checkpoints.
@@ -150,10 +159,10 @@ fn a_record_is_used_only_in_its_own_place() {
         published.expect("a checkpoint");
     }
     exchange(&path(RecordKind::Partial, "c"), &path(RecordKind::Partial, "d"));
-    assert_eq!(store.partial(key("c")).expect("a store"), None);
+    assert_eq!(store.partial(id("c")).expect("a store"), None);
     assert_eq!(folder.problems().len(), 2);
     fs::copy(&place, path(RecordKind::Partial, "c")).expect("a record");
-    assert_eq!(store.partial(key("c")).expect("a store"), None);
+    assert_eq!(store.partial(id("c")).expect("a store"), None);
 }
 
 #[test]
@@ -204,7 +213,7 @@ fn gc_keeps_what_was_changed_since_a_process_began() {
     assert_eq!((report.records, report.objects, report.young), (1, 1, 1));
     assert!(!action.exists() && object.exists());
     assert_eq!(folder.problems(), [""; 0]);
-    assert!(folder.store().record(new.key).expect("a store").is_some());
+    assert!(folder.store().record(new.id()).expect("a store").is_some());
 }
 
 #[test]
@@ -221,8 +230,8 @@ fn gc_keeps_a_result_with_the_inputs_of_a_deleted_one() {
     fs::remove_file(Store::name_of("small", "a").path(folder.root())).expect("a name");
     folder.collect(&[first.key], None).expect("collected");
     let store = folder.store();
-    assert_eq!(store.record(second.key).expect("a store"), None);
-    assert_eq!(store.realised(key("same")).expect("a store"), Some(first));
+    assert_eq!(store.record(second.id()).expect("a store"), None);
+    assert_eq!(store.realised(id("same")).expect("a store"), Some(first));
 }
 
 #[test]
@@ -259,4 +268,148 @@ fn an_object_that_is_not_a_file_is_damaged() {
     fs::remove_file(&path).expect("a link");
     publish(&store, "a", "a", "ra");
     assert_eq!(folder.problems(), [""; 0]);
+}
+
+fn class(digit: &str) -> NumericsClass {
+    NumericsClass::parse(&digit.repeat(16)).expect("a class")
+}
+
+fn in_class(text: &str, digit: &str) -> ResultId {
+    ResultId {
+        key: key(text),
+        class: Some(class(digit)),
+    }
+}
+
+/// Publishes a result of the node `a`, with this key, in a class.
+fn publish_in_class(store: &Store, own: &str, digit: &str) -> Record {
+    let scratch = made(store, &format!("{own} of {digit}"));
+    let of = Publication {
+        id: in_class(own, digit),
+        ..publication("a", own, "realised")
+    };
+    store.publish(of, scratch.path()).expect("a result")
+}
+
+#[test]
+fn results_of_two_classes_are_never_exchanged() {
+    let folder = Folder::new();
+    let store = folder.store();
+    let first = publish_in_class(&store, "a", "1");
+    let scratch = made(&store, "unfinished");
+    let of = Publication {
+        id: in_class("c", "1"),
+        ..publication("c", "c", "c")
+    };
+    store.publish_partial(of, 3, scratch.path()).expect("a checkpoint");
+    assert_eq!(store.record(in_class("a", "1")).expect("a store"), Some(first.clone()));
+    for other in [id("a"), in_class("a", "2")] {
+        assert_eq!(store.record(other).expect("a store"), None);
+        assert_eq!(store.state(other).expect("a store"), CachedResult::Missing);
+    }
+    for other in [id("realised"), in_class("realised", "2")] {
+        assert_eq!(store.realised(other).expect("a store"), None);
+    }
+    assert!(store.partial(in_class("c", "1")).expect("a store").is_some());
+    for other in [id("c"), in_class("c", "2")] {
+        assert_eq!(store.partial(other).expect("a store"), None);
+    }
+    let second = publish_in_class(&store, "a", "2");
+    assert_ne!(first.digest, second.digest);
+    assert_eq!(store.classes_of(key("a")).expect("a store"), [class("1"), class("2")]);
+    for (digit, record) in [("1", first), ("2", second)] {
+        let read = store.realised(in_class("realised", digit)).expect("a store");
+        assert_eq!(read, Some(record));
+    }
+    // A record in the folder of another class.
+    let [from, to] = ["1", "2"].map(|digit| Address::new(RecordKind::Result, in_class("a", digit)).path(folder.root()));
+    fs::copy(from, to).expect("a record");
+    assert_eq!(store.record(in_class("a", "2")).expect("a store"), None);
+    assert!(!folder.problems().is_empty());
+}
+
+#[test]
+fn gc_keeps_the_results_of_all_classes_of_a_key_in_use() {
+    let folder = Folder::new();
+    {
+        let store = folder.store();
+        for (own, digit) in [("old", "1"), ("old", "2"), ("new", "1"), ("new", "2")] {
+            publish_in_class(&store, own, digit);
+        }
+    }
+    let report = folder.collect(&[], None).expect("collected");
+    assert_eq!(report.records, 2);
+    let store = folder.store();
+    assert!(store.classes_of(key("old")).expect("a store").is_empty());
+    assert_eq!(store.classes_of(key("new")).expect("a store").len(), 2);
+    assert_eq!(folder.problems(), [""; 0]);
+}
+
+#[test]
+fn a_machine_has_the_class_that_a_worker_reported_last() {
+    let folder = Folder::new();
+    let store = folder.store();
+    let machine = |cpu: &str| MachineDescription {
+        cpu: cpu.to_owned(),
+        ..MachineDescription::default()
+    };
+    let report = |cpu: &str, digit: &str| {
+        let fingerprint = Fingerprint {
+            machine: machine(cpu),
+            probe: digit.repeat(64),
+            portable: "f".repeat(64),
+        };
+        store
+            .learn_classes(&fingerprint.machine, &fingerprint)
+            .expect("a record");
+    };
+    let known = |cpu: &str, portable| store.known_class(&machine(cpu), portable).expect("a store");
+    assert_eq!(known("a", false), None);
+    report("a", "1");
+    assert_eq!((known("a", false), known("b", false)), (Some(class("1")), None));
+    assert!(known("a", true).is_some_and(|class| class.to_string() == format!("portable-{}", "f".repeat(16))));
+    report("a", "2");
+    assert_eq!(known("a", false), Some(class("2")));
+    // A damaged record is reported, counts as missing and is written again.
+    let path = entries(&folder.root().join("classes"), 0).expect("records").remove(0);
+    change(&path, "2222", "3333");
+    let text = fs::read_to_string(&path).expect("a record").replace("3333", "4444");
+    fs::write(&path, text).expect("a record");
+    assert_eq!(known("a", false), None);
+    assert_eq!(folder.problems().len(), 1);
+    report("a", "2");
+    assert_eq!(known("a", false), Some(class("2")));
+    assert_eq!(folder.problems(), [""; 0]);
+}
+
+#[test]
+fn gc_keeps_no_reference_to_a_deleted_result_of_a_class() {
+    let folder = Folder::new();
+    {
+        let store = folder.store();
+        publish_in_class(&store, "new", "1");
+        for digit in ["1", "2"] {
+            publish_in_class(&store, "old", digit);
+        }
+        store.name("small", "a", key("new")).expect("a name");
+    }
+    let began = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+    let young = Address::new(RecordKind::Result, in_class("old", "2")).path(folder.root());
+    for path in files_below(folder.root()).expect("files") {
+        let file = File::open(&path).expect("a file");
+        let time = if path == young {
+            began
+        } else {
+            began - Duration::from_secs(1)
+        };
+        file.set_modified(time).expect("a time");
+    }
+    // In class 1 the name refers to another result of the same inputs; in class 2 the old result is young.
+    let report = folder.collect(&[], Some(1_000_000)).expect("collected");
+    assert_eq!(report.records, 1);
+    assert_eq!(folder.problems(), [""; 0]);
+    let store = folder.store();
+    let read = |digit| store.realised(in_class("realised", digit)).expect("a store");
+    assert_eq!(read("1").map(|record| record.key), Some(key("new")));
+    assert_eq!(read("2").map(|record| record.key), Some(key("old")));
 }

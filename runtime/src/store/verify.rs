@@ -7,8 +7,9 @@ use aurora_compiler::hash::Key;
 use camino::Utf8PathBuf;
 use serde::Serialize;
 
+use super::classes::{KnownClasses, ResultId};
 use super::sealed::{Address, RecordKind};
-use super::{Record, Store, StoreError, entries, failed, hash_file};
+use super::{Record, Store, StoreError, entries, failed, hash_file, realised_address};
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -59,8 +60,10 @@ impl Store {
         };
         verification.records(RecordKind::Result)?;
         verification.records(RecordKind::Partial)?;
-        verification.references(RecordKind::Realised, 0)?;
-        verification.references(RecordKind::Name, 1)?;
+        verification.references(RecordKind::Realised, self.records_of(RecordKind::Realised)?)?;
+        let names = verification.list(RecordKind::Name.folder(), 1)?;
+        verification.references(RecordKind::Name, names)?;
+        verification.classes()?;
         verification.objects()?;
         Ok(verification.report)
     }
@@ -78,7 +81,7 @@ impl Verification<'_> {
     }
 
     fn records(&mut self, kind: RecordKind) -> Result<(), StoreError> {
-        for path in self.list(kind.folder(), 0)? {
+        for path in self.store.records_of(kind)? {
             self.report.records += 1;
             let address = Address::of(kind, &self.store.root, &path);
             match readable(self.store.read_record(&address))? {
@@ -101,10 +104,10 @@ impl Verification<'_> {
     /// Finds the records that refer to a result. They are written after its own record.
     fn referred(&mut self, record: &Record) -> Result<(), StoreError> {
         let root = &self.store.root;
-        let realised = Address::new(RecordKind::Realised, record.realised);
+        let realised = realised_address(record);
         let name = Store::name_of(&record.experiment, &record.node);
         for address in [realised, name] {
-            let marker = root.join("publishing").join(record.key.to_hex());
+            let marker = self.store.marker(record.id());
             let missing = !self.store.exists(&address)?;
             // The marker is removed after all records are written.
             if missing && fs::symlink_metadata(&marker).is_err() && !self.store.exists(&address)? {
@@ -116,20 +119,38 @@ impl Verification<'_> {
     }
 
     /// Verifies the records that refer to results.
-    fn references(&mut self, kind: RecordKind, depth: usize) -> Result<(), StoreError> {
-        for path in self.list(kind.folder(), depth)? {
+    fn references(&mut self, kind: RecordKind, paths: Vec<Utf8PathBuf>) -> Result<(), StoreError> {
+        for path in paths {
             self.report.records += 1;
             let address = Address::of(kind, &self.store.root, &path);
             match readable(self.store.read::<Key>(&address))? {
                 Ok(Some(key)) => {
-                    let result = Address::new(RecordKind::Result, key);
-                    if !self.store.exists(&result)? {
+                    // The result of a realised key is of the same class; a name does not have a class.
+                    let class = ResultId::parse(&address.key).and_then(|id| id.class);
+                    let result = Address::new(RecordKind::Result, ResultId { key, class });
+                    let is_there = match kind {
+                        RecordKind::Name => self.store.has_result(key)?,
+                        _ => self.store.exists(&result)?,
+                    };
+                    if !is_there {
                         let cause = format!("it is missing; `{}/{}` refers to it", kind.folder(), address.key);
                         self.problem(&result.path(&self.store.root), cause, Vec::new());
                     }
                 }
                 Ok(None) => {}
                 Err(cause) => self.problem(&path, cause, Vec::new()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Verifies the records of the machines' classes.
+    fn classes(&mut self) -> Result<(), StoreError> {
+        for path in self.list(RecordKind::Class.folder(), 0)? {
+            self.report.records += 1;
+            let address = Address::of(RecordKind::Class, &self.store.root, &path);
+            if let Err(cause) = readable(self.store.read::<KnownClasses>(&address))? {
+                self.problem(&path, cause, Vec::new());
             }
         }
         Ok(())

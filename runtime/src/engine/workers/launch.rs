@@ -13,7 +13,9 @@ use super::program::WorkerProgram;
 use super::srun::Srun;
 use crate::engine::{RunError, Stop};
 use crate::job::WorkerDevice;
+use crate::launch::device_names;
 use crate::libtorch::LibtorchError;
+use crate::numerics::MachineDescription;
 
 /// Who starts the workers, and where.
 #[derive(Clone, Debug)]
@@ -49,6 +51,12 @@ pub struct WorkerLaunch {
 }
 
 impl WorkerLaunch {
+    /// Describes the workers that this process would start on this machine; `None` without a libtorch.
+    pub fn machine(&self) -> Option<MachineDescription> {
+        let program = self.program.as_ref().ok()?;
+        Some(MachineDescription::here(&program.libtorch, device_names(self.device)))
+    }
+
     fn log(&self, rank: usize) -> Option<Utf8PathBuf> {
         self.logs.as_ref().map(|logs| logs.join(format!("rank-{rank}.log")))
     }

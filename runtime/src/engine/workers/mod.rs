@@ -15,10 +15,13 @@ use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
+use aurora_compiler::numerics_class::NumericsClass;
+
 use self::handle::{WorkerHandle, WorkerMessage};
 use self::srun::Srun;
 use super::{RunError, Stop};
-use crate::job::{Event, Fingerprint, JobFailure, Join, Layout, Start, WorkerCommand};
+use crate::job::{Event, JobFailure, Join, Layout, Start, WorkerCommand};
+use crate::numerics::Fingerprint;
 
 pub use self::launch::{LaunchMethod, WorkerLaunch};
 pub use self::listener::WorkerListener;
@@ -51,6 +54,8 @@ pub struct WorkerPool {
     /// `srun`, which ends its tasks when it ends.
     srun: Option<Srun>,
     pub fingerprint: Fingerprint,
+    /// The numerics class of all workers.
+    pub class: NumericsClass,
 }
 
 impl WorkerPool {
@@ -82,9 +87,10 @@ impl WorkerPool {
             last_step: None,
             srun,
             fingerprint: Fingerprint::default(),
+            class: NumericsClass::default(),
         };
         pool.start_devices(launch)?;
-        pool.fingerprint = pool.common_fingerprint(launch.start, portable, stop)?;
+        (pool.fingerprint, pool.class) = pool.common_fingerprint(launch.start, portable, stop)?;
         if world > 1 {
             pool.connect(launch, layout, stop)?;
         }
@@ -110,8 +116,13 @@ impl WorkerPool {
         Ok(())
     }
 
-    /// Waits until every worker is ready, and checks that all have the same numerics.
-    fn common_fingerprint(&mut self, within: Duration, portable: bool, stop: &Stop) -> Result<Fingerprint, RunError> {
+    /// Waits until every worker is ready, and checks that all have one numerics class.
+    fn common_fingerprint(
+        &mut self,
+        within: Duration,
+        portable: bool,
+        stop: &Stop,
+    ) -> Result<(Fingerprint, NumericsClass), RunError> {
         let all = self.collect(within, stop, |event| match event {
             Event::Ready { fingerprint } => Some(fingerprint),
             _ => None,
@@ -122,15 +133,27 @@ impl WorkerPool {
                 how: "before it started: the run has no workers".to_owned(),
             });
         };
-        let own = first.text(portable);
-        match all.find(|(_, other)| other.text(portable) != own) {
-            None => Ok(first),
+        let Some(class) = first.class(portable) else {
+            return Err(RunError::Worker {
+                how: "after a report without a probe of its kernels".to_owned(),
+            });
+        };
+        let described = |rank: usize, fingerprint: &Fingerprint| {
+            let class = fingerprint.class(portable);
+            let class = class.map_or_else(|| "none".to_owned(), |class| class.to_string());
+            let machine = &fingerprint.machine;
+            format!(
+                "rank {rank} on {} has class {class} ({machine})",
+                self.workers[rank].host
+            )
+        };
+        match all.find(|(_, other)| other.class(portable) != Some(class)) {
+            None => Ok((first, class)),
             Some((rank, other)) => Err(RunError::Launch {
                 text: format!(
-                    "the workers have different numerics: rank 0 on {} has {own}; rank {rank} on {} has {}",
-                    self.workers[0].host,
-                    self.workers[rank].host,
-                    other.text(portable)
+                    "the workers have different numerics: {}; {}",
+                    described(0, &first),
+                    described(rank, &other)
                 ),
                 help: "start all workers on one kind of processor with one libtorch".to_owned(),
             }),

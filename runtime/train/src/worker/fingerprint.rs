@@ -1,11 +1,11 @@
 //! What the bits of a run depend on: library, processor, and the results of kernel calls.
 
-use aurora_runtime::job::Fingerprint;
+use aurora_runtime::numerics::{Fingerprint, MachineDescription};
 use c10d_sys::LibtorchRelease;
 use tch::{Kind, Tensor};
 
 use crate::gpu;
-use crate::kernels::{self, Level};
+use crate::kernels;
 use crate::model::{ComputeDevice, ModelError, composed_attention, to_host};
 
 /// Matrix products whose bits distinguish kernels: rows, inner dimension, columns.
@@ -22,23 +22,16 @@ const PRODUCTS: [[i64; 3]; 5] = [
 /// # Errors
 /// [`ModelError::Torch`] if libtorch does not run.
 pub fn fingerprint(device: ComputeDevice) -> Result<Fingerprint, ModelError> {
+    let name = match device {
+        ComputeDevice::Cpu => None,
+        ComputeDevice::Gpu(_) => Some(match gpu::current() {
+            Some(gpu) => gpu.description()?,
+            None => "gpu".to_owned(),
+        }),
+        ComputeDevice::Simulated => Some("simulated device".to_owned()),
+    };
     Ok(Fingerprint {
-        libtorch: LibtorchRelease::loaded().to_string(),
-        cpu: processor(),
-        cpu_capability: match kernels::level() {
-            Level::Avx512 => "avx512",
-            Level::Avx2 => "avx2",
-            Level::Baseline => "baseline",
-        }
-        .to_owned(),
-        device: match device {
-            ComputeDevice::Cpu => None,
-            ComputeDevice::Gpu(_) => Some(match gpu::current() {
-                Some(gpu) => gpu.description()?,
-                None => "gpu".to_owned(),
-            }),
-            ComputeDevice::Simulated => Some("simulated device".to_owned()),
-        },
+        machine: MachineDescription::here(&LibtorchRelease::loaded().to_string(), name),
         probe: if device.is_host() {
             probe()?
         } else {
@@ -56,29 +49,6 @@ fn portable() -> String {
         hasher.update(digest.as_bytes());
     }
     hasher.finalize().to_hex().to_string()
-}
-
-/// Vendor, family, model and name of the processor, as the system reports them.
-fn processor() -> String {
-    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let get = |name: &str| {
-        let line = text
-            .lines()
-            .find(|line| line.split(':').next().is_some_and(|key| key.trim() == name));
-        line.and_then(|line| line.split_once(':'))
-            .map_or("unknown", |(_, value)| value.trim())
-            .to_owned()
-    };
-    if text.is_empty() {
-        return std::env::consts::ARCH.to_owned();
-    }
-    format!(
-        "{} {} {} {}",
-        get("vendor_id"),
-        get("cpu family"),
-        get("model"),
-        get("model name")
-    )
 }
 
 /// Values from a fixed generator: libtorch's own depend on the processor.
@@ -174,6 +144,19 @@ fn probe() -> Result<String, ModelError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::Level;
+
+    /// A command looks a machine's class up by this description, without a worker.
+    #[test]
+    fn the_described_instruction_set_is_the_one_of_the_kernels() {
+        let described = MachineDescription::here("", None).cpu_capability;
+        let level = match kernels::level() {
+            Level::Avx512 => "avx512",
+            Level::Avx2 => "avx2",
+            Level::Baseline => "baseline",
+        };
+        assert_eq!(described, level);
+    }
 
     /// Locks and messages name one version: the one of `aurora` and the one of the worker that is built with it are equal.
     #[test]

@@ -112,7 +112,7 @@ fn test_device(index: u32, libraries: &DeviceLibraries) -> Result<(), StartError
     let checks = self_test(device.tensors())?;
     let mut out = io::stdout().lock();
     let mut print = |line: serde_json::Value| writeln!(out, "{line}");
-    let printed = print(serde_json::json!({ "device": fingerprint.device, "probe": fingerprint.probe }))
+    let printed = print(serde_json::json!({ "device": fingerprint.machine.device, "probe": fingerprint.probe }))
         .and_then(|()| checks.iter().try_for_each(|check| print(serde_json::json!(check))));
     printed.map_err(StartError::Output)?;
     let failed: Vec<&str> = checks

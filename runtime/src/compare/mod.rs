@@ -1,16 +1,23 @@
-//! The first difference of two results of one node: the first step of their step logs, the first tensor, the first file.
+//! Compares two executions of one graph.
+//!
+//! In: their results. Out: the first difference of two results of one node (the first step of their step logs, the first
+//! tensor, the first file); for two numerics classes whether losses and scores agree within a tolerance.
+
+mod across_classes;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use aurora_compiler::graph::{NodeId, NodeKind};
-use aurora_compiler::hash::Keyed;
 use camino::Utf8Path;
 use serde::Serialize;
 
+pub use across_classes::{ClassComparison, tolerance};
+
 use crate::checkpoint::STEP_LOG;
 use crate::job::StepLogLine;
-use crate::store::{Record, Store, StoreError};
+use crate::results::Results;
+use crate::store::{Record, StoreError};
 
 /// The first thing that differs between two results of a node.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -53,18 +60,13 @@ impl fmt::Display for ResultDifference {
 ///
 /// # Errors
 /// A record of the node cannot be read.
-pub fn first_difference(
-    keyed: &Keyed,
-    id: NodeId,
-    first: &Store,
-    second: &Store,
-) -> Result<ResultDifference, StoreError> {
-    let node = keyed.graph.node(id);
+pub fn first_difference(id: NodeId, first: &Results<'_>, second: &Results<'_>) -> Result<ResultDifference, StoreError> {
+    let node = first.node(id);
     let mut found = ResultDifference {
         node: node.name().to_owned(),
         ..ResultDifference::default()
     };
-    let (Some(old), Some(new)) = (first.record(keyed.key(id))?, second.record(keyed.key(id))?) else {
+    let (Some(old), Some(new)) = (first.find(id)?, second.find(id)?) else {
         found.note = Some("the first run's result is not in the store, only its digest in the lock".to_string());
         return Ok(found);
     };
@@ -79,8 +81,9 @@ pub fn first_difference(
         return Ok(found);
     }
     if node.kind() == NodeKind::Train {
-        let path =
-            |store: &Store, record: &Record, name: &str| Some(store.object_path(&record.outputs.get(name)?.content));
+        let path = |of: &Results<'_>, record: &Record, name: &str| {
+            Some(of.store.object_path(&record.outputs.get(name)?.content))
+        };
         if let (Some(old_log), Some(new_log)) = (path(first, &old, STEP_LOG), path(second, &new, STEP_LOG))
             && let Some((step, what)) = first_step(&old_log, &new_log)
         {
