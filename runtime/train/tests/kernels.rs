@@ -7,7 +7,7 @@ mod double;
 use std::collections::BTreeSet;
 
 use aurora_train::gpu;
-use aurora_train::model::{ComputeDevice, self_test};
+use aurora_train::model::self_test;
 use tch::Device;
 
 /// Every kernel agrees with its reference, with the arguments that the worker passes on a device.
@@ -18,7 +18,7 @@ fn kernels_agree_with_their_references() {
     unsafe { std::env::set_var("AURORA_CACHE_DIR", folder.path().join("cache")) };
     double::build(folder.path());
     tch::set_num_threads(1);
-    let gpu = gpu::load(folder.path(), ComputeDevice::Simulated).expect("the double");
+    let gpu = gpu::load(folder.path(), None).expect("the double");
     assert_eq!(gpu.architecture(), "sm_90");
     let checks = self_test(Device::Cpu).expect("it runs");
     assert!(checks.len() > 70, "{} checks", checks.len());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use libloading::os::unix::Library;
 
 use super::GpuError;
-use super::driver::{Vendor, function};
+use super::vendor::{Vendor, function};
 
 /// The source of all kernels.
 pub const SOURCE: &str = include_str!("kernels.cu");

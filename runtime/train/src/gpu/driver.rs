@@ -11,8 +11,8 @@ use camino::Utf8Path;
 use libloading::os::unix::{self, Library};
 
 use super::GpuError;
-use super::compiler::Compiler;
 use super::launch::{Arguments, Grid};
+use super::vendor::{Vendor, function};
 
 /// The library of libtorch that depends on the vendor's driver and compiler. Looking a function up in it also searches
 /// these.
@@ -22,12 +22,6 @@ const LIBRARY: &str = "libcaffe2_nvrtc.so";
 const MULTIPROCESSORS: c_int = 16;
 const MAJOR: c_int = 75;
 const MINOR: c_int = 76;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Vendor {
-    Cuda,
-    Rocm,
-}
 
 type Launch = unsafe extern "C" fn(
     *mut c_void,
@@ -86,22 +80,6 @@ pub struct Module {
 unsafe impl Send for Module {}
 // SAFETY: as above.
 unsafe impl Sync for Module {}
-
-/// A function of a library.
-///
-/// # Safety
-/// `F` is its type.
-pub(super) unsafe fn function<F: Copy>(library: &Library, name: &'static str) -> Result<F, GpuError> {
-    // SAFETY: the caller's promise.
-    let found = unsafe { library.get::<F>(name.as_bytes()) };
-    match found {
-        Ok(symbol) => Ok(*symbol),
-        Err(error) => Err(GpuError::Library {
-            name: name.to_owned(),
-            cause: error.to_string(),
-        }),
-    }
-}
 
 impl Driver {
     /// Opens the driver that the libtorch in a folder uses, for the device with an index.
@@ -167,9 +145,9 @@ impl Driver {
         }
     }
 
-    /// The vendor's compiler.
-    pub fn compiler(&self) -> Result<Compiler, GpuError> {
-        Compiler::new(Arc::clone(&self.library), self.vendor)
+    /// The library in which the vendor's functions are found, the compiler's too.
+    pub fn library(&self) -> (Arc<Library>, Vendor) {
+        (Arc::clone(&self.library), self.vendor)
     }
 
     /// What kernels are compiled for.

@@ -19,7 +19,6 @@ typedef long long i64;
 #define MAX_PARTS 16
 // Rows of a block of a norm's backward pass.
 #define NORM_ROWS 32
-#define ROW_GROUPS 4
 
 struct bf16 {
   unsigned short bits;
@@ -336,49 +335,38 @@ __global__ void norm_apply(
   norm_row(x + row * h, h, weight, bias, bias ? mean[row] : 0.0f, rstd[row], out + row * h);
 }
 
-// dx += the gradient of a norm's input. Also, for each of the ROW_GROUPS parts of a block's NORM_ROWS rows, the sums of dy ·
-// normalized x, and of dy if there is a mean: `partials` and `bias_partials`, [blocks · ROW_GROUPS, h]. A block has
-// ROW_GROUPS · `columns` threads, one for four columns of a part.
+// dx += the gradient of a norm's input. Also the sums over a block's NORM_ROWS rows of dy · normalized x, and of dy if
+// there is a mean: `partials` and `bias_partials`, [blocks, h].
 __global__ void norm_backward(
-    const void* __restrict__ dy, int kind, const float* __restrict__ x, i64 rows, i64 h, const E* __restrict__ weight,
-    const float* __restrict__ mean, const float* __restrict__ rstd, float* __restrict__ dx, float* __restrict__ partials,
-    float* __restrict__ bias_partials, int columns) {
+    const void* dy, int kind, const float* x, i64 rows, i64 h, const E* weight, const float* mean, const float* rstd,
+    float* dx, float* partials, float* bias_partials) {
   __shared__ float sums[NORM_ROWS], products[NORM_ROWS];
   const i64 first = (i64)blockIdx.x * NORM_ROWS, end = first + NORM_ROWS < rows ? first + NORM_ROWS : rows;
-  // A last group of lanes that is not complete does not take part.
-  const int groups = blockDim.x / GROUP;
-  if (threadIdx.x / GROUP < groups)
-    for (i64 row = first + threadIdx.x / GROUP; row < end; row += groups) {
-      const float centre = mean ? mean[row] : 0.0f, scale = rstd[row];
-      float sum = 0.0f, product = 0.0f;
-      for (i64 i = LANE * 4; i < h; i += GROUP * 4) {
-        const Four d = load4_of(dy, kind, row * h + i, h - i), w = load4(weight + i, h - i), v = load4(x + row * h + i, h - i);
-        float g[4], p[4];
-        for (int k = 0; k < 4; ++k) {
-          g[k] = d.v[k] * w.v[k];
-          p[k] = g[k] * ((v.v[k] - centre) * scale);
-        }
-        sum += (g[0] + g[1]) + (g[2] + g[3]);
-        product += (p[0] + p[1]) + (p[2] + p[3]);
+  for (i64 row = first + threadIdx.x / GROUP; row < end; row += blockDim.x / GROUP) {
+    const float centre = mean ? mean[row] : 0.0f, scale = rstd[row];
+    float sum = 0.0f, product = 0.0f;
+    for (i64 i = LANE * 4; i < h; i += GROUP * 4) {
+      const Four d = load4_of(dy, kind, row * h + i, h - i), w = load4(weight + i, h - i), v = load4(x + row * h + i, h - i);
+      float g[4], p[4];
+      for (int k = 0; k < 4; ++k) {
+        g[k] = d.v[k] * w.v[k];
+        p[k] = g[k] * ((v.v[k] - centre) * scale);
       }
-      sum = group_sum(sum);
-      product = group_sum(product);
-      if (LANE == 0) {
-        sums[row - first] = mean ? sum / (float)h : 0.0f;
-        products[row - first] = product / (float)h;
-      }
+      sum += (g[0] + g[1]) + (g[2] + g[3]);
+      product += (p[0] + p[1]) + (p[2] + p[3]);
     }
+    sum = group_sum(sum);
+    product = group_sum(product);
+    if (LANE == 0) {
+      sums[row - first] = mean ? sum / (float)h : 0.0f;
+      products[row - first] = product / (float)h;
+    }
+  }
   __syncthreads();
-  const int part = threadIdx.x / columns;
-  if (part >= ROW_GROUPS) return;
-  const i64 start = first + part * (NORM_ROWS / ROW_GROUPS), stop = start + NORM_ROWS / ROW_GROUPS;
-  const i64 line = ((i64)blockIdx.x * ROW_GROUPS + part) * h;
-  for (i64 i = threadIdx.x % columns * 4; i < h; i += columns * 4) {
+  for (i64 i = threadIdx.x * 4; i < h; i += blockDim.x * 4) {
     const Four w = load4(weight + i, h - i);
     Four weights = {}, biases = {};
-#pragma unroll 4
-    for (i64 row = start; row < stop; ++row) {
-      if (row >= end) break;
+    for (i64 row = first; row < end; ++row) {
       const float centre = mean ? mean[row] : 0.0f, scale = rstd[row];
       const float sum = sums[row - first], product = products[row - first];
       const Four d = load4_of(dy, kind, row * h + i, h - i), v = load4(x + row * h + i, h - i);
@@ -391,8 +379,8 @@ __global__ void norm_backward(
       }
       store4(dx + row * h + i, h - i, old);
     }
-    store4(partials + line + i, h - i, weights);
-    if (bias_partials) store4(bias_partials + line + i, h - i, biases);
+    store4(partials + blockIdx.x * h + i, h - i, weights);
+    if (bias_partials) store4(bias_partials + blockIdx.x * h + i, h - i, biases);
   }
 }
 

@@ -57,11 +57,6 @@ impl Grid {
         Self::new(count.div_ceil(32), 1, 1024)
     }
 
-    /// `blocks` blocks of as many threads.
-    pub fn of(blocks: u64, threads: u32) -> Self {
-        Self::new(blocks, 1, threads)
-    }
-
     /// Whether there is nothing to do: a driver refuses such a launch.
     pub fn is_empty(self) -> bool {
         self.blocks.contains(&0)

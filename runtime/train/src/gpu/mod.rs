@@ -8,6 +8,7 @@ mod cache;
 mod compiler;
 mod driver;
 mod launch;
+mod vendor;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -15,13 +16,11 @@ use std::sync::OnceLock;
 
 use tch::Kind;
 
-use crate::model::ComputeDevice;
-
 use compiler::Compiler;
 pub use compiler::{SOURCE, options};
-pub use driver::Vendor;
 use driver::{Driver, Module};
 pub use launch::{Arguments, Grid, MAX_PARTS};
+pub use vendor::Vendor;
 
 /// Why there are no own kernels, or a launch failed.
 #[derive(Debug, thiserror::Error)]
@@ -52,26 +51,23 @@ pub struct Gpu {
 /// A worker computes on one device.
 static GPU: OnceLock<Gpu> = OnceLock::new();
 
-/// Prepares a device: finds the vendor's libraries in the folder of libtorch. Kernels are compiled when they are first
+/// Prepares the device with an index, or a simulated one: finds the vendor's libraries in the folder of libtorch. Kernels are compiled when they are first
 /// used.
 ///
 /// # Errors
 /// [`GpuError`] if a library is missing or there is no such device.
-pub fn load(folder: &Path, device: ComputeDevice) -> Result<&'static Gpu, GpuError> {
+pub fn load(folder: &Path, device: Option<usize>) -> Result<&'static Gpu, GpuError> {
     if let Some(gpu) = GPU.get() {
         return Ok(gpu);
     }
-    let own = match device {
-        ComputeDevice::Gpu(index) => Some(index),
-        ComputeDevice::Cpu | ComputeDevice::Simulated => None,
-    };
-    let index = own.unwrap_or(0);
+    let index = device.unwrap_or(0);
     let driver = Driver::open(folder, index)?;
-    let compiler = driver.compiler()?;
+    let (library, vendor) = driver.library();
+    let compiler = Compiler::new(library, vendor)?;
     let architecture = driver.architecture(index)?;
     let multiprocessors = driver.multiprocessors(index)?;
     Ok(GPU.get_or_init(|| Gpu {
-        index: own,
+        index: device,
         multiprocessors,
         driver,
         compiler,

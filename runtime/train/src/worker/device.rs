@@ -73,7 +73,7 @@ const TEST_KERNELS: &str = "AURORA_TEST_KERNELS";
 fn simulated() -> Result<ComputeDevice, DeviceError> {
     let device = ComputeDevice::Simulated;
     if let Some(folder) = std::env::var_os(TEST_KERNELS) {
-        gpu::load(folder.as_ref(), device).map_err(|cause| DeviceError::Kernels { index: 0, cause })?;
+        gpu::load(folder.as_ref(), None).map_err(|cause| DeviceError::Kernels { index: 0, cause })?;
     }
     Ok(device)
 }
@@ -105,7 +105,7 @@ fn gpu(local_rank: Option<u32>, is_shared: bool, libraries: &DeviceLibraries) ->
         Ok(_) => {
             let cannot = |cause: GpuError| DeviceError::Kernels { index, cause };
             aten_sys::fix_arithmetic().map_err(|error| cannot(error.into()))?;
-            gpu::load(library.parent().unwrap_or(library), device).map_err(cannot)?;
+            gpu::load(library.parent().unwrap_or(library), Some(index)).map_err(cannot)?;
             Ok(device)
         }
     }

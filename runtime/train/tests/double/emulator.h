@@ -29,7 +29,6 @@ float exchange(float value, int mask);
 #define __syncthreads() wait_for_block()
 #define __shfl_xor_sync(lanes, value, mask) exchange(value, mask)
 
-#define __restrict__ __restrict
 #define __expf(value) std::exp(static_cast<float>(value))
 inline float __fdividef(float a, float b) {
   return a / b;

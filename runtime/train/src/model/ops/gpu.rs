@@ -16,9 +16,8 @@ type Done = Result<(), ModelError>;
 
 /// Rows of a column sum that one thread adds.
 const COLUMN_ROWS: i64 = 64;
-/// Rows of a block of a norm's backward pass, and the parts of these rows; as in `kernels.cu`.
+/// Rows of a block of a norm's backward pass; as in `kernels.cu`.
 const NORM_ROWS: usize = 32;
-const ROW_GROUPS: i64 = 4;
 /// Threads of a block of a column sum.
 const COLUMN_THREADS: u32 = 64;
 
@@ -173,13 +172,11 @@ pub fn norm_backward(
     gradient: &Norm,
 ) -> Done {
     let (_, hidden) = dimensions(x_th);
-    // Threads that divide the columns of a row; a block has at most 1024, and at least one group of lanes.
-    let columns = (hidden as u64).div_ceil(4).clamp(8, 256) as i64;
     let weight_h = &norm.weight_h[0];
     for (at, block) in blocks.iter().enumerate() {
         let (rows, chunks) = (block.len() as i64, block.len().div_ceil(NORM_ROWS) as i64);
         let cut = |tensor: &Tensor| tensor.f_narrow(0, block.start as i64, rows);
-        let partials = || Tensor::f_empty([chunks * ROW_GROUPS, hidden], (Kind::Float, x_th.device()));
+        let partials = || Tensor::f_empty([chunks, hidden], (Kind::Float, x_th.device()));
         let weight_partials = partials()?;
         let bias_partials = gradient.bias_h.get(at).map(|_| partials()).transpose()?;
         let mean_t = bias_partials.as_ref().map(|_| cut(stats.mean_t)).transpose()?;
@@ -194,10 +191,13 @@ pub fn norm_backward(
             .tensor(&cut(stats.rstd_t)?)
             .tensor(&cut(dx_th)?)
             .tensor(&weight_partials)
-            .optional(bias_partials.as_ref())
-            .int(columns as i32);
-        let grid = Grid::of(chunks as u64, (ROW_GROUPS * columns) as u32);
-        gpu.launch(weight_h.kind(), "norm_backward", grid, &arguments)?;
+            .optional(bias_partials.as_ref());
+        gpu.launch(
+            weight_h.kind(),
+            "norm_backward",
+            Grid::blocks(chunks as u64),
+            &arguments,
+        )?;
         add_chunks(gpu, &weight_partials, &gradient.weight_h[at])?;
         if let (Some(partials), Some(gradient_h)) = (&bias_partials, gradient.bias_h.get(at)) {
             add_chunks(gpu, partials, gradient_h)?;
