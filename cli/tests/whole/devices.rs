@@ -115,3 +115,17 @@ fn a_model_that_does_not_fit_is_refused_with_what_would_fit() {
     assert!(!project.path("lockfiles/small.lock").exists(), "no work is done");
     project.aurora(&["verify"]).exits(0);
 }
+
+/// The specs that a machine with a GPU runs.
+#[test]
+fn the_specs_of_the_proof_on_a_gpu_are_correct() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/device/specs");
+    let project = Project::new();
+    let mut count = 0;
+    for file in std::fs::read_dir(folder).expect("the folder") {
+        let path = file.expect("a file").path();
+        project.aurora(&["check", path.to_str().expect("UTF-8")]).exits(0);
+        count += 1;
+    }
+    assert!(count >= 4, "{count} specs");
+}

@@ -10,16 +10,22 @@ use super::compiler::{Compiler, SOURCE, options};
 /// Length of the digest at the start of a file.
 const DIGEST: usize = blake3::OUT_LEN;
 
-/// The kernels for an architecture and an element type, from the cache or compiled now.
-pub fn code(compiler: &Compiler, architecture: &str, is_bf16: bool) -> Result<Vec<u8>, GpuError> {
-    let options = options(compiler.vendor(), architecture, is_bf16);
+/// BLAKE3 of everything that the code of the kernels depends on.
+pub fn digest(compiler: &Compiler, options: &[String]) -> Result<blake3::Hash, GpuError> {
     let mut hasher = blake3::Hasher::new();
     for part in options.iter().map(String::as_str).chain([SOURCE, &compiler.version()?]) {
         hasher.update(&(part.len() as u64).to_le_bytes());
         hasher.update(part.as_bytes());
     }
+    Ok(hasher.finalize())
+}
+
+/// The kernels for an architecture and an element type, from the cache or compiled now.
+pub fn code(compiler: &Compiler, architecture: &str, is_bf16: bool) -> Result<Vec<u8>, GpuError> {
+    let options = options(compiler.vendor(), architecture, is_bf16);
+    let digest = digest(compiler, &options)?;
     let folder = aurora_runtime::cache_folder().join("kernels");
-    let path = folder.join(hasher.finalize().to_hex().as_str()).into_std_path_buf();
+    let path = folder.join(digest.to_hex().as_str()).into_std_path_buf();
     if let Some(code) = read(&path) {
         return Ok(code);
     }

@@ -107,6 +107,17 @@ impl Gpu {
         ))
     }
 
+    /// BLAKE3 of what the bits of the kernels depend on: source, options, compiler.
+    ///
+    /// # Errors
+    /// [`GpuError::Call`].
+    pub fn kernels_digest(&self) -> Result<blake3::Hash, GpuError> {
+        cache::digest(
+            &self.compiler,
+            &options(self.compiler.vendor(), &self.architecture, true),
+        )
+    }
+
     /// The kernels for an element type.
     fn module(&self, kind: Kind) -> Result<&Module, GpuError> {
         let (slot, is_bf16) = match kind {

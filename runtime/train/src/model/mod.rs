@@ -18,7 +18,7 @@ mod decode;
 mod device;
 mod error;
 mod fault;
-mod fused_attention;
+pub(crate) mod fused_attention;
 mod head;
 mod host_access;
 mod matmul;

@@ -6,7 +6,7 @@ use tch::{Kind, Tensor};
 
 use crate::gpu;
 use crate::kernels;
-use crate::model::{ComputeDevice, ModelError, composed_attention, to_host};
+use crate::model::{ComputeDevice, ModelError, composed_attention, fused_attention, to_host};
 
 /// Matrix products whose bits distinguish kernels: rows, inner dimension, columns.
 const PRODUCTS: [[i64; 3]; 5] = [
@@ -92,6 +92,17 @@ fn device_probe(device: ComputeDevice) -> Result<String, ModelError> {
         for tensor in [out, lse, dquery, dkey, dvalue] {
             add(&tensor)?;
         }
+        if fused_attention::fits(&views[0], None) {
+            let (out, lse) = fused_attention::forward(views.each_ref())?;
+            let gradients = fused_attention::backward(&out, views.each_ref(), [&out, &lse])?;
+            for tensor in gradients.into_iter().chain([out, lse]) {
+                add(&tensor)?;
+            }
+        }
+    }
+    // Own kernels give the same bits if the same compiler translated the same source for the same architecture.
+    if let Some(gpu) = gpu::current() {
+        hasher.update(gpu.kernels_digest()?.as_bytes());
     }
     Ok(hasher.finalize().to_hex().to_string())
 }
