@@ -5,12 +5,14 @@ use aurora_compiler::spec::Spec;
 use aurora_runtime::engine::workers::WorkerProgram;
 use aurora_runtime::job::{Layout, WorkerDevice};
 use aurora_runtime::launch::{LocalDevice, local_devices};
-use aurora_runtime::libtorch::{Devices, LibtorchError};
+use aurora_runtime::libtorch::{Devices, LibtorchError, Search};
 use camino::Utf8Path;
 
 use crate::arguments::{LauncherArgument, LayoutArgument};
+use crate::device_test::{DeviceTest, test_device};
 use crate::failure::Failure;
 use crate::layout::{devices, portable};
+use crate::libtorch::chosen_program;
 use crate::stdio::errln;
 
 /// For tests of the code for devices: this number of devices, which are simulated on the processor.
@@ -46,15 +48,9 @@ pub fn worker_device(
     launcher: LauncherArgument,
     program: &Result<WorkerProgram, LibtorchError>,
 ) -> Result<WorkerDevice, Failure> {
-    let simulated = match std::env::var(TEST_DEVICES) {
-        Err(_) => None,
-        Ok(text) => Some(text.parse::<usize>().map_err(|_| {
-            Failure::error(format!("`{TEST_DEVICES}` is `{text}`"))
-                .help("write a number of simulated devices, or unset it")
-        })?),
-    };
+    let simulated = simulated_count()?;
     let found = match simulated {
-        Some(count) => vec![simulated_device(kind); count],
+        Some(count) => vec![simulated_device(kind.driver_name); count],
         None => local_devices(Utf8Path::new("/"), &|name| std::env::var(name).ok()),
     };
     if launcher == LauncherArgument::Local {
@@ -76,11 +72,38 @@ pub fn worker_device(
     }
 }
 
-fn simulated_device(kind: DeviceKind) -> LocalDevice {
+/// The number of simulated devices, if a test asks for them.
+fn simulated_count() -> Result<Option<usize>, Failure> {
+    match std::env::var(TEST_DEVICES) {
+        Err(_) => Ok(None),
+        Ok(text) => Ok(Some(text.parse::<usize>().map_err(|_| {
+            Failure::error(format!("`{TEST_DEVICES}` is `{text}`"))
+                .help("write a number of simulated devices, or unset it")
+        })?)),
+    }
+}
+
+fn simulated_device(name: &str) -> LocalDevice {
     LocalDevice {
-        name: format!("simulated {}", kind.driver_name),
+        name: format!("simulated {name}"),
         memory: None,
     }
+}
+
+/// The devices of this machine, and the worker's test of each if a libtorch can use them.
+pub fn tested_devices(search: &Search) -> Result<Vec<(LocalDevice, Option<DeviceTest>)>, Failure> {
+    let simulated = simulated_count()?;
+    let found = match simulated {
+        Some(count) => vec![simulated_device("device"); count],
+        None => local_devices(Utf8Path::new("/"), &|name| std::env::var(name).ok()),
+    };
+    let program = chosen_program(search).ok();
+    let program = program.filter(|program| simulated.is_some() || program.devices != Devices::Cpu);
+    let test = |(index, device)| {
+        let test = program.as_ref().map(|program| test_device(program, index));
+        (device, test)
+    };
+    Ok(found.into_iter().enumerate().map(test).collect())
 }
 
 /// Fails if this machine has too few devices of a kind; says how many stay idle.

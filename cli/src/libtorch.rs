@@ -19,19 +19,24 @@ pub fn search(pinned: Option<&str>) -> Result<Search, Failure> {
     Ok(Search::new(place, pinned))
 }
 
+/// The program that workers run with the libtorch that a search chose.
+pub fn chosen_program(search: &Search) -> Result<WorkerProgram, LibtorchError> {
+    let (libtorch, worker) = search.choice()?;
+    Ok(WorkerProgram {
+        path: worker.path.clone(),
+        libraries: libtorch.folder.clone(),
+        devices: libtorch.devices.unwrap_or(Devices::Cpu),
+        libtorch: libtorch.version.as_ref().map_or(BUILT_FOR, Version::release).to_owned(),
+    })
+}
+
 /// The program that workers run, and its libtorch. That there is none is an error of the commands that need a worker.
 ///
 /// # Errors
 /// `AURORA_LIBTORCH` names a libtorch that does not fit.
 pub fn worker_program(pinned: Option<&str>) -> Result<Result<WorkerProgram, LibtorchError>, Failure> {
-    let search = search(pinned)?;
-    match search.choice() {
-        Ok((libtorch, worker)) => Ok(Ok(WorkerProgram {
-            path: worker.path.clone(),
-            libraries: libtorch.folder.clone(),
-            devices: libtorch.devices.unwrap_or(Devices::Cpu),
-            libtorch: libtorch.version.as_ref().map_or(BUILT_FOR, Version::release).to_owned(),
-        })),
+    match chosen_program(&search(pinned)?) {
+        Ok(program) => Ok(Ok(program)),
         Err(error @ LibtorchError::Explicit { .. }) => Err(Failure::from_error(&error).help(error.help())),
         Err(error) => Ok(Err(error)),
     }

@@ -6,6 +6,7 @@ mod arguments;
 mod checkpoint;
 mod commands;
 mod context;
+mod device_test;
 mod devices;
 mod diff;
 mod execution;

@@ -1,12 +1,12 @@
 //! `aurora doctor`: what this machine offers, and the current settings.
 
-use aurora_runtime::launch::local_devices;
+use aurora_runtime::launch::LocalDevice;
 use aurora_runtime::libtorch::{Candidate, Devices, Search, VARIABLE, Version};
-use camino::Utf8Path;
 use serde_json::{Value, json};
 
 use crate::context::Context;
-use crate::devices::TEST_DEVICES;
+use crate::device_test::DeviceTest;
+use crate::devices::{TEST_DEVICES, tested_devices};
 use crate::failure::{Exit, Failure};
 use crate::libtorch::search;
 use crate::output;
@@ -39,14 +39,17 @@ pub fn run(context: &Context) -> Result<Exit, Failure> {
         .filter(|name| name.starts_with("AURORA_") && !KNOWN.contains(&name.as_str()))
         .collect();
     let project = context.project(None)?;
+    let devices = tested_devices(&libtorch)?;
     if context.json {
         output::json(json!({
             "version": env!("CARGO_PKG_VERSION"),
             "cores": cores,
             "worker": !libtorch.workers.is_empty(),
             "libtorch": libtorch_json(&libtorch),
-            "devices": local_devices(Utf8Path::new("/"), &|name| std::env::var(name).ok())
-                .iter().map(|device| json!({ "name": device.name, "memory": device.memory })).collect::<Vec<_>>(),
+            "devices": devices.iter().map(|(device, test)| {
+                let memory = test.as_ref().and_then(|test| test.memory).or(device.memory);
+                json!({ "name": device.name, "memory": memory, "test": test })
+            }).collect::<Vec<_>>(),
             "rccl": rccl_survey(),
             "sandbox": sandbox(&project).unwrap_or_else(|missing| missing),
             "clients": found.iter().map(|(program, _, there)| json!({ "program": program, "found": there })).collect::<Vec<_>>(),
@@ -75,20 +78,7 @@ pub fn run(context: &Context) -> Result<Exit, Failure> {
             }
         )?;
     }
-    let devices = local_devices(Utf8Path::new("/"), &|name| std::env::var(name).ok());
-    if devices.is_empty() {
-        outln!("devices   none")?;
-    }
-    for (at, device) in devices.iter().enumerate() {
-        let memory = device
-            .memory
-            .map_or_else(String::new, |bytes| format!(", {} bytes", output::grouped(bytes)));
-        outln!(
-            "{:<9} {at}: {}{memory}",
-            if at == 0 { "devices" } else { "" },
-            device.name
-        )?;
-    }
+    devices_text(&devices)?;
     for (at, line) in rccl_survey().iter().enumerate() {
         outln!("{:<9} {line}", if at == 0 { "rccl" } else { "" })?;
     }
@@ -102,6 +92,28 @@ pub fn run(context: &Context) -> Result<Exit, Failure> {
         errln!("warning: `{name}` is not a setting of Aurora");
     }
     Ok(Exit::Done)
+}
+
+/// The devices, and what the worker found on each.
+fn devices_text(devices: &[(LocalDevice, Option<DeviceTest>)]) -> Result<(), Failure> {
+    if devices.is_empty() {
+        outln!("devices   none")?;
+    }
+    for (at, (device, test)) in devices.iter().enumerate() {
+        let label = if at == 0 { "devices" } else { "" };
+        let memory = test.as_ref().and_then(|test| test.memory).or(device.memory);
+        let memory = memory.map_or_else(String::new, |bytes| format!(", {} bytes", output::grouped(bytes)));
+        outln!("{label:<9} {at}: {}{memory}", device.name)?;
+        let Some(test) = test else { continue };
+        if let Some(described) = &test.device {
+            outln!("             {described}")?;
+        }
+        match &test.error {
+            None => outln!("             {} comparisons of kernels agree", test.comparisons)?,
+            Some(error) => outln!("             it cannot be used: {error}")?,
+        }
+    }
+    Ok(())
 }
 
 /// The worker programs, every place where a libtorch was looked for, and the choice.

@@ -1,5 +1,6 @@
 //! Layouts with devices: what is refused before any work, and the code for devices on simulated ones.
 
+use crate::double;
 use crate::project::{Done, Project, SPEC};
 
 /// The spec with a layout for two devices of one node.
@@ -128,4 +129,35 @@ fn the_specs_of_the_proof_on_a_gpu_are_correct() {
         count += 1;
     }
     assert!(count >= 4, "{count} specs");
+}
+
+#[test]
+fn doctor_tests_each_device() {
+    let (project, kernels) = (Project::new(), tempfile::tempdir().expect("a folder"));
+    let doctor = |more: &[&str]| {
+        let arguments: Vec<&str> = ["doctor"].iter().chain(more).copied().collect();
+        let mut command = project.command(&arguments);
+        command
+            .env("AURORA_TEST_DEVICES", "2")
+            .env("AURORA_TEST_KERNELS", kernels.path())
+            .env("AURORA_CACHE_DIR", kernels.path().join("cache"));
+        let done = Done(command.output().expect("the binary starts"));
+        done.exits(0);
+        done
+    };
+    let done = doctor(&[]);
+    done.prints("1: simulated device");
+    done.prints("it cannot be used: ");
+    double::build(kernels.path());
+    let done = doctor(&[]);
+    done.prints("devices   0: simulated device, 1,073,741,824 bytes");
+    done.prints(" comparisons of kernels agree");
+    let document = doctor(&["--json"]).json();
+    assert_eq!(document["devices"][1]["memory"], 1u64 << 30);
+    assert!(
+        document["devices"][1]["test"]["comparisons"]
+            .as_u64()
+            .expect("a number")
+            > 70
+    );
 }

@@ -11,6 +11,8 @@ mod composition;
 mod damage;
 mod devices;
 mod difference;
+#[path = "../../../runtime/train/tests/double/build.rs"]
+mod double;
 mod harness;
 mod hostile;
 mod identity;

@@ -206,6 +206,22 @@ impl Driver {
         Ok(text.to_string_lossy().into_owned())
     }
 
+    /// Bytes of the device's memory.
+    pub fn memory(&self, index: usize) -> Result<u64, GpuError> {
+        let call = match self.vendor {
+            Vendor::Cuda => "cuDeviceTotalMem_v2",
+            Vendor::Rocm => "hipDeviceTotalMem",
+        };
+        let (mut bytes, number) = (0usize, c_int::try_from(index).unwrap_or(c_int::MAX));
+        // SAFETY: the type is that of the vendor's header; one number is written.
+        let status = unsafe {
+            let get: unsafe extern "C" fn(*mut usize, c_int) -> c_int = function(&self.library, call)?;
+            get(&mut bytes, number)
+        };
+        check(&self.library, self.vendor, call, status)?;
+        Ok(bytes as u64)
+    }
+
     /// The version of CUDA or HIP that the driver has.
     pub fn version(&self) -> Result<String, GpuError> {
         let call = match self.vendor {

@@ -44,6 +44,7 @@ pub struct Gpu {
     compiler: Compiler,
     architecture: String,
     multiprocessors: Option<i64>,
+    memory: u64,
     f32_module: OnceLock<Module>,
     bf16_module: OnceLock<Module>,
 }
@@ -65,10 +66,11 @@ pub fn load(folder: &Path, device: Option<usize>) -> Result<&'static Gpu, GpuErr
     let (library, vendor) = driver.library();
     let compiler = Compiler::new(library, vendor)?;
     let architecture = driver.architecture(index)?;
-    let multiprocessors = driver.multiprocessors(index)?;
+    let (multiprocessors, memory) = (driver.multiprocessors(index)?, driver.memory(index)?);
     Ok(GPU.get_or_init(|| Gpu {
         index: device,
         multiprocessors,
+        memory,
         driver,
         compiler,
         architecture,
@@ -86,6 +88,11 @@ impl Gpu {
     /// The architecture that kernels are compiled for: `sm_90`, `gfx90a`.
     pub fn architecture(&self) -> &str {
         &self.architecture
+    }
+
+    /// Bytes of the device's memory.
+    pub fn memory(&self) -> u64 {
+        self.memory
     }
 
     /// Multiprocessors of a device of CUDA.

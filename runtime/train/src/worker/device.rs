@@ -78,6 +78,17 @@ fn simulated() -> Result<ComputeDevice, DeviceError> {
     Ok(device)
 }
 
+/// The device with an index, for its test; a simulated one if a test names its kernels.
+///
+/// # Errors
+/// [`DeviceError`] if there is no such device.
+pub fn to_test(index: u32, libraries: &DeviceLibraries) -> Result<ComputeDevice, DeviceError> {
+    if std::env::var_os(TEST_KERNELS).is_some() {
+        return simulated();
+    }
+    gpu(Some(index), false, libraries)
+}
+
 fn gpu(local_rank: Option<u32>, is_shared: bool, libraries: &DeviceLibraries) -> Result<ComputeDevice, DeviceError> {
     let DeviceLibraries::Loaded(library) = libraries else {
         return Err(DeviceError::NoLibrary(libraries.to_string()));

@@ -16,13 +16,14 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
 use aurora_runtime::errors::chain;
-use aurora_runtime::job::{Event, Start, WorkerCommand, WorkerDevice};
+use aurora_runtime::job::{Event, WorkerCommand};
 use c10d_sys::LibtorchRelease;
 
 pub use arguments::Arguments;
 pub use fingerprint::fingerprint;
 pub use process::{ProcessError, settle};
 
+use crate::gpu::{self, Gpu};
 use crate::model::{ModelError, self_test};
 use crate::train::TrainError;
 use connect::ConnectError;
@@ -103,16 +104,12 @@ enum StartError {
 
 /// Compares a device's kernels with their references, and prints a JSON line for each: `name`, `error`, `bound`, `repeats`.
 fn test_device(index: u32, libraries: &DeviceLibraries) -> Result<(), StartError> {
-    let start = Start {
-        device: WorkerDevice::Gpu,
-        local_rank: Some(index),
-    };
-    let device = device::choose(start, libraries)?;
+    let device = device::to_test(index, libraries)?;
     let fingerprint = fingerprint(device)?;
     let checks = self_test(device.tensors())?;
     let mut out = io::stdout().lock();
     let mut print = |line: serde_json::Value| writeln!(out, "{line}");
-    let printed = print(serde_json::json!({ "device": fingerprint.machine.device, "probe": fingerprint.probe }))
+    let printed = print(serde_json::json!({ "device": fingerprint.machine.device, "memory": gpu::current().map(Gpu::memory), "probe": fingerprint.probe }))
         .and_then(|()| checks.iter().try_for_each(|check| print(serde_json::json!(check))));
     printed.map_err(StartError::Output)?;
     let failed: Vec<&str> = checks

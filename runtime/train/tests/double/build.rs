@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use aurora_train::gpu::SOURCE;
+/// The source that the worker compiles on a device.
+const SOURCE: &str = include_str!("../../src/gpu/kernels.cu");
 
 /// The names of the kernels in their source.
 pub fn kernels() -> Vec<&'static str> {
@@ -33,7 +34,10 @@ fn unit(element: &str, define: &str) -> String {
 
 /// Builds the library into a folder, under the name that Aurora looks for in libtorch's folder.
 pub fn build(folder: &Path) -> PathBuf {
-    let here = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/double"));
+    // Test programs of other crates include this file.
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folders = ["tests/double", "../runtime/train/tests/double"].map(|folder| manifest.join(folder));
+    let here = folders.iter().find(|folder| folder.exists()).unwrap_or(&folders[0]);
     std::fs::write(folder.join("kernels.cu"), SOURCE).expect("the source is written");
     let units = [("F32", ""), ("BF16", "#define ELEMENT_BF16")].map(|(element, define)| {
         let path = folder.join(format!("{element}.cpp"));
