@@ -33,6 +33,8 @@ pub enum ModelError {
     /// A request exceeds what the model or its buffers hold.
     #[error("{0}")]
     Size(String),
+    #[error("this device does not repeat the bits of the {0}: its results could not be repeated")]
+    NotRepeated(String),
     /// This rank lacks what the operation needs.
     #[error("{0}")]
     NotHeld(&'static str),

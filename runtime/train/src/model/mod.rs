@@ -32,6 +32,7 @@ mod positions;
 mod record;
 mod row_partition;
 mod self_test;
+mod shape_probe;
 mod trace_recorder;
 mod views;
 pub(crate) mod workspace;

@@ -97,6 +97,7 @@ impl Trainer {
         recompute: Recompute,
     ) -> Result<Self, TrainError> {
         let network = Arc::new(state.network.clone());
+        network.probe_shapes(network.grid.micro_batch, sequence)?;
         let (parameters, mesh) = (&network.parameters, network.mesh);
         let Some(at) = peers.first().map(Peers::at) else {
             return Err(TrainError::Bug("a worker without threads"));
