@@ -445,7 +445,8 @@ impl Network {
             portable::attention_backward(views.by_reference(), out_ta, lse_bns, &backward.dattended_ta, gradients)?;
         } else if self.kernels == Kernels::Device && fused_attention::fits(&views.query_bsnd.f_transpose(1, 2)?, None) {
             let attended = &activations.attended[shard];
-            if self.fused_backward(workspace, &views, attended, dkv_te, &dquery_tp, shard)? {
+            self.fused_backward(workspace, &views, attended, dkv_te, &dquery_tp, shard)?;
+            if shape.arrangement != HeadArrangement::Shared {
                 return Ok(dquery_tp);
             }
         } else {
@@ -472,7 +473,7 @@ impl Network {
         Ok(dquery_tp)
     }
 
-    /// The backward pass of the fused kernel; true if the gradients of queries and keys are rotated back already.
+    /// The backward pass of the fused kernel. With own keys and values, the gradients of queries and keys are rotated back.
     fn fused_backward(
         &self,
         workspace: &Workspace,
@@ -481,7 +482,7 @@ impl Network {
         dkv_te: &Tensor,
         dquery_tp: &Tensor,
         shard: usize,
-    ) -> Result<bool, ModelError> {
+    ) -> Result<(), ModelError> {
         let (b, s) = (workspace.sequences as i64, workspace.sequence as i64);
         let (n, d) = (self.shard_heads(), self.head_size());
         let heads = |rows: &Tensor| rows.f_view([b, s, n, d])?.f_transpose(1, 2);
@@ -494,7 +495,6 @@ impl Network {
             HeadArrangement::PerHead => Some([0, d, 2 * d].map(|first| HeadColumns { first, step: 3 * d })),
             HeadArrangement::Stacked => Some([0, n * d, (n + g) * d].map(|first| HeadColumns { first, step: d })),
         };
-        let mut is_rotated = false;
         for slice in fused_attention::slices(&by_head[0]) {
             let count = slice.end - slice.start;
             let cut = |tensor: &Tensor| tensor.f_narrow(0, slice.start, count);
@@ -514,16 +514,22 @@ impl Network {
             if let Some(columns) = columns {
                 let heads = [&dense(dq)?, &dense(dk)?, &dense(dv)?];
                 let rotary = workspace.rotary.as_ref();
-                is_rotated = self
+                let to = rows(dquery_tp)?;
+                if !self
                     .kernels
-                    .pack_heads(heads, rotary, workspace.sequence, columns, &rows(dquery_tp)?)?;
+                    .pack_heads(heads, rotary, workspace.sequence, columns, &to)?
+                {
+                    return Err(ModelError::NotHeld(
+                        "this process has not loaded the kernels of its device",
+                    ));
+                }
                 continue;
             }
             cut(&into.query_bsnd)?.f_copy_(&dq.f_transpose(1, 2)?)?;
             let flat = |heads: &Tensor| dense(heads)?.f_view([count * s, d]).map_err(ModelError::from);
             self.kernels.fold_heads(&flat(dk)?, &flat(dv)?, 1, &rows(dkv_te)?)?;
         }
-        Ok(is_rotated)
+        Ok(())
     }
 
     /// libtorch's backward pass. Its gradients of each head are added over the heads that share a key and value head.
