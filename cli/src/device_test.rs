@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use aurora_runtime::engine::workers::WorkerProgram;
+use aurora_runtime::engine::workers::{LIBRARY_PATH, WorkerProgram};
 use serde::{Deserialize, Serialize};
 
 /// How long a test may take, with the compilation of the kernels: a device that hangs must not hang `doctor`.
@@ -35,7 +35,7 @@ struct Head {
 pub fn test_device(program: &WorkerProgram, index: usize) -> DeviceTest {
     let child = Command::new(&program.path)
         .arg(format!("--test-device={index}"))
-        .env("LD_LIBRARY_PATH", program.library_path())
+        .env(LIBRARY_PATH, program.library_path())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
