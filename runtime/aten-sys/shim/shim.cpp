@@ -121,10 +121,4 @@ int aten_memory(int index, int64_t figures[4], aten_text error) {
   });
 }
 
-int aten_synchronize(int index, aten_text error) {
-  return guarded(error, [&] {
-    c10::impl::VirtualGuardImpl(c10::DeviceType::CUDA).synchronizeDevice(device(index).index());
-  });
-}
-
 } // extern "C"

@@ -120,15 +120,6 @@ pub fn current_stream(device: usize) -> Result<*mut c_void, Error> {
     Ok(stream)
 }
 
-/// Waits until a device has done everything that this process has asked for.
-///
-/// # Errors
-/// [`Error`] if a kernel failed, or there is no such device.
-pub fn synchronize(device: usize) -> Result<(), Error> {
-    // SAFETY: no arguments.
-    attempt(|error| unsafe { raw::aten_synchronize(index(device), error) })
-}
-
 /// Bytes of this process on a device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DeviceMemory {
@@ -178,7 +169,6 @@ mod tests {
         if tch::Cuda::device_count() == 0 {
             assert!(!current_stream(0).unwrap_err().to_string().is_empty());
             assert!(!device_memory(0).unwrap_err().to_string().is_empty());
-            assert!(!synchronize(0).unwrap_err().to_string().is_empty());
         }
     }
 

@@ -36,5 +36,4 @@ unsafe extern "C" {
     pub fn aten_fix_arithmetic(error: ErrorText) -> c_int;
     pub fn aten_stream(index: c_int, stream: *mut *mut c_void, error: ErrorText) -> c_int;
     pub fn aten_memory(index: c_int, figures: *mut i64, error: ErrorText) -> c_int;
-    pub fn aten_synchronize(index: c_int, error: ErrorText) -> c_int;
 }

@@ -577,30 +577,6 @@ pub fn pack_heads(
     Ok(gpu.launch(to.kind(), "pack_heads", Grid::threads(fours as u64), &arguments)?)
 }
 
-pub fn adamw(
-    gpu: &Gpu,
-    c: AdamWCoefficients,
-    theta: &Tensor,
-    g: &Tensor,
-    m: &Tensor,
-    v: &Tensor,
-    compute: &Tensor,
-) -> Done {
-    let all = [UpdateChunk {
-        range: 0..theta.numel(),
-        master: 0..theta.numel(),
-        moments: 0..theta.numel(),
-        decays: true,
-    }];
-    adamw_chunks(
-        gpu,
-        c,
-        &all,
-        &UpdateChunk::table(&all, theta.device())?,
-        [theta, g, m, v, compute],
-    )
-}
-
 /// All chunks at once; `table` has their numbers.
 pub fn adamw_chunks(
     gpu: &Gpu,

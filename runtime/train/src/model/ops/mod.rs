@@ -199,10 +199,6 @@ operations! {
     /// `first = tree sum of first and others`, all `f32`.
     pub(crate) fn add_tree(first: &Tensor, others: &[Tensor]);
 
-    /// One AdamW update of a chunk: `theta` from the gradient `g` and the moments `m` and `v`; `compute` gets the rounded
-    /// weights unless it is `theta` itself.
-    pub(crate) fn adamw(coefficients: AdamWCoefficients, theta: &Tensor, g: &Tensor, m: &Tensor, v: &Tensor, compute: &Tensor);
-
     /// `out[t, 0..d]` and `out[t, d..2d]` = the sums over heads of `dk` and `dv`.
     pub(super) fn fold_heads(dk_ta: &Tensor, dv_ta: &Tensor, heads: usize, out_te: &Tensor);
 
@@ -265,8 +261,8 @@ impl UpdateChunk {
 pub(crate) type UpdateBuffers<'a> = [&'a Tensor; 5];
 
 impl Kernels {
-    /// One AdamW update of some chunks, with the decay of `coefficients` for those that decay. `table` is that of the
-    /// chunks, for devices.
+    /// One AdamW update of some chunks, with the decay of `coefficients` for those that decay. The rounded weights are
+    /// written unless they are the master weights themselves. `table` is that of the chunks, for devices.
     pub(crate) fn adamw_chunks(
         self,
         coefficients: AdamWCoefficients,
@@ -281,14 +277,17 @@ impl Kernels {
         let cut = |tensor: &Tensor, range: &Range<usize>| tensor.f_narrow(0, range.start as i64, range.len() as i64);
         for chunk in chunks {
             let decay = if chunk.decays { coefficients.decay } else { 1.0 };
-            self.adamw(
-                AdamWCoefficients { decay, ..coefficients },
-                &cut(theta, &chunk.master)?,
-                &cut(g, &chunk.range)?,
-                &cut(m, &chunk.moments)?,
-                &cut(v, &chunk.moments)?,
-                &cut(compute, &chunk.range)?,
-            )?;
+            let coefficients = AdamWCoefficients { decay, ..coefficients };
+            let (theta, g) = (cut(theta, &chunk.master)?, cut(g, &chunk.range)?);
+            let (m, v) = (cut(m, &chunk.moments)?, cut(v, &chunk.moments)?);
+            let compute = cut(compute, &chunk.range)?;
+            if matches!(self, Self::Aten | Self::Device) {
+                aten::adamw(coefficients, &theta, &g, &m, &v, &compute)?;
+                continue;
+            }
+            // SAFETY: see "Memory" in this module's documentation.
+            let host = unsafe { HostAccess::new() };
+            own::adamw(&host, coefficients, &theta, &g, &m, &v, &compute)?;
         }
         Ok(())
     }
