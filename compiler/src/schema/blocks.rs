@@ -381,7 +381,7 @@ const LAYOUT: BlockSchema = BlockSchema {
         field(
             "devices",
             whole(1, 1024),
-            "Devices of a node; each worker has one of its own.",
+            "Devices of a node: one for each worker, unless `transport = gloo` lets workers share them.",
         )
         .ignored("an error with `cpu`")
         .or_unset("the number of the machine: 8")

@@ -1,6 +1,6 @@
 // Kernels of a device, for CUDA and for ROCm: operations that libtorch does not have, or not with a fixed order of sums.
 //
-// Compiled when a worker starts, once for each element type E of weights and activations (ELEMENT_BF16 or f32), without
+// Compiled when a worker first needs them, once for each element type E of weights and activations (ELEMENT_BF16 or f32), without
 // contraction of multiplications and additions. The order of every sum depends on the shape of one row, block or shard
 // only: not on the number of rows, the layout, the alignment of memory or the number of multiprocessors. Each function
 // has a reference in model/ops/aten.rs. Shape letters: see `model`.

@@ -1,4 +1,4 @@
-//! Own kernels of a device: compiled when a worker starts, loaded and launched through the vendor's driver.
+//! Own kernels of a device: compiled when they are first used, loaded and launched through the vendor's driver.
 //!
 //! In: tensors on the device. Out: launches on libtorch's current stream; nothing waits for them. `kernels.cu` is one
 //! source for CUDA and ROCm. The vendor's libraries are those that libtorch itself uses. Not here: which operation uses
