@@ -131,6 +131,22 @@ Examples:  aurora test
         #[arg(long)]
         offline: bool,
     },
+    /// Allow what a spec does outside of Aurora: programs that judge, and servers that receive answers and keys.
+    ///
+    /// `run`, `rerun` and `eval` need this consent once. It is for the content of the program's files, its command and what it
+    /// may do, or for the address and the variable whose value is sent there: an edit needs it again. It is kept in
+    /// `aurora/trust` in your configuration folder.
+    #[command(after_help = "Examples:  aurora trust specs/demo.aur --list\n           aurora trust specs/demo.aur")]
+    Trust {
+        #[command(flatten)]
+        spec: SpecArgument,
+        /// Print what it does and whether you have allowed it; change nothing.
+        #[arg(long, conflicts_with = "revoke")]
+        list: bool,
+        /// Withdraw the consent.
+        #[arg(long)]
+        revoke: bool,
+    },
     /// Run a spec: build what is missing, write the lock and the report.
     #[command(
         after_help = "Examples:  aurora run specs/demo.aur\n           aurora run specs/demo.aur --layout tensor=2,pipeline=2 --restarts 3"
@@ -542,6 +558,9 @@ pub struct RunArguments {
     /// Fetch nothing.
     #[arg(long)]
     pub offline: bool,
+    /// Allow what the spec does outside of Aurora, as `aurora trust` does.
+    #[arg(long)]
+    pub trust: bool,
     /// How to show progress.
     #[arg(long, value_enum, default_value = "auto")]
     pub progress: ProgressMode,

@@ -42,6 +42,7 @@ pub mod store;
 pub(crate) mod strict_json;
 pub mod task;
 pub mod trace;
+pub mod trust;
 pub mod weights;
 
 #[cfg(test)]
@@ -77,6 +78,19 @@ pub fn write_atomically(path: &Utf8Path, bytes: &[u8]) -> std::io::Result<()> {
 /// BLAKE3 of bytes, as hexadecimal digits.
 pub fn content_of(bytes: &[u8]) -> String {
     blake3::hash(bytes).to_hex().to_string()
+}
+
+/// The folder for the user's own settings: `aurora` in `XDG_CONFIG_HOME`, else in `~/.config`. A relative path is ignored: it
+/// could lead into a project. `None` without any.
+pub fn config_folder() -> Option<Utf8PathBuf> {
+    let set = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .map(Utf8PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    let base = set("XDG_CONFIG_HOME").or_else(|| set("HOME").map(|home| home.join(".config")));
+    base.map(|base| base.join("aurora"))
 }
 
 /// The folder for files that can be fetched again: `AURORA_CACHE_DIR`, else `aurora` in the user's cache folder.

@@ -212,7 +212,8 @@ impl Repetition<'_> {
                 root: &self.project.root,
                 pins: &pins,
                 offline: true,
-                secrets: &BTreeMap::new(),
+                judges: &BTreeMap::new(),
+                allowed: &BTreeSet::new(),
                 recorded: None,
             },
             workers: WorkerOptions {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use aurora_compiler::hash::Keyed;
+use aurora_compiler::server::ServerAddress;
 use aurora_runtime::job::StepMetrics;
 use aurora_runtime::launch::{BatchScript, Machine};
 use aurora_runtime::progress::ProgressReporter;
@@ -50,6 +51,13 @@ pub fn hf(context: &Context, checkpoint: &str, folder: &Utf8Path) -> Result<Exit
 
 /// Results in the format of lm-evaluation-harness.
 pub fn lm_eval(context: &Context, argument: &SpecArgument, folder: &Utf8Path) -> Result<Exit, Failure> {
+    if token.is_some() && !ServerAddress::parse(url).is_ok_and(|server| server.keeps_secrets()) {
+        return Err(
+            Failure::error(format!("the token would be sent to `{url}` without encryption")).help(
+                "write the address as `https://HOST/PATH`, or name a server of this machine (`http://localhost:5000`)",
+            ),
+        );
+    }
     let (project, loaded) = context.open(argument)?;
     let (keyed, _, lock) = compile(&project, &loaded.spec)?;
     let store = Store::open_read_only(&project.store)?;

@@ -22,6 +22,7 @@ mod show;
 mod status;
 mod sweep;
 mod test;
+mod trust;
 mod verify;
 mod why;
 
@@ -61,6 +62,14 @@ pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
         } => show::run(&context, &spec, path.as_deref(), origins),
         Command::Sweep { spec } => sweep::run(&context, &spec),
         Command::Test { names, update } => test::run(&context, &names, &update),
+        Command::Trust { spec, list, revoke } => {
+            let change = match (list, revoke) {
+                (true, _) => trust::Change::List,
+                (false, true) => trust::Change::Revoke,
+                (false, false) => trust::Change::Grant,
+            };
+            trust::run(&context, &spec, change)
+        }
         Command::Lock {
             spec,
             check,

@@ -77,6 +77,7 @@ expect learned"#,
 #[test]
 fn judged_evals_run_and_repeat() {
     let project = judged();
+    project.aurora(&["trust", "specs/small.aur"]).exits(0);
     let done = project.run();
     done.prints("solved");
     done.prints("pass@1");

@@ -33,4 +33,5 @@ mod running;
 mod slurm;
 mod stores;
 mod tracking;
+mod trust;
 mod weights;

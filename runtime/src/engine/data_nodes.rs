@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use aurora_compiler::fields::{
     ExtractFields, FilterFields, JudgeFields, OrderFields, Split, TokenizerFields, TokensFields, WeightsFields,
@@ -243,7 +243,9 @@ impl Run<'_> {
             Ok(files)
         };
         let eval = self.results.node(id).origin.eval().map(|(eval, _)| eval);
-        let secret = eval.and_then(|eval| self.inputs.secrets.get(eval)).map(|name| {
+        let options = eval.and_then(|eval| self.inputs.judges.get(eval));
+        let variable = options.and_then(|options| options.secret.as_deref());
+        let secret = variable.map(|name| {
             std::env::var(name).map_err(|_| {
                 self.fail(
                     id,
@@ -257,6 +259,9 @@ impl Run<'_> {
             program: &files(&Role::Judge)?,
             labelled: &files(&Role::Labelled)?,
             secret: secret.as_deref(),
+            variable,
+            timeout: options.map_or(Duration::MAX, |options| options.timeout),
+            allowed: self.inputs.allowed,
             hidden: &[self.results.store.root().as_std_path(), self.inputs.root.as_std_path()],
             progress,
         };

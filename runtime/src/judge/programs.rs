@@ -62,7 +62,8 @@ pub(super) fn run(
         Err(why) => return Err(ProgramsError::Unprotected { why }),
     };
     let time = Duration::from_secs(u64::from(*seconds));
-    // More wall-clock time, because a verdict must not depend on the load of the machine.
+    // CPU time decides. Wall-clock time ends programs that wait for something; it does not count what they wait for a processor,
+    // because a verdict must not depend on the load of the machine.
     // The same limits on a machine without namespaces: one process, and no file besides its own.
     let limits = Limits {
         wall: 4 * time,
@@ -71,6 +72,7 @@ pub(super) fn run(
         processes: 1,
         output: OUTPUT,
         files: 0,
+        network: false,
     };
     let python = Python::find(&protection)?.ok_or(ProgramsError::NoPython)?;
     let items: BTreeMap<String, Value> = read(inputs.items, files)?.into_iter().collect();
@@ -100,7 +102,9 @@ pub(super) fn run(
     let total = programs.len() as u64;
     let verdicts = programs.par_iter().map(|(number, text)| {
         inputs.progress.check()?;
-        let verdict = words(&python.check(&protection, text, &limits)?);
+        let verdict = python.check(&protection, text, &limits, &|| inputs.progress.check().is_err());
+        inputs.progress.check()?;
+        let verdict = words(&verdict?);
         inputs.progress.report(
             done.fetch_add(1, Ordering::Relaxed) + 1,
             Some(total),

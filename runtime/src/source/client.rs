@@ -41,14 +41,15 @@ pub struct Output {
 impl Output {
     /// The last lines of its error output, for a message.
     pub fn cause(&self) -> String {
-        let text = if self.error.trim().is_empty() {
-            &self.out
-        } else {
-            &self.error
-        };
-        let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-        lines[lines.len().saturating_sub(6)..].join("\n")
+        last_lines(&self.error, &self.out)
     }
+}
+
+/// The last lines of a program's error output or, if there is none, of its output.
+pub fn last_lines(error: &str, out: &str) -> String {
+    let text = if error.trim().is_empty() { out } else { error };
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    lines[lines.len().saturating_sub(6)..].join("\n")
 }
 
 /// Runs a client until it ends. `remedy` is how the user can install it if it is missing.

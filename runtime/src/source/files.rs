@@ -97,19 +97,30 @@ pub(super) fn content(files: &[InputFile]) -> Result<(u64, String), FetchError> 
         let reading = FileError::reading(&file.path);
         let (length, hash) = hash(&file.path).map_err(reading)?;
         bytes += length;
-        hashes.push((length, hash));
+        hashes.push((file.name.as_str(), length, hash));
     }
-    if let [(_, hash)] = hashes.as_slice() {
-        return Ok((bytes, hash.to_hex().to_string()));
+    Ok((bytes, content_of_hashes(&hashes)))
+}
+
+/// The same content of files that were read.
+pub fn content_in_memory<'a>(files: &'a [(String, Vec<u8>)]) -> String {
+    let hash = |(name, bytes): &'a (String, Vec<u8>)| (name.as_str(), bytes.len() as u64, blake3::hash(bytes));
+    content_of_hashes(&files.iter().map(hash).collect::<Vec<_>>())
+}
+
+/// The content of files by their names, lengths and hashes.
+fn content_of_hashes(files: &[(&str, u64, blake3::Hash)]) -> String {
+    if let [(_, _, hash)] = files {
+        return hash.to_hex().to_string();
     }
     let mut manifest = blake3::Hasher::new();
-    for (file, (length, hash)) in files.iter().zip(&hashes) {
-        manifest.update(&(file.name.len() as u64).to_le_bytes());
-        manifest.update(file.name.as_bytes());
+    for (name, length, hash) in files {
+        manifest.update(&(name.len() as u64).to_le_bytes());
+        manifest.update(name.as_bytes());
         manifest.update(&length.to_le_bytes());
         manifest.update(hash.as_bytes());
     }
-    Ok((bytes, manifest.finalize().to_hex().to_string()))
+    manifest.finalize().to_hex().to_string()
 }
 
 /// Length and BLAKE3 of a file. It is read, not mapped: another process may shorten it meanwhile, and access to a page that

@@ -8,6 +8,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use crate::errors::FileError;
 use crate::progress::{Cancelled, ProgressReporter, ProgressUnit};
 use archive::InputFile;
+pub(crate) use files::content_in_memory;
 pub use reference::{Package, ReferenceError, Registry, SourceAddress};
 
 pub mod archive;

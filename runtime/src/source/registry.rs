@@ -133,7 +133,14 @@ pub(super) fn pypi(
         }
         if output.error.contains("No matching distribution found") {
             // Lists versions without a wheel too, and builds none.
-            let listed = pip(&["index", "versions", "--pre", "--ignore-requires-python", "--", &package.name])?;
+            let listed = pip(&[
+                "index",
+                "versions",
+                "--pre",
+                "--ignore-requires-python",
+                "--",
+                &package.name,
+            ])?;
             if is_listed(&listed.out, package.version.as_deref()) {
                 let reference = package.to_string();
                 return Err(FetchError::NoWheel { reference });
