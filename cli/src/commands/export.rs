@@ -51,13 +51,6 @@ pub fn hf(context: &Context, checkpoint: &str, folder: &Utf8Path) -> Result<Exit
 
 /// Results in the format of lm-evaluation-harness.
 pub fn lm_eval(context: &Context, argument: &SpecArgument, folder: &Utf8Path) -> Result<Exit, Failure> {
-    if token.is_some() && !ServerAddress::parse(url).is_ok_and(|server| server.keeps_secrets()) {
-        return Err(
-            Failure::error(format!("the token would be sent to `{url}` without encryption")).help(
-                "write the address as `https://HOST/PATH`, or name a server of this machine (`http://localhost:5000`)",
-            ),
-        );
-    }
     let (project, loaded) = context.open(argument)?;
     let (keyed, _, lock) = compile(&project, &loaded.spec)?;
     let store = Store::open_read_only(&project.store)?;
@@ -98,6 +91,13 @@ pub fn mlflow(
     run: Option<&str>,
     token: Option<&str>,
 ) -> Result<Exit, Failure> {
+    if token.is_some() && !ServerAddress::parse(url).is_ok_and(|server| server.keeps_secrets()) {
+        return Err(
+            Failure::error(format!("the token would be sent to `{url}` without encryption")).help(
+                "write the address as `https://HOST/PATH`, or name a server of this machine (`http://localhost:5000`)",
+            ),
+        );
+    }
     let (project, loaded) = context.open(argument)?;
     let (keyed, _, lock) = compile(&project, &loaded.spec)?;
     let name = &loaded.spec.name;

@@ -361,3 +361,62 @@ fn a_token_is_not_sent_without_encryption() {
     done.exits(1);
     done.prints("the token would be sent to `http://mlflow.example.com:5000` without encryption");
 }
+
+/// Starts two processes with torchrun's variables for `hosts` hosts, of which this machine is all.
+fn torchrun(project: &Project, hosts: usize, token: Option<&str>) -> Vec<Done> {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = free.local_addr().expect("an address").port() - 1;
+    drop(free);
+    let start = |rank: usize| {
+        let mut command = project.command(&["run", "specs/small.aur", "--progress", "none"]);
+        command
+            .args(["--launcher", "torchrun", "--layout", "data=2"])
+            .env_remove("AURORA_TOKEN");
+        for (name, value) in [
+            ("RANK", rank),
+            ("WORLD_SIZE", 2),
+            ("LOCAL_RANK", rank % (2 / hosts)),
+            ("LOCAL_WORLD_SIZE", 2 / hosts),
+            ("MASTER_PORT", port.into()),
+            ("OMP_NUM_THREADS", 1),
+        ] {
+            command.env(name, value.to_string());
+        }
+        // Workers of one host without a secret do not use it.
+        command.env("MASTER_ADDR", if token.is_some() { "127.0.0.1" } else { "192.0.2.1" });
+        if let Some(token) = token {
+            command.env("AURORA_TOKEN", token);
+        }
+        command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts")
+    };
+    let processes = [start(0), start(1)];
+    let ended = processes.map(|process| Done(process.wait_with_output().expect("a child")));
+    ended.into()
+}
+
+/// torchrun's id of a run is no secret: it is `none` unless it is set. The listener's own tests are strangers that connect.
+#[test]
+fn workers_of_torchrun_have_a_secret_or_are_of_this_machine() {
+    let project = Project::new();
+    for done in torchrun(&project, 2, None) {
+        done.exits(1);
+        done.prints("the workers are on several hosts, and `AURORA_TOKEN` is not set");
+    }
+    for done in torchrun(&project, 2, Some("short")) {
+        done.exits(1);
+        done.prints("`AURORA_TOKEN` has fewer than 16 characters");
+    }
+    for done in torchrun(&project, 1, None) {
+        done.exits(0);
+    }
+    let results = project.results();
+    let again = Project::new();
+    for done in torchrun(&again, 2, Some("a secret of these hosts")) {
+        done.exits(0);
+    }
+    assert_eq!(again.results(), results);
+}
