@@ -58,8 +58,11 @@ pub fn worker_launch(
             LaunchMethod::Srun(srun_arguments(&tasks(machine, layout, nodes)?, &[]))
         }
         LauncherArgument::Torchrun => {
-            let TorchrunListener { identity, listener } =
-                torchrun.ok_or_else(|| Failure::error("torchrun's workers have no port to connect to"))?;
+            let TorchrunListener {
+                identity,
+                host,
+                listener,
+            } = torchrun.ok_or_else(|| Failure::error("torchrun's workers have no port to connect to"))?;
             if identity.world != layout.world() as usize {
                 let (started, workers) = (identity.world, layout.world());
                 return Err(Failure::error(format!(
@@ -68,7 +71,7 @@ pub fn worker_launch(
                 .help("`--nproc-per-node` × `--nnodes` must be the product of the degrees"));
             }
             LaunchMethod::Torchrun {
-                host: identity.rendezvous.hosts.first().cloned().unwrap_or_default(),
+                host: host.clone(),
                 listener: Arc::clone(listener),
             }
         }
@@ -104,6 +107,8 @@ pub fn rccl_survey() -> Vec<String> {
 /// Listens for workers that torchrun started. It is opened first, because they start at the same time as this process.
 pub struct TorchrunListener {
     identity: Identity,
+    /// The address of this host for workers.
+    host: String,
     listener: Arc<WorkerListener>,
 }
 
@@ -145,9 +150,20 @@ pub fn torchrun_listener(
         let program = program.map_err(|error| Failure::from(RunError::from(error)))?;
         return Err(become_worker(&program, &admission, port));
     }
+    let host = match admission {
+        Admission::Secret(_) => identity.rendezvous.hosts.first().cloned().unwrap_or_default(),
+        Admission::ThisMachine => LOOPBACK.to_owned(),
+    };
     let listener = Arc::new(WorkerListener::open(port, admission)?);
-    Ok(Some(TorchrunListener { identity, listener }))
+    Ok(Some(TorchrunListener {
+        identity,
+        host,
+        listener,
+    }))
 }
+
+/// The address of workers that need no secret, whatever `MASTER_ADDR` is: only this machine reaches it.
+const LOOPBACK: &str = "127.0.0.1";
 
 /// Characters of the shortest secret: 96 random bits in base64.
 const SHORTEST_SECRET: usize = 16;
@@ -175,10 +191,9 @@ fn admission(identity: &Identity) -> Result<Admission, Failure> {
 /// Returns only if that fails.
 fn become_worker(program: &WorkerProgram, admission: &Admission, port: u16) -> Failure {
     use std::os::unix::process::CommandExt;
-    // Without a secret the port is open on the loopback address only, whatever `MASTER_ADDR` is.
     let host = match admission {
         Admission::Secret(_) => "",
-        Admission::ThisMachine => "127.0.0.1",
+        Admission::ThisMachine => LOOPBACK,
     };
     let error = std::process::Command::new(&program.path)
         .arg(format!("--join={host}:{port}"))

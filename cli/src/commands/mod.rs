@@ -62,14 +62,7 @@ pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
         } => show::run(&context, &spec, path.as_deref(), origins),
         Command::Sweep { spec } => sweep::run(&context, &spec),
         Command::Test { names, update } => test::run(&context, &names, &update),
-        Command::Trust { spec, list, revoke } => {
-            let change = match (list, revoke) {
-                (true, _) => trust::Change::List,
-                (false, true) => trust::Change::Revoke,
-                (false, false) => trust::Change::Grant,
-            };
-            trust::run(&context, &spec, change)
-        }
+        Command::Trust { spec, list, revoke } => trust::run(&context, &spec, trust::Change::of(list, revoke)),
         Command::Lock {
             spec,
             check,

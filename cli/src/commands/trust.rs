@@ -20,6 +20,17 @@ pub enum Change {
     Revoke,
 }
 
+impl Change {
+    /// By the options `--list` and `--revoke`.
+    pub fn of(list: bool, revoke: bool) -> Self {
+        match (list, revoke) {
+            (true, _) => Self::List,
+            (false, true) => Self::Revoke,
+            (false, false) => Self::Grant,
+        }
+    }
+}
+
 pub fn run(context: &Context, argument: &SpecArgument, change: Change) -> Result<Exit, Failure> {
     let (project, loaded) = context.open(argument)?;
     let lock = project.lock(&loaded.spec)?;

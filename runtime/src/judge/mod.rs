@@ -178,7 +178,7 @@ fn external_verdicts(
     results: &[ItemResult],
     inputs: &Inputs<'_>,
 ) -> Result<Vec<JudgeVerdict>, external::ExternalJudgeError> {
-    // The bytes that will run are the ones that consent is compared with: the files in a store may be somebody else's.
+    // The bytes that will run are the ones that consent is compared with: a project may come with a store.
     let program = external::read(inputs.program)?;
     let names = program.iter().map(|(name, _)| name.clone()).collect();
     let action = Action::of(judge, (names, content_in_memory(&program)), inputs.variable);

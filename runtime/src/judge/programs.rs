@@ -3,6 +3,7 @@
 //! Not here: a program of the user that judges answers (`external`), the sandbox (`aurora-sandbox`).
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use aurora_compiler::fields::JudgeFields;
 use aurora_sandbox::python::{self, Python};
 use aurora_sandbox::{Limits, ProgramEnd, SandboxError, Unprotected, protection};
 use rayon::prelude::*;
+use regex::Regex;
 use serde_json::Value;
 
 use super::Inputs;
@@ -34,6 +36,9 @@ pub enum ProgramsError {
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
 }
+
+/// An address in memory, as Python prints it with an object. Not every machine gives a program the same ones in every run.
+static ADDRESS: LazyLock<Regex> = LazyLock::new(|| Regex::new("0x[0-9a-f]{8,16}").expect("a valid pattern"));
 
 /// Bytes of a program's output; a program with more is killed.
 const OUTPUT: u64 = 1 << 20;
@@ -133,7 +138,7 @@ fn words(verdict: &python::PythonVerdict) -> JudgeVerdict {
     let words = match verdict.outcome.ended {
         _ if verdict.passed => "passed".to_owned(),
         ProgramEnd::Exit(0) => "left before its end".to_owned(),
-        ProgramEnd::Exit(_) => format!("failed: {last}"),
+        ProgramEnd::Exit(_) => format!("failed: {}", ADDRESS.replace_all(last, "0x…")),
         ProgramEnd::Signal(signal) => format!("ended by signal {signal}"),
         ProgramEnd::OutOfTime => "out of time".to_owned(),
         ProgramEnd::TooMuchOutput => "too much output".to_owned(),

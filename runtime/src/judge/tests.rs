@@ -315,7 +315,7 @@ fn a_model_behind_an_interface_judges() {
 /// A program has passed if it comes to its end: one that leaves before has not.
 #[test]
 fn programs_are_run_to_their_end() {
-    let items = "{\"test\": \"assert f() == 4\"}\n{\"test\": \"assert f() == 5\"}\n";
+    let items = "{\"test\": \"assert f() == 4\"}\n{\"test\": \"assert f() == 5, f()\"}\n";
     let bench = Bench::new(&[("p.jsonl", items)]);
     let fields = JudgeFields::Programs {
         files: vec!["*.jsonl".to_owned()],
@@ -336,7 +336,7 @@ fn programs_are_run_to_their_end() {
             "p.jsonl:2",
             "",
             "",
-            &["def f():\n    while True: pass", "f = lambda: 5", "f = lambda: 5"],
+            &["def f():\n    while True: pass", "f = lambda: 5", "f = lambda: f"],
         ),
     ];
     let inputs = Inputs {
@@ -365,14 +365,21 @@ fn programs_are_run_to_their_end() {
         "{:?}",
         words(&results[0])
     );
-    assert_eq!(words(&results[1]), ["out of time", "passed", "passed"]);
+    assert_eq!(
+        words(&results[1]),
+        [
+            "out of time",
+            "passed",
+            "failed: AssertionError: <function <lambda> at 0x…>"
+        ]
+    );
     let close = |result: &ItemResult, metric: &str, expected: f64| {
         let found = result.scores[metric];
         assert!((found - expected).abs() < 1e-15, "{metric}: {found}, not {expected}");
     };
     close(&results[0], "pass@1", 1.0 / 3.0);
     close(&results[0], "pass@2", 2.0 / 3.0);
-    close(&results[1], "pass@2", 1.0);
+    close(&results[1], "pass@2", 2.0 / 3.0);
 }
 
 /// Two sources have a member of the same path: each completion runs with the tests of its own item.
