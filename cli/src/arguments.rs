@@ -2,6 +2,7 @@
 
 use aurora_compiler::compose::Choice;
 use aurora_compiler::lock::Lock;
+use aurora_compiler::spec::Spec;
 use aurora_runtime::job::Recompute;
 use camino::Utf8PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -624,6 +625,14 @@ impl VariantSelection {
             profile: lock.profile.clone(),
             point: lock.point.clone(),
             set: lock.set.clone(),
+        }
+    }
+
+    pub fn of_spec(spec: &Spec) -> Self {
+        Self {
+            profile: spec.profile.clone(),
+            point: spec.point.clone(),
+            set: spec.settings.clone(),
         }
     }
 

@@ -12,6 +12,7 @@ use aurora_compiler::spec::{Block, BlockId, BlockKind, Spec, Value};
 use aurora_runtime::pin::local_among;
 use aurora_runtime::trust::{Grants, JudgeOptions, Request, TrustError, program_sources, requests};
 
+use crate::arguments::VariantSelection;
 use crate::failure::Failure;
 use crate::project::{Loaded, Project};
 use crate::stdio::errln;
@@ -75,9 +76,11 @@ pub fn consent(
             loaded.spec.name,
             lines.join("\n")
         ));
+        let mut words = vec!["aurora".to_owned(), "trust".to_owned(), project.relative(&loaded.path)];
+        words.extend(VariantSelection::of_spec(&loaded.spec).words());
+        let command = shlex::try_join(words.iter().map(String::as_str)).unwrap_or_else(|_| words.join(" "));
         return Err(failure.help(format!(
-            "if you trust it, run `aurora trust {}`, or this command with `--trust`",
-            project.relative(&loaded.path)
+            "if you trust it, run `{command}`, or this command with `--trust`"
         )));
     }
     for request in new {

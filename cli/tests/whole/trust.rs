@@ -57,7 +57,8 @@ fn is_allowed(project: &Project) {
 fn judges_need_consent_and_every_edit_needs_it_again() {
     let project = judged();
     is_refused(&project);
-    let done = project.aurora(&RUN);
+    let done = project.aurora(&[&RUN[..], &["--set", "stage.cap.budget=17 steps"]].concat());
+    done.prints("run `aurora trust specs/small.aur --set 'stage.cap.budget=17 steps'`");
     done.prints(
         "eval `liking` runs the program `python3 judges/judge.py` with the files judges/judge.py, judges/words.py, in a sandbox \
          without network",
