@@ -54,16 +54,18 @@ pub fn wanted(project: &Project, spec: &Spec, graph: &Graph, pins: &Pins) -> Res
     Ok(requests(graph, &pins, &judges(spec))?)
 }
 
-/// The digests of what the judges of a graph do, all of which the user has allowed: before, by `trust`, or by an answer on
-/// the terminal. Called before any work.
+/// The digests of what the judges of a graph do, or of one eval, all of which the user has allowed: before, by `trust`, or by an
+/// answer on the terminal. Called before any work.
 pub fn consent(
     project: &Project,
     loaded: &Loaded,
     graph: &Graph,
     pins: &Pins,
+    eval: Option<&str>,
     trust: bool,
 ) -> Result<BTreeSet<String>, Failure> {
-    let wanted = wanted(project, &loaded.spec, graph, pins)?;
+    let mut wanted = wanted(project, &loaded.spec, graph, pins)?;
+    wanted.retain(|request| eval.is_none_or(|eval| request.evals.iter().any(|name| name == eval)));
     if wanted.is_empty() {
         return Ok(BTreeSet::new());
     }

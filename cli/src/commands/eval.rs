@@ -50,7 +50,7 @@ pub fn run(context: &Context, checkpoint: &str, eval: &str, options: &RunArgumen
     }
     let (graph, node) = lower_eval(spec, &pins, name, &block)
         .ok_or_else(|| Failure::error(format!("no stage of `{}` has the checkpoint `{name}`", spec.name)))?;
-    let allowed = consent(&project, &loaded, &graph, &pins, options.trust)?;
+    let allowed = consent(&project, &loaded, &graph, &pins, Some(eval), options.trust)?;
     let lock = read_lock(&lock)?;
     let program = worker_program(lock.as_ref().map(|lock| lock.libtorch.as_str()))?;
     install_signal_handlers()?;

@@ -60,7 +60,7 @@ pub fn run(
             .help("a lock has results after `aurora run SPEC`"));
     }
     let pins = lock.pins();
-    let allowed = consent(&project, &loaded, &keyed.graph, &pins, options.trust)?;
+    let allowed = consent(&project, &loaded, &keyed.graph, &pins, None, options.trust)?;
     let program = worker_program(Some(&lock.libtorch))?;
     install_signal_handlers()?;
     let original = Store::open_read_only(&project.store)?;

@@ -55,7 +55,7 @@ pub fn run(context: &Context, argument: &SpecArgument, options: &RunArguments, l
         refuse_changes(&project, &loaded, old.as_ref(), &program)?;
     }
     let graph = lower(&loaded.spec, &have);
-    let allowed = consent(&project, &loaded, &graph, &have, options.trust)?;
+    let allowed = consent(&project, &loaded, &graph, &have, None, options.trust)?;
     install_signal_handlers()?;
     let store = Store::open(&project.store)?;
     let lock_path = project.lock_path(&loaded.spec);
