@@ -43,7 +43,7 @@ pub struct ProcessIdentity {
 }
 
 impl ProcessIdentity {
-    fn own() -> Self {
+    pub(crate) fn own() -> Self {
         let id = std::process::id();
         Self {
             host: host(),
@@ -53,7 +53,7 @@ impl ProcessIdentity {
     }
 
     /// Whether it runs; `None` for a process of another host.
-    fn is_running(&self) -> Option<bool> {
+    pub(crate) fn is_running(&self) -> Option<bool> {
         (self.host == host()).then(|| self.started.is_some() && started(self.id) == self.started)
     }
 }

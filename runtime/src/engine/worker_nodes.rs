@@ -21,7 +21,8 @@ use crate::errors::chain;
 use crate::job::{
     EvalJob, EvalSetPaths, Event, Files, Layout, NodeFiles, StepLogLine, TaskPaths, TokenPaths, TrainJob, WorkerCommand,
 };
-use crate::store::{Held, Scratch};
+use crate::store::Scratch;
+use crate::store::lock::Held;
 
 /// A node that the workers have been given and not finished.
 struct InFlightNode {

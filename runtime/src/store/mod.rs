@@ -10,7 +10,8 @@
 //! names/EXP/NODE     key under which a node of this name was last built
 //! classes/MACHINE    numerics class of a machine with this description, as a worker has reported it
 //! publishing/        files that exist while the records of a result are written
-//! locks/             file locks: one per result, held while it is built; open stores share `store`, gc holds it alone
+//! locks/             locks: one per result, held while it is built; open stores share `store`, gc holds it alone
+//! settings           how the locks work, if a user has set it
 //! tmp/               partial files; nothing here is ever read
 //! verified           objects that were found undamaged, with the status of their files at that time
 //! ```
@@ -26,15 +27,16 @@
 
 mod classes;
 mod gc;
+pub mod lock;
 pub(crate) mod sealed;
 mod verified;
 mod verify;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use aurora_compiler::graph::NodeKind;
 use aurora_compiler::hash::{Key, Preimage, digest_of, source_content};
@@ -46,6 +48,7 @@ use serde::{Deserialize, Serialize};
 
 pub use classes::ResultId;
 pub use gc::{GarbageReport, KeptRecord};
+use lock::{Attempt, Held, Holder, Locks, Sharing};
 use sealed::{Address, RecordKind, Unusable};
 pub use verify::{StoreProblem, StoreReport};
 
@@ -66,8 +69,16 @@ pub enum StoreError {
     Damaged { content: String, cause: String },
     #[error("object {content} is missing")]
     Missing { content: String },
-    #[error("another process is using the store `{root}`")]
-    Busy { root: Utf8PathBuf },
+    #[error("another process is using the store `{root}`{}", named(holders))]
+    Busy { root: Utf8PathBuf, holders: Vec<Holder> },
+    #[error("the file system of `{path}` does not support locks of files (flock)")]
+    NoFlock { path: Utf8PathBuf, source: io::Error },
+    #[error(
+        "`{claim}` is the claim of a process that uses another kind of locks for this store; `store_lock = {own}` for this process"
+    )]
+    OtherLocks { claim: Utf8PathBuf, own: String },
+    #[error("`{path}`: `{line}` is not a setting of a store")]
+    Setting { path: Utf8PathBuf, line: String },
     #[error(
         "`{path}` has version {found} of the store's format; this Aurora reads version {}",
         sealed::FORMAT
@@ -98,6 +109,15 @@ impl StoreError {
             Self::SourceChanged { .. } => {
                 Some("run again when nothing writes to it any more; local files are pinned again")
             }
+            Self::NoFlock { .. } => Some(
+                "write the line `store_lock = file` to the file `settings` in the folder of the store: then all processes use \
+                 lock files; or name a store on another file system with `--store DIR`",
+            ),
+            Self::OtherLocks { .. } => Some(
+                "wait for that process to end, then run the command again; if you know that it was killed on another host, \
+                 delete that file",
+            ),
+            Self::Setting { .. } => Some("write `store_lock = flock` or `store_lock = file`"),
             Self::Format { .. } => Some("use the Aurora that wrote it, or another store: `--store DIR`"),
             Self::NotCollected { source } => source.help(),
         }
@@ -118,6 +138,15 @@ pub(crate) fn help_with(kind: io::ErrorKind) -> Option<&'static str> {
         }
         _ => None,
     }
+}
+
+/// The holders of a lock, after what they hold.
+fn named(holders: &[Holder]) -> String {
+    let holders: Vec<String> = holders.iter().map(Holder::to_string).collect();
+    if holders.is_empty() {
+        return String::new();
+    }
+    format!(": {}", holders.join(", "))
 }
 
 fn failed(doing: &'static str, path: &Utf8Path) -> impl FnOnce(io::Error) -> StoreError {
@@ -239,13 +268,10 @@ pub struct Store {
     root: Utf8PathBuf,
     verified: Mutex<verified::VerifiedFiles>,
     classes: Mutex<Option<BTreeSet<NumericsClass>>>,
+    locks: Locks,
     /// The lock of the whole store; none if it was opened read-only.
     _in_use: Option<Held>,
 }
-
-/// A file lock; dropping it releases it.
-#[must_use]
-pub struct Held(#[expect(dead_code, reason = "dropping the file releases the lock")] File);
 
 const FOLDERS: [&str; 9] = [
     "cas",
@@ -265,7 +291,7 @@ impl Store {
     /// # Errors
     /// A folder cannot be created or written to, a garbage collection is running, or the store has another format.
     pub fn open(root: &Utf8Path) -> Result<Self, StoreError> {
-        Self::open_with(root, File::try_lock_shared)
+        Self::open_with(root, Sharing::Shared)
     }
 
     /// Opens the store for garbage collection: no other process has it open.
@@ -273,25 +299,26 @@ impl Store {
     /// # Errors
     /// As [`open`](Self::open), or another process has the store open.
     pub fn open_alone(root: &Utf8Path) -> Result<Self, StoreError> {
-        Self::open_with(root, File::try_lock)
+        Self::open_with(root, Sharing::Exclusive)
     }
 
-    fn open_with(root: &Utf8Path, lock: fn(&File) -> Result<(), TryLockError>) -> Result<Self, StoreError> {
+    fn open_with(root: &Utf8Path, sharing: Sharing) -> Result<Self, StoreError> {
         for folder in FOLDERS {
             let path = root.join(folder);
             if !path.is_dir() {
                 fs::create_dir_all(&path).map_err(failed("make", &path))?;
             }
         }
-        let path = root.join("locks").join("store");
-        let file = lock_file(&path)?;
-        match lock(&file) {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(StoreError::Busy { root: root.to_owned() }),
-            Err(TryLockError::Error(error)) => return Err(failed("lock", &path)(error)),
-        }
+        let locks = Locks::of(root)?;
+        let held = match locks.try_lock("store", sharing)? {
+            Attempt::Locked(held) => held,
+            Attempt::HeldBy(holders) => {
+                let root = root.to_owned();
+                return Err(StoreError::Busy { root, holders });
+            }
+        };
         let mut store = Self::open_read_only(root)?;
-        store._in_use = Some(Held(file));
+        (store.locks, store._in_use) = (locks, Some(held));
         Ok(store)
     }
 
@@ -311,6 +338,7 @@ impl Store {
             root: root.to_owned(),
             verified: Mutex::new(verified::VerifiedFiles::load(&root.join("verified"))),
             classes: Mutex::new(None),
+            locks: Locks::of(root)?,
             _in_use: None,
         })
     }
@@ -640,15 +668,25 @@ impl Store {
         Ok(outputs)
     }
 
+    /// Locks a result, if no other process builds it.
+    ///
+    /// # Errors
+    /// As [`Locks::try_lock`].
+    pub fn try_hold(&self, id: ResultId) -> Result<Attempt, StoreError> {
+        self.locks.try_lock(&id.file_name(), Sharing::Exclusive)
+    }
+
     /// Waits until no other process builds this result, and locks it.
     ///
     /// # Errors
-    /// The lock file cannot be created.
+    /// As [`try_hold`](Self::try_hold).
     pub fn hold(&self, id: ResultId) -> Result<Held, StoreError> {
-        let path = self.root.join("locks").join(id.file_name());
-        let file = lock_file(&path)?;
-        file.lock().map_err(failed("lock", &path))?;
-        Ok(Held(file))
+        loop {
+            if let Attempt::Locked(held) = self.try_hold(id)? {
+                return Ok(held);
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
     }
 }
 
@@ -659,17 +697,6 @@ fn realised_address(record: &Record) -> Address {
         class: record.class,
     };
     Address::new(RecordKind::Realised, id)
-}
-
-/// Opens the file of a lock. A pipe in its place is an error: opening it does not wait.
-fn lock_file(path: &Utf8Path) -> Result<File, StoreError> {
-    let mut options = OpenOptions::new();
-    options
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .custom_flags(libc::O_NONBLOCK);
-    options.open(path).map_err(failed("lock", path))
 }
 
 /// Treats a damaged record as a missing one.

@@ -243,7 +243,7 @@ fn gc_waits_for_nothing_and_needs_the_store_alone() {
     let alone = Store::open_alone(folder.root()).expect("no other process");
     assert!(matches!(Store::open(folder.root()), Err(StoreError::Busy { .. })));
     drop(alone);
-    let lock = folder.root().join("locks/store");
+    let lock = folder.root().join("locks/store/flock");
     fs::remove_file(&lock).expect("a file");
     assert!(Command::new("mkfifo").arg(&lock).status().expect("mkfifo").success());
     assert!(fs::metadata(&lock).expect("a pipe").file_type().is_fifo());
