@@ -86,7 +86,7 @@ fn pin_of(from: &str, fetched: &Fetched) -> Pin {
 ///
 /// # Errors
 /// A file is missing or cannot be read.
-pub fn local(spec: &Spec, root: &Utf8Path) -> Result<Pins, PinError> {
+pub fn local(spec: &Spec, root: &Utf8Path, progress: ProgressReporter<'_>) -> Result<Pins, PinError> {
     let own = sources(spec).into_iter().filter(|(_, from)| is_local(from));
     own.map(|(name, from)| {
         let wrap = |source| PinError::Local {
@@ -102,7 +102,7 @@ pub fn local(spec: &Spec, root: &Utf8Path) -> Result<Pins, PinError> {
             offline: true,
         };
         let reference = parse(&from).map_err(wrap)?;
-        let fetched = source::fetch(&reference, None, context, ProgressReporter::none()).map_err(wrap)?;
+        let fetched = source::fetch(&reference, None, context, progress).map_err(wrap)?;
         let pin = pin_of(&from, &fetched);
         Ok((name, pin))
     })
@@ -149,7 +149,7 @@ impl Pinning<'_> {
         }
         let mut pins = have;
         pins.retain(|name, _| !upgrade.contains(name));
-        pins.extend(local(spec, self.root)?);
+        pins.extend(local(spec, self.root, self.progress)?);
         let missing: Vec<(String, String)> = all.into_iter().filter(|(name, _)| !pins.contains_key(name)).collect();
         if self.offline && !missing.is_empty() {
             return Err(PinError::NotPinned {

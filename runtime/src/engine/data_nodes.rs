@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use aurora_compiler::fields::{
     ExtractFields, FilterFields, JudgeFields, OrderFields, Split, TokenizerFields, TokensFields, WeightsFields,
@@ -28,10 +28,16 @@ use crate::store::StoreError;
 use crate::task::ItemResult;
 use crate::weights::{published_tokenizer, weights};
 
+/// How often a run asks whether another process has ended the work on a result.
+const LOCK_POLL: Duration = Duration::from_millis(100);
+
 impl Run<'_> {
     pub(super) fn data_node(&self, id: NodeId, outcome: &mut Outcome) -> Result<(), RunError> {
         self.check_stop()?;
-        let _held = self.results.store.hold(self.results.known_id(id)?)?;
+        let _held = self.hold(id, || {
+            std::thread::sleep(LOCK_POLL);
+            Ok(())
+        })?;
         if self.results.is_built(id)? {
             self.observer.on_event(RunEvent::Cached {
                 node: self.results.node(id).name(),

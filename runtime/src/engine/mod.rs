@@ -25,6 +25,7 @@ use crate::libtorch::LibtorchError;
 use crate::numerics::Fingerprint;
 use crate::results::{ResultError, Results};
 use crate::statistics::GateResult;
+use crate::store::lock::{Attempt, Held, Holder};
 use crate::store::{Publication, ResultId, Store, StoreError};
 use workers::WorkerLaunch;
 
@@ -42,6 +43,11 @@ pub enum RunEvent<'a> {
     /// The store has the result of another key with the same inputs.
     Reused {
         node: &'a str,
+    },
+    /// Other processes build the result: those that are known, which may be none.
+    Waiting {
+        node: &'a str,
+        holders: &'a [Holder],
     },
     Started {
         node: &'a str,
@@ -135,8 +141,18 @@ impl Stop {
         self.at_once.load(Ordering::SeqCst)
     }
 
+    /// # Errors
+    /// A stop is requested.
+    pub fn check(&self) -> Result<(), RunError> {
+        match (self.is_at_once(), self.is_requested()) {
+            (true, _) => Err(RunError::Killed),
+            (false, true) => Err(RunError::Stopped { at: None }),
+            (false, false) => Ok(()),
+        }
+    }
+
     /// The flag that work in this process polls.
-    fn flag(&self) -> &AtomicBool {
+    pub fn flag(&self) -> &AtomicBool {
         &self.requested
     }
 }
@@ -491,10 +507,26 @@ impl<'a> Run<'a> {
     }
 
     fn check_stop(&self) -> Result<(), RunError> {
-        match (self.stop.is_at_once(), self.stop.is_requested()) {
-            (true, _) => Err(RunError::Killed),
-            (false, true) => Err(RunError::Stopped { at: None }),
-            (false, false) => Ok(()),
+        self.stop.check()
+    }
+
+    /// Locks a result. While another process builds it, calls `meanwhile` again and again. The run must not have locked
+    /// another result: two runs that wait for each other would wait for ever.
+    fn hold(&self, id: NodeId, mut meanwhile: impl FnMut() -> Result<(), RunError>) -> Result<Held, RunError> {
+        let known = self.results.known_id(id)?;
+        let mut told = false;
+        loop {
+            let holders = match self.results.store.try_hold(known)? {
+                Attempt::Locked(held) => return Ok(held),
+                Attempt::HeldBy(holders) => holders,
+            };
+            self.check_stop()?;
+            if !told {
+                let node = self.results.node(id).name();
+                self.observer.on_event(RunEvent::Waiting { node, holders: &holders });
+                told = true;
+            }
+            meanwhile()?;
         }
     }
 

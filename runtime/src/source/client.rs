@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::progress::{Cancelled, ProgressReporter};
 
 /// How often a running client is polled.
-const POLL_INTERVAL: Duration = Duration::from_millis(20);
+pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Bytes that are kept of a client's output.
 const OUTPUT_LIMIT: u64 = 64 << 20;

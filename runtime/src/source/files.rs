@@ -12,6 +12,7 @@ use globset::GlobBuilder;
 use super::FetchError;
 use super::archive::InputFile;
 use crate::errors::FileError;
+use crate::progress::ProgressReporter;
 use crate::regular;
 
 /// The files that match a pattern, relative to `root`; names use `/` on every system.
@@ -88,10 +89,11 @@ fn matches(pattern: &str, root: &Utf8Path) -> Result<Vec<InputFile>, FetchError>
 }
 
 /// Bytes and content of files in the given order.
-pub(super) fn content(files: &[InputFile]) -> Result<(u64, String), FetchError> {
+pub(super) fn content(files: &[InputFile], progress: ProgressReporter<'_>) -> Result<(u64, String), FetchError> {
     let mut hashes = Vec::with_capacity(files.len());
     for file in files {
-        let hash = regular::open(&file.path).and_then(|file| regular::hash(&file));
+        let hash = regular::open(&file.path).and_then(|file| regular::hash(&file, || progress.check()));
+        progress.check()?;
         hashes.push(hash.map_err(FileError::reading(&file.path))?);
     }
     let named = files.iter().zip(&hashes);

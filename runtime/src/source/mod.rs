@@ -159,7 +159,7 @@ pub fn fetch(
             (wanted.with_version(&version), vec![InputFile::from(path.as_path())])
         }
     };
-    let (bytes, content) = files::content(&files)?;
+    let (bytes, content) = files::content(&files, progress)?;
     progress.report(bytes, Some(bytes), ProgressUnit::Bytes);
     if let Some(pin) = pinned
         && pin.content != content
