@@ -33,8 +33,8 @@ use crate::layout::{LayoutRequest, check, layout, portable};
 use crate::libtorch::pinned;
 use crate::progress_display::ProgressDisplay;
 use crate::project::{Loaded, Project, write_lock};
-use crate::worker_launch::{TorchrunListener, worker_launch};
 use crate::stdio::errln;
+use crate::worker_launch::{TorchrunListener, worker_launch};
 use crate::worker_memory::refuse_too_large;
 
 /// Set by the signals that stop a run.

@@ -330,7 +330,11 @@ pub fn load(path: &Utf8Path, selection: &VariantSelection, json: bool, reach: Re
 pub fn compile(project: &Project, spec: &Spec) -> Result<(Keyed, Pins, Option<Lock>), Failure> {
     let lock = project.lock(spec)?;
     let mut pins = aurora_runtime::pin::from_lock(spec, lock.as_ref());
-    pins.extend(aurora_runtime::pin::local(spec, &project.root, ProgressReporter::none())?);
+    pins.extend(aurora_runtime::pin::local(
+        spec,
+        &project.root,
+        ProgressReporter::none(),
+    )?);
     Ok((hash(lower(spec, &pins)), pins, lock))
 }
 

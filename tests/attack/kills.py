@@ -1,5 +1,6 @@
 """Kills and stops runs at random times, with one worker and with four."""
 
+import os
 import signal
 import time
 
@@ -43,8 +44,6 @@ def round(attack):
 
 
 def kill(pid, how):
-    import os
-
     try:
         os.kill(pid, how)
     except ProcessLookupError:

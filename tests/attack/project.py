@@ -4,6 +4,7 @@ Every command must end in time, with one of the documented exit codes, without a
 What breaks one of these rules, or gives a wrong result, is a finding; an attack never stops at one.
 """
 
+import io
 import os
 import pathlib
 import random
@@ -185,8 +186,6 @@ class Project:
         with tarfile.open(data / "finnish.tar.gz", "w:gz") as archive:
             member = tarfile.TarInfo("corpus/finnish.jsonl")
             member.size = len(lines)
-            import io
-
             archive.addfile(member, io.BytesIO(lines))
         with zipfile.ZipFile(data / "pages.zip", "w", zipfile.ZIP_DEFLATED) as archive:
             for page in range(4):
@@ -254,10 +253,12 @@ class Project:
     def run_spec(self, *more, **options):
         return self.run("run", "specs/small.aur", "--progress", "plain", *more, **options)
 
+    def lock(self):
+        return tomllib.loads((self.root / "lockfiles/small.lock").read_text())
+
     def results(self):
-        """The results in the lock, or what is wrong with it."""
-        path = self.root / "lockfiles/small.lock"
-        return tomllib.loads(path.read_text())["result"]
+        """The results in the lock, by node."""
+        return self.lock()["result"]
 
     def finish(self, expected, what):
         """Runs to the end without an attack: the results are those of a run that nothing disturbed, and the store is whole."""

@@ -13,7 +13,10 @@ fn library() -> Option<&'static PathBuf> {
         let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/attack/faults.c");
         let library = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("libfaults-{}.so", std::process::id()));
         let mut compiler = Command::new("cc");
-        compiler.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).args([source, "-ldl"]);
+        compiler
+            .args(["-shared", "-fPIC", "-O1", "-o"])
+            .arg(&library)
+            .args([source, "-ldl"]);
         match compiler.status() {
             Ok(status) => {
                 assert!(status.success(), "{source} cannot be compiled");

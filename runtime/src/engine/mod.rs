@@ -523,7 +523,10 @@ impl<'a> Run<'a> {
             self.check_stop()?;
             if !told {
                 let node = self.results.node(id).name();
-                self.observer.on_event(RunEvent::Waiting { node, holders: &holders });
+                self.observer.on_event(RunEvent::Waiting {
+                    node,
+                    holders: &holders,
+                });
                 told = true;
             }
             meanwhile()?;

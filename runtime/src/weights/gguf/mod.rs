@@ -10,16 +10,15 @@
 mod read;
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::ops::Range;
 
 use aurora_compiler::exact::Exact;
 use aurora_compiler::fields::{Activation, Architecture, ModelFields};
-use memmap2::Mmap;
 
 pub(super) use read::Fact;
 use read::{GgufTensor, Reader};
 
+use super::bytes::WeightBytes;
 use super::import::PublishedWeights;
 use super::{WeightsError, quantised};
 use crate::checkpoint::TensorInfo;
@@ -59,23 +58,6 @@ pub enum GgufError {
         #[source]
         source: std::io::Error,
     },
-}
-
-#[derive(Debug)]
-enum Bytes {
-    Mapped(Mmap),
-    Owned(Vec<u8>),
-}
-
-impl std::ops::Deref for Bytes {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        match self {
-            Self::Mapped(bytes) => bytes,
-            Self::Owned(bytes) => bytes,
-        }
-    }
 }
 
 /// How numbers are stored.
@@ -137,7 +119,7 @@ struct Place {
 #[derive(Debug)]
 pub struct Gguf {
     file: String,
-    bytes: Bytes,
+    bytes: WeightBytes,
     facts: BTreeMap<String, Fact>,
     model: ModelFields,
     /// By the names that checkpoints use.
@@ -159,18 +141,16 @@ impl Gguf {
                     file: member.to_owned(),
                     source,
                 };
-                let open = File::open(&file.path).map_err(reading)?;
-                // SAFETY: nothing changes the files of a source. `aurora import` reads a user's own files; one that is truncated
-                // meanwhile ends that command.
-                Bytes::Mapped(unsafe { Mmap::map(&open) }.map_err(reading)?)
+                WeightBytes::open(&file.path).map_err(reading)?
             }
-            None => Bytes::Owned(read_member(files, member, MEMBER_LIMIT)?),
+            None => WeightBytes::Memory(read_member(files, member, MEMBER_LIMIT)?),
         };
         Ok(Self::parse(member, bytes)?)
     }
 
-    fn parse(file: &str, bytes: Bytes) -> Result<Self, GgufError> {
-        let mut read = Reader::new(file, &bytes);
+    fn parse(file: &str, bytes: WeightBytes) -> Result<Self, GgufError> {
+        let mut reader = bytes.reader();
+        let mut read = Reader::new(file, &mut reader, bytes.length());
         let (facts, infos) = read.head()?;
         let alignment = match facts.get("general.alignment") {
             None => 32,
@@ -189,9 +169,10 @@ impl Gguf {
             }
         };
         let start = read.at().next_multiple_of(alignment);
+        drop(reader);
         let facts_of = Facts { file, facts: &facts };
         let model = facts_of.model(&infos)?;
-        let tensors = places(file, &infos, start, alignment, bytes.len())?;
+        let tensors = places(file, &infos, start, alignment, bytes.length())?;
         Ok(Self {
             file: file.to_owned(),
             facts,
@@ -445,7 +426,11 @@ impl PublishedWeights for Gguf {
             place: self.place(),
             tensor: name.to_owned(),
         })?;
-        let numbers = place.stored.numbers(&self.bytes[place.range.clone()]);
+        let bytes = self.bytes.read(place.range.clone()).map_err(|source| GgufError::Read {
+            file: self.file.clone(),
+            source,
+        })?;
+        let numbers = place.stored.numbers(&bytes);
         let heads = match name {
             _ if name.ends_with(".q_proj.weight") => self.model.heads,
             _ if name.ends_with(".k_proj.weight") => self.model.kv_heads,
