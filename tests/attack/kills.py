@@ -16,7 +16,7 @@ def round(attack):
         how = chance.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT, "twice", "worker"])
         process = project.start(["run", "specs/small.aur", "--progress", "plain", *layout])
         time.sleep(chance.uniform(0.02, attack.seconds * (2 if layout else 1)))
-        if process.poll() is not None:
+        if project.has_ended(process):
             project.end(process)
             continue
         if how == "worker":

@@ -4,6 +4,7 @@ Every command must end in time, with one of the documented exit codes, without a
 What breaks one of these rules, or gives a wrong result, is a finding; an attack never stops at one.
 """
 
+import gzip
 import io
 import os
 import pathlib
@@ -40,7 +41,7 @@ corpus en {
 }
 corpus fi {
   language = fi
-  from     = [jsonl(finnish, files = ["**/*.jsonl"], text = "text"), html(pages, files = ["**/*.html"], select = "body")]
+  from     = [jsonl(finnish, files = ["**/*.jsonl"], field = "text"), html(pages, files = ["**/*.html"], select = "body")]
   held_out = 10%
 }
 corpus py {
@@ -138,6 +139,21 @@ def sentences(language, count):
     return [f"{openings[n % 3]} {ends[n // 3 * 7 % 3]} {n}." for n in range(count)]
 
 
+def pack_tar(path, members):
+    """Writes an archive of members by name; the same bytes each time."""
+    with gzip.GzipFile(path, "wb", mtime=0) as file, tarfile.open(fileobj=file, mode="w") as archive:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+
+
+def pack_zip(path, members):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
+
+
 class Findings:
     """What went wrong, by kind, and how much was tried, by campaign."""
 
@@ -183,14 +199,12 @@ class Project:
         (data / "english.txt").write_text("\n".join(sentences("en", 240)) + "\n")
         finnish = sentences("fi", 200)
         lines = "".join(f'{{"text": "{line}"}}\n' for line in finnish[:160]).encode()
-        with tarfile.open(data / "finnish.tar.gz", "w:gz") as archive:
-            member = tarfile.TarInfo("corpus/finnish.jsonl")
-            member.size = len(lines)
-            archive.addfile(member, io.BytesIO(lines))
-        with zipfile.ZipFile(data / "pages.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-            for page in range(4):
-                body = "".join(f"<p>{line}</p>" for line in finnish[160 + page * 10 : 170 + page * 10])
-                archive.writestr(f"pages/{page}.html", f"<html><body>{body}</body></html>")
+        pack_tar(data / "finnish.tar.gz", {"corpus/finnish.jsonl": lines})
+        pages = {}
+        for page in range(4):
+            body = "".join(f"<p>{line}</p>" for line in finnish[160 + page * 10 : 170 + page * 10])
+            pages[f"pages/{page}.html"] = f"<html><body>{body}</body></html>".encode()
+        pack_zip(data / "pages.zip", pages)
         functions = [f"def value_{n}(x):\n    return x * {n} + {n * n % 17}\n\n" for n in range(60)]
         (data / "program.py").write_text("".join(functions))
         (data / "problems.jsonl").write_text(
@@ -201,8 +215,8 @@ class Project:
         own = {"AURORA_ATTACK": self.mark, "TMPDIR": str(self.temporary), "RUST_BACKTRACE": "0"}
         return {**os.environ, **own, **(more or {})}
 
-    def start(self, arguments, more=None, limits=None):
-        """Starts a command in a session of its own; `limits` has (resource, value) pairs."""
+    def start(self, arguments, more=None, limits=None, stdin=None):
+        """Starts a command in a session of its own. `limits` has (resource, value) pairs; `stdin` is a file."""
 
         def prepare():
             for kind, value in limits or []:
@@ -213,7 +227,7 @@ class Project:
             [self.aurora, *arguments],
             cwd=self.root,
             env=self.environment(more),
-            stdin=subprocess.DEVNULL,
+            stdin=open(stdin, "rb") if stdin else subprocess.DEVNULL,
             stdout=out,
             stderr=err,
             start_new_session=True,
@@ -222,6 +236,10 @@ class Project:
         process.streams = (out, err)
         process.arguments = arguments
         return process
+
+    def has_ended(self, process):
+        """Leaves the status to `end`, which also takes what the process has used."""
+        return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     def end(self, process, killed=False, within=TIME_LIMIT):
         """Waits for a command and checks how it ended; `killed` says that this tool has killed it."""

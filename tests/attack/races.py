@@ -17,7 +17,7 @@ def edits(attack):
     texts = ["\n".join(sentences("en", 240)) + "\n", "\n".join(reversed(sentences("en", 240))) + "\n"]
     process = project.start(["run", "specs/small.aur", "--progress", "none"])
     until = time.monotonic() + chance.uniform(0.2, attack.seconds)
-    while process.poll() is None and time.monotonic() < until:
+    while not project.has_ended(process) and time.monotonic() < until:
         for text in texts:
             path.with_name("new").write_text(text)
             path.with_name("new").rename(path)
@@ -52,7 +52,7 @@ def cuts(attack):
     whole = path.read_bytes()
     process = project.start(["run", "specs/small.aur", "--progress", "none"])
     until = time.monotonic() + chance.uniform(0.2, attack.seconds)
-    while process.poll() is None and time.monotonic() < until:
+    while not project.has_ended(process) and time.monotonic() < until:
         os.truncate(path, chance.randrange(len(whole)))
         time.sleep(chance.uniform(0, 0.005))
         path.write_bytes(whole)
@@ -91,7 +91,7 @@ def collections(attack):
     """`gc`, `verify` and `status` while a run works."""
     project, chance = attack.project(), attack.random
     process = project.start(["run", "specs/small.aur", "--progress", "none"])
-    while process.poll() is None:
+    while not project.has_ended(process):
         command = chance.choice([["gc"], ["gc"], ["verify"], ["status"], ["plan", "specs/small.aur"]])
         ended = project.run(*command)
         attack.findings.count(f"races, {command[0]} during a run")
