@@ -159,7 +159,7 @@ def exported(attack):
     if _exported is None:
         project = attack.project()
         project.run_spec()
-        ended = project.run("export", "hf", "specs/small.aur", "out")
+        ended = project.run("export", "hf", "small/cat@8", "out")
         if ended.code != 0:
             attack.findings.add("wrong", f"`export hf` ends with {ended.code}: {ended.err[-400:]}")
         _exported = {path.name: path.read_bytes() for path in (project.root / "out").rglob("*") if path.is_file()}
