@@ -20,6 +20,7 @@ use crate::errors::FileError;
 use crate::judge;
 use crate::pin::Pinning;
 use crate::progress::{Progress, ProgressReporter};
+use crate::redact::Secret;
 use crate::report;
 use crate::results::{ResultError, Results};
 use crate::source::Fetched;
@@ -244,7 +245,8 @@ impl Run<'_> {
         };
         let eval = self.results.node(id).origin.eval().map(|(eval, _)| eval);
         let secret = eval.and_then(|eval| self.inputs.secrets.get(eval)).map(|name| {
-            std::env::var(name).map_err(|_| {
+            let value = std::env::var(name).map(|value| Secret::new(&value));
+            value.map_err(|_| {
                 self.fail(
                     id,
                     format!("the environment has no variable `{name}` with the key of the judge's interface"),
@@ -256,7 +258,7 @@ impl Run<'_> {
             items: &self.results.item_files(id)?,
             program: &files(&Role::Judge)?,
             labelled: &files(&Role::Labelled)?,
-            secret: secret.as_deref(),
+            secret: secret.as_ref(),
             hidden: &[self.results.store.root().as_std_path(), self.inputs.root.as_std_path()],
             progress,
         };

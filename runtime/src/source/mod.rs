@@ -6,6 +6,7 @@ use aurora_compiler::graph::Pin;
 use camino::{Utf8Path, Utf8PathBuf};
 
 use crate::errors::FileError;
+use crate::http::HttpError;
 use crate::progress::{Cancelled, ProgressReporter, ProgressUnit};
 use archive::InputFile;
 pub use reference::{Package, ReferenceError, Registry, SourceAddress};
@@ -17,7 +18,6 @@ mod files;
 mod hub;
 mod reference;
 mod registry;
-pub(crate) mod web;
 
 /// A fetched source. Its files are in the scratch folder; files of `file:` are in place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,8 +105,14 @@ pub enum FetchError {
     )]
     Hub {
         reference: String,
-        status: String,
+        status: u16,
         cache: Utf8PathBuf,
+    },
+    #[error("cannot fetch `{reference}`")]
+    Transfer {
+        reference: String,
+        #[source]
+        source: HttpError,
     },
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
