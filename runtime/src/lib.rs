@@ -14,6 +14,7 @@
 //! | `task`, `judge`, `statistics` | items and scores of evals, judges, intervals and gates |
 //! | `report`, `record` | the report; run records, metrics, MLflow |
 //! | `launch` | Slurm, torchrun and local launchers |
+//! | `limits` | what may be read from outside: bytes, nodes, depth |
 //! | `http`, `redact` | transfers over HTTP; texts without secrets |
 //! | `libtorch` | finds the libtorch that workers load |
 //! | `numerics` | what the bits of results depend on: numerics classes of machines |
@@ -30,6 +31,7 @@ pub mod job;
 pub mod judge;
 pub mod launch;
 pub mod libtorch;
+pub mod limits;
 pub mod numerics;
 pub mod pin;
 pub mod progress;

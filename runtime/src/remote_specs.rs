@@ -195,6 +195,7 @@ fn of_package(address: &str, scratch: &Utf8Path) -> Result<Vec<u8>, String> {
         scratch,
         cache: &crate::cache_folder(),
         offline: false,
+        at_most: None,
     };
     let fetched = source::fetch(&reference, None, context, ProgressReporter::none()).map_err(|error| chain(&error))?;
     read_member(&fetched.files, member, LARGEST).map_err(|error| chain(&error))

@@ -71,6 +71,7 @@ pub fn run(context: &Context, checkpoint: &str, eval: &str, options: &RunArgumen
             pins: &pins,
             offline: options.offline,
             secrets: &secrets(spec),
+            at_most: &at_most(spec),
             recorded: None,
         },
         workers: worker_options(spec, options, &program, torchrun.as_ref(), None)?,

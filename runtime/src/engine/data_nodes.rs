@@ -101,6 +101,7 @@ impl Run<'_> {
             root: self.inputs.root,
             store: self.results.store,
             offline: self.inputs.offline,
+            at_most: self.inputs.at_most,
             note: &|text| self.observer.on_event(RunEvent::Note { text }),
             progress,
         };
@@ -112,8 +113,12 @@ impl Run<'_> {
 
     /// The files of a source's result, under their own names.
     fn source_files(&self, id: NodeId) -> Result<Vec<InputFile>, RunError> {
+        let at_most = match &self.results.node(id).origin {
+            NodeOrigin::Source { source } => self.inputs.at_most.get(source).copied(),
+            _ => None,
+        };
         let files = self.results.files(id)?.into_iter();
-        Ok(files.map(|(name, path)| InputFile { name, path }).collect())
+        Ok(files.map(|(name, path)| InputFile { name, path, at_most }).collect())
     }
 
     fn extract(
@@ -299,7 +304,7 @@ impl Run<'_> {
 /// # Errors
 /// A file cannot be copied.
 pub fn place_source(fetched: &Fetched, out: &Utf8Path) -> Result<(), StoreError> {
-    for InputFile { name, path: from } in &fetched.files {
+    for InputFile { name, path: from, .. } in &fetched.files {
         let to = out.join(name);
         let place = || -> std::io::Result<()> {
             if let Some(folder) = to.parent() {

@@ -25,6 +25,9 @@ use crate::errors::FileError;
 use crate::http::{self, HttpError, Limits};
 use crate::progress::ProgressReporter;
 
+/// What the files of a repository may have, unless the spec states it: more than the largest published models. Bytes.
+const REPOSITORY_LIMIT: u64 = 2 << 40;
+
 /// The largest answer about a revision, bytes; it names each file.
 const ANSWER_LIMIT: u64 = 64 << 20;
 
@@ -152,7 +155,7 @@ impl Repository<'_> {
             return Err(FetchError::Offline { reference });
         }
         let info = self.info(revision)?;
-        let mut files = Vec::new();
+        let mut wanted = Vec::new();
         for sibling in &info.siblings {
             let name = &sibling.rfilename;
             if !pinned.map_or_else(|| is_wanted(name), |pinned| pinned.contains(name)) {
@@ -161,11 +164,25 @@ impl Repository<'_> {
             if name.starts_with('/') || name.split('/').any(|part| part == ".." || part.is_empty()) {
                 return Err(self.failed(format!("the hub names a file `{name}`")));
             }
-            files.push(InputFile {
-                name: name.clone(),
-                path: self.file(&info.sha, sibling)?,
+            wanted.push(sibling);
+        }
+        // A sum that no number holds is too large, too.
+        let bytes = wanted
+            .iter()
+            .try_fold(0u64, |sum, sibling| sum.checked_add(sibling.size.unwrap_or(0)));
+        let limit = self.context.at_most.unwrap_or(REPOSITORY_LIMIT);
+        if bytes.is_none_or(|bytes| bytes > limit) {
+            return Err(FetchError::TooLarge {
+                reference: self.reference.clone(),
+                name: self.context.name.to_owned(),
+                limit,
             });
         }
+        let file = |sibling: &&Sibling| -> Result<InputFile, FetchError> {
+            let path = self.file(&info.sha, sibling)?;
+            Ok(InputFile::new(sibling.rfilename.clone(), path))
+        };
+        let mut files = wanted.iter().map(file).collect::<Result<Vec<_>, _>>()?;
         if files.is_empty() {
             return Err(self.failed("it has no usable file; pickles are never fetched".to_owned()));
         }
@@ -329,10 +346,7 @@ fn snapshot(root: &Utf8Path) -> Result<Vec<InputFile>, FetchError> {
             if entry.path().is_dir() {
                 folders.push(format!("{name}/"));
             } else if entry.path().is_file() && is_wanted(&name) {
-                found.push(InputFile {
-                    name,
-                    path: entry.into_path(),
-                });
+                found.push(InputFile::new(name, entry.into_path()));
             }
         }
     }

@@ -44,6 +44,8 @@ pub struct SourceContext<'a> {
     pub cache: &'a Utf8Path,
     /// Do not use the network.
     pub offline: bool,
+    /// The most bytes that the source may have, if the spec states them.
+    pub at_most: Option<u64>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -107,6 +109,15 @@ pub enum FetchError {
         reference: String,
         status: u16,
         cache: Utf8PathBuf,
+    },
+    #[error(
+        "`{reference}` has more than {limit} bytes, the most that is fetched; if it is the right one, write a larger \
+         `at_most` in source `{name}`"
+    )]
+    TooLarge {
+        reference: String,
+        name: String,
+        limit: u64,
     },
     #[error("cannot fetch `{reference}`")]
     Transfer {
