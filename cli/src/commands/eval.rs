@@ -5,6 +5,7 @@ use aurora_compiler::hash::hash;
 use aurora_compiler::spec::{BlockId, BlockKind};
 use aurora_runtime::engine::{ExternalInputs, Run};
 use aurora_runtime::job::Scores;
+use aurora_runtime::pin::at_most;
 use aurora_runtime::results::Results;
 use aurora_runtime::store::Store;
 use serde_json::json;
