@@ -20,7 +20,7 @@ use aurora_runtime::engine::{
     ExternalInputs, Observer, Outcome, Run, RunError, RunEvent, Stop, WorkerOptions, commit_order, place_source,
 };
 use aurora_runtime::libtorch::LibtorchError;
-use aurora_runtime::pin::{Pinning, from_lock, local};
+use aurora_runtime::pin::{Pinning, at_most, from_lock, local};
 use aurora_runtime::progress::ProgressReporter;
 use aurora_runtime::results::Results;
 use aurora_runtime::source::Fetched;
@@ -104,7 +104,7 @@ impl Execution<'_> {
             execution: self,
             lock: Mutex::new(fresh),
         };
-        let secrets = secrets(spec);
+        let (secrets, at_most) = (secrets(spec), at_most(spec));
         let results = Results {
             experiment: &spec.name,
             keyed,
@@ -118,6 +118,7 @@ impl Execution<'_> {
                 pins,
                 offline: self.options.offline,
                 secrets: &secrets,
+                at_most: &at_most,
                 recorded: self.recorded,
             },
             workers: worker_options(spec, self.options, self.program, self.torchrun, self.logs)?,
@@ -351,6 +352,7 @@ pub fn pin(execution: &Execution<'_>, have: Pins) -> Result<(Keyed, Pins), Failu
         root: &execution.project.root,
         store: execution.store,
         offline: execution.options.offline,
+        at_most: &at_most(spec),
         note: &|text| execution.display.line(text),
         progress: ProgressReporter::new(&|_| {}, STOP.flag()),
     };

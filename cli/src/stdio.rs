@@ -6,6 +6,8 @@ use std::borrow::Cow;
 use std::fmt::Arguments;
 use std::io::{self, Write};
 
+use aurora_runtime::redact;
+
 /// Writes to standard output. A closed pipe (`aurora build SPEC | head`) is an error, which ends the command.
 macro_rules! out {
     ($($text:tt)*) => { $crate::stdio::write_out(format_args!($($text)*)) };
@@ -16,7 +18,7 @@ macro_rules! outln {
     ($($text:tt)*) => { $crate::stdio::write_out(format_args!("{}\n", format_args!($($text)*))) };
 }
 
-/// Writes a line to standard error. Nothing can be reported if that fails.
+/// Writes a line to standard error, without secrets. Nothing can be reported if that fails.
 macro_rules! errln {
     ($($text:tt)*) => { $crate::stdio::write_err(format_args!("{}\n", format_args!($($text)*))) };
 }
@@ -28,7 +30,10 @@ pub fn write_out(text: Arguments<'_>) -> io::Result<()> {
 }
 
 pub fn write_err(text: Arguments<'_>) {
-    let _ = io::stderr().lock().write_all(printable(&text.to_string()).as_bytes());
+    let text = text.to_string();
+    let _ = io::stderr()
+        .lock()
+        .write_all(printable(&redact::message(&text)).as_bytes());
 }
 
 /// A text without characters that control a terminal: each is printed as its code. Texts of specs, data and programs may have

@@ -20,6 +20,7 @@ use crate::errors::FileError;
 use crate::judge;
 use crate::pin::Pinning;
 use crate::progress::{Progress, ProgressReporter};
+use crate::redact::Secret;
 use crate::report;
 use crate::results::{ResultError, Results};
 use crate::source::Fetched;
@@ -106,6 +107,7 @@ impl Run<'_> {
             root: self.inputs.root,
             store: self.results.store,
             offline: self.inputs.offline,
+            at_most: self.inputs.at_most,
             note: &|text| self.observer.on_event(RunEvent::Note { text }),
             progress,
         };
@@ -117,8 +119,12 @@ impl Run<'_> {
 
     /// The files of a source's result, under their own names.
     fn source_files(&self, id: NodeId) -> Result<Vec<InputFile>, RunError> {
+        let at_most = match &self.results.node(id).origin {
+            NodeOrigin::Source { source } => self.inputs.at_most.get(source).copied(),
+            _ => None,
+        };
         let files = self.results.files(id)?.into_iter();
-        Ok(files.map(|(name, path)| InputFile { name, path }).collect())
+        Ok(files.map(|(name, path)| InputFile { name, path, at_most }).collect())
     }
 
     fn extract(
@@ -250,7 +256,8 @@ impl Run<'_> {
         };
         let eval = self.results.node(id).origin.eval().map(|(eval, _)| eval);
         let secret = eval.and_then(|eval| self.inputs.secrets.get(eval)).map(|name| {
-            std::env::var(name).map_err(|_| {
+            let value = std::env::var(name).map(|value| Secret::new(&value));
+            value.map_err(|_| {
                 self.fail(
                     id,
                     format!("the environment has no variable `{name}` with the key of the judge's interface"),
@@ -262,7 +269,7 @@ impl Run<'_> {
             items: &self.results.item_files(id)?,
             program: &files(&Role::Judge)?,
             labelled: &files(&Role::Labelled)?,
-            secret: secret.as_deref(),
+            secret: secret.as_ref(),
             hidden: &[self.results.store.root().as_std_path(), self.inputs.root.as_std_path()],
             progress,
         };
@@ -303,7 +310,7 @@ impl Run<'_> {
 /// # Errors
 /// A file cannot be copied.
 pub fn place_source(fetched: &Fetched, out: &Utf8Path) -> Result<(), StoreError> {
-    for InputFile { name, path: from } in &fetched.files {
+    for InputFile { name, path: from, .. } in &fetched.files {
         let to = out.join(name);
         let place = || -> std::io::Result<()> {
             if let Some(folder) = to.parent() {

@@ -22,6 +22,7 @@ use camino::Utf8Path;
 use crate::errors::{BoxedError, io_kinds};
 use crate::job::{Layout, StepMetrics};
 use crate::libtorch::LibtorchError;
+use crate::limits::is_unpacked_limit;
 use crate::numerics::Fingerprint;
 use crate::results::{ResultError, Results};
 use crate::statistics::GateResult;
@@ -211,6 +212,10 @@ impl RunError {
                     .to_string(),
             ),
             Self::Launch { help, .. } => Some(help.clone()),
+            Self::Node { source, .. } if is_unpacked_limit(source.as_ref()) => Some(
+                "if the archive is the right one, write what it unpacks to in its source, such as `at_most = 20 GiB`"
+                    .to_string(),
+            ),
             Self::Node { source, .. } => disk_help(source.as_ref()).map(String::from),
             Self::Worker { .. } => None,
         }
@@ -243,6 +248,8 @@ pub struct ExternalInputs<'a> {
     pub offline: bool,
     /// The environment variables with the keys of judges' interfaces, by eval.
     pub secrets: &'a BTreeMap<String, String>,
+    /// The most bytes that sources may have, for those whose blocks state them.
+    pub at_most: &'a BTreeMap<String, u64>,
     /// The store of the run that is repeated: it has the answers of external judges.
     pub recorded: Option<&'a Store>,
 }

@@ -35,10 +35,7 @@ pub(super) fn find(pattern: &str, root: &Utf8Path) -> Result<Vec<InputFile>, Fet
 fn matches(pattern: &str, root: &Utf8Path) -> Result<Vec<InputFile>, FetchError> {
     let path = root.join(pattern);
     if path.is_file() {
-        return Ok(vec![InputFile {
-            name: pattern.to_owned(),
-            path,
-        }]);
+        return Ok(vec![InputFile::new(pattern.to_owned(), path)]);
     }
     let glob = GlobBuilder::new(pattern).literal_separator(true).build();
     let glob = glob
@@ -71,10 +68,7 @@ fn matches(pattern: &str, root: &Utf8Path) -> Result<Vec<InputFile>, FetchError>
             if kind.is_dir() {
                 folders.push(name);
             } else if glob.is_match(&name) && entry.path().is_file() {
-                found.push(InputFile {
-                    name,
-                    path: entry.path().to_owned(),
-                });
+                found.push(InputFile::new(name, entry.path().to_owned()));
             }
         }
     }

@@ -4,6 +4,7 @@
 //! checks the offsets and lengths of a header before a tensor is read. Pickles (`*.bin`, `*.pt`) are never opened.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 
 use aurora_compiler::fields::ModelFields;
 use camino::Utf8PathBuf;
@@ -17,11 +18,11 @@ use super::import::PublishedWeights;
 use super::{WeightsError, quantised};
 use crate::checkpoint::TensorInfo;
 use crate::errors::FileError;
+use crate::limits::CONFIG;
+use crate::regular;
 use crate::source::archive::{InputFile, is_plain};
 use crate::strict_json;
 
-/// The largest `config.json` or index that is read: those of the largest models are a few MB.
-const JSON_LIMIT: u64 = 64 << 20;
 /// The largest header of a safetensors file, in bytes, as in its authors' reader.
 const HEADER_LIMIT: usize = 100_000_000;
 const INDEX: &str = "model.safetensors.index.json";
@@ -47,7 +48,7 @@ pub enum HuggingFaceError {
     NoWeights { config: String, pickles: bool },
     #[error(transparent)]
     File(#[from] FileError),
-    #[error("`{path}` has {found} bytes, more than the limit of {JSON_LIMIT}")]
+    #[error("`{path}` has {found} bytes, more than the limit of {CONFIG}")]
     Large { path: Utf8PathBuf, found: u64 },
     #[error("`{path}` is not a complete safetensors file ({cause}): fetch it again")]
     Damaged { path: Utf8PathBuf, cause: SafeTensorError },
@@ -314,12 +315,16 @@ fn is_buffer(name: &str) -> bool {
 
 fn small(file: &InputFile) -> Result<Vec<u8>, HuggingFaceError> {
     let reading = FileError::reading(&file.path);
-    let found = std::fs::metadata(&file.path).map_err(reading)?.len();
-    if found > JSON_LIMIT {
+    let open = regular::open(&file.path).map_err(reading)?;
+    let found = open.metadata().map_err(reading)?.len();
+    let mut bytes = Vec::new();
+    // A file can grow while it is read.
+    open.take(CONFIG + 1).read_to_end(&mut bytes).map_err(reading)?;
+    if bytes.len() as u64 > CONFIG {
         let path = file.path.clone();
         return Err(HuggingFaceError::Large { path, found });
     }
-    Ok(std::fs::read(&file.path).map_err(reading)?)
+    Ok(bytes)
 }
 
 impl PublishedWeights for HuggingFace {

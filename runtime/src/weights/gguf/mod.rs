@@ -19,6 +19,7 @@ pub(super) use read::Fact;
 use read::{GgufTensor, Reader};
 
 use super::bytes::WeightBytes;
+use super::config::largest;
 use super::import::PublishedWeights;
 use super::{WeightsError, quantised};
 use crate::checkpoint::TensorInfo;
@@ -42,6 +43,15 @@ pub enum GgufError {
         key: String,
         found: String,
         expected: &'static str,
+    },
+    #[error(
+        "`{key}` of `{file}` is {found}, expected a whole number from 1 to {most}, the most that a model of a spec may have"
+    )]
+    Count {
+        file: String,
+        key: String,
+        found: String,
+        most: u64,
     },
     #[error("`{file}` has a model of architecture `{found}`; only `llama` is supported in GGUF")]
     Architecture { file: String, found: String },
@@ -314,13 +324,21 @@ impl Facts<'_> {
         }
     }
 
-    fn count(&self, key: &str) -> Result<u32, GgufError> {
+    /// A count, at most what the field `own` of a spec's model may be.
+    fn count(&self, key: &str, own: &str) -> Result<u32, GgufError> {
         let fact = self.get(key)?;
+        let most = largest(own);
+        let is_count = |count: &u32| (1..=most).contains(&u64::from(*count));
         let count = match fact {
-            Fact::Integer(count) => u32::try_from(*count).ok().filter(|count| (1..=1 << 24).contains(count)),
+            Fact::Integer(count) => u32::try_from(*count).ok().filter(is_count),
             _ => None,
         };
-        count.ok_or_else(|| self.wrong(key, fact, "a whole number from 1 to 16777216"))
+        count.ok_or_else(|| GgufError::Count {
+            file: self.file.to_owned(),
+            key: key.to_owned(),
+            found: fact.describe(),
+            most,
+        })
     }
 
     fn exact(&self, key: &str) -> Result<Exact, GgufError> {
@@ -355,8 +373,8 @@ impl Facts<'_> {
             });
         }
         let (hidden, heads) = (
-            self.count("llama.embedding_length")?,
-            self.count("llama.attention.head_count")?,
+            self.count("llama.embedding_length", "hidden")?,
+            self.count("llama.attention.head_count", "heads")?,
         );
         let key = "llama.rope.dimension_count";
         if let Some(fact) = self.facts.get(key)
@@ -376,20 +394,20 @@ impl Facts<'_> {
             .and_then(rows);
         let vocabulary = match words {
             Some(rows) => rows,
-            None => self.count("llama.vocab_size")?,
+            None => self.count("llama.vocab_size", "vocabulary")?,
         };
         let base = "llama.rope.freq_base";
         Ok(ModelFields {
             architecture: Architecture::Llama,
-            layers: self.count("llama.block_count")?,
+            layers: self.count("llama.block_count", "layers")?,
             hidden,
             heads,
             kv_heads: match self.facts.get("llama.attention.head_count_kv") {
-                Some(_) => self.count("llama.attention.head_count_kv")?,
+                Some(_) => self.count("llama.attention.head_count_kv", "kv_heads")?,
                 None => heads,
             },
-            feed_forward: self.count("llama.feed_forward_length")?,
-            context: self.count("llama.context_length")?,
+            feed_forward: self.count("llama.feed_forward_length", "feed_forward")?,
+            context: self.count("llama.context_length", "context")?,
             vocabulary,
             activation: Activation::SwiGlu,
             norm_epsilon: self.exact("llama.attention.layer_norm_rms_epsilon")?,
