@@ -24,11 +24,11 @@ def round(attack):
             if workers:
                 kill(chance.choice(workers), signal.SIGKILL)
         elif how == "twice":
-            process.send_signal(signal.SIGINT)
+            kill(process.pid, signal.SIGINT)
             time.sleep(chance.uniform(0, 0.3))
-            process.send_signal(signal.SIGINT)
+            kill(process.pid, signal.SIGINT)
         else:
-            process.send_signal(how)
+            kill(process.pid, how)
         ended = project.end(process, killed=how == signal.SIGKILL)
         name = how if isinstance(how, str) else how.name
         attack.findings.count(f"kills, {'1 worker' if not layout else '4 workers'}, {name}")
@@ -44,6 +44,7 @@ def round(attack):
 
 
 def kill(pid, how):
+    """`Popen.send_signal` would take the status of a process that has ended."""
     try:
         os.kill(pid, how)
     except ProcessLookupError:
