@@ -26,6 +26,8 @@ pub enum Exit {
     NodeFailed = 4,
     /// A gate (`expect`) failed.
     GateFailed = 5,
+    /// A worker was lost, or its node did not start it; the same command resumes.
+    WorkerLost = 6,
     /// Stopped; the same command resumes.
     Resumable = 75,
     /// Stopped by a signal at once.
@@ -120,6 +122,7 @@ impl From<RunError> for Failure {
         let exit = match &error {
             RunError::Stopped { .. } => Exit::Resumable,
             RunError::Killed => Exit::Interrupted,
+            RunError::Lost { .. } | RunError::NotStarted { .. } => Exit::WorkerLost,
             _ => Exit::NodeFailed,
         };
         let mut message = chain(&error);

@@ -173,6 +173,7 @@ pub fn slurm(context: &Context, argument: &SpecArgument, job: &SlurmArguments) -
         time_limit: job.time,
         grace: Duration::from_secs(job.grace),
         max_restarts: job.requeues,
+        max_losses: job.losses,
         setup: job.setup.clone(),
         command: command(
             context,

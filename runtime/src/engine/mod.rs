@@ -169,6 +169,9 @@ pub enum RunError {
     OtherClass { node: String, here: NumericsClass },
     #[error("{text}")]
     Launch { text: String, help: String },
+    /// Workers that other hosts should start have not connected.
+    #[error("{text}")]
+    NotStarted { text: String },
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -195,6 +198,7 @@ impl RunError {
                     .to_string(),
             ),
             Self::Launch { help, .. } => Some(help.clone()),
+            Self::NotStarted { .. } => Some("see the workers' logs in the folder of the run".to_owned()),
             Self::Node { source, .. } => disk_help(source.as_ref()).map(String::from),
             Self::Worker { .. } => None,
         }

@@ -13,6 +13,7 @@
 //! locks/             locks: one per result, held while it is built; open stores share `store`, gc holds it alone
 //! settings           how the locks work, if a user has set it
 //! tmp/               partial files; nothing here is ever read
+//! rerun/             stores of repetitions (`reruns`)
 //! verified           objects that were found undamaged, with the status of their files at that time
 //! ```
 //!
@@ -28,6 +29,7 @@
 mod classes;
 mod gc;
 pub mod lock;
+pub mod reruns;
 pub(crate) mod sealed;
 mod verified;
 mod verify;
