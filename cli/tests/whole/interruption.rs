@@ -1,9 +1,12 @@
-//! Killing, stopping and resuming runs.
+//! Killing, stopping and resuming runs and reruns.
 
-use std::process::Child;
-use std::time::{Duration, Instant};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant, SystemTime};
 
-use crate::project::Project;
+use crate::project::{Done, Project};
+use crate::slurm::until as eventually;
 use crate::stores::records;
 
 /// Waits until the number of results in the store satisfies `reached`, or the run ends.
@@ -93,4 +96,91 @@ fn checkpoint_intervals_change_no_result() {
         assert!(line(&often).is_some());
         assert_eq!(line(&often), line(&rarely), "{node}");
     }
+}
+
+fn listed(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten();
+    entries.flatten().map(|entry| entry.path()).collect()
+}
+
+/// The stores of reruns.
+fn reruns(project: &Project) -> Vec<PathBuf> {
+    listed(&project.path(".aurora/rerun"))
+}
+
+const RERUN: [&str; 4] = ["rerun", "lockfiles/small.lock", "--progress", "plain"];
+
+/// Starts a rerun, and waits until a node of this kind is built: `trained`, or one that does not train.
+fn started_rerun(project: &Project, trained: bool) -> Child {
+    let mut command = project.command(&RERUN);
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    let is_built = |store: &PathBuf| {
+        let results = listed(&store.join("actions"));
+        // Trained results are in the folder of their numerics class.
+        results.iter().any(|path| path.is_dir() == trained)
+    };
+    assert!(eventually(|| {
+        reruns(project).iter().any(is_built) || child.try_wait().expect("a child").is_some()
+    }));
+    child
+}
+
+#[test]
+fn a_stopped_or_killed_rerun_resumes_and_gc_keeps_its_store_for_a_while() {
+    let project = Project::new();
+    project.edit("budget        = 16 steps", "budget        = 400 steps");
+    project.edit("checkpoint    = every 8 steps", "checkpoint    = every 100 steps");
+    project.edit("[start, every 8 steps, end]", "[start, end]");
+    project.run();
+
+    // SIGTERM: code 75 says that the same command resumes.
+    let child = started_rerun(&project, true);
+    let gc = project.aurora(&["gc"]);
+    gc.exits(0);
+    gc.prints("has it open");
+    crate::layouts::signal(child.id(), "-TERM");
+    let stopped = Done(child.wait_with_output().expect("the rerun ends"));
+    stopped.exits(75);
+    stopped.prints("note: what was computed is in `");
+    let gc = project.aurora(&["gc"]);
+    gc.exits(0);
+    gc.prints("`aurora rerun lockfiles/small.lock` resumes it; kept for 7 more days");
+    assert_eq!(reruns(&project).len(), 1);
+    let resumed = project.aurora(&RERUN);
+    resumed.exits(0);
+    resumed.prints("note: resuming the rerun of this lock that did not end");
+    resumed.prints("resuming cap@");
+    resumed.prints("rerun: identical");
+    assert_eq!(
+        reruns(&project),
+        [""; 0].map(PathBuf::from),
+        "its results were compared"
+    );
+
+    // SIGKILL: the store stays, until it is too old.
+    let mut child = started_rerun(&project, false);
+    child.kill().expect("a child");
+    child.wait().expect("a child");
+    let [store] = &reruns(&project)[..] else {
+        panic!("one store is left")
+    };
+    project.aurora(&["gc"]).exits(0);
+    assert!(store.is_dir());
+    let old = SystemTime::now() - Duration::from_secs(8 * 24 * 60 * 60);
+    for path in listed(store).iter().chain([store]) {
+        File::open(path)
+            .and_then(|file| file.set_modified(old))
+            .expect("a time");
+    }
+    let listed = project.aurora(&["gc", "--dry-run", "--json"]).json();
+    assert_eq!(listed["reruns"].as_array().map(Vec::len), Some(1));
+    let gc = project.aurora(&["gc"]);
+    gc.exits(0);
+    gc.prints("and 1 stores of reruns");
+    assert!(!store.exists());
+    project.aurora(&["verify"]).exits(0);
 }
