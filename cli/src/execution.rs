@@ -42,7 +42,8 @@ pub static STOP: Stop = Stop::new();
 /// stops, the second one stops at once.
 pub fn install_signal_handlers() -> Result<(), Failure> {
     use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
-    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGUSR1])?;
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGUSR1])
+        .map_err(|error| Failure::error(format!("signals cannot be handled: {error}")))?;
     std::thread::spawn(move || {
         for _ in signals.forever() {
             STOP.request();
@@ -417,7 +418,7 @@ pub fn refuse_changes(
 
 /// The failure of `--locked`.
 fn would_change(changes: &[String]) -> Failure {
-    let failure = Failure::error(format!("the lock would change:\n  {}", changes.join("\n  ")));
+    let failure = Failure::error(format!("the lock would change:\n{}", changes.join("\n")));
     Failure {
         code: Some(Code::LOCK_WOULD_CHANGE),
         ..failure.help("run without `--locked`, or `aurora lock SPEC`")
@@ -430,7 +431,7 @@ pub fn refuse_unknown(spec: &Spec) -> Result<(), Failure> {
     let unknown: Vec<String> = assumptions
         .iter()
         .filter(|assumption| assumption.kind == AssumptionKind::Unknown)
-        .map(|a| format!("  {} ({}:{}:{})", a.path, a.file, a.line, a.column))
+        .map(|a| format!("{} ({}:{}:{})", a.path, a.file, a.line, a.column))
         .collect();
     if unknown.is_empty() {
         return Ok(());

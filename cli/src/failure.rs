@@ -10,7 +10,8 @@ use aurora_runtime::pin::PinError;
 use aurora_runtime::results::ResultError;
 use aurora_runtime::store::StoreError;
 
-use crate::stdio::{errln, outln};
+use crate::output;
+use crate::stdio::{OutputError, errln};
 
 /// The exit codes, as the book lists them (`book/src/commands.md`). Code 2, for an error in the command line, comes
 /// from clap and is in that table too.
@@ -98,11 +99,10 @@ impl Failure {
         if json {
             let code = self.code.map(Code::as_str);
             let document = serde_json::json!({
-                "format_version": "1.0",
                 "error": { "code": code, "message": self.message, "help": self.help },
             });
             // The exit code reports the failure even if nothing reads the document.
-            let _ = outln!("{document}");
+            let _ = output::json(document);
         }
         let code = self.code.map(|code| format!("[{code}]")).unwrap_or_default();
         let what = match self.exit {
@@ -179,9 +179,9 @@ impl From<FileError> for Failure {
     }
 }
 
-impl From<std::io::Error> for Failure {
-    fn from(error: std::io::Error) -> Self {
-        if error.kind() == std::io::ErrorKind::BrokenPipe {
+impl From<OutputError> for Failure {
+    fn from(error: OutputError) -> Self {
+        if error.0.kind() == std::io::ErrorKind::BrokenPipe {
             return Self::reported().exit(Exit::OutputClosed);
         }
         Self::from_error(&error)

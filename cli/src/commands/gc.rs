@@ -30,7 +30,8 @@ pub fn run(context: &Context, of: Option<&Utf8Path>, dry_run: bool) -> Result<Ex
     let since = running.as_ref().map(|run| run.started);
     let (keep, imports) = in_locks(&project)?;
     let deleted = store.collect(&keep, since, dry_run)?;
-    let texts = aurora_runtime::remote_specs::collect(&project.store, &imports, since, dry_run)?;
+    let texts = aurora_runtime::remote_specs::collect(&project.store, &imports, since, dry_run)
+        .map_err(FileError::reading(&project.store))?;
     let is_current = |of: &RepeatedLock| hash_file(&project.root.join(&of.path)).is_ok_and(|own| own == of.content);
     let reruns = collect_repetitions(&project.store, &is_current, dry_run)?;
     let (kept_reruns, reruns): (Vec<LeftRepetition>, _) = reruns.into_iter().partition(|rerun| rerun.kept.is_some());

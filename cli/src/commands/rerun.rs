@@ -1,7 +1,5 @@
 //! `aurora rerun`: repeats a locked run in an empty store, and compares every result with the lock.
 
-use std::io;
-
 use aurora_compiler::graph::{NodeId, NodeOrigin, Pins};
 use aurora_compiler::hash::Keyed;
 use aurora_compiler::lock::Lock;
@@ -17,7 +15,7 @@ use aurora_runtime::results::Results;
 use aurora_runtime::source::archive::InputFile;
 use aurora_runtime::store::reruns::{RESUMABLE, RepeatedLock, Repetition};
 use aurora_runtime::store::{ResultId, Store, hash_file};
-use camino::{Utf8Path, Utf8PathBuf};
+use camino::Utf8Path;
 use serde_json::{Value, json};
 
 use crate::arguments::{RunArguments, VariantSelection};
@@ -27,8 +25,8 @@ use crate::failure::{Exit, Failure};
 use crate::libtorch::worker_program;
 use crate::output;
 use crate::progress_display::{ProgressDisplay, duration};
-use crate::project::{Reach, load, locked_graph, read_lock};
-use crate::stdio::{errln, outln};
+use crate::project::{Reach, load, locked_graph, own_program, read_lock};
+use crate::stdio::{Printed, errln, outln};
 use crate::worker_launch::torchrun_listener;
 
 pub fn run(
@@ -81,9 +79,13 @@ pub fn run(
         take_sources(&original, store, &keyed, &loaded.spec.name, &pins)?;
     }
     // A repetition that is kept has a record, as a run does.
-    let record = into
-        .map(|into| RunRecord::begin(into, &loaded.spec.name, &lock.spec, &project.relative(lock_path)))
-        .transpose()?;
+    let record = match into {
+        Some(into) => Some(
+            RunRecord::begin(into, &loaded.spec.name, &lock.spec, &project.relative(lock_path))
+                .map_err(FileError::writing(into))?,
+        ),
+        None => None,
+    };
     let display = ProgressDisplay::new(options.progress, record);
     if matches!(&place, Place::Own(own) if own.is_resumed) {
         display.notice("note: resuming the rerun of this lock that did not end");
@@ -105,10 +107,11 @@ pub fn run(
     let since = std::time::Instant::now();
     let done = execution.run(&keyed, &pins);
     if let Some(mut record) = display.finish() {
-        match &done {
-            Ok(_) => record.end(Status::Finished, None)?,
-            Err(failure) => record.end(Status::Failed, Some(failure.message.clone()))?,
-        }
+        let ended = match &done {
+            Ok(_) => record.end(Status::Finished, None),
+            Err(failure) => record.end(Status::Failed, Some(failure.message.clone())),
+        };
+        ended.map_err(FileError::writing(record.folder()))?;
     }
     let (outcome, repeated) = match done {
         Ok(done) => done,
@@ -177,8 +180,7 @@ fn how(
     profile: Option<&str>,
     program: &Result<WorkerProgram, LibtorchError>,
 ) -> Result<String, Failure> {
-    let own = Utf8PathBuf::try_from(std::env::current_exe()?).map_err(|error| Failure::from_error(&error))?;
-    let mut programs = vec![own];
+    let mut programs = vec![own_program()?];
     programs.extend(program.as_ref().ok().map(|program| program.path.clone()));
     let mut contents = Vec::new();
     for path in programs {
@@ -268,7 +270,7 @@ impl Comparison {
         })
     }
 
-    fn report(&self, context: &Context) -> io::Result<()> {
+    fn report(&self, context: &Context) -> Printed {
         let Self {
             nodes,
             compared,
@@ -307,7 +309,7 @@ impl Comparison {
 }
 
 impl Comparison {
-    fn report_classes(&self, two: &TwoClasses) -> io::Result<()> {
+    fn report_classes(&self, two: &TwoClasses) -> Printed {
         let [there, here] = two.classes;
         if !two.not_compared.is_empty() {
             outln!(

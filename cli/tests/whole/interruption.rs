@@ -184,3 +184,25 @@ fn a_stopped_or_killed_rerun_resumes_and_gc_keeps_its_store_for_a_while() {
     assert!(!store.exists());
     project.aurora(&["verify"]).exits(0);
 }
+
+#[test]
+fn a_project_that_is_moved_away_is_not_made_again() {
+    let project = Project::new();
+    project.edit("budget        = 16 steps", "budget        = 4000 steps");
+    let own = project.path("own");
+    fs::create_dir(&own).expect("a folder");
+    for name in ["specs", "data", "lockfiles"] {
+        fs::rename(project.path(name), own.join(name)).expect("a folder");
+    }
+    let arguments = ["run", "specs/small.aur", "--progress", "none"];
+    let mut command = project.command(&arguments);
+    command.current_dir(&own).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the binary starts");
+    let trained = || listed(&own.join(".aurora/actions")).iter().any(|path| path.is_dir());
+    assert!(eventually(|| trained() || child.try_wait().expect("a child").is_some()));
+    fs::rename(&own, project.path("moved")).expect("moved");
+    let done = Done(child.wait_with_output().expect("the run ends"));
+    assert_eq!(done.0.status.code(), Some(4), "{}", done.err());
+    done.prints(&own.display().to_string());
+    assert!(!own.exists(), "{:?}", listed(&own));
+}
