@@ -47,7 +47,8 @@ const END_BY_ITSELF: Duration = Duration::from_secs(2);
 /// stops, the second one stops at once.
 pub fn install_signal_handlers() -> Result<(), Failure> {
     use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
-    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGUSR1])?;
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGUSR1])
+        .map_err(|error| Failure::error(format!("signals cannot be handled: {error}")))?;
     std::thread::spawn(move || {
         for _ in signals.forever() {
             STOP.request();
@@ -434,7 +435,7 @@ pub fn refuse_changes(
 
 /// The failure of `--locked`.
 fn would_change(changes: &[String]) -> Failure {
-    let failure = Failure::error(format!("the lock would change:\n  {}", changes.join("\n  ")));
+    let failure = Failure::error(format!("the lock would change:\n{}", changes.join("\n")));
     Failure {
         code: Some(Code::LOCK_WOULD_CHANGE),
         ..failure.help("run without `--locked`, or `aurora lock SPEC`")
@@ -447,7 +448,7 @@ pub fn refuse_unknown(spec: &Spec) -> Result<(), Failure> {
     let unknown: Vec<String> = assumptions
         .iter()
         .filter(|assumption| assumption.kind == AssumptionKind::Unknown)
-        .map(|a| format!("  {} ({}:{}:{})", a.path, a.file, a.line, a.column))
+        .map(|a| format!("{} ({}:{}:{})", a.path, a.file, a.line, a.column))
         .collect();
     if unknown.is_empty() {
         return Ok(());

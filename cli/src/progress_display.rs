@@ -10,6 +10,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use aurora_compiler::graph::NodeKind;
+use aurora_lang::printable::printable;
 use aurora_runtime::engine::{Observer, RunEvent};
 use aurora_runtime::job::{Layout, StepMetrics};
 use aurora_runtime::record::RunRecord;
@@ -91,7 +92,7 @@ impl ProgressDisplay {
     /// Replaces the live line; does nothing without a terminal.
     fn live(&self, text: impl FnOnce() -> String) {
         if let Style::Live(bar) = &self.style {
-            bar.set_message(text());
+            bar.set_message(printable(&text()).into_owned());
         }
     }
 
@@ -137,7 +138,7 @@ impl ProgressDisplay {
             )
         };
         match &self.style {
-            Style::Live(bar) => bar.set_message(text()),
+            Style::Live(bar) => bar.set_message(printable(&text()).into_owned()),
             Style::Plain => {
                 let due = state.last_line.is_none_or(|at| at.elapsed() >= PLAIN_EVERY) || step.step == of;
                 if due {

@@ -79,6 +79,24 @@ pub fn write_atomically(path: &Utf8Path, bytes: &[u8]) -> std::io::Result<()> {
     file.persist(path).map(drop).map_err(|error| error.error)
 }
 
+/// Makes a folder and those above it, but not `root`: a project that was moved or deleted meanwhile is not made again.
+///
+/// # Errors
+/// A folder cannot be made; `root` does not exist.
+pub fn make_below(root: &Utf8Path, folder: &Utf8Path) -> std::io::Result<()> {
+    if folder == root || folder.is_dir() {
+        return Ok(());
+    }
+    match folder.parent() {
+        Some(above) if folder.starts_with(root) => make_below(root, above)?,
+        _ => {}
+    }
+    match std::fs::create_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && folder.is_dir() => Ok(()),
+        made => made,
+    }
+}
+
 /// BLAKE3 of bytes, as hexadecimal digits.
 pub fn content_of(bytes: &[u8]) -> String {
     blake3::hash(bytes).to_hex().to_string()

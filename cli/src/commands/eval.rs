@@ -19,7 +19,7 @@ use crate::libtorch::worker_program;
 use crate::output;
 use crate::progress_display::ProgressDisplay;
 use crate::project::read_lock;
-use crate::stdio::out;
+use crate::stdio::out_text;
 use crate::worker_launch::torchrun_listener;
 
 pub fn run(context: &Context, checkpoint: &str, eval: &str, options: &RunArguments) -> Result<Exit, Failure> {
@@ -93,7 +93,7 @@ pub fn run(context: &Context, checkpoint: &str, eval: &str, options: &RunArgumen
         output::json(json!({ "checkpoint": checkpoint, "eval": eval, "scores": scores }))?;
         return Ok(Exit::Done);
     }
-    out!("{}", output::table(&rows(&scores)))?;
+    out_text(&output::table(&rows(&scores)))?;
     Ok(Exit::Done)
 }
 

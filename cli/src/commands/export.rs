@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use aurora_compiler::hash::Keyed;
+use aurora_runtime::errors::FileError;
 use aurora_runtime::job::StepMetrics;
 use aurora_runtime::launch::{BatchScript, Machine};
 use aurora_runtime::progress::ProgressReporter;
@@ -23,8 +24,8 @@ use crate::failure::{Exit, Failure};
 use crate::layout::{LayoutRequest, as_argument, check, count, devices, layout, nodes, tasks};
 use crate::numerics::results_to_read;
 use crate::output;
-use crate::project::{compile, refuse_damaged_run};
-use crate::stdio::{out, outln};
+use crate::project::{absolute, compile, own_program, refuse_damaged_run};
+use crate::stdio::{out_text, outln};
 
 /// A model in Hugging Face's format.
 pub fn hf(context: &Context, checkpoint: &str, folder: &Utf8Path) -> Result<Exit, Failure> {
@@ -40,7 +41,7 @@ pub fn hf(context: &Context, checkpoint: &str, folder: &Utf8Path) -> Result<Exit
         .files
         .iter()
         .map(|(name, bytes)| vec![name.clone(), format!("{:>15}", output::grouped(*bytes))]);
-    out!("{}", output::table(&rows.collect::<Vec<_>>()))?;
+    out_text(&output::table(&rows.collect::<Vec<_>>()))?;
     outln!(
         "{folder}: {} parameters of {}",
         output::grouped(found.model.parameters()),
@@ -94,7 +95,8 @@ pub fn mlflow(
     let (project, loaded) = context.open(argument)?;
     let (keyed, _, lock) = compile(&project, &loaded.spec)?;
     let name = &loaded.spec.name;
-    let mut runs = record::runs(&project.store)?
+    let mut runs = record::runs(&project.store)
+        .map_err(FileError::reading(&project.store))?
         .into_iter()
         .filter(|facts| facts.experiment == *name);
     let facts = match run {
@@ -111,7 +113,8 @@ pub fn mlflow(
         value.map_err(|_| Failure::error(format!("the environment variable `{name}` is not set")))
     });
     let token = token.transpose()?;
-    let steps = record::steps(&project.store, &facts.id)?;
+    let steps = record::steps(&project.store, &facts.id)
+        .map_err(FileError::reading(&project.store.join("runs").join(&facts.id)))?;
     let store = Store::open_read_only(&project.store)?;
     let story = aurora_runtime::report::load(&results_to_read(&store, &loaded.spec, &keyed, lock.as_ref())?)?;
     let server = MlflowServer {
@@ -175,6 +178,7 @@ pub fn slurm(context: &Context, argument: &SpecArgument, job: &SlurmArguments) -
         time_limit: job.time,
         grace: Duration::from_secs(job.grace),
         max_restarts: job.requeues,
+        max_losses: job.losses,
         setup: job.setup.clone(),
         command: command(
             context,
@@ -188,7 +192,7 @@ pub fn slurm(context: &Context, argument: &SpecArgument, job: &SlurmArguments) -
     if context.json {
         output::json(json!({ "script": text }))?;
     } else {
-        out!("{text}")?;
+        out_text(&text)?;
     }
     Ok(Exit::Done)
 }
@@ -205,7 +209,7 @@ pub fn github(context: &Context, install: &str) -> Result<Exit, Failure> {
     if context.json {
         output::json(json!({ "workflow": text }))?;
     } else {
-        out!("{text}")?;
+        out_text(&text)?;
     }
     Ok(Exit::Done)
 }
@@ -218,12 +222,11 @@ fn command(
     layout: &str,
     threads: u32,
 ) -> Result<Vec<String>, Failure> {
-    let own = std::env::current_exe()?;
-    let spec = camino::absolute_utf8(&argument.spec)?;
-    let mut words = vec![own.to_string_lossy().into_owned(), "run".to_owned(), spec.to_string()];
+    let spec = absolute(&argument.spec)?;
+    let mut words = vec![own_program()?.into_string(), "run".to_owned(), spec.to_string()];
     words.extend(argument.selection.words());
     if let Some(store) = &context.store {
-        words.extend(["--store".to_owned(), camino::absolute_utf8(store)?.to_string()]);
+        words.extend(["--store".to_owned(), absolute(store)?.into_string()]);
     }
     words.extend(
         [

@@ -39,7 +39,12 @@ pub fn run(
     }
     let old = project.lock(&loaded.spec)?;
     let have = from_lock(&loaded.spec, old.as_ref());
-    let store = Store::open(&project.store)?;
+    // A check fetches and writes nothing.
+    let store = if check {
+        Store::open_read_only(&project.store)?
+    } else {
+        Store::open(&project.store)?
+    };
     let pinning = Pinning {
         root: &project.root,
         store: &store,

@@ -10,6 +10,7 @@ use aurora_compiler::compose::remote::is_remote;
 use aurora_compiler::diff::{Diff, diff, locks};
 use aurora_compiler::lock::{Lock, lock};
 use aurora_compiler::spec::Spec;
+use aurora_runtime::errors::FileError;
 use aurora_runtime::pin;
 use aurora_runtime::progress::ProgressReporter;
 use aurora_runtime::record;
@@ -132,7 +133,7 @@ fn locked(path: &Utf8Path) -> Result<DiffSide, Failure> {
 /// The lock of a run, by the beginning of the run's id.
 fn of_run(context: &Context, name: &str) -> Result<DiffSide, Failure> {
     let project = context.project(None)?;
-    let runs = record::runs(&project.store)?;
+    let runs = record::runs(&project.store).map_err(FileError::reading(&project.store))?;
     let mut named = runs.iter().filter(|facts| facts.id.starts_with(name));
     match (named.next(), named.next()) {
         (Some(facts), None) => {

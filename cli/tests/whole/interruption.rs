@@ -1,8 +1,10 @@
-//! Killing, stopping and resuming runs.
+//! Killing, stopping and resuming runs and reruns.
 
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use aurora_compiler::hash::Key;
 use aurora_compiler::numerics_class::NumericsClass;
@@ -11,7 +13,9 @@ use aurora_runtime::store::{ResultId, Store};
 use camino::Utf8Path;
 
 use crate::faults;
-use crate::project::Project;
+use crate::layouts::signal;
+use crate::project::{Done, Project};
+use crate::slurm::until as eventually;
 use crate::stores::records;
 
 /// Waits until the number of results in the store satisfies `reached`, or the run ends.
@@ -27,12 +31,6 @@ fn until(project: &Project, child: &mut Child, reached: impl Fn(usize) -> bool) 
         }
         std::thread::yield_now();
     }
-}
-
-fn signal(child: &Child, signal: &str) {
-    let pid = child.id().to_string();
-    let mut kill = std::process::Command::new("kill");
-    assert!(kill.args([signal, &pid]).status().expect("kill").success());
 }
 
 #[test]
@@ -72,7 +70,7 @@ fn a_stopped_run_saves_and_exits_with_75() {
     while steps() < 120 && began.elapsed() < Duration::from_secs(120) {
         std::thread::yield_now();
     }
-    signal(&child, "-TERM");
+    signal(child.id(), "-TERM");
     assert_eq!(child.wait().expect("the run ends").code(), Some(75));
     project.aurora(&["verify"]).exits(0);
     project.aurora(&["plan", "specs/small.aur"]).prints("resumes from step");
@@ -151,7 +149,7 @@ fn a_run_that_waits_for_another_one_holds_nothing_that_it_needs() {
     assert!(message(&mut child, waiting).contains(&std::process::id().to_string()));
     // The checkpoint before it is finished, and free for the process that it waits for.
     drop(other.lock("cap@16").expect("it is not locked"));
-    signal(&child, "-INT");
+    signal(child.id(), "-INT");
     assert_eq!(child.wait().expect("the run ends").code(), Some(75));
     let mut child = other.project.start_with(&[]);
     message(&mut child, waiting);
@@ -175,10 +173,119 @@ fn a_second_signal_always_ends_a_run() {
         std::thread::yield_now();
     }
     // Two signals of one kind may arrive as one.
-    signal(&child, "-INT");
-    signal(&child, "-TERM");
+    signal(child.id(), "-INT");
+    signal(child.id(), "-TERM");
     message(&mut child, "stopped at once");
     assert_eq!(child.wait().expect("the run ends").code(), Some(130));
     project.run();
     project.aurora(&["verify"]).exits(0);
+}
+
+fn listed(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten();
+    entries.flatten().map(|entry| entry.path()).collect()
+}
+
+/// The stores of reruns.
+fn reruns(project: &Project) -> Vec<PathBuf> {
+    listed(&project.path(".aurora/rerun"))
+}
+
+const RERUN: [&str; 4] = ["rerun", "lockfiles/small.lock", "--progress", "plain"];
+
+/// Starts a rerun, and waits until a node of this kind is built: `trained`, or one that does not train.
+fn started_rerun(project: &Project, trained: bool) -> Child {
+    let mut command = project.command(&RERUN);
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    let is_built = |store: &PathBuf| {
+        let results = listed(&store.join("actions"));
+        // Trained results are in the folder of their numerics class.
+        results.iter().any(|path| path.is_dir() == trained)
+    };
+    assert!(eventually(|| {
+        reruns(project).iter().any(is_built) || child.try_wait().expect("a child").is_some()
+    }));
+    child
+}
+
+#[test]
+fn a_stopped_or_killed_rerun_resumes_and_gc_keeps_its_store_for_a_while() {
+    let project = Project::new();
+    project.edit("budget        = 16 steps", "budget        = 400 steps");
+    project.edit("checkpoint    = every 8 steps", "checkpoint    = every 100 steps");
+    project.edit("[start, every 8 steps, end]", "[start, end]");
+    project.run();
+
+    // SIGTERM: code 75 says that the same command resumes.
+    let child = started_rerun(&project, true);
+    let gc = project.aurora(&["gc"]);
+    gc.exits(0);
+    gc.prints("has it open");
+    signal(child.id(), "-TERM");
+    let stopped = Done(child.wait_with_output().expect("the rerun ends"));
+    stopped.exits(75);
+    stopped.prints("note: what was computed is in `");
+    let gc = project.aurora(&["gc"]);
+    gc.exits(0);
+    gc.prints("`aurora rerun lockfiles/small.lock` resumes it; kept for 7 more days");
+    assert_eq!(reruns(&project).len(), 1);
+    let resumed = project.aurora(&RERUN);
+    resumed.exits(0);
+    resumed.prints("note: resuming the rerun of this lock that did not end");
+    resumed.prints("resuming cap@");
+    resumed.prints("rerun: identical");
+    assert_eq!(
+        reruns(&project),
+        [""; 0].map(PathBuf::from),
+        "its results were compared"
+    );
+
+    // SIGKILL: the store stays, until it is too old.
+    let mut child = started_rerun(&project, false);
+    child.kill().expect("a child");
+    child.wait().expect("a child");
+    let [store] = &reruns(&project)[..] else {
+        panic!("one store is left")
+    };
+    project.aurora(&["gc"]).exits(0);
+    assert!(store.is_dir());
+    let old = SystemTime::now() - Duration::from_secs(8 * 24 * 60 * 60);
+    for path in listed(store).iter().chain([store]) {
+        File::open(path)
+            .and_then(|file| file.set_modified(old))
+            .expect("a time");
+    }
+    let listed = project.aurora(&["gc", "--dry-run", "--json"]).json();
+    assert_eq!(listed["reruns"].as_array().map(Vec::len), Some(1));
+    let gc = project.aurora(&["gc"]);
+    gc.exits(0);
+    gc.prints("and 1 stores of reruns");
+    assert!(!store.exists());
+    project.aurora(&["verify"]).exits(0);
+}
+
+#[test]
+fn a_project_that_is_moved_away_is_not_made_again() {
+    let project = Project::new();
+    project.edit("budget        = 16 steps", "budget        = 4000 steps");
+    let own = project.path("own");
+    fs::create_dir(&own).expect("a folder");
+    for name in ["specs", "data", "lockfiles"] {
+        fs::rename(project.path(name), own.join(name)).expect("a folder");
+    }
+    let arguments = ["run", "specs/small.aur", "--progress", "none"];
+    let mut command = project.command(&arguments);
+    command.current_dir(&own).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the binary starts");
+    let trained = || listed(&own.join(".aurora/actions")).iter().any(|path| path.is_dir());
+    assert!(eventually(|| trained() || child.try_wait().expect("a child").is_some()));
+    fs::rename(&own, project.path("moved")).expect("moved");
+    let done = Done(child.wait_with_output().expect("the run ends"));
+    assert_eq!(done.0.status.code(), Some(4), "{}", done.err());
+    done.prints(&own.display().to_string());
+    assert!(!own.exists(), "{:?}", listed(&own));
 }

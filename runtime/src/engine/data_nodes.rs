@@ -18,6 +18,7 @@ use crate::data::tokenizer::{TokenizerInput, TokenizerMeta, tokenizer, tokens};
 use crate::data::tokens::TokenStream;
 use crate::errors::FileError;
 use crate::judge;
+use crate::make_below;
 use crate::pin::Pinning;
 use crate::progress::{Progress, ProgressReporter};
 use crate::redact::Secret;
@@ -314,7 +315,7 @@ pub fn place_source(fetched: &Fetched, out: &Utf8Path) -> Result<(), StoreError>
         let to = out.join(name);
         let place = || -> std::io::Result<()> {
             if let Some(folder) = to.parent() {
-                fs::create_dir_all(folder)?;
+                make_below(out, folder)?;
             }
             fs::copy(from, &to).map(drop)
         };

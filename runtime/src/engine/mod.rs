@@ -186,6 +186,9 @@ pub enum RunError {
     OtherClass { node: String, here: NumericsClass },
     #[error("{text}")]
     Launch { text: String, help: String },
+    /// Workers that other hosts should start have not connected.
+    #[error("{text}")]
+    NotStarted { text: String },
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -212,6 +215,7 @@ impl RunError {
                     .to_string(),
             ),
             Self::Launch { help, .. } => Some(help.clone()),
+            Self::NotStarted { .. } => Some("see the workers' logs in the folder of the run".to_owned()),
             Self::Node { source, .. } if is_unpacked_limit(source.as_ref()) => Some(
                 "if the archive is the right one, write what it unpacks to in its source, such as `at_most = 20 GiB`"
                     .to_string(),

@@ -58,7 +58,11 @@ impl Run<'_> {
         let mut started = Some(pool);
         loop {
             let lost = match self.with_workers(started.take(), &layout, training, evals, outcome) {
-                Err(lost @ RunError::Lost { .. }) if left > 0 && !self.stop.is_requested() => lost,
+                Err(lost @ (RunError::Lost { .. } | RunError::NotStarted { .. }))
+                    if left > 0 && !self.stop.is_requested() =>
+                {
+                    lost
+                }
                 ended => return ended,
             };
             left -= 1;

@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{StoreError, entries, failed};
 use crate::record::ProcessIdentity;
-use crate::regular;
+use crate::{make_below, regular};
 
 /// A claim with the method `file` that has not been refreshed for so long is stale.
 const LEASE: Duration = Duration::from_secs(120);
@@ -189,7 +189,7 @@ impl Locks {
     /// A file of the lock cannot be created, the file system does not have flock, or a process uses the other method.
     pub fn try_lock(&self, name: &str, sharing: Sharing) -> Result<Attempt, StoreError> {
         let folder = self.root.join("locks").join(name);
-        fs::create_dir_all(&folder).map_err(failed("make", &folder))?;
+        make_below(&self.root, &folder).map_err(failed("make", &folder))?;
         let file = match self.method {
             Method::File => None,
             Method::Flock => match flock(&folder.join("flock"), sharing)? {

@@ -13,6 +13,7 @@
 //! locks/             locks: one per result, held while it is built; open stores share `store`, gc holds it alone
 //! settings           how the locks work, if a user has set it
 //! tmp/               partial files; nothing here is ever read
+//! rerun/             stores of repetitions (`reruns`)
 //! verified           objects that were found undamaged, with the status of their files at that time
 //! ```
 //!
@@ -28,6 +29,7 @@
 mod classes;
 mod gc;
 pub mod lock;
+pub mod reruns;
 pub(crate) mod sealed;
 mod verified;
 mod verify;
@@ -52,7 +54,7 @@ use sealed::{Address, RecordKind, Unusable};
 pub use verify::{StoreProblem, StoreReport};
 
 use crate::job::Files;
-use crate::regular;
+use crate::{make_below, regular};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -621,7 +623,7 @@ impl Store {
     fn write<T: Serialize>(&self, address: &Address, value: &T) -> Result<(), StoreError> {
         let path = address.path(&self.root);
         if let Some(folder) = path.parent().filter(|folder| !folder.is_dir()) {
-            fs::create_dir_all(folder).map_err(failed("make", folder))?;
+            make_below(&self.root, folder).map_err(failed("make", folder))?;
         }
         sealed::write(&self.root, address, value).map_err(failed("write", &path))
     }
@@ -649,7 +651,7 @@ impl Store {
             let content = hash_file(&path).map_err(failed("read", &path))?;
             let target = self.object_path(&content);
             let parent = target.parent().unwrap_or(&self.root);
-            fs::create_dir_all(parent).map_err(failed("make", parent))?;
+            make_below(&self.root, parent).map_err(failed("make", parent))?;
             let mut permissions = file.metadata().map_err(failed("read", &path))?.permissions();
             permissions.set_readonly(true);
             file.set_permissions(permissions).map_err(failed("protect", &path))?;
