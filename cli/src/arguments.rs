@@ -449,6 +449,9 @@ pub struct SlurmArguments {
     /// How often the job may requeue itself.
     #[arg(long, value_name = "TIMES", default_value_t = 100)]
     pub requeues: u32,
+    /// How many starts in a row may lose a worker and be requeued: a failed node is replaced, another cause would occur again.
+    #[arg(long, value_name = "TIMES", default_value_t = 3)]
+    pub losses: u32,
     /// The name of the job [default: the experiment's name].
     #[arg(short = 'J', long, value_name = "NAME")]
     pub job_name: Option<String>,

@@ -10,6 +10,7 @@ use std::time::Duration;
 use aurora_compiler::graph::{Graph, Pins};
 use aurora_compiler::spec::{Block, BlockId, BlockKind, Spec, Value};
 use aurora_runtime::pin::local_among;
+use aurora_runtime::progress::ProgressReporter;
 use aurora_runtime::trust::{Grants, JudgeOptions, Request, TrustError, program_sources, requests};
 
 use crate::arguments::VariantSelection;
@@ -48,9 +49,8 @@ pub fn judges(spec: &Spec) -> BTreeMap<String, JudgeOptions> {
 pub fn wanted(project: &Project, spec: &Spec, graph: &Graph, pins: &Pins) -> Result<Vec<Request>, Failure> {
     let programs = program_sources(graph);
     let mut pins = pins.clone();
-    pins.extend(local_among(spec, &project.root, |name| {
-        programs.iter().any(|program| program == name)
-    })?);
+    let is_program = |name: &str| programs.iter().any(|program| program == name);
+    pins.extend(local_among(spec, &project.root, is_program, ProgressReporter::none())?);
     Ok(requests(graph, &pins, &judges(spec))?)
 }
 

@@ -7,10 +7,12 @@ use aurora_lang::diagnostics::Code;
 use aurora_runtime::engine::RunError;
 use aurora_runtime::errors::{FileError, chain};
 use aurora_runtime::pin::PinError;
+use aurora_runtime::redact;
 use aurora_runtime::results::ResultError;
 use aurora_runtime::store::StoreError;
 
-use crate::stdio::{errln, outln};
+use crate::output;
+use crate::stdio::{OutputError, errln};
 
 /// The exit codes, as the book lists them (`book/src/commands.md`). Code 2, for an error in the command line, comes
 /// from clap and is in that table too.
@@ -26,6 +28,8 @@ pub enum Exit {
     NodeFailed = 4,
     /// A gate (`expect`) failed.
     GateFailed = 5,
+    /// A worker was lost, or its node did not start it; the same command resumes.
+    WorkerLost = 6,
     /// Stopped; the same command resumes.
     Resumable = 75,
     /// Stopped by a signal at once.
@@ -89,18 +93,18 @@ impl Failure {
     }
 
     /// Prints the failure and returns its exit code.
-    pub fn print(self, json: bool) -> Exit {
+    pub fn print(mut self, json: bool) -> Exit {
         if self.reported {
             return self.exit;
         }
+        self.message = redact::message(&self.message).into_owned();
         if json {
             let code = self.code.map(Code::as_str);
             let document = serde_json::json!({
-                "format_version": "1.0",
                 "error": { "code": code, "message": self.message, "help": self.help },
             });
             // The exit code reports the failure even if nothing reads the document.
-            let _ = outln!("{document}");
+            let _ = output::json(document);
         }
         let code = self.code.map(|code| format!("[{code}]")).unwrap_or_default();
         let what = match self.exit {
@@ -120,6 +124,7 @@ impl From<RunError> for Failure {
         let exit = match &error {
             RunError::Stopped { .. } => Exit::Resumable,
             RunError::Killed => Exit::Interrupted,
+            RunError::Lost { .. } | RunError::NotStarted { .. } => Exit::WorkerLost,
             _ => Exit::NodeFailed,
         };
         let mut message = chain(&error);
@@ -176,9 +181,9 @@ impl From<FileError> for Failure {
     }
 }
 
-impl From<std::io::Error> for Failure {
-    fn from(error: std::io::Error) -> Self {
-        if error.kind() == std::io::ErrorKind::BrokenPipe {
+impl From<OutputError> for Failure {
+    fn from(error: OutputError) -> Self {
+        if error.0.kind() == std::io::ErrorKind::BrokenPipe {
             return Self::reported().exit(Exit::OutputClosed);
         }
         Self::from_error(&error)

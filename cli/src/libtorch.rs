@@ -3,14 +3,14 @@
 use aurora_compiler::lock::Lock;
 use aurora_runtime::engine::workers::WorkerProgram;
 use aurora_runtime::libtorch::{BUILT_FOR, Devices, LibtorchError, Place, Search, Version};
-use camino::{Utf8Path, Utf8PathBuf};
+use camino::Utf8Path;
 
 use crate::failure::Failure;
+use crate::project::own_program;
 
 /// Looks for a libtorch. `pinned` is the version that a lock pins.
 pub fn search(pinned: Option<&str>) -> Result<Search, Failure> {
-    let own = std::env::current_exe()?;
-    let own = Utf8PathBuf::try_from(own).map_err(|error| Failure::error(error.to_string()))?;
+    let own = own_program()?;
     let place = Place {
         variable: &|name| std::env::var(name).ok(),
         programs: own.parent().unwrap_or(Utf8Path::new(".")),

@@ -1,12 +1,13 @@
 //! Printing: JSON documents, tables, diagnostics.
 
 pub use aurora_compiler::text::grouped;
-use std::io::{self, IsTerminal};
+use std::io::IsTerminal;
 
 use aurora_lang::diagnostics::{Diagnostic, Source, render_text, to_json};
+use aurora_lang::printable::printable;
 
 use crate::failure::Failure;
-use crate::stdio::{outln, write_err};
+use crate::stdio::{Printed, err_rendered, out_json};
 
 /// Whether text for people is coloured: on a terminal, unless `NO_COLOR` is set.
 pub fn coloured() -> bool {
@@ -14,17 +15,17 @@ pub fn coloured() -> bool {
 }
 
 /// Prints one JSON document, with the version of the format first.
-pub fn json(value: serde_json::Value) -> io::Result<()> {
+pub fn json(value: serde_json::Value) -> Printed {
     let body = value.to_string();
     let rest = body.strip_prefix('{').unwrap_or(&body);
     let comma = if rest == "}" { "" } else { "," };
-    outln!("{{\"format_version\":\"1.0\"{comma}{rest}")
+    out_json(&format!("{{\"format_version\":\"1.0\"{comma}{rest}"))
 }
 
 /// Prints the diagnostics of a text.
 pub fn diagnostics(found: &[Diagnostic], source: Source<'_>) {
     if !found.is_empty() {
-        write_err(format_args!("{}", render_text(found, source, coloured())));
+        err_rendered(&render_text(found, source, coloured()));
     }
 }
 
@@ -44,6 +45,11 @@ pub fn refused(found: &[Diagnostic], source: Source<'_>, as_json: bool) -> Failu
 /// Lays out rows in columns; the caller aligns numbers.
 pub fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    // A value of a spec must not begin another row.
+    let rows: Vec<Vec<_>> = rows
+        .iter()
+        .map(|row| row.iter().map(|cell| printable(cell)).collect())
+        .collect();
     let width = |column: usize| {
         rows.iter()
             .filter_map(|row| row.get(column))
@@ -53,7 +59,7 @@ pub fn table(rows: &[Vec<String>]) -> String {
     };
     let widths: Vec<usize> = (0..columns).map(width).collect();
     let mut text = String::new();
-    for row in rows {
+    for row in &rows {
         let mut line = String::new();
         for (cell, width) in row.iter().zip(&widths) {
             let pad = width.saturating_sub(cell.chars().count());

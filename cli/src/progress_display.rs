@@ -10,9 +10,11 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use aurora_compiler::graph::NodeKind;
+use aurora_lang::printable::printable;
 use aurora_runtime::engine::{Observer, RunEvent};
 use aurora_runtime::job::{Layout, StepMetrics};
 use aurora_runtime::record::RunRecord;
+use aurora_runtime::store::lock::Holder;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::arguments::ProgressMode;
@@ -90,7 +92,7 @@ impl ProgressDisplay {
     /// Replaces the live line; does nothing without a terminal.
     fn live(&self, text: impl FnOnce() -> String) {
         if let Style::Live(bar) = &self.style {
-            bar.set_message(text());
+            bar.set_message(printable(&text()).into_owned());
         }
     }
 
@@ -136,7 +138,7 @@ impl ProgressDisplay {
             )
         };
         match &self.style {
-            Style::Live(bar) => bar.set_message(text()),
+            Style::Live(bar) => bar.set_message(printable(&text()).into_owned()),
             Style::Plain => {
                 let due = state.last_line.is_none_or(|at| at.elapsed() >= PLAIN_EVERY) || step.step == of;
                 if due {
@@ -166,6 +168,7 @@ impl Observer for ProgressDisplay {
             RunEvent::Reused { node } => self.line(&format!(
                 "reused   {node} (its inputs have the same contents as before)"
             )),
+            RunEvent::Waiting { node, holders } => self.notice(&waiting(node, holders)),
             RunEvent::Started { node, kind } => self.live(|| format!("{} {node}", activity(kind))),
             RunEvent::Progress {
                 node,
@@ -213,6 +216,16 @@ impl Observer for ProgressDisplay {
             RunEvent::Restart { text } => self.line(text),
         }
     }
+}
+
+/// Says which processes build what this run needs.
+fn waiting(node: &str, holders: &[Holder]) -> String {
+    let holders: Vec<String> = holders.iter().map(Holder::to_string).collect();
+    let by = match holders.is_empty() {
+        true => "another process".to_owned(),
+        false => holders.join(", "),
+    };
+    format!("waiting for `{node}`, built by {by}")
 }
 
 fn activity(kind: NodeKind) -> &'static str {

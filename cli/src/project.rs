@@ -12,9 +12,10 @@ use aurora_compiler::hash::{Keyed, hash};
 use aurora_compiler::lock::{Lock, LockError, LockedImport};
 use aurora_compiler::spec::Spec;
 use aurora_runtime::errors::FileError;
+use aurora_runtime::progress::ProgressReporter;
 use aurora_runtime::record::checks::problems;
-use aurora_runtime::regular;
 use aurora_runtime::remote_specs::{Fetch, Imports};
+use aurora_runtime::{make_below, regular};
 use camino::{Utf8Path, Utf8PathBuf};
 
 use crate::arguments::VariantSelection;
@@ -30,7 +31,7 @@ impl Project {
     /// Finds the project that a file or folder belongs to: the nearest folder above it with `lockfiles/` or `.aurora/`,
     /// else the folder above `specs/`, else the file's own folder.
     pub fn of(path: &Utf8Path, store: Option<&Utf8Path>) -> Result<Self, Failure> {
-        let full = camino::absolute_utf8(path).map_err(|error| Failure::error(format!("`{path}`: {error}")))?;
+        let full = absolute(path)?;
         let own = if full.is_dir() {
             full.as_path()
         } else {
@@ -45,9 +46,7 @@ impl Project {
             _ => own,
         };
         let store = match store {
-            Some(store) => {
-                camino::absolute_utf8(store).map_err(|error| Failure::error(format!("`{store}`: {error}")))?
-            }
+            Some(store) => absolute(store)?,
             None => root.join(".aurora"),
         };
         Ok(Self {
@@ -134,6 +133,18 @@ impl Project {
     }
 }
 
+/// A path from the root.
+pub fn absolute(path: &Utf8Path) -> Result<Utf8PathBuf, Failure> {
+    camino::absolute_utf8(path).map_err(|error| Failure::error(format!("`{path}`: {error}")))
+}
+
+/// The path of this program.
+pub fn own_program() -> Result<Utf8PathBuf, Failure> {
+    let path = std::env::current_exe()
+        .map_err(|error| Failure::error(format!("the path of this program cannot be found: {error}")))?;
+    Utf8PathBuf::try_from(path).map_err(|error| Failure::from_error(&error))
+}
+
 fn with_path(error: aurora_compiler::lock::LockError, path: &Utf8Path) -> Failure {
     let failure = Failure::from(error);
     Failure {
@@ -163,7 +174,10 @@ pub fn write_lock(path: &Utf8Path, lock: &Lock) -> Result<(), FileError> {
     if std::fs::read_to_string(path).is_ok_and(|old| old == text) {
         return Ok(());
     }
-    write_file(path, &text)
+    if let Some(folder) = path.parent() {
+        make_below(folder.parent().unwrap_or(folder), folder).map_err(FileError::writing(path))?;
+    }
+    aurora_runtime::write_atomically(path, text.as_bytes()).map_err(FileError::writing(path))
 }
 
 /// Writes a file in one step, so that a full disk leaves the old one; makes its folder if there is none.
@@ -329,7 +343,11 @@ pub fn load(path: &Utf8Path, selection: &VariantSelection, json: bool, reach: Re
 pub fn compile(project: &Project, spec: &Spec) -> Result<(Keyed, Pins, Option<Lock>), Failure> {
     let lock = project.lock(spec)?;
     let mut pins = aurora_runtime::pin::from_lock(spec, lock.as_ref());
-    pins.extend(aurora_runtime::pin::local(spec, &project.root)?);
+    pins.extend(aurora_runtime::pin::local(
+        spec,
+        &project.root,
+        ProgressReporter::none(),
+    )?);
     Ok((hash(lower(spec, &pins)), pins, lock))
 }
 

@@ -1,70 +1,99 @@
-//! Standard output and standard error, without the panics of `println!`.
+//! Standard output and standard error, without the panics of `println!`, and safe for terminals.
 //!
-//! Results go to standard output through [`out!`] and [`outln!`], everything else to standard error through [`errln!`].
+//! Results go to standard output through [`outln!`], everything else to standard error through [`errln!`]: lines with values
+//! of specs, data, programs and servers. Characters in values that control a terminal are printed as codes, and a line break
+//! of a value continues its line after `  | `, so that no value can look like a line of Aurora. [`out_text`] prints texts
+//! whose lines are all Aurora's own or those of a file that is the result; [`out_json`] prints JSON, which stays exact.
 
-use std::borrow::Cow;
-use std::fmt::Arguments;
+use std::fmt::{self, Arguments, Write as _};
 use std::io::{self, Write};
 
-/// Writes to standard output. A closed pipe (`aurora build SPEC | head`) is an error, which ends the command.
-macro_rules! out {
-    ($($text:tt)*) => { $crate::stdio::write_out(format_args!($($text)*)) };
-}
+use aurora_lang::printable::{controls, printable_coloured, printable_lines};
+use aurora_runtime::redact;
 
-/// Writes a line to standard output, as [`out!`] does.
+/// Writes a line to standard output. A closed pipe (`aurora build SPEC | head`) is an error, which ends the command.
 macro_rules! outln {
-    ($($text:tt)*) => { $crate::stdio::write_out(format_args!("{}\n", format_args!($($text)*))) };
+    ($format:literal $($values:tt)*) => {
+        $crate::stdio::write_out($format, format_args!($format $($values)*))
+    };
 }
 
-/// Writes a line to standard error. Nothing can be reported if that fails.
+/// Writes a line to standard error, without secrets. Nothing can be reported if that fails.
 macro_rules! errln {
-    ($($text:tt)*) => { $crate::stdio::write_err(format_args!("{}\n", format_args!($($text)*))) };
+    ($format:literal $($values:tt)*) => {
+        $crate::stdio::write_err($format, format_args!($format $($values)*))
+    };
 }
 
-pub(crate) use {errln, out, outln};
+pub(crate) use {errln, outln};
 
-pub fn write_out(text: Arguments<'_>) -> io::Result<()> {
-    io::stdout().lock().write_all(printable(&text.to_string()).as_bytes())
-}
+/// Standard output cannot be written to.
+#[derive(Debug)]
+pub struct OutputError(pub io::Error);
 
-pub fn write_err(text: Arguments<'_>) {
-    let _ = io::stderr().lock().write_all(printable(&text.to_string()).as_bytes());
-}
-
-/// A text without characters that control a terminal: each is printed as its code. Texts of specs, data and programs may have
-/// any; line ends, tabs, and the sequences that set colours stay.
-fn printable(text: &str) -> Cow<'_, str> {
-    let is_safe = |character: char| !is_control(character) || matches!(character, '\n' | '\t');
-    if text.chars().all(is_safe) {
-        return Cow::Borrowed(text);
+impl fmt::Display for OutputError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot write to standard output: {}", self.0)
     }
-    let mut safe = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(character) = rest.chars().next() {
-        let length = match colour(rest) {
-            Some(length) => length,
-            None => character.len_utf8(),
-        };
-        if is_safe(character) || length > 1 && character == '\u{1b}' {
-            safe.push_str(&rest[..length]);
+}
+
+impl std::error::Error for OutputError {}
+
+pub type Printed = Result<(), OutputError>;
+
+/// Writes the line with this format, of which only the line breaks begin a new line.
+pub fn write_out(format: &str, line: Arguments<'_>) -> Printed {
+    write_to_out(&lines(format, &line.to_string()))
+}
+
+/// As [`write_out`], to standard error, and without secrets.
+pub fn write_err(format: &str, line: Arguments<'_>) {
+    let text = line.to_string();
+    let safe = lines(format, &redact::message(&text));
+    let _ = io::stderr().lock().write_all(safe.as_bytes());
+}
+
+/// Writes a text to standard output. All its lines are Aurora's own, or those of a file.
+pub fn out_text(text: &str) -> Printed {
+    write_to_out(&printable_lines(text))
+}
+
+/// Writes rendered diagnostics to standard error. The renderer has coloured them, and has made their values printable.
+pub fn err_rendered(text: &str) {
+    let _ = io::stderr().lock().write_all(printable_coloured(text).as_bytes());
+}
+
+/// Writes a JSON text and a line end to standard output. Characters that would control a terminal are in it as `\u…`, which
+/// is the same JSON.
+pub fn out_json(text: &str) -> Printed {
+    let mut safe = String::with_capacity(text.len() + 1);
+    for character in text.chars() {
+        // Line ends are between values: in strings, JSON has them as `\n`.
+        if controls(character) && character != '\n' {
+            let mut units = [0; 2];
+            for unit in character.encode_utf16(&mut units) {
+                let _ = write!(safe, "\\u{unit:04x}");
+            }
         } else {
-            safe.extend(character.escape_unicode());
+            safe.push(character);
         }
-        rest = &rest[length..];
     }
-    Cow::Owned(safe)
+    safe.push('\n');
+    write_to_out(&safe)
 }
 
-/// Control characters, and those that change the direction of the text after them.
-fn is_control(character: char) -> bool {
-    character.is_control() || matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+fn write_to_out(text: &str) -> Printed {
+    io::stdout().lock().write_all(text.as_bytes()).map_err(OutputError)
 }
 
-/// The length of a sequence that sets colours, if the text begins with one: `ESC [ … m`.
-fn colour(text: &str) -> Option<usize> {
-    let numbers = text.strip_prefix("\u{1b}[")?;
-    let end = numbers.find(|character: char| !character.is_ascii_digit() && character != ';')?;
-    numbers[end..].starts_with('m').then_some(2 + end + 1)
+fn lines(format: &str, text: &str) -> String {
+    let mut safe = printable_lines(text).into_owned();
+    let breaks = |text: &str| text.bytes().filter(|byte| *byte == b'\n').count();
+    if breaks(&safe) > breaks(format) {
+        safe = safe.replace('\n', "\n  | ");
+    }
+    safe.push('\n');
+    safe
 }
 
 #[cfg(test)]
@@ -72,18 +101,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_cannot_control_the_terminal() {
-        let coloured = "\u{1b}[1;31merror\u{1b}[0m: Ünïcode\n\ttabs";
-        assert_eq!(printable(coloured), coloured);
-        for (text, safe) in [
-            ("a\u{1b}[2Jb", "a\\u{1b}[2Jb"),
-            ("title \u{1b}]0;x\u{7}", "title \\u{1b}]0;x\\u{7}"),
-            ("over\rwritten", "over\\u{d}written"),
-            ("\u{9b}1A", "\\u{9b}1A"),
-            ("left \u{202e}right", "left \\u{202e}right"),
-            ("\u{1b}[31", "\\u{1b}[31"),
-        ] {
-            assert_eq!(printable(text), safe);
-        }
+    fn a_value_cannot_begin_a_line() {
+        let forged = "x\nerror: forged\n  = help: run it";
+        let line = lines("a {}: b", &format!("a {forged}: b"));
+        assert_eq!(line, "a x\n  | error: forged\n  |   = help: run it: b\n");
+        let line = lines("a\nb {}", &format!("a\nb {forged}"));
+        assert_eq!(line, "a\n  | b x\n  | error: forged\n  |   = help: run it\n");
+        assert_eq!(lines("a\nb {}", &format!("a\nb {}", "c")), "a\nb c\n");
+        assert_eq!(lines("{}", &format!("{}", "\u{1b}[31mred\r")), "\\u{1b}[31mred\\u{d}\n");
     }
 }

@@ -11,6 +11,7 @@ use aurora_runtime::engine::workers::{
 use aurora_runtime::job::{Layout, TOKEN, WorkerDevice};
 use aurora_runtime::launch::{Identity, Launcher, Machine, identity, srun_arguments};
 use aurora_runtime::libtorch::LibtorchError;
+use aurora_runtime::redact::Secret;
 use camino::Utf8PathBuf;
 
 use crate::arguments::{LauncherArgument, RunArguments};
@@ -174,8 +175,9 @@ fn admission(identity: &Identity) -> Result<Admission, Failure> {
     let help = format!(
         "set it to one secret on all hosts: `export {TOKEN}=$(head -c 24 /dev/urandom | base64)` gives a new one"
     );
-    match std::env::var(TOKEN).ok().filter(|token| !token.is_empty()) {
-        Some(token) if token.len() < SHORTEST_SECRET => Err(Failure::error(format!(
+    let token = std::env::var(TOKEN).ok().map(|token| Secret::new(&token));
+    match token.filter(|token| !token.reveal().is_empty()) {
+        Some(token) if token.reveal().len() < SHORTEST_SECRET => Err(Failure::error(format!(
             "`{TOKEN}` has fewer than {SHORTEST_SECRET} characters and can be guessed"
         ))
         .help(help)),

@@ -48,8 +48,13 @@ impl ServerAddress {
 
     /// Whether nobody between this machine and the server can read a secret: it is encrypted, or does not leave the machine.
     pub fn keeps_secrets(&self) -> bool {
+        self.encrypted || self.is_this_machine()
+    }
+
+    /// Whether it is a server of this machine.
+    pub fn is_this_machine(&self) -> bool {
         let address = self.host.parse::<std::net::IpAddr>();
-        self.encrypted || self.host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+        self.host == "localhost" || address.is_ok_and(|address| address.is_loopback())
     }
 }
 

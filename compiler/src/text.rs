@@ -1,5 +1,7 @@
 //! Numbers and lists as text.
 
+pub use aurora_lang::printable::printable;
+
 /// The digits of a number in groups of three: `15,479,707,648`.
 pub fn grouped(number: u64) -> String {
     group_digits(&number.to_string(), ',')

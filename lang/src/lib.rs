@@ -11,6 +11,7 @@ pub mod format;
 pub mod keywords;
 pub mod merge;
 pub mod parse;
+pub mod printable;
 pub mod token;
 
 pub use format::format;

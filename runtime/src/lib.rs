@@ -14,6 +14,8 @@
 //! | `task`, `judge`, `statistics` | items and scores of evals, judges, intervals and gates |
 //! | `report`, `record` | the report; run records, metrics, MLflow |
 //! | `launch` | Slurm, torchrun and local launchers |
+//! | `limits` | what may be read from outside: bytes, nodes, depth |
+//! | `http`, `redact` | transfers over HTTP; texts without secrets |
 //! | `libtorch` | finds the libtorch that workers load |
 //! | `numerics` | what the bits of results depend on: numerics classes of machines |
 //! | `trace`, `bisect`, `compare` | finds where two executions differ |
@@ -24,14 +26,17 @@ pub mod compare;
 pub mod data;
 pub mod engine;
 pub mod errors;
+pub mod http;
 pub mod job;
 pub mod judge;
 pub mod launch;
 pub mod libtorch;
+pub mod limits;
 pub mod numerics;
 pub mod pin;
 pub mod progress;
 pub mod record;
+pub mod redact;
 pub mod regular;
 pub mod remote_specs;
 pub mod report;
@@ -73,6 +78,24 @@ pub fn write_atomically(path: &Utf8Path, bytes: &[u8]) -> std::io::Result<()> {
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
     file.persist(path).map(drop).map_err(|error| error.error)
+}
+
+/// Makes a folder and those above it, but not `root`: a project that was moved or deleted meanwhile is not made again.
+///
+/// # Errors
+/// A folder cannot be made; `root` does not exist.
+pub fn make_below(root: &Utf8Path, folder: &Utf8Path) -> std::io::Result<()> {
+    if folder == root || folder.is_dir() {
+        return Ok(());
+    }
+    match folder.parent() {
+        Some(above) if folder.starts_with(root) => make_below(root, above)?,
+        _ => {}
+    }
+    match std::fs::create_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && folder.is_dir() => Ok(()),
+        made => made,
+    }
 }
 
 /// BLAKE3 of bytes, as hexadecimal digits.

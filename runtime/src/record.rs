@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::errors::FileError;
 use crate::job::{Layout, StepMetrics};
+use crate::redact;
 use crate::regular;
 use crate::store::entries;
 use crate::write_atomically;
@@ -43,7 +44,7 @@ pub struct ProcessIdentity {
 }
 
 impl ProcessIdentity {
-    fn own() -> Self {
+    pub(crate) fn own() -> Self {
         let id = std::process::id();
         Self {
             host: host(),
@@ -53,7 +54,7 @@ impl ProcessIdentity {
     }
 
     /// Whether it runs; `None` for a process of another host.
-    fn is_running(&self) -> Option<bool> {
+    pub(crate) fn is_running(&self) -> Option<bool> {
         (self.host == host()).then(|| self.started.is_some() && started(self.id) == self.started)
     }
 }
@@ -232,7 +233,7 @@ impl RunRecord {
     pub fn end(&mut self, status: Status, error: Option<String>) -> io::Result<()> {
         self.facts.status = status;
         self.facts.ended = Some(now());
-        self.facts.error = error;
+        self.facts.error = error.map(|text| redact::message(&text).into_owned());
         self.metrics.flush()?;
         checks::seal(&self.store, &self.facts.id, &self.text()?)?;
         self.save()

@@ -1,13 +1,14 @@
 //! `aurora bisect`: finds the first operation in which two executions of one lock differ.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::{fmt, io};
+use std::fmt;
 
 use aurora_runtime::bisect::{Fork, Stretch, locate};
 use aurora_runtime::checkpoint::STEP_LOG;
 use aurora_runtime::compare::{ResultDifference, first_step_of, read_step_log};
 use aurora_runtime::engine::workers::WorkerProgram;
 use aurora_runtime::engine::{ExternalInputs, Run, Traced, WorkerOptions};
+use aurora_runtime::errors::FileError;
 use aurora_runtime::job::{Layout, Recompute};
 use aurora_runtime::libtorch::LibtorchError;
 use aurora_runtime::record::{RunFacts, runs};
@@ -26,7 +27,7 @@ use crate::libtorch::worker_program;
 use crate::output::{self, grouped};
 use crate::progress_display::ProgressDisplay;
 use crate::project::{Loaded, Project, Reach, load, locked_graph, read_lock, refuse_damaged_run};
-use crate::stdio::outln;
+use crate::stdio::{Printed, outln};
 use crate::worker_launch::local_launch;
 
 /// Longer than the default of `run`: the two executions that bisect repeats may share the cores with a run.
@@ -58,7 +59,8 @@ pub fn run(
     let project = context.project(lock)?;
     let [a, b] = names.map(|name| execution(&project, name));
     let (a, b) = (a?, b?);
-    if a.store.canonicalize_utf8()? == b.store.canonicalize_utf8()? {
+    let resolved = |store: &Utf8Path| store.canonicalize_utf8().map_err(FileError::reading(store));
+    if resolved(&a.store)? == resolved(&b.store)? {
         return Err(Failure::error(format!(
             "`{}` and `{}` are the same store, which has one result of every node",
             a.name, b.name
@@ -129,7 +131,8 @@ pub fn run(
             let repeats = |of: &Results<'_>, traced: &Traced| -> Result<bool, Failure> {
                 let record = of.find(stretch.node)?;
                 let path = record.and_then(|record| Some(of.store.object_path(&record.outputs.get(STEP_LOG)?.content)));
-                let recorded = path.map(|path| read_step_log(&path)).transpose()?.unwrap_or_default();
+                let read = |path: &Utf8PathBuf| read_step_log(path).map_err(FileError::reading(path));
+                let recorded = path.as_ref().map(read).transpose()?.unwrap_or_default();
                 Ok(first_step_of(&traced.step_log, &recorded).is_none())
             };
             let divergence = Divergence {
@@ -153,7 +156,7 @@ fn execution(project: &Project, name: &str) -> Result<ComparedRun, Failure> {
     } else {
         (project.store.clone(), Some(name))
     };
-    let mut named: Vec<RunFacts> = runs(&store)?;
+    let mut named: Vec<RunFacts> = runs(&store).map_err(FileError::reading(&store))?;
     if let Some(id) = of {
         named.retain(|facts| facts.id.starts_with(id));
     }
@@ -214,6 +217,7 @@ impl Repetition<'_> {
                 offline: true,
                 judges: &BTreeMap::new(),
                 allowed: &BTreeSet::new(),
+                at_most: &BTreeMap::new(),
                 recorded: None,
             },
             workers: WorkerOptions {
@@ -230,7 +234,7 @@ impl Repetition<'_> {
     }
 }
 
-fn report_node(context: &Context, executions: [&ComparedRun; 2], difference: &ResultDifference) -> io::Result<()> {
+fn report_node(context: &Context, executions: [&ComparedRun; 2], difference: &ResultDifference) -> Printed {
     if context.json {
         output::json(json!({
             "identical": false,
@@ -262,7 +266,7 @@ impl Divergence {
             .collect()
     }
 
-    fn report(&self, context: &Context, executions: [&ComparedRun; 2]) -> io::Result<()> {
+    fn report(&self, context: &Context, executions: [&ComparedRun; 2]) -> Printed {
         let Stretch { after, last, seen, .. } = &self.stretch;
         let Comparison {
             compared,

@@ -1,7 +1,5 @@
 //! `aurora build`: the graph of a spec, every node with its key and state.
 
-use std::io;
-
 use aurora_compiler::check::{AssumptionKind, assumptions};
 use aurora_compiler::graph::{Graph, NodeId, NodeKind, model_fields, stage_plan};
 use aurora_compiler::json_output;
@@ -17,7 +15,7 @@ use crate::numerics::results_to_plan;
 use crate::output::{self, grouped};
 use crate::plan_nodes::{nodes, state_name, summary};
 use crate::project::compile;
-use crate::stdio::{errln, out, outln};
+use crate::stdio::{Printed, errln, out_text, outln};
 
 pub fn run(context: &Context, argument: &SpecArgument) -> Result<Exit, Failure> {
     let (project, loaded) = context.open(argument)?;
@@ -51,7 +49,7 @@ pub fn run(context: &Context, argument: &SpecArgument) -> Result<Exit, Failure> 
             planned.explanation().unwrap_or_default(),
         ]);
     }
-    out!("{}", output::table(&rows))?;
+    out_text(&output::table(&rows))?;
     let open: Vec<_> = assumed
         .iter()
         .filter(|a| matches!(a.kind, AssumptionKind::Assumed | AssumptionKind::Unknown))
@@ -71,7 +69,7 @@ pub fn run(context: &Context, argument: &SpecArgument) -> Result<Exit, Failure> 
                 ]
             })
             .collect();
-        out!("{}", output::table(&rows))?;
+        out_text(&output::table(&rows))?;
     }
     outln!("\n{}", summary(&plan))?;
     Ok(Exit::Done)
@@ -103,7 +101,7 @@ fn stages(spec: &Spec) -> Vec<json_output::Stage> {
         .collect()
 }
 
-fn print_facts(spec: &Spec, graph: &Graph) -> io::Result<()> {
+fn print_facts(spec: &Spec, graph: &Graph) -> Printed {
     let is_eval = |id: &NodeId| matches!(graph.node(*id).kind(), NodeKind::Eval | NodeKind::Judge);
     let evals = graph.ids().filter(is_eval).count();
     for id in spec.blocks.keys().filter(|id| id.kind == BlockKind::Model) {

@@ -7,7 +7,7 @@ use crate::context::Context;
 use crate::diff::{difference, markdown, text};
 use crate::failure::{Exit, Failure};
 use crate::output;
-use crate::stdio::out;
+use crate::stdio::out_text;
 
 pub fn run(
     context: &Context,
@@ -25,8 +25,8 @@ pub fn run(
         output::json(value)?;
     } else {
         match format {
-            DiffFormat::Text => out!("{}", text(&found))?,
-            DiffFormat::Markdown => out!("{}", markdown(&found, &format!("`{old}` → `{new}`")))?,
+            DiffFormat::Text => out_text(&text(&found))?,
+            DiffFormat::Markdown => out_text(&markdown(&found, &format!("`{old}` → `{new}`")))?,
         }
     }
     Ok(if found.severity == DiffEffect::None {

@@ -5,6 +5,7 @@ use aurora_compiler::hash::hash;
 use aurora_compiler::spec::{BlockId, BlockKind};
 use aurora_runtime::engine::{ExternalInputs, Run};
 use aurora_runtime::job::Scores;
+use aurora_runtime::pin::at_most;
 use aurora_runtime::results::Results;
 use aurora_runtime::store::Store;
 use serde_json::json;
@@ -19,7 +20,7 @@ use crate::libtorch::worker_program;
 use crate::output;
 use crate::progress_display::ProgressDisplay;
 use crate::project::read_lock;
-use crate::stdio::out;
+use crate::stdio::out_text;
 use crate::worker_launch::torchrun_listener;
 
 pub fn run(context: &Context, checkpoint: &str, eval: &str, options: &RunArguments) -> Result<Exit, Failure> {
@@ -74,6 +75,7 @@ pub fn run(context: &Context, checkpoint: &str, eval: &str, options: &RunArgumen
             offline: options.offline,
             judges: &judges(spec),
             allowed: &allowed,
+            at_most: &at_most(spec),
             recorded: None,
         },
         workers: worker_options(spec, options, &program, torchrun.as_ref(), None)?,
@@ -94,7 +96,7 @@ pub fn run(context: &Context, checkpoint: &str, eval: &str, options: &RunArgumen
         output::json(json!({ "checkpoint": checkpoint, "eval": eval, "scores": scores }))?;
         return Ok(Exit::Done);
     }
-    out!("{}", output::table(&rows(&scores)))?;
+    out_text(&output::table(&rows(&scores)))?;
     Ok(Exit::Done)
 }
 

@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output;
-use crate::stdio::outln;
+use crate::stdio::out_text;
 
 pub fn run(context: &Context, code: &str) -> Result<Exit, Failure> {
     let wanted = code.to_uppercase();
@@ -23,13 +23,13 @@ pub fn run(context: &Context, code: &str) -> Result<Exit, Failure> {
             "right": found.right,
         }))?;
     } else {
-        outln!("{}: {}\n\n{}", found.code, found.title, found.text.trim())?;
+        out_text(&format!("{}: {}\n\n{}\n", found.code, found.title, found.text.trim()))?;
         if !found.wrong.is_empty() {
-            outln!(
-                "\nWrong:\n\n{}\n\nRight:\n\n{}",
+            out_text(&format!(
+                "\nWrong:\n\n{}\n\nRight:\n\n{}\n",
                 indented(found.wrong),
                 indented(found.right)
-            )?;
+            ))?;
         }
     }
     Ok(Exit::Done)

@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use aurora_compiler::hash::Keyed;
 use aurora_compiler::server::ServerAddress;
+use aurora_runtime::errors::FileError;
 use aurora_runtime::job::StepMetrics;
 use aurora_runtime::launch::{BatchScript, Machine};
 use aurora_runtime::progress::ProgressReporter;
 use aurora_runtime::record;
 use aurora_runtime::record::mlflow::MlflowServer;
+use aurora_runtime::redact::split_credentials;
+use aurora_runtime::redact::{self, Secret};
 use aurora_runtime::report::harness::{self, HarnessError};
 use aurora_runtime::store::Store;
 use aurora_runtime::weights::{SHARD_BYTES, export};
@@ -23,8 +26,8 @@ use crate::failure::{Exit, Failure};
 use crate::layout::{LayoutRequest, as_argument, check, count, devices, layout, nodes, tasks};
 use crate::numerics::results_to_read;
 use crate::output;
-use crate::project::{compile, refuse_damaged_run};
-use crate::stdio::{out, outln};
+use crate::project::{absolute, compile, own_program, refuse_damaged_run};
+use crate::stdio::{out_text, outln};
 
 /// A model in Hugging Face's format.
 pub fn hf(context: &Context, checkpoint: &str, folder: &Utf8Path) -> Result<Exit, Failure> {
@@ -40,7 +43,7 @@ pub fn hf(context: &Context, checkpoint: &str, folder: &Utf8Path) -> Result<Exit
         .files
         .iter()
         .map(|(name, bytes)| vec![name.clone(), format!("{:>15}", output::grouped(*bytes))]);
-    out!("{}", output::table(&rows.collect::<Vec<_>>()))?;
+    out_text(&output::table(&rows.collect::<Vec<_>>()))?;
     outln!(
         "{folder}: {} parameters of {}",
         output::grouped(found.model.parameters()),
@@ -91,17 +94,19 @@ pub fn mlflow(
     run: Option<&str>,
     token: Option<&str>,
 ) -> Result<Exit, Failure> {
-    if token.is_some() && !ServerAddress::parse(url).is_ok_and(|server| server.keeps_secrets()) {
-        return Err(
-            Failure::error(format!("the token would be sent to `{url}` without encryption")).help(
-                "write the address as `https://HOST/PATH`, or name a server of this machine (`http://localhost:5000`)",
-            ),
-        );
+    let (server, password) = split_credentials(url);
+    let has_secret = token.is_some() || password.is_some();
+    if has_secret && !ServerAddress::parse(&server).is_ok_and(|server| server.keeps_secrets()) {
+        return Err(Failure::error(format!(
+            "the token or password would be sent to `{server}` without encryption"
+        ))
+        .help("write the address as `https://HOST/PATH`, or name a server of this machine (`http://localhost:5000`)"));
     }
     let (project, loaded) = context.open(argument)?;
     let (keyed, _, lock) = compile(&project, &loaded.spec)?;
     let name = &loaded.spec.name;
-    let mut runs = record::runs(&project.store)?
+    let mut runs = record::runs(&project.store)
+        .map_err(FileError::reading(&project.store))?
         .into_iter()
         .filter(|facts| facts.experiment == *name);
     let facts = match run {
@@ -114,15 +119,17 @@ pub fn mlflow(
     })?;
     refuse_damaged_run(&project.store, &facts.id)?;
     let token = token.map(|name| {
-        std::env::var(name).map_err(|_| Failure::error(format!("the environment variable `{name}` is not set")))
+        let value = std::env::var(name).map(|value| Secret::new(&value));
+        value.map_err(|_| Failure::error(format!("the environment variable `{name}` is not set")))
     });
     let token = token.transpose()?;
-    let steps = record::steps(&project.store, &facts.id)?;
+    let steps = record::steps(&project.store, &facts.id)
+        .map_err(FileError::reading(&project.store.join("runs").join(&facts.id)))?;
     let store = Store::open_read_only(&project.store)?;
     let story = aurora_runtime::report::load(&results_to_read(&store, &loaded.spec, &keyed, lock.as_ref())?)?;
     let server = MlflowServer {
         url,
-        token: token.as_deref(),
+        token: token.as_ref(),
         progress: ProgressReporter::none(),
     };
     let sent = server
@@ -131,7 +138,7 @@ pub fn mlflow(
     if context.json {
         output::json(json!({ "run": facts.id, "mlflow_run": sent }))?;
     } else {
-        outln!("run {} of {name} is run {sent} at {url}", facts.id)?;
+        outln!("run {} of {name} is run {sent} at {}", facts.id, redact::message(url))?;
     }
     Ok(Exit::Done)
 }
@@ -181,6 +188,7 @@ pub fn slurm(context: &Context, argument: &SpecArgument, job: &SlurmArguments) -
         time_limit: job.time,
         grace: Duration::from_secs(job.grace),
         max_restarts: job.requeues,
+        max_losses: job.losses,
         setup: job.setup.clone(),
         command: command(
             context,
@@ -194,7 +202,7 @@ pub fn slurm(context: &Context, argument: &SpecArgument, job: &SlurmArguments) -
     if context.json {
         output::json(json!({ "script": text }))?;
     } else {
-        out!("{text}")?;
+        out_text(&text)?;
     }
     Ok(Exit::Done)
 }
@@ -211,7 +219,7 @@ pub fn github(context: &Context, install: &str) -> Result<Exit, Failure> {
     if context.json {
         output::json(json!({ "workflow": text }))?;
     } else {
-        out!("{text}")?;
+        out_text(&text)?;
     }
     Ok(Exit::Done)
 }
@@ -224,12 +232,11 @@ fn command(
     layout: &str,
     threads: u32,
 ) -> Result<Vec<String>, Failure> {
-    let own = std::env::current_exe()?;
-    let spec = camino::absolute_utf8(&argument.spec)?;
-    let mut words = vec![own.to_string_lossy().into_owned(), "run".to_owned(), spec.to_string()];
+    let spec = absolute(&argument.spec)?;
+    let mut words = vec![own_program()?.into_string(), "run".to_owned(), spec.to_string()];
     words.extend(argument.selection.words());
     if let Some(store) = &context.store {
-        words.extend(["--store".to_owned(), camino::absolute_utf8(store)?.to_string()]);
+        words.extend(["--store".to_owned(), absolute(store)?.into_string()]);
     }
     words.extend(
         [

@@ -7,7 +7,8 @@ use aurora_compiler::hash::Key;
 use aurora_compiler::lock::LockedImport;
 use aurora_runtime::errors::FileError;
 use aurora_runtime::record::checks::oldest_running;
-use aurora_runtime::store::Store;
+use aurora_runtime::store::reruns::{LeftRepetition, RepeatedLock, collect_repetitions};
+use aurora_runtime::store::{Store, hash_file};
 use camino::{Utf8DirEntry, Utf8Path};
 use serde_json::json;
 
@@ -29,12 +30,18 @@ pub fn run(context: &Context, of: Option<&Utf8Path>, dry_run: bool) -> Result<Ex
     let since = running.as_ref().map(|run| run.started);
     let (keep, imports) = in_locks(&project)?;
     let deleted = store.collect(&keep, since, dry_run)?;
-    let texts = aurora_runtime::remote_specs::collect(&project.store, &imports, since, dry_run)?;
+    let texts = aurora_runtime::remote_specs::collect(&project.store, &imports, since, dry_run)
+        .map_err(FileError::reading(&project.store))?;
+    let is_current = |of: &RepeatedLock| hash_file(&project.root.join(&of.path)).is_ok_and(|own| own == of.content);
+    let reruns = collect_repetitions(&project.store, &is_current, dry_run)?;
+    let (kept_reruns, reruns): (Vec<LeftRepetition>, _) = reruns.into_iter().partition(|rerun| rerun.kept.is_some());
+    let bytes = deleted.bytes + texts + reruns.iter().map(|rerun| rerun.bytes).sum::<u64>();
     let young = running.filter(|_| deleted.young > 0);
     if context.json {
         output::json(json!({
-            "dry_run": dry_run, "objects": deleted.objects, "bytes": deleted.bytes + texts, "records": deleted.records,
+            "dry_run": dry_run, "objects": deleted.objects, "bytes": bytes, "records": deleted.records,
             "kept": deleted.kept, "young": deleted.young, "oldest_run": young.map(|run| run.id),
+            "reruns": reruns, "kept_reruns": kept_reruns,
         }))?;
         return Ok(Exit::Done);
     }
@@ -46,6 +53,10 @@ pub fn run(context: &Context, of: Option<&Utf8Path>, dry_run: bool) -> Result<Ex
             "damaged records that are in use are kept, and every file that they may need; `aurora run` repairs them"
         )?;
     }
+    for LeftRepetition { path, bytes, kept } in &kept_reruns {
+        let why = kept.as_deref().unwrap_or_default();
+        outln!("kept: {path} ({} bytes): {why}", grouped(*bytes))?;
+    }
     if let Some(run) = young {
         outln!(
             "{} files are kept: they are younger than run {}, which is {}",
@@ -55,11 +66,12 @@ pub fn run(context: &Context, of: Option<&Utf8Path>, dry_run: bool) -> Result<Ex
         )?;
     }
     outln!(
-        "{} {} objects ({} bytes) and {} records that no node name and no lock refers to",
+        "{} {} objects and {} records that no node name and no lock refers to, and {} stores of reruns: {} bytes",
         if dry_run { "would delete" } else { "deleted" },
         grouped(deleted.objects),
-        grouped(deleted.bytes + texts),
-        grouped(deleted.records)
+        grouped(deleted.records),
+        grouped(reruns.len() as u64),
+        grouped(bytes)
     )?;
     Ok(Exit::Done)
 }

@@ -16,8 +16,8 @@ use crate::context::Context;
 use crate::diff::{between, text};
 use crate::failure::{Exit, Failure};
 use crate::output;
-use crate::project::{Reach, bundle_of, read_text};
-use crate::stdio::{errln, out, outln};
+use crate::project::{Reach, bundle_of, own_program, read_text};
+use crate::stdio::{errln, out_text, outln};
 
 /// The driver of each kind of file.
 const ATTRIBUTES: [&str; 2] = ["*.aur diff=aurora merge=aurora", "**/lockfiles/*.lock merge=aurora"];
@@ -49,8 +49,8 @@ pub fn install(context: &Context) -> Result<Exit, Failure> {
             .map_err(|error| Failure::error(format!("cannot write `{path}`: {error}")))?;
     }
     // The path of this program: git's environment may find another one, or none.
-    let own = std::env::current_exe()?;
-    let own = shlex::try_quote(&own.to_string_lossy())
+    let own = own_program()?;
+    let own = shlex::try_quote(own.as_str())
         .map_err(|error| Failure::error(error.to_string()))?
         .into_owned();
     let settings = [
@@ -197,7 +197,7 @@ pub fn diff_driver(context: &Context, arguments: &[Utf8PathBuf]) -> Result<Exit,
     let (old, new) = (side(old)?, side(new)?);
     let checked = |text: &str| Ok::<_, Failure>(merged_bundle(path, text)?.check(&Choice::default()));
     match (checked(&old)?, checked(&new)?) {
-        (Ok(old), Ok(new)) => out!("{}", text(&between(context, &old, &new, path)?))?,
+        (Ok(old), Ok(new)) => out_text(&text(&between(context, &old, &new, path)?))?,
         // A missing spec, or one with errors, is compared line by line.
         _ => {
             let wrap = |error: git2::Error| Failure::error(error.message().to_owned());
@@ -205,7 +205,7 @@ pub fn diff_driver(context: &Context, arguments: &[Utf8PathBuf]) -> Result<Exit,
                 git2::Patch::from_buffers(old.as_bytes(), Some(path.as_std_path()), new.as_bytes(), None, None)
                     .map_err(wrap)?;
             let text = patch.to_buf().map_err(wrap)?;
-            out!("{}", text.as_str().unwrap_or_default())?;
+            out_text(&text.as_str().unwrap_or_default())?;
         }
     }
     Ok(Exit::Done)

@@ -14,7 +14,7 @@ use crate::checkpoint::MODEL;
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output;
-use crate::stdio::{errln, out};
+use crate::stdio::{errln, out_text};
 
 fn failure(error: impl std::error::Error + 'static) -> Failure {
     Failure::from_error(&error)
@@ -76,7 +76,7 @@ pub fn megatron(
         return Ok(Exit::Done);
     }
     if output.is_none() {
-        out!("{}", imported.spec)?;
+        out_text(&imported.spec)?;
     }
     for kind in FindingKind::ALL {
         let mut of_kind = imported
@@ -125,7 +125,7 @@ fn finish(
         output::json(json!({ "model": model, "parameters": model.parameters(), "folder": into.folder }))?;
         return Ok(Exit::Done);
     }
-    out!("{}", block(model, call))?;
+    out_text(&block(model, call))?;
     let written = into
         .folder
         .as_ref()

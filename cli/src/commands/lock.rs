@@ -4,7 +4,7 @@ use aurora_compiler::compose::remote::is_remote;
 use aurora_compiler::graph::lower;
 use aurora_compiler::hash::hash;
 use aurora_compiler::lock::LockChange;
-use aurora_runtime::pin::{Pinning, from_lock};
+use aurora_runtime::pin::{Pinning, at_most, from_lock};
 use aurora_runtime::progress::ProgressReporter;
 use aurora_runtime::remote_specs::Fetch;
 use aurora_runtime::store::Store;
@@ -39,11 +39,17 @@ pub fn run(
     }
     let old = project.lock(&loaded.spec)?;
     let have = from_lock(&loaded.spec, old.as_ref());
-    let store = Store::open(&project.store)?;
+    // A check fetches and writes nothing.
+    let store = if check {
+        Store::open_read_only(&project.store)?
+    } else {
+        Store::open(&project.store)?
+    };
     let pinning = Pinning {
         root: &project.root,
         store: &store,
         offline: offline || check,
+        at_most: &at_most(&loaded.spec),
         note: &|text| errln!("{text}"),
         progress: ProgressReporter::none(),
     };

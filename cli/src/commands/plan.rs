@@ -1,7 +1,5 @@
 //! `aurora plan`: what a run would do, why, and at what cost.
 
-use std::io;
-
 use aurora_compiler::diff::{Cost, segment_cost};
 use aurora_compiler::hash::Keyed;
 use aurora_compiler::json_output::{self, WorkerMemory};
@@ -18,7 +16,7 @@ use crate::numerics::results_to_plan;
 use crate::output::{self, grouped};
 use crate::plan_nodes::{nodes, summary};
 use crate::project::compile;
-use crate::stdio::{errln, out, outln};
+use crate::stdio::{Printed, errln, out_text, outln};
 use crate::worker_memory::worker_memory;
 
 pub fn run(context: &Context, argument: &SpecArgument, exit_code: bool) -> Result<Exit, Failure> {
@@ -94,7 +92,7 @@ fn unknown(keyed: &Keyed) -> Vec<String> {
     paths
 }
 
-fn print_memory(memory: &WorkerMemory) -> io::Result<()> {
+fn print_memory(memory: &WorkerMemory) -> Printed {
     let Layout {
         tensor,
         pipeline,
@@ -138,7 +136,7 @@ fn print_memory(memory: &WorkerMemory) -> io::Result<()> {
         let gib = bytes.map(|bytes| format!("{:.3}", bytes as f64 / f64::from(1 << 30)));
         rows.push([rank.pp_rank.to_string()].into_iter().chain(gib).collect());
     }
-    out!("{}", output::table(&rows))?;
+    out_text(&output::table(&rows))?;
     let most = memory.most();
     if let Some(device) = memory.device_memory {
         let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);

@@ -14,7 +14,7 @@ use crate::failure::{Exit, Failure};
 use crate::numerics::results_to_read;
 use crate::output;
 use crate::project::compile;
-use crate::stdio::{out, outln};
+use crate::stdio::{out_text, outln};
 
 pub fn run(context: &Context, argument: &SpecArgument, to: Option<&Utf8Path>) -> Result<Exit, Failure> {
     let (project, loaded) = context.open(argument)?;
@@ -44,7 +44,7 @@ pub fn run(context: &Context, argument: &SpecArgument, to: Option<&Utf8Path>) ->
             "stages": story.stages,
         }))?;
     } else {
-        out!("{}", output::table(&story.table()))?;
+        out_text(&output::table(&story.table()))?;
         outln!("report: {place}")?;
     }
     Ok(Exit::Done)
@@ -118,7 +118,7 @@ pub fn compare(
         output::json(json!({ "page": to, "runs": stories }))?;
         return Ok(Exit::Done);
     }
-    out!("{}", output::table(&rows))?;
+    out_text(&output::table(&rows))?;
     if let Some(to) = to {
         outln!("comparison: {to}")?;
     }

@@ -1,17 +1,20 @@
 //! `aurora rerun`: repeats a locked run in an empty store, and compares every result with the lock.
 
-use std::io;
-
 use aurora_compiler::graph::{NodeId, NodeOrigin, Pins};
 use aurora_compiler::hash::Keyed;
 use aurora_compiler::lock::Lock;
 use aurora_compiler::numerics_class::NumericsClass;
+use aurora_compiler::plan::CachedResult;
 use aurora_runtime::compare::{ClassComparison, ResultDifference, first_difference};
+use aurora_runtime::engine::workers::WorkerProgram;
+use aurora_runtime::errors::FileError;
+use aurora_runtime::libtorch::LibtorchError;
 use aurora_runtime::record::{RunRecord, Status};
 use aurora_runtime::remote_specs::Fetch;
 use aurora_runtime::results::Results;
 use aurora_runtime::source::archive::InputFile;
-use aurora_runtime::store::{ResultId, Store};
+use aurora_runtime::store::reruns::{RESUMABLE, RepeatedLock, Repetition};
+use aurora_runtime::store::{ResultId, Store, hash_file};
 use camino::Utf8Path;
 use serde_json::{Value, json};
 
@@ -23,8 +26,8 @@ use crate::failure::{Exit, Failure};
 use crate::libtorch::worker_program;
 use crate::output;
 use crate::progress_display::{ProgressDisplay, duration};
-use crate::project::{Reach, load, locked_graph, read_lock};
-use crate::stdio::outln;
+use crate::project::{Reach, load, locked_graph, own_program, read_lock};
+use crate::stdio::{Printed, errln, outln};
 use crate::worker_launch::torchrun_listener;
 
 pub fn run(
@@ -64,23 +67,35 @@ pub fn run(
     let program = worker_program(Some(&lock.libtorch))?;
     install_signal_handlers()?;
     let original = Store::open_read_only(&project.store)?;
-    let parent = project.store.join("rerun");
-    std::fs::create_dir_all(&parent)?;
-    let scratch = tempfile::Builder::new().prefix("store-").tempdir_in(&parent)?;
-    let own = Utf8Path::from_path(scratch.path()).ok_or_else(|| Failure::error("the store's path is not UTF-8"))?;
-    let store = Store::open(into.unwrap_or(own))?;
+    let place = match into {
+        Some(into) => Place::Kept(Store::open(into)?),
+        None => {
+            let content = hash_file(lock_path).map_err(FileError::reading(lock_path))?;
+            let path = project.relative(lock_path);
+            let how = how(options, fresh, profile, &program)?;
+            Place::Own(Repetition::open(&project.store, &RepeatedLock { path, content }, &how)?)
+        }
+    };
+    let store = place.store();
     if !fresh {
-        take_sources(&original, &store, &keyed, &loaded.spec.name, &pins)?;
+        take_sources(&original, store, &keyed, &loaded.spec.name, &pins)?;
     }
     // A repetition that is kept has a record, as a run does.
-    let record = into
-        .map(|into| RunRecord::begin(into, &loaded.spec.name, &lock.spec, &project.relative(lock_path)))
-        .transpose()?;
+    let record = match into {
+        Some(into) => Some(
+            RunRecord::begin(into, &loaded.spec.name, &lock.spec, &project.relative(lock_path))
+                .map_err(FileError::writing(into))?,
+        ),
+        None => None,
+    };
     let display = ProgressDisplay::new(options.progress, record);
+    if matches!(&place, Place::Own(own) if own.is_resumed) {
+        display.notice("note: resuming the rerun of this lock that did not end");
+    }
     let execution = Execution {
         project: &project,
         loaded: &loaded,
-        store: &store,
+        store,
         options,
         program: &program,
         old: Some(&lock),
@@ -95,19 +110,23 @@ pub fn run(
     let since = std::time::Instant::now();
     let done = execution.run(&keyed, &pins);
     if let Some(mut record) = display.finish() {
-        match &done {
-            Ok(_) => record.end(Status::Finished, None)?,
-            Err(failure) => record.end(Status::Failed, Some(failure.message.clone()))?,
-        }
+        let ended = match &done {
+            Ok(_) => record.end(Status::Finished, None),
+            Err(failure) => record.end(Status::Failed, Some(failure.message.clone())),
+        };
+        ended.map_err(FileError::writing(record.folder()))?;
     }
-    let (outcome, repeated) = done?;
+    let (outcome, repeated) = match done {
+        Ok(done) => done,
+        Err(failure) => return Err(place.after(failure)?),
+    };
     let results = |store, class| Results {
         experiment: &loaded.spec.name,
         keyed: &keyed,
         store,
         class,
     };
-    let both = [results(&original, lock.class), results(&store, outcome.class)];
+    let both = [results(&original, lock.class), results(store, outcome.class)];
     let seconds = since.elapsed().as_secs_f64();
     let comparison = match (lock.class, outcome.class) {
         (Some(there), Some(here)) if here != there => {
@@ -115,12 +134,62 @@ pub fn run(
         }
         _ => Comparison::of_bits(&lock, &repeated, both, seconds)?,
     };
+    if let Place::Own(own) = place {
+        own.delete()?;
+    }
     comparison.report(context)?;
     Ok(if comparison.differing == 0 {
         Exit::Done
     } else {
         Exit::Error
     })
+}
+
+/// Where a repetition computes.
+enum Place {
+    /// In a folder that the user named, which is kept.
+    Kept(Store),
+    Own(Repetition),
+}
+
+impl Place {
+    fn store(&self) -> &Store {
+        match self {
+            Self::Kept(store) => store,
+            Self::Own(own) => &own.store,
+        }
+    }
+
+    /// Keeps what was computed before a failure, if the same command can continue from it.
+    fn after(self, failure: Failure) -> Result<Failure, Failure> {
+        let Self::Own(own) = self else { return Ok(failure) };
+        if failure.exit == Exit::Error {
+            own.delete()?;
+        } else {
+            let days = RESUMABLE.as_secs() / (24 * 60 * 60);
+            errln!(
+                "note: what was computed is in `{}`; the same command resumes from it, and `aurora gc` deletes it after {days} days",
+                own.store.root()
+            );
+        }
+        Ok(failure)
+    }
+}
+
+/// What may change how a repetition computes: results of an interrupted one are used only if all of it is the same.
+fn how(
+    options: &RunArguments,
+    fresh: bool,
+    profile: Option<&str>,
+    program: &Result<WorkerProgram, LibtorchError>,
+) -> Result<String, Failure> {
+    let mut programs = vec![own_program()?];
+    programs.extend(program.as_ref().ok().map(|program| program.path.clone()));
+    let mut contents = Vec::new();
+    for path in programs {
+        contents.push(hash_file(&path).map_err(FileError::reading(&path))?);
+    }
+    Ok(format!("{:?} {fresh} {profile:?} {contents:?}", options.layout))
 }
 
 /// The results of a repetition, compared with those in the lock.
@@ -204,7 +273,7 @@ impl Comparison {
         })
     }
 
-    fn report(&self, context: &Context) -> io::Result<()> {
+    fn report(&self, context: &Context) -> Printed {
         let Self {
             nodes,
             compared,
@@ -243,7 +312,7 @@ impl Comparison {
 }
 
 impl Comparison {
-    fn report_classes(&self, two: &TwoClasses) -> io::Result<()> {
+    fn report_classes(&self, two: &TwoClasses) -> Printed {
         let [there, here] = two.classes;
         if !two.not_compared.is_empty() {
             outln!(
@@ -304,7 +373,11 @@ fn take_sources(from: &Store, to: &Store, keyed: &Keyed, experiment: &str, pins:
         let NodeOrigin::Source { source: name } = &keyed.graph.node(id).origin else {
             continue;
         };
-        let Some(record) = from.record(ResultId::without_class(keyed.key(id)))? else {
+        let id_in_store = ResultId::without_class(keyed.key(id));
+        if to.state(id_in_store)? == CachedResult::Complete {
+            continue;
+        }
+        let Some(record) = from.record(id_in_store)? else {
             continue;
         };
         let Ok(files) = from.files(&record) else { continue };
@@ -312,7 +385,10 @@ fn take_sources(from: &Store, to: &Store, keyed: &Keyed, experiment: &str, pins:
         let Ok(reference) = pin.reference.parse() else { continue };
         let fetched = aurora_runtime::source::Fetched {
             reference,
-            files: files.into_iter().map(|(name, path)| InputFile { name, path }).collect(),
+            files: files
+                .into_iter()
+                .map(|(name, path)| InputFile::new(name, path))
+                .collect(),
             bytes: pin.bytes,
             content: pin.content.clone(),
         };

@@ -1,7 +1,5 @@
 //! `aurora run`: builds what is missing, writes the lock, the record and the report.
 
-use std::io;
-
 use aurora_compiler::graph::{NodeId, lower};
 use aurora_compiler::hash::Keyed;
 use aurora_compiler::lock::Lock;
@@ -24,7 +22,7 @@ use crate::libtorch::worker_program;
 use crate::output;
 use crate::progress_display::{ProgressDisplay, duration};
 use crate::project::{Project, Reach, bundle};
-use crate::stdio::{errln, out, outln};
+use crate::stdio::{Printed, errln, out_text, outln};
 use crate::worker_launch::torchrun_listener;
 
 /// A run that has ended without an error.
@@ -70,7 +68,7 @@ pub fn run(context: &Context, argument: &SpecArgument, options: &RunArguments, l
     })?;
     let id = record.id().to_string();
     let logs = record.folder().join("logs");
-    std::fs::create_dir_all(&logs)?;
+    std::fs::create_dir_all(&logs).map_err(FileError::writing(&logs))?;
     let display = ProgressDisplay::new(options.progress, Some(record));
     let execution = Execution {
         project: &project,
@@ -114,7 +112,10 @@ pub fn run(context: &Context, argument: &SpecArgument, options: &RunArguments, l
     let mut record = record;
     if let Some(record) = &mut record {
         record_scores(record, &story)?;
-        record.keep_lock(&fresh.to_text())?;
+        let folder = record.folder().to_owned();
+        record
+            .keep_lock(&fresh.to_text())
+            .map_err(FileError::writing(&folder))?;
     }
     end(record, if holds { Status::Finished } else { Status::GateFailed }, None);
     let finished = Finished {
@@ -142,7 +143,7 @@ fn pinned_by_lock(context: &Context, argument: &SpecArgument) -> Option<String> 
 }
 
 impl Finished<'_> {
-    fn print(&self, as_json: bool) -> io::Result<()> {
+    fn print(&self, as_json: bool) -> Printed {
         let Outcome {
             built, reused, gates, ..
         } = self.outcome;
@@ -168,7 +169,7 @@ impl Finished<'_> {
             }))?;
             return Ok(());
         }
-        out!("{}", output::table(&self.story.table()))?;
+        out_text(&output::table(&self.story.table()))?;
         for gate in gates {
             outln!(
                 "gate {}: {} ({}; {})",
@@ -196,13 +197,16 @@ fn record_scores(record: &mut RunRecord, story: &ReportContent) -> Result<(), Fa
         .evals
         .iter()
         .flat_map(|eval| eval.points.iter().map(move |point| (eval, point)));
+    let folder = record.folder().to_owned();
+    let failed = FileError::writing(&folder);
     for (eval, point) in points {
         for (set, score) in &point.sets {
             let tag = format!("eval/{}/{set}/bits_per_byte", eval.name);
-            record.score(&tag, score.bits_per_byte, point.tokens)?;
+            record.score(&tag, score.bits_per_byte, point.tokens).map_err(failed)?;
         }
         for (name, measure) in point.measured() {
-            record.score(&format!("eval/{}/{name}", eval.name), measure.value, point.tokens)?;
+            let tag = format!("eval/{}/{name}", eval.name);
+            record.score(&tag, measure.value, point.tokens).map_err(failed)?;
         }
     }
     Ok(())

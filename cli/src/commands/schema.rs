@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::arguments::SchemaDocument;
 use crate::failure::{Exit, Failure};
-use crate::stdio::outln;
+use crate::stdio::out_json;
 
 pub fn run(of: SchemaDocument) -> Result<Exit, Failure> {
     let schema = match of {
@@ -19,7 +19,7 @@ pub fn run(of: SchemaDocument) -> Result<Exit, Failure> {
         SchemaDocument::Plan => printed(schema_for!(PlanDocument)),
     };
     let text = serde_json::to_string_pretty(&schema).map_err(|error| Failure::error(error.to_string()))?;
-    outln!("{text}")?;
+    out_json(&text)?;
     Ok(Exit::Done)
 }
 

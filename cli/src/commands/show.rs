@@ -7,7 +7,7 @@ use crate::arguments::SpecArgument;
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output;
-use crate::stdio::out;
+use crate::stdio::out_text;
 
 pub fn run(context: &Context, argument: &SpecArgument, path: Option<&str>, origins: bool) -> Result<Exit, Failure> {
     let (_, loaded) = context.open(argument)?;
@@ -55,7 +55,7 @@ pub fn run(context: &Context, argument: &SpecArgument, path: Option<&str>, origi
     if context.json {
         output::json(json!({ "experiment": loaded.spec.name, "values": values }))?;
     } else {
-        out!("{}", output::table(&rows))?;
+        out_text(&output::table(&rows))?;
     }
     Ok(Exit::Done)
 }
@@ -67,7 +67,7 @@ pub fn resolved(context: &Context, argument: &SpecArgument) -> Result<Exit, Fail
     if context.json {
         output::json(json!({ "experiment": loaded.spec.name, "resolved": text }))?;
     } else {
-        out!("{text}")?;
+        out_text(&text)?;
     }
     Ok(Exit::Done)
 }

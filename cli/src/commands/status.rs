@@ -1,5 +1,6 @@
 //! `aurora status`: the runs and their states.
 
+use aurora_runtime::errors::FileError;
 use aurora_runtime::record::runs;
 use camino::Utf8Path;
 use serde_json::json;
@@ -8,11 +9,11 @@ use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output;
 use crate::progress_display::duration;
-use crate::stdio::{out, outln};
+use crate::stdio::{out_text, outln};
 
 pub fn run(context: &Context, of: Option<&Utf8Path>) -> Result<Exit, Failure> {
     let project = context.project(of)?;
-    let runs = runs(&project.store)?;
+    let runs = runs(&project.store).map_err(FileError::reading(&project.store))?;
     if context.json {
         let runs: Vec<_> = runs
             .iter()
@@ -43,6 +44,6 @@ pub fn run(context: &Context, of: Option<&Utf8Path>) -> Result<Exit, Failure> {
             last.or_else(|| run.error.clone()).unwrap_or_default(),
         ]);
     }
-    out!("{}", output::table(&rows))?;
+    out_text(&output::table(&rows))?;
     Ok(Exit::Done)
 }

@@ -10,7 +10,7 @@ use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output::{self, grouped};
 use crate::project::{Project, bundle, compile};
-use crate::stdio::{out, outln};
+use crate::stdio::{out_text, outln};
 
 pub fn run(context: &Context, argument: &SpecArgument) -> Result<Exit, Failure> {
     let (bundle, _) = bundle(&argument.spec, &argument.selection, context.reach())?;
@@ -54,7 +54,7 @@ pub fn run(context: &Context, argument: &SpecArgument) -> Result<Exit, Failure> 
     if context.json {
         output::json(json!({ "points": values, "nodes": { "total": total, "distinct": users.len() } }))?;
     } else {
-        out!("{}", output::table(&rows))?;
+        out_text(&output::table(&rows))?;
         outln!(
             "\n{} points have {} nodes, {} of them distinct",
             grouped(swept.len() as u64),

@@ -1,8 +1,7 @@
 //! `aurora test`: resolved specs compared with their snapshots.
 
-use std::io;
-
 use aurora_compiler::resolved::resolved;
+use aurora_runtime::errors::FileError;
 use camino::{Utf8Path, Utf8PathBuf};
 use serde_json::json;
 
@@ -10,8 +9,8 @@ use crate::arguments::VariantSelection;
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output;
-use crate::project::{Project, load, write_file};
-use crate::stdio::outln;
+use crate::project::{Project, absolute, load, write_file};
+use crate::stdio::{Printed, outln};
 
 /// Lines of a difference that are printed for each side.
 const MOST_SHOWN: usize = 20;
@@ -79,20 +78,21 @@ fn specs(context: &Context, names: &[String]) -> Result<Vec<Utf8PathBuf>, Failur
         return Ok(names.iter().map(Utf8PathBuf::from).collect());
     }
     let project = Project::of(Utf8Path::new("."), context.store.as_deref())?;
-    let own = camino::absolute_utf8(".")?;
+    let own = absolute(Utf8Path::new("."))?;
     let folder = project.root.join("specs");
     // Paths in messages are relative to the current folder.
     let folder = folder
         .strip_prefix(&own)
         .map_or_else(|_| folder.clone(), Utf8Path::to_owned);
+    let reading = FileError::reading(&folder);
     let entries = folder.read_dir_utf8().map_err(|error| {
         Failure::error(format!("cannot read the folder `{folder}`: {error}"))
             .help("run this command in the project, or name specs by their paths")
     })?;
     let mut all = Vec::new();
     for entry in entries {
-        let entry = entry?;
-        if entry.file_type()?.is_file() && entry.path().extension() == Some("aur") {
+        let entry = entry.map_err(reading)?;
+        if entry.file_type().map_err(reading)?.is_file() && entry.path().extension() == Some("aur") {
             all.push(entry.path().to_owned());
         }
     }
@@ -125,7 +125,7 @@ fn snapshot(spec: &Utf8Path) -> Utf8PathBuf {
 }
 
 /// Prints the lines between the common beginning and the common end of two texts.
-fn print_difference(old: &str, new: &str) -> io::Result<()> {
+fn print_difference(old: &str, new: &str) -> Printed {
     let (old, new): (Vec<&str>, Vec<&str>) = (old.lines().collect(), new.lines().collect());
     let start = old.iter().zip(&new).take_while(|(old, new)| old == new).count();
     let end = old[start..]

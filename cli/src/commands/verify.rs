@@ -1,5 +1,6 @@
 //! `aurora verify`: reads every byte of the store.
 
+use aurora_runtime::errors::FileError;
 use aurora_runtime::record::checks;
 use aurora_runtime::remote_specs;
 use aurora_runtime::store::Store;
@@ -14,10 +15,11 @@ use crate::stdio::outln;
 pub fn run(context: &Context, of: Option<&Utf8Path>) -> Result<Exit, Failure> {
     let project = context.project(of)?;
     let mut report = Store::open_read_only(&project.store)?.verify()?;
-    for (path, cause) in checks::verify(&project.store)? {
+    let reading = FileError::reading(&project.store);
+    for (path, cause) in checks::verify(&project.store).map_err(reading)? {
         report.add(path, cause, Vec::new());
     }
-    for (path, cause) in remote_specs::verify(&project.store)? {
+    for (path, cause) in remote_specs::verify(&project.store).map_err(reading)? {
         report.add(path, cause, Vec::new());
     }
     if context.json {

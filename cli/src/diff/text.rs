@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 
 use aurora_compiler::diff::{Diff, DiffEffect};
 
+use aurora_lang::printable::printable;
+
 use crate::output::grouped;
 
 /// Rows of a Markdown table; further rows are only counted.
@@ -46,7 +48,7 @@ fn summary(found: &Diff) -> String {
 pub fn text(found: &Diff) -> String {
     let mut text = String::new();
     let mut line = |new: String| {
-        text.push_str(&new);
+        text.push_str(&printable(&new));
         text.push('\n');
     };
     for value in &found.changed {
@@ -75,7 +77,7 @@ pub fn text(found: &Diff) -> String {
 
 /// Text in a cell of a table.
 fn cell(text: &str) -> String {
-    text.replace('|', "\\|").replace('\n', " ")
+    printable(&text.replace('|', "\\|").replace('\n', " ")).into_owned()
 }
 
 fn code(text: &str) -> String {

@@ -3,7 +3,7 @@
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
-use crate::project::{Project, SPEC};
+use crate::project::{Done, Project, SPEC};
 
 #[test]
 fn pipes_and_devices_in_place_of_a_spec_are_refused() {
@@ -72,6 +72,57 @@ fn texts_cannot_control_the_terminal() {
     let all = done.out() + &done.err();
     assert!(!all.contains(['\u{1b}', '\u{7}']), "{all:?}");
     assert!(all.contains("forged"), "{all:?}");
+}
+
+/// What a value must not do: begin a line that looks like one of Aurora.
+#[track_caller]
+fn forges_nothing(done: &Done) {
+    let all = done.out() + &done.err();
+    assert!(all.contains("forged"), "{all:?}");
+    let is_forged = |line: &str| line.trim_start().starts_with("error: forged") || line.starts_with("  = help: forged");
+    assert!(!all.lines().any(is_forged), "{all}");
+    let controls = |character: char| character.is_control() && character != '\n' || character == '\u{202e}';
+    assert!(!all.contains(controls), "{all:?}");
+}
+
+#[test]
+fn values_cannot_forge_lines() {
+    const FORGED: &str = "x\nerror: forged\n  = help: forged\u{1b}[31m\u{202e}\u{9b}1A\r";
+    let project = Project::new();
+    // The name of a file, in an error, in diagnostics and in a result.
+    let name = format!("specs/{FORGED}.aur");
+    forges_nothing(&project.aurora(&["check", &name]));
+    project.write(&name, "experiment x {}\nmodel y {\n");
+    forges_nothing(&project.aurora(&["check", &name]));
+    project.write(&name, "experiment   x { seed = 1 }\n");
+    forges_nothing(&project.aurora(&["fmt", &name]));
+    // The text of a spec, in diagnostics.
+    let spec = project.read("specs/small.aur");
+    let source = r#"source english { from = "file:data/english.txt" }"#;
+    project.write(
+        "specs/small.aur",
+        "experiment x { seed = \"error: forged\u{9b}1A\u{202e}\" }\n",
+    );
+    forges_nothing(&project.aurora(&["check", "specs/small.aur"]));
+    let missing = "source english { from = \"file:data/forged\u{9b}1A\u{202e}\" }";
+    project.write("specs/small.aur", &spec.replace(source, missing));
+    forges_nothing(&project.aurora(&["run", "specs/small.aur", "--progress", "plain"]));
+    project.write("specs/small.aur", &spec);
+    // An entry of a lock, in an error.
+    project.aurora(&["lock", "specs/small.aur"]).exits(0);
+    let lock = project.read("lockfiles/small.lock");
+    let entry = "spec = \"specs/small.aur\"";
+    assert!(lock.contains(entry), "{lock}");
+    let forged = "spec = \"x\\nerror: forged\\n  = help: forged\\u001b[31m\\u202e\\u009b1A\\r\"";
+    project.write("lockfiles/small.lock", &lock.replace(entry, forged));
+    forges_nothing(&project.aurora(&["rerun", "lockfiles/small.lock"]));
+    // JSON stays exact, and controls nothing either.
+    let done = project.aurora(&["check", &format!("{name}x"), "--json"]);
+    let message = done.json()["error"]["message"].as_str().map(str::to_owned);
+    assert!(message.is_some_and(|message| message.contains(FORGED)));
+    let first = done.out();
+    assert_eq!(first.lines().count(), 1);
+    assert!(!first.contains(['\u{202e}', '\u{9b}', '\u{1b}']), "{first:?}");
 }
 
 #[test]

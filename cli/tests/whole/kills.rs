@@ -98,7 +98,7 @@ fn a_lost_rank_never_causes_a_hang_or_another_result() {
             Some(0) if over => "it had ended",
             Some(0) if done.err().contains("resuming from the last checkpoint") => "resumed",
             Some(0) => "no worker was lost",
-            Some(4) => "stopped",
+            Some(6) => "stopped",
             code => panic!("{place}: {code:?}: {}", done.err()),
         };
         eprintln!("{place}: {result}, {took:.2} s");

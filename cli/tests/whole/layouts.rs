@@ -208,7 +208,7 @@ fn a_lost_worker_is_reported_and_the_run_continues_with_fewer() {
         signal(all[2], how);
         let output = child.wait_with_output().expect("the run ends");
         let errors = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(4), "{how}: {errors}");
+        assert_eq!(output.status.code(), Some(6), "{how}: {errors}");
         let cause = if how == "-KILL" {
             "has ended (signal: 9"
         } else {

@@ -274,3 +274,25 @@ fn a_changed_budget_gives_a_lock_that_can_be_used() {
         .aurora(&["rerun", "lockfiles/small.lock", "--progress", "none"])
         .prints("rerun: identical");
 }
+
+/// A check of a lock needs no store, and makes none.
+#[test]
+fn a_lock_is_checked_without_a_store() {
+    let project = Project::new();
+    project.aurora(&["lock", "specs/small.aur"]).exits(0);
+    std::fs::remove_dir_all(project.path(".aurora")).expect("the store");
+    project.aurora(&["lock", "specs/small.aur", "--check"]).exits(0);
+    assert!(!project.path(".aurora").exists());
+    // What is in the place of a folder of the store is named.
+    project.write(".aurora/rerun", "");
+    project.run();
+    let rerun = project.aurora(&["rerun", "lockfiles/small.lock"]);
+    rerun.exits(4);
+    rerun.prints(".aurora/rerun/");
+    std::fs::remove_dir_all(project.path(".aurora/runs")).expect("runs");
+    project.write(".aurora/runs", "");
+    for command in [&["status"][..], &["run", "specs/small.aur"]] {
+        let done = project.aurora(command);
+        assert!(done.err().contains("/.aurora"), "{command:?}: {}", done.err());
+    }
+}

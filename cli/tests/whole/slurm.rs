@@ -29,9 +29,9 @@ pub fn lacks(programs: &[&str]) -> Option<String> {
         .map(|program| (*program).to_owned())
 }
 
-/// Waits until a condition holds; `false` after two minutes.
+/// Waits until a condition holds; `false` after ten minutes, which a busy machine does not need either.
 pub fn until(mut so: impl FnMut() -> bool) -> bool {
-    let end = Instant::now() + Duration::from_secs(120);
+    let end = Instant::now() + Duration::from_secs(600);
     while !so() {
         if Instant::now() > end {
             return false;
@@ -128,7 +128,7 @@ impl Slurm {
              ProctrackType=proctrack/linuxproc\nTaskPlugin=task/none\nJobAcctGatherType=jobacct_gather/none\n\
              AccountingStorageType=accounting_storage/none\nSelectType=select/cons_tres\nSelectTypeParameters=CR_CPU\n\
              SchedulerParameters=batch_sched_delay=0,sched_interval=1,sched_min_interval=0,bf_interval=1\n\
-             ReturnToService=2\nSlurmdTimeout=30\nKillWait=5\nStateSaveLocation={folder}/state\n\
+             ReturnToService=2\nSlurmdTimeout=600\nKillWait=5\nStateSaveLocation={folder}/state\n\
              SlurmctldPidFile={folder}/slurmctld.pid\nSlurmctldLogFile={folder}/log/slurmctld.log\n\
              SlurmdSpoolDir={folder}/spool.%n\nSlurmdPidFile={folder}/slurmd.%n.pid\n\
              SlurmdLogFile={folder}/log/slurmd.%n.log\nSlurmdParameters=config_overrides\n\
@@ -173,10 +173,25 @@ impl Slurm {
             .to_owned()
     }
 
+    /// Whether a job has ended for good.
+    pub fn has_ended(&self, job: &str) -> bool {
+        let state = self.of_job(job, "JobState");
+        ![
+            "PENDING",
+            "CONFIGURING",
+            "RUNNING",
+            "COMPLETING",
+            "REQUEUED",
+            "NODE_FAIL",
+        ]
+        .contains(&state.as_str())
+    }
+
     /// Starts a requeued job now; Slurm would wait for two minutes.
     pub fn begins_again(&self, job: &str, restart: &str) {
-        let came = until(|| self.of_job(job, "JobState") == "PENDING" && self.of_job(job, "Restarts") == restart);
-        assert!(came, "{}", self.answer("scontrol", &["show", "job", job]));
+        let came = || self.of_job(job, "JobState") == "PENDING" && self.of_job(job, "Restarts") == restart;
+        until(|| came() || self.has_ended(job));
+        assert!(came(), "{}", self.answer("scontrol", &["show", "job", job]));
         // Not in the second in which it ended: the nodes would treat its credential as the revoked one.
         let reported = || {
             self.output("scontrol", &["update", &format!("JobId={job}"), "StartTime=now+3"])

@@ -4,9 +4,11 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use crate::project::Project;
+use crate::missing_tools::missing_tool;
+use crate::project::{Done, Project};
+use crate::slurm::until;
 
 /// The files of a folder of the store and of its folders for numerics classes, by name.
 pub fn records(project: &Project, folder: &str) -> Vec<PathBuf> {
@@ -231,4 +233,70 @@ fn damaged_runs_and_imports_are_reported() {
     let verified = project.aurora(&["verify"]);
     verified.exits(1);
     verified.prints(&format!("damaged: imports/{}", "0".repeat(64)));
+}
+
+/// A library that makes flock fail, as on file systems without it. `None` without a compiler.
+fn without_flock(project: &Project) -> Option<PathBuf> {
+    let (source, library) = (project.path("flock.c"), project.path("flock.so"));
+    let text = "#include <errno.h>\nint flock(int file, int operation) { errno = ENOLCK; return -1; }\n";
+    fs::write(&source, text).expect("a source");
+    let mut compiler = Command::new("cc");
+    compiler.args(["-shared", "-fPIC", "-o"]).args([&library, &source]);
+    let compiled = compiler.status().is_ok_and(|status| status.success());
+    compiled.then_some(library)
+}
+
+#[test]
+fn a_store_without_flock_uses_lock_files_that_do_not_outlive_their_process() {
+    let project = Project::new();
+    let Some(library) = without_flock(&project) else {
+        return missing_tool("cc", "file systems without flock");
+    };
+    let command = |arguments: &[&str]| {
+        let mut command = project.command(arguments);
+        command
+            .env("LD_PRELOAD", &library)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    };
+    let run = ["run", "specs/small.aur", "--progress", "none"];
+    let refused = Done(command(&run).output().expect("the binary starts"));
+    refused.exits(4);
+    refused.prints("does not support locks of files (flock): No locks available");
+    refused.prints("= help: write the line `store_lock = file` to the file `settings` in the folder of the store");
+
+    project.write(".aurora/settings", "store_lock = file\n");
+    let mut killed = command(&run).spawn().expect("the binary starts");
+    assert!(until(|| !records(&project, "actions").is_empty()));
+    let gc = Done(command(&["gc"]).output().expect("the binary starts"));
+    killed.kill().expect("a child");
+    killed.wait().expect("a child");
+    gc.exits(4);
+    gc.prints(&format!(
+        "another process is using the store `{}`",
+        project.path(".aurora").display()
+    ));
+    gc.prints(&format!(": process {} on ", killed.id()));
+    gc.prints("(`aurora run specs/small.aur`)");
+    // Its claims are stale at once, because it has ended on this host.
+    Done(command(&["gc"]).output().expect("the binary starts")).exits(0);
+
+    let both = [run, run].map(|run| command(&run).spawn().expect("the binary starts"));
+    for child in both {
+        Done(child.wait_with_output().expect("a child")).exits(0);
+    }
+    project.aurora(&["verify"]).exits(0);
+    let rerun = ["rerun", "lockfiles/small.lock", "--progress", "none"];
+    let rerun = Done(command(&rerun).output().expect("the binary starts"));
+    rerun.exits(0);
+    rerun.prints("rerun: identical");
+    // Nothing but the lock of the whole store has been left.
+    Done(command(&["gc"]).output().expect("the binary starts")).exits(0);
+    let names = |folder: &str| -> Vec<_> {
+        let entries = fs::read_dir(project.path(folder)).expect("a folder");
+        entries.flatten().map(|entry| entry.file_name()).collect()
+    };
+    assert_eq!(names(".aurora/locks"), ["store"]);
+    assert_eq!(names(".aurora/locks/store"), ["flock"], "of the first attempt");
 }

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, channel};
 
 use serde_json::{Value, json};
 
-use crate::project::Project;
+use crate::project::{Done, Project};
 
 /// Serves until the receiver is dropped; returns the address, and the posted values with their paths.
 fn serve() -> (String, Receiver<(String, Value)>) {
@@ -63,7 +63,24 @@ fn a_complete_run_is_sent() {
     let project = Project::new();
     project.run();
     let (address, posted) = serve();
-    let done = project.aurora(&["export", "mlflow", "specs/small.aur", &address]);
+    // A proxy is not asked for a server of this machine: it would read the token.
+    let export = [
+        "export",
+        "mlflow",
+        "specs/small.aur",
+        &address,
+        "--token",
+        "AURORA_TEST_KEY",
+    ];
+    let mut command = project.command(&export);
+    command
+        .env("AURORA_TEST_KEY", "a-token")
+        .env_remove("NO_PROXY")
+        .env_remove("no_proxy");
+    for name in ["ALL_PROXY", "HTTP_PROXY", "http_proxy"] {
+        command.env(name, "http://127.0.0.1:9");
+    }
+    let done = Done(command.output().expect("the binary starts"));
     done.exits(0);
     done.prints("is run abc at");
     let posted: Vec<(String, Value)> = posted.try_iter().collect();

@@ -360,7 +360,7 @@ fn a_token_is_not_sent_without_encryption() {
         .output();
     let done = Done(output.expect("the binary starts"));
     done.exits(1);
-    done.prints("the token would be sent to `http://mlflow.example.com:5000` without encryption");
+    done.prints("the token or password would be sent to `http://mlflow.example.com:5000` without encryption");
 }
 
 /// Starts two processes with torchrun's variables for `hosts` hosts, of which this machine is all.

@@ -1,6 +1,6 @@
 //! Renders diagnostics with annotate-snippets. Only this module depends on that crate.
 //!
-//! The width is fixed and plain output has no colour, so that equal diagnostics give equal bytes on every machine.
+//! Values in messages, and names of files, are made printable here; the renderer does that with the lines of the source. The width is fixed and plain output has no colour, so that equal diagnostics give equal bytes on every machine.
 
 use std::ops::Range;
 
@@ -8,6 +8,7 @@ use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet}
 
 use super::{Diagnostic, Severity, Source};
 use crate::ast::Span;
+use crate::printable::printable;
 
 /// Diagnostics that are rendered; a last line counts the others.
 pub const MOST_SHOWN: usize = 20;
@@ -42,9 +43,13 @@ fn group<'a>(diagnostic: &'a Diagnostic, source: Source<'a>) -> Group<'a> {
         Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,
     };
-    let mut group = Group::with_title(level.primary_title(&diagnostic.message).id(diagnostic.code.as_str()));
+    let mut group = Group::with_title(
+        level
+            .primary_title(printable(&diagnostic.message))
+            .id(diagnostic.code.as_str()),
+    );
     if diagnostic.labels.is_empty() {
-        group = group.element(Origin::path(source.name));
+        group = group.element(Origin::path(printable(source.name)));
     } else {
         // The file of the error first, then the files of the other labels.
         let mut files: Vec<usize> = Vec::new();
@@ -67,12 +72,12 @@ fn group<'a>(diagnostic: &'a Diagnostic, source: Source<'a>) -> Group<'a> {
                     AnnotationKind::Context
                 };
                 let text = &source.text[range.start..range.end];
-                let snippet = drawn.unwrap_or_else(|| Snippet::source(text).path(name).fold(true));
+                let snippet = drawn.unwrap_or_else(|| Snippet::source(text).path(printable(name)).fold(true));
                 let own = Span::new(
                     label.span.start.saturating_sub(range.start),
                     label.span.end.saturating_sub(range.start),
                 );
-                drawn = Some(snippet.annotation(kind.span(drawable(own, text)).label(&label.text)));
+                drawn = Some(snippet.annotation(kind.span(drawable(own, text)).label(printable(&label.text))));
             }
             if let Some(snippet) = drawn {
                 group = group.element(snippet);
@@ -80,10 +85,10 @@ fn group<'a>(diagnostic: &'a Diagnostic, source: Source<'a>) -> Group<'a> {
         }
     }
     for note in &diagnostic.notes {
-        group = group.element(Level::NOTE.message(note));
+        group = group.element(Level::NOTE.message(printable(note)));
     }
     for help in &diagnostic.helps {
-        group = group.element(Level::HELP.message(&help.text));
+        group = group.element(Level::HELP.message(printable(&help.text)));
     }
     group
 }

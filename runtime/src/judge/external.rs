@@ -12,6 +12,7 @@ use super::Inputs;
 use crate::data::template::TemplateError;
 use crate::errors::FileError;
 use crate::progress::{Cancelled, ProgressUnit};
+use crate::redact;
 use crate::source::archive::InputFile;
 use crate::source::client::{ClientError, last_lines};
 use crate::task::{ItemResult, JudgeVerdict};
@@ -65,7 +66,7 @@ pub enum ExternalJudgeError {
     },
     #[error("the question to the judge cannot be filled in")]
     Question(#[from] TemplateError),
-    #[error("the judge at `{url}` does not answer: {cause}")]
+    #[error("the judge at `{url}` gives no verdict: {cause}")]
     Endpoint { url: String, cause: String },
 }
 
@@ -170,7 +171,7 @@ pub(super) fn program(
         let cause = last_lines(&String::from_utf8_lossy(&outcome.errors), &output);
         ExternalJudgeError::Failed {
             program: program.clone(),
-            cause: format!("{how}\n{cause}").trim_end().to_owned(),
+            cause: redact::message(format!("{how}\n{cause}").trim_end()).into_owned(),
         }
     };
     match outcome.ended {

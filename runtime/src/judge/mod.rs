@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::errors::FileError;
 use crate::job::{ItemFile, Scores};
 use crate::progress::ProgressReporter;
+use crate::redact::Secret;
 use crate::source::archive::InputFile;
 use crate::source::content_in_memory;
 use crate::task::{ItemResult, JudgeVerdict, TaskError, means};
@@ -49,7 +50,7 @@ pub struct Inputs<'a> {
     /// Labelled responses.
     pub labelled: &'a [InputFile],
     /// The key of an endpoint.
-    pub secret: Option<&'a str>,
+    pub secret: Option<&'a Secret>,
     /// The environment variable with the key.
     pub variable: Option<&'a str>,
     /// How long a program may take.

@@ -2,7 +2,8 @@
 //!
 //! In: a plain struct. Out: the script's text. The script starts the engine, and the engine starts the workers
 //! ([`super::srun_arguments`]). Slurm warns the batch shell (`--signal=B:USR1@…`), which passes the warning on; the engine
-//! then writes a checkpoint and ends with status 75, and the script has the job requeued. Every other status ends the job.
+//! then writes a checkpoint and ends with status 75, and the script has the job requeued. It does so too after a lost worker
+//! (status 6), a few times in a row. Every other status ends the job.
 
 use std::time::Duration;
 
@@ -10,6 +11,8 @@ use super::machine::Tasks;
 
 /// The engine's exit status for "stopped, can resume".
 const RESUMABLE: u8 = 75;
+/// The engine's exit status for a lost worker.
+const LOST: u8 = 6;
 
 /// Slurm may send its signal this much early (sbatch(1), `--signal`).
 const EARLY: Duration = Duration::from_secs(60);
@@ -31,6 +34,8 @@ pub struct BatchScript {
     pub grace: Duration,
     /// How often the job may be requeued.
     pub max_restarts: u32,
+    /// How many starts in a row may lose a worker: a node that fails is replaced, but another cause would occur again.
+    pub max_losses: u32,
     /// Shell commands before the engine starts: modules, a container, a virtual environment.
     pub setup: Vec<String>,
     /// The engine and its arguments, such as `aurora run SPEC --launcher srun`.
@@ -82,7 +87,10 @@ impl BatchScript {
             lines.extend(self.setup.iter().cloned());
         }
         lines.push(format!("{FORWARD}{command} &\n{WAIT}"));
-        lines.push(format!("resumable={RESUMABLE} most={}\n{REQUEUE}", self.max_restarts));
+        lines.push(format!(
+            "resumable={RESUMABLE} most={} lost={LOST} most_losses={}\n{REQUEUE}",
+            self.max_restarts, self.max_losses
+        ));
         Ok(lines.join("\n") + "\n")
     }
 
@@ -166,13 +174,35 @@ while
 do :; done
 "#;
 
-/// After `resumable=… most=…`: a cancelled job (`ended`) is not requeued.
-const REQUEUE: &str = r#"restarts=${SLURM_RESTART_COUNT:-0}
-if [ "$status" -eq "$resumable" ] && [ -z "$ended" ]; then
+/// After `resumable=… most=… lost=… most_losses=…`: a cancelled job (`ended`) is not requeued. After a lost worker, the job is
+/// requeued only if Slurm does not end or requeue it itself: it may have noticed the loss of the node meanwhile, or its
+/// cancelling of the job may have ended the worker.
+const REQUEUE: &str = r#"restarts=${SLURM_RESTART_COUNT:-0} losses=${SLURM_JOB_NAME:-aurora}-$SLURM_JOB_ID.lost why=''
+case $status in
+"$resumable")
+    rm -f "$losses"
+    why='saved a checkpoint'
+    ;;
+"$lost")
+    # A line for each start in a row that has lost a worker.
+    echo "$restarts" >>"$losses"
+    count=$(wc -l <"$losses") || count=$((most_losses + 1))
+    state=$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T)
+    if [ "$count" -gt "$most_losses" ]; then
+        echo "aurora can resume, but $count starts in a row have lost a worker: not requeued" >&2
+    elif [ "$state" = RUNNING ]; then
+        why='lost a worker'
+    else
+        echo "aurora lost a worker while Slurm ended the job (its state is '$state'): not requeued by this script" >&2
+    fi
+    ;;
+*) rm -f "$losses" ;;
+esac
+if [ -n "$why" ] && [ -z "$ended" ]; then
     if [ "$restarts" -ge "$most" ]; then
         echo "aurora can resume, but the job has already been restarted $restarts times: not requeued" >&2
     elif scontrol requeue "$SLURM_JOB_ID"; then
-        echo "aurora saved a checkpoint and resumes in restart $((restarts + 1)) of at most $most" >&2
+        echo "aurora $why and resumes in restart $((restarts + 1)) of at most $most" >&2
     else
         echo "aurora can resume, but the job cannot be requeued: submit it again" >&2
     fi

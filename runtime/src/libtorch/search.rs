@@ -272,7 +272,7 @@ pub enum LibtorchError {
 
 /// Each text in a line of its own.
 fn lines(texts: &[String]) -> String {
-    texts.iter().map(|text| format!("\n  {text}")).collect()
+    texts.iter().map(|text| format!("\n{text}")).collect()
 }
 
 impl LibtorchError {

@@ -4,14 +4,15 @@
 //! killed when the work is cancelled. Not here: which program, and what its output means.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read, Seek};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use crate::progress::{Cancelled, ProgressReporter};
+use crate::redact;
 
 /// How often a running client is polled.
-const POLL_INTERVAL: Duration = Duration::from_millis(20);
+pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Bytes that are kept of a client's output.
 const OUTPUT_LIMIT: u64 = 64 << 20;
@@ -39,9 +40,9 @@ pub struct Output {
 }
 
 impl Output {
-    /// The last lines of its error output, for a message.
+    /// The last lines of its error output, for a message. A client may print addresses with passwords.
     pub fn cause(&self) -> String {
-        last_lines(&self.error, &self.out)
+        redact::message(&last_lines(&self.error, &self.out)).into_owned()
     }
 }
 
@@ -58,29 +59,6 @@ pub fn last_lines(error: &str, out: &str) -> String {
 /// If it is not installed or cannot be run, or the work is cancelled. A client that fails is an [`Output`].
 pub fn run(command: &mut Command, remedy: &'static str, progress: ProgressReporter<'_>) -> Result<Output, ClientError> {
     run_reading(command, Stdio::null(), remedy, progress)
-}
-
-/// As [`run`], for a client that reads `input`.
-///
-/// # Errors
-/// As [`run`].
-pub fn run_fed(
-    command: &mut Command,
-    input: &str,
-    remedy: &'static str,
-    progress: ProgressReporter<'_>,
-) -> Result<Output, ClientError> {
-    let file = || -> io::Result<File> {
-        let mut file = tempfile::tempfile()?;
-        file.write_all(input.as_bytes())?;
-        file.rewind()?;
-        Ok(file)
-    };
-    let file = file().map_err(|source| ClientError::Run {
-        program: command.get_program().to_string_lossy().into_owned(),
-        source,
-    })?;
-    run_reading(command, file.into(), remedy, progress)
 }
 
 /// As [`run`], for a client that works in a locked folder: `lock` is an empty file that this process has locked. The
@@ -173,6 +151,13 @@ mod tests {
             ("C\n", "bad\n", Some(3))
         );
         assert_eq!(output.cause(), "bad");
+    }
+
+    #[test]
+    fn a_message_has_no_password() {
+        let script = "echo cannot reach https://me:hunter2@host/simple >&2; exit 1";
+        let output = run(Command::new("sh").args(["-c", script]), "", ProgressReporter::none()).expect("ran");
+        assert_eq!(output.cause(), "cannot reach https://***@host/simple");
     }
 
     #[test]

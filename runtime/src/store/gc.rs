@@ -115,6 +115,7 @@ impl Found<'_> {
         for path in files_below(&folder).map_err(failed("list", &folder))? {
             self.discard(path)?;
         }
+        // No process holds one of them: all have the store open.
         for path in self.list("locks", 0)? {
             if path.file_name() != Some("store") {
                 self.discard(path)?;

@@ -10,8 +10,10 @@
 //! names/EXP/NODE     key under which a node of this name was last built
 //! classes/MACHINE    numerics class of a machine with this description, as a worker has reported it
 //! publishing/        files that exist while the records of a result are written
-//! locks/             file locks: one per result, held while it is built; open stores share `store`, gc holds it alone
+//! locks/             locks: one per result, held while it is built; open stores share `store`, gc holds it alone
+//! settings           how the locks work, if a user has set it
 //! tmp/               partial files; nothing here is ever read
+//! rerun/             stores of repetitions (`reruns`)
 //! verified           objects that were found undamaged, with the status of their files at that time
 //! ```
 //!
@@ -26,31 +28,33 @@
 
 mod classes;
 mod gc;
+pub mod lock;
+pub mod reruns;
 pub(crate) mod sealed;
 mod verified;
 mod verify;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Mutex;
 
-use aurora_compiler::hash::{Key, Preimage, digest_of};
+use aurora_compiler::graph::NodeKind;
+use aurora_compiler::hash::{Key, Preimage, digest_of, source_content};
 use aurora_compiler::numerics_class::NumericsClass;
 use aurora_compiler::plan::CachedResult;
 use camino::{Utf8Path, Utf8PathBuf};
-use memmap2::Mmap;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use classes::ResultId;
 pub use gc::{GarbageReport, KeptRecord};
+use lock::{Attempt, Held, Holder, Locks, Sharing};
 use sealed::{Address, RecordKind, Unusable};
 pub use verify::{StoreProblem, StoreReport};
 
 use crate::job::Files;
-use crate::regular;
+use crate::{make_below, regular};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -66,13 +70,27 @@ pub enum StoreError {
     Damaged { content: String, cause: String },
     #[error("object {content} is missing")]
     Missing { content: String },
-    #[error("another process is using the store `{root}`")]
-    Busy { root: Utf8PathBuf },
+    #[error("another process is using the store `{root}`{}", named(holders))]
+    Busy { root: Utf8PathBuf, holders: Vec<Holder> },
+    #[error("the file system of `{path}` does not support locks of files (flock)")]
+    NoFlock { path: Utf8PathBuf, source: io::Error },
+    #[error(
+        "`{claim}` is the claim of a process that uses another kind of locks for this store; `store_lock = {own}` for this process"
+    )]
+    OtherLocks { claim: Utf8PathBuf, own: String },
+    #[error("`{path}`: `{line}` is not a setting of a store")]
+    Setting { path: Utf8PathBuf, line: String },
     #[error(
         "`{path}` has version {found} of the store's format; this Aurora reads version {}",
         sealed::FORMAT
     )]
     Format { path: Utf8PathBuf, found: String },
+    #[error("`{node}` changed while it was copied: its key pins content {pinned}, the copy has {copied}")]
+    SourceChanged {
+        node: String,
+        pinned: String,
+        copied: String,
+    },
     #[error("cannot determine what is in use, nothing was deleted")]
     NotCollected {
         #[source]
@@ -89,6 +107,18 @@ impl StoreError {
                 Some("`aurora verify` lists what is damaged; `aurora run` builds it again")
             }
             Self::Busy { .. } => Some("wait for the other process to end"),
+            Self::SourceChanged { .. } => {
+                Some("run again when nothing writes to it any more; local files are pinned again")
+            }
+            Self::NoFlock { .. } => Some(
+                "write the line `store_lock = file` to the file `settings` in the folder of the store: then all processes use \
+                 lock files; or name a store on another file system with `--store DIR`",
+            ),
+            Self::OtherLocks { .. } => Some(
+                "wait for that process to end, then run the command again; if you know that it was killed on another host, \
+                 delete that file",
+            ),
+            Self::Setting { .. } => Some("write `store_lock = flock` or `store_lock = file`"),
             Self::Format { .. } => Some("use the Aurora that wrote it, or another store: `--store DIR`"),
             Self::NotCollected { source } => source.help(),
         }
@@ -109,6 +139,15 @@ pub(crate) fn help_with(kind: io::ErrorKind) -> Option<&'static str> {
         }
         _ => None,
     }
+}
+
+/// The holders of a lock, after what they hold.
+fn named(holders: &[Holder]) -> String {
+    let holders: Vec<String> = holders.iter().map(Holder::to_string).collect();
+    if holders.is_empty() {
+        return String::new();
+    }
+    format!(": {}", holders.join(", "))
 }
 
 fn failed(doing: &'static str, path: &Utf8Path) -> impl FnOnce(io::Error) -> StoreError {
@@ -199,10 +238,26 @@ impl Record {
             Some("a result and an unfinished checkpoint were exchanged")
         } else if !self.outputs.values().all(is_digest) || self.digest != digest_of_outputs(&self.outputs) {
             Some("its digest is not that of its files")
+        } else if pinned_content(&self.preimage).is_some_and(|pinned| pinned != content_of_source(&self.outputs)) {
+            Some("its files are not those that its key pins")
         } else {
             None
         }
     }
+}
+
+/// The content that the key of a source pins; `None` for other nodes.
+fn pinned_content(preimage: &Preimage) -> Option<&str> {
+    let is_source = preimage.kind == NodeKind::Source.name();
+    preimage.fields.get("content").filter(|_| is_source).map(String::as_str)
+}
+
+fn content_of_source(outputs: &BTreeMap<String, Object>) -> String {
+    let hash = |object: &Object| blake3::Hash::from_hex(&object.content).map_or([0; 32], |hash| *hash.as_bytes());
+    let files = outputs
+        .iter()
+        .map(|(name, object)| (name.as_str(), object.bytes, hash(object)));
+    source_content(files).to_hex()
 }
 
 fn digest_of_outputs(outputs: &BTreeMap<String, Object>) -> Key {
@@ -214,13 +269,10 @@ pub struct Store {
     root: Utf8PathBuf,
     verified: Mutex<verified::VerifiedFiles>,
     classes: Mutex<Option<BTreeSet<NumericsClass>>>,
+    locks: Locks,
     /// The lock of the whole store; none if it was opened read-only.
     _in_use: Option<Held>,
 }
-
-/// A file lock; dropping it releases it.
-#[must_use]
-pub struct Held(#[expect(dead_code, reason = "dropping the file releases the lock")] File);
 
 const FOLDERS: [&str; 9] = [
     "cas",
@@ -240,7 +292,7 @@ impl Store {
     /// # Errors
     /// A folder cannot be created or written to, a garbage collection is running, or the store has another format.
     pub fn open(root: &Utf8Path) -> Result<Self, StoreError> {
-        Self::open_with(root, File::try_lock_shared)
+        Self::open_with(root, Sharing::Shared)
     }
 
     /// Opens the store for garbage collection: no other process has it open.
@@ -248,25 +300,26 @@ impl Store {
     /// # Errors
     /// As [`open`](Self::open), or another process has the store open.
     pub fn open_alone(root: &Utf8Path) -> Result<Self, StoreError> {
-        Self::open_with(root, File::try_lock)
+        Self::open_with(root, Sharing::Exclusive)
     }
 
-    fn open_with(root: &Utf8Path, lock: fn(&File) -> Result<(), TryLockError>) -> Result<Self, StoreError> {
+    fn open_with(root: &Utf8Path, sharing: Sharing) -> Result<Self, StoreError> {
         for folder in FOLDERS {
             let path = root.join(folder);
             if !path.is_dir() {
                 fs::create_dir_all(&path).map_err(failed("make", &path))?;
             }
         }
-        let path = root.join("locks").join("store");
-        let file = lock_file(&path)?;
-        match lock(&file) {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(StoreError::Busy { root: root.to_owned() }),
-            Err(TryLockError::Error(error)) => return Err(failed("lock", &path)(error)),
-        }
+        let locks = Locks::of(root)?;
+        let held = match locks.try_lock("store", sharing)? {
+            Attempt::Locked(held) => held,
+            Attempt::HeldBy(holders) => {
+                let root = root.to_owned();
+                return Err(StoreError::Busy { root, holders });
+            }
+        };
         let mut store = Self::open_read_only(root)?;
-        store._in_use = Some(Held(file));
+        (store.locks, store._in_use) = (locks, Some(held));
         Ok(store)
     }
 
@@ -286,6 +339,7 @@ impl Store {
             root: root.to_owned(),
             verified: Mutex::new(verified::VerifiedFiles::load(&root.join("verified"))),
             classes: Mutex::new(None),
+            locks: Locks::of(root)?,
             _in_use: None,
         })
     }
@@ -484,8 +538,18 @@ impl Store {
     /// Makes existing objects the result of a node.
     ///
     /// # Errors
-    /// The record cannot be written.
+    /// The record cannot be written, or the files of a source are not those that its key pins.
     pub fn adopt(&self, of: Publication<'_>, outputs: BTreeMap<String, Object>) -> Result<Record, StoreError> {
+        if let Some(pinned) = pinned_content(&of.preimage)
+            && let copied = content_of_source(&outputs)
+            && copied != pinned
+        {
+            return Err(StoreError::SourceChanged {
+                node: of.node.to_owned(),
+                pinned: pinned.to_owned(),
+                copied,
+            });
+        }
         let record = Record::new(&of, outputs, None);
         let marker = self.marker(of.id);
         File::create(&marker).map_err(failed("make", &marker))?;
@@ -559,7 +623,7 @@ impl Store {
     fn write<T: Serialize>(&self, address: &Address, value: &T) -> Result<(), StoreError> {
         let path = address.path(&self.root);
         if let Some(folder) = path.parent().filter(|folder| !folder.is_dir()) {
-            fs::create_dir_all(folder).map_err(failed("make", folder))?;
+            make_below(&self.root, folder).map_err(failed("make", folder))?;
         }
         sealed::write(&self.root, address, value).map_err(failed("write", &path))
     }
@@ -587,7 +651,7 @@ impl Store {
             let content = hash_file(&path).map_err(failed("read", &path))?;
             let target = self.object_path(&content);
             let parent = target.parent().unwrap_or(&self.root);
-            fs::create_dir_all(parent).map_err(failed("make", parent))?;
+            make_below(&self.root, parent).map_err(failed("make", parent))?;
             let mut permissions = file.metadata().map_err(failed("read", &path))?.permissions();
             permissions.set_readonly(true);
             file.set_permissions(permissions).map_err(failed("protect", &path))?;
@@ -605,15 +669,12 @@ impl Store {
         Ok(outputs)
     }
 
-    /// Waits until no other process builds this result, and locks it.
+    /// Locks a result, if no other process builds it.
     ///
     /// # Errors
-    /// The lock file cannot be created.
-    pub fn hold(&self, id: ResultId) -> Result<Held, StoreError> {
-        let path = self.root.join("locks").join(id.file_name());
-        let file = lock_file(&path)?;
-        file.lock().map_err(failed("lock", &path))?;
-        Ok(Held(file))
+    /// As [`Locks::try_lock`].
+    pub fn try_hold(&self, id: ResultId) -> Result<Attempt, StoreError> {
+        self.locks.try_lock(&id.file_name(), Sharing::Exclusive)
     }
 }
 
@@ -624,17 +685,6 @@ fn realised_address(record: &Record) -> Address {
         class: record.class,
     };
     Address::new(RecordKind::Realised, id)
-}
-
-/// Opens the file of a lock. A pipe in its place is an error: opening it does not wait.
-fn lock_file(path: &Utf8Path) -> Result<File, StoreError> {
-    let mut options = OpenOptions::new();
-    options
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .custom_flags(libc::O_NONBLOCK);
-    options.open(path).map_err(failed("lock", path))
 }
 
 /// Treats a damaged record as a missing one.
@@ -664,17 +714,8 @@ pub fn hash_file(path: &Utf8Path) -> io::Result<String> {
 }
 
 fn hash_open(file: &File) -> io::Result<String> {
-    /// Below this, reading is faster than mapping.
-    const MAPPED: u64 = 16 << 10;
-    let mut hasher = blake3::Hasher::new();
-    if file.metadata()?.len() < MAPPED {
-        hasher.update_reader(file)?;
-    } else {
-        // SAFETY: nothing changes the objects of a store. A file that is truncated meanwhile ends this process.
-        let bytes = unsafe { Mmap::map(file) }?;
-        hasher.update_rayon(&bytes);
-    }
-    Ok(hasher.finalize().to_hex().to_string())
+    let (_, hash) = regular::hash(file, || Ok(()))?;
+    Ok(hash.to_hex().to_string())
 }
 
 fn files_below(folder: &Utf8Path) -> io::Result<Vec<Utf8PathBuf>> {

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::sync_folder;
-use crate::regular;
+use crate::{make_below, regular};
 
 /// The version of the store's format that this build reads and writes.
 pub const FORMAT: &str = "3.0";
@@ -179,7 +179,7 @@ pub fn write<T: Serialize>(root: &Utf8Path, address: &Address, value: &T) -> io:
     })
     .map_err(io::Error::other)?;
     let tmp = root.join("tmp");
-    fs::create_dir_all(&tmp)?;
+    make_below(root, &tmp)?;
     let mut file = tempfile::Builder::new().prefix("record-").tempfile_in(&tmp)?;
     writeln!(file, "{body}\n{}", blake3::hash(body.as_bytes()).to_hex())?;
     file.as_file().sync_all()?;

@@ -5,6 +5,7 @@
 //! Hugging Face weights are read from safetensors only. Not here: how files are fetched (`source`), how the model is split
 //! (`aurora-train`).
 
+mod bytes;
 mod card;
 mod config;
 mod export;
@@ -22,6 +23,7 @@ use aurora_compiler::fields::{WeightsFields, WeightsHow};
 use camino::{Utf8Path, Utf8PathBuf};
 
 use crate::checkpoint::CheckpointError;
+use crate::make_below;
 use crate::source::archive::{InputFile, MemberError};
 
 pub use card::{Card, Trained};
@@ -111,15 +113,19 @@ fn pretty(value: &serde_json::Value) -> String {
     text.expect("names and numbers are JSON") + "\n"
 }
 
-/// Writes published weights below `out` unchanged.
+/// Writes published weights below `out` unchanged. Makes `out` if there is none.
 ///
 /// # Errors
 /// [`WeightsError`]; then `out` has some of the files.
 pub fn convert(published: &dyn PublishedWeights, out: &Utf8Path) -> Result<(), WeightsError> {
+    std::fs::create_dir_all(out).map_err(|source| WeightsError::Folder {
+        path: out.to_owned(),
+        source,
+    })?;
     import::import(published.model(), published, out, &|_| {})
 }
 
 fn weights_folder(out: &Utf8Path) -> Result<(), WeightsError> {
     let folder = out.join("weights");
-    std::fs::create_dir_all(&folder).map_err(|source| WeightsError::Folder { path: folder, source })
+    make_below(out, &folder).map_err(|source| WeightsError::Folder { path: folder, source })
 }

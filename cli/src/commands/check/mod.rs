@@ -3,8 +3,6 @@
 mod annotations;
 mod fixes;
 
-use std::io;
-
 use aurora_compiler::check::{Assumption, AssumptionKind, assumptions};
 use aurora_compiler::compose::Bundle;
 use aurora_compiler::json_output::{CheckedFile, Diagnostics};
@@ -17,7 +15,7 @@ use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output;
 use crate::project::bundle;
-use crate::stdio::{errln, outln};
+use crate::stdio::{Printed, errln, out_json, outln};
 
 /// Rounds of edits: an edit may reveal the next error.
 const MOST_ROUNDS: usize = 20;
@@ -82,7 +80,7 @@ pub fn run(
                 outln!("{}", annotations::github(&diagnostic))?;
             }
         }
-        DiagnosticFormat::Sarif => outln!("{}", annotations::sarif(diagnostics()))?,
+        DiagnosticFormat::Sarif => out_json(&annotations::sarif(diagnostics()).to_string())?,
     }
     if context.json {
         let files = all.iter().map(|checked| CheckedFile {
@@ -114,7 +112,7 @@ fn check(context: &Context, path: &Utf8PathBuf, selection: &VariantSelection) ->
     })
 }
 
-fn print(checked: &Checked) -> io::Result<()> {
+fn print(checked: &Checked) -> Printed {
     output::diagnostics(&checked.found, checked.bundle.sources().view());
     if checked.ok {
         let count = |kind: AssumptionKind| checked.assumed.iter().filter(|a| a.kind == kind).count();

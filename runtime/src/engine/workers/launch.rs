@@ -114,9 +114,8 @@ impl WorkerLaunch {
             }
             if let Some(status) = srun.as_mut().and_then(|srun| srun.exit_status()) {
                 let status = status.trim_end();
-                return Err(failed(format!(
-                    "`srun` ended before all workers connected, with {status}"
-                )));
+                let text = format!("`srun` ended before all workers connected, with {status}");
+                return Err(RunError::NotStarted { text });
             }
             if Instant::now() > until {
                 let missing: Vec<String> = ranks
@@ -125,7 +124,8 @@ impl WorkerLaunch {
                     .map(|rank| rank.to_string())
                     .collect();
                 let (missing, seconds) = (missing.join(", "), self.start.as_secs());
-                return Err(failed(format!("rank {missing} did not connect within {seconds} s")));
+                let text = format!("rank {missing} did not connect within {seconds} s");
+                return Err(RunError::NotStarted { text });
             }
             let Some(arrival) = listener.arrival(Duration::from_millis(100)) else {
                 continue;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::engine::RunError;
 use crate::job::Hello;
+use crate::redact::Secret;
 
 /// The longest first line that is read from an unknown connection.
 const LONGEST_HELLO: usize = 4096;
@@ -25,7 +26,7 @@ const MOST_CALLERS: usize = 256;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Admission {
     /// From any host, with this secret.
-    Secret(String),
+    Secret(Secret),
     /// From processes of this user on this machine.
     ThisMachine,
 }
@@ -38,13 +39,14 @@ impl Admission {
     pub fn random() -> io::Result<Self> {
         let mut bytes = [0; 32];
         std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-        Ok(Self::Secret(bytes.iter().map(|byte| format!("{byte:02x}")).collect()))
+        let token: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(Self::Secret(Secret::new(&token)))
     }
 
     /// The value of [`TOKEN`](crate::job::TOKEN) for workers.
     pub fn token(&self) -> &str {
         match self {
-            Self::Secret(token) => token,
+            Self::Secret(token) => token.reveal(),
             Self::ThisMachine => "",
         }
     }
@@ -189,7 +191,7 @@ impl WorkerListener {
         let Caller { stream, address, .. } = caller;
         let is_worker = match &self.admission {
             // Hashes are compared in constant time.
-            Admission::Secret(token) => blake3::hash(hello.token.as_bytes()) == blake3::hash(token.as_bytes()),
+            Admission::Secret(token) => blake3::hash(hello.token.as_bytes()) == blake3::hash(token.reveal().as_bytes()),
             Admission::ThisMachine => is_own_process(&stream),
         };
         if !is_worker {

@@ -25,6 +25,7 @@ fn script(machine: Machine) -> BatchScript {
         time_limit: 48 * HOUR,
         grace: Duration::from_secs(600),
         max_restarts: 20,
+        max_losses: 3,
         setup: Vec::new(),
         command: ["aurora", "run", "specs/aurora_m.aur", "--launcher", "srun"]
             .map(str::to_owned)
@@ -127,6 +128,10 @@ fn values_that_are_invalid_in_a_script_are_refused() {
 struct Job {
     engine: String,
     scontrol: u8,
+    /// Where the job runs.
+    folder: tempfile::TempDir,
+    /// What Slurm says about the job.
+    state: &'static str,
 }
 
 /// The result of a job.
@@ -141,8 +146,12 @@ struct End {
 impl Job {
     /// `engine` is what bash runs for the engine, `scontrol` the status with which Slurm's program ends.
     fn new(engine: &str, scontrol: u8) -> Self {
-        let engine = engine.to_owned();
-        Self { engine, scontrol }
+        Self {
+            engine: engine.to_owned(),
+            scontrol,
+            folder: tempfile::tempdir().expect("a folder"),
+            state: "RUNNING",
+        }
     }
 
     /// Runs the script as Slurm would, and sends `signal` to the batch shell whenever the engine says that it is ready.
@@ -154,9 +163,12 @@ impl Job {
             .args(["-c", &script(PLAIN).text().expect("a script")])
             .env("BASH_FUNC_aurora%%", r#"() { exec bash -c "$ENGINE" aurora "$@"; }"#)
             .env("BASH_FUNC_scontrol%%", scontrol)
+            .env("BASH_FUNC_squeue%%", format!("() {{ echo {}; }}", self.state))
+            .current_dir(self.folder.path())
             .env("ENGINE", &self.engine)
             .env("REQUEUED", requeued.path())
             .env("SLURM_JOB_ID", "42")
+            .env("SLURM_JOB_NAME", "small")
             .env_remove("SLURM_RESTART_COUNT");
         if let Some(restarts) = restarts {
             command.env("SLURM_RESTART_COUNT", restarts);
@@ -230,6 +242,55 @@ fn restarts_are_counted() {
     );
     let end = Job::new(SAVES, 0).run(Some("19"), Some("USR1"));
     assert_eq!((end.status, end.requeued), (Some(75), requeued()));
+}
+
+/// A lost worker: the job comes back, but not for ever.
+#[test]
+fn a_lost_worker_requeues_the_job_a_few_times_in_a_row() {
+    let job = |engine: &str, from: Job| Job {
+        engine: engine.to_owned(),
+        ..from
+    };
+    let lost = "echo ready; exit 6";
+    let mut own = Job::new(lost, 0);
+    for restart in ["0", "1", "2"] {
+        let end = own.run(Some(restart), None);
+        assert_eq!((end.status, end.requeued), (Some(6), requeued()), "{}", end.error);
+        assert!(
+            end.error.starts_with("aurora lost a worker and resumes in restart"),
+            "{}",
+            end.error
+        );
+    }
+    let end = own.run(Some("3"), None);
+    assert_eq!(
+        end.error,
+        "aurora can resume, but 4 starts in a row have lost a worker: not requeued\n"
+    );
+    assert_eq!((end.status, end.requeued), (Some(6), Vec::new()));
+    // A start that saves at the time limit ends the row.
+    own = job(SAVES, own);
+    assert_eq!(own.run(Some("4"), Some("USR1")).requeued, requeued());
+    own = job(lost, own);
+    assert_eq!(own.run(Some("5"), None).requeued, requeued());
+    assert_eq!(
+        own.run(Some("20"), None).requeued,
+        Vec::<String>::new(),
+        "the limit of all restarts"
+    );
+    own = job("echo ready; exit 0", own);
+    own.run(Some("6"), None);
+    assert!(!own.folder.path().join("small-42.lost").exists());
+}
+
+/// Slurm has noticed the loss of the node, or the job was cancelled: it does what follows.
+#[test]
+fn a_job_that_slurm_ends_is_not_requeued() {
+    let mut own = Job::new("echo ready; exit 6", 0);
+    own.state = "COMPLETING";
+    let end = own.run(None, None);
+    assert_eq!((end.status, end.requeued), (Some(6), Vec::new()));
+    assert!(end.error.contains("its state is 'COMPLETING'"), "{}", end.error);
 }
 
 #[test]

@@ -13,6 +13,7 @@ use std::thread::{self, JoinHandle};
 use aurora_runtime::checkpoint::{CheckpointError, FileRange, STATE, STEP_LOG, TensorInfo, write_part};
 use aurora_runtime::errors::FileError;
 use aurora_runtime::job;
+use aurora_runtime::make_below;
 use camino::{Utf8Path, Utf8PathBuf};
 
 use super::TrainError;
@@ -94,7 +95,7 @@ impl Snapshot {
     /// [`CheckpointError::File`]; `out` then contains incomplete files.
     pub fn write(&self, out: &Utf8Path) -> Result<(), CheckpointError> {
         for folder in ["weights", "optimizer"].map(|name| out.join(name)) {
-            std::fs::create_dir_all(&folder).map_err(FileError::writing(&folder))?;
+            make_below(out, &folder).map_err(FileError::writing(&folder))?;
         }
         for file in &self.files {
             let mut rest = &file.values[..];

@@ -15,6 +15,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
+use aurora_compiler::text::printable;
 use aurora_runtime::errors::chain;
 use aurora_runtime::job::{Event, WorkerCommand};
 use c10d_sys::LibtorchRelease;
@@ -61,7 +62,7 @@ pub fn main(arguments: &Arguments) -> ExitCode {
     match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", chain(&error));
+            eprintln!("error: {}", printable(&chain(&error)));
             ExitCode::FAILURE
         }
     }
