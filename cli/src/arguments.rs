@@ -2,6 +2,7 @@
 
 use aurora_compiler::compose::Choice;
 use aurora_compiler::lock::Lock;
+use aurora_compiler::spec::Spec;
 use aurora_runtime::job::Recompute;
 use camino::Utf8PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -130,6 +131,22 @@ Examples:  aurora test
         /// Fetch nothing.
         #[arg(long)]
         offline: bool,
+    },
+    /// Allow what a spec does outside of Aurora: programs that judge, and servers that receive answers and keys.
+    ///
+    /// `run`, `rerun` and `eval` need this consent once. It is for the content of the program's files, its command and what it
+    /// may do, or for the address and the variable whose value is sent there: an edit needs it again. It is kept in
+    /// `aurora/trust` in your configuration folder.
+    #[command(after_help = "Examples:  aurora trust specs/demo.aur --list\n           aurora trust specs/demo.aur")]
+    Trust {
+        #[command(flatten)]
+        spec: SpecArgument,
+        /// Print what it does and whether you have allowed it; change nothing.
+        #[arg(long, conflicts_with = "revoke")]
+        list: bool,
+        /// Withdraw the consent.
+        #[arg(long)]
+        revoke: bool,
     },
     /// Run a spec: build what is missing, write the lock and the report.
     #[command(
@@ -545,6 +562,9 @@ pub struct RunArguments {
     /// Fetch nothing.
     #[arg(long)]
     pub offline: bool,
+    /// Allow what the spec does outside of Aurora, as `aurora trust` does.
+    #[arg(long)]
+    pub trust: bool,
     /// How to show progress.
     #[arg(long, value_enum, default_value = "auto")]
     pub progress: ProgressMode,
@@ -608,6 +628,14 @@ impl VariantSelection {
             profile: lock.profile.clone(),
             point: lock.point.clone(),
             set: lock.set.clone(),
+        }
+    }
+
+    pub fn of_spec(spec: &Spec) -> Self {
+        Self {
+            profile: spec.profile.clone(),
+            point: spec.point.clone(),
+            set: spec.settings.clone(),
         }
     }
 

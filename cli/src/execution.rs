@@ -3,7 +3,7 @@
 //! In: a loaded spec, a store, the options of a run. Out: results in the store and the lock with their digests. Not here:
 //! arguments (`arguments`), what a run prints (`commands`, `progress_display`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -28,6 +28,7 @@ use aurora_runtime::store::{Publication, ResultId, Store};
 use camino::Utf8Path;
 
 use crate::arguments::RunArguments;
+use crate::consent::judges;
 use crate::failure::{Exit, Failure};
 use crate::layout::{LayoutRequest, check, layout, portable};
 use crate::libtorch::pinned;
@@ -83,6 +84,8 @@ pub struct Execution<'a> {
     pub lock_path: Option<&'a Utf8Path>,
     /// The store of the run that is repeated.
     pub recorded: Option<&'a Store>,
+    /// Digests of what judges may do outside of Aurora.
+    pub allowed: &'a BTreeSet<String>,
     /// Only add to the lock: no entry that it has may change.
     pub locked: bool,
 }
@@ -105,7 +108,7 @@ impl Execution<'_> {
             execution: self,
             lock: Mutex::new(fresh),
         };
-        let (secrets, at_most) = (secrets(spec), at_most(spec));
+        let (judges, at_most) = (judges(spec), at_most(spec));
         let results = Results {
             experiment: &spec.name,
             keyed,
@@ -118,7 +121,8 @@ impl Execution<'_> {
                 root: &self.project.root,
                 pins,
                 offline: self.options.offline,
-                secrets: &secrets,
+                judges: &judges,
+                allowed: self.allowed,
                 at_most: &at_most,
                 recorded: self.recorded,
             },
@@ -288,21 +292,6 @@ pub fn worker_options(
         restarts: options.restarts,
         fewer: options.fewer,
     })
-}
-
-/// The environment variables with the keys of judges' interfaces, by eval.
-pub fn secrets(spec: &Spec) -> BTreeMap<String, String> {
-    let evals = spec.blocks.iter().filter(|(id, _)| id.kind == BlockKind::Eval);
-    let secret = |(id, block): (&BlockId, &Block)| {
-        let Value::Call { arguments, .. } = &block.fields.get("judge")?.value else {
-            return None;
-        };
-        match &arguments.get("secret")?.value {
-            Value::Text(name) => Some((id.name.clone(), name.clone())),
-            _ => None,
-        }
-    };
-    evals.filter_map(secret).collect()
 }
 
 /// How often each component of a stage's mixture may be repeated, for those that the spec limits.

@@ -5,6 +5,7 @@
 mod arguments;
 mod checkpoint;
 mod commands;
+mod consent;
 mod context;
 mod device_test;
 mod devices;

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use aurora_compiler::spec::Spec;
 use aurora_runtime::engine::RunError;
-use aurora_runtime::engine::workers::{LIBRARY_PATH, LaunchMethod, WorkerLaunch, WorkerListener, WorkerProgram};
-use aurora_runtime::job::{Layout, WorkerDevice};
+use aurora_runtime::engine::workers::{
+    Admission, LIBRARY_PATH, LaunchMethod, WorkerLaunch, WorkerListener, WorkerProgram,
+};
+use aurora_runtime::job::{Layout, TOKEN, WorkerDevice};
 use aurora_runtime::launch::{Identity, Launcher, Machine, identity, srun_arguments};
 use aurora_runtime::libtorch::LibtorchError;
 use camino::Utf8PathBuf;
@@ -56,8 +58,11 @@ pub fn worker_launch(
             LaunchMethod::Srun(srun_arguments(&tasks(machine, layout, nodes)?, &[]))
         }
         LauncherArgument::Torchrun => {
-            let TorchrunListener { identity, listener } =
-                torchrun.ok_or_else(|| Failure::error("torchrun's workers have no port to connect to"))?;
+            let TorchrunListener {
+                identity,
+                host,
+                listener,
+            } = torchrun.ok_or_else(|| Failure::error("torchrun's workers have no port to connect to"))?;
             if identity.world != layout.world() as usize {
                 let (started, workers) = (identity.world, layout.world());
                 return Err(Failure::error(format!(
@@ -66,7 +71,7 @@ pub fn worker_launch(
                 .help("`--nproc-per-node` × `--nnodes` must be the product of the degrees"));
             }
             LaunchMethod::Torchrun {
-                host: identity.rendezvous.hosts.first().cloned().unwrap_or_default(),
+                host: host.clone(),
                 listener: Arc::clone(listener),
             }
         }
@@ -102,6 +107,8 @@ pub fn rccl_survey() -> Vec<String> {
 /// Listens for workers that torchrun started. It is opened first, because they start at the same time as this process.
 pub struct TorchrunListener {
     identity: Identity,
+    /// The address of this host for workers.
+    host: String,
     listener: Arc<WorkerListener>,
 }
 
@@ -137,20 +144,59 @@ pub fn torchrun_listener(
     // torchrun's own store uses the port itself.
     let port = identity.rendezvous.port;
     let port = port.checked_add(1).unwrap_or(port - 1);
+    let admission = admission(&identity)?;
     if identity.rank > 0 {
         let program = worker_program(pinned().as_deref())?;
         let program = program.map_err(|error| Failure::from(RunError::from(error)))?;
-        return Err(become_worker(&program, port));
+        return Err(become_worker(&program, &admission, port));
     }
-    let listener = Arc::new(WorkerListener::open(port, identity.run.clone())?);
-    Ok(Some(TorchrunListener { identity, listener }))
+    let host = match admission {
+        Admission::Secret(_) => identity.rendezvous.hosts.first().cloned().unwrap_or_default(),
+        Admission::ThisMachine => LOOPBACK.to_owned(),
+    };
+    let listener = Arc::new(WorkerListener::open(port, admission)?);
+    Ok(Some(TorchrunListener {
+        identity,
+        host,
+        listener,
+    }))
+}
+
+/// The address of workers that need no secret, whatever `MASTER_ADDR` is: only this machine reaches it.
+const LOOPBACK: &str = "127.0.0.1";
+
+/// Characters of the shortest secret: 96 random bits in base64.
+const SHORTEST_SECRET: usize = 16;
+
+/// Which processes may become workers of torchrun's first process: those that know the secret of the environment. Without one,
+/// those of this user on this machine, if torchrun has started all of them here.
+fn admission(identity: &Identity) -> Result<Admission, Failure> {
+    let help = format!(
+        "set it to one secret on all hosts: `export {TOKEN}=$(head -c 24 /dev/urandom | base64)` gives a new one"
+    );
+    match std::env::var(TOKEN).ok().filter(|token| !token.is_empty()) {
+        Some(token) if token.len() < SHORTEST_SECRET => Err(Failure::error(format!(
+            "`{TOKEN}` has fewer than {SHORTEST_SECRET} characters and can be guessed"
+        ))
+        .help(help)),
+        Some(token) => Ok(Admission::Secret(token)),
+        None if identity.local_world == identity.world => Ok(Admission::ThisMachine),
+        None => Err(Failure::error(format!(
+            "the workers are on several hosts, and `{TOKEN}` is not set: anybody who can connect could become one of them"
+        ))
+        .help(help)),
+    }
 }
 
 /// Returns only if that fails.
-fn become_worker(program: &WorkerProgram, port: u16) -> Failure {
+fn become_worker(program: &WorkerProgram, admission: &Admission, port: u16) -> Failure {
     use std::os::unix::process::CommandExt;
+    let host = match admission {
+        Admission::Secret(_) => "",
+        Admission::ThisMachine => LOOPBACK,
+    };
     let error = std::process::Command::new(&program.path)
-        .arg(format!("--join=:{port}"))
+        .arg(format!("--join={host}:{port}"))
         .env(LIBRARY_PATH, program.library_path())
         .exec();
     Failure::error(format!("cannot start `{}`: {error}", program.path))

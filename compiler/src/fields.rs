@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::exact::Exact;
 
-pub use task::{AnswerMode, Attack, Judge, JudgeFields, Labelled, TaskFields};
+pub use task::{AnswerMode, Attack, Judge, JudgeFields, Labelled, Need, TaskFields};
 
 /// A source is identified by its bytes, wherever they come from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -18,6 +18,7 @@
 //! | `numerics_class` | which machines compute the same bits |
 //! | `layout`, `machine`, `memory` | parallel layouts, the machines they are for, the memory of a rank |
 //! | `schedule` | learning-rate schedules |
+//! | `server` | addresses that a judge sends to, and whether they keep a secret |
 //! | `json_output` | the JSON documents that commands print |
 //! | `points` | the keys of a sweep |
 //! | `exact`, `number`, `names`, `text` | decimal numbers, misspelt names, text for people |
@@ -46,6 +47,7 @@ pub mod points;
 pub mod resolved;
 pub mod schedule;
 pub mod schema;
+pub mod server;
 pub mod spec;
 pub mod text;
 pub mod views;

@@ -34,13 +34,14 @@ pub enum WorkerCommand {
     Stop,
 }
 
-/// Environment variable with the token that a worker presents when it connects to the engine.
-pub const TOKEN: &str = "AURORA_JOIN_TOKEN";
+/// Environment variable with the secret that a worker on another host presents when it connects to the engine.
+pub const TOKEN: &str = "AURORA_TOKEN";
 
 /// First line that a worker sends if a launcher, not the engine, started it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Hello {
+    /// Empty if the workers are on the engine's host and need none.
     pub token: String,
     pub rank: u32,
     pub world: u32,

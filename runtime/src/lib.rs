@@ -47,6 +47,7 @@ pub mod store;
 pub(crate) mod strict_json;
 pub mod task;
 pub mod trace;
+pub mod trust;
 pub mod weights;
 
 #[cfg(test)]
@@ -102,6 +103,25 @@ pub fn content_of(bytes: &[u8]) -> String {
     blake3::hash(bytes).to_hex().to_string()
 }
 
+/// The user's home: `HOME`, else that of the system's list of users. Never a relative path, which could lead into a project.
+fn home() -> Option<Utf8PathBuf> {
+    let home = std::env::home_dir().and_then(|home| Utf8PathBuf::try_from(home).ok());
+    home.filter(|home| home.is_absolute())
+}
+
+/// The folder for the user's own settings: `aurora` in `XDG_CONFIG_HOME`, else in `~/.config`. A relative path is ignored: it
+/// could lead into a project. `None` without any.
+pub fn config_folder() -> Option<Utf8PathBuf> {
+    let set = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .map(Utf8PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    let base = set("XDG_CONFIG_HOME").or_else(|| home().map(|home| home.join(".config")));
+    base.map(|base| base.join("aurora"))
+}
+
 /// The folder for files that can be fetched again: `AURORA_CACHE_DIR`, else `aurora` in the user's cache folder.
 pub fn cache_folder() -> Utf8PathBuf {
     let set = |name: &str| {
@@ -112,6 +132,6 @@ pub fn cache_folder() -> Utf8PathBuf {
     };
     set("AURORA_CACHE_DIR")
         .or_else(|| set("XDG_CACHE_HOME").map(|base| base.join("aurora")))
-        .or_else(|| set("HOME").map(|home| home.join(".cache/aurora")))
+        .or_else(|| home().map(|home| home.join(".cache/aurora")))
         .unwrap_or_else(|| Utf8PathBuf::from(".aurora-cache"))
 }

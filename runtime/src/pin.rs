@@ -97,7 +97,21 @@ fn pin_of(from: &str, fetched: &Fetched) -> Pin {
 /// # Errors
 /// A file is missing or cannot be read.
 pub fn local(spec: &Spec, root: &Utf8Path, progress: ProgressReporter<'_>) -> Result<Pins, PinError> {
-    let own = sources(spec).into_iter().filter(|(_, from)| is_local(from));
+    local_among(spec, root, |_| true, progress)
+}
+
+/// As [`local`], for the sources whose name `wanted` accepts.
+///
+/// # Errors
+/// As [`local`].
+pub fn local_among(
+    spec: &Spec,
+    root: &Utf8Path,
+    wanted: impl Fn(&str) -> bool,
+    progress: ProgressReporter<'_>,
+) -> Result<Pins, PinError> {
+    let own = sources(spec).into_iter();
+    let own = own.filter(|(name, from)| is_local(from) && wanted(name));
     own.map(|(name, from)| {
         let wrap = |source| PinError::Local {
             name: name.clone(),

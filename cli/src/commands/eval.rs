@@ -12,8 +12,9 @@ use serde_json::json;
 
 use crate::arguments::RunArguments;
 use crate::checkpoint::NamedCheckpoint;
+use crate::consent::{consent, judges};
 use crate::context::Context;
-use crate::execution::{STOP, install_signal_handlers, secrets, worker_options};
+use crate::execution::{STOP, install_signal_handlers, worker_options};
 use crate::failure::{Exit, Failure};
 use crate::libtorch::worker_program;
 use crate::output;
@@ -50,6 +51,7 @@ pub fn run(context: &Context, checkpoint: &str, eval: &str, options: &RunArgumen
     }
     let (graph, node) = lower_eval(spec, &pins, name, &block)
         .ok_or_else(|| Failure::error(format!("no stage of `{}` has the checkpoint `{name}`", spec.name)))?;
+    let allowed = consent(&project, &loaded, &graph, &pins, options.trust)?;
     let lock = read_lock(&lock)?;
     let program = worker_program(lock.as_ref().map(|lock| lock.libtorch.as_str()))?;
     install_signal_handlers()?;
@@ -71,7 +73,8 @@ pub fn run(context: &Context, checkpoint: &str, eval: &str, options: &RunArgumen
             root: &project.root,
             pins: &pins,
             offline: options.offline,
-            secrets: &secrets(spec),
+            judges: &judges(spec),
+            allowed: &allowed,
             at_most: &at_most(spec),
             recorded: None,
         },

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use aurora_compiler::hash::Keyed;
+use aurora_compiler::server::ServerAddress;
 use aurora_runtime::errors::FileError;
 use aurora_runtime::job::StepMetrics;
 use aurora_runtime::launch::{BatchScript, Machine};
@@ -92,6 +93,13 @@ pub fn mlflow(
     run: Option<&str>,
     token: Option<&str>,
 ) -> Result<Exit, Failure> {
+    if token.is_some() && !ServerAddress::parse(url).is_ok_and(|server| server.keeps_secrets()) {
+        return Err(
+            Failure::error(format!("the token would be sent to `{url}` without encryption")).help(
+                "write the address as `https://HOST/PATH`, or name a server of this machine (`http://localhost:5000`)",
+            ),
+        );
+    }
     let (project, loaded) = context.open(argument)?;
     let (keyed, _, lock) = compile(&project, &loaded.spec)?;
     let name = &loaded.spec.name;

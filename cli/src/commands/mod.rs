@@ -22,6 +22,7 @@ mod show;
 mod status;
 mod sweep;
 mod test;
+mod trust;
 mod verify;
 mod why;
 
@@ -61,6 +62,7 @@ pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
         } => show::run(&context, &spec, path.as_deref(), origins),
         Command::Sweep { spec } => sweep::run(&context, &spec),
         Command::Test { names, update } => test::run(&context, &names, &update),
+        Command::Trust { spec, list, revoke } => trust::run(&context, &spec, trust::Change::of(list, revoke)),
         Command::Lock {
             spec,
             check,

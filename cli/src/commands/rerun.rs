@@ -19,6 +19,7 @@ use camino::Utf8Path;
 use serde_json::{Value, json};
 
 use crate::arguments::{RunArguments, VariantSelection};
+use crate::consent::consent;
 use crate::context::Context;
 use crate::execution::{Execution, install_signal_handlers, publish_source, refuse_unknown};
 use crate::failure::{Exit, Failure};
@@ -61,6 +62,8 @@ pub fn run(
         return Err(Failure::error(format!("`{lock_path}` has no results to compare with"))
             .help("a lock has results after `aurora run SPEC`"));
     }
+    let pins = lock.pins();
+    let allowed = consent(&project, &loaded, &keyed.graph, &pins, options.trust)?;
     let program = worker_program(Some(&lock.libtorch))?;
     install_signal_handlers()?;
     let original = Store::open_read_only(&project.store)?;
@@ -74,7 +77,6 @@ pub fn run(
         }
     };
     let store = place.store();
-    let pins = lock.pins();
     if !fresh {
         take_sources(&original, store, &keyed, &loaded.spec.name, &pins)?;
     }
@@ -102,6 +104,7 @@ pub fn run(
         logs: None,
         lock_path: None,
         recorded: Some(&original),
+        allowed: &allowed,
         locked: false,
     };
     let since = std::time::Instant::now();

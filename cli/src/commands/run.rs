@@ -1,6 +1,6 @@
 //! `aurora run`: builds what is missing, writes the lock, the record and the report.
 
-use aurora_compiler::graph::NodeId;
+use aurora_compiler::graph::{NodeId, lower};
 use aurora_compiler::hash::Keyed;
 use aurora_compiler::lock::Lock;
 use aurora_runtime::engine::Outcome;
@@ -14,6 +14,7 @@ use aurora_runtime::store::{Store, StoreError};
 use serde_json::json;
 
 use crate::arguments::{RunArguments, SpecArgument};
+use crate::consent::consent;
 use crate::context::Context;
 use crate::execution::{Execution, install_signal_handlers, pin, refuse_changes, refuse_unknown};
 use crate::failure::{Exit, Failure};
@@ -51,6 +52,8 @@ pub fn run(context: &Context, argument: &SpecArgument, options: &RunArguments, l
     if locked {
         refuse_changes(&project, &loaded, old.as_ref(), &program)?;
     }
+    let graph = lower(&loaded.spec, &have);
+    let allowed = consent(&project, &loaded, &graph, &have, options.trust)?;
     install_signal_handlers()?;
     let store = Store::open(&project.store)?;
     let lock_path = project.lock_path(&loaded.spec);
@@ -79,6 +82,7 @@ pub fn run(context: &Context, argument: &SpecArgument, options: &RunArguments, l
         logs: Some(&logs),
         lock_path: Some(&lock_path),
         recorded: None,
+        allowed: &allowed,
         locked,
     };
     let since = std::time::Instant::now();

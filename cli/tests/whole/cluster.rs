@@ -210,6 +210,7 @@ impl Hosts {
             self.on(rank / 2, env!("CARGO_BIN_EXE_aurora"), &arguments)
                 .current_dir(project.root())
                 .env("AURORA_LIBTORCH", libtorch())
+                .env("AURORA_TOKEN", "a secret of these two hosts")
                 .env("RANK", rank.to_string())
                 .env("WORLD_SIZE", "4")
                 .env("LOCAL_RANK", (rank % 2).to_string())

@@ -77,6 +77,7 @@ expect learned"#,
 #[test]
 fn judged_evals_run_and_repeat() {
     let project = judged();
+    project.aurora(&["trust", "specs/small.aur"]).exits(0);
     let done = project.run();
     done.prints("solved");
     done.prints("pass@1");
@@ -135,6 +136,18 @@ fn judged_evals_run_and_repeat() {
     done.prints("rerun: identical");
     done.prints("uses the judge's recorded answers");
     assert_eq!(project.results(), first);
+    // Every command that may run the judge needs consent.
+    project.aurora(&["trust", "specs/small.aur", "--revoke"]).exits(0);
+    for command in [
+        &["run", "specs/small.aur"][..],
+        &["rerun", "lockfiles/small.lock"],
+        &["eval", "small/cap@16", "liking"],
+    ] {
+        let done = project.aurora(command);
+        done.exits(1);
+        done.prints("you have not allowed what `small` does outside of Aurora");
+    }
+    project.aurora(&["eval", "small/cap@16", "caution"]).exits(0);
 }
 
 /// Instruction data: only the answers of a corpus of pairs are trained on, under any layout.

@@ -34,4 +34,5 @@ mod running;
 mod slurm;
 mod stores;
 mod tracking;
+mod trust;
 mod weights;

@@ -8,6 +8,8 @@ use serde_json::Value;
 
 pub struct Project {
     folder: tempfile::TempDir,
+    /// The user's configuration: consent is kept outside of the project.
+    config: tempfile::TempDir,
 }
 
 /// Two stages over two languages and code; a second or two of training.
@@ -112,6 +114,7 @@ impl Project {
     pub fn new() -> Self {
         let project = Self {
             folder: tempfile::tempdir().expect("a temporary folder"),
+            config: tempfile::tempdir().expect("a temporary folder"),
         };
         project.write("specs/small.aur", SPEC);
         std::fs::create_dir_all(project.path("lockfiles")).expect("a folder for locks");
@@ -192,6 +195,7 @@ impl Project {
             .args(arguments)
             .current_dir(self.folder.path())
             .env("AURORA_LIBTORCH", libtorch())
+            .env("XDG_CONFIG_HOME", self.config.path())
             .stdin(Stdio::null());
         command
     }

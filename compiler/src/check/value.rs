@@ -9,6 +9,7 @@ use super::Checker;
 use super::collect::duplicate;
 use crate::names::{nearest, suggest};
 use crate::schema::{self, CallSchema, Default, FieldSchema, TextKind, Type, describe};
+use crate::server::ServerAddress;
 use crate::spec::{BlockId, BlockKind, Evidence, Field, Value};
 
 impl Checker<'_> {
@@ -257,6 +258,14 @@ impl Checker<'_> {
             TextKind::Plain => None,
             TextKind::Source => super::source::reference_error(text, span),
             TextKind::Pattern => super::source::pattern_error(text, span),
+            TextKind::Server => ServerAddress::parse(text).err().map(|why| {
+                Diagnostic::new(
+                    Code::BAD_ARGUMENT,
+                    format!("`{text}` is not an address of a server: {why}"),
+                )
+                .label(span, "not a valid address")
+                .help("write it as `\"https://HOST/PATH\"`, without `?` and `#`")
+            }),
             TextKind::Repository => super::source::repository_error(text, span),
         };
         match error {

@@ -119,7 +119,12 @@ pub enum Judge {
         labelled: Option<Labelled>,
     },
     /// A program of the input of role `judge`.
-    Program { run: Vec<String> },
+    Program {
+        run: Vec<String>,
+        /// What it may do beyond reading its files and computing.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        needs: Vec<Need>,
+    },
     /// A model behind an API that is compatible with OpenAI's.
     Endpoint {
         url: String,
@@ -129,6 +134,14 @@ pub enum Judge {
         /// The first word of a positive reply.
         yes: String,
     },
+}
+
+/// What a judge's program may need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Need {
+    /// Connections to other machines and to servers of this machine.
+    Network,
 }
 
 /// Responses that people have labelled.

@@ -340,6 +340,12 @@ pub(super) const ATTACKS: &[CallSchema] = &[CallSchema {
     .or("\"{prompt}\"")],
 }];
 
+/// What a judge's program may need.
+const NEEDS: &[(&str, &str)] = &[(
+    "network",
+    "connections to other machines and to servers of this machine",
+)];
+
 /// What scores a response.
 pub(super) const JUDGES: &[CallSchema] = &[
     CallSchema {
@@ -363,24 +369,48 @@ pub(super) const JUDGES: &[CallSchema] = &[
     CallSchema {
         name: "command",
         meaning: "A program that reads one line of JSON per answer (`item`, `prompt`, `response`, `sets`) and writes one line with a \
-                  number `score` for each, in the same order. Its output is stored: a rerun does not call the judge.",
+                  number `score` for each, in the same order. It runs in a sandbox, once the user has allowed it (`aurora trust`). Its \
+                  output is stored: a rerun does not call the judge.",
         first: Some(&field(
             "source",
             Type::Reference(&[BlockKind::Source]),
-            "The files of the program; it runs in their folder.",
+            "The files of the program; it runs in a folder with copies of them.",
         )),
-        arguments: &[field(
-            "run",
-            Type::List { of: &TEXT, least: 1 },
-            "The program and its arguments.",
-        )],
+        arguments: &[
+            field(
+                "run",
+                Type::List { of: &TEXT, least: 1 },
+                "The program and its arguments. The program is one of this machine, by its name (`python3`) or path.",
+            ),
+            field(
+                "needs",
+                Type::List {
+                    of: &Type::Word(NEEDS),
+                    least: 1,
+                },
+                "What the program may do beyond reading its files and computing.",
+            )
+            .or_unset("nothing"),
+            field(
+                "timeout",
+                Type::Quantity {
+                    units: &[Unit::Seconds],
+                    least: 1,
+                    most: u64::MAX,
+                },
+                "Time that the program may take, without waiting for a processor; then it is ended, and the run fails.",
+            )
+            .or("3600 s")
+            .placement(),
+        ],
     },
     CallSchema {
         name: "endpoint",
-        meaning: "A model with an OpenAI-compatible API, at temperature 0. Its output is stored: a rerun does not call the judge.",
+        meaning: "A model with an OpenAI-compatible API, at temperature 0. It is asked once the user has allowed it (`aurora trust`). \
+                  Its output is stored: a rerun does not call the judge.",
         first: Some(&field(
             "url",
-            TEXT,
+            Type::Text(TextKind::Server),
             "The base URL of the API, without `/chat/completions`.",
         )),
         arguments: &[
@@ -399,7 +429,7 @@ pub(super) const JUDGES: &[CallSchema] = &[
             field(
                 "secret",
                 TEXT,
-                "The environment variable with the API key.",
+                "The environment variable with the API key, which is sent over `https:` or to this machine only.",
             )
             .or_unset("no key is sent")
             .placement(),

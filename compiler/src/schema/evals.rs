@@ -187,7 +187,8 @@ pub(super) const EVAL: BlockSchema = BlockSchema {
                 least: 1,
                 most: u64::MAX,
             },
-            "CPU-time limit of a program; the wall-clock limit is four times this.",
+            "CPU-time limit of a program. It may take four times this from start to end, without the time in which it waits for a \
+             processor.",
         )
         .or_derived("3 s")
         .ignored("an error with any kind but `pass_at_k`"),

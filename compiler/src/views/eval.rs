@@ -3,7 +3,7 @@
 use super::ViewError;
 use super::reader::{At, Reader, SpecValues};
 use super::stage::interval;
-use crate::fields::{AnswerMode, Attack, Judge, JudgeFields, Labelled, Split, TaskFields};
+use crate::fields::{AnswerMode, Attack, Judge, JudgeFields, Labelled, Need, Split, TaskFields};
 use crate::schema::EvalKind;
 use crate::spec::{Better, BlockId, BlockKind, Spec, Value};
 
@@ -213,7 +213,11 @@ fn judge<'a>(
         Some("command") => {
             *program = Some(read.reference(&read.argument(at, "source")?)?);
             let run = read.texts(&read.argument(at, "run")?)?;
-            Ok(Judge::Program { run })
+            let mut needs = Vec::new();
+            for need in read.elements(&read.argument(at, "needs")?) {
+                needs.push(read.word(&need, Need::Network)?);
+            }
+            Ok(Judge::Program { run, needs })
         }
         Some("endpoint") => {
             let mut text = |name: &str| read.text(&read.argument(at, name)?);

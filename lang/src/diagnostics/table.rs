@@ -535,6 +535,21 @@ so is every eval at a checkpoint."#,
   checkpoint = every 10 steps
   // …
 }"#;
+    SECRET_IN_CLEAR = "E0322", "secret sent without encryption",
+        r#"A key that is sent over `http:` can be read by everybody on the way. It is sent over `https:` only, or to a server of this machine:
+`localhost`, `127.0.0.1` or `[::1]`."#,
+        wrong r#"eval carp {
+  kind   = plug_in
+  data   = [english]
+  better = higher
+  judge  = endpoint("http://api.example.com/v1", model = "judge", question = "{response}?", secret = "API_KEY")
+}"#,
+        right r#"eval carp {
+  kind   = plug_in
+  data   = [english]
+  better = higher
+  judge  = endpoint("https://api.example.com/v1", model = "judge", question = "{response}?", secret = "API_KEY")
+}"#;
     HEADS = "E0401", "width not divisible by heads",
         r#"The dimension of each attention head is `hidden` ÷ `heads`."#,
         wrong r#"model small {

@@ -94,6 +94,8 @@ pub struct PipeEnds<'a> {
     /// Receives a byte when this process has its user; unused without namespaces.
     pub go: BorrowedFd<'a>,
     pub output: BorrowedFd<'a>,
+    /// stderr; the same as `output` if they are not apart.
+    pub errors: BorrowedFd<'a>,
     pub report: BorrowedFd<'a>,
 }
 
@@ -290,6 +292,10 @@ fn write_files(root: &Root) -> Result<()> {
         OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC,
         Mode::empty(),
     )?;
+    let folder = Mode::RWXU | Mode::RGRP | Mode::XGRP | Mode::ROTH | Mode::XOTH;
+    for name in &root.folders {
+        rustix::fs::mkdirat(&here, name.as_c_str(), folder)?;
+    }
     for (name, bytes) in &root.files {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
         let mode = Mode::RUSR | Mode::WUSR;
@@ -349,7 +355,7 @@ fn landlock(prepared: &PreparedSandbox) -> Result<()> {
 fn streams(prepared: &PreparedSandbox, ends: PipeEnds<'_>) -> Result<()> {
     rustix::stdio::dup2_stdin(&prepared.stdin)?;
     rustix::stdio::dup2_stdout(ends.output)?;
-    rustix::stdio::dup2_stderr(ends.output)?;
+    rustix::stdio::dup2_stderr(ends.errors)?;
     // `exec` closes all others; if it fails, the report still has to be sent.
     called(unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) })
 }

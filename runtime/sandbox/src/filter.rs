@@ -1,7 +1,7 @@
 //! The system calls that a program may make; every other one returns ENOSYS, as on a kernel without it.
 //!
 //! An allow list, so that calls of newer kernels are not included. ENOSYS, so that the C library uses its alternative
-//! if it has one (`clone3` → `clone`). No sockets, no signals to other processes, no changes of a file's owner, mode,
+//! if it has one (`clone3` → `clone`). Without the network no sockets, no signals to other processes, no changes of a file's owner, mode,
 //! times or name: Landlock does not cover those.
 
 use std::collections::BTreeMap;
@@ -165,6 +165,33 @@ const WITH_PROCESSES_OLD: &[c_long] = &[libc::SYS_fork, libc::SYS_vfork];
 #[cfg(not(target_arch = "x86_64"))]
 const WITH_PROCESSES_OLD: &[c_long] = &[];
 
+/// With the network: connections that it opens itself.
+const WITH_NETWORK: &[c_long] = &[
+    libc::SYS_connect,
+    libc::SYS_epoll_create1,
+    libc::SYS_epoll_ctl,
+    libc::SYS_epoll_pwait,
+    libc::SYS_eventfd2,
+    libc::SYS_getpeername,
+    libc::SYS_getsockname,
+    libc::SYS_getsockopt,
+    libc::SYS_recvfrom,
+    libc::SYS_recvmmsg,
+    libc::SYS_recvmsg,
+    libc::SYS_sendmmsg,
+    libc::SYS_sendmsg,
+    libc::SYS_sendto,
+    libc::SYS_setsockopt,
+    libc::SYS_shutdown,
+    libc::SYS_socketpair,
+];
+#[cfg(target_arch = "x86_64")]
+const WITH_NETWORK_OLD: &[c_long] = &[libc::SYS_epoll_create, libc::SYS_epoll_wait];
+#[cfg(not(target_arch = "x86_64"))]
+const WITH_NETWORK_OLD: &[c_long] = &[];
+/// No sockets of this machine's services, and no raw ones.
+const FAMILIES: &[u64] = &[libc::AF_INET as u64, libc::AF_INET6 as u64];
+
 /// Tests for a terminal, and close-on-exec.
 const IOCTLS: &[u64] = &[libc::TCGETS, libc::FIOCLEX, libc::FIONCLEX];
 /// No owner, which receives signals, and no locks and leases, which affect other readers of a file.
@@ -213,7 +240,18 @@ pub fn filter(limits: &Limits) -> Result<BpfProgram, BackendError> {
             .map(|value| argument(index, SeccompCmpOp::Eq, *value))
             .collect()
     };
-    rules.insert(libc::SYS_ioctl, among(1, IOCTLS)?);
+    let mut ioctls = IOCTLS.to_vec();
+    if limits.network {
+        ioctls.push(libc::FIONBIO);
+        rules.extend(
+            WITH_NETWORK
+                .iter()
+                .chain(WITH_NETWORK_OLD)
+                .map(|call| (*call, Vec::new())),
+        );
+        rules.insert(libc::SYS_socket, among(0, FAMILIES)?);
+    }
+    rules.insert(libc::SYS_ioctl, among(1, &ioctls)?);
     rules.insert(libc::SYS_fcntl, among(1, FCNTLS)?);
     // Its own limits only, not those of another process.
     rules.insert(libc::SYS_prlimit64, among(0, &[0])?);

@@ -1,5 +1,6 @@
 //! Everything that the forked process needs, prepared before the fork: after it nothing may be allocated.
 
+use std::collections::BTreeSet;
 use std::ffi::{CStr, CString, c_char};
 use std::fs::File;
 use std::io::{Seek, Write};
@@ -79,6 +80,8 @@ pub struct Root {
     pub steps: Vec<RootStep>,
     /// Mount options of the program's folder: its size.
     pub options: CString,
+    /// Folders of the files, each after the one that contains it.
+    pub folders: Vec<CString>,
     pub files: Vec<(CString, Vec<u8>)>,
     pub writable: bool,
 }
@@ -102,6 +105,8 @@ pub struct PreparedSandbox {
     pub own_access: u64,
     pub filter: Option<BpfProgram>,
     pub limits: Vec<(Resource, Rlimit)>,
+    /// stderr is collected apart from stdout.
+    pub errors_apart: bool,
     /// This process; the program ends with it.
     pub parent: OwnedFd,
 }
@@ -122,8 +127,8 @@ impl PreparedSandbox {
         if (limits.processes > 1 && !layers.many_processes) || (limits.files > 0 && !layers.namespaces) {
             return Err(SandboxError::NeedsNamespaces);
         }
-        let is_plain = |name: &str| !matches!(name, "" | "." | "..") && !name.contains('/');
-        if let Some((name, _)) = program.files.iter().find(|(name, _)| !is_plain(name)) {
+        let is_inside = |name: &str| name.split('/').all(|part| !matches!(part, "" | "." | ".."));
+        if let Some((name, _)) = program.files.iter().find(|(name, _)| !is_inside(name)) {
             return Err(SandboxError::Name { name: name.clone() });
         }
         if program.command.is_empty() {
@@ -138,7 +143,7 @@ impl PreparedSandbox {
             c"PYTHONHASHSEED=0",
         ];
         let ruleset = if layers.landlock {
-            ruleset().map_err(|error| SandboxError::Crate {
+            ruleset(limits.network).map_err(|error| SandboxError::Crate {
                 what: format!("Landlock: {error}"),
             })?
         } else {
@@ -160,6 +165,7 @@ impl PreparedSandbox {
                 what: format!("seccomp: {error}"),
             })?,
             limits: resources(layers, limits),
+            errors_apart: program.errors_apart,
             parent: pidfd_open(getpid(), PidfdFlags::empty())
                 .map_err(SandboxError::set_up("open this process as a file"))?,
         })
@@ -170,7 +176,7 @@ impl PreparedSandbox {
 fn root(program: &Program, limits: &Limits) -> Result<Root, SandboxError> {
     let mut steps = Vec::new();
     let mut created = Vec::new();
-    for entry in entries() {
+    for entry in entries(limits.network) {
         let (VisibleFile::Folder(at) | VisibleFile::File(at) | VisibleFile::Link(at, _)) = &entry;
         let relative = Path::new(at.trim_start_matches('/'));
         let mut above: Vec<&Path> = relative.ancestors().skip(1).collect();
@@ -211,19 +217,32 @@ fn root(program: &Program, limits: &Limits) -> Result<Root, SandboxError> {
         .sum();
     // A size of zero would mean no limit.
     let size = given.saturating_add(limits.files).max(PAGE);
-    let inodes = program.files.len() + INODES;
+    let folders = folders(program);
+    let inodes = program.files.len() + folders.len() + INODES;
     Ok(Root {
         steps,
         options: text(&format!("size={size},nr_inodes={inodes},mode=0755"))?,
+        folders: folders.into_iter().map(text).collect::<Result<_, _>>()?,
         files: files?,
         writable: limits.files > 0,
     })
+}
+
+/// The folders of a program's files, each after the one that contains it.
+fn folders(program: &Program) -> BTreeSet<&str> {
+    let names = program.files.iter().map(|(name, _)| name.as_str());
+    names
+        .flat_map(|name| name.match_indices('/').map(|(end, _)| &name[..end]))
+        .collect()
 }
 
 /// A folder of this machine with the program's files.
 fn folder(program: &Program) -> Result<ProgramFolder, SandboxError> {
     let write = || -> std::io::Result<TempDir> {
         let folder = tempfile::Builder::new().prefix("aurora-sandbox-").tempdir()?;
+        for name in folders(program) {
+            std::fs::create_dir(folder.path().join(name))?;
+        }
         for (name, bytes) in &program.files {
             std::fs::write(folder.path().join(name), bytes)?;
         }
@@ -258,7 +277,9 @@ fn stdin(bytes: &[u8]) -> Result<OwnedFd, SandboxError> {
 }
 
 fn resources(layers: Layers, limits: &Limits) -> Vec<(Resource, Rlimit)> {
-    let cpu = limits.cpu.as_secs() + u64::from(limits.cpu.subsec_nanos() > 0);
+    // Far beyond the limit of the first process, which this process observes: the kernel counts here in clock ticks, which on
+    // a loaded machine are far ahead of the time that was really used.
+    let cpu = limits.cpu.saturating_mul(4).as_secs().saturating_add(1);
     let mut limits_by_resource = vec![
         (Resource::As, limits.memory / u64::from(limits.processes.max(1))),
         (Resource::Cpu, cpu),

@@ -85,15 +85,36 @@ impl fmt::Display for Protection {
 }
 
 impl Protection {
-    /// Runs a program until it ends. Can be called from several threads at a time.
+    /// Runs a program until it ends, or `cancelled` is true. Can be called from several threads at a time.
     ///
     /// # Errors
-    /// [`SandboxError`] if the program could not be started in the sandbox; never because of what it did.
-    pub fn run(&self, program: &Program, limits: &Limits) -> Result<ProgramOutcome, SandboxError> {
+    /// [`SandboxError`] if the program could not be started in the sandbox or something else ended it; never because of
+    /// what it did.
+    pub fn run(
+        &self,
+        program: &Program,
+        limits: &Limits,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<ProgramOutcome, SandboxError> {
         let prepared = PreparedSandbox::new(self.layers, program, limits)?;
-        match watch(&prepared, limits, None)? {
+        match watch(&prepared, limits, None, cancelled)? {
             ProcessResult::Program(outcome) => Ok(outcome),
             ProcessResult::Report(step, number) => Err(failed(step, number, program)),
+        }
+    }
+
+    /// The same limits, reduced to one process without files of its own where this machine does not allow more.
+    pub fn fit(&self, limits: Limits) -> Limits {
+        let processes = if self.layers.many_processes {
+            limits.processes
+        } else {
+            1
+        };
+        Limits {
+            processes,
+            memory: limits.memory / u64::from(limits.processes.max(1)) * u64::from(processes),
+            files: if self.layers.namespaces { limits.files } else { 0 },
+            ..limits
         }
     }
 
@@ -129,7 +150,7 @@ pub fn protection(hidden: &[&Path]) -> Result<Protection, Unprotected> {
         let path = path.to_path_buf();
         return Err(Unprotected::Visible { path, folder });
     }
-    let landlock = visible_files::ruleset().is_ok();
+    let landlock = visible_files::ruleset(false).is_ok();
     let namespaces = Layers {
         namespaces: true,
         landlock,
@@ -206,6 +227,7 @@ fn nothing() -> Program {
         command: vec!["probe".to_owned()],
         files: vec![("probe".to_owned(), Vec::new())],
         stdin: Vec::new(),
+        errors_apart: false,
     }
 }
 
@@ -218,6 +240,7 @@ fn probe(layers: Layers, processes: u32) -> Result<ProcessResult, SandboxError> 
         processes,
         output: 0,
         files: 0,
+        network: false,
     };
     let file = |source| SandboxError::SetUp {
         what: "write a file for the probe",
@@ -271,5 +294,5 @@ fn probe(layers: Layers, processes: u32) -> Result<ProcessResult, SandboxError> 
         breaches
     };
     let prepared = PreparedSandbox::new(layers, &nothing(), &limits)?;
-    watch(&prepared, &limits, Some(&attempt))
+    watch(&prepared, &limits, Some(&attempt), &|| false)
 }

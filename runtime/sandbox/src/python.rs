@@ -1,7 +1,8 @@
 //! Python programs that must run to their end: tests of generated code.
 //!
 //! A program that exits early, by `sys.exit(0)` or `os._exit(0)` before its tests, also has status 0. So a driver runs
-//! the program, and at the end writes a random word that is new for every run. The word is in memory while the program
+//! the program, and at the end writes a random word that is new for every run. The driver reads the word from stdin and
+//! then replaces stdin by an empty one, so that the program cannot read it again. The word is in memory while the program
 //! runs: a program that searches the frames of its driver could find it, as with every check that runs in the program's
 //! own process, including HumanEval's.
 
@@ -19,8 +20,11 @@ const PATHS: [&str; 2] = ["/usr/bin/python3", "/usr/local/bin/python3"];
 const DRIVER: &str = r#"
 def drive():
     import sys
-    from posix import write
-    word = sys.stdin.buffer.read()
+    from posix import O_RDONLY, close, dup2, open as open_file, read, write
+    word = read(0, 4096)
+    empty = open_file("/dev/null", O_RDONLY)
+    dup2(empty, 0)
+    close(empty)
     flush = sys.stdout.flush
     with open("program.py", encoding="utf-8") as file:
         source = file.read()
@@ -53,12 +57,13 @@ impl Python {
     /// If the sandbox cannot be set up.
     pub fn find(protection: &Protection) -> Result<Option<Self>, SandboxError> {
         let limits = Limits {
-            wall: Duration::from_secs(10),
-            cpu: Duration::from_secs(5),
+            wall: Duration::from_secs(60),
+            cpu: Duration::from_secs(30),
             memory: 256 << 20,
             processes: 1,
             output: 64,
             files: 0,
+            network: false,
         };
         let code = "import sys; print('%d.%d.%d' % sys.version_info[:3], end='')";
         for path in PATHS {
@@ -66,8 +71,9 @@ impl Python {
                 command: command(path, &["-c", code]),
                 files: Vec::new(),
                 stdin: Vec::new(),
+                errors_apart: false,
             };
-            match protection.run(&program, &limits) {
+            match protection.run(&program, &limits, &|| false) {
                 Ok(outcome) if outcome.ended == ProgramEnd::Exit(0) => {
                     return Ok(Some(Self {
                         path: path.to_owned(),
@@ -84,8 +90,14 @@ impl Python {
     /// Runs a program that ends with its tests, and checks that it reached its end.
     ///
     /// # Errors
-    /// [`SandboxError`] if the program could not be run; never because of what it did.
-    pub fn check(&self, protection: &Protection, code: &str, limits: &Limits) -> Result<PythonVerdict, SandboxError> {
+    /// [`SandboxError`] if the program could not be run or something else ended it; never because of what it did.
+    pub fn check(
+        &self,
+        protection: &Protection,
+        code: &str,
+        limits: &Limits,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<PythonVerdict, SandboxError> {
         let word = word()?;
         let program = Program {
             command: command(&self.path, &["driver.py"]),
@@ -94,13 +106,14 @@ impl Python {
                 ("program.py".to_owned(), code.into()),
             ],
             stdin: word.clone().into(),
+            errors_apart: false,
         };
         // The driver's word does not count as output.
         let limits = Limits {
             output: limits.output.saturating_add(word.len() as u64),
             ..limits.clone()
         };
-        let mut outcome = protection.run(&program, &limits)?;
+        let mut outcome = protection.run(&program, &limits, cancelled)?;
         let found = outcome
             .output
             .windows(word.len())

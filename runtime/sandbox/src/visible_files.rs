@@ -1,6 +1,7 @@
-//! The files of the machine that a program sees: interpreters, libraries and three devices, read-only.
+//! The files of the machine that a program sees: interpreters, libraries and three devices, read-only; with the network,
+//! also those that name hosts and certificates.
 //!
-//! Not `/etc`, `/home`, `/root`, `/tmp`, `/proc`, `/var`, and only parts of `/usr` and `/usr/local`: containers often
+//! Not the rest of `/etc`, `/home`, `/root`, `/tmp`, `/proc`, `/var`, and only parts of `/usr` and `/usr/local`: containers often
 //! have a project in `/usr/src`.
 
 use std::fs;
@@ -28,6 +29,23 @@ const FOLDERS: &[&str] = &[
 /// The last one lists libraries for the dynamic loader.
 const FILES: &[&str] = &["/dev/null", "/dev/zero", "/dev/urandom", "/etc/ld.so.cache"];
 
+/// What a program with the network needs to find hosts and to check their certificates; no private keys.
+const NETWORK_FOLDERS: &[&str] = &[
+    "/etc/ssl/certs",
+    "/etc/pki/tls/certs",
+    "/etc/pki/ca-trust/extracted",
+    "/usr/share/ca-certificates",
+    "/usr/local/share/ca-certificates",
+];
+const NETWORK_FILES: &[&str] = &[
+    "/etc/gai.conf",
+    "/etc/hosts",
+    "/etc/nsswitch.conf",
+    "/etc/resolv.conf",
+    "/etc/services",
+    "/etc/ssl/openssl.cnf",
+];
+
 /// An entry of the new root; paths are absolute, inside and outside.
 pub enum VisibleFile {
     /// A folder or a file of this machine.
@@ -38,12 +56,18 @@ pub enum VisibleFile {
 }
 
 /// The entries that exist on this machine.
-pub fn entries() -> Vec<VisibleFile> {
-    let folders = FOLDERS.iter().filter_map(|path| match fs::read_link(path) {
+pub fn entries(network: bool) -> Vec<VisibleFile> {
+    let (more_folders, more_files) = if network {
+        (NETWORK_FOLDERS, NETWORK_FILES)
+    } else {
+        (&[][..], &[][..])
+    };
+    let all = FOLDERS.iter().chain(more_folders);
+    let folders = all.filter_map(|path| match fs::read_link(path) {
         Ok(target) => Some(VisibleFile::Link(path, target)),
         Err(_) => Path::new(path).is_dir().then_some(VisibleFile::Folder(path)),
     });
-    let files = FILES.iter().filter(|path| Path::new(path).exists());
+    let files = FILES.iter().chain(more_files).filter(|path| Path::new(path).exists());
     folders.chain(files.map(|path| VisibleFile::File(path))).collect()
 }
 
@@ -71,9 +95,9 @@ pub fn own_access(writable: bool) -> BitFlags<AccessFs> {
     if writable { read | write } else { read }
 }
 
-/// A Landlock ruleset that allows the visible files and nothing else: no other file, no port, signal or abstract
-/// socket. Kernels before Linux 6.2 are refused: on them a read-only file could be truncated.
-pub fn ruleset() -> Result<Option<OwnedFd>, RulesetError> {
+/// A Landlock ruleset that allows the visible files and nothing else: no other file, no signal or abstract socket, and
+/// without the network no port. Kernels before Linux 6.2 are refused: on them a read-only file could be truncated.
+pub fn ruleset(network: bool) -> Result<Option<OwnedFd>, RulesetError> {
     // The newest ABI whose rights this code considers.
     let known = ABI::V7;
     let mut ruleset = Ruleset::default()
@@ -81,10 +105,14 @@ pub fn ruleset() -> Result<Option<OwnedFd>, RulesetError> {
         .handle_access(AccessFs::from_all(ABI::V3))?
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(known))?
-        .handle_access(AccessNet::from_all(known))?
-        .scope(Scope::from_all(known))?
-        .create()?;
-    for entry in entries() {
+        .scope(Scope::from_all(known))?;
+    ruleset = if network {
+        ruleset.handle_access(AccessNet::BindTcp)?
+    } else {
+        ruleset.handle_access(AccessNet::from_all(known))?
+    };
+    let mut ruleset = ruleset.create()?;
+    for entry in entries(network) {
         let (path, access) = match entry {
             VisibleFile::Folder(path) => (path, AccessFs::from_read(known)),
             VisibleFile::File(path) if path.starts_with("/dev/") => (path, AccessFs::ReadFile | AccessFs::WriteFile),

@@ -256,7 +256,9 @@ impl Run<'_> {
             Ok(files)
         };
         let eval = self.results.node(id).origin.eval().map(|(eval, _)| eval);
-        let secret = eval.and_then(|eval| self.inputs.secrets.get(eval)).map(|name| {
+        let options = eval.and_then(|eval| self.inputs.judges.get(eval));
+        let variable = options.and_then(|options| options.secret.as_deref());
+        let secret = variable.map(|name| {
             let value = std::env::var(name).map(|value| Secret::new(&value));
             value.map_err(|_| {
                 self.fail(
@@ -271,6 +273,9 @@ impl Run<'_> {
             program: &files(&Role::Judge)?,
             labelled: &files(&Role::Labelled)?,
             secret: secret.as_ref(),
+            variable,
+            timeout: options.map_or(Duration::MAX, |options| options.timeout),
+            allowed: self.inputs.allowed,
             hidden: &[self.results.store.root().as_std_path(), self.inputs.root.as_std_path()],
             progress,
         };

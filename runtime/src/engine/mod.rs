@@ -28,6 +28,7 @@ use crate::results::{ResultError, Results};
 use crate::statistics::GateResult;
 use crate::store::lock::{Attempt, Held, Holder};
 use crate::store::{Publication, ResultId, Store, StoreError};
+use crate::trust::JudgeOptions;
 use workers::WorkerLaunch;
 
 pub use data_nodes::{commit_order, place_source};
@@ -250,8 +251,10 @@ pub struct ExternalInputs<'a> {
     pub pins: &'a Pins,
     /// Fetch nothing.
     pub offline: bool,
-    /// The environment variables with the keys of judges' interfaces, by eval.
-    pub secrets: &'a BTreeMap<String, String>,
+    /// What the spec says about judges, by eval.
+    pub judges: &'a BTreeMap<String, JudgeOptions>,
+    /// Digests of what judges may do outside of Aurora: the user's consent.
+    pub allowed: &'a BTreeSet<String>,
     /// The most bytes that sources may have, for those whose blocks state them.
     pub at_most: &'a BTreeMap<String, u64>,
     /// The store of the run that is repeated: it has the answers of external judges.

@@ -2,16 +2,31 @@
 //!
 //! Not here: programs that a model has completed (`programs`), judging by a model behind an API (`endpoint`).
 
-use std::process::Command;
+use std::path::Path;
 
-use camino::{Utf8Path, Utf8PathBuf};
+use aurora_compiler::fields::Need;
+use aurora_sandbox::{Limits, Program, ProgramEnd, SandboxError, Unprotected, protection};
 use serde::{Deserialize, Serialize};
 
 use super::Inputs;
 use crate::data::template::TemplateError;
+use crate::errors::FileError;
 use crate::progress::{Cancelled, ProgressUnit};
-use crate::source::client::{self, ClientError};
+use crate::source::archive::InputFile;
+use crate::source::client::{ClientError, last_lines};
 use crate::task::{ItemResult, JudgeVerdict};
+use crate::trust::Action;
+
+/// Folders of the programs that the sandbox shows.
+const PROGRAMS: [&str; 3] = ["/usr/local/bin", "/usr/bin", "/bin"];
+
+/// Processes and threads of a judge, and the address space of each, in bytes.
+const PROCESSES: u32 = 16;
+const MEMORY: u64 = 8 << 30;
+
+/// Bytes that a judge may write: to its folder, and as its output.
+const FILES: u64 = 256 << 20;
+const OUTPUT: u64 = 64 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ExternalJudgeError {
@@ -19,8 +34,21 @@ pub enum ExternalJudgeError {
     Client(#[from] ClientError),
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
-    #[error("cannot copy the judge's files into a folder")]
-    Folder(#[source] std::io::Error),
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error("you have not allowed this judge, which {action}; run `aurora trust SPEC` after looking at it")]
+    NotAllowed { action: Action },
+    #[error("a judge's program is not run here: {why}; {}", .why.help())]
+    Unprotected { why: Unprotected },
+    #[error("the judge's program `{name}` is not in {}: the sandbox shows no other programs", PROGRAMS.join(", "))]
+    NoProgram { name: String },
+    #[error("the judge `{program}` cannot be run")]
+    Sandbox { program: String, source: SandboxError },
+    #[error(
+        "the judge `{program}` has not ended in {seconds} s: give it more time with `timeout` in `command(…)`, or fewer answers \
+         with `limit` in the eval"
+    )]
+    OutOfTime { program: String, seconds: u64 },
     #[error("the judge `{program}` failed: {cause}")]
     Failed { program: String, cause: String },
     #[error("the judge `{program}` wrote {found} lines for {expected} answers")]
@@ -60,23 +88,45 @@ struct VerdictLine {
     words: String,
 }
 
-/// The verdicts of a program on all answers, in their order.
+/// The files of a judge's program, in memory.
 ///
 /// # Errors
-/// The program cannot be run, or does not give a finite number for every answer.
+/// One cannot be read.
+pub(super) fn read(files: &[InputFile]) -> Result<Vec<(String, Vec<u8>)>, FileError> {
+    let read = |file: &InputFile| {
+        let bytes = std::fs::read(&file.path).map_err(FileError::reading(&file.path))?;
+        Ok((file.name.clone(), bytes))
+    };
+    files.iter().map(read).collect()
+}
+
+/// The command with the path of its program, which has no variables to search for it.
+fn command(run: &[String]) -> Result<Vec<String>, ExternalJudgeError> {
+    let mut command = run.to_vec();
+    if let Some(name) = command.first_mut()
+        && !name.contains('/')
+    {
+        let mut paths = PROGRAMS.iter().map(|folder| format!("{folder}/{name}"));
+        let found = paths.find(|path| Path::new(path).is_file());
+        *name = found.ok_or_else(|| ExternalJudgeError::NoProgram { name: name.clone() })?;
+    }
+    Ok(command)
+}
+
+/// The verdicts of a program on all answers, in their order. It runs in the sandbox, with copies of its files.
+///
+/// # Errors
+/// The program cannot be run, takes too long, or does not give a finite number for every answer.
 pub(super) fn program(
     run: &[String],
+    needs: &[Need],
+    files: Vec<(String, Vec<u8>)>,
     results: &[ItemResult],
     inputs: &Inputs<'_>,
 ) -> Result<Vec<JudgeVerdict>, ExternalJudgeError> {
     let program = run.join(" ");
-    let folder = tempfile::tempdir().map_err(ExternalJudgeError::Folder)?;
-    let place = Utf8Path::from_path(folder.path()).ok_or_else(|| {
-        ExternalJudgeError::Folder(std::io::Error::other("the folder for temporary files is not UTF-8"))
-    })?;
-    for file in inputs.program {
-        copy(&file.path, &place.join(&file.name)).map_err(ExternalJudgeError::Folder)?;
-    }
+    let command = command(run)?;
+    let protection = protection(inputs.hidden).map_err(|why| ExternalJudgeError::Unprotected { why })?;
     let mut lines = String::new();
     let mut expected = 0;
     for result in results {
@@ -93,18 +143,47 @@ pub(super) fn program(
             expected += 1;
         }
     }
-    let Some((name, arguments)) = run.split_first() else {
-        return Ok(Vec::new());
+    let limits = protection.fit(Limits {
+        wall: inputs.timeout,
+        // Only its time from start to end is limited.
+        cpu: inputs.timeout.saturating_mul(PROCESSES),
+        memory: MEMORY * u64::from(PROCESSES),
+        processes: PROCESSES,
+        output: OUTPUT,
+        files: FILES,
+        network: needs.contains(&Need::Network),
+    });
+    let confined = Program {
+        command,
+        files,
+        stdin: lines.into_bytes(),
+        errors_apart: true,
     };
-    let mut command = Command::new(name);
-    command.args(arguments).current_dir(place);
-    let remedy = "the spec names it as the judge's program";
-    let output = client::run_fed(&mut command, &lines, remedy, inputs.progress)?;
-    if !output.status.success() {
-        let cause = output.cause();
-        return Err(ExternalJudgeError::Failed { program, cause });
+    let outcome = protection.run(&confined, &limits, &|| inputs.progress.check().is_err());
+    inputs.progress.check()?;
+    let outcome = outcome.map_err(|source| ExternalJudgeError::Sandbox {
+        program: program.clone(),
+        source,
+    })?;
+    let output = String::from_utf8_lossy(&outcome.output);
+    let failed = |how: String| {
+        let cause = last_lines(&String::from_utf8_lossy(&outcome.errors), &output);
+        ExternalJudgeError::Failed {
+            program: program.clone(),
+            cause: format!("{how}\n{cause}").trim_end().to_owned(),
+        }
+    };
+    match outcome.ended {
+        ProgramEnd::Exit(0) => {}
+        ProgramEnd::Exit(status) => return Err(failed(format!("it ended with status {status}"))),
+        ProgramEnd::Signal(signal) => return Err(failed(format!("it was ended by signal {signal}"))),
+        ProgramEnd::TooMuchOutput => return Err(failed(format!("it wrote more than {OUTPUT} bytes"))),
+        ProgramEnd::OutOfTime => {
+            let seconds = inputs.timeout.as_secs();
+            return Err(ExternalJudgeError::OutOfTime { program, seconds });
+        }
     }
-    let lines: Vec<&str> = output.out.lines().filter(|line| !line.trim().is_empty()).collect();
+    let lines: Vec<&str> = output.lines().filter(|line| !line.trim().is_empty()).collect();
     if lines.len() != expected {
         return Err(ExternalJudgeError::Lines {
             program,
@@ -129,11 +208,4 @@ pub(super) fn program(
         .progress
         .report(expected as u64, Some(expected as u64), ProgressUnit::Answers);
     Ok(verdicts)
-}
-
-fn copy(from: &Utf8PathBuf, to: &Utf8Path) -> std::io::Result<()> {
-    if let Some(parent) = to.parent() {
-        std::fs::create_dir_all(parent)?;
-    }
-    std::fs::copy(from, to).map(drop)
 }

@@ -9,7 +9,8 @@ mod external;
 mod programs;
 mod refusal;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use aurora_compiler::fields::{Judge, JudgeFields};
 use camino::Utf8Path;
@@ -20,7 +21,9 @@ use crate::job::{ItemFile, Scores};
 use crate::progress::ProgressReporter;
 use crate::redact::Secret;
 use crate::source::archive::InputFile;
+use crate::source::content_in_memory;
 use crate::task::{ItemResult, JudgeVerdict, TaskError, means};
+use crate::trust::Action;
 
 pub use refusal::Calibration;
 
@@ -48,6 +51,12 @@ pub struct Inputs<'a> {
     pub labelled: &'a [InputFile],
     /// The key of an endpoint.
     pub secret: Option<&'a Secret>,
+    /// The environment variable with the key.
+    pub variable: Option<&'a str>,
+    /// How long a program may take.
+    pub timeout: Duration,
+    /// Digests of the actions that the user has allowed.
+    pub allowed: &'a BTreeSet<String>,
     /// Folders that programs of a model must not see.
     pub hidden: &'a [&'a std::path::Path],
     pub progress: ProgressReporter<'a>,
@@ -170,8 +179,17 @@ fn external_verdicts(
     results: &[ItemResult],
     inputs: &Inputs<'_>,
 ) -> Result<Vec<JudgeVerdict>, external::ExternalJudgeError> {
+    // The bytes that will run are the ones that consent is compared with: a project may come with a store.
+    let program = external::read(inputs.program)?;
+    let names = program.iter().map(|(name, _)| name.clone()).collect();
+    let action = Action::of(judge, (names, content_in_memory(&program)), inputs.variable);
+    if let Some(action) = action
+        && !inputs.allowed.contains(&action.digest())
+    {
+        return Err(external::ExternalJudgeError::NotAllowed { action });
+    }
     match judge {
-        Judge::Program { run } => external::program(run, results, inputs),
+        Judge::Program { run, needs } => external::program(run, needs, program, results, inputs),
         Judge::Endpoint {
             url,
             model,

@@ -3,6 +3,7 @@
 //! Not here: a program of the user that judges answers (`external`), the sandbox (`aurora-sandbox`).
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use aurora_compiler::fields::JudgeFields;
 use aurora_sandbox::python::{self, Python};
 use aurora_sandbox::{Limits, ProgramEnd, SandboxError, Unprotected, protection};
 use rayon::prelude::*;
+use regex::Regex;
 use serde_json::Value;
 
 use super::Inputs;
@@ -34,6 +36,9 @@ pub enum ProgramsError {
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
 }
+
+/// An address in memory, as Python prints it with an object. Not every machine gives a program the same ones in every run.
+static ADDRESS: LazyLock<Regex> = LazyLock::new(|| Regex::new("0x[0-9a-f]{8,16}").expect("a valid pattern"));
 
 /// Bytes of a program's output; a program with more is killed.
 const OUTPUT: u64 = 1 << 20;
@@ -62,7 +67,8 @@ pub(super) fn run(
         Err(why) => return Err(ProgramsError::Unprotected { why }),
     };
     let time = Duration::from_secs(u64::from(*seconds));
-    // More wall-clock time, because a verdict must not depend on the load of the machine.
+    // CPU time decides. Wall-clock time ends programs that wait for something; it does not count what they wait for a processor,
+    // because a verdict must not depend on the load of the machine.
     // The same limits on a machine without namespaces: one process, and no file besides its own.
     let limits = Limits {
         wall: 4 * time,
@@ -71,6 +77,7 @@ pub(super) fn run(
         processes: 1,
         output: OUTPUT,
         files: 0,
+        network: false,
     };
     let python = Python::find(&protection)?.ok_or(ProgramsError::NoPython)?;
     let items: BTreeMap<String, Value> = read(inputs.items, files)?.into_iter().collect();
@@ -100,7 +107,9 @@ pub(super) fn run(
     let total = programs.len() as u64;
     let verdicts = programs.par_iter().map(|(number, text)| {
         inputs.progress.check()?;
-        let verdict = words(&python.check(&protection, text, &limits)?);
+        let verdict = python.check(&protection, text, &limits, &|| inputs.progress.check().is_err());
+        inputs.progress.check()?;
+        let verdict = words(&verdict?);
         inputs.progress.report(
             done.fetch_add(1, Ordering::Relaxed) + 1,
             Some(total),
@@ -129,7 +138,7 @@ fn words(verdict: &python::PythonVerdict) -> JudgeVerdict {
     let words = match verdict.outcome.ended {
         _ if verdict.passed => "passed".to_owned(),
         ProgramEnd::Exit(0) => "left before its end".to_owned(),
-        ProgramEnd::Exit(_) => format!("failed: {last}"),
+        ProgramEnd::Exit(_) => format!("failed: {}", ADDRESS.replace_all(last, "0x…")),
         ProgramEnd::Signal(signal) => format!("ended by signal {signal}"),
         ProgramEnd::OutOfTime => "out of time".to_owned(),
         ProgramEnd::TooMuchOutput => "too much output".to_owned(),

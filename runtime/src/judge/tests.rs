@@ -63,7 +63,28 @@ impl Bench {
         Self { folder, files: all }
     }
 
+    /// Consent to what the judge does.
+    fn allowed(&self, fields: &JudgeFields, variable: Option<&str>) -> BTreeSet<String> {
+        let files = external::read(&self.files).expect("files");
+        let names = files.iter().map(|(name, _)| name.clone()).collect();
+        let (JudgeFields::Score { judge, .. } | JudgeFields::Attacks(judge) | JudgeFields::Refusals(judge)) = fields
+        else {
+            return BTreeSet::new();
+        };
+        let action = Action::of(judge, (names, content_in_memory(&files)), variable);
+        action.map(|action| action.digest()).into_iter().collect()
+    }
+
     fn judge(&self, fields: &JudgeFields, secret: Option<&Secret>) -> Result<(Scores, Vec<ItemResult>), JudgeError> {
+        self.judge_allowed(fields, secret, &self.allowed(fields, secret.map(|_| "KEY")))
+    }
+
+    fn judge_allowed(
+        &self,
+        fields: &JudgeFields,
+        secret: Option<&Secret>,
+        allowed: &BTreeSet<String>,
+    ) -> Result<(Scores, Vec<ItemResult>), JudgeError> {
         let out = tempfile::tempdir_in(self.folder.path()).expect("a folder");
         let out = Utf8Path::from_path(out.path()).expect("UTF-8");
         let inputs = Inputs {
@@ -71,6 +92,9 @@ impl Bench {
             program: &self.files,
             labelled: &self.files,
             secret,
+            variable: secret.map(|_| "KEY"),
+            timeout: Duration::from_secs(2),
+            allowed,
             hidden: &[],
             progress: ProgressReporter::none(),
         };
@@ -150,6 +174,7 @@ fn a_program_judges_line_by_line() {
     let with = |program: &str| JudgeFields::Score {
         judge: Judge::Program {
             run: vec!["python3".to_owned(), program.to_owned()],
+            needs: Vec::new(),
         },
         better: Better::Higher,
     };
@@ -164,6 +189,65 @@ fn a_program_judges_line_by_line() {
     );
     assert!(message("bad.py").contains("ZeroDivisionError"), "{}", message("bad.py"));
     assert!(message("none.py").contains("No such file"), "{}", message("none.py"));
+}
+
+/// A judge's program is confined: it gets neither variables nor files of the user, cannot outlive the judging, and is ended
+/// when its time is over. Bytes that the user has not allowed are not run.
+#[test]
+fn a_judge_is_confined() {
+    let look = "import json, os, subprocess, sys\n\
+        seen = [name for name in os.environ if name not in ('PATH', 'LANG', 'PYTHONHASHSEED')]\n\
+        for path in ('/etc/passwd', '/root', '/home', '/proc/self/environ'):\n    \
+            try: os.stat(path); seen.append(path)\n    except OSError: pass\n\
+        try:\n    import socket; socket.socket(); seen.append('network')\nexcept OSError: pass\n\
+        sys.stderr.write('a warning\\n')\n\
+        subprocess.Popen(['sleep', sys.argv[1]], start_new_session=True)\n\
+        for line in sys.stdin: print(json.dumps({'score': 1, 'words': ' '.join(seen)}))\n";
+    let bench = Bench::new(&[("look.py", look), ("hang.py", "while True: pass")]);
+    let seconds = format!("86400.{}", std::process::id());
+    let judge = |arguments: &[&str]| JudgeFields::Score {
+        judge: Judge::Program {
+            run: ["python3"]
+                .iter()
+                .chain(arguments)
+                .map(|word| (*word).to_owned())
+                .collect(),
+            needs: Vec::new(),
+        },
+        better: Better::Higher,
+    };
+    if protection(&[]).is_err() {
+        return crate::missing_tools::missing_tool("a sandbox", "judges in it");
+    }
+    let (_, items) = bench.judge(&judge(&["look.py", &seconds]), None).expect("judged");
+    assert_eq!(items[0].verdicts[0].words, "");
+    let running = std::fs::read_dir("/proc").expect("processes").flatten();
+    let commands = running.filter_map(|entry| std::fs::read_to_string(entry.path().join("cmdline")).ok());
+    assert_eq!(
+        commands.filter(|command| command.contains(&seconds)).count(),
+        0,
+        "a process is left"
+    );
+    let error = bench
+        .judge(&judge(&["hang.py"]), None)
+        .expect_err("out of time")
+        .to_string();
+    assert!(
+        error.contains("has not ended in 2 s") && error.contains("`timeout`"),
+        "{error}"
+    );
+    let bare = judge(&["look.py", &seconds]);
+    std::fs::write(&bench.files[0].path, "raise SystemExit(1)").expect("written");
+    let stale = bench.allowed(&bare, None);
+    std::fs::write(&bench.files[0].path, look).expect("written");
+    let error = bench
+        .judge_allowed(&bare, None, &stale)
+        .expect_err("not allowed")
+        .to_string();
+    assert!(
+        error.contains("you have not allowed this judge") && error.contains("look.py"),
+        "{error}"
+    );
 }
 
 /// A server that speaks the interface: it says yes where the question speaks of the ocean.
@@ -239,7 +323,7 @@ fn a_model_behind_an_interface_judges() {
 /// A program has passed if it comes to its end: one that leaves before has not.
 #[test]
 fn programs_are_run_to_their_end() {
-    let items = "{\"test\": \"assert f() == 4\"}\n{\"test\": \"assert f() == 5\"}\n";
+    let items = "{\"test\": \"assert f() == 4\"}\n{\"test\": \"assert f() == 5, f()\"}\n";
     let bench = Bench::new(&[("p.jsonl", items)]);
     let fields = JudgeFields::Programs {
         files: vec!["*.jsonl".to_owned()],
@@ -260,7 +344,7 @@ fn programs_are_run_to_their_end() {
             "p.jsonl:2",
             "",
             "",
-            &["def f():\n    while True: pass", "f = lambda: 5", "f = lambda: 5"],
+            &["def f():\n    while True: pass", "f = lambda: 5", "f = lambda: f"],
         ),
     ];
     let inputs = Inputs {
@@ -268,6 +352,9 @@ fn programs_are_run_to_their_end() {
         program: &[],
         labelled: &[],
         secret: None,
+        variable: None,
+        timeout: Duration::MAX,
+        allowed: &BTreeSet::new(),
         hidden: &[bench.folder.path()],
         progress: ProgressReporter::none(),
     };
@@ -286,14 +373,21 @@ fn programs_are_run_to_their_end() {
         "{:?}",
         words(&results[0])
     );
-    assert_eq!(words(&results[1]), ["out of time", "passed", "passed"]);
+    assert_eq!(
+        words(&results[1]),
+        [
+            "out of time",
+            "passed",
+            "failed: AssertionError: <function <lambda> at 0x…>"
+        ]
+    );
     let close = |result: &ItemResult, metric: &str, expected: f64| {
         let found = result.scores[metric];
         assert!((found - expected).abs() < 1e-15, "{metric}: {found}, not {expected}");
     };
     close(&results[0], "pass@1", 1.0 / 3.0);
     close(&results[0], "pass@2", 2.0 / 3.0);
-    close(&results[1], "pass@2", 1.0);
+    close(&results[1], "pass@2", 2.0 / 3.0);
 }
 
 /// Two sources have a member of the same path: each completion runs with the tests of its own item.
@@ -323,6 +417,9 @@ fn programs_of_two_sources_are_not_mixed_up() {
         program: &[],
         labelled: &[],
         secret: None,
+        variable: None,
+        timeout: Duration::MAX,
+        allowed: &BTreeSet::new(),
         hidden: &[first.folder.path(), second.folder.path()],
         progress: ProgressReporter::none(),
     };

@@ -39,8 +39,6 @@ pub struct Identity {
     /// Index of this node among those of the run.
     pub node: usize,
     pub rendezvous: Rendezvous,
-    /// Identifies the run: torchrun's run id, or Slurm's job and step. It is the same after a restart.
-    pub run: String,
     /// How often the workers have been restarted.
     pub restarts: u32,
     /// Threads that the launcher assigns to this worker, if it sets them.
@@ -179,9 +177,6 @@ fn torchrun(variables: &Variables<'_>) -> Result<Identity, EnvironmentError> {
             hosts: variables.text("MASTER_ADDR").into_iter().collect(),
             port: variables.port()?.unwrap_or_default(),
         },
-        run: variables
-            .text("TORCHELASTIC_RUN_ID")
-            .unwrap_or_else(|| "none".to_owned()),
         restarts: variables.count("TORCHELASTIC_RESTART_COUNT")?,
         threads: variables.number("OMP_NUM_THREADS")?,
     })
@@ -259,7 +254,6 @@ fn slurm(variables: &Variables<'_>) -> Result<Identity, EnvironmentError> {
             // Jobs that share a node have neighbouring ids: their last four digits differ. Below the ephemeral ports.
             port: variables.port()?.unwrap_or(10_000 + (job % 10_000) as u16),
         },
-        run: format!("{job}.{}", variables.text("SLURM_STEP_ID").unwrap_or_default()),
         restarts: variables.count("SLURM_RESTART_COUNT")?,
         threads: variables.number("SLURM_CPUS_PER_TASK")?,
     })

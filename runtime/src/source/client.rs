@@ -42,14 +42,15 @@ pub struct Output {
 impl Output {
     /// The last lines of its error output, for a message. A client may print addresses with passwords.
     pub fn cause(&self) -> String {
-        let text = if self.error.trim().is_empty() {
-            &self.out
-        } else {
-            &self.error
-        };
-        let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-        redact::message(&lines[lines.len().saturating_sub(6)..].join("\n")).into_owned()
+        redact::message(&last_lines(&self.error, &self.out)).into_owned()
     }
+}
+
+/// The last lines of a program's error output or, if there is none, of its output.
+pub fn last_lines(error: &str, out: &str) -> String {
+    let text = if error.trim().is_empty() { out } else { error };
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    lines[lines.len().saturating_sub(6)..].join("\n")
 }
 
 /// Runs a client until it ends. `remedy` is how the user can install it if it is missing.
@@ -58,29 +59,6 @@ impl Output {
 /// If it is not installed or cannot be run, or the work is cancelled. A client that fails is an [`Output`].
 pub fn run(command: &mut Command, remedy: &'static str, progress: ProgressReporter<'_>) -> Result<Output, ClientError> {
     run_reading(command, Stdio::null(), remedy, progress)
-}
-
-/// As [`run`], for a client that reads `input`.
-///
-/// # Errors
-/// As [`run`].
-pub fn run_fed(
-    command: &mut Command,
-    input: &str,
-    remedy: &'static str,
-    progress: ProgressReporter<'_>,
-) -> Result<Output, ClientError> {
-    let file = || -> io::Result<File> {
-        let mut file = tempfile::tempfile()?;
-        file.write_all(input.as_bytes())?;
-        file.rewind()?;
-        Ok(file)
-    };
-    let file = file().map_err(|source| ClientError::Run {
-        program: command.get_program().to_string_lossy().into_owned(),
-        source,
-    })?;
-    run_reading(command, file.into(), remedy, progress)
 }
 
 /// As [`run`], for a client that works in a locked folder: `lock` is an empty file that this process has locked. The

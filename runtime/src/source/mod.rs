@@ -1,6 +1,6 @@
 //! Sources of files: references, fetching by the usual package clients, and archives.
 //!
-//! In: a reference of a spec, and a pin of a lock. Out: files with their BLAKE3, or the members of such files. Nothing is installed and nothing runs as another user. Not here: the store, what members mean (`data`).
+//! In: a reference of a spec, and a pin of a lock. Out: files with their BLAKE3, or the members of such files. Nothing is installed or built, and nothing runs as another user. Not here: the store, what members mean (`data`).
 
 use aurora_compiler::graph::Pin;
 use camino::{Utf8Path, Utf8PathBuf};
@@ -9,6 +9,7 @@ use crate::errors::FileError;
 use crate::http::HttpError;
 use crate::progress::{Cancelled, ProgressReporter, ProgressUnit};
 use archive::InputFile;
+pub(crate) use files::content_in_memory;
 pub use reference::{Package, ReferenceError, Registry, SourceAddress};
 
 pub mod archive;
@@ -81,6 +82,11 @@ pub enum FetchError {
     },
     #[error("the registry does not have the package `{reference}`:\n{cause}")]
     NoPackage { reference: String, cause: String },
+    #[error(
+        "`{reference}` has no wheel for every Python and machine; a source distribution is not fetched, because building it \
+         runs its code; name a version with a wheel, or download the archive and name its file with `file:`"
+    )]
+    NoWheel { reference: String },
     #[error("cannot fetch `{reference}`:\n{cause}")]
     Failed { reference: String, cause: String },
     #[error("`{path}` has SHA-256 {found}, but the registry states {stated}")]

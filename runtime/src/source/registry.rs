@@ -1,8 +1,10 @@
 //! PyPI, crates.io and npm through `pip`, `cargo` and `npm`.
 //!
 //! In: a package, with or without a version. Out: the exact version and the file as the registry serves it. Nothing is
-//! installed, no dependency is used, and no code of a package runs, except that `pip` builds the metadata of a Python
-//! package without a wheel.
+//! installed, no dependency is used, and no code of a package runs: a Python package without a wheel is refused, because
+//! `pip` would build its metadata. The clients start in `/`: they search the current folder and those above it for
+//! settings, which may name programs (`.cargo/config.toml`, `rust-toolchain.toml`) or send variables (`.npmrc`), and the
+//! project's folder may be someone else's.
 
 use std::process::Command;
 
@@ -76,6 +78,9 @@ fn failed(package: &Package, cause: impl Into<String>) -> FetchError {
     }
 }
 
+/// A folder without settings of a project.
+const OUTSIDE: &str = "/";
+
 const PIP: &str = "on Debian, run `apt-get install python3-pip`";
 
 pub(super) fn pypi(
@@ -92,7 +97,7 @@ pub(super) fn pypi(
         command
             .args(["-m", "pip"])
             .args(arguments)
-            .current_dir(context.scratch)
+            .current_dir(OUTSIDE)
             .env("PIP_DISABLE_PIP_VERSION_CHECK", "1");
         client::run(
             &mut command,
@@ -100,27 +105,21 @@ pub(super) fn pypi(
             progress,
         )
     };
-    let common = [
+    // A wheel for any Python and any machine: the same file everywhere. Nothing is ever built.
+    let download = [
         "download",
         "--no-deps",
         "--no-input",
         "--ignore-requires-python",
         "--progress-bar=off",
         "--retries=2",
-    ];
-    // A wheel for any Python and any machine: the same file everywhere.
-    let pure = [
         "--only-binary=:all:",
         "--platform=any",
         "--implementation=py",
         "--abi=none",
     ];
-    let folder = context.scratch.as_str();
-    let mut output = pip(&[&common[..], &pure, &["--dest", folder, "--", &wanted]].concat())?;
-    if !output.status.success() && !is_network(&output) && !output.error.contains("No module named pip") {
-        // Without one, the source archive, which is the same everywhere too.
-        output = pip(&[&common[..], &["--no-binary=:all:", "--dest", folder, "--", &wanted]].concat())?;
-    }
+    let folder = absolute(context.scratch)?;
+    let output = pip(&[&download[..], &["--dest", folder.as_str(), "--", &wanted]].concat())?;
     if output.error.contains("No module named pip") {
         return Err(client::ClientError::Missing {
             program: "python3 -m pip".to_owned(),
@@ -133,18 +132,26 @@ pub(super) fn pypi(
             return Err(network(package, &output));
         }
         if output.error.contains("No matching distribution found") {
+            // Lists versions without a wheel too, and builds none.
+            let listed = pip(&[
+                "index",
+                "versions",
+                "--pre",
+                "--ignore-requires-python",
+                "--",
+                &package.name,
+            ])?;
+            if is_listed(&listed.out, package.version.as_deref()) {
+                let reference = package.to_string();
+                return Err(FetchError::NoWheel { reference });
+            }
             let newest = newest_in(&output.error, "from versions: ");
             return Err(gone(package, context, newest, &output));
         }
         return Err(failed(package, output.cause()));
     }
-    let path = match only_file(context.scratch, ".whl")? {
-        Some(wheel) => Some(wheel),
-        None => ["tar.gz", "zip", "tar.xz"]
-            .iter()
-            .find_map(|ending| only_file(context.scratch, ending).ok().flatten()),
-    };
-    let path = path.ok_or_else(|| failed(package, "pip succeeded but did not leave exactly one file"))?;
+    let path = only_file(context.scratch, ".whl")?
+        .ok_or_else(|| failed(package, "pip succeeded but did not leave exactly one wheel"))?;
     let version = match &package.version {
         Some(version) => version.clone(),
         None => version_in_name(&path)
@@ -160,16 +167,21 @@ fn newest_in(text: &str, before: &str) -> Option<String> {
     (newest != "none").then(|| newest.to_owned())
 }
 
-/// `name-VERSION-py3-none-any.whl`, `name-VERSION.tar.gz`; names of wheels have no `-`.
+/// The output of `pip index versions` has this version, or any: `Available versions: 1.1, 1.0`.
+fn is_listed(text: &str, version: Option<&str>) -> bool {
+    let listed = text.lines().find_map(|line| line.strip_prefix("Available versions: "));
+    listed.is_some_and(|list| version.is_none_or(|version| list.split(", ").any(|listed| listed == version)))
+}
+
+/// `name-VERSION-py3-none-any.whl`: names of wheels have no `-`.
 fn version_in_name(path: &Utf8Path) -> Option<String> {
-    let name = path.file_name()?;
-    if name.ends_with(".whl") {
-        return name.split('-').nth(1).map(str::to_owned);
-    }
-    let stem = [".tar.gz", ".zip", ".tar.xz"]
-        .iter()
-        .find_map(|ending| name.strip_suffix(ending))?;
-    stem.rsplit_once('-').map(|(_, version)| version.to_owned())
+    let name = path.file_name()?.strip_suffix(".whl")?;
+    name.split('-').nth(1).map(str::to_owned)
+}
+
+/// The path for a client that starts in another folder.
+fn absolute(path: &Utf8Path) -> Result<Utf8PathBuf, FileError> {
+    camino::absolute_utf8(path).map_err(FileError::reading(path))
 }
 
 pub(super) fn cargo(
@@ -177,7 +189,7 @@ pub(super) fn cargo(
     context: SourceContext<'_>,
     progress: ProgressReporter<'_>,
 ) -> Result<(String, Utf8PathBuf), FetchError> {
-    let folder = context.scratch.join("package");
+    let folder = absolute(context.scratch)?.join("package");
     let requirement = package
         .version
         .as_ref()
@@ -198,7 +210,7 @@ pub(super) fn cargo(
     let mut command = Command::new("cargo");
     command
         .args(["fetch", "--manifest-path", folder.join("Cargo.toml").as_str()])
-        .current_dir(&folder);
+        .current_dir(OUTSIDE);
     let output = client::run(
         &mut command,
         "install it from https://rustup.rs, or on Debian with `apt-get install cargo`",
@@ -287,9 +299,10 @@ pub(super) fn npm(
         Some(version) => format!("{}@{version}", package.name),
         None => package.name.clone(),
     };
+    let folder = absolute(context.scratch)?;
     let npm = |arguments: &[&str]| {
         let mut command = Command::new("npm");
-        command.args(arguments).current_dir(context.scratch);
+        command.args(arguments).current_dir(OUTSIDE);
         client::run(&mut command, "on Debian, run `apt-get install npm`", progress)
     };
     // Its default timeout is minutes long.
@@ -301,7 +314,7 @@ pub(super) fn npm(
         "--fetch-retry-mintimeout=1000",
         "--fetch-retry-maxtimeout=3000",
         "--pack-destination",
-        context.scratch.as_str(),
+        folder.as_str(),
     ];
     let output = npm(&[&pack[..], &["--", &wanted]].concat())?;
     if !output.status.success() {
@@ -361,12 +374,11 @@ mod tests {
                     version = \"1.3.0\"\nsource = \"registry\"\nchecksum = \"ab12\"\n";
         assert_eq!(locked(lock, "x"), Some(("1.3.0".into(), "ab12".into())));
         assert_eq!(locked(lock, "fetch"), None);
-        for (name, version) in [
-            ("a_b-1.0-py3-none-any.whl", "1.0"),
-            ("a-b-2.1.tar.gz", "2.1"),
-            ("a-3.zip", "3"),
-        ] {
-            assert_eq!(version_in_name(Utf8Path::new(name)).as_deref(), Some(version));
-        }
+        let wheel = Utf8Path::new("a_b-1.0-py3-none-any.whl");
+        assert_eq!(version_in_name(wheel).as_deref(), Some("1.0"));
+        assert_eq!(version_in_name(Utf8Path::new("a-b-2.1.tar.gz")), None);
+        let listed = "a (1.10)\nAvailable versions: 1.10, 1.0\n";
+        assert!(is_listed(listed, None) && is_listed(listed, Some("1.0")));
+        assert!(!is_listed(listed, Some("1.1")) && !is_listed("ERROR", None));
     }
 }

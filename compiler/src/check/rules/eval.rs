@@ -7,6 +7,7 @@ use aurora_lang::diagnostics::{Code, Diagnostic};
 use super::stage::not_whole_steps;
 use crate::check::Checker;
 use crate::schema::{self, EvalKind, FieldUse};
+use crate::server::ServerAddress;
 use crate::spec::{Block, BlockId, BlockKind, Field, Spec, Unit, Value};
 
 impl Checker<'_> {
@@ -78,7 +79,8 @@ impl Checker<'_> {
         }
     }
 
-    /// Arguments about labelled responses have no effect without them.
+    /// A judge fits its eval, and its secret is sent where nobody else can read it. Arguments about labelled responses have no
+    /// effect without them.
     fn eval_judge(&mut self, block: &Block) {
         let Some(arguments) = block.field("judge").and_then(Field::arguments) else {
             return;
@@ -95,6 +97,24 @@ impl Checker<'_> {
                 .help("write `command(…)` or `endpoint(…)`, or an eval of kind `refusal`"),
             );
             return;
+        }
+        if let (Some(Value::Text(url)), Some(secret)) = (
+            arguments.get("url").map(|url| &url.value),
+            arguments.get("secret").filter(|secret| secret.value != Value::None),
+        ) && ServerAddress::parse(url).is_ok_and(|server| !server.keeps_secrets())
+        {
+            self.error(
+                Diagnostic::new(
+                    Code::SECRET_IN_CLEAR,
+                    format!("the secret of this judge would be sent to `{url}` without encryption"),
+                )
+                .label(secret.span().unwrap_or(block.span), "readable on the way")
+                .label(
+                    arguments.get("url").and_then(Field::span).unwrap_or(block.span),
+                    "neither `https:` nor this machine",
+                )
+                .help("write the address with `https:`, or ask a server of this machine (`http://localhost`)"),
+            );
         }
         if arguments
             .get("labelled")

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use aurora_sandbox::{Limits, ProgramEnd};
+use aurora_sandbox::{Limits, ProgramEnd, SandboxError};
 
 use crate::elsewhere::{NAMESPACES, again, apply_lacks};
 use crate::outside::processes;
@@ -27,7 +27,13 @@ fn a_caller_may_allocate_in_other_threads() {
             });
         }
         let runs: Vec<_> = (0..3)
-            .map(|_| scope.spawn(|| (0..20).map(|_| protection.run(&program, &limits())).collect::<Vec<_>>()))
+            .map(|_| {
+                scope.spawn(|| {
+                    (0..20)
+                        .map(|_| protection.run(&program, &limits(), &|| false))
+                        .collect::<Vec<_>>()
+                })
+            })
             .collect();
         let outcomes: Vec<_> = runs.into_iter().flat_map(|run| run.join().expect("no panic")).collect();
         running.store(false, Ordering::Relaxed);
@@ -53,6 +59,75 @@ fn becomes(is: impl Fn() -> bool) -> bool {
     false
 }
 
+/// Makes this thread, and the processes that it starts, share one processor.
+fn share_a_processor() {
+    // SAFETY: a zeroed set is empty; the pointers are to this stack.
+    unsafe {
+        let mut allowed: libc::cpu_set_t = std::mem::zeroed();
+        libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &mut allowed);
+        let first = (0..libc::CPU_SETSIZE as usize).find(|processor| libc::CPU_ISSET(*processor, &allowed));
+        let mut one: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(first.unwrap_or_default(), &mut one);
+        assert_eq!(libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &one), 0);
+    }
+}
+
+/// Six programs that need 0.6 s of CPU time each share a processor: each takes longer than its limit of wall-clock time, and
+/// none is out of time, because the time in which it waits for the processor does not count.
+#[test]
+fn load_does_not_change_how_a_program_ends() {
+    let Some(protection) = available(&[]) else { return };
+    let code = "import time\nwhile time.process_time() < 0.6: pass";
+    let short = Limits {
+        wall: Duration::from_secs(2),
+        cpu: Duration::from_secs(1),
+        ..limits()
+    };
+    std::thread::scope(|scope| {
+        let run = || {
+            share_a_processor();
+            protection.run(&python(&["-c", code], &[]), &short, &|| false)
+        };
+        let runs: Vec<_> = (0..6).map(|_| scope.spawn(run)).collect();
+        for run in runs {
+            let outcome = run.join().expect("no panic").expect("it runs");
+            assert_eq!(outcome.ended, ProgramEnd::Exit(0), "after {} s", outcome.seconds);
+        }
+    });
+}
+
+/// A signal from outside is not something that the program did: it is an error, and no outcome is recorded.
+#[test]
+fn a_program_that_something_else_ends_has_no_outcome() {
+    let Some(protection) = available(&[]) else { return };
+    let marker = format!("ended-{}", std::process::id());
+    let long = Limits {
+        wall: Duration::from_secs(600),
+        ..limits()
+    };
+    let program = python(&["-c", "import time; time.sleep(600)", &marker], &[]);
+    std::thread::scope(|scope| {
+        let run = scope.spawn(|| protection.run(&program, &long, &|| false));
+        assert!(becomes(|| !processes(&marker).is_empty()), "it has not started");
+        for found in processes(&marker) {
+            let pid = found
+                .trim_start_matches('"')
+                .split('"')
+                .next()
+                .and_then(|pid| pid.parse().ok());
+            // SAFETY: sends a signal to the process that was found.
+            assert_eq!(unsafe { libc::kill(pid.expect("a number"), libc::SIGKILL) }, 0);
+        }
+        let error = run.join().expect("no panic").expect_err("it was ended");
+        assert!(
+            matches!(error, SandboxError::Killed { signal: libc::SIGKILL }),
+            "{error}"
+        );
+    });
+    let cancelled = protection.run(&program, &long, &|| true).expect_err("it is cancelled");
+    assert!(matches!(cancelled, SandboxError::Cancelled), "{cancelled}");
+}
+
 #[test]
 fn a_program_ends_with_its_caller() {
     if apply_lacks() {
@@ -62,7 +137,11 @@ fn a_program_ends_with_its_caller() {
             ..limits()
         };
         if let Some(protection) = available(&[]) {
-            let outcome = protection.run(&python(&["-c", "import time; time.sleep(600)", &marker], &[]), &long);
+            let outcome = protection.run(
+                &python(&["-c", "import time; time.sleep(600)", &marker], &[]),
+                &long,
+                &|| false,
+            );
             panic!("{outcome:?}");
         }
         return;

@@ -86,7 +86,9 @@ fn nothing_runs_where_nothing_protects() {
         "not contained; seccomp; one process; resource limits"
     );
     let code = "import socket\ntry: socket.socket()\nexcept OSError as error: print(error)";
-    let outcome = anyway.run(&python(&["-c", code], &[]), &limits()).expect("it runs");
+    let outcome = anyway
+        .run(&python(&["-c", code], &[]), &limits(), &|| false)
+        .expect("it runs");
     assert_eq!(
         (outcome.ended, output_text(&outcome).as_str()),
         (ProgramEnd::Exit(0), "[Errno 38] Function not implemented\n")
@@ -112,17 +114,17 @@ fn without_namespaces_only_one_process_without_files_is_run() {
     let mut more = limits();
     more.processes = 2;
     assert!(matches!(
-        protection.run(&program, &more),
+        protection.run(&program, &more, &|| false),
         Err(SandboxError::NeedsNamespaces)
     ));
     let mut more = limits();
     more.files = 1;
     assert!(matches!(
-        protection.run(&program, &more),
+        protection.run(&program, &more, &|| false),
         Err(SandboxError::NeedsNamespaces)
     ));
     assert_eq!(
-        output_text(&protection.run(&program, &limits()).expect("it runs")),
+        output_text(&protection.run(&program, &limits(), &|| false).expect("it runs")),
         "1\n"
     );
 }

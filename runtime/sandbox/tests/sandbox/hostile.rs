@@ -68,7 +68,7 @@ fn attack(protection: &Protection, outside: &Outside, path: &Path, limits: &Limi
         limits.wall
     };
     let limits = Limits { wall, ..limits.clone() };
-    let outcome = match protection.run(&program, &limits) {
+    let outcome = match protection.run(&program, &limits, &|| false) {
         Ok(outcome) => outcome,
         Err(error) => return vec![format!("{name}: {error}")],
     };
@@ -138,7 +138,10 @@ fn hostile_programs_are_contained() {
         files: 1 << 20,
         ..limits()
     };
-    if protection.run(&python(&["-c", ""], &[]), &some_space).is_ok() {
+    if protection
+        .run(&python(&["-c", ""], &[]), &some_space, &|| false)
+        .is_ok()
+    {
         work.extend(paths.iter().map(|path| (path, some_space.clone())));
     }
     let work = Mutex::new(work);

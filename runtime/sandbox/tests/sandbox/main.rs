@@ -24,6 +24,7 @@ fn limits() -> Limits {
         processes: 1,
         output: 64 << 10,
         files: 0,
+        network: false,
     }
 }
 
@@ -45,6 +46,7 @@ fn python(arguments: &[&str], files: &[(&str, &str)]) -> Program {
             .map(|(name, text)| ((*name).to_owned(), text.as_bytes().to_vec()))
             .collect(),
         stdin: Vec::new(),
+        errors_apart: false,
     }
 }
 

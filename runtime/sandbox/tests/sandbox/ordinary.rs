@@ -8,7 +8,7 @@ use crate::{available, limits, output_text, python};
 
 fn run(protection: &Protection, code: &str, limits: &Limits) -> ProgramOutcome {
     protection
-        .run(&python(&["program.py"], &[("program.py", code)]), limits)
+        .run(&python(&["program.py"], &[("program.py", code)]), limits, &|| false)
         .expect("it runs")
 }
 
@@ -17,7 +17,7 @@ fn check(code: &str, limits: &Limits) -> Option<PythonVerdict> {
     let python = Python::find(&protection)
         .expect("the sandbox works")
         .expect("Python is installed");
-    Some(python.check(&protection, code, limits).expect("it runs"))
+    Some(python.check(&protection, code, limits, &|| false).expect("it runs"))
 }
 
 #[test]
@@ -27,7 +27,7 @@ fn a_program_gets_its_files_and_nothing_of_the_caller() {
         "import os, sys; print(sorted(os.environ.items()), sys.stdin.read(), open('note').read(), os.getcwd()[:1])";
     let mut program = python(&["-c", code], &[("note", "a note")]);
     program.stdin = b"an input".to_vec();
-    let outcome = protection.run(&program, &limits()).expect("it runs");
+    let outcome = protection.run(&program, &limits(), &|| false).expect("it runs");
     let environment = "[('LANG', 'C.UTF-8'), ('PATH', '/usr/local/bin:/usr/bin:/bin'), ('PYTHONHASHSEED', '0')]";
     assert_eq!(output_text(&outcome), format!("{environment} an input a note /\n"));
     assert_eq!(outcome.ended, ProgramEnd::Exit(0));
@@ -81,6 +81,45 @@ fn output_is_kept_up_to_the_limit_and_not_beyond() {
 }
 
 #[test]
+fn errors_may_be_collected_apart() {
+    let Some(protection) = available(&[]) else { return };
+    let code = "import sys; print('one', file=sys.stderr); print('two'); print('three', file=sys.stderr)";
+    let mut program = python(&["inner/more/program.py"], &[("inner/more/program.py", code)]);
+    program.errors_apart = true;
+    let outcome = protection.run(&program, &limits(), &|| false).expect("it runs");
+    let texts = (
+        output_text(&outcome),
+        String::from_utf8_lossy(&outcome.errors).into_owned(),
+    );
+    assert_eq!(texts, ("two\n".to_owned(), "one\nthree\n".to_owned()));
+    // The limit is that of both.
+    let ten = Limits { output: 10, ..limits() };
+    let outcome = protection.run(&program, &ten, &|| false).expect("it runs");
+    assert_eq!(outcome.ended, ProgramEnd::TooMuchOutput);
+    assert_eq!(outcome.output.len() + outcome.errors.len(), 10);
+}
+
+/// A program with the network reaches a server of this machine; without it, no socket can be made. In both cases it may not
+/// wait for connections, and sees no other file.
+#[test]
+fn the_network_is_only_given_on_request() {
+    let Some(protection) = available(&[]) else { return };
+    let server = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = server.local_addr().expect("an address").port();
+    let code = format!(
+        "import socket\n\
+         try: print(socket.create_connection(('127.0.0.1', {port})) and 'reached')\n\
+         except OSError as error: print(error)\n\
+         for attempt in ('socket.socket(socket.AF_UNIX)', 'socket.create_server((\"127.0.0.1\", 0))', 'open(\"/etc/passwd\")'):\n    \
+             try: eval(attempt); print('BROKEN', attempt)\n    \
+             except OSError: pass\n"
+    );
+    let with = |network| run(&protection, &code, &Limits { network, ..limits() });
+    assert_eq!(output_text(&with(true)), "reached\n");
+    assert_eq!(output_text(&with(false)), "[Errno 38] Function not implemented\n");
+}
+
+#[test]
 fn namespaces_allow_processes_and_files() {
     let Some(protection) = available(&[]) else { return };
     let more = Limits {
@@ -93,9 +132,12 @@ fn namespaces_allow_processes_and_files() {
                 os.rename('own', 'other')\n\
                 print(subprocess.run(['cat', 'other'], capture_output=True, text=True).stdout, os.listdir('.').__len__())";
     let program = python(&["program.py"], &[("program.py", code)]);
-    match protection.run(&program, &more) {
+    match protection.run(&program, &more, &|| false) {
         Ok(outcome) => assert_eq!(output_text(&outcome), "text 2\n"),
-        Err(SandboxError::NeedsNamespaces) => assert!(protection.to_string().contains("one process")),
+        Err(SandboxError::NeedsNamespaces) => {
+            assert!(protection.to_string().contains("one process"));
+            assert_eq!(protection.fit(more).processes, 1);
+        }
         Err(error) => panic!("{error}"),
     }
 }
@@ -124,6 +166,9 @@ fn a_program_passes_only_if_it_reaches_its_end() {
         "import os; os.close(1)",
         "import sys; sys.stdout.flush = lambda: None\nraise SystemExit(0)",
         "import builtins, os; builtins.AssertionError = None\nos._exit(0)",
+        // The driver's word, if stdin still had it.
+        "import os\ntry: os.lseek(0, 0, 0)\nexcept OSError: pass\nos.write(1, os.read(0, 4096)); os._exit(0)",
+        "import os, sys\nos.write(1, sys.stdin.buffer.read()); os._exit(0)",
     ] {
         let verdict = ends(&format!("{early}\ndef add(a, b): return 0{tests}")).expect("protection");
         assert!(!verdict.0, "{early}: {verdict:?}");
@@ -160,12 +205,12 @@ fn invalid_programs_are_refused() {
     let Some(protection) = available(&[]) else { return };
     let refused = |program: &Program| {
         protection
-            .run(program, &limits())
+            .run(program, &limits(), &|| false)
             .expect_err("it cannot run")
             .to_string()
     };
-    for name in ["", ".", "..", "a/b", "/etc/passwd"] {
-        assert!(refused(&python(&[], &[(name, "")])).contains("not a plain file name"));
+    for name in ["", ".", "..", "a/../b", "a//b", "a/", "/etc/passwd"] {
+        assert!(refused(&python(&[], &[(name, "")])).contains("not the name of a file in a folder"));
     }
     assert!(refused(&python(&["a\0b"], &[])).contains("NUL"));
     let mut program = python(&[], &[]);

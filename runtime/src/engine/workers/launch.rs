@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use camino::Utf8PathBuf;
 
 use super::handle::{MessageSender, WorkerHandle};
-use super::listener::{Arrival, WorkerListener};
+use super::listener::{Admission, Arrival, WorkerListener};
 use super::program::WorkerProgram;
 use super::srun::Srun;
 use crate::engine::{RunError, Stop};
@@ -76,7 +76,11 @@ impl WorkerLaunch {
                 Ok((workers.collect::<Result<_, _>>()?, None))
             }
             LaunchMethod::Srun(arguments) => {
-                let listener = WorkerListener::open(0, token())?;
+                let secret = Admission::random().map_err(|error| RunError::Launch {
+                    text: format!("no secret for the workers can be drawn: {error}"),
+                    help: "`/dev/urandom` must be readable".to_owned(),
+                })?;
+                let listener = WorkerListener::open(0, secret)?;
                 let mut srun = Srun::start(arguments, program, self.logs.as_deref(), &listener)?;
                 let workers = self.arrivals(&listener, 0..world, messages, stop, Some(&mut srun))?;
                 Ok((workers, Some(srun)))
@@ -147,12 +151,4 @@ impl WorkerLaunch {
         }
         Ok(workers.into_values().collect())
     }
-}
-
-/// The secret that a worker must know to be accepted.
-fn token() -> String {
-    use std::hash::{BuildHasher, Hasher};
-    // Seeded by the system's random numbers.
-    let random = || std::collections::hash_map::RandomState::new().build_hasher().finish();
-    format!("{:016x}{:016x}", random(), random())
 }

@@ -24,7 +24,7 @@ use crate::job::{Event, JobFailure, Join, Layout, Start, WorkerCommand};
 use crate::numerics::Fingerprint;
 
 pub use self::launch::{LaunchMethod, WorkerLaunch};
-pub use self::listener::WorkerListener;
+pub use self::listener::{Admission, WorkerListener};
 pub use self::program::{LIBRARY_PATH, WorkerProgram};
 
 /// How long the engine waits for an event before it checks the stop flag again.

@@ -12,7 +12,6 @@ const TORCHRUN: &Set = &[
     ("GROUP_RANK", "1"),
     ("MASTER_ADDR", "nid0001"),
     ("MASTER_PORT", "29500"),
-    ("TORCHELASTIC_RUN_ID", "night"),
     ("TORCHELASTIC_RESTART_COUNT", "2"),
     ("OMP_NUM_THREADS", "1"),
 ];
@@ -78,7 +77,6 @@ fn torchruns_variables_are_read() {
             hosts: strings(&["nid0001"]),
             port: 29500,
         },
-        run: "night".to_owned(),
         restarts: 2,
         threads: Some(1),
     };
@@ -86,12 +84,10 @@ fn torchruns_variables_are_read() {
     // What torchrun may leave out.
     let less = [
         ("GROUP_RANK", ""),
-        ("TORCHELASTIC_RUN_ID", ""),
         ("TORCHELASTIC_RESTART_COUNT", ""),
         ("OMP_NUM_THREADS", ""),
     ];
     let expected = Identity {
-        run: "none".to_owned(),
         restarts: 0,
         threads: None,
         ..expected
@@ -112,7 +108,6 @@ fn a_steps_variables_are_read() {
             hosts: strings(&["10.79.0.1", "node1"]),
             port: 13456,
         },
-        run: "123456.0".to_owned(),
         restarts: 0,
         threads: None,
     };

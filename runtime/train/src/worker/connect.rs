@@ -141,7 +141,7 @@ pub fn call(engine: &str) -> Result<Line, ConnectError> {
     let (read, mut write) = (stream.try_clone()?, stream.try_clone()?);
     let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let hello = Hello {
-        token: std::env::var(TOKEN).unwrap_or(me.run),
+        token: std::env::var(TOKEN).unwrap_or_default(),
         rank: number(me.rank),
         world: number(me.world),
         host: hostname(),
