@@ -95,13 +95,11 @@ pub(super) fn content(files: &[InputFile], progress: ProgressReporter<'_>) -> Re
     Ok((hashes.iter().map(|(bytes, _)| bytes).sum(), content.to_hex()))
 }
 
-/// The same content of files that were read.
+/// The same content of files that were read, by name.
 pub fn content_in_memory(files: &[(String, Vec<u8>)]) -> String {
-    let parts = files.iter().map(|(name, bytes)| {
-        let hash = *blake3::hash(bytes).as_bytes();
-        (name.as_str(), bytes.len() as u64, hash)
-    });
-    source_content(parts).to_hex()
+    let named = files.iter();
+    let named = named.map(|(name, bytes)| (name.as_str(), bytes.len() as u64, *blake3::hash(bytes).as_bytes()));
+    source_content(named).to_hex()
 }
 
 /// The only file in a folder that a client has written.
