@@ -269,6 +269,8 @@ fn a_store_without_flock_uses_lock_files_that_do_not_outlive_their_process() {
     project.write(".aurora/settings", "store_lock = file\n");
     let mut killed = command(&run).spawn().expect("the binary starts");
     assert!(until(|| !records(&project, "actions").is_empty()));
+    // Stopped, it cannot end before `gc` has begun.
+    crate::layouts::signal(killed.id(), "-STOP");
     let gc = Done(command(&["gc"]).output().expect("the binary starts"));
     killed.kill().expect("a child");
     killed.wait().expect("a child");

@@ -211,8 +211,9 @@ fn disk_help(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> 
         .find_map(|error| error.downcast_ref::<WorkerFailure>()?.os_error)
         .map(io::Error::from_raw_os_error);
     // A refused permission may be that of a source's file: the advice about the store would mislead.
-    let own = io_errors(error).filter(|error| error.kind() != io::ErrorKind::PermissionDenied);
-    own.chain(&reported).find_map(crate::store::help_with)
+    let is_of_store = |error: &&io::Error| error.kind() != io::ErrorKind::PermissionDenied;
+    let mut all = io_errors(error).chain(&reported).filter(is_of_store);
+    all.find_map(crate::store::help_with)
 }
 
 /// What a run needs from outside the graph.
