@@ -1,6 +1,6 @@
 # `make demo` and `make test` do all the set-up: libtorch (fetched once into the user's cache), the build, the run.
 .SHELLFLAGS := -eu -c
-.PHONY: demo test check bench peers device-bundle libtorch build
+.PHONY: demo test check attack fuzz bench peers device-bundle libtorch build
 # The built programs use the libtorch that they were linked with.
 export AURORA_LIBTORCH ?= $(CURDIR)/.libtorch
 
@@ -34,6 +34,23 @@ check: libtorch
 
 build: libtorch
 	$(CARGO) build --release -p aurora-cli
+
+# Attacks the release build for HOURS with random numbers from SEED, and appends the counts to a file.
+HOURS := 0.5
+SEED := 1
+attack: build
+	python3 tests/attack/attack.py $(AURORA) --hours $(HOURS) --seed $(SEED) --log $(dir $(AURORA))../attack.jsonl
+
+# Runs each fuzzer for SECONDS. What it learns stays in target/fuzz. Needs cargo-fuzz (`cargo install cargo-fuzz`).
+SECONDS := 60
+FUZZ := $(dir $(AURORA))../fuzz
+fuzz:
+	python3 tests/fuzz/seeds.py $(FUZZ)/corpus
+	mkdir -p $(FUZZ)/found
+	for target in spec lock archive html gguf safetensors tokenizer; do \
+	  $(CARGO) fuzz run --fuzz-dir tests/fuzz --target-dir $(FUZZ)/target --sanitizer none $$target $(FUZZ)/corpus/$$target -- \
+	    -max_total_time=$(SECONDS) -timeout=10 -rss_limit_mb=2048 -artifact_prefix=$(FUZZ)/found/$$target- || exit 1; \
+	done
 
 # Side by side with peers, as ratios; `make peers` brings transformers for the training part (5 GB, once).
 bench: build

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use aurora_compiler::check::AssumptionKind;
 use aurora_compiler::exact::Exact;
@@ -19,7 +20,7 @@ use aurora_runtime::engine::{
     ExternalInputs, Observer, Outcome, Run, RunError, RunEvent, Stop, WorkerOptions, commit_order, place_source,
 };
 use aurora_runtime::libtorch::LibtorchError;
-use aurora_runtime::pin::{Pinning, from_lock, local};
+use aurora_runtime::pin::{Pinning, at_most, from_lock, local};
 use aurora_runtime::progress::ProgressReporter;
 use aurora_runtime::results::Results;
 use aurora_runtime::source::Fetched;
@@ -27,16 +28,20 @@ use aurora_runtime::store::{Publication, ResultId, Store};
 use camino::Utf8Path;
 
 use crate::arguments::RunArguments;
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::layout::{LayoutRequest, check, layout, portable};
 use crate::libtorch::pinned;
 use crate::progress_display::ProgressDisplay;
 use crate::project::{Loaded, Project, write_lock};
+use crate::stdio::errln;
 use crate::worker_launch::{TorchrunListener, worker_launch};
 use crate::worker_memory::refuse_too_large;
 
 /// Set by the signals that stop a run.
 pub static STOP: Stop = Stop::new();
+
+/// How long work may take to end after a request to stop at once.
+const END_BY_ITSELF: Duration = Duration::from_secs(2);
 
 /// Handles Ctrl-C, SIGTERM, and the SIGUSR1 that schedulers send before a time limit: the first one saves a checkpoint and
 /// stops, the second one stops at once.
@@ -47,6 +52,13 @@ pub fn install_signal_handlers() -> Result<(), Failure> {
     std::thread::spawn(move || {
         for _ in signals.forever() {
             STOP.request();
+            if STOP.is_at_once() {
+                // What polls the request ends by itself. Results are published whole, locks end with the process, and workers
+                // end when their connection to it does.
+                std::thread::sleep(END_BY_ITSELF);
+                errln!("{}", RunError::Killed);
+                std::process::exit(Exit::Interrupted as i32);
+            }
         }
     });
     Ok(())
@@ -93,7 +105,7 @@ impl Execution<'_> {
             execution: self,
             lock: Mutex::new(fresh),
         };
-        let secrets = secrets(spec);
+        let (secrets, at_most) = (secrets(spec), at_most(spec));
         let results = Results {
             experiment: &spec.name,
             keyed,
@@ -107,6 +119,7 @@ impl Execution<'_> {
                 pins,
                 offline: self.options.offline,
                 secrets: &secrets,
+                at_most: &at_most,
                 recorded: self.recorded,
             },
             workers: worker_options(spec, self.options, self.program, self.torchrun, self.logs)?,
@@ -340,10 +353,14 @@ pub fn pin(execution: &Execution<'_>, have: Pins) -> Result<(Keyed, Pins), Failu
         root: &execution.project.root,
         store: execution.store,
         offline: execution.options.offline,
+        at_most: &at_most(spec),
         note: &|text| execution.display.line(text),
-        progress: ProgressReporter::none(),
+        progress: ProgressReporter::new(&|_| {}, STOP.flag()),
     };
-    let (pins, fetched) = pinning.complete(spec, have, &[])?;
+    let completed = pinning.complete(spec, have, &[]);
+    // Cancelled work returns an error; the run reports the stop instead.
+    STOP.check()?;
+    let (pins, fetched) = completed?;
     let keyed = hash(lower(spec, &pins));
     for (name, files) in &fetched {
         if let Some(id) = keyed.graph.find(&format!("source/{name}")) {
@@ -398,7 +415,7 @@ pub fn refuse_changes(
         });
     };
     let mut pins = from_lock(&loaded.spec, Some(old));
-    pins.extend(local(&loaded.spec, &project.root)?);
+    pins.extend(local(&loaded.spec, &project.root, ProgressReporter::none())?);
     let keyed = hash(lower(&loaded.spec, &pins));
     let libtorch = program.as_ref().map_or(&old.libtorch, |program| &program.libtorch);
     let changes = old.changes(&fresh_lock(project, loaded, &keyed, &pins, libtorch));

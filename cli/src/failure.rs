@@ -7,6 +7,7 @@ use aurora_lang::diagnostics::Code;
 use aurora_runtime::engine::RunError;
 use aurora_runtime::errors::{FileError, chain};
 use aurora_runtime::pin::PinError;
+use aurora_runtime::redact;
 use aurora_runtime::results::ResultError;
 use aurora_runtime::store::StoreError;
 
@@ -92,10 +93,11 @@ impl Failure {
     }
 
     /// Prints the failure and returns its exit code.
-    pub fn print(self, json: bool) -> Exit {
+    pub fn print(mut self, json: bool) -> Exit {
         if self.reported {
             return self.exit;
         }
+        self.message = redact::message(&self.message).into_owned();
         if json {
             let code = self.code.map(Code::as_str);
             let document = serde_json::json!({

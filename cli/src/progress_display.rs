@@ -14,6 +14,7 @@ use aurora_lang::printable::printable;
 use aurora_runtime::engine::{Observer, RunEvent};
 use aurora_runtime::job::{Layout, StepMetrics};
 use aurora_runtime::record::RunRecord;
+use aurora_runtime::store::lock::Holder;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::arguments::ProgressMode;
@@ -167,6 +168,7 @@ impl Observer for ProgressDisplay {
             RunEvent::Reused { node } => self.line(&format!(
                 "reused   {node} (its inputs have the same contents as before)"
             )),
+            RunEvent::Waiting { node, holders } => self.notice(&waiting(node, holders)),
             RunEvent::Started { node, kind } => self.live(|| format!("{} {node}", activity(kind))),
             RunEvent::Progress {
                 node,
@@ -214,6 +216,16 @@ impl Observer for ProgressDisplay {
             RunEvent::Restart { text } => self.line(text),
         }
     }
+}
+
+/// Says which processes build what this run needs.
+fn waiting(node: &str, holders: &[Holder]) -> String {
+    let holders: Vec<String> = holders.iter().map(Holder::to_string).collect();
+    let by = match holders.is_empty() {
+        true => "another process".to_owned(),
+        false => holders.join(", "),
+    };
+    format!("waiting for `{node}`, built by {by}")
 }
 
 fn activity(kind: NodeKind) -> &'static str {

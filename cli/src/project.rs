@@ -12,6 +12,7 @@ use aurora_compiler::hash::{Keyed, hash};
 use aurora_compiler::lock::{Lock, LockError, LockedImport};
 use aurora_compiler::spec::Spec;
 use aurora_runtime::errors::FileError;
+use aurora_runtime::progress::ProgressReporter;
 use aurora_runtime::record::checks::problems;
 use aurora_runtime::remote_specs::{Fetch, Imports};
 use aurora_runtime::{make_below, regular};
@@ -342,7 +343,11 @@ pub fn load(path: &Utf8Path, selection: &VariantSelection, json: bool, reach: Re
 pub fn compile(project: &Project, spec: &Spec) -> Result<(Keyed, Pins, Option<Lock>), Failure> {
     let lock = project.lock(spec)?;
     let mut pins = aurora_runtime::pin::from_lock(spec, lock.as_ref());
-    pins.extend(aurora_runtime::pin::local(spec, &project.root)?);
+    pins.extend(aurora_runtime::pin::local(
+        spec,
+        &project.root,
+        ProgressReporter::none(),
+    )?);
     Ok((hash(lower(spec, &pins)), pins, lock))
 }
 

@@ -9,6 +9,7 @@ use std::fmt::{self, Arguments, Write as _};
 use std::io::{self, Write};
 
 use aurora_lang::printable::{controls, printable_coloured, printable_lines};
+use aurora_runtime::redact;
 
 /// Writes a line to standard output. A closed pipe (`aurora build SPEC | head`) is an error, which ends the command.
 macro_rules! outln {
@@ -17,7 +18,7 @@ macro_rules! outln {
     };
 }
 
-/// Writes a line to standard error. Nothing can be reported if that fails.
+/// Writes a line to standard error, without secrets. Nothing can be reported if that fails.
 macro_rules! errln {
     ($format:literal $($values:tt)*) => {
         $crate::stdio::write_err($format, format_args!($format $($values)*))
@@ -42,12 +43,14 @@ pub type Printed = Result<(), OutputError>;
 
 /// Writes the line with this format, of which only the line breaks begin a new line.
 pub fn write_out(format: &str, line: Arguments<'_>) -> Printed {
-    write_to_out(&lines(format, line))
+    write_to_out(&lines(format, &line.to_string()))
 }
 
-/// As [`write_out`], to standard error.
+/// As [`write_out`], to standard error, and without secrets.
 pub fn write_err(format: &str, line: Arguments<'_>) {
-    let _ = io::stderr().lock().write_all(lines(format, line).as_bytes());
+    let text = line.to_string();
+    let safe = lines(format, &redact::message(&text));
+    let _ = io::stderr().lock().write_all(safe.as_bytes());
 }
 
 /// Writes a text to standard output. All its lines are Aurora's own, or those of a file.
@@ -83,9 +86,8 @@ fn write_to_out(text: &str) -> Printed {
     io::stdout().lock().write_all(text.as_bytes()).map_err(OutputError)
 }
 
-fn lines(format: &str, line: Arguments<'_>) -> String {
-    let text = line.to_string();
-    let mut safe = printable_lines(&text).into_owned();
+fn lines(format: &str, text: &str) -> String {
+    let mut safe = printable_lines(text).into_owned();
     let breaks = |text: &str| text.bytes().filter(|byte| *byte == b'\n').count();
     if breaks(&safe) > breaks(format) {
         safe = safe.replace('\n', "\n  | ");
@@ -101,14 +103,11 @@ mod tests {
     #[test]
     fn a_value_cannot_begin_a_line() {
         let forged = "x\nerror: forged\n  = help: run it";
-        let line = lines("a {}: b", format_args!("a {forged}: b"));
+        let line = lines("a {}: b", &format!("a {forged}: b"));
         assert_eq!(line, "a x\n  | error: forged\n  |   = help: run it: b\n");
-        let line = lines("a\nb {}", format_args!("a\nb {forged}"));
+        let line = lines("a\nb {}", &format!("a\nb {forged}"));
         assert_eq!(line, "a\n  | b x\n  | error: forged\n  |   = help: run it\n");
-        assert_eq!(lines("a\nb {}", format_args!("a\nb {}", "c")), "a\nb c\n");
-        assert_eq!(
-            lines("{}", format_args!("{}", "\u{1b}[31mred\r")),
-            "\\u{1b}[31mred\\u{d}\n"
-        );
+        assert_eq!(lines("a\nb {}", &format!("a\nb {}", "c")), "a\nb c\n");
+        assert_eq!(lines("{}", &format!("{}", "\u{1b}[31mred\r")), "\\u{1b}[31mred\\u{d}\n");
     }
 }

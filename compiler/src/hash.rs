@@ -420,6 +420,24 @@ impl Base {
     }
 }
 
+/// The content of a source, as pins and keys have it: BLAKE3 of its only file, or of the manifest of several, so that a
+/// renamed file changes it. Each file has a name, a length in bytes and a BLAKE3. The order of the files counts: pins have
+/// them sorted by name.
+pub fn source_content<'a>(files: impl ExactSizeIterator<Item = (&'a str, u64, [u8; 32])>) -> Key {
+    let one = files.len() == 1;
+    let mut manifest = blake3::Hasher::new();
+    for (name, bytes, hash) in files {
+        if one {
+            return Key(hash);
+        }
+        manifest.update(&(name.len() as u64).to_le_bytes());
+        manifest.update(name.as_bytes());
+        manifest.update(&bytes.to_le_bytes());
+        manifest.update(&hash);
+    }
+    Key(*manifest.finalize().as_bytes())
+}
+
 /// Returns the digest of a node's outputs: BLAKE3 over the sorted names and contents of its files.
 pub fn digest_of<'a>(files: impl IntoIterator<Item = (&'a str, u64, &'a str)>) -> Key {
     let mut sorted: Vec<_> = files.into_iter().collect();

@@ -46,10 +46,7 @@ fn source(name: &str, reference: &str, root: &Utf8Path) -> Result<InputFile, Box
     let folder = root.join("sources").join(name);
     let note = root.join("sources").join(format!("{name}.name"));
     if let Ok(file) = std::fs::read_to_string(&note) {
-        return Ok(InputFile {
-            path: folder.join(&file),
-            name: file,
-        });
+        return Ok(InputFile::new(file.clone(), folder.join(&file)));
     }
     let start = Instant::now();
     let cache = root.join("cache");
@@ -58,6 +55,7 @@ fn source(name: &str, reference: &str, root: &Utf8Path) -> Result<InputFile, Box
         project: root,
         scratch: empty(&folder)?,
         cache: &cache,
+        at_most: None,
         offline: false,
     };
     let fetched = fetch(&reference.parse()?, None, context, ProgressReporter::none())?;

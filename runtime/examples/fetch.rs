@@ -18,6 +18,7 @@ fn main() {
         scratch: &folder,
         cache: &cache,
         offline: false,
+        at_most: None,
     };
     let start = Instant::now();
     let result = reference

@@ -14,6 +14,8 @@
 //! | `task`, `judge`, `statistics` | items and scores of evals, judges, intervals and gates |
 //! | `report`, `record` | the report; run records, metrics, MLflow |
 //! | `launch` | Slurm, torchrun and local launchers |
+//! | `limits` | what may be read from outside: bytes, nodes, depth |
+//! | `http`, `redact` | transfers over HTTP; texts without secrets |
 //! | `libtorch` | finds the libtorch that workers load |
 //! | `numerics` | what the bits of results depend on: numerics classes of machines |
 //! | `trace`, `bisect`, `compare` | finds where two executions differ |
@@ -24,14 +26,17 @@ pub mod compare;
 pub mod data;
 pub mod engine;
 pub mod errors;
+pub mod http;
 pub mod job;
 pub mod judge;
 pub mod launch;
 pub mod libtorch;
+pub mod limits;
 pub mod numerics;
 pub mod pin;
 pub mod progress;
 pub mod record;
+pub mod redact;
 pub mod regular;
 pub mod remote_specs;
 pub mod report;

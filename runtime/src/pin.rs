@@ -60,6 +60,16 @@ pub fn sources(spec: &Spec) -> Vec<(String, String)> {
     from.chain(weights).collect()
 }
 
+/// The most bytes that sources may have, for those whose blocks state them.
+pub fn at_most(spec: &Spec) -> BTreeMap<String, u64> {
+    let blocks = spec.blocks.iter().filter(|(id, _)| id.kind == BlockKind::Source);
+    let stated = blocks.filter_map(|(id, block)| {
+        let (bytes, _) = block.fields.get("at_most")?.quantity()?;
+        Some((id.name.clone(), bytes))
+    });
+    stated.collect()
+}
+
 fn is_local(from: &str) -> bool {
     from.starts_with("file:")
 }
@@ -86,7 +96,7 @@ fn pin_of(from: &str, fetched: &Fetched) -> Pin {
 ///
 /// # Errors
 /// A file is missing or cannot be read.
-pub fn local(spec: &Spec, root: &Utf8Path) -> Result<Pins, PinError> {
+pub fn local(spec: &Spec, root: &Utf8Path, progress: ProgressReporter<'_>) -> Result<Pins, PinError> {
     let own = sources(spec).into_iter().filter(|(_, from)| is_local(from));
     own.map(|(name, from)| {
         let wrap = |source| PinError::Local {
@@ -100,9 +110,10 @@ pub fn local(spec: &Spec, root: &Utf8Path) -> Result<Pins, PinError> {
             scratch: root,
             cache: root,
             offline: true,
+            at_most: None,
         };
         let reference = parse(&from).map_err(wrap)?;
-        let fetched = source::fetch(&reference, None, context, ProgressReporter::none()).map_err(wrap)?;
+        let fetched = source::fetch(&reference, None, context, progress).map_err(wrap)?;
         let pin = pin_of(&from, &fetched);
         Ok((name, pin))
     })
@@ -124,6 +135,8 @@ pub struct Pinning<'a> {
     pub root: &'a Utf8Path,
     pub store: &'a Store,
     pub offline: bool,
+    /// As [`at_most`] returns it.
+    pub at_most: &'a BTreeMap<String, u64>,
     /// Receives a line for each source that is fetched.
     pub note: &'a (dyn Fn(&str) + Sync),
     pub progress: ProgressReporter<'a>,
@@ -149,7 +162,7 @@ impl Pinning<'_> {
         }
         let mut pins = have;
         pins.retain(|name, _| !upgrade.contains(name));
-        pins.extend(local(spec, self.root)?);
+        pins.extend(local(spec, self.root, self.progress)?);
         let missing: Vec<(String, String)> = all.into_iter().filter(|(name, _)| !pins.contains_key(name)).collect();
         if self.offline && !missing.is_empty() {
             return Err(PinError::NotPinned {
@@ -213,6 +226,7 @@ impl Pinning<'_> {
             scratch: scratch.path(),
             cache: &crate::cache_folder(),
             offline: self.offline,
+            at_most: self.at_most.get(name).copied(),
         };
         let source = source::fetch(&reference, pin, context, self.progress).map_err(wrap)?;
         Ok(FetchedFiles {

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::errors::FileError;
 use crate::job::{Layout, StepMetrics};
+use crate::redact;
 use crate::regular;
 use crate::store::entries;
 use crate::write_atomically;
@@ -232,7 +233,7 @@ impl RunRecord {
     pub fn end(&mut self, status: Status, error: Option<String>) -> io::Result<()> {
         self.facts.status = status;
         self.facts.ended = Some(now());
-        self.facts.error = error;
+        self.facts.error = error.map(|text| redact::message(&text).into_owned());
         self.metrics.flush()?;
         checks::seal(&self.store, &self.facts.id, &self.text()?)?;
         self.save()

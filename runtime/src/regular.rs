@@ -7,6 +7,11 @@ use std::os::unix::fs::OpenOptionsExt;
 
 use camino::Utf8Path;
 
+use crate::progress::Cancelled;
+
+/// Bytes that are hashed at once, on all threads.
+const HASHED_AT_ONCE: usize = 8 << 20;
+
 /// In place of a file there is something else.
 #[derive(Debug, thiserror::Error)]
 #[error("it is not a regular file")]
@@ -70,6 +75,35 @@ pub fn read_text(path: &Utf8Path, limit: u64) -> io::Result<String> {
         return Err(io::Error::other(TooLarge(limit)));
     }
     Ok(text)
+}
+
+/// Length and BLAKE3 of a file. It is read, not mapped: another process may shorten it meanwhile, or the disk may fail, and
+/// access to a page that cannot be read would end this process.
+///
+/// # Errors
+/// It cannot be read, or `check`, which is called again and again, cancels.
+pub fn hash(mut file: &File, check: impl Fn() -> Result<(), Cancelled>) -> io::Result<(u64, blake3::Hash)> {
+    let (mut hasher, mut length) = (blake3::Hasher::new(), 0);
+    let size = usize::try_from(file.metadata()?.len()).unwrap_or(HASHED_AT_ONCE);
+    // One byte more: reading the end of a file that did not grow needs no second buffer.
+    let mut buffer = vec![0; HASHED_AT_ONCE.min(size + 1)];
+    loop {
+        check().map_err(io::Error::other)?;
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match file.read(&mut buffer[filled..]) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if filled == 0 {
+            return Ok((length, hasher.finalize()));
+        }
+        hasher.update_rayon(&buffer[..filled]);
+        length += filled as u64;
+    }
 }
 
 /// Whether an error of this module says that there is something else in place of a file.

@@ -12,10 +12,11 @@ use aurora_compiler::lock::LockedImport;
 use camino::{Utf8Path, Utf8PathBuf};
 
 use crate::errors::chain;
+use crate::http::{self, Limits};
 use crate::progress::ProgressReporter;
 use crate::regular;
 use crate::source::archive::read_member;
-use crate::source::{self, SourceAddress, SourceContext, web};
+use crate::source::{self, SourceAddress, SourceContext};
 use crate::store::hash_file;
 
 /// The largest file.
@@ -194,6 +195,7 @@ fn of_package(address: &str, scratch: &Utf8Path) -> Result<Vec<u8>, String> {
         scratch,
         cache: &crate::cache_folder(),
         offline: false,
+        at_most: None,
     };
     let fetched = source::fetch(&reference, None, context, ProgressReporter::none()).map_err(|error| chain(&error))?;
     read_member(&fetched.files, member, LARGEST).map_err(|error| chain(&error))
@@ -201,11 +203,6 @@ fn of_package(address: &str, scratch: &Utf8Path) -> Result<Vec<u8>, String> {
 
 fn of_web(address: &str, scratch: &Utf8Path) -> Result<Vec<u8>, String> {
     let came = scratch.join("came");
-    let output = web::get(address, &came, Some(LARGEST), ProgressReporter::none()).map_err(|error| chain(&error))?;
-    if !output.status.success() {
-        return Err(output.cause());
-    }
-    let mut file = std::fs::File::open(&came).map_err(|error| error.to_string())?;
-    let bytes = source::archive::read_whole(&mut file, LARGEST).map_err(|error| error.to_string())?;
-    bytes.ok_or_else(|| format!("it has more than {LARGEST} bytes"))
+    http::get(address, &came, &Limits::for_file(LARGEST), ProgressReporter::none()).map_err(|error| chain(&error))?;
+    std::fs::read(&came).map_err(|error| error.to_string())
 }

@@ -7,11 +7,17 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
+use crate::limits::{JSON_VALUES, has_too_many_values};
+
 /// Parses a JSON text.
 ///
 /// # Errors
 /// It is not JSON, or an object has a key twice: with the key, both values, and the place of the second one.
 pub fn parse(text: &[u8]) -> Result<Value, serde_json::Error> {
+    if has_too_many_values(text) {
+        let error = format!("it has more than {JSON_VALUES} values, the most that are read");
+        return Err(serde_json::Error::custom(error));
+    }
     let mut deserializer = serde_json::Deserializer::from_slice(text);
     let value = Strict.deserialize(&mut deserializer)?;
     deserializer.end()?;
@@ -74,12 +80,22 @@ impl<'de> Visitor<'de> for Strict {
         while let Some(key) = members.next_key::<String>()? {
             let value = members.next_value_seed(Self)?;
             if let Some(first) = all.get(&key) {
+                let (first, value) = (beginning(first), beginning(&value));
                 let text = format!("the key `{key}` occurs twice, with {first} and {value}");
                 return Err(A::Error::custom(text));
             }
             all.insert(key, value);
         }
         Ok(Value::Object(all))
+    }
+}
+
+/// The text of a value, shortened for a message.
+fn beginning(value: &Value) -> String {
+    let text = value.to_string();
+    match text.char_indices().nth(100) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
     }
 }
 
@@ -115,5 +131,19 @@ mod tests {
             "also with equal values, and nested"
         );
         assert!(parse(br#"[{"a": 1}, {"a": 2}]"#).is_ok());
+    }
+
+    /// A value takes many times the memory of its text.
+    #[test]
+    fn values_have_a_limit() {
+        let list = |values: usize| format!("[{}0]", "0,".repeat(values));
+        assert!(parse(list(1000).as_bytes()).is_ok());
+        let error = parse(list(JSON_VALUES).as_bytes()).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "it has more than 8000000 values, the most that are read"
+        );
+        let text = format!("\"{}\\\"[\"", ",".repeat(JSON_VALUES));
+        assert!(parse(text.as_bytes()).is_ok(), "a text is one value");
     }
 }

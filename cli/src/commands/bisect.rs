@@ -216,6 +216,7 @@ impl Repetition<'_> {
                 pins: &pins,
                 offline: true,
                 secrets: &BTreeMap::new(),
+                at_most: &BTreeMap::new(),
                 recorded: None,
             },
             workers: WorkerOptions {

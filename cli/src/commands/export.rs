@@ -9,6 +9,7 @@ use aurora_runtime::launch::{BatchScript, Machine};
 use aurora_runtime::progress::ProgressReporter;
 use aurora_runtime::record;
 use aurora_runtime::record::mlflow::MlflowServer;
+use aurora_runtime::redact::{self, Secret};
 use aurora_runtime::report::harness::{self, HarnessError};
 use aurora_runtime::store::Store;
 use aurora_runtime::weights::{SHARD_BYTES, export};
@@ -108,7 +109,8 @@ pub fn mlflow(
     })?;
     refuse_damaged_run(&project.store, &facts.id)?;
     let token = token.map(|name| {
-        std::env::var(name).map_err(|_| Failure::error(format!("the environment variable `{name}` is not set")))
+        let value = std::env::var(name).map(|value| Secret::new(&value));
+        value.map_err(|_| Failure::error(format!("the environment variable `{name}` is not set")))
     });
     let token = token.transpose()?;
     let steps = record::steps(&project.store, &facts.id)
@@ -117,7 +119,7 @@ pub fn mlflow(
     let story = aurora_runtime::report::load(&results_to_read(&store, &loaded.spec, &keyed, lock.as_ref())?)?;
     let server = MlflowServer {
         url,
-        token: token.as_deref(),
+        token: token.as_ref(),
         progress: ProgressReporter::none(),
     };
     let sent = server
@@ -126,7 +128,7 @@ pub fn mlflow(
     if context.json {
         output::json(json!({ "run": facts.id, "mlflow_run": sent }))?;
     } else {
-        outln!("run {} of {name} is run {sent} at {url}", facts.id)?;
+        outln!("run {} of {name} is run {sent} at {}", facts.id, redact::message(url))?;
     }
     Ok(Exit::Done)
 }

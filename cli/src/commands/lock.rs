@@ -4,7 +4,7 @@ use aurora_compiler::compose::remote::is_remote;
 use aurora_compiler::graph::lower;
 use aurora_compiler::hash::hash;
 use aurora_compiler::lock::LockChange;
-use aurora_runtime::pin::{Pinning, from_lock};
+use aurora_runtime::pin::{Pinning, at_most, from_lock};
 use aurora_runtime::progress::ProgressReporter;
 use aurora_runtime::remote_specs::Fetch;
 use aurora_runtime::store::Store;
@@ -49,6 +49,7 @@ pub fn run(
         root: &project.root,
         store: &store,
         offline: offline || check,
+        at_most: &at_most(&loaded.spec),
         note: &|text| errln!("{text}"),
         progress: ProgressReporter::none(),
     };

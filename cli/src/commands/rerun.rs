@@ -382,7 +382,10 @@ fn take_sources(from: &Store, to: &Store, keyed: &Keyed, experiment: &str, pins:
         let Ok(reference) = pin.reference.parse() else { continue };
         let fetched = aurora_runtime::source::Fetched {
             reference,
-            files: files.into_iter().map(|(name, path)| InputFile { name, path }).collect(),
+            files: files
+                .into_iter()
+                .map(|(name, path)| InputFile::new(name, path))
+                .collect(),
             bytes: pin.bytes,
             content: pin.content.clone(),
         };

@@ -12,6 +12,7 @@ use aurora_compiler::lock::{Lock, lock};
 use aurora_compiler::spec::Spec;
 use aurora_runtime::errors::FileError;
 use aurora_runtime::pin;
+use aurora_runtime::progress::ProgressReporter;
 use aurora_runtime::record;
 use aurora_runtime::store::Store;
 use camino::{Utf8Path, Utf8PathBuf};
@@ -63,7 +64,7 @@ pub fn between(context: &Context, old: &Spec, new: &Spec, path: &Utf8Path) -> Re
     let lock = project.lock(new).ok().flatten();
     let pins = |spec| {
         let mut pins = pin::from_lock(spec, lock.as_ref());
-        match pin::local(spec, &project.root) {
+        match pin::local(spec, &project.root, ProgressReporter::none()) {
             Ok(local) => pins.extend(local),
             // A missing file is not pinned.
             Err(pin::PinError::Local { .. }) => {}
@@ -80,7 +81,7 @@ fn as_lock(project: &Project, side: DiffSide, other: Option<&Lock>) -> Result<Lo
         DiffSide::Lock(lock) => Ok(*lock),
         DiffSide::Spec(spec, path) => {
             let mut pins = pin::from_lock(&spec, other);
-            pins.extend(pin::local(&spec, &project.root)?);
+            pins.extend(pin::local(&spec, &project.root, ProgressReporter::none())?);
             let keyed = aurora_compiler::hash::hash(aurora_compiler::graph::lower(&spec, &pins));
             let mut fresh = lock(&keyed, &spec, &project.relative(&path), &pins, pinned(other));
             fresh.class = other.and_then(|other| other.class);

@@ -3,7 +3,7 @@
 //! In: the notifications and requests of an editor. Out: answers, and diagnostics when no message is waiting. One thread
 //! handles all messages in order of arrival; a check takes milliseconds.
 //!
-//! Modules: the protocol (`server`, `publish`, `convert`, `uri`, `text`), files (`workspace`), and answers
+//! Modules: the protocol (`transport`, `server`, `publish`, `convert`, `uri`, `text`), files (`workspace`), and answers
 //! independent of the protocol (`analysis`, `types`, `scope`, `complete`, `hover`, `facts`, `hints`, `actions`, `rename`,
 //! `outline`).
 //! Not here: rules of the language. An editor shows what the compiler reports.
@@ -23,6 +23,7 @@ mod rename;
 mod scope;
 mod server;
 mod text;
+mod transport;
 mod types;
 mod uri;
 mod workspace;
@@ -50,13 +51,13 @@ use text::Encoding;
 /// # Errors
 /// The client does not follow the protocol.
 pub fn run() -> Result<Exit, Failure> {
-    let (connection, threads) = Connection::stdio();
-    let exit = serve(&connection)?;
+    let broken = |error: &dyn std::fmt::Display| Failure::error(format!("cannot talk to the editor: {error}"));
+    let (connection, threads) = transport::connect().map_err(|error| broken(&error))?;
+    let exit = serve(&connection);
     drop(connection);
-    threads
-        .join()
-        .map_err(|error| Failure::error(format!("cannot talk to the editor: {error}")))?;
-    Ok(exit)
+    // An error of the transport is the cause of one of the session.
+    threads.join().map_err(|error| broken(&error))?;
+    exit
 }
 
 fn serve(connection: &Connection) -> Result<Exit, Failure> {

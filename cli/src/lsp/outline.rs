@@ -119,7 +119,12 @@ pub fn folds(text: &str) -> Vec<(Span, bool)> {
         folds.extend(comments.take().map(|run| (run, true)));
     }
     folds.extend(comments.map(|run| (run, true)));
-    folds.retain(|(span, _)| text[span.start..span.end].contains('\n'));
+    let ends: Vec<usize> = text.match_indices('\n').map(|(at, _)| at).collect();
+    let has_line_end = |span: &Span| {
+        let next = ends.partition_point(|&at| at < span.start);
+        ends.get(next).is_some_and(|&at| at < span.end)
+    };
+    folds.retain(|(span, _)| has_line_end(span));
     folds.sort();
     folds
 }

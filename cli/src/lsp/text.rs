@@ -10,18 +10,39 @@ pub enum Encoding {
     Utf16,
 }
 
-/// A text and the starts of its lines.
+/// A text, the starts of its lines, and the UTF-16 units before every block of [`BLOCK`] bytes: a line may be as long as the
+/// text, and each of its tokens is located.
 #[derive(Clone, Debug)]
 pub struct Text {
     text: String,
     lines: Vec<usize>,
+    units: Vec<usize>,
+}
+
+const BLOCK: usize = 256;
+
+/// UTF-16 units of characters, by their UTF-8 bytes: one for each, and another for those of four bytes.
+fn units(bytes: &[u8]) -> usize {
+    let of_byte = |byte: &u8| usize::from(byte & 0xc0 != 0x80) + usize::from(*byte >= 0xf0);
+    bytes.iter().map(of_byte).sum()
 }
 
 impl Text {
     pub fn new(text: String) -> Self {
         let starts = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
         let lines = std::iter::once(0).chain(starts.map(|(at, _)| at + 1)).collect();
-        Self { text, lines }
+        let blocks = text.as_bytes().chunks(BLOCK).scan(0, |before, block| {
+            *before += units(block);
+            Some(*before)
+        });
+        let units = std::iter::once(0).chain(blocks).collect();
+        Self { text, lines, units }
+    }
+
+    /// UTF-16 units before a byte.
+    fn units_before(&self, byte: usize) -> usize {
+        let block = byte / BLOCK;
+        self.units[block] + units(&self.text.as_bytes()[block * BLOCK..byte])
     }
 
     pub fn as_str(&self) -> &str {
@@ -55,10 +76,10 @@ impl Text {
             byte -= 1;
         }
         let line = self.lines.partition_point(|&start| start <= byte) - 1;
-        let before = &self.text[self.lines[line]..byte];
-        let character: usize = match encoding {
-            Encoding::Utf8 => before.len(),
-            Encoding::Utf16 => before.chars().map(char::len_utf16).sum(),
+        let start = self.lines[line];
+        let character = match encoding {
+            Encoding::Utf8 => byte - start,
+            Encoding::Utf16 => self.units_before(byte) - self.units_before(start),
         };
         Position::new(line as u32, character as u32)
     }
@@ -116,6 +137,18 @@ mod tests {
         assert_eq!(text.byte(Position::new(0, 3), Encoding::Utf16), 3);
         assert_eq!(text.byte(Position::new(0, 99), Encoding::Utf16), 8);
         assert_eq!(text.byte(Position::new(9, 0), Encoding::Utf16), text.as_str().len());
+    }
+
+    /// A long line is located as the short ones are, whatever characters are at the ends of blocks.
+    #[test]
+    fn positions_in_long_lines() {
+        let text = Text::new("x\n".to_owned() + &"aé日😀".repeat(500));
+        let mut units = 0;
+        for (byte, character) in text.as_str().char_indices().skip(2) {
+            assert_eq!(text.position(byte, Encoding::Utf16), Position::new(1, units));
+            units += character.len_utf16() as u32;
+        }
+        assert_eq!(text.position(usize::MAX, Encoding::Utf16), Position::new(1, units));
     }
 
     #[test]

@@ -142,3 +142,43 @@ fn no_text_ends_the_session() {
     }
     assert_eq!(editor.end(), 0);
 }
+
+/// A text of brackets or quotes costs time in proportion to its length, and memory too.
+#[test]
+fn a_text_of_brackets_is_answered() {
+    let mut editor = Editor::new(&[]);
+    for text in ["[", "experiment x {\n  a = [", "\"", "(", "x {\n"] {
+        let found = editor.open("specs/a.aur", &text.repeat(300_000));
+        assert!(!found.is_empty());
+        let document = json!({ "uri": editor.uri("specs/a.aur") });
+        let at = json!({ "line": 0, "character": 1000 });
+        for method in [
+            "semanticTokens/full",
+            "foldingRange",
+            "hover",
+            "definition",
+            "completion",
+        ] {
+            let params = json!({ "textDocument": document, "position": at });
+            editor.request(&format!("textDocument/{method}"), params);
+        }
+    }
+    assert_eq!(editor.end(), 0);
+}
+
+#[test]
+fn a_length_that_no_message_has_ends_the_session_with_an_error() {
+    let mut server = std::process::Command::new(env!("CARGO_BIN_EXE_aurora"));
+    let server = server.arg("lsp").stdin(std::process::Stdio::piped());
+    let mut server = server
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("the server starts");
+    let mut input = server.stdin.take().expect("its input");
+    std::io::Write::write_all(&mut input, b"Content-Length: 999999999999999999\r\n\r\n{").expect("sent");
+    drop(input);
+    let output = server.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("more than the limit of"), "{text}");
+}

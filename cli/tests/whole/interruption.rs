@@ -1,10 +1,18 @@
 //! Killing, stopping and resuming runs and reruns.
 
 use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, SystemTime};
 
+use aurora_compiler::hash::Key;
+use aurora_compiler::numerics_class::NumericsClass;
+use aurora_runtime::store::lock::{Attempt, Held};
+use aurora_runtime::store::{ResultId, Store};
+use camino::Utf8Path;
+
+use crate::faults;
 use crate::layouts::signal;
 use crate::project::{Done, Project};
 use crate::slurm::until as eventually;
@@ -79,6 +87,85 @@ fn checkpoint_intervals_change_no_result() {
         assert!(line(&often).is_some());
         assert_eq!(line(&often), line(&rarely), "{node}");
     }
+}
+
+/// The results of the small project in its store, as another process would lock them.
+struct OtherProcess {
+    store: Store,
+    project: Project,
+    class: NumericsClass,
+}
+
+impl OtherProcess {
+    /// `class` is the numerics class of this machine.
+    fn of(project: Project, class: NumericsClass) -> Self {
+        let root = project.path(".aurora");
+        let store = Store::open(Utf8Path::from_path(&root).expect("UTF-8")).expect("a store");
+        Self { store, project, class }
+    }
+
+    fn lock(&self, node: &str) -> Option<Held> {
+        let key = Key::from_hex(&self.project.keys()[node]).expect("a key");
+        let class = Some(self.class);
+        match self.store.try_hold(ResultId { key, class }).expect("a lock") {
+            Attempt::Locked(held) => Some(held),
+            Attempt::HeldBy(_) => None,
+        }
+    }
+}
+
+/// Reads the messages of a run until one begins so.
+#[track_caller]
+fn message(child: &mut Child, begins: &str) -> String {
+    let lines = BufReader::new(child.stderr.as_mut().expect("piped")).lines();
+    let found = lines.map_while(Result::ok).find(|line| line.starts_with(begins));
+    found.unwrap_or_else(|| panic!("no message begins with `{begins}`"))
+}
+
+/// Two runs that need each other's results cannot wait for each other: a run that has to wait finishes what it has begun first.
+#[test]
+fn a_run_that_waits_for_another_one_holds_nothing_that_it_needs() {
+    let finished = Project::new();
+    finished.run();
+    let lock: toml::Table = toml::from_str(&finished.read("lockfiles/small.lock")).expect("a lock");
+    let class = NumericsClass::parse(lock["class"].as_str().expect("a class")).expect("a class");
+    let other = OtherProcess::of(Project::new(), class);
+    let held = other.lock("cat@8").expect("nobody has it");
+    let waiting = "waiting for `cat@8`, built by process ";
+    let mut child = other.project.start_with(&[]);
+    assert!(message(&mut child, waiting).contains(&std::process::id().to_string()));
+    // The checkpoint before it is finished, and free for the process that it waits for.
+    drop(other.lock("cap@16").expect("it is not locked"));
+    signal(child.id(), "-INT");
+    assert_eq!(child.wait().expect("the run ends").code(), Some(75));
+    let mut child = other.project.start_with(&[]);
+    message(&mut child, waiting);
+    drop(held);
+    assert_eq!(child.wait().expect("the run ends").code(), Some(0));
+    assert_eq!(other.project.results(), finished.results());
+}
+
+/// The second signal ends a run even if its work does not ask for signals, here a read that does not return.
+#[test]
+fn a_second_signal_always_ends_a_run() {
+    let project = Project::new();
+    let mut command = project.command(&["run", "specs/small.aur", "--progress", "none"]);
+    let reached = project.path("reached");
+    command.env("AURORA_FAULT_REACHED", &reached);
+    if !faults::inject(&mut command, "read:hang:1:0:data/english.txt") {
+        return;
+    }
+    let mut child = command.stderr(Stdio::piped()).spawn().expect("the binary starts");
+    while !reached.exists() && child.try_wait().expect("a child").is_none() {
+        std::thread::yield_now();
+    }
+    // Two signals of one kind may arrive as one.
+    signal(child.id(), "-INT");
+    signal(child.id(), "-TERM");
+    message(&mut child, "stopped at once");
+    assert_eq!(child.wait().expect("the run ends").code(), Some(130));
+    project.run();
+    project.aurora(&["verify"]).exits(0);
 }
 
 fn listed(folder: &Path) -> Vec<PathBuf> {

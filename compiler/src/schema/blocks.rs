@@ -78,6 +78,17 @@ const SOURCE: BlockSchema = BlockSchema {
              several), or `hf:ORGANISATION/NAME@REVISION` (a repository of the Hugging Face hub, without pickle files).",
         )
         .may_be_unknown(),
+        field(
+            "at_most",
+            Type::Quantity {
+                units: &[Unit::Bytes],
+                least: 1,
+                most: 1 << 50,
+            },
+            "The most bytes that the files may have, fetched from the hub or unpacked from archives; more is an error.",
+        )
+        .or_unset("2 TiB from the hub; unpacked 100 times the bytes of the files, at least 1 GiB")
+        .placement(),
         field("licence", TEXT, "The licence of the files.")
             .or_unset("not stated")
             .description()

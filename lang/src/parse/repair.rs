@@ -82,11 +82,32 @@ impl EditedText {
     }
 
     fn insert(&mut self, at: usize, text: &str) {
-        let text = format!(" {text} ");
-        let origin = self.origin[at];
-        self.origin.splice(at..at, std::iter::repeat_n(origin, text.len()));
-        self.added.splice(at..at, std::iter::repeat_n(true, text.len()));
-        self.text.insert_str(at, &text);
+        self.insert_all(&[(at, text)]);
+    }
+
+    /// Inserts texts at places in ascending order, in one pass: there may be as many as brackets.
+    fn insert_all(&mut self, all: &[(usize, &str)]) {
+        let mut edited = Self {
+            text: String::with_capacity(self.text.len()),
+            origin: Vec::with_capacity(self.origin.len()),
+            added: Vec::with_capacity(self.added.len()),
+        };
+        let mut done = 0;
+        let mut copy_to = |edited: &mut Self, at: usize| {
+            edited.text.push_str(&self.text[done..at]);
+            edited.origin.extend_from_slice(&self.origin[done..at]);
+            edited.added.extend_from_slice(&self.added[done..at]);
+            done = at;
+        };
+        for &(at, text) in all {
+            copy_to(&mut edited, at);
+            edited.text.extend([" ", text, " "]);
+            edited.origin.resize(edited.text.len(), self.origin[at]);
+            edited.added.resize(edited.text.len(), true);
+        }
+        copy_to(&mut edited, self.text.len());
+        edited.origin.extend(self.origin.last());
+        *self = edited;
     }
 
     fn blank(&mut self, span: Span) {
@@ -109,9 +130,13 @@ pub(crate) fn chunks(text: &str, tokens: &[Token]) -> Vec<Span> {
     chunks.map(|chunk| chunk.span).collect()
 }
 
-/// Parses a chunk of a text. `None` if it cannot be repaired.
+/// Parses a chunk of a text. `None` if it cannot be repaired, or is nested too deep or too long to be parsed while someone
+/// types.
 pub(crate) fn repair(text: &str, span: Span) -> Option<Repaired> {
     let mut edited = EditedText::new(text, span);
+    if edited.text.len() > MOST_PARSED / 4 || chunks::too_deep(&tokens(&edited.text)).is_some() {
+        return None;
+    }
     let mut removed = Vec::new();
     balance(&mut edited, &mut removed);
     let mut left = edited.bytes_left();
@@ -170,10 +195,7 @@ fn balance(edited: &mut EditedText, removed: &mut Vec<usize>) {
     }
     let end = edited.text.len();
     missing.extend(open.into_iter().rev().map(|bracket| (end, closing(bracket))));
-    // The last one first, so that places stay valid.
-    for (at, text) in missing.into_iter().rev() {
-        edited.insert(at, text);
-    }
+    edited.insert_all(&missing);
 }
 
 /// The first change after which the grammar gets furthest, and the bytes that are then left. `None` if no change helps.

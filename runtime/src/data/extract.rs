@@ -23,6 +23,7 @@ use crate::source::archive::{self, ArchiveError, InputFile, MemberSelection, rea
 mod html;
 mod json;
 mod mo;
+mod page;
 mod pairs;
 mod roff;
 mod text;
@@ -84,6 +85,11 @@ enum Skip {
     Unwanted,
     Link,
     UnreadableName,
+    LargePage,
+    Depth,
+    Nodes,
+    Attributes,
+    Values,
 }
 
 impl Skip {
@@ -98,6 +104,11 @@ impl Skip {
             Self::Unwanted => "items_not_wanted",
             Self::Link => "links",
             Self::UnreadableName => "names_not_utf8",
+            Self::LargePage => "pages_too_large",
+            Self::Depth => "pages_nested_too_deeply",
+            Self::Nodes => "pages_with_too_many_elements",
+            Self::Attributes => "pages_with_too_many_attributes",
+            Self::Values => "too_many_values",
         }
     }
 }

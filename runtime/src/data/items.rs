@@ -1,5 +1,7 @@
 //! Items of a file: lines of JSON objects, rows of CSV, lines of text.
 
+use std::collections::HashMap;
+
 use serde_json::{Map, Value};
 
 use crate::strict_json;
@@ -48,8 +50,9 @@ fn rows(text: &str) -> Vec<Result<(u64, Value), InvalidItem>> {
         Ok(names) => names.clone(),
         Err(error) => return vec![Err(invalid(error))],
     };
+    let mut known = HashMap::new();
     for (column, name) in names.iter().enumerate() {
-        if let Some(first) = names.iter().take(column).position(|other| other == name) {
+        if let Some(first) = known.insert(name, column) {
             let text = format!("columns {} and {} have the same name `{name}`", first + 1, column + 1);
             return vec![Err((1, text))];
         }

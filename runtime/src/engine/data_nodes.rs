@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use aurora_compiler::fields::{
     ExtractFields, FilterFields, JudgeFields, OrderFields, Split, TokenizerFields, TokensFields, WeightsFields,
@@ -21,6 +21,7 @@ use crate::judge;
 use crate::make_below;
 use crate::pin::Pinning;
 use crate::progress::{Progress, ProgressReporter};
+use crate::redact::Secret;
 use crate::report;
 use crate::results::{ResultError, Results};
 use crate::source::Fetched;
@@ -29,10 +30,16 @@ use crate::store::StoreError;
 use crate::task::ItemResult;
 use crate::weights::{published_tokenizer, weights};
 
+/// How often a run asks whether another process has ended the work on a result.
+const LOCK_POLL: Duration = Duration::from_millis(100);
+
 impl Run<'_> {
     pub(super) fn data_node(&self, id: NodeId, outcome: &mut Outcome) -> Result<(), RunError> {
         self.check_stop()?;
-        let _held = self.results.store.hold(self.results.known_id(id)?)?;
+        let _held = self.hold(id, || {
+            std::thread::sleep(LOCK_POLL);
+            Ok(())
+        })?;
         if self.results.is_built(id)? {
             self.observer.on_event(RunEvent::Cached {
                 node: self.results.node(id).name(),
@@ -101,6 +108,7 @@ impl Run<'_> {
             root: self.inputs.root,
             store: self.results.store,
             offline: self.inputs.offline,
+            at_most: self.inputs.at_most,
             note: &|text| self.observer.on_event(RunEvent::Note { text }),
             progress,
         };
@@ -112,8 +120,12 @@ impl Run<'_> {
 
     /// The files of a source's result, under their own names.
     fn source_files(&self, id: NodeId) -> Result<Vec<InputFile>, RunError> {
+        let at_most = match &self.results.node(id).origin {
+            NodeOrigin::Source { source } => self.inputs.at_most.get(source).copied(),
+            _ => None,
+        };
         let files = self.results.files(id)?.into_iter();
-        Ok(files.map(|(name, path)| InputFile { name, path }).collect())
+        Ok(files.map(|(name, path)| InputFile { name, path, at_most }).collect())
     }
 
     fn extract(
@@ -245,7 +257,8 @@ impl Run<'_> {
         };
         let eval = self.results.node(id).origin.eval().map(|(eval, _)| eval);
         let secret = eval.and_then(|eval| self.inputs.secrets.get(eval)).map(|name| {
-            std::env::var(name).map_err(|_| {
+            let value = std::env::var(name).map(|value| Secret::new(&value));
+            value.map_err(|_| {
                 self.fail(
                     id,
                     format!("the environment has no variable `{name}` with the key of the judge's interface"),
@@ -257,7 +270,7 @@ impl Run<'_> {
             items: &self.results.item_files(id)?,
             program: &files(&Role::Judge)?,
             labelled: &files(&Role::Labelled)?,
-            secret: secret.as_deref(),
+            secret: secret.as_ref(),
             hidden: &[self.results.store.root().as_std_path(), self.inputs.root.as_std_path()],
             progress,
         };
@@ -298,7 +311,7 @@ impl Run<'_> {
 /// # Errors
 /// A file cannot be copied.
 pub fn place_source(fetched: &Fetched, out: &Utf8Path) -> Result<(), StoreError> {
-    for InputFile { name, path: from } in &fetched.files {
+    for InputFile { name, path: from, .. } in &fetched.files {
         let to = out.join(name);
         let place = || -> std::io::Result<()> {
             if let Some(folder) = to.parent() {

@@ -22,9 +22,11 @@ use camino::Utf8Path;
 use crate::errors::{BoxedError, io_errors};
 use crate::job::{Layout, StepMetrics};
 use crate::libtorch::LibtorchError;
+use crate::limits::is_unpacked_limit;
 use crate::numerics::Fingerprint;
 use crate::results::{ResultError, Results};
 use crate::statistics::GateResult;
+use crate::store::lock::{Attempt, Held, Holder};
 use crate::store::{Publication, ResultId, Store, StoreError};
 use workers::WorkerLaunch;
 
@@ -42,6 +44,11 @@ pub enum RunEvent<'a> {
     /// The store has the result of another key with the same inputs.
     Reused {
         node: &'a str,
+    },
+    /// Other processes build the result: those that are known, which may be none.
+    Waiting {
+        node: &'a str,
+        holders: &'a [Holder],
     },
     Started {
         node: &'a str,
@@ -135,8 +142,18 @@ impl Stop {
         self.at_once.load(Ordering::SeqCst)
     }
 
+    /// # Errors
+    /// A stop is requested.
+    pub fn check(&self) -> Result<(), RunError> {
+        match (self.is_at_once(), self.is_requested()) {
+            (true, _) => Err(RunError::Killed),
+            (false, true) => Err(RunError::Stopped { at: None }),
+            (false, false) => Ok(()),
+        }
+    }
+
     /// The flag that work in this process polls.
-    fn flag(&self) -> &AtomicBool {
+    pub fn flag(&self) -> &AtomicBool {
         &self.requested
     }
 }
@@ -199,6 +216,10 @@ impl RunError {
             ),
             Self::Launch { help, .. } => Some(help.clone()),
             Self::NotStarted { .. } => Some("see the workers' logs in the folder of the run".to_owned()),
+            Self::Node { source, .. } if is_unpacked_limit(source.as_ref()) => Some(
+                "if the archive is the right one, write what it unpacks to in its source, such as `at_most = 20 GiB`"
+                    .to_string(),
+            ),
             Self::Node { source, .. } => disk_help(source.as_ref()).map(String::from),
             Self::Worker { .. } => None,
         }
@@ -226,6 +247,8 @@ pub struct ExternalInputs<'a> {
     pub offline: bool,
     /// The environment variables with the keys of judges' interfaces, by eval.
     pub secrets: &'a BTreeMap<String, String>,
+    /// The most bytes that sources may have, for those whose blocks state them.
+    pub at_most: &'a BTreeMap<String, u64>,
     /// The store of the run that is repeated: it has the answers of external judges.
     pub recorded: Option<&'a Store>,
 }
@@ -490,10 +513,29 @@ impl<'a> Run<'a> {
     }
 
     fn check_stop(&self) -> Result<(), RunError> {
-        match (self.stop.is_at_once(), self.stop.is_requested()) {
-            (true, _) => Err(RunError::Killed),
-            (false, true) => Err(RunError::Stopped { at: None }),
-            (false, false) => Ok(()),
+        self.stop.check()
+    }
+
+    /// Locks a result. While another process builds it, calls `meanwhile` again and again. The run must not have locked
+    /// another result: two runs that wait for each other would wait for ever.
+    fn hold(&self, id: NodeId, mut meanwhile: impl FnMut() -> Result<(), RunError>) -> Result<Held, RunError> {
+        let known = self.results.known_id(id)?;
+        let mut told = false;
+        loop {
+            let holders = match self.results.store.try_hold(known)? {
+                Attempt::Locked(held) => return Ok(held),
+                Attempt::HeldBy(holders) => holders,
+            };
+            self.check_stop()?;
+            if !told {
+                let node = self.results.node(id).name();
+                self.observer.on_event(RunEvent::Waiting {
+                    node,
+                    holders: &holders,
+                });
+                told = true;
+            }
+            meanwhile()?;
         }
     }
 

@@ -10,7 +10,6 @@ use std::time::Instant;
 
 use aurora_compiler::fields::OptimizerState;
 use aurora_compiler::graph::{NodeId, NodeKind, Role};
-use aurora_compiler::hash::Key;
 use camino::{Utf8Path, Utf8PathBuf};
 
 use super::workers::WorkerPool;
@@ -22,7 +21,7 @@ use crate::job::{
     EvalJob, EvalSetPaths, Event, Files, Layout, NodeFiles, StepLogLine, TaskPaths, TokenPaths, TrainJob, WorkerCommand,
 };
 use crate::store::Scratch;
-use crate::store::lock::Held;
+use crate::store::lock::{Attempt, Held};
 
 /// A node that the workers have been given and not finished.
 struct InFlightNode {
@@ -120,9 +119,8 @@ impl Run<'_> {
             in_flight: BTreeMap::new(),
             scratch: self.results.store.scratch()?,
         };
-        let mut queued = BTreeSet::new();
         for &id in training {
-            session.queue_train(id, &mut queued, outcome)?;
+            session.queue_train(id, outcome)?;
         }
         session.finish_nodes(outcome)?;
         // Two evals with one key: the second finds the result of the first.
@@ -227,26 +225,46 @@ impl Session<'_, '_> {
         Ok(())
     }
 
-    fn queue_train(&mut self, id: NodeId, queued: &mut BTreeSet<Key>, outcome: &mut Outcome) -> Result<(), RunError> {
+    /// Locks a result for the workers. If another process has locked it, first finishes and releases what this run has
+    /// locked: the other process may be waiting for it.
+    fn hold(&mut self, id: NodeId, outcome: &mut Outcome) -> Result<Held, RunError> {
+        let run = self.run;
+        if let Attempt::Locked(held) = run.results.store.try_hold(run.results.known_id(id)?)? {
+            return Ok(held);
+        }
+        self.finish_nodes(outcome)?;
+        run.hold(id, || match self.pool.next_event(run.stop)? {
+            Some((rank, Event::Failed(failure))) => Err(self.pool.first_cause(rank, failure)),
+            _ => Ok(()),
+        })
+    }
+
+    /// Whether a node with this node's key is with the workers: it has no files yet, but they have its state in memory.
+    fn is_in_flight(&self, id: NodeId) -> bool {
+        let keyed = self.run.results.keyed;
+        let mut in_flight = self.in_flight.values();
+        in_flight.any(|other| keyed.key(other.id) == keyed.key(id))
+    }
+
+    fn queue_train(&mut self, id: NodeId, outcome: &mut Outcome) -> Result<(), RunError> {
         let run = self.run;
         let results = &run.results;
         let key = results.keyed.key(id);
         // Two nodes with one key.
-        if queued.contains(&key) {
+        if self.is_in_flight(id) {
             return Ok(());
         }
         let known = results.known_id(id)?;
-        let held = results.store.hold(known)?;
+        let held = self.hold(id, outcome)?;
         if results.is_built(id)? {
             return Ok(());
         }
         let before = results.input(id, &Role::ResumesFrom);
         let stage_start = results.required_input(id, &Role::Start)?;
-        let in_flight = |input: NodeId| queued.contains(&results.keyed.key(input));
-        if !in_flight(before.unwrap_or(stage_start)) && !in_flight(stage_start) && run.reuse(id, outcome)? {
+        let from = before.unwrap_or(stage_start);
+        if !self.is_in_flight(from) && !self.is_in_flight(stage_start) && run.reuse(id, outcome)? {
             return Ok(());
         }
-        let from = before.unwrap_or(stage_start);
         let start = match results.store.partial(known)? {
             Some(partial) => {
                 let step = partial.step.unwrap_or_default();
@@ -262,7 +280,7 @@ impl Session<'_, '_> {
             None => NodeFiles {
                 key: results.keyed.key(from).to_hex(),
                 // A segment that is still being trained has no files yet: the worker continues from its memory.
-                files: if in_flight(from) {
+                files: if self.is_in_flight(from) {
                     Files::new()
                 } else {
                     results.files(from)?
@@ -271,14 +289,13 @@ impl Session<'_, '_> {
         };
         let out = self.folder(id)?;
         let job = run.train_job(id, start, &self.layout, &out)?;
-        queued.insert(key);
         self.submit(id, out, held, &WorkerCommand::Train(Box::new(job)))
     }
 
     fn queue_eval(&mut self, id: NodeId, outcome: &mut Outcome) -> Result<(), RunError> {
         let run = self.run;
         let results = &run.results;
-        let held = results.store.hold(results.known_id(id)?)?;
+        let held = self.hold(id, outcome)?;
         if results.is_built(id)? || run.reuse(id, outcome)? {
             return Ok(());
         }

@@ -8,8 +8,10 @@ use serde_json::json;
 use super::Inputs;
 use super::external::ExternalJudgeError;
 use crate::data::template::Template;
+use crate::errors::chain;
+use crate::http::{HttpError, Limits, post};
 use crate::progress::ProgressUnit;
-use crate::source::web::{PostError, post};
+use crate::redact;
 use crate::task::{ItemResult, JudgeVerdict};
 
 /// Requests under way at a time.
@@ -87,8 +89,8 @@ pub(super) fn judge(
 /// The reply to one question.
 fn ask(endpoint: &Endpoint<'_>, question: &str, inputs: &Inputs<'_>) -> Result<String, ExternalJudgeError> {
     let failed = |cause: String| ExternalJudgeError::Endpoint {
-        url: endpoint.url.to_owned(),
-        cause,
+        url: redact::message(endpoint.url).into_owned(),
+        cause: redact::message(&cause).into_owned(),
     };
     let body = json!({
         "model": endpoint.model,
@@ -97,9 +99,10 @@ fn ask(endpoint: &Endpoint<'_>, question: &str, inputs: &Inputs<'_>) -> Result<S
         "seed": 0,
     });
     let url = format!("{}/chat/completions", endpoint.url.trim_end_matches('/'));
-    let reply = post(&url, inputs.secret, &body, inputs.progress).map_err(|error| match error {
-        PostError::Client(error) => error.into(),
-        PostError::Refused { cause } => failed(cause),
+    let limits = Limits::for_reply();
+    let reply = post(&url, inputs.secret, &body, &limits, inputs.progress).map_err(|error| match error {
+        HttpError::Cancelled(cancelled) => cancelled.into(),
+        error => failed(chain(&error)),
     })?;
     let reply: Reply = serde_json::from_value(reply).map_err(|error| failed(format!("its reply: {error}")))?;
     let first = reply.choices.into_iter().next();

@@ -37,7 +37,7 @@ pub enum ExternalJudgeError {
     },
     #[error("the question to the judge cannot be filled in")]
     Question(#[from] TemplateError),
-    #[error("the judge at `{url}` does not answer: {cause}")]
+    #[error("the judge at `{url}` gives no verdict: {cause}")]
     Endpoint { url: String, cause: String },
 }
 

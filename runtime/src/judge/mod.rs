@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::errors::FileError;
 use crate::job::{ItemFile, Scores};
 use crate::progress::ProgressReporter;
+use crate::redact::Secret;
 use crate::source::archive::InputFile;
 use crate::task::{ItemResult, JudgeVerdict, TaskError, means};
 
@@ -46,7 +47,7 @@ pub struct Inputs<'a> {
     /// Labelled responses.
     pub labelled: &'a [InputFile],
     /// The key of an endpoint.
-    pub secret: Option<&'a str>,
+    pub secret: Option<&'a Secret>,
     /// Folders that programs of a model must not see.
     pub hidden: &'a [&'a std::path::Path],
     pub progress: ProgressReporter<'a>,

@@ -6,11 +6,11 @@
 use serde_json::{Value, json};
 
 use super::RunFacts;
+use crate::http::{self, HttpError, Limits};
 use crate::job::StepMetrics;
 use crate::progress::{ProgressReporter, ProgressUnit};
+use crate::redact::{self, Secret};
 use crate::report::ReportContent;
-use crate::source::client::ClientError;
-use crate::source::web::{self, PostError};
 
 /// Metrics of one request: the server's limit.
 const BATCH: usize = 1000;
@@ -18,9 +18,7 @@ const BATCH: usize = 1000;
 #[derive(Debug, thiserror::Error)]
 pub enum MlflowError {
     #[error(transparent)]
-    Client(#[from] ClientError),
-    #[error("`{url}` refuses the request: {cause}")]
-    Server { url: String, cause: String },
+    Server(#[from] HttpError),
     #[error("the answer of `{url}` does not have `{member}`: is it an MLflow tracking server?")]
     Answer { url: String, member: &'static str },
     #[error(transparent)]
@@ -32,23 +30,20 @@ pub struct MlflowServer<'a> {
     /// Its address, without `/api`.
     pub url: &'a str,
     /// A token for its requests.
-    pub token: Option<&'a str>,
+    pub token: Option<&'a Secret>,
     pub progress: ProgressReporter<'a>,
 }
 
 impl MlflowServer<'_> {
     fn post(&self, path: &str, body: &Value) -> Result<Value, MlflowError> {
         let url = format!("{}/api/2.0/mlflow/{path}", self.url.trim_end_matches('/'));
-        web::post(&url, self.token, body, self.progress).map_err(|error| match error {
-            PostError::Client(error) => error.into(),
-            PostError::Refused { cause } => MlflowError::Server { url, cause },
-        })
+        Ok(http::post(&url, self.token, body, &Limits::for_reply(), self.progress)?)
     }
 
     fn text(&self, answer: &Value, pointer: &str, member: &'static str) -> Result<String, MlflowError> {
         let found = answer.pointer(pointer).and_then(Value::as_str);
         found.map(str::to_owned).ok_or_else(|| MlflowError::Answer {
-            url: self.url.to_owned(),
+            url: redact::message(self.url).into_owned(),
             member,
         })
     }

@@ -9,9 +9,10 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use crate::progress::{Cancelled, ProgressReporter};
+use crate::redact;
 
 /// How often a running client is polled.
-const POLL_INTERVAL: Duration = Duration::from_millis(20);
+pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Bytes that are kept of a client's output.
 const OUTPUT_LIMIT: u64 = 64 << 20;
@@ -39,7 +40,7 @@ pub struct Output {
 }
 
 impl Output {
-    /// The last lines of its error output, for a message.
+    /// The last lines of its error output, for a message. A client may print addresses with passwords.
     pub fn cause(&self) -> String {
         let text = if self.error.trim().is_empty() {
             &self.out
@@ -47,7 +48,7 @@ impl Output {
             &self.error
         };
         let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-        lines[lines.len().saturating_sub(6)..].join("\n")
+        redact::message(&lines[lines.len().saturating_sub(6)..].join("\n")).into_owned()
     }
 }
 
@@ -172,6 +173,13 @@ mod tests {
             ("C\n", "bad\n", Some(3))
         );
         assert_eq!(output.cause(), "bad");
+    }
+
+    #[test]
+    fn a_message_has_no_password() {
+        let script = "echo cannot reach https://me:hunter2@host/simple >&2; exit 1";
+        let output = run(Command::new("sh").args(["-c", script]), "", ProgressReporter::none()).expect("ran");
+        assert_eq!(output.cause(), "cannot reach https://***@host/simple");
     }
 
     #[test]

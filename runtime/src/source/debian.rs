@@ -4,7 +4,7 @@
 //! nothing in the system: lists, status and settings are in a folder of the cache; mirror and key come from the system's
 //! sources. apt checks signatures as usual.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
@@ -317,7 +317,14 @@ impl State {
         let path = self.folder.join("lock");
         let locking = FileError::writing(&path);
         let before = self.age();
-        lock.lock().map_err(locking)?;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) => progress.check()?,
+                Err(TryLockError::Error(error)) => return Err(locking(error).into()),
+            }
+            std::thread::sleep(client::POLL_INTERVAL);
+        }
         let after = self.age();
         if after.is_some() && after.is_some_and(|after| before.is_none_or(|before| after < before)) {
             return Ok(());

@@ -3,18 +3,17 @@
 //! In: a path or a glob pattern. Out: the files, sorted by name. The content of one file is its BLAKE3; that of several
 //! is the BLAKE3 of their manifest, so that renaming a file changes the content.
 
-use std::io::{self, Read};
+use std::io;
 
+use aurora_compiler::hash::source_content;
 use camino::{Utf8Path, Utf8PathBuf};
 use globset::GlobBuilder;
 
 use super::FetchError;
 use super::archive::InputFile;
 use crate::errors::FileError;
+use crate::progress::ProgressReporter;
 use crate::regular;
-
-/// Bytes that are hashed at once, on all threads.
-const HASHED_AT_ONCE: usize = 8 << 20;
 
 /// The files that match a pattern, relative to `root`; names use `/` on every system.
 ///
@@ -36,10 +35,7 @@ pub(super) fn find(pattern: &str, root: &Utf8Path) -> Result<Vec<InputFile>, Fet
 fn matches(pattern: &str, root: &Utf8Path) -> Result<Vec<InputFile>, FetchError> {
     let path = root.join(pattern);
     if path.is_file() {
-        return Ok(vec![InputFile {
-            name: pattern.to_owned(),
-            path,
-        }]);
+        return Ok(vec![InputFile::new(pattern.to_owned(), path)]);
     }
     let glob = GlobBuilder::new(pattern).literal_separator(true).build();
     let glob = glob
@@ -72,10 +68,7 @@ fn matches(pattern: &str, root: &Utf8Path) -> Result<Vec<InputFile>, FetchError>
             if kind.is_dir() {
                 folders.push(name);
             } else if glob.is_match(&name) && entry.path().is_file() {
-                found.push(InputFile {
-                    name,
-                    path: entry.path().to_owned(),
-                });
+                found.push(InputFile::new(name, entry.path().to_owned()));
             }
         }
     }
@@ -90,48 +83,16 @@ fn matches(pattern: &str, root: &Utf8Path) -> Result<Vec<InputFile>, FetchError>
 }
 
 /// Bytes and content of files in the given order.
-pub(super) fn content(files: &[InputFile]) -> Result<(u64, String), FetchError> {
+pub(super) fn content(files: &[InputFile], progress: ProgressReporter<'_>) -> Result<(u64, String), FetchError> {
     let mut hashes = Vec::with_capacity(files.len());
-    let mut bytes = 0;
     for file in files {
-        let reading = FileError::reading(&file.path);
-        let (length, hash) = hash(&file.path).map_err(reading)?;
-        bytes += length;
-        hashes.push((length, hash));
+        let hash = regular::open(&file.path).and_then(|file| regular::hash(&file, || progress.check()));
+        progress.check()?;
+        hashes.push(hash.map_err(FileError::reading(&file.path))?);
     }
-    if let [(_, hash)] = hashes.as_slice() {
-        return Ok((bytes, hash.to_hex().to_string()));
-    }
-    let mut manifest = blake3::Hasher::new();
-    for (file, (length, hash)) in files.iter().zip(&hashes) {
-        manifest.update(&(file.name.len() as u64).to_le_bytes());
-        manifest.update(file.name.as_bytes());
-        manifest.update(&length.to_le_bytes());
-        manifest.update(hash.as_bytes());
-    }
-    Ok((bytes, manifest.finalize().to_hex().to_string()))
-}
-
-/// Length and BLAKE3 of a file. It is read, not mapped: another process may shorten it meanwhile, and access to a page that
-/// no longer exists would end this one.
-fn hash(path: &Utf8Path) -> io::Result<(u64, blake3::Hash)> {
-    let mut file = regular::open(path)?;
-    let (mut hasher, mut length) = (blake3::Hasher::new(), 0);
-    let mut buffer = vec![0; HASHED_AT_ONCE];
-    loop {
-        let mut filled = 0;
-        while filled < buffer.len() {
-            match file.read(&mut buffer[filled..])? {
-                0 => break,
-                count => filled += count,
-            }
-        }
-        if filled == 0 {
-            return Ok((length, hasher.finalize()));
-        }
-        hasher.update_rayon(&buffer[..filled]);
-        length += filled as u64;
-    }
+    let named = files.iter().zip(&hashes);
+    let content = source_content(named.map(|(file, (bytes, hash))| (file.name.as_str(), *bytes, *hash.as_bytes())));
+    Ok((hashes.iter().map(|(bytes, _)| bytes).sum(), content.to_hex()))
 }
 
 /// The only file in a folder that a client has written.

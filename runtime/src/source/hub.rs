@@ -10,8 +10,7 @@
 //! models--ORGANISATION--NAME/snapshots/COMMIT/FILE   a link to its bytes
 //! ```
 //!
-//! `curl` transfers the bytes, because it supports proxies and certificates. Pickles are neither fetched nor read from the
-//! cache.
+//! Pickles are neither fetched nor read from the cache. A file is as long as the hub states, or an error.
 
 use std::fs;
 use std::io::{self, Read};
@@ -21,10 +20,16 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::archive::InputFile;
-use super::web;
 use super::{FetchError, SourceContext};
 use crate::errors::FileError;
-use crate::progress::{ProgressReporter, ProgressUnit};
+use crate::http::{self, HttpError, Limits};
+use crate::progress::ProgressReporter;
+
+/// What the files of a repository may have, unless the spec states it: more than the largest published models. Bytes.
+const REPOSITORY_LIMIT: u64 = 2 << 40;
+
+/// The largest answer about a revision, bytes; it names each file.
+const ANSWER_LIMIT: u64 = 64 << 20;
 
 /// Extensions of files with pickles, code, or the weights for other frameworks.
 const LEFT_OUT: [&str; 14] = [
@@ -150,7 +155,7 @@ impl Repository<'_> {
             return Err(FetchError::Offline { reference });
         }
         let info = self.info(revision)?;
-        let mut files = Vec::new();
+        let mut wanted = Vec::new();
         for sibling in &info.siblings {
             let name = &sibling.rfilename;
             if !pinned.map_or_else(|| is_wanted(name), |pinned| pinned.contains(name)) {
@@ -159,11 +164,25 @@ impl Repository<'_> {
             if name.starts_with('/') || name.split('/').any(|part| part == ".." || part.is_empty()) {
                 return Err(self.failed(format!("the hub names a file `{name}`")));
             }
-            files.push(InputFile {
-                name: name.clone(),
-                path: self.file(&info.sha, sibling)?,
+            wanted.push(sibling);
+        }
+        // A sum that no number holds is too large, too.
+        let bytes = wanted
+            .iter()
+            .try_fold(0u64, |sum, sibling| sum.checked_add(sibling.size.unwrap_or(0)));
+        let limit = self.context.at_most.unwrap_or(REPOSITORY_LIMIT);
+        if bytes.is_none_or(|bytes| bytes > limit) {
+            return Err(FetchError::TooLarge {
+                reference: self.reference.clone(),
+                name: self.context.name.to_owned(),
+                limit,
             });
         }
+        let file = |sibling: &&Sibling| -> Result<InputFile, FetchError> {
+            let path = self.file(&info.sha, sibling)?;
+            Ok(InputFile::new(sibling.rfilename.clone(), path))
+        };
+        let mut files = wanted.iter().map(file).collect::<Result<Vec<_>, _>>()?;
         if files.is_empty() {
             return Err(self.failed("it has no usable file; pickles are never fetched".to_owned()));
         }
@@ -195,7 +214,7 @@ impl Repository<'_> {
             revision.replace('/', "%2F")
         );
         let answer = self.context.scratch.join("revision.json");
-        self.get(&address, &answer)?;
+        self.get(&address, &answer, ANSWER_LIMIT)?;
         let text = fs::read(&answer).map_err(FileError::reading(&answer))?;
         let info: HubRevision =
             serde_json::from_slice(&text).map_err(|error| self.failed(format!("the hub's answer: {error}")))?;
@@ -217,14 +236,15 @@ impl Repository<'_> {
             .or(sibling.blob.as_deref())
             .filter(|etag| etag.bytes().all(|byte| byte.is_ascii_hexdigit()));
         let etag = etag.ok_or_else(|| self.failed(format!("the hub does not state a digest of `{name}`")))?;
+        let size = sibling
+            .size
+            .ok_or_else(|| self.failed(format!("the hub does not state the length of `{name}`")))?;
         let blob = folder.join("blobs").join(etag);
         if !blob.is_file() {
             let came = self.context.scratch.join("file");
             let address = format!("{}/{}/resolve/{commit}/{}", self.hub.endpoint, self.name, escaped(name));
-            self.get(&address, &came)?;
-            let length = fs::metadata(&came).map_err(FileError::reading(&came))?.len();
-            self.progress.report(length, sibling.size, ProgressUnit::Bytes);
-            if let Some(size) = sibling.size.filter(|size| *size != length) {
+            let length = self.get(&address, &came, size)?;
+            if size != length {
                 let cause = format!("`{name}` has {length} bytes, but the hub states {size}");
                 return Err(self.failed(cause));
             }
@@ -249,23 +269,24 @@ impl Repository<'_> {
         }
     }
 
-    /// Downloads an address to a file.
-    fn get(&self, address: &str, to: &Utf8Path) -> Result<(), FetchError> {
-        let output = web::get(address, to, None, self.progress)?;
-        if output.status.success() {
-            return Ok(());
-        }
-        let (reference, status) = (self.reference.clone(), output.out.trim().to_owned());
-        if matches!(status.as_str(), "401" | "403" | "404") {
-            return Err(FetchError::Hub {
-                reference,
+    /// Downloads an address to a file, and returns its length.
+    fn get(&self, address: &str, to: &Utf8Path, limit: u64) -> Result<u64, FetchError> {
+        let reference = || self.reference.clone();
+        http::get(address, to, &Limits::for_file(limit), self.progress).map_err(|error| match error {
+            HttpError::Status {
+                status: status @ (401 | 403 | 404),
+                ..
+            } => FetchError::Hub {
+                reference: reference(),
                 status,
                 cache: self.hub.cache.clone(),
-            });
-        }
-        Err(FetchError::Network {
-            reference,
-            cause: output.cause(),
+            },
+            HttpError::Cancelled(cancelled) => cancelled.into(),
+            HttpError::File(error) => error.into(),
+            error => FetchError::Transfer {
+                reference: reference(),
+                source: error,
+            },
         })
     }
 }
@@ -325,10 +346,7 @@ fn snapshot(root: &Utf8Path) -> Result<Vec<InputFile>, FetchError> {
             if entry.path().is_dir() {
                 folders.push(format!("{name}/"));
             } else if entry.path().is_file() && is_wanted(&name) {
-                found.push(InputFile {
-                    name,
-                    path: entry.into_path(),
-                });
+                found.push(InputFile::new(name, entry.into_path()));
             }
         }
     }

@@ -6,6 +6,7 @@ use aurora_compiler::graph::Pin;
 use camino::{Utf8Path, Utf8PathBuf};
 
 use crate::errors::FileError;
+use crate::http::HttpError;
 use crate::progress::{Cancelled, ProgressReporter, ProgressUnit};
 use archive::InputFile;
 pub use reference::{Package, ReferenceError, Registry, SourceAddress};
@@ -17,7 +18,6 @@ mod files;
 mod hub;
 mod reference;
 mod registry;
-pub(crate) mod web;
 
 /// A fetched source. Its files are in the scratch folder; files of `file:` are in place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +44,8 @@ pub struct SourceContext<'a> {
     pub cache: &'a Utf8Path,
     /// Do not use the network.
     pub offline: bool,
+    /// The most bytes that the source may have, if the spec states them.
+    pub at_most: Option<u64>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -105,8 +107,23 @@ pub enum FetchError {
     )]
     Hub {
         reference: String,
-        status: String,
+        status: u16,
         cache: Utf8PathBuf,
+    },
+    #[error(
+        "`{reference}` has more than {limit} bytes, the most that is fetched; if it is the right one, write a larger \
+         `at_most` in source `{name}`"
+    )]
+    TooLarge {
+        reference: String,
+        name: String,
+        limit: u64,
+    },
+    #[error("cannot fetch `{reference}`")]
+    Transfer {
+        reference: String,
+        #[source]
+        source: HttpError,
     },
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
@@ -159,7 +176,7 @@ pub fn fetch(
             (wanted.with_version(&version), vec![InputFile::from(path.as_path())])
         }
     };
-    let (bytes, content) = files::content(&files)?;
+    let (bytes, content) = files::content(&files, progress)?;
     progress.report(bytes, Some(bytes), ProgressUnit::Bytes);
     if let Some(pin) = pinned
         && pin.content != content

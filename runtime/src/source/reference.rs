@@ -94,8 +94,10 @@ fn parse_file(pattern: &str) -> Result<SourceAddress, Invalid> {
             "a file path must be relative to the folder of the project, and inside it",
         ));
     }
+    // One spelling, so that the names of the files are those of the copies in the store.
+    let parts: Vec<&str> = pattern.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
     Ok(SourceAddress::File {
-        pattern: pattern.trim_start_matches("./").to_owned(),
+        pattern: parts.join("/"),
     })
 }
 

@@ -23,6 +23,7 @@ fn get(root: &Utf8Path, text: &str, pinned: Option<&Pin>, offline: bool) -> Resu
         scratch: root,
         cache: root,
         offline,
+        at_most: None,
     };
     fetch(
         &text.parse().expect("a reference"),
@@ -166,6 +167,7 @@ fn a_repository_of_the_hub_comes_into_the_cache_and_stays_there() {
             scratch: &scratch,
             cache: &root,
             offline,
+            at_most: None,
         };
         hub.fetch("maker/model", Some(revision), pinned, context, ProgressReporter::none())
     };
@@ -220,6 +222,7 @@ fn other_bytes_than_the_hub_states_are_refused() {
         scratch: &root,
         cache: &root,
         offline: false,
+        at_most: None,
     };
     let error = hub
         .fetch("maker/model", None, None, context, ProgressReporter::none())

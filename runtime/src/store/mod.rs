@@ -38,13 +38,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::sync::Mutex;
-use std::time::Duration;
 
-use aurora_compiler::hash::{Key, Preimage, digest_of};
+use aurora_compiler::graph::NodeKind;
+use aurora_compiler::hash::{Key, Preimage, digest_of, source_content};
 use aurora_compiler::numerics_class::NumericsClass;
 use aurora_compiler::plan::CachedResult;
 use camino::{Utf8Path, Utf8PathBuf};
-use memmap2::Mmap;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -86,6 +85,12 @@ pub enum StoreError {
         sealed::FORMAT
     )]
     Format { path: Utf8PathBuf, found: String },
+    #[error("`{node}` changed while it was copied: its key pins content {pinned}, the copy has {copied}")]
+    SourceChanged {
+        node: String,
+        pinned: String,
+        copied: String,
+    },
     #[error("cannot determine what is in use, nothing was deleted")]
     NotCollected {
         #[source]
@@ -102,6 +107,9 @@ impl StoreError {
                 Some("`aurora verify` lists what is damaged; `aurora run` builds it again")
             }
             Self::Busy { .. } => Some("wait for the other process to end"),
+            Self::SourceChanged { .. } => {
+                Some("run again when nothing writes to it any more; local files are pinned again")
+            }
             Self::NoFlock { .. } => Some(
                 "write the line `store_lock = file` to the file `settings` in the folder of the store: then all processes use \
                  lock files; or name a store on another file system with `--store DIR`",
@@ -242,10 +250,26 @@ impl Record {
             Some("a result and an unfinished checkpoint were exchanged")
         } else if !self.outputs.values().all(is_digest) || self.digest != digest_of_outputs(&self.outputs) {
             Some("its digest is not that of its files")
+        } else if pinned_content(&self.preimage).is_some_and(|pinned| pinned != content_of_source(&self.outputs)) {
+            Some("its files are not those that its key pins")
         } else {
             None
         }
     }
+}
+
+/// The content that the key of a source pins; `None` for other nodes.
+fn pinned_content(preimage: &Preimage) -> Option<&str> {
+    let is_source = preimage.kind == NodeKind::Source.name();
+    preimage.fields.get("content").filter(|_| is_source).map(String::as_str)
+}
+
+fn content_of_source(outputs: &BTreeMap<String, Object>) -> String {
+    let hash = |object: &Object| blake3::Hash::from_hex(&object.content).map_or([0; 32], |hash| *hash.as_bytes());
+    let files = outputs
+        .iter()
+        .map(|(name, object)| (name.as_str(), object.bytes, hash(object)));
+    source_content(files).to_hex()
 }
 
 fn digest_of_outputs(outputs: &BTreeMap<String, Object>) -> Key {
@@ -561,8 +585,18 @@ impl Store {
     /// Makes existing objects the result of a node.
     ///
     /// # Errors
-    /// The record cannot be written.
+    /// The record cannot be written, or the files of a source are not those that its key pins.
     pub fn adopt(&self, of: Publication<'_>, outputs: BTreeMap<String, Object>) -> Result<Record, StoreError> {
+        if let Some(pinned) = pinned_content(&of.preimage)
+            && let copied = content_of_source(&outputs)
+            && copied != pinned
+        {
+            return Err(StoreError::SourceChanged {
+                node: of.node.to_owned(),
+                pinned: pinned.to_owned(),
+                copied,
+            });
+        }
         let record = Record::new(&of, outputs, None);
         let marker = self.marker(of.id);
         File::create(&marker).map_err(failed("make", &marker))?;
@@ -689,19 +723,6 @@ impl Store {
     pub fn try_hold(&self, id: ResultId) -> Result<Attempt, StoreError> {
         self.locks.try_lock(&id.file_name(), Sharing::Exclusive)
     }
-
-    /// Waits until no other process builds this result, and locks it.
-    ///
-    /// # Errors
-    /// As [`try_hold`](Self::try_hold).
-    pub fn hold(&self, id: ResultId) -> Result<Held, StoreError> {
-        loop {
-            if let Attempt::Locked(held) = self.try_hold(id)? {
-                return Ok(held);
-            }
-            std::thread::sleep(Duration::from_millis(200));
-        }
-    }
 }
 
 /// The address of the record that refers to a result by its realised key.
@@ -740,17 +761,8 @@ pub fn hash_file(path: &Utf8Path) -> io::Result<String> {
 }
 
 fn hash_open(file: &File) -> io::Result<String> {
-    /// Below this, reading is faster than mapping.
-    const MAPPED: u64 = 16 << 10;
-    let mut hasher = blake3::Hasher::new();
-    if file.metadata()?.len() < MAPPED {
-        hasher.update_reader(file)?;
-    } else {
-        // SAFETY: nothing changes the objects of a store. A file that is truncated meanwhile ends this process.
-        let bytes = unsafe { Mmap::map(file) }?;
-        hasher.update_rayon(&bytes);
-    }
-    Ok(hasher.finalize().to_hex().to_string())
+    let (_, hash) = regular::hash(file, || Ok(()))?;
+    Ok(hash.to_hex().to_string())
 }
 
 fn files_below(folder: &Utf8Path) -> io::Result<Vec<Utf8PathBuf>> {

@@ -426,3 +426,71 @@ fn gc_keeps_no_reference_to_a_deleted_result_of_a_class() {
     assert_eq!(read("1").map(|record| record.key), Some(key("new")));
     assert_eq!(read("2").map(|record| record.key), Some(key("old")));
 }
+
+/// The publication of a source whose pin has this content.
+fn source(pinned: &str) -> Publication<'static> {
+    let fields = BTreeMap::from([("content".to_owned(), pinned.to_owned())]);
+    let kind = NodeKind::Source.name().to_owned();
+    Publication {
+        preimage: Preimage {
+            kind,
+            fields,
+            ..Preimage::default()
+        },
+        ..publication("source/corpus", "source", "source")
+    }
+}
+
+#[test]
+fn a_source_that_changes_while_it_is_copied_is_not_published() {
+    let folder = Folder::new();
+    let store = folder.store();
+    let hash = |text: &str| blake3::hash(text.as_bytes()).to_hex().to_string();
+    let error = store
+        .publish(source(&hash("old")), made(&store, "new").path())
+        .expect_err("it changed");
+    let StoreError::SourceChanged { node, pinned, copied } = error else {
+        unreachable!("{error}")
+    };
+    assert_eq!(
+        (node.as_str(), pinned, copied),
+        ("source/corpus", hash("old"), hash("new"))
+    );
+    assert!(store.record(id("source")).expect("readable").is_none());
+    store
+        .publish(source(&hash("new")), made(&store, "new").path())
+        .expect("published");
+    assert!(folder.problems().is_empty());
+}
+
+#[test]
+fn the_record_of_a_source_is_bound_to_its_pin() {
+    let folder = Folder::new();
+    let store = folder.store();
+    let hash = |text: &str| blake3::hash(text.as_bytes()).to_hex().to_string();
+    store
+        .publish(source(&hash("old")), made(&store, "old").path())
+        .expect("published");
+    // Everything in the record is changed alike, but not the pin in its key's pre-image.
+    let other = publish(&store, "other", "new", "new");
+    let path = Address::new(RecordKind::Result, id("source")).path(folder.root());
+    let object = format!("\"text\":{{\"content\":\"{}\"", hash("old"));
+    change(&path, &object, &object.replace(&hash("old"), &hash("new")));
+    let digest = |outputs: &BTreeMap<String, Object>| digest_of_outputs(outputs).to_hex();
+    let old = BTreeMap::from([(
+        "text".to_owned(),
+        Object {
+            content: hash("old"),
+            bytes: 3,
+        },
+    )]);
+    change(&path, &digest(&old), &digest(&other.outputs));
+    assert!(store.record(id("source")).expect("readable").is_none());
+    let problems = folder.problems();
+    assert!(
+        problems
+            .iter()
+            .any(|problem| problem.ends_with("its files are not those that its key pins")),
+        "{problems:?}"
+    );
+}

@@ -59,10 +59,7 @@ pub fn read(files: &[ItemFile], patterns: &[String]) -> Result<Vec<(String, Valu
     let mut members = BTreeSet::new();
     let inputs: Vec<InputFile> = files
         .iter()
-        .map(|file| InputFile {
-            name: file.name.clone(),
-            path: file.path.clone(),
-        })
+        .map(|file| InputFile::new(file.name.clone(), file.path.clone()))
         .collect();
     let walked = walk::<TaskError>(
         &inputs,

@@ -6,6 +6,8 @@
 
 use aurora_compiler::exact::Exact;
 use aurora_compiler::fields::{Activation, Architecture, ModelFields};
+use aurora_compiler::schema::{self, Type};
+use aurora_compiler::spec::BlockKind;
 use serde_json::{Map, Value, json};
 
 use crate::strict_json;
@@ -21,6 +23,12 @@ pub enum ConfigError {
         field: &'static str,
         found: String,
         expected: &'static str,
+    },
+    #[error("`{field}` is {found}, expected a whole number from 1 to {most}, the most that a model of a spec may have")]
+    Count {
+        field: &'static str,
+        found: String,
+        most: u64,
     },
     #[error("`{field}` is {found}: {why}")]
     Unsupported {
@@ -42,17 +50,21 @@ impl Config {
         ConfigError::Value { field, found, expected }
     }
 
-    fn optional_count(&self, field: &'static str) -> Result<Option<u32>, ConfigError> {
+    /// A count, at most what the field `own` of a spec's model may be.
+    fn optional_count(&self, field: &'static str, own: &str) -> Result<Option<u32>, ConfigError> {
         let Some(value) = self.get(field) else { return Ok(None) };
-        let count = value.as_u64().and_then(|count| u32::try_from(count).ok());
-        let count = count.filter(|count| (1..=1 << 24).contains(count));
-        count
-            .map(Some)
-            .ok_or_else(|| Self::wrong(field, value, "a whole number from 1 to 16777216"))
+        let most = largest(own);
+        let count = value.as_u64().filter(|count| (1..=most).contains(count));
+        let count = count.and_then(|count| u32::try_from(count).ok());
+        count.map(Some).ok_or_else(|| ConfigError::Count {
+            field,
+            found: value.to_string(),
+            most,
+        })
     }
 
-    fn count(&self, field: &'static str) -> Result<u32, ConfigError> {
-        self.optional_count(field)?.ok_or(ConfigError::Missing(field))
+    fn count(&self, field: &'static str, own: &str) -> Result<u32, ConfigError> {
+        self.optional_count(field, own)?.ok_or(ConfigError::Missing(field))
     }
 
     fn flag(&self, field: &'static str, default: bool) -> Result<bool, ConfigError> {
@@ -84,6 +96,15 @@ impl Config {
 
     fn exact(&self, field: &'static str) -> Result<Option<Exact>, ConfigError> {
         self.get(field).map(|value| positive(field, value)).transpose()
+    }
+}
+
+/// The most that a field of a spec's model may be. Work and memory grow with these numbers before a tensor is read.
+pub(super) fn largest(field: &str) -> u64 {
+    match schema::at_path(BlockKind::Model, &[field]).map(|field| &field.kind) {
+        Some(Type::Integer { most, .. }) => most.unsigned_abs(),
+        Some(Type::Quantity { most, .. }) => *most,
+        _ => u64::from(u32::MAX),
     }
 }
 
@@ -125,7 +146,7 @@ fn bigcode(config: &Config) -> Result<ModelFields, ConfigError> {
         "attention is scaled by the root of a head's width",
     )?;
     config.only("tie_word_embeddings", true, "gpt_bigcode has no separate output layer")?;
-    let (hidden, heads) = (config.count("n_embd")?, config.count("n_head")?);
+    let (hidden, heads) = (config.count("n_embd", "hidden")?, config.count("n_head", "heads")?);
     let activation = match config.text("activation_function")?.unwrap_or("gelu_pytorch_tanh") {
         "gelu" => Activation::Gelu,
         "gelu_pytorch_tanh" | "gelu_new" => Activation::GeluTanh,
@@ -139,13 +160,15 @@ fn bigcode(config: &Config) -> Result<ModelFields, ConfigError> {
     };
     Ok(ModelFields {
         architecture: Architecture::GptBigcode,
-        layers: config.count("n_layer")?,
+        layers: config.count("n_layer", "layers")?,
         hidden,
         heads,
         kv_heads: if config.flag("multi_query", true)? { 1 } else { heads },
-        feed_forward: config.optional_count("n_inner")?.unwrap_or(hidden.saturating_mul(4)),
-        context: config.count("n_positions")?,
-        vocabulary: config.count("vocab_size")?,
+        feed_forward: config
+            .optional_count("n_inner", "feed_forward")?
+            .unwrap_or(hidden.saturating_mul(4)),
+        context: config.count("n_positions", "context")?,
+        vocabulary: config.count("vocab_size", "vocabulary")?,
         activation,
         norm_epsilon: config
             .exact("layer_norm_epsilon")?
@@ -165,8 +188,11 @@ fn llama(config: &Config) -> Result<ModelFields, ConfigError> {
             why: "Aurora's llama computes `silu`",
         });
     }
-    let (hidden, heads) = (config.count("hidden_size")?, config.count("num_attention_heads")?);
-    if let Some(width) = config.optional_count("head_dim")?
+    let (hidden, heads) = (
+        config.count("hidden_size", "hidden")?,
+        config.count("num_attention_heads", "heads")?,
+    );
+    if let Some(width) = config.optional_count("head_dim", "hidden")?
         && width.checked_mul(heads) != Some(hidden)
     {
         return Err(ConfigError::Unsupported {
@@ -204,13 +230,15 @@ fn llama(config: &Config) -> Result<ModelFields, ConfigError> {
     }
     Ok(ModelFields {
         architecture: Architecture::Llama,
-        layers: config.count("num_hidden_layers")?,
+        layers: config.count("num_hidden_layers", "layers")?,
         hidden,
         heads,
-        kv_heads: config.optional_count("num_key_value_heads")?.unwrap_or(heads),
-        feed_forward: config.count("intermediate_size")?,
-        context: config.count("max_position_embeddings")?,
-        vocabulary: config.count("vocab_size")?,
+        kv_heads: config
+            .optional_count("num_key_value_heads", "kv_heads")?
+            .unwrap_or(heads),
+        feed_forward: config.count("intermediate_size", "feed_forward")?,
+        context: config.count("max_position_embeddings", "context")?,
+        vocabulary: config.count("vocab_size", "vocabulary")?,
         activation: Activation::SwiGlu,
         norm_epsilon: config
             .exact("rms_norm_eps")?
@@ -270,4 +298,30 @@ pub fn write_config(model: &ModelFields, end: Option<u32>) -> String {
     config["torch_dtype"] = json!("float32");
     config["use_cache"] = json!(true);
     super::pretty(&config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A model takes memory for each layer before any tensor is read.
+    #[test]
+    fn counts_are_those_that_a_spec_may_have() {
+        let config = |layers: u64| {
+            let config = json!({
+                "model_type": "llama", "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": layers,
+                "intermediate_size": 128, "max_position_embeddings": 32, "vocab_size": 512, "rms_norm_eps": 1e-5,
+                "rope_theta": 10000.0,
+            });
+            read_config(config.to_string().as_bytes())
+        };
+        assert_eq!(config(10_000).expect("read").layers, 10_000);
+        for layers in [0, 10_001, 1_000_000, u64::MAX] {
+            let error = config(layers).expect_err("too many").to_string();
+            assert!(
+                error.ends_with("expected a whole number from 1 to 10000, the most that a model of a spec may have"),
+                "{error}"
+            );
+        }
+    }
 }

@@ -1,27 +1,30 @@
 //! Weights in Hugging Face's format: `config.json`, and safetensors in one file or in several with an index.
 //!
-//! In: the files of a source. Out: [`PublishedWeights`]. Files are mapped and never unpacked, and the safetensors reader
-//! checks header, offsets and lengths before a tensor is read. Pickles (`*.bin`, `*.pt`) are never opened.
+//! In: the files of a source. Out: [`PublishedWeights`]. One tensor is in memory at a time. The safetensors library
+//! checks the offsets and lengths of a header before a tensor is read. Pickles (`*.bin`, `*.pt`) are never opened.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::io::Read;
 
 use aurora_compiler::fields::ModelFields;
 use camino::Utf8PathBuf;
-use memmap2::Mmap;
-use safetensors::{Dtype, SafeTensorError, SafeTensors};
+use safetensors::tensor::Metadata;
+use safetensors::{Dtype, SafeTensorError};
 use serde::Deserialize;
 
+use super::bytes::WeightBytes;
 use super::config::{ConfigError, read_config};
 use super::import::PublishedWeights;
 use super::{WeightsError, quantised};
 use crate::checkpoint::TensorInfo;
 use crate::errors::FileError;
+use crate::limits::CONFIG;
+use crate::regular;
 use crate::source::archive::{InputFile, is_plain};
 use crate::strict_json;
 
-/// The largest `config.json` or index that is read: those of the largest models are a few MB.
-const JSON_LIMIT: u64 = 64 << 20;
+/// The largest header of a safetensors file, in bytes, as in its authors' reader.
+const HEADER_LIMIT: usize = 100_000_000;
 const INDEX: &str = "model.safetensors.index.json";
 
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +48,7 @@ pub enum HuggingFaceError {
     NoWeights { config: String, pickles: bool },
     #[error(transparent)]
     File(#[from] FileError),
-    #[error("`{path}` has {found} bytes, more than the limit of {JSON_LIMIT}")]
+    #[error("`{path}` has {found} bytes, more than the limit of {CONFIG}")]
     Large { path: Utf8PathBuf, found: u64 },
     #[error("`{path}` is not a complete safetensors file ({cause}): fetch it again")]
     Damaged { path: Utf8PathBuf, cause: SafeTensorError },
@@ -84,7 +87,7 @@ fn some(files: &[String]) -> String {
     text
 }
 
-/// A model's files, mapped.
+/// A model's files.
 #[derive(Debug)]
 pub struct HuggingFace {
     folder: String,
@@ -97,7 +100,7 @@ pub struct HuggingFace {
 #[derive(Debug)]
 struct Shard {
     path: Utf8PathBuf,
-    bytes: Mmap,
+    bytes: WeightBytes,
 }
 
 #[derive(Clone, Debug)]
@@ -211,23 +214,24 @@ impl HuggingFace {
 
     fn open_shard(&mut self, file: &InputFile) -> Result<(), HuggingFaceError> {
         let reading = FileError::reading(&file.path);
-        let open = File::open(&file.path).map_err(reading)?;
-        // SAFETY: nothing changes the files of a source. `aurora import` reads a user's own files; one that is truncated
-        // meanwhile ends that command.
-        let bytes = unsafe { Mmap::map(&open) }.map_err(reading)?;
+        let bytes = WeightBytes::open(&file.path).map_err(reading)?;
         let damaged = |cause| HuggingFaceError::Damaged {
             path: file.path.clone(),
             cause,
         };
-        let (header, metadata) = SafeTensors::read_metadata(&bytes).map_err(damaged)?;
-        let start = header + 8;
+        let json = header(&bytes).map_err(reading)?;
+        let json = json.ok_or_else(|| damaged(SafeTensorError::InvalidHeaderLength))?;
+        let metadata = strict_json::parse(&json).and_then(serde_json::from_value::<Metadata>);
+        let metadata = metadata.map_err(|cause| damaged(SafeTensorError::InvalidHeaderDeserialization(cause)))?;
+        let start = json.len() + 8;
+        if metadata.data_len() != bytes.length() - start {
+            return Err(damaged(SafeTensorError::MetadataIncompleteBuffer));
+        }
         let mut found = Vec::new();
         for (name, info) in metadata.tensors() {
             let range = start + info.data_offsets.0..start + info.data_offsets.1;
             found.push((name, info.dtype, info.shape.clone(), range));
         }
-        // Only the complete reader compares the header with the length of the file.
-        SafeTensors::deserialize(&bytes).map_err(damaged)?;
         for (name, dtype, shape, range) in found {
             if !matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) && !is_buffer(&name) {
                 return Err(HuggingFaceError::Type {
@@ -270,7 +274,11 @@ impl HuggingFace {
             return Ok(());
         }
         for word in words.into_iter().filter(|word| self.tensors.contains_key(*word)) {
-            if self.bytes(&self.tensors[word]) != self.bytes(&self.tensors[output]) {
+            let (word_place, output_place) = (&self.tensors[word], &self.tensors[output]);
+            let parts = [word_place, output_place].map(|place| (&self.shards[place.shard].bytes, place.range.clone()));
+            let [word_bytes, output_bytes] = parts;
+            let reading = FileError::reading(&self.shards[output_place.shard].path);
+            if !WeightBytes::equal(word_bytes, output_bytes).map_err(reading)? {
                 return Err(HuggingFaceError::NotTied {
                     first: "lm_head.weight",
                     second: word,
@@ -281,9 +289,22 @@ impl HuggingFace {
         Ok(())
     }
 
-    fn bytes(&self, place: &Place) -> &[u8] {
-        &self.shards[place.shard].bytes[place.range.clone()]
+    fn bytes(&self, place: &Place) -> Result<Vec<u8>, HuggingFaceError> {
+        let Shard { path, bytes } = &self.shards[place.shard];
+        Ok(bytes.read(place.range.clone()).map_err(FileError::reading(path))?)
     }
+}
+
+/// The JSON header of a safetensors file, which follows its length (8 bytes, little endian); `None` if that is not the length
+/// of a header.
+fn header(bytes: &WeightBytes) -> std::io::Result<Option<Vec<u8>>> {
+    if bytes.length() < 8 {
+        return Ok(None);
+    }
+    let length = <[u8; 8]>::try_from(bytes.read(0..8)?).map_or(u64::MAX, u64::from_le_bytes);
+    let length = usize::try_from(length).ok().filter(|length| *length <= HEADER_LIMIT);
+    let end = length.map(|length| 8 + length).filter(|end| *end <= bytes.length());
+    end.map(|end| bytes.read(8..end)).transpose()
 }
 
 fn is_buffer(name: &str) -> bool {
@@ -294,12 +315,16 @@ fn is_buffer(name: &str) -> bool {
 
 fn small(file: &InputFile) -> Result<Vec<u8>, HuggingFaceError> {
     let reading = FileError::reading(&file.path);
-    let found = std::fs::metadata(&file.path).map_err(reading)?.len();
-    if found > JSON_LIMIT {
+    let open = regular::open(&file.path).map_err(reading)?;
+    let found = open.metadata().map_err(reading)?.len();
+    let mut bytes = Vec::new();
+    // A file can grow while it is read.
+    open.take(CONFIG + 1).read_to_end(&mut bytes).map_err(reading)?;
+    if bytes.len() as u64 > CONFIG {
         let path = file.path.clone();
         return Err(HuggingFaceError::Large { path, found });
     }
-    Ok(std::fs::read(&file.path).map_err(reading)?)
+    Ok(bytes)
 }
 
 impl PublishedWeights for HuggingFace {
@@ -328,11 +353,11 @@ impl PublishedWeights for HuggingFace {
             place: self.place(),
             tensor: name.to_owned(),
         })?;
-        let bytes = self.bytes(place);
+        let bytes = self.bytes(place)?;
         Ok(match place.dtype {
-            Dtype::F16 => quantised::f16(bytes),
-            Dtype::BF16 => quantised::bf16(bytes),
-            _ => quantised::f32(bytes),
+            Dtype::F16 => quantised::f16(&bytes),
+            Dtype::BF16 => quantised::bf16(&bytes),
+            _ => quantised::f32(&bytes),
         })
     }
 }

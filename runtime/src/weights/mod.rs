@@ -5,6 +5,7 @@
 //! Hugging Face weights are read from safetensors only. Not here: how files are fetched (`source`), how the model is split
 //! (`aurora-train`).
 
+mod bytes;
 mod card;
 mod config;
 mod export;

@@ -329,6 +329,23 @@ fn pickles_are_never_opened() {
     assert!(error.contains("only pickles, which are never opened"), "{error}");
 }
 
+/// Files are not mapped: a file that another process shortens is an error, not the end of this process.
+#[test]
+fn a_file_that_is_shortened_while_it_is_read_is_an_error() {
+    let (_guard, root) = folder();
+    let (_, model) = &models()[0];
+    let made = checkpoint(model, &root.join("made"));
+    let hf = root.join("hf");
+    export(model, &made, None, &Card::default(), SHARD_BYTES, &hf).expect("exported");
+    let opened = HuggingFace::open(&listed(&hf)).expect("opened");
+    std::fs::write(hf.join("model.safetensors"), "").expect("written");
+    let error = opened
+        .numbers("transformer.wte.weight")
+        .expect_err("too short")
+        .to_string();
+    assert!(error.contains("model.safetensors"), "{error}");
+}
+
 /// A tied output layer may be stored too, if it is the same; masks are recomputed.
 #[test]
 fn tensors_that_transformers_recomputes_are_skipped() {
@@ -535,6 +552,12 @@ mod gguf {
             keys,
             gguf.numbers("model.layers.0.self_attn.k_proj.weight").expect("there")
         );
+        // Another process shortens the file after it was opened.
+        std::fs::write(&path, "GGUF").expect("written");
+        let error = gguf
+            .numbers("model.layers.0.self_attn.k_proj.weight")
+            .expect_err("too short");
+        assert!(error.to_string().starts_with("cannot read `x.gguf`"), "{error}");
     }
 
     #[test]
@@ -576,6 +599,11 @@ mod gguf {
             (
                 "a long key",
                 with(24, &u64::MAX.to_le_bytes()),
+                "a text of 18446744073709551615 bytes",
+            ),
+            (
+                "a key beyond the end",
+                with(24, &(1u64 << 25).to_le_bytes()),
                 "it announces more than the",
             ),
             (

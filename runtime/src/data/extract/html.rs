@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use aurora_compiler::fields::{ExtractFields, PageReference};
 use ego_tree::iter::Edge;
 use rayon::prelude::*;
-use scraper::{ElementRef, Html, Node, Selector};
+use scraper::{ElementRef, Node, Selector};
 
+use super::page::parse;
 use super::text::{collapse, push_paragraph};
 use super::{BATCH, ExtractError, Extracted, MEMBER_LIMIT, Skip};
 use crate::progress::ProgressReporter;
@@ -75,7 +76,8 @@ impl Pages {
             let pages: Vec<([u8; 16], Vec<[u8; 16]>)> = std::mem::take(batch)
                 .into_par_iter()
                 .map(|(path, bytes)| {
-                    let paragraphs = this.paragraphs(&String::from_utf8_lossy(&bytes));
+                    // A page without paragraphs marks none of another page as untranslated.
+                    let paragraphs = this.paragraphs(&String::from_utf8_lossy(&bytes)).unwrap_or_default();
                     let with_id = paragraphs
                         .into_iter()
                         .filter_map(|paragraph| paragraph.id.map(|id| digest(&[path.as_str(), &id, &paragraph.text])));
@@ -116,7 +118,11 @@ impl Pages {
             (reference, other)
         });
         let mut text = String::new();
-        for paragraph in self.paragraphs(page) {
+        let paragraphs = match self.paragraphs(page) {
+            Ok(paragraphs) => paragraphs,
+            Err(limit) => return Extracted::skipped(limit),
+        };
+        for paragraph in paragraphs {
             if let (Some((reference, other)), Some(id)) = (&reference, &paragraph.id)
                 && reference
                     .paragraphs
@@ -144,8 +150,8 @@ impl Pages {
         }
     }
 
-    fn paragraphs(&self, page: &str) -> Vec<Paragraph> {
-        let html = Html::parse_document(page);
+    fn paragraphs(&self, page: &str) -> Result<Vec<Paragraph>, Skip> {
+        let html = parse(page)?;
         let mut paragraphs = Vec::new();
         // The end of the element that was read: elements inside it were read with it.
         let selected: HashSet<_> = html.select(&self.select).map(|element| element.id()).collect();
@@ -154,7 +160,7 @@ impl Pages {
                 self.element(element, &mut paragraphs);
             }
         }
-        paragraphs
+        Ok(paragraphs)
     }
 
     /// Walks an element without recursion: pages may be nested deeply.

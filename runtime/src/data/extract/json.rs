@@ -4,11 +4,15 @@ use serde_json::Value;
 
 use super::text::push_paragraph;
 use super::{Extracted, Skip};
+use crate::limits::has_too_many_values;
 
 /// The string in member `field` of one line's object; its lines are paragraphs.
 pub(super) fn read_line(line: &[u8], field: &str) -> Extracted {
     if line.iter().all(u8::is_ascii_whitespace) {
         return Extracted::default();
+    }
+    if has_too_many_values(line) {
+        return Extracted::skipped(Skip::Values);
     }
     match serde_json::from_slice::<Value>(line) {
         Ok(Value::Object(object)) => match object.get(field) {
@@ -21,6 +25,9 @@ pub(super) fn read_line(line: &[u8], field: &str) -> Extracted {
 
 /// Each string under a member called `field`, in the order of the file's keys; or all strings as one document.
 pub(super) fn read_file(bytes: &[u8], field: Option<&str>) -> Extracted {
+    if has_too_many_values(bytes) {
+        return Extracted::skipped(Skip::Values);
+    }
     let Ok(value) = serde_json::from_slice::<Value>(bytes) else {
         return Extracted::skipped(Skip::Malformed);
     };

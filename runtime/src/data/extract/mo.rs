@@ -91,7 +91,8 @@ fn without_accelerators(original: &str, translation: &str) -> String {
 
 type Message<'a> = (&'a [u8], &'a [u8]);
 
-/// All pairs of original and translation; `None` if the file is not a catalogue or has offsets outside the file.
+/// All pairs of original and translation; `None` if the file is not a catalogue, has offsets outside the file, or has texts
+/// in several messages.
 fn messages(bytes: &[u8]) -> Option<Vec<Message<'_>>> {
     let big = match bytes.get(..4)? {
         [0xde, 0x12, 0x04, 0x95] => false,
@@ -116,8 +117,14 @@ fn messages(bytes: &[u8]) -> Option<Vec<Message<'_>>> {
     if count > bytes.len() / 16 {
         return None;
     }
+    // Texts do not overlap: a small catalogue would otherwise be any number of copies of one text.
+    let mut left = bytes.len();
     (0..count)
-        .map(|i| Some((string(originals, i)?, string(translations, i)?)))
+        .map(|i| {
+            let message = (string(originals, i)?, string(translations, i)?);
+            left = left.checked_sub(message.0.len() + message.1.len())?;
+            Some(message)
+        })
         .collect()
 }
 
@@ -193,6 +200,17 @@ mod tests {
                 .collect::<Vec<_>>(),
             [32, 32, 6]
         );
+    }
+
+    /// A small catalogue cannot have more text than bytes.
+    #[test]
+    fn texts_that_overlap_are_refused() {
+        let text = "x".repeat(1000);
+        let mut bytes = catalogue(&[(text.as_str(), "a"), ("b", "c")], false);
+        assert_eq!(read(&bytes).texts, ["a\nc"]);
+        // The second message has the first one's text, too.
+        bytes.copy_within(28..36, 36);
+        assert_eq!(read(&bytes).skipped, [(Skip::Malformed, 1)].into());
     }
 
     #[test]

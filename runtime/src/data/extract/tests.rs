@@ -237,15 +237,19 @@ fn pages_by_selector_against_reference_pages() {
 #[test]
 fn deep_nesting_does_not_overflow() {
     let (_guard, path) = folder();
-    let page = format!("{}sisin{}", "<div>".repeat(10_000), "</div>".repeat(10_000));
-    let file = input(&path, "deep.html", page.as_bytes());
+    let page = |depth: usize| format!("{}sisin{}", "<div>".repeat(depth), "</div>".repeat(depth));
+    let files = [
+        input(&path, "deep.html", page(500).as_bytes()),
+        input(&path, "deeper.html", page(10_000).as_bytes()),
+    ];
     let html = Format::Html {
         select: "body".into(),
         drop: None,
         reference: None,
     };
-    let (documents, _) = run(&fields(&[], html), &[file], None).expect("extracted");
+    let (documents, report) = run(&fields(&[], html), &files, None).expect("extracted");
     assert_eq!(pairs(&documents), [("deep.html", "sisin")]);
+    assert_eq!(report.skipped["pages_nested_too_deeply"], 1);
 }
 
 #[test]

@@ -10,16 +10,16 @@
 mod read;
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::ops::Range;
 
 use aurora_compiler::exact::Exact;
 use aurora_compiler::fields::{Activation, Architecture, ModelFields};
-use memmap2::Mmap;
 
 pub(super) use read::Fact;
 use read::{GgufTensor, Reader};
 
+use super::bytes::WeightBytes;
+use super::config::largest;
 use super::import::PublishedWeights;
 use super::{WeightsError, quantised};
 use crate::checkpoint::TensorInfo;
@@ -44,6 +44,15 @@ pub enum GgufError {
         found: String,
         expected: &'static str,
     },
+    #[error(
+        "`{key}` of `{file}` is {found}, expected a whole number from 1 to {most}, the most that a model of a spec may have"
+    )]
+    Count {
+        file: String,
+        key: String,
+        found: String,
+        most: u64,
+    },
     #[error("`{file}` has a model of architecture `{found}`; only `llama` is supported in GGUF")]
     Architecture { file: String, found: String },
     #[error(
@@ -59,23 +68,6 @@ pub enum GgufError {
         #[source]
         source: std::io::Error,
     },
-}
-
-#[derive(Debug)]
-enum Bytes {
-    Mapped(Mmap),
-    Owned(Vec<u8>),
-}
-
-impl std::ops::Deref for Bytes {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        match self {
-            Self::Mapped(bytes) => bytes,
-            Self::Owned(bytes) => bytes,
-        }
-    }
 }
 
 /// How numbers are stored.
@@ -137,7 +129,7 @@ struct Place {
 #[derive(Debug)]
 pub struct Gguf {
     file: String,
-    bytes: Bytes,
+    bytes: WeightBytes,
     facts: BTreeMap<String, Fact>,
     model: ModelFields,
     /// By the names that checkpoints use.
@@ -159,18 +151,16 @@ impl Gguf {
                     file: member.to_owned(),
                     source,
                 };
-                let open = File::open(&file.path).map_err(reading)?;
-                // SAFETY: nothing changes the files of a source. `aurora import` reads a user's own files; one that is truncated
-                // meanwhile ends that command.
-                Bytes::Mapped(unsafe { Mmap::map(&open) }.map_err(reading)?)
+                WeightBytes::open(&file.path).map_err(reading)?
             }
-            None => Bytes::Owned(read_member(files, member, MEMBER_LIMIT)?),
+            None => WeightBytes::Memory(read_member(files, member, MEMBER_LIMIT)?),
         };
         Ok(Self::parse(member, bytes)?)
     }
 
-    fn parse(file: &str, bytes: Bytes) -> Result<Self, GgufError> {
-        let mut read = Reader::new(file, &bytes);
+    fn parse(file: &str, bytes: WeightBytes) -> Result<Self, GgufError> {
+        let mut reader = bytes.reader();
+        let mut read = Reader::new(file, &mut reader, bytes.length());
         let (facts, infos) = read.head()?;
         let alignment = match facts.get("general.alignment") {
             None => 32,
@@ -189,9 +179,10 @@ impl Gguf {
             }
         };
         let start = read.at().next_multiple_of(alignment);
+        drop(reader);
         let facts_of = Facts { file, facts: &facts };
         let model = facts_of.model(&infos)?;
-        let tensors = places(file, &infos, start, alignment, bytes.len())?;
+        let tensors = places(file, &infos, start, alignment, bytes.length())?;
         Ok(Self {
             file: file.to_owned(),
             facts,
@@ -333,13 +324,21 @@ impl Facts<'_> {
         }
     }
 
-    fn count(&self, key: &str) -> Result<u32, GgufError> {
+    /// A count, at most what the field `own` of a spec's model may be.
+    fn count(&self, key: &str, own: &str) -> Result<u32, GgufError> {
         let fact = self.get(key)?;
+        let most = largest(own);
+        let is_count = |count: &u32| (1..=most).contains(&u64::from(*count));
         let count = match fact {
-            Fact::Integer(count) => u32::try_from(*count).ok().filter(|count| (1..=1 << 24).contains(count)),
+            Fact::Integer(count) => u32::try_from(*count).ok().filter(is_count),
             _ => None,
         };
-        count.ok_or_else(|| self.wrong(key, fact, "a whole number from 1 to 16777216"))
+        count.ok_or_else(|| GgufError::Count {
+            file: self.file.to_owned(),
+            key: key.to_owned(),
+            found: fact.describe(),
+            most,
+        })
     }
 
     fn exact(&self, key: &str) -> Result<Exact, GgufError> {
@@ -374,8 +373,8 @@ impl Facts<'_> {
             });
         }
         let (hidden, heads) = (
-            self.count("llama.embedding_length")?,
-            self.count("llama.attention.head_count")?,
+            self.count("llama.embedding_length", "hidden")?,
+            self.count("llama.attention.head_count", "heads")?,
         );
         let key = "llama.rope.dimension_count";
         if let Some(fact) = self.facts.get(key)
@@ -395,20 +394,20 @@ impl Facts<'_> {
             .and_then(rows);
         let vocabulary = match words {
             Some(rows) => rows,
-            None => self.count("llama.vocab_size")?,
+            None => self.count("llama.vocab_size", "vocabulary")?,
         };
         let base = "llama.rope.freq_base";
         Ok(ModelFields {
             architecture: Architecture::Llama,
-            layers: self.count("llama.block_count")?,
+            layers: self.count("llama.block_count", "layers")?,
             hidden,
             heads,
             kv_heads: match self.facts.get("llama.attention.head_count_kv") {
-                Some(_) => self.count("llama.attention.head_count_kv")?,
+                Some(_) => self.count("llama.attention.head_count_kv", "kv_heads")?,
                 None => heads,
             },
-            feed_forward: self.count("llama.feed_forward_length")?,
-            context: self.count("llama.context_length")?,
+            feed_forward: self.count("llama.feed_forward_length", "feed_forward")?,
+            context: self.count("llama.context_length", "context")?,
             vocabulary,
             activation: Activation::SwiGlu,
             norm_epsilon: self.exact("llama.attention.layer_norm_rms_epsilon")?,
@@ -445,7 +444,11 @@ impl PublishedWeights for Gguf {
             place: self.place(),
             tensor: name.to_owned(),
         })?;
-        let numbers = place.stored.numbers(&self.bytes[place.range.clone()]);
+        let bytes = self.bytes.read(place.range.clone()).map_err(|source| GgufError::Read {
+            file: self.file.clone(),
+            source,
+        })?;
+        let numbers = place.stored.numbers(&bytes);
         let heads = match name {
             _ if name.ends_with(".q_proj.weight") => self.model.heads,
             _ if name.ends_with(".k_proj.weight") => self.model.kv_heads,

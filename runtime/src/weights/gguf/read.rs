@@ -4,6 +4,7 @@
 //! here: what the metadata means.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 
 use super::GgufError;
 
@@ -11,6 +12,8 @@ use super::GgufError;
 /// vocabulary has about 10⁵ entries, a model about 10³ tensors.
 const MOST_ELEMENTS: u64 = 1 << 23;
 const MOST_ENTRIES: u64 = 1 << 16;
+/// In bytes. The longest texts of files are templates of some kB.
+const LONGEST_TEXT: u64 = 1 << 26;
 
 /// A metadata value.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,17 +51,21 @@ pub struct GgufTensor {
 
 pub struct Reader<'a> {
     file: &'a str,
-    bytes: &'a [u8],
+    bytes: &'a mut dyn Read,
+    /// Of the whole file, in bytes.
+    length: usize,
     at: usize,
     /// Of the lists so far.
     elements: u64,
 }
 
 impl<'a> Reader<'a> {
-    pub fn new(file: &'a str, bytes: &'a [u8]) -> Self {
+    /// `bytes` are the `length` bytes of the file, from its beginning.
+    pub fn new(file: &'a str, bytes: &'a mut dyn Read, length: usize) -> Self {
         Self {
             file,
             bytes,
+            length,
             at: 0,
             elements: 0,
         }
@@ -77,20 +84,33 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn take(&mut self, count: u64) -> Result<&'a [u8], GgufError> {
-        let left = self.bytes.len() - self.at;
+    fn take(&mut self, count: u64) -> Result<Vec<u8>, GgufError> {
+        let left = self.length - self.at;
         let count = usize::try_from(count).ok().filter(|count| *count <= left);
         let count =
             count.ok_or_else(|| self.damaged(format!("it announces more than the {left} bytes that follow")))?;
-        let taken = &self.bytes[self.at..self.at + count];
-        self.at += count;
+        let mut taken = vec![0; count];
+        self.fill(&mut taken)?;
         Ok(taken)
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], GgufError> {
-        let mut four = [0; N];
-        four.copy_from_slice(self.take(N as u64)?);
-        Ok(four)
+        let left = self.length - self.at;
+        if N > left {
+            return Err(self.damaged(format!("it announces more than the {left} bytes that follow")));
+        }
+        let mut bytes = [0; N];
+        self.fill(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn fill(&mut self, bytes: &mut [u8]) -> Result<(), GgufError> {
+        self.bytes.read_exact(bytes).map_err(|source| GgufError::Read {
+            file: self.file.to_owned(),
+            source,
+        })?;
+        self.at += bytes.len();
+        Ok(())
     }
 
     fn u32(&mut self) -> Result<u32, GgufError> {
@@ -103,9 +123,11 @@ impl<'a> Reader<'a> {
 
     fn text(&mut self) -> Result<String, GgufError> {
         let length = self.u64()?;
+        if length > LONGEST_TEXT {
+            return Err(self.damaged(format!("a text of {length} bytes")));
+        }
         let bytes = self.take(length)?;
-        let text = std::str::from_utf8(bytes).map_err(|_| self.damaged("a text is not UTF-8"))?;
-        Ok(text.to_owned())
+        String::from_utf8(bytes).map_err(|_| self.damaged("a text is not UTF-8"))
     }
 
     fn fact(&mut self, kind: u32) -> Result<Fact, GgufError> {
@@ -129,7 +151,7 @@ impl<'a> Reader<'a> {
                     return Err(self.damaged("a list of lists"));
                 }
                 let count = self.u64()?;
-                let left = (self.bytes.len() - self.at) as u64;
+                let left = (self.length - self.at) as u64;
                 self.elements = self.elements.saturating_add(count);
                 if count > left || self.elements > MOST_ELEMENTS {
                     return Err(self.damaged(format!("a list of {count} elements")));
@@ -145,7 +167,7 @@ impl<'a> Reader<'a> {
 
     /// The metadata and the list of tensors.
     pub fn head(&mut self) -> Result<(BTreeMap<String, Fact>, Vec<GgufTensor>), GgufError> {
-        if self.take(4).ok() != Some(b"GGUF") {
+        if self.length < 4 || self.array()? != *b"GGUF" {
             return Err(GgufError::NoGguf {
                 file: self.file.to_owned(),
             });
