@@ -23,9 +23,9 @@ pub fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a 
     std::iter::successors(Some(error), |&error| error.source())
 }
 
-/// The kinds of the I/O errors among an error and its causes, outermost first.
-pub fn io_kinds<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = io::ErrorKind> + 'a {
-    causes(error).filter_map(|error| Some(error.downcast_ref::<io::Error>()?.kind()))
+/// The I/O errors among an error and its causes, outermost first.
+pub fn io_errors<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a io::Error> + 'a {
+    causes(error).filter_map(|error| error.downcast_ref())
 }
 
 /// The code of the operating system behind an error, for a process that gets the error as text.
@@ -88,12 +88,12 @@ mod tests {
     }
 
     #[test]
-    fn the_kinds_of_io_errors_are_found_below_others() {
+    fn io_errors_are_found_below_others() {
         let full = || io::Error::from(io::ErrorKind::StorageFull);
         let error = FileError::writing(Utf8Path::new("x"))(full());
         assert_eq!(chain(&error), format!("cannot write `x`: {}", full()));
         let wrapped = io::Error::other(error);
-        let kinds: Vec<_> = io_kinds(&wrapped).collect();
+        let kinds: Vec<_> = io_errors(&wrapped).map(io::Error::kind).collect();
         assert_eq!(kinds, [io::ErrorKind::Other, io::ErrorKind::StorageFull]);
     }
 }

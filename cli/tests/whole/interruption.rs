@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use aurora_compiler::hash::Key;
 use aurora_compiler::numerics_class::NumericsClass;
@@ -20,17 +20,7 @@ use crate::stores::records;
 
 /// Waits until the number of results in the store satisfies `reached`, or the run ends.
 fn until(project: &Project, child: &mut Child, reached: impl Fn(usize) -> bool) {
-    let began = Instant::now();
-    loop {
-        let results = records(project, "actions").len();
-        if reached(results)
-            || child.try_wait().expect("a child").is_some()
-            || began.elapsed() > Duration::from_secs(120)
-        {
-            return;
-        }
-        std::thread::yield_now();
-    }
+    eventually(|| reached(records(project, "actions").len()) || child.try_wait().expect("a child").is_some());
 }
 
 #[test]
@@ -63,13 +53,10 @@ fn a_stopped_run_saves_and_exits_with_75() {
     let project = Project::new();
     project.write("specs/small.aur", &spec);
     let mut child = project.start();
-    let began = Instant::now();
     // In the middle of the second segment, so that an earlier checkpoint exists.
     let metrics = project.path(".aurora/runs/latest/metrics.jsonl");
     let steps = || std::fs::read_to_string(&metrics).map_or(0, |text| text.lines().count());
-    while steps() < 120 && began.elapsed() < Duration::from_secs(120) {
-        std::thread::yield_now();
-    }
+    assert!(eventually(|| steps() >= 120));
     signal(child.id(), "-TERM");
     assert_eq!(child.wait().expect("the run ends").code(), Some(75));
     project.aurora(&["verify"]).exits(0);
@@ -222,10 +209,12 @@ fn a_stopped_or_killed_rerun_resumes_and_gc_keeps_its_store_for_a_while() {
 
     // SIGTERM: code 75 says that the same command resumes.
     let child = started_rerun(&project, true);
+    signal(child.id(), "-STOP");
     let gc = project.aurora(&["gc"]);
+    signal(child.id(), "-TERM");
+    signal(child.id(), "-CONT");
     gc.exits(0);
     gc.prints("has it open");
-    signal(child.id(), "-TERM");
     let stopped = Done(child.wait_with_output().expect("the rerun ends"));
     stopped.exits(75);
     stopped.prints("note: what was computed is in `");

@@ -45,7 +45,7 @@ fn a_lost_rank_never_causes_a_hang_or_another_result() {
         "--threads",
         "1",
         "--heartbeat-timeout",
-        "2",
+        "6",
     ];
     let uninterrupted = long_project();
     let began = Instant::now();

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
-use std::time::{Duration, Instant};
 
 use crate::project::{Project, SPEC};
+use crate::slurm::until;
 
 /// The architectures, each with four logical shards and four lanes.
 #[derive(Clone, Copy)]
@@ -112,18 +112,11 @@ pub fn start_until_step(project: &Project, more: &[&str], step: usize) -> Child 
 
 /// Waits until a later run has done `step` steps, or has ended.
 pub fn until_step(project: &Project, child: &mut Child, before: Option<&Path>, step: usize) {
-    let began = Instant::now();
     let steps = || {
         let own = latest(project).filter(|own| Some(own.as_path()) != before)?;
         Some(std::fs::read_to_string(own.join("metrics.jsonl")).ok()?.lines().count())
     };
-    while steps().unwrap_or(0) < step
-        && child.try_wait().expect("a child").is_none()
-        && began.elapsed() < Duration::from_secs(120)
-    {
-        // Leave the processor to the workers.
-        std::thread::park_timeout(Duration::from_millis(10));
-    }
+    until(|| steps().unwrap_or(0) >= step || child.try_wait().expect("a child").is_some());
 }
 
 pub fn signal(pid: u32, name: &str) {
@@ -200,7 +193,7 @@ fn a_lost_worker_is_reported_and_the_run_continues_with_fewer() {
         // It stops cleanly, and reports the lost worker.
         let child = start_until_step(
             &project,
-            &["--layout", "pipeline=2,data=2", "--heartbeat-timeout", "2"],
+            &["--layout", "pipeline=2,data=2", "--heartbeat-timeout", "6"],
             70,
         );
         let all = workers(&child);
@@ -212,7 +205,7 @@ fn a_lost_worker_is_reported_and_the_run_continues_with_fewer() {
         let cause = if how == "-KILL" {
             "has ended (signal: 9"
         } else {
-            "has sent no heartbeat for 2 s"
+            "has sent no heartbeat for 6 s"
         };
         assert!(
             errors.contains("rank 2 on 127.0.0.1") && errors.contains(cause),
@@ -226,7 +219,7 @@ fn a_lost_worker_is_reported_and_the_run_continues_with_fewer() {
             "--layout",
             "pipeline=2,data=2",
             "--heartbeat-timeout",
-            "2",
+            "6",
             "--restarts",
             "2",
             "--fewer",

@@ -269,6 +269,8 @@ fn a_store_without_flock_uses_lock_files_that_do_not_outlive_their_process() {
     project.write(".aurora/settings", "store_lock = file\n");
     let mut killed = command(&run).spawn().expect("the binary starts");
     assert!(until(|| !records(&project, "actions").is_empty()));
+    // Stopped, it cannot end before `gc` has begun.
+    crate::layouts::signal(killed.id(), "-STOP");
     let gc = Done(command(&["gc"]).output().expect("the binary starts"));
     killed.kill().expect("a child");
     killed.wait().expect("a child");
@@ -299,4 +301,26 @@ fn a_store_without_flock_uses_lock_files_that_do_not_outlive_their_process() {
     };
     assert_eq!(names(".aurora/locks"), ["store"]);
     assert_eq!(names(".aurora/locks/store"), ["flock"], "of the first attempt");
+}
+
+#[test]
+fn a_limit_of_open_files_is_named() {
+    let project = Project::new();
+    let mut named = 0;
+    for limit in 6..14 {
+        let limited = format!("ulimit -n {limit}; exec \"$0\" run specs/small.aur --progress none --threads 1");
+        let mut command = Command::new("sh");
+        command.args(["-c", &limited, env!("CARGO_BIN_EXE_aurora")]);
+        command
+            .current_dir(project.root())
+            .env("AURORA_LIBTORCH", crate::project::libtorch());
+        let done = Done(command.output().expect("sh"));
+        if done.err().contains("Too many open files") {
+            done.exits(4);
+            done.prints("= help: raise the limit of open files (`ulimit -n`)");
+            named += 1;
+        }
+    }
+    assert!(named > 3, "{named}");
+    project.run();
 }

@@ -89,7 +89,7 @@ fn waiting_for_an_unset_key_times_out() {
     assert_eq!(store.wait("a", SHORT).unwrap_err().kind(), ErrorKind::TimedOut);
     // The store still works; a prefix keeps keys apart.
     store.set("a").unwrap();
-    store.wait("a", SHORT).unwrap();
+    store.wait("a", PATIENT).unwrap();
     assert_eq!(
         store.under("b/").unwrap().wait("a", SHORT).unwrap_err().kind(),
         ErrorKind::TimedOut

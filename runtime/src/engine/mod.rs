@@ -19,7 +19,7 @@ use aurora_compiler::numerics_class::NumericsClass;
 use aurora_compiler::plan::{CachedResult, ResultCache, joined};
 use camino::Utf8Path;
 
-use crate::errors::{BoxedError, io_kinds};
+use crate::errors::{BoxedError, io_errors};
 use crate::job::{Layout, StepMetrics};
 use crate::libtorch::LibtorchError;
 use crate::limits::is_unpacked_limit;
@@ -227,20 +227,15 @@ impl RunError {
     }
 }
 
-/// What to do if a disk refused the work, wherever in the chain of causes that is.
+/// What to do if the system refused the work, wherever in the chain of causes that is.
 fn disk_help(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
     let reported = crate::errors::causes(error)
         .find_map(|error| error.downcast_ref::<WorkerFailure>()?.os_error)
-        .map(|code| io::Error::from_raw_os_error(code).kind());
+        .map(io::Error::from_raw_os_error);
     // A refused permission may be that of a source's file: the advice about the store would mislead.
-    let refused = |kind: &io::ErrorKind| {
-        matches!(
-            kind,
-            io::ErrorKind::StorageFull | io::ErrorKind::FileTooLarge | io::ErrorKind::ReadOnlyFilesystem
-        )
-    };
-    let mut kinds = io_kinds(error).chain(reported).filter(refused);
-    kinds.find_map(crate::store::help_with)
+    let is_of_store = |error: &&io::Error| error.kind() != io::ErrorKind::PermissionDenied;
+    let mut all = io_errors(error).chain(&reported).filter(is_of_store);
+    all.find_map(crate::store::help_with)
 }
 
 /// What a run needs from outside the graph.

@@ -142,6 +142,13 @@ pub struct Held {
     _file: Option<File>,
 }
 
+impl Held {
+    /// The unique part of its claim's name.
+    pub fn nonce(&self) -> &str {
+        nonce_of(&self.claim)
+    }
+}
+
 impl Drop for Held {
     fn drop(&mut self) {
         self.leases.end(&self.claim);
@@ -231,6 +238,17 @@ impl Locks {
             Leases::keep(&self.leases, &held.claim, text).map_err(failed("lock", &held.claim))?;
         }
         Ok(Attempt::Locked(held))
+    }
+
+    /// The nonces of all claims to a lock.
+    ///
+    /// # Errors
+    /// The claims cannot be listed.
+    pub fn nonces(&self, name: &str) -> Result<Vec<String>, StoreError> {
+        let folder = self.root.join("locks").join(name);
+        let paths = entries(&folder, 0).map_err(failed("list", &folder))?;
+        let nonces = paths.iter().map(|path| nonce_of(path).to_owned());
+        Ok(nonces.filter(|nonce| !nonce.is_empty()).collect())
     }
 
     /// Creates a claim, and returns the time of the file system.
@@ -364,6 +382,10 @@ fn remove(path: &Utf8Path) -> Result<(), StoreError> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path)(error)),
         _ => Ok(()),
     }
+}
+
+fn nonce_of(claim: &Utf8Path) -> &str {
+    claim.extension().unwrap_or_default()
 }
 
 /// A name that no other claim has.

@@ -102,7 +102,7 @@ impl StoreError {
     /// What to do about it, if anything.
     pub fn help(&self) -> Option<&'static str> {
         match self {
-            Self::Io { source, .. } => help_with(source.kind()),
+            Self::Io { source, .. } => help_with(source),
             Self::Damaged { .. } | Self::Missing { .. } | Self::Record { .. } => {
                 Some("`aurora verify` lists what is damaged; `aurora run` builds it again")
             }
@@ -125,9 +125,12 @@ impl StoreError {
     }
 }
 
-/// What to do if a disk refuses.
-pub(crate) fn help_with(kind: io::ErrorKind) -> Option<&'static str> {
-    match kind {
+/// What to do if the system refuses.
+pub(crate) fn help_with(error: &io::Error) -> Option<&'static str> {
+    if matches!(os_code(error), Some(libc::EMFILE | libc::ENFILE)) {
+        return Some("raise the limit of open files (`ulimit -n`) and run again: published results are complete");
+    }
+    match error.kind() {
         io::ErrorKind::StorageFull => {
             Some("free space on that disk (`aurora gc` helps) and run again: published results are complete")
         }
@@ -139,6 +142,15 @@ pub(crate) fn help_with(kind: io::ErrorKind) -> Option<&'static str> {
         }
         _ => None,
     }
+}
+
+/// The code of the system behind an error. That of a temporary file wraps the system's error and keeps only its text.
+fn os_code(error: &io::Error) -> Option<i32> {
+    error.raw_os_error().or_else(|| {
+        let text = error.to_string();
+        let (code, _) = text.split_once("(os error ")?.1.split_once(')')?;
+        code.parse().ok()
+    })
 }
 
 /// The holders of a lock, after what they hold.
@@ -271,8 +283,11 @@ pub struct Store {
     classes: Mutex<Option<BTreeSet<NumericsClass>>>,
     locks: Locks,
     /// The lock of the whole store; none if it was opened read-only.
-    _in_use: Option<Held>,
+    in_use: Option<Held>,
 }
+
+/// The names of folders for partial files begin with this, and the nonce of the process's claim.
+const WORK: &str = "work-";
 
 const FOLDERS: [&str; 9] = [
     "cas",
@@ -319,7 +334,8 @@ impl Store {
             }
         };
         let mut store = Self::open_read_only(root)?;
-        (store.locks, store._in_use) = (locks, Some(held));
+        (store.locks, store.in_use) = (locks, Some(held));
+        store.remove_left_work();
         Ok(store)
     }
 
@@ -330,17 +346,28 @@ impl Store {
     pub fn open_read_only(root: &Utf8Path) -> Result<Self, StoreError> {
         // Every result has a record; one that is undamaged gives the format of the others.
         let folder = root.join(RecordKind::Result.folder());
-        let records = folder.read_dir_utf8().into_iter().flatten().flatten();
-        let mut formats = records.filter_map(|entry| Some((entry.path().to_owned(), sealed::format_of(entry.path())?)));
-        if let Some((path, found)) = formats.next().filter(|(_, found)| found != sealed::FORMAT) {
-            return Err(StoreError::Format { path, found });
+        let records = match folder.read_dir_utf8() {
+            Ok(records) => Some(records),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(failed("list", &folder)(error)),
+        };
+        for entry in records.into_iter().flatten() {
+            let entry = entry.map_err(failed("list", &folder))?;
+            let Some(found) = sealed::format_of(entry.path()) else {
+                continue;
+            };
+            if found != sealed::FORMAT {
+                let path = entry.into_path();
+                return Err(StoreError::Format { path, found });
+            }
+            break;
         }
         Ok(Self {
             root: root.to_owned(),
             verified: Mutex::new(verified::VerifiedFiles::load(&root.join("verified"))),
             classes: Mutex::new(None),
             locks: Locks::of(root)?,
-            _in_use: None,
+            in_use: None,
         })
     }
 
@@ -518,11 +545,31 @@ impl Store {
     /// The folder cannot be created.
     pub fn scratch(&self) -> Result<Scratch, StoreError> {
         let tmp = self.root.join("tmp");
+        let claim = self.in_use.as_ref().map(Held::nonce).unwrap_or_default();
         let folder = tempfile::Builder::new()
-            .prefix("work-")
+            .prefix(&format!("{WORK}{claim}-"))
             .tempdir_in(&tmp)
             .map_err(failed("create a folder in", &tmp))?;
         Ok(Scratch(folder))
+    }
+
+    /// Deletes the folders for partial files of processes that do not have the store open any more: they were killed.
+    fn remove_left_work(&self) {
+        let tmp = self.root.join("tmp");
+        let folders = entries(&tmp, 0).unwrap_or_default().into_iter();
+        let mut left: Vec<_> = folders
+            .filter(|path| path.file_name().is_some_and(|name| name.starts_with(WORK)))
+            .collect();
+        if left.is_empty() {
+            return;
+        }
+        // A process makes its claim before its folders.
+        let Ok(open) = self.locks.nonces("store") else { return };
+        left.retain(|path| !open.iter().any(|nonce| path.as_str().contains(nonce.as_str())));
+        for path in left {
+            // What cannot be deleted, because it is of another user, disturbs nobody.
+            drop(fs::remove_dir_all(path));
+        }
     }
 
     /// Publishes the files of a folder as the result of a node.

@@ -251,6 +251,19 @@ fn gc_waits_for_nothing_and_needs_the_store_alone() {
 }
 
 #[test]
+fn folders_for_partial_files_of_killed_processes_are_deleted() {
+    let folder = Folder::new();
+    let (store, tmp) = (folder.store(), folder.root().join("tmp"));
+    let own = store.scratch().expect("a folder");
+    let left = tmp.join(format!("{WORK}0123456789abcdef0123456789abcdef-x"));
+    fs::create_dir(&left).expect("a folder");
+    fs::write(left.join("partial"), "").expect("a file");
+    drop(folder.store());
+    assert!(own.path().is_dir(), "its process has the store open");
+    assert!(!left.exists());
+}
+
+#[test]
 fn an_object_that_is_not_a_file_is_damaged() {
     let folder = Folder::new();
     let store = folder.store();

@@ -118,14 +118,16 @@ fn pretty(value: &serde_json::Value) -> String {
 /// # Errors
 /// [`WeightsError`]; then `out` has some of the files.
 pub fn convert(published: &dyn PublishedWeights, out: &Utf8Path) -> Result<(), WeightsError> {
-    std::fs::create_dir_all(out).map_err(|source| WeightsError::Folder {
-        path: out.to_owned(),
-        source,
-    })?;
+    if let Some(above) = out.parent() {
+        std::fs::create_dir_all(above).map_err(|source| WeightsError::Folder {
+            path: out.to_owned(),
+            source,
+        })?;
+    }
     import::import(published.model(), published, out, &|_| {})
 }
 
 fn weights_folder(out: &Utf8Path) -> Result<(), WeightsError> {
     let folder = out.join("weights");
-    make_below(out, &folder).map_err(|source| WeightsError::Folder { path: folder, source })
+    make_below(out.parent().unwrap_or(out), &folder).map_err(|source| WeightsError::Folder { path: folder, source })
 }

@@ -12,6 +12,7 @@ use camino::Utf8PathBuf;
 use super::program::{LIBRARY_PATH, WorkerProgram};
 use crate::engine::RunError;
 use crate::job::{Event, WorkerCommand};
+use crate::store::help_with;
 
 /// What the reading thread of a worker passes on.
 #[derive(Debug)]
@@ -68,13 +69,17 @@ impl WorkerHandle {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let failed = |how: String| RunError::Worker { how };
-        let mut child = command
-            .spawn()
-            .map_err(|error| failed(format!("before it started: {error}")))?;
+        let mut child = command.spawn().map_err(|error| RunError::Launch {
+            text: format!("the worker `{}` cannot be started: {error}", program.path),
+            help: help_with(&error)
+                .unwrap_or("`aurora doctor` lists the workers that were found")
+                .to_owned(),
+        })?;
         let (Some(input), Some(output), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {
-            return Err(failed("before it started: its pipes are missing".to_string()));
+            return Err(RunError::Worker {
+                how: "before it started: its pipes are missing".to_owned(),
+            });
         };
         read_messages(output, rank, messages.clone());
         Ok(Self {
