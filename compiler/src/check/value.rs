@@ -258,6 +258,7 @@ impl Checker<'_> {
             TextKind::Source => super::source::reference_error(text, span),
             TextKind::Pattern => super::source::pattern_error(text, span),
             TextKind::Repository => super::source::repository_error(text, span),
+            TextKind::Address => address_error(text, span),
         };
         match error {
             Some(error) => {
@@ -567,4 +568,33 @@ fn kind_list(kinds: &[BlockKind]) -> String {
         .map(|kind| kind.to_string())
         .collect::<Vec<_>>()
         .join(" or ")
+}
+
+/// The error in the address of an interface, if any. A password is not repeated in the message.
+fn address_error(text: &str, span: Span) -> Option<Diagnostic> {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let host = rest.map(|rest| rest.split(['/', '?', '#']).next().unwrap_or_default());
+    let (message, label, help) = match host {
+        None | Some("") => (
+            "this is not the address of a server",
+            "expected `https://HOST/PATH`",
+            "write the base URL of the interface",
+        ),
+        Some(host) if host.contains('@') => (
+            "an address has a user name or a password",
+            "everyone who reads the spec or the lock knows it",
+            "put the key into an environment variable and name it with `secret`",
+        ),
+        Some(_) if text.contains(|c: char| c.is_whitespace() || c.is_control()) => (
+            "an address has a space or a control character",
+            "not allowed in an address",
+            "write it as `%20`",
+        ),
+        Some(_) => return None,
+    };
+    Some(
+        Diagnostic::new(Code::OUT_OF_RANGE, message)
+            .label(span, label)
+            .help(help),
+    )
 }

@@ -380,7 +380,7 @@ pub(super) const JUDGES: &[CallSchema] = &[
         meaning: "A model with an OpenAI-compatible API, at temperature 0. Its output is stored: a rerun does not call the judge.",
         first: Some(&field(
             "url",
-            TEXT,
+            Type::Text(TextKind::Address),
             "The base URL of the API, without `/chat/completions`.",
         )),
         arguments: &[

@@ -132,6 +132,8 @@ pub enum TextKind {
     Pattern,
     /// `organisation/name` on the Hugging Face hub.
     Repository,
+    /// `http://…` or `https://…`.
+    Address,
 }
 
 /// A call such as `cosine(peak = 1e-4, …)`.
@@ -215,6 +217,7 @@ pub fn describe(kind: &Type) -> String {
         Type::Text(TextKind::Source) => "a source in double quotes, such as `\"file:data/text.txt\"`".to_owned(),
         Type::Text(TextKind::Pattern) => "a pattern of paths in double quotes".to_owned(),
         Type::Text(TextKind::Repository) => "a repository in double quotes, such as `\"organisation/name\"`".to_owned(),
+        Type::Text(TextKind::Address) => "an address in double quotes, such as `\"https://example.org/v1\"`".to_owned(),
         Type::Text(TextKind::Plain) => "a text in double quotes".to_owned(),
         Type::Word(words) => list_or(&words.iter().map(|(word, _)| format!("`{word}`")).collect::<Vec<_>>()),
         Type::Quantity { units, .. } => format!("a number of {}", unit_names(units)),

@@ -146,7 +146,10 @@ fn metrics(started: u64, steps: &[(&str, &StepMetrics)], story: &ReportContent) 
         let Some(stage) = story.stages.iter().find(|known| known.name == *stage) else {
             continue;
         };
-        let tokens = step.step.saturating_mul(stage.tokens_per_step).saturating_add(stage.tokens_before);
+        let tokens = step
+            .step
+            .saturating_mul(stage.tokens_per_step)
+            .saturating_add(stage.tokens_before);
         add("train/loss", step.loss, time, tokens);
         add("train/grad_norm", step.grad_norm, time, tokens);
         add("train/learning_rate", step.learning_rate, time, tokens);
