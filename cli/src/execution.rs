@@ -20,7 +20,6 @@ use aurora_runtime::engine::{
 };
 use aurora_runtime::libtorch::LibtorchError;
 use aurora_runtime::pin::{Pinning, at_most, from_lock, local};
-use aurora_runtime::progress::ProgressReporter;
 use aurora_runtime::results::Results;
 use aurora_runtime::source::Fetched;
 use aurora_runtime::store::{Publication, ResultId, Store};
@@ -342,7 +341,7 @@ pub fn pin(execution: &Execution<'_>, have: Pins) -> Result<(Keyed, Pins), Failu
         offline: execution.options.offline,
         at_most: &at_most(spec),
         note: &|text| execution.display.line(text),
-        progress: ProgressReporter::none(),
+        progress: STOP.progress(),
     };
     let (pins, fetched) = pinning.complete(spec, have, &[])?;
     let keyed = hash(lower(spec, &pins));

@@ -147,7 +147,7 @@ fn what_a_source_unpacks_to_has_a_limit_that_the_spec_raises() {
     assert_eq!(project.keys(), keys, "a limit changes no result");
     let done = project.aurora(&["run", "specs/small.aur", "--progress", "none"]);
     done.exits(4);
-    done.prints("`english.txt.gz` of `data/english.txt.gz`: it unpacks to more than 1024 bytes");
+    done.prints("`data/english.txt.gz`: it unpacks to more than 1024 bytes");
     done.prints("such as `at_most = 20 GiB`");
 }
 

@@ -4,7 +4,6 @@
 //! checks header, offsets and lengths before a tensor is read. Pickles (`*.bin`, `*.pt`) are never opened.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::Read;
 
 use aurora_compiler::fields::ModelFields;
@@ -212,7 +211,7 @@ impl HuggingFace {
 
     fn open_shard(&mut self, file: &InputFile) -> Result<(), HuggingFaceError> {
         let reading = FileError::reading(&file.path);
-        let open = File::open(&file.path).map_err(reading)?;
+        let open = regular::open(&file.path).map_err(reading)?;
         // SAFETY: nothing changes the files of a source. `aurora import` reads a user's own files; one that is truncated
         // meanwhile ends that command.
         let bytes = unsafe { Mmap::map(&open) }.map_err(reading)?;

@@ -10,7 +10,6 @@
 mod read;
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::ops::Range;
 
 use aurora_compiler::exact::Exact;
@@ -24,6 +23,7 @@ use super::config::largest;
 use super::import::PublishedWeights;
 use super::{WeightsError, quantised};
 use crate::checkpoint::TensorInfo;
+use crate::regular;
 use crate::source::archive::{InputFile, is_plain, read_member};
 
 /// The largest member of an archive that is read into memory.
@@ -169,7 +169,7 @@ impl Gguf {
                     file: member.to_owned(),
                     source,
                 };
-                let open = File::open(&file.path).map_err(reading)?;
+                let open = regular::open(&file.path).map_err(reading)?;
                 // SAFETY: nothing changes the files of a source. `aurora import` reads a user's own files; one that is truncated
                 // meanwhile ends that command.
                 Bytes::Mapped(unsafe { Mmap::map(&open) }.map_err(reading)?)
