@@ -178,7 +178,7 @@ fn echo() -> String {
 
 #[test]
 fn a_key_that_a_server_repeats_is_neither_printed_nor_recorded() {
-    const KEY: &str = "sk-do-not-tell-anyone";
+    const KEY: &str = "sk-known-to-nobody-else";
     let project = Project::new();
     let eval = format!(
         "source prompts {{ from = \"file:data/prompts.txt\" }}\neval red {{\n  kind = refusal\n  data = [prompts]\n  \
