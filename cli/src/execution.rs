@@ -21,7 +21,6 @@ use aurora_runtime::engine::{
 };
 use aurora_runtime::libtorch::LibtorchError;
 use aurora_runtime::pin::{Pinning, at_most, from_lock, local};
-use aurora_runtime::progress::ProgressReporter;
 use aurora_runtime::results::Results;
 use aurora_runtime::source::Fetched;
 use aurora_runtime::store::{Publication, ResultId, Store};
@@ -344,7 +343,7 @@ pub fn pin(execution: &Execution<'_>, have: Pins) -> Result<(Keyed, Pins), Failu
         offline: execution.options.offline,
         at_most: &at_most(spec),
         note: &|text| execution.display.line(text),
-        progress: ProgressReporter::new(&|_| {}, STOP.flag()),
+        progress: STOP.progress(),
     };
     let completed = pinning.complete(spec, have, &[]);
     // Cancelled work returns an error; the run reports the stop instead.
@@ -404,7 +403,7 @@ pub fn refuse_changes(
         });
     };
     let mut pins = from_lock(&loaded.spec, Some(old));
-    pins.extend(local(&loaded.spec, &project.root, ProgressReporter::none())?);
+    pins.extend(local(&loaded.spec, &project.root, STOP.progress())?);
     let keyed = hash(lower(&loaded.spec, &pins));
     let libtorch = program.as_ref().map_or(&old.libtorch, |program| &program.libtorch);
     let changes = old.changes(&fresh_lock(project, loaded, &keyed, &pins, libtorch));

@@ -5,8 +5,9 @@ use std::process::ExitCode;
 use aurora_compiler::lock::LockError;
 use aurora_lang::diagnostics::Code;
 use aurora_runtime::engine::RunError;
-use aurora_runtime::errors::{FileError, chain};
+use aurora_runtime::errors::{FileError, causes, chain};
 use aurora_runtime::pin::PinError;
+use aurora_runtime::progress::Cancelled;
 use aurora_runtime::redact;
 use aurora_runtime::results::ResultError;
 use aurora_runtime::store::StoreError;
@@ -157,11 +158,15 @@ impl From<StoreError> for Failure {
 
 impl From<PinError> for Failure {
     fn from(error: PinError) -> Self {
+        let exit = match causes(&error).any(|cause| cause.is::<Cancelled>()) {
+            true => Exit::Resumable,
+            false => Exit::NodeFailed,
+        };
         Self {
             help: error.help(),
             ..Self::from_error(&error)
         }
-        .exit(Exit::NodeFailed)
+        .exit(exit)
     }
 }
 

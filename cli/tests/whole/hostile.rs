@@ -1,5 +1,7 @@
 //! Input that is made to read what it must not, to wait for ever, or to write to the terminal.
 
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
@@ -181,4 +183,81 @@ fn a_limit_on_the_size_of_files_is_an_error() {
     done.exits(4);
     done.prints("File too large");
     done.prints("ulimit -f");
+}
+
+#[test]
+fn what_a_source_unpacks_to_has_a_limit_that_the_spec_raises() {
+    let project = Project::new();
+    let packed = std::process::Command::new("gzip")
+        .arg(project.path("data/english.txt"))
+        .status();
+    assert!(packed.expect("gzip").success());
+    project.edit("\"file:data/english.txt\"", "\"file:data/english.txt.gz\"");
+    let keys = project.keys();
+    project.edit("english.txt.gz\" }", "english.txt.gz\"  at_most = 1 KiB }");
+    assert_eq!(project.keys(), keys, "a limit changes no result");
+    let done = project.aurora(&["run", "specs/small.aur", "--progress", "none"]);
+    done.exits(4);
+    done.prints("`data/english.txt.gz`: it unpacks to more than 1024 bytes");
+    done.prints("such as `at_most = 20 GiB`");
+}
+
+/// A server that answers every request with what it was sent, the key included.
+fn echo() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = format!("http://{}", listener.local_addr().expect("an address"));
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let mut lines = BufReader::new(stream.try_clone().expect("a stream")).lines();
+            let head: Vec<String> = lines
+                .by_ref()
+                .map_while(Result::ok)
+                .take_while(|line| !line.is_empty())
+                .collect();
+            let body = head.join("\n");
+            let length = body.len();
+            // A client may close the connection.
+            let _ = write!(
+                stream,
+                "HTTP/1.1 403 Forbidden\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+            );
+        }
+    });
+    address
+}
+
+#[test]
+fn a_key_that_a_server_repeats_is_neither_printed_nor_recorded() {
+    const KEY: &str = "sk-known-to-nobody-else";
+    let project = Project::new();
+    let eval = format!(
+        "source prompts {{ from = \"file:data/prompts.txt\" }}\neval red {{\n  kind = refusal\n  data = [prompts]\n  \
+         files = [\"**/*.txt\"]\n  at = [start]\n  maximum = 2 tokens\n  judge = endpoint(\"{}/v1\", model = \"m\", \
+         question = \"{{response}}\", secret = \"JUDGE_KEY\")\n}}\nstage cap {{",
+        echo()
+    );
+    project.write("data/prompts.txt", "Why?\n");
+    project.edit("stage cap {", &eval);
+    let mut command = project.command(&["run", "specs/small.aur", "--progress", "plain"]);
+    let done = Done(command.env("JUDGE_KEY", KEY).output().expect("aurora starts"));
+    done.exits(4);
+    done.prints("answers with status 403");
+    assert!(!(done.out() + &done.err()).contains(KEY), "{}", done.err());
+    let record = project.read(".aurora/runs/latest/run.json");
+    assert!(
+        record.contains("answers with status 403") && record.contains("***"),
+        "{record}"
+    );
+    let found = std::process::Command::new("grep")
+        .args(["-r", KEY])
+        .arg(project.root())
+        .output();
+    assert_eq!(String::from_utf8_lossy(&found.expect("grep").stdout), "");
+    // The address of the interface, with a password: an error that does not show it.
+    project.edit("http://127", "http://me:hunter2@127");
+    let done = project.aurora(&["check", "specs/small.aur"]);
+    done.exits(1);
+    done.prints("an address has a user name or a password");
+    assert!(!(done.out() + &done.err()).contains("hunter2"), "{}", done.err());
 }

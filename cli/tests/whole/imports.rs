@@ -75,6 +75,35 @@ fn project(server: &Server) -> Project {
     project
 }
 
+/// A server that sends spaces without end, and stops only when the client does.
+fn endless() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = format!("http://{}", listener.local_addr().expect("an address"));
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let mut lines = BufReader::new(stream.try_clone().expect("a stream")).lines();
+            while lines.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
+            let head = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
+            if head.is_ok() {
+                while stream.write_all(&[b' '; 1 << 16]).is_ok() {}
+            }
+        }
+    });
+    address
+}
+
+#[test]
+fn an_endless_text_is_refused() {
+    let server = Server::start();
+    let project = project(&server);
+    let import = format!("import \"{}/endless.aur\"\n", endless());
+    project.write("specs/small.aur", &(import + &project.read("specs/small.aur")));
+    let done = project.aurora(&["lock", "specs/small.aur"]);
+    done.exits(1);
+    done.prints("has more than 4194304 bytes, the most that is read of it");
+}
+
 fn store_of(project: &Project) -> std::path::PathBuf {
     project.path(".aurora/imports")
 }

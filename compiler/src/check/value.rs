@@ -258,14 +258,7 @@ impl Checker<'_> {
             TextKind::Plain => None,
             TextKind::Source => super::source::reference_error(text, span),
             TextKind::Pattern => super::source::pattern_error(text, span),
-            TextKind::Server => ServerAddress::parse(text).err().map(|why| {
-                Diagnostic::new(
-                    Code::BAD_ARGUMENT,
-                    format!("`{text}` is not an address of a server: {why}"),
-                )
-                .label(span, "not a valid address")
-                .help("write it as `\"https://HOST/PATH\"`, without `?` and `#`")
-            }),
+            TextKind::Server => server_error(text, span),
             TextKind::Repository => super::source::repository_error(text, span),
         };
         match error {
@@ -576,4 +569,20 @@ fn kind_list(kinds: &[BlockKind]) -> String {
         .map(|kind| kind.to_string())
         .collect::<Vec<_>>()
         .join(" or ")
+}
+
+/// The text is not in the message: it may have a password.
+fn server_error(text: &str, span: Span) -> Option<Diagnostic> {
+    let why = ServerAddress::parse(text).err()?;
+    let help = if text.contains('@') {
+        "put a key into an environment variable and name it with `secret`: everyone who reads the spec or the lock would know it"
+    } else {
+        "write it as `\"https://HOST/PATH\"`, without `?` and `#`"
+    };
+    let message = format!("this is not the address of a server: {why}");
+    Some(
+        Diagnostic::new(Code::BAD_ARGUMENT, message)
+            .label(span, "not a valid address")
+            .help(help),
+    )
 }

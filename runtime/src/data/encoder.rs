@@ -4,10 +4,13 @@
 //! text. For tokenizers that Aurora has trained, a regular automaton splits words and their ids are cached, which is many
 //! times faster; other tokenizers use the crate. Not here: files (`tokenizer`).
 
+use std::cell::Cell;
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::{Mutex, Once};
 
 use regex::Regex;
+use serde_json::Value;
 use tokenizers::models::ModelWrapper;
 use tokenizers::models::bpe::BPE;
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
@@ -17,6 +20,7 @@ use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{Model, SplitDelimiterBehavior, Tokenizer};
 
 use crate::errors::BoxedError;
+use crate::limits::{JSON_VALUES, has_too_many_values};
 
 /// Where a word ends: letters with the marks written on them and one character before, digits one by one, signs with the
 /// line ends after them, line ends, other white space (an indentation is one word). No look-around, so that it runs as a
@@ -43,6 +47,95 @@ impl EncoderError {
             source: source.into(),
         }
     }
+}
+
+/// How many times as long the replacements of a normalizer may make a text, together. Published tokenizers replace a space by
+/// a character of three bytes.
+const LONGEST_REPLACEMENT: usize = 1000;
+
+/// Calls the library. A panic in it is an error: it does not check the rules of a tokenizer against each other.
+fn guarded<T, E: Into<BoxedError>>(
+    action: &'static str,
+    call: impl FnOnce() -> Result<T, E>,
+) -> Result<T, EncoderError> {
+    thread_local!(static QUIET: Cell<bool> = const { Cell::new(false) });
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(move |panic| {
+            if !QUIET.get() {
+                before(panic);
+            }
+        }));
+    });
+    let outer = QUIET.replace(true);
+    let result = panic::catch_unwind(AssertUnwindSafe(call));
+    QUIET.set(outer);
+    match result {
+        Ok(result) => result.map_err(EncoderError::of(action)),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text
+                .or_else(|| panic.downcast_ref::<&str>().copied())
+                .unwrap_or("a panic");
+            Err(EncoderError::of(action)(format!(
+                "its rules contradict each other or do not fit the text (the library ends with `{text}`)"
+            )))
+        }
+    }
+}
+
+/// Parses a `tokenizer.json`.
+///
+/// # Errors
+/// It is not a tokenizer, or has a rule that the library does not apply correctly.
+pub fn parse(json: &[u8]) -> Result<Tokenizer, EncoderError> {
+    const ACTION: &str = "parse the tokenizer";
+    if has_too_many_values(json) {
+        let cause = format!("it has more than {JSON_VALUES} values, the most that are read");
+        return Err(EncoderError::of(ACTION)(cause));
+    }
+    let rules: Value = serde_json::from_slice(json).map_err(EncoderError::of(ACTION))?;
+    for part in ["normalizer", "pre_tokenizer", "decoder"] {
+        let longest =
+            examine(&rules[part]).map_err(|cause| EncoderError::of(ACTION)(format!("its `{part}` {cause}")))?;
+        if longest > LONGEST_REPLACEMENT {
+            let cause = format!("its `{part}` can make a text more than {LONGEST_REPLACEMENT} times as long");
+            return Err(EncoderError::of(ACTION)(cause));
+        }
+    }
+    guarded(ACTION, || Tokenizer::from_bytes(json))
+}
+
+/// How many times as long a rule and those inside it make a text, or what is wrong with one of them.
+fn examine(rule: &Value) -> Result<usize, &'static str> {
+    let mut longest = 1usize;
+    if let Value::Object(members) = rule {
+        let pattern = &rule["pattern"];
+        let is_empty = |kind: &str| pattern[kind].as_str() == Some("");
+        if is_empty("String") || is_empty("Regex") {
+            return Err("has an empty pattern, which matches nothing or everywhere");
+        }
+        if rule["type"] == "FixedLength" && rule["length"] == 0 {
+            return Err("has words of length 0");
+        }
+        let length = |text: &Value| text.as_str().map_or(0, str::len);
+        if !pattern.is_null() {
+            longest = length(&rule["content"])
+                .div_ceil(length(&pattern["String"]).max(1))
+                .max(1);
+        }
+        longest = longest.max(length(&rule["prepend"]));
+        for inner in members.values() {
+            longest = longest.saturating_mul(examine(inner)?);
+        }
+    }
+    if let Value::Array(rules) = rule {
+        for inner in rules {
+            longest = longest.saturating_mul(examine(inner)?);
+        }
+    }
+    Ok(longest)
 }
 
 /// Words of a text in Aurora's own tokenizers.
@@ -97,7 +190,7 @@ impl Encoder {
     /// # Errors
     /// If they are not a tokenizer.
     pub fn new(json: &[u8]) -> Result<Self, EncoderError> {
-        let mut tokenizer = Tokenizer::from_bytes(json).map_err(EncoderError::of("parse the tokenizer"))?;
+        let mut tokenizer = parse(json)?;
         // Text of a special token in a document must not end the document.
         tokenizer.set_encode_special_tokens(true);
         // Truncation and padding are for serving; a corpus is encoded completely.
@@ -171,8 +264,7 @@ impl Encoder {
     /// # Errors
     /// The tokenizer cannot decode them.
     pub fn decode_until(&self, ids: &[u32], stop: &[String]) -> Result<(String, bool), EncoderError> {
-        let decoded = self.tokenizer.decode(ids, false);
-        let decoded = decoded.map_err(EncoderError::of("decode the text"))?;
+        let decoded = guarded("decode the text", || self.tokenizer.decode(ids, false))?;
         let first = stop.iter().filter_map(|stop| decoded.find(stop.as_str())).min();
         let mut text = decoded[..first.unwrap_or(decoded.len())].to_owned();
         for (name, _) in self.special() {
@@ -189,10 +281,7 @@ impl Encoder {
     /// If the tokenizer has no ids for the text.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, EncoderError> {
         let (Some(own), ModelWrapper::BPE(model)) = (&self.own, self.tokenizer.get_model()) else {
-            let encoding = self
-                .tokenizer
-                .encode_fast(text, false)
-                .map_err(EncoderError::of("encode the text"))?;
+            let encoding = guarded("encode the text", || self.tokenizer.encode_fast(text, false))?;
             return Ok(encoding.get_ids().to_vec());
         };
         let lock = || own.remembered.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -260,6 +349,7 @@ fn is_plain(model: &BPE) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
     use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer};
 
     const TEXTS: [&str; 6] = [
@@ -337,6 +427,86 @@ mod tests {
         for text in TEXTS.iter().chain(&TEXTS) {
             let theirs = encoder.tokenizer().encode_fast(*text, false).expect("encoded");
             assert_eq!(encoder.encode(text).expect("encoded"), theirs.get_ids());
+        }
+    }
+
+    /// Rules that the library applies with a panic, without end or with any amount of memory are errors.
+    #[test]
+    fn rules_that_contradict_each_other_are_errors() {
+        let json: Value = serde_json::from_slice(&trained()).expect("JSON");
+        let with = |changes: &[(&str, Value)]| {
+            let mut other = json.clone();
+            for (pointer, value) in changes {
+                *other.pointer_mut(pointer).expect("there") = value.clone();
+            }
+            let encoder = Encoder::new(other.to_string().as_bytes())?;
+            for text in TEXTS {
+                let ids = encoder.encode(text)?;
+                encoder.decode_until(&ids, &[])?;
+            }
+            Ok::<_, EncoderError>(())
+        };
+        let replace =
+            |pattern: Value, content: &str| json!({"type": "Replace", "pattern": pattern, "content": content});
+        let split = |pattern: Value, behavior: &str| json!({"type": "Split", "pattern": pattern, "behavior": behavior, "invert": false});
+        let sequence = |rules: Vec<Value>| json!({"type": "Sequence", "normalizers": rules});
+        for (pointer, rule) in [
+            ("/normalizer", replace(json!({"String": ""}), "x")),
+            ("/normalizer", replace(json!({"Regex": ""}), "x")),
+            ("/normalizer", sequence(vec![replace(json!({"String": ""}), "")])),
+            ("/normalizer", replace(json!({"String": "a"}), &"b".repeat(2000))),
+            ("/normalizer", sequence(vec![replace(json!({"String": "a"}), "aa"); 40])),
+            ("/normalizer", json!({"type": "Prepend", "prepend": "x".repeat(2000)})),
+            ("/pre_tokenizer", split(json!({"String": ""}), "Isolated")),
+            ("/pre_tokenizer", split(json!({"Regex": ""}), "Removed")),
+            ("/pre_tokenizer", json!({"type": "FixedLength", "length": 0})),
+            ("/decoder", replace(json!({"String": ""}), "x")),
+        ] {
+            let rule = rule.to_string();
+            let changed: Value = serde_json::from_str(&rule).expect("JSON");
+            let error = with(&[(pointer, changed)]).expect_err(&rule);
+            assert!(
+                error.source.to_string().contains(&pointer[1..]),
+                "{rule}: {}",
+                error.source
+            );
+        }
+        // Patterns that match an empty text at some places, and all others: an error or ids, never a panic.
+        for regex in ["x*", "^", "$", "\\b", "(?=e)", "(?<=e)(?=n)", "|e", "()", "(?:)", "e??"] {
+            for behavior in [
+                "Removed",
+                "Isolated",
+                "MergedWithPrevious",
+                "MergedWithNext",
+                "Contiguous",
+            ] {
+                let _ = with(&[("/pre_tokenizer", split(json!({ "Regex": regex }), behavior))]);
+            }
+            for content in ["", "x", "日本"] {
+                let _ = with(&[("/normalizer", replace(json!({ "Regex": regex }), content))]);
+                let _ = with(&[("/decoder", replace(json!({ "Regex": regex }), content))]);
+            }
+        }
+        for (pointer, value) in [
+            ("/added_tokens/0/id", json!(u32::MAX)),
+            ("/added_tokens/0/content", json!("")),
+            ("/model/merges", json!([["e", "missing"]])),
+            ("/model/vocab", json!({})),
+            (
+                "/truncation",
+                json!({"max_length": 0, "strategy": "LongestFirst", "stride": 5, "direction": "Right"}),
+            ),
+            (
+                "/decoder",
+                json!({"type": "Strip", "content": "e", "start": usize::MAX, "stop": usize::MAX}),
+            ),
+            ("/decoder", json!({"type": "Fuse"})),
+            (
+                "/pre_tokenizer",
+                json!({"type": "Punctuation", "behavior": "Contiguous"}),
+            ),
+        ] {
+            let _ = with(&[(pointer, value)]);
         }
     }
 

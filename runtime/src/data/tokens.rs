@@ -407,7 +407,7 @@ impl TokenFile {
     /// There is no such position.
     pub fn document_at(&self, position: u64) -> Result<u64, TokensError> {
         if position >= self.num_tokens {
-            return Err(self.out_of_range(position, position + 1));
+            return Err(self.out_of_range(position, position.saturating_add(1)));
         }
         // The first document that starts after the position is not the first document of all.
         let (mut low, mut high) = (0, self.num_documents);

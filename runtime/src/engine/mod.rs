@@ -24,6 +24,7 @@ use crate::job::{Layout, StepMetrics};
 use crate::libtorch::LibtorchError;
 use crate::limits::is_unpacked_limit;
 use crate::numerics::Fingerprint;
+use crate::progress::ProgressReporter;
 use crate::results::{ResultError, Results};
 use crate::statistics::GateResult;
 use crate::store::lock::{Attempt, Held, Holder};
@@ -151,6 +152,11 @@ impl Stop {
             (false, true) => Err(RunError::Stopped { at: None }),
             (false, false) => Ok(()),
         }
+    }
+
+    /// For work outside of a run, which ends as soon as it is requested.
+    pub fn progress(&self) -> ProgressReporter<'_> {
+        ProgressReporter::new(&|_| {}, self.flag())
     }
 
     /// The flag that work in this process polls.

@@ -70,7 +70,7 @@ impl MlflowServer<'_> {
         story: &ReportContent,
     ) -> Result<String, MlflowError> {
         let experiment = self.experiment(&facts.experiment)?;
-        let started = facts.started * 1000;
+        let started = facts.started.saturating_mul(1000);
         let tag = |key: &str, value: &str| json!({ "key": key, "value": value });
         let made = self.post(
             "runs/create",
@@ -107,7 +107,7 @@ impl MlflowServer<'_> {
         };
         let mut update = json!({ "run_id": run, "status": status });
         if let Some(ended) = facts.ended {
-            update["end_time"] = json!(ended * 1000);
+            update["end_time"] = json!(ended.saturating_mul(1000));
         }
         self.post("runs/update", &update)?;
         Ok(run)
@@ -146,7 +146,10 @@ fn metrics(started: u64, steps: &[(&str, &StepMetrics)], story: &ReportContent) 
         let Some(stage) = story.stages.iter().find(|known| known.name == *stage) else {
             continue;
         };
-        let tokens = stage.tokens_before + step.step * stage.tokens_per_step;
+        let tokens = step
+            .step
+            .saturating_mul(stage.tokens_per_step)
+            .saturating_add(stage.tokens_before);
         add("train/loss", step.loss, time, tokens);
         add("train/grad_norm", step.grad_norm, time, tokens);
         add("train/learning_rate", step.learning_rate, time, tokens);

@@ -17,6 +17,7 @@ use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
 use crate::limits::{Budget, Counted, Fence};
 use crate::progress::{Cancelled, ProgressReporter, ProgressUnit};
+use crate::regular;
 
 /// Memory that an xz stream may use; the largest preset needs 65 MiB.
 const XZ_MEMORY: u64 = 256 << 20;
@@ -228,7 +229,7 @@ impl<E: From<ArchiveError>> Walker<'_, '_, '_, E> {
             name: file.name.clone(),
             source,
         };
-        let open = File::open(&file.path).map_err(reading)?;
+        let open = regular::open(&file.path).map_err(reading)?;
         match kind(&file.name) {
             Kind::Plain => self.member(&file.name, file.name.as_bytes(), &mut BufReader::new(open)),
             Kind::Tar(compression) => {
@@ -372,7 +373,7 @@ impl Read for Named<'_> {
 
 /// A read error of a member.
 #[derive(Debug, thiserror::Error)]
-#[error("`{member}` of `{name}`")]
+#[error("`{member}`{}", if name == member { String::new() } else { format!(" of `{name}`") })]
 struct InMember {
     member: String,
     name: String,

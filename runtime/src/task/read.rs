@@ -1,7 +1,7 @@
 //! The items of a task, read from the files of its sources.
 
 use std::collections::BTreeSet;
-use std::io::Read;
+use std::io::{self, Read};
 
 use serde_json::Value;
 
@@ -9,7 +9,7 @@ use super::TaskError;
 use crate::data::items;
 use crate::job::{Files, ItemFile};
 use crate::progress::ProgressReporter;
-use crate::source::archive::{InputFile, MemberSelection, is_plain, walk};
+use crate::source::archive::{InputFile, MemberSelection, is_plain, read_whole, walk};
 
 /// The largest file of items, bytes.
 const FILE_LIMIT: u64 = 1 << 30;
@@ -48,6 +48,13 @@ pub fn item_files(sources: Vec<Files>) -> Vec<ItemFile> {
     all
 }
 
+/// The text of a file of items.
+fn text_of(reader: &mut dyn Read) -> io::Result<String> {
+    let bytes = read_whole(reader, FILE_LIMIT)?;
+    let bytes = bytes.ok_or_else(|| io::Error::other(format!("it has more than {FILE_LIMIT} bytes")))?;
+    String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.utf8_error()))
+}
+
 /// Reads the items of the files that match `patterns` ([`items::parse`]), each with its name: the file's prefix, then
 /// `PATH:LINE` of the member.
 ///
@@ -70,9 +77,7 @@ pub fn read(files: &[ItemFile], patterns: &[String]) -> Result<Vec<(String, Valu
             if !members.insert(member.clone()) {
                 return Err(TaskError::TwoFiles { file: member });
             }
-            let mut text = String::new();
-            let read = Read::take(reader, FILE_LIMIT).read_to_string(&mut text);
-            read.map_err(|source| TaskError::Read {
+            let text = text_of(reader).map_err(|source| TaskError::Read {
                 file: path.to_owned(),
                 source,
             })?;

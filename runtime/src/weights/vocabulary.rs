@@ -6,10 +6,11 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use tokenizers::Tokenizer;
 
 use super::WeightsError;
 use super::gguf::{Fact, Gguf};
+use crate::data::encoder::parse;
+use crate::errors::chain;
 use crate::source::archive::{InputFile, MemberError, read_member};
 
 /// The largest `tokenizer.json` that is read.
@@ -142,9 +143,8 @@ pub fn tokenizer_json(gguf: &Gguf) -> Result<String, VocabularyError> {
         },
     });
     // Parsed and written by the crate, which checks the tokenizer and determines the order of its file.
-    let wrong = |error: tokenizers::Error| damaged(error.to_string());
-    let read = Tokenizer::from_bytes(tokenizer.to_string()).map_err(wrong)?;
-    let mut text = read.to_string(true).map_err(wrong)?;
+    let read = parse(tokenizer.to_string().as_bytes()).map_err(|error| damaged(chain(&error)))?;
+    let mut text = read.to_string(true).map_err(|error| damaged(error.to_string()))?;
     text.push('\n');
     Ok(text)
 }

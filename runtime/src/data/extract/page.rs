@@ -198,14 +198,7 @@ mod tests {
     #[test]
     fn elements_that_are_never_closed_have_a_limit() {
         assert_eq!(limit(&"<div>".repeat(PAGE_DEPTH - 10)), None);
-        for element in [
-            "<div>",
-            "<i>",
-            "<table><tr><td>",
-            "<svg><g>",
-            "<a href=x><p>",
-            "<b class=x>",
-        ] {
+        for element in ["<div>", "<i>", "<table><tr><td>", "<svg><g>", "<b class=x>"] {
             assert_eq!(limit(&element.repeat(200_000)), Some(Skip::Depth), "{element}");
         }
         // The last node of every piece is not deep.
