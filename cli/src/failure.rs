@@ -12,8 +12,7 @@ use aurora_runtime::redact;
 use aurora_runtime::results::ResultError;
 use aurora_runtime::store::StoreError;
 
-use crate::output;
-use crate::stdio::{OutputError, errln};
+use crate::stdio::{OutputError, errln, out_json};
 
 /// The exit codes, as the book lists them (`book/src/commands.md`). Code 2, for an error in the command line, comes
 /// from clap and is in that table too.
@@ -101,11 +100,9 @@ impl Failure {
         self.message = redact::message(&self.message).into_owned();
         if json {
             let code = self.code.map(Code::as_str);
-            let document = serde_json::json!({
-                "error": { "code": code, "message": self.message, "help": self.help },
-            });
+            let error = serde_json::json!({ "code": code, "message": self.message, "help": self.help });
             // The exit code reports the failure even if nothing reads the document.
-            let _ = output::json(document);
+            let _ = out_json(&format!("{{\"format_version\":\"1.0\",\"error\":{error}}}"));
         }
         let code = self.code.map(|code| format!("[{code}]")).unwrap_or_default();
         let what = match self.exit {

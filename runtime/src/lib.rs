@@ -34,6 +34,7 @@ pub mod libtorch;
 pub mod limits;
 pub mod numerics;
 pub mod pin;
+pub mod process;
 pub mod progress;
 pub mod record;
 pub mod redact;

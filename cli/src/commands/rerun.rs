@@ -26,7 +26,7 @@ use crate::failure::{Exit, Failure};
 use crate::libtorch::worker_program;
 use crate::output;
 use crate::progress_display::{ProgressDisplay, duration};
-use crate::project::{Reach, load, locked_graph, own_program, read_lock};
+use crate::project::{Project, Reach, load, locked_graph, own_program, read_lock};
 use crate::stdio::{Printed, errln, outln};
 use crate::worker_launch::torchrun_listener;
 
@@ -69,29 +69,19 @@ pub fn run(
     let original = Store::open_read_only(&project.store)?;
     let place = match into {
         Some(into) => Place::Kept(Store::open(into)?),
-        None => {
-            let content = hash_file(lock_path).map_err(FileError::reading(lock_path))?;
-            let path = project.relative(lock_path);
-            let how = how(options, fresh, profile, &program)?;
-            Place::Own(Repetition::open(&project.store, &RepeatedLock { path, content }, &how)?)
-        }
+        None => Place::own(&project, lock_path, &how(options, fresh, profile, &program)?)?,
     };
     let store = place.store();
     if !fresh {
         take_sources(&original, store, &keyed, &loaded.spec.name, &pins)?;
     }
     // A repetition that is kept has a record, as a run does.
-    let record = match into {
-        Some(into) => Some(
-            RunRecord::begin(into, &loaded.spec.name, &lock.spec, &project.relative(lock_path))
-                .map_err(FileError::writing(into))?,
-        ),
-        None => None,
+    let begin = |into| {
+        RunRecord::begin(into, &loaded.spec.name, &lock.spec, &project.relative(lock_path))
+            .map_err(FileError::writing(into))
     };
+    let record = into.map(begin).transpose()?;
     let display = ProgressDisplay::new(options.progress, record);
-    if matches!(&place, Place::Own(own) if own.is_resumed) {
-        display.notice("note: resuming the rerun of this lock that did not end");
-    }
     let execution = Execution {
         project: &project,
         loaded: &loaded,
@@ -109,12 +99,8 @@ pub fn run(
     };
     let since = std::time::Instant::now();
     let done = execution.run(&keyed, &pins);
-    if let Some(mut record) = display.finish() {
-        let ended = match &done {
-            Ok(_) => record.end(Status::Finished, None),
-            Err(failure) => record.end(Status::Failed, Some(failure.message.clone())),
-        };
-        ended.map_err(FileError::writing(record.folder()))?;
+    if let Some(record) = display.finish() {
+        end(record, done.as_ref().err())?;
     }
     let (outcome, repeated) = match done {
         Ok(done) => done,
@@ -145,6 +131,15 @@ pub fn run(
     })
 }
 
+/// Ends the record of a repetition.
+fn end(mut record: RunRecord, failure: Option<&Failure>) -> Result<(), FileError> {
+    let ended = match failure {
+        None => record.end(Status::Finished, None),
+        Some(failure) => record.end(Status::Failed, Some(failure.message.clone())),
+    };
+    ended.map_err(FileError::writing(record.folder()))
+}
+
 /// Where a repetition computes.
 enum Place {
     /// In a folder that the user named, which is kept.
@@ -153,6 +148,19 @@ enum Place {
 }
 
 impl Place {
+    /// In the store of the project.
+    fn own(project: &Project, lock_path: &Utf8Path, how: &str) -> Result<Self, Failure> {
+        let lock = RepeatedLock {
+            path: project.relative(lock_path),
+            content: hash_file(lock_path).map_err(FileError::reading(lock_path))?,
+        };
+        let own = Repetition::open(&project.store, &lock, how)?;
+        if own.is_resumed {
+            errln!("note: resuming the rerun of this lock that did not end");
+        }
+        Ok(Self::Own(own))
+    }
+
     fn store(&self) -> &Store {
         match self {
             Self::Kept(store) => store,

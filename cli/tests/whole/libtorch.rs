@@ -50,8 +50,8 @@ fn copied_binaries_run_with_the_libtorch_next_to_them() {
     let errors = without.err();
     for part in [
         "no libtorch 2.13 was found; looked in:\n",
-        "\n  next to aurora: ",
-        "\n  cache: ",
+        "\n  | next to aurora: ",
+        "\n  | cache: ",
         "run `make libtorch`",
         "torch 2.13",
         "`AURORA_LIBTORCH`",

@@ -29,7 +29,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{StoreError, entries, failed};
-use crate::record::ProcessIdentity;
+use crate::process::ProcessIdentity;
 use crate::{make_below, regular};
 
 /// A claim with the method `file` that has not been refreshed for so long is stale.
@@ -568,7 +568,7 @@ mod tests {
         let folder = Folder::new("store_lock = file");
         let locks = Locks::of(folder.root()).expect("settings");
         let Ok(Attempt::Locked(held)) = locks.try_lock("node", Sharing::Exclusive) else {
-            panic!("nobody has locked it");
+            panic!("no process has locked it");
         };
         let old = SystemTime::now() - LEASE * 2;
         let file = File::options().write(true).open(&held.claim).expect("a claim");

@@ -115,7 +115,7 @@ pub struct LeftRepetition {
     pub kept: Option<String>,
 }
 
-/// Deletes the stores of repetitions that are not needed any more; with `dry`, only lists them. `is_current` tells whether a
+/// Deletes the stores of repetitions that are not needed any more; with `dry`, only lists them. `is_current` answers whether a
 /// lock still has the text that was repeated.
 ///
 /// # Errors
