@@ -205,7 +205,7 @@ pub fn diff_driver(context: &Context, arguments: &[Utf8PathBuf]) -> Result<Exit,
                 git2::Patch::from_buffers(old.as_bytes(), Some(path.as_std_path()), new.as_bytes(), None, None)
                     .map_err(wrap)?;
             let text = patch.to_buf().map_err(wrap)?;
-            out_text(&text.as_str().unwrap_or_default())?;
+            out_text(text.as_str().unwrap_or_default())?;
         }
     }
     Ok(Exit::Done)
