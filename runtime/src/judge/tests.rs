@@ -189,7 +189,7 @@ fn serve() -> String {
             reader.read_exact(&mut body).expect("a body");
             let request: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
             let question = request["messages"][0]["content"].as_str().expect("a question");
-            let is_key = |line: &str| line.to_ascii_lowercase() == "authorization: bearer s3\"cret";
+            let is_key = |line: &str| line.eq_ignore_ascii_case("authorization: bearer s3\"cret");
             let known = head.contains("POST /v1/chat/completions") && head.lines().any(is_key);
             let (status, reply) = if known && request["temperature"] == 0 {
                 let words = if question.contains("ocean is") {
