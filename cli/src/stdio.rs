@@ -108,6 +108,6 @@ mod tests {
         let line = lines("a\nb {}", &format!("a\nb {forged}"));
         assert_eq!(line, "a\n  | b x\n  | error: forged\n  |   = help: run it\n");
         assert_eq!(lines("a\nb {}", &format!("a\nb {}", "c")), "a\nb c\n");
-        assert_eq!(lines("{}", &format!("{}", "\u{1b}[31mred\r")), "\\u{1b}[31mred\\u{d}\n");
+        assert_eq!(lines("{}", "\u{1b}[31mred\r"), "\\u{1b}[31mred\\u{d}\n");
     }
 }

@@ -17,7 +17,7 @@ import time
 import traceback
 
 import damage
-import faults
+import failing_calls
 import hostile
 import kills
 import limits
@@ -31,7 +31,7 @@ CAMPAIGNS = {
     "locks": locks.round,
     "limits": limits.round,
     "hostile": hostile.round,
-    "faults": faults.round,
+    "failing-calls": failing_calls.round,
     "races": races.round,
 }
 

@@ -12,7 +12,7 @@ use aurora_runtime::store::lock::{Attempt, Held};
 use aurora_runtime::store::{ResultId, Store};
 use camino::Utf8Path;
 
-use crate::faults;
+use crate::failing_calls;
 use crate::layouts::signal;
 use crate::project::{Done, Project};
 use crate::slurm::until as eventually;
@@ -130,7 +130,7 @@ fn a_run_that_waits_for_another_one_holds_nothing_that_it_needs() {
     let lock: toml::Table = toml::from_str(&finished.read("lockfiles/small.lock")).expect("a lock");
     let class = NumericsClass::parse(lock["class"].as_str().expect("a class")).expect("a class");
     let other = OtherProcess::of(Project::new(), class);
-    let held = other.lock("cat@8").expect("nobody has it");
+    let held = other.lock("cat@8").expect("it is free");
     let waiting = "waiting for `cat@8`, built by process ";
     let mut child = other.project.start_with(&[]);
     assert!(message(&mut child, waiting).contains(&std::process::id().to_string()));
@@ -151,8 +151,8 @@ fn a_second_signal_always_ends_a_run() {
     let project = Project::new();
     let mut command = project.command(&["run", "specs/small.aur", "--progress", "none"]);
     let reached = project.path("reached");
-    command.env("AURORA_FAULT_REACHED", &reached);
-    if !faults::inject(&mut command, "read:hang:1:0:data/english.txt") {
+    command.env("AURORA_FAILING_CALLS_REACHED", &reached);
+    if !failing_calls::inject(&mut command, "read:hang:1:0:data/english.txt") {
         return;
     }
     let mut child = command.stderr(Stdio::piped()).spawn().expect("the binary starts");

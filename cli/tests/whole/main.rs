@@ -13,7 +13,7 @@ mod devices;
 mod difference;
 #[path = "../../../runtime/train/tests/double/build.rs"]
 mod double;
-mod faults;
+mod failing_calls;
 mod harness;
 mod hostile;
 mod identity;

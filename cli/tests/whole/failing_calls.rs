@@ -1,4 +1,4 @@
-//! Injects failures of system calls into a command, with the library of the attack tools (`tests/attack/faults.c`).
+//! Injects failures of system calls into a command, with the library of the attack tools (`tests/attack/failing_calls.c`).
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -10,8 +10,9 @@ use crate::missing_tools::missing_tool;
 fn library() -> Option<&'static PathBuf> {
     static LIBRARY: OnceLock<Option<PathBuf>> = OnceLock::new();
     let compile = || {
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/attack/faults.c");
-        let library = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("libfaults-{}.so", std::process::id()));
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/attack/failing_calls.c");
+        let library =
+            PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("libfailing-calls-{}.so", std::process::id()));
         let mut compiler = Command::new("cc");
         compiler
             .args(["-shared", "-fPIC", "-O1", "-o"])
@@ -31,9 +32,9 @@ fn library() -> Option<&'static PathBuf> {
     LIBRARY.get_or_init(compile).as_ref()
 }
 
-/// Makes the calls of `fault` fail in a command, as `tests/attack/faults.c` describes; false if that cannot be done here.
-pub fn inject(command: &mut Command, fault: &str) -> bool {
+/// Makes the calls that `which` describes fail in a command, as `tests/attack/failing_calls.c` says; false if that cannot be done here.
+pub fn inject(command: &mut Command, which: &str) -> bool {
     let Some(library) = library() else { return false };
-    command.env("LD_PRELOAD", library).env("AURORA_FAULT", fault);
+    command.env("LD_PRELOAD", library).env("AURORA_FAILING_CALLS", which);
     true
 }

@@ -1,8 +1,8 @@
-/* Injects failures of system calls into a program: LD_PRELOAD=libfaults.so AURORA_FAULT=CALL:HOW:FROM:TO:PATH
+/* Injects failures of system calls into a program: LD_PRELOAD=libfailing-calls.so AURORA_FAILING_CALLS=CALL:HOW:FROM:TO:PATH
 
    CALL  open, read, write, sync, rename, lock, map or any
    HOW   the number of an error (errno), `short` (reads and writes one byte) or `hang` (waits until a signal ends it, after
-         it has made the file that AURORA_FAULT_REACHED names)
+         it has made the file that AURORA_FAILING_CALLS_REACHED names)
    FROM  the first call that fails, counted from 1 in each process; TO the last one, 0 for all
    PATH  only calls on files whose path contains this text; may be empty
 
@@ -27,7 +27,7 @@ static long first = 0, last = 0;
 static atomic_long calls = 0;
 
 __attribute__((constructor)) static void configure(void) {
-    const char *text = getenv("AURORA_FAULT");
+    const char *text = getenv("AURORA_FAILING_CALLS");
     if (text) sscanf(text, "%15[^:]:%15[^:]:%ld:%ld:%255[^\n]", call_wanted, how, &first, &last, path_wanted);
 }
 
@@ -47,7 +47,7 @@ static int fails(const char *call, const char *path, int file, int *is_short) {
     long count = atomic_fetch_add(&calls, 1) + 1;
     if (count < first || (last && count > last)) return 0;
     if (!strcmp(how, "hang")) {
-        const char *mark = getenv("AURORA_FAULT_REACHED");
+        const char *mark = getenv("AURORA_FAILING_CALLS_REACHED");
         int made = mark ? creat(mark, 0600) : -1;
         if (made >= 0) close(made);
         for (;;) pause();
