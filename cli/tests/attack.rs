@@ -6,7 +6,7 @@ use std::process::Command;
 mod missing_tools;
 
 /// Each campaign takes part in every round.
-const ROUNDS: &str = "2";
+const ROUNDS: &str = "4";
 
 #[test]
 fn nothing_breaks_under_a_short_attack() {

@@ -149,7 +149,13 @@ impl<'a> Results<'a> {
     /// It is missing.
     pub fn record(&self, id: NodeId) -> Result<Record, ResultError> {
         let record = self.find(id)?;
-        record.ok_or_else(|| self.fail(id, "its result was removed from the store while it was needed"))
+        let root = self.store.root();
+        record.ok_or_else(|| {
+            self.fail(
+                id,
+                format!("its result was removed from the store `{root}` while it was needed"),
+            )
+        })
     }
 
     /// The verified files of a node that has been built.

@@ -216,7 +216,10 @@ fn end(record: Option<RunRecord>, status: Status, error: Option<String>) {
     if let Some(mut record) = record
         && let Err(cause) = record.end(status, error)
     {
-        errln!("warning: cannot write the end of the run record: {cause}");
+        errln!(
+            "warning: cannot write the end of the run record to `{}`: {cause}",
+            record.folder()
+        );
     }
 }
 

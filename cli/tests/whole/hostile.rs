@@ -239,7 +239,7 @@ fn a_key_that_a_server_repeats_is_neither_printed_nor_recorded() {
     );
     project.write("data/prompts.txt", "Why?\n");
     project.edit("stage cap {", &eval);
-    let mut command = project.command(&["run", "specs/small.aur", "--progress", "plain"]);
+    let mut command = project.command(&["run", "specs/small.aur", "--progress", "plain", "--trust"]);
     let done = Done(command.env("JUDGE_KEY", KEY).output().expect("aurora starts"));
     done.exits(4);
     done.prints("answers with status 403");
@@ -258,6 +258,6 @@ fn a_key_that_a_server_repeats_is_neither_printed_nor_recorded() {
     project.edit("http://127", "http://me:hunter2@127");
     let done = project.aurora(&["check", "specs/small.aur"]);
     done.exits(1);
-    done.prints("an address has a user name or a password");
+    done.prints("this is not the address of a server");
     assert!(!(done.out() + &done.err()).contains("hunter2"), "{}", done.err());
 }

@@ -11,7 +11,7 @@
 //! With `flock`, the operating system decides and a claim only says who holds the lock. Some file systems of clusters do not
 //! have flock, or have it on each host for itself. With `file`, the claims decide: a process creates its own (`O_EXCL`), then
 //! lists the others, and withdraws if there is one that excludes it. Of two processes at least one sees the other. A claim is
-//! stale if its process has ended on this host, or if it has not been refreshed for [`LEASE`]; all times are those of the
+//! stale if its process has ended on this host, or if it has not been refreshed for `LEASE`; all times are those of the
 //! file system, so clocks may differ. Because names are unique, everybody may delete a stale claim.
 //!
 //! The two methods do not exclude each other, so a claim of the other method is an error.
