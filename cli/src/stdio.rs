@@ -58,9 +58,11 @@ pub fn out_text(text: &str) -> Printed {
     write_to_out(&printable_lines(text))
 }
 
-/// Writes rendered diagnostics to standard error. The renderer has coloured them, and has made their values printable.
+/// Writes rendered diagnostics to standard error. The renderer has coloured them, and has made their values printable; secrets are removed.
 pub fn err_rendered(text: &str) {
-    let _ = io::stderr().lock().write_all(printable_coloured(text).as_bytes());
+    let _ = io::stderr()
+        .lock()
+        .write_all(printable_coloured(&redact::message(text)).as_bytes());
 }
 
 /// Writes a JSON text and a line end to standard output. Characters that would control a terminal are in it as `\u…`, which

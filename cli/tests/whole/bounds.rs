@@ -17,7 +17,10 @@ experiment bounds {
 }
 
 source english { from = "file:data/english.txt" }
-source items   { from = "file:data/items.jsonl", at_most = 1 GiB }
+source items {
+  from    = "file:data/items.jsonl"
+  at_most = 1 GiB
+}
 
 corpus en {
   language = en

@@ -49,7 +49,7 @@ fn trials() -> Vec<Trial> {
             lose_the_last("killed", libc::SIGKILL, "lost 2")
         }),
         ("a_stopped_peer_is_named", || {
-            lose_the_last("stopped", libc::SIGSTOP, "rank 2 did not answer for 1 s")
+            lose_the_last("stopped", libc::SIGSTOP, "rank 2 did not answer for 3 s")
         }),
         (
             "a_peer_killed_during_a_message_is_named",
