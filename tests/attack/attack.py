@@ -11,6 +11,7 @@ import argparse
 import json
 import pathlib
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -52,13 +53,21 @@ def main():
     attack = Attack(aurora, findings, options.seed)
     names = options.only or list(CAMPAIGNS)
     rounds = 0
-    while rounds < options.rounds if options.hours is None else time.monotonic() - began < options.hours * 3600:
+    stopped = []
+    for stop in [signal.SIGINT, signal.SIGTERM]:
+        # What was tried so far counts: the round ends, and the counts are written.
+        signal.signal(stop, lambda number, _: stopped.append(number))
+    while not stopped and (
+        rounds < options.rounds if options.hours is None else time.monotonic() - began < options.hours * 3600
+    ):
         for name in names:
             attack.random = random.Random(chance.getrandbits(64))
             try:
                 CAMPAIGNS[name](attack)
             except Exception:  # one broken round must not end a campaign of hours, but it counts
                 findings.add("wrong", f"campaign {name} broke: {traceback.format_exc()}")
+            if stopped:
+                break
         rounds += 1
     version = subprocess.run([aurora, "--version"], capture_output=True, text=True).stdout.strip()
     result = {
