@@ -46,7 +46,7 @@ impl ServerAddress {
         })
     }
 
-    /// Whether nobody between this machine and the server can read a secret: it is encrypted, or does not leave the machine.
+    /// Whether a secret that is sent there is encrypted, or does not leave this machine.
     pub fn keeps_secrets(&self) -> bool {
         self.encrypted || self.is_this_machine()
     }

@@ -66,7 +66,7 @@ pub fn connect() -> io::Result<(Connection, Threads)> {
         let mut input = io::stdin().lock();
         while let Some(message) = read_message(&mut input)? {
             let is_exit = matches!(&message, Message::Notification(exit) if exit.method == "exit");
-            // Nobody receives after the session has ended.
+            // After the session has ended, there is no receiver.
             if read.send(message).is_err() || is_exit {
                 break;
             }

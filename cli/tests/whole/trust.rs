@@ -343,7 +343,7 @@ fn a_project_cannot_set_up_the_package_clients() {
     }
 }
 
-/// The token of a server goes where nobody else can read it.
+/// The token of a server is sent encrypted, or stays on this machine.
 #[test]
 fn a_token_is_not_sent_without_encryption() {
     let project = Project::new();

@@ -79,7 +79,7 @@ impl Checker<'_> {
         }
     }
 
-    /// A judge fits its eval, and its secret is sent where nobody else can read it. Arguments about labelled responses have no
+    /// A judge fits its eval, and its secret is sent encrypted or stays on this machine. Arguments about labelled responses have no
     /// effect without them.
     fn eval_judge(&mut self, block: &Block) {
         let Some(arguments) = block.field("judge").and_then(Field::arguments) else {
