@@ -40,6 +40,13 @@ fn serve() -> (String, Receiver<(String, Value)>) {
                 "runs/create" => json!({ "run": { "info": { "run_id": "abc" } } }),
                 _ => json!({}),
             };
+            // Noted before the answer: the client ends with its last answer, and what was posted is read then.
+            if sender
+                .send((path, serde_json::from_slice(&body).expect("JSON")))
+                .is_err()
+            {
+                return;
+            }
             let answer = answer.to_string();
             let length = answer.len();
             write!(
@@ -47,12 +54,6 @@ fn serve() -> (String, Receiver<(String, Value)>) {
                 "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{answer}"
             )
             .expect("sent");
-            if sender
-                .send((path, serde_json::from_slice(&body).expect("JSON")))
-                .is_err()
-            {
-                return;
-            }
         }
     });
     (address, receiver)
