@@ -35,6 +35,9 @@ fn main() -> std::process::ExitCode {
     // signal ends the process. A handler that cannot be set changes nothing.
     let exceeded = std::sync::Arc::default();
     let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, exceeded);
+    // A parent that ignores this signal makes the kernel discard how our children end.
+    let child_ended = std::sync::Arc::default();
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGCHLD, child_ended);
     match std::panic::catch_unwind(|| commands::run(arguments)) {
         Ok(Ok(exit)) => exit.into(),
         Ok(Err(failure)) => failure.print(json).into(),

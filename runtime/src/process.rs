@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -25,9 +27,19 @@ impl ProcessIdentity {
         }
     }
 
-    /// Whether it runs; `None` for a process of another host.
+    /// Whether it runs; `None` for a process of another host, and for one that this host hides.
     pub(crate) fn is_running(&self) -> Option<bool> {
-        (self.host == host()).then(|| self.started.is_some() && started(self.id) == self.started)
+        if self.host != host() {
+            return None;
+        }
+        match started(self.id) {
+            Some(now) => Some(self.started == Some(now)),
+            // `/proc` may hide the processes of other users (hidepid); whether there is one can be asked all the same.
+            None => {
+                let id = i32::try_from(self.id).ok().and_then(Pid::from_raw)?;
+                (test_kill_process(id) == Err(Errno::SRCH)).then_some(false)
+            }
+        }
     }
 }
 
@@ -41,4 +53,25 @@ fn started(id: u32) -> Option<u64> {
     // The second field is the program's name in brackets, which may contain spaces and brackets.
     let (_, fields) = stat.rsplit_once(')')?;
     fields.split_whitespace().nth(19)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_runs_until_it_has_ended() {
+        assert_eq!(ProcessIdentity::own().is_running(), Some(true));
+        let mut child = std::process::Command::new("true").spawn().expect("a child");
+        let of = |id, started| ProcessIdentity {
+            id,
+            started,
+            ..ProcessIdentity::own()
+        };
+        let ended = of(child.id(), started(child.id()));
+        child.wait().expect("ended");
+        assert_eq!(ended.is_running(), Some(false));
+        let another = of(std::process::id(), Some(1));
+        assert_eq!(another.is_running(), Some(false), "a later process with the same id");
+    }
 }

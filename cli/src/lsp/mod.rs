@@ -29,7 +29,7 @@ mod uri;
 mod workspace;
 
 use camino::Utf8PathBuf;
-use lsp_server::{Connection, Message, Request};
+use lsp_server::{Connection, ErrorCode, Message, Request, Response};
 use lsp_types::notification::{DidChangeWatchedFiles, Exit as ExitNotification, Notification as _};
 use lsp_types::request::{RegisterCapability, Request as _, Shutdown};
 use lsp_types::{
@@ -64,7 +64,15 @@ fn serve(connection: &Connection) -> Result<Exit, Failure> {
     let broken =
         |error: &dyn std::fmt::Display| Failure::error(format!("the editor does not follow the protocol: {error}"));
     let (id, params) = connection.initialize_start().map_err(|error| broken(&error))?;
-    let params: InitializeParams = serde_json::from_value(params).map_err(|error| broken(&error))?;
+    let params: InitializeParams = match serde_json::from_value(params) {
+        Ok(params) => params,
+        Err(error) => {
+            // The editor waits for an answer, and the thread that reads waits for the editor.
+            let answer = Response::new_err(id, ErrorCode::InvalidParams as i32, error.to_string());
+            let _ = connection.sender.send(Message::Response(answer));
+            return Err(broken(&error));
+        }
+    };
     let client = client(&params);
     let answer = json!({
         "capabilities": capabilities(client.encoding),

@@ -182,3 +182,25 @@ fn a_length_that_no_message_has_ends_the_session_with_an_error() {
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(text.contains("more than the limit of"), "{text}");
 }
+
+#[test]
+fn invalid_parameters_of_the_first_request_are_answered() {
+    let mut server = std::process::Command::new(env!("CARGO_BIN_EXE_aurora"));
+    let server = server.arg("lsp").stdin(std::process::Stdio::piped());
+    let mut server = server
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("the server starts");
+    let body = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"capabilities":5}}"#;
+    let mut input = server.stdin.take().expect("its input");
+    let message = format!("Content-Length: {}\r\n\r\n{body}", body.len());
+    std::io::Write::write_all(&mut input, message.as_bytes()).expect("sent");
+    // The editor keeps its side open: it waits for the answer.
+    let mut output = server.stdout.take().expect("its output");
+    let mut answer = [0; 60];
+    std::io::Read::read_exact(&mut output, &mut answer).expect("an answer");
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(answer.contains(r#""error":{"code":-32602"#), "{answer}");
+    drop(input);
+    assert_eq!(server.wait().expect("it ends").code(), Some(1));
+}

@@ -42,6 +42,25 @@ fn a_killed_run_resumes_with_the_same_results() {
     project.aurora(&["verify"]).exits(0);
 }
 
+/// A parent that ignores SIGCHLD makes the kernel discard how children end, which would also be inherited by the workers.
+#[test]
+fn a_run_whose_parent_ignores_the_ends_of_children_is_like_any_other() {
+    let project = Project::new();
+    let ignoring =
+        "import os, signal, sys\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\nos.execv(sys.argv[1], sys.argv[1:])";
+    let usual = project.command(&["run", "specs/small.aur"]);
+    let mut command = std::process::Command::new("python3");
+    command
+        .args(["-c", ignoring])
+        .arg(usual.get_program())
+        .args(usual.get_args());
+    command.envs(usual.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.current_dir(usual.get_current_dir().expect("the project"));
+    let done = Done(command.output().expect("python3 starts"));
+    done.exits(0);
+    project.aurora(&["verify"]).exits(0);
+}
+
 #[test]
 fn a_stopped_run_saves_and_exits_with_75() {
     let uninterrupted = Project::new();

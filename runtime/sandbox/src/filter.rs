@@ -253,8 +253,25 @@ pub fn filter(limits: &Limits) -> Result<BpfProgram, BackendError> {
     }
     rules.insert(libc::SYS_ioctl, among(1, &ioctls)?);
     rules.insert(libc::SYS_fcntl, among(1, FCNTLS)?);
-    // Its own limits only, not those of another process.
-    rules.insert(libc::SYS_prlimit64, among(0, &[0])?);
+    // Its own limits only, not those of another process; and it may only read that of processor time: the kernel ends a
+    // program at that limit with a signal that the program could not have sent itself.
+    let own_limits = |condition| -> Result<SeccompRule, BackendError> {
+        let itself = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, 0)?;
+        SeccompRule::new(vec![itself, condition])
+    };
+    let other = SeccompCmpOp::Ne;
+    rules.insert(
+        libc::SYS_prlimit64,
+        vec![
+            own_limits(SeccompCondition::new(2, SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, 0)?)?,
+            own_limits(SeccompCondition::new(
+                1,
+                SeccompCmpArgLen::Dword,
+                other,
+                u64::from(libc::RLIMIT_CPU),
+            )?)?,
+        ],
+    );
     let refuse = SeccompAction::Errno(libc::ENOSYS as u32);
     let machine = std::env::consts::ARCH.try_into()?;
     SeccompFilter::new(rules, refuse, SeccompAction::Allow, machine)?.try_into()

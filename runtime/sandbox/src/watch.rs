@@ -118,7 +118,10 @@ impl ForkedProcess {
 
     /// Ends it and everything that it started, if they have not ended, and waits for it. It was not waited for before,
     /// so its number is still valid.
-    fn end(&self) -> EndStatus {
+    ///
+    /// # Errors
+    /// It cannot be waited for: a parent of this process has made the kernel discard how its children end.
+    fn end(&self) -> io::Result<EndStatus> {
         let pid = self.pid.as_raw_nonzero().get();
         // Both fail only if there is nothing left to end.
         let _ = kill_process(self.pid, Signal::KILL);
@@ -129,18 +132,21 @@ impl ForkedProcess {
         // SAFETY: a zeroed structure is valid; both pointers are to this stack.
         let used = unsafe {
             let mut used: libc::rusage = zeroed();
-            while libc::wait4(pid, &mut wait, libc::__WALL, &mut used) < 0
-                && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
-            {}
+            while libc::wait4(pid, &mut wait, libc::__WALL, &mut used) < 0 {
+                let error = io::Error::last_os_error();
+                if error.kind() != io::ErrorKind::Interrupted {
+                    return Err(error);
+                }
+            }
             used
         };
         let time = |time: libc::timeval| {
             Duration::from_secs(time.tv_sec.unsigned_abs()) + Duration::from_micros(time.tv_usec.unsigned_abs())
         };
-        EndStatus {
+        Ok(EndStatus {
             wait,
             cpu: time(used.ru_utime) + time(used.ru_stime),
-        }
+        })
     }
 }
 
@@ -233,8 +239,11 @@ pub fn watch(
             .map_err(SandboxError::set_up("watch the program"))
     };
     let watched = watched();
-    let status = process.end();
-    let cause = watched?;
+    let status = process.end().map_err(|source| SandboxError::SetUp {
+        what: "wait for the program (is SIGCHLD ignored?)",
+        source,
+    });
+    let (cause, status) = (watched?, status?);
     let seconds = start.elapsed().as_secs_f64();
     // The process has ended, so its report is complete; a program has none.
     let mut bytes = [0; 8];
@@ -254,8 +263,8 @@ pub fn watch(
         // Also if it ended before this process had the time to see that.
         _ if status.cpu >= limits.cpu => ProgramEnd::OutOfTime,
         (_, None) => ProgramEnd::Exit(libc::WEXITSTATUS(status.wait)),
-        // One process cannot send signals; several can, to each other.
-        (_, Some(signal)) if limits.processes == 1 && !OWN_SIGNALS.contains(&signal) => {
+        // Neither it nor what it starts can send it a signal: the first process of a namespace does not receive them.
+        (_, Some(signal)) if !OWN_SIGNALS.contains(&signal) => {
             return Err(SandboxError::Killed { signal });
         }
         (_, Some(signal)) => ProgramEnd::Signal(signal),

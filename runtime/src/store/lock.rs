@@ -11,8 +11,8 @@
 //! With `flock`, the operating system decides and a claim only says who holds the lock. Some file systems of clusters do not
 //! have flock, or have it on each host for itself. With `file`, the claims decide: a process creates its own (`O_EXCL`), then
 //! lists the others, and withdraws if there is one that excludes it. Of two processes at least one sees the other. A claim is
-//! stale if its process has ended on this host, or if it has not been refreshed for `LEASE`; all times are those of the
-//! file system, so clocks may differ. Because names are unique, everybody may delete a stale claim.
+//! stale if its process has ended on this host, or, where its process cannot be looked for, if it has not been refreshed for
+//! `LEASE`; all times are those of the file system, so clocks may differ. Because names are unique, everybody may delete a stale claim.
 //!
 //! The two methods do not exclude each other, so a claim of the other method is an error.
 
@@ -106,9 +106,13 @@ impl Holder {
         }
     }
 
-    /// Whether the process is known to have ended: only the host on which it runs knows that.
+    /// Whether the process runs; `None` if that is not known: only the host on which it runs knows it.
+    fn is_running(&self) -> Option<bool> {
+        (self.space == process_space()).then(|| self.process.is_running())?
+    }
+
     fn has_ended(&self) -> bool {
-        self.space == process_space() && self.process.is_running() == Some(false)
+        self.is_running() == Some(false)
     }
 }
 
@@ -216,7 +220,12 @@ impl Locks {
             _file: file,
         };
         let mut others = Vec::new();
-        for other in claims(&folder)?.into_iter().filter(|other| other.path != held.claim) {
+        let all = claims(&folder)?;
+        if !all.iter().any(|claim| claim.path == held.claim) {
+            // The folder was moved away: what is locked is not the store at this path.
+            return Err(failed("lock", &held.claim)(io::ErrorKind::NotFound.into()));
+        }
+        for other in all.into_iter().filter(|other| other.path != held.claim) {
             // With flock, nobody else holds a lock that is held exclusively.
             let is_left =
                 self.method == Method::Flock && other.method == Method::Flock && sharing == Sharing::Exclusive;
@@ -292,7 +301,9 @@ pub fn copy_settings(from: &Utf8Path, to: &Utf8Path) -> Result<(), StoreError> {
 /// Opens and locks a file; `None` if another process has locked it. A pipe in its place is an error: opening it does not wait.
 fn flock(path: &Utf8Path, sharing: Sharing) -> Result<Option<File>, StoreError> {
     let mut options = OpenOptions::new();
+    // Network file systems lock for reading only what is open for reading.
     let options = options
+        .read(true)
         .write(true)
         .create(true)
         .truncate(false)
@@ -338,14 +349,26 @@ impl Claim {
             return Ok(None);
         };
         // Opening the file, not asking for its status, makes a network file system report its current time.
-        let mut file = match regular::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        let read = || -> io::Result<(SystemTime, Vec<u8>)> {
+            let mut file = regular::open(&path)?;
+            let refreshed = file.metadata()?.modified()?;
+            let mut text = Vec::new();
+            file.read_to_end(&mut text)?;
+            Ok((refreshed, text))
+        };
+        let (refreshed, text) = match read() {
+            Ok(read) => read,
+            // On a network file system, a file may be deleted while it is open.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::StaleNetworkFileHandle
+                ) =>
+            {
+                return Ok(None);
+            }
             Err(error) => return Err(error),
         };
-        let refreshed = file.metadata()?.modified()?;
-        let mut text = Vec::new();
-        file.read_to_end(&mut text)?;
         Ok(Some(Self {
             holder: serde_json::from_slice(&text).ok(),
             path,
@@ -356,8 +379,14 @@ impl Claim {
     }
 
     fn is_stale(&self, now: SystemTime) -> bool {
-        let age = now.duration_since(self.refreshed).unwrap_or_default();
-        self.holder.as_ref().is_some_and(Holder::has_ended) || self.method == Method::File && age > LEASE
+        match self.holder.as_ref().and_then(Holder::is_running) {
+            Some(running) => !running,
+            // Only the lease of a process that cannot be looked for decides: a suspended process keeps its lock.
+            None => {
+                let age = now.duration_since(self.refreshed).unwrap_or_default();
+                self.method == Method::File && age > LEASE
+            }
+        }
     }
 }
 
@@ -561,6 +590,19 @@ mod tests {
         assert!(!folder.locks() && claim.exists(), "its process is writing it");
         let claim = folder.claim(&elsewhere(), LEASE * 2);
         assert!(!folder.locks() && !claim.exists());
+        // This process runs, however long it was suspended.
+        let claim = folder.claim(&Holder::own(), LEASE * 2);
+        assert!(!folder.locks() && claim.exists());
+    }
+
+    /// Network file systems lock for reading only what is open for reading.
+    #[test]
+    fn the_locked_file_is_open_for_reading_and_writing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = Utf8Path::from_path(folder.path()).expect("UTF-8").join("flock");
+        let file = flock(&path, Sharing::Shared).expect("a lock").expect("nobody holds it");
+        let flags = rustix::fs::fcntl_getfl(&file).expect("flags");
+        assert_eq!(flags & rustix::fs::OFlags::RWMODE, rustix::fs::OFlags::RDWR);
     }
 
     #[test]

@@ -768,8 +768,13 @@ fn hash_open(file: &File) -> io::Result<String> {
 fn files_below(folder: &Utf8Path) -> io::Result<Vec<Utf8PathBuf>> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in folder.read_dir_utf8()? {
+    while let Some(below) = folders.pop() {
+        let listed = match below.read_dir_utf8() {
+            // A process may delete its folders meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && below != folder => continue,
+            listed => listed?,
+        };
+        for entry in listed {
             let entry = entry?;
             if entry.file_type()?.is_dir() {
                 folders.push(entry.into_path());

@@ -128,43 +128,55 @@ pub fn collect_repetitions(
     let folder = parent.join(FOLDER);
     let mut found = Vec::new();
     for root in entries(&folder, 0).map_err(failed("list", &folder))? {
-        // Before this collection changes it.
-        let idle = idle(&root).map_err(failed("read", &root))?;
-        let of = regular::read_to_string(&root.join(OF)).ok();
-        let of: Option<RepeatedLock> = of.and_then(|text| serde_json::from_str(&text).ok());
-        let mut left = LeftRepetition {
-            path: root.strip_prefix(parent).unwrap_or(&root).to_owned(),
-            bytes: bytes_below(&root).map_err(failed("read", &root))?,
-            kept: None,
-        };
-        if !root.is_dir() {
-            if !dry {
-                fs::remove_file(&root).map_err(failed("remove", &root))?;
-            }
-            found.push(left);
-            continue;
+        match collect_one(parent, &root, is_current, dry) {
+            // Its repetition has ended and moved it away.
+            Err(_) if root.symlink_metadata().is_err() => {}
+            left => found.push(left?),
         }
-        let lock = Locks::of(&root)?.try_lock("store", Sharing::Exclusive)?;
-        left.kept = match (&lock, of) {
-            (Attempt::HeldBy(holders), _) => Some(match holders.first() {
-                Some(holder) => format!("{holder} has it open"),
-                None => "a process has it open".to_owned(),
-            }),
-            (Attempt::Locked(_), Some(of)) if idle < RESUMABLE && is_current(&of) => {
-                let days = RESUMABLE.saturating_sub(idle).as_secs().div_ceil(24 * 60 * 60);
-                Some(format!(
-                    "`aurora rerun {}` resumes it; kept for {days} more days",
-                    of.path
-                ))
-            }
-            (Attempt::Locked(_), _) => None,
-        };
-        if left.kept.is_none() && !dry {
-            delete(parent, &root)?;
-        }
-        found.push(left);
     }
     Ok(found)
+}
+
+fn collect_one(
+    parent: &Utf8Path,
+    root: &Utf8Path,
+    is_current: &dyn Fn(&RepeatedLock) -> bool,
+    dry: bool,
+) -> Result<LeftRepetition, StoreError> {
+    // Before this collection changes it.
+    let idle = idle(root).map_err(failed("read", root))?;
+    let of = regular::read_to_string(&root.join(OF)).ok();
+    let of: Option<RepeatedLock> = of.and_then(|text| serde_json::from_str(&text).ok());
+    let mut left = LeftRepetition {
+        path: root.strip_prefix(parent).unwrap_or(root).to_owned(),
+        bytes: bytes_below(root).map_err(failed("read", root))?,
+        kept: None,
+    };
+    if !root.is_dir() {
+        if !dry {
+            fs::remove_file(root).map_err(failed("remove", root))?;
+        }
+        return Ok(left);
+    }
+    let lock = Locks::of(root)?.try_lock("store", Sharing::Exclusive)?;
+    left.kept = match (&lock, of) {
+        (Attempt::HeldBy(holders), _) => Some(match holders.first() {
+            Some(holder) => format!("{holder} has it open"),
+            None => "a process has it open".to_owned(),
+        }),
+        (Attempt::Locked(_), Some(of)) if idle < RESUMABLE && is_current(&of) => {
+            let days = RESUMABLE.saturating_sub(idle).as_secs().div_ceil(24 * 60 * 60);
+            Some(format!(
+                "`aurora rerun {}` resumes it; kept for {days} more days",
+                of.path
+            ))
+        }
+        (Attempt::Locked(_), _) => None,
+    };
+    if left.kept.is_none() && !dry {
+        delete(parent, root)?;
+    }
+    Ok(left)
 }
 
 /// The time since the last change of a store: each result, checkpoint and temporary file changes one of its folders.
@@ -244,6 +256,13 @@ mod tests {
         assert!(listed[0].kept.is_none() && root.exists(), "a dry run deletes nothing");
         assert_eq!(collect(true), listed);
         assert!(!root.exists());
+        // It ends while it is examined.
+        let leaving = open("a", "").store.root().to_owned();
+        let vanish = |_: &RepeatedLock| {
+            fs::remove_dir_all(&leaving).expect("removed");
+            false
+        };
+        assert_eq!(collect_repetitions(parent, &vanish, false).expect("a collection"), []);
         // Its lock has changed.
         drop(open("a", ""));
         assert_eq!(collect(false)[0].kept, None);

@@ -30,6 +30,7 @@ pub(super) fn parse(page: &str) -> Result<Html, Skip> {
     let tokens = Tokens {
         builder,
         came: Cell::new(false),
+        merged: Cell::new(0),
     };
     let tokenizer = Tokenizer::new(tokens, TokenizerOpts::default());
     let input = BufferQueue::default();
@@ -43,7 +44,7 @@ pub(super) fn parse(page: &str) -> Result<Html, Skip> {
         // It pauses at scripts, which nobody runs.
         while !matches!(tokenizer.feed(&input), TokenizerResult::Done) {}
         tags.read(piece.as_bytes(), tokenizer.sink.came.take());
-        if tags.attributes() > TAG_ATTRIBUTES {
+        if tags.attributes() > TAG_ATTRIBUTES || tokenizer.sink.merged.get() > TAG_ATTRIBUTES {
             return Err(Skip::Attributes);
         }
         nodes = examine(&tokenizer.sink.builder.sink, nodes)?;
@@ -72,6 +73,8 @@ fn examine(sink: &HtmlTreeSink, before: usize) -> Result<usize, Skip> {
 struct Tokens {
     builder: TreeBuilder<NodeId, HtmlTreeSink>,
     came: Cell<bool>,
+    /// Attributes of all `html` and `body` tags: the parser adds those of later ones to the first.
+    merged: Cell<usize>,
 }
 
 impl TokenSink for Tokens {
@@ -80,6 +83,11 @@ impl TokenSink for Tokens {
     fn process_token(&self, token: Token, line: u64) -> TokenSinkResult<NodeId> {
         if !matches!(token, Token::ParseError(_)) {
             self.came.set(true);
+        }
+        if let Token::TagToken(tag) = &token
+            && matches!(&*tag.name, "html" | "body")
+        {
+            self.merged.set(self.merged.get() + tag.attrs.len());
         }
         self.builder.process_token(token, line)
     }
@@ -237,6 +245,16 @@ mod tests {
                 let page = format!("{before}{}", many(between));
                 assert_eq!(limit(&page), Some(Skip::Attributes), "{before} {between:?}");
             }
+        }
+    }
+
+    /// The parser adds the attributes of later `html` and `body` tags to the first.
+    #[test]
+    fn attributes_of_all_html_and_body_tags_have_a_limit() {
+        for tag in ["html", "body"] {
+            let page = |tags: usize| -> String { (0..tags).map(|i| format!("<{tag} a{i}=1>")).collect() };
+            assert_eq!(limit(&page(TAG_ATTRIBUTES)), None);
+            assert_eq!(limit(&page(TAG_ATTRIBUTES + 1)), Some(Skip::Attributes), "{tag}");
         }
     }
 
