@@ -25,16 +25,19 @@ pub enum SourceFields {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExtractFields {
-    /// Glob patterns over member paths (of an archive) or file names; a `.gz` member is read unpacked.
+    /// Glob patterns over member paths (of an archive) or file names, without the extension of a compression.
     pub files: Vec<String>,
     /// Members that match one of these are left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exclude: Vec<String>,
     pub format: Format,
+    /// The encoding of files without a byte-order mark, as its standard spells it; UTF-8 if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoding: Option<String>,
 }
 
-/// A member is one document, except for `Text { by_line }` (one per line) and the JSON formats (one per value).
-/// A document's paragraphs are its lines: extraction joins wrapped lines and collapses white space.
+/// A format, and what of it is a document. `Text`, `Code` and the formats with rows yield documents byte for byte; `Html`,
+/// `Roff` and `Mo` have to rebuild them, with one line per paragraph.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "name", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Format {
@@ -53,29 +56,54 @@ pub enum Format {
     Roff,
     /// GNU message catalogues: the translations that differ from their originals, without accelerator marks.
     Mo,
-    Text {
-        #[serde(default)]
-        by_line: bool,
-    },
-    /// Source code, kept byte for byte.
+    Text { by: TextUnit },
+    /// Source code, one document per file.
     Code,
-    /// One JSON object per line; `field` is the member that holds the text.
-    Jsonl { field: String },
-    /// One item per document: a prompt, which is only context, and an answer, which is trained on. Both are templates over
-    /// the item's members.
+    /// One JSON object per line.
+    Jsonl(RowDocument),
+    /// Each element of a list is a row; in a file that is an object, each string under the member at any depth is a document.
+    Json(RowDocument),
+    /// Every string of a JSON file is a line of one document (message catalogues).
+    JsonStrings,
+    Csv {
+        document: RowDocument,
+        /// Found by the first row if it is not stated.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        delimiter: Option<String>,
+    },
+    Parquet(RowDocument),
+    Arrow(RowDocument),
+    /// One row per document: a prompt, which is only context, and an answer, which is trained on. Both are templates over
+    /// the row's members. The name of a file determines the format of its rows.
     Pairs {
         prompt: String,
         answer: String,
         /// Reads only the items whose member has this text.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         only: Option<MemberFilter>,
-    },
-    /// One JSON value per file; each string found under a member called `field` at any depth is a document; without
-    /// `field`, every string value of the file is a paragraph of one document (message catalogues).
-    Json {
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        field: Option<String>,
+        id: Option<String>,
     },
+}
+
+/// What of a plain text is a document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TextUnit {
+    File,
+    Line,
+    Block,
+}
+
+/// What of a row is a document.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RowDocument {
+    /// A template over the row's members.
+    pub text: String,
+    /// The member that identifies the document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
 }
 
 /// Selects items whose member `member` equals `text`.
@@ -94,18 +122,12 @@ pub struct PageReference {
     pub other: String,
 }
 
-/// Rules for the text that a corpus keeps. Counts of dropped units by reason are an output.
+/// Rules for the text that a corpus keeps. Counts of what was dropped and changed, by reason, are an output.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FilterFields {
-    pub language: Language,
-    /// Drop units that do not look like `language` (script and function words).
-    pub language_filter: bool,
-    /// Unicode characters; shorter units are dropped.
-    pub minimum_characters: u32,
-    pub unit: FilterUnit,
-    /// Drop exact repeats of a unit across the whole corpus; the first one stays.
-    pub deduplicate: bool,
+    /// In this order.
+    pub prepare: Vec<Step>,
     /// Fraction of documents held out, in 0..1, by the hash of the document's text.
     pub held_out: Exact,
     /// Stops after this number of bytes of kept text.
@@ -113,26 +135,35 @@ pub struct FilterFields {
     pub limit_bytes: Option<u64>,
 }
 
-/// The unit of text that a filter keeps or drops.
+/// A step that prepares the documents of a corpus. `by` is what it keeps, drops or changes; paragraphs are the lines of a
+/// document at that step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Step {
+    /// Paragraphs between empty lines become lines, and each run of white space a space.
+    Reflow,
+    /// Each run of white space becomes one space, and none stays at both ends.
+    Collapse { by: FilterUnit },
+    /// Removes white space at both ends.
+    Trim { by: FilterUnit },
+    /// Drops what has fewer characters (Unicode code points).
+    Minimum { by: FilterUnit, characters: u32 },
+    /// Drops what is not detected as a language: `code` is its name in the detector, of which `detector` has the version.
+    Language {
+        by: FilterUnit,
+        detector: String,
+        code: String,
+    },
+    /// Drops exact repeats across the corpus; the first one stays.
+    Deduplicate { by: FilterUnit },
+}
+
+/// What a step keeps or drops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FilterUnit {
     Paragraph,
     Document,
-}
-
-/// Languages of corpora. Aurora can detect the text of each except `Code` and `Other`, which are not filtered by
-/// language.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Language {
-    En,
-    Fi,
-    Hi,
-    Ja,
-    Vi,
-    Code,
-    Other,
 }
 
 /// How a tokenizer is made.

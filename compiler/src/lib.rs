@@ -18,6 +18,8 @@
 //! | `numerics_class` | which machines compute the same bits |
 //! | `layout`, `machine`, `memory` | parallel layouts, the machines they are for, the memory of a rank |
 //! | `schedule` | learning-rate schedules |
+//! | `encodings` | labels of character encodings |
+//! | `language` | languages of corpora: canonical tags, and how their text is detected |
 //! | `server` | addresses that a judge sends to, and whether they keep a secret |
 //! | `json_output` | the JSON documents that commands print |
 //! | `points` | the keys of a sweep |
@@ -29,11 +31,13 @@
 pub mod check;
 pub mod compose;
 pub mod diff;
+pub mod encodings;
 pub mod exact;
 pub mod fields;
 pub mod graph;
 pub mod hash;
 pub mod json_output;
+pub mod language;
 pub mod layout;
 pub mod lock;
 pub mod machine;

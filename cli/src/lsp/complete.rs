@@ -1,5 +1,6 @@
 //! Completion: kinds of blocks, fields, values, arguments, names, units, marks of evidence.
 
+use aurora_compiler::language;
 use aurora_compiler::schema::{self, BLOCKS, CallSchema, Default, EvalKind, FieldSchema, Type, UNITS};
 use aurora_compiler::spec::{BlockKind, Unit};
 use aurora_lang::ast::{Body, Entry, Span, ValueKind};
@@ -295,6 +296,7 @@ fn value(kind: &'static Type, scope: &[KnownName]) -> Vec<Suggestion> {
             .iter()
             .map(|(word, meaning)| item(word, SuggestionKind::Word, meaning, ""))
             .collect(),
+        Type::Language => languages(),
         Type::Call(calls) => calls.iter().map(call).collect(),
         Type::Reference(kinds) => scope
             .iter()
@@ -325,6 +327,13 @@ fn value(kind: &'static Type, scope: &[KnownName]) -> Vec<Suggestion> {
         Type::OneOf(all) => all.iter().flat_map(|kind| value(kind, scope)).collect(),
         Type::Integer { .. } | Type::Decimal { .. } | Type::Percent { .. } | Type::Quantity { .. } => Vec::new(),
     }
+}
+
+/// Languages that can be detected, and the words for corpora without one. Others can be written too.
+fn languages() -> Vec<Suggestion> {
+    let detected = language::DETECTED.into_iter().map(|(tag, _)| (tag, "a language"));
+    let all = detected.chain(language::WITHOUT);
+    all.map(|(word, meaning)| item(word, SuggestionKind::Word, meaning, "")).collect()
 }
 
 /// A call with its required arguments.

@@ -3,6 +3,9 @@
 use aurora_lang::ast::Span;
 use aurora_lang::diagnostics::{Code, Diagnostic};
 
+use crate::encodings::{ENCODINGS, encoding_of_label};
+use crate::names::nearest;
+
 const TYPES: [(&str, &str); 4] = [
     ("pypi", "pkg:pypi/sympy@1.14.0"),
     (
@@ -38,12 +41,35 @@ pub(super) fn reference_error(text: &str, span: Span) -> Option<Diagnostic> {
         _ => {
             let known = ["file", "pkg", "hf"];
             let diagnostic = bad(format!("no kind of source is called `{scheme}:`"), "unknown scheme");
-            Some(match crate::names::nearest(scheme, known.into_iter()) {
+            Some(match nearest(scheme, known.into_iter()) {
                 Some(similar) => diagnostic.help(format!("one with a similar name exists: `{similar}:`")),
                 None => diagnostic.help("there are `file:`, `pkg:` and `hf:`"),
             })
         }
     }
+}
+
+/// The error in the name of an encoding, if any.
+pub(super) fn encoding_error(text: &str, span: Span) -> Option<Diagnostic> {
+    if encoding_of_label(text).is_some() {
+        return None;
+    }
+    let error = Diagnostic::new(Code::BAD_ARGUMENT, format!("no encoding is called `{text}`")).label(span, "unknown encoding");
+    let labels = ENCODINGS.iter().flat_map(|(_, labels)| labels.iter().copied());
+    Some(match nearest(text, labels) {
+        Some(similar) => error.help(format!("one with a similar name exists: `{similar}`")),
+        None => error.help("use a name of the WHATWG standard, such as `windows-1252`, `shift_jis` or `utf-16le`"),
+    })
+}
+
+/// The error in what separates columns, if any.
+pub(super) fn delimiter_error(text: &str, span: Span) -> Option<Diagnostic> {
+    let is_one = text.len() == 1 && !matches!(text, "\"" | "\n" | "\r");
+    (!is_one).then(|| {
+        Diagnostic::new(Code::BAD_ARGUMENT, "columns are separated by one ASCII character")
+            .label(span, "not one such character")
+            .help("such as `\";\"` or `\"\\t\"`; quotes and line ends have their own meaning")
+    })
 }
 
 fn file_error(path: &str, span: Span) -> Option<Diagnostic> {
@@ -76,7 +102,7 @@ fn package_error(rest: &str, span: Span) -> Option<Diagnostic> {
             "unknown type of package",
         );
         return Some(
-            match crate::names::nearest(kind, TYPES.iter().map(|(known, _)| *known)) {
+            match nearest(kind, TYPES.iter().map(|(known, _)| *known)) {
                 Some(similar) => diagnostic.help(format!("one with a similar name exists: `pkg:{similar}/`")),
                 None => diagnostic.help("there are `pkg:pypi/`, `pkg:deb/debian/`, `pkg:cargo/` and `pkg:npm/`"),
             },

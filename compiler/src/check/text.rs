@@ -19,6 +19,8 @@ impl fmt::Display for Value {
             Self::Percent(value) => write!(f, "{value}%"),
             Self::Points(value) => write!(f, "{value} pp"),
             Self::Text(text) => f.write_str(&quoted(text)),
+            // The tag of a language may have parts.
+            Self::Word(word) if word.contains('-') => f.write_str(&quoted(word)),
             Self::Word(word) => f.write_str(word),
             Self::Quantity(count, unit) => f.write_str(&quantity(*count, *unit)),
             Self::Every(inner) => write!(f, "every {inner}"),
@@ -208,7 +210,8 @@ impl fmt::Display for Metric {
         if self.set.is_empty() {
             Ok(())
         } else {
-            write!(f, ".{}", self.set)
+            // As gates write the tag of a language.
+            write!(f, ".{}", self.set.replace('-', "_"))
         }
     }
 }

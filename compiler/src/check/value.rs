@@ -7,6 +7,7 @@ use aurora_lang::diagnostics::{Applicability, Code, Diagnostic};
 
 use super::Checker;
 use super::collect::duplicate;
+use crate::language;
 use crate::names::{nearest, suggest};
 use crate::schema::{self, CallSchema, Default, FieldSchema, TextKind, Type, describe};
 use crate::server::ServerAddress;
@@ -136,6 +137,7 @@ impl Checker<'_> {
                     .label(span, format!("expected {}", describe(kind)));
                 self.unknown_word(diagnostic, word, span, words)
             }
+            (Type::Language, ValueKind::Word(tag) | ValueKind::Text(tag)) => self.language(tag, span).map(Value::Word),
             (Type::Quantity { units, least, most }, ValueKind::Number(number)) => self
                 .quantity(number, span, units, *least..=*most)
                 .map(|(count, unit)| Value::Quantity(count, unit)),
@@ -179,6 +181,23 @@ impl Checker<'_> {
             },
             (Type::Nothing, ValueKind::Word(word)) if word == "none" => Some(Value::None),
             _ => self.wrong_type(written, kind, name),
+        }
+    }
+
+    fn language(&mut self, written: &str, span: Span) -> Option<String> {
+        match language::canonical(written) {
+            Ok(tag) => Some(tag),
+            Err(why) => {
+                let known = language::DETECTED.into_iter().map(|(tag, _)| tag);
+                let known = known.chain(language::WITHOUT.map(|(name, _)| name));
+                let name = Name {
+                    text: written.to_owned(),
+                    span,
+                };
+                let diagnostic = Diagnostic::new(Code::UNKNOWN_WORD, why).label(span, "unknown language");
+                self.error(suggest(diagnostic, &name, known, "a language"));
+                None
+            }
         }
     }
 
@@ -260,6 +279,8 @@ impl Checker<'_> {
             TextKind::Pattern => super::source::pattern_error(text, span),
             TextKind::Server => server_error(text, span),
             TextKind::Repository => super::source::repository_error(text, span),
+            TextKind::Encoding => super::source::encoding_error(text, span),
+            TextKind::Delimiter => super::source::delimiter_error(text, span),
         };
         match error {
             Some(error) => {
@@ -501,7 +522,8 @@ fn looks_like(written: &ast::Value, kind: &Type) -> bool {
     match (kind, &written.kind) {
         (Type::Bool, ValueKind::Word(word)) => word == "true" || word == "false",
         (Type::Nothing, ValueKind::Word(word)) => word == "none",
-        (Type::Word(_) | Type::Reference(_) | Type::Call(_), ValueKind::Word(_)) => true,
+        (Type::Word(_) | Type::Reference(_) | Type::Call(_) | Type::Language, ValueKind::Word(_)) => true,
+        (Type::Language, ValueKind::Text(_)) => true,
         (Type::Call(_), ValueKind::Call(_)) => true,
         (
             Type::Integer { .. } | Type::Decimal { .. } | Type::Percent { .. } | Type::Quantity { .. },

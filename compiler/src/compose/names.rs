@@ -13,6 +13,7 @@ use aurora_lang::parse::MOST_NESTING;
 use rust_decimal::Decimal;
 
 use super::Bundle;
+use crate::language;
 use crate::names::suggest;
 use crate::number::{Counted, counted, decimal};
 use crate::schema::{self, CallSchema, Type};
@@ -644,6 +645,10 @@ fn schema_words() -> BTreeSet<&'static str> {
 fn words_of(kind: &Type, words: &mut BTreeSet<&'static str>) {
     match kind {
         Type::Word(list) => words.extend(list.iter().map(|(word, _)| *word)),
+        Type::Language => {
+            words.extend(language::DETECTED.into_iter().map(|(tag, _)| tag));
+            words.extend(language::WITHOUT.into_iter().map(|(name, _)| name));
+        }
         Type::List { of, .. } => words_of(of, words),
         Type::OneOf(types) => types.iter().for_each(|kind| words_of(kind, words)),
         Type::Call(calls) => {

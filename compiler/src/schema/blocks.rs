@@ -1,6 +1,8 @@
 //! Blocks and their fields.
 
-use super::calls::{COMPONENT, EXTRACTIONS, LEARNING_RATES, NUMERICS, OPTIMIZERS, TOKENIZERS, WARNINGS, WEIGHTS};
+use super::calls::{
+    COMPONENT, EXTRACTIONS, LEARNING_RATES, NUMERICS, OPTIMIZERS, STEPS_OF_TEXT, TOKENIZERS, UNITS_OF_TEXT, WARNINGS, WEIGHTS,
+};
 use super::evals::EVAL;
 use super::types::{LARGEST_MICRO_BATCH, LONGEST_SEQUENCE, TEXT, TOKENS_OR_STEPS};
 use super::{BlockSchema, CallSchema, Range, TextKind, Type, field, positive, whole};
@@ -89,6 +91,20 @@ const SOURCE: BlockSchema = BlockSchema {
         )
         .or_unset("2 TiB from the hub; unpacked 100 times the bytes of the files, at least 1 GiB")
         .placement(),
+        field(
+            "malformed",
+            Type::Percent {
+                range: Range {
+                    least: "0",
+                    includes_least: true,
+                    most: Some("100"),
+                    includes_most: true,
+                },
+            },
+            "The most rows of an extraction that may be malformed; with more, and with more than 10, it fails.",
+        )
+        .or("0.1%")
+        .placement(),
         field("licence", TEXT, "The licence of the files.")
             .or_unset("not stated")
             .description()
@@ -103,16 +119,8 @@ const CORPUS: BlockSchema = BlockSchema {
     fields: &[
         field(
             "language",
-            Type::Word(&[
-                ("en", "English"),
-                ("fi", "Finnish"),
-                ("hi", "Hindi"),
-                ("ja", "Japanese"),
-                ("vi", "Vietnamese"),
-                ("code", "source code"),
-                ("other", "any other language; not filtered by language"),
-            ]),
-            "The language of the text, which is also its name in reports of scores.",
+            Type::Language,
+            "The language of the text, which is also its name in reports of scores; in gates `-` is written `_`.",
         ),
         field(
             "from",
@@ -123,12 +131,21 @@ const CORPUS: BlockSchema = BlockSchema {
             "How documents are extracted, and from which sources.",
         ),
         field(
+            "prepare",
+            Type::List {
+                of: &Type::Call(STEPS_OF_TEXT),
+                least: 0,
+            },
+            "What is changed and dropped, step by step in this order; without steps every document stays as it is.",
+        )
+        .or_derived("the steps of `unit`, `minimum` and `language_filter`; without them `[]`"),
+        field(
             "language_filter",
             Type::Bool,
-            "Drop paragraphs or documents that are not detected as `language`.",
+            "Drop units that are not detected as `language`: the last step of `prepare`, as `language`.",
         )
-        .or_derived("`true`; `false` for `code` and `other`")
-        .ignored("an error with `code` and `other`"),
+        .or_unset("`false`")
+        .ignored("an error with `prepare`"),
         field(
             "minimum",
             Type::Quantity {
@@ -136,24 +153,17 @@ const CORPUS: BlockSchema = BlockSchema {
                 least: 0,
                 most: u64::MAX,
             },
-            "Drop paragraphs or documents that are shorter.",
+            "Drop units that are shorter: a step of `prepare`, as `minimum(…)`.",
         )
-        .or_derived("30 characters; 12 for `ja`, 0 for `code`"),
+        .or_unset("no minimum")
+        .ignored("an error with `prepare`"),
         field(
             "unit",
-            Type::Word(&[
-                ("paragraph", "each paragraph of a document is filtered and deduplicated"),
-                ("document", "a complete document is kept or dropped"),
-            ]),
-            "The unit of filtering and deduplication.",
+            Type::Word(UNITS_OF_TEXT),
+            "What `minimum` and `language_filter` keep or drop; `paragraph` is the first step of `prepare`, as `paragraphs`.",
         )
-        .or_derived("`paragraph`; `document` for `code` and for `pairs`"),
-        field(
-            "deduplicate",
-            Type::Bool,
-            "Drop exact duplicates of paragraphs or documents and keep the first.",
-        )
-        .or("true"),
+        .or_unset("`document`")
+        .ignored("an error with `prepare`"),
         field(
             "held_out",
             Type::Percent {
@@ -178,7 +188,7 @@ const CORPUS: BlockSchema = BlockSchema {
         )
         .or_unset("no limit"),
     ],
-    example: "corpus fi {\n  language = fi\n  from     = [mo(gnucash, files = [\"usr/share/locale/fi/**/*.mo\"]), roff(manpages_fi)]\n  held_out = 5%\n}",
+    example: "corpus fi {\n  language = fi\n  from     = [mo(gnucash, files = [\"usr/share/locale/fi/**/*.mo\"]), roff(manpages_fi)]\n  prepare  = [paragraphs, minimum, language, deduplicate]\n  held_out = 5%\n}",
 };
 
 const TOKENIZER: BlockSchema = BlockSchema {

@@ -79,25 +79,116 @@ pub(super) const NUMERICS: &[CallSchema] = &[
     },
 ];
 
+/// What a step of preparation keeps or drops.
+pub(super) const UNITS_OF_TEXT: &[(&str, &str)] = &[
+    ("paragraph", "each line of a document"),
+    ("document", "a complete document"),
+];
+
+/// The steps that prepare the text of a corpus.
+pub(super) const STEPS_OF_TEXT: &[CallSchema] = &[
+    CallSchema {
+        name: "paragraphs",
+        meaning: "The steps after this one keep, drop or change each line of a document by itself; lines that stay are joined by LF again.",
+        first: None,
+        arguments: &[],
+    },
+    CallSchema {
+        name: "reflow",
+        meaning: "Lines that are wrapped become one: paragraphs, which empty lines separate, become lines, and each run of white space a space.",
+        first: None,
+        arguments: &[],
+    },
+    CallSchema {
+        name: "collapse",
+        meaning: "Each run of white space becomes one space, and none stays at both ends.",
+        first: None,
+        arguments: &[],
+    },
+    CallSchema {
+        name: "trim",
+        meaning: "Removes white space at both ends.",
+        first: None,
+        arguments: &[],
+    },
+    CallSchema {
+        name: "minimum",
+        meaning: "Drops what is shorter.",
+        first: Some(&field(
+            "characters",
+            Type::Quantity {
+                units: &[Unit::Characters],
+                least: 1,
+                most: u32::MAX as u64,
+            },
+            "The fewest characters (Unicode code points).",
+        )
+        .or_derived("30; 12 in languages whose script writes a word or a syllable in one character")),
+        arguments: &[],
+    },
+    CallSchema {
+        name: "language",
+        meaning: "Drops what is not detected as the corpus' `language`.",
+        first: None,
+        arguments: &[],
+    },
+    CallSchema {
+        name: "deduplicate",
+        meaning: "Drops exact repeats across the corpus; the first one stays.",
+        first: None,
+        arguments: &[field("by", Type::Word(UNITS_OF_TEXT), "What is compared.")
+            .or_unset("what the step before works on")],
+    },
+];
+
+const ENCODING: FieldSchema = field(
+    "encoding",
+    Type::Text(TextKind::Encoding),
+    "The encoding of files without a byte-order mark, by its name in the WHATWG standard, such as `windows-1252`.",
+)
+.or_unset("UTF-8");
+const FIELD: FieldSchema = field(
+    "field",
+    TEXT,
+    "The member or column with the text; `meta.text` is the member `text` of `meta`.",
+)
+.or_unset("`\"text\"`, unless `text` is given");
+const COMPOSED: FieldSchema = field(
+    "text",
+    TEXT,
+    "The text composed of several members, as a template: `\"{title}\\n\\n{body}\"`; `{{` and `}}` are braces.",
+)
+.or_unset("the text of `field`");
+const ID: FieldSchema = field("id", TEXT, "The member or column that identifies a document.")
+    .or_unset("a document is identified by its file and line");
+
 /// How documents are read from a source.
 pub(super) const EXTRACTIONS: &[CallSchema] = &[
     CallSchema {
         name: "text",
-        meaning: "Plain text, one document per file.",
+        meaning: "Plain text or Markdown, one document per file, unchanged.",
         first: Some(&SOURCE),
         arguments: &[
             FILES,
             EXCLUDE,
-            field("by_line", Type::Bool, "Every line is a document.").or("false"),
+            ENCODING,
+            field("by_line", Type::Bool, "Every line that is not blank is a document. Lines end at LF, CRLF or CR.").or("false"),
+            field(
+                "by_block",
+                Type::Bool,
+                "Every block of lines is a document; blank lines separate blocks.",
+            )
+            .or("false"),
         ],
     },
     CallSchema {
         name: "html",
-        meaning: "Web pages, one document per page and one paragraph per block element.",
+        meaning: "Web pages, one document per page and one line per block element, with white space collapsed.",
         first: Some(&SOURCE),
         arguments: &[
             FILES,
             EXCLUDE,
+            ENCODING,
             field("select", TEXT, "CSS selector of the elements with the text.").or("\"body\""),
             field("drop", TEXT, "CSS selector of elements inside them to exclude.").or_unset("nothing is excluded"),
             field(
@@ -119,56 +210,88 @@ pub(super) const EXTRACTIONS: &[CallSchema] = &[
     },
     CallSchema {
         name: "roff",
-        meaning: "Manual pages, one document per page, without requests and escapes.",
+        meaning: "Manual pages, one document per page and one line per paragraph, without requests and escapes.",
         first: Some(&SOURCE),
-        arguments: &[FILES, EXCLUDE],
+        arguments: &[FILES, EXCLUDE, ENCODING],
     },
     CallSchema {
         name: "mo",
-        meaning: "GNU message catalogues: the translations that differ from their originals.",
+        meaning: "GNU message catalogues: the translations that differ from their originals, one line each.",
         first: Some(&SOURCE),
         arguments: &[FILES, EXCLUDE],
     },
     CallSchema {
         name: "code",
-        meaning: "Source code, kept byte for byte, one document per file.",
+        meaning: "Source code, one document per file, unchanged.",
         first: Some(&SOURCE),
-        arguments: &[FILES, EXCLUDE],
+        arguments: &[FILES, EXCLUDE, ENCODING],
     },
     CallSchema {
         name: "jsonl",
-        meaning: "One JSON object per line, each a document.",
+        meaning: "One JSON object per line, each a document with the text of a member, unchanged.",
         first: Some(&SOURCE),
-        arguments: &[
-            FILES,
-            EXCLUDE,
-            field("field", TEXT, "The member with the text.").or("\"text\""),
-        ],
+        arguments: &[FILES, EXCLUDE, ENCODING, FIELD, COMPOSED, ID],
     },
     CallSchema {
         name: "json",
-        meaning: "One JSON value per file.",
+        meaning: "JSON files. Each element of a list is a document with the text of a member, unchanged. In a file that is an \
+                  object, every string of that member at any depth is one.",
         first: Some(&SOURCE),
         arguments: &[
             FILES,
             EXCLUDE,
+            ENCODING,
             field(
                 "field",
                 TEXT,
-                "Every string of a member of this name, at any depth, is a document.",
+                "The member with the text; `meta.text` is the member `text` of `meta`.",
             )
-            .or_unset("every string of a file is a paragraph of one document"),
+            .or_unset("every string of a file is a line of one document, unless `text` is given"),
+            COMPOSED,
+            ID,
         ],
+    },
+    CallSchema {
+        name: "csv",
+        meaning: "Tables with a first row of names (RFC 4180): each row is a document with the text of a column, unchanged.",
+        first: Some(&SOURCE),
+        arguments: &[
+            FILES,
+            EXCLUDE,
+            ENCODING,
+            FIELD,
+            COMPOSED,
+            ID,
+            field(
+                "delimiter",
+                Type::Text(TextKind::Delimiter),
+                "What separates columns: one character, such as `\";\"` or `\"\\t\"`.",
+            )
+            .or_unset("the one of comma, semicolon, tab and `|` that the first row has"),
+        ],
+    },
+    CallSchema {
+        name: "parquet",
+        meaning: "Parquet files: each row is a document with the text of a column, unchanged.",
+        first: Some(&SOURCE),
+        arguments: &[FILES, EXCLUDE, FIELD, COMPOSED, ID],
+    },
+    CallSchema {
+        name: "arrow",
+        meaning: "Arrow IPC files and streams: each row is a document with the text of a column, unchanged.",
+        first: Some(&SOURCE),
+        arguments: &[FILES, EXCLUDE, FIELD, COMPOSED, ID],
     },
     CallSchema {
         name: "pairs",
         meaning: "Instructions and answers: each item is a document, and only the tokens of its answer are trained on. Items are \
-                  the lines of `.jsonl` and `.txt` and the rows of `.csv`. The text of a special entry of the tokenizer is \
-                  encoded as that entry, as in chat templates.",
+                  the rows of `.jsonl`, `.json`, `.csv`, `.tsv`, `.parquet` and `.arrow`, and the lines of `.txt` as `{prompt}`. \
+                  The text of a special entry of the tokenizer is encoded as that entry, as in chat templates.",
         first: Some(&SOURCE),
         arguments: &[
             FILES,
             EXCLUDE,
+            ENCODING,
             field(
                 "prompt",
                 TEXT,
@@ -185,6 +308,7 @@ pub(super) const EXTRACTIONS: &[CallSchema] = &[
                 "Only the items whose member has this text, as `\"MEMBER=TEXT\"`.",
             )
             .or_unset("all items"),
+            ID,
         ],
     },
 ];

@@ -90,6 +90,8 @@ pub enum Type {
     Text(TextKind),
     /// One of a closed set of words, each with its meaning.
     Word(&'static [(&'static str, &'static str)]),
+    /// A language tag (BCP 47), `code` or `other`: a word, or a text if it has a `-`.
+    Language,
     /// A whole number of one of these units.
     Quantity {
         units: &'static [Unit],
@@ -134,6 +136,10 @@ pub enum TextKind {
     Repository,
     /// The address of a server: `https://…` or `http://…`.
     Server,
+    /// The name of a text encoding.
+    Encoding,
+    /// One character that separates columns.
+    Delimiter,
 }
 
 /// A call such as `cosine(peak = 1e-4, …)`.
@@ -218,8 +224,11 @@ pub fn describe(kind: &Type) -> String {
         Type::Text(TextKind::Pattern) => "a pattern of paths in double quotes".to_owned(),
         Type::Text(TextKind::Repository) => "a repository in double quotes, such as `\"organisation/name\"`".to_owned(),
         Type::Text(TextKind::Server) => "an address in double quotes, such as `\"https://HOST/v1\"`".to_owned(),
+        Type::Text(TextKind::Encoding) => "an encoding in double quotes, such as `\"windows-1252\"`".to_owned(),
+        Type::Text(TextKind::Delimiter) => "one character in double quotes, such as `\";\"`".to_owned(),
         Type::Text(TextKind::Plain) => "a text in double quotes".to_owned(),
         Type::Word(words) => list_or(&words.iter().map(|(word, _)| format!("`{word}`")).collect::<Vec<_>>()),
+        Type::Language => "a language such as `de` or `\"pt-BR\"`, `code` or `other`".to_owned(),
         Type::Quantity { units, .. } => format!("a number of {}", unit_names(units)),
         Type::Every(units) => format!("an interval in {}, such as `every 10 {}`", unit_names(units), units[0]),
         Type::Reference(kinds) => format!("the name of {}", kind_names(kinds)),

@@ -236,6 +236,7 @@ fn type_text(kind: &Type) -> String {
             .map(|(word, _)| format!("`{word}`"))
             .collect::<Vec<_>>()
             .join(", "),
+        Type::Language => "a language tag (BCP 47) such as `de` or `\"pt-BR\"`, `code`, `other`".to_owned(),
         Type::Quantity { units, .. } => unit_names(units),
         Type::Every(units) => format!("`every` {}", unit_names(units)),
         Type::Reference(kinds) => {

@@ -3,8 +3,10 @@
 use super::ViewError;
 use super::reader::{At, Reader, SpecValues};
 use crate::fields::{
-    ExtractFields, FilterFields, FilterUnit, Format, Language, MemberFilter, PageReference, TokenizerFields,
+    ExtractFields, FilterFields, FilterUnit, Format, MemberFilter, PageReference, RowDocument, Step, TextUnit, TokenizerFields,
 };
+use crate::encodings::encoding_of_label;
+use crate::language;
 use crate::spec::{BlockId, Spec};
 
 pub struct SourceView {
@@ -40,11 +42,7 @@ pub struct ExtractionView {
 pub fn corpus(spec: &Spec, id: &BlockId) -> Result<CorpusView, ViewError> {
     let mut read = Reader::new(spec);
     let filter = FilterFields {
-        language: read.word(&read.at(id, "language")?, Language::Other)?,
-        language_filter: read.flag(&read.at(id, "language_filter")?)?,
-        minimum_characters: read.count(&read.at(id, "minimum")?)?,
-        unit: read.word(&read.at(id, "unit")?, FilterUnit::Paragraph)?,
-        deduplicate: read.flag(&read.at(id, "deduplicate")?)?,
+        prepare: steps(&mut read, id)?,
         held_out: read.exact(&read.at(id, "held_out")?)?,
         limit_bytes: read.optional(&read.at(id, "limit")?, Reader::whole)?,
     };
@@ -54,6 +52,65 @@ pub fn corpus(spec: &Spec, id: &BlockId) -> Result<CorpusView, ViewError> {
         filter,
         extractions: extractions.collect::<Result<_, _>>()?,
         values: read.values,
+    })
+}
+
+/// The steps of a corpus. `paragraphs` is none itself: it says what the steps after it work on.
+fn steps<'a>(read: &mut Reader<'a>, id: &BlockId) -> Result<Vec<Step>, ViewError> {
+    let calls = read.elements(&read.at(id, "prepare")?);
+    let mut by = FilterUnit::Document;
+    let mut steps = Vec::new();
+    for call in &calls {
+        steps.push(match read.call_name(call) {
+            Some("paragraphs") => {
+                by = FilterUnit::Paragraph;
+                continue;
+            }
+            Some("reflow") => Step::Reflow,
+            Some("collapse") => Step::Collapse { by },
+            Some("trim") => Step::Trim { by },
+            Some("minimum") => Step::Minimum {
+                by,
+                characters: read.count(&read.argument(call, "characters")?)?,
+            },
+            Some("language") => {
+                let at = read.at(id, "language")?;
+                let detection = language::detection(&read.text(&at)?);
+                let detection = detection.ok_or_else(|| at.error("a language that can be detected"))?;
+                Step::Language {
+                    by,
+                    detector: detection.by.to_owned(),
+                    code: detection.code.to_owned(),
+                }
+            }
+            Some("deduplicate") => {
+                let at = read.argument(call, "by")?;
+                let own = read.optional(&at, |read, at| read.word(at, by))?;
+                Step::Deduplicate { by: own.unwrap_or(by) }
+            }
+            _ => return Err(call.error("a step")),
+        });
+    }
+    Ok(steps)
+}
+
+/// The template of a document's text, and its identifier.
+fn document<'a>(read: &mut Reader<'a>, call: &At<'a>) -> Result<Option<RowDocument>, ViewError> {
+    let field = read.optional(&read.argument(call, "field")?, Reader::text)?;
+    let text = read.optional(&read.argument(call, "text")?, Reader::text)?;
+    let id = read.optional(&read.argument(call, "id")?, Reader::text)?;
+    let of_field = |field: String| format!("{{{field}}}");
+    Ok(text.or_else(|| field.map(of_field)).map(|text| RowDocument { text, id }))
+}
+
+/// As [`document`], of a format whose text is the member `text` by default.
+fn document_or_text<'a>(read: &mut Reader<'a>, call: &At<'a>) -> Result<RowDocument, ViewError> {
+    if let Some(document) = document(read, call)? {
+        return Ok(document);
+    }
+    Ok(RowDocument {
+        text: "{text}".to_owned(),
+        id: read.optional(&read.argument(call, "id")?, Reader::text)?,
     })
 }
 
@@ -78,13 +135,26 @@ fn extraction<'a>(spec: &'a Spec, call: &At<'a>) -> Result<ExtractionView, ViewE
         }
         Some("roff") => Format::Roff,
         Some("mo") => Format::Mo,
-        Some("text") => Format::Text {
-            by_line: read.flag(&read.argument(call, "by_line")?)?,
-        },
+        Some("text") => {
+            let by_line = read.flag(&read.argument(call, "by_line")?)?;
+            let by_block = read.flag(&read.argument(call, "by_block")?)?;
+            Format::Text {
+                by: match (by_line, by_block) {
+                    (true, _) => TextUnit::Line,
+                    (_, true) => TextUnit::Block,
+                    _ => TextUnit::File,
+                },
+            }
+        }
         Some("code") => Format::Code,
-        Some("jsonl") => Format::Jsonl {
-            field: read.text(&read.argument(call, "field")?)?,
+        Some("jsonl") => Format::Jsonl(document_or_text(&mut read, call)?),
+        Some("json") => document(&mut read, call)?.map_or(Format::JsonStrings, Format::Json),
+        Some("csv") => Format::Csv {
+            document: document_or_text(&mut read, call)?,
+            delimiter: read.optional(&read.argument(call, "delimiter")?, Reader::text)?,
         },
+        Some("parquet") => Format::Parquet(document_or_text(&mut read, call)?),
+        Some("arrow") => Format::Arrow(document_or_text(&mut read, call)?),
         Some("pairs") => Format::Pairs {
             prompt: read.text(&read.argument(call, "prompt")?)?,
             answer: read.text(&read.argument(call, "answer")?)?,
@@ -95,11 +165,14 @@ fn extraction<'a>(spec: &'a Spec, call: &At<'a>) -> Result<ExtractionView, ViewE
                     text: text.trim().to_owned(),
                 }
             }),
-        },
-        Some("json") => Format::Json {
-            field: read.optional(&read.argument(call, "field")?, Reader::text)?,
+            id: read.optional(&read.argument(call, "id")?, Reader::text)?,
         },
         _ => return Err(call.error("an extraction")),
+    };
+    let encoding = match read.argument(call, "encoding") {
+        Ok(at) => read.optional(&at, Reader::text)?,
+        // A format that is not text has none.
+        Err(_) => None,
     };
     Ok(ExtractionView {
         source,
@@ -108,6 +181,7 @@ fn extraction<'a>(spec: &'a Spec, call: &At<'a>) -> Result<ExtractionView, ViewE
             files: read.texts(&read.argument(call, "files")?)?,
             exclude: read.texts(&read.argument(call, "exclude")?)?,
             format,
+            encoding: encoding.and_then(|label| encoding_of_label(&label)).map(str::to_owned),
         },
         values: read.values,
     })

@@ -1,53 +1,54 @@
 //! Documents from files: one module per format, the same rules for all.
 //!
 //! In: the files of a source, and what to read from them ([`ExtractFields`]). Out: `documents.jsonl`, one
-//! `{"id": …, "text": …}` per line, sorted by member, and `report.json` with what was left out and why. Each paragraph of a
-//! text is a line; only `code` keeps its bytes. Members are read in order and processed in parallel;
-//! the output does not depend on the number of threads. Not here: which documents are wanted (`filter`).
+//! `{"id": …, "text": …}` per line, sorted by member, and `report.json`, which counts every row ([`ExtractReport`]). Texts,
+//! code and the texts of rows stay byte for byte; only `html`, `roff` and `mo` rebuild them. Members are read in order and
+//! processed in parallel; the output does not depend on the number of threads. Not here: which documents are wanted, and how
+//! they are changed (`filter`).
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::sync::Arc;
 
-use aurora_compiler::fields::{ExtractFields, Format};
+use aurora_compiler::fields::{ExtractFields, Format, TextUnit};
 use camino::Utf8Path;
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 
+use super::columns::{self, ColumnsError, Rows, Wanted, WantedKind};
+use super::detect::detect;
 use super::documents::Document;
+use super::encoding::{self, Encoding, TextReader, decode_utf8};
 use super::template::TemplateError;
 use crate::errors::FileError;
 use crate::progress::{Cancelled, ProgressReporter, ProgressUnit};
+use crate::regular;
 use crate::source::archive::{self, ArchiveError, InputFile, MemberSelection, read_whole, walk};
+use counts::{FileCounts, Skip};
+use records::{Cut, CutError, Record, Records, is_blank};
+use rows::{Header, HeaderError, Row};
+use select::{Dropped, Made, Selection};
 
+mod counts;
 mod html;
 mod json;
 mod mo;
 mod page;
-mod pairs;
+mod records;
 mod roff;
-mod text;
+mod rows;
+mod select;
 
-/// The largest unpacked member, and the longest line of a member that is read line by line.
+pub use counts::{Counted, ExtractReport, InvalidText};
+
+/// The largest unpacked member that is read as a whole, and the longest record of one that is not.
 pub const MEMBER_LIMIT: u64 = 256 << 20;
 
 /// Bytes that the threads process at a time.
 const BATCH: usize = 16 << 20;
 
-/// Counts of a source's members and documents.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ExtractReport {
-    /// Regular members of the files.
-    pub members: u64,
-    /// Members that match the patterns.
-    pub matched: u64,
-    pub documents: u64,
-    /// UTF-8 bytes of the documents' texts.
-    pub bytes: u64,
-    /// Counts of what was left out, by reason.
-    pub skipped: BTreeMap<String, u64>,
-}
+/// Malformed rows that never fail an extraction, however many rows there are.
+const FEW: u64 = 10;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ExtractError {
@@ -55,7 +56,14 @@ pub enum ExtractError {
     Archive(#[from] ArchiveError),
     #[error("cannot read a member")]
     Read(#[source] io::Error),
-    #[error("`{member}` has more than {limit} bytes, unpacked or in one line")]
+    #[error("cannot read `{member}`{}", found.map(|found| format!(", which looks like {found}")).unwrap_or_default())]
+    Member {
+        member: String,
+        found: Option<&'static str>,
+        #[source]
+        source: io::Error,
+    },
+    #[error("`{member}` has more than {limit} bytes, unpacked or in one record")]
     Large { member: String, limit: u64 },
     #[error("no member matches `{pattern}`{}", example.as_ref().map(|e| format!("; there is for example `{e}`")).unwrap_or_default())]
     NoMatch { pattern: String, example: Option<String> },
@@ -68,58 +76,63 @@ pub enum ExtractError {
     #[error("no page has a reference page: replacing `{own}` by `{other}` gives the path of no member")]
     NoPairs { own: String, other: String },
     #[error(transparent)]
+    Columns(#[from] ColumnsError),
+    #[error("`{member}`: {cause}")]
+    Format { member: String, cause: String },
+    #[error("`{member}` has {rows} rows, and none has the wanted member: {cause}")]
+    NoField { member: String, rows: u64, cause: String },
+    #[error(
+        "{malformed} of {rows} rows are malformed, and at most {limit} may be: {}{}; correct them, or state how many are \
+         expected: `malformed = …%` in the source", first.join("; "), looks(*.found)
+    )]
+    Malformed {
+        malformed: u64,
+        rows: u64,
+        limit: String,
+        first: Vec<String>,
+        found: Option<&'static str>,
+    },
+    #[error("{members} files have no document{}{}", causes(causes), looks(*.found))]
+    NoDocument {
+        members: String,
+        causes: Vec<String>,
+        found: Option<&'static str>,
+    },
+    #[error(transparent)]
     File(#[from] FileError),
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
 }
 
-/// Why a document or a part of one was left out; `report.json` has these names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Skip {
-    Empty,
-    InvalidUtf8,
-    Malformed,
-    NoSuchField,
-    SameAsReference,
-    Untranslated,
-    Unwanted,
-    Link,
-    UnreadableName,
-    LargePage,
-    Depth,
-    Nodes,
-    Attributes,
-    Values,
+/// What a file looks like, and the call that reads it.
+fn looks(found: Option<&str>) -> String {
+    let Some(found) = found else { return String::new() };
+    let remedy = match found {
+        "a JSON array" => "; write `json(…)`",
+        "JSON lines" => "; write `jsonl(…)`",
+        "Parquet" => "; write `parquet(…)`",
+        "Arrow" => "; write `arrow(…)`",
+        found if found.starts_with("CSV") => "; write `csv(…)`",
+        "a Git LFS pointer" => "; `git lfs pull` fetches the file",
+        _ => "",
+    };
+    format!("; the first file looks like {found}{remedy}")
 }
 
-impl Skip {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Empty => "empty_documents",
-            Self::InvalidUtf8 => "invalid_utf8",
-            Self::Malformed => "malformed",
-            Self::NoSuchField => "no_such_field",
-            Self::SameAsReference => "paragraphs_same_as_reference",
-            Self::Untranslated => "untranslated_messages",
-            Self::Unwanted => "items_not_wanted",
-            Self::Link => "links",
-            Self::UnreadableName => "names_not_utf8",
-            Self::LargePage => "pages_too_large",
-            Self::Depth => "pages_nested_too_deeply",
-            Self::Nodes => "pages_with_too_many_elements",
-            Self::Attributes => "pages_with_too_many_attributes",
-            Self::Values => "too_many_values",
-        }
+fn causes(causes: &[String]) -> String {
+    match causes {
+        [] => ": they have no rows".to_owned(),
+        causes => format!(": {}", causes.join("; ")),
     }
 }
 
-/// The result for one member: texts in order, and what was left out.
+/// The texts of a member whose format rebuilds them, and what was left out.
 #[derive(Default)]
 struct Extracted {
     texts: Vec<String>,
-    /// The start of the answer in each text, if texts are prompts with answers.
-    answers: Vec<usize>,
-    skipped: BTreeMap<Skip, u64>,
+    /// The member is no document.
+    dropped: Option<(Skip, String)>,
+    left_out: Vec<(Skip, u64)>,
 }
 
 impl Extracted {
@@ -130,79 +143,229 @@ impl Extracted {
         }
     }
 
-    fn skip(&mut self, why: Skip) {
-        *self.skipped.entry(why).or_default() += 1;
+    fn leave_out(&mut self, why: Skip) {
+        match self.left_out.iter_mut().find(|(known, _)| *known == why) {
+            Some((_, times)) => *times += 1,
+            None => self.left_out.push((why, 1)),
+        }
     }
 
-    fn skipped(why: Skip) -> Self {
+    fn dropped(why: Skip, cause: impl Into<String>) -> Self {
         Self {
-            skipped: [(why, 1)].into(),
+            dropped: Some((why, cause.into())),
             ..Self::default()
         }
     }
 }
 
-/// A format that is ready for use: patterns compiled, reference pages read.
+/// A format that is ready for use: patterns compiled, templates read, reference pages read.
 enum Reader {
     Html(html::Pages),
     Roff,
     Mo,
-    Text,
+    Text(TextUnit),
+    JsonStrings,
+    /// Rows in the format that the spec states, or the name of a file.
+    Rows(Option<RowFormat>, Selection),
+}
+
+/// How the rows of a file are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RowFormat {
+    Jsonl,
+    /// A list, or values one after the other.
+    Json,
+    /// With the declared delimiter.
+    Table(Option<u8>),
+    Parquet,
+    Arrow,
+    /// Lines of text.
+    Prompts,
+}
+
+impl RowFormat {
+    fn of_name(name: &str) -> Self {
+        match name.rsplit_once('.').map(|(_, extension)| extension) {
+            Some("json") => Self::Json,
+            Some("csv") => Self::Table(None),
+            Some("tsv") => Self::Table(Some(b'\t')),
+            Some("parquet") => Self::Parquet,
+            Some("arrow" | "feather") => Self::Arrow,
+            Some("txt") => Self::Prompts,
+            _ => Self::Jsonl,
+        }
+    }
+}
+
+/// How the documents of a member are told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Numbering {
+    /// There is one.
+    Whole,
+    /// By the line on which it begins.
     Line,
-    Code,
-    Jsonl { field: String },
-    Json { field: Option<String> },
-    Pairs(pairs::Pairs),
+    /// By its number.
+    Number,
+}
+
+/// What the threads work on.
+enum Piece {
+    /// A complete member.
+    Whole(Vec<u8>),
+    Line(Record),
+    Prompt(Record),
+    Json(Record),
+    /// A JSON file that is not a list: strings at any depth.
+    JsonStrings(Vec<u8>),
+    Row(Arc<Header>, Record),
+    Columns(Rows),
+}
+
+impl Piece {
+    fn bytes(&self) -> usize {
+        64 + match self {
+            Self::Whole(bytes) | Self::JsonStrings(bytes) => bytes.len(),
+            Self::Line(record) | Self::Prompt(record) | Self::Json(record) | Self::Row(_, record) => record.bytes.len(),
+            Self::Columns(rows) => rows
+                .columns
+                .iter()
+                .map(|column| column.values().len() + 8 * rows.rows)
+                .sum(),
+        }
+    }
+}
+
+/// What became of a piece.
+struct Done {
+    rows: Vec<Row>,
+    left_out: Vec<(Skip, u64)>,
+    numbering: Numbering,
+}
+
+impl Done {
+    fn rows(rows: Vec<Row>, numbering: Numbering) -> Self {
+        Self {
+            rows,
+            left_out: Vec::new(),
+            numbering,
+        }
+    }
 }
 
 impl Reader {
-    fn by_line(&self) -> bool {
-        matches!(self, Self::Line | Self::Jsonl { .. })
-    }
-
-    /// Whether a member's documents are numbered.
-    fn several(&self) -> bool {
-        matches!(
-            self,
-            Self::Line | Self::Jsonl { .. } | Self::Mo | Self::Json { field: Some(_) } | Self::Pairs(_)
-        )
-    }
-
-    fn read(&self, member: &str, bytes: Vec<u8>) -> Extracted {
-        match self {
-            Self::Mo => return mo::read(&bytes),
-            Self::Html(_) | Self::Roff | Self::Text | Self::Line | Self::Code | Self::Pairs(_) => {}
-            Self::Jsonl { field } => return json::read_line(&bytes, field),
-            Self::Json { field } => return json::read_file(&bytes, field.as_deref()),
-        }
-        let Ok(text) = String::from_utf8(bytes) else {
-            return Extracted::skipped(Skip::InvalidUtf8);
+    fn read(&self, member: &str, declared: Option<Encoding>, piece: Piece) -> Done {
+        let selection = match self {
+            Self::Rows(_, selection) => Some(selection),
+            _ => None,
         };
-        match self {
-            Self::Html(pages) => pages.read(member, &text),
-            Self::Pairs(pairs) => pairs.read(member, &text),
-            Self::Roff => Extracted::one(roff::read(&text)),
-            Self::Text => Extracted::one(text::paragraphs(&text)),
-            Self::Line => Extracted::one(text::collapse(&text)),
-            _ => Extracted::one(text),
+        let one = |row| Done::rows(vec![row], Numbering::Line);
+        match (piece, selection) {
+            (Piece::Whole(bytes), _) => self.read_whole(member, declared, bytes),
+            (Piece::Line(record), _) => one(rows::of_text(record.line, record.bytes)),
+            (Piece::Prompt(record), Some(selection)) => one(rows::of_prompt(record.line, record.bytes, selection)),
+            (Piece::Json(record), Some(selection)) => one(rows::of_json(record.line, record.bytes, selection)),
+            (Piece::Row(header, record), Some(selection)) => {
+                one(rows::of_table(record.line, &record.bytes, &header, selection))
+            }
+            (Piece::JsonStrings(bytes), Some(selection)) => {
+                let field = selection.only_member().unwrap_or_default();
+                Done::rows(rows::of_json_strings(bytes, field), Numbering::Number)
+            }
+            (Piece::Columns(columns), Some(selection)) => {
+                Done::rows(rows::of_columns(&columns, selection), Numbering::Number)
+            }
+            // Only a format with rows has such pieces.
+            (_, None) => Done::rows(Vec::new(), Numbering::Whole),
         }
+    }
+
+    /// A member that is one text, or several that are rebuilt.
+    fn read_whole(&self, member: &str, declared: Option<Encoding>, bytes: Vec<u8>) -> Done {
+        if let Self::Mo = self {
+            return rebuilt(mo::read(&bytes), 0, Numbering::Number);
+        }
+        let sniffed = match self {
+            Self::Html(_) => encoding::of_html(&bytes, declared),
+            _ => encoding::sniff(&bytes, declared),
+        };
+        let (text, replaced) = match sniffed {
+            Ok((encoding, mark)) => encoding::decode(bytes, encoding, mark),
+            Err(error) => {
+                let extracted = Extracted::dropped(Skip::Malformed, error.to_string());
+                return rebuilt(extracted, 0, Numbering::Whole);
+            }
+        };
+        let extracted = match self {
+            Self::Html(pages) => pages.read(member, &text),
+            Self::Roff => Extracted::one(roff::read(&text)),
+            Self::JsonStrings => match json::strings(&text, None) {
+                Ok((found, _)) => Extracted::one(found.join("\n")),
+                Err(cause) => Extracted::dropped(Skip::Malformed, cause),
+            },
+            _ => Extracted::one(text),
+        };
+        rebuilt(extracted, replaced, Numbering::Whole)
+    }
+}
+
+fn rebuilt(extracted: Extracted, replaced: u64, numbering: Numbering) -> Done {
+    let row = |at, made| Row {
+        at,
+        made,
+        replaced: if at == 1 { replaced } else { 0 },
+    };
+    let rows = match extracted.dropped {
+        Some((why, cause)) => vec![row(1, Err(Dropped::new(why, cause)))],
+        None => (1..)
+            .zip(extracted.texts)
+            .map(|(at, text)| {
+                let made = match text.is_empty() {
+                    true => Err(Dropped::new(Skip::Empty, "")),
+                    false => Ok(Made {
+                        text,
+                        ..Made::default()
+                    }),
+                };
+                row(at, made)
+            })
+            .collect(),
+    };
+    Done {
+        rows,
+        left_out: extracted.left_out,
+        numbering,
+    }
+}
+
+/// What limits an extraction and changes no result.
+#[derive(Clone, Copy, Debug)]
+pub struct ExtractLimits {
+    /// The most rows that may be malformed, in millionths of all rows.
+    pub malformed_ppm: u32,
+}
+
+impl Default for ExtractLimits {
+    fn default() -> Self {
+        Self { malformed_ppm: 1000 }
     }
 }
 
 /// Extracts documents into the empty folder `out`. `reference` are the files of the input of role `reference`.
 ///
 /// # Errors
-/// If a file is damaged or a member too large, a pattern matches nothing, or the folder cannot be written.
+/// If a file is damaged or a member too large, a pattern matches nothing, no file has a document, more rows are malformed than
+/// `limits` allows, or the folder cannot be written.
 pub fn extract(
     fields: &ExtractFields,
     files: &[InputFile],
     reference: Option<&[InputFile]>,
+    limits: ExtractLimits,
     out: &Utf8Path,
     progress: ProgressReporter<'_>,
 ) -> Result<ExtractReport, ExtractError> {
     let selection = MemberSelection::new(&fields.files, &fields.exclude)?;
     let reader = reader(fields, reference, progress)?;
-    let mut writer = DocumentWriter::new(&reader, files, out, progress)?;
+    let mut writer = DocumentWriter::new(&reader, fields, files, out, progress)?;
     let walked = walk::<ExtractError>(files, &selection, progress, &mut |file, path, bytes| {
         writer.member(file, path, bytes)
     })?;
@@ -218,10 +381,14 @@ pub fn extract(
     if let Reader::Html(pages) = &reader {
         pages.check_pairs(walked.matched)?;
     }
-    writer.count(Skip::Link, walked.links);
-    writer.count(Skip::UnreadableName, walked.unreadable_names);
+    for (reason, count) in [("links", walked.links), ("names_not_utf8", walked.unreadable_names)] {
+        if count > 0 {
+            writer.report.not_read.insert(reason.to_owned(), count);
+        }
+    }
     writer.report.members = walked.members;
     writer.report.matched = walked.matched;
+    writer.check(limits)?;
     writer.finish(out)
 }
 
@@ -230,6 +397,9 @@ fn reader(
     reference: Option<&[InputFile]>,
     progress: ProgressReporter<'_>,
 ) -> Result<Reader, ExtractError> {
+    let rows = |format, document| -> Result<Reader, ExtractError> {
+        Ok(Reader::Rows(Some(format), Selection::of_document(document)?))
+    };
     Ok(match &fields.format {
         Format::Html {
             select,
@@ -244,12 +414,23 @@ fn reader(
         }
         Format::Roff => Reader::Roff,
         Format::Mo => Reader::Mo,
-        Format::Text { by_line: false } => Reader::Text,
-        Format::Text { by_line: true } => Reader::Line,
-        Format::Code => Reader::Code,
-        Format::Jsonl { field } => Reader::Jsonl { field: field.clone() },
-        Format::Json { field } => Reader::Json { field: field.clone() },
-        Format::Pairs { prompt, answer, only } => Reader::Pairs(pairs::Pairs::new(prompt, answer, only.as_ref())?),
+        Format::Text { by } => Reader::Text(*by),
+        Format::Code => Reader::Text(TextUnit::File),
+        Format::Jsonl(document) => rows(RowFormat::Jsonl, document)?,
+        Format::Json(document) => rows(RowFormat::Json, document)?,
+        Format::JsonStrings => Reader::JsonStrings,
+        Format::Csv { document, delimiter } => {
+            let declared = delimiter.as_ref().and_then(|delimiter| delimiter.bytes().next());
+            rows(RowFormat::Table(declared), document)?
+        }
+        Format::Parquet(document) => rows(RowFormat::Parquet, document)?,
+        Format::Arrow(document) => rows(RowFormat::Arrow, document)?,
+        Format::Pairs {
+            prompt,
+            answer,
+            only,
+            id,
+        } => Reader::Rows(None, Selection::of_pairs(prompt, answer, only.as_ref(), id.as_deref())?),
     })
 }
 
@@ -261,21 +442,25 @@ struct Entry {
     path: usize,
     start: u64,
     end: u64,
+    counts: FileCounts,
+    /// The first row without a wanted member.
+    missing: Option<String>,
+    /// What its first bytes look like.
+    found: Option<&'static str>,
 }
 
 /// Collects members in batches, and their documents in an unnamed temporary file; at the end the documents are copied in the
 /// order of their members' paths. Memory: one batch, and one entry per member.
 struct DocumentWriter<'a> {
     reader: &'a Reader,
+    declared: Option<Encoding>,
     files: &'a [InputFile],
     progress: ProgressReporter<'a>,
     report: ExtractReport,
     members: Vec<Entry>,
-    /// Number of the member, the bytes to work on.
-    batch: Vec<(usize, Vec<u8>)>,
+    /// Number of the member, and what to work on.
+    batch: Vec<(usize, Piece)>,
     batch_bytes: usize,
-    /// The next document's number, and the member it belongs to.
-    number: (usize, u64),
     spool: BufWriter<File>,
     spooled: u64,
     out: &'a Utf8Path,
@@ -284,6 +469,7 @@ struct DocumentWriter<'a> {
 impl<'a> DocumentWriter<'a> {
     fn new(
         reader: &'a Reader,
+        fields: &ExtractFields,
         files: &'a [InputFile],
         out: &'a Utf8Path,
         progress: ProgressReporter<'a>,
@@ -291,23 +477,17 @@ impl<'a> DocumentWriter<'a> {
         let spool = tempfile::tempfile_in(out).map_err(FileError::writing(out))?;
         Ok(Self {
             reader,
+            declared: fields.encoding.as_deref().and_then(encoding::of_label),
             files,
             progress,
             report: ExtractReport::default(),
             members: Vec::new(),
             batch: Vec::new(),
             batch_bytes: 0,
-            number: (0, 0),
             spool: BufWriter::with_capacity(1 << 20, spool),
             spooled: 0,
             out,
         })
-    }
-
-    fn count(&mut self, why: Skip, times: u64) {
-        if times > 0 {
-            *self.report.skipped.entry(why.name().to_owned()).or_default() += times;
-        }
     }
 
     fn member(&mut self, file: usize, path: &str, bytes: &mut dyn Read) -> Result<(), ExtractError> {
@@ -318,43 +498,201 @@ impl<'a> DocumentWriter<'a> {
         } else {
             format!("{}/{path}", self.files[file].name)
         };
-        let large = || ExtractError::Large {
-            member: path.to_owned(),
-            limit: MEMBER_LIMIT,
-        };
         let number = self.members.len();
+        let mut bytes = BufReader::with_capacity(1 << 16, bytes);
+        let first = bytes.fill_buf().map_err(ExtractError::Read)?;
+        let found = detect(&first[..first.len().min(4096)], path);
         self.members.push(Entry {
             path: id.len() - path.len(),
+            counts: FileCounts {
+                file: id.clone(),
+                ..FileCounts::default()
+            },
             key: (id, file, number),
-            start: 0,
-            end: 0,
+            start: self.spooled,
+            end: self.spooled,
+            missing: None,
+            found,
         });
-        if !self.reader.by_line() {
-            let whole = read_whole(bytes, MEMBER_LIMIT)
-                .map_err(ExtractError::Read)?
-                .ok_or_else(large)?;
-            return self.add(number, whole);
-        }
-        let mut lines = BufReader::new(bytes);
-        loop {
-            let mut line = Vec::new();
-            let length = (&mut lines)
-                .take(MEMBER_LIMIT + 1)
-                .read_until(b'\n', &mut line)
-                .map_err(ExtractError::Read)?;
-            if length == 0 {
-                return Ok(());
+        match self.reader {
+            Reader::Html(_) | Reader::Roff | Reader::Mo | Reader::JsonStrings | Reader::Text(TextUnit::File) => {
+                let whole = whole(path, &mut bytes)?;
+                // A file without a byte has no row.
+                match whole.is_empty() {
+                    true => Ok(()),
+                    false => self.add(number, Piece::Whole(whole)),
+                }
             }
-            if length as u64 > MEMBER_LIMIT {
-                return Err(large());
+            Reader::Text(TextUnit::Line) => self.records(number, path, &mut bytes, Cut::Line, Piece::Line),
+            Reader::Text(TextUnit::Block) => self.records(number, path, &mut bytes, Cut::Block, Piece::Line),
+            Reader::Rows(format, selection) => {
+                let format = format.unwrap_or_else(|| RowFormat::of_name(path));
+                self.rows(number, path, &mut bytes, format, selection)
             }
-            self.add(number, line)?;
+        }?;
+        // Its counts are complete before the next member is read only if the batch ends with it; `check` comes at the end.
+        Ok(())
+    }
+
+    fn rows(
+        &mut self,
+        number: usize,
+        path: &str,
+        bytes: &mut dyn BufRead,
+        format: RowFormat,
+        selection: &Selection,
+    ) -> Result<(), ExtractError> {
+        match format {
+            RowFormat::Jsonl => self.records(number, path, bytes, Cut::Lf, Piece::Json),
+            RowFormat::Prompts => self.records(number, path, bytes, Cut::Line, Piece::Prompt),
+            RowFormat::Json => self.json(number, path, bytes, selection),
+            RowFormat::Table(declared) => self.table(number, path, bytes, declared, selection),
+            RowFormat::Parquet | RowFormat::Arrow => {
+                let kind = match selection.only_member() {
+                    Some(_) => WantedKind::Text,
+                    None => WantedKind::Scalar,
+                };
+                let wanted = selection.wanted.iter().map(|path| Wanted {
+                    path: path.clone(),
+                    kind: if selection.only_member() == Some(path) { kind } else { WantedKind::Scalar },
+                });
+                let wanted: Vec<Wanted> = wanted.collect();
+                // A file of the source is read where it is; a member of an archive is copied.
+                let file = match &self.files[self.members[number].key.1] {
+                    own if own.name == path => regular::open(&own.path),
+                    _ => columns::seekable(&mut &mut *bytes, self.out),
+                };
+                let file = file.map_err(|source| self.unreadable(number, path, source))?;
+                let mut visit = |rows: Rows| self.add(number, Piece::Columns(rows));
+                match format {
+                    RowFormat::Parquet => columns::read_parquet(file, path, &wanted, &mut visit),
+                    _ => columns::read_arrow(file, path, &wanted, &mut visit),
+                }
+                .map(drop)
+            }
         }
     }
 
-    fn add(&mut self, member: usize, bytes: Vec<u8>) -> Result<(), ExtractError> {
-        self.batch_bytes += bytes.len() + 64;
-        self.batch.push((member, bytes));
+    /// Passes on every record that is not blank, in UTF-8.
+    fn records(
+        &mut self,
+        number: usize,
+        path: &str,
+        bytes: &mut dyn BufRead,
+        cut: Cut,
+        piece: impl Fn(Record) -> Piece,
+    ) -> Result<(), ExtractError> {
+        let mut records = self.decoded(number, path, bytes)?;
+        while let Some(record) = records.next(cut).map_err(|error| self.uncut(number, path, error))? {
+            self.invalid(number, &record, &mut records);
+            if !is_blank(&record.bytes) {
+                self.add(number, piece(record))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn json(
+        &mut self,
+        number: usize,
+        path: &str,
+        bytes: &mut dyn BufRead,
+        selection: &Selection,
+    ) -> Result<(), ExtractError> {
+        let mut records = self.decoded(number, path, bytes)?;
+        while let Some(record) = records.next(Cut::Value).map_err(|error| self.uncut(number, path, error))? {
+            self.invalid(number, &record, &mut records);
+            let at_any_depth = !records.is_in_list() && selection.only_member().is_some_and(|name| !name.contains('.'));
+            let piece = match at_any_depth {
+                true => Piece::JsonStrings(record.bytes),
+                false => Piece::Json(record),
+            };
+            self.add(number, piece)?;
+        }
+        Ok(())
+    }
+
+    fn table(
+        &mut self,
+        number: usize,
+        path: &str,
+        bytes: &mut dyn BufRead,
+        declared: Option<u8>,
+        selection: &Selection,
+    ) -> Result<(), ExtractError> {
+        let mut records = self.decoded(number, path, bytes)?;
+        let mut header: Option<Arc<Header>> = None;
+        loop {
+            let delimiter = header.as_ref().map_or(declared, |header| Some(header.delimiter));
+            let next = records.next(Cut::Row(delimiter));
+            let Some(record) = next.map_err(|error| self.uncut(number, path, error))? else {
+                return Ok(());
+            };
+            self.invalid(number, &record, &mut records);
+            if record.bytes.is_empty() {
+                continue;
+            }
+            match &header {
+                Some(header) => self.add(number, Piece::Row(Arc::clone(header), record))?,
+                None => {
+                    let first = Header::new(&record.bytes, declared, selection);
+                    let first = first.map_err(|error: HeaderError| ExtractError::Format {
+                        member: path.to_owned(),
+                        cause: error.to_string(),
+                    })?;
+                    header = Some(Arc::new(first));
+                }
+            }
+        }
+    }
+
+    /// The records of a text in any encoding.
+    fn decoded<'b>(
+        &self,
+        number: usize,
+        path: &str,
+        bytes: &'b mut dyn BufRead,
+    ) -> Result<Records<BufReader<TextReader<&'b mut dyn BufRead>>>, ExtractError> {
+        let text = TextReader::new(bytes, self.declared);
+        let text = text.map_err(|source| self.unreadable(number, path, source))?;
+        Ok(Records::new(BufReader::with_capacity(1 << 16, text), MEMBER_LIMIT))
+    }
+
+    /// Counts what was invalid in a record of a text that is not UTF-8; the threads count it in those that are.
+    fn invalid<R: BufRead>(&mut self, number: usize, record: &Record, records: &mut Records<BufReader<TextReader<R>>>) {
+        let replaced = records.input.get_mut().take_invalid_before(record.end);
+        if replaced > 0 {
+            let entry = &mut self.members[number];
+            let place = format!("{}:{}", entry.key.0, record.line);
+            self.report.replaced(&mut entry.counts, replaced, &place);
+        }
+    }
+
+    fn unreadable(&self, number: usize, path: &str, source: io::Error) -> ExtractError {
+        ExtractError::Member {
+            member: path.to_owned(),
+            found: self.members[number].found,
+            source,
+        }
+    }
+
+    fn uncut(&self, number: usize, path: &str, error: CutError) -> ExtractError {
+        match error {
+            CutError::Read(source) => self.unreadable(number, path, source),
+            CutError::Large { limit, .. } => ExtractError::Large {
+                member: path.to_owned(),
+                limit,
+            },
+            other => ExtractError::Format {
+                member: path.to_owned(),
+                cause: other.to_string(),
+            },
+        }
+    }
+
+    fn add(&mut self, member: usize, piece: Piece) -> Result<(), ExtractError> {
+        self.batch_bytes += piece.bytes();
+        self.batch.push((member, piece));
         if self.batch_bytes >= BATCH {
             self.flush()
         } else {
@@ -366,52 +704,106 @@ impl<'a> DocumentWriter<'a> {
         self.progress.check()?;
         self.batch_bytes = 0;
         let batch = std::mem::take(&mut self.batch);
-        let (reader, members) = (self.reader, &self.members);
-        let done: Vec<(usize, Extracted)> = batch
+        let (reader, members, declared) = (self.reader, &self.members, self.declared);
+        let done: Vec<(usize, Vec<Line>, Done)> = batch
             .into_par_iter()
-            .map(|(member, bytes)| {
-                (
-                    member,
-                    reader.read(&members[member].key.0[members[member].path..], bytes),
-                )
+            .map(|(member, piece)| {
+                let key = &members[member].key.0;
+                let mut done = reader.read(&key[members[member].path..], declared, piece);
+                (member, lines(key, &mut done), done)
             })
             .collect();
-        for (member, extracted) in done {
-            for (why, times) in extracted.skipped {
-                self.count(why, times);
-            }
-            if self.number.0 != member {
-                self.number = (member, 0);
-            }
-            if self.members[member].end == 0 {
-                self.members[member].start = self.spooled;
-            }
-            let mut answers = extracted.answers.into_iter();
-            for text in extracted.texts {
-                let answer = answers.next();
-                if text.trim().is_empty() {
-                    self.count(Skip::Empty, 1);
-                    continue;
-                }
-                let path = &self.members[member].key.0;
-                let id = if self.reader.several() {
-                    format!("{path}#{}", self.number.1)
-                } else {
-                    path.clone()
-                };
-                self.number.1 += 1;
-                self.report.documents += 1;
-                self.report.bytes += text.len() as u64;
-                let mut line = serde_json::to_vec(&Document { id, text, answer })
-                    .map_err(|error| FileError::writing(self.out)(error.into()))?;
-                line.push(b'\n');
-                self.spool.write_all(&line).map_err(FileError::writing(self.out))?;
-                self.spooled += line.len() as u64;
-            }
-            self.members[member].end = self.spooled;
+        for (member, lines, done) in done {
+            self.record(member, lines, done)?;
         }
         self.progress
             .report(self.report.documents, None, ProgressUnit::Documents);
+        Ok(())
+    }
+
+    /// Counts and writes what became of a piece.
+    fn record(&mut self, member: usize, lines: Vec<Line>, done: Done) -> Result<(), ExtractError> {
+        let entry = &mut self.members[member];
+        if entry.end == entry.start {
+            (entry.start, entry.end) = (self.spooled, self.spooled);
+        }
+        for (why, times) in done.left_out {
+            *self.report.left_out.entry(why.name().to_owned()).or_default() += times;
+        }
+        let path = &entry.key.0;
+        let place = |at| match done.numbering {
+            Numbering::Whole => Cow::Borrowed(path.as_str()),
+            Numbering::Line => Cow::Owned(format!("{path}:{at}")),
+            Numbering::Number => Cow::Owned(format!("{path}#{at}")),
+        };
+        let mut lines = lines.into_iter();
+        for row in done.rows {
+            if row.replaced > 0 {
+                self.report.replaced(&mut entry.counts, row.replaced, &place(row.at));
+            }
+            match row.made {
+                Err(Dropped { why, cause }) => {
+                    if why == Skip::MissingField && entry.missing.is_none() {
+                        entry.missing = Some(format!("{}: {cause}", place(row.at)));
+                    }
+                    self.report.dropped(&mut entry.counts, why, &place(row.at), &cause);
+                }
+                Ok(_) => {
+                    let Some(line) = lines.next() else { continue };
+                    let line = line?;
+                    self.report.kept(&mut entry.counts, line.text);
+                    self.spool.write_all(&line.bytes).map_err(FileError::writing(self.out))?;
+                    self.spooled += line.bytes.len() as u64;
+                }
+            }
+        }
+        entry.end = self.spooled;
+        Ok(())
+    }
+
+    /// Whether the rows were what the spec says that they are.
+    fn check(&self, limits: ExtractLimits) -> Result<(), ExtractError> {
+        let found = self.members.iter().find_map(|entry| entry.found.filter(|_| entry.counts.documents == 0));
+        for entry in &self.members {
+            let missing = entry.counts.dropped.get(Skip::MissingField.name()).copied().unwrap_or_default();
+            let malformed = entry.counts.dropped.get(Skip::Malformed.name()).copied().unwrap_or_default();
+            if let Some(cause) = &entry.missing
+                && missing + malformed == entry.counts.rows
+            {
+                return Err(ExtractError::NoField {
+                    member: entry.key.0.clone(),
+                    rows: entry.counts.rows,
+                    cause: cause.clone(),
+                });
+            }
+        }
+        let (malformed, rows) = (self.report.malformed(), self.report.rows);
+        let most = u128::from(rows) * u128::from(limits.malformed_ppm) / 1_000_000;
+        let first = |why: Skip| {
+            let counted = self.report.dropped.get(why.name());
+            counted.map(|counted| counted.first.clone()).unwrap_or_default()
+        };
+        if malformed > FEW && u128::from(malformed) > most || malformed > 0 && malformed == rows {
+            return Err(ExtractError::Malformed {
+                malformed,
+                rows,
+                limit: format!("{}%", f64::from(limits.malformed_ppm) / 10_000.0),
+                first: first(Skip::Malformed),
+                found,
+            });
+        }
+        if self.report.documents == 0 {
+            let causes = self.report.dropped.iter().map(|(reason, counted)| {
+                let example = counted.first.first().map_or(String::new(), |first| format!(" ({first})"));
+                format!("{} {}{example}", counted.rows, reason.replace('_', " "))
+            });
+            let names: Vec<&str> = self.members.iter().map(|entry| entry.key.0.as_str()).collect();
+            return Err(ExtractError::NoDocument {
+                members: select::listed(names.into_iter()),
+                causes: causes.collect(),
+                found,
+            });
+        }
         Ok(())
     }
 
@@ -430,10 +822,53 @@ impl<'a> DocumentWriter<'a> {
             documents.flush()
         };
         write().map_err(FileError::writing(&path))?;
+        self.report.files = self.members.into_iter().map(|entry| entry.counts).collect();
         super::write_json(&out.join("report.json"), &self.report)
             .map_err(FileError::writing(&out.join("report.json")))?;
         Ok(self.report)
     }
+}
+
+/// A document as a line of `documents.jsonl`.
+struct WrittenDocument {
+    bytes: Vec<u8>,
+    /// UTF-8 bytes of its text.
+    text: u64,
+}
+
+type Line = Result<WrittenDocument, ExtractError>;
+
+/// The lines of a piece's documents. Their texts are taken out of it.
+fn lines(path: &str, done: &mut Done) -> Vec<Line> {
+    let numbering = done.numbering;
+    let made = done.rows.iter_mut().filter_map(|row| Some((row.at, row.made.as_mut().ok()?)));
+    made.map(|(at, made)| {
+        let made = std::mem::take(made);
+        let id = made.id.unwrap_or_else(|| match numbering {
+            Numbering::Whole => path.to_owned(),
+            Numbering::Line => format!("{path}:{at}"),
+            Numbering::Number => format!("{path}#{at}"),
+        });
+        let text = made.text.len() as u64;
+        let document = Document {
+            id,
+            text: made.text,
+            answer: made.answer,
+        };
+        let mut bytes = serde_json::to_vec(&document).map_err(|error| ExtractError::Read(error.into()))?;
+        bytes.push(b'\n');
+        Ok(WrittenDocument { bytes, text })
+    })
+    .collect()
+}
+
+/// A complete member.
+fn whole(path: &str, bytes: &mut dyn Read) -> Result<Vec<u8>, ExtractError> {
+    let whole = read_whole(bytes, MEMBER_LIMIT).map_err(ExtractError::Read)?;
+    whole.ok_or_else(|| ExtractError::Large {
+        member: path.to_owned(),
+        limit: MEMBER_LIMIT,
+    })
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 //! `{question}` is a member, `{choices.0}` one of a list, `{{` and `}}` are braces. A template that consists of
 //! one member represents all elements if that is a list.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -61,19 +63,43 @@ impl Template {
         Ok(Self(parts))
     }
 
+    /// The members that it names, in their order.
+    pub fn members(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter_map(|part| match part {
+            Part::Member(path) => Some(path.as_str()),
+            Part::Text(_) => None,
+        })
+    }
+
+    /// The member whose text it is, if it is nothing else.
+    pub fn only_member(&self) -> Option<&str> {
+        match self.0.as_slice() {
+            [Part::Member(path)] => Some(path),
+            _ => None,
+        }
+    }
+
+    /// Fills in the members that `text_of` returns.
+    ///
+    /// # Errors
+    /// The first error of `text_of`.
+    pub fn fill_with<'t, E>(&self, mut text_of: impl FnMut(&str) -> Result<Cow<'t, str>, E>) -> Result<String, E> {
+        let mut text = String::new();
+        for part in &self.0 {
+            match part {
+                Part::Text(own) => text.push_str(own),
+                Part::Member(path) => text.push_str(&text_of(path)?),
+            }
+        }
+        Ok(text)
+    }
+
     /// Fills in an item's members.
     ///
     /// # Errors
     /// [`TemplateError::Missing`], [`TemplateError::NoText`].
     pub fn fill(&self, item: &Value) -> Result<String, TemplateError> {
-        let mut text = String::new();
-        for part in &self.0 {
-            match part {
-                Part::Text(own) => text.push_str(own),
-                Part::Member(path) => text.push_str(&plain(path, member(item, path)?)?),
-            }
-        }
-        Ok(text)
+        self.fill_with(|path| plain(path, member(item, path)?).map(Cow::Owned))
     }
 
     /// All texts of the template: one for each element if it is a single member that is a list, else one.
@@ -90,7 +116,14 @@ impl Template {
     }
 }
 
-fn member<'v>(item: &'v Value, path: &str) -> Result<&'v Value, TemplateError> {
+/// The member of an item at a path: the member with that name, or one of a member.
+///
+/// # Errors
+/// [`TemplateError::Missing`].
+pub(super) fn member<'v>(item: &'v Value, path: &str) -> Result<&'v Value, TemplateError> {
+    if let Some(found) = item.get(path) {
+        return Ok(found);
+    }
     let mut at = item;
     for name in path.split('.') {
         let found = match at {

@@ -3,8 +3,9 @@
 use super::by_default;
 use crate::check::Checker;
 use crate::exact::Exact;
+use crate::language;
 use crate::schema::EvalKind;
-use crate::spec::{Block, BlockId, BlockKind, Field, Spec, Unit, Value};
+use crate::spec::{Block, BlockId, BlockKind, Field, Origin, Spec, Unit, Value};
 
 impl Checker<'_> {
     pub(super) fn derive_defaults(&mut self, spec: &mut Spec) {
@@ -94,29 +95,50 @@ fn batch_in_sequences(block: &mut Block) {
     }
 }
 
+/// The steps that `unit`, `minimum` and `language_filter` stand for, and the minimum of a script.
 fn corpus(block: &mut Block, failed: impl Fn(&str) -> bool) {
-    let Some(language) = block.word("language").map(str::to_owned) else {
+    let short = ["unit", "minimum", "language_filter"];
+    if !block.fields.contains_key("prepare") && !short.iter().chain(&["prepare"]).any(|name| failed(name)) {
+        let mut steps = Vec::new();
+        let mut step = |name: &str, arguments: &[(&str, Value)], origin: &Origin| {
+            let arguments = arguments.iter();
+            let arguments = arguments.map(|(name, value)| ((*name).to_owned(), by_default(value.clone())));
+            steps.push(Field {
+                value: Value::Call {
+                    name: name.to_owned(),
+                    arguments: arguments.collect(),
+                },
+                origin: origin.clone(),
+                evidence: None,
+            });
+        };
+        if let Some(unit) = block.field("unit").filter(|unit| unit.word() == Some("paragraph")) {
+            step("paragraphs", &[], &unit.origin);
+        }
+        if let Some(minimum) = block.field("minimum").filter(|minimum| minimum.quantity().is_some_and(|(least, _)| least > 0)) {
+            step("minimum", &[("characters", minimum.value.clone())], &minimum.origin);
+        }
+        if let Some(filter) = block.field("language_filter").filter(|filter| filter.value == Value::Bool(true)) {
+            step("language", &[], &filter.origin);
+        }
+        block.fields.insert("prepare".to_owned(), by_default(Value::List(steps)));
+        // A resolved spec has the steps, and only them.
+        for name in short {
+            block.fields.insert(name.to_owned(), by_default(Value::None));
+        }
+    }
+    let least = block.word("language").map_or(30, language::usual_minimum);
+    let Some(Field { value: Value::List(steps), .. }) = block.fields.get_mut("prepare") else {
         return;
     };
-    let is_code = language == "code";
-    fill(
-        block,
-        "language_filter",
-        Value::Bool(!is_code && language != "other"),
-        &failed,
-    );
-    let minimum = match language.as_str() {
-        "code" => 0,
-        "ja" => 12,
-        _ => 30,
-    };
-    fill(block, "minimum", Value::Quantity(minimum, Unit::Characters), &failed);
-    let unit = if is_code || has_pairs(block) {
-        "document"
-    } else {
-        "paragraph"
-    };
-    fill(block, "unit", Value::Word(unit.to_owned()), &failed);
+    for step in steps {
+        if let Value::Call { name, arguments } = &mut step.value
+            && name == "minimum"
+        {
+            let usual = || by_default(Value::Quantity(least, Unit::Characters));
+            arguments.entry("characters".to_owned()).or_insert_with(usual);
+        }
+    }
 }
 
 /// Whether a corpus is made of prompts and answers.

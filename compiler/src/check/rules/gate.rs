@@ -311,7 +311,10 @@ impl Checker<'_> {
             return None;
         }
         match (rest.first(), sets.as_slice()) {
-            (Some(set), _) if sets.contains(&set.text) => Some(set.text.clone()),
+            // In gates, `-` is a sign, so the parts of a language tag are written with `_`.
+            (Some(set), _) if let Some(found) = sets.iter().find(|name| name.replace('-', "_") == set.text) => {
+                Some(found.clone())
+            }
             (Some(set), _) => {
                 let diagnostic = Diagnostic::new(
                     Code::UNKNOWN_METRIC,

@@ -9,6 +9,7 @@ mod gate;
 mod layout;
 mod mixture;
 mod model;
+mod prepare;
 mod size;
 mod stage;
 

@@ -216,21 +216,7 @@ impl Checker<'_> {
     }
 
     pub(super) fn corpus(&mut self, _id: &BlockId, block: &Block) {
-        if let Some(language @ ("code" | "other")) = block.word("language")
-            && block
-                .field("language_filter")
-                .is_some_and(|field| field.value == Value::Bool(true))
-        {
-            let language = language.to_owned();
-            self.no_effect(block, "language_filter", &format!("on a corpus in `{language}`"));
-        }
-        if super::derive::has_pairs(block) && block.word("unit") == Some("paragraph") {
-            self.error(
-                Diagnostic::new(Code::NO_EFFECT, "a filter by paragraph would cut prompts and answers")
-                    .label(block.place("unit"), "not with `pairs`")
-                    .help("leave it out: a complete pair is kept or dropped"),
-            );
-        }
+        self.preparation(block);
         for call in block.field("from").map_or(&[][..], Field::elements) {
             let Some(arguments) = call.arguments() else { continue };
             let is_set = |name: &str| {
@@ -247,6 +233,18 @@ impl Checker<'_> {
                         .label(span, "expected `MEMBER=TEXT`")
                         .help("such as `only = \"label=good\"`"),
                 );
+            }
+            for [first, second] in [["field", "text"], ["by_line", "by_block"]] {
+                let both = [first, second].map(|name| arguments.get(name).filter(|argument| argument.is_written()));
+                if let [Some(one), Some(other)] = both
+                    && ![one, other].iter().any(|argument| argument.value == Value::Bool(false))
+                {
+                    self.error(
+                        Diagnostic::new(Code::BAD_ARGUMENT, format!("`{first}` and `{second}` exclude each other"))
+                            .label(other.span().unwrap_or(block.span), format!("beside `{first}`"))
+                            .help("remove one of them"),
+                    );
+                }
             }
             if call.word() != Some("html") {
                 continue;

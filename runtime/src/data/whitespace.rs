@@ -1,7 +1,7 @@
-//! Plain text: white space is collapsed, wrapped lines are joined.
+//! White space: runs collapsed, wrapped lines joined. White space is what Unicode calls White_Space.
 
 /// Collapses every run of white space to one space and trims both ends.
-pub(super) fn collapse(text: &str) -> String {
+pub fn collapse(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for word in text.split_whitespace() {
         if !out.is_empty() {
@@ -13,7 +13,7 @@ pub(super) fn collapse(text: &str) -> String {
 }
 
 /// Paragraphs are separated by empty lines; each becomes one line.
-pub(super) fn paragraphs(text: &str) -> String {
+pub fn reflow(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut paragraph = String::new();
     for line in text.lines().chain([""]) {
@@ -29,7 +29,7 @@ pub(super) fn paragraphs(text: &str) -> String {
 }
 
 /// Adds a paragraph as a line, unless it is empty.
-pub(super) fn push_paragraph(out: &mut String, paragraph: &str) {
+pub fn push_paragraph(out: &mut String, paragraph: &str) {
     let before = out.len();
     for word in paragraph.split_whitespace() {
         if out.len() > before {
