@@ -25,7 +25,7 @@ pub enum SourceFields {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExtractFields {
-    /// Glob patterns over member paths (of an archive) or file names; a `.gz` member is read unpacked.
+    /// Glob patterns over member paths (of an archive) or file names; a compressed member is read unpacked.
     pub files: Vec<String>,
     /// Members that match one of these are left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
