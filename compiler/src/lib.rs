@@ -18,6 +18,7 @@
 //! | `numerics_class` | which machines compute the same bits |
 //! | `layout`, `machine`, `memory` | parallel layouts, the machines they are for, the memory of a rank |
 //! | `schedule` | learning-rate schedules |
+//! | `encodings` | labels of character encodings |
 //! | `server` | addresses that a judge sends to, and whether they keep a secret |
 //! | `json_output` | the JSON documents that commands print |
 //! | `points` | the keys of a sweep |
@@ -29,6 +30,7 @@
 pub mod check;
 pub mod compose;
 pub mod diff;
+pub mod encodings;
 pub mod exact;
 pub mod fields;
 pub mod graph;

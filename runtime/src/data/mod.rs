@@ -7,6 +7,7 @@
 pub mod bpe;
 pub mod documents;
 pub mod encoder;
+pub mod encoding;
 pub mod extract;
 pub mod filter;
 pub mod items;
