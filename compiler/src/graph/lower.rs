@@ -59,7 +59,20 @@ pub(super) fn input(role: Role, node: NodeId) -> Input {
 /// Whether the files of a source include the members of this one instead of the file itself.
 pub fn is_archive(name: &str) -> bool {
     let endings = [
-        ".deb", ".whl", ".zip", ".tar", ".tar.gz", ".tgz", ".crate", ".tar.xz", ".tar.zst",
+        ".deb",
+        ".whl",
+        ".zip",
+        ".tar",
+        ".tar.gz",
+        ".tgz",
+        ".crate",
+        ".tar.xz",
+        ".txz",
+        ".tar.zst",
+        ".tar.zstd",
+        ".tzst",
+        ".tar.bz2",
+        ".tbz2",
     ];
     endings.iter().any(|ending| name.ends_with(ending))
 }

@@ -7,6 +7,7 @@
 pub mod bpe;
 pub mod documents;
 pub mod encoder;
+pub mod encoding;
 pub mod extract;
 pub mod filter;
 pub mod items;
@@ -17,6 +18,7 @@ pub mod random;
 pub mod template;
 pub mod tokenizer;
 pub mod tokens;
+pub mod whitespace;
 
 use std::io;
 

@@ -3,24 +3,22 @@
 //! In: files by name and path, glob patterns. Out: each matching member's path and bytes, in the archive's own order.
 //! Nothing is unpacked to disk, so a member's path is only a name; memory holds one member, never an archive. What all
 //! members unpack to has a limit, and so have their headers (`limits`). The name
-//! of an archive determines its kind: `.deb`, `.whl` and `.zip`, `.tar`, `.tar.gz`, `.tgz`, `.crate`, `.tar.xz`,
-//! `.tar.zst`; any other file is its own only member. A member `.gz` is decompressed and named without that extension.
-//! Links are skipped. Not here: what the bytes mean (`data::extract`).
+//! of an archive determines its kind: `.deb`, `.whl` and `.zip`, `.tar` with any compression, `.tgz`, `.crate`, `.tbz2`,
+//! `.txz`, `.tzst`; any other file is its own only member. A member that is compressed itself is unpacked and named without
+//! the extension of its compression. Links are skipped. Not here: compression (`unpack`), what the bytes mean
+//! (`data::extract`).
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 
 use aurora_compiler::graph::is_archive;
 use camino::{Utf8Path, Utf8PathBuf};
-use flate2::read::MultiGzDecoder;
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
+use super::unpack::Compression;
 use crate::limits::{Budget, Counted, Fence};
 use crate::progress::{Cancelled, ProgressReporter, ProgressUnit};
 use crate::regular;
-
-/// Memory that an xz stream may use; the largest preset needs 65 MiB.
-const XZ_MEMORY: u64 = 256 << 20;
 
 /// A file of a source: its name in the source, and its path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,7 +56,7 @@ pub enum ArchiveError {
     #[error("`{name}` is not a Debian package: it has no member data.tar")]
     NoData { name: String },
     #[error(
-        "`{name}` compresses its data as `{member}`, which is not supported; supported are .xz, .zst, .gz and none"
+        "`{name}` compresses its data as `{member}`, which is not supported; supported are .xz, .zst, .gz, .bz2 and none"
     )]
     UnknownCompression { name: String, member: String },
     #[error("cannot read `{name}` as a zip archive")]
@@ -185,14 +183,6 @@ enum Kind {
     Plain,
 }
 
-#[derive(Clone, Copy)]
-enum Compression {
-    None,
-    Gzip,
-    Xz,
-    Zstd,
-}
-
 /// Whether a file with this name is not an archive, but its own only member.
 pub fn is_plain(name: &str) -> bool {
     !is_archive(name)
@@ -200,14 +190,11 @@ pub fn is_plain(name: &str) -> bool {
 
 fn kind(name: &str) -> Kind {
     let ends = |endings: &[&str]| endings.iter().any(|ending| name.ends_with(ending));
-    match () {
-        () if ends(&[".deb"]) => Kind::Deb,
-        () if ends(&[".whl", ".zip"]) => Kind::Zip,
-        () if ends(&[".tar"]) => Kind::Tar(Compression::None),
-        () if ends(&[".tar.gz", ".tgz", ".crate"]) => Kind::Tar(Compression::Gzip),
-        () if ends(&[".tar.xz"]) => Kind::Tar(Compression::Xz),
-        () if ends(&[".tar.zst"]) => Kind::Tar(Compression::Zstd),
-        () => Kind::Plain,
+    match Compression::of_tar(name) {
+        Some(compression) => Kind::Tar(compression),
+        None if ends(&[".deb"]) => Kind::Deb,
+        None if ends(&[".whl", ".zip"]) => Kind::Zip,
+        None => Kind::Plain,
     }
 }
 
@@ -233,7 +220,7 @@ impl<E: From<ArchiveError>> Walker<'_, '_, '_, E> {
         match kind(&file.name) {
             Kind::Plain => self.member(&file.name, file.name.as_bytes(), &mut BufReader::new(open)),
             Kind::Tar(compression) => {
-                let mut reader = decompress(BufReader::new(open), compression).map_err(reading)?;
+                let mut reader = compression.unpack(BufReader::new(open)).map_err(reading)?;
                 self.tar(&file.name, &mut reader)
             }
             Kind::Zip => self.zip(&file.name, open),
@@ -258,6 +245,7 @@ impl<E: From<ArchiveError>> Walker<'_, '_, '_, E> {
                 "data.tar.gz" => Compression::Gzip,
                 "data.tar.xz" => Compression::Xz,
                 "data.tar.zst" => Compression::Zstd,
+                "data.tar.bz2" => Compression::Bzip2,
                 other if other.starts_with("data.tar") => {
                     return Err(ArchiveError::UnknownCompression {
                         name: name.to_owned(),
@@ -272,7 +260,7 @@ impl<E: From<ArchiveError>> Walker<'_, '_, '_, E> {
                     continue;
                 }
             };
-            let mut reader = decompress(reader.take(size), compression).map_err(reading)?;
+            let mut reader = compression.unpack(reader.take(size)).map_err(reading)?;
             return self.tar(name, &mut reader);
         }
         Err(ArchiveError::NoData { name: name.to_owned() }.into())
@@ -286,6 +274,8 @@ impl<E: From<ArchiveError>> Walker<'_, '_, '_, E> {
         let fence = Fence::default();
         fence.allow(0);
         let mut archive = tar::Archive::new(fence.around(Counted::new(reader, self.unpacked)));
+        // Archives that were concatenated are read to the last one, and a compressed stream to its checksum.
+        archive.set_ignore_zeros(true);
         for entry in archive.entries().map_err(reading)? {
             let mut entry = entry.map_err(reading)?;
             let kind = entry.header().entry_type();
@@ -345,13 +335,14 @@ impl<E: From<ArchiveError>> Walker<'_, '_, '_, E> {
             member: whole,
             reader,
         };
-        match path.strip_suffix(".gz") {
-            Some(path) => {
-                let reader = MultiGzDecoder::new(BufReader::new(reader));
-                (self.visit)(self.file, path, &mut name(&mut Counted::new(reader, self.delivered)))
-            }
-            None => (self.visit)(self.file, path, &mut name(&mut Counted::new(reader, self.delivered))),
-        }
+        let (compression, path) = Compression::of(path);
+        let setting_up = |source| ArchiveError::Read {
+            name: whole.to_owned(),
+            source,
+        };
+        let unpacked = compression.unpack(BufReader::new(reader)).map_err(setting_up)?;
+        let counted = &mut Counted::new(unpacked, self.delivered);
+        (self.visit)(self.file, path, &mut name(counted))
     }
 }
 
@@ -405,19 +396,6 @@ fn ar_header(reader: &mut impl BufRead) -> io::Result<Option<(String, u64)>> {
 
 fn damaged(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
-}
-
-fn decompress<'a>(reader: impl Read + 'a, compression: Compression) -> io::Result<Box<dyn Read + 'a>> {
-    Ok(match compression {
-        Compression::None => Box::new(reader),
-        Compression::Gzip => Box::new(MultiGzDecoder::new(reader)),
-        Compression::Xz => {
-            let stream = liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, liblzma::stream::CONCATENATED)?;
-            Box::new(liblzma::read::XzDecoder::new_stream(reader, stream))
-        }
-        // The library itself refuses windows above 128 MiB.
-        Compression::Zstd => Box::new(zstd::Decoder::new(reader)?),
-    })
 }
 
 /// Reads a complete member of up to `limit` bytes; `None` if it is larger.
@@ -486,201 +464,4 @@ impl From<&Utf8Path> for InputFile {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Write;
-
-    use super::*;
-    use crate::errors::chain;
-    use crate::limits::{self, is_unpacked_limit};
-
-    struct Place(tempfile::TempDir);
-
-    impl Place {
-        fn new() -> Self {
-            Self(tempfile::tempdir().expect("a temporary folder"))
-        }
-
-        fn file(&self, name: &str, bytes: &[u8]) -> InputFile {
-            let path = Utf8PathBuf::try_from(self.0.path().join(name)).expect("UTF-8");
-            std::fs::write(&path, bytes).expect("written");
-            InputFile::from(path.as_path())
-        }
-    }
-
-    /// Reads every member and returns the sum of their lengths.
-    fn read_all(files: &[InputFile]) -> Result<u64, ArchiveError> {
-        let mut bytes = 0;
-        let selection = MemberSelection::new(&[], &[]).expect("no pattern");
-        walk::<ArchiveError>(files, &selection, ProgressReporter::none(), &mut |_, path, reader| {
-            bytes += io::copy(reader, &mut io::sink()).map_err(|source| ArchiveError::Read {
-                name: path.to_owned(),
-                source,
-            })?;
-            Ok(())
-        })?;
-        Ok(bytes)
-    }
-
-    fn gzip(bytes: &[u8]) -> Vec<u8> {
-        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        encoder.write_all(bytes).expect("in memory");
-        encoder.finish().expect("in memory")
-    }
-
-    fn tar(members: &[(&str, &[u8])]) -> Vec<u8> {
-        let mut builder = tar::Builder::new(Vec::new());
-        for (name, bytes) in members {
-            let mut header = tar::Header::new_gnu();
-            header.set_size(bytes.len() as u64);
-            builder.append_data(&mut header, name, *bytes).expect("in memory");
-        }
-        builder.into_inner().expect("in memory")
-    }
-
-    fn zip(members: &[(&str, &[u8])]) -> Vec<u8> {
-        let mut writer = zip::ZipWriter::new(io::Cursor::new(Vec::new()));
-        for (name, bytes) in members {
-            let options = zip::write::SimpleFileOptions::default();
-            writer.start_file(*name, options).expect("in memory");
-            writer.write_all(bytes).expect("in memory");
-        }
-        writer.finish().expect("in memory").into_inner()
-    }
-
-    /// Each kind of archive, and members that are compressed themselves: the sum of all members counts, not each one.
-    #[test]
-    fn all_members_together_have_a_limit() {
-        let place = Place::new();
-        let member = vec![0; 1 << 20];
-        let twice = [("a", &member[..]), ("b", &member[..])];
-        let inner = gzip(&member);
-        let nested = [("a.gz", &inner[..]), ("b.gz", &inner[..])];
-        let archives = [
-            place.file("x.zip", &zip(&twice)),
-            place.file("y.zip", &zip(&nested)),
-            place.file("x.tar.gz", &gzip(&tar(&twice))),
-            place.file("y.tar", &tar(&nested)),
-        ];
-        for archive in archives {
-            let name = archive.name.clone();
-            let with = |at_most: u64| {
-                read_all(&[InputFile {
-                    at_most: Some(at_most),
-                    ..archive.clone()
-                }])
-            };
-            let error = with(3 << 19).expect_err("too much");
-            assert!(is_unpacked_limit(&error), "{name}: {}", chain(&error));
-            let error = chain(&error);
-            assert!(error.contains("unpacks to more than 1572864 bytes"), "{error}");
-            assert_eq!(with(3 << 20).expect("enough"), 2 << 20, "{name}");
-        }
-        // Two files of one source.
-        let both = ["x.gz", "y.gz"].map(|name| InputFile {
-            at_most: Some(3 << 19),
-            ..place.file(name, &inner)
-        });
-        assert!(read_all(&both[..1]).is_ok());
-        assert!(is_unpacked_limit(&read_all(&both).expect_err("too much")));
-    }
-
-    /// Without a statement of the spec, the limit follows from what the files have.
-    #[test]
-    fn what_unpacks_to_a_hundred_times_its_size_is_refused() {
-        assert_eq!(
-            limits::Budget::new(None, 1 << 30),
-            limits::Budget::new(Some(100 << 30), 0)
-        );
-        assert_eq!(limits::Budget::new(None, 7), limits::Budget::new(Some(1 << 30), 0));
-    }
-
-    #[test]
-    fn long_names_between_members_have_a_limit() {
-        let place = Place::new();
-        let name = "n".repeat(2 << 20);
-        let mut header = tar::Header::new_gnu();
-        header.set_path("././@LongLink").expect("short");
-        header.set_entry_type(tar::EntryType::GNULongName);
-        header.set_size(name.len() as u64);
-        header.set_cksum();
-        for (before, kind) in [(0, b'L'), (1 << 20, b'L'), (1 << 20, b'K'), (0, b'x')] {
-            header.set_entry_type(tar::EntryType::new(kind));
-            header.set_cksum();
-            let mut builder = tar::Builder::new(Vec::new());
-            let mut first = tar::Header::new_gnu();
-            first.set_size(before);
-            builder
-                .append_data(&mut first, "first", io::repeat(b'x').take(before))
-                .expect("in memory");
-            builder.append(&header, name.as_bytes()).expect("in memory");
-            let archive = place.file("x.tar", &builder.into_inner().expect("in memory"));
-            let error = chain(&read_all(&[archive]).expect_err("a long name"));
-            assert!(error.contains("names and attributes"), "{error}");
-        }
-    }
-
-    #[test]
-    fn damaged_debian_packages_are_errors() {
-        let place = Place::new();
-        let member = |name: &str, size: &str, bytes: &[u8]| {
-            let mut all = format!("{name:<16}{:<12}{:<6}{:<6}{:<8}{size:<10}`\n", 0, 0, 0, 644).into_bytes();
-            all.extend_from_slice(bytes);
-            all
-        };
-        let data = tar(&[("a", b"text")]);
-        let size = data.len().to_string();
-        let good = |name: &str| [&member("debian-binary", "3", b"2.0\n")[..], &member(name, &size, &data)].concat();
-        let read = |members: &[u8]| read_all(&[place.file("x.deb", &[AR_MAGIC, members].concat())]);
-        for name in ["data.tar", "data.tar/"] {
-            assert_eq!(read(&good(name)).expect("read"), 4);
-        }
-        for members in [
-            // A name in a table that is not there, or that is as large as the address space.
-            member("/123456789", "0", b""),
-            [member("//", "4294967295", b"x/"), member("/9", "0", b"")].concat(),
-            member("//", "9999999999", b""),
-            member("#1/9999999999", "9999999999", b""),
-            member("data.tar", "-1", b""),
-            member("data.tar", "", b""),
-            good("other"),
-            good("data.tar")[..100].to_vec(),
-            b"too short".to_vec(),
-        ] {
-            let error = read(&members).expect_err("damaged");
-            assert!(!chain(&error).is_empty());
-        }
-        assert!(read_all(&[place.file("y.deb", b"!<arch")]).is_err());
-    }
-
-    #[test]
-    fn one_member_by_its_path() {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let path = Utf8PathBuf::try_from(folder.path().join("x.tar")).expect("UTF-8");
-        let mut builder = tar::Builder::new(Vec::new());
-        for name in ["a[1].json", "twice", "twice"] {
-            let mut header = tar::Header::new_gnu();
-            header.set_size(4);
-            builder.append_data(&mut header, name, &b"text"[..]).expect("in memory");
-        }
-        let mut link = tar::Header::new_gnu();
-        link.set_entry_type(tar::EntryType::Symlink);
-        link.set_size(0);
-        builder.append_link(&mut link, "link", "a[1].json").expect("in memory");
-        std::fs::write(&path, builder.into_inner().expect("in memory")).expect("written");
-        let files = [InputFile::from(path.as_path())];
-        assert_eq!(read_member(&files, "a[1].json", 4).expect("read"), b"text");
-        assert!(matches!(
-            read_member(&files, "a[1].json", 3),
-            Err(MemberError::Large { .. })
-        ));
-        assert!(matches!(read_member(&files, "a", 4), Err(MemberError::Missing { .. })));
-        assert!(matches!(
-            read_member(&files, "link", 4),
-            Err(MemberError::Missing { .. })
-        ));
-        assert!(matches!(
-            read_member(&files, "twice", 4),
-            Err(MemberError::Twice { .. })
-        ));
-    }
-}
+mod tests;

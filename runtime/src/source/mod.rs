@@ -19,6 +19,7 @@ mod files;
 mod hub;
 mod reference;
 mod registry;
+pub mod unpack;
 
 /// A fetched source. Its files are in the scratch folder; files of `file:` are in place.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,8 +12,9 @@ use rayon::prelude::*;
 use scraper::{ElementRef, Node, Selector};
 
 use super::page::parse;
-use super::text::{collapse, push_paragraph};
 use super::{BATCH, ExtractError, Extracted, MEMBER_LIMIT, Skip};
+use crate::data::encoding;
+use crate::data::whitespace::{collapse, push_paragraph};
 use crate::progress::ProgressReporter;
 use crate::source::archive::{InputFile, MemberSelection, read_whole, walk};
 
@@ -72,12 +73,17 @@ impl Pages {
         let mut batch: Vec<(String, Vec<u8>)> = Vec::new();
         let mut size = 0;
         let this = &*self;
+        let declared = fields.encoding.as_deref().and_then(encoding::of_label);
         let mut flush = |batch: &mut Vec<(String, Vec<u8>)>| {
             let pages: Vec<([u8; 16], Vec<[u8; 16]>)> = std::mem::take(batch)
                 .into_par_iter()
                 .map(|(path, bytes)| {
                     // A page without paragraphs marks none of another page as untranslated.
-                    let paragraphs = this.paragraphs(&String::from_utf8_lossy(&bytes)).unwrap_or_default();
+                    let text = match encoding::of_html(&bytes, declared) {
+                        Ok((encoding, mark)) => encoding::decode(bytes, encoding, mark).0,
+                        Err(_) => String::new(),
+                    };
+                    let paragraphs = this.paragraphs(&text).unwrap_or_default();
                     let with_id = paragraphs
                         .into_iter()
                         .filter_map(|paragraph| paragraph.id.map(|id| digest(&[path.as_str(), &id, &paragraph.text])));
@@ -120,7 +126,7 @@ impl Pages {
         let mut text = String::new();
         let paragraphs = match self.paragraphs(page) {
             Ok(paragraphs) => paragraphs,
-            Err(limit) => return Extracted::skipped(limit),
+            Err(limit) => return Extracted::dropped(limit, ""),
         };
         for paragraph in paragraphs {
             if let (Some((reference, other)), Some(id)) = (&reference, &paragraph.id)
@@ -128,7 +134,7 @@ impl Pages {
                     .paragraphs
                     .contains(&digest(&[other.as_str(), id, &paragraph.text]))
             {
-                extracted.skip(Skip::SameAsReference);
+                extracted.leave_out(Skip::SameAsReference);
                 continue;
             }
             push_paragraph(&mut text, &paragraph.text);

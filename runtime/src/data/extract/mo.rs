@@ -4,27 +4,27 @@
 //! could not be split into training and held-out documents otherwise. Source: "The Format of GNU MO Files", gettext
 //! manual.
 
-use super::text::push_paragraph;
 use super::{Extracted, Skip};
+use crate::data::whitespace::push_paragraph;
 
 /// Translations of one document.
 const MESSAGES: usize = 32;
 
 pub(super) fn read(bytes: &[u8]) -> Extracted {
     let Some(messages) = messages(bytes) else {
-        return Extracted::skipped(Skip::Malformed);
+        return Extracted::dropped(Skip::Malformed, "it is not a message catalogue");
     };
     let mut extracted = Extracted::default();
     let mut document = String::new();
     let mut in_document = 0;
     for (original, translation) in messages {
         let (Ok(original), Ok(translation)) = (std::str::from_utf8(original), std::str::from_utf8(translation)) else {
-            extracted.skip(Skip::InvalidUtf8);
+            extracted.leave_out(Skip::InvalidMessage);
             continue;
         };
         let Some(text) = translated(original, translation) else {
             if !original.is_empty() {
-                extracted.skip(Skip::Untranslated);
+                extracted.leave_out(Skip::Untranslated);
             }
             continue;
         };

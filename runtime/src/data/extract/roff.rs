@@ -3,7 +3,7 @@
 //! Text lines are joined to paragraphs, which end at an empty line or a request. Of the requests, only the text of
 //! font macros is kept. Tables, equations, definitions and the examples of `.EX` are left out. Source: groff_man(7), groff(7).
 
-use super::text::push_paragraph;
+use crate::data::whitespace::push_paragraph;
 
 pub(super) fn read(page: &str) -> String {
     let mut out = String::with_capacity(page.len());

@@ -24,6 +24,7 @@ use super::import::PublishedWeights;
 use super::{WeightsError, quantised};
 use crate::checkpoint::TensorInfo;
 use crate::source::archive::{InputFile, is_plain, read_member};
+use crate::source::unpack::is_compressed;
 
 /// The largest member of an archive that is read into memory.
 const MEMBER_LIMIT: u64 = 32 << 30;
@@ -144,7 +145,7 @@ impl Gguf {
     pub fn open(files: &[InputFile], member: &str) -> Result<Self, WeightsError> {
         let plain = files
             .iter()
-            .find(|file| file.name == member && is_plain(&file.name) && !member.ends_with(".gz"));
+            .find(|file| file.name == member && is_plain(&file.name) && !is_compressed(member));
         let bytes = match plain {
             Some(file) => {
                 let reading = |source| GgufError::Read {
