@@ -20,7 +20,7 @@ use aurora_runtime::engine::{
     ExternalInputs, Observer, Outcome, Run, RunError, RunEvent, Stop, WorkerOptions, commit_order, place_source,
 };
 use aurora_runtime::libtorch::LibtorchError;
-use aurora_runtime::pin::{Pinning, at_most, from_lock, local};
+use aurora_runtime::pin::{Pinning, at_most, from_lock, local, malformed};
 use aurora_runtime::results::Results;
 use aurora_runtime::source::Fetched;
 use aurora_runtime::store::{Publication, ResultId, Store};
@@ -107,7 +107,7 @@ impl Execution<'_> {
             execution: self,
             lock: Mutex::new(fresh),
         };
-        let (judges, at_most) = (judges(spec), at_most(spec));
+        let (judges, at_most, malformed) = (judges(spec), at_most(spec), malformed(spec));
         let results = Results {
             experiment: &spec.name,
             keyed,
@@ -123,6 +123,7 @@ impl Execution<'_> {
                 judges: &judges,
                 allowed: self.allowed,
                 at_most: &at_most,
+                malformed: &malformed,
                 recorded: self.recorded,
             },
             workers: worker_options(spec, self.options, self.program, self.torchrun, self.logs)?,

@@ -56,7 +56,9 @@ pub enum Format {
     Roff,
     /// GNU message catalogues: the translations that differ from their originals, without accelerator marks.
     Mo,
-    Text { by: TextUnit },
+    Text {
+        by: TextUnit,
+    },
     /// Source code, one document per file.
     Code,
     /// One JSON object per line.

@@ -23,15 +23,77 @@ const WHATLANG: &str = "whatlang 0.18";
 
 /// Languages that the library detects: the language of a tag, and the library's code for it (ISO 639-3).
 pub const DETECTED: [(&str, &str); 71] = [
-    ("af", "afr"), ("ak", "aka"), ("am", "amh"), ("ar", "ara"), ("az", "aze"), ("be", "bel"), ("bg", "bul"), ("bn", "ben"),
-    ("ca", "cat"), ("cs", "ces"), ("cy", "cym"), ("da", "dan"), ("de", "deu"), ("el", "ell"), ("en", "eng"), ("eo", "epo"),
-    ("es", "spa"), ("et", "est"), ("fa", "pes"), ("fi", "fin"), ("fil", "tgl"), ("fr", "fra"), ("gu", "guj"), ("he", "heb"),
-    ("hi", "hin"), ("hr", "hrv"), ("hu", "hun"), ("hy", "hye"), ("id", "ind"), ("it", "ita"), ("ja", "jpn"), ("jv", "jav"),
-    ("ka", "kat"), ("km", "khm"), ("kn", "kan"), ("ko", "kor"), ("la", "lat"), ("lt", "lit"), ("lv", "lav"), ("mk", "mkd"),
-    ("ml", "mal"), ("mr", "mar"), ("my", "mya"), ("nb", "nob"), ("ne", "nep"), ("nl", "nld"), ("no", "nob"), ("or", "ori"),
-    ("pa", "pan"), ("pl", "pol"), ("pt", "por"), ("ro", "ron"), ("ru", "rus"), ("si", "sin"), ("sk", "slk"), ("sl", "slv"),
-    ("sn", "sna"), ("sr", "srp"), ("sv", "swe"), ("ta", "tam"), ("te", "tel"), ("th", "tha"), ("tk", "tuk"), ("tr", "tur"),
-    ("uk", "ukr"), ("ur", "urd"), ("uz", "uzb"), ("vi", "vie"), ("yi", "yid"), ("zh", "cmn"), ("zu", "zul"),
+    ("af", "afr"),
+    ("ak", "aka"),
+    ("am", "amh"),
+    ("ar", "ara"),
+    ("az", "aze"),
+    ("be", "bel"),
+    ("bg", "bul"),
+    ("bn", "ben"),
+    ("ca", "cat"),
+    ("cs", "ces"),
+    ("cy", "cym"),
+    ("da", "dan"),
+    ("de", "deu"),
+    ("el", "ell"),
+    ("en", "eng"),
+    ("eo", "epo"),
+    ("es", "spa"),
+    ("et", "est"),
+    ("fa", "pes"),
+    ("fi", "fin"),
+    ("fil", "tgl"),
+    ("fr", "fra"),
+    ("gu", "guj"),
+    ("he", "heb"),
+    ("hi", "hin"),
+    ("hr", "hrv"),
+    ("hu", "hun"),
+    ("hy", "hye"),
+    ("id", "ind"),
+    ("it", "ita"),
+    ("ja", "jpn"),
+    ("jv", "jav"),
+    ("ka", "kat"),
+    ("km", "khm"),
+    ("kn", "kan"),
+    ("ko", "kor"),
+    ("la", "lat"),
+    ("lt", "lit"),
+    ("lv", "lav"),
+    ("mk", "mkd"),
+    ("ml", "mal"),
+    ("mr", "mar"),
+    ("my", "mya"),
+    ("nb", "nob"),
+    ("ne", "nep"),
+    ("nl", "nld"),
+    ("no", "nob"),
+    ("or", "ori"),
+    ("pa", "pan"),
+    ("pl", "pol"),
+    ("pt", "por"),
+    ("ro", "ron"),
+    ("ru", "rus"),
+    ("si", "sin"),
+    ("sk", "slk"),
+    ("sl", "slv"),
+    ("sn", "sna"),
+    ("sr", "srp"),
+    ("sv", "swe"),
+    ("ta", "tam"),
+    ("te", "tel"),
+    ("th", "tha"),
+    ("tk", "tuk"),
+    ("tr", "tur"),
+    ("uk", "ukr"),
+    ("ur", "urd"),
+    ("uz", "uzb"),
+    ("vi", "vie"),
+    ("yi", "yid"),
+    ("zh", "cmn"),
+    ("zu", "zul"),
 ];
 
 /// Scripts that write a word or a syllable in one character.
@@ -45,14 +107,16 @@ pub fn canonical(written: &str) -> Result<String, String> {
     if WITHOUT.iter().any(|(name, _)| *name == written) {
         return Ok(written.to_owned());
     }
-    let unreadable = || {
-        format!("`{written}` is not a language tag (BCP 47), such as `de`, `\"pt-BR\"` or `\"zh-Hant\"`")
-    };
+    let unreadable =
+        || format!("`{written}` is not a language tag (BCP 47), such as `de`, `\"pt-BR\"` or `\"zh-Hant\"`");
     let mut locale: Locale = written.parse().map_err(|_| unreadable())?;
     LocaleCanonicalizer::new_extended().canonicalize(&mut locale);
     let language = locale.id.language.as_str();
     if language.len() > 3 {
-        return Err(format!("{}; languages have codes of two or three letters", unreadable()));
+        return Err(format!(
+            "{}; languages have codes of two or three letters",
+            unreadable()
+        ));
     }
     let is_private = language.len() == 3 && ("qaa"..="qtz").contains(&language);
     if !is_private && expanded(&locale.id).is_none() {
@@ -76,7 +140,10 @@ fn expanded(tag: &LanguageIdentifier) -> Option<LanguageIdentifier> {
 /// The characters that a unit of text has at least, if a spec does not say: 12 where a character is a word or a syllable,
 /// otherwise 30.
 pub fn usual_minimum(tag: &str) -> u64 {
-    let script = tag.parse::<Locale>().ok().and_then(|locale| expanded(&locale.id)?.script);
+    let script = tag
+        .parse::<Locale>()
+        .ok()
+        .and_then(|locale| expanded(&locale.id)?.script);
     match script {
         Some(script) if DENSE.contains(&script.as_str()) => 12,
         _ => 30,
@@ -130,7 +197,16 @@ mod tests {
 
     #[test]
     fn dense_scripts_have_a_shorter_minimum() {
-        for (tag, least) in [("ja", 12), ("zh", 12), ("zh-Hant", 12), ("ko", 12), ("yue", 12), ("de", 30), ("hi", 30), ("other", 30)] {
+        for (tag, least) in [
+            ("ja", 12),
+            ("zh", 12),
+            ("zh-Hant", 12),
+            ("ko", 12),
+            ("yue", 12),
+            ("de", 30),
+            ("hi", 30),
+            ("other", 30),
+        ] {
             assert_eq!(usual_minimum(tag), least, "{tag}");
         }
     }

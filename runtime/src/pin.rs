@@ -70,6 +70,19 @@ pub fn at_most(spec: &Spec) -> BTreeMap<String, u64> {
     stated.collect()
 }
 
+/// The most rows that may be malformed, in millionths, by source.
+pub fn malformed(spec: &Spec) -> BTreeMap<String, u32> {
+    let blocks = spec.blocks.iter().filter(|(id, _)| id.kind == BlockKind::Source);
+    let stated = blocks.filter_map(|(id, block)| match &block.fields.get("malformed")?.value {
+        Value::Percent(percent) => {
+            let ppm = percent.decimal().checked_mul(10_000.into())?.trunc().mantissa();
+            Some((id.name.clone(), u32::try_from(ppm).ok()?))
+        }
+        _ => None,
+    });
+    stated.collect()
+}
+
 fn is_local(from: &str) -> bool {
     from.starts_with("file:")
 }

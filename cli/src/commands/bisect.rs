@@ -218,6 +218,7 @@ impl Repetition<'_> {
                 judges: &BTreeMap::new(),
                 allowed: &BTreeSet::new(),
                 at_most: &BTreeMap::new(),
+                malformed: &BTreeMap::new(),
                 recorded: None,
             },
             workers: WorkerOptions {

@@ -5,7 +5,7 @@ use aurora_compiler::hash::hash;
 use aurora_compiler::spec::{BlockId, BlockKind};
 use aurora_runtime::engine::{ExternalInputs, Run};
 use aurora_runtime::job::Scores;
-use aurora_runtime::pin::at_most;
+use aurora_runtime::pin::{at_most, malformed};
 use aurora_runtime::results::Results;
 use aurora_runtime::store::Store;
 use serde_json::json;
@@ -76,6 +76,7 @@ pub fn run(context: &Context, checkpoint: &str, eval: &str, options: &RunArgumen
             judges: &judges(spec),
             allowed: &allowed,
             at_most: &at_most(spec),
+            malformed: &malformed(spec),
             recorded: None,
         },
         workers: worker_options(spec, options, &program, torchrun.as_ref(), None)?,

@@ -333,7 +333,8 @@ fn value(kind: &'static Type, scope: &[KnownName]) -> Vec<Suggestion> {
 fn languages() -> Vec<Suggestion> {
     let detected = language::DETECTED.into_iter().map(|(tag, _)| (tag, "a language"));
     let all = detected.chain(language::WITHOUT);
-    all.map(|(word, meaning)| item(word, SuggestionKind::Word, meaning, "")).collect()
+    all.map(|(word, meaning)| item(word, SuggestionKind::Word, meaning, ""))
+        .collect()
 }
 
 /// A call with its required arguments.

@@ -54,7 +54,8 @@ pub(super) fn encoding_error(text: &str, span: Span) -> Option<Diagnostic> {
     if encoding_of_label(text).is_some() {
         return None;
     }
-    let error = Diagnostic::new(Code::BAD_ARGUMENT, format!("no encoding is called `{text}`")).label(span, "unknown encoding");
+    let error =
+        Diagnostic::new(Code::BAD_ARGUMENT, format!("no encoding is called `{text}`")).label(span, "unknown encoding");
     let labels = ENCODINGS.iter().flat_map(|(_, labels)| labels.iter().copied());
     Some(match nearest(text, labels) {
         Some(similar) => error.help(format!("one with a similar name exists: `{similar}`")),
@@ -101,12 +102,10 @@ fn package_error(rest: &str, span: Span) -> Option<Diagnostic> {
             format!("packages of type `{kind}` cannot be fetched"),
             "unknown type of package",
         );
-        return Some(
-            match nearest(kind, TYPES.iter().map(|(known, _)| *known)) {
-                Some(similar) => diagnostic.help(format!("one with a similar name exists: `pkg:{similar}/`")),
-                None => diagnostic.help("there are `pkg:pypi/`, `pkg:deb/debian/`, `pkg:cargo/` and `pkg:npm/`"),
-            },
-        );
+        return Some(match nearest(kind, TYPES.iter().map(|(known, _)| *known)) {
+            Some(similar) => diagnostic.help(format!("one with a similar name exists: `pkg:{similar}/`")),
+            None => diagnostic.help("there are `pkg:pypi/`, `pkg:deb/debian/`, `pkg:cargo/` and `pkg:npm/`"),
+        });
     };
     let example = format!("write it as in `{example}`");
     let (path, qualifiers) = match path.split_once('?') {

@@ -114,16 +114,18 @@ pub(super) const STEPS_OF_TEXT: &[CallSchema] = &[
     CallSchema {
         name: "minimum",
         meaning: "Drops what is shorter.",
-        first: Some(&field(
-            "characters",
-            Type::Quantity {
-                units: &[Unit::Characters],
-                least: 1,
-                most: u32::MAX as u64,
-            },
-            "The fewest characters (Unicode code points).",
-        )
-        .or_derived("30; 12 in languages whose script writes a word or a syllable in one character")),
+        first: Some(
+            &field(
+                "characters",
+                Type::Quantity {
+                    units: &[Unit::Characters],
+                    least: 1,
+                    most: u32::MAX as u64,
+                },
+                "The fewest characters (Unicode code points).",
+            )
+            .or_derived("30; 12 in languages whose script writes a word or a syllable in one character"),
+        ),
         arguments: &[],
     },
     CallSchema {
@@ -136,8 +138,9 @@ pub(super) const STEPS_OF_TEXT: &[CallSchema] = &[
         name: "deduplicate",
         meaning: "Drops exact repeats across the corpus; the first one stays.",
         first: None,
-        arguments: &[field("by", Type::Word(UNITS_OF_TEXT), "What is compared.")
-            .or_unset("what the step before works on")],
+        arguments: &[
+            field("by", Type::Word(UNITS_OF_TEXT), "What is compared.").or_unset("what the step before works on")
+        ],
     },
 ];
 
@@ -172,7 +175,12 @@ pub(super) const EXTRACTIONS: &[CallSchema] = &[
             FILES,
             EXCLUDE,
             ENCODING,
-            field("by_line", Type::Bool, "Every line that is not blank is a document. Lines end at LF, CRLF or CR.").or("false"),
+            field(
+                "by_line",
+                Type::Bool,
+                "Every line that is not blank is a document. Lines end at LF, CRLF or CR.",
+            )
+            .or("false"),
             field(
                 "by_block",
                 Type::Bool,

@@ -2,10 +2,11 @@
 
 use super::ViewError;
 use super::reader::{At, Reader, SpecValues};
-use crate::fields::{
-    ExtractFields, FilterFields, FilterUnit, Format, MemberFilter, PageReference, RowDocument, Step, TextUnit, TokenizerFields,
-};
 use crate::encodings::encoding_of_label;
+use crate::fields::{
+    ExtractFields, FilterFields, FilterUnit, Format, MemberFilter, PageReference, RowDocument, Step, TextUnit,
+    TokenizerFields,
+};
 use crate::language;
 use crate::spec::{BlockId, Spec};
 
@@ -100,7 +101,9 @@ fn document<'a>(read: &mut Reader<'a>, call: &At<'a>) -> Result<Option<RowDocume
     let text = read.optional(&read.argument(call, "text")?, Reader::text)?;
     let id = read.optional(&read.argument(call, "id")?, Reader::text)?;
     let of_field = |field: String| format!("{{{field}}}");
-    Ok(text.or_else(|| field.map(of_field)).map(|text| RowDocument { text, id }))
+    Ok(text
+        .or_else(|| field.map(of_field))
+        .map(|text| RowDocument { text, id }))
 }
 
 /// As [`document`], of a format whose text is the member `text` by default.

@@ -1,27 +1,35 @@
-//! Selects the documents of a corpus, and splits off the held-out ones.
+//! Prepares the documents of a corpus step by step, and splits off the held-out ones.
 //!
 //! In: `documents.jsonl` of one or more extractions, in declared order. Out: `train.jsonl`, `held_out.jsonl` and
-//! `report.json` with counts of what was dropped and why. Documents are checked in parallel and written in order, so that of
-//! two equal units the first one is always kept. Not here: the words of a language (`language`).
+//! `report.json`, which counts what was dropped and changed by step. Without steps every document stays as it is. Documents
+//! are worked on in parallel and written in order, so that of two equal ones the first is always kept. Not here: how a language is
+//! detected (`language`).
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::{BufWriter, Write};
 
 use aurora_compiler::exact::Exact;
-use aurora_compiler::fields::{FilterFields, FilterUnit};
+use aurora_compiler::fields::{FilterFields, FilterUnit, Step};
 use camino::{Utf8Path, Utf8PathBuf};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::documents::{Batches, Document, DocumentsError};
-use super::language::looks_like;
+use super::language::{Detector, UnknownDetector};
+use super::whitespace::{collapse, reflow};
 use crate::errors::FileError;
 use crate::progress::{Cancelled, ProgressReporter, ProgressUnit};
+
+/// Documents that a reason keeps as examples.
+const EXAMPLES: usize = 5;
 
 #[derive(Debug, thiserror::Error)]
 pub enum FilterError {
     #[error(transparent)]
     Documents(#[from] DocumentsError),
+    #[error(transparent)]
+    Detector(#[from] UnknownDetector),
     #[error(transparent)]
     File(#[from] FileError),
     #[error(transparent)]
@@ -43,86 +51,290 @@ impl DocumentCount {
     }
 }
 
-/// Units (paragraphs or documents) and the UTF-8 bytes of their texts.
+/// Paragraphs and the UTF-8 bytes of their texts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Units {
-    pub units: u64,
+pub struct ParagraphCount {
+    pub paragraphs: u64,
     pub bytes: u64,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Documents that are dropped for one reason.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DroppedDocuments {
+    pub documents: u64,
+    /// Bytes of their texts as they were read.
+    pub bytes: u64,
+    /// The first of them, by identifier.
+    pub first: Vec<String>,
+}
+
+/// Counts of a preparation: `report.json` of its result.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FilterReport {
     pub read: DocumentCount,
     pub train: DocumentCount,
     pub held_out: DocumentCount,
-    /// By reason: `empty`, `too_short`, `language`, `duplicate`, `limit`.
-    pub dropped: BTreeMap<String, Units>,
+    /// Complete documents, by reason: `too_short`, `other_language`, `duplicate`, `no_paragraph_left`, `empty`, `limit`.
+    pub dropped: BTreeMap<String, DroppedDocuments>,
+    /// Paragraphs of documents that are kept or dropped, by reason.
+    pub dropped_paragraphs: BTreeMap<String, ParagraphCount>,
+    /// Documents whose text a step changed, by step.
+    pub changed: BTreeMap<String, u64>,
 }
 
-/// Why a unit (a document or a paragraph) is dropped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum DropReason {
-    Empty,
+/// Why a document or a paragraph is dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Reason {
     TooShort,
     Language,
     Duplicate,
+    NoParagraphLeft,
+    Empty,
     Limit,
 }
 
-impl DropReason {
-    const ALL: [Self; 5] = [
-        Self::Empty,
-        Self::TooShort,
-        Self::Language,
-        Self::Duplicate,
-        Self::Limit,
-    ];
-
+impl Reason {
     fn name(self) -> &'static str {
         match self {
-            Self::Empty => "empty",
             Self::TooShort => "too_short",
-            Self::Language => "language",
+            Self::Language => "other_language",
             Self::Duplicate => "duplicate",
+            Self::NoParagraphLeft => "no_paragraph_left",
+            Self::Empty => "empty",
             Self::Limit => "limit",
         }
     }
 }
 
-/// A document as a thread returns it: each unit with its hash, or the reason why it is dropped.
-struct UnitsOfDocument {
+/// A document between two steps.
+struct Draft {
     document: Document,
-    /// The end of each unit in the text.
-    units: Vec<(std::ops::Range<usize>, Result<u128, DropReason>)>,
+    /// Bytes of the text as it was read.
+    read: usize,
     held_out: bool,
+    dropped: Option<Reason>,
+    changed: Vec<&'static str>,
+    paragraphs: Vec<(Reason, ParagraphCount)>,
 }
 
-/// Filters into the empty folder `out`. Memory: a batch of input, and 16 bytes (about 40 with the table around them) for
-/// each kept unit if duplicates are dropped.
+impl Draft {
+    /// By the text as read: no step moves a document to the other split.
+    fn new(document: Document, held_out_bound: u128) -> Self {
+        let hash = blake3::hash(document.text.as_bytes());
+        let mut word = [0; 8];
+        word.copy_from_slice(&hash.as_bytes()[..8]);
+        Self {
+            read: document.text.len(),
+            document,
+            held_out: u128::from(u64::from_le_bytes(word)) < held_out_bound,
+            dropped: None,
+            changed: Vec::new(),
+            paragraphs: Vec::new(),
+        }
+    }
+
+    /// Replaces the text.
+    fn change(&mut self, text: String, step: &'static str) {
+        if text == self.document.text {
+            return;
+        }
+        self.changed.push(step);
+        self.document.text = text;
+        if self.document.text.is_empty() {
+            self.dropped = Some(Reason::Empty);
+        }
+    }
+
+    /// Keeps the paragraphs for which `why` has no reason.
+    fn keep(&mut self, step: &'static str, mut why: impl FnMut(&str) -> Option<Reason>) {
+        let mut kept = String::with_capacity(self.document.text.len());
+        let (mut left, mut gone) = (0u64, 0u64);
+        for paragraph in self.document.text.split('\n') {
+            match why(paragraph) {
+                None => {
+                    if left > 0 {
+                        kept.push('\n');
+                    }
+                    kept.push_str(paragraph);
+                    left += 1;
+                }
+                Some(reason) => {
+                    gone += 1;
+                    let count = match self.paragraphs.iter().position(|(known, _)| *known == reason) {
+                        Some(at) => &mut self.paragraphs[at].1,
+                        None => {
+                            self.paragraphs.push((reason, ParagraphCount::default()));
+                            let last = self.paragraphs.len() - 1;
+                            &mut self.paragraphs[last].1
+                        }
+                    };
+                    count.paragraphs += 1;
+                    count.bytes += paragraph.len() as u64;
+                }
+            }
+        }
+        if gone > 0 {
+            self.changed.push(step);
+            self.document.text = kept;
+            if left == 0 {
+                self.dropped = Some(Reason::NoParagraphLeft);
+            }
+        }
+    }
+}
+
+/// A step that is ready for use.
+enum Ready<'f> {
+    /// Depends on one document alone.
+    Own(&'f Step, Option<Detector>),
+    /// Depends on the documents before.
+    Deduplicate(FilterUnit, HashSet<u128>),
+}
+
+impl Ready<'_> {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Own(Step::Reflow, _) => "reflow",
+            Self::Own(Step::Collapse { .. }, _) => "collapse",
+            Self::Own(Step::Trim { .. }, _) => "trim",
+            Self::Own(Step::Minimum { .. }, _) => "minimum",
+            Self::Own(Step::Language { .. }, _) => "language",
+            Self::Own(Step::Deduplicate { .. }, _) | Self::Deduplicate(..) => "deduplicate",
+        }
+    }
+
+    /// The work of a step on one document.
+    fn apply(&self, draft: &mut Draft) {
+        let Self::Own(step, detector) = self else { return };
+        if draft.dropped.is_some() {
+            return;
+        }
+        let text = &draft.document.text;
+        let name = self.name();
+        let lines = |change: fn(&str) -> String| text.split('\n').map(change).collect::<Vec<_>>().join("\n");
+        let trim = |text: &str| text.trim().to_owned();
+        let too_short = |text: &str, least: u32| {
+            let least = least as usize;
+            (text.chars().take(least).count() < least).then_some(Reason::TooShort)
+        };
+        let foreign = |text: &str| {
+            let is_own = detector.as_ref().is_none_or(|detector| detector.accepts(text));
+            (!is_own).then_some(Reason::Language)
+        };
+        use FilterUnit::{Document, Paragraph};
+        match step {
+            Step::Reflow => draft.change(reflow(text), name),
+            Step::Collapse { by: Document } => draft.change(collapse(text), name),
+            Step::Collapse { by: Paragraph } => draft.change(lines(collapse), name),
+            Step::Trim { by: Document } => draft.change(trim(text), name),
+            Step::Trim { by: Paragraph } => draft.change(lines(trim), name),
+            Step::Minimum {
+                by: Document,
+                characters,
+            } => draft.dropped = too_short(text, *characters),
+            Step::Minimum {
+                by: Paragraph,
+                characters,
+            } => draft.keep(name, |text| too_short(text, *characters)),
+            Step::Language { by: Document, .. } => draft.dropped = foreign(text),
+            Step::Language { by: Paragraph, .. } => draft.keep(name, foreign),
+            Step::Deduplicate { .. } => {}
+        }
+    }
+}
+
+/// Prepares into the empty folder `out`. Memory: a batch of input, and 16 bytes (about 40 with the table around them) for
+/// each kept text that duplicates are compared with.
 ///
 /// # Errors
-/// If an input cannot be read or the folder cannot be written.
+/// If an input cannot be read, a detector is not known, or the folder cannot be written.
 pub fn filter(
     fields: &FilterFields,
     inputs: &[Utf8PathBuf],
     out: &Utf8Path,
     progress: ProgressReporter<'_>,
 ) -> Result<FilterReport, FilterError> {
+    filter_watched(fields, inputs, out, progress, &mut |_, _| {})
+}
+
+/// As [`filter`]; `dropped` is called with every document that is dropped, as it was read up to the step that drops it, and the
+/// reason.
+///
+/// # Errors
+/// As [`filter`].
+pub fn filter_watched(
+    fields: &FilterFields,
+    inputs: &[Utf8PathBuf],
+    out: &Utf8Path,
+    progress: ProgressReporter<'_>,
+    dropped: &mut dyn FnMut(&Document, &'static str),
+) -> Result<FilterReport, FilterError> {
+    let mut steps = ready(fields)?;
     let mut sink = Sink::new(fields, out)?;
     let bound = held_out_bound(fields.held_out);
     for path in inputs {
         let mut batches = Batches::open(path)?;
-        while let Some(documents) = batches.next(|document| units_of(fields, bound, document))? {
+        while let Some(mut drafts) = batches.next(|document| Draft::new(document, bound))? {
             progress.check()?;
-            for document in documents {
-                sink.take(document)?;
+            for step in &mut steps {
+                match step {
+                    Ready::Deduplicate(by, seen) => deduplicate(*by, seen, &mut drafts),
+                    own => drafts.par_iter_mut().for_each(|draft| own.apply(draft)),
+                }
+            }
+            for draft in drafts {
+                sink.take(draft, dropped)?;
             }
             progress.report(sink.report.read.documents, None, ProgressUnit::Documents);
         }
     }
     sink.finish(out)
+}
+
+fn ready(fields: &FilterFields) -> Result<Vec<Ready<'_>>, FilterError> {
+    let mut ready = Vec::new();
+    for step in &fields.prepare {
+        ready.push(match step {
+            Step::Deduplicate { by } => Ready::Deduplicate(*by, HashSet::new()),
+            Step::Language { detector, code, .. } => Ready::Own(step, Some(Detector::new(detector, code)?)),
+            _ => Ready::Own(step, None),
+        });
+    }
+    Ok(ready)
+}
+
+/// Drops repeats. The hashes are computed in parallel, and compared in the order of the documents.
+fn deduplicate(by: FilterUnit, seen: &mut HashSet<u128>, drafts: &mut [Draft]) {
+    let hashes = |draft: &Draft| -> Vec<u128> {
+        let text = &draft.document.text;
+        match by {
+            _ if draft.dropped.is_some() => Vec::new(),
+            FilterUnit::Document => vec![hash(text)],
+            FilterUnit::Paragraph => text.split('\n').map(hash).collect(),
+        }
+    };
+    let hashes: Vec<Vec<u128>> = drafts.par_iter().map(hashes).collect();
+    for (draft, hashes) in drafts.iter_mut().zip(hashes) {
+        let mut hashes = hashes.into_iter();
+        let mut is_repeat = || hashes.next().is_some_and(|hash| !seen.insert(hash));
+        match by {
+            _ if draft.dropped.is_some() => {}
+            FilterUnit::Document => draft.dropped = is_repeat().then_some(Reason::Duplicate),
+            FilterUnit::Paragraph => draft.keep("deduplicate", |_| is_repeat().then_some(Reason::Duplicate)),
+        }
+    }
+}
+
+fn hash(text: &str) -> u128 {
+    let mut digest = [0; 16];
+    blake3::Hasher::new()
+        .update(text.as_bytes())
+        .finalize_xof()
+        .fill(&mut digest);
+    u128::from_le_bytes(digest)
 }
 
 /// Documents whose hash, as a fraction of 2⁶⁴, is below this bound are held out; exact, without floats.
@@ -144,67 +356,12 @@ fn held_out_bound(share: Exact) -> u128 {
     bound
 }
 
-fn units_of(fields: &FilterFields, held_out_bound: u128, document: Document) -> UnitsOfDocument {
-    let text = &document.text;
-    let ranges: Vec<std::ops::Range<usize>> = match fields.unit {
-        FilterUnit::Document => std::iter::once(0..text.len()).collect(),
-        FilterUnit::Paragraph => {
-            let mut start = 0;
-            text.split('\n')
-                .map(|line| {
-                    let range = start..start + line.len();
-                    start = range.end + 1;
-                    range
-                })
-                .collect()
-        }
-    };
-    let units = ranges
-        .into_iter()
-        .map(|range| {
-            let kept = unit_hash(fields, &text[range.clone()]);
-            (range, kept)
-        })
-        .collect();
-    // By the text as read: which other documents are kept does not move a document to the other split.
-    let hash = blake3::hash(text.as_bytes());
-    let mut word = [0; 8];
-    word.copy_from_slice(&hash.as_bytes()[..8]);
-    UnitsOfDocument {
-        units,
-        held_out: u128::from(u64::from_le_bytes(word)) < held_out_bound,
-        document,
-    }
-}
-
-/// The hash of a unit that the rules keep, or why they drop it. Duplicates and the limit depend on earlier units and
-/// are checked in order by `Sink::take`.
-fn unit_hash(fields: &FilterFields, unit: &str) -> Result<u128, DropReason> {
-    if unit.trim().is_empty() {
-        return Err(DropReason::Empty);
-    }
-    if unit.chars().take(fields.minimum_characters as usize).count() < fields.minimum_characters as usize {
-        return Err(DropReason::TooShort);
-    }
-    if fields.language_filter && !looks_like(fields.language, unit) {
-        return Err(DropReason::Language);
-    }
-    let mut digest = [0; 16];
-    blake3::Hasher::new()
-        .update(unit.as_bytes())
-        .finalize_xof()
-        .fill(&mut digest);
-    Ok(u128::from_le_bytes(digest))
-}
-
 struct Sink<'a> {
     fields: &'a FilterFields,
     train: BufWriter<File>,
     held_out: BufWriter<File>,
-    seen: HashSet<u128>,
     full: bool,
     report: FilterReport,
-    dropped: [Units; DropReason::ALL.len()],
     out: &'a Utf8Path,
 }
 
@@ -213,76 +370,58 @@ impl<'a> Sink<'a> {
         let create = |name: &str| {
             let path = out.join(name);
             File::create(&path)
-                .map(BufWriter::new)
+                .map(|file| BufWriter::with_capacity(1 << 20, file))
                 .map_err(FileError::writing(&path))
         };
         Ok(Self {
             fields,
             train: create("train.jsonl")?,
             held_out: create("held_out.jsonl")?,
-            seen: HashSet::new(),
             full: false,
-            report: FilterReport {
-                read: DocumentCount::default(),
-                train: DocumentCount::default(),
-                held_out: DocumentCount::default(),
-                dropped: BTreeMap::new(),
-            },
-            dropped: Default::default(),
+            report: FilterReport::default(),
             out,
         })
     }
 
-    fn drop(&mut self, why: DropReason, bytes: usize) {
-        let units = &mut self.dropped[why as usize];
-        units.units += 1;
-        units.bytes += bytes as u64;
-    }
-
-    fn take(&mut self, document: UnitsOfDocument) -> Result<(), FilterError> {
-        let UnitsOfDocument {
-            document,
-            units,
-            held_out,
-        } = document;
-        self.report.read.add(document.text.len());
-        let mut kept = String::with_capacity(document.text.len());
-        for (range, hash) in units {
-            let unit = &document.text[range];
-            let hash = match hash {
-                Ok(_) if self.full => Err(DropReason::Limit),
-                Ok(hash) if self.fields.deduplicate && !self.seen.insert(hash) => Err(DropReason::Duplicate),
-                other => other,
-            };
-            match hash {
-                Ok(_) => {
-                    if !kept.is_empty() {
-                        kept.push('\n');
-                    }
-                    kept.push_str(unit);
-                }
-                Err(why) => self.drop(why, unit.len()),
-            }
+    fn take(&mut self, draft: Draft, dropped: &mut dyn FnMut(&Document, &'static str)) -> Result<(), FilterError> {
+        self.report.read.add(draft.read);
+        for (reason, count) in &draft.paragraphs {
+            let all = self
+                .report
+                .dropped_paragraphs
+                .entry(reason.name().to_owned())
+                .or_default();
+            all.paragraphs += count.paragraphs;
+            all.bytes += count.bytes;
         }
-        if kept.is_empty() {
+        let full = self.full.then_some(Reason::Limit);
+        if let Some(reason) = draft.dropped.or(full) {
+            let all = self.report.dropped.entry(reason.name().to_owned()).or_default();
+            all.documents += 1;
+            all.bytes += draft.read as u64;
+            if all.first.len() < EXAMPLES {
+                all.first.push(draft.document.id.clone());
+            }
+            dropped(&draft.document, reason.name());
             return Ok(());
         }
-        let (amount, file) = if held_out {
+        for step in &draft.changed {
+            *self.report.changed.entry((*step).to_owned()).or_default() += 1;
+        }
+        let (amount, file) = if draft.held_out {
             (&mut self.report.held_out, &mut self.held_out)
         } else {
             (&mut self.report.train, &mut self.train)
         };
-        amount.add(kept.len());
-        let name = if held_out { "held_out.jsonl" } else { "train.jsonl" };
+        amount.add(draft.document.text.len());
+        let name = if draft.held_out {
+            "held_out.jsonl"
+        } else {
+            "train.jsonl"
+        };
         let path = self.out.join(name);
         let writing = FileError::writing(&path);
-        let mut line = serde_json::to_vec(&Document {
-            id: document.id,
-            // Pairs are never cut, so that the start of the answer stays valid.
-            answer: document.answer,
-            text: kept,
-        })
-        .map_err(|e| writing(e.into()))?;
+        let mut line = serde_json::to_vec(&draft.document).map_err(|e| writing(e.into()))?;
         line.push(b'\n');
         file.write_all(&line).map_err(writing)?;
         let bytes = self.report.train.bytes + self.report.held_out.bytes;
@@ -296,8 +435,6 @@ impl<'a> Sink<'a> {
             let path = out.join(name);
             file.flush().map_err(FileError::writing(&path))?;
         }
-        let dropped = DropReason::ALL.map(|why| (why.name().to_owned(), self.dropped[why as usize]));
-        self.report.dropped = dropped.into_iter().filter(|(_, units)| units.units > 0).collect();
         let path = out.join("report.json");
         super::write_json(&path, &self.report).map_err(FileError::writing(&path))?;
         Ok(self.report)
@@ -307,17 +444,20 @@ impl<'a> Sink<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use aurora_compiler::fields::Language;
 
-    fn fields() -> FilterFields {
+    fn fields(prepare: Vec<Step>) -> FilterFields {
         FilterFields {
-            language: Language::Fi,
-            language_filter: true,
-            minimum_characters: 12,
-            unit: FilterUnit::Paragraph,
-            deduplicate: true,
+            prepare,
             held_out: "0".parse().expect("a number"),
             limit_bytes: None,
+        }
+    }
+
+    fn finnish(by: FilterUnit) -> Step {
+        Step::Language {
+            by,
+            detector: "aurora 1".to_owned(),
+            code: "fi".to_owned(),
         }
     }
 
@@ -348,77 +488,120 @@ mod tests {
         (read("train.jsonl"), read("held_out.jsonl"), report)
     }
 
+    fn texts(lines: &str) -> Vec<String> {
+        let document = |line| serde_json::from_str::<Document>(line).expect("a document").text;
+        lines.lines().map(document).collect()
+    }
+
     const A: &str = "Tämä lause on suomea, ja se on hyvä.";
     const B: &str = "Myös tämä toinen lause on suomea.";
     const ENGLISH: &str = "This sentence is not in the language that we want.";
 
     #[test]
-    fn units_go_for_a_reason_and_the_first_of_equals_stays() {
-        let first = format!("{A}\n{ENGLISH}\nlyhyt\n\n{B}");
-        let (train, held_out, report) = run(&fields(), &[&[&first], &[A, B]]);
-        assert_eq!(train, format!("{{\"id\":\"0/0\",\"text\":\"{A}\\n{B}\"}}\n"));
-        assert_eq!(held_out, "");
-        let expect = [
-            ("duplicate", 2, A.len() + B.len()),
-            ("empty", 1, 0),
-            ("language", 1, ENGLISH.len()),
-            ("too_short", 1, 5),
-        ];
-        let expect = expect.map(|(name, units, bytes)| {
-            (
-                name.to_owned(),
-                Units {
-                    units,
-                    bytes: bytes as u64,
-                },
-            )
-        });
-        assert_eq!(report.dropped, expect.into_iter().collect());
-        assert_eq!(report.read.documents, 3);
-        assert_eq!(
-            report.train,
-            DocumentCount {
-                documents: 1,
-                bytes: (A.len() + B.len() + 1) as u64
-            }
-        );
+    fn without_steps_every_document_stays_as_it_is() {
+        let all = [" a \r\n\tb\u{2028} ", "a", "a", "", "\n\n"];
+        let (train, _, report) = run(&fields(vec![]), &[&all]);
+        assert_eq!(texts(&train), all);
+        assert_eq!((report.read.documents, report.train), (5, report.read));
+        assert!(report.dropped.is_empty() && report.changed.is_empty() && report.dropped_paragraphs.is_empty());
+    }
 
-        let mut whole = fields();
-        whole.unit = FilterUnit::Document;
-        let (train, _, report) = run(&whole, &[&[&first], &[A, A, B]]);
-        assert_eq!(train.lines().count(), 2);
+    #[test]
+    fn paragraphs_go_for_a_reason_and_the_first_of_equals_stays() {
+        use FilterUnit::Paragraph;
+        let steps = vec![
+            Step::Minimum {
+                by: Paragraph,
+                characters: 12,
+            },
+            finnish(Paragraph),
+            Step::Deduplicate { by: Paragraph },
+        ];
+        let first = format!("{A}\n{ENGLISH}\nlyhyt\n\n{B}");
+        let (train, held_out, report) = run(&fields(steps), &[&[&first], &[A, B, &format!("{A}\r")]]);
+        assert_eq!(texts(&train), [format!("{A}\n{B}"), format!("{A}\r")]);
+        assert_eq!(held_out, "");
+        let count = |reason: &str| {
+            let count = report.dropped_paragraphs[reason];
+            (count.paragraphs, count.bytes)
+        };
+        assert_eq!(count("duplicate"), (2, (A.len() + B.len()) as u64));
+        assert_eq!(count("other_language"), (1, ENGLISH.len() as u64));
+        assert_eq!(count("too_short"), (2, 5));
+        let gone = &report.dropped["no_paragraph_left"];
+        assert_eq!((gone.documents, gone.bytes), (2, (A.len() + B.len()) as u64));
+        assert_eq!(gone.first, ["1/0", "1/1"]);
         assert_eq!(
-            (report.dropped["duplicate"].units, report.dropped["language"].units),
-            (1, 1)
+            report.changed,
+            [("language".to_owned(), 1), ("minimum".to_owned(), 1)].into()
         );
-        whole.deduplicate = false;
-        assert_eq!(run(&whole, &[&[A, A]]).0.lines().count(), 2);
-        whole.language_filter = false;
-        assert_eq!(run(&whole, &[&[ENGLISH]]).0.lines().count(), 1);
+        assert_eq!((report.read.documents, report.train.documents), (4, 2));
+    }
+
+    #[test]
+    fn documents_are_dropped_completely_and_in_the_order_of_the_steps() {
+        use FilterUnit::Document;
+        let minimum = Step::Minimum {
+            by: Document,
+            characters: 20,
+        };
+        let repeat = Step::Deduplicate { by: Document };
+        let all = [A, "short", "short", A, ENGLISH, B];
+        let (train, _, report) = run(
+            &fields(vec![minimum.clone(), finnish(Document), repeat.clone()]),
+            &[&all],
+        );
+        assert_eq!(texts(&train), [A, B]);
+        let counts = |report: &FilterReport| -> Vec<(String, u64)> {
+            let dropped = report.dropped.iter();
+            dropped.map(|(reason, all)| (reason.clone(), all.documents)).collect()
+        };
+        let own = |expected: &[(&str, u64)]| -> Vec<(String, u64)> {
+            expected
+                .iter()
+                .map(|(reason, count)| ((*reason).to_owned(), *count))
+                .collect()
+        };
+        assert_eq!(
+            counts(&report),
+            own(&[("duplicate", 1), ("other_language", 1), ("too_short", 2)])
+        );
+        let (_, _, report) = run(&fields(vec![repeat, minimum]), &[&all]);
+        assert_eq!(counts(&report), own(&[("duplicate", 2), ("too_short", 1)]));
+    }
+
+    #[test]
+    fn texts_change_only_as_a_step_says() {
+        use FilterUnit::{Document, Paragraph};
+        let text = "  a  b\r\n c\t\n\n d ";
+        let one = |step| texts(&run(&fields(vec![step]), &[&[text]]).0).remove(0);
+        assert_eq!(one(Step::Reflow), "a b c\nd");
+        assert_eq!(one(Step::Collapse { by: Document }), "a b c d");
+        assert_eq!(one(Step::Collapse { by: Paragraph }), "a b\nc\n\nd");
+        assert_eq!(one(Step::Trim { by: Document }), "a  b\r\n c\t\n\n d");
+        assert_eq!(one(Step::Trim { by: Paragraph }), "a  b\nc\n\nd");
+        let (train, _, report) = run(&fields(vec![Step::Trim { by: Document }]), &[&["x", " y", "  "]]);
+        assert_eq!(texts(&train), ["x", "y"]);
+        assert_eq!(report.changed, [("trim".to_owned(), 1)].into());
+        assert_eq!(report.dropped["empty"].first, ["0/2"]);
     }
 
     #[test]
     fn the_limit_stops_after_the_document_that_reaches_it() {
-        let mut fields = fields();
+        let mut fields = fields(vec![]);
         fields.limit_bytes = Some(A.len() as u64);
         let (train, _, report) = run(&fields, &[&[A, B]]);
         assert_eq!(train.lines().count(), 1);
-        assert_eq!(
-            report.dropped["limit"],
-            Units {
-                units: 1,
-                bytes: B.len() as u64
-            }
-        );
+        let limit = &report.dropped["limit"];
+        assert_eq!((limit.documents, limit.bytes), (1, B.len() as u64));
     }
 
     #[test]
     fn the_held_out_side_depends_on_the_text_alone() {
-        let mut fields = fields();
+        let mut fields = fields(vec![]);
         fields.held_out = "0.25".parse().expect("a number");
-        (fields.language_filter, fields.minimum_characters) = (false, 0);
-        let texts: Vec<String> = (0..2000).map(|i| format!("document number {i}")).collect();
-        let all: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let all: Vec<String> = (0..2000).map(|i| format!("document number {i}")).collect();
+        let all: Vec<&str> = all.iter().map(String::as_str).collect();
         let (train, held_out, report) = run(&fields, &[&all]);
         assert_eq!(train.lines().count() + held_out.lines().count(), 2000);
         // Five standard deviations.
@@ -428,13 +611,12 @@ mod tests {
             report.held_out.documents
         );
         let reversed: Vec<&str> = all.iter().rev().copied().collect();
-        let texts_of = |lines: &str| -> std::collections::BTreeSet<String> {
-            lines
-                .lines()
-                .map(|line| serde_json::from_str::<Document>(line).expect("a document").text)
-                .collect()
+        let sorted = |lines: &str| {
+            let mut all = texts(lines);
+            all.sort();
+            all
         };
-        assert_eq!(texts_of(&held_out), texts_of(&run(&fields, &[&reversed]).1));
+        assert_eq!(sorted(&held_out), sorted(&run(&fields, &[&reversed]).1));
         fields.held_out = "1".parse().expect("a number");
         assert_eq!(run(&fields, &[&all]).2.train.documents, 0);
     }
@@ -454,7 +636,7 @@ mod tests {
         let path = Utf8PathBuf::try_from(guard.path().join("x.jsonl")).expect("UTF-8");
         std::fs::write(&path, "{\"id\":\"a\",\"text\":\"b\"}\n{\"id\":").expect("written");
         let out = path.parent().expect("a folder").to_owned();
-        let error = filter(&fields(), &[path], &out, ProgressReporter::none())
+        let error = filter(&fields(vec![]), &[path], &out, ProgressReporter::none())
             .expect_err("refused")
             .to_string();
         assert!(error.starts_with("line 2 of `"), "{error}");

@@ -1,16 +1,87 @@
-//! Decides by script and common words whether a text is in the language of a corpus.
+//! Decides whether a text is in the language of a corpus.
 //!
-//! In: a paragraph or a document, and a language. Out: yes or no, the same on every machine: no model, no float. It is
-//! made to drop English in translated manuals and languages that share a script (Estonian, Marathi, Chinese), not to
-//! identify the language of any text. Not here: what follows from the answer (`filter`).
+//! In: a paragraph or a document, and a language. Out: yes or no, the same on every machine. For five languages Aurora's
+//! own rules decide by script and common words; they are made to drop English in translated manuals and languages that share a
+//! script (Estonian, Marathi, Chinese). For others a library decides by script and trigrams. Which detector it is, and its
+//! version, is part of a key. Not here: what follows from the answer (`filter`).
 
-use aurora_compiler::fields::Language;
+use whatlang::Lang;
 
-/// Whether `text` looks like `language`. `Code` and `Other` are not filtered: always yes.
-pub fn looks_like(language: Language, text: &str) -> bool {
+/// Aurora's own rules, in the version that keys state.
+const OWN: &str = "aurora 1";
+/// The library's, in the version that keys state.
+const LIBRARY: &str = "whatlang 0.18";
+
+/// Decides whether a text is in one language.
+#[derive(Clone, Copy, Debug)]
+pub struct Detector(Rules);
+
+#[derive(Clone, Copy, Debug)]
+enum Rules {
+    Own(Language),
+    Library(Lang),
+}
+
+/// A key was made by a version that detects languages in another way.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this version of Aurora does not detect `{code}` by `{detector}`")]
+pub struct UnknownDetector {
+    pub detector: String,
+    pub code: String,
+}
+
+impl Detector {
+    /// `code` is the language's name in the detector.
+    ///
+    /// # Errors
+    /// [`UnknownDetector`].
+    pub fn new(detector: &str, code: &str) -> Result<Self, UnknownDetector> {
+        let rules = match detector {
+            OWN => Language::of_code(code).map(Rules::Own),
+            LIBRARY => Lang::from_code(code).map(Rules::Library),
+            _ => None,
+        };
+        rules.map(Self).ok_or_else(|| UnknownDetector {
+            detector: detector.to_owned(),
+            code: code.to_owned(),
+        })
+    }
+
+    /// Whether a text is in the language, as far as can be told: a text without letters is not.
+    pub fn accepts(&self, text: &str) -> bool {
+        match self.0 {
+            Rules::Own(language) => looks_like(language, text),
+            Rules::Library(language) => whatlang::detect_lang(text) == Some(language),
+        }
+    }
+}
+
+/// Languages with rules of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Language {
+    En,
+    Fi,
+    Hi,
+    Ja,
+    Vi,
+}
+
+impl Language {
+    fn of_code(code: &str) -> Option<Self> {
+        Some(match code {
+            "en" => Self::En,
+            "fi" => Self::Fi,
+            "hi" => Self::Hi,
+            "ja" => Self::Ja,
+            "vi" => Self::Vi,
+            _ => return None,
+        })
+    }
+}
+
+fn looks_like(language: Language, text: &str) -> bool {
     let letters = Letters::count(text);
     match language {
-        Language::Code | Language::Other => true,
         _ if letters.all == 0 => false,
         // Technical Japanese is full of Latin names, but always has kana; Chinese never has.
         Language::Ja => letters.kana > 0 && 10 * (letters.kana + letters.han) >= 3 * letters.all && letters.hangul == 0,
@@ -410,7 +481,32 @@ mod tests {
                 [En, Fi, Hi, Ja, Vi].iter().all(|&language| !looks_like(language, text)),
                 "{text:?}"
             );
-            assert!(looks_like(Language::Code, text) && looks_like(Language::Other, text));
         }
+    }
+
+    #[test]
+    fn the_library_detects_what_the_language_table_says() {
+        for (tag, code) in aurora_compiler::language::DETECTED {
+            let detection = aurora_compiler::language::detection(tag).expect("detected");
+            assert!(Detector::new(detection.by, detection.code).is_ok(), "{tag}");
+            assert!(Lang::from_code(code).is_some(), "{tag}: {code}");
+        }
+        let known = |language: &Lang| {
+            aurora_compiler::language::DETECTED
+                .iter()
+                .any(|(_, code)| *code == language.code())
+        };
+        assert_eq!(
+            Lang::all()
+                .iter()
+                .filter(|language| !known(language))
+                .collect::<Vec<_>>(),
+            [&Lang::Eng; 0]
+        );
+        let german = Detector::new(LIBRARY, "deu").expect("known");
+        assert!(german.accepts("Dieser Satz ist in deutscher Sprache geschrieben."));
+        assert!(!german.accepts("This sentence is written in the English language."));
+        assert!(!german.accepts("12 + 34"));
+        assert!(Detector::new("whatlang 0.17", "deu").is_err());
     }
 }

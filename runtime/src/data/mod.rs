@@ -15,6 +15,8 @@ pub mod language;
 pub mod order;
 pub mod permutation;
 pub mod random;
+mod records;
+mod table;
 pub mod template;
 pub mod tokenizer;
 pub mod tokens;

@@ -11,7 +11,7 @@ use aurora_compiler::graph::{NodeId, NodeKind, NodeOrigin, Role, Work};
 use camino::{Utf8Path, Utf8PathBuf};
 
 use super::{Outcome, Run, RunError, RunEvent, expect};
-use crate::data::extract::extract;
+use crate::data::extract::{ExtractLimits, extract};
 use crate::data::filter::filter;
 use crate::data::order::{ComponentSizes, Order, commitment};
 use crate::data::tokenizer::{TokenizerInput, TokenizerMeta, tokenizer, tokens};
@@ -138,9 +138,21 @@ impl Run<'_> {
         let source = self.results.required_input(id, &Role::Source)?;
         let reference = self.results.input(id, &Role::Reference);
         let reference = reference.map(|source| self.source_files(source)).transpose()?;
-        extract(fields, &self.source_files(source)?, reference.as_deref(), out, progress)
-            .map(drop)
-            .map_err(|error| self.fail(id, error))
+        let limits = match &self.results.node(source).origin {
+            NodeOrigin::Source { source } => self.inputs.malformed.get(source).copied(),
+            _ => None,
+        };
+        let limits = limits.map_or_else(ExtractLimits::default, |malformed_ppm| ExtractLimits { malformed_ppm });
+        extract(
+            fields,
+            &self.source_files(source)?,
+            reference.as_deref(),
+            limits,
+            out,
+            progress,
+        )
+        .map(drop)
+        .map_err(|error| self.fail(id, error))
     }
 
     fn filter(

@@ -258,6 +258,8 @@ pub struct ExternalInputs<'a> {
     pub allowed: &'a BTreeSet<String>,
     /// The most bytes that sources may have, for those whose blocks state them.
     pub at_most: &'a BTreeMap<String, u64>,
+    /// The most rows of a source that may be malformed, in millionths.
+    pub malformed: &'a BTreeMap<String, u32>,
     /// The store of the run that is repeated: it has the answers of external judges.
     pub recorded: Option<&'a Store>,
 }

@@ -115,20 +115,32 @@ fn corpus(block: &mut Block, failed: impl Fn(&str) -> bool) {
         if let Some(unit) = block.field("unit").filter(|unit| unit.word() == Some("paragraph")) {
             step("paragraphs", &[], &unit.origin);
         }
-        if let Some(minimum) = block.field("minimum").filter(|minimum| minimum.quantity().is_some_and(|(least, _)| least > 0)) {
+        if let Some(minimum) = block
+            .field("minimum")
+            .filter(|minimum| minimum.quantity().is_some_and(|(least, _)| least > 0))
+        {
             step("minimum", &[("characters", minimum.value.clone())], &minimum.origin);
         }
-        if let Some(filter) = block.field("language_filter").filter(|filter| filter.value == Value::Bool(true)) {
+        if let Some(filter) = block
+            .field("language_filter")
+            .filter(|filter| filter.value == Value::Bool(true))
+        {
             step("language", &[], &filter.origin);
         }
-        block.fields.insert("prepare".to_owned(), by_default(Value::List(steps)));
+        block
+            .fields
+            .insert("prepare".to_owned(), by_default(Value::List(steps)));
         // A resolved spec has the steps, and only them.
         for name in short {
             block.fields.insert(name.to_owned(), by_default(Value::None));
         }
     }
     let least = block.word("language").map_or(30, language::usual_minimum);
-    let Some(Field { value: Value::List(steps), .. }) = block.fields.get_mut("prepare") else {
+    let Some(Field {
+        value: Value::List(steps),
+        ..
+    }) = block.fields.get_mut("prepare")
+    else {
         return;
     };
     for step in steps {

@@ -240,9 +240,12 @@ impl Checker<'_> {
                     && ![one, other].iter().any(|argument| argument.value == Value::Bool(false))
                 {
                     self.error(
-                        Diagnostic::new(Code::BAD_ARGUMENT, format!("`{first}` and `{second}` exclude each other"))
-                            .label(other.span().unwrap_or(block.span), format!("beside `{first}`"))
-                            .help("remove one of them"),
+                        Diagnostic::new(
+                            Code::BAD_ARGUMENT,
+                            format!("`{first}` and `{second}` exclude each other"),
+                        )
+                        .label(other.span().unwrap_or(block.span), format!("beside `{first}`"))
+                        .help("remove one of them"),
                     );
                 }
             }

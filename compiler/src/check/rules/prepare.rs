@@ -44,9 +44,12 @@ impl Checker<'_> {
                 && (CHANGING.contains(&name) || by_paragraph)
             {
                 self.error(
-                    Diagnostic::new(Code::NO_EFFECT, format!("`{name}` would change documents of `{what}`: {why}"))
-                        .label(place(step), format!("not with `{what}`"))
-                        .help("leave it out: steps keep or drop complete documents here"),
+                    Diagnostic::new(
+                        Code::NO_EFFECT,
+                        format!("`{name}` would change documents of `{what}`: {why}"),
+                    )
+                    .label(place(step), format!("not with `{what}`"))
+                    .help("leave it out: steps keep or drop complete documents here"),
                 );
             }
             if name == "language"
@@ -64,7 +67,9 @@ impl Checker<'_> {
                 );
             }
         }
-        let pairs = steps.windows(2).filter_map(|pair| Some((pair[0].word()?, pair[1].word()?, &pair[1])));
+        let pairs = steps
+            .windows(2)
+            .filter_map(|pair| Some((pair[0].word()?, pair[1].word()?, &pair[1])));
         for (_, _, again) in pairs.filter(|(first, second, _)| first == second && *first != "deduplicate") {
             self.error(
                 Diagnostic::new(Code::NO_EFFECT, "this step was the step before")

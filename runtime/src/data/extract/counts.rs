@@ -126,10 +126,13 @@ impl ExtractReport {
         self.rows += 1;
         file.rows += 1;
         *file.dropped.entry(why.name().to_owned()).or_default() += 1;
-        self.dropped.entry(why.name().to_owned()).or_default().add(|| match cause {
-            "" => place.to_owned(),
-            cause => format!("{place}: {cause}"),
-        });
+        self.dropped
+            .entry(why.name().to_owned())
+            .or_default()
+            .add(|| match cause {
+                "" => place.to_owned(),
+                cause => format!("{place}: {cause}"),
+            });
     }
 
     pub(super) fn kept(&mut self, file: &mut FileCounts, bytes: u64) {

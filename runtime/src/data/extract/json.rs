@@ -126,7 +126,9 @@ impl<'de> Visitor<'de> for Row<'_> {
         while let Some(key) = map.next_key_seed(Key)? {
             let is_below = |path: &str| path.strip_prefix(&*key).is_some_and(|rest| rest.starts_with('.'));
             let own = self.wanted.iter().position(|path| *path == *key);
-            let below: Vec<usize> = (0..self.wanted.len()).filter(|&at| is_below(&self.wanted[at])).collect();
+            let below: Vec<usize> = (0..self.wanted.len())
+                .filter(|&at| is_below(&self.wanted[at]))
+                .collect();
             if own.is_none() && below.is_empty() {
                 map.next_value::<IgnoredAny>()?;
                 continue;
@@ -265,11 +267,23 @@ mod tests {
 
     #[test]
     fn members_are_found_at_their_paths() {
-        assert_eq!(one(r#"{"a": 1e999, "text": "x\ty\n  z "}"#, "text"), Ok(own("x\ty\n  z ")));
+        assert_eq!(
+            one(r#"{"a": 1e999, "text": "x\ty\n  z "}"#, "text"),
+            Ok(own("x\ty\n  z "))
+        );
         assert_eq!(one(r#"{"meta": {"text": "in"}}"#, "meta.text"), Ok(own("in")));
-        assert_eq!(one(r#"{"meta": {"text": "in"}, "meta.text": "own"}"#, "meta.text"), Ok(own("own")));
-        assert_eq!(one(r#"{"c": ["a", {"b": 2.5}]}"#, "c.1.b"), Ok(Cell::Scalar("2.5".to_owned())));
-        assert_eq!(one(r#"{"te\u0078t": true}"#, "text"), Ok(Cell::Scalar("true".to_owned())));
+        assert_eq!(
+            one(r#"{"meta": {"text": "in"}, "meta.text": "own"}"#, "meta.text"),
+            Ok(own("own"))
+        );
+        assert_eq!(
+            one(r#"{"c": ["a", {"b": 2.5}]}"#, "c.1.b"),
+            Ok(Cell::Scalar("2.5".to_owned()))
+        );
+        assert_eq!(
+            one(r#"{"te\u0078t": true}"#, "text"),
+            Ok(Cell::Scalar("true".to_owned()))
+        );
         assert_eq!(one(r#"{"text": null}"#, "text"), Ok(Cell::Null));
         assert_eq!(one(r#"{"text": [1, [2]]}"#, "text"), Ok(Cell::Other("a list")));
         assert_eq!(one(r#"{"text": {}}"#, "text"), Ok(Cell::Other("an object")));

@@ -5,10 +5,10 @@
 
 use super::counts::Skip;
 use super::json;
-use super::records::DELIMITERS;
 use super::select::{Cell, Dropped, Made, Selection, listed};
 use crate::data::columns::Rows;
 use crate::data::encoding::decode_utf8;
+use crate::data::table::Table;
 
 /// A row of a file, and what became of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,111 +91,50 @@ pub(super) fn of_json_strings(bytes: Vec<u8>, field: &str) -> Vec<Row> {
 /// The columns of a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Header {
-    pub names: Vec<String>,
-    pub delimiter: u8,
+    pub table: Table,
     /// The column of each wanted member.
-    columns: Vec<Option<usize>>,
-}
-
-/// Why the first row of a table cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum HeaderError {
-    #[error("columns {} and {} have the same name `{name}`", first + 1, second + 1)]
-    Twice { name: String, first: usize, second: usize },
-    #[error("there is no column `{wanted}`; there is {columns}, separated by {delimiter}")]
-    Missing {
-        wanted: String,
-        columns: String,
-        delimiter: String,
-    },
+    columns: Vec<usize>,
 }
 
 impl Header {
-    /// Reads the first row. Without a declared delimiter it is the one with which all wanted columns are there, or else the one
-    /// that the row has most often.
-    pub fn new(row: &[u8], declared: Option<u8>, selection: &Selection) -> Result<Self, HeaderError> {
-        let split = |delimiter| -> Vec<String> {
-            let fields = fields(row, delimiter).into_iter();
-            fields.map(|field| decode_utf8(field).0).collect()
+    /// Reads the first row.
+    ///
+    /// # Errors
+    /// Two columns have the same name, or a wanted one is missing.
+    pub fn new(row: &[u8], declared: Option<u8>, selection: &Selection) -> Result<Self, String> {
+        let table = Table::new(row, declared, &selection.wanted)?;
+        let column = |wanted: &String| {
+            table.names.iter().position(|name| name == wanted).ok_or_else(|| {
+                let columns = listed(table.names.iter().map(String::as_str));
+                let delimiter = table.named_delimiter();
+                format!("there is no column `{wanted}`; there is {columns}, separated by {delimiter}")
+            })
         };
-        let has_all = |names: &[String]| selection.wanted.iter().all(|wanted| names.contains(wanted));
-        let delimiter = declared.unwrap_or_else(|| {
-            let all = DELIMITERS.map(|delimiter| (delimiter, split(delimiter)));
-            let fitting = all.iter().find(|(_, names)| names.len() > 1 && has_all(names));
-            // Of equals the first.
-            let most = all.iter().rev().max_by_key(|(_, names)| names.len());
-            fitting.or(most).map_or(b',', |(delimiter, _)| *delimiter)
-        });
-        let names = split(delimiter);
-        for (second, name) in names.iter().enumerate() {
-            if let Some(first) = names[..second].iter().position(|known| known == name) {
-                let name = name.clone();
-                return Err(HeaderError::Twice { name, first, second });
-            }
-        }
-        let column = |wanted: &String| names.iter().position(|name| name == wanted);
-        let columns: Vec<Option<usize>> = selection.wanted.iter().map(column).collect();
-        if let Some(at) = columns.iter().position(Option::is_none) {
-            return Err(HeaderError::Missing {
-                wanted: selection.wanted[at].clone(),
-                columns: listed(names.iter().map(String::as_str)),
-                delimiter: named_delimiter(delimiter),
-            });
-        }
-        Ok(Self {
-            names,
-            delimiter,
-            columns,
-        })
+        let columns = selection.wanted.iter().map(column).collect::<Result<_, _>>()?;
+        Ok(Self { table, columns })
     }
-}
-
-fn named_delimiter(delimiter: u8) -> String {
-    match delimiter {
-        b'\t' => "tabs".to_owned(),
-        other => format!("`{}`", char::from(other)),
-    }
-}
-
-/// The values of a row. Two quotes in a quoted value are one.
-fn fields(row: &[u8], delimiter: u8) -> Vec<Vec<u8>> {
-    let mut reader = csv::ReaderBuilder::new()
-        .has_headers(false)
-        .flexible(true)
-        .delimiter(delimiter)
-        .buffer_capacity(row.len().max(1))
-        .from_reader(row);
-    let mut record = csv::ByteRecord::new();
-    // Reading bytes from memory does not fail; a row of no bytes has no fields.
-    if !matches!(reader.read_byte_record(&mut record), Ok(true)) {
-        return vec![Vec::new()];
-    }
-    record.iter().map(<[u8]>::to_vec).collect()
 }
 
 /// A row of a table.
 pub(super) fn of_table(at: u64, row: &[u8], header: &Header, selection: &Selection) -> Row {
-    let fields = fields(row, header.delimiter);
-    let (found, expected) = (fields.len(), header.names.len());
-    if found != expected {
-        let cause = format!("{found} columns, and the first row has {expected}");
-        return Row {
-            at,
-            made: Err(Dropped::new(Skip::Malformed, cause)),
-            replaced: 0,
-        };
-    }
-    let mut replaced = 0;
-    let cells = header.columns.iter().map(|column| match column.and_then(|column| fields.get(column)) {
-        Some(field) => {
-            let (text, more) = decode_utf8(field.clone());
-            replaced += more;
-            Cell::Text(text)
+    let fields = match header.table.fields(row) {
+        Ok(fields) => fields,
+        Err(cause) => {
+            return Row {
+                at,
+                made: Err(Dropped::new(Skip::Malformed, cause)),
+                replaced: 0,
+            };
         }
-        None => Cell::Missing,
+    };
+    let mut replaced = 0;
+    let cells = header.columns.iter().map(|&column| {
+        let (text, more) = decode_utf8(fields[column].clone());
+        replaced += more;
+        Cell::Text(text)
     });
     let cells = cells.collect();
-    let members = || listed(header.names.iter().map(String::as_str));
+    let members = || listed(header.table.names.iter().map(String::as_str));
     Row {
         at,
         made: selection.document(cells, &members),
@@ -221,4 +160,3 @@ pub(super) fn of_columns(rows: &Rows, selection: &Selection) -> Vec<Row> {
     };
     (0..rows.rows).map(row).collect()
 }
-

@@ -66,7 +66,11 @@ impl Selection {
     /// # Errors
     /// A template is malformed.
     pub fn of_document(document: &RowDocument) -> Result<Self, TemplateError> {
-        Self::new(Text::Whole(Template::new(&document.text)?), document.id.as_deref(), None)
+        Self::new(
+            Text::Whole(Template::new(&document.text)?),
+            document.id.as_deref(),
+            None,
+        )
     }
 
     /// # Errors
@@ -97,7 +101,9 @@ impl Selection {
             Text::Pair { prompt, answer } => vec![prompt, answer],
         };
         for template in templates {
-            template.members().for_each(|path| drop(add(path)));
+            for path in template.members() {
+                add(path);
+            }
         }
         let id = id.map(&mut add);
         let only = only.map(|only| (add(&only.member), only.text.clone()));

@@ -7,7 +7,7 @@ use std::io::{self, BufRead};
 
 /// The bytes of a record, without what ends it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Record {
+pub(crate) struct Record {
     /// From 1.
     pub line: u64,
     pub bytes: Vec<u8>,
@@ -17,7 +17,7 @@ pub(super) struct Record {
 
 /// What ends a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Cut {
+pub(crate) enum Cut {
     /// LF only.
     Lf,
     /// LF, CRLF or CR.
@@ -31,10 +31,10 @@ pub(super) enum Cut {
 }
 
 /// What can separate columns, if a spec does not say.
-pub(super) const DELIMITERS: [u8; 4] = *b",;\t|";
+pub(crate) const DELIMITERS: [u8; 4] = *b",;\t|";
 
 #[derive(Debug, thiserror::Error)]
-pub(super) enum CutError {
+pub(crate) enum CutError {
     #[error(transparent)]
     Read(#[from] io::Error),
     #[error("line {line}: a record has more than {limit} bytes")]
@@ -46,7 +46,7 @@ pub(super) enum CutError {
 }
 
 /// Reads records.
-pub(super) struct Records<R> {
+pub(crate) struct Records<R> {
     pub input: R,
     limit: u64,
     line: u64,
@@ -98,6 +98,11 @@ impl<R: BufRead> Records<R> {
             after_return: false,
             list: List::Start,
         }
+    }
+
+    /// The line of the next byte, from 1.
+    pub fn line(&self) -> u64 {
+        self.line
     }
 
     /// Whether the last JSON value is an element of a list at the top.
@@ -332,7 +337,7 @@ impl<R: BufRead> Records<R> {
 }
 
 /// Whether a line has nothing but white space.
-pub(super) fn is_blank(line: &[u8]) -> bool {
+pub(crate) fn is_blank(line: &[u8]) -> bool {
     line.iter().all(u8::is_ascii_whitespace)
 }
 
@@ -414,9 +419,21 @@ mod tests {
 
     #[test]
     fn json_values_are_elements_or_stand_one_after_the_other() {
-        let values = own([(1, "{\"a\": [1, \"]}\\\"\"]}"), (2, "[2]"), (2, "\"x,\""), (3, "4"), (3, "null")]);
-        assert_eq!(cut("[{\"a\": [1, \"]}\\\"\"]},\n[2], \"x,\",\n4 ,null ]\n", Cut::Value), values);
-        assert_eq!(cut("{}\n{\n}[3] 5", Cut::Value), own([(1, "{}"), (2, "{\n}"), (3, "[3]"), (3, "5")]));
+        let values = own([
+            (1, "{\"a\": [1, \"]}\\\"\"]}"),
+            (2, "[2]"),
+            (2, "\"x,\""),
+            (3, "4"),
+            (3, "null"),
+        ]);
+        assert_eq!(
+            cut("[{\"a\": [1, \"]}\\\"\"]},\n[2], \"x,\",\n4 ,null ]\n", Cut::Value),
+            values
+        );
+        assert_eq!(
+            cut("{}\n{\n}[3] 5", Cut::Value),
+            own([(1, "{}"), (2, "{\n}"), (3, "[3]"), (3, "5")])
+        );
         assert_eq!(cut("[]", Cut::Value), own([]));
         for (text, what) in [
             ("[{}", "the list is not closed"),
