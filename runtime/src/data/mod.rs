@@ -5,6 +5,7 @@
 //! Not here: where the files come from (`source`), the store, tensors.
 
 pub mod bpe;
+pub mod columns;
 pub mod documents;
 pub mod encoder;
 pub mod encoding;
