@@ -6,6 +6,7 @@
 
 pub mod bpe;
 pub mod columns;
+pub mod detect;
 pub mod documents;
 pub mod encoder;
 pub mod encoding;
