@@ -14,6 +14,7 @@ pub mod extract;
 pub mod filter;
 pub mod items;
 pub mod language;
+pub mod megatron;
 pub mod order;
 pub mod permutation;
 pub mod random;
