@@ -1,9 +1,9 @@
 //! Names of character encodings.
 //!
-//! In: a label as a spec writes it. Out: the name of its encoding, the same for all of its labels. The labels are those of
-//! the WHATWG Encoding Standard, and of UTF-32, which it does not have. `UTF-16` and `UTF-32` leave the order of the bytes
-//! to the byte-order mark. Encodings that the standard refuses to decode (`iso-2022-kr`, `hz-gb-2312`, …) are not here.
-//! Not here: decoding (`aurora-runtime`).
+//! In: a label as a spec writes it. Out: the name of its encoding, the same for all of its labels. The labels are those
+//! of the WHATWG Encoding Standard, and of UTF-32, which it does not have. `UTF-16` and `UTF-32` leave the order of the
+//! bytes to the byte-order mark. Encodings that the standard refuses to decode (`iso-2022-kr`, `hz-gb-2312`, …) are not
+//! here. Not here: decoding (`aurora-runtime`).
 
 /// Each encoding with its labels, which have small letters.
 pub const ENCODINGS: [(&str, &[&str]); 43] = [

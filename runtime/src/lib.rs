@@ -26,6 +26,7 @@ pub mod compare;
 pub mod data;
 pub mod engine;
 pub mod errors;
+mod guard;
 pub mod http;
 pub mod job;
 pub mod judge;

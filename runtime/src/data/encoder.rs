@@ -4,10 +4,8 @@
 //! text. For tokenizers that Aurora has trained, a regular automaton splits words and their ids are cached, which is many
 //! times faster; other tokenizers use the crate. Not here: files (`tokenizer`).
 
-use std::cell::Cell;
 use std::collections::HashMap;
-use std::panic::{self, AssertUnwindSafe};
-use std::sync::{Mutex, Once};
+use std::sync::Mutex;
 
 use regex::Regex;
 use serde_json::Value;
@@ -20,6 +18,7 @@ use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{Model, SplitDelimiterBehavior, Tokenizer};
 
 use crate::errors::BoxedError;
+use crate::guard;
 use crate::limits::{JSON_VALUES, has_too_many_values};
 
 /// Where a word ends: letters with the marks written on them and one character before, digits one by one, signs with the
@@ -58,30 +57,11 @@ fn guarded<T, E: Into<BoxedError>>(
     action: &'static str,
     call: impl FnOnce() -> Result<T, E>,
 ) -> Result<T, EncoderError> {
-    thread_local!(static QUIET: Cell<bool> = const { Cell::new(false) });
-    static HOOK: Once = Once::new();
-    HOOK.call_once(|| {
-        let before = panic::take_hook();
-        panic::set_hook(Box::new(move |panic| {
-            if !QUIET.get() {
-                before(panic);
-            }
-        }));
-    });
-    let outer = QUIET.replace(true);
-    let result = panic::catch_unwind(AssertUnwindSafe(call));
-    QUIET.set(outer);
-    match result {
+    match guard::catch(call) {
         Ok(result) => result.map_err(EncoderError::of(action)),
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().map(String::as_str);
-            let text = text
-                .or_else(|| panic.downcast_ref::<&str>().copied())
-                .unwrap_or("a panic");
-            Err(EncoderError::of(action)(format!(
-                "its rules contradict each other or do not fit the text (the library ends with `{text}`)"
-            )))
-        }
+        Err(text) => Err(EncoderError::of(action)(format!(
+            "its rules contradict each other or do not fit the text (the library ends with `{text}`)"
+        ))),
     }
 }
 
@@ -264,7 +244,7 @@ impl Encoder {
     /// # Errors
     /// The tokenizer cannot decode them.
     pub fn decode_until(&self, ids: &[u32], stop: &[String]) -> Result<(String, bool), EncoderError> {
-        let decoded = guarded("decode the text", || self.tokenizer.decode(ids, false))?;
+        let decoded = self.decode(ids)?;
         let first = stop.iter().filter_map(|stop| decoded.find(stop.as_str())).min();
         let mut text = decoded[..first.unwrap_or(decoded.len())].to_owned();
         for (name, _) in self.special() {
@@ -273,6 +253,14 @@ impl Encoder {
             }
         }
         Ok((text, first.is_some()))
+    }
+
+    /// The text of some ids, special entries by their names.
+    ///
+    /// # Errors
+    /// The tokenizer cannot decode them.
+    pub fn decode(&self, ids: &[u32]) -> Result<String, EncoderError> {
+        guarded("decode the text", || self.tokenizer.decode(ids, false))
     }
 
     /// The ids of a text, without any that the tokenizer would add at its ends.

@@ -1,9 +1,10 @@
 //! Character encodings: bytes of a text in any encoding as UTF-8.
 //!
-//! In: bytes, and the encoding that a spec declares, if it does. Out: the text without its byte-order mark, and how many
-//! invalid sequences became U+FFFD. What is invalid, and where it ends, follows the WHATWG Encoding Standard; UTF-32, which
-//! the standard does not have, follows Unicode (a unit outside U+0000..U+10FFFF, a surrogate, an incomplete unit). Nothing
-//! else is changed, and no text is dropped. Not here: the names of encodings (`aurora_compiler::encodings`), formats.
+//! In: bytes, and the encoding that a spec declares, if it does. Out: the text without its byte-order mark, and how
+//! many invalid sequences became U+FFFD. What is invalid, and where it ends, follows the WHATWG Encoding Standard;
+//! UTF-32, which the standard does not have, follows Unicode (a unit outside U+0000..U+10FFFF, a surrogate, an
+//! incomplete unit). Nothing else is changed, and no text is dropped. Not here: the names of encodings
+//! (`aurora_compiler::encodings`), formats.
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, Chain, Cursor, Read};
@@ -182,8 +183,8 @@ pub fn decode(mut bytes: Vec<u8>, encoding: Encoding, mark: usize) -> (String, u
 
 /// Reads a text in any encoding as UTF-8, without its byte-order mark, in constant memory.
 ///
-/// Bytes of UTF-8 are passed on unchanged: who splits them into records decodes them with [`decode_utf8`]. Bytes of other
-/// encodings are decoded here; [`TextReader::take_invalid_before`] counts what was invalid.
+/// Bytes of UTF-8 are passed on unchanged: who splits them into records decodes them with [`decode_utf8`]. Bytes of
+/// other encodings are decoded here; [`TextReader::take_invalid_before`] counts what was invalid.
 pub struct TextReader<R> {
     reader: Chain<Cursor<Vec<u8>>, R>,
     encoding: Encoding,
@@ -195,8 +196,8 @@ pub struct TextReader<R> {
     /// UTF-8 bytes that were decoded.
     decoded: u64,
     at_end: bool,
-    /// Where in the decoded text a U+FFFD is put for invalid bytes: the offset of the first of several that touch, and how
-    /// many these are.
+    /// Where in the decoded text a U+FFFD is put for invalid bytes: the offset of the first of several that touch, and
+    /// how many these are.
     invalid: VecDeque<(u64, u64)>,
 }
 
@@ -226,8 +227,8 @@ impl<R: BufRead> TextReader<R> {
         self.encoding
     }
 
-    /// How many invalid sequences became a U+FFFD that begins before this offset of the text, and that an earlier call did
-    /// not count. Always 0 for UTF-8, which is decoded elsewhere.
+    /// How many invalid sequences became a U+FFFD that begins before this offset of the text, and that an earlier call
+    /// did not count. Always 0 for UTF-8, which is decoded elsewhere.
     pub fn take_invalid_before(&mut self, offset: u64) -> u64 {
         let mut taken = 0;
         while let Some((first, count)) = self.invalid.front_mut() {
@@ -342,8 +343,8 @@ impl Decoder {
         }
     }
 
-    /// Decodes up to the end of the input or of the output, or the next invalid sequence. `last`: nothing comes after the
-    /// input. The output has room for a few characters at least.
+    /// Decodes up to the end of the input or of the output, or the next invalid sequence. `last`: nothing comes after
+    /// the input. The output has room for a few characters at least.
     fn step(&mut self, input: &[u8], last: bool, output: &mut [u8]) -> Step {
         match self {
             Self::Standard(decoder) => {

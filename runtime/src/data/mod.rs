@@ -5,6 +5,8 @@
 //! Not here: where the files come from (`source`), the store, tensors.
 
 pub mod bpe;
+pub mod columns;
+pub mod detect;
 pub mod documents;
 pub mod encoder;
 pub mod encoding;
@@ -12,6 +14,7 @@ pub mod extract;
 pub mod filter;
 pub mod items;
 pub mod language;
+pub mod megatron;
 pub mod order;
 pub mod permutation;
 pub mod random;

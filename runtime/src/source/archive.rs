@@ -2,11 +2,10 @@
 //!
 //! In: files by name and path, glob patterns. Out: each matching member's path and bytes, in the archive's own order.
 //! Nothing is unpacked to disk, so a member's path is only a name; memory holds one member, never an archive. What all
-//! members unpack to has a limit, and so have their headers (`limits`). The name
-//! of an archive determines its kind: `.deb`, `.whl` and `.zip`, `.tar` with any compression, `.tgz`, `.crate`, `.tbz2`,
-//! `.txz`, `.tzst`; any other file is its own only member. A member that is compressed itself is unpacked and named without
-//! the extension of its compression. Links are skipped. Not here: compression (`unpack`), what the bytes mean
-//! (`data::extract`).
+//! members unpack to has a limit, and so have their headers (`limits`). The name of an archive determines its kind:
+//! `.deb`, `.whl` and `.zip`, `.tar` with any compression, `.tgz`, `.crate`, `.tbz2`, `.txz`, `.tzst`; any other file
+//! is its own only member. A member that is compressed itself is unpacked and named without the extension of its
+//! compression. Links are skipped. Not here: compression (`unpack`), what the bytes mean (`data::extract`).
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};

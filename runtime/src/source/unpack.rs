@@ -1,9 +1,9 @@
 //! Compression: which one a name states, and the bytes that a compressed stream unpacks to.
 //!
-//! In: the name of a file or member, and its bytes. Out: its name without the extension of the compression, and a reader
-//! of the unpacked bytes. A stream may consist of several parts, one after the other, as the usual tools write and read
-//! them: members of gzip, frames of zstd, streams of xz and bzip2. A stream that is cut off, damaged, or followed by other
-//! bytes is an error. Not here: archives (`archive`), how much may be unpacked (`limits`).
+//! In: the name of a file or member, and its bytes. Out: its name without the extension of the compression, and a
+//! reader of the unpacked bytes. A stream may consist of several parts, one after the other, as the usual tools write
+//! and read them: members of gzip, frames of zstd, streams of xz and bzip2. A stream that is cut off, damaged, or
+//! followed by other bytes is an error. Not here: archives (`archive`), how much may be unpacked (`limits`).
 
 use std::io::{self, BufRead, Read};
 
@@ -72,7 +72,8 @@ impl Compression {
             Self::Xz => "xz",
             Self::Bzip2 => "bzip2",
         };
-        // The library takes this for zstd without frames; no tool writes such a file. An error here comes again when it is read.
+        // The library takes this for zstd without frames; no tool writes such a file. An error here comes again when it
+        // is read.
         let is_empty = reader.fill_buf().is_ok_and(<[u8]>::is_empty);
         let reader: Box<dyn Read + 'a> = match self {
             _ if is_empty => Box::new(Nothing),
@@ -96,9 +97,9 @@ pub fn is_compressed(name: &str) -> bool {
     Compression::of(name).0 != Compression::None
 }
 
-/// The members of a gzip stream. Zeros after a member are padding, as gzip(1) and Python's gzip take them; a member after
-/// the padding is read, as Python does. gzip(1) ignores any other bytes with a warning; here they are an error, because
-/// they may be a member that was damaged.
+/// The members of a gzip stream. Zeros after a member are padding, as gzip(1) and Python's gzip take them; a member
+/// after the padding is read, as Python does. gzip(1) ignores any other bytes with a warning; here they are an error,
+/// because they may be a member that was damaged.
 struct Gzip<R> {
     /// `None` after the end.
     member: Option<GzDecoder<R>>,

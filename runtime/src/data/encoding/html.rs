@@ -1,9 +1,10 @@
 //! The encoding of a page of HTML.
 //!
-//! In: a complete page. Out: its encoding. The first that is found counts: the byte-order mark, the declaration of the spec,
-//! `<meta charset>` or `<meta http-equiv="Content-Type" content="…; charset=…">` that begins in the first 1024 bytes, the XML
-//! declaration. Source: HTML Standard, 13.2.3.2, "prescan a byte stream to determine its encoding". Without any of these, a
-//! page that is valid UTF-8 is read as this, and any other as windows-1252, where the standard asks the user's locale.
+//! In: a complete page. Out: its encoding. The first that is found counts: the byte-order mark, the declaration of the
+//! spec, `<meta charset>` or `<meta http-equiv="Content-Type" content="…; charset=…">` that begins in the first 1024
+//! bytes, the XML declaration. Source: HTML Standard, 13.2.3.2, "prescan a byte stream to determine its encoding".
+//! Without any of these, a page that is valid UTF-8 is read as this, and any other as windows-1252, where the standard
+//! asks the user's locale.
 
 use super::{Encoding, EncodingError, of_label, sniff};
 
