@@ -275,6 +275,14 @@ impl Encoder {
         Ok((text, first.is_some()))
     }
 
+    /// The text of some ids, special entries spelled out. A character of which only some bytes are in the ids becomes U+FFFD.
+    ///
+    /// # Errors
+    /// The tokenizer cannot decode them.
+    pub fn decode(&self, ids: &[u32]) -> Result<String, EncoderError> {
+        guarded("decode the text", || self.tokenizer.decode(ids, false))
+    }
+
     /// The ids of a text, without any that the tokenizer would add at its ends.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! Selects the documents of a corpus, and splits off the held-out ones.
 //!
-//! In: `documents.jsonl` of one or more extractions, in declared order. Out: `train.jsonl`, `held_out.jsonl` and
-//! `report.json` with counts of what was dropped and why. Documents are checked in parallel and written in order, so that of
+//! In: `documents.jsonl` of one or more extractions, in declared order. Out: `train.jsonl`, `held_out.jsonl`,
+//! `inputs.json` with the kept documents of each extraction, and `report.json` with counts of what was dropped and why. Documents are checked in parallel and written in order, so that of
 //! two equal units the first one is always kept. Not here: the words of a language (`language`).
 
 use std::collections::{BTreeMap, HashSet};
@@ -42,6 +42,18 @@ impl DocumentCount {
         self.bytes += bytes as u64;
     }
 }
+
+/// The documents that the corpus keeps of one input: an element of `inputs.json`. The documents of an input follow each
+/// other in both files, in the order of the inputs, so these counts say which source a document is from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeptOfInput {
+    pub train: u64,
+    pub held_out: u64,
+}
+
+/// The name of the file with the [kept documents](KeptOfInput) of each input.
+pub const INPUTS: &str = "inputs.json";
 
 /// Units (paragraphs or documents) and the UTF-8 bytes of their texts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,6 +133,7 @@ pub fn filter(
             }
             progress.report(sink.report.read.documents, None, ProgressUnit::Documents);
         }
+        sink.end_input();
     }
     sink.finish(out)
 }
@@ -205,6 +218,7 @@ struct Sink<'a> {
     full: bool,
     report: FilterReport,
     dropped: [Units; DropReason::ALL.len()],
+    inputs: Vec<KeptOfInput>,
     out: &'a Utf8Path,
 }
 
@@ -229,8 +243,20 @@ impl<'a> Sink<'a> {
                 dropped: BTreeMap::new(),
             },
             dropped: Default::default(),
+            inputs: Vec::new(),
             out,
         })
+    }
+
+    /// The following documents are of the next input.
+    fn end_input(&mut self) {
+        let before = self.inputs.iter().fold((0, 0), |(train, held_out), input| {
+            (train + input.train, held_out + input.held_out)
+        });
+        self.inputs.push(KeptOfInput {
+            train: self.report.train.documents - before.0,
+            held_out: self.report.held_out.documents - before.1,
+        });
     }
 
     fn drop(&mut self, why: DropReason, bytes: usize) {
@@ -298,6 +324,8 @@ impl<'a> Sink<'a> {
         }
         let dropped = DropReason::ALL.map(|why| (why.name().to_owned(), self.dropped[why as usize]));
         self.report.dropped = dropped.into_iter().filter(|(_, units)| units.units > 0).collect();
+        let path = out.join(INPUTS);
+        super::write_json(&path, &self.inputs).map_err(FileError::writing(&path))?;
         let path = out.join("report.json");
         super::write_json(&path, &self.report).map_err(FileError::writing(&path))?;
         Ok(self.report)
@@ -322,6 +350,12 @@ mod tests {
     }
 
     fn run(fields: &FilterFields, inputs: &[&[&str]]) -> (String, String, FilterReport) {
+        let (train, held_out, report, _) = run_counted(fields, inputs);
+        (train, held_out, report)
+    }
+
+    /// As `run`, with `inputs.json`.
+    fn run_counted(fields: &FilterFields, inputs: &[&[&str]]) -> (String, String, FilterReport, Vec<KeptOfInput>) {
         let guard = tempfile::tempdir().expect("a temporary folder");
         let path = Utf8PathBuf::try_from(guard.path().to_owned()).expect("UTF-8");
         let mut paths = Vec::new();
@@ -345,7 +379,8 @@ mod tests {
         std::fs::create_dir(&out).expect("created");
         let report = filter(fields, &paths, &out, ProgressReporter::none()).expect("filtered");
         let read = |name: &str| std::fs::read_to_string(out.join(name)).expect("read");
-        (read("train.jsonl"), read("held_out.jsonl"), report)
+        let kept = serde_json::from_str(&read(INPUTS)).expect("counts");
+        (read("train.jsonl"), read("held_out.jsonl"), report, kept)
     }
 
     const A: &str = "Tämä lause on suomea, ja se on hyvä.";
@@ -395,6 +430,32 @@ mod tests {
         assert_eq!(run(&whole, &[&[A, A]]).0.lines().count(), 2);
         whole.language_filter = false;
         assert_eq!(run(&whole, &[&[ENGLISH]]).0.lines().count(), 1);
+    }
+
+    /// Which input a document is from follows from the counts: the files keep the order of the inputs.
+    #[test]
+    fn kept_documents_are_counted_by_input() {
+        let mut fields = fields();
+        (fields.language_filter, fields.unit) = (false, FilterUnit::Document);
+        fields.held_out = "0.3".parse().expect("a number");
+        let texts: Vec<String> = (0..60).map(|n| format!("document number {}", n % 50)).collect();
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let inputs = [&texts[..20], &[], &texts[20..], &["short"]];
+        let (train, held_out, _, kept) = run_counted(&fields, &inputs);
+        let of = |lines: &str, input: usize| {
+            let id = |line: &str| serde_json::from_str::<Document>(line).expect("a document").id;
+            let ids: Vec<String> = lines.lines().map(id).collect();
+            assert!(ids.is_sorted_by_key(|id| id.split('/').next().map(str::to_owned)));
+            ids.iter().filter(|id| id.starts_with(&format!("{input}/"))).count() as u64
+        };
+        let counted: Vec<KeptOfInput> = (0..4)
+            .map(|input| KeptOfInput {
+                train: of(&train, input),
+                held_out: of(&held_out, input),
+            })
+            .collect();
+        assert_eq!(kept, counted);
+        assert_eq!(kept.iter().map(|input| input.train + input.held_out).sum::<u64>(), 50);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! Not here: where the files come from (`source`), the store, tensors.
 
 pub mod bpe;
+pub mod document_index;
 pub mod documents;
 pub mod encoder;
 pub mod extract;
@@ -17,6 +18,7 @@ pub mod random;
 pub mod template;
 pub mod tokenizer;
 pub mod tokens;
+pub mod uses;
 
 use std::io;
 
