@@ -59,10 +59,12 @@ impl Experiment {
             _ if kept.exists() => kept,
             Some(lock) => project.root.join(lock),
             None => {
-                return Err(
-                    Failure::error(format!("run {} does not name a lock; its state: {}", facts.id, facts.state()))
-                        .help("name the spec instead"),
-                );
+                return Err(Failure::error(format!(
+                    "run {} does not name a lock; its state: {}",
+                    facts.id,
+                    facts.state()
+                ))
+                .help("name the spec instead"));
             }
         };
         Self::of_lock(context, project, &path)
@@ -70,7 +72,8 @@ impl Experiment {
 
     fn of_lock(context: &Context, project: Project, path: &Utf8Path) -> Result<Self, Failure> {
         let lock = read_lock(path)?.ok_or_else(|| {
-            Failure::error(format!("there is no lock `{path}`")).help("`aurora lock SPEC` or `aurora run SPEC` writes one")
+            Failure::error(format!("there is no lock `{path}`"))
+                .help("`aurora lock SPEC` or `aurora run SPEC` writes one")
         })?;
         let reach = Reach {
             lock: Some(&lock),
@@ -123,7 +126,13 @@ impl Experiment {
 
     /// The licence of a source; none if its block does not state one.
     pub fn licence(&self, source: &str) -> Option<&str> {
-        match &self.loaded.spec.block(BlockKind::Source, source)?.field("licence")?.value {
+        match &self
+            .loaded
+            .spec
+            .block(BlockKind::Source, source)?
+            .field("licence")?
+            .value
+        {
             Value::Text(licence) => Some(licence),
             _ => None,
         }

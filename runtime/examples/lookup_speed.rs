@@ -89,9 +89,12 @@ impl Files {
         }
         if document < count {
             let offset = 2 * start(document);
-            self.idx.write_all_at(&offset.to_le_bytes(), 34 + 4 * count + 8 * document)?;
+            self.idx
+                .write_all_at(&offset.to_le_bytes(), 34 + 4 * count + 8 * document)?;
         }
-        Ok(self.idx.write_all_at(&document.to_le_bytes(), 34 + 12 * count + 8 * document)?)
+        Ok(self
+            .idx
+            .write_all_at(&document.to_le_bytes(), 34 + 12 * count + 8 * document)?)
     }
 
     /// Writes what a search for the document of a token reads, and the line of the document; returns the document.
@@ -118,7 +121,9 @@ impl Files {
         self.starts(document + 1)?;
         let line = format!("{{\"id\":\"{}\",\"text\":\"\"}}\n", id(document));
         self.lines.write_all_at(line.as_bytes(), LINE * document)?;
-        Ok(self.index.write_all_at(&(LINE * document).to_le_bytes(), 40 + 8 * document)?)
+        Ok(self
+            .index
+            .write_all_at(&(LINE * document).to_le_bytes(), 40 + 8 * document)?)
     }
 
     /// Writes what a search for the id of a document reads.
@@ -157,7 +162,10 @@ fn id(document: u64) -> String {
 fn report(what: &str, mut times: Vec<Duration>) {
     times.sort_unstable();
     let [middle, most] = [times[times.len() / 2], times[times.len() - 1]].map(|time| time.as_secs_f64() * 1e3);
-    println!("{what}: {middle:.2} ms, at most {most:.2} ms ({} questions)", times.len());
+    println!(
+        "{what}: {middle:.2} ms, at most {most:.2} ms ({} questions)",
+        times.len()
+    );
 }
 
 fn order() -> Result<Order, Failed> {
@@ -247,7 +255,10 @@ fn document(files: &[Files], component: usize, number: u64) -> Result<Duration, 
             }
         }
     }
-    if !found.iter().any(|(found, same, _)| (*found, *same) == (component, number)) {
+    if !found
+        .iter()
+        .any(|(found, same, _)| (*found, *same) == (component, number))
+    {
         return Err(format!("document {number} is not found").into());
     }
     Ok(time)
@@ -273,13 +284,18 @@ fn main() -> Result<(), Failed> {
     let path = Utf8Path::from_path(folder.path()).ok_or("the folder for temporary files is not UTF-8")?;
     let documents: u64 = COMPONENTS.iter().map(|(_, documents)| documents).sum();
     let tokens: u64 = COMPONENTS.iter().map(|(_, documents)| start(*documents)).sum();
-    println!("{documents} documents with {tokens} tokens; a stage of {STEPS} steps of {GLOBAL_BATCH} samples of {SEQUENCE}");
+    println!(
+        "{documents} documents with {tokens} tokens; a stage of {STEPS} steps of {GLOBAL_BATCH} samples of {SEQUENCE}"
+    );
     let mut files = Vec::new();
     for (component, (_, documents)) in COMPONENTS.into_iter().enumerate() {
         files.push(Files::create(path, component, documents)?);
     }
     let steps = [1, 17, STEPS / 3, STEPS / 2, STEPS - 1, STEPS];
-    let times = steps.map(|step| at(&files, step)).into_iter().collect::<Result<_, _>>()?;
+    let times = steps
+        .map(|step| at(&files, step))
+        .into_iter()
+        .collect::<Result<_, _>>()?;
     report("at, all documents of a step", times);
     let mut times = Vec::new();
     for question in 0u64..60 {

@@ -112,7 +112,10 @@ impl CorpusTokens {
     /// # Errors
     /// The index or its documents are damaged.
     pub fn id(&self, document: u64) -> Result<Option<String>, DocumentIndexError> {
-        self.documents.as_ref().map(|documents| documents.id(document)).transpose()
+        self.documents
+            .as_ref()
+            .map(|documents| documents.id(document))
+            .transpose()
     }
 
     /// The documents with an id.
@@ -120,7 +123,9 @@ impl CorpusTokens {
     /// # Errors
     /// The index or its documents are damaged.
     pub fn find(&self, id: &str) -> Result<Vec<u64>, DocumentIndexError> {
-        self.documents.as_ref().map_or(Ok(Vec::new()), |documents| documents.find(id))
+        self.documents
+            .as_ref()
+            .map_or(Ok(Vec::new()), |documents| documents.find(id))
     }
 }
 
@@ -144,7 +149,12 @@ pub struct OpenComponent {
 /// A result that it needs is not in the store, or is damaged.
 pub fn open(results: &Results<'_>, stage: &Stage) -> Result<OpenStage, LookupError> {
     let graph = &results.keyed.graph;
-    let order = graph.find(&NodeOrigin::Order { stage: stage.name.clone() }.to_string());
+    let order = graph.find(
+        &NodeOrigin::Order {
+            stage: stage.name.clone(),
+        }
+        .to_string(),
+    );
     let last = stage.checkpoints.values().next_back();
     let Some(id) = order.or_else(|| results.input(*last?, &Role::Order)) else {
         return Err(LookupError::NotBuilt {
@@ -203,11 +213,7 @@ fn needed(results: &Results<'_>, id: NodeId) -> Result<(), LookupError> {
     }
 }
 
-fn corpus_tokens(
-    results: &Results<'_>,
-    node: NodeId,
-    index: Option<Utf8PathBuf>,
-) -> Result<CorpusTokens, LookupError> {
+fn corpus_tokens(results: &Results<'_>, node: NodeId, index: Option<Utf8PathBuf>) -> Result<CorpusTokens, LookupError> {
     let NodeOrigin::Tokens { corpus, .. } = &results.node(node).origin else {
         return Err(results.fail(node, "it is not a tokens node").into());
     };
@@ -222,7 +228,11 @@ fn corpus_tokens(
             files.push(results.file(filter, name)?);
             let kept: Vec<KeptOfInput> = results.json(filter, INPUTS)?;
             for (kept, extract) in kept.iter().zip(results.inputs(filter, &Role::Documents)) {
-                let count = if *name == "train.jsonl" { kept.train } else { kept.held_out };
+                let count = if *name == "train.jsonl" {
+                    kept.train
+                } else {
+                    kept.held_out
+                };
                 if let NodeOrigin::Extract { source, .. } = &results.node(extract).origin {
                     sources.push(SourceRange {
                         source: source.clone(),

@@ -19,7 +19,10 @@ struct Random(u64);
 
 impl Random {
     fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(0x1405_7B7E_F767_814F);
+        self.0 = self
+            .0
+            .wrapping_mul(0x5851_F42D_4C95_7F2D)
+            .wrapping_add(0x1405_7B7E_F767_814F);
         (self.0 >> 33) % bound
     }
 
@@ -62,8 +65,15 @@ fn spec(random: &mut Random, cap: u64) -> (String, [Shape; 2]) {
         random.below(1000)
     );
     for source in ["english", "more", "finnish"] {
-        let licence = if source == "more" { "\n  licence = \"CC0-1.0\"" } else { "" };
-        let _ = writeln!(text, "source {source} {{\n  from = \"file:data/{source}.txt\"{licence}\n}}");
+        let licence = if source == "more" {
+            "\n  licence = \"CC0-1.0\""
+        } else {
+            ""
+        };
+        let _ = writeln!(
+            text,
+            "source {source} {{\n  from = \"file:data/{source}.txt\"{licence}\n}}"
+        );
     }
     text += "source program { from = \"file:data/program.py\" }\n";
     for (corpus, sources) in CORPORA {
@@ -119,7 +129,9 @@ fn run(project: &Project, until: Option<(usize, &str)>, more: &[&str]) -> (Optio
     let errors = project.path("errors.txt");
     let mut command = project.command(&["run", "specs/small.aur", "--progress", "none"]);
     command.args(more).env("AURORA_TEST_BATCHES", &log);
-    command.stdout(Stdio::null()).stderr(File::create(&errors).expect("a file"));
+    command
+        .stdout(Stdio::null())
+        .stderr(File::create(&errors).expect("a file"));
     let mut child = command.spawn().expect("the binary starts");
     if let Some((lines, how)) = until {
         let logged = || std::fs::read(&log).map_or(0, |bytes| bytes.iter().filter(|byte| **byte == b'\n').count());
@@ -144,7 +156,10 @@ fn paths(project: &Project, node: &str) -> BTreeMap<String, String> {
     let document = done.json();
     let files = document["files"].as_array().expect("files");
     let text = |value: &Value| value.as_str().expect("text").to_owned();
-    files.iter().map(|file| (text(&file["name"]), text(&file["path"]))).collect()
+    files
+        .iter()
+        .map(|file| (text(&file["name"]), text(&file["path"])))
+        .collect()
 }
 
 impl Corpus {
@@ -153,7 +168,11 @@ impl Corpus {
         let idx = std::fs::read(&tokens["tokens.idx"]).expect("an index");
         let word = |at: usize| u64::from_le_bytes(idx[at..at + 8].try_into().expect("8 bytes")) as usize;
         let (count, element) = (word(18), idx[17]);
-        assert_eq!((word(26), element), (count + 1, 8), "one sequence for each document, in two bytes a token");
+        assert_eq!(
+            (word(26), element),
+            (count + 1, 8),
+            "one sequence for each document, in two bytes a token"
+        );
         let mut starts = vec![0];
         for document in 0..count {
             let at = 34 + 4 * document;
@@ -161,17 +180,28 @@ impl Corpus {
             starts.push(starts[document] + length);
         }
         let bin = std::fs::read(&tokens["tokens.bin"]).expect("tokens");
-        let tokens = bin.chunks(2).map(|pair| i64::from(u16::from_le_bytes([pair[0], pair[1]]))).collect();
+        let tokens = bin
+            .chunks(2)
+            .map(|pair| i64::from(u16::from_le_bytes([pair[0], pair[1]])))
+            .collect();
         let filter = paths(project, &format!("filter/{corpus}"));
         let lines = std::fs::read_to_string(&filter["train.jsonl"]).expect("documents");
-        let id = |line: &str| serde_json::from_str::<Value>(line).expect("JSON")["id"].as_str().expect("an id").to_owned();
+        let id = |line: &str| {
+            serde_json::from_str::<Value>(line).expect("JSON")["id"]
+                .as_str()
+                .expect("an id")
+                .to_owned()
+        };
         let ids: Vec<String> = lines.lines().map(id).collect();
         assert_eq!(ids.len(), count);
         Self { ids, starts, tokens }
     }
 
     fn document_of(&self, token: usize) -> usize {
-        self.starts.iter().rposition(|start| *start <= token).expect("the first one starts at 0")
+        self.starts
+            .iter()
+            .rposition(|start| *start <= token)
+            .expect("the first one starts at 0")
     }
 }
 
@@ -265,7 +295,11 @@ impl Judge {
     }
 
     fn licence(source: &str) -> Value {
-        if source == "more" { json!("CC0-1.0") } else { Value::Null }
+        if source == "more" {
+            json!("CC0-1.0")
+        } else {
+            Value::Null
+        }
     }
 
     /// What `data at` must print for a sample, without texts.
@@ -336,7 +370,10 @@ fn checkpoints(shapes: &[Shape; 2], stage: &str, step: u64) -> Vec<String> {
 fn lines(project: &Project, arguments: &[&str]) -> Vec<Value> {
     let done = project.aurora(&[&["data"], arguments, &["--json"]].concat());
     done.exits(0);
-    done.out().lines().map(|line| serde_json::from_str(line).expect("one object per line")).collect()
+    done.out()
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("one object per line"))
+        .collect()
 }
 
 /// The text of tokens, by the vocabulary alone: GPT-2's characters for bytes.
@@ -350,15 +387,22 @@ fn decode(tokenizer: &Value, tokens: &[i64]) -> String {
         .map(|(byte, character)| (char::from_u32(character).expect("a character"), byte as u8))
         .collect();
     let vocabulary = tokenizer["model"]["vocab"].as_object().expect("a vocabulary");
-    let entries: BTreeMap<i64, &str> = vocabulary.iter().map(|(text, id)| (id.as_i64().expect("an id"), text.as_str())).collect();
-    let all: Vec<u8> = tokens.iter().flat_map(|id| entries[id].chars().map(|character| bytes[&character])).collect();
+    let entries: BTreeMap<i64, &str> = vocabulary
+        .iter()
+        .map(|(text, id)| (id.as_i64().expect("an id"), text.as_str()))
+        .collect();
+    let all: Vec<u8> = tokens
+        .iter()
+        .flat_map(|id| entries[id].chars().map(|character| bytes[&character]))
+        .collect();
     String::from_utf8_lossy(&all).into_owned()
 }
 
 fn case(seed: u64) {
     let mut random = Random(seed);
     let project = Project::new();
-    let more = (0..60).map(|n| format!("It is said that house number {n} of the village was not there when they came.\n"));
+    let more =
+        (0..60).map(|n| format!("It is said that house number {n} of the village was not there when they came.\n"));
     project.write("data/more.txt", &more.collect::<String>());
     // The smallest cap that the stages keep to: the first runs with a smaller one are refused before a step.
     let mut cap = 1;
@@ -386,15 +430,25 @@ fn case(seed: u64) {
     assert_eq!(code, Some(0), "{errors}");
 
     let judge = Judge {
-        corpora: CORPORA.map(|(corpus, _)| (corpus, Corpus::read(&project, corpus))).into(),
+        corpora: CORPORA
+            .map(|(corpus, _)| (corpus, Corpus::read(&project, corpus)))
+            .into(),
         log: log(&project),
     };
-    assert_eq!(judge.log.len() as u64, shapes.iter().map(|shape| shape.steps * shape.batch).sum::<u64>());
+    assert_eq!(
+        judge.log.len() as u64,
+        shapes.iter().map(|shape| shape.steps * shape.batch).sum::<u64>()
+    );
     let lock = "lockfiles/small.lock";
     for shape in shapes {
         for step in 1..=shape.steps {
-            let found = lines(&project, &["at", lock, "--stage", shape.name, "--step", &step.to_string()]);
-            let expected: Vec<Value> = (0..shape.batch).map(|index| judge.expected_at(shape, step, index)).collect();
+            let found = lines(
+                &project,
+                &["at", lock, "--stage", shape.name, "--step", &step.to_string()],
+            );
+            let expected: Vec<Value> = (0..shape.batch)
+                .map(|index| judge.expected_at(shape, step, index))
+                .collect();
             assert_eq!(found, expected, "seed {seed}, {shape:?}, step {step}");
         }
         texts(&project, &judge, shape, random.below(shape.batch));
@@ -409,10 +463,20 @@ fn case(seed: u64) {
         let ids = judge.corpora[corpus].ids.clone();
         for _ in 0..3 {
             let number = random.below(ids.len() as u64) as usize;
-            located(&project, &judge, &shapes, corpus, "--document", &ids[number], &|document| document == number);
+            located(
+                &project,
+                &judge,
+                &shapes,
+                corpus,
+                "--document",
+                &ids[number],
+                &|document| document == number,
+            );
         }
         for source in sources {
-            located(&project, &judge, &shapes, corpus, "--source", source, &|document| source_of(&ids[document]) == *source);
+            located(&project, &judge, &shapes, corpus, "--source", source, &|document| {
+                source_of(&ids[document]) == *source
+            });
         }
     }
 }
@@ -423,7 +487,16 @@ fn texts(project: &Project, judge: &Judge, shape: Shape, index: u64) {
     let tokenizer: Value = serde_json::from_str(&std::fs::read_to_string(file).expect("text")).expect("JSON");
     let sample = &judge.log[&(shape.name.to_owned(), shape.steps, index)];
     let (step, number) = (shape.steps.to_string(), index.to_string());
-    let arguments = ["at", "lockfiles/small.lock", "--stage", shape.name, "--step", &step, "--sample", &number];
+    let arguments = [
+        "at",
+        "lockfiles/small.lock",
+        "--stage",
+        shape.name,
+        "--step",
+        &step,
+        "--sample",
+        &number,
+    ];
     let found = lines(project, &arguments);
     assert_eq!(found.len(), 1);
     let documents = found[0]["documents"].as_array().expect("documents");
@@ -448,7 +521,10 @@ fn located(
     let found = lines(project, &["where", "lockfiles/small.lock", kind, name, "--steps"]);
     let mut seen = BTreeSet::new();
     for line in &found {
-        let (stage, component) = (line["stage"].as_str().expect("a stage"), line["component"].as_str().expect("one"));
+        let (stage, component) = (
+            line["stage"].as_str().expect("a stage"),
+            line["component"].as_str().expect("one"),
+        );
         let shape = *shapes.iter().find(|shape| shape.name == stage).expect("a stage");
         assert_eq!(line["corpus"], json!(corpus));
         let uses = judge.uses(shape, component, corpus, wanted);
@@ -461,13 +537,18 @@ fn located(
         }
         let ranges = line["steps"].as_array().expect("ranges").iter();
         let number = |range: &Value, end: &str| range[end].as_u64().expect("a step");
-        let spelled: Vec<u64> = ranges.flat_map(|range| number(range, "first")..=number(range, "last")).collect();
+        let spelled: Vec<u64> = ranges
+            .flat_map(|range| number(range, "first")..=number(range, "last"))
+            .collect();
         assert_eq!(spelled, steps.iter().copied().collect::<Vec<_>>(), "{place}");
         let epochs = uses.iter().map(|at| at["epoch"].as_u64().expect("an epoch"));
         let epochs = epochs.clone().min().zip(epochs.max());
         let epochs = epochs.map(|(first, last)| json!({ "first": first, "last": last }));
         assert_eq!(line["epochs"], epochs.unwrap_or(Value::Null), "{place}");
-        let expected = steps.first().map(|step| checkpoints(shapes, stage, *step)).unwrap_or_default();
+        let expected = steps
+            .first()
+            .map(|step| checkpoints(shapes, stage, *step))
+            .unwrap_or_default();
         assert_eq!(line["checkpoints"], json!(expected), "{place}");
         seen.insert((stage.to_owned(), component.to_owned()));
     }
@@ -502,10 +583,22 @@ fn errors_name_what_exists() {
         done.prints(help);
     };
     let stages = "`cap` (steps 1 to 16), `cat` (steps 1 to 8)";
-    refused(&["--step", "3"], "`small` has 2 stages", &format!("name one with `--stage`: {stages}"));
-    refused(&["--step", "3", "--stage", "x"], "does not train a stage `x`", &format!("its stages: {stages}"));
+    refused(
+        &["--step", "3"],
+        "`small` has 2 stages",
+        &format!("name one with `--stage`: {stages}"),
+    );
+    refused(
+        &["--step", "3", "--stage", "x"],
+        "does not train a stage `x`",
+        &format!("its stages: {stages}"),
+    );
     for step in ["0", "17"] {
-        refused(&["--step", step, "--stage", "cap"], &format!("stage `cap` does not have step {step}"), stages);
+        refused(
+            &["--step", step, "--stage", "cap"],
+            &format!("stage `cap` does not have step {step}"),
+            stages,
+        );
     }
     refused(
         &["--step", "3", "--stage", "cap", "--sample", "8"],
@@ -531,12 +624,24 @@ fn errors_name_what_exists() {
         "trains on a corpus `xx`",
         "the corpora that are trained on: en, fi, py",
     );
-    whereabouts(&["--source", "english", "--corpus", "fi"], "of corpus `fi` from a source `english`", "en, fi, py");
-    whereabouts(&["--source", "english", "--stage", "x"], "does not train a stage `x`", stages);
+    whereabouts(
+        &["--source", "english", "--corpus", "fi"],
+        "of corpus `fi` from a source `english`",
+        "en, fi, py",
+    );
+    whereabouts(
+        &["--source", "english", "--stage", "x"],
+        "does not train a stage `x`",
+        stages,
+    );
     let neither = project.aurora(&["data", "where", "specs/small.aur"]);
     neither.exits(2);
-    project.aurora(&["data", "at", "ffff", "--step", "1"]).prints("is neither a file nor a run of this project");
-    project.aurora(&["data", "at", "x.lock", "--step", "1"]).prints("there is no lock `x.lock`");
+    project
+        .aurora(&["data", "at", "ffff", "--step", "1"])
+        .prints("is neither a file nor a run of this project");
+    project
+        .aurora(&["data", "at", "x.lock", "--step", "1"])
+        .prints("there is no lock `x.lock`");
 
     // A lock whose spec has changed cannot be asked.
     project.edit("fi from [fi] weight 30%", "fi from [fi] weight 25%");
@@ -566,23 +671,38 @@ fn the_files_of_a_result_are_printed() {
         let path = paths(&project, "tokens/bpe/en")["tokens.bin"].clone();
         assert_eq!(done.out().trim_end(), path);
     }
-    assert!(paths(&project, "cap@16").contains_key("state.json"), "a result of one numerics class");
+    assert!(
+        paths(&project, "cap@16").contains_key("state.json"),
+        "a result of one numerics class"
+    );
     let refused = |arguments: &[&str], message: &str, help: &str| {
         let done = project.aurora(&[&["path"], arguments].concat());
         done.exits(1);
         done.prints(message);
         done.prints(help);
     };
-    refused(&["tokens/bpe/em"], "there is no node `tokens/bpe/em`", "`tokens/bpe/en`");
+    refused(
+        &["tokens/bpe/em"],
+        "there is no node `tokens/bpe/em`",
+        "`tokens/bpe/en`",
+    );
     refused(
         &["tokens/bpe/en", "--file", "x"],
         "the result of `tokens/bpe/en` has no file `x`",
         "its files: documents.idx, meta.json, tokens.bin, tokens.idx",
     );
     project.write("lockfiles/other.lock", &project.read("lockfiles/small.lock"));
-    refused(&["filter/en"], "several locks: other.lock, small.lock", "name the spec or the lock after the node");
+    refused(
+        &["filter/en"],
+        "several locks: other.lock, small.lock",
+        "name the spec or the lock after the node",
+    );
     project.edit("seed     = 7", "seed     = 8");
-    refused(&["order/cap", "specs/small.aur"], "`order/cap` of `small` has not been built", "aurora run specs/small.aur");
+    refused(
+        &["order/cap", "specs/small.aur"],
+        "`order/cap` of `small` has not been built",
+        "aurora run specs/small.aur",
+    );
 }
 
 /// `order.json` is what the book says.
@@ -594,7 +714,10 @@ fn the_file_of_an_order_names_its_components() {
     let order: Value = serde_json::from_str(&std::fs::read_to_string(file).expect("text")).expect("JSON");
     assert_eq!(order["sequence"], 32);
     let components = order["components"].as_array().expect("components");
-    let names: Vec<&str> = components.iter().map(|component| component["name"].as_str().expect("a name")).collect();
+    let names: Vec<&str> = components
+        .iter()
+        .map(|component| component["name"].as_str().expect("a name"))
+        .collect();
     assert_eq!(names, ["en", "fi", "py"]);
     for (component, corpus) in components.iter().zip(names) {
         let read = Corpus::read(&project, corpus);

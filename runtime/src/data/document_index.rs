@@ -234,7 +234,9 @@ impl DocumentIndex {
         }
         let [version, documents, files] = [8, 16, 24].map(|at| word(&map, at));
         if version != VERSION {
-            return Err(wrong(format!("it has version {version}; only version {VERSION} is known")));
+            return Err(wrong(format!(
+                "it has version {version}; only version {VERSION} is known"
+            )));
         }
         let needed = HEADER as u128 + 8 * u128::from(files) + (8 + ENTRY as u128) * u128::from(documents);
         if needed != map.len() as u128 {
@@ -278,7 +280,10 @@ impl DocumentIndex {
         let table = HEADER as u64 + 8 * self.files + 8 * self.documents;
         let at = |index: u64| {
             let start = (table + ENTRY as u64 * index) as usize;
-            self.map[start..].first_chunk().map(entry).unwrap_or((u64::MAX, u64::MAX))
+            self.map[start..]
+                .first_chunk()
+                .map(entry)
+                .unwrap_or((u64::MAX, u64::MAX))
         };
         let (mut low, mut high) = (0, self.documents);
         while low < high {
@@ -394,10 +399,9 @@ impl IndexedDocuments {
         })?;
         let start = usize::try_from(at).ok().filter(|&start| start < bytes.len());
         let begins = |start: &usize| *start == 0 || bytes[*start - 1] == b'\n';
-        let start = start.filter(begins).ok_or_else(|| DocumentIndexError::NoLine {
-            path: path.clone(),
-            at,
-        })?;
+        let start = start
+            .filter(begins)
+            .ok_or_else(|| DocumentIndexError::NoLine { path: path.clone(), at })?;
         Ok((path, at, &bytes[start..]))
     }
 }

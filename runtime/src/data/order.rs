@@ -203,7 +203,11 @@ impl Order {
     ///
     /// `None` if the component is never drawn, does not have this sample, or the position does not fit 64 bits.
     pub fn position(&self, sample: Sample) -> Option<u64> {
-        let Sample { component, index, epoch } = sample;
+        let Sample {
+            component,
+            index,
+            epoch,
+        } = sample;
         let part = self.parts.get(component)?;
         if part.total == 0 || index >= part.epoch.length() {
             return None;

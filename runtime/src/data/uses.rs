@@ -104,7 +104,10 @@ impl StageData {
             let (file, within) = stream.locate(at)?;
             let tokens = &stream.files()[file];
             // Most documents follow the one before; only the first of a sample and those after empty ones are searched.
-            let next = spans.last().filter(|before| before.file == file).map(|before| before.document + 1);
+            let next = spans
+                .last()
+                .filter(|before| before.file == file)
+                .map(|before| before.document + 1);
             let next = next.filter(|next| *next < tokens.num_documents());
             let follows = next.map(|next| tokens.document(next).map(|range| (next, range)));
             let follows = follows.transpose()?;
@@ -163,7 +166,13 @@ impl StageData {
             .into_par_iter()
             .flat_map(|epoch| {
                 let samples = samples.par_iter().flat_map(|range| range.clone().into_par_iter());
-                samples.filter_map(move |index| self.use_of(Sample { component, index, epoch }))
+                samples.filter_map(move |index| {
+                    self.use_of(Sample {
+                        component,
+                        index,
+                        epoch,
+                    })
+                })
             })
             .collect();
         uses.par_sort_unstable();
@@ -182,7 +191,10 @@ impl StageData {
     }
 
     fn use_of(&self, sample: Sample) -> Option<Use> {
-        let position = self.order.position(sample).filter(|&position| position < self.length())?;
+        let position = self
+            .order
+            .position(sample)
+            .filter(|&position| position < self.length())?;
         Some(Use {
             position,
             step: position / self.global_batch + 1,

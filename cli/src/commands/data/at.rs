@@ -32,10 +32,11 @@ pub fn run(
     let stage = chosen(&experiment, &all, stage, step)?;
     let batch = u64::from(stage.global_batch);
     if let Some(sample) = sample.filter(|sample| *sample >= batch) {
-        return Err(
-            Failure::error(format!("a step of stage `{}` does not have sample {sample}", stage.name))
-                .help(format!("its samples are 0 to {}", batch - 1)),
-        );
+        return Err(Failure::error(format!(
+            "a step of stage `{}` does not have sample {sample}",
+            stage.name
+        ))
+        .help(format!("its samples are 0 to {}", batch - 1)));
     }
     let opened = open(&results, stage).map_err(|error| experiment.failure(error))?;
     let mut at = Printed {
@@ -69,12 +70,20 @@ pub fn run(
         let index = position - first;
         let mut documents = Vec::new();
         let tokens = match sample {
-            Some(_) => Some(opened.data.tokens(found.sample).map_err(|error| Failure::from_error(&error))?),
+            Some(_) => Some(
+                opened
+                    .data
+                    .tokens(found.sample)
+                    .map_err(|error| Failure::from_error(&error))?,
+            ),
             None => None,
         };
         for span in &found.spans {
             let document = at.document(&found, span)?;
-            let text = tokens.as_ref().map(|tokens| at.text(&found, span, tokens)).transpose()?;
+            let text = tokens
+                .as_ref()
+                .map(|tokens| at.text(&found, span, tokens))
+                .transpose()?;
             if !context.json {
                 rows.push(row(index, &found, &opened, &document, span));
             }
@@ -115,12 +124,7 @@ const HEADINGS: [&str; 8] = [
 ];
 
 /// The stage that is meant, if it has the step.
-fn chosen<'a>(
-    experiment: &Experiment,
-    all: &'a [Stage],
-    name: Option<&str>,
-    step: u64,
-) -> Result<&'a Stage, Failure> {
+fn chosen<'a>(experiment: &Experiment, all: &'a [Stage], name: Option<&str>, step: u64) -> Result<&'a Stage, Failure> {
     let stage = match (name, all) {
         (Some(name), _) => all.iter().find(|stage| stage.name == name),
         (None, [only]) => Some(only),
@@ -136,8 +140,10 @@ fn chosen<'a>(
         None => Failure::error(format!("`{}` does not train a stage", experiment.loaded.spec.name)),
     })?;
     if !(1..=stage.steps).contains(&step) {
-        return Err(Failure::error(format!("stage `{}` does not have step {step}", stage.name))
-            .help(format!("steps are counted from 1 in each stage: {}", listed(all))));
+        return Err(
+            Failure::error(format!("stage `{}` does not have step {step}", stage.name))
+                .help(format!("steps are counted from 1 in each stage: {}", listed(all))),
+        );
     }
     Ok(stage)
 }
@@ -207,7 +213,7 @@ struct Printed<'a> {
     experiment: &'a Experiment,
     results: &'a Results<'a>,
     opened: &'a OpenStage,
-    /// By the node of the tokens; with the id of the token that ends a document.
+    /// By the node of the tokens.
     tokenizers: BTreeMap<NodeId, Encoder>,
 }
 

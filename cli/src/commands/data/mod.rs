@@ -36,7 +36,10 @@ pub fn run(context: &Context, what: &Data) -> Result<Exit, Failure> {
 
 /// The failure of a stage that is named but does not train.
 fn no_stage(experiment: &Experiment, stages: &[Stage], name: &str) -> Failure {
-    let failure = Failure::error(format!("`{}` does not train a stage `{name}`", experiment.loaded.spec.name));
+    let failure = Failure::error(format!(
+        "`{}` does not train a stage `{name}`",
+        experiment.loaded.spec.name
+    ));
     failure.help(format!("its stages: {}", listed(stages)))
 }
 

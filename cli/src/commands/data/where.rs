@@ -51,7 +51,10 @@ pub fn run(
         corpora: BTreeSet::new(),
         example: None,
     };
-    for stage in all.iter().filter(|stage| only.stage.is_none_or(|name| stage.name == name)) {
+    for stage in all
+        .iter()
+        .filter(|stage| only.stage.is_none_or(|name| stage.name == name))
+    {
         let opened = open(&results, stage).map_err(|error| experiment.failure(error))?;
         search.stage(stage, &opened)?;
     }
@@ -108,8 +111,7 @@ impl Search<'_> {
                     continue;
                 }
                 for documents in self.documents(corpus)? {
-                    let mut found = self.located(stage, opened, (component, file), &documents)?;
-                    found.component = part.name.clone();
+                    let found = self.located(stage, opened, (component, file), &documents)?;
                     self.found.push(found);
                 }
             }
@@ -163,7 +165,7 @@ impl Search<'_> {
         let source = self.sought.source.clone();
         Ok(Found {
             stage: stage.name.clone(),
-            component: String::new(),
+            component: opened.components[component].name.clone(),
             corpus: corpus.corpus.clone(),
             source: source.or_else(|| corpus.source(first).map(str::to_owned)),
             documents: first..first + documents.iter().map(|range| range.end - range.start).sum::<u64>(),
@@ -184,17 +186,27 @@ impl Search<'_> {
             return Failure::error(format!("no stage of `{name}` trains on a corpus `{corpus}`"))
                 .help(format!("the corpora that are trained on: {listed}"));
         }
-        let of = self.only.corpus.map_or_else(String::new, |corpus| format!(" of corpus `{corpus}`"));
+        let of = self
+            .only
+            .corpus
+            .map_or_else(String::new, |corpus| format!(" of corpus `{corpus}`"));
         if let Some(source) = &self.sought.source {
-            let failure = Failure::error(format!("no stage of `{name}` trains on documents{of} from a source `{source}`"));
+            let failure = Failure::error(format!(
+                "no stage of `{name}` trains on documents{of} from a source `{source}`"
+            ));
             return match aurora_compiler::names::nearest(source, self.experiment.sources()) {
                 Some(near) if near != source => failure.help(format!("a source with a similar name exists: `{near}`")),
                 _ => failure.help(format!("the corpora that are trained on: {listed}")),
             };
         }
         let id = self.sought.document.as_deref().unwrap_or_default();
-        let failure = Failure::error(format!("no stage of `{name}` trains on a document{of} with the id `{id}`"));
-        let example = self.example.as_ref().map_or_else(String::new, |id| format!("; an id of one is `{id}`"));
+        let failure = Failure::error(format!(
+            "no stage of `{name}` trains on a document{of} with the id `{id}`"
+        ));
+        let example = self
+            .example
+            .as_ref()
+            .map_or_else(String::new, |id| format!("; an id of one is `{id}`"));
         failure.help(format!(
             "searched are the training documents of {listed}, without those that a filter drops or holds out{example}"
         ))
@@ -222,15 +234,15 @@ impl Found {
             "checkpoints": self.checkpoints,
             "steps": self.ranges.steps.iter().map(steps).collect::<Vec<_>>(),
         });
-        let Some(members) = json.as_object_mut() else { return json };
+        let Some(members) = json.as_object_mut() else {
+            return json;
+        };
         if let Some(id) = &sought.document {
             members.insert("id".to_owned(), json!(id));
             members.insert("number".to_owned(), json!(self.documents.start));
         }
         if let Some(uses) = &self.uses {
-            let used = |at: &Use| {
-                json!({ "step": at.step, "sample": at.sample, "epoch": at.epoch + 1, "position": at.position })
-            };
+            let used = |at: &Use| json!({ "step": at.step, "sample": at.sample, "epoch": at.epoch + 1, "position": at.position });
             members.insert("uses".to_owned(), uses.iter().map(used).collect());
         } else if list {
             members.insert("all_steps".to_owned(), self.all_steps().map(Value::from).collect());
@@ -253,7 +265,11 @@ impl Found {
         if steps.len() > SHOWN {
             shown.push(format!("… ({} ranges)", grouped(steps.len() as u64)));
         }
-        if shown.is_empty() { "none".to_owned() } else { shown.join(", ") }
+        if shown.is_empty() {
+            "none".to_owned()
+        } else {
+            shown.join(", ")
+        }
     }
 
     fn epochs(&self) -> String {
@@ -267,7 +283,10 @@ impl Found {
     fn title(&self, experiment: &Experiment, sought: &Sought) -> String {
         let tokens: u64 = self.tokens.iter().map(|range| range.end - range.start).sum();
         let licence = self.source.as_deref().and_then(|source| experiment.licence(source));
-        let licence = licence.map_or_else(|| "licence not stated".to_owned(), |licence| format!("licence {licence}"));
+        let licence = licence.map_or_else(
+            || "licence not stated".to_owned(),
+            |licence| format!("licence {licence}"),
+        );
         let source = self.source.as_deref().unwrap_or("unknown");
         match &sought.document {
             Some(id) => format!(
@@ -296,7 +315,15 @@ fn print(all: &[Found], experiment: &Experiment, sought: &Sought, list: bool) ->
     let headings: &[&str] = match (list, &sought.document) {
         (true, Some(_)) => &["stage", "component", "corpus", "document", "step", "sample", "epoch"],
         (true, None) => &["stage", "component", "corpus", "step"],
-        (false, Some(_)) => &["stage", "component", "corpus", "document", "epochs", "first checkpoint", "steps"],
+        (false, Some(_)) => &[
+            "stage",
+            "component",
+            "corpus",
+            "document",
+            "epochs",
+            "first checkpoint",
+            "steps",
+        ],
         (false, None) => &["stage", "component", "corpus", "epochs", "first checkpoint", "steps"],
     };
     let mut rows = vec![headings.iter().map(|heading| (*heading).to_owned()).collect::<Vec<_>>()];

@@ -141,7 +141,10 @@ fn a_damaged_index_is_an_error() {
     std::fs::write(&paths[1], "not JSON\n").expect("written");
     let documents = IndexedDocuments::open(&index, &paths).expect("opened");
     let error = documents.id(2).expect_err("not a document").to_string();
-    assert!(error.starts_with("the line at byte 0 of `") && error.ends_with("1.jsonl` is not a valid document"), "{error}");
+    assert!(
+        error.starts_with("the line at byte 0 of `") && error.ends_with("1.jsonl` is not a valid document"),
+        "{error}"
+    );
     assert!(matches!(
         IndexedDocuments::open(&index, &paths[..1]),
         Err(DocumentIndexError::Files { found: 2, given: 1, .. })

@@ -39,7 +39,11 @@ impl ComponentSize {
     /// The size of a component whose files have `documents` with `tokens` in all.
     pub fn new(name: &str, documents: u64, tokens: u64, samples: u64, sequence: u32) -> Self {
         // The last sample reads one token more.
-        let read = if samples == 0 { 0 } else { samples * u64::from(sequence) + 1 };
+        let read = if samples == 0 {
+            0
+        } else {
+            samples * u64::from(sequence) + 1
+        };
         Self {
             name: name.to_owned(),
             documents,
