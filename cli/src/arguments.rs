@@ -9,7 +9,7 @@ use aurora_runtime::job::Recompute;
 use camino::Utf8PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub use data::{Data, ExperimentArgument, Sought};
+pub use data::{Data, ExperimentArgument, PathArguments, Sought};
 
 const AFTER: &str = "\
 Exit codes: 0 done · 1 error in the spec, the lock or a result · 2 error in the command line · 3 bug in Aurora · \
@@ -109,18 +109,7 @@ pub enum Command {
     #[command(after_help = "\
 Examples:  aurora path filter/english specs/demo.aur
            aurora path tokens/bpe/english lockfiles/demo.lock --file tokens.bin")]
-    Path {
-        #[arg(value_name = "NODE")]
-        node: String,
-        /// The spec, lock or run that the node is of [default: the only lock of the project; or NODE is EXPERIMENT/NODE].
-        #[arg(value_name = "SPEC|LOCK|RUN")]
-        of: Option<String>,
-        #[command(flatten)]
-        selection: VariantSelection,
-        /// Only the file with this name.
-        #[arg(long, value_name = "NAME")]
-        file: Option<String>,
-    },
+    Path(PathArguments),
     /// List the points of a spec's sweeps: what each changes, and how many of its nodes are its own.
     #[command(after_help = "Example:  aurora sweep specs/replay.aur")]
     Sweep {

@@ -1,4 +1,4 @@
-//! The arguments of `aurora data`.
+//! The arguments of `aurora data` and `aurora path`.
 
 use clap::{Args, Subcommand};
 
@@ -68,4 +68,18 @@ pub struct ExperimentArgument {
     pub name: String,
     #[command(flatten)]
     pub selection: VariantSelection,
+}
+
+#[derive(Args, Debug)]
+pub struct PathArguments {
+    #[arg(value_name = "NODE")]
+    pub node: String,
+    /// The spec, lock or run that the node is of [default: the only lock of the project; or NODE is EXPERIMENT/NODE].
+    #[arg(value_name = "SPEC|LOCK|RUN")]
+    pub of: Option<String>,
+    #[command(flatten)]
+    pub selection: VariantSelection,
+    /// Only the file with this name.
+    #[arg(long, value_name = "NAME")]
+    pub file: Option<String>,
 }

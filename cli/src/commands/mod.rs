@@ -63,12 +63,7 @@ pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
             spec, path, origins, ..
         } => show::run(&context, &spec, path.as_deref(), origins),
         Command::Data { what } => data::run(&context, &what),
-        Command::Path {
-            node,
-            of,
-            selection,
-            file,
-        } => path::run(&context, &node, of.as_deref(), &selection, file.as_deref()),
+        Command::Path(arguments) => path::run(&context, &arguments),
         Command::Sweep { spec } => sweep::run(&context, &spec),
         Command::Test { names, update } => test::run(&context, &names, &update),
         Command::Trust { spec, list, revoke } => trust::run(&context, &spec, trust::Change::of(list, revoke)),

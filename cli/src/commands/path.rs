@@ -3,25 +3,20 @@
 use aurora_runtime::store::Store;
 use serde_json::json;
 
-use crate::arguments::VariantSelection;
+use crate::arguments::PathArguments;
 use crate::context::Context;
 use crate::experiment::{Experiment, only_lock};
 use crate::failure::{Exit, Failure};
 use crate::output;
 use crate::stdio::outln;
 
-pub fn run(
-    context: &Context,
-    name: &str,
-    of: Option<&str>,
-    selection: &VariantSelection,
-    file: Option<&str>,
-) -> Result<Exit, Failure> {
-    let named = match of {
+pub fn run(context: &Context, arguments: &PathArguments) -> Result<Exit, Failure> {
+    let (name, file) = (&arguments.node, arguments.file.as_deref());
+    let named = match &arguments.of {
         Some(of) => of.to_owned(),
         None => lock_of(context, name)?,
     };
-    let experiment = Experiment::named(context, &named, selection)?;
+    let experiment = Experiment::named(context, &named, &arguments.selection)?;
     let id = experiment.node(name)?;
     let store = Store::open_read_only(&experiment.project.store)?;
     let results = experiment.results(&store)?;

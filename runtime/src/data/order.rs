@@ -213,8 +213,28 @@ impl Order {
             return None;
         }
         let within = part.epoch.invert(part.key, epoch, index);
-        let taken = epoch.checked_mul(part.epoch.length())?.checked_add(within)?;
-        let (round, rest) = (taken / part.total, taken % part.total);
+        self.position_of_draw(component, epoch.checked_mul(part.epoch.length())?.checked_add(within)?)
+    }
+
+    /// The sample that a component gives at its draw `draw`, counted from 0 over all epochs, and its position. Inside a block,
+    /// the positions of draws are shuffled.
+    ///
+    /// `None` as for [`position`](Self::position).
+    pub fn draw(&self, component: usize, draw: u64) -> Option<(u64, Sample)> {
+        let part = self.parts.get(component)?;
+        let epoch = draw.checked_div(part.epoch.length())?;
+        let index = part.epoch.apply(part.key, epoch, draw % part.epoch.length());
+        let sample = Sample {
+            component,
+            index,
+            epoch,
+        };
+        Some((self.position_of_draw(component, draw)?, sample))
+    }
+
+    fn position_of_draw(&self, component: usize, draw: u64) -> Option<u64> {
+        let total = self.parts[component].total;
+        let (round, rest) = (draw.checked_div(total)?, draw.checked_rem(total)?);
         let block = self.block_of(component, rest);
         let (before, after) = self.rows(block);
         // Inside its block, a component's samples come after those of the components before it.

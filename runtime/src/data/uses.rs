@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::order::{Order, Sample};
+use super::order::{BLOCK, Order, Sample};
 use super::tokens::{TokenStream, TokensError};
 
 /// The data of one stage.
@@ -159,65 +159,87 @@ impl StageData {
         first.min(all)..end.min(all)
     }
 
-    /// Every use of some samples of a component in this stage, in the order of the stage. Takes time for each use.
+    /// Every use of some samples of a component in this stage, in the order of the stage. Takes time for each use, or for each
+    /// draw of the component if these are fewer.
     pub fn uses(&self, component: usize, samples: &[Range<u64>]) -> Vec<Use> {
         let samples = merged(samples);
-        let mut uses: Vec<Use> = (0..self.epochs(component))
-            .into_par_iter()
-            .flat_map(|epoch| {
-                let samples = samples.par_iter().flat_map(|range| range.clone().into_par_iter());
-                samples.filter_map(move |index| {
-                    self.use_of(Sample {
-                        component,
-                        index,
-                        epoch,
-                    })
-                })
-            })
-            .collect();
+        let draws = self.draws(component);
+        let mut uses = if wanted(&samples).saturating_mul(self.epochs(component)) <= draws {
+            self.uses_by_sample(component, &samples)
+        } else {
+            self.uses_by_draw(component, &samples)
+        };
         uses.par_sort_unstable();
         uses
     }
 
+    fn uses_by_sample(&self, component: usize, samples: &[Range<u64>]) -> Vec<Use> {
+        let of_epoch = |epoch| {
+            let samples = samples.par_iter().flat_map(|range| range.clone().into_par_iter());
+            samples.filter_map(move |index| {
+                let sample = Sample {
+                    component,
+                    index,
+                    epoch,
+                };
+                self.use_at(self.order.position(sample)?, epoch)
+            })
+        };
+        (0..self.epochs(component)).into_par_iter().flat_map(of_epoch).collect()
+    }
+
+    fn uses_by_draw(&self, component: usize, samples: &[Range<u64>]) -> Vec<Use> {
+        let of_draw = |draw| {
+            let (position, sample) = self.order.draw(component, draw)?;
+            self.use_at(position, sample.epoch)
+                .filter(|_| contains(samples, sample.index))
+        };
+        (0..self.draws(component)).into_par_iter().filter_map(of_draw).collect()
+    }
+
+    /// Draws of a component that this stage may reach: the last block may be cut, so that a later draw is in the stage and an
+    /// earlier one is not.
+    fn draws(&self, component: usize) -> u64 {
+        self.order.counts(self.length())[component] + BLOCK
+    }
+
     /// Epochs of a component that this stage may reach.
     fn epochs(&self, component: usize) -> u64 {
-        let drawn = self.order.counts(self.length())[component];
-        // The last block may be cut: a later sample of the component may be drawn before an earlier one.
-        let most = drawn + super::order::BLOCK;
         match self.order.epoch_length(component) {
             0 => 0,
-            length => most.div_ceil(length),
+            length => self.draws(component).div_ceil(length),
         }
     }
 
-    fn use_of(&self, sample: Sample) -> Option<Use> {
-        let position = self
-            .order
-            .position(sample)
-            .filter(|&position| position < self.length())?;
-        Some(Use {
+    /// The use at a position, if the stage reaches it.
+    fn use_at(&self, position: u64, epoch: u64) -> Option<Use> {
+        (position < self.length()).then(|| Use {
             position,
             step: position / self.global_batch + 1,
             sample: position % self.global_batch,
-            epoch: sample.epoch,
+            epoch,
         })
     }
 
     /// The steps and epochs that read some samples of a component.
     ///
-    /// Either inverts the order for each use, or goes through the steps and stops in each at the first use, whichever is less
-    /// work; both give the same.
+    /// Either computes all uses, or goes through the steps and stops in each at the first use, whichever is less work; both give
+    /// the same.
     pub fn step_ranges(&self, component: usize, samples: &[Range<u64>]) -> StepRanges {
         let samples = merged(samples);
-        let wanted: u64 = samples.iter().map(|range| range.end - range.start).sum();
-        let uses = wanted.saturating_mul(self.epochs(component));
-        if uses == 0 {
+        let (wanted, draws, all) = (
+            wanted(&samples),
+            self.draws(component),
+            self.order.epoch_length(component),
+        );
+        if wanted == 0 || all == 0 {
             return StepRanges::default();
         }
+        let computed = wanted.saturating_mul(self.epochs(component)).min(draws);
+        let expected = u128::from(draws) * u128::from(wanted) / u128::from(all);
         // One of `gap` positions is a use, so a step is left after about this many positions.
-        let gap = (self.length() / uses).max(1);
-        let scanned = self.steps.saturating_mul(gap.min(self.global_batch));
-        if uses <= scanned {
+        let gap = u64::try_from(u128::from(self.length()) / expected.max(1)).unwrap_or(u64::MAX);
+        if computed <= self.steps.saturating_mul(gap.clamp(1, self.global_batch)) {
             self.ranges_by_use(component, &samples)
         } else {
             self.ranges_by_step(component, &samples)
@@ -244,8 +266,8 @@ impl StageData {
         let first = (0..self.length()).find(|&position| is_use(position));
         let last = (0..self.length()).rev().find(|&position| is_use(position));
         let around = |position: u64| {
-            let near = position.saturating_sub(super::order::BLOCK)..self.length();
-            let near = near.take(2 * super::order::BLOCK as usize);
+            let near = position.saturating_sub(BLOCK)..self.length();
+            let near = near.take(2 * BLOCK as usize);
             near.filter_map(|position| self.epoch_of_use(component, samples, position))
         };
         StepRanges {
@@ -262,10 +284,19 @@ impl StageData {
         if sample.component != component {
             return None;
         }
-        let range = samples.partition_point(|range| range.end <= sample.index);
-        let found = samples.get(range).is_some_and(|range| range.contains(&sample.index));
-        found.then_some(sample.epoch)
+        contains(samples, sample.index).then_some(sample.epoch)
     }
+}
+
+/// The number of samples in ranges that do not overlap.
+fn wanted(samples: &[Range<u64>]) -> u64 {
+    samples.iter().map(|range| range.end - range.start).sum()
+}
+
+/// Whether one of these ranges, which are in order and do not overlap, has a sample.
+fn contains(samples: &[Range<u64>], index: u64) -> bool {
+    let range = samples.partition_point(|range| range.end <= index);
+    samples.get(range).is_some_and(|range| range.contains(&index))
 }
 
 /// Ranges in order, without those that are empty or overlap.

@@ -279,10 +279,16 @@ proptest! {
         }
         for (component, &size) in sizes[..start.len()].iter().enumerate() {
             let sample = Sample { component, index: index % size, epoch };
-            let is_drawn = start[component] > 0 || (changes && end[component] > 0 && order.counts(length)[component] > 0);
+            let is_drawn = if changes { order.counts(length)[component] > 0 } else { start[component] > 0 };
             match order.position(sample) {
                 Some(position) => prop_assert_eq!(order.sample(position), sample),
                 None => prop_assert!(!is_drawn || size > 1 << 30, "{:?}", sample),
+            }
+            if let Some((position, drawn)) = order.draw(component, far >> 20) {
+                prop_assert_eq!(order.sample(position), drawn);
+                prop_assert_eq!(drawn.epoch, (far >> 20) / size);
+            } else {
+                prop_assert!(!is_drawn || far >> 20 > 1 << 30);
             }
             prop_assert_eq!(order.position(Sample { index: size, ..sample }), None);
         }
