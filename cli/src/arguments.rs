@@ -1,11 +1,15 @@
 //! The command line.
 
+mod data;
+
 use aurora_compiler::compose::Choice;
 use aurora_compiler::lock::Lock;
 use aurora_compiler::spec::Spec;
 use aurora_runtime::job::Recompute;
 use camino::Utf8PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use data::{Data, ExperimentArgument, PathArguments, Sought};
 
 const AFTER: &str = "\
 Exit codes: 0 done · 1 error in the spec, the lock or a result · 2 error in the command line · 3 bug in Aurora · \
@@ -94,6 +98,18 @@ pub enum Command {
         #[arg(long, conflicts_with_all = ["origins", "path"])]
         resolved: bool,
     },
+    /// Inspect the training data: which documents a step reads, and which steps read a document.
+    Data {
+        #[command(subcommand)]
+        what: Data,
+    },
+    /// Print the paths of the files of a node's result in the store, one per line.
+    ///
+    /// The files are verified and read-only. `aurora build SPEC` lists the nodes.
+    #[command(after_help = "\
+Examples:  aurora path filter/english specs/demo.aur
+           aurora path tokens/bpe/english lockfiles/demo.lock --file tokens.bin")]
+    Path(PathArguments),
     /// List the points of a spec's sweeps: what each changes, and how many of its nodes are its own.
     #[command(after_help = "Example:  aurora sweep specs/replay.aur")]
     Sweep {

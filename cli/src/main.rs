@@ -11,6 +11,7 @@ mod device_test;
 mod devices;
 mod diff;
 mod execution;
+mod experiment;
 mod failure;
 mod layout;
 mod libtorch;

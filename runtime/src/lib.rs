@@ -33,6 +33,7 @@ pub mod judge;
 pub mod launch;
 pub mod libtorch;
 pub mod limits;
+pub mod lookup;
 pub mod numerics;
 pub mod pin;
 pub mod process;

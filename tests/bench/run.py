@@ -67,7 +67,9 @@ def main():
     side_by_side("hashing 1 GiB against b3sum", "≥ 0.9", [str(binaries / "examples/hash_speed"), str(data)],
                  [str(b3sum), str(data)])
 
-    for example, what in [("order_speed", "data order"), ("tokenize_speed", "tokenizing against the crate")]:
+    for example, what in [("order_speed", "data order"),
+                          ("lookup_speed", "data at and data where, target ≤ 50 ms for a step and for a document"),
+                          ("tokenize_speed", "tokenizing against the crate")]:
         program = binaries / "examples" / example
         if program.is_file():
             print(f"{what}:", flush=True)

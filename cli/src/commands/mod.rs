@@ -3,6 +3,7 @@
 mod bisect;
 mod build;
 mod check;
+mod data;
 mod diff;
 mod doctor;
 mod eval;
@@ -13,6 +14,7 @@ mod gc;
 mod git;
 mod import;
 mod lock;
+mod path;
 mod plan;
 mod report;
 mod rerun;
@@ -60,6 +62,8 @@ pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Show {
             spec, path, origins, ..
         } => show::run(&context, &spec, path.as_deref(), origins),
+        Command::Data { what } => data::run(&context, &what),
+        Command::Path(arguments) => path::run(&context, &arguments),
         Command::Sweep { spec } => sweep::run(&context, &spec),
         Command::Test { names, update } => test::run(&context, &names, &update),
         Command::Trust { spec, list, revoke } => trust::run(&context, &spec, trust::Change::of(list, revoke)),

@@ -10,7 +10,6 @@ use aurora_compiler::compose::remote::is_remote;
 use aurora_compiler::diff::{Diff, diff, locks};
 use aurora_compiler::lock::{Lock, lock};
 use aurora_compiler::spec::Spec;
-use aurora_runtime::errors::FileError;
 use aurora_runtime::pin;
 use aurora_runtime::progress::ProgressReporter;
 use aurora_runtime::record;
@@ -19,10 +18,11 @@ use camino::{Utf8Path, Utf8PathBuf};
 
 use crate::arguments::VariantSelection;
 use crate::context::Context;
+use crate::experiment::run_of;
 use crate::failure::Failure;
 use crate::libtorch::pinned;
 use crate::output;
-use crate::project::{Project, bundle, read_lock, refuse_damaged_run};
+use crate::project::{Project, bundle, read_lock};
 
 pub use text::{markdown, text};
 
@@ -133,30 +133,22 @@ fn locked(path: &Utf8Path) -> Result<DiffSide, Failure> {
 /// The lock of a run, by the beginning of the run's id.
 fn of_run(context: &Context, name: &str) -> Result<DiffSide, Failure> {
     let project = context.project(None)?;
-    let runs = record::runs(&project.store).map_err(FileError::reading(&project.store))?;
-    let mut named = runs.iter().filter(|facts| facts.id.starts_with(name));
-    match (named.next(), named.next()) {
-        (Some(facts), None) => {
-            refuse_damaged_run(&project.store, &facts.id)?;
-            let path = project.store.join("runs").join(&facts.id).join(record::LOCK);
-            if !path.exists() {
-                return Err(Failure::error(format!(
-                    "run {} does not have a lock; its state: {}",
-                    facts.id,
-                    facts.state()
-                ))
-                .help("compare finished runs; `aurora status` lists them"));
-            }
-            locked(&path)
-        }
-        (Some(_), Some(_)) => {
-            Err(Failure::error(format!("several runs begin with `{name}`")).help("`aurora status` lists them"))
-        }
-        (None, _) => Err(
+    let Some(facts) = run_of(&project, name)? else {
+        return Err(
             Failure::error(format!("`{name}` is neither a file nor a run of this project"))
                 .help("name a spec, a lock, REV:path, or a run that `aurora status` lists"),
-        ),
+        );
+    };
+    let path = project.store.join("runs").join(&facts.id).join(record::LOCK);
+    if !path.exists() {
+        return Err(Failure::error(format!(
+            "run {} does not have a lock; its state: {}",
+            facts.id,
+            facts.state()
+        ))
+        .help("compare finished runs; `aurora status` lists them"));
     }
+    locked(&path)
 }
 
 fn at_revision(revision: &str, path: &str) -> Result<(String, Utf8PathBuf), Failure> {

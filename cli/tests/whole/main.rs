@@ -9,6 +9,7 @@ mod classes;
 mod cluster;
 mod composition;
 mod damage;
+mod data_order;
 mod devices;
 mod difference;
 #[path = "../../../runtime/train/tests/double/build.rs"]

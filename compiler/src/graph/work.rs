@@ -123,6 +123,9 @@ impl NodeKind {
         match self {
             // 2: gradients of replicated parts are accumulated by row blocks through a lane and joined once a step.
             Self::Train => 2,
+            // 2: the filter counts what it keeps of each input, tokens have an index of their documents, the order's file has
+            // the size of each component by name.
+            Self::Filter | Self::Tokens | Self::Order => 2,
             // 2: perplexity records each document's score; gates and the report state the noise.
             Self::Expect | Self::Report => 2,
             // 3: a document's last window reads earlier tokens again. 4: the choices of an item reuse one pass over its prompt.

@@ -45,7 +45,10 @@ pub enum DocumentsError {
 pub struct Batches {
     path: Utf8PathBuf,
     lines: BufReader<File>,
+    /// Lines before the next one.
     read: u64,
+    /// The byte at which the next line starts.
+    at: u64,
 }
 
 impl Batches {
@@ -57,6 +60,7 @@ impl Batches {
             path: path.to_owned(),
             lines: BufReader::with_capacity(1 << 20, file),
             read: 0,
+            at: 0,
         })
     }
 
@@ -65,15 +69,28 @@ impl Batches {
     /// # Errors
     /// If the file cannot be read or a line is not a valid document.
     pub fn next<T: Send>(&mut self, work: impl Fn(Document) -> T + Sync) -> Result<Option<Vec<T>>, DocumentsError> {
+        self.next_located(|document, _| work(document))
+    }
+
+    /// As [`next`](Self::next); `work` also takes the byte of the file at which the document's line starts.
+    ///
+    /// # Errors
+    /// As [`next`](Self::next).
+    pub fn next_located<T: Send>(
+        &mut self,
+        work: impl Fn(Document, u64) -> T + Sync,
+    ) -> Result<Option<Vec<T>>, DocumentsError> {
         let (mut batch, mut size) = (Vec::new(), 0);
         while size < BATCH {
             let mut line = Vec::new();
             let read = self.lines.read_until(b'\n', &mut line);
-            if read.map_err(FileError::reading(&self.path))? == 0 {
+            let read = read.map_err(FileError::reading(&self.path))?;
+            if read == 0 {
                 break;
             }
             size += line.len();
-            batch.push(line);
+            batch.push((self.at, line));
+            self.at += read as u64;
         }
         if batch.is_empty() {
             return Ok(None);
@@ -81,8 +98,8 @@ impl Batches {
         let first = self.read + 1;
         self.read += batch.len() as u64;
         let path = &self.path;
-        let parse = |(at, line): (usize, Vec<u8>)| match serde_json::from_slice(&line) {
-            Ok(document) => Ok(work(document)),
+        let parse = |(at, (start, line)): (usize, (u64, Vec<u8>))| match serde_json::from_slice(&line) {
+            Ok(document) => Ok(work(document, start)),
             Err(source) => Err(DocumentsError::Malformed {
                 path: path.clone(),
                 line: first + at as u64,

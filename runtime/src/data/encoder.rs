@@ -255,7 +255,7 @@ impl Encoder {
         Ok((text, first.is_some()))
     }
 
-    /// The text of some ids, special entries by their names.
+    /// The text of some ids, special entries spelled out. A character of which only some bytes are in the ids becomes U+FFFD.
     ///
     /// # Errors
     /// The tokenizer cannot decode them.

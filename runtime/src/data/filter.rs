@@ -1,7 +1,7 @@
 //! Prepares the documents of a corpus step by step, and splits off the held-out ones.
 //!
-//! In: `documents.jsonl` of one or more extractions, in declared order. Out: `train.jsonl`, `held_out.jsonl` and
-//! `report.json`, which counts what was dropped and changed by step. Without steps every document stays as it is. Documents
+//! In: `documents.jsonl` of one or more extractions, in declared order. Out: `train.jsonl`, `held_out.jsonl`, `inputs.json` with
+//! the kept documents of each extraction, and `report.json`, which counts what was dropped and changed by step. Without steps every document stays as it is. Documents
 //! are worked on in parallel and written in order, so that of two equal ones the first is always kept. Not here: how a language is
 //! detected (`language`).
 
@@ -50,6 +50,18 @@ impl DocumentCount {
         self.bytes += bytes as u64;
     }
 }
+
+/// The documents that the corpus keeps of one input: an element of `inputs.json`. The documents of an input follow each
+/// other in both files, in the order of the inputs, so these counts say which source a document is from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeptOfInput {
+    pub train: u64,
+    pub held_out: u64,
+}
+
+/// The name of the file with the [kept documents](KeptOfInput) of each input.
+pub const INPUTS: &str = "inputs.json";
 
 /// Paragraphs and the UTF-8 bytes of their texts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -290,6 +302,7 @@ pub fn filter_watched(
             }
             progress.report(sink.report.read.documents, None, ProgressUnit::Documents);
         }
+        sink.end_input();
     }
     sink.finish(out)
 }
@@ -362,6 +375,7 @@ struct Sink<'a> {
     held_out: BufWriter<File>,
     full: bool,
     report: FilterReport,
+    inputs: Vec<KeptOfInput>,
     out: &'a Utf8Path,
 }
 
@@ -379,8 +393,20 @@ impl<'a> Sink<'a> {
             held_out: create("held_out.jsonl")?,
             full: false,
             report: FilterReport::default(),
+            inputs: Vec::new(),
             out,
         })
+    }
+
+    /// The following documents are of the next input.
+    fn end_input(&mut self) {
+        let before = self.inputs.iter().fold((0, 0), |(train, held_out), input| {
+            (train + input.train, held_out + input.held_out)
+        });
+        self.inputs.push(KeptOfInput {
+            train: self.report.train.documents - before.0,
+            held_out: self.report.held_out.documents - before.1,
+        });
     }
 
     fn take(&mut self, draft: Draft, dropped: &mut dyn FnMut(&Document, &'static str)) -> Result<(), FilterError> {
@@ -435,6 +461,8 @@ impl<'a> Sink<'a> {
             let path = out.join(name);
             file.flush().map_err(FileError::writing(&path))?;
         }
+        let path = out.join(INPUTS);
+        super::write_json(&path, &self.inputs).map_err(FileError::writing(&path))?;
         let path = out.join("report.json");
         super::write_json(&path, &self.report).map_err(FileError::writing(&path))?;
         Ok(self.report)

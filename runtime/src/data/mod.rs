@@ -7,6 +7,7 @@
 pub mod bpe;
 pub mod columns;
 pub mod detect;
+pub mod document_index;
 pub mod documents;
 pub mod encoder;
 pub mod encoding;
@@ -24,6 +25,7 @@ pub mod template;
 pub mod tokenizer;
 pub mod tokens;
 pub mod whitespace;
+pub mod uses;
 
 use std::io;
 

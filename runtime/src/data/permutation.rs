@@ -1,6 +1,6 @@
 //! A shuffle of `0..n` that maps any position in constant time.
 //!
-//! In: a key, the length, a tweak (an epoch, a block). Out: the new position of a position. A Feistel network over pairs (left,
+//! In: a key, the length, a tweak (an epoch, a block). Out: the new position of a position, and the other way round. A Feistel network over pairs (left,
 //! right) of nearly equal ranges whose product is barely more than `n`; a result outside `0..n` is mapped again
 //! (Black and Rogaway 2002, "Ciphers with arbitrary finite domains"). Not here: what the positions mean (`order`).
 
@@ -52,6 +52,23 @@ impl Permutation {
         }
     }
 
+    /// The position whose new position is `at`: the inverse of [`apply`](Self::apply), at the same cost.
+    ///
+    /// # Panics
+    /// If `at` is not below the length.
+    #[inline]
+    pub fn invert(&self, key: PhiloxKey, tweak: u64, at: u64) -> u64 {
+        assert!(at < self.length, "place {at} of a permutation of {}", self.length);
+        // `apply` skips the results outside the range: the way back skips them in the opposite order.
+        let mut place = at;
+        loop {
+            place = self.once_back(key, tweak, place);
+            if place < self.length {
+                return place;
+            }
+        }
+    }
+
     /// One pass over the whole rectangle `left` × `right`: a bijection of it, as each round only adds to one half a
     /// number that depends on the other.
     #[inline]
@@ -63,12 +80,28 @@ impl Permutation {
         }
         left * self.right + right
     }
+
+    /// The inverse of [`once`](Self::once): the rounds in reverse, each subtracted.
+    #[inline]
+    fn once_back(&self, key: PhiloxKey, tweak: u64, at: u64) -> u64 {
+        let (mut left, mut right) = (at / self.right, at % self.right);
+        for round in (0..ROUNDS).step_by(2).rev() {
+            right = subtract(right, draw(key, tweak, round + 1, left, self.right), self.right);
+            left = subtract(left, draw(key, tweak, round, right, self.left), self.left);
+        }
+        left * self.right + right
+    }
 }
 
 #[inline]
 fn add(a: u64, b: u64, modulus: u64) -> u64 {
     let sum = a + b;
     if sum >= modulus { sum - modulus } else { sum }
+}
+
+#[inline]
+fn subtract(a: u64, b: u64, modulus: u64) -> u64 {
+    if a >= b { a - b } else { a + modulus - b }
 }
 
 /// A number in `0..bound`. Both halves are below 2³², so each fits in one counter word.
@@ -94,6 +127,20 @@ mod tests {
                 let to = permutation.apply(key, tweak, place) as usize;
                 prop_assert!(!std::mem::replace(&mut seen[to], true), "{to} twice");
             }
+        }
+
+        #[test]
+        fn the_inverse_is_exact_at_any_length(
+            length in prop_oneof![1u64..5000, 1u64..(1 << 63)],
+            seed: u64,
+            tweak: u64,
+            part in 0.0f64..1.0,
+        ) {
+            let permutation = Permutation::new(length);
+            let key = PhiloxKey::derive(seed, "test");
+            let place = ((length as f64 * part) as u64).min(length - 1);
+            prop_assert_eq!(permutation.invert(key, tweak, permutation.apply(key, tweak, place)), place);
+            prop_assert_eq!(permutation.apply(key, tweak, permutation.invert(key, tweak, place)), place);
         }
 
         #[test]

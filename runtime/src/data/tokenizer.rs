@@ -1,7 +1,7 @@
 //! Tokenizers, trained on documents or loaded, as a Hugging Face `tokenizer.json`; and the token files of documents.
 //!
-//! In: documents, or a published `tokenizer.json`. Out: `tokenizer.json` and `meta.json`; `tokens.bin`, `tokens.idx` and
-//! `meta.json`. The bytes do not depend on the number of threads. Not here: how merges are learned (`bpe`), the format of token
+//! In: documents, or a published `tokenizer.json`. Out: `tokenizer.json` and `meta.json`; `tokens.bin`, `tokens.idx`,
+//! `documents.idx` and `meta.json`. The bytes do not depend on the number of threads. Not here: how merges are learned (`bpe`), the format of token
 //! files (`tokens`).
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -14,6 +14,7 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, Tokenizer};
 
 use super::bpe;
+use super::document_index::{DOCUMENT_INDEX, DocumentIndexWriter, id_digest};
 use super::documents::{Batches, Document, DocumentsError};
 use super::encoder::{Encoder, EncoderError, byte_characters, pre_tokenizer, words};
 use super::tokens::{Mask, TokenWriter, TokensError};
@@ -270,7 +271,7 @@ fn count(documents: &[Utf8PathBuf], progress: ProgressReporter<'_>) -> Result<BT
 /// Encodes documents into `tokens.bin` and `tokens.idx` in the empty folder `out`; each ends with the end-of-document
 /// token. A prompt and its answer are encoded separately, so that the answer begins with its own token in every tokenizer, and
 /// special tokens in their text are encoded as special tokens. If there are such documents, `tokens.mask` has the tokens
-/// that are trained on. Documents are encoded in parallel and written in order; memory holds one batch.
+/// that are trained on. `documents.idx` leads from each document to its line and from an id to its documents. Documents are encoded in parallel and written in order; memory holds one batch.
 ///
 /// # Errors
 /// If the tokenizer has more entries than the model, an input cannot be read, or the folder cannot be written.
@@ -292,11 +293,12 @@ pub fn tokens(
     }
     let mut mask = Mask::create(&out.join("tokens.mask"))?;
     let mut writer = TokenWriter::create(&out.join("tokens.bin"), &out.join("tokens.idx"), fields.vocabulary)?;
+    let mut index = DocumentIndexWriter::create(&out.join(DOCUMENT_INDEX), documents.len())?;
     let mut bytes = 0;
     let mut done = 0;
     for path in documents {
         let mut batches = Batches::open(path)?;
-        let encode = |document: Document| {
+        let encode = |document: Document, start: u64| {
             let failed = |source| TokenizerError::Encode {
                 id: document.id.clone(),
                 source,
@@ -314,12 +316,14 @@ pub fn tokens(
             let read = ids.len();
             ids.extend(encode(answer)?);
             ids.push(end_of_document_id);
-            Ok::<_, TokenizerError>((ids, read, document.text.len() as u64))
+            let place = (id_digest(&document.id), start);
+            Ok::<_, TokenizerError>((ids, read, document.text.len() as u64, place))
         };
-        while let Some(batch) = batches.next(encode)? {
+        while let Some(batch) = batches.next_located(encode)? {
             progress.check()?;
             for encoded in batch {
-                let (ids, read, length) = encoded?;
+                let (ids, read, length, (digest, start)) = encoded?;
+                index.push(digest, start)?;
                 mask.push(read, ids.len() - read)?;
                 done += ids.len() as u64;
                 bytes += length;
@@ -327,9 +331,11 @@ pub fn tokens(
             }
             progress.report(done, None, ProgressUnit::Tokens);
         }
+        index.end_file();
     }
     let written = writer.finish()?;
     mask.finish()?;
+    index.finish()?;
     let meta = TokensMeta {
         documents: written.documents,
         tokens: written.tokens,

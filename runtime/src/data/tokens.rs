@@ -5,6 +5,7 @@
 //! Not here: where the ids come from (`tokenizer`), which positions are read when (`order`).
 
 mod mask;
+mod stream;
 
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
@@ -16,6 +17,7 @@ use memmap2::Mmap;
 use crate::errors::FileError;
 
 pub use mask::Mask;
+pub use stream::TokenStream;
 
 /// "MMIDIDX" and two NULs.
 const MAGIC: [u8; 9] = *b"MMIDIDX\0\0";
@@ -77,6 +79,13 @@ pub enum TokensError {
         found: i64,
         before: i64,
         sequences: u64,
+    },
+    #[error("the index of `{path}` is damaged: document {document} starts at token {start} of {of}, or after its end")]
+    DocumentStart {
+        path: Utf8PathBuf,
+        document: u64,
+        start: u64,
+        of: u64,
     },
     #[error("`{path}` has {found} bytes, but its index counts {expected}")]
     BinLength {
@@ -290,9 +299,37 @@ impl TokenFile {
     /// # Errors
     /// If a file cannot be read, is of another format, or fails a check.
     pub fn open(bin: &Utf8Path, idx: &Utf8Path) -> Result<Self, TokensError> {
+        let mut file = Self::mapped(bin, idx)?;
+        file.num_tokens = file.check(idx)?;
+        file.check_bin()?;
+        Ok(file)
+    }
+
+    /// As [`open`](Self::open), in constant time: reads the ends of the index only. For files whose bytes the store has
+    /// verified; an entry that disagrees with the others is an error where it is used.
+    ///
+    /// # Errors
+    /// If a file cannot be read or is of another format, or its length is not that of the other.
+    pub fn open_verified(bin: &Utf8Path, idx: &Utf8Path) -> Result<Self, TokensError> {
+        let mut file = Self::mapped(bin, idx)?;
+        if let Some(last) = file.num_sequences.checked_sub(1) {
+            let (offset, length) = (file.offset(last), file.length(last));
+            let end = u64::try_from(offset).ok().zip(u64::try_from(length).ok());
+            let (offset, length) = end.ok_or_else(|| TokensError::SequenceLength {
+                path: idx.to_owned(),
+                sequence: last,
+                length,
+            })?;
+            file.num_tokens = offset / file.element.bytes() + length;
+        }
+        file.check_bin()?;
+        Ok(file)
+    }
+
+    fn mapped(bin: &Utf8Path, idx: &Utf8Path) -> Result<Self, TokensError> {
         let (bin_map, idx_map) = (map(bin)?, map(idx)?);
         let header = header(idx, &idx_map)?;
-        let mut file = Self {
+        Ok(Self {
             bin: bin_map,
             idx: idx_map,
             mask: None,
@@ -301,17 +338,19 @@ impl TokenFile {
             num_sequences: header.sequences,
             num_documents: header.boundaries - 1,
             num_tokens: 0,
-        };
-        file.num_tokens = file.check(idx)?;
-        let expected = file.num_tokens * file.element.bytes();
-        if file.bin.len() as u64 != expected {
-            return Err(TokensError::BinLength {
-                path: bin.to_owned(),
-                found: file.bin.len() as u64,
-                expected,
-            });
+        })
+    }
+
+    fn check_bin(&self) -> Result<(), TokensError> {
+        let (found, expected) = (self.bin.len() as u64, self.num_tokens.checked_mul(self.element.bytes()));
+        if expected == Some(found) {
+            return Ok(());
         }
-        Ok(file)
+        Err(TokensError::BinLength {
+            path: self.bin_path.clone(),
+            found,
+            expected: expected.unwrap_or(u64::MAX),
+        })
     }
 
     /// Opens two files and the mask of the tokens that are trained on.
@@ -398,7 +437,11 @@ impl TokenFile {
                 of: self.num_documents,
             });
         }
-        Ok(self.document_start(i)..self.document_start(i + 1))
+        let (start, end) = (self.document_start(i)?, self.document_start(i + 1)?);
+        if start > end {
+            return Err(self.damaged_start(i, start));
+        }
+        Ok(start..end)
     }
 
     /// The document that the token at `position` belongs to.
@@ -413,7 +456,7 @@ impl TokenFile {
         let (mut low, mut high) = (0, self.num_documents);
         while low < high {
             let middle = low + (high - low) / 2;
-            if self.document_start(middle + 1) <= position {
+            if self.document_start(middle + 1)? <= position {
                 low = middle + 1
             } else {
                 high = middle
@@ -468,12 +511,28 @@ impl TokenFile {
         }
     }
 
-    fn document_start(&self, i: u64) -> u64 {
-        let sequence = self.boundary(i) as u64;
+    fn document_start(&self, i: u64) -> Result<u64, TokensError> {
+        let sequence = u64::try_from(self.boundary(i)).unwrap_or(u64::MAX);
         if sequence == self.num_sequences {
-            self.num_tokens
+            return Ok(self.num_tokens);
+        }
+        let start = if sequence < self.num_sequences {
+            u64::try_from(self.offset(sequence)).map_or(u64::MAX, |offset| offset / self.element.bytes())
         } else {
-            self.offset(sequence) as u64 / self.element.bytes()
+            u64::MAX
+        };
+        if start > self.num_tokens {
+            return Err(self.damaged_start(i, start));
+        }
+        Ok(start)
+    }
+
+    fn damaged_start(&self, document: u64, start: u64) -> TokensError {
+        TokensError::DocumentStart {
+            path: self.bin_path.clone(),
+            document,
+            start,
+            of: self.num_tokens,
         }
     }
 
@@ -569,112 +628,6 @@ fn header(path: &Utf8Path, bytes: &[u8]) -> Result<Header, TokensError> {
         sequences,
         boundaries,
     })
-}
-
-/// Several pairs of files read as one stream of tokens, in their order.
-#[derive(Debug)]
-pub struct TokenStream {
-    files: Vec<TokenFile>,
-    /// Position at which each file starts, and the end of the last.
-    starts: Vec<u64>,
-}
-
-impl TokenStream {
-    /// Opens pairs of `.bin` and `.idx`.
-    ///
-    /// # Errors
-    /// As [`TokenFile::open`]; or if there is no file at all.
-    pub fn open<'a>(pairs: impl IntoIterator<Item = (&'a Utf8Path, &'a Utf8Path)>) -> Result<Self, TokensError> {
-        let files = pairs
-            .into_iter()
-            .map(|(bin, idx)| TokenFile::open(bin, idx))
-            .collect::<Result<Vec<_>, _>>()?;
-        Self::new(files)
-    }
-
-    /// # Errors
-    /// If there is no file.
-    pub fn new(files: Vec<TokenFile>) -> Result<Self, TokensError> {
-        if files.is_empty() {
-            return Err(TokensError::NoFiles);
-        }
-        let mut starts = vec![0u64];
-        for file in &files {
-            starts.push(starts[starts.len() - 1] + file.num_tokens());
-        }
-        Ok(Self { files, starts })
-    }
-
-    pub fn files(&self) -> &[TokenFile] {
-        &self.files
-    }
-
-    pub fn num_tokens(&self) -> u64 {
-        self.starts[self.files.len()]
-    }
-
-    pub fn num_documents(&self) -> u64 {
-        self.files.iter().map(TokenFile::num_documents).sum()
-    }
-
-    /// Samples of `sequence` tokens. Each reads one token more, for its last target; the next sample starts with it.
-    pub fn num_samples(&self, sequence: u32) -> u64 {
-        self.num_tokens()
-            .saturating_sub(1)
-            .checked_div(u64::from(sequence))
-            .unwrap_or(0)
-    }
-
-    /// The file that holds the token at `position`, and the position inside it.
-    ///
-    /// # Errors
-    /// There is no such position.
-    pub fn locate(&self, position: u64) -> Result<(usize, u64), TokensError> {
-        if position >= self.num_tokens() {
-            let path = self.files[self.files.len() - 1].bin_path.clone();
-            return Err(TokensError::OutOfRange {
-                path,
-                start: position,
-                end: position + 1,
-                of: self.num_tokens(),
-            });
-        }
-        let file = self.starts.partition_point(|&start| start <= position) - 1;
-        Ok((file, position - self.starts[file]))
-    }
-
-    /// Whether some tokens are not trained on.
-    pub fn is_masked(&self) -> bool {
-        self.files.iter().any(|file| file.mask.is_some())
-    }
-
-    /// Reads for each token from position `start` on whether it is trained on.
-    ///
-    /// # Errors
-    /// If the range reaches past the end.
-    pub fn trained(&self, start: u64, out: &mut [bool]) -> Result<(), TokensError> {
-        for (position, out) in (start..).zip(out) {
-            let (file, at) = self.locate(position)?;
-            *out = self.files[file].mask.as_ref().is_none_or(|mask| mask[at as usize] == 1);
-        }
-        Ok(())
-    }
-
-    /// Reads `out.len()` token ids from position `start` on, across documents and files.
-    ///
-    /// # Errors
-    /// If the range reaches past the end, or an id is negative.
-    pub fn read(&self, start: u64, out: &mut [i64]) -> Result<(), TokensError> {
-        let mut done = 0;
-        while done < out.len() {
-            let (file, at) = self.locate(start + done as u64)?;
-            let left = self.files[file].num_tokens() - at;
-            let now = (out.len() - done).min(usize::try_from(left).unwrap_or(usize::MAX));
-            self.files[file].read(at, &mut out[done..done + now])?;
-            done += now;
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -13,9 +13,10 @@ use camino::{Utf8Path, Utf8PathBuf};
 use super::{Outcome, Run, RunError, RunEvent, expect};
 use crate::data::extract::{ExtractLimits, extract};
 use crate::data::filter::filter;
-use crate::data::order::{ComponentSizes, Order, commitment};
+use crate::data::order::{ComponentSize, Order, OrderSizes, commitment};
 use crate::data::tokenizer::{TokenizerInput, TokenizerMeta, tokenizer, tokens};
 use crate::data::tokens::TokenStream;
+use crate::data::write_json;
 use crate::errors::FileError;
 use crate::judge;
 use crate::make_below;
@@ -220,13 +221,8 @@ impl Run<'_> {
         let Work::Tokens(fields) = &self.results.node(id).work else {
             return Err(self.fail(id, "it is not a tokens node"));
         };
-        let names: &[&str] = match fields.split {
-            Split::Train => &["train.jsonl"],
-            Split::HeldOut => &["held_out.jsonl"],
-            Split::All => &["train.jsonl", "held_out.jsonl"],
-        };
         let mut documents = Vec::new();
-        for name in names {
+        for name in token_document_names(fields.split) {
             documents.extend(self.files_named(id, &Role::Documents, name)?);
         }
         Ok(documents)
@@ -303,7 +299,10 @@ impl Run<'_> {
     }
 
     fn order(&self, id: NodeId, fields: &OrderFields, out: &Utf8Path) -> Result<(), RunError> {
-        let mut sizes = ComponentSizes::default();
+        let mut sizes = OrderSizes {
+            sequence: fields.sequence,
+            components: Vec::new(),
+        };
         for component in &fields.components {
             let mut pairs = Vec::new();
             for node in self.results.inputs(id, &Role::Tokens(component.name.clone())) {
@@ -312,14 +311,27 @@ impl Run<'_> {
             }
             let stream = TokenStream::open(pairs.iter().map(|(bin, idx)| (bin.as_path(), idx.as_path())))
                 .map_err(|error| self.fail(id, error))?;
-            sizes.samples.push(stream.num_samples(fields.sequence));
-            sizes.tokens.push(stream.num_tokens());
+            sizes.components.push(ComponentSize::new(
+                &component.name,
+                stream.num_documents(),
+                stream.num_tokens(),
+                stream.num_samples(fields.sequence),
+                fields.sequence,
+            ));
         }
         // An impossible order is an error of this node, not of the training that would use it.
-        Order::new(fields, &sizes.samples).map_err(|error| self.fail(id, error))?;
-        let text = serde_json::to_string(&sizes).map_err(|error| self.fail(id, error))?;
+        Order::new(fields, &sizes.samples()).map_err(|error| self.fail(id, error))?;
         let path = out.join("order.json");
-        fs::write(&path, text + "\n").map_err(|error| self.fail(id, FileError::writing(&path)(error)))
+        write_json(&path, &sizes).map_err(|error| self.fail(id, FileError::writing(&path)(error)))
+    }
+}
+
+/// The files of a filter's result with the documents of a split, in the order in which their tokens are written.
+pub fn token_document_names(split: Split) -> &'static [&'static str] {
+    match split {
+        Split::Train => &["train.jsonl"],
+        Split::HeldOut => &["held_out.jsonl"],
+        Split::All => &["train.jsonl", "held_out.jsonl"],
     }
 }
 
@@ -358,9 +370,10 @@ pub fn commit_order(
     max_epochs: &BTreeMap<String, f64>,
 ) -> Result<String, ResultError> {
     let fields = results.order_fields(id)?;
-    let sizes: ComponentSizes = results.json(id, "order.json")?;
-    let order = Order::new(fields, &sizes.samples).map_err(|error| results.fail(id, error))?;
-    for ((component, available), wanted) in fields.components.iter().zip(&sizes.samples).zip(order.counts(samples)) {
+    let sizes: OrderSizes = results.json(id, "order.json")?;
+    let available = sizes.samples();
+    let order = Order::new(fields, &available).map_err(|error| results.fail(id, error))?;
+    for ((component, available), wanted) in fields.components.iter().zip(&available).zip(order.counts(samples)) {
         let epochs = wanted as f64 / (*available).max(1) as f64;
         if let Some(most) = max_epochs.get(&component.name).filter(|most| epochs > **most) {
             return Err(results.fail(

@@ -32,7 +32,7 @@ use crate::store::{Publication, ResultId, Store, StoreError};
 use crate::trust::JudgeOptions;
 use workers::WorkerLaunch;
 
-pub use data_nodes::{commit_order, place_source};
+pub use data_nodes::{commit_order, place_source, token_document_names};
 pub use trace::Traced;
 pub use workers::WorkerFailure;
 

@@ -9,7 +9,7 @@ use super::content::{CurvePoint, EvalReport, LineageNode, MixtureUsage, ReportCo
 use super::examples;
 use super::uncertainty::{CheckpointScore, StageEnds};
 use crate::checkpoint::STEP_LOG;
-use crate::data::order::{ComponentSizes, Order};
+use crate::data::order::{Order, OrderSizes};
 use crate::job::StepLogLine;
 use crate::results::{ResultError, Results};
 
@@ -176,15 +176,16 @@ fn stage(
     }
     let order = results.required_input(last, &Role::Order)?;
     let order_fields = results.order_fields(order)?;
-    let sizes: ComponentSizes = results.json(order, "order.json")?;
+    let sizes: OrderSizes = results.json(order, "order.json")?;
     let samples = fields.last_step * u64::from(fields.global_batch);
-    let order = Order::new(order_fields, &sizes.samples).map_err(|error| results.fail(last, error))?;
+    let available = sizes.samples();
+    let order = Order::new(order_fields, &available).map_err(|error| results.fail(last, error))?;
     let counts = order.counts(samples);
     let components = order_fields
         .components
         .iter()
         .zip(&counts)
-        .zip(&sizes.samples)
+        .zip(&available)
         .map(|((component, &count), &available)| MixtureUsage {
             component: component.name.clone(),
             expected: order_fields.configured_fraction(component, samples),

@@ -177,3 +177,47 @@ fn a_negative_token_is_refused() {
         })
     ));
 }
+
+/// Opening in constant time gives the same positions, and never panics on an index that disagrees with itself.
+#[test]
+fn a_verified_pair_is_opened_without_reading_its_index() {
+    let (_guard, path) = folder();
+    let documents: Vec<Vec<u32>> = (1..9).map(|length| vec![length; length as usize]).collect();
+    let (bin, idx) = write(&path, "v", 100, &documents);
+    let (slow, quick) = (
+        TokenFile::open(&bin, &idx).expect("opened"),
+        TokenFile::open_verified(&bin, &idx).expect("opened"),
+    );
+    assert_eq!(quick.num_tokens(), slow.num_tokens());
+    for document in 0..8 {
+        assert_eq!(
+            quick.document(document).expect("there"),
+            slow.document(document).expect("there")
+        );
+    }
+    for position in 0..slow.num_tokens() {
+        assert_eq!(
+            quick.document_at(position).expect("there"),
+            slow.document_at(position).expect("there")
+        );
+    }
+    let good = std::fs::read(&idx).expect("read");
+    for at in HEADER..good.len() {
+        for flip in [0x01, 0x80] {
+            let mut bad = good.clone();
+            bad[at] ^= flip;
+            std::fs::write(&idx, &bad).expect("written");
+            let Ok(file) = TokenFile::open_verified(&bin, &idx) else {
+                continue;
+            };
+            for position in 0..file.num_tokens() {
+                drop(file.document_at(position));
+            }
+            for document in 0..file.num_documents() {
+                drop(file.document(document));
+            }
+        }
+    }
+    let (bin, idx) = write(&path, "none", 100, &[]);
+    assert_eq!(TokenFile::open_verified(&bin, &idx).expect("opened").num_tokens(), 0);
+}

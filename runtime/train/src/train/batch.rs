@@ -6,6 +6,7 @@ use aurora_runtime::job::{TokenPaths, TrainJob};
 use tch::Tensor;
 
 use super::TrainError;
+use super::batch_log::{BatchLog, LoggedSample};
 
 /// Ids and targets of one micro-batch, `[b·s]` each; a target that is not trained on is −1.
 #[derive(Debug)]
@@ -38,6 +39,8 @@ pub struct StepBatches {
     global_batch: u64,
     micro_batch: usize,
     vocabulary: usize,
+    node: String,
+    log: BatchLog,
 }
 
 impl StepBatches {
@@ -92,6 +95,8 @@ impl StepBatches {
             global_batch: u64::from(job.fields.global_batch),
             micro_batch,
             vocabulary: job.fields.model.vocabulary as usize,
+            node: job.node.clone(),
+            log: BatchLog::open(),
         })
     }
 
@@ -130,6 +135,17 @@ impl StepBatches {
                     bytes.clear();
                     bytes.extend(tokens.iter().flat_map(|token| (*token as u32).to_le_bytes()));
                     hasher.update(&bytes);
+                }
+                if wanted {
+                    self.log.record(&LoggedSample {
+                        node: &self.node,
+                        step: step + 1,
+                        sample: place - step * self.global_batch,
+                        component: &self.names[sample.component],
+                        epoch: sample.epoch,
+                        start: sample.index * self.sequence as u64,
+                        tokens: &tokens,
+                    });
                 }
                 ids.extend_from_slice(&tokens[..self.sequence]);
                 let target = |(&token, &trained): (&i64, &bool)| if trained { token } else { -1 };

@@ -4,6 +4,7 @@
 //! (`worker`).
 
 pub mod batch;
+mod batch_log;
 pub mod checkpoint;
 mod error;
 mod lanes;
