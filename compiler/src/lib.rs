@@ -18,6 +18,7 @@
 //! | `numerics_class` | which machines compute the same bits |
 //! | `layout`, `machine`, `memory` | parallel layouts, the machines they are for, the memory of a rank |
 //! | `schedule` | learning-rate schedules |
+//! | `file_source` | paths of `file:` sources, and the names of their files |
 //! | `server` | addresses that a judge sends to, and whether they keep a secret |
 //! | `json_output` | the JSON documents that commands print |
 //! | `points` | the keys of a sweep |
@@ -31,6 +32,7 @@ pub mod compose;
 pub mod diff;
 pub mod exact;
 pub mod fields;
+pub mod file_source;
 pub mod graph;
 pub mod hash;
 pub mod json_output;
