@@ -27,10 +27,19 @@ pub fn plain(path: &str) -> String {
     parts.join("/")
 }
 
+/// The beginning of a pattern that is not a wildcard.
+pub fn before_wildcard(pattern: &str) -> &str {
+    pattern.find(WILDCARDS).map_or(pattern, |at| &pattern[..at])
+}
+
+/// Whether a name stays inside of the folder that a file of this name is written to.
+pub fn is_safe(name: &str) -> bool {
+    !name.contains('\0') && name.split('/').all(|part| !matches!(part, "" | "." | ".."))
+}
+
 /// The root of a path or pattern, and the rest of it.
 pub fn split(pattern: &str) -> (&str, &str) {
-    let literal = pattern.find(WILDCARDS).map_or(pattern, |at| &pattern[..at]);
-    match literal.rfind('/') {
+    match before_wildcard(pattern).rfind('/') {
         Some(at) => (&pattern[..at], &pattern[at + 1..]),
         None => ("", pattern),
     }

@@ -19,6 +19,7 @@
 //! | `layout`, `machine`, `memory` | parallel layouts, the machines they are for, the memory of a rank |
 //! | `schedule` | learning-rate schedules |
 //! | `file_source` | paths of `file:` sources, and the names of their files |
+//! | `location` | addresses of the web and of objects, which have no secrets |
 //! | `server` | addresses that a judge sends to, and whether they keep a secret |
 //! | `json_output` | the JSON documents that commands print |
 //! | `points` | the keys of a sweep |
@@ -37,6 +38,7 @@ pub mod graph;
 pub mod hash;
 pub mod json_output;
 pub mod layout;
+pub mod location;
 pub mod lock;
 pub mod machine;
 pub mod megatron;
