@@ -14,6 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::fields::SourceFields;
+use crate::file_source;
 use crate::graph::{NodeKind, NodeOrigin, Pin, Pins, Work, lower, stage_plan};
 use crate::hash::{Key, Keyed, digest_of, hash, source_content};
 use crate::numerics_class::NumericsClass;
@@ -118,11 +119,15 @@ pub struct LockedImport {
 }
 
 impl LockedSource {
-    /// Pins the single file of a lock of an earlier version by its manifest: nothing has to be fetched again.
+    /// Pins the single file of a lock of an earlier version by its manifest: nothing has to be fetched again. The name of a
+    /// file of the project was its complete path.
     fn pin_by_manifest(&mut self) {
-        let (Some(bytes), Some(content), [name]) = (self.bytes, &mut self.content, self.files.as_slice()) else {
+        let (Some(bytes), Some(content), [name]) = (self.bytes, &mut self.content, self.files.as_mut_slice()) else {
             return;
         };
+        if let Some(own) = file_source::own_name(&self.from, name) {
+            *name = own;
+        }
         if let Ok(hash) = blake3::Hash::from_hex(content.as_str()) {
             *content = source_content([(name.as_str(), bytes, *hash.as_bytes())]).to_hex();
         }
