@@ -3,6 +3,7 @@
 mod data;
 
 use aurora_compiler::compose::Choice;
+use aurora_compiler::file_source::named_root;
 use aurora_compiler::lock::Lock;
 use aurora_compiler::spec::Spec;
 use aurora_runtime::job::Recompute;
@@ -31,6 +32,34 @@ pub struct Arguments {
     /// Folder of the store [default: .aurora in the folder of the project].
     #[arg(long, global = true, value_name = "DIR")]
     pub store: Option<Utf8PathBuf>,
+    /// Bind the root NAME of sources such as `file:NAME:/corpora/*.jsonl` to a folder of this machine; may be repeated
+    /// [default: the lines of `aurora/roots.toml` in your configuration folder].
+    #[arg(long, global = true, value_name = "NAME=FOLDER")]
+    pub root: Vec<RootArgument>,
+}
+
+/// The value of `--root`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RootArgument {
+    pub name: String,
+    pub folder: Utf8PathBuf,
+}
+
+impl std::str::FromStr for RootArgument {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is not NAME=FOLDER, such as scratch=/scratch/me");
+        let (name, folder) = text.split_once('=').ok_or_else(wrong)?;
+        let is_name = named_root(&format!("{name}:")).is_some_and(|(found, _)| found == name);
+        match is_name && !folder.is_empty() {
+            true => Ok(Self {
+                name: name.to_owned(),
+                folder: Utf8PathBuf::from(folder),
+            }),
+            false => Err(wrong()),
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]

@@ -20,7 +20,7 @@ use aurora_runtime::engine::{
     ExternalInputs, Observer, Outcome, Run, RunError, RunEvent, Stop, WorkerOptions, commit_order, place_source,
 };
 use aurora_runtime::libtorch::LibtorchError;
-use aurora_runtime::pin::{Pinning, at_most, from_lock, local, malformed};
+use aurora_runtime::pin::{Pinning, at_most, changed, from_lock, local, malformed};
 use aurora_runtime::results::Results;
 use aurora_runtime::source::Fetched;
 use aurora_runtime::store::{Publication, ResultId, Store};
@@ -117,7 +117,7 @@ impl Execution<'_> {
         let run = Run {
             results,
             inputs: ExternalInputs {
-                root: &self.project.root,
+                folders: &self.project.folders,
                 pins,
                 offline: self.options.offline,
                 judges: &judges,
@@ -339,7 +339,7 @@ fn orders(results: &Results<'_>, spec: &Spec) -> Result<BTreeMap<String, LockedO
 pub fn pin(execution: &Execution<'_>, have: Pins) -> Result<(Keyed, Pins), Failure> {
     let spec = &execution.loaded.spec;
     let pinning = Pinning {
-        root: &execution.project.root,
+        folders: &execution.project.folders,
         store: execution.store,
         offline: execution.options.offline,
         at_most: &at_most(spec),
@@ -350,6 +350,9 @@ pub fn pin(execution: &Execution<'_>, have: Pins) -> Result<(Keyed, Pins), Failu
     // Cancelled work returns an error; the run reports the stop instead.
     STOP.check()?;
     let (pins, fetched) = completed?;
+    if let Some(old) = execution.old {
+        changed(&old.pins(), &pins).iter().for_each(|line| execution.display.notice(line));
+    }
     let keyed = hash(lower(spec, &pins));
     for (name, files) in &fetched {
         if let Some(id) = keyed.graph.find(&format!("source/{name}")) {
@@ -404,7 +407,7 @@ pub fn refuse_changes(
         });
     };
     let mut pins = from_lock(&loaded.spec, Some(old));
-    pins.extend(local(&loaded.spec, &project.root, STOP.progress())?);
+    pins.extend(local(&loaded.spec, &project.folders, STOP.progress())?);
     let keyed = hash(lower(&loaded.spec, &pins));
     let libtorch = program.as_ref().map_or(&old.libtorch, |program| &program.libtorch);
     let changes = old.changes(&fresh_lock(project, loaded, &keyed, &pins, libtorch));

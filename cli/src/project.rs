@@ -11,10 +11,12 @@ use aurora_compiler::graph::{Pins, lower};
 use aurora_compiler::hash::{Keyed, hash};
 use aurora_compiler::lock::{Lock, LockError, LockedImport};
 use aurora_compiler::spec::Spec;
+use aurora_lang::diagnostics::Code;
 use aurora_runtime::errors::FileError;
 use aurora_runtime::progress::ProgressReporter;
 use aurora_runtime::record::checks::problems;
 use aurora_runtime::remote_specs::{Fetch, Imports};
+use aurora_runtime::source::Folders;
 use aurora_runtime::{make_below, regular};
 use camino::{Utf8Path, Utf8PathBuf};
 
@@ -25,6 +27,8 @@ use crate::output;
 pub struct Project {
     pub root: Utf8PathBuf,
     pub store: Utf8PathBuf,
+    /// The folders that its sources are in.
+    pub folders: Folders,
 }
 
 impl Project {
@@ -52,6 +56,7 @@ impl Project {
         Ok(Self {
             root: root.to_owned(),
             store,
+            folders: Folders::of(root, BTreeMap::new()),
         })
     }
 
@@ -117,6 +122,34 @@ impl Project {
         failure.help(format!("aurora run {}", self.relative(&loaded.path)))
     }
 
+    /// Fails if another spec has the lock of this one: both have the same experiment.
+    pub fn refuse_claimed_lock(&self, loaded: &Loaded) -> Result<(), Failure> {
+        let (spec, path) = (&loaded.spec, self.lock_path(&loaded.spec));
+        // A lock that cannot be read is reported where it is needed.
+        let Some(owner) = std::fs::File::open(&path).ok().and_then(spec_of_lock) else {
+            return Ok(());
+        };
+        let other = self.root.join(&owner);
+        let is_same = match (other.canonicalize_utf8(), loaded.path.canonicalize_utf8()) {
+            (Ok(other), Ok(own)) => other == own,
+            // The spec was moved, and the lock goes with it.
+            _ => true,
+        };
+        if is_same || !declares(&other, &spec.name) {
+            return Ok(());
+        }
+        let failure = Failure::error(format!(
+            "`{}` and `{owner}` are both experiment `{}`, so both claim the lock `{}`",
+            self.relative(&loaded.path),
+            spec.name,
+            self.relative(&path)
+        ));
+        Err(Failure {
+            code: Some(Code::LOCK_CLAIMED_TWICE),
+            ..failure.help("rename the experiment of one of them")
+        })
+    }
+
     /// Reads the lock of a spec, if there is one.
     pub fn lock(&self, spec: &Spec) -> Result<Option<Lock>, Failure> {
         let path = self.lock_path(spec);
@@ -156,6 +189,9 @@ fn with_path(error: aurora_compiler::lock::LockError, path: &Utf8Path) -> Failur
 /// Bytes of the largest spec that is read. The parser has its own, smaller limit with a diagnostic.
 pub const LARGEST_SPEC: u64 = 64 << 20;
 
+/// Bytes at the beginning of a lock that have its header.
+const HEADER: u64 = 64 << 10;
+
 /// Bytes of the largest lock that is read; one of 100,000 nodes has about 30 MB.
 const LARGEST_LOCK: u64 = 1 << 30;
 
@@ -166,6 +202,25 @@ pub fn read_lock(path: &Utf8Path) -> Result<Option<Lock>, Failure> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Failure::error(format!("cannot read `{path}`: {error}"))),
     }
+}
+
+/// The path of the spec in the header of a lock.
+fn spec_of_lock(file: std::fs::File) -> Option<String> {
+    use std::io::BufRead;
+    let lines = std::io::BufReader::new(std::io::Read::take(file, HEADER)).lines();
+    let mut header = lines.map_while(Result::ok).take_while(|line| !line.starts_with('['));
+    let line = header.find(|line| line.starts_with("spec = "))?;
+    let table: BTreeMap<String, String> = toml::from_str(&line).ok()?;
+    table.into_values().next()
+}
+
+/// Whether a spec declares an experiment of this name.
+fn declares(path: &Utf8Path, experiment: &str) -> bool {
+    let Ok(text) = regular::read_text(path, LARGEST_SPEC) else {
+        return false;
+    };
+    let items = aurora_lang::parse(&text, None).file.items;
+    items.iter().any(|item| item.keyword.text == "experiment" && item.name.text == experiment)
 }
 
 /// Writes a lock if its text changes.
@@ -345,7 +400,7 @@ pub fn compile(project: &Project, spec: &Spec) -> Result<(Keyed, Pins, Option<Lo
     let mut pins = aurora_runtime::pin::from_lock(spec, lock.as_ref());
     pins.extend(aurora_runtime::pin::local(
         spec,
-        &project.root,
+        &project.folders,
         ProgressReporter::none(),
     )?);
     Ok((hash(lower(spec, &pins)), pins, lock))

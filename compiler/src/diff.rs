@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::check::{Assumption, AssumptionKind, assumptions};
-use crate::graph::{NodeId, NodeKind, Pins, Role, Work, lower};
+use crate::graph::{NodeId, NodeKind, Pin, Pins, Role, Work, lower};
 use crate::hash::{Key, Keyed, Preimage, hash};
 use crate::lock::{Lock, LockedSource};
 use crate::spec::Spec;
@@ -101,7 +101,8 @@ pub enum DiffEffect {
 
 /// Compares two specs, each with the pins of its own sources.
 pub fn diff([old, new]: [&Spec; 2], [old_pins, new_pins]: [&Pins; 2]) -> Diff {
-    let changed = changed_values(old, new);
+    let mut changed = changed_values(old, new);
+    changed.extend(changed_data(old_pins, new_pins));
     let assumptions = changed_assumptions(old, new);
     let rename = Rename::new(old, new);
     let old = hash(lower(old, old_pins));
@@ -144,6 +145,21 @@ pub fn diff([old, new]: [&Spec; 2], [old_pins, new_pins]: [&Pins; 2]) -> Diff {
         cost,
         severity,
     }
+}
+
+/// Sources with one reference and other content.
+fn changed_data(old: &Pins, new: &Pins) -> Vec<ChangedValue> {
+    let brief = |pin: &Pin| format!("{} ({})", pin.reference, pin.content.get(..12).unwrap_or(&pin.content));
+    let changed = new.iter().filter_map(|(name, new)| {
+        let old = old.get(name).filter(|old| old.from == new.from && old.content != new.content)?;
+        Some(ChangedValue {
+            path: format!("source.{name}"),
+            old: Some(brief(old)),
+            new: Some(brief(new)),
+            origin: "data".to_owned(),
+        })
+    });
+    changed.collect()
 }
 
 impl DiffEffect {

@@ -15,7 +15,7 @@ pub use task::{AnswerMode, Attack, Judge, JudgeFields, Labelled, Need, TaskField
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum SourceFields {
-    /// BLAKE3 (hex) of the pinned file, or of the manifest of the pinned files.
+    /// BLAKE3 (hex) of the manifest of the pinned files.
     Content(String),
     /// Not pinned yet: the reference takes the place of the content.
     Declared(String),

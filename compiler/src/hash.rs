@@ -420,16 +420,16 @@ impl Base {
     }
 }
 
-/// The content of a source, as pins and keys have it: BLAKE3 of its only file, or of the manifest of several, so that a
-/// renamed file changes it. Each file has a name, a length in bytes and a BLAKE3. The order of the files counts: pins have
-/// them sorted by name.
-pub fn source_content<'a>(files: impl ExactSizeIterator<Item = (&'a str, u64, [u8; 32])>) -> Key {
-    let one = files.len() == 1;
+/// The content of a source, as pins and keys have it: BLAKE3 of the manifest of its files, also of a single one, so that a
+/// renamed file changes it. Each file has a name relative to the source's root, a length in bytes and a BLAKE3. The order
+/// of the files counts: pins have them sorted by name.
+///
+/// ```text
+/// for every file:  u64(length of the name) name u64(bytes) 32 bytes of BLAKE3        integers little-endian
+/// ```
+pub fn source_content<'a>(files: impl IntoIterator<Item = (&'a str, u64, [u8; 32])>) -> Key {
     let mut manifest = blake3::Hasher::new();
     for (name, bytes, hash) in files {
-        if one {
-            return Key(hash);
-        }
         manifest.update(&(name.len() as u64).to_le_bytes());
         manifest.update(name.as_bytes());
         manifest.update(&bytes.to_le_bytes());

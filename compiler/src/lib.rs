@@ -20,6 +20,8 @@
 //! | `schedule` | learning-rate schedules |
 //! | `encodings` | labels of character encodings |
 //! | `language` | languages of corpora: canonical tags, and how their text is detected |
+//! | `file_source` | paths of `file:` sources, and the names of their files |
+//! | `location` | addresses of the web and of objects, which have no secrets |
 //! | `server` | addresses that a judge sends to, and whether they keep a secret |
 //! | `json_output` | the JSON documents that commands print |
 //! | `points` | the keys of a sweep |
@@ -34,11 +36,13 @@ pub mod diff;
 pub mod encodings;
 pub mod exact;
 pub mod fields;
+pub mod file_source;
 pub mod graph;
 pub mod hash;
 pub mod json_output;
 pub mod language;
 pub mod layout;
+pub mod location;
 pub mod lock;
 pub mod machine;
 pub mod megatron;

@@ -10,7 +10,7 @@ use aurora_runtime::data::filter::filter;
 use aurora_runtime::data::tokenizer::{TokenizerInput, load, tokenizer, tokens};
 use aurora_runtime::progress::ProgressReporter;
 use aurora_runtime::source::archive::InputFile;
-use aurora_runtime::source::{SourceContext, fetch};
+use aurora_runtime::source::{Folders, SourceContext, fetch};
 use camino::{Utf8Path, Utf8PathBuf};
 
 #[derive(serde::Deserialize)]
@@ -52,10 +52,11 @@ fn source(name: &str, reference: &str, root: &Utf8Path) -> Result<InputFile, Box
     let cache = root.join("cache");
     let context = SourceContext {
         name,
-        project: root,
+        folders: &Folders::of(root, Default::default()),
         scratch: empty(&folder)?,
         cache: &cache,
         at_most: None,
+        limits: None,
         offline: false,
     };
     let fetched = fetch(&reference.parse()?, None, context, ProgressReporter::none())?;

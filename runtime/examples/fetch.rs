@@ -2,7 +2,7 @@
 use std::time::Instant;
 
 use aurora_runtime::progress::ProgressReporter;
-use aurora_runtime::source::{SourceContext, fetch};
+use aurora_runtime::source::{Folders, SourceContext, fetch};
 use camino::Utf8PathBuf;
 
 fn main() {
@@ -14,11 +14,12 @@ fn main() {
     let cache = rest.first().map_or_else(|| folder.join("cache"), Utf8PathBuf::from);
     let context = SourceContext {
         name: "example",
-        project: &folder,
+        folders: &Folders::of(&folder, Default::default()),
         scratch: &folder,
         cache: &cache,
         offline: false,
         at_most: None,
+        limits: None,
     };
     let start = Instant::now();
     let result = reference

@@ -10,10 +10,9 @@ use aurora_compiler::graph::{Pin, Pins};
 use aurora_compiler::lock::Lock;
 use aurora_compiler::spec::{BlockKind, Spec, Value};
 use aurora_compiler::views::hub_source;
-use camino::Utf8Path;
 
 use crate::progress::ProgressReporter;
-use crate::source::{self, FetchError, Fetched, SourceAddress, SourceContext};
+use crate::source::{self, FetchError, Fetched, Folders, SourceAddress, SourceContext};
 use crate::store::{Scratch, Store, StoreError};
 
 #[derive(Debug, thiserror::Error)]
@@ -109,8 +108,8 @@ fn pin_of(from: &str, fetched: &Fetched) -> Pin {
 ///
 /// # Errors
 /// A file is missing or cannot be read.
-pub fn local(spec: &Spec, root: &Utf8Path, progress: ProgressReporter<'_>) -> Result<Pins, PinError> {
-    local_among(spec, root, |_| true, progress)
+pub fn local(spec: &Spec, folders: &Folders, progress: ProgressReporter<'_>) -> Result<Pins, PinError> {
+    local_among(spec, folders, |_| true, progress)
 }
 
 /// As [`local`], for the sources whose name `wanted` accepts.
@@ -119,8 +118,19 @@ pub fn local(spec: &Spec, root: &Utf8Path, progress: ProgressReporter<'_>) -> Re
 /// As [`local`].
 pub fn local_among(
     spec: &Spec,
-    root: &Utf8Path,
+    folders: &Folders,
     wanted: impl Fn(&str) -> bool,
+    progress: ProgressReporter<'_>,
+) -> Result<Pins, PinError> {
+    local_noting(spec, folders, wanted, &|_| {}, progress)
+}
+
+/// As [`local_among`]; `note` receives a line for each source of which something is left out.
+fn local_noting(
+    spec: &Spec,
+    folders: &Folders,
+    wanted: impl Fn(&str) -> bool,
+    note: &dyn Fn(&str),
     progress: ProgressReporter<'_>,
 ) -> Result<Pins, PinError> {
     let own = sources(spec).into_iter();
@@ -133,18 +143,50 @@ pub fn local_among(
         // A local file is read in place: nothing is written to the folders that a fetch would use.
         let context = SourceContext {
             name: &name,
-            project: root,
-            scratch: root,
-            cache: root,
+            folders,
+            scratch: &folders.project,
+            cache: &folders.project,
             offline: true,
             at_most: None,
+            limits: None,
         };
         let reference = parse(&from).map_err(wrap)?;
         let fetched = source::fetch(&reference, None, context, progress).map_err(wrap)?;
+        note_skipped(&name, &fetched, note);
         let pin = pin_of(&from, &fetched);
         Ok((name, pin))
     })
     .collect()
+}
+
+/// Notes that a part of a source is left out.
+fn note_skipped(name: &str, fetched: &Fetched, note: &dyn Fn(&str)) {
+    let (skipped, read) = (fetched.skipped, fetched.files.len());
+    if skipped > 0 {
+        note(&format!(
+            "note: source `{name}` ({}): {read} files; {skipped} left out (hidden, temporary, a link to a folder, or not data)",
+            fetched.reference
+        ));
+    }
+}
+
+/// A line for each source whose content differs from what a lock pins: old → new.
+pub fn changed(old: &Pins, new: &Pins) -> Vec<String> {
+    let changed = new.iter().filter_map(|(name, new)| {
+        let old = old.get(name).filter(|old| old.content != new.content)?;
+        Some(format!("source `{name}` has changed since the lock: {} → {}", brief(old), brief(new)))
+    });
+    changed.collect()
+}
+
+/// A pin in a line, with the beginning of its content's digest.
+fn brief(pin: &Pin) -> String {
+    let files = match pin.files.len() {
+        1 => "1 file".to_owned(),
+        count => format!("{count} files"),
+    };
+    let content = pin.content.get(..12).unwrap_or(&pin.content);
+    format!("{files}, {} bytes ({content})", pin.bytes)
 }
 
 fn parse(reference: &str) -> Result<SourceAddress, FetchError> {
@@ -159,7 +201,7 @@ pub struct FetchedFiles {
 
 /// How sources are pinned.
 pub struct Pinning<'a> {
-    pub root: &'a Utf8Path,
+    pub folders: &'a Folders,
     pub store: &'a Store,
     pub offline: bool,
     /// As [`at_most`] returns it.
@@ -189,7 +231,8 @@ impl Pinning<'_> {
         }
         let mut pins = have;
         pins.retain(|name, _| !upgrade.contains(name));
-        pins.extend(local(spec, self.root, self.progress)?);
+        let note = |text: &str| (self.note)(text);
+        pins.extend(local_noting(spec, self.folders, |_| true, &note, self.progress)?);
         let missing: Vec<(String, String)> = all.into_iter().filter(|(name, _)| !pins.contains_key(name)).collect();
         if self.offline && !missing.is_empty() {
             return Err(PinError::NotPinned {
@@ -249,13 +292,17 @@ impl Pinning<'_> {
         }
         let context = SourceContext {
             name,
-            project: self.root,
+            folders: self.folders,
             scratch: scratch.path(),
             cache: &crate::cache_folder(),
             offline: self.offline,
             at_most: self.at_most.get(name).copied(),
+            limits: None,
         };
         let source = source::fetch(&reference, pin, context, self.progress).map_err(wrap)?;
+        if pin.is_none() {
+            note_skipped(name, &source, &|text| (self.note)(text));
+        }
         Ok(FetchedFiles {
             source,
             _scratch: scratch,

@@ -64,6 +64,14 @@ impl<'a> ProgressReporter<'a> {
         (self.report)(Progress { done, total, unit });
     }
 
+    /// Cancels the same work, and reports nothing: for one of several parts at once.
+    pub fn quiet(self) -> Self {
+        Self {
+            report: &|_| {},
+            cancel: self.cancel,
+        }
+    }
+
     pub fn is_cancelled(&self) -> bool {
         self.cancel.load(Ordering::Relaxed)
     }

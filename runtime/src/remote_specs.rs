@@ -16,7 +16,7 @@ use crate::http::{self, Limits};
 use crate::progress::ProgressReporter;
 use crate::regular;
 use crate::source::archive::read_member;
-use crate::source::{self, SourceAddress, SourceContext};
+use crate::source::{self, Folders, SourceAddress, SourceContext};
 use crate::store::hash_file;
 
 /// The largest file.
@@ -191,11 +191,12 @@ fn of_package(address: &str, scratch: &Utf8Path) -> Result<Vec<u8>, String> {
         .map_err(|error: source::ReferenceError| error.to_string())?;
     let context = SourceContext {
         name: address,
-        project: scratch,
+        folders: &Folders::default(),
         scratch,
         cache: &crate::cache_folder(),
         offline: false,
         at_most: None,
+        limits: None,
     };
     let fetched = source::fetch(&reference, None, context, ProgressReporter::none()).map_err(|error| chain(&error))?;
     read_member(&fetched.files, member, LARGEST).map_err(|error| chain(&error))

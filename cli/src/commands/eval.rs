@@ -70,7 +70,7 @@ pub fn run(context: &Context, checkpoint: &str, eval: &str, options: &RunArgumen
     let run = Run {
         results,
         inputs: ExternalInputs {
-            root: &project.root,
+            folders: &project.folders,
             pins: &pins,
             offline: options.offline,
             judges: &judges(spec),

@@ -46,7 +46,7 @@ pub fn run(
         Store::open(&project.store)?
     };
     let pinning = Pinning {
-        root: &project.root,
+        folders: &project.folders,
         store: &store,
         offline: offline || check,
         at_most: &at_most(&loaded.spec),

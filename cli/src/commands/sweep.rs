@@ -9,12 +9,12 @@ use crate::arguments::SpecArgument;
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output::{self, grouped};
-use crate::project::{Project, bundle, compile};
+use crate::project::{bundle, compile};
 use crate::stdio::{out_text, outln};
 
 pub fn run(context: &Context, argument: &SpecArgument) -> Result<Exit, Failure> {
     let (bundle, _) = bundle(&argument.spec, &argument.selection, context.reach())?;
-    let project = Project::of(&argument.spec, context.store.as_deref())?;
+    let project = context.project(Some(&argument.spec))?;
     // The spec itself first: its errors, and the pins of its sources.
     let (_, loaded) = context.open(argument)?;
     let points = bundle.points();

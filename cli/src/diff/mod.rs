@@ -35,10 +35,14 @@ pub enum DiffSide {
 
 /// The difference of two sides, each by the name that the user gave it.
 pub fn difference(context: &Context, [old, new]: [&str; 2], selection: &VariantSelection) -> Result<Diff, Failure> {
+    let [old_name, new_name] = [old, new];
     match (side(context, old, selection)?, side(context, new, selection)?) {
         (DiffSide::Spec(old, old_path), DiffSide::Spec(new, new_path)) => {
             let path = if new_path.exists() { &new_path } else { &old_path };
-            between(context, &old, &new, path)
+            let project = context.project(Some(path))?;
+            let sides = [(old_name, &*old), (new_name, &*new)];
+            let locks = sides.map(|(name, spec)| lock_at_revision(&project, name, spec));
+            between_locked(&project, [&old, &new], locks)
         }
         (old, new) => {
             let project = context.project(match [&old, &new] {
@@ -59,12 +63,22 @@ pub fn difference(context: &Context, [old, new]: [&str; 2], selection: &VariantS
 
 /// What differs between two specs of the project that `path` is in.
 pub fn between(context: &Context, old: &Spec, new: &Spec, path: &Utf8Path) -> Result<Diff, Failure> {
-    let project = context.project(Some(path))?;
-    // Both sides use the same lock and the same files, so that only the specs differ.
-    let lock = project.lock(new).ok().flatten();
-    let pins = |spec| {
-        let mut pins = pin::from_lock(spec, lock.as_ref());
-        match pin::local(spec, &project.root, ProgressReporter::none()) {
+    between_locked(&context.project(Some(path))?, [old, new], [None, None])
+}
+
+/// As [`between`], with the locks that the specs have in a revision. A spec of the working tree, or one that has no lock in
+/// its revision, uses the current lock and the current files, so that only what differs is reported.
+fn between_locked(project: &Project, [old, new]: [&Spec; 2], locks: [Option<Lock>; 2]) -> Result<Diff, Failure> {
+    let current = project.lock(new).ok().flatten();
+    let pins = |spec: &Spec, at_revision: Option<&Lock>| {
+        let mut pins = pin::from_lock(spec, at_revision.or(current.as_ref()));
+        if let Some(lock) = at_revision {
+            let sources = pin::sources(spec);
+            let own = lock.pins().into_iter();
+            pins.extend(own.filter(|(name, pin)| sources.iter().any(|(known, from)| known == name && *from == pin.from)));
+            return Ok(pins);
+        }
+        match pin::local(spec, &project.folders, ProgressReporter::none()) {
             Ok(local) => pins.extend(local),
             // A missing file is not pinned.
             Err(pin::PinError::Local { .. }) => {}
@@ -72,7 +86,24 @@ pub fn between(context: &Context, old: &Spec, new: &Spec, path: &Utf8Path) -> Re
         }
         Ok(pins)
     };
-    Ok(diff([old, new], [&pins(old)?, &pins(new)?]))
+    let [old_lock, new_lock] = &locks;
+    Ok(diff([old, new], [&pins(old, old_lock.as_ref())?, &pins(new, new_lock.as_ref())?]))
+}
+
+/// The lock of a spec that is named as REV:path, in that revision.
+fn lock_at_revision(project: &Project, name: &str, spec: &Spec) -> Option<Lock> {
+    if Utf8Path::new(name).is_file() {
+        return None;
+    }
+    let (revision, _) = name.split_once(':')?;
+    let full = project.lock_path(spec);
+    let repository = git2::Repository::discover(&project.root).ok()?;
+    let folder = Utf8Path::from_path(repository.workdir()?)?.canonicalize_utf8().ok()?;
+    let root = project.root.canonicalize_utf8().ok()?;
+    let path = root.join(full.strip_prefix(&project.root).ok()?);
+    let (text, _) = at_revision(revision, path.strip_prefix(&folder).ok()?.as_str()).ok()?;
+    // One that cannot be read any more is like none: the diff is then of the specs alone.
+    Lock::parse(&text).ok()
 }
 
 /// The lock that a spec would have, with the pins of the lock that it is compared with and its current local files.
@@ -81,7 +112,7 @@ fn as_lock(project: &Project, side: DiffSide, other: Option<&Lock>) -> Result<Lo
         DiffSide::Lock(lock) => Ok(*lock),
         DiffSide::Spec(spec, path) => {
             let mut pins = pin::from_lock(&spec, other);
-            pins.extend(pin::local(&spec, &project.root, ProgressReporter::none())?);
+            pins.extend(pin::local(&spec, &project.folders, ProgressReporter::none())?);
             let keyed = aurora_compiler::hash::hash(aurora_compiler::graph::lower(&spec, &pins));
             let mut fresh = lock(&keyed, &spec, &project.relative(&path), &pins, pinned(other));
             fresh.class = other.and_then(|other| other.class);

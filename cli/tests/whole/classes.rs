@@ -291,13 +291,21 @@ fn a_lock_of_the_earlier_version_is_rewritten_with_all_results() {
     let lock = project.read(LOCK);
     let class = entry(&lock, "class");
     let machine = entry(&lock, "fingerprint");
-    let earlier = lock.replacen("version = 2", "version = 1", 1);
+    let earlier = lock.replacen("version = 3", "version = 1", 1);
     let earlier = earlier.replacen(&format!("class = \"{class}\"\n"), "", 1);
     let earlier = earlier.replacen(&machine, &format!("{machine}, probe {class}"), 1);
+    // A single file was pinned by its bytes alone.
+    let table: toml::Table = toml::from_str(&lock).expect("a lock");
+    let files = [("english", "english.txt"), ("finnish", "finnish.txt"), ("program", "program.py")];
+    let earlier = files.iter().fold(earlier, |earlier, (source, file)| {
+        let content = table["source"][source]["content"].as_str().expect("a digest");
+        let bytes = project.read(&format!("data/{file}")).into_bytes();
+        earlier.replace(content, &aurora_runtime::content_of(&bytes))
+    });
     project.write(LOCK, &earlier);
     let check = project.aurora(&["lock", "specs/small.aur", "--check"]);
     check.exits(1);
-    check.prints("version: `1` → `2`");
+    check.prints("version: `1` → `3`");
     project.aurora(&["lock", "specs/small.aur"]).exits(0);
     assert_eq!(project.read(LOCK), lock);
     project.aurora(&["lock", "specs/small.aur", "--check"]).exits(0);

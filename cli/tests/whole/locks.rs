@@ -36,8 +36,8 @@ fn conflict_markers() {
 
 #[test]
 fn a_newer_version() {
-    let project = with_lock(|lock| lock.replacen("version = 2", "version = 3", 1));
-    refused(&project, "E0503", "version 3");
+    let project = with_lock(|lock| lock.replacen("version = 3", "version = 4", 1));
+    refused(&project, "E0503", "version 4");
 }
 
 #[test]

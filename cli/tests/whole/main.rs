@@ -30,6 +30,7 @@ mod merging;
 #[path = "../../../tests/missing_tools.rs"]
 mod missing_tools;
 mod mixtures;
+mod places;
 mod project;
 mod running;
 mod slurm;

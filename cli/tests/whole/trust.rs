@@ -60,8 +60,7 @@ fn judges_need_consent_and_every_edit_needs_it_again() {
     let done = project.aurora(&[&RUN[..], &["--set", "stage.cap.budget=17 steps"]].concat());
     done.prints("run `aurora trust specs/small.aur --set 'stage.cap.budget=17 steps'`");
     done.prints(
-        "eval `liking` runs the program `python3 judges/judge.py` with the files judges/judge.py, judges/words.py, in a sandbox \
-         without network",
+        "eval `liking` runs the program `python3 judge.py` with the files judge.py, words.py, in a sandbox without network",
     );
     done.prints("eval `asking` sends the answers and the variable `AURORA_TEST_KEY` to https://api.example.com/v1");
     // What runs nothing needs no consent.

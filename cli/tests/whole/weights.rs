@@ -34,7 +34,7 @@ eval heldout {{
 eval choice {{
   kind    = multiple_choice
   data    = [questions]
-  files   = ["data/*.jsonl"]
+  files   = ["*.jsonl"]
   prompt  = "{{q}}"
   choices = ["{{c}}"]
   answer  = "{{a}}"
@@ -44,7 +44,7 @@ eval choice {{
 eval words {{
   kind    = generation
   data    = [questions]
-  files   = ["data/*.jsonl"]
+  files   = ["*.jsonl"]
   prompt  = "{{q}}"
   answer  = "{{c.0}}"
   stop    = ["."]

@@ -5,6 +5,8 @@ use aurora_lang::diagnostics::{Code, Diagnostic};
 
 use crate::encodings::{ENCODINGS, encoding_of_label};
 use crate::names::nearest;
+use crate::file_source;
+use crate::location::{Wrong, is_safe_path, object_parts, web_error};
 
 const TYPES: [(&str, &str); 4] = [
     ("pypi", "pkg:pypi/sympy@1.14.0"),
@@ -22,28 +24,30 @@ pub(super) fn reference_error(text: &str, span: Span) -> Option<Diagnostic> {
     let Some((scheme, rest)) = text.split_once(':') else {
         return Some(
             bad(format!("`{text}` has no source scheme"), "no scheme")
-                .help(format!("for a file beside the spec write `file:{text}`"))
-                .help("the others are `pkg:` and `hf:`"),
+                .help(format!("for a file of the project write `file:{text}`"))
+                .help("the others are `https:`, `s3:`, `gs:`, `az:`, `pkg:` and `hf:`"),
         );
     };
     match scheme {
         "file" => file_error(rest, span),
         "pkg" => package_error(rest, span),
         "hf" => hub_error(rest, span),
-        "http" | "https" | "s3" | "gs" | "az" => Some(
-            Diagnostic::new(
-                Code::SOURCE_NOT_SUPPORTED,
-                format!("sources by `{scheme}:` are not supported yet"),
-            )
-            .label(span, "cannot be fetched")
-            .help("download it beside the spec and write `file:PATH`: its content is pinned too"),
-        ),
+        "http" | "https" => web_error(text).map(|wrong| location_error(wrong, span)),
+        "s3" | "gs" | "az" => {
+            match rest.strip_prefix("//").map(object_parts) {
+                Some(parts) => parts.err().map(|wrong| location_error(wrong, span)),
+                None => {
+                    let message = format!("`{text}` does not have the form `{scheme}://BUCKET/PATH`");
+                    Some(bad(message, "malformed location"))
+                }
+            }
+        }
         _ => {
-            let known = ["file", "pkg", "hf"];
+            let known = ["file", "http", "https", "s3", "gs", "az", "pkg", "hf"];
             let diagnostic = bad(format!("no kind of source is called `{scheme}:`"), "unknown scheme");
             Some(match nearest(scheme, known.into_iter()) {
                 Some(similar) => diagnostic.help(format!("one with a similar name exists: `{similar}:`")),
-                None => diagnostic.help("there are `file:`, `pkg:` and `hf:`"),
+                None => diagnostic.help("there are `file:`, `https:`, `s3:`, `gs:`, `az:`, `pkg:` and `hf:`"),
             })
         }
     }
@@ -73,22 +77,37 @@ pub(super) fn delimiter_error(text: &str, span: Span) -> Option<Diagnostic> {
     })
 }
 
+fn location_error(wrong: Wrong, span: Span) -> Diagnostic {
+    let (code, label) = match wrong.is_secret {
+        true => (Code::SOURCE_SECRET, "a secret in a spec"),
+        false => (Code::BAD_SOURCE, "malformed location"),
+    };
+    Diagnostic::new(code, wrong.message).label(span, label).help(wrong.help)
+}
+
 fn file_error(path: &str, span: Span) -> Option<Diagnostic> {
     let bad = |message: &str, label: &str| Diagnostic::new(Code::BAD_SOURCE, message).label(span, label);
+    if let Some((_, path)) = file_source::named_root(path) {
+        return (path.is_empty() || path.split('/').any(|part| part == "..")).then(|| {
+            bad("the path below a root is relative to it, and stays inside", "malformed path")
+                .help("write a path or a pattern, such as `file:scratch:/corpora/*.jsonl`")
+        });
+    }
     let is_drive = path.as_bytes().get(1) == Some(&b':') && path.as_bytes()[0].is_ascii_alphabetic();
     if path.is_empty() {
         return Some(
             bad("`file:` names no file", "empty")
-                .help("write a path relative to the spec, such as `file:data/text.txt`"),
+                .help("write a path relative to the project, such as `file:data/text.txt`"),
         );
     }
     if path.starts_with('/') || path.starts_with('\\') || path.starts_with('~') || is_drive {
         return Some(
             bad(
-                "the path of a source is relative to the spec",
+                "the path of a source is relative to the project",
                 "an absolute path is valid on one machine only",
             )
-            .help("write a path relative to the spec, such as `file:data/text.txt`"),
+            .help("write a path relative to the project, such as `file:data/text.txt`")
+            .help("for a folder elsewhere name a root, as in `file:scratch:/text.txt`, and bind it with `--root scratch=FOLDER`"),
         );
     }
     None
@@ -164,8 +183,18 @@ fn package_error(rest: &str, span: Span) -> Option<Diagnostic> {
 }
 
 fn hub_error(rest: &str, span: Span) -> Option<Diagnostic> {
+    let (rest, pattern) = rest.split_once(':').map_or((rest, None), |(rest, path)| (rest, Some(path)));
+    if pattern.is_some_and(|pattern| !is_safe_path(pattern)) {
+        let message = "the path of files in a repository is relative, and stays inside".to_owned();
+        return Some(
+            Diagnostic::new(Code::BAD_SOURCE, message)
+                .label(span, "malformed path")
+                .help("write a path or a pattern, such as `hf:datasets/ORGANISATION/NAME@REVISION:data/train`"),
+        );
+    }
     let repository = rest.split_once('@').map_or(rest, |(repository, _)| repository);
-    repository_error(repository, span)
+    let dataset = repository.strip_prefix("datasets/").filter(|name| name.contains('/'));
+    repository_error(dataset.unwrap_or(repository), span)
 }
 
 /// The error in `organisation/name`, if any.

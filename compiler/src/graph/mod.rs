@@ -162,9 +162,9 @@ pub struct Pin {
     pub reference: String,
     /// Bytes of all files.
     pub bytes: u64,
-    /// BLAKE3 of the file, or of the manifest of several.
+    /// BLAKE3 of the manifest of the files.
     pub content: String,
-    /// Names of the files.
+    /// Names of the files, relative to the source's root.
     pub files: Vec<String>,
 }
 

@@ -121,6 +121,8 @@ impl NodeKind {
     /// that a result of the older semantics is never used for the newer.
     pub fn version(self) -> u32 {
         match self {
+            // 2: the content of a single file is its manifest, which has its name.
+            Self::Source => 2,
             // 2: gradients of replicated parts are accumulated by row blocks through a lane and joined once a step.
             Self::Train => 2,
             // 2: the filter counts what it keeps of each input, tokens have an index of their documents, the order's file has

@@ -14,20 +14,24 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::fields::SourceFields;
+use crate::file_source;
 use crate::graph::{NodeKind, NodeOrigin, Pin, Pins, Work, lower, stage_plan};
-use crate::hash::{Key, Keyed, digest_of, hash};
+use crate::hash::{Key, Keyed, digest_of, hash, source_content};
 use crate::numerics_class::NumericsClass;
 use crate::spec::{BlockId, BlockKind};
 pub use merge::{LockConflict, merge};
 
 /// Version of the format that this build reads and writes.
 ///
-/// 2: the numerics class has an entry of its own. [`Lock::parse`] also reads version 1, in which it was the end of
-/// `fingerprint`.
-pub const VERSION: u32 = 2;
+/// 2: the numerics class has an entry of its own. 3: the content of a single file is that of its manifest, as of several.
+/// [`Lock::parse`] also reads the earlier versions.
+pub const VERSION: u32 = 3;
 
-/// The earlier version, whose `fingerprint` ends with the class.
+/// The version whose `fingerprint` ends with the class.
 const CLASS_IN_FINGERPRINT: u32 = 1;
+
+/// The last version that pins a single file by its bytes alone.
+const FILE_WITHOUT_MANIFEST: u32 = 2;
 
 /// The description of the machine under `portable` numerics, which are the same on every processor.
 pub const PORTABLE_MACHINE: &str = "portable kernels";
@@ -115,6 +119,20 @@ pub struct LockedImport {
 }
 
 impl LockedSource {
+    /// Pins the single file of a lock of an earlier version by its manifest: nothing has to be fetched again. The name of a
+    /// file of the project was its complete path.
+    fn pin_by_manifest(&mut self) {
+        let (Some(bytes), Some(content), [name]) = (self.bytes, &mut self.content, self.files.as_mut_slice()) else {
+            return;
+        };
+        if let Some(own) = file_source::own_name(&self.from, name) {
+            *name = own;
+        }
+        if let Ok(hash) = blake3::Hash::from_hex(content.as_str()) {
+            *content = source_content([(name.as_str(), bytes, *hash.as_bytes())]).to_hex();
+        }
+    }
+
     /// Its version and a prefix of its content's digest, for messages.
     pub fn brief(&self) -> String {
         match &self.content {
@@ -348,13 +366,16 @@ impl Lock {
         }
         let table: toml::Table = toml::from_str(text).map_err(LockError::Malformed)?;
         match table.get("version").and_then(toml::Value::as_integer) {
-            Some(version) if version == i64::from(VERSION) || version == i64::from(CLASS_IN_FINGERPRINT) => {}
+            Some(version) if (i64::from(CLASS_IN_FINGERPRINT)..=i64::from(VERSION)).contains(&version) => {}
             Some(found) if found > i64::from(VERSION) => return Err(LockError::TooNew { found }),
             _ => return Err(LockError::NoVersion),
         }
         let mut lock: Self = toml::from_str(text).map_err(LockError::Malformed)?;
         if lock.version == CLASS_IN_FINGERPRINT {
             lock.split_fingerprint();
+        }
+        if lock.version <= FILE_WITHOUT_MANIFEST {
+            lock.source.values_mut().for_each(LockedSource::pin_by_manifest);
         }
         lock.agrees_with_itself()?;
         Ok(lock)

@@ -76,9 +76,12 @@ const SOURCE: BlockSchema = BlockSchema {
         field(
             "from",
             Type::Text(TextKind::Source),
-            "The location of the files: `pkg:pypi/NAME@VERSION`, `pkg:deb/debian/NAME@VERSION?suite=SUITE`, \
-             `pkg:cargo/NAME@VERSION`, `pkg:npm/NAME@VERSION`, `file:PATH` (relative to the spec; a pattern matches \
-             several), or `hf:ORGANISATION/NAME@REVISION` (a repository of the Hugging Face hub, without pickle files).",
+            "The location of the files: `file:PATH` (relative to the project; a folder or a pattern is several files), \
+             `file:ROOT:/PATH` (below a folder that the user has bound to the name), `https://HOST/PATH`, \
+             `s3://BUCKET/PATH`, `gs://BUCKET/PATH`, `az://CONTAINER/PATH`, `pkg:pypi/NAME@VERSION`, \
+             `pkg:deb/debian/NAME@VERSION?suite=SUITE`, `pkg:cargo/NAME@VERSION`, `pkg:npm/NAME@VERSION`, \
+             `hf:ORGANISATION/NAME@REVISION` (a model of the Hugging Face hub, without pickle files), or \
+             `hf:datasets/ORGANISATION/NAME@REVISION:PATH` (a dataset of the hub).",
         )
         .may_be_unknown(),
         field(

@@ -1,7 +1,7 @@
 //! Sources, corpora and tokenizers.
 
 use super::ViewError;
-use super::reader::{At, Reader, SpecValues};
+use super::reader::{At, Reader, SpecValues, own_name, own_names};
 use crate::encodings::encoding_of_label;
 use crate::fields::{
     ExtractFields, FilterFields, FilterUnit, Format, MemberFilter, PageReference, RowDocument, Step, TextUnit,
@@ -178,14 +178,14 @@ fn extraction<'a>(spec: &'a Spec, call: &At<'a>) -> Result<ExtractionView, ViewE
         Err(_) => None,
     };
     Ok(ExtractionView {
-        source,
         reference,
         fields: ExtractFields {
-            files: read.texts(&read.argument(call, "files")?)?,
-            exclude: read.texts(&read.argument(call, "exclude")?)?,
+            files: own_names(spec, &source, read.texts(&read.argument(call, "files")?)?),
+            exclude: own_names(spec, &source, read.texts(&read.argument(call, "exclude")?)?),
             format,
             encoding: encoding.and_then(|label| encoding_of_label(&label)).map(str::to_owned),
         },
+        source,
         values: read.values,
     })
 }
@@ -215,13 +215,17 @@ pub fn tokenizer(spec: &Spec, id: &BlockId) -> Result<TokenizerView, ViewError> 
             },
             TokenizerInputs::Corpora(read.references(&read.at(id, "corpora")?)?),
         ),
-        Some("load") => (
-            TokenizerFields::Load {
-                member: read.text(&read.argument(&kind, "member")?)?,
-                end_of_document: read.text(&read.argument(&kind, "end_of_document")?)?,
-            },
-            TokenizerInputs::Source(read.reference(&read.argument(&kind, "source")?)?),
-        ),
+        Some("load") => {
+            let member = read.text(&read.argument(&kind, "member")?)?;
+            let end_of_document = read.text(&read.argument(&kind, "end_of_document")?)?;
+            let source = read.reference(&read.argument(&kind, "source")?)?;
+            let member = own_name(spec, &source, member);
+            let fields = TokenizerFields::Load {
+                member,
+                end_of_document,
+            };
+            (fields, TokenizerInputs::Source(source))
+        }
         _ => return Err(kind.error("a kind of tokenizer")),
     };
     Ok(TokenizerView {

@@ -1,7 +1,7 @@
 //! Evals.
 
 use super::ViewError;
-use super::reader::{At, Reader, SpecValues};
+use super::reader::{At, Reader, SpecValues, own_names};
 use super::stage::interval;
 use crate::fields::{AnswerMode, Attack, Judge, JudgeFields, Labelled, Need, Split, TaskFields};
 use crate::schema::EvalKind;
@@ -136,9 +136,9 @@ fn task_fields<'a>(
     };
     let limit_at = read.at(eval, "limit")?;
     Ok(TaskFields {
-        files: read.texts(&read.at(eval, "files")?)?,
+        files: own_item_files(read, eval, "files")?,
         limit: read.optional(&limit_at, Reader::count)?,
-        shot_files: read.texts(&read.at(eval, "shot_files")?)?,
+        shot_files: own_item_files(read, eval, "shot_files")?,
         prompt: read.text(&read.at(eval, "prompt")?)?,
         attacks,
         chat: read.optional(&read.at(eval, "chat")?, Reader::text)?,
@@ -149,6 +149,18 @@ fn task_fields<'a>(
         by: words(read, &read.at(eval, "by")?)?,
         seed: read.whole(&read.at(&experiment, "seed")?)?,
         asks,
+    })
+}
+
+/// The patterns of the files of an eval's items. With several sources, a complete path would not say of which.
+fn own_item_files(read: &mut Reader<'_>, eval: &BlockId, name: &str) -> Result<Vec<String>, ViewError> {
+    let patterns = read.texts(&read.at(eval, name)?)?;
+    // Its values belong to the view that has the sources.
+    let mut sources = Reader::new(read.spec());
+    let sources = sources.references(&sources.at(eval, "data")?)?;
+    Ok(match sources.as_slice() {
+        [source] => own_names(read.spec(), source, patterns),
+        _ => patterns,
     })
 }
 
@@ -175,7 +187,7 @@ fn judge_view(spec: &Spec, eval: &BlockId, kind: EvalKind) -> Result<JudgeView, 
             counts.push(read.count(&k)?);
         }
         JudgeFields::Programs {
-            files: read.texts(&read.at(eval, "files")?)?,
+            files: own_item_files(&mut read, eval, "files")?,
             program: read.text(&read.at(eval, "program")?)?,
             k: counts,
             seconds: read.count(&read.at(eval, "timeout")?)?,
@@ -212,7 +224,17 @@ fn judge<'a>(
     match read.call_name(at) {
         Some("command") => {
             *program = Some(read.reference(&read.argument(at, "source")?)?);
-            let run = read.texts(&read.argument(at, "run")?)?;
+            let mut run = read.texts(&read.argument(at, "run")?)?;
+            if let Some(source) = program {
+                let words = own_names(read.spec(), source, run.clone());
+                // A word without `/` would be the name of an installed program.
+                let own_program = words.first().filter(|word| Some(*word) != run.first() && !word.contains('/'));
+                let own_program = own_program.map(|word| format!("./{word}"));
+                run = words;
+                if let (Some(word), Some(program)) = (run.first_mut(), own_program) {
+                    *word = program;
+                }
+            }
             let mut needs = Vec::new();
             for need in read.elements(&read.argument(at, "needs")?) {
                 needs.push(read.word(&need, Need::Network)?);
@@ -230,11 +252,11 @@ fn judge<'a>(
         }
         Some("refusals") => {
             *labelled = read.optional(&read.argument(at, "labelled")?, Reader::reference)?;
-            if labelled.is_none() {
+            let Some(source) = labelled.clone() else {
                 return Ok(Judge::Rules { labelled: None });
-            }
+            };
             let labelled = Some(Labelled {
-                files: read.texts(&read.argument(at, "files")?)?,
+                files: own_names(read.spec(), &source, read.texts(&read.argument(at, "files")?)?),
                 prompt: read.text(&read.argument(at, "prompt")?)?,
                 response: read.text(&read.argument(at, "response")?)?,
                 label: read.text(&read.argument(at, "label")?)?,

@@ -1,7 +1,7 @@
 //! The experiment's own fields, and models.
 
 use super::ViewError;
-use super::reader::{Reader, SpecValues};
+use super::reader::{Reader, SpecValues, own_name};
 use crate::exact::Exact;
 use crate::fields::{Activation, Architecture, Contract, ModelFields, Numerics, Precision};
 use crate::spec::{BlockId, BlockKind, Spec};
@@ -111,10 +111,11 @@ pub fn model(spec: &Spec, id: &BlockId) -> Result<ModelView, ViewError> {
                 values: hub.values,
             }
         }
-        Some("gguf") => WeightsView::Gguf {
-            source: read.reference(&read.argument(&how, "source")?)?,
-            member: read.text(&read.argument(&how, "member")?)?,
-        },
+        Some("gguf") => {
+            let source = read.reference(&read.argument(&how, "source")?)?;
+            let member = own_name(spec, &source, read.text(&read.argument(&how, "member")?)?);
+            WeightsView::Gguf { source, member }
+        }
         Some("safetensors") => WeightsView::Import {
             source: read.reference(&read.argument(&how, "source")?)?,
         },

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 
 use super::ViewError;
 use crate::exact::Exact;
+use crate::file_source;
 use crate::spec::{BlockId, Field, Spec, Unit, Value};
 
 /// The values of the spec that a view was read from.
@@ -30,6 +31,20 @@ impl SpecValues {
         let values = other.by_path.iter().map(|(path, value)| (path.clone(), value.clone()));
         Arc::make_mut(&mut self.by_path).extend(values);
     }
+}
+
+/// A path of the spec as the name of a source's file: `data/tok.json` is `tok.json` of `file:data/tok.json`.
+pub(super) fn own_name(spec: &Spec, source: &BlockId, path: String) -> String {
+    let from = spec.blocks.get(source).and_then(|block| block.fields.get("from"));
+    match from.map(|from| &from.value) {
+        Some(Value::Text(from)) => file_source::own_name(from, &path).unwrap_or(path),
+        _ => path,
+    }
+}
+
+/// As [`own_name`], for several paths or patterns.
+pub(super) fn own_names(spec: &Spec, source: &BlockId, paths: Vec<String>) -> Vec<String> {
+    paths.into_iter().map(|path| own_name(spec, source, path)).collect()
 }
 
 /// Reads one view.
@@ -64,6 +79,10 @@ impl At<'_> {
 type Read<T> = Result<T, ViewError>;
 
 impl<'a> Reader<'a> {
+    pub(super) fn spec(&self) -> &'a Spec {
+        self.spec
+    }
+
     pub(super) fn new(spec: &'a Spec) -> Self {
         Self {
             spec,

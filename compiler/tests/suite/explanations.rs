@@ -6,7 +6,7 @@ use aurora_lang::diagnostics::{Code, Severity, TABLE, explain};
 use aurora_lang::parse;
 
 /// Codes that no spec alone can show.
-const WITHOUT_EXAMPLE: [Code; 10] = [
+const WITHOUT_EXAMPLE: [Code; 11] = [
     Code::FILE_TOO_LARGE,
     Code::UNKNOWN_PROFILE,
     Code::UNKNOWN_POINT,
@@ -16,6 +16,7 @@ const WITHOUT_EXAMPLE: [Code; 10] = [
     Code::LOCK_OF_ANOTHER_SPEC,
     Code::LOCK_ENTRY_DISAGREES,
     Code::LOCK_WOULD_CHANGE,
+    Code::LOCK_CLAIMED_TWICE,
     Code::SOURCE_NOT_PINNED,
 ];
 

@@ -2,7 +2,7 @@
 
 use aurora_compiler::check::check;
 use aurora_compiler::graph::{Pin, Pins, lower, stage_plan};
-use aurora_compiler::hash::hash;
+use aurora_compiler::hash::{hash, source_content};
 use aurora_compiler::lock::{Completeness, Lock, LockError, LockedOrder, lock};
 use aurora_compiler::numerics_class::NumericsClass;
 use aurora_compiler::spec::{BlockId, BlockKind, Spec};
@@ -18,8 +18,8 @@ fn pins() -> Pins {
         from: format!("file:data/{name}.txt"),
         reference: format!("file:data/{name}.txt"),
         bytes: 10,
-        content: blake3_of(name),
-        files: vec![format!("data/{name}.txt")],
+        content: manifest_of(name),
+        files: vec![format!("{name}.txt")],
     };
     ["english", "finnish"]
         .into_iter()
@@ -30,6 +30,13 @@ fn pins() -> Pins {
 /// Any 64 digits are valid as a content digest.
 fn blake3_of(name: &str) -> String {
     format!("{:064x}", name.len())
+}
+
+/// What pins the only file of a source: the manifest of its name, its bytes and its digest.
+fn manifest_of(name: &str) -> String {
+    let mut digest = [0; 32];
+    digest[31] = u8::try_from(name.len()).expect("a short name");
+    source_content([(format!("{name}.txt").as_str(), 10, digest)]).to_hex()
 }
 
 fn locked(pins: &Pins) -> Lock {
@@ -183,7 +190,10 @@ fn lost_and_edited_results_and_orders_are_found() {
 fn the_class_of_an_earlier_lock_is_the_end_of_its_fingerprint() {
     let new = with_results();
     let class = new.class.expect("a class");
-    let text = new.to_text().replacen("version = 2", "version = 1", 1);
+    let text = new.to_text().replacen("version = 3", "version = 1", 1);
+    // A single file was pinned by its bytes alone.
+    let names = ["english", "finnish"];
+    let text = names.iter().fold(text, |text, name| text.replace(&manifest_of(name), &blake3_of(name)));
     let lines = text.lines().filter(|line| !line.starts_with("class = "));
     let earlier = |machine: &str, probe: &str| {
         let lines = lines.clone().map(|line| match line.strip_prefix("fingerprint = ") {
@@ -198,12 +208,23 @@ fn the_class_of_an_earlier_lock_is_the_end_of_its_fingerprint() {
     // It is out of date, and nothing of it is lost.
     let mut fresh = locked(&pins());
     let changes: Vec<String> = read.changes(&fresh).iter().map(ToString::to_string).collect();
-    assert_eq!(changes, ["version: `1` → `2`"]);
+    assert_eq!(changes, ["version: `1` → `3`"]);
     fresh.keep_from(&read, &spec());
     assert_eq!(fresh, new);
     let portable = earlier("portable kernels", &format!(", probe {class}")).expect("a lock");
     assert_eq!(portable.class, NumericsClass::parse(&format!("portable-{class}")));
     assert!(earlier("a machine", "").is_err());
+}
+
+#[test]
+fn a_single_file_of_an_earlier_lock_is_pinned_by_its_manifest() {
+    let text = locked(&pins()).to_text().replacen("version = 3", "version = 2", 1);
+    let earlier = ["english", "finnish"].iter().fold(text, |text, name| {
+        let text = text.replace(&manifest_of(name), &blake3_of(name));
+        text.replace(&format!("\"{name}.txt\""), &format!("\"data/{name}.txt\""))
+    });
+    assert!(earlier.contains("files = [\"data/english.txt\"]"));
+    assert_eq!(Lock::parse(&earlier).expect("a lock").pins(), pins());
 }
 
 #[test]
@@ -246,8 +267,8 @@ fn errors_have_codes() {
     let text = locked(&pins()).to_text();
     let code = |text: String| Lock::parse(&text).expect_err("an error").code();
     assert_eq!(code(format!("<<<<<<< ours\n{text}")), Code::LOCK_CONFLICT);
-    assert_eq!(code(text.replacen("version = 2", "version = 9", 1)), Code::LOCK_TOO_NEW);
-    assert_eq!(code(text.replacen("version = 2", "", 1)), Code::LOCK_MALFORMED);
+    assert_eq!(code(text.replacen("version = 3", "version = 9", 1)), Code::LOCK_TOO_NEW);
+    assert_eq!(code(text.replacen("version = 3", "", 1)), Code::LOCK_MALFORMED);
     assert_eq!(code(text.replacen("revision", "revisoin", 1)), Code::LOCK_MALFORMED);
     assert!(matches!(Lock::parse(""), Err(LockError::NoVersion)));
 }

@@ -424,16 +424,17 @@ Aurora does not normalize them, because a sum of 90% is more often a forgotten l
   // …
 }"#;
     BAD_SOURCE = "E0310", "malformed source",
-        r#"A source is `file:PATH` (relative to the spec), `pkg:pypi/NAME@VERSION`, `pkg:deb/debian/NAME@VERSION?suite=SUITE`,
-`pkg:cargo/NAME@VERSION`, `pkg:npm/NAME@VERSION`, or `hf:ORGANISATION/NAME`. Packages have a version; the lock pins
-its content."#,
+        r#"A source is `file:PATH` (relative to the project), `file:ROOT:/PATH`, `https://HOST/PATH`, `s3://BUCKET/PATH`,
+`gs://BUCKET/PATH`, `az://CONTAINER/PATH`, `pkg:pypi/NAME@VERSION`, `pkg:deb/debian/NAME@VERSION?suite=SUITE`,
+`pkg:cargo/NAME@VERSION`, `pkg:npm/NAME@VERSION`, `hf:ORGANISATION/NAME` or `hf:datasets/ORGANISATION/NAME`. Packages have a
+version; the lock pins the content. Passwords, keys and signatures are never part of it."#,
         wrong r#"source english { from = "pkg:pypi/sympy" }"#,
         right r#"source english { from = "pkg:pypi/sympy@1.14.0" }"#;
-    SOURCE_NOT_SUPPORTED = "E0311", "source that cannot be fetched yet",
-        r#"`https:`, `s3:`, `gs:` and `az:` are reserved for a later version. The content of a file that was downloaded by hand is pinned
-like that of any other source."#,
-        wrong r#"source english { from = "https://example.org/english.txt" }"#,
-        right r#"source english { from = "file:data/english.txt" }"#;
+    SOURCE_SECRET = "E0311", "secret in the location of a source",
+        r#"Specs and locks are shared, so the location of a source has no user name, no password and no signature. Credentials come from
+the environment or from the files of the platform's own tools: `AWS_ACCESS_KEY_ID`, `HF_TOKEN`, `~/.aws/credentials`."#,
+        wrong r#"source english { from = "https://example.org/english.txt?X-Amz-Signature=0123" }"#,
+        right r#"source english { from = "s3://corpora/english.txt" }"#;
     BAD_LIST = "E0312", "empty list or repeated element",
         r#"The list has no element, or has the same element twice."#,
         wrong r#"tokenizer bpe {
@@ -732,6 +733,11 @@ damaged, or merged incorrectly. Restore it from version control, or delete it: `
         right r#""#;
     SOURCE_NOT_PINNED = "E0507", "source is not pinned",
         r#"The content of a source is not pinned yet. `aurora lock` fetches the source and writes its pin."#,
+        wrong r#""#,
+        right r#""#;
+    LOCK_CLAIMED_TWICE = "E0508", "two specs with one lock",
+        r#"The name of a lock is the name of the experiment, with the profile and the values of `--set`. Two specs with one name would
+overwrite each other's lock. Rename one of the two experiments."#,
         wrong r#""#,
         right r#""#;
     UNUSED = "W0201", "block that is never used",

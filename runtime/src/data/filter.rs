@@ -490,6 +490,11 @@ mod tests {
     }
 
     fn run(fields: &FilterFields, inputs: &[&[&str]]) -> (String, String, FilterReport) {
+        let (train, held_out, report, _) = run_counted(fields, inputs);
+        (train, held_out, report)
+    }
+
+    fn run_counted(fields: &FilterFields, inputs: &[&[&str]]) -> (String, String, FilterReport, Vec<KeptOfInput>) {
         let guard = tempfile::tempdir().expect("a temporary folder");
         let path = Utf8PathBuf::try_from(guard.path().to_owned()).expect("UTF-8");
         let mut paths = Vec::new();
@@ -513,7 +518,8 @@ mod tests {
         std::fs::create_dir(&out).expect("created");
         let report = filter(fields, &paths, &out, ProgressReporter::none()).expect("filtered");
         let read = |name: &str| std::fs::read_to_string(out.join(name)).expect("read");
-        (read("train.jsonl"), read("held_out.jsonl"), report)
+        let kept = serde_json::from_str(&read(INPUTS)).expect("counts");
+        (read("train.jsonl"), read("held_out.jsonl"), report, kept)
     }
 
     fn texts(lines: &str) -> Vec<String> {
@@ -612,6 +618,33 @@ mod tests {
         assert_eq!(texts(&train), ["x", "y"]);
         assert_eq!(report.changed, [("trim".to_owned(), 1)].into());
         assert_eq!(report.dropped["empty"].first, ["0/2"]);
+    }
+
+    /// Which input a document is from follows from the counts: the files keep the order of the inputs.
+    #[test]
+    fn kept_documents_are_counted_by_input() {
+        let mut fields = fields(vec![Step::Deduplicate {
+            by: FilterUnit::Document,
+        }]);
+        fields.held_out = "0.3".parse().expect("a number");
+        let texts: Vec<String> = (0..60).map(|n| format!("document number {}", n % 50)).collect();
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let inputs = [&texts[..20], &[], &texts[20..], &["document number 1"]];
+        let (train, held_out, _, kept) = run_counted(&fields, &inputs);
+        let of = |lines: &str, input: usize| {
+            let id = |line: &str| serde_json::from_str::<Document>(line).expect("a document").id;
+            let ids: Vec<String> = lines.lines().map(id).collect();
+            assert!(ids.is_sorted_by_key(|id| id.split('/').next().map(str::to_owned)));
+            ids.iter().filter(|id| id.starts_with(&format!("{input}/"))).count() as u64
+        };
+        let counted: Vec<KeptOfInput> = (0..4)
+            .map(|input| KeptOfInput {
+                train: of(&train, input),
+                held_out: of(&held_out, input),
+            })
+            .collect();
+        assert_eq!(kept, counted);
+        assert_eq!(kept.iter().map(|input| input.train + input.held_out).sum::<u64>(), 50);
     }
 
     #[test]

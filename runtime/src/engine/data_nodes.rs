@@ -106,7 +106,7 @@ impl Run<'_> {
             .get(name)
             .ok_or_else(|| self.fail(id, "it is not pinned"))?;
         let pinning = Pinning {
-            root: self.inputs.root,
+            folders: self.inputs.folders,
             store: self.results.store,
             offline: self.inputs.offline,
             at_most: self.inputs.at_most,
@@ -284,7 +284,7 @@ impl Run<'_> {
             variable,
             timeout: options.map_or(Duration::MAX, |options| options.timeout),
             allowed: self.inputs.allowed,
-            hidden: &[self.results.store.root().as_std_path(), self.inputs.root.as_std_path()],
+            hidden: &[self.results.store.root().as_std_path(), self.inputs.folders.project.as_std_path()],
             progress,
         };
         judge::judge(fields, items, &inputs, out).map_err(|error| self.fail(id, error))

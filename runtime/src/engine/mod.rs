@@ -26,6 +26,7 @@ use crate::limits::is_unpacked_limit;
 use crate::numerics::Fingerprint;
 use crate::progress::ProgressReporter;
 use crate::results::{ResultError, Results};
+use crate::source::Folders;
 use crate::statistics::GateResult;
 use crate::store::lock::{Attempt, Held, Holder};
 use crate::store::{Publication, ResultId, Store, StoreError};
@@ -247,8 +248,8 @@ fn disk_help(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> 
 /// What a run needs from outside the graph.
 #[derive(Clone, Copy)]
 pub struct ExternalInputs<'a> {
-    /// Folder that the spec's file references are relative to.
-    pub root: &'a Utf8Path,
+    /// The folders that the spec's file references are relative to.
+    pub folders: &'a Folders,
     pub pins: &'a Pins,
     /// Fetch nothing.
     pub offline: bool,

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use aurora_compiler::server::ServerAddress;
 use ureq::config::Config;
-use ureq::http::{HeaderMap, Response};
-use ureq::{Agent, Body, RequestBuilder};
+use ureq::http::{HeaderMap, Response, StatusCode};
+use ureq::{Agent, AsSendBody, Body};
 
 use super::{Again, Failure, HttpError, Limits, POLL_INTERVAL, Pace};
 use crate::progress::ProgressReporter;
@@ -30,23 +30,47 @@ static AGENT: LazyLock<Agent> = LazyLock::new(|| {
 /// What is asked for.
 pub(super) struct Request {
     pub address: String,
-    /// JSON to post; without it, the request is a GET.
-    pub body: Option<String>,
+    pub method: &'static str,
+    /// Sent to the named server only: such a request is not redirected, and within this machine it goes to no proxy.
+    pub body: Option<Vec<u8>>,
+    pub headers: Vec<(String, String)>,
     pub authorization: Option<Secret>,
     /// The number of bytes that are there, and the `ETag` that they had.
     pub resume: Option<(u64, String)>,
+    /// Whether the answer may come from where the server redirects to. Keys are not sent there.
+    pub redirects: bool,
+}
+
+impl Request {
+    pub fn get(address: &str, authorization: Option<Secret>) -> Self {
+        Self {
+            address: address.to_owned(),
+            method: "GET",
+            body: None,
+            headers: Vec::new(),
+            authorization,
+            resume: None,
+            redirects: true,
+        }
+    }
 }
 
 /// Status and headers of an answer.
 pub(super) struct Head {
     pub status: u16,
+    pub code: StatusCode,
     /// The length of the body, if it is stated.
     pub length: Option<u64>,
     /// A strong `ETag`.
     pub etag: Option<String>,
     /// Where the range of a partial answer starts.
     pub start: Option<u64>,
+    /// The length of the range of a partial answer.
+    pub range: Option<u64>,
+    /// The length of all bytes, if the range that was asked for begins at their end.
+    pub complete: Option<u64>,
     pub retry_after: Option<Duration>,
+    pub headers: HeaderMap,
 }
 
 impl Head {
@@ -55,17 +79,37 @@ impl Head {
         let text = |name: &str| text(headers, name);
         Self {
             status: response.status().as_u16(),
+            code: response.status(),
             length: text("content-length").and_then(|length| length.parse().ok()),
             etag: text("etag").filter(|tag| tag.starts_with('"')).map(str::to_owned),
             start: text("content-range")
                 .and_then(|range| range.strip_prefix("bytes ")?.split('-').next()?.parse().ok()),
+            range: text("content-range").and_then(|range| {
+                let (start, end) = range.strip_prefix("bytes ")?.split('/').next()?.split_once('-')?;
+                let (start, end): (u64, u64) = (start.parse().ok()?, end.parse().ok()?);
+                end.checked_sub(start)?.checked_add(1)
+            }),
+            complete: text("content-range").and_then(|range| range.strip_prefix("bytes */")?.parse().ok()),
             retry_after: text("retry-after").and_then(|seconds| seconds.parse().ok().map(Duration::from_secs)),
+            headers: headers.clone(),
         }
     }
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok().map(str::trim)
+}
+
+/// An address without the parameters of its query.
+pub(super) fn without_query(address: &str) -> &str {
+    address.split('?').next().unwrap_or(address)
+}
+
+/// Whether an address is of a server of this machine.
+pub(super) fn is_this_machine(address: &str) -> bool {
+    let start = address.find("://").map_or(0, |at| at + 3);
+    let end = address[start..].find(['/', '?']).map_or(address.len(), |at| start + at);
+    ServerAddress::parse(&address[..end]).is_ok_and(|server| server.is_this_machine())
 }
 
 /// Parts of an answer, in their order.
@@ -87,7 +131,11 @@ pub(super) struct Exchange<'a> {
 
 impl<'a> Exchange<'a> {
     pub fn start(request: Request, limits: &'a Limits, progress: ProgressReporter<'a>) -> Result<Self, HttpError> {
-        let address = request.address.clone();
+        // Requests that are not redirected are signed; a signature may be in the query.
+        let address = match request.redirects {
+            true => request.address.clone(),
+            false => without_query(&request.address).to_owned(),
+        };
         let (to, parts) = sync_channel(4);
         // Ends the thread some time after the caller has given up.
         let longest = match limits.pace {
@@ -233,28 +281,21 @@ impl<'a> Exchange<'a> {
 fn transfer(request: &Request, silence: Duration, to: &SyncSender<Part>) -> Result<(), ureq::Error> {
     let https_only = request.address.starts_with("https:");
     let silence = Some(silence);
-    let mut headers = Vec::new();
+    let mut headers = request.headers.clone();
     if let Some(authorization) = &request.authorization {
-        headers.push(("Authorization", authorization.reveal().to_owned()));
+        headers.push(("Authorization".to_owned(), authorization.reveal().to_owned()));
     }
-    let response = if let Some(body) = &request.body {
-        headers.push(("Content-Type", "application/json".to_owned()));
-        let post = AGENT.post(&request.address).config().https_only(https_only);
-        // Answers and keys go to the named server only: not where it redirects to, and within this machine not to a proxy.
-        let post = post.max_redirects(0);
-        let post = match ServerAddress::parse(&request.address) {
-            Ok(server) if server.is_this_machine() => post.proxy(None),
-            _ => post,
-        };
-        let post = post.timeout_per_read(silence).timeout_per_write(silence).build();
-        with(post, headers).send(body.as_str())?
-    } else {
-        if let Some((from, tag)) = &request.resume {
-            headers.extend([("Range", format!("bytes={from}-")), ("If-Range", tag.clone())]);
-        }
-        let get = AGENT.get(&request.address).config().https_only(https_only);
-        let get = get.timeout_per_read(silence).timeout_per_write(silence).build();
-        with(get, headers).call()?
+    if let Some((from, tag)) = &request.resume {
+        let range = [("Range", format!("bytes={from}-")), ("If-Range", tag.clone())];
+        headers.extend(range.map(|(name, value)| (name.to_owned(), value)));
+    }
+    let named = || {
+        let start = ureq::http::Request::builder().method(request.method).uri(&request.address);
+        headers.iter().fold(start, |request, (name, value)| request.header(name, value))
+    };
+    let response = match &request.body {
+        Some(body) => run(named().body(body.as_slice())?, request, https_only, silence)?,
+        None => run(named().body(())?, request, https_only, silence)?,
     };
     if to.send(Part::Head(Head::of(&response))).is_err() {
         return Ok(());
@@ -270,8 +311,22 @@ fn transfer(request: &Request, silence: Duration, to: &SyncSender<Part>) -> Resu
     }
 }
 
-fn with<B>(request: RequestBuilder<B>, headers: Vec<(&str, String)>) -> RequestBuilder<B> {
-    headers
-        .into_iter()
-        .fold(request, |request, (name, value)| request.header(name, value))
+fn run(
+    with_body: ureq::http::Request<impl AsSendBody>,
+    request: &Request,
+    https_only: bool,
+    silence: Option<Duration>,
+) -> Result<Response<Body>, ureq::Error> {
+    let mut config = AGENT
+        .configure_request(with_body)
+        .https_only(https_only)
+        .timeout_per_read(silence)
+        .timeout_per_write(silence);
+    if request.body.is_some() || !request.redirects {
+        config = config.max_redirects(0);
+        if is_this_machine(&request.address) {
+            config = config.proxy(None);
+        }
+    }
+    AGENT.run(config.build())
 }

@@ -5,8 +5,6 @@
 //! a busy server is asked again, a bounded number of times. The caller's thread watches the time and cancellation; a second
 //! thread waits for the server. Not here: which address, what the bytes mean, and package clients (`source::client`).
 
-use std::fs::File;
-use std::io::{Seek, SeekFrom, Write};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -15,11 +13,15 @@ use camino::Utf8Path;
 use serde_json::Value;
 
 use crate::errors::FileError;
-use crate::progress::{Cancelled, ProgressReporter, ProgressUnit};
+use crate::progress::{Cancelled, ProgressReporter};
 use crate::redact::{self, Secret};
+pub use download::Download;
 use exchange::{Exchange, Head, Request};
+pub use service::{Connector, ServiceError};
 
+mod download;
 mod exchange;
+mod service;
 
 /// How often a wait is interrupted to look whether the work is cancelled.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
@@ -145,6 +147,20 @@ enum Again {
     After(Option<Duration>),
 }
 
+impl Failure {
+    /// For what may be asked twice: another connection may be answered.
+    fn may_pass(self) -> Self {
+        let passes = matches!(self.error, HttpError::NoAnswer { .. } | HttpError::Slow { .. });
+        Self {
+            again: match self.again {
+                Again::No if passes => Again::After(None),
+                again => again,
+            },
+            ..self
+        }
+    }
+}
+
 impl<E: Into<HttpError>> From<E> for Failure {
     fn from(error: E) -> Self {
         Self {
@@ -160,102 +176,7 @@ impl<E: Into<HttpError>> From<E> for Failure {
 /// # Errors
 /// [`HttpError`]. The file may then have the beginning of the bytes, never more than the limit.
 pub fn get(address: &str, to: &Utf8Path, limits: &Limits, progress: ProgressReporter<'_>) -> Result<u64, HttpError> {
-    let (address, authorization) = basic(address);
-    let address = address.as_str();
-    let mut download = Download {
-        address,
-        authorization,
-        limits,
-        progress,
-        file: File::create(to).map_err(FileError::writing(to))?,
-        to,
-        received: 0,
-        validator: None,
-    };
-    let mut tries = Tries::new(limits);
-    loop {
-        let before = download.received;
-        match download.attempt() {
-            Ok(()) => return Ok(download.received),
-            Err(failure) => {
-                if download.received.saturating_sub(before) >= WORTH_RESUMING {
-                    tries = Tries::new(limits);
-                }
-                tries.wait(failure, address, progress)?;
-            }
-        }
-    }
-}
-
-/// A download, which may need several requests.
-struct Download<'a> {
-    address: &'a str,
-    authorization: Option<Secret>,
-    limits: &'a Limits,
-    progress: ProgressReporter<'a>,
-    file: File,
-    to: &'a Utf8Path,
-    received: u64,
-    /// The server's name of these bytes (a strong `ETag`): only with one can the rest be asked for.
-    validator: Option<String>,
-}
-
-impl Download<'_> {
-    fn attempt(&mut self) -> Result<(), Failure> {
-        let from = self.validator.as_ref().map_or(0, |_| self.received);
-        let request = Request {
-            address: self.address.to_owned(),
-            body: None,
-            authorization: self.authorization.clone(),
-            resume: self.validator.clone().filter(|_| from > 0).map(|tag| (from, tag)),
-        };
-        let exchange = Exchange::start(request, self.limits, self.progress)?;
-        let head = exchange.head()?;
-        let total = match head.status {
-            206 if from > 0 && head.start == Some(from) => head.length.map(|rest| from.saturating_add(rest)),
-            // The bytes have changed, or the server does not resume.
-            206 | 416 if from > 0 => {
-                self.validator = None;
-                let cause = "the server does not resume it".to_owned();
-                return Err(exchange.cut(self.received, cause));
-            }
-            200..300 => {
-                self.restart()?;
-                head.length
-            }
-            _ => return Err(refused(exchange, &head)),
-        };
-        self.validator = head.etag;
-        let limit = self.limits.bytes;
-        if total.is_some_and(|total| total > limit) {
-            return Err(exchange.too_large().into());
-        }
-        let writing = FileError::writing(self.to);
-        let (file, received, progress) = (&mut self.file, &mut self.received, self.progress);
-        exchange.body(&mut |bytes| {
-            if bytes.len() as u64 > limit - (*received).min(limit) {
-                // The disk gets the space back at once.
-                file.set_len(0).map_err(writing)?;
-                return Err(exchange.too_large());
-            }
-            file.write_all(bytes).map_err(writing)?;
-            *received += bytes.len() as u64;
-            progress.report(*received, total, ProgressUnit::Bytes);
-            Ok(())
-        })?;
-        if let Some(total) = total.filter(|total| *total != self.received) {
-            return Err(exchange.cut(self.received, format!("it states {total} bytes")));
-        }
-        Ok(())
-    }
-
-    fn restart(&mut self) -> Result<(), FileError> {
-        let writing = FileError::writing(self.to);
-        self.file.set_len(0).map_err(writing)?;
-        self.file.seek(SeekFrom::Start(0)).map_err(writing)?;
-        self.received = 0;
-        Ok(())
-    }
+    Download::new(address, None, limits, progress).to(to)
 }
 
 /// Posts JSON, with a key or the password in the address, and reads the JSON answer, in which no text has a secret of this process.
@@ -279,10 +200,10 @@ pub fn post(
     loop {
         let attempt = || -> Result<Value, Failure> {
             let request = Request {
-                address: address.to_owned(),
-                body: Some(body.clone()),
-                authorization: authorization.clone(),
-                resume: None,
+                body: Some(body.clone().into_bytes()),
+                headers: vec![("Content-Type".to_owned(), "application/json".to_owned())],
+                method: "POST",
+                ..Request::get(address, authorization.clone())
             };
             let exchange = Exchange::start(request, limits, progress)?;
             let head = exchange.head()?;
@@ -330,6 +251,11 @@ fn percent_decoded(text: &str) -> Vec<u8> {
     bytes
 }
 
+/// Whether a later request may have another status.
+fn is_passing(status: u16) -> bool {
+    matches!(status, 408 | 425 | 429 | 500 | 502 | 503 | 504)
+}
+
 /// The error of an answer that is not a success, with the beginning of what the server says.
 fn refused(exchange: Exchange<'_>, head: &Head) -> Failure {
     let mut body = Vec::new();
@@ -347,14 +273,13 @@ fn refused(exchange: Exchange<'_>, head: &Head) -> Failure {
         Some((end, _)) => format!("{}…", &body[..end]),
         None => body,
     };
-    let is_passing = matches!(head.status, 408 | 425 | 429 | 500 | 502 | 503 | 504);
     Failure {
         error: HttpError::Status {
             address: exchange.address().to_owned(),
             status: head.status,
             body,
         },
-        again: if is_passing {
+        again: if is_passing(head.status) {
             Again::After(head.retry_after)
         } else {
             Again::No

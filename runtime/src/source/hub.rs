@@ -1,16 +1,17 @@
 //! Repositories of the Hugging Face hub, through its cache.
 //!
-//! In: a repository and a revision. Out: the commit and the files of that commit, in the cache that Hugging Face's
-//! tools share (`HF_HUB_CACHE`, else `hub` in `HF_HOME`, else `~/.cache/huggingface/hub`): files that these tools have
+//! In: a repository of models or of a dataset, a revision, and a path or pattern of files. Out: the commit and the files of
+//! that commit, in the cache that Hugging Face's tools share (`HF_HUB_CACHE`, else `hub` in `HF_HOME`, else `~/.cache/huggingface/hub`): files that these tools have
 //! fetched are not fetched again, and the other way round.
 //!
 //! ```text
-//! models--ORGANISATION--NAME/refs/REVISION           the commit of a branch or tag
+//! models--ORGANISATION--NAME/refs/REVISION           the commit of a branch or tag; `datasets--` for a dataset
 //! models--ORGANISATION--NAME/blobs/ETAG              the bytes of a file
 //! models--ORGANISATION--NAME/snapshots/COMMIT/FILE   a link to its bytes
 //! ```
 //!
-//! Pickles are neither fetched nor read from the cache. A file is as long as the hub states, or an error.
+//! Pickles are neither fetched nor read from the cache. A file is as long as the hub states, or an error. The token is that
+//! of Hugging Face's tools: `HF_TOKEN`, else the file that `hf auth login` writes.
 
 use std::fs;
 use std::io::{self, Read};
@@ -19,17 +20,32 @@ use camino::{Utf8Path, Utf8PathBuf};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
+use aurora_compiler::file_source;
+use aurora_compiler::server::ServerAddress;
+
 use super::archive::InputFile;
+use super::files::Found;
+use super::parallel::{Meter, each};
+use super::partial::Partial;
+use super::reference::{Repository, RepositoryKind};
+use super::selection::Selection;
 use super::{FetchError, SourceContext};
 use crate::errors::FileError;
-use crate::http::{self, HttpError, Limits};
+use crate::http::{Download, HttpError, Limits};
 use crate::progress::ProgressReporter;
+use crate::redact::Secret;
 
 /// What the files of a repository may have, unless the spec states it: more than the largest published models. Bytes.
 const REPOSITORY_LIMIT: u64 = 2 << 40;
 
 /// The largest answer about a revision, bytes; it names each file.
 const ANSWER_LIMIT: u64 = 64 << 20;
+
+/// The largest token, bytes.
+const TOKEN_LIMIT: u64 = 64 << 10;
+
+/// Extensions of files with pickles or code in the repository of a dataset.
+const LEFT_OUT_OF_DATASETS: [&str; 7] = [".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".py", ".joblib"];
 
 /// Extensions of files with pickles, code, or the weights for other frameworks.
 const LEFT_OUT: [&str; 14] = [
@@ -42,6 +58,8 @@ const LEFT_OUT: [&str; 14] = [
 pub(super) struct Hub {
     pub endpoint: String,
     pub cache: Utf8PathBuf,
+    /// Of the user's account, for private and gated repositories.
+    pub token: Option<Secret>,
 }
 
 /// The hub's answer about a revision.
@@ -65,9 +83,51 @@ struct Lfs {
     sha256: String,
 }
 
-fn is_wanted(name: &str) -> bool {
-    let hidden = name.split('/').any(|part| part.starts_with('.') || part.is_empty());
-    !hidden && !LEFT_OUT.iter().any(|ending| name.ends_with(ending))
+/// Whether a file of a repository is used, before its pattern is looked at.
+fn is_wanted(kind: RepositoryKind, name: &str) -> bool {
+    let left_out = match kind {
+        RepositoryKind::Model => &LEFT_OUT[..],
+        RepositoryKind::Dataset => &LEFT_OUT_OF_DATASETS[..],
+    };
+    !name.split('/').any(str::is_empty) && !left_out.iter().any(|ending| name.ends_with(ending))
+}
+
+/// The names that a repository's path or pattern means, and the number of those that are left out.
+///
+/// A path is a file, else everything in the folder, else its shards (`de/train` is `de/train-00000-of-00008.parquet`).
+pub(super) fn select(repository: &Repository, names: &[&str]) -> Result<(Vec<String>, u64), FetchError> {
+    let path = repository.pattern.as_deref().map(|path| path.trim_end_matches('/'));
+    let selection = match path {
+        Some(pattern) if file_source::is_pattern(pattern) => Selection::new(pattern)?,
+        _ => Selection::everything(),
+    };
+    let meant: Vec<&str> = match path.filter(|path| !file_source::is_pattern(path)) {
+        Some(path) => {
+            let beginning = |start: String| names.iter().filter(move |name| name.starts_with(&start)).copied();
+            let file: Vec<&str> = names.iter().filter(|name| **name == path).copied().collect();
+            let folder: Vec<&str> = beginning(format!("{path}/")).collect();
+            let shards: Vec<&str> = beginning(format!("{path}-")).filter(|name| is_shard(&name[path.len()..])).collect();
+            [file, folder, shards].into_iter().find(|found| !found.is_empty()).unwrap_or_default()
+        }
+        None => names.to_vec(),
+    };
+    let (mut wanted, mut skipped) = (Vec::new(), 0);
+    for name in meant {
+        match selection.of(name) {
+            Some(true) if is_wanted(repository.kind, name) => wanted.push(name.to_owned()),
+            Some(_) => skipped += 1,
+            None => {}
+        }
+    }
+    wanted.sort_unstable();
+    Ok((wanted, skipped))
+}
+
+/// Whether a name goes on as that of a shard: `-00000-of-00008.parquet`.
+fn is_shard(rest: &str) -> bool {
+    let numbers = rest.strip_prefix('-').and_then(|rest| rest.split_once("-of-"));
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    numbers.is_some_and(|(at, rest)| is_number(at) && rest.split('.').next().is_some_and(is_number) && !rest.contains('/'))
 }
 
 fn is_commit(revision: &str) -> bool {
@@ -84,9 +144,16 @@ impl Hub {
             cache.unwrap_or_else(crate::cache_folder).join("huggingface")
         };
         let endpoint = set("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".to_owned());
+        let home = folder("HF_HOME").unwrap_or_else(home);
+        let kept = || {
+            let path = folder("HF_TOKEN_PATH").unwrap_or_else(|| home.join("token"));
+            crate::regular::read_text(&path, TOKEN_LIMIT).ok()
+        };
+        let token = set("HF_TOKEN").or_else(kept).filter(|token| !token.trim().is_empty());
         Self {
             endpoint: endpoint.trim_end_matches('/').to_owned(),
-            cache: folder("HF_HUB_CACHE").unwrap_or_else(|| folder("HF_HOME").unwrap_or_else(home).join("hub")),
+            cache: folder("HF_HUB_CACHE").unwrap_or_else(|| home.join("hub")),
+            token: token.map(|token| Secret::new(&token)),
         }
     }
 
@@ -96,18 +163,26 @@ impl Hub {
     /// The hub cannot be reached or does not have the revision; a file has other bytes than the hub states.
     pub fn fetch(
         &self,
-        repository: &str,
-        revision: Option<&str>,
+        repository: &Repository,
         pinned: Option<&[String]>,
         context: SourceContext<'_>,
         progress: ProgressReporter<'_>,
-    ) -> Result<(String, Vec<InputFile>), FetchError> {
-        let revision = revision.unwrap_or("main");
-        Repository {
+    ) -> Result<(String, Found), FetchError> {
+        let revision = repository.revision.as_deref().unwrap_or("main");
+        let kind = match repository.kind {
+            RepositoryKind::Model => "models",
+            RepositoryKind::Dataset => "datasets",
+        };
+        let known = Repository {
+            revision: Some(revision.to_owned()),
+            ..repository.clone()
+        };
+        RepositoryFetch {
             hub: self,
-            name: repository,
-            reference: format!("hf:{repository}@{revision}"),
-            folder: self.cache.join(format!("models--{}", repository.replace('/', "--"))),
+            repository,
+            kind,
+            reference: known.to_string(),
+            folder: self.cache.join(format!("{kind}--{}", repository.name.replace('/', "--"))),
             context,
             progress,
         }
@@ -116,9 +191,11 @@ impl Hub {
 }
 
 /// A repository of which a revision is fetched.
-struct Repository<'a> {
+struct RepositoryFetch<'a> {
     hub: &'a Hub,
-    name: &'a str,
+    repository: &'a Repository,
+    /// `models` or `datasets`, as in addresses.
+    kind: &'static str,
     /// For messages, with the revision.
     reference: String,
     /// In the cache.
@@ -127,7 +204,7 @@ struct Repository<'a> {
     progress: ProgressReporter<'a>,
 }
 
-impl Repository<'_> {
+impl RepositoryFetch<'_> {
     fn failed(&self, cause: String) -> FetchError {
         FetchError::Failed {
             reference: self.reference.clone(),
@@ -135,7 +212,7 @@ impl Repository<'_> {
         }
     }
 
-    fn fetch(&self, revision: &str, pinned: Option<&[String]>) -> Result<(String, Vec<InputFile>), FetchError> {
+    fn fetch(&self, revision: &str, pinned: Option<&[String]>) -> Result<(String, Found), FetchError> {
         let reference = || self.folder.join("refs").join(revision);
         let known = if is_commit(revision) {
             Some(revision.to_owned())
@@ -146,19 +223,24 @@ impl Repository<'_> {
             None
         };
         if let Some(commit) = known.as_deref().filter(|commit| is_commit(commit))
-            && let Some(files) = self.in_cache(commit, pinned)?
+            && let Some(found) = self.in_cache(commit, pinned)?
         {
-            return Ok((commit.to_owned(), files));
+            return Ok((commit.to_owned(), found));
         }
         if self.context.offline {
             let reference = self.reference.clone();
             return Err(FetchError::Offline { reference });
         }
         let info = self.info(revision)?;
+        let names: Vec<&str> = info.siblings.iter().map(|sibling| sibling.rfilename.as_str()).collect();
+        let (meant, skipped) = match pinned {
+            Some(pinned) => (pinned.to_vec(), 0),
+            None => select(self.repository, &names)?,
+        };
         let mut wanted = Vec::new();
         for sibling in &info.siblings {
             let name = &sibling.rfilename;
-            if !pinned.map_or_else(|| is_wanted(name), |pinned| pinned.contains(name)) {
+            if !meant.contains(name) {
                 continue;
             }
             if name.starts_with('/') || name.split('/').any(|part| part == ".." || part.is_empty()) {
@@ -178,13 +260,22 @@ impl Repository<'_> {
                 limit,
             });
         }
-        let file = |sibling: &&Sibling| -> Result<InputFile, FetchError> {
+        let meter = Meter::new(bytes, self.progress);
+        let mut files = each(&wanted, |sibling: &&Sibling| {
             let path = self.file(&info.sha, sibling)?;
+            meter.add(sibling.size.unwrap_or(0));
             Ok(InputFile::new(sibling.rfilename.clone(), path))
-        };
-        let mut files = wanted.iter().map(file).collect::<Result<Vec<_>, _>>()?;
+        })?;
         if files.is_empty() {
-            return Err(self.failed("it has no usable file; pickles are never fetched".to_owned()));
+            let cause = match &self.repository.pattern {
+                Some(pattern) => {
+                    let example = names.iter().find(|name| is_wanted(self.repository.kind, name));
+                    let example = example.map(|name| format!("; there is for example `{name}`"));
+                    format!("no file matches `{pattern}`{}", example.unwrap_or_default())
+                }
+                None => "it has no usable file; pickles are never fetched".to_owned(),
+            };
+            return Err(self.failed(cause));
         }
         files.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         if !is_commit(revision) {
@@ -192,29 +283,37 @@ impl Repository<'_> {
             fs::create_dir_all(path.parent().unwrap_or(&self.folder)).map_err(FileError::writing(&path))?;
             crate::write_atomically(&path, info.sha.as_bytes()).map_err(FileError::writing(&path))?;
         }
-        Ok((info.sha, files))
+        Ok((info.sha, Found { files, skipped }))
     }
 
     /// A commit never changes: pinned files of it are read from the cache without a request.
-    fn in_cache(&self, commit: &str, pinned: Option<&[String]>) -> Result<Option<Vec<InputFile>>, FetchError> {
-        let found = snapshot(&self.folder.join("snapshots").join(commit))?;
-        let Some(pinned) = pinned else {
-            return Ok(Some(found).filter(|found| self.context.offline && !found.is_empty()));
+    fn in_cache(&self, commit: &str, pinned: Option<&[String]>) -> Result<Option<Found>, FetchError> {
+        let there = snapshot(&self.folder.join("snapshots").join(commit))?;
+        let one = |name: &String| there.iter().find(|file| file.name == *name).cloned();
+        let (meant, skipped) = match pinned {
+            Some(pinned) => (pinned.to_vec(), 0),
+            // Another tool may have fetched a part of the files only: they are all that is known without the hub.
+            None if self.context.offline => {
+                let names: Vec<&str> = there.iter().map(|file| file.name.as_str()).collect();
+                select(self.repository, &names)?
+            }
+            None => return Ok(None),
         };
-        let one = |name: &String| found.iter().find(|file| file.name == *name).cloned();
-        Ok(pinned.iter().map(one).collect())
+        let files: Option<Vec<InputFile>> = meant.iter().map(one).collect();
+        Ok(files.filter(|files| !files.is_empty()).map(|files| Found { files, skipped }))
     }
 
     /// The hub's answer about a revision.
     fn info(&self, revision: &str) -> Result<HubRevision, FetchError> {
         let address = format!(
-            "{}/api/models/{}/revision/{}?blobs=true",
+            "{}/api/{}/{}/revision/{}?blobs=true",
             self.hub.endpoint,
-            self.name,
+            self.kind,
+            self.repository.name,
             revision.replace('/', "%2F")
         );
         let answer = self.context.scratch.join("revision.json");
-        self.get(&address, &answer, ANSWER_LIMIT)?;
+        self.download(&address, ANSWER_LIMIT, |download| download.to(&answer))?;
         let text = fs::read(&answer).map_err(FileError::reading(&answer))?;
         let info: HubRevision =
             serde_json::from_slice(&text).map_err(|error| self.failed(format!("the hub's answer: {error}")))?;
@@ -241,9 +340,16 @@ impl Repository<'_> {
             .ok_or_else(|| self.failed(format!("the hub does not state the length of `{name}`")))?;
         let blob = folder.join("blobs").join(etag);
         if !blob.is_file() {
-            let came = self.context.scratch.join("file");
-            let address = format!("{}/{}/resolve/{commit}/{}", self.hub.endpoint, self.name, escaped(name));
-            let length = self.get(&address, &came, size)?;
+            let place = match self.repository.kind {
+                RepositoryKind::Model => "",
+                RepositoryKind::Dataset => "datasets/",
+            };
+            let (endpoint, repository) = (&self.hub.endpoint, &self.repository.name);
+            let address = format!("{endpoint}/{place}{repository}/resolve/{commit}/{}", escaped(name));
+            let partial = Partial::open(self.context.cache, &format!("{address} {etag}"), self.context.scratch)?;
+            let length = self.download(&address, size, |download| download.resume(partial.path()))?;
+            let came = self.context.scratch.join(etag);
+            partial.finish(&came)?;
             if size != length {
                 let cause = format!("`{name}` has {length} bytes, but the hub states {size}");
                 return Err(self.failed(cause));
@@ -269,25 +375,48 @@ impl Repository<'_> {
         }
     }
 
-    /// Downloads an address to a file, and returns its length.
-    fn get(&self, address: &str, to: &Utf8Path, limit: u64) -> Result<u64, FetchError> {
-        let reference = || self.reference.clone();
-        http::get(address, to, &Limits::for_file(limit), self.progress).map_err(|error| match error {
+    /// Downloads from an address of the hub.
+    fn download<T>(
+        &self,
+        address: &str,
+        limit: u64,
+        get: impl FnOnce(Download<'_>) -> Result<T, HttpError>,
+    ) -> Result<T, FetchError> {
+        let limits = Limits {
+            bytes: limit,
+            ..self.context.limits.copied().unwrap_or(Limits::for_file(limit))
+        };
+        // A token is for a server that nobody can listen to on the way.
+        let is_safe = ServerAddress::parse(&self.hub.endpoint).is_ok_and(|server| server.keeps_secrets());
+        let token = self.hub.token.as_ref().filter(|_| is_safe);
+        // Several files come at once: the meter counts their bytes.
+        let download = Download::new(address, token, &limits, self.progress.quiet());
+        get(download).map_err(|error| match error {
             HttpError::Status {
-                status: status @ (401 | 403 | 404),
+                status: status @ (401 | 403),
                 ..
-            } => FetchError::Hub {
-                reference: reference(),
+            } => FetchError::Gated {
+                reference: self.reference.clone(),
                 status,
+                page: self.page(),
+                token: if token.is_some() { "the token was not accepted" } else { "no token was sent" },
                 cache: self.hub.cache.clone(),
             },
-            HttpError::Cancelled(cancelled) => cancelled.into(),
-            HttpError::File(error) => error.into(),
-            error => FetchError::Transfer {
-                reference: reference(),
-                source: error,
+            HttpError::Status { status: 404, .. } => FetchError::Hub {
+                reference: self.reference.clone(),
+                page: self.page(),
+                cache: self.hub.cache.clone(),
             },
+            error => FetchError::of_transfer(&self.reference, error),
         })
+    }
+
+    /// The page of the repository, for people.
+    fn page(&self) -> String {
+        match self.repository.kind {
+            RepositoryKind::Model => format!("{}/{}", self.hub.endpoint, self.repository.name),
+            RepositoryKind::Dataset => format!("{}/datasets/{}", self.hub.endpoint, self.repository.name),
+        }
     }
 }
 
@@ -309,6 +438,9 @@ fn escaped(path: &str) -> String {
 fn put(from: &Utf8Path, to: &Utf8Path) -> Result<(), FetchError> {
     let folder = to.parent().unwrap_or(to);
     fs::create_dir_all(folder).map_err(FileError::writing(folder))?;
+    if fs::rename(from, to).is_ok() {
+        return Ok(());
+    }
     let mut own = tempfile::NamedTempFile::new_in(folder).map_err(FileError::writing(folder))?;
     let mut bytes = fs::File::open(from).map_err(FileError::reading(from))?;
     io::copy(&mut bytes, &mut own).map_err(FileError::writing(to))?;
@@ -345,7 +477,7 @@ fn snapshot(root: &Utf8Path) -> Result<Vec<InputFile>, FetchError> {
             let name = format!("{folder}{}", entry.file_name());
             if entry.path().is_dir() {
                 folders.push(format!("{name}/"));
-            } else if entry.path().is_file() && is_wanted(&name) {
+            } else if entry.path().is_file() {
                 found.push(InputFile::new(name, entry.into_path()));
             }
         }

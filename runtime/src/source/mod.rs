@@ -1,25 +1,40 @@
 //! Sources of files: references, fetching by the usual package clients, and archives.
 //!
-//! In: a reference of a spec, and a pin of a lock. Out: files with their BLAKE3, or the members of such files. Nothing is installed or built, and nothing runs as another user. Not here: the store, what members mean (`data`).
+//! In: a reference of a spec, and a pin of a lock. Out: files with their BLAKE3, or the members of such files. Nothing is
+//! installed or built, and nothing runs as another user. Not here: the store, what members mean (`data`).
+//!
+//! | Module | What it fetches |
+//! |---|---|
+//! | `files`, `folders` | files of the project and of named roots |
+//! | `web`, `cloud`, `hub` | files by HTTP, objects of S3, Google and Azure, repositories of the Hugging Face hub |
+//! | `debian`, `registry`, `client` | packages, by the clients of their registries |
+//! | `selection`, `partial`, `parallel` | for all of them: which files are meant, downloads that continue, files at once |
 
 use aurora_compiler::graph::Pin;
 use camino::{Utf8Path, Utf8PathBuf};
 
 use crate::errors::FileError;
-use crate::http::HttpError;
+use crate::http::{HttpError, Limits};
 use crate::progress::{Cancelled, ProgressReporter, ProgressUnit};
 use archive::InputFile;
 pub(crate) use files::content_in_memory;
+pub use folders::Folders;
 pub use reference::{Package, ReferenceError, Registry, SourceAddress};
 
 pub mod archive;
 pub(crate) mod client;
+mod cloud;
 mod debian;
 mod files;
+mod folders;
 mod hub;
+mod parallel;
+mod partial;
 mod reference;
 mod registry;
 pub mod unpack;
+mod selection;
+mod web;
 
 /// A fetched source. Its files are in the scratch folder; files of `file:` are in place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,8 +44,10 @@ pub struct Fetched {
     /// Sorted by name.
     pub files: Vec<InputFile>,
     pub bytes: u64,
-    /// BLAKE3 (hexadecimal) of the file, or of the manifest of the files, as in [`Pin`].
+    /// BLAKE3 (hexadecimal) of the manifest of the files, as in [`Pin`].
     pub content: String,
+    /// Files and folders that were left out: hidden and temporary ones, links to folders, pickles of a repository.
+    pub skipped: u64,
 }
 
 /// The context of a fetch.
@@ -38,16 +55,18 @@ pub struct Fetched {
 pub struct SourceContext<'a> {
     /// The name of the `source` block, for messages.
     pub name: &'a str,
-    /// The folder that `file:` is relative to.
-    pub project: &'a Utf8Path,
+    /// The folders that `file:` is relative to.
+    pub folders: &'a Folders,
     /// An empty folder for this fetch.
     pub scratch: &'a Utf8Path,
-    /// A folder that fetches share, for package lists. Nothing in it changes a result.
+    /// A folder that fetches share, for package lists and unfinished downloads. Nothing in it changes a result.
     pub cache: &'a Utf8Path,
     /// Do not use the network.
     pub offline: bool,
     /// The most bytes that the source may have, if the spec states them.
     pub at_most: Option<u64>,
+    /// The limits of time of each transfer, if they are not the usual ones.
+    pub limits: Option<&'a Limits>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -60,10 +79,39 @@ pub enum FetchError {
         #[source]
         source: globset::Error,
     },
-    #[error("no file matches `{pattern}` in `{root}`")]
-    NoFile { pattern: String, root: Utf8PathBuf },
-    #[error("`{path}` leads to `{target}`, which is outside the project: copy the file into the project")]
-    Outside { path: Utf8PathBuf, target: Utf8PathBuf },
+    #[error("no file matches `{pattern}` in `{root}`{}", left_out(*skipped))]
+    NoFile {
+        pattern: String,
+        root: Utf8PathBuf,
+        skipped: u64,
+    },
+    #[error(
+        "`{path}` leads to `{target}`, which is outside `{folder}`: copy the file, or name the folder that it is in by a root, \
+         such as `file:scratch:/PATH` with `--root scratch={}`",
+        target.parent().unwrap_or(target)
+    )]
+    Outside {
+        path: Utf8PathBuf,
+        target: Utf8PathBuf,
+        folder: Utf8PathBuf,
+    },
+    #[error(
+        "the root `{root}` is not bound to a folder on this machine: add `--root {root}=FOLDER` to the command, or the line \
+         `{root} = \"FOLDER\"` to `{file}`"
+    )]
+    UnboundRoot { root: String, file: Utf8PathBuf },
+    #[error("the root `{root}` is bound to `{folder}`, which is not a folder")]
+    NoRoot { root: String, folder: Utf8PathBuf },
+    #[error("`{file}` is not a list of roots, with lines such as `scratch = \"/scratch/me\"`: {cause}")]
+    Roots { file: Utf8PathBuf, cause: String },
+    #[error("no object matches `{reference}`{}", left_out(*skipped))]
+    NoObject { reference: String, skipped: u64 },
+    #[error("cannot fetch `{reference}`: {cause}\n{remedy}")]
+    Store {
+        reference: String,
+        cause: String,
+        remedy: &'static str,
+    },
     #[error(transparent)]
     File(#[from] FileError),
     #[error("`{reference}` is not available here, and `--offline` forbids fetching it")]
@@ -109,12 +157,24 @@ pub enum FetchError {
     #[error("{searched} do not name a Debian mirror with the component `main`; {remedy}")]
     NoMirror { searched: String, remedy: &'static str },
     #[error(
-        "`{reference}` is not to be had from the hub (status {status}): it does not exist, or needs an account; \
-         what another tool has fetched into {cache} is used"
+        "the hub does not have `{reference}` (status 404): check {page} and the revision; what another tool has fetched \
+         into {cache} is used"
     )]
     Hub {
         reference: String,
+        page: String,
+        cache: Utf8PathBuf,
+    },
+    #[error(
+        "the hub does not give `{reference}` to you (status {status}; {token}): it is private or gated, or does not exist; \
+         open {page} and accept its conditions, then set HF_TOKEN to a token of your account, or log in with \
+         `hf auth login`; what another tool has fetched into {cache} is used"
+    )]
+    Gated {
+        reference: String,
         status: u16,
+        page: String,
+        token: &'static str,
         cache: Utf8PathBuf,
     },
     #[error(
@@ -134,6 +194,27 @@ pub enum FetchError {
     },
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
+}
+
+fn left_out(skipped: u64) -> String {
+    match skipped {
+        0 => String::new(),
+        _ => format!("; {skipped} hidden or temporary entries were left out: name one explicitly to read it"),
+    }
+}
+
+impl FetchError {
+    /// The error of a transfer.
+    fn of_transfer(reference: &str, error: HttpError) -> Self {
+        match error {
+            HttpError::Cancelled(cancelled) => cancelled.into(),
+            HttpError::File(error) => error.into(),
+            error => Self::Transfer {
+                reference: reference.to_owned(),
+                source: error,
+            },
+        }
+    }
 }
 
 /// Fetches a reference, at the version of the pin if there is one, and checks the content against the pin.
@@ -160,29 +241,42 @@ pub fn fetch(
     {
         *suite = Some(debian::own_suite()?);
     }
-    let (reference, files) = match &wanted {
-        SourceAddress::Hub { repository, revision } => {
-            let pinned: Option<&[String]> = pinned.map(|pin| &pin.files[..]);
+    let pinned_files: Option<&[String]> = pinned.map(|pin| &pin.files[..]);
+    let offline = || FetchError::Offline {
+        reference: wanted.to_string(),
+    };
+    let (reference, found) = match &wanted {
+        SourceAddress::Hub(repository) => {
             let hub = hub::Hub::of_environment();
-            let (commit, files) = hub.fetch(repository, revision.as_deref(), pinned, context, progress)?;
-            (wanted.with_version(&commit), files)
+            let (commit, found) = hub.fetch(repository, pinned_files, context, progress)?;
+            (wanted.with_version(&commit), found)
         }
-        SourceAddress::File { pattern } => (wanted.clone(), files::find(pattern, context.project)?),
+        SourceAddress::File { root, pattern } => {
+            let folder = context.folders.folder(root.as_deref())?;
+            (wanted.clone(), files::find(pattern, &folder)?)
+        }
+        _ if context.offline => return Err(offline()),
+        SourceAddress::Web { address } => {
+            let file = web::fetch(address, context, progress)?;
+            (wanted.clone(), files::Found::from(file))
+        }
+        SourceAddress::Objects(objects) => {
+            let settings = cloud::Settings::of_environment();
+            let found = cloud::fetch(objects, &settings, pinned_files, context, progress)?;
+            (wanted.clone(), found)
+        }
         SourceAddress::Package(package) => {
-            if context.offline {
-                return Err(FetchError::Offline {
-                    reference: wanted.to_string(),
-                });
-            }
             let (version, path) = match &package.registry {
                 Registry::Deb { suite } => debian::fetch(package, suite.as_deref(), context, progress)?,
                 Registry::PyPi => registry::pypi(package, context, progress)?,
                 Registry::Cargo => registry::cargo(package, context, progress)?,
                 Registry::Npm => registry::npm(package, context, progress)?,
             };
-            (wanted.with_version(&version), vec![InputFile::from(path.as_path())])
+            let file = InputFile::from(path.as_path());
+            (wanted.with_version(&version), files::Found::from(file))
         }
     };
+    let files::Found { files, skipped } = found;
     let (bytes, content) = files::content(&files, progress)?;
     progress.report(bytes, Some(bytes), ProgressUnit::Bytes);
     if let Some(pin) = pinned
@@ -200,6 +294,7 @@ pub fn fetch(
         files,
         bytes,
         content,
+        skipped,
     })
 }
 

@@ -1,23 +1,71 @@
-//! References to sources: `file:`, a package URL, or a repository of the Hugging Face hub.
+//! References to sources: `file:`, `https:`, an object store, a package URL, or a repository of the Hugging Face hub.
 //!
 //! In: the text in a spec or a lock. Out: its parts, and the canonical text. Not here: fetching.
 
 use std::fmt;
 use std::str::FromStr;
 
+use aurora_compiler::file_source;
+use aurora_compiler::location::{is_safe_path, object_parts, web_error};
+
 /// One source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SourceAddress {
-    /// A path or a glob pattern, relative to the folder of the project.
+    /// A path or a glob pattern, relative to the folder of the project or to that of a named root.
     File {
+        root: Option<String>,
         pattern: String,
     },
-    Package(Package),
-    /// A repository of models on the Hugging Face hub; without a revision, `main`.
-    Hub {
-        repository: String,
-        revision: Option<String>,
+    /// A file by HTTP.
+    Web {
+        address: String,
     },
+    /// Objects of a store in a cloud.
+    Objects(Objects),
+    Package(Package),
+    Hub(Repository),
+}
+
+/// An object, the objects under a prefix, or those that match a pattern.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Objects {
+    pub cloud: Cloud,
+    pub bucket: String,
+    pub pattern: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cloud {
+    S3,
+    Google,
+    Azure,
+}
+
+impl Cloud {
+    pub fn scheme(self) -> &'static str {
+        match self {
+            Self::S3 => "s3",
+            Self::Google => "gs",
+            Self::Azure => "az",
+        }
+    }
+}
+
+/// A repository of the Hugging Face hub; without a revision, `main`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Repository {
+    pub kind: RepositoryKind,
+    /// `ORGANISATION/NAME`
+    pub name: String,
+    pub revision: Option<String>,
+    /// The path or pattern of the files that are meant; all, if there is none.
+    pub pattern: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RepositoryKind {
+    Model,
+    Dataset,
 }
 
 /// A package of a registry; without a version, the newest.
@@ -50,11 +98,11 @@ impl SourceAddress {
     /// The same source at a certain version.
     pub fn with_version(&self, version: &str) -> Self {
         match self {
-            Self::File { .. } => self.clone(),
-            Self::Hub { repository, .. } => Self::Hub {
-                repository: repository.clone(),
+            Self::File { .. } | Self::Web { .. } | Self::Objects(_) => self.clone(),
+            Self::Hub(repository) => Self::Hub(Repository {
                 revision: Some(version.to_owned()),
-            },
+                ..repository.clone()
+            }),
             Self::Package(package) => Self::Package(Package {
                 version: Some(version.to_owned()),
                 ..package.clone()
@@ -73,8 +121,14 @@ impl FromStr for SourceAddress {
             parse_hub(rest)
         } else if let Some(rest) = text.strip_prefix("pkg:") {
             parse_package(rest)
+        } else if text.starts_with("https:") || text.starts_with("http:") {
+            parse_web(text)
+        } else if let Some((scheme, rest)) = text.split_once("://") {
+            parse_objects(scheme, rest)
         } else {
-            Err(Invalid::from("it must start with `file:`, `pkg:` or `hf:`"))
+            Err(Invalid::from(
+                "it must start with `file:`, `https:`, `s3:`, `gs:`, `az:`, `pkg:` or `hf:`",
+            ))
         };
         parsed.map_err(|why| ReferenceError {
             text: text.to_owned(),
@@ -88,28 +142,68 @@ type Invalid = std::borrow::Cow<'static, str>;
 
 /// Parses what follows `file:`.
 fn parse_file(pattern: &str) -> Result<SourceAddress, Invalid> {
-    let pattern = pattern.strip_prefix("//").unwrap_or(pattern);
+    let (root, pattern) = match file_source::named_root(pattern) {
+        Some((root, pattern)) => (Some(root.to_owned()), pattern),
+        None => (None, pattern.strip_prefix("//").unwrap_or(pattern)),
+    };
     if pattern.is_empty() || pattern.starts_with('/') || pattern.split('/').any(|part| part == "..") {
         return Err(Invalid::from(
-            "a file path must be relative to the folder of the project, and inside it",
+            "a file path must be relative to the folder of the project, and inside it; \
+             files elsewhere are named by a root, such as `file:scratch:/corpora/*.jsonl`",
         ));
     }
-    // One spelling, so that the names of the files are those of the copies in the store.
-    let parts: Vec<&str> = pattern.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
-    Ok(SourceAddress::File {
-        pattern: parts.join("/"),
-    })
+    // One spelling, so that a lock does not change with it.
+    let pattern = file_source::plain(pattern);
+    Ok(SourceAddress::File { root, pattern })
+}
+
+/// Checks an address of the web.
+fn parse_web(address: &str) -> Result<SourceAddress, Invalid> {
+    match web_error(address) {
+        Some(wrong) => Err(Invalid::from(wrong.message)),
+        None => Ok(SourceAddress::Web {
+            address: address.to_owned(),
+        }),
+    }
+}
+
+/// Parses what follows `s3://`, `gs://` or `az://`.
+fn parse_objects(scheme: &str, rest: &str) -> Result<SourceAddress, Invalid> {
+    let cloud = match scheme {
+        "s3" => Cloud::S3,
+        "gs" => Cloud::Google,
+        "az" => Cloud::Azure,
+        _ => return Err(Invalid::from(format!("unknown scheme `{scheme}:`"))),
+    };
+    let (bucket, pattern) = object_parts(rest).map_err(|wrong| Invalid::from(wrong.message))?;
+    Ok(SourceAddress::Objects(Objects {
+        cloud,
+        bucket: bucket.to_owned(),
+        pattern: pattern.to_owned(),
+    }))
 }
 
 /// Parses what follows `hf:`.
 fn parse_hub(rest: &str) -> Result<SourceAddress, Invalid> {
+    let (kind, rest) = match rest.strip_prefix("datasets/") {
+        Some(rest) if rest.split('@').next().is_some_and(|name| name.contains('/')) => (RepositoryKind::Dataset, rest),
+        _ => (RepositoryKind::Model, rest),
+    };
+    // As in git, `:` is not part of a revision's name.
+    let (rest, pattern) = match rest.split_once(':') {
+        Some((rest, pattern)) => (rest, Some(pattern)),
+        None => (rest, None),
+    };
+    if pattern.is_some_and(|pattern| !is_safe_path(pattern)) {
+        return Err(Invalid::from("the path of files in a repository is relative, such as `data/train`"));
+    }
     let (repository, revision) = rest.split_once('@').map_or((rest, None), |(name, at)| (name, Some(at)));
     let named = repository
         .split_once('/')
         .is_some_and(|(owner, name)| word(owner) && word(name));
     if !named || repository.contains("..") {
         return Err(Invalid::from(
-            "a repository of the hub is `hf:ORGANISATION/NAME@REVISION`",
+            "a repository of the hub is `hf:ORGANISATION/NAME@REVISION` or `hf:datasets/ORGANISATION/NAME@REVISION:PATH`",
         ));
     }
     // A branch may have slashes; it becomes part of an address and of a path in the cache.
@@ -120,10 +214,12 @@ fn parse_hub(rest: &str) -> Result<SourceAddress, Invalid> {
             "`{revision}` is not a valid commit, branch or tag"
         )));
     }
-    Ok(SourceAddress::Hub {
-        repository: repository.to_owned(),
+    Ok(SourceAddress::Hub(Repository {
+        kind,
+        name: repository.to_owned(),
         revision: revision.map(str::to_owned),
-    })
+        pattern: pattern.map(str::to_owned),
+    }))
 }
 
 /// Parses what follows `pkg:`.
@@ -220,13 +316,30 @@ fn percent_decode(text: &str) -> Option<String> {
 impl fmt::Display for SourceAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File { pattern } => write!(f, "file:{pattern}"),
-            Self::Package(package) => package.fmt(f),
-            Self::Hub { repository, revision } => {
-                write!(f, "hf:{repository}")?;
-                revision.iter().try_for_each(|revision| write!(f, "@{revision}"))
+            Self::File { root: None, pattern } => write!(f, "file:{pattern}"),
+            Self::File {
+                root: Some(root),
+                pattern,
+            } => write!(f, "file:{root}:/{pattern}"),
+            Self::Web { address } => f.write_str(address),
+            Self::Objects(objects) => {
+                write!(f, "{}://{}/{}", objects.cloud.scheme(), objects.bucket, objects.pattern)
             }
+            Self::Package(package) => package.fmt(f),
+            Self::Hub(repository) => repository.fmt(f),
         }
+    }
+}
+
+impl fmt::Display for Repository {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.kind {
+            RepositoryKind::Model => "hf:",
+            RepositoryKind::Dataset => "hf:datasets/",
+        })?;
+        f.write_str(&self.name)?;
+        self.revision.iter().try_for_each(|revision| write!(f, "@{revision}"))?;
+        self.pattern.iter().try_for_each(|pattern| write!(f, ":{pattern}"))
     }
 }
 
@@ -279,6 +392,15 @@ mod tests {
             ("pkg:npm/@scope/name", "pkg:npm/@scope/name"),
             ("hf:bigcode/starcoderplus", "hf:bigcode/starcoderplus"),
             ("hf:a/b.c@refs/pr/1", "hf:a/b.c@refs/pr/1"),
+            ("hf:datasets/a/b@main", "hf:datasets/a/b@main"),
+            ("hf:datasets/a/b@refs/convert/parquet:de/train", "hf:datasets/a/b@refs/convert/parquet:de/train"),
+            ("hf:datasets/a/b:data/*.parquet", "hf:datasets/a/b:data/*.parquet"),
+            ("hf:datasets/b", "hf:datasets/b"),
+            ("file:scratch:corpora//*.jsonl", "file:scratch:/corpora/*.jsonl"),
+            ("https://example.org/a%20b.txt?download=1", "https://example.org/a%20b.txt?download=1"),
+            ("s3://bucket/prefix/*.parquet", "s3://bucket/prefix/*.parquet"),
+            ("gs://bucket/a b.txt", "gs://bucket/a b.txt"),
+            ("az://container/x", "az://container/x"),
         ] {
             let reference: SourceAddress = text.parse().expect("a reference");
             assert_eq!(reference.to_string(), same);
@@ -314,6 +436,19 @@ mod tests {
             "hf:a/b@-x",
             "hf:a/b@",
             "hf:a/b@x y",
+            "hf:datasets/a/b:../x",
+            "hf:datasets/a/b@main:",
+            "file:scratch:",
+            "file:scratch:/../x",
+            "https://me:secret@example.org/x",
+            "https://example.org/x?X-Amz-Signature=0123",
+            "https://example.org/",
+            "http:///x",
+            "s3://bucket",
+            "s3://me:secret@bucket/x",
+            "s3://bucket/x?X-Amz-Signature=0123",
+            "s3://bucket/../x",
+            "ftp://example.org/x",
         ] {
             assert!(text.parse::<SourceAddress>().is_err(), "{text}");
         }

@@ -258,9 +258,10 @@ impl Record {
     }
 }
 
-/// The content that the key of a source pins; `None` for other nodes.
+/// The content that the key of a source pins; `None` for other nodes, and for sources of an earlier version.
 fn pinned_content(preimage: &Preimage) -> Option<&str> {
-    let is_source = preimage.kind == NodeKind::Source.name();
+    // Version 1 pinned a single file by its bytes alone.
+    let is_source = preimage.kind == NodeKind::Source.name() && preimage.version == NodeKind::Source.version();
     preimage.fields.get("content").filter(|_| is_source).map(String::as_str)
 }
 
