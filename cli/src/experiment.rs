@@ -81,9 +81,11 @@ impl Experiment {
         };
         let spec = project.root.join(&lock.spec);
         let loaded = load(&spec, &VariantSelection::of(&lock), context.json, reach)?;
-        let keyed = locked_graph(&lock, &loaded).map_err(|failure| {
-            let help = "name the spec instead, or check out the revision of the spec that this lock was written for";
-            failure.help(help)
+        let keyed = locked_graph(&lock, &loaded).map_err(|failure| match failure.code {
+            // The lock itself is wrong.
+            Some(_) => failure,
+            None => failure
+                .help("name the spec instead, or check out the revision of the spec that this lock was written for"),
         })?;
         Ok(Self {
             project,

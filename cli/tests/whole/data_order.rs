@@ -404,6 +404,12 @@ fn case(seed: u64) {
     let more =
         (0..60).map(|n| format!("It is said that house number {n} of the village was not there when they came.\n"));
     project.write("data/more.txt", &more.collect::<String>());
+    // Few documents, so that there are several epochs.
+    for text in ["data/english.txt", "data/finnish.txt"] {
+        let all = project.read(text);
+        let some = all.lines().take(40).map(|line| format!("{line}\n"));
+        project.write(text, &some.collect::<String>());
+    }
     // The smallest cap that the stages keep to: the first runs with a smaller one are refused before a step.
     let mut cap = 1;
     let shapes = loop {
