@@ -9,7 +9,7 @@ use std::io::{Seek, SeekFrom, Write};
 use camino::{Utf8Path, Utf8PathBuf};
 
 use super::exchange::{Exchange, Request};
-use super::{Again, Failure, HttpError, Limits, Tries, WORTH_RESUMING, basic, refused};
+use super::{Failure, HttpError, Limits, Tries, WORTH_RESUMING, basic, refused};
 use crate::errors::FileError;
 use crate::progress::{ProgressReporter, ProgressUnit};
 use crate::redact::Secret;
@@ -44,7 +44,7 @@ impl<'a> Download<'a> {
     /// [`HttpError`]. The file may then have the beginning of the bytes, never more than the limit.
     pub fn to(&self, path: &Utf8Path) -> Result<u64, HttpError> {
         let file = File::create(path).map_err(FileError::writing(path))?;
-        self.into_file(file, path, None, None)
+        self.fill(file, path, None, None)
     }
 
     /// As [`to`](Self::to), but uses the bytes that an earlier process has left at the path, if they are still the server's.
@@ -64,14 +64,14 @@ impl<'a> Download<'a> {
         let there = file.seek(SeekFrom::End(0)).map_err(writing)?;
         let tag = fs::read_to_string(&beside).ok().filter(|tag| tag.len() <= LONGEST_TAG);
         let start = tag.filter(|_| there > 0).map(|tag| (there, tag));
-        let length = self.into_file(file, path, start, Some(&beside))?;
+        let length = self.fill(file, path, start, Some(&beside))?;
         match fs::remove_file(&beside) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(FileError::writing(&beside)(error).into()),
             _ => Ok(length),
         }
     }
 
-    fn into_file(
+    fn fill(
         &self,
         file: File,
         to: &Utf8Path,

@@ -7,7 +7,7 @@
 use std::future::{Future, ready};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use object_store::ClientOptions;
 use object_store::client::{
@@ -112,12 +112,12 @@ impl Service {
             }
             let mut bytes = exchange.bytes(limits.bytes).map_err(Failure::may_pass)?;
             // A proxy may state another length than that of the range.
-            let stated = [head.length, head.range].into_iter().flatten();
-            if let Some(stated) = stated.into_iter().find(|stated| method != "HEAD" && *stated != bytes.len() as u64) {
+            let mut stated = [head.length, head.range].into_iter().flatten();
+            if let Some(stated) = stated.find(|stated| method != "HEAD" && *stated != bytes.len() as u64) {
                 return Err(exchange.cut(bytes.len() as u64, format!("it states {stated} bytes")));
             }
             if !(200..300).contains(&head.status) {
-                bytes = said(&bytes, &headers).into_bytes();
+                bytes = said(&bytes, &headers, &address).into_bytes();
             }
             let mut answer = HttpResponse::new(bytes.into());
             *answer.status_mut() = head.code;
@@ -130,7 +130,7 @@ impl Service {
                 Ok(answer) => return Ok(answer),
                 Err(mut failure) => {
                     if let HttpError::Status { body, .. } = &mut failure.error {
-                        *body = said(body.as_bytes(), &headers);
+                        *body = said(body.as_bytes(), &headers, &address);
                     }
                     tries.wait(failure, without_query(&address), progress)?;
                 }
@@ -150,9 +150,18 @@ fn is_encrypted(address: &str) -> Result<(), ServiceError> {
     }
 }
 
-/// What a server says, without the values of the headers that it may repeat: they have keys and signatures.
-fn said(bytes: &[u8], headers: &[(String, String)]) -> String {
+/// What a server says, without the values of the headers and of the address that it may repeat: they have keys and
+/// signatures.
+fn said(bytes: &[u8], headers: &[(String, String)], address: &str) -> String {
     let mut text = redact::message(&String::from_utf8_lossy(bytes)).into_owned();
+    let query = address.split_once('?').map_or("", |(_, query)| query);
+    for (name, value) in query.split('&').filter_map(|parameter| parameter.split_once('=')) {
+        let name = name.to_ascii_lowercase();
+        let is_secret = ["sig", "token", "credential", "key"].iter().any(|part| name.contains(part));
+        if is_secret && value.len() >= SHORTEST_SECRET {
+            text = text.replace(value, "***");
+        }
+    }
     for (name, value) in headers {
         if !matches!(name.as_str(), "authorization" | "x-amz-security-token") && !name.contains("token") {
             continue;

@@ -4,6 +4,7 @@
 //! come from the variables and files of the platform's own tools ([`Settings`]). An object is read in ranges of one version
 //! (`If-Match`), and a range that was cut is asked for again. Not here: signatures (`object_store`), transfers (`http`).
 
+use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::io::{Seek, SeekFrom, Write};
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use aurora_compiler::file_source;
-use object_store::list::{PaginatedListOptions, PaginatedListStore};
+use object_store::list::{PaginatedListOptions, PaginatedListResult, PaginatedListStore};
 use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore};
 
 use super::archive::InputFile;
@@ -29,14 +30,17 @@ pub(super) use settings::Settings;
 
 mod settings;
 
-/// Bytes that are asked for at once.
-const RANGE: u64 = 16 << 20;
+/// Bytes that are asked for at once; tests have several ranges of small objects.
+const RANGE: u64 = if cfg!(test) { 64 << 10 } else { 16 << 20 };
 
 /// What the objects of a source may have, unless the spec states it; bytes.
 const SOURCE_LIMIT: u64 = 2 << 40;
 
 /// The largest answer, bytes: a range, or a page of a list.
 const ANSWER_LIMIT: u64 = RANGE + (1 << 20);
+
+/// How often a page of a list is asked for, the first time included.
+const LIST_TRIES: u32 = 4;
 
 /// How often a wait is interrupted to look whether the work is cancelled.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
@@ -104,8 +108,10 @@ impl Fetcher<'_> {
     fn fetch(&self, pinned: Option<&[String]>) -> Result<Found, FetchError> {
         let (mut wanted, skipped) = self.list()?;
         if let Some(pinned) = pinned {
-            wanted.retain(|one| pinned.contains(&one.name));
-            if let Some(missing) = pinned.iter().find(|name| !wanted.iter().any(|one| one.name == **name)) {
+            let meant: BTreeSet<&String> = pinned.iter().collect();
+            wanted.retain(|one| meant.contains(&one.name));
+            let there: BTreeSet<&String> = wanted.iter().map(|one| &one.name).collect();
+            if let Some(missing) = pinned.iter().find(|name| !there.contains(name)) {
                 return Err(FetchError::Failed {
                     reference: self.reference.clone(),
                     cause: format!("the store does not have `{missing}` any more, which the lock pins"),
@@ -145,6 +151,7 @@ impl Fetcher<'_> {
             reference: self.reference.clone(),
             remedy: settings::remedy(self.objects.cloud, &error),
             cause: redact::message(&error.to_string()).into_owned(),
+            is_cut: settings::is_cut(&error),
         })
     }
 
@@ -167,7 +174,7 @@ impl Fetcher<'_> {
         let mut options = PaginatedListOptions::default();
         let (mut wanted, mut skipped) = (Vec::new(), 0);
         loop {
-            let page = self.wait(self.bucket.list_paginated(Some(prefix), options.clone()))?;
+            let page = self.page(prefix, &options)?;
             for object in page.result.objects {
                 let key = object.location.as_ref();
                 if !is_pattern && key == pattern && object.size > 0 {
@@ -202,6 +209,17 @@ impl Fetcher<'_> {
         Ok((wanted, skipped))
     }
 
+    /// A page of a list. A list that was cut is not XML: it is asked for again.
+    fn page(&self, prefix: &str, options: &PaginatedListOptions) -> Result<PaginatedListResult, FetchError> {
+        let mut tries = 1;
+        loop {
+            match self.wait(self.bucket.list_paginated(Some(prefix), options.clone())) {
+                Err(FetchError::Store { is_cut: true, .. }) if tries < LIST_TRIES => tries += 1,
+                page => return page,
+            }
+        }
+    }
+
     fn object(&self, wanted: &Wanted, meter: &Meter<'_>) -> Result<InputFile, FetchError> {
         let Wanted { name, object } = wanted;
         let ObjectMeta {
@@ -226,15 +244,22 @@ impl Fetcher<'_> {
             file.rewind().map_err(writing)?;
         }
         meter.add(there);
+        // The tag of the first range, if the list has none: all ranges are of one version.
+        let mut tag = e_tag.clone();
         while there < *size {
             let end = size.min(&(there + RANGE)).to_owned();
             let options = GetOptions {
                 range: Some(GetRange::Bounded(there..end)),
-                if_match: e_tag.clone(),
+                if_match: tag.clone(),
                 version: version.clone(),
                 ..GetOptions::default()
             };
-            let bytes = self.wait(async { self.bucket.get_opts(location, options).await?.bytes().await })?;
+            let (bytes, found) = self.wait(async {
+                let answer = self.bucket.get_opts(location, options).await?;
+                let found = answer.meta.e_tag.clone();
+                Ok((answer.bytes().await?, found))
+            })?;
+            tag = tag.or(found);
             if bytes.len() as u64 != end - there {
                 return Err(FetchError::Failed {
                     reference: self.reference.clone(),

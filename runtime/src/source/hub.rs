@@ -13,6 +13,7 @@
 //! Pickles are neither fetched nor read from the cache. A file is as long as the hub states, or an error. The token is that
 //! of Hugging Face's tools: `HF_TOKEN`, else the file that `hf auth login` writes.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Read};
 
@@ -123,7 +124,7 @@ pub(super) fn select(repository: &Repository, names: &[&str]) -> Result<(Vec<Str
     Ok((wanted, skipped))
 }
 
-/// Whether a name goes on as that of a shard: `-00000-of-00008.parquet`.
+/// Whether this is how the name of a shard ends: `-00000-of-00008.parquet`.
 fn is_shard(rest: &str) -> bool {
     let numbers = rest.strip_prefix('-').and_then(|rest| rest.split_once("-of-"));
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -237,6 +238,7 @@ impl RepositoryFetch<'_> {
             Some(pinned) => (pinned.to_vec(), 0),
             None => select(self.repository, &names)?,
         };
+        let meant: BTreeSet<String> = meant.into_iter().collect();
         let mut wanted = Vec::new();
         for sibling in &info.siblings {
             let name = &sibling.rfilename;
@@ -289,7 +291,7 @@ impl RepositoryFetch<'_> {
     /// A commit never changes: pinned files of it are read from the cache without a request.
     fn in_cache(&self, commit: &str, pinned: Option<&[String]>) -> Result<Option<Found>, FetchError> {
         let there = snapshot(&self.folder.join("snapshots").join(commit))?;
-        let one = |name: &String| there.iter().find(|file| file.name == *name).cloned();
+        let by_name: BTreeMap<&str, &InputFile> = there.iter().map(|file| (file.name.as_str(), file)).collect();
         let (meant, skipped) = match pinned {
             Some(pinned) => (pinned.to_vec(), 0),
             // Another tool may have fetched a part of the files only: they are all that is known without the hub.
@@ -299,6 +301,7 @@ impl RepositoryFetch<'_> {
             }
             None => return Ok(None),
         };
+        let one = |name: &String| by_name.get(name.as_str()).map(|file| (*file).clone());
         let files: Option<Vec<InputFile>> = meant.iter().map(one).collect();
         Ok(files.filter(|files| !files.is_empty()).map(|files| Found { files, skipped }))
     }

@@ -111,6 +111,8 @@ pub enum FetchError {
         reference: String,
         cause: String,
         remedy: &'static str,
+        /// A part of the answer may be missing: another one may be complete.
+        is_cut: bool,
     },
     #[error(transparent)]
     File(#[from] FileError),

@@ -71,6 +71,7 @@ impl Settings {
             reference: format!("{}://{}/{}", objects.cloud.scheme(), objects.bucket, objects.pattern),
             remedy: remedy(objects.cloud, &error),
             cause: redact::message(&error.to_string()).into_owned(),
+            is_cut: false,
         };
         Ok(match objects.cloud {
             Cloud::S3 => {
@@ -108,6 +109,12 @@ impl Settings {
             }
         })
     }
+}
+
+/// Whether an answer came that is not what a store answers: a part of it may be missing.
+pub(super) fn is_cut(error: &Error) -> bool {
+    // The type of the error is private.
+    matches!(error, Error::Generic { .. }) && error.to_string().contains("invalid list response")
 }
 
 /// How to fix a request that a store refuses.

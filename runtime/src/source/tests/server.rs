@@ -83,7 +83,7 @@ pub enum Fault {
     ShorterLength,
 }
 
-/// The faults of a server: which, and how many of each occurred.
+/// What goes wrong with the answers of a server, and how often each kind occurred.
 #[derive(Clone)]
 pub struct Faults {
     seed: u64,

@@ -65,7 +65,7 @@ fn files_come_complete_through_faults() {
         assert_eq!(fetched.files[0].name, *name);
     }
     let occurred = faults.occurred.lock().expect("no thread panicked").clone();
-    assert_eq!(occurred.len(), KINDS.len(), "every fault occurred: {occurred:?}");
+    assert_eq!(occurred.len(), KINDS.len(), "every kind occurred: {occurred:?}");
     assert!(faults.most_attempts() <= SHORT.tries, "bounded");
 }
 
